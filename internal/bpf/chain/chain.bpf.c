@@ -1,0 +1,342 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* One chain: generator -> program under test -> sink.
+ *
+ *   BPF_PROG_TEST_RUN --generate--> g0 ==veth== g1 --redirect_*--> t0 ==veth== t1 --sink
+ *
+ * Every program counts its own frames, in a cache line of its own, with one
+ * writer each, so nothing here needs an atomic. What a chain does not use is
+ * removed by the verifier: the knobs are read-only data set before loading. */
+#include "bpf.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+#define MAX_WINDOWS 64
+
+/* What the program under test does to a frame. */
+enum operation {
+	OPERATION_NONE,      /* does not touch the frame */
+	OPERATION_READ,      /* reads the Ethernet type */
+	OPERATION_SWAP_MACS, /* swaps the Ethernet addresses */
+	OPERATION_PARSE,     /* Ethernet, VLANs, IPv4 or IPv6, ports */
+	OPERATION_SPIN,      /* a loop of `spins` rounds: a known slowdown */
+};
+
+/* Who keeps the time: the program that runs on the core under test. */
+enum clock {
+	CLOCK_NONE,
+	CLOCK_GENERATOR,
+	CLOCK_TESTED,
+};
+
+const volatile enum operation frame_operation = OPERATION_NONE;
+const volatile __u32 spins = 0;
+const volatile enum clock clock_of = CLOCK_GENERATOR;
+const volatile bool counting = true;
+const volatile __u32 out_ifindex = 0;
+/* Frames the generator lets be under way, as the sink counts them; 0 = no
+ * limit. A frame arrives there `copies` times. */
+const volatile __u32 limit = 0;
+const volatile __u32 copies = 1;
+
+#define LINE __attribute__((aligned(128)))
+
+struct state {
+	/* Written by the generator. */
+	__u64 sent LINE;
+	/* Written by the program under test. */
+	__u64 tested LINE;
+	/* Written by the sink. */
+	__u64 received LINE;
+	/* Written by the program that keeps the time: bpf_ktime_get_ns at
+	 * every `window`th frame. User space sets window and left. */
+	__u32 window LINE;
+	__u32 left;
+	__u32 stamps;
+	__u32 pad;
+	__u64 stamp[MAX_WINDOWS];
+};
+
+struct state chain SEC(".data.state");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} wire SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u32);
+} ports SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
+	__uint(max_entries, 4);
+	__type(key, __u32);
+	__type(value, __u32);
+} ports_hash SEC(".maps");
+
+struct cpumap_value {
+	__u32 qsize;
+	__u32 prog;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_CPUMAP);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, struct cpumap_value);
+} cpus SEC(".maps");
+const volatile __u32 cpu = 0;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} sockets SEC(".maps");
+
+static __always_inline void tick(__u32 who)
+{
+	__u32 i;
+
+	if (clock_of != who)
+		return;
+	if (--chain.left)
+		return;
+	chain.left = chain.window;
+	i = chain.stamps;
+	if (i >= MAX_WINDOWS)
+		return;
+	chain.stamp[i] = bpf_ktime_get_ns();
+	chain.stamps = i + 1;
+}
+
+SEC("xdp")
+int generate(struct xdp_md *ctx)
+{
+	if (limit && chain.sent * copies - READ_ONCE(chain.received) >= limit)
+		return XDP_DROP;
+	tick(CLOCK_GENERATOR);
+	if (counting || limit)
+		chain.sent++;
+	return bpf_redirect_map(&wire, 0, 0);
+}
+
+struct ethhdr {
+	__u16 dst[3];
+	__u16 src[3];
+	__u16 type;
+};
+
+#define ETH_P_IP 0x0008	    /* 0x0800 in network order */
+#define ETH_P_IPV6 0xdd86
+#define ETH_P_8021Q 0x0081
+#define ETH_P_8021AD 0xa888
+
+static __always_inline __u32 parse(void *data, void *end)
+{
+	struct ethhdr *eth = data;
+	__u32 hash = 0, proto = 0;
+	__u8 *l3, *l4 = 0;
+	__u16 type;
+	int i;
+
+	if ((void *)(eth + 1) > end)
+		return 0;
+	type = eth->type;
+	l3 = (__u8 *)(eth + 1);
+#pragma unroll
+	for (i = 0; i < 2; i++) {
+		if (type != ETH_P_8021Q && type != ETH_P_8021AD)
+			break;
+		if ((void *)(l3 + 4) > end)
+			return 0;
+		type = *(__u16 *)(l3 + 2);
+		l3 += 4;
+	}
+	if (type == ETH_P_IP) {
+		__u32 len;
+
+		if ((void *)(l3 + 20) > end)
+			return 0;
+		len = (l3[0] & 15) * 4;
+		if (len < 20)
+			return 0;
+		proto = l3[9];
+		hash = *(__u32 *)(l3 + 12) ^ *(__u32 *)(l3 + 16);
+		l4 = l3 + len;
+	} else if (type == ETH_P_IPV6) {
+		__u32 *addr = (__u32 *)(l3 + 8);
+
+		if ((void *)(l3 + 40) > end)
+			return 0;
+		proto = l3[6];
+#pragma unroll
+		for (i = 0; i < 8; i++)
+			hash ^= addr[i];
+		l4 = l3 + 40;
+	} else {
+		return type;
+	}
+	if (proto == 6 || proto == 17) {
+		if ((void *)(l4 + 4) > end)
+			return hash;
+		hash ^= *(__u32 *)l4;
+	}
+	return hash ^ proto;
+}
+
+/* The frame's work. What it computes is kept alive so that the compiler
+ * cannot drop it. */
+static __always_inline void work(struct xdp_md *ctx)
+{
+	void *data = (void *)(long)ctx->data, *end = (void *)(long)ctx->data_end;
+	struct ethhdr *eth = data;
+	__u32 value, i;
+
+	switch (frame_operation) {
+	case OPERATION_NONE:
+		return;
+	case OPERATION_READ:
+		if ((void *)(eth + 1) > end)
+			return;
+		value = eth->type;
+		barrier_var(value);
+		return;
+	case OPERATION_SWAP_MACS:
+		if ((void *)(eth + 1) > end)
+			return;
+#pragma unroll
+		for (i = 0; i < 3; i++) {
+			__u16 tmp = eth->dst[i];
+
+			eth->dst[i] = eth->src[i];
+			eth->src[i] = tmp;
+		}
+		return;
+	case OPERATION_PARSE:
+		value = parse(data, end);
+		barrier_var(value);
+		return;
+	case OPERATION_SPIN:
+		for (i = 0; i < spins; i++)
+			barrier_var(i);
+		return;
+	}
+}
+
+static __always_inline int tested(int action, int want)
+{
+	tick(CLOCK_TESTED);
+	if (counting && action == want)
+		chain.tested++;
+	return action;
+}
+
+SEC("xdp")
+int redirect_map(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(bpf_redirect_map(&ports, 0, 0), XDP_REDIRECT);
+}
+
+/* Real devices run this on several CPUs at a time. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64);
+} handled SEC(".maps");
+
+SEC("xdp")
+int redirect_device(struct xdp_md *ctx)
+{
+	__u32 zero = 0;
+	__u64 *n = bpf_map_lookup_elem(&handled, &zero);
+
+	work(ctx);
+	if (n)
+		++*n;
+	return bpf_redirect_map(&ports, 0, 0);
+}
+
+SEC("xdp")
+int redirect_map_hash(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(bpf_redirect_map(&ports_hash, 0, 0), XDP_REDIRECT);
+}
+
+SEC("xdp")
+int redirect(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(bpf_redirect(out_ifindex, 0), XDP_REDIRECT);
+}
+
+SEC("xdp")
+int redirect_multi(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(bpf_redirect_map(&ports, 0, BPF_F_BROADCAST), XDP_REDIRECT);
+}
+
+SEC("xdp")
+int redirect_cpu(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(bpf_redirect_map(&cpus, cpu, 0), XDP_REDIRECT);
+}
+
+SEC("xdp")
+int redirect_xsk(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(bpf_redirect_map(&sockets, 0, 0), XDP_REDIRECT);
+}
+
+SEC("xdp")
+int tx(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(XDP_TX, XDP_TX);
+}
+
+SEC("xdp")
+int pass(struct xdp_md *ctx)
+{
+	work(ctx);
+	return tested(XDP_PASS, XDP_PASS);
+}
+
+/* The chain ends in the program under test: it is the sink too. */
+SEC("xdp")
+int drop(struct xdp_md *ctx)
+{
+	work(ctx);
+	if (counting || limit)
+		chain.received++;
+	return tested(XDP_DROP, XDP_DROP);
+}
+
+SEC("xdp")
+int sink(struct xdp_md *ctx)
+{
+	if (counting || limit)
+		chain.received++;
+	return XDP_DROP;
+}
+
+SEC("xdp/cpumap")
+int sink_cpumap(struct xdp_md *ctx)
+{
+	if (counting || limit)
+		chain.received++;
+	return XDP_DROP;
+}

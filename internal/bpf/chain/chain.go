@@ -1,0 +1,212 @@
+package chain
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+)
+
+// Operation is what the program under test does to a frame.
+type Operation = chainOperation
+
+// The operations, as the C source numbers them.
+const (
+	None     = chainOperationOPERATION_NONE
+	Read     = chainOperationOPERATION_READ
+	SwapMACs = chainOperationOPERATION_SWAP_MACS
+	Parse    = chainOperationOPERATION_PARSE
+	Spin     = chainOperationOPERATION_SPIN
+)
+
+// Clock is the program that takes the time.
+type Clock = chainClock
+
+// The clocks, as the C source numbers them.
+const (
+	NoClock        = chainClockCLOCK_NONE
+	GeneratorClock = chainClockCLOCK_GENERATOR
+	TestedClock    = chainClockCLOCK_TESTED
+)
+
+// MaxWindows is how many time stamps one slot can hold.
+const MaxWindows = len(chainState{}.Stamp)
+
+// Config is what is fixed when a chain's programs are loaded.
+type Config struct {
+	// Program is the program under test: "redirect_map", "drop", ….
+	Program   string
+	Operation Operation
+	// Spins is the loop count of Operation Spin.
+	Spins uint32
+	// Uncounted leaves all counting out, to price the counting.
+	Uncounted bool
+	Clock     Clock
+	// OutIfindex is where the program "redirect" sends frames.
+	OutIfindex int
+	// Limit is how many frames the generator lets be under way, as the sink
+	// counts them; 0 = any. Each arrives there Copies times.
+	Limit, Copies uint32
+	// CPU is where "redirect_cpu" sends frames.
+	CPU int
+}
+
+// Programs are the loaded programs and maps of one chain. Maps a chain does
+// not use are nil.
+type Programs struct {
+	Generate, Tested, Sink, SinkCPUMap *ebpf.Program
+
+	Wire, Ports, CPUs, Sockets *ebpf.Map
+
+	state, handled *ebpf.Map
+}
+
+// State is what the programs counted in one slot.
+type State struct {
+	// Sent, Tested and Received are frames: sent by the generator, given
+	// the wanted verdict by the program under test, received by the sink.
+	Sent, Tested, Received uint64
+	// Stamps are times in ns (CLOCK_MONOTONIC), a window apart.
+	Stamps []uint64
+}
+
+// Load loads a chain's programs. Requires at least Linux 5.14.
+func Load(cfg Config) (*Programs, error) {
+	spec, err := loadChain()
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range []struct {
+		name  string
+		value any
+	}{
+		{chainVarFrameOperation, cfg.Operation},
+		{chainVarSpins, cfg.Spins},
+		{chainVarCounting, !cfg.Uncounted},
+		{chainVarClockOf, cfg.Clock},
+		{chainVarOutIfindex, uint32(cfg.OutIfindex)},
+		{chainVarLimit, cfg.Limit},
+		{chainVarCopies, cfg.Copies},
+		{chainVarCpu, uint32(cfg.CPU)},
+	} {
+		if err := spec.Variables[v.name].Set(v.value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", v.name, err)
+		}
+	}
+	keep := map[string]bool{
+		chainProgGenerate: true, cfg.Program: true, chainProgSink: true,
+		chainProgSinkCpumap: cfg.Program == chainProgRedirectCpu,
+	}
+	for name := range spec.Programs {
+		if !keep[name] {
+			delete(spec.Programs, name)
+		}
+	}
+	if spec.Programs[cfg.Program] == nil {
+		return nil, fmt.Errorf("load chain: no program %q", cfg.Program)
+	}
+	ports := chainMapPorts
+	if cfg.Program == chainProgRedirectMapHash {
+		ports = chainMapPortsHash
+	}
+	for _, m := range []struct {
+		name string
+		used bool
+	}{
+		{chainMapPorts, ports == chainMapPorts},
+		{chainMapPortsHash, ports == chainMapPortsHash},
+		{chainMapHandled, cfg.Program == chainProgRedirectDevice},
+		{chainMapCpus, cfg.Program == chainProgRedirectCpu},
+		{chainMapSockets, cfg.Program == chainProgRedirectXsk},
+	} {
+		if !m.used {
+			delete(spec.Maps, m.name)
+		}
+	}
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		return nil, fmt.Errorf("load chain: %w", err)
+	}
+	defer coll.Close()
+	return &Programs{
+		Generate:   coll.DetachProgram(chainProgGenerate),
+		Tested:     coll.DetachProgram(cfg.Program),
+		Sink:       coll.DetachProgram(chainProgSink),
+		SinkCPUMap: coll.DetachProgram(chainProgSinkCpumap),
+		Wire:       coll.DetachMap(chainMapWire),
+		Ports:      coll.DetachMap(ports),
+		CPUs:       coll.DetachMap(chainMapCpus),
+		handled:    coll.DetachMap(chainMapHandled),
+		Sockets:    coll.DetachMap(chainMapSockets),
+		state:      coll.DetachMap(".data.state"),
+	}, nil
+}
+
+// SendTo makes the generator's frames leave through the device ifindex.
+func (p *Programs) SendTo(ifindex int) error {
+	return put(p.Wire, 0, uint32(ifindex))
+}
+
+// AddPort makes the i-th port of the program under test the device ifindex.
+func (p *Programs) AddPort(i, ifindex int) error {
+	return put(p.Ports, uint32(i), uint32(ifindex))
+}
+
+// AddCPU lets the program under test send frames to a CPU's kernel thread,
+// which runs the sink. qsize is the length of its queue in frames. Requires
+// at least Linux 5.9.
+func (p *Programs) AddCPU(cpu, qsize int) error {
+	return put(p.CPUs, uint32(cpu), chainCpumapValue{Qsize: uint32(qsize), Prog: uint32(p.SinkCPUMap.FD())})
+}
+
+func put(m *ebpf.Map, key uint32, value any) error {
+	if err := m.Put(key, value); err != nil {
+		return fmt.Errorf("update %s: %w", m.String(), err)
+	}
+	return nil
+}
+
+// Reset starts a slot: counters to zero, a time stamp every window frames,
+// the first after the first window's first frame.
+func (p *Programs) Reset(window int) error {
+	if err := p.state.Put(uint32(0), chainState{Window: uint32(window), Left: 1}); err != nil {
+		return fmt.Errorf("reset chain: %w", err)
+	}
+	return nil
+}
+
+// State reads what was counted since Reset.
+func (p *Programs) State() (State, error) {
+	var raw chainState
+	if err := p.state.Lookup(uint32(0), &raw); err != nil {
+		return State{}, fmt.Errorf("read chain: %w", err)
+	}
+	s := State{Sent: raw.Sent, Tested: raw.Tested, Received: raw.Received}
+	s.Stamps = append(s.Stamps, raw.Stamp[:min(int(raw.Stamps), MaxWindows)]...)
+	return s, nil
+}
+
+// Handled is how many frames the program "redirect_device" has seen on all
+// CPUs.
+func (p *Programs) Handled() (frames uint64, err error) {
+	var perCPU []uint64
+	if err := p.handled.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read chain: %w", err)
+	}
+	for _, n := range perCPU {
+		frames += n
+	}
+	return frames, nil
+}
+
+// Close unloads everything.
+func (p *Programs) Close() error {
+	var errs []error
+	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap} {
+		errs = append(errs, prog.Close())
+	}
+	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.handled} {
+		errs = append(errs, m.Close())
+	}
+	return errors.Join(errs...)
+}

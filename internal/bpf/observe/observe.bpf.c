@@ -1,0 +1,78 @@
+//go:build ignore
+
+// SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
+/* Counts ndo_xdp_xmit calls of one network namespace, and why redirects
+ * fail in it. It is attached in rounds of its own, never while time is
+ * taken. The tracepoints are global: the namespace is checked first. */
+#include "bpf.h"
+
+char _license[] SEC("license") = "Dual BSD/GPL";
+
+#define CORE __attribute__((preserve_access_index))
+
+struct ns_common {
+	unsigned int inum;
+} CORE;
+
+struct net {
+	struct ns_common ns;
+} CORE;
+
+typedef struct {
+	struct net *net;
+} CORE possible_net_t;
+
+struct net_device {
+	possible_net_t nd_net;
+	int ifindex;
+} CORE;
+
+const volatile __u32 netns = 0;
+/* 0 = every device of the namespace. */
+const volatile __u32 from_ifindex = 0;
+
+struct seen {
+	__u64 calls;
+	__u64 frames; /* taken by the device */
+	__u64 drops;  /* refused by the device */
+	__s64 xmit_error;
+	__u64 errors; /* xdp_do_redirect failed */
+	__s64 error;
+};
+
+struct seen total SEC(".data.seen");
+
+static __always_inline bool ours(const struct net_device *dev)
+{
+	return dev->nd_net.net->ns.inum == netns;
+}
+
+SEC("tp_btf/xdp_devmap_xmit")
+int xdp_devmap_xmit(__u64 *ctx)
+{
+	const struct net_device *from = (void *)ctx[0];
+	int sent = ctx[2], drops = ctx[3], err = ctx[4];
+
+	if (!ours(from) || (from_ifindex && from->ifindex != from_ifindex))
+		return 0;
+	__sync_fetch_and_add(&total.calls, 1);
+	if (sent > 0)
+		__sync_fetch_and_add(&total.frames, sent);
+	if (drops > 0)
+		__sync_fetch_and_add(&total.drops, drops);
+	if (err < 0)
+		total.xmit_error = err;
+	return 0;
+}
+
+SEC("tp_btf/xdp_redirect_err")
+int xdp_redirect_err(__u64 *ctx)
+{
+	const struct net_device *dev = (void *)ctx[0];
+
+	if (!ours(dev) || (from_ifindex && dev->ifindex != from_ifindex))
+		return 0;
+	__sync_fetch_and_add(&total.errors, 1);
+	total.error = (int)ctx[3];
+	return 0;
+}
