@@ -35,10 +35,13 @@ const volatile __u32 spins = 0;
 const volatile enum clock clock_of = CLOCK_GENERATOR;
 const volatile bool counting = true;
 const volatile __u32 out_ifindex = 0;
-/* Frames the generator lets be under way, as the sink counts them; 0 = no
- * limit. A frame arrives there `copies` times. */
+/* Frames the generator lets be under way; 0 = no limit. A frame has arrived
+ * when the program under test has seen it or, with `limit_to_sink`, when the
+ * sink has. */
 const volatile __u32 limit = 0;
-const volatile __u32 copies = 1;
+const volatile bool limit_to_sink = false;
+/* Frames the generator sends in one slot; 0 = no limit. */
+const volatile __u32 most = 0;
 
 #define LINE __attribute__((aligned(128)))
 
@@ -120,10 +123,17 @@ static __always_inline void tick(__u32 who)
 SEC("xdp")
 int generate(struct xdp_md *ctx)
 {
-	if (limit && chain.sent * copies - READ_ONCE(chain.received) >= limit)
+	if (limit) {
+		__u64 arrived = limit_to_sink ? READ_ONCE(chain.received) :
+						READ_ONCE(chain.tested);
+
+		if (chain.sent - arrived >= limit)
+			return XDP_DROP;
+	}
+	if (most && chain.sent >= most)
 		return XDP_DROP;
 	tick(CLOCK_GENERATOR);
-	if (counting || limit)
+	if (counting || limit || most)
 		chain.sent++;
 	return bpf_redirect_map(&wire, 0, 0);
 }
@@ -234,7 +244,7 @@ static __always_inline void work(struct xdp_md *ctx)
 static __always_inline int tested(int action, int want)
 {
 	tick(CLOCK_TESTED);
-	if (counting && action == want)
+	if ((counting || limit) && action == want)
 		chain.tested++;
 	return action;
 }

@@ -44,9 +44,12 @@ type Config struct {
 	Clock     Clock
 	// OutIfindex is where the program "redirect" sends frames.
 	OutIfindex int
-	// Limit is how many frames the generator lets be under way, as the sink
-	// counts them; 0 = any. Each arrives there Copies times.
-	Limit, Copies uint32
+	// Limit is how many frames the generator lets be under way to the
+	// program under test or, with LimitToSink, to the sink; 0 = any.
+	Limit       uint32
+	LimitToSink bool
+	// Most is how many frames the generator sends in a slot; 0 = any.
+	Most uint32
 	// CPU is where "redirect_cpu" sends frames.
 	CPU int
 }
@@ -86,7 +89,8 @@ func Load(cfg Config) (*Programs, error) {
 		{chainVarClockOf, cfg.Clock},
 		{chainVarOutIfindex, uint32(cfg.OutIfindex)},
 		{chainVarLimit, cfg.Limit},
-		{chainVarCopies, cfg.Copies},
+		{chainVarMost, cfg.Most},
+		{chainVarLimitToSink, cfg.LimitToSink},
 		{chainVarCpu, uint32(cfg.CPU)},
 	} {
 		if err := spec.Variables[v.name].Set(v.value); err != nil {

@@ -78,11 +78,12 @@ const (
 	chainProgTx              = "tx"
 	chainVarChain            = "chain"
 	chainVarClockOf          = "clock_of"
-	chainVarCopies           = "copies"
 	chainVarCounting         = "counting"
 	chainVarCpu              = "cpu"
 	chainVarFrameOperation   = "frame_operation"
 	chainVarLimit            = "limit"
+	chainVarLimitToSink      = "limit_to_sink"
+	chainVarMost             = "most"
 	chainVarOutIfindex       = "out_ifindex"
 	chainVarSpins            = "spins"
 )
@@ -162,11 +163,12 @@ type chainMapSpecs struct {
 type chainVariableSpecs struct {
 	Chain          *ebpf.VariableSpec `ebpf:"chain"`
 	ClockOf        *ebpf.VariableSpec `ebpf:"clock_of"`
-	Copies         *ebpf.VariableSpec `ebpf:"copies"`
 	Counting       *ebpf.VariableSpec `ebpf:"counting"`
 	Cpu            *ebpf.VariableSpec `ebpf:"cpu"`
 	FrameOperation *ebpf.VariableSpec `ebpf:"frame_operation"`
 	Limit          *ebpf.VariableSpec `ebpf:"limit"`
+	LimitToSink    *ebpf.VariableSpec `ebpf:"limit_to_sink"`
+	Most           *ebpf.VariableSpec `ebpf:"most"`
 	OutIfindex     *ebpf.VariableSpec `ebpf:"out_ifindex"`
 	Spins          *ebpf.VariableSpec `ebpf:"spins"`
 }
@@ -216,11 +218,12 @@ func (m *chainMaps) Close() error {
 type chainVariables struct {
 	Chain          *ebpf.Variable `ebpf:"chain"`
 	ClockOf        *ebpf.Variable `ebpf:"clock_of"`
-	Copies         *ebpf.Variable `ebpf:"copies"`
 	Counting       *ebpf.Variable `ebpf:"counting"`
 	Cpu            *ebpf.Variable `ebpf:"cpu"`
 	FrameOperation *ebpf.Variable `ebpf:"frame_operation"`
 	Limit          *ebpf.Variable `ebpf:"limit"`
+	LimitToSink    *ebpf.Variable `ebpf:"limit_to_sink"`
+	Most           *ebpf.Variable `ebpf:"most"`
 	OutIfindex     *ebpf.Variable `ebpf:"out_ifindex"`
 	Spins          *ebpf.Variable `ebpf:"spins"`
 }

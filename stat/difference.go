@@ -1,0 +1,244 @@
+package stat
+
+import (
+	"encoding/json"
+	"math"
+	"slices"
+)
+
+// Difference is how much b takes longer than a, in percent of a. Positive is
+// slower when samples are ns per packet.
+type Difference struct {
+	// Median, Low and High are the estimate and its interval in percent.
+	// All are NaN when a or b cannot be compared at all; Low and High are
+	// NaN when there were too few rounds.
+	Median, Low, High float64
+	// P is the two-sided probability of data at least this far from no
+	// difference when there is none. 1 when nothing could be tested.
+	P float64
+	// N is the number of pairs, or of samples on the shorter side.
+	N int
+	// Smallest is the smallest slowdown, in percent, that these samples
+	// would have shown nine times in ten. NaN when they could show none.
+	Smallest float64
+
+	shift shift
+}
+
+// power is how often a difference of [Difference.Smallest] is found.
+const power = 0.9
+
+// shift is an estimated location shift of logarithms.
+type shift interface {
+	estimate() float64
+	// interval of confidence 1 - alpha; ok is false when there is none.
+	interval(alpha float64) (low, high float64, ok bool)
+	// p of the shift being delta, two-sided.
+	p(delta float64) float64
+}
+
+type differenceJSON struct {
+	quantityJSON
+	P        float64  `json:"p"`
+	Smallest *float64 `json:"smallest"`
+}
+
+// MarshalJSON writes a quantity in percent with p and smallest beside it.
+func (d Difference) MarshalJSON() ([]byte, error) {
+	return json.Marshal(differenceJSON{
+		quantityJSON{known(d.Median), known(d.Low), known(d.High), d.N, "percent"},
+		d.P, known(d.Smallest),
+	})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote. The result is for reading only:
+// [Difference.At] leaves it as it is.
+func (d *Difference) UnmarshalJSON(b []byte) error {
+	var j differenceJSON
+	if err := json.Unmarshal(b, &j); err != nil {
+		return err
+	}
+	*d = Difference{orNaN(j.Median), orNaN(j.Low), orNaN(j.High), j.P, j.N, orNaN(j.Smallest), nil}
+	return nil
+}
+
+// At is the same difference with an interval of confidence 1 - alpha.
+func (d Difference) At(alpha float64) Difference {
+	if d.shift == nil {
+		return d
+	}
+	d.Low, d.High, d.Smallest = math.NaN(), math.NaN(), math.NaN()
+	low, high, ok := d.shift.interval(alpha)
+	if !ok {
+		return d
+	}
+	d.Low, d.High = percent(low), percent(high)
+	// The interval reaches z standard errors out. To be excluded from it
+	// with the wanted power a difference lies normalQuantile(power) more.
+	z := normalQuantile(1 - alpha/2)
+	d.Smallest = percent((high - low) / 2 * (1 + normalQuantile(power)/z))
+	return d
+}
+
+func (d Difference) hasInterval() bool { return !math.IsNaN(d.Low) && !math.IsNaN(d.High) }
+
+func newDifference(s shift, n int) Difference {
+	d := Difference{Median: percent(s.estimate()), P: s.p(0), N: n, shift: s}
+	return d.At(Alpha)
+}
+
+func noDifference(n int) Difference {
+	nan := math.NaN()
+	return Difference{nan, nan, nan, 1, n, nan, nil}
+}
+
+func percent(logRatio float64) float64 { return 100 * math.Expm1(logRatio) }
+
+// Paired compares b with a round by round: a[i] and b[i] come from the same
+// round. The estimate is that of Hodges and Lehmann on the logarithms of
+// b[i]/a[i], the median of the means of all pairs of rounds, and the interval
+// inverts Wilcoxon's signed-rank test (Lehmann, Nonparametrics, 4.3; Hollander,
+// Wolfe and Chicken, 3.2-3.3). It is about 20 % narrower than the order
+// statistics of the ratios and, unlike them, does not jump with every round.
+// The price is the assumption that ratios scatter symmetrically; two rows that
+// are alike do so by construction.
+//
+// The slices must be equally long and positive, or nothing is compared.
+func Paired(a, b []float64) Difference {
+	if len(a) != len(b) || len(a) == 0 {
+		return noDifference(min(len(a), len(b)))
+	}
+	d := make([]float64, len(a))
+	for i := range a {
+		d[i] = math.Log(b[i]) - math.Log(a[i])
+		if !comparable(a[i]) || !comparable(b[i]) {
+			return noDifference(len(a))
+		}
+	}
+	slices.Sort(d)
+	return newDifference(signedRank{d}, len(d))
+}
+
+func comparable(x float64) bool { return x > 0 && !math.IsInf(x, 1) }
+
+// signedRank holds sorted differences. Its statistic W is the number of Walsh
+// averages (d[i]+d[j])/2, i <= j, above the tested shift.
+type signedRank struct{ d []float64 }
+
+func (s signedRank) walsh() int { return len(s.d) * (len(s.d) + 1) / 2 }
+
+func (s signedRank) estimate() float64 {
+	n := s.walsh()
+	return (s.order((n+1)/2) + s.order(n/2+1)) / 2
+}
+
+// order is the k-th smallest Walsh average, from 1. It is found by bisection,
+// as there are n²/2 of them.
+func (s signedRank) order(k int) float64 {
+	n := len(s.d)
+	return bisect(s.d[0], s.d[n-1], func(t float64) bool {
+		count, _ := s.count(t)
+		return count >= k
+	})
+}
+
+// count is the number of Walsh averages at or below t, and how many equal it.
+func (s signedRank) count(t float64) (atMost, equal int) {
+	n := len(s.d)
+	j, e := n-1, n-1 // d[i]+d[j] <= 2t holds up to j; < 2t up to e
+	for i := range n {
+		for j >= i && (s.d[i]+s.d[j])/2 > t {
+			j--
+		}
+		for e >= i && (s.d[i]+s.d[e])/2 >= t {
+			e--
+		}
+		if j < i && e < i {
+			break
+		}
+		atMost += max(j-i+1, 0)
+		equal += max(j-i+1, 0) - max(e-i+1, 0)
+	}
+	return atMost, equal
+}
+
+func (s signedRank) interval(alpha float64) (low, high float64, ok bool) {
+	dist := signedRankDist(len(s.d))
+	// The largest k with 2 P(W < k) <= alpha.
+	k := 0
+	for tail := 0.0; k < len(dist); k++ {
+		if tail += dist[k]; 2*tail > alpha {
+			break
+		}
+	}
+	if k == 0 {
+		return math.NaN(), math.NaN(), false
+	}
+	return s.order(k), s.order(s.walsh() + 1 - k), true
+}
+
+func (s signedRank) p(delta float64) float64 {
+	atMost, equal := s.count(delta)
+	// Ties count half on each side: towards no difference.
+	below := float64(atMost) - float64(equal)/2
+	w := int(math.Ceil(min(below, float64(s.walsh())-below)))
+	tail := 0.0
+	for k, p := range signedRankDist(len(s.d)) {
+		if k > w {
+			break
+		}
+		tail += p
+	}
+	return min(2*tail, 1)
+}
+
+// signedRankDist is the distribution of Wilcoxon's W for n pairs without a
+// shift, from 0 up to half its range: exact up to 100 pairs, else normal.
+func signedRankDist(n int) []float64 {
+	top := n * (n + 1) / 2
+	dist := make([]float64, top+1)
+	if n > 100 {
+		mean := float64(top) / 2
+		sd := math.Sqrt(float64(top) * float64(2*n+1) / 12)
+		last := 0.0
+		for k := range dist {
+			c := normalCDF((float64(k) + 0.5 - mean) / sd)
+			dist[k], last = c-last, c
+		}
+		return dist
+	}
+	dist[0] = 1
+	for rank := 1; rank <= n; rank++ {
+		for k := rank * (rank + 1) / 2; k >= 0; k-- {
+			p := dist[k] / 2
+			if k >= rank {
+				p += dist[k-rank] / 2
+			}
+			dist[k] = p
+		}
+	}
+	return dist
+}
+
+// bisect is the smallest t in [low, high] for which enough(t) holds, given
+// that it holds at high, to the last bits of the range.
+func bisect(low, high float64, enough func(float64) bool) float64 {
+	if enough(low) {
+		return low
+	}
+	for range 100 {
+		mid := low + (high-low)/2
+		if mid <= low || mid >= high {
+			break
+		}
+		if enough(mid) {
+			high = mid
+		} else {
+			low = mid
+		}
+	}
+	return high
+}
+
+func normalCDF(x float64) float64      { return math.Erfc(-x/math.Sqrt2) / 2 }
+func normalQuantile(p float64) float64 { return math.Sqrt2 * math.Erfinv(2*p-1) }
