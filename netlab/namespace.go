@@ -46,6 +46,21 @@ func New(cpu int) (*Namespace, error) {
 // the thread with the goroutine, and the namespace goes with the thread.
 func (n *Namespace) serve(cpu int, started chan<- error) {
 	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread cannot be ended, and would hold the namespace as
+		// long as the process lives. Another one is taken while this one is
+		// held.
+		first := make(chan error)
+		go n.serve(cpu, first)
+		err := <-first
+		runtime.UnlockOSThread()
+		if err != nil {
+			started <- err
+			return
+		}
+		close(started)
+		return
+	}
 	defer close(n.done)
 	if err := n.enter(cpu); err != nil {
 		started <- err

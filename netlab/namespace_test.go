@@ -89,6 +89,26 @@ func held(t *testing.T, inode uint32) bool {
 	return false
 }
 
+// The runtime never ends the main thread: a namespace must not be given to it.
+func TestMainThreadIsNeverUsed(t *testing.T) {
+	testutil.Root(t)
+	for range 50 {
+		n, err := New(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = n.Do(func() error {
+			if unix.Gettid() == unix.Getpid() {
+				return errors.New("the namespace is on the main thread")
+			}
+			return nil
+		})
+		if err := errors.Join(err, n.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestDoAfterClose(t *testing.T) {
 	n := newLab(t)
 	if err := n.Close(); err != nil {
