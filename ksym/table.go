@@ -1,0 +1,132 @@
+package ksym
+
+import (
+	"cmp"
+	"io"
+	"slices"
+	"sort"
+)
+
+// Table holds all symbols of one kernel. It is safe for concurrent use.
+type Table struct {
+	syms   []Symbol // by address; names of one address in file order
+	byName map[string][]int32
+}
+
+// Parse reads a whole kallsyms file. It returns a [feature.Missing] when the
+// kernel hid every address.
+func Parse(r io.Reader) (*Table, error) {
+	t := &Table{byName: make(map[string][]int32)}
+	modules := make(map[string]string) // one string a module
+	seen := false
+	for l, err := range scan(r) {
+		if err != nil {
+			return nil, err
+		}
+		seen = seen || l.addr != 0
+		module, ok := modules[string(l.module)]
+		if !ok {
+			module = string(l.module)
+			modules[module] = module
+		}
+		t.syms = append(t.syms, Symbol{Addr: l.addr, Type: l.typ, Name: string(l.name), Module: module})
+	}
+	if !seen {
+		return nil, hidden()
+	}
+	slices.SortStableFunc(t.syms, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
+	for i, s := range t.syms {
+		t.byName[s.Name] = append(t.byName[s.Name], int32(i))
+	}
+	for end := len(t.syms); end > 0; {
+		start := t.first(t.syms[end-1].Addr)
+		if end < len(t.syms) && t.syms[end].Module == t.syms[start].Module {
+			for i := start; i < end; i++ {
+				t.syms[i].Size = t.syms[end].Addr - t.syms[i].Addr
+			}
+		}
+		end = start
+	}
+	return t, nil
+}
+
+// first returns the index of the first symbol at addr or above.
+func (t *Table) first(addr uint64) int {
+	return sort.Search(len(t.syms), func(i int) bool { return t.syms[i].Addr >= addr })
+}
+
+// Len is the number of symbols, aliases included.
+func (t *Table) Len() int { return len(t.syms) }
+
+// Lookup returns the symbol called name: the text one when data has the same
+// name, the lowest address when several static functions do.
+func (t *Table) Lookup(name string) (Symbol, bool) {
+	all := t.byName[name]
+	for _, i := range all {
+		if t.syms[i].Text() {
+			return t.syms[i], true
+		}
+	}
+	if len(all) > 0 {
+		return t.syms[all[0]], true
+	}
+	return Symbol{}, false
+}
+
+// All returns every symbol called name, by address. Static functions of
+// different files often share a name.
+func (t *Table) All(name string) []Symbol {
+	var out []Symbol
+	for _, i := range t.byName[name] {
+		out = append(out, t.syms[i])
+	}
+	return out
+}
+
+// At returns every symbol at exactly addr in the order of the file: a thunk,
+// for one, is also called __pi_ and is the start of an array.
+func (t *Table) At(addr uint64) []Symbol {
+	start := t.first(addr)
+	end := start
+	for end < len(t.syms) && t.syms[end].Addr == addr {
+		end++
+	}
+	return slices.Clone(t.syms[start:end])
+}
+
+// Find returns the symbol that addr lies in and addr's offset in it, in
+// bytes. Where several symbols share an address the plainest name wins:
+// text before data, names without __pi_ and __pfx_ before those with, short
+// before long. A symbol of unknown size ends with its page, as no page holds
+// two modules.
+func (t *Table) Find(addr uint64) (Symbol, uint64, bool) {
+	end := sort.Search(len(t.syms), func(i int) bool { return t.syms[i].Addr > addr })
+	if end == 0 {
+		return Symbol{}, 0, false
+	}
+	start := t.first(t.syms[end-1].Addr)
+	best := t.syms[start]
+	for _, s := range t.syms[start+1 : end] {
+		if rank(s) < rank(best) {
+			best = s
+		}
+	}
+	off := addr - best.Addr
+	if best.Size != 0 && off >= best.Size || best.Size == 0 && addr>>12 != best.Addr>>12 {
+		return Symbol{}, 0, false
+	}
+	return best, off, true
+}
+
+func rank(s Symbol) int {
+	r := len(s.Name)
+	if !s.Text() {
+		r += 4096
+	}
+	for _, prefix := range []string{"__pi_", "__pfx_"} {
+		if len(s.Name) > len(prefix) && s.Name[:len(prefix)] == prefix {
+			r += 2048
+		}
+	}
+	return r
+}
