@@ -1,0 +1,23 @@
+package host
+
+// Fingerprint identifies the machine a number was measured on. A field that
+// could not be seen is empty.
+type Fingerprint struct {
+	CPU           string            `json:"cpu"`
+	Microcode     string            `json:"microcode"`
+	Virtual       string            `json:"virtual"` // hypervisor, or "none"
+	CPUs          int               `json:"cpus"`
+	Kernel        string            `json:"kernel"` // release
+	KernelBuild   string            `json:"kernel-build"`
+	Compiler      string            `json:"compiler"`
+	BootParams    string            `json:"boot-params"`    // those that matter
+	Mitigations   map[string]string `json:"mitigations"`    // /sys/devices/system/cpu/vulnerabilities
+	IndirectThunk string            `json:"indirect-thunk"` // as read from memory
+	ReturnThunk   string            `json:"return-thunk"`   // as read from memory
+	CallSites     string            `json:"call-sites"`     // "through thunks", "rewritten to call *reg", …
+	BPFJIT        string            `json:"bpf-jit"`
+	BPFHarden     string            `json:"bpf-jit-harden"`
+	SMT           string            `json:"smt"`
+	Governor      string            `json:"governor"`
+	Drivers       map[string]string `json:"drivers,omitempty"` // NIC name to driver, of NICs that took part
+}
