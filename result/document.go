@@ -1,0 +1,39 @@
+package result
+
+import (
+	"time"
+
+	"unthunk/host"
+)
+
+// Schema is the version of the JSON documents this package writes.
+const Schema = "unthunk/1"
+
+// Document is one record. Row is the row type of its kind: [BenchRow] for
+// "bench", host.Finding for "check".
+type Document[Row any] struct {
+	Schema string `json:"schema"`
+	// Kind is the verb that made the record.
+	Kind string `json:"kind"`
+	// Time the run began.
+	Time time.Time `json:"time"`
+	// Run is a random identity. Rows of two documents with the same Run
+	// were measured interleaved and may be compared pair by pair.
+	Run string `json:"run"`
+	// Host is the machine.
+	Host host.Fingerprint `json:"host"`
+	// Settings the run was made with, by option name.
+	Settings map[string]string `json:"settings,omitempty"`
+	// Incomplete is set when the run was stopped before its end.
+	Incomplete bool      `json:"incomplete,omitempty"`
+	Rows       []Row     `json:"rows"`
+	Warnings   []Warning `json:"warnings"`
+}
+
+// Warning travels with the numbers it casts doubt on.
+type Warning struct {
+	// Row is the name of the row concerned; empty when all are.
+	Row string `json:"row,omitempty"`
+	// Text is one sentence without a full stop.
+	Text string `json:"text"`
+}
