@@ -1,0 +1,236 @@
+package redirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"unthunk/feature"
+	"unthunk/internal/bpf/chain"
+	"unthunk/internal/bpf/observe"
+	"unthunk/result"
+	"unthunk/stat"
+)
+
+// Devices is a run on two real interfaces under the user's own traffic.
+type Devices struct {
+	In, Out   string
+	Operation Operation
+	Mode      Mode
+	Rounds    int
+	Duration  time.Duration
+}
+
+// Validate returns an error in one line when the run cannot be meant.
+func (d Devices) Validate() error {
+	if d.In == "" || d.Out == "" {
+		return errors.New("a run on real interfaces needs both, the one frames come in by and the one they go out by")
+	}
+	if d.In == d.Out {
+		return fmt.Errorf("%s is named twice: frames must go out by another interface than they came in by", d.In)
+	}
+	return Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.Validate()
+}
+
+// RunDevices redirects every frame that In receives to Out for the run's
+// Duration, and counts. It must run on a thread in the interfaces' network
+// namespace. Nothing else about the interfaces is changed; the program goes
+// with this process however that ends.
+//
+// A round has two halves. In one the frames that Out took are counted by a
+// tracepoint and held against those redirected; in the other nothing but the
+// XDP program runs, and the rate is taken. Requires at least Linux 5.9.
+func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row result.BenchRow, warns []result.Warning, incomplete bool, err error) {
+	if err := d.Validate(); err != nil {
+		return row, nil, false, err
+	}
+	if err := probe(); err != nil {
+		return row, nil, false, err
+	}
+	p := Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.withDefaults()
+	in, err := borrow(d.In)
+	if err != nil {
+		return row, nil, false, err
+	}
+	out, err := borrow(d.Out)
+	if err != nil {
+		return row, nil, false, err
+	}
+	progs, err := chain.Load(chain.Config{Program: "redirect_device", Operation: d.Operation.op, Spins: d.Operation.spins})
+	if err != nil {
+		return row, nil, false, err
+	}
+	defer func() { err = errors.Join(err, progs.Close()) }()
+	if err := progs.AddPort(0, out); err != nil {
+		return row, nil, false, err
+	}
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+		return row, nil, false, fmt.Errorf("stat network namespace: %w", err)
+	}
+	flags := link.XDPDriverMode
+	if p.Mode == Generic {
+		flags = link.XDPGenericMode
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: progs.Tested, Interface: in, Flags: flags})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return row, nil, false, &feature.Missing{Feature: "native XDP on " + d.In, Help: "try --mode generic", Err: err}
+	}
+	if err != nil {
+		return row, nil, false, fmt.Errorf("attach XDP program to %s: %w", d.In, err)
+	}
+	defer func() { err = errors.Join(err, l.Close()) }()
+
+	m := deviceRun{progs: progs, netns: uint32(ns.Ino), in: in, out: out, generic: p.Mode == Generic}
+	half := p.Duration / time.Duration(2*p.Rounds)
+	for n := range p.Rounds {
+		if progress != nil {
+			progress(Progress{Round: n + 1, Rounds: p.Rounds, Row: d.In + " to " + d.Out, Left: time.Duration(2*(p.Rounds-n)) * half})
+		}
+		if err := m.round(ctx, n, half); err != nil {
+			if ctx.Err() == nil {
+				return row, nil, false, err
+			}
+			incomplete = true
+			break
+		}
+	}
+	row, warns = m.record(d, p)
+	return row, warns, incomplete, nil
+}
+
+// borrow finds an interface nobody else runs XDP on.
+func borrow(name string) (ifindex int, err error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	if xdp := l.Attrs().Xdp; xdp != nil && xdp.Attached {
+		return 0, fmt.Errorf("interface %s has an XDP program already (id %d): detach it first", name, xdp.ProgId)
+	}
+	return l.Attrs().Index, nil
+}
+
+type deviceRun struct {
+	progs *chain.Programs
+	netns uint32
+	in    int
+	out   int
+	// generic redirects pass no tracepoint when they leave: what Out took is
+	// its own count of transmitted packets then.
+	generic bool
+
+	rounds                  []int
+	ns, mpps, perXmit, cost []float64
+	redirected, taken       uint64
+	failure                 string
+}
+
+func (m *deviceRun) round(ctx context.Context, n int, half time.Duration) error {
+	frames, took, err := m.count(ctx, half)
+	if err != nil {
+		return err
+	}
+	o, err := observe.New(m.netns, m.in)
+	if err != nil {
+		return err
+	}
+	before, beforeErr := m.left(o)
+	watched, watchedFor, err := m.count(ctx, half)
+	after, afterErr := m.left(o)
+	seen, seenErr := o.Seen()
+	if err := errors.Join(err, beforeErr, afterErr, seenErr, o.Close()); err != nil {
+		return err
+	}
+	m.redirected += watched
+	m.taken += after - before
+	if seen.Calls > 0 {
+		m.perXmit = append(m.perXmit, float64(seen.Frames)/float64(seen.Calls))
+	}
+	if seen.Errors > 0 {
+		m.failure = fmt.Sprintf("; xdp_do_redirect failed %d times: %v", seen.Errors, seen.Error)
+	} else if seen.Drops > 0 {
+		m.failure = fmt.Sprintf("; ndo_xdp_xmit refused %d frames", seen.Drops)
+	}
+	if frames == 0 {
+		return nil
+	}
+	m.rounds = append(m.rounds, n)
+	ns := float64(took.Nanoseconds()) / float64(frames)
+	m.ns = append(m.ns, ns)
+	m.mpps = append(m.mpps, 1e3/ns)
+	if watched > 0 {
+		m.cost = append(m.cost, float64(watchedFor.Nanoseconds())/float64(watched)-ns)
+	}
+	return nil
+}
+
+// left is how many frames have left by Out.
+func (m *deviceRun) left(o *observe.Observer) (uint64, error) {
+	if !m.generic {
+		seen, err := o.Seen()
+		return seen.Frames, err
+	}
+	l, err := netlink.LinkByIndex(m.out)
+	if err != nil {
+		return 0, fmt.Errorf("read statistics: %w", err)
+	}
+	return l.Attrs().Statistics.TxPackets, nil
+}
+
+// count returns the frames redirected in d, and how long that really was.
+func (m *deviceRun) count(ctx context.Context, d time.Duration) (frames uint64, took time.Duration, err error) {
+	before, err := m.progs.Handled()
+	if err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	select {
+	case <-ctx.Done():
+		return 0, 0, ctx.Err()
+	case <-time.After(d):
+	}
+	after, err := m.progs.Handled()
+	return after - before, time.Since(start), err
+}
+
+func (m *deviceRun) record(d Devices, p Plan) (row result.BenchRow, warns []result.Warning) {
+	row = result.BenchRow{
+		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out),
+		Labels: map[string]string{
+			"scenario": string(Map), "in": d.In, "out": d.Out,
+			"operation": d.Operation.String(), "mode": string(p.Mode),
+		},
+		FramesPerXmit: quantity(m.perXmit, "frames"),
+		Counts:        result.Counts{Sent: m.redirected, Redirected: m.redirected, Received: m.taken},
+		Samples:       []float64{},
+		Rounds:        []int{},
+	}
+	// Between the two readings of a half lie a few frames in bulk queues
+	// (16 a device and CPU) and a few that came meanwhile.
+	slack := uint64(16*runtime.NumCPU()*p.Rounds) + m.redirected/1000
+	switch {
+	case m.redirected == 0:
+		row.Refused = "no packets: nothing arrived on " + d.In
+	case m.taken+slack < m.redirected || m.redirected+slack < m.taken:
+		row.Refused = fmt.Sprintf("packet counts disagree: %d redirected, %d taken by %s%s", m.redirected, m.taken, d.Out, m.failure)
+	case len(m.ns) == 0:
+		row.Refused = "no round was finished"
+	}
+	if row.Refused != "" {
+		return row, nil
+	}
+	row.Samples, row.Rounds = m.ns, m.rounds
+	row.Ns, row.Mpps, row.Observer = quantity(m.ns, "ns"), quantity(m.mpps, "Mpps"), quantity(m.cost, "ns")
+	warns = append(warns, result.Warning{Row: row.Name, Text: "this is the rate at which packets came: it is the machine's limit only if the receiving CPU was full"})
+	for _, text := range stat.Warnings(row.Samples) {
+		warns = append(warns, result.Warning{Row: row.Name, Text: text})
+	}
+	return row, warns
+}
