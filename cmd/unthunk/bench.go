@@ -1,0 +1,242 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/host"
+	"unthunk/redirect"
+	"unthunk/report"
+	"unthunk/result"
+)
+
+// benchFlags are what the user typed.
+type benchFlags struct {
+	scenarios, operations []string
+	bulks                 []int
+	mode, place           string
+	size, rounds, cpu     int
+	duration              time.Duration
+	quick                 bool
+	in, out               string
+	output                outputFlags
+	format                string
+}
+
+// outputFlags say where a record goes.
+type outputFlags struct {
+	json bool
+	save string
+}
+
+func (o *outputFlags) add(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON document and nothing else")
+	cmd.Flags().StringVar(&o.save, "save", "", "also save the record in `FILE`")
+}
+
+func newBench(s std) *cobra.Command {
+	var f benchFlags
+	cmd := &cobra.Command{
+		Use:   "bench",
+		Short: "Measure XDP_REDIRECT on one core",
+		Long: `Measure XDP_REDIRECT on one core, without a NIC: live frames go through a veth
+chain in a private network namespace, up a ladder of bulk sizes. Packets are
+counted where they are sent, redirected and received; a row whose counts
+disagree says why instead of a number.`,
+		Example: `  unthunk bench --scenario redirect-map,tx,drop --bulk 16,64
+  unthunk bench --operation none,parse --bulk 64 --save parse.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd.Context(), s, cmd, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.scenarios, "scenario", []string{string(redirect.Map)}, "scenarios: "+joined(redirect.Scenarios()))
+	fl.IntSliceVar(&f.bulks, "bulk", redirect.DefaultBulks(), "frames a batch, 1 to 256")
+	fl.StringSliceVar(&f.operations, "operation", []string{"none"}, "what the program does to a frame: none, read, swap-macs, parse, or spin:N, a loop of N turns")
+	fl.StringVar(&f.mode, "mode", string(redirect.Native), "native or generic XDP")
+	fl.StringVar(&f.place, "place", string(redirect.OneCore), "one-core, or two-core: generator on one CPU, redirect on another")
+	fl.IntVar(&f.size, "size", redirect.DefaultSize, "frame size in `bytes`, without the frame check sequence")
+	fl.IntVar(&f.rounds, "rounds", 0, fmt.Sprintf("times everything is built afresh (default %d, with --quick %d)", redirect.DefaultRounds, quickRounds))
+	fl.DurationVar(&f.duration, "duration", 0, fmt.Sprintf("length of the whole run (default %v, with --quick %v)", redirect.DefaultDuration, quickDuration))
+	fl.BoolVar(&f.quick, "quick", false, "finish in under 10 s")
+	fl.IntVar(&f.cpu, "cpu", -1, "CPU under test (default: the last one)")
+	fl.StringVar(&f.in, "in", "", "measure on real interfaces: redirect what `DEV` receives")
+	fl.StringVar(&f.out, "out", "", "… to `DEV`")
+	fl.StringVar(&f.format, "format", "text", "text, or bench: Go benchmark format, for benchstat")
+	f.output.add(cmd)
+	return cmd
+}
+
+// Sizes of a --quick run.
+const (
+	quickRounds   = 7
+	quickDuration = 7 * time.Second
+)
+
+func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) error {
+	if f.format != "text" && f.format != "bench" {
+		return usagef("format %q is not text or bench", f.format)
+	}
+	if f.format == "bench" && f.output.json {
+		return usagef("--json and --format bench are two outputs: choose one")
+	}
+	measure, err := f.plan(cmd)
+	if err != nil {
+		return err
+	}
+	if err := f.output.check(); err != nil {
+		return err
+	}
+	doc, err := measure(ctx, s)
+	if err != nil {
+		return err
+	}
+	doc.Settings = settings(cmd)
+	return publish(s, f.output, doc, func() error {
+		if f.format == "bench" {
+			return report.GoBench(s.out, doc)
+		}
+		return report.Bench(s.out, textOptions(s.out), doc)
+	})
+}
+
+type measurement func(context.Context, std) (*result.Document[result.BenchRow], error)
+
+// plan turns flags into a measurement, or says what is wrong with them.
+func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
+	if cmd.Flags().Changed("rounds") && f.rounds < 1 {
+		return nil, usagef("%d rounds are too few", f.rounds)
+	}
+	if cmd.Flags().Changed("duration") && f.duration < time.Second {
+		return nil, usagef("a duration of %v is too short: 1s at least", f.duration)
+	}
+	if f.quick {
+		if f.rounds == 0 {
+			f.rounds = quickRounds
+		}
+		if f.duration == 0 {
+			f.duration = quickDuration
+		}
+	}
+	var operations []redirect.Operation
+	for _, o := range f.operations {
+		op, err := redirect.ParseOperation(o)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		operations = append(operations, op)
+	}
+	if f.in != "" || f.out != "" {
+		return f.devices(cmd, operations)
+	}
+	plan := redirect.Plan{
+		Bulks: f.bulks, Operations: operations, Mode: redirect.Mode(f.mode), Size: f.size,
+		Place: redirect.Place(f.place), CPU: f.cpu, Rounds: f.rounds, Duration: f.duration,
+	}
+	for _, sc := range f.scenarios {
+		plan.Scenarios = append(plan.Scenarios, redirect.Scenario(sc))
+	}
+	if err := plan.Validate(); err != nil {
+		return nil, usageError{err}
+	}
+	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
+		return measureChain(ctx, s, "bench", plan)
+	}, nil
+}
+
+// devices is the plan of a run on real interfaces.
+func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation) (measurement, error) {
+	for _, name := range []string{"scenario", "bulk", "place", "size", "cpu"} {
+		if cmd.Flags().Changed(name) {
+			return nil, usagef("--%s does not go with --in and --out: there the traffic is yours", name)
+		}
+	}
+	if len(operations) != 1 {
+		return nil, usagef("one --operation at a time with --in and --out")
+	}
+	d := redirect.Devices{
+		In: f.in, Out: f.out, Operation: operations[0],
+		Mode: redirect.Mode(f.mode), Rounds: f.rounds, Duration: f.duration,
+	}
+	if err := d.Validate(); err != nil {
+		return nil, usageError{err}
+	}
+	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
+		doc := newDocument[result.BenchRow](ctx, "bench")
+		show, done := progress(s)
+		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)
+		done()
+		if err != nil {
+			return nil, err
+		}
+		doc.Rows, doc.Warnings, doc.Incomplete = []result.BenchRow{row}, append(doc.Warnings, warns...), incomplete
+		return doc, nil
+	}, nil
+}
+
+// measureChain runs a plan on the veth chain and makes the record.
+func measureChain(ctx context.Context, s std, kind string, plan redirect.Plan) (*result.Document[result.BenchRow], error) {
+	doc := newDocument[result.BenchRow](ctx, kind)
+	steal := host.StealSince()
+	show, done := progress(s)
+	raw, err := redirect.Run(ctx, plan, show)
+	done()
+	if err != nil {
+		return nil, err
+	}
+	doc.Incomplete = raw.Incomplete
+	var warns []result.Warning
+	doc.Rows, warns = raw.Record()
+	doc.Warnings = append(doc.Warnings, warns...)
+	if percent := steal(); percent > 1 {
+		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)})
+	}
+	return doc, nil
+}
+
+func newDocument[Row any](ctx context.Context, kind string) *result.Document[Row] {
+	return &result.Document[Row]{
+		Schema: result.Schema, Kind: kind, Time: time.Now().UTC().Truncate(time.Second), Run: result.NewRunID(),
+		Host: host.Identify(ctx), Rows: []Row{}, Warnings: []result.Warning{},
+	}
+}
+
+// settings are the options of a run that were given, by name.
+func settings(cmd *cobra.Command) map[string]string {
+	m := map[string]string{}
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "rounds", "duration", "quick", "cpu", "in", "out"} {
+		if fl := cmd.Flags().Lookup(name); fl != nil && fl.Changed {
+			m[name] = strings.Trim(fl.Value.String(), "[]")
+		}
+	}
+	return m
+}
+
+// progress returns a function that shows where a run stands on one line of a
+// terminal, and one that clears it. Elsewhere both do nothing.
+func progress(s std) (show func(redirect.Progress), done func()) {
+	if !isTerminal(s.err) {
+		return nil, func() {}
+	}
+	var last time.Time
+	show = func(p redirect.Progress) {
+		if time.Since(last) < 100*time.Millisecond {
+			return
+		}
+		last = time.Now()
+		line := fmt.Sprintf("round %d of %d, %v left: %s", p.Round, p.Rounds, p.Left.Round(time.Second), p.Row)
+		fmt.Fprintf(s.err, "\r\033[K%.79s", line)
+	}
+	return show, func() { fmt.Fprint(s.err, "\r\033[K") }
+}
+
+func joined[T ~string](xs []T) string {
+	var out []string
+	for _, x := range xs {
+		out = append(out, string(x))
+	}
+	return strings.Join(out, ", ")
+}

@@ -1,0 +1,232 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"unthunk/internal/testutil"
+	"unthunk/result"
+)
+
+// unthunk runs the command line args and returns its exit code and output.
+func unthunk(t *testing.T, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	code = run(t.Context(), args, strings.NewReader(""), &out, &errs)
+	return code, out.String(), errs.String()
+}
+
+func TestBenchRefuses(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"unknown verb", []string{"bnech"}, exitUsage, `unknown verb "bnech"`},
+		{"unknown flag", []string{"bench", "--bluk", "1"}, exitUsage, "--bluk"},
+		{"argument", []string{"bench", "eth0"}, exitUsage, `"eth0"`},
+		{"bulk 0", []string{"bench", "--bulk", "0"}, exitUsage, "bulk 0"},
+		{"bulk 1000", []string{"bench", "--bulk", "1000"}, exitUsage, "bulk 1000"},
+		{"bulk x", []string{"bench", "--bulk", "x"}, exitUsage, "--bulk"},
+		{"scenario", []string{"bench", "--scenario", "redirect-maps"}, exitUsage, "redirect-maps"},
+		{"operation", []string{"bench", "--operation", "swap"}, exitUsage, `"swap"`},
+		{"mode", []string{"bench", "--mode", "offload"}, exitUsage, `"offload"`},
+		{"size", []string{"bench", "--size", "9000"}, exitUsage, "9000"},
+		{"rounds", []string{"bench", "--rounds", "0"}, exitUsage, "0 rounds"},
+		{"duration", []string{"bench", "--duration", "10ms"}, exitUsage, "10ms"},
+		{"format", []string{"bench", "--format", "xml"}, exitUsage, `"xml"`},
+		{"two formats", []string{"bench", "--format", "bench", "--json"}, exitUsage, "choose one"},
+		{"CPU", []string{"bench", "--cpu", "9999"}, exitFailed, "CPU 9999"},
+		{"in alone", []string{"bench", "--in", "lo"}, exitUsage, "needs both"},
+		{"device twice", []string{"bench", "--in", "lo", "--out", "lo"}, exitUsage, "named twice"},
+		{"no such device", []string{"bench", "--in", "lo", "--out", "no-such-dev"}, exitFailed, "no-such-dev"},
+		{"devices and bulk", []string{"bench", "--in", "lo", "--out", "x", "--bulk", "1"}, exitUsage, "--bulk"},
+		{"save nowhere", []string{"bench", "--save", filepath.Join(dir, "no", "dir", "x.json")}, exitFailed, "no such file or directory"},
+		{"save on a folder", []string{"bench", "--save", dir}, exitFailed, dir},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := unthunk(t, test.args...)
+			if code != test.code {
+				t.Errorf("exit code %d, want %d", code, test.code)
+			}
+			if stdout != "" {
+				t.Errorf("stdout: %s", stdout)
+			}
+			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
+			}
+		})
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+// The command contract of --json: one document, its names and units.
+func TestBenchJSON(t *testing.T) {
+	testutil.Root(t)
+	file := filepath.Join(t.TempDir(), "run.json")
+	code, stdout, stderr := unthunk(t, "bench", "--bulk", "4,64", "--rounds", "6", "--duration", "4s", "--json", "--save", file)
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if stderr != "" {
+		t.Errorf("stderr, which is no terminal: %s", stderr)
+	}
+	var doc struct {
+		Schema   string
+		Kind     string
+		Host     map[string]any
+		Warnings []any
+		Rows     []struct {
+			Name     string
+			Mpps, Ns struct {
+				Median, Low, High float64
+				N                 int
+				Unit              string
+			}
+		}
+	}
+	dec := json.NewDecoder(strings.NewReader(stdout))
+	if err := dec.Decode(&doc); err != nil {
+		t.Fatal(err)
+	}
+	if dec.More() {
+		t.Error("more than one document on stdout")
+	}
+	if doc.Schema != "unthunk/1" || doc.Kind != "bench" || doc.Host["kernel"] == "" || doc.Warnings == nil {
+		t.Errorf("head of the document: %+v", doc)
+	}
+	for i, want := range []string{"redirect-map/bulk=4", "redirect-map/bulk=64"} {
+		row := doc.Rows[i]
+		if row.Name != want || row.Mpps.Unit != "Mpps" || row.Ns.Unit != "ns" {
+			t.Errorf("row %d: %+v", i, row)
+		}
+		if row.Ns.N == 6 && !(row.Ns.Low > 0 && row.Ns.Low <= row.Ns.Median && row.Ns.Median <= row.Ns.High) {
+			t.Errorf("row %d: interval does not hold the median: %+v", i, row.Ns)
+		}
+	}
+	saved, err := result.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(saved.Rows) != 2 || saved.Rows[0].Ns.Median != doc.Rows[0].Ns.Median {
+		t.Error("the saved record is not the printed one")
+	}
+	if code, _, stderr := unthunk(t, "compare", file, file); code != exitDone {
+		t.Errorf("compare with itself: exit code %d: %s", code, stderr)
+	}
+}
+
+func TestBenchFormat(t *testing.T) {
+	testutil.Root(t)
+	code, stdout, stderr := unthunk(t, "bench", "--bulk", "64", "--rounds", "2", "--duration", "1s", "--format", "bench")
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if n := strings.Count(stdout, "\nBenchmarkXDP/scenario=redirect-map/bulk=64 "); n != 2 {
+		t.Errorf("%d lines for 2 rounds:\n%s", n, stdout)
+	}
+}
+
+// build builds the command where anybody can run it.
+func build(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "unthunk-test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	exe := filepath.Join(dir, "unthunk")
+	if out, err := exec.Command("go", "build", "-o", exe, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return exe
+}
+
+func TestWithoutRoot(t *testing.T) {
+	testutil.Root(t)
+	exe := build(t)
+	for _, test := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"bench"}, exitMissing},
+		{nil, exitMissing},
+		{[]string{"check"}, exitDone},
+		{[]string{"version"}, exitDone},
+	} {
+		cmd := exec.Command(exe, test.args...)
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		err := cmd.Run()
+		if code := cmd.ProcessState.ExitCode(); code != test.code {
+			t.Errorf("%v: exit code %d, want %d (%v)", test.args, code, test.code, err)
+		}
+		if test.code == exitMissing && stderr.String() != "unthunk: root is missing: run with sudo\n" {
+			t.Errorf("%v: %s", test.args, &stderr)
+		}
+	}
+}
+
+func TestInterrupt(t *testing.T) {
+	testutil.Root(t)
+	cmd := exec.Command(build(t), "bench", "--json", "--duration", "1m", "--rounds", "60")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(4 * time.Second)
+	told := time.Now()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	var exit *exec.ExitError
+	if err := cmd.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitFailed {
+		t.Errorf("exit: %v, want %d", err, exitFailed)
+	}
+	// Half a second on an idle machine, most of it RCU grace periods while
+	// programs leave the dispatcher: what is tested is that it does not wait
+	// for the round.
+	if took := time.Since(told); took > 3*time.Second {
+		t.Errorf("stopped after %v", took)
+	}
+	var doc result.Document[result.BenchRow]
+	if err := json.Unmarshal(stdout.Bytes(), &doc); err != nil {
+		t.Fatalf("what was measured: %v\n%s", err, &stdout)
+	}
+	if !doc.Incomplete || len(doc.Rows) != 7 || doc.Rows[0].Ns == nil {
+		t.Errorf("incomplete %v, %d rows", doc.Incomplete, len(doc.Rows))
+	}
+	if !strings.Contains(stderr.String(), "incomplete") {
+		t.Errorf("stderr: %s", &stderr)
+	}
+}
+
+// A context that ends is an interrupt too.
+func TestStoppedAtOnce(t *testing.T) {
+	testutil.Root(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	if code := run(ctx, []string{"bench"}, nil, &out, &errs); code != exitFailed {
+		t.Errorf("exit code %d: %s", code, &errs)
+	}
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"errors"
+	"math"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/report"
+	"unthunk/result"
+)
+
+type compareFlags struct {
+	by        string
+	threshold float64
+	output    outputFlags
+}
+
+func newCompare(s std) *cobra.Command {
+	var f compareFlags
+	cmd := &cobra.Command{
+		Use:   "compare OLD NEW | compare FILE --by LABEL",
+		Short: "Say whether two saved runs differ, and what may be why",
+		Long: `Say whether two saved runs differ, and what may be why.
+
+Rows of the same name are compared. A change is in percent of the old ns per
+packet, + is slower, with an interval; intervals and verdicts hold at 95 % for
+all rows together. A verdict is one of
+
+  faster, slower        no difference is ruled out
+  no difference seen    one of --threshold would have been found, and was not
+  cannot tell           one of --threshold could have gone unseen
+
+With --by, rows of one file that differ in one label only (operation, scenario,
+mode, …) are compared with the row of the label's first value. They were
+measured in the same rounds, so this sees far smaller differences than two
+files do.
+
+The exit code is 3 when a row is slower by more than the threshold, with
+confidence.`,
+		Example: `  unthunk bench --save before.json
+  unthunk compare before.json after.json --threshold 5
+  unthunk compare parse.json --by operation`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case f.by == "" && len(args) != 2:
+				return usagef("compare needs two files, or one and --by: got %d", len(args))
+			case f.by != "" && len(args) != 1:
+				return usagef("compare --by needs one file: got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return runCompare(s, f, args) },
+	}
+	cmd.Flags().StringVar(&f.by, "by", "", "compare rows of one file that differ in `LABEL` only")
+	cmd.Flags().Float64Var(&f.threshold, "threshold", result.DefaultThreshold, "smallest difference that matters, in `percent`")
+	f.output.add(cmd)
+	return cmd
+}
+
+func runCompare(s std, f compareFlags, args []string) error {
+	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
+		return usagef("a threshold of %v %% is impossible", f.threshold)
+	}
+	if f.output.save != "" {
+		if err := result.CheckWritable(f.output.save); err != nil {
+			return err
+		}
+	}
+	c, err := compare(f, args)
+	if err != nil {
+		return err
+	}
+	if f.output.save != "" {
+		if err := result.Save(f.output.save, c); err != nil {
+			return err
+		}
+	}
+	if f.output.json {
+		err = report.JSON(s.out, c)
+	} else {
+		err = report.Comparison(s.out, textOptions(s.out), c)
+	}
+	if err != nil {
+		return err
+	}
+	if c.Regressed() {
+		return errRegression
+	}
+	return nil
+}
+
+func compare(f compareFlags, args []string) (*result.Comparison, error) {
+	opts := result.CompareOptions{Threshold: f.threshold}
+	old, err := result.Load(args[0])
+	if err != nil {
+		return nil, err
+	}
+	if f.by != "" {
+		c, err := result.CompareBy(old, f.by, opts)
+		if errors.Is(err, result.ErrLabel) {
+			return nil, usageError{err}
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.Old.File, c.New.File = args[0], args[0]
+		return c, nil
+	}
+	new, err := result.Load(args[1])
+	if err != nil {
+		return nil, err
+	}
+	c := result.Compare(old, new, opts)
+	c.Old.File, c.New.File = args[0], args[1]
+	return c, nil
+}

@@ -1,0 +1,142 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"unthunk/result"
+	"unthunk/stat"
+)
+
+// saved writes a record of a ladder whose rows take factor times as long.
+func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 1))
+	doc := &result.Document[result.BenchRow]{Schema: result.Schema, Kind: "bench", Run: run, Warnings: []result.Warning{}}
+	for _, op := range []struct {
+		name, suffix string
+		factor       float64
+	}{{"none", "", 1}, {"parse", "/operation=parse", 1.1}} {
+		for _, bulk := range []string{"1", "64"} {
+			row := result.BenchRow{
+				Name:   "redirect-map/bulk=" + bulk + op.suffix,
+				Labels: map[string]string{"bulk": bulk, "operation": op.name},
+			}
+			var mpps []float64
+			for i := range 20 {
+				x := 100 * factor * op.factor * math.Exp(0.01*r.NormFloat64())
+				row.Samples, row.Rounds, mpps = append(row.Samples, x), append(row.Rounds, i), append(mpps, 1e3/x)
+			}
+			ns, m := stat.Summarize(row.Samples, "ns"), stat.Summarize(mpps, "Mpps")
+			row.Ns, row.Mpps = &ns, &m
+			doc.Rows = append(doc.Rows, row)
+		}
+	}
+	path := filepath.Join(dir, name)
+	if err := result.Save(path, doc); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestCompareVerb(t *testing.T) {
+	dir := t.TempDir()
+	old := saved(t, dir, "old.json", "a", 1, 1)
+	again := saved(t, dir, "again.json", "a", 2, 1)
+	slow := saved(t, dir, "slow.json", "b", 3, 2)
+	fast := saved(t, dir, "fast.json", "c", 4, 0.5)
+	truncated, foreign := filepath.Join(dir, "truncated.json"), filepath.Join(dir, "foreign.json")
+	b, err := os.ReadFile(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, text := range map[string]string{truncated: string(b[:len(b)/3]), foreign: `{"name":"left-pad"}`} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, tt := range map[string]struct {
+		args             []string
+		code             int
+		stdout, stderr   string
+		stdoutToo, never string
+	}{
+		"slower":     {args: []string{old, slow}, code: exitRegression, stdout: "slower (would have seen", stdoutToo: "4 of 4 rows slower by more than 2 %"},
+		"faster":     {args: []string{slow, old}, code: exitDone, stdout: "faster (would have seen"},
+		"faster too": {args: []string{old, fast}, code: exitDone, stdout: "faster (would have seen"},
+		"same run":   {args: []string{old, again}, code: exitDone, stdout: "no difference seen (would have seen", never: "slower ("},
+		"itself":     {args: []string{old, old}, code: exitDone, stdout: "no difference seen"},
+		"threshold":  {args: []string{old, slow, "--threshold", "150"}, code: exitDone, stdout: "slower (would"},
+		"by":         {args: []string{old, "--by", "operation"}, code: exitRegression, stdout: "redirect-map/operation=parse against redirect-map"},
+		"by nothing": {args: []string{old, "--by", "place"}, code: exitUsage, stderr: "compare by place: no two rows differ in it alone"},
+		"no files":   {args: nil, code: exitUsage, stderr: "compare needs two files"},
+		"one file":   {args: []string{old}, code: exitUsage, stderr: "compare needs two files"},
+		"three":      {args: []string{old, old, old}, code: exitUsage, stderr: "compare needs two files"},
+		"by two":     {args: []string{old, old, "--by", "bulk"}, code: exitUsage, stderr: "--by needs one file"},
+		"negative":   {args: []string{old, slow, "--threshold", "-1"}, code: exitUsage, stderr: "threshold"},
+		"NaN":        {args: []string{old, slow, "--threshold", "NaN"}, code: exitUsage, stderr: "threshold"},
+		"bad flag":   {args: []string{old, slow, "--frob"}, code: exitUsage, stderr: "frob"},
+		"truncated":  {args: []string{old, truncated}, code: exitFailed, stderr: "load " + truncated + ": truncated"},
+		"foreign":    {args: []string{foreign, old}, code: exitFailed, stderr: "load " + foreign + ": not a record of unthunk"},
+		"absent":     {args: []string{old, filepath.Join(dir, "none")}, code: exitFailed, stderr: "none: no such file"},
+		"unwritable": {args: []string{old, slow, "--save", filepath.Join(dir, "no", "x")}, code: exitFailed, stderr: "save "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stdout, stderr bytes.Buffer
+			code := run(context.Background(), append([]string{"compare"}, tt.args...), strings.NewReader(""), &stdout, &stderr)
+			if code != tt.code {
+				t.Errorf("exit %d, want %d: %s", code, tt.code, &stderr)
+			}
+			for _, want := range []string{tt.stdout, tt.stdoutToo} {
+				if !strings.Contains(stdout.String(), want) {
+					t.Errorf("stdout lacks %q:\n%s", want, &stdout)
+				}
+			}
+			if tt.never != "" && strings.Contains(stdout.String(), tt.never) {
+				t.Errorf("stdout holds %q:\n%s", tt.never, &stdout)
+			}
+			if !strings.Contains(stderr.String(), tt.stderr) || tt.stderr == "" && stderr.Len() > 0 || strings.Count(stderr.String(), "\n") > 1 {
+				t.Errorf("stderr %q, want %q on one line", &stderr, tt.stderr)
+			}
+			if tt.stderr != "" && stdout.Len() > 0 {
+				t.Errorf("stdout on failure: %s", &stdout)
+			}
+		})
+	}
+}
+
+func TestCompareJSON(t *testing.T) {
+	dir := t.TempDir()
+	old, slow := saved(t, dir, "old.json", "a", 1, 1), saved(t, dir, "slow.json", "b", 3, 2)
+	path := filepath.Join(dir, "diff.json")
+	var stdout, stderr bytes.Buffer
+	if code := run(context.Background(), []string{"compare", old, slow, "--json", "--save", path}, nil, &stdout, &stderr); code != exitRegression {
+		t.Fatalf("exit %d: %s", code, &stderr)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(file, stdout.Bytes()) {
+		t.Errorf("the saved document is not the printed one")
+	}
+	var doc struct {
+		Schema, Kind string
+		Host         map[string]any
+		Rows         []struct{ Name, Verdict string }
+		Warnings     []any
+	}
+	if err := json.Unmarshal(file, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Schema != "unthunk/1" || doc.Kind != "compare" || doc.Host == nil || doc.Warnings == nil || len(doc.Rows) != 4 || doc.Rows[0].Verdict != "slower" {
+		t.Errorf("%s", file)
+	}
+}

@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/feature"
+)
+
+// Exit codes. Scripts rely on them.
+const (
+	exitDone       = 0
+	exitFailed     = 1
+	exitUsage      = 2
+	exitRegression = 3 // compare: done, and something got slower
+	exitMissing    = 4 // this machine cannot do it
+)
+
+var (
+	errRegression = errors.New("something got slower")
+	errStopped    = errors.New("stopped before the end: the record is incomplete")
+)
+
+// usageError is an error in what the user typed.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// std are the streams of one command.
+type std struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	root := newRoot(std{stdin, stdout, stderr})
+	root.SetArgs(args)
+	root.SetIn(stdin)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return exitDone
+	}
+	if errors.Is(err, errRegression) {
+		return exitRegression
+	}
+	fmt.Fprintf(stderr, "unthunk: %s\n", oneLine(err))
+	var usage usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case feature.AsMissing(err) != nil:
+		return exitMissing
+	}
+	return exitFailed
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+
+func newRoot(s std) *cobra.Command {
+	var o outputFlags
+	root := &cobra.Command{
+		Use:           "unthunk",
+		Short:         "Where the packets per second of XDP_REDIRECT went",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown verb %q: see unthunk --help", args[0])
+			}
+			return nil
+		},
+		RunE:              func(cmd *cobra.Command, _ []string) error { return runAll(cmd.Context(), s, o) },
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	o.add(root)
+	root.AddCommand(newRun(s), newBench(s), newCheck(s), newCompare(s), newVersion(s))
+	return root
+}
