@@ -189,7 +189,10 @@ func (r *rig) settle(ctx context.Context) (chain.State, error) {
 	var last uint64
 	for quiet := 0; ; quiet++ {
 		s, err := r.state()
-		if err != nil || ctx.Err() != nil || !r.counted || s.Received >= s.Sent*r.spec.Scenario.copies() || quiet == 1000 {
+		if err != nil || !r.counted || s.Received >= s.Sent*r.spec.Scenario.copies() || quiet == 1000 {
+			return s, err
+		}
+		if err := ctx.Err(); err != nil {
 			return s, err
 		}
 		if s.Received != last {

@@ -41,15 +41,17 @@ func benchmarkCounting(b *testing.B, tools int) {
 			b.Fatal(err)
 		}
 		defer r.Close()
-		if arms[i], err = newArm(r, 64); err != nil {
+		if arms[i], err = newArm(r, 64, nil); err != nil {
 			b.Fatal(err)
 		}
 		arms[i].windows = 16
 	}
 	slot := func(a *arm) {
-		if _, err := a.send(b.Context()); err != nil {
+		_, ns, err := a.send(b.Context())
+		if err != nil {
 			b.Fatal(err)
 		}
+		a.whole = append(a.whole, ns)
 	}
 	for b.Loop() {
 		for range 4 {

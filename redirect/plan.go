@@ -285,6 +285,10 @@ func (c chainSpec) without() chainSpec {
 	return c
 }
 
+// paced says whether the generator waits for frames to arrive, because they do
+// so on another CPU. Such a chain cannot do without counting.
+func (c chainSpec) paced() bool { return c.Place == TwoCore || c.Scenario == CPU }
+
 // chains lists the distinct chains a plan needs, those without the redirect
 // hop included, in a fixed order.
 func (p Plan) chains() []chainSpec {

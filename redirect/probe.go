@@ -38,8 +38,10 @@ func probe() error {
 	if err != nil {
 		return err
 	}
+	// A kernel that does not know the flag says EINVAL, one that does not
+	// know the batch size either says E2BIG.
 	live := traffic.Live{Program: prog, Frame: frame, Batch: 1}
-	if _, err := live.Send(context.Background(), 1); errors.Is(err, unix.EINVAL) {
+	if _, err := live.Send(context.Background(), 1); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) {
 		return &feature.Missing{Feature: "live frames in BPF_PROG_TEST_RUN", Help: "needs Linux 5.18"}
 	} else if err != nil {
 		return err

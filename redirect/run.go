@@ -141,59 +141,33 @@ type arm struct {
 // by 8 % from round to round, 10th percentiles by 1.3 %.
 func undisturbed(windows []float64) float64 { return stat.Quantile(windows, 0.1) }
 
+// round builds everything, measures until end, and adds one number to each
+// row.
 func (b *bench) round(ctx context.Context, n int, end time.Time) (err error) {
 	lab, err := netlab.New(b.cpus.generator)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-
-	rigs := map[chainSpec]*rig{}
-	specs := b.plan.chains()
-	// A new order each round, so that no row always gets the same place in
-	// memory or in the dispatcher's tree.
-	for i, at := range rand.Perm(len(specs)) {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		r, err := build(lab, i, specs[at], b.cpus, false)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, r.Close()) }()
-		rigs[specs[at]] = r
-	}
-	bare, err := build(lab, len(specs), b.raw.Rows[len(b.raw.Rows)-1].chainSpec, b.cpus, true)
+	s, err := b.assemble(ctx, lab)
+	defer func() { err = errors.Join(err, s.Close()) }()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, bare.Close()) }()
-
-	arms, without, err := b.arms(rigs)
-	if err != nil {
-		return err
-	}
-	counted := arms[len(b.raw.Rows)-1]
-	uncounted, err := newArm(bare, counted.live.Batch)
-	if err != nil {
-		return err
-	}
-	arms = append(arms, uncounted)
-	for _, a := range arms {
+	for _, a := range s.arms {
 		if err := a.warmUp(ctx); err != nil {
 			return err
 		}
 	}
-	uncounted.windows = counted.windows
 	for i := range b.raw.Rows {
-		if err := b.watch(ctx, lab, arms[i]); err != nil {
+		if err := watch(ctx, lab, s.arms[i]); err != nil {
 			return err
 		}
 	}
 	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
 		// A new order each pass: what ran before must not always be the same.
-		for _, i := range rand.Perm(len(arms)) {
-			a := arms[i]
+		for _, i := range rand.Perm(len(s.arms)) {
+			a := s.arms[i]
 			if a.row != nil {
 				b.progress(Progress{Round: n + 1, Rounds: b.plan.Rounds, Row: a.row.Name(), Left: max(0, time.Until(b.end))})
 			}
@@ -202,62 +176,123 @@ func (b *bench) round(ctx context.Context, n int, end time.Time) (err error) {
 			}
 		}
 	}
-
-	for i := range b.raw.Rows {
-		row, a := &b.raw.Rows[i], arms[i]
-		if len(a.ns) == 0 {
-			continue
-		}
-		row.Rounds = append(row.Rounds, n)
-		ns := undisturbed(a.ns)
-		row.NsPerFrame = append(row.NsPerFrame, ns)
-		row.Disturbed = append(row.Disturbed, stat.Median(a.ns)/ns-1)
-		if w := without[i]; w != nil && len(w.ns) > 0 {
-			row.Hop = append(row.Hop, ns-undisturbed(w.ns))
-		}
-	}
-	last := &b.raw.Rows[len(b.raw.Rows)-1]
-	last.Observer = append(last.Observer, undisturbed(counted.whole)-undisturbed(uncounted.whole))
+	s.conclude(n)
 	return nil
 }
 
-// arms returns one arm a row, then those of the chains without the hop, and
-// for each row which of these is its own.
-func (b *bench) arms(rigs map[chainSpec]*rig) (arms, without []*arm, err error) {
-	byRow := map[Row]*arm{}
-	add := func(r Row, raw *RawRow) error {
-		a, err := newArm(rigs[r.chainSpec], r.Bulk)
+// setup is what one round measures.
+type setup struct {
+	rigs []*rig
+	// arms has one arm a row, then those of the chains without the hop, then
+	// uncounted.
+	arms []*arm
+	// without has, for each row, the arm without the hop, or nil.
+	without []*arm
+	// counted is the last row's arm, uncounted the same with nothing
+	// counted. Both are nil when the chain cannot do without counting.
+	counted, uncounted *arm
+}
+
+// assemble builds the plan's chains and the arms that run on them.
+func (b *bench) assemble(ctx context.Context, lab *netlab.Namespace) (*setup, error) {
+	s := &setup{without: make([]*arm, len(b.raw.Rows))}
+	add := func(spec chainSpec, uncounted bool) (*rig, error) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		r, err := build(lab, len(s.rigs), spec, b.cpus, uncounted)
+		if err == nil {
+			s.rigs = append(s.rigs, r)
+		}
+		return r, err
+	}
+
+	rigs := map[chainSpec]*rig{}
+	specs := b.plan.chains()
+	// A new order each round, so that no row always gets the same place in
+	// memory or in the dispatcher's tree.
+	for _, i := range rand.Perm(len(specs)) {
+		r, err := add(specs[i], false)
 		if err != nil {
-			return err
+			return s, err
 		}
-		a.row = raw
-		byRow[r] = a
-		arms = append(arms, a)
-		return nil
+		rigs[specs[i]] = r
 	}
+
+	arms := map[Row]*arm{}
 	for i := range b.raw.Rows {
-		if err := add(b.raw.Rows[i].Row, &b.raw.Rows[i]); err != nil {
-			return nil, nil, err
+		row := &b.raw.Rows[i]
+		a, err := newArm(rigs[row.chainSpec], row.Bulk, row)
+		if err != nil {
+			return s, err
 		}
+		arms[row.Row] = a
+		s.arms = append(s.arms, a)
 	}
-	without = make([]*arm, len(b.raw.Rows))
 	for i := range b.raw.Rows {
 		r := b.raw.Rows[i].Row
 		if !r.Scenario.redirects() {
 			continue
 		}
 		r.chainSpec = r.without()
-		if byRow[r] == nil {
-			if err := add(r, nil); err != nil {
-				return nil, nil, err
+		if arms[r] == nil {
+			a, err := newArm(rigs[r.chainSpec], r.Bulk, nil)
+			if err != nil {
+				return s, err
 			}
+			arms[r] = a
+			s.arms = append(s.arms, a)
 		}
-		without[i] = byRow[r]
+		s.without[i] = arms[r]
 	}
-	return arms, without, nil
+
+	last := &b.raw.Rows[len(b.raw.Rows)-1]
+	if last.paced() {
+		return s, nil
+	}
+	r, err := add(last.chainSpec, true)
+	if err != nil {
+		return s, err
+	}
+	s.counted = arms[last.Row]
+	if s.uncounted, err = newArm(r, last.Bulk, nil); err != nil {
+		return s, err
+	}
+	s.arms = append(s.arms, s.uncounted)
+	return s, nil
 }
 
-func newArm(r *rig, bulk int) (*arm, error) {
+// conclude adds round n's numbers to the rows.
+func (s *setup) conclude(n int) {
+	for i, without := range s.without {
+		a := s.arms[i]
+		if len(a.ns) == 0 {
+			continue
+		}
+		ns := undisturbed(a.ns)
+		a.row.Rounds = append(a.row.Rounds, n)
+		a.row.NsPerFrame = append(a.row.NsPerFrame, ns)
+		a.row.Disturbed = append(a.row.Disturbed, stat.Median(a.ns)/ns-1)
+		if without != nil && len(without.ns) > 0 {
+			a.row.Hop = append(a.row.Hop, ns-undisturbed(without.ns))
+		}
+	}
+	if s.counted != nil {
+		price := undisturbed(s.counted.whole) - undisturbed(s.uncounted.whole)
+		s.counted.row.Observer = append(s.counted.row.Observer, price)
+	}
+}
+
+// Close unloads the chains.
+func (s *setup) Close() error {
+	var errs []error
+	for _, r := range s.rigs {
+		errs = append(errs, r.Close())
+	}
+	return errors.Join(errs...)
+}
+
+func newArm(r *rig, bulk int, row *RawRow) (*arm, error) {
 	frame, err := r.frame()
 	if err != nil {
 		return nil, err
@@ -269,16 +304,16 @@ func newArm(r *rig, bulk int) (*arm, error) {
 		window:  (windowFrames + bulk - 1) / bulk * bulk,
 		windows: 4,
 		tries:   1,
+		row:     row,
 	}, nil
 }
 
 // warmUp sends one slot that is thrown away and sets the slot's length by it.
 func (a *arm) warmUp(ctx context.Context) error {
-	s, err := a.send(ctx)
+	s, _, err := a.send(ctx)
 	if err != nil {
 		return err
 	}
-	a.whole = nil
 	if s.Sent > 0 {
 		a.tries = min(float64((a.windows+2)*a.window)/float64(s.Sent), 64)
 	}
@@ -289,40 +324,43 @@ func (a *arm) warmUp(ctx context.Context) error {
 	return nil
 }
 
-// send runs one slot and returns its counts. The first window warms the
-// page pool and the caches; one more frame ends the last. A slot that a
-// signal broke off is run again.
-func (a *arm) send(ctx context.Context) (s chain.State, err error) {
+// send runs one slot and returns its counts, and the kernel's own figure of
+// its time in ns per frame. The first window warms the page pool and the
+// caches; one more frame ends the last. A slot that a signal broke off is run
+// again.
+func (a *arm) send(ctx context.Context) (s chain.State, ns float64, err error) {
 	for try := 0; ; try++ {
-		s, err = a.sendOnce(ctx)
+		s, ns, err = a.sendOnce(ctx)
 		if try == 3 || !errors.Is(err, unix.EINTR) {
-			return s, err
+			return s, ns, err
 		}
 	}
 }
 
-func (a *arm) sendOnce(ctx context.Context) (s chain.State, err error) {
+func (a *arm) sendOnce(ctx context.Context) (s chain.State, ns float64, err error) {
 	if err := a.rig.reset(a.window); err != nil {
-		return s, err
+		return s, 0, err
 	}
 	frames := int(float64((a.windows+2)*a.window) * a.tries)
 	err = a.rig.lab.Do(func() error {
 		d, err := a.live.Send(ctx, frames)
-		a.whole = append(a.whole, float64(d))
+		ns = float64(d)
 		return err
 	})
 	if err != nil {
-		return s, err
+		return s, 0, err
 	}
-	return a.rig.settle(ctx)
+	s, err = a.rig.settle(ctx)
+	return s, ns, err
 }
 
 // slot measures once.
 func (a *arm) slot(ctx context.Context) error {
-	s, err := a.send(ctx)
+	s, ns, err := a.send(ctx)
 	if err != nil {
 		return err
 	}
+	a.whole = append(a.whole, ns)
 	if !a.rig.counted {
 		return nil
 	}
@@ -346,13 +384,13 @@ func (a *arm) slot(ctx context.Context) error {
 }
 
 // watch runs one slot of a row under the tracepoints.
-func (b *bench) watch(ctx context.Context, lab *netlab.Namespace, a *arm) (err error) {
+func watch(ctx context.Context, lab *netlab.Namespace, a *arm) (err error) {
 	o, err := observe.New(lab.Inode, a.rig.tested)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
-	if _, err := a.send(ctx); err != nil {
+	if _, _, err := a.send(ctx); err != nil {
 		return err
 	}
 	seen, err := o.Seen()

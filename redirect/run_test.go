@@ -113,13 +113,11 @@ func TestRedirectIntoDeafDevice(t *testing.T) {
 	if err := lab.Do(func() error { return r.progs.AddPort(0, deaf) }); err != nil {
 		t.Fatal(err)
 	}
-	a, err := newArm(r, 16)
+	a, err := newArm(r, 16, &RawRow{Row: Row{r.spec, 16}})
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.row = &RawRow{Row: Row{r.spec, 16}}
-	b := &bench{raw: &Raw{}}
-	if err := b.watch(t.Context(), lab, a); err != nil {
+	if err := watch(t.Context(), lab, a); err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
