@@ -19,23 +19,11 @@ type benchFlags struct {
 	scenarios, operations []string
 	bulks                 []int
 	mode, place           string
-	size, rounds, cpu     int
-	duration              time.Duration
-	quick                 bool
+	size                  int
+	length                lengthFlags
 	in, out               string
 	output                outputFlags
 	format                string
-}
-
-// outputFlags say where a record goes.
-type outputFlags struct {
-	json bool
-	save string
-}
-
-func (o *outputFlags) add(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON document and nothing else")
-	cmd.Flags().StringVar(&o.save, "save", "", "also save the record in `FILE`")
 }
 
 func newBench(s std) *cobra.Command {
@@ -59,22 +47,13 @@ disagree says why instead of a number.`,
 	fl.StringVar(&f.mode, "mode", string(redirect.Native), "native or generic XDP")
 	fl.StringVar(&f.place, "place", string(redirect.OneCore), "one-core, or two-core: generator on one CPU, redirect on another")
 	fl.IntVar(&f.size, "size", redirect.DefaultSize, "frame size in `bytes`, without the frame check sequence")
-	fl.IntVar(&f.rounds, "rounds", 0, fmt.Sprintf("times everything is built afresh (default %d, with --quick %d)", redirect.DefaultRounds, quickRounds))
-	fl.DurationVar(&f.duration, "duration", 0, fmt.Sprintf("length of the whole run (default %v, with --quick %v)", redirect.DefaultDuration, quickDuration))
-	fl.BoolVar(&f.quick, "quick", false, "finish in under 10 s")
-	fl.IntVar(&f.cpu, "cpu", -1, "CPU under test (default: the last one)")
 	fl.StringVar(&f.in, "in", "", "measure on real interfaces: redirect what `DEV` receives")
 	fl.StringVar(&f.out, "out", "", "… to `DEV`")
 	fl.StringVar(&f.format, "format", "text", "text, or bench: Go benchmark format, for benchstat")
+	f.length.add(cmd, redirect.DefaultRounds, redirect.DefaultDuration)
 	f.output.add(cmd)
 	return cmd
 }
-
-// Sizes of a --quick run.
-const (
-	quickRounds   = 7
-	quickDuration = 7 * time.Second
-)
 
 func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) error {
 	if f.format != "text" && f.format != "bench" {
@@ -95,32 +74,33 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 		return err
 	}
 	doc.Settings = settings(cmd)
-	return publish(s, f.output, doc, func() error {
+	err = f.output.publish(s, doc, func() error {
 		if f.format == "bench" {
 			return report.GoBench(s.out, doc)
 		}
 		return report.Bench(s.out, textOptions(s.out), doc)
 	})
+	return stopped(doc, err)
+}
+
+// stopped makes a run that was stopped an error, once what it measured is
+// written.
+func stopped(doc *result.Document[result.BenchRow], err error) error {
+	if err == nil && doc.Incomplete {
+		err = errStopped
+	}
+	return err
 }
 
 type measurement func(context.Context, std) (*result.Document[result.BenchRow], error)
 
 // plan turns flags into a measurement, or says what is wrong with them.
 func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
-	if cmd.Flags().Changed("rounds") && f.rounds < 1 {
-		return nil, usagef("%d rounds are too few", f.rounds)
+	length, err := f.length.resolve(cmd)
+	if err != nil {
+		return nil, err
 	}
-	if cmd.Flags().Changed("duration") && f.duration < time.Second {
-		return nil, usagef("a duration of %v is too short: 1s at least", f.duration)
-	}
-	if f.quick {
-		if f.rounds == 0 {
-			f.rounds = quickRounds
-		}
-		if f.duration == 0 {
-			f.duration = quickDuration
-		}
-	}
+	f.length = length
 	var operations []redirect.Operation
 	for _, o := range f.operations {
 		op, err := redirect.ParseOperation(o)
@@ -134,7 +114,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	}
 	plan := redirect.Plan{
 		Bulks: f.bulks, Operations: operations, Mode: redirect.Mode(f.mode), Size: f.size,
-		Place: redirect.Place(f.place), CPU: f.cpu, Rounds: f.rounds, Duration: f.duration,
+		Place: redirect.Place(f.place), CPU: f.length.cpu, Rounds: f.length.rounds, Duration: f.length.duration,
 	}
 	for _, sc := range f.scenarios {
 		plan.Scenarios = append(plan.Scenarios, redirect.Scenario(sc))
@@ -159,19 +139,20 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	}
 	d := redirect.Devices{
 		In: f.in, Out: f.out, Operation: operations[0],
-		Mode: redirect.Mode(f.mode), Rounds: f.rounds, Duration: f.duration,
+		Mode: redirect.Mode(f.mode), Rounds: f.length.rounds, Duration: f.length.duration,
 	}
 	if err := d.Validate(); err != nil {
 		return nil, usageError{err}
 	}
 	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
-		doc := newDocument[result.BenchRow](ctx, "bench")
+		doc := newDocument[result.BenchRow]("bench", host.Identify(ctx))
 		show, done := progress(s)
 		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)
 		done()
 		if err != nil {
 			return nil, err
 		}
+		doc.Host.Drivers = map[string]string{d.In: host.Driver(d.In), d.Out: host.Driver(d.Out)}
 		doc.Rows, doc.Warnings, doc.Incomplete = []result.BenchRow{row}, append(doc.Warnings, warns...), incomplete
 		return doc, nil
 	}, nil
@@ -179,7 +160,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 
 // measureChain runs a plan on the veth chain and makes the record.
 func measureChain(ctx context.Context, s std, kind string, plan redirect.Plan) (*result.Document[result.BenchRow], error) {
-	doc := newDocument[result.BenchRow](ctx, kind)
+	doc := newDocument[result.BenchRow](kind, host.Identify(ctx))
 	steal := host.StealSince()
 	show, done := progress(s)
 	raw, err := redirect.Run(ctx, plan, show)
@@ -197,10 +178,10 @@ func measureChain(ctx context.Context, s std, kind string, plan redirect.Plan) (
 	return doc, nil
 }
 
-func newDocument[Row any](ctx context.Context, kind string) *result.Document[Row] {
+func newDocument[Row any](kind string, fp host.Fingerprint) *result.Document[Row] {
 	return &result.Document[Row]{
 		Schema: result.Schema, Kind: kind, Time: time.Now().UTC().Truncate(time.Second), Run: result.NewRunID(),
-		Host: host.Identify(ctx), Rows: []Row{}, Warnings: []result.Warning{},
+		Host: fp, Rows: []Row{}, Warnings: []result.Warning{},
 	}
 }
 

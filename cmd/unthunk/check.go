@@ -1,20 +1,14 @@
 package main
 
 import (
-	"time"
-
 	"github.com/spf13/cobra"
 
 	"unthunk/host"
 	"unthunk/report"
-	"unthunk/result"
 )
 
 func newCheck(s std) *cobra.Command {
-	var (
-		asJSON bool
-		save   string
-	)
+	var o outputFlags
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what this machine does to XDP_REDIRECT",
@@ -26,27 +20,20 @@ to do about it. It changes nothing. Without root it shows what it can and
 names what it could not see (?).`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			begin := time.Now()
+			if err := o.check(); err != nil {
+				return err
+			}
 			fp, findings, err := host.Check(cmd.Context(), host.Options{})
 			if err != nil {
 				return err
 			}
-			doc := result.Document[host.Finding]{
-				Schema: result.Schema, Kind: "check", Time: begin, Run: result.NewRunID(), Host: fp,
-				Rows: findings, Warnings: []result.Warning{},
-			}
-			if save != "" {
-				if err := result.Save(save, doc); err != nil {
-					return err
-				}
-			}
-			if asJSON {
-				return report.JSON(s.out, doc)
-			}
-			return report.Check(s.out, textOptions(s.out), fp, findings)
+			doc := newDocument[host.Finding]("check", fp)
+			doc.Rows = findings
+			return o.publish(s, doc, func() error {
+				return report.Check(s.out, textOptions(s.out), fp, findings)
+			})
 		},
 	}
-	cmd.Flags().BoolVar(&asJSON, "json", false, "write one JSON document to standard output")
-	cmd.Flags().StringVar(&save, "save", "", "save the JSON document to `file`")
+	o.add(cmd)
 	return cmd
 }

@@ -62,25 +62,16 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
 		return usagef("a threshold of %v %% is impossible", f.threshold)
 	}
-	if f.output.save != "" {
-		if err := result.CheckWritable(f.output.save); err != nil {
-			return err
-		}
+	if err := f.output.check(); err != nil {
+		return err
 	}
 	c, err := compare(f, args)
 	if err != nil {
 		return err
 	}
-	if f.output.save != "" {
-		if err := result.Save(f.output.save, c); err != nil {
-			return err
-		}
-	}
-	if f.output.json {
-		err = report.JSON(s.out, c)
-	} else {
-		err = report.Comparison(s.out, textOptions(s.out), c)
-	}
+	err = f.output.publish(s, c, func() error {
+		return report.Comparison(s.out, textOptions(s.out), c)
+	})
 	if err != nil {
 		return err
 	}

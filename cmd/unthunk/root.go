@@ -67,7 +67,6 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 func newRoot(s std) *cobra.Command {
-	var o outputFlags
 	root := &cobra.Command{
 		Use:           "unthunk",
 		Short:         "Where the packets per second of XDP_REDIRECT went",
@@ -79,11 +78,10 @@ func newRoot(s std) *cobra.Command {
 			}
 			return nil
 		},
-		RunE:              func(cmd *cobra.Command, _ []string) error { return runAll(cmd.Context(), s, o) },
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	o.add(root)
+	addRun(s, root)
 	root.AddCommand(newRun(s), newBench(s), newCheck(s), newCompare(s), newVersion(s))
 	return root
 }

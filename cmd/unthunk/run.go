@@ -1,71 +1,58 @@
 package main
 
 import (
-	"context"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"unthunk/redirect"
 	"unthunk/report"
-	"unthunk/result"
 )
 
-// runPlan takes under 30 s with everything around it.
-func runPlan() redirect.Plan {
-	return redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: -1, Rounds: 11, Duration: 15 * time.Second}
-}
+// Sizes of a default run: under 30 s with everything around it.
+const (
+	runRounds   = 11
+	runDuration = 15 * time.Second
+)
 
 func newRun(s std) *cobra.Command {
-	var o outputFlags
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "The machine, the bulk ladder and a verdict, in under 30 s (the default)",
 		Args:  noArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runAll(cmd.Context(), s, o) },
 	}
-	o.add(cmd)
+	addRun(s, cmd)
 	return cmd
 }
 
-// runAll is what unthunk does when it is asked for nothing else.
-func runAll(ctx context.Context, s std, o outputFlags) error {
-	if err := o.check(); err != nil {
-		return err
-	}
-	doc, err := measureChain(ctx, s, "run", runPlan())
-	if err != nil {
-		return err
-	}
-	return publish(s, o, doc, func() error {
-		return report.Run(s.out, textOptions(s.out), doc, redirect.Verdict(doc.Rows))
-	})
-}
-
-// check finds out before a run whether its record can be saved after it.
-func (o outputFlags) check() error {
-	if o.save == "" {
-		return nil
-	}
-	return result.CheckWritable(o.save)
-}
-
-// publish writes a record to where it was asked for; text is how people see
-// it. A run that was stopped is an error, once what it measured is written.
-func publish(s std, o outputFlags, doc *result.Document[result.BenchRow], text func() error) error {
-	if o.save != "" {
-		if err := result.Save(o.save, doc); err != nil {
+// addRun makes cmd do what unthunk does when it is asked for nothing else.
+func addRun(s std, cmd *cobra.Command) {
+	var (
+		o outputFlags
+		l lengthFlags
+	)
+	l.add(cmd, runRounds, runDuration)
+	o.add(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		l, err := l.resolve(cmd)
+		if err != nil {
 			return err
 		}
+		plan := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: l.cpu, Rounds: l.rounds, Duration: l.duration}
+		if err := plan.Validate(); err != nil {
+			return usageError{err}
+		}
+		if err := o.check(); err != nil {
+			return err
+		}
+		doc, err := measureChain(cmd.Context(), s, "run", plan)
+		if err != nil {
+			return err
+		}
+		doc.Settings = settings(cmd)
+		err = o.publish(s, doc, func() error {
+			return report.Run(s.out, textOptions(s.out), doc, redirect.Verdict(doc.Rows))
+		})
+		return stopped(doc, err)
 	}
-	if o.json {
-		text = func() error { return report.JSON(s.out, doc) }
-	}
-	if err := text(); err != nil {
-		return err
-	}
-	if doc.Incomplete {
-		return errStopped
-	}
-	return nil
 }
