@@ -1,0 +1,77 @@
+package guest
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+)
+
+// archive writes a cpio archive in the "newc" format, which is what the kernel
+// unpacks as its initramfs (Documentation/driver-api/early-userspace/
+// buffer-format.rst). Parent directories are written before what they hold.
+type archive struct {
+	w    io.Writer
+	n    int64 // bytes written
+	ino  int
+	dirs []string
+	err  error
+}
+
+const (
+	modeDir  = 0o040755
+	modeFile = 0o100755
+)
+
+// file adds a file with mode 0755.
+func (a *archive) file(name string, data []byte) {
+	a.dir(path.Dir(name))
+	a.entry(name, modeFile, data)
+}
+
+// dir adds a directory and its parents unless they are there already.
+func (a *archive) dir(name string) {
+	if name = path.Clean(name); name == "/" || name == "." || slices.Contains(a.dirs, name) {
+		return
+	}
+	a.dir(path.Dir(name))
+	a.dirs = append(a.dirs, name)
+	a.entry(name, modeDir, nil)
+}
+
+// close writes the trailer and returns the first error there was.
+func (a *archive) close() error {
+	a.entry("TRAILER!!!", 0, nil)
+	return a.err
+}
+
+func (a *archive) entry(name string, mode int, data []byte) {
+	name = strings.TrimPrefix(name, "/")
+	if name != path.Clean(name) && a.err == nil {
+		a.err = &fs.PathError{Op: "archive", Path: name, Err: fs.ErrInvalid}
+	}
+	a.ino++
+	// inode, mode, uid, gid, links, mtime, size, device ×2, rdev ×2, name
+	// length with the final NUL, checksum
+	a.printf("070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
+		a.ino, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
+	a.printf("%s\x00", name)
+	a.align()
+	a.write(data)
+	a.align()
+}
+
+func (a *archive) printf(format string, args ...any) { a.write(fmt.Appendf(nil, format, args...)) }
+
+func (a *archive) align() { a.write(make([]byte, -a.n&3)) }
+
+func (a *archive) write(b []byte) {
+	if a.err != nil {
+		return
+	}
+	n, err := a.w.Write(b)
+	a.n += int64(n)
+	a.err = err
+}

@@ -1,0 +1,213 @@
+package guest
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"unthunk/internal/testutil"
+)
+
+// These tests run unthunk in guests. They download kernels, so they run only
+// when UNTHUNK_GUEST is set, as make guest does.
+
+const nobody = 65534
+
+func needGuests(t *testing.T) {
+	t.Helper()
+	if os.Getenv("UNTHUNK_GUEST") == "" {
+		testutil.Missing(t, "guest kernels (make guest)")
+	}
+}
+
+// boot runs commands in a guest with unthunk at /bin/unthunk and veth loaded.
+func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cache, err := CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := Fetch(ctx, cache, series)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	m := &Machine{
+		Kernel:  kernel,
+		Init:    filepath.Join(dir, "init"),
+		CPU:     cpu,
+		Append:  cmdline,
+		Modules: []string{"veth"},
+		Files:   map[string]string{"/bin/unthunk": filepath.Join(dir, "unthunk")},
+	}
+	if err := Build(ctx, "unthunk/internal/guest/init", m.Init); err != nil {
+		t.Fatal(err)
+	}
+	if err := Build(ctx, "unthunk/cmd/unthunk", m.Files["/bin/unthunk"]); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	report, err := m.Run(ctx, commands...)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatalf("%v; console:\n%s", err, report.Console)
+	}
+	t.Logf("%s %s %s: %v", kernel.Release, cpu, cmdline, time.Since(begun).Round(100*time.Millisecond))
+	for _, r := range report.Results {
+		if r.Err != "" {
+			t.Errorf("%v: %s", r.Args, r.Err)
+		}
+	}
+	return report.Results
+}
+
+func unthunk(args ...string) Command {
+	return Command{Args: append([]string{"/bin/unthunk"}, args...)}
+}
+
+func wantExit(t *testing.T, r Result, code int) {
+	t.Helper()
+	if r.Exit != code {
+		t.Errorf("%s: exit code %d, want %d; stdout:\n%s\nstderr:\n%s", strings.Join(r.Args, " "), r.Exit, code, r.Stdout, r.Stderr)
+	}
+}
+
+// wantMissing asks for exit code 4 and one line on stderr that matches.
+func wantMissing(t *testing.T, r Result, pattern string) {
+	t.Helper()
+	wantExit(t, r, 4)
+	line := string(r.Stderr)
+	if strings.Count(line, "\n") != 1 || !regexp.MustCompile(pattern).MatchString(line) {
+		t.Errorf("%s: stderr %q, want one line that matches %q", strings.Join(r.Args, " "), line, pattern)
+	}
+}
+
+// wantJSON asks for one JSON document of the command contract with rows.
+func wantJSON(t *testing.T, r Result, kind string) {
+	t.Helper()
+	var doc struct {
+		Schema, Kind string
+		Host         map[string]any
+		Rows         []struct{ Name string }
+		Warnings     *[]any
+	}
+	if err := json.Unmarshal(r.Stdout, &doc); err != nil {
+		t.Errorf("%s: %v; stdout:\n%s", strings.Join(r.Args, " "), err, r.Stdout)
+		return
+	}
+	if doc.Schema != "unthunk/1" || doc.Kind != kind || len(doc.Host) == 0 || len(doc.Rows) == 0 || doc.Warnings == nil {
+		t.Errorf("%s: not a %s document; stdout:\n%s", strings.Join(r.Args, " "), kind, r.Stdout)
+	}
+	if slices.ContainsFunc(doc.Rows, func(row struct{ Name string }) bool { return row.Name == "" }) {
+		t.Errorf("%s: a row without a name; stdout:\n%s", strings.Join(r.Args, " "), r.Stdout)
+	}
+}
+
+func wantText(t *testing.T, r Result, pattern string) {
+	t.Helper()
+	if !regexp.MustCompile(pattern).Match(r.Stdout) {
+		t.Errorf("%s: nothing matches %q; stdout:\n%s", strings.Join(r.Args, " "), pattern, r.Stdout)
+	}
+}
+
+// TestKernels runs the verbs on kernels with retpolines, as root and not.
+func TestKernels(t *testing.T) {
+	needGuests(t)
+	for _, series := range []string{"6.1", "6.12"} {
+		t.Run(series, func(t *testing.T) {
+			user := unthunk("bench", "--quick")
+			user.UID = nobody
+			rs := boot(t, series, "", "",
+				unthunk("version"),
+				unthunk("check"),
+				unthunk("check", "--json"),
+				unthunk("bench", "--quick", "--json"),
+				user,
+			)
+			for _, r := range rs[:4] {
+				wantExit(t, r, 0)
+			}
+			wantText(t, rs[1], `indirect-call +retpoline`)
+			wantText(t, rs[1], `return-thunk +none`)
+			wantJSON(t, rs[2], "check")
+			wantJSON(t, rs[3], "bench")
+			wantMissing(t, rs[4], `\broot\b`)
+		})
+	}
+}
+
+// TestMitigations boots with parameters and CPU models that change what is in
+// kernel memory, and asks check for its name.
+func TestMitigations(t *testing.T) {
+	needGuests(t)
+	tests := []struct {
+		name, series, cpu, cmdline string
+		// What the rows indirect-call, return-thunk and call-sites match.
+		indirect, returns, sites string
+	}{
+		{"retpoline", "6.1", "", "", "^retpoline", "^none", "^through thunks"},
+		{"retpoline", "6.12", "", "", "^retpoline", "^none", "^through thunks"},
+		{"off", "6.1", "", "spectre_v2=off", "^plain jmp", "^none", "^rewritten to call"},
+		{"off", "6.12", "", "spectre_v2=off", "^plain jmp", "^none", "^rewritten to call"},
+		{"lfence", "6.1", "", "spectre_v2=retpoline,lfence", "^lfence", "^none", "^rewritten to lfence"},
+		{"its-returns", "6.12", "Skylake-Server", "", "^retpoline", "^its_return_thunk", "^through thunks"},
+		{"srso", "6.12", "EPYC", "", "^retpoline", "^srso_return_thunk", "^through thunks"},
+		{"retbleed", "6.1", "EPYC", "spec_rstack_overflow=off", "^retpoline", "^(zen|retbleed)_return_thunk", "^through thunks"},
+		{"retbleed", "6.12", "EPYC", "spec_rstack_overflow=off", "^retpoline", "^retbleed_return_thunk", "^through thunks"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name+"-"+tt.series, func(t *testing.T) {
+			rs := boot(t, tt.series, tt.cpu, tt.cmdline, unthunk("check", "--json"))
+			wantExit(t, rs[0], 0)
+			var doc struct {
+				Rows []struct{ Name, Found string }
+			}
+			if err := json.Unmarshal(rs[0].Stdout, &doc); err != nil {
+				t.Fatalf("%v; stdout:\n%s", err, rs[0].Stdout)
+			}
+			found := make(map[string]string)
+			for _, row := range doc.Rows {
+				found[row.Name] = row.Found
+			}
+			for name, pattern := range map[string]string{
+				"indirect-call": tt.indirect, "return-thunk": tt.returns, "call-sites": tt.sites,
+				// Of SRSO /sys says "Vulnerable: Safe RET, no microcode".
+				"sys-and-memory": "agree|SRSO",
+			} {
+				if !regexp.MustCompile(pattern).MatchString(found[name]) {
+					t.Errorf("%s is %q, want a match of %q", name, found[name], pattern)
+				}
+			}
+		})
+	}
+}
+
+// TestOldKernel runs on a kernel without live frames in BPF_PROG_TEST_RUN,
+// which came with Linux 5.18.
+func TestOldKernel(t *testing.T) {
+	needGuests(t)
+	rs := boot(t, "5.10", "", "", unthunk("check"), unthunk("bench", "--quick"))
+	wantExit(t, rs[0], 0)
+	wantMissing(t, rs[1], `5\.18`)
+}
+
+// TestInit checks the frame itself: exit codes and both streams.
+func TestInit(t *testing.T) {
+	needGuests(t)
+	rs := boot(t, "6.1", "", "", unthunk("version"), unthunk("no-such-verb"))
+	wantExit(t, rs[0], 0)
+	wantText(t, rs[0], `^unthunk `)
+	wantExit(t, rs[1], 2)
+	if len(rs[1].Stderr) == 0 {
+		t.Error("nothing on stderr")
+	}
+}

@@ -1,0 +1,168 @@
+//go:build linux
+
+// Command init is process 1 of a guest: it mounts what unthunk reads, loads
+// modules, runs the commands of the job file, writes each result as one line
+// of JSON to the second serial port and powers off.
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unthunk/internal/guest"
+)
+
+func main() {
+	if os.Getpid() != 1 {
+		fmt.Fprintln(os.Stderr, "init: runs only as process 1 of a guest")
+		os.Exit(2)
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "init:", err)
+	}
+	unix.Sync()
+	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+		fmt.Fprintln(os.Stderr, "init: power off:", err)
+	}
+}
+
+func run() error {
+	if err := mounts(); err != nil {
+		return err
+	}
+	b, err := os.ReadFile(guest.JobFile)
+	if err != nil {
+		return fmt.Errorf("read job: %w", err)
+	}
+	var job guest.Job
+	if err := json.Unmarshal(b, &job); err != nil {
+		return fmt.Errorf("read job: %w", err)
+	}
+	port, err := openPort(guest.ResultPort)
+	if err != nil {
+		return err
+	}
+	defer port.Close()
+	for _, path := range job.Modules {
+		if err := load(path); err != nil {
+			return err
+		}
+	}
+	enc := json.NewEncoder(port)
+	for _, c := range job.Commands {
+		if err := enc.Encode(execute(c)); err != nil {
+			return fmt.Errorf("write result: %w", err)
+		}
+	}
+	// TCSBRK with a non-zero argument waits until all is sent.
+	if err := unix.IoctlSetInt(int(port.Fd()), unix.TCSBRK, 1); err != nil {
+		return fmt.Errorf("drain %s: %w", guest.ResultPort, err)
+	}
+	return nil
+}
+
+func mounts() error {
+	var errs []error
+	for _, m := range []struct{ kind, dir string }{
+		{"proc", "/proc"},
+		{"sysfs", "/sys"},
+		{"devtmpfs", "/dev"},
+		{"tmpfs", "/tmp"},
+		{"tmpfs", "/run"},
+		{"bpf", "/sys/fs/bpf"},
+		{"debugfs", "/sys/kernel/debug"},
+		{"tracefs", "/sys/kernel/tracing"},
+	} {
+		// Directories in sysfs exist or cannot be made.
+		if err := os.MkdirAll(m.dir, 0o755); err != nil {
+			errs = append(errs, fmt.Errorf("mount %s: %w", m.dir, err))
+			continue
+		}
+		err := unix.Mount(m.kind, m.dir, m.kind, 0, "")
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			errs = append(errs, fmt.Errorf("mount %s: %w", m.dir, err))
+		}
+	}
+	return errors.Join(append(errs, os.Chmod("/tmp", 0o1777))...)
+}
+
+// openPort opens a serial port and turns the line discipline off, so that
+// bytes arrive as they are.
+func openPort(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open result port: %w", err)
+	}
+	fd := int(f.Fd())
+	t, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	if err != nil {
+		f.Close()
+		return nil, fmt.Errorf("set up %s: %w", path, err)
+	}
+	t.Iflag, t.Oflag, t.Lflag = 0, 0, 0
+	if err := unix.IoctlSetTermios(fd, unix.TCSETS, t); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("set up %s: %w", path, err)
+	}
+	return f, nil
+}
+
+func load(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("load module: %w", err)
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("load module %s: %w", path, err)
+	}
+	return nil
+}
+
+func execute(c guest.Command) guest.Result {
+	r := guest.Result{Args: c.Args, Exit: -1}
+	if len(c.Args) == 0 {
+		r.Err = "empty command"
+		return r
+	}
+	timeout := c.Timeout
+	if timeout == 0 {
+		timeout = 2 * time.Minute
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+	cmd.Dir = "/tmp"
+	cmd.Env = []string{"PATH=/bin", "HOME=/tmp", "TERM=dumb"}
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second
+	if c.UID != 0 {
+		cmd.SysProcAttr = &syscall.SysProcAttr{
+			Credential: &syscall.Credential{Uid: c.UID, Gid: c.UID},
+		}
+	}
+	err := cmd.Run()
+	r.Stdout, r.Stderr = stdout.Bytes(), stderr.Bytes()
+	if cmd.ProcessState != nil {
+		r.Exit = cmd.ProcessState.ExitCode()
+	}
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		r.Err = fmt.Sprintf("stopped after %v", timeout)
+	case err != nil && !errors.As(err, &exit):
+		r.Err = err.Error()
+	}
+	return r
+}

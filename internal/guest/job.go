@@ -1,0 +1,36 @@
+package guest
+
+import "time"
+
+// Paths and devices in the guest that the host side and /init agree on.
+const (
+	JobFile    = "/job.json"
+	ModuleDir  = "/modules"
+	ResultPort = "/dev/ttyS1" // one JSON Result a line; the console is ttyS0
+)
+
+// Job is what /init does before it powers off.
+type Job struct {
+	// Modules are the files to load, in this order.
+	Modules  []string
+	Commands []Command
+}
+
+// Command is one command to run in the guest.
+type Command struct {
+	Args []string
+	// UID it runs as, which is its group too; 0 is root.
+	UID uint32
+	// Timeout after which it is killed; 0 is two minutes.
+	Timeout time.Duration
+}
+
+// Result is how a command ended.
+type Result struct {
+	Args           []string
+	Stdout, Stderr []byte
+	// Exit is the exit code, -1 when a signal ended the command.
+	Exit int
+	// Err says why the command could not be started or was stopped.
+	Err string
+}

@@ -1,0 +1,228 @@
+package guest
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"unthunk/feature"
+)
+
+// Kernel is an unpacked kernel package.
+type Kernel struct {
+	// Release is what uname -r says in it.
+	Release string
+	// Image is the bzImage, Modules the directory /lib/modules/Release.
+	Image, Modules string
+}
+
+// CacheDir is where kernels are kept between runs: unthunk-guest in the user's
+// cache directory ($XDG_CACHE_HOME or ~/.cache).
+func CacheDir() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		return "", fmt.Errorf("find cache directory: %w", err)
+	}
+	return filepath.Join(dir, "unthunk-guest"), nil
+}
+
+// Fetch returns Debian's newest cloud kernel of a series ("6.1") and downloads
+// it when dir does not hold one of that series yet. It takes apt's package
+// sources of this machine, in Debian 12 and 11 whatever is installed, and an
+// apt state of its own inside dir, so that it needs no root and changes
+// nothing here. Where apt has no Debian source or no such kernel it returns a
+// [feature.Missing].
+func Fetch(ctx context.Context, dir, series string) (Kernel, error) {
+	into := filepath.Join(dir, series)
+	k, err := unpacked(into)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return k, err
+	}
+	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return Kernel{}, missing(series, "needs Debian's "+tool)
+		}
+	}
+	a, err := newApt(ctx, filepath.Join(dir, "apt"))
+	if err != nil {
+		return Kernel{}, err
+	}
+	if a == nil {
+		return Kernel{}, missing(series, "apt knows no Debian source; try apt-get update")
+	}
+	names, err := a.search(ctx, `^linux-image-`+regexp.QuoteMeta(series)+`\.[0-9].*-cloud-amd64$`)
+	if err != nil {
+		return Kernel{}, err
+	}
+	if len(names) == 0 {
+		return Kernel{}, missing(series, "Debian's sources hold none")
+	}
+	temp, err := os.MkdirTemp(dir, "unpack-")
+	if err != nil {
+		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
+	}
+	defer os.RemoveAll(temp)
+	if err := a.unpack(ctx, slices.MaxFunc(names, compareVersions), temp); err != nil {
+		return Kernel{}, err
+	}
+	if err := os.Rename(temp, into); err != nil {
+		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
+	}
+	return unpacked(into)
+}
+
+func missing(series, help string) error {
+	return &feature.Missing{Feature: "guest kernel " + series, Help: help}
+}
+
+// unpacked finds the kernel in an unpacked package.
+func unpacked(dir string) (Kernel, error) {
+	images, err := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
+	if err != nil {
+		return Kernel{}, fmt.Errorf("find kernel: %w", err)
+	}
+	if len(images) == 0 {
+		return Kernel{}, fmt.Errorf("find kernel in %s: %w", dir, fs.ErrNotExist)
+	}
+	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+	return Kernel{
+		Release: release,
+		Image:   images[0],
+		Modules: filepath.Join(dir, "lib", "modules", release),
+	}, nil
+}
+
+// compareVersions orders package names by the numbers in them.
+func compareVersions(a, b string) int {
+	return cmp.Or(slices.Compare(numbers(a), numbers(b)), strings.Compare(a, b))
+}
+
+var digits = regexp.MustCompile(`[0-9]+`)
+
+func numbers(s string) []int {
+	var ns []int
+	for _, d := range digits.FindAllString(s, -1) {
+		n, _ := strconv.Atoi(d)
+		ns = append(ns, n)
+	}
+	return ns
+}
+
+// apt runs Debian's package tools with a state of their own.
+type apt struct{ options []string }
+
+// newApt sets up the state in dir. It returns nil when this machine's apt has
+// no Debian source.
+func newApt(ctx context.Context, dir string) (*apt, error) {
+	targets, err := output(ctx, "apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)")
+	if err != nil {
+		return nil, err
+	}
+	sources := debianSources(targets)
+	if sources == "" {
+		return nil, nil
+	}
+	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
+		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
+			return nil, fmt.Errorf("set up apt: %w", err)
+		}
+	}
+	list := filepath.Join(dir, "sources.list")
+	if err := os.WriteFile(list, []byte(sources), 0o644); err != nil {
+		return nil, fmt.Errorf("set up apt: %w", err)
+	}
+	a := &apt{[]string{
+		"-qq",
+		"-o", "Dir::Etc::sourcelist=" + list,
+		"-o", "Dir::Etc::sourceparts=/dev/null",
+		"-o", "Dir::State::lists=" + filepath.Join(dir, "lists"),
+		"-o", "Dir::Cache=" + filepath.Join(dir, "cache"),
+	}}
+	if os.Geteuid() == 0 {
+		// apt would otherwise download as a user who cannot write here.
+		a.options = append(a.options, "-o", "APT::Sandbox::User=root")
+	}
+	if _, err := output(ctx, "apt-get", append(a.options, "update")...); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// debianSources turns lines of "RELEASE SITE" into apt sources for the suites
+// the kernels are in: Debian 12 has 6.1 and 6.12, Debian 11 has 5.10.
+func debianSources(targets string) string {
+	var main, security string
+	for line := range strings.Lines(targets) {
+		release, site, ok := strings.Cut(strings.TrimSpace(line), " ")
+		switch {
+		case !ok:
+		case strings.HasSuffix(release, "-security") && strings.HasSuffix(site, "debian-security"):
+			security = site
+		case strings.HasSuffix(site, "/debian"):
+			main = site
+		}
+	}
+	var b strings.Builder
+	for _, suite := range []string{"bookworm", "bullseye"} {
+		if main != "" {
+			fmt.Fprintf(&b, "deb [arch=amd64] %s %s main\n", main, suite)
+		}
+		if security != "" {
+			fmt.Fprintf(&b, "deb [arch=amd64] %s %s-security main\n", security, suite)
+		}
+	}
+	return b.String()
+}
+
+// search returns the names of packages that match a regular expression.
+func (a *apt) search(ctx context.Context, pattern string) ([]string, error) {
+	out, err := output(ctx, "apt-cache", append(a.options, "search", "--names-only", pattern)...)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for line := range strings.Lines(out) {
+		name, _, _ := strings.Cut(line, " ")
+		names = append(names, name)
+	}
+	return names, nil
+}
+
+// unpack downloads a package and unpacks it into dir.
+func (a *apt) unpack(ctx context.Context, name, dir string) error {
+	cmd := exec.CommandContext(ctx, "apt-get", append(a.options, "download", name)...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("download %s: %w: %s", name, err, strings.TrimSpace(string(out)))
+	}
+	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
+	if err != nil || len(debs) != 1 {
+		return fmt.Errorf("download %s: %d packages came", name, len(debs))
+	}
+	if _, err := output(ctx, "dpkg-deb", "-x", debs[0], dir); err != nil {
+		return err
+	}
+	return os.Remove(debs[0])
+}
+
+// output runs a command and returns its standard output.
+func output(ctx context.Context, name string, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, name, args...).Output()
+	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
+			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		}
+		return "", fmt.Errorf("run %s: %w", name, err)
+	}
+	return string(out), nil
+}

@@ -1,0 +1,158 @@
+package guest
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"unthunk/feature"
+)
+
+const qemu = "qemu-system-x86_64"
+
+// Machine is a guest to boot. Kernel and Init are required.
+type Machine struct {
+	Kernel Kernel
+	// Init is the built package guest/init on this machine.
+	Init string
+	// CPU is the QEMU model to emulate; empty is "max". Kernels choose their
+	// mitigations by it: EPYC gets the return thunk against Retbleed,
+	// Skylake-Server and Icelake-Server the ITS thunks.
+	CPU string
+	// Append is added to the kernel's command line.
+	Append string
+	// Modules are loaded before the commands run, with what they depend on.
+	Modules []string
+	// Files are put into the guest with mode 0755: the path there → the
+	// path here.
+	Files map[string]string
+}
+
+// Report is what came out of a guest.
+type Report struct {
+	Results []Result
+	// Console is what the kernel and /init printed.
+	Console string
+}
+
+// Build builds a Go package as a static binary.
+func Build(ctx context.Context, pkg, binary string) error {
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("build %s: %w: %s", pkg, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// Run boots the guest, runs the commands one after the other and waits until
+// it has powered off. It returns an error when the guest ended before all
+// commands did; the report then holds what came out until there.
+func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) {
+	if _, err := exec.LookPath(qemu); err != nil {
+		return Report{}, &feature.Missing{Feature: qemu, Help: "install qemu-system-x86", Err: err}
+	}
+	dir, err := os.MkdirTemp("", "unthunk-guest-")
+	if err != nil {
+		return Report{}, fmt.Errorf("boot guest: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	initrd := filepath.Join(dir, "initrd")
+	if err := m.writeInitrd(ctx, initrd, commands); err != nil {
+		return Report{}, fmt.Errorf("write initramfs: %w", err)
+	}
+	console := filepath.Join(dir, "console")
+	results := filepath.Join(dir, "results")
+	out, runErr := exec.CommandContext(ctx, qemu,
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
+		"-machine", "q35,accel=tcg", "-cpu", cmp.Or(m.CPU, "max"), "-m", "1024",
+		"-serial", "file:"+console, "-serial", "file:"+results,
+		"-kernel", m.Kernel.Image, "-initrd", initrd,
+		// A panic reboots at once, which -no-reboot turns into an exit.
+		"-append", strings.TrimSpace("console=ttyS0 loglevel=4 panic=-1 "+m.Append),
+	).CombinedOutput()
+
+	var r Report
+	text, err := os.ReadFile(console)
+	if err != nil && runErr == nil {
+		return r, fmt.Errorf("read console: %w", err)
+	}
+	r.Console = string(text)
+	if r.Results, err = readResults(results); err != nil && runErr == nil {
+		return r, err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return r, fmt.Errorf("boot guest %s: %w", m.Kernel.Release, context.Cause(ctx))
+	case runErr != nil:
+		return r, fmt.Errorf("boot guest %s: %w: %s", m.Kernel.Release, runErr, bytes.TrimSpace(out))
+	case len(r.Results) != len(commands):
+		return r, fmt.Errorf("guest %s ended after %d of %d commands", m.Kernel.Release, len(r.Results), len(commands))
+	}
+	return r, nil
+}
+
+func (m *Machine) writeInitrd(ctx context.Context, path string, commands []Command) (err error) {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}()
+	job := Job{Commands: commands}
+	a := &archive{w: f}
+	mods, err := modules(ctx, m.Kernel.Modules, m.Modules...)
+	if err != nil {
+		return err
+	}
+	for _, mod := range mods {
+		name := ModuleDir + "/" + mod.name + ".ko"
+		a.file(name, mod.data)
+		job.Modules = append(job.Modules, name)
+	}
+	b, err := json.Marshal(job)
+	if err != nil {
+		return err
+	}
+	a.file(JobFile, b)
+	files := map[string]string{"/init": m.Init}
+	maps.Copy(files, m.Files)
+	for _, there := range slices.Sorted(maps.Keys(files)) {
+		data, err := os.ReadFile(files[there])
+		if err != nil {
+			return err
+		}
+		a.file(there, data)
+	}
+	// /dev/console, which the kernel opens for /init, is in the initramfs
+	// that is built into it.
+	return a.close()
+}
+
+func readResults(path string) ([]Result, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read results: %w", err)
+	}
+	defer f.Close()
+	var rs []Result
+	for d := json.NewDecoder(f); d.More(); {
+		var r Result
+		if err := d.Decode(&r); err != nil {
+			return rs, fmt.Errorf("read results: %w", err)
+		}
+		rs = append(rs, r)
+	}
+	return rs, nil
+}

@@ -1,0 +1,126 @@
+package guest
+
+import (
+	"bytes"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"unthunk/internal/testutil"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+func TestArchive(t *testing.T) {
+	var b bytes.Buffer
+	a := &archive{w: &b}
+	a.file("/a/b/c", []byte("12345"))
+	a.file("/a/d", nil)
+	if err := a.close(); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len()%4 != 0 {
+		t.Errorf("length %d is no multiple of 4", b.Len())
+	}
+	var names []string
+	for rest := b.Bytes(); len(rest) > 0; {
+		header := rest[:110]
+		if !bytes.HasPrefix(header, []byte("070701")) {
+			t.Fatalf("after %v: bad magic in %q", names, header)
+		}
+		size, length := field(t, header, 6), field(t, header, 11)
+		names = append(names, string(rest[110:110+length-1]))
+		rest = rest[(110+length+3)&^3:]
+		if names[len(names)-1] == "a/b/c" && string(rest[:size]) != "12345" {
+			t.Errorf("a/b/c holds %q", rest[:size])
+		}
+		rest = rest[(size+3)&^3:]
+	}
+	if want := []string{"a", "a/b", "a/b/c", "a/d", "TRAILER!!!"}; !slices.Equal(names, want) {
+		t.Errorf("entries %q, want %q", names, want)
+	}
+
+	a = &archive{w: &b}
+	a.file("/a/../b", nil)
+	if a.close() == nil {
+		t.Error("no error for a path that is not clean")
+	}
+}
+
+// field returns the n-th eight-digit field of a header.
+func field(t *testing.T, header []byte, n int) int {
+	t.Helper()
+	var v int
+	for _, c := range header[6+8*n:][:8] {
+		i := strings.IndexByte("0123456789abcdef", c)
+		if i < 0 {
+			t.Fatalf("bad digit in %q", header)
+		}
+		v = v<<4 | i
+	}
+	return v
+}
+
+func TestModuleName(t *testing.T) {
+	tests := []struct {
+		path, name string
+		ok         bool
+	}{
+		{"kernel/drivers/net/veth.ko", "veth", true},
+		{"kernel/drivers/net/virtio-net.ko.xz", "virtio_net", true},
+		{"modules.builtin", "", false},
+	}
+	for _, tt := range tests {
+		name, ok := moduleName(tt.path)
+		if ok != tt.ok || ok && name != tt.name {
+			t.Errorf("moduleName(%q) = %q, %v; want %q, %v", tt.path, name, ok, tt.name, tt.ok)
+		}
+	}
+}
+
+func TestCompareVersions(t *testing.T) {
+	names := []string{
+		"linux-image-6.1.0-9-cloud-amd64",
+		"linux-image-6.1.0-56-cloud-amd64",
+		"linux-image-6.1.0-50-cloud-amd64",
+	}
+	if got := slices.MaxFunc(names, compareVersions); got != names[1] {
+		t.Errorf("newest is %s, want %s", got, names[1])
+	}
+}
+
+func TestDebianSources(t *testing.T) {
+	const targets = `bookworm http://mirror.test/debian
+bookworm-updates http://mirror.test/debian
+bookworm-security http://other.test/debian-security
+nodistro http://vendor.test/node
+`
+	const want = `deb [arch=amd64] http://mirror.test/debian bookworm main
+deb [arch=amd64] http://other.test/debian-security bookworm-security main
+deb [arch=amd64] http://mirror.test/debian bullseye main
+deb [arch=amd64] http://other.test/debian-security bullseye-security main
+`
+	if diff := cmp.Diff(want, debianSources(targets)); diff != "" {
+		t.Errorf("sources (-want +got):\n%s", diff)
+	}
+	if got := debianSources("jammy http://mirror.test/ubuntu\n"); got != "" {
+		t.Errorf("sources of another distribution: %q", got)
+	}
+}
+
+// FuzzDepends feeds depends what is no module.
+func FuzzDepends(f *testing.F) {
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		_, _ = depends(data)
+	})
+}
+
+func TestReadResultsAbsent(t *testing.T) {
+	if _, err := readResults(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("no error for results that are not there")
+	}
+}
