@@ -165,10 +165,12 @@ func names(list string) map[string]bool {
 	return out
 }
 
-// structural tells whether name is part of a mitigation.
+// structural tells whether name is part of a mitigation, or one that other
+// code jumps to and that looks like one: bpf_dispatcher_nop_func is a bare
+// jmp *%rdx where spectre_v2=off.
 func structural(name []byte) bool {
 	return bytes.HasPrefix(name, []byte("__x86_indirect_")) || bytes.HasSuffix(name, []byte("_return_thunk")) ||
-		bytes.HasPrefix(name, []byte("srso_")) || string(name) == "__ret"
+		bytes.HasPrefix(name, []byte("srso_")) || string(name) == "__ret" || string(name) == "bpf_dispatcher_nop_func"
 }
 
 func readBranches(symbols []ksym.Symbol, text ktext.Source) branches {
