@@ -1,0 +1,48 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: generate check-generated lint test bench fuzz guest trust deps
+
+export CGO_ENABLED := 0
+export BPF2GO_CC ?= clang-14
+export BPF2GO_STRIP ?= llvm-strip-14
+
+# Test binaries run as root, the Go toolchain as whoever called make.
+AS_ROOT := -exec $(CURDIR)/scripts/as-root
+FUZZTIME ?= 10s
+
+# The BPF objects and the Go that embeds them. Needs clang-14 and llvm-14.
+generate:
+	go generate ./internal/bpf/...
+
+check-generated:
+	scripts/check-generated
+
+lint:
+	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+
+# Tools the tests use, through apt-get when that is possible.
+deps:
+	@scripts/install-deps
+
+# Everything CI checks. Each benchmark runs once, so that it cannot rot. One
+# package at a time: some of them measure.
+test: deps check-generated lint
+	go test -json -p=1 -count=1 -timeout=20m -bench=. -benchtime=1x $(AS_ROOT) ./... | go run ./internal/testsum
+
+bench:
+	go test -p=1 -run='^$$' -bench=. -count=6 -timeout=60m $(AS_ROOT) ./...
+
+fuzz:
+	scripts/fuzz $(FUZZTIME)
+
+# Runs unthunk on stock Debian kernels under QEMU; downloads them once.
+guest: deps
+	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=30m ./internal/guest | go run ./internal/testsum
+
+# How far the verdicts can be trusted: the table of docs/method.md, in half an
+# hour.
+trust:
+	go run -exec $(CURDIR)/scripts/as-root ./internal/trust
