@@ -50,7 +50,7 @@ func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row re
 	if err := d.Validate(); err != nil {
 		return row, nil, false, err
 	}
-	if err := probe(); err != nil {
+	if err := Probe(); err != nil {
 		return row, nil, false, err
 	}
 	p := Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.withDefaults()

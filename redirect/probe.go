@@ -14,8 +14,9 @@ import (
 	"unthunk/traffic"
 )
 
-// probe returns a [feature.Missing] when this machine cannot run a chain.
-func probe() error {
+// Probe returns a [feature.Missing] when this machine cannot run a chain. It
+// takes a few milliseconds.
+func Probe() error {
 	if os.Geteuid() != 0 {
 		return &feature.Missing{Feature: "root", Help: "run with sudo"}
 	}

@@ -84,7 +84,7 @@ func Run(ctx context.Context, plan Plan, progress func(Progress)) (*Raw, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := probe(); err != nil {
+	if err := Probe(); err != nil {
 		return nil, err
 	}
 	b := &bench{plan: plan, cpus: cpus, progress: progress, raw: &Raw{}}

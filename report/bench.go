@@ -15,10 +15,7 @@ import (
 func Bench(w io.Writer, opts Options, doc *result.Document[result.BenchRow]) error {
 	p := newPage(opts)
 	p.bench(doc)
-	if _, err := w.Write(p.buf.Bytes()); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
+	return p.flush(w)
 }
 
 func (p *page) bench(doc *result.Document[result.BenchRow]) {

@@ -110,10 +110,7 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", summary(c, compared, slower))
-	if _, err := w.Write(p.buf.Bytes()); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
+	return p.flush(w)
 }
 
 func (p *page) origin(name string, o result.Origin, after string) {

@@ -8,23 +8,9 @@ import (
 	"unthunk/result"
 )
 
-// Run writes what `unthunk run` found: the machine in a few lines, the bulk
-// ladder, the verdict.
-func Run(w io.Writer, opts Options, doc *result.Document[result.BenchRow], verdict string) error {
+// Machine writes what bears most on the numbers of a run, a line each.
+func Machine(w io.Writer, opts Options, f host.Fingerprint) error {
 	p := newPage(opts)
-	p.machine(doc.Host)
-	fmt.Fprintln(&p.buf)
-	p.bench(doc)
-	fmt.Fprintln(&p.buf)
-	p.wrap("verdict: ", verdict)
-	if _, err := w.Write(p.buf.Bytes()); err != nil {
-		return fmt.Errorf("write report: %w", err)
-	}
-	return nil
-}
-
-// machine writes what bears most on the numbers that follow.
-func (p *page) machine(f host.Fingerprint) {
 	for _, line := range []struct{ name, value string }{
 		{"cpu", f.CPU},
 		{"virtual", f.Virtual},
@@ -40,4 +26,15 @@ func (p *page) machine(f host.Fingerprint) {
 		}
 		p.wrap(fmt.Sprintf("%-14s ", line.name), line.value)
 	}
+	fmt.Fprintln(&p.buf)
+	return p.flush(w)
+}
+
+// Ladder writes a record of bench and the verdict on it.
+func Ladder(w io.Writer, opts Options, doc *result.Document[result.BenchRow], verdict string) error {
+	p := newPage(opts)
+	p.bench(doc)
+	fmt.Fprintln(&p.buf)
+	p.wrap("verdict: ", verdict)
+	return p.flush(w)
 }

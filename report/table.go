@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"math"
 	"slices"
 	"strconv"
@@ -264,4 +265,12 @@ func superscript(n int) string {
 		out = append(out, digits[d-'0'])
 	}
 	return string(out)
+}
+
+// flush writes the page at once.
+func (p *page) flush(w io.Writer) error {
+	if _, err := w.Write(p.buf.Bytes()); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
 }

@@ -123,7 +123,8 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, usageError{err}
 	}
 	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
-		return measureChain(ctx, s, "bench", plan)
+		doc := newDocument[result.BenchRow]("bench", host.Identify(ctx))
+		return doc, measureChain(ctx, s, doc, plan)
 	}, nil
 }
 
@@ -158,15 +159,14 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	}, nil
 }
 
-// measureChain runs a plan on the veth chain and makes the record.
-func measureChain(ctx context.Context, s std, kind string, plan redirect.Plan) (*result.Document[result.BenchRow], error) {
-	doc := newDocument[result.BenchRow](kind, host.Identify(ctx))
+// measureChain runs a plan on the veth chain and adds what it found to doc.
+func measureChain(ctx context.Context, s std, doc *result.Document[result.BenchRow], plan redirect.Plan) error {
 	steal := host.StealSince()
 	show, done := progress(s)
 	raw, err := redirect.Run(ctx, plan, show)
 	done()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	doc.Incomplete = raw.Incomplete
 	var warns []result.Warning
@@ -175,7 +175,7 @@ func measureChain(ctx context.Context, s std, kind string, plan redirect.Plan) (
 	if percent := steal(); percent > 1 {
 		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)})
 	}
-	return doc, nil
+	return nil
 }
 
 func newDocument[Row any](kind string, fp host.Fingerprint) *result.Document[Row] {
@@ -194,24 +194,6 @@ func settings(cmd *cobra.Command) map[string]string {
 		}
 	}
 	return m
-}
-
-// progress returns a function that shows where a run stands on one line of a
-// terminal, and one that clears it. Elsewhere both do nothing.
-func progress(s std) (show func(redirect.Progress), done func()) {
-	if !isTerminal(s.err) {
-		return nil, func() {}
-	}
-	var last time.Time
-	show = func(p redirect.Progress) {
-		if time.Since(last) < 100*time.Millisecond {
-			return
-		}
-		last = time.Now()
-		line := fmt.Sprintf("round %d of %d, %v left: %s", p.Round, p.Rounds, p.Left.Round(time.Second), p.Row)
-		fmt.Fprintf(s.err, "\r\033[K%.79s", line)
-	}
-	return show, func() { fmt.Fprint(s.err, "\r\033[K") }
 }
 
 func joined[T ~string](xs []T) string {

@@ -5,8 +5,10 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"unthunk/host"
 	"unthunk/redirect"
 	"unthunk/report"
+	"unthunk/result"
 )
 
 // Sizes of a default run: under 30 s with everything around it.
@@ -45,13 +47,21 @@ func addRun(s std, cmd *cobra.Command) {
 		if err := o.check(); err != nil {
 			return err
 		}
-		doc, err := measureChain(cmd.Context(), s, "run", plan)
-		if err != nil {
+		if err := redirect.Probe(); err != nil {
+			return err
+		}
+		doc := newDocument[result.BenchRow]("run", host.Identify(cmd.Context()))
+		if !o.json {
+			if err := report.Machine(s.out, textOptions(s.out), doc.Host); err != nil {
+				return err
+			}
+		}
+		if err := measureChain(cmd.Context(), s, doc, plan); err != nil {
 			return err
 		}
 		doc.Settings = settings(cmd)
 		err = o.publish(s, doc, func() error {
-			return report.Run(s.out, textOptions(s.out), doc, redirect.Verdict(doc.Rows))
+			return report.Ladder(s.out, textOptions(s.out), doc, redirect.Verdict(doc.Rows))
 		})
 		return stopped(doc, err)
 	}
