@@ -191,7 +191,8 @@ func (n *Namespace) StackDrops(ifindex int) (frames uint64, err error) {
 	return frames, err
 }
 
-// Close removes the devices and ends the thread, and the namespace with it.
+// Close detaches the programs and ends the thread, and the namespace with it.
+// The kernel removes the devices a moment later.
 func (n *Namespace) Close() error {
 	err := n.Do(func() error {
 		var errs []error

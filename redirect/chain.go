@@ -15,8 +15,8 @@ import (
 )
 
 // Frames the generator may have under way when the frames' end is on another
-// CPU. A veth's ring holds 256 (VETH_RING_SIZE in drivers/net/veth.c), and
-// one batch can follow the last look at the counter.
+// CPU. A veth's ring holds 256 (VETH_RING_SIZE in drivers/net/veth.c); the
+// counter is read a little late.
 const (
 	vethLimit   = 128
 	cpumapQueue = 2048
@@ -29,6 +29,8 @@ type rig struct {
 	lab     *netlab.Namespace
 	progs   *chain.Programs
 	counted bool
+	// lossy is set once frames have been waited for in vain.
+	lossy bool
 	// tested is the device whose NAPI runs the program under test.
 	tested      int
 	xsk         *xskSink // of XSK only
@@ -187,9 +189,14 @@ func (r *rig) capacity() int {
 // wait for its CPU.
 func (r *rig) settle(ctx context.Context) (chain.State, error) {
 	var last uint64
+	patience := 1000
+	if r.lossy {
+		patience = 20
+	}
 	for quiet := 0; ; quiet++ {
 		s, err := r.state()
-		if err != nil || !r.counted || s.Received >= s.Sent*r.spec.Scenario.copies() || quiet == 1000 {
+		if err != nil || !r.counted || s.Received >= s.Sent*r.spec.Scenario.copies() || quiet == patience {
+			r.lossy = r.lossy || quiet == patience
 			return s, err
 		}
 		if err := ctx.Err(); err != nil {

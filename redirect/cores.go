@@ -2,6 +2,8 @@ package redirect
 
 import (
 	"fmt"
+	"os"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -13,7 +15,8 @@ type cores struct {
 	// generator makes the frames; tested runs the program under test. They
 	// are one CPU unless the place is TwoCore.
 	generator, tested int
-	// other is a CPU that is not tested, where there is one.
+	// other is where redirect-cpu sends frames: neither of the two, where
+	// there is such a one.
 	other int
 }
 
@@ -36,17 +39,32 @@ func pickCores(want int, place Place) (cores, error) {
 		return cores{}, fmt.Errorf("CPU %d is not one of those this process may run on: %v", want, usable)
 	}
 	c := cores{generator: want, tested: want, other: want}
-	for _, cpu := range usable {
-		if cpu != want {
-			c.other = cpu
-			break
-		}
+	// Hardware threads of the tested core come last.
+	slices.SortStableFunc(usable, func(a, b int) int { return siblings(want, a) - siblings(want, b) })
+	usable = slices.DeleteFunc(usable, func(cpu int) bool { return cpu == want })
+	if len(usable) > 0 {
+		c.other = usable[0]
 	}
 	if place == TwoCore {
 		if c.other == want {
 			return cores{}, &feature.Missing{Feature: "a second CPU", Help: "place two-core needs two"}
 		}
 		c.generator = c.other
+		if len(usable) > 1 {
+			c.other = usable[1]
+		}
 	}
 	return c, nil
+}
+
+// siblings is 1 when two CPUs are hardware threads of one core, else 0.
+func siblings(a, b int) int {
+	list := func(cpu int) string {
+		b, _ := os.ReadFile(fmt.Sprintf("/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu))
+		return string(b)
+	}
+	if s := list(a); s != "" && s == list(b) {
+		return 1
+	}
+	return 0
 }

@@ -22,6 +22,9 @@ func (raw *Raw) Record() ([]result.BenchRow, []result.Warning) {
 		rows  []result.BenchRow
 		warns []result.Warning
 	)
+	if !raw.Incomplete && raw.Rounds < raw.Planned {
+		warns = append(warns, result.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
+	}
 	for i := range raw.Rows {
 		row := raw.Rows[i].record()
 		rows = append(rows, row)
@@ -33,6 +36,9 @@ func (raw *Raw) Record() ([]result.BenchRow, []result.Warning) {
 		}
 		if bad := raw.Rows[i].BadSlots; bad > 0 {
 			warn("%d of %d slots left out: their packet counts disagreed", bad, raw.Rows[i].Slots)
+		}
+		if r := raw.Rows[i]; r.Place == TwoCore && r.Tries < 1.1 {
+			warn("the generator never waited: its core was the limit, not the one under test")
 		}
 		if d := stat.Median(raw.Rows[i].Disturbed); d > maxDisturbed {
 			warn("disturbed: half of the windows took %.0f %% longer than the number, or more", 100*d)

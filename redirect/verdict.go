@@ -2,8 +2,10 @@ package redirect
 
 import (
 	"fmt"
+	"math"
 
 	"unthunk/result"
+	"unthunk/stat"
 )
 
 // Verdict says in a few sentences what a ladder of one scenario found: the
@@ -16,16 +18,26 @@ func Verdict(rows []result.BenchRow) string {
 	if last.Refused != "" {
 		return fmt.Sprintf("No verdict: %s has no number (%s).", last.Name, last.Refused)
 	}
-	s := fmt.Sprintf("One core sends %.2f Mpps [%.2f, %.2f] through the chain at bulk %s.",
-		last.Mpps.Median, last.Mpps.Low, last.Mpps.High, last.Labels["bulk"])
+	s := fmt.Sprintf("One core sends %s through the chain at bulk %s.", around(last.Mpps, 2), last.Labels["bulk"])
 	if last.Hop == nil {
 		return s
 	}
-	s += fmt.Sprintf(" The redirect hop takes %.0f ns [%.0f, %.0f] of a packet's %.0f ns, %.0f %%.",
-		last.Hop.Median, last.Hop.Low, last.Hop.High, last.Ns.Median, 100*last.Hop.Median/last.Ns.Median)
-	if first.Hop != nil && first.Name != last.Name {
-		s += fmt.Sprintf(" At bulk %s it takes %.0f ns [%.0f, %.0f]: bulking saves %.0f ns a packet.",
-			first.Labels["bulk"], first.Hop.Median, first.Hop.Low, first.Hop.High, first.Hop.Median-last.Hop.Median)
+	s += fmt.Sprintf(" The redirect hop takes %s of a packet's %.0f ns, %.0f %%.",
+		around(last.Hop, 0), last.Ns.Median, 100*last.Hop.Median/last.Ns.Median)
+	if first.Hop == nil || first.Name == last.Name {
+		return s
 	}
-	return s
+	s += fmt.Sprintf(" At bulk %s it takes %s", first.Labels["bulk"], around(first.Hop, 0))
+	if first.Hop.Low > last.Hop.High {
+		return s + fmt.Sprintf(": bulking saves %.0f ns a packet.", first.Hop.Median-last.Hop.Median)
+	}
+	return s + ": what bulking saves cannot be told from this run."
+}
+
+// around is a quantity with its interval, as far as it has one.
+func around(q *stat.Quantity, decimals int) string {
+	if math.IsNaN(q.Low) || math.IsNaN(q.High) {
+		return fmt.Sprintf("%.*f %s (too few rounds for an interval)", decimals, q.Median, q.Unit)
+	}
+	return fmt.Sprintf("%.*f %s [%.*f, %.*f]", decimals, q.Median, q.Unit, decimals, q.Low, decimals, q.High)
 }

@@ -7,6 +7,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"unthunk/feature"
 )
 
 // xskRing is the length of the fill and RX rings in frames. A slot's frames
@@ -39,7 +41,9 @@ func newXSKSink(ifindex, queue int) (s *xskSink, err error) {
 			err = errors.Join(fmt.Errorf("open AF_XDP socket: %w", err), s.Close())
 		}
 	}()
-	if s.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+	if s.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); errors.Is(err, unix.EAFNOSUPPORT) {
+		return s, &feature.Missing{Feature: "AF_XDP", Help: "needs a kernel built with CONFIG_XDP_SOCKETS", Err: err}
+	} else if err != nil {
 		return s, err
 	}
 	if s.umem, err = unix.Mmap(-1, 0, xskChunk*xskChunks, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE); err != nil {

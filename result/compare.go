@@ -267,7 +267,9 @@ func (c *Comparison) conclude() {
 // warnTwoRuns says what a comparison of two runs cannot know.
 func (c *Comparison) warnTwoRuns(old, new *Document[BenchRow]) {
 	var unlike []string
-	for _, name := range []string{"size", "mode", "place", "duration", "rounds", "quick", "cpu", "in", "out"} {
+	// Scenarios and operations matter to rows that have neither: all chains'
+	// programs stand in the dispatcher's one compare tree.
+	for _, name := range []string{"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out"} {
 		if old.Settings[name] != new.Settings[name] {
 			unlike = append(unlike, fmt.Sprintf("%s (%s, %s)", name, orDefault(old.Settings[name]), orDefault(new.Settings[name])))
 		}

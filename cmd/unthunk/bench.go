@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -73,9 +75,11 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 	if err != nil {
 		return err
 	}
-	doc.Settings = settings(cmd)
 	err = f.output.publish(s, doc, func() error {
 		if f.format == "bench" {
+			for _, w := range doc.Warnings {
+				fmt.Fprintf(s.err, "warning: %s %s\n", w.Row, w.Text)
+			}
 			return report.GoBench(s.out, doc)
 		}
 		return report.Bench(s.out, textOptions(s.out), doc)
@@ -101,6 +105,12 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, err
 	}
 	f.length = length
+	// An empty value is a shell variable that was not set, not the default.
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out"} {
+		if fl := cmd.Flags().Lookup(name); fl.Changed && slices.Contains([]string{"", "[]", "0"}, fl.Value.String()) {
+			return nil, usagef("--%s is empty", name)
+		}
+	}
 	var operations []redirect.Operation
 	for _, o := range f.operations {
 		op, err := redirect.ParseOperation(o)
@@ -124,6 +134,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	}
 	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
 		doc := newDocument[result.BenchRow]("bench", host.Identify(ctx))
+		doc.Settings = settings(cmd, f.length)
 		return doc, measureChain(ctx, s, doc, plan)
 	}, nil
 }
@@ -147,6 +158,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	}
 	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
 		doc := newDocument[result.BenchRow]("bench", host.Identify(ctx))
+		doc.Settings = settings(cmd, f.length)
 		show, done := progress(s)
 		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)
 		done()
@@ -169,6 +181,7 @@ func measureChain(ctx context.Context, s std, doc *result.Document[result.BenchR
 		return err
 	}
 	doc.Incomplete = raw.Incomplete
+	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 	var warns []result.Warning
 	doc.Rows, warns = raw.Record()
 	doc.Warnings = append(doc.Warnings, warns...)
@@ -185,11 +198,12 @@ func newDocument[Row any](kind string, fp host.Fingerprint) *result.Document[Row
 	}
 }
 
-// settings are the options of a run that were given, by name.
-func settings(cmd *cobra.Command) map[string]string {
-	m := map[string]string{}
-	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "rounds", "duration", "quick", "cpu", "in", "out"} {
-		if fl := cmd.Flags().Lookup(name); fl != nil && fl.Changed {
+// settings are what a run was made with, by option name, and the version that
+// made it.
+func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
+	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out"} {
+		if fl := cmd.Flags().Lookup(name); fl != nil && fl.Value.String() != "" {
 			m[name] = strings.Trim(fl.Value.String(), "[]")
 		}
 	}

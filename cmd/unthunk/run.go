@@ -51,6 +51,7 @@ func addRun(s std, cmd *cobra.Command) {
 			return err
 		}
 		doc := newDocument[result.BenchRow]("run", host.Identify(cmd.Context()))
+		doc.Settings = settings(cmd, l)
 		if !o.json {
 			if err := report.Machine(s.out, textOptions(s.out), doc.Host); err != nil {
 				return err
@@ -59,7 +60,6 @@ func addRun(s std, cmd *cobra.Command) {
 		if err := measureChain(cmd.Context(), s, doc, plan); err != nil {
 			return err
 		}
-		doc.Settings = settings(cmd)
 		err = o.publish(s, doc, func() error {
 			return report.Ladder(s.out, textOptions(s.out), doc, redirect.Verdict(doc.Rows))
 		})

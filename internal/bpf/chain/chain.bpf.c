@@ -127,7 +127,8 @@ int generate(struct xdp_md *ctx)
 		__u64 arrived = limit_to_sink ? READ_ONCE(chain.received) :
 						READ_ONCE(chain.tested);
 
-		if (chain.sent - arrived >= limit)
+		/* Signed: what a slot that was broken off left may come late. */
+		if ((__s64)(chain.sent - arrived) >= (__s64)limit)
 			return XDP_DROP;
 	}
 	if (most && chain.sent >= most)

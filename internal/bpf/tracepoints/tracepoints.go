@@ -13,12 +13,16 @@ import (
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel tracepoints tracepoints.bpf.c -- -O2 -g -Wall -Werror -I../headers
 
-// Attach attaches one tool's worth of programs, which count until closed. It
-// needs BTF. Requires at least Linux 5.6.
-func Attach() (detach func() error, err error) {
+// Attach attaches one tool's worth of programs, which count until closed:
+// ndo_xdp_xmit calls and failed redirects and, with each, every redirect that
+// succeeds. It needs BTF. Requires at least Linux 5.6.
+func Attach(each bool) (detach func() error, err error) {
 	spec, err := loadTracepoints()
 	if err != nil {
 		return nil, err
+	}
+	if !each {
+		delete(spec.Programs, tracepointsProgCountRedirect)
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
