@@ -17,7 +17,7 @@ func TestDocs(t *testing.T) {
 		t.Fatal(err)
 	}
 	files = append(files, filepath.Join(root, "README.md"))
-	command := regexp.MustCompile("(?m)^(?:    |\\$ (?:sudo )?)(unthunk(?: .*)?)$")
+	command := regexp.MustCompile(`(?m)^(?:    |\$ (?:sudo )?)(unthunk(?: .*)?)$`)
 	target := regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	commands := 0
 	for _, file := range files {
