@@ -1,5 +1,7 @@
 package host
 
+import "encoding/json"
+
 // Fingerprint identifies the machine a number was measured on. A field that
 // could not be seen is empty.
 type Fingerprint struct {
@@ -20,4 +22,23 @@ type Fingerprint struct {
 	SMT           string            `json:"smt"`
 	Governor      string            `json:"governor"`
 	Drivers       map[string]string `json:"drivers,omitempty"` // NIC name to driver, of NICs that took part
+}
+
+// MarshalJSON writes what could not be seen as null.
+func (f Fingerprint) MarshalJSON() ([]byte, error) {
+	type plain Fingerprint // without this method
+	b, err := json.Marshal(plain(f))
+	if err != nil {
+		return nil, err
+	}
+	var fields map[string]any
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return nil, err
+	}
+	for name, value := range fields {
+		if value == "" || value == 0.0 {
+			fields[name] = nil
+		}
+	}
+	return json.Marshal(fields)
 }

@@ -53,14 +53,15 @@ func Save(path string, doc any) error {
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
+	// A link is followed: what it names is replaced, not the link.
+	if target, err := filepath.EvalSymlinks(path); err == nil && path != "" {
+		path = target
+	}
 	f, err := temporary(path)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(append(b, '\n'))
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
 	if err == nil {
 		err = f.Sync()
 	}
@@ -97,7 +98,8 @@ func temporary(path string) (*os.File, error) {
 	case strings.HasSuffix(path, string(filepath.Separator)):
 		return nil, fmt.Errorf("save %s: it is not a file name", path)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".unthunk-*")
+	name := filepath.Join(filepath.Dir(path), ".unthunk-"+rand.Text())
+	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // less the umask
 	if err != nil {
 		return nil, fmt.Errorf("save %s: %w", path, cause(err))
 	}

@@ -226,3 +226,23 @@ func FuzzLoad(f *testing.F) {
 		}
 	})
 }
+
+func TestSaveThroughLink(t *testing.T) {
+	dir := t.TempDir()
+	file, name := filepath.Join(dir, "file.json"), filepath.Join(dir, "link.json")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("file.json", name); err != nil {
+		t.Fatal(err)
+	}
+	if err := Save(name, map[string]int{"n": 1}); err != nil {
+		t.Fatal(err)
+	}
+	if to, err := os.Readlink(name); err != nil || to != "file.json" {
+		t.Errorf("the link is %q, %v", to, err)
+	}
+	if b, err := os.ReadFile(file); err != nil || !strings.Contains(string(b), `"n": 1`) {
+		t.Errorf("the file holds %q, %v", b, err)
+	}
+}

@@ -87,13 +87,18 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 	return stopped(doc, err)
 }
 
-// stopped makes a run that was stopped an error, once what it measured is
-// written.
+// stopped makes a run an error that was stopped, or in which nothing got a
+// number, once what it found is written.
 func stopped(doc *result.Document[result.BenchRow], err error) error {
-	if err == nil && doc.Incomplete {
-		err = errStopped
+	switch {
+	case err != nil:
+		return err
+	case doc.Incomplete:
+		return errStopped
+	case !slices.ContainsFunc(doc.Rows, func(row result.BenchRow) bool { return row.Refused == "" }):
+		return errNoNumber
 	}
-	return err
+	return nil
 }
 
 type measurement func(context.Context, std) (*result.Document[result.BenchRow], error)

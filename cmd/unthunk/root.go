@@ -23,6 +23,7 @@ const (
 
 var (
 	errRegression = errors.New("something got slower")
+	errNoNumber   = errors.New("no row has a number: the rows say why")
 	errStopped    = errors.New("stopped before the end: the record is incomplete")
 )
 
