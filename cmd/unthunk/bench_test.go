@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"unthunk/internal/testutil"
+	"unthunk/netlab"
 	"unthunk/result"
 )
 
@@ -139,6 +140,29 @@ func TestBenchFormat(t *testing.T) {
 	if n := strings.Count(stdout, "\nBenchmarkXDP/scenario=redirect-map/bulk=64 "); n != 2 {
 		t.Errorf("%d lines for 2 rounds:\n%s", n, stdout)
 	}
+}
+
+// On real interfaces that nothing comes in by there is no number, and that is
+// a failure.
+func TestBenchIdleDevices(t *testing.T) {
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	for _, pair := range [][2]string{{"in0", "in1"}, {"out0", "out1"}} {
+		if _, _, err := lab.VethPair(pair[0], pair[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	lab.Do(func() error {
+		code, stdout, stderr := unthunk(t, "bench", "--in", "in0", "--out", "out0", "--rounds", "1", "--duration", "1s")
+		if code != exitFailed || !strings.Contains(stdout, "nothing arrived on in0") || !strings.Contains(stderr, "no row has a number") {
+			t.Errorf("exit code %d\n%s%s", code, stdout, stderr)
+		}
+		return nil
+	})
 }
 
 // build builds the command where anybody can run it.
