@@ -1,3 +1,5 @@
+// Package chain holds the XDP programs of one benchmark chain (generator,
+// program under test, sink) and loads them.
 package chain
 
 import (
@@ -6,6 +8,8 @@ import (
 
 	"github.com/cilium/ebpf"
 )
+
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel chain chain.bpf.c -- -O2 -g -Wall -Werror -I../headers
 
 // Operation is what the program under test does to a frame.
 type Operation = chainOperation

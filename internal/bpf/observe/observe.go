@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
+//go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel observe observe.bpf.c -- -O2 -g -Wall -Werror -I../headers
+
 // Seen is what happened while an Observer was attached.
 type Seen struct {
 	// Calls of ndo_xdp_xmit, Frames it took, Drops it refused.
