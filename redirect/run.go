@@ -152,8 +152,8 @@ type arm struct {
 
 // undisturbed is a round's one number: the 10th percentile of its windows.
 // What disturbs a window, an interrupt, another guest, a colder cache, makes
-// it longer, never shorter. On a shared machine medians of a round scattered
-// by 8 % from round to round, 10th percentiles by 1.3 %.
+// it longer, never shorter. On a shared machine it scattered by 9 to 10 % from
+// round to round where medians did by 10 to 12 % (BenchmarkScatter).
 func undisturbed(windows []float64) float64 { return stat.Quantile(windows, 0.1) }
 
 // quickHalf is the mean of the smaller half: as deaf to disturbance as a low

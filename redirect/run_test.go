@@ -3,6 +3,7 @@ package redirect
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"testing"
 	"time"
@@ -310,4 +311,35 @@ func BenchmarkBuild(b *testing.B) {
 		r.Close()
 		lab.Close()
 	}
+}
+
+// BenchmarkScatter says how much a row's number scatters from round to round,
+// as the standard deviation of its logarithm in percent, when a round's number
+// is the 10th percentile of its windows and when it is their median.
+func BenchmarkScatter(b *testing.B) {
+	testutil.Root(b)
+	var low, middle []float64
+	for b.Loop() {
+		raw, err := Run(b.Context(), Plan{Bulks: []int{64}, CPU: -1, Rounds: 15, Duration: 10 * time.Second}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i, ns := range raw.Rows[0].NsPerFrame {
+			low = append(low, math.Log(ns))
+			middle = append(middle, math.Log(ns*(1+raw.Rows[0].Disturbed[i])))
+		}
+	}
+	b.ReportMetric(100*deviation(low), "p10-%")
+	b.ReportMetric(100*deviation(middle), "median-%")
+}
+
+func deviation(xs []float64) float64 {
+	mean, sum := 0.0, 0.0
+	for _, x := range xs {
+		mean += x / float64(len(xs))
+	}
+	for _, x := range xs {
+		sum += (x - mean) * (x - mean)
+	}
+	return math.Sqrt(sum / float64(len(xs)-1))
 }
