@@ -67,10 +67,6 @@ func (i Inst) Text(resolve Resolver) string {
 	return x86asm.GNUSyntax(i.Asm, i.Addr, nil)
 }
 
-// Direct tells whether the instruction is a direct call or an unconditional
-// direct jump.
-func (i Inst) Direct() bool { return i.Kind == CallDirect || i.Kind == JumpDirect }
-
 // Resolver names the code at an address: the symbol that begins exactly
 // there. It returns false when there is none.
 type Resolver func(addr uint64) (string, bool)
