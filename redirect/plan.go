@@ -38,11 +38,6 @@ func (s Scenario) program() string { return strings.ReplaceAll(string(s), "-", "
 // redirects says whether the scenario has a redirect hop that [Drop] lacks.
 func (s Scenario) redirects() bool { return s != Drop && s != Pass }
 
-// devmap says whether frames leave through a devmap bulk queue.
-func (s Scenario) devmap() bool {
-	return s == Map || s == MapHash || s == Plain || s == Multi
-}
-
 // copies is how many frames arrive for one that is redirected.
 func (s Scenario) copies() uint64 {
 	if s == Multi {

@@ -47,6 +47,11 @@ func TestScenarios(t *testing.T) {
 	}
 }
 
+// devmap says whether frames leave through a devmap bulk queue.
+func (s Scenario) devmap() bool {
+	return s == Map || s == MapHash || s == Plain || s == Multi
+}
+
 func checkRow(t *testing.T, row result.BenchRow, s Scenario, mode Mode, place Place) {
 	t.Helper()
 	if row.Refused != "" {
