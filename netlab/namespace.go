@@ -27,13 +27,16 @@ type Namespace struct {
 	// Inode is the namespace's inode number, as in /proc/PID/ns/net.
 	Inode uint32
 
-	links []link.Link
+	links map[int]link.Link // XDP, by interface index
 }
 
 // New makes an empty namespace whose thread runs on cpu. It returns a
 // [feature.Missing] without CAP_SYS_ADMIN.
 func New(cpu int) (*Namespace, error) {
-	n := &Namespace{work: make(chan func()), quit: make(chan struct{}), done: make(chan struct{})}
+	n := &Namespace{
+		work: make(chan func()), quit: make(chan struct{}), done: make(chan struct{}),
+		links: make(map[int]link.Link),
+	}
 	started := make(chan error)
 	go n.serve(cpu, started)
 	if err := <-started; err != nil {
@@ -156,7 +159,22 @@ func (n *Namespace) Attach(p *ebpf.Program, ifindex int, flags link.XDPAttachFla
 		if err != nil {
 			return fmt.Errorf("attach XDP program: %w", err)
 		}
-		n.links = append(n.links, l)
+		n.links[ifindex] = l
+		return nil
+	})
+}
+
+// Detach detaches what Attach attached to a device.
+func (n *Namespace) Detach(ifindex int) error {
+	return n.Do(func() error {
+		l, ok := n.links[ifindex]
+		if !ok {
+			return fmt.Errorf("detach XDP program: interface %d has none", ifindex)
+		}
+		delete(n.links, ifindex)
+		if err := l.Close(); err != nil {
+			return fmt.Errorf("detach XDP program: %w", err)
+		}
 		return nil
 	})
 }
