@@ -23,12 +23,14 @@ type Difference struct {
 	Smallest float64
 
 	shift shift
+	// percent is what a shift is in percent of a.
+	percent func(shift float64) float64
 }
 
 // power is how often a difference of [Difference.Smallest] is found.
 const power = 0.9
 
-// shift is an estimated location shift of logarithms.
+// shift is an estimated location shift: of logarithms, or of prices in ns.
 type shift interface {
 	estimate() float64
 	// interval of confidence 1 - alpha; ok is false when there is none.
@@ -58,7 +60,7 @@ func (d *Difference) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*d = Difference{orNaN(j.Median), orNaN(j.Low), orNaN(j.High), j.P, j.N, orNaN(j.Smallest), nil}
+	*d = Difference{orNaN(j.Median), orNaN(j.Low), orNaN(j.High), j.P, j.N, orNaN(j.Smallest), nil, nil}
 	return nil
 }
 
@@ -72,27 +74,28 @@ func (d Difference) At(alpha float64) Difference {
 	if !ok {
 		return d
 	}
-	d.Low, d.High = percent(low), percent(high)
+	d.Low, d.High = d.percent(low), d.percent(high)
 	// The interval reaches z standard errors out. To be excluded from it
 	// with the wanted power a difference lies normalQuantile(power) more.
 	z := normalQuantile(1 - alpha/2)
-	d.Smallest = percent((high - low) / 2 * (1 + normalQuantile(power)/z))
+	d.Smallest = d.percent((high - low) / 2 * (1 + normalQuantile(power)/z))
 	return d
 }
 
 func (d Difference) hasInterval() bool { return !math.IsNaN(d.Low) && !math.IsNaN(d.High) }
 
-func newDifference(s shift, n int) Difference {
-	d := Difference{Median: percent(s.estimate()), P: s.p(0), N: n, shift: s}
+func newDifference(s shift, percent func(float64) float64, n int) Difference {
+	d := Difference{Median: percent(s.estimate()), P: s.p(0), N: n, shift: s, percent: percent}
 	return d.At(Alpha)
 }
 
 func noDifference(n int) Difference {
 	nan := math.NaN()
-	return Difference{nan, nan, nan, 1, n, nan, nil}
+	return Difference{nan, nan, nan, 1, n, nan, nil, nil}
 }
 
-func percent(logRatio float64) float64 { return 100 * math.Expm1(logRatio) }
+// ofRatio is a shift of logarithms in percent.
+func ofRatio(shift float64) float64 { return 100 * math.Expm1(shift) }
 
 // Paired compares b with a round by round: a[i] and b[i] come from the same
 // round. The estimate is that of Hodges and Lehmann on the logarithms of
@@ -105,24 +108,48 @@ func percent(logRatio float64) float64 { return 100 * math.Expm1(logRatio) }
 //
 // The slices must be equally long and positive, or nothing is compared.
 func Paired(a, b []float64) Difference {
+	la, okA := logs(a)
+	lb, okB := logs(b)
+	if !okA || !okB {
+		return noDifference(min(len(a), len(b)))
+	}
+	return paired(la, lb, ofRatio)
+}
+
+// PairedPrices is [Paired] for prices, which may be 0 or negative in a round:
+// the estimate is that of the differences b[i]-a[i] in ns, shown in percent of
+// the median of a. What that median is uncertain by is not in the interval; p
+// does not depend on it. Nothing is compared when it is not positive.
+func PairedPrices(a, b []float64) Difference {
+	percent, ok := ofPrice(a, b)
+	if !ok {
+		return noDifference(min(len(a), len(b)))
+	}
+	return paired(a, b, percent)
+}
+
+// ofPrice shows shifts in percent of the median of a; ok is false when that is
+// not positive, or a value is not finite.
+func ofPrice(a, b []float64) (percent func(float64) float64, ok bool) {
+	base := Median(a)
+	percent = func(shift float64) float64 { return 100 * shift / base }
+	return percent, base > 0 && finite(a) && finite(b)
+}
+
+func paired(a, b []float64, percent func(float64) float64) Difference {
 	if len(a) != len(b) || len(a) == 0 {
 		return noDifference(min(len(a), len(b)))
 	}
 	d := make([]float64, len(a))
 	for i := range a {
-		d[i] = math.Log(b[i]) - math.Log(a[i])
-		if !comparable(a[i]) || !comparable(b[i]) {
-			return noDifference(len(a))
-		}
+		d[i] = b[i] - a[i]
 	}
 	slices.Sort(d)
-	return newDifference(signedRank{d}, len(d))
+	return newDifference(signedRank{d}, percent, len(d))
 }
 
-func comparable(x float64) bool { return x > 0 && !math.IsInf(x, 1) }
-
-// signedRank holds sorted differences. Its statistic W is the number of Walsh
-// averages (d[i]+d[j])/2, i <= j, above the tested shift.
+// signedRank holds sorted values, mostly differences. Its statistic W is the
+// number of Walsh averages (d[i]+d[j])/2, i <= j, above the tested shift.
 type signedRank struct{ d []float64 }
 
 func (s signedRank) walsh() int { return len(s.d) * (len(s.d) + 1) / 2 }
@@ -221,10 +248,18 @@ func signedRankDist(n int) []float64 {
 }
 
 // bisect is the smallest t in [low, high] for which enough(t) holds, given
-// that it holds at high, to the last bits of the range.
+// that it holds at high, to the last bits of the range. 0 is found exactly, as
+// intervals are held against it.
 func bisect(low, high float64, enough func(float64) bool) float64 {
 	if enough(low) {
 		return low
+	}
+	if low < 0 && high > 0 {
+		if enough(0) {
+			high = 0
+		} else {
+			low = 0
+		}
 	}
 	for range 100 {
 		mid := low + (high-low)/2

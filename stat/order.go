@@ -50,6 +50,46 @@ func Summarize(xs []float64, unit string) Quantity {
 	return q
 }
 
+// Shift is how much a lies above b round by round, in unit: a[i] and b[i] come
+// from the same round and may be of either sign. It is the [Location] of the
+// differences a[i]-b[i]. The median is NaN when the slices are not equally
+// long.
+func Shift(a, b []float64, unit string) Quantity {
+	if len(a) != len(b) {
+		return Quantity{math.NaN(), math.NaN(), math.NaN(), min(len(a), len(b)), unit}
+	}
+	d := make([]float64, len(a))
+	for i := range a {
+		d[i] = a[i] - b[i]
+	}
+	return Location(d, unit)
+}
+
+// Location is where xs, which are in unit and of either sign, lie: the estimate
+// of Hodges and Lehmann, with the 95 % interval that inverts Wilcoxon's
+// signed-rank test, as in [Paired]. It assumes that xs scatter symmetrically,
+// as differences within a round do, and is then about 20 % narrower than
+// [Summarize]. Below [MinRounds] there is no interval and Low and High are NaN.
+// The median is NaN when xs is empty or holds a value that is not finite. xs is
+// not reordered.
+func Location(xs []float64, unit string) Quantity {
+	q := Quantity{math.NaN(), math.NaN(), math.NaN(), len(xs), unit}
+	if len(xs) == 0 || !finite(xs) {
+		return q
+	}
+	s := signedRank{sorted(xs)}
+	q.Median = s.estimate()
+	if low, high, ok := s.interval(Alpha); ok {
+		// Each is found by bisection, to its own last bit.
+		q.Low, q.High = min(low, q.Median), max(high, q.Median)
+	}
+	return q
+}
+
+func finite(xs []float64) bool {
+	return !slices.ContainsFunc(xs, func(x float64) bool { return math.IsNaN(x) || math.IsInf(x, 0) })
+}
+
 // medianRank is the largest k for which the k-th smallest and the k-th largest
 // of n enclose the median with confidence 1 - alpha, or 0.
 func medianRank(n int, alpha float64) int {

@@ -238,12 +238,177 @@ func TestDifferenceBadInput(t *testing.T) {
 
 func TestIdenticalSamples(t *testing.T) {
 	same := []float64{5, 5, 5, 5, 5, 5, 5}
-	for _, d := range []Difference{Paired(same, same), Unpaired(same, same)} {
+	for _, d := range []Difference{Paired(same, same), Unpaired(same, same), PairedPrices(same, same), UnpairedPrices(same, same)} {
 		if d.Median != 0 || d.Low != 0 || d.High != 0 || d.P != 1 {
 			t.Errorf("%+v", d)
 		}
 		if got := Verdict(d, 2); !strings.HasPrefix(got, "no difference seen (would have seen 0.0") {
 			t.Error(got)
+		}
+	}
+}
+
+func normals(r *rand.Rand, n int, mean, sd float64) []float64 {
+	xs := make([]float64, n)
+	for i := range xs {
+		xs[i] = mean + sd*r.NormFloat64()
+	}
+	return xs
+}
+
+func TestLocation(t *testing.T) {
+	nan, inf := math.NaN(), math.Inf(1)
+	for _, tt := range []struct {
+		name              string
+		xs                []float64
+		median, low, high float64
+	}{
+		{"none", nil, nan, nan, nan},
+		{"one", []float64{-3}, -3, nan, nan},
+		{"five", []float64{5, 1, 3, 2, 4}, 3, nan, nan},
+		// Six rounds: the interval is the range.
+		{"six", []float64{6, -1, 3, 2, 4, 5}, 3.5, -1, 6},
+		{"zeros", make([]float64, 8), 0, 0, 0},
+		// Table A.4 of Hollander and Wolfe: the 9th of 55 averages, P = 0.024.
+		{"ten", []float64{-5, -3, -1, 0, 1, 2, 3, 5, 7, 9}, 2, -1.5, 5},
+		{"not a number", []float64{1, 2, 3, 4, 5, nan}, nan, nan, nan},
+		{"infinite", []float64{1, 2, 3, 4, 5, inf}, nan, nan, nan},
+	} {
+		keep := slices.Clone(tt.xs)
+		q := Location(tt.xs, "ns")
+		want := Quantity{tt.median, tt.low, tt.high, len(tt.xs), "ns"}
+		for _, x := range [][2]float64{{q.Median, want.Median}, {q.Low, want.Low}, {q.High, want.High}} {
+			if !near(x[0], x[1], 1e-12) && !(math.IsNaN(x[0]) && math.IsNaN(x[1])) {
+				t.Errorf("%s: %+v, want %+v", tt.name, q, want)
+			}
+		}
+		if q.N != want.N || q.Unit != want.Unit {
+			t.Errorf("%s: %+v, want %+v", tt.name, q, want)
+		}
+		for i, x := range tt.xs {
+			if x != keep[i] && !math.IsNaN(x) {
+				t.Errorf("%s: reordered its argument", tt.name)
+			}
+		}
+	}
+}
+
+// An end that is 0 is 0, not a hair above it.
+func TestLocationZero(t *testing.T) {
+	xs := []float64{-3.3, 0, 0, 0, 0, 0, 0, 0, 0, 5.7, 0, 0}
+	if q := Location(xs, "ns"); q.Median != 0 || q.Low != 0 || q.High != 0 {
+		t.Errorf("%+v", q)
+	}
+}
+
+func TestShift(t *testing.T) {
+	r := random(10)
+	for n := range 60 {
+		a, b := normals(r, n, 1, 5), normals(r, n, 0, 5)
+		if n%3 == 0 {
+			for i := range a { // many ties
+				a[i], b[i] = math.Round(a[i]), math.Round(b[i])
+			}
+		}
+		q, back := Shift(a, b, "ns"), Shift(b, a, "ns")
+		if q.N != n || q.Unit != "ns" || math.IsNaN(q.Median) != (n == 0) || math.IsNaN(q.Low) != (n < MinRounds) || math.IsNaN(q.High) != (n < MinRounds) {
+			t.Errorf("%d rounds: %+v", n, q)
+		}
+		if n < MinRounds {
+			continue
+		}
+		if !(q.Low <= q.Median && q.Median <= q.High) {
+			t.Errorf("%d rounds: %+v", n, q)
+		}
+		if !near(q.Median, -back.Median, 1e-9) || !near(q.Low, -back.High, 1e-9) || !near(q.High, -back.Low, 1e-9) {
+			t.Errorf("%d rounds: %+v, swapped %+v", n, q, back)
+		}
+		if same := Shift(a, a, "ns"); same.Median != 0 || same.Low != 0 || same.High != 0 {
+			t.Errorf("%d rounds against themselves: %+v", n, same)
+		}
+	}
+	for _, q := range []Quantity{Shift([]float64{1, 2}, []float64{1}, "ns"), Shift(nil, []float64{1}, "ns"), Shift([]float64{math.NaN()}, []float64{1}, "ns")} {
+		if !math.IsNaN(q.Median) || !math.IsNaN(q.Low) || !math.IsNaN(q.High) {
+			t.Errorf("%+v", q)
+		}
+	}
+}
+
+func TestPriceProperties(t *testing.T) {
+	r := random(14)
+	for name, compare := range map[string]func(a, b []float64) Difference{"paired": PairedPrices, "unpaired": UnpairedPrices} {
+		for range 200 {
+			n := MinRounds + r.IntN(40)
+			a, b := normals(r, n, 3, 2), normals(r, n, 5, 2)
+			base, baseB := Median(a), Median(b)
+			if base <= 0 || baseB <= 0 {
+				continue
+			}
+			keepA, keepB := slices.Clone(a), slices.Clone(b)
+			d := compare(a, b)
+			if !slices.Equal(a, keepA) || !slices.Equal(b, keepB) {
+				t.Fatalf("%s reordered its arguments", name)
+			}
+			if !(d.Low <= d.Median && d.Median <= d.High) || d.P < 0 || d.P > 1 || !(d.Smallest > 0) {
+				t.Fatalf("%s: %+v", name, d)
+			}
+			if excluded := d.Low > 0 || d.High < 0; excluded != (d.P <= Alpha) && !near(d.P, Alpha, 0.005) {
+				t.Fatalf("%s: interval [%v, %v] but p %v", name, d.Low, d.High, d.P)
+			}
+			// The other way round is the same shift in ns, of another base.
+			if e := compare(b, a); !near(e.Median*baseB, -d.Median*base, 1e-6) || !near(e.Low*baseB, -d.High*base, 1e-6) || !near(e.P, d.P, 1e-6) {
+				t.Fatalf("%s: swapped %+v, was %+v", name, e, d)
+			}
+			for i := range a {
+				keepA[i], keepB[i] = a[i]*7, b[i]*7
+			}
+			if e := compare(keepA, keepB); !near(e.Median, d.Median, 1e-6) || !near(e.Low, d.Low, 1e-6) || !near(e.Smallest, d.Smallest, 1e-6) {
+				t.Fatalf("%s: scaled %+v, was %+v", name, e, d)
+			}
+			if e := d.At(0.001); e.Low > d.Low || e.High < d.High {
+				t.Fatalf("%s: at 99.9 %% narrower: %+v, was %+v", name, e, d)
+			}
+			if e := Family([]Difference{d, d})[0]; e.Median != d.Median || e.Low > d.Low && e.Low != 0 {
+				t.Fatalf("%s: in family %+v, was %+v", name, e, d)
+			}
+		}
+	}
+	// Half again is 50 %, whatever a round says.
+	a := []float64{-1, 1, 2, 2, 3, 5, 8}
+	b := make([]float64, len(a))
+	for i := range a {
+		b[i] = a[i] + 1
+	}
+	if d := PairedPrices(a, b); !near(d.Median, 50, 1e-9) || !near(d.Low, 50, 1e-9) || Verdict(d, 2) != Slower || !Beyond(d, 2) {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestPriceBadInput(t *testing.T) {
+	six := []float64{1, 2, 3, 4, 5, 6}
+	for _, tt := range [][2][]float64{
+		{nil, nil},
+		{nil, six},
+		{six, nil},
+		{{-1, -2, -3, 4, 5, -6}, six},
+		{make([]float64, 6), six},
+		{six, {1, 2, 3, 4, 5, math.NaN()}},
+		{{1, 2, 3, 4, 5, math.Inf(1)}, six},
+	} {
+		for _, d := range []Difference{PairedPrices(tt[0], tt[1]), UnpairedPrices(tt[0], tt[1])} {
+			if !math.IsNaN(d.Median) || !math.IsNaN(d.Low) || d.P != 1 || d.N != min(len(tt[0]), len(tt[1])) || Verdict(d, 2) != CannotTell {
+				t.Errorf("%v: %+v", tt, d)
+			}
+		}
+	}
+	if d := PairedPrices(six, six[:5]); !math.IsNaN(d.Median) || d.N != 5 {
+		t.Errorf("lengths differ: %+v", d)
+	}
+	for n := 1; n < MinRounds; n++ {
+		for _, d := range []Difference{PairedPrices(six[:n], six[:n]), UnpairedPrices(six[:n], six[:n])} {
+			if d.Median != 0 || !math.IsNaN(d.Low) || Verdict(d, 2) != CannotTell {
+				t.Errorf("%d rounds: %+v", n, d)
+			}
 		}
 	}
 }

@@ -33,23 +33,44 @@ import (
 // as one: only rows of one run settle that. Nothing is compared when a value
 // is not positive.
 func Unpaired(a, b []float64) Difference {
-	n := min(len(a), len(b))
 	la, okA := logs(a)
 	lb, okB := logs(b)
-	if n == 0 || !okA || !okB {
-		return noDifference(n)
+	if !okA || !okB {
+		return noDifference(min(len(a), len(b)))
 	}
-	s := twoRuns{a: sorted(la), b: sorted(lb)}
-	if n >= MinRounds {
-		s.se, s.df = driftError(la, lb)
-	}
-	return newDifference(s, n)
+	return unpaired(la, lb, ofRatio)
 }
 
+// UnpairedPrices is [Unpaired] for prices, which may be 0 or negative in a
+// round: shift, scatter and drift are those of the values in ns, shown in
+// percent of the median of a. What that median is uncertain by is not in the
+// interval; p does not depend on it. Nothing is compared when it is not
+// positive.
+func UnpairedPrices(a, b []float64) Difference {
+	percent, ok := ofPrice(a, b)
+	if !ok {
+		return noDifference(min(len(a), len(b)))
+	}
+	return unpaired(a, b, percent)
+}
+
+func unpaired(a, b []float64, percent func(float64) float64) Difference {
+	n := min(len(a), len(b))
+	if n == 0 {
+		return noDifference(n)
+	}
+	s := twoRuns{a: sorted(a), b: sorted(b)}
+	if n >= MinRounds {
+		s.se, s.df = driftError(a, b)
+	}
+	return newDifference(s, percent, n)
+}
+
+// logs are the logarithms of xs; ok is false when one is not positive.
 func logs(xs []float64) ([]float64, bool) {
 	ls := make([]float64, len(xs))
 	for i, x := range xs {
-		if !comparable(x) {
+		if !(x > 0 && !math.IsInf(x, 1)) {
 			return nil, false
 		}
 		ls[i] = math.Log(x)
@@ -57,7 +78,7 @@ func logs(xs []float64) ([]float64, bool) {
 	return ls, true
 }
 
-// twoRuns are the sorted logarithms of two runs.
+// twoRuns are the sorted values of two runs: logarithms, or prices in ns.
 type twoRuns struct {
 	a, b []float64
 	// se is the standard error of the shift with drift, df its degrees of

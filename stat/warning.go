@@ -20,7 +20,7 @@ func Warnings(xs []float64) []string {
 	var ws []string
 	ls = winsorize(ls)
 	if slope, significant := trend(ls); significant && math.Abs(slope) >= math.Log1p(minDrift) {
-		ws = append(ws, fmt.Sprintf("drifted by %+.0f %% from first to last round: the interval is too narrow", percent(slope)))
+		ws = append(ws, fmt.Sprintf("drifted by %+.0f %% from first to last round: the interval is too narrow", ofRatio(slope)))
 	} else if r := lag1(ls); r > 2.6/math.Sqrt(float64(n)) && r > 0.3 {
 		ws = append(ws, fmt.Sprintf("rounds follow their predecessors (correlation %.2f): the interval is too narrow", r))
 	}
