@@ -5,6 +5,7 @@ import (
 	"io"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"unthunk/result"
 	"unthunk/stat"
@@ -12,7 +13,8 @@ import (
 
 // Comparison writes a comparison for people: ns per packet old and new, the
 // difference in percent with its interval, the verdict and the smallest
-// difference the runs would have shown; then what the machines differ in.
+// difference the runs would have shown; prices of calls likewise, in a table of
+// their own; then what the machines differ in.
 func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 	p := newPage(opts)
 	if c.By == "" {
@@ -21,52 +23,72 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 	} else {
 		p.origin("in", c.New, "rows that differ in "+c.By)
 	}
-	fmt.Fprintln(&p.buf)
-	p.wrap("", "ns per packet; change in % [interval], + is slower")
-
 	notes := newFootnotes(c.Warnings)
+	var rows, prices []*result.CompareRow
+	for i := range c.Rows {
+		if row := &c.Rows[i]; row.Price {
+			prices = append(prices, row)
+		} else {
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) > 0 || len(prices) == 0 {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", "ns per packet; change in % [interval], + is slower")
+		p.changes(c.By, rows, notes)
+	}
+	if len(prices) > 0 {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", "price in ns; change in % of the old price [interval], + is slower")
+		p.changes(c.By, prices, notes)
+	}
+	notes.write(p)
+	if c.By == "" {
+		p.causes(c)
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", summary(c))
+	return p.flush(w)
+}
+
+// changes is a table of rows of bench, or of prices.
+func (p *page) changes(by string, compared []*result.CompareRow, notes *footnotes) {
+	prices := len(compared) > 0 && compared[0].Price
 	rows := [][]string{{"bulk", "old", "new", "", "change", "", ""}}
-	if c.By != "" {
+	if by != "" {
 		rows[0][1], rows[0][2] = "base", "this"
+	}
+	if prices {
+		rows[0][0] = "call"
 	}
 	verdicts := make(map[int]string)
 	missing := make(map[int]string)
 	colors := make(map[int]string)
-	last, slower, compared := "", 0, 0
-	for i := range c.Rows {
-		row := &c.Rows[i]
-		heading, bulk := split(row.Name)
-		if row.Against != "" {
-			against, _ := split(row.Against)
-			heading += " against " + against
-		}
-		if heading != last {
+	last := ""
+	for _, row := range compared {
+		heading, first := p.place(row)
+		if heading != last && heading != "" {
 			rows = append(rows, []string{heading})
-			last = heading
 		}
-		if bulk == "" {
-			bulk = "-"
-		}
+		last = heading
 		mark := notes.mark(row.Name)
 		if row.Difference == nil {
 			missing[len(rows)] = row.Missing
-			rows = append(rows, []string{bulk, side(row.Old), side(row.New), "-", "", "", mark})
+			rows = append(rows, []string{first, side(row.Old), side(row.New), "-", "", "", mark})
 			continue
 		}
-		compared++
 		d := row.Difference
 		n := len(rows)
 		verdicts[n] = verdict(row)
 		switch {
 		case row.Regression:
-			slower++
 			colors[n] = red
 		case row.Verdict == stat.Slower:
 			colors[n] = yellow
 		case row.Verdict == stat.Faster:
 			colors[n] = green
 		}
-		rows = append(rows, []string{bulk, side(row.Old), side(row.New), signedNumber(d.Median), interval(d.Low, d.High, signedNumber), "", mark})
+		rows = append(rows, []string{first, side(row.Old), side(row.New), signedNumber(d.Median), interval(d.Low, d.High, signedNumber), "", mark})
 	}
 
 	// Verdicts stand beside the numbers if all fit, else beneath.
@@ -77,7 +99,7 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 			withVerdicts[i][5] = v
 		}
 	}
-	left := []bool{false, false, false, false, true, true, true}
+	left := []bool{prices, false, false, false, true, true, true}
 	lines := columns(withVerdicts, left, "")
 	beneath := false
 	for i, line := range lines {
@@ -104,13 +126,28 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 			p.wrap("     ", why)
 		}
 	}
-	notes.write(p)
-	if c.By == "" {
-		p.causes(c)
+}
+
+// place is the heading a row stands under, and its first cell: the bulk size
+// of a row of bench, the name of a price. A name too long for a cell is a
+// heading.
+func (p *page) place(row *result.CompareRow) (heading, first string) {
+	if row.Price {
+		name := clean(row.Name)
+		if utf8.RuneCountInString(name) > p.width/3 {
+			return name, ""
+		}
+		return "", name
 	}
-	fmt.Fprintln(&p.buf)
-	p.wrap("", summary(c, compared, slower))
-	return p.flush(w)
+	heading, first = split(row.Name)
+	if row.Against != "" {
+		against, _ := split(row.Against)
+		heading += " against " + against
+	}
+	if first == "" {
+		first = "-"
+	}
+	return heading, first
 }
 
 func (p *page) origin(name string, o result.Origin, after string) {
@@ -182,30 +219,37 @@ func seen(s *string) string {
 	return *s
 }
 
-func summary(c *result.Comparison, compared, slower int) string {
-	threshold := fmt.Sprintf("%g %%", c.Threshold)
-	var s string
-	switch {
-	case compared == 0:
-		s = "Nothing could be compared."
-	case slower == 0:
-		s = fmt.Sprintf("No row of %d is proven slower by more than %s.", compared, threshold)
-	default:
-		s = fmt.Sprintf("%d of %d rows slower by more than %s.", slower, compared, threshold)
-	}
-	how, paired := "", 0
+func summary(c *result.Comparison) string {
+	compared, slower, paired, prices := 0, 0, 0, 0
 	for _, row := range c.Rows {
-		if row.Difference != nil && row.Paired {
+		if row.Difference == nil {
+			continue
+		}
+		compared++
+		if row.Regression {
+			slower++
+		}
+		if row.Paired {
 			paired++
 		}
+		if row.Price {
+			prices++
+		}
 	}
-	switch {
-	case compared > 0 && paired == compared:
-		how = " Paired round by round;"
-	case compared > 0:
-		how = " Two runs, drift allowed for;"
-	default:
-		return s
+	if compared == 0 {
+		return "Nothing could be compared."
 	}
-	return s + how + " intervals and verdicts hold at 95 % for all rows together."
+	what, how := "row", "slower"
+	if prices == compared {
+		what, how = "price", "higher"
+	}
+	said := fmt.Sprintf("No %s of %d is proven %s by more than %g %%.", what, compared, how, c.Threshold)
+	if slower > 0 {
+		said = fmt.Sprintf("%d of %d %ss %s by more than %g %%.", slower, compared, what, how, c.Threshold)
+	}
+	apart := "Two runs, drift allowed for"
+	if paired == compared {
+		apart = "Paired round by round"
+	}
+	return fmt.Sprintf("%s %s; intervals and verdicts hold at 95 %% for all %ss together.", said, apart, what)
 }

@@ -154,6 +154,51 @@ func newHost(f host.Fingerprint) host.Fingerprint {
 	return f
 }
 
+// callRow is a call priced at ns.
+func callRow(r *rand.Rand, name string, ns float64) result.TaxRow {
+	row := result.TaxRow{Name: name}
+	var with, without []float64
+	for i := range 15 {
+		without = append(without, 8+0.1*r.NormFloat64())
+		with = append(with, without[i]+ns+0.1*r.NormFloat64())
+		row.Samples, row.Rounds = append(row.Samples, with[i]-without[i]), append(row.Rounds, i)
+	}
+	w, o, p := stat.Summarize(with, "ns"), stat.Summarize(without, "ns"), stat.Shift(with, without, "ns")
+	row.With, row.Without, row.Price = &w, &o, &p
+	return row
+}
+
+func callsDoc(run string, seed uint64, factor float64) *result.Document[result.TaxRow] {
+	bench := benchDoc(run, seed, 1)
+	doc := &result.Document[result.TaxRow]{
+		Schema: result.Schema, Kind: "tax", Run: run, Time: bench.Time, Host: bench.Host, Warnings: []result.Warning{},
+	}
+	r := rand.New(rand.NewPCG(seed, 8))
+	for _, call := range []struct {
+		name string
+		ns   float64
+	}{
+		{"control", 0}, {"map-lookup/array", 0.9}, {"map-lookup/hash", 3.1}, {"napi-poll", 9}, {"ndo-xdp-xmit/bulk=1", 12.4},
+		{"ndo-xdp-xmit/bulk=16", 12.5}, {"dispatcher/of-one-program/without-its-trampoline", 4}, {"packet/redirect-map", 31},
+	} {
+		if call.ns != 9 {
+			call.ns *= factor
+		}
+		doc.Rows = append(doc.Rows, callRow(r, call.name, call.ns))
+	}
+	return doc
+}
+
+// compared compares two documents that can be.
+func compared[Row result.BenchRow | result.TaxRow](t *testing.T, old, new *result.Document[Row], opts result.CompareOptions) *result.Comparison {
+	t.Helper()
+	c, err := result.Compare(result.NewRecord(old), result.NewRecord(new), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func TestComparisonGolden(t *testing.T) {
 	old := benchDoc("one", 1, 1)
 	slow := benchDoc("two", 3, 2.05)
@@ -191,15 +236,28 @@ func TestComparisonGolden(t *testing.T) {
 	for i := range by.Rows[:7] {
 		by.Rows[i].Labels["operation"] = "none"
 	}
+	cheap, dear := callsDoc("one", 1, 1), callsDoc("two", 2, 1.8)
+	dear.Time, dear.Host = slow.Time, slow.Host
+	dear.Rows[1] = result.TaxRow{Name: dear.Rows[1].Name, Refused: "both sides hold the same call"}
+	cheap.Rows[2] = callRow(rand.New(rand.NewPCG(6, 6)), cheap.Rows[2].Name, 0)
+	dear.Warnings = []result.Warning{{Row: "napi-poll", Text: "two modes, near 8.2 and 10: the median may lie in either"}}
+
+	// Two of run, of one run: prices beneath the rows.
+	run := benchDoc("one", 2, 1)
+	old.Kind, run.Kind = "run", "run"
+	old.Prices, run.Prices = callsDoc("one", 1, 1).Rows[:4], callsDoc("one", 2, 1.1).Rows[:4]
+
 	opts := result.CompareOptions{Threshold: 2}
-	within, err := result.CompareBy(by, "operation", opts)
+	within, err := result.CompareBy(result.NewRecord(by), "operation", opts)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]*result.Comparison{
-		"compare-slower.txt": result.Compare(old, slow, opts),
-		"compare-same.txt":   result.Compare(old, same, opts),
+		"compare-slower.txt": compared(t, old, slow, opts),
+		"compare-same.txt":   compared(t, old, same, opts),
 		"compare-by.txt":     within,
+		"compare-tax.txt":    compared(t, cheap, dear, opts),
+		"compare-run.txt":    compared(t, old, run, opts),
 	} {
 		c.Old.File, c.New.File = "before.json", "after.json"
 		for _, width := range []int{80, 60, 100} {
@@ -230,12 +288,14 @@ func TestComparisonGolden(t *testing.T) {
 func TestHostile(t *testing.T) {
 	doc := fullDoc()
 	doc.Rows[8].Refused = "\x1b[2J\x07 bad \xff"
+	doc.Prices = callsDoc("one", 1, 1).Rows
+	doc.Prices[1].Refused, doc.Prices[2].Name = "\x1b[2J", "\x1b[2J"
 	doc.Warnings = append(doc.Warnings, result.Warning{Text: "a\x1b]0;title\x07"}, result.Warning{Text: strings.Repeat("x", 300)})
 	old := fullDoc()
-	old.Host.Kernel = "6\x1b[2J"
+	old.Prices, old.Host.Kernel = doc.Prices, "6\x1b[2J"
 	var b bytes.Buffer
 	for _, err := range []error{
-		Bench(&b, Options{}, doc), Comparison(&b, Options{}, result.Compare(old, doc, result.CompareOptions{})), GoBench(&b, doc),
+		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, result.CompareOptions{})), GoBench(&b, doc),
 	} {
 		if err != nil {
 			t.Error(err)
@@ -327,7 +387,7 @@ func TestWriteErrors(t *testing.T) {
 		"JSON":       JSON(broken{}, doc),
 		"Bench":      Bench(broken{}, Options{}, doc),
 		"GoBench":    GoBench(broken{}, doc),
-		"Comparison": Comparison(broken{}, Options{}, result.Compare(doc, doc, result.CompareOptions{})),
+		"Comparison": Comparison(broken{}, Options{}, compared(t, doc, doc, result.CompareOptions{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "pipe is gone") {
 			t.Errorf("%s: %v", name, err)

@@ -53,12 +53,17 @@ type CompareRow struct {
 	Labels map[string]string `json:"labels"`
 	// Against is the name of the old row when it is another.
 	Against string `json:"against,omitempty"`
-	// Old and New are in ns per packet. One that has no number is nil.
+	// Price is set when the row is the price of a call, else it is one of
+	// bench.
+	Price bool `json:"price,omitempty"`
+	// Old and New are in ns per packet, those of a price in ns per call. One
+	// that has no number is nil.
 	Old *stat.Quantity `json:"old"`
 	New *stat.Quantity `json:"new"`
-	// Difference is new less old in percent of old: positive is slower. Its
-	// interval and p hold for all rows of the comparison together. Nil when
-	// one side has no number.
+	// Difference is new less old in percent of old: positive is slower, or
+	// dearer. Its interval and p hold for all rows of the comparison together.
+	// Nil when one side has no number, or the old price is none to compare
+	// with.
 	Difference *stat.Difference `json:"difference"`
 	// Paired is set when both sides were measured in the same rounds.
 	Paired bool `json:"paired"`
@@ -69,7 +74,7 @@ type CompareRow struct {
 	// with confidence.
 	Regression bool `json:"regression"`
 	// Missing says why there is no difference: which side has no such row,
-	// or has no number and why.
+	// or has no number and why, or why it would mean nothing.
 	Missing string `json:"missing,omitempty"`
 }
 
@@ -78,59 +83,79 @@ func (c *Comparison) Regressed() bool {
 	return slices.ContainsFunc(c.Rows, func(r CompareRow) bool { return r.Regression })
 }
 
-// Compare compares the rows of equal name of two records. Rows are paired
+// ErrKind is returned for records of a kind that is not compared so.
+var ErrKind = errors.New("records of these kinds are not compared")
+
+// Compare compares the rows of equal name of two records: rows of bench when
+// both records have such, and prices when both have prices. Rows are paired
 // round by round when both records are of the same run.
-func Compare(old, new *Document[BenchRow], opts CompareOptions) *Comparison {
+func Compare(old, new *Record, opts CompareOptions) (*Comparison, error) {
 	c := newComparison(old, new, opts)
 	c.Causes = causes(old.Host, new.Host)
-	olds := make(map[string]*BenchRow, len(old.Rows))
-	for i := range old.Rows {
-		olds[old.Rows[i].Name] = &old.Rows[i]
+	rows, prices := old.measures() && new.measures(), old.prices() && new.prices()
+	if !rows && !prices {
+		return nil, fmt.Errorf("%w: old is of %s, new of %s, and they share no rows", ErrKind, old.Kind, new.Kind)
 	}
-	for i := range new.Rows {
-		row := &new.Rows[i]
-		c.add(olds[row.Name], row, old.Run == new.Run)
-		delete(olds, row.Name)
+	sameRun := old.Run == new.Run
+	if rows {
+		c.addAll(old.rowEntries(), new.rowEntries(), sameRun)
 	}
-	for i := range old.Rows {
-		if row := olds[old.Rows[i].Name]; row != nil {
+	if prices {
+		c.addAll(old.priceEntries(), new.priceEntries(), sameRun)
+	}
+	c.conclude()
+	if !sameRun {
+		c.warnTwoRuns(old, new)
+	}
+	c.carry("old", old)
+	if old != new {
+		c.carry("new", new)
+	}
+	return c, nil
+}
+
+// addAll appends the comparison of rows of equal name: those of new in their
+// order, then what only old has.
+func (c *Comparison) addAll(old, new []entry, sameRun bool) {
+	olds := make(map[string]*entry, len(old))
+	for i := range old {
+		olds[old[i].name] = &old[i]
+	}
+	for i := range new {
+		row := &new[i]
+		c.add(olds[row.name], row, sameRun)
+		delete(olds, row.name)
+	}
+	for i := range old {
+		if row := olds[old[i].name]; row != nil {
 			c.add(row, nil, false)
 		}
 	}
-	c.conclude()
-	if old.Run != new.Run {
-		c.warnTwoRuns(old, new)
-	}
-	for _, side := range []struct {
-		name string
-		doc  *Document[BenchRow]
-	}{{"old", old}, {"new", new}} {
-		c.carry(side.name, side.doc)
-		if old == new {
-			break
-		}
-	}
-	return c
 }
 
 // ErrLabel is returned by [CompareBy] when no two rows differ in a label
 // alone.
 var ErrLabel = errors.New("no two rows differ in it alone")
 
-// CompareBy compares, within one record, rows that differ in one label only,
-// each with the row that has the first value of that label. The rows of a
-// record were measured interleaved, so all are paired.
-func CompareBy(doc *Document[BenchRow], label string, opts CompareOptions) (*Comparison, error) {
-	c := newComparison(doc, doc, opts)
+// CompareBy compares, within one record, rows of bench that differ in one label
+// only, each with the row that has the first value of that label. The rows of a
+// record were measured interleaved, so all are paired. Prices are not compared
+// so: each is that of another call.
+func CompareBy(r *Record, label string, opts CompareOptions) (*Comparison, error) {
+	if !r.measures() {
+		return nil, fmt.Errorf("compare by %s: %w: each row of %s is the price of another call", label, ErrKind, r.Kind)
+	}
+	c := newComparison(r, r, opts)
 	c.By = label
 	c.Causes = []Cause{}
 	var order []string // the label's values as they occur
-	base := make(map[string]*BenchRow)
+	base := make(map[string]*entry)
 	known := make(map[string]bool)
-	for i := range doc.Rows {
-		row := &doc.Rows[i]
-		value, ok := row.Labels[label]
-		for key := range row.Labels {
+	rows := r.rowEntries()
+	for i := range rows {
+		row := &rows[i]
+		value, ok := row.labels[label]
+		for key := range row.labels {
 			known[key] = true
 		}
 		if !ok {
@@ -139,7 +164,7 @@ func CompareBy(doc *Document[BenchRow], label string, opts CompareOptions) (*Com
 		if !slices.Contains(order, value) {
 			order = append(order, value)
 		}
-		rest := others(row.Labels, label)
+		rest := others(row.labels, label)
 		if first := base[rest]; first == nil {
 			base[rest] = row
 		} else {
@@ -158,11 +183,11 @@ func CompareBy(doc *Document[BenchRow], label string, opts CompareOptions) (*Com
 		return slices.Index(order, a.Labels[label]) - slices.Index(order, b.Labels[label])
 	})
 	c.conclude()
-	c.carry("", doc)
+	c.carry("", r)
 	return c, nil
 }
 
-func newComparison(old, new *Document[BenchRow], opts CompareOptions) *Comparison {
+func newComparison(old, new *Record, opts CompareOptions) *Comparison {
 	c := &Comparison{
 		Old:       Origin{Time: old.Time, Run: old.Run},
 		New:       Origin{Time: new.Time, Run: new.Run},
@@ -188,28 +213,31 @@ func others(labels map[string]string, but string) string {
 }
 
 // add appends the comparison of two rows, of which one may be nil.
-func (c *Comparison) add(old, new *BenchRow, sameRun bool) {
+func (c *Comparison) add(old, new *entry, sameRun bool) {
 	row := CompareRow{Paired: sameRun}
 	switch {
 	case new == nil:
-		row.Name, row.Labels, row.Old = old.Name, old.Labels, old.Ns
+		row.Name, row.Labels, row.Old = old.name, old.labels, old.ns
+		row.Price = old.price != nil
 		row.Missing = "only in old"
 	case old == nil:
-		row.Name, row.Labels, row.New = new.Name, new.Labels, new.Ns
+		row.Name, row.Labels, row.New = new.name, new.labels, new.ns
+		row.Price = new.price != nil
 		row.Missing = "only in new"
 	default:
-		row.Name, row.Labels, row.Old, row.New = new.Name, new.Labels, old.Ns, new.Ns
-		if old.Name != new.Name {
-			row.Against = old.Name
+		row.Name, row.Labels, row.Old, row.New = new.name, new.labels, old.ns, new.ns
+		row.Price = new.price != nil
+		if old.name != new.name {
+			row.Against = old.name
 		}
 	}
 	var why []string
 	for _, side := range []struct {
 		name string
-		row  *BenchRow
+		row  *entry
 	}{{"old", old}, {"new", new}} {
-		if side.row != nil && side.row.Refused != "" {
-			why = append(why, side.name+" refused: "+side.row.Refused)
+		if side.row != nil && side.row.refused != "" {
+			why = append(why, side.name+" refused: "+side.row.refused)
 		}
 	}
 	if len(why) > 0 {
@@ -218,27 +246,52 @@ func (c *Comparison) add(old, new *BenchRow, sameRun bool) {
 		}
 		row.Missing = strings.Join(why, "; ")
 	}
+	if row.Missing == "" && row.Price {
+		row.Missing = priceless(old, new)
+	}
 	if row.Missing == "" {
-		var d stat.Difference
-		if sameRun {
-			d = stat.Paired(inBoth(old, new))
-		} else {
-			d = stat.Unpaired(old.Samples, new.Samples)
-		}
+		d := difference(old, new, sameRun)
 		row.Difference = &d
 	}
 	c.Rows = append(c.Rows, row)
 }
 
+// priceless says why a price in percent of another would mean nothing; empty
+// when it means something.
+func priceless(old, new *entry) string {
+	switch q := old.ns; {
+	case new.price.control():
+		return "a control: its price is 0 in both"
+	case q.Low <= 0 && q.High >= 0:
+		return "no price to compare with: the old one is 0 within its interval"
+	case q.Median <= 0:
+		return "no price to compare with: the old one is not above 0"
+	case len(old.samples) == 0 || len(new.samples) == 0:
+		return "an estimate without rounds: compare the prices it is made of"
+	}
+	return ""
+}
+
+func difference(old, new *entry, sameRun bool) stat.Difference {
+	paired, unpaired := stat.Paired, stat.Unpaired
+	if new.price != nil {
+		paired, unpaired = stat.PairedPrices, stat.UnpairedPrices
+	}
+	if sameRun {
+		return paired(inBoth(old, new))
+	}
+	return unpaired(old.samples, new.samples)
+}
+
 // inBoth are the samples of the rounds both rows have.
-func inBoth(a, b *BenchRow) (as, bs []float64) {
+func inBoth(a, b *entry) (as, bs []float64) {
 	j := 0
-	for i, round := range a.Rounds {
-		for j < len(b.Rounds) && b.Rounds[j] < round {
+	for i, round := range a.rounds {
+		for j < len(b.rounds) && b.rounds[j] < round {
 			j++
 		}
-		if j < len(b.Rounds) && b.Rounds[j] == round {
-			as, bs = append(as, a.Samples[i]), append(bs, b.Samples[j])
+		if j < len(b.rounds) && b.rounds[j] == round {
+			as, bs = append(as, a.samples[i]), append(bs, b.samples[j])
 		}
 	}
 	return as, bs
@@ -265,7 +318,7 @@ func (c *Comparison) conclude() {
 }
 
 // warnTwoRuns says what a comparison of two runs cannot know.
-func (c *Comparison) warnTwoRuns(old, new *Document[BenchRow]) {
+func (c *Comparison) warnTwoRuns(old, new *Record) {
 	var unlike []string
 	// Scenarios and operations matter to rows that have neither: all chains'
 	// programs stand in the dispatcher's one compare tree.
@@ -277,11 +330,17 @@ func (c *Comparison) warnTwoRuns(old, new *Document[BenchRow]) {
 	if len(unlike) > 0 {
 		c.warn("", "the runs were asked for different things: "+strings.Join(unlike, ", "))
 	}
-	if shift, ok := c.common(); ok {
-		c.warn("", fmt.Sprintf("all %d rows moved together, by about %+.0f %%: the machine as a whole may have changed (clock, load of its host), not the path of a packet", len(c.Rows), shift))
+	if shift, n, ok := c.common(); ok {
+		c.warn("", fmt.Sprintf("all %d rows moved together, by about %+.0f %%: the machine as a whole may have changed (clock, load of its host), not the path of a packet", n, shift))
 	}
-	if slices.ContainsFunc(c.Rows, func(r CompareRow) bool { return r.Verdict == stat.CannotTell }) {
-		c.warn("", "two runs at different times: their drift is counted as uncertainty; longer runs see smaller differences, rows of one run (compare FILE --by LABEL) the smallest")
+	cannotTell := func(price bool) bool {
+		return slices.ContainsFunc(c.Rows, func(r CompareRow) bool { return r.Price == price && r.Verdict == stat.CannotTell })
+	}
+	switch drift := "two runs at different times: their drift is counted as uncertainty; longer runs see smaller differences"; {
+	case cannotTell(false):
+		c.warn("", drift+", rows of one run (compare FILE --by LABEL) the smallest")
+	case cannotTell(true):
+		c.warn("", drift)
 	}
 }
 
@@ -292,39 +351,53 @@ func orDefault(s string) string {
 	return s
 }
 
-// common is the shift in percent that all rows share, when they do: at least
-// three rows, of which none strays from the median by more than a quarter of
-// it, or by more than a point.
-func (c *Comparison) common() (percent float64, ok bool) {
+// common is the shift in percent that all n rows of bench share, when they do:
+// at least three rows, of which none strays from the median by more than a
+// quarter of it, or by more than a point. Prices are left out: a thunk moves
+// them all together, and no packet's whole path.
+func (c *Comparison) common() (percent float64, n int, ok bool) {
 	var shifts []float64
 	for _, row := range c.Rows {
+		if row.Price {
+			continue
+		}
 		if row.Difference == nil {
-			return 0, false
+			return 0, 0, false
 		}
 		shifts = append(shifts, row.Difference.Median)
 	}
-	if len(shifts) < 3 {
-		return 0, false
+	n = len(shifts)
+	if n < 3 {
+		return 0, 0, false
 	}
 	mid := stat.Median(shifts)
 	for _, s := range shifts {
 		if math.Abs(s-mid) > max(math.Abs(mid)/4, 1) {
-			return 0, false
+			return 0, 0, false
 		}
 	}
-	return mid, math.Abs(mid) > c.Threshold && math.Abs(mid) > 2
+	return mid, n, math.Abs(mid) > c.Threshold && math.Abs(mid) > 2
 }
 
-// carry takes over the warnings of a record.
-func (c *Comparison) carry(side string, doc *Document[BenchRow]) {
+// carry takes over the warnings of a record, but for rows of a type that was
+// not compared.
+func (c *Comparison) carry(side string, r *Record) {
 	prefix := ""
 	if side != "" && c.Old != c.New {
 		prefix = side + ": "
 	}
-	if doc.Incomplete {
+	if r.Incomplete {
 		c.warn("", prefix+"the run was stopped before its end")
 	}
-	for _, w := range doc.Warnings {
+	compared := func(price bool) bool {
+		return slices.ContainsFunc(c.Rows, func(row CompareRow) bool { return row.Price == price })
+	}
+	rows, prices := compared(false), compared(true)
+	for _, w := range r.Warnings {
+		if !rows && slices.ContainsFunc(r.Rows, func(row BenchRow) bool { return row.Name == w.Row }) ||
+			!prices && slices.ContainsFunc(r.Prices, func(row TaxRow) bool { return row.Name == w.Row }) {
+			continue
+		}
 		c.warn(w.Row, prefix+w.Text)
 	}
 }

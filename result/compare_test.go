@@ -28,6 +28,16 @@ func ladder(run string, seed uint64, factor float64) *Document[BenchRow] {
 	return doc
 }
 
+// compared compares documents of bench.
+func compared(t *testing.T, old, new *Document[BenchRow], opts CompareOptions) *Comparison {
+	t.Helper()
+	c, err := Compare(NewRecord(old), NewRecord(new), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
 func verdicts(c *Comparison) string {
 	var out []string
 	for _, r := range c.Rows {
@@ -51,7 +61,7 @@ func TestCompareRuns(t *testing.T) {
 		{1.05, "a", "slower, slower, slower", true},
 		{1.015, "a", "slower, slower, slower", false}, // within the threshold
 	} {
-		c := Compare(old, ladder(tt.run, 2, tt.factor), CompareOptions{Threshold: 2})
+		c := compared(t, old, ladder(tt.run, 2, tt.factor), CompareOptions{Threshold: 2})
 		if got := verdicts(c); got != tt.want || c.Regressed() != tt.regressed {
 			t.Errorf("x%v, run %s: %s, regressed %v; want %s, %v", tt.factor, tt.run, got, c.Regressed(), tt.want, tt.regressed)
 		}
@@ -62,7 +72,7 @@ func TestCompareRuns(t *testing.T) {
 		}
 	}
 	// What is not seen by default is settled by a threshold that suits.
-	c := Compare(old, ladder("b", 2, 1), CompareOptions{Threshold: 10})
+	c := compared(t, old, ladder("b", 2, 1), CompareOptions{Threshold: 10})
 	if got := verdicts(c); got != "no difference seen, no difference seen, no difference seen" {
 		t.Error(got)
 	}
@@ -70,7 +80,7 @@ func TestCompareRuns(t *testing.T) {
 
 func TestCompareSelf(t *testing.T) {
 	doc := ladder("a", 1, 1)
-	c := Compare(doc, doc, CompareOptions{Threshold: 2})
+	c := compared(t, doc, doc, CompareOptions{Threshold: 2})
 	for _, r := range c.Rows {
 		if r.Difference.Median != 0 || r.Regression || len(c.Causes) != 0 {
 			t.Errorf("%+v", r)
@@ -86,7 +96,7 @@ func TestCompareRows(t *testing.T) {
 	new.Rows[1].Refused, new.Rows[1].Ns = "link down", nil
 	new.Incomplete = true
 	old.Warnings = []Warning{{Row: "redirect-map/bulk=16", Text: "drifted"}}
-	c := Compare(old, new, CompareOptions{})
+	c := compared(t, old, new, CompareOptions{})
 	var got []string
 	for _, r := range c.Rows {
 		got = append(got, r.Name+": "+r.Missing)
@@ -110,8 +120,8 @@ func TestCompareRows(t *testing.T) {
 
 // Rounds missing on one side are left out on the other.
 func TestInBoth(t *testing.T) {
-	a := &BenchRow{Samples: []float64{10, 11, 13}, Rounds: []int{0, 1, 3}}
-	b := &BenchRow{Samples: []float64{21, 22, 23, 24}, Rounds: []int{1, 2, 3, 4}}
+	a := &entry{samples: []float64{10, 11, 13}, rounds: []int{0, 1, 3}}
+	b := &entry{samples: []float64{21, 22, 23, 24}, rounds: []int{1, 2, 3, 4}}
 	as, bs := inBoth(a, b)
 	if !slices.Equal(as, []float64{11, 13}) || !slices.Equal(bs, []float64{21, 23}) {
 		t.Errorf("%v, %v", as, bs)
@@ -131,7 +141,7 @@ func TestCompareBy(t *testing.T) {
 			doc.Rows = append(doc.Rows, r)
 		}
 	}
-	c, err := CompareBy(doc, "operation", CompareOptions{Threshold: 2})
+	c, err := CompareBy(NewRecord(doc), "operation", CompareOptions{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,7 +151,7 @@ func TestCompareBy(t *testing.T) {
 	if r := c.Rows[0]; r.Name != "redirect-map/bulk=1/operation=parse" || r.Against != "redirect-map/bulk=1" || !r.Paired || !r.Regression {
 		t.Errorf("%+v", r)
 	}
-	if _, err := CompareBy(doc, "place", CompareOptions{}); !errors.Is(err, ErrLabel) ||
+	if _, err := CompareBy(NewRecord(doc), "place", CompareOptions{}); !errors.Is(err, ErrLabel) ||
 		err.Error() != "compare by place: no two rows differ in it alone: the rows have bulk, operation, scenario" {
 		t.Error(err)
 	}
@@ -183,17 +193,17 @@ func TestCommonShift(t *testing.T) {
 		return slices.ContainsFunc(c.Warnings, func(w Warning) bool { return strings.Contains(w.Text, "moved together, by about +30 %") })
 	}
 	old, new := ladder("a", 1, 1), ladder("b", 2, 1.3)
-	if !has(Compare(old, new, CompareOptions{Threshold: 2})) {
+	if !has(compared(t, old, new, CompareOptions{Threshold: 2})) {
 		t.Error("no warning of a common shift")
 	}
 	new.Rows[1] = old.Rows[1]
-	if has(Compare(old, new, CompareOptions{Threshold: 2})) {
+	if has(compared(t, old, new, CompareOptions{Threshold: 2})) {
 		t.Error("warning of a common shift that is not common")
 	}
 }
 
 func TestComparisonJSON(t *testing.T) {
-	b, err := json.Marshal(Compare(ladder("a", 1, 1), ladder("b", 2, 2), CompareOptions{Threshold: 2}))
+	b, err := json.Marshal(compared(t, ladder("a", 1, 1), ladder("b", 2, 2), CompareOptions{Threshold: 2}))
 	if err != nil {
 		t.Fatal(err)
 	}

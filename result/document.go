@@ -10,7 +10,7 @@ import (
 const Schema = "unthunk/1"
 
 // Document is one record. Row is the row type of its kind: [BenchRow] for
-// "bench", host.Finding for "check".
+// "bench" and "run", [TaxRow] for "tax", host.Finding for "check".
 type Document[Row any] struct {
 	Schema string `json:"schema"`
 	// Kind is the verb that made the record.
@@ -25,9 +25,12 @@ type Document[Row any] struct {
 	// Settings the run was made with, by option name.
 	Settings map[string]string `json:"settings,omitempty"`
 	// Incomplete is set when the run was stopped before its end.
-	Incomplete bool      `json:"incomplete,omitempty"`
-	Rows       []Row     `json:"rows"`
-	Warnings   []Warning `json:"warnings"`
+	Incomplete bool  `json:"incomplete,omitempty"`
+	Rows       []Row `json:"rows"`
+	// Prices are those of indirect calls. Only a record of run has them
+	// beside its rows.
+	Prices   []TaxRow  `json:"prices,omitempty"`
+	Warnings []Warning `json:"warnings"`
 }
 
 // Warning travels with the numbers it casts doubt on.

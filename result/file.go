@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -27,6 +28,8 @@ const (
 	MaxRounds = 100_000
 	// maxNs is a packet a second: no chain is slower.
 	maxNs = 1e9
+	// maxText is the length of a row's sentences in characters.
+	maxText = 1000
 )
 
 // NewRunID is a new random run identity: 26 letters and digits.
@@ -119,10 +122,11 @@ func cause(err error) error {
 	return err
 }
 
-// Load reads a record that `unthunk bench --save` or --json wrote. Anything
-// else is an error of one line with the file's name: a truncated file, another
-// program's JSON, another schema or kind, values no measurement can give.
-func Load(path string) (*Document[BenchRow], error) {
+// Load reads a record that bench, run or tax wrote with --save or --json.
+// Anything else is an error of one line with the file's name: a truncated file,
+// another program's JSON, another schema or kind, values no measurement can
+// give.
+func Load(path string) (*Record, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, cause(err))
@@ -132,21 +136,42 @@ func Load(path string) (*Document[BenchRow], error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, cause(err))
 	}
-	doc, err := parse(b)
+	r, err := parse(b)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
-	return doc, nil
+	return r, nil
 }
 
-func parse(b []byte) (*Document[BenchRow], error) {
+func parse(b []byte) (*Record, error) {
+	kind, err := parseHead(b)
+	if err != nil {
+		return nil, err
+	}
+	var r *Record
+	if kind == "tax" {
+		r, err = parseRows[TaxRow](b)
+	} else {
+		r, err = parseRows[BenchRow](b)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("not a record of %s: %w", kind, err)
+	}
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+// parseHead is the document's kind. What it is comes before what is wrong with
+// it.
+func parseHead(b []byte) (kind string, err error) {
 	if len(b) > MaxSize {
-		return nil, fmt.Errorf("larger than %d MiB", MaxSize>>20)
+		return "", fmt.Errorf("larger than %d MiB", MaxSize>>20)
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
-		return nil, errors.New("the file is empty")
+		return "", errors.New("the file is empty")
 	}
-	// What it is comes before what is wrong with it.
 	var head struct {
 		Schema *string `json:"schema"`
 		Kind   string  `json:"kind"`
@@ -156,96 +181,182 @@ func parse(b []byte) (*Document[BenchRow], error) {
 		var wrongType *json.UnmarshalTypeError
 		switch {
 		case errors.Is(err, io.ErrUnexpectedEOF):
-			return nil, errors.New("truncated: the JSON ends in the middle")
+			return "", errors.New("truncated: the JSON ends in the middle")
 		case errors.As(err, &wrongType):
-			return nil, errors.New("not a record of unthunk")
+			return "", errors.New("not a record of unthunk")
 		}
-		return nil, fmt.Errorf("not JSON: %w", err)
+		return "", fmt.Errorf("not JSON: %w", err)
 	}
 	if _, err := dec.Token(); err != io.EOF {
-		return nil, errors.New("more follows after the JSON document")
+		return "", errors.New("more follows after the JSON document")
 	}
 	switch {
 	case head.Schema == nil:
-		return nil, errors.New("not a record of unthunk: it has no schema")
+		return "", errors.New("not a record of unthunk: it has no schema")
 	case *head.Schema != Schema:
-		return nil, fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
-	case head.Kind != "bench" && head.Kind != "run":
-		return nil, fmt.Errorf("kind %.40q: only a record of bench or run can be compared", head.Kind)
+		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
+	case !slices.Contains([]string{"bench", "run", "tax"}, head.Kind):
+		return "", fmt.Errorf("kind %.40q: only a record of bench, run or tax can be compared", head.Kind)
 	}
-	doc := new(Document[BenchRow])
-	if err := json.Unmarshal(b, doc); err != nil {
-		return nil, fmt.Errorf("not a record of bench: %w", err)
-	}
-	if err := check(doc); err != nil {
-		return nil, err
-	}
-	return doc, nil
+	return head.Kind, nil
 }
 
-func check(doc *Document[BenchRow]) error {
-	if doc.Run == "" {
+func parseRows[Row BenchRow | TaxRow](b []byte) (*Record, error) {
+	doc := new(Document[Row])
+	if err := json.Unmarshal(b, doc); err != nil {
+		return nil, err
+	}
+	if len(doc.Prices) > 0 && doc.Kind != "run" {
+		return nil, errors.New("it has prices beside its rows")
+	}
+	return NewRecord(doc), nil
+}
+
+func (r *Record) check() error {
+	if r.Run == "" {
 		return errors.New("the record has no run identity")
 	}
-	if len(doc.Rows) > MaxRows {
-		return fmt.Errorf("%d rows: at most %d are possible", len(doc.Rows), MaxRows)
+	if n := len(r.Rows) + len(r.Prices); n > MaxRows {
+		return fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
 	}
-	seen := make(map[string]bool, len(doc.Rows))
-	for i, row := range doc.Rows {
-		if row.Name == "" || !plain(row.Name) {
-			return fmt.Errorf("row %d: impossible name %.60q", i, row.Name)
+	// Warnings name rows, so a name stands for one row of a record.
+	seen := make(map[string]bool)
+	for i := range r.Rows {
+		if err := checkRow(seen, i, r.Rows[i].Name, r.Rows[i].check); err != nil {
+			return err
 		}
-		if seen[row.Name] {
-			return fmt.Errorf("row %s: occurs twice", row.Name)
-		}
-		seen[row.Name] = true
-		if err := row.check(); err != nil {
-			return fmt.Errorf("row %s: %w", row.Name, err)
+	}
+	for i := range r.Prices {
+		if err := checkRow(seen, i, r.Prices[i].Name, r.Prices[i].check); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
+func checkRow(seen map[string]bool, i int, name string, check func() error) error {
+	if name == "" || !plain(name) {
+		return fmt.Errorf("row %d: impossible name %.60q", i, name)
+	}
+	if seen[name] {
+		return fmt.Errorf("row %s: occurs twice", name)
+	}
+	seen[name] = true
+	if err := check(); err != nil {
+		return fmt.Errorf("row %s: %w", name, err)
+	}
+	return nil
+}
+
 func (r *BenchRow) check() error {
-	if len(r.Samples) != len(r.Rounds) {
-		return fmt.Errorf("%d samples but %d rounds", len(r.Samples), len(r.Rounds))
+	if err := checkSamples(r.Samples, r.Rounds, func(ns float64) bool { return ns > 0 && ns <= maxNs }); err != nil {
+		return err
 	}
-	if len(r.Rounds) > MaxRounds {
-		return fmt.Errorf("%d rounds: at most %d are possible", len(r.Rounds), MaxRounds)
-	}
-	for i, x := range r.Samples {
-		if !(x > 0 && x <= maxNs) {
-			return fmt.Errorf("impossible sample of %v ns", x)
-		}
-		if r.Rounds[i] < 0 || i > 0 && r.Rounds[i] <= r.Rounds[i-1] {
-			return fmt.Errorf("round %d is out of order", r.Rounds[i])
-		}
-	}
-	for name, value := range r.Labels {
-		if !plain(name) || !plain(value) {
-			return fmt.Errorf("impossible label %.60q", name+"="+value)
-		}
+	if err := checkLabels(r.Labels); err != nil {
+		return err
 	}
 	measured := r.Ns != nil && r.Mpps != nil
 	switch {
 	case r.Refused == "" && !measured:
-		return errors.New("neither a number nor a reason why not")
+		return errNeither
 	case r.Refused != "" && (r.Ns != nil || r.Mpps != nil):
-		return errors.New("a number and a reason why there is none")
+		return errBoth
 	case measured && len(r.Samples) == 0:
-		return errors.New("a number without samples")
+		return errNoSamples
 	}
-	for _, q := range []struct {
-		name, unit string
-		*stat.Quantity
-		signed bool
-	}{
+	err := checkQuantities([]quantity{
 		{"ns", "ns", r.Ns, false},
 		{"mpps", "Mpps", r.Mpps, false},
 		{"hop", "ns", r.Hop, true},
 		{"observer", "ns", r.Observer, true},
 		{"frames-per-xmit", "frames", r.FramesPerXmit, false},
-	} {
+	})
+	if err == nil && measured && math.IsNaN(r.Ns.Median) {
+		return errNeither
+	}
+	return err
+}
+
+func (r *TaxRow) check() error {
+	if err := checkSamples(r.Samples, r.Rounds, func(ns float64) bool { return math.Abs(ns) <= maxNs }); err != nil {
+		return err
+	}
+	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	for _, s := range []struct{ name, text string }{{"calls", r.Calls}, {"premise", r.Premise}, {"note", r.Note}} {
+		if utf8.RuneCountInString(s.text) > maxText || !printable(s.text) {
+			return fmt.Errorf("impossible %s %.60q", s.name, s.text)
+		}
+	}
+	measured := r.With != nil && r.Without != nil && r.Price != nil
+	switch {
+	case r.Refused == "" && !measured:
+		return errNeither
+	case r.Refused != "" && (r.With != nil || r.Without != nil || r.Price != nil):
+		return errBoth
+	case measured && len(r.Samples) == 0 && !r.estimate():
+		return errNoSamples
+	case !measured && (r.Cycles != nil || r.NsPerPacket != nil):
+		return errors.New("cycles or ns per packet of no price")
+	}
+	err := checkQuantities([]quantity{
+		{"with", "ns", r.With, false},
+		{"without", "ns", r.Without, r.estimate()}, // a difference then
+		{"price", "ns", r.Price, true},
+		{"cycles", "cycles", r.Cycles, true},
+		{"per-packet", "calls", r.PerPacket, false},
+		{"ns-per-packet", "ns", r.NsPerPacket, true},
+	})
+	if err == nil && measured && (math.IsNaN(r.With.Median) || math.IsNaN(r.Without.Median) || math.IsNaN(r.Price.Median)) {
+		return errNeither
+	}
+	return err
+}
+
+// What is wrong with a row's number, whatever its type.
+var (
+	errNeither   = errors.New("neither a number nor a reason why not")
+	errBoth      = errors.New("a number and a reason why there is none")
+	errNoSamples = errors.New("a number without samples")
+)
+
+func checkSamples(samples []float64, rounds []int, possible func(ns float64) bool) error {
+	if len(samples) != len(rounds) {
+		return fmt.Errorf("%d samples but %d rounds", len(samples), len(rounds))
+	}
+	if len(rounds) > MaxRounds {
+		return fmt.Errorf("%d rounds: at most %d are possible", len(rounds), MaxRounds)
+	}
+	for i, x := range samples {
+		if !possible(x) {
+			return fmt.Errorf("impossible sample of %v ns", x)
+		}
+		if rounds[i] < 0 || i > 0 && rounds[i] <= rounds[i-1] {
+			return fmt.Errorf("round %d is out of order", rounds[i])
+		}
+	}
+	return nil
+}
+
+func checkLabels(labels map[string]string) error {
+	for name, value := range labels {
+		if !plain(name) || !plain(value) {
+			return fmt.Errorf("impossible label %.60q", name+"="+value)
+		}
+	}
+	return nil
+}
+
+// quantity is one of a row, and what it has to be if it is there.
+type quantity struct {
+	name, unit string
+	*stat.Quantity
+	signed bool
+}
+
+func checkQuantities(qs []quantity) error {
+	for _, q := range qs {
 		if q.Quantity == nil {
 			continue
 		}
@@ -261,13 +372,12 @@ func (r *BenchRow) check() error {
 			return fmt.Errorf("%s lies outside its interval", q.name)
 		}
 	}
-	if measured && math.IsNaN(r.Ns.Median) {
-		return errors.New("neither a number nor a reason why not")
-	}
 	return nil
 }
 
 // plain reports whether s can be printed on a terminal as it is.
-func plain(s string) bool {
-	return len(s) <= 300 && utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+func plain(s string) bool { return len(s) <= 300 && printable(s) }
+
+func printable(s string) bool {
+	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }

@@ -152,7 +152,7 @@ func TestLoadRefuses(t *testing.T) {
 		"null":           {"null", "not a record of unthunk: it has no schema"},
 		"foreign":        {`{"version":3,"mappings":""}`, "not a record of unthunk: it has no schema"},
 		"schema":         {edit("unthunk/1", "unthunk/2"), `schema "unthunk/2": this unthunk reads "unthunk/1"`},
-		"kind":           {edit(`"kind":"bench"`, `"kind":"check"`), `kind "check": only a record of bench`},
+		"kind":           {edit(`"kind":"bench"`, `"kind":"check"`), `kind "check": only a record of bench, run or tax`},
 		"trailing":       {good + "{}", "more follows"},
 		"garbage":        {good + "x", "more follows"},
 		"run":            {edit(`"run":"run"`, `"run":""`), "no run identity"},
@@ -171,6 +171,7 @@ func TestLoadRefuses(t *testing.T) {
 		"outside":        {edit(`"ns":{"median":100`, `"ns":{"median":500`), "ns lies outside its interval"},
 		"number and not": {edit(`"samples"`, `"refused":"no","samples"`), "a number and a reason"},
 		"type":           {edit(`"samples":[100,`, `"samples":["a",`), "not a record of bench"},
+		"prices":         {edit(`"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`), "not a record of bench: it has prices beside its rows"},
 	} {
 		path := filepath.Join(t.TempDir(), "x.json")
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
@@ -197,26 +198,32 @@ func FuzzLoad(f *testing.F) {
 	good := valid(f)
 	f.Add([]byte(good))
 	f.Add([]byte(good[:len(good)/2]))
+	f.Add([]byte(validTax(f)))
+	f.Add([]byte(validRun(f)))
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"bench","run":"x","rows":null}`))
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"bench","run":"x","rows":[{"name":"a","refused":"b"}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		doc, err := parse(b)
+		r, err := parse(b)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("error of several lines: %q", err)
 			}
 			return
 		}
-		again, err := json.Marshal(doc)
+		again, err := json.Marshal(documentOf(r))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if _, err := parse(again); err != nil {
 			t.Fatalf("what was written is not read: %v\n%s", err, again)
 		}
-		other := *doc
+		other := *r
 		other.Run += "2"
-		for _, c := range []*Comparison{Compare(doc, doc, CompareOptions{}), Compare(doc, &other, CompareOptions{})} {
+		for _, new := range []*Record{r, &other} {
+			c, err := Compare(r, new, CompareOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
 			if c.Regressed() {
 				t.Error("a record is slower than itself")
 			}
@@ -225,6 +232,20 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 	})
+}
+
+// documentOf is the document a record was read from.
+func documentOf(r *Record) any {
+	if r.Kind == "tax" {
+		return &Document[TaxRow]{
+			Schema: Schema, Kind: r.Kind, Time: r.Time, Run: r.Run, Host: r.Host, Settings: r.Settings,
+			Incomplete: r.Incomplete, Rows: r.Prices, Warnings: r.Warnings,
+		}
+	}
+	return &Document[BenchRow]{
+		Schema: Schema, Kind: r.Kind, Time: r.Time, Run: r.Run, Host: r.Host, Settings: r.Settings,
+		Incomplete: r.Incomplete, Rows: r.Rows, Prices: r.Prices, Warnings: r.Warnings,
+	}
 }
 
 func TestSaveThroughLink(t *testing.T) {

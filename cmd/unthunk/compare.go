@@ -1,7 +1,7 @@
 package main
 
 import (
-	"errors"
+	"fmt"
 	"math"
 
 	"github.com/spf13/cobra"
@@ -24,17 +24,18 @@ func newCompare(s std) *cobra.Command {
 		Long: `Say whether two saved runs differ, and what may be why.
 
 Rows of the same name are compared. A change is in percent of the old ns per
-packet, + is slower, with an interval; intervals and verdicts hold at 95 % for
-all rows together. A verdict is one of
+packet, or of the old price of a call in records of tax, + is slower, with an
+interval; intervals and verdicts hold at 95 % for all rows together. A verdict
+is one of
 
   faster, slower        no difference is ruled out
   no difference seen    one of --threshold would have been found, and was not
   cannot tell           one of --threshold could have gone unseen
 
-With --by, rows of one file that differ in one label only (operation, scenario,
-mode, …) are compared with the row of the label's first value. They were
-measured in the same rounds, so this sees far smaller differences than two
-files do.
+With --by, rows of one file of bench or run that differ in one label only
+(operation, scenario, mode, …) are compared with the row of the label's first
+value. They were measured in the same rounds, so this sees far smaller
+differences than two files do.
 
 The exit code is 3 when a row is slower by more than the threshold, with
 confidence.`,
@@ -89,11 +90,8 @@ func compare(f compareFlags, args []string) (*result.Comparison, error) {
 	}
 	if f.by != "" {
 		c, err := result.CompareBy(old, f.by, opts)
-		if errors.Is(err, result.ErrLabel) {
-			return nil, usageError{err}
-		}
 		if err != nil {
-			return nil, err
+			return nil, usageError{err}
 		}
 		c.Old.File, c.New.File = args[0], args[0]
 		return c, nil
@@ -102,7 +100,10 @@ func compare(f compareFlags, args []string) (*result.Comparison, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := result.Compare(old, new, opts)
+	c, err := result.Compare(old, new, opts)
+	if err != nil {
+		return nil, usageError{fmt.Errorf("compare %s with %s: %w", args[0], args[1], err)}
+	}
 	c.Old.File, c.New.File = args[0], args[1]
 	return c, nil
 }

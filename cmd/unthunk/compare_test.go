@@ -46,12 +46,40 @@ func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) str
 	return path
 }
 
+// savedTax writes a record of tax whose prices are factor times as high.
+func savedTax(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
+	t.Helper()
+	r := rand.New(rand.NewPCG(seed, 2))
+	doc := &result.Document[result.TaxRow]{Schema: result.Schema, Kind: "tax", Run: run, Warnings: []result.Warning{}}
+	for _, call := range []struct {
+		name string
+		ns   float64
+	}{{"control", 0}, {"map-lookup/hash", 2}, {"ndo-xdp-xmit/bulk=16", 10}} {
+		row := result.TaxRow{Name: call.name, Labels: map[string]string{"pair": call.name}}
+		var with, without []float64
+		for i := range 20 {
+			without = append(without, 8+0.02*r.NormFloat64())
+			with = append(with, without[i]+call.ns*factor+0.02*r.NormFloat64())
+			row.Samples, row.Rounds = append(row.Samples, with[i]-without[i]), append(row.Rounds, i)
+		}
+		w, o, p := stat.Summarize(with, "ns"), stat.Summarize(without, "ns"), stat.Shift(with, without, "ns")
+		row.With, row.Without, row.Price = &w, &o, &p
+		doc.Rows = append(doc.Rows, row)
+	}
+	path := filepath.Join(dir, name)
+	if err := result.Save(path, doc); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestCompareVerb(t *testing.T) {
 	dir := t.TempDir()
 	old := saved(t, dir, "old.json", "a", 1, 1)
 	again := saved(t, dir, "again.json", "a", 2, 1)
 	slow := saved(t, dir, "slow.json", "b", 3, 2)
 	fast := saved(t, dir, "fast.json", "c", 4, 0.5)
+	tax, dear := savedTax(t, dir, "tax.json", "d", 5, 1), savedTax(t, dir, "dear.json", "e", 6, 1.5)
 	truncated, foreign := filepath.Join(dir, "truncated.json"), filepath.Join(dir, "foreign.json")
 	b, err := os.ReadFile(old)
 	if err != nil {
@@ -76,6 +104,12 @@ func TestCompareVerb(t *testing.T) {
 		"threshold":  {args: []string{old, slow, "--threshold", "150"}, code: exitDone, stdout: "slower (would"},
 		"by":         {args: []string{old, "--by", "operation"}, code: exitRegression, stdout: "redirect-map/operation=parse against redirect-map"},
 		"by nothing": {args: []string{old, "--by", "place"}, code: exitUsage, stderr: "compare by place: no two rows differ in it alone"},
+		"prices":     {args: []string{tax, dear}, code: exitRegression, stdout: "in % of the old price", stdoutToo: "2 of 2 prices higher by more than 2 %"},
+		"lower":      {args: []string{dear, tax}, code: exitDone, stdout: "faster (would have seen", stdoutToo: "No price of 2 is proven higher"},
+		"tax itself": {args: []string{tax, tax}, code: exitDone, stdout: "no difference seen", stdoutToo: "a control: its price is 0 in both"},
+		"limit":      {args: []string{tax, dear, "--threshold", "80"}, code: exitDone, stdout: "slower (would"},
+		"two kinds":  {args: []string{old, tax}, code: exitUsage, stderr: "compare " + old + " with " + tax + ": records of these kinds are not compared: old is of bench, new of tax"},
+		"by of tax":  {args: []string{tax, "--by", "pair"}, code: exitUsage, stderr: "compare by pair: records of these kinds are not compared: each row of tax is the price of another call"},
 		"no files":   {args: nil, code: exitUsage, stderr: "compare needs two files"},
 		"one file":   {args: []string{old}, code: exitUsage, stderr: "compare needs two files"},
 		"three":      {args: []string{old, old, old}, code: exitUsage, stderr: "compare needs two files"},

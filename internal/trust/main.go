@@ -88,7 +88,7 @@ func trust(ctx context.Context, tries, more int, duration, short time.Duration, 
 		if err != nil {
 			return err
 		}
-		c, err := result.CompareBy(doc, "operation", result.CompareOptions{Threshold: result.DefaultThreshold})
+		c, err := result.CompareBy(result.NewRecord(doc), "operation", result.CompareOptions{Threshold: result.DefaultThreshold})
 		if err != nil {
 			return err
 		}
@@ -106,7 +106,10 @@ func trust(ctx context.Context, tries, more int, duration, short time.Duration, 
 		// Two files of one row each.
 		old, now := *last, *doc
 		old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
-		u := result.Compare(&old, &now, result.CompareOptions{Threshold: result.DefaultThreshold})
+		u, err := result.Compare(result.NewRecord(&old), result.NewRecord(&now), result.CompareOptions{Threshold: result.DefaultThreshold})
+		if err != nil {
+			return err
+		}
 		if row := u.Rows[0]; row.Difference != nil && !math.IsNaN(row.Difference.Median) {
 			fmt.Fprintf(os.Stderr, "%d two files: %+.2f %% [%.2f, %.2f] %s\n", n+1, row.Difference.Median, row.Difference.Low, row.Difference.High, row.Verdict)
 			apart.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
