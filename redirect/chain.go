@@ -31,10 +31,11 @@ type rig struct {
 	counted bool
 	// lossy is set once frames have been waited for in vain.
 	lossy bool
-	// tested is the device whose NAPI runs the program under test.
-	tested      int
-	xsk         *xskSink // of XSK only
-	stackBefore uint64   // of Pass only: StackDrops at the last reset
+	// tested is the device whose NAPI runs the program under test, out the
+	// one it redirects to, and sink the one that receives there.
+	tested, out, sink int
+	xsk               *xskSink // of XSK only
+	stackBefore       uint64   // of Pass only: StackDrops at the last reset
 }
 
 // build makes the i-th chain of a namespace:
@@ -65,7 +66,7 @@ func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, uncounted b
 	if err != nil {
 		return r, err
 	}
-	r.tested = gb
+	r.tested, r.out, r.sink = gb, ta, tb
 
 	cfg := chain.Config{
 		Program:    spec.Scenario.program(),
@@ -106,7 +107,7 @@ func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, uncounted b
 	}
 	switch spec.Scenario {
 	case Map, MapHash, Multi:
-		if err := lab.Do(func() error { return r.progs.AddPort(0, ta) }); err != nil {
+		if err := lab.Do(func() error { return r.progs.AddPort(0, ta, nil) }); err != nil {
 			return r, err
 		}
 	case CPU:
@@ -133,7 +134,7 @@ func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, uncounted b
 		if err := lab.Attach(r.progs.Sink, ub, link.XDPDriverMode); err != nil {
 			return r, err
 		}
-		if err := lab.Do(func() error { return r.progs.AddPort(1, ua) }); err != nil {
+		if err := lab.Do(func() error { return r.progs.AddPort(1, ua, nil) }); err != nil {
 			return r, err
 		}
 	}

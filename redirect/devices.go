@@ -73,7 +73,7 @@ func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row re
 		return row, nil, false, err
 	}
 	defer func() { err = errors.Join(err, progs.Close()) }()
-	if err := progs.AddPort(0, out); err != nil {
+	if err := progs.AddPort(0, out, nil); err != nil {
 		return row, nil, false, err
 	}
 	var ns unix.Stat_t
@@ -201,7 +201,7 @@ func (m *deviceRun) round(ctx context.Context, n int, half time.Duration) error 
 	if err != nil {
 		return err
 	}
-	o, err := observe.New(m.netns, m.in)
+	o, err := observe.New(observe.Config{Netns: m.netns, From: m.in})
 	if err != nil {
 		return err
 	}

@@ -426,7 +426,7 @@ func (a *arm) slot(ctx context.Context) error {
 
 // watch runs one slot of a row under the tracepoints.
 func watch(ctx context.Context, lab *netlab.Namespace, a *arm) (err error) {
-	o, err := observe.New(lab.Inode, a.rig.tested)
+	o, err := observe.New(observe.Config{Netns: lab.Inode, From: a.rig.tested})
 	if err != nil {
 		return err
 	}

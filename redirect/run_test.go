@@ -116,7 +116,7 @@ func TestRedirectIntoDeafDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.Do(func() error { return r.progs.AddPort(0, deaf) }); err != nil {
+	if err := lab.Do(func() error { return r.progs.AddPort(0, deaf, nil) }); err != nil {
 		t.Fatal(err)
 	}
 	a, err := newArm(r, 16, &RawRow{Row: Row{r.spec, 16}})

@@ -70,18 +70,23 @@ struct {
 	__type(value, __u32);
 } wire SEC(".maps");
 
+struct devmap_value {
+	__u32 ifindex;
+	__s32 prog; /* file descriptor when written, id when read; 0 = none */
+};
+
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
 	__uint(max_entries, 4);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct devmap_value);
 } ports SEC(".maps");
 
 struct {
 	__uint(type, BPF_MAP_TYPE_DEVMAP_HASH);
 	__uint(max_entries, 4);
 	__type(key, __u32);
-	__type(value, __u32);
+	__type(value, struct devmap_value);
 } ports_hash SEC(".maps");
 
 struct cpumap_value {

@@ -156,8 +156,24 @@ func (p *Programs) SendTo(ifindex int) error {
 }
 
 // AddPort makes the i-th port of the program under test the device ifindex.
-func (p *Programs) AddPort(i, ifindex int) error {
-	return put(p.Ports, uint32(i), uint32(ifindex))
+// A program that is not nil is run for each frame on its way there. Requires
+// at least Linux 5.8.
+func (p *Programs) AddPort(i, ifindex int, program *ebpf.Program) error {
+	value := chainDevmapValue{Ifindex: uint32(ifindex)}
+	if program != nil {
+		value.Prog = int32(program.FD())
+	}
+	return put(p.Ports, uint32(i), value)
+}
+
+// PortProgram is the id of the program that runs for frames to the i-th port,
+// 0 when none does.
+func (p *Programs) PortProgram(i int) (ebpf.ProgramID, error) {
+	var value chainDevmapValue
+	if err := p.Ports.Lookup(uint32(i), &value); err != nil {
+		return 0, fmt.Errorf("read %s: %w", p.Ports, err)
+	}
+	return ebpf.ProgramID(value.Prog), nil
 }
 
 // AddCPU lets the program under test send frames to a CPU's kernel thread,

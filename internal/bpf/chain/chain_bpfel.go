@@ -27,6 +27,12 @@ type chainCpumapValue struct {
 	Prog  uint32
 }
 
+type chainDevmapValue struct {
+	_       structs.HostLayout
+	Ifindex uint32
+	Prog    int32
+}
+
 type chainOperation uint32
 
 const (

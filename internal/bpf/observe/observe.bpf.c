@@ -1,8 +1,8 @@
 //go:build ignore
 
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Counts ndo_xdp_xmit calls of one network namespace, and why redirects
- * fail in it. It is attached in rounds of its own, never while time is
+/* Counts ndo_xdp_xmit calls of one network namespace, why redirects fail in
+ * it and, on request, redirects and NAPI polls. It is attached in rounds of its own, never while time is
  * taken. The tracepoints are global: the namespace is checked first. */
 #include "bpf.h"
 
@@ -27,9 +27,14 @@ struct net_device {
 	int ifindex;
 } CORE;
 
+struct napi_struct {
+	struct net_device *dev;
+} CORE;
+
 const volatile __u32 netns = 0;
 /* 0 = every device of the namespace. */
 const volatile __u32 from_ifindex = 0;
+const volatile __u32 polled_ifindex = 0;
 
 struct seen {
 	__u64 calls;
@@ -38,6 +43,8 @@ struct seen {
 	__s64 xmit_error;
 	__u64 errors; /* xdp_do_redirect failed */
 	__s64 error;
+	__u64 redirects; /* xdp_do_redirect succeeded */
+	__u64 polls;	 /* NAPI polls of polled_ifindex */
 };
 
 struct seen total SEC(".data.seen");
@@ -74,5 +81,25 @@ int xdp_redirect_err(__u64 *ctx)
 		return 0;
 	__sync_fetch_and_add(&total.errors, 1);
 	total.error = (int)ctx[3];
+	return 0;
+}
+
+SEC("tp_btf/xdp_redirect")
+int xdp_redirect(__u64 *ctx)
+{
+	const struct net_device *dev = (void *)ctx[0];
+
+	if (ours(dev) && (!from_ifindex || dev->ifindex == from_ifindex))
+		__sync_fetch_and_add(&total.redirects, 1);
+	return 0;
+}
+
+SEC("tp_btf/napi_poll")
+int napi_poll(__u64 *ctx)
+{
+	const struct napi_struct *napi = (void *)ctx[0];
+
+	if (napi->dev && ours(napi->dev) && (!polled_ifindex || napi->dev->ifindex == polled_ifindex))
+		__sync_fetch_and_add(&total.polls, 1);
 	return 0;
 }

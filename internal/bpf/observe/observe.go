@@ -1,4 +1,4 @@
-// Package observe counts ndo_xdp_xmit calls and failed redirects of one
+// Package observe counts ndo_xdp_xmit calls, redirects and NAPI polls of one
 // network namespace, by tracepoint programs that check the namespace first.
 package observe
 
@@ -22,28 +22,51 @@ type Seen struct {
 	// Errors is how often xdp_do_redirect failed, Error the last reason.
 	Errors uint64
 	Error  syscall.Errno
+	// Redirects is how often xdp_do_redirect succeeded, Polls how often
+	// the polled device's NAPI poll ran. Both are 0 unless asked for.
+	Redirects, Polls uint64
+}
+
+// Config says what an Observer looks at.
+type Config struct {
+	// Netns is the inode number of the network namespace.
+	Netns uint32
+	// From restricts counts, other than polls, to frames received by the
+	// device with this index; 0 = all.
+	From int
+	// Polled is the index of the device whose NAPI polls are counted. With
+	// it, redirects are counted too.
+	Polled int
 }
 
 // Observer is attached to the xdp_devmap_xmit and xdp_redirect_err
-// tracepoints until closed.
+// tracepoints, and on request to xdp_redirect and napi_poll, until closed.
 type Observer struct {
 	coll  *ebpf.Collection
 	links []link.Link
 }
 
-// New attaches an observer to the network namespace with inode number netns.
-// A fromIfindex other than 0 restricts it to frames received by that device.
-// It needs BTF. Requires at least Linux 5.6.
-func New(netns uint32, fromIfindex int) (o *Observer, err error) {
+// New attaches an observer. It needs BTF. Requires at least Linux 5.6.
+func New(cfg Config) (o *Observer, err error) {
 	spec, err := loadObserve()
 	if err != nil {
 		return nil, err
 	}
-	if err := spec.Variables[observeVarNetns].Set(netns); err != nil {
-		return nil, fmt.Errorf("set netns: %w", err)
+	for _, v := range []struct {
+		name  string
+		value uint32
+	}{
+		{observeVarNetns, cfg.Netns},
+		{observeVarFromIfindex, uint32(cfg.From)},
+		{observeVarPolledIfindex, uint32(cfg.Polled)},
+	} {
+		if err := spec.Variables[v.name].Set(v.value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", v.name, err)
+		}
 	}
-	if err := spec.Variables[observeVarFromIfindex].Set(uint32(fromIfindex)); err != nil {
-		return nil, fmt.Errorf("set from_ifindex: %w", err)
+	if cfg.Polled == 0 {
+		delete(spec.Programs, observeProgXdpRedirect)
+		delete(spec.Programs, observeProgNapiPoll)
 	}
 	o = &Observer{}
 	defer func() {
@@ -73,6 +96,7 @@ func (o *Observer) Seen() (Seen, error) {
 	return Seen{
 		Calls: raw.Calls, Frames: raw.Frames, Drops: raw.Drops, XmitError: syscall.Errno(-raw.XmitError),
 		Errors: raw.Errors, Error: syscall.Errno(-raw.Error),
+		Redirects: raw.Redirects, Polls: raw.Polls,
 	}, nil
 }
 

@@ -21,16 +21,21 @@ type observeSeen struct {
 	XmitError int64
 	Errors    uint64
 	Error     int64
+	Redirects uint64
+	Polls     uint64
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	observeProgNapiPoll       = "napi_poll"
 	observeProgXdpDevmapXmit  = "xdp_devmap_xmit"
+	observeProgXdpRedirect    = "xdp_redirect"
 	observeProgXdpRedirectErr = "xdp_redirect_err"
 	observeVarFromIfindex     = "from_ifindex"
 	observeVarNetns           = "netns"
+	observeVarPolledIfindex   = "polled_ifindex"
 	observeVarTotal           = "total"
 )
 
@@ -76,7 +81,9 @@ type observeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type observeProgramSpecs struct {
+	NapiPoll       *ebpf.ProgramSpec `ebpf:"napi_poll"`
 	XdpDevmapXmit  *ebpf.ProgramSpec `ebpf:"xdp_devmap_xmit"`
+	XdpRedirect    *ebpf.ProgramSpec `ebpf:"xdp_redirect"`
 	XdpRedirectErr *ebpf.ProgramSpec `ebpf:"xdp_redirect_err"`
 }
 
@@ -90,9 +97,10 @@ type observeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type observeVariableSpecs struct {
-	FromIfindex *ebpf.VariableSpec `ebpf:"from_ifindex"`
-	Netns       *ebpf.VariableSpec `ebpf:"netns"`
-	Total       *ebpf.VariableSpec `ebpf:"total"`
+	FromIfindex   *ebpf.VariableSpec `ebpf:"from_ifindex"`
+	Netns         *ebpf.VariableSpec `ebpf:"netns"`
+	PolledIfindex *ebpf.VariableSpec `ebpf:"polled_ifindex"`
+	Total         *ebpf.VariableSpec `ebpf:"total"`
 }
 
 // observeObjects contains all objects after they have been loaded into the kernel.
@@ -125,22 +133,27 @@ func (m *observeMaps) Close() error {
 //
 // It can be passed to loadObserveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type observeVariables struct {
-	FromIfindex *ebpf.Variable `ebpf:"from_ifindex"`
-	Netns       *ebpf.Variable `ebpf:"netns"`
-	Total       *ebpf.Variable `ebpf:"total"`
+	FromIfindex   *ebpf.Variable `ebpf:"from_ifindex"`
+	Netns         *ebpf.Variable `ebpf:"netns"`
+	PolledIfindex *ebpf.Variable `ebpf:"polled_ifindex"`
+	Total         *ebpf.Variable `ebpf:"total"`
 }
 
 // observePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to loadObserveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type observePrograms struct {
+	NapiPoll       *ebpf.Program `ebpf:"napi_poll"`
 	XdpDevmapXmit  *ebpf.Program `ebpf:"xdp_devmap_xmit"`
+	XdpRedirect    *ebpf.Program `ebpf:"xdp_redirect"`
 	XdpRedirectErr *ebpf.Program `ebpf:"xdp_redirect_err"`
 }
 
 func (p *observePrograms) Close() error {
 	return _ObserveClose(
+		p.NapiPoll,
 		p.XdpDevmapXmit,
+		p.XdpRedirect,
 		p.XdpRedirectErr,
 	)
 }
