@@ -1,0 +1,7 @@
+package tsc
+
+// X86 tells whether there is such a counter.
+const X86 = true
+
+// read is the counter. It is not ordered with the instructions around it.
+func read() uint64

@@ -1,0 +1,44 @@
+package tsc
+
+import (
+	"math"
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// Two stretches of time give one rate, and one that a CPU of the name in
+// /proc/cpuinfo can have.
+func TestRate(t *testing.T) {
+	if !X86 {
+		t.Skip("needs x86")
+	}
+	var rates [2]float64
+	for i := range rates {
+		c := Start()
+		time.Sleep(100 * time.Millisecond)
+		rates[i] = c.Rate()
+	}
+	if rates[0] == 0 {
+		t.Skip("missing: constant_tsc")
+	}
+	if math.Abs(rates[0]/rates[1]-1) > 1e-3 {
+		t.Errorf("%.0f Hz, then %.0f", rates[0], rates[1])
+	}
+	if rates[0] < 5e8 || rates[0] > 1e10 {
+		t.Errorf("%.0f Hz", rates[0])
+	}
+	if c := Start(); c.Rate() != 0 {
+		t.Error("a rate after no time")
+	}
+	b, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := regexp.MustCompile(`cpu MHz\s*: ([0-9.]+)`).FindSubmatch(b); m != nil {
+		mhz, _ := strconv.ParseFloat(string(m[1]), 64)
+		t.Logf("%.1f MHz; the kernel says %.1f", rates[0]/1e6, mhz)
+	}
+}
