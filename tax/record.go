@@ -1,0 +1,226 @@
+package tax
+
+import (
+	"fmt"
+	"math"
+	"strings"
+
+	"unthunk/result"
+	"unthunk/stat"
+)
+
+// Record turns what was measured into rows, the estimates for a whole packet
+// last, and warnings.
+func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
+	var warns []result.Warning
+	if !raw.Incomplete && raw.Rounds < raw.Planned {
+		warns = append(warns, result.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
+	}
+	rows := []result.TaxRow{}
+	for i := range raw.Pairs {
+		row := raw.row(&raw.Pairs[i])
+		rows = append(rows, row)
+		if row.Refused != "" {
+			continue
+		}
+		warn := func(format string, args ...any) {
+			warns = append(warns, result.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
+		}
+		if n := len(row.Samples); n < stat.MinRounds {
+			warn("%d rounds: a 95 %% interval needs %d", n, stat.MinRounds)
+		}
+		if row.Name == "control" && (row.Price.Low > 0 || row.Price.High < 0) {
+			warn("the control is not 0: prices of programs may be off by as much; one run in 20 shows this by chance")
+		}
+	}
+	return append(rows, raw.packets()...), warns
+}
+
+func (raw *Raw) row(p *RawPair) result.TaxRow {
+	family, variant, _ := strings.Cut(p.Name, "/")
+	row := result.TaxRow{
+		Name:    p.Name,
+		Labels:  map[string]string{"pair": family, "variant": variant},
+		Calls:   p.Calls,
+		Premise: p.Premise,
+		Note:    p.Note,
+		Refused: p.Refused,
+		Samples: []float64{},
+		Rounds:  []int{},
+	}
+	if row.Refused == "" && len(p.Rounds) == 0 {
+		row.Refused = "not measured: the run ended before it"
+	}
+	if row.Refused != "" {
+		return row
+	}
+	for i, with := range p.WithNs {
+		row.Samples = append(row.Samples, with-p.WithoutNs[i])
+	}
+	row.Rounds = p.Rounds
+	row.With, row.Without = summary(p.WithNs, "ns"), summary(p.WithoutNs, "ns")
+	price := stat.Shift(p.WithNs, p.WithoutNs, "ns")
+	row.Price = &price
+	if raw.TSCRate > 0 {
+		row.Cycles = scaled(price, raw.TSCRate/1e9, "cycles")
+	}
+	if n, ok := raw.perPacket(p.Pair); ok {
+		row.PerPacket = exactly(n, "calls")
+		row.NsPerPacket = scaled(price, n, "ns")
+		if p.PerPacket == xmitsSaved {
+			row.NsPerPacket, row.Note = raw.split(p, n, price)
+		}
+	}
+	return row
+}
+
+// perPacket is how often a pair's call runs for a packet on the measured path.
+func (raw *Raw) perPacket(p Pair) (float64, bool) {
+	switch p.PerPacket {
+	case onceEach:
+		return 1, true
+	case notOnPath:
+		return 0, true
+	case programCalls:
+		return raw.Outside, len(raw.Calls) > 0
+	case xmitsSaved:
+		one, ok := raw.Calls[p.With.(onChain).bulk]
+		bulk, ok2 := raw.Calls[p.Without.(onChain).bulk]
+		return one.Xmits - bulk.Xmits, ok && ok2
+	}
+	return 0, false
+}
+
+// split is what of the price of not bulking the indirect calls saved account for,
+// in ns per packet, and that in words.
+func (raw *Raw) split(p *RawPair, saved float64, price stat.Quantity) (calls *stat.Quantity, note string) {
+	thunk := raw.thunk()
+	if len(thunk) == 0 {
+		return nil, fmt.Sprintf("%.2f ndo_xdp_xmit calls a packet fewer; what a call costs was not measured", saved)
+	}
+	calls = scaled(stat.Location(thunk, "ns"), saved, "ns")
+	note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; the rest is locks, doorbell, softirq",
+		saved, calls.Median, 100*calls.Median/price.Median)
+	return calls, note
+}
+
+// thunk is the price of one indirect call, round by round.
+func (raw *Raw) thunk() []float64 {
+	for i := range raw.Pairs {
+		if p := &raw.Pairs[i]; p.Name == Thunk && p.Refused == "" {
+			out := make([]float64, len(p.WithNs))
+			for i := range out {
+				out[i] = p.WithNs[i] - p.WithoutNs[i]
+			}
+			return out
+		}
+	}
+	return nil
+}
+
+// In 2018, before anything of it was bulked or made direct, a redirected packet
+// made these indirect calls, as the mail that began this counts them: of the
+// program, of a map lookup in it, and ndo_xdp_xmit. A NIC's DMA calls come on
+// top; a veth makes none.
+const calls2018 = 3
+
+// packets are the estimates: what a redirected packet pays for indirect calls at
+// each bulk, and what it would pay with those of 2018.
+func (raw *Raw) packets() []result.TaxRow {
+	thunk := raw.thunk()
+	var rows []result.TaxRow
+	if len(thunk) == 0 {
+		return nil
+	}
+	add := func(name string, bulk int, calls2018 float64, of string) {
+		calls, ok := raw.Calls[bulk]
+		if !ok || len(raw.Hop[bulk]) == 0 {
+			return
+		}
+		made := calls.Xmits + calls.Polls + raw.Outside
+		would := made
+		if calls2018 > 0 {
+			would = calls2018 + calls.Polls
+		} else {
+			of = fmt.Sprintf("ndo_xdp_xmit %.2f, NAPI poll %.2f, programs outside the dispatcher %.0f", calls.Xmits, calls.Polls, raw.Outside)
+		}
+		rows = append(rows, packet(name, of, raw.Hop[bulk], thunk, made, would))
+	}
+	add("packet/bulk=1", 1, 0, "")
+	add("packet/bulk=16", 16, 0, "")
+	add("packet/bulk=64", 64, 0, "")
+	add("packet/2018", 64, calls2018, "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: this machine's hop at bulk 64 with those calls")
+	return rows
+}
+
+// packet estimates a packet that makes calls indirect calls, by a hop that was
+// measured with made of them. Hops and prices are of different rounds and do not
+// depend on each other, so any pairing of them is a sample of the estimate.
+func packet(name, what string, hop, thunk []float64, made, calls float64) result.TaxRow {
+	var with, without, price []float64
+	var rounds []int
+	for i := range max(len(hop), len(thunk)) {
+		h, t := hop[i%len(hop)], thunk[i%len(thunk)]
+		if i >= min(len(hop), len(thunk)) {
+			break
+		}
+		with = append(with, h+(calls-made)*t)
+		without = append(without, h-made*t)
+		price = append(price, calls*t)
+		rounds = append(rounds, i)
+	}
+	q := stat.Location(price, "ns")
+	return result.TaxRow{
+		Name:    name,
+		Labels:  map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
+		Calls:   "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
+		With:    summary(with, "ns"),
+		Without: summary(without, "ns"),
+		Price:   &q, PerPacket: exactly(calls, "calls"), NsPerPacket: &q,
+		Note:    what,
+		Samples: price, Rounds: rounds,
+	}
+}
+
+func summary(xs []float64, unit string) *stat.Quantity {
+	q := stat.Summarize(xs, unit)
+	return &q
+}
+
+// exactly is a count without scatter.
+func exactly(x float64, unit string) *stat.Quantity {
+	return &stat.Quantity{Median: x, Low: x, High: x, N: 1, Unit: unit}
+}
+
+func scaled(q stat.Quantity, by float64, unit string) *stat.Quantity {
+	q.Median, q.Low, q.High, q.Unit = q.Median*by, q.Low*by, q.High*by, unit
+	return &q
+}
+
+// Sum is the closing line: what the estimates for a packet at bulk 16, and with
+// the calls of 2018, add up to. It is empty when there are none.
+func Sum(rows []result.TaxRow) string {
+	var parts []string
+	for _, row := range rows {
+		if row.Price == nil {
+			continue
+		}
+		switch row.Name {
+		case "packet/bulk=16":
+			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
+		case "packet/2018":
+			parts = append(parts, "With the calls of 2018, nothing bulked, it would make "+adds(row))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func adds(row result.TaxRow) string {
+	around := ""
+	if !math.IsNaN(row.Price.Low) {
+		around = fmt.Sprintf(" [%.1f, %.1f]", row.Price.Low, row.Price.High)
+	}
+	calls := row.PerPacket.Median
+	return fmt.Sprintf("%.2f indirect calls at %.1f ns each: %.1f ns%s of its %.0f ns, %.1f %%; with none it would take %.0f ns.",
+		calls, row.Price.Median/calls, row.Price.Median, around, row.With.Median, 100*row.Price.Median/row.With.Median, row.Without.Median)
+}
