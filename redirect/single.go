@@ -95,9 +95,10 @@ func (a *Arm) Ns() (float64, error) {
 // Calls are how often something happens for one redirected packet, between the
 // receiving poll that redirects it and the program that ends the chain.
 type Calls struct {
-	// Xmits are calls of ndo_xdp_xmit, Polls NAPI polls of the device
-	// redirected to, Redirects hits of the tracepoint xdp_redirect.
-	Xmits, Polls, Redirects float64
+	// Xmits are calls of ndo_xdp_xmit, Softirqs of the NET_RX softirq's
+	// action, Polls NAPI polls of the device redirected to, Redirects hits
+	// of the tracepoint xdp_redirect.
+	Xmits, Softirqs, Polls, Redirects float64
 }
 
 // Count counts calls in one slot, by tracepoint programs.
@@ -119,6 +120,6 @@ func (a *Arm) Count(ctx context.Context) (calls Calls, err error) {
 	if s.Received == 0 {
 		return calls, errors.New("count calls: no frame arrived")
 	}
-	frames := float64(s.Received)
-	return Calls{float64(seen.Calls) / frames, float64(seen.Polls) / frames, float64(seen.Redirects) / frames}, nil
+	each := func(n uint64) float64 { return float64(n) / float64(s.Received) }
+	return Calls{each(seen.Calls), each(seen.Softirqs), each(seen.Polls), each(seen.Redirects)}, nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"unthunk/branch"
 	"unthunk/internal/bpf/price"
+	"unthunk/internal/clock"
 	"unthunk/netlab"
 	"unthunk/stat"
 )
@@ -140,10 +141,12 @@ type climb struct {
 	// fillers are attached, and take room in the dispatcher.
 	fillers []*ebpf.Program
 	// inside has the times of programs in the dispatcher, by its size;
-	// outside those of programs beside a full one. Both in ns for each run
-	// of the kernel's test loop, which is the same for all.
+	// outside those of programs beside a full one. Both in cycles of the
+	// core for each run of the kernel's test loop, which is the same for
+	// all: sizes are not timed at one moment, and the core's clock moves.
 	inside  map[int][]float64
 	outside []float64
+	clocks  []float64 // Hz
 	premise string
 }
 
@@ -238,8 +241,8 @@ func (c *climb) measure(ctx context.Context, size int) error {
 			if in, _, _, err := c.code.dispatched(p); err != nil || !in {
 				return cmp.Or(err, error(errNotDispatched))
 			}
-			ns, err := c.time(ctx, p)
-			c.inside[size] = append(c.inside[size], ns[0])
+			cycles, err := c.time(ctx, p)
+			c.inside[size] = append(c.inside[size], cycles[0])
 			return err
 		})
 		if err != nil {
@@ -269,12 +272,12 @@ func (c *climb) measureFull(ctx context.Context) error {
 				return errDisturbed
 			}
 			c.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s", size, fallback)
-			ns, err := c.time(ctx, in, out)
+			cycles, err := c.time(ctx, in, out)
 			if err != nil {
 				return err
 			}
-			c.inside[full] = append(c.inside[full], ns[0])
-			c.outside = append(c.outside, ns[1])
+			c.inside[full] = append(c.inside[full], cycles[0])
+			c.outside = append(c.outside, cycles[1])
 			return nil
 		})
 		if err != nil {
@@ -285,32 +288,39 @@ func (c *climb) measureFull(ctx context.Context) error {
 }
 
 // time runs programs in turn and returns the low quantile of each one's slots
-// in ns per run. The call that runs them takes some 5 µs by itself, the same for
-// all: 0.5 ns a run.
+// in cycles per run. The call that runs them takes some 5 µs by itself, the same
+// for all: 0.5 ns a run.
 func (c *climb) time(ctx context.Context, programs ...*ebpf.Program) ([]float64, error) {
-	slots := make([][]float64, len(programs))
+	slots := make([][]float64, len(programs)) // seconds
+	var clocks []float64
 	opts := ebpf.RunOptions{Data: make([]byte, 64), Repeat: climbRuns}
 	err := c.lab.Do(func() error {
 		for range climbSlots {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			clocks = append(clocks, clock.Core())
 			for _, i := range rand.Perm(len(programs)) {
 				begin := time.Now()
 				if _, err := programs[i].Run(&opts); err != nil {
 					return fmt.Errorf("run program: %w", err)
 				}
-				slots[i] = append(slots[i], float64(time.Since(begin))/climbRuns)
+				slots[i] = append(slots[i], time.Since(begin).Seconds()/climbRuns)
 			}
 		}
 		return nil
 	})
-	ns := make([]float64, len(programs))
+	now := stat.Quantile(clocks, 1-quiet)
+	c.clocks = append(c.clocks, now)
+	cycles := make([]float64, len(programs))
 	for i := range slots {
-		ns[i] = stat.Quantile(slots[i], quiet)
+		cycles[i] = stat.Quantile(slots[i], quiet) * now
 	}
-	return ns, err
+	return cycles, err
 }
+
+// ns turns cycles into ns at the clock of this climb.
+func (c *climb) ns(cycles float64) float64 { return cycles / stat.Median(c.clocks) * 1e9 }
 
 // Close unloads the programs. They are detached with the namespace.
 func (c *climb) Close() {

@@ -1,6 +1,10 @@
 package tax
 
-import "strings"
+import (
+	"strings"
+
+	"unthunk/redirect"
+)
 
 // Pair is two experiments that differ in one indirect branch, or a reference
 // that prices are read against.
@@ -38,6 +42,8 @@ const (
 	notOnPath perPacket = iota
 	// onceEach: once for each packet, where it is in use.
 	onceEach
+	// tracepointHits: as often as the hop hits the tracepoint.
+	tracepointHits
 	// programCalls: as many as the path calls programs that do not stand in
 	// the dispatcher.
 	programCalls
@@ -105,6 +111,26 @@ func (onChain) kind() kind    { return chainKind }
 func (user) kind() kind       { return userKind }
 func (impossible) kind() kind { return impossibleKind }
 
+// callsXmit is where a redirect calls ndo_xdp_xmit: the second where the compiler
+// has put the first into it.
+var callsXmit = []string{"bq_xmit_all", "__dev_flush"}
+
+// pathCall is an indirect call that the kernel makes on the way of a redirected
+// packet, whatever its programs do.
+type pathCall struct {
+	name string
+	in   []string // kernel functions, the first of which that exists makes it
+	of   func(redirect.Calls) float64
+}
+
+// pathCalls are those between the program that redirects a packet and the one
+// that ends it: what the estimates for a whole packet add up.
+var pathCalls = []pathCall{
+	{"ndo_xdp_xmit", callsXmit, func(c redirect.Calls) float64 { return c.Xmits }},
+	{"softirq action", []string{"handle_softirqs", "__do_softirq"}, func(c redirect.Calls) float64 { return c.Softirqs }},
+	{"NAPI poll", []string{"__napi_poll", "napi_poll", "net_rx_action"}, func(c redirect.Calls) float64 { return c.Polls }},
+}
+
 // Thunk is the pair that gives the price of one indirect call of the kernel, with
 // nothing else in it.
 const Thunk = "bpf-prog"
@@ -147,9 +173,9 @@ func Pairs() []Pair {
 		{Name: "callback/loop", Calls: loopCalls, With: program{"loop_called", 0}, Without: program{"loop_inlined", 2}},
 
 		{Name: "ndo-xdp-xmit/bulk=16", Calls: xmitCalls,
-			With: onChain{bulk: 1, hop: true}, Without: onChain{bulk: 16, hop: true}, In: []string{"bq_xmit_all"}, PerPacket: xmitsSaved},
+			With: onChain{bulk: 1, hop: true}, Without: onChain{bulk: 16, hop: true}, In: callsXmit, PerPacket: xmitsSaved},
 		{Name: "ndo-xdp-xmit/bulk=64", Calls: xmitCalls,
-			With: onChain{bulk: 1, hop: true}, Without: onChain{bulk: 64, hop: true}, In: []string{"bq_xmit_all"}, PerPacket: xmitsSaved},
+			With: onChain{bulk: 1, hop: true}, Without: onChain{bulk: 64, hop: true}, In: callsXmit, PerPacket: xmitsSaved},
 
 		{Name: "return-frame", Calls: "giving frames back: one by one against in bulk", With: impossible{}, Without: impossible{}, PerPacket: notCounted},
 
@@ -158,10 +184,10 @@ func Pairs() []Pair {
 			Note: "one indirect branch, the program, and an xdp_buff made anew around it"},
 
 		{Name: "tracepoint/1", Calls: tracepoints,
-			With: onChain{bulk: 64, observers: 2}, Without: onChain{bulk: 64, observers: 1}, In: []string{"bpf_trace_run7", "bpf_trace_run6"}, PerPacket: onceEach,
+			With: onChain{bulk: 64, observers: 2}, Without: onChain{bulk: 64, observers: 1}, In: []string{"bpf_trace_run7", "bpf_trace_run6"}, PerPacket: tracepointHits,
 			Note: "all of an empty observer: one indirect call and the direct ones around it"},
 		{Name: "tracepoint/2", Calls: tracepoints,
-			With: onChain{bulk: 64, observers: 3}, Without: onChain{bulk: 64, observers: 1}, In: []string{"__traceiter_xdp_redirect"}, PerPacket: onceEach,
+			With: onChain{bulk: 64, observers: 3}, Without: onChain{bulk: 64, observers: 1}, In: []string{"__traceiter_xdp_redirect"}, PerPacket: tracepointHits,
 			Note: "two empty observers: four indirect calls, as the first is no longer called directly"},
 
 		{Name: "direct-call", Calls: "a helper that does nothing: against none, a direct call and its return",

@@ -106,25 +106,31 @@ func (c *code) functions(p *ebpf.Program) ([]function, error) {
 		return nil, fmt.Errorf("read program: %w", err)
 	}
 	addrs, _ := info.JitedKsymAddrs()
-	lens, ok := info.JitedFuncLens()
-	if !ok || len(addrs) != len(lens) || len(addrs) == 0 || addrs[0] == 0 {
-		return nil, nil
+	lens, _ := info.JitedFuncLens()
+	return jited(addrs, lens), nil
+}
+
+// jited are the functions of a program whose JITed code begins at addrs. The
+// kernel gives no address of an interpreted program, and 0 to those who may not
+// see it.
+func jited(addrs []uintptr, lens []uint32) (out []function) {
+	if len(addrs) != len(lens) || slices.Contains(addrs, 0) {
+		return nil
 	}
-	var out []function
 	for i := range addrs {
 		out = append(out, function{"program", uint64(addrs[i]), uint64(lens[i])})
 		if i > 0 {
 			out[i].name = fmt.Sprintf("program's function %d", i)
 		}
 	}
-	return out, nil
+	return out
 }
 
-// clock is called before and after the timed work, not in it.
-const clock = "bpf_ktime_get_ns"
+// timer is called before and after the timed work, not in it.
+const timer = "bpf_ktime_get_ns"
 
 // reached are the indirect branches of a program and of the functions that it
-// calls directly, but for the clock. What those call in turn is left out: it is
+// calls directly, but for the timer. What those call in turn is left out: it is
 // the slow path of a helper, or the same on both sides.
 func (c *code) reached(p *ebpf.Program) (sites map[string]bool, jited bool, err error) {
 	own, err := c.functions(p)
@@ -164,7 +170,7 @@ func (c *code) called(f function) ([]function, error) {
 			continue
 		}
 		s, off, ok := c.table.Find(inst.Target)
-		if !ok || off != 0 || !s.Text() || s.Size == 0 || s.Name == clock ||
+		if !ok || off != 0 || !s.Text() || s.Size == 0 || s.Name == timer ||
 			strings.HasPrefix(s.Name, "__x86_") || branch.ReturnThunk(s.Name) {
 			continue
 		}

@@ -2,7 +2,9 @@ package tax
 
 import (
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"unthunk/result"
@@ -26,14 +28,24 @@ func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
 		warn := func(format string, args ...any) {
 			warns = append(warns, result.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
 		}
-		if n := len(row.Samples); n < stat.MinRounds {
-			warn("%d rounds: a 95 %% interval needs %d", n, stat.MinRounds)
+		for _, text := range stat.Warnings(row.Samples) {
+			warn("%s", text)
+		}
+		if p := &raw.Pairs[i]; p.With.kind() == treeKind && !p.foldable() {
+			warn("the dispatcher was filled %d times: what changes from one time to the next is not in the interval", p.filled())
 		}
 		if row.Name == "control" && (row.Price.Low > 0 || row.Price.High < 0) {
 			warn("the control is not 0: prices of programs may be off by as much; one run in 20 shows this by chance")
 		}
 	}
 	return append(rows, raw.packets()...), warns
+}
+
+// Clock is what the core under test ran at, in words: the median of all rounds, the
+// slowest and the fastest.
+func (raw *Raw) Clock() string {
+	ghz := func(q float64) float64 { return stat.Quantile(raw.CoreClock, q) / 1e9 }
+	return fmt.Sprintf("%.2f GHz (%.2f to %.2f)", ghz(0.5), ghz(0), ghz(1))
 }
 
 func (raw *Raw) row(p *RawPair) result.TaxRow {
@@ -54,12 +66,10 @@ func (raw *Raw) row(p *RawPair) result.TaxRow {
 	if row.Refused != "" {
 		return row
 	}
-	for i, with := range p.WithNs {
-		row.Samples = append(row.Samples, with-p.WithoutNs[i])
-	}
-	row.Rounds = p.Rounds
-	row.With, row.Without = summary(p.WithNs, "ns"), summary(p.WithoutNs, "ns")
-	price := stat.Shift(p.WithNs, p.WithoutNs, "ns")
+	rounds, with, without := p.folded()
+	row.Samples, row.Rounds = differences(with, without), rounds
+	row.With, row.Without = summary(with, "ns"), summary(without, "ns")
+	price := stat.Shift(with, without, "ns")
 	row.Price = &price
 	if raw.TSCRate > 0 {
 		row.Cycles = scaled(price, raw.TSCRate/1e9, "cycles")
@@ -74,6 +84,44 @@ func (raw *Raw) row(p *RawPair) result.TaxRow {
 	return row
 }
 
+// differences are a less b, one by one.
+func differences(a, b []float64) []float64 {
+	ds := make([]float64, len(a))
+	for i := range ds {
+		ds[i] = a[i] - b[i]
+	}
+	return ds
+}
+
+// filled is how often the dispatcher was filled for a pair.
+func (p *RawPair) filled() int { return len(slices.Compact(slices.Clone(p.Rounds))) }
+
+// foldable tells whether there are rounds enough for one number each.
+func (p *RawPair) foldable() bool { return p.filled() >= stat.MinRounds }
+
+// folded are the two sides, one number a round: what a round has more of is alike,
+// and would pass for certainty that there is not. With too few rounds each number
+// counts as one.
+func (p *RawPair) folded() (rounds []int, with, without []float64) {
+	if !p.foldable() {
+		for i := range p.Rounds {
+			rounds = append(rounds, i)
+		}
+		return rounds, p.WithNs, p.WithoutNs
+	}
+	for from := 0; from < len(p.Rounds); {
+		to := from
+		for to < len(p.Rounds) && p.Rounds[to] == p.Rounds[from] {
+			to++
+		}
+		rounds = append(rounds, p.Rounds[from])
+		with = append(with, stat.Median(p.WithNs[from:to]))
+		without = append(without, stat.Median(p.WithoutNs[from:to]))
+		from = to
+	}
+	return rounds, with, without
+}
+
 // perPacket is how often a pair's call runs for a packet on the measured path.
 func (raw *Raw) perPacket(p Pair) (float64, bool) {
 	switch p.PerPacket {
@@ -81,6 +129,9 @@ func (raw *Raw) perPacket(p Pair) (float64, bool) {
 		return 1, true
 	case notOnPath:
 		return 0, true
+	case tracepointHits:
+		calls, ok := raw.Calls[p.With.(onChain).bulk]
+		return calls.Redirects, ok
 	case programCalls:
 		return raw.Outside, len(raw.Calls) > 0
 	case xmitsSaved:
@@ -108,15 +159,16 @@ func (raw *Raw) split(p *RawPair, saved float64, price stat.Quantity) (calls *st
 func (raw *Raw) thunk() []float64 {
 	for i := range raw.Pairs {
 		if p := &raw.Pairs[i]; p.Name == Thunk && p.Refused == "" {
-			out := make([]float64, len(p.WithNs))
-			for i := range out {
-				out[i] = p.WithNs[i] - p.WithoutNs[i]
-			}
-			return out
+			_, with, without := p.folded()
+			return differences(with, without)
 		}
 	}
 	return nil
 }
+
+// ladderTop is the bulk whose hop the calls of 2018 are put on: what is left of
+// it when nothing is called one by one.
+const ladderTop = 64
 
 // In 2018, before anything of it was bulked or made direct, a redirected packet
 // made these indirect calls, as the mail that began this counts them: of the
@@ -128,45 +180,50 @@ const calls2018 = 3
 // each bulk, and what it would pay with those of 2018.
 func (raw *Raw) packets() []result.TaxRow {
 	thunk := raw.thunk()
-	var rows []result.TaxRow
 	if len(thunk) == 0 {
 		return nil
 	}
-	add := func(name string, bulk int, calls2018 float64, of string) {
-		calls, ok := raw.Calls[bulk]
-		if !ok || len(raw.Hop[bulk]) == 0 {
-			return
+	var rows []result.TaxRow
+	for _, bulk := range slices.Sorted(maps.Keys(raw.Hop)) {
+		hop, calls := raw.Hop[bulk], raw.Calls[bulk]
+		made, xmits := raw.Outside, 0.0
+		note := []string{fmt.Sprintf("programs outside the dispatcher %.0f", raw.Outside)}
+		var found []string
+		for _, call := range pathCalls {
+			premise, ok := raw.Path[call.name]
+			if !ok {
+				continue
+			}
+			n := call.of(calls)
+			made += n
+			if call.name == "ndo_xdp_xmit" {
+				xmits = n
+			}
+			note = append(note, fmt.Sprintf("%s %.2f", call.name, n))
+			found = append(found, premise)
 		}
-		made := calls.Xmits + calls.Polls + raw.Outside
-		would := made
-		if calls2018 > 0 {
-			would = calls2018 + calls.Polls
-		} else {
-			of = fmt.Sprintf("ndo_xdp_xmit %.2f, NAPI poll %.2f, programs outside the dispatcher %.0f", calls.Xmits, calls.Polls, raw.Outside)
+		row := packet(fmt.Sprintf("packet/bulk=%d", bulk), hop, thunk, made, made)
+		row.Note, row.Premise = strings.Join(note, ", "), strings.Join(found, ", ")
+		rows = append(rows, row)
+		if bulk == ladderTop {
+			row := packet("packet/2018", hop, thunk, made, made-xmits-raw.Outside+calls2018)
+			row.Note = "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: this machine's hop at bulk 64 with those calls"
+			rows = append(rows, row)
 		}
-		rows = append(rows, packet(name, of, raw.Hop[bulk], thunk, made, would))
 	}
-	add("packet/bulk=1", 1, 0, "")
-	add("packet/bulk=16", 16, 0, "")
-	add("packet/bulk=64", 64, 0, "")
-	add("packet/2018", 64, calls2018, "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: this machine's hop at bulk 64 with those calls")
 	return rows
 }
 
 // packet estimates a packet that makes calls indirect calls, by a hop that was
 // measured with made of them. Hops and prices are of different rounds and do not
 // depend on each other, so any pairing of them is a sample of the estimate.
-func packet(name, what string, hop, thunk []float64, made, calls float64) result.TaxRow {
+func packet(name string, hop, thunk []float64, made, calls float64) result.TaxRow {
 	var with, without, price []float64
 	var rounds []int
-	for i := range max(len(hop), len(thunk)) {
-		h, t := hop[i%len(hop)], thunk[i%len(thunk)]
-		if i >= min(len(hop), len(thunk)) {
-			break
-		}
-		with = append(with, h+(calls-made)*t)
-		without = append(without, h-made*t)
-		price = append(price, calls*t)
+	for i := range min(len(hop), len(thunk)) {
+		with = append(with, hop[i]+(calls-made)*thunk[i])
+		without = append(without, hop[i]-made*thunk[i])
+		price = append(price, calls*thunk[i])
 		rounds = append(rounds, i)
 	}
 	q := stat.Location(price, "ns")
@@ -177,7 +234,6 @@ func packet(name, what string, hop, thunk []float64, made, calls float64) result
 		With:    summary(with, "ns"),
 		Without: summary(without, "ns"),
 		Price:   &q, PerPacket: exactly(calls, "calls"), NsPerPacket: &q,
-		Note:    what,
 		Samples: price, Rounds: rounds,
 	}
 }

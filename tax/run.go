@@ -11,7 +11,7 @@ import (
 
 	"unthunk/feature"
 	"unthunk/internal/bpf/price"
-	"unthunk/internal/tsc"
+	"unthunk/internal/clock"
 	"unthunk/netlab"
 	"unthunk/redirect"
 	"unthunk/stat"
@@ -77,6 +77,14 @@ func Families() []string {
 	return out
 }
 
+// Calls lists the families whose price is that of an indirect call of the kernel,
+// and the control.
+func Calls() []string {
+	return slices.DeleteFunc(Families(), func(family string) bool {
+		return slices.Contains([]string{"dispatcher-tree", "return-frame", "direct-call", "user"}, family)
+	})
+}
+
 // pairs are those of the plan.
 func (p Plan) pairs() []Pair {
 	if len(p.Pairs) == 0 {
@@ -98,11 +106,17 @@ type Raw struct {
 	Incomplete bool
 	// TSCRate is the rate of the time stamp counter in Hz, 0 when unknown.
 	TSCRate float64
+	// CoreClock is the clock of the core under test in Hz, one number a
+	// round.
+	CoreClock []float64
 	// Hop is the price of the redirect hop in ns per packet, by bulk and
 	// round.
 	Hop map[int][]float64
 	// Calls are calls of one redirected packet, by bulk.
 	Calls map[int]redirect.Calls
+	// Path is what was found in the code that makes them, by the names of
+	// pathCalls; those that are direct here are missing.
+	Path map[string]string
 	// Outside is how many of the programs that a redirected packet meets on
 	// its hop do not stand in the dispatcher.
 	Outside float64
@@ -114,8 +128,9 @@ type RawPair struct {
 	// Premise is what was found in the code of both sides; Refused why there
 	// is no price.
 	Premise, Refused string
-	// Rounds are the numbers of the rounds with a price; WithNs and WithoutNs
-	// are its two sides in ns per run of what differs.
+	// Rounds are the numbers of the rounds with a price, or of climbs of the
+	// dispatcher, each of which has several; WithNs and WithoutNs are its two
+	// sides in ns per run of what differs.
 	Rounds            []int
 	WithNs, WithoutNs []float64
 }
@@ -140,7 +155,7 @@ func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw
 		return nil, err
 	}
 	plan = plan.withDefaults()
-	if !tsc.X86 {
+	if !clock.X86 {
 		return nil, &feature.Missing{Feature: "x86-64", Help: "tax decodes no other code yet"}
 	}
 	cpu, err := redirect.PickCPU(plan.CPU)
@@ -160,14 +175,14 @@ func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw
 	}
 	r := &run{
 		plan: plan, cpu: cpu, code: code, progress: progress,
-		raw: &Raw{CPU: cpu, Planned: plan.Rounds, Hop: make(map[int][]float64), Calls: make(map[int]redirect.Calls)},
+		raw: &Raw{CPU: cpu, Planned: plan.Rounds, Hop: make(map[int][]float64), Calls: make(map[int]redirect.Calls), Path: make(map[string]string)},
 	}
 	for _, p := range plan.pairs() {
 		r.raw.Pairs = append(r.raw.Pairs, RawPair{Pair: p})
 	}
-	clock := tsc.Start()
+	start := clock.Start()
 	err = r.rounds(ctx)
-	r.raw.TSCRate = clock.Rate()
+	r.raw.TSCRate = start.Rate()
 	if err != nil && ctx.Err() != nil {
 		r.raw.Incomplete = true
 		return r.raw, nil
@@ -211,6 +226,9 @@ func (r *run) rounds(ctx context.Context) error {
 		}
 		roundEnd := time.Now().Add(time.Until(r.end) / time.Duration(r.plan.Rounds-n))
 		if err := r.inNamespace(func(lab *netlab.Namespace) error {
+			if err := r.coreClock(lab); err != nil {
+				return err
+			}
 			if err := r.programs(ctx, lab); err != nil {
 				return err
 			}
@@ -223,6 +241,19 @@ func (r *run) rounds(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// coreClock adds this round's clock.
+func (r *run) coreClock(lab *netlab.Namespace) error {
+	var seen []float64
+	err := lab.Do(func() error {
+		for range 50 {
+			seen = append(seen, clock.Core())
+		}
+		return nil
+	})
+	r.raw.CoreClock = append(r.raw.CoreClock, stat.Quantile(seen, 1-quiet))
+	return err
 }
 
 func (r *run) inNamespace(f func(*netlab.Namespace) error) error {
@@ -261,6 +292,15 @@ func (r *run) inspect() (err error) {
 			if p.Refused, err = r.code.returnFrame(); err != nil {
 				return err
 			}
+		}
+	}
+	for _, call := range pathCalls {
+		premise, refused, err := r.code.holds(call.in)
+		if err != nil {
+			return err
+		}
+		if refused == "" {
+			r.raw.Path[call.name] = premise
 		}
 	}
 	return nil
@@ -309,7 +349,7 @@ func (r *run) climb(ctx context.Context) error {
 	for _, p := range pairs {
 		with, without := side(p.With), side(p.Without)
 		for i := range with {
-			p.add(r.climbs*climbPrograms+i, with[i], without[i])
+			p.add(r.climbs, c.ns(with[i]), c.ns(without[i]))
 		}
 		if p.Premise = c.premise; !p.With.(tree).outside {
 			p.Premise = "both stand in the compare tree, whose programs were counted"

@@ -1,9 +1,10 @@
 //go:build ignore
 
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
-/* Counts ndo_xdp_xmit calls of one network namespace, why redirects fail in
- * it and, on request, redirects and NAPI polls. It is attached in rounds of its own, never while time is
- * taken. The tracepoints are global: the namespace is checked first. */
+/* Counts ndo_xdp_xmit calls of one network namespace, why redirects fail in it
+ * and, on request, redirects, NAPI polls and the softirqs that run them. It is
+ * attached in rounds of its own, never while time is taken. The tracepoints are
+ * global: the namespace is checked first. */
 #include "bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -45,9 +46,16 @@ struct seen {
 	__s64 error;
 	__u64 redirects; /* xdp_do_redirect succeeded */
 	__u64 polls;	 /* NAPI polls of polled_ifindex */
+	__u64 softirqs;	 /* NET_RX actions between a redirect and such a poll */
 };
 
 struct seen total SEC(".data.seen");
+
+#define NET_RX_SOFTIRQ 3
+
+/* The CPU, counted from 1, that redirected a frame which polled_ifindex has not
+ * polled yet; 0 = none. */
+__u32 under_way SEC(".data.under_way");
 
 static __always_inline bool ours(const struct net_device *dev)
 {
@@ -89,8 +97,10 @@ int xdp_redirect(__u64 *ctx)
 {
 	const struct net_device *dev = (void *)ctx[0];
 
-	if (ours(dev) && (!from_ifindex || dev->ifindex == from_ifindex))
-		__sync_fetch_and_add(&total.redirects, 1);
+	if (!ours(dev) || (from_ifindex && dev->ifindex != from_ifindex))
+		return 0;
+	__sync_fetch_and_add(&total.redirects, 1);
+	under_way = bpf_get_smp_processor_id() + 1;
 	return 0;
 }
 
@@ -99,7 +109,17 @@ int napi_poll(__u64 *ctx)
 {
 	const struct napi_struct *napi = (void *)ctx[0];
 
-	if (napi->dev && ours(napi->dev) && (!polled_ifindex || napi->dev->ifindex == polled_ifindex))
-		__sync_fetch_and_add(&total.polls, 1);
+	if (!napi->dev || !ours(napi->dev) || (polled_ifindex && napi->dev->ifindex != polled_ifindex))
+		return 0;
+	__sync_fetch_and_add(&total.polls, 1);
+	under_way = 0;
+	return 0;
+}
+
+SEC("tp_btf/softirq_entry")
+int softirq_entry(__u64 *ctx)
+{
+	if ((__u32)ctx[0] == NET_RX_SOFTIRQ && under_way == bpf_get_smp_processor_id() + 1)
+		__sync_fetch_and_add(&total.softirqs, 1);
 	return 0;
 }

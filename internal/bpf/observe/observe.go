@@ -1,5 +1,5 @@
-// Package observe counts ndo_xdp_xmit calls, redirects and NAPI polls of one
-// network namespace, by tracepoint programs that check the namespace first.
+// Package observe counts ndo_xdp_xmit calls, redirects, NAPI polls and softirqs of
+// one network namespace, by tracepoint programs that check the namespace first.
 package observe
 
 import (
@@ -22,9 +22,11 @@ type Seen struct {
 	// Errors is how often xdp_do_redirect failed, Error the last reason.
 	Errors uint64
 	Error  syscall.Errno
-	// Redirects is how often xdp_do_redirect succeeded, Polls how often
-	// the polled device's NAPI poll ran. Both are 0 unless asked for.
-	Redirects, Polls uint64
+	// Redirects is how often xdp_do_redirect succeeded, Polls how often the
+	// polled device's NAPI poll ran, Softirqs how often the NET_RX action
+	// began between the two, on the CPU of both. All are 0 unless asked
+	// for.
+	Redirects, Polls, Softirqs uint64
 }
 
 // Config says what an Observer looks at.
@@ -35,12 +37,13 @@ type Config struct {
 	// device with this index; 0 = all.
 	From int
 	// Polled is the index of the device whose NAPI polls are counted. With
-	// it, redirects are counted too.
+	// it, redirects and softirqs are counted too.
 	Polled int
 }
 
 // Observer is attached to the xdp_devmap_xmit and xdp_redirect_err
-// tracepoints, and on request to xdp_redirect and napi_poll, until closed.
+// tracepoints, and on request to xdp_redirect, napi_poll and softirq_entry, until
+// closed.
 type Observer struct {
 	coll  *ebpf.Collection
 	links []link.Link
@@ -67,6 +70,7 @@ func New(cfg Config) (o *Observer, err error) {
 	if cfg.Polled == 0 {
 		delete(spec.Programs, observeProgXdpRedirect)
 		delete(spec.Programs, observeProgNapiPoll)
+		delete(spec.Programs, observeProgSoftirqEntry)
 	}
 	o = &Observer{}
 	defer func() {
@@ -96,7 +100,7 @@ func (o *Observer) Seen() (Seen, error) {
 	return Seen{
 		Calls: raw.Calls, Frames: raw.Frames, Drops: raw.Drops, XmitError: syscall.Errno(-raw.XmitError),
 		Errors: raw.Errors, Error: syscall.Errno(-raw.Error),
-		Redirects: raw.Redirects, Polls: raw.Polls,
+		Redirects: raw.Redirects, Polls: raw.Polls, Softirqs: raw.Softirqs,
 	}, nil
 }
 

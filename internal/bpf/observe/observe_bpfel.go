@@ -23,6 +23,7 @@ type observeSeen struct {
 	Error     int64
 	Redirects uint64
 	Polls     uint64
+	Softirqs  uint64
 }
 
 // Names of all BPF objects in the ELF.
@@ -30,6 +31,7 @@ type observeSeen struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	observeProgNapiPoll       = "napi_poll"
+	observeProgSoftirqEntry   = "softirq_entry"
 	observeProgXdpDevmapXmit  = "xdp_devmap_xmit"
 	observeProgXdpRedirect    = "xdp_redirect"
 	observeProgXdpRedirectErr = "xdp_redirect_err"
@@ -37,6 +39,7 @@ const (
 	observeVarNetns           = "netns"
 	observeVarPolledIfindex   = "polled_ifindex"
 	observeVarTotal           = "total"
+	observeVarUnderWay        = "under_way"
 )
 
 // loadObserve returns the embedded CollectionSpec for observe.
@@ -82,6 +85,7 @@ type observeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type observeProgramSpecs struct {
 	NapiPoll       *ebpf.ProgramSpec `ebpf:"napi_poll"`
+	SoftirqEntry   *ebpf.ProgramSpec `ebpf:"softirq_entry"`
 	XdpDevmapXmit  *ebpf.ProgramSpec `ebpf:"xdp_devmap_xmit"`
 	XdpRedirect    *ebpf.ProgramSpec `ebpf:"xdp_redirect"`
 	XdpRedirectErr *ebpf.ProgramSpec `ebpf:"xdp_redirect_err"`
@@ -101,6 +105,7 @@ type observeVariableSpecs struct {
 	Netns         *ebpf.VariableSpec `ebpf:"netns"`
 	PolledIfindex *ebpf.VariableSpec `ebpf:"polled_ifindex"`
 	Total         *ebpf.VariableSpec `ebpf:"total"`
+	UnderWay      *ebpf.VariableSpec `ebpf:"under_way"`
 }
 
 // observeObjects contains all objects after they have been loaded into the kernel.
@@ -137,6 +142,7 @@ type observeVariables struct {
 	Netns         *ebpf.Variable `ebpf:"netns"`
 	PolledIfindex *ebpf.Variable `ebpf:"polled_ifindex"`
 	Total         *ebpf.Variable `ebpf:"total"`
+	UnderWay      *ebpf.Variable `ebpf:"under_way"`
 }
 
 // observePrograms contains all programs after they have been loaded into the kernel.
@@ -144,6 +150,7 @@ type observeVariables struct {
 // It can be passed to loadObserveObjects or ebpf.CollectionSpec.LoadAndAssign.
 type observePrograms struct {
 	NapiPoll       *ebpf.Program `ebpf:"napi_poll"`
+	SoftirqEntry   *ebpf.Program `ebpf:"softirq_entry"`
 	XdpDevmapXmit  *ebpf.Program `ebpf:"xdp_devmap_xmit"`
 	XdpRedirect    *ebpf.Program `ebpf:"xdp_redirect"`
 	XdpRedirectErr *ebpf.Program `ebpf:"xdp_redirect_err"`
@@ -152,6 +159,7 @@ type observePrograms struct {
 func (p *observePrograms) Close() error {
 	return _ObserveClose(
 		p.NapiPoll,
+		p.SoftirqEntry,
 		p.XdpDevmapXmit,
 		p.XdpRedirect,
 		p.XdpRedirectErr,

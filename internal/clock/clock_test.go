@@ -1,4 +1,4 @@
-package tsc
+package clock
 
 import (
 	"math"
@@ -41,4 +41,28 @@ func TestRate(t *testing.T) {
 		mhz, _ := strconv.ParseFloat(string(m[1]), 64)
 		t.Logf("%.1f MHz; the kernel says %.1f", rates[0]/1e6, mhz)
 	}
+}
+
+// The chain of multiplications takes the time of so many cycles, at a clock that
+// cores have.
+func TestCore(t *testing.T) {
+	if !X86 {
+		t.Skip("needs x86")
+	}
+	fastest := 0.0
+	for range 100 {
+		fastest = max(fastest, Core())
+	}
+	if fastest < 5e8 || fastest > 1e10 {
+		t.Errorf("%.0f Hz", fastest)
+	}
+	// 3 to the power of 2^10, modulo 2^64.
+	want := uint64(3)
+	for range 10 {
+		want *= want
+	}
+	if got := multiply(10); got != want {
+		t.Errorf("%d, want %d", got, want)
+	}
+	t.Logf("%.2f GHz", fastest/1e9)
 }
