@@ -293,8 +293,15 @@ func TestHostile(t *testing.T) {
 	doc.Warnings = append(doc.Warnings, result.Warning{Text: "a\x1b]0;title\x07"}, result.Warning{Text: strings.Repeat("x", 300)})
 	old := fullDoc()
 	old.Prices, old.Host.Kernel = doc.Prices, "6\x1b[2J"
+	hostile := taxDoc()
+	for i := range hostile.Rows {
+		row := &hostile.Rows[i]
+		row.Name, row.Calls, row.Premise, row.Note = row.Name+"\x1b[2J", "\x07"+row.Calls+"\xff", "\x1b[2J", "\x1b[2J"
+	}
+	hostile.Rows[3].Refused = "\x1b[2J\n\x07"
 	var b bytes.Buffer
 	for _, err := range []error{
+		Tax(&b, Options{}, hostile, "", true), Prices(&b, Options{}, hostile.Rows, ""),
 		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, result.CompareOptions{})), GoBench(&b, doc),
 	} {
 		if err != nil {
@@ -381,12 +388,95 @@ type broken struct{}
 
 func (broken) Write([]byte) (int, error) { return 0, errors.New("pipe is gone") }
 
+// taxDoc is a record of tax with a row of each sort.
+func taxDoc() *result.Document[result.TaxRow] {
+	doc := callsDoc("one", 1, 1)
+	doc.Settings = map[string]string{"core-clock": "3.93 GHz (3.77 to 4.03)"}
+	doc.Rows = doc.Rows[:4]
+	label := func(row *result.TaxRow, calls string) *result.TaxRow {
+		family, variant, _ := strings.Cut(row.Name, "/")
+		row.Labels, row.Calls = map[string]string{"pair": family, "variant": variant}, calls
+		return row
+	}
+	r := rand.New(rand.NewPCG(3, 3))
+	add := func(name, calls string, ns float64) *result.TaxRow {
+		doc.Rows = append(doc.Rows, callRow(r, name, ns))
+		return label(&doc.Rows[len(doc.Rows)-1], calls)
+	}
+	count := func(row *result.TaxRow, n float64) {
+		cycles, ns := *row.Price, *row.Price
+		cycles.Median, cycles.Unit = cycles.Median*2.6, "cycles"
+		ns.Median, ns.Low, ns.High = ns.Median*n, ns.Low*n, ns.High*n
+		row.Cycles, row.NsPerPacket = &cycles, &ns
+		row.PerPacket = &stat.Quantity{Median: n, Low: n, High: n, N: 1, Unit: "calls"}
+	}
+	label(&doc.Rows[0], "nothing: two loads of one program")
+	doc.Rows[0].Premise = "no indirect branch on either side that the other lacks"
+	for i := range doc.Rows[1:4] {
+		count(label(&doc.Rows[1+i], "map->ops->map_lookup_elem: of a map the verifier cannot know, against one it knows"), 0)
+		doc.Rows[1+i].Premise = "bpf_map_lookup_elem+0xd: jmp __x86_indirect_thunk_rax"
+	}
+	doc.Rows[2].Note = "one indirect branch, and a direct call with its return"
+	refused := label(&doc.Rows[3], doc.Rows[3].Calls)
+	refused.Refused, refused.Price, refused.With, refused.Without, refused.Cycles = "already direct here: the code of both sides makes the same indirect branches", nil, nil, nil, nil
+	refused.PerPacket, refused.NsPerPacket = nil, nil
+	count(add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet", 280), 0.94)
+	count(add("tracepoint/2", "programs at the tracepoint xdp_redirect: so many against none, a hit", 131), 1)
+	count(add("packet/bulk=16", "all indirect calls of a redirected packet", 1.5), 0.13)
+	doc.Warnings = append(doc.Warnings, result.Warning{Row: "control", Text: "the control is not 0"}, result.Warning{Text: "9 of 15 rounds fitted into the duration"})
+	return doc
+}
+
+func TestTaxGolden(t *testing.T) {
+	const sum = "At bulk 16 a redirect makes 0.13 indirect calls at 11.5 ns each."
+	for _, test := range []struct {
+		name    string
+		opts    Options
+		verbose bool
+		change  func(*result.Document[result.TaxRow])
+	}{
+		{"tax.txt", Options{Width: 80}, false, nil},
+		{"tax-verbose.txt", Options{Width: 80}, true, nil},
+		{"tax-60.txt", Options{Width: 60}, false, nil},
+		{"tax-incomplete.txt", Options{Width: 80}, false, func(doc *result.Document[result.TaxRow]) { doc.Incomplete, doc.Rows = true, doc.Rows[:1] }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			doc := taxDoc()
+			if test.change != nil {
+				test.change(doc)
+			}
+			var b bytes.Buffer
+			if err := Tax(&b, test.opts, doc, sum, test.verbose); err != nil {
+				t.Fatal(err)
+			}
+			fits(t, b.String(), test.opts.Width)
+			golden(t, test.name, b.String())
+		})
+	}
+}
+
+// The largest price of each of three families, and nothing when there is none.
+func TestPricesGolden(t *testing.T) {
+	var b bytes.Buffer
+	if err := Prices(&b, Options{Width: 80}, taxDoc().Rows, "A closing line."); err != nil {
+		t.Fatal(err)
+	}
+	fits(t, b.String(), 80)
+	golden(t, "prices.txt", b.String())
+	b.Reset()
+	if err := Prices(&b, Options{}, taxDoc().Rows[:1], ""); err != nil || b.Len() > 0 {
+		t.Errorf("%v: %q", err, b.String())
+	}
+}
+
 func TestWriteErrors(t *testing.T) {
 	doc := fullDoc()
 	for name, err := range map[string]error{
 		"JSON":       JSON(broken{}, doc),
 		"Bench":      Bench(broken{}, Options{}, doc),
 		"GoBench":    GoBench(broken{}, doc),
+		"Tax":        Tax(broken{}, Options{}, taxDoc(), "", false),
+		"Prices":     Prices(broken{}, Options{}, taxDoc().Rows, ""),
 		"Comparison": Comparison(broken{}, Options{}, compared(t, doc, doc, result.CompareOptions{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "pipe is gone") {
