@@ -84,18 +84,20 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 		}
 		return report.Bench(s.out, textOptions(s.out), doc)
 	})
-	return stopped(doc, err)
+	return stopped(doc, benchRefused, err)
 }
+
+func benchRefused(row result.BenchRow) bool { return row.Refused != "" }
 
 // stopped makes a run an error that was stopped, or in which nothing got a
 // number, once what it found is written.
-func stopped(doc *result.Document[result.BenchRow], err error) error {
+func stopped[Row any](doc *result.Document[Row], refused func(Row) bool, err error) error {
 	switch {
 	case err != nil:
 		return err
 	case doc.Incomplete:
 		return errStopped
-	case !slices.ContainsFunc(doc.Rows, func(row result.BenchRow) bool { return row.Refused == "" }):
+	case !slices.ContainsFunc(doc.Rows, func(row Row) bool { return !refused(row) }):
 		return errNoNumber
 	}
 	return nil
@@ -189,9 +191,14 @@ func measureChain(ctx context.Context, s std, doc *result.Document[result.BenchR
 	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 	var warns []result.Warning
 	doc.Rows, warns = raw.Record()
-	doc.Warnings = append(doc.Warnings, warns...)
-	if percent := steal(); percent > 1 {
-		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)})
+	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	return nil
+}
+
+// stolen warns of CPU time that the hypervisor took.
+func stolen(since func() float64) []result.Warning {
+	if percent := since(); percent > 1 {
+		return []result.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
 	}
 	return nil
 }
@@ -207,9 +214,13 @@ func newDocument[Row any](kind string, fp host.Fingerprint) *result.Document[Row
 // made it.
 func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
 	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
-	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out"} {
-		if fl := cmd.Flags().Lookup(name); fl != nil && fl.Value.String() != "" {
-			m[name] = strings.Trim(fl.Value.String(), "[]")
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair"} {
+		fl := cmd.Flags().Lookup(name)
+		if fl == nil {
+			continue
+		}
+		if value := strings.Trim(fl.Value.String(), "[]"); value != "" {
+			m[name] = value
 		}
 	}
 	return m

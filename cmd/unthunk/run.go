@@ -1,26 +1,33 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"unthunk/feature"
 	"unthunk/host"
 	"unthunk/redirect"
 	"unthunk/report"
 	"unthunk/result"
+	"unthunk/tax"
 )
 
 // Sizes of a default run: under 30 s with everything around it.
 const (
 	runRounds   = 11
-	runDuration = 15 * time.Second
+	runDuration = 22 * time.Second
 )
+
+// taxTime is what prices take, of a run that has three times as much.
+const taxTime = 7 * time.Second
 
 func newRun(s std) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "The machine, the bulk ladder and a verdict, in under 30 s (the default)",
+		Short: "The machine, the bulk ladder, a verdict and the largest prices, in under 30 s (the default)",
 		Args:  noArgs,
 	}
 	addRun(s, cmd)
@@ -40,8 +47,12 @@ func addRun(s std, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		plan := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: l.cpu, Rounds: l.rounds, Duration: l.duration}
-		if err := plan.Validate(); err != nil {
+		ladder := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: l.cpu, Rounds: l.rounds, Duration: l.duration}
+		prices := l.duration >= 3*taxTime
+		if prices {
+			ladder.Duration -= taxTime
+		}
+		if err := ladder.Validate(); err != nil {
 			return usageError{err}
 		}
 		if err := o.check(); err != nil {
@@ -57,12 +68,42 @@ func addRun(s std, cmd *cobra.Command) {
 				return err
 			}
 		}
-		if err := measureChain(cmd.Context(), s, doc, plan); err != nil {
+		if err := measureChain(cmd.Context(), s, doc, ladder); err != nil {
 			return err
 		}
+		if prices && !doc.Incomplete {
+			if err := addPrices(cmd.Context(), s, doc, l.cpu); err != nil {
+				return err
+			}
+		}
 		err = o.publish(s, doc, func() error {
-			return report.Ladder(s.out, textOptions(s.out), doc, redirect.Verdict(doc.Rows))
+			opts := textOptions(s.out)
+			if err := report.Ladder(s.out, opts, doc, redirect.Verdict(doc.Rows)); err != nil {
+				return err
+			}
+			return report.Prices(s.out, opts, doc.Prices, tax.Sum(doc.Prices))
 		})
-		return stopped(doc, err)
+		return stopped(doc, benchRefused, err)
 	}
+}
+
+// addPrices prices what has a price of its own and adds that to doc. A machine
+// that cannot do it gets a warning: the ladder stands without prices.
+func addPrices(ctx context.Context, s std, doc *result.Document[result.BenchRow], cpu int) error {
+	plan := tax.Plan{Pairs: tax.Calls(), CPU: cpu, Rounds: quickRounds, Duration: taxTime}
+	show, done := progress(s)
+	raw, err := tax.Run(ctx, plan, show)
+	done()
+	if missing := feature.AsMissing(err); missing != nil {
+		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("no prices: %v", missing)})
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	doc.Incomplete = raw.Incomplete
+	rows, warns := raw.Record()
+	doc.Prices = rows
+	doc.Warnings = append(doc.Warnings, warns...)
+	return nil
 }

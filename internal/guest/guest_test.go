@@ -124,24 +124,52 @@ func TestKernels(t *testing.T) {
 	needGuests(t)
 	for _, series := range []string{"6.1", "6.12"} {
 		t.Run(series, func(t *testing.T) {
-			user := unthunk("bench", "--quick")
-			user.UID = nobody
+			user, userTax := unthunk("bench", "--quick"), unthunk("tax", "--quick")
+			user.UID, userTax.UID = nobody, nobody
 			rs := boot(t, series, "", "",
 				unthunk("version"),
 				unthunk("check"),
 				unthunk("check", "--json"),
 				unthunk("bench", "--quick", "--json"),
-				user,
+				unthunk("tax", "--rounds", "1", "--duration", "10s", "--json"),
+				user, userTax,
 			)
-			for _, r := range rs[:4] {
+			for _, r := range rs[:5] {
 				wantExit(t, r, 0)
 			}
 			wantText(t, rs[1], `indirect-call +retpoline`)
 			wantText(t, rs[1], `return-thunk +none`)
 			wantJSON(t, rs[2], "check")
 			wantJSON(t, rs[3], "bench")
-			wantMissing(t, rs[4], `\broot\b`)
+			wantPrices(t, rs[4])
+			wantMissing(t, rs[5], `\broot\b`)
+			wantMissing(t, rs[6], `\broot\b`)
 		})
+	}
+}
+
+// wantPrices asks for a price of each pair, or the reason why this kernel has
+// none. What the prices are means nothing under emulation.
+func wantPrices(t *testing.T, r Result) {
+	t.Helper()
+	wantJSON(t, r, "tax")
+	var doc struct {
+		Rows []struct {
+			Name, Premise, Refused string
+			Price                  *struct{ Median float64 }
+		}
+	}
+	if err := json.Unmarshal(r.Stdout, &doc); err != nil {
+		return // wantJSON has said so
+	}
+	for _, row := range doc.Rows {
+		t.Logf("%s: %s%s", row.Name, row.Premise, row.Refused)
+		if row.Name == "return-frame" {
+			continue
+		}
+		if row.Price == nil || row.Refused != "" {
+			t.Errorf("%s: price %v, refused: %s", row.Name, row.Price, row.Refused)
+		}
 	}
 }
 

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"context"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/host"
+	"unthunk/report"
+	"unthunk/result"
+	"unthunk/tax"
+)
+
+// taxFlags are what the user typed.
+type taxFlags struct {
+	pairs   []string
+	verbose bool
+	length  lengthFlags
+	output  outputFlags
+}
+
+func newTax(s std) *cobra.Command {
+	var f taxFlags
+	cmd := &cobra.Command{
+		Use:   "tax",
+		Short: "Price each indirect call of the redirect path, by taking it away",
+		Long: `Price each indirect call of the redirect path, by taking it away: pairs of
+programs and chains that differ in one indirect branch run in turn, in the live
+kernel. The code of both is read first; where this kernel makes both alike, the
+row says so instead of a price.`,
+		Example: `  unthunk tax --quick
+  unthunk tax --pair bpf-prog,map-lookup --verbose --save tax.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runTax(cmd.Context(), s, cmd, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringSliceVar(&f.pairs, "pair", nil, "pairs to price, all without it: "+strings.Join(tax.Families(), ", "))
+	fl.BoolVar(&f.verbose, "verbose", false, "also show what was found in the code of each pair")
+	f.length.add(cmd, tax.DefaultRounds, tax.DefaultDuration)
+	f.output.add(cmd)
+	return cmd
+}
+
+func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
+	length, err := f.length.resolve(cmd)
+	if err != nil {
+		return err
+	}
+	if cmd.Flags().Changed("pair") && len(f.pairs) == 0 {
+		return usagef("--pair is empty")
+	}
+	plan := tax.Plan{Pairs: f.pairs, CPU: length.cpu, Rounds: length.rounds, Duration: length.duration}
+	if err := plan.Validate(); err != nil {
+		return usageError{err}
+	}
+	if err := f.output.check(); err != nil {
+		return err
+	}
+	doc := newDocument[result.TaxRow]("tax", host.Identify(ctx))
+	doc.Settings = settings(cmd, length)
+	steal := host.StealSince()
+	show, done := progress(s)
+	raw, err := tax.Run(ctx, plan, show)
+	done()
+	if err != nil {
+		return err
+	}
+	doc.Incomplete = raw.Incomplete
+	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
+	doc.Settings["core-clock"] = raw.Clock()
+	rows, warns := raw.Record()
+	doc.Rows = rows
+	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	err = f.output.publish(s, doc, func() error {
+		return report.Tax(s.out, textOptions(s.out), doc, tax.Sum(doc.Rows), f.verbose)
+	})
+	return stopped(doc, func(row result.TaxRow) bool { return row.Refused != "" }, err)
+}
