@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"unthunk/result"
@@ -23,7 +24,9 @@ func (p *page) bench(doc *result.Document[result.BenchRow]) {
 		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
 		fmt.Fprintln(&p.buf)
 	}
-	notes := newFootnotes(doc.Warnings)
+	notes := newFootnotes(warningsOf(doc.Warnings, func(row string) bool {
+		return !slices.ContainsFunc(doc.Prices, func(price result.TaxRow) bool { return price.Name == row })
+	}))
 	rows := [][]string{{"bulk", "", "Mpps", "", "ns/packet", "", "hop ns", "frames/xmit", ""}}
 	refused := make(map[int]string)
 	last := ""

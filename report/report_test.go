@@ -301,7 +301,7 @@ func TestHostile(t *testing.T) {
 	hostile.Rows[3].Refused = "\x1b[2J\n\x07"
 	var b bytes.Buffer
 	for _, err := range []error{
-		Tax(&b, Options{}, hostile, "", true), Prices(&b, Options{}, hostile.Rows, ""),
+		Tax(&b, Options{}, hostile, "", true), Prices(&b, Options{}, doc, ""),
 		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, result.CompareOptions{})), GoBench(&b, doc),
 	} {
 		if err != nil {
@@ -421,7 +421,7 @@ func taxDoc() *result.Document[result.TaxRow] {
 	refused.Refused, refused.Price, refused.With, refused.Without, refused.Cycles = "already direct here: the code of both sides makes the same indirect branches", nil, nil, nil, nil
 	refused.PerPacket, refused.NsPerPacket = nil, nil
 	count(add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet", 280), 0.94)
-	count(add("tracepoint/2", "programs at the tracepoint xdp_redirect: so many against none, a hit", 131), 1)
+	count(add("tracepoint/2", "observers at xdp_redirect: so many against none, a hit", 131), 1)
 	count(add("packet/bulk=16", "all indirect calls of a redirected packet", 1.5), 0.13)
 	doc.Warnings = append(doc.Warnings, result.Warning{Row: "control", Text: "the control is not 0"}, result.Warning{Text: "9 of 15 rounds fitted into the duration"})
 	return doc
@@ -458,25 +458,34 @@ func TestTaxGolden(t *testing.T) {
 // The largest price of each of three families, and nothing when there is none.
 func TestPricesGolden(t *testing.T) {
 	var b bytes.Buffer
-	if err := Prices(&b, Options{Width: 80}, taxDoc().Rows, "A closing line."); err != nil {
+	doc := fullDoc()
+	doc.Prices = taxDoc().Rows
+	doc.Warnings = append(doc.Warnings, result.Warning{Row: "tracepoint/2", Text: "drifted"}, result.Warning{Row: "control", Text: "not shown"})
+	if err := Prices(&b, Options{Width: 80}, doc, "A closing line."); err != nil {
 		t.Fatal(err)
 	}
 	fits(t, b.String(), 80)
 	golden(t, "prices.txt", b.String())
 	b.Reset()
-	if err := Prices(&b, Options{}, taxDoc().Rows[:1], ""); err != nil || b.Len() > 0 {
+	doc.Prices = doc.Prices[:1]
+	if err := Prices(&b, Options{}, doc, ""); err != nil || b.Len() > 0 {
 		t.Errorf("%v: %q", err, b.String())
+	}
+	// Warnings of prices are not the ladder's.
+	if err := Bench(&b, Options{}, doc); err != nil || strings.Contains(b.String(), "not shown") {
+		t.Errorf("%v: %s", err, b.String())
 	}
 }
 
 func TestWriteErrors(t *testing.T) {
-	doc := fullDoc()
+	doc, priced := fullDoc(), fullDoc()
+	priced.Prices = taxDoc().Rows
 	for name, err := range map[string]error{
 		"JSON":       JSON(broken{}, doc),
 		"Bench":      Bench(broken{}, Options{}, doc),
 		"GoBench":    GoBench(broken{}, doc),
 		"Tax":        Tax(broken{}, Options{}, taxDoc(), "", false),
-		"Prices":     Prices(broken{}, Options{}, taxDoc().Rows, ""),
+		"Prices":     Prices(broken{}, Options{}, priced, ""),
 		"Comparison": Comparison(broken{}, Options{}, compared(t, doc, doc, result.CompareOptions{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "pipe is gone") {

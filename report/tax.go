@@ -96,34 +96,47 @@ func (p *page) prices(rows []result.TaxRow, notes *footnotes, verbose bool) {
 
 // Prices writes the largest price of each of three families, each with its
 // interval, and sum, the closing line of tax. It is for the default verb, and
-// writes nothing when there are no prices.
-func Prices(w io.Writer, opts Options, rows []result.TaxRow, sum string) error {
+// writes nothing when doc has no prices.
+func Prices(w io.Writer, opts Options, doc *result.Document[result.BenchRow], sum string) error {
 	p := newPage(opts)
-	rows = slices.DeleteFunc(slices.Clone(rows), func(row result.TaxRow) bool {
+	rows := slices.DeleteFunc(slices.Clone(doc.Prices), func(row result.TaxRow) bool {
 		family := row.Labels["pair"]
 		return row.Price == nil || family == "packet" || family == "control"
 	})
 	slices.SortStableFunc(rows, func(a, b result.TaxRow) int { return cmp.Compare(b.Price.Median, a.Price.Median) })
-	table := [][]string{{"largest prices", "ns", "", "of"}}
+	table := [][]string{{"largest prices", "ns", "", "of", ""}}
 	shown := make(map[string]bool)
+	var names []string
 	for _, row := range rows {
 		if family := row.Labels["pair"]; !shown[family] && len(shown) < 3 {
 			shown[family] = true
-			price, around := quantity(row.Price)
-			what, _, _ := strings.Cut(clean(row.Calls), ": ")
-			table = append(table, []string{"  " + clean(row.Name), price, around, what})
+			names = append(names, row.Name)
 		}
 	}
-	if len(shown) == 0 {
+	if len(names) == 0 {
 		return nil
 	}
+	notes := newFootnotes(warningsOf(doc.Warnings, func(row string) bool { return slices.Contains(names, row) }))
+	for _, row := range rows {
+		if slices.Contains(names, row.Name) {
+			price, around := quantity(row.Price)
+			what, _, _ := strings.Cut(clean(row.Calls), ": ")
+			table = append(table, []string{"  " + clean(row.Name), price, around, what, notes.mark(row.Name)})
+		}
+	}
 	fmt.Fprintln(&p.buf)
-	for _, line := range columns(table, []bool{true, false, true, true}, " ") {
+	for _, line := range columns(table, []bool{true, false, true, true, true}, " ") {
 		p.line(line)
 	}
+	notes.write(p)
 	if sum != "" {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", sum)
 	}
 	return p.flush(w)
+}
+
+// warningsOf are the warnings whose row is wanted.
+func warningsOf(warnings []result.Warning, wanted func(row string) bool) []result.Warning {
+	return slices.DeleteFunc(slices.Clone(warnings), func(w result.Warning) bool { return !wanted(w.Row) })
 }

@@ -16,7 +16,6 @@ import (
 
 	"unthunk/branch"
 	"unthunk/internal/bpf/price"
-	"unthunk/internal/clock"
 	"unthunk/netlab"
 	"unthunk/stat"
 )
@@ -141,13 +140,15 @@ type climb struct {
 	// fillers are attached, and take room in the dispatcher.
 	fillers []*ebpf.Program
 	// inside has the times of programs in the dispatcher, by its size;
-	// outside those of programs beside a full one. Both in cycles of the
-	// core for each run of the kernel's test loop, which is the same for
-	// all: sizes are not timed at one moment, and the core's clock moves.
+	// outside those of programs beside a full one. Both as a multiple of
+	// the reference's, which ran in turn with them: sizes are not timed at
+	// one moment, and the machine has moods.
 	inside  map[int][]float64
 	outside []float64
-	clocks  []float64 // Hz
-	premise string
+	// reference runs in the same test loop and is never in the dispatcher.
+	reference   *ebpf.Program
+	referenceNs []float64
+	premise     string
 }
 
 // Why a climb has no price.
@@ -168,6 +169,9 @@ func (c *climb) run(ctx context.Context, sizes []int) error {
 	}
 	before, _, err := c.code.dispatcher()
 	if err != nil {
+		return err
+	}
+	if c.reference, err = price.Load("reference"); err != nil {
 		return err
 	}
 	for _, size := range sizes {
@@ -241,9 +245,12 @@ func (c *climb) measure(ctx context.Context, size int) error {
 			if in, _, _, err := c.code.dispatched(p); err != nil || !in {
 				return cmp.Or(err, error(errNotDispatched))
 			}
-			cycles, err := c.time(ctx, p)
-			c.inside[size] = append(c.inside[size], cycles[0])
-			return err
+			multiples, err := c.time(ctx, p)
+			if err != nil {
+				return err
+			}
+			c.inside[size] = append(c.inside[size], multiples[0])
+			return nil
 		})
 		if err != nil {
 			return err
@@ -272,12 +279,12 @@ func (c *climb) measureFull(ctx context.Context) error {
 				return errDisturbed
 			}
 			c.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s", size, fallback)
-			cycles, err := c.time(ctx, in, out)
+			multiples, err := c.time(ctx, in, out)
 			if err != nil {
 				return err
 			}
-			c.inside[full] = append(c.inside[full], cycles[0])
-			c.outside = append(c.outside, cycles[1])
+			c.inside[full] = append(c.inside[full], multiples[0])
+			c.outside = append(c.outside, multiples[1])
 			return nil
 		})
 		if err != nil {
@@ -287,44 +294,46 @@ func (c *climb) measureFull(ctx context.Context) error {
 	return nil
 }
 
-// time runs programs in turn and returns the low quantile of each one's slots
-// in cycles per run. The call that runs them takes some 5 µs by itself, the same
-// for all: 0.5 ns a run.
+// time runs programs and the reference in turn. It returns the low quantile of
+// each one's slots as a multiple of the reference's.
 func (c *climb) time(ctx context.Context, programs ...*ebpf.Program) ([]float64, error) {
-	slots := make([][]float64, len(programs)) // seconds
-	var clocks []float64
+	all := append([]*ebpf.Program{c.reference}, programs...)
+	slots := make([][]float64, len(all))
 	opts := ebpf.RunOptions{Data: make([]byte, 64), Repeat: climbRuns}
 	err := c.lab.Do(func() error {
 		for range climbSlots {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			clocks = append(clocks, clock.Core())
-			for _, i := range rand.Perm(len(programs)) {
+			for _, i := range rand.Perm(len(all)) {
+				// The call takes some 5 µs by itself, 0.5 ns a run.
 				begin := time.Now()
-				if _, err := programs[i].Run(&opts); err != nil {
+				if _, err := all[i].Run(&opts); err != nil {
 					return fmt.Errorf("run program: %w", err)
 				}
-				slots[i] = append(slots[i], time.Since(begin).Seconds()/climbRuns)
+				slots[i] = append(slots[i], float64(time.Since(begin))/climbRuns)
 			}
 		}
 		return nil
 	})
-	now := stat.Quantile(clocks, 1-quiet)
-	c.clocks = append(c.clocks, now)
-	cycles := make([]float64, len(programs))
-	for i := range slots {
-		cycles[i] = stat.Quantile(slots[i], quiet) * now
+	if err != nil {
+		return nil, err
 	}
-	return cycles, err
+	ns := stat.Quantile(slots[0], quiet)
+	c.referenceNs = append(c.referenceNs, ns)
+	multiples := make([]float64, len(programs))
+	for i := range programs {
+		multiples[i] = stat.Quantile(slots[1+i], quiet) / ns
+	}
+	return multiples, nil
 }
 
-// ns turns cycles into ns at the clock of this climb.
-func (c *climb) ns(cycles float64) float64 { return cycles / stat.Median(c.clocks) * 1e9 }
+// ns turns a multiple of the reference into ns.
+func (c *climb) ns(multiple float64) float64 { return multiple * stat.Median(c.referenceNs) }
 
 // Close unloads the programs. They are detached with the namespace.
 func (c *climb) Close() {
-	for _, p := range c.fillers {
-		p.Close()
+	for _, p := range append(c.fillers, c.reference) {
+		p.Close() // nil too
 	}
 }

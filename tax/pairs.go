@@ -143,7 +143,7 @@ func Pairs() []Pair {
 		lookupCalls = "map->ops->map_lookup_elem: of a map the verifier cannot know, against one it knows"
 		loopCalls   = "the callback: of bpf_for_each_map_elem or bpf_loop, against bpf_loop inlined, an iteration"
 		xmitCalls   = "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet"
-		tracepoints = "programs at the tracepoint xdp_redirect: so many against none, a hit"
+		tracepoints = "observers at xdp_redirect: so many against none, a hit"
 		userCalls   = "a function in user space: called indirectly against directly"
 
 		direct   = "no indirect branch: to read the others against"

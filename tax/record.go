@@ -32,7 +32,7 @@ func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
 			warn("%s", text)
 		}
 		if p := &raw.Pairs[i]; p.With.kind() == treeKind && !p.foldable() {
-			warn("the dispatcher was filled %d times: what changes from one time to the next is not in the interval", p.filled())
+			warn("fillings of the dispatcher: %d; what changes from one to the next is not in the interval", p.filled())
 		}
 		if row.Name == "control" && (row.Price.Low > 0 || row.Price.High < 0) {
 			warn("the control is not 0: prices of programs may be off by as much; one run in 20 shows this by chance")

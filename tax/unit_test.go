@@ -181,7 +181,7 @@ func TestFolded(t *testing.T) {
 	if want := []float64{10, 11, 12, 13, 14, 15}; !slices.Equal(rows[0].Samples, want) || !slices.Equal(rows[0].Rounds, []int{0, 1, 2, 3, 4, 5}) {
 		t.Errorf("samples %v of rounds %v, want %v", rows[0].Samples, rows[0].Rounds, want)
 	}
-	if warned(warns, "was filled") {
+	if warned(warns, "fillings") {
 		t.Errorf("%v", warns)
 	}
 	p.Rounds, p.WithNs, p.WithoutNs = p.Rounds[:9], p.WithNs[:9], p.WithoutNs[:9]
@@ -189,7 +189,7 @@ func TestFolded(t *testing.T) {
 	if len(rows[0].Samples) != 9 || len(slices.Compact(slices.Sorted(slices.Values(rows[0].Rounds)))) != 9 {
 		t.Errorf("samples %v of rounds %v", rows[0].Samples, rows[0].Rounds)
 	}
-	if !warned(warns, "was filled 3 times") {
+	if !warned(warns, "fillings of the dispatcher: 3") {
 		t.Errorf("%v", warns)
 	}
 }

@@ -81,7 +81,7 @@ func addRun(s std, cmd *cobra.Command) {
 			if err := report.Ladder(s.out, opts, doc, redirect.Verdict(doc.Rows)); err != nil {
 				return err
 			}
-			return report.Prices(s.out, opts, doc.Prices, tax.Sum(doc.Prices))
+			return report.Prices(s.out, opts, doc, tax.Sum(doc.Prices))
 		})
 		return stopped(doc, benchRefused, err)
 	}

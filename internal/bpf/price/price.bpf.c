@@ -241,6 +241,14 @@ int nothing(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+/* One that is called and returns, in the kernel's test loop as nothing is, but
+ * never by the BPF dispatcher: it is not of XDP. */
+SEC("tc")
+int reference(void *ctx)
+{
+	return 0;
+}
+
 SEC("xdp/devmap")
 int second(struct xdp_md *ctx)
 {

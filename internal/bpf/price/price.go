@@ -120,7 +120,7 @@ func (p *Pair) Close() {
 }
 
 // Load loads one program of the family that stands by itself: "nothing",
-// "second" or "observer".
+// "reference", "second" or "observer".
 func Load(name string) (*ebpf.Program, error) {
 	spec, err := loadPrice()
 	if err != nil {

@@ -50,6 +50,7 @@ const (
 	priceProgLpmUnknown     = "lpm_unknown"
 	priceProgNothing        = "nothing"
 	priceProgObserver       = "observer"
+	priceProgReference      = "reference"
 	priceProgSecond         = "second"
 	priceProgTailConstant   = "tail_constant"
 	priceProgTailVariable   = "tail_variable"
@@ -112,6 +113,7 @@ type priceProgramSpecs struct {
 	LpmUnknown   *ebpf.ProgramSpec `ebpf:"lpm_unknown"`
 	Nothing      *ebpf.ProgramSpec `ebpf:"nothing"`
 	Observer     *ebpf.ProgramSpec `ebpf:"observer"`
+	Reference    *ebpf.ProgramSpec `ebpf:"reference"`
 	Second       *ebpf.ProgramSpec `ebpf:"second"`
 	TailConstant *ebpf.ProgramSpec `ebpf:"tail_constant"`
 	TailVariable *ebpf.ProgramSpec `ebpf:"tail_variable"`
@@ -201,6 +203,7 @@ type pricePrograms struct {
 	LpmUnknown   *ebpf.Program `ebpf:"lpm_unknown"`
 	Nothing      *ebpf.Program `ebpf:"nothing"`
 	Observer     *ebpf.Program `ebpf:"observer"`
+	Reference    *ebpf.Program `ebpf:"reference"`
 	Second       *ebpf.Program `ebpf:"second"`
 	TailConstant *ebpf.Program `ebpf:"tail_constant"`
 	TailVariable *ebpf.Program `ebpf:"tail_variable"`
@@ -221,6 +224,7 @@ func (p *pricePrograms) Close() error {
 		p.LpmUnknown,
 		p.Nothing,
 		p.Observer,
+		p.Reference,
 		p.Second,
 		p.TailConstant,
 		p.TailVariable,

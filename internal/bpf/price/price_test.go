@@ -50,7 +50,7 @@ func TestPairs(t *testing.T) {
 
 func TestLoad(t *testing.T) {
 	testutil.Root(t)
-	for _, name := range []string{"nothing", "second", "observer"} {
+	for _, name := range []string{"nothing", "reference", "second", "observer"} {
 		p, err := Load(name)
 		if err != nil {
 			testutil.SkipMissing(t, err)
