@@ -41,6 +41,27 @@ func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
 	return append(rows, raw.packets()...), warns
 }
 
+// atAnyClock widens the interval of a price by what the core's clock did from round
+// to round: it will do as much from this run to the next, and moves all prices
+// alike, so the rounds of one run do not tell.
+func (raw *Raw) atAnyClock(price stat.Quantity) stat.Quantity {
+	n := float64(len(raw.CoreClock))
+	if n < 2 {
+		return price
+	}
+	sum, squares := 0.0, 0.0
+	for _, hz := range raw.CoreClock {
+		sum += hz
+	}
+	for _, hz := range raw.CoreClock {
+		squares += (hz*n/sum - 1) * (hz*n/sum - 1)
+	}
+	clock := 1.96 * math.Sqrt(squares/(n-1)) * price.Median
+	price.Low = price.Median - math.Hypot(price.Median-price.Low, clock)
+	price.High = price.Median + math.Hypot(price.High-price.Median, clock)
+	return price
+}
+
 // Clock is what the core under test ran at, in words: the median of all rounds, the
 // slowest and the fastest.
 func (raw *Raw) Clock() string {
@@ -69,7 +90,7 @@ func (raw *Raw) row(p *RawPair) result.TaxRow {
 	rounds, with, without := p.folded()
 	row.Samples, row.Rounds = differences(with, without), rounds
 	row.With, row.Without = summary(with, "ns"), summary(without, "ns")
-	price := stat.Shift(with, without, "ns")
+	price := raw.atAnyClock(stat.Shift(with, without, "ns"))
 	row.Price = &price
 	if raw.TSCRate > 0 {
 		row.Cycles = scaled(price, raw.TSCRate/1e9, "cycles")
@@ -149,7 +170,7 @@ func (raw *Raw) split(p *RawPair, saved float64, price stat.Quantity) (calls *st
 	if len(thunk) == 0 {
 		return nil, fmt.Sprintf("%.2f ndo_xdp_xmit calls a packet fewer; what a call costs was not measured", saved)
 	}
-	calls = scaled(stat.Location(thunk, "ns"), saved, "ns")
+	calls = scaled(raw.atAnyClock(stat.Location(thunk, "ns")), saved, "ns")
 	note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; the rest is locks, doorbell, softirq",
 		saved, calls.Median, 100*calls.Median/price.Median)
 	return calls, note
@@ -202,11 +223,11 @@ func (raw *Raw) packets() []result.TaxRow {
 			note = append(note, fmt.Sprintf("%s %.2f", call.name, n))
 			found = append(found, premise)
 		}
-		row := packet(fmt.Sprintf("packet/bulk=%d", bulk), hop, thunk, made, made)
+		row := raw.packet(fmt.Sprintf("packet/bulk=%d", bulk), hop, thunk, made, made)
 		row.Note, row.Premise = strings.Join(note, ", "), strings.Join(found, ", ")
 		rows = append(rows, row)
 		if bulk == ladderTop {
-			row := packet("packet/2018", hop, thunk, made, made-xmits-raw.Outside+calls2018)
+			row := raw.packet("packet/2018", hop, thunk, made, made-xmits-raw.Outside+calls2018)
 			row.Note = "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: this machine's hop at bulk 64 with those calls"
 			rows = append(rows, row)
 		}
@@ -217,7 +238,7 @@ func (raw *Raw) packets() []result.TaxRow {
 // packet estimates a packet that makes calls indirect calls, by a hop that was
 // measured with made of them. Hops and prices are of different rounds and do not
 // depend on each other, so any pairing of them is a sample of the estimate.
-func packet(name string, hop, thunk []float64, made, calls float64) result.TaxRow {
+func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) result.TaxRow {
 	var with, without, price []float64
 	var rounds []int
 	for i := range min(len(hop), len(thunk)) {
@@ -226,7 +247,7 @@ func packet(name string, hop, thunk []float64, made, calls float64) result.TaxRo
 		price = append(price, calls*thunk[i])
 		rounds = append(rounds, i)
 	}
-	q := stat.Location(price, "ns")
+	q := raw.atAnyClock(stat.Location(price, "ns"))
 	return result.TaxRow{
 		Name:    name,
 		Labels:  map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},

@@ -10,6 +10,7 @@ import (
 	"unthunk/internal/testutil"
 	"unthunk/redirect"
 	"unthunk/result"
+	"unthunk/stat"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -128,6 +129,24 @@ func TestRow(t *testing.T) {
 	r.TSCRate = 0
 	if rows, _ := r.Record(); rows[0].Cycles != nil {
 		t.Errorf("cycles without a rate: %+v", rows[0].Cycles)
+	}
+}
+
+// A clock that moves by 1 % between rounds widens a price by twice that.
+func TestAtAnyClock(t *testing.T) {
+	price := stat.Quantity{Median: 100, Low: 99, High: 101, N: 10, Unit: "ns"}
+	if got := (&Raw{CoreClock: []float64{4e9, 4e9, 4e9}}).atAnyClock(price); got != price {
+		t.Errorf("a steady clock gives %+v", got)
+	}
+	if got := (&Raw{}).atAnyClock(price); got != price {
+		t.Errorf("no clock gives %+v", got)
+	}
+	got := (&Raw{CoreClock: []float64{3.96e9, 4e9, 4.04e9}}).atAnyClock(price)
+	near(t, "low", got.Low, 100-math.Hypot(1, 1.96))
+	near(t, "high", got.High, 100+math.Hypot(1, 1.96))
+	price.Low, price.High = math.NaN(), math.NaN()
+	if got := (&Raw{CoreClock: []float64{3.96e9, 4.04e9}}).atAnyClock(price); !math.IsNaN(got.Low) || !math.IsNaN(got.High) {
+		t.Errorf("no interval gives %+v", got)
 	}
 }
 
