@@ -24,8 +24,7 @@ const observed = "xdp_redirect"
 // measured is an arm on a chain of this round.
 type measured struct {
 	onChain
-	arm  *redirect.Arm
-	hits float64 // of the tracepoint, for each frame
+	arm *redirect.Arm
 }
 
 // bench is the two chains of one round, one with the redirect and one without,
@@ -135,13 +134,14 @@ func (r *run) assemble(ctx context.Context, lab *netlab.Namespace, pairs []*RawP
 
 // premises checks what only programs that are loaded can tell.
 func (r *run) premises(b *bench, pairs []*RawPair) error {
-	r.raw.Outside = 0
+	var refused refusal
 	in, _, _, err := r.code.dispatched(b.chain.Sink())
-	if err != nil {
+	if err != nil && !errors.As(err, &refused) {
 		return err
 	}
-	if !in {
-		r.raw.Outside++
+	r.raw.Outside = 1
+	if in {
+		r.raw.Outside = 0
 	}
 	for _, p := range pairs {
 		if !p.With.(onChain).second {
@@ -149,6 +149,8 @@ func (r *run) premises(b *bench, pairs []*RawPair) error {
 		}
 		in, _, fallback, err := r.code.dispatched(b.second)
 		switch {
+		case errors.As(err, &refused):
+			p.Refused = string(refused)
 		case err != nil:
 			return err
 		case in:
@@ -244,7 +246,7 @@ func (r *run) conclude(b *bench, pairs []*RawPair) error {
 			bad = errors.Join(bad, err)
 		}
 		if bad != nil {
-			p.Refused = bad.Error()
+			p.failure = bad.Error()
 			continue
 		}
 		// The generator's redirect hits the tracepoint too.

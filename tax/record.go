@@ -1,6 +1,7 @@
 package tax
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
@@ -82,7 +83,7 @@ func (raw *Raw) row(p *RawPair) result.TaxRow {
 		Rounds:  []int{},
 	}
 	if row.Refused == "" && len(p.Rounds) == 0 {
-		row.Refused = "not measured: the run ended before it"
+		row.Refused = cmp.Or(p.failure, "not measured: the run ended before it")
 	}
 	if row.Refused != "" {
 		return row

@@ -133,6 +133,8 @@ type RawPair struct {
 	// sides in ns per run of what differs.
 	Rounds            []int
 	WithNs, WithoutNs []float64
+	// failure is why the last round that has no price has none.
+	failure string
 }
 
 func (p *RawPair) add(round int, with, without float64) {

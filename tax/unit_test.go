@@ -162,6 +162,16 @@ func TestRowRefuses(t *testing.T) {
 	if rows, _ := r.Record(); rows[0].Refused == "" || rows[0].Price != nil {
 		t.Errorf("%+v", rows[0])
 	}
+	r.Pairs[0].failure = "packet counts disagree"
+	if rows, _ := r.Record(); rows[0].Refused != "packet counts disagree" {
+		t.Errorf("%+v", rows[0])
+	}
+	// A round that failed takes none from those that did not.
+	r = raw("tail-call", 10, 1)
+	r.Pairs[0].failure = "packet counts disagree"
+	if rows, _ := r.Record(); rows[0].Refused != "" || rows[0].Price == nil {
+		t.Errorf("%+v", rows[0])
+	}
 }
 
 func warned(warns []result.Warning, text string) bool {
