@@ -44,7 +44,7 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 	}
 	notes.write(p)
 	if c.By == "" {
-		p.causes(c)
+		p.causes(c.Causes)
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", summary(c))
@@ -197,14 +197,14 @@ func verdict(row *result.CompareRow) string {
 	return fmt.Sprintf("%s (would have seen %s %%)", row.Verdict, stat.FormatPercent(row.Difference.Smallest))
 }
 
-func (p *page) causes(c *result.Comparison) {
+func (p *page) causes(causes []result.Cause) {
 	fmt.Fprintln(&p.buf)
-	if len(c.Causes) == 0 {
+	if len(causes) == 0 {
 		p.wrap("", "The machines are alike in all that was looked at.")
 		return
 	}
 	p.wrap("", "What the machines differ in, likeliest cause first:")
-	for _, cause := range c.Causes {
+	for _, cause := range causes {
 		p.wrap("  "+clean(cause.Name)+"  ", seen(cause.Old)+" → "+seen(cause.New))
 		if cause.Why != "" {
 			p.wrap("      ", cause.Why)

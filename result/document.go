@@ -10,7 +10,8 @@ import (
 const Schema = "unthunk/1"
 
 // Document is one record. Row is the row type of its kind: [BenchRow] for
-// "bench" and "run", [TaxRow] for "tax", host.Finding for "check".
+// "bench" and "run", [TaxRow] for "tax", [SiteRow] for "xray", host.Finding for
+// "check".
 type Document[Row any] struct {
 	Schema string `json:"schema"`
 	// Kind is the verb that made the record.
@@ -29,8 +30,11 @@ type Document[Row any] struct {
 	Rows       []Row `json:"rows"`
 	// Prices are those of indirect calls. Only a record of run has them
 	// beside its rows.
-	Prices   []TaxRow  `json:"prices,omitempty"`
-	Warnings []Warning `json:"warnings"`
+	Prices []TaxRow `json:"prices,omitempty"`
+	// Partial are functions that could not be followed to their end. Only a
+	// record of xray has them.
+	Partial  []PartialFunction `json:"partial,omitempty"`
+	Warnings []Warning         `json:"warnings"`
 }
 
 // Warning travels with the numbers it casts doubt on.

@@ -127,6 +127,11 @@ func cause(err error) error {
 // another program's JSON, another schema or kind, values no measurement can
 // give.
 func Load(path string) (*Record, error) {
+	return load(path, parse)
+}
+
+// load reads a file of limited size and parses it.
+func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, cause(err))
@@ -136,17 +141,20 @@ func Load(path string) (*Record, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, cause(err))
 	}
-	r, err := parse(b)
+	parsed, err := parse(b)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
-	return r, nil
+	return parsed, nil
 }
 
 func parse(b []byte) (*Record, error) {
 	kind, err := parseHead(b)
 	if err != nil {
 		return nil, err
+	}
+	if !slices.Contains([]string{"bench", "run", "tax"}, kind) {
+		return nil, fmt.Errorf("kind %.40q: only a record of bench, run or tax, or two of xray, can be compared", kind)
 	}
 	var r *Record
 	if kind == "tax" {
@@ -195,8 +203,6 @@ func parseHead(b []byte) (kind string, err error) {
 		return "", errors.New("not a record of unthunk: it has no schema")
 	case *head.Schema != Schema:
 		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
-	case !slices.Contains([]string{"bench", "run", "tax"}, head.Kind):
-		return "", fmt.Errorf("kind %.40q: only a record of bench, run or tax can be compared", head.Kind)
 	}
 	return head.Kind, nil
 }

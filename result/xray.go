@@ -1,0 +1,40 @@
+package result
+
+// SiteRow is one row of `xray`: an indirect branch on the redirect path.
+type SiteRow struct {
+	// Name is stable from build to build: the function and what is called,
+	// numbered where that repeats: "bq_xmit_all/net_device_ops.ndo_xdp_xmit".
+	Name string `json:"name"`
+	// Function it stands in, Offset in bytes from its start.
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	// Kind is how it is made: "thunk", "its-thunk", "lfence", "register",
+	// "memory". Jump is set for a tail call or a switch.
+	Kind string `json:"kind"`
+	Jump bool   `json:"jump,omitempty"`
+	// Thunk is the symbol it goes through, empty without one.
+	Thunk string `json:"thunk,omitempty"`
+	// Stage of the path: receive, program, redirect, bulk-queue, transmit,
+	// completion, return, page-pool or dma.
+	Stage string `json:"stage"`
+	// Calls is the chain of struct members the target is read from, null
+	// when unknown; Sure is "certain", "likely" or "unknown".
+	Calls *string `json:"calls"`
+	Sure  string  `json:"sure"`
+	// Targets are the functions that the pointer holds now; live only.
+	Targets []string `json:"targets,omitempty"`
+	// Per is how often it runs: "packet", "bulk", "poll", "rare" or
+	// "unknown". Always is set when each run of the function that is not
+	// rare comes by.
+	Per    string `json:"per"`
+	Always bool   `json:"always"`
+	// Via are the functions from a root of the path to this one.
+	Via []string `json:"via"`
+}
+
+// PartialFunction is a function of the path that could not be followed to its
+// end: what it calls indirectly may be missing.
+type PartialFunction struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
