@@ -34,6 +34,20 @@ func Parse(r io.Reader) (*Table, error) {
 	if !seen {
 		return nil, hidden()
 	}
+	t.index()
+	return t, nil
+}
+
+// New is a table of symbols that come from elsewhere than kallsyms. One whose
+// size is not 0 keeps it.
+func New(syms []Symbol) *Table {
+	t := &Table{syms: slices.Clone(syms), byName: make(map[string][]int32)}
+	t.index()
+	return t
+}
+
+// index sorts the symbols and gives those a size that have none: up to the next.
+func (t *Table) index() {
 	slices.SortStableFunc(t.syms, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
 	for i, s := range t.syms {
 		t.byName[s.Name] = append(t.byName[s.Name], int32(i))
@@ -42,12 +56,13 @@ func Parse(r io.Reader) (*Table, error) {
 		start := t.first(t.syms[end-1].Addr)
 		if end < len(t.syms) && t.syms[end].Module == t.syms[start].Module {
 			for i := start; i < end; i++ {
-				t.syms[i].Size = t.syms[end].Addr - t.syms[i].Addr
+				if t.syms[i].Size == 0 {
+					t.syms[i].Size = t.syms[end].Addr - t.syms[i].Addr
+				}
 			}
 		}
 		end = start
 	}
-	return t, nil
 }
 
 // first returns the index of the first symbol at addr or above.
@@ -129,4 +144,16 @@ func rank(s Symbol) int {
 		}
 	}
 	return r
+}
+
+// Module lists the symbols of a module by address; "" are those of the kernel
+// itself.
+func (t *Table) Module(name string) []Symbol {
+	var out []Symbol
+	for _, s := range t.syms {
+		if s.Module == name {
+			out = append(out, s)
+		}
+	}
+	return out
 }

@@ -1,0 +1,356 @@
+package ktext
+
+import (
+	"bytes"
+	"cmp"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"unthunk/ksym"
+)
+
+// Limits on files, whatever they say of themselves.
+const (
+	// MaxFile is the largest file that is read, and the largest that one
+	// may unpack to, in bytes.
+	MaxFile     = 512 << 20
+	maxSections = 1 << 16
+	maxSymbols  = 4 << 20
+)
+
+// Image is kernel code read from a file: a vmlinux, what a bzImage unpacks to, or
+// a module. It is a [Source].
+type Image struct {
+	// Name is "vmlinux", or the module's name: "veth".
+	Name string
+	// Release is what uname -r says of it; empty when it was not found.
+	Release string
+	Machine elf.Machine
+	// Sections are those that are in memory, by address. A module's lie at
+	// addresses of its own making, where no kernel puts anything.
+	Sections []Section
+	// Table has its symbols. What a module needs of others is in it too, each
+	// name at an address where there is no code.
+	Table *ksym.Table
+	// Relocs are what the loader fills in, by address; only a module has
+	// them. They are applied already.
+	Relocs []Reloc
+	// BTF is the raw section of types; nil when there is none. That of a
+	// module builds on its kernel's.
+	BTF []byte
+}
+
+// Section is a part of an image.
+type Section struct {
+	Name string
+	Addr uint64
+	Data []byte
+	Exec bool
+}
+
+// Reloc is a field that holds an address.
+type Reloc struct {
+	Addr   uint64
+	Type   uint32 // of the machine: R_X86_64_PLT32
+	Symbol string // empty for a section's
+	// Target is the address of the symbol, Addend what is added to it.
+	Target uint64
+	Addend int64
+}
+
+// OpenFile reads a kernel or a module: ELF, or one packed with xz, zstd or gzip,
+// or a bzImage (x86 boot protocol 2.08, Linux 2.6.26) with a payload of gzip,
+// zstd, lz4, xz or lzma. What it is is told from its bytes. A stripped vmlinux, as
+// that in a bzImage, has no symbols.
+func OpenFile(path string) (*Image, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("open kernel code: %w", err)
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("open kernel code: %w", err)
+	}
+	name, _, _ := strings.Cut(filepath.Base(path), ".")
+	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), b)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return img, nil
+}
+
+// ReadAddr implements [Source].
+func (i *Image) ReadAddr(p []byte, addr uint64) error {
+	n, found := slices.BinarySearchFunc(i.Sections, addr, func(s Section, addr uint64) int { return cmp.Compare(s.Addr, addr) })
+	if !found {
+		n--
+	}
+	if n < 0 {
+		return fmt.Errorf("read code at %#x: before all of %s", addr, i.Name)
+	}
+	return Bytes{i.Sections[n].Addr, i.Sections[n].Data}.ReadAddr(p, addr)
+}
+
+// Section finds a section by name; nil when there is none.
+func (i *Image) Section(name string) *Section {
+	for n := range i.Sections {
+		if i.Sections[n].Name == name {
+			return &i.Sections[n]
+		}
+	}
+	return nil
+}
+
+func parseImage(name string, b []byte) (*Image, error) {
+	b, err := unpack(b)
+	if err != nil {
+		return nil, err
+	}
+	f, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return nil, fmt.Errorf("not kernel code: %w", err)
+	}
+	switch {
+	case f.Class != elf.ELFCLASS64 || f.ByteOrder != binary.LittleEndian:
+		return nil, errors.New("not 64 bit, little endian")
+	case len(f.Sections) > maxSections:
+		return nil, fmt.Errorf("%d sections: at most %d are possible", len(f.Sections), maxSections)
+	}
+	p := &parser{file: f, size: uint64(len(b)), at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
+	if f.Type == elf.ET_REL {
+		p.image.Name = name
+		p.next = moduleArea
+	}
+	if err := p.sections(); err != nil {
+		return nil, err
+	}
+	p.names()
+	symbols, err := p.symbols()
+	if err != nil {
+		return nil, err
+	}
+	if err := p.relocate(symbols); err != nil {
+		return nil, err
+	}
+	p.image.Table = ksym.New(p.table)
+	return p.image, nil
+}
+
+// moduleArea is where modules are laid out: the last 1.5 GB of the address space,
+// as on x86-64, so that all of a module is in reach of its calls.
+const moduleArea = 0xffffffffa0000000
+
+// parser reads one ELF file.
+type parser struct {
+	file  *elf.File
+	size  uint64 // of the file
+	next  uint64 // address of the next section of a module
+	at    map[int]uint64
+	data  map[int][]byte
+	image *Image
+	table []ksym.Symbol
+}
+
+// sections reads what is in memory, and lays a module out.
+func (p *parser) sections() error {
+	p.data = make(map[int][]byte)
+	for n, s := range p.file.Sections {
+		if s.Flags&elf.SHF_ALLOC == 0 {
+			continue
+		}
+		if s.Type != elf.SHT_NOBITS && (s.FileSize > p.size || s.Flags&elf.SHF_COMPRESSED != 0) {
+			return fmt.Errorf("section %.40q is larger than the file, or packed", s.Name)
+		}
+		addr := s.Addr
+		if p.file.Type == elf.ET_REL {
+			if s.Size > 1<<28 || p.next > 0xfffffffff0000000 {
+				return fmt.Errorf("section %.40q is too large", s.Name)
+			}
+			align := min(max(s.Addralign, 16), 4096)
+			addr = (p.next + align - 1) / align * align
+			p.next = addr + s.Size
+		}
+		p.at[n] = addr
+		if s.Type == elf.SHT_NOBITS || s.Size == 0 {
+			continue
+		}
+		data, err := s.Data()
+		if err != nil {
+			return fmt.Errorf("read section %.40q: %w", s.Name, err)
+		}
+		p.data[n] = data
+		p.image.Sections = append(p.image.Sections, Section{s.Name, addr, data, s.Flags&elf.SHF_EXECINSTR != 0})
+		if s.Name == ".BTF" {
+			p.image.BTF = data
+		}
+	}
+	if s := p.file.Section(".BTF"); s != nil && p.image.BTF == nil && s.FileSize <= p.size && s.Flags&elf.SHF_COMPRESSED == 0 {
+		data, err := s.Data()
+		if err != nil {
+			return fmt.Errorf("read types: %w", err)
+		}
+		p.image.BTF = data
+	}
+	slices.SortStableFunc(p.image.Sections, func(a, b Section) int { return cmp.Compare(a.Addr, b.Addr) })
+	return nil
+}
+
+// names finds the module's name and the kernel's release.
+func (p *parser) names() {
+	if s := p.image.Section(".modinfo"); s != nil {
+		for field := range bytes.SplitSeq(s.Data, []byte{0}) {
+			key, value, _ := strings.Cut(string(field[:min(len(field), 300)]), "=")
+			switch key {
+			case "name":
+				p.image.Name = value
+			case "vermagic":
+				p.image.Release, _, _ = strings.Cut(value, " ")
+			}
+		}
+		return
+	}
+	for _, s := range p.image.Sections {
+		const banner = "Linux version "
+		if i := bytes.Index(s.Data, []byte(banner)); i >= 0 && !s.Exec {
+			rest := s.Data[i+len(banner):]
+			if end := bytes.IndexByte(rest[:min(len(rest), 300)], ' '); end > 0 && rest[0] != '%' {
+				p.image.Release = string(rest[:end])
+				return
+			}
+		}
+	}
+}
+
+// symbols reads the symbol table; those of a module that stand elsewhere get an
+// address each. The addresses are by the index in the file.
+func (p *parser) symbols() ([]elf.Symbol, error) {
+	if s := p.file.SectionByType(elf.SHT_SYMTAB); s != nil && (s.FileSize > p.size || s.FileSize/elf.Sym64Size > maxSymbols) {
+		return nil, fmt.Errorf("a symbol table of %d bytes", s.FileSize)
+	}
+	symbols, err := p.file.Symbols()
+	if errors.Is(err, elf.ErrNoSymbols) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read symbols: %w", err)
+	}
+	module := ""
+	if p.file.Type == elf.ET_REL {
+		module = p.image.Name
+	}
+	extern := make(map[string]uint64)
+	next := (p.next + 0xffff) &^ 0xffff
+	for n := range symbols {
+		s := &symbols[n]
+		kind := elf.ST_TYPE(s.Info)
+		switch {
+		case s.Section == elf.SHN_UNDEF && s.Name != "":
+			addr, ok := extern[s.Name]
+			if !ok {
+				addr, next = next, next+externSize
+				extern[s.Name] = addr
+				p.table = append(p.table, ksym.Symbol{Addr: addr, Size: externSize, Type: 'T', Name: s.Name})
+			}
+			s.Value = addr
+			continue
+		case s.Section >= elf.SHN_LORESERVE || int(s.Section) >= len(p.file.Sections):
+			continue
+		case p.file.Type == elf.ET_REL:
+			s.Value += p.at[int(s.Section)]
+		}
+		if kind == elf.STT_FILE || kind == elf.STT_SECTION || s.Name == "" || p.at[int(s.Section)] == 0 {
+			continue
+		}
+		typ := byte('d')
+		if p.file.Sections[s.Section].Flags&elf.SHF_EXECINSTR != 0 {
+			typ = 't'
+		}
+		if elf.ST_BIND(s.Info) != elf.STB_LOCAL {
+			typ -= 'a' - 'A'
+		}
+		p.table = append(p.table, ksym.Symbol{Addr: s.Value, Size: s.Size, Type: typ, Name: s.Name, Module: module})
+	}
+	return symbols, nil
+}
+
+// externSize is the room of a symbol that stands elsewhere.
+const externSize = 16
+
+// relocate applies a module's relocations.
+func (p *parser) relocate(symbols []elf.Symbol) error {
+	if p.file.Type != elf.ET_REL {
+		return nil
+	}
+	for _, s := range p.file.Sections {
+		data := p.data[int(s.Info)]
+		if s.Type != elf.SHT_RELA || data == nil {
+			continue
+		}
+		if s.FileSize > p.size || s.Flags&elf.SHF_COMPRESSED != 0 {
+			return fmt.Errorf("section %.40q is larger than the file, or packed", s.Name)
+		}
+		b, err := s.Data()
+		if err != nil {
+			return fmt.Errorf("read section %.40q: %w", s.Name, err)
+		}
+		for ; len(b) >= 24; b = b[24:] {
+			off, info := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
+			r := Reloc{Addr: p.at[int(s.Info)] + off, Type: uint32(info), Addend: int64(binary.LittleEndian.Uint64(b[16:]))}
+			if n := info >> 32; n > 0 && n <= uint64(len(symbols)) {
+				r.Symbol, r.Target = symbols[n-1].Name, symbols[n-1].Value
+			} else if n > 0 {
+				return fmt.Errorf("a relocation of symbol %d of %d", n, len(symbols))
+			}
+			if off >= uint64(len(data)) {
+				return fmt.Errorf("a relocation outside of section %d", s.Info)
+			}
+			apply(p.file.Machine, data[off:], r)
+			p.image.Relocs = append(p.image.Relocs, r)
+		}
+	}
+	slices.SortStableFunc(p.image.Relocs, func(a, b Reloc) int { return cmp.Compare(a.Addr, b.Addr) })
+	return nil
+}
+
+// apply writes a relocation to the field it is of. Kinds that no code holds are
+// left alone.
+func apply(machine elf.Machine, field []byte, r Reloc) {
+	value := r.Target + uint64(r.Addend)
+	if machine == elf.EM_AARCH64 {
+		switch t := elf.R_AARCH64(r.Type); {
+		case t == elf.R_AARCH64_ABS64 && len(field) >= 8:
+			binary.LittleEndian.PutUint64(field, value)
+		case (t == elf.R_AARCH64_CALL26 || t == elf.R_AARCH64_JUMP26) && len(field) >= 4:
+			old := binary.LittleEndian.Uint32(field)
+			binary.LittleEndian.PutUint32(field, old&^(1<<26-1)|uint32((value-r.Addr)>>2)&(1<<26-1))
+		}
+		return
+	}
+	if machine != elf.EM_X86_64 {
+		return
+	}
+	switch t := elf.R_X86_64(r.Type); t {
+	case elf.R_X86_64_64, elf.R_X86_64_PC64:
+		if t == elf.R_X86_64_PC64 {
+			value -= r.Addr
+		}
+		if len(field) >= 8 {
+			binary.LittleEndian.PutUint64(field, value)
+		}
+	case elf.R_X86_64_32, elf.R_X86_64_32S, elf.R_X86_64_PC32, elf.R_X86_64_PLT32:
+		if t == elf.R_X86_64_PC32 || t == elf.R_X86_64_PLT32 {
+			value -= r.Addr
+		}
+		if len(field) >= 4 {
+			binary.LittleEndian.PutUint32(field, uint32(value))
+		}
+	}
+}

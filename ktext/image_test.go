@@ -1,0 +1,369 @@
+package ktext
+
+import (
+	"bytes"
+	"compress/gzip"
+	"debug/elf"
+	"encoding/binary"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"unthunk/branch"
+	"unthunk/internal/testutil"
+)
+
+// kernels are the unpacked packages that make guest has downloaded.
+func kernels(t testing.TB) []*Tree {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var trees []*Tree
+	for _, series := range []string{"6.1", "6.12"} {
+		if tree, err := OpenTree(filepath.Join(cache, "unthunk-guest", series)); err == nil {
+			trees = append(trees, tree)
+		}
+	}
+	if len(trees) == 0 {
+		testutil.Missing(t, "guest kernels (make guest)")
+	}
+	return trees
+}
+
+// unpacked is a module as an ELF file, for binutils.
+func unpacked(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err = unpack(b); err != nil {
+		t.Fatal(err)
+	}
+	out := filepath.Join(t.TempDir(), "module.o")
+	if err := os.WriteFile(out, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// Each symbol that nm sees, each relocation that readelf sees, and one thunk site
+// for each relocation to a thunk.
+func TestModules(t *testing.T) {
+	for _, tree := range kernels(t) {
+		for _, name := range []string{"veth", "virtio_net", "ena", "gve", "mlx5_core", "ixgbevf"} {
+			file, ok := tree.Modules[name]
+			if !ok {
+				continue
+			}
+			t.Run(tree.Release+"/"+name, func(t *testing.T) {
+				img, err := OpenFile(file)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if img.Name != name || img.Release != tree.Release {
+					t.Errorf("%s of %s, want %s of %s", img.Name, img.Release, name, tree.Release)
+				}
+				plain := unpacked(t, file)
+				checkSymbols(t, img, plain)
+				checkRelocs(t, img, plain)
+				checkThunks(t, img)
+			})
+		}
+	}
+}
+
+func output(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(args[0], args[1:]...).Output()
+	if err != nil {
+		t.Skipf("missing: %s: %v", args[0], err)
+	}
+	return string(out)
+}
+
+func checkSymbols(t *testing.T, img *Image, file string) {
+	functions := 0
+	for line := range strings.Lines(output(t, "nm", file)) {
+		fields := strings.Fields(line)
+		name, typ := fields[len(fields)-1], fields[len(fields)-2]
+		if typ == "a" || typ == "A" {
+			continue
+		}
+		all := img.Table.All(name)
+		if len(all) == 0 {
+			t.Errorf("no symbol %s %s", typ, name)
+			continue
+		}
+		if typ == "t" || typ == "T" {
+			functions++
+			if got, off, ok := img.Table.Find(all[0].Addr); !ok || off != 0 || !got.Text() {
+				t.Errorf("%s at %#x is found as %+v", name, all[0].Addr, got)
+			}
+		}
+	}
+	if functions == 0 {
+		t.Error("nm shows no function")
+	}
+}
+
+func checkRelocs(t *testing.T, img *Image, file string) {
+	want := make(map[string]int)
+	total := 0
+	f, err := elf.Open(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	inMemory := false
+	for line := range strings.Lines(output(t, "readelf", "-rW", file)) {
+		if rest, ok := strings.CutPrefix(line, "Relocation section '.rela"); ok {
+			name, _, _ := strings.Cut(rest, "'")
+			s := f.Section(name)
+			inMemory = s != nil && s.Flags&elf.SHF_ALLOC != 0 && s.Type != elf.SHT_NOBITS
+			continue
+		}
+		fields := strings.Fields(line)
+		if !inMemory || len(fields) < 4 || !strings.HasPrefix(fields[2], "R_") {
+			continue
+		}
+		total++
+		if len(fields) > 4 && f.Section(fields[4]) == nil {
+			want[fields[4]]++
+		}
+	}
+	if total != len(img.Relocs) {
+		t.Errorf("%d relocations, readelf shows %d", len(img.Relocs), total)
+	}
+	got := make(map[string]int)
+	for _, r := range img.Relocs {
+		got[r.Symbol]++
+	}
+	for name, n := range want {
+		if got[name] != n {
+			t.Errorf("%d relocations to %s, readelf shows %d", got[name], name, n)
+		}
+	}
+}
+
+func checkThunks(t *testing.T, img *Image) {
+	want := 0
+	for _, r := range img.Relocs {
+		inCode := false
+		for _, s := range img.Sections {
+			inCode = inCode || s.Exec && r.Addr >= s.Addr && r.Addr < s.Addr+uint64(len(s.Data))
+		}
+		if inCode && strings.HasPrefix(r.Symbol, "__x86_indirect_thunk_") {
+			want++
+		}
+	}
+	resolve := func(addr uint64) (string, bool) {
+		s, off, ok := img.Table.Find(addr)
+		return s.Name, ok && off == 0
+	}
+	got := 0
+	for _, s := range img.Sections {
+		if !s.Exec {
+			continue
+		}
+		sites, _ := branch.Sites(s.Data, s.Addr, resolve, nil)
+		for _, site := range sites {
+			if site.Kind == branch.SiteThunk {
+				got++
+			}
+		}
+	}
+	if got != want {
+		t.Errorf("%d calls and jumps to thunks, relocations to them %d", got, want)
+	}
+	for _, s := range img.Sections {
+		if s.Name == ".retpoline_sites" && len(s.Data)/4 != want {
+			t.Errorf(".retpoline_sites has %d, relocations to thunks %d", len(s.Data)/4, want)
+		}
+	}
+}
+
+// The kernel in a bzImage: its release, its types, and as many thunk sites as it
+// lists itself.
+func TestVmlinuz(t *testing.T) {
+	for _, tree := range kernels(t) {
+		img, err := OpenFile(tree.Vmlinuz)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if img.Name != "vmlinux" || img.Release != tree.Release || len(img.BTF) == 0 {
+			t.Errorf("%s of %q, want %s; %d bytes of types", img.Name, img.Release, tree.Release, len(img.BTF))
+		}
+		text := img.Section(".text")
+		if text == nil || len(text.Data) < 10<<20 || img.Section(".retpoline_sites") == nil {
+			t.Errorf("%s: no text or no retpoline sites", tree.Release)
+		}
+		b := make([]byte, 16)
+		if err := img.ReadAddr(b, text.Addr); err != nil || !bytes.Equal(b, text.Data[:16]) {
+			t.Errorf("%v: % x", err, b)
+		}
+		if err := img.ReadAddr(b, 0xffff000000000000); err == nil {
+			t.Error("read what is not there")
+		}
+	}
+}
+
+func TestTree(t *testing.T) {
+	dir := t.TempDir()
+	if _, err := OpenTree(dir); err == nil || !strings.Contains(err.Error(), dir) {
+		t.Error(err)
+	}
+	for _, file := range []string{"boot/vmlinuz-6.1.0-1", "boot/config-6.1.0-1", "lib/modules/6.1.0-1/kernel/net/virtio-net.ko.xz", "lib/modules/6.1.0-1/modules.order"} {
+		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(file)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tree, err := OpenTree(dir)
+	if err != nil || tree.Release != "6.1.0-1" || tree.Vmlinuz == "" || tree.Config == "" || len(tree.Modules) != 1 || tree.Modules["virtio_net"] == "" {
+		t.Errorf("%+v, %v", tree, err)
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "usr/lib/modules/6.2.0"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := OpenTree(dir); err == nil || !strings.Contains(err.Error(), "6.1.0-1, 6.2.0") {
+		t.Error(err)
+	}
+}
+
+// packed is b in gzip.
+func packed(t testing.TB, b []byte) []byte {
+	var out bytes.Buffer
+	z := gzip.NewWriter(&out)
+	if _, err := z.Write(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return out.Bytes()
+}
+
+func TestHostile(t *testing.T) {
+	header := func(change func([]byte)) []byte {
+		b := make([]byte, 64)
+		copy(b, "\x7fELF\x02\x01\x01")
+		binary.LittleEndian.PutUint16(b[16:], 1) // ET_REL
+		binary.LittleEndian.PutUint16(b[18:], 62)
+		binary.LittleEndian.PutUint32(b[20:], 1)
+		change(b)
+		return b
+	}
+	bz := make([]byte, 0x300)
+	copy(bz[0x202:], "HdrS\x08\x02")
+	bzOld := bytes.Clone(bz)
+	bzOld[0x206] = 1
+	binary.LittleEndian.PutUint32(bz[0x248:], 0xffffffff)
+	for _, test := range []struct {
+		name string
+		b    []byte
+		want string
+	}{
+		{"empty", nil, "empty"},
+		{"text", []byte("hello, this is a text"), "no kernel"},
+		{"cut gzip", packed(t, make([]byte, 1000))[:20], "unpack"},
+		{"packed text", packed(t, []byte("hello")), "no ELF"},
+		{"packed twice", packed(t, packed(t, []byte("\x7fELF"))), "no ELF"},
+		{"header alone", []byte("\x7fELF"), "not kernel code"},
+		{"sections behind the end", header(func(b []byte) {
+			binary.LittleEndian.PutUint64(b[0x28:], 1<<40)
+			binary.LittleEndian.PutUint16(b[0x3a:], 64)
+			binary.LittleEndian.PutUint16(b[0x3c:], 3)
+		}), "not kernel code"},
+		{"payload behind the end", bz, "truncated"},
+		{"old protocol", bzOld, "boot protocol"},
+	} {
+		if _, err := parseImage("x", test.b); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+}
+
+// A small file that unpacks to more than MaxFile stops there.
+func TestBomb(t *testing.T) {
+	var out bytes.Buffer
+	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zeros := make([]byte, 1<<20)
+	for range MaxFile>>20 + 1 {
+		if _, err := z.Write(zeros); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := unpack(out.Bytes()); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
+		t.Error(err)
+	}
+}
+
+func FuzzImage(f *testing.F) {
+	f.Add([]byte("\x7fELF\x02\x01\x01"))
+	f.Add(packed(f, []byte("\x7fELF\x02\x01\x01")))
+	f.Add([]byte("\xfd7zXZ\x00"))
+	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd})
+	f.Add([]byte{0x02, 0x21, 0x4c, 0x18})
+	f.Add([]byte{0x5d, 0, 0, 0x80, 0})
+	if exe, err := os.Executable(); err == nil { // an ELF file that is none of ours
+		if b, err := os.ReadFile(exe); err == nil {
+			f.Add(b[:4096])
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		img, err := parseImage("x", b)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Error(err)
+			}
+			return
+		}
+		for _, s := range img.Sections {
+			if err := img.ReadAddr(make([]byte, 1), s.Addr); len(s.Data) > 0 && err != nil && img.Machine == elf.EM_X86_64 && img.Name == "x" {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func BenchmarkModules(b *testing.B) {
+	trees := kernels(b)
+	for b.Loop() {
+		n := 0
+		for name, file := range trees[len(trees)-1].Modules {
+			if n == 60 {
+				break
+			}
+			if _, err := OpenFile(file); err != nil {
+				b.Fatal(name, err)
+			}
+			n++
+		}
+	}
+}
+
+func BenchmarkVmlinuz(b *testing.B) {
+	for _, tree := range kernels(b) {
+		b.Run(fmt.Sprint(tree.Release), func(b *testing.B) {
+			for b.Loop() {
+				if _, err := OpenFile(tree.Vmlinuz); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

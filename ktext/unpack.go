@@ -1,0 +1,125 @@
+package ktext
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/therootcompany/xz"
+	"github.com/ulikunitz/xz/lzma"
+)
+
+var errTooLarge = fmt.Errorf("more than %d MiB", MaxFile>>20)
+
+// unpack returns the ELF file in b, which may be packed, or the payload of a
+// bzImage.
+func unpack(b []byte) ([]byte, error) {
+	switch {
+	case len(b) == 0:
+		return nil, errors.New("the file is empty")
+	case len(b) > MaxFile:
+		return nil, errTooLarge
+	case bytes.HasPrefix(b, []byte("\x7fELF")):
+		return b, nil
+	case len(b) > 0x250 && string(b[0x202:0x206]) == "HdrS":
+		payload, err := bzPayload(b)
+		if err != nil {
+			return nil, err
+		}
+		if b, err = decompress(payload); err != nil {
+			return nil, err
+		}
+	default:
+		var err error
+		if b, err = decompress(b); err != nil {
+			return nil, err
+		}
+	}
+	if !bytes.HasPrefix(b, []byte("\x7fELF")) {
+		return nil, errors.New("what is packed in it is no ELF file")
+	}
+	return b, nil
+}
+
+// bzPayload is the packed kernel in a bzImage: Documentation/arch/x86/boot.rst.
+func bzPayload(b []byte) ([]byte, error) {
+	if version := binary.LittleEndian.Uint16(b[0x206:]); version < 0x208 {
+		return nil, fmt.Errorf("boot protocol %#x says not where the kernel is: 0x208 does", version)
+	}
+	setup := uint64(b[0x1f1])
+	if setup == 0 {
+		setup = 4
+	}
+	start := (setup+1)*512 + uint64(binary.LittleEndian.Uint32(b[0x248:]))
+	end := start + uint64(binary.LittleEndian.Uint32(b[0x24c:]))
+	if end > uint64(len(b)) || start >= end {
+		return nil, errors.New("truncated: the kernel in the bzImage ends behind the file")
+	}
+	return b[start:end], nil
+}
+
+// decompress unpacks b up to MaxFile. What follows the packed data, the size that
+// the kernel's build appends, is left alone.
+func decompress(b []byte) ([]byte, error) {
+	r, err := reader(b)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	n, err := io.Copy(&out, io.LimitReader(r, MaxFile+1))
+	switch {
+	case n > MaxFile:
+		return nil, errTooLarge
+	case err != nil && !bytes.HasPrefix(out.Bytes(), []byte("\x7fELF")):
+		return nil, fmt.Errorf("unpack: %w", err)
+	case err != nil && !trailing(out.Bytes(), b):
+		return nil, fmt.Errorf("unpack: %w", err)
+	}
+	return out.Bytes(), nil
+}
+
+// trailing tells whether all that b promises was unpacked, though the reader then
+// stumbled over the four bytes of its size that follow.
+func trailing(out, b []byte) bool {
+	return len(b) > 4 && uint64(binary.LittleEndian.Uint32(b[len(b)-4:])) == uint64(len(out))
+}
+
+func reader(b []byte) (io.Reader, error) {
+	r := bytes.NewReader(b)
+	switch {
+	case bytes.HasPrefix(b, []byte{0x1f, 0x8b}):
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("unpack gzip: %w", err)
+		}
+		z.Multistream(false)
+		return z, nil
+	case bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxFile), zstd.WithDecoderMaxWindow(MaxFile))
+		if err != nil {
+			return nil, fmt.Errorf("unpack zstd: %w", err)
+		}
+		return z.IOReadCloser(), nil
+	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
+		z, err := xz.NewReader(r, 64<<20)
+		if err != nil {
+			return nil, fmt.Errorf("unpack xz: %w", err)
+		}
+		z.Multistream(false)
+		return z, nil
+	case bytes.HasPrefix(b, []byte{0x02, 0x21, 0x4c, 0x18}):
+		return lz4.NewReader(r), nil
+	case bytes.HasPrefix(b, []byte{0x5d, 0x00, 0x00}):
+		z, err := lzma.ReaderConfig{DictCap: 64 << 20}.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("unpack lzma: %w", err)
+		}
+		return z, nil
+	}
+	return nil, errors.New("no kernel, no module, and not packed in a way that is known")
+}
