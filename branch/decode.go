@@ -3,6 +3,8 @@ package branch
 import (
 	"fmt"
 	"iter"
+	"math"
+	"strconv"
 	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
@@ -42,11 +44,13 @@ type Inst struct {
 	Kind Kind
 	// Target is where a direct branch goes.
 	Target uint64
-	// Asm is the decoded instruction. Its Op is 0 for Bad, and for the few
-	// instructions x86asm does not know but whose length is known.
+	// Asm is the decoded instruction of x86-64. Its Op is 0 for Bad, and for
+	// the few instructions x86asm does not know but whose length is known.
 	Asm x86asm.Inst
 	// raw is the text for those.
 	raw string
+	// arm64 is the instruction word when it is one of arm64, else 0.
+	arm64 uint32
 }
 
 // String is the instruction in GNU syntax, "call *%rax". Direct branches
@@ -59,12 +63,56 @@ func (i Inst) Text(resolve Resolver) string {
 	if i.raw != "" {
 		return i.raw
 	}
+	if i.arm64 != 0 {
+		return i.textARM64(resolve)
+	}
 	switch i.Kind {
 	case CallDirect, JumpDirect, JumpCond:
 		op := strings.ToLower(i.Asm.Op.String())
 		return op + " " + resolve.name(i.Target)
 	}
-	return x86asm.GNUSyntax(i.Asm, i.Addr, nil)
+	a := i.Asm
+	for n, arg := range a.Args {
+		// x86asm forgets the sign of some displacements.
+		if mem, ok := arg.(x86asm.Mem); ok && mem.Disp > math.MaxInt32 && mem.Disp <= math.MaxUint32 {
+			mem.Disp = int64(int32(mem.Disp))
+			a.Args[n] = mem
+		}
+	}
+	text := x86asm.GNUSyntax(a, i.Addr, nil)
+	if op, rest, _ := strings.Cut(text, " "); gnuNames[op] != "" {
+		text = strings.TrimSpace(gnuNames[op] + " " + rest)
+	}
+	// x86asm names the index that a SIB byte has not.
+	return address(strings.Replace(text, ",%riz)", ")", 1), a.DataSize)
+}
+
+// gnuNames are what the assembler calls instructions that x86asm calls
+// otherwise.
+var gnuNames = map[string]string{
+	"movsxd": "movslq", "cdqe": "cltq", "cwde": "cwtl", "cbw": "cbtw", "cqo": "cqto", "cdq": "cltd", "cwd": "cwtd",
+	"leaveq": "leave", "pushfq": "pushf", "popfq": "popf",
+}
+
+// address writes an immediate that is a kernel address as one:
+// "$-0x7db1d620" as "$0xffffffff824e29e0". bits are the size of the operands.
+func address(text string, bits int) string {
+	before, rest, ok := strings.Cut(text, "$-0x")
+	if !ok {
+		return text
+	}
+	hex, after, _ := strings.Cut(rest, ",")
+	n, err := strconv.ParseUint(hex, 16, 64)
+	if err != nil || n < 1<<24 {
+		return text
+	}
+	if after != "" {
+		after = "," + after
+	}
+	if n = -n; bits == 32 {
+		n = uint64(uint32(n))
+	}
+	return fmt.Sprintf("%s$%#x%s", before, n, after)
 }
 
 // Resolver names the code at an address: the symbol that begins exactly
@@ -86,8 +134,9 @@ func (r Resolver) name(addr uint64) string {
 	return fmt.Sprintf("%#x", addr)
 }
 
-// Decode yields the instructions of code, the first byte of which is at
-// addr. A byte that does not decode is yielded as a Bad instruction of
+// Decode yields the instructions of x86-64 code, the first byte of which is at
+// addr. Lengths and kinds are those of [Scan], which is much faster and has no
+// operands; x86asm gives the text. A byte that does not decode is yielded as a Bad instruction of
 // length 1, so every byte belongs to exactly one instruction.
 func Decode(code []byte, addr uint64) iter.Seq[Inst] {
 	return func(yield func(Inst) bool) {
@@ -102,73 +151,102 @@ func Decode(code []byte, addr uint64) iter.Seq[Inst] {
 }
 
 func decode(code []byte, addr uint64) Inst {
-	if inst, ok := unknown(code, addr); ok {
+	var step Step
+	next(code, addr, &step)
+	inst := Inst{Addr: addr, Len: step.Len, Kind: step.Kind, Target: step.Target}
+	if step.Kind == Bad {
+		inst.raw = "(bad)"
+		return inst
+	}
+	code = code[:step.Len]
+	if inst.raw = known(code); inst.raw != "" {
 		return inst
 	}
 	a, err := x86asm.Decode(code, 64)
 	// Op 0 with a nil error is a failure too (golang/go#35865).
-	if err != nil || a.Op == 0 || a.Len <= 0 || a.Len > len(code) {
-		return Inst{Addr: addr, Len: 1, Kind: Bad, raw: "(bad)"}
+	if err != nil || a.Op == 0 || a.Len != step.Len {
+		inst.raw = bytesText(code)
+		return inst
 	}
-	inst := Inst{Addr: addr, Len: a.Len, Asm: a}
-	rel, direct := a.Args[0].(x86asm.Rel)
-	if direct {
-		inst.Target = addr + uint64(a.Len) + uint64(int64(rel))
-	}
-	switch a.Op {
-	case x86asm.CALL:
-		inst.Kind = CallIndirect
-		if direct {
-			inst.Kind = CallDirect
-		}
-	case x86asm.JMP:
-		inst.Kind = JumpIndirect
-		if direct {
-			inst.Kind = JumpDirect
-		}
-	case x86asm.LCALL, x86asm.LJMP:
-		// Far branches change the code segment; no C function has one.
-	case x86asm.RET, x86asm.LRET:
-		inst.Kind = Return
-	case x86asm.LFENCE, x86asm.PAUSE:
-		inst.Kind = Fence
-	case x86asm.INT, x86asm.UD2, x86asm.UD1:
-		inst.Kind = Trap
-	default:
-		if direct {
-			inst.Kind = JumpCond
-		}
-	}
+	inst.Asm = a
 	return inst
 }
 
-// unknown handles instructions that x86asm decodes wrongly or not at all and
-// whose length is known: endbr64 and endbr32, and the register forms of
-// 0f 01 (vmcall, stac, clac, swapgs, …), which are three bytes long.
-func unknown(code []byte, addr uint64) (Inst, bool) {
+// bytesText is code that has a length but no name here, as the assembler
+// takes it.
+func bytesText(code []byte) string {
+	text := []byte(".byte ")
+	for i, b := range code {
+		if i > 0 {
+			text = append(text, ',')
+		}
+		text = fmt.Appendf(text, "%#02x", b)
+	}
+	return string(text)
+}
+
+// known is the text of instructions that x86asm decodes wrongly or not at
+// all: endbr64 and endbr32, and the register forms of 0f 01 (vmcall, stac,
+// clac, swapgs, …).
+func known(code []byte) string {
 	n := 0
-	for n < len(code) && n < 1 && (code[n] == 0xf2 || code[n] == 0xf3 || code[n] == 0x66) {
-		n++
+	if code[0] == 0xf2 || code[0] == 0xf3 || code[0] == 0x66 {
+		n = 1
 	}
 	op := code[n:]
-	if n == 1 && code[0] == 0xf3 && len(op) >= 3 && op[0] == 0x0f && op[1] == 0x1e && (op[2] == 0xfa || op[2] == 0xfb) {
-		text := "endbr64"
-		if op[2] == 0xfb {
-			text = "endbr32"
-		}
-		return Inst{Addr: addr, Len: 4, raw: text}, true
+	if len(op) == 1 && op[0] == 0xd6 {
+		return "udb"
 	}
-	if len(op) >= 3 && op[0] == 0x0f && op[1] == 0x01 && op[2] >= 0xc0 {
-		text := fmt.Sprintf("0f 01 %02x", op[2])
+	if len(op) != 3 || op[0] != 0x0f {
+		return ""
+	}
+	if n == 1 && code[0] == 0xf3 && op[1] == 0x1e && op[2] == 0xfa {
+		return "endbr64"
+	}
+	if n == 1 && code[0] == 0xf3 && op[1] == 0x1e && op[2] == 0xfb {
+		return "endbr32"
+	}
+	if op[1] != 0x01 || op[2] < 0xc0 {
+		return ""
+	}
+	if n == 0 {
 		switch op[2] {
+		case 0xc1:
+			return "vmcall"
+		case 0xc2:
+			return "vmlaunch"
+		case 0xc3:
+			return "vmresume"
+		case 0xc4:
+			return "vmxoff"
 		case 0xca:
-			text = "clac"
+			return "clac"
 		case 0xcb:
-			text = "stac"
+			return "stac"
+		case 0xcf:
+			return "encls"
+		case 0xd0:
+			return "xgetbv"
+		case 0xd1:
+			return "xsetbv"
+		case 0xd8:
+			return "vmrun"
+		case 0xd9:
+			return "vmmcall"
+		case 0xe8:
+			return "serialize"
+		case 0xee:
+			return "rdpkru"
+		case 0xef:
+			return "wrpkru"
 		case 0xf8:
-			text = "swapgs"
+			return "swapgs"
+		case 0xf9:
+			return "rdtscp"
 		}
-		return Inst{Addr: addr, Len: n + 3, raw: text}, true
 	}
-	return Inst{}, false
+	if code[0] == 0xf3 && op[2] == 0xd9 {
+		return "vmgexit"
+	}
+	return bytesText(code)
 }

@@ -37,6 +37,13 @@ func TestDecode(t *testing.T) {
 		{"\x0f\x01\xca", Other, 3, "clac"},
 		{"\x0f\x01\xf8", Other, 3, "swapgs"},
 		{"\x0f\x01\x10", Other, 3, "lgdtl (%rax)"},
+		{"\x48\xc7\xc6\xe0\x29\x4e\x82", Other, 7, "mov $0xffffffff824e29e0,%rsi"},
+		{"\x81\xfe\xe0\x29\x4e\x82", Other, 6, "cmp $0x824e29e0,%esi"},
+		{"\x48\x8b\x85\xf0\xff\xff\xff", Other, 7, "mov -0x10(%rbp),%rax"},
+		{"\xf6\x83\xa4\xf7\xff\xff\x01", Other, 7, "testb $0x1,-0x85c(%rbx)"},
+		{"\x48\x63\xc7", Other, 3, "movslq %edi,%rax"},
+		{"\x49\x8b\x3c\x24", Other, 4, "mov (%r12),%rdi"},
+		{"\xf2\x0f\x00\xf7", Other, 4, ".byte 0xf2,0x0f,0x00,0xf7"},
 		{"\x06", Bad, 1, "(bad)"},
 		{"\xe8\x00", Bad, 1, "(bad)"},
 	} {

@@ -1,10 +1,6 @@
 package branch
 
-import (
-	"strings"
-
-	"golang.org/x/arch/x86/x86asm"
-)
+import "strings"
 
 // SiteKind is how an indirect branch is made where it stands in a function.
 type SiteKind string
@@ -49,10 +45,10 @@ func Sites(code []byte, addr uint64, resolve Resolver, follow func(addr uint64) 
 	var (
 		sites   []Site
 		returns = make(Returns)
-		before  Inst // the last instruction that is no padding
+		before  Step // the last instruction that is no padding
 	)
 	end := addr + uint64(len(code))
-	for inst := range Decode(code, addr) {
+	for inst := range Scan(code, addr) {
 		site := Site{Offset: inst.Addr - addr, Jump: inst.Kind != CallDirect && inst.Kind != CallIndirect}
 		switch inst.Kind {
 		case Return:
@@ -79,16 +75,16 @@ func Sites(code []byte, addr uint64, resolve Resolver, follow func(addr uint64) 
 			}
 		case CallIndirect, JumpIndirect:
 			switch {
-			case register(inst) == "":
+			case inst.reg == 0:
 				site.Kind = SiteMemory
-			case before.Asm.Op == x86asm.LFENCE:
+			case before.what == lfence:
 				site.Kind = SiteLfence
 			default:
 				site.Kind = SiteRegister
 			}
 			sites = append(sites, site)
 		}
-		if !padding(inst) {
+		if inst.what != pad {
 			before = inst
 		}
 	}

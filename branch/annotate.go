@@ -1,0 +1,353 @@
+package branch
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Line is one instruction of an annotated disassembly.
+type Line struct {
+	Addr  uint64
+	Bytes []byte
+	// Text is the instruction in GNU syntax.
+	Text string
+	// Note says what a branch does, or what the instruction of a thunk is
+	// there for; often empty.
+	Note string
+}
+
+// Annotate disassembles the x86-64 function that begins at addr. Branches have
+// a note that says how they are made, the instructions of the kernel's own
+// thunks (retpolines, ITS, return thunks, the clearing of branch history, call
+// depth accounting) one that says why speculation stops there. resolve and
+// facts may be nil.
+//
+// What thunks do is said in arch/x86/lib/retpoline.S, arch/x86/entry/entry_64.S
+// and Documentation/admin-guide/hw-vuln of Linux 6.18.
+func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
+	branches := make(map[uint64]Branch)
+	for _, b := range Branches(code, addr, resolve, facts, nil) {
+		branches[b.Addr] = b
+	}
+	rules := thunkRules(code, addr, resolve)
+	end := addr + uint64(len(code))
+	var lines []Line
+	for inst := range Decode(code, addr) {
+		b, isBranch := branches[inst.Addr]
+		line := Line{
+			Addr:  inst.Addr,
+			Bytes: code[inst.Addr-addr:][:inst.Len],
+			Text:  plainSyntax(inst.Text(resolve)),
+		}
+		if isBranch {
+			line.Note = b.note()
+		}
+		switch inst.Kind {
+		case CallDirect, JumpDirect, JumpCond:
+			if inst.Target > addr && inst.Target < end {
+				line.Text += fmt.Sprintf(" <+%#x>", inst.Target-addr)
+			}
+		}
+		if !isBranch && facts != nil && facts.Alternatives[inst.Addr] != "" {
+			line.Note = "not patched yet, becomes: " + facts.Alternatives[inst.Addr]
+		}
+		switch {
+		case inst.raw == "endbr64" && line.Note == "":
+			line.Note = "landing pad: indirect branches may come here"
+			if facts != nil && facts.Sealed[inst.Addr] != "" {
+				line.Note = "landing pad, not patched yet: becomes a nop, nothing calls this indirectly"
+			}
+		case len(rules) > 0:
+			var note string
+			note, rules = match(rules, line.Text, isBranch && b.Returns())
+			if note != "" {
+				line.Note = note
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}
+
+// note is the branch in words.
+func (b Branch) note() string {
+	op := "call"
+	if b.Jump {
+		op = "jump"
+	}
+	if b.Conditional && b.Indirect() {
+		op = "conditional jump"
+	}
+	target := ": target in " + b.Register
+	if b.Register == "" {
+		target = ""
+	}
+	var s string
+	switch b.Class {
+	case ClassDirect:
+		if !b.Jump {
+			s = "direct call"
+		}
+	case ClassTailCall:
+		s = "tail call: " + b.Name + " returns to this function's caller"
+	case ClassRegister:
+		s = "indirect " + op + target + ", predicted by the CPU"
+	case ClassMemory:
+		s = "indirect " + op + ": target read from memory, predicted by the CPU"
+		if b.Name != "" {
+			s = "indirect " + op + ": target read from " + b.Name + ", predicted by the CPU"
+		}
+	case ClassLfence:
+		s = "indirect " + op + " behind lfence" + target
+	case ClassRetpoline:
+		s = "indirect " + op + " through a retpoline" + target
+	case ClassITS:
+		s = "indirect " + op + " through an ITS thunk" + target
+	case ClassCallDepth:
+		s = "indirect " + op + " through a retpoline that counts call depth" + target
+		if !b.Indirect() {
+			s = "direct call by way of the counting in front of " + b.Name
+		}
+	case ClassBHI:
+		s = "clears the branch history before indirect branches use it"
+	case ClassUntrain:
+		s = "untrains the prediction of the return thunk"
+	case ClassReturn:
+		s = "return, predicted by the return stack (RSB)"
+	case ClassSRSO:
+		s = "return through " + b.Name + ": mispredicted on purpose"
+	case ClassReturnThunk:
+		s = "return through " + b.Name + returnMeaning(b.Name)
+	case ClassStaticCall:
+		s = "static call: patched when its target changes"
+		if b.Fact != "" {
+			s = "static call of " + b.Fact + ": patched when its target changes"
+		}
+		if b.Nop {
+			s += "; calls nothing now"
+		}
+	case ClassStaticKey:
+		s = "static key, on: " + b.Fact
+		if b.Nop {
+			s = "static key, off; when on: " + b.Fact
+		}
+	case ClassDispatcher:
+		s = "BPF dispatcher: compares its way to a direct jump to the program"
+	case ClassParavirt:
+		s = "paravirtual operation"
+		if b.Fact != "" {
+			s += " " + b.Fact
+		}
+	case ClassAlternative:
+		s = "differs by CPU"
+	case ClassFar:
+		s = "leaves the code segment or the kernel"
+	}
+	if b.Pending != "" {
+		if s != "" {
+			s += "; "
+		}
+		s += "not patched yet, becomes: " + b.Pending
+	}
+	return s
+}
+
+func returnMeaning(name string) string {
+	switch name {
+	case "its_return_thunk":
+		return ": a ret in the upper half of a cache line"
+	case "retbleed_return_thunk", "zen_return_thunk":
+		return ": a ret whose prediction is untrained on kernel entry"
+	case "call_depth_return_thunk":
+		return ": counts call depth and refills the RSB now and then"
+	}
+	return ""
+}
+
+// rule gives a note to the next instruction whose text begins with op. The op
+// "return" is any return, also one through a return thunk, and nothing else is.
+type rule struct{ op, note string }
+
+// match finds the rule for an instruction, and the rules that are left. A rule
+// serves one instruction; those before it are dropped with it.
+func match(rules []rule, text string, returns bool) (string, []rule) {
+	for i, r := range rules {
+		if returns && r.op == "return" || !returns && strings.HasPrefix(text, r.op) {
+			return r.note, rules[i+1:]
+		}
+	}
+	return "", rules
+}
+
+const (
+	straight = "stops straight-line speculation past the branch"
+	rsbTrap  = "the trap: speculation that follows the RSB stops here"
+)
+
+// thunkRules are the notes of the thunk that begins at addr, in order, nil when
+// it is none. Instructions that only some kernels have may be missing.
+func thunkRules(code []byte, addr uint64, resolve Resolver) []rule {
+	name := strings.TrimPrefix(resolve.lookup(addr), "__pi_")
+	if rules := namedRules(name); rules != nil {
+		return rules
+	}
+	if name != "" && !strings.HasPrefix(name, "__x86_indirect_") && !ReturnThunk(name) {
+		return nil
+	}
+	if ReturnThunk(name) { // up to Linux 6.5 its body was patched in place
+		switch NameReturnThunk(code, addr, resolve) {
+		case ReturnRetbleed:
+			return namedRules("retbleed_return_thunk")
+		case ReturnSRSO:
+			return namedRules("srso_return_thunk")
+		case ReturnCallDepth:
+			return namedRules("call_depth_return_thunk")
+		}
+		return []rule{{"return", "returns to the caller, predicted by the RSB"}, {"int3", straight}}
+	}
+	thunk := NameIndirectThunk(code, addr, resolve)
+	switch thunk.Kind {
+	case ThunkRetpoline, ThunkCallDepth:
+		return retpolineRules(thunk)
+	case ThunkLfence:
+		return []rule{
+			{"lfence", "waits until the target in the register is known"},
+			{"jmp *", "then jumps; a short window for a wrong prediction is left, which is why sysfs calls it vulnerable"},
+			{"int3", straight},
+		}
+	case ThunkPlain:
+		return []rule{
+			{"jmp *", "an ordinary indirect jump: runs ahead to where the branch predictor says"},
+			{"int3", straight},
+		}
+	case ThunkITS:
+		return []rule{
+			{"jmp", "an ordinary indirect jump, but in the upper half of its 64-byte cache line, where ITS cannot choose its prediction"},
+			{"int3", straight},
+		}
+	}
+	return nil
+}
+
+func retpolineRules(t Thunk) []rule {
+	var rules []rule
+	if t.Kind == ThunkCallDepth {
+		rules = append(rules, rule{"sar", "counts the call: the shift saturates after 12 nested ones"})
+	}
+	rules = append(rules, rule{"call", "pushes the address of the trap: the return predictor (RSB) now says: return to the trap"})
+	if t.Capture == "int3" {
+		rules = append(rules, rule{"int3", rsbTrap})
+	} else {
+		rules = append(rules,
+			rule{"pause", "the trap: speculation that follows the RSB spins from here"},
+			rule{"lfence", "and waits here until it is thrown away"},
+			rule{"jmp", "round and round in the trap"})
+	}
+	rules = append(rules, rule{"mov", "the real return address is overwritten by the target"})
+	if t.Return == "ret" {
+		return append(rules,
+			rule{"return", "goes to the target; speculates to the trap"},
+			rule{"int3", straight})
+	}
+	const through = "returns through the return thunk: goes to the target; what that speculates to is said there"
+	return append(rules, rule{"return", through}, rule{"jmp", through})
+}
+
+// namedRules are those of thunks known by name.
+func namedRules(name string) []rule {
+	switch name {
+	case "srso_return_thunk", "srso_alias_return_thunk":
+		return []rule{
+			{"call", "pushes the address of the trap behind it: the RSB now says: return to the trap"},
+			{"ud2", "the trap: what the kernel's returns speculate to; never executed"},
+		}
+	case "srso_safe_ret":
+		return []rule{
+			{"lea", "drops the trap's address from the stack: the caller's is on top again"},
+			{"return", "returns to the caller; speculates to the trap that the RSB holds"},
+			{"int3", straight},
+			{"int3", "ends the movabs of srso_untrain_ret"},
+			{"lfence", "srso_untrain_ret goes on here: waits until the movabs is done"},
+			{"call", "runs the safe ret, which returns to the caller of srso_untrain_ret"},
+			{"ud2", "the trap of that call"},
+		}
+	case "srso_alias_safe_ret":
+		return []rule{
+			{"lea", "drops the trap's address from the stack: the caller's is on top again"},
+			{"return", "returns to the caller; speculates to the trap that the RSB holds"},
+			{"int3", straight},
+		}
+	case "srso_untrain_ret":
+		return []rule{
+			{"mov", "the bytes of srso_safe_ret, read as one movabs: evicts what was predicted for the ret in it"},
+			{"lfence", "waits until that is done"},
+			{"call", "runs the safe ret, which returns to this function's caller"},
+			{"ud2", "the trap of that call"},
+		}
+	case "srso_alias_untrain_ret":
+		return []rule{
+			{"nop", "shares its place in the branch predictor (BTB) with srso_alias_safe_ret: a poisoned prediction there is evicted"},
+			{"xchg", "shares its place in the branch predictor (BTB) with srso_alias_safe_ret: a poisoned prediction there is evicted"},
+			{"data16", "shares its place in the branch predictor (BTB) with srso_alias_safe_ret: a poisoned prediction there is evicted"},
+			{"lfence", "waits until that is done"},
+			{"return", "returns by the safe ret"},
+		}
+	case "retbleed_return_thunk", "zen_return_thunk":
+		return []rule{
+			{"return", "returns to the caller; what user space trained it to predict was evicted on kernel entry"},
+			{"int3", straight},
+			{"lfence", "retbleed_untrain_ret goes on here: waits until the eviction is done"},
+			{"jmp", "executes the ret once: from now on it is predicted as a return"},
+			{"int3", straight},
+		}
+	case "retbleed_untrain_ret", "zen_untrain_ret":
+		return []rule{
+			{"test", "the bytes of ret and int3, read as the end of a test: evicts what was predicted for the ret"},
+			{"lfence", "waits until the eviction is done"},
+			{"jmp", "executes the ret once: from now on it is predicted as a return"},
+			{"int3", straight},
+		}
+	case "its_return_thunk":
+		return []rule{
+			{"return", "returns to the caller, from the upper half of its 64-byte cache line, where ITS cannot choose its prediction"},
+			{"int3", straight},
+		}
+	case "call_depth_return_thunk":
+		rules := []rule{
+			{"shl", "counts the return: the result is 0 when the RSB may be about to run empty"},
+			{"j", "if so, goes on to fill it"},
+			{"return", "returns to the caller, predicted by the RSB"},
+			{"int3", straight},
+		}
+		for range 16 { // RSB_RET_STUFF_LOOPS
+			rules = append(rules,
+				rule{"call", "puts the address of the trap behind it into the RSB"},
+				rule{"int3", rsbTrap})
+		}
+		return append(rules,
+			rule{"add", "drops those addresses from the stack; the RSB keeps them"},
+			rule{"mov", "all ones: credits 12 calls before the next filling"},
+			rule{"return", "returns to the caller; speculates to a trap"},
+			rule{"int3", straight})
+	case "clear_bhb_loop":
+		return []rule{
+			{"push", "sets up a frame for the unwinder"},
+			{"mov %rsp", "sets up a frame for the unwinder"},
+			{"mov $", "rounds of the outer loop"},
+			{"call", "calls and returns in the loop keep the CPU's loop detector (LSD) from replaying it without touching the history"},
+			{"jmp", "to the end, when all calls have returned"},
+			{"call", "one call deeper each round"},
+			{"return", "and back"},
+			{"mov $", "rounds of the inner loop"},
+			{"jmp", "a taken branch: shifts older branches out of the history (BHB)"},
+			{"sub", "counts the inner loop"},
+			{"j", "a taken branch: shifts older branches out of the history (BHB)"},
+			{"sub", "counts the outer loop"},
+			{"j", "next round: one call deeper"},
+			{"return", "and back"},
+			{"lfence", "waits until the history is overwritten"},
+			{"pop", "the frame again"},
+		}
+	}
+	return nil
+}

@@ -1,0 +1,311 @@
+package branch
+
+import (
+	"encoding/binary"
+	"fmt"
+	"iter"
+	"strings"
+
+	"golang.org/x/arch/arm64/arm64asm"
+)
+
+// DecodeARM64 yields the instructions of arm64 code, the first byte of which
+// is at addr. An instruction that arm64asm does not know (nor this package) is
+// Bad; the next one is 4 bytes on. The last one may be shorter, and is Bad.
+func DecodeARM64(code []byte, addr uint64) iter.Seq[Inst] {
+	return func(yield func(Inst) bool) {
+		for len(code) > 0 {
+			inst := Inst{Addr: addr, Len: min(4, len(code)), Kind: Bad, raw: "(bad)"}
+			if len(code) >= 4 {
+				inst = decodeARM64(binary.LittleEndian.Uint32(code), addr)
+			}
+			if !yield(inst) {
+				return
+			}
+			code, addr = code[inst.Len:], addr+uint64(inst.Len)
+		}
+	}
+}
+
+func decodeARM64(w uint32, addr uint64) Inst {
+	f := flowARM64(w)
+	inst := Inst{Addr: addr, Len: 4, Kind: f.kind, arm64: w}
+	switch f.kind {
+	case CallDirect, JumpDirect, JumpCond:
+		inst.Target = addr + f.rel
+	case Other:
+		if hintARM64(w) != "" || f.op != "" {
+			break
+		}
+		if _, err := arm64asm.Decode(binary.LittleEndian.AppendUint32(nil, w)); err != nil {
+			inst.Kind, inst.raw = Bad, fmt.Sprintf(".inst %#08x", w)
+		}
+	}
+	if w == 0 { // udf #0
+		inst.raw = "udf #0x0"
+	}
+	return inst
+}
+
+// flow is what an arm64 instruction does to the flow of control.
+type flow struct {
+	kind Kind
+	// rel is the distance to a direct branch's target, in bytes.
+	rel uint64
+	// op is the mnemonic of an indirect branch, reg and with the registers
+	// of its target and of the modifier of its pointer authentication, -1
+	// for none.
+	op        string
+	reg, with int
+	// signed is set when it authenticates the pointer.
+	signed bool
+}
+
+// flowARM64 follows the Arm Architecture Reference Manual, C4.1.66, "Branches,
+// exception generating and system instructions".
+func flowARM64(w uint32) flow {
+	f := flow{reg: -1, with: -1}
+	switch {
+	case w&0xfc000000 == 0x14000000: // b
+		f.kind, f.rel = JumpDirect, offset(w, 0, 26)
+	case w&0xfc000000 == 0x94000000: // bl
+		f.kind, f.rel = CallDirect, offset(w, 0, 26)
+	case w&0xff000000 == 0x54000000: // b.cond, bc.cond
+		f.kind, f.rel = JumpCond, offset(w, 5, 19)
+	case w&0x7e000000 == 0x34000000: // cbz, cbnz
+		f.kind, f.rel = JumpCond, offset(w, 5, 19)
+	case w&0x7e000000 == 0x36000000: // tbz, tbnz
+		f.kind, f.rel = JumpCond, offset(w, 5, 14)
+	case w&0xfe000000 == 0xd6000000: // branch to a register
+		return registerARM64(w)
+	case w&0xffe0001f == 0xd4200000, w>>16 == 0: // brk, udf
+		f.kind = Trap
+	case w == 0xd50330ff, w == 0xd503229f: // sb, csdb
+		f.kind = Fence
+	}
+	return f
+}
+
+// registerARM64 are br, blr, ret, eret and their forms with pointer
+// authentication.
+func registerARM64(w uint32) flow {
+	f := flow{reg: int(w >> 5 & 31), with: -1}
+	kinds := [...]struct {
+		op   string
+		kind Kind
+	}{{"br", JumpIndirect}, {"blr", CallIndirect}, {"ret", Return}, {}, {"eret", Other}}
+	n := w >> 21 & 7
+	if int(n) >= len(kinds) || kinds[n].op == "" || w>>16&31 != 31 {
+		return flow{reg: -1, with: -1}
+	}
+	f.op, f.kind = kinds[n].op, kinds[n].kind
+	modified := w>>24&1 != 0 // braa, blraa: the modifier is a register
+	key := ""
+	switch w >> 10 & 63 {
+	case 0:
+		if modified || w&31 != 0 {
+			return flow{reg: -1, with: -1}
+		}
+	case 2:
+		key = "a"
+	case 3:
+		key = "b"
+	default:
+		return flow{reg: -1, with: -1}
+	}
+	if key != "" {
+		f.signed = true
+		f.op += "a" + key
+		switch {
+		case n >= 2: // retaa and eretaa name no register
+			if modified || w&0x3ff != 0x3ff {
+				return flow{reg: -1, with: -1}
+			}
+			f.reg = 30
+		case modified:
+			f.with = int(w & 31)
+		case w&31 == 31:
+			f.op += "z"
+		default:
+			return flow{reg: -1, with: -1}
+		}
+	}
+	if n == 4 {
+		if key == "" && f.reg != 31 {
+			return flow{reg: -1, with: -1}
+		}
+		f.reg = -1
+	}
+	return f
+}
+
+// offset is the signed field of n bits from bit low, in bytes.
+func offset(w uint32, low, n int) uint64 {
+	return uint64(int64(int32(w<<(32-low-n))) >> (32 - n) * 4)
+}
+
+// hintARM64 names the hints that arm64asm has no names for, among them the
+// landing pads of BTI.
+func hintARM64(w uint32) string {
+	switch w {
+	case 0xd503241f:
+		return "bti"
+	case 0xd503245f:
+		return "bti c"
+	case 0xd503249f:
+		return "bti j"
+	case 0xd50324df:
+		return "bti jc"
+	case 0xd503233f:
+		return "paciasp"
+	case 0xd503237f:
+		return "pacibsp"
+	case 0xd50323bf:
+		return "autiasp"
+	case 0xd50323ff:
+		return "autibsp"
+	case 0xd50320ff:
+		return "xpaclri"
+	case 0xd503229f:
+		return "csdb"
+	case 0xd50330ff:
+		return "sb"
+	}
+	return ""
+}
+
+// LandingPad tells whether an indirect branch may go to the instruction where
+// the kernel has the CPU check that: endbr64 on x86-64; bti, paciasp and
+// pacibsp on arm64, which all but "bti j" are for calls.
+func (i Inst) LandingPad() bool {
+	switch i.arm64 {
+	case 0:
+		return i.raw == "endbr64"
+	case 0xd503241f, 0xd503245f, 0xd503249f, 0xd50324df, 0xd503233f, 0xd503237f:
+		return true
+	}
+	return false
+}
+
+var conditionsARM64 = [16]string{"eq", "ne", "cs", "cc", "mi", "pl", "vs", "vc",
+	"hi", "ls", "ge", "lt", "gt", "le", "al", "nv"}
+
+// textARM64 is the instruction in GNU syntax.
+func (i Inst) textARM64(resolve Resolver) string {
+	w := i.arm64
+	if hint := hintARM64(w); hint != "" {
+		return hint
+	}
+	target := resolve.name(i.Target)
+	switch i.Kind {
+	case CallDirect:
+		return "bl " + target
+	case JumpDirect:
+		return "b " + target
+	case JumpCond:
+		return conditionARM64(w) + target
+	}
+	if f := flowARM64(w); f.op != "" {
+		switch {
+		case f.with >= 0:
+			return fmt.Sprintf("%s %s, %s", f.op, xregister(f.reg), xregister(f.with))
+		case f.kind == Other, f.kind == Return && f.reg == 30:
+			return f.op
+		}
+		return f.op + " " + xregister(f.reg)
+	}
+	if w>>16 == 0 {
+		return fmt.Sprintf("udf #%#x", w)
+	}
+	a, err := arm64asm.Decode(binary.LittleEndian.AppendUint32(nil, w))
+	if err != nil {
+		return fmt.Sprintf(".inst %#08x", w)
+	}
+	return strings.TrimSpace(arm64asm.GNUSyntax(a))
+}
+
+// conditionARM64 is a conditional jump up to its target.
+func conditionARM64(w uint32) string {
+	r := fmt.Sprintf("w%d, ", w&31)
+	if w>>31 != 0 {
+		r = fmt.Sprintf("x%d, ", w&31)
+	}
+	if w&31 == 31 {
+		r = r[:1] + "zr, "
+	}
+	n := ""
+	if w>>24&1 != 0 {
+		n = "n"
+	}
+	switch {
+	case w>>25 == 0x2a:
+		op := "b."
+		if w>>4&1 != 0 {
+			op = "bc."
+		}
+		return op + conditionsARM64[w&15] + " "
+	case w>>25&0x3f == 0x1a:
+		return "cb" + n + "z " + r
+	}
+	return fmt.Sprintf("tb%sz %s#%d, ", n, r, w>>31<<5|w>>19&31)
+}
+
+func xregister(n int) string {
+	if n == 31 {
+		return "xzr"
+	}
+	return fmt.Sprintf("x%d", n)
+}
+
+// BranchesARM64 classifies every call, jump and return of the arm64 function
+// that begins at addr, as [Branches] does. There are no thunks on arm64:
+// indirect branches are ClassRegister. Of facts it uses the static keys.
+// resolve and facts may be nil.
+func BranchesARM64(code []byte, addr uint64, resolve Resolver, facts *Facts) []Branch {
+	if facts == nil {
+		facts = new(Facts)
+	}
+	end := addr + uint64(len(code))
+	var out []Branch
+	for off := 0; off+4 <= len(code); off += 4 {
+		at := addr + uint64(off)
+		f := flowARM64(binary.LittleEndian.Uint32(code[off:]))
+		b := Branch{Addr: at, Offset: uint64(off), Signed: f.signed}
+		switch f.kind {
+		case CallDirect:
+			b.Class, b.Target = ClassDirect, at+f.rel
+		case JumpDirect:
+			b.Class, b.Jump, b.Target = ClassDirect, true, at+f.rel
+		case JumpCond:
+			b.Class, b.Jump, b.Conditional, b.Target = ClassConditional, true, true, at+f.rel
+		case CallIndirect:
+			b.Class, b.Register = ClassRegister, xregister(f.reg)
+		case JumpIndirect:
+			b.Class, b.Jump, b.Register = ClassRegister, true, xregister(f.reg)
+		case Return:
+			b.Class, b.Jump = ClassReturn, true
+		default:
+			if f.op != "" { // eret
+				b.Class, b.Jump = ClassFar, true
+			}
+		}
+		if b.Target != 0 && (b.Target < addr || b.Target >= end) {
+			b.Name = resolve.lookup(b.Target)
+			switch {
+			case b.Name == "":
+			case strings.HasPrefix(b.Name, "bpf_dispatcher_") && strings.HasSuffix(b.Name, "_func"):
+				b.Class = ClassDispatcher
+			case b.Jump && !strings.HasSuffix(b.Name, ".cold"):
+				b.Class = ClassTailCall
+			}
+		}
+		if fact, ok := facts.StaticKeys[at]; ok {
+			b.Fact, b.Jump, b.Nop = fact, true, b.Class == ""
+			b.Class = ClassStaticKey
+		}
+		if b.Class != "" {
+			out = append(out, b)
+		}
+	}
+	return out
+}
