@@ -1,0 +1,167 @@
+package driver
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/btf"
+
+	"unthunk/internal/testutil"
+	"unthunk/ktext"
+	"unthunk/result"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+// kernel is a Debian kernel that make guest has downloaded.
+func kernel(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
+	t.Helper()
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree, err := ktext.OpenTree(filepath.Join(cache, "unthunk-guest", series))
+	if err != nil {
+		testutil.Missing(t, "guest kernels (make guest)")
+	}
+	img, err := ktext.OpenFile(tree.Vmlinuz)
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tree, types
+}
+
+// What drivers of two kernels do, as their sources say.
+func TestInspect(t *testing.T) {
+	for _, test := range []struct {
+		series, name, xmit, poll string
+		pool                     bool
+		back                     string
+	}{
+		{"6.1", "veth", "veth_ndo_xdp_xmit", "veth_poll", false, "each"},
+		{"6.1", "virtio_net", "virtnet_xdp_xmit", "virtnet_poll", false, "each"},
+		{"6.1", "mlx5_core", "mlx5e_xdp_xmit", "mlx5e_napi_poll", true, "bulk"},
+		{"6.1", "ixgbevf", "", "ixgbevf_poll", false, "own"},
+		{"6.1", "ena", "ena_xdp_xmit", "ena_io_poll", false, "each"},
+		{"6.12", "veth", "veth_ndo_xdp_xmit", "veth_poll", true, "each"},
+		{"6.12", "ionic", "ionic_xdp_xmit", "ionic_rx_napi", true, "bulk"},
+		{"6.12", "vmxnet3", "vmxnet3_xdp_xmit", "vmxnet3_poll", true, "bulk"},
+		{"6.12", "gve", "gve_xdp_xmit", "gve_napi_poll", false, "each"},
+	} {
+		t.Run(test.series+"/"+test.name, func(t *testing.T) {
+			tree, types := kernel(t, test.series)
+			img, err := ktext.OpenFile(tree.Modules[test.name])
+			if err != nil {
+				t.Fatal(err)
+			}
+			row, err := Inspect(img, types)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if row.Name != test.name || row.Release != tree.Release || row.Xmit != test.xmit || row.PagePool != test.pool || row.Return != test.back {
+				t.Errorf("%+v", row)
+			}
+			if !strings.Contains(strings.Join(row.Polls, " "), test.poll) {
+				t.Errorf("polls %v, want %s", row.Polls, test.poll)
+			}
+			if row.Poll.Functions == 0 || (row.Xmit != "") != (row.Transmit.Functions > 0) {
+				t.Errorf("%+v", row)
+			}
+		})
+	}
+}
+
+// The functions that ndo_xdp_xmit of a small driver reaches, and what they call,
+// against objdump.
+func TestInspectOracle(t *testing.T) {
+	tree, types := kernel(t, "6.1")
+	img, err := ktext.OpenFile(tree.Modules["veth"])
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, err := Inspect(img, types)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("objdump", "-dr", "--no-show-raw-insn", tree.Modules["veth"]).Output()
+	if err != nil {
+		t.Skipf("missing: objdump: %v", err)
+	}
+	// By function: what it calls or jumps to, as relocations say.
+	calls := make(map[string][]string)
+	name := ""
+	for line := range strings.Lines(string(out)) {
+		line = strings.TrimSpace(line)
+		if _, symbol, ok := strings.Cut(line, " <"); ok && strings.HasSuffix(line, ">:") {
+			name = strings.TrimSuffix(symbol, ">:")
+		}
+		// A call within a section has no relocation.
+		if _, target, ok := strings.Cut(line, "R_X86_64_PLT32"); ok {
+			target, _, _ = strings.Cut(strings.TrimSpace(target), "-0x4")
+			calls[name] = append(calls[name], target)
+		} else if _, target, ok := strings.Cut(line, " <"); ok && (strings.Contains(line, "call ") || strings.Contains(line, "jmp ")) && !strings.Contains(target, "+") {
+			calls[name] = append(calls[name], strings.TrimSuffix(target, ">"))
+		}
+	}
+	thunks := func(root string) (n int) {
+		seen := make(map[string]bool)
+		for todo := []string{root}; len(todo) > 0; {
+			f := todo[0]
+			todo = todo[1:]
+			if seen[f] {
+				continue
+			}
+			seen[f] = true
+			for _, to := range calls[f] {
+				if strings.HasPrefix(to, "__x86_indirect_thunk_") {
+					n++
+				} else if calls[to] != nil {
+					todo = append(todo, to)
+				}
+			}
+		}
+		return n
+	}
+	if want := thunks("veth_ndo_xdp_xmit"); row.Transmit.Indirect != want {
+		t.Errorf("ndo_xdp_xmit reaches %d indirect branches, objdump shows %d", row.Transmit.Indirect, want)
+	}
+	if want := thunks("veth_poll"); row.Poll.Indirect != want || want == 0 {
+		t.Errorf("the poll reaches %d indirect branches, objdump shows %d", row.Poll.Indirect, want)
+	}
+}
+
+func TestNotXDP(t *testing.T) {
+	tree, types := kernel(t, "6.1")
+	img, err := ktext.OpenFile(tree.Modules["dummy"])
+	if err != nil {
+		t.Skipf("missing: a module without XDP: %v", err)
+	}
+	if _, err := Inspect(img, types); !errors.Is(err, ErrNotXDP) {
+		t.Error(err)
+	}
+}
+
+func TestLeft(t *testing.T) {
+	for _, test := range []struct {
+		row  result.DriverRow
+		want string
+	}{
+		{result.DriverRow{Xmit: "x", PagePool: true, Return: "bulk"}, ""},
+		{result.DriverRow{Return: "each", Poll: result.DriverCalls{Maps: 1}}, "ndo_xdp_xmit, bulk return, keep RX mapped"},
+		{result.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: result.DriverCalls{Maps: 1, Indirect: 1}, Transmit: result.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
+		{result.DriverRow{Xmit: "x", PagePool: true, Return: "bulk", Transmit: result.DriverCalls{Maps: 1, Gathers: 1}}, ""},
+	} {
+		if got := test.row.LeftText(); got != test.want {
+			t.Errorf("%+v: %q, want %q", test.row, got, test.want)
+		}
+	}
+}
