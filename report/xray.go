@@ -1,11 +1,15 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
+	"unthunk/branch"
 	"unthunk/result"
 )
 
@@ -45,11 +49,15 @@ func Xray(w io.Writer, opts Options, doc *result.Document[result.SiteRow], path 
 	fmt.Fprintln(&p.buf)
 	p.wrap("", totals(doc.Rows, hidden))
 	if len(doc.Partial) > 0 {
-		names := make([]string, len(doc.Partial))
-		for i, f := range doc.Partial {
-			names[i] = f.Name
+		const most = 8
+		var names []string
+		for _, f := range doc.Partial[:min(most, len(doc.Partial))] {
+			names = append(names, f.Name)
 		}
-		p.wrap("", fmt.Sprintf("Not followed to their end, so that more may be called from them (--json says why): %s.", strings.Join(names, ", ")))
+		if more := len(doc.Partial) - most; more > 0 {
+			names = append(names, fmt.Sprintf("and %d more", more))
+		}
+		p.wrap("", fmt.Sprintf("Not followed to their end, so that more may be called from them (--json lists all and says why): %s.", strings.Join(names, ", ")))
 	}
 	notes := newFootnotes(doc.Warnings)
 	notes.write(p)
@@ -134,6 +142,63 @@ func totals(rows []result.SiteRow, hidden int) string {
 		text += fmt.Sprintf(" Rare, on errors and slow paths: %d, which --rare shows.", hidden)
 	}
 	return text + " ? after how often: not on every way through its function."
+}
+
+// Asm writes the annotated code of a function.
+func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
+	p := newPage(opts)
+	p.wrap("", name+":")
+	for _, l := range lines {
+		p.line(fmt.Sprintf("  %x  %s", l.Addr, clean(l.Text)))
+		if l.Note != "" {
+			p.wrap("      ; ", l.Note)
+		}
+	}
+	return p.flush(w)
+}
+
+// Branches writes every call, jump and return of a function.
+func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) error {
+	p := newPage(opts)
+	var table [][]string
+	for _, b := range branches {
+		verb := "call"
+		switch {
+		case b.Returns():
+			verb = "ret"
+		case b.Jump:
+			verb = "jmp"
+		}
+		table = append(table, []string{fmt.Sprintf("  %s+%#x", clean(name), b.Offset), verb, string(b.Class), clean(cmp.Or(b.Name, b.Register)), clean(b.Pending)})
+	}
+	for _, line := range columns(table, []bool{true, true, true, true, true}, "") {
+		p.line(line)
+	}
+	indirect := 0
+	for _, b := range branches {
+		if b.Indirect() {
+			indirect++
+		}
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", fmt.Sprintf("%s: %d branches, %d of them indirect.", name, len(branches), indirect))
+	return p.flush(w)
+}
+
+// Totals writes how many branches of each class a kernel's text of so many bytes
+// has.
+func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Class]int) error {
+	p := newPage(opts)
+	table := [][]string{{"branches", ""}}
+	for _, class := range slices.Sorted(maps.Keys(counts)) {
+		table = append(table, []string{"  " + string(class), strconv.Itoa(counts[class])})
+	}
+	for _, line := range columns(table, []bool{true, false}, " ") {
+		p.line(line)
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, as it stands in memory; modules and BPF programs are not in it.", functions, float64(size)/1e6))
+	return p.flush(w)
 }
 
 // Dot writes the call graph of the path in the language of Graphviz: functions,
