@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -31,6 +32,9 @@ is one of
   faster, slower        no difference is ruled out
   no difference seen    one of --threshold would have been found, and was not
   cannot tell           one of --threshold could have gone unseen
+
+Two records of xray are compared branch by branch: which are new, gone, or made
+otherwise.
 
 With --by, rows of one file of bench or run that differ in one label only
 (operation, scenario, mode, …) are compared with the row of the label's first
@@ -66,6 +70,14 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
+	if sites, err := compareSites(args); err != nil || sites != nil {
+		if err != nil {
+			return err
+		}
+		return f.output.publish(s, sites, func() error {
+			return report.SiteComparison(s.out, textOptions(s.out), sites)
+		})
+	}
 	c, err := compare(f, args)
 	if err != nil {
 		return err
@@ -80,6 +92,28 @@ func runCompare(s std, f compareFlags, args []string) error {
 		return errRegression
 	}
 	return nil
+}
+
+// compareSites compares two records of xray. It is nil when the first is of another
+// kind, or none at all, which compare then says.
+func compareSites(args []string) (*result.SiteComparison, error) {
+	if len(args) != 2 {
+		return nil, nil
+	}
+	old, err := result.LoadSites(args[0])
+	if err != nil {
+		return nil, nil
+	}
+	new, err := result.LoadSites(args[1])
+	if err != nil {
+		if errors.Is(err, result.ErrKind) {
+			return nil, usageError{fmt.Errorf("compare %s with %s: the first is of xray, the second is not", args[0], args[1])}
+		}
+		return nil, err
+	}
+	c := result.CompareSites(old, new)
+	c.Old.File, c.New.File = args[0], args[1]
+	return c, nil
 }
 
 func compare(f compareFlags, args []string) (*result.Comparison, error) {

@@ -1,0 +1,83 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"unthunk/internal/testutil"
+)
+
+func TestDriversRefuses(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "notes.txt")
+	if err := os.WriteFile(text, []byte("hello, this is a text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"no file", []string{filepath.Join(dir, "none.ko")}, exitFailed, "no such file"},
+		{"empty folder", []string{dir}, exitFailed, "no modules"},
+		{"text", []string{text}, exitFailed, "no kernel"},
+		{"a program", []string{exe}, exitFailed, "no XDP programs"},
+		{"flag", []string{"--quick"}, exitUsage, "--quick"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := unthunk(t, append([]string{"drivers"}, test.args...)...)
+			if code != test.code || stdout != "" {
+				t.Errorf("exit code %d, want %d; stdout: %s", code, test.code, stdout)
+			}
+			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
+			}
+		})
+	}
+}
+
+// A kernel package's folder gives a row for each driver, in JSON and as text.
+func TestDrivers(t *testing.T) {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	tree := filepath.Join(cache, "unthunk-guest", "6.12")
+	if _, err := os.Stat(tree); err != nil {
+		testutil.Missing(t, "guest kernels (make guest)")
+	}
+	code, stdout, stderr := unthunk(t, "drivers", tree, "--json")
+	if code != exitDone || stderr != "" {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	var doc struct {
+		Kind string
+		Rows []struct{ Name, Release, Return string }
+	}
+	if err := json.Unmarshal([]byte(stdout), &doc); err != nil {
+		t.Fatal(err)
+	}
+	names := make(map[string]bool)
+	for _, row := range doc.Rows {
+		names[row.Name] = true
+		if row.Return == "" || !strings.HasPrefix(row.Release, "6.12") {
+			t.Errorf("%+v", row)
+		}
+	}
+	for _, name := range []string{"veth", "virtio_net", "mlx5_core", "ena"} {
+		if !names[name] {
+			t.Errorf("no %s in %v", name, names)
+		}
+	}
+	if code, stdout, _ := unthunk(t, "drivers", tree); code != exitDone || !strings.Contains(stdout, "left: bulk return") {
+		t.Errorf("exit code %d: %s", code, stdout)
+	}
+}

@@ -1,0 +1,329 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"github.com/spf13/cobra"
+
+	"unthunk/branch"
+	"unthunk/feature"
+	"unthunk/host"
+	"unthunk/internal/bpf/price"
+	"unthunk/ksym"
+	"unthunk/ktext"
+	"unthunk/netlab"
+	"unthunk/path"
+	"unthunk/report"
+	"unthunk/result"
+)
+
+// xrayFlags are what the user typed.
+type xrayFlags struct {
+	dev, fn, asm   string
+	dot, rare, all bool
+	output         outputFlags
+}
+
+func newXray(s std) *cobra.Command {
+	var f xrayFlags
+	cmd := &cobra.Command{
+		Use:   "xray",
+		Short: "List the indirect branches on the redirect path of this kernel",
+		Long: `List the indirect branches on the redirect path of this kernel: where each stands
+in memory now, what it calls, how often it runs. The path begins at a device: the
+poll of its NAPI and its ndo_xdp_xmit, as they stand in the live net_device.
+Without --dev that is a veth with an XDP program, in a namespace of its own.
+
+--func lists every branch of one function, --asm shows its code, with what each
+instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
+--all counts the branches of the whole kernel.`,
+		Example: `  unthunk xray
+  unthunk xray --asm __x86_indirect_thunk_rax
+  unthunk xray --dev eth0 --rare --save before.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runXray(cmd.Context(), s, cmd, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.dev, "dev", "", "the path of `DEV`")
+	fl.StringVar(&f.fn, "func", "", "every call, jump and return of `FUNCTION`")
+	fl.StringVar(&f.asm, "asm", "", "the code of `FUNCTION`, annotated")
+	fl.BoolVar(&f.all, "all", false, "count the branches of the whole kernel")
+	fl.BoolVar(&f.rare, "rare", false, "also show branches of errors and slow paths")
+	fl.BoolVar(&f.dot, "dot", false, "print the call graph, for Graphviz, and nothing else")
+	f.output.add(cmd)
+	return cmd
+}
+
+func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error {
+	if err := f.check(cmd); err != nil {
+		return err
+	}
+	live, err := openLive()
+	if err != nil {
+		return err
+	}
+	defer live.text.Close()
+	switch {
+	case f.asm != "":
+		return f.showCode(s, live)
+	case f.fn != "":
+		return f.showFunction(s, live)
+	case f.all:
+		return f.showTotals(s, live)
+	}
+	inv, of, err := f.walk(ctx, live)
+	if err != nil {
+		return err
+	}
+	doc := newDocument[result.SiteRow]("xray", host.Identify(ctx))
+	doc.Settings = map[string]string{"version": buildVersion(), "path": of}
+	doc.Rows, doc.Partial = siteRows(inv)
+	return f.output.publish(s, doc, func() error {
+		if f.dot {
+			calls := make(map[string][]string)
+			for _, fn := range inv.Functions {
+				calls[fn.Name] = fn.Calls
+			}
+			return report.Dot(s.out, calls, doc.Rows)
+		}
+		return report.Xray(s.out, textOptions(s.out), doc, of, f.rare)
+	})
+}
+
+// check refuses flags that do not go together.
+func (f xrayFlags) check(cmd *cobra.Command) error {
+	var views []string
+	for _, name := range []string{"func", "asm", "all", "dot"} {
+		if cmd.Flags().Changed(name) {
+			views = append(views, "--"+name)
+		}
+	}
+	if len(views) > 1 {
+		return usagef("%s are two outputs: choose one", strings.Join(views[:2], " and "))
+	}
+	for _, name := range []string{"dev", "func", "asm"} {
+		if fl := cmd.Flags().Lookup(name); fl.Changed && fl.Value.String() == "" {
+			return usagef("--%s is empty", name)
+		}
+	}
+	if len(views) == 1 {
+		if views[0] != "--dot" && f.dev != "" {
+			return usagef("--dev does not go with %s, which is of the whole kernel", views[0])
+		}
+		if f.output.json || f.output.save != "" {
+			return usagef("--json and --save do not go with %s", views[0])
+		}
+	}
+	return f.output.check()
+}
+
+// liveCode is the running kernel's.
+type liveCode struct {
+	table *ksym.Table
+	text  *ktext.Live
+}
+
+func openLive() (*liveCode, error) {
+	table, err := ksym.Live()
+	if err != nil {
+		return nil, err
+	}
+	text, err := ktext.OpenLive()
+	if err != nil {
+		return nil, err
+	}
+	return &liveCode{table, text}, nil
+}
+
+// resolve names the beginning of a symbol.
+func (l *liveCode) resolve(addr uint64) (string, bool) {
+	s, off, ok := l.table.Find(addr)
+	return s.Name, ok && off == 0
+}
+
+// follow is the first bytes at addr.
+func (l *liveCode) follow(addr uint64) []byte {
+	b := make([]byte, 32)
+	if l.text.ReadAddr(b, addr) != nil {
+		return nil
+	}
+	return b
+}
+
+// maxFunction is the most that is read of one function, in bytes.
+const maxFunction = 1 << 20
+
+// function reads the code of the function called name.
+func (l *liveCode) function(name string) (ksym.Symbol, []byte, error) {
+	s, ok := l.table.Lookup(name)
+	if !ok || !s.Text() {
+		return s, nil, fmt.Errorf("this kernel has no function %s", name)
+	}
+	code := make([]byte, min(cmp.Or(s.Size, 64), maxFunction))
+	return s, code, l.text.ReadAddr(code, s.Addr)
+}
+
+func (f xrayFlags) showCode(s std, live *liveCode) error {
+	symbol, code, err := live.function(f.asm)
+	if err != nil {
+		return err
+	}
+	return report.Asm(s.out, textOptions(s.out), symbol.Name, branch.Annotate(code, symbol.Addr, live.resolve, nil))
+}
+
+func (f xrayFlags) showFunction(s std, live *liveCode) error {
+	symbol, code, err := live.function(f.fn)
+	if err != nil {
+		return err
+	}
+	return report.Branches(s.out, textOptions(s.out), symbol.Name, branch.Branches(code, symbol.Addr, live.resolve, nil, live.follow))
+}
+
+// showTotals counts the branches of the kernel's text; modules and BPF programs
+// are left out.
+func (f xrayFlags) showTotals(s std, live *liveCode) error {
+	start, ok := live.table.Lookup("_stext")
+	end, ok2 := live.table.Lookup("_etext")
+	if !ok || !ok2 || end.Addr <= start.Addr || end.Addr-start.Addr > 1<<30 {
+		return errors.New("count branches: no bounds of the kernel's text")
+	}
+	text := make([]byte, end.Addr-start.Addr)
+	if err := live.text.ReadAddr(text, start.Addr); err != nil {
+		return err
+	}
+	functions := 0
+	counts := make(map[branch.Class]int)
+	for addr := start.Addr; addr < end.Addr; {
+		symbol, off, ok := live.table.Find(addr)
+		next := symbol.Addr + symbol.Size
+		if !ok || off != 0 || next <= addr || next > end.Addr {
+			addr++
+			continue
+		}
+		functions++
+		for _, b := range branch.Branches(text[addr-start.Addr:next-start.Addr], addr, live.resolve, nil, live.follow) {
+			counts[b.Class]++
+		}
+		addr = next
+	}
+	return report.Totals(s.out, textOptions(s.out), functions, len(text), counts)
+}
+
+// walk reads the path of the device, or of a veth of our own.
+func (f xrayFlags) walk(ctx context.Context, live *liveCode) (inv *path.Inventory, of string, err error) {
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, "", &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF"}
+	}
+	code := path.Code{Text: live.text, Table: live.table, Types: types, Live: true}
+	if f.dev == "" {
+		err = ownVeth(func(ifindex int) (err error) {
+			inv, err = walk(ctx, code, ifindex)
+			return err
+		})
+		return inv, "The path of a veth with an XDP program" + rootsOf(inv, ownDevice), err
+	}
+	dev, err := net.InterfaceByName(f.dev)
+	if err != nil {
+		return nil, "", fmt.Errorf("find interface %s: %w", f.dev, err)
+	}
+	inv, err = walk(ctx, code, dev.Index)
+	return inv, fmt.Sprintf("The path of %s (%s)", f.dev, host.Driver(f.dev)) + rootsOf(inv, f.dev), err
+}
+
+func walk(ctx context.Context, code path.Code, ifindex int) (*path.Inventory, error) {
+	roots, err := path.LiveRoots(code, ifindex)
+	if err != nil {
+		return nil, err
+	}
+	// The page pool and the DMA API are on the path of those that call them,
+	// which they do directly.
+	roots = slices.DeleteFunc(roots, func(r path.Root) bool { return r.Stage == path.StageDMA || r.Stage == path.StagePagePool })
+	return path.Walk(ctx, code, roots)
+}
+
+// ownVeth runs f in a namespace with a veth that has an XDP program.
+func ownVeth(f func(ifindex int) error) error {
+	if os.Geteuid() != 0 {
+		return &feature.Missing{Feature: "root", Help: "run with sudo"}
+	}
+	lab, err := netlab.New(0)
+	if err != nil {
+		return err
+	}
+	defer lab.Close()
+	a, _, err := lab.VethPair(ownDevice, "xray1")
+	if err != nil {
+		return err
+	}
+	p, err := price.Load("nothing")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := lab.Attach(p, a, link.XDPDriverMode); err != nil {
+		return err
+	}
+	return lab.Do(func() error { return f(a) })
+}
+
+// ownDevice is the veth of ownVeth.
+const ownDevice = "xray0"
+
+// rootsOf names the functions of the device that the path begins at.
+func rootsOf(inv *path.Inventory, dev string) string {
+	if inv == nil {
+		return ""
+	}
+	var names []string
+	for _, r := range inv.Roots {
+		if member, of, ok := strings.Cut(r.Why, " of "); ok && of == dev {
+			names = append(names, fmt.Sprintf("%s is its %s", r.Function, member))
+		}
+	}
+	if len(names) == 0 {
+		return "."
+	}
+	return ": " + strings.Join(names, ", ") + "."
+}
+
+// siteRows are the rows of an inventory, and the functions that are in it in part.
+func siteRows(inv *path.Inventory) ([]result.SiteRow, []result.PartialFunction) {
+	rows := []result.SiteRow{}
+	seen := make(map[string]int)
+	for _, site := range inv.Sites {
+		row := result.SiteRow{
+			Function: site.Function, Offset: site.Offset, Kind: string(site.Kind), Jump: site.Jump, Thunk: site.Thunk,
+			Stage: string(site.Stage), Sure: string(site.Sure), Targets: site.Targets,
+			Per: string(site.Per), Always: site.Always, Via: site.Via,
+		}
+		what := "unknown"
+		if site.Calls != "" {
+			row.Calls = &site.Calls
+			steps := strings.Split(site.Calls, " → ")
+			what = steps[len(steps)-1]
+		}
+		row.Name = site.Function + "/" + what
+		seen[row.Name]++
+		if n := seen[row.Name]; n > 1 {
+			row.Name += fmt.Sprintf("#%d", n)
+		}
+		rows = append(rows, row)
+	}
+	var partial []result.PartialFunction
+	for _, fn := range inv.Functions {
+		if fn.Partial != "" {
+			partial = append(partial, result.PartialFunction{Name: fn.Name, Why: fn.Partial})
+		}
+	}
+	return rows, partial
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"unthunk/internal/testutil"
+	"unthunk/result"
+)
+
+func TestXrayRefuses(t *testing.T) {
+	testutil.Root(t)
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"argument", []string{"veth"}, exitUsage, `"veth"`},
+		{"two views", []string{"--asm", "x", "--all"}, exitUsage, "choose one"},
+		{"view and JSON", []string{"--all", "--json"}, exitUsage, "--json"},
+		{"view and device", []string{"--func", "x", "--dev", "lo"}, exitUsage, "--dev"},
+		{"no name", []string{"--asm", ""}, exitUsage, "--asm is empty"},
+		{"no device", []string{"--dev", "no-such-dev"}, exitFailed, "no-such-dev"},
+		{"no function", []string{"--asm", "no_such_function"}, exitFailed, "no function no_such_function"},
+		{"data", []string{"--func", "jiffies"}, exitFailed, "no function jiffies"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, stdout, stderr := unthunk(t, append([]string{"xray"}, test.args...)...)
+			if code == exitMissing {
+				t.Skipf("missing: %s", stderr)
+			}
+			if code != test.code || stdout != "" {
+				t.Errorf("exit code %d, want %d; stdout: %s", code, test.code, stdout)
+			}
+			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
+				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
+			}
+		})
+	}
+}
+
+// The command contract of --json, what must be on the path of any veth, and that
+// compare reads what --save writes.
+func TestXrayJSON(t *testing.T) {
+	testutil.Root(t)
+	file := filepath.Join(t.TempDir(), "xray.json")
+	code, stdout, stderr := unthunk(t, "xray", "--json", "--save", file)
+	if code == exitMissing {
+		t.Skipf("missing: %s", stderr)
+	}
+	if code != exitDone || stderr != "" {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	var doc struct {
+		Schema, Kind string
+		Rows         []struct {
+			Name, Function, Kind, Per, Stage, Sure string
+			Offset                                 *uint64
+			Calls                                  *string
+			Targets, Via                           []string
+		}
+	}
+	dec := json.NewDecoder(strings.NewReader(stdout))
+	if err := dec.Decode(&doc); err != nil || dec.More() {
+		t.Fatalf("%v, more %v", err, dec.More())
+	}
+	if doc.Schema != result.Schema || doc.Kind != "xray" {
+		t.Errorf("schema %q, kind %q", doc.Schema, doc.Kind)
+	}
+	seen := make(map[string]bool)
+	for _, row := range doc.Rows {
+		if seen[row.Name] || row.Function == "" || row.Offset == nil || row.Kind == "" || row.Per == "" || row.Stage == "" || len(row.Via) == 0 {
+			t.Errorf("%+v", row)
+		}
+		if (row.Calls == nil) != (row.Sure == "unknown") {
+			t.Errorf("%s: calls %v, sure %s", row.Name, row.Calls, row.Sure)
+		}
+		seen[row.Name] = true
+		if row.Calls == nil {
+			continue
+		}
+		switch *row.Calls {
+		case "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit":
+			if row.Per != "bulk" || len(row.Targets) != 1 || !strings.HasPrefix(row.Targets[0], "veth_") {
+				t.Errorf("%+v", row)
+			}
+		case "napi_struct.poll":
+			if row.Per != "poll" || len(row.Targets) != 1 || row.Targets[0] != "veth_poll" {
+				t.Errorf("%+v", row)
+			}
+		}
+	}
+	found := func(pattern string) bool {
+		for name := range seen {
+			if regexp.MustCompile(pattern).MatchString(name) {
+				return true
+			}
+		}
+		return false
+	}
+	for _, want := range []string{`^__napi_poll/napi_struct\.poll`, `/net_device_ops\.ndo_xdp_xmit$`} {
+		if !found(want) {
+			t.Errorf("nothing matches %s", want)
+		}
+	}
+	if code, stdout, stderr := unthunk(t, "compare", file, file); code != exitDone || !strings.Contains(stdout, "0 new, 0 gone, 0 changed") {
+		t.Errorf("exit code %d: %s\n%s", code, stderr, stdout)
+	}
+}
+
+func TestXrayViews(t *testing.T) {
+	testutil.Root(t)
+	for _, test := range []struct{ args, want string }{
+		{"", `net_device_ops\.ndo_xdp_xmit = veth_`},
+		{"--rare", `\brare\b`},
+		{"--dot", `(?s)^digraph path \{.*ndo_xdp_xmit.*\}\n$`},
+		{"--asm __x86_indirect_thunk_rax", `(?i)target`},
+		{"--func xdp_do_redirect", `xdp_do_redirect: \d+ branches`},
+		{"--all", `(?s)direct +\d+.*functions in`},
+	} {
+		code, stdout, stderr := unthunk(t, append([]string{"xray"}, strings.Fields(test.args)...)...)
+		if code == exitMissing {
+			t.Skipf("missing: %s", stderr)
+		}
+		if code != exitDone || !regexp.MustCompile(test.want).MatchString(stdout) {
+			t.Errorf("xray %s: exit code %d, nothing matches %s: %s\n%s", test.args, code, test.want, stderr, stdout)
+		}
+	}
+}
