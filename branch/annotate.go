@@ -117,7 +117,10 @@ func (b Branch) note() string {
 	case ClassSRSO:
 		s = "return through " + b.Name + ": mispredicted on purpose"
 	case ClassReturnThunk:
-		s = "return through " + b.Name + returnMeaning(b.Name)
+		s = "return through the return thunk"
+		if b.Name != "" {
+			s = "return through " + b.Name + returnMeaning(b.Name)
+		}
 	case ClassStaticCall:
 		s = "static call: patched when its target changes"
 		if b.Fact != "" {

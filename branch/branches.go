@@ -248,10 +248,19 @@ func (c *classifier) annotated(b *Branch, addr uint64) {
 		}
 		b.Pending = "a direct call, or the operation itself"
 	}
-	if _, ok := c.facts.RetpolineSites[addr]; ok && (b.Class == ClassRetpoline || b.Class == ClassConditional) {
+	// Images without symbols have no names for thunks, but lists of sites.
+	plain := b.Class == ClassDirect || b.Class == ClassConditional || b.Class == ClassTailCall
+	if _, ok := c.facts.RetpolineSites[addr]; ok && (b.Class == ClassRetpoline || plain) {
+		b.Class = ClassRetpoline
+		if b.Register == "" && c.follow != nil {
+			b.Register = c.thunk(b.Target, nil).Register
+		}
 		b.Pending = pendingRetpoline(*b)
 	}
-	if _, ok := c.facts.ReturnSites[addr]; ok && b.Returns() {
+	if _, ok := c.facts.ReturnSites[addr]; ok && (b.Returns() || plain && b.Jump) {
+		if plain {
+			b.Class = ClassReturnThunk
+		}
 		b.Pending = "ret, or jmp to the return thunk that the CPU needs"
 	}
 }

@@ -357,11 +357,19 @@ func TestKernelFacts(t *testing.T) {
 			if len(facts.RetpolineSites) == 0 || len(facts.Alternatives) == 0 {
 				t.Error("no sites")
 			}
-			n := 0
-			for _, fact := range facts.Alternatives {
-				if n++; n < 5 {
-					t.Log(fact)
+			retpolines, returns := 0, 0
+			for _, s := range r.text {
+				for b := range EachBranch(s.b, s.addr, nil, &facts, r.bytes) {
+					switch {
+					case b.Class == ClassRetpoline && b.Register != "":
+						retpolines++
+					case b.Returns() && facts.ReturnSites[b.Addr] != "":
+						returns++
+					}
 				}
+			}
+			if retpolines != len(facts.RetpolineSites) || returns != len(facts.ReturnSites) {
+				t.Errorf("%d retpolines, %d returns", retpolines, returns)
 			}
 		})
 	}

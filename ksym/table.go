@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"sort"
+	"strings"
 )
 
 // Table holds all symbols of one kernel. It is safe for concurrent use.
@@ -111,8 +112,8 @@ func (t *Table) At(addr uint64) []Symbol {
 
 // Find returns the symbol that addr lies in and addr's offset in it, in
 // bytes. Where several symbols share an address the plainest name wins:
-// text before data, names without __pi_ and __pfx_ before those with, short
-// before long. A symbol of unknown size ends with its page, as no page holds
+// text before data, names without __pi_ and __pfx_ before those with, functions
+// before the linker's marks of a start or an end, short before long. A symbol of unknown size ends with its page, as no page holds
 // two modules.
 func (t *Table) Find(addr uint64) (Symbol, uint64, bool) {
 	end := sort.Search(len(t.syms), func(i int) bool { return t.syms[i].Addr > addr })
@@ -142,6 +143,11 @@ func rank(s Symbol) int {
 		if len(s.Name) > len(prefix) && s.Name[:len(prefix)] == prefix {
 			r += 2048
 		}
+	}
+	// The linker's marks: __softirqentry_text_end is where the first thunk
+	// begins.
+	if strings.HasSuffix(s.Name, "_start") || strings.HasSuffix(s.Name, "_end") {
+		r += 1024
 	}
 	return r
 }

@@ -67,9 +67,12 @@ type Reloc struct {
 
 // OpenFile reads a kernel or a module: ELF, or one packed with xz, zstd or gzip,
 // or a bzImage (x86 boot protocol 2.08, Linux 2.6.26) with a payload of gzip,
-// zstd, lz4, xz or lzma. What it is is told from its bytes. A stripped vmlinux, as
-// that in a bzImage, has no symbols.
-func OpenFile(path string) (*Image, error) {
+// zstd, lz4, xz or lzma. What it is is told from its bytes. The symbols of a
+// stripped vmlinux, as that in a bzImage, are those of its kallsyms
+// ([ksym.Recover]); without these it has none.
+func OpenFile(path string) (*Image, error) { return openFile(path, nil) }
+
+func openFile(path string, kernel *Image) (*Image, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open kernel code: %w", err)
@@ -80,11 +83,18 @@ func OpenFile(path string) (*Image, error) {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	name, _, _ := strings.Cut(filepath.Base(path), ".")
-	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), b)
+	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), b, kernel)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	return img, nil
+}
+
+// OpenModule reads a module as [OpenFile] does and puts it on its kernel: the image
+// has the code, the symbols and the types of both, and what the module calls is the
+// kernel's.
+func OpenModule(path string, kernel *Image) (*Image, error) {
+	return openFile(path, kernel)
 }
 
 // ReadAddr implements [Source].
@@ -109,7 +119,8 @@ func (i *Image) Section(name string) *Section {
 	return nil
 }
 
-func parseImage(name string, b []byte) (*Image, error) {
+// parseImage reads an image; a module is put on kernel, unless that is nil.
+func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
 	b, err := unpack(b)
 	if err != nil {
 		return nil, err
@@ -124,7 +135,7 @@ func parseImage(name string, b []byte) (*Image, error) {
 	case len(f.Sections) > maxSections:
 		return nil, fmt.Errorf("%d sections: at most %d are possible", len(f.Sections), maxSections)
 	}
-	p := &parser{file: f, size: uint64(len(b)), at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
+	p := &parser{file: f, size: uint64(len(b)), kernel: kernel, at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
 	if f.Type == elf.ET_REL {
 		p.image.Name = name
 		p.next = moduleArea
@@ -140,8 +151,36 @@ func parseImage(name string, b []byte) (*Image, error) {
 	if err := p.relocate(symbols); err != nil {
 		return nil, err
 	}
+	if len(p.table) == 0 {
+		p.table = recovered(p.image)
+	}
+	if kernel != nil && f.Type == elf.ET_REL {
+		p.join()
+	}
 	p.image.Table = ksym.New(p.table)
 	return p.image, nil
+}
+
+// recovered are the symbols that a kernel without a symbol table has built in.
+func recovered(img *Image) []ksym.Symbol {
+	for _, s := range img.Sections {
+		if s.Exec || s.Name != ".rodata" {
+			continue
+		}
+		if syms, err := ksym.Recover(s.Data); err == nil {
+			return syms
+		}
+	}
+	return nil
+}
+
+// join adds the kernel to the module.
+func (p *parser) join() {
+	img := p.image
+	img.Sections = append(img.Sections, p.kernel.Sections...)
+	slices.SortStableFunc(img.Sections, func(a, b Section) int { return cmp.Compare(a.Addr, b.Addr) })
+	p.table = append(p.table, p.kernel.Table.Module("")...)
+	img.BTF = p.kernel.BTF
 }
 
 // moduleArea is where modules are laid out: the last 1.5 GB of the address space,
@@ -157,6 +196,8 @@ type parser struct {
 	data  map[int][]byte
 	image *Image
 	table []ksym.Symbol
+	// kernel has what the module calls; nil for a module by itself.
+	kernel *Image
 }
 
 // sections reads what is in memory, and lays a module out.
@@ -254,6 +295,11 @@ func (p *parser) symbols() ([]elf.Symbol, error) {
 		switch {
 		case s.Section == elf.SHN_UNDEF && s.Name != "":
 			addr, ok := extern[s.Name]
+			if !ok && p.kernel != nil {
+				if there, found := p.kernel.Table.Lookup(s.Name); found {
+					addr, ok, extern[s.Name] = there.Addr, true, there.Addr
+				}
+			}
 			if !ok {
 				addr, next = next, next+externSize
 				extern[s.Name] = addr

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
+
 	"unthunk/branch"
 	"unthunk/internal/testutil"
 )
@@ -203,12 +205,98 @@ func TestVmlinuz(t *testing.T) {
 		if text == nil || len(text.Data) < 10<<20 || img.Section(".retpoline_sites") == nil {
 			t.Errorf("%s: no text or no retpoline sites", tree.Release)
 		}
+		if n := img.Table.Len(); n < 50_000 {
+			t.Errorf("%s: %d symbols", tree.Release, n)
+		}
+		if s, ok := img.Table.Lookup("_stext"); !ok || s.Addr < text.Addr || s.Addr > text.Addr+4096 {
+			t.Errorf("%s: _stext is %+v, text begins at %#x", tree.Release, s, text.Addr)
+		}
 		b := make([]byte, 16)
 		if err := img.ReadAddr(b, text.Addr); err != nil || !bytes.Equal(b, text.Data[:16]) {
 			t.Errorf("%v: % x", err, b)
 		}
 		if err := img.ReadAddr(b, 0xffff000000000000); err == nil {
 			t.Error("read what is not there")
+		}
+	}
+}
+
+// Where functions begin in a recovered table: as many calls and jumps to thunks in
+// them as the kernel's own list of such sites has, and nearly all functions that its
+// types know. (Init code and cold parts have sites and no types.)
+func TestRecovered(t *testing.T) {
+	for _, tree := range kernels(t) {
+		img, err := OpenFile(tree.Vmlinuz)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resolve := func(addr uint64) (string, bool) {
+			s, off, ok := img.Table.Find(addr)
+			return s.Name, ok && off == 0
+		}
+		sites := 0
+		for _, symbol := range img.Table.Module("") {
+			// One of several names of an address.
+			if at, off, ok := img.Table.Find(symbol.Addr); !ok || off != 0 || at.Name != symbol.Name || !symbol.Text() || symbol.Size > 1<<20 {
+				continue
+			}
+			code := make([]byte, symbol.Size)
+			if img.ReadAddr(code, symbol.Addr) != nil {
+				continue
+			}
+			found, _ := branch.Sites(code, symbol.Addr, resolve, nil)
+			for _, site := range found {
+				if site.Kind == branch.SiteThunk {
+					sites++
+				}
+			}
+		}
+		if want := len(img.Section(".retpoline_sites").Data) / 4; sites < want-1 || sites > want+1 {
+			t.Errorf("%s: %d thunk sites, the kernel lists %d", tree.Release, sites, want)
+		}
+		types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
+		if err != nil {
+			t.Fatal(err)
+		}
+		known, all := 0, 0
+		for typ, err := range types.All() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			if f, ok := typ.(*btf.Func); ok {
+				all++
+				if s, ok := img.Table.Lookup(f.Name); ok && s.Text() {
+					known++
+				}
+			}
+		}
+		if known < all*98/100 || all < 10_000 {
+			t.Errorf("%s: %d of %d functions have a symbol", tree.Release, known, all)
+		}
+		t.Logf("%s: %d thunk sites, %d of %d functions", tree.Release, sites, known, all)
+	}
+}
+
+// A module on its kernel calls the kernel's functions where they are.
+func TestOpenModule(t *testing.T) {
+	for _, tree := range kernels(t) {
+		kernel, err := OpenFile(tree.Vmlinuz)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := OpenModule(tree.Modules["veth"], kernel)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{"xdp_do_redirect", "bq_xmit_all", "veth_poll"} {
+			s, ok := img.Table.Lookup(name)
+			if !ok || img.ReadAddr(make([]byte, 16), s.Addr) != nil {
+				t.Errorf("%s: no code of %s: %+v", tree.Release, name, s)
+			}
+		}
+		want, _ := kernel.Table.Lookup("xdp_do_redirect")
+		if all := img.Table.All("xdp_do_redirect"); len(all) != 1 || all[0].Addr != want.Addr {
+			t.Errorf("%s: %+v, want %#x", tree.Release, all, want.Addr)
 		}
 	}
 }
@@ -285,7 +373,7 @@ func TestHostile(t *testing.T) {
 		{"payload behind the end", bz, "truncated"},
 		{"old protocol", bzOld, "boot protocol"},
 	} {
-		if _, err := parseImage("x", test.b); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := parseImage("x", test.b, nil); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
@@ -325,7 +413,7 @@ func FuzzImage(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		img, err := parseImage("x", b)
+		img, err := parseImage("x", b, nil)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Error(err)

@@ -187,7 +187,7 @@ func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) 
 
 // Totals writes how many branches of each class a kernel's text of so many bytes
 // has.
-func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Class]int) error {
+func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Class]int, live bool) error {
 	p := newPage(opts)
 	table := [][]string{{"branches", ""}}
 	for _, class := range slices.Sorted(maps.Keys(counts)) {
@@ -197,7 +197,11 @@ func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Cl
 		p.line(line)
 	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, as it stands in memory; modules and BPF programs are not in it.", functions, float64(size)/1e6))
+	where := "as it stands in memory"
+	if !live {
+		where = "as it stands in the file, before the kernel patches it"
+	}
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", functions, float64(size)/1e6, where))
 	return p.flush(w)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -29,6 +30,7 @@ import (
 // xrayFlags are what the user typed.
 type xrayFlags struct {
 	dev, fn, asm   string
+	root, driver   string
 	dot, rare, all bool
 	output         outputFlags
 }
@@ -54,6 +56,8 @@ instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.dev, "dev", "", "the path of `DEV`")
+	fl.StringVar(&f.root, "root", "", "not the running kernel: that of a package unpacked in `DIR`")
+	fl.StringVar(&f.driver, "driver", "", "the path of driver `NAME`: with --root, veth without it")
 	fl.StringVar(&f.fn, "func", "", "every call, jump and return of `FUNCTION`")
 	fl.StringVar(&f.asm, "asm", "", "the code of `FUNCTION`, annotated")
 	fl.BoolVar(&f.all, "all", false, "count the branches of the whole kernel")
@@ -67,11 +71,11 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	live, err := openLive()
+	live, err := f.open()
 	if err != nil {
 		return err
 	}
-	defer live.text.Close()
+	defer live.close()
 	switch {
 	case f.asm != "":
 		return f.showCode(s, live)
@@ -86,6 +90,11 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	}
 	doc := newDocument[result.SiteRow]("xray", host.Identify(ctx))
 	doc.Settings = map[string]string{"version": buildVersion(), "path": of}
+	if !live.live {
+		if n := dropParavirt(inv); n > 0 {
+			doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("%d calls through pv_ops are left out: the kernel patches them to direct code when it boots", n)})
+		}
+	}
 	doc.Rows, doc.Partial = siteRows(inv)
 	return f.output.publish(s, doc, func() error {
 		if f.dot {
@@ -110,10 +119,13 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	if len(views) > 1 {
 		return usagef("%s are two outputs: choose one", strings.Join(views[:2], " and "))
 	}
-	for _, name := range []string{"dev", "func", "asm"} {
+	for _, name := range []string{"dev", "func", "asm", "root", "driver"} {
 		if fl := cmd.Flags().Lookup(name); fl.Changed && fl.Value.String() == "" {
 			return usagef("--%s is empty", name)
 		}
+	}
+	if f.dev != "" && (f.root != "" || f.driver != "") {
+		return usagef("--dev is of the running kernel: it does not go with --root and --driver")
 	}
 	if len(views) == 1 {
 		if views[0] != "--dot" && f.dev != "" {
@@ -126,32 +138,76 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	return f.output.check()
 }
 
-// liveCode is the running kernel's.
-type liveCode struct {
+// kernelCode is that of the running kernel or of one in a folder.
+type kernelCode struct {
 	table *ksym.Table
-	text  *ktext.Live
+	text  ktext.Source
+	types *btf.Spec
+	live  bool
+	// of is the kernel in a folder, empty for the running one.
+	of    string
+	close func() error
 }
 
-func openLive() (*liveCode, error) {
+// open reads the kernel that the flags name.
+func (f xrayFlags) open() (*kernelCode, error) {
+	if f.root != "" {
+		return openRoot(f.root, cmp.Or(f.driver, "veth"))
+	}
 	table, err := ksym.Live()
 	if err != nil {
 		return nil, err
+	}
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF"}
 	}
 	text, err := ktext.OpenLive()
 	if err != nil {
 		return nil, err
 	}
-	return &liveCode{table, text}, nil
+	return &kernelCode{table: table, text: text, types: types, live: true, close: text.Close}, nil
+}
+
+// openRoot reads the kernel in a folder, and the module of a driver that is not
+// built into it.
+func openRoot(dir, driver string) (*kernelCode, error) {
+	tree, err := ktext.OpenTree(dir)
+	if err != nil {
+		return nil, err
+	}
+	if tree.Vmlinuz == "" {
+		return nil, fmt.Errorf("find kernel in %s: it has modules and no vmlinuz", dir)
+	}
+	img, err := ktext.OpenFile(tree.Vmlinuz)
+	if err != nil {
+		return nil, err
+	}
+	if img.Table.Len() == 0 {
+		return nil, fmt.Errorf("open %s: it has no symbols, and none could be recovered", tree.Vmlinuz)
+	}
+	if module, ok := tree.Modules[strings.ReplaceAll(driver, "-", "_")]; ok {
+		if img, err = ktext.OpenModule(module, img); err != nil {
+			return nil, err
+		}
+	}
+	code := &kernelCode{table: img.Table, text: img, of: "Linux " + tree.Release, close: func() error { return nil }}
+	if img.BTF != nil {
+		if code.types, err = btf.LoadSpecFromReader(bytes.NewReader(img.BTF)); err != nil {
+			return nil, fmt.Errorf("read types of %s: %w", tree.Vmlinuz, err)
+		}
+	}
+	return code, nil
 }
 
 // resolve names the beginning of a symbol.
-func (l *liveCode) resolve(addr uint64) (string, bool) {
+func (l *kernelCode) resolve(addr uint64) (string, bool) {
 	s, off, ok := l.table.Find(addr)
 	return s.Name, ok && off == 0
 }
 
 // follow is the first bytes at addr.
-func (l *liveCode) follow(addr uint64) []byte {
+func (l *kernelCode) follow(addr uint64) []byte {
 	b := make([]byte, 32)
 	if l.text.ReadAddr(b, addr) != nil {
 		return nil
@@ -163,7 +219,7 @@ func (l *liveCode) follow(addr uint64) []byte {
 const maxFunction = 1 << 20
 
 // function reads the code of the function called name.
-func (l *liveCode) function(name string) (ksym.Symbol, []byte, error) {
+func (l *kernelCode) function(name string) (ksym.Symbol, []byte, error) {
 	s, ok := l.table.Lookup(name)
 	if !ok || !s.Text() {
 		return s, nil, fmt.Errorf("this kernel has no function %s", name)
@@ -172,7 +228,7 @@ func (l *liveCode) function(name string) (ksym.Symbol, []byte, error) {
 	return s, code, l.text.ReadAddr(code, s.Addr)
 }
 
-func (f xrayFlags) showCode(s std, live *liveCode) error {
+func (f xrayFlags) showCode(s std, live *kernelCode) error {
 	symbol, code, err := live.function(f.asm)
 	if err != nil {
 		return err
@@ -180,7 +236,7 @@ func (f xrayFlags) showCode(s std, live *liveCode) error {
 	return report.Asm(s.out, textOptions(s.out), symbol.Name, branch.Annotate(code, symbol.Addr, live.resolve, nil))
 }
 
-func (f xrayFlags) showFunction(s std, live *liveCode) error {
+func (f xrayFlags) showFunction(s std, live *kernelCode) error {
 	symbol, code, err := live.function(f.fn)
 	if err != nil {
 		return err
@@ -190,7 +246,7 @@ func (f xrayFlags) showFunction(s std, live *liveCode) error {
 
 // showTotals counts the branches of the kernel's text; modules and BPF programs
 // are left out.
-func (f xrayFlags) showTotals(s std, live *liveCode) error {
+func (f xrayFlags) showTotals(s std, live *kernelCode) error {
 	start, ok := live.table.Lookup("_stext")
 	end, ok2 := live.table.Lookup("_etext")
 	if !ok || !ok2 || end.Addr <= start.Addr || end.Addr-start.Addr > 1<<30 {
@@ -215,16 +271,21 @@ func (f xrayFlags) showTotals(s std, live *liveCode) error {
 		}
 		addr = next
 	}
-	return report.Totals(s.out, textOptions(s.out), functions, len(text), counts)
+	return report.Totals(s.out, textOptions(s.out), functions, len(text), counts, live.live)
 }
 
 // walk reads the path of the device, or of a veth of our own.
-func (f xrayFlags) walk(ctx context.Context, live *liveCode) (inv *path.Inventory, of string, err error) {
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, "", &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF"}
+func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *path.Inventory, of string, err error) {
+	code := path.Code{Text: live.text, Table: live.table, Types: live.types, Live: live.live}
+	if f.root != "" || f.driver != "" {
+		driver := cmp.Or(f.driver, "veth")
+		roots, err := path.DriverRoots(code, driver)
+		if err != nil {
+			return nil, "", err
+		}
+		inv, err := walkFrom(ctx, code, roots)
+		return inv, fmt.Sprintf("The path of %s in %s", driver, cmp.Or(live.of, "the running kernel")) + rootsOf(inv, driver), err
 	}
-	code := path.Code{Text: live.text, Table: live.table, Types: types, Live: true}
 	if f.dev == "" {
 		err = ownVeth(func(ifindex int) (err error) {
 			inv, err = walk(ctx, code, ifindex)
@@ -245,6 +306,10 @@ func walk(ctx context.Context, code path.Code, ifindex int) (*path.Inventory, er
 	if err != nil {
 		return nil, err
 	}
+	return walkFrom(ctx, code, roots)
+}
+
+func walkFrom(ctx context.Context, code path.Code, roots []path.Root) (*path.Inventory, error) {
 	// The page pool and the DMA API are on the path of those that call them,
 	// which they do directly.
 	roots = slices.DeleteFunc(roots, func(r path.Root) bool { return r.Stage == path.StageDMA || r.Stage == path.StagePagePool })
@@ -286,14 +351,27 @@ func rootsOf(inv *path.Inventory, dev string) string {
 	}
 	var names []string
 	for _, r := range inv.Roots {
-		if member, of, ok := strings.Cut(r.Why, " of "); ok && of == dev {
-			names = append(names, fmt.Sprintf("%s is its %s", r.Function, member))
+		what, ok := strings.CutSuffix(r.Why, " of "+dev)
+		if !ok {
+			continue
 		}
+		if by, given := strings.CutPrefix(what, "given to "); given {
+			what = "poll, given to " + by
+		}
+		names = append(names, fmt.Sprintf("%s is its %s", r.Function, what))
 	}
 	if len(names) == 0 {
 		return "."
 	}
 	return ": " + strings.Join(names, ", ") + "."
+}
+
+// dropParavirt takes calls through pv_ops off an inventory of code that was not
+// patched yet, and says how many they were.
+func dropParavirt(inv *path.Inventory) int {
+	before := len(inv.Sites)
+	inv.Sites = slices.DeleteFunc(inv.Sites, func(s path.Site) bool { return strings.HasPrefix(s.Calls, "pv_ops") })
+	return before - len(inv.Sites)
 }
 
 // siteRows are the rows of an inventory, and the functions that are in it in part.

@@ -1,0 +1,241 @@
+package ksym
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+)
+
+// ErrNoTables is returned where no kallsyms tables are.
+var ErrNoTables = errors.New("no kallsyms tables in it")
+
+// Recover reads the symbols that a kernel has built in for its own kallsyms, out of
+// the read-only data of an image without a symbol table. Nothing points to the
+// tables, so they are found by their structure, and given back only when every
+// check agrees. Layouts of Linux 4.20 to 6.14 on 64 bit are known
+// (scripts/kallsyms.c); what else there is, is an [ErrNoTables].
+func Recover(data []byte) ([]Symbol, error) {
+	for index := 0; ; index += 8 {
+		index = nextIndex(data, index)
+		if index < 0 {
+			return nil, ErrNoTables
+		}
+		tokens, start, ok := tokenTable(data, index)
+		if !ok {
+			continue
+		}
+		t := tables{data: data, tokens: tokens, tokenTable: start, tokenIndex: index}
+		if syms, ok := t.symbols(); ok {
+			return syms, nil
+		}
+	}
+}
+
+const (
+	tokenCount = 256
+	// maxToken is the longest token, in bytes; the longest seen has some 20.
+	maxToken = 100
+	// maxTables bounds the symbols of one kernel: 300 000 is usual.
+	maxTables = 4 << 20
+)
+
+var le = binary.LittleEndian
+
+// nextIndex finds the next place from at on, on 8 bytes, that looks like
+// kallsyms_token_index: 256 numbers of 16 bits from 0 that rise.
+func nextIndex(data []byte, at int) int {
+next:
+	for ; at+2*tokenCount <= len(data); at += 8 {
+		if le.Uint16(data[at:]) != 0 || le.Uint16(data[at+2:]) < 2 {
+			continue
+		}
+		for i := 1; i < tokenCount; i++ {
+			step := int(le.Uint16(data[at+2*i:])) - int(le.Uint16(data[at+2*i-2:]))
+			if step < 2 || step > maxToken {
+				continue next
+			}
+		}
+		return at
+	}
+	return -1
+}
+
+// tokenTable finds kallsyms_token_table, which ends where its index begins, but for
+// padding: 256 strings that end in 0.
+func tokenTable(data []byte, index int) (tokens [tokenCount][]byte, start int, ok bool) {
+	last := int(le.Uint16(data[index+2*(tokenCount-1):]))
+	for start = (index - last - 2) &^ 7; start >= 0 && start > index-last-maxToken-8; start -= 8 {
+		ok = true
+		for i := range tokens {
+			from := start + int(le.Uint16(data[index+2*i:]))
+			end := bytes.IndexByte(data[from:min(index, from+maxToken)], 0)
+			if end < 1 || i > 0 && data[from-1] != 0 {
+				ok = false
+				break
+			}
+			tokens[i] = data[from : from+end]
+		}
+		if ok && zero(data[start+last+len(tokens[tokenCount-1]):index]) {
+			return tokens, start, true
+		}
+	}
+	return tokens, 0, false
+}
+
+func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
+
+// tables are the tables of kallsyms in data.
+type tables struct {
+	data                   []byte
+	tokens                 [tokenCount][]byte
+	tokenTable, tokenIndex int
+}
+
+// symbols finds the other tables around those of the tokens. Before them stand,
+// from the back, kallsyms_seqs_of_names in Linux 6.2 and 6.3 and in stable kernels
+// of 6.1, kallsyms_markers, kallsyms_names and kallsyms_num_syms.
+func (t *tables) symbols() ([]Symbol, bool) {
+	end := t.tokenTable
+	for end >= 4 && end > t.tokenTable-8 && le.Uint32(t.data[end-4:]) == 0 {
+		end -= 4
+	}
+	// Markers are where every 256th name begins: they fall to 0, backwards.
+	first := end
+	for first >= 4 && (first == end || le.Uint32(t.data[first-4:]) < le.Uint32(t.data[first:])) {
+		first -= 4
+		if le.Uint32(t.data[first:]) == 0 {
+			break
+		}
+	}
+	if syms, ok := t.names(first, (end-first)/4); ok {
+		return syms, true
+	}
+	// Three bytes a symbol, on 8 bytes, between the markers and the tokens.
+	for gap := 8; gap <= min(3*maxTables, t.tokenTable); gap += 8 {
+		blocks := (gap/3 + 255) / 256
+		for _, pad := range []int{0, 4} {
+			first := t.tokenTable - gap - pad - 4*blocks
+			if first < 0 || !t.rise(first, blocks) {
+				continue
+			}
+			if syms, ok := t.names(first, blocks); ok {
+				return syms, true
+			}
+		}
+	}
+	return nil, false
+}
+
+// rise tells whether numbers of 32 bits rise from 0.
+func (t *tables) rise(at, count int) bool {
+	if le.Uint32(t.data[at:]) != 0 {
+		return false
+	}
+	for i := 1; i < count; i++ {
+		if le.Uint32(t.data[at+4*i:]) <= le.Uint32(t.data[at+4*i-4:]) {
+			return false
+		}
+	}
+	return true
+}
+
+// names finds the names and their number before so many markers.
+func (t *tables) names(markers, blocks int) ([]Symbol, bool) {
+	if blocks == 0 || !t.rise(markers, blocks) {
+		return nil, false
+	}
+	last := int(le.Uint32(t.data[markers+4*blocks-4:]))
+	for names := (markers - last) &^ 7; names >= 16 && names > markers-last-256*600; names -= 8 {
+		count := int(le.Uint32(t.data[names-8:]))
+		if count > maxTables || (count+255)/256 != blocks || le.Uint32(t.data[names-4:]) != 0 {
+			continue
+		}
+		syms, ok := t.read(names, markers, count)
+		if ok && t.address(syms, names) {
+			return syms, true
+		}
+	}
+	return nil, false
+}
+
+// read expands count names, which end where the markers begin.
+func (t *tables) read(names, markers, count int) ([]Symbol, bool) {
+	syms := make([]Symbol, 0, count)
+	at := names
+	var name []byte
+	for n := range count {
+		if n%256 == 0 && at-names != int(le.Uint32(t.data[markers+n/256*4:])) {
+			return nil, false
+		}
+		if at+2 >= markers {
+			return nil, false
+		}
+		length := int(t.data[at])
+		at++
+		if length&0x80 != 0 { // Linux 6.1
+			length = length&0x7f | int(t.data[at])<<7
+			at++
+		}
+		if length == 0 || at+length > markers {
+			return nil, false
+		}
+		name = name[:0]
+		for _, token := range t.data[at : at+length] {
+			name = append(name, t.tokens[token]...)
+		}
+		at += length
+		if len(name) < 2 || len(name) > 1024 {
+			return nil, false
+		}
+		syms = append(syms, Symbol{Type: name[0], Name: string(name[1:])})
+	}
+	return syms, markers-at < 16 && zero(t.data[at:markers])
+}
+
+// address fills the addresses in: kallsyms_offsets and kallsyms_relative_base
+// stand before kallsyms_num_syms up to Linux 6.3, and behind the tokens' index
+// since.
+func (t *tables) address(syms []Symbol, names int) bool {
+	size := (4*len(syms) + 7) &^ 7
+	behind := (t.tokenIndex + 2*tokenCount + 7) &^ 7
+	for _, at := range []struct{ offsets, base int }{
+		{names - 16 - size, names - 16},
+		{behind, behind + size},
+	} {
+		if at.offsets < 0 || at.base+8 > len(t.data) {
+			continue
+		}
+		base := le.Uint64(t.data[at.base:])
+		for _, percpu := range []bool{true, false} {
+			if place(syms, t.data[at.offsets:], base, percpu) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// place computes the addresses. With CONFIG_KALLSYMS_ABSOLUTE_PERCPU, that of SMP
+// on x86-64 until Linux 6.15, an offset that is not negative is itself the address.
+func place(syms []Symbol, offsets []byte, base uint64, percpu bool) bool {
+	if base < 1<<63 {
+		return false
+	}
+	text := false
+	for i := range syms {
+		off := le.Uint32(offsets[4*i:])
+		switch {
+		case !percpu:
+			syms[i].Addr = base + uint64(off)
+		case int32(off) >= 0:
+			syms[i].Addr = uint64(off)
+		default:
+			syms[i].Addr = base - 1 - uint64(int64(int32(off)))
+		}
+		if i > 0 && syms[i].Addr < syms[i-1].Addr {
+			return false
+		}
+		text = text || (syms[i].Name == "_stext" || syms[i].Name == "_text") && syms[i].Addr >= base
+	}
+	return text
+}

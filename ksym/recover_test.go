@@ -1,0 +1,89 @@
+package ksym
+
+import (
+	"errors"
+	"math/rand/v2"
+	"testing"
+)
+
+func TestRecoverRefuses(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	noise := make([]byte, 1<<20)
+	for i := range noise {
+		noise[i] = byte(r.Uint32())
+	}
+	// An index without its tables.
+	rising := make([]byte, 4096)
+	for i := range tokenCount {
+		le.PutUint16(rising[2048+2*i:], uint16(3*i))
+	}
+	for name, data := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 1<<20), "noise": noise, "an index alone": rising} {
+		if syms, err := Recover(data); !errors.Is(err, ErrNoTables) || syms != nil {
+			t.Errorf("%s: %d symbols, %v", name, len(syms), err)
+		}
+	}
+}
+
+// built are tables of two symbols in the layout of Linux 6.4, one token a letter.
+func built() []byte {
+	var b []byte
+	align := func() {
+		for len(b)%8 != 0 {
+			b = append(b, 0)
+		}
+	}
+	names := []string{"T_text", "tfunction"}
+	b = append(b, make([]byte, 16)...)
+	b = le.AppendUint32(b, uint32(len(names)))
+	align()
+	for _, name := range names {
+		b = append(append(b, byte(len(name))), name...)
+	}
+	align()
+	b = le.AppendUint32(b, 0) // one marker
+	align()
+	// Token n is the letter n; one that is no letter is some other.
+	var index []uint16
+	start := len(b)
+	for i := range tokenCount {
+		index = append(index, uint16(len(b)-start))
+		token := byte(i)
+		if i == 0 {
+			token = '0'
+		}
+		b = append(b, token, 0)
+	}
+	align()
+	for _, off := range index {
+		b = le.AppendUint16(b, off)
+	}
+	align()
+	for _, off := range []int32{-1, -4097} {
+		b = le.AppendUint32(b, uint32(off))
+	}
+	align()
+	return le.AppendUint64(b, 0xffffffff81000000)
+}
+
+func TestRecover(t *testing.T) {
+	syms, err := Recover(append(make([]byte, 24), built()...))
+	if err != nil || len(syms) != 2 {
+		t.Fatalf("%v, %v", syms, err)
+	}
+	if want := (Symbol{Addr: 0xffffffff81000000, Type: 'T', Name: "_text"}); syms[0] != want {
+		t.Errorf("%+v, want %+v", syms[0], want)
+	}
+	if want := (Symbol{Addr: 0xffffffff81001000, Type: 't', Name: "function"}); syms[1] != want {
+		t.Errorf("%+v, want %+v", syms[1], want)
+	}
+}
+
+func FuzzRecover(f *testing.F) {
+	f.Add(built())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		syms, err := Recover(b)
+		if (err == nil) != (syms != nil) {
+			t.Errorf("%d symbols, %v", len(syms), err)
+		}
+	})
+}
