@@ -226,6 +226,8 @@ var boundaries = []struct {
 		"xdp_build_skb_*", "__xdp_build_skb_*", "xdp_alloc_skb_*", "netif_schedule*", "__netif_schedule", "sock_*", "__sock_*", "sk_*", "tcp_*", "udp_*", "ip_*", "ipv6_*", "inet_*", "net_tx_action", "qdisc_*", "validate_xmit_*",
 		"cpu_map_bpf_prog_run_skb", "dev_map_generic_redirect", "cpu_map_generic_redirect", "dev_map_redirect_multi", "xsk_generic_rcv", "napi_busy_*", "ptp_*", "dst_*", "tun_*skb*"}},
 	{"hardware control, not done for frames", []string{"pci_*", "__pci_*", "pm_*", "__pm_*", "request_irq", "free_irq", "enable_irq", "disable_irq*", "irq_set_*", "__irq_*", "msix_*", "regmap_*", "phy_*", "devlink_*"}},
+	{"programs and maps being loaded and freed", []string{"__bpf_prog_put*", "bpf_prog_put*", "bpf_prog_free*", "bpf_map_put*", "bpf_map_free*", "audit_*", "bpf_audit_*", "security_*"}},
+	{"text and delays", []string{"vsnprintf", "snprintf", "vscnprintf", "scnprintf", "sprintf", "__const_udelay", "__udelay", "__ndelay", "usleep_range*", "msleep*"}},
 	{"user copies", []string{"copy_to_user*", "copy_from_user*", "_copy_*", "copy_user_*", "__get_user_*", "__put_user_*", "might_fault"}},
 }
 
@@ -255,6 +257,7 @@ var rareCalls = []string{
 	"native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath", "queued_read_lock_slowpath",
 	"queued_write_lock_slowpath", "rcu_read_unlock_special", "bad_page*", "wakeup_softirqd",
 	"__list_add_valid_or_report", "__list_del_entry_valid_or_report", "xdp_warn", ".slowpath", "__raw_callee_save___pv_queued_spin_unlock_slowpath",
+	"__bpf_prog_put*", "bpf_prog_put*", "bpf_map_put*", "audit_*", "bpf_audit_*", "__const_udelay", "__udelay", "usleep_range*", "msleep*",
 	"netdev_printk", "_dev_notice", "__netdev_watchdog*", "rcu_note_*", "preempt_schedule*", "__SCT__preempt_schedule*",
 }
 

@@ -88,8 +88,12 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err != nil {
 		return err
 	}
-	doc := newDocument[result.SiteRow]("xray", host.Identify(ctx))
-	doc.Settings = map[string]string{"version": buildVersion(), "path": of}
+	fp := host.Identify(ctx)
+	if !live.live { // nothing of this machine is in it
+		fp = host.Fingerprint{Kernel: live.release}
+	}
+	doc := newDocument[result.SiteRow]("xray", fp)
+	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, "veth")}
 	if !live.live {
 		if n := dropParavirt(inv); n > 0 {
 			doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("%d calls through pv_ops are left out: the kernel patches them to direct code when it boots", n)})
@@ -144,9 +148,16 @@ type kernelCode struct {
 	text  ktext.Source
 	types *btf.Spec
 	live  bool
-	// of is the kernel in a folder, empty for the running one.
-	of    string
-	close func() error
+	// release is that of the kernel in a folder.
+	release string
+	close   func() error
+}
+
+func (l *kernelCode) name() string {
+	if l.live {
+		return "the running kernel"
+	}
+	return "Linux " + l.release
 }
 
 // open reads the kernel that the flags name.
@@ -191,7 +202,7 @@ func openRoot(dir, driver string) (*kernelCode, error) {
 			return nil, err
 		}
 	}
-	code := &kernelCode{table: img.Table, text: img, of: "Linux " + tree.Release, close: func() error { return nil }}
+	code := &kernelCode{table: img.Table, text: img, release: tree.Release, close: func() error { return nil }}
 	if img.BTF != nil {
 		if code.types, err = btf.LoadSpecFromReader(bytes.NewReader(img.BTF)); err != nil {
 			return nil, fmt.Errorf("read types of %s: %w", tree.Vmlinuz, err)
@@ -203,7 +214,10 @@ func openRoot(dir, driver string) (*kernelCode, error) {
 // resolve names the beginning of a symbol.
 func (l *kernelCode) resolve(addr uint64) (string, bool) {
 	s, off, ok := l.table.Find(addr)
-	return s.Name, ok && off == 0
+	if !ok || off != 0 {
+		return "", false
+	}
+	return s.Name, true
 }
 
 // follow is the first bytes at addr.
@@ -284,7 +298,7 @@ func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *path.Invent
 			return nil, "", err
 		}
 		inv, err := walkFrom(ctx, code, roots)
-		return inv, fmt.Sprintf("The path of %s in %s", driver, cmp.Or(live.of, "the running kernel")) + rootsOf(inv, driver), err
+		return inv, fmt.Sprintf("The path of %s in %s", driver, live.name()) + rootsOf(inv, driver), err
 	}
 	if f.dev == "" {
 		err = ownVeth(func(ifindex int) (err error) {
