@@ -135,7 +135,7 @@ func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
 	case len(f.Sections) > maxSections:
 		return nil, fmt.Errorf("%d sections: at most %d are possible", len(f.Sections), maxSections)
 	}
-	p := &parser{file: f, size: uint64(len(b)), kernel: kernel, at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
+	p := &parser{file: f, elf: b, kernel: kernel, at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
 	if f.Type == elf.ET_REL {
 		p.image.Name = name
 		p.next = moduleArea
@@ -190,7 +190,7 @@ const moduleArea = 0xffffffffa0000000
 // parser reads one ELF file.
 type parser struct {
 	file  *elf.File
-	size  uint64 // of the file
+	elf   []byte // all of it
 	next  uint64 // address of the next section of a module
 	at    map[int]uint64
 	data  map[int][]byte
@@ -207,9 +207,6 @@ func (p *parser) sections() error {
 		if s.Flags&elf.SHF_ALLOC == 0 {
 			continue
 		}
-		if s.Type != elf.SHT_NOBITS && (s.FileSize > p.size || s.Flags&elf.SHF_COMPRESSED != 0) {
-			return fmt.Errorf("section %.40q is larger than the file, or packed", s.Name)
-		}
 		addr := s.Addr
 		if p.file.Type == elf.ET_REL {
 			if s.Size > 1<<28 || p.next > 0xfffffffff0000000 {
@@ -223,9 +220,9 @@ func (p *parser) sections() error {
 		if s.Type == elf.SHT_NOBITS || s.Size == 0 {
 			continue
 		}
-		data, err := s.Data()
+		data, err := p.bytes(s)
 		if err != nil {
-			return fmt.Errorf("read section %.40q: %w", s.Name, err)
+			return err
 		}
 		p.data[n] = data
 		p.image.Sections = append(p.image.Sections, Section{s.Name, addr, data, s.Flags&elf.SHF_EXECINSTR != 0})
@@ -233,15 +230,24 @@ func (p *parser) sections() error {
 			p.image.BTF = data
 		}
 	}
-	if s := p.file.Section(".BTF"); s != nil && p.image.BTF == nil && s.FileSize <= p.size && s.Flags&elf.SHF_COMPRESSED == 0 {
-		data, err := s.Data()
+	if s := p.file.Section(".BTF"); s != nil && p.image.BTF == nil {
+		data, err := p.bytes(s)
 		if err != nil {
-			return fmt.Errorf("read types: %w", err)
+			return err
 		}
 		p.image.BTF = data
 	}
 	slices.SortStableFunc(p.image.Sections, func(a, b Section) int { return cmp.Compare(a.Addr, b.Addr) })
 	return nil
+}
+
+// bytes is a section's part of the file, not a copy.
+func (p *parser) bytes(s *elf.Section) ([]byte, error) {
+	size := uint64(len(p.elf))
+	if s.Flags&elf.SHF_COMPRESSED != 0 || s.Type == elf.SHT_NOBITS || s.Offset > size || s.FileSize > size-s.Offset {
+		return nil, fmt.Errorf("section %.40q is packed, or ends behind the file", s.Name)
+	}
+	return p.elf[s.Offset:][:s.FileSize:s.FileSize], nil
 }
 
 // names finds the module's name and the kernel's release.
@@ -273,7 +279,7 @@ func (p *parser) names() {
 // symbols reads the symbol table; those of a module that stand elsewhere get an
 // address each. The addresses are by the index in the file.
 func (p *parser) symbols() ([]elf.Symbol, error) {
-	if s := p.file.SectionByType(elf.SHT_SYMTAB); s != nil && (s.FileSize > p.size || s.FileSize/elf.Sym64Size > maxSymbols) {
+	if s := p.file.SectionByType(elf.SHT_SYMTAB); s != nil && (s.FileSize > uint64(len(p.elf)) || s.FileSize/elf.Sym64Size > maxSymbols) {
 		return nil, fmt.Errorf("a symbol table of %d bytes", s.FileSize)
 	}
 	symbols, err := p.file.Symbols()
@@ -340,12 +346,9 @@ func (p *parser) relocate(symbols []elf.Symbol) error {
 		if s.Type != elf.SHT_RELA || data == nil {
 			continue
 		}
-		if s.FileSize > p.size || s.Flags&elf.SHF_COMPRESSED != 0 {
-			return fmt.Errorf("section %.40q is larger than the file, or packed", s.Name)
-		}
-		b, err := s.Data()
+		b, err := p.bytes(s)
 		if err != nil {
-			return fmt.Errorf("read section %.40q: %w", s.Name, err)
+			return err
 		}
 		for ; len(b) >= 24; b = b[24:] {
 			off, info := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])

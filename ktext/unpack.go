@@ -71,6 +71,10 @@ func decompress(b []byte) ([]byte, error) {
 		return nil, err
 	}
 	var out bytes.Buffer
+	// A kernel's payload ends in its size. It is a hint, no promise.
+	if len(b) > 4 {
+		out.Grow(int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), MaxFile)))
+	}
 	n, err := io.Copy(&out, io.LimitReader(r, MaxFile+1))
 	switch {
 	case n > MaxFile:
@@ -100,7 +104,7 @@ func reader(b []byte) (io.Reader, error) {
 		z.Multistream(false)
 		return z, nil
 	case bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxFile), zstd.WithDecoderMaxWindow(MaxFile))
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(MaxFile), zstd.WithDecoderMaxWindow(MaxFile))
 		if err != nil {
 			return nil, fmt.Errorf("unpack zstd: %w", err)
 		}

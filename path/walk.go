@@ -165,6 +165,12 @@ func (w *walker) node(addr uint64, name string) *node {
 		if n.name == "" {
 			n.name = fmt.Sprintf("%#x", addr)
 		}
+		// The dispatcher's page keeps code of earlier updates, which jumps to
+		// programs that are gone.
+		if w.code.Live {
+			n.boundary = true
+			n.partial = []string{"not followed: a program that was in the dispatcher"}
+		}
 	}
 	if why := boundary(n.name); why != "" {
 		n.boundary = true

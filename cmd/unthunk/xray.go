@@ -8,8 +8,10 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
@@ -146,7 +148,7 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 type kernelCode struct {
 	table *ksym.Table
 	text  ktext.Source
-	types *btf.Spec
+	types func() (*btf.Spec, error)
 	live  bool
 	// release is that of the kernel in a folder.
 	release string
@@ -163,25 +165,32 @@ func (l *kernelCode) name() string {
 // open reads the kernel that the flags name.
 func (f xrayFlags) open() (*kernelCode, error) {
 	if f.root != "" {
-		return openRoot(f.root, cmp.Or(f.driver, "veth"))
+		driver := f.driver
+		if driver == "" && !f.all && f.fn == "" && f.asm == "" {
+			driver = "veth"
+		}
+		return openRoot(f.root, driver)
 	}
 	table, err := ksym.Live()
 	if err != nil {
 		return nil, err
 	}
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF"}
-	}
 	text, err := ktext.OpenLive()
 	if err != nil {
 		return nil, err
 	}
+	types := func() (*btf.Spec, error) {
+		types, err := btf.LoadKernelSpec()
+		if err != nil {
+			return nil, &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF"}
+		}
+		return types, nil
+	}
 	return &kernelCode{table: table, text: text, types: types, live: true, close: text.Close}, nil
 }
 
-// openRoot reads the kernel in a folder, and the module of a driver that is not
-// built into it.
+// openRoot reads the kernel in a folder, and the module of a driver unless that is
+// empty or built in.
 func openRoot(dir, driver string) (*kernelCode, error) {
 	tree, err := ktext.OpenTree(dir)
 	if err != nil {
@@ -202,13 +211,17 @@ func openRoot(dir, driver string) (*kernelCode, error) {
 			return nil, err
 		}
 	}
-	code := &kernelCode{table: img.Table, text: img, release: tree.Release, close: func() error { return nil }}
-	if img.BTF != nil {
-		if code.types, err = btf.LoadSpecFromReader(bytes.NewReader(img.BTF)); err != nil {
+	types := func() (*btf.Spec, error) {
+		if img.BTF == nil {
+			return nil, nil // calls stay without names
+		}
+		types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
+		if err != nil {
 			return nil, fmt.Errorf("read types of %s: %w", tree.Vmlinuz, err)
 		}
+		return types, nil
 	}
-	return code, nil
+	return &kernelCode{table: img.Table, text: img, types: types, release: tree.Release, close: func() error { return nil }}, nil
 }
 
 // resolve names the beginning of a symbol.
@@ -270,8 +283,7 @@ func (f xrayFlags) showTotals(s std, live *kernelCode) error {
 	if err := live.text.ReadAddr(text, start.Addr); err != nil {
 		return err
 	}
-	functions := 0
-	counts := make(map[branch.Class]int)
+	var functions []ksym.Symbol
 	for addr := start.Addr; addr < end.Addr; {
 		symbol, off, ok := live.table.Find(addr)
 		next := symbol.Addr + symbol.Size
@@ -279,18 +291,47 @@ func (f xrayFlags) showTotals(s std, live *kernelCode) error {
 			addr++
 			continue
 		}
-		functions++
-		for _, b := range branch.Branches(text[addr-start.Addr:next-start.Addr], addr, live.resolve, nil, live.follow) {
-			counts[b.Class]++
-		}
+		functions = append(functions, symbol)
 		addr = next
 	}
-	return report.Totals(s.out, textOptions(s.out), functions, len(text), counts, live.live)
+	counts := live.count(functions, text, start.Addr)
+	return report.Totals(s.out, textOptions(s.out), len(functions), len(text), counts, live.live)
+}
+
+// count counts the branches of functions on all CPUs. text begins at addr.
+func (l *kernelCode) count(functions []ksym.Symbol, text []byte, addr uint64) map[branch.Class]int {
+	var (
+		mu     sync.Mutex
+		group  sync.WaitGroup
+		counts = make(map[branch.Class]int)
+	)
+	for part := range slices.Chunk(functions, max(1, len(functions)/(4*runtime.GOMAXPROCS(0)))) {
+		group.Go(func() {
+			own := make(map[branch.Class]int)
+			for _, f := range part {
+				code := text[f.Addr-addr:][:f.Size]
+				for b := range branch.EachBranch(code, f.Addr, l.resolve, nil, l.follow) {
+					own[b.Class]++
+				}
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			for class, n := range own {
+				counts[class] += n
+			}
+		})
+	}
+	group.Wait()
+	return counts
 }
 
 // walk reads the path of the device, or of a veth of our own.
 func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *path.Inventory, of string, err error) {
-	code := path.Code{Text: live.text, Table: live.table, Types: live.types, Live: live.live}
+	types, err := live.types()
+	if err != nil {
+		return nil, "", err
+	}
+	code := path.Code{Text: live.text, Table: live.table, Types: types, Live: live.live}
 	if f.root != "" || f.driver != "" {
 		driver := cmp.Or(f.driver, "veth")
 		roots, err := path.DriverRoots(code, driver)
