@@ -175,7 +175,7 @@ func (f xrayFlags) open() (*kernelCode, error) {
 	if err != nil {
 		return nil, err
 	}
-	text, err := ktext.OpenLive()
+	text, err := openMemory()
 	if err != nil {
 		return nil, err
 	}
@@ -187,6 +187,24 @@ func (f xrayFlags) open() (*kernelCode, error) {
 		return types, nil
 	}
 	return &kernelCode{table: table, text: text, types: types, live: true, close: text.Close}, nil
+}
+
+// memory is that of the running kernel.
+type memory interface {
+	ktext.Source
+	Close() error
+}
+
+// openMemory reads the running kernel through BPF, or /proc/kcore where BPF cannot.
+func openMemory() (memory, error) {
+	live, err := ktext.OpenLive()
+	if err == nil {
+		return live, nil
+	}
+	if core, errCore := ktext.OpenKcore(); errCore == nil {
+		return core, nil
+	}
+	return nil, err
 }
 
 // openRoot reads the kernel in a folder, and the module of a driver unless that is

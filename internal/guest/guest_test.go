@@ -133,8 +133,9 @@ func TestKernels(t *testing.T) {
 				unthunk("bench", "--quick", "--json"),
 				unthunk("tax", "--rounds", "1", "--duration", "10s", "--json"),
 				user, userTax,
+				unthunk("xray", "--json"), unthunk("xray", "--all"),
 			)
-			for _, r := range rs[:5] {
+			for _, r := range append(rs[:5:5], rs[7:]...) {
 				wantExit(t, r, 0)
 			}
 			wantText(t, rs[1], `indirect-call +retpoline`)
@@ -144,6 +145,11 @@ func TestKernels(t *testing.T) {
 			wantPrices(t, rs[4])
 			wantMissing(t, rs[5], `\broot\b`)
 			wantMissing(t, rs[6], `\broot\b`)
+			wantJSON(t, rs[7], "xray")
+			wantText(t, rs[7], `"name": *"bq_xmit_all[^"]*/net_device_ops.ndo_xdp_xmit"`)
+			wantText(t, rs[7], `"veth_ndo_xdp_xmit"`)
+			wantText(t, rs[7], `"name": *"__napi_poll/napi_struct.poll"`)
+			wantText(t, rs[8], `retpoline +[0-9]{4}`)
 		})
 	}
 }
