@@ -3,7 +3,6 @@ package driver
 import (
 	"bytes"
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -11,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"unthunk/internal/guest"
 	"unthunk/internal/testutil"
 	"unthunk/ktext"
 	"unthunk/result"
@@ -18,16 +18,20 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-// kernel is a Debian kernel that make guest has downloaded.
+// kernel is one of Debian's, downloaded once where apt can.
 func kernel(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
 	t.Helper()
-	cache, err := os.UserCacheDir()
+	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	tree, err := ktext.OpenTree(filepath.Join(cache, "unthunk-guest", series))
+	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
+		t.Log(err)
+		testutil.Missing(t, "guest kernel "+series)
+	}
+	tree, err := ktext.OpenTree(filepath.Join(cache, series))
 	if err != nil {
-		testutil.Missing(t, "guest kernels (make guest)")
+		t.Fatal(err)
 	}
 	img, err := ktext.OpenFile(tree.Vmlinuz)
 	if err != nil {

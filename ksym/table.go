@@ -10,14 +10,17 @@ import (
 
 // Table holds all symbols of one kernel. It is safe for concurrent use.
 type Table struct {
-	syms   []Symbol // by address; names of one address in file order
-	byName map[string][]int32
+	syms []Symbol // by address; names of one address in file order
+	// first has the lowest symbol of a name by its place, counted from 1;
+	// next, for each symbol, the one of the same name above it, 0 for none.
+	first map[string]int32
+	next  []int32
 }
 
 // Parse reads a whole kallsyms file. It returns a [feature.Missing] when the
 // kernel hid every address.
 func Parse(r io.Reader) (*Table, error) {
-	t := &Table{byName: make(map[string][]int32)}
+	t := new(Table)
 	modules := make(map[string]string) // one string a module
 	seen := false
 	for l, err := range scan(r) {
@@ -42,7 +45,7 @@ func Parse(r io.Reader) (*Table, error) {
 // New is a table of symbols that come from elsewhere than kallsyms. One whose
 // size is not 0 keeps it.
 func New(syms []Symbol) *Table {
-	t := &Table{syms: slices.Clone(syms), byName: make(map[string][]int32)}
+	t := &Table{syms: slices.Clone(syms)}
 	t.index()
 	return t
 }
@@ -50,11 +53,13 @@ func New(syms []Symbol) *Table {
 // index sorts the symbols and gives those a size that have none: up to the next.
 func (t *Table) index() {
 	slices.SortStableFunc(t.syms, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
-	for i, s := range t.syms {
-		t.byName[s.Name] = append(t.byName[s.Name], int32(i))
+	t.first, t.next = make(map[string]int32, len(t.syms)), make([]int32, len(t.syms))
+	for i := len(t.syms) - 1; i >= 0; i-- {
+		name := t.syms[i].Name
+		t.next[i], t.first[name] = t.first[name], int32(i+1)
 	}
 	for end := len(t.syms); end > 0; {
-		start := t.first(t.syms[end-1].Addr)
+		start := t.atLeast(t.syms[end-1].Addr)
 		if end < len(t.syms) && t.syms[end].Module == t.syms[start].Module {
 			for i := start; i < end; i++ {
 				if t.syms[i].Size == 0 {
@@ -66,8 +71,8 @@ func (t *Table) index() {
 	}
 }
 
-// first returns the index of the first symbol at addr or above.
-func (t *Table) first(addr uint64) int {
+// atLeast returns the index of the first symbol at addr or above.
+func (t *Table) atLeast(addr uint64) int {
 	return sort.Search(len(t.syms), func(i int) bool { return t.syms[i].Addr >= addr })
 }
 
@@ -77,14 +82,14 @@ func (t *Table) Len() int { return len(t.syms) }
 // Lookup returns the symbol called name: the text one when data has the same
 // name, the lowest address when several static functions do.
 func (t *Table) Lookup(name string) (Symbol, bool) {
-	all := t.byName[name]
-	for _, i := range all {
-		if t.syms[i].Text() {
-			return t.syms[i], true
+	all := t.All(name)
+	for _, s := range all {
+		if s.Text() {
+			return s, true
 		}
 	}
 	if len(all) > 0 {
-		return t.syms[all[0]], true
+		return all[0], true
 	}
 	return Symbol{}, false
 }
@@ -93,8 +98,8 @@ func (t *Table) Lookup(name string) (Symbol, bool) {
 // different files often share a name.
 func (t *Table) All(name string) []Symbol {
 	var out []Symbol
-	for _, i := range t.byName[name] {
-		out = append(out, t.syms[i])
+	for i := t.first[name]; i > 0; i = t.next[i-1] {
+		out = append(out, t.syms[i-1])
 	}
 	return out
 }
@@ -102,7 +107,7 @@ func (t *Table) All(name string) []Symbol {
 // At returns every symbol at exactly addr in the order of the file: a thunk,
 // for one, is also called __pi_ and is the start of an array.
 func (t *Table) At(addr uint64) []Symbol {
-	start := t.first(addr)
+	start := t.atLeast(addr)
 	end := start
 	for end < len(t.syms) && t.syms[end].Addr == addr {
 		end++
@@ -120,7 +125,7 @@ func (t *Table) Find(addr uint64) (Symbol, uint64, bool) {
 	if end == 0 {
 		return Symbol{}, 0, false
 	}
-	start := t.first(t.syms[end-1].Addr)
+	start := t.atLeast(t.syms[end-1].Addr)
 	best := t.syms[start]
 	for _, s := range t.syms[start+1 : end] {
 		if rank(s) < rank(best) {

@@ -15,24 +15,28 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"unthunk/branch"
+	"unthunk/internal/guest"
 	"unthunk/internal/testutil"
 )
 
-// kernels are the unpacked packages that make guest has downloaded.
+// kernels are two of Debian's, downloaded once where apt can.
 func kernels(t testing.TB) []*Tree {
 	t.Helper()
-	cache, err := os.UserCacheDir()
+	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var trees []*Tree
 	for _, series := range []string{"6.1", "6.12"} {
-		if tree, err := OpenTree(filepath.Join(cache, "unthunk-guest", series)); err == nil {
-			trees = append(trees, tree)
+		if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
+			t.Log(err)
+			testutil.Missing(t, "guest kernel "+series)
 		}
-	}
-	if len(trees) == 0 {
-		testutil.Missing(t, "guest kernels (make guest)")
+		tree, err := OpenTree(filepath.Join(cache, series))
+		if err != nil {
+			t.Fatal(err)
+		}
+		trees = append(trees, tree)
 	}
 	return trees
 }

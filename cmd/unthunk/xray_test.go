@@ -131,3 +131,32 @@ func TestXrayViews(t *testing.T) {
 		}
 	}
 }
+
+// Another kernel in a folder, by driver: the same path, from files alone.
+func TestXrayRoot(t *testing.T) {
+	old, new := debian(t, "6.1"), debian(t, "6.12")
+	dir := t.TempDir()
+	for name, root := range map[string]string{"old": old, "new": new} {
+		code, stdout, stderr := unthunk(t, "xray", "--root", root, "--driver", "virtio_net", "--save", filepath.Join(dir, name))
+		if code != exitDone || !strings.Contains(stdout, "virtnet_poll is its poll") || !strings.Contains(stdout, "net_device_ops.ndo_xdp_xmit") {
+			t.Errorf("exit code %d: %s\n%s", code, stderr, stdout)
+		}
+	}
+	code, stdout, stderr := unthunk(t, "compare", filepath.Join(dir, "old"), filepath.Join(dir, "new"))
+	if code != exitDone || !strings.Contains(stdout, "as they were") || !strings.Contains(stdout, "kernel  6.1") {
+		t.Errorf("exit code %d: %s\n%s", code, stderr, stdout)
+	}
+	for _, test := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"--root", dir}, "no boot/vmlinuz"},
+		{[]string{"--root", old, "--driver", "no_such_driver"}, "no_such_driver"},
+		{[]string{"--root", old, "--func", "no_such_function"}, "no function"},
+	} {
+		code, _, stderr := unthunk(t, append([]string{"xray"}, test.args...)...)
+		if code != exitFailed || !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
+			t.Errorf("%v: exit code %d: %s", test.args, code, stderr)
+		}
+	}
+}
