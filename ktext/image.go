@@ -78,12 +78,15 @@ func openFile(path string, kernel *Image) (*Image, error) {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, MaxFile+1))
-	if err != nil {
+	var file bytes.Buffer
+	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
+		file.Grow(int(min(info.Size(), MaxFile)) + bytes.MinRead)
+	}
+	if _, err := file.ReadFrom(io.LimitReader(f, MaxFile+1)); err != nil {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	name, _, _ := strings.Cut(filepath.Base(path), ".")
-	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), b, kernel)
+	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), file.Bytes(), kernel)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+	"github.com/klauspost/compress/zstd"
 
 	"unthunk/branch"
 	"unthunk/internal/guest"
@@ -385,22 +387,27 @@ func TestHostile(t *testing.T) {
 
 // A small file that unpacks to more than MaxFile stops there.
 func TestBomb(t *testing.T) {
-	var out bytes.Buffer
-	z, err := gzip.NewWriterLevel(&out, gzip.BestSpeed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	zeros := make([]byte, 1<<20)
-	for range MaxFile>>20 + 1 {
-		if _, err := z.Write(zeros); err != nil {
+	for name, pack := range map[string]func(io.Writer) (io.WriteCloser, error){
+		"gzip": func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriterLevel(w, gzip.BestSpeed) },
+		"zstd": func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) },
+	} {
+		var out bytes.Buffer
+		z, err := pack(&out)
+		if err != nil {
 			t.Fatal(err)
 		}
-	}
-	if err := z.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := unpack(out.Bytes()); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
-		t.Error(err)
+		zeros := make([]byte, 1<<20)
+		for range MaxFile>>20 + 1 {
+			if _, err := z.Write(zeros); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := unpack(out.Bytes()); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 

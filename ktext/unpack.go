@@ -66,15 +66,15 @@ func bzPayload(b []byte) ([]byte, error) {
 // decompress unpacks b up to MaxFile. What follows the packed data, the size that
 // the kernel's build appends, is left alone.
 func decompress(b []byte) ([]byte, error) {
+	if bytes.HasPrefix(b, zstdMagic) {
+		return unzstd(b)
+	}
 	r, err := reader(b)
 	if err != nil {
 		return nil, err
 	}
 	var out bytes.Buffer
-	// A kernel's payload ends in its size. It is a hint, no promise.
-	if len(b) > 4 {
-		out.Grow(int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), MaxFile)))
-	}
+	out.Grow(sizeHint(b))
 	n, err := io.Copy(&out, io.LimitReader(r, MaxFile+1))
 	switch {
 	case n > MaxFile:
@@ -85,6 +85,34 @@ func decompress(b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
 	return out.Bytes(), nil
+}
+
+var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+
+// unzstd unpacks at once, which needs no window beside what it unpacks to.
+func unzstd(b []byte) ([]byte, error) {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxFile))
+	if err != nil {
+		return nil, fmt.Errorf("unpack zstd: %w", err)
+	}
+	defer z.Close()
+	out, err := z.DecodeAll(b, make([]byte, 0, sizeHint(b)))
+	switch {
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return nil, errTooLarge
+	case err != nil && !trailing(out, b):
+		return nil, fmt.Errorf("unpack zstd: %w", err)
+	}
+	return out, nil
+}
+
+// sizeHint is what b may unpack to: a kernel's payload ends in its size. It is no
+// promise.
+func sizeHint(b []byte) int {
+	if len(b) < 4 {
+		return 0
+	}
+	return int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), MaxFile))
 }
 
 // trailing tells whether all that b promises was unpacked, though the reader then
@@ -103,12 +131,6 @@ func reader(b []byte) (io.Reader, error) {
 		}
 		z.Multistream(false)
 		return z, nil
-	case bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}):
-		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(MaxFile), zstd.WithDecoderMaxWindow(MaxFile))
-		if err != nil {
-			return nil, fmt.Errorf("unpack zstd: %w", err)
-		}
-		return z.IOReadCloser(), nil
 	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
 		z, err := xz.NewReader(r, 64<<20)
 		if err != nil {
