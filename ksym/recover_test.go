@@ -87,3 +87,16 @@ func FuzzRecover(f *testing.F) {
 		}
 	})
 }
+
+// Debian's 6.12 has a mark of the linker where its first thunk begins.
+func TestFindPlainest(t *testing.T) {
+	table := New([]Symbol{
+		{Addr: 0x1000, Type: 'T', Name: "__softirqentry_text_end"},
+		{Addr: 0x1000, Type: 'T', Name: "__x86_indirect_thunk_rax"},
+		{Addr: 0x1000, Type: 'T', Name: "__pi___x86_indirect_thunk_rax"},
+		{Addr: 0x1020, Type: 'T', Name: "next"},
+	})
+	if s, off, ok := table.Find(0x1004); !ok || off != 4 || s.Name != "__x86_indirect_thunk_rax" || s.Size != 0x20 {
+		t.Errorf("%+v, %d, %v", s, off, ok)
+	}
+}
