@@ -38,6 +38,12 @@ type rig struct {
 	stackBefore       uint64   // of Pass only: StackDrops at the last reset
 }
 
+// extras are what a chain is built with besides its spec: nothing counted, or the
+// program that notes where the chain is.
+type extras struct {
+	uncounted, phases bool
+}
+
 // build makes the i-th chain of a namespace:
 //
 //	generator → gNa ==veth== gNb → program under test → tNa ==veth== tNb → sink
@@ -46,8 +52,8 @@ type rig struct {
 // peer has an XDP program. The generator is attached to a device that
 // receives nothing: it then stands in the BPF dispatcher already when
 // BPF_PROG_TEST_RUN comes to put it there, which would wait for RCU twice.
-func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, uncounted bool) (r *rig, err error) {
-	r = &rig{spec: spec, lab: lab, counted: !uncounted}
+func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, also extras) (r *rig, err error) {
+	r = &rig{spec: spec, lab: lab, counted: !also.uncounted}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("build chain %s: %w", spec.Scenario, err), r.Close())
@@ -72,10 +78,11 @@ func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, uncounted b
 		Program:    spec.Scenario.program(),
 		Operation:  spec.Operation.op,
 		Spins:      spec.Operation.spins,
-		Uncounted:  uncounted,
+		Uncounted:  also.uncounted,
 		Clock:      chain.GeneratorClock,
 		OutIfindex: ta,
 		CPU:        cpus.other,
+		Phases:     also.phases,
 	}
 	if spec.Place == TwoCore {
 		cfg.Limit, cfg.Clock = vethLimit, chain.TestedClock
@@ -89,7 +96,7 @@ func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, uncounted b
 			cfg.Limit = cpumapLimit
 		}
 	}
-	if uncounted {
+	if also.uncounted {
 		cfg.Clock = chain.NoClock
 	}
 	if r.progs, err = chain.Load(cfg); err != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -41,74 +42,20 @@ func (d Devices) Validate() error {
 }
 
 // RunDevices redirects every frame that In receives to Out for the run's
-// Duration, and counts. It must run on a thread in the interfaces' network
-// namespace. In native mode Out is given a program that lets everything pass.
-// Nothing else about the interfaces is changed; the programs go with this
-// process however that ends.
+// Duration, and counts; see [Borrow] for what that does to the interfaces. It must
+// run on a thread in their network namespace.
 //
 // A round has two halves. In one the frames that Out took are counted by a
 // tracepoint and held against those redirected; in the other nothing but the
 // XDP program runs, and the rate is taken. Requires at least Linux 5.9.
 func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row result.BenchRow, warns []result.Warning, incomplete bool, err error) {
-	if err := d.Validate(); err != nil {
-		return row, nil, false, err
-	}
-	if err := Probe(); err != nil {
-		return row, nil, false, err
-	}
-	p := Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.withDefaults()
-	in, err := borrow(d.In)
+	b, err := Borrow(ctx, d)
 	if err != nil {
-		return row, nil, false, err
-	}
-	out, err := borrow(d.Out)
-	if err != nil {
-		return row, nil, false, err
-	}
-	if in == out {
-		return row, nil, false, fmt.Errorf("%s and %s are one interface: frames must go out by another than they came in by", d.In, d.Out)
-	}
-	progs, err := chain.Load(chain.Config{Program: "redirect_device", Operation: d.Operation.op, Spins: d.Operation.spins})
-	if err != nil {
-		return row, nil, false, err
-	}
-	defer func() { err = errors.Join(err, progs.Close()) }()
-	if err := progs.AddPort(0, out, nil); err != nil {
-		return row, nil, false, err
-	}
-	var ns unix.Stat_t
-	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
-		return row, nil, false, fmt.Errorf("stat network namespace: %w", err)
-	}
-	flags := link.XDPDriverMode
-	if p.Mode == Generic {
-		flags = link.XDPGenericMode
-	}
-	l, err := link.AttachXDP(link.XDPOptions{Program: progs.Tested, Interface: in, Flags: flags})
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return row, nil, false, &feature.Missing{Feature: "native XDP on " + d.In, Help: "try --mode generic", Err: err}
-	}
-	if err != nil {
-		return row, nil, false, fmt.Errorf("attach XDP program to %s: %w", d.In, err)
-	}
-	defer func() { err = errors.Join(err, l.Close()) }()
-	if p.Mode == Native {
-		// Many drivers have queues for redirected frames only while they run
-		// an XDP program themselves. A driver that knows no XDP at all will
-		// show in the counts.
-		l, err := attachPass(out)
-		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
-			return row, nil, false, fmt.Errorf("attach XDP program to %s: %w", d.Out, err)
-		}
-		if err == nil {
-			defer l.Close()
-		}
-	}
-	if err := awaitUp(ctx, in, out); err != nil {
 		return row, nil, ctx.Err() != nil, err
 	}
-
-	m := deviceRun{progs: progs, netns: uint32(ns.Ino), in: in, out: out, generic: p.Mode == Generic}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	p := Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.withDefaults()
+	m := deviceRun{Borrowed: b}
 	half := p.Duration / time.Duration(2*p.Rounds)
 	for n := range p.Rounds {
 		if progress != nil {
@@ -124,6 +71,99 @@ func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row re
 	}
 	row, warns = m.record(d, p)
 	return row, warns, incomplete, nil
+}
+
+// Borrowed are two interfaces of which one redirects to the other.
+type Borrowed struct {
+	// In and Out are their indexes.
+	In, Out int
+
+	progs *chain.Programs
+	links []link.Link
+	netns uint32
+	// generic redirects pass no tracepoint when they leave: what Out took is
+	// its own count of transmitted packets then.
+	generic bool
+}
+
+// Borrow makes every frame that In receives leave by Out, until closed. It must
+// run on a thread in the interfaces' network namespace. In native mode Out is given
+// a program that lets everything pass. Nothing else about the interfaces is changed;
+// the programs go with this process however that ends. Requires at least Linux 5.9.
+func Borrow(ctx context.Context, d Devices) (b *Borrowed, err error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	if err := Probe(); err != nil {
+		return nil, err
+	}
+	b = &Borrowed{generic: d.Mode == Generic}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, b.Close())
+		}
+	}()
+	if b.In, err = borrow(d.In); err != nil {
+		return b, err
+	}
+	if b.Out, err = borrow(d.Out); err != nil {
+		return b, err
+	}
+	if b.In == b.Out {
+		return b, fmt.Errorf("%s and %s are one interface: frames must go out by another than they came in by", d.In, d.Out)
+	}
+	b.progs, err = chain.Load(chain.Config{Program: "redirect_device", Operation: d.Operation.op, Spins: d.Operation.spins})
+	if err != nil {
+		return b, err
+	}
+	if err := b.progs.AddPort(0, b.Out, nil); err != nil {
+		return b, err
+	}
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+		return b, fmt.Errorf("stat network namespace: %w", err)
+	}
+	b.netns = uint32(ns.Ino)
+	flags := link.XDPDriverMode
+	if b.generic {
+		flags = link.XDPGenericMode
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: b.progs.Tested, Interface: b.In, Flags: flags})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return b, &feature.Missing{Feature: "native XDP on " + d.In, Help: "try --mode generic", Err: err}
+	}
+	if err != nil {
+		return b, fmt.Errorf("attach XDP program to %s: %w", d.In, err)
+	}
+	b.links = append(b.links, l)
+	if !b.generic {
+		// Many drivers have queues for redirected frames only while they run
+		// an XDP program themselves. A driver that knows no XDP at all will
+		// show in the counts.
+		l, err := attachPass(b.Out)
+		if err != nil && !errors.Is(err, unix.EOPNOTSUPP) {
+			return b, fmt.Errorf("attach XDP program to %s: %w", d.Out, err)
+		}
+		if err == nil {
+			b.links = append(b.links, l)
+		}
+	}
+	return b, awaitUp(ctx, b.In, b.Out)
+}
+
+// Handled is how many frames the program has redirected so far, by CPU.
+func (b *Borrowed) Handled() ([]uint64, error) { return b.progs.Handled() }
+
+// Close gives the interfaces back.
+func (b *Borrowed) Close() error {
+	var errs []error
+	for _, l := range slices.Backward(b.links) {
+		errs = append(errs, l.Close())
+	}
+	if b.progs != nil {
+		errs = append(errs, b.progs.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // borrow finds an interface nobody else runs XDP on.
@@ -179,13 +219,7 @@ func awaitUp(ctx context.Context, ifindexes ...int) error {
 }
 
 type deviceRun struct {
-	progs *chain.Programs
-	netns uint32
-	in    int
-	out   int
-	// generic redirects pass no tracepoint when they leave: what Out took is
-	// its own count of transmitted packets then.
-	generic bool
+	*Borrowed
 
 	rounds            []int
 	ns, mpps, perXmit []float64
@@ -201,15 +235,15 @@ func (m *deviceRun) round(ctx context.Context, n int, half time.Duration) error 
 	if err != nil {
 		return err
 	}
-	o, err := observe.New(observe.Config{Netns: m.netns, From: m.in})
+	o, err := observe.New(observe.Config{Netns: m.netns, From: m.In})
 	if err != nil {
 		return err
 	}
-	cameBefore, cameBeforeErr := received(m.in)
+	cameBefore, cameBeforeErr := received(m.In)
 	before, beforeErr := m.left(o)
 	watched, _, err := m.count(ctx, half)
 	after, afterErr := m.left(o)
-	came, cameErr := received(m.in)
+	came, cameErr := received(m.In)
 	seen, seenErr := o.Seen()
 	if err := errors.Join(err, cameBeforeErr, cameErr, beforeErr, afterErr, seenErr, o.Close()); err != nil {
 		return err
@@ -251,16 +285,24 @@ func (m *deviceRun) left(o *observe.Observer) (uint64, error) {
 		seen, err := o.Seen()
 		return seen.Frames, err
 	}
-	l, err := netlink.LinkByIndex(m.out)
+	l, err := netlink.LinkByIndex(m.Out)
 	if err != nil {
 		return 0, fmt.Errorf("read statistics: %w", err)
 	}
 	return l.Attrs().Statistics.TxPackets, nil
 }
 
+func (m *deviceRun) handled() (frames uint64, err error) {
+	perCPU, err := m.Handled()
+	for _, n := range perCPU {
+		frames += n
+	}
+	return frames, err
+}
+
 // count returns the frames redirected in d, and how long that really was.
 func (m *deviceRun) count(ctx context.Context, d time.Duration) (frames uint64, took time.Duration, err error) {
-	before, err := m.progs.Handled()
+	before, err := m.handled()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -270,7 +312,7 @@ func (m *deviceRun) count(ctx context.Context, d time.Duration) (frames uint64, 
 		return 0, 0, ctx.Err()
 	case <-time.After(d):
 	}
-	after, err := m.progs.Handled()
+	after, err := m.handled()
 	return after - before, time.Since(start), err
 }
 

@@ -40,7 +40,7 @@ func benchmarkCounting(b *testing.B, tools int, each bool) {
 	for i := range arms {
 		// Tools that count each redirect at its tracepoint need no counter in
 		// the programs.
-		r, err := build(lab, i, Plan{}.withDefaults().chains()[0], cpus, i == 1 && each)
+		r, err := build(lab, i, Plan{}.withDefaults().chains()[0], cpus, extras{uncounted: i == 1 && each})
 		if err != nil {
 			b.Fatal(err)
 		}

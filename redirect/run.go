@@ -231,7 +231,7 @@ func (b *bench) assemble(ctx context.Context, lab *netlab.Namespace) (*setup, er
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		r, err := build(lab, len(s.rigs), spec, b.cpus, uncounted)
+		r, err := build(lab, len(s.rigs), spec, b.cpus, extras{uncounted: uncounted})
 		if err == nil {
 			s.rigs = append(s.rigs, r)
 		}
@@ -405,7 +405,18 @@ func (a *arm) slot(ctx context.Context) error {
 	if !a.rig.counted {
 		return nil
 	}
-	good := s.Sent > 0 && s.Sent == s.Tested && s.Received == s.Tested*a.rig.spec.Scenario.copies()
+	if !a.count(s) {
+		return nil
+	}
+	for i := 2; i < len(s.Stamps); i++ {
+		a.ns = append(a.ns, float64(s.Stamps[i]-s.Stamps[i-1])/float64(a.window))
+	}
+	return nil
+}
+
+// count adds a slot's counts to the row and tells whether they agree.
+func (a *arm) count(s chain.State) (good bool) {
+	good = s.Sent > 0 && s.Sent == s.Tested && s.Received == s.Tested*a.rig.spec.Scenario.copies()
 	if a.row != nil {
 		a.row.Sent += s.Sent
 		a.row.Tested += s.Tested
@@ -415,13 +426,7 @@ func (a *arm) slot(ctx context.Context) error {
 			a.row.BadSlots++
 		}
 	}
-	if !good {
-		return nil
-	}
-	for i := 2; i < len(s.Stamps); i++ {
-		a.ns = append(a.ns, float64(s.Stamps[i]-s.Stamps[i-1])/float64(a.window))
-	}
-	return nil
+	return good
 }
 
 // watch runs one slot of a row under the tracepoints.

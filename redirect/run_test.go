@@ -107,7 +107,7 @@ func TestRedirectIntoDeafDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lab.Close()
-	r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, false)
+	r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -237,7 +237,7 @@ func TestRunDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer lab2.Close()
-		r, err := build(lab2, 0, Plan{}.withDefaults().chains()[0], cores{}, false)
+		r, err := build(lab2, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -309,7 +309,7 @@ func BenchmarkBuild(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, false)
+		r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
 		if err != nil {
 			b.Fatal(err)
 		}

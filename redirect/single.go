@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 
+	"unthunk/internal/bpf/chain"
 	"unthunk/internal/bpf/observe"
 	"unthunk/netlab"
 )
@@ -27,12 +29,41 @@ func PickCPU(want int) (int, error) {
 // before the namespace.
 func Build(lab *netlab.Namespace, i int, scenario Scenario, cpu int) (*Chain, error) {
 	spec := chainSpec{Scenario: scenario, Mode: Native, Size: DefaultSize, Place: OneCore}
-	r, err := build(lab, i, spec, cores{generator: cpu, tested: cpu, other: cpu}, false)
+	r, err := build(lab, i, spec, cores{generator: cpu, tested: cpu, other: cpu}, extras{})
 	if err != nil {
 		return nil, err
 	}
 	return &Chain{r}, nil
 }
+
+// BuildRow makes the i-th chain of a namespace whose thread runs on cpu, for a row
+// of place [OneCore], with the program that [Chain.Phases] reads. Close it before
+// the namespace.
+func BuildRow(lab *netlab.Namespace, i int, row Row, cpu int) (*Chain, error) {
+	cpus, err := pickCores(cpu, OneCore)
+	if err != nil {
+		return nil, err
+	}
+	r, err := build(lab, i, row.chainSpec, cpus, extras{phases: true})
+	if err != nil {
+		return nil, err
+	}
+	return &Chain{r}, nil
+}
+
+// PhaseProgram notes where the chain is for each sample of a perf event that it is
+// attached to, for [Chain.Phases].
+func (c *Chain) PhaseProgram() *ebpf.Program { return c.rig.progs.Phase }
+
+// Phases appends to old what was noted from the n-th sample on, and returns it with
+// how many samples there were.
+func (c *Chain) Phases(n uint64, old []chain.Phase) ([]chain.Phase, uint64, error) {
+	return c.rig.progs.Phases(n, old)
+}
+
+// Devices are the interfaces of the chain: the one whose NAPI runs the program
+// under test, the one it redirects to, and the one where the sink is.
+func (c *Chain) Devices() (tested, out, sink int) { return c.rig.tested, c.rig.out, c.rig.sink }
 
 // Tested and Sink are the program under test and the one that ends the chain.
 func (c *Chain) Tested() *ebpf.Program { return c.rig.progs.Tested }
@@ -78,7 +109,36 @@ func (c *Chain) Arm(ctx context.Context, bulk int) (*Arm, error) {
 	return &Arm{a}, a.warmUp(ctx)
 }
 
-// Slot measures for about 3 ms.
+// Span is a time in which a chain did nothing but its work.
+type Span struct {
+	Start, End uint64 // CLOCK_MONOTONIC in ns
+	Frames     uint64
+	// Sent is how many frames the whole slot had.
+	Sent uint64
+}
+
+// NsPerFrame is the time of a frame.
+func (s Span) NsPerFrame() float64 { return float64(s.End-s.Start) / float64(s.Frames) }
+
+// Span measures one slot: the time between its second time stamp and its last. It
+// returns false when the slot's packet counts disagree.
+func (a *Arm) Span(ctx context.Context) (Span, bool, error) {
+	s, _, err := a.arm.send(ctx)
+	if err != nil || !a.arm.count(s) || len(s.Stamps) < 3 {
+		return Span{}, false, err
+	}
+	n := len(s.Stamps) - 1
+	return Span{s.Stamps[1], s.Stamps[n], uint64((n - 1) * a.arm.window), s.Sent}, true, nil
+}
+
+// Lengthen makes slots n times as long, where the chain can hold as many frames.
+func (a *Arm) Lengthen(n int) {
+	if (a.arm.windows+2)*a.arm.window*n < a.arm.rig.capacity() {
+		a.arm.window *= n
+	}
+}
+
+// Slot measures for about 3 ms, unless lengthened.
 func (a *Arm) Slot(ctx context.Context) error { return a.arm.slot(ctx) }
 
 // Ns is the time of the whole chain in ns per frame: the 10th percentile of the
@@ -101,6 +161,29 @@ type Calls struct {
 	Xmits, Softirqs, Polls, Redirects float64
 }
 
+// Calls counts calls for d, by tracepoint programs: polls are those of In. It is all
+// 0 when nothing was redirected.
+func (b *Borrowed) Calls(ctx context.Context, d time.Duration) (Calls, error) {
+	o, err := observe.New(observe.Config{Netns: b.netns, From: b.In, Polled: b.In})
+	if err != nil {
+		return Calls{}, err
+	}
+	select {
+	case <-ctx.Done():
+	case <-time.After(d):
+	}
+	seen, err := o.Seen()
+	if err = errors.Join(err, o.Close(), ctx.Err()); err != nil || seen.Redirects == 0 {
+		return Calls{}, err
+	}
+	return perFrame(seen, seen.Redirects), nil
+}
+
+func perFrame(seen observe.Seen, frames uint64) Calls {
+	each := func(n uint64) float64 { return float64(n) / float64(frames) }
+	return Calls{each(seen.Calls), each(seen.Softirqs), each(seen.Polls), each(seen.Redirects)}
+}
+
 // Count counts calls in one slot, by tracepoint programs.
 func (a *Arm) Count(ctx context.Context) (calls Calls, err error) {
 	r := a.arm.rig
@@ -120,6 +203,5 @@ func (a *Arm) Count(ctx context.Context) (calls Calls, err error) {
 	if s.Received == 0 {
 		return calls, errors.New("count calls: no frame arrived")
 	}
-	each := func(n uint64) float64 { return float64(n) / float64(s.Received) }
-	return Calls{each(seen.Calls), each(seen.Softirqs), each(seen.Polls), each(seen.Redirects)}, nil
+	return perFrame(seen, s.Received), nil
 }

@@ -356,3 +356,26 @@ int sink_cpumap(struct xdp_md *ctx)
 		chain.received++;
 	return XDP_DROP;
 }
+
+/* Where the chain was when a CPU was sampled, for each sample: the time, shifted
+ * left by one, and in the lowest bit whether the program under test had seen all
+ * that was sent, so that a poll is one of the sink. */
+#define MAX_PHASES 2048
+
+struct phases {
+	__u64 n;
+	__u64 at[MAX_PHASES];
+};
+
+struct phases phases SEC(".data.phases");
+
+SEC("perf_event")
+int phase(void *ctx)
+{
+	__u64 i = phases.n;
+
+	phases.at[i & (MAX_PHASES - 1)] =
+		bpf_ktime_get_ns() << 1 | (READ_ONCE(chain.sent) <= READ_ONCE(chain.tested));
+	phases.n = i + 1;
+	return 1;
+}

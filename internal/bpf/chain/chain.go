@@ -56,16 +56,21 @@ type Config struct {
 	Most uint32
 	// CPU is where "redirect_cpu" sends frames.
 	CPU int
+	// Phases loads the program Phase.
+	Phases bool
 }
 
 // Programs are the loaded programs and maps of one chain. Maps a chain does
 // not use are nil.
 type Programs struct {
 	Generate, Tested, Sink, SinkCPUMap *ebpf.Program
+	// Phase notes where the chain is, for each sample of the perf event it is
+	// attached to.
+	Phase *ebpf.Program
 
 	Wire, Ports, CPUs, Sockets *ebpf.Map
 
-	state, handled *ebpf.Map
+	state, handled, phases *ebpf.Map
 }
 
 // State is what the programs counted in one slot.
@@ -104,6 +109,7 @@ func Load(cfg Config) (*Programs, error) {
 	keep := map[string]bool{
 		chainProgGenerate: true, cfg.Program: true, chainProgSink: true,
 		chainProgSinkCpumap: cfg.Program == chainProgRedirectCpu,
+		chainProgPhase:      cfg.Phases,
 	}
 	for name := range spec.Programs {
 		if !keep[name] {
@@ -126,10 +132,14 @@ func Load(cfg Config) (*Programs, error) {
 		{chainMapHandled, cfg.Program == chainProgRedirectDevice},
 		{chainMapCpus, cfg.Program == chainProgRedirectCpu},
 		{chainMapSockets, cfg.Program == chainProgRedirectXsk},
+		{".data.phases", cfg.Phases},
 	} {
 		if !m.used {
 			delete(spec.Maps, m.name)
 		}
+	}
+	if !cfg.Phases {
+		delete(spec.Variables, chainVarPhases)
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
@@ -141,12 +151,14 @@ func Load(cfg Config) (*Programs, error) {
 		Tested:     coll.DetachProgram(cfg.Program),
 		Sink:       coll.DetachProgram(chainProgSink),
 		SinkCPUMap: coll.DetachProgram(chainProgSinkCpumap),
+		Phase:      coll.DetachProgram(chainProgPhase),
 		Wire:       coll.DetachMap(chainMapWire),
 		Ports:      coll.DetachMap(ports),
 		CPUs:       coll.DetachMap(chainMapCpus),
 		handled:    coll.DetachMap(chainMapHandled),
 		Sockets:    coll.DetachMap(chainMapSockets),
 		state:      coll.DetachMap(".data.state"),
+		phases:     coll.DetachMap(".data.phases"),
 	}, nil
 }
 
@@ -210,26 +222,48 @@ func (p *Programs) State() (State, error) {
 	return s, nil
 }
 
-// Handled is how many frames the program "redirect_device" has seen on all
-// CPUs.
-func (p *Programs) Handled() (frames uint64, err error) {
-	var perCPU []uint64
+// Phase is where a chain was at a time.
+type Phase struct {
+	Time uint64 // CLOCK_MONOTONIC in ns
+	// Sink is set when the program under test had seen all frames that were
+	// sent: a poll is the sink's then.
+	Sink bool
+}
+
+// Phases appends to old what the program Phase noted from its n-th run on, and
+// returns it with how often it ran. What it noted longer than 2048 runs ago is
+// gone.
+func (p *Programs) Phases(n uint64, old []Phase) ([]Phase, uint64, error) {
+	var raw chainPhases
+	if err := p.phases.Lookup(uint32(0), &raw); err != nil {
+		return old, n, fmt.Errorf("read chain: %w", err)
+	}
+	size := uint64(len(raw.At))
+	if raw.N > size {
+		n = max(n, raw.N-size)
+	}
+	for ; n < raw.N; n++ {
+		at := raw.At[n%size]
+		old = append(old, Phase{at >> 1, at&1 == 1})
+	}
+	return old, n, nil
+}
+
+// Handled is how many frames the program "redirect_device" has seen, by CPU.
+func (p *Programs) Handled() (perCPU []uint64, err error) {
 	if err := p.handled.Lookup(uint32(0), &perCPU); err != nil {
-		return 0, fmt.Errorf("read chain: %w", err)
+		return nil, fmt.Errorf("read chain: %w", err)
 	}
-	for _, n := range perCPU {
-		frames += n
-	}
-	return frames, nil
+	return perCPU, nil
 }
 
 // Close unloads everything.
 func (p *Programs) Close() error {
 	var errs []error
-	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap} {
+	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap, p.Phase} {
 		errs = append(errs, prog.Close())
 	}
-	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.handled} {
+	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.handled, p.phases} {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)

@@ -43,6 +43,12 @@ const (
 	chainOperationOPERATION_SPIN      chainOperation = 4
 )
 
+type chainPhases struct {
+	_  structs.HostLayout
+	N  uint64
+	At [2048]uint64
+}
+
 type chainState struct {
 	_        structs.HostLayout
 	Sent     uint64
@@ -72,6 +78,7 @@ const (
 	chainProgDrop            = "drop"
 	chainProgGenerate        = "generate"
 	chainProgPass            = "pass"
+	chainProgPhase           = "phase"
 	chainProgRedirect        = "redirect"
 	chainProgRedirectCpu     = "redirect_cpu"
 	chainProgRedirectDevice  = "redirect_device"
@@ -91,6 +98,7 @@ const (
 	chainVarLimitToSink      = "limit_to_sink"
 	chainVarMost             = "most"
 	chainVarOutIfindex       = "out_ifindex"
+	chainVarPhases           = "phases"
 	chainVarSpins            = "spins"
 )
 
@@ -139,6 +147,7 @@ type chainProgramSpecs struct {
 	Drop            *ebpf.ProgramSpec `ebpf:"drop"`
 	Generate        *ebpf.ProgramSpec `ebpf:"generate"`
 	Pass            *ebpf.ProgramSpec `ebpf:"pass"`
+	Phase           *ebpf.ProgramSpec `ebpf:"phase"`
 	Redirect        *ebpf.ProgramSpec `ebpf:"redirect"`
 	RedirectCpu     *ebpf.ProgramSpec `ebpf:"redirect_cpu"`
 	RedirectDevice  *ebpf.ProgramSpec `ebpf:"redirect_device"`
@@ -176,6 +185,7 @@ type chainVariableSpecs struct {
 	LimitToSink    *ebpf.VariableSpec `ebpf:"limit_to_sink"`
 	Most           *ebpf.VariableSpec `ebpf:"most"`
 	OutIfindex     *ebpf.VariableSpec `ebpf:"out_ifindex"`
+	Phases         *ebpf.VariableSpec `ebpf:"phases"`
 	Spins          *ebpf.VariableSpec `ebpf:"spins"`
 }
 
@@ -231,6 +241,7 @@ type chainVariables struct {
 	LimitToSink    *ebpf.Variable `ebpf:"limit_to_sink"`
 	Most           *ebpf.Variable `ebpf:"most"`
 	OutIfindex     *ebpf.Variable `ebpf:"out_ifindex"`
+	Phases         *ebpf.Variable `ebpf:"phases"`
 	Spins          *ebpf.Variable `ebpf:"spins"`
 }
 
@@ -241,6 +252,7 @@ type chainPrograms struct {
 	Drop            *ebpf.Program `ebpf:"drop"`
 	Generate        *ebpf.Program `ebpf:"generate"`
 	Pass            *ebpf.Program `ebpf:"pass"`
+	Phase           *ebpf.Program `ebpf:"phase"`
 	Redirect        *ebpf.Program `ebpf:"redirect"`
 	RedirectCpu     *ebpf.Program `ebpf:"redirect_cpu"`
 	RedirectDevice  *ebpf.Program `ebpf:"redirect_device"`
@@ -258,6 +270,7 @@ func (p *chainPrograms) Close() error {
 		p.Drop,
 		p.Generate,
 		p.Pass,
+		p.Phase,
 		p.Redirect,
 		p.RedirectCpu,
 		p.RedirectDevice,
