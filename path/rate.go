@@ -156,7 +156,7 @@ func (w *walker) ways(order []*node, roots []Root) {
 		} else {
 			n.via = []string{n.name}
 		}
-		if s := stageOf(n.name); s != "" && n.stage == "" {
+		if s := StageOf(n.name); s != "" && n.stage == "" {
 			n.stage = s
 		}
 		if n.stage == "" && from != nil {
@@ -187,7 +187,7 @@ func (w *walker) ways(order []*node, roots []Root) {
 	}
 	for _, n := range order {
 		if n.stage == "" {
-			n.stage = cmp.Or(stageOf(n.name), StageReceive)
+			n.stage = cmp.Or(StageOf(n.name), StageReceive)
 		}
 	}
 }

@@ -491,7 +491,7 @@ func (w *walker) napiRoots(syms []ksym.Symbol, module string) []Root {
 		add := w.symbol(inst.Target)
 		root := Root{Function: f.Name, Addr: f.Addr, Stage: StageReceive, Per: PerPoll,
 			Why: fmt.Sprintf("given to %s by %s of %s", add, name, module)}
-		if strings.Contains(add, "_tx") || stageOf(f.Name) == StageCompletion {
+		if strings.Contains(add, "_tx") || StageOf(f.Name) == StageCompletion {
 			root.Stage = StageCompletion
 		}
 		out = merge(out, []Root{root})

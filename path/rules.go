@@ -86,9 +86,9 @@ func matchAny(patterns []string, name string) bool {
 	return slices.ContainsFunc(patterns, func(p string) bool { return match(p, name) })
 }
 
-// stageOf is the stage of a function by its name; "" when the name does not
+// StageOf is the stage of a function by its name; "" when the name does not
 // tell.
-func stageOf(name string) Stage {
+func StageOf(name string) Stage {
 	for _, r := range stageRules {
 		if matchAny(r.names, name) {
 			return r.stage
