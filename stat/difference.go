@@ -1,15 +1,16 @@
 package stat
 
 import (
+	"cmp"
 	"encoding/json"
 	"math"
 	"slices"
 )
 
-// Difference is how much b takes longer than a, in percent of a. Positive is
-// slower when samples are ns per packet.
+// Difference is how much b takes longer than a, in percent of a or in Unit.
+// Positive is slower when samples are ns per packet.
 type Difference struct {
-	// Median, Low and High are the estimate and its interval in percent.
+	// Median, Low and High are the estimate and its interval in Unit.
 	// All are NaN when a or b cannot be compared at all; Low and High are
 	// NaN when there were too few rounds.
 	Median, Low, High float64
@@ -18,19 +19,26 @@ type Difference struct {
 	P float64
 	// N is the number of pairs, or of samples on the shorter side.
 	N int
-	// Smallest is the smallest slowdown, in percent, that these samples
+	// Smallest is the smallest slowdown, in Unit, that these samples
 	// would have shown nine times in ten. NaN when they could show none.
 	Smallest float64
+	// Unit is "percent", as is "", or the unit of the samples: see
+	// [UnpairedMeans].
+	Unit string
 
 	shift shift
-	// percent is what a shift is in percent of a.
-	percent func(shift float64) float64
+	// scale is what a shift is in Unit.
+	scale func(shift float64) float64
 }
+
+// percent is the unit of differences that are relative to a.
+const percent = "percent"
 
 // power is how often a difference of [Difference.Smallest] is found.
 const power = 0.9
 
-// shift is an estimated location shift: of logarithms, or of prices in ns.
+// shift is an estimated location shift: of logarithms, of prices in ns, or of
+// means.
 type shift interface {
 	estimate() float64
 	// interval of confidence 1 - alpha; ok is false when there is none.
@@ -45,10 +53,10 @@ type differenceJSON struct {
 	Smallest *float64 `json:"smallest"`
 }
 
-// MarshalJSON writes a quantity in percent with p and smallest beside it.
+// MarshalJSON writes a quantity in d's unit with p and smallest beside it.
 func (d Difference) MarshalJSON() ([]byte, error) {
 	return json.Marshal(differenceJSON{
-		quantityJSON{known(d.Median), known(d.Low), known(d.High), d.N, "percent"},
+		quantityJSON{known(d.Median), known(d.Low), known(d.High), d.N, cmp.Or(d.Unit, percent)},
 		d.P, known(d.Smallest),
 	})
 }
@@ -60,7 +68,7 @@ func (d *Difference) UnmarshalJSON(b []byte) error {
 	if err := json.Unmarshal(b, &j); err != nil {
 		return err
 	}
-	*d = Difference{orNaN(j.Median), orNaN(j.Low), orNaN(j.High), j.P, j.N, orNaN(j.Smallest), nil, nil}
+	*d = Difference{orNaN(j.Median), orNaN(j.Low), orNaN(j.High), j.P, j.N, orNaN(j.Smallest), j.Unit, nil, nil}
 	return nil
 }
 
@@ -74,24 +82,24 @@ func (d Difference) At(alpha float64) Difference {
 	if !ok {
 		return d
 	}
-	d.Low, d.High = d.percent(low), d.percent(high)
+	d.Low, d.High = d.scale(low), d.scale(high)
 	// The interval reaches z standard errors out. To be excluded from it
 	// with the wanted power a difference lies normalQuantile(power) more.
 	z := normalQuantile(1 - alpha/2)
-	d.Smallest = d.percent((high - low) / 2 * (1 + normalQuantile(power)/z))
+	d.Smallest = d.scale((high - low) / 2 * (1 + normalQuantile(power)/z))
 	return d
 }
 
 func (d Difference) hasInterval() bool { return !math.IsNaN(d.Low) && !math.IsNaN(d.High) }
 
-func newDifference(s shift, percent func(float64) float64, n int) Difference {
-	d := Difference{Median: percent(s.estimate()), P: s.p(0), N: n, shift: s, percent: percent}
+func newDifference(s shift, scale func(float64) float64, n int, unit string) Difference {
+	d := Difference{Median: scale(s.estimate()), P: s.p(0), N: n, Unit: unit, shift: s, scale: scale}
 	return d.At(Alpha)
 }
 
-func noDifference(n int) Difference {
+func noDifference(n int, unit string) Difference {
 	nan := math.NaN()
-	return Difference{nan, nan, nan, 1, n, nan, nil, nil}
+	return Difference{nan, nan, nan, 1, n, nan, unit, nil, nil}
 }
 
 // ofRatio is a shift of logarithms in percent.
@@ -111,7 +119,7 @@ func Paired(a, b []float64) Difference {
 	la, okA := logs(a)
 	lb, okB := logs(b)
 	if !okA || !okB {
-		return noDifference(min(len(a), len(b)))
+		return noDifference(min(len(a), len(b)), percent)
 	}
 	return paired(la, lb, ofRatio)
 }
@@ -121,31 +129,31 @@ func Paired(a, b []float64) Difference {
 // the median of a. What that median is uncertain by is not in the interval; p
 // does not depend on it. Nothing is compared when it is not positive.
 func PairedPrices(a, b []float64) Difference {
-	percent, ok := ofPrice(a, b)
+	scale, ok := ofPrice(a, b)
 	if !ok {
-		return noDifference(min(len(a), len(b)))
+		return noDifference(min(len(a), len(b)), percent)
 	}
-	return paired(a, b, percent)
+	return paired(a, b, scale)
 }
 
 // ofPrice shows shifts in percent of the median of a; ok is false when that is
 // not positive, or a value is not finite.
-func ofPrice(a, b []float64) (percent func(float64) float64, ok bool) {
+func ofPrice(a, b []float64) (scale func(float64) float64, ok bool) {
 	base := Median(a)
-	percent = func(shift float64) float64 { return 100 * shift / base }
-	return percent, base > 0 && finite(a) && finite(b)
+	scale = func(shift float64) float64 { return 100 * shift / base }
+	return scale, base > 0 && finite(a) && finite(b)
 }
 
-func paired(a, b []float64, percent func(float64) float64) Difference {
+func paired(a, b []float64, scale func(float64) float64) Difference {
 	if len(a) != len(b) || len(a) == 0 {
-		return noDifference(min(len(a), len(b)))
+		return noDifference(min(len(a), len(b)), percent)
 	}
 	d := make([]float64, len(a))
 	for i := range a {
 		d[i] = b[i] - a[i]
 	}
 	slices.Sort(d)
-	return newDifference(signedRank{d}, percent, len(d))
+	return newDifference(signedRank{d}, scale, len(d), percent)
 }
 
 // signedRank holds sorted values, mostly differences. Its statistic W is the

@@ -36,7 +36,7 @@ func Unpaired(a, b []float64) Difference {
 	la, okA := logs(a)
 	lb, okB := logs(b)
 	if !okA || !okB {
-		return noDifference(min(len(a), len(b)))
+		return noDifference(min(len(a), len(b)), percent)
 	}
 	return unpaired(la, lb, ofRatio)
 }
@@ -47,23 +47,23 @@ func Unpaired(a, b []float64) Difference {
 // interval; p does not depend on it. Nothing is compared when it is not
 // positive.
 func UnpairedPrices(a, b []float64) Difference {
-	percent, ok := ofPrice(a, b)
+	scale, ok := ofPrice(a, b)
 	if !ok {
-		return noDifference(min(len(a), len(b)))
+		return noDifference(min(len(a), len(b)), percent)
 	}
-	return unpaired(a, b, percent)
+	return unpaired(a, b, scale)
 }
 
-func unpaired(a, b []float64, percent func(float64) float64) Difference {
+func unpaired(a, b []float64, scale func(float64) float64) Difference {
 	n := min(len(a), len(b))
 	if n == 0 {
-		return noDifference(n)
+		return noDifference(n, percent)
 	}
 	s := twoRuns{a: sorted(a), b: sorted(b)}
 	if n >= MinRounds {
 		s.se, s.df = driftError(a, b)
 	}
-	return newDifference(s, percent, n)
+	return newDifference(s, scale, n, percent)
 }
 
 // logs are the logarithms of xs; ok is false when one is not positive.
@@ -152,19 +152,26 @@ func (s twoRuns) p(delta float64) float64 {
 // driftError is the standard error of the shift between two runs, and its
 // degrees of freedom.
 func driftError(a, b []float64) (se, df float64) {
-	scatterA, driftA := components(a)
-	scatterB, driftB := components(b)
+	scatterA, driftA := components(winsorize(a))
+	scatterB, driftB := components(winsorize(b))
 	scatter := scatterA/float64(len(a)) + scatterB/float64(len(b))
-	drift := driftCarry * (driftA + driftB) / 2
+	return withDrift(scatter, (driftA+driftB)/2, len(a)+len(b))
+}
+
+// withDrift is the standard error of the shift between two runs of n rounds
+// together, and its degrees of freedom. scatter is the variance of the shift
+// that scatter explains, drift that of a run's block means.
+func withDrift(scatter, drift float64, n int) (se, df float64) {
+	drift *= driftCarry
 	// The variance of successive differences has about 2/3 of the degrees
 	// of freedom its samples have.
-	dfScatter := float64(len(a)+len(b)-2) * 2 / 3
+	dfScatter := float64(n-2) * 2 / 3
 	total := scatter + drift
 	if total == 0 {
 		return 0, dfScatter
 	}
-	df = total * total / (scatter*scatter/dfScatter + drift*drift/driftDF)
-	return math.Sqrt(total), df
+	scatter, drift = scatter/total, drift/total
+	return math.Sqrt(total), 1 / (scatter*scatter/dfScatter + drift*drift/driftDF)
 }
 
 const (
@@ -176,7 +183,6 @@ const (
 // components splits the variance of a run into scatter, the variance of one
 // round, and drift, the variance of block means beyond what scatter explains.
 func components(xs []float64) (scatter, drift float64) {
-	xs = winsorize(xs)
 	for i := 1; i < len(xs); i++ {
 		d := xs[i] - xs[i-1]
 		scatter += d * d / 2

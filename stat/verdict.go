@@ -16,8 +16,8 @@ const (
 	CannotTell   = "cannot tell"
 )
 
-// Verdict says what d proves, given that differences of threshold percent and
-// more matter.
+// Verdict says what d proves, given that differences of threshold and more
+// matter. The threshold is in the unit of d, mostly percent.
 //
 //   - "faster" and "slower": no difference is ruled out (P <= [Alpha]). How
 //     much faster is for the interval to say; see [Beyond].
@@ -39,19 +39,29 @@ func Verdict(d Difference, threshold float64) string {
 	case d.P <= Alpha && d.Median < 0:
 		return Faster
 	case threshold <= 0 || d.Smallest <= threshold && -threshold < d.Low && d.High < threshold:
-		return fmt.Sprintf("%s (would have seen %s %%)", NoDifference, FormatPercent(d.Smallest))
+		return fmt.Sprintf("%s (%s)", NoDifference, d.WouldHaveSeen())
 	}
 	return CannotTell
 }
 
-// Beyond reports whether d is a slowdown of more than threshold percent, with
-// confidence: the whole interval lies beyond it.
+// WouldHaveSeen says what the smallest difference is that d's samples would have
+// shown: "would have seen 2.4 %".
+func (d Difference) WouldHaveSeen() string {
+	unit := "%"
+	if d.Unit != "" && d.Unit != percent {
+		unit = d.Unit
+	}
+	return fmt.Sprintf("would have seen %s %s", FormatPercent(d.Smallest), unit)
+}
+
+// Beyond reports whether d is a slowdown of more than threshold, which is in d's
+// unit, with confidence: the whole interval lies beyond it.
 func Beyond(d Difference, threshold float64) bool {
 	return d.hasInterval() && d.P <= Alpha && d.Low > threshold
 }
 
-// FormatPercent writes a size in percent with two significant digits, rounded
-// up: it is used for bounds.
+// FormatPercent writes a size in percent, or in ns, with two significant digits,
+// rounded up: it is used for bounds.
 func FormatPercent(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return "?"
