@@ -49,13 +49,18 @@ func CheckWritable(path string) error {
 	return nil
 }
 
-// Save writes doc to path as indented JSON. The file appears whole or not at
-// all: it is written beside path, flushed to disk and renamed.
+// Save writes doc to path as indented JSON, by [WriteFile].
 func Save(path string, doc any) error {
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
+	return WriteFile(path, append(b, '\n'))
+}
+
+// WriteFile writes b to path. The file appears whole or not at all: it is written
+// beside path, flushed to disk and renamed.
+func WriteFile(path string, b []byte) error {
 	// A link is followed: what it names is replaced, not the link.
 	if target, err := filepath.EvalSymlinks(path); err == nil && path != "" {
 		path = target
@@ -64,7 +69,7 @@ func Save(path string, doc any) error {
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(append(b, '\n'))
+	_, err = f.Write(b)
 	if err == nil {
 		err = f.Sync()
 	}

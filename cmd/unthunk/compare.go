@@ -34,7 +34,8 @@ is one of
   cannot tell           one of --threshold could have gone unseen
 
 Two records of xray are compared branch by branch: which are new, gone, or made
-otherwise.
+otherwise. Two of profile are compared stage by stage, in ns per packet;
+--threshold is then in percent of the whole old packet.
 
 With --by, rows of one file of bench or run that differ in one label only
 (operation, scenario, mode, …) are compared with the row of the label's first
@@ -70,6 +71,18 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
+	if profiles, err := compareProfiles(f, args); err != nil || profiles != nil {
+		if err != nil {
+			return err
+		}
+		err := f.output.publish(s, profiles, func() error {
+			return report.ProfileComparison(s.out, textOptions(s.out), profiles)
+		})
+		if err == nil && profiles.Regressed() {
+			err = errRegression
+		}
+		return err
+	}
 	if sites, err := compareSites(args); err != nil || sites != nil {
 		if err != nil {
 			return err
@@ -92,6 +105,31 @@ func runCompare(s std, f compareFlags, args []string) error {
 		return errRegression
 	}
 	return nil
+}
+
+// compareProfiles compares two profiles. It is nil when no file is one.
+func compareProfiles(f compareFlags, args []string) (*result.ProfileComparison, error) {
+	var profiles []*result.Profile
+	for _, path := range args {
+		p, err := result.LoadProfile(path)
+		switch {
+		case err == nil:
+			profiles = append(profiles, p)
+		case !errors.Is(err, result.ErrKind):
+			return nil, err
+		}
+	}
+	switch {
+	case len(profiles) == 0:
+		return nil, nil
+	case f.by != "":
+		return nil, usagef("compare --by %s: %s is a profile: its rows are stages, which only those of another profile compare with", f.by, args[0])
+	case len(profiles) != len(args):
+		return nil, usagef("compare %s with %s: only one of them is a profile", args[0], args[1])
+	}
+	c := result.CompareProfiles(profiles[0], profiles[1], result.CompareOptions{Threshold: f.threshold})
+	c.Old.File, c.New.File = args[0], args[1]
+	return c, nil
 }
 
 // compareSites compares two records of xray. It is nil when the first is of another

@@ -73,6 +73,36 @@ func savedTax(t *testing.T, dir, name, run string, seed uint64, factor float64) 
 	return path
 }
 
+// savedProfile writes a profile whose transmit takes factor times as long.
+func savedProfile(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
+	t.Helper()
+	const rounds = 20
+	r := rand.New(rand.NewPCG(seed, 5))
+	p := &result.Profile{Packet: &stat.Quantity{N: rounds, Unit: "ns"}}
+	p.Schema, p.Kind, p.Run, p.Warnings = result.Schema, "profile", run, []result.Warning{}
+	p.Sampling = result.Sampling{Event: "cpu-clock", Rate: 10_000, Samples: 100_000}
+	for _, stage := range []struct {
+		name string
+		ns   float64
+	}{{"receive", 60}, {"transmit", 100 * factor}, {"dma", 0}} {
+		row := result.ProfileRow{Name: stage.name, Ns: &stat.Quantity{N: rounds, Unit: "ns"}}
+		for i := range rounds {
+			x := stage.ns * math.Exp(0.01*r.NormFloat64())
+			row.Samples, row.Rounds = append(row.Samples, x), append(row.Rounds, i)
+			row.Ns.Median += x / rounds
+		}
+		row.Ns.Low, row.Ns.High = row.Ns.Median-1, row.Ns.Median+1
+		p.Packet.Median += row.Ns.Median
+		p.Rows = append(p.Rows, row)
+	}
+	p.Packet.Low, p.Packet.High = p.Packet.Median-1, p.Packet.Median+1
+	path := filepath.Join(dir, name)
+	if err := result.Save(path, p); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
 func TestCompareVerb(t *testing.T) {
 	dir := t.TempDir()
 	old := saved(t, dir, "old.json", "a", 1, 1)
@@ -80,12 +110,18 @@ func TestCompareVerb(t *testing.T) {
 	slow := saved(t, dir, "slow.json", "b", 3, 2)
 	fast := saved(t, dir, "fast.json", "c", 4, 0.5)
 	tax, dear := savedTax(t, dir, "tax.json", "d", 5, 1), savedTax(t, dir, "dear.json", "e", 6, 1.5)
+	profile, slowProfile := savedProfile(t, dir, "profile.json", "f", 7, 1), savedProfile(t, dir, "slow-profile.json", "g", 8, 1.5)
+	xray, badProfile := filepath.Join(dir, "xray.json"), filepath.Join(dir, "bad-profile.json")
 	truncated, foreign := filepath.Join(dir, "truncated.json"), filepath.Join(dir, "foreign.json")
 	b, err := os.ReadFile(old)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for path, text := range map[string]string{truncated: string(b[:len(b)/3]), foreign: `{"name":"left-pad"}`} {
+	for path, text := range map[string]string{
+		truncated: string(b[:len(b)/3]), foreign: `{"name":"left-pad"}`,
+		xray:       `{"schema":"unthunk/1","kind":"xray","run":"x","rows":[]}`,
+		badProfile: `{"schema":"unthunk/1","kind":"profile","run":"x","rows":[]}`,
+	} {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +146,20 @@ func TestCompareVerb(t *testing.T) {
 		"limit":      {args: []string{tax, dear, "--threshold", "80"}, code: exitDone, stdout: "slower (would"},
 		"two kinds":  {args: []string{old, tax}, code: exitUsage, stderr: "compare " + old + " with " + tax + ": records of these kinds are not compared: old is of bench, new of tax"},
 		"by of tax":  {args: []string{tax, "--by", "pair"}, code: exitUsage, stderr: "compare by pair: records of these kinds are not compared: each row of tax is the price of another call"},
+
+		"stages":            {args: []string{profile, slowProfile}, code: exitRegression, stdout: "transmit ", stdoutToo: "2 of 4 rows slower by more than 2 % of the packet (3.2"},
+		"stages faster":     {args: []string{slowProfile, profile}, code: exitDone, stdout: "faster", stdoutToo: "No row of 4 is proven slower"},
+		"stages themselves": {args: []string{profile, profile, "--threshold", "10"}, code: exitDone, stdout: "no difference seen", never: "cannot tell"},
+		"stages, threshold": {args: []string{profile, slowProfile, "--threshold", "40"}, code: exitDone, stdout: "slower"},
+		"profile, bench":    {args: []string{profile, old}, code: exitUsage, stderr: "compare " + profile + " with " + old + ": only one of them is a profile"},
+		"bench, profile":    {args: []string{old, profile}, code: exitUsage, stderr: "compare " + old + " with " + profile + ": only one of them is a profile"},
+		"xray, profile":     {args: []string{xray, profile}, code: exitUsage, stderr: "only one of them is a profile"},
+		"tax, profile":      {args: []string{tax, profile}, code: exitUsage, stderr: "only one of them is a profile"},
+		"profile, nothing":  {args: []string{profile, foreign}, code: exitFailed, stderr: "load " + foreign + ": not a record of unthunk"},
+		"bad profile":       {args: []string{profile, badProfile}, code: exitFailed, stderr: "load " + badProfile + ": it has no ns per packet"},
+		"profile by":        {args: []string{profile, "--by", "stage"}, code: exitUsage, stderr: "compare --by stage: " + profile + " is a profile"},
+		"profiles by":       {args: []string{profile, slowProfile, "--by", "stage"}, code: exitUsage, stderr: "--by needs one file"},
+
 		"no files":   {args: nil, code: exitUsage, stderr: "compare needs two files"},
 		"one file":   {args: []string{old}, code: exitUsage, stderr: "compare needs two files"},
 		"three":      {args: []string{old, old, old}, code: exitUsage, stderr: "compare needs two files"},
@@ -171,6 +221,37 @@ func TestCompareJSON(t *testing.T) {
 		t.Fatal(err)
 	}
 	if doc.Schema != "unthunk/1" || doc.Kind != "compare" || doc.Host == nil || doc.Warnings == nil || len(doc.Rows) != 4 || doc.Rows[0].Verdict != "slower" {
+		t.Errorf("%s", file)
+	}
+}
+
+func TestCompareProfilesJSON(t *testing.T) {
+	dir := t.TempDir()
+	old, slow := savedProfile(t, dir, "old.json", "a", 1, 1), savedProfile(t, dir, "slow.json", "b", 3, 2)
+	path := filepath.Join(dir, "diff.json")
+	var stdout, stderr bytes.Buffer
+	if code := run(context.Background(), []string{"compare", old, slow, "--json", "--save", path}, nil, &stdout, &stderr); code != exitRegression {
+		t.Fatalf("exit %d: %s", code, &stderr)
+	}
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(file, stdout.Bytes()) {
+		t.Errorf("the saved document is not the printed one")
+	}
+	var doc struct {
+		Kind string
+		Old  result.Origin
+		Rows []struct {
+			Name       string
+			Difference struct{ Unit string }
+		}
+	}
+	if err := json.Unmarshal(file, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if doc.Kind != "compare" || doc.Old.File != old || len(doc.Rows) != 4 || doc.Rows[0].Name != "packet" || doc.Rows[0].Difference.Unit != "ns" {
 		t.Errorf("%s", file)
 	}
 }
