@@ -1,0 +1,194 @@
+package profile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"unthunk/internal/perf"
+	"unthunk/redirect"
+)
+
+// Devices is a run on two real interfaces under the user's own traffic.
+type Devices struct {
+	// Devices are the interfaces. Rounds are parts of the time, for intervals.
+	redirect.Devices
+	// CPU that is sampled; -1 samples all.
+	CPU int
+	// Rate is samples a second and CPU; 0 is 1000.
+	Rate int
+}
+
+// deviceRate is what samples cost little at on any machine, in Hz.
+const deviceRate = 1000
+
+// drain is how often rings are emptied: at the highest rate one fills in four times
+// that.
+const drain = 50 * time.Millisecond
+
+func (d Devices) withDefaults() Devices {
+	if d.Rounds == 0 {
+		d.Rounds = DefaultRounds
+	}
+	if d.Duration == 0 {
+		d.Duration = DefaultDuration
+	}
+	if d.Rate == 0 {
+		d.Rate = deviceRate
+	}
+	return d
+}
+
+// Validate returns an error in one line when the run cannot be meant.
+func (d Devices) Validate() error {
+	if err := d.Devices.Validate(); err != nil {
+		return err
+	}
+	return checkRate(d.Rate)
+}
+
+// RunDevices redirects every frame that In receives to Out and samples the CPUs
+// meanwhile; see [redirect.Borrow] for what that does to the interfaces. It must run
+// on a thread in their network namespace. A packet takes the time of all sampled CPUs
+// together, idle time included, by the packets that these redirected.
+//
+// One round in four is not sampled, for what sampling takes: a CPU that is not full
+// shows nothing there.
+func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)) (raw *Raw, err error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	d = d.withDefaults()
+	cpus := []int{d.CPU}
+	if d.CPU < 0 {
+		if cpus, err = perf.Online(); err != nil {
+			return nil, err
+		}
+	}
+	event, err := perf.Best(cpus[0])
+	if err != nil {
+		return nil, err
+	}
+	b, err := redirect.Borrow(ctx, d.Devices)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	c := collect(&Raw{
+		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out), Event: event, Rate: d.Rate, CPUs: cpus,
+		Planned: d.Rounds, Devices: true,
+	})
+	defer c.close()
+	part := d.Duration / time.Duration(d.Rounds+1)
+	if c.raw.Calls, err = b.Calls(ctx, part); err != nil && ctx.Err() == nil {
+		return nil, err
+	}
+	m := deviceRun{collector: c, borrowed: b, cpus: cpus}
+	defer func() {
+		for _, s := range m.samplers {
+			err = errors.Join(err, c.release(s))
+		}
+	}()
+	for _, cpu := range cpus {
+		s, err := perf.NewSampler(event, cpu, d.Rate)
+		if err != nil {
+			return nil, err
+		}
+		m.samplers = append(m.samplers, s)
+	}
+	for n := range d.Rounds {
+		if progress != nil {
+			progress(redirect.Progress{Round: n + 1, Rounds: d.Rounds, Row: d.In + " to " + d.Out, Left: time.Duration(d.Rounds-n) * part})
+		}
+		if err := m.round(ctx, n, part); err != nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			c.raw.Incomplete = true
+			break
+		}
+	}
+	return c.done(), nil
+}
+
+type deviceRun struct {
+	*collector
+	borrowed *redirect.Borrowed
+	cpus     []int
+	samplers []*perf.Sampler
+	weight   float64 // of the round's samples
+}
+
+// round takes samples for the most part of d, and none for the rest.
+func (m *deviceRun) round(ctx context.Context, n int, d time.Duration) error {
+	m.weight = 0
+	packets, ns, err := m.count(ctx, 3*d/4, true)
+	if err != nil || packets == 0 {
+		m.stacks.drop()
+		return err
+	}
+	plain, plainNs, err := m.count(ctx, d/4, false)
+	if err != nil {
+		return err
+	}
+	round := Round{Number: n, Packets: packets, Ns: ns}
+	if plain > 0 {
+		round.SampledNs, round.PlainNs = ns/float64(packets), plainNs/float64(plain)
+	}
+	return m.end(round, m.weight, m.borrowed.In, m.borrowed.Out)
+}
+
+// count is how many packets went through in d, and how much time the CPUs had, in ns.
+func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (packets uint64, ns float64, err error) {
+	before, err := m.borrowed.Handled()
+	if err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	if err := m.each(sampled, (*perf.Sampler).Start); err != nil {
+		return 0, 0, err
+	}
+	for left := d; left > 0 && ctx.Err() == nil; left = d - time.Since(start) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(drain, left)):
+		}
+		m.read()
+	}
+	if err := m.each(sampled, (*perf.Sampler).Stop); err != nil {
+		return 0, 0, err
+	}
+	ns = float64(time.Since(start).Nanoseconds()) * float64(len(m.cpus))
+	m.read()
+	after, err := m.borrowed.Handled()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, cpu := range m.cpus {
+		packets += after[cpu] - before[cpu]
+	}
+	return packets, ns, nil
+}
+
+func (m *deviceRun) each(sampled bool, f func(*perf.Sampler) error) error {
+	if !sampled {
+		return nil
+	}
+	for _, s := range m.samplers {
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read empties the rings.
+func (m *deviceRun) read() {
+	for _, s := range m.samplers {
+		s.Read(func(s *perf.Sample) {
+			m.stacks.add(s.Chain, false, float64(s.Period))
+			m.weight += float64(s.Period)
+		})
+	}
+}
