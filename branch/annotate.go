@@ -11,6 +11,8 @@ type Line struct {
 	Bytes []byte
 	// Text is the instruction in GNU syntax.
 	Text string
+	// Indirect is set for an indirect branch, through a thunk or not.
+	Indirect bool
 	// Note says what a branch does, or what the instruction of a thunk is
 	// there for; often empty.
 	Note string
@@ -40,7 +42,7 @@ func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
 			Text:  plainSyntax(inst.Text(resolve)),
 		}
 		if isBranch {
-			line.Note = b.note()
+			line.Note, line.Indirect = b.note(), b.Indirect()
 		}
 		switch inst.Kind {
 		case CallDirect, JumpDirect, JumpCond:

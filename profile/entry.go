@@ -215,6 +215,24 @@ func (r *reader) jumps(from, start uint64) entry {
 	return indirect
 }
 
+// returned tells whether addr, in the function at start, is where a call returns to,
+// or the instruction behind that.
+func (r *reader) returned(start, addr uint64) bool {
+	if addr <= start || addr-start >= maxCode {
+		return false
+	}
+	code := make([]byte, addr-start)
+	if r.text.ReadAddr(code, start) != nil {
+		return false
+	}
+	var last, before branch.Kind
+	for step := range branch.Scan(code, start) {
+		last, before = step.Kind, last
+	}
+	call := func(k branch.Kind) bool { return k == branch.CallDirect || k == branch.CallIndirect }
+	return call(last) || call(before)
+}
+
 // landingInstructions are the first of a function, on which the wait for a
 // mispredicted branch to it shows.
 const landingInstructions = 4

@@ -127,8 +127,6 @@ func (r *run) round(ctx context.Context, n int, d time.Duration) (err error) {
 		if r.raw.Rate, err = m.affordable(ctx); err != nil {
 			return err
 		}
-	} else if took := overhead(r.raw.Rounds); r.plan.Rate == 0 && took > allowed {
-		r.raw.Rate = max(int(float64(r.raw.Rate)*allowed/took), MinRate)
 	}
 	if err := m.sample(r.raw.Rate); err != nil {
 		return err
@@ -179,12 +177,12 @@ func (m *measurement) close() error { return m.release(m.sampler) }
 
 // allowed is the share of the CPU that sampling may take where the rate is not
 // given.
-const allowed = 0.013
+const allowed = 0.012
 
 // affordable is the rate at which sampling takes no more than is allowed, by what
 // samples cost here: a timer's interrupt takes 2 µs or, in a virtual machine, 20.
 func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
-	const try, passes = 5000, 16
+	const try, passes = 5000, 24
 	if err := m.sample(try); err != nil {
 		return 0, err
 	}

@@ -30,11 +30,16 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 		sites   = make(map[Frame]*site)
 		zero    = func() []float64 { return make([]float64, len(v.Rounds)) }
 		returns = zero()
+		back    = zero()
 	)
 	for _, s := range v.Stacks {
 		name := s.innermost()
 		if returnThunk(name) && s.target == "" {
 			v.add(returns, s)
+			continue
+		}
+		if s.returned {
+			v.add(back, s)
 			continue
 		}
 		thunk := indirectThunk(name) || s.target != ""
@@ -65,6 +70,9 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 		}
 	}
 	tax := &result.ProfileTax{Returns: v.mean(returns), Sites: []result.ProfileSite{}}
+	if returnsThroughThunk(v.Path) {
+		tax.ReturnLandings = v.mean(back)
+	}
 	if direct != nil {
 		tax.Direct = v.mean(direct)
 	}
@@ -107,6 +115,16 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 		tax.Agree = agree(tax.Hop, tax.Estimate)
 	}
 	return tax
+}
+
+// returnsThroughThunk tells whether functions of the path return through a thunk.
+func returnsThroughThunk(inv *path.Inventory) bool {
+	for name, n := range inv.Returns {
+		if name != "ret" && n > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // The words on whether samples and prices agree.
@@ -173,8 +191,8 @@ func (v view) calls(of *site) (n float64, known bool, what *string) {
 			what = &s.Calls
 		}
 		switch s.Per {
-		case path.PerPacket:
-			return 1, true, what
+		case path.PerPacket: // the generator is not on the path that was read
+			return 1, of.stage != StageGenerator, what
 		case path.PerBulk:
 			return v.Calls.Xmits, true, what
 		case path.PerPoll:

@@ -75,8 +75,12 @@ type ProfileTax struct {
 	Thunks   *stat.Quantity `json:"thunks"`
 	Landings *stat.Quantity `json:"landings"`
 	Total    *stat.Quantity `json:"total"`
-	// Returns is the time in return thunks. It is no part of Total.
-	Returns *stat.Quantity `json:"returns"`
+	// Returns is the time in return thunks, ReturnLandings that on the first two
+	// instructions behind calls, which is the most that returns through thunks
+	// can have cost there; nil where functions return by themselves. They are no
+	// part of Total.
+	Returns        *stat.Quantity `json:"returns"`
+	ReturnLandings *stat.Quantity `json:"return-landings"`
 	// Direct is what the first instructions of a function take that is entered
 	// directly, in ns per call: what landings are held against. Nil when none
 	// was seen.

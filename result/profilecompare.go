@@ -189,6 +189,7 @@ func (t *ProfileTax) check() error {
 		{"landings", "ns", t.Landings, true},
 		{"total", "ns", t.Total, true},
 		{"returns", "ns", t.Returns, false},
+		{"return-landings", "ns", t.ReturnLandings, false},
 		{"direct", "ns", t.Direct, false},
 		{"estimate", "ns", t.Estimate, true},
 		{"hop", "ns", t.Hop, true},

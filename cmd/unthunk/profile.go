@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/branch"
+	"unthunk/host"
+	"unthunk/profile"
+	"unthunk/redirect"
+	"unthunk/report"
+	"unthunk/result"
+	"unthunk/stat"
+	"unthunk/tax"
+)
+
+// profileFlags are what the user typed.
+type profileFlags struct {
+	scenario, operation, mode string
+	bulk, size                int
+	in, out                   string
+	rate, top                 int
+	annotate                  string
+	pprof, folded, svg        string
+	length                    lengthFlags
+	output                    outputFlags
+}
+
+func newProfile(s std) *cobra.Command {
+	var f profileFlags
+	cmd := &cobra.Command{
+		Use:   "profile",
+		Short: "Show where the nanoseconds of a redirected packet go",
+		Long: `Show where the nanoseconds of a redirected packet go: a CPU is sampled while live
+frames go through a veth chain, and samples become ns per packet, by stage, by
+function, by instruction. Time in indirect thunks, and on the first instructions
+of functions that are entered through one, has a line of its own, beside what tax
+makes of it.
+
+With --in and --out what DEV receives is redirected to another interface, and all
+CPUs are sampled, or one with --cpu.`,
+		Example: `  unthunk profile
+  unthunk profile --bulk 64 --annotate xdp_do_redirect
+  unthunk profile --quick --pprof cpu.pb.gz --svg flame.svg --save before.json`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runProfile(cmd.Context(), s, cmd, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.scenario, "scenario", string(redirect.Map), "one of "+joined(redirect.Scenarios()))
+	fl.IntVar(&f.bulk, "bulk", profile.DefaultBulk, "frames a batch, 1 to 256")
+	fl.StringVar(&f.operation, "operation", "none", "what the program does to a frame: none, read, swap-macs, parse, or spin:N")
+	fl.StringVar(&f.mode, "mode", string(redirect.Native), "native or generic XDP")
+	fl.IntVar(&f.size, "size", redirect.DefaultSize, "frame size in `bytes`, without the frame check sequence")
+	fl.StringVar(&f.in, "in", "", "profile real interfaces: redirect what `DEV` receives")
+	fl.StringVar(&f.out, "out", "", "… to `DEV`")
+	fl.IntVar(&f.rate, "rate", 0, "samples a second, in `Hz`; 0 is what takes about 1 % of the CPU")
+	fl.IntVar(&f.top, "top", 15, "functions to show")
+	fl.StringVar(&f.annotate, "annotate", "", "also show the instructions of `FUNC`, each with its ns per packet")
+	fl.StringVar(&f.pprof, "pprof", "", "also write a profile for go tool pprof to `FILE`")
+	fl.StringVar(&f.folded, "folded", "", "also write folded stacks to `FILE`")
+	fl.StringVar(&f.svg, "svg", "", "also write a flame graph to `FILE`")
+	f.length.add(cmd, profile.DefaultRounds, profile.DefaultDuration)
+	f.output.add(cmd)
+	return cmd
+}
+
+// priceTime is what the price of an indirect call takes, of the run's duration.
+const priceTime = 2 * time.Second
+
+func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) error {
+	measure, err := f.plan(cmd)
+	if err != nil {
+		return err
+	}
+	if err := f.output.check(); err != nil {
+		return err
+	}
+	for _, file := range []string{f.pprof, f.folded, f.svg} {
+		if file == "" {
+			continue
+		}
+		if err := result.CheckWritable(file); err != nil {
+			return err
+		}
+	}
+	var code *kernelCode
+	if f.annotate != "" {
+		if code, err = (xrayFlags{}).open(); err != nil {
+			return err
+		}
+		defer code.close()
+	}
+	doc := newDocument[result.ProfileRow]("profile", host.Identify(ctx))
+	raw, warns, err := measure(ctx, s)
+	if err != nil {
+		return err
+	}
+	price, err := thunkPrice(ctx, s, raw)
+	if err != nil {
+		return err
+	}
+	p := f.record(cmd, doc, raw, price)
+	p.Warnings = append(p.Warnings, warns...)
+	err = f.output.publish(s, p, func() error {
+		if err := report.Profile(s.out, textOptions(s.out), p, raw.Name, f.top); err != nil || code == nil {
+			return err
+		}
+		return f.showInstructions(s, code, raw, p)
+	})
+	for _, file := range []struct {
+		path  string
+		write func(*bytes.Buffer) error
+	}{
+		{f.pprof, func(b *bytes.Buffer) error { return report.Pprof(b, p) }},
+		{f.folded, func(b *bytes.Buffer) error { return report.Folded(b, p) }},
+		{f.svg, func(b *bytes.Buffer) error { return report.Flame(b, p, raw.Name) }},
+	} {
+		if file.path == "" || err != nil {
+			continue
+		}
+		var b bytes.Buffer
+		if err = file.write(&b); err == nil {
+			err = result.WriteFile(file.path, b.Bytes())
+		}
+	}
+	return stopped(&p.Document, func(result.ProfileRow) bool { return false }, err)
+}
+
+type profiling func(context.Context, std) (*profile.Raw, []result.Warning, error)
+
+// plan turns flags into a measurement, or says what is wrong with them.
+func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
+	var err error
+	if f.length, err = f.length.resolve(cmd); err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "size", "in", "out", "rate", "annotate", "pprof", "folded", "svg"} {
+		if fl := cmd.Flags().Lookup(name); fl.Changed && slices.Contains([]string{"", "0"}, fl.Value.String()) {
+			return nil, usagef("--%s is empty", name)
+		}
+	}
+	if f.annotate != "" && f.output.json {
+		return nil, usagef("--annotate and --json are two outputs: choose one")
+	}
+	if f.top < 0 {
+		return nil, usagef("%d functions are too few", f.top)
+	}
+	operation, err := redirect.ParseOperation(f.operation)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	duration := max(f.length.duration-priceTime, time.Second)
+	if f.in != "" || f.out != "" {
+		for _, name := range []string{"scenario", "bulk", "size"} {
+			if cmd.Flags().Changed(name) {
+				return nil, usagef("--%s does not go with --in and --out: there the traffic is yours", name)
+			}
+		}
+		d := profile.Devices{
+			Devices: redirect.Devices{
+				In: f.in, Out: f.out, Operation: operation, Mode: redirect.Mode(f.mode),
+				Rounds: f.length.rounds, Duration: duration,
+			},
+			CPU: f.length.cpu, Rate: f.rate,
+		}
+		if err := d.Validate(); err != nil {
+			return nil, usageError{err}
+		}
+		return func(ctx context.Context, s std) (*profile.Raw, []result.Warning, error) {
+			show, done := progress(s)
+			defer done()
+			raw, err := profile.RunDevices(ctx, d, show)
+			return raw, nil, err
+		}, nil
+	}
+	plan := profile.Plan{
+		Chain: redirect.Plan{
+			Scenarios: []redirect.Scenario{redirect.Scenario(f.scenario)}, Bulks: []int{f.bulk},
+			Operations: []redirect.Operation{operation}, Mode: redirect.Mode(f.mode), Size: f.size,
+			CPU: f.length.cpu, Rounds: f.length.rounds, Duration: duration,
+		},
+		Rate: f.rate,
+	}
+	if err := plan.Validate(); err != nil {
+		return nil, usageError{err}
+	}
+	return func(ctx context.Context, s std) (*profile.Raw, []result.Warning, error) {
+		steal := host.StealSince()
+		show, done := progress(s)
+		defer done()
+		raw, err := profile.Run(ctx, plan, show)
+		return raw, stolen(steal), err
+	}, nil
+}
+
+// record is the whole record of a run.
+func (f profileFlags) record(cmd *cobra.Command, doc *result.Document[result.ProfileRow], raw *profile.Raw, price *stat.Quantity) *result.Profile {
+	p := raw.Record(price)
+	doc.Rows, doc.Warnings, doc.Incomplete = p.Rows, p.Warnings, p.Incomplete
+	doc.Settings = settings(cmd, f.length)
+	doc.Settings["event"] = raw.Event.Name
+	if !raw.Devices {
+		doc.Settings["cpu"] = strconv.Itoa(raw.CPUs[0])
+	} else {
+		doc.Host.Drivers = map[string]string{f.in: host.Driver(f.in), f.out: host.Driver(f.out)}
+		delete(doc.Settings, "scenario")
+		delete(doc.Settings, "bulk")
+		delete(doc.Settings, "size")
+	}
+	p.Document = *doc
+	return p
+}
+
+// thunkPrice is the price of an indirect call in ns, nil where it has none or the
+// run was stopped.
+func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, error) {
+	if raw.Incomplete {
+		return nil, nil
+	}
+	show, done := progress(s)
+	defer done()
+	plan := tax.Plan{Pairs: []string{tax.Thunk}, CPU: raw.CPUs[len(raw.CPUs)-1], Rounds: quickRounds, Duration: priceTime}
+	if raw.Devices {
+		plan.CPU = -1
+	}
+	priced, err := tax.Run(ctx, plan, show)
+	if err != nil {
+		return nil, err
+	}
+	rows, _ := priced.Record()
+	for _, row := range rows {
+		if row.Name == tax.Thunk {
+			return row.Price, nil
+		}
+	}
+	return nil, nil
+}
+
+// showInstructions writes the code of the function that was asked for.
+func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw, p *result.Profile) error {
+	name := f.annotate
+	if program := programNamed(raw, name); program != "" {
+		name = program
+	}
+	var (
+		addr  uint64
+		bytes []byte
+	)
+	if kept, ok := raw.Code[name]; ok {
+		addr, bytes = kept.Addr, kept.Bytes
+	} else {
+		symbol, text, err := code.function(name)
+		if err != nil {
+			return err
+		}
+		name, addr, bytes = symbol.Name, symbol.Addr, text
+	}
+	ns := make(map[uint64]float64)
+	sum := 0.0
+	for offset, x := range raw.Instructions(name) {
+		ns[addr+offset] = x
+		sum += x
+	}
+	fmt.Fprintln(s.out)
+	return report.ProfileAsm(s.out, textOptions(s.out), name, branch.Annotate(bytes, addr, code.resolve, nil), ns, sum)
+}
+
+// programNamed is the symbol of a sampled BPF program by its own name, "" when there
+// is none.
+func programNamed(raw *profile.Raw, name string) string {
+	for symbol := range raw.Code {
+		// bpf_prog_, the tag, _, the name.
+		if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && parts[3] == name {
+			return symbol
+		}
+	}
+	return ""
+}
