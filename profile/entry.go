@@ -93,8 +93,12 @@ func (r *reader) isProgram(start uint64) bool {
 	return ok && isProgram(s.Name)
 }
 
-// isProgram tells BPF programs by their symbols.
-func isProgram(name string) bool { return strings.HasPrefix(name, "bpf_prog_") }
+// isProgram tells BPF programs by their symbols: bpf_prog_, the tag in 16 hexadecimal
+// digits, and mostly the name behind another _.
+func isProgram(name string) bool {
+	tag, ok := strings.CutPrefix(name, "bpf_prog_")
+	return ok && len(tag) >= 16 && strings.Trim(tag[:16], "0123456789abcdef") == ""
+}
 
 // dispatches tells whether BPF programs are called by the code at addr.
 func (r *reader) dispatches(addr uint64) bool {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"math"
-	"strings"
 
 	"github.com/google/pprof/profile"
 
@@ -39,7 +38,7 @@ func Pprof(w io.Writer, prof *result.Profile) error {
 		}
 		f := &profile.Function{ID: uint64(len(out.Function) + 1), Name: name, SystemName: name}
 		l := &profile.Location{ID: f.ID, Mapping: kernel, Line: []profile.Line{{Function: f}}}
-		if strings.HasPrefix(name, "bpf_prog_") {
+		if shortName(name) != name {
 			l.Mapping = bpf
 		}
 		out.Function, out.Location = append(out.Function, f), append(out.Location, l)

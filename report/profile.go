@@ -43,18 +43,13 @@ func Profile(w io.Writer, opts Options, prof *result.Profile, name string, top i
 }
 
 // Stages writes the stages of a profile and its line on indirect branches, for the
-// default verb. It writes nothing when there is no number.
-func Stages(w io.Writer, opts Options, prof *result.Profile, name string) error {
-	if prof.Packet == nil {
-		return nil
-	}
+// default verb. name is what was profiled.
+func Stages(w io.Writer, opts Options, rows []result.ProfileRow, parts *result.ProfileParts, name string) error {
 	p := newPage(opts)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", fmt.Sprintf("where the %s ns of %s go", number(prof.Packet.Median), clean(name)))
-	notes := newFootnotes(prof.Warnings)
-	p.stages(prof.Rows, prof.Packet, notes)
-	p.indirectLine(prof)
-	notes.write(p)
+	p.wrap("", fmt.Sprintf("where the %s ns of %s go", number(parts.Packet.Median), clean(name)))
+	p.stages(rows, parts.Packet, newFootnotes(nil))
+	p.indirectLine(parts)
 	return p.flush(w)
 }
 
@@ -95,7 +90,7 @@ func bar(part, packet *stat.Quantity) string {
 }
 
 // indirectLine sums up what samples say of indirect branches.
-func (p *page) indirectLine(prof *result.Profile) {
+func (p *page) indirectLine(prof *result.ProfileParts) {
 	tax := prof.Tax
 	if tax == nil || tax.Total == nil {
 		return
@@ -128,7 +123,7 @@ func (p *page) indirect(prof *result.Profile) {
 	if prof.Tax == nil {
 		return
 	}
-	p.indirectLine(prof)
+	p.indirectLine(&prof.ProfileParts)
 	if behind, around := quantity(prof.Tax.ReturnLandings); behind != "" {
 		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows a call.", or(prof.Tax.Returns), behind, around))
 	}
@@ -170,7 +165,7 @@ func shortened(names []string) string {
 // shortName is the name of a function; of a BPF program it is its own, without the
 // tag.
 func shortName(name string) string {
-	if parts := strings.SplitN(name, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" {
+	if parts := strings.SplitN(name, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" && len(parts[2]) == 16 {
 		return parts[3] + " [bpf]"
 	}
 	return name

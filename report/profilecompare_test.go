@@ -17,7 +17,8 @@ import (
 func stagesDoc(run string, seed uint64, ns float64) *result.Profile {
 	const rounds = 25
 	r := rand.New(rand.NewPCG(seed, 4))
-	p := &result.Profile{Packet: &stat.Quantity{Unit: "ns", N: rounds}}
+	p := new(result.Profile)
+	p.Packet = &stat.Quantity{Unit: "ns", N: rounds}
 	p.Schema, p.Kind, p.Run, p.Time = result.Schema, "profile", run, time.Date(2026, 3, 4, 5, int(seed), 0, 0, time.UTC)
 	p.Settings = map[string]string{"scenario": "redirect-map"}
 	p.Host = host.Fingerprint{Kernel: "6.12", IndirectThunk: "plain"}

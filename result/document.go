@@ -10,8 +10,8 @@ import (
 const Schema = "unthunk/1"
 
 // Document is one record. Row is the row type of its kind: [BenchRow] for
-// "bench" and "run", [TaxRow] for "tax", [SiteRow] for "xray", host.Finding for
-// "check".
+// "bench" and "run", [TaxRow] for "tax", [ProfileRow] for "profile", [SiteRow] for
+// "xray", host.Finding for "check".
 type Document[Row any] struct {
 	Schema string `json:"schema"`
 	// Kind is the verb that made the record.
@@ -31,6 +31,10 @@ type Document[Row any] struct {
 	// Prices are those of indirect calls. Only a record of run has them
 	// beside its rows.
 	Prices []TaxRow `json:"prices,omitempty"`
+	// Stages are where a packet's ns go, and Profile what else its profile has.
+	// Only a record of run has them beside its rows.
+	Stages  []ProfileRow  `json:"stages,omitempty"`
+	Profile *ProfileParts `json:"profile,omitempty"`
 	// Partial are functions that could not be followed to their end. Only a
 	// record of xray has them.
 	Partial  []PartialFunction `json:"partial,omitempty"`

@@ -159,7 +159,7 @@ func parse(b []byte) (*Record, error) {
 		return nil, err
 	}
 	if !slices.Contains([]string{"bench", "run", "tax"}, kind) {
-		return nil, fmt.Errorf("kind %.40q: only a record of bench, run or tax, or two of xray, can be compared", kind)
+		return nil, fmt.Errorf("kind %.40q: only a record of bench, run or tax, or two of xray or of profile, can be compared", kind)
 	}
 	var r *Record
 	if kind == "tax" {
@@ -217,8 +217,15 @@ func parseRows[Row BenchRow | TaxRow](b []byte) (*Record, error) {
 	if err := json.Unmarshal(b, doc); err != nil {
 		return nil, err
 	}
-	if len(doc.Prices) > 0 && doc.Kind != "run" {
-		return nil, errors.New("it has prices beside its rows")
+	if doc.Kind != "run" && len(doc.Prices)+len(doc.Stages) > 0 {
+		return nil, errors.New("it has prices or stages beside its rows")
+	}
+	if doc.Profile != nil {
+		p := Profile{ProfileParts: *doc.Profile}
+		p.Rows = doc.Stages
+		if err := p.checkParts(); err != nil {
+			return nil, fmt.Errorf("stages: %w", err)
+		}
 	}
 	return NewRecord(doc), nil
 }

@@ -21,6 +21,11 @@ type ProfileRow struct {
 // stages, which together are Packet.
 type Profile struct {
 	Document[ProfileRow]
+	ProfileParts
+}
+
+// ProfileParts are what a profile has besides stages.
+type ProfileParts struct {
 	// Packet is ns per packet, measured by the programs' own time stamps while
 	// samples were taken, interruptions and all; as in [ProfileRow] the median
 	// is a mean.

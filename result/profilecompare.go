@@ -57,6 +57,10 @@ func (p *Profile) check() error {
 	if p.Run == "" {
 		return errors.New("the record has no run identity")
 	}
+	return p.checkParts()
+}
+
+func (p *Profile) checkParts() error {
 	for _, part := range []struct {
 		name    string
 		n, most int

@@ -78,7 +78,8 @@ func savedProfile(t *testing.T, dir, name, run string, seed uint64, factor float
 	t.Helper()
 	const rounds = 20
 	r := rand.New(rand.NewPCG(seed, 5))
-	p := &result.Profile{Packet: &stat.Quantity{N: rounds, Unit: "ns"}}
+	p := new(result.Profile)
+	p.Packet = &stat.Quantity{N: rounds, Unit: "ns"}
 	p.Schema, p.Kind, p.Run, p.Warnings = result.Schema, "profile", run, []result.Warning{}
 	p.Sampling = result.Sampling{Event: "cpu-clock", Rate: 10_000, Samples: 100_000}
 	for _, stage := range []struct {

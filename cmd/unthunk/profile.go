@@ -218,6 +218,17 @@ func (f profileFlags) record(cmd *cobra.Command, doc *result.Document[result.Pro
 	return p
 }
 
+// priceOf is the price of an indirect call in ns, nil when it is none of the rows or
+// has none.
+func priceOf(rows []result.TaxRow) *stat.Quantity {
+	for _, row := range rows {
+		if row.Name == tax.Thunk {
+			return row.Price
+		}
+	}
+	return nil
+}
+
 // thunkPrice is the price of an indirect call in ns, nil where it has none or the
 // run was stopped.
 func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, error) {
@@ -235,12 +246,7 @@ func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, e
 		return nil, err
 	}
 	rows, _ := priced.Record()
-	for _, row := range rows {
-		if row.Name == tax.Thunk {
-			return row.Price, nil
-		}
-	}
-	return nil, nil
+	return priceOf(rows), nil
 }
 
 // showInstructions writes the code of the function that was asked for.

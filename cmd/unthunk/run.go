@@ -9,25 +9,29 @@ import (
 
 	"unthunk/feature"
 	"unthunk/host"
+	"unthunk/profile"
 	"unthunk/redirect"
 	"unthunk/report"
 	"unthunk/result"
 	"unthunk/tax"
 )
 
-// Sizes of a default run: under 30 s with everything around it.
+// Sizes of a default run: under 40 s with everything around it.
 const (
 	runRounds   = 11
-	runDuration = 22 * time.Second
+	runDuration = 31 * time.Second
 )
 
-// taxTime is what prices take, of a run that has three times as much.
-const taxTime = 7 * time.Second
+// What prices and stages take, of a run that has twice as much.
+const (
+	taxTime     = 7 * time.Second
+	profileTime = 9 * time.Second
+)
 
 func newRun(s std) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
-		Short: "The machine, the bulk ladder, a verdict and the largest prices, in under 30 s (the default)",
+		Short: "The machine, the bulk ladder, a verdict, the largest prices and where the time goes, in under 40 s (the default)",
 		Args:  noArgs,
 	}
 	addRun(s, cmd)
@@ -48,9 +52,9 @@ func addRun(s std, cmd *cobra.Command) {
 			return err
 		}
 		ladder := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: l.cpu, Rounds: l.rounds, Duration: l.duration}
-		prices := l.duration >= 3*taxTime
-		if prices {
-			ladder.Duration -= taxTime
+		whole := l.duration >= 2*(taxTime+profileTime)-time.Second
+		if whole {
+			ladder.Duration -= taxTime + profileTime
 		}
 		if err := ladder.Validate(); err != nil {
 			return usageError{err}
@@ -71,8 +75,12 @@ func addRun(s std, cmd *cobra.Command) {
 		if err := measureChain(cmd.Context(), s, doc, ladder); err != nil {
 			return err
 		}
-		if prices && !doc.Incomplete {
+		var profiled string
+		if whole {
 			if err := addPrices(cmd.Context(), s, doc, l.cpu); err != nil {
+				return err
+			}
+			if profiled, err = addStages(cmd.Context(), s, doc, l.cpu); err != nil {
 				return err
 			}
 		}
@@ -81,7 +89,10 @@ func addRun(s std, cmd *cobra.Command) {
 			if err := report.Ladder(s.out, opts, doc, redirect.Verdict(doc.Rows)); err != nil {
 				return err
 			}
-			return report.Prices(s.out, opts, doc, tax.Sum(doc.Prices))
+			if err := report.Prices(s.out, opts, doc, tax.Sum(doc.Prices)); err != nil || doc.Profile == nil {
+				return err
+			}
+			return report.Stages(s.out, opts, doc.Stages, doc.Profile, profiled)
 		})
 		return stopped(doc, benchRefused, err)
 	}
@@ -90,6 +101,9 @@ func addRun(s std, cmd *cobra.Command) {
 // addPrices prices what has a price of its own and adds that to doc. A machine
 // that cannot do it gets a warning: the ladder stands without prices.
 func addPrices(ctx context.Context, s std, doc *result.Document[result.BenchRow], cpu int) error {
+	if doc.Incomplete {
+		return nil
+	}
 	plan := tax.Plan{Pairs: tax.Calls(), CPU: cpu, Rounds: quickRounds, Duration: taxTime}
 	show, done := progress(s)
 	raw, err := tax.Run(ctx, plan, show)
@@ -106,4 +120,32 @@ func addPrices(ctx context.Context, s std, doc *result.Document[result.BenchRow]
 	doc.Prices = rows
 	doc.Warnings = append(doc.Warnings, warns...)
 	return nil
+}
+
+// addStages profiles the chain at bulk 16 and adds that to doc. It returns what was
+// profiled. A machine that cannot do it gets a warning.
+func addStages(ctx context.Context, s std, doc *result.Document[result.BenchRow], cpu int) (name string, err error) {
+	if doc.Incomplete {
+		return "", nil
+	}
+	plan := profile.Plan{Chain: redirect.Plan{CPU: cpu, Rounds: quickRounds, Duration: profileTime}}
+	show, done := progress(s)
+	raw, err := profile.Run(ctx, plan, show)
+	done()
+	if missing := feature.AsMissing(err); missing != nil {
+		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("no stages: %v", missing)})
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	p := raw.Record(priceOf(doc.Prices))
+	doc.Incomplete = raw.Incomplete
+	if p.Packet != nil {
+		doc.Stages, doc.Profile = p.Rows, &p.ProfileParts
+	}
+	for _, w := range p.Warnings {
+		doc.Warnings = append(doc.Warnings, result.Warning{Row: w.Row, Text: "stages: " + w.Text})
+	}
+	return raw.Name, nil
 }
