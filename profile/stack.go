@@ -50,6 +50,7 @@ type stacks struct {
 	round int
 	raw   map[string]*rawStack
 	known map[string]*Stack
+	ids   map[Frame]uint32 // of places, without their addresses
 	key   []byte
 }
 
@@ -61,7 +62,7 @@ type rawStack struct {
 }
 
 func newStacks() *stacks {
-	return &stacks{raw: make(map[string]*rawStack), known: make(map[string]*Stack)}
+	return &stacks{raw: make(map[string]*rawStack), known: make(map[string]*Stack), ids: make(map[Frame]uint32)}
 }
 
 // add counts a sample of the round that is under way.
@@ -85,25 +86,43 @@ func (s *stacks) add(chain []uint64, sink bool, weight float64) {
 // end names the addresses of the round and begins the next one. A sample of weight 1
 // stands for scale ns. code may be nil: then how functions were entered is not known.
 func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
-	names := make(map[uint64]Frame)
+	type address struct {
+		addr    uint64
+		returns bool
+	}
+	type named struct {
+		Frame
+		id uint32
+	}
+	names := make(map[address]named)
+	name := func(i int, addr uint64) named {
+		key := address{addr, i > 0}
+		n, ok := names[key]
+		if !ok {
+			n.Frame = place(table, addr, key.returns)
+			at := Frame{Function: n.Function, Offset: n.Offset}
+			if n.id, ok = s.ids[at]; !ok {
+				n.id = uint32(len(s.ids))
+				s.ids[at] = n.id
+			}
+			names[key] = n
+		}
+		return n
+	}
 	for _, raw := range s.raw {
-		frames := make([]Frame, len(raw.chain))
 		s.key = s.key[:0]
 		for i, addr := range raw.chain {
-			frame, ok := names[addr]
-			if !ok {
-				frame = place(table, addr, i > 0)
-				names[addr] = frame
-			}
-			frames[i] = frame
-			s.key = append(append(s.key, frame.Function...), 0)
-			s.key = binary.LittleEndian.AppendUint64(s.key, frame.Offset)
+			s.key = binary.LittleEndian.AppendUint32(s.key, name(i, addr).id)
 		}
 		if raw.sink {
 			s.key = append(s.key, 1)
 		}
 		stack := s.known[string(s.key)]
 		if stack == nil {
+			frames := make([]Frame, len(raw.chain))
+			for i, addr := range raw.chain {
+				frames[i] = name(i, addr).Frame
+			}
 			stack = &Stack{Frames: frames, Stage: classify(frames, raw.sink)}
 			s.known[string(s.key)] = stack
 			if code != nil {
