@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 
@@ -140,10 +141,16 @@ func (c *collector) keepCode(table *ksym.Table) {
 		if s, ok := table.Lookup(name); ok && c.raw.Code[name].Addr != s.Addr {
 			code := make([]byte, min(s.Size, maxCode))
 			if c.text.ReadAddr(code, s.Addr) == nil {
-				c.raw.Code[name] = Code{s.Addr, code}
+				c.raw.Code[name] = Code{s.Addr, trim(code)}
 			}
 		}
 	}
+}
+
+// trim cuts off what the kernel fills the room behind a BPF program with, int3.
+func trim(code []byte) []byte {
+	before, _, _ := bytes.Cut(code, []byte{0xcc, 0xcc, 0xcc, 0xcc})
+	return before
 }
 
 // walk reads the way of a packet through the devices.

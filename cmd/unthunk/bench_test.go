@@ -29,47 +29,29 @@ func unthunk(t *testing.T, args ...string) (code int, stdout, stderr string) {
 func TestBenchRefuses(t *testing.T) {
 	testutil.Root(t)
 	dir := t.TempDir()
-	for _, test := range []struct {
-		name string
-		args []string
-		code int
-		want string
-	}{
-		{"unknown verb", []string{"bnech"}, exitUsage, `unknown verb "bnech"`},
-		{"unknown flag", []string{"bench", "--bluk", "1"}, exitUsage, "--bluk"},
-		{"argument", []string{"bench", "eth0"}, exitUsage, `"eth0"`},
-		{"bulk 0", []string{"bench", "--bulk", "0"}, exitUsage, "bulk 0"},
-		{"bulk 1000", []string{"bench", "--bulk", "1000"}, exitUsage, "bulk 1000"},
-		{"bulk x", []string{"bench", "--bulk", "x"}, exitUsage, "--bulk"},
-		{"scenario", []string{"bench", "--scenario", "redirect-maps"}, exitUsage, "redirect-maps"},
-		{"operation", []string{"bench", "--operation", "swap"}, exitUsage, `"swap"`},
-		{"mode", []string{"bench", "--mode", "offload"}, exitUsage, `"offload"`},
-		{"size", []string{"bench", "--size", "9000"}, exitUsage, "9000"},
-		{"rounds", []string{"bench", "--rounds", "0"}, exitUsage, "0 rounds"},
-		{"duration", []string{"bench", "--duration", "10ms"}, exitUsage, "10ms"},
-		{"format", []string{"bench", "--format", "xml"}, exitUsage, `"xml"`},
-		{"two formats", []string{"bench", "--format", "bench", "--json"}, exitUsage, "choose one"},
-		{"CPU", []string{"bench", "--cpu", "9999"}, exitFailed, "CPU 9999"},
-		{"in alone", []string{"bench", "--in", "lo"}, exitUsage, "needs both"},
-		{"device twice", []string{"bench", "--in", "lo", "--out", "lo"}, exitUsage, "named twice"},
-		{"no such device", []string{"bench", "--in", "lo", "--out", "no-such-dev"}, exitFailed, "no-such-dev"},
-		{"devices and bulk", []string{"bench", "--in", "lo", "--out", "x", "--bulk", "1"}, exitUsage, "--bulk"},
-		{"save nowhere", []string{"bench", "--save", filepath.Join(dir, "no", "dir", "x.json")}, exitFailed, "no such file or directory"},
-		{"save on a folder", []string{"bench", "--save", dir}, exitFailed, dir},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			code, stdout, stderr := unthunk(t, test.args...)
-			if code != test.code {
-				t.Errorf("exit code %d, want %d", code, test.code)
-			}
-			if stdout != "" {
-				t.Errorf("stdout: %s", stdout)
-			}
-			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
-				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
-			}
-		})
-	}
+	refuses(t, "bnech", []refused{{"unknown verb", nil, exitUsage, `unknown verb "bnech"`}})
+	refuses(t, "bench", []refused{
+		{"unknown flag", []string{"--bluk", "1"}, exitUsage, "--bluk"},
+		{"argument", []string{"eth0"}, exitUsage, `"eth0"`},
+		{"bulk 0", []string{"--bulk", "0"}, exitUsage, "bulk 0"},
+		{"bulk 1000", []string{"--bulk", "1000"}, exitUsage, "bulk 1000"},
+		{"bulk x", []string{"--bulk", "x"}, exitUsage, "--bulk"},
+		{"scenario", []string{"--scenario", "redirect-maps"}, exitUsage, "redirect-maps"},
+		{"operation", []string{"--operation", "swap"}, exitUsage, `"swap"`},
+		{"mode", []string{"--mode", "offload"}, exitUsage, `"offload"`},
+		{"size", []string{"--size", "9000"}, exitUsage, "9000"},
+		{"rounds", []string{"--rounds", "0"}, exitUsage, "0 rounds"},
+		{"duration", []string{"--duration", "10ms"}, exitUsage, "10ms"},
+		{"format", []string{"--format", "xml"}, exitUsage, `"xml"`},
+		{"two formats", []string{"--format", "bench", "--json"}, exitUsage, "choose one"},
+		{"CPU", []string{"--cpu", "9999"}, exitFailed, "CPU 9999"},
+		{"in alone", []string{"--in", "lo"}, exitUsage, "needs both"},
+		{"device twice", []string{"--in", "lo", "--out", "lo"}, exitUsage, "named twice"},
+		{"no such device", []string{"--in", "lo", "--out", "no-such-dev"}, exitFailed, "no-such-dev"},
+		{"devices and bulk", []string{"--in", "lo", "--out", "x", "--bulk", "1"}, exitUsage, "--bulk"},
+		{"save nowhere", []string{"--save", filepath.Join(dir, "no", "dir", "x.json")}, exitFailed, "no such file or directory"},
+		{"save on a folder", []string{"--save", dir}, exitFailed, dir},
+	})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}

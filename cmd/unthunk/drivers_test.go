@@ -21,28 +21,13 @@ func TestDriversRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range []struct {
-		name string
-		args []string
-		code int
-		want string
-	}{
+	refuses(t, "drivers", []refused{
 		{"no file", []string{filepath.Join(dir, "none.ko")}, exitFailed, "no such file"},
 		{"empty folder", []string{dir}, exitFailed, "no modules"},
 		{"text", []string{text}, exitFailed, "no kernel"},
 		{"a program", []string{exe}, exitFailed, "no XDP programs"},
 		{"flag", []string{"--quick"}, exitUsage, "--quick"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			code, stdout, stderr := unthunk(t, append([]string{"drivers"}, test.args...)...)
-			if code != test.code || stdout != "" {
-				t.Errorf("exit code %d, want %d; stdout: %s", code, test.code, stdout)
-			}
-			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
-				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
-			}
-		})
-	}
+	})
 }
 
 // debian is a kernel package of Debian's unpacked in a folder, downloaded once where

@@ -108,8 +108,11 @@ func TestKill(t *testing.T) {
 	seen := holdings{}
 	for n := range 20 {
 		cmd := exec.Command(exe, "bench", "--duration", "30s", "--rounds", "20", "--scenario", "redirect-map,redirect-xsk,redirect-cpu")
-		if n%2 == 1 {
+		switch n % 3 {
+		case 1:
 			cmd = exec.Command(exe, "tax")
+		case 2:
+			cmd = exec.Command(exe, "profile")
 		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -13,12 +13,7 @@ import (
 
 func TestTaxRefuses(t *testing.T) {
 	dir := t.TempDir()
-	for _, test := range []struct {
-		name string
-		args []string
-		code int
-		want string
-	}{
+	refuses(t, "tax", []refused{
 		{"unknown pair", []string{"--pair", "map-lookups"}, exitUsage, `"map-lookups" is not one of control, bpf-prog`},
 		{"one of two", []string{"--pair", "control,x"}, exitUsage, `"x"`},
 		{"empty pair", []string{"--pair", ""}, exitUsage, "--pair is empty"},
@@ -27,17 +22,7 @@ func TestTaxRefuses(t *testing.T) {
 		{"duration", []string{"--duration", "1ms"}, exitUsage, "1ms"},
 		{"save nowhere", []string{"--save", filepath.Join(dir, "no", "x.json")}, exitFailed, "no such file"},
 		{"CPU", []string{"--cpu", "9999"}, exitFailed, "CPU 9999"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			code, stdout, stderr := unthunk(t, append([]string{"tax"}, test.args...)...)
-			if code != test.code || stdout != "" {
-				t.Errorf("exit code %d, want %d; stdout: %s", code, test.code, stdout)
-			}
-			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
-				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
-			}
-		})
-	}
+	})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)
 	}

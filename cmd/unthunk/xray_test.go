@@ -13,12 +13,7 @@ import (
 
 func TestXrayRefuses(t *testing.T) {
 	testutil.Root(t)
-	for _, test := range []struct {
-		name string
-		args []string
-		code int
-		want string
-	}{
+	refuses(t, "xray", []refused{
 		{"argument", []string{"veth"}, exitUsage, `"veth"`},
 		{"two views", []string{"--asm", "x", "--all"}, exitUsage, "choose one"},
 		{"view and JSON", []string{"--all", "--json"}, exitUsage, "--json"},
@@ -27,20 +22,7 @@ func TestXrayRefuses(t *testing.T) {
 		{"no device", []string{"--dev", "no-such-dev"}, exitFailed, "no-such-dev"},
 		{"no function", []string{"--asm", "no_such_function"}, exitFailed, "no function no_such_function"},
 		{"data", []string{"--func", "jiffies"}, exitFailed, "no function jiffies"},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			code, stdout, stderr := unthunk(t, append([]string{"xray"}, test.args...)...)
-			if code == exitMissing {
-				t.Skipf("missing: %s", stderr)
-			}
-			if code != test.code || stdout != "" {
-				t.Errorf("exit code %d, want %d; stdout: %s", code, test.code, stdout)
-			}
-			if !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
-				t.Errorf("stderr is not one line with %q:\n%s", test.want, stderr)
-			}
-		})
-	}
+	})
 }
 
 // The command contract of --json, what must be on the path of any veth, and that
