@@ -32,8 +32,8 @@ type Raw struct {
 	// Slots is how many slots ran, BadSlots in how many the packet counts
 	// disagreed: those are left out.
 	Slots, BadSlots int
-	// Devices is set for a run on real interfaces: time is that of CPUs, which
-	// may idle.
+	// Devices is set for a run on real interfaces: time is that of CPUs at work,
+	// whatever they do.
 	Devices bool
 	// Code is that of the BPF programs that were sampled, by name.
 	Code map[string]Code

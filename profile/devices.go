@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"unthunk/internal/perf"
@@ -50,11 +54,10 @@ func (d Devices) Validate() error {
 
 // RunDevices redirects every frame that In receives to Out and samples the CPUs
 // meanwhile; see [redirect.Borrow] for what that does to the interfaces. It must run
-// on a thread in their network namespace. A packet takes the time of all sampled CPUs
-// together, idle time included, by the packets that these redirected.
+// on a thread in their network namespace. A packet takes the time that all sampled
+// CPUs together were not idle, by the packets that these redirected.
 //
-// One round in four is not sampled, for what sampling takes: a CPU that is not full
-// shows nothing there.
+// A quarter of each round is not sampled, for what sampling takes.
 func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)) (raw *Raw, err error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
@@ -109,7 +112,10 @@ func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)
 			break
 		}
 	}
-	return c.done(), nil
+	raw = c.done()
+	// Time is that of CPUs at work.
+	raw.Stacks = slices.DeleteFunc(raw.Stacks, func(s *Stack) bool { return s.Stage == StageIdle })
+	return raw, nil
 }
 
 type deviceRun struct {
@@ -139,9 +145,14 @@ func (m *deviceRun) round(ctx context.Context, n int, d time.Duration) error {
 	return m.end(round, m.weight, m.borrowed.In, m.borrowed.Out)
 }
 
-// count is how many packets went through in d, and how much time the CPUs had, in ns.
+// count is how many packets went through in d, and for how long the CPUs were not
+// idle, in ns.
 func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (packets uint64, ns float64, err error) {
 	before, err := m.borrowed.Handled()
+	if err != nil {
+		return 0, 0, err
+	}
+	idle, err := idleTime(m.cpus)
 	if err != nil {
 		return 0, 0, err
 	}
@@ -159,7 +170,12 @@ func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (p
 	if err := m.each(sampled, (*perf.Sampler).Stop); err != nil {
 		return 0, 0, err
 	}
-	ns = float64(time.Since(start).Nanoseconds()) * float64(len(m.cpus))
+	took := time.Since(start) * time.Duration(len(m.cpus))
+	idleNow, err := idleTime(m.cpus)
+	if err != nil {
+		return 0, 0, err
+	}
+	ns = float64(max(took-(idleNow-idle), 0).Nanoseconds())
 	m.read()
 	after, err := m.borrowed.Handled()
 	if err != nil {
@@ -191,4 +207,32 @@ func (m *deviceRun) read() {
 			m.weight += float64(s.Period)
 		})
 	}
+}
+
+// idleTime is how long CPUs have idled since boot, together. The kernel gives it in
+// hundredths of a second (proc(5)).
+func idleTime(cpus []int) (idle time.Duration, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read idle time: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line) // cpuN user nice system idle iowait …
+		if len(fields) < 6 {
+			continue
+		}
+		number, ok := strings.CutPrefix(fields[0], "cpu")
+		cpu, err := strconv.Atoi(number)
+		if !ok || err != nil || !slices.Contains(cpus, cpu) {
+			continue
+		}
+		for _, field := range fields[4:6] {
+			ticks, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read idle time: %w", err)
+			}
+			idle += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return idle, nil
 }

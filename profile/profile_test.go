@@ -10,6 +10,8 @@ import (
 	"unthunk/internal/bpf/chain"
 	"unthunk/internal/bpf/price"
 	"unthunk/internal/testutil"
+	"unthunk/internal/testutil/flood"
+	"unthunk/netlab"
 	"unthunk/redirect"
 	"unthunk/result"
 	"unthunk/stat"
@@ -212,6 +214,63 @@ func TestIndirectCall(t *testing.T) {
 		}
 	}
 	t.Errorf("no site calls the program: %+v", p.Tax.Sites)
+}
+
+// Real interfaces are veth pairs here: usera ==veth== in, out ==veth== userb.
+func TestRunDevices(t *testing.T) {
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	user, _, err := lab.VethPair("usera", "in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := lab.VethPair("out", "userb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.EnableGRO("userb"); err != nil {
+		t.Fatal(err)
+	}
+	run := func(cpu int) (raw *Raw) {
+		d := Devices{Devices: redirect.Devices{In: "in", Out: "out", Rounds: stat.MinRounds, Duration: 3 * time.Second}, CPU: cpu, Rate: 2000}
+		err := lab.Do(func() (err error) {
+			raw, err = RunDevices(t.Context(), d, nil)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return raw
+	}
+	if raw := run(-1); len(raw.Rounds) != 0 || len(raw.Record(nil).Rows) != 0 {
+		t.Errorf("%d rounds with no packets", len(raw.Rounds))
+	}
+	stop := flood.Start(t, lab, user)
+	defer stop()
+	raw := run(-1)
+	p := raw.Record(nil)
+	sum := 0.0
+	for _, r := range p.Rows {
+		sum += r.Ns.Median
+	}
+	if math.Abs(sum-ns(p.Packet)) > 1e-6*sum || math.Abs(row(p, StageUnattributed)) > 0.05*sum {
+		t.Errorf("stages are %.1f ns of %.1f, %.1f are unattributed", sum, ns(p.Packet), row(p, StageUnattributed))
+	}
+	for _, stage := range []Stage{StageReceive, StageRedirect, StageTransmit} {
+		if row(p, stage) <= 0 {
+			t.Errorf("stage %s took nothing: %+v", stage, p.Rows)
+		}
+	}
+	if p.Tax == nil || len(p.Sampling.CPUs) == 0 || p.Sampling.Packets == 0 {
+		t.Errorf("tax %v, sampling %+v, warnings %v", p.Tax, p.Sampling, p.Warnings)
+	}
+	// One CPU alone: frames go through where the sender runs, on either.
+	if one := run(0); len(one.CPUs) != 1 {
+		t.Errorf("CPUs %v", one.CPUs)
+	}
 }
 
 func TestAgree(t *testing.T) {

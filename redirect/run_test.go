@@ -9,12 +9,11 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"unthunk/internal/testutil"
+	"unthunk/internal/testutil/flood"
 	"unthunk/netlab"
 	"unthunk/result"
-	"unthunk/traffic"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -199,7 +198,7 @@ func TestRunDevices(t *testing.T) {
 	}
 	for _, mode := range []Mode{Native, Generic} {
 		t.Run(string(mode), func(t *testing.T) {
-			stop := send(t, lab, userA)
+			stop := flood.Start(t, lab, userA)
 			defer stop()
 			var row result.BenchRow
 			err := lab.Do(func() (err error) {
@@ -266,40 +265,6 @@ func TestRunDevices(t *testing.T) {
 			t.Error(err)
 		}
 	})
-}
-
-// send sends frames from a device of lab until stop is called.
-func send(t *testing.T, lab *netlab.Namespace, ifindex int) (stop func()) {
-	t.Helper()
-	var fd int
-	err := lab.Do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	frame, err := traffic.UDPFrame(60)
-	if err != nil {
-		t.Fatal(err)
-	}
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		for {
-			select {
-			case <-quit:
-				return
-			default:
-				unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: ifindex})
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-		unix.Close(fd)
-	}
 }
 
 func BenchmarkBuild(b *testing.B) {
