@@ -53,7 +53,7 @@ func (raw *Raw) Record(price *stat.Quantity) *result.Profile {
 	if raw.Bad > 0 {
 		warn("%d records of the ring buffer made no sense", raw.Bad)
 	}
-	if q := p.Sampling.Throughput; q != nil && q.Median < minThroughput {
+	if q := p.Sampling.Throughput; q != nil && q.High < minThroughput {
 		warn("sampling took %.1f %% of the throughput: lower --rate", 100-q.Median)
 	}
 	if row := p.Rows[len(p.Rows)-1]; abs(row.Ns.Median) > maxUnattributed*p.Packet.Median {
@@ -66,7 +66,8 @@ const (
 	// maxBad is the share of slots whose counts may disagree before there is no
 	// number.
 	maxBad = 0.05
-	// minThroughput is the least that sampling may leave, in percent.
+	// minThroughput is the least that sampling may leave, in percent; that it
+	// leaves less has to be certain.
 	minThroughput = 98
 	// maxUnattributed is the largest share of a packet that goes without saying.
 	maxUnattributed = 0.05

@@ -89,7 +89,7 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 			thunks[i] += of.thunk[i]
 			landings[i] += of.landing[i]
 			both[i] += of.thunk[i] + of.landing[i]
-			if of.stage != StageGenerator {
+			if known {
 				hop[i] += of.thunk[i] + of.landing[i]
 			}
 		}
@@ -99,9 +99,7 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 		}
 		if known {
 			row.PerPacket = &stat.Quantity{Median: calls, Low: calls, High: calls, N: 1, Unit: "calls"}
-			if of.stage != StageGenerator {
-				estimate += calls
-			}
+			estimate += calls
 		}
 		slices.Sort(row.Targets)
 		tax.Sites = append(tax.Sites, row)
@@ -110,7 +108,7 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 		return cmp.Or(cmp.Compare(b.Thunk.Median+b.Landing.Median, a.Thunk.Median+a.Landing.Median), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset))
 	})
 	tax.Thunks, tax.Landings, tax.Total, tax.Hop = v.mean(thunks), v.mean(landings), v.mean(both), v.mean(hop)
-	if price != nil {
+	if price != nil && estimate > 0 {
 		tax.Estimate = &stat.Quantity{Median: estimate * price.Median, Low: estimate * price.Low, High: estimate * price.High, N: price.N, Unit: "ns"}
 		tax.Agree = agree(tax.Hop, tax.Estimate)
 	}
@@ -179,8 +177,8 @@ func (v view) direct() []float64 {
 	return out
 }
 
-// calls is how often a site runs for a packet, and what it calls, by what the path's
-// code says.
+// calls is how often a site of the hop runs for a packet, and what it calls, by what
+// the path's code says. The generator is not on that path.
 func (v view) calls(of *site) (n float64, known bool, what *string) {
 	for i := range v.Path.Sites {
 		s := &v.Path.Sites[i]
@@ -191,14 +189,15 @@ func (v view) calls(of *site) (n float64, known bool, what *string) {
 			what = &s.Calls
 		}
 		switch s.Per {
-		case path.PerPacket: // the generator is not on the path that was read
-			return 1, of.stage != StageGenerator, what
+		case path.PerPacket:
+			n = 1
 		case path.PerBulk:
-			return v.Calls.Xmits, true, what
+			n = v.Calls.Xmits
 		case path.PerPoll:
-			return v.Calls.Polls, true, what
+			n = v.Calls.Polls
 		}
-		return 0, false, what
+		hop := of.stage != StageGenerator && of.stage != StageOther
+		return n, n > 0 && hop, what
 	}
 	return 0, false, nil
 }

@@ -162,7 +162,7 @@ type Calls struct {
 }
 
 // Calls counts calls for d, by tracepoint programs: polls are those of In. It is all
-// 0 when nothing was redirected.
+// 0 when nothing arrived, and an error when frames do not leave by Out.
 func (b *Borrowed) Calls(ctx context.Context, d time.Duration) (Calls, error) {
 	o, err := observe.New(observe.Config{Netns: b.netns, From: b.In, Polled: b.In})
 	if err != nil {
@@ -173,8 +173,14 @@ func (b *Borrowed) Calls(ctx context.Context, d time.Duration) (Calls, error) {
 	case <-time.After(d):
 	}
 	seen, err := o.Seen()
-	if err = errors.Join(err, o.Close(), ctx.Err()); err != nil || seen.Redirects == 0 {
+	if err = errors.Join(err, o.Close(), ctx.Err()); err != nil {
 		return Calls{}, err
+	}
+	if tried := seen.Redirects + seen.Errors; tried > 0 && seen.Errors+seen.Drops > tried/1000 {
+		return Calls{}, fmt.Errorf("packet counts disagree: of %d frames that came, %d could not be redirected and %d were refused by the device they were to leave by", tried, seen.Errors, seen.Drops)
+	}
+	if seen.Redirects == 0 {
+		return Calls{}, nil
 	}
 	return perFrame(seen, seen.Redirects), nil
 }

@@ -171,7 +171,7 @@ func TestLoadRefuses(t *testing.T) {
 		"outside":        {edit(`"ns":{"median":100`, `"ns":{"median":500`), "ns lies outside its interval"},
 		"number and not": {edit(`"samples"`, `"refused":"no","samples"`), "a number and a reason"},
 		"type":           {edit(`"samples":[100,`, `"samples":["a",`), "not a record of bench"},
-		"prices":         {edit(`"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`), "not a record of bench: it has prices beside its rows"},
+		"prices":         {edit(`"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`), "not a record of bench: it has prices or stages beside its rows"},
 	} {
 		path := filepath.Join(t.TempDir(), "x.json")
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {

@@ -91,10 +91,10 @@ type ProfileTax struct {
 	// was seen.
 	Direct *stat.Quantity `json:"direct"`
 	// Estimate is what tax makes of it: price of a call times calls of the hop.
-	// Nil when no price was measured.
+	// Nil when no price was measured, or no calls are known.
 	Estimate *stat.Quantity `json:"estimate"`
-	// Hop is the part of Total in the way from the receiving poll to the sink,
-	// which Estimate is held against; the generator's calls are not in it.
+	// Hop is the part of Total that Estimate is held against: that of sites on
+	// the way from the receiving poll on, whose calls per packet are known.
 	Hop *stat.Quantity `json:"hop"`
 	// Agree says whether Hop and Estimate agree: "agree", "disagree" or
 	// "cannot tell". Empty without Estimate.

@@ -170,7 +170,7 @@ func TestLoadTaxRefuses(t *testing.T) {
 		"null sample": {strings.Replace(good, first, "null", 1), "row control: impossible sample of NaN ns"},
 		"overflow":    {strings.Replace(good, first, "1e999", 1), "not a record of tax: "},
 		"type":        {strings.Replace(good, first, `"a"`, 1), "not a record of tax: "},
-		"prices":      {strings.Replace(good, `"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`, 1), "not a record of tax: it has prices beside its rows"},
+		"prices":      {strings.Replace(good, `"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`, 1), "not a record of tax: it has prices or stages beside its rows"},
 		"bench rows":  {strings.Replace(valid(t), `"kind":"bench"`, `"kind":"tax"`, 1), "neither a number"},
 		"tax rows":    {strings.Replace(good, `"kind":"tax"`, `"kind":"run"`, 1), "impossible sample"},
 		"two lists":   {strings.Replace(validRun(t), `"name":"control"`, `"name":"redirect-map/bulk=16"`, 1), "row redirect-map/bulk=16: occurs twice"},
