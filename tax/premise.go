@@ -3,6 +3,7 @@ package tax
 import (
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 
@@ -93,6 +94,12 @@ func (c *code) sites(f function) ([]string, error) {
 		out = append(out, fmt.Sprintf("%s+%#x: %s %s", f.name, s.Offset, verb, what))
 	}
 	return out, nil
+}
+
+// interpreted tells whether the kernel was told not to compile BPF programs.
+func interpreted() bool {
+	enabled, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
+	return err == nil && strings.TrimSpace(string(enabled)) == "0"
 }
 
 // errNoJIT is why an interpreted program has no premise.

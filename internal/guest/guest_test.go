@@ -124,8 +124,8 @@ func TestKernels(t *testing.T) {
 	needGuests(t)
 	for _, series := range []string{"6.1", "6.12"} {
 		t.Run(series, func(t *testing.T) {
-			user, userTax := unthunk("bench", "--quick"), unthunk("tax", "--quick")
-			user.UID, userTax.UID = nobody, nobody
+			user, userTax, userProfile := unthunk("bench", "--quick"), unthunk("tax", "--quick"), unthunk("profile", "--quick")
+			user.UID, userTax.UID, userProfile.UID = nobody, nobody, nobody
 			rs := boot(t, series, "", "",
 				unthunk("version"),
 				unthunk("check"),
@@ -134,8 +134,9 @@ func TestKernels(t *testing.T) {
 				unthunk("tax", "--rounds", "1", "--duration", "10s", "--json"),
 				user, userTax,
 				unthunk("xray", "--json"), unthunk("xray", "--all"),
+				unthunk("profile", "--rounds", "2", "--duration", "8s", "--rate", "200", "--json"), userProfile,
 			)
-			for _, r := range append(rs[:5:5], rs[7:]...) {
+			for _, r := range append(rs[:5:5], rs[7:10]...) {
 				wantExit(t, r, 0)
 			}
 			wantText(t, rs[1], `indirect-call +retpoline`)
@@ -150,6 +151,11 @@ func TestKernels(t *testing.T) {
 			wantText(t, rs[7], `"veth_ndo_xdp_xmit"`)
 			wantText(t, rs[7], `"name": *"__napi_poll/napi_struct.poll"`)
 			wantText(t, rs[8], `retpoline +[0-9]{4}`)
+			wantJSON(t, rs[9], "profile")
+			wantText(t, rs[9], `"xdp_do_redirect"`)
+			wantText(t, rs[9], `"bpf_prog_[0-9a-f]{16}_redirect_map"`)
+			wantText(t, rs[9], `"net_device_ops.ndo_xdp_xmit"|ndo_xdp_xmit"`)
+			wantMissing(t, rs[10], `\broot\b`)
 		})
 	}
 }
@@ -176,6 +182,30 @@ func wantPrices(t *testing.T, r Result) {
 		if row.Price == nil || row.Refused != "" {
 			t.Errorf("%s: price %v, refused: %s", row.Name, row.Price, row.Refused)
 		}
+	}
+}
+
+// TestNoJIT runs where programs are interpreted: what needs their code says so, and
+// the rest goes on.
+func TestNoJIT(t *testing.T) {
+	needGuests(t)
+	for _, series := range []string{"6.1", "6.12"} {
+		t.Run(series, func(t *testing.T) {
+			rs := boot(t, series, "", "sysctl.net.core.bpf_jit_enable=0",
+				unthunk("check"),
+				unthunk("tax", "--rounds", "1", "--duration", "10s"),
+				unthunk("xray"),
+				unthunk("bench", "--quick", "--bulk", "16"),
+				unthunk("profile", "--rounds", "1", "--duration", "6s", "--rate", "200"),
+			)
+			for _, r := range rs {
+				wantExit(t, r, 0)
+			}
+			wantText(t, rs[0], `bpf-jit +off`)
+			wantText(t, rs[1], `no price: .*JIT is off`)
+			wantText(t, rs[1], `ndo-xdp-xmit/bulk=16 +[0-9]`)
+			wantText(t, rs[4], `__bpf_prog_run`)
+		})
 	}
 }
 
