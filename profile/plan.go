@@ -20,7 +20,7 @@ type Plan struct {
 // Sizes of a default run.
 const (
 	DefaultRounds   = 11
-	DefaultDuration = 15 * time.Second
+	DefaultDuration = 20 * time.Second
 	DefaultBulk     = 16
 )
 

@@ -180,9 +180,10 @@ func (m *measurement) close() error { return m.release(m.sampler) }
 const allowed = 0.012
 
 // affordable is the rate at which sampling takes no more than is allowed, by what
-// samples cost here: a timer's interrupt takes 2 µs or, in a virtual machine, 20.
+// samples cost here: a timer's interrupt takes 2 µs or, in a virtual machine, 20 to
+// 50. It is tried at a low rate, as samples close to each other are cheaper.
 func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
-	const try, passes = 5000, 24
+	const try, passes = 1000, 32
 	if err := m.sample(try); err != nil {
 		return 0, err
 	}

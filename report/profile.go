@@ -28,8 +28,8 @@ func Profile(w io.Writer, opts Options, prof *result.Profile, name string, top i
 		notes.write(p)
 		return p.flush(w)
 	}
-	median, around := quantity(prof.Packet)
-	p.wrap("", fmt.Sprintf("%s: %s ns a packet %s", clean(name), median, around))
+	ns, around := quantity(prof.Packet)
+	p.wrap("", fmt.Sprintf("%s: %s ns a packet %s", clean(name), ns, around))
 	fmt.Fprintln(&p.buf)
 	p.stages(prof.Rows, prof.Packet, notes)
 	fmt.Fprintln(&p.buf)
@@ -132,7 +132,12 @@ func (p *page) indirect(prof *result.Profile) {
 		return
 	}
 	table := [][]string{{"indirect branch", "stage", "/pkt", "thunk", "lands", "enters"}}
+	small := 0
 	for _, s := range prof.Tax.Sites {
+		if total := median(s.Thunk) + median(s.Landing); math.Abs(total) < leastShare*prof.Packet.Median {
+			small++
+			continue
+		}
 		calls := "?"
 		if s.PerPacket != nil {
 			calls = number(s.PerPacket.Median)
@@ -150,7 +155,21 @@ func (p *page) indirect(prof *result.Profile) {
 	for _, line := range columns(table, []bool{true, true, false, false, false, true}, "") {
 		p.line(line)
 	}
+	if small > 0 {
+		p.wrap("", fmt.Sprintf("and %d that took less than 0.1 %%, which --json lists", small))
+	}
 	fmt.Fprintln(&p.buf)
+}
+
+// leastShare is the least share of a packet that an indirect branch is shown for.
+const leastShare = 0.001
+
+// median is that of a quantity, 0 when there is none.
+func median(q *stat.Quantity) float64 {
+	if q == nil || math.IsNaN(q.Median) {
+		return 0
+	}
+	return q.Median
 }
 
 // shortened are names without the tags of BPF programs.
