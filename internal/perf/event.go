@@ -88,14 +88,14 @@ func open(attr *unix.PerfEventAttr, e Event, cpu int) (fd int, err error) {
 	return -1, fmt.Errorf("open %s on CPU %d: %w", e.Name, cpu, err)
 }
 
-// denied says why perf events are refused: not root, or a locked-down kernel.
+// denied says why perf events are refused: not root, or something that refuses root.
 func denied(err error) error {
-	help := "run as root (CAP_PERFMON)"
+	help := "run as root"
 	if level, e := os.ReadFile("/proc/sys/kernel/perf_event_paranoid"); e == nil {
 		help += ", or with kernel.perf_event_paranoid below 1 (it is " + strings.TrimSpace(string(level)) + ")"
 	}
 	if os.Geteuid() == 0 {
-		help = "root is refused too: a container without CAP_PERFMON, or a kernel with lockdown"
+		help = "root is refused too, as containers do by seccomp or by lack of CAP_PERFMON"
 	}
 	return &feature.Missing{Feature: "perf events of whole CPUs", Help: help, Err: err}
 }

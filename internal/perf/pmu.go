@@ -8,30 +8,59 @@ import (
 	"strings"
 )
 
-// intelIndirect are the models of Intel's family 6 that have BR_INST_RETIRED.INDIRECT
-// and BR_MISP_RETIRED.INDIRECT, Ice Lake and later (mapfile.csv and icelake,
-// icelakex, tigerlake, rocketlake, sapphirerapids, alderlake, meteorlake,
-// emeraldrapids and graniterapids of tools/perf/pmu-events/arch/x86 of Linux). Of
-// hybrid ones they are those of the big cores.
-var intelIndirect = []int{
-	0x6a, 0x6c, 0x7d, 0x7e, 0x8c, 0x8d, 0x8f, 0x97, 0x9a, 0xa7,
-	0xaa, 0xac, 0xad, 0xae, 0xb7, 0xba, 0xbf, 0xcf,
+// intelIndirect are raw codes for retired indirect branches and for mispredicted
+// ones, by model of Intel's family 6. Of hybrid CPUs they are those of cpu_core:
+// perf_event_open returns ENOENT for them on the other cores. None counts returns.
+// They are of tools/perf/pmu-events/arch/x86 of Linux 6.18, whose folders the
+// comments name (models by mapfile.csv), or of github.com/intel/perfmon where said.
+var intelIndirect = []struct {
+	branches, mispredicts uint64
+	models                []int
+}{
+	// BR_INST_RETIRED.INDIRECT, BR_MISP_RETIRED.INDIRECT: icelake, icelakex,
+	// rocketlake, tigerlake, sapphirerapids, emeraldrapids, graniterapids,
+	// alderlake, meteorlake, arrowlake, lunarlake.
+	{0x80c4, 0x80c5, []int{
+		0x7d, 0x7e, 0x6a, 0x6c, 0xa7, 0x8c, 0x8d, 0x8f, 0xcf, 0xad, 0xae,
+		0x97, 0x9a, 0xb7, 0xba, 0xbf, 0xaa, 0xac, 0xb5, 0xc5, 0xc6, 0xbd,
+	}},
+	// BR_INST_RETIRED.NEAR_INDIRECT, BR_MISP_RETIRED.NEAR_INDIRECT: pantherlake;
+	// 0xd5, 0xe5 (PTL) and 0xdd (CWF) of intel/perfmon.
+	{0x50c4, 0x50c5, []int{0xcc, 0xd5, 0xe5, 0xdd}},
+	// BR_INST_RETIRED.NON_RETURN_IND, BR_MISP_RETIRED.NON_RETURN_IND: silvermont,
+	// knightslanding, goldmont, goldmontplus, elkhartlake, snowridgex. By the name
+	// of INDIRECT: alderlaken, sierraforest, grandridge.
+	{0xebc4, 0xebc5, []int{
+		0x37, 0x4a, 0x4c, 0x4d, 0x5a, 0x57, 0x85, 0x5c, 0x5f, 0x7a, 0x96, 0x9c, 0x86,
+		0xbe, 0xaf, 0xb6,
+	}},
+	// BR_MISP_EXEC.INDIRECT: executed, those of a wrong path too. sandybridge,
+	// jaketown, ivybridge, ivytown, haswell, haswellx, broadwell, broadwellde,
+	// broadwellx, skylake, skylakex and cascadelakex.
+	{0, 0xe489, []int{
+		0x2a, 0x2d, 0x3a, 0x3e, 0x3c, 0x45, 0x46, 0x3f, 0x3d, 0x47, 0x56, 0x4f,
+		0x4e, 0x5e, 0x8e, 0x9e, 0xa5, 0xa6, 0x55,
+	}},
 }
 
 // indirectEvents are the raw codes of a CPU for retired indirect branches and for
 // those that were mispredicted; 0 where it has none that is known.
 //
-// On AMD they are ex_ret_ind_brch_instr (Zen 3 and later) and ex_ret_brn_ind_misp
-// (amdzen1 to amdzen5 of tools/perf/pmu-events/arch/x86), which leave returns out, as
-// Intel's do. A retpoline is a return to both.
+// On AMD they are ex_ret_ind_brch_instr (amdzen3 to amdzen5; ex_ret_brn_ind of
+// amdzen6) and ex_ret_brn_ind_misp (amdzen1 to amdzen6, only mispredicts found in
+// EX). AMD does not say whether they count returns, and so retpolines.
 func indirectEvents(vendor string, family, model int) (branches, mispredicts uint64) {
 	switch {
-	case vendor == "AuthenticAMD" && family >= 0x19:
+	case vendor == "AuthenticAMD" && (family == 0x19 || family == 0x1a):
 		return 0xcc, 0xca
 	case vendor == "AuthenticAMD" && family == 0x17:
 		return 0, 0xca
-	case vendor == "GenuineIntel" && family == 6 && slices.Contains(intelIndirect, model):
-		return 0x80c4, 0x80c5
+	case vendor == "GenuineIntel" && family == 6:
+		for _, e := range intelIndirect {
+			if slices.Contains(e.models, model) {
+				return e.branches, e.mispredicts
+			}
+		}
 	}
 	return 0, 0
 }
