@@ -1,4 +1,4 @@
-package guest
+package lab
 
 import (
 	"context"
@@ -26,7 +26,7 @@ func needGuests(t *testing.T) {
 	}
 }
 
-// boot runs commands in a guest with unthunk at /bin/unthunk and veth loaded.
+// boot runs commands in a guest with veth loaded.
 func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Result {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -47,12 +47,8 @@ func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Resu
 		CPU:     cpu,
 		Append:  cmdline,
 		Modules: []string{"veth"},
-		Files:   map[string]string{"/bin/unthunk": filepath.Join(dir, "unthunk")},
 	}
-	if err := Build(ctx, "unthunk/internal/guest/init", m.Init); err != nil {
-		t.Fatal(err)
-	}
-	if err := Build(ctx, "unthunk/cmd/unthunk", m.Files["/bin/unthunk"]); err != nil {
+	if err := Build(ctx, "unthunk/cmd/unthunk", m.Init); err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()
@@ -71,7 +67,7 @@ func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Resu
 }
 
 func unthunk(args ...string) Command {
-	return Command{Args: append([]string{"/bin/unthunk"}, args...)}
+	return Command{Args: append([]string{Self}, args...)}
 }
 
 func wantExit(t *testing.T, r Result, code int) {

@@ -1,4 +1,4 @@
-package guest
+package lab
 
 import (
 	"bytes"
@@ -10,8 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"unthunk/feature"
 )
@@ -21,7 +23,7 @@ const qemu = "qemu-system-x86_64"
 // Machine is a guest to boot. Kernel and Init are required.
 type Machine struct {
 	Kernel Kernel
-	// Init is the built package guest/init on this machine.
+	// Init is the built package lab/init on this machine.
 	Init string
 	// CPU is the QEMU model to emulate; empty is "max". Kernels choose their
 	// mitigations by it: EPYC gets the return thunk against Retbleed,
@@ -29,6 +31,10 @@ type Machine struct {
 	CPU string
 	// Append is added to the kernel's command line.
 	Append string
+	// Exact makes the guest's clock count instructions, one ns each, from a
+	// beginning that is always the same: two boots take the same way, and the
+	// time stamp counter reads instructions executed.
+	Exact bool
 	// Modules are loaded before the commands run, with what they depend on.
 	Modules []string
 	// Files are put into the guest with mode 0755: the path there → the
@@ -71,14 +77,25 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	console := filepath.Join(dir, "console")
 	results := filepath.Join(dir, "results")
-	out, runErr := exec.CommandContext(ctx, qemu,
+	// A panic reboots at once, which -no-reboot turns into an exit.
+	cmdline := "console=ttyS0 loglevel=4 panic=-1"
+	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35,accel=tcg", "-cpu", cmp.Or(m.CPU, "max"), "-m", "1024",
-		"-serial", "file:"+console, "-serial", "file:"+results,
+		"-machine", "q35,accel=tcg", "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
+		"-serial", "file:" + console, "-serial", "file:" + results,
 		"-kernel", m.Kernel.Image, "-initrd", initrd,
-		// A panic reboots at once, which -no-reboot turns into an exit.
-		"-append", strings.TrimSpace("console=ttyS0 loglevel=4 panic=-1 "+m.Append),
-	).CombinedOutput()
+	}
+	if m.Exact {
+		args = append(args, "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm")
+		cmdline += " nokaslr cryptomgr.notests=1 tsc_early_khz=1000000"
+	}
+	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
+	qemu := exec.CommandContext(ctx, qemu, args...)
+	// The guest must not outlive this process, however that ends.
+	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	runtime.LockOSThread() // the signal comes when the thread ends that started it
+	defer runtime.UnlockOSThread()
+	out, runErr := qemu.CombinedOutput()
 
 	var r Report
 	text, err := os.ReadFile(console)

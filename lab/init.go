@@ -1,9 +1,4 @@
-//go:build linux
-
-// Command init is process 1 of a guest: it mounts what unthunk reads, loads
-// modules, runs the commands of the job file, writes each result as one line
-// of JSON to the second serial port and powers off.
-package main
+package lab
 
 import (
 	"bytes"
@@ -17,37 +12,44 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"unthunk/internal/guest"
 )
 
-func main() {
-	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "init: runs only as process 1 of a guest")
-		os.Exit(2)
-	}
-	if err := run(); err != nil {
+// Init is process 1 of a guest: it mounts what unthunk reads, loads modules, runs the
+// commands of the job file, writes each result as one line of JSON to the second
+// serial port and powers off. It does not return.
+func Init() {
+	if err := serve(); err != nil {
 		fmt.Fprintln(os.Stderr, "init:", err)
 	}
 	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
 		fmt.Fprintln(os.Stderr, "init: power off:", err)
 	}
+	select {} // the kernel panics when process 1 ends
 }
 
-func run() error {
+// InGuest tells whether this process is the first one of a guest that was made here.
+func InGuest() bool {
+	if os.Getpid() != 1 {
+		return false
+	}
+	_, err := os.Stat(JobFile)
+	return err == nil
+}
+
+func serve() error {
 	if err := mounts(); err != nil {
 		return err
 	}
-	b, err := os.ReadFile(guest.JobFile)
+	b, err := os.ReadFile(JobFile)
 	if err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
-	var job guest.Job
+	var job Job
 	if err := json.Unmarshal(b, &job); err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
-	port, err := openPort(guest.ResultPort)
+	port, err := openPort(ResultPort)
 	if err != nil {
 		return err
 	}
@@ -65,7 +67,7 @@ func run() error {
 	}
 	// TCSBRK with a non-zero argument waits until all is sent.
 	if err := unix.IoctlSetInt(int(port.Fd()), unix.TCSBRK, 1); err != nil {
-		return fmt.Errorf("drain %s: %w", guest.ResultPort, err)
+		return fmt.Errorf("drain %s: %w", ResultPort, err)
 	}
 	return nil
 }
@@ -128,8 +130,8 @@ func load(path string) error {
 	return nil
 }
 
-func execute(c guest.Command) guest.Result {
-	r := guest.Result{Args: c.Args, Exit: -1}
+func execute(c Command) Result {
+	r := Result{Args: c.Args, Exit: -1}
 	if len(c.Args) == 0 {
 		r.Err = "empty command"
 		return r
@@ -142,7 +144,11 @@ func execute(c guest.Command) guest.Result {
 	defer cancel()
 
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, c.Args[0], c.Args[1:]...)
+	name := c.Args[0]
+	if name == Self {
+		name = "/init"
+	}
+	cmd := exec.CommandContext(ctx, name, c.Args[1:]...)
 	cmd.Dir = "/tmp"
 	cmd.Env = []string{"PATH=/bin", "HOME=/tmp", "TERM=dumb"}
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

@@ -1,9 +1,11 @@
-package guest
+package lab
 
 import "time"
 
 // Paths and devices in the guest that the host side and /init agree on.
 const (
+	// Self as a command's name is unthunk itself, which is /init too.
+	Self       = "unthunk"
 	JobFile    = "/job.json"
 	ModuleDir  = "/modules"
 	ResultPort = "/dev/ttyS1" // one JSON Result a line; the console is ttyS0
