@@ -40,7 +40,7 @@ fuzz:
 
 # Runs unthunk on stock Debian kernels under QEMU; downloads them once.
 guest: deps
-	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=30m ./lab | go run ./internal/testsum
+	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=30m ./internal/guest | go run ./internal/testsum
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an
 # hour.

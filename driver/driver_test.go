@@ -10,7 +10,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
-	"unthunk/lab"
+	"unthunk/internal/guest"
 	"unthunk/internal/testutil"
 	"unthunk/ktext"
 	"unthunk/result"
@@ -21,11 +21,11 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 // kernel is one of Debian's, downloaded once where apt can.
 func kernel(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
 	t.Helper()
-	cache, err := lab.CacheDir()
+	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lab.Fetch(t.Context(), cache, series); err != nil {
+	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
 		t.Log(err)
 		testutil.Missing(t, "guest kernel "+series)
 	}

@@ -17,20 +17,20 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"unthunk/branch"
-	"unthunk/lab"
+	"unthunk/internal/guest"
 	"unthunk/internal/testutil"
 )
 
 // kernels are two of Debian's, downloaded once where apt can.
 func kernels(t testing.TB) []*Tree {
 	t.Helper()
-	cache, err := lab.CacheDir()
+	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
 	var trees []*Tree
 	for _, series := range []string{"6.1", "6.12"} {
-		if _, err := lab.Fetch(t.Context(), cache, series); err != nil {
+		if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
 			t.Log(err)
 			testutil.Missing(t, "guest kernel "+series)
 		}

@@ -218,7 +218,8 @@ func TestWalkLive(t *testing.T) {
 		i.Functions = slices.DeleteFunc(i.Functions, func(f Function) bool {
 			return f.Stage == StageProgram && (strings.HasPrefix(f.Name, "0x") || strings.HasPrefix(f.Name, "bpf_dispatcher_") || strings.HasPrefix(f.Name, "bpf_prog_"))
 		})
-		i.Sites = slices.DeleteFunc(i.Sites, func(s Site) bool { return strings.HasPrefix(s.Function, "bpf_dispatcher_") })
+		dispatcher := func(name string) bool { return strings.HasPrefix(name, "bpf_dispatcher_") }
+		i.Sites = slices.DeleteFunc(i.Sites, func(s Site) bool { return dispatcher(s.Function) || slices.ContainsFunc(s.Via, dispatcher) })
 		i.Returns = nil
 	}
 	if diff := cmp.Diff(inv, again, cmpopts.IgnoreUnexported(Root{})); diff != "" {

@@ -113,22 +113,31 @@ func (c *Chain) Arm(ctx context.Context, bulk int) (*Arm, error) {
 type Span struct {
 	Start, End uint64 // CLOCK_MONOTONIC in ns
 	Frames     uint64
-	// Sent is how many frames the whole slot had.
-	Sent uint64
+	// Sent, Redirected and Received are frames of the whole slot.
+	Sent, Redirected, Received uint64
+	// Windows are the times of parts of Window frames each, in ns.
+	Windows []uint64
+	Window  int
 }
 
 // NsPerFrame is the time of a frame.
 func (s Span) NsPerFrame() float64 { return float64(s.End-s.Start) / float64(s.Frames) }
 
 // Span measures one slot: the time between its second time stamp and its last. It
-// returns false when the slot's packet counts disagree.
+// returns false when the slot's packet counts disagree; the counts are there then,
+// and nothing else.
 func (a *Arm) Span(ctx context.Context) (Span, bool, error) {
 	s, _, err := a.arm.send(ctx)
+	span := Span{Sent: s.Sent, Redirected: s.Tested, Received: s.Received, Window: a.arm.window}
 	if err != nil || !a.arm.count(s) || len(s.Stamps) < 3 {
-		return Span{}, false, err
+		return span, false, err
 	}
-	n := len(s.Stamps) - 1
-	return Span{s.Stamps[1], s.Stamps[n], uint64((n - 1) * a.arm.window), s.Sent}, true, nil
+	for i := 2; i < len(s.Stamps); i++ {
+		span.Windows = append(span.Windows, s.Stamps[i]-s.Stamps[i-1])
+	}
+	span.Start, span.End = s.Stamps[1], s.Stamps[len(s.Stamps)-1]
+	span.Frames = uint64(len(span.Windows) * span.Window)
+	return span, true, nil
 }
 
 // Lengthen makes slots n times as long, where the chain can hold as many frames.

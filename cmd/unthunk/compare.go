@@ -35,7 +35,8 @@ is one of
 
 Two records of xray are compared branch by branch: which are new, gone, or made
 otherwise. Two of profile are compared stage by stage, in ns per packet;
---threshold is then in percent of the whole old packet.
+--threshold is then in percent of the whole old packet. Two of lab are compared
+exactly.
 
 With --by, rows of one file of bench or run that differ in one label only
 (operation, scenario, mode, …) are compared with the row of the label's first
@@ -83,6 +84,12 @@ func runCompare(s std, f compareFlags, args []string) error {
 		}
 		return err
 	}
+	if labs, err := compareLabs(args); err != nil || labs != nil {
+		if err != nil {
+			return err
+		}
+		return f.output.publish(s, labs, func() error { return report.LabComparison(s.out, textOptions(s.out), labs) })
+	}
 	if sites, err := compareSites(args); err != nil || sites != nil {
 		if err != nil {
 			return err
@@ -128,6 +135,28 @@ func compareProfiles(f compareFlags, args []string) (*result.ProfileComparison, 
 		return nil, usagef("compare %s with %s: only one of them is a profile", args[0], args[1])
 	}
 	c := result.CompareProfiles(profiles[0], profiles[1], result.CompareOptions{Threshold: f.threshold})
+	c.Old.File, c.New.File = args[0], args[1]
+	return c, nil
+}
+
+// compareLabs compares two records of lab. It is nil when the first is of another
+// kind, or none at all, which compare then says.
+func compareLabs(args []string) (*result.LabComparison, error) {
+	if len(args) != 2 {
+		return nil, nil
+	}
+	old, err := result.LoadLab(args[0])
+	if err != nil {
+		return nil, nil
+	}
+	new, err := result.LoadLab(args[1])
+	if err != nil {
+		if errors.Is(err, result.ErrKind) {
+			return nil, usageError{fmt.Errorf("compare %s with %s: the first is of lab, the second is not", args[0], args[1])}
+		}
+		return nil, err
+	}
+	c := result.CompareLabs(old, new)
 	c.Old.File, c.New.File = args[0], args[1]
 	return c, nil
 }

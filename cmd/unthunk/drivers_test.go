@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/lab"
+	"unthunk/internal/guest"
 	"unthunk/internal/testutil"
 )
 
@@ -34,11 +34,11 @@ func TestDriversRefuses(t *testing.T) {
 // apt can.
 func debian(t *testing.T, series string) string {
 	t.Helper()
-	cache, err := lab.CacheDir()
+	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := lab.Fetch(t.Context(), cache, series); err != nil {
+	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
 		t.Log(err)
 		testutil.Missing(t, "guest kernel "+series)
 	}

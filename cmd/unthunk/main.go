@@ -8,12 +8,12 @@ import (
 	"os/signal"
 	"syscall"
 
-	"unthunk/lab"
+	"unthunk/internal/guest"
 )
 
 func main() {
-	if lab.InGuest() {
-		lab.Init()
+	if guest.First() {
+		guest.Init()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

@@ -1,4 +1,4 @@
-package lab
+package guest
 
 import (
 	"cmp"
@@ -42,6 +42,11 @@ func CacheDir() (string, error) {
 // nothing here. Where apt has no Debian source or no such kernel it returns a
 // [feature.Missing].
 func Fetch(ctx context.Context, dir, series string) (Kernel, error) {
+	return fetch(ctx, dir, series, `^linux-image-`+regexp.QuoteMeta(series)+`\.[0-9].*-cloud-amd64$`)
+}
+
+// fetch downloads the newest package whose name matches and keeps it as name in dir.
+func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
 	into := filepath.Join(dir, series)
 	k, err := unpacked(into)
 	if !errors.Is(err, fs.ErrNotExist) {
@@ -59,7 +64,7 @@ func Fetch(ctx context.Context, dir, series string) (Kernel, error) {
 	if a == nil {
 		return Kernel{}, missing(series, "apt knows no Debian source; try apt-get update")
 	}
-	names, err := a.search(ctx, `^linux-image-`+regexp.QuoteMeta(series)+`\.[0-9].*-cloud-amd64$`)
+	names, err := a.search(ctx, pattern)
 	if err != nil {
 		return Kernel{}, err
 	}

@@ -1,4 +1,4 @@
-package lab
+package guest
 
 import (
 	"bytes"
@@ -28,14 +28,14 @@ func Init() {
 	select {} // the kernel panics when process 1 ends
 }
 
-// InGuest tells whether this process is the first one of a guest that was made here.
-func InGuest() bool {
-	if os.Getpid() != 1 {
-		return false
-	}
+// Guest tells whether this is a guest that was made here.
+func Guest() bool {
 	_, err := os.Stat(JobFile)
 	return err == nil
 }
+
+// First tells whether this process is the first one of such a guest.
+func First() bool { return os.Getpid() == 1 && Guest() }
 
 func serve() error {
 	if err := mounts(); err != nil {

@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/feature"
+	"unthunk/host"
+	"unthunk/internal/guest"
+	"unthunk/lab"
+	"unthunk/report"
+	"unthunk/result"
+	"unthunk/stat"
+	"unthunk/tax"
+)
+
+// labFlags are what the user typed.
+type labFlags struct {
+	ab, run       string
+	appends, cpus []string
+	bulks         []int
+	limit         time.Duration
+	output        outputFlags
+}
+
+func newLab(s std) *cobra.Command {
+	var f labFlags
+	cmd := &cobra.Command{
+		Use:   "lab KERNEL…",
+		Short: "Count what a packet goes through on other kernels and boot parameters, in QEMU",
+		Long: `Count what a packet goes through on other kernels and boot parameters, in QEMU:
+instructions and indirect branches per redirected packet, exact to the digit, before
+an update is rolled out, without a reboot and without a NIC.
+
+KERNEL is the folder of an unpacked package, a vmlinuz with its modules, a .deb, or
+debian:6.12-cloud, which apt downloads once. --ab spectre_v2 is the experiment of
+2018: the same kernel with retpolines and without. --run runs another verb in each
+guest instead of counting.
+
+Instructions are no time: QEMU predicts no branches. As root the price of an indirect
+call is measured on this machine (see tax) and put beside the counts, as an estimate.`,
+		Example: `  unthunk lab debian:6.12-cloud --ab spectre_v2
+  unthunk lab debian:6.1-cloud debian:6.12-cloud --bulk 1,16,64 --save lab.json
+  unthunk lab debian:6.12-cloud --cpu-model EPYC --run 'xray --rare'`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("lab needs a kernel: a folder, a vmlinuz, a .deb, or debian:6.12-cloud")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runLab(cmd.Context(), s, f, args) },
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.ab, "ab", "", "boot each kernel with a mitigation and without: spectre_v2, or mitigations")
+	fl.StringArrayVar(&f.appends, "append", nil, "kernel command line; once for each guest that is wanted")
+	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
+	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
+	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
+	fl.DurationVar(&f.limit, "limit", 2*time.Minute, "what one guest may take")
+	f.output.add(cmd)
+	return cmd
+}
+
+func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
+	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, Bulks: f.bulks, Limit: f.limit}
+	if f.ab != "" {
+		if len(f.appends) > 0 {
+			return usagef("--ab chooses the command lines: leave --append out")
+		}
+		with, without, err := lab.AB(f.ab)
+		if err != nil {
+			return usageError{err}
+		}
+		plan.Appends = []string{with, without}
+	}
+	if err := plan.Validate(); err != nil {
+		return usageError{err}
+	}
+	if f.run != "" && (f.output.json || f.output.save != "") {
+		return usagef("--run writes what the guest writes: leave --json and --save out")
+	}
+	if err := f.output.check(); err != nil {
+		return err
+	}
+	self, err := lab.Executable()
+	if err != nil {
+		return err
+	}
+	show, done := labProgress(s)
+	if f.run != "" {
+		return runInGuests(ctx, s, plan, self, strings.Fields(f.run), show, done)
+	}
+	doc := newDocument[result.LabRow]("lab", host.Identify(ctx))
+	cells, err := lab.Run(ctx, plan, self, show)
+	done()
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	price, warns := labPrice(ctx, s)
+	l := lab.Record(cells, f.bulks, price)
+	l.Warnings = append(l.Warnings, warns...)
+	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
+	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
+	l.Document = *doc
+	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	switch {
+	case err != nil:
+		return err
+	case l.Incomplete:
+		return errStopped
+	}
+	return cellErrors(cells)
+}
+
+// cellErrors is the first failure of a cell; that nothing was missing on this machine
+// makes it one of the run.
+func cellErrors(cells []lab.CellResult) error {
+	for _, c := range cells {
+		if c.Err != nil {
+			return fmt.Errorf("%s: %w", c.Name(), c.Err)
+		}
+	}
+	return nil
+}
+
+// labPrice is the price of an indirect call on this machine, nil where it cannot be
+// measured.
+func labPrice(ctx context.Context, s std) (*stat.Quantity, []result.Warning) {
+	if os.Geteuid() != 0 || ctx.Err() != nil {
+		return nil, []result.Warning{{Text: "no estimate in ns: the price of an indirect call is measured as root"}}
+	}
+	show, done := progress(s)
+	defer done()
+	raw, err := tax.Run(ctx, tax.Plan{Pairs: []string{tax.Thunk}, CPU: -1, Rounds: quickRounds, Duration: priceTime}, show)
+	if err != nil {
+		return nil, []result.Warning{{Text: fmt.Sprintf("no estimate in ns: %s", oneLine(err))}}
+	}
+	rows, _ := raw.Record()
+	return priceOf(rows), nil
+}
+
+// runInGuests runs a verb in each guest and writes what it wrote, each under the
+// guest's name where there are several.
+func runInGuests(ctx context.Context, s std, plan lab.Plan, self string, args []string, show func(int, int, string), done func()) error {
+	cells, reports, errs, err := lab.Commands(ctx, plan, self, args, show)
+	done()
+	if err != nil {
+		return err
+	}
+	for i, r := range reports {
+		if len(cells) > 1 {
+			fmt.Fprintf(s.out, "== %s\n", cells[i].Name())
+		}
+		if errs[i] != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", cells[i].Name(), errs[i]))
+			continue
+		}
+		s.out.Write(r.Results[0].Stdout)
+		s.err.Write(r.Results[0].Stderr)
+		if code := r.Results[0].Exit; code != 0 {
+			err = errors.Join(err, fmt.Errorf("%s: exit code %d", cells[i].Name(), code))
+		}
+	}
+	return err
+}
+
+// labProgress shows which guest is under way on a line of a terminal.
+func labProgress(s std) (show func(done, all int, what string), clear func()) {
+	if !isTerminal(s.err) {
+		return nil, func() {}
+	}
+	return func(done, all int, what string) {
+		fmt.Fprintf(s.err, "\r\033[K%.79s", fmt.Sprintf("%d of %d guests done: %s", done, all, what))
+	}, func() { fmt.Fprint(s.err, "\r\033[K") }
+}
+
+// newLabGuest is what lab runs in a guest.
+func newLabGuest(s std) *cobra.Command {
+	var bulks []int
+	cmd := &cobra.Command{
+		Use:    "lab-guest",
+		Short:  "Count what a redirected packet goes through, inside a guest of lab",
+		Hidden: true,
+		Args:   noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if !guest.Guest() {
+				return &feature.Missing{Feature: "a guest of lab", Help: "unthunk lab boots one and runs this in it"}
+			}
+			m, err := lab.Measure(cmd.Context(), bulks)
+			if err != nil {
+				return err
+			}
+			return report.JSON(s.out, m)
+		},
+	}
+	cmd.Flags().IntSliceVar(&bulks, "bulk", []int{16}, "frames a batch")
+	return cmd
+}
