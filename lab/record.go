@@ -79,22 +79,34 @@ func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDi
 		With: with.Name, Without: without.Name,
 		Instructions: *with.Instructions - *without.Instructions, Calls: *with.Calls,
 	}
-	for _, s := range with.Sites {
-		if s.Jump {
-			d.BySites += moreJump * s.PerPacket
-		} else {
-			d.BySites += moreCall * s.PerPacket
-		}
-	}
-	if with.Window > 0 {
-		// bpf_ktime_get_ns calls the clock source's read indirectly.
-		d.ByObserver = moreCall / float64(with.Window)
-	}
+	sites, observer := retpolined(with)
+	sitesWithout, observerWithout := retpolined(without)
+	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if price != nil {
 		d.Ns = &stat.Quantity{Median: d.Calls * price.Median, Low: d.Calls * price.Low, High: d.Calls * price.High, N: price.N, Unit: "ns"}
 	}
 	return d
+}
+
+// retpolined is how many instructions of a packet are those that retpolines execute more
+// than plain branches: at the sites, and for the observer's time stamps, where
+// bpf_ktime_get_ns calls the clock source indirectly.
+func retpolined(row *result.LabRow) (sites, observer float64) {
+	if !strings.HasPrefix(row.Thunk, "retpoline") {
+		return 0, 0
+	}
+	for _, s := range row.Sites {
+		if s.Jump {
+			sites += moreJump * s.PerPacket
+		} else {
+			sites += moreCall * s.PerPacket
+		}
+	}
+	if row.Window > 0 {
+		observer = moreCall / float64(row.Window)
+	}
+	return sites, observer
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -259,7 +259,8 @@ func TestRunDevices(t *testing.T) {
 	for _, r := range p.Rows {
 		sum += r.Ns.Median
 	}
-	if math.Abs(sum-ns(p.Packet)) > 1e-6*sum || math.Abs(row(p, StageUnattributed)) > 0.05*sum {
+	// Idle time comes in hundredths of a second, which is 5 % of a round here.
+	if math.Abs(sum-ns(p.Packet)) > 1e-6*sum || math.Abs(row(p, StageUnattributed)) > 0.1*sum {
 		t.Errorf("stages are %.1f ns of %.1f, %.1f are unattributed", sum, ns(p.Packet), row(p, StageUnattributed))
 	}
 	for _, stage := range []Stage{StageReceive, StageRedirect, StageTransmit} {
