@@ -58,10 +58,10 @@ type LabDifference struct {
 	// With and Without are the names of rows of the same kernel and bulk.
 	With    string `json:"with"`
 	Without string `json:"without"`
-	// Instructions are With less Without, per packet; BySites those that the sites
-	// of With account for: a call through a retpoline executes 2 more than a plain
-	// one, a jump 3. ByObserver is the call of the clock for a time stamp, once in
-	// Window packets. Remainder is what is left.
+	// Instructions are With less Without, per packet; BySites those that retpolines
+	// account for: a call through one executes 2 more than a plain one, a jump 3.
+	// ByObserver is the call of the clock for a time stamp, once in Window packets.
+	// Remainder is what is left.
 	Instructions float64 `json:"instructions"`
 	BySites      float64 `json:"by-sites"`
 	ByObserver   float64 `json:"by-observer"`
