@@ -1,0 +1,29 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestLabRefuses(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "vmlinuz-0.0")
+	if err := os.WriteFile(text, []byte("no kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, "lab", []refused{
+		{"no kernel", nil, exitUsage, "lab needs a kernel"},
+		{"experiment", []string{"debian:6.12-cloud", "--ab", "nonsense"}, exitUsage, `"nonsense"`},
+		{"two command lines", []string{"debian:6.12-cloud", "--ab", "spectre_v2", "--append", "x"}, exitUsage, "--append"},
+		{"bulk", []string{"debian:6.12-cloud", "--bulk", "0"}, exitUsage, "bulk 0"},
+		{"limit", []string{"debian:6.12-cloud", "--limit", "1ms"}, exitUsage, "1ms"},
+		{"run and JSON", []string{"debian:6.12-cloud", "--run", "check", "--json"}, exitUsage, "--run"},
+		{"save nowhere", []string{"debian:6.12-cloud", "--save", filepath.Join(dir, "no", "x.json")}, exitFailed, "no such file"},
+		{"no such file", []string{filepath.Join(dir, "none")}, exitFailed, "no such file"},
+		{"empty folder", []string{dir}, exitFailed, "no boot/vmlinuz"},
+		{"no modules", []string{text}, exitFailed, "no lib/modules/0.0"},
+		{"name", []string{"debian:bookworm"}, exitFailed, "debian:VERSION"},
+	})
+	refuses(t, "lab-guest", []refused{{"not in a guest", nil, exitMissing, "a guest of lab"}})
+}
