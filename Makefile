@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test bench fuzz guest trust deps
+.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -38,9 +38,10 @@ bench:
 fuzz:
 	scripts/fuzz $(FUZZTIME)
 
-# Runs unthunk on stock Debian kernels under QEMU; downloads them once.
-guest: deps
-	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=30m ./internal/guest | go run ./internal/testsum
+# Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
+# kernels under QEMU; downloads them once.
+test-kernels: deps
+	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./internal/guest ./lab | go run ./internal/testsum
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an
 # hour.

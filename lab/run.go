@@ -75,6 +75,9 @@ func Commands(ctx context.Context, plan Plan, self string, args []string, progre
 
 // each calls f for each cell with a machine that is ready to run.
 func each(ctx context.Context, plan Plan, self string, progress func(done, all int, what string), f func(ctx context.Context, i int, m *guest.Machine, cell Cell)) error {
+	if err := guest.Available(); err != nil {
+		return err
+	}
 	cache, err := guest.CacheDir()
 	if err != nil {
 		return err

@@ -15,14 +15,14 @@ import (
 )
 
 // These tests run unthunk in guests. They download kernels, so they run only
-// when UNTHUNK_GUEST is set, as make guest does.
+// when UNTHUNK_GUEST is set, as make test-kernels does.
 
 const nobody = 65534
 
 func needGuests(t *testing.T) {
 	t.Helper()
 	if os.Getenv("UNTHUNK_GUEST") == "" {
-		testutil.Missing(t, "guest kernels (make guest)")
+		testutil.Missing(t, "guest kernels (make test-kernels)")
 	}
 }
 

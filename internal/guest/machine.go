@@ -6,10 +6,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -63,27 +63,30 @@ func Build(ctx context.Context, pkg, binary string) error {
 // it has powered off. It returns an error when the guest ended before all
 // commands did; the report then holds what came out until there.
 func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) {
-	if _, err := exec.LookPath(qemu); err != nil {
-		return Report{}, &feature.Missing{Feature: qemu, Help: "install qemu-system-x86", Err: err}
+	if err := Available(); err != nil {
+		return Report{}, err
 	}
-	dir, err := os.MkdirTemp("", "unthunk-guest-")
-	if err != nil {
-		return Report{}, fmt.Errorf("boot guest: %w", err)
+	// Files without names: nothing is left, however this process ends.
+	var files [3]*os.File
+	for i := range files {
+		f, err := nameless()
+		if err != nil {
+			return Report{}, fmt.Errorf("boot guest: %w", err)
+		}
+		defer f.Close()
+		files[i] = f
 	}
-	defer os.RemoveAll(dir)
-	initrd := filepath.Join(dir, "initrd")
+	initrd, console, results := files[0], files[1], files[2]
 	if err := m.writeInitrd(ctx, initrd, commands); err != nil {
 		return Report{}, fmt.Errorf("write initramfs: %w", err)
 	}
-	console := filepath.Join(dir, "console")
-	results := filepath.Join(dir, "results")
 	// A panic reboots at once, which -no-reboot turns into an exit.
 	cmdline := "console=ttyS0 loglevel=4 panic=-1"
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
 		"-machine", "q35,accel=tcg", "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
-		"-serial", "file:" + console, "-serial", "file:" + results,
-		"-kernel", m.Kernel.Image, "-initrd", initrd,
+		"-serial", "file:" + inherited(1), "-serial", "file:" + inherited(2),
+		"-kernel", m.Kernel.Image, "-initrd", inherited(0),
 	}
 	if m.Exact {
 		args = append(args, "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm")
@@ -91,6 +94,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
 	qemu := exec.CommandContext(ctx, qemu, args...)
+	qemu.ExtraFiles = files[:]
 	// The guest must not outlive this process, however that ends.
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	runtime.LockOSThread() // the signal comes when the thread ends that started it
@@ -98,12 +102,12 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	out, runErr := qemu.CombinedOutput()
 
 	var r Report
-	text, err := os.ReadFile(console)
+	text, err := io.ReadAll(io.NewSectionReader(console, 0, maxConsole))
 	if err != nil && runErr == nil {
 		return r, fmt.Errorf("read console: %w", err)
 	}
 	r.Console = string(text)
-	if r.Results, err = readResults(results); err != nil && runErr == nil {
+	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults)); err != nil && runErr == nil {
 		return r, err
 	}
 	switch {
@@ -117,16 +121,37 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	return r, nil
 }
 
-func (m *Machine) writeInitrd(ctx context.Context, path string, commands []Command) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
+// Available returns a [feature.Missing] when there is no QEMU.
+func Available() error {
+	if _, err := exec.LookPath(qemu); err != nil {
+		return &feature.Missing{Feature: qemu, Help: "install qemu-system-x86"}
 	}
-	defer func() {
-		if e := f.Close(); err == nil {
-			err = e
-		}
-	}()
+	return nil
+}
+
+// Limits on what a guest may write.
+const (
+	maxConsole = 4 << 20
+	maxResults = 256 << 20
+)
+
+// nameless is a file in the folder for temporary ones that has no name any more.
+func nameless() (*os.File, error) {
+	f, err := os.CreateTemp("", "unthunk-guest-")
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Remove(f.Name()); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// inherited is the path by which a child opens its i-th extra file.
+func inherited(i int) string { return fmt.Sprintf("/proc/self/fd/%d", 3+i) }
+
+func (m *Machine) writeInitrd(ctx context.Context, f *os.File, commands []Command) error {
 	job := Job{Commands: commands}
 	a := &archive{w: f}
 	mods, err := modules(ctx, m.Kernel.Modules, m.Modules...)
@@ -157,12 +182,7 @@ func (m *Machine) writeInitrd(ctx context.Context, path string, commands []Comma
 	return a.close()
 }
 
-func readResults(path string) ([]Result, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read results: %w", err)
-	}
-	defer f.Close()
+func readResults(f io.Reader) ([]Result, error) {
 	var rs []Result
 	for d := json.NewDecoder(f); d.More(); {
 		var r Result

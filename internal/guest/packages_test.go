@@ -1,0 +1,77 @@
+package guest
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"unthunk/internal/testutil"
+)
+
+// packages are those whose tests touch the kernel and do not measure: emulation is too
+// slow for what is timed.
+var packages = map[string]string{
+	"unthunk/ksym":          "",
+	"unthunk/ktext":         "Live|Kcore|JIT",
+	"unthunk/netlab":        "",
+	"unthunk/traffic":       "",
+	"unthunk/path":          "Live|Known",
+	"unthunk/internal/perf": "Best|NoEvent|Counters|Parse",
+	"unthunk/host":          "",
+}
+
+// TestPackages runs the tests of packages that touch the kernel on other kernels: on
+// one of them whenever it can be had, on two by make test-kernels.
+func TestPackages(t *testing.T) {
+	for i, series := range []string{"6.12", "6.1"} {
+		t.Run(series, func(t *testing.T) {
+			if i > 0 {
+				needGuests(t)
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			defer cancel()
+			cache, err := CacheDir()
+			if err != nil {
+				t.Fatal(err)
+			}
+			kernel, err := Fetch(ctx, cache, series)
+			testutil.SkipMissing(t, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			dir := t.TempDir()
+			m := &Machine{Kernel: kernel, Init: filepath.Join(dir, "init"), Modules: []string{"veth"}, Files: make(map[string]string)}
+			if err := Build(ctx, "unthunk/cmd/unthunk", m.Init); err != nil {
+				t.Fatal(err)
+			}
+			var commands []Command
+			for pkg, run := range packages {
+				here, there := filepath.Join(dir, path.Base(pkg)+".test"), "/tests/"+path.Base(pkg)
+				cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", here, pkg)
+				cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
+				if out, err := cmd.CombinedOutput(); err != nil {
+					t.Fatalf("build tests of %s: %v: %s", pkg, err, out)
+				}
+				m.Files[there] = here
+				commands = append(commands, Command{Args: []string{there, "-test.run", run, "-test.v"}, Timeout: 3 * time.Minute})
+			}
+			report, err := m.Run(ctx, commands...)
+			testutil.SkipMissing(t, err)
+			if err != nil {
+				t.Fatalf("%v; console:\n%s", err, report.Console)
+			}
+			for _, r := range report.Results {
+				out := string(r.Stdout)
+				t.Log(fmt.Sprintf("%s: %d passed, %d skipped, %d failed", r.Args[0], strings.Count(out, "--- PASS"), strings.Count(out, "--- SKIP"), strings.Count(out, "--- FAIL")))
+				if r.Exit != 0 || r.Err != "" || strings.Count(out, "--- PASS") == 0 {
+					t.Errorf("%s: exit code %d %s\n%s%s", r.Args[0], r.Exit, r.Err, out, r.Stderr)
+				}
+			}
+		})
+	}
+}
