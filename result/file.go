@@ -135,6 +135,19 @@ func Load(path string) (*Record, error) {
 	return load(path, parse)
 }
 
+// KindOf is the kind of a record, whichever verb made it. What is no record of
+// unthunk is an error of one line with the file's name.
+func KindOf(path string) (string, error) {
+	kind, err := load(path, func(b []byte) (*string, error) {
+		kind, err := parseHead(b)
+		return &kind, err
+	})
+	if err != nil {
+		return "", err
+	}
+	return *kind, nil
+}
+
 // load reads a file of limited size and parses it.
 func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	f, err := os.Open(path)

@@ -1,9 +1,9 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -72,31 +72,20 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	if profiles, err := compareProfiles(f, args); err != nil || profiles != nil {
-		if err != nil {
-			return err
-		}
-		err := f.output.publish(s, profiles, func() error {
-			return report.ProfileComparison(s.out, textOptions(s.out), profiles)
-		})
-		if err == nil && profiles.Regressed() {
-			err = errRegression
-		}
+	kind, err := kindOf(args)
+	if err != nil {
 		return err
 	}
-	if labs, err := compareLabs(args); err != nil || labs != nil {
-		if err != nil {
-			return err
-		}
-		return f.output.publish(s, labs, func() error { return report.LabComparison(s.out, textOptions(s.out), labs) })
+	if f.by != "" && (kind == "profile" || kind == "xray" || kind == "lab") {
+		return usagef("compare --by %s: %s is of %s: only rows of bench or run have labels to compare by", f.by, args[0], kind)
 	}
-	if sites, err := compareSites(args); err != nil || sites != nil {
-		if err != nil {
-			return err
-		}
-		return f.output.publish(s, sites, func() error {
-			return report.SiteComparison(s.out, textOptions(s.out), sites)
-		})
+	switch kind {
+	case "profile":
+		return compareProfiles(s, f, args)
+	case "xray":
+		return compareSites(s, f, args)
+	case "lab":
+		return compareLabs(s, f, args)
 	}
 	c, err := compare(f, args)
 	if err != nil {
@@ -105,82 +94,73 @@ func runCompare(s std, f compareFlags, args []string) error {
 	err = f.output.publish(s, c, func() error {
 		return report.Comparison(s.out, textOptions(s.out), c)
 	})
+	return regressed(c.Regressed(), err)
+}
+
+// kindOf is the kind of the first record. Records of profile, xray and lab compare
+// with their own kind only.
+func kindOf(args []string) (string, error) {
+	kinds := make([]string, len(args))
+	for i, path := range args {
+		var err error
+		if kinds[i], err = result.KindOf(path); err != nil {
+			return "", err
+		}
+	}
+	for _, alone := range []string{"profile", "xray", "lab"} {
+		if slices.Contains(kinds, alone) && kinds[0] != kinds[len(kinds)-1] {
+			return "", usagef("compare %s with %s: the first is of %s, the second of %s", args[0], args[1], kinds[0], kinds[1])
+		}
+	}
+	return kinds[0], nil
+}
+
+// regressed makes a finding an error, once it is written.
+func regressed(found bool, err error) error {
+	if err == nil && found {
+		return errRegression
+	}
+	return err
+}
+
+// two loads two records.
+func two[T any](args []string, load func(string) (*T, error)) (old, new *T, err error) {
+	if old, err = load(args[0]); err != nil {
+		return nil, nil, err
+	}
+	new, err = load(args[1])
+	return old, new, err
+}
+
+func compareProfiles(s std, f compareFlags, args []string) error {
+	old, new, err := two(args, result.LoadProfile)
 	if err != nil {
 		return err
 	}
-	if c.Regressed() {
-		return errRegression
-	}
-	return nil
-}
-
-// compareProfiles compares two profiles. It is nil when no file is one.
-func compareProfiles(f compareFlags, args []string) (*result.ProfileComparison, error) {
-	var profiles []*result.Profile
-	for _, path := range args {
-		p, err := result.LoadProfile(path)
-		switch {
-		case err == nil:
-			profiles = append(profiles, p)
-		case !errors.Is(err, result.ErrKind):
-			return nil, err
-		}
-	}
-	switch {
-	case len(profiles) == 0:
-		return nil, nil
-	case f.by != "":
-		return nil, usagef("compare --by %s: %s is a profile: its rows are stages, which only those of another profile compare with", f.by, args[0])
-	case len(profiles) != len(args):
-		return nil, usagef("compare %s with %s: only one of them is a profile", args[0], args[1])
-	}
-	c := result.CompareProfiles(profiles[0], profiles[1], result.CompareOptions{Threshold: f.threshold})
+	c := result.CompareProfiles(old, new, result.CompareOptions{Threshold: f.threshold})
 	c.Old.File, c.New.File = args[0], args[1]
-	return c, nil
+	err = f.output.publish(s, c, func() error { return report.ProfileComparison(s.out, textOptions(s.out), c) })
+	return regressed(c.Regressed(), err)
 }
 
-// compareLabs compares two records of lab. It is nil when the first is of another
-// kind, or none at all, which compare then says.
-func compareLabs(args []string) (*result.LabComparison, error) {
-	if len(args) != 2 {
-		return nil, nil
-	}
-	old, err := result.LoadLab(args[0])
+func compareSites(s std, f compareFlags, args []string) error {
+	old, new, err := two(args, result.LoadSites)
 	if err != nil {
-		return nil, nil
-	}
-	new, err := result.LoadLab(args[1])
-	if err != nil {
-		if errors.Is(err, result.ErrKind) {
-			return nil, usageError{fmt.Errorf("compare %s with %s: the first is of lab, the second is not", args[0], args[1])}
-		}
-		return nil, err
-	}
-	c := result.CompareLabs(old, new)
-	c.Old.File, c.New.File = args[0], args[1]
-	return c, nil
-}
-
-// compareSites compares two records of xray. It is nil when the first is of another
-// kind, or none at all, which compare then says.
-func compareSites(args []string) (*result.SiteComparison, error) {
-	if len(args) != 2 {
-		return nil, nil
-	}
-	old, err := result.LoadSites(args[0])
-	if err != nil {
-		return nil, nil
-	}
-	new, err := result.LoadSites(args[1])
-	if err != nil {
-		if errors.Is(err, result.ErrKind) {
-			return nil, usageError{fmt.Errorf("compare %s with %s: the first is of xray, the second is not", args[0], args[1])}
-		}
-		return nil, err
+		return err
 	}
 	c := result.CompareSites(old, new)
 	c.Old.File, c.New.File = args[0], args[1]
-	return c, nil
+	return f.output.publish(s, c, func() error { return report.SiteComparison(s.out, textOptions(s.out), c) })
+}
+
+func compareLabs(s std, f compareFlags, args []string) error {
+	old, new, err := two(args, result.LoadLab)
+	if err != nil {
+		return err
+	}
+	c := result.CompareLabs(old, new)
+	c.Old.File, c.New.File = args[0], args[1]
+	return f.output.publish(s, c, func() error { return report.LabComparison(s.out, textOptions(s.out), c) })
 }
 
 func compare(f compareFlags, args []string) (*result.Comparison, error) {
