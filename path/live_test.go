@@ -159,7 +159,7 @@ func TestWalkLive(t *testing.T) {
 	}{
 		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "veth_ndo_xdp_xmit", PerBulk, StageBulkQueue, Certain},
 		{"__napi_poll", "napi_struct.poll", "veth_poll", PerPoll, StageReceive, Certain},
-		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", PerPacket, StageProgram, Likely},
+		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", PerRare, StageProgram, Likely},
 	} {
 		if _, ok := code.Table.Lookup(want.function); !ok {
 			t.Logf("no %s in this kernel", want.function)
@@ -235,14 +235,22 @@ func TestRates(t *testing.T) {
 	for _, f := range inv.Functions {
 		per[source(f.Name)] = f.Per
 	}
+	absent := 0
 	for function, want := range map[string]Per{
 		"veth_poll": PerPoll, "veth_xdp_rcv": PerPoll, "veth_xdp_rcv_one": PerPacket, "napi_complete_done": PerPoll,
 		"xdp_do_redirect": PerPacket, "xdp_do_flush": PerPoll, "bq_xmit_all": PerBulk, "veth_ndo_xdp_xmit": PerBulk,
 		"xdp_return_frame": PerPacket, "__warn_printk": PerRare, "_printk": PerRare,
 	} {
-		if got, ok := per[function]; ok && got != want {
+		got, ok := per[function]
+		switch {
+		case !ok:
+			absent++
+		case got != want:
 			t.Errorf("%s runs per %s, want %s", function, got, want)
 		}
+	}
+	if absent > 3 { // kernels differ in what they inline
+		t.Errorf("%d functions are not on the path", absent)
 	}
 }
 

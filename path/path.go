@@ -132,8 +132,8 @@ type Site struct {
 	// the device that the roots are of. Live only.
 	Targets []string
 	Per     Per
-	// Always is set when every run of the function that takes no rare
-	// branch and returns comes by here.
+	// Always is set when every way from a root that takes no rare branch comes
+	// by here, as often as Per says.
 	Always bool
 	// Via are the functions from a root to this one, itself included.
 	Via []string

@@ -60,7 +60,7 @@ func (n *node) raises(loop int) bool {
 }
 
 // rates finds how often each function and so each site runs.
-func (w *walker) rates(order []*node) {
+func (w *walker) rates(order []*node, roots []Root) {
 	w.findLoops(order)
 	for _, n := range order {
 		n.per = n.pinned
@@ -91,6 +91,28 @@ func (w *walker) rates(order []*node) {
 	for _, n := range order {
 		if n.per == "" {
 			n.per = PerUnknown
+		}
+	}
+	w.sure(order, roots)
+}
+
+// sure finds the functions that run as often as is said on every way that is not rare:
+// roots, and what such a function always calls as often.
+func (w *walker) sure(order []*node, roots []Root) {
+	for _, r := range roots {
+		w.nodes[r.Addr].sure = true
+	}
+	for changed := true; changed; {
+		changed = false
+		for _, n := range order {
+			if !n.sure || n.g == nil || !n.wanted {
+				continue
+			}
+			for _, c := range n.calls {
+				if !c.to.sure && !rareCall(c.to.name) && n.g.always(c.block) && n.blockPer(c.block) == c.to.per {
+					c.to.sure, changed = true, true
+				}
+			}
 		}
 	}
 }
@@ -213,7 +235,7 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 			out := Site{
 				Function: n.name, Addr: s.addr, Offset: s.addr - n.addr,
 				Kind: s.Kind, Jump: s.Jump, Thunk: s.Thunk, Stage: n.stage,
-				Per: n.blockPer(s.block), Always: always[s.block], Via: n.via,
+				Per: n.blockPer(s.block), Always: always[s.block] && n.sure, Via: n.via,
 			}
 			if s.symbol.Name != "" && s.symbol.Addr != n.addr {
 				out.Function, out.Offset = s.symbol.Name, s.addr-s.symbol.Addr
@@ -233,6 +255,10 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 	})
 	slices.SortFunc(inv.Sites, func(a, b Site) int {
 		return cmp.Or(cmp.Compare(stageIndex(a.Stage), stageIndex(b.Stage)), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Addr, b.Addr))
+	})
+	// The dispatcher has a way out at each of its leaves; a program takes one.
+	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool {
+		return a.Function == b.Function && strings.HasPrefix(a.Function, "bpf_dispatcher_")
 	})
 	// Two functions may jump into one cold part.
 	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool { return a.Addr == b.Addr && a.Function == b.Function })

@@ -115,6 +115,9 @@ type coreRoot struct {
 	flat bool
 	// loop is what runs once for each turn of its loops, when not a packet.
 	loop Per
+	// inlined is set for a helper that the verifier mostly calls another function
+	// for; per holds where it does not.
+	inlined bool
 }
 
 // core is the part of the path that is the same for every driver, as of Linux
@@ -128,7 +131,8 @@ var core = []coreRoot{
 
 	{name: "bpf_dispatcher_xdp_func", stage: StageProgram, per: PerPacket, why: "the dispatcher that a driver calls a program through"},
 	{name: "bpf_xdp_redirect", stage: StageProgram, per: PerPacket, why: "helper of XDP programs"},
-	{name: "bpf_xdp_redirect_map", stage: StageProgram, per: PerPacket, why: "helper of XDP programs"},
+	{name: "bpf_xdp_redirect_map", stage: StageProgram, per: PerRare, why: "helper of XDP programs, where the verifier did not put the map's own function in its place", inlined: true},
+	{name: "bpf_dispatcher_nop_func", stage: StageProgram, per: PerRare, why: "stands in for the dispatcher until a program is attached"},
 	{name: "dev_map_redirect", stage: StageProgram, per: PerPacket, why: "bpf_map_ops.map_redirect of devmap"},
 	{name: "dev_hash_map_redirect", stage: StageProgram, per: PerPacket, why: "bpf_map_ops.map_redirect of devmap_hash"},
 	{name: "cpu_map_redirect", stage: StageProgram, per: PerPacket, why: "bpf_map_ops.map_redirect of cpumap"},

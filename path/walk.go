@@ -52,18 +52,20 @@ type node struct {
 	decoded    bool
 	boundary   bool
 	wanted     bool // reached by more than rare code
-	given      [6]*value
-	g          *graph // without its instructions once analyzed
-	calls      []call
-	sites      []site
-	pinned     Per // how often it runs is known
-	core       coreRoot
-	per        Per
-	stage      Stage
-	via        []string
-	leads      bool // to a program run
-	programs   int  // loop that runs programs, 0 when none; see loops
-	frames     bool // has a loop over frames
+	// sure is set when it runs as often as per says on every way that is not rare.
+	sure     bool
+	given    [6]*value
+	g        *graph // without its instructions once analyzed
+	calls    []call
+	sites    []site
+	pinned   Per // how often it runs is known
+	core     coreRoot
+	per      Per
+	stage    Stage
+	via      []string
+	leads    bool // to a program run
+	programs int  // loop that runs programs, 0 when none; see loops
+	frames   bool // has a loop over frames
 }
 
 type call struct {
@@ -141,7 +143,8 @@ func Walk(ctx context.Context, code Code, roots []Root) (*Inventory, error) {
 			n.partial = append(n.partial, "calls not followed: only rare code calls it")
 		}
 	}
-	w.rates(order)
+	w.helpers(order)
+	w.rates(order, roots)
 	w.ways(order, roots)
 	return w.inventory(order, roots), nil
 }
@@ -172,7 +175,12 @@ func (w *walker) node(addr uint64, name string) *node {
 			n.partial = []string{"not followed: a program that was in the dispatcher"}
 		}
 	}
-	if why := boundary(n.name); why != "" {
+	why := boundary(n.name)
+	if program(n.name) {
+		// The dispatcher leads to the programs of all devices.
+		why = "a program of another device"
+	}
+	if why != "" {
 		n.boundary = true
 		n.partial = append(n.partial, "not followed: "+why)
 	}
@@ -213,6 +221,24 @@ func (w *walker) visit(n *node) {
 		if first || hot && !c.to.wanted {
 			c.to.wanted = c.to.wanted || hot
 			w.queue = append(w.queue, c.to)
+		}
+	}
+}
+
+// program tells BPF programs by their symbols.
+func program(name string) bool { return strings.HasPrefix(name, "bpf_prog_") }
+
+// helpers raises helpers that are called by a program of the path: the verifier mostly
+// puts a map's own function in their place.
+func (w *walker) helpers(order []*node) {
+	for _, n := range order {
+		if !program(n.name) {
+			continue
+		}
+		for _, c := range n.calls {
+			if c.to.core.inlined {
+				c.to.pinned, c.to.wanted = PerPacket, true
+			}
 		}
 	}
 }
@@ -328,6 +354,9 @@ func (w *walker) analyze(n *node) {
 				return // call over a trap, call to get the address
 			}
 			c := call{to: w.node(inst.Target, ""), block: b}
+			if program(n.name) && program(c.to.name) { // its own functions
+				c.to.boundary = false
+			}
 			for a, r := range arguments {
 				if v := s.regs[r]; v != nil && v.elem != nil {
 					c.args[a] = v

@@ -209,16 +209,16 @@ func (m *deviceRun) read() {
 	}
 }
 
-// idleTime is how long CPUs have idled since boot, together. The kernel gives it in
-// hundredths of a second (proc(5)).
+// idleTime is how long CPUs have idled since boot, or were taken away by a hypervisor,
+// together. The kernel gives it in hundredths of a second (proc(5)).
 func idleTime(cpus []int) (idle time.Duration, err error) {
 	text, err := os.ReadFile("/proc/stat")
 	if err != nil {
 		return 0, fmt.Errorf("read idle time: %w", err)
 	}
 	for line := range strings.Lines(string(text)) {
-		fields := strings.Fields(line) // cpuN user nice system idle iowait …
-		if len(fields) < 6 {
+		fields := strings.Fields(line) // cpuN user nice system idle iowait irq softirq steal …
+		if len(fields) < 9 {
 			continue
 		}
 		number, ok := strings.CutPrefix(fields[0], "cpu")
@@ -226,7 +226,7 @@ func idleTime(cpus []int) (idle time.Duration, err error) {
 		if !ok || err != nil || !slices.Contains(cpus, cpu) {
 			continue
 		}
-		for _, field := range fields[4:6] {
+		for _, field := range []string{fields[4], fields[5], fields[8]} {
 			ticks, err := strconv.ParseInt(field, 10, 64)
 			if err != nil {
 				return 0, fmt.Errorf("read idle time: %w", err)

@@ -238,7 +238,7 @@ func TestRunDevices(t *testing.T) {
 		t.Fatal(err)
 	}
 	run := func(cpu int) (raw *Raw) {
-		d := Devices{Devices: redirect.Devices{In: "in", Out: "out", Rounds: stat.MinRounds, Duration: 3 * time.Second}, CPU: cpu, Rate: 2000}
+		d := Devices{Devices: redirect.Devices{In: "in", Out: "out", Rounds: stat.MinRounds, Duration: 4 * time.Second}, CPU: cpu, Rate: 1000}
 		err := lab.Do(func() (err error) {
 			raw, err = RunDevices(t.Context(), d, nil)
 			return err
@@ -259,7 +259,7 @@ func TestRunDevices(t *testing.T) {
 	for _, r := range p.Rows {
 		sum += r.Ns.Median
 	}
-	// Idle time comes in hundredths of a second, which is 5 % of a round here.
+	// Idle time comes in hundredths of a second, which is 4 % of a round here.
 	if math.Abs(sum-ns(p.Packet)) > 1e-6*sum || math.Abs(row(p, StageUnattributed)) > 0.1*sum {
 		t.Errorf("stages are %.1f ns of %.1f, %.1f are unattributed", sum, ns(p.Packet), row(p, StageUnattributed))
 	}

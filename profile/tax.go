@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"math"
 	"slices"
+	"strings"
 
 	"unthunk/path"
 	"unthunk/result"
@@ -182,7 +183,9 @@ func (v view) direct() []float64 {
 func (v view) calls(of *site) (n float64, known bool, what *string) {
 	for i := range v.Path.Sites {
 		s := &v.Path.Sites[i]
-		if s.Function != of.function || s.Offset != of.offset {
+		// The dispatcher has many ways out, of which one is listed.
+		dispatcher := strings.HasPrefix(of.function, "bpf_dispatcher_")
+		if s.Function != of.function || s.Offset != of.offset && !dispatcher {
 			continue
 		}
 		if s.Calls != "" {

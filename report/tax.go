@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"unthunk/result"
 )
@@ -26,13 +27,15 @@ func Tax(w io.Writer, opts Options, doc *result.Document[result.TaxRow], sum str
 	fmt.Fprintln(&p.buf)
 	rounds := 0
 	for _, row := range doc.Rows {
-		rounds = max(rounds, len(row.Rounds))
+		if !strings.HasPrefix(row.Name, "bpf-prog") && !strings.HasPrefix(row.Name, "dispatcher-tree") { // several numbers a round
+			rounds = max(rounds, len(row.Rounds))
+		}
 	}
 	clock := ""
 	if ran := doc.Settings["core-clock"]; ran != "" {
 		clock = "; the core ran at " + ran
 	}
-	p.wrap("", fmt.Sprintf("Prices of one call: ns with it less ns without it, up to %d rounds, estimates [95 %% intervals]. cycles: of the time stamp counter%s. /pkt: runs for a packet of redirect-map at bulk 64, or calls saved; ns/pkt: what they take.", rounds, clock))
+	p.wrap("", fmt.Sprintf("Prices of one call: ns with it less ns without it, up to %d rounds, estimates [95 %% intervals]. cycles: of the time stamp counter%s. /pkt: runs for a packet of redirect-map at bulk 64 where it is in use, or calls saved; ns/pkt: what they take.", rounds, clock))
 	if sum != "" {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", sum)
@@ -87,7 +90,13 @@ func (p *page) prices(rows []result.TaxRow, notes *footnotes, verbose bool) {
 			p.wrap("", line)
 			continue
 		}
-		p.line(line)
+		marks := table[i][len(table[i])-1]
+		if utf8.RuneCountInString(line) > p.width && marks != "" && i > 0 {
+			p.line(strings.TrimSuffix(line, marks))
+			p.wrap("    notes: ", marks)
+		} else {
+			p.line(line)
+		}
 		if b, ok := beneath[i]; ok {
 			p.wrap(b[0], b[1])
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
+	"unthunk/branch"
 	"unthunk/internal/bpf/price"
 	"unthunk/netlab"
 	"unthunk/redirect"
@@ -143,7 +144,15 @@ func (r *run) premises(b *bench, pairs []*RawPair) error {
 	if in {
 		r.raw.Outside = 0
 	}
+	if r.round == 0 {
+		if r.raw.Observed, err = r.observed(b); err != nil {
+			return err
+		}
+	}
 	for _, p := range pairs {
+		if r.raw.Observed && p.With.(onChain).observers > 0 {
+			p.Refused = "others' programs are at " + observed + " already: what the first costs cannot be seen"
+		}
 		if !p.With.(onChain).second {
 			continue
 		}
@@ -160,6 +169,44 @@ func (r *run) premises(b *bench, pairs []*RawPair) error {
 		}
 	}
 	return nil
+}
+
+// observed tells whether others' programs are at the tracepoint: then attaching one
+// more does not turn its static key on, which makes a jump of a nop in
+// xdp_do_redirect.
+func (r *run) observed(b *bench) (bool, error) {
+	f, ok := r.code.kernel("xdp_do_redirect")
+	if !ok || b.observers[0] == nil {
+		return false, nil
+	}
+	before, err := r.code.read(f)
+	if err != nil {
+		return false, err
+	}
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: observed, Program: b.observers[0]})
+	if err != nil {
+		return false, fmt.Errorf("attach to tracepoint %s: %w", observed, err)
+	}
+	after, err := r.code.read(f)
+	if err := errors.Join(err, l.Close()); err != nil {
+		return false, err
+	}
+	jumps := func(code []byte) map[uint64]bool {
+		at := make(map[uint64]bool)
+		for step := range branch.Scan(code, f.addr) {
+			if step.Kind == branch.JumpDirect {
+				at[step.Addr] = true
+			}
+		}
+		return at
+	}
+	was := jumps(before)
+	for addr := range jumps(after) {
+		if !was[addr] {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // count counts the calls of a packet at each bulk.

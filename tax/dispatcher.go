@@ -145,6 +145,8 @@ type climb struct {
 	// one moment, and the machine has moods.
 	inside  map[int][]float64
 	outside []float64
+	// refused are sizes that the dispatcher never had, and why.
+	refused map[int]string
 	// reference runs in the same test loop and is never in the dispatcher.
 	reference   *ebpf.Program
 	referenceNs []float64
@@ -242,8 +244,13 @@ func (c *climb) attached(f func(*ebpf.Program) error) (err error) {
 func (c *climb) measure(ctx context.Context, size int) error {
 	for range climbPrograms {
 		err := c.attached(func(p *ebpf.Program) error {
-			if in, _, _, err := c.code.dispatched(p); err != nil || !in {
+			in, programs, _, err := c.code.dispatched(p)
+			if err != nil || !in {
 				return cmp.Or(err, error(errNotDispatched))
+			}
+			if programs != size {
+				c.refused[size] = fmt.Sprintf("%d programs stand in the dispatcher, not %d: others have theirs there", programs, size)
+				return nil
 			}
 			multiples, err := c.time(ctx, p)
 			if err != nil {

@@ -103,7 +103,7 @@ func interpreted() bool {
 }
 
 // errNoJIT is why an interpreted program has no premise.
-const errNoJIT = "the JIT is off (net.core.bpf_jit_enable) or its code is hidden (kernel.kptr_restrict): what is called cannot be told"
+const errNoJIT = "the JIT is off (net.core.bpf_jit_enable): what is called cannot be told"
 
 // functions are those of a JITed program. A nil slice without an error means
 // that there is no code to read.

@@ -33,14 +33,28 @@ func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
 			warn("%s", text)
 		}
 		if p := &raw.Pairs[i]; p.With.kind() == treeKind && !p.foldable() {
-			warn("fillings of the dispatcher: %d; what changes from one to the next is not in the interval", p.filled())
+			warn(fewFillings, p.filled())
+		}
+		if raw.Observed && raw.Pairs[i].With.kind() == chainKind {
+			warn("others' programs are at the tracepoint %s: each packet pays for them", observed)
 		}
 		if row.Name == "control" && (row.Price.Low > 0 || row.Price.High < 0) {
 			warn("the control is not 0: prices of programs may be off by as much; one run in 20 shows this by chance")
 		}
 	}
-	return append(rows, raw.packets()...), warns
+	packets := raw.packets()
+	for i := range raw.Pairs {
+		if p := &raw.Pairs[i]; p.Name == Thunk && !p.foldable() {
+			for _, row := range packets {
+				warns = append(warns, result.Warning{Row: row.Name, Text: fmt.Sprintf(fewFillings, p.filled())})
+			}
+		}
+	}
+	return append(rows, packets...), warns
 }
+
+// fewFillings warns of an interval that knows of few fillings of the dispatcher.
+const fewFillings = "fillings of the dispatcher: %d; what changes from one to the next is not in the interval"
 
 // atAnyClock widens the interval of a price by what the core's clock did from round
 // to round: it will do as much from this run to the next, and moves all prices
@@ -64,8 +78,11 @@ func (raw *Raw) atAnyClock(price stat.Quantity) stat.Quantity {
 }
 
 // Clock is what the core under test ran at, in words: the median of all rounds, the
-// slowest and the fastest.
+// slowest and the fastest. It is empty when that was not measured.
 func (raw *Raw) Clock() string {
+	if len(raw.CoreClock) == 0 {
+		return ""
+	}
 	ghz := func(q float64) float64 { return stat.Quantile(raw.CoreClock, q) / 1e9 }
 	return fmt.Sprintf("%.2f GHz (%.2f to %.2f)", ghz(0.5), ghz(0), ghz(1))
 }
@@ -174,6 +191,9 @@ func (raw *Raw) split(p *RawPair, saved float64, price stat.Quantity) (calls *st
 	calls = scaled(raw.atAnyClock(stat.Location(thunk, "ns")), saved, "ns")
 	note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; the rest is locks, doorbell, softirq",
 		saved, calls.Median, 100*calls.Median/price.Median)
+	if polls := raw.Calls[p.With.(onChain).bulk].Polls - raw.Calls[p.Without.(onChain).bulk].Polls; polls > 0 {
+		note += fmt.Sprintf(", and %.2f NAPI polls fewer, which are called indirectly too", polls)
+	}
 	return calls, note
 }
 
@@ -287,7 +307,7 @@ func Sum(rows []result.TaxRow) string {
 		case "packet/bulk=16":
 			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
 		case "packet/2018":
-			parts = append(parts, "With the calls of 2018, nothing bulked, it would make "+adds(row))
+			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in 2018, and all else bulked as it is at 64, it would make "+adds(row))
 		}
 	}
 	return strings.Join(parts, " ")

@@ -1,6 +1,7 @@
 package tax
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -117,6 +118,9 @@ type Raw struct {
 	// Path is what was found in the code that makes them, by the names of
 	// pathCalls; those that are direct here are missing.
 	Path map[string]string
+	// Observed is set when others' programs were at the tracepoint xdp_redirect:
+	// every packet of a chain paid for them.
+	Observed bool
 	// Outside is how many of the programs that a redirected packet meets on
 	// its hop do not stand in the dispatcher.
 	Outside float64
@@ -324,7 +328,7 @@ func (r *run) climb(ctx context.Context) error {
 		}
 	}
 	slices.SortFunc(sizes, func(a, b int) int { return height(a) - height(b) })
-	c := &climb{code: r.code, inside: make(map[int][]float64)}
+	c := &climb{code: r.code, inside: make(map[int][]float64), refused: make(map[int]string)}
 	defer c.Close()
 	err := r.inNamespace(func(lab *netlab.Namespace) error {
 		c.lab = lab
@@ -349,6 +353,13 @@ func (r *run) climb(ctx context.Context) error {
 		return c.inside[a.(tree).size]
 	}
 	for _, p := range pairs {
+		if !p.With.(tree).outside {
+			why := cmp.Or(c.refused[p.With.(tree).size], c.refused[p.Without.(tree).size])
+			if why != "" {
+				p.Refused = why
+				continue
+			}
+		}
 		with, without := side(p.With), side(p.Without)
 		for i := range with {
 			p.add(r.climbs, c.ns(with[i]), c.ns(without[i]))

@@ -14,6 +14,7 @@ import (
 	"unthunk/internal/testutil"
 	"unthunk/netlab"
 	"unthunk/redirect"
+	"unthunk/result"
 )
 
 // openTest opens the kernel's code, or skips.
@@ -238,5 +239,34 @@ func TestDispatcher(t *testing.T) {
 	}
 	if after, _, err := c.dispatcher(); err != nil || len(after) != len(before) {
 		t.Errorf("%d programs left, %d before: %v", len(after), len(before), err)
+	}
+}
+
+// Others' programs at the tracepoint take the price of the first away, and cost the
+// other rows of chains.
+func TestObserved(t *testing.T) {
+	testutil.Root(t)
+	p, err := price.Load("observer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: observed, Program: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := Run(t.Context(), Plan{Pairs: []string{"tracepoint", "ndo-xdp-xmit/bulk=16"}, CPU: -1, Rounds: 1, Duration: time.Second}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, warns := raw.Record()
+	for _, row := range rows {
+		if strings.HasPrefix(row.Name, "tracepoint/") && !strings.Contains(row.Refused, "already") {
+			t.Errorf("%s: refused %q", row.Name, row.Refused)
+		}
+	}
+	if !slices.ContainsFunc(warns, func(w result.Warning) bool { return strings.Contains(w.Text, "others' programs") }) {
+		t.Errorf("warnings %v", warns)
 	}
 }

@@ -69,7 +69,9 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	}
 	doc.Incomplete = raw.Incomplete
 	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
-	doc.Settings["core-clock"] = raw.Clock()
+	if ran := raw.Clock(); ran != "" {
+		doc.Settings["core-clock"] = ran
+	}
 	rows, warns := raw.Record()
 	doc.Rows = rows
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
