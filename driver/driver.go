@@ -39,7 +39,11 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*result.DriverRow, error) {
 		return nil, err
 	}
 	d := &reader{img: img, functions: make(map[uint64]*function)}
-	row := &result.DriverRow{Name: img.Name, Release: img.Release, PagePool: uses(img, "page_pool_create", "page_pool_create_percpu"), Return: "own"}
+	row := &result.DriverRow{
+		Name: img.Name, Release: img.Release, Return: "own",
+		PagePool: uses(img, "page_pool_create", "page_pool_create_percpu"),
+		DMA:      slices.ContainsFunc(kinds, func(k kind) bool { return uses(img, k.names...) }),
+	}
 	switch {
 	case uses(img, "xdp_return_frame_bulk"):
 		row.Return = "bulk"
@@ -60,9 +64,21 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*result.DriverRow, error) {
 	}
 	slices.Sort(row.Polls)
 	row.Polls = slices.Compact(row.Polls)
-	// What only ndo_xdp_xmit reaches is transmit; what a poll reaches is
-	// receive, clean and XDP_TX.
-	row.Poll, row.Transmit = d.calls(poll), d.calls(xmit)
+	// What a poll reaches is receive, XDP_TX and the completion of transmissions:
+	// what ndo_xdp_xmit reaches too, or a function that completes, is not receive.
+	completion, receive := make(map[uint64]bool), make(map[uint64]bool)
+	for addr := range poll {
+		if s, _, ok := img.Table.Find(addr); ok && path.StageOf(s.Name) == path.StageCompletion {
+			d.reach(addr, completion)
+		}
+	}
+	for addr := range poll {
+		if !xmit[addr] && !completion[addr] {
+			receive[addr] = true
+			row.MapsPool = row.MapsPool || d.functions[addr].mapsPool()
+		}
+	}
+	row.Poll, row.Receive, row.Transmit = d.calls(poll), d.calls(receive), d.calls(xmit)
 	row.Partial = d.partial
 	slices.Sort(row.Partial)
 	row.Partial = slices.Compact(row.Partial)
@@ -89,6 +105,14 @@ type function struct {
 	own      []uint64 // functions of the module it calls or jumps to
 	kernel   []string // those of the kernel, one entry a place
 	indirect int
+}
+
+// mapsPool tells whether a function maps what it takes from a page pool: one that keeps
+// pages mapped (PP_FLAG_DMA_MAP) leaves nothing to map.
+func (f *function) mapsPool() bool {
+	takes := slices.ContainsFunc(f.kernel, func(name string) bool { return strings.HasPrefix(name, "page_pool_alloc_") })
+	maps := slices.ContainsFunc(f.kernel, func(name string) bool { return slices.Contains(kinds[0].names, name) })
+	return takes && maps
 }
 
 // maxFunction is the most code of one function that is read, in bytes.
@@ -147,18 +171,21 @@ func (d *reader) resolve(addr uint64) (string, bool) {
 	return s.Name, ok && off == 0
 }
 
-// The kernel's functions that are counted, by what they do. Names of Linux 5.10 to
-// 6.18.
-var kinds = []struct {
+// kind are functions of the kernel that are counted as one.
+type kind struct {
 	names []string
 	count func(*result.DriverCalls) *int
-}{
-	{[]string{"dma_map_page_attrs", "dma_map_phys", "dma_map_single_attrs", "virtqueue_dma_map_single_attrs"}, func(c *result.DriverCalls) *int { return &c.Maps }},
-	{[]string{"dma_unmap_page_attrs", "dma_unmap_phys", "dma_unmap_single_attrs", "virtqueue_dma_unmap_single_attrs"}, func(c *result.DriverCalls) *int { return &c.Unmaps }},
+}
+
+// kinds are those functions by what they do, maps first. Names of Linux 5.10 to 6.18.
+var kinds = []kind{
+	{[]string{"dma_map_page_attrs", "dma_map_phys", "virtqueue_dma_map_single_attrs", "virtqueue_map_single_attrs", "virtqueue_map_page_attrs"}, func(c *result.DriverCalls) *int { return &c.Maps }},
+	{[]string{"dma_unmap_page_attrs", "dma_unmap_phys", "virtqueue_dma_unmap_single_attrs", "virtqueue_unmap_single_attrs", "virtqueue_unmap_page_attrs"}, func(c *result.DriverCalls) *int { return &c.Unmaps }},
 	{[]string{"dma_map_sg_attrs", "dma_map_sgtable"}, func(c *result.DriverCalls) *int { return &c.Gathers }},
 	{[]string{
 		"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
-		"__dma_sync_single_range_for_cpu", "virtqueue_dma_sync_single_range_for_cpu",
+		"virtqueue_dma_sync_single_range_for_cpu", "virtqueue_dma_sync_single_range_for_device",
+		"virtqueue_map_sync_single_range_for_cpu", "virtqueue_map_sync_single_range_for_device",
 	}, func(c *result.DriverCalls) *int { return &c.Syncs }},
 }
 

@@ -50,16 +50,26 @@ func TestInspect(t *testing.T) {
 		series, name, xmit, poll string
 		pool                     bool
 		back                     string
+		// maps tells whether receive maps buffers, mapsPool whether those are of
+		// its page pool, transmit how many maps ndo_xdp_xmit makes.
+		maps, mapsPool bool
+		transmit       int
 	}{
-		{"6.1", "veth", "veth_ndo_xdp_xmit", "veth_poll", false, "each"},
-		{"6.1", "virtio_net", "virtnet_xdp_xmit", "virtnet_poll", false, "each"},
-		{"6.1", "mlx5_core", "mlx5e_xdp_xmit", "mlx5e_napi_poll", true, "bulk"},
-		{"6.1", "ixgbevf", "", "ixgbevf_poll", false, "own"},
-		{"6.1", "ena", "ena_xdp_xmit", "ena_io_poll", false, "each"},
-		{"6.12", "veth", "veth_ndo_xdp_xmit", "veth_poll", true, "each"},
-		{"6.12", "ionic", "ionic_xdp_xmit", "ionic_rx_napi", true, "bulk"},
-		{"6.12", "vmxnet3", "vmxnet3_xdp_xmit", "vmxnet3_poll", true, "bulk"},
-		{"6.12", "gve", "gve_xdp_xmit", "gve_napi_poll", false, "each"},
+		{"6.1", "veth", "veth_ndo_xdp_xmit", "veth_poll", false, "each", false, false, 0},
+		{"6.1", "virtio_net", "virtnet_xdp_xmit", "virtnet_poll", false, "each", false, false, 0},
+		// mlx5e_page_alloc_pool maps what page_pool_dev_alloc_pages gives, until 6.3.
+		{"6.1", "mlx5_core", "mlx5e_xdp_xmit", "mlx5e_napi_poll", true, "bulk", true, true, 1},
+		{"6.1", "ixgbevf", "", "ixgbevf_poll", false, "own", true, false, 0},
+		{"6.1", "ena", "ena_xdp_xmit", "ena_io_poll", false, "each", true, false, 1},
+		// mana_get_rxfrag maps what page_pool_dev_alloc_pages gives.
+		{"6.1", "mana", "mana_xdp_xmit", "mana_poll", true, "own", true, true, 3},
+		{"6.12", "mana", "mana_xdp_xmit", "mana_poll", true, "own", true, true, 3},
+		{"6.12", "veth", "veth_ndo_xdp_xmit", "veth_poll", true, "each", false, false, 0},
+		{"6.12", "ionic", "ionic_xdp_xmit", "ionic_rx_napi", true, "bulk", false, false, 2},
+		{"6.12", "vmxnet3", "vmxnet3_xdp_xmit", "vmxnet3_poll", true, "bulk", true, false, 1},
+		{"6.12", "gve", "gve_xdp_xmit", "gve_napi_poll", false, "each", true, false, 0},
+		// netvsc_send_pkt maps, netvsc_send_tx_complete unmaps.
+		{"6.12", "hv_netvsc", "netvsc_ndoxdp_xmit", "netvsc_poll", false, "own", false, false, 1},
 	} {
 		t.Run(test.series+"/"+test.name, func(t *testing.T) {
 			tree, types := kernel(t, test.series)
@@ -76,6 +86,9 @@ func TestInspect(t *testing.T) {
 			}
 			if !strings.Contains(strings.Join(row.Polls, " "), test.poll) {
 				t.Errorf("polls %v, want %s", row.Polls, test.poll)
+			}
+			if row.Receive.Maps > 0 != test.maps || row.MapsPool != test.mapsPool || row.Transmit.Maps != test.transmit {
+				t.Errorf("receive maps %d, maps its pool %v, transmit maps %d: want %+v", row.Receive.Maps, row.MapsPool, row.Transmit.Maps, test)
 			}
 			if row.Poll.Functions == 0 || (row.Xmit != "") != (row.Transmit.Functions > 0) {
 				t.Errorf("%+v", row)
@@ -160,8 +173,10 @@ func TestLeft(t *testing.T) {
 		want string
 	}{
 		{result.DriverRow{Xmit: "x", PagePool: true, Return: "bulk"}, ""},
-		{result.DriverRow{Return: "each", Poll: result.DriverCalls{Maps: 1}}, "ndo_xdp_xmit, bulk return, keep RX mapped"},
-		{result.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: result.DriverCalls{Maps: 1, Indirect: 1}, Transmit: result.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
+		{result.DriverRow{Return: "each", Receive: result.DriverCalls{Maps: 1}}, "ndo_xdp_xmit, bulk return, keep RX mapped"},
+		{result.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: result.DriverCalls{Indirect: 1}, Receive: result.DriverCalls{Maps: 1}, Transmit: result.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
+		{result.DriverRow{Xmit: "x", PagePool: true, MapsPool: true, Return: "bulk", Receive: result.DriverCalls{Maps: 1}}, "keep RX mapped"},
+		{result.DriverRow{Xmit: "x", Return: "bulk", Poll: result.DriverCalls{Maps: 1}}, ""},
 		{result.DriverRow{Xmit: "x", PagePool: true, Return: "bulk", Transmit: result.DriverCalls{Maps: 1, Gathers: 1}}, ""},
 	} {
 		if got := test.row.LeftText(); got != test.want {

@@ -27,7 +27,7 @@ func Drivers(w io.Writer, opts Options, doc *result.Document[result.DriverRow]) 
 			xmit = "no"
 		}
 		table = append(table, []string{
-			clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Poll.Syncs), clean(row.Return),
+			clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs), clean(row.Return),
 			fmt.Sprintf("%d + %d", row.Poll.Indirect, row.Transmit.Indirect), "",
 		})
 		if len(releases) > 1 {
@@ -46,18 +46,20 @@ func Drivers(w io.Writer, opts Options, doc *result.Document[result.DriverRow]) 
 	notes := newFootnotes(doc.Warnings)
 	notes.write(p)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: page_pool keeps pages mapped; else DMA maps and unmaps. TX maps: places in ndo_xdp_xmit. return: frames given back in bulk, each by itself, or in a way of its own. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
+	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: page_pool keeps pages mapped; else places that map and unmap, without those that ndo_xdp_xmit and the completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: frames given back in bulk, each by itself, or in a way of its own. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
 	return p.flush(w)
 }
 
 func memory(row result.DriverRow) string {
 	switch {
-	case row.PagePool:
+	case !row.DMA:
+		return "no DMA API"
+	case row.PagePool && !row.MapsPool:
 		return "page_pool"
-	case row.Poll.Maps+row.Poll.Unmaps > 0:
-		return fmt.Sprintf("map %d, unmap %d", row.Poll.Maps, row.Poll.Unmaps)
+	case row.Receive.Maps+row.Receive.Unmaps > 0:
+		return fmt.Sprintf("map %d, unmap %d", row.Receive.Maps, row.Receive.Unmaps)
 	}
-	return "no DMA API"
+	return "none seen"
 }
 
 func transmitMaps(row result.DriverRow) string {

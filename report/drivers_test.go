@@ -10,9 +10,9 @@ import (
 func TestDriversGolden(t *testing.T) {
 	rows := []result.DriverRow{
 		{Name: "ixgbe", Release: "6.12.1-amd64", Xmit: "ixgbe_xdp_xmit", Return: "each",
-			Poll: result.DriverCalls{Maps: 2, Unmaps: 5, Syncs: 6}, Transmit: result.DriverCalls{Maps: 1}},
+			DMA: true, Receive: result.DriverCalls{Maps: 2, Unmaps: 5, Syncs: 6}, Transmit: result.DriverCalls{Maps: 1}},
 		{Name: "mlx5_core", Release: "6.12.1-amd64", Xmit: "mlx5e_xdp_xmit", PagePool: true, Return: "bulk",
-			Poll: result.DriverCalls{Indirect: 18, Syncs: 13}, Transmit: result.DriverCalls{Indirect: 1, Gathers: 2}},
+			DMA: true, Poll: result.DriverCalls{Indirect: 18}, Receive: result.DriverCalls{Syncs: 13}, Transmit: result.DriverCalls{Indirect: 1, Gathers: 2}},
 		{Name: "ixgbevf\x1b", Release: "6.12.1-amd64", Return: "own"},
 		{Name: "veth", Release: "6.12.1-amd64", Xmit: "veth_ndo_xdp_xmit", PagePool: true, Return: "bulk"},
 	}

@@ -141,7 +141,7 @@ func totals(rows []result.SiteRow, hidden int) string {
 	if hidden > 0 {
 		text += fmt.Sprintf(" Rare, on errors and slow paths: %d, which --rare shows.", hidden)
 	}
-	return text + " ? after how often: not on every way through its function."
+	return text + " ? after how often: a packet may go without."
 }
 
 // Asm writes the annotated code of a function.

@@ -12,13 +12,19 @@ type DriverRow struct {
 	// redirected to; Polls are its NAPI polls.
 	Xmit  string   `json:"xmit,omitempty"`
 	Polls []string `json:"polls"`
-	// PagePool is set when it uses one, which keeps pages mapped.
+	// PagePool is set when it uses one. That keeps pages mapped, unless MapsPool is
+	// set: a function then maps what it takes from the pool.
 	PagePool bool `json:"page-pool"`
+	MapsPool bool `json:"maps-pool"`
+	// DMA is set when it calls the DMA API at all.
+	DMA bool `json:"dma"`
 	// Return is how frames are given back: "bulk", "each", or "own" when it
 	// calls neither xdp_return_frame_bulk nor xdp_return_frame.
 	Return string `json:"return"`
-	// Poll counts what the polls reach, Transmit what ndo_xdp_xmit does.
+	// Poll counts what the polls reach, Receive what of that neither ndo_xdp_xmit
+	// nor the completion of transmissions reaches, Transmit what ndo_xdp_xmit does.
 	Poll     DriverCalls `json:"poll"`
+	Receive  DriverCalls `json:"receive"`
 	Transmit DriverCalls `json:"transmit"`
 	// Partial are functions that could not be read.
 	Partial []string `json:"partial,omitempty"`
@@ -48,7 +54,7 @@ func (r *DriverRow) Left() []string {
 	if r.Return == "each" {
 		left = append(left, "bulk return")
 	}
-	if !r.PagePool && r.Poll.Maps > 0 {
+	if r.Receive.Maps > 0 && (!r.PagePool || r.MapsPool) {
 		left = append(left, "keep RX mapped")
 	}
 	if r.Transmit.Maps > 0 && r.Transmit.Gathers == 0 {

@@ -129,11 +129,20 @@ func CompareSites(old, new *Document[SiteRow]) *SiteComparison {
 	return c
 }
 
+// made is how a branch is made: a call, or a jump.
+func (r *SiteRow) made() string {
+	if r.Jump {
+		return "jmp"
+	}
+	return "call"
+}
+
 // differs says what of a branch is another in the new record. Its offset moves
 // with every build and is left out.
 func (r *SiteRow) differs(new *SiteRow) (what []string) {
 	for _, f := range []struct{ name, old, new string }{
 		{"kind", r.Kind, new.Kind},
+		{"made", r.made(), new.made()},
 		// Which register a thunk takes is the compiler's whim.
 		{"thunk", thunkFamily(r.Thunk), thunkFamily(new.Thunk)},
 		{"stage", r.Stage, new.Stage},
