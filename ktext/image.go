@@ -128,6 +128,9 @@ func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkHeaders(b); err != nil {
+		return nil, fmt.Errorf("not kernel code: %w", err)
+	}
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("not kernel code: %w", err)

@@ -26,6 +26,8 @@ const (
 	MaxRows = 10_000
 	// MaxRounds of a row.
 	MaxRounds = 100_000
+	// maxObjects of a document, quantities and all.
+	maxObjects = 500_000
 	// maxNs is a packet a second: no chain is slower.
 	maxNs = 1e9
 	// maxText is the length of a row's sentences in characters.
@@ -197,6 +199,10 @@ func parseHead(b []byte) (kind string, err error) {
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
 		return "", errors.New("the file is empty")
+	}
+	// An object of two bytes becomes a row of hundreds.
+	if n := bytes.Count(b, []byte("{")); n > maxObjects {
+		return "", fmt.Errorf("%d JSON objects: at most %d are possible", n, maxObjects)
 	}
 	var head struct {
 		Schema *string `json:"schema"`
