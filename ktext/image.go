@@ -73,15 +73,20 @@ type Reloc struct {
 func OpenFile(path string) (*Image, error) { return openFile(path, nil) }
 
 func openFile(path string, kernel *Image) (*Image, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("open kernel code: %w", err)
+	}
+	if !info.Mode().IsRegular() { // opening a pipe would wait
+		return nil, fmt.Errorf("open kernel code: %s is not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer f.Close()
 	var file bytes.Buffer
-	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
-		file.Grow(int(min(info.Size(), MaxFile)) + bytes.MinRead)
-	}
+	file.Grow(int(min(info.Size(), MaxFile)) + bytes.MinRead)
 	if _, err := file.ReadFrom(io.LimitReader(f, MaxFile+1)); err != nil {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}

@@ -3,6 +3,7 @@ package ktext
 import (
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ func OpenTree(dir string) (*Tree, error) {
 		return found[release]
 	}
 	for _, pattern := range []string{"boot/vmlinuz-*", "vmlinuz-*"} {
-		files, err := filepath.Glob(filepath.Join(dir, pattern))
+		files, err := glob(dir, pattern)
 		if err != nil {
 			return nil, fmt.Errorf("find kernel: %w", err)
 		}
@@ -42,7 +43,7 @@ func OpenTree(dir string) (*Tree, error) {
 		}
 	}
 	for _, pattern := range []string{"lib/modules/*", "usr/lib/modules/*"} {
-		dirs, err := filepath.Glob(filepath.Join(dir, pattern))
+		dirs, err := glob(dir, pattern)
 		if err != nil {
 			return nil, fmt.Errorf("find modules: %w", err)
 		}
@@ -71,11 +72,24 @@ func OpenTree(dir string) (*Tree, error) {
 }
 
 func exists(file string) bool {
-	names, err := filepath.Glob(file)
-	return err == nil && len(names) > 0
+	_, err := os.Stat(file)
+	return err == nil
+}
+
+// glob lists the files under dir that match a pattern; dir itself is no pattern.
+func glob(dir, pattern string) ([]string, error) {
+	names, err := fs.Glob(os.DirFS(dir), pattern)
+	for i := range names {
+		names[i] = filepath.Join(dir, names[i])
+	}
+	return names, err
 }
 
 func (t *Tree) modules(dir string) error {
+	// A folder may be a link, which WalkDir does not follow.
+	if to, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = to
+	}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err

@@ -152,6 +152,13 @@ func KindOf(path string) (string, error) {
 
 // load reads a file of limited size and parses it.
 func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("load %s: %w", path, cause(err))
+	}
+	if !info.Mode().IsRegular() && !info.IsDir() { // a pipe would wait, and cannot be read twice
+		return nil, fmt.Errorf("load %s: it is not a regular file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, cause(err))

@@ -132,6 +132,9 @@ func kernelTypes(vmlinuz string) (*btf.Spec, error) {
 // of a whole kernel.
 func moduleFiles(dir string, types *btf.Spec) (work []driverFile, err error) {
 	var all, net []driverFile
+	if to, err := filepath.EvalSymlinks(dir); err == nil { // WalkDir follows no link
+		dir = to
+	}
 	err = filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
