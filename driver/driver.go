@@ -146,7 +146,7 @@ func (d *reader) read(addr uint64) *function {
 	}
 	f := new(function)
 	d.functions[addr] = f
-	for _, b := range branch.Branches(code, addr, d.resolve, nil, nil) {
+	for _, b := range branch.Branches(code, addr, d.img.Table.Starts, nil, nil) {
 		switch {
 		case b.Indirect():
 			f.indirect++
@@ -164,11 +164,6 @@ func (d *reader) read(addr uint64) *function {
 		}
 	}
 	return f
-}
-
-func (d *reader) resolve(addr uint64) (string, bool) {
-	s, off, ok := d.img.Table.Find(addr)
-	return s.Name, ok && off == 0
 }
 
 // kind are functions of the kernel that are counted as one.

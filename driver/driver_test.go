@@ -4,13 +4,12 @@ import (
 	"bytes"
 	"errors"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
 
-	"unthunk/internal/guest"
+	"unthunk/internal/guest/guesttest"
 	"unthunk/internal/testutil"
 	"unthunk/ktext"
 	"unthunk/result"
@@ -18,18 +17,10 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-// kernel is one of Debian's, downloaded once where apt can.
+// kernel is one of Debian's, and its types.
 func kernel(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
 	t.Helper()
-	cache, err := guest.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
-		t.Log(err)
-		testutil.Missing(t, "guest kernel "+series)
-	}
-	tree, err := ktext.OpenTree(filepath.Join(cache, series))
+	tree, err := ktext.OpenTree(guesttest.Kernel(t, series))
 	if err != nil {
 		t.Fatal(err)
 	}

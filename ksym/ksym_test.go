@@ -153,7 +153,7 @@ func (brokenReader) Read([]byte) (int, error) { return 0, errBroken }
 
 func TestScanReadError(t *testing.T) {
 	n := 0
-	for _, err := range Scan(io.MultiReader(strings.NewReader("ffffffff81000000 T a\n"), brokenReader{})) {
+	for _, err := range scan(io.MultiReader(strings.NewReader("ffffffff81000000 T a\n"), brokenReader{})) {
 		n++
 		if n == 2 && !errors.Is(err, errBroken) {
 			t.Errorf("error %v", err)
@@ -197,17 +197,17 @@ func FuzzParse(f *testing.F) {
 			return
 		}
 		n := 0
-		for s, err := range Scan(strings.NewReader(string(in))) {
+		for s, err := range scan(strings.NewReader(string(in))) {
 			if err != nil {
 				t.Fatal(err)
 			}
 			n++
-			if len(table.All(s.Name)) == 0 {
-				t.Fatalf("%q is lost", s.Name)
+			if len(table.All(string(s.name))) == 0 {
+				t.Fatalf("%q is lost", s.name)
 			}
-			found, off, ok := table.Find(s.Addr)
-			if !ok || off != 0 || found.Addr != s.Addr {
-				t.Fatalf("%+v found as %+v+%d", s, found, off)
+			found, off, ok := table.Find(s.addr)
+			if !ok || off != 0 || found.Addr != s.addr {
+				t.Fatalf("%q at %#x found as %+v+%d", s.name, s.addr, found, off)
 			}
 		}
 		if n != table.Len() {

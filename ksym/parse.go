@@ -46,22 +46,8 @@ type line struct {
 	name, module []byte
 }
 
-// Scan yields the symbols of r in the order of the file, without keeping
-// them. It stops after the first error.
-func Scan(r io.Reader) iter.Seq2[Symbol, error] {
-	return func(yield func(Symbol, error) bool) {
-		for l, err := range scan(r) {
-			if err != nil {
-				yield(Symbol{}, err)
-				return
-			}
-			if !yield(Symbol{Addr: l.addr, Type: l.typ, Name: string(l.name), Module: string(l.module)}, nil) {
-				return
-			}
-		}
-	}
-}
-
+// scan yields the symbols of r in the order of the file. It stops after the first
+// error.
 func scan(r io.Reader) iter.Seq2[line, error] {
 	return func(yield func(line, error) bool) {
 		br := bufio.NewReaderSize(r, 64<<10)

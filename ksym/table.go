@@ -157,6 +157,13 @@ func rank(s Symbol) int {
 	return r
 }
 
+// Starts is the name of the symbol that begins at addr, as [Table.Find] chooses it. It
+// has the shape of what package branch names targets by.
+func (t *Table) Starts(addr uint64) (string, bool) {
+	s, off, ok := t.Find(addr)
+	return s.Name, ok && off == 0
+}
+
 // Module lists the symbols of a module by address; "" are those of the kernel
 // itself.
 func (t *Table) Module(name string) []Symbol {

@@ -17,24 +17,15 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"unthunk/branch"
-	"unthunk/internal/guest"
-	"unthunk/internal/testutil"
+	"unthunk/internal/guest/guesttest"
 )
 
-// kernels are two of Debian's, downloaded once where apt can.
+// kernels are two of Debian's.
 func kernels(t testing.TB) []*Tree {
 	t.Helper()
-	cache, err := guest.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
 	var trees []*Tree
 	for _, series := range []string{"6.1", "6.12"} {
-		if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
-			t.Log(err)
-			testutil.Missing(t, "guest kernel "+series)
-		}
-		tree, err := OpenTree(filepath.Join(cache, series))
+		tree, err := OpenTree(guesttest.Kernel(t, series))
 		if err != nil {
 			t.Fatal(err)
 		}

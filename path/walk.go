@@ -245,16 +245,11 @@ func (w *walker) helpers(order []*node) {
 
 // symbol is the name of the function that begins at addr, or "".
 func (w *walker) symbol(addr uint64) string {
-	s, off, ok := w.code.Table.Find(addr)
-	if !ok || off != 0 {
+	name, ok := w.code.Table.Starts(addr)
+	if !ok {
 		return ""
 	}
-	return s.Name
-}
-
-func (w *walker) resolve(addr uint64) (string, bool) {
-	name := w.symbol(addr)
-	return name, name != ""
+	return name
 }
 
 // part is a run of code of one function.
@@ -421,7 +416,7 @@ func (w *walker) findSites(parts []part, insts []branch.Inst, in func(uint64) bo
 	}
 	out := make(map[uint64]site)
 	for _, p := range parts {
-		sites, _ := branch.Sites(p.code, p.addr, w.resolve, w.follow)
+		sites, _ := branch.Sites(p.code, p.addr, w.code.Table.Starts, w.follow)
 		for _, s := range sites {
 			out[p.addr+s.Offset] = site{Site: s}
 		}
@@ -448,7 +443,7 @@ func (w *walker) target(s *state, inst branch.Inst, st branch.Site) *value {
 		name = st.Thunk[i+1:]
 	}
 	if st.Thunk == "" {
-		name = branch.NameIndirectThunk(w.follow(st.Target), st.Target, w.resolve).Register
+		name = branch.NameIndirectThunk(w.follow(st.Target), st.Target, w.code.Table.Starts).Register
 	}
 	r := slices.Index(registerNames[:], name)
 	if r < 0 {

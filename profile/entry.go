@@ -35,11 +35,6 @@ func newReader(text ktext.Source, table *ksym.Table) *reader {
 	return &reader{text, table, make(map[[2]uint64]entry), make(map[uint64]uint64)}
 }
 
-func (r *reader) resolve(addr uint64) (string, bool) {
-	s, off, ok := r.table.Find(addr)
-	return s.Name, ok && off == 0
-}
-
 // thunk tells whether an indirect thunk begins at addr.
 func (r *reader) thunk(addr uint64) bool {
 	s, off, ok := r.table.Find(addr)
@@ -51,7 +46,7 @@ func (r *reader) thunk(addr uint64) bool {
 	if r.text.ReadAddr(code[:], addr) != nil {
 		return false
 	}
-	return branch.NameIndirectThunk(code[:], addr, r.resolve).Kind == branch.ThunkITS
+	return branch.NameIndirectThunk(code[:], addr, r.table.Starts).Kind == branch.ThunkITS
 }
 
 func indirectThunk(name string) bool { return strings.HasPrefix(name, "__x86_indirect_") }

@@ -65,9 +65,8 @@ func (c *Chain) Phases(n uint64, old []chain.Phase) ([]chain.Phase, uint64, erro
 // under test, the one it redirects to, and the one where the sink is.
 func (c *Chain) Devices() (tested, out, sink int) { return c.rig.tested, c.rig.out, c.rig.sink }
 
-// Tested and Sink are the program under test and the one that ends the chain.
-func (c *Chain) Tested() *ebpf.Program { return c.rig.progs.Tested }
-func (c *Chain) Sink() *ebpf.Program   { return c.rig.progs.Sink }
+// Sink is the program that ends the chain.
+func (c *Chain) Sink() *ebpf.Program { return c.rig.progs.Sink }
 
 // SetPortProgram makes the devmap run a program for each frame on its way out;
 // nil ends that. Requires at least Linux 5.8.

@@ -55,7 +55,7 @@ func (c *code) dispatcher() (programs []uint64, fallback string, err error) {
 			case inst.Kind == branch.JumpCond:
 				todo = append(todo, inst.Target)
 			case inst.Kind == branch.JumpDirect || inst.Kind == branch.JumpIndirect:
-				fallback = inst.Text(c.resolve)
+				fallback = inst.Text(c.table.Starts)
 			}
 		}
 	}
@@ -76,7 +76,7 @@ func (c *code) jumpsTo(addr uint64) (uint64, error) {
 		if i < 0 {
 			return addr, nil
 		}
-		name, _ := c.resolve(insts[i].Target)
+		name, _ := c.table.Starts(insts[i].Target)
 		switch {
 		case strings.HasPrefix(name, "__x86_indirect_"):
 			return addr, nil

@@ -35,11 +35,6 @@ func openCode() (*code, error) {
 
 func (c *code) Close() error { return c.text.Close() }
 
-func (c *code) resolve(addr uint64) (string, bool) {
-	s, off, ok := c.table.Find(addr)
-	return s.Name, ok && off == 0
-}
-
 // function is code of a known length.
 type function struct {
 	name string
@@ -81,7 +76,7 @@ func (c *code) sites(f function) ([]string, error) {
 		return thunk
 	}
 	var out []string
-	sites, _ := branch.Sites(b, f.addr, c.resolve, follow)
+	sites, _ := branch.Sites(b, f.addr, c.table.Starts, follow)
 	for _, s := range sites {
 		verb := "call"
 		if s.Jump {

@@ -7,8 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/internal/guest"
-	"unthunk/internal/testutil"
+	"unthunk/internal/guest/guesttest"
 )
 
 func TestDriversRefuses(t *testing.T) {
@@ -30,24 +29,9 @@ func TestDriversRefuses(t *testing.T) {
 	})
 }
 
-// debian is a kernel package of Debian's unpacked in a folder, downloaded once where
-// apt can.
-func debian(t *testing.T, series string) string {
-	t.Helper()
-	cache, err := guest.CacheDir()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
-		t.Log(err)
-		testutil.Missing(t, "guest kernel "+series)
-	}
-	return filepath.Join(cache, series)
-}
-
 // A kernel package's folder gives a row for each driver, in JSON and as text.
 func TestDrivers(t *testing.T) {
-	tree := debian(t, "6.12")
+	tree := guesttest.Kernel(t, "6.12")
 	code, stdout, stderr := unthunk(t, "drivers", tree, "--json")
 	if code != exitDone || stderr != "" {
 		t.Fatalf("exit code %d: %s", code, stderr)

@@ -275,7 +275,7 @@ func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw
 		sum += x
 	}
 	fmt.Fprintln(s.out)
-	return report.ProfileAsm(s.out, textOptions(s.out), name, branch.Annotate(bytes, addr, code.resolve, nil), ns, sum)
+	return report.ProfileAsm(s.out, textOptions(s.out), name, branch.Annotate(bytes, addr, code.table.Starts, nil), ns, sum)
 }
 
 // programNamed is the symbol of a sampled BPF program by its own name, "" when there

@@ -242,15 +242,6 @@ func openRoot(dir, driver string) (*kernelCode, error) {
 	return &kernelCode{table: img.Table, text: img, types: types, release: tree.Release, close: func() error { return nil }}, nil
 }
 
-// resolve names the beginning of a symbol.
-func (l *kernelCode) resolve(addr uint64) (string, bool) {
-	s, off, ok := l.table.Find(addr)
-	if !ok || off != 0 {
-		return "", false
-	}
-	return s.Name, true
-}
-
 // follow is the first bytes at addr.
 func (l *kernelCode) follow(addr uint64) []byte {
 	b := make([]byte, 32)
@@ -278,7 +269,7 @@ func (f xrayFlags) showCode(s std, live *kernelCode) error {
 	if err != nil {
 		return err
 	}
-	return report.Asm(s.out, textOptions(s.out), symbol.Name, branch.Annotate(code, symbol.Addr, live.resolve, nil))
+	return report.Asm(s.out, textOptions(s.out), symbol.Name, branch.Annotate(code, symbol.Addr, live.table.Starts, nil))
 }
 
 func (f xrayFlags) showFunction(s std, live *kernelCode) error {
@@ -286,7 +277,7 @@ func (f xrayFlags) showFunction(s std, live *kernelCode) error {
 	if err != nil {
 		return err
 	}
-	return report.Branches(s.out, textOptions(s.out), symbol.Name, branch.Branches(code, symbol.Addr, live.resolve, nil, live.follow))
+	return report.Branches(s.out, textOptions(s.out), symbol.Name, branch.Branches(code, symbol.Addr, live.table.Starts, nil, live.follow))
 }
 
 // showTotals counts the branches of the kernel's text; modules and BPF programs
@@ -328,7 +319,7 @@ func (l *kernelCode) count(functions []ksym.Symbol, text []byte, addr uint64) ma
 			own := make(map[branch.Class]int)
 			for _, f := range part {
 				code := text[f.Addr-addr:][:f.Size]
-				for b := range branch.EachBranch(code, f.Addr, l.resolve, nil, l.follow) {
+				for b := range branch.EachBranch(code, f.Addr, l.table.Starts, nil, l.follow) {
 					own[b.Class]++
 				}
 			}

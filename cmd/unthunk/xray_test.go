@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"unthunk/internal/guest/guesttest"
 	"unthunk/internal/testutil"
 	"unthunk/result"
 )
@@ -116,7 +117,7 @@ func TestXrayViews(t *testing.T) {
 
 // Another kernel in a folder, by driver: the same path, from files alone.
 func TestXrayRoot(t *testing.T) {
-	old, new := debian(t, "6.1"), debian(t, "6.12")
+	old, new := guesttest.Kernel(t, "6.1"), guesttest.Kernel(t, "6.12")
 	dir := t.TempDir()
 	for name, root := range map[string]string{"old": old, "new": new} {
 		code, stdout, stderr := unthunk(t, "xray", "--root", root, "--driver", "virtio_net", "--save", filepath.Join(dir, name))

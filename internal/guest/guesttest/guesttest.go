@@ -1,0 +1,26 @@
+// Package guesttest gives tests the kernels that guests boot.
+package guesttest
+
+import (
+	"path/filepath"
+	"testing"
+
+	"unthunk/internal/guest"
+	"unthunk/internal/testutil"
+)
+
+// Kernel is the folder of one of Debian's cloud kernels ("6.1"), unpacked, and
+// downloaded once. The test is skipped where it cannot be had: tests of files must
+// not need a network.
+func Kernel(t testing.TB, series string) (dir string) {
+	t.Helper()
+	cache, err := guest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
+		t.Log(err)
+		testutil.Missing(t, "guest kernel "+series)
+	}
+	return filepath.Join(cache, series)
+}
