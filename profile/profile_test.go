@@ -3,6 +3,7 @@ package profile
 import (
 	"context"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -125,6 +126,10 @@ func TestRun(t *testing.T) {
 	}
 	if len(p.Counters) == 0 {
 		t.Error("neither events of a PMU nor cycles")
+	}
+	noPMU := slices.ContainsFunc(p.Warnings, func(w result.Warning) bool { return strings.HasPrefix(w.Text, "no PMU") })
+	if clock := p.Sampling.Event == "cpu-clock"; noPMU != clock || clock != (p.Counters[0].Name == "tsc-cycles") {
+		t.Errorf("event %s, counters %+v, warnings %v", p.Sampling.Event, p.Counters, p.Warnings)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"unthunk/internal/perf"
 	"unthunk/result"
 	"unthunk/stat"
 )
@@ -24,6 +25,9 @@ func (raw *Raw) Record(price *stat.Quantity) *result.Profile {
 		p.Warnings = append(p.Warnings, result.Warning{Text: fmt.Sprintf(format, args...)})
 	}
 	raw.sampling(p)
+	if raw.Event == perf.Clock {
+		warn("no PMU: a timer takes the samples, and code that runs with interrupts off shows where they come on again; cycles are those of the time stamp counter")
+	}
 	if raw.BadSlots > 0 {
 		warn("%d of %d slots left out: their packet counts disagreed", raw.BadSlots, raw.Slots)
 	}
