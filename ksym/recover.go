@@ -15,7 +15,8 @@ var ErrNoTables = errors.New("no kallsyms tables in it")
 // check agrees. Layouts of Linux 4.20 to 6.14 on 64 bit are known
 // (scripts/kallsyms.c); what else there is, is an [ErrNoTables].
 func Recover(data []byte) ([]Symbol, error) {
-	for index := 0; ; index += 8 {
+	tries := 0
+	for index := 0; tries < maxTries; index += 8 {
 		index = nextIndex(data, index)
 		if index < 0 {
 			return nil, ErrNoTables
@@ -24,11 +25,13 @@ func Recover(data []byte) ([]Symbol, error) {
 		if !ok {
 			continue
 		}
+		tries++
 		t := tables{data: data, tokens: tokens, tokenTable: start, tokenIndex: index}
 		if syms, ok := t.symbols(); ok {
 			return syms, nil
 		}
 	}
+	return nil, ErrNoTables
 }
 
 const (
@@ -37,6 +40,10 @@ const (
 	maxToken = 100
 	// maxTables bounds the symbols of one kernel: 300 000 is usual.
 	maxTables = 4 << 20
+	// maxNames bounds their names, in bytes: 9 MB are usual.
+	maxNames = 64 << 20
+	// maxTries is how many token tables are tried: a kernel has one.
+	maxTries = 16
 )
 
 var le = binary.LittleEndian
@@ -160,8 +167,8 @@ func (t *tables) names(markers, blocks int) ([]Symbol, bool) {
 
 // read expands count names, which end where the markers begin.
 func (t *tables) read(names, markers, count int) ([]Symbol, bool) {
-	syms := make([]Symbol, 0, count)
-	at := names
+	syms := make([]Symbol, 0, min(count, (markers-names)/2)) // two bytes each at least
+	at, total := names, 0
 	var name []byte
 	for n := range count {
 		if n%256 == 0 && at-names != int(le.Uint32(t.data[markers+n/256*4:])) {
@@ -184,7 +191,7 @@ func (t *tables) read(names, markers, count int) ([]Symbol, bool) {
 			name = append(name, t.tokens[token]...)
 		}
 		at += length
-		if len(name) < 2 || len(name) > 1024 {
+		if total += len(name); len(name) < 2 || len(name) > 1024 || total > maxNames {
 			return nil, false
 		}
 		syms = append(syms, Symbol{Type: name[0], Name: string(name[1:])})

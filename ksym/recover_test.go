@@ -1,8 +1,10 @@
 package ksym
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
+	"runtime"
 	"testing"
 )
 
@@ -75,6 +77,43 @@ func TestRecover(t *testing.T) {
 	}
 	if want := (Symbol{Addr: 0xffffffff81001000, Type: 't', Name: "function"}); syms[1] != want {
 		t.Errorf("%+v, want %+v", syms[1], want)
+	}
+}
+
+// Names that are short in the file and long when expanded are not all made.
+func TestRecoverLongNames(t *testing.T) {
+	var tables tables
+	for i := range tables.tokens {
+		tables.tokens[i] = bytes.Repeat([]byte("a"), maxToken)
+	}
+	const count = maxNames/(10*maxToken) + 1000
+	name := append([]byte{10}, make([]byte, 10)...) // ten tokens
+	tables.data = bytes.Repeat(name, count)
+	markers := len(tables.data)
+	for n := range (count + 255) / 256 {
+		tables.data = le.AppendUint32(tables.data, uint32(n*256*len(name)))
+	}
+	if syms, ok := tables.read(0, markers, count); ok {
+		t.Errorf("%d symbols of %d bytes each", len(syms), 10*maxToken)
+	}
+	// A number of symbols that the data cannot hold takes no memory.
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	tables.read(0, 8, maxTables)
+	runtime.ReadMemStats(&after)
+	if got := after.TotalAlloc - before.TotalAlloc; got > 1<<20 {
+		t.Errorf("%d bytes allocated", got)
+	}
+}
+
+// Many tables of tokens are no kernel's, and each would be tried for long.
+func TestRecoverTries(t *testing.T) {
+	decoy := built()[56:] // no number of symbols, no names
+	if syms, err := Recover(append(bytes.Repeat(decoy, maxTries-1), built()...)); err != nil || len(syms) != 2 {
+		t.Errorf("%v, %v", syms, err)
+	}
+	if syms, err := Recover(append(bytes.Repeat(decoy, maxTries), built()...)); !errors.Is(err, ErrNoTables) {
+		t.Errorf("%v, %v", syms, err)
 	}
 }
 

@@ -12,20 +12,26 @@ import (
 // symbol (KSYM_NAME_LEN).
 const maxName = 2048
 
-// checkHeaders looks at the section headers of a 64-bit ELF file, the first bytes of
-// which are b, before debug/elf reads it. That unpacks compressed tables without a
-// limit, copies the name of each symbol, and reads sections that overlap as often as
-// they are listed. What is no such file is left to debug/elf.
+// checkHeaders looks at the section headers of the ELF file b before debug/elf reads
+// it. That unpacks a compressed table of names without a limit and copies the name of
+// each section. Sections that overlap would be read as often as they are listed. A
+// file that ends within what it promises is left to debug/elf.
 func checkHeaders(b []byte) error {
-	if len(b) < 64 || b[elf.EI_CLASS] != byte(elf.ELFCLASS64) || b[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
+	if len(b) < 64 {
 		return nil
+	}
+	if b[elf.EI_CLASS] != byte(elf.ELFCLASS64) || b[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
+		return errors.New("not 64 bit, little endian")
 	}
 	off, size := binary.LittleEndian.Uint64(b[40:]), uint64(binary.LittleEndian.Uint16(b[58:]))
 	n := uint64(binary.LittleEndian.Uint16(b[60:]))
 	if size < 64 || off > uint64(len(b)) {
 		return nil
 	}
-	relocations := uint64(0)
+	if n == 0 && off > 0 {
+		return errors.New("65280 sections or more: kernels have fewer")
+	}
+	total := uint64(0)
 	for ; n > 0 && off+64 <= uint64(len(b)); n, off = n-1, off+size {
 		h := b[off:]
 		kind, flags := elf.SectionType(binary.LittleEndian.Uint32(h[4:])), elf.SectionFlag(binary.LittleEndian.Uint64(h[8:]))
@@ -37,10 +43,14 @@ func checkHeaders(b []byte) error {
 			}
 		}
 		if at > uint64(len(b)) || length > uint64(len(b))-at {
-			continue // debug/elf says so
+			continue // who reads it says so
 		}
-		switch kind {
-		case elf.SHT_STRTAB:
+		if kind != elf.SHT_NOBITS && kind != elf.SHT_NULL {
+			if total += length; total > uint64(len(b)) {
+				return errors.New("sections overlap: they have more bytes than the file")
+			}
+		}
+		if kind == elf.SHT_STRTAB {
 			for names := b[at:][:length]; len(names) > 0; {
 				end := bytes.IndexByte(names, 0)
 				if end < 0 {
@@ -50,10 +60,6 @@ func checkHeaders(b []byte) error {
 					return fmt.Errorf("a name of %d bytes: at most %d are possible", end, maxName)
 				}
 				names = names[min(end+1, len(names)):]
-			}
-		case elf.SHT_RELA:
-			if relocations += length; relocations > uint64(len(b)) {
-				return errors.New("more relocations than the file holds")
 			}
 		}
 	}

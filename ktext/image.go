@@ -20,9 +20,9 @@ import (
 const (
 	// MaxFile is the largest file that is read, and the largest that one
 	// may unpack to, in bytes.
-	MaxFile     = 512 << 20
-	maxSections = 1 << 16
-	maxSymbols  = 4 << 20
+	MaxFile    = 512 << 20
+	maxSymbols = 2 << 20
+	maxRelocs  = 2 << 20
 )
 
 // Image is kernel code read from a file: a vmlinux, what a bzImage unpacks to, or
@@ -139,12 +139,6 @@ func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
 	f, err := elf.NewFile(bytes.NewReader(b))
 	if err != nil {
 		return nil, fmt.Errorf("not kernel code: %w", err)
-	}
-	switch {
-	case f.Class != elf.ELFCLASS64 || f.ByteOrder != binary.LittleEndian:
-		return nil, errors.New("not 64 bit, little endian")
-	case len(f.Sections) > maxSections:
-		return nil, fmt.Errorf("%d sections: at most %d are possible", len(f.Sections), maxSections)
 	}
 	p := &parser{file: f, elf: b, kernel: kernel, at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
 	if f.Type == elf.ET_REL {
@@ -287,16 +281,56 @@ func (p *parser) names() {
 	}
 }
 
-// symbols reads the symbol table; those of a module that stand elsewhere get an
-// address each. The addresses are by the index in the file.
-func (p *parser) symbols() ([]elf.Symbol, error) {
-	if s := p.file.SectionByType(elf.SHT_SYMTAB); s != nil && (s.FileSize > uint64(len(p.elf)) || s.FileSize/elf.Sym64Size > maxSymbols) {
-		return nil, fmt.Errorf("a symbol table of %d bytes", s.FileSize)
-	}
-	symbols, err := p.file.Symbols()
-	if errors.Is(err, elf.ErrNoSymbols) {
+// symbol is one of a file.
+type symbol struct {
+	name        string
+	info        byte
+	section     elf.SectionIndex
+	value, size uint64
+}
+
+// read reads the symbol table without its first entry, which is none. Names are parts
+// of one string: debug/elf would copy each, however many share one.
+func (p *parser) read() ([]symbol, error) {
+	s := p.file.SectionByType(elf.SHT_SYMTAB)
+	if s == nil || s.FileSize == 0 {
 		return nil, nil
 	}
+	if s.FileSize%elf.Sym64Size != 0 || s.FileSize/elf.Sym64Size > maxSymbols {
+		return nil, fmt.Errorf("a symbol table of %d bytes", s.FileSize)
+	}
+	table, err := p.bytes(s)
+	if err != nil {
+		return nil, err
+	}
+	if int(s.Link) >= len(p.file.Sections) || p.file.Sections[s.Link].Type != elf.SHT_STRTAB {
+		return nil, errors.New("a symbol table without names")
+	}
+	b, err := p.bytes(p.file.Sections[s.Link])
+	if err != nil {
+		return nil, err
+	}
+	names := string(b)
+	symbols := make([]symbol, 0, len(table)/elf.Sym64Size-1)
+	for table = table[elf.Sym64Size:]; len(table) > 0; table = table[elf.Sym64Size:] {
+		s := symbol{
+			info:    table[4],
+			section: elf.SectionIndex(binary.LittleEndian.Uint16(table[6:])),
+			value:   binary.LittleEndian.Uint64(table[8:]),
+			size:    binary.LittleEndian.Uint64(table[16:]),
+		}
+		if at := binary.LittleEndian.Uint32(table); uint64(at) < uint64(len(names)) {
+			s.name, _, _ = strings.Cut(names[at:], "\x00")
+		}
+		symbols = append(symbols, s)
+	}
+	return symbols, nil
+}
+
+// symbols reads the symbol table; those of a module that stand elsewhere get an
+// address each. The addresses are by the index in the file.
+func (p *parser) symbols() ([]symbol, error) {
+	symbols, err := p.read()
 	if err != nil {
 		return nil, fmt.Errorf("read symbols: %w", err)
 	}
@@ -308,38 +342,38 @@ func (p *parser) symbols() ([]elf.Symbol, error) {
 	next := (p.next + 0xffff) &^ 0xffff
 	for n := range symbols {
 		s := &symbols[n]
-		kind := elf.ST_TYPE(s.Info)
+		kind := elf.ST_TYPE(s.info)
 		switch {
-		case s.Section == elf.SHN_UNDEF && s.Name != "":
-			addr, ok := extern[s.Name]
+		case s.section == elf.SHN_UNDEF && s.name != "":
+			addr, ok := extern[s.name]
 			if !ok && p.kernel != nil {
-				if there, found := p.kernel.Table.Lookup(s.Name); found {
-					addr, ok, extern[s.Name] = there.Addr, true, there.Addr
+				if there, found := p.kernel.Table.Lookup(s.name); found {
+					addr, ok, extern[s.name] = there.Addr, true, there.Addr
 				}
 			}
 			if !ok {
 				addr, next = next, next+externSize
-				extern[s.Name] = addr
-				p.table = append(p.table, ksym.Symbol{Addr: addr, Size: externSize, Type: 'T', Name: s.Name})
+				extern[s.name] = addr
+				p.table = append(p.table, ksym.Symbol{Addr: addr, Size: externSize, Type: 'T', Name: s.name})
 			}
-			s.Value = addr
+			s.value = addr
 			continue
-		case s.Section >= elf.SHN_LORESERVE || int(s.Section) >= len(p.file.Sections):
+		case s.section >= elf.SHN_LORESERVE || int(s.section) >= len(p.file.Sections):
 			continue
 		case p.file.Type == elf.ET_REL:
-			s.Value += p.at[int(s.Section)]
+			s.value += p.at[int(s.section)]
 		}
-		if kind == elf.STT_FILE || kind == elf.STT_SECTION || s.Name == "" || p.at[int(s.Section)] == 0 {
+		if kind == elf.STT_FILE || kind == elf.STT_SECTION || s.name == "" || p.at[int(s.section)] == 0 {
 			continue
 		}
 		typ := byte('d')
-		if p.file.Sections[s.Section].Flags&elf.SHF_EXECINSTR != 0 {
+		if p.file.Sections[s.section].Flags&elf.SHF_EXECINSTR != 0 {
 			typ = 't'
 		}
-		if elf.ST_BIND(s.Info) != elf.STB_LOCAL {
+		if elf.ST_BIND(s.info) != elf.STB_LOCAL {
 			typ -= 'a' - 'A'
 		}
-		p.table = append(p.table, ksym.Symbol{Addr: s.Value, Size: s.Size, Type: typ, Name: s.Name, Module: module})
+		p.table = append(p.table, ksym.Symbol{Addr: s.value, Size: s.size, Type: typ, Name: s.name, Module: module})
 	}
 	return symbols, nil
 }
@@ -348,7 +382,7 @@ func (p *parser) symbols() ([]elf.Symbol, error) {
 const externSize = 16
 
 // relocate applies a module's relocations.
-func (p *parser) relocate(symbols []elf.Symbol) error {
+func (p *parser) relocate(symbols []symbol) error {
 	if p.file.Type != elf.ET_REL {
 		return nil
 	}
@@ -365,12 +399,15 @@ func (p *parser) relocate(symbols []elf.Symbol) error {
 			off, info := binary.LittleEndian.Uint64(b), binary.LittleEndian.Uint64(b[8:])
 			r := Reloc{Addr: p.at[int(s.Info)] + off, Type: uint32(info), Addend: int64(binary.LittleEndian.Uint64(b[16:]))}
 			if n := info >> 32; n > 0 && n <= uint64(len(symbols)) {
-				r.Symbol, r.Target = symbols[n-1].Name, symbols[n-1].Value
+				r.Symbol, r.Target = symbols[n-1].name, symbols[n-1].value
 			} else if n > 0 {
 				return fmt.Errorf("a relocation of symbol %d of %d", n, len(symbols))
 			}
 			if off >= uint64(len(data)) {
 				return fmt.Errorf("a relocation outside of section %d", s.Info)
+			}
+			if len(p.image.Relocs) == maxRelocs {
+				return fmt.Errorf("more than %d relocations", maxRelocs)
 			}
 			apply(p.file.Machine, data[off:], r)
 			p.image.Relocs = append(p.image.Relocs, r)

@@ -409,6 +409,11 @@ func FuzzImage(f *testing.F) {
 	f.Add([]byte{0x28, 0xb5, 0x2f, 0xfd})
 	f.Add([]byte{0x02, 0x21, 0x4c, 0x18})
 	f.Add([]byte{0x5d, 0, 0, 0x80, 0})
+	// A module of one function, with a symbol and a relocation.
+	f.Add(object(0, section{kind: 1, flags: 6, data: make([]byte, 64)},
+		section{kind: 2, data: append(make([]byte, 24), 1, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0), link: 4},
+		section{kind: 4, data: append(make([]byte, 8), 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), link: 2, info: 1},
+		section{kind: 3, data: []byte("\x00f\x00")}))
 	if exe, err := os.Executable(); err == nil { // an ELF file that is none of ours
 		if b, err := os.ReadFile(exe); err == nil {
 			f.Add(b[:4096])

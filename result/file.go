@@ -26,8 +26,10 @@ const (
 	MaxRows = 10_000
 	// MaxRounds of a row.
 	MaxRounds = 100_000
-	// maxObjects of a document, quantities and all.
+	// maxObjects of a document: rows, functions, stacks and all else in its lists.
 	maxObjects = 500_000
+	// maxValues of a document: fields of objects, numbers, names.
+	maxValues = 5_000_000
 	// maxNs is a packet a second: no chain is slower.
 	maxNs = 1e9
 	// maxText is the length of a row's sentences in characters.
@@ -207,10 +209,6 @@ func parseHead(b []byte) (kind string, err error) {
 	if len(bytes.TrimSpace(b)) == 0 {
 		return "", errors.New("the file is empty")
 	}
-	// An object of two bytes becomes a row of hundreds.
-	if n := bytes.Count(b, []byte("{")); n > maxObjects {
-		return "", fmt.Errorf("%d JSON objects: at most %d are possible", n, maxObjects)
-	}
 	var head struct {
 		Schema *string `json:"schema"`
 		Kind   string  `json:"kind"`
@@ -235,7 +233,61 @@ func parseHead(b []byte) (kind string, err error) {
 	case *head.Schema != Schema:
 		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
 	}
+	count := counter{dec: json.NewDecoder(bytes.NewReader(b))}
+	count.dec.UseNumber()
+	if err := count.value(false); err != nil {
+		return "", err
+	}
 	return head.Kind, nil
+}
+
+// counter counts what a document holds before it is made: an element of a list of
+// rows takes two bytes in the file and hundreds in memory, even one of another type,
+// which json.Unmarshal passes over.
+type counter struct {
+	dec             *json.Decoder
+	objects, values int
+}
+
+// value counts one value and all in it. Elements of a list count as objects, but for
+// those of a plain list, which has numbers or texts.
+func (c *counter) value(plain bool) error {
+	token, err := c.dec.Token()
+	if err != nil {
+		return fmt.Errorf("not JSON: %w", err)
+	}
+	open, _ := token.(json.Delim)
+	for open != 0 && c.dec.More() {
+		inner := false // a plain list
+		if open == '{' {
+			key, err := c.dec.Token()
+			if err != nil {
+				return fmt.Errorf("not JSON: %w", err)
+			}
+			switch key {
+			case "samples", "rounds", "cpus", "targets", "via", "frames":
+				inner = true
+			}
+		}
+		if open == '{' || plain {
+			c.values++
+		} else {
+			c.objects++
+		}
+		switch {
+		case c.objects > maxObjects:
+			return fmt.Errorf("more than %d JSON objects", maxObjects)
+		case c.values > maxValues:
+			return fmt.Errorf("more than %d JSON values", maxValues)
+		}
+		if err := c.value(inner); err != nil {
+			return err
+		}
+	}
+	if open != 0 {
+		_, err = c.dec.Token() // its end
+	}
+	return err
 }
 
 func parseRows[Row BenchRow | TaxRow](b []byte) (*Record, error) {

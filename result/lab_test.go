@@ -78,11 +78,3 @@ func TestCompareLabs(t *testing.T) {
 		t.Errorf("%+v", c.Rows)
 	}
 }
-
-// A file of many empty rows is refused before they are made.
-func TestManyObjects(t *testing.T) {
-	b := []byte(`{"schema":"unthunk/1","kind":"lab","run":"a","rows":[` + strings.Repeat("{},", maxObjects) + `{}]}`)
-	if _, err := parseLab(b); err == nil || !strings.Contains(err.Error(), "JSON objects") {
-		t.Errorf("%v", err)
-	}
-}
