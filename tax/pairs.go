@@ -31,6 +31,19 @@ func (p Pair) Family() string {
 	return family
 }
 
+// needsJIT tells whether the premise is read from the code of programs, or from the
+// dispatcher's, which tells programs apart by it. Without the JIT all programs of a
+// stack size have one address, and the verifier refuses callbacks.
+func (p Pair) needsJIT() bool {
+	switch a := p.With.(type) {
+	case program, tree:
+		return true
+	case onChain:
+		return a.second
+	}
+	return false
+}
+
 // perPacket is how often a pair's call runs on the way of a packet that is
 // redirected by redirect-map at bulk 64, from the program that redirects it to
 // the program that ends it.

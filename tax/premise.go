@@ -3,13 +3,13 @@ package tax
 import (
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
 
 	"unthunk/branch"
+	"unthunk/internal/bpf/price"
 	"unthunk/ksym"
 	"unthunk/ktext"
 )
@@ -91,10 +91,16 @@ func (c *code) sites(f function) ([]string, error) {
 	return out, nil
 }
 
-// interpreted tells whether the kernel was told not to compile BPF programs.
-func interpreted() bool {
-	enabled, err := os.ReadFile("/proc/sys/net/core/bpf_jit_enable")
-	return err == nil && strings.TrimSpace(string(enabled)) == "0"
+// compiles tells whether the kernel compiles BPF programs. It asks a program: only
+// the first network namespace has net.core.bpf_jit_enable, so a container may not.
+func (c *code) compiles() (bool, error) {
+	p, err := price.Load("nothing")
+	if err != nil {
+		return false, err
+	}
+	defer p.Close()
+	functions, err := c.functions(p)
+	return functions != nil, err
 }
 
 // errNoJIT is why an interpreted program has no premise.
@@ -112,11 +118,12 @@ func (c *code) functions(p *ebpf.Program) ([]function, error) {
 	return jited(addrs, lens), nil
 }
 
-// jited are the functions of a program whose JITed code begins at addrs. The
-// kernel gives no address of an interpreted program, and 0 to those who may not
-// see it.
+// jited are the functions of a program whose JITed code begins at addrs. Of an
+// interpreted program the kernel gives the interpreter's address and the length 0
+// (bpf_prog_get_info_by_fd in kernel/bpf/syscall.c), and the address 0 to those who
+// may not see it.
 func jited(addrs []uintptr, lens []uint32) (out []function) {
-	if len(addrs) != len(lens) || slices.Contains(addrs, 0) {
+	if len(addrs) != len(lens) || slices.Contains(addrs, 0) || slices.Contains(lens, 0) {
 		return nil
 	}
 	for i := range addrs {

@@ -285,10 +285,19 @@ func (r *run) of(k kind) []*RawPair {
 	return out
 }
 
-// inspect checks the premises that kernel text alone can tell.
-func (r *run) inspect() (err error) {
+// inspect checks the premises that kernel text alone can tell, and that there is
+// code to read for the others.
+func (r *run) inspect() error {
+	compiles, err := r.code.compiles()
+	if err != nil {
+		return err
+	}
 	for i := range r.raw.Pairs {
 		p := &r.raw.Pairs[i]
+		if !compiles && p.needsJIT() {
+			p.Refused = errNoJIT
+			continue
+		}
 		if p.In != nil {
 			if p.Premise, p.Refused, err = r.code.holds(p.In); err != nil {
 				return err
@@ -401,10 +410,6 @@ func (r *run) programs(ctx context.Context, lab *netlab.Namespace) error {
 }
 
 func (r *run) pair(lab *netlab.Namespace, p *RawPair) error {
-	if interpreted() { // the verifier refuses programs with callbacks then
-		p.Refused = errNoJIT
-		return nil
-	}
 	loaded, err := price.LoadPair([2]string{p.With.(program).name, p.Without.(program).name})
 	if err != nil {
 		return err

@@ -300,7 +300,8 @@ func TestJited(t *testing.T) {
 		addrs []uintptr
 		lens  []uint32
 	}{
-		{"interpreted", nil, nil},
+		{"no answer", nil, nil},
+		{"interpreted", []uintptr{0x1000}, []uint32{0}},
 		{"hidden", []uintptr{0}, []uint32{16}},
 		{"lengths missing", []uintptr{0x1000}, nil},
 	} {

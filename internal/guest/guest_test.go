@@ -189,19 +189,57 @@ func TestNoJIT(t *testing.T) {
 		t.Run(series, func(t *testing.T) {
 			rs := boot(t, series, "", "sysctl.net.core.bpf_jit_enable=0",
 				unthunk("check"),
-				unthunk("tax", "--rounds", "1", "--duration", "10s"),
+				unthunk("tax", "--rounds", "1", "--duration", "10s", "--verbose"),
 				unthunk("xray"),
 				unthunk("bench", "--quick", "--bulk", "16"),
 				unthunk("profile", "--rounds", "1", "--duration", "6s", "--rate", "200"),
+				unthunk("tax", "--quick", "--json"),
+				unthunk("tax", "--pair", "bpf-prog,devmap-prog,user/retpoline", "--rounds", "1", "--duration", "4s", "--json"),
 			)
 			for _, r := range rs {
 				wantExit(t, r, 0)
 			}
 			wantText(t, rs[0], `bpf-jit +off`)
-			wantText(t, rs[1], `no price: .*JIT is off`)
-			wantText(t, rs[1], `ndo-xdp-xmit/bulk=16 +[0-9]`)
+			wantText(t, rs[1], `bpf-prog .*\n +no price: the JIT is off`)
+			wantText(t, rs[1], `ndo-xdp-xmit/bulk=16 +[0-9].*\n +found: bq_xmit_all`)
+			wantText(t, rs[2], `__bpf_prog_run32 is its`)
 			wantText(t, rs[4], `__bpf_prog_run`)
+			wantNoJIT(t, rs[5], 24)
+			wantNoJIT(t, rs[6], 3)
 		})
+	}
+}
+
+// wantNoJIT asks for rows of which those that are read from the code of programs say
+// that the JIT is off, and the others have a price.
+func wantNoJIT(t *testing.T, r Result, rows int) {
+	t.Helper()
+	wantJSON(t, r, "tax")
+	var doc struct {
+		Rows []struct {
+			Name, Refused string
+			Price         *struct{ Median float64 }
+		}
+	}
+	if err := json.Unmarshal(r.Stdout, &doc); err != nil {
+		return // wantJSON has said so
+	}
+	// No row of a whole packet: it is reckoned with the price of bpf-prog.
+	if len(doc.Rows) != rows {
+		t.Errorf("%d rows, want %d", len(doc.Rows), rows)
+	}
+	for _, row := range doc.Rows {
+		family, _, _ := strings.Cut(row.Name, "/")
+		want := ""
+		switch family {
+		case "control", "bpf-prog", "dispatcher-tree", "map-lookup", "tail-call", "callback", "devmap-prog", "direct-call":
+			want = "the JIT is off"
+		case "return-frame":
+			want = "cannot be isolated"
+		}
+		if !strings.HasPrefix(row.Refused, want) || (row.Refused == "") != (want == "") || (row.Price == nil) != (want != "") {
+			t.Errorf("%s: price %v, refused with %q, want %q", row.Name, row.Price, row.Refused, want)
+		}
 	}
 }
 
