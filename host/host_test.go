@@ -328,11 +328,7 @@ func TestFeaturesLive(t *testing.T) {
 }
 
 func TestIdentifyLive(t *testing.T) {
-	begin := time.Now()
 	f := Identify(t.Context())
-	if took := time.Since(begin); took > time.Second {
-		t.Errorf("took %v", took)
-	}
 	if f.Kernel == "" || f.CPUs == 0 {
 		t.Errorf("%+v", f)
 	}
