@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"unthunk/internal/unpack"
 	"unthunk/ksym"
 )
 
@@ -20,7 +21,7 @@ import (
 const (
 	// MaxFile is the largest file that is read, and the largest that one
 	// may unpack to, in bytes.
-	MaxFile    = 512 << 20
+	MaxFile    = unpack.Max
 	maxSymbols = 2 << 20
 	maxRelocs  = 2 << 20
 )
@@ -129,7 +130,7 @@ func (i *Image) Section(name string) *Section {
 
 // parseImage reads an image; a module is put on kernel, unless that is nil.
 func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
-	b, err := unpack(b)
+	b, err := unpack.ELF(b)
 	if err != nil {
 		return nil, err
 	}

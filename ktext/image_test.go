@@ -18,6 +18,7 @@ import (
 
 	"unthunk/branch"
 	"unthunk/internal/guest/guesttest"
+	"unthunk/internal/unpack"
 )
 
 // kernels are two of Debian's.
@@ -41,7 +42,7 @@ func unpacked(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = unpack(b); err != nil {
+	if b, err = unpack.ELF(b); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "module.o")
@@ -396,7 +397,7 @@ func TestBomb(t *testing.T) {
 		if err := z.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := unpack(out.Bytes()); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
+		if _, err := unpack.ELF(out.Bytes()); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

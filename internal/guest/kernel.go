@@ -57,7 +57,8 @@ func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
 			return Kernel{}, missing(series, "needs Debian's "+tool)
 		}
 	}
-	a, err := newApt(ctx, filepath.Join(dir, "apt"))
+	// Debian 12 has 6.1 and 6.12, Debian 11 has 5.10.
+	a, err := newApt(ctx, filepath.Join(dir, "apt"), "bookworm", "bullseye")
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -91,19 +92,23 @@ func missing(series, help string) error {
 
 // unpacked finds the kernel in an unpacked package.
 func unpacked(dir string) (Kernel, error) {
-	images, err := filepath.Glob(filepath.Join(dir, "boot", "vmlinuz-*"))
-	if err != nil {
-		return Kernel{}, fmt.Errorf("find kernel: %w", err)
+	for _, pattern := range []string{"boot/vmlinuz-*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz"} {
+		images, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
+			return Kernel{}, fmt.Errorf("find kernel: %w", err)
+		}
+		if len(images) == 0 {
+			continue
+		}
+		k := Kernel{Image: images[0], Modules: filepath.Dir(images[0])}
+		if release, ok := strings.CutPrefix(filepath.Base(images[0]), "vmlinuz-"); ok {
+			k.Release, k.Modules = release, filepath.Join(dir, "lib", "modules", release)
+		} else {
+			k.Release = filepath.Base(k.Modules)
+		}
+		return k, nil
 	}
-	if len(images) == 0 {
-		return Kernel{}, fmt.Errorf("find kernel in %s: %w", dir, fs.ErrNotExist)
-	}
-	release := strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
-	return Kernel{
-		Release: release,
-		Image:   images[0],
-		Modules: filepath.Join(dir, "lib", "modules", release),
-	}, nil
+	return Kernel{}, fmt.Errorf("find kernel in %s: %w", dir, fs.ErrNotExist)
 }
 
 // compareVersions orders package names by the numbers in them.
@@ -125,14 +130,14 @@ func numbers(s string) []int {
 // apt runs Debian's package tools with a state of their own.
 type apt struct{ options []string }
 
-// newApt sets up the state in dir. It returns nil when this machine's apt has
-// no Debian source.
-func newApt(ctx context.Context, dir string) (*apt, error) {
+// newApt sets up the state in dir for suites. It returns nil when this machine's apt
+// has no Debian source.
+func newApt(ctx context.Context, dir string, suites ...string) (*apt, error) {
 	targets, err := output(ctx, "apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)")
 	if err != nil {
 		return nil, err
 	}
-	sources := debianSources(targets)
+	sources := debianSources(targets, suites...)
 	if sources == "" {
 		return nil, nil
 	}
@@ -162,9 +167,9 @@ func newApt(ctx context.Context, dir string) (*apt, error) {
 	return a, nil
 }
 
-// debianSources turns lines of "RELEASE SITE" into apt sources for the suites
-// the kernels are in: Debian 12 has 6.1 and 6.12, Debian 11 has 5.10.
-func debianSources(targets string) string {
+// debianSources turns lines of "RELEASE SITE" into apt sources for suites, with their
+// security updates.
+func debianSources(targets string, suites ...string) string {
 	var main, security string
 	for line := range strings.Lines(targets) {
 		release, site, ok := strings.Cut(strings.TrimSpace(line), " ")
@@ -177,11 +182,11 @@ func debianSources(targets string) string {
 		}
 	}
 	var b strings.Builder
-	for _, suite := range []string{"bookworm", "bullseye"} {
+	for _, suite := range suites {
 		if main != "" {
 			fmt.Fprintf(&b, "deb [arch=amd64] %s %s main\n", main, suite)
 		}
-		if security != "" {
+		if security != "" && !strings.Contains(suite, "-") {
 			fmt.Fprintf(&b, "deb [arch=amd64] %s %s-security main\n", security, suite)
 		}
 	}

@@ -14,14 +14,11 @@ import (
 	"slices"
 	"strings"
 	"syscall"
-
-	"unthunk/feature"
 )
-
-const qemu = "qemu-system-x86_64"
 
 // Machine is a guest to boot. Kernel and Init are required.
 type Machine struct {
+	QEMU   QEMU
 	Kernel Kernel
 	// Init is the built package lab/init on this machine.
 	Init string
@@ -35,6 +32,10 @@ type Machine struct {
 	// beginning that is always the same: two boots take the same way, and the
 	// time stamp counter reads instructions executed.
 	Exact bool
+	// NICs are the guest's network interfaces. They have no way out of it.
+	NICs []NIC
+	// IOMMU adds Intel's; the kernel uses it when its command line says so.
+	IOMMU bool
 	// Modules are loaded before the commands run, with what they depend on.
 	Modules []string
 	// Files are put into the guest with mode 0755: the path there → the
@@ -42,10 +43,45 @@ type Machine struct {
 	Files map[string]string
 }
 
+// NIC is a network interface of a guest.
+type NIC struct {
+	// Model is virtio, vmxnet3 or igb.
+	Model string
+	MAC   string
+	// Wire connects it to those with the same number.
+	Wire int
+}
+
+// models are the devices of NICs, with the options that let a driver run XDP and, of
+// virtio, that make it use the DMA API as other NICs do.
+var models = map[string]string{
+	"virtio":  "virtio-net-pci,disable-legacy=on,iommu_platform=on,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off",
+	"vmxnet3": "vmxnet3",
+	"igb":     "igb",
+}
+
+// nicModules are the kernel modules that drive a model.
+var nicModules = map[string][]string{"virtio": {"virtio_pci", "virtio_net"}, "vmxnet3": {"vmxnet3"}, "igb": {"igb"}}
+
+// devices are the arguments for NICs and the IOMMU, which must come first.
+func (m *Machine) devices() (args []string) {
+	if m.IOMMU {
+		args = append(args, "-device", "intel-iommu,intremap=off")
+	}
+	for i, nic := range m.NICs {
+		id := fmt.Sprintf("nic%d", i)
+		args = append(args,
+			"-netdev", fmt.Sprintf("hubport,id=%s,hubid=%d", id, nic.Wire),
+			// igb claims the slot after its own.
+			"-device", fmt.Sprintf("%s,netdev=%s,mac=%s,addr=%#x", models[nic.Model], id, nic.MAC, 4+2*i))
+	}
+	return args
+}
+
 // Report is what came out of a guest.
 type Report struct {
 	Results []Result
-	// Console is what the kernel and /init printed.
+	// Console is what the kernel and /init printed, and QEMU after them.
 	Console string
 }
 
@@ -77,7 +113,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		files[i] = f
 	}
 	initrd, console, results := files[0], files[1], files[2]
-	if err := m.writeInitrd(ctx, initrd, commands); err != nil {
+	if err := m.writeInitrd(initrd, commands); err != nil {
 		return Report{}, fmt.Errorf("write initramfs: %w", err)
 	}
 	// A panic reboots at once, which -no-reboot turns into an exit.
@@ -92,8 +128,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		args = append(args, "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm")
 		cmdline += " nokaslr cryptomgr.notests=1 tsc_early_khz=1000000"
 	}
+	args = append(args, m.devices()...)
 	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
-	qemu := exec.CommandContext(ctx, qemu, args...)
+	qemu := m.QEMU.command(ctx, args...)
 	qemu.ExtraFiles = files[:]
 	// The guest must not outlive this process, however that ends.
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -107,6 +144,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return r, fmt.Errorf("read console: %w", err)
 	}
 	r.Console = string(text)
+	if len(out) > 0 {
+		r.Console += "QEMU: " + string(out)
+	}
 	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults)); err != nil && runErr == nil {
 		return r, err
 	}
@@ -119,14 +159,6 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return r, fmt.Errorf("guest %s ended after %d of %d commands", m.Kernel.Release, len(r.Results), len(commands))
 	}
 	return r, nil
-}
-
-// Available returns a [feature.Missing] when there is no QEMU.
-func Available() error {
-	if _, err := exec.LookPath(qemu); err != nil {
-		return &feature.Missing{Feature: qemu, Help: "install qemu-system-x86"}
-	}
-	return nil
 }
 
 // Limits on what a guest may write.
@@ -151,10 +183,14 @@ func nameless() (*os.File, error) {
 // inherited is the path by which a child opens its i-th extra file.
 func inherited(i int) string { return fmt.Sprintf("/proc/self/fd/%d", 3+i) }
 
-func (m *Machine) writeInitrd(ctx context.Context, f *os.File, commands []Command) error {
+func (m *Machine) writeInitrd(f *os.File, commands []Command) error {
 	job := Job{Commands: commands}
 	a := &archive{w: f}
-	mods, err := modules(ctx, m.Kernel.Modules, m.Modules...)
+	wanted := slices.Clone(m.Modules)
+	for _, nic := range m.NICs {
+		wanted = append(wanted, nicModules[nic.Model]...)
+	}
+	mods, err := modules(m.Kernel.Modules, wanted...)
 	if err != nil {
 		return err
 	}

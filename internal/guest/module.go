@@ -2,16 +2,16 @@ package guest
 
 import (
 	"bytes"
-	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"unthunk/internal/unpack"
 )
 
 // module is a kernel module, decompressed.
@@ -23,7 +23,7 @@ type module struct {
 // modules returns the named modules and all they depend on, in the order to
 // load them. A module that is built into the kernel is left out. dir is the
 // kernel's /lib/modules/RELEASE.
-func modules(ctx context.Context, dir string, names ...string) ([]module, error) {
+func modules(dir string, names ...string) ([]module, error) {
 	files := make(map[string]string)
 	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
 		if name, ok := moduleName(path); err == nil && ok && !d.IsDir() {
@@ -55,7 +55,7 @@ func modules(ctx context.Context, dir string, names ...string) ([]module, error)
 			return nil
 		}
 		files[name] = "" // once
-		data, err := readModule(ctx, path)
+		data, err := readModule(path)
 		if err != nil {
 			return err
 		}
@@ -79,30 +79,24 @@ func modules(ctx context.Context, dir string, names ...string) ([]module, error)
 	return ordered, nil
 }
 
-// moduleName returns the name of the module in a file; ok is false when the
-// file is no module.
+// moduleName returns the name of the module in a file, "virtio_net" of
+// virtio-net.ko.xz; ok is false when the file is no module.
 func moduleName(path string) (name string, ok bool) {
-	base := strings.TrimSuffix(filepath.Base(path), ".xz")
-	name, ok = strings.CutSuffix(base, ".ko")
-	return normal(name), ok
+	name, rest, _ := strings.Cut(filepath.Base(path), ".")
+	return normal(name), rest == "ko" || strings.HasPrefix(rest, "ko.")
 }
 
 // normal spells a module's name as the kernel does: file names may have a
 // hyphen where the name has an underscore.
 func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-func readModule(ctx context.Context, path string) ([]byte, error) {
+func readModule(path string) ([]byte, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("read module: %w", err)
 	}
-	if !strings.HasSuffix(path, ".xz") {
-		return data, nil
-	}
-	cmd := exec.CommandContext(ctx, "xz", "-dc")
-	cmd.Stdin = bytes.NewReader(data)
-	if data, err = cmd.Output(); err != nil {
-		return nil, fmt.Errorf("decompress module %s: %w", path, err)
+	if data, err = unpack.ELF(data); err != nil {
+		return nil, fmt.Errorf("read module %s: %w", path, err)
 	}
 	return data, nil
 }

@@ -16,9 +16,9 @@ import (
 	"unthunk/feature"
 )
 
-// Resolve finds a kernel: an unpacked package's folder, with boot/vmlinuz-* and
-// lib/modules; a vmlinuz whose modules stand in ../lib/modules beside it or in
-// /lib/modules; a .deb file; or debian:6.12-cloud, debian:6.12, which apt downloads
+// Resolve finds a kernel: an unpacked package's folder, with boot/vmlinuz-* or
+// lib/modules/*/vmlinuz and the modules; a vmlinuz whose modules stand in ../lib/modules
+// beside it or in /lib/modules; a .deb or .rpm file; or debian:6.12-cloud, debian:6.12, which apt downloads
 // once. Packages are kept unpacked in dir.
 func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 	if series, ok := strings.CutPrefix(name, "debian:"); ok {
@@ -31,13 +31,13 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 	case info.IsDir():
 		k, err := unpacked(name)
 		if errors.Is(err, fs.ErrNotExist) {
-			return Kernel{}, fmt.Errorf("find kernel in %s: it has no boot/vmlinuz-*", name)
+			return Kernel{}, fmt.Errorf("find kernel in %s: it has no boot/vmlinuz-* and no lib/modules/*/vmlinuz", name)
 		}
 		return k, err
 	case strings.HasSuffix(name, ".deb"):
-		return fromPackage(ctx, dir, name)
+		return fromPackage(ctx, dir, name, unpackDeb)
 	case strings.HasSuffix(name, ".rpm"):
-		return Kernel{}, fmt.Errorf("read %s: unpack it first (rpm2cpio FILE | cpio -id) and name the folder", name)
+		return fromPackage(ctx, dir, name, unpackRPM)
 	}
 	return image(name)
 }
@@ -54,11 +54,26 @@ func debian(ctx context.Context, dir, series string) (Kernel, error) {
 	return Fetch(ctx, dir, version)
 }
 
-// fromPackage unpacks a .deb, once for each content.
-func fromPackage(ctx context.Context, dir, path string) (Kernel, error) {
+func unpackDeb(ctx context.Context, path, into string) error {
 	if _, err := exec.LookPath("dpkg-deb"); err != nil {
-		return Kernel{}, &feature.Missing{Feature: "dpkg-deb", Help: "install dpkg, or unpack the package and name the folder", Err: err}
+		return &feature.Missing{Feature: "dpkg-deb", Help: "install dpkg, or unpack the package and name the folder", Err: err}
 	}
+	_, err := output(ctx, "dpkg-deb", "-x", path, into)
+	return err
+}
+
+// unpackRPM needs libarchive's tar, which reads cpio archives with each compression that
+// rpm uses.
+func unpackRPM(ctx context.Context, path, into string) error {
+	if _, err := exec.LookPath("bsdtar"); err != nil {
+		return &feature.Missing{Feature: "bsdtar", Help: "install libarchive-tools, or unpack the package and name the folder", Err: err}
+	}
+	_, err := output(ctx, "bsdtar", "-x", "-f", path, "-C", into)
+	return err
+}
+
+// fromPackage unpacks a package, once for each content.
+func fromPackage(ctx context.Context, dir, path string, unpack func(ctx context.Context, path, into string) error) (Kernel, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return Kernel{}, fmt.Errorf("open package: %w", err)
@@ -68,7 +83,7 @@ func fromPackage(ctx context.Context, dir, path string) (Kernel, error) {
 	if _, err := io.Copy(sum, f); err != nil {
 		return Kernel{}, fmt.Errorf("read package: %w", err)
 	}
-	into := filepath.Join(dir, "deb-"+hex.EncodeToString(sum.Sum(nil))[:16])
+	into := filepath.Join(dir, "package-"+hex.EncodeToString(sum.Sum(nil))[:16])
 	if k, err := unpacked(into); !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
@@ -80,7 +95,7 @@ func fromPackage(ctx context.Context, dir, path string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("unpack package: %w", err)
 	}
 	defer os.RemoveAll(temp)
-	if _, err := output(ctx, "dpkg-deb", "-x", path, temp); err != nil {
+	if err := unpack(ctx, path, temp); err != nil {
 		return Kernel{}, fmt.Errorf("unpack %s: %w", path, err)
 	}
 	if _, err := unpacked(temp); err != nil {

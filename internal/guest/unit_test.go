@@ -102,10 +102,10 @@ deb [arch=amd64] http://other.test/debian-security bookworm-security main
 deb [arch=amd64] http://mirror.test/debian bullseye main
 deb [arch=amd64] http://other.test/debian-security bullseye-security main
 `
-	if diff := cmp.Diff(want, debianSources(targets)); diff != "" {
+	if diff := cmp.Diff(want, debianSources(targets, "bookworm", "bullseye")); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
 	}
-	if got := debianSources("jammy http://mirror.test/ubuntu\n"); got != "" {
+	if got := debianSources("jammy http://mirror.test/ubuntu\n", "bookworm"); got != "" {
 		t.Errorf("sources of another distribution: %q", got)
 	}
 }

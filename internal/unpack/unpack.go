@@ -1,4 +1,5 @@
-package ktext
+// Package unpack reads kernels and modules that are packed.
+package unpack
 
 import (
 	"bytes"
@@ -14,15 +15,18 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-var errTooLarge = fmt.Errorf("more than %d MiB", MaxFile>>20)
+// Max is the largest file that is read, and the largest that one unpacks to, in bytes.
+const Max = 512 << 20
 
-// unpack returns the ELF file in b, which may be packed, or the payload of a
+var errTooLarge = fmt.Errorf("more than %d MiB", Max>>20)
+
+// ELF returns the ELF file in b, which may be packed, or the payload of a
 // bzImage.
-func unpack(b []byte) ([]byte, error) {
+func ELF(b []byte) ([]byte, error) {
 	switch {
 	case len(b) == 0:
 		return nil, errors.New("the file is empty")
-	case len(b) > MaxFile:
+	case len(b) > Max:
 		return nil, errTooLarge
 	case bytes.HasPrefix(b, []byte("\x7fELF")):
 		return b, nil
@@ -63,7 +67,7 @@ func bzPayload(b []byte) ([]byte, error) {
 	return b[start:end], nil
 }
 
-// decompress unpacks b up to MaxFile. What follows the packed data, the size that
+// decompress unpacks b up to Max. What follows the packed data, the size that
 // the kernel's build appends, is left alone.
 func decompress(b []byte) ([]byte, error) {
 	if bytes.HasPrefix(b, zstdMagic) {
@@ -75,9 +79,9 @@ func decompress(b []byte) ([]byte, error) {
 	}
 	var out bytes.Buffer
 	out.Grow(sizeHint(b))
-	n, err := io.Copy(&out, io.LimitReader(r, MaxFile+1))
+	n, err := io.Copy(&out, io.LimitReader(r, Max+1))
 	switch {
-	case n > MaxFile:
+	case n > Max:
 		return nil, errTooLarge
 	case err != nil && !bytes.HasPrefix(out.Bytes(), []byte("\x7fELF")):
 		return nil, fmt.Errorf("unpack: %w", err)
@@ -91,7 +95,7 @@ var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
 // unzstd unpacks at once, which needs no window beside what it unpacks to.
 func unzstd(b []byte) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(MaxFile))
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(Max))
 	if err != nil {
 		return nil, fmt.Errorf("unpack zstd: %w", err)
 	}
@@ -112,7 +116,7 @@ func sizeHint(b []byte) int {
 	if len(b) < 4 {
 		return 0
 	}
-	return int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), MaxFile))
+	return int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), Max))
 }
 
 // trailing tells whether all that b promises was unpacked, though the reader then
