@@ -151,6 +151,39 @@ func (n *Namespace) VethPair(a, b string) (ifA, ifB int, err error) {
 	return ifA, ifB, err
 }
 
+// Take moves a device of this thread's network namespace here, sets it up, to receive
+// frames for any address, and returns its index. When the namespace ends the kernel gives hardware back to the first one.
+func (n *Namespace) Take(name string) (ifindex int, err error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return 0, fmt.Errorf("find %s: %w", name, err)
+	}
+	var here *os.File
+	if err := n.Do(func() (err error) {
+		here, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	}); err != nil {
+		return 0, fmt.Errorf("open network namespace: %w", err)
+	}
+	defer here.Close()
+	if err := netlink.LinkSetNsFd(l, int(here.Fd())); err != nil {
+		return 0, fmt.Errorf("move %s: %w", name, err)
+	}
+	err = n.Do(func() error {
+		if l, err = netlink.LinkByName(name); err != nil {
+			return fmt.Errorf("find %s: %w", name, err)
+		}
+		if err := netlink.SetPromiscOn(l); err != nil {
+			return fmt.Errorf("set %s promiscuous: %w", name, err)
+		}
+		if err := netlink.LinkSetUp(l); err != nil {
+			return fmt.Errorf("set %s up: %w", name, err)
+		}
+		return nil
+	})
+	return l.Attrs().Index, err
+}
+
 // Attach attaches an XDP program to a device until the namespace is closed.
 // Requires at least Linux 5.9.
 func (n *Namespace) Attach(p *ebpf.Program, ifindex int, flags link.XDPAttachFlags) error {

@@ -29,6 +29,8 @@ type rig struct {
 	lab     *netlab.Namespace
 	progs   *chain.Programs
 	counted bool
+	// patience is how many ms without a frame are waited for one, at least 1000.
+	patience int
 	// lossy is set once frames have been waited for in vain.
 	lossy bool
 	// tested is the device whose NAPI runs the program under test, out the
@@ -197,7 +199,7 @@ func (r *rig) capacity() int {
 // wait for its CPU. A chain that has lost frames once is waited for 20 ms only.
 func (r *rig) settle(ctx context.Context) (chain.State, error) {
 	var last uint64
-	patience := 1000
+	patience := max(r.patience, 1000)
 	if r.lossy {
 		patience = 20
 	}

@@ -42,6 +42,9 @@ const volatile __u32 limit = 0;
 const volatile bool limit_to_sink = false;
 /* Frames the generator sends in one slot; 0 = no limit. */
 const volatile __u32 most = 0;
+/* The generator sends `burst` frames and waits until all have arrived, and ends
+ * when it has sent `budget` frames. */
+const volatile bool bursts = false;
 
 #define LINE __attribute__((aligned(128)))
 
@@ -57,6 +60,9 @@ struct state {
 	__u32 window LINE;
 	__u32 left;
 	__u32 stamps;
+	/* Set by user space for a generator that sends bursts. */
+	__u32 burst;
+	__u32 budget; /* frames of the slot */
 	__u32 pad;
 	__u64 stamp[MAX_WINDOWS];
 };
@@ -138,6 +144,16 @@ int generate(struct xdp_md *ctx)
 	}
 	if (most && chain.sent >= most)
 		return XDP_DROP;
+	/* Frames arrive between batches only, which are whole bursts. */
+	if (bursts && (chain.sent >= chain.budget ||
+		       (chain.burst && chain.sent % chain.burst == 0 &&
+			chain.sent != READ_ONCE(chain.received))))
+		return XDP_DROP;
+	/* Drivers write into the struct xdp_frame of what they send; before Linux 6.8
+	 * that of a recycled page is set up anew only when its program moved a pointer
+	 * (reset_ctx in net/bpf/test_run.c). */
+	if (bursts)
+		bpf_xdp_adjust_meta(ctx, -4);
 	tick(CLOCK_GENERATOR);
 	if (counting || limit || most)
 		chain.sent++;

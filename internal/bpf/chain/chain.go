@@ -54,6 +54,9 @@ type Config struct {
 	LimitToSink bool
 	// Most is how many frames the generator sends in a slot; 0 = any.
 	Most uint32
+	// Bursts makes the generator wait after each burst until all of it has arrived,
+	// and send no more than a budget; see ResetBursts.
+	Bursts bool
 	// CPU is where "redirect_cpu" sends frames.
 	CPU int
 	// Phases loads the program Phase.
@@ -99,6 +102,7 @@ func Load(cfg Config) (*Programs, error) {
 		{chainVarOutIfindex, uint32(cfg.OutIfindex)},
 		{chainVarLimit, cfg.Limit},
 		{chainVarMost, cfg.Most},
+		{chainVarBursts, cfg.Bursts},
 		{chainVarLimitToSink, cfg.LimitToSink},
 		{chainVarCpu, uint32(cfg.CPU)},
 	} {
@@ -204,8 +208,12 @@ func put(m *ebpf.Map, key uint32, value any) error {
 
 // Reset starts a slot: counters to zero, a time stamp every window frames,
 // the first after the first window's first frame.
-func (p *Programs) Reset(window int) error {
-	if err := p.state.Put(uint32(0), chainState{Window: uint32(window), Left: 1}); err != nil {
+func (p *Programs) Reset(window int) error { return p.ResetBursts(window, 0, 0) }
+
+// ResetBursts is Reset for a generator that sends frames frames in bursts.
+func (p *Programs) ResetBursts(window, burst, frames int) error {
+	state := chainState{Window: uint32(window), Left: 1, Burst: uint32(burst), Budget: uint32(frames)}
+	if err := p.state.Put(uint32(0), state); err != nil {
 		return fmt.Errorf("reset chain: %w", err)
 	}
 	return nil

@@ -60,9 +60,11 @@ type chainState struct {
 	Window   uint32
 	Left     uint32
 	Stamps   uint32
+	Burst    uint32
+	Budget   uint32
 	Pad      uint32
 	Stamp    [64]uint64
-	_        [112]byte
+	_        [104]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -89,6 +91,7 @@ const (
 	chainProgSink            = "sink"
 	chainProgSinkCpumap      = "sink_cpumap"
 	chainProgTx              = "tx"
+	chainVarBursts           = "bursts"
 	chainVarChain            = "chain"
 	chainVarClockOf          = "clock_of"
 	chainVarCounting         = "counting"
@@ -176,6 +179,7 @@ type chainMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type chainVariableSpecs struct {
+	Bursts         *ebpf.VariableSpec `ebpf:"bursts"`
 	Chain          *ebpf.VariableSpec `ebpf:"chain"`
 	ClockOf        *ebpf.VariableSpec `ebpf:"clock_of"`
 	Counting       *ebpf.VariableSpec `ebpf:"counting"`
@@ -232,6 +236,7 @@ func (m *chainMaps) Close() error {
 //
 // It can be passed to loadChainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type chainVariables struct {
+	Bursts         *ebpf.Variable `ebpf:"bursts"`
 	Chain          *ebpf.Variable `ebpf:"chain"`
 	ClockOf        *ebpf.Variable `ebpf:"clock_of"`
 	Counting       *ebpf.Variable `ebpf:"counting"`

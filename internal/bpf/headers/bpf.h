@@ -42,6 +42,7 @@ enum xdp_action {
 };
 
 enum {
+	BPF_ANY = 0,
 	BPF_F_NO_PREALLOC = 1 << 0,
 	BPF_F_BROADCAST = 1 << 3, /* Linux 5.14 */
 };
@@ -56,11 +57,15 @@ struct xdp_md {
 };
 
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
+static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;
 static __u32 (*const bpf_get_smp_processor_id)(void) = (void *)8;
 static long (*const bpf_tail_call)(void *ctx, void *map, __u32 index) = (void *)12;
 static long (*const bpf_redirect)(__u32 ifindex, __u64 flags) = (void *)23;
 static long (*const bpf_redirect_map)(void *map, __u64 key, __u64 flags) = (void *)51;
+static long (*const bpf_xdp_adjust_meta)(void *xdp_md, int delta) = (void *)54;
+static long (*const bpf_probe_read_kernel)(void *dst, __u32 size, const void *src) = (void *)113; /* 5.5 */
 static long (*const bpf_for_each_map_elem)(void *map, void *callback, void *ctx, __u64 flags) = (void *)164; /* 5.13 */
+static __u64 (*const bpf_get_attach_cookie)(void *ctx) = (void *)174; /* 5.15 */
 static long (*const bpf_loop)(__u32 turns, void *callback, void *ctx, __u64 flags) = (void *)181; /* 5.17 */
 static __u64 (*const bpf_xdp_get_buff_len)(void *xdp_md) = (void *)188; /* 5.18 */
