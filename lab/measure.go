@@ -9,43 +9,62 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf/btf"
-
-	"unthunk/branch"
 	"unthunk/host"
-	"unthunk/ksym"
-	"unthunk/ktext"
 	"unthunk/netlab"
-	"unthunk/path"
 	"unthunk/redirect"
 )
 
 // Measurement is what a guest counted.
 type Measurement struct {
 	Host host.Fingerprint `json:"host"`
+	// Mapped is how the interfaces' memory is mapped, as the guest found it; empty for
+	// veth, which has none to map.
+	Mapped DMA `json:"mapped,omitempty"`
+	// Uncounted are indirect branches of the path that cannot be counted.
+	Uncounted []string `json:"uncounted,omitempty"`
 	// Bulks are in the order asked for.
 	Bulks []BulkCount `json:"bulks"`
 }
 
-// BulkCount is what a redirected packet goes through at one bulk, from the
-// generator's call to the sink's verdict.
+// BulkCount is what a redirected packet goes through at one bulk. On veth that is all
+// from the generator's call to the sink's verdict. On wires it is what runs in the NAPI
+// polls of the interface that redirects and of the one it redirects to, and in the
+// transmission by that one.
 type BulkCount struct {
 	Bulk int `json:"bulk"`
 	// Instructions per packet: the least of all windows of Window packets, as the
 	// others hold a timer's tick. Without an exact clock it is time in ns, and means
-	// nothing.
-	Instructions float64 `json:"instructions"`
-	Windows      int     `json:"windows"`
-	Window       int     `json:"window"`
+	// nothing. On wires it is the median of windows within a poll, so that it lacks
+	// what completes transmission; nil for bursts that are not whole polls.
+	Instructions *float64 `json:"instructions"`
+	Windows      int      `json:"windows"`
+	Window       int      `json:"window"`
 	// Sent, Redirected and Received are packets of the slots that instructions were
-	// taken from.
+	// taken from, on wires of all slots.
 	Sent       uint64 `json:"sent"`
 	Redirected uint64 `json:"redirected"`
 	Received   uint64 `json:"received"`
 	// Sites are the indirect branches that every packet, or every bulk, goes through.
 	Sites []SiteCount `json:"sites"`
-	// Functions are entries of functions per packet, by name.
-	Functions map[string]float64 `json:"functions"`
+	// Functions are entries of functions per packet.
+	Functions []FunctionCount `json:"functions"`
+}
+
+// The parts of a chain over wires that are told apart.
+const (
+	InPoll  = "in-poll"  // NAPI polls of the interface that redirects
+	OutXmit = "out-xmit" // transmission by the one it redirects to
+	OutPoll = "out-poll" // NAPI polls of that one, which complete transmission
+)
+
+var parts = []string{InPoll, OutXmit, OutPoll}
+
+// FunctionCount is how often a function is entered.
+type FunctionCount struct {
+	Function string `json:"function"`
+	// Part of the chain that does it; empty for veth.
+	Part      string  `json:"part,omitempty"`
+	PerPacket float64 `json:"per-packet"`
 }
 
 // SiteCount is how often an indirect branch is executed.
@@ -59,7 +78,9 @@ type SiteCount struct {
 	Calls string `json:"calls,omitempty"`
 	// Target is the function that was entered.
 	Target string `json:"target,omitempty"`
-	// PerPacket is exact: a whole multiple of a 64th.
+	// Part of the chain that does it; empty for veth.
+	Part string `json:"part,omitempty"`
+	// PerPacket is exact for veth: a whole multiple of a 64th.
 	PerPacket float64 `json:"per-packet"`
 }
 
@@ -70,17 +91,18 @@ var counted = []string{
 	"xdp_return_frame", "xdp_return_frame_rx_napi", "xdp_return_frame_bulk", "__xdp_return",
 	"page_pool_put_unrefed_netmem", "page_pool_put_unrefed_page", "page_pool_put_defragged_page", "page_pool_put_page",
 	"page_pool_alloc_pages", "page_pool_alloc_netmems",
-	"dma_map_page_attrs", "dma_unmap_page_attrs", "dma_map_sg_attrs", "dma_sync_single_for_cpu", "dma_sync_single_for_device",
-	"__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
-	"swiotlb_tbl_map_single", "swiotlb_map", "swiotlb_bounce", "iommu_dma_map_page", "iommu_dma_unmap_page",
-	"qi_flush_iotlb", "intel_iommu_tlb_sync",
+	"dma_map_page_attrs", "dma_map_sg_attrs", "dma_unmap_page_attrs", "dma_unmap_sg_attrs",
+	"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
+	"swiotlb_tbl_map_single", "swiotlb_bounce",
+	"iommu_dma_map_page", "iommu_dma_unmap_page", "queue_iova",
+	"qi_submit_sync", "qi_flush_iotlb", "iommu_flush_iotlb_psi", "cache_tag_flush_range", "intel_iommu_tlb_sync",
 }
 
 // slots a bulk is measured in: nearly all have a window without a tick.
 const slots = 6
 
 // Measure counts, in a guest, what a packet of the veth chain goes through at each
-// bulk. It needs CONFIG_KPROBE_EVENTS and CONFIG_HIST_TRIGGERS.
+// bulk. It needs CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
 func Measure(ctx context.Context, bulks []int) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify(ctx)}
 	cpu, err := redirect.PickCPU(-1)
@@ -115,13 +137,15 @@ func Measure(ctx context.Context, bulks []int) (m *Measurement, err error) {
 		b.Bulk = row.Bulk
 		arms, m.Bulks = append(arms, arm), append(m.Bulks, b)
 	}
-	p, err := place(ctx, lab, chain)
+	tested, _, _ := chain.Devices()
+	p, err := place(ctx, lab, tested, nil, slotOf(ctx, arms[0]))
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, p.close()) }()
+	defer func() { err = errors.Join(err, p.Close()) }()
+	m.Uncounted = p.uncounted
 	for i := range m.Bulks {
-		if err := p.count(ctx, arms[i], &m.Bulks[i]); err != nil {
+		if err := p.countChain(ctx, arms[i], &m.Bulks[i]); err != nil {
 			return nil, fmt.Errorf("count at bulk %d: %w", m.Bulks[i].Bulk, err)
 		}
 	}
@@ -133,7 +157,6 @@ func disagree(span redirect.Span) error {
 }
 
 func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err error) {
-	b = BulkCount{Instructions: math.Inf(1), Functions: make(map[string]float64), Sites: []SiteCount{}}
 	for range slots {
 		span, ok, err := arm.Span(ctx)
 		if err != nil {
@@ -142,159 +165,127 @@ func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err erro
 		if !ok {
 			return b, disagree(span)
 		}
-		b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
-		b.Window = span.Window
-		for _, ns := range span.Windows {
-			b.Windows++
-			b.Instructions = min(b.Instructions, float64(ns)/float64(span.Window))
-		}
+		b.add(span)
 	}
 	return b, nil
 }
 
-// placed are the counters on the way of a packet.
-type placed struct {
-	*kprobes
-	sites map[string]path.Site // by place
-	table *ksym.Table
+// add counts a span's packets, and takes its shortest window when that is the shortest.
+func (b *BulkCount) add(span redirect.Span) {
+	b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
+	b.Window = span.Window
+	for _, ns := range span.Windows {
+		b.Windows++
+		per := float64(ns) / float64(span.Window)
+		if b.Instructions == nil || per < *b.Instructions {
+			b.Instructions = &per
+		}
+	}
 }
 
-// place puts a counter at each indirect branch of the path, and at the functions that
-// are counted.
-func place(ctx context.Context, lab *netlab.Namespace, chain *redirect.Chain) (*placed, error) {
-	text, err := ktext.OpenLive()
+// seen is a place, the part of the chain that was at work, and what was branched to.
+type seen struct {
+	place  int
+	part   string
+	target uint64
+}
+
+// hits reads the counters. What is no part's is left out where parts are told apart.
+func (p *placed) hits() (map[seen]uint64, error) {
+	raw, err := p.Hits()
 	if err != nil {
 		return nil, err
 	}
-	defer text.Close()
-	inv, table, err := walk(ctx, text, lab, chain)
-	if err != nil {
-		return nil, err
-	}
-	p := &placed{sites: make(map[string]path.Site), table: table}
-	var probes []probe
-	for _, s := range inv.Sites {
-		// Code of BPF programs and of the dispatcher cannot be probed.
-		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") || strings.HasPrefix(s.Function, "0x") {
-			continue
-		}
-		place := fmt.Sprintf("%s+%d", s.Function, s.Offset)
-		if _, seen := p.sites[place]; seen {
-			continue
-		}
-		p.sites[place] = s
-		probes = append(probes, probe{place, registers[register(text, s)]})
-	}
-	for _, name := range counted {
-		if s, ok := table.Lookup(name); ok && s.Text() {
-			probes = append(probes, probe{place: name})
+	out := make(map[seen]uint64)
+	for h, n := range raw {
+		part, ok := p.parts[work{h.Ifindex, h.Transmits}]
+		if ok || p.parts == nil {
+			out[seen{h.Place, part, h.Target}] += n
 		}
 	}
-	p.kprobes, err = newKprobes(probes)
-	return p, err
+	return out, nil
 }
 
-// count adds what is executed per packet: the difference of a slot and one of twice
-// as many packets, so that what a slot takes besides its packets cancels. What is not
-// the same in a second such slot, or not repeated with every 64 packets, is a timer's
-// or another task's.
-func (p *placed) count(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
-	one, packets, err := p.slot(ctx, arm)
+// during returns what is counted while send runs, and the packets that it sends.
+func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err error) {
+	before, err := p.hits()
+	if err != nil {
+		return nil, 0, err
+	}
+	if packets, err = send(); err != nil {
+		return nil, 0, err
+	}
+	hits, err = p.hits()
+	for t, n := range before {
+		if hits[t] -= n; hits[t] == 0 {
+			delete(hits, t)
+		}
+	}
+	return hits, packets, err
+}
+
+// countChain adds what a packet of the veth chain executes: the difference of a slot
+// and one of twice as many packets, so that what a slot takes besides its packets
+// cancels. What is not the same in a second such slot, or not repeated with every 64
+// packets, is a timer's or another task's.
+func (p *placed) countChain(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
+	send := slotOf(ctx, arm)
+	one, packets, err := p.during(send)
 	if err != nil {
 		return err
 	}
 	arm.Lengthen(2)
-	two, more, err := p.slot(ctx, arm)
+	two, more, err := p.during(send)
 	if err != nil {
 		return err
 	}
-	again, _, err := p.slot(ctx, arm)
+	again, _, err := p.during(send)
 	if err != nil {
 		return err
 	}
 	for t, n := range two {
 		per := float64(n-one[t]) / float64(more-packets)
-		if n <= one[t] || n != again[t] || per*64 != math.Trunc(per*64) {
-			continue
+		if n > one[t] && n == again[t] && per*64 == math.Trunc(per*64) {
+			p.count(b, t, per)
 		}
-		s, isSite := p.sites[t.place]
-		if !isSite {
-			b.Functions[t.place] = per
-			continue
-		}
-		name := ""
-		if f, off, ok := p.table.Find(t.addr); ok && off == 0 {
-			name = f.Name
-		}
-		b.Sites = append(b.Sites, SiteCount{
-			Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
-			Stage: string(s.Stage), Calls: s.Calls, Target: name, PerPacket: per,
-		})
 	}
-	slices.SortFunc(b.Sites, func(x, y SiteCount) int {
-		return cmp.Or(cmp.Compare(y.PerPacket, x.PerPacket), cmp.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), cmp.Compare(x.Target, y.Target))
-	})
+	b.sort()
 	return nil
 }
 
-func (p *placed) slot(ctx context.Context, arm *redirect.Arm) (hits map[target]uint64, packets uint64, err error) {
-	before, err := p.hits()
-	if err != nil {
-		return nil, 0, err
+// slotOf sends a slot of the veth chain.
+func slotOf(ctx context.Context, arm *redirect.Arm) sender {
+	return func() (uint64, error) {
+		span, ok, err := arm.Span(ctx)
+		if err == nil && !ok {
+			err = disagree(span)
+		}
+		return span.Sent, err
 	}
-	span, ok, err := arm.Span(ctx)
-	if err == nil && !ok {
-		err = disagree(span)
-	}
-	if err != nil {
-		return nil, 0, err
-	}
-	after, err := p.hits()
-	return since(after, before), span.Sent, err
 }
 
-// register is the one that holds a site's target: of its thunk, or of the branch that
-// the kernel made of it.
-func register(text ktext.Source, s path.Site) string {
-	if i := strings.LastIndexByte(s.Thunk, '_'); i >= 0 {
-		return s.Thunk[i+1:]
+// count adds one count to a bulk's.
+func (p *placed) count(b *BulkCount, t seen, per float64) {
+	s, isSite := p.sites[t.place]
+	if !isSite {
+		b.Functions = append(b.Functions, FunctionCount{p.Places[t.place].Function, t.part, per})
+		return
 	}
-	var code [8]byte
-	if text.ReadAddr(code[:], s.Addr) != nil {
-		return ""
+	name := ""
+	if f, off, ok := p.table.Find(t.target); ok && off == 0 {
+		name = f.Name
 	}
-	for step := range branch.Scan(code[:], s.Addr) {
-		return step.Register()
-	}
-	return ""
-}
-
-// walk reads the way of a packet through the chain's devices, and of the generator
-// that sends it.
-func walk(ctx context.Context, text ktext.Source, lab *netlab.Namespace, chain *redirect.Chain) (inv *path.Inventory, table *ksym.Table, err error) {
-	if table, err = ksym.Live(); err != nil {
-		return nil, nil, err
-	}
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, nil, fmt.Errorf("read types of the kernel: %w", err)
-	}
-	code := path.Code{Text: text, Table: table, Types: types, Live: true}
-	tested, _, _ := chain.Devices()
-	err = lab.Do(func() error {
-		roots, err := path.LiveRoots(code, tested)
-		if err != nil {
-			return err
-		}
-		for _, name := range []string{"bpf_test_run_xdp_live", "xdp_test_run_batch", "bpf_prog_test_run_xdp"} {
-			for _, suffix := range []string{"", ".isra.0", ".constprop.0"} {
-				if s, ok := table.Lookup(name + suffix); ok && s.Text() {
-					roots = append(roots, path.Root{Function: s.Name, Addr: s.Addr, Stage: path.StageReceive, Per: path.PerBulk, Why: "it generates frames"})
-				}
-			}
-		}
-		inv, err = path.Walk(ctx, code, roots)
-		return err
+	b.Sites = append(b.Sites, SiteCount{
+		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
+		Stage: string(s.Stage), Calls: s.Calls, Target: name, Part: t.part, PerPacket: per,
 	})
-	return inv, table, err
+}
+
+func (b *BulkCount) sort() {
+	slices.SortFunc(b.Sites, func(x, y SiteCount) int {
+		return cmp.Or(strings.Compare(x.Part, y.Part), cmp.Compare(y.PerPacket, x.PerPacket), strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), strings.Compare(x.Target, y.Target))
+	})
+	slices.SortFunc(b.Functions, func(x, y FunctionCount) int {
+		return cmp.Or(strings.Compare(x.Part, y.Part), strings.Compare(x.Function, y.Function))
+	})
 }

@@ -18,6 +18,10 @@ type Plan struct {
 	CPUs []string
 	// Appends are kernel command lines; none means an empty one.
 	Appends []string
+	// NICs are what frames go through: veth, virtio, vmxnet3, igb; none means veth.
+	NICs []string
+	// DMAs are how the memory of NICs other than veth is mapped; none means direct.
+	DMAs []DMA
 	// Bulks are measured in each guest; none means 1, 16 and 64.
 	Bulks []int
 	// Limit is what one guest may take; 0 is two minutes.
@@ -29,6 +33,8 @@ type Cell struct {
 	Kernel string // as it was asked for
 	CPU    string
 	Append string
+	NIC    string
+	DMA    DMA // empty for veth
 }
 
 // Name is the cell's stable name: what differs from the defaults.
@@ -36,6 +42,9 @@ func (c Cell) Name() string {
 	parts := []string{c.Kernel}
 	if c.CPU != "" {
 		parts = append(parts, "cpu="+c.CPU)
+	}
+	if c.NIC != Veth {
+		parts = append(parts, "nic="+c.NIC, "dma="+string(c.DMA))
 	}
 	parts = append(parts, strings.Fields(c.Append)...)
 	return strings.Join(parts, "/")
@@ -49,6 +58,12 @@ func (p Plan) withDefaults() Plan {
 	}
 	if len(p.Appends) == 0 {
 		p.Appends = []string{""}
+	}
+	if len(p.NICs) == 0 {
+		p.NICs = []string{Veth}
+	}
+	if len(p.DMAs) == 0 {
+		p.DMAs = []DMA{Direct}
 	}
 	if len(p.Bulks) == 0 {
 		p.Bulks = []int{1, 16, 64}
@@ -66,7 +81,7 @@ const maxCells = 256
 func (p Plan) Validate() error {
 	p = p.withDefaults()
 	if len(p.Kernels) == 0 {
-		return errors.New("no kernel is named: a folder, a vmlinuz, a .deb, or debian:6.12-cloud")
+		return errors.New("no kernel is named: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
 	}
 	if err := (redirect.Plan{Bulks: p.Bulks}).Validate(); err != nil {
 		return err
@@ -78,6 +93,19 @@ func (p Plan) Validate() error {
 			}
 		}
 	}
+	for _, nic := range p.NICs {
+		if !slices.Contains(nicModels, nic) {
+			return fmt.Errorf("NIC %q is not %s", nic, strings.Join(nicModels, ", "))
+		}
+	}
+	for _, dma := range p.DMAs {
+		if _, ok := dmaLines[dma]; !ok {
+			return fmt.Errorf("DMA %q is not direct, swiotlb, iommu-lazy, iommu-strict or iommu-pt", dma)
+		}
+		if dma != Direct && slices.Equal(p.NICs, []string{Veth}) {
+			return errors.New("a veth does no DMA: choose --nic virtio, vmxnet3 or igb")
+		}
+	}
 	if p.Limit < time.Second {
 		return fmt.Errorf("a limit of %v is too short for a boot", p.Limit)
 	}
@@ -87,15 +115,24 @@ func (p Plan) Validate() error {
 	return nil
 }
 
-// Cells lists the matrix: command lines within CPUs within kernels.
+// Cells lists the matrix: command lines within DMA setups within NICs within CPUs
+// within kernels.
 func (p Plan) Cells() []Cell {
 	p = p.withDefaults()
 	var cells []Cell
 	for _, kernel := range p.Kernels {
 		for _, cpu := range p.CPUs {
-			for _, line := range p.Appends {
-				if c := (Cell{kernel, cpu, line}); !slices.Contains(cells, c) {
-					cells = append(cells, c)
+			for _, nic := range p.NICs {
+				dmas := p.DMAs
+				if nic == Veth {
+					dmas = []DMA{""}
+				}
+				for _, dma := range dmas {
+					for _, line := range p.Appends {
+						if c := (Cell{kernel, cpu, line, nic, dma}); !slices.Contains(cells, c) {
+							cells = append(cells, c)
+						}
+					}
 				}
 			}
 		}
@@ -116,8 +153,11 @@ func AB(name string) (with, without string, err error) {
 }
 
 // confirm holds what a guest found of its mitigations against what its command line
-// asked for: in /sys and in the code.
+// asked for, in /sys and in the code, and how memory is mapped against that.
 func confirm(c Cell, m *Measurement) error {
+	if m.Mapped != c.DMA {
+		return fmt.Errorf("%s was asked for, but the guest maps memory by %s", c.DMA, m.Mapped)
+	}
 	sys, thunk := m.Host.Mitigations["spectre-v2"], m.Host.IndirectThunk
 	off, retpoline := false, false
 	for _, word := range strings.Fields(c.Append) {

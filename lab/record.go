@@ -17,14 +17,17 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *result.Lab {
 	l.Rows, l.Warnings = []result.LabRow{}, []result.Warning{}
 	for i := range cells {
 		l.Rows = append(l.Rows, cells[i].rows(bulks)...)
+		if m := cells[i].Measurement; m != nil {
+			if n := len(m.Uncounted); n > 0 {
+				l.Warnings = append(l.Warnings, result.Warning{Row: cells[i].Name(), Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n, oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
+			}
+		}
 	}
 	for i := range l.Rows {
 		with := &l.Rows[i]
 		for j := i + 1; j < len(l.Rows); j++ {
 			without := &l.Rows[j]
-			same := with.Labels["kernel"] == without.Labels["kernel"] && with.Labels["cpu"] == without.Labels["cpu"] && with.Labels["bulk"] == without.Labels["bulk"]
-			first := !same || cells[0].Append == with.Labels["append"]
-			if same && first && with.Refused == "" && without.Refused == "" {
+			if alike(with, without) && cells[0].Append == with.Labels["append"] && with.Instructions != nil && without.Instructions != nil {
 				l.Differences = append(l.Differences, difference(with, without, price))
 			}
 		}
@@ -32,14 +35,24 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *result.Lab {
 	return l
 }
 
+// alike tells whether rows differ in their command line at most.
+func alike(a, b *result.LabRow) bool {
+	for _, label := range []string{"kernel", "cpu", "nic", "dma", "bulk"} {
+		if a.Labels[label] != b.Labels[label] {
+			return false
+		}
+	}
+	return true
+}
+
 // rows are those of one guest, one a bulk.
 func (c *CellResult) rows(bulks []int) (rows []result.LabRow) {
 	for i, bulk := range bulks {
 		row := result.LabRow{
 			Name:    fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),
-			Labels:  map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "bulk": strconv.Itoa(bulk)},
+			Labels:  map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC, "dma": string(c.DMA), "bulk": strconv.Itoa(bulk)},
 			Release: c.Release,
-			Sites:   []result.LabSite{}, Functions: map[string]float64{},
+			Sites:   []result.LabSite{}, Functions: []result.LabFunction{},
 		}
 		switch {
 		case c.Err != nil:
@@ -61,9 +74,39 @@ func (c *CellResult) fill(row *result.LabRow, b *BulkCount) {
 		calls += s.PerPacket
 		row.Sites = append(row.Sites, result.LabSite(s))
 	}
-	row.Instructions, row.Calls, row.Window = &b.Instructions, &calls, b.Window
-	row.Functions = b.Functions
+	row.Instructions, row.Calls, row.Window = b.Instructions, &calls, b.Window
+	for _, f := range b.Functions {
+		row.Functions = append(row.Functions, result.LabFunction(f))
+	}
+	if c.NIC != Veth {
+		for _, part := range parts {
+			row.DMA = append(row.DMA, b.dma(part))
+		}
+	}
 	row.Counts = result.Counts{Sent: b.Sent, Redirected: b.Redirected, Received: b.Received}
+}
+
+// dma adds up what a part of the chain does of the DMA API.
+func (b *BulkCount) dma(part string) result.LabDMA {
+	d := result.LabDMA{Part: part}
+	for _, f := range b.Functions {
+		if f.Part != part {
+			continue
+		}
+		switch f.Function {
+		case "dma_map_page_attrs", "dma_map_sg_attrs":
+			d.Map += f.PerPacket
+		case "dma_unmap_page_attrs", "dma_unmap_sg_attrs":
+			d.Unmap += f.PerPacket
+		case "dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device":
+			d.Sync += f.PerPacket
+		case "swiotlb_bounce":
+			d.Bounce += f.PerPacket
+		case "qi_submit_sync":
+			d.Flush += f.PerPacket
+		}
+	}
+	return d
 }
 
 // What a retpoline executes more than a plain indirect branch: of a call, that of the
@@ -91,12 +134,16 @@ func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDi
 
 // retpolined is how many instructions of a packet are those that retpolines execute more
 // than plain branches: at the sites, and for the observer's time stamps, where
-// bpf_ktime_get_ns calls the clock source indirectly.
+// bpf_ktime_get_ns calls the clock source indirectly. On wires a window lies within one
+// poll: what completes transmission, or is executed less than once in it, is not in it.
 func retpolined(row *result.LabRow) (sites, observer float64) {
 	if !strings.HasPrefix(row.Thunk, "retpoline") {
 		return 0, 0
 	}
 	for _, s := range row.Sites {
+		if s.Part == OutPoll || s.Part != "" && s.PerPacket*float64(row.Window) < 1 {
+			continue
+		}
 		if s.Jump {
 			sites += moreJump * s.PerPacket
 		} else {

@@ -39,13 +39,12 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	for _, b := range plan.Bulks {
 		bulks = append(bulks, fmt.Sprint(b))
 	}
-	command := guest.Command{Args: []string{guest.Self, "lab-guest", "--bulk", strings.Join(bulks, ",")}, Timeout: plan.Limit}
 	results := make([]CellResult, len(plan.Cells()))
 	err := each(ctx, plan, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
 		r.Cell, r.Release = cell, m.Kernel.Release
 		m.Exact = true
-		report, err := m.Run(ctx, command)
+		report, err := m.Run(ctx, guest.Command{Args: []string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, Timeout: plan.Limit})
 		r.Console = report.Console
 		if r.Err = failed(report, err); r.Err == nil {
 			r.Measurement = new(Measurement)
@@ -92,6 +91,15 @@ func each(ctx context.Context, plan Plan, self string, progress func(done, all i
 			return err
 		}
 	}
+	emulators := make(map[string]guest.QEMU)
+	for _, c := range cells {
+		if _, ok := emulators[c.NIC]; ok || c.NIC == Veth {
+			continue
+		}
+		if emulators[c.NIC], err = guest.FindQEMU(ctx, cache, c.NIC); err != nil {
+			return err
+		}
+	}
 	files, err := guest.Libraries(self)
 	if err != nil {
 		return err
@@ -117,7 +125,12 @@ func each(ctx context.Context, plan Plan, self string, progress func(done, all i
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, plan.Limit)
 			defer cancel()
-			f(ctx, i, &guest.Machine{Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append, Modules: []string{"veth"}, Files: files}, c)
+			m := &guest.Machine{QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append, Modules: []string{"veth"}, Files: files}
+			if c.NIC != Veth {
+				m.NICs, m.IOMMU = wires(c.NIC), strings.HasPrefix(string(c.DMA), "iommu")
+				m.Append = strings.TrimSpace(dmaLines[c.DMA] + " " + c.Append)
+			}
+			f(ctx, i, m, c)
 			mu.Lock()
 			defer mu.Unlock()
 			done++

@@ -1,8 +1,10 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"unthunk/result"
@@ -16,10 +18,37 @@ func Lab(w io.Writer, opts Options, l *result.Lab) error {
 		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
 		fmt.Fprintln(&p.buf)
 	}
+	p.labChain(l)
+	p.labWires(l)
+	for _, d := range l.Differences {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, %s by the observer's time stamps, %s left.",
+			d.With, d.Without, exactly(d.Instructions), exactly(d.BySites), exactly(d.Calls), exactly(d.ByObserver), exactly(d.Remainder)))
+		if d.Ns != nil {
+			ns, around := quantity(d.Ns)
+			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.", ns, around))
+		}
+		p.labSites(l, d.With)
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's verdict. Instructions are no time: QEMU predicts no branches.")
+	newFootnotes(l.Warnings).write(p)
+	return p.flush(w)
+}
+
+// wired tells whether a row is of interfaces on wires.
+func wired(row *result.LabRow) bool { return row.Labels["nic"] != "" && row.Labels["nic"] != "veth" }
+
+// labChain writes the rows of the veth chain.
+func (p *page) labChain(l *result.Lab) {
 	table := [][]string{{"per packet", "instructions", "indirect", "ndo_xdp_xmit"}}
 	heading := ""
 	beneath := make(map[int]string)
-	for _, row := range l.Rows {
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		if wired(row) {
+			continue
+		}
 		bulk := "bulk=" + row.Labels["bulk"]
 		if name := strings.TrimSuffix(row.Name, "/"+bulk); name != heading {
 			heading = name
@@ -34,7 +63,10 @@ func Lab(w io.Writer, opts Options, l *result.Lab) error {
 			table = append(table, []string{"  " + clean(bulk), "-", "-", "-"})
 			continue
 		}
-		table = append(table, []string{"  " + clean(bulk), exactly(*row.Instructions), exactly(*row.Calls), exactly(row.Functions["bq_xmit_all"])})
+		table = append(table, []string{"  " + clean(bulk), exactly(*row.Instructions), exactly(*row.Calls), exactly(row.Entries("bq_xmit_all"))})
+	}
+	if len(table) == 1 {
+		return
 	}
 	for i, line := range columns(table, []bool{true, false, false, false}, "  ") {
 		if len(table[i]) == 1 {
@@ -46,20 +78,72 @@ func Lab(w io.Writer, opts Options, l *result.Lab) error {
 			p.wrap("    no number: ", why)
 		}
 	}
-	for _, d := range l.Differences {
-		fmt.Fprintln(&p.buf)
-		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, %s by the observer's time stamps, %s left.",
-			d.With, d.Without, exactly(d.Instructions), exactly(d.BySites), exactly(d.Calls), exactly(d.ByObserver), exactly(d.Remainder)))
-		if d.Ns != nil {
-			ns, around := quantity(d.Ns)
-			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.", ns, around))
+}
+
+// labWires writes the rows of interfaces on wires, one line each, under the kernel and
+// command line of their guest.
+func (p *page) labWires(l *result.Lab) {
+	var rows []*result.LabRow
+	for i := range l.Rows {
+		if wired(&l.Rows[i]) {
+			rows = append(rows, &l.Rows[i])
 		}
-		p.labSites(l, d.With)
+	}
+	if len(rows) == 0 {
+		return
+	}
+	heading := func(r *result.LabRow) string {
+		return strings.Join(strings.Fields(r.Labels["kernel"]+" "+r.Labels["cpu"]+" "+r.Labels["append"]), "/")
+	}
+	slices.SortStableFunc(rows, func(a, b *result.LabRow) int { return strings.Compare(heading(a), heading(b)) })
+	table := [][]string{{"per packet", "insns", "indirect", "map", "sync", "bounce", "flush", "ns"}}
+	last := ""
+	beneath := make(map[int]string)
+	for _, row := range rows {
+		if h := heading(row); h != last {
+			last = h
+			if row.Thunk != "" {
+				h += fmt.Sprintf(": Linux %s, indirect calls: %s", row.Release, row.Thunk)
+			}
+			table = append(table, []string{h})
+		}
+		line := []string{fmt.Sprintf("  %s %s bulk=%s", clean(row.Labels["nic"]), clean(row.Labels["dma"]), clean(row.Labels["bulk"])), "-", "-", "-", "-", "-", "-", "-"}
+		if row.Refused != "" {
+			beneath[len(table)] = row.Refused
+		} else {
+			var sum result.LabDMA
+			for _, d := range row.DMA {
+				sum.Map, sum.Sync, sum.Bounce, sum.Flush = sum.Map+d.Map, sum.Sync+d.Sync, sum.Bounce+d.Bounce, sum.Flush+d.Flush
+			}
+			if row.Instructions != nil {
+				line[1] = fmt.Sprintf("%.0f", *row.Instructions)
+			}
+			for i, n := range []float64{*row.Calls, sum.Map, sum.Sync, sum.Bounce, sum.Flush} {
+				line[2+i] = few(n)
+			}
+			if l.Price != nil && strings.HasPrefix(row.Thunk, "retpoline") {
+				line[7] = fmt.Sprintf("%.1f", *row.Calls*l.Price.Median)
+			}
+		}
+		table = append(table, line)
+	}
+	for i, line := range columns(table, []bool{true, false, false, false, false, false, false, false}, "  ") {
+		if len(table[i]) == 1 {
+			p.wrap("", line)
+			continue
+		}
+		p.line(line)
+		if why, ok := beneath[i]; ok {
+			p.wrap("    no number: ", why)
+		}
 	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", "Counts of the emulated guest, exact to the digit, from the generator's call to the sink's verdict. Instructions are no time: QEMU predicts no branches.")
-	newFootnotes(l.Warnings).write(p)
-	return p.flush(w)
+	p.wrap("", "On wires: what the NAPI polls of the interface that redirects and of the one it redirects to execute, and transmission. As many pages are unmapped as mapped. insns are those between packets of one poll; ns are indirect branches at this machine's price of one, an estimate.")
+}
+
+// few writes a count with four decimals at most.
+func few(x float64) string {
+	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.4f", x), "0"), ".")
 }
 
 // labSites lists the indirect branches of a row.
@@ -70,7 +154,7 @@ func (p *page) labSites(l *result.Lab, name string) {
 		}
 		var table [][]string
 		for _, s := range row.Sites {
-			table = append(table, []string{"  " + exactly(s.PerPacket), fmt.Sprintf("%s+%#x", clean(s.Function), s.Offset), clean(s.Stage), clean(s.Target)})
+			table = append(table, []string{"  " + exactly(s.PerPacket), fmt.Sprintf("%s+%#x", clean(s.Function), s.Offset), clean(cmp.Or(s.Part, s.Stage)), clean(s.Target)})
 		}
 		for _, line := range columns(table, []bool{false, true, true, true}, "") {
 			p.line(line)

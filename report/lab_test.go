@@ -22,7 +22,7 @@ func labDoc() *result.Lab {
 				{Function: "bq_xmit_all", Offset: 0x8c, Stage: "bulk-queue", Target: "veth_ndo_xdp_xmit", PerPacket: 0.125},
 				{Function: "handle_softirqs", Offset: 0xcb, Stage: "receive", Target: "net_rx_action", PerPacket: 0.0625},
 			},
-			Functions: map[string]float64{"bq_xmit_all": 0.125},
+			Functions: []result.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.125}},
 		}
 	}
 	l.Rows = []result.LabRow{row("spectre_v2=retpoline", "retpoline", 1180.333984375), row("spectre_v2=off", "plain jmp", 1179.70703125)}
@@ -53,7 +53,7 @@ func TestLabComparisonGolden(t *testing.T) {
 	more := 1181.0
 	new.Rows[0].Instructions = &more
 	new.Rows[0].Sites = append(new.Rows[0].Sites, result.LabSite{Function: "__xdp_return", Stage: "return", PerPacket: 1})
-	new.Rows[1].Functions = map[string]float64{"bq_xmit_all": 0.25}
+	new.Rows[1].Functions = []result.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.25}}
 	new.Rows[2].Name = "another/bulk=16"
 	c := result.CompareLabs(old, new)
 	c.Old.File, c.New.File, c.Old.Time, c.New.Time = "a.json", "b.json", time.Unix(0, 0), time.Unix(60, 0)

@@ -12,13 +12,14 @@ import (
 )
 
 // LabRow is one row of `lab`: what a redirected packet goes through in one guest at
-// one bulk. Counts are exact and per packet, from the generator's call to the sink's
-// verdict.
+// one bulk. Counts are exact and per packet: on veth from the generator's call to the
+// sink's verdict; on wires what runs in the NAPI polls of the interface that redirects
+// and of the one it redirects to, and in its transmission.
 type LabRow struct {
 	// Name is stable: the guest as it was asked for, and the bulk:
 	// "debian:6.12-cloud/spectre_v2=off/bulk=16".
 	Name string `json:"name"`
-	// Labels are the row's coordinates: kernel, cpu, append, bulk.
+	// Labels are the row's coordinates: kernel, cpu, append, nic, dma, bulk.
 	Labels map[string]string `json:"labels"`
 	// Release is the kernel's own name; Thunk what an indirect call is in its
 	// memory, SpectreV2 what its /sys says.
@@ -26,17 +27,52 @@ type LabRow struct {
 	Thunk     string `json:"thunk"`
 	SpectreV2 string `json:"spectre-v2"`
 	// Instructions executed, those of the observer's time stamp included: one
-	// stamp in Window packets. Nil when Refused is set.
+	// stamp in Window packets. On wires it lacks what completes transmission, and is
+	// nil for bursts that are too short. Nil when Refused is set.
 	Instructions *float64 `json:"instructions"`
 	Window       int      `json:"window,omitempty"`
 	// Calls are indirect calls and jumps that were counted at their sites.
 	Calls  *float64  `json:"calls"`
 	Sites  []LabSite `json:"sites"`
 	Counts Counts    `json:"counts"`
-	// Functions are entries of functions, by name.
-	Functions map[string]float64 `json:"functions"`
+	// Functions are entries of functions.
+	Functions []LabFunction `json:"functions"`
+	// DMA is what is done of the DMA API, one entry a part; empty for veth.
+	DMA []LabDMA `json:"dma,omitempty"`
 	// Refused says why there are no numbers. Empty when there are.
 	Refused string `json:"refused,omitempty"`
+}
+
+// LabFunction is how often a function is entered for a packet.
+type LabFunction struct {
+	Function string `json:"function"`
+	// Part of the chain that does it: "in-poll" are NAPI polls of the interface that
+	// redirects, "out-xmit" is transmission by the one it redirects to, "out-poll" are
+	// that one's NAPI polls, which complete transmission. Empty for veth.
+	Part      string  `json:"part,omitempty"`
+	PerPacket float64 `json:"per-packet"`
+}
+
+// LabDMA is what a part of the chain does of the DMA API for a packet.
+type LabDMA struct {
+	Part  string  `json:"part"` // as of LabFunction
+	Map   float64 `json:"map"`
+	Unmap float64 `json:"unmap"`
+	Sync  float64 `json:"sync"` // for the CPU, and for the device
+	// Bounce are copies through a bounce buffer, Flush are waits for the IOMMU to
+	// forget mappings.
+	Bounce float64 `json:"bounce"`
+	Flush  float64 `json:"flush"`
+}
+
+// Entries are how often a function is entered for a packet, by all parts.
+func (r *LabRow) Entries(function string) (n float64) {
+	for _, f := range r.Functions {
+		if f.Function == function {
+			n += f.PerPacket
+		}
+	}
+	return n
 }
 
 // LabSite is an indirect branch and what it entered.
@@ -48,6 +84,7 @@ type LabSite struct {
 	Stage    string `json:"stage"`
 	Calls    string `json:"calls,omitempty"`
 	Target   string `json:"target,omitempty"`
+	Part     string `json:"part,omitempty"` // as of LabFunction
 	// PerPacket is how often it is executed for a packet.
 	PerPacket float64 `json:"per-packet"`
 }
@@ -121,27 +158,40 @@ func (r *LabRow) check() error {
 		return err
 	}
 	switch {
-	case r.Refused == "" && (r.Instructions == nil || r.Calls == nil):
+	case r.Refused == "" && r.Calls == nil:
 		return errNeither
 	case r.Refused != "" && (r.Instructions != nil || r.Calls != nil):
 		return errBoth
-	case len(r.Sites) > MaxRows || len(r.Functions) > MaxRows:
+	case len(r.Sites) > MaxRows || len(r.Functions) > MaxRows || len(r.DMA) > MaxRows:
 		return errors.New("too many sites or functions")
 	}
 	possible := func(x float64) bool { return x >= 0 && x <= maxNs }
-	if r.Instructions != nil && (!possible(*r.Instructions) || !possible(*r.Calls)) {
-		return fmt.Errorf("impossible: %v instructions, %v calls", *r.Instructions, *r.Calls)
+	for _, n := range []*float64{r.Instructions, r.Calls} {
+		if n != nil && !possible(*n) {
+			return fmt.Errorf("impossible count %v", *n)
+		}
 	}
-	for name, n := range r.Functions {
-		if !plain(name) || !possible(n) {
-			return fmt.Errorf("impossible count of function %.60q", name)
+	for _, f := range r.Functions {
+		if f.Function == "" || !possible(f.PerPacket) {
+			return fmt.Errorf("impossible count of function %.60q", f.Function)
+		}
+		if err := checkTexts([]string{f.Function, f.Part}); err != nil {
+			return err
+		}
+	}
+	for _, d := range r.DMA {
+		if err := checkTexts([]string{d.Part}); err != nil {
+			return err
+		}
+		if !possible(d.Map) || !possible(d.Unmap) || !possible(d.Sync) || !possible(d.Bounce) || !possible(d.Flush) {
+			return fmt.Errorf("impossible count of DMA by %s", d.Part)
 		}
 	}
 	for _, s := range r.Sites {
 		if err := checkNames(s.Function, s.Stage); err != nil {
 			return err
 		}
-		if err := checkTexts([]string{s.Calls, s.Target, s.Kind}); err != nil {
+		if err := checkTexts([]string{s.Calls, s.Target, s.Kind, s.Part}); err != nil {
 			return err
 		}
 		if !possible(s.PerPacket) {
@@ -219,14 +269,21 @@ func (r *LabRow) differs(new *LabRow) (what []string) {
 	sites := func(r *LabRow) map[string]float64 {
 		m := make(map[string]float64)
 		for _, s := range r.Sites { // offsets move with every build
-			m[strings.TrimSuffix(s.Function+" → "+s.Target, " → ")] += s.PerPacket
+			m[of(s.Part)+strings.TrimSuffix(s.Function+" → "+s.Target, " → ")] += s.PerPacket
+		}
+		return m
+	}
+	functions := func(r *LabRow) map[string]float64 {
+		m := make(map[string]float64)
+		for _, f := range r.Functions {
+			m[of(f.Part)+f.Function] += f.PerPacket
 		}
 		return m
 	}
 	for _, part := range []struct {
 		name     string
 		old, new map[string]float64
-	}{{"site ", sites(r), sites(new)}, {"", r.Functions, new.Functions}} {
+	}{{"site ", sites(r), sites(new)}, {"", functions(r), functions(new)}} {
 		var names []string
 		for name := range part.old {
 			names = append(names, name)
@@ -245,6 +302,14 @@ func (r *LabRow) differs(new *LabRow) (what []string) {
 		}
 	}
 	return what
+}
+
+// of names a part of the chain before what it does.
+func of(part string) string {
+	if part == "" {
+		return ""
+	}
+	return part + ": "
 }
 
 func orNone(s string) string {

@@ -24,6 +24,7 @@ import (
 type labFlags struct {
 	ab, run       string
 	appends, cpus []string
+	nics, dmas    []string
 	bulks         []int
 	limit         time.Duration
 	output        outputFlags
@@ -38,8 +39,8 @@ func newLab(s std) *cobra.Command {
 instructions and indirect branches per redirected packet, exact to the digit, before
 an update is rolled out, without a reboot and without a NIC.
 
-KERNEL is the folder of an unpacked package, a vmlinuz with its modules, a .deb, or
-debian:6.12-cloud, which apt downloads once. --ab spectre_v2 is the experiment of
+KERNEL is the folder of an unpacked package, a vmlinuz with its modules, a .deb or
+.rpm, or debian:6.12-cloud, which apt downloads once. --ab spectre_v2 is the experiment of
 2018: the same kernel with retpolines and without. --run runs another verb in each
 guest instead of counting.
 
@@ -50,7 +51,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
   unthunk lab debian:6.12-cloud --cpu-model EPYC --run 'xray --rare'`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
-				return usagef("lab needs a kernel: a folder, a vmlinuz, a .deb, or debian:6.12-cloud")
+				return usagef("lab needs a kernel: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
 			}
 			return nil
 		},
@@ -60,6 +61,8 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringVar(&f.ab, "ab", "", "boot each kernel with a mitigation and without: spectre_v2, or mitigations")
 	fl.StringArrayVar(&f.appends, "append", nil, "kernel command line; once for each guest that is wanted")
 	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
+	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: veth, virtio, vmxnet3, igb")
+	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)}, "how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
 	fl.DurationVar(&f.limit, "limit", 2*time.Minute, "what one guest may take")
@@ -68,7 +71,10 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 }
 
 func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
-	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, Bulks: f.bulks, Limit: f.limit}
+	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit}
+	for _, dma := range f.dmas {
+		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
+	}
 	if f.ab != "" {
 		if len(f.appends) > 0 {
 			return usagef("--ab chooses the command lines: leave --append out")
@@ -182,7 +188,10 @@ func labProgress(s std) (show func(done, all int, what string), clear func()) {
 
 // newLabGuest is what lab runs in a guest.
 func newLabGuest(s std) *cobra.Command {
-	var bulks []int
+	var (
+		bulks []int
+		nic   string
+	)
 	cmd := &cobra.Command{
 		Use:    "lab-guest",
 		Short:  "Count what a redirected packet goes through, inside a guest of lab",
@@ -192,7 +201,11 @@ func newLabGuest(s std) *cobra.Command {
 			if !guest.Guest() {
 				return &feature.Missing{Feature: "a guest of lab", Help: "unthunk lab boots one and runs this in it"}
 			}
-			m, err := lab.Measure(cmd.Context(), bulks)
+			measure := lab.MeasureNICs
+			if nic == lab.Veth {
+				measure = lab.Measure
+			}
+			m, err := measure(cmd.Context(), bulks)
 			if err != nil {
 				return err
 			}
@@ -200,5 +213,6 @@ func newLabGuest(s std) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntSliceVar(&bulks, "bulk", []int{16}, "frames a batch")
+	cmd.Flags().StringVar(&nic, "nic", lab.Veth, "what frames go through")
 	return cmd
 }
