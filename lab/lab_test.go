@@ -325,6 +325,31 @@ func TestWires(t *testing.T) {
 	}
 }
 
+// TestTime takes times in guests that are emulated: they mean nothing, but each is there.
+func TestTime(t *testing.T) {
+	if os.Getenv("UNTHUNK_GUEST") == "" {
+		testutil.Missing(t, "guest kernels (make test-kernels)")
+	}
+	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, NICs: []string{Veth, "virtio"}, Bulks: []int{16, 64}}.withDefaults()
+	self := unthunk(t)
+	err := each(t.Context(), plan, 1, self, nil, func(ctx context.Context, _ int, m *guest.Machine, cell Cell) {
+		got, console, err := measure(ctx, plan, m, cell, "--time")
+		if err != nil {
+			t.Errorf("%s: %v; console:\n%s", cell.Name(), err, console)
+			return
+		}
+		for _, b := range got.Bulks {
+			if want := cell.NIC == Veth || b.Bulk == 64; want != (b.Ns != nil) || b.Instructions != nil {
+				t.Errorf("%s at bulk %d: %v, %v instructions", cell.Name(), b.Bulk, b.Ns, b.Instructions)
+			}
+		}
+	})
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // unthunk builds this program for a guest.
 func unthunk(t *testing.T) (self string) {
 	t.Helper()

@@ -8,10 +8,12 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"time"
 
 	"unthunk/host"
 	"unthunk/netlab"
 	"unthunk/redirect"
+	"unthunk/stat"
 )
 
 // Measurement is what a guest counted.
@@ -38,7 +40,10 @@ type BulkCount struct {
 	// what completes transmission; nil for bursts that are not whole polls.
 	Instructions *float64 `json:"instructions"`
 	Windows      int      `json:"windows"`
-	Window       int      `json:"window"`
+	// Ns is the time of a packet in ns, of the whole chain as `bench` takes it, on wires
+	// of windows within a poll. Nil unless time was measured.
+	Ns     *stat.Quantity `json:"ns,omitempty"`
+	Window int            `json:"window"`
 	// Sent, Redirected and Received are packets of the slots that instructions were
 	// taken from, on wires of all slots.
 	Sent       uint64 `json:"sent"`
@@ -101,12 +106,28 @@ var counted = []string{
 // slots a bulk is measured in: nearly all have a window without a tick.
 const slots = 6
 
-// Measure counts, in a guest, what a packet of the veth chain goes through at each
-// bulk. It needs CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
-func Measure(ctx context.Context, bulks []int) (m *Measurement, err error) {
+// InGuest is what runs in a guest that [Run] made: it counts what a redirected packet
+// goes through at each bulk or, when timed, takes its time instead. It needs
+// CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
+func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measurement, error) {
+	switch {
+	case nic != Veth:
+		return overWires(ctx, bulks, timed)
+	case timed:
+		return timeChain(ctx, bulks)
+	}
+	return countChain(ctx, bulks)
+}
+
+// countChain counts what a packet of the veth chain goes through.
+func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify(ctx)}
 	cpu, err := redirect.PickCPU(-1)
 	if err != nil {
+		return nil, err
+	}
+	plan := redirect.Plan{Bulks: bulks, CPU: cpu}
+	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
 	lab, err := netlab.New(cpu)
@@ -114,10 +135,6 @@ func Measure(ctx context.Context, bulks []int) (m *Measurement, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	plan := redirect.Plan{Bulks: bulks, CPU: cpu}
-	if err := plan.Validate(); err != nil {
-		return nil, err
-	}
 	rows := plan.Rows()
 	chain, err := redirect.BuildRow(lab, 0, rows[0], cpu)
 	if err != nil {
@@ -145,12 +162,33 @@ func Measure(ctx context.Context, bulks []int) (m *Measurement, err error) {
 	defer func() { err = errors.Join(err, p.Close()) }()
 	m.Uncounted = p.uncounted
 	for i := range m.Bulks {
-		if err := p.countChain(ctx, arms[i], &m.Bulks[i]); err != nil {
+		if err := p.countSlots(ctx, arms[i], &m.Bulks[i]); err != nil {
 			return nil, fmt.Errorf("count at bulk %d: %w", m.Bulks[i].Bulk, err)
 		}
 	}
 	return m, nil
 }
+
+// timeChain measures the time of a packet of the veth chain, in rounds that interleave
+// the bulks.
+func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(ctx)}
+	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, CPU: -1, Duration: timeOf}, nil)
+	if err != nil {
+		return nil, err
+	}
+	rows, _ := raw.Record()
+	for i, row := range rows {
+		if row.Refused != "" {
+			return nil, fmt.Errorf("measure %s: %s", row.Name, row.Refused)
+		}
+		m.Bulks = append(m.Bulks, BulkCount{Bulk: bulks[i], Ns: row.Ns})
+	}
+	return m, nil
+}
+
+// timeOf is what measuring time takes in a guest.
+const timeOf = 10 * time.Second
 
 func disagree(span redirect.Span) error {
 	return fmt.Errorf("packet counts disagree: %d sent, %d redirected, %d received", span.Sent, span.Redirected, span.Received)
@@ -224,11 +262,11 @@ func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err 
 	return hits, packets, err
 }
 
-// countChain adds what a packet of the veth chain executes: the difference of a slot
+// countSlots adds what a packet of the veth chain executes: the difference of a slot
 // and one of twice as many packets, so that what a slot takes besides its packets
 // cancels. What is not the same in a second such slot, or not repeated with every 64
 // packets, is a timer's or another task's.
-func (p *placed) countChain(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
+func (p *placed) countSlots(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
 	send := slotOf(ctx, arm)
 	one, packets, err := p.during(send)
 	if err != nil {

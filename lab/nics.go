@@ -70,10 +70,10 @@ const poll = 64
 // packets is how many are counted: whole bursts.
 func packets(bulk int) int { return (4096 + bulk - 1) / bulk * bulk }
 
-// MeasureNICs counts, in a guest whose interfaces are wired as [Run] does it, what a
-// redirected packet goes through at each bulk, which is the length of bursts here. It
-// needs CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
-func MeasureNICs(ctx context.Context, bulks []int) (m *Measurement, err error) {
+// overWires counts, in a guest whose interfaces are wired as [Run] does it, what a
+// redirected packet goes through at each bulk, which is the length of bursts here, or
+// takes the time of a packet between others of a poll.
+func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify(ctx)}
 	cpu, err := redirect.PickCPU(-1)
 	if err != nil {
@@ -113,12 +113,19 @@ func MeasureNICs(ctx context.Context, bulks []int) (m *Measurement, err error) {
 				windows = append(windows, float64(ns)/float64(span.Window))
 			}
 		}
-		b.Instructions, b.Windows = nil, len(windows)
-		if bulk%poll == 0 {
-			per := stat.Median(windows)
-			b.Instructions = &per
+		b.Windows = len(windows)
+		b.Instructions = nil
+		switch q := stat.Summarize(windows, "ns"); {
+		case bulk%poll != 0:
+		case timed:
+			b.Ns = &q
+		default:
+			b.Instructions = &q.Median
 		}
 		m.Bulks = append(m.Bulks, b)
+	}
+	if timed {
+		return m, nil
 	}
 	p, err := place(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit, {chain.Out, false}: OutPoll}, func() (uint64, error) {
 		span, err := chain.Send(ctx, bulks[0], packets(bulks[0]))

@@ -24,6 +24,8 @@ type Plan struct {
 	DMAs []DMA
 	// Bulks are measured in each guest; none means 1, 16 and 64.
 	Bulks []int
+	// Time boots each guest once more, with KVM, one at a time, and measures time.
+	Time bool
 	// Limit is what one guest may take; 0 is two minutes.
 	Limit time.Duration
 }

@@ -74,7 +74,7 @@ func (c *CellResult) fill(row *result.LabRow, b *BulkCount) {
 		calls += s.PerPacket
 		row.Sites = append(row.Sites, result.LabSite(s))
 	}
-	row.Instructions, row.Calls, row.Window = b.Instructions, &calls, b.Window
+	row.Instructions, row.Ns, row.Calls, row.Window = b.Instructions, b.Ns, &calls, b.Window
 	for _, f := range b.Functions {
 		row.Functions = append(row.Functions, result.LabFunction(f))
 	}

@@ -24,10 +24,10 @@ type CellResult struct {
 	Console string
 }
 
-// Run boots each cell of a plan, as many at a time as this machine has CPUs, and
-// measures in it. self is this program's own file. A cell that fails does not stop the
-// others. progress may be nil; it gets the number of cells done, of all, and what
-// begins.
+// Run boots each cell of a plan, as many at a time as this machine has CPUs, and counts in
+// it; then, when time is asked for, each once more. self is this program's own file. A
+// cell that fails does not stop the others. progress may be nil; it gets the number of
+// cells done, of all, and what begins.
 //
 // It returns a [feature.Missing] without QEMU.
 func Run(ctx context.Context, plan Plan, self string, progress func(done, all int, what string)) ([]CellResult, error) {
@@ -35,26 +35,54 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		return nil, err
 	}
 	plan = plan.withDefaults()
+	results := make([]CellResult, len(plan.Cells()))
+	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		r := &results[i]
+		r.Cell, r.Release = cell, m.Kernel.Release
+		m.Exact = true
+		if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
+			r.Err = confirm(cell, r.Measurement)
+		}
+	})
+	if err != nil || !plan.Time {
+		return results, err
+	}
+	return results, each(ctx, plan, 1, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		r := &results[i]
+		if r.Err != nil {
+			return
+		}
+		m.KVM = true
+		timed, console, err := measure(ctx, plan, m, cell, "--time")
+		if err != nil {
+			r.Err, r.Console = fmt.Errorf("measure time: %w", err), console
+			return
+		}
+		for i := range r.Bulks {
+			r.Bulks[i].Ns = timed.Bulks[i].Ns
+		}
+	})
+}
+
+// measure runs the measurement of a cell in its guest.
+func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags ...string) (*Measurement, string, error) {
 	var bulks []string
 	for _, b := range plan.Bulks {
 		bulks = append(bulks, fmt.Sprint(b))
 	}
-	results := make([]CellResult, len(plan.Cells()))
-	err := each(ctx, plan, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
-		r := &results[i]
-		r.Cell, r.Release = cell, m.Kernel.Release
-		m.Exact = true
-		report, err := m.Run(ctx, guest.Command{Args: []string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, Timeout: plan.Limit})
-		r.Console = report.Console
-		if r.Err = failed(report, err); r.Err == nil {
-			r.Measurement = new(Measurement)
-			r.Err = json.Unmarshal(report.Results[0].Stdout, r.Measurement)
-		}
-		if r.Err == nil {
-			r.Err = confirm(cell, r.Measurement)
-		}
-	})
-	return results, err
+	args := append([]string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, flags...)
+	report, err := m.Run(ctx, guest.Command{Args: args, Timeout: plan.Limit})
+	if err := failed(report, err); err != nil {
+		return nil, report.Console, err
+	}
+	got := new(Measurement)
+	if err := json.Unmarshal(report.Results[0].Stdout, got); err != nil {
+		return nil, report.Console, fmt.Errorf("in the guest: %w", err)
+	}
+	if len(got.Bulks) != len(plan.Bulks) {
+		return nil, report.Console, fmt.Errorf("in the guest: %d of %d bulks were measured", len(got.Bulks), len(plan.Bulks))
+	}
+	return got, report.Console, nil
 }
 
 // Commands boots each cell and runs unthunk with args in it; what it wrote is in the
@@ -66,14 +94,14 @@ func Commands(ctx context.Context, plan Plan, self string, args []string, progre
 	plan = plan.withDefaults()
 	cells = plan.Cells()
 	reports, errs = make([]guest.Report, len(cells)), make([]error, len(cells))
-	err = each(ctx, plan, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+	err = each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		reports[i], errs[i] = m.Run(ctx, guest.Command{Args: append([]string{guest.Self}, args...), Timeout: plan.Limit})
 	})
 	return cells, reports, errs, err
 }
 
-// each calls f for each cell with a machine that is ready to run.
-func each(ctx context.Context, plan Plan, self string, progress func(done, all int, what string), f func(ctx context.Context, i int, m *guest.Machine, cell Cell)) error {
+// each calls f for each cell, as many at once, with a machine that is ready to run.
+func each(ctx context.Context, plan Plan, atOnce int, self string, progress func(done, all int, what string), f func(ctx context.Context, i int, m *guest.Machine, cell Cell)) error {
 	if err := guest.Available(); err != nil {
 		return err
 	}
@@ -111,7 +139,7 @@ func each(ctx context.Context, plan Plan, self string, progress func(done, all i
 		mu    sync.Mutex
 		done  int
 		group sync.WaitGroup
-		slots = make(chan struct{}, max(runtime.NumCPU(), 1))
+		slots = make(chan struct{}, atOnce)
 	)
 	for i, c := range cells {
 		slots <- struct{}{}

@@ -32,6 +32,9 @@ func Lab(w io.Writer, opts Options, l *result.Lab) error {
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's verdict. Instructions are no time: QEMU predicts no branches.")
+	if timed(l) {
+		p.wrap("", "Times are those of a second boot with KVM: on veth of the whole chain, as bench takes it, on wires between packets of one poll.")
+	}
 	newFootnotes(l.Warnings).write(p)
 	return p.flush(w)
 }
@@ -42,6 +45,10 @@ func wired(row *result.LabRow) bool { return row.Labels["nic"] != "" && row.Labe
 // labChain writes the rows of the veth chain.
 func (p *page) labChain(l *result.Lab) {
 	table := [][]string{{"per packet", "instructions", "indirect", "ndo_xdp_xmit"}}
+	right := []bool{true, false, false, false}
+	if timed(l) {
+		table[0], right = append(table[0], "ns"), append(right, true)
+	}
 	heading := ""
 	beneath := make(map[int]string)
 	for i := range l.Rows {
@@ -60,15 +67,19 @@ func (p *page) labChain(l *result.Lab) {
 		}
 		if row.Refused != "" {
 			beneath[len(table)] = row.Refused
-			table = append(table, []string{"  " + clean(bulk), "-", "-", "-"})
+			table = append(table, append([]string{"  " + clean(bulk)}, slices.Repeat([]string{"-"}, len(right)-1)...))
 			continue
 		}
-		table = append(table, []string{"  " + clean(bulk), exactly(*row.Instructions), exactly(*row.Calls), exactly(row.Entries("bq_xmit_all"))})
+		line := []string{"  " + clean(bulk), instructions(row), exactly(*row.Calls), exactly(row.Entries("bq_xmit_all"))}
+		if timed(l) {
+			line = append(line, timeOf(row))
+		}
+		table = append(table, line)
 	}
 	if len(table) == 1 {
 		return
 	}
-	for i, line := range columns(table, []bool{true, false, false, false}, "  ") {
+	for i, line := range columns(table, right, "  ") {
 		if len(table[i]) == 1 {
 			p.wrap("", line)
 			continue
@@ -97,6 +108,10 @@ func (p *page) labWires(l *result.Lab) {
 	}
 	slices.SortStableFunc(rows, func(a, b *result.LabRow) int { return strings.Compare(heading(a), heading(b)) })
 	table := [][]string{{"per packet", "insns", "indirect", "map", "sync", "bounce", "flush", "ns"}}
+	right := []bool{true, false, false, false, false, false, false, false}
+	if timed(l) {
+		table[0], right = append(table[0], "measured"), append(right, true)
+	}
 	last := ""
 	beneath := make(map[int]string)
 	for _, row := range rows {
@@ -108,6 +123,9 @@ func (p *page) labWires(l *result.Lab) {
 			table = append(table, []string{h})
 		}
 		line := []string{fmt.Sprintf("  %s %s bulk=%s", clean(row.Labels["nic"]), clean(row.Labels["dma"]), clean(row.Labels["bulk"])), "-", "-", "-", "-", "-", "-", "-"}
+		if timed(l) {
+			line = append(line, timeOf(row))
+		}
 		if row.Refused != "" {
 			beneath[len(table)] = row.Refused
 		} else {
@@ -127,7 +145,7 @@ func (p *page) labWires(l *result.Lab) {
 		}
 		table = append(table, line)
 	}
-	for i, line := range columns(table, []bool{true, false, false, false, false, false, false, false}, "  ") {
+	for i, line := range columns(table, right, "  ") {
 		if len(table[i]) == 1 {
 			p.wrap("", line)
 			continue
@@ -139,6 +157,28 @@ func (p *page) labWires(l *result.Lab) {
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "On wires: what the NAPI polls of the interface that redirects and of the one it redirects to execute, and transmission. As many pages are unmapped as mapped. insns are those between packets of one poll; ns are indirect branches at this machine's price of one, an estimate.")
+}
+
+// timed tells whether time was measured.
+func timed(l *result.Lab) bool {
+	return slices.ContainsFunc(l.Rows, func(r result.LabRow) bool { return r.Ns != nil })
+}
+
+// instructions are a row's, or a dash.
+func instructions(row *result.LabRow) string {
+	if row.Instructions == nil {
+		return "-"
+	}
+	return exactly(*row.Instructions)
+}
+
+// timeOf is a row's time, or a dash.
+func timeOf(row *result.LabRow) string {
+	if row.Ns == nil {
+		return "-"
+	}
+	ns, around := quantity(row.Ns)
+	return ns + " " + around
 }
 
 // few writes a count with four decimals at most.

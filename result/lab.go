@@ -31,6 +31,8 @@ type LabRow struct {
 	// nil for bursts that are too short. Nil when Refused is set.
 	Instructions *float64 `json:"instructions"`
 	Window       int      `json:"window,omitempty"`
+	// Ns is the time of a packet in ns, measured with KVM; nil where that is not used.
+	Ns *stat.Quantity `json:"ns,omitempty"`
 	// Calls are indirect calls and jumps that were counted at their sites.
 	Calls  *float64  `json:"calls"`
 	Sites  []LabSite `json:"sites"`
@@ -166,6 +168,9 @@ func (r *LabRow) check() error {
 		return errors.New("too many sites or functions")
 	}
 	possible := func(x float64) bool { return x >= 0 && x <= maxNs }
+	if err := checkQuantities([]quantity{{"time", "ns", r.Ns, false}}); err != nil {
+		return err
+	}
 	for _, n := range []*float64{r.Instructions, r.Calls} {
 		if n != nil && !possible(*n) {
 			return fmt.Errorf("impossible count %v", *n)

@@ -10,7 +10,7 @@ import (
 
 const labJSON = `{"schema":"unthunk/1","kind":"lab","time":"2026-01-01T00:00:00Z","run":"a","host":{},"rows":[
 {"name":"k/bulk=1","labels":{"kernel":"k"},"release":"6.12","thunk":"retpoline","spectre-v2":"","instructions":10.5,"calls":1,
-"sites":[{"function":"f","offset":1,"kind":"thunk","stage":"receive","target":"g","per-packet":1}],"counts":{},"functions":{"f":1}}],"warnings":[],"differences":[],"price":null}`
+"sites":[{"function":"f","offset":1,"kind":"thunk","stage":"receive","target":"g","per-packet":1}],"counts":{},"functions":[{"function":"f","per-packet":1}]}],"warnings":[],"differences":[],"price":null}`
 
 func TestLoadLab(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.json")
@@ -33,7 +33,7 @@ func TestLoadLab(t *testing.T) {
 		"site":         {`"function":"f"`, `"function":"\u0007"`},
 		"no function":  {`"function":"f"`, `"function":""`},
 		"count":        {`"per-packet":1`, `"per-packet":1e300`},
-		"function":     {`"functions":{"f":1}`, `"functions":{"f\n":1}`},
+		"function":     {`"functions":[{"function":"f","per-packet":1}]`, `"functions":[{"function":"f\n","per-packet":1}]`},
 		"other schema": {`unthunk/1`, `unthunk/9`},
 	} {
 		text := strings.Replace(labJSON, change[0], change[1], 1)

@@ -23,6 +23,7 @@ import (
 // labFlags are what the user typed.
 type labFlags struct {
 	ab, run       string
+	accel         string
 	appends, cpus []string
 	nics, dmas    []string
 	bulks         []int
@@ -64,6 +65,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: veth, virtio, vmxnet3, igb")
 	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)}, "how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
+	fl.StringVar(&f.accel, "accel", "auto", "tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
 	fl.DurationVar(&f.limit, "limit", 2*time.Minute, "what one guest may take")
 	f.output.add(cmd)
@@ -74,6 +76,15 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
+	}
+	switch f.accel {
+	case "auto":
+		plan.Time = guest.KVM(ctx)
+	case "kvm":
+		plan.Time = true
+	case "tcg":
+	default:
+		return usagef("--accel %q is not auto, tcg or kvm", f.accel)
 	}
 	if f.ab != "" {
 		if len(f.appends) > 0 {
@@ -191,6 +202,7 @@ func newLabGuest(s std) *cobra.Command {
 	var (
 		bulks []int
 		nic   string
+		timed bool
 	)
 	cmd := &cobra.Command{
 		Use:    "lab-guest",
@@ -201,11 +213,7 @@ func newLabGuest(s std) *cobra.Command {
 			if !guest.Guest() {
 				return &feature.Missing{Feature: "a guest of lab", Help: "unthunk lab boots one and runs this in it"}
 			}
-			measure := lab.MeasureNICs
-			if nic == lab.Veth {
-				measure = lab.Measure
-			}
-			m, err := measure(cmd.Context(), bulks)
+			m, err := lab.InGuest(cmd.Context(), nic, bulks, timed)
 			if err != nil {
 				return err
 			}
@@ -213,6 +221,7 @@ func newLabGuest(s std) *cobra.Command {
 		},
 	}
 	cmd.Flags().IntSliceVar(&bulks, "bulk", []int{16}, "frames a batch")
+	cmd.Flags().BoolVar(&timed, "time", false, "measure time instead")
 	cmd.Flags().StringVar(&nic, "nic", lab.Veth, "what frames go through")
 	return cmd
 }

@@ -22,10 +22,13 @@ type Machine struct {
 	Kernel Kernel
 	// Init is the built package lab/init on this machine.
 	Init string
-	// CPU is the QEMU model to emulate; empty is "max". Kernels choose their
+	// CPU is the QEMU model; empty is all that can be emulated. Kernels choose their
 	// mitigations by it: EPYC gets the return thunk against Retbleed,
 	// Skylake-Server and Icelake-Server the ITS thunks.
 	CPU string
+	// KVM runs the guest on this machine's CPU, of which it sees all when CPU is empty.
+	// It is not [Machine.Exact].
+	KVM bool
 	// Append is added to the kernel's command line.
 	Append string
 	// Exact makes the guest's clock count instructions, one ns each, from a
@@ -116,11 +119,15 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	if err := m.writeInitrd(initrd, commands); err != nil {
 		return Report{}, fmt.Errorf("write initramfs: %w", err)
 	}
+	accel := "tcg"
+	if m.KVM {
+		accel = "kvm"
+	}
 	// A panic reboots at once, which -no-reboot turns into an exit.
 	cmdline := "console=ttyS0 loglevel=4 panic=-1"
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35,accel=tcg", "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
+		"-machine", "q35,accel=" + accel, "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
 		"-serial", "file:" + inherited(1), "-serial", "file:" + inherited(2),
 		"-kernel", m.Kernel.Image, "-initrd", inherited(0),
 	}

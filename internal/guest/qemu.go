@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"unthunk/feature"
 )
@@ -118,6 +119,18 @@ func (q QEMU) download(ctx context.Context, dir string) error {
 		return fmt.Errorf("unpack QEMU: %w", err)
 	}
 	return nil
+}
+
+// KVM tells whether QEMU can run guests on this machine's CPU. A machine may have
+// /dev/kvm and refuse what QEMU asks of it, as virtual ones do: it is tried, without a
+// kernel.
+func KVM(ctx context.Context) bool {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var own QEMU
+	cmd := own.command(ctx, "-nodefaults", "-display", "none", "-machine", "q35,accel=kvm", "-cpu", "max", "-S", "-qmp", "stdio")
+	cmd.Stdin = strings.NewReader(`{"execute":"qmp_capabilities"}{"execute":"quit"}`)
+	return cmd.Run() == nil
 }
 
 // Available returns a [feature.Missing] when there is no QEMU.
