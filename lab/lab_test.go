@@ -175,7 +175,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%+v", l.Rows[2])
 	}
 	d := l.Differences[0]
-	if d.BySites != 3.5 || d.ByObserver != 2.0/1024 || d.Remainder != 0 || d.Calls != 1.25 || d.Ns.Median != 12.5 {
+	if d.BySites != 3.5 || d.ByObserver != 2.0/1024 || d.Remainder != 0 || d.Calls != 1.25 || d.Ns.Median != 12.5 || math.Abs(d.Lost.Median-13+1e3/(1e3/13.0+12.5)) > 1e-9 {
 		t.Errorf("%+v", d)
 	}
 }

@@ -128,6 +128,8 @@ func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDi
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if price != nil {
 		d.Ns = &stat.Quantity{Median: d.Calls * price.Median, Low: d.Calls * price.Low, High: d.Calls * price.High, N: price.N, Unit: "ns"}
+		lost := func(ns float64) float64 { return result.LabMpps - 1e3/(1e3/result.LabMpps+ns) }
+		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
 	}
 	return d
 }

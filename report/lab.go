@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strconv"
 	"strings"
 
 	"unthunk/result"
@@ -26,14 +27,14 @@ func Lab(w io.Writer, opts Options, l *result.Lab) error {
 			d.With, d.Without, exactly(d.Instructions), exactly(d.BySites), exactly(d.Calls), exactly(d.ByObserver), exactly(d.Remainder)))
 		if d.Ns != nil {
 			ns, around := quantity(d.Ns)
-			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.", ns, around))
+			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.%s", ns, around, lost(d)))
 		}
 		p.labSites(l, d.With)
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's verdict. Instructions are no time: QEMU predicts no branches.")
 	if timed(l) {
-		p.wrap("", "Times are those of a second boot with KVM: on veth of the whole chain, as bench takes it, on wires between packets of one poll.")
+		p.wrap("", "Times in ns are those of a second boot with KVM: on veth of the whole chain, as bench takes it, on wires (took) between packets of one poll.")
 	}
 	newFootnotes(l.Warnings).write(p)
 	return p.flush(w)
@@ -107,10 +108,10 @@ func (p *page) labWires(l *result.Lab) {
 		return strings.Join(strings.Fields(r.Labels["kernel"]+" "+r.Labels["cpu"]+" "+r.Labels["append"]), "/")
 	}
 	slices.SortStableFunc(rows, func(a, b *result.LabRow) int { return strings.Compare(heading(a), heading(b)) })
-	table := [][]string{{"per packet", "insns", "indirect", "map", "sync", "bounce", "flush", "ns"}}
+	table := [][]string{{"NIC, DMA, bulk", "insns", "indirect", "map", "sync", "bounce", "flush", "ns"}}
 	right := []bool{true, false, false, false, false, false, false, false}
 	if timed(l) {
-		table[0], right = append(table[0], "measured"), append(right, true)
+		table[0], right = append(table[0], "took"), append(right, false)
 	}
 	last := ""
 	beneath := make(map[int]string)
@@ -122,9 +123,13 @@ func (p *page) labWires(l *result.Lab) {
 			}
 			table = append(table, []string{h})
 		}
-		line := []string{fmt.Sprintf("  %s %s bulk=%s", clean(row.Labels["nic"]), clean(row.Labels["dma"]), clean(row.Labels["bulk"])), "-", "-", "-", "-", "-", "-", "-"}
+		line := []string{fmt.Sprintf("  %s %s %s", clean(row.Labels["nic"]), clean(row.Labels["dma"]), clean(row.Labels["bulk"])), "-", "-", "-", "-", "-", "-", "-"}
 		if timed(l) {
-			line = append(line, timeOf(row))
+			took := "-"
+			if row.Ns != nil {
+				took = fmt.Sprintf("%.1f", row.Ns.Median)
+			}
+			line = append(line, took)
 		}
 		if row.Refused != "" {
 			beneath[len(table)] = row.Refused
@@ -145,7 +150,7 @@ func (p *page) labWires(l *result.Lab) {
 		}
 		table = append(table, line)
 	}
-	for i, line := range columns(table, right, "  ") {
+	for i, line := range columns(table, right, " ") {
 		if len(table[i]) == 1 {
 			p.wrap("", line)
 			continue
@@ -156,7 +161,16 @@ func (p *page) labWires(l *result.Lab) {
 		}
 	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", "On wires: what the NAPI polls of the interface that redirects and of the one it redirects to execute, and transmission. As many pages are unmapped as mapped. insns are those between packets of one poll; ns are indirect branches at this machine's price of one, an estimate.")
+	p.wrap("", "Per packet on wires: what the NAPI polls of the interface that redirects and of the one it redirects to execute, and transmission. As many pages are unmapped as mapped. insns are those between packets of one poll; ns are indirect branches at this machine's price of one, an estimate.")
+}
+
+// lost says what a difference takes of a core's rate.
+func lost(d result.LabDifference) string {
+	if d.Lost == nil {
+		return ""
+	}
+	mpps, around := quantity(d.Lost)
+	return fmt.Sprintf(" A core that does %d Mpps without them loses %s %s.", result.LabMpps, mpps, around)
 }
 
 // timed tells whether time was measured.
@@ -181,10 +195,8 @@ func timeOf(row *result.LabRow) string {
 	return ns + " " + around
 }
 
-// few writes a count with four decimals at most.
-func few(x float64) string {
-	return strings.TrimRight(strings.TrimRight(fmt.Sprintf("%.4f", x), "0"), ".")
-}
+// few writes a count with three digits.
+func few(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) }
 
 // labSites lists the indirect branches of a row.
 func (p *page) labSites(l *result.Lab, name string) {

@@ -32,6 +32,7 @@ func labDoc() *result.Lab {
 	l.Differences = []result.LabDifference{{
 		With: l.Rows[0].Name, Without: l.Rows[1].Name, Instructions: 0.626953125, BySites: 0.625, ByObserver: 0.001953125,
 		Calls: 0.3125, Ns: &stat.Quantity{Median: 3.1, Low: 2.9, High: 3.4, N: 7, Unit: "ns"},
+		Lost: &stat.Quantity{Median: 0.503, Low: 0.472, High: 0.55, N: 7, Unit: "Mpps"},
 	}}
 	l.Warnings = []result.Warning{{Text: "a warning"}}
 	return l
@@ -46,6 +47,33 @@ func TestLabGolden(t *testing.T) {
 		fits(t, b.String(), width)
 		golden(t, name, b.String())
 	}
+}
+
+func TestLabWiresGolden(t *testing.T) {
+	l := labDoc()
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		row.Labels["nic"], row.Labels["dma"] = "igb", "iommu-lazy"
+		row.Functions = []result.LabFunction{{Function: "dma_map_page_attrs", Part: "out-xmit", PerPacket: 1}}
+		row.DMA = []result.LabDMA{{Part: "in-poll", Sync: 2}, {Part: "out-xmit", Map: 1}, {Part: "out-poll", Unmap: 1, Flush: 0.00374}}
+		for j := range row.Sites {
+			row.Sites[j].Part = "out-xmit"
+		}
+	}
+	l.Price = &stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"}
+	var b bytes.Buffer
+	if err := Lab(&b, Options{Width: 80}, l); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "lab-wires.txt", b.String())
+	for i := range l.Rows[:2] {
+		l.Rows[i].Ns = &stat.Quantity{Median: 75.5, Low: 70, High: 80.25, N: 7, Unit: "ns"}
+	}
+	b.Reset()
+	if err := Lab(&b, Options{Width: 80}, l); err != nil {
+		t.Fatal(err)
+	}
+	golden(t, "lab-timed.txt", b.String())
 }
 
 func TestLabComparisonGolden(t *testing.T) {

@@ -110,7 +110,13 @@ type LabDifference struct {
 	// Ns is an estimate: calls by the price of one on this machine, in ns per
 	// packet. Nil without a price.
 	Ns *stat.Quantity `json:"ns"`
+	// Lost is what that is of [LabMpps], in Mpps.
+	Lost *stat.Quantity `json:"lost,omitempty"`
 }
+
+// LabMpps is the rate of a core without indirect branches that estimates are held
+// against, in Mpps: that of XDP_REDIRECT before retpolines in the mail of 2018.
+const LabMpps = 13
 
 // Lab is the record of `lab`.
 type Lab struct {
