@@ -1,0 +1,235 @@
+package xsk
+
+import "golang.org/x/sys/unix"
+
+// Desc describes a frame, or a part of one, in a UMEM: struct xdp_desc.
+type Desc struct {
+	Addr    uint64
+	Len     uint32
+	Options uint32
+}
+
+// Bits of Desc.Options.
+const (
+	// Continued is set on all descriptors of a frame but its last.
+	Continued = unix.XDP_PKT_CONTD
+	// HasMetadata says that a [TxMetadata] lies before the frame.
+	HasMetadata = unix.XDP_TX_METADATA
+)
+
+// room is how many entries a producing ring takes, and at most want. The kernel
+// is asked only when what was last seen does not do.
+func (r *ring[E]) room(want int) int {
+	size := uint32(len(r.entries))
+	free := size - (r.own - r.peer)
+	if free < uint32(want) {
+		consumer := r.consumer.Load()
+		// A consumer ahead of the producer, or more than the ring behind: not
+		// what a kernel writes. What was last seen stays.
+		if r.own-consumer <= size {
+			r.peer = consumer
+			free = size - (r.own - consumer)
+		}
+	}
+	return min(want, int(free))
+}
+
+// ready is how many entries a consuming ring has, and at most want.
+func (r *ring[E]) ready(want int) int {
+	have := r.peer - r.own
+	if have < uint32(want) {
+		producer := r.producer.Load()
+		if producer-r.own <= uint32(len(r.entries)) {
+			r.peer = producer
+			have = producer - r.own
+		}
+	}
+	return min(want, int(have))
+}
+
+// put writes entries and publishes them with one store.
+func (r *ring[E]) put(entries []E) int {
+	n := r.room(len(entries))
+	if n == 0 {
+		return 0
+	}
+	at := r.own & r.mask
+	k := copy(r.entries[at:], entries[:n])
+	copy(r.entries, entries[k:n])
+	r.own += uint32(n)
+	r.producer.Store(r.own)
+	return n
+}
+
+// take copies entries out and gives their places back with one store.
+func (r *ring[E]) take(entries []E) int {
+	n := r.ready(len(entries))
+	if n == 0 {
+		return 0
+	}
+	at := r.own & r.mask
+	k := copy(entries[:n], r.entries[at:])
+	copy(entries[k:n], r.entries)
+	r.own += uint32(n)
+	r.consumer.Store(r.own)
+	return n
+}
+
+// wantsWakeup says whether the kernel waits for a call (XDP_RING_NEED_WAKEUP).
+func (r *ring[E]) wantsWakeup() bool { return r.flags.Load()&unix.XDP_RING_NEED_WAKEUP != 0 }
+
+// Size is the ring's length in entries, 0 when the socket has none of it.
+func (r *ring[E]) Size() int { return len(r.entries) }
+
+// Fill is the ring of chunks to receive into.
+type Fill struct {
+	ring[uint64]
+	umem *UMEM
+}
+
+// Put gives chunks to the kernel and returns how many it took: fewer when the
+// ring is full. Addresses may lie anywhere within a chunk; the kernel receives
+// into all of it.
+func (f *Fill) Put(chunks []uint64) int {
+	n := f.room(len(chunks))
+	if n == 0 {
+		return 0
+	}
+	if mask := f.umem.mask; mask != 0 {
+		// The kernel cuts an aligned chunk's address itself.
+		return f.put(chunks[:n])
+	}
+	for i, a := range chunks[:n] {
+		f.entries[(f.own+uint32(i))&f.mask] = f.umem.Base(a)
+	}
+	f.own += uint32(n)
+	f.producer.Store(f.own)
+	return n
+}
+
+// Room is how many chunks the ring would take now, at most want.
+func (f *Fill) Room(want int) int { return f.room(want) }
+
+// NeedsWakeup says whether the kernel waits for [Socket.WakeFill].
+func (f *Fill) NeedsWakeup() bool { return len(f.entries) > 0 && f.wantsWakeup() }
+
+// Completion is the ring of chunks whose frames were transmitted.
+type Completion struct {
+	ring[uint64]
+	umem *UMEM
+	// Bad is how many addresses were not of the UMEM.
+	Bad uint64
+}
+
+// Take returns chunks from the kernel, by the addresses they were put into the
+// TX ring with.
+func (c *Completion) Take(chunks []uint64) int {
+	n := c.take(chunks)
+	size := c.umem.size
+	for i := 0; i < n; i++ {
+		if chunks[i] >= size {
+			return c.sort(chunks[:n])
+		}
+	}
+	return n
+}
+
+// sort drops the addresses that are not of the UMEM.
+func (c *Completion) sort(chunks []uint64) int {
+	n := 0
+	for _, a := range chunks {
+		if a >= c.umem.size {
+			c.Bad++
+			continue
+		}
+		chunks[n] = a
+		n++
+	}
+	return n
+}
+
+// RX is the ring of received frames.
+type RX struct {
+	ring[Desc]
+	umem *UMEM
+	// Bad is how many descriptors did not describe data within one chunk.
+	Bad uint64
+}
+
+// Take returns received frames. In multi-buffer mode one frame may be several
+// descriptors, and a batch may end within one.
+func (r *RX) Take(frames []Desc) int {
+	n := r.take(frames)
+	u := r.umem
+	if u.mask == 0 {
+		for i := range frames[:n] {
+			frames[i].Addr = flat(frames[i].Addr)
+		}
+		return r.check(frames[:n])
+	}
+	// One chunk's end for all: a power of two.
+	for i := range frames[:n] {
+		d := &frames[i]
+		if d.Addr >= u.size || d.Addr&u.mask+uint64(d.Len) > u.mask+1 {
+			return r.check(frames[:n])
+		}
+	}
+	return n
+}
+
+// check drops the descriptors that must not be used.
+func (r *RX) check(frames []Desc) int {
+	n := 0
+	for _, d := range frames {
+		if !r.umem.Valid(d) {
+			r.Bad++
+			continue
+		}
+		frames[n] = d
+		n++
+	}
+	return n
+}
+
+// flat is the address in the UMEM of an unaligned chunk's data: the kernel keeps
+// the offset into the chunk in the upper 16 bits (XSK_UNALIGNED_BUF_OFFSET_SHIFT).
+func flat(addr uint64) uint64 { return addr&(1<<48-1) + addr>>48 }
+
+// TX is the ring of frames to transmit.
+type TX struct {
+	ring[Desc]
+	umem *UMEM
+	// Bad is how many descriptors Put refused since they were empty or reached
+	// out of their chunk: the kernel would count them and never give them back.
+	Bad uint64
+}
+
+// Put gives frames to the kernel, and returns how many it took: fewer when the
+// ring is full, or when the next one is no frame ([TX.Sendable]), which counts
+// as Bad. They leave with the next [Socket.Kick].
+func (t *TX) Put(frames []Desc) int {
+	n := t.room(len(frames))
+	for i := range frames[:n] {
+		if !t.Sendable(frames[i]) {
+			t.Bad++
+			n = i
+			break
+		}
+	}
+	return t.put(frames[:n])
+}
+
+// Sendable says whether the kernel would take a descriptor: data within one
+// chunk, and some (xp_aligned_validate_desc in net/xdp/xsk_queue.h).
+func (t *TX) Sendable(d Desc) bool {
+	return d.Len != 0 && t.umem.Valid(d) && d.Options&^(Continued|HasMetadata) == 0
+}
+
+// Room is how many descriptors the ring would take now, at most want.
+func (t *TX) Room(want int) int { return t.room(want) }
+
+// Pending is how many descriptors the kernel has not read yet.
+func (t *TX) Pending() int { return len(t.entries) - t.room(len(t.entries)) }
+
+// NeedsWakeup says whether the kernel waits for [Socket.Kick].
+func (t *TX) NeedsWakeup() bool { return len(t.entries) > 0 && t.wantsWakeup() }

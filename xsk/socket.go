@@ -1,0 +1,502 @@
+package xsk
+
+import (
+	"errors"
+	"fmt"
+	"math/bits"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"unthunk/feature"
+)
+
+// Mode is whether frames are copied between the UMEM and the driver's memory.
+type Mode int
+
+const (
+	// Auto is zero-copy where the driver has it, copy elsewhere.
+	Auto Mode = iota
+	Copy
+	ZeroCopy
+)
+
+func (m Mode) String() string {
+	switch m {
+	case Copy:
+		return "copy"
+	case ZeroCopy:
+		return "zero-copy"
+	}
+	return "auto"
+}
+
+// DefaultRing is the length of a ring in entries, where none is given.
+const DefaultRing = 2048
+
+// DefaultBindWait is how long [Open] waits for a queue to become free.
+const DefaultBindWait = time.Second
+
+// Options say what a socket is bound to and how. The zero value of all but
+// Interface works.
+type Options struct {
+	// Interface is the device's index, in the network namespace of the calling
+	// thread, and Queue one of its queues.
+	Interface, Queue int
+	// Lengths of the rings in entries, powers of two; 0 is [DefaultRing].
+	Fill, Completion, RX, TX int
+	// Mode is what to ask for. The second socket on a UMEM gets what the first
+	// has, or an error.
+	Mode Mode
+	// AlwaysPolling turns need-wakeup off (XDP_USE_NEED_WAKEUP): the driver then
+	// runs on without being called. The second socket on a UMEM gets what the
+	// first has.
+	AlwaysPolling bool
+	// MultiBuffer lets a frame be several descriptors (XDP_USE_SG, Linux 6.6).
+	// The XDP program must be loaded for it, see [ProgramOptions]. The second
+	// socket on a UMEM gets what the first has.
+	MultiBuffer bool
+	// TXBudget is how many frames one Kick transmits in copy mode: 32 to the TX
+	// ring's length; 0 is all of the ring where the kernel can
+	// (XDP_MAX_TX_SKB_BUDGET, Linux 6.18) and 32 elsewhere.
+	TXBudget int
+	// BusyPoll turns busy polling on, in which Kick and Wake poll the driver
+	// in place of its interrupt: for so long, and BusyPollBudget packets
+	// (SO_PREFER_BUSY_POLL, Linux 5.11). The device's napi_defer_hard_irqs and
+	// gro_flush_timeout must be set for it; a veth takes the option and does
+	// nothing with it.
+	BusyPoll       time.Duration
+	BusyPollBudget int
+	// BindWait is how long to wait for a queue that is bound: the kernel holds
+	// it for a while after its socket was closed. 0 is [DefaultBindWait], less
+	// than 0 no wait.
+	BindWait time.Duration
+}
+
+func (o Options) withDefaults() Options {
+	for _, n := range []*int{&o.Fill, &o.Completion, &o.RX, &o.TX} {
+		if *n == 0 {
+			*n = DefaultRing
+		}
+	}
+	if o.BindWait == 0 {
+		o.BindWait = DefaultBindWait
+	}
+	return o
+}
+
+// maxRing keeps the size of a ring within what the kernel takes.
+const maxRing = 1 << 20
+
+func (o Options) validate() error {
+	for name, n := range map[string]int{"fill": o.Fill, "completion": o.Completion, "RX": o.RX, "TX": o.TX} {
+		if n < 2 || n > maxRing || bits.OnesCount(uint(n)) != 1 {
+			return fmt.Errorf("%s ring of %d entries: must be a power of two of 2 to %d", name, n, maxRing)
+		}
+	}
+	switch {
+	case o.Interface <= 0:
+		return fmt.Errorf("interface index %d: must be positive", o.Interface)
+	case o.Queue < 0 || o.Queue > 1<<16:
+		return fmt.Errorf("queue %d: no device has it", o.Queue)
+	case o.TXBudget != 0 && (o.TXBudget < minTXBudget || o.TXBudget > o.TX):
+		return fmt.Errorf("TX budget %d: must be %d to the TX ring's %d", o.TXBudget, minTXBudget, o.TX)
+	case o.BusyPoll < 0 || o.BusyPollBudget < 0 || o.BusyPollBudget > 1<<16:
+		return errors.New("busy polling: time or budget out of range")
+	}
+	return nil
+}
+
+// minTXBudget is TX_BATCH_SIZE of net/xdp/xsk.c.
+const minTXBudget = 32
+
+// Socket is bound to one queue of one device. Its rings are for one goroutine
+// at a time each; the others may be called from any.
+type Socket struct {
+	Fill       Fill
+	Completion Completion
+	RX         RX
+	TX         TX
+
+	umem    *UMEM
+	options Options
+	fd      int
+	mode    Mode
+	budget  int
+}
+
+// Errors of Kick, WakeFill and Wait that are no fault of the caller.
+var (
+	// ErrDown says that the device is there and not up.
+	ErrDown = errors.New("link is down")
+	// ErrGone says that the device is not there any more.
+	ErrGone = errors.New("device is gone")
+	// ErrDropped says that the kernel took one frame from the TX ring and
+	// dropped it: its completion comes, but it was not sent. The device was
+	// not running or had no carrier.
+	ErrDropped = errors.New("kernel dropped a frame")
+)
+
+// Open binds a socket to a queue. The calling thread must be in the device's
+// network namespace. The kernel gives frames to the socket once an XDP program
+// does ([Program.Add]); put chunks into the fill ring first.
+func Open(u *UMEM, o Options) (*Socket, error) {
+	o = o.withDefaults()
+	if err := o.validate(); err != nil {
+		return nil, err
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.closed {
+		return nil, fmt.Errorf("open AF_XDP socket: UMEM %w", ErrClosed)
+	}
+	deadline := time.Now().Add(o.BindWait)
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		// A new socket for each try: the kernel keeps what a failed bind began.
+		s, err := open(u, o)
+		if err == nil {
+			u.sockets = append(u.sockets, s)
+			return s, nil
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, err
+		}
+		if time.Now().Add(pause).After(deadline) {
+			return nil, fmt.Errorf("%w: queue %d is bound by another socket", err, o.Queue)
+		}
+		time.Sleep(pause)
+	}
+}
+
+func open(u *UMEM, o Options) (s *Socket, err error) {
+	s = &Socket{umem: u, options: o, fd: -1}
+	s.Fill.umem, s.Completion.umem, s.RX.umem, s.TX.umem = u, u, u, u
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("open AF_XDP socket on interface %d queue %d: %w", o.Interface, o.Queue, err), s.release())
+			s = nil
+		}
+	}()
+	if s.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); err != nil {
+		return s, missing(err)
+	}
+	for _, size := range []struct{ option, entries int }{
+		{unix.XDP_UMEM_FILL_RING, o.Fill}, {unix.XDP_UMEM_COMPLETION_RING, o.Completion},
+		{unix.XDP_RX_RING, o.RX}, {unix.XDP_TX_RING, o.TX},
+	} {
+		n := uint32(size.entries)
+		if err := setsockopt(s.fd, unix.SOL_XDP, size.option, &n); err != nil {
+			return s, fmt.Errorf("make ring of %d entries: %w", n, err)
+		}
+	}
+	if err := s.mapRings(); err != nil {
+		return s, fmt.Errorf("map rings: %w", err)
+	}
+	if err := s.setOptions(); err != nil {
+		return s, err
+	}
+	if err := s.bind(); err != nil {
+		return s, err
+	}
+	var flags uint32
+	if err := getsockopt(s.fd, unix.XDP_OPTIONS, &flags); err != nil {
+		return s, fmt.Errorf("read options: %w", err)
+	}
+	s.mode = Copy
+	if flags&unix.XDP_OPTIONS_ZEROCOPY != 0 {
+		s.mode = ZeroCopy
+	}
+	if o.Mode != Auto && o.Mode != s.mode {
+		return s, fmt.Errorf("%v mode: the UMEM's other sockets are in %v mode", o.Mode, s.mode)
+	}
+	return s, nil
+}
+
+// missing names what a kernel lacks that has no AF_XDP for us.
+func missing(err error) error {
+	switch {
+	case errors.Is(err, unix.EAFNOSUPPORT):
+		return &feature.Missing{Feature: "AF_XDP", Help: "needs a kernel built with CONFIG_XDP_SOCKETS", Err: err}
+	case errors.Is(err, unix.EPERM):
+		return &feature.Missing{Feature: "CAP_NET_RAW", Help: "run with sudo", Err: err}
+	}
+	return err
+}
+
+func (s *Socket) mapRings() (err error) {
+	var off unix.XDPMmapOffsets
+	if err := getsockopt(s.fd, unix.XDP_MMAP_OFFSETS, &off); err != nil {
+		return err
+	}
+	o := s.options
+	if s.Fill.ring, err = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, o.Fill); err != nil {
+		return err
+	}
+	if s.Completion.ring, err = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, o.Completion); err != nil {
+		return err
+	}
+	if s.RX.ring, err = mapRing[Desc](s.fd, unix.XDP_PGOFF_RX_RING, off.Rx, o.RX); err != nil {
+		return err
+	}
+	s.TX.ring, err = mapRing[Desc](s.fd, unix.XDP_PGOFF_TX_RING, off.Tx, o.TX)
+	return err
+}
+
+func (s *Socket) setOptions() error {
+	o := s.options
+	budget := uint32(o.TXBudget)
+	if budget == 0 {
+		budget = uint32(max(o.TX, minTXBudget))
+	}
+	s.budget = minTXBudget
+	switch err := setsockopt(s.fd, unix.SOL_XDP, unix.XDP_MAX_TX_SKB_BUDGET, &budget); {
+	case err == nil:
+		s.budget = int(budget)
+	case o.TXBudget == 0: // it was not asked for
+	case errors.Is(err, unix.ENOPROTOOPT):
+		return &feature.Missing{Feature: "a TX budget of AF_XDP sockets", Help: "needs Linux 6.18", Err: err}
+	default:
+		return fmt.Errorf("set TX budget to %d: %w", budget, err)
+	}
+	if o.BusyPoll == 0 {
+		return nil
+	}
+	for _, option := range []struct {
+		name      string
+		option, n int
+	}{
+		{"prefer busy polling", unix.SO_PREFER_BUSY_POLL, 1},
+		{"busy polling", unix.SO_BUSY_POLL, int(o.BusyPoll.Microseconds())},
+		{"budget of busy polling", unix.SO_BUSY_POLL_BUDGET, max(o.BusyPollBudget, 64)},
+	} {
+		n := int32(option.n)
+		err := setsockopt(s.fd, unix.SOL_SOCKET, option.option, &n)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return &feature.Missing{Feature: option.name, Help: "needs Linux 5.11", Err: err}
+		}
+		if err != nil {
+			return fmt.Errorf("set %s: %w", option.name, err)
+		}
+	}
+	return nil
+}
+
+// bind registers the UMEM or shares the registration of a bound socket. A
+// sharing socket must give none of the flags: it inherits them
+// (xp_assign_dev_shared in net/xdp/xsk_buff_pool.c).
+func (s *Socket) bind() error {
+	o := s.options
+	to := unix.SockaddrXDP{Ifindex: uint32(o.Interface), QueueID: uint32(o.Queue)}
+	for _, other := range s.umem.sockets {
+		to.Flags, to.SharedUmemFD = unix.XDP_SHARED_UMEM, uint32(other.fd)
+		err := unix.Bind(s.fd, &to)
+		if errors.Is(err, unix.EBADF) {
+			continue // its device is gone, and the socket unbound
+		}
+		return bindError(err, o)
+	}
+	if err := s.register(); err != nil {
+		return err
+	}
+	to.Flags, to.SharedUmemFD = 0, 0
+	switch o.Mode {
+	case Copy:
+		to.Flags |= unix.XDP_COPY
+	case ZeroCopy:
+		to.Flags |= unix.XDP_ZEROCOPY
+	}
+	if !o.AlwaysPolling {
+		to.Flags |= unix.XDP_USE_NEED_WAKEUP
+	}
+	if o.MultiBuffer {
+		to.Flags |= unix.XDP_USE_SG
+	}
+	return bindError(unix.Bind(s.fd, &to), o)
+}
+
+func bindError(err error, o Options) error {
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.ENODEV):
+		return fmt.Errorf("bind: no such interface: %w", err)
+	case errors.Is(err, unix.EOPNOTSUPP) && o.Mode == ZeroCopy:
+		return &feature.Missing{Feature: fmt.Sprintf("zero-copy AF_XDP on interface %d", o.Interface), Help: "its driver lacks it; use copy mode", Err: err}
+	case errors.Is(err, unix.EINVAL) && o.MultiBuffer:
+		return fmt.Errorf("bind: no such queue, or no multi-buffer (Linux 6.6): %w", err)
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("bind: no such queue: %w", err)
+	}
+	return fmt.Errorf("bind: %w", err)
+}
+
+// register tells the kernel of the UMEM.
+func (s *Socket) register() error {
+	u := s.umem
+	reg := unix.XDPUmemReg{
+		Addr: address(u.mem), Len: u.size, Size: uint32(u.config.FrameSize), Headroom: uint32(u.config.Headroom),
+	}
+	if u.config.Unaligned {
+		reg.Flags |= unix.XDP_UMEM_UNALIGNED_CHUNK_FLAG
+	}
+	if u.config.TxMetadata {
+		reg.Flags |= unix.XDP_UMEM_TX_METADATA_LEN
+		reg.Tx_metadata_len = TxMetadataSize
+	}
+	if u.config.SoftwareChecksum {
+		reg.Flags |= unix.XDP_UMEM_TX_SW_CSUM
+	}
+	err := setsockopt(s.fd, unix.SOL_XDP, unix.XDP_UMEM_REG, &reg)
+	switch {
+	case errors.Is(err, unix.ENOBUFS):
+		return &feature.Missing{Feature: fmt.Sprintf("the right to lock %d KiB of memory", u.size>>10), Help: "raise RLIMIT_MEMLOCK (ulimit -l), or use fewer frames", Err: err}
+	case errors.Is(err, unix.EINVAL) && u.config.TxMetadata:
+		return &feature.Missing{Feature: "TX metadata of AF_XDP", Help: "needs Linux 6.11", Err: err}
+	case err != nil:
+		return fmt.Errorf("register %d bytes for frames: %w", u.size, err)
+	}
+	return nil
+}
+
+// UMEM is the memory the socket's frames live in.
+func (s *Socket) UMEM() *UMEM { return s.umem }
+
+// FD is the socket's file descriptor, to poll it or to put it into an XSKMAP.
+func (s *Socket) FD() int { return s.fd }
+
+// Options are those the socket was opened with, defaults filled in.
+func (s *Socket) Options() Options { return s.options }
+
+// Mode is the mode in use: Copy or ZeroCopy.
+func (s *Socket) Mode() Mode { return s.mode }
+
+// TXBudget is how many frames one Kick transmits at most in copy mode.
+func (s *Socket) TXBudget() int { return s.budget }
+
+// Kick makes the kernel transmit what is in the TX ring. In copy mode that is
+// the call that does the work, for at most [Socket.TXBudget] frames; in
+// zero-copy mode it is needed only while the ring's NeedsWakeup is set, and this
+// makes no call otherwise. That frames are left, that the device had no room or
+// the kernel no memory is no error: kick again. It returns [ErrDropped] when one
+// frame was dropped and others may be left, [ErrDown] or [ErrGone] when none is
+// sent.
+func (s *Socket) Kick() error {
+	if s.mode == ZeroCopy && !s.TX.NeedsWakeup() && !s.options.AlwaysPolling {
+		return nil
+	}
+	switch errno := send(s.fd); errno {
+	case 0, unix.EAGAIN, unix.ENOBUFS, unix.EINTR, unix.ENOMEM:
+		return nil
+	case unix.EBUSY:
+		// In copy mode NET_XMIT_DROP: "SKB completed but not sent"
+		// (__xsk_generic_xmit in net/xdp/xsk.c).
+		if s.mode == Copy {
+			return ErrDropped
+		}
+		return nil
+	default:
+		return s.failure("kick", errno)
+	}
+}
+
+// WakeFill tells a driver that ran out of chunks that the fill ring has some.
+// It makes no call while the driver does not wait for one.
+func (s *Socket) WakeFill() error {
+	if !s.Fill.NeedsWakeup() {
+		return nil
+	}
+	switch errno := receive(s.fd); errno {
+	case 0, unix.EAGAIN, unix.EBUSY, unix.ENOBUFS, unix.EINTR:
+		return nil
+	default:
+		return s.failure("wake", errno)
+	}
+}
+
+func (s *Socket) failure(verb string, errno unix.Errno) error {
+	switch errno {
+	case unix.ENETDOWN:
+		// Also what is left behind by a device that went.
+		if s.gone() {
+			return fmt.Errorf("%s AF_XDP socket: %w", verb, ErrGone)
+		}
+		return fmt.Errorf("%s AF_XDP socket: %w", verb, ErrDown)
+	case unix.ENXIO, unix.ENODEV:
+		return fmt.Errorf("%s AF_XDP socket: %w", verb, ErrGone)
+	case unix.EBADF:
+		return fmt.Errorf("%s AF_XDP socket: %w", verb, ErrClosed)
+	}
+	return fmt.Errorf("%s AF_XDP socket: %w", verb, errno)
+}
+
+// gone says whether the kernel has unbound the socket: such a one says ENXIO.
+func (s *Socket) gone() bool { return receive(s.fd) == unix.ENXIO }
+
+// Wait waits until a frame has been received, or the timeout (in whole ms) has
+// passed. It returns [ErrDown] or [ErrGone] when none can come.
+func (s *Socket) Wait(timeout time.Duration) error {
+	fds := []unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLIN}}
+	_, err := unix.Poll(fds, int(timeout.Milliseconds()))
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		return fmt.Errorf("poll AF_XDP socket: %w", err)
+	}
+	if fds[0].Revents&unix.POLLIN != 0 {
+		return nil
+	}
+	// Of a device that went poll says nothing (xsk_poll in net/xdp/xsk.c).
+	switch errno := receive(s.fd); errno {
+	case unix.ENETDOWN, unix.ENXIO, unix.ENODEV, unix.EBADF:
+		return s.failure("poll", errno)
+	}
+	return nil
+}
+
+// Statistics are the kernel's counts since the socket was made, in frames
+// (XDP_STATISTICS). The last three need Linux 5.9.
+type Statistics struct {
+	RXDropped      uint64 // by the kernel: larger than the chunk, or no memory
+	RXInvalidDescs uint64 // chunks in the fill ring that are none
+	TXInvalidDescs uint64
+	RXRingFull     uint64
+	FillRingEmpty  uint64 // times, not frames: a chunk was wanted and none there
+	TXRingEmpty    uint64 // times
+}
+
+// Statistics reads the kernel's counts.
+func (s *Socket) Statistics() (Statistics, error) {
+	var k unix.XDPStatistics
+	if err := getsockopt(s.fd, unix.XDP_STATISTICS, &k); err != nil {
+		return Statistics{}, fmt.Errorf("read AF_XDP statistics: %w", err)
+	}
+	return Statistics{
+		RXDropped: k.Rx_dropped, RXInvalidDescs: k.Rx_invalid_descs, TXInvalidDescs: k.Tx_invalid_descs,
+		RXRingFull: k.Rx_ring_full, FillRingEmpty: k.Rx_fill_ring_empty_descs, TXRingEmpty: k.Tx_ring_empty_descs,
+	}, nil
+}
+
+// Close unbinds the socket and unmaps its rings, after which the kernel does
+// not touch chunks that were in them. They do not go back to the UMEM's free
+// ones: only the caller knows which they are. It may be called twice.
+func (s *Socket) Close() error {
+	u := s.umem
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.sockets = slices.DeleteFunc(u.sockets, func(other *Socket) bool { return other == s })
+	return s.release()
+}
+
+// release closes before it unmaps and unmaps always: the kernel holds the queue
+// until both are done.
+func (s *Socket) release() error {
+	var errs []error
+	if s.fd >= 0 {
+		errs = append(errs, unix.Close(s.fd))
+		s.fd = -1
+	}
+	errs = append(errs, s.Fill.unmap(), s.Completion.unmap(), s.RX.unmap(), s.TX.unmap())
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("close AF_XDP socket: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,605 @@
+package xsk
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"unthunk/internal/testutil"
+	"unthunk/netlab"
+	"unthunk/traffic"
+)
+
+// wire is a pair of veths in a namespace, with a packet socket on the far end.
+type wire struct {
+	*netlab.Namespace
+	near, far int
+	packet    int
+}
+
+func newWire(t testing.TB) *wire {
+	t.Helper()
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wire{Namespace: lab, packet: -1}
+	t.Cleanup(func() {
+		if w.packet >= 0 {
+			unix.Close(w.packet)
+		}
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w.near, w.far, err = lab.VethPair("near", "far")
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	err = lab.Do(func() (err error) {
+		w.packet, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0x0300 /* ETH_P_ALL */)
+		if err != nil {
+			return err
+		}
+		return unix.Bind(w.packet, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: w.far})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+func (w *wire) send(t testing.TB, frame []byte) {
+	t.Helper()
+	if err := unix.Sendto(w.packet, frame, 0, &unix.SockaddrLinklayer{Ifindex: w.far}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// receive returns the next frame from the packet socket that is not our own.
+func (w *wire) receive(t testing.TB) []byte {
+	t.Helper()
+	buf := make([]byte, 1<<16)
+	for range 2000 {
+		n, from, err := unix.Recvfrom(w.packet, buf, 0)
+		if errors.Is(err, unix.EAGAIN) {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
+			return buf[:n]
+		}
+	}
+	t.Fatal("no frame arrived in 2 s")
+	return nil
+}
+
+func (w *wire) open(t testing.TB, u *UMEM, o Options) *Socket {
+	t.Helper()
+	var s *Socket
+	err := w.Do(func() (err error) {
+		s, err = Open(u, o)
+		return err
+	})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return s
+}
+
+func (w *wire) attach(t testing.TB, ifindex int, o ProgramOptions, sockets ...*Socket) *Program {
+	t.Helper()
+	var p *Program
+	err := w.Do(func() (err error) {
+		p, err = Attach(ifindex, o)
+		return err
+	})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	for _, s := range sockets {
+		if err := p.Add(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return p
+}
+
+func fill(t testing.TB, s *Socket, n int) {
+	t.Helper()
+	chunks := make([]uint64, n)
+	if got := s.umem.Alloc(chunks); got != n {
+		t.Fatalf("%d chunks, want %d", got, n)
+	}
+	if got := s.Fill.Put(chunks); got != n {
+		t.Fatalf("fill ring took %d, want %d", got, n)
+	}
+}
+
+// take waits until there are n descriptors.
+func take(t testing.TB, s *Socket, n int) []Desc {
+	t.Helper()
+	frames := make([]Desc, n)
+	have := 0
+	for range 2000 {
+		if have += s.RX.Take(frames[have:]); have == n {
+			return frames
+		}
+		if err := s.Wait(time.Millisecond); err != nil {
+			t.Fatal(err)
+		}
+	}
+	st, _ := s.Statistics()
+	t.Fatalf("%d descriptors in 2 s, want %d; %+v", have, n, st)
+	return nil
+}
+
+func complete(t testing.TB, s *Socket, n int) []uint64 {
+	t.Helper()
+	chunks := make([]uint64, n)
+	have := 0
+	for range 2000 {
+		if have += s.Completion.Take(chunks[have:]); have == n {
+			return chunks
+		}
+		if err := s.Kick(); err != nil && !errors.Is(err, ErrDropped) {
+			t.Fatal(err)
+		}
+		time.Sleep(100 * time.Microsecond)
+	}
+	t.Fatalf("%d completions, want %d", have, n)
+	return nil
+}
+
+func frame(t testing.TB, size int) []byte {
+	t.Helper()
+	f, err := traffic.UDPFrame(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+func TestReceiveAndTransmit(t *testing.T) {
+	for name, c := range map[string]Config{
+		"2048":      {Frames: 64},
+		"4096":      {Frames: 64, FrameSize: 4096, Headroom: 32},
+		"unaligned": {Frames: 64, FrameSize: 3000, Unaligned: true},
+		"huge":      {Frames: 64, HugePages: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			u := fakeUMEM(t, c)
+			s := w.open(t, u, Options{Interface: w.near, Fill: 64, Completion: 64, RX: 64, TX: 64})
+			if s.Mode() != Copy {
+				t.Errorf("a veth is in %v mode", s.Mode())
+			}
+			fill(t, s, 32)
+			w.attach(t, w.near, ProgramOptions{}, s)
+			for round := range 5 {
+				want := frame(t, 60+round)
+				w.send(t, want)
+				got := take(t, s, 1)
+				if !bytes.Equal(u.Data(got[0]), want) {
+					t.Fatalf("received %x, want %x", u.Data(got[0]), want)
+				}
+				// The frame leaves as it lies.
+				u.Data(got[0])[0] = 4
+				want[0] = 4
+				if n := s.TX.Put(got); n != 1 {
+					t.Fatalf("TX ring took %d", n)
+				}
+				if err := s.Kick(); err != nil {
+					t.Fatal(err)
+				}
+				if back := w.receive(t); !bytes.Equal(back, want) {
+					t.Fatalf("sent back %x, want %x", back, want)
+				}
+				done := complete(t, s, 1)
+				if u.Base(done[0]) != u.Base(got[0].Addr) {
+					t.Fatalf("completed %#x, want %#x", done[0], got[0].Addr)
+				}
+				if n := s.Fill.Put(done); n != 1 {
+					t.Fatalf("fill ring took %d", n)
+				}
+			}
+			if st, err := s.Statistics(); err != nil || st.RXDropped+st.RXInvalidDescs+st.TXInvalidDescs+st.RXRingFull+st.FillRingEmpty != 0 {
+				t.Errorf("statistics %+v, %v", st, err)
+			}
+		})
+	}
+}
+
+// Two sockets on two devices share a UMEM: what one receives the other sends,
+// without a copy between them.
+func TestSharedUMEM(t *testing.T) {
+	w := newWire(t)
+	outA, outB, err := w.VethPair("outa", "outb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := fakeUMEM(t, Config{Frames: 64})
+	in := w.open(t, u, Options{Interface: w.near})
+	out := w.open(t, u, Options{Interface: outA})
+	sink := w.open(t, u, Options{Interface: outB})
+	fill(t, in, 16)
+	fill(t, sink, 16)
+	w.attach(t, w.near, ProgramOptions{}, in)
+	w.attach(t, outB, ProgramOptions{}, sink)
+	want := frame(t, 100)
+	w.send(t, want)
+	got := take(t, in, 1)
+	out.TX.Put(got)
+	if err := out.Kick(); err != nil {
+		t.Fatal(err)
+	}
+	arrived := take(t, sink, 1)
+	if !bytes.Equal(u.Data(arrived[0]), want) {
+		t.Errorf("received %x, want %x", u.Data(arrived[0]), want)
+	}
+	complete(t, out, 1)
+	if err := u.Close(); !errors.Is(err, ErrInUse) {
+		t.Errorf("close a UMEM in use: %v", err)
+	}
+	// The owner of the registration may go first; another socket shares on.
+	if err := in.Close(); err != nil {
+		t.Fatal(err)
+	}
+	again := w.open(t, u, Options{Interface: w.near})
+	fill(t, again, 16)
+}
+
+func TestRebindAtOnce(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 16})
+	for range 20 {
+		s := w.open(t, u, Options{Interface: w.near})
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatalf("second close: %v", err)
+		}
+	}
+}
+
+func TestOpenRefuses(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 16})
+	w.open(t, u, Options{Interface: w.near})
+	other := fakeUMEM(t, Config{Frames: 16})
+	for name, tt := range map[string]struct {
+		o    Options
+		want error
+	}{
+		"bound":        {Options{Interface: w.near, BindWait: -1}, unix.EBUSY},
+		"no device":    {Options{Interface: 1 << 20}, unix.ENODEV},
+		"no queue":     {Options{Interface: w.far, Queue: 7}, unix.EINVAL},
+		"no index":     {Options{}, nil},
+		"ring":         {Options{Interface: w.far, RX: 100}, nil},
+		"budget":       {Options{Interface: w.far, TXBudget: 1}, nil},
+		"zero-copy":    {Options{Interface: w.far, Mode: ZeroCopy}, unix.EOPNOTSUPP},
+		"huge ring":    {Options{Interface: w.far, RX: 1 << 30}, nil},
+		"queue absurd": {Options{Interface: w.far, Queue: -1}, nil},
+	} {
+		err := w.Do(func() error {
+			s, err := Open(other, tt.o)
+			if err == nil {
+				s.Close()
+			}
+			return err
+		})
+		if err == nil || tt.want != nil && !errors.Is(err, tt.want) {
+			t.Errorf("%s: %v, want %v", name, err, tt.want)
+		}
+	}
+}
+
+// More than a kick's budget leaves in one kick where the kernel can.
+func TestTXBudget(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 256})
+	s := w.open(t, u, Options{Interface: w.near, TX: 128})
+	chunks := make([]uint64, 128)
+	u.Alloc(chunks)
+	frames := make([]Desc, len(chunks))
+	for i, a := range chunks {
+		frames[i] = Desc{Addr: a, Len: uint32(copy(u.Bytes()[a:], frame(t, 60)))}
+	}
+	if n := s.TX.Put(frames); n != 128 {
+		t.Fatalf("TX ring took %d", n)
+	}
+	kicks := 0
+	for s.TX.Pending() > 0 && kicks < 100 {
+		if err := s.Kick(); err != nil {
+			t.Fatal(err)
+		}
+		kicks++
+	}
+	if want := 128 / s.TXBudget(); kicks > want+1 {
+		t.Errorf("%d kicks with a budget of %d", kicks, s.TXBudget())
+	}
+	complete(t, s, 128)
+}
+
+func TestTXRefusesBadDescriptors(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 4})
+	s := w.open(t, u, Options{Interface: w.near})
+	for _, d := range []Desc{{}, {Addr: 2048, Len: 2049}, {Addr: 1 << 50, Len: 60}, {Len: 60, Options: 1 << 5}} {
+		if n := s.TX.Put([]Desc{d}); n != 0 {
+			t.Errorf("TX ring took %+v", d)
+		}
+	}
+	if s.TX.Bad != 4 {
+		t.Errorf("%d bad, want 4", s.TX.Bad)
+	}
+	// The kernel sends runts back as completed or not at all; none is lost.
+	if n := s.TX.Put([]Desc{{Addr: 0, Len: 1}, {Addr: 2048, Len: 13}, {Addr: 4096, Len: 14}}); n != 3 {
+		t.Fatalf("TX ring took %d", n)
+	}
+	complete(t, s, 3)
+}
+
+// Larger frames than a chunk come in parts.
+func TestMultiBuffer(t *testing.T) {
+	w := newWire(t)
+	setMTU(t, w, 9000)
+	u := fakeUMEM(t, Config{Frames: 64})
+	s := w.open(t, u, Options{Interface: w.near, MultiBuffer: true})
+	fill(t, s, 32)
+	w.attach(t, w.near, ProgramOptions{MultiBuffer: true}, s)
+	want := make([]byte, 9014)
+	copy(want, frame(t, 60))
+	for i := 60; i < len(want); i++ {
+		want[i] = byte(i * 7)
+	}
+	w.send(t, want)
+	parts := (len(want) + u.Capacity() - 1) / u.Capacity()
+	got := take(t, s, parts)
+	var whole []byte
+	for i, d := range got {
+		if last := i == parts-1; (d.Options&Continued == 0) != last {
+			t.Errorf("part %d of %d has options %#x", i, parts, d.Options)
+		}
+		whole = append(whole, u.Data(d)...)
+	}
+	if !bytes.Equal(whole, want) {
+		t.Fatalf("received %d bytes that are not the %d sent", len(whole), len(want))
+	}
+	if n := s.TX.Put(got); n != parts {
+		t.Fatalf("TX ring took %d", n)
+	}
+	if err := s.Kick(); err != nil {
+		t.Fatal(err)
+	}
+	if back := w.receive(t); !bytes.Equal(back, want) {
+		t.Errorf("sent back %d bytes that are not the %d received", len(back), len(want))
+	}
+	complete(t, s, parts)
+}
+
+func setMTU(t testing.TB, w *wire, mtu int) {
+	t.Helper()
+	err := w.Do(func() error {
+		for _, ifindex := range []int{w.near, w.far} {
+			l, err := netlink.LinkByIndex(ifindex)
+			if err != nil {
+				return err
+			}
+			if err := netlink.LinkSetMTU(l, mtu); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A frame that does not fit is counted by the kernel, and says nothing else.
+func TestFrameLargerThanChunk(t *testing.T) {
+	w := newWire(t)
+	setMTU(t, w, 1900)
+	u := fakeUMEM(t, Config{Frames: 64})
+	s := w.open(t, u, Options{Interface: w.near})
+	fill(t, s, 32)
+	w.attach(t, w.near, ProgramOptions{}, s)
+	w.send(t, make([]byte, 1900))
+	w.send(t, frame(t, 60))
+	take(t, s, 1)
+	if st, err := s.Statistics(); err != nil || st.RXDropped != 1 {
+		t.Errorf("statistics %+v, %v; want one dropped", st, err)
+	}
+}
+
+// Without multi-buffer a program is not taken by a device whose frames need it.
+func TestMTUNeedsMultiBuffer(t *testing.T) {
+	w := newWire(t)
+	setMTU(t, w, 9000)
+	err := w.Do(func() error {
+		p, err := Attach(w.near, ProgramOptions{})
+		if err == nil {
+			p.Close()
+		}
+		return err
+	})
+	if !errors.Is(err, unix.ERANGE) {
+		t.Errorf("attach: %v, want ERANGE", err)
+	}
+}
+
+// What the filter does not claim goes to the stack.
+func TestClaim(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 64})
+	s := w.open(t, u, Options{Interface: w.near})
+	fill(t, s, 32)
+	// Frames whose first byte is 2.
+	w.attach(t, w.near, ProgramOptions{Claim: asm.Instructions{
+		asm.Mov.Reg(asm.R4, asm.R2),
+		asm.Add.Imm(asm.R4, 1),
+		asm.JGT.Reg(asm.R4, asm.R3, PassLabel),
+		asm.LoadMem(asm.R4, asm.R2, 0, asm.Byte),
+		asm.JEq.Imm(asm.R4, 2, ClaimLabel),
+		asm.Ja.Label(PassLabel),
+	}}, s)
+	other := frame(t, 60)
+	other[0] = 6
+	before, err := w.StackDrops(w.near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other[12], other[13] = 0x88, 0xb5 // no protocol's
+	w.send(t, other)
+	mine := frame(t, 70)
+	w.send(t, mine)
+	if got := take(t, s, 1); !bytes.Equal(u.Data(got[0]), mine) {
+		t.Errorf("received %x, want %x", u.Data(got[0]), mine)
+	}
+	after, err := w.StackDrops(w.near)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after-before != 1 {
+		t.Errorf("the stack got %d frames, want 1", after-before)
+	}
+}
+
+func TestTXMetadataChecksum(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 8, TxMetadata: true, SoftwareChecksum: true})
+	s := w.open(t, u, Options{Interface: w.near})
+	f := frame(t, 60)
+	d := Desc{Addr: 2048 + TxMetadataSize, Len: uint32(len(f))}
+	// The pseudo header's sum in the field, as for CHECKSUM_PARTIAL.
+	binary.BigEndian.PutUint16(f[40:], fold(pseudoHeader(f)))
+	want := ^fold(sum(f[34:]))
+	copy(u.Bytes()[d.Addr:], f)
+	if err := u.SetTxMetadata(&d, TxMetadata{Checksum: true, ChecksumStart: 34, ChecksumOffset: 6}); err != nil {
+		t.Fatal(err)
+	}
+	s.TX.Put([]Desc{d})
+	if err := s.Kick(); err != nil {
+		t.Fatal(err)
+	}
+	got := w.receive(t)
+	if sum := binary.BigEndian.Uint16(got[40:]); sum != want {
+		t.Errorf("checksum %#x, want %#x", sum, want)
+	}
+	complete(t, s, 1)
+}
+
+func sum(b []byte) (n uint32) {
+	for i := 0; i+1 < len(b); i += 2 {
+		n += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	return n
+}
+
+func fold(n uint32) uint16 {
+	for n > 0xffff {
+		n = n>>16 + n&0xffff
+	}
+	return uint16(n)
+}
+
+func pseudoHeader(f []byte) uint32 {
+	return sum(f[26:34]) + 17 + uint32(binary.BigEndian.Uint16(f[38:]))
+}
+
+// Links that go down and devices that go away are error values.
+func TestLinkDownAndGone(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 64})
+	s := w.open(t, u, Options{Interface: w.near})
+	fill(t, s, 16)
+	w.attach(t, w.near, ProgramOptions{}, s)
+	chunk := make([]uint64, 1)
+	u.Alloc(chunk)
+	d := []Desc{{Addr: chunk[0], Len: uint32(copy(u.Bytes()[chunk[0]:], frame(t, 60)))}}
+	link := func(f func(netlink.Link) error) {
+		t.Helper()
+		err := w.Do(func() error {
+			l, err := netlink.LinkByIndex(w.near)
+			if err != nil {
+				return err
+			}
+			return f(l)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	link(netlink.LinkSetDown)
+	s.TX.Put(d)
+	if err := s.Kick(); !errors.Is(err, ErrDown) {
+		t.Errorf("kick of a link that is down: %v", err)
+	}
+	link(netlink.LinkSetUp)
+	complete(t, s, 1)
+	// The other end down: no carrier.
+	err := w.Do(func() error {
+		l, err := netlink.LinkByIndex(w.far)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetDown(l)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.TX.Put(d)
+	if err := s.Kick(); !errors.Is(err, ErrDropped) {
+		t.Errorf("kick without carrier: %v", err)
+	}
+	if n := s.Completion.Take(chunk); n != 1 {
+		t.Errorf("%d completions of a dropped frame", n)
+	}
+	link(netlink.LinkDel)
+	s.TX.Put(d)
+	if err := s.Kick(); !errors.Is(err, ErrGone) {
+		t.Errorf("kick of a device that is gone: %v", err)
+	}
+	if err := s.Wait(time.Millisecond); !errors.Is(err, ErrGone) {
+		t.Errorf("wait on a device that is gone: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := s.Kick(); !errors.Is(err, ErrClosed) {
+		t.Errorf("kick after close: %v", err)
+	}
+	// A UMEM whose sockets are all gone is registered anew.
+	near, _, err := w.VethPair("near", "far")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.open(t, u, Options{Interface: near})
+}
+
+func TestBusyPoll(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 16})
+	w.open(t, u, Options{Interface: w.near, BusyPoll: 20 * time.Microsecond})
+}
