@@ -204,9 +204,9 @@ type TX struct {
 	Bad uint64
 }
 
-// Put gives frames to the kernel, and returns how many it took: fewer when the
-// ring is full, or when the next one is no frame ([TX.Sendable]), which counts
-// as Bad. They leave with the next [Socket.Kick].
+// Put gives whole frames to the kernel and returns how many descriptors it took:
+// fewer when the ring is full, or when the next frame is none ([TX.Sendable]),
+// which counts as Bad. They leave with the next [Socket.Kick].
 func (t *TX) Put(frames []Desc) int {
 	n := t.room(len(frames))
 	for i := range frames[:n] {
@@ -215,6 +215,9 @@ func (t *TX) Put(frames []Desc) int {
 			n = i
 			break
 		}
+	}
+	for n > 0 && n < len(frames) && frames[n-1].Options&Continued != 0 {
+		n--
 	}
 	return t.put(frames[:n])
 }

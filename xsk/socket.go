@@ -433,6 +433,16 @@ func (s *Socket) failure(verb string, errno unix.Errno) error {
 // gone says whether the kernel has unbound the socket: such a one says ENXIO.
 func (s *Socket) gone() bool { return receive(s.fd) == unix.ENXIO }
 
+// Check returns [ErrDown] or [ErrGone] when no frames can come. In copy mode
+// nothing else says so while nothing is transmitted.
+func (s *Socket) Check() error {
+	switch errno := receive(s.fd); errno {
+	case unix.ENETDOWN, unix.ENXIO, unix.ENODEV, unix.EBADF:
+		return s.failure("check", errno)
+	}
+	return nil
+}
+
 // Wait waits until a frame has been received, or the timeout (in whole ms) has
 // passed. It returns [ErrDown] or [ErrGone] when none can come.
 func (s *Socket) Wait(timeout time.Duration) error {
@@ -445,11 +455,7 @@ func (s *Socket) Wait(timeout time.Duration) error {
 		return nil
 	}
 	// Of a device that went poll says nothing (xsk_poll in net/xdp/xsk.c).
-	switch errno := receive(s.fd); errno {
-	case unix.ENETDOWN, unix.ENXIO, unix.ENODEV, unix.EBADF:
-		return s.failure("poll", errno)
-	}
-	return nil
+	return s.Check()
 }
 
 // Statistics are the kernel's counts since the socket was made, in frames

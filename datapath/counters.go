@@ -1,0 +1,64 @@
+package datapath
+
+// Counters are a port's, in frames but for those of bytes. At the end of every
+// poll
+//
+//	Received = Forwarded + DroppedByVerdict + DroppedNoPort + DroppedNoRoom + DroppedRefused
+//	Accepted = Transmitted + Unsent + Lost + InFlight
+//
+// hold exactly for each port, and the sum of Forwarded is the sum of Accepted.
+type Counters struct {
+	// As an input.
+	Received, ReceivedBytes uint64
+	// Forwarded were accepted by an output.
+	Forwarded uint64
+	// DroppedByVerdict: the program said so. DroppedNoPort: it named a port that
+	// is not there, or is lost. DroppedNoRoom: the output had none left.
+	// DroppedRefused: the output can never send such a frame, or it came in more
+	// than [MaxParts] parts.
+	DroppedByVerdict, DroppedNoPort, DroppedNoRoom, DroppedRefused uint64
+	// Batches in which the frames came. Received/Batches is the batch fill.
+	Batches uint64
+	// Bad descriptors came out of the port's rings: outside of the UMEM, or in
+	// chunks that it did not have. They are no frames.
+	Bad uint64
+
+	// As an output.
+	Accepted, AcceptedBytes uint64
+	// Transmitted frames have left the UMEM: their chunks came back. Unsent came
+	// back without having been sent: the link was down. Lost were with the port
+	// when it was. InFlight are with it.
+	Transmitted, Unsent, Lost, InFlight uint64
+	// Bulks in which the frames were handed over.
+	Bulks uint64
+}
+
+// Dropped is the sum of what was received and not forwarded.
+func (c Counters) Dropped() uint64 {
+	return c.DroppedByVerdict + c.DroppedNoPort + c.DroppedNoRoom + c.DroppedRefused
+}
+
+// Balanced says whether every frame is accounted for.
+func (c Counters) Balanced() bool {
+	return c.Received == c.Forwarded+c.Dropped() && c.Accepted == c.Transmitted+c.Unsent+c.Lost+c.InFlight
+}
+
+// Add sums counters of ports, or of workers.
+func (c *Counters) Add(o Counters) {
+	c.Received += o.Received
+	c.ReceivedBytes += o.ReceivedBytes
+	c.Forwarded += o.Forwarded
+	c.DroppedByVerdict += o.DroppedByVerdict
+	c.DroppedNoPort += o.DroppedNoPort
+	c.DroppedNoRoom += o.DroppedNoRoom
+	c.DroppedRefused += o.DroppedRefused
+	c.Batches += o.Batches
+	c.Bad += o.Bad
+	c.Accepted += o.Accepted
+	c.AcceptedBytes += o.AcceptedBytes
+	c.Transmitted += o.Transmitted
+	c.Unsent += o.Unsent
+	c.Lost += o.Lost
+	c.InFlight += o.InFlight
+	c.Bulks += o.Bulks
+}

@@ -1,0 +1,342 @@
+package datapath
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+
+	"unthunk/internal/testutil"
+	"unthunk/traffic"
+	"unthunk/xsk"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+func newUMEM(t testing.TB, c xsk.Config) *xsk.UMEM {
+	t.Helper()
+	u, err := xsk.NewUMEM(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := u.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return u
+}
+
+func newMemory(t testing.TB, u *xsk.UMEM, size int) *Memory {
+	t.Helper()
+	m, err := NewMemory(u, size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+// newDatapath makes a datapath that is closed, and its UMEM found whole, at the
+// end of the test.
+func newDatapath(t testing.TB, c Config) *Datapath {
+	t.Helper()
+	d, err := New(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+		balanced(t, d)
+		if n := c.UMEM.Available(); n != c.UMEM.Config().Frames {
+			t.Errorf("%d of %d chunks came back", n, c.UMEM.Config().Frames)
+		}
+	})
+	return d
+}
+
+func balanced(t testing.TB, d *Datapath) {
+	t.Helper()
+	var sum Counters
+	for i, c := range d.Counters(nil) {
+		if !c.Balanced() {
+			t.Fatalf("port %d: %+v does not balance", i, c)
+		}
+		sum.Add(c)
+	}
+	if sum.Forwarded != sum.Accepted {
+		t.Fatalf("%d forwarded, %d accepted", sum.Forwarded, sum.Accepted)
+	}
+}
+
+func poll(t testing.TB, d *Datapath) int {
+	t.Helper()
+	n, err := d.Poll()
+	if err != nil {
+		t.Fatal(err)
+	}
+	balanced(t, d)
+	return n
+}
+
+// to sends all frames to one port.
+func to(port int) Program {
+	return func(_ []Frame, verdicts []Verdict) {
+		for i := range verdicts {
+			verdicts[i] = Redirect(port)
+		}
+	}
+}
+
+func TestForward(t *testing.T) {
+	for _, c := range []xsk.Config{{Frames: 256}, {Frames: 256, FrameSize: 3000, Unaligned: true}, {Frames: 256, FrameSize: 4096, Headroom: 64}} {
+		u := newUMEM(t, c)
+		in, out := newMemory(t, u, 64), newMemory(t, u, 64)
+		var got [][]byte
+		out.Sent = func(parts [][]byte) { got = append(got, bytes.Join(parts, nil)) }
+		d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1), Batch: 16})
+		var want [][]byte
+		for i := range 1000 {
+			f := bytes.Repeat([]byte{byte(i)}, 1+i%5000)
+			if in.Inject(f) {
+				want = append(want, f)
+			}
+			if i%7 == 0 {
+				poll(t, d)
+			}
+		}
+		for poll(t, d) > 0 {
+		}
+		if len(got) != len(want) {
+			t.Fatalf("%+v: %d frames, want %d", c, len(got), len(want))
+		}
+		for i := range got {
+			if !bytes.Equal(got[i], want[i]) {
+				t.Fatalf("%+v: frame %d has %d bytes of %d, want %d of %d", c, i, len(got[i]), got[i][0], len(want[i]), want[i][0])
+			}
+		}
+		counters := d.Counters(nil)
+		if n := uint64(len(want)); counters[0].Received != n || counters[1].Transmitted != n || counters[1].InFlight != 0 {
+			t.Errorf("%+v: %+v", c, counters)
+		}
+	}
+}
+
+// Every frame is accounted for whatever happens: full outputs, frames that
+// cannot be sent, verdicts of ports that are not there, frames in parts, ports
+// that are lost and come back.
+func TestAccountsBalance(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	u := newUMEM(t, xsk.Config{Frames: 300})
+	ports := make([]*Memory, 4)
+	list := make([]Port, len(ports))
+	sent := 0
+	for i := range ports {
+		ports[i] = newMemory(t, u, 64)
+		ports[i].Sent = func([][]byte) { sent++ }
+		list[i] = ports[i]
+	}
+	var lost []int
+	d := newDatapath(t, Config{
+		UMEM: u, Ports: list, Batch: 32, Lost: func(port int, _ error) { lost = append(lost, port) },
+		Program: func(frames []Frame, verdicts []Verdict) {
+			for i := range frames {
+				verdicts[i] = Verdict(rng.IntN(8) - 1)
+			}
+		},
+	})
+	injected := uint64(0)
+	for round := range 5000 {
+		i := rng.IntN(len(ports))
+		p := ports[i]
+		p.Stall = rng.IntN(4) == 0
+		p.Unsent = rng.IntN(3)
+		p.MaxLen = uint32(rng.IntN(2) * 1500)
+		for range rng.IntN(40) {
+			if p.Inject(make([]byte, rng.IntN(6000))) {
+				injected++
+			}
+		}
+		poll(t, d)
+		if round%100 == 99 {
+			p.Lose(errors.New("pulled out"))
+			left := p.rx.len()
+			for k := range left {
+				if p.rx.at(k).Options&xsk.Continued == 0 {
+					injected--
+				}
+			}
+			poll(t, d)
+			if len(lost) != 1 || lost[0] != i || d.Present(i) {
+				t.Fatalf("lost ports %v, want %d", lost, i)
+			}
+			lost = nil
+			poll(t, d)
+			ports[i] = newMemory(t, u, 64)
+			ports[i].Sent = p.Sent
+			if err := d.SetPort(i, ports[i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, p := range ports {
+		p.Stall = false
+	}
+	for poll(t, d) > 0 {
+	}
+	if n := d.Drain(0); n != 0 {
+		t.Errorf("%d frames in flight", n)
+	}
+	var sum Counters
+	for _, c := range d.Counters(nil) {
+		sum.Add(c)
+	}
+	if sum.Received != injected || sum.Transmitted != uint64(sent) {
+		t.Errorf("%d injected, %d sent; %+v", injected, sent, sum)
+	}
+	for name, n := range map[string]uint64{
+		"DroppedByVerdict": sum.DroppedByVerdict, "DroppedNoPort": sum.DroppedNoPort, "DroppedNoRoom": sum.DroppedNoRoom,
+		"DroppedRefused": sum.DroppedRefused, "Unsent": sum.Unsent, "Lost": sum.Lost,
+	} {
+		if n == 0 {
+			t.Errorf("the test made no %s", name)
+		}
+	}
+	all, free := d.Chunks()
+	if free != all-4*64 {
+		t.Errorf("%d of %d chunks are free with four full ports", free, all)
+	}
+}
+
+// An output that does not go on gets no more than it has room for, and the input
+// goes on receiving.
+func TestOverload(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 512})
+	in, out := newMemory(t, u, 64), newMemory(t, u, 64)
+	frame, err := traffic.UDPFrame(60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Generate(frame); err != nil {
+		t.Fatal(err)
+	}
+	out.Stall = true
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)})
+	for range 100 {
+		if n := poll(t, d); n != 64 {
+			t.Fatalf("%d frames received", n)
+		}
+	}
+	c := d.Counters(nil)
+	if c[1].InFlight != 64 || c[0].DroppedNoRoom != 99*64 {
+		t.Errorf("in flight %d, dropped %d", c[1].InFlight, c[0].DroppedNoRoom)
+	}
+	out.Stall = false
+	poll(t, d)
+	if c := d.Counters(c); c[1].InFlight != 0 || c[1].Transmitted != 128 {
+		t.Errorf("in flight %d, transmitted %d", c[1].InFlight, c[1].Transmitted)
+	}
+}
+
+// Chains as no kernel makes them are refused and nothing of them is kept.
+func TestLongChain(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 256})
+	in, out := newMemory(t, u, 128), newMemory(t, u, 64)
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1), Batch: 16})
+	longest := MaxParts * u.Capacity()
+	for _, size := range []int{longest, longest + 1, 3 * longest, 60} {
+		if !in.Inject(make([]byte, size)) {
+			t.Fatalf("no room for %d bytes", size)
+		}
+		for range 10 {
+			poll(t, d)
+		}
+	}
+	c := d.Counters(nil)
+	if c[0].Received != 4 || c[0].DroppedRefused != 2 || c[1].Transmitted != 2 {
+		t.Errorf("%+v", c)
+	}
+	if all, free := d.Chunks(); free != all-128-64 {
+		t.Errorf("%d of %d chunks are free", free, all)
+	}
+}
+
+// What a port gives twice, or never had, is not taken.
+func TestChunksOfOthers(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 256})
+	in, out := newMemory(t, u, 64), newMemory(t, u, 64)
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1), Batch: 16})
+	in.Inject(make([]byte, 60))
+	twice := in.rx.at(0)
+	in.InjectDesc(twice)
+	in.InjectDesc(xsk.Desc{Addr: out.filled.at(0) + 256, Len: 60})
+	out.done.push(in.filled.at(3))
+	if n := poll(t, d); n != 1 {
+		t.Errorf("%d frames, want 1", n)
+	}
+	if c := d.Counters(nil); c[0].Bad != 2 || c[1].Bad != 1 {
+		t.Errorf("bad: %d and %d, want 2 and 1", c[0].Bad, c[1].Bad)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 16})
+	for name, c := range map[string]Config{
+		"no UMEM":     {Program: to(0), Ports: []Port{nil}},
+		"no program":  {UMEM: u, Ports: []Port{nil}},
+		"no ports":    {UMEM: u, Program: to(0)},
+		"large batch": {UMEM: u, Program: to(0), Ports: []Port{nil}, Batch: MaxBatch + 1},
+		"no batch":    {UMEM: u, Program: to(0), Ports: []Port{nil}, Batch: -1},
+	} {
+		if d, err := New(c); err == nil {
+			d.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestPollAllocatesNothing(t *testing.T) {
+	d := generator(t, 64)
+	if n := testing.AllocsPerRun(1000, func() { poll1(t, d) }); n != 0 {
+		t.Errorf("%v allocations a poll", n)
+	}
+}
+
+func poll1(t testing.TB, d *Datapath) {
+	if n, err := d.Poll(); n == 0 || err != nil {
+		t.Fatal(n, err)
+	}
+}
+
+// generator is a datapath whose port 0 receives without end and sends to port 1.
+func generator(t testing.TB, batch int) *Datapath {
+	t.Helper()
+	u := newUMEM(t, xsk.Config{Frames: 1024})
+	in, out := newMemory(t, u, 512), newMemory(t, u, 256)
+	frame, err := traffic.UDPFrame(60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.Generate(frame); err != nil {
+		t.Fatal(err)
+	}
+	return newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Batch: batch, Program: to(1)})
+}
+
+// BenchmarkPoll is the datapath's own cost: ports that cost next to nothing, a
+// program that only redirects.
+func BenchmarkPoll(b *testing.B) {
+	for _, batch := range []int{1, 16, 64, 256} {
+		b.Run(fmt.Sprintf("batch=%d", batch), func(b *testing.B) {
+			d := generator(b, batch)
+			b.ReportAllocs()
+			for b.Loop() {
+				d.Poll()
+			}
+			frames := d.Counters(nil)[1].Transmitted
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(frames), "ns/frame")
+		})
+	}
+}

@@ -1,0 +1,207 @@
+package datapath
+
+import (
+	"fmt"
+	"math/bits"
+
+	"unthunk/xsk"
+)
+
+// Memory is a port without a device, for tests and for measuring the datapath
+// itself. Its methods beyond those of [Port] are for the worker's goroutine.
+type Memory struct {
+	umem   *xsk.UMEM
+	filled fifo[uint64]
+	rx     fifo[xsk.Desc]
+	tx     fifo[xsk.Desc]
+	done   fifo[uint64]
+	length uint32 // of generated frames
+	fail   error
+
+	// Sent is called with each frame transmitted, if it is not nil. parts lie in
+	// the UMEM.
+	Sent func(parts [][]byte)
+	// Stall keeps what is transmitted from being completed.
+	Stall bool
+	// Unsent makes the next so many frames be completed without being sent.
+	Unsent int
+	// MaxLen is the longest part that can be sent, in bytes; 0 is any.
+	MaxLen uint32
+
+	parts [][]byte
+}
+
+// NewMemory makes a port with room for size chunks to receive into and size
+// descriptors to transmit, a power of two.
+func NewMemory(u *xsk.UMEM, size int) (*Memory, error) {
+	if size < 1 || bits.OnesCount(uint(size)) != 1 {
+		return nil, fmt.Errorf("memory port of %d entries: not a power of two", size)
+	}
+	return &Memory{
+		umem: u, filled: newFIFO[uint64](size), rx: newFIFO[xsk.Desc](size),
+		tx: newFIFO[xsk.Desc](size), done: newFIFO[uint64](size), parts: make([][]byte, 0, MaxParts),
+	}, nil
+}
+
+// Generate makes the port receive frames without end, as fast as it has chunks.
+// The frame is written into all chunks of the UMEM now and never again; nobody
+// else may use them yet.
+func (p *Memory) Generate(frame []byte) error {
+	if len(frame) > p.umem.Capacity() {
+		return fmt.Errorf("frame of %d bytes: chunks hold %d", len(frame), p.umem.Capacity())
+	}
+	mem, size := p.umem.Bytes(), p.umem.Config().FrameSize
+	for at := p.headroom(); at+len(frame) <= len(mem); at += size {
+		copy(mem[at:], frame)
+	}
+	p.length = uint32(len(frame))
+	return nil
+}
+
+func (p *Memory) headroom() int { return xsk.KernelHeadroom + p.umem.Config().Headroom }
+
+// Inject makes the port receive a frame, in as many chunks as it needs. It says
+// false when there are not so many.
+func (p *Memory) Inject(frame []byte) bool {
+	capacity := p.umem.Capacity()
+	n := max(1, (len(frame)+capacity-1)/capacity)
+	if p.filled.len() < n || p.rx.room() < n {
+		return false
+	}
+	var chunk [1]uint64
+	for i := range n {
+		p.filled.take(chunk[:])
+		d := xsk.Desc{Addr: p.umem.Base(chunk[0]) + uint64(p.headroom())}
+		copied := copy(p.umem.Bytes()[d.Addr:d.Addr+uint64(capacity)], frame)
+		frame = frame[copied:]
+		d.Len = uint32(copied)
+		if i < n-1 {
+			d.Options = xsk.Continued
+		}
+		p.rx.put([]xsk.Desc{d})
+	}
+	return true
+}
+
+// InjectDesc makes the port receive a descriptor as it is, without taking one of
+// its chunks: what a broken ring would do.
+func (p *Memory) InjectDesc(d xsk.Desc) { p.rx.put([]xsk.Desc{d}) }
+
+// Lose makes the port fail from now on.
+func (p *Memory) Lose(err error) { p.fail = err }
+
+func (p *Memory) FillSize() int { return len(p.filled.entries) }
+
+func (p *Memory) Fill(chunks []uint64) int { return p.filled.put(chunks) }
+
+func (p *Memory) Receive(frames []xsk.Desc) (int, error) {
+	if p.fail != nil {
+		return 0, p.fail
+	}
+	if p.length == 0 {
+		return p.rx.take(frames), nil
+	}
+	head := uint64(p.headroom())
+	n := min(len(frames), p.filled.len())
+	for i := range frames[:n] {
+		a := p.filled.at(i)
+		frames[i] = xsk.Desc{Addr: p.umem.Base(a) + head, Len: p.length}
+	}
+	p.filled.drop(n)
+	return n, nil
+}
+
+func (p *Memory) Transmit(frames []xsk.Desc) (int, error) {
+	n := min(len(frames), p.tx.room())
+	for i := range frames[:n] {
+		if d := frames[i]; d.Len == 0 || p.MaxLen != 0 && d.Len > p.MaxLen {
+			n = i
+			for n > 0 && frames[n-1].Options&xsk.Continued != 0 {
+				n--
+			}
+			return p.tx.put(frames[:n]), ErrRefused
+		}
+	}
+	for n > 0 && n < len(frames) && frames[n-1].Options&xsk.Continued != 0 {
+		n--
+	}
+	return p.tx.put(frames[:n]), nil
+}
+
+func (p *Memory) Flush() (unsent int, err error) {
+	if p.fail != nil {
+		return 0, p.fail
+	}
+	if p.Stall {
+		return 0, nil
+	}
+	n := min(p.tx.len(), p.done.room())
+	for i := range n {
+		d := p.tx.at(i)
+		p.done.push(d.Addr)
+		if p.Sent == nil && p.Unsent == 0 {
+			continue
+		}
+		p.parts = append(p.parts, p.umem.Data(d))
+		if d.Options&xsk.Continued != 0 {
+			continue
+		}
+		if p.Unsent > 0 {
+			p.Unsent--
+			unsent++
+		} else if p.Sent != nil {
+			p.Sent(p.parts)
+		}
+		p.parts = p.parts[:0]
+	}
+	p.tx.drop(n)
+	return unsent, nil
+}
+
+func (p *Memory) Complete(chunks []uint64) int { return p.done.take(chunks) }
+
+func (p *Memory) Check() error { return p.fail }
+
+func (p *Memory) FD() int { return -1 }
+
+func (p *Memory) Close() error { return nil }
+
+// fifo is a queue of fixed length, a power of two.
+type fifo[E any] struct {
+	entries    []E
+	head, tail uint32
+}
+
+func newFIFO[E any](size int) fifo[E] { return fifo[E]{entries: make([]E, size)} }
+
+func (f *fifo[E]) len() int  { return int(f.tail - f.head) }
+func (f *fifo[E]) room() int { return len(f.entries) - f.len() }
+
+func (f *fifo[E]) at(i int) E {
+	return f.entries[(f.head+uint32(i))&uint32(len(f.entries)-1)]
+}
+
+func (f *fifo[E]) drop(n int) { f.head += uint32(n) }
+
+func (f *fifo[E]) push(e E) {
+	f.entries[f.tail&uint32(len(f.entries)-1)] = e
+	f.tail++
+}
+
+func (f *fifo[E]) put(entries []E) int {
+	n := min(len(entries), f.room())
+	at := int(f.tail) & (len(f.entries) - 1)
+	k := copy(f.entries[at:], entries[:n])
+	copy(f.entries, entries[k:n])
+	f.tail += uint32(n)
+	return n
+}
+
+func (f *fifo[E]) take(entries []E) int {
+	n := min(len(entries), f.len())
+	at := int(f.head) & (len(f.entries) - 1)
+	k := copy(entries[:n], f.entries[at:])
+	copy(entries[k:n], f.entries)
+	f.head += uint32(n)
+	return n
+}

@@ -1,0 +1,79 @@
+package datapath
+
+import (
+	"errors"
+
+	"unthunk/xsk"
+)
+
+// XSK is a port on an AF_XDP socket.
+type XSK struct {
+	socket *xsk.Socket
+	// Down says that the link was down when the port was last flushed.
+	Down bool
+}
+
+// NewXSK makes a port of a socket, which must be on the datapath's UMEM. The port
+// closes it. What reaches it is up to an XDP program, see xsk.Program.
+func NewXSK(s *xsk.Socket) *XSK { return &XSK{socket: s} }
+
+// Socket is the port's.
+func (p *XSK) Socket() *xsk.Socket { return p.socket }
+
+func (p *XSK) FillSize() int { return p.socket.Fill.Size() }
+
+func (p *XSK) Fill(chunks []uint64) int { return p.socket.Fill.Put(chunks) }
+
+func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
+	n := p.socket.RX.Take(frames)
+	if n == 0 && p.socket.Fill.NeedsWakeup() {
+		return 0, p.lost(p.socket.WakeFill())
+	}
+	return n, nil
+}
+
+func (p *XSK) Transmit(frames []xsk.Desc) (int, error) {
+	tx := &p.socket.TX
+	bad := tx.Bad
+	n := tx.Put(frames)
+	if tx.Bad != bad {
+		return n, ErrRefused
+	}
+	return n, nil
+}
+
+// kicks is how many frames a Flush lets the kernel drop, which needs a call
+// each.
+const kicks = 64
+
+func (p *XSK) Flush() (unsent int, err error) {
+	for range kicks {
+		if p.socket.TX.Pending() == 0 {
+			break
+		}
+		err = p.socket.Kick()
+		if !errors.Is(err, xsk.ErrDropped) {
+			break
+		}
+		unsent++
+		err = nil
+	}
+	return unsent, p.lost(err)
+}
+
+// lost keeps the errors that mean the end of the port.
+func (p *XSK) lost(err error) error {
+	p.Down = errors.Is(err, xsk.ErrDown)
+	if p.Down {
+		return nil
+	}
+	return err
+}
+
+func (p *XSK) Complete(chunks []uint64) int { return p.socket.Completion.Take(chunks) }
+
+func (p *XSK) Check() error { return p.lost(p.socket.Check()) }
+
+func (p *XSK) FD() int { return p.socket.FD() }
+
+func (p *XSK) Close() error { return p.socket.Close() }
