@@ -96,7 +96,8 @@ type Datapath struct {
 	umem   *xsk.UMEM
 	mem    []byte
 	size   uint64
-	shift  uint // log2 of the frame size, 0 when that is no power of two
+	// reciprocal is 2^64 over the frame size, rounded up.
+	reciprocal uint64
 
 	// mu is held for a poll: counters are those of the end of one.
 	mu     sync.Mutex
@@ -154,9 +155,7 @@ func New(c Config) (*Datapath, error) {
 		verdicts: make([]Verdict, c.Batch+MaxParts),
 		lost:     make([]error, len(c.Ports)),
 	}
-	if bits.OnesCount(uint(size)) == 1 {
-		d.shift = uint(bits.TrailingZeros(uint(size)))
-	}
+	d.reciprocal = ^uint64(0)/uint64(size) + 1
 	d.free = d.free[:c.UMEM.Alloc(d.free)]
 	d.chunks = len(d.free)
 	for _, a := range d.free {
@@ -184,11 +183,13 @@ func closePorts(ports []Port) error {
 	return errors.Join(errs...)
 }
 
-func (d *Datapath) index(addr uint64) uint64 {
-	if d.shift != 0 {
-		return addr >> d.shift
-	}
-	return addr / d.size
+func (d *Datapath) index(addr uint64) uint64 { return index(addr, d.reciprocal) }
+
+// index is the number of the chunk at an address: a division that is exact below
+// 2^52 for chunks of up to 4096 bytes.
+func index(addr, reciprocal uint64) uint64 {
+	n, _ := bits.Mul64(addr, reciprocal)
+	return n
 }
 
 // release puts a chunk on the free stack.
@@ -260,48 +261,60 @@ func (d *Datapath) receive(port int) (frames int) {
 	if n == 0 {
 		return 0
 	}
-	n = d.claim(port, d.descs[carried:carried+n])
-	descs := d.descs[:carried+n]
-	s.carry = s.carry[:0]
 	s.counters.Batches++
-	if several(descs) || s.skipping {
+	descs := d.descs[:carried+n]
+	whole := carried == 0 && !s.skipping
+	if whole {
+		n, whole = d.claim(port, descs)
+		descs = descs[:n]
+	} else {
+		descs = descs[:carried+d.sort(port, descs[carried:], 0)]
+	}
+	s.carry = s.carry[:0]
+	if !whole {
 		return d.receiveParts(port, descs)
 	}
 	verdicts := d.verdicts[:len(descs)]
-	list := d.frames[:len(descs)]
 	clear(verdicts)
-	var bytes uint64
-	mem := d.mem
-	for i := range descs {
-		a, l := descs[i].Addr, uint64(descs[i].Len)
-		f := &list[i]
-		f.Data, f.Len, f.Port, f.parts = mem[a:a+l:a+l], uint32(l), uint16(port), 1
-		bytes += l
-	}
 	s.counters.Received += uint64(len(descs))
-	s.counters.ReceivedBytes += bytes
-	d.config.Program(list, verdicts)
+	d.config.Program(d.frames[:len(descs)], verdicts)
 	d.redirect(port, descs, verdicts)
 	return len(descs)
 }
 
-// claim takes chunks over from a port and drops descriptors in chunks that it
-// did not have.
-func (d *Datapath) claim(port int, descs []xsk.Desc) int {
+// claim takes chunks over from a port, drops descriptors in chunks that it did
+// not have, and makes frames of the others. It says whether each is a whole
+// frame; if not the frames are not made.
+func (d *Datapath) claim(port int, descs []xsk.Desc) (n int, whole bool) {
 	s := &d.slots[port]
-	mine := filling(port)
+	mine, owners, reciprocal, mem := filling(port), d.owner, d.reciprocal, d.mem
+	frames := d.frames[:len(descs)]
+	var bytes uint64
+	var options uint32
 	for i := range descs {
-		o := &d.owner[d.index(descs[i].Addr)]
+		a, l := descs[i].Addr, uint64(descs[i].Len)
+		o := &owners[index(a, reciprocal)]
 		if *o != mine {
-			return d.sort(port, descs, i)
+			s.filled -= i
+			return d.sort(port, descs, i), false
 		}
 		*o = held
+		options |= descs[i].Options
+		bytes += l
+		f := &frames[i]
+		f.Data, f.Len, f.Port, f.parts = mem[a:a+l:a+l], uint32(l), uint16(port), 1
 	}
 	s.filled -= len(descs)
-	return len(descs)
+	if options&xsk.Continued != 0 {
+		return len(descs), false
+	}
+	s.counters.ReceivedBytes += bytes
+	return len(descs), true
 }
 
-// sort is claim from the first wrong descriptor on.
+// sort drops the descriptors that are in chunks a port did not have, from one on,
+// and takes the chunks of the others over. It returns how many descriptors are
+// left.
 func (d *Datapath) sort(port int, descs []xsk.Desc, from int) int {
 	s := &d.slots[port]
 	n := from
@@ -315,17 +328,8 @@ func (d *Datapath) sort(port int, descs []xsk.Desc, from int) int {
 		descs[n] = desc
 		n++
 	}
-	s.filled -= n
+	s.filled -= n - from
 	return n
-}
-
-// several says whether a frame of a batch has several parts.
-func several(descs []xsk.Desc) bool {
-	var options uint32
-	for i := range descs {
-		options |= descs[i].Options
-	}
-	return options&xsk.Continued != 0
 }
 
 // receiveParts is receive for batches with frames of several parts. A frame whose

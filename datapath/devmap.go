@@ -2,12 +2,38 @@ package datapath
 
 import "unthunk/xsk"
 
-// queue is a port's bulk queue: frames on their way to it, and which input each
-// descriptor came from.
+// queue is a port's bulk queue: frames on their way to it. They came in runs,
+// each from one input.
 type queue struct {
 	frames []xsk.Desc
-	from   []uint16
 	n      int
+	runs   []run
+}
+
+// run is frames of a queue up to, and without, end that came from one input.
+type run struct {
+	from int
+	end  int
+}
+
+// add notes that the frames up to n came from an input.
+func (q *queue) add(from, n int) {
+	q.n = n
+	if last := len(q.runs) - 1; last >= 0 && q.runs[last].from == from {
+		q.runs[last].end = n
+		return
+	}
+	q.runs = append(q.runs, run{from, n})
+}
+
+// from is the input that a frame of the queue came from.
+func (q *queue) from(i int) int {
+	for _, r := range q.runs {
+		if i < r.end {
+			return r.from
+		}
+	}
+	panic("datapath: a frame in a bulk queue came from nowhere")
 }
 
 // DevMap is the ports of a datapath by number, each with a bulk queue that is
@@ -22,36 +48,46 @@ func newDevMap(ports, bulk int) DevMap {
 	m := DevMap{slots: make([]slot, ports), bulk: bulk}
 	for i := range m.slots {
 		q := &m.slots[i].queue
-		q.frames, q.from = make([]xsk.Desc, bulk), make([]uint16, bulk)
+		q.frames, q.runs = make([]xsk.Desc, bulk), make([]run, 0, bulk)
 	}
 	return m
 }
 
-// redirect puts the frames of a batch into the queues that the verdicts name.
-// Each frame is one descriptor. It returns how many were forwarded; chunks of
-// the others go to drop.
+// redirect puts the frames of a batch, of one descriptor each, into the queues
+// that their verdicts name, and frees the chunks of the others. Frames in a row
+// with the same verdict go together.
 func (d *Datapath) redirect(from int, frames []xsk.Desc, verdicts []Verdict) {
 	in := &d.slots[from].counters
-	slots := d.slots
 	verdicts = verdicts[:len(frames)]
-	for i := range frames {
-		to := int(verdicts[i]) - 1
-		if uint(to) >= uint(len(slots)) || slots[to].kind == kindNone {
-			if verdicts[i] == Drop {
-				in.DroppedByVerdict++
+	for start := 0; start < len(frames); {
+		v := verdicts[start]
+		end := start + 1
+		for end < len(verdicts) && verdicts[end] == v {
+			end++
+		}
+		same := frames[start:end]
+		start = end
+		to := int(v) - 1
+		if uint(to) >= uint(len(d.slots)) || d.slots[to].kind == kindNone {
+			if v == Drop {
+				in.DroppedByVerdict += uint64(len(same))
 			} else {
-				in.DroppedNoPort++
+				in.DroppedNoPort += uint64(len(same))
 			}
-			d.release(frames[i].Addr)
+			for i := range same {
+				d.release(same[i].Addr)
+			}
 			continue
 		}
-		q := &slots[to].queue
-		q.frames[q.n] = frames[i]
-		q.from[q.n] = uint16(from)
-		q.n++
-		in.Forwarded++
-		if q.n == len(q.frames) {
-			d.transmit(to)
+		in.Forwarded += uint64(len(same))
+		q := &d.slots[to].queue
+		for len(same) > 0 {
+			n := copy(q.frames[q.n:], same)
+			same = same[n:]
+			q.add(from, q.n+n)
+			if q.n == len(q.frames) {
+				d.transmit(to)
+			}
 		}
 	}
 }
@@ -73,11 +109,7 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, ver
 			if q.n+len(parts) > len(q.frames) {
 				d.transmit(to)
 			}
-			for j := range parts {
-				q.frames[q.n] = parts[j]
-				q.from[q.n] = uint16(from)
-				q.n++
-			}
+			q.add(from, q.n+copy(q.frames[q.n:], parts))
 			in.Forwarded++
 			continue
 		}
@@ -92,32 +124,31 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, ver
 func (d *Datapath) transmit(to int) {
 	s := &d.slots[to]
 	q := &s.queue
-	rest, from := q.frames[:q.n], q.from[:q.n]
-	q.n = 0
 	pushed := false
-	for len(rest) > 0 {
+	for at := 0; at < q.n; {
 		if s.kind == kindNone { // lost meanwhile
-			d.discard(rest, from, reasonNoPort)
-			return
+			d.discard(q, at, q.n, reasonNoPort)
+			break
 		}
+		rest := q.frames[at:q.n]
 		n, err := s.transmit(rest)
 		d.accepted(to, rest[:n])
 		if n > 0 {
 			s.counters.Bulks++
 		}
-		rest, from = rest[n:], from[n:]
-		if len(rest) == 0 {
-			return
+		at += n
+		if at == q.n {
+			break
 		}
 		if err != nil {
-			n := parts(rest)
-			d.discard(rest[:n], from[:n], reasonRefused)
-			rest, from = rest[n:], from[n:]
+			end := at + parts(rest[n:])
+			d.discard(q, at, end, reasonRefused)
+			at = end
 			continue
 		}
 		if pushed {
-			d.discard(rest, from, reasonNoRoom)
-			return
+			d.discard(q, at, q.n, reasonNoRoom)
+			break
 		}
 		pushed = true
 		d.push(to)
@@ -125,6 +156,7 @@ func (d *Datapath) transmit(to int) {
 			d.reclaim(to)
 		}
 	}
+	q.n, q.runs = 0, q.runs[:0]
 }
 
 // parts is how many descriptors the first frame has.
@@ -139,18 +171,16 @@ func parts(frames []xsk.Desc) int {
 // accepted notes that a port owns frames to transmit.
 func (d *Datapath) accepted(to int, frames []xsk.Desc) {
 	c := &d.slots[to].counters
-	last, part := sending(to), sendingPart(to)
+	last, owners, reciprocal := sending(to), d.owner, d.reciprocal
 	var bytes, n uint64
 	for i := range frames {
-		owner := last
-		if frames[i].Options&xsk.Continued != 0 {
-			owner = part
-		} else {
-			n++
-		}
-		d.owner[d.index(frames[i].Addr)] = owner
+		// sendingPart is one more than sending, Continued is 1.
+		part := frames[i].Options & xsk.Continued
+		owners[index(frames[i].Addr, reciprocal)] = last + owner(part)
+		n += uint64(part)
 		bytes += uint64(frames[i].Len)
 	}
+	n = uint64(len(frames)) - n
 	c.Accepted += n
 	c.InFlight += n
 	c.AcceptedBytes += bytes
@@ -164,14 +194,15 @@ const (
 	reasonRefused
 )
 
-// discard drops frames that were in a queue. They had been counted as forwarded.
-func (d *Datapath) discard(frames []xsk.Desc, from []uint16, why reason) {
-	for i := range frames {
-		d.release(frames[i].Addr)
-		if frames[i].Options&xsk.Continued != 0 {
+// discard drops the frames of a queue at from … to-1. They had been counted as
+// forwarded.
+func (d *Datapath) discard(q *queue, from, to int, why reason) {
+	for i := from; i < to; i++ {
+		d.release(q.frames[i].Addr)
+		if q.frames[i].Options&xsk.Continued != 0 {
 			continue
 		}
-		c := &d.slots[from[i]].counters
+		c := &d.slots[q.from(i)].counters
 		c.Forwarded--
 		switch why {
 		case reasonNoRoom:

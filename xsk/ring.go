@@ -20,6 +20,9 @@ const (
 // room is how many entries a producing ring takes, and at most want. The kernel
 // is asked only when what was last seen does not do.
 func (r *ring[E]) room(want int) int {
+	if r.entries == nil { // closed
+		return 0
+	}
 	size := uint32(len(r.entries))
 	free := size - (r.own - r.peer)
 	if free < uint32(want) {
@@ -36,6 +39,9 @@ func (r *ring[E]) room(want int) int {
 
 // ready is how many entries a consuming ring has, and at most want.
 func (r *ring[E]) ready(want int) int {
+	if r.entries == nil { // closed
+		return 0
+	}
 	have := r.peer - r.own
 	if have < uint32(want) {
 		producer := r.producer.Load()

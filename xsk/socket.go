@@ -458,14 +458,15 @@ func (s *Socket) Wait(timeout time.Duration) error {
 	return s.Check()
 }
 
-// Statistics are the kernel's counts since the socket was made, in frames
-// (XDP_STATISTICS). The last three need Linux 5.9.
+// Statistics are the kernel's counts since the socket was made (XDP_STATISTICS).
+// In copy mode a frame the device had is received, RXDropped or RXRingFull. The
+// last three need Linux 5.9.
 type Statistics struct {
-	RXDropped      uint64 // by the kernel: larger than the chunk, or no memory
-	RXInvalidDescs uint64 // chunks in the fill ring that are none
-	TXInvalidDescs uint64
-	RXRingFull     uint64
-	FillRingEmpty  uint64 // times, not frames: a chunk was wanted and none there
+	RXDropped      uint64 // frames larger than the chunk, or without one
+	RXInvalidDescs uint64 // entries of the fill ring that are no chunks
+	TXInvalidDescs uint64 // descriptors that were dropped and will not be completed
+	RXRingFull     uint64 // frames
+	FillRingEmpty  uint64 // times a chunk was wanted and none there; copy mode counts the frame as RXDropped too
 	TXRingEmpty    uint64 // times
 }
 
