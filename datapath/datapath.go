@@ -112,6 +112,7 @@ type Datapath struct {
 	verdicts []Verdict
 	pollfds  []unix.PollFd
 	polls    uint64
+	busy     atomic.Int64
 	lost     []error // by port, of this poll
 }
 
@@ -551,12 +552,14 @@ func (d *Datapath) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { done.Store(true) })()
 	idle := 0
 	for !done.Load() {
+		begin := time.Now()
 		n, err := d.Poll()
 		if err != nil {
 			return err
 		}
 		if n > 0 {
 			idle = 0
+			d.busy.Add(int64(time.Since(begin)))
 			continue
 		}
 		if idle++; idle >= idlePolls {
@@ -600,6 +603,9 @@ func (d *Datapath) Counters(dst []Counters) []Counters {
 	}
 	return dst
 }
+
+// Busy is how long Run spent in polls that received frames.
+func (d *Datapath) Busy() time.Duration { return time.Duration(d.busy.Load()) }
 
 // Present says whether a port is there, and not lost.
 func (d *Datapath) Present(i int) bool {

@@ -470,8 +470,10 @@ type Statistics struct {
 	TXRingEmpty    uint64 // times
 }
 
-// Statistics reads the kernel's counts.
+// Statistics reads the kernel's counts. Any goroutine may call it.
 func (s *Socket) Statistics() (Statistics, error) {
+	s.umem.mu.Lock() // against Close
+	defer s.umem.mu.Unlock()
 	var k unix.XDPStatistics
 	if err := getsockopt(s.fd, unix.XDP_STATISTICS, &k); err != nil {
 		return Statistics{}, fmt.Errorf("read AF_XDP statistics: %w", err)

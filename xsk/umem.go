@@ -242,6 +242,11 @@ func (u *UMEM) Close() error {
 // where the process lacks CAP_IPC_LOCK. Without the right to lift it, it returns
 // an error that may be shown and ignored: small UMEMs fit.
 func RaiseMemlock() error {
+	var caps [2]unix.CapUserData
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	if unix.Capget(&header, &caps[0]) == nil && caps[0].Effective&(1<<unix.CAP_IPC_LOCK) != 0 {
+		return nil
+	}
 	unlimited := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
 	err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unlimited)
 	if err == nil {

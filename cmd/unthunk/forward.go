@@ -1,0 +1,354 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/forward"
+	"unthunk/result"
+)
+
+// forwardFlags are what the user typed.
+type forwardFlags struct {
+	in, out          []string
+	both             bool
+	engine           string
+	source, dest     string
+	object           string
+	generic          bool
+	batch, frames    int
+	pcap             string
+	every            int
+	metrics          string
+	json             bool
+	duration, period time.Duration
+}
+
+func newForward(s std) *cobra.Command {
+	var f forwardFlags
+	cmd := &cobra.Command{
+		Use:   "forward --in DEV --out DEV",
+		Short: "Forward frames between devices, in bulk, and count them",
+		Long: `Forward what one device receives to another: in user space through AF_XDP, with
+no indirect call per packet, or in the kernel through a devmap. Each second it
+says how many frames passed, what each took, and how many were dropped and why.
+Programs and sockets are gone when the process is, however it ends.`,
+		Example: `  unthunk forward --in eth0 --out eth1 --both
+  unthunk forward --in eth0 --out eth1 --in eth2 --out eth3 --engine xdp
+  unthunk forward --in eth0 --out eth1 --destination-mac 02:00:00:00:00:07 --pcap tap.pcap`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runForward(cmd.Context(), s, f) },
+	}
+	fl := cmd.Flags()
+	fl.StringArrayVar(&f.in, "in", nil, "forward what `DEV` receives; may be repeated")
+	fl.StringArrayVar(&f.out, "out", nil, "… to `DEV`: the first --out goes with the first --in")
+	fl.BoolVar(&f.both, "both", false, "forward the other way too")
+	fl.StringVar(&f.engine, "engine", string(forward.AFXDP), "where: "+joined(forward.Engines()))
+	fl.StringVar(&f.source, "source-mac", "", "write `ADDR` into every frame as its source")
+	fl.StringVar(&f.dest, "destination-mac", "", "write `ADDR` into every frame as its destination")
+	fl.StringVar(&f.object, "bpf", "", "use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
+	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
+	fl.IntVar(&f.batch, "batch", 0, "frames taken at once (afxdp); 0 is 64")
+	fl.IntVar(&f.frames, "frames", 0, "chunks of memory for each queue (afxdp); 0 is 8192")
+	fl.StringVar(&f.pcap, "pcap", "", "write a sample of the frames to `FILE` (afxdp)")
+	fl.IntVar(&f.every, "pcap-every", 1000, "… one in `N`")
+	fl.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
+	fl.BoolVar(&f.json, "json", false, "print one JSON document a line and nothing else")
+	fl.DurationVar(&f.duration, "duration", 0, "stop after so long; 0 is not before a signal")
+	fl.DurationVar(&f.period, "interval", time.Second, "time between lines")
+	return cmd
+}
+
+// config turns flags into a configuration, or says what is wrong with them.
+func (f forwardFlags) config() (c forward.Config, err error) {
+	if len(f.in) != len(f.out) {
+		return c, usagef("%d --in and %d --out: each --in needs an --out", len(f.in), len(f.out))
+	}
+	c = forward.Config{
+		Both: f.both, Engine: forward.Engine(f.engine), Object: f.object,
+		Generic: f.generic, Batch: f.batch, Frames: f.frames,
+	}
+	for i := range f.in {
+		c.Pairs = append(c.Pairs, forward.Pair{In: f.in[i], Out: f.out[i]})
+	}
+	for _, mac := range []struct {
+		flag, text string
+		to         *net.HardwareAddr
+	}{{"source-mac", f.source, &c.Source}, {"destination-mac", f.dest, &c.Destination}} {
+		if mac.text == "" {
+			continue
+		}
+		if *mac.to, err = net.ParseMAC(mac.text); err != nil {
+			return c, usagef("--%s: %v", mac.flag, err)
+		}
+	}
+	switch {
+	case f.period < 10*time.Millisecond:
+		return c, usagef("--interval %v: must be 10ms or more", f.period)
+	case f.duration < 0:
+		return c, usagef("--duration %v is negative", f.duration)
+	case f.every < 1:
+		return c, usagef("--pcap-every %d: must be 1 or more", f.every)
+	case f.pcap != "" && c.Engine == forward.XDP:
+		return c, usagef("--pcap needs --engine afxdp: in the kernel nobody sees the frames")
+	}
+	if err := c.Validate(); err != nil {
+		return c, usageError{err}
+	}
+	return c, nil
+}
+
+func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
+	c, err := f.config()
+	if err != nil {
+		return err
+	}
+	c.Warn = warner(s.err)
+	if f.duration > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, f.duration)
+		defer cancel()
+	}
+	if f.pcap != "" {
+		file, err := os.Create(f.pcap)
+		if err != nil {
+			return fmt.Errorf("make pcap file: %w", err)
+		}
+		defer func() { err = errors.Join(err, file.Close()) }()
+		if c.Sample, err = forward.NewSample(file, f.every); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.Sample.Close()) }()
+	}
+	forwarder, err := forward.Open(ctx, c)
+	if err != nil {
+		return err
+	}
+	closed := false
+	defer func() {
+		if !closed {
+			err = errors.Join(err, forwarder.Close())
+		}
+	}()
+	if f.metrics != "" {
+		stop, address, err := serveMetrics(f.metrics, forwarder)
+		if err != nil {
+			return err
+		}
+		defer stop()
+		fmt.Fprintf(s.err, "metrics at http://%s/metrics\n", address)
+	}
+	running, cancel := context.WithCancel(ctx)
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- forwarder.Run(running) }()
+	w := forwardWriter{s: s, json: f.json}
+	watch := w.watch(running, forwarder, f.period)
+	cancel()
+	runErr := <-done
+	// What was in flight is counted when it left or was given up.
+	closed = true
+	closeErr := forwarder.Close()
+	last, totalErr := forwarder.Totals()
+	if totalErr == nil {
+		totalErr = w.final(last, c.Sample)
+	}
+	return errors.Join(watch, runErr, closeErr, totalErr)
+}
+
+// warner writes warnings of any goroutine.
+func warner(w io.Writer) func(string) {
+	var mu sync.Mutex
+	return func(text string) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintf(w, "warning: %s\n", text)
+	}
+}
+
+// forwardWriter writes a line for each direction and interval.
+type forwardWriter struct {
+	s       std
+	json    bool
+	started time.Time
+	at      time.Time
+	last    forward.Totals
+	lines   int
+}
+
+// watch writes until ctx is done.
+func (w *forwardWriter) watch(ctx context.Context, f forward.Forwarder, period time.Duration) error {
+	ticker := time.NewTicker(period)
+	defer ticker.Stop()
+	w.started, w.at = time.Now(), time.Now()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+		}
+		now, err := f.Totals()
+		if err != nil {
+			return err
+		}
+		if err := w.interval(now, time.Now()); err != nil {
+			return err
+		}
+	}
+}
+
+// forwardRow is one direction over a time. Rates are of frames sent.
+type forwardRow struct {
+	Name     string         `json:"name"`
+	In       string         `json:"in"`
+	Out      string         `json:"out"`
+	Up       bool           `json:"up"`
+	Mpps     float64        `json:"mpps"`
+	NS       *float64       `json:"ns-per-packet"`
+	Batch    *float64       `json:"batch-fill"`
+	Bulk     *float64       `json:"bulk-fill"`
+	Received uint64         `json:"received"`
+	Sent     uint64         `json:"sent"`
+	Bytes    uint64         `json:"bytes"`
+	InFlight uint64         `json:"in-flight"`
+	Drops    []forward.Drop `json:"drops"`
+}
+
+type forwardDocument struct {
+	Schema  string       `json:"schema"`
+	Kind    string       `json:"kind"`
+	Time    time.Time    `json:"time"`
+	Seconds float64      `json:"seconds"`
+	Final   bool         `json:"final"`
+	Mode    string       `json:"mode"`
+	Rows    []forwardRow `json:"rows"`
+}
+
+// rows are what happened between two readings.
+func rows(before, after forward.Totals, took time.Duration) []forwardRow {
+	var all uint64
+	for i, d := range after.Directions {
+		all += d.Received - previous(before, i).Received
+	}
+	list := []forwardRow{}
+	for i, d := range after.Directions {
+		p := previous(before, i)
+		r := forwardRow{
+			Name: d.In + "-to-" + d.Out, In: d.In, Out: d.Out, Up: d.Up, InFlight: d.InFlight,
+			Received: d.Received - p.Received, Sent: d.Sent - p.Sent, Bytes: d.Bytes - p.Bytes,
+			Mpps: float64(d.Sent-p.Sent) / took.Seconds() / 1e6, Drops: []forward.Drop{},
+		}
+		r.Batch = ratio(float64(r.Received), float64(d.Batches-p.Batches))
+		r.Bulk = ratio(float64(r.Sent), float64(d.Bulks-p.Bulks))
+		if busy := after.Busy - before.Busy; busy > 0 {
+			// One worker does all directions.
+			r.NS = ratio(float64(busy.Nanoseconds()), float64(all))
+		}
+		for j, drop := range d.Drops {
+			if j < len(p.Drops) {
+				drop.Frames -= p.Drops[j].Frames
+			}
+			if drop.Frames > 0 {
+				r.Drops = append(r.Drops, drop)
+			}
+		}
+		list = append(list, r)
+	}
+	return list
+}
+
+func previous(t forward.Totals, i int) forward.Direction {
+	if i < len(t.Directions) {
+		return t.Directions[i]
+	}
+	return forward.Direction{}
+}
+
+// ratio is nil when there is nothing to divide by.
+func ratio(a, b float64) *float64 {
+	if b == 0 {
+		return nil
+	}
+	r := a / b
+	return &r
+}
+
+func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
+	list := rows(w.last, now, at.Sub(w.at))
+	if w.json {
+		err := w.document(list, now.Mode, at.Sub(w.at), at, false)
+		w.last, w.at = now, at
+		return err
+	}
+	if w.lines%20 == 0 {
+		fmt.Fprintf(w.s.out, "%-8s %-24s %8s %8s %6s  %s\n", "time", "in → out", "Mpps", "ns/pkt", "batch", "drops")
+	}
+	w.lines++
+	for _, r := range list {
+		fmt.Fprintf(w.s.out, "%s %-24s %8.4f %8s %6s  %s\n", at.Format("15:04:05"), r.In+" → "+r.Out, r.Mpps,
+			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), drops(r))
+	}
+	w.last, w.at = now, at
+	return nil
+}
+
+func first(a, b *float64) *float64 {
+	if a != nil {
+		return a
+	}
+	return b
+}
+
+func cell(x *float64, format string) string {
+	if x == nil {
+		return "-"
+	}
+	return fmt.Sprintf(format, *x)
+}
+
+func drops(r forwardRow) string {
+	var parts []string
+	for _, d := range r.Drops {
+		parts = append(parts, fmt.Sprintf("%s %d", d.Reason, d.Frames))
+	}
+	if !r.Up {
+		parts = append(parts, "device gone")
+	}
+	if len(parts) == 0 {
+		return "-"
+	}
+	return strings.Join(parts, ", ")
+}
+
+// final writes the sums of the run.
+func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
+	took := time.Since(w.started)
+	list := rows(forward.Totals{}, t, took)
+	if w.json {
+		return w.document(list, t.Mode, took, time.Now(), true)
+	}
+	fmt.Fprintf(w.s.out, "\n%.1f s, %s mode\n", took.Seconds(), t.Mode)
+	for _, r := range list {
+		fmt.Fprintf(w.s.out, "%s → %s: %d received, %d sent, dropped: %s\n", r.In, r.Out, r.Received, r.Sent, drops(r))
+	}
+	if sample != nil {
+		fmt.Fprintf(w.s.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())
+	}
+	return nil
+}
+
+func (w *forwardWriter) document(list []forwardRow, mode string, took time.Duration, at time.Time, final bool) error {
+	return json.NewEncoder(w.s.out).Encode(forwardDocument{
+		Schema: result.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: mode, Rows: list,
+	})
+}

@@ -1,0 +1,234 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+)
+
+// Engine is where frames are forwarded.
+type Engine string
+
+const (
+	// AFXDP forwards in user space, by package datapath.
+	AFXDP Engine = "afxdp"
+	// XDP forwards in the kernel, by XDP_REDIRECT through a devmap.
+	XDP Engine = "xdp"
+)
+
+// Engines are all there are.
+func Engines() []Engine { return []Engine{AFXDP, XDP} }
+
+// Pair is two devices, by name.
+type Pair struct{ In, Out string }
+
+// Config says what to forward and how.
+type Config struct {
+	Pairs []Pair
+	// Both forwards from Out to In too.
+	Both   bool
+	Engine Engine
+	// Source and Destination are written into every frame, unless nil.
+	Source, Destination net.HardwareAddr
+	// Claim says which frames to forward, the others are the network stack's;
+	// see xsk.ProgramOptions. nil is all.
+	Claim asm.Instructions
+	// Object is a file with an XDP program of the user's and a map that it
+	// redirects through, an XSKMAP or a devmap; "" is the default program.
+	Object string
+	// Generic attaches in generic mode, for drivers without XDP.
+	Generic bool
+	// Batch is how many frames are taken at once; 0 is datapath.DefaultBatch.
+	// Frames is how many chunks a queue has; 0 is 8192. Both are of AFXDP.
+	Batch, Frames int
+	// Sample gets some of the frames that arrive, if it is not nil. AFXDP only.
+	Sample *Sample
+	// Warn is told what goes on without being an error: devices that went and
+	// came back. It may be called by any goroutine.
+	Warn func(string)
+	// Do runs a function on a thread in the devices' network namespace; nil is
+	// this thread.
+	Do func(func() error) error
+}
+
+// directions are what is forwarded, by names of devices.
+func (c Config) directions() []Pair {
+	var d []Pair
+	for _, p := range c.Pairs {
+		d = append(d, p)
+		if c.Both {
+			d = append(d, Pair{p.Out, p.In})
+		}
+	}
+	return d
+}
+
+// Validate returns an error in one line when the configuration cannot be meant.
+func (c Config) Validate() error {
+	if !slices.Contains(Engines(), c.Engine) {
+		return fmt.Errorf("engine %q is none of %v", c.Engine, Engines())
+	}
+	if len(c.Pairs) == 0 {
+		return errors.New("no pair of devices: name the one frames come in by and the one they go out by")
+	}
+	inputs := make(map[string]bool)
+	for _, d := range c.directions() {
+		switch {
+		case d.In == "" || d.Out == "":
+			return errors.New("each device that frames come in by needs one that they go out by")
+		case d.In == d.Out:
+			return fmt.Errorf("%s is named twice: frames must go out by another device than they came in by", d.In)
+		case inputs[d.In]:
+			return fmt.Errorf("frames that come in by %s can go out by one device only", d.In)
+		}
+		inputs[d.In] = true
+	}
+	for _, mac := range []net.HardwareAddr{c.Source, c.Destination} {
+		if mac != nil && len(mac) != 6 {
+			return fmt.Errorf("%s is no Ethernet address", mac)
+		}
+	}
+	switch {
+	case c.Object != "" && c.Claim != nil:
+		return errors.New("a filter and a BPF object are two programs: choose one")
+	case c.Engine == XDP && c.Sample != nil:
+		return errors.New("frames can be sampled only by the engine afxdp")
+	case c.Engine == XDP && c.Object != "" && (c.Source != nil || c.Destination != nil):
+		return errors.New("with a BPF object in the kernel the program writes the addresses: leave them out")
+	case c.Batch < 0 || c.Frames < 0:
+		return errors.New("batch and frames must not be negative")
+	}
+	return nil
+}
+
+// Drop is frames that were received and not sent on, for one reason.
+type Drop struct {
+	Reason string `json:"reason"`
+	Frames uint64 `json:"frames"`
+}
+
+// Direction is what happened from one device to another since the beginning.
+type Direction struct {
+	In, Out string
+	// Received frames came to the forwarder, Sent left by Out. InFlight have
+	// not, yet.
+	Received, Sent, InFlight uint64
+	Bytes                    uint64
+	// Batches and Bulks are how many the frames were received and sent in.
+	Batches, Bulks uint64
+	// Drops in a fixed order, with those that are 0.
+	Drops []Drop
+	// Up is whether both devices are there.
+	Up bool
+}
+
+// Dropped sums the drops.
+func (d Direction) Dropped() (n uint64) {
+	for _, drop := range d.Drops {
+		n += drop.Frames
+	}
+	return n
+}
+
+// Totals are a forwarder's counts.
+type Totals struct {
+	Directions []Direction
+	// Busy is how long the worker spent on batches; 0 where nobody can say.
+	Busy time.Duration
+	// Mode is how frames reach the engine, in the words of AF_XDP or XDP.
+	Mode string
+}
+
+// Forwarder forwards until it is closed.
+type Forwarder interface {
+	// Run forwards until ctx is done. The engine XDP does without it.
+	Run(ctx context.Context) error
+	// Totals reads the counters; any goroutine may.
+	Totals() (Totals, error)
+	Close() error
+}
+
+// Open makes a forwarder. It must be called on a thread in the devices' network
+// namespace.
+func Open(ctx context.Context, c Config) (Forwarder, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	if c.Warn == nil {
+		c.Warn = func(string) {}
+	}
+	if c.Do == nil {
+		c.Do = func(f func() error) error { return f() }
+	}
+	if c.Engine == XDP {
+		return openXDP(ctx, c)
+	}
+	return openAFXDP(ctx, c)
+}
+
+// device is what a name stood for.
+type device struct {
+	name   string
+	index  int
+	queues int
+	mtu    int
+}
+
+// find looks a device up that nobody else runs XDP on.
+func find(name string) (device, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return device{}, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	attrs := l.Attrs()
+	if attrs.Xdp != nil && attrs.Xdp.Attached {
+		return device{}, fmt.Errorf("interface %s has an XDP program already (id %d): detach it first", name, attrs.Xdp.ProgId)
+	}
+	return device{name: name, index: attrs.Index, queues: queues(name), mtu: attrs.MTU}, nil
+}
+
+// queues is how many receive queues a device has, as far as it says.
+func queues(name string) int {
+	e, err := ethtool.NewEthtool()
+	if err != nil {
+		return 1
+	}
+	defer e.Close()
+	c, err := e.GetChannels(name)
+	if err != nil {
+		return 1
+	}
+	return max(1, int(c.RxCount+c.CombinedCount))
+}
+
+// devices finds all that are named, each once.
+func (c Config) devices() ([]device, map[string]int, error) {
+	var list []device
+	numbers := make(map[string]int)
+	indexes := make(map[int]string)
+	for _, d := range c.directions() {
+		for _, name := range []string{d.In, d.Out} {
+			if _, ok := numbers[name]; ok {
+				continue
+			}
+			dev, err := find(name)
+			if err != nil {
+				return nil, nil, err
+			}
+			if other, ok := indexes[dev.index]; ok {
+				return nil, nil, fmt.Errorf("%s and %s are one interface", other, name)
+			}
+			indexes[dev.index] = name
+			numbers[name] = len(list)
+			list = append(list, dev)
+		}
+	}
+	return list, numbers, nil
+}
