@@ -53,14 +53,10 @@ var flameColors = map[string]string{
 // bottom, as wide as their ns per packet. It stands alone: no font, no link. Colors
 // are stages.
 func Flame(w io.Writer, prof *result.Profile, name string) error {
-	root := &flame{name: "all", stages: make(map[string]float64)}
-	for _, s := range prof.Stacks {
-		root.add(s, s.Frames)
-	}
-	depth := root.depth()
-	height := flameHead + float64(depth)*flameRow + flameFoot
+	root := flameOf(prof)
+	height := root.height()
 	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="100%%" viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" role="img" aria-labelledby="title">
+	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" class="flame" width="100%%" viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" role="img" aria-labelledby="title">
 <title id="title">%s</title>
 <style>
 svg{background:#fff;color:#111}text{fill:#111;pointer-events:none}rect.page{fill:#fff}.muted,.muted text{fill:#555}
@@ -69,22 +65,38 @@ g.f rect{stroke:#fff;stroke-width:.6}g.f:hover rect,g.hit rect{stroke:#000;strok
 </style>
 <rect class="page" width="100%%" height="100%%"/>
 `, flameWidth, height, escape(title(prof, name)))
-	fmt.Fprintf(&b, "<text x=\"%.0f\" y=\"20\" font-size=\"15\">%s</text>\n", flameMargin, escape(title(prof, name)))
-	b.WriteString(legend(root))
-	fmt.Fprintf(&b, "<g id=\"frames\">\n")
-	if root.ns > 0 {
-		scale := (flameWidth - 2*flameMargin) / root.ns
-		root.draw(&b, prof, flameMargin, scale, height-flameFoot-flameRow)
-	}
-	fmt.Fprintf(&b, "</g>\n<text id=\"details\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-26, "Point at a frame, or click it to zoom.")
-	fmt.Fprintf(&b, "<text id=\"search\" class=\"button\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\">search</text>\n", flameWidth-flameMargin-60)
-	fmt.Fprintf(&b, "<text id=\"reset\" class=\"button\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\">reset</text>\n", flameWidth-flameMargin)
-	fmt.Fprintf(&b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-10, escape(fmt.Sprintf("%d samples of %s; width is ns per packet, height is calls", prof.Sampling.Samples, clean(prof.Sampling.Event))))
+	root.body(&b, prof, name, height, flameLeast)
 	fmt.Fprintf(&b, "<script>//<![CDATA[\n%s//]]></script>\n</svg>\n", flameScript)
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write flame graph: %w", err)
 	}
 	return nil
+}
+
+func flameOf(prof *result.Profile) *flame {
+	root := &flame{name: "all", stages: make(map[string]float64)}
+	for _, s := range prof.Stacks {
+		root.add(s, s.Frames)
+	}
+	return root
+}
+
+func (f *flame) height() float64 { return flameHead + float64(f.depth())*flameRow + flameFoot }
+
+// body writes title, legend, frames of at least so many pixels, and the buttons the
+// script looks for.
+func (f *flame) body(b *bytes.Buffer, prof *result.Profile, name string, height, least float64) {
+	fmt.Fprintf(b, "<text x=\"%.0f\" y=\"20\" font-size=\"15\">%s</text>\n", flameMargin, escape(title(prof, name)))
+	b.WriteString(legend(f))
+	fmt.Fprintf(b, "<g>\n")
+	if f.ns > 0 {
+		scale := (flameWidth - 2*flameMargin) / f.ns
+		f.draw(b, prof, flameMargin, scale, height-flameFoot-flameRow, least)
+	}
+	fmt.Fprintf(b, "</g>\n<text class=\"details\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-26, "Point at a frame, or click it to zoom.")
+	fmt.Fprintf(b, "<text class=\"button search\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" role=\"button\">search</text>\n", flameWidth-flameMargin-60)
+	fmt.Fprintf(b, "<text class=\"button reset\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" role=\"button\">reset</text>\n", flameWidth-flameMargin)
+	fmt.Fprintf(b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-10, escape(fmt.Sprintf("%d samples of %s; width is ns per packet, height is calls", prof.Sampling.Samples, clean(prof.Sampling.Event))))
 }
 
 func title(prof *result.Profile, name string) string {
@@ -128,10 +140,11 @@ func (f *flame) stage() (best string) {
 	return best
 }
 
-// draw writes a frame at x, y and what it calls above it.
-func (f *flame) draw(b *bytes.Buffer, prof *result.Profile, x, scale, y float64) {
+// draw writes a frame at x, y and what it calls above it, frames of at least so many
+// pixels.
+func (f *flame) draw(b *bytes.Buffer, prof *result.Profile, x, scale, y, least float64) {
 	width := f.ns * scale
-	if width < flameLeast {
+	if width < least {
 		return
 	}
 	name := shortName(clean(f.name))
@@ -144,7 +157,7 @@ func (f *flame) draw(b *bytes.Buffer, prof *result.Profile, x, scale, y float64)
 	fmt.Fprintf(b, "<text x=\"%.2f\" y=\"%.1f\">%s</text></g>\n", x+3, y+flameRow-5, escape(fitting(name, width)))
 	slices.SortStableFunc(f.children, func(a, b *flame) int { return strings.Compare(a.name, b.name) })
 	for _, c := range f.children {
-		c.draw(b, prof, x, scale, y-flameRow)
+		c.draw(b, prof, x, scale, y-flameRow, least)
 		x += c.ns * scale
 	}
 }

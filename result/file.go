@@ -185,19 +185,17 @@ func parse(b []byte) (*Record, error) {
 	if !slices.Contains([]string{"bench", "run", "tax"}, kind) {
 		return nil, fmt.Errorf("kind %.40q: only a record of bench, run or tax, or two of xray or of profile, can be compared", kind)
 	}
-	var r *Record
 	if kind == "tax" {
-		r, err = parseRows[TaxRow](b)
-	} else {
-		r, err = parseRows[BenchRow](b)
+		return asRecord(parseRows[TaxRow](b, kind))
 	}
+	return asRecord(parseRows[BenchRow](b, kind))
+}
+
+func asRecord[Row BenchRow | TaxRow](doc *Document[Row], err error) (*Record, error) {
 	if err != nil {
-		return nil, fmt.Errorf("not a record of %s: %w", kind, err)
-	}
-	if err := r.check(); err != nil {
 		return nil, err
 	}
-	return r, nil
+	return NewRecord(doc), nil
 }
 
 // parseHead is the document's kind. What it is comes before what is wrong with
@@ -290,22 +288,26 @@ func (c *counter) value(plain bool) error {
 	return err
 }
 
-func parseRows[Row BenchRow | TaxRow](b []byte) (*Record, error) {
+// parseRows reads and checks a document of bench, run or tax.
+func parseRows[Row BenchRow | TaxRow](b []byte, kind string) (*Document[Row], error) {
 	doc := new(Document[Row])
 	if err := json.Unmarshal(b, doc); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("not a record of %s: %w", kind, err)
 	}
-	if doc.Kind != "run" && len(doc.Prices)+len(doc.Stages) > 0 {
-		return nil, errors.New("it has prices or stages beside its rows")
+	if kind != "run" && len(doc.Prices)+len(doc.Stages) > 0 {
+		return nil, fmt.Errorf("not a record of %s: it has prices or stages beside its rows", kind)
 	}
 	if doc.Profile != nil {
 		p := Profile{ProfileParts: *doc.Profile}
 		p.Rows = doc.Stages
 		if err := p.checkParts(); err != nil {
-			return nil, fmt.Errorf("stages: %w", err)
+			return nil, fmt.Errorf("not a record of %s: stages: %w", kind, err)
 		}
 	}
-	return NewRecord(doc), nil
+	if err := NewRecord(doc).check(); err != nil {
+		return nil, err
+	}
+	return doc, nil
 }
 
 func (r *Record) check() error {
