@@ -1,0 +1,90 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"unthunk/report"
+	"unthunk/result"
+)
+
+// reportFlags are what the user typed.
+type reportFlags struct {
+	output, format string
+}
+
+// maxReported is the most records a report is made of.
+const maxReported = 64
+
+func newReport(s std) *cobra.Command {
+	var f reportFlags
+	cmd := &cobra.Command{
+		Use:   "report FILE…",
+		Short: "Make one page of saved records: pictures, tables, machines, warnings",
+		Long: `Make one page of saved records: of run, bench, tax, profile, xray, lab and compare
+(what --save and --json write), in any mix. The page shows where a packet's ns go and
+its indirect branches, the bulk ladder, prices, differences, flame graphs, machines and
+warnings. It is one file that loads nothing, for any browser, printer or phone.
+
+--format markdown is for issue trackers, --format csv has one number a line; both go to
+stdout without -o.`,
+		Example: `  unthunk report run.json -o report.html
+  unthunk report before.json after.json change.json --format markdown`,
+		Args: func(_ *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return usagef("report needs a saved record: --save of run, bench and others writes one")
+			case len(args) > maxReported:
+				return usagef("report of %d records: at most %d fit on a page", len(args), maxReported)
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error { return runReport(s, f, args) },
+	}
+	fl := cmd.Flags()
+	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`")
+	fl.StringVar(&f.format, "format", "html", "html, markdown or csv")
+	return cmd
+}
+
+func runReport(s std, f reportFlags, args []string) error {
+	formats := []string{"html", "markdown", "csv"}
+	if !slices.Contains(formats, f.format) {
+		return usagef("format %q is not html, markdown or csv", f.format)
+	}
+	if f.format == "html" && f.output == "" {
+		return usagef("a page goes to a file: add -o report.html")
+	}
+	if f.output != "" {
+		if err := result.CheckWritable(f.output); err != nil {
+			return err
+		}
+	}
+	d := report.Dossier{Version: buildVersion()}
+	for _, file := range args {
+		saved, err := result.LoadSaved(file)
+		if err != nil {
+			return err
+		}
+		d.Records = append(d.Records, saved)
+	}
+	var b bytes.Buffer
+	var err error
+	switch f.format {
+	case "html":
+		err = report.HTML(&b, d)
+	}
+	if err != nil {
+		return err
+	}
+	if f.output == "" {
+		if _, err := s.out.Write(b.Bytes()); err != nil {
+			return fmt.Errorf("write report: %w", err)
+		}
+		return nil
+	}
+	return result.WriteFile(f.output, b.Bytes())
+}
