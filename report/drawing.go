@@ -42,7 +42,7 @@ func coord(x float64) string {
 	return strconv.FormatFloat(x, 'f', -1, 32)
 }
 
-func at(x float64) string { return coord(math.Round(10*x) / 10) }
+func at(x float64) string { return coord(math.Round(10*x)/10 + 0) } // no -0
 
 func (d *drawing) line(class string, x1, y1, x2, y2 float64) {
 	fmt.Fprintf(&d.b, `<line class="%s" x1="%s" y1="%s" x2="%s" y2="%s"/>`, class, at(x1), at(y1), at(x2), at(y2))
@@ -137,7 +137,7 @@ func (a axis) ticks(n int) []float64 {
 	}
 	var out []float64
 	for i := math.Ceil(a.low/step - 1e-9); i*step <= a.high+1e-9*span && len(out) <= n+1; i++ {
-		out = append(out, i*step)
+		out = append(out, i*step+0) // no -0
 	}
 	return out
 }
@@ -153,10 +153,16 @@ func (a axis) draw(d *drawing, top, y float64, unit string) {
 		x := a.x(v)
 		d.line("grid", x, top, x, y)
 		s := strconv.FormatFloat(v, 'g', 6, 64)
-		if i == len(ticks)-1 {
-			s += " " + unit
+		if i < len(ticks)-1 {
+			d.text("soft mid", x, y+15, s)
+			continue
 		}
-		d.text("soft mid", x, y+15, s)
+		s += " " + unit
+		if half := charSans * float64(utf8.RuneCountInString(s)) / 2; x+half > d.width {
+			d.text("soft end", d.width, y+15, s)
+		} else {
+			d.text("soft mid", x, y+15, s)
+		}
 	}
 	d.line("rule", a.left, y, a.right, y)
 }

@@ -203,6 +203,8 @@ func (d *drawing) stages(stages []pathStage, packet *stat.Quantity, longest, y f
 		}
 	}
 	from := 0.0
+	type mark struct{ x, y float64 }
+	var marks []mark // drawn last, on top of the spine
 	for i, s := range stages {
 		if i > 0 && lastOnPath == i-1 {
 			y += 12
@@ -242,9 +244,7 @@ func (d *drawing) stages(stages []pathStage, packet *stat.Quantity, longest, y f
 		}
 		for _, site := range s.sites {
 			end += 2
-			// Of the spine, and beside the path of the bar.
-			x := spine
-			d.diamond("mark", x, end+8, 5.5)
+			marks = append(marks, mark{spine, end + 8})
 			room := d.width - left
 			if d.wide() {
 				room -= 180
@@ -257,7 +257,10 @@ func (d *drawing) stages(stages []pathStage, packet *stat.Quantity, longest, y f
 				end += 15
 			}
 		}
-		if len(s.sites) > 0 && i < lastOnPath { // the spine goes on behind the diamonds
+		if len(s.sites) > 0 && i <= lastOnPath {
+			if i == lastOnPath {
+				d.line("spine", spine, from, spine, marks[len(marks)-1].y)
+			}
 			end += 4
 		}
 		switch result.PartOf(s.name) {
@@ -269,6 +272,9 @@ func (d *drawing) stages(stages []pathStage, packet *stat.Quantity, longest, y f
 			d.circle("node open", spine, mid, 4.5)
 		}
 		y = end + 2
+	}
+	for _, m := range marks {
+		d.diamond("mark", m.x, m.y, 5.5)
 	}
 	d.height = y + 4
 }
@@ -309,7 +315,7 @@ func pathStages(p *result.Profile, sites []result.SiteRow) []pathStage {
 				at := place{s.Function, s.Offset}
 				seen[at] = true
 				name := s.Stage // where it took most
-				if row := listed[at]; row != nil {
+				if row := listed[at]; row != nil && result.PartOf(name) != result.PartRig {
 					name = row.Stage
 				}
 				site := pathSite{function: s.Function, offset: s.Offset, targets: shortened(s.Targets)}
@@ -336,7 +342,21 @@ func pathStages(p *result.Profile, sites []result.SiteRow) []pathStage {
 		}
 		stage(row.Stage).sites = append(stage(row.Stage).sites, site)
 	}
+	if p == nil {
+		stages = wholePath(stages)
+	}
 	sortStages(stages)
+	return stages
+}
+
+// wholePath adds the stages that any redirected packet comes by, so that a path
+// without times is one.
+func wholePath(stages []pathStage) []pathStage {
+	for _, name := range []string{"receive", "program", "redirect", "bulk-queue", "transmit", "return"} {
+		if !slices.ContainsFunc(stages, func(s pathStage) bool { return s.name == name }) {
+			stages = append(stages, pathStage{name: name})
+		}
+	}
 	return stages
 }
 
@@ -346,9 +366,9 @@ func often(row result.SiteRow) string {
 		return "how often is not known"
 	}
 	if row.Always {
-		return "each " + row.Per
+		return "1 a " + row.Per
 	}
-	return "a " + row.Per + " may"
+	return "at most 1 a " + row.Per
 }
 
 // labStages are the indirect branches that were counted in one guest.
@@ -365,6 +385,7 @@ func labStages(row *result.LabRow) []pathStage {
 			per: strconv.FormatFloat(s.PerPacket, 'g', 5, 64) + " a packet",
 		})
 	}
+	stages = wholePath(stages)
 	sortStages(stages)
 	return stages
 }

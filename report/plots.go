@@ -64,7 +64,7 @@ func ladderFigure(id, title string, rows []result.BenchRow, high float64) *figur
 	return draws(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
 		a := axis{0, max(high*1.02, 1e-9), 100, d.width - 160}
 		if !d.wide() {
-			a.left, a.right = 58, d.width-74
+			a.left, a.right = 66, d.width-56
 		}
 		y := 16.0
 		d.text("soft end", d.width, y, "Mpps")
@@ -125,8 +125,8 @@ func ladderFigure(id, title string, rows []result.BenchRow, high float64) *figur
 type pairedRow struct {
 	label    string
 	old, new *stat.Quantity
-	// change says in words what new is against old; mark is a shape for it.
-	change, mark string
+	// change says what new is against old, word the verdict; mark is a shape for it.
+	change, word, mark string
 }
 
 // pairedFigure draws old and new of each row as two dots on one axis.
@@ -141,7 +141,7 @@ func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
 				s.add(q.Median, q.Low, q.High)
 			}
 		}
-		said = append(said, fmt.Sprintf("%s: %s to %s %s, %s", row.label, side(row.old), side(row.new), unit, row.change))
+		said = append(said, fmt.Sprintf("%s: %s to %s %s, %s", row.label, side(row.old), side(row.new), unit, joinedBy(", ", row.change, row.word)))
 	}
 	return draws(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
 		a := axis{s.low - 0.02*(s.high-s.low), s.high + 0.02*(s.high-s.low), 190, d.width - 200}
@@ -164,7 +164,7 @@ func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
 			} else {
 				d.rect("paper", 0, mid-28, d.width, 30)
 				d.fit("", 0, mid-15, d.width, row.label)
-				d.fit("soft", 0, mid, d.width, joinedBy(" ", row.mark, row.change))
+				d.fit("soft", 0, mid, d.width, joinedBy(" ", row.mark, joinedBy(", ", row.change, row.word)))
 				mid += 15
 			}
 			if row.old != nil && row.new != nil {

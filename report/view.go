@@ -38,7 +38,9 @@ type block struct {
 	Text    []string
 	Figure  *figure
 	Tables  []*table
-	Notes   []note
+	// Notes are a list; NotesTitle folds it.
+	Notes      []note
+	NotesTitle string
 }
 
 // note is a sentence, and the row or the file it is about.
@@ -101,6 +103,8 @@ func (t *table) group(name string) {
 // viewer builds a view.
 type viewer struct {
 	d Dossier
+	// first is the record of the title.
+	first *result.Saved
 	// labels name records in few letters.
 	labels map[*result.Saved]string
 	// draw is set when figures are wanted.
@@ -118,10 +122,10 @@ func dossierView(d Dossier, draw bool) *pageView {
 	v := &viewer{d: d, labels: recordLabels(d.Records), draw: draw}
 	view := &pageView{Version: clean(d.Version), Count: records(len(d.Records))}
 	v.head(view)
-	for _, s := range []section{
-		{"changes", "What changed", v.changes()},
+	sections := []section{
 		{"path", "Where a packet’s nanoseconds go", v.paths()},
 		{"ladder", "The bulk ladder", v.ladders()},
+		{"changes", "What changed", v.changes()},
 		{"lab", "With and without, counted exactly", v.labs()},
 		{"prices", "What an indirect call costs", v.prices()},
 		{"flames", "Flame graphs", v.flames()},
@@ -129,7 +133,11 @@ func dossierView(d Dossier, draw bool) *pageView {
 		{"machines", "Machines", v.machines()},
 		{"warnings", "Warnings", v.warnings()},
 		{"records", "Records", v.records()},
-	} {
+	}
+	if v.first != nil && v.first.Kind == "compare" {
+		sections[0], sections[1], sections[2] = sections[2], sections[0], sections[1]
+	}
+	for _, s := range sections {
 		if len(s.Blocks) > 0 {
 			view.Sections = append(view.Sections, s)
 		}
@@ -173,7 +181,7 @@ func (v *viewer) head(view *pageView) {
 	}
 	rank := func(s *result.Saved) int {
 		switch {
-		case s.Kind == "compare":
+		case s.Kind == "compare" && s.Headline().Tells:
 			return 0
 		case s.Kind == "run":
 			return 1
@@ -191,10 +199,13 @@ func (v *viewer) head(view *pageView) {
 	first := slices.MinFunc(v.d.Records, func(a, b *result.Saved) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), b.Time.Compare(a.Time))
 	})
+	v.first = first
 	h := first.Headline()
 	view.Title = clean(h.Title)
-	if h.Text != "" {
-		view.Lead = append(view.Lead, clean(h.Text))
+	for line := range strings.SplitSeq(h.Text, "\n") {
+		if line != "" {
+			view.Lead = append(view.Lead, clean(line))
+		}
 	}
 	if len(v.d.Records) > 1 {
 		view.Lead = append(view.Lead, fmt.Sprintf("That is %s, one of %s here.", v.labels[first], records(len(v.d.Records))))
@@ -329,7 +340,7 @@ func (v *viewer) comparison(s *result.Saved) []block {
 			d := row.Difference
 			t.add(name, side(row.Old), side(row.New), signedNumber(d.Median), interval(d.Low, d.High, signedNumber), verdict(row)).Differs = row.Regression
 			word, _, _ := strings.Cut(row.Verdict, " (")
-			rows = append(rows, pairedRow{name, row.Old, row.New, fmt.Sprintf("%s %% %s, %s", signedNumber(d.Median), interval(d.Low, d.High, signedNumber), word), verdictMark(row.Verdict)})
+			rows = append(rows, pairedRow{name, row.Old, row.New, fmt.Sprintf("%s %% %s", signedNumber(d.Median), interval(d.Low, d.High, signedNumber)), word, verdictMark(row.Verdict)})
 		}
 		if len(t.Rows) == 0 {
 			continue
@@ -343,7 +354,7 @@ func (v *viewer) comparison(s *result.Saved) []block {
 			if prices {
 				unit, title = "ns a call", "Old and new prices of calls"
 			}
-			b.Figure = pairedFigure(v.id(), title, unit, fmt.Sprintf(pairedCaption, "Right: the change, whose interval holds for all rows together."), rows)
+			b.Figure = pairedFigure(v.id(), title, unit, fmt.Sprintf(pairedCaption, "Beside them the change, whose interval holds for all rows together."), rows)
 			t.Folded = true
 		}
 		out = append(out, b)
@@ -387,11 +398,11 @@ func (v *viewer) profileComparison(s *result.Saved) block {
 		}
 		word, _, _ := strings.Cut(row.Verdict, " (")
 		t.add(row.Name, side(row.Old), side(row.New), signedNumber(d.Median), interval(d.Low, d.High, signedNumber), word+" ("+d.WouldHaveSeen()+")").Differs = row.Regression
-		rows = append(rows, pairedRow{clean(row.Name), row.Old, row.New, fmt.Sprintf("%s ns %s, %s", signedNumber(d.Median), interval(d.Low, d.High, signedNumber), word), verdictMark(row.Verdict)})
+		rows = append(rows, pairedRow{clean(row.Name), row.Old, row.New, fmt.Sprintf("%s ns %s", signedNumber(d.Median), interval(d.Low, d.High, signedNumber)), word, verdictMark(row.Verdict)})
 	}
 	b := block{Heading: v.between(c.Old, c.New, ""), Text: []string{profileSummary(c)}, Tables: append([]*table{t}, causesTable(c.Causes)...)}
 	if v.draw && len(rows) > 0 {
-		b.Figure = pairedFigure(v.id(), "Old and new ns of each stage", "ns a packet", fmt.Sprintf(pairedCaption, "Right: the change."), rows)
+		b.Figure = pairedFigure(v.id(), "Old and new ns of each stage", "ns a packet", fmt.Sprintf(pairedCaption, "Beside them the change."), rows)
 		t.Folded = true
 	}
 	return b
@@ -454,7 +465,9 @@ func (v *viewer) paths() []block {
 		if v.draw {
 			b.Figure = pathFigure(v.id(), "The path of a packet of "+chain(s), stages, p.Packet)
 		}
-		b.Text = []string{partsText(p)}
+		if s != v.first { // the title says it
+			b.Text = []string{partsText(p)}
+		}
 		b.Tables = append(b.Tables, v.stageTable(p, stages))
 		if t := siteTable(stages); t != nil {
 			b.Tables = append(b.Tables, t)
@@ -660,7 +673,7 @@ func (v *viewer) prices() []block {
 				calling = append(calling, row)
 			}
 		}
-		b := block{Heading: v.heading(s), Tables: []*table{t}, Notes: notes}
+		b := block{Heading: v.heading(s), Tables: []*table{t}, Notes: notes, NotesTitle: "What else is in these prices"}
 		if v.draw {
 			b.Figure = priceFigure(v.id(), "Prices of calls in "+v.labels[s], calling)
 		}
@@ -698,21 +711,21 @@ func (v *viewer) labDifferences(s *result.Saved) block {
 	for _, diff := range l.Differences {
 		ns, around := quantity(diff.Ns)
 		d.add(diff.With, diff.Without, exactly(diff.Instructions), exactly(diff.BySites), exactly(diff.Calls), exactly(diff.ByObserver), exactly(diff.Remainder), cmp.Or(ns, "–"), around)
-		change := fmt.Sprintf("%s indirect branches", number(diff.Calls))
+		change := fmt.Sprintf("%s branches", number(diff.Calls))
 		if ns != "" {
 			change += fmt.Sprintf(", ≈ %s ns", ns)
 		}
 		exact := func(x float64) *stat.Quantity {
 			return &stat.Quantity{Median: x, Low: x, High: x, Unit: "instructions"}
 		}
-		rows = append(rows, pairedRow{clean(diff.With), exact(0), exact(diff.Instructions), change, ""})
+		rows = append(rows, pairedRow{clean(diff.With), exact(0), exact(diff.Instructions), change, "", ""})
 	}
 	if len(d.Rows) > 0 {
 		d.Folded = v.draw
 		b.Tables = append(b.Tables, d)
 		if v.draw {
 			b.Figure = pairedFigure(v.id(), "Instructions with and without", "instructions more",
-				"Instructions a packet executes more ● with than ○ without, each at 0. They are no time: at this machine’s price of an indirect branch they come to the ns on the right, an estimate.", rows)
+				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the indirect branches that account for them. Instructions are no time: the ns are those branches at this machine’s price of one, an estimate.", rows)
 		}
 	}
 	t := &table{Caption: "Counts a packet, exact", Folded: v.draw && len(l.Differences) > 0, Columns: []column{

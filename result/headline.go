@@ -12,9 +12,12 @@ import (
 
 // Headline says where the packets per second went, as far as one record knows.
 type Headline struct {
-	// Title is one sentence without a full stop, Text a few more.
+	// Title is one sentence without a full stop, Text a paragraph or two, a line
+	// each.
 	Title string
 	Text  string
+	// Tells is set when the record tells: a comparison may not.
+	Tells bool
 }
 
 // Part is what the time of a stage goes to.
@@ -59,6 +62,13 @@ func (p *Profile) Parts() map[Part]float64 {
 
 // Headline is computed from the record's numbers.
 func (s *Saved) Headline() Headline {
+	h := s.headline()
+	c := s.Comparison != nil || s.ProfileComparison != nil
+	h.Tells = !c || h.Tells
+	return h
+}
+
+func (s *Saved) headline() Headline {
 	switch {
 	case s.Comparison != nil:
 		return s.Comparison.headline()
@@ -120,7 +130,7 @@ func (s *Saved) benchHeadline() Headline {
 		return h
 	}
 	of := p.headline(h.Title)
-	return Headline{Title: of.Title, Text: strings.Join(append(said, of.Text), " ")}
+	return Headline{Title: of.Title, Text: strings.Join(said, " ") + "\n" + of.Text}
 }
 
 // headline says where the ns of a packet go; rate is what stands before it.
@@ -191,40 +201,62 @@ func sitesHeadline(rows []SiteRow) Headline {
 	}
 }
 
+// headline says what indirect branches make a packet cost in the guests, by bulk.
 func (l *Lab) headline() Headline {
+	const most = 4
 	var title, text []string
+	inNs := true
+	for _, d := range l.Differences {
+		inNs = inNs && d.Ns != nil
+	}
 	for i, d := range l.Differences {
-		title = append(title, fmt.Sprintf("%s at bulk %s", short(d.Calls), labelOf(l, d.With, "bulk")))
-		s := fmt.Sprintf("%s makes %s indirect calls and jumps a packet, and executes %+.2f instructions against %s", d.With, short(d.Calls), d.Instructions, d.Without)
-		if d.Ns != nil {
-			s += fmt.Sprintf(": about %s at this machine’s price", around(d.Ns))
+		if i < most {
+			if inNs {
+				title = append(title, fmt.Sprintf("%s ns at bulk %s", short(d.Ns.Median), labelOf(l, d.With, "bulk")))
+			} else {
+				title = append(title, fmt.Sprintf("%s at bulk %s", short(d.Calls), labelOf(l, d.With, "bulk")))
+			}
 		}
-		if i < 6 {
+		s := fmt.Sprintf("At bulk %s, %s against %s: %s indirect branches a packet, %+.2f instructions",
+			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), short(d.Calls), d.Instructions)
+		if d.Ns != nil {
+			s += fmt.Sprintf(", about %s", around(d.Ns))
+		}
+		if i < most {
 			text = append(text, s+".")
 		}
 	}
-	if len(title) == 0 {
-		for _, row := range l.Rows {
-			if row.Calls != nil {
-				title = append(title, fmt.Sprintf("%s in %s", short(*row.Calls), row.Name))
-			}
+	if len(title) > 0 {
+		more := ""
+		if n := len(l.Differences) - most; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		list := strings.Join(title, ", ") + more
+		if inNs {
+			return Headline{Title: "Indirect branches cost a packet about " + list, Text: strings.Join(text, " ")}
+		}
+		return Headline{Title: "Indirect branches a packet: " + list, Text: strings.Join(text, " ")}
+	}
+	for _, row := range l.Rows {
+		if row.Calls != nil && len(title) < most {
+			title = append(title, fmt.Sprintf("%s in %s", short(*row.Calls), row.Name))
 		}
 	}
 	if len(title) == 0 {
 		return Headline{Title: "No guest has a number", Text: "Each row says why."}
 	}
-	const most = 3
-	more := ""
-	if n := len(title) - most; n > 0 {
-		title, more = title[:most], fmt.Sprintf(" and %d more", n)
-	}
-	return Headline{Title: "Indirect branches a packet: " + strings.Join(title, ", ") + more, Text: strings.Join(text, " ")}
+	return Headline{Title: "Indirect branches a packet: " + strings.Join(title, ", ")}
+}
+
+func withoutBulk(name string) string {
+	head, _, _ := strings.Cut(name, "/bulk=")
+	return head
 }
 
 func labelOf(l *Lab, name, label string) string {
 	for _, row := range l.Rows {
 		if row.Name == name {
-			return row.Labels[label]
+			return cmp.Or(row.Labels[label], "?")
 		}
 	}
 	return "?"
@@ -307,9 +339,9 @@ func changesHeadline(changes []change, unit string) Headline {
 		word, _, _ := strings.Cut(most.verdict, " (")
 		title := fmt.Sprintf("%s: %s → %s %s, %s %s %s [%s, %s]", most.name, strings.TrimSuffix(was, " "+of), is, of,
 			short(math.Abs(most.d.Median)), unit, word, signed(most.d.Low), signed(most.d.High))
-		return Headline{Title: title, Text: text}
+		return Headline{Title: title, Text: text, Tells: true}
 	case count[stat.CannotTell] == 0:
-		return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: strings.TrimSpace(text + " " + sentence(visible))}
+		return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: strings.TrimSpace(text + " " + sentence(visible)), Tells: true}
 	}
 	return Headline{Title: fmt.Sprintf("Cannot tell whether the two differ in %d of %s", count[stat.CannotTell], many(len(changes), "row")), Text: strings.TrimSpace(text + " " + sentence(visible))}
 }
