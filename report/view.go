@@ -122,8 +122,12 @@ func dossierView(d Dossier, draw bool) *pageView {
 	v := &viewer{d: d, labels: recordLabels(d.Records), draw: draw}
 	view := &pageView{Version: clean(d.Version), Count: records(len(d.Records))}
 	v.head(view)
+	path := "The path of a packet"
+	if slices.ContainsFunc(d.Records, func(s *result.Saved) bool { return s.Stages() != nil }) {
+		path = "Where a packet’s nanoseconds go"
+	}
 	sections := []section{
-		{"path", "Where a packet’s nanoseconds go", v.paths()},
+		{"path", path, v.paths()},
 		{"ladder", "The bulk ladder", v.ladders()},
 		{"changes", "What changed", v.changes()},
 		{"lab", "With and without, counted exactly", v.labs()},
@@ -833,19 +837,18 @@ func (v *viewer) branches() []block {
 			continue
 		}
 		t := &table{Caption: "Indirect branches on the redirect path that are not rare", Columns: []column{
-			{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", ""}, {"calls", "m"},
+			{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", "w"}, {"calls", "m c"},
 		}}
-		rare := 0
+		h := s.Headline()
 		for _, row := range s.Sites.Rows {
 			if row.Per == "rare" {
-				rare++
 				continue
 			}
 			t.add(site(row), row.Stage, often(row), made(row), calls(row))
 		}
 		out = append(out, block{
 			Heading: joinedBy(": ", v.heading(s), "the path of "+clean(cmp.Or(s.Settings["path"], "a veth"))),
-			Text:    []string{totals(s.Sites.Rows, rare)}, Tables: []*table{t},
+			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
 		})
 	}
 	return append(out, v.thunks()...)
@@ -853,6 +856,7 @@ func (v *viewer) branches() []block {
 
 // thunks say what an indirect call is in the memory of each machine.
 func (v *viewer) thunks() []block {
+	var out []block
 	type kind struct{ sites, thunk, ret string }
 	var order []kind
 	of := make(map[kind][]string)
@@ -866,14 +870,41 @@ func (v *viewer) thunks() []block {
 		}
 		of[k] = append(of[k], v.labels[s])
 	}
-	var out []block
 	for _, k := range order {
 		text := fmt.Sprintf("In memory indirect calls go %s, the thunk is: %s, returns: %s.", cmp.Or(clean(k.sites), "a way that was not seen"), cmp.Or(clean(k.thunk), "not seen"), cmp.Or(clean(k.ret), "not seen"))
 		b := block{Heading: "What an indirect call is", Text: []string{text}}
 		if len(order) > 1 {
 			b.Heading += ": " + strings.Join(of[k], ", ")
 		}
+		listings := v.listings(of[k])
+		if len(listings) == 0 {
+			b.Text = append(b.Text, "No record here holds their code: one of xray does.")
+		}
+		b.Tables = listings
 		out = append(out, b)
+	}
+	return out
+}
+
+// listings are the thunks' code, of the first of the named records that has some.
+func (v *viewer) listings(names []string) []*table {
+	var out []*table
+	for _, s := range v.d.Records {
+		if s.Sites == nil || len(s.Sites.Code) == 0 || !slices.Contains(names, v.labels[s]) {
+			continue
+		}
+		for _, l := range s.Sites.Code {
+			t := &table{Caption: l.Name + ", as it stands in memory", Columns: []column{{"", "m n w"}, {l.Name, "m"}, {"what it is there for", "t"}}}
+			for _, line := range l.Lines {
+				mark := ""
+				if line.Indirect {
+					mark = " ◆"
+				}
+				t.add(fmt.Sprintf("+%#x", line.Offset), line.Text+mark, line.Note)
+			}
+			out = append(out, t)
+		}
+		break
 	}
 	return out
 }

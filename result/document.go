@@ -37,8 +37,11 @@ type Document[Row any] struct {
 	Profile *ProfileParts `json:"profile,omitempty"`
 	// Partial are functions that could not be followed to their end. Only a
 	// record of xray has them.
-	Partial  []PartialFunction `json:"partial,omitempty"`
-	Warnings []Warning         `json:"warnings"`
+	Partial []PartialFunction `json:"partial,omitempty"`
+	// Code is that of the thunks which indirect calls and returns go through, as it
+	// stands in memory. Records of xray have it, of the running kernel.
+	Code     []Listing `json:"code,omitempty"`
+	Warnings []Warning `json:"warnings"`
 }
 
 // Warning travels with the numbers it casts doubt on.

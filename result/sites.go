@@ -33,6 +33,9 @@ func parseSites(b []byte) (*Document[SiteRow], error) {
 	if n := len(doc.Rows); n > MaxRows {
 		return nil, fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
 	}
+	if err := checkListings(doc.Code); err != nil {
+		return nil, err
+	}
 	seen := make(map[string]bool)
 	for i := range doc.Rows {
 		if err := checkRow(seen, i, doc.Rows[i].Name, doc.Rows[i].check); err != nil {

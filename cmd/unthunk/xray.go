@@ -102,6 +102,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 		}
 	}
 	doc.Rows, doc.Partial = siteRows(inv)
+	doc.Code = thunkCode(live, doc.Rows, fp)
 	return f.output.publish(s, doc, func() error {
 		if f.dot {
 			calls := make(map[string][]string)

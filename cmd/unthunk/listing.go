@@ -1,0 +1,69 @@
+package main
+
+import (
+	"unthunk/branch"
+	"unthunk/host"
+	"unthunk/result"
+)
+
+// thunkCode is the annotated code that indirect calls and returns go through in the
+// running kernel: the thunk that most of the sites take, the return thunk and what
+// that calls. What has no symbol is left out.
+func thunkCode(live *kernelCode, sites []result.SiteRow, fp host.Fingerprint) []result.Listing {
+	if !live.live {
+		return nil // not patched yet
+	}
+	count := make(map[string]int)
+	most := ""
+	for _, site := range sites {
+		if site.Thunk == "" {
+			continue
+		}
+		count[site.Thunk]++
+		if n := count[site.Thunk]; n > count[most] || n == count[most] && site.Thunk < most {
+			most = site.Thunk
+		}
+	}
+	names := []string{most, fp.ReturnThunk}
+	switch fp.ReturnThunk {
+	case "srso_return_thunk":
+		names = append(names, "srso_safe_ret")
+	case "srso_alias_return_thunk":
+		names = append(names, "srso_alias_safe_ret")
+	}
+	var out []result.Listing
+	for _, name := range names {
+		if l, ok := live.listing(name); ok {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// listing is the annotated code of a function up to its last instruction that a note
+// explains: what follows in a thunk is padding.
+func (l *kernelCode) listing(name string) (result.Listing, bool) {
+	const most = 40
+	out := result.Listing{Name: name, Lines: []result.ListingLine{}}
+	if name == "" {
+		return out, false
+	}
+	symbol, code, err := l.function(name)
+	if err != nil {
+		return out, false
+	}
+	last := 0
+	for _, line := range branch.Annotate(code, symbol.Addr, l.table.Starts, nil) {
+		if len(out.Lines) == most {
+			break
+		}
+		out.Lines = append(out.Lines, result.ListingLine{
+			Offset: line.Addr - symbol.Addr, Text: line.Text, Note: line.Note, Indirect: line.Indirect,
+		})
+		if line.Note != "" {
+			last = len(out.Lines)
+		}
+	}
+	out.Lines = out.Lines[:last]
+	return out, last > 0
+}
