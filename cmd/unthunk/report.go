@@ -76,6 +76,10 @@ func runReport(s std, f reportFlags, args []string) error {
 	switch f.format {
 	case "html":
 		err = report.HTML(&b, d)
+	case "markdown":
+		err = report.Markdown(&b, d)
+	case "csv":
+		err = report.CSV(&b, d)
 	}
 	if err != nil {
 		return err
