@@ -29,6 +29,9 @@ func CSV(w io.Writer, d Dossier) error {
 		c := csvRecord{out: out, head: []string{s.File, s.Kind, csvTime(s.Time), s.Run, s.Host.Kernel, s.Host.CPU}}
 		c.write(s)
 	}
+	if d.History != nil {
+		csvHistory(out, d.History)
+	}
 	out.Flush()
 	if err := out.Error(); err != nil {
 		return fmt.Errorf("write CSV: %w", err)
@@ -208,4 +211,28 @@ func (c csvRecord) change(row string, old, new *stat.Quantity, d *stat.Differenc
 		return
 	}
 	c.line(row, "change", d.Median, d.Low, d.High, d.N, unit, verdict)
+}
+
+// csvHistory writes each point of each row, and each change.
+func csvHistory(out *csv.Writer, h *result.History) {
+	for i := range h.Rows {
+		row := &h.Rows[i]
+		of := func(record int) csvRecord {
+			o := h.Origin(row, record)
+			c := csvRecord{out: out, head: []string{o.File, "history", csvTime(o.Time), o.Run, "", ""}}
+			for _, g := range h.Groups {
+				if g.Name == row.Group {
+					c.head[4], c.head[5] = g.Host.Kernel, g.Host.CPU
+				}
+			}
+			return c
+		}
+		for _, p := range row.Points {
+			of(p.Record).quantity(row.Name, "ns", p.Ns, "group "+row.Group)
+		}
+		for _, ch := range row.Changes {
+			d := ch.Shift
+			of(ch.Record).line(row.Name, "change", d.Median, d.Low, d.High, d.N, d.Unit, "group "+row.Group+", p "+csvNumber(ch.P))
+		}
+	}
 }

@@ -21,9 +21,10 @@ var pageStyle string
 // MaxPage is the most a page may have, in bytes.
 const MaxPage = 2 << 20
 
-// Dossier is what a page is made of.
+// Dossier is what a page is made of: saved records, and the trends of a folder.
 type Dossier struct {
 	Records []*result.Saved
+	History *result.History // may be nil
 	// Version of unthunk that makes the page.
 	Version string
 }

@@ -120,7 +120,13 @@ func (v *viewer) id() string {
 
 func dossierView(d Dossier, draw bool) *pageView {
 	v := &viewer{d: d, labels: recordLabels(d.Records), draw: draw}
-	view := &pageView{Version: clean(d.Version), Count: records(len(d.Records))}
+	n := len(d.Records)
+	if d.History != nil {
+		for _, g := range d.History.Groups {
+			n += len(g.Records)
+		}
+	}
+	view := &pageView{Version: clean(d.Version), Count: records(n)}
 	v.head(view)
 	path := "The path of a packet"
 	if slices.ContainsFunc(d.Records, func(s *result.Saved) bool { return s.Stages() != nil }) {
@@ -130,6 +136,7 @@ func dossierView(d Dossier, draw bool) *pageView {
 		{"path", path, v.paths()},
 		{"ladder", "The bulk ladder", v.ladders()},
 		{"changes", "What changed", v.changes()},
+		{"history", "Over time", v.history()},
 		{"lab", "With and without, counted exactly", v.labs()},
 		{"prices", "What an indirect call costs", v.prices()},
 		{"flames", "Flame graphs", v.flames()},
@@ -181,6 +188,9 @@ func recordLabels(records []*result.Saved) map[*result.Saved]string {
 func (v *viewer) head(view *pageView) {
 	if len(v.d.Records) == 0 {
 		view.Title = "Nothing was measured"
+		if v.d.History != nil {
+			view.Title = clean(v.d.History.Headline().Title)
+		}
 		return
 	}
 	rank := func(s *result.Saved) int {
@@ -975,6 +985,9 @@ func (v *viewer) machines() []block {
 	b := block{Tables: []*table{t}}
 	if len(spared) > 0 {
 		b.Text = []string{"Not affected: " + clean(strings.Join(spared, ", ")) + "."}
+	}
+	if len(machines) == 0 {
+		return nil
 	}
 	return []block{b}
 }

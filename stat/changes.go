@@ -418,11 +418,15 @@ func Drifts(row []*Quantity, changes []Change) bool {
 		from = i
 	}
 	rest = winsorize(rest)
+	mean := 0.0
+	for _, x := range rest {
+		mean += x / float64(n)
+	}
 	product, squares := 0.0, 0.0
 	for i, x := range rest {
-		squares += x * x
+		squares += (x - mean) * (x - mean)
 		if i > 0 {
-			product += x * rest[i-1]
+			product += (x - mean) * (rest[i-1] - mean)
 		}
 	}
 	// Of independent values it is normal, around -1/n with variance 1/n (Brockwell and

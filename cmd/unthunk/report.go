@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
@@ -22,16 +23,18 @@ const maxReported = 64
 func newReport(s std) *cobra.Command {
 	var f reportFlags
 	cmd := &cobra.Command{
-		Use:   "report FILE…",
+		Use:   "report FILE…|DIR",
 		Short: "Make one page of saved records: pictures, tables, machines, warnings",
 		Long: `Make one page of saved records: of run, bench, tax, profile, xray, lab and compare
 (what --save and --json write), in any mix. The page shows where a packet's ns go and
 its indirect branches, the bulk ladder, prices, differences, flame graphs, machines and
-warnings. It is one file that loads nothing, for any browser, printer or phone.
+warnings; of a folder, what history shows. It is one file that loads nothing, for any
+browser, printer or phone.
 
 --format markdown is for issue trackers, --format csv has one number a line; both go to
 stdout without -o.`,
 		Example: `  unthunk report run.json -o report.html
+  unthunk report run.json lab.json runs -o report.html
   unthunk report before.json after.json change.json --format markdown`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
@@ -65,6 +68,15 @@ func runReport(s std, f reportFlags, args []string) error {
 	}
 	d := report.Dossier{Version: buildVersion()}
 	for _, file := range args {
+		if info, err := os.Stat(file); err == nil && info.IsDir() {
+			if d.History != nil {
+				return usagef("report of two folders: one fits on a page")
+			}
+			if d.History, err = result.LoadHistory(file); err != nil {
+				return err
+			}
+			continue
+		}
 		saved, err := result.LoadSaved(file)
 		if err != nil {
 			return err

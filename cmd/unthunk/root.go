@@ -83,6 +83,6 @@ func newRoot(s std) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	addRun(s, root)
-	root.AddCommand(newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s), newCompare(s), newReport(s), newVersion(s), newLabGuest(s))
+	root.AddCommand(newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s), newCompare(s), newReport(s), newHistory(s), newVersion(s), newLabGuest(s))
 	return root
 }

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"unthunk/report"
+	"unthunk/result"
+)
+
+func newHistory(s std) *cobra.Command {
+	var o outputFlags
+	cmd := &cobra.Command{
+		Use:   "history DIR",
+		Short: "Show how the rows of many saved runs moved over time, and where they changed",
+		Long: `Show how the rows of many saved runs moved over time, and where they changed. DIR
+has records of run, bench, tax and profile, as --save writes them, named *.json; at
+most 1000. They are grouped by CPU, kernel, compiler, boot parameters and mitigations,
+and each row's trend is shown in each group.
+
+A change is a run from which on a row has another level. It is told from noise by the
+scatter of the runs themselves, at 5 % for all rows of a group together, and takes 8
+runs. unthunk report DIR draws the same.`,
+		Example: `  unthunk bench --save runs/$(date +%F).json
+  unthunk history runs
+  unthunk history runs --json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("history needs one folder: got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(_ *cobra.Command, args []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			h, err := result.LoadHistory(args[0])
+			if err != nil {
+				return err
+			}
+			return o.publish(s, h, func() error { return report.History(s.out, textOptions(s.out), h) })
+		},
+	}
+	o.add(cmd)
+	return cmd
+}
