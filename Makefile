@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps
+.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -47,3 +47,7 @@ test-kernels: deps
 # hour.
 trust:
 	go run -exec $(CURDIR)/scripts/as-root ./internal/trust
+
+# Man pages, one a verb, in build/man.
+man:
+	go run ./cmd/unthunk man build/man

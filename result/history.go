@@ -338,8 +338,16 @@ func (h *History) Headline() Headline {
 		}
 	}
 	title := fmt.Sprintf("No change in %s over time", many(rows, "row"))
+	moved, of, most := h.moved()
+	group := h.Groups[len(h.Groups)-1]
 	text := fmt.Sprintf("%s of %s.", many(records, "record"), many(len(h.Groups), "machine state"))
 	switch {
+	case moved > 0 && !when.After(group.Records[0].Time):
+		what := "group " + group.Name
+		if len(group.Differs) > 0 {
+			what = fmt.Sprintf("%s %s → %s", group.Differs[0].Name, orUnknown(group.Differs[0].Old), orUnknown(group.Differs[0].New))
+		}
+		title = fmt.Sprintf("%s: %d of %s moved, %s by %+.1f %%", what, moved, many(of, "row"), most.Name, most.Against.Median)
 	case latest != nil:
 		title = fmt.Sprintf("%s over time; the last: %s %+.1f %% from %s on", many(changes, "change"), latest.Name, at.Shift.Median, when.UTC().Format("2006-01-02"))
 		if at.Shift.Unit == "" {
@@ -350,6 +358,35 @@ func (h *History) Headline() Headline {
 		text += fmt.Sprintf(" It takes %d of one machine state.", stat.MinChanges)
 	}
 	return Headline{Title: title, Text: text, Tells: true}
+}
+
+// moved counts the rows of the last group whose level is not that of the group
+// before, by its interval, of those that both have. most moved by most percent.
+func (h *History) moved() (n, of int, most *HistoryRow) {
+	last := h.Groups[len(h.Groups)-1].Name
+	for i := range h.Rows {
+		row := &h.Rows[i]
+		d := row.Against
+		if row.Group != last || d == nil {
+			continue
+		}
+		of++
+		if d.Unit != "percent" || !(d.Low > 0 || d.High < 0) {
+			continue
+		}
+		n++
+		if most == nil || math.Abs(d.Median) > math.Abs(most.Against.Median) {
+			most = row
+		}
+	}
+	return n, of, most
+}
+
+func orUnknown(s *string) string {
+	if s == nil {
+		return "unknown"
+	}
+	return *s
 }
 
 // origin is the record of a group.

@@ -42,7 +42,7 @@ type Saved struct {
 // was written with --save or --json. A record of another kind is an [ErrKind];
 // anything else that is not one is an error of one line with the file's name.
 func LoadSaved(path string) (*Saved, error) {
-	s, err := load(path, parseSaved)
+	s, err := load(path, ParseSaved)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,8 @@ func LoadSaved(path string) (*Saved, error) {
 	return s, nil
 }
 
-func parseSaved(b []byte) (*Saved, error) {
+// ParseSaved is [LoadSaved] of what a file holds.
+func ParseSaved(b []byte) (*Saved, error) {
 	kind, err := parseHead(b)
 	if err != nil {
 		return nil, err

@@ -18,6 +18,8 @@ and a return really are in kernel memory, mitigations, BPF, NICs, IOMMU.
 Each row is what was found, → what it means for a redirected packet, and what
 to do about it. It changes nothing. Without root it shows what it can and
 names what it could not see (?).`,
+		Example: `  unthunk check
+  unthunk check --save machine.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {

@@ -69,8 +69,10 @@ func oneLine(err error) string { return strings.Join(strings.Fields(err.Error())
 
 func newRoot(s std) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "unthunk",
-		Short:         "Where the packets per second of XDP_REDIRECT went",
+		Use:   "unthunk",
+		Short: "Where the packets per second of XDP_REDIRECT went",
+		Example: `  unthunk
+  unthunk --save run.json && unthunk report run.json -o report.html`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -83,6 +85,7 @@ func newRoot(s std) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	addRun(s, root)
-	root.AddCommand(newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s), newCompare(s), newReport(s), newHistory(s), newVersion(s), newLabGuest(s))
+	root.AddCommand(newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s), newCompare(s), newReport(s), newHistory(s), newCompletion(s), newVersion(s), newLabGuest(s), newMan(s))
+	completeFlags(root)
 	return root
 }

@@ -32,7 +32,10 @@ func newRun(s std) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "The machine, the bulk ladder, a verdict, the largest prices and where the time goes, in under 40 s (the default)",
-		Args:  noArgs,
+		Example: `  unthunk run
+  unthunk run --save before.json
+  unthunk run --quick --json`,
+		Args: noArgs,
 	}
 	addRun(s, cmd)
 	return cmd
@@ -141,6 +144,7 @@ func addStages(ctx context.Context, s std, doc *result.Document[result.BenchRow]
 	}
 	p := raw.Record(priceOf(doc.Prices))
 	doc.Incomplete = raw.Incomplete
+	doc.Settings["profiled"] = raw.Name
 	if p.Packet != nil {
 		doc.Stages, doc.Profile = p.Rows, &p.ProfileParts
 	}

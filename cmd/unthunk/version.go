@@ -2,33 +2,98 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
 	"github.com/spf13/cobra"
+
+	"unthunk/report"
 )
 
-func newVersion(s std) *cobra.Command {
-	return &cobra.Command{
-		Use:   "version",
-		Short: "Print the version and how it was built",
-		Args:  noArgs,
-		RunE: func(*cobra.Command, []string) error {
-			fmt.Fprintf(s.out, "unthunk %s %s %s/%s\n", buildVersion(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-			return nil
-		},
-	}
+// buildFacts are how this unthunk was built. Facts that the build did not record are
+// null.
+type buildFacts struct {
+	Version *string `json:"version"`
+	// Revision is the commit, Time its own.
+	Revision *string `json:"revision"`
+	Time     *string `json:"time"`
+	// Modified is set when files were not as in the commit.
+	Modified *bool  `json:"modified"`
+	Go       string `json:"go"`
+	Target   string `json:"target"`
 }
 
+func newVersion(s std) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "version",
+		Short: "Print the version and how it was built",
+		Long: `Print the version and how it was built: the commit, whether files were changed since,
+Go and the target.`,
+		Example: `  unthunk version
+  unthunk version --json`,
+		Args: noArgs,
+		RunE: func(*cobra.Command, []string) error {
+			f := readBuild(debug.ReadBuildInfo())
+			if asJSON {
+				return report.JSON(s.out, f)
+			}
+			return f.write(s.out)
+		},
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print one JSON document and nothing else")
+	return cmd
+}
+
+func readBuild(info *debug.BuildInfo, ok bool) buildFacts {
+	f := buildFacts{Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH}
+	if !ok {
+		return f
+	}
+	f.Version = &info.Main.Version
+	for _, s := range info.Settings {
+		switch s.Key {
+		case "vcs.revision":
+			f.Revision = &s.Value
+		case "vcs.time":
+			f.Time = &s.Value
+		case "vcs.modified":
+			modified := s.Value == "true"
+			f.Modified = &modified
+		}
+	}
+	return f
+}
+
+// write is for people; the first line is what records hold as their version.
+func (f buildFacts) write(w io.Writer) error {
+	unseen := func(s *string) string {
+		if s == nil || *s == "" {
+			return "not recorded"
+		}
+		return *s
+	}
+	modified := "not recorded"
+	if f.Modified != nil {
+		modified = map[bool]string{true: "yes: files differ from the commit", false: "no"}[*f.Modified]
+	}
+	_, err := fmt.Fprintf(w, "unthunk %s %s %s\nversion   %s\ncommit    %s\nof        %s\nmodified  %s\n",
+		buildVersion(), f.Go, f.Target, unseen(f.Version), unseen(f.Revision), unseen(f.Time), modified)
+	if err != nil {
+		return fmt.Errorf("write version: %w", err)
+	}
+	return nil
+}
+
+// buildVersion is the commit, or what the module is called without one.
 func buildVersion() string {
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"
 	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" {
-			return s.Value
-		}
+	if revision := readBuild(info, ok).Revision; revision != nil {
+		return *revision
 	}
 	return info.Main.Version
 }
