@@ -190,8 +190,12 @@ func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 // timeOf is what measuring time takes in a guest.
 const timeOf = 10 * time.Second
 
+// errDisagree is a slot that lost packets: a softirq that a tick left to ksoftirqd lets a
+// veth's ring run over.
+var errDisagree = errors.New("packet counts disagree")
+
 func disagree(span redirect.Span) error {
-	return fmt.Errorf("packet counts disagree: %d sent, %d redirected, %d received", span.Sent, span.Redirected, span.Received)
+	return fmt.Errorf("%w: %d sent, %d redirected, %d received", errDisagree, span.Sent, span.Redirected, span.Received)
 }
 
 func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err error) {
@@ -244,23 +248,33 @@ func (p *placed) hits() (map[seen]uint64, error) {
 	return out, nil
 }
 
-// during returns what is counted while send runs, and the packets that it sends.
+// during returns what is counted while send runs, and the packets that it sends. A slot
+// that lost packets is sent again.
 func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err error) {
-	before, err := p.hits()
-	if err != nil {
-		return nil, 0, err
-	}
-	if packets, err = send(); err != nil {
-		return nil, 0, err
-	}
-	hits, err = p.hits()
-	for t, n := range before {
-		if hits[t] -= n; hits[t] == 0 {
-			delete(hits, t)
+	for range tries {
+		before, err := p.hits()
+		if err != nil {
+			return nil, 0, err
 		}
+		packets, err = send()
+		if errors.Is(err, errDisagree) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		hits, err = p.hits()
+		for t, n := range before {
+			if hits[t] -= n; hits[t] == 0 {
+				delete(hits, t)
+			}
+		}
+		return hits, packets, err
 	}
-	return hits, packets, err
+	return nil, 0, fmt.Errorf("%w in each of %d slots", errDisagree, tries)
 }
+
+const tries = 5
 
 // countSlots adds what a packet of the veth chain executes: the difference of a slot
 // and one of twice as many packets, so that what a slot takes besides its packets
