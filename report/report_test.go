@@ -506,3 +506,24 @@ func TestNumber(t *testing.T) {
 		}
 	}
 }
+
+func TestVerdictGolden(t *testing.T) {
+	q := func(median, low, high float64, unit string) *stat.Quantity {
+		return &stat.Quantity{Median: median, Low: low, High: high, N: 7, Unit: unit}
+	}
+	v := &result.Verdict{
+		Share: q(1.44, 1.41, 1.48, "%"), Tax: q(1.5, 1.47, 1.55, "ns"),
+		Largest: &result.ProfileRow{Name: "receive", Ns: q(57.3, 46.5, 68.1, "ns")},
+		Win: []result.Gain{
+			{What: "raise the bulk from 1 to 64: more frames a poll, so that one call serves them", Ns: q(278, 267, 401, "ns"), Verb: "bench"},
+			{What: "count calls", Ns: q(150, 140, 160, "ns"), AtMost: true, Verb: "profile"},
+		},
+		Lose: []result.Gain{{What: "a second program, in the devmap", Ns: q(23.8, 16.2, 27.3, "ns"), Verb: "tax"}},
+	}
+	var b bytes.Buffer
+	if err := Verdict(&b, Options{Width: 80}, v, "One core sends 3.92 Mpps through the chain at bulk 64."); err != nil {
+		t.Fatal(err)
+	}
+	fits(t, b.String(), 80)
+	golden(t, "verdict.txt", b.String())
+}

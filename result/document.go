@@ -35,6 +35,8 @@ type Document[Row any] struct {
 	// Only a record of run has them beside its rows.
 	Stages  []ProfileRow  `json:"stages,omitempty"`
 	Profile *ProfileParts `json:"profile,omitempty"`
+	// Verdict is what a run comes to. Only a record of run has it.
+	Verdict *Verdict `json:"verdict,omitempty"`
 	// Partial are functions that could not be followed to their end. Only a
 	// record of xray has them.
 	Partial []PartialFunction `json:"partial,omitempty"`

@@ -304,6 +304,11 @@ func parseRows[Row BenchRow | TaxRow](b []byte, kind string) (*Document[Row], er
 			return nil, fmt.Errorf("not a record of %s: stages: %w", kind, err)
 		}
 	}
+	if doc.Verdict != nil {
+		if err := doc.Verdict.check(); err != nil {
+			return nil, fmt.Errorf("not a record of %s: verdict: %w", kind, err)
+		}
+	}
 	if err := NewRecord(doc).check(); err != nil {
 		return nil, err
 	}

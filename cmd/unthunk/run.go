@@ -68,10 +68,14 @@ func addRun(s std, cmd *cobra.Command) {
 		if err := redirect.Probe(); err != nil {
 			return err
 		}
-		doc := newDocument[result.BenchRow]("run", host.Identify(cmd.Context()))
+		machine, findings, err := host.Check(cmd.Context(), host.Options{})
+		if err != nil {
+			return err
+		}
+		doc := newDocument[result.BenchRow]("run", machine)
 		doc.Settings = settings(cmd, l)
 		if !o.json {
-			if err := report.Machine(s.out, textOptions(s.out), doc.Host); err != nil {
+			if err := report.Machine(s.out, textOptions(s.out), doc.Host, findings); err != nil {
 				return err
 			}
 		}
@@ -87,15 +91,21 @@ func addRun(s std, cmd *cobra.Command) {
 				return err
 			}
 		}
+		doc.Verdict = result.NewVerdict(doc, findings)
 		err = o.publish(s, doc, func() error {
 			opts := textOptions(s.out)
-			if err := report.Ladder(s.out, opts, doc, redirect.Verdict(doc.Rows)); err != nil {
+			if err := report.Ladder(s.out, opts, doc); err != nil {
 				return err
 			}
-			if err := report.Prices(s.out, opts, doc, tax.Sum(doc.Prices)); err != nil || doc.Profile == nil {
+			if err := report.Prices(s.out, opts, doc, tax.Sum(doc.Prices)); err != nil {
 				return err
 			}
-			return report.Stages(s.out, opts, doc.Stages, doc.Profile, profiled)
+			if doc.Profile != nil {
+				if err := report.Stages(s.out, opts, doc.Stages, doc.Profile, profiled); err != nil {
+					return err
+				}
+			}
+			return report.Verdict(s.out, opts, doc.Verdict, redirect.Verdict(doc.Rows))
 		})
 		return stopped(doc, benchRefused, err)
 	}
