@@ -282,7 +282,10 @@ func BenchmarkVeth(b *testing.B) {
 	for b.Loop() {
 		lab.flood(b, 1<<20)
 	}
-	b.ReportMetric(float64(d.Counters(nil)[1].Transmitted)/b.Elapsed().Seconds()/1e6, "Mpps")
+	c := d.Counters(nil)
+	b.ReportMetric(float64(c[1].Transmitted)/b.Elapsed().Seconds()/1e6, "Mpps")
+	b.ReportMetric(float64(d.Busy().Nanoseconds())/float64(c[0].Received), "ns/frame")
+	b.ReportMetric(float64(c[0].Received)/float64(c[0].Batches), "frames/batch")
 	if err := stop(); err != nil {
 		b.Fatal(err)
 	}
