@@ -7,7 +7,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-
 	"unthunk/datapath"
 	"unthunk/xsk"
 )

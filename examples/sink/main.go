@@ -2,12 +2,10 @@
 package main
 
 import (
-	"fmt"
 	"log"
 	"net"
 	"os"
 	"time"
-
 	"unthunk/xsk"
 )
 
@@ -28,7 +26,7 @@ func main() {
 			must(0, socket.Wait(100*time.Millisecond))
 		}
 		if time.Since(last) > time.Second {
-			fmt.Println(count, "frames")
+			log.Println(count, "frames")
 			count, last = 0, time.Now()
 		}
 	}
