@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man
+.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man spectre
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -51,3 +51,8 @@ trust:
 # Man pages, one a verb, in build/man.
 man:
 	go run ./cmd/unthunk man build/man
+
+# The experiment of docs/datapath.md: benchmarks built plain and with retpolines,
+# run in turn, in a minute.
+spectre:
+	go run ./internal/spectre ./datapath/experiment
