@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man spectre
+.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man spectre peers
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -56,3 +56,8 @@ man:
 # run in turn, in a minute.
 spectre:
 	go run ./internal/spectre ./datapath/experiment
+
+# Other forwarders against ours, on veth and on a device that costs nothing: the
+# peer table of docs/datapath.md. Installs and builds them first.
+peers:
+	scripts/peers
