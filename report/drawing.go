@@ -15,8 +15,6 @@ type drawing struct {
 	b      strings.Builder
 	width  float64
 	height float64
-	// defs is set once the pattern of hatched bars is needed.
-	defs bool
 }
 
 // Widths of the two drawings of a figure: one for pages that are wide enough, one
