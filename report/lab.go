@@ -134,10 +134,7 @@ func (p *page) labWires(l *result.Lab) {
 		if row.Refused != "" {
 			beneath[len(table)] = row.Refused
 		} else {
-			var sum result.LabDMA
-			for _, d := range row.DMA {
-				sum.Map, sum.Sync, sum.Bounce, sum.Flush = sum.Map+d.Map, sum.Sync+d.Sync, sum.Bounce+d.Bounce, sum.Flush+d.Flush
-			}
+			sum := row.SumDMA()
 			if row.Instructions != nil {
 				line[1] = fmt.Sprintf("%.0f", *row.Instructions)
 			}

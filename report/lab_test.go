@@ -49,7 +49,7 @@ func TestLabGolden(t *testing.T) {
 	}
 }
 
-func TestLabWiresGolden(t *testing.T) {
+func wiresDoc() *result.Lab {
 	l := labDoc()
 	for i := range l.Rows {
 		row := &l.Rows[i]
@@ -61,6 +61,11 @@ func TestLabWiresGolden(t *testing.T) {
 		}
 	}
 	l.Price = &stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"}
+	return l
+}
+
+func TestLabWiresGolden(t *testing.T) {
+	l := wiresDoc()
 	var b bytes.Buffer
 	if err := Lab(&b, Options{Width: 80}, l); err != nil {
 		t.Fatal(err)

@@ -427,6 +427,25 @@ func TestCSV(t *testing.T) {
 
 // More than a page has room for is left out and said; more than a page may have is an
 // error.
+// The page of interfaces on wires has one picture of them, and their table.
+func TestHTMLWires(t *testing.T) {
+	l := wiresDoc()
+	b, err := json.Marshal(l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := result.ParseSaved(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := checkHTML(t, pageOf(t, Dossier{Records: []*result.Saved{s}}))
+	for _, want := range []string{"Interfaces and their DMA", "igb iommu-lazy 6.12.117", "What a redirected packet makes"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q", want)
+		}
+	}
+}
+
 func TestHTMLLarge(t *testing.T) {
 	bench := benchDoc("one", 1, 1)
 	row := bench.Rows[0]

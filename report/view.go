@@ -703,10 +703,58 @@ func (v *viewer) labs() []block {
 		if s.Lab == nil {
 			continue
 		}
+		if slices.ContainsFunc(s.Lab.Rows, func(r result.LabRow) bool { return wired(&r) }) {
+			out = append(out, v.labWires(s))
+		}
 		out = append(out, v.labDifferences(s))
 		out = append(out, v.labPaths(s)...)
 	}
 	return out
+}
+
+// labWires are indirect branches and DMA calls of interfaces on wires, for each DMA setup.
+func (v *viewer) labWires(s *result.Saved) block {
+	b := block{Heading: cmp.Or(v.heading(s), "Interfaces and their DMA")}
+	t := &table{Caption: "What a redirected packet makes", Columns: []column{
+		{"NIC", ""}, {"DMA", ""}, {"bulk", "n"}, {"kernel", ""}, {"indirect calls are", "w"}, {"indirect branches", "n"}, {"map", "n"}, {"sync", "n w"}, {"bounce", "n w"}, {"flush", "n w"}, {"≈ ns", "n"},
+	}}
+	var rows []pairedRow
+	drawn, bulks := make(map[string]bool), make(map[string]bool)
+	for _, row := range s.Lab.Rows {
+		bulks[row.Labels["bulk"]] = true
+	}
+	for i := range s.Lab.Rows {
+		row := &s.Lab.Rows[i]
+		if !wired(row) || row.Calls == nil {
+			continue
+		}
+		dma, ns := row.SumDMA(), "–"
+		if s.Lab.Price != nil && strings.HasPrefix(row.Thunk, "retpoline") {
+			ns = number(*row.Calls * s.Lab.Price.Median)
+		}
+		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, few(*row.Calls), few(dma.Map), few(dma.Sync), few(dma.Bounce), few(dma.Flush), ns)
+		// With retpolines and without it is the same count.
+		version, _, _ := strings.Cut(strings.ReplaceAll(row.Release, "+", "-"), "-")
+		name := fmt.Sprintf("%s %s %s", row.Labels["nic"], row.Labels["dma"], version)
+		if len(bulks) > 1 {
+			name += " bulk " + row.Labels["bulk"]
+		}
+		if name = clean(name); !drawn[name] {
+			drawn[name] = true
+			change := few(*row.Calls)
+			if ns != "–" {
+				change += ", ≈ " + ns + " ns"
+			}
+			rows = append(rows, pairedRow{name, nil, &stat.Quantity{Median: *row.Calls, Low: *row.Calls, High: *row.Calls, Unit: "branches"}, change, "", ""})
+		}
+	}
+	b.Tables = []*table{t}
+	if v.draw {
+		t.Folded = true
+		b.Figure = pairedFigure(v.id(), "Indirect branches a packet by DMA setup", "a packet",
+			"● Indirect branches that a redirected packet makes, by interface, DMA setup and kernel; ns are those at this machine’s price of one, an estimate.", rows)
+	}
+	return b
 }
 
 func (v *viewer) labDifferences(s *result.Saved) block {
@@ -732,12 +780,15 @@ func (v *viewer) labDifferences(s *result.Saved) block {
 		exact := func(x float64) *stat.Quantity {
 			return &stat.Quantity{Median: x, Low: x, High: x, Unit: "instructions"}
 		}
+		if strings.Contains(diff.With, "/nic=") {
+			continue // what they differ in is one picture above
+		}
 		rows = append(rows, pairedRow{clean(diff.With), exact(0), exact(diff.Instructions), change, "", ""})
 	}
 	if len(d.Rows) > 0 {
 		d.Folded = v.draw
 		b.Tables = append(b.Tables, d)
-		if v.draw {
+		if v.draw && len(rows) > 0 {
 			b.Figure = pairedFigure(v.id(), "Instructions with and without", "instructions more",
 				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the indirect branches that account for them. Instructions are no time: the ns are those branches at this machine’s price of one, an estimate.", rows)
 		}

@@ -203,6 +203,9 @@ func sitesHeadline(rows []SiteRow) Headline {
 
 // headline says what indirect branches make a packet cost in the guests, by bulk.
 func (l *Lab) headline() Headline {
+	if h, ok := l.wiresHeadline(); ok {
+		return h
+	}
 	const most = 4
 	var title, text []string
 	inNs := true
@@ -246,6 +249,42 @@ func (l *Lab) headline() Headline {
 		return Headline{Title: "No guest has a number", Text: "Each row says why."}
 	}
 	return Headline{Title: "Indirect branches a packet: " + strings.Join(title, ", ")}
+}
+
+// wiresHeadline is of guests with interfaces on wires: from which setup to which the
+// indirect branches of a packet go.
+func (l *Lab) wiresHeadline() (Headline, bool) {
+	var least, most *LabRow
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		if len(row.DMA) == 0 || row.Calls == nil {
+			continue
+		}
+		if least == nil || *row.Calls < *least.Calls {
+			least = row
+		}
+		if most == nil || *row.Calls >= *most.Calls {
+			most = row
+		}
+	}
+	if least == nil {
+		return Headline{}, false
+	}
+	setup := func(r *LabRow) string {
+		return fmt.Sprintf("%s with %s on %s", r.Labels["nic"], r.Labels["dma"], r.Labels["kernel"])
+	}
+	if *least.Calls == *most.Calls {
+		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", short(*most.Calls), setup(most))}, true
+	}
+	h := Headline{
+		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", short(*least.Calls), short(*most.Calls)),
+		Text:  fmt.Sprintf("The least: %s. The most: %s.", setup(least), setup(most)),
+	}
+	if l.Price != nil {
+		h.Text += fmt.Sprintf(" With retpolines, at this machine's price of %s ns for one, those are about %s and %s ns of each packet.",
+			short(l.Price.Median), short(*least.Calls*l.Price.Median), short(*most.Calls*l.Price.Median))
+	}
+	return h, true
 }
 
 func withoutBulk(name string) string {

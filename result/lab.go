@@ -77,6 +77,15 @@ func (r *LabRow) Entries(function string) (n float64) {
 	return n
 }
 
+// SumDMA is what all parts together do of the DMA API.
+func (r *LabRow) SumDMA() (sum LabDMA) {
+	for _, d := range r.DMA {
+		sum.Map, sum.Unmap, sum.Sync = sum.Map+d.Map, sum.Unmap+d.Unmap, sum.Sync+d.Sync
+		sum.Bounce, sum.Flush = sum.Bounce+d.Bounce, sum.Flush+d.Flush
+	}
+	return sum
+}
+
 // LabSite is an indirect branch and what it entered.
 type LabSite struct {
 	Function string `json:"function"`

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"unthunk/stat"
 )
 
 const labJSON = `{"schema":"unthunk/1","kind":"lab","time":"2026-01-01T00:00:00Z","run":"a","host":{},"rows":[
@@ -56,6 +58,25 @@ func FuzzLoadLab(f *testing.F) {
 			CompareLabs(l, l)
 		}
 	})
+}
+
+func TestLabHeadlineOfWires(t *testing.T) {
+	row := func(dma string, calls float64) LabRow {
+		return LabRow{Name: dma, Labels: map[string]string{"nic": "igb", "dma": dma, "kernel": "k"}, Calls: &calls, DMA: []LabDMA{{Part: "in-poll", Map: 1}, {Part: "out-xmit", Map: 2}}}
+	}
+	l := &Lab{Price: &stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"}}
+	l.Rows = []LabRow{row("direct", 0.125), row("iommu-strict", 10.125), row("swiotlb", 0.125)}
+	if h := l.headline(); h.Title != "A redirected packet makes 0.12 to 10.1 indirect branches, by how its memory is mapped" ||
+		!strings.Contains(h.Text, "The most: igb with iommu-strict on k.") || !strings.Contains(h.Text, "1.25 and 101 ns") {
+		t.Errorf("%+v", h)
+	}
+	if sum := l.Rows[0].SumDMA(); sum.Map != 3 || sum.Unmap != 0 {
+		t.Errorf("%+v", sum)
+	}
+	l.Rows = l.Rows[:1]
+	if h := l.headline(); !strings.HasPrefix(h.Title, "A redirected packet makes 0.12 indirect branches: igb with direct") {
+		t.Errorf("%+v", h)
+	}
 }
 
 func TestCompareLabs(t *testing.T) {
