@@ -15,6 +15,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"unthunk/filter"
 	"unthunk/internal/testutil"
 	"unthunk/netlab"
 	"unthunk/traffic"
@@ -219,6 +220,36 @@ func TestForward(t *testing.T) {
 				if d.Received != 4 || d.Sent != 4 || d.Dropped() != 0 || d.Bytes != 60+420+780+1140 {
 					t.Errorf("%+v", d)
 				}
+			}
+		})
+	}
+}
+
+// Frames the filter does not claim are the stack's.
+func TestFilter(t *testing.T) {
+	program, err := filter.Compile("udp port 9 and greater 100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := filter.Claim(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			atSink := w.listen(t, w.sink)
+			f := w.open(t, Config{Pairs: pair, Engine: engine, Claim: claim, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
+			w.send(t, w.gen, udp(t, 99), udp(t, 100))
+			if got := atSink(); len(got) != 100 {
+				t.Errorf("received %d bytes, want 100", len(got))
+			}
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := got.Directions[0]; d.Received != 1 {
+				t.Errorf("%+v", d)
 			}
 		})
 	}

@@ -74,14 +74,15 @@ func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 		if err := f.ports.Update(uint32(i), uint32(out.index), ebpf.UpdateAny); err != nil {
 			return f, fmt.Errorf("put %s into devmap: %w", out.name, err)
 		}
-		if err := f.attachInput(uint32(i), in, in.mtu > xdpFrame || out.mtu > xdpFrame); err != nil {
-			return f, fmt.Errorf("interface %s: %w", in.name, err)
-		}
 		k := kernelDirection{Pair: d, program: c.Object != ""}
 		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.index}); err != nil {
 			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.name, err))
 		}
 		f.directions = append(f.directions, k)
+		// After its observer: what is sent from the first frame on counts.
+		if err := f.attachInput(uint32(i), in, in.mtu > xdpFrame || out.mtu > xdpFrame); err != nil {
+			return f, fmt.Errorf("interface %s: %w", in.name, err)
+		}
 	}
 	// Many drivers have queues for redirected frames only while they run an XDP
 	// program themselves.

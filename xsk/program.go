@@ -22,9 +22,11 @@ type ProgramOptions struct {
 	// Generic attaches it in generic mode, for drivers without XDP.
 	Generic bool
 	// Claim is run for each frame with a pointer to its first byte in R2 and
-	// one past its last in R3; R1 and R6 to R9 may be written over as well. It
-	// jumps to [ClaimLabel] when the socket is to have the frame and to
-	// [PassLabel] when the network stack is. nil claims all.
+	// one past its last in R3: there are 14 at least, or the frame passes. It
+	// may write over all registers but R10, and over the stack from -32 down.
+	// It jumps to [ClaimLabel] when the socket is to have the frame and to
+	// [PassLabel] when the network stack is; both, at least once. nil claims
+	// all. Package filter makes one of a pcap expression.
 	Claim asm.Instructions
 }
 
@@ -104,6 +106,9 @@ func redirect(sockets int, claim asm.Instructions) asm.Instructions {
 			asm.StoreMem(asm.RFP, claimStack, asm.R4, asm.DWord),
 			asm.LoadMem(asm.R2, asm.R1, xdpData, asm.Word),
 			asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
+			asm.Mov.Reg(asm.R4, asm.R2),
+			asm.Add.Imm(asm.R4, 14),
+			asm.JGT.Reg(asm.R4, asm.R3, PassLabel),
 		)
 		ins = append(ins, claim...)
 		queue = asm.LoadMem(asm.R2, asm.RFP, claimStack, asm.DWord).WithSymbol(ClaimLabel)
@@ -122,8 +127,7 @@ func redirect(sockets int, claim asm.Instructions) asm.Instructions {
 	return ins
 }
 
-// claimStack is where the queue's number is kept meanwhile, out of the way of
-// Claim, which may use the stack down from -16.
+// claimStack is where the queue's number is kept meanwhile.
 const claimStack = -8
 
 func (p *Program) attach(ifindex int, generic bool) (err error) {

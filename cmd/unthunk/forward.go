@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"unthunk/filter"
 	"unthunk/forward"
 	"unthunk/result"
 )
@@ -24,7 +25,7 @@ type forwardFlags struct {
 	both             bool
 	engine           string
 	source, dest     string
-	object           string
+	filter, object   string
 	generic          bool
 	batch, frames    int
 	pcap             string
@@ -45,6 +46,7 @@ says how many frames passed, what each took, and how many were dropped and why.
 Programs and sockets are gone when the process is, however it ends.`,
 		Example: `  unthunk forward --in eth0 --out eth1 --both
   unthunk forward --in eth0 --out eth1 --in eth2 --out eth3 --engine xdp
+  unthunk forward --in eth0 --out eth1 --filter 'udp port 53'
   unthunk forward --in eth0 --out eth1 --destination-mac 02:00:00:00:00:07 --pcap tap.pcap`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runForward(cmd.Context(), s, f) },
@@ -56,6 +58,7 @@ Programs and sockets are gone when the process is, however it ends.`,
 	fl.StringVar(&f.engine, "engine", string(forward.AFXDP), "where: "+joined(forward.Engines()))
 	fl.StringVar(&f.source, "source-mac", "", "write `ADDR` into every frame as its source")
 	fl.StringVar(&f.dest, "destination-mac", "", "write `ADDR` into every frame as its destination")
+	fl.StringVar(&f.filter, "filter", "", "forward only frames that match a pcap `EXPRESSION`, or the output of tcpdump -ddd; all others are the network stack's")
 	fl.StringVar(&f.object, "bpf", "", "use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
 	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
 	fl.IntVar(&f.batch, "batch", 0, "frames taken at once (afxdp); 0 is 64")
@@ -90,6 +93,15 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 		}
 		if *mac.to, err = net.ParseMAC(mac.text); err != nil {
 			return c, usagef("--%s: %v", mac.flag, err)
+		}
+	}
+	if f.filter != "" {
+		program, err := filter.Compile(f.filter)
+		if err != nil {
+			return c, usagef("--filter: %v", err)
+		}
+		if c.Claim, err = filter.Claim(program); err != nil {
+			return c, usagef("--filter %s: %v", f.filter, err)
 		}
 	}
 	switch {

@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"unthunk/forward"
+	"unthunk/internal/testutil"
+	"unthunk/internal/testutil/flood"
+	"unthunk/netlab"
+)
+
+func TestForwardUsage(t *testing.T) {
+	for _, args := range []string{
+		"", "--in a", "--in a --out a", "--in a --out b --engine dpdk", "--in a --out b --in a --out c", "--in a --out b --filter bogus",
+		"--in a --out b --filter tcp[", "--in a --out b --source-mac 1:2", "--in a --out b --interval 1us", "--in a --out b --duration -1s",
+		"--in a --out b --engine xdp --pcap x", "--in a --out b --pcap-every 0", "--in a --out b --filter tcp --bpf x", "--in a --out b extra",
+		"--in a --out b --batch -1",
+	} {
+		var out, errs bytes.Buffer
+		code := run(t.Context(), append([]string{"forward"}, strings.Fields(args)...), nil, &out, &errs)
+		if code != exitUsage || out.Len() > 0 || strings.Count(errs.String(), "\n") != 1 {
+			t.Errorf("forward %s: exit code %d, %q", args, code, errs.String())
+		}
+	}
+}
+
+// forwardLab is gen – in, out – sink.
+func forwardLab(t *testing.T) (lab *netlab.Namespace, gen int) {
+	t.Helper()
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if gen, _, err = lab.VethPair("gen", "in"); err == nil {
+		_, _, err = lab.VethPair("out", "sink")
+	}
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	if err := lab.EnableGRO("sink"); err != nil {
+		t.Fatal(err)
+	}
+	return lab, gen
+}
+
+// syncBuffer is written by one goroutine and read by another.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *syncBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *syncBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+func TestForwardVerb(t *testing.T) {
+	for _, engine := range []string{"afxdp", "xdp"} {
+		t.Run(engine, func(t *testing.T) {
+			lab, gen := forwardLab(t)
+			stop := flood.Start(t, lab, gen)
+			defer stop()
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			var out, errs syncBuffer
+			args := []string{"forward", "--in", "in", "--out", "out", "--engine", engine, "--json", "--interval", "50ms"}
+			sample := filepath.Join(t.TempDir(), "sample.pcap")
+			if engine == "afxdp" {
+				args = append(args, "--pcap", sample, "--pcap-every", "10")
+			}
+			done := make(chan int)
+			go func() {
+				code := -1
+				lab.Do(func() error { code = run(ctx, args, nil, &out, &errs); return nil })
+				done <- code
+			}()
+			for range 300 {
+				if time.Sleep(10 * time.Millisecond); strings.Count(out.String(), "\n") >= 4 {
+					break
+				}
+			}
+			cancel()
+			select {
+			case code := <-done:
+				if code != exitDone {
+					t.Fatalf("exit code %d: %s", code, errs.String())
+				}
+			case <-time.After(time.Second):
+				t.Fatal("it did not stop within a second")
+			}
+			lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+			for i, line := range lines {
+				var doc forwardDocument
+				if err := json.Unmarshal([]byte(line), &doc); err != nil {
+					t.Fatalf("%s: %v", line, err)
+				}
+				if doc.Kind != "forward" || len(doc.Rows) != 1 || doc.Final != (i == len(lines)-1) {
+					t.Errorf("line %d of %d: %s", i, len(lines), line)
+				}
+				if r := doc.Rows[0]; doc.Final && (r.Sent == 0 || r.InFlight != 0) {
+					t.Errorf("in the end: %+v", r)
+				}
+			}
+			if len(lines) < 3 {
+				t.Errorf("%d lines", len(lines))
+			}
+			if engine == "afxdp" {
+				if st, err := os.Stat(sample); err != nil || st.Size() < 24+76 {
+					t.Errorf("sample: %v, %v", st, err)
+				}
+			}
+		})
+	}
+}
+
+// fixed is a forwarder with counters that stand.
+type fixed struct{ forward.Forwarder }
+
+func (fixed) Totals() (forward.Totals, error) {
+	return forward.Totals{Busy: 1500 * time.Millisecond, Directions: []forward.Direction{{
+		In: "a", Out: "b", Received: 10, Sent: 7, Bytes: 600, Up: true,
+		Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
+	}}}, nil
+}
+
+func TestMetrics(t *testing.T) {
+	stop, address, err := serveMetrics(":0", fixed{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	if !strings.HasPrefix(address, "127.0.0.1:") {
+		t.Errorf("metrics are served at %s, not on the loopback", address)
+	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + address + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`unthunk_forward_received_frames_total{in="a",out="b"} 10`, `unthunk_forward_sent_frames_total{in="a",out="b"} 7`,
+		`unthunk_forward_dropped_frames_total{in="a",out="b",reason="no-room"} 3`, `unthunk_forward_up{in="a",out="b"} 1`,
+		`unthunk_forward_busy_seconds_total 1.5`,
+	} {
+		if !strings.Contains(string(body), want+"\n") {
+			t.Errorf("%q is not in\n%s", want, body)
+		}
+	}
+}
+
+func TestForwardText(t *testing.T) {
+	lab, gen := forwardLab(t)
+	stop := flood.Start(t, lab, gen)
+	defer stop()
+	var out, errs bytes.Buffer
+	code := -1
+	lab.Do(func() error {
+		code = run(t.Context(), []string{"forward", "--in", "in", "--out", "out", "--interval", "50ms", "--duration", "300ms"}, nil, &out, &errs)
+		return nil
+	})
+	if code != exitDone || errs.Len() > 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	for _, want := range []string{"in → out", "Mpps", "ns/pkt", "copy mode", " received, "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+}
+
+func TestForwardFails(t *testing.T) {
+	lab, _ := forwardLab(t)
+	for args, want := range map[string]int{
+		"--in in --out nowhere":                   exitFailed,
+		"--in in --out out --bpf /nonexistent.o":  exitFailed,
+		"--in in --out out --pcap /nonexistent/x": exitFailed,
+		"--in in --out out --metrics nonsense":    exitUsage,
+		"--in lo --out out":                       exitMissing,
+		"--in in --out out --batch 9":             exitDone,
+	} {
+		var out, errs bytes.Buffer
+		code := -1
+		lab.Do(func() error {
+			code = run(t.Context(), append([]string{"forward", "--duration", "100ms"}, strings.Fields(args)...), nil, &out, &errs)
+			return nil
+		})
+		if code != want {
+			t.Errorf("forward %s: exit code %d, want %d: %s", args, code, want, errs.String())
+		}
+	}
+}
