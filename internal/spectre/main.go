@@ -38,9 +38,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	r := runner{stderr: stderr}
 	flags.IntVar(&r.rounds, "rounds", 11, "rounds, of both builds each")
-	flags.IntVar(&r.count, "count", 3, "runs of a benchmark in a round; the fastest counts")
+	flags.IntVar(&r.count, "count", 8, "runs of a benchmark in a round; the fastest counts")
 	flags.StringVar(&r.bench, "bench", ".", "benchmarks to run")
-	flags.StringVar(&r.time, "benchtime", "50ms", "length of a run")
+	flags.StringVar(&r.time, "benchtime", "15ms", "length of a run")
 	flags.IntVar(&r.cpu, "cpu", -1, "core to run on; -1 is the last one")
 	if err := flags.Parse(args); err != nil {
 		return 2
@@ -240,9 +240,9 @@ func (r *runner) print(ctx context.Context, w io.Writer) error {
 	_, err := fmt.Fprintf(w, `
 %s; %s; CPU %d
 %d rounds of both builds, a process each; of %d runs in it the fastest counts.
-Medians [95 %% intervals]. keeps: throughput with retpolines in %% of that
-without, paired round by round. Calls of %s* in the code:
-%d plain, %d with retpolines.
+CPU time, medians [95 %% intervals]. keeps: throughput with retpolines in %% of
+that without, paired round by round. Calls of %s* in the
+code: %d plain, %d with retpolines.
 `, host.Identify(ctx).CPU, runtime.Version(), r.cpu, r.rounds, r.count, gobin.ThunkPrefix, r.text[0], r.text[1])
 	return err
 }
