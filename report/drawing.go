@@ -29,8 +29,9 @@ func (d *drawing) wide() bool { return d.width > narrowDrawing }
 
 // Widths of a character of the page's fonts at 12 pixels, about.
 const (
-	charSans = 6.9
-	charMono = 6.7
+	charSans   = 6.9
+	charMono   = 6.7
+	charStrong = 7.8
 )
 
 func coord(x float64) string {
@@ -75,8 +76,11 @@ func (d *drawing) text(class string, x, y float64, s string) {
 // fit writes as much of s as room has place for, all of it in a title.
 func (d *drawing) fit(class string, x, y, room float64, s string) {
 	char := charSans
-	if strings.Contains(class, "mono") {
+	switch {
+	case strings.Contains(class, "mono"):
 		char = charMono
+	case strings.Contains(class, "strong"):
+		char = charStrong
 	}
 	s = clean(s)
 	n := int(room / char)
