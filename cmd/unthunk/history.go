@@ -20,7 +20,7 @@ and each row's trend is shown in each group.
 A change is a run from which on a row has another level. It is told from noise by the
 scatter of the runs themselves, at 5 % for all rows of a group together, and takes 8
 runs. unthunk report DIR draws the same.`,
-		Example: `  unthunk bench --save runs/$(date +%F).json
+		Example: `  unthunk bench --save runs/$(uname -r).json
   unthunk history runs
   unthunk history runs --json`,
 		Args: func(_ *cobra.Command, args []string) error {

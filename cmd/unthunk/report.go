@@ -45,7 +45,12 @@ stdout without -o.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return runReport(s, f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if cmd.Flags().Changed("output") && f.output == "" {
+				return usagef("--output is empty")
+			}
+			return runReport(s, f, args)
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`")
