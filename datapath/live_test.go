@@ -251,7 +251,8 @@ func TestLinksComeAndGo(t *testing.T) {
 	if c[1].Transmitted == before || c[1].InFlight != 0 {
 		t.Errorf("after the device came back: %+v", c[1])
 	}
-	if c[0].DroppedNoRoom == 0 || c[0].DroppedNoPort == 0 || c[1].Unsent == 0 {
+	// While the link is down frames find no room, or the kernel takes and drops them.
+	if c[0].DroppedNoRoom+c[1].Unsent == 0 || c[0].DroppedNoPort == 0 {
 		t.Errorf("no drops for a link that was down: %+v", c)
 	}
 }
