@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"unthunk/result"
@@ -131,7 +132,7 @@ type pairedRow struct {
 
 // pairedFigure draws old and new of each row as two dots on one axis.
 func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
-	rows = rows[:min(len(rows), maxPlotted)]
+	rows = shortLabels(rows[:min(len(rows), maxPlotted)])
 	var s span
 	s.add(0)
 	var said []string
@@ -175,6 +176,28 @@ func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
 		}
 		d.height = y + 20
 	})
+}
+
+// shortLabels takes off the first part of the rows' names where all share it, and what
+// they are held against: the table has the whole names.
+func shortLabels(rows []pairedRow) []pairedRow {
+	if len(rows) == 0 {
+		return rows
+	}
+	out := slices.Clone(rows)
+	first, _, _ := strings.Cut(rows[0].label, "/")
+	shared := true
+	for i := range out {
+		out[i].label, _, _ = strings.Cut(out[i].label, " against ")
+		_, rest, ok := strings.Cut(out[i].label, "/")
+		shared = shared && ok && rest != "" && strings.HasPrefix(out[i].label, first+"/")
+	}
+	for i := range out {
+		if shared {
+			out[i].label = strings.TrimPrefix(out[i].label, first+"/")
+		}
+	}
+	return out
 }
 
 // verdictMark is a shape for a verdict.

@@ -955,7 +955,7 @@ func (v *viewer) listings(names []string) []*table {
 			continue
 		}
 		for _, l := range s.Sites.Code {
-			t := &table{Caption: l.Name + ", as it stands in memory", Columns: []column{{"", "m n w"}, {l.Name, "m"}, {"what it is there for", "t"}}}
+			t := &table{Caption: l.Name + ", as it stands in memory", Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
 			for _, line := range l.Lines {
 				mark := ""
 				if line.Indirect {

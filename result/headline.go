@@ -362,6 +362,9 @@ func changesHeadline(changes []change, unit string) Headline {
 		}
 	}
 	text := fmt.Sprintf("Of %s compared: %s.", many(len(changes), "row"), strings.Join(parts, ", "))
+	if f := fastest(changes); f != nil {
+		text += fmt.Sprintf(" The fastest row, %s, went from %s to %s Mpps.", f.name, short(1e3/f.old), short(1e3/f.new))
+	}
 	visible := ""
 	if len(sees) > 0 {
 		visible = fmt.Sprintf("half of the rows would have shown a change of %s %s", short(stat.Median(sees)), unit)
@@ -383,6 +386,18 @@ func changesHeadline(changes []change, unit string) Headline {
 		return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: strings.TrimSpace(text + " " + sentence(visible)), Tells: true}
 	}
 	return Headline{Title: fmt.Sprintf("Cannot tell whether the two differ in %d of %s", count[stat.CannotTell], many(len(changes), "row")), Text: strings.TrimSpace(text + " " + sentence(visible))}
+}
+
+// fastest is the row of least ns a packet; prices and stages have no rate.
+func fastest(changes []change) *change {
+	var best *change
+	for i := range changes {
+		c := &changes[i]
+		if !c.price && c.old > 0 && c.new > 0 && (best == nil || c.new < best.new) {
+			best = c
+		}
+	}
+	return best
 }
 
 func (c *SiteComparison) headline() Headline {
