@@ -10,8 +10,8 @@ import (
 // worker, for a batch at a time. Chunks and frames are addresses in the worker's
 // UMEM.
 //
-// This package's own ports are called directly. Others may implement it: they
-// are called through the interface, about five times a batch.
+// [XSK] and [Memory] are called directly. All others, the user's too, are called
+// through the interface, about five times a batch.
 type Port interface {
 	// FillSize is how many chunks the port holds to receive into.
 	FillSize() int
@@ -50,7 +50,7 @@ var ErrRefused = errors.New("port cannot send such a frame")
 // (MAX_SKB_FRAGS + 1 in linux/skbuff.h, with its default of 17).
 const MaxParts = 18
 
-// kind tells this package's ports apart without an indirect call.
+// kind tells ports that are called directly apart.
 type kind uint8
 
 const (

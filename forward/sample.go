@@ -2,7 +2,6 @@ package forward
 
 import (
 	"bufio"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +48,7 @@ func NewSample(w io.Writer, every int) (*Sample, error) {
 		s.free <- make([]byte, snapLen)
 	}
 	buf := bufio.NewWriter(w)
-	if _, err := buf.Write(pcapHeader(snapLen)); err != nil {
+	if _, err := buf.Write(datapath.PcapHeader()); err != nil {
 		return nil, fmt.Errorf("write pcap file: %w", err)
 	}
 	if err := buf.Flush(); err != nil {
@@ -57,18 +56,6 @@ func NewSample(w io.Writer, every int) (*Sample, error) {
 	}
 	go s.write(buf)
 	return s, nil
-}
-
-// pcapHeader is the global header of a file of Ethernet frames with times in ns
-// (draft-ietf-opsawg-pcap).
-func pcapHeader(snap uint32) []byte {
-	h := make([]byte, 24)
-	binary.NativeEndian.PutUint32(h, 0xa1b23c4d)
-	binary.NativeEndian.PutUint16(h[4:], 2)
-	binary.NativeEndian.PutUint16(h[6:], 4)
-	binary.NativeEndian.PutUint32(h[16:], snap)
-	binary.NativeEndian.PutUint32(h[20:], 1)
-	return h
 }
 
 // take is called for each batch, by the worker.
@@ -95,10 +82,7 @@ func (s *Sample) write(w *bufio.Writer) {
 	var h [16]byte
 	for f := range s.frames {
 		if failed == nil {
-			binary.NativeEndian.PutUint32(h[0:], uint32(f.at.Unix()))
-			binary.NativeEndian.PutUint32(h[4:], uint32(f.at.Nanosecond()))
-			binary.NativeEndian.PutUint32(h[8:], uint32(len(f.data)))
-			binary.NativeEndian.PutUint32(h[12:], f.len)
+			datapath.PutPcapRecord(h[:], f.at, len(f.data), int(f.len))
 			_, err1 := w.Write(h[:])
 			_, err2 := w.Write(f.data)
 			if failed = errors.Join(err1, err2); failed == nil {
