@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man spectre peers
+.PHONY: generate check-generated lint test bench fuzz test-kernels trust deps man spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -61,3 +61,8 @@ spectre:
 # peer table of docs/datapath.md. Installs and builds them first.
 peers:
 	scripts/peers
+
+# The forwarder at overload while links and devices come and go.
+SOAKTIME ?= 10m
+soak:
+	UNTHUNK_SOAK=$(SOAKTIME) go test -count=1 -timeout=60m -v -run='^TestSoak$$' $(AS_ROOT) ./forward
