@@ -61,7 +61,9 @@ func newWires(t testing.TB) *wires {
 
 func program(t testing.TB, ins ...asm.Instruction) *ebpf.Program {
 	t.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: ins})
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: license, Instructions: ins, Flags: unix.BPF_F_XDP_HAS_FRAGS,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,6 +221,39 @@ func TestForward(t *testing.T) {
 			for _, d := range got.Directions {
 				if d.Received != 4 || d.Sent != 4 || d.Dropped() != 0 || d.Bytes != 60+420+780+1140 {
 					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+}
+
+// Frames of all sizes pass, in parts where they need it, and change on the way
+// only as asked.
+func TestJumbo(t *testing.T) {
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			for _, name := range []string{"gen", "in", "out", "sink"} {
+				err := w.Do(func() error {
+					l, err := netlink.LinkByName(name)
+					if err != nil {
+						return err
+					}
+					return netlink.LinkSetMTU(l, 9000)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			receive := w.listen(t, w.sink)
+			w.open(t, Config{Pairs: pair, Engine: engine, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
+			for _, size := range []int{14, 15, 59, 1514, 1792, 1793, 3584, 3585, 8192, 9014} {
+				want := bytes.Repeat([]byte{byte(size)}, size)
+				copy(want, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
+				w.send(t, w.gen, want)
+				copy(want[6:], []byte{2, 1, 1, 1, 1, 1})
+				if got := receive(); !bytes.Equal(got, want) {
+					t.Errorf("%d bytes: received %d", size, len(got))
 				}
 			}
 		})
