@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"unthunk/internal/testutil"
 	"unthunk/netlab"
@@ -98,7 +99,8 @@ func (b *bench) claim(t testing.TB, ifindex int, s *xsk.Socket) {
 	}
 }
 
-// flood sends frames from gen in bulk, as fast as the kernel makes them.
+// flood sends frames from gen in bulk, as fast as the kernel makes them. A signal
+// of the runtime's may end it early.
 func (b *bench) flood(t testing.TB, frames int) {
 	t.Helper()
 	frame, err := traffic.UDPFrame(60)
@@ -107,7 +109,8 @@ func (b *bench) flood(t testing.TB, frames int) {
 	}
 	live := traffic.Live{Frame: frame, Batch: 64, Program: program(t,
 		asm.Mov.Imm(asm.R1, int32(b.gen)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())}
-	if err := b.Do(func() error { _, err := live.Send(t.Context(), frames); return err }); err != nil {
+	err = b.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
+	if err != nil && !errors.Is(err, unix.EINTR) {
 		t.Fatal(err)
 	}
 }
