@@ -9,7 +9,8 @@ import (
 // XSK is a port on an AF_XDP socket.
 type XSK struct {
 	socket *xsk.Socket
-	// Down says that the link was down when the port was last flushed.
+	// Down says that the link was down when the port was last flushed. It is the
+	// worker's to read.
 	Down bool
 }
 
