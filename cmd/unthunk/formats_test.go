@@ -30,6 +30,7 @@ func TestFormats(t *testing.T) {
 		{"Quantity", []any{stat.Quantity{}}},
 		{"Difference", []any{stat.Difference{}}},
 		{"bench", []any{result.BenchRow{}, result.Counts{}}},
+		{"run", []any{result.Verdict{}, result.Gain{}}},
 		{"tax", []any{result.TaxRow{}}},
 		{"profile", []any{result.ProfileRow{}, result.ProfileParts{}, result.Sampling{}, result.ProfileFunction{}, result.ProfileCounter{}, result.ProfileStack{}, result.ProfileTax{}, result.ProfileSite{}}},
 		{"xray", []any{result.SiteRow{}, result.PartialFunction{}, result.Listing{}, result.ListingLine{}}},
