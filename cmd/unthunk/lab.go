@@ -159,7 +159,17 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []result.Warning) {
 		return nil, []result.Warning{{Text: fmt.Sprintf("no estimate in ns: %s", oneLine(err))}}
 	}
 	rows, _ := raw.Record()
-	return priceOf(rows), nil
+	price := priceOf(rows)
+	if price == nil {
+		why := "the run was stopped"
+		for _, row := range rows {
+			if row.Name == tax.Thunk && row.Refused != "" {
+				why = row.Refused
+			}
+		}
+		return nil, []result.Warning{{Text: "no estimate in ns: " + why}}
+	}
+	return price, nil
 }
 
 // runInGuests runs a verb in each guest and writes what it wrote, each under the
