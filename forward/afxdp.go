@@ -7,8 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
+
 	"unthunk/datapath"
-	"unthunk/feature"
 	"unthunk/xsk"
 )
 
@@ -319,8 +320,9 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			return err
 		})
 		if err != nil {
-			if text := err.Error(); text != said && feature.AsMissing(err) != nil {
-				f.config.Warn(fmt.Sprintf("%s does not come back: %v", f.devices[i].name, err))
+			var absent netlink.LinkNotFoundError
+			if text := err.Error(); text != said && !errors.As(err, &absent) {
+				f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].name, err))
 				said = text
 			}
 			continue
