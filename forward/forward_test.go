@@ -370,50 +370,46 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// A device that goes and comes back under its name is forwarded to again.
+// A device that goes and comes back under its name is forwarded from and to
+// again.
 func TestDeviceComesBack(t *testing.T) {
-	w := newWires(t)
-	said := make(chan string, 100)
-	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
-	w.flood(t, 1000)
-	err := w.Do(func() error {
-		l, err := netlink.LinkByName("out")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkDel(l)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	wait := func(word string) {
-		t.Helper()
-		timeout := time.After(5 * time.Second)
-		for {
-			select {
-			case s := <-said:
-				if strings.Contains(s, word) {
-					return
+	for _, name := range []string{"in", "out"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWires(t)
+			said := make(chan string, 100)
+			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+			w.flood(t, 1000)
+			err := w.Do(func() error {
+				l, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
 				}
-			case <-timeout:
-				t.Fatalf("nobody said %q", word)
+				return netlink.LinkDel(l)
+			})
+			if err != nil {
+				t.Fatal(err)
 			}
-		}
-	}
-	wait("out is lost")
-	if got, err := f.Totals(); err != nil || got.Directions[0].Up {
-		t.Errorf("without its output the direction is up: %v", err)
-	}
-	w.flood(t, 1000)
-	if _, w.sink, err = w.VethPair("out", "sink"); err != nil {
-		t.Fatal(err)
-	}
-	wait("out is back")
-	receive := w.listen(t, w.sink)
-	want := udp(t, 77)
-	w.send(t, w.gen, want)
-	if got := receive(); !bytes.Equal(got, want) {
-		t.Errorf("received %x, want %x", got, want)
+			waitFor(t, said, name+" is lost")
+			if got, err := f.Totals(); err != nil || got.Directions[0].Up {
+				t.Errorf("without %s the direction is up: %v", name, err)
+			}
+			if name == "out" {
+				w.flood(t, 1000)
+				_, w.sink, err = w.VethPair("out", "sink")
+			} else {
+				w.gen, _, err = w.VethPair("gen", "in")
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, name+" is back")
+			receive := w.listen(t, w.sink)
+			want := udp(t, 77)
+			w.send(t, w.gen, want)
+			if got := receive(); !bytes.Equal(got, want) {
+				t.Errorf("received %x, want %x", got, want)
+			}
+		})
 	}
 }
 
