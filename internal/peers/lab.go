@@ -322,8 +322,12 @@ func start(lab *netlab.Namespace, command []string, cpus [2]int, output *bytes.B
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = output, output
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	// A child has the namespace and the CPUs of the thread that makes it.
+	// A child has the namespace, the CPUs and the priority of the thread that makes
+	// it, which is the generator's.
 	return cmd, lab.Do(func() error {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
+			return fmt.Errorf("set priority: %w", err)
+		}
 		if err := pin(cpus[1]); err != nil {
 			return err
 		}
