@@ -84,7 +84,7 @@ func (m *Machine) devices() (args []string) {
 // Report is what came out of a guest.
 type Report struct {
 	Results []Result
-	// Console is what the kernel and /init printed, and QEMU after them.
+	// Console is what the kernel and /init printed, and QEMU before them.
 	Console string
 }
 
@@ -152,7 +152,8 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	r.Console = string(text)
 	if len(out) > 0 {
-		r.Console += "QEMU: " + string(out)
+		// Before what the guest printed: its last words are at the end.
+		r.Console = "QEMU: " + string(out) + r.Console
 	}
 	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults)); err != nil && runErr == nil {
 		return r, err
