@@ -28,6 +28,7 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 type wires struct {
 	*netlab.Namespace
 	gen, sink int
+	source    *ebpf.Program // what sends by way of gen
 }
 
 func newWires(t testing.TB) *wires {
@@ -171,8 +172,10 @@ func (w *wires) send(t testing.TB, ifindex int, frames ...[]byte) {
 func (w *wires) flood(t testing.TB, frames int) (all bool) {
 	t.Helper()
 	frame := udp(t, 60)
-	live := traffic.Live{Frame: frame, Batch: 64, Program: program(t,
-		asm.Mov.Imm(asm.R1, int32(w.gen)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())}
+	if w.source == nil {
+		w.source = program(t, asm.Mov.Imm(asm.R1, int32(w.gen)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
+	}
+	live := traffic.Live{Frame: frame, Batch: 64, Program: w.source}
 	err := w.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		t.Fatal(err)
@@ -398,6 +401,7 @@ func TestDeviceComesBack(t *testing.T) {
 				_, w.sink, err = w.VethPair("out", "sink")
 			} else {
 				w.gen, _, err = w.VethPair("gen", "in")
+				w.source = nil
 			}
 			if err != nil {
 				t.Fatal(err)
