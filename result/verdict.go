@@ -84,6 +84,9 @@ func NewVerdict(doc *Document[BenchRow], findings []host.Finding) *Verdict {
 	win(bulkGain(doc.Rows))
 	if one := price("bpf-prog"); one != nil {
 		if what := do("iommu"); what != "" {
+			if older(doc.Host.Kernel, 6, 12) {
+				win(Gain{What: fmt.Sprintf("update to Linux 6.12, which calls iommu-dma directly (b5c58b2fdc42, dma-mapping: direct calls for dma-iommu): %d indirect calls fewer for each packet behind an IOMMU", iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
+			}
 			win(Gain{What: what + fmt.Sprintf(": an interface behind an IOMMU makes %d indirect calls or more for each packet", iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
 		}
 	}
@@ -142,8 +145,17 @@ func compareNs(a, b float64) int {
 }
 
 // iommuCalls is what the map and unmap of one transmitted packet make at least on Linux
-// 6.12 behind Intel's IOMMU, as lab counts them (docs/lab.md).
+// 6.12 behind Intel's IOMMU, and how many more on 6.1, as lab counts them (docs/lab.md).
 const iommuCalls = 4
+
+// older tells whether a kernel release, "6.1.0-56-amd64", is from before a version.
+func older(release string, major, minor int) bool {
+	var x, y int
+	if n, _ := fmt.Sscanf(release, "%d.%d", &x, &y); n != 2 {
+		return false
+	}
+	return x < major || x == major && y < minor
+}
 
 func times(n float64, q *stat.Quantity) *stat.Quantity {
 	return &stat.Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}

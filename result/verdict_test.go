@@ -75,4 +75,10 @@ func TestVerdict(t *testing.T) {
 	if v := NewVerdict(doc, findings); len(v.Win) != 4 || v.Win[2].Ns.Median != 40 {
 		t.Errorf("behind an IOMMU: %+v", v.Win)
 	}
+	for release, want := range map[string]int{"6.1.0-56-amd64": 5, "5.18.2": 5, "6.12.1": 4, "6.18.44": 4, "7.0": 4, "": 4} {
+		doc.Host.Kernel = release
+		if v := NewVerdict(doc, findings); len(v.Win) != want {
+			t.Errorf("Linux %q behind an IOMMU: %+v", release, v.Win)
+		}
+	}
 }
