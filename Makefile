@@ -52,10 +52,11 @@ trust:
 man:
 	go run ./cmd/unthunk man build/man
 
-# The experiment of docs/datapath.md: benchmarks built plain and with retpolines,
-# run in turn, in a minute.
+# The experiment and the ladder of docs/datapath.md: benchmarks built plain and with
+# retpolines, run in turn, in two minutes.
 spectre:
 	go run ./internal/spectre ./datapath/experiment
+	go run ./internal/spectre -bench 'Ladder$$|Gather' ./datapath
 
 # Other forwarders against ours, on veth and on a device that costs nothing: the
 # peer table of docs/datapath.md. Installs and builds them first.

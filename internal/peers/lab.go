@@ -136,7 +136,7 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 		n, err := passed()
 		if err != nil {
 			// Mostly because the forwarder is gone, and can say why.
-			return 0, cmp.Or(alive(50*time.Millisecond), err)
+			return 0, cmp.Or(alive(time.Second), err)
 		}
 		if n > 1000 {
 			break
@@ -173,7 +173,7 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 		took := time.Since(began)
 		coreAfter, err := coreTime(child.Process.Pid, cpus[1])
 		if err != nil {
-			return 0, cmp.Or(alive(50*time.Millisecond), err)
+			return 0, cmp.Or(alive(time.Second), err)
 		}
 		busyAfter, err := others(child.Process.Pid, cpus)
 		if err != nil {
