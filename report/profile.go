@@ -70,7 +70,11 @@ func percentOf(part, packet *stat.Quantity) string {
 	if part == nil || packet == nil || packet.Median == 0 || math.IsNaN(part.Median) {
 		return "-"
 	}
-	return fmt.Sprintf("%.1f %%", 100*part.Median/packet.Median)
+	percent := 100 * part.Median / packet.Median
+	if math.Abs(percent) < 0.05 {
+		percent = 0 // not "-0.0"
+	}
+	return fmt.Sprintf("%.1f %%", percent)
 }
 
 // barWidth is what all of a packet takes, in columns.
