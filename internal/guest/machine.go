@@ -132,8 +132,11 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		"-kernel", m.Kernel.Image, "-initrd", inherited(0),
 	}
 	if m.Exact {
+		// One instruction a nanosecond. Linux must not refine the rate of the time stamp
+		// counter, which it would by a timer and to 1 ppm: its clock then counts
+		// instructions without rounding.
 		args = append(args, "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm")
-		cmdline += " nokaslr cryptomgr.notests=1 tsc_early_khz=1000000"
+		cmdline += " nokaslr cryptomgr.notests=1 tsc_early_khz=1000000 hpet=disable pmtmr=0"
 	}
 	args = append(args, m.devices()...)
 	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
