@@ -2,8 +2,12 @@ package datapath
 
 import (
 	"encoding/binary"
+	"errors"
+	"reflect"
 	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"unthunk/internal/testutil"
 	"unthunk/traffic"
@@ -17,8 +21,10 @@ type rung struct {
 	// transmit and giveBack are done in bulk: one call for many frames.
 	transmit, giveBack bool
 	// mapped frames stay where they are from port to port. Else each port has
-	// memory of its own, as it is with one UMEM a socket, and frames are copied.
-	mapped bool
+	// memory of its own, as it is with one UMEM a socket, and frames are copied;
+	// or, registered, as much memory as each bulk takes is registered with the
+	// kernel, and given up, as it is where drivers map for DMA at each hop.
+	mapped, registered bool
 	// program is called for a whole batch, and ports without an interface: the
 	// datapath as it is.
 	program bool
@@ -28,6 +34,7 @@ var ladder = []rung{
 	{name: "per-packet"},
 	{name: "bulk-transmit", transmit: true},
 	{name: "bulk-return", transmit: true, giveBack: true},
+	{name: "registered", transmit: true, giveBack: true, registered: true},
 	{name: "kept-mapped", transmit: true, giveBack: true, mapped: true},
 	{name: "whole-batch", transmit: true, giveBack: true, mapped: true, program: true},
 }
@@ -61,7 +68,12 @@ type hop struct {
 }
 
 func (h *hop) Transmit(frames []xsk.Desc) (n int, err error) {
-	if !h.rung.mapped {
+	switch {
+	case h.rung.registered:
+		if err := register(h.own[:len(frames)*h.umem.Config().FrameSize]); err != nil {
+			return 0, err
+		}
+	case !h.rung.mapped:
 		for _, d := range frames {
 			copy(h.own[d.Addr:d.Addr+uint64(d.Len)], h.umem.Data(d))
 		}
@@ -78,6 +90,20 @@ func (h *hop) Transmit(frames []xsk.Desc) (n int, err error) {
 		}
 	}
 	return len(frames), nil
+}
+
+// register pins memory as an AF_XDP socket's UMEM, and gives it up with the socket.
+func register(mem []byte) (err error) {
+	fd, err := unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, unix.Close(fd)) }()
+	var reg [24]byte // struct xdp_umem_reg, linux/if_xdp.h: address, length, chunk size, headroom
+	binary.NativeEndian.PutUint64(reg[:], uint64(reflect.ValueOf(mem).Pointer()))
+	binary.NativeEndian.PutUint64(reg[8:], uint64(len(mem)))
+	binary.NativeEndian.PutUint32(reg[16:], xsk.DefaultFrameSize)
+	return unix.SetsockoptString(fd, unix.SOL_XDP, unix.XDP_UMEM_REG, string(reg[:]))
 }
 
 func (h *hop) Fill(chunks []uint64) int {
@@ -138,6 +164,9 @@ func TestLadder(t *testing.T) {
 	arp[13] = 6
 	for _, r := range ladder {
 		t.Run(r.name, func(t *testing.T) {
+			if r.registered {
+				testutil.Root(t)
+			}
 			u := newUMEM(t, xsk.Config{Frames: 1024})
 			in, out := newMemory(t, u, 256), newMemory(t, u, 256)
 			sent := 0
