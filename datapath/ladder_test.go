@@ -205,6 +205,9 @@ func BenchmarkLadder(b *testing.B) {
 	}
 	for _, r := range ladder {
 		b.Run(r.name, func(b *testing.B) {
+			if r.registered {
+				testutil.Root(b)
+			}
 			u := newUMEM(b, xsk.Config{Frames: 4096})
 			in, out := newMemory(b, u, 2048), newMemory(b, u, 2048)
 			if err := in.Generate(frame); err != nil {
