@@ -48,8 +48,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	var (
-		rounds   = flags.Int("rounds", 7, "rounds, all forwarders in each")
-		duration = flags.Duration("duration", 400*time.Millisecond, "length of a measurement")
+		rounds   = flags.Int("rounds", 15, "rounds, all forwarders in each")
+		duration = flags.Duration("duration", time.Second, "length of a measurement")
 		output   = flags.String("output", strings.Join(outputs, ","), "devices that frames leave by")
 		limit    = flags.Float64("others", 5, "what other work may take of both CPUs meanwhile, in percent")
 		size     = flags.Int("size", 60, "frame size in bytes, without the frame check sequence")
