@@ -102,13 +102,26 @@ func unpacked(dir string) (Kernel, error) {
 		}
 		k := Kernel{Image: images[0], Modules: filepath.Dir(images[0])}
 		if release, ok := strings.CutPrefix(filepath.Base(images[0]), "vmlinuz-"); ok {
-			k.Release, k.Modules = release, filepath.Join(dir, "lib", "modules", release)
+			if k, err = withModules(images[0], release, dir, filepath.Join(dir, "usr")); err != nil {
+				return Kernel{}, fmt.Errorf("%w; where a kernel comes in several packages, unpack them into one folder and name that", err)
+			}
 		} else {
 			k.Release = filepath.Base(k.Modules)
 		}
 		return k, nil
 	}
 	return Kernel{}, fmt.Errorf("find kernel in %s: %w", dir, fs.ErrNotExist)
+}
+
+// withModules is an image with its modules in the first of roots that has them.
+func withModules(image, release string, roots ...string) (Kernel, error) {
+	for _, root := range roots {
+		dir := filepath.Join(root, "lib", "modules", release)
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return Kernel{Release: release, Image: image, Modules: dir}, nil
+		}
+	}
+	return Kernel{}, fmt.Errorf("find the modules of %s: there is no lib/modules/%s", image, release)
 }
 
 // compareVersions orders package names by the numbers in them.

@@ -98,8 +98,10 @@ func fromPackage(ctx context.Context, dir, path string, unpack func(ctx context.
 	if err := unpack(ctx, path, temp); err != nil {
 		return Kernel{}, fmt.Errorf("unpack %s: %w", path, err)
 	}
-	if _, err := unpacked(temp); err != nil {
+	if _, err := unpacked(temp); errors.Is(err, fs.ErrNotExist) {
 		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel", path)
+	} else if err != nil {
+		return Kernel{}, fmt.Errorf("unpack %s: %w", path, err)
 	}
 	if err := os.Rename(temp, into); err != nil {
 		return Kernel{}, fmt.Errorf("unpack package: %w", err)
@@ -113,13 +115,5 @@ func image(path string) (Kernel, error) {
 	if !ok {
 		return Kernel{}, fmt.Errorf("find the modules of %s: it is not called vmlinuz-RELEASE; name the folder of its package", path)
 	}
-	k := Kernel{Release: release, Image: path}
-	for _, root := range []string{filepath.Join(filepath.Dir(path), ".."), "/"} {
-		dir := filepath.Join(root, "lib", "modules", release)
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			k.Modules = dir
-			return k, nil
-		}
-	}
-	return Kernel{}, fmt.Errorf("find the modules of %s: there is no lib/modules/%s", path, release)
+	return withModules(path, release, filepath.Join(filepath.Dir(path), ".."), "/")
 }
