@@ -45,6 +45,9 @@ func (s Step) Register() string {
 	return registers[s.reg-1]
 }
 
+// Nop says whether the instruction only fills space: nop and endbr64.
+func (s Step) Nop() bool { return s.what == pad }
+
 // Scan yields the instructions of x86-64 code, the first byte of which is at
 // addr, as [Decode] does and with the same boundaries, but with lengths and
 // branches only: it takes a whole kernel's 17 MB in 0.1 s, Decode in more

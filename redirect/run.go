@@ -328,15 +328,21 @@ func newArm(r *rig, bulk int, row *RawRow) (*arm, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &arm{
-		rig:  r,
-		live: traffic.Live{Program: r.progs.Generate, Frame: frame, Batch: bulk},
-		// Whole batches, so that a window holds all of its frames' ways.
-		window:  (windowFrames + bulk - 1) / bulk * bulk,
+	a := &arm{
+		rig:     r,
+		live:    traffic.Live{Program: r.progs.Generate, Frame: frame, Batch: bulk},
 		windows: 4,
 		tries:   1,
 		row:     row,
-	}, nil
+	}
+	a.setWindow(windowFrames)
+	return a, nil
+}
+
+// setWindow makes windows of at least frames frames: of whole batches, so that a window
+// holds all of its frames' ways.
+func (a *arm) setWindow(frames int) {
+	a.window = (frames + a.live.Batch - 1) / a.live.Batch * a.live.Batch
 }
 
 // warmUp sends one slot that is thrown away and sets the slot's length by it.

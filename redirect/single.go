@@ -139,6 +139,9 @@ func (a *Arm) Span(ctx context.Context) (Span, bool, error) {
 	return span, true, nil
 }
 
+// SetWindow makes windows of at least frames frames, in whole bulks.
+func (a *Arm) SetWindow(frames int) { a.arm.setWindow(frames) }
+
 // Lengthen makes slots n times as long, where the chain can hold as many frames.
 func (a *Arm) Lengthen(n int) {
 	if (a.arm.windows+2)*a.arm.window*n < a.arm.rig.capacity() {
