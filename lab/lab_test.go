@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"unthunk/branch"
 	"unthunk/host"
 	"unthunk/internal/guest"
 	"unthunk/internal/testutil"
@@ -152,19 +153,57 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// TestExecuted counts the instructions of branches as kernels write and patch them.
+func TestExecuted(t *testing.T) {
+	const at, thunk = 0xffffffff81000000, 0xffffffff81000040
+	retpoline := []byte{0xe8, 1, 0, 0, 0, 0xcc, 0x48, 0x89, 0x04, 0x24, 0xc3} // call +1; int3; mov %rax,(%rsp); ret
+	returns := []byte{0xe8, 1, 0, 0, 0, 0xcc, 0xc3}                           // a return thunk: call +1; int3; ret
+	for name, test := range map[string]struct {
+		site, thunk []byte
+		kind        branch.SiteKind
+		want        int
+	}{
+		"call of a retpoline":      {[]byte{0xe8, 0x3b, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
+		"with a prefix":            {[]byte{0x2e, 0xe8, 0x3a, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
+		"jump to a retpoline":      {[]byte{0xe9, 0x3b, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
+		"retpoline, return thunk":  {[]byte{0xe8, 0x3b, 0, 0, 0}, append(slices.Clone(retpoline[:10]), 0xe9, 0x11, 0, 0, 0), branch.SiteThunk, 6},
+		"thunk that jumps":         {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0xff, 0xe0}, branch.SiteThunk, 2},
+		"plain call, nop":          {[]byte{0xff, 0xd0, 0x0f, 0x1f, 0x00}, nil, branch.SiteRegister, 2},
+		"plain call of r10, nop":   {[]byte{0x41, 0xff, 0xd2, 0x0f, 0x1f, 0x00}, nil, branch.SiteRegister, 2},
+		"call filled by prefixes":  {[]byte{0x2e, 0x2e, 0x2e, 0xff, 0xd0}, nil, branch.SiteRegister, 1},
+		"a nop of something else":  {[]byte{0xff, 0xd0, 0x0f, 0x1f, 0x44, 0, 0}, nil, branch.SiteRegister, 1},
+		"plain jump":               {[]byte{0xff, 0xe0, 0xcc}, nil, branch.SiteRegister, 1},
+		"call behind an lfence":    {[]byte{0xff, 0xd0}, nil, branch.SiteLfence, 2},
+		"thunk that is rubbish":    {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0x06}, branch.SiteThunk, 0},
+		"thunk that runs on":       {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0xeb, 0xfe}, branch.SiteThunk, 0},
+		"thunk that is not mapped": {[]byte{0xe8, 0, 0x10, 0, 0}, nil, branch.SiteThunk, 0},
+	} {
+		code := make([]byte, 0x80) // 00 00: add %al,(%rax), which no branch ends in
+		copy(code[0x60:], returns)
+		copy(code, test.site)
+		copy(code[thunk-at:], test.thunk)
+		if got := executed(ktext.Bytes{Addr: at, Code: code}, path.Site{Addr: at, Kind: test.kind}); got != test.want {
+			t.Errorf("%s: %d instructions, want %d", name, got, test.want)
+		}
+	}
+}
+
 // measured is what a guest counted at bulk 16.
-func measured(thunk string, instructions float64, sites ...SiteCount) *Measurement {
+func measured(thunk string, stamp int, instructions float64, sites ...SiteCount) *Measurement {
 	return &Measurement{
+		Stamp: stamp,
 		Host:  host.Fingerprint{IndirectThunk: thunk, Mitigations: map[string]string{}},
 		Bulks: []BulkCount{{Bulk: 16, Instructions: &instructions, Window: 1024, Sent: 100, Redirected: 100, Received: 100, Sites: sites, Functions: []FunctionCount{{Function: "bq_xmit_all", PerPacket: 0.125}}}},
 	}
 }
 
 func TestRecord(t *testing.T) {
-	sites := []SiteCount{{Function: "f", Stage: "receive", PerPacket: 0.25}, {Function: "g", Stage: "receive", Jump: true, PerPacket: 1}}
+	sites := func(call, jump int) []SiteCount {
+		return []SiteCount{{Function: "f", Stage: "receive", Executed: call, PerPacket: 0.25}, {Function: "g", Stage: "receive", Jump: true, Executed: jump, PerPacket: 1}}
+	}
 	cells := []CellResult{
-		{Cell: Cell{Kernel: "k", Append: "on"}, Measurement: measured("retpoline", 1003.5+2.0/1024, sites...)},
-		{Cell: Cell{Kernel: "k", Append: "off"}, Measurement: measured("plain jmp", 1000, sites...)},
+		{Cell: Cell{Kernel: "k", Append: "on"}, Measurement: measured("retpoline", 4, 1003.5+2.0/1024, sites(4, 4)...)},
+		{Cell: Cell{Kernel: "k", Append: "off"}, Measurement: measured("plain jmp", 2, 1000, sites(2, 1)...)},
 		{Cell: Cell{Kernel: "k", Append: "broken"}, Err: errors.New("it\npanicked")},
 	}
 	l := Record(cells, []int{16}, &stat.Quantity{Median: 10, Low: 9, High: 11, Unit: "ns"})
@@ -262,7 +301,7 @@ func TestExact(t *testing.T) {
 	}
 	for _, d := range l.Differences {
 		t.Logf("%+v", d)
-		if d.Remainder != 0 { // exact: whole multiples of 1/1024
+		if d.Remainder != 0 { // exact: whole multiples of 1/128
 			t.Errorf("%s: %v of %v instructions are not accounted for by %v calls", d.With, d.Remainder, d.Instructions, d.Calls)
 		}
 	}

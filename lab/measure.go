@@ -24,6 +24,9 @@ type Measurement struct {
 	Mapped DMA `json:"mapped,omitempty"`
 	// Uncounted are indirect branches of the path that cannot be counted.
 	Uncounted []string `json:"uncounted,omitempty"`
+	// Stamp is how many instructions the indirect branch of the observer's time stamp
+	// takes, 0 when there is none. A window holds one.
+	Stamp int `json:"stamp"`
 	// Bulks are in the order asked for.
 	Bulks []BulkCount `json:"bulks"`
 }
@@ -85,6 +88,9 @@ type SiteCount struct {
 	Target string `json:"target,omitempty"`
 	// Part of the chain that does it; empty for veth.
 	Part string `json:"part,omitempty"`
+	// Executed are its instructions: itself, its thunk, the nop that fills its room; 0
+	// when they could not be read.
+	Executed int `json:"executed"`
 	// PerPacket is exact for veth: a whole multiple of a 64th.
 	PerPacket float64 `json:"per-packet"`
 }
@@ -102,6 +108,10 @@ var counted = []string{
 	"iommu_dma_map_page", "iommu_dma_unmap_page", "queue_iova",
 	"qi_submit_sync", "qi_flush_iotlb", "iommu_flush_iotlb_psi", "cache_tag_flush_range", "intel_iommu_tlb_sync",
 }
+
+// window is the least distance of two time stamps, in packets: some lie between two
+// ticks of a kernel with 1000 a second, which takes one every million instructions.
+const window = 128
 
 // slots a bulk is measured in: nearly all have a window without a tick.
 const slots = 6
@@ -147,6 +157,7 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 		if err != nil {
 			return nil, err
 		}
+		arm.SetWindow(window)
 		b, err := instructions(ctx, arm)
 		if err != nil {
 			return nil, fmt.Errorf("count instructions at bulk %d: %w", row.Bulk, err)
@@ -160,7 +171,7 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	m.Uncounted = p.uncounted
+	m.Uncounted, m.Stamp = p.uncounted, p.stamp
 	for i := range m.Bulks {
 		if err := p.countSlots(ctx, arms[i], &m.Bulks[i]); err != nil {
 			return nil, fmt.Errorf("count at bulk %d: %w", m.Bulks[i].Bulk, err)
@@ -278,32 +289,42 @@ const tries = 5
 
 // countSlots adds what a packet of the veth chain executes: the difference of a slot
 // and one of twice as many packets, so that what a slot takes besides its packets
-// cancels. What is not the same in a second such slot, or not repeated with every 64
-// packets, is a timer's or another task's.
+// cancels. What most of some pairs of slots do not agree on, or what is not repeated with
+// every 64 packets, is a timer's or another task's.
 func (p *placed) countSlots(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
 	send := slotOf(ctx, arm)
-	one, packets, err := p.during(send)
-	if err != nil {
-		return err
+	times := make(map[seen]map[float64]int) // how many pairs say so many a packet
+	for range pairs {
+		arm.SetWindow(window)
+		one, packets, err := p.during(send)
+		if err != nil {
+			return err
+		}
+		arm.SetWindow(2 * window)
+		two, more, err := p.during(send)
+		if err != nil {
+			return err
+		}
+		for t, n := range two {
+			if times[t] == nil {
+				times[t] = make(map[float64]int)
+			}
+			times[t][(float64(n)-float64(one[t]))/float64(more-packets)]++
+		}
 	}
-	arm.Lengthen(2)
-	two, more, err := p.during(send)
-	if err != nil {
-		return err
-	}
-	again, _, err := p.during(send)
-	if err != nil {
-		return err
-	}
-	for t, n := range two {
-		per := float64(n-one[t]) / float64(more-packets)
-		if n > one[t] && n == again[t] && per*64 == math.Trunc(per*64) {
-			p.count(b, t, per)
+	for t, counts := range times {
+		for per, n := range counts {
+			if n > pairs/2 && per > 0 && per*64 == math.Trunc(per*64) {
+				p.count(b, t, per)
+			}
 		}
 	}
 	b.sort()
 	return nil
 }
+
+// pairs of slots that counts are taken of.
+const pairs = 7
 
 // slotOf sends a slot of the veth chain.
 func slotOf(ctx context.Context, arm *redirect.Arm) sender {
@@ -329,7 +350,7 @@ func (p *placed) count(b *BulkCount, t seen, per float64) {
 	}
 	b.Sites = append(b.Sites, SiteCount{
 		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
-		Stage: string(s.Stage), Calls: s.Calls, Target: name, Part: t.part, PerPacket: per,
+		Stage: string(s.Stage), Calls: s.Calls, Target: name, Part: t.part, Executed: s.executed, PerPacket: per,
 	})
 }
 

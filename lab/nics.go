@@ -135,7 +135,7 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	m.Uncounted = p.uncounted
+	m.Uncounted, m.Stamp = p.uncounted, p.stamp
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
 		hits, sent, err := p.during(func() (uint64, error) {

@@ -26,12 +26,21 @@ type placed struct {
 	table *ksym.Table
 	// sites are those of places, walked the functions that they were looked for in, by
 	// address.
-	sites  map[int]path.Site
+	sites  map[int]site
 	walked map[uint64]bool
+	// stamp is how many instructions the indirect branch of a time stamp takes.
+	stamp int
 	// parts of the chain are told apart; nil when all count together.
 	parts map[work]string
 	// uncounted are sites that cannot be probed.
 	uncounted []string
+}
+
+// site is an indirect branch with the instructions that it takes, read before a kprobe
+// stands there.
+type site struct {
+	path.Site
+	executed int
 }
 
 // work is what an interface does: its NAPI poll, or the transmission of frames that were
@@ -48,7 +57,7 @@ type sender func() (packets uint64, err error)
 // functions that are counted. What the branches enter when a slot is sent is on the path
 // too: the functions of the DMA setup are found so.
 func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[work]string, send sender) (p *placed, err error) {
-	p = &placed{sites: make(map[int]path.Site), walked: make(map[uint64]bool), parts: parts}
+	p = &placed{sites: make(map[int]site), walked: make(map[uint64]bool), parts: parts}
 	if p.text, err = ktext.OpenLive(); err != nil {
 		return nil, err
 	}
@@ -75,6 +84,9 @@ func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[wo
 		return p, fmt.Errorf("read types of the kernel: %w", err)
 	}
 	code := path.Code{Text: p.text, Table: p.table, Types: types, Live: true}
+	if p.stamp, err = stamp(ctx, code); err != nil {
+		return p, err
+	}
 	var roots []path.Root
 	if err := lab.Do(func() (err error) { roots, err = path.LiveRoots(code, ifindex); return err }); err != nil {
 		return p, err
@@ -96,6 +108,27 @@ func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[wo
 
 // maxWalked bounds the functions of a path.
 const maxWalked = 1 << 14
+
+// stamp is how many instructions the indirect branch takes that each bpf_ktime_get_ns
+// (kernel/bpf/helpers.c) goes through to the clock source; 0 where the kernel reads that
+// directly, as Linux 7.2 does. No kprobe can stand there.
+func stamp(ctx context.Context, code path.Code) (int, error) {
+	const function = "ktime_get_mono_fast_ns"
+	s, ok := code.Table.Lookup(function)
+	if !ok || !s.Text() {
+		return 0, nil
+	}
+	inv, err := path.Walk(ctx, code, []path.Root{{Function: s.Name, Addr: s.Addr, Stage: path.StageReceive, Per: path.PerBulk}})
+	if err != nil {
+		return 0, err
+	}
+	for _, site := range inv.Sites {
+		if site.Function == function && site.Always {
+			return executed(code.Text, site), nil
+		}
+	}
+	return 0, nil
+}
 
 // generator are the functions that make frames.
 func generator(table *ksym.Table) (roots []path.Root) {
@@ -119,6 +152,7 @@ func (p *placed) add(inv *path.Inventory) {
 		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") || strings.HasPrefix(s.Function, "0x") {
 			continue
 		}
+		n := executed(p.text, s)
 		at, err := probe(p.text, p.table, s)
 		if err == nil && slices.Contains(p.Places, at) {
 			continue
@@ -130,7 +164,7 @@ func (p *placed) add(inv *path.Inventory) {
 			p.uncounted = append(p.uncounted, at.String())
 			continue
 		}
-		p.sites[len(p.Places)-1] = s
+		p.sites[len(p.Places)-1] = site{s, n}
 	}
 }
 

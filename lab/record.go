@@ -74,7 +74,7 @@ func (c *CellResult) fill(row *result.LabRow, b *BulkCount) {
 		calls += s.PerPacket
 		row.Sites = append(row.Sites, result.LabSite(s))
 	}
-	row.Instructions, row.Ns, row.Calls, row.Window = b.Instructions, b.Ns, &calls, b.Window
+	row.Instructions, row.Ns, row.Calls, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
 	for _, f := range b.Functions {
 		row.Functions = append(row.Functions, result.LabFunction(f))
 	}
@@ -109,21 +109,13 @@ func (b *BulkCount) dma(part string) result.LabDMA {
 	return d
 }
 
-// What a retpoline executes more than a plain indirect branch: of a call, that of the
-// thunk, the call in it, mov and ret against the call and the nop that fills its room;
-// of a jump the same against the jump alone.
-const (
-	moreCall = 2
-	moreJump = 3
-)
-
 func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDifference {
 	d := result.LabDifference{
 		With: with.Name, Without: without.Name,
 		Instructions: *with.Instructions - *without.Instructions, Calls: *with.Calls,
 	}
-	sites, observer := retpolined(with)
-	sitesWithout, observerWithout := retpolined(without)
+	sites, observer := byBranches(with)
+	sitesWithout, observerWithout := byBranches(without)
 	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if price != nil {
@@ -134,26 +126,19 @@ func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDi
 	return d
 }
 
-// retpolined is how many instructions of a packet are those that retpolines execute more
-// than plain branches: at the sites, and for the observer's time stamps, where
-// bpf_ktime_get_ns calls the clock source indirectly. On wires a window lies within one
-// poll: what completes transmission, or is executed less than once in it, is not in it.
-func retpolined(row *result.LabRow) (sites, observer float64) {
-	if !strings.HasPrefix(row.Thunk, "retpoline") {
-		return 0, 0
-	}
+// byBranches is how many instructions of a packet are those of indirect branches and
+// their thunks: at the sites, and for the observer's time stamps. On wires a window lies
+// within one poll: what completes transmission, or is executed less than once in it, is
+// not in it.
+func byBranches(row *result.LabRow) (sites, observer float64) {
 	for _, s := range row.Sites {
 		if s.Part == OutPoll || s.Part != "" && s.PerPacket*float64(row.Window) < 1 {
 			continue
 		}
-		if s.Jump {
-			sites += moreJump * s.PerPacket
-		} else {
-			sites += moreCall * s.PerPacket
-		}
+		sites += float64(s.Executed) * s.PerPacket
 	}
 	if row.Window > 0 {
-		observer = moreCall / float64(row.Window)
+		observer = float64(row.Stamp) / float64(row.Window)
 	}
 	return sites, observer
 }

@@ -31,6 +31,9 @@ type LabRow struct {
 	// nil for bursts that are too short. Nil when Refused is set.
 	Instructions *float64 `json:"instructions"`
 	Window       int      `json:"window,omitempty"`
+	// Stamp is how many instructions the indirect branch of a time stamp takes, 0 for
+	// none.
+	Stamp int `json:"stamp,omitempty"`
 	// Ns is the time of a packet in ns, measured with KVM; nil where that is not used.
 	Ns *stat.Quantity `json:"ns,omitempty"`
 	// Calls are indirect calls and jumps that were counted at their sites.
@@ -96,6 +99,9 @@ type LabSite struct {
 	Calls    string `json:"calls,omitempty"`
 	Target   string `json:"target,omitempty"`
 	Part     string `json:"part,omitempty"` // as of LabFunction
+	// Executed are the instructions it takes to its target: itself, its thunk, the nop
+	// that fills its room; 0 when not known.
+	Executed int `json:"executed"`
 	// PerPacket is how often it is executed for a packet.
 	PerPacket float64 `json:"per-packet"`
 }
@@ -106,9 +112,9 @@ type LabDifference struct {
 	// With and Without are the names of rows of the same kernel and bulk.
 	With    string `json:"with"`
 	Without string `json:"without"`
-	// Instructions are With less Without, per packet; BySites those that retpolines
-	// account for: a call through one executes 2 more than a plain one, a jump 3.
-	// ByObserver is the call of the clock for a time stamp, once in Window packets.
+	// Instructions are With less Without, per packet; BySites those of the branches
+	// and their thunks. ByObserver is the call of the clock for a time stamp, once in
+	// Window packets.
 	// Remainder is what is left.
 	Instructions float64 `json:"instructions"`
 	BySites      float64 `json:"by-sites"`
