@@ -30,7 +30,7 @@ deps:
 # Everything CI checks. Each benchmark runs once, so that it cannot rot. One
 # package at a time: some of them measure.
 test: deps check-generated lint
-	go test -json -p=1 -count=1 -timeout=20m -bench=. -benchtime=1x $(AS_ROOT) ./... | go run ./internal/testsum
+	go test -json -p=1 -count=1 -timeout=20m -bench=. -benchtime=1x $(AS_ROOT) ./... | go run ./internal/dev/testsum
 
 bench:
 	go test -p=1 -run='^$$' -bench=. -count=6 -timeout=60m $(AS_ROOT) ./...
@@ -41,12 +41,12 @@ fuzz:
 # Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
 # kernels under QEMU; downloads them once.
 test-kernels: deps
-	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./internal/guest ./lab | go run ./internal/testsum
+	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./internal/guest ./internal/lab | go run ./internal/dev/testsum
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an
 # hour.
 trust:
-	go run -exec $(CURDIR)/scripts/as-root ./internal/trust
+	go run -exec $(CURDIR)/scripts/as-root ./internal/dev/trust
 
 # Man pages, one a verb, in build/man.
 man:
@@ -55,8 +55,8 @@ man:
 # The experiment and the ladder of docs/datapath.md: benchmarks built plain and with
 # retpolines, run in turn, in two minutes.
 spectre:
-	go run ./internal/spectre ./datapath/experiment
-	go run ./internal/spectre -bench 'Ladder$$|Gather' ./datapath
+	go run ./internal/dev/spectre ./internal/dev/experiment
+	go run ./internal/dev/spectre -bench 'Ladder$$|Gather' ./datapath
 
 # Other forwarders against ours, on veth and on a device that costs nothing: the
 # peer table of docs/datapath.md. Installs and builds them first.
@@ -66,4 +66,4 @@ peers:
 # The forwarder at overload while links and devices come and go.
 SOAKTIME ?= 10m
 soak:
-	UNTHUNK_SOAK=$(SOAKTIME) go test -count=1 -timeout=60m -v -run='^TestSoak$$' $(AS_ROOT) ./forward
+	UNTHUNK_SOAK=$(SOAKTIME) go test -count=1 -timeout=60m -v -run='^TestSoak$$' $(AS_ROOT) ./internal/forward

@@ -1,4 +1,4 @@
-module unthunk
+module github.com/unthunk/unthunk
 
 go 1.26.0
 

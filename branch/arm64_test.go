@@ -15,7 +15,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func words(w ...uint32) []byte {

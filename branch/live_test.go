@@ -9,9 +9,9 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
 
-	"unthunk/internal/testutil"
-	"unthunk/ksym"
-	"unthunk/ktext"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }

@@ -13,7 +13,7 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // theirs is an instruction as objdump has it.

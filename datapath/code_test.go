@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/internal/gobin"
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/dev/gobin"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // In all that a poll reaches, in this module and by direct calls, indirect branches are
@@ -22,7 +22,7 @@ func TestNoIndirectCallPerPacket(t *testing.T) {
 	if _, err := exec.LookPath("go"); err != nil {
 		testutil.Missing(t, "the go command")
 	}
-	const p = "unthunk/datapath.(*"
+	p := testutil.Package("datapath") + ".(*"
 	want := []string{
 		p + "Datapath).receive", p + "Datapath).receiveParts", // the program
 		p + "slot).fill", p + "slot).receive", p + "slot).transmit", p + "slot).flush", p + "slot).complete",
@@ -42,12 +42,12 @@ func TestNoIndirectCallPerPacket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			leave := func(name string) bool { return gobin.Cold(name) || !strings.HasPrefix(name, "unthunk/") }
+			leave := func(name string) bool { return gobin.Cold(name) || !strings.HasPrefix(name, testutil.Package("")) }
 			calls, err := text.Reach(leave, p+"Datapath).Poll")
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{p + "Datapath).claim", p + "Datapath).redirect", p + "Datapath).accepted", p + "XSK).Receive", "unthunk/xsk.(*TX).Put"} {
+			for _, name := range []string{p + "Datapath).claim", p + "Datapath).redirect", p + "Datapath).accepted", p + "XSK).Receive", testutil.Package("xsk") + ".(*TX).Put"} {
 				if !slices.Contains(calls.Direct, name) {
 					t.Errorf("a poll does not reach %s", name)
 				}

@@ -7,9 +7,9 @@ import (
 	"math/rand/v2"
 	"testing"
 
-	"unthunk/internal/testutil"
-	"unthunk/traffic"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }

@@ -1,6 +1,6 @@
 package datapath
 
-import "unthunk/xsk"
+import "github.com/unthunk/unthunk/xsk"
 
 // queue is a port's bulk queue: frames on their way to it. They came in runs,
 // each from one input.

@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/internal/testutil"
-	"unthunk/traffic"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // rung is the datapath with some of what makes it fast taken away again. Each rung

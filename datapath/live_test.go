@@ -11,10 +11,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"unthunk/internal/testutil"
-	"unthunk/netlab"
-	"unthunk/traffic"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // bench is two pairs of veths in a namespace: generator gen → in, out → sink. A

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"math/bits"
 
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // Memory is a port without a device, for tests and for measuring the datapath

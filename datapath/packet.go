@@ -8,8 +8,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // Packet is a port on a packet socket (AF_PACKET), for devices without XDP.

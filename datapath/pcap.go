@@ -8,7 +8,7 @@ import (
 	"io"
 	"time"
 
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // Magic numbers of pcap files, by the unit of their times, and the one link type

@@ -3,7 +3,7 @@ package datapath
 import (
 	"errors"
 
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // Port is where frames come from and go to. Its methods are called by one

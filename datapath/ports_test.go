@@ -10,8 +10,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"unthunk/internal/testutil"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // until polls until a condition holds.

@@ -6,8 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // TAP is a port on a TAP device: what the network stack sends out by it is

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // mmsghdr is struct mmsghdr, recvmmsg(2).

@@ -3,7 +3,7 @@ package datapath
 import (
 	"errors"
 
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // XSK is a port on an AF_XDP socket.

@@ -11,9 +11,9 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/net/bpf"
 
-	"unthunk/internal/testutil"
-	"unthunk/traffic"
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }

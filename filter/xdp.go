@@ -6,7 +6,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/net/bpf"
 
-	"unthunk/xsk"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // Registers of the classic machine. R2 and R3 hold the frame's begin and end.

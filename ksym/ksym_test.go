@@ -9,8 +9,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"unthunk/feature"
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 const sample = `ffffffff81000000 T _stext

@@ -10,7 +10,7 @@ import (
 	"slices"
 	"sort"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 const path = "/proc/kallsyms"

@@ -13,8 +13,8 @@ import (
 	"slices"
 	"strings"
 
-	"unthunk/internal/unpack"
-	"unthunk/ksym"
+	"github.com/unthunk/unthunk/internal/unpack"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // Limits on files, whatever they say of themselves.

@@ -16,9 +16,9 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/klauspost/compress/zstd"
 
-	"unthunk/branch"
-	"unthunk/internal/guest/guesttest"
-	"unthunk/internal/unpack"
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // kernels are two of Debian's.

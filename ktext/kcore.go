@@ -7,7 +7,7 @@ import (
 	"io/fs"
 	"os"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Kcore is a [Source] of the running kernel's memory through /proc/kcore, for

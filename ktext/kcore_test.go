@@ -7,9 +7,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"unthunk/feature"
-	"unthunk/internal/testutil"
-	"unthunk/ksym"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // A core file of one segment.

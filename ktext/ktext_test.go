@@ -6,9 +6,9 @@ import (
 	"syscall"
 	"testing"
 
-	"unthunk/feature"
-	"unthunk/internal/testutil"
-	"unthunk/ksym"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 func TestBytes(t *testing.T) {

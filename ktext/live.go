@@ -10,7 +10,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // window is how many bytes one run of the program copies.

@@ -9,7 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // ProgramOptions say which XDP program gives a device's frames to sockets.

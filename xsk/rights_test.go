@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // without runs f on a thread that lacks capabilities and ends with it.

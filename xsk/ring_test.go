@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Mode is whether frames are copied between the UMEM and the driver's memory.

@@ -11,9 +11,9 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"unthunk/internal/testutil"
-	"unthunk/netlab"
-	"unthunk/traffic"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
 )
 
 // wire is a pair of veths in a namespace, with a packet socket on the far end.

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // KernelHeadroom is what the kernel leaves free before each received frame, in

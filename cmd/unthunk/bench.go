@@ -10,10 +10,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/host"
-	"unthunk/redirect"
-	"unthunk/report"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
 )
 
 // benchFlags are what the user typed.

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/internal/testutil"
-	"unthunk/netlab"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // unthunk runs the command line args and returns its exit code and output.

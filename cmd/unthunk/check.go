@@ -3,8 +3,8 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"unthunk/host"
-	"unthunk/report"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/report"
 )
 
 func newCheck(s std) *cobra.Command {

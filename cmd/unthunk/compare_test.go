@@ -11,8 +11,8 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/result"
-	"unthunk/stat"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // saved writes a record of a ladder whose rows take factor times as long.

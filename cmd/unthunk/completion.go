@@ -12,8 +12,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
 
-	"unthunk/redirect"
-	"unthunk/tax"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/tax"
 )
 
 // newCompletion prints what a shell needs to complete verbs, flags and their values.

@@ -17,12 +17,12 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
-	"unthunk/driver"
-	"unthunk/feature"
-	"unthunk/host"
-	"unthunk/ktext"
-	"unthunk/report"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/driver"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 func newDrivers(s std) *cobra.Command {

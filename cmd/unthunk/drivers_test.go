@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
 )
 
 func TestDriversRefuses(t *testing.T) {

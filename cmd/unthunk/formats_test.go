@@ -10,10 +10,10 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/forward"
-	"unthunk/host"
-	"unthunk/result"
-	"unthunk/stat"
+	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Every field of every document has a line in its section of docs/formats.md, and

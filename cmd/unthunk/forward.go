@@ -14,9 +14,9 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/filter"
-	"unthunk/forward"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/filter"
+	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/result"
 )
 
 // forwardFlags are what the user typed.

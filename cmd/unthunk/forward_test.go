@@ -13,10 +13,10 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/forward"
-	"unthunk/internal/testutil"
-	"unthunk/internal/testutil/flood"
-	"unthunk/netlab"
+	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/flood"
 )
 
 func TestForwardUsage(t *testing.T) {

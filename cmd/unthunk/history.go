@@ -3,8 +3,8 @@ package main
 import (
 	"github.com/spf13/cobra"
 
-	"unthunk/report"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
 )
 
 func newHistory(s std) *cobra.Command {

@@ -18,7 +18,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // holdings are what a process holds of the kernel.

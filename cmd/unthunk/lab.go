@@ -10,14 +10,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/feature"
-	"unthunk/host"
-	"unthunk/internal/guest"
-	"unthunk/lab"
-	"unthunk/report"
-	"unthunk/result"
-	"unthunk/stat"
-	"unthunk/tax"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/tax"
 )
 
 // labFlags are what the user typed.

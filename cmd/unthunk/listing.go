@@ -1,9 +1,9 @@
 package main
 
 import (
-	"unthunk/branch"
-	"unthunk/host"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/result"
 )
 
 // thunkCode is the annotated code that indirect calls and returns go through in the

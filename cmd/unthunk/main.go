@@ -8,7 +8,7 @@ import (
 	"os/signal"
 	"syscall"
 
-	"unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/guest"
 )
 
 func main() {

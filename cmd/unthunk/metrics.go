@@ -10,7 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
-	"unthunk/forward"
+	"github.com/unthunk/unthunk/internal/forward"
 )
 
 // forwardCollector reads a forwarder's counters when it is asked for them.

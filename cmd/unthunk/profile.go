@@ -11,14 +11,14 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/branch"
-	"unthunk/host"
-	"unthunk/profile"
-	"unthunk/redirect"
-	"unthunk/report"
-	"unthunk/result"
-	"unthunk/stat"
-	"unthunk/tax"
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/profile"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/tax"
 )
 
 // profileFlags are what the user typed.

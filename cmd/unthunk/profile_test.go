@@ -12,8 +12,8 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"unthunk/internal/testutil"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestProfileRefuses(t *testing.T) {

@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"time"
 
-	"unthunk/redirect"
+	"github.com/unthunk/unthunk/internal/redirect"
 )
 
 // progress returns a function that shows where a run stands on one line of a

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/redirect"
+	"github.com/unthunk/unthunk/internal/redirect"
 )
 
 func TestProgressLine(t *testing.T) {

@@ -8,8 +8,8 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/report"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
 )
 
 // reportFlags are what the user typed.

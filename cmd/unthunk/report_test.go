@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/host"
-	"unthunk/result"
-	"unthunk/stat"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // saveBench writes a record of bench with one row.

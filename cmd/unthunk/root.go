@@ -9,7 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Exit codes. Scripts rely on them.

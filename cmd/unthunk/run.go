@@ -7,13 +7,13 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/feature"
-	"unthunk/host"
-	"unthunk/profile"
-	"unthunk/redirect"
-	"unthunk/report"
-	"unthunk/result"
-	"unthunk/tax"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/profile"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/tax"
 )
 
 // Sizes of a default run: under 40 s with everything around it.

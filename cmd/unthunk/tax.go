@@ -7,10 +7,10 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/host"
-	"unthunk/report"
-	"unthunk/result"
-	"unthunk/tax"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/tax"
 )
 
 // taxFlags are what the user typed.

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/internal/testutil"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestTaxRefuses(t *testing.T) {

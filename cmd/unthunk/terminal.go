@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/term"
 
-	"unthunk/report"
+	"github.com/unthunk/unthunk/internal/report"
 )
 
 // isTerminal tells whether w is a terminal.

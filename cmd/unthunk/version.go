@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"unthunk/report"
+	"github.com/unthunk/unthunk/internal/report"
 )
 
 // buildFacts are how this unthunk was built. Facts that the build did not record are

@@ -17,16 +17,16 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/spf13/cobra"
 
-	"unthunk/branch"
-	"unthunk/feature"
-	"unthunk/host"
-	"unthunk/internal/bpf/price"
-	"unthunk/ksym"
-	"unthunk/ktext"
-	"unthunk/netlab"
-	"unthunk/path"
-	"unthunk/report"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 // xrayFlags are what the user typed.
@@ -336,15 +336,15 @@ func (l *kernelCode) count(functions []ksym.Symbol, text []byte, addr uint64) ma
 }
 
 // walk reads the path of the device, or of a veth of our own.
-func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *path.Inventory, of string, err error) {
+func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *xdppath.Inventory, of string, err error) {
 	types, err := live.types()
 	if err != nil {
 		return nil, "", err
 	}
-	code := path.Code{Text: live.text, Table: live.table, Types: types, Live: live.live}
+	code := xdppath.Code{Text: live.text, Table: live.table, Types: types, Live: live.live}
 	if f.root != "" || f.driver != "" {
 		driver := cmp.Or(f.driver, "veth")
-		roots, err := path.DriverRoots(code, driver)
+		roots, err := xdppath.DriverRoots(code, driver)
 		if err != nil {
 			return nil, "", err
 		}
@@ -366,19 +366,19 @@ func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *path.Invent
 	return inv, fmt.Sprintf("The path of %s (%s)", f.dev, host.Driver(f.dev)) + rootsOf(inv, f.dev), err
 }
 
-func walk(ctx context.Context, code path.Code, ifindex int) (*path.Inventory, error) {
-	roots, err := path.LiveRoots(code, ifindex)
+func walk(ctx context.Context, code xdppath.Code, ifindex int) (*xdppath.Inventory, error) {
+	roots, err := xdppath.LiveRoots(code, ifindex)
 	if err != nil {
 		return nil, err
 	}
 	return walkFrom(ctx, code, roots)
 }
 
-func walkFrom(ctx context.Context, code path.Code, roots []path.Root) (*path.Inventory, error) {
+func walkFrom(ctx context.Context, code xdppath.Code, roots []xdppath.Root) (*xdppath.Inventory, error) {
 	// The page pool and the DMA API are on the path of those that call them,
 	// which they do directly.
-	roots = slices.DeleteFunc(roots, func(r path.Root) bool { return r.Stage == path.StageDMA || r.Stage == path.StagePagePool })
-	return path.Walk(ctx, code, roots)
+	roots = slices.DeleteFunc(roots, func(r xdppath.Root) bool { return r.Stage == xdppath.StageDMA || r.Stage == xdppath.StagePagePool })
+	return xdppath.Walk(ctx, code, roots)
 }
 
 // ownVeth runs f in a namespace with a veth that has an XDP program.
@@ -410,7 +410,7 @@ func ownVeth(f func(ifindex int) error) error {
 const ownDevice = "xray0"
 
 // rootsOf names the functions of the device that the path begins at.
-func rootsOf(inv *path.Inventory, dev string) string {
+func rootsOf(inv *xdppath.Inventory, dev string) string {
 	if inv == nil {
 		return ""
 	}
@@ -433,14 +433,14 @@ func rootsOf(inv *path.Inventory, dev string) string {
 
 // dropParavirt takes calls through pv_ops off an inventory of code that was not
 // patched yet, and says how many they were.
-func dropParavirt(inv *path.Inventory) int {
+func dropParavirt(inv *xdppath.Inventory) int {
 	before := len(inv.Sites)
-	inv.Sites = slices.DeleteFunc(inv.Sites, func(s path.Site) bool { return strings.HasPrefix(s.Calls, "pv_ops") })
+	inv.Sites = slices.DeleteFunc(inv.Sites, func(s xdppath.Site) bool { return strings.HasPrefix(s.Calls, "pv_ops") })
 	return before - len(inv.Sites)
 }
 
 // siteRows are the rows of an inventory, and the functions that are in it in part.
-func siteRows(inv *path.Inventory) ([]result.SiteRow, []result.PartialFunction) {
+func siteRows(inv *xdppath.Inventory) ([]result.SiteRow, []result.PartialFunction) {
 	rows := []result.SiteRow{}
 	seen := make(map[string]int)
 	for _, site := range inv.Sites {

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/internal/guest/guesttest"
-	"unthunk/internal/testutil"
-	"unthunk/result"
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestXrayRefuses(t *testing.T) {

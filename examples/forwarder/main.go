@@ -3,12 +3,12 @@ package main
 
 import (
 	"context"
+	"github.com/unthunk/unthunk/datapath"
+	"github.com/unthunk/unthunk/xsk"
 	"log"
 	"net"
 	"os"
 	"os/signal"
-	"unthunk/datapath"
-	"unthunk/xsk"
 )
 
 func main() {

@@ -2,11 +2,11 @@
 package main
 
 import (
+	"github.com/unthunk/unthunk/xsk"
 	"log"
 	"net"
 	"os"
 	"time"
-	"unthunk/xsk"
 )
 
 func main() {

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // These tests run unthunk in guests. They download kernels, so they run only
@@ -48,7 +48,7 @@ func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Resu
 		Append:  cmdline,
 		Modules: []string{"veth"},
 	}
-	if err := Build(ctx, "unthunk/cmd/unthunk", m.Init); err != nil {
+	if err := Build(ctx, testutil.Package("cmd/unthunk"), m.Init); err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()

@@ -14,7 +14,7 @@ import (
 	"strconv"
 	"strings"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Kernel is an unpacked kernel package.

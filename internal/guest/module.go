@@ -11,7 +11,7 @@ import (
 	"slices"
 	"strings"
 
-	"unthunk/internal/unpack"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // module is a kernel module, decompressed.

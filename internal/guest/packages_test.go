@@ -9,19 +9,19 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // packages are those whose tests touch the kernel and do not measure: emulation is too
 // slow for what is timed.
 var packages = map[string]string{
-	"unthunk/ksym":          "",
-	"unthunk/ktext":         "Live|Kcore|JIT",
-	"unthunk/netlab":        "",
-	"unthunk/traffic":       "",
-	"unthunk/path":          "Live|Known",
-	"unthunk/internal/perf": "Best|NoEvent|Counters|Parse",
-	"unthunk/host":          "",
+	"ksym":             "",
+	"ktext":            "Live|Kcore|JIT",
+	"internal/netlab":  "",
+	"internal/traffic": "",
+	"internal/xdppath": "Live|Known",
+	"internal/perf":    "Best|NoEvent|Counters|Parse",
+	"internal/host":    "",
 }
 
 // TestPackages runs the tests of packages that touch the kernel on other kernels: on
@@ -45,13 +45,13 @@ func TestPackages(t *testing.T) {
 			}
 			dir := t.TempDir()
 			m := &Machine{Kernel: kernel, Init: filepath.Join(dir, "init"), Modules: []string{"veth"}, Files: make(map[string]string)}
-			if err := Build(ctx, "unthunk/cmd/unthunk", m.Init); err != nil {
+			if err := Build(ctx, testutil.Package("cmd/unthunk"), m.Init); err != nil {
 				t.Fatal(err)
 			}
 			var commands []Command
 			for pkg, run := range packages {
 				here, there := filepath.Join(dir, path.Base(pkg)+".test"), "/tests/"+path.Base(pkg)
-				cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", here, pkg)
+				cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", here, testutil.Package(pkg))
 				cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
 				if out, err := cmd.CombinedOutput(); err != nil {
 					t.Fatalf("build tests of %s: %v: %s", pkg, err, out)

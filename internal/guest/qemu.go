@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 const qemuName = "qemu-system-x86_64"

@@ -13,7 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Resolve finds a kernel: an unpacked package's folder, with boot/vmlinuz-* or

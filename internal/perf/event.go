@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Event is what is sampled or counted.

@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // RequireEnv names the environment variable that lists features, separated by

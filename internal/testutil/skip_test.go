@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"unthunk/feature"
+	"github.com/unthunk/unthunk/feature"
 )
 
 // recorder is a testing.TB that records how the test ended.

@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"unthunk/branch"
+	"github.com/unthunk/unthunk/branch"
 )
 
 func kinds(t testing.TB) []Kind {

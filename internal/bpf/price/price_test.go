@@ -3,7 +3,7 @@ package price
 import (
 	"testing"
 
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }

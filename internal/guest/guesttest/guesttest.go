@@ -5,8 +5,8 @@ import (
 	"path/filepath"
 	"testing"
 
-	"unthunk/internal/guest"
-	"unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // Kernel is the folder of one of Debian's cloud kernels ("6.1"), unpacked, and

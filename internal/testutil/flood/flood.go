@@ -6,8 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"unthunk/netlab"
-	"unthunk/traffic"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/traffic"
 )
 
 // Start sends UDP frames of 60 bytes out of a device as fast as a packet socket

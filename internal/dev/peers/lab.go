@@ -1,0 +1,471 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/traffic"
+)
+
+// twoCPUs are that of the generator and that of the forwarder.
+func twoCPUs() (cpus [2]int, err error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return cpus, fmt.Errorf("read CPU affinity: %w", err)
+	}
+	n := 0
+	for cpu := 0; cpu < len(set)*64 && n < 2; cpu++ {
+		if set.IsSet(cpu) {
+			cpus[n] = cpu
+			n++
+		}
+	}
+	if n < 2 {
+		return cpus, &feature.Missing{Feature: "a second CPU", Help: "the generator and the forwarder need one each"}
+	}
+	return cpus, nil
+}
+
+// How long a forwarder may take until its first frame has passed, and how long it
+// runs before it is measured.
+const (
+	startTime  = 10 * time.Second
+	settleTime = 300 * time.Millisecond
+)
+
+// measure runs a forwarder from a veth to an output of a kind and returns the rate of
+// what came out, in Mpps of a whole core: frames by the time that the forwarder, and the
+// softirqs that follow from it, had the core. That is what other work on it changes
+// least.
+//
+//	generator → gen ══ fwdin → forwarder → fwdout ══ sink
+//
+// The generator and the XDP program of fwdin run on cpus[0], all threads of the
+// forwarder on cpus[1], and with them what its system calls do: the sink's poll too.
+// Other work may take the share limit of both CPUs meanwhile.
+//
+// An ifb or dummy has no sink; it counts what it throws away.
+func measure(ctx context.Context, command []string, kind string, size int, d time.Duration, cpus [2]int, limit float64) (mpps float64, err error) {
+	lab, err := netlab.New(cpus[0])
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	gen, _, err := lab.VethPair("gen", "fwdin")
+	if err != nil {
+		return 0, err
+	}
+	var passed func() (uint64, error)
+	var child *exec.Cmd
+	if kind == "veth" {
+		_, sink, err := lab.VethPair("fwdout", "sink")
+		if err != nil {
+			return 0, err
+		}
+		program, count, err := counter(size)
+		if err != nil {
+			return 0, err
+		}
+		defer count.Close()
+		defer program.Close()
+		if err := lab.Attach(program, sink, 0); err != nil {
+			return 0, err
+		}
+		passed = func() (uint64, error) { return read(count) }
+	} else {
+		if err := addDevice(lab, kind); err != nil {
+			return 0, err
+		}
+		// What a device with no way on counts is in its statistics, which
+		// any process in the namespace shows.
+		passed = func() (uint64, error) { return statistics(child.Process.Pid, "fwdout", kind) }
+	}
+	var output bytes.Buffer
+	if child, err = start(lab, command, cpus, &output); err != nil {
+		return 0, err
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- child.Wait() }()
+	defer func() {
+		if stopped := stop(child, exited); stopped != nil {
+			err = errors.Join(err, stopped)
+		}
+	}()
+
+	ctx, cancel := context.WithCancel(ctx)
+	sent := make(chan error, 1)
+	go func() { sent <- generate(ctx, lab, gen, size) }()
+	defer func() {
+		cancel()
+		if failure := <-sent; failure != nil && !errors.Is(failure, context.Canceled) {
+			err = errors.Join(err, failure)
+		}
+	}()
+	alive := func(d time.Duration) error {
+		select {
+		case failure := <-exited:
+			exited <- failure
+			return fmt.Errorf("forwarder ended: %v: %s", failure, reason(output.String()))
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(d):
+			return nil
+		}
+	}
+	for deadline := time.Now().Add(startTime); ; {
+		if err := alive(20 * time.Millisecond); err != nil {
+			return 0, err
+		}
+		n, err := passed()
+		if err != nil {
+			// Mostly because the forwarder is gone, and can say why.
+			return 0, cmp.Or(alive(time.Second), err)
+		}
+		if n > 1000 {
+			break
+		}
+		if time.Now().After(deadline) {
+			return 0, fmt.Errorf("no frame passed within %v", startTime)
+		}
+	}
+	if err := alive(settleTime); err != nil {
+		return 0, err
+	}
+	var why error
+	for range tries {
+		busy, err := others(child.Process.Pid, cpus)
+		if err != nil {
+			return 0, err
+		}
+		core, err := coreTime(child.Process.Pid, cpus[1])
+		if err != nil {
+			return 0, err
+		}
+		before, err := passed()
+		if err != nil {
+			return 0, err
+		}
+		began := time.Now()
+		if err := alive(d); err != nil {
+			return 0, err
+		}
+		after, err := passed()
+		if err != nil {
+			return 0, err
+		}
+		took := time.Since(began)
+		coreAfter, err := coreTime(child.Process.Pid, cpus[1])
+		if err != nil {
+			return 0, cmp.Or(alive(time.Second), err)
+		}
+		busyAfter, err := others(child.Process.Pid, cpus)
+		if err != nil {
+			return 0, err
+		}
+		switch share := (busyAfter - busy).Seconds() / took.Seconds() / 2; {
+		case after == before || coreAfter-core < 10*time.Millisecond:
+			why = errors.New("nothing passed")
+		case share > limit:
+			why = fmt.Errorf("other work took %.0f %% of both CPUs", 100*share)
+		default:
+			return float64(after-before) / float64((coreAfter - core).Microseconds()), nil
+		}
+	}
+	return 0, fmt.Errorf("tried %d times: %w", tries, why)
+}
+
+// tries is how often a measurement is tried: when the generator waits for long, or
+// other work disturbs, it is made anew.
+const tries = 30
+
+// generate sends frames to a device's peer until ctx is done. It is the one user of
+// the namespace's thread meanwhile.
+func generate(ctx context.Context, lab *netlab.Namespace, ifindex, size int) error {
+	frame, err := traffic.UDPFrame(size)
+	if err != nil {
+		return err
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: asm.Instructions{
+		asm.Mov.Imm(asm.R1, int32(ifindex)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return(),
+	}})
+	if err != nil {
+		return fmt.Errorf("load generator: %w", err)
+	}
+	defer program.Close()
+	live := traffic.Live{Program: program, Frame: frame, Batch: 64}
+	for ctx.Err() == nil {
+		// Each call ends in a wait of some 20 ms, so a second's worth.
+		if err := lab.Do(func() error { _, err := live.Send(ctx, 1<<22); return err }); err != nil {
+			// The call's end was a signal's, ours or another's.
+			if ctx.Err() != nil || errors.Is(err, unix.EINTR) {
+				continue
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// counter is an XDP program that counts frames of one size and drops all.
+func counter(size int) (*ebpf.Program, *ebpf.Map, error) {
+	count, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+	if err != nil {
+		return nil, nil, fmt.Errorf("make counter: %w", err)
+	}
+	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: asm.Instructions{
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word), // xdp_md.data
+		asm.LoadMem(asm.R3, asm.R1, 4, asm.Word), // xdp_md.data_end
+		asm.Sub.Reg(asm.R3, asm.R2),
+		asm.JNE.Imm(asm.R3, int32(size), "drop"),
+		asm.StoreImm(asm.RFP, -4, 0, asm.Word),
+		asm.LoadMapPtr(asm.R1, count.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "drop"),
+		asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("drop"), // XDP_DROP
+		asm.Return(),
+	}})
+	if err != nil {
+		count.Close()
+		return nil, nil, fmt.Errorf("load sink: %w", err)
+	}
+	return program, count, nil
+}
+
+func read(count *ebpf.Map) (uint64, error) {
+	var perCPU []uint64
+	if err := count.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read counter: %w", err)
+	}
+	sum := uint64(0)
+	for _, n := range perCPU {
+		sum += n
+	}
+	return sum, nil
+}
+
+// addDevice makes a device that takes frames and does nothing with them.
+func addDevice(lab *netlab.Namespace, kind string) error {
+	return lab.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = "fwdout", 1, 1
+		var device netlink.Link = &netlink.Ifb{LinkAttrs: attrs}
+		if kind == "dummy" {
+			device = &netlink.Dummy{LinkAttrs: attrs}
+		}
+		if err := netlink.LinkAdd(device); err != nil {
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				return &feature.Missing{Feature: kind, Help: "modprobe " + kind, Err: err}
+			}
+			return fmt.Errorf("add %s: %w", kind, err)
+		}
+		link, err := netlink.LinkByName("fwdout")
+		if err != nil {
+			return fmt.Errorf("find %s: %w", kind, err)
+		}
+		if err := netlink.LinkSetUp(link); err != nil {
+			return fmt.Errorf("set %s up: %w", kind, err)
+		}
+		return nil
+	})
+}
+
+// statistics is how many frames a device was given to send: tx_packets of a dummy,
+// rx_packets of an ifb, which counts there what it is given (drivers/net/ifb.c).
+func statistics(pid int, device, kind string) (uint64, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/net/dev", pid))
+	if err != nil {
+		return 0, fmt.Errorf("read statistics: %w", err)
+	}
+	for line := range strings.Lines(string(b)) {
+		name, rest, _ := strings.Cut(strings.TrimSpace(line), ":")
+		fields := strings.Fields(rest)
+		if name != device || len(fields) < 16 {
+			continue
+		}
+		field := fields[1] // packets received
+		if kind == "dummy" {
+			field = fields[9] // and sent
+		}
+		return strconv.ParseUint(field, 10, 64)
+	}
+	return 0, fmt.Errorf("read statistics: no device %s", device)
+}
+
+// start runs a command in the namespace, on cpus[1]. It ends with this process.
+func start(lab *netlab.Namespace, command []string, cpus [2]int, output *bytes.Buffer) (*exec.Cmd, error) {
+	args := make([]string, len(command))
+	for i, arg := range command {
+		args[i] = strings.NewReplacer("{in}", "fwdin", "{out}", "fwdout", "{cpu}", strconv.Itoa(cpus[1])).Replace(arg)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Stdout, cmd.Stderr = output, output
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	// A child has the namespace, the CPUs and the priority of the thread that makes
+	// it, which is the generator's.
+	return cmd, lab.Do(func() error {
+		if err := unix.Setpriority(unix.PRIO_PROCESS, 0, -20); err != nil {
+			return fmt.Errorf("set priority: %w", err)
+		}
+		if err := pin(cpus[1]); err != nil {
+			return err
+		}
+		err := cmd.Start()
+		if err != nil {
+			err = fmt.Errorf("start forwarder: %w", err)
+		}
+		return errors.Join(err, pin(cpus[0]))
+	})
+}
+
+// others is how long both CPUs have worked for others than a forwarder, this process
+// and the kernel's softirqs, in ticks of 10 ms.
+func others(pid int, cpus [2]int) (time.Duration, error) {
+	b, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
+	}
+	ticks := 0
+	for line := range strings.Lines(string(b)) {
+		fields := strings.Fields(line)
+		for _, cpu := range cpus {
+			if len(fields) < 9 || fields[0] != "cpu"+strconv.Itoa(cpu) {
+				continue
+			}
+			// user nice system, irq softirq steal; not idle and iowait.
+			for _, i := range []int{1, 2, 3, 6, 7, 8} {
+				n, err := strconv.Atoi(fields[i])
+				if err != nil {
+					return 0, fmt.Errorf("read CPU time: %w", err)
+				}
+				ticks += n
+			}
+		}
+	}
+	pids := []string{strconv.Itoa(pid), "self"}
+	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
+	}
+	for _, file := range comms {
+		if name, _ := os.ReadFile(file); strings.HasPrefix(string(name), "ksoftirqd/") {
+			pids = append(pids, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	for _, pid := range pids {
+		b, err := os.ReadFile("/proc/" + pid + "/stat")
+		if err != nil {
+			return 0, fmt.Errorf("read CPU time: %w", err)
+		}
+		// The name, in brackets, may hold anything; utime and stime are fields
+		// 14 and 15, the 12th and 13th after it (proc_pid_stat(5)).
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if len(fields) < 13 {
+			return 0, fmt.Errorf("read CPU time: no fields in %q", b)
+		}
+		for _, field := range fields[11:13] {
+			n, err := strconv.Atoi(field)
+			if err != nil {
+				return 0, fmt.Errorf("read CPU time: %w", err)
+			}
+			ticks -= n
+		}
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond, nil
+}
+
+// coreTime is how long a process and the softirqs of a CPU have run, to the ns.
+func coreTime(pid, cpu int) (time.Duration, error) {
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
+	if err != nil || len(files) == 0 {
+		return 0, fmt.Errorf("read CPU time: process %d has no threads", pid)
+	}
+	threads, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
+	}
+	for _, file := range threads {
+		if name, _ := os.ReadFile(file); string(name) == fmt.Sprintf("ksoftirqd/%d\n", cpu) {
+			files = append(files, filepath.Join(filepath.Dir(file), "schedstat"))
+		}
+	}
+	var sum time.Duration
+	for _, file := range files {
+		b, err := os.ReadFile(file)
+		if errors.Is(err, os.ErrNotExist) {
+			continue // a thread that ended
+		} else if err != nil {
+			return 0, fmt.Errorf("read CPU time: %w", err)
+		}
+		fields := strings.Fields(string(b))
+		if len(fields) == 0 {
+			return 0, fmt.Errorf("read CPU time: %s is empty", file)
+		}
+		n, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read CPU time: %w", err)
+		}
+		sum += time.Duration(n)
+	}
+	return sum, nil
+}
+
+func pin(cpu int) error {
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin to CPU %d: %w", cpu, err)
+	}
+	return nil
+}
+
+// stop ends a forwarder.
+func stop(cmd *exec.Cmd, exited chan error) error {
+	cmd.Process.Signal(unix.SIGTERM)
+	select {
+	case <-exited:
+		return nil
+	case <-time.After(3 * time.Second):
+	}
+	if err := cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("end forwarder: %w", err)
+	}
+	<-exited
+	return nil
+}
+
+// reason is the first line of what a forwarder said that tells of a failure, or the
+// last one.
+func reason(output string) string {
+	lines := strings.Split(strings.TrimSpace(output), "\n")
+	line := lines[len(lines)-1]
+	for _, l := range lines {
+		lower := strings.ToLower(l)
+		if strings.Contains(lower, "fail") || strings.Contains(lower, "error") {
+			line = l
+			break
+		}
+	}
+	return strings.TrimSpace(line)
+}

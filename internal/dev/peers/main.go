@@ -1,0 +1,184 @@
+// Command peers compares forwarders: commands that send every frame that one device
+// receives out by another. Each runs on a core of its own, between a generator and a
+// sink that counts, in a network namespace of its own that is gone afterwards.
+//
+//	peers [options] NAME=COMMAND ...
+//
+// {in} and {out} in a command are the names of the devices. The first one is what the
+// others are held against. scripts/peers makes the commands. It needs root.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"os"
+	"os/signal"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// peer is a forwarder and what it was measured to do.
+type peer struct {
+	name    string
+	command []string
+	mpps    map[string][]float64 // by output, NaN for a round without a number
+	failed  map[string]error     // the last failure
+}
+
+// outputs are the devices that frames leave by.
+var outputs = []string{"veth", "ifb"}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("peers", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	var (
+		rounds   = flags.Int("rounds", 15, "rounds, all forwarders in each")
+		duration = flags.Duration("duration", time.Second, "length of a measurement")
+		output   = flags.String("output", strings.Join(outputs, ","), "devices that frames leave by")
+		limit    = flags.Float64("others", 5, "what other work may take of both CPUs meanwhile, in percent")
+		size     = flags.Int("size", 60, "frame size in bytes, without the frame check sequence")
+	)
+	if err := flags.Parse(args); err != nil {
+		return 2
+	}
+	peers, err := parse(flags.Args())
+	if err != nil {
+		fmt.Fprintln(stderr, "peers:", err)
+		return 2
+	}
+	kinds := strings.Split(*output, ",")
+	for _, kind := range kinds {
+		if kind != "veth" && kind != "ifb" && kind != "dummy" {
+			fmt.Fprintf(stderr, "peers: no output %q: veth, ifb or dummy\n", kind)
+			return 2
+		}
+	}
+	cpus, err := twoCPUs()
+	if err == nil {
+		for round := range *rounds {
+			for _, kind := range kinds {
+				// A new order each round.
+				for _, i := range rand.Perm(len(peers)) {
+					p := peers[i]
+					fmt.Fprintf(stderr, "round %d of %d, %s: %s\n", round+1, *rounds, kind, p.name)
+					mpps, failure := measure(ctx, p.command, kind, *size, *duration, cpus, *limit/100)
+					if ctx.Err() != nil {
+						return 1
+					}
+					if missing := new(feature.Missing); errors.As(failure, &missing) {
+						fmt.Fprintln(stderr, "peers:", missing)
+						return 4
+					}
+					if failure != nil {
+						mpps, p.failed[kind] = math.NaN(), failure
+					}
+					p.mpps[kind] = append(p.mpps[kind], mpps)
+				}
+			}
+		}
+		err = write(ctx, stdout, peers, kinds, *rounds, *duration, *size, *limit)
+	}
+	if err != nil {
+		fmt.Fprintln(stderr, "peers:", err)
+		return 1
+	}
+	return 0
+}
+
+func parse(args []string) ([]*peer, error) {
+	var peers []*peer
+	for _, arg := range args {
+		name, command, ok := strings.Cut(arg, "=")
+		fields := strings.Fields(command)
+		if !ok || name == "" || len(fields) == 0 {
+			return nil, fmt.Errorf("%q is not NAME=COMMAND", arg)
+		}
+		peers = append(peers, &peer{name: name, command: fields, mpps: map[string][]float64{}, failed: map[string]error{}})
+	}
+	if len(peers) == 0 {
+		return nil, errors.New("name forwarders: NAME=COMMAND")
+	}
+	return peers, nil
+}
+
+// both are the rounds in which both have a number.
+func both(a, b []float64) (x, y []float64) {
+	for i := range a {
+		if !math.IsNaN(a[i]) && !math.IsNaN(b[i]) {
+			x, y = append(x, a[i]), append(y, b[i])
+		}
+	}
+	return x, y
+}
+
+// ratio is the rate of a as a multiple of that of b, by the same rounds.
+func ratio(a, b []float64) stat.Quantity {
+	d := stat.Paired(both(b, a))
+	k := func(percent float64) float64 { return 1 + percent/100 }
+	return stat.Quantity{Median: k(d.Median), Low: k(d.Low), High: k(d.High), N: d.N}
+}
+
+func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, rounds int, duration time.Duration, size int, limit float64) error {
+	for _, kind := range kinds {
+		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(t, "out by %s\tMpps\t%s is, times as fast\n", kind, peers[0].name)
+		var notes []string
+		for i, p := range peers {
+			good, _ := both(p.mpps[kind], p.mpps[kind])
+			if err := p.failed[kind]; err != nil {
+				notes = append(notes, fmt.Sprintf("%s failed %d times: %v", p.name, len(p.mpps[kind])-len(good), err))
+			}
+			if len(good) == 0 {
+				fmt.Fprintf(t, "%s\t-\t-\n", p.name)
+				continue
+			}
+			against := ""
+			if i > 0 {
+				against = quantity(ratio(peers[0].mpps[kind], p.mpps[kind]))
+			}
+			fmt.Fprintf(t, "%s\t%s\t%s\n", p.name, quantity(stat.Summarize(good, "Mpps")), against)
+		}
+		if err := t.Flush(); err != nil {
+			return err
+		}
+		for _, note := range notes {
+			fmt.Fprintln(w, "!", note)
+		}
+		fmt.Fprintln(w)
+	}
+	f := host.Identify(ctx)
+	version, _, _ := strings.Cut(f.Kernel, "-")
+	_, err := fmt.Fprintf(w, `%s; Linux %s; frames of %d bytes
+%d rounds of all, %v each, in a new order each time: medians [95 %% intervals].
+Mpps: frames by the time that the forwarder had its core. Times as fast: paired
+round by round. What was measured while other work took more than %v %% of both
+CPUs was measured again.
+`, f.CPU, version, size, rounds, duration, limit)
+	return err
+}
+
+func quantity(q stat.Quantity) string {
+	switch {
+	case math.IsNaN(q.Median):
+		return "-"
+	case math.IsNaN(q.Low):
+		return fmt.Sprintf("%.3f", q.Median)
+	}
+	return fmt.Sprintf("%.3f [%.3f, %.3f]", q.Median, q.Low, q.High)
+}

@@ -1,0 +1,211 @@
+// Command trust finds out how far the verdicts of unthunk can be trusted on
+// this machine. It needs root and prints a table for docs/method.md.
+//
+// It compares the redirect-map chain at bulk 64 with itself (an A/A
+// comparison) and with itself slowed by a known share: a loop in the program
+// whose cost is measured by itself, outside the chain. Each try is a run of
+// its own, compared as `unthunk compare FILE --by operation` would. Runs that
+// follow each other are also compared as two files would be, unpaired.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/traffic"
+)
+
+func main() {
+	tries := flag.Int("tries", 20, "tries of both comparisons")
+	more := flag.Int("more", 20, "further tries of the A/A comparison alone")
+	duration := flag.Duration("duration", time.Minute, "length of a try of both")
+	short := flag.Duration("short", 20*time.Second, "length of a try of A/A alone")
+	slow := flag.Float64("slow", 3, "the slowdown in percent")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := trust(ctx, *tries, *more, *duration, *short, *slow); err != nil {
+		fmt.Fprintln(os.Stderr, "trust:", err)
+		os.Exit(1)
+	}
+}
+
+// tally counts the verdicts of one comparison.
+type tally struct {
+	tries, called int
+	sizes, seen   []float64
+}
+
+func (t *tally) add(d *stat.Difference, verdict string, want ...string) {
+	t.tries++
+	for _, w := range want {
+		if verdict == w {
+			t.called++
+		}
+	}
+	t.sizes = append(t.sizes, d.Median)
+	t.seen = append(t.seen, d.Smallest)
+}
+
+func (t *tally) row(name string) {
+	if t.tries == 0 {
+		return
+	}
+	fmt.Printf("| %s | %d | %d | %+.2f %% | %+.2f … %+.2f %% | %.2f %% |\n", name, t.tries, t.called,
+		stat.Median(t.sizes), stat.Quantile(t.sizes, 0), stat.Quantile(t.sizes, 1), stat.Median(t.seen))
+}
+
+func trust(ctx context.Context, tries, more int, duration, short time.Duration, slow float64) error {
+	base, err := measure(ctx, 10*time.Second, "none")
+	if err != nil {
+		return err
+	}
+	ns := base.Rows[0].Ns.Median
+	turns, cost, err := calibrate(ctx, ns*slow/100)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("chain: %.1f ns per packet; spin:%d by itself: %.2f ns = %.2f %%\n\n", ns, turns, cost, 100*cost/ns)
+
+	var same, slower, apart tally
+	last := base
+	for n := range tries + more {
+		d, operations := duration, []string{"none", "spin:0", fmt.Sprintf("spin:%d", turns)}
+		if n >= tries {
+			d, operations = short, operations[:2]
+		}
+		doc, err := measure(ctx, d, operations...)
+		if err != nil {
+			return err
+		}
+		c, err := result.CompareBy(result.NewRecord(doc), "operation", result.CompareOptions{Threshold: result.DefaultThreshold})
+		if err != nil {
+			return err
+		}
+		for _, row := range c.Rows {
+			if row.Difference == nil {
+				return fmt.Errorf("try %d: %s", n+1, row.Missing)
+			}
+			fmt.Fprintf(os.Stderr, "%d %s: %+.2f %% [%.2f, %.2f] %s\n", n+1, row.Name, row.Difference.Median, row.Difference.Low, row.Difference.High, row.Verdict)
+			if row.Labels["operation"] == "spin:0" {
+				same.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
+			} else {
+				slower.add(row.Difference, row.Verdict, stat.Slower)
+			}
+		}
+		// Two files of one row each.
+		old, now := *last, *doc
+		old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
+		u, err := result.Compare(result.NewRecord(&old), result.NewRecord(&now), result.CompareOptions{Threshold: result.DefaultThreshold})
+		if err != nil {
+			return err
+		}
+		if row := u.Rows[0]; row.Difference != nil && !math.IsNaN(row.Difference.Median) {
+			fmt.Fprintf(os.Stderr, "%d two files: %+.2f %% [%.2f, %.2f] %s\n", n+1, row.Difference.Median, row.Difference.Low, row.Difference.High, row.Verdict)
+			apart.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
+		}
+		last = doc
+	}
+	fmt.Println("| comparison | tries | difference called | median found | all found | would have seen |")
+	fmt.Println("|---|---|---|---|---|---|")
+	same.row("A/A, one run")
+	slower.row(fmt.Sprintf("%.2f %% slower, one run of %v", 100*cost/ns, duration))
+	apart.row("A/A, two runs after each other")
+	return nil
+}
+
+// measure is `unthunk bench --bulk 64 --operation … --duration …`.
+func measure(ctx context.Context, d time.Duration, operations ...string) (*result.Document[result.BenchRow], error) {
+	plan := redirect.Plan{Bulks: []int{64}, CPU: -1, Duration: d}
+	for _, s := range operations {
+		op, err := redirect.ParseOperation(s)
+		if err != nil {
+			return nil, err
+		}
+		plan.Operations = append(plan.Operations, op)
+	}
+	begun := time.Now()
+	raw, err := redirect.Run(ctx, plan, nil)
+	if err != nil {
+		return nil, err
+	}
+	if raw.Incomplete {
+		return nil, context.Cause(ctx)
+	}
+	rows, warns := raw.Record()
+	for _, row := range rows {
+		if row.Refused != "" {
+			return nil, fmt.Errorf("%s: %s", row.Name, row.Refused)
+		}
+	}
+	return &result.Document[result.BenchRow]{
+		Schema: result.Schema, Kind: "bench", Time: begun, Run: result.NewRunID(),
+		Host: host.Identify(ctx), Rows: rows, Warnings: warns,
+	}, nil
+}
+
+// calibrate finds how many turns of the loop take want ns, and what they
+// take, by the price of one turn in a program run by itself, without a chain.
+func calibrate(ctx context.Context, want float64) (turns int, ns float64, err error) {
+	const many = 1000
+	took, err := alone(ctx, many)
+	if err != nil {
+		return 0, 0, err
+	}
+	turn := took / many
+	turns = int(math.Round(want / turn))
+	return turns, float64(turns) * turn, nil
+}
+
+// alone is what turns of the loop add to the program, in ns: the smallest of
+// interleaved runs of each, since whatever disturbs them only adds.
+func alone(ctx context.Context, turns int) (float64, error) {
+	// The kernel's own timer is in whole ns: the difference of two lengths,
+	// n and 3n, timed from outside, is finer.
+	const n = 1 << 14
+	best := [2][2]time.Duration{{math.MaxInt64, math.MaxInt64}, {math.MaxInt64, math.MaxInt64}}
+	var run [2]func(repeat int) (time.Duration, error)
+	for i, spins := range []int{0, turns} {
+		p, err := chain.Load(chain.Config{Program: "drop", Operation: chain.Spin, Spins: uint32(spins), Uncounted: true})
+		if err != nil {
+			return 0, err
+		}
+		defer p.Close()
+		frame, err := traffic.UDPFrame(redirect.DefaultSize)
+		if err != nil {
+			return 0, err
+		}
+		run[i] = func(repeat int) (time.Duration, error) {
+			start := time.Now()
+			if _, _, err := p.Tested.Benchmark(frame, repeat, nil); err != nil {
+				return 0, fmt.Errorf("run program: %w", err)
+			}
+			return time.Since(start), nil
+		}
+	}
+	for range 31 {
+		for i := range run {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			for j := range best[i] {
+				d, err := run[i]((1 + 2*j) * n)
+				if err != nil {
+					return 0, err
+				}
+				best[i][j] = min(best[i][j], d)
+			}
+		}
+	}
+	return float64(best[1][1]-best[1][0]-(best[0][1]-best[0][0])) / (2 * n), nil
+}

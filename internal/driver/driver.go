@@ -1,0 +1,202 @@
+// Package driver reads from a driver's module what the driver does for a
+// redirected packet: how it maps memory, how it transmits, how it gives frames
+// back, how many indirect branches are on the way. It is the plan of 2018 against
+// the cost of retpolines, as a list of who has done what.
+//
+// All of it is read from code: which functions of the kernel the module needs, and
+// from how many places they are called in the functions that the driver's NAPI polls
+// and its ndo_xdp_xmit reach by direct calls. A place may run more than once a
+// packet, or for some packets only; a call by pointer within the driver is not
+// followed.
+package driver
+
+import (
+	"cmp"
+	"errors"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// ErrNotXDP is returned for a module that runs no XDP programs.
+var ErrNotXDP = errors.New("it runs no XDP programs")
+
+// Inspect reads one driver's module. types are those of its kernel, nil when
+// unknown: its functions are then told by their names. A module without native XDP
+// is an [ErrNotXDP].
+func Inspect(img *ktext.Image, types *btf.Spec) (*result.DriverRow, error) {
+	if !uses(img, "bpf_warn_invalid_xdp_action", "bpf_dispatcher_xdp_func", "xdp_do_redirect") {
+		return nil, ErrNotXDP
+	}
+	roots, err := xdppath.DriverRoots(xdppath.Code{Text: img, Table: img.Table, Types: types}, img.Name)
+	if err != nil {
+		return nil, err
+	}
+	d := &reader{img: img, functions: make(map[uint64]*function)}
+	row := &result.DriverRow{
+		Name: img.Name, Release: img.Release, Return: "own",
+		PagePool: uses(img, "page_pool_create", "page_pool_create_percpu"),
+		DMA:      slices.ContainsFunc(kinds, func(k kind) bool { return uses(img, k.names...) }),
+	}
+	switch {
+	case uses(img, "xdp_return_frame_bulk"):
+		row.Return = "bulk"
+	case uses(img, "xdp_return_frame", "xdp_return_frame_rx_napi"):
+		row.Return = "each"
+	}
+	poll, xmit := make(map[uint64]bool), make(map[uint64]bool)
+	for _, r := range roots {
+		switch s, _, ok := img.Table.Find(r.Addr); {
+		case !ok || s.Module == "" || strings.HasPrefix(r.Function, "__pfx_"):
+		case r.Stage == xdppath.StageTransmit && r.Per == xdppath.PerBulk:
+			row.Xmit = r.Function
+			d.reach(r.Addr, xmit)
+		case r.Per == xdppath.PerPoll:
+			row.Polls = append(row.Polls, r.Function)
+			d.reach(r.Addr, poll)
+		}
+	}
+	slices.Sort(row.Polls)
+	row.Polls = slices.Compact(row.Polls)
+	// What a poll reaches is receive, XDP_TX and the completion of transmissions:
+	// what ndo_xdp_xmit reaches too, or a function that completes, is not receive.
+	completion, receive := make(map[uint64]bool), make(map[uint64]bool)
+	for addr := range poll {
+		if s, _, ok := img.Table.Find(addr); ok && xdppath.StageOf(s.Name) == xdppath.StageCompletion {
+			d.reach(addr, completion)
+		}
+	}
+	for addr := range poll {
+		if !xmit[addr] && !completion[addr] {
+			receive[addr] = true
+			row.MapsPool = row.MapsPool || d.functions[addr].mapsPool()
+		}
+	}
+	row.Poll, row.Receive, row.Transmit = d.calls(poll), d.calls(receive), d.calls(xmit)
+	row.Partial = d.partial
+	slices.Sort(row.Partial)
+	row.Partial = slices.Compact(row.Partial)
+	return row, nil
+}
+
+// uses tells whether the module needs one of these functions of the kernel.
+func uses(img *ktext.Image, names ...string) bool {
+	return slices.ContainsFunc(names, func(name string) bool {
+		s, ok := img.Table.Lookup(name)
+		return ok && s.Module == ""
+	})
+}
+
+// reader reads the functions of one module.
+type reader struct {
+	img       *ktext.Image
+	functions map[uint64]*function
+	partial   []string
+}
+
+// function is what one function does.
+type function struct {
+	own      []uint64 // functions of the module it calls or jumps to
+	kernel   []string // those of the kernel, one entry a place
+	indirect int
+}
+
+// mapsPool tells whether a function maps what it takes from a page pool: one that keeps
+// pages mapped (PP_FLAG_DMA_MAP) leaves nothing to map.
+func (f *function) mapsPool() bool {
+	takes := slices.ContainsFunc(f.kernel, func(name string) bool { return strings.HasPrefix(name, "page_pool_alloc_") })
+	maps := slices.ContainsFunc(f.kernel, func(name string) bool { return slices.Contains(kinds[0].names, name) })
+	return takes && maps
+}
+
+// maxFunction is the most code of one function that is read, in bytes.
+const maxFunction = 1 << 20
+
+// reach adds the functions that the one at addr calls directly, itself included.
+func (d *reader) reach(addr uint64, into map[uint64]bool) {
+	for todo := []uint64{addr}; len(todo) > 0; {
+		at := todo[len(todo)-1]
+		todo = todo[:len(todo)-1]
+		if into[at] {
+			continue
+		}
+		if f := d.read(at); f != nil {
+			into[at] = true
+			todo = append(todo, f.own...)
+		}
+	}
+}
+
+func (d *reader) read(addr uint64) *function {
+	if f, ok := d.functions[addr]; ok {
+		return f
+	}
+	d.functions[addr] = nil
+	s, off, ok := d.img.Table.Find(addr)
+	code := make([]byte, min(s.Size, maxFunction))
+	if !ok || off != 0 || len(code) == 0 || d.img.ReadAddr(code, addr) != nil {
+		d.partial = append(d.partial, cmp.Or(s.Name, "code without a symbol"))
+		return nil
+	}
+	f := new(function)
+	d.functions[addr] = f
+	for _, b := range branch.Branches(code, addr, d.img.Table.Starts, nil, nil) {
+		switch {
+		case b.Indirect():
+			f.indirect++
+			continue
+		case b.Target == 0 || b.Target >= addr && b.Target < addr+uint64(len(code)) || b.Returns():
+			continue
+		}
+		to, off, ok := d.img.Table.Find(b.Target)
+		switch {
+		case !ok || off != 0: // into a cold part of another function
+		case to.Module == "":
+			f.kernel = append(f.kernel, to.Name)
+		case to.Text():
+			f.own = append(f.own, to.Addr)
+		}
+	}
+	return f
+}
+
+// kind are functions of the kernel that are counted as one.
+type kind struct {
+	names []string
+	count func(*result.DriverCalls) *int
+}
+
+// kinds are those functions by what they do, maps first. Names of Linux 5.10 to 6.18.
+var kinds = []kind{
+	{[]string{"dma_map_page_attrs", "dma_map_phys", "virtqueue_dma_map_single_attrs", "virtqueue_map_single_attrs", "virtqueue_map_page_attrs"}, func(c *result.DriverCalls) *int { return &c.Maps }},
+	{[]string{"dma_unmap_page_attrs", "dma_unmap_phys", "virtqueue_dma_unmap_single_attrs", "virtqueue_unmap_single_attrs", "virtqueue_unmap_page_attrs"}, func(c *result.DriverCalls) *int { return &c.Unmaps }},
+	{[]string{"dma_map_sg_attrs", "dma_map_sgtable"}, func(c *result.DriverCalls) *int { return &c.Gathers }},
+	{[]string{
+		"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
+		"virtqueue_dma_sync_single_range_for_cpu", "virtqueue_dma_sync_single_range_for_device",
+		"virtqueue_map_sync_single_range_for_cpu", "virtqueue_map_sync_single_range_for_device",
+	}, func(c *result.DriverCalls) *int { return &c.Syncs }},
+}
+
+// calls counts what functions do.
+func (d *reader) calls(functions map[uint64]bool) (c result.DriverCalls) {
+	for addr := range functions {
+		f := d.functions[addr]
+		c.Functions++
+		c.Indirect += f.indirect
+		for _, name := range f.kernel {
+			for _, kind := range kinds {
+				if slices.Contains(kind.names, name) {
+					*kind.count(&c)++
+				}
+			}
+		}
+	}
+	return c
+}

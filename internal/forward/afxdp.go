@@ -1,0 +1,458 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/datapath"
+	"github.com/unthunk/unthunk/xsk"
+)
+
+// defaultFrames is how many chunks each queue of a device has: its fill ring and
+// TX ring, twice.
+const defaultFrames = 8192
+
+// ring is the length of all rings in entries.
+const ring = 2048
+
+// afxdp is a forwarder in user space.
+type afxdp struct {
+	config  Config
+	umem    *xsk.UMEM
+	path    *datapath.Datapath
+	devices []device
+	route   []route // by input port
+	ports   []portOf
+	multi   bool
+
+	mu       sync.Mutex
+	programs map[int]*xsk.Program // by device; not those lost
+	lost     map[int]bool         // devices that are to be found again
+	down     chan int             // devices that were lost
+	kernel   []xsk.Statistics     // by port, as last read
+	past     []xsk.Statistics     // by port, of sockets that are closed
+	sockets  []*xsk.Socket        // by port, nil while lost
+	objects  map[int]*object      // by device
+	modes    map[xsk.Mode]bool
+}
+
+// portOf says which queue of which device a port is.
+type portOf struct{ device, queue int }
+
+// route is where frames of an input go.
+type route struct {
+	to        datapath.Verdict
+	direction int // -1 when it is no input
+}
+
+func openAFXDP(_ context.Context, c Config) (f *afxdp, err error) {
+	f = &afxdp{
+		config: c, programs: make(map[int]*xsk.Program), lost: make(map[int]bool), objects: make(map[int]*object),
+		down: make(chan int, 64), modes: make(map[xsk.Mode]bool),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+			f = nil
+		}
+	}()
+	var numbers map[string]int
+	if f.devices, numbers, err = c.devices(); err != nil {
+		return f, err
+	}
+	if err := xsk.RaiseMemlock(); err != nil {
+		c.Warn(err.Error())
+	}
+	for i, d := range f.devices {
+		for q := range d.queues {
+			f.ports = append(f.ports, portOf{i, q})
+		}
+	}
+	frames := c.Frames
+	if frames == 0 {
+		frames = defaultFrames
+	}
+	f.umem, err = xsk.NewUMEM(xsk.Config{Frames: frames * len(f.ports), HugePages: true})
+	if err != nil {
+		return f, err
+	}
+	for _, d := range f.devices {
+		// The Ethernet header, and two VLAN tags.
+		f.multi = f.multi || d.mtu+22 > f.umem.Capacity()
+	}
+	f.routes(numbers)
+	f.sockets = make([]*xsk.Socket, len(f.ports))
+	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
+	ports := make([]datapath.Port, len(f.ports))
+	for i := range f.devices {
+		list, err := f.openDevice(i)
+		if err != nil {
+			return f, err
+		}
+		f.each(i, func(port, queue int) { ports[port] = list[queue] })
+	}
+	f.path, err = datapath.New(datapath.Config{
+		UMEM: f.umem, Ports: ports, Batch: c.Batch, Program: f.program, Lost: f.portLost,
+	})
+	return f, err
+}
+
+// each calls do for the ports of a device.
+func (f *afxdp) each(device int, do func(port, queue int)) {
+	for port, p := range f.ports {
+		if p.device == device {
+			do(port, p.queue)
+		}
+	}
+}
+
+// routes says which port each input's frames go to: the queue of the same number,
+// or as many as there are.
+func (f *afxdp) routes(numbers map[string]int) {
+	first := make([]int, len(f.devices))
+	for port, p := range f.ports {
+		if p.queue == 0 {
+			first[p.device] = port
+		}
+	}
+	f.route = make([]route, len(f.ports))
+	for port := range f.route {
+		f.route[port].direction = -1
+	}
+	for i, d := range f.config.directions() {
+		in, out := numbers[d.In], numbers[d.Out]
+		f.each(in, func(port, queue int) {
+			f.route[port] = route{datapath.Redirect(first[out] + queue%f.devices[out].queues), i}
+		})
+	}
+}
+
+// input says whether frames of a device are forwarded.
+func (f *afxdp) input(device int) bool {
+	for _, d := range f.config.directions() {
+		if d.In == f.devices[device].name {
+			return true
+		}
+	}
+	return false
+}
+
+// openDevice opens a socket on each queue and attaches the program. The ports are
+// by queue.
+func (f *afxdp) openDevice(i int) (ports []datapath.Port, err error) {
+	d := f.devices[i]
+	defer func() {
+		if err != nil {
+			f.closeSockets(i)
+			err = fmt.Errorf("interface %s: %w", d.name, err)
+		}
+	}()
+	f.each(i, func(port, queue int) {
+		if err != nil {
+			return
+		}
+		var s *xsk.Socket
+		s, err = xsk.Open(f.umem, xsk.Options{
+			Interface: d.index, Queue: queue, MultiBuffer: f.multi,
+			Fill: ring, Completion: ring, RX: ring, TX: ring,
+		})
+		if err != nil {
+			return
+		}
+		f.mu.Lock()
+		f.sockets[port] = s
+		f.modes[s.Mode()] = true
+		f.mu.Unlock()
+		ports = append(ports, datapath.NewXSK(s))
+	})
+	if err != nil || !f.input(i) {
+		return ports, err
+	}
+	p, err := f.attach(i)
+	if err != nil {
+		return nil, err
+	}
+	f.mu.Lock()
+	f.programs[i] = p
+	f.mu.Unlock()
+	f.each(i, func(port, _ int) { err = errors.Join(err, p.Add(f.sockets[port])) })
+	return ports, err
+}
+
+func (f *afxdp) attach(i int) (*xsk.Program, error) {
+	d := f.devices[i]
+	if f.config.Object != "" {
+		// One for each device: an XSKMAP is keyed by queue.
+		o, err := loadObject(f.config.Object)
+		if err != nil {
+			return nil, err
+		}
+		f.mu.Lock()
+		f.objects[i] = o
+		f.mu.Unlock()
+		return o.attachXSK(d.index, f.config.Generic)
+	}
+	return xsk.Attach(d.index, xsk.ProgramOptions{
+		Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
+	})
+}
+
+// closeSockets closes what the datapath has not got, and detaches the program.
+func (f *afxdp) closeSockets(device int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.each(device, func(port, _ int) {
+		if f.sockets[port] != nil {
+			f.sockets[port].Close()
+			f.sockets[port] = nil
+		}
+		add(&f.past[port], f.kernel[port])
+		f.kernel[port] = xsk.Statistics{}
+	})
+	if p := f.programs[device]; p != nil {
+		p.Close() // the device may be gone, and its link with it
+		delete(f.programs, device)
+	}
+	if o := f.objects[device]; o != nil {
+		o.Close()
+		delete(f.objects, device)
+	}
+}
+
+// program forwards a batch, all of which came by one port.
+func (f *afxdp) program(frames []datapath.Frame, verdicts []datapath.Verdict) {
+	to := f.route[frames[0].Port].to
+	for i := range verdicts {
+		verdicts[i] = to
+	}
+	if f.config.Destination != nil || f.config.Source != nil {
+		f.rewrite(frames)
+	}
+	if f.config.Sample != nil {
+		f.config.Sample.take(frames)
+	}
+}
+
+func (f *afxdp) rewrite(frames []datapath.Frame) {
+	dst, src := f.config.Destination, f.config.Source
+	for i := range frames {
+		b := frames[i].Data
+		if len(b) < 14 {
+			continue
+		}
+		if dst != nil {
+			copy(b[:6], dst)
+		}
+		if src != nil {
+			copy(b[6:12], src)
+		}
+	}
+}
+
+// portLost notes that a device went. All of its ports will be found lost.
+func (f *afxdp) portLost(port int, err error) {
+	device := f.ports[port].device
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.lost[device] {
+		return
+	}
+	f.lost[device] = true
+	f.config.Warn(fmt.Sprintf("%s is lost: %v", f.devices[device].name, err))
+	select {
+	case f.down <- device:
+	default:
+	}
+}
+
+// Run forwards, and takes devices back that come back under their names.
+func (f *afxdp) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan error, 1)
+	go func() { done <- f.path.Run(ctx) }()
+	var wait sync.WaitGroup
+	defer wait.Wait()
+	defer cancel()
+	for {
+		select {
+		case device := <-f.down:
+			wait.Go(func() { f.recover(ctx, device) })
+		case err := <-done:
+			return err
+		}
+	}
+}
+
+// recoverEach is how often a lost device is looked for.
+const recoverEach = 200 * time.Millisecond
+
+// recover waits for a device to come back, by name.
+func (f *afxdp) recover(ctx context.Context, i int) {
+	said := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recoverEach):
+		}
+		gone := true
+		f.each(i, func(port, _ int) { gone = gone && !f.path.Present(port) })
+		if !gone {
+			continue // its other queues are not lost yet
+		}
+		f.closeSockets(i)
+		var ports []datapath.Port
+		err := f.config.Do(func() error {
+			d, err := find(f.devices[i].name)
+			if err != nil {
+				return err
+			}
+			if d.queues != f.devices[i].queues {
+				return fmt.Errorf("it has %d queues and had %d", d.queues, f.devices[i].queues)
+			}
+			f.devices[i].index = d.index
+			ports, err = f.openDevice(i)
+			return err
+		})
+		if err != nil {
+			var absent netlink.LinkNotFoundError
+			if text := err.Error(); text != said && !errors.As(err, &absent) {
+				f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].name, err))
+				said = text
+			}
+			continue
+		}
+		f.each(i, func(port, queue int) { err = errors.Join(err, f.path.SetPort(port, ports[queue])) })
+		if err != nil {
+			return // closed meanwhile
+		}
+		f.mu.Lock()
+		delete(f.lost, i)
+		f.mu.Unlock()
+		f.config.Warn(fmt.Sprintf("%s is back", f.devices[i].name))
+		return
+	}
+}
+
+// Reasons for drops.
+const (
+	dropVerdict  = "verdict"
+	dropNoPort   = "output-gone"
+	dropNoRoom   = "no-room"
+	dropRefused  = "not-sendable"
+	dropLinkDown = "link-down"
+	dropLost     = "lost-with-output"
+	dropKernel   = "kernel-rx"
+	dropRingFull = "rx-ring-full"
+	dropFailed   = "redirect-failed"
+	dropXmit     = "xmit-refused"
+)
+
+func (f *afxdp) Totals() (Totals, error) {
+	counters := f.path.Counters(nil)
+	t := Totals{Busy: f.path.Busy(), Mode: f.mode()}
+	for _, d := range f.config.directions() {
+		t.Directions = append(t.Directions, Direction{In: d.In, Out: d.Out, Up: f.up(d.In) && f.up(d.Out)})
+	}
+	for i := range t.Directions {
+		d := &t.Directions[i]
+		var in, out datapath.Counters
+		var kernel xsk.Statistics
+		outputs := make(map[int]bool)
+		for port, r := range f.route {
+			if r.direction != i {
+				continue
+			}
+			in.Add(counters[port])
+			outputs[int(r.to)-1] = true
+			add(&kernel, f.statistics(port))
+		}
+		for port := range outputs {
+			out.Add(counters[port])
+		}
+		d.Received, d.Sent, d.InFlight, d.Bytes = in.Received, out.Transmitted, out.InFlight, in.ReceivedBytes
+		d.Batches, d.Bulks = in.Batches, out.Bulks
+		d.Drops = []Drop{
+			{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
+			{dropVerdict, in.DroppedByVerdict}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
+			{dropKernel, kernel.RXDropped}, {dropRingFull, kernel.RXRingFull},
+		}
+	}
+	return t, nil
+}
+
+// up says whether a device is there.
+func (f *afxdp) up(name string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.lost {
+		if f.devices[i].name == name {
+			return false
+		}
+	}
+	return true
+}
+
+// statistics are the kernel's of a port, since the beginning.
+func (f *afxdp) statistics(port int) xsk.Statistics {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sockets[port]; s != nil {
+		if now, err := s.Statistics(); err == nil {
+			f.kernel[port] = now
+		}
+	}
+	sum := f.past[port]
+	add(&sum, f.kernel[port])
+	return sum
+}
+
+// add sums the drops.
+func add(sum *xsk.Statistics, s xsk.Statistics) {
+	sum.RXDropped += s.RXDropped
+	sum.RXRingFull += s.RXRingFull
+}
+
+func (f *afxdp) mode() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.modes) == 2 {
+		return "copy and zero-copy"
+	}
+	for m := range f.modes {
+		return m.String()
+	}
+	return ""
+}
+
+// drain is how long Close lets what is in flight leave.
+const drain = 100 * time.Millisecond
+
+// Close detaches the programs, lets what was received leave, and gives all back.
+func (f *afxdp) Close() error {
+	var errs []error
+	f.mu.Lock()
+	for i, p := range f.programs {
+		errs = append(errs, p.Close())
+		delete(f.programs, i)
+	}
+	f.mu.Unlock()
+	if f.path != nil {
+		f.path.Drain(drain)
+		errs = append(errs, f.path.Close())
+	}
+	for i := range f.devices {
+		if f.sockets != nil {
+			f.closeSockets(i)
+		}
+	}
+	if f.umem != nil {
+		errs = append(errs, f.umem.Close())
+	}
+	return errors.Join(errs...)
+}

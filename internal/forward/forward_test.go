@@ -1,0 +1,558 @@
+package forward
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/filter"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+// wires are two pairs of veths: gen – in, out – sink, with an XDP program that
+// lets all pass on both far ends.
+type wires struct {
+	*netlab.Namespace
+	gen, sink int
+	source    *ebpf.Program // what sends by way of gen
+}
+
+func newWires(t testing.TB) *wires {
+	t.Helper()
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &wires{Namespace: lab}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if w.gen, _, err = lab.VethPair("gen", "in"); err == nil {
+		_, w.sink, err = lab.VethPair("out", "sink")
+	}
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	for _, ifindex := range []int{w.gen, w.sink} {
+		p := program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
+		if err := lab.Attach(p, ifindex, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+func program(t testing.TB, ins ...asm.Instruction) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: license, Instructions: ins, Flags: unix.BPF_F_XDP_HAS_FRAGS,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+func (w *wires) open(t testing.TB, c Config) Forwarder {
+	t.Helper()
+	c.Do = w.Do
+	if c.Warn == nil {
+		c.Warn = func(s string) { t.Log(s) }
+	}
+	var f Forwarder
+	if err := w.Do(func() (err error) { f, err = Open(t.Context(), c); return err }); err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- f.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, f.Close()); err != nil {
+			t.Error(err)
+		}
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range got.Directions {
+			if c.Engine == AFXDP && d.Received != d.Sent+d.InFlight+own(d) {
+				t.Errorf("%+v does not balance", d)
+			}
+		}
+	})
+	return f
+}
+
+// own are the drops of frames that were received.
+func own(d Direction) (n uint64) {
+	for _, drop := range d.Drops {
+		if drop.Reason != dropKernel && drop.Reason != dropRingFull {
+			n += drop.Frames
+		}
+	}
+	return n
+}
+
+// listen opens a packet socket on a device.
+func (w *wires) listen(t testing.TB, ifindex int) (receive func() []byte) {
+	t.Helper()
+	var fd int
+	err := w.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0x0300)
+		if err != nil {
+			return err
+		}
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: ifindex})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	return func() []byte {
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := unix.Recvfrom(fd, buf, 0)
+			if errors.Is(err, unix.EAGAIN) {
+				return nil
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
+				return buf[:n]
+			}
+		}
+	}
+}
+
+func (w *wires) send(t testing.TB, ifindex int, frames ...[]byte) {
+	t.Helper()
+	err := w.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: ifindex}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// flood sends frames by way of gen, as fast as the kernel makes them. A signal of
+// the runtime's may end it early.
+func (w *wires) flood(t testing.TB, frames int) (all bool) {
+	t.Helper()
+	frame := udp(t, 60)
+	if w.source == nil {
+		w.source = program(t, asm.Mov.Imm(asm.R1, int32(w.gen)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
+	}
+	live := traffic.Live{Frame: frame, Batch: 64, Program: w.source}
+	err := w.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+func udp(t testing.TB, size int) []byte {
+	t.Helper()
+	f, err := traffic.UDPFrame(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+var pair = []Pair{{"in", "out"}}
+
+func TestForward(t *testing.T) {
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			atSink, atGen := w.listen(t, w.sink), w.listen(t, w.gen)
+			f := w.open(t, Config{
+				Pairs: pair, Both: true, Engine: engine,
+				Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}, Destination: net.HardwareAddr{2, 9, 9, 9, 9, 9},
+			})
+			for _, way := range []struct {
+				from    int
+				receive func() []byte
+			}{{w.gen, atSink}, {w.sink, atGen}} {
+				for size := 60; size < 1500; size += 360 {
+					want := udp(t, size)
+					w.send(t, way.from, want)
+					copy(want, []byte{2, 9, 9, 9, 9, 9, 2, 1, 1, 1, 1, 1})
+					if got := way.receive(); !bytes.Equal(got, want) {
+						t.Fatalf("received %x, want %x", got, want)
+					}
+				}
+			}
+			time.Sleep(10 * time.Millisecond)
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(got.Directions) != 2 {
+				t.Fatalf("%d directions", len(got.Directions))
+			}
+			for _, d := range got.Directions {
+				if d.Received != 4 || d.Sent != 4 || d.Dropped() != 0 || d.Bytes != 60+420+780+1140 {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+}
+
+// Frames of all sizes pass, in parts where they need it, and change on the way
+// only as asked.
+func TestJumbo(t *testing.T) {
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			for _, name := range []string{"gen", "in", "out", "sink"} {
+				err := w.Do(func() error {
+					l, err := netlink.LinkByName(name)
+					if err != nil {
+						return err
+					}
+					return netlink.LinkSetMTU(l, 9000)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			receive := w.listen(t, w.sink)
+			w.open(t, Config{Pairs: pair, Engine: engine, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
+			for _, size := range []int{14, 15, 59, 1514, 1792, 1793, 3584, 3585, 8192, 9014} {
+				want := bytes.Repeat([]byte{byte(size)}, size)
+				copy(want, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
+				w.send(t, w.gen, want)
+				copy(want[6:], []byte{2, 1, 1, 1, 1, 1})
+				if got := receive(); !bytes.Equal(got, want) {
+					t.Errorf("%d bytes: received %d", size, len(got))
+				}
+			}
+		})
+	}
+}
+
+// All queues of a device are forwarded, also to one that has fewer.
+func TestQueues(t *testing.T) {
+	w := newWires(t)
+	var gen int
+	err := w.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = "many", 4, 4
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: "flows", PeerNumTxQueues: 4, PeerNumRxQueues: 4}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return err
+		}
+		for _, name := range []string{"many", "flows"} {
+			l, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			gen = l.Attrs().Index
+			if err := netlink.LinkSetUp(l); err != nil {
+				return err
+			}
+		}
+		if n := queues("many"); n != 4 {
+			t.Errorf("%d queues", n)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	receive := w.listen(t, w.sink)
+	f := w.open(t, Config{Pairs: []Pair{{"many", "out"}}, Engine: AFXDP, Frames: 4096}).(*afxdp)
+	const flows = 64
+	for i := range flows {
+		frame := udp(t, 60)
+		frame[35] = byte(i) // the source port
+		w.send(t, gen, frame)
+		if got := receive(); !bytes.Equal(got, frame) {
+			t.Fatalf("received %x, want %x", got, frame)
+		}
+	}
+	used := 0
+	for _, c := range f.path.Counters(nil) {
+		if c.Received > 0 {
+			used++
+		}
+	}
+	if used < 2 {
+		t.Errorf("frames came by %d queues", used)
+	}
+	if got, err := f.Totals(); err != nil || got.Directions[0].Sent != flows {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// Frames the filter does not claim are the stack's.
+func TestFilter(t *testing.T) {
+	program, err := filter.Compile("udp port 9 and greater 100")
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := filter.Claim(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			atSink := w.listen(t, w.sink)
+			f := w.open(t, Config{Pairs: pair, Engine: engine, Claim: claim, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
+			w.send(t, w.gen, udp(t, 99), udp(t, 100))
+			if got := atSink(); len(got) != 100 {
+				t.Errorf("received %d bytes, want 100", len(got))
+			}
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if d := got.Directions[0]; d.Received != 1 {
+				t.Errorf("%+v", d)
+			}
+		})
+	}
+}
+
+// compile makes a BPF object of testdata/large.bpf.c.
+func compile(t testing.TB, flags ...string) (path string) {
+	t.Helper()
+	const clang = "clang-14"
+	if _, err := exec.LookPath(clang); err != nil {
+		testutil.Missing(t, clang)
+	}
+	path = filepath.Join(t.TempDir(), "large.o")
+	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../internal/bpf/headers", "-c", "testdata/large.bpf.c", "-o", path}, flags...)
+	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// A BPF object of the user's decides what is forwarded.
+func TestObject(t *testing.T) {
+	for engine, m := range map[Engine]string{AFXDP: "BPF_MAP_TYPE_XSKMAP", XDP: "BPF_MAP_TYPE_DEVMAP"} {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			atSink, atGen := w.listen(t, w.sink), w.listen(t, w.gen)
+			f := w.open(t, Config{Pairs: pair, Both: true, Engine: engine, Object: compile(t, "-DMAP="+m)})
+			for _, way := range []struct {
+				from    int
+				receive func() []byte
+			}{{w.gen, atSink}, {w.sink, atGen}} {
+				w.send(t, way.from, udp(t, 98), udp(t, 99), udp(t, 100))
+				if got := way.receive(); len(got) != 100 {
+					t.Errorf("received %d bytes, want 100", len(got))
+				}
+			}
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range got.Directions {
+				if d.Sent != 1 {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+}
+
+// Objects that cannot be used are refused in one line.
+func TestObjectRefused(t *testing.T) {
+	w := newWires(t)
+	rubbish := filepath.Join(t.TempDir(), "rubbish.o")
+	if err := os.WriteFile(rubbish, []byte("\x7fELF\x02\x01\x01rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	devmap := compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP")
+	for _, test := range []struct{ name, object, want string }{
+		{"rubbish", rubbish, "read BPF object"},
+		{"no map", compile(t), "no map of type"},
+		{"two programs", compile(t, "-DTWO"), "two XDP programs"},
+		{"wrong map", devmap, "no map of type XSKMap"},
+	} {
+		err := w.Do(func() error {
+			f, err := Open(t.Context(), Config{Pairs: pair, Engine: AFXDP, Object: test.object})
+			if err == nil {
+				f.Close()
+			}
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
+func TestFlood(t *testing.T) {
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			f := w.open(t, Config{Pairs: pair, Engine: engine})
+			all := w.flood(t, 1<<17)
+			time.Sleep(100 * time.Millisecond)
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := got.Directions[0]
+			if d.Sent == 0 || d.InFlight != 0 {
+				t.Errorf("%+v", d)
+			}
+			if engine == XDP && all && d.Received != 1<<17 {
+				t.Errorf("received %d, want %d", d.Received, 1<<17)
+			}
+			t.Logf("%+v", got)
+		})
+	}
+}
+
+// A device that goes and comes back under its name is forwarded from and to
+// again.
+func TestDeviceComesBack(t *testing.T) {
+	for _, name := range []string{"in", "out"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWires(t)
+			said := make(chan string, 100)
+			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+			w.flood(t, 1000)
+			err := w.Do(func() error {
+				l, err := netlink.LinkByName(name)
+				if err != nil {
+					return err
+				}
+				return netlink.LinkDel(l)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, name+" is lost")
+			if got, err := f.Totals(); err != nil || got.Directions[0].Up {
+				t.Errorf("without %s the direction is up: %v", name, err)
+			}
+			if name == "out" {
+				w.flood(t, 1000)
+				_, w.sink, err = w.VethPair("out", "sink")
+			} else {
+				w.gen, _, err = w.VethPair("gen", "in")
+				w.source = nil
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, name+" is back")
+			receive := w.listen(t, w.sink)
+			want := udp(t, 77)
+			w.send(t, w.gen, want)
+			if got := receive(); !bytes.Equal(got, want) {
+				t.Errorf("received %x, want %x", got, want)
+			}
+		})
+	}
+}
+
+func TestSample(t *testing.T) {
+	w := newWires(t)
+	var file bytes.Buffer
+	s, err := NewSample(&file, 3)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Run("run", func(t *testing.T) {
+		receive := w.listen(t, w.sink)
+		w.open(t, Config{Pairs: pair, Engine: AFXDP, Sample: s})
+		for i := range 9 {
+			w.send(t, w.gen, udp(t, 60+i))
+			receive()
+		}
+	})
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s.Written() != 3 || s.Missed() != 0 {
+		t.Errorf("%d written, %d missed", s.Written(), s.Missed())
+	}
+	b := file.Bytes()
+	if magic := binary.NativeEndian.Uint32(b); magic != 0xa1b23c4d {
+		t.Errorf("magic %#x", magic)
+	}
+	b = b[24:]
+	for _, size := range []int{60, 63, 66} {
+		if n := int(binary.NativeEndian.Uint32(b[8:])); n != size || !bytes.Equal(b[16:16+n], udp(t, size)) {
+			t.Fatalf("a frame of %d bytes, want %d", n, size)
+		}
+		b = b[16+size:]
+	}
+	if len(b) != 0 {
+		t.Errorf("%d bytes are left", len(b))
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	w := newWires(t)
+	for name, c := range map[string]Config{
+		"none":      {Engine: AFXDP},
+		"engine":    {Pairs: pair, Engine: "dpdk"},
+		"same":      {Pairs: []Pair{{"in", "in"}}, Engine: AFXDP},
+		"twice":     {Pairs: []Pair{{"in", "out"}, {"in", "sink"}}, Engine: AFXDP},
+		"no output": {Pairs: []Pair{{"in", ""}}, Engine: XDP},
+		"no device": {Pairs: []Pair{{"in", "nowhere"}}, Engine: XDP},
+		"occupied":  {Pairs: []Pair{{"in", "sink"}}, Engine: AFXDP},
+		"address":   {Pairs: pair, Engine: AFXDP, Source: net.HardwareAddr{1, 2}},
+		"no object": {Pairs: pair, Engine: AFXDP, Object: "/nonexistent"},
+		"sample":    {Pairs: pair, Engine: XDP, Sample: &Sample{}},
+	} {
+		err := w.Do(func() error {
+			f, err := Open(t.Context(), c)
+			if err == nil {
+				f.Close()
+			}
+			return err
+		})
+		if err == nil {
+			t.Errorf("%s: no error", name)
+		} else if strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

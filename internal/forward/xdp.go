@@ -1,0 +1,341 @@
+package forward
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/bpf/observe"
+	"github.com/unthunk/unthunk/xsk"
+)
+
+// inKernel forwards by XDP_REDIRECT.
+type inKernel struct {
+	config     Config
+	directions []kernelDirection
+	ports      *ebpf.Map // devmap, by direction
+	counts     *ebpf.Map // per CPU, by direction
+	links      []link.Link
+	programs   []*ebpf.Program
+	objects    []*object
+
+	mu     sync.Mutex
+	closed bool
+	final  Totals // once closed
+}
+
+type kernelDirection struct {
+	Pair
+	observer *observe.Observer // nil where there is no BTF
+	program  bool              // it is the user's, and not counted
+}
+
+// count is what the program counts of a direction on a CPU.
+type count struct{ Frames, Bytes, Errors uint64 }
+
+func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
+	f = &inKernel{config: c}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+			f = nil
+		}
+	}()
+	devices, numbers, err := c.devices()
+	if err != nil {
+		return f, err
+	}
+	directions := uint32(len(c.directions()))
+	f.ports, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: directions})
+	if err != nil {
+		return f, fmt.Errorf("make devmap: %w", privilege(err))
+	}
+	f.counts, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 24, MaxEntries: directions})
+	if err != nil {
+		return f, fmt.Errorf("make counters: %w", err)
+	}
+	var ns unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
+		return f, fmt.Errorf("stat network namespace: %w", err)
+	}
+	for i, d := range c.directions() {
+		in, out := devices[numbers[d.In]], devices[numbers[d.Out]]
+		if err := f.ports.Update(uint32(i), uint32(out.index), ebpf.UpdateAny); err != nil {
+			return f, fmt.Errorf("put %s into devmap: %w", out.name, err)
+		}
+		k := kernelDirection{Pair: d, program: c.Object != ""}
+		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.index}); err != nil {
+			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.name, err))
+		}
+		f.directions = append(f.directions, k)
+		// After its observer: what is sent from the first frame on counts.
+		if err := f.attachInput(uint32(i), in, in.mtu > xdpFrame || out.mtu > xdpFrame); err != nil {
+			return f, fmt.Errorf("interface %s: %w", in.name, err)
+		}
+	}
+	// Many drivers have queues for redirected frames only while they run an XDP
+	// program themselves.
+	for _, d := range devices {
+		input := slices.ContainsFunc(c.directions(), func(p Pair) bool { return p.In == d.name })
+		if input || c.Generic {
+			continue
+		}
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.XDP, License: license, Flags: unix.BPF_F_XDP_HAS_FRAGS,
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, passed), asm.Return()},
+		})
+		if err != nil {
+			return f, fmt.Errorf("load XDP program: %w", err)
+		}
+		f.programs = append(f.programs, p)
+		if err := f.attach(p, d.index); err != nil && feature.AsMissing(err) == nil {
+			return f, fmt.Errorf("interface %s: %w", d.name, err)
+		}
+	}
+	return f, nil
+}
+
+const (
+	license = "Dual BSD/GPL"
+	passed  = 2 // XDP_PASS
+	// xdpFrame is an MTU that fits into one page for every driver.
+	xdpFrame = 3000
+)
+
+func privilege(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return &feature.Missing{Feature: "CAP_BPF and CAP_NET_ADMIN", Help: "run with sudo", Err: err}
+	}
+	return err
+}
+
+// attachInput attaches what redirects a direction's frames.
+func (f *inKernel) attachInput(direction uint32, in device, frags bool) error {
+	if f.config.Object != "" {
+		o, err := loadObject(f.config.Object)
+		if err != nil {
+			return err
+		}
+		f.objects = append(f.objects, o)
+		m, err := o.mapOf(ebpf.DevMap, ebpf.DevMapHash)
+		if err != nil {
+			return err
+		}
+		var out uint32
+		if err := f.ports.Lookup(direction, &out); err != nil {
+			return err
+		}
+		if err := m.Update(uint32(0), out, ebpf.UpdateAny); err != nil {
+			return fmt.Errorf("put output into the devmap of the BPF object: %w", err)
+		}
+		return f.attach(o.program, in.index)
+	}
+	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction)}
+	if frags {
+		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
+	}
+	p, err := ebpf.NewProgram(spec)
+	if err != nil {
+		return fmt.Errorf("load XDP program: %w", privilege(err))
+	}
+	f.programs = append(f.programs, p)
+	return f.attach(p, in.index)
+}
+
+func (f *inKernel) attach(p *ebpf.Program, ifindex int) error {
+	flags := link.XDPDriverMode
+	if f.config.Generic {
+		flags = link.XDPGenericMode
+	}
+	l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: ifindex, Flags: flags})
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return &feature.Missing{Feature: "native XDP", Help: "try --generic", Err: err}
+	}
+	if err != nil {
+		return fmt.Errorf("attach XDP program: %w", privilege(err))
+	}
+	f.links = append(f.links, l)
+	return nil
+}
+
+// Where the program keeps things on its stack: out of the way of Claim, which
+// uses it down from -32.
+const (
+	stackContext = -8
+	stackKey     = -16
+)
+
+// instructions are the XDP program of one direction: claim, count, write
+// addresses, redirect.
+func (f *inKernel) instructions(direction uint32) asm.Instructions {
+	ins := asm.Instructions{
+		asm.StoreMem(asm.RFP, stackContext, asm.R1, asm.DWord),
+		asm.StoreImm(asm.RFP, stackKey, int64(direction), asm.Word),
+		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
+		asm.LoadMem(asm.R3, asm.R1, 4, asm.Word),
+		// No room for an Ethernet header: not ours.
+		asm.Mov.Reg(asm.R4, asm.R2),
+		asm.Add.Imm(asm.R4, 14),
+		asm.JGT.Reg(asm.R4, asm.R3, xsk.PassLabel),
+	}
+	if f.config.Claim != nil {
+		ins = append(ins, f.config.Claim...)
+	} else {
+		ins = append(ins, asm.Ja.Label(xsk.ClaimLabel))
+	}
+	ins = append(ins,
+		asm.LoadMem(asm.R6, asm.RFP, stackContext, asm.DWord).WithSymbol(xsk.ClaimLabel),
+		asm.LoadMem(asm.R7, asm.R6, 0, asm.Word),
+		asm.LoadMem(asm.R8, asm.R6, 4, asm.Word),
+		asm.LoadMapPtr(asm.R1, f.counts.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, stackKey),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, xsk.PassLabel),
+		asm.Mov.Reg(asm.R9, asm.R0),
+		asm.LoadMem(asm.R1, asm.R9, 0, asm.DWord),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R9, 0, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R9, 8, asm.DWord),
+		asm.Mov.Reg(asm.R4, asm.R8),
+		asm.Sub.Reg(asm.R4, asm.R7),
+		asm.Add.Reg(asm.R1, asm.R4),
+		asm.StoreMem(asm.R9, 8, asm.R1, asm.DWord),
+	)
+	if f.config.Source != nil || f.config.Destination != nil {
+		ins = append(ins,
+			asm.Mov.Reg(asm.R4, asm.R7),
+			asm.Add.Imm(asm.R4, 14),
+			asm.JGT.Reg(asm.R4, asm.R8, xsk.PassLabel),
+		)
+		ins = append(ins, store(asm.R7, 0, f.config.Destination)...)
+		ins = append(ins, store(asm.R7, 6, f.config.Source)...)
+	}
+	return append(ins,
+		asm.LoadMapPtr(asm.R1, f.ports.FD()),
+		asm.Mov.Imm(asm.R2, int32(direction)),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnRedirectMap.Call(),
+		asm.JEq.Imm(asm.R0, 4 /* XDP_REDIRECT */, "done"),
+		asm.LoadMem(asm.R1, asm.R9, 16, asm.DWord),
+		asm.Add.Imm(asm.R1, 1),
+		asm.StoreMem(asm.R9, 16, asm.R1, asm.DWord),
+		asm.Return().WithSymbol("done"),
+		asm.Mov.Imm(asm.R0, passed).WithSymbol(xsk.PassLabel),
+		asm.Return(),
+	)
+}
+
+// store writes an address at an offset, in halves of a word.
+func store(to asm.Register, offset int16, mac []byte) (ins asm.Instructions) {
+	for i := 0; i+1 < len(mac); i += 2 {
+		v := int64(binary.NativeEndian.Uint16(mac[i:]))
+		ins = append(ins, asm.StoreImm(to, offset+int16(i), v, asm.Half))
+	}
+	return ins
+}
+
+// Run waits: the kernel forwards by itself.
+func (f *inKernel) Run(ctx context.Context) error {
+	<-ctx.Done()
+	return nil
+}
+
+func (f *inKernel) Totals() (Totals, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return f.final, nil
+	}
+	return f.totals()
+}
+
+func (f *inKernel) totals() (Totals, error) {
+	t := Totals{Mode: "native"}
+	if f.config.Generic {
+		t.Mode = "generic"
+	}
+	for i, k := range f.directions {
+		d := Direction{In: k.In, Out: k.Out, Up: true}
+		perCPU := make([]count, runtime.NumCPU())
+		if err := f.counts.Lookup(uint32(i), &perCPU); err != nil {
+			return t, fmt.Errorf("read counters: %w", err)
+		}
+		var errs uint64
+		for _, c := range perCPU {
+			d.Received += c.Frames
+			d.Bytes += c.Bytes
+			errs += c.Errors
+		}
+		d.Batches = 0
+		var seen observe.Seen
+		if k.observer != nil {
+			var err error
+			if seen, err = k.observer.Seen(); err != nil {
+				return t, err
+			}
+			d.Sent, d.Bulks = seen.Frames, seen.Calls
+			if k.program {
+				d.Received = seen.Frames + seen.Drops + seen.Errors
+			}
+		}
+		d.Drops = []Drop{{dropFailed, errs + seen.Errors}, {dropXmit, seen.Drops}}
+		if done := d.Sent + d.Dropped(); done < d.Received {
+			d.InFlight = d.Received - done
+		}
+		t.Directions = append(t.Directions, d)
+	}
+	return t, nil
+}
+
+// settle is how long after the programs are detached the frames under way are
+// given to leave.
+const settle = 10 * time.Millisecond
+
+// Close detaches the programs. The last counts can be read after.
+func (f *inKernel) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed {
+		return nil
+	}
+	f.closed = true
+	var errs []error
+	for _, l := range slices.Backward(f.links) {
+		errs = append(errs, l.Close())
+	}
+	if len(f.directions) > 0 {
+		time.Sleep(settle)
+		final, err := f.totals()
+		f.final = final
+		errs = append(errs, err)
+	}
+	for _, k := range f.directions {
+		if k.observer != nil {
+			errs = append(errs, k.observer.Close())
+		}
+	}
+	for _, p := range f.programs {
+		errs = append(errs, p.Close())
+	}
+	for _, o := range f.objects {
+		errs = append(errs, o.Close())
+	}
+	for _, m := range []*ebpf.Map{f.ports, f.counts} {
+		if m != nil {
+			errs = append(errs, m.Close())
+		}
+	}
+	return errors.Join(errs...)
+}

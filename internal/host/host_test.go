@@ -1,0 +1,358 @@
+package host
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"io/fs"
+	"maps"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+func TestParseVersion(t *testing.T) {
+	for _, tt := range []struct {
+		banner string
+		want   version
+	}{
+		{"Linux version 6.18.44 (builder@host) (gcc (GCC) 15.3.0, GNU ld (GNU Binutils) 2.46) #1 SMP PREEMPT_DYNAMIC @0",
+			version{"6.18.44", "#1 SMP PREEMPT_DYNAMIC @0", "gcc 15.3.0"}},
+		{"Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)",
+			version{"6.1.0-18-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)", "gcc 12.2.0 (Debian 12.2.0-14)"}},
+		{"Linux version 6.8.0-31-generic (buildd@lcy02) (x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0-23ubuntu4) 13.2.0, GNU ld (GNU Binutils for Ubuntu) 2.42) #31-Ubuntu SMP",
+			version{"6.8.0-31-generic", "#31-Ubuntu SMP", "gcc 13.2.0 (Ubuntu 13.2.0-23ubuntu4)"}},
+		{"Linux version 3.10.0-862.el7.x86_64 (builder@kbuilder.dev.centos.org) (gcc version 4.8.5 20150623 (Red Hat 4.8.5-28) (GCC) ) #1 SMP Fri Apr 20 16:44:24 UTC 2018",
+			version{"3.10.0-862.el7.x86_64", "#1 SMP Fri Apr 20 16:44:24 UTC 2018", "gcc 4.8.5"}},
+		{"Linux version 6.10.0 (me@host) (clang version 18.1.8 (Fedora 18.1.8-1.fc40), LLD 18.1.8) #2 SMP",
+			version{"6.10.0", "#2 SMP", "clang 18.1.8"}},
+		{"Linux version 5.15.0-android (build@host) (Android (8508608, based on r450784e) clang version 14.0.7 (https://example.org 4c60), LLD 14.0.7) #1",
+			version{"5.15.0-android", "#1", "clang 14.0.7"}},
+		{"Linux version 6.0", version{release: "6.0"}},
+		{"Linux version 6.0 (a (b", version{release: "6.0"}},
+		{"FreeBSD", version{}},
+		{"", version{}},
+	} {
+		if diff := cmp.Diff(tt.want, parseVersion(tt.banner), cmp.AllowUnexported(version{})); diff != "" {
+			t.Errorf("%s\n%s", tt.banner, diff)
+		}
+	}
+}
+
+func TestBootParams(t *testing.T) {
+	got := bootParams("BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet mitigations=off spec-rstack-overflow=off intel_idle.max_cstate=1 iommu.strict=0 isolcpus=2-3 kvm.nx_huge_pages=off init=/x -- mitigations=auto")
+	want := []string{"mitigations=off", "spec-rstack-overflow=off", "intel_idle.max_cstate=1", "iommu.strict=0", "isolcpus=2-3", "kvm.nx_huge_pages=off"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func file(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s + "\n")} }
+
+// server is a bare-metal machine with an mlx5 behind an IOMMU.
+func server() fstest.MapFS {
+	v := "sys/devices/system/cpu/vulnerabilities/"
+	return fstest.MapFS{
+		"proc/version": file("Linux version 6.12.1 (a@b) (gcc (GCC) 14.2.0, GNU ld 2.43) #1 SMP PREEMPT_RT"),
+		"proc/cmdline": file("quiet swiotlb=force"),
+		"proc/cpuinfo": file("processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Gold\ncpu family\t: 6\nmodel\t\t: 106\nstepping\t: 6\nmicrocode\t: 0xd0003d1\n" +
+			"flags\t\t: fpu ibrs_enhanced\n\nprocessor\t: 1\nmodel name\t: Intel(R) Xeon(R) Gold\n"),
+		"proc/stat":                         file("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 2 3"),
+		"proc/sys/net/core/bpf_jit_enable":  file("1"),
+		"proc/sys/net/core/bpf_jit_harden":  file("2"),
+		"proc/sys/kernel/bpf_stats_enabled": file("1"),
+		"sys/devices/system/cpu/smt/active": file("1"), "sys/devices/system/cpu/smt/control": file("on"),
+		"sys/devices/system/cpu/cpu0/cpufreq/scaling_governor": file("powersave"),
+		"sys/devices/system/cpu/cpu0/cpufreq/scaling_driver":   file("intel_pstate"),
+		"sys/devices/system/cpu/cpu1/cpufreq/scaling_governor": file("performance"),
+		"sys/devices/system/cpu/cpufreq/boost":                 file("1"),
+		v + "spectre_v2":                                       file("Mitigation: Enhanced / Automatic IBRS; IBPB: conditional"),
+		v + "mds":                                              file("Not affected"),
+		v + "mmio_stale_data":                                  file("Mitigation: Clear CPU buffers; SMT vulnerable"),
+		"sys/class/net/lo/ifindex":                             file("1"), "sys/class/net/lo/type": file("772"),
+		"sys/class/net/bonding_masters": file(""),
+		"sys/class/net/p0/ifindex":      file("2"), "sys/class/net/p0/type": file("1"), "sys/class/net/p0/mtu": file("1500"),
+		"sys/class/net/p0/operstate": file("up"), "sys/class/net/p0/speed": file("100000"),
+		"sys/class/net/p0/device/numa_node":        file("1"),
+		"sys/class/net/p0/device/driver":           {Data: []byte("../../../bus/pci/drivers/mlx5_core"), Mode: fs.ModeSymlink | 0o777},
+		"sys/class/net/p0/device/iommu_group/type": file("DMA-FQ"),
+		"sys/class/iommu/dmar0":                    file(""),
+		"sys/kernel/iommu_groups/0/type":           file("DMA-FQ"),
+		"sys/kernel/iommu_groups/1/type":           file("identity"),
+	}
+}
+
+func find(t *testing.T, rows []Finding, name string) Finding {
+	t.Helper()
+	for _, r := range rows {
+		if r.Name == name {
+			return r
+		}
+	}
+	t.Fatalf("no row %q", name)
+	return Finding{}
+}
+
+func TestCheckServer(t *testing.T) {
+	f, rows, err := Check(t.Context(), Options{Root: server(), StealWindow: time.Microsecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.CPUs != 2 || f.Virtual != "none" || f.Governor != "performance, powersave" || f.SMT != "on" || f.Drivers["p0"] != "mlx5_core" {
+		t.Errorf("%+v", f)
+	}
+	for _, tt := range []struct {
+		name, found string
+		level       Level
+	}{
+		{"cpu", "Xeon(R) Gold, family 6 model 106 stepping 6, microcode 0xd0003d1, 2 CPUs", LevelOK},
+		{"virtual-machine", "no", LevelOK},
+		{"kernel", "6.12.1 #1 SMP PREEMPT_RT", LevelNote},
+		{"compiler", "gcc 14.2.0", LevelOK},
+		{"boot-params", "swiotlb=force", LevelNote},
+		{"indirect-call", "not seen", LevelUnknown},
+		{"sys-and-memory", "not seen", LevelUnknown},
+		{"vulnerability-spectre-v2", "Enhanced / Automatic", LevelOK},
+		{"vulnerability-mds", "Not affected", LevelOK},
+		{"vulnerability-mmio-stale-data", "Clear CPU buffers", LevelNote},
+		{"bpf-jit-harden", "for all programs", LevelWarn},
+		{"bpf-jit-kallsyms", "not seen: there is no /proc", LevelUnknown},
+		{"bpf-stats", "on", LevelWarn},
+		{"smt", "siblings online", LevelNote},
+		{"cpufreq-governor", "powersave", LevelWarn},
+		{"steal-time", "0.0 %", LevelOK},
+		{"nic-p0", "mlx5_core, up, 100 Gbit/s, MTU 1500, NUMA node 1, IOMMU DMA-FQ", LevelNote},
+		{"iommu", "1 units, groups: 1 DMA-FQ, 1 identity", LevelWarn},
+		{"swiotlb", "forced", LevelWarn},
+	} {
+		r := find(t, rows, tt.name)
+		if !strings.Contains(r.Found, tt.found) || r.Level != tt.level {
+			t.Errorf("%s: %q, %s", r.Name, r.Found, r.Level)
+		}
+	}
+	kebab := regexp.MustCompile(`^[a-z0-9]+(-[a-z0-9]+)*$`)
+	seen := make(map[string]bool)
+	for _, r := range rows {
+		if !kebab.MatchString(r.Name) || seen[r.Name] || r.Found == "" {
+			t.Errorf("row %+v", r)
+		}
+		seen[r.Name] = true
+	}
+}
+
+// TestCheckNothing runs where neither proc nor sys is.
+func TestCheckNothing(t *testing.T) {
+	f, rows, err := Check(t.Context(), Options{Root: fstest.MapFS{}, StealWindow: time.Microsecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.CPU != "" || find(t, rows, "cpu").Level != LevelUnknown {
+		t.Errorf("%+v", f)
+	}
+}
+
+// kernel is a made-up kernel: two functions and their thunks.
+type kernel struct {
+	thunk, site, ret string
+	retName          string
+}
+
+const (
+	thunkAddr = 0xffffffff82200000
+	retAddr   = 0xffffffff82200100
+	siteAddr  = 0xffffffff82200200
+)
+
+func (k kernel) read(t *testing.T) branches {
+	t.Helper()
+	code := make([]byte, 0x300)
+	for i := range code {
+		code[i] = 0x90
+	}
+	copy(code, k.thunk)
+	copy(code[0x100:], k.ret)
+	fn := []byte(k.site)
+	// X and R stand for direct distances to the thunk and the return thunk.
+	for i := 0; i+5 <= len(fn); i++ {
+		target := map[string]uint64{"XXXX": thunkAddr, "RRRR": retAddr}[string(fn[i+1:i+5])]
+		if target != 0 {
+			binary.LittleEndian.PutUint32(fn[i+1:], uint32(target-(siteAddr+uint64(i)+5)))
+		}
+	}
+	copy(code[0x200:], fn)
+	return readBranches([]ksym.Symbol{
+		{Addr: thunkAddr, Size: 32, Type: 'T', Name: "__x86_indirect_thunk_array"},
+		{Addr: thunkAddr, Size: 32, Type: 'T', Name: "__x86_indirect_thunk_rax"},
+		{Addr: retAddr, Size: 32, Type: 'T', Name: k.retName},
+		{Addr: siteAddr, Size: uint64(len(fn)), Type: 't', Name: "bq_xmit_all"},
+		{Addr: siteAddr, Type: 't', Name: "veth_poll"},
+		{Addr: 0x1000, Size: 10, Type: 't', Name: "dev_map_enqueue"},
+	}, ktext.Bytes{Addr: thunkAddr, Code: code})
+}
+
+const retpoline = "\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc"
+
+func TestBranches(t *testing.T) {
+	if !x86() {
+		testutil.Missing(t, "amd64")
+	}
+	for _, tt := range []struct {
+		name      string
+		kernel    kernel
+		v2, srso  string
+		its       string
+		thunk     string
+		returns   string
+		callSites string
+		agree     string
+	}{
+		{"retpoline and srso", kernel{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
+			"Mitigation: Retpolines; STIBP: disabled", "Mitigation: Safe RET", "Not affected",
+			"retpoline", "srso_return_thunk", "through thunks", "agree"},
+		{"without microcode", kernel{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
+			"Mitigation: Retpolines", "Vulnerable: Safe RET, no microcode", "Not affected",
+			"retpoline", "srso_return_thunk", "through thunks", "begins with Vulnerable"},
+		{"enhanced ibrs", kernel{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+			"Mitigation: Enhanced / Automatic IBRS; IBPB", "Not affected", "Not affected",
+			"plain jmp", "ret", "rewritten to call *reg", "agree"},
+		{"lfence", kernel{"\x0f\xae\xe8\xff\xe0\xcc", "\x0f\xae\xe8\xff\xd0\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+			"Mitigation: LFENCE", "Not affected", "Not affected",
+			"lfence; jmp", "ret", "rewritten to lfence; call *reg", "agree"},
+		{"sys says retpolines, memory does not", kernel{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+			"Mitigation: Retpolines", "Not affected", "Not affected",
+			"plain jmp", "ret", "rewritten to call *reg", "thunk in memory is a plain jmp"},
+		{"retpolines nobody calls", kernel{retpoline, "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+			"Mitigation: Retpolines", "Not affected", "Not affected",
+			"retpoline", "ret", "rewritten to call *reg", "call sites are rewritten"},
+		{"memory has retpolines, sys does not", kernel{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+			"Vulnerable", "Not affected", "Not affected",
+			"retpoline", "ret", "through thunks", "go through a retpoline"},
+		{"its", kernel{retpoline, "\xe8XXXX\xe9RRRR", "\xc3\xcc", "its_return_thunk"},
+			"Mitigation: Retpolines", "Not affected", "Mitigation: Aligned branch/return thunks",
+			"retpoline", "its_return_thunk", "through thunks", "agree"},
+		{"safe ret that is not there", kernel{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "its_return_thunk"},
+			"Mitigation: Retpolines", "Mitigation: Safe RET", "Not affected",
+			"retpoline", "ret", "through thunks", "but returns in memory are a plain ret"},
+		{"no retpolines built", kernel{"", "\xff\x50\x08\xc3", "", "x"},
+			"Vulnerable", "Not affected", "Not affected",
+			"unknown", "ret", "call *mem, as compiled without retpolines", "agree"},
+	} {
+		f := Fingerprint{Mitigations: map[string]string{"spectre-v2": tt.v2, "spec-rstack-overflow": tt.srso, "indirect-target-selection": tt.its}}
+		b := tt.kernel.read(t)
+		if b.err != nil {
+			t.Errorf("%s: %v", tt.name, b.err)
+			continue
+		}
+		rows := append(branchRows(&f, nil, b), agreement(f, b)...)
+		if f.IndirectThunk != tt.thunk || f.ReturnThunk != tt.returns || f.CallSites != tt.callSites {
+			t.Errorf("%s: thunk %q, returns %q, sites %q", tt.name, f.IndirectThunk, f.ReturnThunk, f.CallSites)
+		}
+		if got := find(t, rows, "sys-and-memory").Found; !strings.Contains(got, tt.agree) {
+			t.Errorf("%s: sys and memory: %s", tt.name, got)
+		}
+		if b.unread != 1 {
+			t.Errorf("%s: %d functions unread, want dev_map_enqueue", tt.name, b.unread)
+		}
+	}
+}
+
+func TestBranchesUnseen(t *testing.T) {
+	b := branches{err: &feature.Missing{Feature: "root"}}
+	var f Fingerprint
+	for _, row := range append(branchRows(&f, nil, b), agreement(f, b)...) {
+		if row.Level != LevelUnknown {
+			t.Errorf("%+v", row)
+		}
+	}
+	if f.IndirectThunk != "" || f.ReturnThunk != "" || f.CallSites != "" {
+		t.Errorf("%+v", f)
+	}
+}
+
+// TestFieldsComplete fails when a field of Fingerprint is not in Fields.
+func TestFieldsComplete(t *testing.T) {
+	f := Fingerprint{Mitigations: map[string]string{"a": "b"}, Drivers: map[string]string{"eth0": "x"}}
+	b, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var m map[string]json.RawMessage
+	if err := json.Unmarshal(b, &m); err != nil {
+		t.Fatal(err)
+	}
+	have := make(map[string]bool)
+	for _, field := range f.Fields() {
+		name, _, _ := strings.Cut(field.Name, "/")
+		have[name] = true
+	}
+	if diff := cmp.Diff(slices.Sorted(maps.Keys(m)), slices.Sorted(maps.Keys(have))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestXDPFeatures(t *testing.T) {
+	for x, want := range map[XDPFeatures]string{
+		0:                         "none",
+		XDPBasic | XDPRedirect:    "basic, redirect",
+		XDPNdoXmitSG | 1<<20:      "ndo-xmit-sg, 0x100000",
+		XDPXskZerocopy | XDPRxSG:  "xsk-zerocopy, rx-sg",
+		XDPHWOffload | XDPNdoXmit: "ndo-xmit, hw-offload",
+	} {
+		if got := x.String(); got != want {
+			t.Errorf("%#x: %q, want %q", uint64(x), got, want)
+		}
+	}
+}
+
+// TestFeaturesLive asks about loopback, which has no XDP of its own.
+func TestFeaturesLive(t *testing.T) {
+	x, err := Features(1)
+	testutil.SkipMissing(t, err)
+	if err != nil || x != 0 {
+		t.Errorf("%v %v", x, err)
+	}
+	if _, err := Features(1 << 30); err == nil {
+		t.Error("an interface that does not exist has features")
+	}
+}
+
+func TestIdentifyLive(t *testing.T) {
+	f := Identify(t.Context())
+	if f.Kernel == "" || f.CPUs == 0 {
+		t.Errorf("%+v", f)
+	}
+	testutil.Root(t)
+	b := newMachine(Options{}).readBranches()
+	testutil.SkipMissing(t, b.err)
+	if runtime.GOARCH != "amd64" {
+		testutil.Missing(t, "amd64")
+	}
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	if f.IndirectThunk == string(branch.ThunkUnknown) || b.returnKind == branch.ReturnUnknown {
+		t.Errorf("a thunk of this kernel is not known: %+v, %s", b.thunk, b.returnThunk)
+	}
+	if b.core.functions < 20 || b.core.total() == 0 || b.all.returns == 0 || b.unread > 0 {
+		t.Errorf("read too little: %+v", b)
+	}
+}
+
+func TestHypervisorName(t *testing.T) {
+	for in, want := range map[string]string{"KVMKVMKVM": "KVM", "Microsoft Hv": "Hyper-V", "else": "else", "": ""} {
+		if got := hypervisorName(in); got != want {
+			t.Errorf("%q: %q", in, got)
+		}
+	}
+}

@@ -1,0 +1,434 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+func TestPlan(t *testing.T) {
+	p := Plan{Kernels: []string{"a", "b"}, CPUs: []string{"", "EPYC"}, Appends: []string{"x=1", "x=0", "x=1"}}
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	cells := p.Cells()
+	if len(cells) != 8 || cells[0].Name() != "a/x=1" || cells[3].Name() != "a/cpu=EPYC/x=0" {
+		t.Errorf("%d cells: %+v", len(cells), cells)
+	}
+	p = Plan{Kernels: []string{"a"}, Appends: []string{"x=1"}, NICs: []string{Veth, "igb"}, DMAs: []DMA{Direct, IOMMULazy}}
+	if err := p.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, c := range p.Cells() {
+		names = append(names, c.Name())
+	}
+	if want := []string{"a/x=1", "a/nic=igb/dma=direct/x=1", "a/nic=igb/dma=iommu-lazy/x=1"}; !slices.Equal(names, want) {
+		t.Errorf("cells %v, want %v", names, want)
+	}
+	for name, p := range map[string]Plan{
+		"NIC":        {Kernels: []string{"a"}, NICs: []string{"e1000"}},
+		"DMA":        {Kernels: []string{"a"}, NICs: []string{"igb"}, DMAs: []DMA{"bounce"}},
+		"DMA, veth":  {Kernels: []string{"a"}, DMAs: []DMA{Swiotlb}},
+		"no kernel":  {},
+		"bulk":       {Kernels: []string{"a"}, Bulks: []int{0}},
+		"limit":      {Kernels: []string{"a"}, Limit: time.Millisecond},
+		"control":    {Kernels: []string{"a"}, Appends: []string{"x\ny"}},
+		"too many":   {Kernels: []string{"a"}, Appends: strings.Split(strings.Repeat("x,", 1+maxCells), ",")},
+		"big matrix": {Kernels: make([]string, 1), Appends: numbered(maxCells + 1)},
+	} {
+		if err := p.Validate(); name != "too many" && err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if _, _, err := AB("nonsense"); err == nil {
+		t.Error("an experiment that is none: no error")
+	}
+}
+
+func numbered(n int) (out []string) {
+	for i := range n {
+		out = append(out, strings.Repeat("x", i))
+	}
+	return out
+}
+
+func TestConfirm(t *testing.T) {
+	state := func(sys, thunk string) *Measurement {
+		return &Measurement{Host: host.Fingerprint{IndirectThunk: thunk, Mitigations: map[string]string{"spectre-v2": sys}}}
+	}
+	on, off := state("Mitigation: Retpolines; STIBP: disabled", "retpoline"), state("Vulnerable", "plain jmp")
+	for _, test := range []struct {
+		line string
+		m    *Measurement
+		ok   bool
+	}{
+		{"spectre_v2=retpoline", on, true},
+		{"spectre_v2=retpoline", off, false},
+		{"spectre_v2=retpoline", state("Mitigation: Retpolines", "plain jmp"), false},
+		{"spectre_v2=off", off, true},
+		{"spectre_v2=off", on, false},
+		{"quiet mitigations=off", on, false},
+		{"quiet", on, true},
+		{"", off, true},
+	} {
+		if err := confirm(Cell{Append: test.line}, test.m); (err == nil) != test.ok {
+			t.Errorf("%q with %q: %v", test.line, test.m.Host.IndirectThunk, err)
+		}
+	}
+}
+
+func TestConfirmDMA(t *testing.T) {
+	m := &Measurement{Mapped: IOMMULazy}
+	if err := confirm(Cell{NIC: "igb", DMA: IOMMULazy}, m); err != nil {
+		t.Error(err)
+	}
+	if err := confirm(Cell{NIC: "igb", DMA: IOMMUStrict}, m); err == nil {
+		t.Error("strict was asked for, lazy found: no error")
+	}
+}
+
+// TestProbe asks where a counter stands: never on a call with a prefix, which crashes
+// the kernel.
+func TestProbe(t *testing.T) {
+	const at = 0xffffffff81000000
+	var (
+		load   = []byte{0x49, 0x89, 0xc2}                   // mov %rax,%r10
+		other  = []byte{0x44, 0x89, 0xf9}                   // mov %r15d,%ecx
+		prefix = []byte{0x2e, 0xe8, 0, 0, 0, 0}             // cs call
+		plain  = []byte{0xe8, 0, 0, 0, 0}                   // call
+		jump   = []byte{0x75, 0x03}                         // jne over the next 3 bytes
+		ret    = []byte{0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc} //
+		table  = func(n int) *ksym.Table {
+			return ksym.New([]ksym.Symbol{{Addr: at, Type: 't', Name: "f"}, {Addr: at + uint64(n), Type: 't', Name: "g"}})
+		}
+	)
+	for name, test := range map[string]struct {
+		code     [][]byte
+		site     int // which part
+		want     uint64
+		register string
+		refused  bool
+	}{
+		"a plain call":          {[][]byte{load, plain, ret}, 1, 3, "r10", false},
+		"the one before":        {[][]byte{load, other, prefix, ret}, 2, 3, "r10", false},
+		"loaded just before":    {[][]byte{load, prefix, ret}, 1, 0, "", false},
+		"a jump leads there":    {[][]byte{jump, other, prefix, ret}, 2, 0, "", true},
+		"right behind a branch": {[][]byte{other, plain, prefix, ret}, 2, 0, "", true},
+		"the first instruction": {[][]byte{prefix, ret}, 0, 0, "", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var offset uint64
+			for _, part := range test.code[:test.site] {
+				offset += uint64(len(part))
+			}
+			code := slices.Concat(test.code...)
+			site := xdppath.Site{Function: "f", Offset: offset}
+			site.Addr, site.Thunk = at+offset, "__x86_indirect_thunk_r10"
+			got, err := probe(ktext.Bytes{Addr: at, Code: code}, table(len(code)), site)
+			if (err != nil) != test.refused {
+				t.Fatalf("%v, %v", got, err)
+			}
+			if err == nil && (got.Offset != test.want || got.Register != test.register) {
+				t.Errorf("%v with %q, want offset %#x with %q", got, got.Register, test.want, test.register)
+			}
+		})
+	}
+}
+
+// TestExecuted counts the instructions of branches as kernels write and patch them.
+func TestExecuted(t *testing.T) {
+	const at, thunk = 0xffffffff81000000, 0xffffffff81000040
+	retpoline := []byte{0xe8, 1, 0, 0, 0, 0xcc, 0x48, 0x89, 0x04, 0x24, 0xc3} // call +1; int3; mov %rax,(%rsp); ret
+	returns := []byte{0xe8, 1, 0, 0, 0, 0xcc, 0xc3}                           // a return thunk: call +1; int3; ret
+	for name, test := range map[string]struct {
+		site, thunk []byte
+		kind        branch.SiteKind
+		want        int
+	}{
+		"call of a retpoline":      {[]byte{0xe8, 0x3b, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
+		"with a prefix":            {[]byte{0x2e, 0xe8, 0x3a, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
+		"jump to a retpoline":      {[]byte{0xe9, 0x3b, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
+		"retpoline, return thunk":  {[]byte{0xe8, 0x3b, 0, 0, 0}, append(slices.Clone(retpoline[:10]), 0xe9, 0x11, 0, 0, 0), branch.SiteThunk, 6},
+		"thunk that jumps":         {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0xff, 0xe0}, branch.SiteThunk, 2},
+		"plain call, nop":          {[]byte{0xff, 0xd0, 0x0f, 0x1f, 0x00}, nil, branch.SiteRegister, 2},
+		"plain call of r10, nop":   {[]byte{0x41, 0xff, 0xd2, 0x0f, 0x1f, 0x00}, nil, branch.SiteRegister, 2},
+		"call filled by prefixes":  {[]byte{0x2e, 0x2e, 0x2e, 0xff, 0xd0}, nil, branch.SiteRegister, 1},
+		"a nop of something else":  {[]byte{0xff, 0xd0, 0x0f, 0x1f, 0x44, 0, 0}, nil, branch.SiteRegister, 1},
+		"plain jump":               {[]byte{0xff, 0xe0, 0xcc}, nil, branch.SiteRegister, 1},
+		"call behind an lfence":    {[]byte{0xff, 0xd0}, nil, branch.SiteLfence, 2},
+		"thunk that is rubbish":    {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0x06}, branch.SiteThunk, 0},
+		"thunk that runs on":       {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0xeb, 0xfe}, branch.SiteThunk, 0},
+		"thunk that is not mapped": {[]byte{0xe8, 0, 0x10, 0, 0}, nil, branch.SiteThunk, 0},
+	} {
+		code := make([]byte, 0x80) // 00 00: add %al,(%rax), which no branch ends in
+		copy(code[0x60:], returns)
+		copy(code, test.site)
+		copy(code[thunk-at:], test.thunk)
+		if got := executed(ktext.Bytes{Addr: at, Code: code}, xdppath.Site{Addr: at, Kind: test.kind}); got != test.want {
+			t.Errorf("%s: %d instructions, want %d", name, got, test.want)
+		}
+	}
+}
+
+// measured is what a guest counted at bulk 16.
+func measured(thunk string, stamp int, instructions float64, sites ...SiteCount) *Measurement {
+	return &Measurement{
+		Stamp: stamp,
+		Host:  host.Fingerprint{IndirectThunk: thunk, Mitigations: map[string]string{}},
+		Bulks: []BulkCount{{Bulk: 16, Instructions: &instructions, Window: 1024, Sent: 100, Redirected: 100, Received: 100, Sites: sites, Functions: []FunctionCount{{Function: "bq_xmit_all", PerPacket: 0.125}}}},
+	}
+}
+
+func TestRecord(t *testing.T) {
+	sites := func(call, jump int) []SiteCount {
+		return []SiteCount{{Function: "f", Stage: "receive", Executed: call, PerPacket: 0.25}, {Function: "g", Stage: "receive", Jump: true, Executed: jump, PerPacket: 1}}
+	}
+	cells := []CellResult{
+		{Cell: Cell{Kernel: "k", Append: "on"}, Measurement: measured("retpoline", 4, 1003.5+2.0/1024, sites(4, 4)...)},
+		{Cell: Cell{Kernel: "k", Append: "off"}, Measurement: measured("plain jmp", 2, 1000, sites(2, 1)...)},
+		{Cell: Cell{Kernel: "k", Append: "broken"}, Err: errors.New("it\npanicked")},
+	}
+	l := Record(cells, []int{16}, &stat.Quantity{Median: 10, Low: 9, High: 11, Unit: "ns"})
+	if len(l.Rows) != 3 || len(l.Differences) != 1 {
+		t.Fatalf("%d rows, %d differences", len(l.Rows), len(l.Differences))
+	}
+	if l.Rows[2].Refused != "it panicked" || l.Rows[2].Instructions != nil {
+		t.Errorf("%+v", l.Rows[2])
+	}
+	d := l.Differences[0]
+	if d.BySites != 3.5 || d.ByObserver != 2.0/1024 || d.Remainder != 0 || d.Calls != 1.25 || d.Ns.Median != 12.5 || math.Abs(d.Lost.Median-13+1e3/(1e3/13.0+12.5)) > 1e-9 {
+		t.Errorf("%+v", d)
+	}
+}
+
+func TestResolve(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "notes.txt")
+	if err := os.WriteFile(file, []byte("text"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	deb := filepath.Join(dir, "x.deb")
+	if err := os.WriteFile(deb, []byte("no package"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"debian:", "debian:x", "debian:6.1;rm", filepath.Join(dir, "none"), dir, file, deb, filepath.Join(dir, "x.rpm")} {
+		_, err := guest.Resolve(t.Context(), filepath.Join(dir, "cache"), name)
+		if err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestLibraries(t *testing.T) {
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if files, err := guest.Libraries(self); err != nil || len(files) == 1 { // it may be static
+		t.Errorf("%v, %v", files, err)
+	}
+	shell, err := filepath.EvalSymlinks("/bin/sh")
+	if err != nil {
+		testutil.Missing(t, "/bin/sh")
+	}
+	if files, err := guest.Libraries(shell); err != nil {
+		t.Error(err)
+	} else if len(files) == 1 {
+		t.Errorf("a loader and nothing to load: %v", files)
+	}
+	if _, err := guest.Libraries(filepath.Join(t.TempDir(), "none")); err == nil {
+		t.Error("no program: no error")
+	}
+}
+
+// TestExact boots a kernel with retpolines, once more, and without: the counts are
+// equal to the digit, and the branches counted at their sites, with the observer's,
+// account for every instruction that the two differ in.
+func TestExact(t *testing.T) {
+	kernel := "debian:6.12-cloud"
+	cache, err := guest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := guest.Resolve(t.Context(), cache, kernel); err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	self := unthunk(t)
+	with, without, err := AB("spectre_v2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := Plan{Kernels: []string{kernel}, Appends: []string{with, with + " ", without}, Bulks: []int{1, 16}}
+	cells, err := Run(t.Context(), plan, self, nil)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cells {
+		testutil.SkipMissing(t, c.Err)
+		if c.Err != nil {
+			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
+		}
+	}
+	l := Record(cells, plan.Bulks, nil)
+	for i := range plan.Bulks {
+		a, b := l.Rows[i], l.Rows[len(plan.Bulks)+i]
+		if *a.Instructions != *b.Instructions || *a.Calls != *b.Calls {
+			t.Errorf("%s: %v instructions, %v calls in one boot, %v and %v in another", a.Name, *a.Instructions, *a.Calls, *b.Instructions, *b.Calls)
+		}
+		if a.Counts.Sent == 0 || a.Counts.Sent != a.Counts.Redirected || a.Counts.Sent != a.Counts.Received {
+			t.Errorf("%s: counts %+v", a.Name, a.Counts)
+		}
+	}
+	for _, d := range l.Differences {
+		t.Logf("%+v", d)
+		if d.Remainder != 0 { // exact: whole multiples of 1/128
+			t.Errorf("%s: %v of %v instructions are not accounted for by %v calls", d.With, d.Remainder, d.Instructions, d.Calls)
+		}
+	}
+}
+
+// TestWires boots interfaces on wires, with an IOMMU in between: packets, maps and
+// unmaps agree, and the indirect branches of each mapping are found by what is entered.
+func TestWires(t *testing.T) {
+	for _, test := range []struct {
+		kernel, nic string
+		dma         DMA
+		always      bool
+		want        map[string]float64 // indirect branches a packet, by target
+	}{
+		{"debian:6.12-cloud", "virtio", IOMMUStrict, true, map[string]float64{"intel_iommu_map_pages": 2, "intel_iommu_unmap_pages": 2, "intel_iommu_tlb_sync": 2}},
+		{"debian:6.1", "igb", IOMMULazy, false, map[string]float64{"iommu_dma_map_page": 1, "iommu_dma_unmap_page": 1, "intel_iommu_map_pages": 1, "intel_iommu_unmap_pages": 1}},
+		{"debian:6.1", "virtio", Swiotlb, false, nil},
+		{"debian:6.12", "igb", IOMMUPass, false, nil},
+		{"debian:6.12", "vmxnet3", Direct, false, nil},
+	} {
+		t.Run(test.kernel+"/"+test.nic+"/"+string(test.dma), func(t *testing.T) {
+			if !test.always && os.Getenv("UNTHUNK_GUEST") == "" {
+				testutil.Missing(t, "guest kernels (make test-kernels)")
+			}
+			cells, err := Run(t.Context(), Plan{Kernels: []string{test.kernel}, NICs: []string{test.nic}, DMAs: []DMA{test.dma}, Bulks: []int{64}}, unthunk(t), nil)
+			testutil.SkipMissing(t, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := cells[0]
+			testutil.SkipMissing(t, c.Err)
+			if c.Err != nil {
+				t.Fatalf("%v; console:\n%s", c.Err, c.Console)
+			}
+			b := c.Bulks[0]
+			if b.Sent == 0 || b.Sent != b.Redirected || b.Sent != b.Received {
+				t.Errorf("%d sent, %d redirected, %d received", b.Sent, b.Redirected, b.Received)
+			}
+			if b.Instructions == nil || *b.Instructions < 100 {
+				t.Errorf("instructions %v", b.Instructions)
+			}
+			maps, unmaps := b.mapped()
+			if maps < 0.9 || math.Abs(maps-unmaps) > 0.1 {
+				t.Errorf("%v maps and %v unmaps a packet", maps, unmaps)
+			}
+			got := make(map[string]float64)
+			for _, s := range b.Sites {
+				got[s.Target] += s.PerPacket
+			}
+			for target, want := range test.want {
+				if math.Abs(got[target]-want) > 0.1 {
+					t.Errorf("%s is entered %v times a packet, want %v", target, got[target], want)
+				}
+			}
+			if b.calls("bq_xmit_all") != 1.0/16 {
+				t.Errorf("%v calls of bq_xmit_all a packet, want 1/16", b.calls("bq_xmit_all"))
+			}
+		})
+	}
+}
+
+// TestTime takes times in guests that are emulated: they mean nothing, but each is there.
+func TestTime(t *testing.T) {
+	if os.Getenv("UNTHUNK_GUEST") == "" {
+		testutil.Missing(t, "guest kernels (make test-kernels)")
+	}
+	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, NICs: []string{Veth, "virtio"}, Bulks: []int{16, 64}}.withDefaults()
+	self := unthunk(t)
+	err := each(t.Context(), plan, 1, self, nil, func(ctx context.Context, _ int, m *guest.Machine, cell Cell) {
+		got, console, err := measure(ctx, plan, m, cell, "--time")
+		if err != nil {
+			t.Errorf("%s: %v; console:\n%s", cell.Name(), err, console)
+			return
+		}
+		for _, b := range got.Bulks {
+			if want := cell.NIC == Veth || b.Bulk == 64; want != (b.Ns != nil) || b.Instructions != nil {
+				t.Errorf("%s at bulk %d: %v, %v instructions", cell.Name(), b.Bulk, b.Ns, b.Instructions)
+			}
+		}
+	})
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// unthunk builds this program for a guest.
+func unthunk(t *testing.T) (self string) {
+	t.Helper()
+	self = filepath.Join(t.TempDir(), "unthunk")
+	if err := guest.Build(t.Context(), testutil.Package("cmd/unthunk"), self); err != nil {
+		t.Fatal(err)
+	}
+	return self
+}
+
+// A guest that does not come to its end is killed at its limit; one whose kernel is
+// none says so.
+func TestBadGuests(t *testing.T) {
+	dir := t.TempDir()
+	for _, sub := range []string{"boot", "lib/modules/0.0"} {
+		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, text := range map[string]string{"boot/vmlinuz-0.0": strings.Repeat("no kernel", 10_000), "lib/modules/0.0/modules.builtin": "kernel/drivers/net/veth.ko\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	cells, err := Run(t.Context(), Plan{Kernels: []string{dir}, Limit: 3 * time.Second}, self, nil)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	testutil.SkipMissing(t, cells[0].Err)
+	if cells[0].Err == nil || time.Since(begun) > 20*time.Second {
+		t.Errorf("a kernel that is none: %v after %v", cells[0].Err, time.Since(begun))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := Run(ctx, Plan{Kernels: []string{dir}}, self, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("stopped: %v", err)
+	}
+}

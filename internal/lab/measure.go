@@ -1,0 +1,364 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Measurement is what a guest counted.
+type Measurement struct {
+	Host host.Fingerprint `json:"host"`
+	// Mapped is how the interfaces' memory is mapped, as the guest found it; empty for
+	// veth, which has none to map.
+	Mapped DMA `json:"mapped,omitempty"`
+	// Uncounted are indirect branches of the path that cannot be counted.
+	Uncounted []string `json:"uncounted,omitempty"`
+	// Stamp is how many instructions the indirect branch of the observer's time stamp
+	// takes, 0 when there is none. A window holds one.
+	Stamp int `json:"stamp"`
+	// Bulks are in the order asked for.
+	Bulks []BulkCount `json:"bulks"`
+}
+
+// BulkCount is what a redirected packet goes through at one bulk. On veth that is all
+// from the generator's call to the sink's verdict. On wires it is what runs in the NAPI
+// polls of the interface that redirects and of the one it redirects to, and in the
+// transmission by that one.
+type BulkCount struct {
+	Bulk int `json:"bulk"`
+	// Instructions per packet: the least of all windows of Window packets, as the
+	// others hold a timer's tick. Without an exact clock it is time in ns, and means
+	// nothing. On wires it is the median of windows within a poll, so that it lacks
+	// what completes transmission; nil for bursts that are not whole polls.
+	Instructions *float64 `json:"instructions"`
+	Windows      int      `json:"windows"`
+	// Ns is the time of a packet in ns, of the whole chain as `bench` takes it, on wires
+	// of windows within a poll. Nil unless time was measured.
+	Ns     *stat.Quantity `json:"ns,omitempty"`
+	Window int            `json:"window"`
+	// Sent, Redirected and Received are packets of the slots that instructions were
+	// taken from, on wires of all slots.
+	Sent       uint64 `json:"sent"`
+	Redirected uint64 `json:"redirected"`
+	Received   uint64 `json:"received"`
+	// Sites are the indirect branches that every packet, or every bulk, goes through.
+	Sites []SiteCount `json:"sites"`
+	// Functions are entries of functions per packet.
+	Functions []FunctionCount `json:"functions"`
+}
+
+// The parts of a chain over wires that are told apart.
+const (
+	InPoll  = "in-poll"  // NAPI polls of the interface that redirects
+	OutXmit = "out-xmit" // transmission by the one it redirects to
+	OutPoll = "out-poll" // NAPI polls of that one, which complete transmission
+)
+
+var parts = []string{InPoll, OutXmit, OutPoll}
+
+// FunctionCount is how often a function is entered.
+type FunctionCount struct {
+	Function string `json:"function"`
+	// Part of the chain that does it; empty for veth.
+	Part      string  `json:"part,omitempty"`
+	PerPacket float64 `json:"per-packet"`
+}
+
+// SiteCount is how often an indirect branch is executed.
+type SiteCount struct {
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	// Jump is set for a tail call.
+	Jump  bool   `json:"jump,omitempty"`
+	Kind  string `json:"kind"`
+	Stage string `json:"stage"`
+	Calls string `json:"calls,omitempty"`
+	// Target is the function that was entered.
+	Target string `json:"target,omitempty"`
+	// Part of the chain that does it; empty for veth.
+	Part string `json:"part,omitempty"`
+	// Executed are its instructions: itself, its thunk, the nop that fills its room; 0
+	// when they could not be read.
+	Executed int `json:"executed"`
+	// PerPacket is exact for veth: a whole multiple of a 64th.
+	PerPacket float64 `json:"per-packet"`
+}
+
+// counted are functions whose entries are counted where the kernel has them: frames
+// given back, the page pool, the DMA API with what stands behind it.
+var counted = []string{
+	"xdp_do_redirect", "xdp_do_redirect_frame", "bq_xmit_all",
+	"xdp_return_frame", "xdp_return_frame_rx_napi", "xdp_return_frame_bulk", "__xdp_return",
+	"page_pool_put_unrefed_netmem", "page_pool_put_unrefed_page", "page_pool_put_defragged_page", "page_pool_put_page",
+	"page_pool_alloc_pages", "page_pool_alloc_netmems",
+	"dma_map_page_attrs", "dma_map_sg_attrs", "dma_unmap_page_attrs", "dma_unmap_sg_attrs",
+	"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
+	"swiotlb_tbl_map_single", "swiotlb_bounce",
+	"iommu_dma_map_page", "iommu_dma_unmap_page", "queue_iova",
+	"qi_submit_sync", "qi_flush_iotlb", "iommu_flush_iotlb_psi", "cache_tag_flush_range", "intel_iommu_tlb_sync",
+}
+
+// window is the least distance of two time stamps, in packets: some lie between two
+// ticks of a kernel with 1000 a second, which takes one every million instructions.
+const window = 128
+
+// slots a bulk is measured in: nearly all have a window without a tick.
+const slots = 6
+
+// InGuest is what runs in a guest that [Run] made: it counts what a redirected packet
+// goes through at each bulk or, when timed, takes its time instead. It needs
+// CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
+func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measurement, error) {
+	switch {
+	case nic != Veth:
+		return overWires(ctx, bulks, timed)
+	case timed:
+		return timeChain(ctx, bulks)
+	}
+	return countChain(ctx, bulks)
+}
+
+// countChain counts what a packet of the veth chain goes through.
+func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(ctx)}
+	cpu, err := redirect.PickCPU(-1)
+	if err != nil {
+		return nil, err
+	}
+	plan := redirect.Plan{Bulks: bulks, CPU: cpu}
+	if err := plan.Validate(); err != nil {
+		return nil, err
+	}
+	lab, err := netlab.New(cpu)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	rows := plan.Rows()
+	chain, err := redirect.BuildRow(lab, 0, rows[0], cpu)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, chain.Close()) }()
+	var arms []*redirect.Arm
+	for _, row := range rows {
+		arm, err := chain.Arm(ctx, row.Bulk)
+		if err != nil {
+			return nil, err
+		}
+		arm.SetWindow(window)
+		b, err := instructions(ctx, arm)
+		if err != nil {
+			return nil, fmt.Errorf("count instructions at bulk %d: %w", row.Bulk, err)
+		}
+		b.Bulk = row.Bulk
+		arms, m.Bulks = append(arms, arm), append(m.Bulks, b)
+	}
+	tested, _, _ := chain.Devices()
+	p, err := place(ctx, lab, tested, nil, slotOf(ctx, arms[0]))
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	m.Uncounted, m.Stamp = p.uncounted, p.stamp
+	for i := range m.Bulks {
+		if err := p.countSlots(ctx, arms[i], &m.Bulks[i]); err != nil {
+			return nil, fmt.Errorf("count at bulk %d: %w", m.Bulks[i].Bulk, err)
+		}
+	}
+	return m, nil
+}
+
+// timeChain measures the time of a packet of the veth chain, in rounds that interleave
+// the bulks.
+func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(ctx)}
+	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, CPU: -1, Duration: timeOf}, nil)
+	if err != nil {
+		return nil, err
+	}
+	rows, _ := raw.Record()
+	for i, row := range rows {
+		if row.Refused != "" {
+			return nil, fmt.Errorf("measure %s: %s", row.Name, row.Refused)
+		}
+		m.Bulks = append(m.Bulks, BulkCount{Bulk: bulks[i], Ns: row.Ns})
+	}
+	return m, nil
+}
+
+// timeOf is what measuring time takes in a guest.
+const timeOf = 10 * time.Second
+
+// errDisagree is a slot that lost packets: a softirq that a tick left to ksoftirqd lets a
+// veth's ring run over.
+var errDisagree = errors.New("packet counts disagree")
+
+func disagree(span redirect.Span) error {
+	return fmt.Errorf("%w: %d sent, %d redirected, %d received", errDisagree, span.Sent, span.Redirected, span.Received)
+}
+
+func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err error) {
+	for range slots {
+		span, ok, err := arm.Span(ctx)
+		if err != nil {
+			return b, err
+		}
+		if !ok {
+			return b, disagree(span)
+		}
+		b.add(span)
+	}
+	return b, nil
+}
+
+// add counts a span's packets, and takes its shortest window when that is the shortest.
+func (b *BulkCount) add(span redirect.Span) {
+	b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
+	b.Window = span.Window
+	for _, ns := range span.Windows {
+		b.Windows++
+		per := float64(ns) / float64(span.Window)
+		if b.Instructions == nil || per < *b.Instructions {
+			b.Instructions = &per
+		}
+	}
+}
+
+// seen is a place, the part of the chain that was at work, and what was branched to.
+type seen struct {
+	place  int
+	part   string
+	target uint64
+}
+
+// hits reads the counters. What is no part's is left out where parts are told apart.
+func (p *placed) hits() (map[seen]uint64, error) {
+	raw, err := p.Hits()
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[seen]uint64)
+	for h, n := range raw {
+		part, ok := p.parts[work{h.Ifindex, h.Transmits}]
+		if ok || p.parts == nil {
+			out[seen{h.Place, part, h.Target}] += n
+		}
+	}
+	return out, nil
+}
+
+// during returns what is counted while send runs, and the packets that it sends. A slot
+// that lost packets is sent again.
+func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err error) {
+	for range tries {
+		before, err := p.hits()
+		if err != nil {
+			return nil, 0, err
+		}
+		packets, err = send()
+		if errors.Is(err, errDisagree) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		hits, err = p.hits()
+		for t, n := range before {
+			if hits[t] -= n; hits[t] == 0 {
+				delete(hits, t)
+			}
+		}
+		return hits, packets, err
+	}
+	return nil, 0, fmt.Errorf("%w in each of %d slots", errDisagree, tries)
+}
+
+const tries = 5
+
+// countSlots adds what a packet of the veth chain executes: the difference of a slot
+// and one of twice as many packets, so that what a slot takes besides its packets
+// cancels. What most of some pairs of slots do not agree on, or what is not repeated with
+// every 64 packets, is a timer's or another task's.
+func (p *placed) countSlots(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
+	send := slotOf(ctx, arm)
+	times := make(map[seen]map[float64]int) // how many pairs say so many a packet
+	for range pairs {
+		arm.SetWindow(window)
+		one, packets, err := p.during(send)
+		if err != nil {
+			return err
+		}
+		arm.SetWindow(2 * window)
+		two, more, err := p.during(send)
+		if err != nil {
+			return err
+		}
+		for t, n := range two {
+			if times[t] == nil {
+				times[t] = make(map[float64]int)
+			}
+			times[t][(float64(n)-float64(one[t]))/float64(more-packets)]++
+		}
+	}
+	for t, counts := range times {
+		for per, n := range counts {
+			if n > pairs/2 && per > 0 && per*64 == math.Trunc(per*64) {
+				p.count(b, t, per)
+			}
+		}
+	}
+	b.sort()
+	return nil
+}
+
+// pairs of slots that counts are taken of.
+const pairs = 7
+
+// slotOf sends a slot of the veth chain.
+func slotOf(ctx context.Context, arm *redirect.Arm) sender {
+	return func() (uint64, error) {
+		span, ok, err := arm.Span(ctx)
+		if err == nil && !ok {
+			err = disagree(span)
+		}
+		return span.Sent, err
+	}
+}
+
+// count adds one count to a bulk's.
+func (p *placed) count(b *BulkCount, t seen, per float64) {
+	s, isSite := p.sites[t.place]
+	if !isSite {
+		b.Functions = append(b.Functions, FunctionCount{p.Places[t.place].Function, t.part, per})
+		return
+	}
+	name := ""
+	if f, off, ok := p.table.Find(t.target); ok && off == 0 {
+		name = f.Name
+	}
+	b.Sites = append(b.Sites, SiteCount{
+		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
+		Stage: string(s.Stage), Calls: s.Calls, Target: name, Part: t.part, Executed: s.executed, PerPacket: per,
+	})
+}
+
+func (b *BulkCount) sort() {
+	slices.SortFunc(b.Sites, func(x, y SiteCount) int {
+		return cmp.Or(strings.Compare(x.Part, y.Part), cmp.Compare(y.PerPacket, x.PerPacket), strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), strings.Compare(x.Target, y.Target))
+	})
+	slices.SortFunc(b.Functions, func(x, y FunctionCount) int {
+		return cmp.Or(strings.Compare(x.Part, y.Part), strings.Compare(x.Function, y.Function))
+	})
+}

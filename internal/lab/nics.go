@@ -1,0 +1,228 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// DMA is how an interface's memory is mapped for it.
+type DMA string
+
+// The DMA setups.
+const (
+	Direct      DMA = "direct"
+	Swiotlb     DMA = "swiotlb"      // every page is copied through a bounce buffer
+	IOMMULazy   DMA = "iommu-lazy"   // unmapped at once, flushed by and by
+	IOMMUStrict DMA = "iommu-strict" // unmapped and flushed at once
+	IOMMUPass   DMA = "iommu-pt"     // an IOMMU that maps everything to itself
+)
+
+// dmaLines are the command lines that bring each setup
+// (Documentation/admin-guide/kernel-parameters.txt of Linux).
+var dmaLines = map[DMA]string{
+	Direct:      "",
+	Swiotlb:     "swiotlb=force",
+	IOMMULazy:   "intel_iommu=on iommu.passthrough=0 iommu.strict=0",
+	IOMMUStrict: "intel_iommu=on iommu.passthrough=0 iommu.strict=1",
+	IOMMUPass:   "intel_iommu=on iommu=pt",
+}
+
+// groupTypes are what /sys says of a device behind an IOMMU
+// (Documentation/ABI/testing/sysfs-kernel-iommu_groups).
+var groupTypes = map[string]DMA{"identity": IOMMUPass, "DMA": IOMMUStrict, "DMA-FQ": IOMMULazy}
+
+// Veth is the chain without hardware; the other NICs are models of QEMU's.
+const Veth = "veth"
+
+var nicModels = []string{Veth, "virtio", "vmxnet3", "igb"}
+
+// The interfaces of a chain over wires, by their addresses: the generator's, the one
+// that redirects, the one it redirects to, the sink's.
+var addresses = [4]string{"02:00:00:00:00:01", "02:00:00:00:00:02", "02:00:00:00:00:03", "02:00:00:00:00:04"}
+
+// wires are the interfaces of a guest: two wires with two ends each.
+func wires(model string) (nics []guest.NIC) {
+	for i, mac := range addresses {
+		nics = append(nics, guest.NIC{Model: model, MAC: mac, Wire: i / 2})
+	}
+	return nics
+}
+
+// poll is what NAPI polls take at once (NAPI_POLL_WEIGHT in include/linux/netdevice.h).
+// Bursts of whole polls have four windows of 16 packets in each: the first has no call of
+// ndo_xdp_xmit, as the bulk queue is only filling, the last reaches into the next poll,
+// and the two between them, which are their median, have all that a packet in a stream
+// goes through.
+const poll = 64
+
+// packets is how many are counted: whole bursts.
+func packets(bulk int) int { return (4096 + bulk - 1) / bulk * bulk }
+
+// overWires counts, in a guest whose interfaces are wired as [Run] does it, what a
+// redirected packet goes through at each bulk, which is the length of bursts here, or
+// takes the time of a packet between others of a poll.
+func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(ctx)}
+	cpu, err := redirect.PickCPU(-1)
+	if err != nil {
+		return nil, err
+	}
+	if err := (redirect.Plan{Bulks: bulks, CPU: cpu}).Validate(); err != nil {
+		return nil, err
+	}
+	names, err := interfaces()
+	if err != nil {
+		return nil, err
+	}
+	if m.Mapped, err = dmaOf(names[1]); err != nil { // /sys shows this namespace's
+		return nil, err
+	}
+	lab, err := netlab.New(cpu)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	chain, err := redirect.BuildNICs(ctx, lab, redirect.NICs{Generator: names[0], In: names[1], Out: names[2], Sink: names[3]})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, chain.Close()) }()
+	for _, bulk := range bulks {
+		b := BulkCount{Bulk: bulk}
+		var windows []float64
+		for range 2 { // the first fills rings and page pools
+			span, err := chain.Send(ctx, bulk, packets(bulk))
+			if err != nil {
+				return nil, fmt.Errorf("redirect bursts of %d: %w", bulk, err)
+			}
+			b.add(span)
+			windows = windows[:0]
+			for _, ns := range span.Windows {
+				windows = append(windows, float64(ns)/float64(span.Window))
+			}
+		}
+		b.Windows = len(windows)
+		b.Instructions = nil
+		switch q := stat.Summarize(windows, "ns"); {
+		case bulk%poll != 0:
+		case timed:
+			b.Ns = &q
+		default:
+			b.Instructions = &q.Median
+		}
+		m.Bulks = append(m.Bulks, b)
+	}
+	if timed {
+		return m, nil
+	}
+	p, err := place(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit, {chain.Out, false}: OutPoll}, func() (uint64, error) {
+		span, err := chain.Send(ctx, bulks[0], packets(bulks[0]))
+		return span.Sent, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	m.Uncounted, m.Stamp = p.uncounted, p.stamp
+	for i := range m.Bulks {
+		b := &m.Bulks[i]
+		hits, sent, err := p.during(func() (uint64, error) {
+			span, err := chain.Send(ctx, b.Bulk, packets(b.Bulk))
+			b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
+			return span.Sent, err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("count bursts of %d: %w", b.Bulk, err)
+		}
+		for t, n := range hits {
+			p.count(b, t, float64(n)/float64(sent))
+		}
+		b.sort()
+		if maps, unmaps := b.mapped(); math.Abs(maps-unmaps)*float64(sent) > maxRing {
+			return nil, fmt.Errorf("bursts of %d: DMA maps and unmaps disagree: %.4f and %.4f a packet", b.Bulk, maps, unmaps)
+		}
+		if m.Mapped == Direct && b.calls("swiotlb_tbl_map_single") > 0 {
+			m.Mapped = Swiotlb
+		}
+	}
+	return m, nil
+}
+
+// maxRing is how many descriptors a ring has here at most, which may be mapped before they
+// are needed, and unmapped after.
+const maxRing = 512
+
+// mapped are the maps and unmaps of a packet.
+func (b *BulkCount) mapped() (maps, unmaps float64) {
+	for _, part := range parts {
+		d := b.dma(part)
+		maps, unmaps = maps+d.Map, unmaps+d.Unmap
+	}
+	return maps, unmaps
+}
+
+// calls are the entries of a function per packet, by all parts.
+func (b *BulkCount) calls(function string) (n float64) {
+	for _, f := range b.Functions {
+		if f.Function == function {
+			n += f.PerPacket
+		}
+	}
+	return n
+}
+
+// interfaces are the names of those that [wires] made.
+func interfaces() (names [4]string, err error) {
+	all, err := net.Interfaces()
+	if err != nil {
+		return names, fmt.Errorf("list interfaces: %w", err)
+	}
+	for i, mac := range addresses {
+		for _, nic := range all {
+			if nic.HardwareAddr.String() == mac {
+				names[i] = nic.Name
+			}
+		}
+		if names[i] == "" {
+			return names, fmt.Errorf("the interface %s is not there: its driver did not take it", mac)
+		}
+	}
+	return names, nil
+}
+
+// dmaOf reads from /sys whether an interface is behind an IOMMU, and how that is used.
+// That it is not does not tell whether pages are bounced.
+func dmaOf(name string) (DMA, error) {
+	dir, err := filepath.EvalSymlinks(filepath.Join("/sys/class/net", name, "device"))
+	if err != nil {
+		return "", fmt.Errorf("find device of %s: %w", name, err)
+	}
+	// The device of virtio_net is virtio's, whose parent does the DMA.
+	for ; dir != "/sys/devices" && dir != "/"; dir = filepath.Dir(dir) {
+		text, err := os.ReadFile(filepath.Join(dir, "iommu_group", "type"))
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", fmt.Errorf("read how %s is mapped: %w", name, err)
+		}
+		kind := strings.TrimSpace(string(text))
+		if dma, ok := groupTypes[kind]; ok {
+			return dma, nil
+		}
+		return "", fmt.Errorf("read how %s is mapped: type %q of IOMMU group", name, kind)
+	}
+	return Direct, nil
+}

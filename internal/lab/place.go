@@ -1,0 +1,262 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/arch/x86/x86asm"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/bpf/count"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// placed are the counters on the way of a packet.
+type placed struct {
+	*count.Counters
+	text  *ktext.Live
+	table *ksym.Table
+	// sites are those of places, walked the functions that they were looked for in, by
+	// address.
+	sites  map[int]site
+	walked map[uint64]bool
+	// stamp is how many instructions the indirect branch of a time stamp takes.
+	stamp int
+	// parts of the chain are told apart; nil when all count together.
+	parts map[work]string
+	// uncounted are sites that cannot be probed.
+	uncounted []string
+}
+
+// site is an indirect branch with the instructions that it takes, read before a kprobe
+// stands there.
+type site struct {
+	xdppath.Site
+	executed int
+}
+
+// work is what an interface does: its NAPI poll, or the transmission of frames that were
+// redirected to it.
+type work struct {
+	ifindex   int
+	transmits bool
+}
+
+// sender sends a slot and returns how many packets that were.
+type sender func() (packets uint64, err error)
+
+// place puts a counter at each indirect branch of the path of an interface, and at the
+// functions that are counted. What the branches enter when a slot is sent is on the path
+// too: the functions of the DMA setup are found so.
+func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[work]string, send sender) (p *placed, err error) {
+	p = &placed{sites: make(map[int]site), walked: make(map[uint64]bool), parts: parts}
+	if p.text, err = ktext.OpenLive(); err != nil {
+		return nil, err
+	}
+	if p.table, err = ksym.Live(); err != nil {
+		return nil, errors.Join(err, p.text.Close())
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.Counters, err = count.New(); err != nil {
+		return p, err
+	}
+	for _, name := range counted {
+		if s, ok := p.table.Lookup(name); ok && s.Text() {
+			if err := p.Add(count.Place{Function: name}); err != nil {
+				return p, err
+			}
+		}
+	}
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return p, fmt.Errorf("read types of the kernel: %w", err)
+	}
+	code := xdppath.Code{Text: p.text, Table: p.table, Types: types, Live: true}
+	if p.stamp, err = stamp(ctx, code); err != nil {
+		return p, err
+	}
+	var roots []xdppath.Root
+	if err := lab.Do(func() (err error) { roots, err = xdppath.LiveRoots(code, ifindex); return err }); err != nil {
+		return p, err
+	}
+	roots = append(roots, generator(p.table)...)
+	for len(roots) > 0 && len(p.walked) < maxWalked {
+		inv, err := xdppath.Walk(ctx, code, roots)
+		if err != nil {
+			return p, err
+		}
+		p.add(inv)
+		if roots, err = p.entered(send); err != nil {
+			return p, err
+		}
+	}
+	slices.Sort(p.uncounted)
+	return p, nil
+}
+
+// maxWalked bounds the functions of a path.
+const maxWalked = 1 << 14
+
+// stamp is how many instructions the indirect branch takes that each bpf_ktime_get_ns
+// (kernel/bpf/helpers.c) goes through to the clock source; 0 where the kernel reads that
+// directly, as Linux 7.2 does. No kprobe can stand there.
+func stamp(ctx context.Context, code xdppath.Code) (int, error) {
+	const function = "ktime_get_mono_fast_ns"
+	s, ok := code.Table.Lookup(function)
+	if !ok || !s.Text() {
+		return 0, nil
+	}
+	inv, err := xdppath.Walk(ctx, code, []xdppath.Root{{Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk}})
+	if err != nil {
+		return 0, err
+	}
+	for _, site := range inv.Sites {
+		if site.Function == function && site.Always {
+			return executed(code.Text, site), nil
+		}
+	}
+	return 0, nil
+}
+
+// generator are the functions that make frames.
+func generator(table *ksym.Table) (roots []xdppath.Root) {
+	for _, name := range []string{"bpf_test_run_xdp_live", "xdp_test_run_batch", "bpf_prog_test_run_xdp"} {
+		for _, suffix := range []string{"", ".isra.0", ".constprop.0"} {
+			if s, ok := table.Lookup(name + suffix); ok && s.Text() {
+				roots = append(roots, xdppath.Root{Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk, Why: "it generates frames"})
+			}
+		}
+	}
+	return roots
+}
+
+// add counts at the indirect branches of functions that were not walked before.
+func (p *placed) add(inv *xdppath.Inventory) {
+	for _, f := range inv.Functions {
+		p.walked[f.Addr] = true
+	}
+	for _, s := range inv.Sites {
+		// Code of BPF programs and of the dispatcher cannot be probed.
+		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") || strings.HasPrefix(s.Function, "0x") {
+			continue
+		}
+		n := executed(p.text, s)
+		at, err := probe(p.text, p.table, s)
+		if err == nil && slices.Contains(p.Places, at) {
+			continue
+		}
+		if err == nil {
+			err = p.Add(at)
+		}
+		if err != nil {
+			p.uncounted = append(p.uncounted, at.String())
+			continue
+		}
+		p.sites[len(p.Places)-1] = site{s, n}
+	}
+}
+
+// entered are functions that are entered when a slot is sent, and were not walked.
+func (p *placed) entered(send sender) (roots []xdppath.Root, err error) {
+	hits, _, err := p.during(send)
+	if err != nil {
+		return nil, err
+	}
+	for h := range hits {
+		f, off, ok := p.table.Find(h.target)
+		site, isSite := p.sites[h.place]
+		if !isSite || !ok || off != 0 || !f.Text() || p.walked[f.Addr] {
+			continue
+		}
+		p.walked[f.Addr] = true
+		roots = append(roots, xdppath.Root{Function: f.Name, Addr: f.Addr, Stage: site.Stage, Per: site.Per, Why: "a packet enters it"})
+	}
+	// Two boots must place the same counters in the same order.
+	slices.SortFunc(roots, func(a, b xdppath.Root) int { return cmp.Compare(a.Addr, b.Addr) })
+	return roots, nil
+}
+
+// Close takes the counters away.
+func (p *placed) Close() error {
+	var err error
+	if p.Counters != nil {
+		err = p.Counters.Close()
+	}
+	return errors.Join(err, p.text.Close())
+}
+
+// probe is where to count an indirect branch. That is its own place but for a call with
+// a prefix, "cs call __x86_indirect_thunk_r10", as compilers write those of r8 to r15: a
+// kprobe there would return one byte early and crash the kernel, as int3_emulate_call in
+// arch/x86/include/asm/text-patching.h takes each call for 5 bytes long (seen with Linux
+// 6.1 and 6.12). The instruction before is as good when it always runs on into the call.
+func probe(text ktext.Source, table *ksym.Table, s xdppath.Site) (count.Place, error) {
+	at := count.Place{Function: s.Function, Offset: s.Offset, Register: register(text, s)}
+	var call [2]byte
+	if err := text.ReadAddr(call[:], s.Addr); err != nil {
+		return at, fmt.Errorf("read %v: %w", at, err)
+	}
+	const csPrefix, callRel32 = 0x2e, 0xe8
+	if call[0] != csPrefix || call[1] != callRel32 {
+		return at, nil
+	}
+	f, _, ok := table.Find(s.Addr)
+	if !ok || f.Size == 0 || f.Size > maxFunction {
+		return at, fmt.Errorf("count at %v: a kprobe cannot stand on a call with a prefix", at)
+	}
+	code := make([]byte, f.Size)
+	if err := text.ReadAddr(code, f.Addr); err != nil {
+		return at, fmt.Errorf("read %s: %w", f.Name, err)
+	}
+	var before branch.Inst
+	for inst := range branch.Decode(code, f.Addr) {
+		switch inst.Kind {
+		case branch.JumpDirect, branch.JumpCond:
+			if inst.Target == s.Addr {
+				return at, fmt.Errorf("count at %v: a kprobe cannot stand on a call with a prefix, and jumps lead to this one", at)
+			}
+		}
+		if inst.Addr+uint64(inst.Len) == s.Addr {
+			before = inst
+		}
+	}
+	if before.Len == 0 || before.Kind != branch.Other {
+		return at, fmt.Errorf("count at %v: a kprobe cannot stand on a call with a prefix, nor before this one", at)
+	}
+	at.Offset -= uint64(before.Len)
+	if r, ok := before.Asm.Args[0].(x86asm.Reg); ok && strings.HasPrefix(strings.ToLower(r.String()), at.Register) {
+		at.Register = "" // it is loaded only here
+	}
+	return at, nil
+}
+
+// maxFunction bounds the code that is read of a function.
+const maxFunction = 1 << 16
+
+// register is the one that holds a site's target: of its thunk, or of the branch that
+// the kernel made of it.
+func register(text ktext.Source, s xdppath.Site) string {
+	if i := strings.LastIndexByte(s.Thunk, '_'); i >= 0 {
+		return s.Thunk[i+1:]
+	}
+	var code [8]byte
+	if text.ReadAddr(code[:], s.Addr) != nil {
+		return ""
+	}
+	for step := range branch.Scan(code[:], s.Addr) {
+		return step.Register()
+	}
+	return ""
+}

@@ -1,0 +1,175 @@
+package lab
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/redirect"
+)
+
+// Plan is a matrix of guests.
+type Plan struct {
+	// Kernels are what [guest.Resolve] takes.
+	Kernels []string
+	// CPUs are QEMU models; none means "max".
+	CPUs []string
+	// Appends are kernel command lines; none means an empty one.
+	Appends []string
+	// NICs are what frames go through: veth, virtio, vmxnet3, igb; none means veth.
+	NICs []string
+	// DMAs are how the memory of NICs other than veth is mapped; none means direct.
+	DMAs []DMA
+	// Bulks are measured in each guest; none means 1, 16 and 64.
+	Bulks []int
+	// Time boots each guest once more, with KVM, one at a time, and measures time.
+	Time bool
+	// Limit is what one guest may take; 0 is two minutes.
+	Limit time.Duration
+}
+
+// Cell is one guest of the matrix.
+type Cell struct {
+	Kernel string // as it was asked for
+	CPU    string
+	Append string
+	NIC    string
+	DMA    DMA // empty for veth
+}
+
+// Name is the cell's stable name: what differs from the defaults.
+func (c Cell) Name() string {
+	parts := []string{c.Kernel}
+	if c.CPU != "" {
+		parts = append(parts, "cpu="+c.CPU)
+	}
+	if c.NIC != Veth {
+		parts = append(parts, "nic="+c.NIC, "dma="+string(c.DMA))
+	}
+	parts = append(parts, strings.Fields(c.Append)...)
+	return strings.Join(parts, "/")
+}
+
+const defaultLimit = 2 * time.Minute
+
+func (p Plan) withDefaults() Plan {
+	if len(p.CPUs) == 0 {
+		p.CPUs = []string{""}
+	}
+	if len(p.Appends) == 0 {
+		p.Appends = []string{""}
+	}
+	if len(p.NICs) == 0 {
+		p.NICs = []string{Veth}
+	}
+	if len(p.DMAs) == 0 {
+		p.DMAs = []DMA{Direct}
+	}
+	if len(p.Bulks) == 0 {
+		p.Bulks = []int{1, 16, 64}
+	}
+	if p.Limit == 0 {
+		p.Limit = defaultLimit
+	}
+	return p
+}
+
+// maxCells bounds a matrix.
+const maxCells = 256
+
+// Validate returns an error in one line when the plan cannot be meant.
+func (p Plan) Validate() error {
+	p = p.withDefaults()
+	if len(p.Kernels) == 0 {
+		return errors.New("no kernel is named: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
+	}
+	if err := (redirect.Plan{Bulks: p.Bulks}).Validate(); err != nil {
+		return err
+	}
+	for _, texts := range [][]string{p.Kernels, p.CPUs, p.Appends} {
+		for _, text := range texts {
+			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
+				return fmt.Errorf("%q has a control character", text)
+			}
+		}
+	}
+	for _, nic := range p.NICs {
+		if !slices.Contains(nicModels, nic) {
+			return fmt.Errorf("NIC %q is not %s", nic, strings.Join(nicModels, ", "))
+		}
+	}
+	for _, dma := range p.DMAs {
+		if _, ok := dmaLines[dma]; !ok {
+			return fmt.Errorf("DMA %q is not direct, swiotlb, iommu-lazy, iommu-strict or iommu-pt", dma)
+		}
+		if dma != Direct && slices.Equal(p.NICs, []string{Veth}) {
+			return errors.New("a veth does no DMA: choose --nic virtio, vmxnet3 or igb")
+		}
+	}
+	if p.Limit < time.Second {
+		return fmt.Errorf("a limit of %v is too short for a boot", p.Limit)
+	}
+	if n := len(p.Cells()); n > maxCells {
+		return fmt.Errorf("%d guests: at most %d are booted in a run", n, maxCells)
+	}
+	return nil
+}
+
+// Cells lists the matrix: command lines within DMA setups within NICs within CPUs
+// within kernels.
+func (p Plan) Cells() []Cell {
+	p = p.withDefaults()
+	var cells []Cell
+	for _, kernel := range p.Kernels {
+		for _, cpu := range p.CPUs {
+			for _, nic := range p.NICs {
+				dmas := p.DMAs
+				if nic == Veth {
+					dmas = []DMA{""}
+				}
+				for _, dma := range dmas {
+					for _, line := range p.Appends {
+						if c := (Cell{kernel, cpu, line, nic, dma}); !slices.Contains(cells, c) {
+							cells = append(cells, c)
+						}
+					}
+				}
+			}
+		}
+	}
+	return cells
+}
+
+// AB are the command lines of an experiment by its short name: with a mitigation and
+// without.
+func AB(name string) (with, without string, err error) {
+	switch name {
+	case "spectre_v2":
+		return "spectre_v2=retpoline", "spectre_v2=off", nil
+	case "mitigations":
+		return "mitigations=auto", "mitigations=off", nil
+	}
+	return "", "", fmt.Errorf("experiment %q is not spectre_v2 or mitigations", name)
+}
+
+// confirm holds what a guest found of its mitigations against what its command line
+// asked for, in /sys and in the code, and how memory is mapped against that.
+func confirm(c Cell, m *Measurement) error {
+	if m.Mapped != c.DMA {
+		return fmt.Errorf("%s was asked for, but the guest maps memory by %s", c.DMA, m.Mapped)
+	}
+	sys, thunk := m.Host.Mitigations["spectre-v2"], m.Host.IndirectThunk
+	off, retpoline := false, false
+	for _, word := range strings.Fields(c.Append) {
+		off = off || word == "spectre_v2=off" || word == "mitigations=off" || word == "nospectre_v2"
+		retpoline = retpoline || word == "spectre_v2=retpoline" || word == "spectre_v2=retpoline,generic"
+	}
+	switch {
+	case off && (strings.HasPrefix(thunk, "retpoline") || strings.Contains(sys, "Retpolines")),
+		retpoline && (!strings.HasPrefix(thunk, "retpoline") || !strings.Contains(sys, "Retpolines")):
+		return fmt.Errorf("%q was asked for, but /sys says %q and an indirect call is %q in memory", c.Append, sys, thunk)
+	}
+	return nil
+}

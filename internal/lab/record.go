@@ -1,0 +1,146 @@
+package lab
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Record turns what guests counted into rows, and into the differences of each two
+// cells of one kernel and CPU, the first against the others. price is that of one
+// indirect call on this machine in ns; it may be nil.
+func Record(cells []CellResult, bulks []int, price *stat.Quantity) *result.Lab {
+	l := &result.Lab{Price: price, Differences: []result.LabDifference{}}
+	l.Rows, l.Warnings = []result.LabRow{}, []result.Warning{}
+	for i := range cells {
+		l.Rows = append(l.Rows, cells[i].rows(bulks)...)
+		if m := cells[i].Measurement; m != nil {
+			if n := len(m.Uncounted); n > 0 {
+				l.Warnings = append(l.Warnings, result.Warning{Row: cells[i].Name(), Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n, oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
+			}
+		}
+	}
+	for i := range l.Rows {
+		with := &l.Rows[i]
+		for j := i + 1; j < len(l.Rows); j++ {
+			without := &l.Rows[j]
+			if alike(with, without) && cells[0].Append == with.Labels["append"] && with.Instructions != nil && without.Instructions != nil {
+				l.Differences = append(l.Differences, difference(with, without, price))
+			}
+		}
+	}
+	return l
+}
+
+// alike tells whether rows differ in their command line at most.
+func alike(a, b *result.LabRow) bool {
+	for _, label := range []string{"kernel", "cpu", "nic", "dma", "bulk"} {
+		if a.Labels[label] != b.Labels[label] {
+			return false
+		}
+	}
+	return true
+}
+
+// rows are those of one guest, one a bulk.
+func (c *CellResult) rows(bulks []int) (rows []result.LabRow) {
+	for i, bulk := range bulks {
+		row := result.LabRow{
+			Name:    fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),
+			Labels:  map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC, "dma": string(c.DMA), "bulk": strconv.Itoa(bulk)},
+			Release: c.Release,
+			Sites:   []result.LabSite{}, Functions: []result.LabFunction{},
+		}
+		switch {
+		case c.Err != nil:
+			row.Refused = oneLine(c.Err.Error())
+		case c.Measurement == nil || i >= len(c.Bulks):
+			row.Refused = "not measured: the run ended before it"
+		default:
+			c.fill(&row, &c.Bulks[i])
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+func (c *CellResult) fill(row *result.LabRow, b *BulkCount) {
+	row.Thunk, row.SpectreV2 = c.Host.IndirectThunk, c.Host.Mitigations["spectre-v2"]
+	calls := 0.0
+	for _, s := range b.Sites {
+		calls += s.PerPacket
+		row.Sites = append(row.Sites, result.LabSite(s))
+	}
+	row.Instructions, row.Ns, row.Calls, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
+	for _, f := range b.Functions {
+		row.Functions = append(row.Functions, result.LabFunction(f))
+	}
+	if c.NIC != Veth {
+		for _, part := range parts {
+			row.DMA = append(row.DMA, b.dma(part))
+		}
+	}
+	row.Counts = result.Counts{Sent: b.Sent, Redirected: b.Redirected, Received: b.Received}
+}
+
+// dma adds up what a part of the chain does of the DMA API.
+func (b *BulkCount) dma(part string) result.LabDMA {
+	d := result.LabDMA{Part: part}
+	for _, f := range b.Functions {
+		if f.Part != part {
+			continue
+		}
+		switch f.Function {
+		case "dma_map_page_attrs", "dma_map_sg_attrs":
+			d.Map += f.PerPacket
+		case "dma_unmap_page_attrs", "dma_unmap_sg_attrs":
+			d.Unmap += f.PerPacket
+		case "dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device":
+			d.Sync += f.PerPacket
+		case "swiotlb_bounce":
+			d.Bounce += f.PerPacket
+		case "qi_submit_sync":
+			d.Flush += f.PerPacket
+		}
+	}
+	return d
+}
+
+func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDifference {
+	d := result.LabDifference{
+		With: with.Name, Without: without.Name,
+		Instructions: *with.Instructions - *without.Instructions, Calls: *with.Calls,
+	}
+	sites, observer := byBranches(with)
+	sitesWithout, observerWithout := byBranches(without)
+	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
+	d.Remainder = d.Instructions - d.BySites - d.ByObserver
+	if price != nil {
+		d.Ns = &stat.Quantity{Median: d.Calls * price.Median, Low: d.Calls * price.Low, High: d.Calls * price.High, N: price.N, Unit: "ns"}
+		lost := func(ns float64) float64 { return result.LabMpps - 1e3/(1e3/result.LabMpps+ns) }
+		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
+	}
+	return d
+}
+
+// byBranches is how many instructions of a packet are those of indirect branches and
+// their thunks: at the sites, and for the observer's time stamps. On wires a window lies
+// within one poll: what completes transmission, or is executed less than once in it, is
+// not in it.
+func byBranches(row *result.LabRow) (sites, observer float64) {
+	for _, s := range row.Sites {
+		if s.Part == OutPoll || s.Part != "" && s.PerPacket*float64(row.Window) < 1 {
+			continue
+		}
+		sites += float64(s.Executed) * s.PerPacket
+	}
+	if row.Window > 0 {
+		observer = float64(row.Stamp) / float64(row.Window)
+	}
+	return sites, observer
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

@@ -1,0 +1,211 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/guest"
+)
+
+// CellResult is what came of one guest.
+type CellResult struct {
+	Cell
+	Release string
+	*Measurement
+	// Err is why there is no measurement, in one line.
+	Err error
+	// Console is what the guest printed, for when it failed.
+	Console string
+}
+
+// Run boots each cell of a plan, as many at a time as this machine has CPUs, and counts in
+// it; then, when time is asked for, each once more. self is this program's own file. A
+// cell that fails does not stop the others. progress may be nil; it gets the number of
+// cells done, of all, and what begins.
+//
+// It returns a [feature.Missing] without QEMU.
+func Run(ctx context.Context, plan Plan, self string, progress func(done, all int, what string)) ([]CellResult, error) {
+	if err := plan.Validate(); err != nil {
+		return nil, err
+	}
+	plan = plan.withDefaults()
+	results := make([]CellResult, len(plan.Cells()))
+	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		r := &results[i]
+		r.Cell, r.Release = cell, m.Kernel.Release
+		m.Exact = true
+		if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
+			r.Err = confirm(cell, r.Measurement)
+		}
+	})
+	if err != nil || !plan.Time {
+		return results, err
+	}
+	return results, each(ctx, plan, 1, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		r := &results[i]
+		if r.Err != nil {
+			return
+		}
+		m.KVM = true
+		timed, console, err := measure(ctx, plan, m, cell, "--time")
+		if err != nil {
+			r.Err, r.Console = fmt.Errorf("measure time: %w", err), console
+			return
+		}
+		for i := range r.Bulks {
+			r.Bulks[i].Ns = timed.Bulks[i].Ns
+		}
+	})
+}
+
+// measure runs the measurement of a cell in its guest.
+func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags ...string) (*Measurement, string, error) {
+	var bulks []string
+	for _, b := range plan.Bulks {
+		bulks = append(bulks, fmt.Sprint(b))
+	}
+	args := append([]string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, flags...)
+	report, err := m.Run(ctx, guest.Command{Args: args, Timeout: plan.Limit})
+	if err := failed(report, err); err != nil {
+		return nil, report.Console, err
+	}
+	got := new(Measurement)
+	if err := json.Unmarshal(report.Results[0].Stdout, got); err != nil {
+		return nil, report.Console, fmt.Errorf("in the guest: %w", err)
+	}
+	if len(got.Bulks) != len(plan.Bulks) {
+		return nil, report.Console, fmt.Errorf("in the guest: %d of %d bulks were measured", len(got.Bulks), len(plan.Bulks))
+	}
+	return got, report.Console, nil
+}
+
+// Commands boots each cell and runs unthunk with args in it; what it wrote is in the
+// reports.
+func Commands(ctx context.Context, plan Plan, self string, args []string, progress func(done, all int, what string)) (cells []Cell, reports []guest.Report, errs []error, err error) {
+	if err := plan.Validate(); err != nil {
+		return nil, nil, nil, err
+	}
+	plan = plan.withDefaults()
+	cells = plan.Cells()
+	reports, errs = make([]guest.Report, len(cells)), make([]error, len(cells))
+	err = each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		reports[i], errs[i] = m.Run(ctx, guest.Command{Args: append([]string{guest.Self}, args...), Timeout: plan.Limit})
+	})
+	return cells, reports, errs, err
+}
+
+// each calls f for each cell, as many at once, with a machine that is ready to run.
+func each(ctx context.Context, plan Plan, atOnce int, self string, progress func(done, all int, what string), f func(ctx context.Context, i int, m *guest.Machine, cell Cell)) error {
+	if err := guest.Available(); err != nil {
+		return err
+	}
+	cache, err := guest.CacheDir()
+	if err != nil {
+		return err
+	}
+	cells := plan.Cells()
+	kernels := make(map[string]guest.Kernel)
+	for _, c := range cells {
+		if _, ok := kernels[c.Kernel]; ok {
+			continue
+		}
+		if kernels[c.Kernel], err = guest.Resolve(ctx, cache, c.Kernel); err != nil {
+			return err
+		}
+	}
+	emulators := make(map[string]guest.QEMU)
+	for _, c := range cells {
+		if _, ok := emulators[c.NIC]; ok || c.NIC == Veth {
+			continue
+		}
+		if emulators[c.NIC], err = guest.FindQEMU(ctx, cache, c.NIC); err != nil {
+			return err
+		}
+	}
+	files, err := guest.Libraries(self)
+	if err != nil {
+		return err
+	}
+	if progress == nil {
+		progress = func(int, int, string) {}
+	}
+	var (
+		mu    sync.Mutex
+		done  int
+		group sync.WaitGroup
+		slots = make(chan struct{}, atOnce)
+	)
+	for i, c := range cells {
+		slots <- struct{}{}
+		if ctx.Err() != nil {
+			break
+		}
+		mu.Lock()
+		progress(done, len(cells), c.Name())
+		mu.Unlock()
+		group.Go(func() {
+			defer func() { <-slots }()
+			ctx, cancel := context.WithTimeout(ctx, plan.Limit)
+			defer cancel()
+			m := &guest.Machine{QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append, Modules: []string{"veth"}, Files: files}
+			if c.NIC != Veth {
+				m.NICs, m.IOMMU = wires(c.NIC), strings.HasPrefix(string(c.DMA), "iommu")
+				m.Append = strings.TrimSpace(dmaLines[c.DMA] + " " + c.Append)
+			}
+			f(ctx, i, m, c)
+			mu.Lock()
+			defer mu.Unlock()
+			done++
+			progress(done, len(cells), c.Name())
+		})
+	}
+	group.Wait()
+	return ctx.Err()
+}
+
+// failed is why a report of one command is none, with the last words of the guest.
+func failed(r guest.Report, err error) error {
+	switch {
+	case feature.AsMissing(err) != nil:
+		return err
+	case err != nil:
+		return fmt.Errorf("%w%s", err, lastWords(r.Console))
+	case r.Results[0].Err != "":
+		return fmt.Errorf("in the guest: %s%s", r.Results[0].Err, lastWords(r.Console))
+	case r.Results[0].Exit != 0:
+		return fmt.Errorf("in the guest: %s", strings.TrimSpace(string(r.Results[0].Stderr)))
+	}
+	return nil
+}
+
+// lastWords are the line a kernel panics in, with the one before, or the last line that
+// has text.
+func lastWords(console string) string {
+	lines := strings.Split(strings.TrimSpace(console), "\n")
+	last := strings.TrimSpace(lines[len(lines)-1])
+	for i, line := range lines {
+		if strings.Contains(line, "Kernel panic") {
+			last = strings.TrimSpace(lines[max(i-1, 0)]) + " " + strings.TrimSpace(line)
+			break
+		}
+	}
+	if last == "" {
+		return ""
+	}
+	return fmt.Sprintf("; its last words: %.300q", last)
+}
+
+// Executable is this program's own file.
+func Executable() (string, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return "", fmt.Errorf("find this program: %w", err)
+	}
+	return self, nil
+}

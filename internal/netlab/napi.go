@@ -1,0 +1,86 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+)
+
+// ThreadNAPI moves the NAPI poll of a device with one queue into a kernel
+// thread and pins that thread to cpu. The device's name must be unique on the
+// machine: the thread is found by it. Requires at least Linux 5.17, which
+// shows a kernel thread's whole name.
+func (n *Namespace) ThreadNAPI(name string, cpu int) error {
+	if err := n.Do(func() error { return setThreaded(name) }); err != nil {
+		return fmt.Errorf("thread NAPI of %s: %w", name, err)
+	}
+	// The thread renames itself when it first runs.
+	for range 100 {
+		pid, err := kernelThread("napi/" + name + "-")
+		if err != nil {
+			return err
+		}
+		if pid != 0 {
+			var set unix.CPUSet
+			set.Set(cpu)
+			if err := unix.SchedSetaffinity(pid, &set); err != nil {
+				return fmt.Errorf("pin NAPI thread of %s to CPU %d: %w", name, cpu, err)
+			}
+			return nil
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return fmt.Errorf("find NAPI thread of %s: no such kernel thread", name)
+}
+
+// setThreaded writes a device's "threaded" attribute through a sysfs of the
+// calling thread's network namespace that is mounted nowhere.
+func setThreaded(name string) error {
+	fs, err := unix.Fsopen("sysfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return fmt.Errorf("open sysfs: %w", err)
+	}
+	defer unix.Close(fs)
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return fmt.Errorf("create sysfs: %w", err)
+	}
+	mount, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("mount sysfs: %w", err)
+	}
+	defer unix.Close(mount)
+	fd, err := unix.Openat(mount, "class/net/"+name+"/threaded", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return &feature.Missing{Feature: "threaded NAPI", Help: "needs Linux 5.12", Err: err}
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	_, err = unix.Write(fd, []byte("1"))
+	return err
+}
+
+// kernelThread returns the process id of the thread whose name starts with
+// prefix, or 0.
+func kernelThread(prefix string) (int, error) {
+	comms, err := filepath.Glob("/proc/[0-9]*/comm")
+	if err != nil {
+		return 0, err
+	}
+	for _, path := range comms {
+		b, err := os.ReadFile(path)
+		if err == nil && strings.HasPrefix(string(b), prefix) {
+			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		}
+	}
+	return 0, nil
+}

@@ -1,0 +1,172 @@
+package profile
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/internal/perf"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// Raw is what a run measured.
+type Raw struct {
+	// Name is that of the row, or of the devices.
+	Name  string
+	Event perf.Event
+	Rate  int
+	CPUs  []int
+	// Rounds are those that were finished, of Planned.
+	Rounds  []Round
+	Planned int
+	// Incomplete is set when ctx ended the run.
+	Incomplete bool
+	// Stacks are all distinct call chains in the measured time.
+	Stacks []*Stack
+	perf.Counts
+	// Slots is how many slots ran, BadSlots in how many the packet counts
+	// disagreed: those are left out.
+	Slots, BadSlots int
+	// Devices is set for a run on real interfaces: time is that of CPUs at work,
+	// whatever they do.
+	Devices bool
+	// Code is that of the BPF programs that were sampled, by name.
+	Code map[string]Code
+	// Counted are the events of the PMU that could be counted; empty without one.
+	Counted []string
+	// TSCRate is the rate of the time stamp counter in Hz, 0 when unknown.
+	TSCRate float64
+	// Path is the way of a redirected packet as the code has it, Calls how often
+	// what repeats runs for a packet. Path is nil when the code could not be
+	// read; PathError says why.
+	Path      *xdppath.Inventory
+	Calls     redirect.Calls
+	PathError error
+}
+
+// Code is the code of a function.
+type Code struct {
+	Addr  uint64
+	Bytes []byte
+}
+
+// Round is one round's time and packets, while samples were taken.
+type Round struct {
+	// Number of the round, from 0.
+	Number  int
+	Packets uint64
+	Ns      float64
+	// SampledNs and PlainNs are ns per packet with sampling and without, in
+	// slots that took turns; the mean of the quicker half.
+	SampledNs, PlainNs float64
+	// Events are what a PMU counted per packet in slots without sampling, by name.
+	Events map[string]float64
+}
+
+// collector gathers samples round by round, and what is needed to make sense of
+// them.
+type collector struct {
+	raw    *Raw
+	stacks *stacks
+	text   *ktext.Live // nil when it cannot be read
+}
+
+func collect(raw *Raw) *collector {
+	raw.Code = make(map[string]Code)
+	c := &collector{raw: raw, stacks: newStacks()}
+	c.text, raw.PathError = ktext.OpenLive()
+	return c
+}
+
+func (c *collector) close() {
+	if c.text != nil {
+		c.text.Close()
+	}
+}
+
+// release closes a sampler and keeps its counts.
+func (c *collector) release(s *perf.Sampler) error {
+	c.raw.Counts = c.raw.Counts.Plus(s.Counts())
+	return s.Close()
+}
+
+// done is what was measured.
+func (c *collector) done() *Raw {
+	c.raw.Stacks = c.stacks.all()
+	return c.raw
+}
+
+// end adds a round and names what was sampled in it, of weight in all, while its
+// programs are there. It must run on a thread in the network namespace of the devices
+// that packets go through.
+func (c *collector) end(round Round, weight float64, devices ...int) error {
+	table, err := ksym.Live()
+	if err != nil {
+		return err
+	}
+	// A sample of the clock stands for its period. One of cycles stands for its
+	// share of the time.
+	scale := 1.0
+	if c.raw.Event != perf.Clock && weight > 0 {
+		scale = round.Ns / weight
+	}
+	var code *reader
+	if c.text != nil {
+		code = newReader(c.text, table)
+	}
+	c.stacks.end(table, code, scale)
+	c.raw.Rounds = append(c.raw.Rounds, round)
+	if c.text == nil {
+		return nil
+	}
+	c.keepCode(table)
+	if c.raw.Path == nil && c.raw.PathError == nil {
+		c.raw.Path, c.raw.PathError = c.walk(table, devices)
+	}
+	return nil
+}
+
+// keepCode copies the code of BPF programs before they go.
+func (c *collector) keepCode(table *ksym.Table) {
+	for _, stack := range c.stacks.known {
+		name := stack.innermost()
+		if !isProgram(name) {
+			continue
+		}
+		if s, ok := table.Lookup(name); ok && c.raw.Code[name].Addr != s.Addr {
+			code := make([]byte, min(s.Size, maxCode))
+			if c.text.ReadAddr(code, s.Addr) == nil {
+				c.raw.Code[name] = Code{s.Addr, trim(code)}
+			}
+		}
+	}
+}
+
+// trim cuts off what the kernel fills the room behind a BPF program with, int3.
+func trim(code []byte) []byte {
+	before, _, _ := bytes.Cut(code, []byte{0xcc, 0xcc, 0xcc, 0xcc})
+	return before
+}
+
+// walk reads the way of a packet through the devices.
+func (c *collector) walk(table *ksym.Table, devices []int) (*xdppath.Inventory, error) {
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, fmt.Errorf("read types of the kernel: %w", err)
+	}
+	code := xdppath.Code{Text: c.text, Table: table, Types: types, Live: true}
+	var roots []xdppath.Root
+	for _, ifindex := range devices {
+		more, err := xdppath.LiveRoots(code, ifindex)
+		if err != nil {
+			return nil, err
+		}
+		roots = append(roots, more...)
+	}
+	return xdppath.Walk(context.Background(), code, roots)
+}

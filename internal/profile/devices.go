@@ -1,0 +1,238 @@
+package profile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/perf"
+	"github.com/unthunk/unthunk/internal/redirect"
+)
+
+// Devices is a run on two real interfaces under the user's own traffic.
+type Devices struct {
+	// Devices are the interfaces. Rounds are parts of the time, for intervals.
+	redirect.Devices
+	// CPU that is sampled; -1 samples all.
+	CPU int
+	// Rate is samples a second and CPU; 0 is 1000.
+	Rate int
+}
+
+// deviceRate is what samples cost little at on any machine, in Hz.
+const deviceRate = 1000
+
+// drain is how often rings are emptied: at the highest rate one fills in four times
+// that.
+const drain = 50 * time.Millisecond
+
+func (d Devices) withDefaults() Devices {
+	if d.Rounds == 0 {
+		d.Rounds = DefaultRounds
+	}
+	if d.Duration == 0 {
+		d.Duration = DefaultDuration
+	}
+	if d.Rate == 0 {
+		d.Rate = deviceRate
+	}
+	return d
+}
+
+// Validate returns an error in one line when the run cannot be meant.
+func (d Devices) Validate() error {
+	if err := d.Devices.Validate(); err != nil {
+		return err
+	}
+	return checkRate(d.Rate)
+}
+
+// RunDevices redirects every frame that In receives to Out and samples the CPUs
+// meanwhile; see [redirect.Borrow] for what that does to the interfaces. It must run
+// on a thread in their network namespace. A packet takes the time that all sampled
+// CPUs together were not idle, by the packets that these redirected.
+//
+// A quarter of each round is not sampled, for what sampling takes.
+func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)) (raw *Raw, err error) {
+	if err := d.Validate(); err != nil {
+		return nil, err
+	}
+	d = d.withDefaults()
+	cpus := []int{d.CPU}
+	if d.CPU < 0 {
+		if cpus, err = perf.Online(); err != nil {
+			return nil, err
+		}
+	}
+	event, err := perf.Best(cpus[0])
+	if err != nil {
+		return nil, err
+	}
+	b, err := redirect.Borrow(ctx, d.Devices)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	c := collect(&Raw{
+		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out), Event: event, Rate: d.Rate, CPUs: cpus,
+		Planned: d.Rounds, Devices: true,
+	})
+	defer c.close()
+	part := d.Duration / time.Duration(d.Rounds+1)
+	if c.raw.Calls, err = b.Calls(ctx, part); err != nil && ctx.Err() == nil {
+		return nil, err
+	}
+	m := deviceRun{collector: c, borrowed: b, cpus: cpus}
+	defer func() {
+		for _, s := range m.samplers {
+			err = errors.Join(err, c.release(s))
+		}
+	}()
+	for _, cpu := range cpus {
+		s, err := perf.NewSampler(event, cpu, d.Rate)
+		if err != nil {
+			return nil, err
+		}
+		m.samplers = append(m.samplers, s)
+	}
+	for n := range d.Rounds {
+		if progress != nil {
+			progress(redirect.Progress{Round: n + 1, Rounds: d.Rounds, Row: d.In + " to " + d.Out, Left: time.Duration(d.Rounds-n) * part})
+		}
+		if err := m.round(ctx, n, part); err != nil {
+			return nil, err
+		}
+		if ctx.Err() != nil {
+			c.raw.Incomplete = true
+			break
+		}
+	}
+	raw = c.done()
+	// Time is that of CPUs at work.
+	raw.Stacks = slices.DeleteFunc(raw.Stacks, func(s *Stack) bool { return s.Stage == StageIdle })
+	return raw, nil
+}
+
+type deviceRun struct {
+	*collector
+	borrowed *redirect.Borrowed
+	cpus     []int
+	samplers []*perf.Sampler
+	weight   float64 // of the round's samples
+}
+
+// round takes samples for the most part of d, and none for the rest.
+func (m *deviceRun) round(ctx context.Context, n int, d time.Duration) error {
+	m.weight = 0
+	packets, ns, err := m.count(ctx, 3*d/4, true)
+	if err != nil || packets == 0 {
+		m.stacks.drop()
+		return err
+	}
+	plain, plainNs, err := m.count(ctx, d/4, false)
+	if err != nil {
+		return err
+	}
+	round := Round{Number: n, Packets: packets, Ns: ns}
+	if plain > 0 {
+		round.SampledNs, round.PlainNs = ns/float64(packets), plainNs/float64(plain)
+	}
+	return m.end(round, m.weight, m.borrowed.In, m.borrowed.Out)
+}
+
+// count is how many packets went through in d, and for how long the CPUs were not
+// idle, in ns.
+func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (packets uint64, ns float64, err error) {
+	before, err := m.borrowed.Handled()
+	if err != nil {
+		return 0, 0, err
+	}
+	idle, err := idleTime(m.cpus)
+	if err != nil {
+		return 0, 0, err
+	}
+	start := time.Now()
+	if err := m.each(sampled, (*perf.Sampler).Start); err != nil {
+		return 0, 0, err
+	}
+	for left := d; left > 0 && ctx.Err() == nil; left = d - time.Since(start) {
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(drain, left)):
+		}
+		m.read()
+	}
+	if err := m.each(sampled, (*perf.Sampler).Stop); err != nil {
+		return 0, 0, err
+	}
+	took := time.Since(start) * time.Duration(len(m.cpus))
+	idleNow, err := idleTime(m.cpus)
+	if err != nil {
+		return 0, 0, err
+	}
+	ns = float64(max(took-(idleNow-idle), 0).Nanoseconds())
+	m.read()
+	after, err := m.borrowed.Handled()
+	if err != nil {
+		return 0, 0, err
+	}
+	for _, cpu := range m.cpus {
+		packets += after[cpu] - before[cpu]
+	}
+	return packets, ns, nil
+}
+
+func (m *deviceRun) each(sampled bool, f func(*perf.Sampler) error) error {
+	if !sampled {
+		return nil
+	}
+	for _, s := range m.samplers {
+		if err := f(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read empties the rings.
+func (m *deviceRun) read() {
+	for _, s := range m.samplers {
+		s.Read(func(s *perf.Sample) {
+			m.stacks.add(s.Chain, false, float64(s.Period))
+			m.weight += float64(s.Period)
+		})
+	}
+}
+
+// idleTime is how long CPUs have idled since boot, or were taken away by a hypervisor,
+// together. The kernel gives it in hundredths of a second (proc(5)).
+func idleTime(cpus []int) (idle time.Duration, err error) {
+	text, err := os.ReadFile("/proc/stat")
+	if err != nil {
+		return 0, fmt.Errorf("read idle time: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line) // cpuN user nice system idle iowait irq softirq steal …
+		if len(fields) < 9 {
+			continue
+		}
+		number, ok := strings.CutPrefix(fields[0], "cpu")
+		cpu, err := strconv.Atoi(number)
+		if !ok || err != nil || !slices.Contains(cpus, cpu) {
+			continue
+		}
+		for _, field := range []string{fields[4], fields[5], fields[8]} {
+			ticks, err := strconv.ParseInt(field, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read idle time: %w", err)
+			}
+			idle += time.Duration(ticks) * 10 * time.Millisecond
+		}
+	}
+	return idle, nil
+}

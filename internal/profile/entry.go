@@ -1,0 +1,259 @@
+package profile
+
+import (
+	"strings"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// entry is how a function came to run.
+type entry struct {
+	kind entryKind
+	// site is the indirect branch it was entered by, of kind indirectly.
+	site Frame
+}
+
+type entryKind uint8
+
+const (
+	unknown entryKind = iota
+	directly
+	indirectly
+)
+
+// reader reads the code of one round.
+type reader struct {
+	text    ktext.Source
+	table   *ksym.Table
+	entries map[[2]uint64]entry
+	starts  map[uint64]uint64 // where the first instructions of a function end
+}
+
+func newReader(text ktext.Source, table *ksym.Table) *reader {
+	return &reader{text, table, make(map[[2]uint64]entry), make(map[uint64]uint64)}
+}
+
+// thunk tells whether an indirect thunk begins at addr.
+func (r *reader) thunk(addr uint64) bool {
+	s, off, ok := r.table.Find(addr)
+	if ok {
+		return off == 0 && indirectThunk(s.Name)
+	}
+	// ITS thunks are made at boot and have no name.
+	var code [32]byte
+	if r.text.ReadAddr(code[:], addr) != nil {
+		return false
+	}
+	return branch.NameIndirectThunk(code[:], addr, r.table.Starts).Kind == branch.ThunkITS
+}
+
+func indirectThunk(name string) bool { return strings.HasPrefix(name, "__x86_indirect_") }
+
+// returnThunk tells the functions that returns go through.
+func returnThunk(name string) bool {
+	return branch.ReturnThunk(name) || strings.HasPrefix(name, "srso_") || strings.HasPrefix(name, "retbleed_")
+}
+
+// entered is how the function that begins at start was entered by the call that
+// returns to ret. A thunk counts as a function.
+func (r *reader) entered(start, ret uint64) entry {
+	key := [2]uint64{start, ret}
+	e, ok := r.entries[key]
+	if !ok {
+		e = r.enteredBy(start, ret)
+		r.entries[key] = e
+	}
+	return e
+}
+
+func (r *reader) enteredBy(start, ret uint64) entry {
+	call, ok := r.callBefore(ret)
+	switch {
+	case !ok:
+		return entry{}
+	case call.Kind == branch.CallIndirect, r.thunk(call.Target):
+		return r.through(call.Addr)
+	case within(call.Target, start):
+		return entry{kind: directly}
+	case r.isProgram(start) && !r.dispatches(call.Target):
+		return r.inside(call.Target, start)
+	}
+	return r.jumps(call.Target, start)
+}
+
+func (r *reader) isProgram(start uint64) bool {
+	s, _, ok := r.table.Find(start)
+	return ok && isProgram(s.Name)
+}
+
+// isProgram tells BPF programs by their symbols: bpf_prog_, the tag in 16 hexadecimal
+// digits, and mostly the name behind another _.
+func isProgram(name string) bool {
+	tag, ok := strings.CutPrefix(name, "bpf_prog_")
+	return ok && len(tag) >= 16 && strings.Trim(tag[:16], "0123456789abcdef") == ""
+}
+
+// dispatches tells whether BPF programs are called by the code at addr.
+func (r *reader) dispatches(addr uint64) bool {
+	s, _, ok := r.table.Find(addr)
+	return ok && (strings.HasPrefix(s.Name, "bpf_dispatcher_") || strings.HasPrefix(s.Name, "__SCT__bpf_dispatcher_"))
+}
+
+// inside finds how the program at start is entered from the function at caller. The
+// kernel's unwinder leaves a caller out where a program's frame does not stand, in
+// its prologue and at its end, so the one it names called the one that is looked for.
+func (r *reader) inside(caller, start uint64) (best entry) {
+	s, _, ok := r.table.Find(caller)
+	if !ok {
+		return entry{}
+	}
+	code := make([]byte, min(s.Size, maxCode))
+	if r.text.ReadAddr(code, s.Addr) != nil {
+		return entry{}
+	}
+	for step := range branch.Scan(code, s.Addr) {
+		switch {
+		case step.Kind == branch.CallDirect && within(step.Target, start):
+			return entry{kind: directly}
+		case step.Kind == branch.CallIndirect, step.Kind == branch.CallDirect && r.thunk(step.Target):
+			best = r.through(step.Addr)
+		case step.Kind == branch.CallDirect && r.dispatches(step.Target):
+			if e := r.jumps(step.Target, start); e.kind != unknown {
+				return e
+			}
+		}
+	}
+	return best
+}
+
+// within tells whether a branch to target enters the function at start: BPF tail
+// calls go past its prologue.
+func within(target, start uint64) bool { return target >= start && target < start+32 }
+
+func (r *reader) through(branch uint64) entry {
+	return entry{kind: indirectly, site: place(r.table, branch, false)}
+}
+
+// maxCode is the most that is read of one function, in bytes.
+const maxCode = 64 << 10
+
+// callBefore decodes the function that ret lies in up to the call that returns
+// there.
+func (r *reader) callBefore(ret uint64) (branch.Step, bool) {
+	s, off, ok := r.table.Find(ret - 1)
+	if !ok || off >= maxCode {
+		return branch.Step{}, false
+	}
+	code := make([]byte, off+1)
+	if r.text.ReadAddr(code, s.Addr) != nil {
+		return branch.Step{}, false
+	}
+	var last branch.Step
+	for step := range branch.Scan(code, s.Addr) {
+		last = step
+	}
+	call := last.Kind == branch.CallDirect || last.Kind == branch.CallIndirect
+	return last, call && last.Addr+uint64(last.Len) == ret
+}
+
+// maxSteps bounds the instructions that jumps looks at: the BPF dispatcher with 48
+// programs has 300.
+const maxSteps = 2000
+
+// jumps follows the jumps of the code at from, the BPF dispatcher or a function that
+// ends in a tail call, until one enters the function at start. When none does, it is
+// an indirect one.
+func (r *reader) jumps(from, start uint64) entry {
+	var indirect entry
+	seen := map[uint64]bool{from: true}
+	todo := []uint64{from}
+	steps := 0
+	for len(todo) > 0 {
+		at := todo[0]
+		todo = todo[1:]
+		var code [256]byte
+		if r.text.ReadAddr(code[:], at) != nil {
+			continue
+		}
+	walk:
+		for step := range branch.Scan(code[:], at) {
+			if steps++; steps > maxSteps {
+				return entry{}
+			}
+			if step.Addr+16 > at+uint64(len(code)) { // goes on there
+				if !seen[step.Addr] {
+					seen[step.Addr] = true
+					todo = append(todo, step.Addr)
+				}
+				break
+			}
+			switch step.Kind {
+			case branch.JumpDirect, branch.JumpCond:
+				switch {
+				case within(step.Target, start) && !r.thunk(start):
+					return entry{kind: directly}
+				case r.thunk(step.Target):
+					indirect = r.through(step.Addr)
+				case !seen[step.Target]:
+					seen[step.Target] = true
+					todo = append(todo, step.Target)
+				}
+				if step.Kind == branch.JumpDirect {
+					break walk
+				}
+			case branch.JumpIndirect:
+				indirect = r.through(step.Addr)
+				break walk
+			case branch.Return:
+				break walk
+			}
+		}
+	}
+	return indirect
+}
+
+// returned tells whether addr, in the function at start, is where a call returns to,
+// or the instruction behind that.
+func (r *reader) returned(start, addr uint64) bool {
+	if addr <= start || addr-start >= maxCode {
+		return false
+	}
+	code := make([]byte, addr-start)
+	if r.text.ReadAddr(code, start) != nil {
+		return false
+	}
+	var last, before branch.Kind
+	for step := range branch.Scan(code, start) {
+		last, before = step.Kind, last
+	}
+	call := func(k branch.Kind) bool { return k == branch.CallDirect || k == branch.CallIndirect }
+	return call(last) || call(before)
+}
+
+// landingInstructions are the first of a function, on which the wait for a
+// mispredicted branch to it shows.
+const landingInstructions = 4
+
+// landing is where the first instructions of the function at start end: behind the
+// fourth, or behind the first branch.
+func (r *reader) landing(start uint64) uint64 {
+	end, ok := r.starts[start]
+	if ok {
+		return end
+	}
+	end = start
+	var code [64]byte
+	if r.text.ReadAddr(code[:], start) == nil {
+		n := 0
+		for step := range branch.Scan(code[:], start) {
+			end = step.Addr + uint64(step.Len)
+			if n++; n == landingInstructions || step.Kind != branch.Other {
+				break
+			}
+		}
+	}
+	r.starts[start] = end
+	return end
+}

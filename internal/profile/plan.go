@@ -1,0 +1,66 @@
+package profile
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/perf"
+	"github.com/unthunk/unthunk/internal/redirect"
+)
+
+// Plan is a run on the veth chain.
+type Plan struct {
+	// Chain is what is profiled: a plan of one row, on one core. Rounds and
+	// Duration are those of the whole run.
+	Chain redirect.Plan
+	// Rate is samples a second; 0 picks what takes about 1.5 % of the CPU.
+	Rate int
+}
+
+// Sizes of a default run.
+const (
+	DefaultRounds   = 11
+	DefaultDuration = 20 * time.Second
+	DefaultBulk     = 16
+)
+
+// Limits of a rate that was picked.
+const (
+	MinRate  = 250
+	AutoRate = 10_000
+)
+
+func (p Plan) withDefaults() Plan {
+	if p.Chain.Rounds == 0 {
+		p.Chain.Rounds = DefaultRounds
+	}
+	if p.Chain.Duration == 0 {
+		p.Chain.Duration = DefaultDuration
+	}
+	if len(p.Chain.Bulks) == 0 {
+		p.Chain.Bulks = []int{DefaultBulk}
+	}
+	return p
+}
+
+// Validate returns an error in one line when the plan cannot be meant.
+func (p Plan) Validate() error {
+	p = p.withDefaults()
+	if err := p.Chain.Validate(); err != nil {
+		return err
+	}
+	if n := len(p.Chain.Rows()); n != 1 {
+		return fmt.Errorf("%d rows: one scenario at one bulk is profiled at a time", n)
+	}
+	if row := p.Chain.Rows()[0]; row.Place != redirect.OneCore {
+		return fmt.Errorf("place %s cannot be profiled: what waits for the other core cannot be told from work", row.Place)
+	}
+	return checkRate(p.Rate)
+}
+
+func checkRate(rate int) error {
+	if rate < 0 || rate > perf.MaxRateOfClock {
+		return fmt.Errorf("a rate of %d Hz is not within 1 … %d", rate, perf.MaxRateOfClock)
+	}
+	return nil
+}

@@ -1,0 +1,304 @@
+package profile
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/clock"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/perf"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// slots of a pass: all but one are sampled.
+const (
+	slotsPass  = 4
+	slotLength = 4 // times what bench takes
+)
+
+type run struct {
+	*collector
+	plan     Plan
+	row      redirect.Row
+	cpu      int
+	progress func(redirect.Progress)
+	// prepare changes a chain once it is built.
+	prepare func(*redirect.Chain) error
+}
+
+// Run profiles a chain. When ctx ends it returns what it has, with Incomplete set
+// and no error.
+//
+// It returns a [feature.Missing] without root, BTF, live frames or perf events.
+// Requires at least Linux 5.18.
+func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw, error) {
+	return runPrepared(ctx, plan, progress, func(*redirect.Chain) error { return nil })
+}
+
+func runPrepared(ctx context.Context, plan Plan, progress func(redirect.Progress), prepare func(*redirect.Chain) error) (*Raw, error) {
+	if err := plan.Validate(); err != nil {
+		return nil, err
+	}
+	plan = plan.withDefaults()
+	cpu, err := redirect.PickCPU(plan.Chain.CPU)
+	if err != nil {
+		return nil, err
+	}
+	if err := redirect.Probe(); err != nil {
+		return nil, err
+	}
+	event, err := perf.Best(cpu)
+	if err != nil {
+		return nil, err
+	}
+	if progress == nil {
+		progress = func(redirect.Progress) {}
+	}
+	row := plan.Chain.Rows()[0]
+	c := collect(&Raw{Name: row.Name(), Event: event, Rate: plan.Rate, CPUs: []int{cpu}, Planned: plan.Chain.Rounds})
+	defer c.close()
+	r := &run{c, plan, row, cpu, progress, prepare}
+	began := clock.Start()
+	until := time.Now().Add(plan.Chain.Duration)
+	for n := range plan.Chain.Rounds {
+		left := time.Until(until)
+		if n >= stat.MinRounds && left < 0 {
+			break
+		}
+		progress(redirect.Progress{Round: n + 1, Rounds: plan.Chain.Rounds, Row: row.Name(), Left: max(0, left)})
+		if err := r.round(ctx, n, left/time.Duration(plan.Chain.Rounds-n)); err != nil {
+			if ctx.Err() != nil {
+				r.raw.Incomplete = true
+				break
+			}
+			return nil, err
+		}
+	}
+	r.raw.TSCRate = began.Rate()
+	return r.done(), nil
+}
+
+// round builds a chain, measures for about d in all, and names what was sampled
+// while its programs are still there.
+func (r *run) round(ctx context.Context, n int, d time.Duration) (err error) {
+	end := time.Now().Add(d)
+	lab, err := netlab.New(r.cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	c, err := redirect.BuildRow(lab, 0, r.row, r.cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	if err := r.prepare(c); err != nil {
+		return err
+	}
+	arm, err := c.Arm(ctx, r.row.Bulk)
+	if err != nil {
+		return err
+	}
+	arm.Lengthen(slotLength)
+	if n == 0 {
+		if r.raw.Calls, err = arm.Count(ctx); err != nil {
+			return err
+		}
+	}
+	counters, err := perf.NewCounters(perf.PerPacket(), r.cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, counters.Close()) }()
+	r.raw.Counted = counters.Names()
+	m := &measurement{
+		run: r, lab: lab, chain: c, arm: arm, round: Round{Number: n},
+		counters: counters, events: make(map[string][]float64),
+	}
+	if r.raw.Rate == 0 {
+		if r.raw.Rate, err = m.affordable(ctx); err != nil {
+			return err
+		}
+	}
+	if err := m.sample(r.raw.Rate); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
+		for _, i := range rand.Perm(slotsPass) {
+			slot := m.slot
+			if i == 0 {
+				slot = m.plainSlot
+			}
+			if err := slot(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return m.conclude()
+}
+
+// measurement is a round under way.
+type measurement struct {
+	*run
+	lab            *netlab.Namespace
+	chain          *redirect.Chain
+	arm            *redirect.Arm
+	sampler        *perf.Sampler
+	round          Round
+	seen           uint64 // phases
+	phases         []chain.Phase
+	weight         float64
+	sampled, plain []float64 // ns per frame of slots
+	counters       *perf.Counters
+	events         map[string][]float64 // per frame, of plain slots
+}
+
+// sample opens the sampler.
+func (m *measurement) sample(rate int) (err error) {
+	if m.sampler, err = perf.NewSampler(m.raw.Event, m.cpu, rate); err != nil {
+		return err
+	}
+	if err := unix.IoctlSetInt(m.sampler.FD(), unix.PERF_EVENT_IOC_SET_BPF, m.chain.PhaseProgram().FD()); err != nil {
+		return errors.Join(fmt.Errorf("attach BPF program to perf event: %w", err), m.close())
+	}
+	return nil
+}
+
+func (m *measurement) close() error { return m.release(m.sampler) }
+
+// allowed is the share of the CPU that sampling may take where the rate is not
+// given.
+const allowed = 0.012
+
+// affordable is the rate at which sampling takes no more than is allowed, by what
+// samples cost here: a timer's interrupt takes 2 µs or, in a virtual machine, 20 to
+// 50. It is tried at a low rate, as samples close to each other are cheaper.
+func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
+	const try, passes = 1000, 32
+	if err := m.sample(try); err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, m.close()) }()
+	trial := *m
+	trial.sampled, trial.plain, trial.events = nil, nil, make(map[string][]float64)
+	trial.run = &run{collector: &collector{raw: &Raw{Event: m.raw.Event}, stacks: newStacks()}, cpu: m.cpu}
+	for range passes {
+		if err := errors.Join(trial.slot(ctx), trial.plainSlot(ctx)); err != nil {
+			return 0, err
+		}
+	}
+	if len(trial.sampled) == 0 || len(trial.plain) == 0 {
+		return MinRate, nil
+	}
+	cost := max(1-quickHalf(trial.plain)/quickHalf(trial.sampled), 0) / try // of a sample, in s
+	return int(min(max(allowed/cost, MinRate), AutoRate)), nil
+}
+
+// span runs a slot; it is false when its packet counts disagree.
+func (m *measurement) span(ctx context.Context) (redirect.Span, bool, error) {
+	span, ok, err := m.arm.Span(ctx)
+	if err == nil {
+		m.raw.Slots++
+		if !ok {
+			m.raw.BadSlots++
+		}
+	}
+	return span, ok, err
+}
+
+// plainSlot measures without sampling, and counts events.
+func (m *measurement) plainSlot(ctx context.Context) error {
+	before, err := m.counters.Read()
+	if err != nil {
+		return err
+	}
+	span, ok, err := m.span(ctx)
+	if err != nil || !ok {
+		return err
+	}
+	after, err := m.counters.Read()
+	if err != nil {
+		return err
+	}
+	m.plain = append(m.plain, span.NsPerFrame())
+	for name, n := range after.Since(before) {
+		m.events[name] = append(m.events[name], n/float64(span.Sent))
+	}
+	return nil
+}
+
+// slot measures with sampling.
+func (m *measurement) slot(ctx context.Context) error {
+	if err := m.sampler.Start(); err != nil {
+		return err
+	}
+	span, ok, err := m.span(ctx)
+	if err := errors.Join(err, m.sampler.Stop()); err != nil {
+		return err
+	}
+	if m.phases, m.seen, err = m.chain.Phases(m.seen, m.phases[:0]); err != nil {
+		return err
+	}
+	at := 0
+	m.sampler.Read(func(s *perf.Sample) {
+		at = nearest(m.phases, at, s.Time)
+		if !ok || s.Time < span.Start || s.Time >= span.End {
+			return
+		}
+		sink := len(m.phases) > 0 && m.phases[at].Sink
+		m.stacks.add(s.Chain, sink, float64(s.Period))
+		m.weight += float64(s.Period)
+	})
+	if ok {
+		m.sampled = append(m.sampled, span.NsPerFrame())
+		m.round.Packets += span.Frames
+		m.round.Ns += float64(span.End - span.Start)
+	}
+	return nil
+}
+
+// nearest is the place of the phase nearest to a time, from at on. The kernel takes a
+// sample's time before the BPF program runs, or after it (before Linux 6.3).
+func nearest(phases []chain.Phase, at int, t uint64) int {
+	far := func(i int) uint64 { return max(phases[i].Time, t) - min(phases[i].Time, t) }
+	for at+1 < len(phases) && far(at+1) <= far(at) {
+		at++
+	}
+	return at
+}
+
+// conclude names what the round sampled.
+func (m *measurement) conclude() error {
+	if m.round.Packets == 0 {
+		m.stacks.drop()
+		return nil
+	}
+	m.round.SampledNs, m.round.PlainNs = quickHalf(m.sampled), quickHalf(m.plain)
+	m.round.Events = make(map[string]float64)
+	for name, each := range m.events {
+		m.round.Events[name] = stat.Median(each)
+	}
+	tested, _, _ := m.chain.Devices()
+	return m.lab.Do(func() error { return m.end(m.round, m.weight, tested) })
+}
+
+// quickHalf is the mean of the smaller half: what disturbs a slot makes it longer,
+// sampling all slots alike.
+func quickHalf(xs []float64) float64 {
+	s := slices.Sorted(slices.Values(xs))
+	s = s[:(len(s)+1)/2]
+	sum := 0.0
+	for _, x := range s {
+		sum += x
+	}
+	return sum / float64(len(s))
+}

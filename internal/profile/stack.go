@@ -1,0 +1,212 @@
+package profile
+
+import (
+	"cmp"
+	"encoding/binary"
+	"slices"
+
+	"github.com/unthunk/unthunk/ksym"
+)
+
+// Frame is a place in a function.
+type Frame struct {
+	Function string // "" when no symbol holds the address
+	Offset   uint64 // bytes from its start; the address when there is no symbol
+	// Addr is where it was when it was last sampled: a BPF program is somewhere
+	// else each time it is loaded.
+	Addr uint64
+}
+
+// Stack is a distinct call chain that samples fell into.
+type Stack struct {
+	// Frames are places, the innermost first: where the CPU was, then return
+	// addresses. Empty for user space.
+	Frames []Frame
+	Stage  Stage
+	// Samples that fell into it; Ns is the time they stand for, by round.
+	Samples int
+	Ns      []float64
+
+	// entry is how the innermost function was entered; landing is set when the
+	// CPU was at its first instructions, returned when it was at those behind a
+	// call.
+	entry             entry
+	landing, returned bool
+	// target is the function that a thunk is about to enter, "" when that is
+	// not known.
+	target string
+}
+
+// innermost is the function the CPU was in, "" when it has no name.
+func (s *Stack) innermost() string {
+	if len(s.Frames) == 0 {
+		return ""
+	}
+	return s.Frames[0].Function
+}
+
+// stacks gathers samples of one round by addresses, then of all rounds by place.
+type stacks struct {
+	round int
+	raw   map[string]*rawStack
+	known map[string]*Stack
+	ids   map[Frame]uint32 // of places, without their addresses
+	key   []byte
+}
+
+type rawStack struct {
+	chain   []uint64
+	sink    bool
+	samples int
+	weight  float64
+}
+
+func newStacks() *stacks {
+	return &stacks{raw: make(map[string]*rawStack), known: make(map[string]*Stack), ids: make(map[Frame]uint32)}
+}
+
+// add counts a sample of the round that is under way.
+func (s *stacks) add(chain []uint64, sink bool, weight float64) {
+	s.key = s.key[:0]
+	for _, addr := range chain {
+		s.key = binary.LittleEndian.AppendUint64(s.key, addr)
+	}
+	if sink {
+		s.key = append(s.key, 1)
+	}
+	raw := s.raw[string(s.key)]
+	if raw == nil {
+		raw = &rawStack{chain: slices.Clone(chain), sink: sink}
+		s.raw[string(s.key)] = raw
+	}
+	raw.samples++
+	raw.weight += weight
+}
+
+// end names the addresses of the round and begins the next one. A sample of weight 1
+// stands for scale ns. code may be nil: then how functions were entered is not known.
+func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
+	type address struct {
+		addr    uint64
+		returns bool
+	}
+	type named struct {
+		Frame
+		id uint32
+	}
+	names := make(map[address]named)
+	name := func(i int, addr uint64) named {
+		key := address{addr, i > 0}
+		n, ok := names[key]
+		if !ok {
+			n.Frame = place(table, addr, key.returns)
+			at := Frame{Function: n.Function, Offset: n.Offset}
+			if n.id, ok = s.ids[at]; !ok {
+				n.id = uint32(len(s.ids))
+				s.ids[at] = n.id
+			}
+			names[key] = n
+		}
+		return n
+	}
+	for _, raw := range s.raw {
+		s.key = s.key[:0]
+		for i, addr := range raw.chain {
+			s.key = binary.LittleEndian.AppendUint32(s.key, name(i, addr).id)
+		}
+		if raw.sink {
+			s.key = append(s.key, 1)
+		}
+		stack := s.known[string(s.key)]
+		if stack == nil {
+			frames := make([]Frame, len(raw.chain))
+			for i, addr := range raw.chain {
+				frames[i] = name(i, addr).Frame
+			}
+			stack = &Stack{Frames: frames, Stage: classify(frames, raw.sink)}
+			s.known[string(s.key)] = stack
+			if code != nil {
+				stack.enter(code)
+			}
+		}
+		stack.Samples += raw.samples
+		for len(stack.Ns) <= s.round {
+			stack.Ns = append(stack.Ns, 0)
+		}
+		stack.Ns[s.round] += raw.weight * scale
+	}
+	clear(s.raw)
+	s.round++
+}
+
+// drop forgets the round's samples.
+func (s *stacks) drop() { clear(s.raw) }
+
+// enter finds out how the innermost function was entered.
+//
+// A retpoline has its target where a return address is expected, and returns to it,
+// through the return thunk where there is one: such a stack is at the branch to the
+// target, wherever the CPU was.
+func (s *Stack) enter(code *reader) {
+	if len(s.Frames) < 2 || s.Frames[0].Function == "" {
+		return
+	}
+	at, from := s.Frames[0], s.Frames[1].Addr
+	start := at.Addr - at.Offset
+	if thunk := indirectThunk(at.Function); thunk || returnThunk(at.Function) {
+		if target, off, ok := code.table.Find(from); ok && off == 0 && len(s.Frames) > 2 {
+			s.target = target.Name
+			s.entry = code.entered(from, s.Frames[2].Addr)
+			return
+		}
+	}
+	s.entry = code.entered(start, from)
+	s.landing = at.Addr < code.landing(start)
+	s.returned = !s.landing && code.returned(start, at.Addr)
+}
+
+// place names an address. The instruction before a return address made the call, and
+// may be the last of its function.
+func place(table *ksym.Table, addr uint64, returns bool) Frame {
+	at := addr
+	if returns {
+		at--
+	}
+	symbol, off, ok := table.Find(at)
+	if !ok {
+		return Frame{Offset: addr, Addr: addr}
+	}
+	return Frame{Function: symbol.Name, Offset: off + addr - at, Addr: addr}
+}
+
+// all are the stacks of all rounds, each with as many numbers as there were rounds,
+// the longest time first.
+func (s *stacks) all() []*Stack {
+	var out []*Stack
+	for _, stack := range s.known {
+		for len(stack.Ns) < s.round {
+			stack.Ns = append(stack.Ns, 0)
+		}
+		out = append(out, stack)
+	}
+	slices.SortFunc(out, func(a, b *Stack) int {
+		if c := compareTotals(b.Ns, a.Ns); c != 0 {
+			return c
+		}
+		return slices.CompareFunc(a.Frames, b.Frames, compareFrames)
+	})
+	return out
+}
+
+func compareTotals(a, b []float64) int { return cmp.Compare(total(a), total(b)) }
+
+func total(xs []float64) (sum float64) {
+	for _, x := range xs {
+		sum += x
+	}
+	return sum
+}
+
+func compareFrames(a, b Frame) int {
+	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset))
+}

@@ -1,0 +1,206 @@
+package profile
+
+import (
+	"cmp"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/xdppath"
+)
+
+// site is an indirect branch that samples speak of.
+type site struct {
+	function       string
+	offset         uint64
+	stage          Stage
+	targets        []string
+	thunk, landing []float64 // ns per packet by round
+}
+
+// tax is what samples say of indirect branches. price is that of one in ns.
+//
+// The time in a thunk is that of its site. A mispredicted branch shows on the first
+// instructions of what it enters, so what these take is held against what the first
+// instructions of functions take that are entered directly, once for a packet.
+func (v view) tax(price *stat.Quantity) *result.ProfileTax {
+	direct := v.direct()
+	var (
+		sites   = make(map[Frame]*site)
+		zero    = func() []float64 { return make([]float64, len(v.Rounds)) }
+		returns = zero()
+		back    = zero()
+	)
+	for _, s := range v.Stacks {
+		name := s.innermost()
+		if returnThunk(name) && s.target == "" {
+			v.add(returns, s)
+			continue
+		}
+		if s.returned {
+			v.add(back, s)
+			continue
+		}
+		thunk := indirectThunk(name) || s.target != ""
+		if s.entry.kind != indirectly || !thunk && !s.landing {
+			continue
+		}
+		at := Frame{Function: s.entry.site.Function, Offset: s.entry.site.Offset}
+		// A generator's branches are others than those of the hop, though they
+		// stand at the same place.
+		generator := s.Stage == StageGenerator
+		if generator {
+			at.Addr = 1
+		}
+		of := sites[at]
+		if of == nil {
+			of = &site{function: at.Function, offset: at.Offset, stage: s.Stage, thunk: zero(), landing: zero()}
+			sites[at] = of
+		}
+		target := name
+		if thunk {
+			v.add(of.thunk, s)
+			target = s.target
+		} else {
+			v.add(of.landing, s)
+		}
+		if target != "" && !slices.Contains(of.targets, target) {
+			of.targets = append(of.targets, target)
+		}
+	}
+	tax := &result.ProfileTax{Returns: v.mean(returns), Sites: []result.ProfileSite{}}
+	if returnsThroughThunk(v.Path) {
+		tax.ReturnLandings = v.mean(back)
+	}
+	if direct != nil {
+		tax.Direct = v.mean(direct)
+	}
+	var (
+		thunks, landings, both, hop = zero(), zero(), zero(), zero()
+		estimate                    float64
+	)
+	for _, of := range sites {
+		calls, known, what := v.calls(of)
+		for i := range of.landing {
+			if direct != nil && known {
+				of.landing[i] -= calls * direct[i]
+			}
+			thunks[i] += of.thunk[i]
+			landings[i] += of.landing[i]
+			both[i] += of.thunk[i] + of.landing[i]
+			if known {
+				hop[i] += of.thunk[i] + of.landing[i]
+			}
+		}
+		row := result.ProfileSite{
+			Function: of.function, Offset: of.offset, Stage: string(of.stage), Calls: what,
+			Targets: of.targets, Thunk: v.mean(of.thunk), Landing: v.mean(of.landing),
+		}
+		if known {
+			row.PerPacket = &stat.Quantity{Median: calls, Low: calls, High: calls, N: 1, Unit: "calls"}
+			estimate += calls
+		}
+		slices.Sort(row.Targets)
+		tax.Sites = append(tax.Sites, row)
+	}
+	slices.SortFunc(tax.Sites, func(a, b result.ProfileSite) int {
+		return cmp.Or(cmp.Compare(b.Thunk.Median+b.Landing.Median, a.Thunk.Median+a.Landing.Median), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset))
+	})
+	tax.Thunks, tax.Landings, tax.Total, tax.Hop = v.mean(thunks), v.mean(landings), v.mean(both), v.mean(hop)
+	if price != nil && estimate > 0 {
+		tax.Estimate = &stat.Quantity{Median: estimate * price.Median, Low: estimate * price.Low, High: estimate * price.High, N: price.N, Unit: "ns"}
+		tax.Agree = agree(tax.Hop, tax.Estimate)
+	}
+	return tax
+}
+
+// returnsThroughThunk tells whether functions of the path return through a thunk.
+func returnsThroughThunk(inv *xdppath.Inventory) bool {
+	for name, n := range inv.Returns {
+		if name != "ret" && n > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// The words on whether samples and prices agree.
+const (
+	Agree      = "agree"
+	Disagree   = "disagree"
+	CannotTell = "cannot tell"
+)
+
+// agree tells whether two independent figures agree: their difference is within the
+// uncertainty of both. When that is as large as what was estimated, agreement would
+// mean nothing.
+func agree(seen, estimate *stat.Quantity) string {
+	half := math.Hypot((seen.High-seen.Low)/2, (estimate.High-estimate.Low)/2)
+	switch off := math.Abs(seen.Median - estimate.Median); {
+	case math.IsNaN(half):
+		return CannotTell
+	case off > half:
+		return Disagree
+	case half >= math.Abs(estimate.Median):
+		return CannotTell
+	}
+	return Agree
+}
+
+// direct is what the first instructions of a function take that each packet enters
+// directly, in ns per call and round; nil when no such function was seen.
+func (v view) direct() []float64 {
+	each := make(map[string]bool)
+	for _, f := range v.Path.Functions {
+		if f.Per == xdppath.PerPacket {
+			each[f.Name] = true
+		}
+	}
+	seen := make(map[string]bool)
+	var landings []*Stack
+	for _, s := range v.Stacks {
+		if s.entry.kind == directly && s.Stage != StageGenerator && each[s.innermost()] {
+			seen[s.innermost()] = true
+			if s.landing {
+				landings = append(landings, s)
+			}
+		}
+	}
+	if len(seen) == 0 {
+		return nil
+	}
+	out := v.sum(landings)
+	for i := range out {
+		out[i] /= float64(len(seen))
+	}
+	return out
+}
+
+// calls is how often a site of the hop runs for a packet, and what it calls, by what
+// the path's code says. The generator is not on that path.
+func (v view) calls(of *site) (n float64, known bool, what *string) {
+	for i := range v.Path.Sites {
+		s := &v.Path.Sites[i]
+		// The dispatcher has many ways out, of which one is listed.
+		dispatcher := strings.HasPrefix(of.function, "bpf_dispatcher_")
+		if s.Function != of.function || s.Offset != of.offset && !dispatcher {
+			continue
+		}
+		if s.Calls != "" {
+			what = &s.Calls
+		}
+		switch s.Per {
+		case xdppath.PerPacket:
+			n = 1
+		case xdppath.PerBulk:
+			n = v.Calls.Xmits
+		case xdppath.PerPoll:
+			n = v.Calls.Polls
+		}
+		hop := of.stage != StageGenerator && of.stage != StageOther
+		return n, n > 0 && hop, what
+	}
+	return 0, false, nil
+}

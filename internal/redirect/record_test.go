@@ -1,0 +1,82 @@
+package redirect
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/result"
+)
+
+// raw is a row of six good rounds.
+func raw(bulk int) RawRow {
+	return RawRow{
+		Row:        Row{chainSpec{Map, Operation{}, Native, DefaultSize, OneCore}, bulk},
+		Rounds:     []int{0, 1, 2, 3, 4, 5},
+		NsPerFrame: []float64{100, 101, 99, 100, 102, 98},
+		Hop:        []float64{40, 41, 39, 40, 42, 38},
+		Disturbed:  []float64{0.01, 0.01, 0.02, 0.01, 0.03, 0.01},
+		Sent:       1000, Tested: 1000, Received: 1000,
+		Slots: 100,
+	}
+}
+
+func TestRecord(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		change  func(*RawRow)
+		refused string // in the refusal; empty for a number
+		warned  string // in a warning; empty for none
+	}{
+		{"good", func(*RawRow) {}, "", ""},
+		{"few bad slots", func(r *RawRow) { r.BadSlots = 5 }, "", "5 of 100 slots"},
+		{"many bad slots", func(r *RawRow) { r.BadSlots, r.Received = 6, 900 }, "1000 sent, 1000 redirected, 900 received", ""},
+		{"why", func(r *RawRow) { r.BadSlots, r.Failure = 100, "the device said no" }, "the device said no", ""},
+		{"copies", func(r *RawRow) { r.Scenario, r.BadSlots = Multi, 100 }, "1000 received of 2000 expected", ""},
+		{"never ran", func(r *RawRow) { r.Slots = 0 }, "the run ended", ""},
+		{"no round", func(r *RawRow) { r.NsPerFrame, r.Rounds = nil, nil }, "no round", ""},
+		{"disturbed", func(r *RawRow) { r.Disturbed = []float64{0.2, 0.3, 0.2} }, "", "20 % longer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			r := raw(64)
+			test.change(&r)
+			rows, warns := (&Raw{Rows: []RawRow{r}}).Record()
+			row := rows[0]
+			if (test.refused == "") != (row.Refused == "") || !strings.Contains(row.Refused, test.refused) {
+				t.Errorf("refused: %q, want %q", row.Refused, test.refused)
+			}
+			if (row.Ns == nil) != (row.Refused != "") || (row.Mpps == nil) != (row.Ns == nil) {
+				t.Errorf("a number and a refusal: %+v", row)
+			}
+			if row.Ns != nil && (row.Ns.Median != 100 || row.Mpps.Median != 10 || row.Hop.Median != 40) {
+				t.Errorf("ns %v, Mpps %v, hop %v", row.Ns.Median, row.Mpps.Median, row.Hop.Median)
+			}
+			var texts []string
+			for _, w := range warns {
+				texts = append(texts, w.Text)
+			}
+			if all := strings.Join(texts, "\n"); (test.warned == "") != (all == "") || !strings.Contains(all, test.warned) {
+				t.Errorf("warnings: %q, want %q", all, test.warned)
+			}
+		})
+	}
+}
+
+func TestVerdict(t *testing.T) {
+	low, high := raw(1), raw(64)
+	low.Hop = []float64{140, 141, 139, 140, 142, 138}
+	rows, _ := (&Raw{Rows: []RawRow{low, high}}).Record()
+	want := "One core sends 10.00 Mpps [9.80, 10.20] through the chain at bulk 64. " +
+		"The redirect hop takes 40 ns [38, 42] of a packet's 100 ns, 40 %. " +
+		"At bulk 1 it takes 140 ns [138, 142]: bulking saves 100 ns a packet."
+	if got := Verdict(rows); got != want {
+		t.Errorf("verdict:\n%s\nwant:\n%s", got, want)
+	}
+	high.BadSlots = 100
+	rows, _ = (&Raw{Rows: []RawRow{low, high}}).Record()
+	if got := Verdict(rows); !strings.HasPrefix(got, "No verdict: redirect-map/bulk=64 has no number") {
+		t.Errorf("verdict of a refused row: %s", got)
+	}
+	if got := Verdict([]result.BenchRow{}); got != "No verdict: nothing was measured." {
+		t.Errorf("verdict of nothing: %s", got)
+	}
+}

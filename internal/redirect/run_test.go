@@ -1,0 +1,315 @@
+package redirect
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/flood"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+func mustRun(t *testing.T, plan Plan) []result.BenchRow {
+	t.Helper()
+	testutil.Root(t)
+	raw, err := Run(t.Context(), plan, nil)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	rows, _ := raw.Record()
+	return rows
+}
+
+// Every scenario in every mode and place must deliver each frame it counts.
+func TestScenarios(t *testing.T) {
+	for _, place := range []Place{OneCore, TwoCore} {
+		for _, mode := range []Mode{Native, Generic} {
+			for _, s := range Scenarios() {
+				t.Run(fmt.Sprintf("%s/%s/%s", place, mode, s), func(t *testing.T) {
+					rows := mustRun(t, Plan{Scenarios: []Scenario{s}, Bulks: []int{4, 64}, Mode: mode, Place: place, CPU: -1, Rounds: 2, Duration: time.Second})
+					for _, row := range rows {
+						checkRow(t, row, s, mode, place)
+					}
+				})
+			}
+		}
+	}
+}
+
+// devmap says whether frames leave through a devmap bulk queue.
+func (s Scenario) devmap() bool {
+	return s == Map || s == MapHash || s == Plain || s == Multi
+}
+
+func checkRow(t *testing.T, row result.BenchRow, s Scenario, mode Mode, place Place) {
+	t.Helper()
+	if row.Refused != "" {
+		t.Errorf("%s: %s", row.Name, row.Refused)
+		return
+	}
+	if c := row.Counts; c.Sent == 0 || c.Sent != c.Redirected || c.Received != c.Redirected*s.copies() {
+		t.Errorf("%s: counts %+v disagree", row.Name, c)
+	}
+	if row.Ns.Median < 1 || row.Ns.Median > 1e5 {
+		t.Errorf("%s: %v ns per packet", row.Name, row.Ns.Median)
+	}
+	if (row.Hop != nil) != (s.redirects() && s != CPU && place == OneCore) {
+		t.Errorf("%s: hop is %v", row.Name, row.Hop)
+	}
+	if !s.devmap() || mode == Generic {
+		if row.FramesPerXmit != nil {
+			t.Errorf("%s: frames per ndo_xdp_xmit is %v, though none is called", row.Name, row.FramesPerXmit.Median)
+		}
+		return
+	}
+	// DEV_MAP_BULK_SIZE is 16. With two cores a poll takes what is there.
+	want := 16.0
+	if row.Labels["bulk"] == "4" {
+		want = 4
+	}
+	if f := row.FramesPerXmit; f == nil || place == OneCore && f.Median != want {
+		t.Errorf("%s: frames per ndo_xdp_xmit is %v, want %v", row.Name, f, want)
+	}
+}
+
+func TestOperations(t *testing.T) {
+	var ops []Operation
+	for _, s := range []string{"none", "read", "swap-macs", "parse", "spin:1000"} {
+		ops = append(ops, op(t, s))
+	}
+	rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, CPU: -1, Rounds: 2, Duration: 2 * time.Second})
+	for _, row := range rows {
+		checkRow(t, row, Map, Native, OneCore)
+	}
+	// A thousand turns of a loop take a thousand cycles or more.
+	if none, spin := rows[0].Ns.Median, rows[4].Ns.Median; spin < none+100 {
+		t.Errorf("none takes %.0f ns, spin:1000 %.0f ns", none, spin)
+	}
+}
+
+// A veth whose peer runs no XDP program refuses redirected frames. The
+// program cannot see that: bpf_redirect_map says XDP_REDIRECT all the same.
+func TestRedirectIntoDeafDevice(t *testing.T) {
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	deaf, _, err := lab.VethPair("deaf0", "deaf1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.Do(func() error { return r.progs.AddPort(0, deaf, nil) }); err != nil {
+		t.Fatal(err)
+	}
+	a, err := newArm(r, 16, &RawRow{Row: Row{r.spec, 16}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := watch(t.Context(), lab, a); err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	if err := a.slot(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	row := a.row.record()
+	if row.Ns != nil || row.Mpps != nil || len(row.Samples) != 0 {
+		t.Errorf("a rate was made of frames that went nowhere: %+v", row)
+	}
+	for _, want := range []string{"counts disagree", "0 received"} {
+		if !strings.Contains(row.Refused, want) {
+			t.Errorf("refusal %q does not say %q", row.Refused, want)
+		}
+	}
+	if !strings.Contains(row.Refused, "ndo_xdp_xmit refused") && !strings.Contains(row.Refused, "xdp_do_redirect failed") {
+		t.Errorf("refusal %q does not say why", row.Refused)
+	}
+	t.Log(row.Refused)
+}
+
+// Redirects of another namespace must not show in this one's counts.
+func TestForeignTraffic(t *testing.T) {
+	testutil.Root(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	foreign := make(chan error, 1)
+	go func() {
+		_, err := Run(ctx, Plan{Bulks: []int{16}, CPU: 0, Rounds: 1, Duration: time.Minute}, nil)
+		foreign <- err
+	}()
+	rows := mustRun(t, Plan{Bulks: []int{4}, CPU: -1, Rounds: 3, Duration: 3 * time.Second})
+	cancel()
+	if err := <-foreign; err != nil {
+		t.Fatal(err)
+	}
+	checkRow(t, rows[0], Map, Native, OneCore)
+}
+
+func TestRunStops(t *testing.T) {
+	testutil.Root(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 1500*time.Millisecond)
+	defer cancel()
+	raw, err := Run(ctx, Plan{CPU: -1, Rounds: 30, Duration: time.Minute}, nil)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	if deadline, _ := ctx.Deadline(); time.Since(deadline) > 3*time.Second {
+		t.Errorf("stopped %v after it was told to", time.Since(deadline))
+	}
+	if !raw.Incomplete || raw.Rounds == 0 || raw.Rounds == 30 {
+		t.Errorf("incomplete %v after %d rounds", raw.Incomplete, raw.Rounds)
+	}
+}
+
+// Real interfaces are veth pairs here: userA ==veth== in, out ==veth== userB.
+func TestRunDevices(t *testing.T) {
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	userA, _, err := lab.VethPair("usera", "in")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := lab.VethPair("out", "userb"); err != nil {
+		t.Fatal(err)
+	}
+	if err := lab.EnableGRO("userb"); err != nil {
+		t.Fatal(err)
+	}
+	for _, mode := range []Mode{Native, Generic} {
+		t.Run(string(mode), func(t *testing.T) {
+			stop := flood.Start(t, lab, userA)
+			defer stop()
+			var row result.BenchRow
+			err := lab.Do(func() (err error) {
+				row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Mode: mode, Rounds: 3, Duration: 2 * time.Second}, nil)
+				return err
+			})
+			if err != nil {
+				testutil.SkipMissing(t, err)
+				t.Fatal(err)
+			}
+			if row.Refused != "" {
+				t.Fatalf("%s", row.Refused)
+			}
+			if row.Mpps.Median <= 0 || row.Counts.Redirected == 0 {
+				t.Errorf("row %+v", row)
+			}
+		})
+	}
+	t.Run("idle", func(t *testing.T) {
+		var row result.BenchRow
+		err := lab.Do(func() (err error) {
+			row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Rounds: 1, Duration: time.Second}, nil)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(row.Refused, "nothing arrived") || row.Mpps != nil {
+			t.Errorf("row %+v", row)
+		}
+	})
+	t.Run("taken", func(t *testing.T) {
+		lab2, err := netlab.New(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lab2.Close()
+		r, err := build(lab2, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		err = lab2.Do(func() error {
+			l, err := netlink.LinkByIndex(r.tested)
+			if err != nil {
+				return err
+			}
+			_, _, _, err = RunDevices(t.Context(), Devices{In: l.Attrs().Name, Out: "lo", Rounds: 1, Duration: time.Second}, nil)
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), "has an XDP program already") {
+			t.Errorf("a device that is taken: %v", err)
+		}
+	})
+	t.Run("nothing left", func(t *testing.T) {
+		err := lab.Do(func() error {
+			l, err := netlink.LinkByName("in")
+			if err == nil && l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached {
+				err = fmt.Errorf("an XDP program is still attached")
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func BenchmarkBuild(b *testing.B) {
+	testutil.Root(b)
+	for b.Loop() {
+		lab, err := netlab.New(0)
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+		if err != nil {
+			b.Fatal(err)
+		}
+		r.Close()
+		lab.Close()
+	}
+}
+
+// BenchmarkScatter says how much a row's number scatters from round to round,
+// as the standard deviation of its logarithm in percent, when a round's number
+// is the 10th percentile of its windows and when it is their median.
+func BenchmarkScatter(b *testing.B) {
+	testutil.Root(b)
+	var low, middle []float64
+	for b.Loop() {
+		raw, err := Run(b.Context(), Plan{Bulks: []int{64}, CPU: -1, Rounds: 15, Duration: 10 * time.Second}, nil)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for i, ns := range raw.Rows[0].NsPerFrame {
+			low = append(low, math.Log(ns))
+			middle = append(middle, math.Log(ns*(1+raw.Rows[0].Disturbed[i])))
+		}
+	}
+	b.ReportMetric(100*deviation(low), "p10-%")
+	b.ReportMetric(100*deviation(middle), "median-%")
+}
+
+func deviation(xs []float64) float64 {
+	mean, sum := 0.0, 0.0
+	for _, x := range xs {
+		mean += x / float64(len(xs))
+	}
+	for _, x := range xs {
+		sum += (x - mean) * (x - mean)
+	}
+	return math.Sqrt(sum / float64(len(xs)-1))
+}

@@ -1,0 +1,73 @@
+package report
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+
+	"github.com/unthunk/unthunk/internal/result"
+)
+
+// Drivers writes what drivers with native XDP do for a redirected packet, one row
+// each, and beneath it what the plan of 2018 has left for it.
+func Drivers(w io.Writer, opts Options, doc *result.Document[result.DriverRow]) error {
+	p := newPage(opts)
+	releases := make(map[string]bool)
+	for _, row := range doc.Rows {
+		releases[row.Release] = true
+	}
+	if len(releases) == 1 {
+		p.wrap("", "Linux "+doc.Rows[0].Release)
+		fmt.Fprintln(&p.buf)
+	}
+	table := [][]string{{"driver", "xmit", "RX memory", "TX maps", "RX syncs", "return", "indirect", ""}}
+	for _, row := range doc.Rows {
+		xmit := "yes"
+		if row.Xmit == "" {
+			xmit = "no"
+		}
+		table = append(table, []string{
+			clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs), clean(row.Return),
+			fmt.Sprintf("%d + %d", row.Poll.Indirect, row.Transmit.Indirect), "",
+		})
+		if len(releases) > 1 {
+			table[len(table)-1][7] = clean(row.Release)
+		}
+	}
+	for i, line := range columns(table, []bool{true, true, true, true, false, true, false, true}, " ") {
+		p.line(line)
+		if i == 0 {
+			continue
+		}
+		if left := doc.Rows[i-1].LeftText(); left != "" {
+			p.wrap("    left: ", left)
+		}
+	}
+	notes := newFootnotes(doc.Warnings)
+	notes.write(p)
+	fmt.Fprintln(&p.buf)
+	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: page_pool keeps pages mapped; else places that map and unmap, without those that ndo_xdp_xmit and the completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: frames given back in bulk, each by itself, or in a way of its own. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
+	return p.flush(w)
+}
+
+func memory(row result.DriverRow) string {
+	switch {
+	case !row.DMA:
+		return "no DMA API"
+	case row.PagePool && !row.MapsPool:
+		return "page_pool"
+	case row.Receive.Maps+row.Receive.Unmaps > 0:
+		return fmt.Sprintf("map %d, unmap %d", row.Receive.Maps, row.Receive.Unmaps)
+	}
+	return "none seen"
+}
+
+func transmitMaps(row result.DriverRow) string {
+	switch {
+	case row.Xmit == "":
+		return "-"
+	case row.Transmit.Gathers > 0:
+		return fmt.Sprintf("list %d", row.Transmit.Gathers)
+	}
+	return strconv.Itoa(row.Transmit.Maps)
+}

@@ -1,0 +1,247 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/result"
+)
+
+// Xray writes the indirect branches of the redirect path for people: by stage,
+// what each calls, how often it runs and how it is made, then totals. Rare ones,
+// those of errors and slow paths, are counted and left out unless rare is set.
+// path is what was looked at.
+func Xray(w io.Writer, opts Options, doc *result.Document[result.SiteRow], path string, rare bool) error {
+	p := newPage(opts)
+	p.wrap("", path)
+	fmt.Fprintln(&p.buf)
+	table := [][]string{{"", "per", "made", "calls"}}
+	stage := ""
+	hidden := 0
+	for _, row := range doc.Rows {
+		if row.Per == "rare" && !rare {
+			hidden++
+			continue
+		}
+		if row.Stage != stage {
+			stage = row.Stage
+			table = append(table, []string{clean(stage)})
+		}
+		per := clean(row.Per)
+		if !row.Always {
+			per += "?"
+		}
+		table = append(table, []string{"  " + site(row), per, made(row), calls(row)})
+	}
+	for i, line := range columns(table, []bool{true, true, true, true}, "") {
+		if len(table[i]) == 1 || i == 0 {
+			p.line(line)
+			continue
+		}
+		p.site(table[i], line)
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", totals(doc.Rows, hidden))
+	if len(doc.Partial) > 0 {
+		const most = 8
+		var names []string
+		for _, f := range doc.Partial[:min(most, len(doc.Partial))] {
+			names = append(names, f.Name)
+		}
+		if more := len(doc.Partial) - most; more > 0 {
+			names = append(names, fmt.Sprintf("and %d more", more))
+		}
+		p.wrap("", fmt.Sprintf("Not followed to their end, so that more may be called from them (--json lists all and says why): %s.", strings.Join(names, ", ")))
+	}
+	notes := newFootnotes(doc.Warnings)
+	notes.write(p)
+	return p.flush(w)
+}
+
+// site is where a branch stands.
+func site(row result.SiteRow) string { return fmt.Sprintf("%s+%#x", clean(row.Function), row.Offset) }
+
+// made is how a branch is made, in one word.
+func made(row result.SiteRow) string {
+	verb := "call"
+	if row.Jump {
+		verb = "jmp"
+	}
+	return verb + " " + clean(row.Kind)
+}
+
+// calls is what a branch calls: the last member of the chain, how sure that is
+// when it is not, and what the pointer holds now.
+func calls(row result.SiteRow) string {
+	what := "?"
+	if row.Calls != nil {
+		steps := strings.Split(*row.Calls, " → ")
+		what = clean(steps[len(steps)-1])
+		if row.Sure == "likely" {
+			what += " (likely)"
+		}
+	}
+	if len(row.Targets) > 0 {
+		what += " = " + clean(strings.Join(row.Targets, ", "))
+	}
+	return what
+}
+
+// site writes a line of the table, what is called beneath the rest when it does
+// not fit beside it.
+func (p *page) site(cells []string, line string) {
+	what := cells[3]
+	if len([]rune(line)) <= p.width {
+		p.line(line)
+		return
+	}
+	p.line(strings.TrimSuffix(line, what))
+	p.wrap("    → ", what)
+}
+
+// totals counts branches by how often they run.
+func totals(rows []result.SiteRow, hidden int) string {
+	always, maybe := make(map[string]int), make(map[string]int)
+	for _, row := range rows {
+		if row.Always {
+			always[row.Per]++
+		} else {
+			maybe[row.Per]++
+		}
+	}
+	var parts []string
+	for _, per := range []string{"packet", "bulk", "poll", "unknown"} {
+		n, m := always[per], maybe[per]
+		if n+m == 0 {
+			continue
+		}
+		name := "per " + per
+		if per == "unknown" {
+			name = "how often is not known"
+		}
+		switch {
+		case m == 0:
+			parts = append(parts, fmt.Sprintf("%s %d", name, n))
+		case n == 0:
+			parts = append(parts, fmt.Sprintf("%s %d that may run", name, m))
+		default:
+			parts = append(parts, fmt.Sprintf("%s %d and %d that may run", name, n, m))
+		}
+	}
+	if len(parts) == 0 {
+		parts = []string{"none"}
+	}
+	text := "Indirect branches: " + strings.Join(parts, "; ") + "."
+	if hidden > 0 {
+		text += fmt.Sprintf(" Rare, on errors and slow paths: %d, which --rare shows.", hidden)
+	}
+	return text + " ? after how often: a packet may go without."
+}
+
+// Asm writes the annotated code of a function.
+func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
+	p := newPage(opts)
+	p.wrap("", name+":")
+	for _, l := range lines {
+		p.line(fmt.Sprintf("  %x  %s", l.Addr, clean(l.Text)))
+		if l.Note != "" {
+			p.wrap("      ; ", l.Note)
+		}
+	}
+	return p.flush(w)
+}
+
+// Branches writes every call, jump and return of a function.
+func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) error {
+	p := newPage(opts)
+	var table [][]string
+	for _, b := range branches {
+		verb := "call"
+		switch {
+		case b.Returns():
+			verb = "ret"
+		case b.Jump:
+			verb = "jmp"
+		}
+		table = append(table, []string{fmt.Sprintf("  %s+%#x", clean(name), b.Offset), verb, string(b.Class), clean(cmp.Or(b.Name, b.Register)), clean(b.Pending)})
+	}
+	for _, line := range columns(table, []bool{true, true, true, true, true}, "") {
+		p.line(line)
+	}
+	indirect := 0
+	for _, b := range branches {
+		if b.Indirect() {
+			indirect++
+		}
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", fmt.Sprintf("%s: %d branches, %d of them indirect.", name, len(branches), indirect))
+	return p.flush(w)
+}
+
+// Totals writes how many branches of each class a kernel's text of so many bytes
+// has.
+func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Class]int, live bool) error {
+	p := newPage(opts)
+	table := [][]string{{"branches", ""}}
+	for _, class := range slices.Sorted(maps.Keys(counts)) {
+		table = append(table, []string{"  " + string(class), strconv.Itoa(counts[class])})
+	}
+	for _, line := range columns(table, []bool{true, false}, " ") {
+		p.line(line)
+	}
+	fmt.Fprintln(&p.buf)
+	where := "as it stands in memory"
+	if !live {
+		where = "as it stands in the file, before the kernel patches it"
+	}
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", functions, float64(size)/1e6, where))
+	return p.flush(w)
+}
+
+// Dot writes the call graph of the path in the language of Graphviz: functions,
+// direct calls between them and, dashed, what is called indirectly.
+func Dot(w io.Writer, calls map[string][]string, rows []result.SiteRow) error {
+	var b strings.Builder
+	b.WriteString("digraph path {\n\trankdir=LR;\n\tnode [shape=box, fontname=monospace];\n")
+	names := make([]string, 0, len(calls))
+	for name := range calls {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	for _, name := range names {
+		fmt.Fprintf(&b, "\t%s;\n", quoted(name))
+		for _, called := range calls[name] {
+			fmt.Fprintf(&b, "\t%s -> %s;\n", quoted(name), quoted(called))
+		}
+	}
+	for _, row := range rows {
+		what := "?"
+		if row.Calls != nil {
+			what = *row.Calls
+		}
+		targets := row.Targets
+		if len(targets) == 0 {
+			targets = []string{what}
+		}
+		for _, target := range targets {
+			fmt.Fprintf(&b, "\t%s -> %s [style=dashed, label=%s];\n", quoted(row.Function), quoted(target), quoted(what+" per "+row.Per))
+		}
+	}
+	b.WriteString("}\n")
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("write call graph: %w", err)
+	}
+	return nil
+}
+
+// quoted is a string of Graphviz.
+func quoted(s string) string {
+	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(clean(s)) + `"`
+}

@@ -1,0 +1,272 @@
+package tax
+
+import (
+	"context"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/link"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// openTest opens the kernel's code, or skips.
+func openTest(t *testing.T) *code {
+	t.Helper()
+	testutil.Root(t)
+	c, err := openCode()
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
+// Every pair is measured, or says why not, and what was counted adds up.
+func TestRun(t *testing.T) {
+	testutil.Root(t)
+	var shown []string
+	raw, err := Run(t.Context(), Plan{CPU: -1, Rounds: 2, Duration: 5 * time.Second}, func(p redirect.Progress) {
+		shown = append(shown, p.Row)
+	})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	for _, p := range raw.Pairs {
+		switch {
+		case p.With.kind() == impossibleKind:
+			if !strings.Contains(p.Refused, "xdp_return_frame") {
+				t.Errorf("%s: %q", p.Name, p.Refused)
+			}
+			continue
+		case p.Refused != "":
+			t.Errorf("%s: %s", p.Name, p.Refused)
+			continue
+		}
+		if len(p.Rounds) < 2 {
+			t.Errorf("%s: %d numbers", p.Name, len(p.Rounds))
+		}
+		if p.Premise == "" {
+			t.Errorf("%s: no premise", p.Name)
+		}
+		for i := range p.WithNs {
+			if p.WithNs[i] <= 0 || p.WithoutNs[i] <= 0 || p.WithNs[i] > 1e6 || p.WithoutNs[i] > 1e6 {
+				t.Errorf("%s: %v ns against %v", p.Name, p.WithNs[i], p.WithoutNs[i])
+			}
+		}
+	}
+	// DEV_MAP_BULK_SIZE is 16.
+	for bulk, xmits := range map[int]float64{1: 1, 16: 1. / 16, 64: 1. / 16} {
+		calls := raw.Calls[bulk]
+		if calls.Xmits < 0.9*xmits || calls.Xmits > 1.1*xmits {
+			t.Errorf("bulk %d: %v ndo_xdp_xmit calls a packet, want %v", bulk, calls.Xmits, xmits)
+		}
+		if calls.Redirects < 0.99 || calls.Redirects > 1.01 {
+			t.Errorf("bulk %d: %v redirects a packet", bulk, calls.Redirects)
+		}
+		if calls.Polls <= 0 || calls.Polls > 1.1 || calls.Softirqs > 1.1 {
+			t.Errorf("bulk %d: %v polls, %v softirqs a packet", bulk, calls.Polls, calls.Softirqs)
+		}
+		if n := len(raw.Hop[bulk]); n != 2 {
+			t.Errorf("bulk %d: %d hops", bulk, n)
+		}
+	}
+	if !slices.Contains(shown, "control") || !slices.Contains(shown, "redirect chains") {
+		t.Errorf("shown: %v", shown)
+	}
+	rows, _ := raw.Record()
+	if n := len(rows); n != len(Pairs())+4 {
+		t.Errorf("%d rows", n)
+	}
+}
+
+// What is picked is what runs: nothing else takes time.
+func TestRunPicked(t *testing.T) {
+	testutil.Root(t)
+	raw, err := Run(t.Context(), Plan{Pairs: []string{"control", "user/lfence"}, CPU: -1, Rounds: 2, Duration: time.Second}, nil)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	rows, _ := raw.Record()
+	if len(rows) != 2 || rows[0].Name != "control" || rows[1].Name != "user/lfence" {
+		t.Errorf("%+v", rows)
+	}
+	for _, row := range rows {
+		if row.Price == nil || row.PerPacket != nil {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+func TestRunStops(t *testing.T) {
+	testutil.Root(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	begun := time.Now()
+	raw, err := Run(ctx, Plan{CPU: -1, Duration: time.Minute}, nil)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	if !raw.Incomplete || time.Since(begun) > 20*time.Second {
+		t.Errorf("incomplete %v after %v", raw.Incomplete, time.Since(begun))
+	}
+	rows, _ := raw.Record()
+	for _, row := range rows {
+		if (row.Price == nil) != (row.Refused != "") {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+// The premise is told from the code: one branch more, none more, or the wrong way
+// round.
+func TestPremise(t *testing.T) {
+	c := openTest(t)
+	for _, test := range []struct {
+		with, without  string
+		differs, alike bool
+		premise        string
+		refused        string // by differ
+	}{
+		{"lpm_unknown", "lpm_known", true, false, "bpf_map_lookup_elem+", ""},
+		{"lpm_known", "lpm_unknown", false, false, "", "the side without it makes bpf_map_lookup_elem+"},
+		{"lpm_known", "lpm_known", false, true, "", "already direct here"},
+		{"tail_variable", "tail_constant", true, false, "program+", ""},
+		{"loop_called", "loop_inlined", true, false, "bpf_loop+", ""},
+		{"for_each", "loop_inlined", true, false, "bpf_for_each_array_elem+", ""},
+		{"helper_called", "helper_spared", false, true, "", "already direct here"},
+	} {
+		t.Run(test.with, func(t *testing.T) {
+			pair, err := price.LoadPair([2]string{test.with, test.without})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer pair.Close()
+			premise, refused, err := c.differ(pair.Programs[0], pair.Programs[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.differs != (refused == "") || !strings.Contains(premise, test.premise) || !strings.Contains(refused, test.refused) {
+				t.Errorf("found %q, refused %q", premise, refused)
+			}
+			_, refused, err = c.alike(pair.Programs[0], pair.Programs[1])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if test.alike != (refused == "") {
+				t.Errorf("as a control it is refused with %q", refused)
+			}
+		})
+	}
+}
+
+func TestHolds(t *testing.T) {
+	c := openTest(t)
+	for _, test := range []struct {
+		in               []string
+		premise, refused string
+	}{
+		{callsXmit, "call", ""},
+		{[]string{"no_such_function", "bq_xmit_all", "__dev_flush"}, "call", ""},
+		{[]string{"bpf_ktime_get_ns"}, "", "already direct here: bpf_ktime_get_ns"},
+		{[]string{"no_such_function"}, "", "has no no_such_function"},
+	} {
+		premise, refused, err := c.holds(test.in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(premise, test.premise) || (test.refused == "") != (refused == "") || !strings.Contains(refused, test.refused) {
+			t.Errorf("%v: found %q, refused %q", test.in, premise, refused)
+		}
+	}
+}
+
+// The compare tree in memory holds what is attached, no more and no less.
+func TestDispatcher(t *testing.T) {
+	c := openTest(t)
+	before, _, err := c.dispatcher()
+	if err != nil {
+		if _, refused := err.(refusal); refused {
+			testutil.SkipMissing(t, &feature.Missing{Feature: "BPF dispatcher", Help: err.Error()})
+		}
+		t.Fatal(err)
+	}
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	a, b, err := lab.VethPair("a0", "b0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var devices = []int{a, b}
+	for i, device := range devices {
+		p, err := price.Load("nothing")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.Close()
+		if in, size, _, err := c.dispatched(p); err != nil || in || size != len(before)+i {
+			t.Errorf("before it is attached: in %v, %d programs, want %d: %v", in, size, len(before)+i, err)
+		}
+		if err := lab.Attach(p, device, link.XDPGenericMode); err != nil {
+			t.Fatal(err)
+		}
+		in, size, fallback, err := c.dispatched(p)
+		if err != nil || !in || size != len(before)+i+1 {
+			t.Errorf("attached: in %v, %d programs, want %d: %v", in, size, len(before)+i+1, err)
+		}
+		if fallback == "" {
+			t.Error("no way out of the tree")
+		}
+	}
+	for _, device := range devices {
+		if err := lab.Detach(device); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, _, err := c.dispatcher(); err != nil || len(after) != len(before) {
+		t.Errorf("%d programs left, %d before: %v", len(after), len(before), err)
+	}
+}
+
+// Others' programs at the tracepoint take the price of the first away, and cost the
+// other rows of chains.
+func TestObserved(t *testing.T) {
+	testutil.Root(t)
+	p, err := price.Load("observer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: observed, Program: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	raw, err := Run(t.Context(), Plan{Pairs: []string{"tracepoint", "ndo-xdp-xmit/bulk=16"}, CPU: -1, Rounds: 1, Duration: time.Second}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rows, warns := raw.Record()
+	for _, row := range rows {
+		if strings.HasPrefix(row.Name, "tracepoint/") && !strings.Contains(row.Refused, "already") {
+			t.Errorf("%s: refused %q", row.Name, row.Refused)
+		}
+	}
+	if !slices.ContainsFunc(warns, func(w result.Warning) bool { return strings.Contains(w.Text, "others' programs") }) {
+		t.Errorf("warnings %v", warns)
+	}
+}

@@ -1,0 +1,312 @@
+package tax
+
+import (
+	"math"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+// The table makes sense: stable names, arms of one kind, and every experiment
+// that others are built on.
+func TestPairs(t *testing.T) {
+	seen := make(map[string]bool)
+	for _, p := range Pairs() {
+		if seen[p.Name] {
+			t.Errorf("%s stands there twice", p.Name)
+		}
+		seen[p.Name] = true
+		if p.With.kind() != p.Without.kind() {
+			t.Errorf("%s: arms of two kinds", p.Name)
+		}
+		if p.With == p.Without && p.With.kind() != impossibleKind {
+			t.Errorf("%s: both sides are one experiment", p.Name)
+		}
+		if p.Calls == "" || p.Family() == "packet" {
+			t.Errorf("%s: family %q, calls %q", p.Name, p.Family(), p.Calls)
+		}
+	}
+	for _, name := range []string{Thunk, "control"} {
+		if !seen[name] {
+			t.Errorf("no %s", name)
+		}
+	}
+	for _, family := range Calls() {
+		if !slices.Contains(Families(), family) {
+			t.Errorf("%s is no family", family)
+		}
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, test := range []struct {
+		plan Plan
+		want string // in the error; empty for none
+	}{
+		{Plan{}, ""},
+		{Plan{Pairs: []string{"map-lookup", "user/lfence"}}, ""},
+		{Plan{Pairs: []string{"map-lookup/btree"}}, `"map-lookup/btree" is not one of control, bpf-prog`},
+		{Plan{Pairs: []string{""}}, `""`},
+		{Plan{Rounds: -1}, "-1 rounds"},
+		{Plan{Rounds: redirect.MaxRounds + 1}, "rounds"},
+		{Plan{Duration: time.Millisecond}, "1ms"},
+		{Plan{Duration: 25 * time.Hour}, "25h"},
+	} {
+		err := test.plan.Validate()
+		if (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.plan, err, test.want)
+		}
+	}
+	if n := len(Plan{Pairs: []string{"map-lookup", "map-lookup/lpm"}}.pairs()); n != 3 {
+		t.Errorf("map-lookup has %d pairs", n)
+	}
+}
+
+// raw is a run of eight rounds in which everything of pair costs ns more.
+func raw(name string, without, ns float64) *Raw {
+	r := &Raw{
+		Rounds: 8, Planned: 8, TSCRate: 2e9,
+		Hop:   map[int][]float64{},
+		Calls: map[int]redirect.Calls{},
+		Path:  map[string]string{"ndo_xdp_xmit": "bq_xmit_all+0xa3: call thunk", "NAPI poll": "__napi_poll+0x2b: call thunk"},
+	}
+	for _, p := range Pairs() {
+		if p.Name != name {
+			continue
+		}
+		pair := RawPair{Pair: p, Premise: "found"}
+		for i := range 8 {
+			wobble := 0.01 * float64(i%3)
+			pair.add(i, without+ns+wobble, without)
+		}
+		r.Pairs = append(r.Pairs, pair)
+	}
+	return r
+}
+
+// onPath adds what a chain would have counted and taken.
+func onPath(r *Raw) *Raw {
+	for bulk, hop := range map[int]float64{1: 400, 16: 110, 64: 100} {
+		r.Hop[bulk] = slices.Repeat([]float64{hop}, 8)
+		per := 1 / float64(min(bulk, 16))
+		// The softirq's action is not in Path: it is direct.
+		r.Calls[bulk] = redirect.Calls{Xmits: per, Softirqs: 0.5, Polls: 1 / float64(bulk), Redirects: 1}
+	}
+	return r
+}
+
+func near(t *testing.T, what string, got, want float64) {
+	t.Helper()
+	if math.Abs(got-want) > 0.02*math.Max(1, math.Abs(want)) {
+		t.Errorf("%s is %v, want %v", what, got, want)
+	}
+}
+
+func TestRow(t *testing.T) {
+	rows, warns := raw("map-lookup/lpm", 15, 12).Record()
+	row := rows[0]
+	near(t, "with", row.With.Median, 27)
+	near(t, "without", row.Without.Median, 15)
+	near(t, "price", row.Price.Median, 12)
+	near(t, "cycles", row.Cycles.Median, 24)
+	near(t, "calls", row.PerPacket.Median, 0)
+	if row.Labels["pair"] != "map-lookup" || row.Labels["variant"] != "lpm" || row.Premise != "found" || len(row.Samples) != 8 {
+		t.Errorf("%+v", row)
+	}
+	if row.Price.Low > row.Price.Median || row.Price.High < row.Price.Median || len(warns) > 0 {
+		t.Errorf("price %+v, warnings %v", row.Price, warns)
+	}
+
+	r := raw("map-lookup/lpm", 15, 12)
+	r.TSCRate = 0
+	if rows, _ := r.Record(); rows[0].Cycles != nil {
+		t.Errorf("cycles without a rate: %+v", rows[0].Cycles)
+	}
+}
+
+// A clock that moves by 1 % between rounds widens a price by twice that.
+func TestAtAnyClock(t *testing.T) {
+	price := stat.Quantity{Median: 100, Low: 99, High: 101, N: 10, Unit: "ns"}
+	if got := (&Raw{CoreClock: []float64{4e9, 4e9, 4e9}}).atAnyClock(price); got != price {
+		t.Errorf("a steady clock gives %+v", got)
+	}
+	if got := (&Raw{}).atAnyClock(price); got != price {
+		t.Errorf("no clock gives %+v", got)
+	}
+	got := (&Raw{CoreClock: []float64{3.96e9, 4e9, 4.04e9}}).atAnyClock(price)
+	near(t, "low", got.Low, 100-math.Hypot(1, 1.96))
+	near(t, "high", got.High, 100+math.Hypot(1, 1.96))
+	price.Low, price.High = math.NaN(), math.NaN()
+	if got := (&Raw{CoreClock: []float64{3.96e9, 4.04e9}}).atAnyClock(price); !math.IsNaN(got.Low) || !math.IsNaN(got.High) {
+		t.Errorf("no interval gives %+v", got)
+	}
+}
+
+func TestRowRefuses(t *testing.T) {
+	r := raw("tail-call", 10, 1)
+	r.Pairs[0].Refused = alreadyDirect
+	rows, _ := r.Record()
+	if row := rows[0]; row.Refused != alreadyDirect || row.Price != nil || row.With != nil || len(row.Samples) > 0 {
+		t.Errorf("%+v", row)
+	}
+	r = raw("tail-call", 10, 1)
+	r.Pairs[0].Rounds, r.Pairs[0].WithNs, r.Pairs[0].WithoutNs = nil, nil, nil
+	if rows, _ := r.Record(); rows[0].Refused == "" || rows[0].Price != nil {
+		t.Errorf("%+v", rows[0])
+	}
+	r.Pairs[0].failure = "packet counts disagree"
+	if rows, _ := r.Record(); rows[0].Refused != "packet counts disagree" {
+		t.Errorf("%+v", rows[0])
+	}
+	// A round that failed takes none from those that did not.
+	r = raw("tail-call", 10, 1)
+	r.Pairs[0].failure = "packet counts disagree"
+	if rows, _ := r.Record(); rows[0].Refused != "" || rows[0].Price == nil {
+		t.Errorf("%+v", rows[0])
+	}
+}
+
+func warned(warns []result.Warning, text string) bool {
+	return slices.ContainsFunc(warns, func(w result.Warning) bool { return strings.Contains(w.Text, text) })
+}
+
+func TestWarnings(t *testing.T) {
+	r := raw("control", 10, 0.5)
+	r.Planned = 9
+	_, warns := r.Record()
+	for _, want := range []string{"the control is not 0", "8 of 9 rounds"} {
+		if !warned(warns, want) {
+			t.Errorf("no %q in %v", want, warns)
+		}
+	}
+	r = raw("control", 10, 0.5)
+	p := &r.Pairs[0]
+	p.Rounds, p.WithNs, p.WithoutNs = p.Rounds[:3], p.WithNs[:3], p.WithoutNs[:3]
+	if _, warns := r.Record(); !warned(warns, "3 rounds") {
+		t.Errorf("%v", warns)
+	}
+}
+
+// Numbers of one climb are alike. They count as one when there are climbs enough,
+// and the row says so when there are not.
+func TestFolded(t *testing.T) {
+	r := raw(Thunk, 10, 12)
+	p := &r.Pairs[0]
+	p.Rounds, p.WithNs, p.WithoutNs = nil, nil, nil
+	for climb := range 6 {
+		for _, wobble := range []float64{-0.1, 0, 0.3} {
+			p.add(climb, 20+float64(climb)+wobble, 10)
+		}
+	}
+	rows, warns := r.Record()
+	if want := []float64{10, 11, 12, 13, 14, 15}; !slices.Equal(rows[0].Samples, want) || !slices.Equal(rows[0].Rounds, []int{0, 1, 2, 3, 4, 5}) {
+		t.Errorf("samples %v of rounds %v, want %v", rows[0].Samples, rows[0].Rounds, want)
+	}
+	if warned(warns, "fillings") {
+		t.Errorf("%v", warns)
+	}
+	p.Rounds, p.WithNs, p.WithoutNs = p.Rounds[:9], p.WithNs[:9], p.WithoutNs[:9]
+	rows, warns = r.Record()
+	if len(rows[0].Samples) != 9 || len(slices.Compact(slices.Sorted(slices.Values(rows[0].Rounds)))) != 9 {
+		t.Errorf("samples %v of rounds %v", rows[0].Samples, rows[0].Rounds)
+	}
+	if !warned(warns, "fillings of the dispatcher: 3") {
+		t.Errorf("%v", warns)
+	}
+}
+
+// A packet's estimate is calls times price, and what is left without them.
+func TestPackets(t *testing.T) {
+	r := onPath(raw(Thunk, 10, 12))
+	r.Outside = 1
+	rows, _ := r.Record()
+	got := make(map[string]result.TaxRow)
+	for _, row := range rows {
+		got[row.Name] = row
+	}
+	for _, test := range []struct {
+		name                 string
+		calls, with, without float64
+	}{
+		// One program outside, ndo_xdp_xmit and NAPI poll.
+		{"packet/bulk=1", 3, 400, 400 - 36},
+		{"packet/bulk=16", 1.125, 110, 110 - 13.5},
+		{"packet/bulk=64", 1.078, 100, 100 - 12.94},
+		// Three calls and the poll.
+		{"packet/2018", 3.0156, 100 + (3.0156-1.078)*12, 100 - 12.94},
+	} {
+		row, ok := got[test.name]
+		if !ok {
+			t.Errorf("no %s", test.name)
+			continue
+		}
+		near(t, test.name+" calls", row.PerPacket.Median, test.calls)
+		near(t, test.name+" with", row.With.Median, test.with)
+		near(t, test.name+" without", row.Without.Median, test.without)
+		near(t, test.name+" price", row.Price.Median, test.calls*12)
+		if row.Price.Low > row.Price.Median || row.Price.High < row.Price.Median {
+			t.Errorf("%s: %+v", test.name, row.Price)
+		}
+	}
+	if note := got["packet/bulk=16"].Note; strings.Contains(note, "softirq") {
+		t.Errorf("a direct call is counted: %s", note)
+	}
+	sum := Sum(rows)
+	for _, want := range []string{"1.12 indirect calls at 12.0 ns", "of its 110 ns", "3.02 indirect calls", "%"} {
+		if !strings.Contains(sum, want) {
+			t.Errorf("no %q in: %s", want, sum)
+		}
+	}
+
+	// Without the price of a call there is no estimate.
+	if rows, _ := onPath(raw("tail-call", 10, 12)).Record(); len(rows) != 1 || Sum(rows) != "" {
+		t.Errorf("%d rows, %q", len(rows), Sum(rows))
+	}
+}
+
+// The price of not bulking is split into what the calls account for and the rest.
+func TestSplit(t *testing.T) {
+	r := onPath(raw(Thunk, 10, 12))
+	r.Pairs = append(r.Pairs, raw("ndo-xdp-xmit/bulk=16", 110, 290).Pairs...)
+	rows, _ := r.Record()
+	row := rows[1]
+	near(t, "calls saved", row.PerPacket.Median, 1-1.0/16)
+	near(t, "ns of the calls", row.NsPerPacket.Median, 12*15/16.0)
+	if !strings.Contains(row.Note, "0.94 calls a packet fewer account for 11.3 ns of it, 4 %") {
+		t.Error(row.Note)
+	}
+
+	r = onPath(raw("ndo-xdp-xmit/bulk=16", 110, 290))
+	rows, _ = r.Record()
+	if rows[0].NsPerPacket != nil || !strings.Contains(rows[0].Note, "not measured") {
+		t.Errorf("%v, %s", rows[0].NsPerPacket, rows[0].Note)
+	}
+}
+
+func TestJited(t *testing.T) {
+	if got := jited([]uintptr{0x1000, 0x2000}, []uint32{16, 32}); len(got) != 2 || got[1].addr != 0x2000 || got[1].size != 32 || got[1].name == got[0].name {
+		t.Errorf("%v", got)
+	}
+	for _, test := range []struct {
+		name  string
+		addrs []uintptr
+		lens  []uint32
+	}{
+		{"no answer", nil, nil},
+		{"interpreted", []uintptr{0x1000}, []uint32{0}},
+		{"hidden", []uintptr{0}, []uint32{16}},
+		{"lengths missing", []uintptr{0x1000}, nil},
+	} {
+		if got := jited(test.addrs, test.lens); got != nil {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}

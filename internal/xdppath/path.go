@@ -1,0 +1,163 @@
+package xdppath
+
+import (
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// Code is where code, names and types come from.
+type Code struct {
+	// Text gives the code and, when Live, any memory of the kernel.
+	Text ktext.Source
+	// Table names addresses.
+	Table *ksym.Table
+	// Types are those of the same kernel; nil when there are none. Then
+	// nothing but globals can be named.
+	Types *btf.Spec
+	// Live is set when Text is the running kernel.
+	Live bool
+}
+
+// Stage is a part of the way of a redirected frame.
+type Stage string
+
+// The stages, in the order of the way.
+const (
+	StageReceive    Stage = "receive"
+	StageProgram    Stage = "program"
+	StageRedirect   Stage = "redirect"
+	StageBulkQueue  Stage = "bulk-queue"
+	StageTransmit   Stage = "transmit"
+	StageCompletion Stage = "completion"
+	StageReturn     Stage = "return"
+	StagePagePool   Stage = "page-pool"
+	StageDMA        Stage = "dma"
+)
+
+// stages is the order of sorted output.
+var stages = [...]Stage{
+	StageReceive, StageProgram, StageRedirect, StageBulkQueue, StageTransmit,
+	StageCompletion, StageReturn, StagePagePool, StageDMA,
+}
+
+// Per is how often something runs.
+type Per string
+
+const (
+	// PerPacket is at least once for each frame.
+	PerPacket Per = "packet"
+	// PerBulk is once for each bulk of frames that goes to one device.
+	PerBulk Per = "bulk"
+	// PerPoll is once for each NAPI poll.
+	PerPoll Per = "poll"
+	// PerRare is on an error, in a slow path, or behind a static key that is
+	// off.
+	PerRare Per = "rare"
+	// PerUnknown could not be told.
+	PerUnknown Per = "unknown"
+)
+
+// rank orders Per; the more often the higher.
+func (p Per) rank() int {
+	switch p {
+	case PerPacket:
+		return 5
+	case PerBulk:
+		return 4
+	case PerPoll:
+		return 3
+	case PerUnknown:
+		return 2
+	case PerRare:
+		return 1
+	}
+	return 0
+}
+
+// Sure is how well something is known.
+type Sure string
+
+const (
+	// Certain: every step of the way to the pointer has a type that comes
+	// from a prototype or from a variable of BTF.
+	Certain Sure = "certain"
+	// Likely: a step was matched by its offset only, or an argument has its
+	// type from one caller.
+	Likely Sure = "likely"
+	// Unknown: not told.
+	Unknown Sure = "unknown"
+)
+
+// Root is a function that a walk starts at.
+type Root struct {
+	Function string
+	Addr     uint64
+	Stage    Stage
+	// Per is how often the function itself runs.
+	Per Per
+	// Why it is a root: "napi_struct.poll of veth0".
+	Why string
+
+	// objects are the kernel's objects that the root is of.
+	objects []object
+}
+
+// object is a struct in the memory of a live kernel.
+type object struct {
+	typ  string // name of the struct
+	addr uint64
+}
+
+// Site is one indirect branch.
+type Site struct {
+	// Function is the symbol it stands in, Addr its address, Offset its
+	// distance from the symbol in bytes.
+	Function     string
+	Addr, Offset uint64
+	Kind         branch.SiteKind
+	// Jump is set for a tail call or a switch.
+	Jump bool
+	// Thunk is the symbol it goes through; empty when it has none.
+	Thunk string
+	Stage Stage
+	// Calls is the chain of struct members that the target is read from:
+	// "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit". Empty when
+	// Sure is Unknown.
+	Calls string
+	Sure  Sure
+	// Targets are the functions that the pointer holds now, by name, for
+	// the device that the roots are of. Live only.
+	Targets []string
+	Per     Per
+	// Always is set when every way from a root that takes no rare branch comes
+	// by here, as often as Per says.
+	Always bool
+	// Via are the functions from a root to this one, itself included.
+	Via []string
+}
+
+// Function is one function of the path.
+type Function struct {
+	Name       string
+	Addr, Size uint64 // Size in bytes, padding included
+	Stage      Stage
+	Per        Per
+	// Partial is why it was not decoded or not followed to its end; empty
+	// when it was.
+	Partial string
+	// Calls are the functions it calls or jumps to directly, by name.
+	Calls []string
+}
+
+// Inventory is what a walk found. Roots are in the order they were given;
+// the rest is sorted by stage, name and address.
+type Inventory struct {
+	Roots     []Root
+	Functions []Function
+	Sites     []Site
+	// Returns are those of all decoded functions together.
+	Returns branch.Returns
+}

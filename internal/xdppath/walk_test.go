@@ -1,0 +1,346 @@
+package xdppath
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/btf"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// base is where the functions of the tests begin, 4 KiB apart.
+const base uint64 = 0xffffffff81000000
+
+// function is code in pieces: strings of bytes, and direct branches to other
+// functions by name.
+type function struct {
+	name string
+	asm  []any // string, callTo or jumpTo
+}
+
+type (
+	callTo string // call
+	jumpTo string // jmp
+)
+
+// image assembles functions.
+func image(t testing.TB, functions []function) Code {
+	t.Helper()
+	addr := make(map[string]uint64)
+	var syms strings.Builder
+	for i, f := range functions {
+		addr[f.name] = base + uint64(i)<<12
+		fmt.Fprintf(&syms, "%x t %s\n", addr[f.name], f.name)
+	}
+	fmt.Fprintf(&syms, "%x t end\n", base+uint64(len(functions))<<12)
+	code := bytes.Repeat([]byte{0xcc}, len(functions)<<12)
+	for i, f := range functions {
+		var b []byte
+		rel := func(op byte, to string) {
+			if addr[to] == 0 {
+				t.Fatalf("no function %s", to)
+			}
+			b = append(b, op)
+			next := base + uint64(i)<<12 + uint64(len(b)) + 4
+			b = binary.LittleEndian.AppendUint32(b, uint32(addr[to]-next))
+		}
+		for _, a := range f.asm {
+			switch a := a.(type) {
+			case string:
+				b = append(b, a...)
+			case callTo:
+				rel(0xe8, string(a))
+			case jumpTo:
+				rel(0xe9, string(a))
+			}
+		}
+		copy(code[i<<12:], b)
+	}
+	table, err := ksym.Parse(strings.NewReader(syms.String()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return Code{Text: ktext.Bytes{Addr: base, Code: code}, Table: table, Types: testTypes(t)}
+}
+
+// testTypes are a net_device whose netdev_ops are at 8 and ndo_xdp_xmit at
+// 16 of those; a list of them; and prototypes.
+func testTypes(t testing.TB) *btf.Spec {
+	t.Helper()
+	fn := &btf.Pointer{Target: &btf.FuncProto{Return: &btf.Void{}}}
+	u64 := &btf.Int{Name: "u64", Size: 8}
+	ops := &btf.Struct{Name: "net_device_ops", Size: 24, Members: []btf.Member{
+		{Name: "ndo_open", Type: fn}, {Name: "ndo_stop", Type: fn, Offset: 64}, {Name: "ndo_xdp_xmit", Type: fn, Offset: 128},
+	}}
+	dev := &btf.Struct{Name: "net_device", Size: 32}
+	dev.Members = []btf.Member{
+		{Name: "flags", Type: u64},
+		{Name: "netdev_ops", Type: &btf.Pointer{Target: &btf.Const{Type: ops}}, Offset: 64},
+		{Name: "next", Type: &btf.Pointer{Target: dev}, Offset: 128},
+		{Type: &btf.Union{Size: 8, Members: []btf.Member{{Name: "number", Type: u64}, {Name: "run", Type: fn}}}, Offset: 192},
+	}
+	p := func(typ btf.Type) btf.Type { return &btf.Pointer{Target: typ} }
+	takes := func(name string, ret btf.Type, params ...btf.FuncParam) btf.Type {
+		return &btf.Func{Name: name, Type: &btf.FuncProto{Return: ret, Params: params}, Linkage: btf.StaticFunc}
+	}
+	d := btf.FuncParam{Name: "dev", Type: p(dev)}
+	b, err := btf.NewBuilder([]btf.Type{
+		takes("f", &btf.Void{}, d),
+		takes("driver_poll", &btf.Void{}, d),
+		takes("get", p(dev)),
+		takes("fill", &btf.Void{}, btf.FuncParam{Name: "to", Type: p(dev)}),
+		takes("g", &btf.Void{}),
+		takes("h", &btf.Void{}, btf.FuncParam{Name: "fn", Type: fn}),
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := b.Marshal(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return spec
+}
+
+const (
+	xmit   = "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit"
+	load   = "\x48\x8b\x40\x08" // mov 8(%rax),%rax
+	called = "\xff\x50\x10"     // call *0x10(%rax)
+	ret    = "\xc3"
+)
+
+func TestNames(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		f     []any
+		calls string
+		sure  Sure
+	}{
+		{"argument", []any{"\x48\x89\xf8", load, called, ret}, xmit, Certain}, // mov %rdi,%rax
+		{"two loads", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", "\xff\xd0", ret}, xmit, Certain},
+		{"spill", []any{
+			"\x48\x83\xec\x18",     // sub $0x18,%rsp
+			"\x48\x89\x7c\x24\x08", // mov %rdi,8(%rsp)
+			callTo("g"),
+			"\x48\x8b\x44\x24\x08", // mov 8(%rsp),%rax
+			load, called, "\x48\x83\xc4\x18", ret,
+		}, xmit, Certain},
+		{"callee-saved", []any{"\x53\x48\x89\xfb", callTo("g"), "\x48\x89\xd8", load, called, "\x5b", ret}, xmit, Certain},
+		{"push and pop", []any{"\x57", callTo("g"), "\x58", load, called, ret}, xmit, Certain},
+		{"clobbered", []any{callTo("g"), "\x48\x89\xf8", load, called, ret}, "", Unknown},
+		{"overwritten spill", []any{
+			"\x48\x83\xec\x18", "\x48\x89\x7c\x24\x08",
+			"\xc7\x44\x24\x0c\x01\x00\x00\x00", // movl $1,0xc(%rsp)
+			"\x48\x8b\x44\x24\x08", load, called, ret,
+		}, "", Unknown},
+		{"spill given away", []any{
+			"\x48\x83\xec\x28", "\x48\x89\x7c\x24\x08",
+			"\x48\x8d\x3c\x24", // lea (%rsp),%rdi
+			callTo("fill"),
+			"\x48\x8b\x44\x24\x08", load, called, ret,
+		}, "", Unknown},
+		{"returned", []any{callTo("get"), load, called, ret}, xmit, Certain},
+		{"both ways", []any{
+			"\x48\x85\xff",         // test %rdi,%rdi
+			"\x74\x06",             // je 1f
+			"\x48\x89\xf8\x0f\x1f", // mov %rdi,%rax; nopl (%rax)
+			"\x00",
+			"\x48\x89\xf8", // 1: mov %rdi,%rax
+			load, called, ret,
+		}, xmit, Certain},
+		{"list", []any{
+			"\x48\x8b\x47\x08", // 0: mov 8(%rdi),%rax
+			"\x53\x48\x89\xfb", // push %rbx; mov %rdi,%rbx
+			called,
+			"\x48\x8b\x7b\x10", // mov 0x10(%rbx),%rdi
+			"\x5b\xeb\xee",     // pop %rbx; jmp 0b
+		}, xmit, Certain},
+		{"union", []any{"\xff\x57\x18", ret}, "net_device.run", Certain},
+		{"index", []any{"\x48\x8b\x44\xf7\x08", called, ret}, "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", Likely}, // mov 8(%rdi,%rsi,8),%rax
+		{"no pointer", []any{"\x48\x8b\x07", "\xff\xd0", ret}, "", Unknown},
+		{"constant", []any{"\x48\xc7\xc0\x00\x10\x00\x81", "\xff\xd0", ret}, "g", Certain}, // mov $g,%rax
+		{"thunk", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", callTo("__x86_indirect_thunk_rax"), ret}, xmit, Certain},
+		{"tail call", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", jumpTo("__x86_indirect_thunk_rax")}, xmit, Certain},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code := image(t, []function{
+				{"f", tt.f}, {"g", []any{ret}}, {"get", []any{ret}}, {"fill", []any{ret}},
+				{"__x86_indirect_thunk_rax", []any{"\xff\xe0\xcc"}},
+			})
+			inv, err := Walk(context.Background(), code, []Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPacket}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(inv.Sites) != 1 {
+				t.Fatalf("sites %+v", inv.Sites)
+			}
+			if s := inv.Sites[0]; s.Calls != tt.calls || s.Sure != tt.sure || s.Function != "f" {
+				t.Errorf("%q %s, want %q %s", s.Calls, s.Sure, tt.calls, tt.sure)
+			}
+		})
+	}
+}
+
+func TestRatesOfLoops(t *testing.T) {
+	site := "\xff\x57\x18" // call *0x18(%rdi)
+	code := image(t, []function{
+		{"driver_poll", []any{
+			site,               // 0: per poll, always
+			"\x85\xf6",         // 3: test %esi,%esi
+			"\x74\x14",         // 5: je 0x1b
+			callTo("f"),        // 7: loop
+			"\xff\xce",         // c: dec %esi
+			"\x75\xf7",         // e: jne 7
+			"\x85\xd2",         // 10: test %edx,%edx
+			"\x75\x0a",         // 12: jne 0x1e
+			"\xff\x57\x18",     // 14: per poll, not always
+			"\x0f\x1f\x40\x00", // 17: nop
+			"\xff\x57\x18",     // 1b: per poll
+			ret,                // 1e
+			"\x0f\x0b",         // 1f: ud2: a BUG nothing leads to
+			site,               // 21
+			ret,
+		}},
+		{"f", []any{
+			callTo("xdp_do_redirect"),
+			"\x85\xf6",             // 5: test
+			"\x74\x08",             // 7: je 0x11
+			"\xb8\xea\xff\xff\xff", // 9: mov $-EINVAL,%eax
+			"\xff\x57\x18",         // e: failing
+			ret + "\x90\x90",       // 11
+			site,
+			callTo("_printk"), // rare
+			ret,
+		}},
+		{"xdp_do_redirect", []any{site, ret}},
+		{"_printk", []any{site, ret}},
+	})
+	inv, err := Walk(context.Background(), code, []Root{{Function: "driver_poll", Addr: base, Stage: StageReceive, Per: PerPoll}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type row struct {
+		function string
+		offset   uint64
+		stage    Stage
+		per      Per
+		always   bool
+	}
+	var got []row
+	for _, s := range inv.Sites {
+		got = append(got, row{s.Function, s.Offset, s.Stage, s.Per, s.Always})
+	}
+	want := []row{
+		{"driver_poll", 0, StageReceive, PerPoll, true},
+		{"driver_poll", 0x14, StageReceive, PerPoll, false},
+		{"driver_poll", 0x1b, StageReceive, PerPoll, false},
+		{"driver_poll", 0x21, StageReceive, PerRare, false},
+		{"f", 0xe, StageReceive, PerPacket, false},
+		{"f", 0x14, StageReceive, PerRare, false},
+		{"xdp_do_redirect", 0, StageRedirect, PerPacket, false}, // a poll may find nothing
+	}
+	if diff := cmp.Diff(want, got, cmp.AllowUnexported(row{})); diff != "" {
+		t.Error(diff)
+	}
+	for _, f := range inv.Functions {
+		if f.Name == "_printk" && (f.Partial == "" || f.Per != PerRare) {
+			t.Errorf("_printk: %+v", f)
+		}
+	}
+	if diff := cmp.Diff(branch.Returns{"ret": 5}, inv.Returns); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// graphOf is the control flow of code at base without other functions.
+func graphOf(code []byte) *graph {
+	never := func(uint64) bool { return false }
+	var insts []branch.Inst
+	for inst := range branch.Decode(code, base) {
+		insts = append(insts, inst)
+	}
+	return newGraph(insts, base, shapes{
+		leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) },
+		cold:   never, dead: never, outOfLine: never,
+		key: func(addr uint64) (uint64, bool) { return base + 8, addr == base+2 },
+	})
+}
+
+func TestGraph(t *testing.T) {
+	// 0 test; 2 nop of a key to 8; 4 jne 0; 6 ret; 7 int3; 8 pause; a jmp 8
+	g := graphOf([]byte("\x85\xff\x66\x90\x75\xfa\xc3\xcc\xf3\x90\xeb\xfc"))
+	var got []string
+	for _, b := range g.blocks {
+		got = append(got, fmt.Sprintf("%x loop=%d hot=%v reached=%v exit=%v %v", g.insts[b.first].Addr-base, b.loop, b.hot, b.reached, b.exit, b.succs))
+	}
+	want := []string{
+		"0 loop=1 hot=true reached=true exit=false [{1 false} {4 true}]",
+		"4 loop=1 hot=true reached=true exit=false [{2 false} {0 false}]",
+		"6 loop=0 hot=true reached=true exit=true []",
+		"7 loop=0 hot=false reached=false exit=false []",
+		"8 loop=0 hot=false reached=false exit=false [{4 false}]",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+	for b, want := range []bool{true, true, true, false, false} {
+		if g.always(b) != want {
+			t.Errorf("block %d: always %v", b, !want)
+		}
+	}
+}
+
+func TestWalkRefuses(t *testing.T) {
+	if _, err := Walk(context.Background(), Code{}, nil); err == nil {
+		t.Error("walked without text")
+	}
+	code := image(t, []function{{"f", []any{ret}}})
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := Walk(ctx, code, []Root{{Function: "f", Addr: base}}); err == nil {
+		t.Error("walked after the context ended")
+	}
+	// Code that is not there is a partial function.
+	inv, err := Walk(context.Background(), code, []Root{{Function: "nowhere", Addr: 0x1000, Per: PerPoll}})
+	if err != nil || len(inv.Functions) != 1 || inv.Functions[0].Partial == "" {
+		t.Errorf("%+v %v", inv, err)
+	}
+}
+
+func FuzzWalk(f *testing.F) {
+	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf(
+		"%x t f\n%x t f.cold\n%x t g\n%x t __x86_indirect_thunk_rax\n%x d data\n%x t end\n", base, base+0x100, base+0x200, base+0x300, base+0x380, base+0x400)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	types := testTypes(f)
+	f.Add([]byte("\x48\x8b\x47\x08\xff\x50\x10\xc3"))
+	f.Add([]byte("\x53\x48\x89\xfb\xe8\xf7\x01\x00\x00\x75\xf6\x0f\x85\xf1\x00\x00\x00\xe9\xea\x02\x00\x00"))
+	f.Add([]byte("\x48\x83\xec\x18\x48\x89\x7c\x24\x08\xeb\xf5\x0f\x0b\x66\x90\xff\x24\xc5\x00\x00\x00\x81"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		code := make([]byte, 0x400)
+		copy(code, b)
+		inv, err := Walk(context.Background(), Code{Text: ktext.Bytes{Addr: base, Code: code}, Table: table, Types: types},
+			[]Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPoll}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range inv.Sites {
+			if (s.Calls == "") != (s.Sure == Unknown) || s.Per == "" || s.Stage == "" {
+				t.Errorf("incomplete: %+v", s)
+			}
+		}
+	})
+}
