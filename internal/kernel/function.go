@@ -1,0 +1,177 @@
+package kernel
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/ksym"
+)
+
+// Limits on what is read of one function, in bytes, whatever the distance to the next
+// symbol is: 2 MB behind _etext, 1 MB behind srso_alias_return_thunk.
+const (
+	// MaxFunction is of the kernel and its modules. The longest of Debian's 6.1 and
+	// its modules has 65307, aesni_gcm_dec_update_avx_gen2; the longest one written in
+	// C has 20672.
+	MaxFunction = 64 << 10
+	// maxProgram is of BPF programs: the verifier lets one have a million instructions.
+	maxProgram = 1 << 20
+	// maxText is of all functions of the kernel together. Distributions' have 20 MB.
+	maxText = 256 << 20
+)
+
+// program is the module that kallsyms gives JITed BPF programs.
+const program = "bpf"
+
+// suffixes are what GCC appends to the name of a function that it made another version
+// of: without some arguments, for one caller's constants, or split off. The first one
+// that a kernel has is the most of what the source calls by the name. The functions
+// that were split off as cold ("name.cold") are not the function.
+var suffixes = [...]string{
+	"", ".isra.0", ".constprop.0", ".constprop.0.isra.0", ".part.0", ".part.0.isra.0", ".part.0.constprop.0",
+}
+
+// Source is the name in the source of a symbol: without .isra.0 and the like.
+func Source(symbol string) string {
+	name, _, _ := strings.Cut(symbol, ".")
+	return name
+}
+
+// Function finds a function by its name, or by the name that the source gives it:
+// "bq_enqueue" also finds bq_enqueue.isra.0.
+func (k *Kernel) Function(name string) (ksym.Symbol, bool) {
+	for _, suffix := range suffixes {
+		if s, ok := k.Symbols.Lookup(name + suffix); ok && s.Text() {
+			return s, true
+		}
+	}
+	return ksym.Symbol{}, false
+}
+
+// Functions finds all functions that the source gives a name: static functions of
+// different files often share one.
+func (k *Kernel) Functions(name string) (out []ksym.Symbol) {
+	for _, suffix := range suffixes {
+		for _, s := range k.Symbols.All(name + suffix) {
+			if s.Text() {
+				out = append(out, s)
+			}
+		}
+	}
+	return out
+}
+
+// Read returns size bytes at addr.
+func (k *Kernel) Read(addr, size uint64) ([]byte, error) {
+	b := make([]byte, size)
+	return b, k.Text.ReadAddr(b, addr)
+}
+
+// Code returns the bytes of a function, at most [MaxFunction] of the kernel's own. Of a
+// symbol without a size it is the rest of the page, as no page holds two modules. A
+// BPF program's end where the JIT's traps begin.
+func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
+	size, most := cmp.Or(f.Size, 4096-f.Addr%4096), uint64(MaxFunction)
+	if f.Module == program {
+		most = maxProgram
+	}
+	code, err := k.Read(f.Addr, min(size, most))
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.Name, err)
+	}
+	if f.Module == program {
+		code = untilTraps(code)
+	}
+	return code, nil
+}
+
+// untilTraps is code up to four int3 in a row. The JIT fills memory around programs
+// with them (jit_fill_hole in arch/x86/net/bpf_jit_comp.c), and a program's symbol
+// reaches up to the next program.
+func untilTraps(code []byte) []byte {
+	traps := 0
+	for step := range branch.Scan(code, 0) {
+		if step.Kind != branch.Trap || step.Len != 1 {
+			traps = 0
+		} else if traps++; traps == 4 {
+			return code[:step.Addr-3]
+		}
+	}
+	return code
+}
+
+// thunkBytes is how much is read of code that has no symbol. Such are the thunks against
+// ITS that the kernel makes at boot: 32 bytes each, half a cache line.
+const thunkBytes = 32
+
+// Follow returns the first bytes of code that has no symbol; nil when they cannot be
+// read. It has the shape of what package branch follows calls by.
+func (k *Kernel) Follow(addr uint64) []byte {
+	b, err := k.Read(addr, thunkBytes)
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// Sites finds the indirect branches of a function and counts its returns.
+func (k *Kernel) Sites(f ksym.Symbol) ([]branch.Site, branch.Returns, error) {
+	code, err := k.Code(f)
+	if err != nil {
+		return nil, nil, err
+	}
+	sites, returns := branch.Sites(code, f.Addr, k.Symbols.Starts, k.Follow)
+	return sites, returns, nil
+}
+
+// AllText returns the code of the kernel from _stext to _etext and the address that it
+// begins at. Modules and BPF programs are not in it.
+func (k *Kernel) AllText() (code []byte, addr uint64, err error) {
+	start, ok1 := k.Symbols.Lookup("_stext")
+	end, ok2 := k.Symbols.Lookup("_etext")
+	if !ok1 || !ok2 || end.Addr <= start.Addr || end.Addr-start.Addr > maxText {
+		return nil, 0, errors.New("read all code: no bounds of the kernel's text")
+	}
+	code, err = k.Read(start.Addr, end.Addr-start.Addr)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read all code: %w", err)
+	}
+	return code, start.Addr, nil
+}
+
+// Program returns the functions of a JITed BPF program, which need no symbols: "program"
+// and "program's function 1". It returns nil without an error for a program that is
+// interpreted, and where the kernel does not show the addresses.
+func Program(p *ebpf.Program) ([]ksym.Symbol, error) {
+	info, err := p.Info()
+	if err != nil {
+		return nil, fmt.Errorf("read program: %w", err)
+	}
+	addrs, _ := info.JitedKsymAddrs()
+	lens, _ := info.JitedFuncLens()
+	return jited(addrs, lens), nil
+}
+
+// jited are the functions of a program whose JITed code begins at addrs. Of an
+// interpreted program the kernel gives the interpreter's address and the length 0
+// (bpf_prog_get_info_by_fd in kernel/bpf/syscall.c), and the address 0 to those who
+// may not see it.
+func jited(addrs []uintptr, lens []uint32) (out []ksym.Symbol) {
+	if len(addrs) != len(lens) || slices.Contains(addrs, 0) || slices.Contains(lens, 0) {
+		return nil
+	}
+	for i := range addrs {
+		f := ksym.Symbol{Addr: uint64(addrs[i]), Size: uint64(lens[i]), Type: 't', Name: "program", Module: program}
+		if i > 0 {
+			f.Name = fmt.Sprintf("program's function %d", i)
+		}
+		out = append(out, f)
+	}
+	return out
+}

@@ -1,0 +1,58 @@
+package kernel
+
+import (
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// Kernel is one kernel. It is safe for concurrent use.
+//
+// A live one is a snapshot of the symbols, while its code is read when it is asked for:
+// BPF programs and modules that are loaded later have no symbol in it.
+type Kernel struct {
+	// Text gives the code and, when Live, any memory of the kernel.
+	Text ktext.Source
+	// Symbols names addresses.
+	Symbols *ksym.Table
+	// Live is set for the running kernel, whose code is patched for this machine.
+	Live bool
+	// Release is what uname -r says of a kernel in files; empty when that is not known,
+	// and for the running one.
+	Release string
+
+	types func() (*btf.Spec, error)
+	close func() error
+}
+
+// New is a kernel of parts that the caller has. types may be nil: see [Kernel.Types].
+func New(text ktext.Source, symbols *ksym.Table, types *btf.Spec) *Kernel {
+	return &Kernel{Text: text, Symbols: symbols, types: func() (*btf.Spec, error) { return types, nil }}
+}
+
+// Types are those of the kernel, read when they are first asked for. They are nil
+// without an error for files that hold none. A live kernel without them gives a
+// [feature.Missing].
+func (k *Kernel) Types() (*btf.Spec, error) {
+	if k.types == nil {
+		return nil, nil
+	}
+	return k.types()
+}
+
+// Close unloads what reads a live kernel. Its symbols and types stay.
+func (k *Kernel) Close() error {
+	if k.close == nil {
+		return nil
+	}
+	return k.close()
+}
+
+// String is how a sentence speaks of the kernel.
+func (k *Kernel) String() string {
+	if k.Live {
+		return "the running kernel"
+	}
+	return "Linux " + k.Release
+}

@@ -1,0 +1,173 @@
+package kernel
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+const base = 0xffffffff81000000
+
+// made is a kernel of one page of code.
+func made(code []byte, symbols ...ksym.Symbol) *Kernel {
+	page := make([]byte, 4096)
+	copy(page, code)
+	return New(ktext.Bytes{Addr: base, Code: page}, ksym.New(symbols), nil)
+}
+
+func TestFunction(t *testing.T) {
+	k := made(nil,
+		ksym.Symbol{Addr: base, Type: 't', Name: "plain"},
+		ksym.Symbol{Addr: base + 16, Type: 't', Name: "plain.part.0"},
+		ksym.Symbol{Addr: base + 32, Type: 't', Name: "split.constprop.0.isra.0"},
+		ksym.Symbol{Addr: base + 48, Type: 't', Name: "cold.cold"},
+		ksym.Symbol{Addr: base + 64, Type: 'd', Name: "data"},
+	)
+	for name, want := range map[string]string{
+		"plain": "plain", "plain.part.0": "plain.part.0", "split": "split.constprop.0.isra.0", "cold": "", "data": "", "nothing": "",
+	} {
+		if f, ok := k.Function(name); f.Name != want || ok != (want != "") {
+			t.Errorf("%s: found %q, %v; want %q", name, f.Name, ok, want)
+		}
+	}
+	var names []string
+	for _, f := range k.Functions("plain") {
+		names = append(names, f.Name)
+	}
+	if diff := cmp.Diff([]string{"plain", "plain.part.0"}, names); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestCode(t *testing.T) {
+	// Zeroes of the page decode too: "add %al, (%rax)".
+	ret, traps := []byte{0x31, 0xc0, 0xc3}, []byte{0xcc, 0xcc, 0xcc, 0xcc}
+	// mov $0xcccccccc, %eax
+	immediate := []byte{0xb8, 0xcc, 0xcc, 0xcc, 0xcc}
+	for _, test := range []struct {
+		name string
+		code []byte
+		f    ksym.Symbol
+		want []byte
+	}{
+		{"function", ret, ksym.Symbol{Addr: base, Size: 3}, ret},
+		{"function with traps", traps, ksym.Symbol{Addr: base, Size: 4}, traps},
+		{"no size", nil, ksym.Symbol{Addr: base + 4000}, make([]byte, 96)},
+		{"program", append(bytes.Clone(ret), traps...), ksym.Symbol{Addr: base, Size: 64, Module: program}, ret},
+		{"traps in an operand", append(bytes.Clone(immediate), traps...), ksym.Symbol{Addr: base, Module: program}, immediate},
+	} {
+		got, err := made(test.code).Code(test.f)
+		if err != nil || !bytes.Equal(got, test.want) {
+			t.Errorf("%s: %x, %v; want %x", test.name, got, err, test.want)
+		}
+	}
+	if _, err := made(nil).Code(ksym.Symbol{Addr: base, Size: 8192, Name: "f"}); err == nil {
+		t.Error("code behind the page was read")
+	}
+}
+
+// The distance to the next symbol may be long, and memory behind a function unread.
+func TestLimits(t *testing.T) {
+	long := make([]byte, maxProgram+1)
+	k := New(ktext.Bytes{Addr: base, Code: long}, ksym.New(nil), nil)
+	for module, want := range map[string]int{"": MaxFunction, "veth": MaxFunction, program: maxProgram} {
+		code, err := k.Code(ksym.Symbol{Addr: base, Size: uint64(len(long)), Module: module})
+		if err != nil || len(code) != want {
+			t.Errorf("module %q: %d bytes, %v; want %d", module, len(code), err, want)
+		}
+	}
+	k = New(ktext.Bytes{Addr: base, Code: long}, ksym.New([]ksym.Symbol{
+		{Addr: base, Type: 'T', Name: "_stext"}, {Addr: base + maxText + 1, Type: 'T', Name: "_etext"},
+	}), nil)
+	if code, _, err := k.AllText(); err == nil {
+		t.Errorf("%d bytes of text", len(code))
+	}
+}
+
+func TestJited(t *testing.T) {
+	want := []ksym.Symbol{
+		{Addr: 0x1000, Size: 16, Type: 't', Name: "program", Module: program},
+		{Addr: 0x2000, Size: 32, Type: 't', Name: "program's function 1", Module: program},
+	}
+	if diff := cmp.Diff(want, jited([]uintptr{0x1000, 0x2000}, []uint32{16, 32})); diff != "" {
+		t.Error(diff)
+	}
+	for _, test := range []struct {
+		name  string
+		addrs []uintptr
+		lens  []uint32
+	}{
+		{"no answer", nil, nil},
+		{"interpreted", []uintptr{0x1000}, []uint32{0}},
+		{"hidden", []uintptr{0}, []uint32{16}},
+		{"lengths missing", []uintptr{0x1000}, nil},
+	} {
+		if got := jited(test.addrs, test.lens); got != nil {
+			t.Errorf("%s: %v", test.name, got)
+		}
+	}
+}
+
+func TestOpenLive(t *testing.T) {
+	testutil.Root(t)
+	k, err := OpenLive()
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer k.Close()
+	few, err := OpenNamed(func(name, _ []byte) bool { return string(name) == "xdp_do_redirect" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer few.Close()
+	f, ok := k.Function("xdp_do_redirect")
+	if g, ok2 := few.Function("xdp_do_redirect"); !ok || !ok2 || f != g || f.Size == 0 {
+		t.Errorf("%+v, %+v", f, g)
+	}
+	one, err := k.Code(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if two, err := few.Code(f); err != nil || !bytes.Equal(one, two) {
+		t.Errorf("%d and %d bytes, %v", len(one), len(two), err)
+	}
+	if text, addr, err := k.AllText(); err != nil || addr > f.Addr || addr+uint64(len(text)) < f.Addr {
+		t.Errorf("%d bytes at %#x, %v", len(text), addr, err)
+	}
+}
+
+func TestOpenTree(t *testing.T) {
+	dir := guesttest.Kernel(t, "6.1")
+	for driver, module := range map[string]string{"": "", "virtio-net": "virtio_net", "no_such": ""} {
+		k, err := OpenTree(dir, driver)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if types, err := k.Types(); err != nil || types == nil {
+			t.Errorf("%q: types %v, %v", driver, types, err)
+		}
+		if _, ok := k.Function("xdp_do_redirect"); !ok || k.Live || k.Release == "" {
+			t.Errorf("%q: %v", driver, k)
+		}
+		if f, ok := k.Function("virtnet_poll"); ok != (module != "") || f.Module != module {
+			t.Errorf("%q: %+v", driver, f)
+		}
+		if err := k.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, dir := range []string{t.TempDir(), "no such folder"} {
+		if _, err := OpenTree(dir, ""); err == nil {
+			t.Errorf("a kernel in %s", dir)
+		}
+	}
+}

@@ -1,0 +1,121 @@
+package kernel
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// OpenLive opens the running kernel. Its memory is read through BPF, or through
+// /proc/kcore where BPF cannot. It returns a [feature.Missing] without root, and on a
+// kernel that hides its symbols or its memory. It takes about 0.1 s, which is what
+// reading all symbols takes.
+//
+// Requires at least Linux 5.14, or /proc/kcore.
+func OpenLive() (*Kernel, error) { return openLive(ksym.Live) }
+
+// OpenNamed is [OpenLive] with only those symbols that keep returns true for, each with
+// its size. It takes a third of the time.
+func OpenNamed(keep func(name, module []byte) bool) (*Kernel, error) {
+	return openLive(func() (*ksym.Table, error) {
+		symbols, err := ksym.Select(keep)
+		if err != nil {
+			return nil, err
+		}
+		return ksym.New(symbols), nil
+	})
+}
+
+func openLive(symbols func() (*ksym.Table, error)) (*Kernel, error) {
+	table, err := symbols()
+	if err != nil {
+		return nil, err
+	}
+	text, err := openMemory()
+	if err != nil {
+		return nil, err
+	}
+	return &Kernel{Text: text, Symbols: table, Live: true, types: sync.OnceValues(liveTypes), close: text.Close}, nil
+}
+
+// memory is that of the running kernel.
+type memory interface {
+	ktext.Source
+	Close() error
+}
+
+func openMemory() (memory, error) {
+	live, err := ktext.OpenLive()
+	if err == nil {
+		return live, nil
+	}
+	if core, errCore := ktext.OpenKcore(); errCore == nil {
+		return core, nil
+	}
+	return nil, err
+}
+
+func liveTypes() (*btf.Spec, error) {
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF", Err: err}
+	}
+	return types, nil
+}
+
+// OpenTree opens the kernel of a package that is unpacked in a folder, as
+// [ktext.OpenTree] finds it, and puts the module of a driver on it, unless that is ""
+// or the kernel has no such module: then the driver may be built in. Both "virtio-net"
+// and "virtio_net" name the module.
+func OpenTree(dir, driver string) (*Kernel, error) {
+	tree, err := ktext.OpenTree(dir)
+	if err != nil {
+		return nil, err
+	}
+	if tree.Vmlinuz == "" {
+		return nil, fmt.Errorf("find kernel in %s: it has modules and no vmlinuz", dir)
+	}
+	img, err := ktext.OpenFile(tree.Vmlinuz)
+	if err != nil {
+		return nil, err
+	}
+	if img.Table.Len() == 0 {
+		return nil, fmt.Errorf("open %s: it has no symbols, and none could be recovered", tree.Vmlinuz)
+	}
+	if module, ok := tree.Modules[strings.ReplaceAll(driver, "-", "_")]; ok {
+		if img, err = ktext.OpenModule(module, img); err != nil {
+			return nil, err
+		}
+	}
+	return &Kernel{
+		Text: img, Symbols: img.Table, Release: tree.Release,
+		types: sync.OnceValues(func() (*btf.Spec, error) { return imageTypes(img, tree.Vmlinuz) }),
+	}, nil
+}
+
+// FileTypes are the types of the kernel in a file; nil when it holds none.
+func FileTypes(vmlinuz string) (*btf.Spec, error) {
+	img, err := ktext.OpenFile(vmlinuz)
+	if err != nil {
+		return nil, err
+	}
+	return imageTypes(img, vmlinuz)
+}
+
+func imageTypes(img *ktext.Image, file string) (*btf.Spec, error) {
+	if img.BTF == nil {
+		return nil, nil
+	}
+	types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
+	if err != nil {
+		return nil, fmt.Errorf("read types of %s: %w", file, err)
+	}
+	return types, nil
+}
