@@ -8,10 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestDecode(t *testing.T) {
@@ -69,11 +70,9 @@ func loose(s string) string {
 func TestDecodeAgainstObjdump(t *testing.T) {
 	objdump, err := exec.LookPath("objdump")
 	if err != nil {
-		t.Skip("missing: objdump")
+		testutil.Missing(t, "objdump")
 	}
-	if runtime.GOARCH != "amd64" {
-		t.Skip("missing: amd64")
-	}
+	testutil.AMD64(t)
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

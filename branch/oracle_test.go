@@ -221,9 +221,7 @@ var kernels = []string{"5.10", "6.1", "6.12"}
 // instruction must begin where objdump's does, every branch must be there and
 // none else.
 func TestKernelAgainstObjdump(t *testing.T) {
-	if testing.Short() {
-		t.Skip("slow")
-	}
+	testutil.Slow(t)
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {
 			name := vmlinux(t, version)

@@ -10,6 +10,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // table assembles sections of relative pointers.
@@ -292,9 +294,7 @@ func TestModuleFacts(t *testing.T) {
 
 // TestKernelFacts does so for a kernel image, which has no symbols.
 func TestKernelFacts(t *testing.T) {
-	if testing.Short() {
-		t.Skip("slow")
-	}
+	testutil.Slow(t)
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {
 			f, err := elf.Open(vmlinux(t, version))

@@ -3,7 +3,6 @@ package datapath
 import (
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -16,9 +15,7 @@ import (
 // those for a batch, the program's and that of a port of another package, and those of
 // a port that is lost. They go through retpolines where it is built so.
 func TestNoIndirectCallPerPacket(t *testing.T) {
-	if runtime.GOARCH != "amd64" {
-		testutil.Missing(t, "amd64")
-	}
+	testutil.AMD64(t)
 	if _, err := exec.LookPath("go"); err != nil {
 		testutil.Missing(t, "the go command")
 	}

@@ -89,7 +89,7 @@ func selectFrom(r io.Reader, keep func(name, module []byte) bool) ([]Symbol, err
 func open() (*os.File, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, &feature.Missing{Feature: path, Help: "a kernel with CONFIG_KALLSYMS", Err: err}
+		return nil, &feature.Missing{Feature: path, Config: "CONFIG_KALLSYMS", Err: err}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open kernel symbols: %w", err)

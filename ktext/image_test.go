@@ -18,6 +18,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
@@ -82,7 +83,8 @@ func output(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(args[0], args[1:]...).Output()
 	if err != nil {
-		t.Skipf("missing: %s: %v", args[0], err)
+		t.Log(err)
+		testutil.Missing(t, args[0])
 	}
 	return string(out)
 }

@@ -25,7 +25,7 @@ func openKcore(path string) (*Kcore, error) {
 	f, err := os.Open(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, &feature.Missing{Feature: path, Help: "a kernel with CONFIG_PROC_KCORE"}
+		return nil, &feature.Missing{Feature: path, Config: "CONFIG_PROC_KCORE"}
 	case errors.Is(err, fs.ErrPermission):
 		return nil, &feature.Missing{Feature: "access to " + path, Help: "run as root, with kernel lockdown off"}
 	case err != nil:

@@ -88,15 +88,12 @@ func instructions(buffer int) asm.Instructions {
 func missing(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		return &feature.Missing{
-			Feature: "root, to read kernel text through BPF",
-			Help:    "run as root",
-			Err:     err,
-		}
+		return feature.Right("root, to read kernel text through BPF", err)
 	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, ebpf.ErrNotSupported):
 		return &feature.Missing{
-			Feature: "BPF syscall programs (Linux 5.14)",
-			Help:    "a newer kernel",
+			Feature: "BPF syscall programs",
+			Since:   "5.14",
+			Config:  "CONFIG_BPF_SYSCALL",
 			Err:     err,
 		}
 	}

@@ -151,7 +151,7 @@ func (p *Program) attach(ifindex int, generic bool) (err error) {
 
 func bpfMissing(err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return &feature.Missing{Feature: "CAP_BPF and CAP_NET_ADMIN", Help: "run with sudo", Err: err}
+		return feature.Right("CAP_BPF and CAP_NET_ADMIN", err)
 	}
 	return err
 }

@@ -217,9 +217,9 @@ func open(u *UMEM, o Options) (s *Socket, err error) {
 func missing(err error) error {
 	switch {
 	case errors.Is(err, unix.EAFNOSUPPORT):
-		return &feature.Missing{Feature: "AF_XDP", Help: "needs a kernel built with CONFIG_XDP_SOCKETS", Err: err}
+		return &feature.Missing{Feature: "AF_XDP", Config: "CONFIG_XDP_SOCKETS", Err: err}
 	case errors.Is(err, unix.EPERM):
-		return &feature.Missing{Feature: "CAP_NET_RAW", Help: "run with sudo", Err: err}
+		return feature.Right("CAP_NET_RAW", err)
 	}
 	return err
 }
@@ -255,7 +255,7 @@ func (s *Socket) setOptions() error {
 		s.budget = int(budget)
 	case o.TXBudget == 0: // it was not asked for
 	case errors.Is(err, unix.ENOPROTOOPT):
-		return &feature.Missing{Feature: "a TX budget of AF_XDP sockets", Help: "needs Linux 6.18", Err: err}
+		return &feature.Missing{Feature: "a TX budget of AF_XDP sockets", Since: "6.18", Err: err}
 	default:
 		return fmt.Errorf("set TX budget to %d: %w", budget, err)
 	}
@@ -273,7 +273,7 @@ func (s *Socket) setOptions() error {
 		n := int32(option.n)
 		err := setsockopt(s.fd, unix.SOL_SOCKET, option.option, &n)
 		if errors.Is(err, unix.ENOPROTOOPT) {
-			return &feature.Missing{Feature: option.name, Help: "needs Linux 5.11", Err: err}
+			return &feature.Missing{Feature: option.name, Since: "5.11", Config: "CONFIG_NET_RX_BUSY_POLL", Err: err}
 		}
 		if err != nil {
 			return fmt.Errorf("set %s: %w", option.name, err)
@@ -352,7 +352,7 @@ func (s *Socket) register() error {
 	case errors.Is(err, unix.ENOBUFS):
 		return &feature.Missing{Feature: fmt.Sprintf("the right to lock %d KiB of memory", u.size>>10), Help: "raise RLIMIT_MEMLOCK (ulimit -l), or use fewer frames", Err: err}
 	case errors.Is(err, unix.EINVAL) && u.config.TxMetadata:
-		return &feature.Missing{Feature: "TX metadata of AF_XDP", Help: "needs Linux 6.11", Err: err}
+		return &feature.Missing{Feature: "TX metadata of AF_XDP", Since: "6.11", Err: err}
 	case err != nil:
 		return fmt.Errorf("register %d bytes for frames: %w", u.size, err)
 	}

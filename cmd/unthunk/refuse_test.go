@@ -3,6 +3,8 @@ package main
 import (
 	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // refused is a command that cannot be meant, or cannot be done.
@@ -20,8 +22,8 @@ func refuses(t *testing.T, verb string, tests []refused) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			code, stdout, stderr := unthunk(t, append([]string{verb}, test.args...)...)
-			if code == exitMissing && test.code != exitMissing {
-				t.Skipf("missing: %s", stderr)
+			if test.code != exitMissing {
+				skipMissing(t, code, stderr)
 			}
 			if code != test.code || stdout != "" {
 				t.Errorf("exit code %d, want %d; stdout: %s", code, test.code, stdout)
@@ -31,4 +33,15 @@ func refuses(t *testing.T, verb string, tests []refused) {
 			}
 		})
 	}
+}
+
+// skipMissing skips the test when a verb ended because this machine lacks a feature.
+func skipMissing(t *testing.T, code int, stderr string) {
+	t.Helper()
+	if code != exitMissing {
+		return
+	}
+	t.Log(stderr)
+	name, _, _ := strings.Cut(strings.TrimPrefix(stderr, "unthunk: "), " is missing")
+	testutil.Missing(t, name)
 }

@@ -183,7 +183,7 @@ func (f xrayFlags) open() (*kernelCode, error) {
 	types := func() (*btf.Spec, error) {
 		types, err := btf.LoadKernelSpec()
 		if err != nil {
-			return nil, &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF"}
+			return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
 		}
 		return types, nil
 	}
@@ -384,7 +384,7 @@ func walkFrom(ctx context.Context, code xdppath.Code, roots []xdppath.Root) (*xd
 // ownVeth runs f in a namespace with a veth that has an XDP program.
 func ownVeth(f func(ifindex int) error) error {
 	if os.Geteuid() != 0 {
-		return &feature.Missing{Feature: "root", Help: "run with sudo"}
+		return feature.Root(nil)
 	}
 	lab, err := netlab.New(0)
 	if err != nil {

@@ -32,9 +32,7 @@ func TestXrayJSON(t *testing.T) {
 	testutil.Root(t)
 	file := filepath.Join(t.TempDir(), "xray.json")
 	code, stdout, stderr := unthunk(t, "xray", "--json", "--save", file)
-	if code == exitMissing {
-		t.Skipf("missing: %s", stderr)
-	}
+	skipMissing(t, code, stderr)
 	if code != exitDone || stderr != "" {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
@@ -106,9 +104,7 @@ func TestXrayViews(t *testing.T) {
 		{"--all", `(?s)direct +\d+.*functions in`},
 	} {
 		code, stdout, stderr := unthunk(t, append([]string{"xray"}, strings.Fields(test.args)...)...)
-		if code == exitMissing {
-			t.Skipf("missing: %s", stderr)
-		}
+		skipMissing(t, code, stderr)
 		if code != exitDone || !regexp.MustCompile(test.want).MatchString(stdout) {
 			t.Errorf("xray %s: exit code %d, nothing matches %s: %s\n%s", test.args, code, test.want, stderr, stdout)
 		}

@@ -7,14 +7,14 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // Two stretches of time give one rate, and one that a CPU of the name in
 // /proc/cpuinfo can have.
 func TestRate(t *testing.T) {
-	if !X86 {
-		t.Skip("needs x86")
-	}
+	testutil.AMD64(t)
 	var rates [2]float64
 	for i := range rates {
 		c := Start()
@@ -22,7 +22,7 @@ func TestRate(t *testing.T) {
 		rates[i] = c.Rate()
 	}
 	if rates[0] == 0 {
-		t.Skip("missing: constant_tsc")
+		testutil.Missing(t, "constant_tsc")
 	}
 	if math.Abs(rates[0]/rates[1]-1) > 1e-3 {
 		t.Errorf("%.0f Hz, then %.0f", rates[0], rates[1])
@@ -46,9 +46,7 @@ func TestRate(t *testing.T) {
 // The chain of multiplications takes the time of so many cycles, at a clock that
 // cores have.
 func TestCore(t *testing.T) {
-	if !X86 {
-		t.Skip("needs x86")
-	}
+	testutil.AMD64(t)
 	fastest := 0.0
 	for range 100 {
 		fastest = max(fastest, Core())

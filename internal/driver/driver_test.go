@@ -102,7 +102,8 @@ func TestInspectOracle(t *testing.T) {
 	}
 	out, err := exec.Command("objdump", "-dr", "--no-show-raw-insn", tree.Modules["veth"]).Output()
 	if err != nil {
-		t.Skipf("missing: objdump: %v", err)
+		t.Log(err)
+		testutil.Missing(t, "objdump")
 	}
 	// By function: what it calls or jumps to, as relocations say.
 	calls := make(map[string][]string)
@@ -151,7 +152,8 @@ func TestNotXDP(t *testing.T) {
 	tree, types := kernel(t, "6.1")
 	img, err := ktext.OpenFile(tree.Modules["dummy"])
 	if err != nil {
-		t.Skipf("missing: a module without XDP: %v", err)
+		t.Log(err)
+		testutil.Missing(t, "a module without XDP")
 	}
 	if _, err := Inspect(img, types); !errors.Is(err, ErrNotXDP) {
 		t.Error(err)

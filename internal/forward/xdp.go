@@ -115,7 +115,7 @@ const (
 
 func privilege(err error) error {
 	if errors.Is(err, unix.EPERM) {
-		return &feature.Missing{Feature: "CAP_BPF and CAP_NET_ADMIN", Help: "run with sudo", Err: err}
+		return feature.Right("CAP_BPF and CAP_NET_ADMIN", err)
 	}
 	return err
 }

@@ -6,7 +6,6 @@ import (
 	"io/fs"
 	"maps"
 	"regexp"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -335,9 +334,7 @@ func TestIdentifyLive(t *testing.T) {
 	testutil.Root(t)
 	b := newMachine(Options{}).readBranches()
 	testutil.SkipMissing(t, b.err)
-	if runtime.GOARCH != "amd64" {
-		testutil.Missing(t, "amd64")
-	}
+	testutil.AMD64(t)
 	if b.err != nil {
 		t.Fatal(b.err)
 	}

@@ -164,7 +164,7 @@ func Features(ifindex int) (XDPFeatures, error) {
 	)
 	family, err := netlink.GenlFamilyGet("netdev")
 	if errors.Is(err, unix.ENOENT) {
-		return 0, &feature.Missing{Feature: "the netdev netlink family (Linux 6.3)", Help: "a newer kernel", Err: err}
+		return 0, &feature.Missing{Feature: "the netdev netlink family", Since: "6.3", Err: err}
 	}
 	if err != nil {
 		return 0, fmt.Errorf("find netdev netlink family: %w", err)

@@ -83,7 +83,7 @@ func (n *Namespace) serve(cpu int, started chan<- error) {
 func (n *Namespace) enter(cpu int) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return &feature.Missing{Feature: "root", Help: "run with sudo", Err: err}
+			return feature.Root(err)
 		}
 		return fmt.Errorf("unshare network namespace: %w", err)
 	}

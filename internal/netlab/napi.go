@@ -59,7 +59,7 @@ func setThreaded(name string) error {
 	defer unix.Close(mount)
 	fd, err := unix.Openat(mount, "class/net/"+name+"/threaded", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return &feature.Missing{Feature: "threaded NAPI", Help: "needs Linux 5.12", Err: err}
+		return &feature.Missing{Feature: "threaded NAPI", Since: "5.12", Err: err}
 	}
 	if err != nil {
 		return err

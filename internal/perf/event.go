@@ -81,7 +81,7 @@ func open(attr *unix.PerfEventAttr, e Event, cpu int) (fd int, err error) {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return -1, denied(err)
 	case errors.Is(err, unix.ENOSYS):
-		return -1, &feature.Missing{Feature: "perf events", Help: "a kernel with CONFIG_PERF_EVENTS", Err: err}
+		return -1, &feature.Missing{Feature: "perf events", Config: "CONFIG_PERF_EVENTS", Err: err}
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV) && e.Type != unix.PERF_TYPE_SOFTWARE:
 		return -1, fmt.Errorf("open %s on CPU %d: %w: %w", e.Name, cpu, ErrNoEvent, err)
 	}
@@ -90,7 +90,7 @@ func open(attr *unix.PerfEventAttr, e Event, cpu int) (fd int, err error) {
 
 // denied says why perf events are refused: not root, or something that refuses root.
 func denied(err error) error {
-	help := "run as root"
+	help := "run with sudo"
 	if level, e := os.ReadFile("/proc/sys/kernel/perf_event_paranoid"); e == nil {
 		help += ", or with kernel.perf_event_paranoid below 1 (it is " + strings.TrimSpace(string(level)) + ")"
 	}

@@ -18,10 +18,10 @@ import (
 // takes a few milliseconds.
 func Probe() error {
 	if os.Geteuid() != 0 {
-		return &feature.Missing{Feature: "root", Help: "run with sudo"}
+		return feature.Root(nil)
 	}
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		return &feature.Missing{Feature: "kernel BTF", Help: "needs a kernel built with CONFIG_DEBUG_INFO_BTF"}
+		return &feature.Missing{Feature: "kernel BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
 	}
 	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Type:         ebpf.XDP,
@@ -43,7 +43,7 @@ func Probe() error {
 	// know the batch size either says E2BIG.
 	live := traffic.Live{Program: prog, Frame: frame, Batch: 1}
 	if _, err := live.Send(context.Background(), 1); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) {
-		return &feature.Missing{Feature: "live frames in BPF_PROG_TEST_RUN", Help: "needs Linux 5.18"}
+		return &feature.Missing{Feature: "live frames in BPF_PROG_TEST_RUN", Since: "5.18"}
 	} else if err != nil {
 		return err
 	}

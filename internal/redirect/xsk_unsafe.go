@@ -42,7 +42,7 @@ func newXSKSink(ifindex, queue int) (s *xskSink, err error) {
 		}
 	}()
 	if s.fd, err = unix.Socket(unix.AF_XDP, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0); errors.Is(err, unix.EAFNOSUPPORT) {
-		return s, &feature.Missing{Feature: "AF_XDP", Help: "needs a kernel built with CONFIG_XDP_SOCKETS", Err: err}
+		return s, &feature.Missing{Feature: "AF_XDP", Config: "CONFIG_XDP_SOCKETS", Err: err}
 	} else if err != nil {
 		return s, err
 	}

@@ -2,6 +2,7 @@ package testutil
 
 import (
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -18,22 +19,33 @@ const RequireEnv = "UNTHUNK_REQUIRE"
 func Root(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		Missing(t, "root")
+		SkipMissing(t, feature.Root(nil))
 	}
 }
 
 // SkipMissing skips the test when err says that this machine lacks a feature.
 // It returns when err is nil or any other error.
+//
+// It fails the test when the feature should be here: the running kernel is of the
+// version that brings it ([feature.Missing], Since) or newer, and, where an option
+// of the kernel's configuration can leave the feature out, the configuration has it
+// built in.
 func SkipMissing(t testing.TB, err error) {
 	t.Helper()
-	if m := feature.AsMissing(err); m != nil {
-		t.Log(err)
-		Missing(t, m.Feature)
+	m := feature.AsMissing(err)
+	if m == nil {
+		return
 	}
+	t.Log(err)
+	if kernel := running(); expected(m, kernel) {
+		t.Fatalf("missing: %s, which Linux %s has since %s", m.Feature, kernel.release, m.Since)
+	}
+	Missing(t, m.Feature)
 }
 
 // Missing skips the test with "missing: " and the name of the feature, or
-// fails it when [RequireEnv] lists that feature.
+// fails it when [RequireEnv] lists that feature. It is for what only a test needs,
+// as objdump; what a package returns as an error goes to [SkipMissing].
 func Missing(t testing.TB, name string) {
 	t.Helper()
 	if required(os.Getenv(RequireEnv), name) {
@@ -42,9 +54,33 @@ func Missing(t testing.TB, name string) {
 	t.Skipf("missing: %s", name)
 }
 
+// AMD64 skips the test on another architecture than x86-64.
+func AMD64(t testing.TB) {
+	t.Helper()
+	if runtime.GOARCH != "amd64" {
+		Missing(t, "amd64")
+	}
+}
+
+// Slow skips a test of minutes when go test has -short.
+func Slow(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		Missing(t, "time: go test has -short")
+	}
+}
+
 func required(list, name string) bool {
 	return slices.ContainsFunc(strings.Split(list, ","), func(s string) bool {
 		s = strings.TrimSpace(s)
 		return s == "all" || s == name
 	})
+}
+
+// expected says whether the kernel should have what m misses.
+func expected(m *feature.Missing, k kernel) bool {
+	if m.Since == "" || !atLeast(k.release, m.Since) {
+		return false
+	}
+	return m.Config == "" || slices.Contains(strings.Split(k.config(), "\n"), m.Config+"=y")
 }

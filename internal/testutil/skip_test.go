@@ -61,6 +61,52 @@ func TestSkipMissing(t *testing.T) {
 	}
 }
 
+// A feature that the running kernel must have fails the test; one that its
+// configuration may lack does not.
+func TestExpected(t *testing.T) {
+	t.Parallel()
+	config := func() string { return "# CONFIG_TUN is not set\nCONFIG_VETH=m\nCONFIG_XDP_SOCKETS=y\n" }
+	tests := []struct {
+		release, since, option string
+		want                   bool
+	}{
+		{"6.18.44-cloud", "5.18", "", true},
+		{"5.18.0-rc1", "5.18", "", true},
+		{"5.9.16", "5.18", "", false},
+		{"5.10", "5.18", "", false},
+		{"6.1+", "5.18", "", true},
+		{"6.1.0-28-amd64", "6.3", "", false},
+		{"6.18.44", "", "", false},
+		{"6.18.44", "", "CONFIG_XDP_SOCKETS", false},
+		{"6.18.44", "5.11", "CONFIG_XDP_SOCKETS", true},
+		{"6.18.44", "5.11", "CONFIG_VETH", false},
+		{"6.18.44", "5.11", "CONFIG_TUN", false},
+		{"6.18.44", "5.11", "CONFIG_XDP", false},
+		{"next", "5.11", "", false},
+		{"", "5.11", "", false},
+		{"6.18.44", "six", "", false},
+	}
+	for _, tt := range tests {
+		m := &feature.Missing{Feature: "x", Since: tt.since, Config: tt.option}
+		if got := expected(m, kernel{tt.release, config}); got != tt.want {
+			t.Errorf("Linux %s, since %q, option %q: expected %v, want %v", tt.release, tt.since, tt.option, got, tt.want)
+		}
+	}
+}
+
+// The kernel under the test is newer than 2.6 and does not have Linux 99's features.
+func TestRunning(t *testing.T) {
+	t.Setenv(RequireEnv, "")
+	r := record(func(tb testing.TB) { SkipMissing(tb, &feature.Missing{Feature: "tasks", Since: "2.6"}) })
+	if want := "missing: tasks, which Linux " + running().release + " has since 2.6"; r.failed != want {
+		t.Errorf("failed %q, want %q", r.failed, want)
+	}
+	r = record(func(tb testing.TB) { SkipMissing(tb, &feature.Missing{Feature: "more", Since: "99.1"}) })
+	if want := "missing: more"; r.skipped != want || r.failed != "" {
+		t.Errorf("skipped %q, failed %q; want %q", r.skipped, r.failed, want)
+	}
+}
+
 func TestRoot(t *testing.T) {
 	t.Setenv(RequireEnv, "")
 	r := record(Root)

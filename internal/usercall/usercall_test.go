@@ -8,12 +8,13 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func kinds(t testing.TB) []Kind {
 	all := Kinds()
 	if all == nil {
-		t.Skip("missing: x86-64")
+		testutil.Missing(t, "amd64")
 	}
 	return all
 }
@@ -72,7 +73,7 @@ func TestCode(t *testing.T) {
 // Signals that unwind the stack find it in order, wherever they come.
 func TestSignals(t *testing.T) {
 	if err := pprof.StartCPUProfile(io.Discard); err != nil {
-		t.Skip("missing: a CPU profile of its own")
+		testutil.Missing(t, "a CPU profile of its own")
 	}
 	defer pprof.StopCPUProfile()
 	stop := make(chan struct{})

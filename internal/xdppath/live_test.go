@@ -3,7 +3,6 @@ package xdppath
 import (
 	"context"
 	"errors"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,9 +27,7 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 func live(t testing.TB) Code {
 	t.Helper()
 	testutil.Root(t)
-	if runtime.GOARCH != "amd64" {
-		testutil.Missing(t, "amd64")
-	}
+	testutil.AMD64(t)
 	table, err := ksym.Live()
 	testutil.SkipMissing(t, err)
 	if err != nil {

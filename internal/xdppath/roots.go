@@ -118,7 +118,7 @@ func LiveRoots(code Code, ifindex int) ([]Root, error) {
 	case !code.Live || code.Text == nil || code.Table == nil:
 		return nil, &feature.Missing{Feature: "the live kernel's memory", Help: "name the driver instead of a device"}
 	case code.Types == nil:
-		return nil, &feature.Missing{Feature: "BTF", Help: "a kernel with CONFIG_DEBUG_INFO_BTF"}
+		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
 	}
 	m := &memory{code: code, types: newTypes(code.Types)}
 	dev, err := m.device(ifindex)

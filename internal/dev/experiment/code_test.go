@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"testing"
 
@@ -20,9 +19,7 @@ var prefix = testutil.Package("internal/dev/experiment.")
 // build returns the code of this package's tests, and its file.
 func build(t *testing.T, options ...string) (*gobin.Text, string) {
 	t.Helper()
-	if runtime.GOARCH != "amd64" {
-		testutil.Missing(t, "amd64")
-	}
+	testutil.AMD64(t)
 	if _, err := exec.LookPath("go"); err != nil {
 		testutil.Missing(t, "the go command")
 	}

@@ -3,7 +3,6 @@ package gobin
 import (
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -34,9 +33,7 @@ func direct(x int) int { return two{}.call(x) + one{}.call(x) }
 
 // The binary of these tests is read: what go test runs has no symbols.
 func TestCalls(t *testing.T) {
-	if runtime.GOARCH != "amd64" {
-		testutil.Missing(t, "amd64")
-	}
+	testutil.AMD64(t)
 	if indirect(one{}, 1)+indirect(two{}, 1)+direct(1) != 20 {
 		t.Error("the functions do not what they say")
 	}
