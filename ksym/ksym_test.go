@@ -4,6 +4,8 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -82,6 +84,35 @@ func TestTable(t *testing.T) {
 		if got.Name != tt.name || off != tt.off || ok != (tt.name != "") {
 			t.Errorf("find %#x: %q+%#x %v", tt.addr, got.Name, off, ok)
 		}
+	}
+}
+
+// Names of all lengths keep their letters, and symbols that share one are all found.
+func TestTableNames(t *testing.T) {
+	var syms []Symbol
+	for _, n := range []int{0, 1, 127, 128, 129, 511, 16383, 16384, 70000} {
+		syms = append(syms, Symbol{Addr: uint64(n), Size: 1, Type: 't', Name: strings.Repeat("x", n), Module: "m"})
+	}
+	for n := range 5000 {
+		syms = append(syms, Symbol{Addr: uint64(1e6 + n), Size: 1, Type: 'd', Name: strconv.Itoa(n % 2500)})
+	}
+	table, err := New(syms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(syms, append(table.Module("m"), table.Module("")...)); diff != "" {
+		t.Fatal(diff)
+	}
+	for _, s := range syms {
+		if got := table.All(s.Name); !slices.Contains(got, s) {
+			t.Fatalf("%d letters at %d: found %d others", len(s.Name), s.Addr, len(got))
+		}
+	}
+	if got := table.All("17"); len(got) != 2 || got[0].Addr != 1e6+17 || got[1].Addr != 1e6+2517 {
+		t.Errorf("%+v", got)
+	}
+	if got := table.All("2500"); got != nil {
+		t.Errorf("%+v", got)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"slices"
 )
 
 // ErrNoTables is returned where no kallsyms tables are.
@@ -14,7 +15,7 @@ var ErrNoTables = errors.New("no kallsyms tables in it")
 // tables, so they are found by their structure, and given back only when every
 // check agrees. Layouts of Linux 4.20 to 6.14 on 64 bit are known
 // (scripts/kallsyms.c); what else there is, is an [ErrNoTables].
-func Recover(data []byte) ([]Symbol, error) {
+func Recover(data []byte) (*Table, error) {
 	tries := 0
 	for index := 0; tries < maxTries; index += 8 {
 		index = nextIndex(data, index)
@@ -27,8 +28,8 @@ func Recover(data []byte) ([]Symbol, error) {
 		}
 		tries++
 		t := tables{data: data, tokens: tokens, tokenTable: start, tokenIndex: index}
-		if syms, ok := t.symbols(); ok {
-			return syms, nil
+		if b, ok := t.symbols(); ok {
+			return b.table(), nil
 		}
 	}
 	return nil, ErrNoTables
@@ -40,8 +41,6 @@ const (
 	maxToken = 100
 	// maxTables bounds the symbols of one kernel: 300 000 is usual.
 	maxTables = 4 << 20
-	// maxNames bounds their names, in bytes: 9 MB are usual.
-	maxNames = 64 << 20
 	// maxTries is how many token tables are tried: a kernel has one.
 	maxTries = 16
 )
@@ -101,7 +100,7 @@ type tables struct {
 // symbols finds the other tables around those of the tokens. Before them stand,
 // from the back, kallsyms_seqs_of_names in Linux 6.2 and 6.3 and in stable kernels
 // of 6.1, kallsyms_markers, kallsyms_names and kallsyms_num_syms.
-func (t *tables) symbols() ([]Symbol, bool) {
+func (t *tables) symbols() (*builder, bool) {
 	end := t.tokenTable
 	for end >= 4 && end > t.tokenTable-8 && le.Uint32(t.data[end-4:]) == 0 {
 		end -= 4
@@ -114,8 +113,8 @@ func (t *tables) symbols() ([]Symbol, bool) {
 			break
 		}
 	}
-	if syms, ok := t.names(first, (end-first)/4); ok {
-		return syms, true
+	if b, ok := t.names(first, (end-first)/4); ok {
+		return b, true
 	}
 	// Three bytes a symbol, on 8 bytes, between the markers and the tokens.
 	for gap := 8; gap <= min(3*maxTables, t.tokenTable); gap += 8 {
@@ -125,8 +124,8 @@ func (t *tables) symbols() ([]Symbol, bool) {
 			if first < 0 || !t.rise(first, blocks) {
 				continue
 			}
-			if syms, ok := t.names(first, blocks); ok {
-				return syms, true
+			if b, ok := t.names(first, blocks); ok {
+				return b, true
 			}
 		}
 	}
@@ -147,7 +146,7 @@ func (t *tables) rise(at, count int) bool {
 }
 
 // names finds the names and their number before so many markers.
-func (t *tables) names(markers, blocks int) ([]Symbol, bool) {
+func (t *tables) names(markers, blocks int) (*builder, bool) {
 	if blocks == 0 || !t.rise(markers, blocks) {
 		return nil, false
 	}
@@ -157,18 +156,18 @@ func (t *tables) names(markers, blocks int) ([]Symbol, bool) {
 		if count > maxTables || (count+255)/256 != blocks || le.Uint32(t.data[names-4:]) != 0 {
 			continue
 		}
-		syms, ok := t.read(names, markers, count)
-		if ok && t.address(syms, names) {
-			return syms, true
+		b, ok := t.read(names, markers, count)
+		if ok && t.address(b, names) {
+			return b, true
 		}
 	}
 	return nil, false
 }
 
 // read expands count names, which end where the markers begin.
-func (t *tables) read(names, markers, count int) ([]Symbol, bool) {
-	syms := make([]Symbol, 0, min(count, (markers-names)/2)) // two bytes each at least
-	at, total := names, 0
+func (t *tables) read(names, markers, count int) (*builder, bool) {
+	b := newBuilder(min(count, (markers-names)/2)) // two bytes each at least
+	at := names
 	var name []byte
 	for n := range count {
 		if n%256 == 0 && at-names != int(le.Uint32(t.data[markers+n/256*4:])) {
@@ -191,19 +190,18 @@ func (t *tables) read(names, markers, count int) ([]Symbol, bool) {
 			name = append(name, t.tokens[token]...)
 		}
 		at += length
-		if total += len(name); len(name) < 2 || len(name) > 1024 || total > maxNames {
+		if len(name) < 2 || len(name) > 1024 || add(b, Symbol{Type: name[0]}, name[1:], nil) != nil {
 			return nil, false
 		}
-		syms = append(syms, Symbol{Type: name[0], Name: string(name[1:])})
 	}
-	return syms, markers-at < 16 && zero(t.data[at:markers])
+	return b, markers-at < 16 && zero(t.data[at:markers])
 }
 
 // address fills the addresses in: kallsyms_offsets and kallsyms_relative_base
 // stand before kallsyms_num_syms up to Linux 6.3, and behind the tokens' index
 // since.
-func (t *tables) address(syms []Symbol, names int) bool {
-	size := (4*len(syms) + 7) &^ 7
+func (t *tables) address(b *builder, names int) bool {
+	size := (4*len(b.syms) + 7) &^ 7
 	behind := (t.tokenIndex + 2*tokenCount + 7) &^ 7
 	for _, at := range []struct{ offsets, base int }{
 		{names - 16 - size, names - 16},
@@ -214,7 +212,7 @@ func (t *tables) address(syms []Symbol, names int) bool {
 		}
 		base := le.Uint64(t.data[at.base:])
 		for _, percpu := range []bool{true, false} {
-			if place(syms, t.data[at.offsets:], base, percpu) {
+			if b.place(t.data[at.offsets:], base, percpu) {
 				return true
 			}
 		}
@@ -224,25 +222,28 @@ func (t *tables) address(syms []Symbol, names int) bool {
 
 // place computes the addresses. With CONFIG_KALLSYMS_ABSOLUTE_PERCPU, that of SMP
 // on x86-64 until Linux 6.15, an offset that is not negative is itself the address.
-func place(syms []Symbol, offsets []byte, base uint64, percpu bool) bool {
+func (b *builder) place(offsets []byte, base uint64, percpu bool) bool {
 	if base < 1<<63 {
 		return false
 	}
-	text := false
-	for i := range syms {
+	for i := range b.syms {
+		e := &b.syms[i]
 		off := le.Uint32(offsets[4*i:])
 		switch {
 		case !percpu:
-			syms[i].Addr = base + uint64(off)
+			e.addr = base + uint64(off)
 		case int32(off) >= 0:
-			syms[i].Addr = uint64(off)
+			e.addr = uint64(off)
 		default:
-			syms[i].Addr = base - 1 - uint64(int64(int32(off)))
+			e.addr = base - 1 - uint64(int64(int32(off)))
 		}
-		if i > 0 && syms[i].Addr < syms[i-1].Addr {
+		if i > 0 && e.addr < b.syms[i-1].addr {
 			return false
 		}
-		text = text || (syms[i].Name == "_stext" || syms[i].Name == "_text") && syms[i].Addr >= base
 	}
-	return text
+	t := Table{syms: b.syms, names: b.names.String()}
+	return slices.ContainsFunc(b.syms, func(e entry) bool {
+		name := t.name(e)
+		return (name == "_stext" || name == "_text") && e.addr >= base
+	})
 }

@@ -6,6 +6,8 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestRecoverRefuses(t *testing.T) {
@@ -20,8 +22,8 @@ func TestRecoverRefuses(t *testing.T) {
 		le.PutUint16(rising[2048+2*i:], uint16(3*i))
 	}
 	for name, data := range map[string][]byte{"nothing": nil, "zeros": make([]byte, 1<<20), "noise": noise, "an index alone": rising} {
-		if syms, err := Recover(data); !errors.Is(err, ErrNoTables) || syms != nil {
-			t.Errorf("%s: %d symbols, %v", name, len(syms), err)
+		if table, err := Recover(data); !errors.Is(err, ErrNoTables) || table != nil {
+			t.Errorf("%s: %v, %v", name, table, err)
 		}
 	}
 }
@@ -68,15 +70,16 @@ func built() []byte {
 }
 
 func TestRecover(t *testing.T) {
-	syms, err := Recover(append(make([]byte, 24), built()...))
-	if err != nil || len(syms) != 2 {
-		t.Fatalf("%v, %v", syms, err)
+	table, err := Recover(append(make([]byte, 24), built()...))
+	if err != nil {
+		t.Fatal(err)
 	}
-	if want := (Symbol{Addr: 0xffffffff81000000, Type: 'T', Name: "_text"}); syms[0] != want {
-		t.Errorf("%+v, want %+v", syms[0], want)
+	want := []Symbol{
+		{Addr: 0xffffffff81000000, Size: 0x1000, Type: 'T', Name: "_text"},
+		{Addr: 0xffffffff81001000, Type: 't', Name: "function"},
 	}
-	if want := (Symbol{Addr: 0xffffffff81001000, Type: 't', Name: "function"}); syms[1] != want {
-		t.Errorf("%+v, want %+v", syms[1], want)
+	if diff := cmp.Diff(want, table.Module("")); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -84,17 +87,19 @@ func TestRecover(t *testing.T) {
 func TestRecoverLongNames(t *testing.T) {
 	var tables tables
 	for i := range tables.tokens {
-		tables.tokens[i] = bytes.Repeat([]byte("a"), maxToken)
+		tables.tokens[i] = append(bytes.Repeat([]byte("a"), maxToken-1), byte(i))
 	}
 	const count = maxNames/(10*maxToken) + 1000
-	name := append([]byte{10}, make([]byte, 10)...) // ten tokens
-	tables.data = bytes.Repeat(name, count)
+	const size = 11 // of a name in the file: ten tokens
+	for n := range count {
+		tables.data = append(tables.data, size-1, byte(n), byte(n>>8), byte(n>>16), 0, 0, 0, 0, 0, 0, 0)
+	}
 	markers := len(tables.data)
 	for n := range (count + 255) / 256 {
-		tables.data = le.AppendUint32(tables.data, uint32(n*256*len(name)))
+		tables.data = le.AppendUint32(tables.data, uint32(n*256*size))
 	}
-	if syms, ok := tables.read(0, markers, count); ok {
-		t.Errorf("%d symbols of %d bytes each", len(syms), 10*maxToken)
+	if b, ok := tables.read(0, markers, count); ok {
+		t.Errorf("%d symbols of %d bytes each", len(b.syms), 10*maxToken)
 	}
 	// A number of symbols that the data cannot hold takes no memory.
 	var before, after runtime.MemStats
@@ -109,32 +114,35 @@ func TestRecoverLongNames(t *testing.T) {
 // Many tables of tokens are no kernel's, and each would be tried for long.
 func TestRecoverTries(t *testing.T) {
 	decoy := built()[56:] // no number of symbols, no names
-	if syms, err := Recover(append(bytes.Repeat(decoy, maxTries-1), built()...)); err != nil || len(syms) != 2 {
-		t.Errorf("%v, %v", syms, err)
+	if table, err := Recover(append(bytes.Repeat(decoy, maxTries-1), built()...)); err != nil || table.Len() != 2 {
+		t.Errorf("%v, %v", table, err)
 	}
-	if syms, err := Recover(append(bytes.Repeat(decoy, maxTries), built()...)); !errors.Is(err, ErrNoTables) {
-		t.Errorf("%v, %v", syms, err)
+	if table, err := Recover(append(bytes.Repeat(decoy, maxTries), built()...)); !errors.Is(err, ErrNoTables) {
+		t.Errorf("%v, %v", table, err)
 	}
 }
 
 func FuzzRecover(f *testing.F) {
 	f.Add(built())
 	f.Fuzz(func(t *testing.T, b []byte) {
-		syms, err := Recover(b)
-		if (err == nil) != (syms != nil) {
-			t.Errorf("%d symbols, %v", len(syms), err)
+		table, err := Recover(b)
+		if (err == nil) != (table != nil) {
+			t.Errorf("%v, %v", table, err)
 		}
 	})
 }
 
 // Debian's 6.12 has a mark of the linker where its first thunk begins.
 func TestFindPlainest(t *testing.T) {
-	table := New([]Symbol{
+	table, err := New([]Symbol{
 		{Addr: 0x1000, Type: 'T', Name: "__softirqentry_text_end"},
 		{Addr: 0x1000, Type: 'T', Name: "__x86_indirect_thunk_rax"},
 		{Addr: 0x1000, Type: 'T', Name: "__pi___x86_indirect_thunk_rax"},
 		{Addr: 0x1020, Type: 'T', Name: "next"},
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if s, off, ok := table.Find(0x1004); !ok || off != 4 || s.Name != "__x86_indirect_thunk_rax" || s.Size != 0x20 {
 		t.Errorf("%+v, %d, %v", s, off, ok)
 	}

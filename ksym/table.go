@@ -2,68 +2,162 @@ package ksym
 
 import (
 	"cmp"
+	"fmt"
+	"hash/maphash"
 	"io"
+	"math/bits"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 )
 
-// Table holds all symbols of one kernel. It is safe for concurrent use.
+// Table holds all symbols of one kernel. It is safe for concurrent use. The zero
+// value has none.
+//
+// A symbol takes 24 bytes and the letters of its name: [Symbol] values would take
+// three times as much for the 120 000 to 190 000 symbols of a kernel.
 type Table struct {
-	syms []Symbol // by address; names of one address in file order
-	// first has the lowest symbol of a name by its place, counted from 1;
-	// next, for each symbol, the one of the same name above it, 0 for none.
-	first map[string]int32
-	next  []int32
+	syms    []entry // by address; names of one address in file order
+	names   string
+	modules []string // the first one is the kernel itself
+	once    sync.Once
+	index   *nameIndex // made when a name is first looked up
+}
+
+// entry is a symbol.
+type entry struct {
+	addr, size uint64
+	name       uint32 // where it begins in names
+	module     uint32 // its index, times 256, and the type letter
+}
+
+func (e entry) typ() byte { return byte(e.module) }
+
+// symbol is e as the callers see it. It allocates nothing.
+func (t *Table) symbol(e entry) Symbol {
+	return Symbol{Addr: e.addr, Size: e.size, Type: e.typ(), Name: t.name(e), Module: t.modules[e.module>>8]}
+}
+
+// name is the name of e: a length in groups of seven bits, and so many bytes.
+func (t *Table) name(e entry) string {
+	length, at := 0, int(e.name)
+	for shift := 0; ; shift += 7 {
+		b := t.names[at]
+		at++
+		length |= int(b&0x7f) << shift
+		if b < 0x80 {
+			return t.names[at : at+length]
+		}
+	}
+}
+
+// builder collects the symbols of a table.
+type builder struct {
+	syms    []entry
+	names   strings.Builder
+	modules []string
+	index   map[string]uint32 // of modules
+	last    string            // the last name
+}
+
+// newBuilder has room for so many symbols of a usual length.
+func newBuilder(symbols int) *builder {
+	b := &builder{modules: []string{""}, index: map[string]uint32{"": 0}}
+	b.syms = make([]entry, 0, symbols)
+	b.names.Grow(32 * symbols) // the mean is 27 letters
+	return b
+}
+
+// maxNames bounds the names of one kernel, in bytes: 9 MB are usual. A file can have
+// many symbols share the letters of one long name.
+const maxNames = 64 << 20
+
+var errNames = fmt.Errorf("more than %d MiB of names", maxNames>>20)
+
+// add adds a symbol that has its name and its module apart.
+func add[T string | []byte](b *builder, s Symbol, name, module T) error {
+	n, ok := b.index[string(module)]
+	if !ok {
+		n = uint32(len(b.modules))
+		b.modules = append(b.modules, string(module))
+		b.index[b.modules[n]] = n
+	}
+	e := entry{addr: s.Addr, size: s.Size, name: uint32(b.names.Len()), module: n<<8 | uint32(s.Type)}
+	if last := len(b.syms) - 1; last >= 0 && b.last == string(name) {
+		e.name = b.syms[last].name
+		b.syms = append(b.syms, e)
+		return nil
+	}
+	if len(name) > maxNames-b.names.Len() {
+		return errNames
+	}
+	length := len(name)
+	for ; length >= 0x80; length >>= 7 {
+		b.names.WriteByte(byte(length) | 0x80)
+	}
+	b.names.WriteByte(byte(length))
+	b.names.WriteString(string(name))
+	b.last = b.names.String()[b.names.Len()-len(name):]
+	b.syms = append(b.syms, e)
+	return nil
+}
+
+// table is the table of all that was added.
+func (b *builder) table() *Table {
+	t := &Table{syms: b.syms, names: b.names.String(), modules: b.modules}
+	t.sort()
+	return t
 }
 
 // Parse reads a whole kallsyms file. It returns a [feature.Missing] when the
 // kernel hid every address.
-func Parse(r io.Reader) (*Table, error) {
-	t := new(Table)
-	modules := make(map[string]string) // one string a module
+func Parse(r io.Reader) (*Table, error) { return parse(r, newBuilder(0)) }
+
+func parse(r io.Reader, b *builder) (*Table, error) {
 	seen := false
 	for l, err := range scan(r) {
 		if err != nil {
 			return nil, err
 		}
 		seen = seen || l.addr != 0
-		module, ok := modules[string(l.module)]
-		if !ok {
-			module = string(l.module)
-			modules[module] = module
+		if err := add(b, Symbol{Addr: l.addr, Type: l.typ}, l.name, l.module); err != nil {
+			return nil, fmt.Errorf("parse kallsyms: %w", err)
 		}
-		t.syms = append(t.syms, Symbol{Addr: l.addr, Type: l.typ, Name: string(l.name), Module: module})
 	}
 	if !seen {
 		return nil, hidden()
 	}
-	t.index()
-	return t, nil
+	return b.table(), nil
 }
 
 // New is a table of symbols that come from elsewhere than kallsyms. One whose
-// size is not 0 keeps it.
-func New(syms []Symbol) *Table {
-	t := &Table{syms: slices.Clone(syms)}
-	t.index()
-	return t
+// size is not 0 keeps it. Names of more than 64 MiB together are an error.
+func New(syms []Symbol) (*Table, error) {
+	b := newBuilder(len(syms))
+	for _, s := range syms {
+		if err := add(b, s, s.Name, s.Module); err != nil {
+			return nil, err
+		}
+	}
+	return b.table(), nil
 }
 
-// index sorts the symbols and gives those a size that have none: up to the next.
-func (t *Table) index() {
-	slices.SortStableFunc(t.syms, func(a, b Symbol) int { return cmp.Compare(a.Addr, b.Addr) })
-	t.first, t.next = make(map[string]int32, len(t.syms)), make([]int32, len(t.syms))
-	for i := len(t.syms) - 1; i >= 0; i-- {
-		name := t.syms[i].Name
-		t.next[i], t.first[name] = t.first[name], int32(i+1)
+// sort sorts the symbols and gives those a size that have none: up to the next.
+func (t *Table) sort() {
+	byAddr := func(a, b entry) int { return cmp.Compare(a.addr, b.addr) }
+	if !slices.IsSortedFunc(t.syms, byAddr) { // kallsyms is sorted but for modules
+		slices.SortStableFunc(t.syms, byAddr)
 	}
 	for end := len(t.syms); end > 0; {
-		start := t.atLeast(t.syms[end-1].Addr)
-		if end < len(t.syms) && t.syms[end].Module == t.syms[start].Module {
+		start := end - 1
+		for start > 0 && t.syms[start-1].addr == t.syms[end-1].addr {
+			start--
+		}
+		if end < len(t.syms) && t.syms[end].module>>8 == t.syms[start].module>>8 {
 			for i := start; i < end; i++ {
-				if t.syms[i].Size == 0 {
-					t.syms[i].Size = t.syms[end].Addr - t.syms[i].Addr
+				if t.syms[i].size == 0 {
+					t.syms[i].size = t.syms[end].addr - t.syms[i].addr
 				}
 			}
 		}
@@ -71,9 +165,47 @@ func (t *Table) index() {
 	}
 }
 
+// nameIndex finds symbols by name: a hash table with open addressing.
+type nameIndex struct {
+	seed maphash.Seed
+	// slots have the lowest symbol of a name, counted from 1. Their number is a
+	// power of two, and half of them are free at least.
+	slots []uint32
+	// next has, for each symbol, the one of the same name above it, counted
+	// from 1; 0 when there is none.
+	next []uint32
+}
+
+func newNameIndex(t *Table) *nameIndex {
+	x := &nameIndex{seed: maphash.MakeSeed(), next: make([]uint32, len(t.syms))}
+	x.slots = make([]uint32, 2<<bits.Len(uint(len(t.syms))))
+	for i := len(t.syms) - 1; i >= 0; i-- {
+		slot := x.slot(t, t.name(t.syms[i]))
+		x.next[i], *slot = *slot, uint32(i+1)
+	}
+	return x
+}
+
+// byName finds symbols by name.
+func (t *Table) byName() *nameIndex {
+	t.once.Do(func() { t.index = newNameIndex(t) })
+	return t.index
+}
+
+// slot is the slot of a name, or the free one where it belongs.
+func (x *nameIndex) slot(t *Table, name string) *uint32 {
+	mask := uint64(len(x.slots) - 1)
+	for at := maphash.String(x.seed, name) & mask; ; at = (at + 1) & mask {
+		slot := &x.slots[at]
+		if *slot == 0 || t.name(t.syms[*slot-1]) == name {
+			return slot
+		}
+	}
+}
+
 // atLeast returns the index of the first symbol at addr or above.
 func (t *Table) atLeast(addr uint64) int {
-	return sort.Search(len(t.syms), func(i int) bool { return t.syms[i].Addr >= addr })
+	return sort.Search(len(t.syms), func(i int) bool { return t.syms[i].addr >= addr })
 }
 
 // Len is the number of symbols, aliases included.
@@ -98,8 +230,9 @@ func (t *Table) Lookup(name string) (Symbol, bool) {
 // different files often share a name.
 func (t *Table) All(name string) []Symbol {
 	var out []Symbol
-	for i := t.first[name]; i > 0; i = t.next[i-1] {
-		out = append(out, t.syms[i-1])
+	x := t.byName()
+	for i := *x.slot(t, name); i > 0; i = x.next[i-1] {
+		out = append(out, t.symbol(t.syms[i-1]))
 	}
 	return out
 }
@@ -107,12 +240,14 @@ func (t *Table) All(name string) []Symbol {
 // At returns every symbol at exactly addr in the order of the file: a thunk,
 // for one, is also called __pi_ and is the start of an array.
 func (t *Table) At(addr uint64) []Symbol {
-	start := t.atLeast(addr)
-	end := start
-	for end < len(t.syms) && t.syms[end].Addr == addr {
-		end++
+	var out []Symbol
+	for _, e := range t.syms[t.atLeast(addr):] {
+		if e.addr != addr {
+			break
+		}
+		out = append(out, t.symbol(e))
 	}
-	return slices.Clone(t.syms[start:end])
+	return out
 }
 
 // Find returns the symbol that addr lies in and addr's offset in it, in
@@ -121,14 +256,13 @@ func (t *Table) At(addr uint64) []Symbol {
 // before the linker's marks of a start or an end, short before long. A symbol of unknown size ends with its page, as no page holds
 // two modules.
 func (t *Table) Find(addr uint64) (Symbol, uint64, bool) {
-	end := sort.Search(len(t.syms), func(i int) bool { return t.syms[i].Addr > addr })
+	end := sort.Search(len(t.syms), func(i int) bool { return t.syms[i].addr > addr })
 	if end == 0 {
 		return Symbol{}, 0, false
 	}
-	start := t.atLeast(t.syms[end-1].Addr)
-	best := t.syms[start]
-	for _, s := range t.syms[start+1 : end] {
-		if rank(s) < rank(best) {
+	best := t.symbol(t.syms[end-1])
+	for i := end - 2; i >= 0 && t.syms[i].addr == best.Addr; i-- {
+		if s := t.symbol(t.syms[i]); rank(s) <= rank(best) {
 			best = s
 		}
 	}
@@ -168,9 +302,9 @@ func (t *Table) Starts(addr uint64) (string, bool) {
 // itself.
 func (t *Table) Module(name string) []Symbol {
 	var out []Symbol
-	for _, s := range t.syms {
-		if s.Module == name {
-			out = append(out, s)
+	for _, e := range t.syms {
+		if t.modules[e.module>>8] == name {
+			out = append(out, t.symbol(e))
 		}
 	}
 	return out

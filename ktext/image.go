@@ -86,8 +86,7 @@ func openFile(path string, kernel *Image) (*Image, error) {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer f.Close()
-	var file bytes.Buffer
-	file.Grow(int(min(info.Size(), MaxFile)) + bytes.MinRead)
+	file := bytes.NewBuffer(unpack.Buffer(int(min(info.Size(), MaxFile)) + bytes.MinRead))
 	if _, err := file.ReadFrom(io.LimitReader(f, MaxFile+1)); err != nil {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
@@ -157,27 +156,30 @@ func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
 	if err := p.relocate(symbols); err != nil {
 		return nil, err
 	}
-	if len(p.table) == 0 {
-		p.table = recovered(p.image)
-	}
 	if kernel != nil && f.Type == elf.ET_REL {
 		p.join()
 	}
-	p.image.Table = ksym.New(p.table)
+	if len(p.table) > 0 {
+		if p.image.Table, err = ksym.New(p.table); err != nil {
+			return nil, fmt.Errorf("read symbols: %w", err)
+		}
+	} else {
+		p.image.Table = recovered(p.image)
+	}
 	return p.image, nil
 }
 
 // recovered are the symbols that a kernel without a symbol table has built in.
-func recovered(img *Image) []ksym.Symbol {
+func recovered(img *Image) *ksym.Table {
 	for _, s := range img.Sections {
 		if s.Exec || s.Name != ".rodata" {
 			continue
 		}
-		if syms, err := ksym.Recover(s.Data); err == nil {
-			return syms
+		if table, err := ksym.Recover(s.Data); err == nil {
+			return table
 		}
 	}
-	return nil
+	return new(ksym.Table)
 }
 
 // join adds the kernel to the module.

@@ -117,7 +117,11 @@ func TestProbe(t *testing.T) {
 		jump   = []byte{0x75, 0x03}                         // jne over the next 3 bytes
 		ret    = []byte{0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc} //
 		table  = func(n int) *ksym.Table {
-			return ksym.New([]ksym.Symbol{{Addr: at, Type: 't', Name: "f"}, {Addr: at + uint64(n), Type: 't', Name: "g"}})
+			table, err := ksym.New([]ksym.Symbol{{Addr: at, Type: 't', Name: "f"}, {Addr: at + uint64(n), Type: 't', Name: "g"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return table
 		}
 	)
 	for name, test := range map[string]struct {

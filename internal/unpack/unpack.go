@@ -77,9 +77,8 @@ func decompress(b []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	var out bytes.Buffer
-	out.Grow(sizeHint(b))
-	n, err := io.Copy(&out, io.LimitReader(r, Max+1))
+	out := bytes.NewBuffer(Buffer(sizeHint(b) + bytes.MinRead))
+	n, err := io.Copy(out, io.LimitReader(r, Max+1))
 	switch {
 	case n > Max:
 		return nil, errTooLarge
@@ -100,7 +99,7 @@ func unzstd(b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("unpack zstd: %w", err)
 	}
 	defer z.Close()
-	out, err := z.DecodeAll(b, make([]byte, 0, sizeHint(b)))
+	out, err := z.DecodeAll(b, Buffer(sizeHint(b)))
 	switch {
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded):
 		return nil, errTooLarge
