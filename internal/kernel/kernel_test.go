@@ -12,19 +12,28 @@ import (
 	"github.com/unthunk/unthunk/ktext"
 )
 
+func table(t testing.TB, symbols []ksym.Symbol) *ksym.Table {
+	t.Helper()
+	table, err := ksym.New(symbols)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
 const base = 0xffffffff81000000
 
 // made is a kernel of one page of code.
-func made(code []byte, symbols ...ksym.Symbol) *Kernel {
+func made(t testing.TB, code []byte, symbols ...ksym.Symbol) *Kernel {
 	page := make([]byte, 4096)
 	copy(page, code)
-	return New(ktext.Bytes{Addr: base, Code: page}, ksym.New(symbols), nil)
+	return New(ktext.Bytes{Addr: base, Code: page}, table(t, symbols), nil)
 }
 
 func TestFunction(t *testing.T) {
-	k := made(nil,
+	k := made(t, nil,
 		ksym.Symbol{Addr: base, Type: 't', Name: "plain"},
 		ksym.Symbol{Addr: base + 16, Type: 't', Name: "plain.part.0"},
 		ksym.Symbol{Addr: base + 32, Type: 't', Name: "split.constprop.0.isra.0"},
@@ -64,12 +73,12 @@ func TestCode(t *testing.T) {
 		{"program", append(bytes.Clone(ret), traps...), ksym.Symbol{Addr: base, Size: 64, Module: program}, ret},
 		{"traps in an operand", append(bytes.Clone(immediate), traps...), ksym.Symbol{Addr: base, Module: program}, immediate},
 	} {
-		got, err := made(test.code).Code(test.f)
+		got, err := made(t, test.code).Code(test.f)
 		if err != nil || !bytes.Equal(got, test.want) {
 			t.Errorf("%s: %x, %v; want %x", test.name, got, err, test.want)
 		}
 	}
-	if _, err := made(nil).Code(ksym.Symbol{Addr: base, Size: 8192, Name: "f"}); err == nil {
+	if _, err := made(t, nil).Code(ksym.Symbol{Addr: base, Size: 8192, Name: "f"}); err == nil {
 		t.Error("code behind the page was read")
 	}
 }
@@ -77,14 +86,14 @@ func TestCode(t *testing.T) {
 // The distance to the next symbol may be long, and memory behind a function unread.
 func TestLimits(t *testing.T) {
 	long := make([]byte, maxProgram+1)
-	k := New(ktext.Bytes{Addr: base, Code: long}, ksym.New(nil), nil)
+	k := New(ktext.Bytes{Addr: base, Code: long}, new(ksym.Table), nil)
 	for module, want := range map[string]int{"": MaxFunction, "veth": MaxFunction, program: maxProgram} {
 		code, err := k.Code(ksym.Symbol{Addr: base, Size: uint64(len(long)), Module: module})
 		if err != nil || len(code) != want {
 			t.Errorf("module %q: %d bytes, %v; want %d", module, len(code), err, want)
 		}
 	}
-	k = New(ktext.Bytes{Addr: base, Code: long}, ksym.New([]ksym.Symbol{
+	k = New(ktext.Bytes{Addr: base, Code: long}, table(t, []ksym.Symbol{
 		{Addr: base, Type: 'T', Name: "_stext"}, {Addr: base + maxText + 1, Type: 'T', Name: "_etext"},
 	}), nil)
 	if code, _, err := k.AllText(); err == nil {

@@ -29,7 +29,7 @@ func OpenNamed(keep func(name, module []byte) bool) (*Kernel, error) {
 		if err != nil {
 			return nil, err
 		}
-		return ksym.New(symbols), nil
+		return ksym.New(symbols)
 	})
 }
 
