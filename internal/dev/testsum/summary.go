@@ -109,7 +109,7 @@ func (s *summary) at(pkg, name string) *test {
 
 // framing tells the lines that only go test -v prints.
 func framing(line string) bool {
-	for _, p := range []string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME"} {
+	for _, p := range []string{"=== RUN", "=== PAUSE", "=== CONT", "=== NAME", "=== ATTR"} {
 		if strings.HasPrefix(line, p) {
 			return true
 		}
