@@ -11,9 +11,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 )
 
 // benchFlags are what the user typed.
@@ -87,11 +87,11 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 	return stopped(doc, benchRefused, err)
 }
 
-func benchRefused(row result.BenchRow) bool { return row.Refused != "" }
+func benchRefused(row record.BenchRow) bool { return row.Refused != "" }
 
 // stopped makes a run an error that was stopped, or in which nothing got a
 // number, once what it found is written.
-func stopped[Row any](doc *result.Document[Row], refused func(Row) bool, err error) error {
+func stopped[Row any](doc *record.Document[Row], refused func(Row) bool, err error) error {
 	switch {
 	case err != nil:
 		return err
@@ -103,7 +103,7 @@ func stopped[Row any](doc *result.Document[Row], refused func(Row) bool, err err
 	return nil
 }
 
-type measurement func(context.Context, std) (*result.Document[result.BenchRow], error)
+type measurement func(context.Context, std) (*record.Document[record.BenchRow], error)
 
 // plan turns flags into a measurement, or says what is wrong with them.
 func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
@@ -139,8 +139,8 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, usageError{err}
 	}
-	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
-		doc := newDocument[result.BenchRow]("bench", host.Identify(ctx))
+	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
+		doc := newDocument[record.BenchRow]("bench", host.Identify(ctx))
 		doc.Settings = settings(cmd, f.length)
 		return doc, measureChain(ctx, s, doc, plan)
 	}, nil
@@ -163,8 +163,8 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	if err := d.Validate(); err != nil {
 		return nil, usageError{err}
 	}
-	return func(ctx context.Context, s std) (*result.Document[result.BenchRow], error) {
-		doc := newDocument[result.BenchRow]("bench", host.Identify(ctx))
+	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
+		doc := newDocument[record.BenchRow]("bench", host.Identify(ctx))
 		doc.Settings = settings(cmd, f.length)
 		show, done := progress(s)
 		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)
@@ -173,13 +173,13 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 			return nil, err
 		}
 		doc.Host.Drivers = map[string]string{d.In: host.Driver(d.In), d.Out: host.Driver(d.Out)}
-		doc.Rows, doc.Warnings, doc.Incomplete = []result.BenchRow{row}, append(doc.Warnings, warns...), incomplete
+		doc.Rows, doc.Warnings, doc.Incomplete = []record.BenchRow{row}, append(doc.Warnings, warns...), incomplete
 		return doc, nil
 	}, nil
 }
 
 // measureChain runs a plan on the veth chain and adds what it found to doc.
-func measureChain(ctx context.Context, s std, doc *result.Document[result.BenchRow], plan redirect.Plan) error {
+func measureChain(ctx context.Context, s std, doc *record.Document[record.BenchRow], plan redirect.Plan) error {
 	steal := host.StealSince()
 	show, done := progress(s)
 	raw, err := redirect.Run(ctx, plan, show)
@@ -189,24 +189,24 @@ func measureChain(ctx context.Context, s std, doc *result.Document[result.BenchR
 	}
 	doc.Incomplete = raw.Incomplete
 	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
-	var warns []result.Warning
+	var warns []record.Warning
 	doc.Rows, warns = raw.Record()
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
 	return nil
 }
 
 // stolen warns of CPU time that the hypervisor took.
-func stolen(since func() float64) []result.Warning {
+func stolen(since func() float64) []record.Warning {
 	if percent := since(); percent > 1 {
-		return []result.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
+		return []record.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
 	}
 	return nil
 }
 
-func newDocument[Row any](kind string, fp host.Fingerprint) *result.Document[Row] {
-	return &result.Document[Row]{
-		Schema: result.Schema, Kind: kind, Time: time.Now().UTC().Truncate(time.Second), Run: result.NewRunID(),
-		Host: fp, Rows: []Row{}, Warnings: []result.Warning{},
+func newDocument[Row any](kind string, fp host.Fingerprint) *record.Document[Row] {
+	return &record.Document[Row]{
+		Schema: record.Schema, Kind: kind, Time: time.Now().UTC().Truncate(time.Second), Run: record.NewRunID(),
+		Host: fp, Rows: []Row{}, Warnings: []record.Warning{},
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/netlab"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -101,7 +101,7 @@ func TestBenchJSON(t *testing.T) {
 			t.Errorf("row %d: interval does not hold the median: %+v", i, row.Ns)
 		}
 	}
-	saved, err := result.Load(file)
+	saved, err := record.Load(file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -214,7 +214,7 @@ func TestInterrupt(t *testing.T) {
 	if took := time.Since(told); took > 3*time.Second {
 		t.Errorf("stopped after %v", took)
 	}
-	var doc result.Document[result.BenchRow]
+	var doc record.Document[record.BenchRow]
 	if err := json.Unmarshal(stdout.Bytes(), &doc); err != nil {
 		t.Fatalf("what was measured: %v\n%s", err, &stdout)
 	}

@@ -7,8 +7,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 )
 
 type compareFlags struct {
@@ -60,7 +61,7 @@ confidence.`,
 		RunE: func(_ *cobra.Command, args []string) error { return runCompare(s, f, args) },
 	}
 	cmd.Flags().StringVar(&f.by, "by", "", "compare rows of one file that differ in `LABEL` only")
-	cmd.Flags().Float64Var(&f.threshold, "threshold", result.DefaultThreshold, "smallest difference that matters, in `percent`")
+	cmd.Flags().Float64Var(&f.threshold, "threshold", compare.DefaultThreshold, "smallest difference that matters, in `percent`")
 	f.output.add(cmd)
 	return cmd
 }
@@ -87,7 +88,7 @@ func runCompare(s std, f compareFlags, args []string) error {
 	case "lab":
 		return compareLabs(s, f, args)
 	}
-	c, err := compare(f, args)
+	c, err := compareRows(f, args)
 	if err != nil {
 		return err
 	}
@@ -103,7 +104,7 @@ func kindOf(args []string) (string, error) {
 	kinds := make([]string, len(args))
 	for i, path := range args {
 		var err error
-		if kinds[i], err = result.KindOf(path); err != nil {
+		if kinds[i], err = record.KindOf(path); err != nil {
 			return "", err
 		}
 	}
@@ -133,55 +134,55 @@ func two[T any](args []string, load func(string) (*T, error)) (old, new *T, err 
 }
 
 func compareProfiles(s std, f compareFlags, args []string) error {
-	old, new, err := two(args, result.LoadProfile)
+	old, new, err := two(args, record.LoadProfile)
 	if err != nil {
 		return err
 	}
-	c := result.CompareProfiles(old, new, result.CompareOptions{Threshold: f.threshold})
+	c := compare.Profiles(old, new, compare.Options{Threshold: f.threshold})
 	c.Old.File, c.New.File = args[0], args[1]
 	err = f.output.publish(s, c, func() error { return report.ProfileComparison(s.out, textOptions(s.out), c) })
 	return regressed(c.Regressed(), err)
 }
 
 func compareSites(s std, f compareFlags, args []string) error {
-	old, new, err := two(args, result.LoadSites)
+	old, new, err := two(args, record.LoadSites)
 	if err != nil {
 		return err
 	}
-	c := result.CompareSites(old, new)
+	c := compare.Sites(old, new)
 	c.Old.File, c.New.File = args[0], args[1]
 	return f.output.publish(s, c, func() error { return report.SiteComparison(s.out, textOptions(s.out), c) })
 }
 
 func compareLabs(s std, f compareFlags, args []string) error {
-	old, new, err := two(args, result.LoadLab)
+	old, new, err := two(args, record.LoadLab)
 	if err != nil {
 		return err
 	}
-	c := result.CompareLabs(old, new)
+	c := compare.Labs(old, new)
 	c.Old.File, c.New.File = args[0], args[1]
 	return f.output.publish(s, c, func() error { return report.LabComparison(s.out, textOptions(s.out), c) })
 }
 
-func compare(f compareFlags, args []string) (*result.Comparison, error) {
-	opts := result.CompareOptions{Threshold: f.threshold}
-	old, err := result.Load(args[0])
+func compareRows(f compareFlags, args []string) (*record.Comparison, error) {
+	opts := compare.Options{Threshold: f.threshold}
+	old, err := record.Load(args[0])
 	if err != nil {
 		return nil, err
 	}
 	if f.by != "" {
-		c, err := result.CompareBy(old, f.by, opts)
+		c, err := compare.By(old, f.by, opts)
 		if err != nil {
 			return nil, usageError{err}
 		}
 		c.Old.File, c.New.File = args[0], args[0]
 		return c, nil
 	}
-	new, err := result.Load(args[1])
+	new, err := record.Load(args[1])
 	if err != nil {
 		return nil, err
 	}
-	c, err := result.Compare(old, new, opts)
+	c, err := compare.Records(old, new, opts)
 	if err != nil {
 		return nil, usageError{fmt.Errorf("compare %s with %s: %w", args[0], args[1], err)}
 	}

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -19,13 +19,13 @@ import (
 func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
-	doc := &result.Document[result.BenchRow]{Schema: result.Schema, Kind: "bench", Run: run, Warnings: []result.Warning{}}
+	doc := &record.Document[record.BenchRow]{Schema: record.Schema, Kind: "bench", Run: run, Warnings: []record.Warning{}}
 	for _, op := range []struct {
 		name, suffix string
 		factor       float64
 	}{{"none", "", 1}, {"parse", "/operation=parse", 1.1}} {
 		for _, bulk := range []string{"1", "64"} {
-			row := result.BenchRow{
+			row := record.BenchRow{
 				Name:   "redirect-map/bulk=" + bulk + op.suffix,
 				Labels: map[string]string{"bulk": bulk, "operation": op.name},
 			}
@@ -40,7 +40,7 @@ func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) str
 		}
 	}
 	path := filepath.Join(dir, name)
-	if err := result.Save(path, doc); err != nil {
+	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -50,12 +50,12 @@ func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) str
 func savedTax(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 2))
-	doc := &result.Document[result.TaxRow]{Schema: result.Schema, Kind: "tax", Run: run, Warnings: []result.Warning{}}
+	doc := &record.Document[record.TaxRow]{Schema: record.Schema, Kind: "tax", Run: run, Warnings: []record.Warning{}}
 	for _, call := range []struct {
 		name string
 		ns   float64
 	}{{"control", 0}, {"map-lookup/hash", 2}, {"ndo-xdp-xmit/bulk=16", 10}} {
-		row := result.TaxRow{Name: call.name, Labels: map[string]string{"pair": call.name}}
+		row := record.TaxRow{Name: call.name, Labels: map[string]string{"pair": call.name}}
 		var with, without []float64
 		for i := range 20 {
 			without = append(without, 8+0.02*r.NormFloat64())
@@ -67,7 +67,7 @@ func savedTax(t *testing.T, dir, name, run string, seed uint64, factor float64) 
 		doc.Rows = append(doc.Rows, row)
 	}
 	path := filepath.Join(dir, name)
-	if err := result.Save(path, doc); err != nil {
+	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -78,15 +78,15 @@ func savedProfile(t *testing.T, dir, name, run string, seed uint64, factor float
 	t.Helper()
 	const rounds = 20
 	r := rand.New(rand.NewPCG(seed, 5))
-	p := new(result.Profile)
+	p := new(record.Profile)
 	p.Packet = &stat.Quantity{N: rounds, Unit: "ns"}
-	p.Schema, p.Kind, p.Run, p.Warnings = result.Schema, "profile", run, []result.Warning{}
-	p.Sampling = result.Sampling{Event: "cpu-clock", Rate: 10_000, Samples: 100_000}
+	p.Schema, p.Kind, p.Run, p.Warnings = record.Schema, "profile", run, []record.Warning{}
+	p.Sampling = record.Sampling{Event: "cpu-clock", Rate: 10_000, Samples: 100_000}
 	for _, stage := range []struct {
 		name string
 		ns   float64
 	}{{"receive", 60}, {"transmit", 100 * factor}, {"dma", 0}} {
-		row := result.ProfileRow{Name: stage.name, Ns: &stat.Quantity{N: rounds, Unit: "ns"}}
+		row := record.ProfileRow{Name: stage.name, Ns: &stat.Quantity{N: rounds, Unit: "ns"}}
 		for i := range rounds {
 			x := stage.ns * math.Exp(0.01*r.NormFloat64())
 			row.Samples, row.Rounds = append(row.Samples, x), append(row.Rounds, i)
@@ -98,7 +98,7 @@ func savedProfile(t *testing.T, dir, name, run string, seed uint64, factor float
 	}
 	p.Packet.Low, p.Packet.High = p.Packet.Median-1, p.Packet.Median+1
 	path := filepath.Join(dir, name)
-	if err := result.Save(path, p); err != nil {
+	if err := record.Save(path, p); err != nil {
 		t.Fatal(err)
 	}
 	return path
@@ -243,7 +243,7 @@ func TestCompareProfilesJSON(t *testing.T) {
 	}
 	var doc struct {
 		Kind string
-		Old  result.Origin
+		Old  record.Origin
 		Rows []struct {
 			Name       string
 			Difference struct{ Unit string }

@@ -20,8 +20,8 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/driver"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/ktext"
 )
 
@@ -53,7 +53,7 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	doc := newDocument[result.DriverRow]("drivers", host.Identify(ctx))
+	doc := newDocument[record.DriverRow]("drivers", host.Identify(ctx))
 	doc.Settings = map[string]string{"version": buildVersion()}
 	if err := inspect(ctx, doc, work); err != nil {
 		return err
@@ -61,7 +61,7 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if len(doc.Rows) == 0 {
 		return fmt.Errorf("none of %d modules runs XDP programs", len(work))
 	}
-	slices.SortFunc(doc.Rows, func(a, b result.DriverRow) int {
+	slices.SortFunc(doc.Rows, func(a, b record.DriverRow) int {
 		return cmp.Or(
 			cmp.Compare(len(b.Left()), len(a.Left())),
 			cmp.Compare(b.Poll.Indirect+b.Transmit.Indirect, a.Poll.Indirect+a.Transmit.Indirect),
@@ -161,7 +161,7 @@ func moduleFiles(dir string, types *btf.Spec) (work []driverFile, err error) {
 
 // inspect reads modules on all CPUs. One that cannot be read is a warning, unless
 // the user named it.
-func inspect(ctx context.Context, doc *result.Document[result.DriverRow], work []driverFile) error {
+func inspect(ctx context.Context, doc *record.Document[record.DriverRow], work []driverFile) error {
 	var (
 		mu    sync.Mutex
 		group sync.WaitGroup
@@ -198,13 +198,13 @@ func inspect(ctx context.Context, doc *result.Document[result.DriverRow], work [
 		case work[i].asked:
 			return fmt.Errorf("%s: %w", work[i].path, err)
 		default:
-			doc.Warnings = append(doc.Warnings, result.Warning{Text: err.Error()})
+			doc.Warnings = append(doc.Warnings, record.Warning{Text: err.Error()})
 		}
 	}
 	return nil
 }
 
-func inspectFile(f driverFile) (*result.DriverRow, error) {
+func inspectFile(f driverFile) (*record.DriverRow, error) {
 	img, err := ktext.OpenFile(f.path)
 	if err != nil {
 		return nil, err

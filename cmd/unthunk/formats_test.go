@@ -12,7 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -20,25 +20,25 @@ import (
 // every line there is of a field.
 func TestFormats(t *testing.T) {
 	sections := readSections(t, filepath.Join("..", "..", "docs", "formats.md"))
-	document := fieldsOf(result.Document[result.BenchRow]{})
+	document := fieldsOf(record.Document[record.BenchRow]{})
 	for _, section := range []struct {
 		name  string
 		types []any
 	}{
-		{"Document", []any{result.Document[result.BenchRow]{}, result.Warning{}}},
+		{"Document", []any{record.Document[record.BenchRow]{}, record.Warning{}}},
 		{"Fingerprint", []any{host.Fingerprint{}}},
 		{"Quantity", []any{stat.Quantity{}}},
 		{"Difference", []any{stat.Difference{}}},
-		{"bench", []any{result.BenchRow{}, result.Counts{}}},
-		{"run", []any{result.Verdict{}, result.Gain{}}},
-		{"tax", []any{result.TaxRow{}}},
-		{"profile", []any{result.ProfileRow{}, result.ProfileParts{}, result.Sampling{}, result.ProfileFunction{}, result.ProfileCounter{}, result.ProfileStack{}, result.ProfileTax{}, result.ProfileSite{}}},
-		{"xray", []any{result.SiteRow{}, result.PartialFunction{}, result.Listing{}, result.ListingLine{}}},
-		{"drivers", []any{result.DriverRow{}, result.DriverCalls{}}},
-		{"lab", []any{result.Lab{}, result.LabRow{}, result.LabSite{}, result.LabFunction{}, result.LabDMA{}, result.LabDifference{}, result.Counts{}}},
+		{"bench", []any{record.BenchRow{}, record.Counts{}}},
+		{"run", []any{record.Conclusion{}, record.Gain{}}},
+		{"tax", []any{record.TaxRow{}}},
+		{"profile", []any{record.ProfileRow{}, record.ProfileParts{}, record.Sampling{}, record.ProfileFunction{}, record.ProfileCounter{}, record.ProfileStack{}, record.ProfileTax{}, record.ProfileSite{}}},
+		{"xray", []any{record.SiteRow{}, record.PartialFunction{}, record.Listing{}, record.ListingLine{}}},
+		{"drivers", []any{record.DriverRow{}, record.DriverCalls{}}},
+		{"lab", []any{record.Lab{}, record.LabRow{}, record.LabSite{}, record.LabFunction{}, record.LabDMA{}, record.LabDifference{}, record.Counts{}}},
 		{"check", []any{host.Finding{}}},
-		{"compare", []any{result.Comparison{}, result.CompareRow{}, result.ProfileComparison{}, result.ProfileChange{}, result.SiteComparison{}, result.SiteChange{}, result.LabComparison{}, result.LabChange{}, result.Origin{}, result.Cause{}}},
-		{"history", []any{result.History{}, result.HistoryGroup{}, result.LeftFile{}, result.HistoryRow{}, result.HistoryPoint{}, result.HistoryChange{}, result.Origin{}, result.Cause{}}},
+		{"compare", []any{record.Comparison{}, record.CompareRow{}, record.ProfileComparison{}, record.ProfileChange{}, record.SiteComparison{}, record.SiteChange{}, record.LabComparison{}, record.LabChange{}, record.Origin{}, record.Cause{}}},
+		{"history", []any{record.History{}, record.HistoryGroup{}, record.LeftFile{}, record.HistoryRow{}, record.HistoryPoint{}, record.HistoryChange{}, record.Origin{}, record.Cause{}}},
 		{"forward", []any{forwardDocument{}, forwardRow{}, forward.Drop{}}},
 		{"version", []any{buildFacts{}}},
 	} {

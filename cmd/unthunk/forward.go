@@ -16,7 +16,7 @@ import (
 
 	"github.com/unthunk/unthunk/filter"
 	"github.com/unthunk/unthunk/internal/forward"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // forwardFlags are what the user typed.
@@ -361,6 +361,6 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 
 func (w *forwardWriter) document(list []forwardRow, mode string, took time.Duration, at time.Time, final bool) error {
 	return json.NewEncoder(w.s.out).Encode(forwardDocument{
-		Schema: result.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: mode, Rows: list,
+		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: mode, Rows: list,
 	})
 }

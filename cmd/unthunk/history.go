@@ -3,8 +3,8 @@ package main
 import (
 	"github.com/spf13/cobra"
 
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 )
 
 func newHistory(s std) *cobra.Command {
@@ -33,7 +33,7 @@ runs. unthunk report DIR draws the same.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			h, err := result.LoadHistory(args[0])
+			h, err := compare.LoadHistory(args[0])
 			if err != nil {
 				return err
 			}

@@ -14,8 +14,8 @@ import (
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/tax"
 )
@@ -113,7 +113,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if f.run != "" {
 		return runInGuests(ctx, s, plan, self, strings.Fields(f.run), show, done)
 	}
-	doc := newDocument[result.LabRow]("lab", host.Identify(ctx))
+	doc := newDocument[record.LabRow]("lab", host.Identify(ctx))
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
 	if err != nil && ctx.Err() == nil {
@@ -148,15 +148,15 @@ func cellErrors(cells []lab.CellResult) error {
 
 // labPrice is the price of an indirect call on this machine, nil where it cannot be
 // measured.
-func labPrice(ctx context.Context, s std) (*stat.Quantity, []result.Warning) {
+func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 	if os.Geteuid() != 0 || ctx.Err() != nil {
-		return nil, []result.Warning{{Text: "no estimate in ns: the price of an indirect call is measured as root"}}
+		return nil, []record.Warning{{Text: "no estimate in ns: the price of an indirect call is measured as root"}}
 	}
 	show, done := progress(s)
 	defer done()
 	raw, err := tax.Run(ctx, tax.Plan{Pairs: []string{tax.Thunk}, CPU: -1, Rounds: quickRounds, Duration: priceTime}, show)
 	if err != nil {
-		return nil, []result.Warning{{Text: fmt.Sprintf("no estimate in ns: %s", oneLine(err))}}
+		return nil, []record.Warning{{Text: fmt.Sprintf("no estimate in ns: %s", oneLine(err))}}
 	}
 	rows, _ := raw.Record()
 	price := priceOf(rows)
@@ -167,7 +167,7 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []result.Warning) {
 				why = row.Refused
 			}
 		}
-		return nil, []result.Warning{{Text: "no estimate in ns: " + why}}
+		return nil, []record.Warning{{Text: "no estimate in ns: " + why}}
 	}
 	return price, nil
 }

@@ -3,13 +3,13 @@ package main
 import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // thunkCode is the annotated code that indirect calls and returns go through in the
 // running kernel: the thunk that most of the sites take, the return thunk and what
 // that calls. What has no symbol is left out.
-func thunkCode(live *kernelCode, sites []result.SiteRow, fp host.Fingerprint) []result.Listing {
+func thunkCode(live *kernelCode, sites []record.SiteRow, fp host.Fingerprint) []record.Listing {
 	if !live.live {
 		return nil // not patched yet
 	}
@@ -31,7 +31,7 @@ func thunkCode(live *kernelCode, sites []result.SiteRow, fp host.Fingerprint) []
 	case "srso_alias_return_thunk":
 		names = append(names, "srso_alias_safe_ret")
 	}
-	var out []result.Listing
+	var out []record.Listing
 	for _, name := range names {
 		if l, ok := live.listing(name); ok {
 			out = append(out, l)
@@ -42,9 +42,9 @@ func thunkCode(live *kernelCode, sites []result.SiteRow, fp host.Fingerprint) []
 
 // listing is the annotated code of a function up to its last instruction that a note
 // explains: what follows in a thunk is padding.
-func (l *kernelCode) listing(name string) (result.Listing, bool) {
+func (l *kernelCode) listing(name string) (record.Listing, bool) {
 	const most = 40
-	out := result.Listing{Name: name, Lines: []result.ListingLine{}}
+	out := record.Listing{Name: name, Lines: []record.ListingLine{}}
 	if name == "" {
 		return out, false
 	}
@@ -57,7 +57,7 @@ func (l *kernelCode) listing(name string) (result.Listing, bool) {
 		if len(out.Lines) == most {
 			break
 		}
-		out.Lines = append(out.Lines, result.ListingLine{
+		out.Lines = append(out.Lines, record.ListingLine{
 			Offset: line.Addr - symbol.Addr, Text: line.Text, Note: line.Note, Indirect: line.Indirect,
 		})
 		if line.Note != "" {

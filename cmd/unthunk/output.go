@@ -6,8 +6,8 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 )
 
 // outputFlags say where a record goes.
@@ -32,7 +32,7 @@ func (o outputFlags) check() error {
 	if o.save == "" {
 		return nil
 	}
-	return result.CheckWritable(o.save)
+	return record.CheckWritable(o.save)
 }
 
 // publish writes a record to where it was asked for; text is how people see
@@ -43,7 +43,7 @@ func (o outputFlags) publish(s std, doc any, text func() error) error {
 	}
 	err := text()
 	if o.save != "" {
-		err = errors.Join(err, result.Save(o.save, doc))
+		err = errors.Join(err, record.Save(o.save, doc))
 	}
 	return err
 }

@@ -14,9 +14,9 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/profile"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/tax"
 )
@@ -86,7 +86,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		if file == "" {
 			continue
 		}
-		if err := result.CheckWritable(file); err != nil {
+		if err := record.CheckWritable(file); err != nil {
 			return err
 		}
 	}
@@ -97,7 +97,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 		defer code.close()
 	}
-	doc := newDocument[result.ProfileRow]("profile", host.Identify(ctx))
+	doc := newDocument[record.ProfileRow]("profile", host.Identify(ctx))
 	raw, warns, err := measure(ctx, s)
 	if err != nil {
 		return err
@@ -127,13 +127,13 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 		var b bytes.Buffer
 		if err = file.write(&b); err == nil {
-			err = result.WriteFile(file.path, b.Bytes())
+			err = record.WriteFile(file.path, b.Bytes())
 		}
 	}
-	return stopped(&p.Document, func(result.ProfileRow) bool { return false }, err)
+	return stopped(&p.Document, func(record.ProfileRow) bool { return false }, err)
 }
 
-type profiling func(context.Context, std) (*profile.Raw, []result.Warning, error)
+type profiling func(context.Context, std) (*profile.Raw, []record.Warning, error)
 
 // plan turns flags into a measurement, or says what is wrong with them.
 func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
@@ -173,7 +173,7 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 		if err := d.Validate(); err != nil {
 			return nil, usageError{err}
 		}
-		return func(ctx context.Context, s std) (*profile.Raw, []result.Warning, error) {
+		return func(ctx context.Context, s std) (*profile.Raw, []record.Warning, error) {
 			show, done := progress(s)
 			defer done()
 			raw, err := profile.RunDevices(ctx, d, show)
@@ -191,7 +191,7 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, usageError{err}
 	}
-	return func(ctx context.Context, s std) (*profile.Raw, []result.Warning, error) {
+	return func(ctx context.Context, s std) (*profile.Raw, []record.Warning, error) {
 		steal := host.StealSince()
 		show, done := progress(s)
 		defer done()
@@ -201,7 +201,7 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 }
 
 // record is the whole record of a run.
-func (f profileFlags) record(cmd *cobra.Command, doc *result.Document[result.ProfileRow], raw *profile.Raw, price *stat.Quantity) *result.Profile {
+func (f profileFlags) record(cmd *cobra.Command, doc *record.Document[record.ProfileRow], raw *profile.Raw, price *stat.Quantity) *record.Profile {
 	p := raw.Record(price)
 	doc.Rows, doc.Warnings, doc.Incomplete = p.Rows, p.Warnings, p.Incomplete
 	doc.Settings = settings(cmd, f.length)
@@ -220,7 +220,7 @@ func (f profileFlags) record(cmd *cobra.Command, doc *result.Document[result.Pro
 
 // priceOf is the price of an indirect call in ns, nil when it is none of the rows or
 // has none.
-func priceOf(rows []result.TaxRow) *stat.Quantity {
+func priceOf(rows []record.TaxRow) *stat.Quantity {
 	for _, row := range rows {
 		if row.Name == tax.Thunk {
 			return row.Price
@@ -250,7 +250,7 @@ func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, e
 }
 
 // showInstructions writes the code of the function that was asked for.
-func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw, p *result.Profile) error {
+func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw, p *record.Profile) error {
 	name := f.annotate
 	if program := programNamed(raw, name); program != "" {
 		name = program

@@ -12,7 +12,7 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -60,7 +60,7 @@ func TestProfileOutputs(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, stdout)
 		}
 	}
-	saved, err := result.LoadProfile(in("p.json"))
+	saved, err := record.LoadProfile(in("p.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +135,7 @@ func TestProfileJSON(t *testing.T) {
 	if err := dec.Decode(&doc); err != nil || dec.More() {
 		t.Fatalf("%v, more %v", err, dec.More())
 	}
-	if doc.Schema != result.Schema || doc.Kind != "profile" || doc.Packet.Unit != "ns" || len(doc.Rows) < 5 {
+	if doc.Schema != record.Schema || doc.Kind != "profile" || doc.Packet.Unit != "ns" || len(doc.Rows) < 5 {
 		t.Errorf("schema %q, kind %q, packet %+v, %d rows", doc.Schema, doc.Kind, doc.Packet, len(doc.Rows))
 	}
 	sum := 0.0

@@ -8,8 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 )
 
 // reportFlags are what the user typed.
@@ -67,7 +68,7 @@ func runReport(s std, f reportFlags, args []string) error {
 		return usagef("a page goes to a file: add -o report.html")
 	}
 	if f.output != "" {
-		if err := result.CheckWritable(f.output); err != nil {
+		if err := record.CheckWritable(f.output); err != nil {
 			return err
 		}
 	}
@@ -77,12 +78,12 @@ func runReport(s std, f reportFlags, args []string) error {
 			if d.History != nil {
 				return usagef("report of two folders: one fits on a page")
 			}
-			if d.History, err = result.LoadHistory(file); err != nil {
+			if d.History, err = compare.LoadHistory(file); err != nil {
 				return err
 			}
 			continue
 		}
-		saved, err := result.LoadSaved(file)
+		saved, err := record.LoadSaved(file)
 		if err != nil {
 			return err
 		}
@@ -107,5 +108,5 @@ func runReport(s std, f reportFlags, args []string) error {
 		}
 		return nil
 	}
-	return result.WriteFile(f.output, b.Bytes())
+	return record.WriteFile(f.output, b.Bytes())
 }

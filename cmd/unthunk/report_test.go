@@ -10,14 +10,14 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // saveBench writes a record of bench with one row.
 func saveBench(t *testing.T, path, run string, begun time.Time, ns float64) {
 	t.Helper()
-	row := result.BenchRow{Name: "redirect-map/bulk=16", Labels: map[string]string{"bulk": "16"}, Samples: []float64{}, Rounds: []int{}}
+	row := record.BenchRow{Name: "redirect-map/bulk=16", Labels: map[string]string{"bulk": "16"}, Samples: []float64{}, Rounds: []int{}}
 	var rates []float64
 	for i := range 11 {
 		x := ns * (1 + 0.002*float64(i%5))
@@ -25,9 +25,9 @@ func saveBench(t *testing.T, path, run string, begun time.Time, ns float64) {
 	}
 	q, m := stat.Summarize(row.Samples, "ns"), stat.Summarize(rates, "Mpps")
 	row.Ns, row.Mpps = &q, &m
-	doc := newDocument[result.BenchRow]("bench", host.Fingerprint{Kernel: "6.12", Compiler: "gcc 14"})
-	doc.Run, doc.Time, doc.Rows = run, begun, []result.BenchRow{row}
-	if err := result.Save(path, doc); err != nil {
+	doc := newDocument[record.BenchRow]("bench", host.Fingerprint{Kernel: "6.12", Compiler: "gcc 14"})
+	doc.Run, doc.Time, doc.Rows = run, begun, []record.BenchRow{row}
+	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -122,7 +122,7 @@ func TestHistory(t *testing.T) {
 			Changes []struct{ Record int }
 		}
 	}
-	if err := json.Unmarshal([]byte(stdout), &doc); code != exitDone || err != nil || doc.Schema != result.Schema || doc.Kind != "history" || len(doc.Rows) != 1 || doc.Rows[0].Changes[0].Record != 8 {
+	if err := json.Unmarshal([]byte(stdout), &doc); code != exitDone || err != nil || doc.Schema != record.Schema || doc.Kind != "history" || len(doc.Rows) != 1 || doc.Rows[0].Changes[0].Record != 8 {
 		t.Errorf("exit code %d, %v: %+v", code, err, doc)
 	}
 	out := filepath.Join(t.TempDir(), "out.html")

@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/profile"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/tax"
 )
 
@@ -72,7 +73,7 @@ func addRun(s std, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		doc := newDocument[result.BenchRow]("run", machine)
+		doc := newDocument[record.BenchRow]("run", machine)
 		doc.Settings = settings(cmd, l)
 		if !o.json {
 			if err := report.Machine(s.out, textOptions(s.out), doc.Host, findings); err != nil {
@@ -91,7 +92,7 @@ func addRun(s std, cmd *cobra.Command) {
 				return err
 			}
 		}
-		doc.Verdict = result.NewVerdict(doc, findings)
+		doc.Conclusion = conclusion.New(doc, findings)
 		err = o.publish(s, doc, func() error {
 			opts := textOptions(s.out)
 			if err := report.Ladder(s.out, opts, doc); err != nil {
@@ -105,7 +106,7 @@ func addRun(s std, cmd *cobra.Command) {
 					return err
 				}
 			}
-			return report.Verdict(s.out, opts, doc.Verdict, redirect.Verdict(doc.Rows))
+			return report.Verdict(s.out, opts, doc.Conclusion, redirect.Verdict(doc.Rows))
 		})
 		return stopped(doc, benchRefused, err)
 	}
@@ -113,7 +114,7 @@ func addRun(s std, cmd *cobra.Command) {
 
 // addPrices prices what has a price of its own and adds that to doc. A machine
 // that cannot do it gets a warning: the ladder stands without prices.
-func addPrices(ctx context.Context, s std, doc *result.Document[result.BenchRow], cpu int) error {
+func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) error {
 	if doc.Incomplete {
 		return nil
 	}
@@ -122,7 +123,7 @@ func addPrices(ctx context.Context, s std, doc *result.Document[result.BenchRow]
 	raw, err := tax.Run(ctx, plan, show)
 	done()
 	if missing := feature.AsMissing(err); missing != nil {
-		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("no prices: %v", missing)})
+		doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("no prices: %v", missing)})
 		return nil
 	}
 	if err != nil {
@@ -137,7 +138,7 @@ func addPrices(ctx context.Context, s std, doc *result.Document[result.BenchRow]
 
 // addStages profiles the chain at bulk 16 and adds that to doc. It returns what was
 // profiled. A machine that cannot do it gets a warning.
-func addStages(ctx context.Context, s std, doc *result.Document[result.BenchRow], cpu int) (name string, err error) {
+func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) (name string, err error) {
 	if doc.Incomplete {
 		return "", nil
 	}
@@ -146,7 +147,7 @@ func addStages(ctx context.Context, s std, doc *result.Document[result.BenchRow]
 	raw, err := profile.Run(ctx, plan, show)
 	done()
 	if missing := feature.AsMissing(err); missing != nil {
-		doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("no stages: %v", missing)})
+		doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("no stages: %v", missing)})
 		return "", nil
 	}
 	if err != nil {
@@ -159,7 +160,7 @@ func addStages(ctx context.Context, s std, doc *result.Document[result.BenchRow]
 		doc.Stages, doc.Profile = p.Rows, &p.ProfileParts
 	}
 	for _, w := range p.Warnings {
-		doc.Warnings = append(doc.Warnings, result.Warning{Row: w.Row, Text: "stages: " + w.Text})
+		doc.Warnings = append(doc.Warnings, record.Warning{Row: w.Row, Text: "stages: " + w.Text})
 	}
 	return raw.Name, nil
 }

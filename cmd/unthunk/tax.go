@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/tax"
 )
 
@@ -58,7 +58,7 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	doc := newDocument[result.TaxRow]("tax", host.Identify(ctx))
+	doc := newDocument[record.TaxRow]("tax", host.Identify(ctx))
 	doc.Settings = settings(cmd, length)
 	steal := host.StealSince()
 	show, done := progress(s)
@@ -78,5 +78,5 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	err = f.output.publish(s, doc, func() error {
 		return report.Tax(s.out, textOptions(s.out), doc, tax.Sum(doc.Rows), f.verbose)
 	})
-	return stopped(doc, func(row result.TaxRow) bool { return row.Refused != "" }, err)
+	return stopped(doc, func(row record.TaxRow) bool { return row.Refused != "" }, err)
 }

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -53,7 +53,7 @@ func TestTaxJSON(t *testing.T) {
 	if err := dec.Decode(&doc); err != nil || dec.More() {
 		t.Fatalf("%v, more %v", err, dec.More())
 	}
-	if doc.Schema != result.Schema || doc.Kind != "tax" || len(doc.Rows) != 8 {
+	if doc.Schema != record.Schema || doc.Kind != "tax" || len(doc.Rows) != 8 {
 		t.Errorf("schema %q, kind %q, %d rows", doc.Schema, doc.Kind, len(doc.Rows))
 	}
 	if doc.Settings["pair"] != "control,map-lookup/lpm,user" || doc.Settings["rounds"] != "6" || doc.Settings["cpu"] == "" {

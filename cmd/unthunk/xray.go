@@ -22,8 +22,8 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
@@ -94,11 +94,11 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if !live.live { // nothing of this machine is in it
 		fp = host.Fingerprint{Kernel: live.release}
 	}
-	doc := newDocument[result.SiteRow]("xray", fp)
+	doc := newDocument[record.SiteRow]("xray", fp)
 	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, "veth")}
 	if !live.live {
 		if n := dropParavirt(inv); n > 0 {
-			doc.Warnings = append(doc.Warnings, result.Warning{Text: fmt.Sprintf("%d calls through pv_ops are left out: the kernel patches them to direct code when it boots", n)})
+			doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("%d calls through pv_ops are left out: the kernel patches them to direct code when it boots", n)})
 		}
 	}
 	doc.Rows, doc.Partial = siteRows(inv)
@@ -440,11 +440,11 @@ func dropParavirt(inv *xdppath.Inventory) int {
 }
 
 // siteRows are the rows of an inventory, and the functions that are in it in part.
-func siteRows(inv *xdppath.Inventory) ([]result.SiteRow, []result.PartialFunction) {
-	rows := []result.SiteRow{}
+func siteRows(inv *xdppath.Inventory) ([]record.SiteRow, []record.PartialFunction) {
+	rows := []record.SiteRow{}
 	seen := make(map[string]int)
 	for _, site := range inv.Sites {
-		row := result.SiteRow{
+		row := record.SiteRow{
 			Function: site.Function, Offset: site.Offset, Kind: string(site.Kind), Jump: site.Jump, Thunk: site.Thunk,
 			Stage: string(site.Stage), Sure: string(site.Sure), Targets: site.Targets,
 			Per: string(site.Per), Always: site.Always, Via: site.Via,
@@ -462,10 +462,10 @@ func siteRows(inv *xdppath.Inventory) ([]result.SiteRow, []result.PartialFunctio
 		}
 		rows = append(rows, row)
 	}
-	var partial []result.PartialFunction
+	var partial []record.PartialFunction
 	for _, fn := range inv.Functions {
 		if fn.Partial != "" {
-			partial = append(partial, result.PartialFunction{Name: fn.Name, Why: fn.Partial})
+			partial = append(partial, record.PartialFunction{Name: fn.Name, Why: fn.Partial})
 		}
 	}
 	return rows, partial

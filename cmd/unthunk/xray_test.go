@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -49,7 +49,7 @@ func TestXrayJSON(t *testing.T) {
 	if err := dec.Decode(&doc); err != nil || dec.More() {
 		t.Fatalf("%v, more %v", err, dec.More())
 	}
-	if doc.Schema != result.Schema || doc.Kind != "xray" {
+	if doc.Schema != record.Schema || doc.Kind != "xray" {
 		t.Errorf("schema %q, kind %q", doc.Schema, doc.Kind)
 	}
 	seen := make(map[string]bool)

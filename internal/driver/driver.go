@@ -19,7 +19,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -30,7 +30,7 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 // Inspect reads one driver's module. types are those of its kernel, nil when
 // unknown: its functions are then told by their names. A module without native XDP
 // is an [ErrNotXDP].
-func Inspect(img *ktext.Image, types *btf.Spec) (*result.DriverRow, error) {
+func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	if !uses(img, "bpf_warn_invalid_xdp_action", "bpf_dispatcher_xdp_func", "xdp_do_redirect") {
 		return nil, ErrNotXDP
 	}
@@ -39,7 +39,7 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*result.DriverRow, error) {
 		return nil, err
 	}
 	d := &reader{img: img, functions: make(map[uint64]*function)}
-	row := &result.DriverRow{
+	row := &record.DriverRow{
 		Name: img.Name, Release: img.Release, Return: "own",
 		PagePool: uses(img, "page_pool_create", "page_pool_create_percpu"),
 		DMA:      slices.ContainsFunc(kinds, func(k kind) bool { return uses(img, k.names...) }),
@@ -169,23 +169,23 @@ func (d *reader) read(addr uint64) *function {
 // kind are functions of the kernel that are counted as one.
 type kind struct {
 	names []string
-	count func(*result.DriverCalls) *int
+	count func(*record.DriverCalls) *int
 }
 
 // kinds are those functions by what they do, maps first. Names of Linux 5.10 to 6.18.
 var kinds = []kind{
-	{[]string{"dma_map_page_attrs", "dma_map_phys", "virtqueue_dma_map_single_attrs", "virtqueue_map_single_attrs", "virtqueue_map_page_attrs"}, func(c *result.DriverCalls) *int { return &c.Maps }},
-	{[]string{"dma_unmap_page_attrs", "dma_unmap_phys", "virtqueue_dma_unmap_single_attrs", "virtqueue_unmap_single_attrs", "virtqueue_unmap_page_attrs"}, func(c *result.DriverCalls) *int { return &c.Unmaps }},
-	{[]string{"dma_map_sg_attrs", "dma_map_sgtable"}, func(c *result.DriverCalls) *int { return &c.Gathers }},
+	{[]string{"dma_map_page_attrs", "dma_map_phys", "virtqueue_dma_map_single_attrs", "virtqueue_map_single_attrs", "virtqueue_map_page_attrs"}, func(c *record.DriverCalls) *int { return &c.Maps }},
+	{[]string{"dma_unmap_page_attrs", "dma_unmap_phys", "virtqueue_dma_unmap_single_attrs", "virtqueue_unmap_single_attrs", "virtqueue_unmap_page_attrs"}, func(c *record.DriverCalls) *int { return &c.Unmaps }},
+	{[]string{"dma_map_sg_attrs", "dma_map_sgtable"}, func(c *record.DriverCalls) *int { return &c.Gathers }},
 	{[]string{
 		"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
 		"virtqueue_dma_sync_single_range_for_cpu", "virtqueue_dma_sync_single_range_for_device",
 		"virtqueue_map_sync_single_range_for_cpu", "virtqueue_map_sync_single_range_for_device",
-	}, func(c *result.DriverCalls) *int { return &c.Syncs }},
+	}, func(c *record.DriverCalls) *int { return &c.Syncs }},
 }
 
 // calls counts what functions do.
-func (d *reader) calls(functions map[uint64]bool) (c result.DriverCalls) {
+func (d *reader) calls(functions map[uint64]bool) (c record.DriverCalls) {
 	for addr := range functions {
 		f := d.functions[addr]
 		c.Functions++

@@ -10,7 +10,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -162,15 +162,15 @@ func TestNotXDP(t *testing.T) {
 
 func TestLeft(t *testing.T) {
 	for _, test := range []struct {
-		row  result.DriverRow
+		row  record.DriverRow
 		want string
 	}{
-		{result.DriverRow{Xmit: "x", PagePool: true, Return: "bulk"}, ""},
-		{result.DriverRow{Return: "each", Receive: result.DriverCalls{Maps: 1}}, "ndo_xdp_xmit, bulk return, keep RX mapped"},
-		{result.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: result.DriverCalls{Indirect: 1}, Receive: result.DriverCalls{Maps: 1}, Transmit: result.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
-		{result.DriverRow{Xmit: "x", PagePool: true, MapsPool: true, Return: "bulk", Receive: result.DriverCalls{Maps: 1}}, "keep RX mapped"},
-		{result.DriverRow{Xmit: "x", Return: "bulk", Poll: result.DriverCalls{Maps: 1}}, ""},
-		{result.DriverRow{Xmit: "x", PagePool: true, Return: "bulk", Transmit: result.DriverCalls{Maps: 1, Gathers: 1}}, ""},
+		{record.DriverRow{Xmit: "x", PagePool: true, Return: "bulk"}, ""},
+		{record.DriverRow{Return: "each", Receive: record.DriverCalls{Maps: 1}}, "ndo_xdp_xmit, bulk return, keep RX mapped"},
+		{record.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: record.DriverCalls{Indirect: 1}, Receive: record.DriverCalls{Maps: 1}, Transmit: record.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
+		{record.DriverRow{Xmit: "x", PagePool: true, MapsPool: true, Return: "bulk", Receive: record.DriverCalls{Maps: 1}}, "keep RX mapped"},
+		{record.DriverRow{Xmit: "x", Return: "bulk", Poll: record.DriverCalls{Maps: 1}}, ""},
+		{record.DriverRow{Xmit: "x", PagePool: true, Return: "bulk", Transmit: record.DriverCalls{Maps: 1, Gathers: 1}}, ""},
 	} {
 		if got := test.row.LeftText(); got != test.want {
 			t.Errorf("%+v: %q, want %q", test.row, got, test.want)

@@ -5,21 +5,21 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Record turns what guests counted into rows, and into the differences of each two
 // cells of one kernel and CPU, the first against the others. price is that of one
 // indirect call on this machine in ns; it may be nil.
-func Record(cells []CellResult, bulks []int, price *stat.Quantity) *result.Lab {
-	l := &result.Lab{Price: price, Differences: []result.LabDifference{}}
-	l.Rows, l.Warnings = []result.LabRow{}, []result.Warning{}
+func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
+	l := &record.Lab{Price: price, Differences: []record.LabDifference{}}
+	l.Rows, l.Warnings = []record.LabRow{}, []record.Warning{}
 	for i := range cells {
 		l.Rows = append(l.Rows, cells[i].rows(bulks)...)
 		if m := cells[i].Measurement; m != nil {
 			if n := len(m.Uncounted); n > 0 {
-				l.Warnings = append(l.Warnings, result.Warning{Row: cells[i].Name(), Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n, oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
+				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(), Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n, oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
 			}
 		}
 	}
@@ -36,7 +36,7 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *result.Lab {
 }
 
 // alike tells whether rows differ in their command line at most.
-func alike(a, b *result.LabRow) bool {
+func alike(a, b *record.LabRow) bool {
 	for _, label := range []string{"kernel", "cpu", "nic", "dma", "bulk"} {
 		if a.Labels[label] != b.Labels[label] {
 			return false
@@ -46,13 +46,13 @@ func alike(a, b *result.LabRow) bool {
 }
 
 // rows are those of one guest, one a bulk.
-func (c *CellResult) rows(bulks []int) (rows []result.LabRow) {
+func (c *CellResult) rows(bulks []int) (rows []record.LabRow) {
 	for i, bulk := range bulks {
-		row := result.LabRow{
+		row := record.LabRow{
 			Name:    fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),
 			Labels:  map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC, "dma": string(c.DMA), "bulk": strconv.Itoa(bulk)},
 			Release: c.Release,
-			Sites:   []result.LabSite{}, Functions: []result.LabFunction{},
+			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},
 		}
 		switch {
 		case c.Err != nil:
@@ -67,28 +67,28 @@ func (c *CellResult) rows(bulks []int) (rows []result.LabRow) {
 	return rows
 }
 
-func (c *CellResult) fill(row *result.LabRow, b *BulkCount) {
+func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 	row.Thunk, row.SpectreV2 = c.Host.IndirectThunk, c.Host.Mitigations["spectre-v2"]
 	calls := 0.0
 	for _, s := range b.Sites {
 		calls += s.PerPacket
-		row.Sites = append(row.Sites, result.LabSite(s))
+		row.Sites = append(row.Sites, record.LabSite(s))
 	}
 	row.Instructions, row.Ns, row.Calls, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
 	for _, f := range b.Functions {
-		row.Functions = append(row.Functions, result.LabFunction(f))
+		row.Functions = append(row.Functions, record.LabFunction(f))
 	}
 	if c.NIC != Veth {
 		for _, part := range parts {
 			row.DMA = append(row.DMA, b.dma(part))
 		}
 	}
-	row.Counts = result.Counts{Sent: b.Sent, Redirected: b.Redirected, Received: b.Received}
+	row.Counts = record.Counts{Sent: b.Sent, Redirected: b.Redirected, Received: b.Received}
 }
 
 // dma adds up what a part of the chain does of the DMA API.
-func (b *BulkCount) dma(part string) result.LabDMA {
-	d := result.LabDMA{Part: part}
+func (b *BulkCount) dma(part string) record.LabDMA {
+	d := record.LabDMA{Part: part}
 	for _, f := range b.Functions {
 		if f.Part != part {
 			continue
@@ -109,8 +109,8 @@ func (b *BulkCount) dma(part string) result.LabDMA {
 	return d
 }
 
-func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDifference {
-	d := result.LabDifference{
+func difference(with, without *record.LabRow, price *stat.Quantity) record.LabDifference {
+	d := record.LabDifference{
 		With: with.Name, Without: without.Name,
 		Instructions: *with.Instructions - *without.Instructions, Calls: *with.Calls,
 	}
@@ -120,7 +120,7 @@ func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDi
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if price != nil {
 		d.Ns = &stat.Quantity{Median: d.Calls * price.Median, Low: d.Calls * price.Low, High: d.Calls * price.High, N: price.N, Unit: "ns"}
-		lost := func(ns float64) float64 { return result.LabMpps - 1e3/(1e3/result.LabMpps+ns) }
+		lost := func(ns float64) float64 { return record.LabMpps - 1e3/(1e3/record.LabMpps+ns) }
 		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
 	}
 	return d
@@ -130,7 +130,7 @@ func difference(with, without *result.LabRow, price *stat.Quantity) result.LabDi
 // their thunks: at the sites, and for the observer's time stamps. On wires a window lies
 // within one poll: what completes transmission, or is executed less than once in it, is
 // not in it.
-func byBranches(row *result.LabRow) (sites, observer float64) {
+func byBranches(row *record.LabRow) (sites, observer float64) {
 	for _, s := range row.Sites {
 		if s.Part == OutPoll || s.Part != "" && s.PerPacket*float64(row.Window) < 1 {
 			continue

@@ -11,8 +11,8 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
@@ -64,7 +64,7 @@ func ns(q *stat.Quantity) float64 {
 	return q.Median
 }
 
-func row(p *result.Profile, name Stage) float64 {
+func row(p *record.Profile, name Stage) float64 {
 	for _, r := range p.Rows {
 		if r.Name == string(name) {
 			return ns(r.Ns)
@@ -127,7 +127,7 @@ func TestRun(t *testing.T) {
 	if len(p.Counters) == 0 {
 		t.Error("neither events of a PMU nor cycles")
 	}
-	noPMU := slices.ContainsFunc(p.Warnings, func(w result.Warning) bool { return strings.HasPrefix(w.Text, "no PMU") })
+	noPMU := slices.ContainsFunc(p.Warnings, func(w record.Warning) bool { return strings.HasPrefix(w.Text, "no PMU") })
 	if clock := p.Sampling.Event == "cpu-clock"; noPMU != clock || clock != (p.Counters[0].Name == "tsc-cycles") {
 		t.Errorf("event %s, counters %+v, warnings %v", p.Sampling.Event, p.Counters, p.Warnings)
 	}

@@ -6,7 +6,7 @@ import (
 	"slices"
 
 	"github.com/unthunk/unthunk/internal/perf"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -16,13 +16,13 @@ const maxStacks = 20_000
 // Record turns what was measured into a record without head: rows, functions,
 // stacks, and warnings. price is that of one indirect call in ns, nil when none was
 // measured.
-func (raw *Raw) Record(price *stat.Quantity) *result.Profile {
-	p := &result.Profile{}
+func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
+	p := &record.Profile{}
 	p.Incomplete = raw.Incomplete
-	p.Rows, p.Warnings = []result.ProfileRow{}, []result.Warning{}
-	p.Functions, p.Counters, p.Stacks = []result.ProfileFunction{}, []result.ProfileCounter{}, []result.ProfileStack{}
+	p.Rows, p.Warnings = []record.ProfileRow{}, []record.Warning{}
+	p.Functions, p.Counters, p.Stacks = []record.ProfileFunction{}, []record.ProfileCounter{}, []record.ProfileStack{}
 	warn := func(format string, args ...any) {
-		p.Warnings = append(p.Warnings, result.Warning{Text: fmt.Sprintf(format, args...)})
+		p.Warnings = append(p.Warnings, record.Warning{Text: fmt.Sprintf(format, args...)})
 	}
 	raw.sampling(p)
 	if raw.Event == perf.Clock {
@@ -79,8 +79,8 @@ const (
 
 func abs(x float64) float64 { return max(x, -x) }
 
-func (raw *Raw) sampling(p *result.Profile) {
-	p.Sampling = result.Sampling{
+func (raw *Raw) sampling(p *record.Profile) {
+	p.Sampling = record.Sampling{
 		Event: raw.Event.Name, Rate: raw.Rate, CPUs: raw.CPUs,
 		Lost: int(raw.Lost), Throttled: raw.Throttled,
 	}
@@ -158,7 +158,7 @@ func (v view) add(to []float64, s *Stack) {
 }
 
 // rows are the stages that took any time, in order, and what is unattributed.
-func (v view) rows() []result.ProfileRow {
+func (v view) rows() []record.ProfileRow {
 	byStage := make(map[Stage][]*Stack)
 	for _, s := range v.Stacks {
 		byStage[s.Stage] = append(byStage[s.Stage], s)
@@ -168,9 +168,9 @@ func (v view) rows() []result.ProfileRow {
 	for i, r := range v.Rounds {
 		rounds[i] = r.Number
 	}
-	rows := []result.ProfileRow{}
+	rows := []record.ProfileRow{}
 	add := func(stage Stage, ns []float64) {
-		rows = append(rows, result.ProfileRow{Name: string(stage), Ns: v.mean(ns), Samples: ns, Rounds: rounds})
+		rows = append(rows, record.ProfileRow{Name: string(stage), Ns: v.mean(ns), Samples: ns, Rounds: rounds})
 	}
 	for _, stage := range stages {
 		ns := v.sum(byStage[stage])
@@ -196,7 +196,7 @@ func (v view) rows() []result.ProfileRow {
 
 // functions are those that samples fell into. The stage of one is where it took
 // most.
-func (v view) functions() []result.ProfileFunction {
+func (v view) functions() []record.ProfileFunction {
 	type function struct {
 		stacks []*Stack
 		stages map[string]float64
@@ -215,15 +215,15 @@ func (v view) functions() []result.ProfileFunction {
 		f.stacks = append(f.stacks, s)
 		f.stages[string(s.Stage)] += total(s.Ns)
 	}
-	var out []result.ProfileFunction
+	var out []record.ProfileFunction
 	for name, f := range byName {
-		row := result.ProfileFunction{Name: name, Ns: v.mean(v.sum(f.stacks)), Stage: largest(f.stages)}
+		row := record.ProfileFunction{Name: name, Ns: v.mean(v.sum(f.stacks)), Stage: largest(f.stages)}
 		for _, s := range f.stacks {
 			row.Samples += s.Samples
 		}
 		out = append(out, row)
 	}
-	slices.SortFunc(out, func(a, b result.ProfileFunction) int {
+	slices.SortFunc(out, func(a, b record.ProfileFunction) int {
 		return cmp.Or(cmp.Compare(b.Ns.Median, a.Ns.Median), cmp.Compare(a.Name, b.Name))
 	})
 	return out
@@ -239,10 +239,10 @@ func largest(m map[string]float64) (best string) {
 }
 
 // stacks are the call chains by function, without offsets.
-func (v view) stacks() []result.ProfileStack {
+func (v view) stacks() []record.ProfileStack {
 	type key struct{ stage, frames string }
 	index := make(map[key]int)
-	var out []result.ProfileStack
+	var out []record.ProfileStack
 	for _, s := range v.Stacks {
 		var frames []string
 		for _, f := range s.Frames {
@@ -257,18 +257,18 @@ func (v view) stacks() []result.ProfileStack {
 		if !ok {
 			i = len(out)
 			index[k] = i
-			out = append(out, result.ProfileStack{Frames: frames, Stage: string(s.Stage)})
+			out = append(out, record.ProfileStack{Frames: frames, Stage: string(s.Stage)})
 		}
 		out[i].Samples += s.Samples
 		out[i].Ns += stat.Mean(v.sum([]*Stack{s}), "ns").Median
 	}
-	slices.SortStableFunc(out, func(a, b result.ProfileStack) int { return cmp.Compare(b.Ns, a.Ns) })
+	slices.SortStableFunc(out, func(a, b record.ProfileStack) int { return cmp.Compare(b.Ns, a.Ns) })
 	return out[:min(len(out), maxStacks)]
 }
 
 // counters are what a PMU counted, or cycles of the time stamp counter.
-func (v view) counters() []result.ProfileCounter {
-	out := []result.ProfileCounter{}
+func (v view) counters() []record.ProfileCounter {
+	out := []record.ProfileCounter{}
 	for _, name := range v.Counted {
 		var each []float64
 		for _, r := range v.Rounds {
@@ -278,7 +278,7 @@ func (v view) counters() []result.ProfileCounter {
 		}
 		if len(each) > 0 {
 			q := stat.Mean(each, "events")
-			out = append(out, result.ProfileCounter{Name: name, PerPacket: &q})
+			out = append(out, record.ProfileCounter{Name: name, PerPacket: &q})
 		}
 	}
 	if len(out) == 0 && v.TSCRate > 0 && !v.Devices {
@@ -287,7 +287,7 @@ func (v view) counters() []result.ProfileCounter {
 			each = append(each, ns*v.work*v.TSCRate/1e9)
 		}
 		q := stat.Mean(each, "events")
-		out = append(out, result.ProfileCounter{Name: "tsc-cycles", PerPacket: &q})
+		out = append(out, record.ProfileCounter{Name: "tsc-cycles", PerPacket: &q})
 	}
 	return out
 }

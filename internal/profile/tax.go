@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/xdppath"
 )
@@ -25,7 +25,7 @@ type site struct {
 // The time in a thunk is that of its site. A mispredicted branch shows on the first
 // instructions of what it enters, so what these take is held against what the first
 // instructions of functions take that are entered directly, once for a packet.
-func (v view) tax(price *stat.Quantity) *result.ProfileTax {
+func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 	direct := v.direct()
 	var (
 		sites   = make(map[Frame]*site)
@@ -70,7 +70,7 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 			of.targets = append(of.targets, target)
 		}
 	}
-	tax := &result.ProfileTax{Returns: v.mean(returns), Sites: []result.ProfileSite{}}
+	tax := &record.ProfileTax{Returns: v.mean(returns), Sites: []record.ProfileSite{}}
 	if returnsThroughThunk(v.Path) {
 		tax.ReturnLandings = v.mean(back)
 	}
@@ -94,7 +94,7 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 				hop[i] += of.thunk[i] + of.landing[i]
 			}
 		}
-		row := result.ProfileSite{
+		row := record.ProfileSite{
 			Function: of.function, Offset: of.offset, Stage: string(of.stage), Calls: what,
 			Targets: of.targets, Thunk: v.mean(of.thunk), Landing: v.mean(of.landing),
 		}
@@ -105,7 +105,7 @@ func (v view) tax(price *stat.Quantity) *result.ProfileTax {
 		slices.Sort(row.Targets)
 		tax.Sites = append(tax.Sites, row)
 	}
-	slices.SortFunc(tax.Sites, func(a, b result.ProfileSite) int {
+	slices.SortFunc(tax.Sites, func(a, b record.ProfileSite) int {
 		return cmp.Or(cmp.Compare(b.Thunk.Median+b.Landing.Median, a.Thunk.Median+a.Landing.Median), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset))
 	})
 	tax.Thunks, tax.Landings, tax.Total, tax.Hop = v.mean(thunks), v.mean(landings), v.mean(both), v.mean(hop)

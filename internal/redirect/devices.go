@@ -17,7 +17,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -48,7 +48,7 @@ func (d Devices) Validate() error {
 // A round has two halves. In one the frames that Out took are counted by a
 // tracepoint and held against those redirected; in the other nothing but the
 // XDP program runs, and the rate is taken. Requires at least Linux 5.9.
-func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row result.BenchRow, warns []result.Warning, incomplete bool, err error) {
+func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row record.BenchRow, warns []record.Warning, incomplete bool, err error) {
 	b, err := Borrow(ctx, d)
 	if err != nil {
 		return row, nil, ctx.Err() != nil, err
@@ -316,15 +316,15 @@ func (m *deviceRun) count(ctx context.Context, d time.Duration) (frames uint64, 
 	return after - before, time.Since(start), err
 }
 
-func (m *deviceRun) record(d Devices, p Plan) (row result.BenchRow, warns []result.Warning) {
-	row = result.BenchRow{
+func (m *deviceRun) record(d Devices, p Plan) (row record.BenchRow, warns []record.Warning) {
+	row = record.BenchRow{
 		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out),
 		Labels: map[string]string{
 			"scenario": string(Map), "in": d.In, "out": d.Out,
 			"operation": d.Operation.String(), "mode": string(p.Mode),
 		},
 		FramesPerXmit: quantity(m.perXmit, "frames"),
-		Counts:        result.Counts{Sent: m.arrived, Redirected: m.redirected, Received: m.taken},
+		Counts:        record.Counts{Sent: m.arrived, Redirected: m.redirected, Received: m.taken},
 		Samples:       []float64{},
 		Rounds:        []int{},
 	}
@@ -345,9 +345,9 @@ func (m *deviceRun) record(d Devices, p Plan) (row result.BenchRow, warns []resu
 	}
 	row.Samples, row.Rounds = m.ns, m.rounds
 	row.Ns, row.Mpps = quantity(m.ns, "ns"), quantity(m.mpps, "Mpps")
-	warns = append(warns, result.Warning{Row: row.Name, Text: "this is the rate at which packets came, on all receiving CPUs together: it is the machine's limit only if these were full"})
+	warns = append(warns, record.Warning{Row: row.Name, Text: "this is the rate at which packets came, on all receiving CPUs together: it is the machine's limit only if these were full"})
 	for _, text := range stat.Warnings(row.Samples) {
-		warns = append(warns, result.Warning{Row: row.Name, Text: text})
+		warns = append(warns, record.Warning{Row: row.Name, Text: text})
 	}
 	return row, warns
 }

@@ -3,7 +3,7 @@ package redirect
 import (
 	"fmt"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -17,13 +17,13 @@ const maxBad = 0.05
 const maxDisturbed = 0.1
 
 // Record turns what was measured into rows and warnings.
-func (raw *Raw) Record() ([]result.BenchRow, []result.Warning) {
+func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 	var (
-		rows  []result.BenchRow
-		warns []result.Warning
+		rows  []record.BenchRow
+		warns []record.Warning
 	)
 	if !raw.Incomplete && raw.Rounds < raw.Planned {
-		warns = append(warns, result.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
+		warns = append(warns, record.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
 	}
 	for i := range raw.Rows {
 		row := raw.Rows[i].record()
@@ -32,7 +32,7 @@ func (raw *Raw) Record() ([]result.BenchRow, []result.Warning) {
 			continue
 		}
 		warn := func(format string, args ...any) {
-			warns = append(warns, result.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
+			warns = append(warns, record.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
 		}
 		if bad := raw.Rows[i].BadSlots; bad > 0 {
 			warn("%d of %d slots left out: their packet counts disagreed", bad, raw.Rows[i].Slots)
@@ -50,13 +50,13 @@ func (raw *Raw) Record() ([]result.BenchRow, []result.Warning) {
 	return rows, warns
 }
 
-func (r *RawRow) record() result.BenchRow {
-	row := result.BenchRow{
+func (r *RawRow) record() record.BenchRow {
+	row := record.BenchRow{
 		Name:          r.Name(),
 		Labels:        r.Labels(),
 		FramesPerXmit: quantity(r.FramesPerXmit, "frames"),
 		Observer:      quantity(r.Observer, "ns"),
-		Counts:        result.Counts{Sent: r.Sent, Redirected: r.Tested, Received: r.Received},
+		Counts:        record.Counts{Sent: r.Sent, Redirected: r.Tested, Received: r.Received},
 		Samples:       []float64{},
 		Rounds:        []int{},
 	}

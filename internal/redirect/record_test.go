@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // raw is a row of six good rounds.
@@ -76,7 +76,7 @@ func TestVerdict(t *testing.T) {
 	if got := Verdict(rows); !strings.HasPrefix(got, "No verdict: redirect-map/bulk=64 has no number") {
 		t.Errorf("verdict of a refused row: %s", got)
 	}
-	if got := Verdict([]result.BenchRow{}); got != "No verdict: nothing was measured." {
+	if got := Verdict([]record.BenchRow{}); got != "No verdict: nothing was measured." {
 		t.Errorf("verdict of nothing: %s", got)
 	}
 }

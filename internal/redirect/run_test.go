@@ -11,14 +11,14 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/unthunk/unthunk/internal/netlab"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-func mustRun(t *testing.T, plan Plan) []result.BenchRow {
+func mustRun(t *testing.T, plan Plan) []record.BenchRow {
 	t.Helper()
 	testutil.Root(t)
 	raw, err := Run(t.Context(), plan, nil)
@@ -51,7 +51,7 @@ func (s Scenario) devmap() bool {
 	return s == Map || s == MapHash || s == Plain || s == Multi
 }
 
-func checkRow(t *testing.T, row result.BenchRow, s Scenario, mode Mode, place Place) {
+func checkRow(t *testing.T, row record.BenchRow, s Scenario, mode Mode, place Place) {
 	t.Helper()
 	if row.Refused != "" {
 		t.Errorf("%s: %s", row.Name, row.Refused)
@@ -200,7 +200,7 @@ func TestRunDevices(t *testing.T) {
 		t.Run(string(mode), func(t *testing.T) {
 			stop := flood.Start(t, lab, userA)
 			defer stop()
-			var row result.BenchRow
+			var row record.BenchRow
 			err := lab.Do(func() (err error) {
 				row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Mode: mode, Rounds: 3, Duration: 2 * time.Second}, nil)
 				return err
@@ -218,7 +218,7 @@ func TestRunDevices(t *testing.T) {
 		})
 	}
 	t.Run("idle", func(t *testing.T) {
-		var row result.BenchRow
+		var row record.BenchRow
 		err := lab.Do(func() (err error) {
 			row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Rounds: 1, Duration: time.Second}, nil)
 			return err

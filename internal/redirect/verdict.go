@@ -4,13 +4,13 @@ import (
 	"fmt"
 	"math"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Verdict says in a few sentences what a ladder of one scenario found: the
 // rate at the top, the redirect hop's share of it, and what bulking is worth.
-func Verdict(rows []result.BenchRow) string {
+func Verdict(rows []record.BenchRow) string {
 	if len(rows) == 0 {
 		return "No verdict: nothing was measured."
 	}

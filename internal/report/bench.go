@@ -6,26 +6,26 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Bench writes a record of bench for people: for each row Mpps, ns per packet
 // and the price of the redirect hop with their 95 % intervals, and frames per
 // ndo_xdp_xmit call. Rows of one ladder stand under one heading. A row that
 // was refused says why. Warnings are footnotes.
-func Bench(w io.Writer, opts Options, doc *result.Document[result.BenchRow]) error {
+func Bench(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) error {
 	p := newPage(opts)
 	p.bench(doc)
 	return p.flush(w)
 }
 
-func (p *page) bench(doc *result.Document[result.BenchRow]) {
+func (p *page) bench(doc *record.Document[record.BenchRow]) {
 	if doc.Incomplete {
 		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
 		fmt.Fprintln(&p.buf)
 	}
 	notes := newFootnotes(warningsOf(doc.Warnings, func(row string) bool {
-		return !slices.ContainsFunc(doc.Prices, func(price result.TaxRow) bool { return price.Name == row })
+		return !slices.ContainsFunc(doc.Prices, func(price record.TaxRow) bool { return price.Name == row })
 	}))
 	rows := [][]string{{"bulk", "", "Mpps", "", "ns/packet", "", "hop ns", "frames/xmit", ""}}
 	refused := make(map[int]string)
@@ -77,7 +77,7 @@ func (p *page) bench(doc *result.Document[result.BenchRow]) {
 }
 
 // measured says in one sentence what the numbers are.
-func measured(doc *result.Document[result.BenchRow]) string {
+func measured(doc *record.Document[record.BenchRow]) string {
 	rounds, hops := 0, false
 	var said []string
 	for i := range doc.Rows {

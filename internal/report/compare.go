@@ -7,7 +7,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -15,7 +15,7 @@ import (
 // difference in percent with its interval, the verdict and the smallest
 // difference the runs would have shown; prices of calls likewise, in a table of
 // their own; then what the machines differ in.
-func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
+func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	p := newPage(opts)
 	if c.By == "" {
 		p.origin("old", c.Old, "")
@@ -24,7 +24,7 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 		p.origin("in", c.New, "rows that differ in "+c.By)
 	}
 	notes := newFootnotes(c.Warnings)
-	var rows, prices []*result.CompareRow
+	var rows, prices []*record.CompareRow
 	for i := range c.Rows {
 		if row := &c.Rows[i]; row.Price {
 			prices = append(prices, row)
@@ -52,7 +52,7 @@ func Comparison(w io.Writer, opts Options, c *result.Comparison) error {
 }
 
 // changes is a table of rows of bench, or of prices.
-func (p *page) changes(by string, compared []*result.CompareRow, notes *footnotes) {
+func (p *page) changes(by string, compared []*record.CompareRow, notes *footnotes) {
 	prices := len(compared) > 0 && compared[0].Price
 	rows := [][]string{{"bulk", "old", "new", "", "change", "", ""}}
 	if by != "" {
@@ -131,7 +131,7 @@ func (p *page) changes(by string, compared []*result.CompareRow, notes *footnote
 // place is the heading a row stands under, and its first cell: the bulk size
 // of a row of bench, the name of a price. A name too long for a cell is a
 // heading.
-func (p *page) place(row *result.CompareRow) (heading, first string) {
+func (p *page) place(row *record.CompareRow) (heading, first string) {
 	if row.Price {
 		name := clean(row.Name)
 		if utf8.RuneCountInString(name) > p.width/3 {
@@ -150,7 +150,7 @@ func (p *page) place(row *result.CompareRow) (heading, first string) {
 	return heading, first
 }
 
-func (p *page) origin(name string, o result.Origin, after string) {
+func (p *page) origin(name string, o record.Origin, after string) {
 	s := o.File
 	if !o.Time.IsZero() {
 		s += "  " + o.Time.UTC().Format("2006-01-02 15:04 UTC")
@@ -190,14 +190,14 @@ func side(q *stat.Quantity) string {
 }
 
 // verdict always ends in what would have been seen.
-func verdict(row *result.CompareRow) string {
+func verdict(row *record.CompareRow) string {
 	if strings.HasPrefix(row.Verdict, stat.NoDifference) {
 		return row.Verdict
 	}
 	return fmt.Sprintf("%s (would have seen %s %%)", row.Verdict, stat.FormatPercent(row.Difference.Smallest))
 }
 
-func (p *page) causes(causes []result.Cause) {
+func (p *page) causes(causes []record.Cause) {
 	fmt.Fprintln(&p.buf)
 	if len(causes) == 0 {
 		p.wrap("", "The machines are alike in all that was looked at.")
@@ -219,7 +219,7 @@ func seen(s *string) string {
 	return *s
 }
 
-func summary(c *result.Comparison) string {
+func summary(c *record.Comparison) string {
 	compared, slower, paired, prices := 0, 0, 0, 0
 	for _, row := range c.Rows {
 		if row.Difference == nil {

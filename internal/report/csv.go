@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -98,7 +98,7 @@ func firstRune(s string) string {
 	return ""
 }
 
-func (c csvRecord) write(s *result.Saved) {
+func (c csvRecord) write(s *record.Saved) {
 	switch {
 	case s.Bench != nil:
 		for _, row := range s.Bench.Rows {
@@ -152,7 +152,7 @@ func (c csvRecord) write(s *result.Saved) {
 	}
 }
 
-func (c csvRecord) profile(p *result.Profile) {
+func (c csvRecord) profile(p *record.Profile) {
 	c.quantity("packet", "ns", p.Packet, "")
 	for _, row := range p.Rows {
 		c.quantity("stage/"+row.Name, "ns", row.Ns, "")
@@ -179,7 +179,7 @@ func (c csvRecord) profile(p *result.Profile) {
 	}
 }
 
-func (c csvRecord) lab(l *result.Lab) {
+func (c csvRecord) lab(l *record.Lab) {
 	for _, row := range l.Rows {
 		if row.Refused != "" {
 			c.none(row.Name, "instructions", "no number: "+row.Refused)
@@ -214,11 +214,11 @@ func (c csvRecord) change(row string, old, new *stat.Quantity, d *stat.Differenc
 }
 
 // csvHistory writes each point of each row, and each change.
-func csvHistory(out *csv.Writer, h *result.History) {
+func csvHistory(out *csv.Writer, h *record.History) {
 	for i := range h.Rows {
 		row := &h.Rows[i]
-		of := func(record int) csvRecord {
-			o := h.Origin(row, record)
+		of := func(n int) csvRecord {
+			o := h.Origin(row, n)
 			c := csvRecord{out: out, head: []string{o.File, "history", csvTime(o.Time), o.Run, "", ""}}
 			for _, g := range h.Groups {
 				if g.Name == row.Group {

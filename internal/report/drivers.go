@@ -5,12 +5,12 @@ import (
 	"io"
 	"strconv"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Drivers writes what drivers with native XDP do for a redirected packet, one row
 // each, and beneath it what the plan of 2018 has left for it.
-func Drivers(w io.Writer, opts Options, doc *result.Document[result.DriverRow]) error {
+func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) error {
 	p := newPage(opts)
 	releases := make(map[string]bool)
 	for _, row := range doc.Rows {
@@ -50,7 +50,7 @@ func Drivers(w io.Writer, opts Options, doc *result.Document[result.DriverRow]) 
 	return p.flush(w)
 }
 
-func memory(row result.DriverRow) string {
+func memory(row record.DriverRow) string {
 	switch {
 	case !row.DMA:
 		return "no DMA API"
@@ -62,7 +62,7 @@ func memory(row result.DriverRow) string {
 	return "none seen"
 }
 
-func transmitMaps(row result.DriverRow) string {
+func transmitMaps(row record.DriverRow) string {
 	switch {
 	case row.Xmit == "":
 		return "-"

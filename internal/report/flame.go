@@ -11,7 +11,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // The script of a flame graph: a click on a frame fills the width with it, search
@@ -52,7 +52,7 @@ var flameColors = map[string]string{
 // Flame writes a profile as a flame graph in SVG, the outermost functions at the
 // bottom, as wide as their ns per packet. It stands alone: no font, no link. Colors
 // are stages.
-func Flame(w io.Writer, prof *result.Profile, name string) error {
+func Flame(w io.Writer, prof *record.Profile, name string) error {
 	root := flameOf(prof)
 	height := root.height()
 	var b bytes.Buffer
@@ -73,7 +73,7 @@ g.f rect{stroke:#fff;stroke-width:.6}g.f:hover rect,g.hit rect{stroke:#000;strok
 	return nil
 }
 
-func flameOf(prof *result.Profile) *flame {
+func flameOf(prof *record.Profile) *flame {
 	root := &flame{name: "all", stages: make(map[string]float64)}
 	for _, s := range prof.Stacks {
 		root.add(s, s.Frames)
@@ -85,7 +85,7 @@ func (f *flame) height() float64 { return flameHead + float64(f.depth())*flameRo
 
 // body writes title, legend, frames of at least so many pixels, and the buttons the
 // script looks for.
-func (f *flame) body(b *bytes.Buffer, prof *result.Profile, name string, height, least float64) {
+func (f *flame) body(b *bytes.Buffer, prof *record.Profile, name string, height, least float64) {
 	fmt.Fprintf(b, "<text x=\"%.0f\" y=\"20\" font-size=\"15\">%s</text>\n", flameMargin, escape(title(prof, name)))
 	b.WriteString(legend(f))
 	fmt.Fprintf(b, "<g>\n")
@@ -99,7 +99,7 @@ func (f *flame) body(b *bytes.Buffer, prof *result.Profile, name string, height,
 	fmt.Fprintf(b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-10, escape(fmt.Sprintf("%d samples of %s; width is ns per packet, height is calls", prof.Sampling.Samples, clean(prof.Sampling.Event))))
 }
 
-func title(prof *result.Profile, name string) string {
+func title(prof *record.Profile, name string) string {
 	if prof.Packet == nil {
 		return clean(name)
 	}
@@ -107,7 +107,7 @@ func title(prof *result.Profile, name string) string {
 	return fmt.Sprintf("%s: %s ns a packet %s", clean(name), median, around)
 }
 
-func (f *flame) add(s result.ProfileStack, frames []string) {
+func (f *flame) add(s record.ProfileStack, frames []string) {
 	f.ns += s.Ns
 	f.samples += s.Samples
 	f.stages[s.Stage] += s.Ns
@@ -142,7 +142,7 @@ func (f *flame) stage() (best string) {
 
 // draw writes a frame at x, y and what it calls above it, frames of at least so many
 // pixels.
-func (f *flame) draw(b *bytes.Buffer, prof *result.Profile, x, scale, y, least float64) {
+func (f *flame) draw(b *bytes.Buffer, prof *record.Profile, x, scale, y, least float64) {
 	width := f.ns * scale
 	if width < least {
 		return

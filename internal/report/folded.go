@@ -7,13 +7,13 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Folded writes the call chains of a profile as folded stacks, a line each: frames
 // from the outermost on, parted by semicolons, a space, the number of samples. It is
 // the format of stackcollapse-perf.pl and what reads that.
-func Folded(w io.Writer, prof *result.Profile) error {
+func Folded(w io.Writer, prof *record.Profile) error {
 	b := bufio.NewWriter(w)
 	for _, s := range prof.Stacks {
 		for i, frame := range s.Frames {

@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // GoBench writes a record in the Go benchmark format (golang.org/design/14313-
@@ -18,7 +18,7 @@ import (
 // benchstat puts records of different machines in different tables; with
 // -ignore kernel,compiler and so on it compares across them. It pairs nothing
 // and corrects nothing: unthunk compare does.
-func GoBench(w io.Writer, doc *result.Document[result.BenchRow]) error {
+func GoBench(w io.Writer, doc *record.Document[record.BenchRow]) error {
 	var b bytes.Buffer
 	config := func(key, value string) {
 		if value = strings.Join(strings.Fields(clean(value)), " "); value != "" {

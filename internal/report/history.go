@@ -9,16 +9,17 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // History writes trends for people: for each group of records what they have in
 // common, then each row's trend as a line of bars, the first, last and middle of its
 // runs, and the changes of level.
-func History(w io.Writer, opts Options, h *result.History) error {
+func History(w io.Writer, opts Options, h *record.History) error {
 	p := newPage(opts)
-	p.wrap("", h.Headline().Title+".")
+	p.wrap("", conclusion.OfHistory(h).Title+".")
 	for i := range h.Groups {
 		fmt.Fprintln(&p.buf)
 		p.historyGroup(h, &h.Groups[i])
@@ -42,7 +43,7 @@ func History(w io.Writer, opts Options, h *result.History) error {
 var historyMethod = fmt.Sprintf("ns: medians of runs; level: the median of the runs [95 %% interval]. A ▲ or ▼ is a run from which on a row has another level: found by self-normalized CUSUM, at 5 %% for all rows of a group together, from %d runs on. Levels of different groups are held against each other without such a test: what else changed is not known.", stat.MinChanges)
 
 // groupTitle names a group by what its records have in common.
-func groupTitle(g *result.HistoryGroup) string {
+func groupTitle(g *record.HistoryGroup) string {
 	f := g.Host
 	return joinedBy(", ", "Linux "+orUnseen(f.Kernel), f.Compiler, thunkWords(f.IndirectThunk, f.CallSites), f.ReturnThunk, f.CPU)
 }
@@ -63,7 +64,7 @@ func thunkWords(thunk, sites string) string {
 
 func day(t time.Time) string { return t.UTC().Format("2006-01-02") }
 
-func groupSpan(g *result.HistoryGroup) string {
+func groupSpan(g *record.HistoryGroup) string {
 	n := many(len(g.Records), "record")
 	first, last := g.Records[0].Time, g.Records[len(g.Records)-1].Time
 	if day(first) == day(last) {
@@ -72,7 +73,7 @@ func groupSpan(g *result.HistoryGroup) string {
 	return n + ", " + day(first) + " to " + day(last)
 }
 
-func (p *page) historyGroup(h *result.History, g *result.HistoryGroup) {
+func (p *page) historyGroup(h *record.History, g *record.HistoryGroup) {
 	p.wrap(g.Name+"  ", groupTitle(g))
 	p.wrap("   ", groupSpan(g))
 	table := [][]string{{"ns", "trend", "first", "last", "level", ""}}
@@ -102,7 +103,7 @@ func (p *page) historyGroup(h *result.History, g *result.HistoryGroup) {
 }
 
 // historyLines say what changed in a row, a line each.
-func historyLines(h *result.History, row *result.HistoryRow) []string {
+func historyLines(h *record.History, row *record.HistoryRow) []string {
 	var out []string
 	for _, c := range row.Changes {
 		o := h.Origin(row, c.Record)
@@ -138,7 +139,7 @@ func shiftText(d stat.Difference) string {
 
 // trend is a row as a line of bars of at most so many columns, each the median of its
 // share of the runs, from the lowest to the highest.
-func trend(row *result.HistoryRow, most int) string {
+func trend(row *record.HistoryRow, most int) string {
 	n := len(row.Points)
 	columns := min(n, max(most, 8))
 	values := make([]float64, columns)
@@ -174,9 +175,9 @@ func (v *viewer) history() []block {
 	if h == nil {
 		return nil
 	}
-	said := h.Headline().Text
+	said := conclusion.OfHistory(h).Text
 	if len(v.d.Records) > 0 { // else it is the page's title
-		said = h.Headline().Title + ". " + said
+		said = conclusion.OfHistory(h).Title + ". " + said
 	}
 	out := []block{{Text: []string{said, historyMethod}}}
 	drawn := 0
@@ -186,7 +187,7 @@ func (v *viewer) history() []block {
 		t := &table{Caption: "Rows of group " + g.Name + ", ns; medians of runs", Columns: []column{
 			{"row", ""}, {"runs", "n"}, {"first", "n"}, {"last", "n"}, {"level", "n"}, {"95 %", "i"}, {"changes", "t"},
 		}}
-		var plotted []*result.HistoryRow
+		var plotted []*record.HistoryRow
 		for j := range h.Rows {
 			row := &h.Rows[j]
 			if row.Group != g.Name || len(row.Points) == 0 {
@@ -225,7 +226,7 @@ func (v *viewer) history() []block {
 
 // trendFigure draws rows over the runs of a group: dots with intervals, levels as
 // lines, changes as triangles.
-func (v *viewer) trendFigure(h *result.History, g *result.HistoryGroup, rows []*result.HistoryRow) *figure {
+func (v *viewer) trendFigure(h *record.History, g *record.HistoryGroup, rows []*record.HistoryRow) *figure {
 	var said []string
 	for _, row := range rows {
 		s := fmt.Sprintf("%s: %d runs, level %s ns", row.Name, len(row.Points), number(row.Level.Median))
@@ -264,7 +265,7 @@ func (v *viewer) trendFigure(h *result.History, g *result.HistoryGroup, rows []*
 }
 
 // trend draws one row between top and bottom.
-func (d *drawing) trend(row *result.HistoryRow, x axis, top, bottom float64) {
+func (d *drawing) trend(row *record.HistoryRow, x axis, top, bottom float64) {
 	var s span
 	for _, p := range row.Points {
 		s.add(p.Ns.Median)

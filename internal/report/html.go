@@ -9,7 +9,7 @@ import (
 	"html/template"
 	"io"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 //go:embed page.html
@@ -23,8 +23,8 @@ const MaxPage = 2 << 20
 
 // Dossier is what a page is made of: saved records, and the trends of a folder.
 type Dossier struct {
-	Records []*result.Saved
-	History *result.History // may be nil
+	Records []*record.Saved
+	History *record.History // may be nil
 	// Version of unthunk that makes the page.
 	Version string
 }

@@ -8,12 +8,13 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Lab writes a record of lab for people: each guest's counts, then each difference
 // with the indirect branches that account for it.
-func Lab(w io.Writer, opts Options, l *result.Lab) error {
+func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	p := newPage(opts)
 	if l.Incomplete {
 		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
@@ -41,10 +42,10 @@ func Lab(w io.Writer, opts Options, l *result.Lab) error {
 }
 
 // wired tells whether a row is of interfaces on wires.
-func wired(row *result.LabRow) bool { return row.Labels["nic"] != "" && row.Labels["nic"] != "veth" }
+func wired(row *record.LabRow) bool { return row.Labels["nic"] != "" && row.Labels["nic"] != "veth" }
 
 // labChain writes the rows of the veth chain.
-func (p *page) labChain(l *result.Lab) {
+func (p *page) labChain(l *record.Lab) {
 	table := [][]string{{"per packet", "instructions", "indirect", "ndo_xdp_xmit"}}
 	right := []bool{true, false, false, false}
 	if timed(l) {
@@ -94,8 +95,8 @@ func (p *page) labChain(l *result.Lab) {
 
 // labWires writes the rows of interfaces on wires, one line each, under the kernel and
 // command line of their guest.
-func (p *page) labWires(l *result.Lab) {
-	var rows []*result.LabRow
+func (p *page) labWires(l *record.Lab) {
+	var rows []*record.LabRow
 	for i := range l.Rows {
 		if wired(&l.Rows[i]) {
 			rows = append(rows, &l.Rows[i])
@@ -104,10 +105,10 @@ func (p *page) labWires(l *result.Lab) {
 	if len(rows) == 0 {
 		return
 	}
-	heading := func(r *result.LabRow) string {
+	heading := func(r *record.LabRow) string {
 		return strings.Join(strings.Fields(r.Labels["kernel"]+" "+r.Labels["cpu"]+" "+r.Labels["append"]), "/")
 	}
-	slices.SortStableFunc(rows, func(a, b *result.LabRow) int { return strings.Compare(heading(a), heading(b)) })
+	slices.SortStableFunc(rows, func(a, b *record.LabRow) int { return strings.Compare(heading(a), heading(b)) })
 	table := [][]string{{"NIC, DMA, bulk", "insns", "indirect", "map", "sync", "bounce", "flush", "ns"}}
 	right := []bool{true, false, false, false, false, false, false, false}
 	if timed(l) {
@@ -162,21 +163,21 @@ func (p *page) labWires(l *result.Lab) {
 }
 
 // lost says what a difference takes of a core's rate.
-func lost(d result.LabDifference) string {
+func lost(d record.LabDifference) string {
 	if d.Lost == nil {
 		return ""
 	}
 	mpps, around := quantity(d.Lost)
-	return fmt.Sprintf(" A core that does %d Mpps without them loses %s %s.", result.LabMpps, mpps, around)
+	return fmt.Sprintf(" A core that does %d Mpps without them loses %s %s.", record.LabMpps, mpps, around)
 }
 
 // timed tells whether time was measured.
-func timed(l *result.Lab) bool {
-	return slices.ContainsFunc(l.Rows, func(r result.LabRow) bool { return r.Ns != nil })
+func timed(l *record.Lab) bool {
+	return slices.ContainsFunc(l.Rows, func(r record.LabRow) bool { return r.Ns != nil })
 }
 
 // instructions are a row's, or a dash.
-func instructions(row *result.LabRow) string {
+func instructions(row *record.LabRow) string {
 	if row.Instructions == nil {
 		return "-"
 	}
@@ -184,7 +185,7 @@ func instructions(row *result.LabRow) string {
 }
 
 // timeOf is a row's time, or a dash.
-func timeOf(row *result.LabRow) string {
+func timeOf(row *record.LabRow) string {
 	if row.Ns == nil {
 		return "-"
 	}
@@ -196,7 +197,7 @@ func timeOf(row *result.LabRow) string {
 func few(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) }
 
 // labSites lists the indirect branches of a row.
-func (p *page) labSites(l *result.Lab, name string) {
+func (p *page) labSites(l *record.Lab, name string) {
 	for _, row := range l.Rows {
 		if row.Name != name {
 			continue
@@ -212,10 +213,10 @@ func (p *page) labSites(l *result.Lab, name string) {
 }
 
 // exactly writes a count with all its digits.
-func exactly(x float64) string { return result.Exact(x) }
+func exactly(x float64) string { return stat.Exact(x) }
 
 // LabComparison writes what two records of lab differ in.
-func LabComparison(w io.Writer, opts Options, c *result.LabComparison) error {
+func LabComparison(w io.Writer, opts Options, c *record.LabComparison) error {
 	p := newPage(opts)
 	p.line(fmt.Sprintf("old  %s %s", clean(c.Old.File), c.Old.Time.UTC().Format("2006-01-02 15:04 UTC")))
 	p.line(fmt.Sprintf("new  %s %s", clean(c.New.File), c.New.Time.UTC().Format("2006-01-02 15:04 UTC")))

@@ -16,19 +16,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // savedAs is doc as it is read from a file.
-func savedAs(t testing.TB, file string, doc any) *result.Saved {
+func savedAs(t testing.TB, file string, doc any) *record.Saved {
 	t.Helper()
 	b, err := json.Marshal(doc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := result.ParseSaved(b)
+	s, err := record.ParseSaved(b)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
@@ -37,7 +39,7 @@ func savedAs(t testing.TB, file string, doc any) *result.Saved {
 }
 
 // loadableProfile is a profile with all that a file must have.
-func loadableProfile() *result.Profile {
+func loadableProfile() *record.Profile {
 	p := profileDoc()
 	p.Time = time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC)
 	p.Settings = map[string]string{"scenario": "redirect-map", "bulk": "16"}
@@ -46,7 +48,7 @@ func loadableProfile() *result.Profile {
 }
 
 // records are one of each kind.
-func everyRecord(t testing.TB) []*result.Saved {
+func everyRecord(t testing.TB) []*record.Saved {
 	t.Helper()
 	run := benchDoc("run", 1, 1)
 	run.Kind, run.Prices = "run", callsDoc("run", 1, 1).Rows
@@ -62,10 +64,10 @@ func everyRecord(t testing.TB) []*result.Saved {
 	}
 	sites := xrayDoc()
 	sites.Host = run.Host
-	sites.Code = []result.Listing{{Name: "__x86_indirect_thunk_rax", Lines: []result.ListingLine{
+	sites.Code = []record.Listing{{Name: "__x86_indirect_thunk_rax", Lines: []record.ListingLine{
 		{Text: "call __x86_indirect_thunk_rax <+0x6>", Note: "pushes the address of the trap"}, {Offset: 5, Text: "int3", Note: "the trap"},
 	}}}
-	c, err := result.Compare(result.NewRecord(benchDoc("a", 1, 1)), result.NewRecord(benchDoc("b", 2, 1.1)), result.CompareOptions{Threshold: 2})
+	c, err := compare.Records(record.NewRecord(benchDoc("a", 1, 1)), record.NewRecord(benchDoc("b", 2, 1.1)), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -74,14 +76,14 @@ func everyRecord(t testing.TB) []*result.Saved {
 	more := 1200.0
 	other := labDoc()
 	other.Rows[0].Instructions = &more
-	var out []*result.Saved
+	var out []*record.Saved
 	for _, doc := range []struct {
 		file string
 		of   any
 	}{
 		{"run.json", run}, {"bench.json", bench}, {"tax.json", calls}, {"profile.json", p}, {"xray.json", sites}, {"lab.json", labDoc()},
-		{"compare.json", c}, {"stages.json", result.CompareProfiles(stagesDoc("a", 1, 10), stagesDoc("b", 2, 14), result.CompareOptions{Threshold: 2})},
-		{"sites.json", result.CompareSites(xrayDoc(), changed)}, {"labs.json", result.CompareLabs(labDoc(), other)},
+		{"compare.json", c}, {"stages.json", compare.Profiles(stagesDoc("a", 1, 10), stagesDoc("b", 2, 14), compare.Options{Threshold: 2})},
+		{"sites.json", compare.Sites(xrayDoc(), changed)}, {"labs.json", compare.Labs(labDoc(), other)},
 	} {
 		out = append(out, savedAs(t, doc.file, doc.of))
 	}
@@ -89,7 +91,7 @@ func everyRecord(t testing.TB) []*result.Saved {
 }
 
 // trends are those of made-up records, one row of which gets slower.
-func trends(t testing.TB) *result.History {
+func trends(t testing.TB) *record.History {
 	t.Helper()
 	dir := t.TempDir()
 	r := rand.New(rand.NewPCG(5, 6))
@@ -108,14 +110,14 @@ func trends(t testing.TB) *result.History {
 				q.Median, q.Low, q.High = q.Median*factor, q.Low*factor, q.High*factor
 			}
 		}
-		if err := result.Save(filepath.Join(dir, fmt.Sprintf("%02d.json", i)), doc); err != nil {
+		if err := record.Save(filepath.Join(dir, fmt.Sprintf("%02d.json", i)), doc); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if err := os.WriteFile(filepath.Join(dir, "x.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := result.LoadHistory(dir)
+	h, err := compare.LoadHistory(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,8 +228,8 @@ func TestHTML(t *testing.T) {
 		}
 	}
 	for _, s := range all {
-		alone := checkHTML(t, pageOf(t, Dossier{Records: []*result.Saved{s}}))
-		if title := clean(s.Headline().Title); !strings.Contains(alone, title) {
+		alone := checkHTML(t, pageOf(t, Dossier{Records: []*record.Saved{s}}))
+		if title := clean(conclusion.Of(s).Title); !strings.Contains(alone, title) {
 			t.Errorf("%s: no title %q", s.File, title)
 		}
 	}
@@ -254,7 +256,7 @@ func TestHTMLAccessible(t *testing.T) {
 const evil = "</title></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`${{.}}]]>--> @maintainer https://evil.example #1 [x](javascript:alert(1)) |"
 
 // hostile puts a string wherever a record may hold one.
-func hostile(t testing.TB, s string) []*result.Saved {
+func hostile(t testing.TB, s string) []*record.Saved {
 	t.Helper()
 	records := everyRecord(t)
 	bad := s + strings.Repeat("x", 40)
@@ -262,12 +264,12 @@ func hostile(t testing.TB, s string) []*result.Saved {
 		r.File = s + r.File
 		r.Run, r.Settings = s, map[string]string{s: s, "path": s, "scenario": s, "bulk": s}
 		r.Host = host.Fingerprint{CPU: s, Kernel: s, Compiler: s, BootParams: s, Mitigations: map[string]string{s: s}, IndirectThunk: s, CallSites: s, ReturnThunk: s, Drivers: map[string]string{s: s}}
-		r.Warnings = append(r.Warnings, result.Warning{Row: s, Text: bad})
+		r.Warnings = append(r.Warnings, record.Warning{Row: s, Text: bad})
 		if r.Bench != nil {
 			for i := range r.Bench.Rows {
 				r.Bench.Rows[i].Name = s + "/bulk=" + s
 			}
-			r.Bench.Rows = append(r.Bench.Rows, result.BenchRow{Name: bad, Refused: bad})
+			r.Bench.Rows = append(r.Bench.Rows, record.BenchRow{Name: bad, Refused: bad})
 		}
 		if p := r.Stages(); p != nil {
 			for i := range p.Rows {
@@ -308,7 +310,7 @@ func hostile(t testing.TB, s string) []*result.Saved {
 		if c := r.Comparison; c != nil {
 			c.Old.File, c.New.File = s, s
 			c.Rows[0].Name, c.Rows[0].Against, c.Rows[0].Verdict = s, s, s
-			c.Causes = []result.Cause{{Name: s, Old: &bad, New: &bad, Why: s}}
+			c.Causes = []record.Cause{{Name: s, Old: &bad, New: &bad, Why: s}}
 		}
 		if c := r.SiteComparison; c != nil {
 			c.Rows[0].Name, c.Rows[0].What, c.Rows[0].Change = s, []string{s}, s
@@ -320,7 +322,7 @@ func hostile(t testing.TB, s string) []*result.Saved {
 	return records
 }
 
-func hostileTrends(t testing.TB, s string) *result.History {
+func hostileTrends(t testing.TB, s string) *record.History {
 	h := trends(t)
 	for i := range h.Rows {
 		h.Rows[i].Name = s
@@ -331,7 +333,7 @@ func hostileTrends(t testing.TB, s string) *result.History {
 			h.Groups[i].Records[j].File = s
 		}
 	}
-	h.Left = []result.LeftFile{{File: s, Why: s}}
+	h.Left = []record.LeftFile{{File: s, Why: s}}
 	return h
 }
 
@@ -376,9 +378,9 @@ func readCSV(t testing.TB, b []byte) [][]string {
 
 func TestMarkdownGolden(t *testing.T) {
 	bench := benchDoc("one", 1, 1)
-	bench.Warnings = []result.Warning{{Row: "redirect-map/bulk=64", Text: "a warning of *a* row_"}}
+	bench.Warnings = []record.Warning{{Row: "redirect-map/bulk=64", Text: "a warning of *a* row_"}}
 	var b bytes.Buffer
-	if err := Markdown(&b, Dossier{Records: []*result.Saved{savedAs(t, "dir/bench.json", bench)}, Version: "v1"}); err != nil {
+	if err := Markdown(&b, Dossier{Records: []*record.Saved{savedAs(t, "dir/bench.json", bench)}, Version: "v1"}); err != nil {
 		t.Fatal(err)
 	}
 	golden(t, "page.md", b.String())
@@ -434,11 +436,11 @@ func TestHTMLWires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := result.ParseSaved(b)
+	s, err := record.ParseSaved(b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := checkHTML(t, pageOf(t, Dossier{Records: []*result.Saved{s}}))
+	text := checkHTML(t, pageOf(t, Dossier{Records: []*record.Saved{s}}))
 	for _, want := range []string{"Interfaces and their DMA", "igb iommu-lazy 6.12.117", "What a redirected packet makes"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
@@ -452,20 +454,20 @@ func TestHTMLLarge(t *testing.T) {
 	for i := range 3000 {
 		row.Name = fmt.Sprintf("redirect-map/bulk=%d", i+100)
 		bench.Rows = append(bench.Rows, row)
-		bench.Warnings = append(bench.Warnings, result.Warning{Row: row.Name, Text: "a warning"})
+		bench.Warnings = append(bench.Warnings, record.Warning{Row: row.Name, Text: "a warning"})
 	}
 	p := loadableProfile()
 	p.Stacks = nil
 	for i := range 20000 {
-		p.Stacks = append(p.Stacks, result.ProfileStack{Frames: []string{fmt.Sprintf("f%d", i%300), fmt.Sprintf("g%d", i), "h"}, Stage: "receive", Samples: 1, Ns: 0.01})
+		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{fmt.Sprintf("f%d", i%300), fmt.Sprintf("g%d", i), "h"}, Stage: "receive", Samples: 1, Ns: 0.01})
 	}
 	savedBench := savedAs(t, "a", bench)
-	b := pageOf(t, Dossier{Records: []*result.Saved{savedBench, savedAs(t, "b", p)}})
+	b := pageOf(t, Dossier{Records: []*record.Saved{savedBench, savedAs(t, "b", p)}})
 	text := checkHTML(t, b)
 	if !strings.Contains(text, "2757 more rows are in the record.") || !strings.Contains(text, "and 2750 more in the record") {
 		t.Error("what is left out is not said")
 	}
-	var all []*result.Saved
+	var all []*record.Saved
 	for range 60 {
 		s := *savedBench
 		all = append(all, &s)
@@ -546,7 +548,7 @@ func change(v reflect.Value, s string, x float64) {
 }
 
 // documentIn is what a record was read from.
-func documentIn(s *result.Saved) any {
+func documentIn(s *record.Saved) any {
 	for _, doc := range []any{s.Bench, s.Tax, s.Profile, s.Sites, s.Lab, s.Comparison, s.ProfileComparison, s.SiteComparison, s.LabComparison} {
 		if !reflect.ValueOf(doc).IsNil() {
 			return doc
@@ -568,9 +570,9 @@ func FuzzPage(f *testing.F) {
 		f.Add(uint8(i), uint8(2), uint64(i), evil, 0.0)
 		f.Add(uint8(i), uint8(9), uint64(7*i), "x", 1e9)
 	}
-	f.Fuzz(func(t *testing.T, record, changes uint8, seed uint64, text string, x float64) {
-		b := texts[int(record)%len(texts)]
-		s, err := result.ParseSaved(b)
+	f.Fuzz(func(t *testing.T, which, changes uint8, seed uint64, text string, x float64) {
+		b := texts[int(which)%len(texts)]
+		s, err := record.ParseSaved(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -583,11 +585,11 @@ func FuzzPage(f *testing.F) {
 		if b, err = json.Marshal(documentIn(s)); err != nil {
 			return
 		}
-		if s, err = result.ParseSaved(b); err != nil {
+		if s, err = record.ParseSaved(b); err != nil {
 			return
 		}
 		s.File = text
-		d := Dossier{Records: []*result.Saved{s}, Version: text}
+		d := Dossier{Records: []*record.Saved{s}, Version: text}
 		var out bytes.Buffer
 		if err := HTML(&out, d); err != nil {
 			t.Fatal(err)

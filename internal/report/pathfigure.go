@@ -8,7 +8,7 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -90,8 +90,8 @@ var pathOrder = []string{
 
 // onPath are the stages a packet goes through one after the other.
 func onPath(name string) bool {
-	part := result.PartOf(name)
-	return part == result.PartPath || part == result.PartRig
+	part := record.PartOf(name)
+	return part == record.PartPath || part == record.PartRig
 }
 
 func sortStages(stages []pathStage) {
@@ -107,10 +107,10 @@ func sortStages(stages []pathStage) {
 // barClass is the look of a stage's bar: filled for the redirect path, outlined for
 // what other machines do for a NIC, hatched for what is beside the path.
 func barClass(name string) string {
-	switch result.PartOf(name) {
-	case result.PartPath:
+	switch record.PartOf(name) {
+	case record.PartPath:
 		return "bar"
-	case result.PartRig:
+	case record.PartRig:
 		return "bar rig"
 	}
 	return "bar side"
@@ -169,10 +169,10 @@ func (d *drawing) strip(stages []pathStage, packet *stat.Quantity) float64 {
 		d.rect(barClass(s.name)+" cut", x, top, w, height)
 		if label := s.name; w > charSans*float64(len(label))+8 {
 			class := "mid onbar"
-			if !onPath(s.name) || result.PartOf(s.name) == result.PartRig {
+			if !onPath(s.name) || record.PartOf(s.name) == record.PartRig {
 				class = "mid"
 			}
-			if result.PartOf(s.name) == result.PartAround { // hatched
+			if record.PartOf(s.name) == record.PartAround { // hatched
 				d.rect("paper", x+w/2-charSans*float64(len(label))/2-2, top+6, charSans*float64(len(label))+4, 14)
 			}
 			d.text(class, x+w/2, top+17, label)
@@ -263,10 +263,10 @@ func (d *drawing) stages(stages []pathStage, packet *stat.Quantity, longest, y f
 			}
 			end += 4
 		}
-		switch result.PartOf(s.name) {
-		case result.PartPath:
+		switch record.PartOf(s.name) {
+		case record.PartPath:
 			d.circle("node", spine, mid, 5)
-		case result.PartRig:
+		case record.PartRig:
 			d.square("node open", spine, mid, 4.5)
 		default:
 			d.circle("node open", spine, mid, 4.5)
@@ -285,7 +285,7 @@ func joinedBy(with string, parts ...string) string {
 
 // pathStages are the stages of a profile with its indirect branches, and those that
 // sites add: what xray found on the same kernel.
-func pathStages(p *result.Profile, sites []result.SiteRow) []pathStage {
+func pathStages(p *record.Profile, sites []record.SiteRow) []pathStage {
 	var stages []pathStage
 	byName := make(map[string]int)
 	stage := func(name string) *pathStage {
@@ -301,7 +301,7 @@ func pathStages(p *result.Profile, sites []result.SiteRow) []pathStage {
 		function string
 		offset   uint64
 	}
-	listed := make(map[place]*result.SiteRow)
+	listed := make(map[place]*record.SiteRow)
 	for i := range sites {
 		listed[place{sites[i].Function, sites[i].Offset}] = &sites[i]
 	}
@@ -315,7 +315,7 @@ func pathStages(p *result.Profile, sites []result.SiteRow) []pathStage {
 				at := place{s.Function, s.Offset}
 				seen[at] = true
 				name := s.Stage // where it took most
-				if row := listed[at]; row != nil && result.PartOf(name) != result.PartRig {
+				if row := listed[at]; row != nil && record.PartOf(name) != record.PartRig {
 					name = row.Stage
 				}
 				site := pathSite{function: s.Function, offset: s.Offset, targets: shortened(s.Targets)}
@@ -361,7 +361,7 @@ func wholePath(stages []pathStage) []pathStage {
 }
 
 // often is how often a branch runs.
-func often(row result.SiteRow) string {
+func often(row record.SiteRow) string {
 	if row.Per == "unknown" {
 		return "how often is not known"
 	}
@@ -372,7 +372,7 @@ func often(row result.SiteRow) string {
 }
 
 // labStages are the indirect branches that were counted in one guest.
-func labStages(row *result.LabRow) []pathStage {
+func labStages(row *record.LabRow) []pathStage {
 	var stages []pathStage
 	for _, s := range row.Sites {
 		i := slices.IndexFunc(stages, func(st pathStage) bool { return st.name == s.Stage })

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -25,7 +25,7 @@ func (d *drawing) interval(a axis, y float64, q *stat.Quantity, class string, do
 }
 
 // ladderSpan is the range of ns of the rows, from 0.
-func ladderSpan(rows []result.BenchRow) float64 {
+func ladderSpan(rows []record.BenchRow) float64 {
 	high := 0.0
 	for _, row := range rows {
 		for _, q := range []*stat.Quantity{row.Ns, row.Hop} {
@@ -44,7 +44,7 @@ func ladderSpan(rows []result.BenchRow) float64 {
 
 // ladderFigure is the bulk ladder: ns per packet and of the hop, each a dot with its
 // interval. high is where the axis ends, so that ladders of a page share one.
-func ladderFigure(id, title string, rows []result.BenchRow, high float64) *figure {
+func ladderFigure(id, title string, rows []record.BenchRow, high float64) *figure {
 	rows = rows[:min(len(rows), maxPlotted)]
 	var said []string
 	hops := false
@@ -78,7 +78,7 @@ func ladderFigure(id, title string, rows []result.BenchRow, high float64) *figur
 		var headings []heading
 		type placed struct {
 			y   float64
-			row *result.BenchRow
+			row *record.BenchRow
 		}
 		var all []placed
 		last := ""
@@ -217,8 +217,8 @@ func verdictMark(verdict string) string {
 }
 
 // priceFigure draws prices as dots with intervals on one axis.
-func priceFigure(id, title string, rows []result.TaxRow) *figure {
-	var plotted []result.TaxRow
+func priceFigure(id, title string, rows []record.TaxRow) *figure {
+	var plotted []record.TaxRow
 	var s span
 	s.add(0)
 	for _, row := range rows {

@@ -7,13 +7,13 @@ import (
 
 	"github.com/google/pprof/profile"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Pprof writes a profile for go tool pprof: samples, and the time of a million
 // packets in ns, since its values are whole numbers: what it shows as 131 ms are
 // 131 ns a packet. The stage is a label of each sample.
-func Pprof(w io.Writer, prof *result.Profile) error {
+func Pprof(w io.Writer, prof *record.Profile) error {
 	kernel := &profile.Mapping{ID: 1, File: "[kernel.kallsyms]", HasFunctions: true}
 	bpf := &profile.Mapping{ID: 2, File: "[bpf]", HasFunctions: true}
 	out := &profile.Profile{

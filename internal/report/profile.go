@@ -10,14 +10,14 @@ import (
 	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Profile writes a profile for people: ns per packet by stage, what samples say of
 // indirect branches, the top functions, events per packet, and how it was sampled.
 // name is what was profiled.
-func Profile(w io.Writer, opts Options, prof *result.Profile, name string, top int) error {
+func Profile(w io.Writer, opts Options, prof *record.Profile, name string, top int) error {
 	p := newPage(opts)
 	if prof.Incomplete {
 		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
@@ -44,7 +44,7 @@ func Profile(w io.Writer, opts Options, prof *result.Profile, name string, top i
 
 // Stages writes the stages of a profile and its line on indirect branches, for the
 // default verb. name is what was profiled.
-func Stages(w io.Writer, opts Options, rows []result.ProfileRow, parts *result.ProfileParts, name string) error {
+func Stages(w io.Writer, opts Options, rows []record.ProfileRow, parts *record.ProfileParts, name string) error {
 	p := newPage(opts)
 	fmt.Fprintln(&p.buf)
 	p.wrap("", fmt.Sprintf("where the %s ns of %s go", number(parts.Packet.Median), clean(name)))
@@ -54,7 +54,7 @@ func Stages(w io.Writer, opts Options, rows []result.ProfileRow, parts *result.P
 }
 
 // stages is the table of stages with their shares.
-func (p *page) stages(rows []result.ProfileRow, packet *stat.Quantity, notes *footnotes) {
+func (p *page) stages(rows []record.ProfileRow, packet *stat.Quantity, notes *footnotes) {
 	table := [][]string{{"stage", "ns/packet", "", "share", "", ""}}
 	for _, row := range rows {
 		median, around := quantity(row.Ns)
@@ -94,7 +94,7 @@ func bar(part, packet *stat.Quantity) string {
 }
 
 // indirectLine sums up what samples say of indirect branches.
-func (p *page) indirectLine(prof *result.ProfileParts) {
+func (p *page) indirectLine(prof *record.ProfileParts) {
 	tax := prof.Tax
 	if tax == nil || tax.Total == nil {
 		return
@@ -110,7 +110,7 @@ func or(q *stat.Quantity) string {
 }
 
 // against is how samples and prices agree.
-func against(tax *result.ProfileTax) string {
+func against(tax *record.ProfileTax) string {
 	hop, aroundHop := quantity(tax.Hop)
 	if tax.Estimate == nil {
 		return fmt.Sprintf("Of the hop: %s ns %s.", hop, aroundHop)
@@ -123,7 +123,7 @@ func against(tax *result.ProfileTax) string {
 }
 
 // indirect is what samples say of indirect branches, by site.
-func (p *page) indirect(prof *result.Profile) {
+func (p *page) indirect(prof *record.Profile) {
 	if prof.Tax == nil {
 		return
 	}
@@ -194,7 +194,7 @@ func shortName(name string) string {
 	return name
 }
 
-func (p *page) functions(prof *result.Profile, top int) {
+func (p *page) functions(prof *record.Profile, top int) {
 	if top == 0 || len(prof.Functions) == 0 {
 		return
 	}
@@ -213,7 +213,7 @@ func (p *page) functions(prof *result.Profile, top int) {
 }
 
 // counters are events per packet, and instructions per cycle.
-func (p *page) counters(prof *result.Profile) {
+func (p *page) counters(prof *record.Profile) {
 	if len(prof.Counters) == 0 {
 		return
 	}
@@ -231,7 +231,7 @@ func (p *page) counters(prof *result.Profile) {
 	p.wrap("", "per packet: "+strings.Join(parts, ", ")+".")
 }
 
-func (p *page) sampling(prof *result.Profile) {
+func (p *page) sampling(prof *record.Profile) {
 	s := prof.Sampling
 	text := fmt.Sprintf("%d samples of %s at %d Hz, %.3g million packets.", s.Samples, clean(s.Event), s.Rate, float64(s.Packets)/1e6)
 	if s.Throughput != nil {

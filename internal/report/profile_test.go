@@ -11,7 +11,7 @@ import (
 	"github.com/google/pprof/profile"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -20,39 +20,39 @@ func around(x, half float64, unit string) *stat.Quantity {
 }
 
 // profileDoc is a profile of the veth chain.
-func profileDoc() *result.Profile {
-	p := new(result.Profile)
-	p.Schema, p.Kind, p.Run = result.Schema, "profile", "one"
+func profileDoc() *record.Profile {
+	p := new(record.Profile)
+	p.Schema, p.Kind, p.Run = record.Schema, "profile", "one"
 	p.Packet = around(126.6, 4, "ns")
 	for _, s := range []struct {
 		name string
 		ns   float64
 	}{{"generator", 40}, {"receive", 15}, {"program", 8}, {"redirect", 7}, {"bulk-queue", 3}, {"transmit", 12}, {"return", 12},
 		{"softirq", 4}, {"locks", 3}, {"sink", 20}, {"observer", 1.5}, {"other", 0.7}, {"unattributed", 0.4}} {
-		p.Rows = append(p.Rows, result.ProfileRow{Name: s.name, Ns: around(s.ns, s.ns/10, "ns"), Samples: []float64{s.ns}, Rounds: []int{0}})
+		p.Rows = append(p.Rows, record.ProfileRow{Name: s.name, Ns: around(s.ns, s.ns/10, "ns"), Samples: []float64{s.ns}, Rounds: []int{0}})
 	}
-	p.Sampling = result.Sampling{Event: "cpu-clock", Rate: 800, CPUs: []int{1}, Samples: 5000, Packets: 19_500_000, Throughput: around(98.8, 0.4, "percent")}
+	p.Sampling = record.Sampling{Event: "cpu-clock", Rate: 800, CPUs: []int{1}, Samples: 5000, Packets: 19_500_000, Throughput: around(98.8, 0.4, "percent")}
 	program := "bpf_prog_e8df55ddab988952_redirect_map"
 	for _, f := range []struct {
 		name, stage string
 		ns          float64
 	}{{"veth_xdp_rcv_one", "receive", 30}, {program, "program", 8}, {"a_function_with_a_name_that_is_longer_than_the_column", "redirect", 7}} {
-		p.Functions = append(p.Functions, result.ProfileFunction{Name: f.name, Stage: f.stage, Samples: int(40 * f.ns), Ns: around(f.ns, 1, "ns")})
+		p.Functions = append(p.Functions, record.ProfileFunction{Name: f.name, Stage: f.stage, Samples: int(40 * f.ns), Ns: around(f.ns, 1, "ns")})
 	}
 	calls := "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit"
-	p.Tax = &result.ProfileTax{
+	p.Tax = &record.ProfileTax{
 		Thunks: around(0.1, 0.05, "ns"), Landings: around(2.3, 0.8, "ns"), Total: around(2.4, 0.8, "ns"), Hop: around(1.9, 0.7, "ns"),
 		Estimate: around(1.8, 0.1, "ns"), Agree: "agree", Returns: around(0.6, 0.2, "ns"), ReturnLandings: around(50, 3, "ns"),
-		Sites: []result.ProfileSite{
+		Sites: []record.ProfileSite{
 			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Calls: &calls, Targets: []string{"veth_ndo_xdp_xmit"}, PerPacket: around(0.0625, 0, "calls"), Thunk: around(0.1, 0.05, "ns"), Landing: around(1, 0.4, "ns")},
 			{Function: "bpf_dispatcher_xdp", Offset: 0x3d, Stage: "program", Targets: []string{program}, Thunk: around(0, 0, "ns"), Landing: around(0.9, 0.4, "ns")},
 		},
 	}
-	p.Counters = []result.ProfileCounter{{Name: "cycles", PerPacket: around(470, 5, "events")}, {Name: "instructions", PerPacket: around(940, 1, "events")}}
+	p.Counters = []record.ProfileCounter{{Name: "cycles", PerPacket: around(470, 5, "events")}, {Name: "instructions", PerPacket: around(940, 1, "events")}}
 	root := []string{"entry_SYSCALL_64_after_hwframe", "bpf_test_run_xdp_live", "xdp_test_run_batch.constprop.0"}
 	poll := append(root[:3:3], "__local_bh_enable_ip", "net_rx_action", "__napi_poll", "veth_poll", "veth_xdp_rcv")
 	stack := func(stage string, ns float64, base []string, frames ...string) {
-		p.Stacks = append(p.Stacks, result.ProfileStack{Frames: append(base[:len(base):len(base)], frames...), Stage: stage, Samples: int(40 * ns), Ns: ns})
+		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: append(base[:len(base):len(base)], frames...), Stage: stage, Samples: int(40 * ns), Ns: ns})
 	}
 	stack("generator", 40, root)
 	stack("receive", 15, poll)
@@ -60,7 +60,7 @@ func profileDoc() *result.Profile {
 	stack("redirect", 7, poll, "xdp_do_redirect")
 	stack("transmit", 12, poll, "bq_xmit_all", "veth_ndo_xdp_xmit", "veth_xdp_xmit")
 	stack("sink", 0.001, poll, "too_narrow_to_be_seen")
-	p.Warnings = []result.Warning{{Text: "a warning"}, {Row: "locks", Text: "a warning of a row"}}
+	p.Warnings = []record.Warning{{Text: "a warning"}, {Row: "locks", Text: "a warning of a row"}}
 	return p
 }
 
@@ -92,7 +92,7 @@ func TestProfileGolden(t *testing.T) {
 
 // Nothing measured is no reason to fail.
 func TestProfileEmpty(t *testing.T) {
-	p := &result.Profile{}
+	p := &record.Profile{}
 	p.Incomplete = true
 	for name, write := range map[string]func(io.Writer) error{
 		"text":   func(w io.Writer) error { return Profile(w, Options{}, p, "x", 10) },
@@ -121,8 +121,8 @@ func TestProfileAsmGolden(t *testing.T) {
 }
 
 func TestFolded(t *testing.T) {
-	p := &result.Profile{}
-	p.Stacks = []result.ProfileStack{
+	p := &record.Profile{}
+	p.Stacks = []record.ProfileStack{
 		{Frames: []string{"a", "b;c d\n", "\xff"}, Samples: 3},
 		{Frames: []string{"a"}, Samples: 1},
 	}
@@ -160,7 +160,7 @@ func TestPprof(t *testing.T) {
 func TestFlame(t *testing.T) {
 	p := profileDoc()
 	evil := `</text><script>alert(1)</script>"'&]]>` + "\x1b[31m"
-	p.Stacks = append(p.Stacks, result.ProfileStack{Frames: []string{evil, evil}, Stage: evil, Samples: 400, Ns: 10})
+	p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{evil, evil}, Stage: evil, Samples: 400, Ns: 10})
 	var b bytes.Buffer
 	if err := Flame(&b, p, evil); err != nil {
 		t.Fatal(err)

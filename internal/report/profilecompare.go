@@ -6,7 +6,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -14,7 +14,7 @@ import (
 // of each stage old and new, the difference in ns with its interval, the verdict
 // and the smallest difference the runs would have shown; then what the machines
 // differ in.
-func ProfileComparison(w io.Writer, opts Options, c *result.ProfileComparison) error {
+func ProfileComparison(w io.Writer, opts Options, c *record.ProfileComparison) error {
 	p := newPage(opts)
 	p.origin("old", c.Old, "")
 	p.origin("new", c.New, later(c.Old.Time, c.New.Time))
@@ -30,7 +30,7 @@ func ProfileComparison(w io.Writer, opts Options, c *result.ProfileComparison) e
 
 // stageChanges is a table of stages. Verdicts stand beside the numbers if all
 // fit, else beneath.
-func (p *page) stageChanges(changes []result.ProfileChange, notes *footnotes) {
+func (p *page) stageChanges(changes []record.ProfileChange, notes *footnotes) {
 	const verdict, sees = 5, 6 // columns
 	rows := [][]string{{"stage", "old", "new", "", "change", "", "sees", ""}}
 	left := []bool{true, false, false, false, true, true, false, true}
@@ -79,7 +79,7 @@ func (p *page) stageChanges(changes []result.ProfileChange, notes *footnotes) {
 	}
 }
 
-func changeColor(change result.ProfileChange) string {
+func changeColor(change record.ProfileChange) string {
 	switch {
 	case change.Regression:
 		return red
@@ -91,7 +91,7 @@ func changeColor(change result.ProfileChange) string {
 	return ""
 }
 
-func profileSummary(c *result.ProfileComparison) string {
+func profileSummary(c *record.ProfileComparison) string {
 	compared, slower := 0, 0
 	threshold := fmt.Sprintf("%g %% of the packet", c.Threshold)
 	for i, row := range c.Rows {

@@ -18,8 +18,9 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -58,11 +59,11 @@ func fits(t *testing.T, text string, width int) {
 	}
 }
 
-func benchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) result.BenchRow {
+func benchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) record.BenchRow {
 	const rounds = 15
-	row := result.BenchRow{
+	row := record.BenchRow{
 		Name: name, Labels: map[string]string{"bulk": bulk, "scenario": "redirect-map"},
-		Counts: result.Counts{Sent: 1 << 20, Redirected: 1 << 20, Received: 1 << 20},
+		Counts: record.Counts{Sent: 1 << 20, Redirected: 1 << 20, Received: 1 << 20},
 	}
 	var mpps, hops []float64
 	for i := range rounds {
@@ -82,17 +83,17 @@ func benchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) result.B
 	return row
 }
 
-func benchDoc(run string, seed uint64, factor float64) *result.Document[result.BenchRow] {
+func benchDoc(run string, seed uint64, factor float64) *record.Document[record.BenchRow] {
 	r := rand.New(rand.NewPCG(seed, 7))
-	doc := &result.Document[result.BenchRow]{
-		Schema: result.Schema, Kind: "bench", Run: run,
+	doc := &record.Document[record.BenchRow]{
+		Schema: record.Schema, Kind: "bench", Run: run,
 		Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
 		Host: host.Fingerprint{
 			CPU: "Intel(R) Xeon(R) CPU E5-1650 v4 @ 3.60GHz", Kernel: "6.12.9", Compiler: "gcc (Debian 14.2.0-19) 14.2.0",
 			IndirectThunk: "retpoline", CallSites: "through thunks", Governor: "performance",
 			Mitigations: map[string]string{"spectre-v2": "Mitigation: Retpolines; IBPB: conditional; RSB filling"},
 		},
-		Warnings: []result.Warning{},
+		Warnings: []record.Warning{},
 	}
 	for i, bulk := range []string{"1", "2", "4", "8", "16", "32", "64"} {
 		ns := 60 + 1400/float64(int(1)<<i)
@@ -101,13 +102,13 @@ func benchDoc(run string, seed uint64, factor float64) *result.Document[result.B
 	return doc
 }
 
-func fullDoc() *result.Document[result.BenchRow] {
+func fullDoc() *record.Document[record.BenchRow] {
 	doc := benchDoc("one", 1, 1)
 	r := rand.New(rand.NewPCG(2, 2))
 	doc.Rows[6].Observer = &stat.Quantity{Median: 1.24, Low: 0.41, High: 2.07, N: 15, Unit: "ns"}
 	doc.Rows = append(doc.Rows,
 		benchRow(r, "redirect-map/bulk=64/operation=swap-macs/size=1500", "64", 140, 51, 16),
-		result.BenchRow{Name: "redirect-xsk/bulk=1", Labels: map[string]string{"bulk": "1"}, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received; xdp_redirect: EOPNOTSUPP (ta's peer has no XDP program)"},
+		record.BenchRow{Name: "redirect-xsk/bulk=1", Labels: map[string]string{"bulk": "1"}, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received; xdp_redirect: EOPNOTSUPP (ta's peer has no XDP program)"},
 		benchRow(r, "drop/bulk=64", "64", 41, 0, 0),
 		benchRow(r, "redirect-map/in=eth0/out=eth1", "", 83, 0, 11.5),
 	)
@@ -115,7 +116,7 @@ func fullDoc() *result.Document[result.BenchRow] {
 	few := &doc.Rows[10]
 	few.Samples, few.Rounds = few.Samples[:3], few.Rounds[:3]
 	few.Ns.Low, few.Ns.High, few.Mpps.Low, few.Mpps.High = math.NaN(), math.NaN(), math.NaN(), math.NaN()
-	doc.Warnings = []result.Warning{
+	doc.Warnings = []record.Warning{
 		{Row: "redirect-map/bulk=64", Text: "two modes, near 96.2 and 154: the median may lie in either"},
 		{Row: "redirect-map/bulk=64", Text: "drifted by +12 % from first to last round: the interval is too narrow"},
 		{Row: "drop/bulk=64", Text: "two modes, near 96.2 and 154: the median may lie in either"},
@@ -155,8 +156,8 @@ func newHost(f host.Fingerprint) host.Fingerprint {
 }
 
 // callRow is a call priced at ns.
-func callRow(r *rand.Rand, name string, ns float64) result.TaxRow {
-	row := result.TaxRow{Name: name}
+func callRow(r *rand.Rand, name string, ns float64) record.TaxRow {
+	row := record.TaxRow{Name: name}
 	var with, without []float64
 	for i := range 15 {
 		without = append(without, 8+0.1*r.NormFloat64())
@@ -168,10 +169,10 @@ func callRow(r *rand.Rand, name string, ns float64) result.TaxRow {
 	return row
 }
 
-func callsDoc(run string, seed uint64, factor float64) *result.Document[result.TaxRow] {
+func callsDoc(run string, seed uint64, factor float64) *record.Document[record.TaxRow] {
 	bench := benchDoc(run, seed, 1)
-	doc := &result.Document[result.TaxRow]{
-		Schema: result.Schema, Kind: "tax", Run: run, Time: bench.Time, Host: bench.Host, Warnings: []result.Warning{},
+	doc := &record.Document[record.TaxRow]{
+		Schema: record.Schema, Kind: "tax", Run: run, Time: bench.Time, Host: bench.Host, Warnings: []record.Warning{},
 	}
 	r := rand.New(rand.NewPCG(seed, 8))
 	for _, call := range []struct {
@@ -190,9 +191,9 @@ func callsDoc(run string, seed uint64, factor float64) *result.Document[result.T
 }
 
 // compared compares two documents that can be.
-func compared[Row result.BenchRow | result.TaxRow](t *testing.T, old, new *result.Document[Row], opts result.CompareOptions) *result.Comparison {
+func compared[Row record.BenchRow | record.TaxRow](t *testing.T, old, new *record.Document[Row], opts compare.Options) *record.Comparison {
 	t.Helper()
-	c, err := result.Compare(result.NewRecord(old), result.NewRecord(new), opts)
+	c, err := compare.Records(record.NewRecord(old), record.NewRecord(new), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,7 +205,7 @@ func TestComparisonGolden(t *testing.T) {
 	slow := benchDoc("two", 3, 2.05)
 	slow.Time = slow.Time.Add(50 * time.Hour)
 	slow.Host = newHost(slow.Host)
-	slow.Rows[2] = result.BenchRow{Name: slow.Rows[2].Name, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received"}
+	slow.Rows[2] = record.BenchRow{Name: slow.Rows[2].Name, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received"}
 	slow.Rows = append(slow.Rows, benchRow(rand.New(rand.NewPCG(5, 5)), "tx/bulk=64", "64", 70, 0, 16))
 	slow.Rows[3].Samples = append([]float64{}, old.Rows[3].Samples...)
 	q := stat.Summarize(slow.Rows[3].Samples, "ns")
@@ -238,21 +239,21 @@ func TestComparisonGolden(t *testing.T) {
 	}
 	cheap, dear := callsDoc("one", 1, 1), callsDoc("two", 2, 1.8)
 	dear.Time, dear.Host = slow.Time, slow.Host
-	dear.Rows[1] = result.TaxRow{Name: dear.Rows[1].Name, Refused: "both sides hold the same call"}
+	dear.Rows[1] = record.TaxRow{Name: dear.Rows[1].Name, Refused: "both sides hold the same call"}
 	cheap.Rows[2] = callRow(rand.New(rand.NewPCG(6, 6)), cheap.Rows[2].Name, 0)
-	dear.Warnings = []result.Warning{{Row: "napi-poll", Text: "two modes, near 8.2 and 10: the median may lie in either"}}
+	dear.Warnings = []record.Warning{{Row: "napi-poll", Text: "two modes, near 8.2 and 10: the median may lie in either"}}
 
 	// Two of run, of one run: prices beneath the rows.
 	run := benchDoc("one", 2, 1)
 	old.Kind, run.Kind = "run", "run"
 	old.Prices, run.Prices = callsDoc("one", 1, 1).Rows[:4], callsDoc("one", 2, 1.1).Rows[:4]
 
-	opts := result.CompareOptions{Threshold: 2}
-	within, err := result.CompareBy(result.NewRecord(by), "operation", opts)
+	opts := compare.Options{Threshold: 2}
+	within, err := compare.By(record.NewRecord(by), "operation", opts)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, c := range map[string]*result.Comparison{
+	for name, c := range map[string]*record.Comparison{
 		"compare-slower.txt": compared(t, old, slow, opts),
 		"compare-same.txt":   compared(t, old, same, opts),
 		"compare-by.txt":     within,
@@ -290,7 +291,7 @@ func TestHostile(t *testing.T) {
 	doc.Rows[8].Refused = "\x1b[2J\x07 bad \xff"
 	doc.Prices = callsDoc("one", 1, 1).Rows
 	doc.Prices[1].Refused, doc.Prices[2].Name = "\x1b[2J", "\x1b[2J"
-	doc.Warnings = append(doc.Warnings, result.Warning{Text: "a\x1b]0;title\x07"}, result.Warning{Text: strings.Repeat("x", 300)})
+	doc.Warnings = append(doc.Warnings, record.Warning{Text: "a\x1b]0;title\x07"}, record.Warning{Text: strings.Repeat("x", 300)})
 	old := fullDoc()
 	old.Prices, old.Host.Kernel = doc.Prices, "6\x1b[2J"
 	hostile := taxDoc()
@@ -302,7 +303,7 @@ func TestHostile(t *testing.T) {
 	var b bytes.Buffer
 	for _, err := range []error{
 		Tax(&b, Options{}, hostile, "", true), Prices(&b, Options{}, doc, ""),
-		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, result.CompareOptions{})), GoBench(&b, doc),
+		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, compare.Options{})), GoBench(&b, doc),
 	} {
 		if err != nil {
 			t.Error(err)
@@ -331,7 +332,7 @@ func TestGoBenchGolden(t *testing.T) {
 // benchstat reads what GoBench writes, and sees what is there.
 func TestGoBenchOracle(t *testing.T) {
 	dir := t.TempDir()
-	for name, doc := range map[string]*result.Document[result.BenchRow]{"old": benchDoc("one", 1, 1), "new": benchDoc("two", 2, 2)} {
+	for name, doc := range map[string]*record.Document[record.BenchRow]{"old": benchDoc("one", 1, 1), "new": benchDoc("two", 2, 2)} {
 		f, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -389,21 +390,21 @@ type broken struct{}
 func (broken) Write([]byte) (int, error) { return 0, errors.New("pipe is gone") }
 
 // taxDoc is a record of tax with a row of each sort.
-func taxDoc() *result.Document[result.TaxRow] {
+func taxDoc() *record.Document[record.TaxRow] {
 	doc := callsDoc("one", 1, 1)
 	doc.Settings = map[string]string{"core-clock": "3.93 GHz (3.77 to 4.03)"}
 	doc.Rows = doc.Rows[:4]
-	label := func(row *result.TaxRow, calls string) *result.TaxRow {
+	label := func(row *record.TaxRow, calls string) *record.TaxRow {
 		family, variant, _ := strings.Cut(row.Name, "/")
 		row.Labels, row.Calls = map[string]string{"pair": family, "variant": variant}, calls
 		return row
 	}
 	r := rand.New(rand.NewPCG(3, 3))
-	add := func(name, calls string, ns float64) *result.TaxRow {
+	add := func(name, calls string, ns float64) *record.TaxRow {
 		doc.Rows = append(doc.Rows, callRow(r, name, ns))
 		return label(&doc.Rows[len(doc.Rows)-1], calls)
 	}
-	count := func(row *result.TaxRow, n float64) {
+	count := func(row *record.TaxRow, n float64) {
 		cycles, ns := *row.Price, *row.Price
 		cycles.Median, cycles.Unit = cycles.Median*2.6, "cycles"
 		ns.Median, ns.Low, ns.High = ns.Median*n, ns.Low*n, ns.High*n
@@ -423,7 +424,7 @@ func taxDoc() *result.Document[result.TaxRow] {
 	count(add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet", 280), 0.94)
 	count(add("tracepoint/2", "observers at xdp_redirect: so many against none, a hit", 131), 1)
 	count(add("packet/bulk=16", "all indirect calls of a redirected packet", 1.5), 0.13)
-	doc.Warnings = append(doc.Warnings, result.Warning{Row: "control", Text: "the control is not 0"}, result.Warning{Text: "9 of 15 rounds fitted into the duration"})
+	doc.Warnings = append(doc.Warnings, record.Warning{Row: "control", Text: "the control is not 0"}, record.Warning{Text: "9 of 15 rounds fitted into the duration"})
 	return doc
 }
 
@@ -433,12 +434,12 @@ func TestTaxGolden(t *testing.T) {
 		name    string
 		opts    Options
 		verbose bool
-		change  func(*result.Document[result.TaxRow])
+		change  func(*record.Document[record.TaxRow])
 	}{
 		{"tax.txt", Options{Width: 80}, false, nil},
 		{"tax-verbose.txt", Options{Width: 80}, true, nil},
 		{"tax-60.txt", Options{Width: 60}, false, nil},
-		{"tax-incomplete.txt", Options{Width: 80}, false, func(doc *result.Document[result.TaxRow]) { doc.Incomplete, doc.Rows = true, doc.Rows[:1] }},
+		{"tax-incomplete.txt", Options{Width: 80}, false, func(doc *record.Document[record.TaxRow]) { doc.Incomplete, doc.Rows = true, doc.Rows[:1] }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			doc := taxDoc()
@@ -460,7 +461,7 @@ func TestPricesGolden(t *testing.T) {
 	var b bytes.Buffer
 	doc := fullDoc()
 	doc.Prices = taxDoc().Rows
-	doc.Warnings = append(doc.Warnings, result.Warning{Row: "tracepoint/2", Text: "drifted"}, result.Warning{Row: "control", Text: "not shown"})
+	doc.Warnings = append(doc.Warnings, record.Warning{Row: "tracepoint/2", Text: "drifted"}, record.Warning{Row: "control", Text: "not shown"})
 	if err := Prices(&b, Options{Width: 80}, doc, "A closing line."); err != nil {
 		t.Fatal(err)
 	}
@@ -486,7 +487,7 @@ func TestWriteErrors(t *testing.T) {
 		"GoBench":    GoBench(broken{}, doc),
 		"Tax":        Tax(broken{}, Options{}, taxDoc(), "", false),
 		"Prices":     Prices(broken{}, Options{}, priced, ""),
-		"Comparison": Comparison(broken{}, Options{}, compared(t, doc, doc, result.CompareOptions{})),
+		"Comparison": Comparison(broken{}, Options{}, compared(t, doc, doc, compare.Options{})),
 	} {
 		if err == nil || !strings.Contains(err.Error(), "pipe is gone") {
 			t.Errorf("%s: %v", name, err)
@@ -511,14 +512,14 @@ func TestVerdictGolden(t *testing.T) {
 	q := func(median, low, high float64, unit string) *stat.Quantity {
 		return &stat.Quantity{Median: median, Low: low, High: high, N: 7, Unit: unit}
 	}
-	v := &result.Verdict{
+	v := &record.Conclusion{
 		Share: q(1.44, 1.41, 1.48, "%"), Tax: q(1.5, 1.47, 1.55, "ns"),
-		Largest: &result.ProfileRow{Name: "receive", Ns: q(57.3, 46.5, 68.1, "ns")},
-		Win: []result.Gain{
+		Largest: &record.ProfileRow{Name: "receive", Ns: q(57.3, 46.5, 68.1, "ns")},
+		Win: []record.Gain{
 			{What: "raise the bulk from 1 to 64: more frames a poll, so that one call serves them", Ns: q(278, 267, 401, "ns"), Verb: "bench"},
 			{What: "count calls", Ns: q(150, 140, 160, "ns"), AtMost: true, Verb: "profile"},
 		},
-		Lose: []result.Gain{{What: "a second program, in the devmap", Ns: q(23.8, 16.2, 27.3, "ns"), Verb: "tax"}},
+		Lose: []record.Gain{{What: "a second program, in the devmap", Ns: q(23.8, 16.2, 27.3, "ns"), Verb: "tax"}},
 	}
 	var b bytes.Buffer
 	if err := Verdict(&b, Options{Width: 80}, v, "One core sends 3.92 Mpps through the chain at bulk 64."); err != nil {

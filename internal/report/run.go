@@ -5,7 +5,7 @@ import (
 	"io"
 
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Machine writes what bears most on the numbers of a run, a line each, and what was
@@ -36,7 +36,7 @@ func Machine(w io.Writer, opts Options, f host.Fingerprint, findings []host.Find
 }
 
 // Ladder writes a record of bench.
-func Ladder(w io.Writer, opts Options, doc *result.Document[result.BenchRow]) error {
+func Ladder(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) error {
 	p := newPage(opts)
 	p.bench(doc)
 	return p.flush(w)
@@ -44,7 +44,7 @@ func Ladder(w io.Writer, opts Options, doc *result.Document[result.BenchRow]) er
 
 // Verdict writes what a run comes to: the sentence on its ladder, what indirect branches
 // take, and what could be won or lost.
-func Verdict(w io.Writer, opts Options, v *result.Verdict, ladder string) error {
+func Verdict(w io.Writer, opts Options, v *record.Conclusion, ladder string) error {
 	p := newPage(opts)
 	fmt.Fprintln(&p.buf)
 	text := ladder
@@ -65,7 +65,7 @@ func Verdict(w io.Writer, opts Options, v *result.Verdict, ladder string) error 
 }
 
 // gains lists gains with their numbers, each with the verb that shows more.
-func (p *page) gains(heading string, gains []result.Gain) {
+func (p *page) gains(heading string, gains []record.Gain) {
 	if len(gains) == 0 {
 		return
 	}

@@ -5,12 +5,12 @@ import (
 	"io"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // SiteComparison writes what two records of xray differ in for people: branches
 // that are new, gone or made otherwise, then what the machines differ in.
-func SiteComparison(w io.Writer, opts Options, c *result.SiteComparison) error {
+func SiteComparison(w io.Writer, opts Options, c *record.SiteComparison) error {
 	p := newPage(opts)
 	p.origin("old", c.Old, "")
 	p.origin("new", c.New, later(c.Old.Time, c.New.Time))

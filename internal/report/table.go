@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -217,7 +217,7 @@ type footnotes struct {
 	loose []string         // of no row
 }
 
-func newFootnotes(warnings []result.Warning) *footnotes {
+func newFootnotes(warnings []record.Warning) *footnotes {
 	f := &footnotes{marks: make(map[string][]int)}
 	for _, w := range warnings {
 		if w.Row == "" {

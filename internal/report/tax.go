@@ -8,14 +8,14 @@ import (
 	"strings"
 	"unicode/utf8"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Tax writes a record of tax for people: for each pair what is called, ns with
 // and without the indirect call, its price with a 95 % interval, in ns and in TSC
 // cycles, how often it runs for a packet and so ns per packet; then sum, the
 // closing line. verbose adds what was found in the code of each pair.
-func Tax(w io.Writer, opts Options, doc *result.Document[result.TaxRow], sum string, verbose bool) error {
+func Tax(w io.Writer, opts Options, doc *record.Document[record.TaxRow], sum string, verbose bool) error {
 	p := newPage(opts)
 	if doc.Incomplete {
 		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
@@ -44,11 +44,11 @@ func Tax(w io.Writer, opts Options, doc *result.Document[result.TaxRow], sum str
 }
 
 // noted are the rows' own notes, as footnotes.
-func noted(rows []result.TaxRow) []result.Warning {
-	var out []result.Warning
+func noted(rows []record.TaxRow) []record.Warning {
+	var out []record.Warning
 	for _, row := range rows {
 		if row.Note != "" && row.Refused == "" {
-			out = append(out, result.Warning{Row: row.Name, Text: row.Note})
+			out = append(out, record.Warning{Row: row.Name, Text: row.Note})
 		}
 	}
 	return out
@@ -56,7 +56,7 @@ func noted(rows []result.TaxRow) []result.Warning {
 
 // prices is the table. What is called stands above the rows it is called in, what
 // was found in their code and why there is no number beneath.
-func (p *page) prices(rows []result.TaxRow, notes *footnotes, verbose bool) {
+func (p *page) prices(rows []record.TaxRow, notes *footnotes, verbose bool) {
 	table := [][]string{{"", "with", "w/o", "price ns", "", "cycles", "/pkt", "ns/pkt", ""}}
 	beneath := make(map[int][2]string)
 	calls := ""
@@ -106,13 +106,13 @@ func (p *page) prices(rows []result.TaxRow, notes *footnotes, verbose bool) {
 // Prices writes the largest price of each of three families, each with its
 // interval, and sum, the closing line of tax. It is for the default verb, and
 // writes nothing when doc has no prices.
-func Prices(w io.Writer, opts Options, doc *result.Document[result.BenchRow], sum string) error {
+func Prices(w io.Writer, opts Options, doc *record.Document[record.BenchRow], sum string) error {
 	p := newPage(opts)
-	rows := slices.DeleteFunc(slices.Clone(doc.Prices), func(row result.TaxRow) bool {
+	rows := slices.DeleteFunc(slices.Clone(doc.Prices), func(row record.TaxRow) bool {
 		family := row.Labels["pair"]
 		return row.Price == nil || family == "packet" || family == "control"
 	})
-	slices.SortStableFunc(rows, func(a, b result.TaxRow) int { return cmp.Compare(b.Price.Median, a.Price.Median) })
+	slices.SortStableFunc(rows, func(a, b record.TaxRow) int { return cmp.Compare(b.Price.Median, a.Price.Median) })
 	table := [][]string{{"largest prices", "ns", "", "of", ""}}
 	shown := make(map[string]bool)
 	var names []string
@@ -146,6 +146,6 @@ func Prices(w io.Writer, opts Options, doc *result.Document[result.BenchRow], su
 }
 
 // warningsOf are the warnings whose row is wanted.
-func warningsOf(warnings []result.Warning, wanted func(row string) bool) []result.Warning {
-	return slices.DeleteFunc(slices.Clone(warnings), func(w result.Warning) bool { return !wanted(w.Row) })
+func warningsOf(warnings []record.Warning, wanted func(row string) bool) []record.Warning {
+	return slices.DeleteFunc(slices.Clone(warnings), func(w record.Warning) bool { return !wanted(w.Row) })
 }

@@ -10,8 +10,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -104,9 +105,9 @@ func (t *table) group(name string) {
 type viewer struct {
 	d Dossier
 	// first is the record of the title.
-	first *result.Saved
+	first *record.Saved
 	// labels name records in few letters.
-	labels map[*result.Saved]string
+	labels map[*record.Saved]string
 	// draw is set when figures are wanted.
 	draw bool
 	ids  int
@@ -129,7 +130,7 @@ func dossierView(d Dossier, draw bool) *pageView {
 	view := &pageView{Version: clean(d.Version), Count: records(n)}
 	v.head(view)
 	path := "The path of a packet"
-	if slices.ContainsFunc(d.Records, func(s *result.Saved) bool { return s.Stages() != nil }) {
+	if slices.ContainsFunc(d.Records, func(s *record.Saved) bool { return s.Stages() != nil }) {
 		path = "Where a packet’s nanoseconds go"
 	}
 	sections := []section{
@@ -164,12 +165,12 @@ func records(n int) string {
 }
 
 // recordLabels are the files' names, with as much of the folder as tells them apart.
-func recordLabels(records []*result.Saved) map[*result.Saved]string {
+func recordLabels(records []*record.Saved) map[*record.Saved]string {
 	count := make(map[string]int)
 	for _, s := range records {
 		count[filepath.Base(s.File)]++
 	}
-	labels := make(map[*result.Saved]string)
+	labels := make(map[*record.Saved]string)
 	for i, s := range records {
 		name := filepath.Base(s.File)
 		switch {
@@ -189,13 +190,13 @@ func (v *viewer) head(view *pageView) {
 	if len(v.d.Records) == 0 {
 		view.Title = "Nothing was measured"
 		if v.d.History != nil {
-			view.Title = clean(v.d.History.Headline().Title)
+			view.Title = clean(conclusion.OfHistory(v.d.History).Title)
 		}
 		return
 	}
-	rank := func(s *result.Saved) int {
+	rank := func(s *record.Saved) int {
 		switch {
-		case s.Kind == "compare" && s.Headline().Tells:
+		case s.Kind == "compare" && conclusion.Of(s).Tells:
 			return 0
 		case s.Kind == "run":
 			return 1
@@ -210,11 +211,11 @@ func (v *viewer) head(view *pageView) {
 		}
 		return 6
 	}
-	first := slices.MinFunc(v.d.Records, func(a, b *result.Saved) int {
+	first := slices.MinFunc(v.d.Records, func(a, b *record.Saved) int {
 		return cmp.Or(cmp.Compare(rank(a), rank(b)), b.Time.Compare(a.Time))
 	})
 	v.first = first
-	h := first.Headline()
+	h := conclusion.Of(first)
 	view.Title = clean(h.Title)
 	for line := range strings.SplitSeq(h.Text, "\n") {
 		if line != "" {
@@ -242,7 +243,7 @@ func (v *viewer) head(view *pageView) {
 }
 
 // kicker is what stands above the title: when, on what.
-func (v *viewer) kicker(s *result.Saved) []string {
+func (v *viewer) kicker(s *record.Saved) []string {
 	var out []string
 	if !s.Time.IsZero() {
 		out = append(out, s.Time.UTC().Format("2006-01-02 15:04 UTC"))
@@ -260,7 +261,7 @@ func (v *viewer) kicker(s *result.Saved) []string {
 }
 
 // heading names a record, where there is more than one.
-func (v *viewer) heading(s *result.Saved) string {
+func (v *viewer) heading(s *record.Saved) string {
 	if len(v.d.Records) == 1 {
 		return ""
 	}
@@ -268,7 +269,7 @@ func (v *viewer) heading(s *result.Saved) string {
 }
 
 // chain is what a profile is of.
-func chain(s *result.Saved) string {
+func chain(s *record.Saved) string {
 	if of := s.Settings["profiled"]; of != "" {
 		return clean(of)
 	}
@@ -308,11 +309,11 @@ func (v *viewer) changes() []block {
 }
 
 // between names the two sides of a comparison.
-func (v *viewer) between(old, new result.Origin, by string) string {
+func (v *viewer) between(old, new record.Origin, by string) string {
 	if by != "" {
 		return fmt.Sprintf("%s, rows that differ in %s", clean(filepath.Base(new.File)), clean(by))
 	}
-	name := func(o result.Origin) string {
+	name := func(o record.Origin) string {
 		s := "a record"
 		if o.File != "" {
 			s = clean(filepath.Base(o.File))
@@ -327,7 +328,7 @@ func (v *viewer) between(old, new result.Origin, by string) string {
 
 const pairedCaption = "○ old, ● new, with their 95 %% intervals. %s ▲ slower, ▼ faster, = no difference seen, ? cannot tell."
 
-func (v *viewer) comparison(s *result.Saved) []block {
+func (v *viewer) comparison(s *record.Saved) []block {
 	c := s.Comparison
 	var out []block
 	for _, prices := range []bool{false, true} {
@@ -387,7 +388,7 @@ func (v *viewer) comparison(s *result.Saved) []block {
 	return out
 }
 
-func causesTable(causes []result.Cause) []*table {
+func causesTable(causes []record.Cause) []*table {
 	if len(causes) == 0 {
 		return nil
 	}
@@ -398,7 +399,7 @@ func causesTable(causes []result.Cause) []*table {
 	return []*table{t}
 }
 
-func (v *viewer) profileComparison(s *result.Saved) block {
+func (v *viewer) profileComparison(s *record.Saved) block {
 	c := s.ProfileComparison
 	t := &table{Caption: "Change of each stage in ns a packet [interval]; + is slower", Columns: []column{
 		{"stage", ""}, {"old ns", "n"}, {"new ns", "n"}, {"change ns", "n"}, {"", "i"}, {"verdict", "t"},
@@ -422,7 +423,7 @@ func (v *viewer) profileComparison(s *result.Saved) block {
 	return b
 }
 
-func (v *viewer) siteComparison(s *result.Saved) block {
+func (v *viewer) siteComparison(s *record.Saved) block {
 	c := s.SiteComparison
 	t := &table{Caption: "Indirect branches that differ", Columns: []column{{"branch", "m"}, {"change", ""}, {"per", ""}, {"what", "t"}}}
 	for _, row := range c.Rows {
@@ -432,14 +433,14 @@ func (v *viewer) siteComparison(s *result.Saved) block {
 		}
 		t.add(row.Name, row.Change, of.Per, joinedBy("; ", append([]string{made(*of)}, row.What...)...))
 	}
-	b := block{Heading: v.between(c.Old, c.New, ""), Text: []string{s.Headline().Title + "."}, Tables: causesTable(c.Causes)}
+	b := block{Heading: v.between(c.Old, c.New, ""), Text: []string{conclusion.Of(s).Title + "."}, Tables: causesTable(c.Causes)}
 	if len(t.Rows) > 0 {
 		b.Tables = append([]*table{t}, b.Tables...)
 	}
 	return b
 }
 
-func (v *viewer) labComparison(s *result.Saved) block {
+func (v *viewer) labComparison(s *record.Saved) block {
 	c := s.LabComparison
 	t := &table{Caption: "Rows that differ", Columns: []column{{"row", "m"}, {"what", "t"}}}
 	for _, row := range c.Rows {
@@ -453,7 +454,7 @@ func (v *viewer) labComparison(s *result.Saved) block {
 }
 
 // sitesFor are the branches that xray found on the kernel s is of.
-func (v *viewer) sitesFor(s *result.Saved) []result.SiteRow {
+func (v *viewer) sitesFor(s *record.Saved) []record.SiteRow {
 	if s.Settings["in"] != "" { // another device's path
 		return nil
 	}
@@ -519,10 +520,10 @@ func (v *viewer) paths() []block {
 	return out
 }
 
-func partsText(p *result.Profile) string {
+func partsText(p *record.Profile) string {
 	parts := p.Parts()
 	var said []string
-	for _, part := range []result.Part{result.PartPath, result.PartRig, result.PartAround, result.PartRest} {
+	for _, part := range []record.Part{record.PartPath, record.PartRig, record.PartAround, record.PartRest} {
 		q := &stat.Quantity{Median: parts[part]}
 		said = append(said, fmt.Sprintf("%s %s ns (%s)", part, number(parts[part]), percentOf(q, p.Packet)))
 	}
@@ -530,7 +531,7 @@ func partsText(p *result.Profile) string {
 }
 
 // taxText is what samples say of indirect branches.
-func taxText(p *result.Profile) string {
+func taxText(p *record.Profile) string {
 	if p.Tax == nil || p.Tax.Total == nil {
 		return ""
 	}
@@ -563,7 +564,7 @@ var stageMeaning = map[string]string{
 	"unattributed": "time for which there is no sample",
 }
 
-func (v *viewer) stageTable(p *result.Profile, stages []pathStage) *table {
+func (v *viewer) stageTable(p *record.Profile, stages []pathStage) *table {
 	t := &table{Caption: "Stages, ns a packet", Folded: v.draw, Columns: []column{
 		{"stage", ""}, {"ns", "n"}, {"95 %", "i"}, {"share", "n"}, {"◆", "n"}, {"what it is", "t"},
 	}}
@@ -589,7 +590,7 @@ func siteTable(stages []pathStage) *table {
 	return t
 }
 
-func functionTable(p *result.Profile) *table {
+func functionTable(p *record.Profile) *table {
 	const most = 25
 	if len(p.Functions) == 0 {
 		return nil
@@ -658,7 +659,7 @@ func (v *viewer) prices() []block {
 			{"call", "m"}, {"with", "n w"}, {"without", "n w"}, {"price ns", "n"}, {"95 %", "i"}, {"cycles", "n w"}, {"calls/pkt", "n w"}, {"ns/pkt", "n"},
 		}}
 		calls := ""
-		var calling []result.TaxRow // without estimates
+		var calling []record.TaxRow // without estimates
 		var notes []note
 		for _, row := range rows {
 			if row.Calls != calls {
@@ -703,7 +704,7 @@ func (v *viewer) labs() []block {
 		if s.Lab == nil {
 			continue
 		}
-		if slices.ContainsFunc(s.Lab.Rows, func(r result.LabRow) bool { return wired(&r) }) {
+		if slices.ContainsFunc(s.Lab.Rows, func(r record.LabRow) bool { return wired(&r) }) {
 			out = append(out, v.labWires(s))
 		}
 		out = append(out, v.labDifferences(s))
@@ -713,7 +714,7 @@ func (v *viewer) labs() []block {
 }
 
 // labWires are indirect branches and DMA calls of interfaces on wires, for each DMA setup.
-func (v *viewer) labWires(s *result.Saved) block {
+func (v *viewer) labWires(s *record.Saved) block {
 	b := block{Heading: cmp.Or(v.heading(s), "Interfaces and their DMA")}
 	t := &table{Caption: "What a redirected packet makes", Columns: []column{
 		{"NIC", ""}, {"DMA", ""}, {"bulk", "n"}, {"kernel", ""}, {"indirect calls are", "w"}, {"indirect branches", "n"}, {"map", "n"}, {"sync", "n w"}, {"bounce", "n w"}, {"flush", "n w"}, {"≈ ns", "n"},
@@ -757,7 +758,7 @@ func (v *viewer) labWires(s *result.Saved) block {
 	return b
 }
 
-func (v *viewer) labDifferences(s *result.Saved) block {
+func (v *viewer) labDifferences(s *record.Saved) block {
 	l := s.Lab
 	b := block{Heading: v.heading(s)}
 	exactOr := func(x *float64) string {
@@ -810,9 +811,9 @@ func (v *viewer) labDifferences(s *result.Saved) block {
 
 // labPaths draws where the branches of guests stand: for each kernel the row with
 // most of them.
-func (v *viewer) labPaths(s *result.Saved) []block {
+func (v *viewer) labPaths(s *record.Saved) []block {
 	const most = 4
-	best := make(map[string]*result.LabRow)
+	best := make(map[string]*record.LabRow)
 	var order []string
 	for i := range s.Lab.Rows {
 		row := &s.Lab.Rows[i]
@@ -851,7 +852,7 @@ func (v *viewer) flames() []block {
 	if !v.draw {
 		return nil
 	}
-	var profiles []*result.Saved
+	var profiles []*record.Saved
 	for _, s := range v.d.Records {
 		if p := s.Stages(); p != nil && len(p.Stacks) > 0 {
 			profiles = append(profiles, s)
@@ -874,7 +875,7 @@ func (v *viewer) flames() []block {
 
 // flameInline is a flame graph for a page, of at most so many bytes: frames that are
 // too narrow for that are left out. It is empty when none fits.
-func flameInline(p *result.Profile, name, id string, most int) template.HTML {
+func flameInline(p *record.Profile, name, id string, most int) template.HTML {
 	root := flameOf(p)
 	height := root.height()
 	for _, least := range []float64{flameLeast, 1, 3, 10, 40} {
@@ -900,7 +901,7 @@ func (v *viewer) branches() []block {
 		t := &table{Caption: "Indirect branches on the redirect path that are not rare", Columns: []column{
 			{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", "w"}, {"calls", "m c"},
 		}}
-		h := s.Headline()
+		h := conclusion.Of(s)
 		for _, row := range s.Sites.Rows {
 			if row.Per == "rare" {
 				continue

@@ -10,14 +10,14 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Xray writes the indirect branches of the redirect path for people: by stage,
 // what each calls, how often it runs and how it is made, then totals. Rare ones,
 // those of errors and slow paths, are counted and left out unless rare is set.
 // path is what was looked at.
-func Xray(w io.Writer, opts Options, doc *result.Document[result.SiteRow], path string, rare bool) error {
+func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path string, rare bool) error {
 	p := newPage(opts)
 	p.wrap("", path)
 	fmt.Fprintln(&p.buf)
@@ -65,10 +65,10 @@ func Xray(w io.Writer, opts Options, doc *result.Document[result.SiteRow], path 
 }
 
 // site is where a branch stands.
-func site(row result.SiteRow) string { return fmt.Sprintf("%s+%#x", clean(row.Function), row.Offset) }
+func site(row record.SiteRow) string { return fmt.Sprintf("%s+%#x", clean(row.Function), row.Offset) }
 
 // made is how a branch is made, in one word.
-func made(row result.SiteRow) string {
+func made(row record.SiteRow) string {
 	verb := "call"
 	if row.Jump {
 		verb = "jmp"
@@ -78,7 +78,7 @@ func made(row result.SiteRow) string {
 
 // calls is what a branch calls: the last member of the chain, how sure that is
 // when it is not, and what the pointer holds now.
-func calls(row result.SiteRow) string {
+func calls(row record.SiteRow) string {
 	what := "?"
 	if row.Calls != nil {
 		steps := strings.Split(*row.Calls, " → ")
@@ -106,7 +106,7 @@ func (p *page) site(cells []string, line string) {
 }
 
 // totals counts branches by how often they run.
-func totals(rows []result.SiteRow, hidden int) string {
+func totals(rows []record.SiteRow, hidden int) string {
 	always, maybe := make(map[string]int), make(map[string]int)
 	for _, row := range rows {
 		if row.Always {
@@ -207,7 +207,7 @@ func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Cl
 
 // Dot writes the call graph of the path in the language of Graphviz: functions,
 // direct calls between them and, dashed, what is called indirectly.
-func Dot(w io.Writer, calls map[string][]string, rows []result.SiteRow) error {
+func Dot(w io.Writer, calls map[string][]string, rows []record.SiteRow) error {
 	var b strings.Builder
 	b.WriteString("digraph path {\n\trankdir=LR;\n\tnode [shape=box, fontname=monospace];\n")
 	names := make([]string, 0, len(calls))

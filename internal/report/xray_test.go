@@ -5,13 +5,14 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
-func xrayDoc() *result.Document[result.SiteRow] {
-	doc := &result.Document[result.SiteRow]{Schema: result.Schema, Kind: "xray", Run: "one", Settings: map[string]string{"path": "veth"}}
-	add := func(stage, function, calls, kind, per string, always bool, targets ...string) *result.SiteRow {
-		row := result.SiteRow{
+func xrayDoc() *record.Document[record.SiteRow] {
+	doc := &record.Document[record.SiteRow]{Schema: record.Schema, Kind: "xray", Run: "one", Settings: map[string]string{"path": "veth"}}
+	add := func(stage, function, calls, kind, per string, always bool, targets ...string) *record.SiteRow {
+		row := record.SiteRow{
 			Name: function + "/" + calls, Function: function, Offset: uint64(0x1f + 16*len(doc.Rows)), Kind: kind, Thunk: "__x86_indirect_thunk_rax",
 			Stage: stage, Sure: "certain", Targets: targets, Per: per, Always: always, Via: []string{function},
 		}
@@ -29,8 +30,8 @@ func xrayDoc() *result.Document[result.SiteRow] {
 	add("transmit", "a_function_with_a_very_long_name_indeed", "some_operations.a_member_with_a_long_name", "register", "packet", true, "the_function_that_is_there_now").Jump = true
 	add("return", "__xdp_return", "unknown", "memory", "unknown", false)
 	add("return", "__xdp_return", "memory_provider_ops.release", "thunk", "rare", false)
-	doc.Partial = []result.PartialFunction{{Name: "veth_poll", Why: "a jump table"}}
-	doc.Warnings = []result.Warning{{Text: "a warning"}}
+	doc.Partial = []record.PartialFunction{{Name: "veth_poll", Why: "a jump table"}}
+	doc.Warnings = []record.Warning{{Text: "a warning"}}
 	return doc
 }
 
@@ -59,7 +60,7 @@ func TestSiteComparisonGolden(t *testing.T) {
 	new.Rows[2].Kind, new.Rows[2].Thunk = "register", ""
 	new.Rows = append(new.Rows[:4], new.Rows[5:]...)
 	old.Rows = old.Rows[1:]
-	c := result.CompareSites(old, new)
+	c := compare.Sites(old, new)
 	c.Old.File, c.New.File = "old.json", "new.json"
 	var b bytes.Buffer
 	if err := SiteComparison(&b, Options{Width: 80}, c); err != nil {

@@ -8,18 +8,18 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/result"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Record turns what was measured into rows, the estimates for a whole packet
 // last, and warnings.
-func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
-	var warns []result.Warning
+func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
+	var warns []record.Warning
 	if !raw.Incomplete && raw.Rounds < raw.Planned {
-		warns = append(warns, result.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
+		warns = append(warns, record.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
 	}
-	rows := []result.TaxRow{}
+	rows := []record.TaxRow{}
 	for i := range raw.Pairs {
 		row := raw.row(&raw.Pairs[i])
 		rows = append(rows, row)
@@ -27,7 +27,7 @@ func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
 			continue
 		}
 		warn := func(format string, args ...any) {
-			warns = append(warns, result.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
+			warns = append(warns, record.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
 		}
 		for _, text := range stat.Warnings(row.Samples) {
 			warn("%s", text)
@@ -46,7 +46,7 @@ func (raw *Raw) Record() ([]result.TaxRow, []result.Warning) {
 	for i := range raw.Pairs {
 		if p := &raw.Pairs[i]; p.Name == Thunk && !p.foldable() {
 			for _, row := range packets {
-				warns = append(warns, result.Warning{Row: row.Name, Text: fmt.Sprintf(fewFillings, p.filled())})
+				warns = append(warns, record.Warning{Row: row.Name, Text: fmt.Sprintf(fewFillings, p.filled())})
 			}
 		}
 	}
@@ -87,9 +87,9 @@ func (raw *Raw) Clock() string {
 	return fmt.Sprintf("%.2f GHz (%.2f to %.2f)", ghz(0.5), ghz(0), ghz(1))
 }
 
-func (raw *Raw) row(p *RawPair) result.TaxRow {
+func (raw *Raw) row(p *RawPair) record.TaxRow {
 	family, variant, _ := strings.Cut(p.Name, "/")
-	row := result.TaxRow{
+	row := record.TaxRow{
 		Name:    p.Name,
 		Labels:  map[string]string{"pair": family, "variant": variant},
 		Calls:   p.Calls,
@@ -220,12 +220,12 @@ const calls2018 = 3
 
 // packets are the estimates: what a redirected packet pays for indirect calls at
 // each bulk, and what it would pay with those of 2018.
-func (raw *Raw) packets() []result.TaxRow {
+func (raw *Raw) packets() []record.TaxRow {
 	thunk := raw.thunk()
 	if len(thunk) == 0 {
 		return nil
 	}
-	var rows []result.TaxRow
+	var rows []record.TaxRow
 	for _, bulk := range slices.Sorted(maps.Keys(raw.Hop)) {
 		hop, calls := raw.Hop[bulk], raw.Calls[bulk]
 		made, xmits := raw.Outside, 0.0
@@ -259,7 +259,7 @@ func (raw *Raw) packets() []result.TaxRow {
 // packet estimates a packet that makes calls indirect calls, by a hop that was
 // measured with made of them. Hops and prices are of different rounds and do not
 // depend on each other, so any pairing of them is a sample of the estimate.
-func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) result.TaxRow {
+func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) record.TaxRow {
 	var with, without, price []float64
 	var rounds []int
 	for i := range min(len(hop), len(thunk)) {
@@ -269,7 +269,7 @@ func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) r
 		rounds = append(rounds, i)
 	}
 	q := raw.atAnyClock(stat.Location(price, "ns"))
-	return result.TaxRow{
+	return record.TaxRow{
 		Name:    name,
 		Labels:  map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
 		Calls:   "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
@@ -297,7 +297,7 @@ func scaled(q stat.Quantity, by float64, unit string) *stat.Quantity {
 
 // Sum is the closing line: what the estimates for a packet at bulk 16, and with
 // the calls of 2018, add up to. It is empty when there are none.
-func Sum(rows []result.TaxRow) string {
+func Sum(rows []record.TaxRow) string {
 	var parts []string
 	for _, row := range rows {
 		if row.Price == nil {
@@ -313,7 +313,7 @@ func Sum(rows []result.TaxRow) string {
 	return strings.Join(parts, " ")
 }
 
-func adds(row result.TaxRow) string {
+func adds(row record.TaxRow) string {
 	around := ""
 	if !math.IsNaN(row.Price.Low) {
 		around = fmt.Sprintf(" [%.1f, %.1f]", row.Price.Low, row.Price.High)

@@ -12,8 +12,8 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -266,7 +266,7 @@ func TestObserved(t *testing.T) {
 			t.Errorf("%s: refused %q", row.Name, row.Refused)
 		}
 	}
-	if !slices.ContainsFunc(warns, func(w result.Warning) bool { return strings.Contains(w.Text, "others' programs") }) {
+	if !slices.ContainsFunc(warns, func(w record.Warning) bool { return strings.Contains(w.Text, "others' programs") }) {
 		t.Errorf("warnings %v", warns)
 	}
 }

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -174,8 +174,8 @@ func TestRowRefuses(t *testing.T) {
 	}
 }
 
-func warned(warns []result.Warning, text string) bool {
-	return slices.ContainsFunc(warns, func(w result.Warning) bool { return strings.Contains(w.Text, text) })
+func warned(warns []record.Warning, text string) bool {
+	return slices.ContainsFunc(warns, func(w record.Warning) bool { return strings.Contains(w.Text, text) })
 }
 
 func TestWarnings(t *testing.T) {
@@ -228,7 +228,7 @@ func TestPackets(t *testing.T) {
 	r := onPath(raw(Thunk, 10, 12))
 	r.Outside = 1
 	rows, _ := r.Record()
-	got := make(map[string]result.TaxRow)
+	got := make(map[string]record.TaxRow)
 	for _, row := range rows {
 		got[row.Name] = row
 	}

@@ -18,9 +18,10 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
-	"github.com/unthunk/unthunk/internal/result"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
@@ -88,7 +89,7 @@ func trust(ctx context.Context, tries, more int, duration, short time.Duration, 
 		if err != nil {
 			return err
 		}
-		c, err := result.CompareBy(result.NewRecord(doc), "operation", result.CompareOptions{Threshold: result.DefaultThreshold})
+		c, err := compare.By(record.NewRecord(doc), "operation", compare.Options{Threshold: compare.DefaultThreshold})
 		if err != nil {
 			return err
 		}
@@ -106,7 +107,7 @@ func trust(ctx context.Context, tries, more int, duration, short time.Duration, 
 		// Two files of one row each.
 		old, now := *last, *doc
 		old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
-		u, err := result.Compare(result.NewRecord(&old), result.NewRecord(&now), result.CompareOptions{Threshold: result.DefaultThreshold})
+		u, err := compare.Records(record.NewRecord(&old), record.NewRecord(&now), compare.Options{Threshold: compare.DefaultThreshold})
 		if err != nil {
 			return err
 		}
@@ -125,7 +126,7 @@ func trust(ctx context.Context, tries, more int, duration, short time.Duration, 
 }
 
 // measure is `unthunk bench --bulk 64 --operation … --duration …`.
-func measure(ctx context.Context, d time.Duration, operations ...string) (*result.Document[result.BenchRow], error) {
+func measure(ctx context.Context, d time.Duration, operations ...string) (*record.Document[record.BenchRow], error) {
 	plan := redirect.Plan{Bulks: []int{64}, CPU: -1, Duration: d}
 	for _, s := range operations {
 		op, err := redirect.ParseOperation(s)
@@ -148,8 +149,8 @@ func measure(ctx context.Context, d time.Duration, operations ...string) (*resul
 			return nil, fmt.Errorf("%s: %s", row.Name, row.Refused)
 		}
 	}
-	return &result.Document[result.BenchRow]{
-		Schema: result.Schema, Kind: "bench", Time: begun, Run: result.NewRunID(),
+	return &record.Document[record.BenchRow]{
+		Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(),
 		Host: host.Identify(ctx), Rows: rows, Warnings: warns,
 	}, nil
 }

@@ -1,0 +1,30 @@
+package compare
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+)
+
+func TestLabs(t *testing.T) {
+	parse := func() *record.Lab {
+		s, err := record.ParseSaved([]byte(recordtest.LabJSON))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s.Lab
+	}
+	old, new := parse(), parse()
+	if c := Labs(old, new); c.Same != 1 || len(c.Rows) != 0 {
+		t.Errorf("%+v", c)
+	}
+	x := 10.5009765625
+	new.Rows[0].Instructions = &x
+	new.Rows[0].Sites[0].PerPacket = 2
+	c := Labs(old, new)
+	if len(c.Rows) != 1 || strings.Join(c.Rows[0].What, ", ") != "instructions: 10.5 → 10.5009765625, site f → g: 1 → 2" {
+		t.Errorf("%+v", c.Rows)
+	}
+}

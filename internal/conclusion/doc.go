@@ -1,0 +1,2 @@
+// Package conclusion says in sentences what a record comes to.
+package conclusion

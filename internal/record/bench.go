@@ -1,0 +1,47 @@
+package record
+
+import "github.com/unthunk/unthunk/internal/stat"
+
+// BenchRow is one measured row of `bench`.
+type BenchRow struct {
+	// Name is stable: "redirect-map/bulk=64", followed by "/key=value"
+	// for every option that is not at its default.
+	Name string `json:"name"`
+	// Labels are the row's coordinates: scenario, bulk, operation, mode,
+	// size, place.
+	Labels map[string]string `json:"labels"`
+	// Mpps is the rate of the whole chain on its one core, in million
+	// packets a second; Ns its inverse, in ns per packet. Both are nil
+	// when Refused is set.
+	Mpps *stat.Quantity `json:"mpps"`
+	Ns   *stat.Quantity `json:"ns"`
+	// Hop is the net price of the redirect hop in ns per packet: this
+	// chain less the same chain without the redirect, round by round. Nil
+	// when the scenario has none.
+	Hop *stat.Quantity `json:"hop"`
+	// FramesPerXmit is frames per ndo_xdp_xmit call. Nil when unknown.
+	FramesPerXmit *stat.Quantity `json:"frames-per-xmit"`
+	// Observer is what the counting and the time stamps themselves add, in
+	// ns per packet: the same chain counted less uncounted. It is measured
+	// on one row of a run; nil on the others.
+	Observer *stat.Quantity `json:"observer"`
+	// Counts are packets as counted by the run's own programs.
+	Counts Counts `json:"counts"`
+	// Refused says why there is no number. Empty when there is one.
+	Refused string `json:"refused,omitempty"`
+	// Samples are ns per packet, one a round; Rounds are the numbers of
+	// those rounds, by which rows of one run are paired.
+	Samples []float64 `json:"samples"`
+	Rounds  []int     `json:"rounds"`
+}
+
+// Counts are packets at three places of a chain.
+type Counts struct {
+	// Sent is what the generator sent.
+	Sent uint64 `json:"sent"`
+	// Redirected is what the program under test handled, and asked the
+	// kernel to redirect with success.
+	Redirected uint64 `json:"redirected"`
+	// Received is what arrived at the end of the chain.
+	Received uint64 `json:"received"`
+}

@@ -1,0 +1,247 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// LabRow is one row of `lab`: what a redirected packet goes through in one guest at
+// one bulk. Counts are exact and per packet: on veth from the generator's call to the
+// sink's verdict; on wires what runs in the NAPI polls of the interface that redirects
+// and of the one it redirects to, and in its transmission.
+type LabRow struct {
+	// Name is stable: the guest as it was asked for, and the bulk:
+	// "debian:6.12-cloud/spectre_v2=off/bulk=16".
+	Name string `json:"name"`
+	// Labels are the row's coordinates: kernel, cpu, append, nic, dma, bulk.
+	Labels map[string]string `json:"labels"`
+	// Release is the kernel's own name; Thunk what an indirect call is in its
+	// memory, SpectreV2 what its /sys says.
+	Release   string `json:"release"`
+	Thunk     string `json:"thunk"`
+	SpectreV2 string `json:"spectre-v2"`
+	// Instructions executed, those of the observer's time stamp included: one
+	// stamp in Window packets. On wires it lacks what completes transmission, and is
+	// nil for bursts that are too short. Nil when Refused is set.
+	Instructions *float64 `json:"instructions"`
+	Window       int      `json:"window,omitempty"`
+	// Stamp is how many instructions the indirect branch of a time stamp takes, 0 for
+	// none.
+	Stamp int `json:"stamp,omitempty"`
+	// Ns is the time of a packet in ns, measured with KVM; nil where that is not used.
+	Ns *stat.Quantity `json:"ns,omitempty"`
+	// Calls are indirect calls and jumps that were counted at their sites.
+	Calls  *float64  `json:"calls"`
+	Sites  []LabSite `json:"sites"`
+	Counts Counts    `json:"counts"`
+	// Functions are entries of functions.
+	Functions []LabFunction `json:"functions"`
+	// DMA is what is done of the DMA API, one entry a part; empty for veth.
+	DMA []LabDMA `json:"dma,omitempty"`
+	// Refused says why there are no numbers. Empty when there are.
+	Refused string `json:"refused,omitempty"`
+}
+
+// LabFunction is how often a function is entered for a packet.
+type LabFunction struct {
+	Function string `json:"function"`
+	// Part of the chain that does it: "in-poll" are NAPI polls of the interface that
+	// redirects, "out-xmit" is transmission by the one it redirects to, "out-poll" are
+	// that one's NAPI polls, which complete transmission. Empty for veth.
+	Part      string  `json:"part,omitempty"`
+	PerPacket float64 `json:"per-packet"`
+}
+
+// LabDMA is what a part of the chain does of the DMA API for a packet.
+type LabDMA struct {
+	Part  string  `json:"part"` // as of LabFunction
+	Map   float64 `json:"map"`
+	Unmap float64 `json:"unmap"`
+	Sync  float64 `json:"sync"` // for the CPU, and for the device
+	// Bounce are copies through a bounce buffer, Flush are waits for the IOMMU to
+	// forget mappings.
+	Bounce float64 `json:"bounce"`
+	Flush  float64 `json:"flush"`
+}
+
+// Entries are how often a function is entered for a packet, by all parts.
+func (r *LabRow) Entries(function string) (n float64) {
+	for _, f := range r.Functions {
+		if f.Function == function {
+			n += f.PerPacket
+		}
+	}
+	return n
+}
+
+// SumDMA is what all parts together do of the DMA API.
+func (r *LabRow) SumDMA() (sum LabDMA) {
+	for _, d := range r.DMA {
+		sum.Map, sum.Unmap, sum.Sync = sum.Map+d.Map, sum.Unmap+d.Unmap, sum.Sync+d.Sync
+		sum.Bounce, sum.Flush = sum.Bounce+d.Bounce, sum.Flush+d.Flush
+	}
+	return sum
+}
+
+// LabSite is an indirect branch and what it entered.
+type LabSite struct {
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	Jump     bool   `json:"jump,omitempty"`
+	Kind     string `json:"kind"`
+	Stage    string `json:"stage"`
+	Calls    string `json:"calls,omitempty"`
+	Target   string `json:"target,omitempty"`
+	Part     string `json:"part,omitempty"` // as of LabFunction
+	// Executed are the instructions it takes to its target: itself, its thunk, the nop
+	// that fills its room; 0 when not known.
+	Executed int `json:"executed"`
+	// PerPacket is how often it is executed for a packet.
+	PerPacket float64 `json:"per-packet"`
+}
+
+// LabDifference is what two rows differ in, and which indirect branches account for
+// it.
+type LabDifference struct {
+	// With and Without are the names of rows of the same kernel and bulk.
+	With    string `json:"with"`
+	Without string `json:"without"`
+	// Instructions are With less Without, per packet; BySites those of the branches
+	// and their thunks. ByObserver is the call of the clock for a time stamp, once in
+	// Window packets.
+	// Remainder is what is left.
+	Instructions float64 `json:"instructions"`
+	BySites      float64 `json:"by-sites"`
+	ByObserver   float64 `json:"by-observer"`
+	Remainder    float64 `json:"remainder"`
+	// Calls are indirect calls and jumps per packet, counted at the sites.
+	Calls float64 `json:"calls"`
+	// Ns is an estimate: calls by the price of one on this machine, in ns per
+	// packet. Nil without a price.
+	Ns *stat.Quantity `json:"ns"`
+	// Lost is what that is of [LabMpps], in Mpps.
+	Lost *stat.Quantity `json:"lost,omitempty"`
+}
+
+// LabMpps is the rate of a core without indirect branches that estimates are held
+// against, in Mpps: that of XDP_REDIRECT before retpolines in the mail of 2018.
+const LabMpps = 13
+
+// Lab is the record of `lab`.
+type Lab struct {
+	Document[LabRow]
+	Differences []LabDifference `json:"differences"`
+	// Price is that of one indirect call on this machine, in ns; nil when none was
+	// measured.
+	Price *stat.Quantity `json:"price"`
+}
+
+// LoadLab reads a record that lab wrote with --save or --json. A record of another
+// kind is an [ErrKind].
+func LoadLab(path string) (*Lab, error) { return load(path, parseLab) }
+
+func parseLab(b []byte) (*Lab, error) {
+	kind, err := parseHead(b)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "lab" {
+		return nil, fmt.Errorf("%w: %.40q", ErrKind, kind)
+	}
+	l := new(Lab)
+	if err := json.Unmarshal(b, l); err != nil {
+		return nil, fmt.Errorf("not a record of lab: %w", err)
+	}
+	if l.Run == "" {
+		return nil, errors.New("the record has no run identity")
+	}
+	if n := len(l.Rows); n > MaxRows {
+		return nil, fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
+	}
+	seen := make(map[string]bool)
+	for i := range l.Rows {
+		if err := checkRow(seen, i, l.Rows[i].Name, l.Rows[i].check); err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+func (r *LabRow) check() error {
+	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	if err := checkTexts([]string{r.Release, r.Thunk, r.SpectreV2, r.Refused}); err != nil {
+		return err
+	}
+	switch {
+	case r.Refused == "" && r.Calls == nil:
+		return errNeither
+	case r.Refused != "" && (r.Instructions != nil || r.Calls != nil):
+		return errBoth
+	case len(r.Sites) > MaxRows || len(r.Functions) > MaxRows || len(r.DMA) > MaxRows:
+		return errors.New("too many sites or functions")
+	}
+	possible := func(x float64) bool { return x >= 0 && x <= maxNs }
+	if err := checkQuantities([]quantity{{"time", "ns", r.Ns, false}}); err != nil {
+		return err
+	}
+	for _, n := range []*float64{r.Instructions, r.Calls} {
+		if n != nil && !possible(*n) {
+			return fmt.Errorf("impossible count %v", *n)
+		}
+	}
+	for _, f := range r.Functions {
+		if f.Function == "" || !possible(f.PerPacket) {
+			return fmt.Errorf("impossible count of function %.60q", f.Function)
+		}
+		if err := checkTexts([]string{f.Function, f.Part}); err != nil {
+			return err
+		}
+	}
+	for _, d := range r.DMA {
+		if err := checkTexts([]string{d.Part}); err != nil {
+			return err
+		}
+		if !possible(d.Map) || !possible(d.Unmap) || !possible(d.Sync) || !possible(d.Bounce) || !possible(d.Flush) {
+			return fmt.Errorf("impossible count of DMA by %s", d.Part)
+		}
+	}
+	for _, s := range r.Sites {
+		if err := checkNames(s.Function, s.Stage); err != nil {
+			return err
+		}
+		if err := checkTexts([]string{s.Calls, s.Target, s.Kind, s.Part}); err != nil {
+			return err
+		}
+		if !possible(s.PerPacket) {
+			return fmt.Errorf("impossible count at %s", s.Function)
+		}
+	}
+	return nil
+}
+
+// checkDifferences checks what a record of lab has beside its rows.
+func (l *Lab) checkDifferences() error {
+	if n := len(l.Differences); n > MaxRows {
+		return fmt.Errorf("%d differences: at most %d are possible", n, MaxRows)
+	}
+	for i, d := range l.Differences {
+		if err := checkTexts([]string{d.With, d.Without}); err != nil {
+			return fmt.Errorf("difference %d: %w", i, err)
+		}
+		for _, x := range []float64{d.Instructions, d.BySites, d.ByObserver, d.Remainder, d.Calls} {
+			if !(math.Abs(x) <= maxNs) {
+				return fmt.Errorf("difference %d: impossible count %v", i, x)
+			}
+		}
+		if err := checkQuantities([]quantity{{"ns", "ns", d.Ns, true}}); err != nil {
+			return fmt.Errorf("difference %d: %w", i, err)
+		}
+	}
+	return checkQuantities([]quantity{{"price", "ns", l.Price, true}})
+}

@@ -1,0 +1,396 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"unicode/utf8"
+
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// ProfileRow is one row of `profile`: a stage of a redirected packet's way.
+type ProfileRow struct {
+	// Name of the stage: generator, receive, program, redirect, bulk-queue,
+	// transmit, completion, return, dma, softirq, locks, sink, observer, other,
+	// unattributed.
+	Name string `json:"name"`
+	// Ns is in ns per packet. Its median is the mean over all rounds, as means
+	// add up and medians do not; the interval is that of the mean over rounds.
+	Ns *stat.Quantity `json:"ns"`
+	// Samples are ns per packet, one a round; Rounds are the numbers of those
+	// rounds. Unattributed may be negative in a round.
+	Samples []float64 `json:"samples"`
+	Rounds  []int     `json:"rounds"`
+}
+
+// Profile is the record of `profile`: where the ns of a packet go. Its rows are
+// stages, which together are Packet.
+type Profile struct {
+	Document[ProfileRow]
+	ProfileParts
+}
+
+// ProfileParts are what a profile has besides stages.
+type ProfileParts struct {
+	// Packet is ns per packet, measured by the programs' own time stamps while
+	// samples were taken, interruptions and all; as in [ProfileRow] the median
+	// is a mean.
+	Packet *stat.Quantity `json:"packet"`
+	// Sampling is how samples were taken.
+	Sampling Sampling `json:"sampling"`
+	// Functions are those that samples fell into, the most ns first.
+	Functions []ProfileFunction `json:"functions"`
+	// Tax is what samples say of indirect branches; null when the code could not
+	// be read.
+	Tax *ProfileTax `json:"tax"`
+	// Counters are per packet; empty without a PMU.
+	Counters []ProfileCounter `json:"counters"`
+	// Stacks are the distinct call chains, the most ns first.
+	Stacks []ProfileStack `json:"stacks"`
+}
+
+// Sampling is how samples were taken and how many.
+type Sampling struct {
+	// Event is "cycles", with as many p as it is precise, or "cpu-clock".
+	Event string `json:"event"`
+	// Rate is samples a second and CPU, asked for.
+	Rate int `json:"rate"`
+	// CPUs that were sampled.
+	CPUs []int `json:"cpus"`
+	// Samples were taken in the measured time, Lost are those the kernel had
+	// no room for. Throttled is how often the kernel slowed sampling down.
+	Samples   int `json:"samples"`
+	Lost      int `json:"lost"`
+	Throttled int `json:"throttled"`
+	// Packets went through in that time.
+	Packets uint64 `json:"packets"`
+	// Throughput is the rate with sampling in percent of that without, measured
+	// in turn. Nil when it was not.
+	Throughput *stat.Quantity `json:"throughput"`
+}
+
+// ProfileFunction is a function, or one BPF program, that samples fell into.
+type ProfileFunction struct {
+	Name  string `json:"name"`
+	Stage string `json:"stage"` // where it took most
+	// Samples that fell into it.
+	Samples int `json:"samples"`
+	// Ns is in ns per packet, of the function itself without what it calls.
+	Ns *stat.Quantity `json:"ns"`
+}
+
+// ProfileTax is what samples say of indirect branches, in ns per packet.
+type ProfileTax struct {
+	// Thunks is the time in indirect thunks, Landings the excess on the first
+	// instructions of functions that are entered through one, Total both.
+	Thunks   *stat.Quantity `json:"thunks"`
+	Landings *stat.Quantity `json:"landings"`
+	Total    *stat.Quantity `json:"total"`
+	// Returns is the time in return thunks, ReturnLandings that on the first two
+	// instructions behind calls, which is the most that returns through thunks
+	// can have cost there; nil where functions return by themselves. They are no
+	// part of Total.
+	Returns        *stat.Quantity `json:"returns"`
+	ReturnLandings *stat.Quantity `json:"return-landings"`
+	// Direct is what the first instructions of a function take that is entered
+	// directly, in ns per call: what landings are held against. Nil when none
+	// was seen.
+	Direct *stat.Quantity `json:"direct"`
+	// Estimate is what tax makes of it: price of a call times calls of the hop.
+	// Nil when no price was measured, or no calls are known.
+	Estimate *stat.Quantity `json:"estimate"`
+	// Hop is the part of Total that Estimate is held against: that of sites on
+	// the way from the receiving poll on, whose calls per packet are known.
+	Hop *stat.Quantity `json:"hop"`
+	// Agree says whether Hop and Estimate agree: "agree", "disagree" or
+	// "cannot tell". Empty without Estimate.
+	Agree string        `json:"agree,omitempty"`
+	Sites []ProfileSite `json:"sites"`
+}
+
+// ProfileSite is an indirect branch that samples speak of.
+type ProfileSite struct {
+	// Function it stands in, Offset in bytes from its start.
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	Stage    string `json:"stage"`
+	// Calls is the chain of struct members the target is read from, null when
+	// unknown.
+	Calls *string `json:"calls"`
+	// Targets are the functions it was seen to enter.
+	Targets []string `json:"targets,omitempty"`
+	// PerPacket is how often it runs for a packet, unit "calls"; nil when
+	// unknown.
+	PerPacket *stat.Quantity `json:"per-packet"`
+	// Thunk is the time in its thunk, Landing the excess on the first
+	// instructions of its targets, in ns per packet.
+	Thunk   *stat.Quantity `json:"thunk"`
+	Landing *stat.Quantity `json:"landing"`
+}
+
+// ProfileCounter is what a PMU counted, per packet.
+type ProfileCounter struct {
+	// Name of the event: cycles, instructions, branch-misses, l1d-misses,
+	// llc-misses, indirect-branches, indirect-mispredicts.
+	Name string `json:"name"`
+	// PerPacket, unit "events".
+	PerPacket *stat.Quantity `json:"per-packet"`
+}
+
+// ProfileStack is a call chain that samples fell into.
+type ProfileStack struct {
+	// Frames are functions, the outermost first.
+	Frames []string `json:"frames"`
+	Stage  string   `json:"stage"`
+	// Samples that fell into it, Ns in ns per packet.
+	Samples int     `json:"samples"`
+	Ns      float64 `json:"ns"`
+}
+
+// Limits on what [LoadProfile] accepts.
+const (
+	// MaxFunctions of a profile.
+	MaxFunctions = 100_000
+	// MaxStacks of a profile.
+	MaxStacks = 200_000
+	// MaxFrames of a stack.
+	MaxFrames = 256
+	// maxCPUs is the most a kernel can be built for.
+	maxCPUs = 8192
+)
+
+// Rows of a profile, or of the comparison of two, that are no stage of code.
+const (
+	PacketRow    = "packet"
+	Unattributed = "unattributed"
+)
+
+// LoadProfile reads a record that profile wrote with --save or --json. A record
+// of another kind is an [ErrKind]; anything else that is not one is an error of
+// one line with the file's name.
+func LoadProfile(path string) (*Profile, error) { return load(path, parseProfile) }
+
+func parseProfile(b []byte) (*Profile, error) {
+	kind, err := parseHead(b)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "profile" {
+		return nil, fmt.Errorf("%w: %.40q", ErrKind, kind)
+	}
+	p := new(Profile)
+	if err := json.Unmarshal(b, p); err != nil {
+		return nil, fmt.Errorf("not a record of profile: %w", err)
+	}
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *Profile) check() error {
+	if p.Run == "" {
+		return errors.New("the record has no run identity")
+	}
+	return p.checkParts()
+}
+
+func (p *Profile) checkParts() error {
+	for _, part := range []struct {
+		name    string
+		n, most int
+	}{
+		{"rows", len(p.Rows), MaxRows},
+		{"functions", len(p.Functions), MaxFunctions},
+		{"stacks", len(p.Stacks), MaxStacks},
+		{"counters", len(p.Counters), MaxRows},
+	} {
+		if part.n > part.most {
+			return fmt.Errorf("%d %s: at most %d are possible", part.n, part.name, part.most)
+		}
+	}
+	if p.Packet == nil || !(p.Packet.Median > 0) {
+		return errors.New("it has no ns per packet")
+	}
+	if err := checkQuantities([]quantity{{"packet", "ns", p.Packet, true}}); err != nil {
+		return err
+	}
+	if len(p.Rows) == 0 {
+		return errors.New("it has no stages")
+	}
+	seen := map[string]bool{PacketRow: true}
+	for i := range p.Rows {
+		row := &p.Rows[i]
+		if err := checkRow(seen, i, row.Name, row.check); err != nil {
+			return err
+		}
+		// Stages add up round by round.
+		if !slices.Equal(row.Rounds, p.Rows[0].Rounds) {
+			return fmt.Errorf("row %s: its rounds are not those of %s", row.Name, p.Rows[0].Name)
+		}
+	}
+	if err := p.Sampling.check(); err != nil {
+		return fmt.Errorf("sampling: %w", err)
+	}
+	for i := range p.Functions {
+		if err := p.Functions[i].check(); err != nil {
+			return fmt.Errorf("function %d: %w", i, err)
+		}
+	}
+	if p.Tax != nil {
+		if err := p.Tax.check(); err != nil {
+			return fmt.Errorf("tax: %w", err)
+		}
+	}
+	for i, c := range p.Counters {
+		if c.Name == "" || !plain(c.Name) {
+			return fmt.Errorf("counter %d: impossible name %.60q", i, c.Name)
+		}
+		if c.PerPacket == nil {
+			return fmt.Errorf("counter %s: %w", c.Name, errNeither)
+		}
+		if err := checkQuantities([]quantity{{"per-packet", "events", c.PerPacket, false}}); err != nil {
+			return fmt.Errorf("counter %s: %w", c.Name, err)
+		}
+	}
+	for i := range p.Stacks {
+		if err := p.Stacks[i].check(); err != nil {
+			return fmt.Errorf("stack %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (r *ProfileRow) check() error {
+	signed := r.Name == Unattributed
+	possible := func(ns float64) bool { return math.Abs(ns) <= maxNs && (signed || ns >= 0) }
+	if err := checkSamples(r.Samples, r.Rounds, possible); err != nil {
+		return err
+	}
+	switch {
+	case r.Ns == nil || math.IsNaN(r.Ns.Median):
+		return errNeither
+	case len(r.Samples) == 0:
+		return errNoSamples
+	case signed:
+		return checkQuantities([]quantity{{"ns", "ns", r.Ns, true}})
+	}
+	return checkMeans([]quantity{{"ns", "ns", r.Ns, false}})
+}
+
+// checkMeans is [checkQuantities] for means: the interval of one may reach below
+// 0 when it itself cannot.
+func checkMeans(qs []quantity) error {
+	for i, q := range qs {
+		if q.Quantity != nil && !q.signed && q.Median < 0 {
+			return fmt.Errorf("%s is impossible: %v %s", q.name, q.Median, q.Unit)
+		}
+		qs[i].signed = true
+	}
+	return checkQuantities(qs)
+}
+
+func (s *Sampling) check() error {
+	if s.Event == "" || !plain(s.Event) {
+		return fmt.Errorf("impossible event %.60q", s.Event)
+	}
+	if s.Rate < 0 || s.Samples < 0 || s.Lost < 0 || s.Throttled < 0 {
+		return errors.New("a count below 0")
+	}
+	if len(s.CPUs) > maxCPUs || slices.ContainsFunc(s.CPUs, func(cpu int) bool { return cpu < 0 || cpu >= maxCPUs }) {
+		return errors.New("impossible CPUs")
+	}
+	return checkMeans([]quantity{{"throughput", "percent", s.Throughput, false}})
+}
+
+func (f *ProfileFunction) check() error {
+	if err := checkNames(f.Name, f.Stage); err != nil {
+		return err
+	}
+	if f.Samples < 0 {
+		return fmt.Errorf("impossible number of samples: %d", f.Samples)
+	}
+	if f.Ns == nil {
+		return errNeither
+	}
+	return checkMeans([]quantity{{"ns", "ns", f.Ns, false}})
+}
+
+func (t *ProfileTax) check() error {
+	if !slices.Contains([]string{"", "agree", "disagree", stat.CannotTell}, t.Agree) {
+		return fmt.Errorf("impossible agree %.60q", t.Agree)
+	}
+	if len(t.Sites) > MaxRows {
+		return fmt.Errorf("%d sites: at most %d are possible", len(t.Sites), MaxRows)
+	}
+	err := checkMeans([]quantity{
+		{"thunks", "ns", t.Thunks, false},
+		{"landings", "ns", t.Landings, true},
+		{"total", "ns", t.Total, true},
+		{"returns", "ns", t.Returns, false},
+		{"return-landings", "ns", t.ReturnLandings, false},
+		{"direct", "ns", t.Direct, false},
+		{"estimate", "ns", t.Estimate, true},
+		{"hop", "ns", t.Hop, true},
+	})
+	if err != nil {
+		return err
+	}
+	for i := range t.Sites {
+		if err := t.Sites[i].check(); err != nil {
+			return fmt.Errorf("site %d: %w", i, err)
+		}
+	}
+	return nil
+}
+
+func (s *ProfileSite) check() error {
+	if err := checkNames(s.Function, s.Stage); err != nil {
+		return err
+	}
+	texts := s.Targets
+	if s.Calls != nil {
+		texts = append(slices.Clone(texts), *s.Calls)
+	}
+	if err := checkTexts(texts); err != nil {
+		return err
+	}
+	return checkMeans([]quantity{
+		{"per-packet", "calls", s.PerPacket, false}, {"thunk", "ns", s.Thunk, false}, {"landing", "ns", s.Landing, true},
+	})
+}
+
+func (s *ProfileStack) check() error {
+	if n := len(s.Frames); n == 0 || n > MaxFrames {
+		return fmt.Errorf("%d frames: 1 to %d are possible", n, MaxFrames)
+	}
+	for _, frame := range s.Frames {
+		if err := checkNames(frame, s.Stage); err != nil {
+			return err
+		}
+	}
+	if s.Samples < 0 || !(s.Ns >= 0 && s.Ns <= maxNs) {
+		return fmt.Errorf("impossible: %d samples, %v ns", s.Samples, s.Ns)
+	}
+	return nil
+}
+
+// checkNames is for a function and its stage, which both have to be there.
+func checkNames(function, stage string) error {
+	if function == "" || stage == "" {
+		return errors.New("it has no name or no stage")
+	}
+	return checkTexts([]string{function, stage})
+}
+
+func checkTexts(texts []string) error {
+	for _, text := range texts {
+		if utf8.RuneCountInString(text) > maxText || !printable(text) {
+			return fmt.Errorf("impossible text %.60q", text)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,2 @@
+// Package recordtest makes records of each kind for tests.
+package recordtest

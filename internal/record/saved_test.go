@@ -1,0 +1,139 @@
+package record_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+)
+
+// savedTexts are records of every kind that [record.ParseSaved] reads, by what they are.
+func savedTexts(t testing.TB) map[string]string {
+	t.Helper()
+	old, new := recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1)), recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1.5))
+	c, err := compare.Records(record.NewRecord(old), record.NewRecord(new), compare.Options{Threshold: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := record.ParseLab([]byte(recordtest.LabJSON))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := *l
+	other.Rows = append([]record.LabRow{}, l.Rows...)
+	more := 11.0
+	other.Rows[0].Instructions = &more
+	withStages := recordtest.RunDocument("run", 1, 1)
+	p := recordtest.FullProfile()
+	withStages.Stages, withStages.Profile = p.Rows, &p.ProfileParts
+	listed := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
+	listed.Code = []record.Listing{{Name: "__x86_indirect_thunk_rax", Lines: []record.ListingLine{{Offset: 5, Text: "int3", Note: "the trap"}}}}
+	return map[string]string{
+		"bench": recordtest.ValidBench(t), "run": recordtest.ValidRun(t), "stages": recordtest.Marshal(t, withStages), "tax": recordtest.ValidTax(t), "profile": recordtest.Marshal(t, recordtest.FullProfile()),
+		"xray": recordtest.Marshal(t, listed), "lab": recordtest.LabJSON, "comparison": recordtest.Marshal(t, c),
+		"profile comparison": recordtest.Marshal(t, compare.Profiles(recordtest.ProfileOf("a", 1, 10, recordtest.Way...), recordtest.ProfileOf("b", 2, 10, recordtest.ChangedWay(9)...), compare.Options{Threshold: 2})),
+		"site comparison":    recordtest.Marshal(t, compare.Sites(recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet")), recordtest.Sites(recordtest.Site("f", "x", "register", "packet"), recordtest.Site("g", "y", "thunk", "bulk")))),
+		"lab comparison":     recordtest.Marshal(t, compare.Labs(l, &other)),
+		"equal labs":         recordtest.Marshal(t, compare.Labs(l, l)),
+	}
+}
+
+func TestLoadSaved(t *testing.T) {
+	has := map[string]func(*record.Saved) bool{
+		"bench":              func(s *record.Saved) bool { return s.Bench != nil && s.Stages() == nil && s.Prices() == nil },
+		"run":                func(s *record.Saved) bool { return s.Bench != nil && len(s.Prices()) > 0 },
+		"stages":             func(s *record.Saved) bool { return s.Stages() != nil && s.Stages().Tax != nil },
+		"tax":                func(s *record.Saved) bool { return s.Tax != nil && len(s.Prices()) > 0 },
+		"profile":            func(s *record.Saved) bool { return s.Profile != nil && s.Stages() == s.Profile },
+		"xray":               func(s *record.Saved) bool { return s.Sites != nil && s.Sites.Code[0].Lines[0].Note == "the trap" },
+		"lab":                func(s *record.Saved) bool { return s.Lab != nil },
+		"comparison":         func(s *record.Saved) bool { return s.Comparison != nil },
+		"profile comparison": func(s *record.Saved) bool { return s.ProfileComparison != nil },
+		"site comparison":    func(s *record.Saved) bool { return s.SiteComparison != nil },
+		"lab comparison":     func(s *record.Saved) bool { return s.LabComparison != nil },
+		"equal labs":         func(s *record.Saved) bool { return s.LabComparison != nil },
+	}
+	for name, text := range savedTexts(t) {
+		path := filepath.Join(t.TempDir(), "x.json")
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, err := record.LoadSaved(path)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if !has[name](s) || s.File != path || s.Run == "" || s.Kind == "" {
+			t.Errorf("%s: %+v", name, s)
+		}
+		h := conclusion.Of(s)
+		if h.Title == "" || strings.HasSuffix(h.Title, ".") || strings.Contains(h.Title+h.Text, "NaN") {
+			t.Errorf("%s: %+v", name, h)
+		}
+	}
+}
+
+func TestLoadSavedRefuses(t *testing.T) {
+	texts := savedTexts(t)
+	edit := func(name, old, new string) string {
+		t.Helper()
+		if !strings.Contains(texts[name], old) {
+			t.Fatalf("%s\nholds no %s", texts[name], old)
+		}
+		return strings.Replace(texts[name], old, new, 1)
+	}
+	for name, tt := range map[string]struct{ text, want string }{
+		"empty":              {"", "the file is empty"},
+		"truncated":          {texts["comparison"][:300], "truncated"},
+		"old schema":         {edit("lab", "unthunk/1", "unthunk/0"), `schema "unthunk/0": this unthunk reads "unthunk/1"`},
+		"foreign":            {`{"rows":[]}`, "it has no schema"},
+		"kind":               {edit("bench", `"kind":"bench"`, `"kind":"check"`), `kind "check": only records of bench, run`},
+		"compared run":       {edit("comparison", `"run":"b"`, `"run":""`), "no run identity"},
+		"compared name":      {edit("comparison", `"name":"drop/bulk=1"`, `"name":"\u001b"`), "impossible name"},
+		"compared rows":      {edit("comparison", `"rows":[`, `"rows":7,"x":[`), "not a record of compare"},
+		"compared unit":      {edit("comparison", `"unit":"ns"`, `"unit":"s"`), "not in ns"},
+		"difference alone":   {edit("comparison", `"old":{"median"`, `"old":null,"x":{"median"`), "a difference without old"},
+		"stage without both": {`{"schema":"unthunk/1","kind":"compare","run":"x","rows":[{"name":"a"}]}`, "neither a number"},
+		"branch of none":     {`{"schema":"unthunk/1","kind":"compare","run":"x","same":1,"rows":[{"name":"a","change":"new"}]}`, "neither an old branch"},
+		"lab text":           {edit("lab comparison", `instructions: `, `\u0007`), "impossible text"},
+		"listing":            {edit("xray", `"text":"int3"`, `"text":"\u001b[2J"`), "listing __x86_indirect_thunk_rax: impossible text"},
+		"listings":           {edit("xray", `"code":[`, `"code":[`+strings.Repeat(`{"name":"a","lines":[]},`, record.MaxListings)), "at most 8"},
+		"lab difference":     {edit("lab", `"differences":[]`, `"differences":[{"with":"\u0007"}]`), "impossible text"},
+	} {
+		_, err := record.ParseSaved([]byte(tt.text))
+		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q", name, err, tt.want)
+		}
+	}
+	if _, err := record.ParseSaved([]byte(edit("bench", `"kind":"bench"`, `"kind":"drivers"`))); !errors.Is(err, record.ErrNotReported) {
+		t.Error(err)
+	}
+}
+
+func FuzzParseSaved(f *testing.F) {
+	for _, text := range savedTexts(f) {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		s, err := record.ParseSaved(b)
+		if err != nil {
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("error of several lines: %q", err)
+			}
+			return
+		}
+		if h := conclusion.Of(s); h.Title == "" {
+			t.Error("no title")
+		}
+		if p := s.Stages(); p != nil {
+			p.Parts()
+		}
+		s.Prices()
+	})
+}

@@ -1,0 +1,103 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"unicode/utf8"
+)
+
+// SiteRow is one row of `xray`: an indirect branch on the redirect path.
+type SiteRow struct {
+	// Name is stable from build to build: the function and what is called,
+	// numbered where that repeats: "bq_xmit_all/net_device_ops.ndo_xdp_xmit".
+	Name string `json:"name"`
+	// Function it stands in, Offset in bytes from its start.
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	// Kind is how it is made: "thunk", "its-thunk", "lfence", "register",
+	// "memory". Jump is set for a tail call or a switch.
+	Kind string `json:"kind"`
+	Jump bool   `json:"jump,omitempty"`
+	// Thunk is the symbol it goes through, empty without one.
+	Thunk string `json:"thunk,omitempty"`
+	// Stage of the path: receive, program, redirect, bulk-queue, transmit,
+	// completion, return, page-pool or dma.
+	Stage string `json:"stage"`
+	// Calls is the chain of struct members the target is read from, null
+	// when unknown; Sure is "certain", "likely" or "unknown".
+	Calls *string `json:"calls"`
+	Sure  string  `json:"sure"`
+	// Targets are the functions that the pointer holds now; live only.
+	Targets []string `json:"targets,omitempty"`
+	// Per is how often it runs: "packet", "bulk", "poll", "rare" or
+	// "unknown". Always is set when each run of the function that is not
+	// rare comes by.
+	Per    string `json:"per"`
+	Always bool   `json:"always"`
+	// Via are the functions from a root of the path to this one.
+	Via []string `json:"via"`
+}
+
+// PartialFunction is a function of the path that could not be followed to its
+// end: what it calls indirectly may be missing.
+type PartialFunction struct {
+	Name string `json:"name"`
+	Why  string `json:"why"`
+}
+
+// LoadSites reads a record that xray wrote with --save or --json. A record of
+// another kind is an [ErrKind]; anything else that is not one is an error of one
+// line with the file's name.
+func LoadSites(path string) (*Document[SiteRow], error) { return load(path, parseSites) }
+
+func parseSites(b []byte) (*Document[SiteRow], error) {
+	kind, err := parseHead(b)
+	if err != nil {
+		return nil, err
+	}
+	if kind != "xray" {
+		return nil, fmt.Errorf("%w: %.40q", ErrKind, kind)
+	}
+	doc := new(Document[SiteRow])
+	if err := json.Unmarshal(b, doc); err != nil {
+		return nil, fmt.Errorf("not a record of xray: %w", err)
+	}
+	if doc.Run == "" {
+		return nil, errors.New("the record has no run identity")
+	}
+	if n := len(doc.Rows); n > MaxRows {
+		return nil, fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
+	}
+	if err := checkListings(doc.Code); err != nil {
+		return nil, err
+	}
+	seen := make(map[string]bool)
+	for i := range doc.Rows {
+		if err := checkRow(seen, i, doc.Rows[i].Name, doc.Rows[i].check); err != nil {
+			return nil, err
+		}
+	}
+	return doc, nil
+}
+
+func (r *SiteRow) check() error {
+	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Sure, r.Per, r.what()}, r.Targets...)
+	for _, text := range append(texts, r.Via...) {
+		if utf8.RuneCountInString(text) > maxText || !printable(text) {
+			return fmt.Errorf("impossible text %.60q", text)
+		}
+	}
+	if r.Function == "" || r.Kind == "" || r.Per == "" {
+		return errors.New("it has no function, kind or per")
+	}
+	return nil
+}
+
+// what is called, "unknown" when that is not known.
+func (r *SiteRow) what() string {
+	if r.Calls == nil {
+		return "unknown"
+	}
+	return *r.Calls
+}

@@ -1,0 +1,74 @@
+package record_test
+
+import (
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+)
+
+func TestLoadSites(t *testing.T) {
+	dir := t.TempDir()
+	save := func(name string, doc any) string {
+		file := filepath.Join(dir, name)
+		if err := record.Save(file, doc); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	good := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
+	doc, err := record.LoadSites(save("good", good))
+	if err != nil || len(doc.Rows) != 1 || *doc.Rows[0].Calls != "x" {
+		t.Errorf("%+v, %v", doc, err)
+	}
+	for _, test := range []struct {
+		name   string
+		change func(*record.Document[record.SiteRow])
+		want   string
+	}{
+		{"twice", func(d *record.Document[record.SiteRow]) { d.Rows = append(d.Rows, d.Rows[0]) }, "twice"},
+		{"control", func(d *record.Document[record.SiteRow]) { d.Rows[0].Targets = []string{"\x1b[2J"} }, "impossible text"},
+		{"nameless", func(d *record.Document[record.SiteRow]) { d.Rows[0].Name = "" }, "impossible name"},
+		{"empty", func(d *record.Document[record.SiteRow]) { d.Rows[0].Kind = "" }, "no function"},
+		{"run", func(d *record.Document[record.SiteRow]) { d.Run = "" }, "run identity"},
+		{"schema", func(d *record.Document[record.SiteRow]) { d.Schema = "x" }, "schema"},
+	} {
+		bad := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
+		test.change(bad)
+		if _, err := record.LoadSites(save(test.name, bad)); err == nil || !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v", test.name, err)
+		}
+	}
+	other := *good
+	other.Kind = "tax"
+	if _, err := record.LoadSites(save("other", other)); !errors.Is(err, record.ErrKind) {
+		t.Error(err)
+	}
+	if _, err := record.Load(filepath.Join(dir, "good")); err == nil || !strings.Contains(err.Error(), `kind "xray"`) {
+		t.Error(err)
+	}
+	if _, err := record.LoadSites(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+func FuzzLoadSites(f *testing.F) {
+	b, err := json.Marshal(recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet")))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b)
+	f.Add([]byte(`{"schema":"unthunk/1","kind":"xray","run":"x","rows":[{}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		doc, err := record.ParseSites(b)
+		if err == nil {
+			compare.Sites(doc, doc)
+		}
+	})
+}
