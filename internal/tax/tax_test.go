@@ -11,23 +11,24 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
-// openTest opens the kernel's code, or skips.
-func openTest(t *testing.T) *code {
+// openTest opens the running kernel, or skips.
+func openTest(t *testing.T) *kernel.Kernel {
 	t.Helper()
 	testutil.Root(t)
-	c, err := openCode()
+	k, err := kernel.OpenLive()
 	if err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { c.Close() })
-	return c
+	t.Cleanup(func() { k.Close() })
+	return k
 }
 
 // Every pair is measured, or says why not, and what was counted adds up.
@@ -41,26 +42,26 @@ func TestRun(t *testing.T) {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	for _, p := range raw.Pairs {
-		switch {
-		case p.With.kind() == impossibleKind:
-			if !strings.Contains(p.Refused, "xdp_return_frame") {
-				t.Errorf("%s: %q", p.Name, p.Refused)
+	for _, p := range raw.pairs {
+		if p.name == "return-frame" {
+			if !strings.Contains(p.refused, "xdp_return_frame") {
+				t.Errorf("%s: %q", p.name, p.refused)
 			}
 			continue
-		case p.Refused != "":
-			t.Errorf("%s: %s", p.Name, p.Refused)
+		}
+		if p.refused != "" {
+			t.Errorf("%s: %s", p.name, p.refused)
 			continue
 		}
-		if len(p.Rounds) < 2 {
-			t.Errorf("%s: %d numbers", p.Name, len(p.Rounds))
+		if len(p.rounds) < 2 {
+			t.Errorf("%s: %d numbers", p.name, len(p.rounds))
 		}
-		if p.Premise == "" {
-			t.Errorf("%s: no premise", p.Name)
+		if p.premise == "" {
+			t.Errorf("%s: no premise", p.name)
 		}
-		for i := range p.WithNs {
-			if p.WithNs[i] <= 0 || p.WithoutNs[i] <= 0 || p.WithNs[i] > 1e6 || p.WithoutNs[i] > 1e6 {
-				t.Errorf("%s: %v ns against %v", p.Name, p.WithNs[i], p.WithoutNs[i])
+		for i := range p.withNs {
+			if p.withNs[i] <= 0 || p.withoutNs[i] <= 0 || p.withNs[i] > 1e6 || p.withoutNs[i] > 1e6 {
+				t.Errorf("%s: %v ns against %v", p.name, p.withNs[i], p.withoutNs[i])
 			}
 		}
 	}
@@ -84,7 +85,7 @@ func TestRun(t *testing.T) {
 		t.Errorf("shown: %v", shown)
 	}
 	rows, _ := raw.Record()
-	if n := len(rows); n != len(Pairs())+4 {
+	if n := len(rows); n != len(pairs())+4 {
 		t.Errorf("%d rows", n)
 	}
 }
@@ -129,10 +130,22 @@ func TestRunStops(t *testing.T) {
 	}
 }
 
+// split returns what was found and why it was refused, and ends the test on an error.
+func split(t *testing.T) func(string, error) (premise, refused string) {
+	return func(premise string, err error) (string, string) {
+		t.Helper()
+		p := rawPair{}
+		if err := p.found(premise, err); err != nil {
+			t.Fatal(err)
+		}
+		return p.premise, p.refused
+	}
+}
+
 // The premise is told from the code: one branch more, none more, or the wrong way
 // round.
 func TestPremise(t *testing.T) {
-	c := openTest(t)
+	k := openTest(t)
 	for _, test := range []struct {
 		with, without  string
 		differs, alike bool
@@ -153,17 +166,11 @@ func TestPremise(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer pair.Close()
-			premise, refused, err := c.differ(pair.Programs[0], pair.Programs[1])
-			if err != nil {
-				t.Fatal(err)
-			}
+			premise, refused := split(t)(differ(k, pair.Programs[0], pair.Programs[1]))
 			if test.differs != (refused == "") || !strings.Contains(premise, test.premise) || !strings.Contains(refused, test.refused) {
 				t.Errorf("found %q, refused %q", premise, refused)
 			}
-			_, refused, err = c.alike(pair.Programs[0], pair.Programs[1])
-			if err != nil {
-				t.Fatal(err)
-			}
+			_, refused = split(t)(alike(k, pair.Programs[0], pair.Programs[1]))
 			if test.alike != (refused == "") {
 				t.Errorf("as a control it is refused with %q", refused)
 			}
@@ -172,7 +179,7 @@ func TestPremise(t *testing.T) {
 }
 
 func TestHolds(t *testing.T) {
-	c := openTest(t)
+	k := openTest(t)
 	for _, test := range []struct {
 		in               []string
 		premise, refused string
@@ -182,10 +189,7 @@ func TestHolds(t *testing.T) {
 		{[]string{"bpf_ktime_get_ns"}, "", "already direct here: bpf_ktime_get_ns"},
 		{[]string{"no_such_function"}, "", "has no no_such_function"},
 	} {
-		premise, refused, err := c.holds(test.in)
-		if err != nil {
-			t.Fatal(err)
-		}
+		premise, refused := split(t)(holds(k, test.in))
 		if !strings.Contains(premise, test.premise) || (test.refused == "") != (refused == "") || !strings.Contains(refused, test.refused) {
 			t.Errorf("%v: found %q, refused %q", test.in, premise, refused)
 		}
@@ -194,8 +198,8 @@ func TestHolds(t *testing.T) {
 
 // The compare tree in memory holds what is attached, no more and no less.
 func TestDispatcher(t *testing.T) {
-	c := openTest(t)
-	before, _, err := c.dispatcher()
+	k := openTest(t)
+	before, _, err := dispatcher(k)
 	if err != nil {
 		if _, refused := err.(refusal); refused {
 			testutil.SkipMissing(t, &feature.Missing{Feature: "BPF dispatcher", Help: err.Error()})
@@ -218,17 +222,17 @@ func TestDispatcher(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer p.Close()
-		if in, size, _, err := c.dispatched(p); err != nil || in || size != len(before)+i {
-			t.Errorf("before it is attached: in %v, %d programs, want %d: %v", in, size, len(before)+i, err)
+		if at, err := dispatched(k, p); err != nil || at.in || at.programs != len(before)+i {
+			t.Errorf("before it is attached: %+v, want %d programs: %v", at, len(before)+i, err)
 		}
 		if err := lab.Attach(p, device, link.XDPGenericMode); err != nil {
 			t.Fatal(err)
 		}
-		in, size, fallback, err := c.dispatched(p)
-		if err != nil || !in || size != len(before)+i+1 {
-			t.Errorf("attached: in %v, %d programs, want %d: %v", in, size, len(before)+i+1, err)
+		at, err := dispatched(k, p)
+		if err != nil || !at.in || at.programs != len(before)+i+1 {
+			t.Errorf("attached: %+v, want %d programs: %v", at, len(before)+i+1, err)
 		}
-		if fallback == "" {
+		if at.fallback == "" {
 			t.Error("no way out of the tree")
 		}
 	}
@@ -237,7 +241,7 @@ func TestDispatcher(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if after, _, err := c.dispatcher(); err != nil || len(after) != len(before) {
+	if after, _, err := dispatcher(k); err != nil || len(after) != len(before) {
 		t.Errorf("%d programs left, %d before: %v", len(after), len(before), err)
 	}
 }

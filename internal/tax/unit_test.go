@@ -1,6 +1,8 @@
 package tax
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -15,23 +17,33 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-// The table makes sense: stable names, arms of one kind, and every experiment
-// that others are built on.
+// The table makes sense: stable names, two sides that differ, and every pair that
+// others are built on.
 func TestPairs(t *testing.T) {
 	seen := make(map[string]bool)
-	for _, p := range Pairs() {
-		if seen[p.Name] {
-			t.Errorf("%s stands there twice", p.Name)
+	for _, p := range pairs() {
+		if seen[p.name] {
+			t.Errorf("%s stands there twice", p.name)
 		}
-		seen[p.Name] = true
-		if p.With.kind() != p.Without.kind() {
-			t.Errorf("%s: arms of two kinds", p.Name)
+		seen[p.name] = true
+		same := false
+		switch s := p.sides.(type) {
+		case programs:
+			same = s.with == s.without && p.name != "control"
+		case treeSize:
+			same = s.with == s.without
+		case hop:
+			same = s.with == s.without
+		case userCalls:
+			same = s.with == s.without
+		case onChain:
+			same = s.settings()[0] == s.settings()[1]
 		}
-		if p.With == p.Without && p.With.kind() != impossibleKind {
-			t.Errorf("%s: both sides are one experiment", p.Name)
+		if same {
+			t.Errorf("%s: both sides are one experiment", p.name)
 		}
-		if p.Calls == "" || p.Family() == "packet" {
-			t.Errorf("%s: family %q, calls %q", p.Name, p.Family(), p.Calls)
+		if p.target == "" || p.family() == "packet" {
+			t.Errorf("%s: family %q, target %q", p.name, p.family(), p.target)
 		}
 	}
 	for _, name := range []string{Thunk, "control"} {
@@ -39,9 +51,52 @@ func TestPairs(t *testing.T) {
 			t.Errorf("no %s", name)
 		}
 	}
-	for _, family := range Calls() {
+	for _, family := range CallFamilies() {
 		if !slices.Contains(Families(), family) {
 			t.Errorf("%s is no family", family)
+		}
+	}
+}
+
+// Chains can be put into all settings, and settings with observers are measured among
+// those that are watched.
+func TestSettings(t *testing.T) {
+	for _, p := range of[onChain](&Raw{pairs: everyPair()}) {
+		for _, s := range p.sides.settings() {
+			if s.bulk < 1 || s.observers > maxObservers || s.observers > 0 && !s.watched || s.drop && s.second {
+				t.Errorf("%s: %+v", p.name, s)
+			}
+		}
+	}
+}
+
+func everyPair() []rawPair {
+	var out []rawPair
+	for _, p := range pairs() {
+		out = append(out, rawPair{pair: p})
+	}
+	return out
+}
+
+// What is found of a pair is kept, a refusal leaves the others as they are, and an
+// error ends the run.
+func TestFound(t *testing.T) {
+	failed := errors.New("read memory: failed")
+	for _, test := range []struct {
+		premise string
+		err     error
+		want    rawPair
+		wantErr error
+	}{
+		{"a branch", nil, rawPair{premise: "a branch"}, nil},
+		{"", nil, rawPair{premise: "before"}, nil},
+		{"", errNoJIT, rawPair{premise: "before", refused: errNoJIT.Error()}, nil},
+		{"", fmt.Errorf("look at it: %w", errNotFull), rawPair{premise: "before", refused: errNotFull.Error()}, nil},
+		{"", failed, rawPair{premise: "before"}, failed},
+	} {
+		p := rawPair{premise: "before"}
+		if err := p.found(test.premise, test.err); err != test.wantErr || p.premise != test.want.premise || p.refused != test.want.refused {
+			t.Errorf("%q, %v: premise %q, refused %q, %v", test.premise, test.err, p.premise, p.refused, err)
 		}
 	}
 }
@@ -78,16 +133,16 @@ func raw(name string, without, ns float64) *Raw {
 		Calls: map[int]redirect.Calls{},
 		Path:  map[string]string{"ndo_xdp_xmit": "bq_xmit_all+0xa3: call thunk", "NAPI poll": "__napi_poll+0x2b: call thunk"},
 	}
-	for _, p := range Pairs() {
-		if p.Name != name {
+	for _, pair := range everyPair() {
+		if pair.name != name {
 			continue
 		}
-		pair := RawPair{Pair: p, Premise: "found"}
+		pair.premise = "found"
 		for i := range 8 {
 			wobble := 0.01 * float64(i%3)
 			pair.add(i, without+ns+wobble, without)
 		}
-		r.Pairs = append(r.Pairs, pair)
+		r.pairs = append(r.pairs, pair)
 	}
 	return r
 }
@@ -152,23 +207,23 @@ func TestAtAnyClock(t *testing.T) {
 
 func TestRowRefuses(t *testing.T) {
 	r := raw("tail-call", 10, 1)
-	r.Pairs[0].Refused = alreadyDirect
+	r.pairs[0].refused = errAlreadyDirect.Error()
 	rows, _ := r.Record()
-	if row := rows[0]; row.Refused != alreadyDirect || row.Price != nil || row.With != nil || len(row.Samples) > 0 {
+	if row := rows[0]; row.Refused != errAlreadyDirect.Error() || row.Price != nil || row.With != nil || len(row.Samples) > 0 {
 		t.Errorf("%+v", row)
 	}
 	r = raw("tail-call", 10, 1)
-	r.Pairs[0].Rounds, r.Pairs[0].WithNs, r.Pairs[0].WithoutNs = nil, nil, nil
+	r.pairs[0].rounds, r.pairs[0].withNs, r.pairs[0].withoutNs = nil, nil, nil
 	if rows, _ := r.Record(); rows[0].Refused == "" || rows[0].Price != nil {
 		t.Errorf("%+v", rows[0])
 	}
-	r.Pairs[0].failure = "packet counts disagree"
+	r.pairs[0].failure = "packet counts disagree"
 	if rows, _ := r.Record(); rows[0].Refused != "packet counts disagree" {
 		t.Errorf("%+v", rows[0])
 	}
 	// A round that failed takes none from those that did not.
 	r = raw("tail-call", 10, 1)
-	r.Pairs[0].failure = "packet counts disagree"
+	r.pairs[0].failure = "packet counts disagree"
 	if rows, _ := r.Record(); rows[0].Refused != "" || rows[0].Price == nil {
 		t.Errorf("%+v", rows[0])
 	}
@@ -188,37 +243,37 @@ func TestWarnings(t *testing.T) {
 		}
 	}
 	r = raw("control", 10, 0.5)
-	p := &r.Pairs[0]
-	p.Rounds, p.WithNs, p.WithoutNs = p.Rounds[:3], p.WithNs[:3], p.WithoutNs[:3]
+	p := &r.pairs[0]
+	p.rounds, p.withNs, p.withoutNs = p.rounds[:3], p.withNs[:3], p.withoutNs[:3]
 	if _, warns := r.Record(); !warned(warns, "3 rounds") {
 		t.Errorf("%v", warns)
 	}
 }
 
-// Numbers of one climb are alike. They count as one when there are climbs enough,
+// Numbers of one fill are alike. They count as one when there are fills enough,
 // and the row says so when there are not.
-func TestFolded(t *testing.T) {
+func TestPerRound(t *testing.T) {
 	r := raw(Thunk, 10, 12)
-	p := &r.Pairs[0]
-	p.Rounds, p.WithNs, p.WithoutNs = nil, nil, nil
-	for climb := range 6 {
+	p := &r.pairs[0]
+	p.rounds, p.withNs, p.withoutNs = nil, nil, nil
+	for fill := range 6 {
 		for _, wobble := range []float64{-0.1, 0, 0.3} {
-			p.add(climb, 20+float64(climb)+wobble, 10)
+			p.add(fill, 20+float64(fill)+wobble, 10)
 		}
 	}
 	rows, warns := r.Record()
 	if want := []float64{10, 11, 12, 13, 14, 15}; !slices.Equal(rows[0].Samples, want) || !slices.Equal(rows[0].Rounds, []int{0, 1, 2, 3, 4, 5}) {
 		t.Errorf("samples %v of rounds %v, want %v", rows[0].Samples, rows[0].Rounds, want)
 	}
-	if warned(warns, "fillings") {
+	if warned(warns, "fills") {
 		t.Errorf("%v", warns)
 	}
-	p.Rounds, p.WithNs, p.WithoutNs = p.Rounds[:9], p.WithNs[:9], p.WithoutNs[:9]
+	p.rounds, p.withNs, p.withoutNs = p.rounds[:9], p.withNs[:9], p.withoutNs[:9]
 	rows, warns = r.Record()
 	if len(rows[0].Samples) != 9 || len(slices.Compact(slices.Sorted(slices.Values(rows[0].Rounds)))) != 9 {
 		t.Errorf("samples %v of rounds %v", rows[0].Samples, rows[0].Rounds)
 	}
-	if !warned(warns, "fillings of the dispatcher: 3") {
+	if !warned(warns, "fills of the dispatcher: 3") {
 		t.Errorf("%v", warns)
 	}
 }
@@ -275,7 +330,7 @@ func TestPackets(t *testing.T) {
 // The price of not bulking is split into what the calls account for and the rest.
 func TestSplit(t *testing.T) {
 	r := onPath(raw(Thunk, 10, 12))
-	r.Pairs = append(r.Pairs, raw("ndo-xdp-xmit/bulk=16", 110, 290).Pairs...)
+	r.pairs = append(r.pairs, raw("ndo-xdp-xmit/bulk=16", 110, 290).pairs...)
 	rows, _ := r.Record()
 	row := rows[1]
 	near(t, "calls saved", row.PerPacket.Median, 1-1.0/16)
@@ -291,22 +346,22 @@ func TestSplit(t *testing.T) {
 	}
 }
 
-func TestJited(t *testing.T) {
-	if got := jited([]uintptr{0x1000, 0x2000}, []uint32{16, 32}); len(got) != 2 || got[1].addr != 0x2000 || got[1].size != 32 || got[1].name == got[0].name {
-		t.Errorf("%v", got)
-	}
+// Each fact of this kernel's code has its clause.
+func TestFrameReturns(t *testing.T) {
 	for _, test := range []struct {
-		name  string
-		addrs []uintptr
-		lens  []uint32
+		known frameReturns
+		want  string
 	}{
-		{"no answer", nil, nil},
-		{"interpreted", []uintptr{0x1000}, []uint32{0}},
-		{"hidden", []uintptr{0}, []uint32{16}},
-		{"lengths missing", []uintptr{0x1000}, nil},
+		{frameReturns{}, "no function built into this kernel calls xdp_return_frame_bulk"},
+		{frameReturns{direct: []string{"f", "g"}, single: []string{"a", "b"}, bulk: []string{"driver"}},
+			"already direct here: f, g make no indirect branch; " +
+				"a, b (refused by the target, dropped at the sink, cpumap) all return frames one by one; " +
+				"only these call xdp_return_frame_bulk, and no virtual device runs them: driver"},
+		{frameReturns{direct: []string{"f"}, indirect: []string{"g+0x1: call thunk"}},
+			"indirect: g+0x1: call thunk; no function built into this kernel calls xdp_return_frame_bulk"},
 	} {
-		if got := jited(test.addrs, test.lens); got != nil {
-			t.Errorf("%s: %v", test.name, got)
+		if got := test.known.String(); got != test.want {
+			t.Errorf("%+v: %s, want %s", test.known, got, test.want)
 		}
 	}
 }

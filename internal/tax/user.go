@@ -7,49 +7,69 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/usercall"
 )
 
+// userCalls are two ways to call a function in user space.
+type userCalls struct {
+	with, without way
+}
+
+// way names a [usercall.Kind].
+type way struct {
+	name    string
+	varying bool
+}
+
+var directly = way{name: "direct"}
+
+func (userCalls) inspect(*kernel.Kernel) (string, error) { return "", nil }
+
+// complete leaves the row as it is: a packet makes no call in user space.
+func (userCalls) complete(*Raw, *rawPair, *record.TaxRow) []string { return nil }
+
 // Sizes of the reference in user space: one slot is some 10 µs.
 const (
-	userSlots = 40
-	userCalls = 1000
+	userSlots       = 40
+	userCallsInSlot = 1000
 )
 
 // users prices calls in user space once, on the core under test.
-func (r *run) users(ctx context.Context, lab *netlab.Namespace) error {
-	pairs := r.of(userKind)
+func (r *run) users(ctx context.Context, namespace *netlab.Namespace) error {
+	pairs := of[userCalls](r.raw)
 	if len(pairs) == 0 {
 		return nil
 	}
 	r.show("user space")
-	kinds := make(map[user]usercall.Kind)
+	kinds := make(map[way]usercall.Kind)
 	for _, k := range usercall.Kinds() {
-		kinds[user{k.Name, k.Varying}] = k
+		kinds[way{k.Name, k.Varying}] = k
 	}
-	slots := make(map[user][]float64)
+	slots := make(map[way][]float64)
+	var order []way
 	for _, p := range pairs {
-		for _, side := range []arm{p.With, p.Without} {
-			if _, ok := kinds[side.(user)]; !ok {
-				return fmt.Errorf("price %s: no such call %v", p.Name, side)
+		for _, w := range []way{p.sides.with, p.sides.without} {
+			if _, ok := kinds[w]; !ok {
+				return fmt.Errorf("price %s: no such call %v", p.name, w)
 			}
-			slots[side.(user)] = nil
+			if _, ok := slots[w]; !ok {
+				slots[w] = nil
+				order = append(order, w)
+			}
 		}
 	}
-	order := make([]user, 0, len(slots))
-	for u := range slots {
-		order = append(order, u)
-	}
-	err := lab.Do(func() error {
+	err := namespace.Do(func() error {
 		for range userSlots {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
 			for _, i := range rand.Perm(len(order)) {
-				u := order[i]
-				slots[u] = append(slots[u], kinds[u].Ns(userCalls))
+				w := order[i]
+				slots[w] = append(slots[w], kinds[w].Ns(userCallsInSlot))
 			}
 		}
 		return nil
@@ -58,21 +78,22 @@ func (r *run) users(ctx context.Context, lab *netlab.Namespace) error {
 		return err
 	}
 	for _, p := range pairs {
-		p.Premise = branchOf(kinds[p.With.(user)]) + ", against " + branchOf(kinds[p.Without.(user)])
-		p.add(r.round, stat.Quantile(slots[p.With.(user)], quiet), stat.Quantile(slots[p.Without.(user)], quiet))
+		with, without := p.sides.with, p.sides.without
+		p.premise = callOf(kinds[with]) + ", against " + callOf(kinds[without])
+		p.add(r.round, stat.Quantile(slots[with], quiet), stat.Quantile(slots[without], quiet))
 	}
 	return nil
 }
 
-// branchOf is how a kind calls, as its code stands in memory.
-func branchOf(k usercall.Kind) string {
-	loop, at, thunk, thunkAt := k.Code()
-	for inst := range branch.Decode(loop, at) {
+// callOf is how a kind calls, as its code stands in memory.
+func callOf(k usercall.Kind) string {
+	loop, thunk := k.Loop(), k.Thunk()
+	for inst := range branch.Decode(loop.Bytes, loop.Addr) {
 		switch {
 		case inst.Kind == branch.CallIndirect:
 			return inst.String()
-		case inst.Kind == branch.CallDirect && inst.Target == thunkAt:
-			return "call of " + strings.Join(branch.NameIndirectThunk(thunk, thunkAt, nil).Lines, "; ")
+		case inst.Kind == branch.CallDirect && inst.Target == thunk.Addr:
+			return "call of " + strings.Join(branch.NameIndirectThunk(thunk.Bytes, thunk.Addr, nil).Lines, "; ")
 		case inst.Kind == branch.CallDirect:
 			return "a direct call"
 		}

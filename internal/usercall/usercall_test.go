@@ -45,9 +45,9 @@ func TestCall(t *testing.T) {
 // What is in memory is what the names say.
 func TestCode(t *testing.T) {
 	for _, k := range kinds(t) {
-		loop, at, thunk, thunkAt := k.Code()
+		loop, thunk := k.Loop(), k.Thunk()
 		var calls []branch.Inst
-		for inst := range branch.Decode(loop, at) {
+		for inst := range branch.Decode(loop.Bytes, loop.Addr) {
 			if inst.Kind == branch.CallDirect || inst.Kind == branch.CallIndirect {
 				calls = append(calls, inst)
 			}
@@ -59,13 +59,13 @@ func TestCode(t *testing.T) {
 			t.Fatalf("%v: calls %v", k, calls)
 		}
 		indirect := calls[0].Kind == branch.CallIndirect
-		named := branch.NameIndirectThunk(thunk, thunkAt, nil)
+		named := branch.NameIndirectThunk(thunk.Bytes, thunk.Addr, nil)
 		want := map[string]branch.ThunkKind{"retpoline": branch.ThunkRetpoline, "lfence": branch.ThunkLfence, "direct": branch.ThunkUnknown, "indirect": branch.ThunkUnknown}[k.Name]
 		if indirect != (k.Name == "indirect") || named.Kind != want {
 			t.Errorf("%v: %v, thunk %+v", k, calls[0], named)
 		}
-		if thunkAt != 0 && calls[0].Target != thunkAt {
-			t.Errorf("%v: calls %#x, the thunk is at %#x", k, calls[0].Target, thunkAt)
+		if thunk.Addr != 0 && calls[0].Target != thunk.Addr {
+			t.Errorf("%v: calls %#x, the thunk is at %#x", k, calls[0].Target, thunk.Addr)
 		}
 	}
 }

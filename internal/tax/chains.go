@@ -1,0 +1,303 @@
+package tax
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/redirect"
+)
+
+// observed is the tracepoint that observers are priced at: one hit for each
+// frame redirected.
+const observed = "xdp_redirect"
+
+// maxObservers is the most programs that a setting has at the tracepoint.
+const maxObservers = 2
+
+// chains are the two chains of one round, one with the redirect and one without,
+// and the measurements on them.
+type chains struct {
+	redirect, drop *redirect.Chain
+	measurements   map[setting]*redirect.Arm
+	second         *ebpf.Program
+	observers      [maxObservers]*ebpf.Program
+	// observed tells that others' programs are at the tracepoint.
+	observed bool
+	// hops are the prices of the redirect hop in this round, by bulk.
+	hops map[int]float64
+}
+
+// chains prices the pairs on chains once. It stops at end.
+func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.Time) (err error) {
+	pairs := of[onChain](r.raw)
+	if len(pairs) == 0 {
+		return nil
+	}
+	r.show("building chains")
+	c := &chains{measurements: make(map[setting]*redirect.Arm), hops: make(map[int]float64)}
+	defer func() { err = errors.Join(err, c.Close()) }()
+	var settings []setting
+	for _, p := range pairs {
+		settings = append(settings, p.sides.settings()...)
+	}
+	if err := c.build(ctx, namespace, r.cpu, settings); err != nil {
+		return err
+	}
+	if err := r.check(c, pairs); err != nil {
+		return err
+	}
+	if r.round == 0 {
+		if r.raw.Calls, err = c.count(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.measure(ctx, c, end); err != nil {
+		return err
+	}
+	for _, p := range pairs {
+		if with, without, err := p.sides.ns(c); err != nil {
+			p.failure = err.Error()
+		} else {
+			p.add(r.round, with, without)
+		}
+	}
+	for bulk, ns := range c.hops {
+		r.raw.Hop[bulk] = append(r.raw.Hop[bulk], ns)
+	}
+	return nil
+}
+
+// build makes the chains, the programs and the measurements of settings.
+func (c *chains) build(ctx context.Context, namespace *netlab.Namespace, cpu int, settings []setting) (err error) {
+	if c.redirect, err = redirect.Build(namespace, 0, redirect.Map, cpu); err != nil {
+		return err
+	}
+	if c.drop, err = redirect.Build(namespace, 1, redirect.Drop, cpu); err != nil {
+		return err
+	}
+	if c.second, err = price.Load("second"); err != nil {
+		return err
+	}
+	for i := range c.observers {
+		if c.observers[i], err = price.Load("observer"); err != nil {
+			return err
+		}
+	}
+	for _, s := range settings {
+		if c.measurements[s] != nil {
+			continue
+		}
+		chain := c.redirect
+		if s.drop {
+			chain = c.drop
+		}
+		if c.measurements[s], err = chain.Arm(ctx, s.bulk); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// check reads what only loaded programs show: premises of pairs, and what a packet
+// meets besides.
+func (r *run) check(c *chains, pairs []open[onChain]) error {
+	var refused refusal
+	sink, err := dispatched(r.kernel, c.redirect.Sink())
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	r.raw.Outside = 1
+	if sink.in {
+		r.raw.Outside = 0
+	}
+	if r.round == 0 {
+		if r.raw.Observed, err = traced(r.kernel, c.observers[0]); err != nil {
+			return err
+		}
+	}
+	c.observed = r.raw.Observed
+	for _, p := range pairs {
+		if err := p.found(p.sides.check(r.kernel, c)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// traced tells whether others' programs are at the tracepoint: then attaching one
+// more does not turn its static key on, which makes a jump of a nop in
+// xdp_do_redirect.
+func traced(k *kernel.Kernel, observer *ebpf.Program) (bool, error) {
+	f, ok := k.Function("xdp_do_redirect")
+	if !ok {
+		return false, nil
+	}
+	before, err := k.Code(f)
+	if err != nil {
+		return false, err
+	}
+	l, err := attachObserver(observer)
+	if err != nil {
+		return false, err
+	}
+	after, err := k.Code(f)
+	if err := errors.Join(err, l.Close()); err != nil {
+		return false, err
+	}
+	jumps := func(code []byte) map[uint64]bool {
+		at := make(map[uint64]bool)
+		for step := range branch.Scan(code, f.Addr) {
+			if step.Kind == branch.JumpDirect {
+				at[step.Addr] = true
+			}
+		}
+		return at
+	}
+	was := jumps(before)
+	for addr := range jumps(after) {
+		if !was[addr] {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+func attachObserver(p *ebpf.Program) (link.Link, error) {
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: observed, Program: p})
+	if err != nil {
+		return nil, fmt.Errorf("attach to tracepoint %s: %w", observed, err)
+	}
+	return l, nil
+}
+
+// count counts the calls of a redirected packet at each bulk.
+func (c *chains) count(ctx context.Context) (map[int]redirect.Calls, error) {
+	calls := make(map[int]redirect.Calls)
+	for s, m := range c.measurements {
+		if _, ok := calls[s.bulk]; ok || s.drop {
+			continue
+		}
+		seen, err := m.Count(ctx)
+		if err != nil {
+			return nil, err
+		}
+		calls[s.bulk] = seen
+	}
+	return calls, nil
+}
+
+// watchedSlots is how many slots each measurement with observers gets in a row.
+const watchedSlots = 8
+
+// measure measures all settings in turn until end. Attaching to a tracepoint and
+// detaching takes some 0.4 s, so settings with observers get their slots in a row, and
+// the others as much time.
+func (r *run) measure(ctx context.Context, c *chains, end time.Time) error {
+	var plain, watched []setting
+	for s := range c.measurements {
+		if s.watched {
+			watched = append(watched, s)
+		} else {
+			plain = append(plain, s)
+		}
+	}
+	slices.SortFunc(watched, func(a, b setting) int { return a.observers - b.observers })
+	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
+		r.show("tracepoint " + observed)
+		begin := time.Now()
+		if err := c.watch(ctx, watched); err != nil {
+			return err
+		}
+		r.show("redirect chains")
+		for again := time.Now().Add(time.Since(begin)); len(plain) > 0; {
+			for _, i := range rand.Perm(len(plain)) {
+				if err := c.slot(ctx, plain[i]); err != nil {
+					return err
+				}
+			}
+			if now := time.Now(); now.After(again) || now.After(end) {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// slot measures a setting without observers.
+func (c *chains) slot(ctx context.Context, s setting) (err error) {
+	if s.second {
+		if err := c.redirect.SetPortProgram(c.second); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.redirect.SetPortProgram(nil)) }()
+	}
+	return c.measurements[s].Slot(ctx)
+}
+
+// watch measures settings with observers, in the order of how many there are.
+func (c *chains) watch(ctx context.Context, settings []setting) (err error) {
+	var links []link.Link
+	defer func() {
+		for _, l := range links {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	for _, s := range settings {
+		for len(links) < s.observers {
+			l, err := attachObserver(c.observers[len(links)])
+			if err != nil {
+				return err
+			}
+			links = append(links, l)
+		}
+		for range watchedSlots {
+			if err := c.measurements[s].Slot(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// hop is the price of the redirect hop at a bulk in this round, in ns per packet.
+func (c *chains) hop(bulk int) (float64, error) {
+	all, err := c.measurements[setting{bulk: bulk}].Ns()
+	without, errWithout := c.measurements[setting{bulk: bulk, drop: true}].Ns()
+	if err := errors.Join(err, errWithout); err != nil {
+		return 0, err
+	}
+	c.hops[bulk] = all - without
+	return all - without, nil
+}
+
+// both are the times of two settings in ns per hit, with so many hits a packet.
+func (c *chains) both(s []setting, hits float64) (with, without float64, err error) {
+	with, err = c.measurements[s[0]].Ns()
+	without, errWithout := c.measurements[s[1]].Ns()
+	return with / hits, without / hits, errors.Join(err, errWithout)
+}
+
+// Close unloads what was built.
+func (c *chains) Close() error {
+	var errs []error
+	for _, chain := range []*redirect.Chain{c.redirect, c.drop} {
+		if chain != nil {
+			errs = append(errs, chain.Close())
+		}
+	}
+	for _, p := range append(c.observers[:], c.second) {
+		errs = append(errs, p.Close())
+	}
+	return errors.Join(errs...)
+}

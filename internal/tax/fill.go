@@ -1,0 +1,358 @@
+package tax
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// onFill are sides that the kernel's test loop calls while the BPF dispatcher is
+// filled.
+type onFill interface {
+	sides
+	// sizes are how many programs have to be in the dispatcher.
+	sizes() []int
+	// multiples are the times of both sides, as multiples of the reference's,
+	// and what was found in the dispatcher. It may refuse.
+	multiples(*fill) (with, without []float64, premise string, err error)
+}
+
+// full is a dispatcher with as many programs as it holds.
+const full = 0
+
+// outsideFull are a program that found no room in the full dispatcher, and one in it.
+type outsideFull struct{}
+
+func (outsideFull) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
+
+func (outsideFull) sizes() []int { return []int{full} }
+
+func (outsideFull) multiples(f *fill) (with, without []float64, premise string, err error) {
+	return f.outside, f.inside[full], f.premise, nil
+}
+
+// complete says how many of the programs that a packet meets are called so.
+func (outsideFull) complete(raw *Raw, p *rawPair, row *record.TaxRow) []string {
+	if len(raw.Calls) > 0 {
+		setPerPacket(row, raw.Outside)
+	}
+	return fewFills(p)
+}
+
+// treeSize are a program in a dispatcher with more programs, and one with fewer.
+type treeSize struct{ with, without int }
+
+func (treeSize) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
+
+func (s treeSize) sizes() []int { return []int{s.with, s.without} }
+
+func (s treeSize) multiples(f *fill) (with, without []float64, premise string, err error) {
+	if why := cmp.Or(f.refused[s.with], f.refused[s.without]); why != "" {
+		return nil, nil, "", why
+	}
+	return f.inside[s.with], f.inside[s.without], "both stand in the compare tree, whose programs were counted", nil
+}
+
+func (treeSize) complete(_ *Raw, p *rawPair, _ *record.TaxRow) []string { return fewFills(p) }
+
+// fewFills warns of an interval that knows of few fills of the dispatcher.
+func fewFills(p *rawPair) []string {
+	if p.enoughRounds() {
+		return nil
+	}
+	return []string{fmt.Sprintf("fills of the dispatcher: %d; what changes from one to the next is not in the interval", p.fills())}
+}
+
+// fill fills the dispatcher once and prices the call of a program on the way.
+func (r *run) fill(ctx context.Context) error {
+	pairs := of[onFill](r.raw)
+	if len(pairs) == 0 {
+		return nil
+	}
+	r.show("filling the BPF dispatcher")
+	var sizes []int
+	for _, p := range pairs {
+		for _, size := range p.sides.sizes() {
+			if !slices.Contains(sizes, size) {
+				sizes = append(sizes, size)
+			}
+		}
+	}
+	slices.SortFunc(sizes, func(a, b int) int { return occupied(a) - occupied(b) })
+	f := &fill{kernel: r.kernel, inside: make(map[int][]float64), refused: make(map[int]refusal)}
+	defer f.Close()
+	err := r.inNamespace(func(namespace *netlab.Namespace) error {
+		f.namespace = namespace
+		return f.run(ctx, sizes)
+	})
+	var refused refusal
+	if err != nil && !errors.As(err, &refused) {
+		return err
+	}
+	for _, p := range pairs {
+		switch {
+		case refused == "":
+			with, without, premise, err := p.sides.multiples(f)
+			if err := p.found(premise, err); err != nil {
+				return err
+			}
+			for i := range with {
+				p.add(r.fills, f.ns(with[i]), f.ns(without[i]))
+			}
+		case p.rounds == nil:
+			p.refused = string(refused)
+		}
+	}
+	if refused == "" {
+		r.fills++
+	}
+	return nil
+}
+
+// occupied is at least how many programs stand in a dispatcher of a size.
+func occupied(size int) int {
+	if size == full {
+		return maxDispatcher
+	}
+	return size
+}
+
+// Sizes of one fill.
+const (
+	fillPrograms = 6               // programs loaded anew at each size
+	fillSlots    = 16              // of each program
+	fillRuns     = 10_000          // of the program in a slot
+	fillTime     = 2 * time.Second // what a fill takes, about
+)
+
+// fill is one filling of the dispatcher, step by step, and the times of a program's
+// call at each size. Every program is loaded anew fillPrograms times a size.
+type fill struct {
+	kernel    *kernel.Kernel
+	namespace *netlab.Namespace
+	// devices are device indices. The first is for the program that is
+	// measured, the i-th after it for the i-th filler.
+	devices []int
+	// fillers are attached, and take room in the dispatcher.
+	fillers []*ebpf.Program
+	// inside has the times of programs in the dispatcher, by its size;
+	// outside those of programs beside a full one. Both are multiples of
+	// the time of the reference, which ran in turn with them: sizes are not
+	// timed at one moment, and the speed of the machine changes.
+	inside  map[int][]float64
+	outside []float64
+	// refused are sizes that the dispatcher never had, and why.
+	refused map[int]refusal
+	// reference runs in the same test loop and is never in the dispatcher.
+	reference   *ebpf.Program
+	referenceNs []float64
+	// premise is what was found in the full dispatcher.
+	premise string
+}
+
+// Why a fill gives no price.
+const (
+	errNotDispatched = refusal("an attached program does not stand in the dispatcher")
+	errNotFull       = refusal("the dispatcher never fills up: no program can be kept outside")
+	errDisturbed     = refusal("another process changed the dispatcher while it was measured")
+)
+
+func (f *fill) run(ctx context.Context, sizes []int) error {
+	for i := range (maxDispatcher + 3) / 2 {
+		a, b, err := f.namespace.VethPair(fmt.Sprintf("da%d", i), fmt.Sprintf("db%d", i))
+		if err != nil {
+			return err
+		}
+		f.devices = append(f.devices, a, b)
+	}
+	before, _, err := dispatcher(f.kernel)
+	if err != nil {
+		return err
+	}
+	if f.reference, err = price.Load("reference"); err != nil {
+		return err
+	}
+	for _, size := range sizes {
+		if size == full {
+			continue
+		}
+		// The user's own programs count.
+		for len(before)+len(f.fillers) < size-1 {
+			if _, err := f.attachFiller(); err != nil {
+				return err
+			}
+		}
+		if err := f.measure(ctx, size); err != nil {
+			return err
+		}
+	}
+	if !slices.Contains(sizes, full) {
+		return nil
+	}
+	for in := true; in; {
+		if len(f.fillers) == maxDispatcher {
+			return errNotFull
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if in, err = f.attachFiller(); err != nil {
+			return err
+		}
+	}
+	// The last filler found no room. The first one makes some for the program
+	// that is measured.
+	if err := f.namespace.Detach(f.devices[1]); err != nil {
+		return err
+	}
+	return f.measureFull(ctx)
+}
+
+// attachFiller attaches one more program and tells whether it stands in the
+// dispatcher.
+func (f *fill) attachFiller() (in bool, err error) {
+	p, err := price.Load("nothing")
+	if err != nil {
+		return false, err
+	}
+	f.fillers = append(f.fillers, p)
+	if err := f.namespace.Attach(p, f.devices[len(f.fillers)], link.XDPGenericMode); err != nil {
+		return false, err
+	}
+	at, err := dispatched(f.kernel, p)
+	return at.in, err
+}
+
+// attached loads a program, attaches it, calls do and detaches it.
+func (f *fill) attached(do func(*ebpf.Program) error) (err error) {
+	p, err := price.Load("nothing")
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := f.namespace.Attach(p, f.devices[0], link.XDPGenericMode); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.namespace.Detach(f.devices[0])) }()
+	return do(p)
+}
+
+func (f *fill) measure(ctx context.Context, size int) error {
+	for range fillPrograms {
+		err := f.attached(func(p *ebpf.Program) error {
+			at, err := dispatched(f.kernel, p)
+			if err != nil {
+				return err
+			}
+			if !at.in {
+				return errNotDispatched
+			}
+			if at.programs != size {
+				f.refused[size] = refusal(fmt.Sprintf("%d programs stand in the dispatcher, not %d: others have attached theirs", at.programs, size))
+				return nil
+			}
+			multiples, err := f.time(ctx, p)
+			if err != nil {
+				return err
+			}
+			f.inside[size] = append(f.inside[size], multiples[0])
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *fill) measureFull(ctx context.Context) error {
+	for range fillPrograms {
+		err := f.attached(func(in *ebpf.Program) error {
+			out, err := price.Load("nothing")
+			if err != nil {
+				return err
+			}
+			defer out.Close()
+			atIn, err := dispatched(f.kernel, in)
+			if err != nil {
+				return err
+			}
+			atOut, err := dispatched(f.kernel, out)
+			if err != nil {
+				return err
+			}
+			if !atIn.in || atOut.in {
+				return errDisturbed
+			}
+			f.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s", atIn.programs, atIn.fallback)
+			multiples, err := f.time(ctx, in, out)
+			if err != nil {
+				return err
+			}
+			f.inside[full] = append(f.inside[full], multiples[0])
+			f.outside = append(f.outside, multiples[1])
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// time runs programs and the reference in turn. It returns the low quantile of
+// each one's slots as a multiple of the reference's.
+func (f *fill) time(ctx context.Context, programs ...*ebpf.Program) ([]float64, error) {
+	all := append([]*ebpf.Program{f.reference}, programs...)
+	slots := make([][]float64, len(all))
+	opts := ebpf.RunOptions{Data: make([]byte, 64), Repeat: fillRuns}
+	err := f.namespace.Do(func() error {
+		for range fillSlots {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			for _, i := range rand.Perm(len(all)) {
+				// The call takes some 5 µs by itself, 0.5 ns a run.
+				begin := time.Now()
+				if _, err := all[i].Run(&opts); err != nil {
+					return fmt.Errorf("run program: %w", err)
+				}
+				slots[i] = append(slots[i], float64(time.Since(begin))/fillRuns)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	ns := stat.Quantile(slots[0], quiet)
+	f.referenceNs = append(f.referenceNs, ns)
+	multiples := make([]float64, len(programs))
+	for i := range programs {
+		multiples[i] = stat.Quantile(slots[1+i], quiet) / ns
+	}
+	return multiples, nil
+}
+
+// ns turns a multiple of the reference into ns.
+func (f *fill) ns(multiple float64) float64 { return multiple * stat.Median(f.referenceNs) }
+
+// Close unloads the programs. They are detached with the namespace.
+func (f *fill) Close() {
+	for _, p := range append(f.fillers, f.reference) {
+		p.Close() // nil too
+	}
+}

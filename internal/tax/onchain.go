@@ -1,0 +1,157 @@
+package tax
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// onChain are sides that are measured on the redirect chains of a round.
+type onChain interface {
+	sides
+	// settings are what has to be measured.
+	settings() []setting
+	// check reads what only loaded programs show.
+	check(*kernel.Kernel, *chains) (premise string, err error)
+	// ns are both sides in this round, in ns per run of what differs. It fails
+	// when packet counts disagreed.
+	ns(*chains) (with, without float64, err error)
+}
+
+// setting is what a chain runs while it is measured.
+type setting struct {
+	bulk int
+	// drop ends the chain at the program under test: there is no redirect.
+	drop bool
+	// second runs another program for each frame, from the devmap.
+	second bool
+	// watched settings are measured in a row, in the order of their observers,
+	// as attaching to a tracepoint takes long.
+	watched bool
+	// observers is how many programs are at the tracepoint xdp_redirect.
+	observers int
+}
+
+// observedWarning warns of programs that others have at the tracepoint.
+func observedWarning(raw *Raw) []string {
+	if !raw.Observed {
+		return nil
+	}
+	return []string{fmt.Sprintf("others' programs are at the tracepoint %s: each packet pays for them", observed)}
+}
+
+// hop are the redirect hop at two bulks.
+type hop struct{ with, without int }
+
+// callsXmit is where a redirect calls ndo_xdp_xmit: the second where the compiler
+// has put the first into it.
+var callsXmit = []string{"bq_xmit_all", "__dev_flush"}
+
+func (hop) inspect(k *kernel.Kernel) (string, error) { return holds(k, callsXmit) }
+
+func (s hop) settings() []setting {
+	return []setting{
+		{bulk: s.with}, {bulk: s.with, drop: true},
+		{bulk: s.without}, {bulk: s.without, drop: true},
+	}
+}
+
+func (hop) check(*kernel.Kernel, *chains) (string, error) { return "", nil }
+
+func (s hop) ns(c *chains) (with, without float64, err error) {
+	with, errWith := c.hop(s.with)
+	without, errWithout := c.hop(s.without)
+	return with, without, errors.Join(errWith, errWithout)
+}
+
+// complete splits the price into what the calls that bulking saves account for, and
+// the rest.
+func (s hop) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
+	one, okOne := raw.Calls[s.with]
+	bulk, okBulk := raw.Calls[s.without]
+	if !okOne || !okBulk {
+		return observedWarning(raw)
+	}
+	saved := one.Xmits - bulk.Xmits
+	row.PerPacket = exactly(saved, "calls")
+	thunk := raw.thunk()
+	if len(thunk) == 0 {
+		row.Note = fmt.Sprintf("%.2f ndo_xdp_xmit calls a packet fewer; what a call costs was not measured", saved)
+		return observedWarning(raw)
+	}
+	row.NsPerPacket = scaled(raw.atAnyClock(stat.Location(thunk, "ns")), saved, "ns")
+	row.Note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; the rest is locks, doorbell, softirq",
+		saved, row.NsPerPacket.Median, 100*row.NsPerPacket.Median/row.Price.Median)
+	if polls := one.Polls - bulk.Polls; polls > 0 {
+		row.Note += fmt.Sprintf(", and %.2f NAPI polls fewer, which are called indirectly too", polls)
+	}
+	return observedWarning(raw)
+}
+
+// devmapProgram are a chain whose devmap runs a second program, and one without.
+type devmapProgram struct{}
+
+func (devmapProgram) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
+
+func (devmapProgram) settings() []setting {
+	return []setting{{bulk: topBulk, second: true}, {bulk: topBulk}}
+}
+
+func (devmapProgram) check(k *kernel.Kernel, c *chains) (string, error) {
+	at, err := dispatched(k, c.second)
+	if err != nil {
+		return "", err
+	}
+	if at.in {
+		return "", refusal("already direct here: the dispatcher holds programs of a devmap too")
+	}
+	return "the program is not in the dispatcher, which ends in " + at.fallback, nil
+}
+
+func (s devmapProgram) ns(c *chains) (with, without float64, err error) {
+	return c.both(s.settings(), 1)
+}
+
+// complete says that the program runs once for each packet where it is in use.
+func (devmapProgram) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
+	setPerPacket(row, 1)
+	return observedWarning(raw)
+}
+
+// observers are a chain with n empty programs at the tracepoint, and one with none.
+type observers struct {
+	n int
+	// in are functions of which the first that exists makes the indirect call.
+	in []string
+}
+
+func (s observers) inspect(k *kernel.Kernel) (string, error) { return holds(k, s.in) }
+
+func (s observers) settings() []setting {
+	return []setting{
+		{bulk: topBulk, watched: true, observers: s.n},
+		{bulk: topBulk, watched: true},
+	}
+}
+
+func (observers) check(_ *kernel.Kernel, c *chains) (string, error) {
+	if c.observed {
+		return "", refusal("others' programs are at " + observed + " already: what the first costs cannot be seen")
+	}
+	return "", nil
+}
+
+// ns is per hit: the generator's redirect hits the tracepoint too.
+func (s observers) ns(c *chains) (with, without float64, err error) {
+	return c.both(s.settings(), 2)
+}
+
+func (observers) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
+	if calls, ok := raw.Calls[topBulk]; ok {
+		setPerPacket(row, calls.Redirects)
+	}
+	return observedWarning(raw)
+}

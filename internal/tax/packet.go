@@ -1,0 +1,139 @@
+package tax
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// pathCall is an indirect call that the kernel makes on the way of a redirected
+// packet, whatever its programs do.
+type pathCall struct {
+	name string
+	in   []string // kernel functions, the first of which that exists makes it
+	of   func(redirect.Calls) float64
+}
+
+const xmitCall = "ndo_xdp_xmit"
+
+// pathCalls are those between the program that redirects a packet and the one
+// that ends it: what the estimates for a whole packet add up.
+var pathCalls = []pathCall{
+	{xmitCall, callsXmit, func(c redirect.Calls) float64 { return c.Xmits }},
+	{"softirq action", []string{"handle_softirqs", "__do_softirq"}, func(c redirect.Calls) float64 { return c.Softirqs }},
+	{"NAPI poll", []string{"__napi_poll", "napi_poll", "net_rx_action"}, func(c redirect.Calls) float64 { return c.Polls }},
+}
+
+// thunk is the price of one indirect call, round by round; nil when it was not
+// measured.
+func (raw *Raw) thunk() []float64 {
+	p := raw.pair(Thunk)
+	if p == nil {
+		return nil
+	}
+	_, with, without := p.perRound()
+	return differences(with, without)
+}
+
+// In 2018, before anything of it was bulked or made direct, a redirected packet made
+// these indirect calls, as the mail that began this counts them. A NIC's DMA calls come
+// on top; a veth makes none.
+const (
+	calls2018 = 3
+	note2018  = "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: this machine's hop at bulk 64 with those calls"
+)
+
+// packets are the estimates: what a redirected packet pays for indirect calls at
+// each bulk, and what it would pay with those of 2018.
+func (raw *Raw) packets() []record.TaxRow {
+	thunk := raw.thunk()
+	if len(thunk) == 0 {
+		return nil
+	}
+	var rows []record.TaxRow
+	for _, bulk := range slices.Sorted(maps.Keys(raw.Hop)) {
+		made, xmits := raw.Outside, 0.0
+		notes := []string{fmt.Sprintf("programs outside the dispatcher %.0f", raw.Outside)}
+		var premises []string
+		for _, call := range pathCalls {
+			premise, ok := raw.Path[call.name]
+			if !ok {
+				continue
+			}
+			n := call.of(raw.Calls[bulk])
+			made += n
+			if call.name == xmitCall {
+				xmits = n
+			}
+			notes = append(notes, fmt.Sprintf("%s %.2f", call.name, n))
+			premises = append(premises, premise)
+		}
+		row := raw.packet(fmt.Sprintf("packet/bulk=%d", bulk), raw.Hop[bulk], thunk, made, made)
+		row.Note, row.Premise = strings.Join(notes, ", "), strings.Join(premises, ", ")
+		rows = append(rows, row)
+		if bulk == topBulk {
+			row := raw.packet("packet/2018", raw.Hop[bulk], thunk, made, made-xmits-raw.Outside+calls2018)
+			row.Note = note2018
+			rows = append(rows, row)
+		}
+	}
+	return rows
+}
+
+// packet estimates a packet that makes calls indirect calls, by a hop that was
+// measured with made of them. Hops and prices are of different rounds and do not
+// depend on each other, so any pairing of them is a sample of the estimate.
+func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) record.TaxRow {
+	var with, without, price []float64
+	var rounds []int
+	for i := range min(len(hop), len(thunk)) {
+		with = append(with, hop[i]+(calls-made)*thunk[i])
+		without = append(without, hop[i]-made*thunk[i])
+		price = append(price, calls*thunk[i])
+		rounds = append(rounds, i)
+	}
+	q := raw.atAnyClock(stat.Location(price, "ns"))
+	return record.TaxRow{
+		Name:    name,
+		Labels:  map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
+		Calls:   "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
+		With:    summary(with, "ns"),
+		Without: summary(without, "ns"),
+		Price:   &q, PerPacket: exactly(calls, "calls"), NsPerPacket: &q,
+		Samples: price, Rounds: rounds,
+	}
+}
+
+// Sum is the closing line: what the estimates for a packet at bulk 16, and with
+// the calls of 2018, add up to. It is empty when there are none.
+func Sum(rows []record.TaxRow) string {
+	var parts []string
+	for _, row := range rows {
+		if row.Price == nil {
+			continue
+		}
+		switch row.Name {
+		case "packet/bulk=16":
+			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
+		case "packet/2018":
+			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in 2018, and all else bulked as it is at 64, it would make "+adds(row))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func adds(row record.TaxRow) string {
+	around := ""
+	if !math.IsNaN(row.Price.Low) {
+		around = fmt.Sprintf(" [%.1f, %.1f]", row.Price.Low, row.Price.High)
+	}
+	calls := row.PerPacket.Median
+	return fmt.Sprintf("%.2f indirect calls at %.1f ns each: %.1f ns%s of its %.0f ns, %.1f %%; with none it would take %.0f ns.",
+		calls, row.Price.Median/calls, row.Price.Median, around, row.With.Median, 100*row.Price.Median/row.With.Median, row.Without.Median)
+}

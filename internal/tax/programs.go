@@ -1,0 +1,98 @@
+package tax
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+
+	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// programs are two programs of internal/bpf/price that time their own work.
+type programs struct {
+	with, without string
+	// reference tells that they do not differ in an indirect branch.
+	reference bool
+}
+
+func (programs) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
+
+// complete notes that neither the programs of a redirect-map chain nor the kernel's
+// path make such a call: their code shows it.
+func (s programs) complete(_ *Raw, _ *rawPair, row *record.TaxRow) []string {
+	if !s.reference {
+		setPerPacket(row, 0)
+	}
+	if s.with == s.without && (row.Price.Low > 0 || row.Price.High < 0) {
+		return []string{"the control is not 0: prices of programs may be off by as much; one run in 20 shows this by chance"}
+	}
+	return nil
+}
+
+// programSlots is how often each program of a pair is run in a round: one run is
+// 256 turns, some 5 µs.
+const programSlots = 100
+
+// programs prices each pair of programs once.
+func (r *run) programs(ctx context.Context, namespace *netlab.Namespace) error {
+	pairs := of[programs](r.raw)
+	for _, i := range rand.Perm(len(pairs)) {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p := pairs[i]
+		r.show(p.name)
+		if err := r.program(namespace, p); err != nil {
+			return fmt.Errorf("price %s: %w", p.name, err)
+		}
+	}
+	return nil
+}
+
+// program loads one pair of programs, checks its premise and times both in turn.
+func (r *run) program(namespace *netlab.Namespace, p open[programs]) error {
+	loaded, err := price.LoadPair([2]string{p.sides.with, p.sides.without})
+	if err != nil {
+		return err
+	}
+	defer loaded.Close()
+	check := differ
+	if p.sides.reference {
+		check = alike
+	}
+	if err := p.found(check(r.kernel, loaded.Programs[0], loaded.Programs[1])); err != nil || p.refused != "" {
+		return err
+	}
+	var first [2]price.Run
+	var slots [2][]float64
+	err = namespace.Do(func() error {
+		for n := range programSlots + 1 {
+			for k := range 2 {
+				i := (n + k) % 2 // each goes first every other time
+				got, err := loaded.Run(i)
+				if err != nil {
+					return err
+				}
+				if n == 0 { // warms up
+					first[i] = got
+					continue
+				}
+				slots[i] = append(slots[i], float64(got.Ns)/float64(max(got.Turns, 1)))
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if first[0].Turns == 0 || first[0].Turns != first[1].Turns || first[0].Sum != first[1].Sum {
+		return p.found("", refusal(fmt.Sprintf("the two programs did not do the same: %d turns gave %d, %d gave %d",
+			first[0].Turns, first[0].Sum, first[1].Turns, first[1].Sum)))
+	}
+	p.add(r.round, stat.Quantile(slots[0], quiet), stat.Quantile(slots[1], quiet))
+	return nil
+}

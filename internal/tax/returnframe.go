@@ -1,0 +1,136 @@
+package tax
+
+import (
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// returnFrame has no price: where frames are returned in bulk, nothing virtual runs.
+// The row says what this kernel's code shows of it.
+type returnFrame struct{}
+
+func (returnFrame) complete(*Raw, *rawPair, *record.TaxRow) []string { return nil }
+
+// inspect always refuses.
+func (returnFrame) inspect(k *kernel.Kernel) (string, error) {
+	known, err := readFrameReturns(k)
+	if err != nil {
+		return "", err
+	}
+	return "", refusal("cannot be isolated: " + known.String())
+}
+
+// frameReturns is what kernel code shows of returning frames.
+type frameReturns struct {
+	// direct are functions that return frames without an indirect branch;
+	// indirect are the branches of the others.
+	direct, indirect []string
+	// single are functions that a virtual device runs and that return frames
+	// one by one.
+	single []string
+	// bulk are functions built into the kernel that return frames in bulk.
+	bulk []string
+}
+
+// Functions that return frames, and those that a virtual device runs and that call
+// one of them.
+var (
+	frameReturners = []string{
+		"xdp_return_frame", "xdp_return_frame_rx_napi", "__xdp_return",
+		"page_pool_put_unrefed_netmem", "page_pool_put_unrefed_page", "page_pool_put_defragged_page",
+	}
+	virtualReturners = []string{
+		"bq_xmit_all", "veth_xdp_rcv_one", "veth_xdp_rcv",
+		"cpu_map_kthread_run", "cpu_map_bpf_prog_run_xdp", "dev_map_bpf_prog_run",
+	}
+)
+
+func readFrameReturns(k *kernel.Kernel) (known frameReturns, err error) {
+	for _, name := range frameReturners {
+		f, ok := k.Function(name)
+		if !ok {
+			continue
+		}
+		found, err := branches(k, f)
+		if err != nil {
+			return known, err
+		}
+		known.indirect = append(known.indirect, found...)
+		if len(found) == 0 {
+			known.direct = append(known.direct, name)
+		}
+	}
+	const one, oneInPoll, bulk = "xdp_return_frame", "xdp_return_frame_rx_napi", "xdp_return_frame_bulk"
+	callers, err := callersOf(k, one, oneInPoll, bulk)
+	if err != nil {
+		return known, err
+	}
+	known.bulk = callers[bulk]
+	known.single = slices.DeleteFunc(append(callers[one], callers[oneInPoll]...), func(name string) bool {
+		return !slices.Contains(virtualReturners, name)
+	})
+	slices.Sort(known.single)
+	return known, nil
+}
+
+// callersOf are the kernel's functions that call or jump to each of the named ones,
+// modules left out, by their names in the source.
+func callersOf(k *kernel.Kernel, names ...string) (map[string][]string, error) {
+	targets := make(map[uint64]string)
+	for _, name := range names {
+		if f, ok := k.Function(name); ok {
+			targets[f.Addr] = name
+		}
+	}
+	code, addr, err := k.AllText()
+	if err != nil {
+		return nil, fmt.Errorf("find callers of %s: %w", strings.Join(names, ", "), err)
+	}
+	callers := make(map[string][]string)
+	for i := 0; i+5 <= len(code); i++ {
+		if code[i] != 0xe8 && code[i] != 0xe9 { // call, jmp
+			continue
+		}
+		at := addr + uint64(i)
+		target := at + 5 + uint64(int64(int32(binary.LittleEndian.Uint32(code[i+1:]))))
+		name, ok := targets[target]
+		if !ok {
+			continue
+		}
+		if s, _, ok := k.Symbols.Find(at); ok {
+			callers[name] = append(callers[name], kernel.Source(s.Name))
+		}
+	}
+	for name, found := range callers {
+		slices.Sort(found)
+		callers[name] = slices.Compact(found)
+	}
+	return callers, nil
+}
+
+func (r frameReturns) String() string {
+	var clauses []string
+	say := func(format string, names []string) {
+		clauses = append(clauses, fmt.Sprintf(format, strings.Join(names, ", ")))
+	}
+	switch {
+	case len(r.indirect) > 0:
+		say("indirect: %s", r.indirect)
+	case len(r.direct) > 0:
+		say("already direct here: %s make no indirect branch", r.direct)
+	}
+	if len(r.single) > 0 {
+		say("%s (refused by the target, dropped at the sink, cpumap) all return frames one by one", r.single)
+	}
+	if len(r.bulk) == 0 {
+		clauses = append(clauses, "no function built into this kernel calls xdp_return_frame_bulk")
+	} else {
+		say("only these call xdp_return_frame_bulk, and no virtual device runs them: %s", r.bulk)
+	}
+	return strings.Join(clauses, "; ")
+}
