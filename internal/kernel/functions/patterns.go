@@ -1,0 +1,112 @@
+package functions
+
+// patterns give a stage, or a role, to functions by what their names have in common. For
+// a stage the first that fits counts.
+var patterns = []Function{
+	// Profiles tell tracing, locks, softirq and the stack first, whoever calls them.
+	{Name: "bpf_trace_run*", Stage: StageObserver},
+	{Name: "__traceiter_*", Stage: StageObserver, Roles: Rare},
+	{Name: "trace_event_raw_*", Stage: StageObserver},
+	{Name: "perf_trace_*", Stage: StageObserver},
+	{Name: "perf_event_*", Stage: StageObserver},
+	{Name: "perf_swevent_*", Stage: StageObserver},
+
+	{Name: "_raw_spin_*", Stage: StageLocks},
+	{Name: "_raw_read_*", Stage: StageLocks},
+	{Name: "_raw_write_*", Stage: StageLocks},
+	{Name: "native_queued_spin_*", Stage: StageLocks},
+	{Name: "queued_spin_*", Stage: StageLocks},
+	{Name: "queued_read_*", Stage: StageLocks},
+	{Name: "queued_write_*", Stage: StageLocks},
+	{Name: "__pv_queued_spin_*", Stage: StageLocks},
+	{Name: "mutex_*", Stage: StageLocks},
+	{Name: "__mutex_*", Stage: StageLocks},
+
+	{Name: "do_softirq*", Stage: StageSoftirq},
+	{Name: "__do_softirq_*", Stage: StageSoftirq},
+	{Name: "napi_*", Stage: StageSoftirq},
+	{Name: "__napi_*", Stage: StageSoftirq},
+	{Name: "raise_softirq*", Stage: StageSoftirq},
+
+	{Name: "netif_receive_skb*", Stage: StageStack},
+	{Name: "__netif_receive_skb*", Stage: StageStack},
+	{Name: "gro_*", Stage: StageStack},
+	{Name: "kfree_skb*", Stage: StageStack},
+	{Name: "__kfree_skb*", Stage: StageStack},
+	{Name: "build_skb*", Stage: StageStack},
+	{Name: "__build_skb*", Stage: StageStack},
+	{Name: "__xdp_build_skb*", Stage: StageStack},
+
+	// The redirect path.
+	{Name: "page_pool_alloc_*", Stage: StagePagePool, Roles: OfFrame | TakesPage},
+	{Name: "page_pool_put_*", Stage: StagePagePool, Roles: OfFrame},
+	{Name: "page_pool_dev_*", Stage: StagePagePool, Roles: OfFrame},
+	{Name: "page_pool_*", Stage: StagePagePool},
+	{Name: "__page_pool_*", Stage: StagePagePool},
+	{Name: "netmem_*", Stage: StagePagePool},
+
+	{Name: "dma_map_*", Stage: StageDMA, Roles: OfFrame},
+	{Name: "dma_unmap_*", Stage: StageDMA, Roles: OfFrame},
+	{Name: "dma_sync_*", Stage: StageDMA, Roles: OfFrame},
+	{Name: "dma_*", Stage: StageDMA},
+	{Name: "__dma_*", Stage: StageDMA},
+	{Name: "iommu_*", Stage: StageDMA},
+	{Name: "__iommu_*", Stage: StageDMA},
+	{Name: "swiotlb_*", Stage: StageDMA},
+	{Name: "__swiotlb_*", Stage: StageDMA},
+	{Name: "intel_iommu_*", Stage: StageDMA},
+	{Name: "amd_iommu_*", Stage: StageDMA},
+	{Name: "xp_dma_*", Stage: StageDMA},
+	{Name: "arm_smmu_*", Stage: StageDMA},
+
+	{Name: "xdp_return_*", Stage: StageReturn, Roles: OfFrame},
+	{Name: "__xdp_return*", Stage: StageReturn},
+	{Name: "xdp_flush_frame_bulk*", Stage: StageReturn},
+
+	{Name: "xdp_do_redirect*", Stage: StageRedirect},
+	{Name: "__xdp_do_redirect*", Stage: StageRedirect},
+	{Name: "dev_map_enqueue*", Stage: StageRedirect},
+	{Name: "dev_map_bpf_prog_run*", Stage: StageRedirect},
+	{Name: "cpu_map_enqueue*", Stage: StageRedirect},
+	{Name: "__xsk_map_redirect*", Stage: StageRedirect},
+	{Name: "xdp_convert_*", Stage: StageRedirect},
+	{Name: "xdpf_clone*", Stage: StageRedirect},
+
+	{Name: "bq_*", Stage: StageBulkQueue},
+	{Name: "__dev_flush*", Stage: StageBulkQueue},
+	{Name: "__cpu_map_flush*", Stage: StageBulkQueue},
+	{Name: "xdp_do_flush*", Stage: StageBulkQueue},
+	{Name: "__xsk_map_flush*", Stage: StageBulkQueue},
+	{Name: "xsk_flush*", Stage: StageBulkQueue},
+	{Name: "__dev_map_flush*", Stage: StageBulkQueue},
+
+	{Name: "bpf_prog_*", Stage: StageProgram},
+	{Name: "bpf_dispatcher_*", Stage: StageProgram},
+	{Name: "bpf_xdp_*", Stage: StageProgram},
+	{Name: "bpf_redirect*", Stage: StageProgram},
+
+	// Drivers: igb_clean_tx_irq, free_old_xmit, mlx5e_poll_xdpsq_cq, bnxt_tx_int_xdp,
+	// virtnet_poll_tx.
+	{Name: "*clean_tx*", Stage: StageCompletion},
+	{Name: "*tx_clean*", Stage: StageCompletion},
+	{Name: "*free_old_xmit*", Stage: StageCompletion},
+	{Name: "*free_old_xdp*", Stage: StageCompletion},
+	{Name: "*poll_xdpsq*", Stage: StageCompletion},
+	{Name: "*tx_int_xdp*", Stage: StageCompletion},
+	{Name: "*free_xdpsq*", Stage: StageCompletion},
+	{Name: "*txdone*", Stage: StageCompletion},
+	{Name: "*tx_complet*", Stage: StageCompletion},
+	{Name: "*poll_tx*", Stage: StageCompletion},
+	{Name: "*tx_poll*", Stage: StageCompletion},
+
+	// Without a stage.
+	{Name: "dev_kfree_skb*", Roles: OfFrame},
+	{Name: "dev_consume_skb*", Roles: OfFrame},
+	{Name: "asm_sysvec_*", Roles: Interrupt},
+	{Name: "sysvec_*", Roles: Interrupt},
+	{Name: "asm_exc_*", Roles: Interrupt},
+	{Name: "entry_*", Roles: Outermost},
+	{Name: "ret_from_fork*", Roles: Outermost},
+	{Name: "secondary_startup_*", Roles: Outermost},
+	{Name: "asm_*", Roles: Outermost},
+}
