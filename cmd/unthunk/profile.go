@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/page"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/tax"
 )
@@ -120,7 +121,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 	}{
 		{f.pprof, func(b *bytes.Buffer) error { return report.Pprof(b, p) }},
 		{f.folded, func(b *bytes.Buffer) error { return report.Folded(b, p) }},
-		{f.svg, func(b *bytes.Buffer) error { return report.Flame(b, p, raw.Name) }},
+		{f.svg, func(b *bytes.Buffer) error { return page.Flame(b, p, raw.Name) }},
 	} {
 		if file.path == "" || err != nil {
 			continue

@@ -10,7 +10,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/page"
 )
 
 // reportFlags are what the user typed.
@@ -72,13 +72,13 @@ func runReport(s std, f reportFlags, args []string) error {
 			return err
 		}
 	}
-	d := report.Dossier{Version: buildVersion()}
+	src := page.Source{Version: buildVersion()}
 	for _, file := range args {
 		if info, err := os.Stat(file); err == nil && info.IsDir() {
-			if d.History != nil {
+			if src.History != nil {
 				return usagef("report of two folders: one fits on a page")
 			}
-			if d.History, err = compare.LoadHistory(file); err != nil {
+			if src.History, err = compare.LoadHistory(file); err != nil {
 				return err
 			}
 			continue
@@ -87,17 +87,17 @@ func runReport(s std, f reportFlags, args []string) error {
 		if err != nil {
 			return err
 		}
-		d.Records = append(d.Records, saved)
+		src.Records = append(src.Records, saved)
 	}
 	var b bytes.Buffer
 	var err error
 	switch f.format {
 	case "html":
-		err = report.HTML(&b, d)
+		err = page.HTML(&b, src)
 	case "markdown":
-		err = report.Markdown(&b, d)
+		err = page.Markdown(&b, src)
 	case "csv":
-		err = report.CSV(&b, d)
+		err = page.CSV(&b, src)
 	}
 	if err != nil {
 		return err

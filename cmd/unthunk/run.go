@@ -94,19 +94,10 @@ func addRun(s std, cmd *cobra.Command) {
 		}
 		doc.Conclusion = conclusion.New(doc, findings)
 		err = o.publish(s, doc, func() error {
-			opts := textOptions(s.out)
-			if err := report.Ladder(s.out, opts, doc); err != nil {
-				return err
+			screen := report.FirstScreen{
+				Doc: doc, Ladder: redirect.Verdict(doc.Rows), Tax: tax.Sum(doc.Prices), Profiled: profiled,
 			}
-			if err := report.Prices(s.out, opts, doc, tax.Sum(doc.Prices)); err != nil {
-				return err
-			}
-			if doc.Profile != nil {
-				if err := report.Stages(s.out, opts, doc.Stages, doc.Profile, profiled); err != nil {
-					return err
-				}
-			}
-			return report.Verdict(s.out, opts, doc.Conclusion, redirect.Verdict(doc.Rows))
+			return screen.Write(s.out, textOptions(s.out))
 		})
 		return stopped(doc, benchRefused, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -85,6 +86,17 @@ func (r *LabRow) SumDMA() (sum LabDMA) {
 		sum.Bounce, sum.Flush = sum.Bounce+d.Bounce, sum.Flush+d.Flush
 	}
 	return sum
+}
+
+// BranchNs is an estimate of the ns that a row's indirect branches take of a packet:
+// their count at the price of one. It is nil where no price was measured, or the row
+// has none of the calls that were priced.
+func (l *Lab) BranchNs(row *LabRow) *float64 {
+	if l.Price == nil || row.Calls == nil || !strings.HasPrefix(row.Thunk, "retpoline") {
+		return nil
+	}
+	ns := *row.Calls * l.Price.Median
+	return &ns
 }
 
 // LabSite is an indirect branch and what it entered.

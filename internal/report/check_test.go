@@ -7,7 +7,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
-
 	"github.com/unthunk/unthunk/internal/host"
 )
 

@@ -1,3 +1,3 @@
-// Package report writes records for people and for other tools. It computes
-// nothing.
+// Package report writes records as text for people, and in the formats of other
+// tools.
 package report

@@ -6,12 +6,13 @@ import (
 	"strconv"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // Drivers writes what drivers with native XDP do for a redirected packet, one row
 // each, and beneath it what the plan of 2018 has left for it.
 func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) error {
-	p := newPage(opts)
+	p := newPrinter(opts)
 	releases := make(map[string]bool)
 	for _, row := range doc.Rows {
 		releases[row.Release] = true
@@ -27,11 +28,11 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 			xmit = "no"
 		}
 		table = append(table, []string{
-			clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs), clean(row.Return),
+			cells.Clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs), cells.Clean(row.Return),
 			fmt.Sprintf("%d + %d", row.Poll.Indirect, row.Transmit.Indirect), "",
 		})
 		if len(releases) > 1 {
-			table[len(table)-1][7] = clean(row.Release)
+			table[len(table)-1][7] = cells.Clean(row.Release)
 		}
 	}
 	for i, line := range columns(table, []bool{true, true, true, true, false, true, false, true}, " ") {
@@ -46,7 +47,10 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 	notes := newFootnotes(doc.Warnings)
 	notes.write(p)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: page_pool keeps pages mapped; else places that map and unmap, without those that ndo_xdp_xmit and the completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: frames given back in bulk, each by itself, or in a way of its own. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
+	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: "+
+		"page_pool keeps pages mapped; else places that map and unmap, without those that ndo_xdp_xmit and the "+
+		"completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: frames given back in bulk, each "+
+		"by itself, or in a way of its own. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
 	return p.flush(w)
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
 )
 
 func TestDriversGolden(t *testing.T) {
@@ -25,6 +26,6 @@ func TestDriversGolden(t *testing.T) {
 	if err := Drivers(&b, Options{Width: 80}, doc); err != nil {
 		t.Fatal(err)
 	}
-	fits(t, b.String(), 80)
-	golden(t, "drivers.txt", b.String())
+	reporttest.Fits(t, b.String(), 80)
+	reporttest.Golden(t, "drivers.txt", b.String())
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // GoBench writes a record in the Go benchmark format (golang.org/design/14313-
@@ -21,7 +22,7 @@ import (
 func GoBench(w io.Writer, doc *record.Document[record.BenchRow]) error {
 	var b bytes.Buffer
 	config := func(key, value string) {
-		if value = strings.Join(strings.Fields(clean(value)), " "); value != "" {
+		if value = strings.Join(strings.Fields(cells.Clean(value)), " "); value != "" {
 			fmt.Fprintf(&b, "%s: %s\n", key, value)
 		}
 	}
@@ -39,9 +40,9 @@ func GoBench(w io.Writer, doc *record.Document[record.BenchRow]) error {
 	for _, row := range doc.Rows {
 		// A name of the format has no white space and begins with an
 		// upper-case letter.
-		name := "BenchmarkXDP/scenario=" + strings.Join(strings.Fields(clean(row.Name)), "_")
+		name := "BenchmarkXDP/scenario=" + strings.Join(strings.Fields(cells.Clean(row.Name)), "_")
 		if row.Refused != "" {
-			fmt.Fprintf(&b, "# %s refused: %s\n", name, strings.Join(strings.Fields(clean(row.Refused)), " "))
+			fmt.Fprintf(&b, "# %s refused: %s\n", name, strings.Join(strings.Fields(cells.Clean(row.Refused)), " "))
 			continue
 		}
 		for _, ns := range row.Samples {

@@ -7,71 +7,28 @@ import (
 
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
 	"github.com/unthunk/unthunk/internal/stat"
 )
-
-func labDoc() *record.Lab {
-	l := new(record.Lab)
-	l.Schema, l.Kind, l.Run = record.Schema, "lab", "one"
-	count := func(x float64) *float64 { return &x }
-	row := func(line, thunk string, instructions float64) record.LabRow {
-		return record.LabRow{
-			Name:    "debian:6.12-cloud/" + line + "/bulk=16",
-			Labels:  map[string]string{"kernel": "debian:6.12-cloud", "cpu": "", "append": line, "bulk": "16"},
-			Release: "6.12.117", Thunk: thunk, Instructions: count(instructions), Window: 1024, Calls: count(0.3125),
-			Sites: []record.LabSite{
-				{Function: "bq_xmit_all", Offset: 0x8c, Stage: "bulk-queue", Target: "veth_ndo_xdp_xmit", PerPacket: 0.125},
-				{Function: "handle_softirqs", Offset: 0xcb, Stage: "receive", Target: "net_rx_action", PerPacket: 0.0625},
-			},
-			Functions: []record.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.125}},
-		}
-	}
-	l.Rows = []record.LabRow{row("spectre_v2=retpoline", "retpoline", 1180.333984375), row("spectre_v2=off", "plain jmp", 1179.70703125)}
-	broken := row("panic", "", 0)
-	broken.Instructions, broken.Calls, broken.Refused = nil, nil, `guest 6.12.117 ended; its last words: "Kernel panic"`
-	l.Rows = append(l.Rows, broken)
-	l.Differences = []record.LabDifference{{
-		With: l.Rows[0].Name, Without: l.Rows[1].Name, Instructions: 0.626953125, BySites: 0.625, ByObserver: 0.001953125,
-		Calls: 0.3125, Ns: &stat.Quantity{Median: 3.1, Low: 2.9, High: 3.4, N: 7, Unit: "ns"},
-		Lost: &stat.Quantity{Median: 0.503, Low: 0.472, High: 0.55, N: 7, Unit: "Mpps"},
-	}}
-	l.Warnings = []record.Warning{{Text: "a warning"}}
-	return l
-}
 
 func TestLabGolden(t *testing.T) {
 	for name, width := range map[string]int{"lab.txt": 80, "lab-60.txt": 60} {
 		var b bytes.Buffer
-		if err := Lab(&b, Options{Width: width}, labDoc()); err != nil {
+		if err := Lab(&b, Options{Width: width}, reporttest.Lab()); err != nil {
 			t.Fatal(err)
 		}
-		fits(t, b.String(), width)
-		golden(t, name, b.String())
+		reporttest.Fits(t, b.String(), width)
+		reporttest.Golden(t, name, b.String())
 	}
-}
-
-func wiresDoc() *record.Lab {
-	l := labDoc()
-	for i := range l.Rows {
-		row := &l.Rows[i]
-		row.Labels["nic"], row.Labels["dma"] = "igb", "iommu-lazy"
-		row.Functions = []record.LabFunction{{Function: "dma_map_page_attrs", Part: "out-xmit", PerPacket: 1}}
-		row.DMA = []record.LabDMA{{Part: "in-poll", Sync: 2}, {Part: "out-xmit", Map: 1}, {Part: "out-poll", Unmap: 1, Flush: 0.00374}}
-		for j := range row.Sites {
-			row.Sites[j].Part = "out-xmit"
-		}
-	}
-	l.Price = &stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"}
-	return l
 }
 
 func TestLabWiresGolden(t *testing.T) {
-	l := wiresDoc()
+	l := reporttest.Wires()
 	var b bytes.Buffer
 	if err := Lab(&b, Options{Width: 80}, l); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "lab-wires.txt", b.String())
+	reporttest.Golden(t, "lab-wires.txt", b.String())
 	for i := range l.Rows[:2] {
 		l.Rows[i].Ns = &stat.Quantity{Median: 75.5, Low: 70, High: 80.25, N: 7, Unit: "ns"}
 	}
@@ -79,11 +36,11 @@ func TestLabWiresGolden(t *testing.T) {
 	if err := Lab(&b, Options{Width: 80}, l); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "lab-timed.txt", b.String())
+	reporttest.Golden(t, "lab-timed.txt", b.String())
 }
 
 func TestLabComparisonGolden(t *testing.T) {
-	old, new := labDoc(), labDoc()
+	old, new := reporttest.Lab(), reporttest.Lab()
 	more := 1181.0
 	new.Rows[0].Instructions = &more
 	new.Rows[0].Sites = append(new.Rows[0].Sites, record.LabSite{Function: "__xdp_return", Stage: "return", PerPacket: 1})
@@ -95,6 +52,6 @@ func TestLabComparisonGolden(t *testing.T) {
 	if err := LabComparison(&b, Options{Width: 80}, c); err != nil {
 		t.Fatal(err)
 	}
-	fits(t, b.String(), 80)
-	golden(t, "compare-lab.txt", b.String())
+	reporttest.Fits(t, b.String(), 80)
+	reporttest.Golden(t, "compare-lab.txt", b.String())
 }

@@ -6,8 +6,8 @@ import (
 	"math"
 
 	"github.com/google/pprof/profile"
-
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // Pprof writes a profile for go tool pprof: samples, and the time of a million
@@ -38,7 +38,7 @@ func Pprof(w io.Writer, prof *record.Profile) error {
 		}
 		f := &profile.Function{ID: uint64(len(out.Function) + 1), Name: name, SystemName: name}
 		l := &profile.Location{ID: f.ID, Mapping: kernel, Line: []profile.Line{{Function: f}}}
-		if shortName(name) != name {
+		if cells.ShortName(name) != name {
 			l.Mapping = bpf
 		}
 		out.Function, out.Location = append(out.Function, f), append(out.Location, l)

@@ -2,92 +2,32 @@ package report
 
 import (
 	"bytes"
-	"encoding/xml"
-	"errors"
 	"io"
 	"strings"
 	"testing"
 
 	"github.com/google/pprof/profile"
-
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
 )
-
-func around(x, half float64, unit string) *stat.Quantity {
-	return &stat.Quantity{Median: x, Low: x - half, High: x + half, N: 11, Unit: unit}
-}
-
-// profileDoc is a profile of the veth chain.
-func profileDoc() *record.Profile {
-	p := new(record.Profile)
-	p.Schema, p.Kind, p.Run = record.Schema, "profile", "one"
-	p.Packet = around(126.6, 4, "ns")
-	for _, s := range []struct {
-		name string
-		ns   float64
-	}{{"generator", 40}, {"receive", 15}, {"program", 8}, {"redirect", 7}, {"bulk-queue", 3}, {"transmit", 12}, {"return", 12},
-		{"softirq", 4}, {"locks", 3}, {"sink", 20}, {"observer", 1.5}, {"other", 0.7}, {"unattributed", 0.4}} {
-		p.Rows = append(p.Rows, record.ProfileRow{Name: s.name, Ns: around(s.ns, s.ns/10, "ns"), Samples: []float64{s.ns}, Rounds: []int{0}})
-	}
-	p.Sampling = record.Sampling{Event: "cpu-clock", Rate: 800, CPUs: []int{1}, Samples: 5000, Packets: 19_500_000, Throughput: around(98.8, 0.4, "percent")}
-	program := "bpf_prog_e8df55ddab988952_redirect_map"
-	for _, f := range []struct {
-		name, stage string
-		ns          float64
-	}{{"veth_xdp_rcv_one", "receive", 30}, {program, "program", 8}, {"a_function_with_a_name_that_is_longer_than_the_column", "redirect", 7}} {
-		p.Functions = append(p.Functions, record.ProfileFunction{Name: f.name, Stage: f.stage, Samples: int(40 * f.ns), Ns: around(f.ns, 1, "ns")})
-	}
-	calls := "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit"
-	p.Tax = &record.ProfileTax{
-		Thunks: around(0.1, 0.05, "ns"), Landings: around(2.3, 0.8, "ns"), Total: around(2.4, 0.8, "ns"), Hop: around(1.9, 0.7, "ns"),
-		Estimate: around(1.8, 0.1, "ns"), Agree: "agree", Returns: around(0.6, 0.2, "ns"), ReturnLandings: around(50, 3, "ns"),
-		Sites: []record.ProfileSite{
-			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Calls: &calls, Targets: []string{"veth_ndo_xdp_xmit"}, PerPacket: around(0.0625, 0, "calls"), Thunk: around(0.1, 0.05, "ns"), Landing: around(1, 0.4, "ns")},
-			{Function: "bpf_dispatcher_xdp", Offset: 0x3d, Stage: "program", Targets: []string{program}, Thunk: around(0, 0, "ns"), Landing: around(0.9, 0.4, "ns")},
-		},
-	}
-	p.Counters = []record.ProfileCounter{{Name: "cycles", PerPacket: around(470, 5, "events")}, {Name: "instructions", PerPacket: around(940, 1, "events")}}
-	root := []string{"entry_SYSCALL_64_after_hwframe", "bpf_test_run_xdp_live", "xdp_test_run_batch.constprop.0"}
-	poll := append(root[:3:3], "__local_bh_enable_ip", "net_rx_action", "__napi_poll", "veth_poll", "veth_xdp_rcv")
-	stack := func(stage string, ns float64, base []string, frames ...string) {
-		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: append(base[:len(base):len(base)], frames...), Stage: stage, Samples: int(40 * ns), Ns: ns})
-	}
-	stack("generator", 40, root)
-	stack("receive", 15, poll)
-	stack("program", 8, poll, program)
-	stack("redirect", 7, poll, "xdp_do_redirect")
-	stack("transmit", 12, poll, "bq_xmit_all", "veth_ndo_xdp_xmit", "veth_xdp_xmit")
-	stack("sink", 0.001, poll, "too_narrow_to_be_seen")
-	p.Warnings = []record.Warning{{Text: "a warning"}, {Row: "locks", Text: "a warning of a row"}}
-	return p
-}
 
 func TestProfileGolden(t *testing.T) {
 	var b bytes.Buffer
-	if err := Profile(&b, Options{Width: 80}, profileDoc(), "redirect-map/bulk=16", 15); err != nil {
+	if err := Profile(&b, Options{Width: 80}, reporttest.Profile(), "redirect-map/bulk=16", 15); err != nil {
 		t.Fatal(err)
 	}
-	fits(t, b.String(), 80)
-	golden(t, "profile.txt", b.String())
+	reporttest.Fits(t, b.String(), 80)
+	reporttest.Golden(t, "profile.txt", b.String())
 
-	p := profileDoc()
+	p := reporttest.Profile()
 	p.Tax.Estimate, p.Tax.Agree, p.Tax.ReturnLandings, p.Incomplete, p.Sampling.Throughput = nil, "", nil, true, nil
 	b.Reset()
 	if err := Profile(&b, Options{Width: 60}, p, "redirect-map/bulk=16", 1); err != nil {
 		t.Fatal(err)
 	}
-	fits(t, b.String(), 60)
-	golden(t, "profile-60.txt", b.String())
-
-	b.Reset()
-	p = profileDoc()
-	if err := Stages(&b, Options{Width: 80}, p.Rows, &p.ProfileParts, "redirect-map/bulk=16"); err != nil {
-		t.Fatal(err)
-	}
-	fits(t, b.String(), 80)
-	golden(t, "stages.txt", b.String())
+	reporttest.Fits(t, b.String(), 60)
+	reporttest.Golden(t, "profile-60.txt", b.String())
 }
 
 // Nothing measured is no reason to fail.
@@ -98,7 +38,6 @@ func TestProfileEmpty(t *testing.T) {
 		"text":   func(w io.Writer) error { return Profile(w, Options{}, p, "x", 10) },
 		"pprof":  func(w io.Writer) error { return Pprof(w, p) },
 		"folded": func(w io.Writer) error { return Folded(w, p) },
-		"flame":  func(w io.Writer) error { return Flame(w, p, "x") },
 	} {
 		var b bytes.Buffer
 		if err := write(&b); err != nil || strings.Contains(b.String(), "NaN") {
@@ -117,7 +56,7 @@ func TestProfileAsmGolden(t *testing.T) {
 	if err := ProfileAsm(&b, Options{Width: 80, Color: true}, "f", lines, map[uint64]float64{0x1000: 0.25, 0x1006: 3}, 3.25); err != nil {
 		t.Fatal(err)
 	}
-	golden(t, "profile-asm.txt", b.String())
+	reporttest.Golden(t, "profile-asm.txt", b.String())
 }
 
 func TestFolded(t *testing.T) {
@@ -137,14 +76,14 @@ func TestFolded(t *testing.T) {
 
 func TestPprof(t *testing.T) {
 	var b bytes.Buffer
-	if err := Pprof(&b, profileDoc()); err != nil {
+	if err := Pprof(&b, reporttest.Profile()); err != nil {
 		t.Fatal(err)
 	}
 	p, err := profile.Parse(&b)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(p.Sample) != len(profileDoc().Stacks) || len(p.SampleType) != 2 {
+	if len(p.Sample) != len(reporttest.Profile().Stacks) || len(p.SampleType) != 2 {
 		t.Errorf("%d samples, %d types", len(p.Sample), len(p.SampleType))
 	}
 	s := p.Sample[2]
@@ -154,42 +93,5 @@ func TestPprof(t *testing.T) {
 	}
 	if s.Value[0] != 320 || s.Value[1] != 8e6 || s.Label["stage"][0] != "program" {
 		t.Errorf("values %v, labels %v", s.Value, s.Label)
-	}
-}
-
-func TestFlame(t *testing.T) {
-	p := profileDoc()
-	evil := `</text><script>alert(1)</script>"'&]]>` + "\x1b[31m"
-	p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{evil, evil}, Stage: evil, Samples: 400, Ns: 10})
-	var b bytes.Buffer
-	if err := Flame(&b, p, evil); err != nil {
-		t.Fatal(err)
-	}
-	scripts := 0
-	text := b.String()
-	for d := xml.NewDecoder(&b); ; {
-		token, err := d.Token()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if start, ok := token.(xml.StartElement); ok && start.Name.Local == "script" {
-			scripts++
-		}
-	}
-	if scripts != 1 {
-		t.Errorf("%d scripts", scripts)
-	}
-	for _, want := range []string{"redirect_map [bpf]", "veth_xdp_xmit", "8.00 ns a packet, 320 samples, program"} {
-		if !strings.Contains(text, want) {
-			t.Errorf("no %q", want)
-		}
-	}
-	for _, not := range []string{"too_narrow", "http://", "https://", "\x1b"} {
-		if strings.Contains(strings.Replace(text, "http://www.w3.org/2000/svg", "", 1), not) {
-			t.Errorf("it has %q", not)
-		}
 	}
 }

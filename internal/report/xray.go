@@ -11,6 +11,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // Xray writes the indirect branches of the redirect path for people: by stage,
@@ -18,7 +19,7 @@ import (
 // those of errors and slow paths, are counted and left out unless rare is set.
 // path is what was looked at.
 func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path string, rare bool) error {
-	p := newPage(opts)
+	p := newPrinter(opts)
 	p.wrap("", path)
 	fmt.Fprintln(&p.buf)
 	table := [][]string{{"", "per", "made", "calls"}}
@@ -31,13 +32,13 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 		}
 		if row.Stage != stage {
 			stage = row.Stage
-			table = append(table, []string{clean(stage)})
+			table = append(table, []string{cells.Clean(stage)})
 		}
-		per := clean(row.Per)
+		per := cells.Clean(row.Per)
 		if !row.Always {
 			per += "?"
 		}
-		table = append(table, []string{"  " + site(row), per, made(row), calls(row)})
+		table = append(table, []string{"  " + cells.Site(row), per, cells.Made(row), cells.Target(row)})
 	}
 	for i, line := range columns(table, []bool{true, true, true, true}, "") {
 		if len(table[i]) == 1 || i == 0 {
@@ -64,39 +65,10 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 	return p.flush(w)
 }
 
-// site is where a branch stands.
-func site(row record.SiteRow) string { return fmt.Sprintf("%s+%#x", clean(row.Function), row.Offset) }
-
-// made is how a branch is made, in one word.
-func made(row record.SiteRow) string {
-	verb := "call"
-	if row.Jump {
-		verb = "jmp"
-	}
-	return verb + " " + clean(row.Kind)
-}
-
-// calls is what a branch calls: the last member of the chain, how sure that is
-// when it is not, and what the pointer holds now.
-func calls(row record.SiteRow) string {
-	what := "?"
-	if row.Calls != nil {
-		steps := strings.Split(*row.Calls, " → ")
-		what = clean(steps[len(steps)-1])
-		if row.Sure == "likely" {
-			what += " (likely)"
-		}
-	}
-	if len(row.Targets) > 0 {
-		what += " = " + clean(strings.Join(row.Targets, ", "))
-	}
-	return what
-}
-
 // site writes a line of the table, what is called beneath the rest when it does
 // not fit beside it.
-func (p *page) site(cells []string, line string) {
-	what := cells[3]
+func (p *printer) site(row []string, line string) {
+	what := row[3]
 	if len([]rune(line)) <= p.width {
 		p.line(line)
 		return
@@ -144,22 +116,9 @@ func totals(rows []record.SiteRow, hidden int) string {
 	return text + " ? after how often: a packet may go without."
 }
 
-// Asm writes the annotated code of a function.
-func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
-	p := newPage(opts)
-	p.wrap("", name+":")
-	for _, l := range lines {
-		p.line(fmt.Sprintf("  %x  %s", l.Addr, clean(l.Text)))
-		if l.Note != "" {
-			p.wrap("      ; ", l.Note)
-		}
-	}
-	return p.flush(w)
-}
-
 // Branches writes every call, jump and return of a function.
 func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) error {
-	p := newPage(opts)
+	p := newPrinter(opts)
 	var table [][]string
 	for _, b := range branches {
 		verb := "call"
@@ -169,7 +128,7 @@ func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) 
 		case b.Jump:
 			verb = "jmp"
 		}
-		table = append(table, []string{fmt.Sprintf("  %s+%#x", clean(name), b.Offset), verb, string(b.Class), clean(cmp.Or(b.Name, b.Register)), clean(b.Pending)})
+		table = append(table, []string{fmt.Sprintf("  %s+%#x", cells.Clean(name), b.Offset), verb, string(b.Class), cells.Clean(cmp.Or(b.Name, b.Register)), cells.Clean(b.Pending)})
 	}
 	for _, line := range columns(table, []bool{true, true, true, true, true}, "") {
 		p.line(line)
@@ -188,7 +147,7 @@ func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) 
 // Totals writes how many branches of each class a kernel's text of so many bytes
 // has.
 func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Class]int, live bool) error {
-	p := newPage(opts)
+	p := newPrinter(opts)
 	table := [][]string{{"branches", ""}}
 	for _, class := range slices.Sorted(maps.Keys(counts)) {
 		table = append(table, []string{"  " + string(class), strconv.Itoa(counts[class])})
@@ -203,45 +162,4 @@ func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Cl
 	}
 	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", functions, float64(size)/1e6, where))
 	return p.flush(w)
-}
-
-// Dot writes the call graph of the path in the language of Graphviz: functions,
-// direct calls between them and, dashed, what is called indirectly.
-func Dot(w io.Writer, calls map[string][]string, rows []record.SiteRow) error {
-	var b strings.Builder
-	b.WriteString("digraph path {\n\trankdir=LR;\n\tnode [shape=box, fontname=monospace];\n")
-	names := make([]string, 0, len(calls))
-	for name := range calls {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
-		fmt.Fprintf(&b, "\t%s;\n", quoted(name))
-		for _, called := range calls[name] {
-			fmt.Fprintf(&b, "\t%s -> %s;\n", quoted(name), quoted(called))
-		}
-	}
-	for _, row := range rows {
-		what := "?"
-		if row.Calls != nil {
-			what = *row.Calls
-		}
-		targets := row.Targets
-		if len(targets) == 0 {
-			targets = []string{what}
-		}
-		for _, target := range targets {
-			fmt.Fprintf(&b, "\t%s -> %s [style=dashed, label=%s];\n", quoted(row.Function), quoted(target), quoted(what+" per "+row.Per))
-		}
-	}
-	b.WriteString("}\n")
-	if _, err := io.WriteString(w, b.String()); err != nil {
-		return fmt.Errorf("write call graph: %w", err)
-	}
-	return nil
-}
-
-// quoted is a string of Graphviz.
-func quoted(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(clean(s)) + `"`
 }

@@ -1,0 +1,33 @@
+package cells
+
+import (
+	"fmt"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// PriceCells are the numbers of a row of tax. What a row does not have is empty.
+type PriceCells struct {
+	// With and Without are ns of the two sides, Price ns of one call with its
+	// interval.
+	With, Without, Price, PriceInterval string
+	// Cycles of the time stamp counter are whole.
+	Cycles string
+	// PerPacket is how often the call runs for a packet, NsPerPacket what that
+	// takes.
+	PerPacket, NsPerPacket string
+}
+
+// Price is a row of tax that was not refused in cells.
+func Price(row *record.TaxRow) PriceCells {
+	var c PriceCells
+	c.With, _ = Quantity(row.With)
+	c.Without, _ = Quantity(row.Without)
+	c.Price, c.PriceInterval = Quantity(row.Price)
+	if row.Cycles != nil {
+		c.Cycles = fmt.Sprintf("%.0f", row.Cycles.Median)
+	}
+	c.PerPacket, _ = Quantity(row.PerPacket)
+	c.NsPerPacket, _ = Quantity(row.NsPerPacket)
+	return c
+}

@@ -1,0 +1,120 @@
+package report
+
+import (
+	"bytes"
+	"math"
+	"math/rand/v2"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// compared compares two documents that can be.
+func compared[Row record.BenchRow | record.TaxRow](t *testing.T, old, new *record.Document[Row], opts compare.Options) *record.Comparison {
+	t.Helper()
+	c, err := compare.Records(record.NewRecord(old), record.NewRecord(new), opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// newHost is another kernel, with another compiler, on the same CPU.
+func newHost(f host.Fingerprint) host.Fingerprint {
+	f.Kernel, f.Compiler, f.IndirectThunk = "6.18.2", "gcc (Debian 15.2.0-4) 15.2.0", "ITS thunk, at the end of its cache line: call rax is moved to the upper half"
+	f.Mitigations = map[string]string{"spectre-v2": f.Mitigations["spectre-v2"], "indirect-target-selection": "Mitigation: Aligned branch/return thunks"}
+	f.Governor = ""
+	return f
+}
+
+func TestComparisonGolden(t *testing.T) {
+	old := reporttest.Bench("one", 1, 1)
+	slow := reporttest.Bench("two", 3, 2.05)
+	slow.Time = slow.Time.Add(50 * time.Hour)
+	slow.Host = newHost(slow.Host)
+	slow.Rows[2] = record.BenchRow{Name: slow.Rows[2].Name, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received"}
+	slow.Rows = append(slow.Rows, reporttest.BenchRow(rand.New(rand.NewPCG(5, 5)), "tx/bulk=64", "64", 70, 0, 16))
+	slow.Rows[3].Samples = append([]float64{}, old.Rows[3].Samples...)
+	q := stat.Summarize(slow.Rows[3].Samples, "ns")
+	slow.Rows[3].Ns = &q
+	slow.Warnings = reporttest.FullBench().Warnings[:1]
+
+	same := reporttest.Bench("two", 4, 1)
+	same.Time = same.Time.Add(4 * time.Minute)
+
+	by := reporttest.Bench("one", 1, 1)
+	for _, op := range []struct {
+		name   string
+		factor float64
+	}{{"read", 1.002}, {"parse", 1.06}} {
+		r := rand.New(rand.NewPCG(9, 9))
+		for _, base := range by.Rows[4:7] {
+			row := base
+			row.Name += "/operation=" + op.name
+			row.Labels = map[string]string{"bulk": base.Labels["bulk"], "scenario": "redirect-map", "operation": op.name}
+			row.Samples = nil
+			for _, x := range base.Samples {
+				row.Samples = append(row.Samples, x*op.factor*math.Exp(0.005*r.NormFloat64()))
+			}
+			q := stat.Summarize(row.Samples, "ns")
+			row.Ns = &q
+			by.Rows = append(by.Rows, row)
+		}
+	}
+	for i := range by.Rows[:7] {
+		by.Rows[i].Labels["operation"] = "none"
+	}
+	cheap, dear := reporttest.Calls("one", 1, 1), reporttest.Calls("two", 2, 1.8)
+	dear.Time, dear.Host = slow.Time, slow.Host
+	dear.Rows[1] = record.TaxRow{Name: dear.Rows[1].Name, Refused: "both sides hold the same call"}
+	cheap.Rows[2] = reporttest.CallRow(rand.New(rand.NewPCG(6, 6)), cheap.Rows[2].Name, 0)
+	dear.Warnings = []record.Warning{{Row: "napi-poll", Text: "two modes, near 8.2 and 10: the median may lie in either"}}
+
+	// Two of run, of one run: prices beneath the rows.
+	run := reporttest.Bench("one", 2, 1)
+	old.Kind, run.Kind = "run", "run"
+	old.Prices, run.Prices = reporttest.Calls("one", 1, 1).Rows[:4], reporttest.Calls("one", 2, 1.1).Rows[:4]
+
+	opts := compare.Options{Threshold: 2}
+	within, err := compare.By(record.NewRecord(by), "operation", opts)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]*record.Comparison{
+		"compare-slower.txt": compared(t, old, slow, opts),
+		"compare-same.txt":   compared(t, old, same, opts),
+		"compare-by.txt":     within,
+		"compare-tax.txt":    compared(t, cheap, dear, opts),
+		"compare-run.txt":    compared(t, old, run, opts),
+	} {
+		c.Old.File, c.New.File = "before.json", "after.json"
+		for _, width := range []int{80, 60, 100} {
+			var b bytes.Buffer
+			if err := Comparison(&b, Options{Width: width}, c); err != nil {
+				t.Fatal(err)
+			}
+			if width == 80 {
+				reporttest.Golden(t, name, b.String())
+			}
+			reporttest.Fits(t, b.String(), width)
+			var colored bytes.Buffer
+			if err := Comparison(&colored, Options{Width: width, Color: true}, c); err != nil {
+				t.Fatal(err)
+			}
+			plain := regexp.MustCompile("\x1b\\[[0-9]*m").ReplaceAllString(colored.String(), "")
+			if plain != b.String() {
+				t.Errorf("%s: color changes more than colors", name)
+			}
+			if name == "compare-slower.txt" && !strings.Contains(colored.String(), red+"slower") {
+				t.Errorf("%s: no color", name)
+			}
+		}
+	}
+}

@@ -1,0 +1,161 @@
+package report
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
+)
+
+// Machine writes what bears most on the numbers of a run, a line each, and what was
+// found of its redirect path: what stands on the first screen before anything is
+// measured.
+func Machine(w io.Writer, opts Options, f host.Fingerprint, findings []host.Finding) error {
+	p := newPrinter(opts)
+	for _, line := range []struct{ name, value string }{
+		{"cpu", f.CPU},
+		{"virtual", f.Virtual},
+		{"kernel", f.Kernel},
+		{"compiler", f.Compiler},
+		{"indirect call", f.IndirectThunk},
+		{"return", f.ReturnThunk},
+		{"spectre-v2", f.Mitigations["spectre-v2"]},
+	} {
+		p.wrap(fmt.Sprintf("%-14s ", line.name), cmp.Or(line.value, "not seen"))
+	}
+	for _, f := range findings {
+		if f.Name == "call-sites" {
+			p.wrap("inventory      ", f.Found+" (unthunk xray)")
+		}
+	}
+	fmt.Fprintln(&p.buf)
+	return p.flush(w)
+}
+
+// FirstScreen is what unthunk says once it has measured and was asked for nothing
+// else.
+type FirstScreen struct {
+	// Doc is the record of the run.
+	Doc *record.Document[record.BenchRow]
+	// Ladder is the sentence on its ladder, Tax the one that closes its prices, or
+	// empty.
+	Ladder, Tax string
+	// Profiled is what its stages are of.
+	Profiled string
+}
+
+// parts are the parts of the screen in their order. A new line is a part here.
+func (s *FirstScreen) parts() []func(p *printer) {
+	return []func(p *printer){s.ladder, s.largestPrices, s.stages, s.verdict, s.verbs}
+}
+
+// Write writes the screen.
+func (s *FirstScreen) Write(w io.Writer, opts Options) error {
+	p := newPrinter(opts)
+	for _, part := range s.parts() {
+		part(p)
+	}
+	return p.flush(w)
+}
+
+// ladder is the bulk ladder.
+func (s *FirstScreen) ladder(p *printer) { p.bench(s.Doc) }
+
+// largestPrices are the largest price of each of three families, each with its
+// interval, and the closing line of tax; nothing when there are no prices.
+func (s *FirstScreen) largestPrices(p *printer) {
+	rows := slices.DeleteFunc(slices.Clone(s.Doc.Prices), func(row record.TaxRow) bool {
+		family := row.Labels["pair"]
+		return row.Price == nil || family == "packet" || family == "control"
+	})
+	slices.SortStableFunc(rows, func(a, b record.TaxRow) int { return cmp.Compare(b.Price.Median, a.Price.Median) })
+	shown := make(map[string]bool)
+	rows = slices.DeleteFunc(rows, func(row record.TaxRow) bool {
+		family := row.Labels["pair"]
+		if shown[family] || len(shown) == 3 {
+			return true
+		}
+		shown[family] = true
+		return false
+	})
+	if len(rows) == 0 {
+		return
+	}
+	notes := newFootnotes(warningsOf(s.Doc.Warnings, func(name string) bool {
+		return slices.ContainsFunc(rows, func(row record.TaxRow) bool { return row.Name == name })
+	}))
+	t := newTextTable([]bool{true, false, true, true, true}, " ", "largest prices", "ns", "", "of", "")
+	for i := range rows {
+		row := &rows[i]
+		c := cells.Price(row)
+		what, _, _ := strings.Cut(cells.Clean(row.Calls), ": ")
+		t.add("  "+cells.Clean(row.Name), c.Price, c.PriceInterval, what, notes.mark(row.Name))
+	}
+	fmt.Fprintln(&p.buf)
+	p.table(t)
+	notes.write(p)
+	if s.Tax != "" {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", s.Tax)
+	}
+}
+
+// stages are where a packet's ns go, and the line on indirect branches; nothing when
+// there is no profile.
+func (s *FirstScreen) stages(p *printer) {
+	parts := s.Doc.Profile
+	if parts == nil {
+		return
+	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", fmt.Sprintf("where the %s ns of %s go", cells.Number(parts.Packet.Median), cells.Clean(s.Profiled)))
+	p.stages(s.Doc.Stages, parts.Packet, newFootnotes(nil))
+	p.indirectBranches(parts)
+}
+
+// verdict is what the run comes to: the sentence on its ladder, what indirect
+// branches take, and what could be won or lost.
+func (s *FirstScreen) verdict(p *printer) {
+	v := s.Doc.Conclusion
+	fmt.Fprintln(&p.buf)
+	text := s.Ladder
+	if v.Share != nil {
+		share, around := cells.Quantity(v.Share)
+		text += fmt.Sprintf(" Indirect branches take %s %% %s of the hop at bulk 16.", share, around)
+	}
+	if v.Largest != nil {
+		ns, around := cells.Quantity(v.Largest.Ns)
+		text += fmt.Sprintf(" The largest part of the redirect path there is %s, %s ns %s.",
+			cells.Clean(v.Largest.Name), ns, around)
+	}
+	p.wrap("verdict: ", text)
+	p.gains("to win, ns a packet:", v.Win)
+	p.gains("not to lose:", v.Lose)
+}
+
+// gains lists gains with their numbers, each with the verb that shows more.
+func (p *printer) gains(heading string, gains []record.Gain) {
+	if len(gains) == 0 {
+		return
+	}
+	fmt.Fprintln(&p.buf)
+	p.line(heading)
+	for _, g := range gains {
+		ns, around := cells.Quantity(g.Ns)
+		if g.AtMost {
+			ns, around = "≤ "+ns, ""
+		}
+		p.wrap(fmt.Sprintf("  %6s %-13s ", ns, around), fmt.Sprintf("%s (unthunk %s)", cells.Clean(g.What), cells.Clean(g.Verb)))
+	}
+}
+
+// verbs are where to read more.
+func (s *FirstScreen) verbs(p *printer) {
+	fmt.Fprintln(&p.buf)
+	p.wrap("", "More of each part: unthunk check, bench, tax, xray, profile.")
+}

@@ -1,0 +1,72 @@
+package report
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// footnotes gathers warnings under marks.
+type footnotes struct {
+	texts []string
+	marks map[string][]int // by row name
+	loose []string         // of no row
+}
+
+func newFootnotes(warnings []record.Warning) *footnotes {
+	f := &footnotes{marks: make(map[string][]int)}
+	for _, w := range warnings {
+		if w.Row == "" {
+			if !slices.Contains(f.loose, w.Text) {
+				f.loose = append(f.loose, w.Text)
+			}
+			continue
+		}
+		n := slices.Index(f.texts, w.Text)
+		if n < 0 {
+			n = len(f.texts)
+			f.texts = append(f.texts, w.Text)
+		}
+		if !slices.Contains(f.marks[w.Row], n) {
+			f.marks[w.Row] = append(f.marks[w.Row], n)
+		}
+	}
+	return f
+}
+
+func (f *footnotes) mark(row string) string {
+	var out []string
+	for _, n := range f.marks[row] {
+		out = append(out, superscript(n+1))
+	}
+	return strings.Join(out, ",")
+}
+
+func (f *footnotes) write(p *printer) {
+	if len(f.texts)+len(f.loose) > 0 {
+		fmt.Fprintln(&p.buf)
+	}
+	for i, text := range f.texts {
+		p.wrap(superscript(i+1)+" ", text)
+	}
+	for _, text := range f.loose {
+		p.wrap("! ", text)
+	}
+}
+
+func superscript(n int) string {
+	digits := []rune("⁰¹²³⁴⁵⁶⁷⁸⁹")
+	var out []rune
+	for _, d := range strconv.Itoa(n) {
+		out = append(out, digits[d-'0'])
+	}
+	return string(out)
+}
+
+// warningsOf are the warnings whose row is wanted.
+func warningsOf(warnings []record.Warning, wanted func(row string) bool) []record.Warning {
+	return slices.DeleteFunc(slices.Clone(warnings), func(w record.Warning) bool { return !wanted(w.Row) })
+}

@@ -1,0 +1,91 @@
+package page
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/report/cells"
+)
+
+// branches are the inventories of xray, and what an indirect call is.
+func (v *viewer) branches() []block {
+	var out []block
+	for _, s := range v.src.Records {
+		if s.Sites == nil {
+			continue
+		}
+		t := &table{Caption: "Indirect branches on the redirect path that are not rare", Columns: []column{
+			{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", "w"}, {"calls", "m c"},
+		}}
+		h := conclusion.Of(s)
+		for _, row := range s.Sites.Rows {
+			if row.Per == "rare" {
+				continue
+			}
+			t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))
+		}
+		out = append(out, block{
+			Heading: cells.Join(": ", v.heading(s), "the path of "+cells.Clean(cmp.Or(s.Settings["path"], "a veth"))),
+			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
+		})
+	}
+	return append(out, v.thunks()...)
+}
+
+// thunks say what an indirect call is in the memory of each machine.
+func (v *viewer) thunks() []block {
+	var out []block
+	type kind struct{ sites, thunk, ret string }
+	var order []kind
+	of := make(map[kind][]string)
+	for _, s := range v.src.Records {
+		k := kind{s.Host.CallSites, s.Host.IndirectThunk, s.Host.ReturnThunk}
+		if k.thunk == "" && k.sites == "" {
+			continue
+		}
+		if of[k] == nil {
+			order = append(order, k)
+		}
+		of[k] = append(of[k], v.labels[s])
+	}
+	for _, k := range order {
+		text := fmt.Sprintf("In memory indirect calls go %s, the thunk is: %s, returns: %s.", cmp.Or(cells.Clean(k.sites), "a way that was not seen"), cmp.Or(cells.Clean(k.thunk), "not seen"), cmp.Or(cells.Clean(k.ret), "not seen"))
+		b := block{Heading: "What an indirect call is", Text: []string{text}}
+		if len(order) > 1 {
+			b.Heading += ": " + strings.Join(of[k], ", ")
+		}
+		listings := v.listings(of[k])
+		if len(listings) == 0 {
+			b.Text = append(b.Text, "No record here holds their code: one of xray does.")
+		}
+		b.Tables = listings
+		out = append(out, b)
+	}
+	return out
+}
+
+// listings are the thunks' code, of the first of the named records that has some.
+func (v *viewer) listings(names []string) []*table {
+	var out []*table
+	for _, s := range v.src.Records {
+		if s.Sites == nil || len(s.Sites.Code) == 0 || !slices.Contains(names, v.labels[s]) {
+			continue
+		}
+		for _, l := range s.Sites.Code {
+			t := &table{Caption: l.Name + ", as it stands in memory", Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
+			for _, line := range l.Lines {
+				mark := ""
+				if line.Indirect {
+					mark = " ◆"
+				}
+				t.add(fmt.Sprintf("+%#x", line.Offset), line.Text+mark, line.Note)
+			}
+			out = append(out, t)
+		}
+		break
+	}
+	return out
+}

@@ -1,0 +1,239 @@
+package page
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"math"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// csvHead are the columns of [CSV].
+var csvHead = []string{"file", "kind", "time", "run", "kernel", "cpu", "row", "measure", "value", "low", "high", "n", "unit", "note"}
+
+// CSV writes every number of the records, one a line: which record and row it is of,
+// what it measures, the value, its 95 % interval and rounds where it has them, its
+// unit. What is unknown is empty. A text that a spreadsheet would take for a formula
+// has an apostrophe before it.
+func CSV(w io.Writer, src Source) error {
+	out := csv.NewWriter(w)
+	if err := out.Write(csvHead); err != nil {
+		return fmt.Errorf("write CSV: %w", err)
+	}
+	for _, s := range src.Records {
+		c := csvRecord{out: out, head: []string{s.File, s.Kind, csvTime(s.Time), s.Run, s.Host.Kernel, s.Host.CPU}}
+		c.write(s)
+	}
+	if src.History != nil {
+		csvHistory(out, src.History)
+	}
+	out.Flush()
+	if err := out.Error(); err != nil {
+		return fmt.Errorf("write CSV: %w", err)
+	}
+	return nil
+}
+
+func csvTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format("2006-01-02T15:04:05Z")
+}
+
+// csvRecord writes the lines of one record. The writer keeps its error.
+type csvRecord struct {
+	out  *csv.Writer
+	head []string
+}
+
+func (c csvRecord) line(row, measure string, value, low, high float64, n int, unit, note string) {
+	var cells []string
+	for _, s := range append(append([]string{}, c.head...), row, measure) {
+		cells = append(cells, csvText(s))
+	}
+	rounds := ""
+	if n > 0 {
+		rounds = strconv.Itoa(n)
+	}
+	c.out.Write(append(cells, csvNumber(value), csvNumber(low), csvNumber(high), rounds, csvText(unit), csvText(note)))
+}
+
+func (c csvRecord) quantity(row, measure string, q *stat.Quantity, note string) {
+	if q != nil {
+		c.line(row, measure, q.Median, q.Low, q.High, q.N, q.Unit, note)
+	}
+}
+
+func (c csvRecord) exact(row, measure string, x float64, unit, note string) {
+	c.line(row, measure, x, math.NaN(), math.NaN(), 0, unit, note)
+}
+
+func (c csvRecord) none(row, measure, note string) { c.exact(row, measure, math.NaN(), "", note) }
+
+func csvNumber(x float64) string {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return ""
+	}
+	return strconv.FormatFloat(x, 'g', -1, 64)
+}
+
+func csvText(s string) string {
+	s = cells.Clean(s)
+	if strings.ContainsAny(firstRune(s), "=+-@") {
+		return "'" + s
+	}
+	return s
+}
+
+func firstRune(s string) string {
+	for _, r := range s {
+		return string(r)
+	}
+	return ""
+}
+
+func (c csvRecord) write(s *record.Saved) {
+	switch {
+	case s.Bench != nil:
+		for _, row := range s.Bench.Rows {
+			if row.Refused != "" {
+				c.none(row.Name, "mpps", "no number: "+row.Refused)
+				continue
+			}
+			c.quantity(row.Name, "mpps", row.Mpps, "")
+			c.quantity(row.Name, "ns", row.Ns, "")
+			c.quantity(row.Name, "hop", row.Hop, "")
+			c.quantity(row.Name, "frames-per-xmit", row.FramesPerXmit, "")
+			c.quantity(row.Name, "observer", row.Observer, "")
+		}
+	case s.Sites != nil:
+		for _, row := range s.Sites.Rows {
+			c.exact(row.Name, "offset", float64(row.Offset), "bytes", cells.Join(", ", row.Stage, cells.Made(row), cells.HowOften(row), cells.Target(row)))
+		}
+	case s.Lab != nil:
+		c.lab(s.Lab)
+	case s.Comparison != nil:
+		for _, row := range s.Comparison.Rows {
+			c.change(row.Name, row.Old, row.New, row.Difference, "percent", row.Verdict, row.Missing)
+		}
+	case s.ProfileComparison != nil:
+		for _, row := range s.ProfileComparison.Rows {
+			c.change(row.Name, row.Old, row.New, row.Difference, "ns", row.Verdict, row.Missing)
+		}
+	case s.SiteComparison != nil:
+		for _, row := range s.SiteComparison.Rows {
+			c.none(row.Name, row.Change, strings.Join(row.What, "; "))
+		}
+	case s.LabComparison != nil:
+		for _, row := range s.LabComparison.Rows {
+			c.none(row.Name, "change", strings.Join(row.What, "; "))
+		}
+	}
+	for _, row := range s.Prices() {
+		if row.Refused != "" {
+			c.none(row.Name, "price", "no price: "+row.Refused)
+			continue
+		}
+		c.quantity(row.Name, "with", row.With, "")
+		c.quantity(row.Name, "without", row.Without, "")
+		c.quantity(row.Name, "price", row.Price, cells.Join("; ", row.Calls, row.Note))
+		c.quantity(row.Name, "cycles", row.Cycles, "")
+		c.quantity(row.Name, "per-packet", row.PerPacket, "")
+		c.quantity(row.Name, "ns-per-packet", row.NsPerPacket, "")
+	}
+	if p := s.Stages(); p != nil {
+		c.profile(p)
+	}
+}
+
+func (c csvRecord) profile(p *record.Profile) {
+	c.quantity("packet", "ns", p.Packet, "")
+	for _, row := range p.Rows {
+		c.quantity("stage/"+row.Name, "ns", row.Ns, "")
+	}
+	for _, f := range p.Functions {
+		c.quantity("function/"+f.Name, "ns", f.Ns, f.Stage)
+	}
+	for _, counter := range p.Counters {
+		c.quantity("packet", counter.Name, counter.PerPacket, "")
+	}
+	if p.Tax == nil {
+		return
+	}
+	c.quantity("indirect-branches", "total", p.Tax.Total, "")
+	c.quantity("indirect-branches", "thunks", p.Tax.Thunks, "")
+	c.quantity("indirect-branches", "landings", p.Tax.Landings, "")
+	c.quantity("indirect-branches", "hop", p.Tax.Hop, "")
+	c.quantity("indirect-branches", "estimate", p.Tax.Estimate, p.Tax.Agree)
+	for _, site := range p.Tax.Sites {
+		name := fmt.Sprintf("site/%s+%#x", site.Function, site.Offset)
+		c.quantity(name, "per-packet", site.PerPacket, site.Stage)
+		c.quantity(name, "thunk", site.Thunk, site.Stage)
+		c.quantity(name, "landing", site.Landing, site.Stage)
+	}
+}
+
+func (c csvRecord) lab(l *record.Lab) {
+	for _, row := range l.Rows {
+		if row.Refused != "" {
+			c.none(row.Name, "instructions", "no number: "+row.Refused)
+			continue
+		}
+		if row.Instructions != nil {
+			c.exact(row.Name, "instructions", *row.Instructions, "per packet", row.Thunk)
+		}
+		if row.Calls != nil {
+			c.exact(row.Name, "calls", *row.Calls, "per packet", row.Thunk)
+		}
+		for _, site := range row.Sites {
+			c.exact(row.Name, fmt.Sprintf("site/%s+%#x", site.Function, site.Offset), site.PerPacket, "per packet", cells.Join(", ", site.Stage, site.Calls, site.Target))
+		}
+	}
+	for _, d := range l.Differences {
+		against := "against " + d.Without
+		c.exact(d.With, "instructions-more", d.Instructions, "per packet", against)
+		c.exact(d.With, "by-sites", d.BySites, "per packet", against)
+		c.quantity(d.With, "estimate", d.Ns, against)
+	}
+}
+
+func (c csvRecord) change(row string, old, new *stat.Quantity, d *stat.Difference, unit, verdict, missing string) {
+	c.quantity(row, "old", old, "")
+	c.quantity(row, "new", new, "")
+	if d == nil {
+		c.none(row, "change", missing)
+		return
+	}
+	c.line(row, "change", d.Median, d.Low, d.High, d.N, unit, verdict)
+}
+
+// csvHistory writes each point of each row, and each change.
+func csvHistory(out *csv.Writer, h *record.History) {
+	for i := range h.Rows {
+		row := &h.Rows[i]
+		of := func(n int) csvRecord {
+			o := h.Origin(row, n)
+			c := csvRecord{out: out, head: []string{o.File, "history", csvTime(o.Time), o.Run, "", ""}}
+			for _, g := range h.Groups {
+				if g.Name == row.Group {
+					c.head[4], c.head[5] = g.Host.Kernel, g.Host.CPU
+				}
+			}
+			return c
+		}
+		for _, p := range row.Points {
+			of(p.Record).quantity(row.Name, "ns", p.Ns, "group "+row.Group)
+		}
+		for _, ch := range row.Changes {
+			d := ch.Shift
+			of(ch.Record).line(row.Name, "change", d.Median, d.Low, d.High, d.N, d.Unit, "group "+row.Group+", p "+csvNumber(ch.P))
+		}
+	}
+}

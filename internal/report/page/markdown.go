@@ -1,0 +1,172 @@
+package page
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/unthunk/unthunk/internal/report/cells"
+)
+
+// Markdown writes what the page of [HTML] says, without its pictures, for issue
+// trackers (GitHub Flavored Markdown). Strings of the records can be no more than
+// text: no link, no mention, no picture.
+func Markdown(w io.Writer, src Source) error {
+	v := newView(src, false)
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "# %s\n\n", markdown(v.Title))
+	if len(v.About) > 0 {
+		fmt.Fprintf(&b, "%s\n\n", markdown(strings.Join(v.About, ", ")))
+	}
+	for _, text := range v.Summary {
+		fmt.Fprintf(&b, "%s\n\n", markdown(text))
+	}
+	for _, n := range v.Banners {
+		fmt.Fprintf(&b, "**%s** %s\n\n", markdown(n.Word), markdown(n.Text))
+	}
+	for _, s := range v.Sections {
+		fmt.Fprintf(&b, "## %s\n\n", markdown(s.Title))
+		for _, block := range s.Blocks {
+			block.markdown(&b)
+		}
+	}
+	fmt.Fprintf(&b, "Made by unthunk %s from %s.\n", markdown(v.Version), v.Count)
+	if _, err := w.Write(b.Bytes()); err != nil {
+		return fmt.Errorf("write Markdown: %w", err)
+	}
+	return nil
+}
+
+func (bl *block) markdown(b *bytes.Buffer) {
+	if bl.Heading != "" {
+		fmt.Fprintf(b, "### %s\n\n", markdown(bl.Heading))
+	}
+	for _, text := range bl.Text {
+		fmt.Fprintf(b, "%s\n\n", markdown(text))
+	}
+	for _, t := range bl.Tables {
+		t.markdown(b)
+	}
+	if len(bl.Notes) == 0 {
+		return
+	}
+	if bl.NotesTitle != "" {
+		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", markdown(bl.NotesTitle))
+	}
+	for _, n := range bl.Notes {
+		fmt.Fprintf(b, "- %s\n", markdown(cells.Join(": ", n.Word, n.Text)))
+	}
+	b.WriteString("\n")
+	if bl.NotesTitle != "" {
+		b.WriteString("</details>\n\n")
+	}
+}
+
+func (t *table) markdown(b *bytes.Buffer) {
+	if t.Folded {
+		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", markdown(t.Caption))
+	} else {
+		fmt.Fprintf(b, "%s:\n\n", markdown(t.Caption))
+	}
+	widths := make([]int, len(t.Columns))
+	grow := func(i int, s string) { widths[i] = max(widths[i], utf8.RuneCountInString(s), 3) }
+	cells := make([][]string, 0, len(t.Rows)+1)
+	head := make([]string, len(t.Columns))
+	for i, c := range t.Columns {
+		head[i] = markdown(c.Name)
+		grow(i, head[i])
+	}
+	for _, row := range t.Rows {
+		line := make([]string, len(t.Columns))
+		if row.Group != "" { // the format has no cell over several columns
+			line[0] = "*" + markdown(row.Group) + "*"
+		}
+		for i, c := range row.Cells {
+			line[i] = markdown(c.Text)
+			grow(i, line[i])
+		}
+		cells = append(cells, line)
+	}
+	writeRow := func(line []string) {
+		b.WriteString("|")
+		for i, cell := range line {
+			pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(cell), 0))
+			if t.Columns[i].numeric() {
+				fmt.Fprintf(b, " %s%s |", pad, cell)
+			} else {
+				fmt.Fprintf(b, " %s%s |", cell, pad)
+			}
+		}
+		b.WriteString("\n")
+	}
+	writeRow(head)
+	b.WriteString("|")
+	for i, c := range t.Columns {
+		if c.numeric() {
+			b.WriteString(strings.Repeat("-", widths[i]+1) + ":|")
+		} else {
+			b.WriteString(strings.Repeat("-", widths[i]+2) + "|")
+		}
+	}
+	b.WriteString("\n")
+	for _, line := range cells {
+		writeRow(line)
+	}
+	b.WriteString("\n")
+	if more := t.More(); more != "" {
+		fmt.Fprintf(b, "%s\n\n", markdown(more))
+	}
+	if t.Folded {
+		b.WriteString("</details>\n\n")
+	}
+}
+
+func (c column) numeric() bool {
+	for class := range strings.FieldsSeq(c.Class) {
+		if class == "n" {
+			return true
+		}
+	}
+	return false
+}
+
+// markdown is text without what the format gives a meaning, and else as it is: it is
+// read as text too.
+func markdown(s string) string {
+	const joiner = '\u2060' // not seen, and parts what trackers would make a link of
+	var b strings.Builder
+	runes := []rune(cells.Clean(s))
+	near := func(i int) rune {
+		if i < 0 || i >= len(runes) {
+			return ' '
+		}
+		return runes[i]
+	}
+	word := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsDigit(r) || r == '_' }
+	for i, r := range runes {
+		switch r {
+		case '\\', '`', '*', '<', '>', '|', '~', '$':
+			b.WriteByte('\\')
+		case '&':
+			b.WriteString("&amp;")
+			continue
+		case '_': // emphasis begins and ends at words
+			if !word(near(i-1)) || !word(near(i+1)) || near(i-1) == '_' || near(i+1) == '_' {
+				b.WriteByte('\\')
+			}
+		case ']':
+			if next := near(i + 1); next == '(' || next == '[' || next == ':' {
+				b.WriteByte('\\')
+			}
+		}
+		b.WriteRune(r)
+		next := near(i + 1)
+		if r == '@' || r == '#' || r == ':' && next == '/' || (r == 'w' || r == 'W') && next == '.' {
+			b.WriteRune(joiner)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,184 @@
+package page
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// pathTitle is that of the section: what it has of a packet's path.
+func (v *viewer) pathTitle() string {
+	if slices.ContainsFunc(v.src.Records, func(s *record.Saved) bool { return s.Stages() != nil }) {
+		return "Where a packet’s nanoseconds go"
+	}
+	return "The path of a packet"
+}
+
+// paths are the stages of profiles; of xray alone when there is no profile.
+func (v *viewer) paths() []block {
+	var out []block
+	for _, s := range v.src.Records {
+		p := s.Stages()
+		if p == nil || p.Packet == nil {
+			continue
+		}
+		stages := pathStages(p, v.sitesFor(s))
+		b := block{Heading: cells.Join(": ", v.heading(s), profiled(s))}
+		if v.draw {
+			b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, p.Packet)
+		}
+		if s != v.first { // the title says it
+			b.Text = []string{partsText(p)}
+		}
+		b.Tables = append(b.Tables, v.stageTable(p, stages))
+		if t := siteTable(stages); t != nil {
+			b.Tables = append(b.Tables, t)
+		}
+		if text := cells.IndirectBranches(&p.ProfileParts); text != "" {
+			b.Text = append(b.Text, strings.ToUpper(text[:1])+text[1:])
+		}
+		if t := functionTable(p); t != nil {
+			b.Tables = append(b.Tables, t)
+		}
+		out = append(out, b)
+	}
+	if len(out) > 0 {
+		return out
+	}
+	for _, s := range v.src.Records {
+		if s.Sites == nil {
+			continue
+		}
+		stages := pathStages(nil, s.Sites.Rows)
+		if len(stages) == 0 {
+			continue
+		}
+		b := block{
+			Heading: cells.Join(": ", v.heading(s), "the path of "+cells.Clean(cmp.Or(s.Settings["path"], "a veth"))),
+			Text:    []string{"No record here has a profile, so stages have no time."},
+		}
+		if v.draw {
+			b.Figure = pathFigure(v.id(), "The path of a packet and its indirect branches", stages, nil)
+		} else if t := siteTable(stages); t != nil {
+			b.Tables = append(b.Tables, t)
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// sitesFor are the branches that xray found on the kernel s is of.
+func (v *viewer) sitesFor(s *record.Saved) []record.SiteRow {
+	if s.Settings["in"] != "" { // another device's path
+		return nil
+	}
+	for _, other := range v.src.Records {
+		if other.Sites != nil && other.Host.Kernel != "" && other.Host.Kernel == s.Host.Kernel &&
+			other.Host.KernelBuild == s.Host.KernelBuild && other.Settings["path"] == "veth" {
+			return other.Sites.Rows
+		}
+	}
+	return nil
+}
+
+func partsText(p *record.Profile) string {
+	parts := p.Parts()
+	var said []string
+	for _, part := range []record.Part{record.PartPath, record.PartRig, record.PartAround, record.PartRest} {
+		q := &stat.Quantity{Median: parts[part]}
+		said = append(said, fmt.Sprintf("%s %s ns (%s)", part, cells.Number(parts[part]), cells.Percent(q, p.Packet)))
+	}
+	return "Of a packet: " + strings.Join(said, ", ") + "."
+}
+
+func (v *viewer) stageTable(p *record.Profile, stages []pathStage) *table {
+	t := &table{Caption: "Stages, ns a packet", Folded: v.draw, Columns: []column{
+		{"stage", ""}, {"ns", "n"}, {"95 %", "i"}, {"share", "n"}, {"◆", "n"}, {"what it is", "t"},
+	}}
+	for _, s := range stages {
+		ns, around := cells.Quantity(s.ns)
+		t.add(s.name, cmp.Or(ns, "–"), around, cells.Percent(s.ns, p.Packet), strconv.Itoa(len(s.sites)), stageMeaning[s.name])
+	}
+	return t
+}
+
+func siteTable(stages []pathStage) *table {
+	t := &table{Caption: "Indirect branches on the path", Folded: true, Columns: []column{
+		{"branch", "m"}, {"stage", ""}, {"calls", "m"}, {"how often", ""}, {"takes", "n"},
+	}}
+	for _, s := range stages {
+		for _, site := range s.sites {
+			t.add(site.where(), s.name, site.what(), site.per, site.ns)
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return t
+}
+
+func functionTable(p *record.Profile) *table {
+	const most = 25
+	if len(p.Functions) == 0 {
+		return nil
+	}
+	t := &table{Caption: "Functions that take most", Folded: true, Columns: []column{
+		{"function", "m"}, {"ns", "n"}, {"95 %", "i"}, {"share", "n"}, {"stage", ""},
+	}}
+	for _, f := range p.Functions[:min(most, len(p.Functions))] {
+		ns, around := cells.Quantity(f.Ns)
+		t.add(cells.ShortName(cells.Clean(f.Name)), ns, around, cells.Percent(f.Ns, p.Packet), f.Stage)
+	}
+	if n := len(p.Functions) - most; n > 0 {
+		t.Remark = fmt.Sprintf("%d more are in the record.", n)
+	}
+	return t
+}
+
+var stageMeaning = map[string]string{
+	"generator":    "makes live frames and sends them: a NIC does that, or another machine",
+	"receive":      "the driver’s NAPI poll",
+	"program":      "the XDP program, its helpers, the dispatcher",
+	"redirect":     "xdp_do_redirect, dev_map_enqueue",
+	"bulk-queue":   "bq_enqueue, bq_xmit_all, xdp_do_flush",
+	"transmit":     "ndo_xdp_xmit and what the driver does in it",
+	"completion":   "of transmission, on NICs",
+	"return":       "of frames and pages, page_pool",
+	"page-pool":    "pages taken and given back",
+	"dma":          "the DMA API, IOMMU, swiotlb",
+	"softirq":      "softirqs and NAPI around the poll",
+	"locks":        "spin locks, whoever takes them",
+	"sink":         "the veth at the end of the chain: another machine, for a NIC",
+	"stack":        "the network stack, for frames that it is given",
+	"observer":     "tracing programs, and sampling itself",
+	"other":        "interrupts, other tasks, user space",
+	"unattributed": "time for which there is no sample",
+}
+
+// profiled is what a profile is of.
+func profiled(s *record.Saved) string {
+	if of := s.Settings["profiled"]; of != "" {
+		return cells.Clean(of)
+	}
+	if s.Kind == "run" {
+		return "the chain of the run"
+	}
+	set := s.Settings
+	if set["in"] != "" {
+		return cells.Clean(set["in"] + " to " + set["out"])
+	}
+	name := cmp.Or(set["scenario"], "redirect")
+	if set["bulk"] != "" {
+		name += "/bulk=" + set["bulk"]
+	}
+	if op := set["operation"]; op != "" && op != "none" {
+		name += "/operation=" + op
+	}
+	return cells.Clean(name)
+}

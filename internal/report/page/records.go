@@ -1,0 +1,27 @@
+package page
+
+import (
+	"slices"
+	"strings"
+)
+
+// records are the files, and what they were made with.
+func (v *viewer) records() []block {
+	t := &table{Caption: "Files, and the settings of each run", Columns: []column{{"file", "m"}, {"kind", ""}, {"began", "i"}, {"run", "m w"}, {"settings", "t"}}}
+	for _, s := range v.src.Records {
+		var settings []string
+		for key, value := range s.Settings {
+			settings = append(settings, key+"="+value)
+		}
+		slices.Sort(settings)
+		began := ""
+		if !s.Time.IsZero() {
+			began = s.Time.UTC().Format("2006-01-02 15:04:05")
+		}
+		t.add(v.labels[s], s.Kind, began, s.Run, strings.Join(settings, " "))
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	return []block{{Tables: []*table{t}}}
+}

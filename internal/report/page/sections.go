@@ -1,0 +1,97 @@
+package page
+
+import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
+)
+
+// viewer makes a view of a source. Each section has a file of its own.
+type viewer struct {
+	src Source
+	// first is the record of the title, nil when there is no record.
+	first *record.Saved
+	// labels name records in few letters.
+	labels map[*record.Saved]string
+	// draw is set when figures are wanted.
+	draw bool
+	// ids counts the figures.
+	ids int
+}
+
+// newView is the view of a source, with figures when draw is set.
+func newView(src Source, draw bool) *view {
+	v := &viewer{src: src, labels: recordLabels(src.Records), draw: draw, first: firstRecord(src.Records)}
+	n := len(src.Records)
+	if src.History != nil {
+		for _, g := range src.History.Groups {
+			n += len(g.Records)
+		}
+	}
+	out := &view{Version: cells.Clean(src.Version), Count: cells.Plural(n, "record")}
+	v.head(out)
+	for _, s := range v.sections() {
+		if len(s.Blocks) > 0 {
+			out.Sections = append(out.Sections, s)
+		}
+	}
+	return out
+}
+
+// sections are the sections of a page in their order; one without blocks is left out.
+// A new section is a line here.
+func (v *viewer) sections() []section {
+	sections := []section{
+		{"path", v.pathTitle(), v.paths()},
+		{"ladder", "The bulk ladder", v.ladders()},
+		{"changes", "What changed", v.changes()},
+		{"history", "Over time", v.history()},
+		{"lab", "With and without, counted exactly", v.labs()},
+		{"prices", "What an indirect call costs", v.prices()},
+		{"flames", "Flame graphs", v.flames()},
+		{"branches", "The indirect branches, and what one is", v.branches()},
+		{"machines", "Machines", v.machines()},
+		{"warnings", "Warnings", v.warnings()},
+		{"records", "Records", v.records()},
+	}
+	if v.first != nil && v.first.Kind == "compare" {
+		sections[0], sections[1], sections[2] = sections[2], sections[0], sections[1]
+	}
+	return sections
+}
+
+// id is a new one for a figure.
+func (v *viewer) id() string {
+	v.ids++
+	return fmt.Sprintf("f%d", v.ids)
+}
+
+// recordLabels are the files' names, with as much of the folder as tells them apart.
+func recordLabels(records []*record.Saved) map[*record.Saved]string {
+	count := make(map[string]int)
+	for _, s := range records {
+		count[filepath.Base(s.File)]++
+	}
+	labels := make(map[*record.Saved]string)
+	for i, s := range records {
+		name := filepath.Base(s.File)
+		switch {
+		case s.File == "":
+			name = fmt.Sprintf("record %d", i+1)
+		case count[name] > 1:
+			name = s.File
+		}
+		labels[s] = cells.Clean(name)
+	}
+	return labels
+}
+
+// heading names a record, where there is more than one.
+func (v *viewer) heading(s *record.Saved) string {
+	if len(v.src.Records) == 1 {
+		return ""
+	}
+	return v.labels[s]
+}

@@ -1,0 +1,167 @@
+package report
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"strings"
+	"unicode/utf8"
+
+	"github.com/unthunk/unthunk/internal/report/cells"
+)
+
+// Options of the text writers. The zero value is 80 columns without color.
+type Options struct {
+	// Width of the text in columns; 0 means 80. Less than 40 means 40.
+	Width int
+	// Color turns on ANSI colors.
+	Color bool
+}
+
+// printer is text under way. Everything a record holds goes through [cells.Clean]
+// before it gets here, as records come from files.
+type printer struct {
+	buf   bytes.Buffer
+	width int
+	color bool
+}
+
+func newPrinter(opts Options) *printer {
+	p := &printer{width: opts.Width, color: opts.Color}
+	if p.width <= 0 {
+		p.width = 80
+	}
+	p.width = max(p.width, 40)
+	return p
+}
+
+const (
+	red     = "\x1b[31m"
+	green   = "\x1b[32m"
+	yellow  = "\x1b[33m"
+	magenta = "\x1b[35m"
+	bold    = "\x1b[1m"
+	reset   = "\x1b[0m"
+)
+
+func (p *printer) paint(color, s string) string {
+	if !p.color || color == "" {
+		return s
+	}
+	return color + s + reset
+}
+
+// paintLines paints all that write writes.
+func (p *printer) paintLines(color string, write func()) {
+	if !p.color || color == "" {
+		write()
+		return
+	}
+	p.buf.WriteString(color)
+	write()
+	p.buf.WriteString(reset)
+}
+
+// wrap writes text filled to the printer's width, first before its first line and
+// as many spaces before the others. A word that no line has room for is cut.
+func (p *printer) wrap(first, text string) {
+	p.fill(first, strings.Repeat(" ", utf8.RuneCountInString(first)), text, true)
+}
+
+// fill writes text filled to the printer's width, first before its first line and
+// rest before the others. A word that no line has room for is cut, or else sticks
+// out.
+func (p *printer) fill(first, rest, text string, cut bool) {
+	line, empty := first, true
+	for _, word := range strings.Fields(cells.Clean(text)) {
+		for {
+			room := p.width - utf8.RuneCountInString(line)
+			if !empty {
+				room--
+			}
+			if utf8.RuneCountInString(word) <= room || empty && (!cut || room < 1) {
+				break
+			}
+			if empty {
+				runes := []rune(word)
+				fmt.Fprintln(&p.buf, line+string(runes[:room]))
+				word = string(runes[room:])
+			} else {
+				fmt.Fprintln(&p.buf, line)
+			}
+			line, empty = rest, true
+		}
+		if !empty {
+			line += " "
+		}
+		line += word
+		empty = false
+	}
+	fmt.Fprintln(&p.buf, strings.TrimRight(line, " "))
+}
+
+// line writes s, cut to the printer's width.
+func (p *printer) line(s string) {
+	if runes := []rune(s); len(runes) > p.width {
+		s = string(runes[:p.width-1]) + "…"
+	}
+	fmt.Fprintln(&p.buf, strings.TrimRight(s, " "))
+}
+
+// incomplete says, above all else, that a run ended early.
+func (p *printer) incomplete(is bool) {
+	if is {
+		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
+		fmt.Fprintln(&p.buf)
+	}
+}
+
+// flush writes all text at once.
+func (p *printer) flush(w io.Writer) error {
+	if _, err := w.Write(p.buf.Bytes()); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
+}
+
+// columns aligns rows of cells, one line each. A column is flush left where left
+// says so, else flush right; one without text is left out. Rows of one cell are
+// headings and stay as they are. gap is added before columns flush right.
+func columns(rows [][]string, left []bool, gap string) []string {
+	widths := make([]int, len(left))
+	for _, row := range rows {
+		if len(row) < 2 {
+			continue
+		}
+		for i, cell := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell))
+		}
+	}
+	lines := make([]string, len(rows))
+	for n, row := range rows {
+		if len(row) < 2 {
+			lines[n] = strings.Join(row, "")
+			continue
+		}
+		var b strings.Builder
+		for i, cell := range row {
+			if widths[i] == 0 {
+				continue
+			}
+			if b.Len() > 0 {
+				b.WriteString(" ")
+				if !left[i] {
+					b.WriteString(gap)
+				}
+			}
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(cell))
+			if left[i] {
+				b.WriteString(cell + pad)
+			} else {
+				b.WriteString(pad + cell)
+			}
+		}
+		lines[n] = strings.TrimRight(b.String(), " ")
+	}
+	return lines
+}

@@ -1,0 +1,78 @@
+package report
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
+)
+
+// Records come from files: what they hold does not reach the terminal raw.
+func TestHostile(t *testing.T) {
+	doc := reporttest.FullBench()
+	doc.Rows[8].Refused = "\x1b[2J\x07 bad \xff"
+	doc.Prices = reporttest.Calls("one", 1, 1).Rows
+	doc.Prices[1].Refused, doc.Prices[2].Name = "\x1b[2J", "\x1b[2J"
+	doc.Warnings = append(doc.Warnings, record.Warning{Text: "a\x1b]0;title\x07"}, record.Warning{Text: strings.Repeat("x", 300)})
+	old := reporttest.FullBench()
+	doc.Conclusion = new(record.Conclusion)
+	old.Prices, old.Host.Kernel = doc.Prices, "6\x1b[2J"
+	hostile := reporttest.Tax()
+	for i := range hostile.Rows {
+		row := &hostile.Rows[i]
+		row.Name, row.Calls, row.Premise, row.Note = row.Name+"\x1b[2J", "\x07"+row.Calls+"\xff", "\x1b[2J", "\x1b[2J"
+	}
+	hostile.Rows[3].Refused = "\x1b[2J\n\x07"
+	var b bytes.Buffer
+	for _, err := range []error{
+		Tax(&b, Options{}, hostile, "", true), (&FirstScreen{Doc: doc}).Write(&b, Options{}),
+		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, compare.Options{})), GoBench(&b, doc),
+	} {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if strings.ContainsAny(b.String(), "\x1b\x07") || !utf8.ValidString(b.String()) {
+		t.Errorf("%q", b.String())
+	}
+}
+
+func TestWriteErrors(t *testing.T) {
+	doc, priced := reporttest.FullBench(), reporttest.FullBench()
+	priced.Conclusion = new(record.Conclusion)
+	priced.Prices = reporttest.Tax().Rows
+	for name, err := range map[string]error{
+		"JSON":        JSON(reporttest.Broken{}, doc),
+		"Bench":       Bench(reporttest.Broken{}, Options{}, doc),
+		"GoBench":     GoBench(reporttest.Broken{}, doc),
+		"Tax":         Tax(reporttest.Broken{}, Options{}, reporttest.Tax(), "", false),
+		"FirstScreen": (&FirstScreen{Doc: priced}).Write(reporttest.Broken{}, Options{}),
+		"Comparison":  Comparison(reporttest.Broken{}, Options{}, compared(t, doc, doc, compare.Options{})),
+	} {
+		if err == nil || !strings.Contains(err.Error(), "pipe is gone") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestJSON(t *testing.T) {
+	var b bytes.Buffer
+	if err := JSON(&b, reporttest.FullBench()); err != nil {
+		t.Fatal(err)
+	}
+	var got map[string]any
+	dec := json.NewDecoder(&b)
+	if err := dec.Decode(&got); err != nil || dec.More() {
+		t.Fatalf("%v, more %v", err, dec.More())
+	}
+	for _, key := range []string{"schema", "kind", "host", "rows", "warnings"} {
+		if got[key] == nil {
+			t.Errorf("no %s", key)
+		}
+	}
+}

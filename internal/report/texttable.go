@@ -1,0 +1,49 @@
+package report
+
+// textTable is rows of cells under headings, with sentences beneath rows.
+type textTable struct {
+	// left says which columns are flush left; gap is written before the others.
+	left []bool
+	gap  string
+	// rows have one cell for a heading, else one for each column.
+	rows [][]string
+	// beneath has what stands under a row, by its index.
+	beneath map[int][]sentence
+}
+
+// sentence is wrapped behind first.
+type sentence struct{ first, text string }
+
+func newTextTable(left []bool, gap string, head ...string) *textTable {
+	return &textTable{left: left, gap: gap, rows: [][]string{head}, beneath: make(map[int][]sentence)}
+}
+
+func (t *textTable) heading(s string)    { t.rows = append(t.rows, []string{s}) }
+func (t *textTable) add(cells ...string) { t.rows = append(t.rows, cells) }
+
+// below puts a sentence beneath the last row.
+func (t *textTable) below(first, text string) {
+	n := len(t.rows) - 1
+	t.beneath[n] = append(t.beneath[n], sentence{first, text})
+}
+
+// table writes a table: headings wrapped, rows cut to the width.
+func (p *printer) table(t *textTable) { p.tableBy(t, func(_ []string, line string) { p.line(line) }) }
+
+// tableBy writes a table whose rows, but for the head, row writes: it gets their
+// cells, and those as a line.
+func (p *printer) tableBy(t *textTable, row func(cells []string, line string)) {
+	for i, line := range columns(t.rows, t.left, t.gap) {
+		switch {
+		case i == 0:
+			p.line(line)
+		case len(t.rows[i]) == 1:
+			p.wrap("", line)
+		default:
+			row(t.rows[i], line)
+		}
+		for _, s := range t.beneath[i] {
+			p.wrap(s.first, s.text)
+		}
+	}
+}
