@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -20,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/driver"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/ktext"
@@ -103,7 +103,7 @@ func driverFiles(args []string) (work []driverFile, err error) {
 		}
 		dir, types := arg, (*btf.Spec)(nil)
 		if tree, err := ktext.OpenTree(arg); err == nil && tree.Vmlinuz != "" {
-			if types, err = kernelTypes(tree.Vmlinuz); err != nil {
+			if types, err = kernel.FileTypes(tree.Vmlinuz); err != nil {
 				return nil, err
 			}
 		}
@@ -114,18 +114,6 @@ func driverFiles(args []string) (work []driverFile, err error) {
 		work = append(work, files...)
 	}
 	return work, nil
-}
-
-func kernelTypes(vmlinuz string) (*btf.Spec, error) {
-	img, err := ktext.OpenFile(vmlinuz)
-	if err != nil || img.BTF == nil {
-		return nil, err
-	}
-	types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
-	if err != nil {
-		return nil, fmt.Errorf("read types of %s: %w", vmlinuz, err)
-	}
-	return types, nil
 }
 
 // moduleFiles are the modules under dir: those of network drivers when it is that

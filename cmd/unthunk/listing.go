@@ -3,14 +3,15 @@ package main
 import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
 // thunkCode is the annotated code that indirect calls and returns go through in the
 // running kernel: the thunk that most of the sites take, the return thunk and what
 // that calls. What has no symbol is left out.
-func thunkCode(live *kernelCode, sites []record.SiteRow, fp host.Fingerprint) []record.Listing {
-	if !live.live {
+func thunkCode(k *kernel.Kernel, sites []record.SiteRow, fp host.Fingerprint) []record.Listing {
+	if !k.Live {
 		return nil // not patched yet
 	}
 	count := make(map[string]int)
@@ -33,7 +34,7 @@ func thunkCode(live *kernelCode, sites []record.SiteRow, fp host.Fingerprint) []
 	}
 	var out []record.Listing
 	for _, name := range names {
-		if l, ok := live.listing(name); ok {
+		if l, ok := listing(k, name); ok {
 			out = append(out, l)
 		}
 	}
@@ -42,18 +43,18 @@ func thunkCode(live *kernelCode, sites []record.SiteRow, fp host.Fingerprint) []
 
 // listing is the annotated code of a function up to its last instruction that a note
 // explains: what follows in a thunk is padding.
-func (l *kernelCode) listing(name string) (record.Listing, bool) {
+func listing(k *kernel.Kernel, name string) (record.Listing, bool) {
 	const most = 40
 	out := record.Listing{Name: name, Lines: []record.ListingLine{}}
 	if name == "" {
 		return out, false
 	}
-	symbol, code, err := l.function(name)
+	symbol, code, err := function(k, name)
 	if err != nil {
 		return out, false
 	}
 	last := 0
-	for _, line := range branch.Annotate(code, symbol.Addr, l.table.Starts, nil) {
+	for _, line := range branch.Annotate(code, symbol.Addr, k.Symbols.Starts, nil) {
 		if len(out.Lines) == most {
 			break
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/profile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -91,12 +92,12 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 			return err
 		}
 	}
-	var code *kernelCode
+	var k *kernel.Kernel
 	if f.annotate != "" {
-		if code, err = (xrayFlags{}).open(); err != nil {
+		if k, err = kernel.OpenLive(); err != nil {
 			return err
 		}
-		defer code.close()
+		defer k.Close()
 	}
 	doc := newDocument[record.ProfileRow]("profile", host.Identify(ctx))
 	raw, warns, err := measure(ctx, s)
@@ -110,10 +111,10 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 	p := f.record(cmd, doc, raw, price)
 	p.Warnings = append(p.Warnings, warns...)
 	err = f.output.publish(s, p, func() error {
-		if err := report.Profile(s.out, textOptions(s.out), p, raw.Name, f.top); err != nil || code == nil {
+		if err := report.Profile(s.out, textOptions(s.out), p, raw.Name, f.top); err != nil || k == nil {
 			return err
 		}
-		return f.showInstructions(s, code, raw, p)
+		return f.showInstructions(s, k, raw, p)
 	})
 	for _, file := range []struct {
 		path  string
@@ -251,7 +252,7 @@ func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, e
 }
 
 // showInstructions writes the code of the function that was asked for.
-func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw, p *record.Profile) error {
+func (f profileFlags) showInstructions(s std, k *kernel.Kernel, raw *profile.Raw, p *record.Profile) error {
 	name := f.annotate
 	if program := programNamed(raw, name); program != "" {
 		name = program
@@ -263,7 +264,7 @@ func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw
 	if kept, ok := raw.Code[name]; ok {
 		addr, bytes = kept.Addr, kept.Bytes
 	} else {
-		symbol, text, err := code.function(name)
+		symbol, text, err := function(k, name)
 		if err != nil {
 			return err
 		}
@@ -276,7 +277,7 @@ func (f profileFlags) showInstructions(s std, code *kernelCode, raw *profile.Raw
 		sum += x
 	}
 	fmt.Fprintln(s.out)
-	return report.ProfileAsm(s.out, textOptions(s.out), name, branch.Annotate(bytes, addr, code.table.Starts, nil), ns, sum)
+	return report.ProfileAsm(s.out, textOptions(s.out), name, branch.Annotate(bytes, addr, k.Symbols.Starts, nil), ns, sum)
 }
 
 // programNamed is the symbol of a sampled BPF program by its own name, "" when there

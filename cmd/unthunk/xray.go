@@ -1,10 +1,8 @@
 package main
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -13,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/spf13/cobra"
 
@@ -21,12 +18,12 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 // xrayFlags are what the user typed.
@@ -73,36 +70,36 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	live, err := f.open()
+	k, err := f.open()
 	if err != nil {
 		return err
 	}
-	defer live.close()
+	defer k.Close()
 	switch {
 	case f.asm != "":
-		return f.showCode(s, live)
+		return f.showCode(s, k)
 	case f.fn != "":
-		return f.showFunction(s, live)
+		return f.showFunction(s, k)
 	case f.all:
-		return f.showTotals(s, live)
+		return f.showTotals(s, k)
 	}
-	inv, of, err := f.walk(ctx, live)
+	inv, of, err := f.walk(ctx, k)
 	if err != nil {
 		return err
 	}
 	fp := host.Identify(ctx)
-	if !live.live { // nothing of this machine is in it
-		fp = host.Fingerprint{Kernel: live.release}
+	if !k.Live { // nothing of this machine is in it
+		fp = host.Fingerprint{Kernel: k.Release}
 	}
 	doc := newDocument[record.SiteRow]("xray", fp)
 	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, "veth")}
-	if !live.live {
+	if !k.Live {
 		if n := dropParavirt(inv); n > 0 {
 			doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("%d calls through pv_ops are left out: the kernel patches them to direct code when it boots", n)})
 		}
 	}
 	doc.Rows, doc.Partial = siteRows(inv)
-	doc.Code = thunkCode(live, doc.Rows, fp)
+	doc.Code = thunkCode(k, doc.Rows, fp)
 	return f.output.publish(s, doc, func() error {
 		if f.dot {
 			calls := make(map[string][]string)
@@ -145,171 +142,69 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	return f.output.check()
 }
 
-// kernelCode is that of the running kernel or of one in a folder.
-type kernelCode struct {
-	table *ksym.Table
-	text  ktext.Source
-	types func() (*btf.Spec, error)
-	live  bool
-	// release is that of the kernel in a folder.
-	release string
-	close   func() error
+// open opens the kernel that the flags name.
+func (f xrayFlags) open() (*kernel.Kernel, error) {
+	if f.root == "" {
+		return kernel.OpenLive()
+	}
+	driver := f.driver
+	if driver == "" && !f.all && f.fn == "" && f.asm == "" {
+		driver = "veth"
+	}
+	return kernel.OpenTree(f.root, driver)
 }
-
-func (l *kernelCode) name() string {
-	if l.live {
-		return "the running kernel"
-	}
-	return "Linux " + l.release
-}
-
-// open reads the kernel that the flags name.
-func (f xrayFlags) open() (*kernelCode, error) {
-	if f.root != "" {
-		driver := f.driver
-		if driver == "" && !f.all && f.fn == "" && f.asm == "" {
-			driver = "veth"
-		}
-		return openRoot(f.root, driver)
-	}
-	table, err := ksym.Live()
-	if err != nil {
-		return nil, err
-	}
-	text, err := openMemory()
-	if err != nil {
-		return nil, err
-	}
-	types := func() (*btf.Spec, error) {
-		types, err := btf.LoadKernelSpec()
-		if err != nil {
-			return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
-		}
-		return types, nil
-	}
-	return &kernelCode{table: table, text: text, types: types, live: true, close: text.Close}, nil
-}
-
-// memory is that of the running kernel.
-type memory interface {
-	ktext.Source
-	Close() error
-}
-
-// openMemory reads the running kernel through BPF, or /proc/kcore where BPF cannot.
-func openMemory() (memory, error) {
-	live, err := ktext.OpenLive()
-	if err == nil {
-		return live, nil
-	}
-	if core, errCore := ktext.OpenKcore(); errCore == nil {
-		return core, nil
-	}
-	return nil, err
-}
-
-// openRoot reads the kernel in a folder, and the module of a driver unless that is
-// empty or built in.
-func openRoot(dir, driver string) (*kernelCode, error) {
-	tree, err := ktext.OpenTree(dir)
-	if err != nil {
-		return nil, err
-	}
-	if tree.Vmlinuz == "" {
-		return nil, fmt.Errorf("find kernel in %s: it has modules and no vmlinuz", dir)
-	}
-	img, err := ktext.OpenFile(tree.Vmlinuz)
-	if err != nil {
-		return nil, err
-	}
-	if img.Table.Len() == 0 {
-		return nil, fmt.Errorf("open %s: it has no symbols, and none could be recovered", tree.Vmlinuz)
-	}
-	if module, ok := tree.Modules[strings.ReplaceAll(driver, "-", "_")]; ok {
-		if img, err = ktext.OpenModule(module, img); err != nil {
-			return nil, err
-		}
-	}
-	types := func() (*btf.Spec, error) {
-		if img.BTF == nil {
-			return nil, nil // calls stay without names
-		}
-		types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
-		if err != nil {
-			return nil, fmt.Errorf("read types of %s: %w", tree.Vmlinuz, err)
-		}
-		return types, nil
-	}
-	return &kernelCode{table: img.Table, text: img, types: types, release: tree.Release, close: func() error { return nil }}, nil
-}
-
-// follow is the first bytes at addr.
-func (l *kernelCode) follow(addr uint64) []byte {
-	b := make([]byte, 32)
-	if l.text.ReadAddr(b, addr) != nil {
-		return nil
-	}
-	return b
-}
-
-// maxFunction is the most that is read of one function, in bytes.
-const maxFunction = 1 << 20
 
 // function reads the code of the function called name.
-func (l *kernelCode) function(name string) (ksym.Symbol, []byte, error) {
-	s, ok := l.table.Lookup(name)
-	if !ok || !s.Text() {
+func function(k *kernel.Kernel, name string) (ksym.Symbol, []byte, error) {
+	s, ok := k.Function(name)
+	if !ok {
 		return s, nil, fmt.Errorf("this kernel has no function %s", name)
 	}
-	code := make([]byte, min(cmp.Or(s.Size, 64), maxFunction))
-	return s, code, l.text.ReadAddr(code, s.Addr)
+	code, err := k.Code(s)
+	return s, code, err
 }
 
-func (f xrayFlags) showCode(s std, live *kernelCode) error {
-	symbol, code, err := live.function(f.asm)
+func (f xrayFlags) showCode(s std, k *kernel.Kernel) error {
+	symbol, code, err := function(k, f.asm)
 	if err != nil {
 		return err
 	}
-	return report.Asm(s.out, textOptions(s.out), symbol.Name, branch.Annotate(code, symbol.Addr, live.table.Starts, nil))
+	return report.Asm(s.out, textOptions(s.out), symbol.Name, branch.Annotate(code, symbol.Addr, k.Symbols.Starts, nil))
 }
 
-func (f xrayFlags) showFunction(s std, live *kernelCode) error {
-	symbol, code, err := live.function(f.fn)
+func (f xrayFlags) showFunction(s std, k *kernel.Kernel) error {
+	symbol, code, err := function(k, f.fn)
 	if err != nil {
 		return err
 	}
-	return report.Branches(s.out, textOptions(s.out), symbol.Name, branch.Branches(code, symbol.Addr, live.table.Starts, nil, live.follow))
+	return report.Branches(s.out, textOptions(s.out), symbol.Name, branch.Branches(code, symbol.Addr, k.Symbols.Starts, nil, k.Follow))
 }
 
 // showTotals counts the branches of the kernel's text; modules and BPF programs
 // are left out.
-func (f xrayFlags) showTotals(s std, live *kernelCode) error {
-	start, ok := live.table.Lookup("_stext")
-	end, ok2 := live.table.Lookup("_etext")
-	if !ok || !ok2 || end.Addr <= start.Addr || end.Addr-start.Addr > 1<<30 {
-		return errors.New("count branches: no bounds of the kernel's text")
-	}
-	text := make([]byte, end.Addr-start.Addr)
-	if err := live.text.ReadAddr(text, start.Addr); err != nil {
+func (f xrayFlags) showTotals(s std, k *kernel.Kernel) error {
+	text, start, err := k.AllText()
+	if err != nil {
 		return err
 	}
+	end := start + uint64(len(text))
 	var functions []ksym.Symbol
-	for addr := start.Addr; addr < end.Addr; {
-		symbol, off, ok := live.table.Find(addr)
+	for addr := start; addr < end; {
+		symbol, off, ok := k.Symbols.Find(addr)
 		next := symbol.Addr + symbol.Size
-		if !ok || off != 0 || next <= addr || next > end.Addr {
+		if !ok || off != 0 || next <= addr || next > end {
 			addr++
 			continue
 		}
 		functions = append(functions, symbol)
 		addr = next
 	}
-	counts := live.count(functions, text, start.Addr)
-	return report.Totals(s.out, textOptions(s.out), len(functions), len(text), counts, live.live)
+	counts := count(k, functions, text, start)
+	return report.Totals(s.out, textOptions(s.out), len(functions), len(text), counts, k.Live)
 }
 
 // count counts the branches of functions on all CPUs. text begins at addr.
-func (l *kernelCode) count(functions []ksym.Symbol, text []byte, addr uint64) map[branch.Class]int {
+func count(k *kernel.Kernel, functions []ksym.Symbol, text []byte, addr uint64) map[branch.Class]int {
 	var (
 		mu     sync.Mutex
 		group  sync.WaitGroup
@@ -320,7 +215,7 @@ func (l *kernelCode) count(functions []ksym.Symbol, text []byte, addr uint64) ma
 			own := make(map[branch.Class]int)
 			for _, f := range part {
 				code := text[f.Addr-addr:][:f.Size]
-				for b := range branch.EachBranch(code, f.Addr, l.table.Starts, nil, l.follow) {
+				for b := range branch.EachBranch(code, f.Addr, k.Symbols.Starts, nil, k.Follow) {
 					own[b.Class]++
 				}
 			}
@@ -336,24 +231,19 @@ func (l *kernelCode) count(functions []ksym.Symbol, text []byte, addr uint64) ma
 }
 
 // walk reads the path of the device, or of a veth of our own.
-func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *xdppath.Inventory, of string, err error) {
-	types, err := live.types()
-	if err != nil {
-		return nil, "", err
-	}
-	code := xdppath.Code{Text: live.text, Table: live.table, Types: types, Live: live.live}
+func (f xrayFlags) walk(ctx context.Context, k *kernel.Kernel) (inv *xdppath.Inventory, of string, err error) {
 	if f.root != "" || f.driver != "" {
 		driver := cmp.Or(f.driver, "veth")
-		roots, err := xdppath.DriverRoots(code, driver)
+		roots, err := xdppath.DriverRoots(k, driver)
 		if err != nil {
 			return nil, "", err
 		}
-		inv, err := walkFrom(ctx, code, roots)
-		return inv, fmt.Sprintf("The path of %s in %s", driver, live.name()) + rootsOf(inv, driver), err
+		inv, err := walkFrom(ctx, k, roots)
+		return inv, fmt.Sprintf("The path of %s in %s", driver, k) + rootsOf(inv, driver), err
 	}
 	if f.dev == "" {
 		err = ownVeth(func(ifindex int) (err error) {
-			inv, err = walk(ctx, code, ifindex)
+			inv, err = walk(ctx, k, ifindex)
 			return err
 		})
 		return inv, "The path of a veth with an XDP program" + rootsOf(inv, ownDevice), err
@@ -362,23 +252,23 @@ func (f xrayFlags) walk(ctx context.Context, live *kernelCode) (inv *xdppath.Inv
 	if err != nil {
 		return nil, "", fmt.Errorf("find interface %s: %w", f.dev, err)
 	}
-	inv, err = walk(ctx, code, dev.Index)
+	inv, err = walk(ctx, k, dev.Index)
 	return inv, fmt.Sprintf("The path of %s (%s)", f.dev, host.Driver(f.dev)) + rootsOf(inv, f.dev), err
 }
 
-func walk(ctx context.Context, code xdppath.Code, ifindex int) (*xdppath.Inventory, error) {
-	roots, err := xdppath.LiveRoots(code, ifindex)
+func walk(ctx context.Context, k *kernel.Kernel, ifindex int) (*xdppath.Inventory, error) {
+	roots, err := xdppath.LiveRoots(k, ifindex)
 	if err != nil {
 		return nil, err
 	}
-	return walkFrom(ctx, code, roots)
+	return walkFrom(ctx, k, roots)
 }
 
-func walkFrom(ctx context.Context, code xdppath.Code, roots []xdppath.Root) (*xdppath.Inventory, error) {
+func walkFrom(ctx context.Context, k *kernel.Kernel, roots []xdppath.Root) (*xdppath.Inventory, error) {
 	// The page pool and the DMA API are on the path of those that call them,
 	// which they do directly.
 	roots = slices.DeleteFunc(roots, func(r xdppath.Root) bool { return r.Stage == xdppath.StageDMA || r.Stage == xdppath.StagePagePool })
-	return xdppath.Walk(ctx, code, roots)
+	return xdppath.Walk(ctx, k, roots)
 }
 
 // ownVeth runs f in a namespace with a veth that has an XDP program.

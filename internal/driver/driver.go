@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ktext"
@@ -34,7 +35,7 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	if !uses(img, "bpf_warn_invalid_xdp_action", "bpf_dispatcher_xdp_func", "xdp_do_redirect") {
 		return nil, ErrNotXDP
 	}
-	roots, err := xdppath.DriverRoots(xdppath.Code{Text: img, Table: img.Table, Types: types}, img.Name)
+	roots, err := xdppath.DriverRoots(kernel.New(img, img.Table, types), img.Name)
 	if err != nil {
 		return nil, err
 	}

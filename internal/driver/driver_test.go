@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-// kernel is one of Debian's, and its types.
-func kernel(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
+// debian is one of Debian's, and its types.
+func debian(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
 	t.Helper()
 	tree, err := ktext.OpenTree(guesttest.Kernel(t, series))
 	if err != nil {
@@ -63,7 +63,7 @@ func TestInspect(t *testing.T) {
 		{"6.12", "hv_netvsc", "netvsc_ndoxdp_xmit", "netvsc_poll", false, "own", false, false, 1},
 	} {
 		t.Run(test.series+"/"+test.name, func(t *testing.T) {
-			tree, types := kernel(t, test.series)
+			tree, types := debian(t, test.series)
 			img, err := ktext.OpenFile(tree.Modules[test.name])
 			if err != nil {
 				t.Fatal(err)
@@ -91,7 +91,7 @@ func TestInspect(t *testing.T) {
 // The functions that ndo_xdp_xmit of a small driver reaches, and what they call,
 // against objdump.
 func TestInspectOracle(t *testing.T) {
-	tree, types := kernel(t, "6.1")
+	tree, types := debian(t, "6.1")
 	img, err := ktext.OpenFile(tree.Modules["veth"])
 	if err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestInspectOracle(t *testing.T) {
 }
 
 func TestNotXDP(t *testing.T) {
-	tree, types := kernel(t, "6.1")
+	tree, types := debian(t, "6.1")
 	img, err := ktext.OpenFile(tree.Modules["dummy"])
 	if err != nil {
 		t.Log(err)

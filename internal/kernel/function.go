@@ -83,7 +83,7 @@ func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
 	}
 	code, err := k.Read(f.Addr, min(size, most))
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", f.Name, err)
+		return nil, err
 	}
 	if f.Module == program {
 		code = untilTraps(code)

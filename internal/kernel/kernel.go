@@ -3,6 +3,7 @@ package kernel
 import (
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -35,10 +36,11 @@ func New(text ktext.Source, symbols *ksym.Table, types *btf.Spec) *Kernel {
 // without an error for files that hold none. A live kernel without them gives a
 // [feature.Missing].
 func (k *Kernel) Types() (*btf.Spec, error) {
-	if k.types == nil {
-		return nil, nil
+	types, err := k.types()
+	if k.Live && types == nil {
+		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
 	}
-	return k.types()
+	return types, err
 }
 
 // Close unloads what reads a live kernel. Its symbols and types stay.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -42,7 +41,7 @@ func openLive(symbols func() (*ksym.Table, error)) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{Text: text, Symbols: table, Live: true, types: sync.OnceValues(liveTypes), close: text.Close}, nil
+	return &Kernel{Text: text, Symbols: table, Live: true, types: sync.OnceValues(btf.LoadKernelSpec), close: text.Close}, nil
 }
 
 // memory is that of the running kernel.
@@ -60,14 +59,6 @@ func openMemory() (memory, error) {
 		return core, nil
 	}
 	return nil, err
-}
-
-func liveTypes() (*btf.Spec, error) {
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, &feature.Missing{Feature: "BTF", Help: "the kernel was built without CONFIG_DEBUG_INFO_BTF", Err: err}
-	}
-	return types, nil
 }
 
 // OpenTree opens the kernel of a package that is unpacked in a folder, as

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/xdppath"
@@ -110,13 +111,13 @@ func TestConfirmDMA(t *testing.T) {
 func TestProbe(t *testing.T) {
 	const at = 0xffffffff81000000
 	var (
-		load   = []byte{0x49, 0x89, 0xc2}                   // mov %rax,%r10
-		other  = []byte{0x44, 0x89, 0xf9}                   // mov %r15d,%ecx
-		prefix = []byte{0x2e, 0xe8, 0, 0, 0, 0}             // cs call
-		plain  = []byte{0xe8, 0, 0, 0, 0}                   // call
-		jump   = []byte{0x75, 0x03}                         // jne over the next 3 bytes
-		ret    = []byte{0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc} //
-		table  = func(n int) *ksym.Table {
+		load    = []byte{0x49, 0x89, 0xc2}                   // mov %rax,%r10
+		other   = []byte{0x44, 0x89, 0xf9}                   // mov %r15d,%ecx
+		prefix  = []byte{0x2e, 0xe8, 0, 0, 0, 0}             // cs call
+		plain   = []byte{0xe8, 0, 0, 0, 0}                   // call
+		jump    = []byte{0x75, 0x03}                         // jne over the next 3 bytes
+		ret     = []byte{0xc3, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc} //
+		symbols = func(n int) *ksym.Table {
 			table, err := ksym.New([]ksym.Symbol{{Addr: at, Type: 't', Name: "f"}, {Addr: at + uint64(n), Type: 't', Name: "g"}})
 			if err != nil {
 				t.Fatal(err)
@@ -146,7 +147,7 @@ func TestProbe(t *testing.T) {
 			code := slices.Concat(test.code...)
 			site := xdppath.Site{Function: "f", Offset: offset}
 			site.Addr, site.Thunk = at+offset, "__x86_indirect_thunk_r10"
-			got, err := probe(ktext.Bytes{Addr: at, Code: code}, table(len(code)), site)
+			got, err := probe(kernel.New(ktext.Bytes{Addr: at, Code: code}, symbols(len(code)), nil), site)
 			if (err != nil) != test.refused {
 				t.Fatalf("%v, %v", got, err)
 			}

@@ -345,7 +345,7 @@ func (p *placed) count(b *BulkCount, t seen, per float64) {
 		return
 	}
 	name := ""
-	if f, off, ok := p.table.Find(t.target); ok && off == 0 {
+	if f, off, ok := p.kernel.Symbols.Find(t.target); ok && off == 0 {
 		name = f.Name
 	}
 	b.Sites = append(b.Sites, SiteCount{

@@ -8,22 +8,20 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/bpf/count"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/xdppath"
-	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
 
 // placed are the counters on the way of a packet.
 type placed struct {
 	*count.Counters
-	text  *ktext.Live
-	table *ksym.Table
+	kernel *kernel.Kernel
 	// sites are those of places, walked the functions that they were looked for in, by
 	// address.
 	sites  map[int]site
@@ -58,11 +56,8 @@ type sender func() (packets uint64, err error)
 // too: the functions of the DMA setup are found so.
 func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[work]string, send sender) (p *placed, err error) {
 	p = &placed{sites: make(map[int]site), walked: make(map[uint64]bool), parts: parts}
-	if p.text, err = ktext.OpenLive(); err != nil {
+	if p.kernel, err = kernel.OpenLive(); err != nil {
 		return nil, err
-	}
-	if p.table, err = ksym.Live(); err != nil {
-		return nil, errors.Join(err, p.text.Close())
 	}
 	defer func() {
 		if err != nil {
@@ -73,27 +68,22 @@ func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[wo
 		return p, err
 	}
 	for _, name := range counted {
-		if s, ok := p.table.Lookup(name); ok && s.Text() {
+		if s, ok := p.kernel.Symbols.Lookup(name); ok && s.Text() {
 			if err := p.Add(count.Place{Function: name}); err != nil {
 				return p, err
 			}
 		}
 	}
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return p, fmt.Errorf("read types of the kernel: %w", err)
-	}
-	code := xdppath.Code{Text: p.text, Table: p.table, Types: types, Live: true}
-	if p.stamp, err = stamp(ctx, code); err != nil {
+	if p.stamp, err = stamp(ctx, p.kernel); err != nil {
 		return p, err
 	}
 	var roots []xdppath.Root
-	if err := lab.Do(func() (err error) { roots, err = xdppath.LiveRoots(code, ifindex); return err }); err != nil {
+	if err := lab.Do(func() (err error) { roots, err = xdppath.LiveRoots(p.kernel, ifindex); return err }); err != nil {
 		return p, err
 	}
-	roots = append(roots, generator(p.table)...)
+	roots = append(roots, generator(p.kernel)...)
 	for len(roots) > 0 && len(p.walked) < maxWalked {
-		inv, err := xdppath.Walk(ctx, code, roots)
+		inv, err := xdppath.Walk(ctx, p.kernel, roots)
 		if err != nil {
 			return p, err
 		}
@@ -112,31 +102,31 @@ const maxWalked = 1 << 14
 // stamp is how many instructions the indirect branch takes that each bpf_ktime_get_ns
 // (kernel/bpf/helpers.c) goes through to the clock source; 0 where the kernel reads that
 // directly, as Linux 7.2 does. No kprobe can stand there.
-func stamp(ctx context.Context, code xdppath.Code) (int, error) {
+func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 	const function = "ktime_get_mono_fast_ns"
-	s, ok := code.Table.Lookup(function)
+	s, ok := k.Symbols.Lookup(function)
 	if !ok || !s.Text() {
 		return 0, nil
 	}
-	inv, err := xdppath.Walk(ctx, code, []xdppath.Root{{Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk}})
+	inv, err := xdppath.Walk(ctx, k, []xdppath.Root{{Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk}})
 	if err != nil {
 		return 0, err
 	}
 	for _, site := range inv.Sites {
 		if site.Function == function && site.Always {
-			return executed(code.Text, site), nil
+			return executed(k.Text, site), nil
 		}
 	}
 	return 0, nil
 }
 
 // generator are the functions that make frames.
-func generator(table *ksym.Table) (roots []xdppath.Root) {
+func generator(k *kernel.Kernel) (roots []xdppath.Root) {
 	for _, name := range []string{"bpf_test_run_xdp_live", "xdp_test_run_batch", "bpf_prog_test_run_xdp"} {
-		for _, suffix := range []string{"", ".isra.0", ".constprop.0"} {
-			if s, ok := table.Lookup(name + suffix); ok && s.Text() {
-				roots = append(roots, xdppath.Root{Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk, Why: "it generates frames"})
-			}
+		for _, s := range k.Functions(name) {
+			roots = append(roots, xdppath.Root{
+				Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk, Why: "it generates frames",
+			})
 		}
 	}
 	return roots
@@ -152,8 +142,8 @@ func (p *placed) add(inv *xdppath.Inventory) {
 		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") || strings.HasPrefix(s.Function, "0x") {
 			continue
 		}
-		n := executed(p.text, s)
-		at, err := probe(p.text, p.table, s)
+		n := executed(p.kernel.Text, s)
+		at, err := probe(p.kernel, s)
 		if err == nil && slices.Contains(p.Places, at) {
 			continue
 		}
@@ -175,7 +165,7 @@ func (p *placed) entered(send sender) (roots []xdppath.Root, err error) {
 		return nil, err
 	}
 	for h := range hits {
-		f, off, ok := p.table.Find(h.target)
+		f, off, ok := p.kernel.Symbols.Find(h.target)
 		site, isSite := p.sites[h.place]
 		if !isSite || !ok || off != 0 || !f.Text() || p.walked[f.Addr] {
 			continue
@@ -194,7 +184,7 @@ func (p *placed) Close() error {
 	if p.Counters != nil {
 		err = p.Counters.Close()
 	}
-	return errors.Join(err, p.text.Close())
+	return errors.Join(err, p.kernel.Close())
 }
 
 // probe is where to count an indirect branch. That is its own place but for a call with
@@ -202,22 +192,22 @@ func (p *placed) Close() error {
 // kprobe there would return one byte early and crash the kernel, as int3_emulate_call in
 // arch/x86/include/asm/text-patching.h takes each call for 5 bytes long (seen with Linux
 // 6.1 and 6.12). The instruction before is as good when it always runs on into the call.
-func probe(text ktext.Source, table *ksym.Table, s xdppath.Site) (count.Place, error) {
-	at := count.Place{Function: s.Function, Offset: s.Offset, Register: register(text, s)}
-	var call [2]byte
-	if err := text.ReadAddr(call[:], s.Addr); err != nil {
+func probe(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
+	at := count.Place{Function: s.Function, Offset: s.Offset, Register: register(k.Text, s)}
+	call, err := k.Read(s.Addr, 2)
+	if err != nil {
 		return at, fmt.Errorf("read %v: %w", at, err)
 	}
 	const csPrefix, callRel32 = 0x2e, 0xe8
 	if call[0] != csPrefix || call[1] != callRel32 {
 		return at, nil
 	}
-	f, _, ok := table.Find(s.Addr)
-	if !ok || f.Size == 0 || f.Size > maxFunction {
+	f, _, ok := k.Symbols.Find(s.Addr)
+	if !ok || f.Size == 0 || f.Size > kernel.MaxFunction {
 		return at, fmt.Errorf("count at %v: a kprobe cannot stand on a call with a prefix", at)
 	}
-	code := make([]byte, f.Size)
-	if err := text.ReadAddr(code, f.Addr); err != nil {
+	code, err := k.Code(f)
+	if err != nil {
 		return at, fmt.Errorf("read %s: %w", f.Name, err)
 	}
 	var before branch.Inst
@@ -241,9 +231,6 @@ func probe(text ktext.Source, table *ksym.Table, s xdppath.Site) (count.Place, e
 	}
 	return at, nil
 }
-
-// maxFunction bounds the code that is read of a function.
-const maxFunction = 1 << 16
 
 // register is the one that holds a site's target: of its thunk, or of the branch that
 // the kernel made of it.

@@ -1,17 +1,14 @@
 package profile
 
 import (
-	"bytes"
 	"context"
-	"fmt"
+	"errors"
 
-	"github.com/cilium/ebpf/btf"
-
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 // Raw is what a run measured.
@@ -43,7 +40,7 @@ type Raw struct {
 	TSCRate float64
 	// Path is the way of a redirected packet as the code has it, Calls how often
 	// what repeats runs for a packet. Path is nil when the code could not be
-	// read; PathError says why.
+	// read, for which PathError is the reason, and when ctx ended the run.
 	Path      *xdppath.Inventory
 	Calls     redirect.Calls
 	PathError error
@@ -73,20 +70,11 @@ type Round struct {
 type collector struct {
 	raw    *Raw
 	stacks *stacks
-	text   *ktext.Live // nil when it cannot be read
 }
 
 func collect(raw *Raw) *collector {
 	raw.Code = make(map[string]Code)
-	c := &collector{raw: raw, stacks: newStacks()}
-	c.text, raw.PathError = ktext.OpenLive()
-	return c
-}
-
-func (c *collector) close() {
-	if c.text != nil {
-		c.text.Close()
-	}
+	return &collector{raw: raw, stacks: newStacks()}
 }
 
 // release closes a sampler and keeps its counts.
@@ -104,10 +92,20 @@ func (c *collector) done() *Raw {
 // end adds a round and names what was sampled in it, of weight in all, while its
 // programs are there. It must run on a thread in the network namespace of the devices
 // that packets go through.
-func (c *collector) end(round Round, weight float64, devices ...int) error {
-	table, err := ksym.Live()
-	if err != nil {
-		return err
+func (c *collector) end(ctx context.Context, round Round, weight float64, devices ...int) (err error) {
+	// Each round has programs of its own, so each needs the symbols anew.
+	var code *reader
+	k, errCode := kernel.OpenLive()
+	if errCode == nil {
+		defer func() { err = errors.Join(err, k.Close()) }()
+		code = newReader(k)
+	} else {
+		// Names are enough for the stages.
+		symbols, err := ksym.Live()
+		if err != nil {
+			return err
+		}
+		k, c.raw.PathError = kernel.New(nil, symbols, nil), errCode
 	}
 	// A sample of the clock stands for its period. One of cycles stands for its
 	// share of the time.
@@ -115,58 +113,45 @@ func (c *collector) end(round Round, weight float64, devices ...int) error {
 	if c.raw.Event != perf.Clock && weight > 0 {
 		scale = round.Ns / weight
 	}
-	var code *reader
-	if c.text != nil {
-		code = newReader(c.text, table)
-	}
-	c.stacks.end(table, code, scale)
+	c.stacks.end(k.Symbols, code, scale)
 	c.raw.Rounds = append(c.raw.Rounds, round)
-	if c.text == nil {
+	if code == nil {
 		return nil
 	}
-	c.keepCode(table)
+	c.keepCode(k)
 	if c.raw.Path == nil && c.raw.PathError == nil {
-		c.raw.Path, c.raw.PathError = c.walk(table, devices)
+		path, err := walk(ctx, k, devices)
+		if ctx.Err() == nil {
+			c.raw.Path, c.raw.PathError = path, err
+		}
 	}
 	return nil
 }
 
 // keepCode copies the code of BPF programs before they go.
-func (c *collector) keepCode(table *ksym.Table) {
+func (c *collector) keepCode(k *kernel.Kernel) {
 	for _, stack := range c.stacks.known {
 		name := stack.innermost()
 		if !isProgram(name) {
 			continue
 		}
-		if s, ok := table.Lookup(name); ok && c.raw.Code[name].Addr != s.Addr {
-			code := make([]byte, min(s.Size, maxCode))
-			if c.text.ReadAddr(code, s.Addr) == nil {
-				c.raw.Code[name] = Code{s.Addr, trim(code)}
+		if s, ok := k.Symbols.Lookup(name); ok && c.raw.Code[name].Addr != s.Addr {
+			if code, err := k.Code(s); err == nil {
+				c.raw.Code[name] = Code{s.Addr, code}
 			}
 		}
 	}
 }
 
-// trim cuts off what the kernel fills the room behind a BPF program with, int3.
-func trim(code []byte) []byte {
-	before, _, _ := bytes.Cut(code, []byte{0xcc, 0xcc, 0xcc, 0xcc})
-	return before
-}
-
 // walk reads the way of a packet through the devices.
-func (c *collector) walk(table *ksym.Table, devices []int) (*xdppath.Inventory, error) {
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
-		return nil, fmt.Errorf("read types of the kernel: %w", err)
-	}
-	code := xdppath.Code{Text: c.text, Table: table, Types: types, Live: true}
+func walk(ctx context.Context, k *kernel.Kernel, devices []int) (*xdppath.Inventory, error) {
 	var roots []xdppath.Root
 	for _, ifindex := range devices {
-		more, err := xdppath.LiveRoots(code, ifindex)
+		more, err := xdppath.LiveRoots(k, ifindex)
 		if err != nil {
 			return nil, err
 		}
 		roots = append(roots, more...)
 	}
-	return xdppath.Walk(context.Background(), code, roots)
+	return xdppath.Walk(ctx, k, roots)
 }

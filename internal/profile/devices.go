@@ -82,7 +82,6 @@ func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)
 		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out), Event: event, Rate: d.Rate, CPUs: cpus,
 		Planned: d.Rounds, Devices: true,
 	})
-	defer c.close()
 	part := d.Duration / time.Duration(d.Rounds+1)
 	if c.raw.Calls, err = b.Calls(ctx, part); err != nil && ctx.Err() == nil {
 		return nil, err
@@ -142,7 +141,7 @@ func (m *deviceRun) round(ctx context.Context, n int, d time.Duration) error {
 	if plain > 0 {
 		round.SampledNs, round.PlainNs = ns/float64(packets), plainNs/float64(plain)
 	}
-	return m.end(round, m.weight, m.borrowed.In, m.borrowed.Out)
+	return m.end(ctx, round, m.weight, m.borrowed.In, m.borrowed.Out)
 }
 
 // count is how many packets went through in d, and for how long the CPUs were not

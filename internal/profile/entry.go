@@ -4,8 +4,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // entry is how a function came to run.
@@ -25,28 +24,24 @@ const (
 
 // reader reads the code of one round.
 type reader struct {
-	text    ktext.Source
-	table   *ksym.Table
+	kernel  *kernel.Kernel
 	entries map[[2]uint64]entry
 	starts  map[uint64]uint64 // where the first instructions of a function end
 }
 
-func newReader(text ktext.Source, table *ksym.Table) *reader {
-	return &reader{text, table, make(map[[2]uint64]entry), make(map[uint64]uint64)}
+func newReader(k *kernel.Kernel) *reader {
+	return &reader{k, make(map[[2]uint64]entry), make(map[uint64]uint64)}
 }
 
 // thunk tells whether an indirect thunk begins at addr.
 func (r *reader) thunk(addr uint64) bool {
-	s, off, ok := r.table.Find(addr)
+	s, off, ok := r.kernel.Symbols.Find(addr)
 	if ok {
 		return off == 0 && indirectThunk(s.Name)
 	}
 	// ITS thunks are made at boot and have no name.
-	var code [32]byte
-	if r.text.ReadAddr(code[:], addr) != nil {
-		return false
-	}
-	return branch.NameIndirectThunk(code[:], addr, r.table.Starts).Kind == branch.ThunkITS
+	code := r.kernel.Follow(addr)
+	return branch.NameIndirectThunk(code, addr, r.kernel.Symbols.Starts).Kind == branch.ThunkITS
 }
 
 func indirectThunk(name string) bool { return strings.HasPrefix(name, "__x86_indirect_") }
@@ -84,7 +79,7 @@ func (r *reader) enteredBy(start, ret uint64) entry {
 }
 
 func (r *reader) isProgram(start uint64) bool {
-	s, _, ok := r.table.Find(start)
+	s, _, ok := r.kernel.Symbols.Find(start)
 	return ok && isProgram(s.Name)
 }
 
@@ -97,7 +92,7 @@ func isProgram(name string) bool {
 
 // dispatches tells whether BPF programs are called by the code at addr.
 func (r *reader) dispatches(addr uint64) bool {
-	s, _, ok := r.table.Find(addr)
+	s, _, ok := r.kernel.Symbols.Find(addr)
 	return ok && (strings.HasPrefix(s.Name, "bpf_dispatcher_") || strings.HasPrefix(s.Name, "__SCT__bpf_dispatcher_"))
 }
 
@@ -105,12 +100,12 @@ func (r *reader) dispatches(addr uint64) bool {
 // kernel's unwinder leaves a caller out where a program's frame does not stand, in
 // its prologue and at its end, so the one it names called the one that is looked for.
 func (r *reader) inside(caller, start uint64) (best entry) {
-	s, _, ok := r.table.Find(caller)
+	s, _, ok := r.kernel.Symbols.Find(caller)
 	if !ok {
 		return entry{}
 	}
-	code := make([]byte, min(s.Size, maxCode))
-	if r.text.ReadAddr(code, s.Addr) != nil {
+	code, err := r.kernel.Code(s)
+	if err != nil {
 		return entry{}
 	}
 	for step := range branch.Scan(code, s.Addr) {
@@ -133,21 +128,19 @@ func (r *reader) inside(caller, start uint64) (best entry) {
 func within(target, start uint64) bool { return target >= start && target < start+32 }
 
 func (r *reader) through(branch uint64) entry {
-	return entry{kind: indirectly, site: place(r.table, branch, false)}
+	return entry{kind: indirectly, site: place(r.kernel.Symbols, branch, false)}
 }
-
-// maxCode is the most that is read of one function, in bytes.
-const maxCode = 64 << 10
 
 // callBefore decodes the function that ret lies in up to the call that returns
 // there.
 func (r *reader) callBefore(ret uint64) (branch.Step, bool) {
-	s, off, ok := r.table.Find(ret - 1)
-	if !ok || off >= maxCode {
+	s, off, ok := r.kernel.Symbols.Find(ret - 1)
+	if !ok {
 		return branch.Step{}, false
 	}
-	code := make([]byte, off+1)
-	if r.text.ReadAddr(code, s.Addr) != nil {
+	s.Size = off + 1
+	code, err := r.kernel.Code(s)
+	if err != nil {
 		return branch.Step{}, false
 	}
 	var last branch.Step
@@ -174,7 +167,7 @@ func (r *reader) jumps(from, start uint64) entry {
 		at := todo[0]
 		todo = todo[1:]
 		var code [256]byte
-		if r.text.ReadAddr(code[:], at) != nil {
+		if r.kernel.Text.ReadAddr(code[:], at) != nil {
 			continue
 		}
 	walk:
@@ -217,11 +210,11 @@ func (r *reader) jumps(from, start uint64) entry {
 // returned tells whether addr, in the function at start, is where a call returns to,
 // or the instruction behind that.
 func (r *reader) returned(start, addr uint64) bool {
-	if addr <= start || addr-start >= maxCode {
+	if addr <= start || addr-start >= kernel.MaxFunction {
 		return false
 	}
-	code := make([]byte, addr-start)
-	if r.text.ReadAddr(code, start) != nil {
+	code, err := r.kernel.Read(start, addr-start)
+	if err != nil {
 		return false
 	}
 	var last, before branch.Kind
@@ -245,7 +238,7 @@ func (r *reader) landing(start uint64) uint64 {
 	}
 	end = start
 	var code [64]byte
-	if r.text.ReadAddr(code[:], start) == nil {
+	if r.kernel.Text.ReadAddr(code[:], start) == nil {
 		n := 0
 		for step := range branch.Scan(code[:], start) {
 			end = step.Addr + uint64(step.Len)

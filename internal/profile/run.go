@@ -64,7 +64,6 @@ func runPrepared(ctx context.Context, plan Plan, progress func(redirect.Progress
 	}
 	row := plan.Chain.Rows()[0]
 	c := collect(&Raw{Name: row.Name(), Event: event, Rate: plan.Rate, CPUs: []int{cpu}, Planned: plan.Chain.Rounds})
-	defer c.close()
 	r := &run{c, plan, row, cpu, progress, prepare}
 	began := clock.Start()
 	until := time.Now().Add(plan.Chain.Duration)
@@ -143,7 +142,7 @@ func (r *run) round(ctx context.Context, n int, d time.Duration) (err error) {
 			}
 		}
 	}
-	return m.conclude()
+	return m.conclude(ctx)
 }
 
 // measurement is a round under way.
@@ -277,7 +276,7 @@ func nearest(phases []chain.Phase, at int, t uint64) int {
 }
 
 // conclude names what the round sampled.
-func (m *measurement) conclude() error {
+func (m *measurement) conclude(ctx context.Context) error {
 	if m.round.Packets == 0 {
 		m.stacks.drop()
 		return nil
@@ -288,7 +287,7 @@ func (m *measurement) conclude() error {
 		m.round.Events[name] = stat.Median(each)
 	}
 	tested, _, _ := m.chain.Devices()
-	return m.lab.Do(func() error { return m.end(m.round, m.weight, tested) })
+	return m.lab.Do(func() error { return m.end(ctx, m.round, m.weight, tested) })
 }
 
 // quickHalf is the mean of the smaller half: what disturbs a slot makes it longer,

@@ -154,7 +154,7 @@ func (s *Stack) enter(code *reader) {
 	at, from := s.Frames[0], s.Frames[1].Addr
 	start := at.Addr - at.Offset
 	if thunk := indirectThunk(at.Function); thunk || returnThunk(at.Function) {
-		if target, off, ok := code.table.Find(from); ok && off == 0 && len(s.Frames) > 2 {
+		if target, off, ok := code.kernel.Symbols.Find(from); ok && off == 0 && len(s.Frames) > 2 {
 			s.target = target.Name
 			s.entry = code.entered(from, s.Frames[2].Addr)
 			return

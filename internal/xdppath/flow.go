@@ -502,7 +502,7 @@ func (w *walker) hook(inst branch.Inst) bool {
 	if inst.Kind != branch.CallDirect || inst.Addr != w.start && inst.Addr != w.start+4 {
 		return false
 	}
-	s, off, ok := w.code.Table.Find(inst.Target)
+	s, off, ok := w.kernel.Symbols.Find(inst.Target)
 	return !ok || off != 0 || s.Name == "__fentry__" || s.Module == "bpf" || s.Module == "ftrace" ||
 		strings.HasPrefix(s.Name, "ftrace_") || strings.HasPrefix(s.Name, "bpf_trampoline_")
 }

@@ -73,28 +73,28 @@ var knownSites = []struct{ function, member string }{
 // It fails for a site that is named otherwise, not for one that is unknown;
 // of those there may be few.
 func TestKnownSites(t *testing.T) {
-	code := live(t)
+	k := live(t)
 	named, unknown, absent := 0, 0, 0
-	for _, k := range knownSites {
-		s, ok := code.Table.Lookup(k.function)
+	for _, known := range knownSites {
+		s, ok := k.Symbols.Lookup(known.function)
 		if !ok || !s.Text() {
 			absent++
 			continue
 		}
 		// A rare root is not followed.
-		inv, err := Walk(context.Background(), code, []Root{{Function: s.Name, Addr: s.Addr, Stage: StageReceive, Per: PerRare}})
+		inv, err := Walk(context.Background(), k, []Root{{Function: s.Name, Addr: s.Addr, Stage: StageReceive, Per: PerRare}})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var seen []string
 		found, blank, own := false, false, 0
 		for _, site := range inv.Sites {
-			if site.Via[len(site.Via)-1] != k.function {
+			if site.Via[len(site.Via)-1] != known.function {
 				continue
 			}
 			own++
 			seen = append(seen, site.Calls+" "+string(site.Sure))
-			found = found || strings.HasSuffix(site.Calls, k.member)
+			found = found || strings.HasSuffix(site.Calls, known.member)
 			if site.Sure == Unknown {
 				blank = true
 			}
@@ -103,13 +103,13 @@ func TestKnownSites(t *testing.T) {
 		case found:
 			named++
 		case own == 0:
-			t.Logf("%s has no indirect branch here", k.function)
+			t.Logf("%s has no indirect branch here", known.function)
 			absent++
 		case blank:
-			t.Logf("%s: not told; its sites are %q", k.function, seen)
+			t.Logf("%s: not told; its sites are %q", known.function, seen)
 			unknown++
 		default:
-			t.Errorf("%s: no %s in %q", k.function, k.member, seen)
+			t.Errorf("%s: no %s in %q", known.function, known.member, seen)
 		}
 	}
 	t.Logf("%d functions named as their source has it, %d not told, %d absent", named, unknown, absent)

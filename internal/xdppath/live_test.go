@@ -8,52 +8,44 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
-	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
 // live is the running kernel.
-func live(t testing.TB) Code {
+func live(t testing.TB) *kernel.Kernel {
 	t.Helper()
 	testutil.Root(t)
 	testutil.AMD64(t)
-	table, err := ksym.Live()
-	testutil.SkipMissing(t, err)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := ktext.OpenLive()
+	k, err := kernel.OpenLive()
 	testutil.SkipMissing(t, err)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := text.Close(); err != nil {
+		if err := k.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
+	if _, err := k.Types(); err != nil {
 		t.Log(err)
 		testutil.Missing(t, "BTF")
 	}
-	return Code{Text: text, Table: table, Types: types, Live: true}
+	return k
 }
 
 // veth is a device with an XDP program. The symbols are read after it was
 // attached.
-func veth(t testing.TB) (Code, *netlab.Namespace, int) {
+func veth(t testing.TB) (*kernel.Kernel, *netlab.Namespace, int) {
 	t.Helper()
 	testutil.Root(t)
 	lab, err := netlab.New(0)
@@ -84,13 +76,13 @@ func veth(t testing.TB) (Code, *netlab.Namespace, int) {
 }
 
 // walkVeth is the inventory of a veth device.
-func walkVeth(t testing.TB, code Code, lab *netlab.Namespace, ifindex int) *Inventory {
+func walkVeth(t testing.TB, k *kernel.Kernel, lab *netlab.Namespace, ifindex int) *Inventory {
 	t.Helper()
 	var roots []Root
-	if err := lab.Do(func() (err error) { roots, err = LiveRoots(code, ifindex); return err }); err != nil {
+	if err := lab.Do(func() (err error) { roots, err = LiveRoots(k, ifindex); return err }); err != nil {
 		t.Fatal(err)
 	}
-	inv, err := Walk(context.Background(), code, roots)
+	inv, err := Walk(context.Background(), k, roots)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,8 +90,8 @@ func walkVeth(t testing.TB, code Code, lab *netlab.Namespace, ifindex int) *Inve
 }
 
 func TestLiveRoots(t *testing.T) {
-	code, lab, ifindex := veth(t)
-	inv := walkVeth(t, code, lab, ifindex)
+	k, lab, ifindex := veth(t)
+	inv := walkVeth(t, k, lab, ifindex)
 	for _, want := range []struct {
 		why    string
 		suffix string
@@ -117,7 +109,7 @@ func TestLiveRoots(t *testing.T) {
 			continue
 		}
 		r := inv.Roots[i]
-		if s, ok := code.Table.Lookup(r.Function); !ok || s.Addr != r.Addr || !strings.HasSuffix(source(r.Function), want.suffix) ||
+		if s, ok := k.Symbols.Lookup(r.Function); !ok || s.Addr != r.Addr || !strings.HasSuffix(source(r.Function), want.suffix) ||
 			r.Stage != want.stage || r.Per != want.per {
 			t.Errorf("%q: %+v", want.why, r)
 		}
@@ -125,21 +117,23 @@ func TestLiveRoots(t *testing.T) {
 	if !slices.ContainsFunc(inv.Roots, func(r Root) bool { return r.Function == "xdp_do_redirect" && r.Per == PerPacket }) {
 		t.Error("xdp_do_redirect is no root")
 	}
-	err := lab.Do(func() error { _, err := LiveRoots(code, 1<<20); return err })
+	err := lab.Do(func() error { _, err := LiveRoots(k, 1<<20); return err })
 	if !errors.Is(err, syscall.ENODEV) {
 		t.Errorf("interface that is not there: %v", err)
 	}
 	// A table without BTF, a file.
-	for _, c := range []Code{{Text: code.Text, Table: code.Table, Live: true}, {Text: code.Text, Table: code.Table, Types: code.Types}} {
-		if _, err := LiveRoots(c, 1); feature.AsMissing(err) == nil {
+	untyped, file := kernel.New(k.Text, k.Symbols, nil), kernel.New(k.Text, k.Symbols, nil)
+	untyped.Live = true
+	for _, k := range []*kernel.Kernel{untyped, file} {
+		if _, err := LiveRoots(k, 1); feature.AsMissing(err) == nil {
 			t.Errorf("%v", err)
 		}
 	}
 }
 
 func TestWalkLive(t *testing.T) {
-	code, lab, ifindex := veth(t)
-	inv := walkVeth(t, code, lab, ifindex)
+	k, lab, ifindex := veth(t)
+	inv := walkVeth(t, k, lab, ifindex)
 	site := func(function, calls string) *Site {
 		for i, s := range inv.Sites {
 			if s.Function == function && strings.HasSuffix(s.Calls, calls) {
@@ -158,7 +152,7 @@ func TestWalkLive(t *testing.T) {
 		{"__napi_poll", "napi_struct.poll", "veth_poll", PerPoll, StageReceive, Certain},
 		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", PerRare, StageProgram, Likely},
 	} {
-		if _, ok := code.Table.Lookup(want.function); !ok {
+		if _, ok := k.Symbols.Lookup(want.function); !ok {
 			t.Logf("no %s in this kernel", want.function)
 			continue
 		}
@@ -175,7 +169,7 @@ func TestWalkLive(t *testing.T) {
 	// Nothing is dropped: every site of every function that was decoded, by
 	// a second count over the whole symbol.
 	resolve := func(addr uint64) (string, bool) {
-		s, off, ok := code.Table.Find(addr)
+		s, off, ok := k.Symbols.Find(addr)
 		return s.Name, ok && off == 0
 	}
 	listed := make(map[uint64]bool)
@@ -187,11 +181,11 @@ func TestWalkLive(t *testing.T) {
 	}
 	decoded, total := 0, 0
 	for _, f := range inv.Functions {
-		if f.Partial != "" || f.Size > maxFunction {
+		if f.Partial != "" || f.Size > kernel.MaxFunction {
 			continue
 		}
 		b := make([]byte, f.Size)
-		if err := code.Text.ReadAddr(b, f.Addr); err != nil {
+		if err := k.Text.ReadAddr(b, f.Addr); err != nil {
 			t.Fatal(err)
 		}
 		decoded++
@@ -209,7 +203,7 @@ func TestWalkLive(t *testing.T) {
 		}
 	}
 	t.Logf("%d functions, %d of them whole with %d sites; %d sites listed", len(inv.Functions), decoded, total, len(inv.Sites))
-	again := walkVeth(t, code, lab, ifindex)
+	again := walkVeth(t, k, lab, ifindex)
 	// Others may load programs meanwhile, which the dispatcher shows.
 	for _, i := range []*Inventory{inv, again} {
 		i.Functions = slices.DeleteFunc(i.Functions, func(f Function) bool {
@@ -226,8 +220,8 @@ func TestWalkLive(t *testing.T) {
 
 // TestRates checks how often functions run whose place on the path is known.
 func TestRates(t *testing.T) {
-	code, lab, ifindex := veth(t)
-	inv := walkVeth(t, code, lab, ifindex)
+	k, lab, ifindex := veth(t)
+	inv := walkVeth(t, k, lab, ifindex)
 	per := make(map[string]Per)
 	for _, f := range inv.Functions {
 		per[source(f.Name)] = f.Per
@@ -252,11 +246,11 @@ func TestRates(t *testing.T) {
 }
 
 func TestDriverRoots(t *testing.T) {
-	code := live(t)
-	if _, ok := code.Table.Lookup("veth_poll"); !ok {
+	k := live(t)
+	if _, ok := k.Symbols.Lookup("veth_poll"); !ok {
 		testutil.Missing(t, "veth")
 	}
-	roots, err := DriverRoots(code, "veth")
+	roots, err := DriverRoots(k, "veth")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,23 +262,23 @@ func TestDriverRoots(t *testing.T) {
 		}
 		t.Log(roots[i].Function, roots[i].Why)
 	}
-	if _, err := DriverRoots(code, "nosuchdriver"); err == nil {
+	if _, err := DriverRoots(k, "nosuchdriver"); err == nil {
 		t.Error("roots of a driver that is not there")
 	}
 }
 
 // TestVirtioNet follows a driver that is there without a device of its.
 func TestVirtioNet(t *testing.T) {
-	code := live(t)
-	s, ok := code.Table.Lookup("virtnet_poll")
+	k := live(t)
+	s, ok := k.Symbols.Lookup("virtnet_poll")
 	if !ok || s.Module != "" {
 		testutil.Missing(t, "virtio_net built into the kernel")
 	}
-	roots, err := DriverRoots(code, "virtio_net")
+	roots, err := DriverRoots(k, "virtio_net")
 	if err != nil {
 		t.Fatal(err)
 	}
-	inv, err := Walk(context.Background(), code, roots)
+	inv, err := Walk(context.Background(), k, roots)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,7 +286,7 @@ func TestVirtioNet(t *testing.T) {
 		{"virtqueue_map_page_attrs", "virtio_map_ops.map_page"},
 		{"virtqueue_notify", "vring_virtqueue.notify"},
 	} {
-		if _, ok := code.Table.Lookup(want.function); !ok {
+		if _, ok := k.Symbols.Lookup(want.function); !ok {
 			continue
 		}
 		if !slices.ContainsFunc(inv.Sites, func(s Site) bool {
@@ -308,9 +302,9 @@ func TestVirtioNet(t *testing.T) {
 }
 
 func BenchmarkVeth(b *testing.B) {
-	code, lab, ifindex := veth(b)
+	k, lab, ifindex := veth(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		walkVeth(b, code, lab, ifindex)
+		walkVeth(b, k, lab, ifindex)
 	}
 }

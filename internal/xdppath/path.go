@@ -1,25 +1,6 @@
 package xdppath
 
-import (
-	"github.com/cilium/ebpf/btf"
-
-	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
-)
-
-// Code is where code, names and types come from.
-type Code struct {
-	// Text gives the code and, when Live, any memory of the kernel.
-	Text ktext.Source
-	// Table names addresses.
-	Table *ksym.Table
-	// Types are those of the same kernel; nil when there are none. Then
-	// nothing but globals can be named.
-	Types *btf.Spec
-	// Live is set when Text is the running kernel.
-	Live bool
-}
+import "github.com/unthunk/unthunk/branch"
 
 // Stage is a part of the way of a redirected frame.
 type Stage string

@@ -244,7 +244,7 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 			if out.Sure == Unknown && tracepoint(n.name) {
 				out.Calls, out.Sure = "tracepoint.funcs → tracepoint_func.func", Likely
 			}
-			if w.code.Live {
+			if w.kernel.Live {
 				out.Targets = w.targets(s.val)
 			}
 			inv.Sites = append(inv.Sites, out)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/ksym"
 )
 
@@ -21,17 +22,11 @@ import (
 // that this kernel has: softirq and NAPI, the redirect helpers, enqueueing and
 // flushing of devmap, cpumap and xskmap, giving frames back, page_pool, and
 // the DMA API.
-func CoreRoots(code Code) []Root {
-	var out []Root
-	if code.Table == nil {
-		return nil
-	}
+func CoreRoots(k *kernel.Kernel) (out []Root) {
 	for _, c := range core {
-		for _, suffix := range []string{"", ".isra.0", ".constprop.0"} {
-			for _, s := range code.Table.All(c.name + suffix) {
-				if s.Text() && s.Module == "" && !slices.ContainsFunc(out, func(r Root) bool { return r.Addr == s.Addr }) {
-					out = append(out, Root{Function: s.Name, Addr: s.Addr, Stage: c.stage, Per: c.per, Why: c.why})
-				}
+		for _, s := range k.Functions(c.name) {
+			if s.Module == "" && !slices.ContainsFunc(out, func(r Root) bool { return r.Addr == s.Addr }) {
+				out = append(out, Root{Function: s.Name, Addr: s.Addr, Stage: c.stage, Per: c.per, Why: c.why})
 			}
 		}
 	}
@@ -46,9 +41,9 @@ const (
 
 // memory reads structs of the live kernel by the names of BTF.
 type memory struct {
-	code  Code
-	types *types
-	err   error // the first
+	kernel *kernel.Kernel
+	types  *types
+	err    error // the first
 }
 
 // at is the offset of a member.
@@ -65,7 +60,7 @@ func (m *memory) word(addr uint64, size int) uint64 {
 	if m.err != nil {
 		return 0
 	}
-	n, err := readWord(m.code.Text, addr, size)
+	n, err := readWord(m.kernel.Text, addr, size)
 	if err != nil {
 		m.err = err
 	}
@@ -98,7 +93,7 @@ func (m *memory) function(addr uint64, r Root) []Root {
 		return nil
 	}
 	r.Addr = addr
-	if s, off, ok := m.code.Table.Find(addr); ok && off == 0 {
+	if s, off, ok := m.kernel.Symbols.Find(addr); ok && off == 0 {
 		r.Function = s.Name
 	} else {
 		r.Function = fmt.Sprintf("%#x", addr)
@@ -113,14 +108,15 @@ func (m *memory) function(addr uint64, r Root) []Root {
 //
 // It returns a [feature.Missing] without BTF or a live kernel.
 // Requires at least Linux 5.14.
-func LiveRoots(code Code, ifindex int) ([]Root, error) {
-	switch {
-	case !code.Live || code.Text == nil || code.Table == nil:
+func LiveRoots(k *kernel.Kernel, ifindex int) ([]Root, error) {
+	if !k.Live {
 		return nil, &feature.Missing{Feature: "the live kernel's memory", Help: "name the driver instead of a device"}
-	case code.Types == nil:
-		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
 	}
-	m := &memory{code: code, types: newTypes(code.Types)}
+	types, err := k.Types()
+	if err != nil {
+		return nil, err
+	}
+	m := &memory{kernel: k, types: newTypes(types)}
 	dev, err := m.device(ifindex)
 	if err != nil {
 		return nil, fmt.Errorf("find interface %d in kernel memory: %w", ifindex, err)
@@ -129,7 +125,7 @@ func LiveRoots(code Code, ifindex int) ([]Root, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read interface %d in kernel memory: %w", ifindex, err)
 	}
-	return merge(roots, CoreRoots(code)), nil
+	return merge(roots, CoreRoots(k)), nil
 }
 
 // merge appends the roots of b that a lacks.
@@ -168,7 +164,7 @@ func (m *memory) device(ifindex int) (uint64, error) {
 
 func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 	var b [16]byte // IFNAMSIZ
-	if err := m.code.Text.ReadAddr(b[:], dev+m.at("net_device", "name")); err != nil {
+	if err := m.kernel.Text.ReadAddr(b[:], dev+m.at("net_device", "name")); err != nil {
 		return nil, err
 	}
 	text, _, _ := bytes.Cut(b[:], []byte{0})
@@ -212,7 +208,7 @@ func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 		r := m.function(addr, Root{Stage: StageProgram, Per: PerPacket, Why: "the XDP program of " + name})
 		// A program younger than the table has no symbol there, and its
 		// end is not known.
-		if _, _, ok := m.code.Table.Find(addr); ok {
+		if _, _, ok := m.kernel.Symbols.Find(addr); ok {
 			roots = append(roots, r...)
 		}
 	}
@@ -252,11 +248,12 @@ func (m *memory) program(dev uint64) uint64 {
 // of the functions of a driver that is built in ("veth").
 //
 // It returns an error when it finds no ndo_xdp_xmit and no poll.
-func DriverRoots(code Code, module string) ([]Root, error) {
-	if code.Text == nil || code.Table == nil {
-		return nil, errors.New("find roots of driver: no text or no symbols")
+func DriverRoots(k *kernel.Kernel, module string) ([]Root, error) {
+	types, err := k.Types()
+	if err != nil {
+		return nil, err
 	}
-	w := &walker{code: code, types: newTypes(code.Types), values: make(map[value]*value), returns: make(branch.Returns)}
+	w := &walker{kernel: k, types: newTypes(types), values: make(map[value]*value), returns: make(branch.Returns)}
 	syms := w.moduleSymbols(module)
 	var roots []Root
 	roots = merge(roots, w.opsRoots(syms, module))
@@ -280,7 +277,7 @@ func DriverRoots(code Code, module string) ([]Root, error) {
 	if len(roots) == 0 {
 		return nil, fmt.Errorf("find roots of driver %s: no ndo_xdp_xmit and no NAPI poll in its symbols", module)
 	}
-	return merge(roots, CoreRoots(code)), nil
+	return merge(roots, CoreRoots(k)), nil
 }
 
 // maxModuleSymbols bounds the symbols of one module.
@@ -295,13 +292,13 @@ var prefixes = map[string]string{"virtio_net": "virtnet", "xen_netfront": "xenne
 // driver built into the kernel they are those around the ones called like it.
 func (w *walker) moduleSymbols(module string) []ksym.Symbol {
 	module = strings.ReplaceAll(module, "-", "_")
-	if own := w.code.Table.Module(module); module != "" && len(own) > 0 {
+	if own := w.kernel.Symbols.Module(module); module != "" && len(own) > 0 {
 		return own[:min(len(own), maxModuleSymbols)]
 	}
 	prefix := cmp.Or(prefixes[module], module)
 	var anchors []ksym.Symbol
 	for _, name := range []string{"__this_module", "init_module", "cleanup_module"} {
-		for _, s := range w.code.Table.All(name) {
+		for _, s := range w.kernel.Symbols.All(name) {
 			if s.Module == module {
 				anchors = append(anchors, s)
 			}
@@ -314,7 +311,7 @@ func (w *walker) moduleSymbols(module string) []ksym.Symbol {
 			return s.Module == "" || s.Module == module
 		}
 		for _, suffix := range []string{"_netdev_ops", "_poll", "_xdp_xmit", "_ndo_xdp_xmit", "_xdp", "_open", "_netdev", "_init"} {
-			anchors = append(anchors, w.code.Table.All(prefix+suffix)...)
+			anchors = append(anchors, w.kernel.Symbols.All(prefix+suffix)...)
 		}
 	}
 	seen := make(map[uint64]bool)
@@ -324,11 +321,11 @@ func (w *walker) moduleSymbols(module string) []ksym.Symbol {
 		for _, down := range []bool{false, true} {
 			addr, miss := a.Addr, 0
 			for range maxModuleSymbols {
-				s, _, ok := w.code.Table.Find(addr)
+				s, _, ok := w.kernel.Symbols.Find(addr)
 				if !ok || !belongs(s) {
 					break
 				}
-				all := w.code.Table.At(s.Addr)
+				all := w.kernel.Symbols.At(s.Addr)
 				if builtin {
 					// Names that do not begin like the driver's are not
 					// its own; a few may lie between.
@@ -377,7 +374,7 @@ func (w *walker) opsRoots(syms []ksym.Symbol, module string) []Root {
 		if err != nil || p == 0 {
 			return ksym.Symbol{}, false
 		}
-		s, off, ok := w.code.Table.Find(p)
+		s, off, ok := w.kernel.Symbols.Find(p)
 		return s, ok && off == 0 && s.Text()
 	}
 	var out []Root
@@ -454,7 +451,7 @@ func (w *walker) eachFunction(syms []ksym.Symbol, fits func(branch.Inst) bool, a
 		if !s.Text() || s.Size == 0 || w.text > maxText {
 			continue
 		}
-		code, err := w.bytes(s.Addr, s.Size)
+		code, err := w.bytes(s)
 		if err != nil {
 			continue
 		}
@@ -484,7 +481,7 @@ func (w *walker) napiRoots(syms []ksym.Symbol, module string) []Root {
 		if !adds(inst) || poll == nil || poll.op != opNumber {
 			return
 		}
-		f, off, ok := w.code.Table.Find(poll.n)
+		f, off, ok := w.kernel.Symbols.Find(poll.n)
 		if !ok || off != 0 || !f.Text() {
 			return
 		}

@@ -204,7 +204,7 @@ func (w *walker) variableAt(addr uint64, perCPU bool) (name string, off int64, o
 			return k.name, int64(addr - k.addr), true
 		}
 	}
-	s, o, ok := w.code.Table.Find(addr)
+	s, o, ok := w.kernel.Symbols.Find(addr)
 	if !ok || s.Text() || strings.HasPrefix(s.Name, "__start_") || strings.HasPrefix(s.Name, "__stop_") || s.Name == "__init_begin" {
 		return "", 0, false
 	}
@@ -268,7 +268,7 @@ func (w *walker) name(v *value) (string, Sure) {
 	}
 	switch v.op {
 	case opNumber:
-		if s, off, ok := w.code.Table.Find(v.n); ok && off == 0 && s.Text() {
+		if s, off, ok := w.kernel.Symbols.Find(v.n); ok && off == 0 && s.Text() {
 			return s.Name, Certain
 		}
 		return "", Unknown
@@ -372,7 +372,7 @@ func (w *walker) targets(v *value) []string {
 	}
 	var out []string
 	for _, addr := range w.eval(v, 0) {
-		if s, off, ok := w.code.Table.Find(addr); ok && off == 0 && s.Text() {
+		if s, off, ok := w.kernel.Symbols.Find(addr); ok && off == 0 && s.Text() {
 			out = append(out, s.Name)
 		}
 	}
@@ -398,7 +398,7 @@ func (w *walker) eval(v *value, depth int) []uint64 {
 		}
 	case opLoad:
 		switch {
-		case !w.code.Live:
+		case !w.kernel.Live:
 		case v.many && v.base.op == opNumber:
 			out = w.evalArray(v)
 		case !v.many:
@@ -446,5 +446,5 @@ func (w *walker) evalArray(v *value) []uint64 {
 
 // pointer reads 8 bytes of the live kernel.
 func (w *walker) pointer(addr uint64) (uint64, error) {
-	return readWord(w.code.Text, addr, 8)
+	return readWord(w.kernel.Text, addr, 8)
 }

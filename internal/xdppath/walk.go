@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"runtime"
 	"slices"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -22,14 +22,13 @@ import (
 // few hundred bytes.
 const (
 	maxFunctions = 4000
-	maxFunction  = 64 << 10 // bytes of one function
 	maxDepth     = 32       // calls from a root
 	maxText      = 16 << 20 // bytes of all functions together
 )
 
 // walker is the work of one Walk.
 type walker struct {
-	code    Code
+	kernel  *kernel.Kernel
 	types   *types
 	values  map[value]*value
 	pairs   []opsPair
@@ -84,8 +83,8 @@ type site struct {
 
 // Walk follows the code from the roots and returns every function and
 // indirect branch it comes by. Code that cannot be read makes its function
-// partial; only an ended context and a Code without text or symbols are
-// errors, and a [feature.Missing] on a live kernel that is not x86-64.
+// partial; only an ended context and types that cannot be read are errors, and a
+// [feature.Missing] on a live kernel that is not x86-64 or has no types.
 //
 // How often a site runs is that of its function, raised by the loops around
 // it: what a poll or a bulk loops over are packets. Functions of the XDP core
@@ -97,15 +96,16 @@ type site struct {
 // Targets are read for the device that the roots were read from, also where
 // the path may run on another device: bq_xmit_all calls the ndo_xdp_xmit of
 // whatever the map holds.
-func Walk(ctx context.Context, code Code, roots []Root) (*Inventory, error) {
-	if code.Text == nil || code.Table == nil {
-		return nil, errors.New("walk code: no text or no symbols")
-	}
-	if code.Live && runtime.GOARCH != "amd64" {
+func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, error) {
+	if k.Live && runtime.GOARCH != "amd64" {
 		return nil, &feature.Missing{Feature: "following code of " + runtime.GOARCH, Help: "an x86-64 machine"}
 	}
+	types, err := k.Types()
+	if err != nil {
+		return nil, err
+	}
 	w := &walker{
-		code: code, types: newTypes(code.Types), values: make(map[value]*value),
+		kernel: k, types: newTypes(types), values: make(map[value]*value),
 		nodes: make(map[uint64]*node), returns: make(branch.Returns),
 	}
 	w.readKeys()
@@ -155,7 +155,7 @@ func (w *walker) node(addr uint64, name string) *node {
 		return n
 	}
 	n := &node{name: name, addr: addr, depth: -1}
-	if s, off, ok := w.code.Table.Find(addr); ok {
+	if s, off, ok := w.kernel.Symbols.Find(addr); ok {
 		n.name, n.size = s.Name, s.Size-off
 		if s.Size == 0 {
 			n.size = 4096 - addr&4095
@@ -170,7 +170,7 @@ func (w *walker) node(addr uint64, name string) *node {
 		}
 		// The dispatcher's page keeps code of earlier updates, which jumps to
 		// programs that are gone.
-		if w.code.Live {
+		if w.kernel.Live {
 			n.boundary = true
 			n.partial = []string{"not followed: a program that was in the dispatcher"}
 		}
@@ -245,7 +245,7 @@ func (w *walker) helpers(order []*node) {
 
 // symbol is the name of the function that begins at addr, or "".
 func (w *walker) symbol(addr uint64) string {
-	name, ok := w.code.Table.Starts(addr)
+	name, ok := w.kernel.Symbols.Starts(addr)
 	if !ok {
 		return ""
 	}
@@ -260,34 +260,23 @@ type part struct {
 
 func (p part) has(addr uint64) bool { return addr-p.addr < uint64(len(p.code)) }
 
-// bytes reads the code from addr to the end of its symbol.
-func (w *walker) bytes(addr, size uint64) ([]byte, error) {
-	b := make([]byte, min(size, maxFunction))
-	w.text += len(b)
-	if err := w.code.Text.ReadAddr(b, addr); err != nil {
-		return nil, err
-	}
-	return b, nil
+// bytes reads a function's code.
+func (w *walker) bytes(f ksym.Symbol) ([]byte, error) {
+	code, err := w.kernel.Code(f)
+	w.text += len(code)
+	return code, err
 }
 
 // analyze fills a node from its code.
 func (w *walker) analyze(n *node) {
-	size := n.size
-	if size == 0 {
-		size = 64
-	}
-	// The pages of JITed programs go on after a program's end, in traps.
-	s, _, _ := w.code.Table.Find(n.addr)
-	jited := s.Module == "bpf"
-	code, err := w.bytes(n.addr, size)
+	s, _, _ := w.kernel.Symbols.Find(n.addr)
+	code, err := w.bytes(ksym.Symbol{Addr: n.addr, Size: cmp.Or(n.size, 64), Module: s.Module})
 	if err != nil {
 		n.partial = append(n.partial, "not read: "+err.Error())
 		return
 	}
-	if jited {
-		code = untilTraps(code, n.addr)
-	} else if n.size > maxFunction {
-		n.partial = append(n.partial, fmt.Sprintf("only its first %d bytes were decoded", maxFunction))
+	if n.size > kernel.MaxFunction && len(code) == kernel.MaxFunction {
+		n.partial = append(n.partial, fmt.Sprintf("only its first %d bytes were decoded", len(code)))
 	}
 	parts := []part{{n.addr, code}}
 	insts := slices.Collect(branch.Decode(code, n.addr))
@@ -298,11 +287,11 @@ func (w *walker) analyze(n *node) {
 			slices.ContainsFunc(parts, func(p part) bool { return p.has(inst.Target) }) {
 			continue
 		}
-		s, _, ok := w.code.Table.Find(inst.Target)
+		s, _, ok := w.kernel.Symbols.Find(inst.Target)
 		if !ok || !coldName(s.Name, n.name) || s.Size == 0 || len(parts) > 8 {
 			continue
 		}
-		cold, err := w.bytes(s.Addr, s.Size)
+		cold, err := w.bytes(s)
 		if err != nil {
 			n.partial = append(n.partial, s.Name+" not read: "+err.Error())
 			continue
@@ -333,7 +322,7 @@ func (w *walker) analyze(n *node) {
 		if st, ok := found[inst.Addr]; ok {
 			st.block, st.addr = b, inst.Addr
 			st.val = w.target(s, inst, st.Site)
-			st.symbol, _, _ = w.code.Table.Find(inst.Addr)
+			st.symbol, _, _ = w.kernel.Symbols.Find(inst.Addr)
 			n.sites = append(n.sites, st)
 			if inst.Kind == branch.JumpIndirect && st.Kind == branch.SiteMemory {
 				n.partial = append(n.partial, fmt.Sprintf("the switch at +%#x is not followed", inst.Addr-n.addr))
@@ -364,20 +353,6 @@ func (w *walker) analyze(n *node) {
 		n.partial = append(n.partial, "its values were not followed: too large")
 	}
 	g.insts, g.starts = nil, nil
-}
-
-// untilTraps is code up to four int3 in a row, which the JIT fills memory
-// with.
-func untilTraps(code []byte, addr uint64) []byte {
-	traps := 0
-	for inst := range branch.Decode(code, addr) {
-		if inst.Kind != branch.Trap || inst.Len != 1 {
-			traps = 0
-		} else if traps++; traps == 4 {
-			return code[:inst.Addr-addr-3]
-		}
-	}
-	return code
 }
 
 // shapeNotes says what of the control flow was not understood.
@@ -416,21 +391,12 @@ func (w *walker) findSites(parts []part, insts []branch.Inst, in func(uint64) bo
 	}
 	out := make(map[uint64]site)
 	for _, p := range parts {
-		sites, _ := branch.Sites(p.code, p.addr, w.code.Table.Starts, w.follow)
+		sites, _ := branch.Sites(p.code, p.addr, w.kernel.Symbols.Starts, w.kernel.Follow)
 		for _, s := range sites {
 			out[p.addr+s.Offset] = site{Site: s}
 		}
 	}
 	return out
-}
-
-// follow reads the first bytes of a thunk that has no symbol.
-func (w *walker) follow(addr uint64) []byte {
-	b := make([]byte, 16)
-	if w.code.Text.ReadAddr(b, addr) != nil {
-		return nil
-	}
-	return b
 }
 
 // target is what the register or memory operand of a site holds.
@@ -443,7 +409,7 @@ func (w *walker) target(s *state, inst branch.Inst, st branch.Site) *value {
 		name = st.Thunk[i+1:]
 	}
 	if st.Thunk == "" {
-		name = branch.NameIndirectThunk(w.follow(st.Target), st.Target, w.code.Table.Starts).Register
+		name = branch.NameIndirectThunk(w.kernel.Follow(st.Target), st.Target, w.kernel.Symbols.Starts).Register
 	}
 	r := slices.Index(registerNames[:], name)
 	if r < 0 {
@@ -474,13 +440,13 @@ func (w *walker) sorted() []*node {
 // It is __jump_table of Linux 4.20 and later: two 32-bit distances, of the
 // code and of its target, and a 64-bit one of the key.
 func (w *walker) readKeys() {
-	start, ok1 := w.code.Table.Lookup("__start___jump_table")
-	stop, ok2 := w.code.Table.Lookup("__stop___jump_table")
+	start, ok1 := w.kernel.Symbols.Lookup("__start___jump_table")
+	stop, ok2 := w.kernel.Symbols.Lookup("__stop___jump_table")
 	if !ok1 || !ok2 || stop.Addr <= start.Addr || stop.Addr-start.Addr > 4<<20 {
 		return
 	}
 	b := make([]byte, (stop.Addr-start.Addr)/16*16)
-	if w.code.Text.ReadAddr(b, start.Addr) != nil {
+	if w.kernel.Text.ReadAddr(b, start.Addr) != nil {
 		return
 	}
 	w.keys = make(map[uint64]uint64, len(b)/16)
@@ -517,7 +483,7 @@ func (w *walker) findVariables() {
 			current = v.off
 		}
 	}
-	if s, ok := w.code.Table.Lookup("__per_cpu_start"); ok {
+	if s, ok := w.kernel.Symbols.Lookup("__per_cpu_start"); ok {
 		w.types.perCPU.base = s.Addr
 	} else if inst, m, ok := w.memoryOperand("bpf_get_current_task"); ok && m.Segment == x86asm.GS && current >= 0 {
 		addr := uint64(m.Disp)
@@ -526,7 +492,7 @@ func (w *walker) findVariables() {
 		}
 		w.types.perCPU.base = addr - uint64(current)
 	}
-	if _, ok := w.code.Table.Lookup("softirq_vec"); !ok {
+	if _, ok := w.kernel.Symbols.Lookup("softirq_vec"); !ok {
 		if _, m, ok := w.memoryOperand("open_softirq"); ok && m.Base == 0 && m.Index != 0 && m.Scale == 8 {
 			if size := w.types.size(w.types.variable("softirq_vec")); size > 0 {
 				w.known = append(w.known, known{"softirq_vec", uint64(int64(int32(m.Disp))), uint64(size)})
@@ -537,11 +503,11 @@ func (w *walker) findVariables() {
 
 // memoryOperand is the first memory operand of a short function.
 func (w *walker) memoryOperand(name string) (branch.Inst, x86asm.Mem, bool) {
-	s, ok := w.code.Table.Lookup(name)
+	s, ok := w.kernel.Symbols.Lookup(name)
 	if !ok || !s.Text() {
 		return branch.Inst{}, x86asm.Mem{}, false
 	}
-	b, err := w.bytes(s.Addr, min(s.Size, 64))
+	b, err := w.bytes(ksym.Symbol{Addr: s.Addr, Size: min(s.Size, 64)})
 	if err != nil {
 		return branch.Inst{}, x86asm.Mem{}, false
 	}

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -32,7 +33,7 @@ type (
 )
 
 // image assembles functions.
-func image(t testing.TB, functions []function) Code {
+func image(t testing.TB, functions []function) *kernel.Kernel {
 	t.Helper()
 	addr := make(map[string]uint64)
 	var syms strings.Builder
@@ -68,7 +69,7 @@ func image(t testing.TB, functions []function) Code {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return Code{Text: ktext.Bytes{Addr: base, Code: code}, Table: table, Types: testTypes(t)}
+	return kernel.New(ktext.Bytes{Addr: base, Code: code}, table, testTypes(t))
 }
 
 // testTypes are a net_device whose netdev_ops are at 8 and ndo_xdp_xmit at
@@ -303,9 +304,6 @@ func TestGraph(t *testing.T) {
 }
 
 func TestWalkRefuses(t *testing.T) {
-	if _, err := Walk(context.Background(), Code{}, nil); err == nil {
-		t.Error("walked without text")
-	}
 	code := image(t, []function{{"f", []any{ret}}})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
@@ -332,7 +330,7 @@ func FuzzWalk(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		code := make([]byte, 0x400)
 		copy(code, b)
-		inv, err := Walk(context.Background(), Code{Text: ktext.Bytes{Addr: base, Code: code}, Table: table, Types: types},
+		inv, err := Walk(context.Background(), kernel.New(ktext.Bytes{Addr: base, Code: code}, table, types),
 			[]Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPoll}})
 		if err != nil {
 			t.Fatal(err)
