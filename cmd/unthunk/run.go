@@ -95,7 +95,7 @@ func addRun(s std, cmd *cobra.Command) {
 		doc.Conclusion = conclusion.New(doc, findings)
 		err = o.publish(s, doc, func() error {
 			screen := report.FirstScreen{
-				Doc: doc, Ladder: redirect.Verdict(doc.Rows), Tax: tax.Sum(doc.Prices), Profiled: profiled,
+				Doc: doc, Ladder: conclusion.Ladder(doc.Rows), Tax: conclusion.Calls(doc.Prices), Profiled: profiled,
 			}
 			return screen.Write(s.out, textOptions(s.out))
 		})

@@ -71,21 +71,21 @@ func benchHeadline(s *record.Saved) Headline {
 	if fastest == nil {
 		return Headline{Title: "No row has a number", Text: "Each row says why."}
 	}
-	h := Headline{Title: fmt.Sprintf("%s Mpps on one core", short(fastest.Mpps.Median))}
+	h := Headline{Title: fmt.Sprintf("%s Mpps on one core", stat.Number(fastest.Mpps.Median))}
 	var said []string
-	said = append(said, fmt.Sprintf("%s sends %s, %s a packet.", fastest.Name, around(fastest.Mpps), around(fastest.Ns)))
+	said = append(said, fmt.Sprintf("%s sends %s, %s a packet.", fastest.Name, fastest.Mpps.Text(stat.Number), fastest.Ns.Text(stat.Number)))
 	share := fastest.Hop != nil && !math.IsNaN(fastest.Hop.Median) && fastest.Ns.Median > 0
 	if share {
-		said = append(said, fmt.Sprintf("Its redirect hop takes %s, %s of the packet.", around(fastest.Hop), percent(fastest.Hop.Median/fastest.Ns.Median)))
+		said = append(said, fmt.Sprintf("Its redirect hop takes %s, %s of the packet.", fastest.Hop.Text(stat.Number), percent(fastest.Hop.Median/fastest.Ns.Median)))
 	}
 	if slowest != fastest {
 		said = append(said, fmt.Sprintf("The slowest row, %s, sends %s Mpps: %s ns a packet more.",
-			slowest.Name, short(slowest.Mpps.Median), short(slowest.Ns.Median-fastest.Ns.Median)))
+			slowest.Name, stat.Number(slowest.Mpps.Median), stat.Number(slowest.Ns.Median-fastest.Ns.Median)))
 	}
 	p := s.Stages()
 	if p == nil {
 		if share {
-			h.Title += fmt.Sprintf("; the redirect takes %s of a packet’s %s ns", percent(fastest.Hop.Median/fastest.Ns.Median), short(fastest.Ns.Median))
+			h.Title += fmt.Sprintf("; the redirect takes %s of a packet’s %s ns", percent(fastest.Hop.Median/fastest.Ns.Median), stat.Number(fastest.Ns.Median))
 		}
 		h.Text = strings.Join(said, " ")
 		return h
@@ -98,7 +98,7 @@ func benchHeadline(s *record.Saved) Headline {
 func profileHeadline(p *record.Profile, rate string) Headline {
 	packet := p.Packet.Median
 	parts := p.Parts()
-	title := fmt.Sprintf("of a packet’s %s ns the redirect path takes %s", short(packet), percent(parts[record.PartPath]/packet))
+	title := fmt.Sprintf("of a packet’s %s ns the redirect path takes %s", stat.Number(packet), percent(parts[record.PartPath]/packet))
 	if rate != "" {
 		title = rate + "; " + title
 	} else {
@@ -106,10 +106,10 @@ func profileHeadline(p *record.Profile, rate string) Headline {
 	}
 	largest := slices.MaxFunc(p.Rows, func(a, b record.ProfileRow) int { return cmp.Compare(a.Ns.Median, b.Ns.Median) })
 	said := []string{fmt.Sprintf("A packet takes %s while it is sampled: %s ns on the redirect path, %s in generator and sink, which other machines are for a NIC, %s in softirq and locks. The largest stage is %s, %s.",
-		around(p.Packet), short(parts[record.PartPath]), short(parts[record.PartRig]), short(parts[record.PartAround]), largest.Name, around(largest.Ns))}
+		p.Packet.Text(stat.Number), stat.Number(parts[record.PartPath]), stat.Number(parts[record.PartRig]), stat.Number(parts[record.PartAround]), largest.Name, largest.Ns.Text(stat.Number))}
 	if t := p.Tax; t != nil && t.Total != nil && !math.IsNaN(t.Total.Median) {
 		title += fmt.Sprintf(", indirect branches %s", percent(t.Total.Median/packet))
-		said = append(said, fmt.Sprintf("Indirect branches take %s.", around(t.Total)))
+		said = append(said, fmt.Sprintf("Indirect branches take %s.", t.Total.Text(stat.Number)))
 	}
 	return Headline{Title: title, Text: strings.Join(said, " ")}
 }
@@ -122,13 +122,13 @@ func taxHeadline(rows []record.TaxRow) Headline {
 		}
 		switch row.Name {
 		case "bpf-prog":
-			title = append(title, fmt.Sprintf("an indirect call costs %s ns here", short(row.Price.Median)))
-			text = append(text, fmt.Sprintf("The price of %s is %s.", row.Name, around(row.Price)))
+			title = append(title, fmt.Sprintf("an indirect call costs %s ns here", stat.Number(row.Price.Median)))
+			text = append(text, fmt.Sprintf("The price of %s is %s.", row.Name, row.Price.Text(stat.Number)))
 		case "packet/bulk=16":
 			title = append(title, fmt.Sprintf("those of a redirect at bulk 16 are %s of its time", percent(row.Price.Median/row.With.Median)))
-			text = append(text, fmt.Sprintf("At bulk 16 a redirect makes %s: %s.", callsOf(row), around(row.Price)))
+			text = append(text, fmt.Sprintf("At bulk 16 a redirect makes %s: %s.", callsOf(row), row.Price.Text(stat.Number)))
 		case "packet/2018":
-			text = append(text, fmt.Sprintf("With the calls of 2018 it would make %s: %s, %s of its time.", callsOf(row), around(row.Price), percent(row.Price.Median/row.With.Median)))
+			text = append(text, fmt.Sprintf("With the calls of 2018 it would make %s: %s, %s of its time.", callsOf(row), row.Price.Text(stat.Number), percent(row.Price.Median/row.With.Median)))
 		}
 	}
 	if len(title) == 0 {
@@ -148,7 +148,7 @@ func callsOf(row record.TaxRow) string {
 	if row.PerPacket == nil || math.IsNaN(row.PerPacket.Median) {
 		return "indirect calls"
 	}
-	return short(row.PerPacket.Median) + " indirect calls"
+	return stat.Number(row.PerPacket.Median) + " indirect calls"
 }
 
 func sitesHeadline(rows []record.SiteRow) Headline {
@@ -176,15 +176,15 @@ func labHeadline(l *record.Lab) Headline {
 	for i, d := range l.Differences {
 		if i < most {
 			if inNs {
-				title = append(title, fmt.Sprintf("%s ns at bulk %s", short(d.Ns.Median), labelOf(l, d.With, "bulk")))
+				title = append(title, fmt.Sprintf("%s ns at bulk %s", stat.Number(d.Ns.Median), labelOf(l, d.With, "bulk")))
 			} else {
-				title = append(title, fmt.Sprintf("%s at bulk %s", short(d.Calls), labelOf(l, d.With, "bulk")))
+				title = append(title, fmt.Sprintf("%s at bulk %s", stat.Number(d.Calls), labelOf(l, d.With, "bulk")))
 			}
 		}
 		s := fmt.Sprintf("At bulk %s, %s against %s: %s indirect branches a packet, %+.2f instructions",
-			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), short(d.Calls), d.Instructions)
+			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.Calls), d.Instructions)
 		if d.Ns != nil {
-			s += fmt.Sprintf(", about %s", around(d.Ns))
+			s += fmt.Sprintf(", about %s", d.Ns.Text(stat.Number))
 		}
 		if i < most {
 			text = append(text, s+".")
@@ -203,7 +203,7 @@ func labHeadline(l *record.Lab) Headline {
 	}
 	for _, row := range l.Rows {
 		if row.Calls != nil && len(title) < most {
-			title = append(title, fmt.Sprintf("%s in %s", short(*row.Calls), row.Name))
+			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.Calls), row.Name))
 		}
 	}
 	if len(title) == 0 {
@@ -235,15 +235,15 @@ func wiresHeadline(l *record.Lab) (Headline, bool) {
 		return fmt.Sprintf("%s with %s on %s", r.Labels["nic"], r.Labels["dma"], r.Labels["kernel"])
 	}
 	if *least.Calls == *most.Calls {
-		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", short(*most.Calls), setup(most))}, true
+		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", stat.Number(*most.Calls), setup(most))}, true
 	}
 	h := Headline{
-		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", short(*least.Calls), short(*most.Calls)),
+		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", stat.Number(*least.Calls), stat.Number(*most.Calls)),
 		Text:  fmt.Sprintf("The least: %s. The most: %s.", setup(least), setup(most)),
 	}
 	if l.Price != nil {
 		h.Text += fmt.Sprintf(" With retpolines, at this machine's price of %s ns for one, those are about %s and %s ns of each packet.",
-			short(l.Price.Median), short(*least.Calls*l.Price.Median), short(*most.Calls*l.Price.Median))
+			stat.Number(l.Price.Median), stat.Number(*least.Calls*l.Price.Median), stat.Number(*most.Calls*l.Price.Median))
 	}
 	return h, true
 }
@@ -324,24 +324,24 @@ func changesHeadline(changes []change, unit string) Headline {
 	}
 	text := fmt.Sprintf("Of %s compared: %s.", many(len(changes), "row"), strings.Join(parts, ", "))
 	if f := fastest(changes); f != nil {
-		text += fmt.Sprintf(" The fastest row, %s, went from %s to %s Mpps.", f.name, short(1e3/f.old), short(1e3/f.new))
+		text += fmt.Sprintf(" The fastest row, %s, went from %s to %s Mpps.", f.name, stat.Number(1e3/f.old), stat.Number(1e3/f.new))
 	}
 	visible := ""
 	if len(sees) > 0 {
-		visible = fmt.Sprintf("half of the rows would have shown a change of %s %s", short(stat.Median(sees)), unit)
+		visible = fmt.Sprintf("half of the rows would have shown a change of %s %s", stat.Number(stat.Median(sees)), unit)
 	}
 	most := cmp.Or(worst, best)
 	switch {
 	case len(changes) == 0:
 		return Headline{Title: "Nothing could be compared"}
 	case most != nil:
-		was, is, of := short(1e3/most.old)+" Mpps", short(1e3/most.new), "Mpps"
+		was, is, of := stat.Number(1e3/most.old)+" Mpps", stat.Number(1e3/most.new), "Mpps"
 		if most.price || most.old <= 0 || most.new <= 0 {
-			was, is, of = short(most.old), short(most.new), "ns"
+			was, is, of = stat.Number(most.old), stat.Number(most.new), "ns"
 		}
 		word, _, _ := strings.Cut(most.verdict, " (")
 		title := fmt.Sprintf("%s: %s → %s %s, %s %s %s [%s, %s]", most.name, strings.TrimSuffix(was, " "+of), is, of,
-			short(math.Abs(most.d.Median)), unit, word, signed(most.d.Low), signed(most.d.High))
+			stat.Number(math.Abs(most.d.Median)), unit, word, signed(most.d.Low), signed(most.d.High))
 		return Headline{Title: title, Text: text, Tells: true}
 	case count[stat.CannotTell] == 0:
 		return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: strings.TrimSpace(text + " " + sentence(visible)), Tells: true}
@@ -386,22 +386,8 @@ func many(n int, what string) string {
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// short is x with three significant digits, "?" when unknown.
-func short(x float64) string {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return "?"
-	}
-	switch a := math.Abs(x); {
-	case a >= 99.95:
-		return fmt.Sprintf("%.0f", x)
-	case a >= 9.995:
-		return fmt.Sprintf("%.1f", x)
-	}
-	return fmt.Sprintf("%.2f", x)
-}
-
 func signed(x float64) string {
-	if s := short(x); x > 0 && s != "?" {
+	if s := stat.Number(x); x > 0 && s != "?" {
 		return "+" + s
 	} else {
 		return s
@@ -417,12 +403,4 @@ func percent(x float64) string {
 		return fmt.Sprintf("%.1f %%", 100*x)
 	}
 	return fmt.Sprintf("%.0f %%", 100*x)
-}
-
-// around is a quantity with its unit and interval, as far as it has one.
-func around(q *stat.Quantity) string {
-	if math.IsNaN(q.Low) || math.IsNaN(q.High) {
-		return short(q.Median) + " " + q.Unit
-	}
-	return fmt.Sprintf("%s %s [%s, %s]", short(q.Median), q.Unit, short(q.Low), short(q.High))
 }

@@ -1,6 +1,7 @@
 package conclusion
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"slices"
@@ -73,19 +74,9 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 		}
 	}
 	for _, gains := range [][]record.Gain{v.Win, v.Lose} {
-		slices.SortStableFunc(gains, func(a, b record.Gain) int { return -compareNs(a.Ns.Median, b.Ns.Median) })
+		slices.SortStableFunc(gains, func(a, b record.Gain) int { return cmp.Compare(b.Ns.Median, a.Ns.Median) })
 	}
 	return v
-}
-
-func compareNs(a, b float64) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // iommuCalls is what the map and unmap of one transmitted packet make at least on Linux

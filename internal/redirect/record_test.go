@@ -3,8 +3,6 @@ package redirect
 import (
 	"strings"
 	"testing"
-
-	"github.com/unthunk/unthunk/internal/record"
 )
 
 // raw is a row of six good rounds.
@@ -58,25 +56,5 @@ func TestRecord(t *testing.T) {
 				t.Errorf("warnings: %q, want %q", all, test.warned)
 			}
 		})
-	}
-}
-
-func TestVerdict(t *testing.T) {
-	low, high := raw(1), raw(64)
-	low.Hop = []float64{140, 141, 139, 140, 142, 138}
-	rows, _ := (&Raw{Rows: []RawRow{low, high}}).Record()
-	want := "One core sends 10.00 Mpps [9.80, 10.20] through the chain at bulk 64. " +
-		"The redirect hop takes 40 ns [38, 42] of a packet's 100 ns, 40 %. " +
-		"At bulk 1 it takes 140 ns [138, 142]: bulking saves 100 ns a packet."
-	if got := Verdict(rows); got != want {
-		t.Errorf("verdict:\n%s\nwant:\n%s", got, want)
-	}
-	high.BadSlots = 100
-	rows, _ = (&Raw{Rows: []RawRow{low, high}}).Record()
-	if got := Verdict(rows); !strings.HasPrefix(got, "No verdict: redirect-map/bulk=64 has no number") {
-		t.Errorf("verdict of a refused row: %s", got)
-	}
-	if got := Verdict([]record.BenchRow{}); got != "No verdict: nothing was measured." {
-		t.Errorf("verdict of nothing: %s", got)
 	}
 }

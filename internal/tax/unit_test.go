@@ -314,16 +314,10 @@ func TestPackets(t *testing.T) {
 	if note := got["packet/bulk=16"].Note; strings.Contains(note, "softirq") {
 		t.Errorf("a direct call is counted: %s", note)
 	}
-	sum := Sum(rows)
-	for _, want := range []string{"1.12 indirect calls at 12.0 ns", "of its 110 ns", "3.02 indirect calls", "%"} {
-		if !strings.Contains(sum, want) {
-			t.Errorf("no %q in: %s", want, sum)
-		}
-	}
 
 	// Without the price of a call there is no estimate.
-	if rows, _ := onPath(raw("tail-call", 10, 12)).Record(); len(rows) != 1 || Sum(rows) != "" {
-		t.Errorf("%d rows, %q", len(rows), Sum(rows))
+	if rows, _ := onPath(raw("tail-call", 10, 12)).Record(); len(rows) != 1 {
+		t.Errorf("%d rows", len(rows))
 	}
 }
 

@@ -174,11 +174,9 @@ CPUs was measured again.
 }
 
 func quantity(q stat.Quantity) string {
-	switch {
-	case math.IsNaN(q.Median):
+	if math.IsNaN(q.Median) {
 		return "-"
-	case math.IsNaN(q.Low):
-		return fmt.Sprintf("%.3f", q.Median)
 	}
-	return fmt.Sprintf("%.3f [%.3f, %.3f]", q.Median, q.Low, q.High)
+	q.Unit = "" // the column's head has it
+	return q.Text(stat.Fixed(3))
 }

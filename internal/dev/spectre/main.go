@@ -9,7 +9,6 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"math"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -224,7 +223,7 @@ next:
 func kept(a, b []float64) stat.Quantity {
 	d := stat.Paired(a, b)
 	k := func(slower float64) float64 { return 100 / (1 + slower/100) }
-	return stat.Quantity{Median: k(d.Median), Low: k(d.High), High: k(d.Low), N: d.N, Unit: "percent"}
+	return stat.Quantity{Median: k(d.Median), Low: k(d.High), High: k(d.Low), N: d.N, Unit: "%"}
 }
 
 func (r *runner) print(ctx context.Context, w io.Writer) error {
@@ -235,7 +234,7 @@ func (r *runner) print(ctx context.Context, w io.Writer) error {
 			return fmt.Errorf("%s ran %d times plain, %d times with retpolines", row.name, len(row.ns[0]), len(row.ns[1]))
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", row.name, quantity(stat.Summarize(row.ns[0], "ns")),
-			quantity(stat.Summarize(row.ns[1], "ns")), percent(kept(row.ns[0], row.ns[1])))
+			quantity(stat.Summarize(row.ns[1], "ns")), kept(row.ns[0], row.ns[1]).Text(stat.Fixed(1)))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -251,26 +250,6 @@ code: %d plain, %d with retpolines.
 }
 
 func quantity(q stat.Quantity) string {
-	if math.IsNaN(q.Low) {
-		return digits(q.Median)
-	}
-	return fmt.Sprintf("%s [%s, %s]", digits(q.Median), digits(q.Low), digits(q.High))
-}
-
-// digits writes three significant ones.
-func digits(x float64) string {
-	switch {
-	case x >= 100:
-		return fmt.Sprintf("%.0f", x)
-	case x >= 10:
-		return fmt.Sprintf("%.1f", x)
-	}
-	return fmt.Sprintf("%.2f", x)
-}
-
-func percent(q stat.Quantity) string {
-	if math.IsNaN(q.Low) {
-		return fmt.Sprintf("%.1f %%", q.Median)
-	}
-	return fmt.Sprintf("%.1f %% [%.1f, %.1f]", q.Median, q.Low, q.High)
+	q.Unit = "" // the column's head has it
+	return q.Text(stat.Number)
 }

@@ -1,16 +1,15 @@
-package redirect
+package conclusion
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Verdict says in a few sentences what a ladder of one scenario found: the
+// Ladder says in a few sentences what a ladder of one scenario found: the
 // rate at the top, the redirect hop's share of it, and what bulking is worth.
-func Verdict(rows []record.BenchRow) string {
+func Ladder(rows []record.BenchRow) string {
 	if len(rows) == 0 {
 		return "No verdict: nothing was measured."
 	}
@@ -18,26 +17,27 @@ func Verdict(rows []record.BenchRow) string {
 	if last.Refused != "" {
 		return fmt.Sprintf("No verdict: %s has no number (%s).", last.Name, last.Refused)
 	}
-	s := fmt.Sprintf("One core sends %s through the chain at bulk %s.", around(last.Mpps, 2), last.Labels["bulk"])
+	s := fmt.Sprintf("One core sends %s through the chain at bulk %s.", measured(last.Mpps, 2), last.Labels["bulk"])
 	if last.Hop == nil {
 		return s
 	}
 	s += fmt.Sprintf(" The redirect hop takes %s of a packet's %.0f ns, %.0f %%.",
-		around(last.Hop, 0), last.Ns.Median, 100*last.Hop.Median/last.Ns.Median)
+		measured(last.Hop, 0), last.Ns.Median, 100*last.Hop.Median/last.Ns.Median)
 	if first.Hop == nil || first.Name == last.Name {
 		return s
 	}
-	s += fmt.Sprintf(" At bulk %s it takes %s", first.Labels["bulk"], around(first.Hop, 0))
+	s += fmt.Sprintf(" At bulk %s it takes %s", first.Labels["bulk"], measured(first.Hop, 0))
 	if first.Hop.Low > last.Hop.High {
 		return s + fmt.Sprintf(": bulking saves %.0f ns a packet.", first.Hop.Median-last.Hop.Median)
 	}
 	return s + ": what bulking saves cannot be told from this run."
 }
 
-// around is a quantity with its interval, as far as it has one.
-func around(q *stat.Quantity, decimals int) string {
-	if math.IsNaN(q.Low) || math.IsNaN(q.High) {
-		return fmt.Sprintf("%.*f %s (too few rounds for an interval)", decimals, q.Median, q.Unit)
+// measured is a quantity with its interval, and why when it has none.
+func measured(q *stat.Quantity, digits int) string {
+	s := q.Text(stat.Fixed(digits))
+	if q.Interval(stat.Fixed(digits)) == "" {
+		s += " (too few rounds for an interval)"
 	}
-	return fmt.Sprintf("%.*f %s [%.*f, %.*f]", decimals, q.Median, q.Unit, decimals, q.Low, decimals, q.High)
+	return s
 }

@@ -1,0 +1,33 @@
+package conclusion
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Calls says what indirect calls cost a packet: what the estimates for a packet at bulk 16, and with
+// the calls of 2018, add up to. It is empty when there are none.
+func Calls(rows []record.TaxRow) string {
+	var parts []string
+	for _, row := range rows {
+		if row.Price == nil {
+			continue
+		}
+		switch row.Name {
+		case "packet/bulk=16":
+			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
+		case "packet/2018":
+			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in 2018, and all else bulked as it is at 64, it would make "+adds(row))
+		}
+	}
+	return strings.Join(parts, " ")
+}
+
+func adds(row record.TaxRow) string {
+	calls := row.PerPacket.Median
+	return fmt.Sprintf("%.2f indirect calls at %.1f ns each: %s of its %.0f ns, %.1f %%; with none it would take %.0f ns.",
+		calls, row.Price.Median/calls, row.Price.Text(stat.Fixed(1)), row.With.Median, 100*row.Price.Median/row.With.Median, row.Without.Median)
+}
