@@ -55,9 +55,9 @@ func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
 		}
 		switch {
 		case inst.raw == "endbr64" && line.Note == "":
-			line.Note = "landing pad: indirect branches may come here"
+			line.Note = "indirect branches may come here"
 			if facts != nil && facts.Sealed[inst.Addr] != "" {
-				line.Note = "landing pad, not patched yet: becomes a nop, nothing calls this indirectly"
+				line.Note = "not patched yet: becomes a nop, nothing calls this indirectly"
 			}
 		case len(rules) > 0:
 			var note string
@@ -187,6 +187,11 @@ func match(rules []rule, text string, returns bool) (string, []rule) {
 const (
 	straight = "stops straight-line speculation past the branch"
 	rsbTrap  = "the trap: speculation that follows the RSB stops here"
+	// upperHalf is where its_return_thunk and the ITS thunks stand.
+	upperHalf = "the upper half of its 64-byte cache line, where ITS cannot choose its prediction"
+	// aliased is what each of the first instructions of srso_alias_untrain_ret is.
+	aliased = "shares its place in the branch predictor (BTB) with srso_alias_safe_ret:" +
+		" a poisoned prediction there is evicted"
 )
 
 // thunkRules are the notes of the thunk that begins at addr, in order, nil when
@@ -227,7 +232,7 @@ func thunkRules(code []byte, addr uint64, resolve Resolver) []rule {
 		}
 	case ThunkITS:
 		return []rule{
-			{"jmp", "an ordinary indirect jump, but in the upper half of its 64-byte cache line, where ITS cannot choose its prediction"},
+			{"jmp", "an ordinary indirect jump, but in " + upperHalf},
 			{"int3", straight},
 		}
 	}
@@ -239,7 +244,8 @@ func retpolineRules(t Thunk) []rule {
 	if t.Kind == ThunkCallDepth {
 		rules = append(rules, rule{"sar", "counts the call: the shift saturates after 12 nested ones"})
 	}
-	rules = append(rules, rule{"call", "pushes the address of the trap: the return predictor (RSB) now says: return to the trap"})
+	rules = append(rules,
+		rule{"call", "pushes the address of the trap: the return predictor (RSB) now says: return to the trap"})
 	if t.Capture == "int3" {
 		rules = append(rules, rule{"int3", rsbTrap})
 	} else {
@@ -291,9 +297,9 @@ func namedRules(name string) []rule {
 		}
 	case "srso_alias_untrain_ret":
 		return []rule{
-			{"nop", "shares its place in the branch predictor (BTB) with srso_alias_safe_ret: a poisoned prediction there is evicted"},
-			{"xchg", "shares its place in the branch predictor (BTB) with srso_alias_safe_ret: a poisoned prediction there is evicted"},
-			{"data16", "shares its place in the branch predictor (BTB) with srso_alias_safe_ret: a poisoned prediction there is evicted"},
+			{"nop", aliased},
+			{"xchg", aliased},
+			{"data16", aliased},
 			{"lfence", "waits until that is done"},
 			{"return", "returns by the safe ret"},
 		}
@@ -314,7 +320,7 @@ func namedRules(name string) []rule {
 		}
 	case "its_return_thunk":
 		return []rule{
-			{"return", "returns to the caller, from the upper half of its 64-byte cache line, where ITS cannot choose its prediction"},
+			{"return", "returns to the caller, from " + upperHalf},
 			{"int3", straight},
 		}
 	case "call_depth_return_thunk":
@@ -339,7 +345,8 @@ func namedRules(name string) []rule {
 			{"push", "sets up a frame for the unwinder"},
 			{"mov %rsp", "sets up a frame for the unwinder"},
 			{"mov $", "rounds of the outer loop"},
-			{"call", "calls and returns in the loop keep the CPU's loop detector (LSD) from replaying it without touching the history"},
+			{"call", "calls and returns in the loop keep the CPU's loop detector (LSD) from replaying it" +
+				" without touching the history"},
 			{"jmp", "to the end, when all calls have returned"},
 			{"call", "one call deeper each round"},
 			{"return", "and back"},

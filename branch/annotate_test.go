@@ -79,7 +79,7 @@ func TestAnnotate(t *testing.T) {
 		{"its return", 0xffffffff822057e0, "\xc3\xcc", []string{
 			"ret: returns to the caller, from the upper half of its 64-byte cache line, where ITS cannot choose its prediction", "…"}},
 		{"function", 0xffffffff81100000, "\xf3\x0f\x1e\xfa\x74\x02\xff\xd0\xff\x60\x08\xc3", []string{
-			"endbr64: landing pad: indirect branches may come here",
+			"endbr64: indirect branches may come here",
 			"je 0xffffffff81100008 <+0x8>: ",
 			"call *%rax: indirect call: target in rax, predicted by the CPU",
 			"jmp *0x8(%rax): indirect jump: target read from memory, predicted by the CPU",
@@ -118,7 +118,7 @@ func TestAnnotateFacts(t *testing.T) {
 	for _, line := range Annotate([]byte("\xf3\x0f\x1e\xfa\x0f\x1f\x00\xc3"), base, nil, facts) {
 		notes = append(notes, line.Note)
 	}
-	want := []string{"landing pad, not patched yet: becomes a nop, nothing calls this indirectly",
+	want := []string{"not patched yet: becomes a nop, nothing calls this indirectly",
 		"not patched yet, becomes: clac if SMAP", "return, predicted by the return stack (RSB)"}
 	if diff := cmp.Diff(want, notes); diff != "" {
 		t.Error(diff)

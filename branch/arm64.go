@@ -144,8 +144,8 @@ func offset(w uint32, low, n int) uint64 {
 	return uint64(int64(int32(w<<(32-low-n))) >> (32 - n) * 4)
 }
 
-// hintARM64 names the hints that arm64asm has no names for, among them the
-// landing pads of BTI.
+// hintARM64 names the hints that arm64asm has no names for, among them bti,
+// which stands where indirect branches may go.
 func hintARM64(w uint32) string {
 	switch w {
 	case 0xd503241f:
@@ -174,10 +174,10 @@ func hintARM64(w uint32) string {
 	return ""
 }
 
-// LandingPad tells whether an indirect branch may go to the instruction where
+// Endbr tells whether an indirect branch may go to the instruction where
 // the kernel has the CPU check that: endbr64 on x86-64; bti, paciasp and
 // pacibsp on arm64, which all but "bti j" are for calls.
-func (i Inst) LandingPad() bool {
+func (i Inst) Endbr() bool {
 	switch i.arm64 {
 	case 0:
 		return i.raw == "endbr64"

@@ -67,8 +67,8 @@ func TestDecodeARM64(t *testing.T) {
 		{0xffffffff, Bad, ".inst 0xffffffff", false},
 	} {
 		for inst := range DecodeARM64(words(tt.word), 0x1000) {
-			if got := inst.String(); inst.Kind != tt.kind || inst.Len != 4 || got != tt.text || inst.LandingPad() != tt.pad {
-				t.Errorf("%08x: kind %d, %q, %v; want kind %d, %q", tt.word, inst.Kind, got, inst.LandingPad(), tt.kind, tt.text)
+			if got := inst.String(); inst.Kind != tt.kind || inst.Len != 4 || got != tt.text || inst.Endbr() != tt.pad {
+				t.Errorf("%08x: kind %d, %q, %v; want kind %d, %q", tt.word, inst.Kind, got, inst.Endbr(), tt.kind, tt.text)
 			}
 		}
 	}
@@ -282,7 +282,7 @@ func FuzzDecodeARM64(f *testing.F) {
 			if inst.Len < 1 || inst.Len > 4 || inst.Addr != addr+uint64(n) {
 				t.Fatalf("%d bytes at %#x, %d in", inst.Len, inst.Addr, n)
 			}
-			_, _ = inst.Text(resolve), inst.LandingPad()
+			_, _ = inst.Text(resolve), inst.Endbr()
 			n += inst.Len
 		}
 		if n != len(code) {

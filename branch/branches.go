@@ -15,7 +15,7 @@ import (
 // stands there. Each may be nil, and follow may return nil. facts are those of
 // a file, whose code was not patched; of live text, which was, they may be nil
 // or have only static keys and calls.
-func Branches(code []byte, addr uint64, resolve Resolver, facts *Facts, follow func(addr uint64) []byte) []Branch {
+func Branches(code []byte, addr uint64, resolve Resolver, facts *Facts, follow Follow) []Branch {
 	var out []Branch
 	for b := range EachBranch(code, addr, resolve, facts, follow) {
 		out = append(out, *b)
@@ -25,7 +25,7 @@ func Branches(code []byte, addr uint64, resolve Resolver, facts *Facts, follow f
 
 // EachBranch yields what [Branches] returns, one at a time and in memory that
 // the next one takes: for totals of whole kernels.
-func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow func(addr uint64) []byte) iter.Seq[*Branch] {
+func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow Follow) iter.Seq[*Branch] {
 	if facts == nil {
 		facts = new(Facts)
 	}
@@ -39,7 +39,7 @@ func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow
 			inside   string // what will stand there
 		)
 		for step := range Scan(code, addr) {
-			ok := step.Kind != Other || step.what == far
+			ok := step.Kind != Other || step.special == far
 			if ok {
 				b = Branch{}
 				ok = c.branch(&b, &step, code[step.Addr-addr:][:step.Len], fenced)
@@ -52,7 +52,7 @@ func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow
 					}
 				}
 				// Static calls of nothing are a nop or a 5-byte xor.
-				if !ok && (step.what == pad || step.Len == 5) {
+				if !ok && (step.special == pad || step.Len == 5) {
 					b, ok = c.switched(step.Addr)
 				}
 			}
@@ -65,8 +65,8 @@ func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow
 					return
 				}
 			}
-			if step.what != pad {
-				fenced = step.what == lfence
+			if step.special != pad {
+				fenced = step.special == lfence
 			}
 		}
 	}
@@ -76,7 +76,7 @@ type classifier struct {
 	addr, end uint64
 	resolve   Resolver
 	facts     *Facts
-	follow    func(addr uint64) []byte
+	follow    Follow
 	// thunks are what follow found, by address.
 	thunks map[uint64]Thunk
 }
@@ -84,7 +84,7 @@ type classifier struct {
 // branch classifies an instruction; it returns false when that is none.
 func (c *classifier) branch(b *Branch, step *Step, text []byte, fenced bool) bool {
 	switch {
-	case step.what == far:
+	case step.special == far:
 		b.Class, b.Jump = ClassFar, true
 		// lcall is ff /3.
 		if modrm, ok := groupByte(text); ok && modrm>>3&7 == 3 {
@@ -275,7 +275,8 @@ func pendingRetpoline(b Branch) string {
 	if reg == "" {
 		reg = "reg"
 	}
-	return op + " *%" + reg + " without retpolines, with lfence before it or through an ITS or call-depth thunk, as the CPU needs; stays with retpolines"
+	return op + " *%" + reg + " without retpolines, with lfence before it or through an ITS or call-depth thunk," +
+		" as the CPU needs; stays with retpolines"
 }
 
 // switched is a branch that stands at a nop or at an instruction that takes

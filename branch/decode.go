@@ -119,6 +119,10 @@ func address(text string, bits int) string {
 // there. It returns false when there is none.
 type Resolver func(addr uint64) (string, bool)
 
+// Follow gives the first bytes of the code at an address, 32 or what is there.
+// It returns nil when there is no code.
+type Follow func(addr uint64) []byte
+
 func (r Resolver) lookup(addr uint64) string {
 	if r == nil {
 		return ""
@@ -136,8 +140,8 @@ func (r Resolver) name(addr uint64) string {
 
 // Decode yields the instructions of x86-64 code, the first byte of which is at
 // addr. Lengths and kinds are those of [Scan], which is much faster and has no
-// operands; x86asm gives the text. A byte that does not decode is yielded as a Bad instruction of
-// length 1, so every byte belongs to exactly one instruction.
+// operands; x86asm gives the text. A byte that does not decode is yielded as a
+// Bad instruction of length 1, so every byte belongs to exactly one instruction.
 func Decode(code []byte, addr uint64) iter.Seq[Inst] {
 	return func(yield func(Inst) bool) {
 		for len(code) > 0 {

@@ -14,15 +14,15 @@ type Step struct {
 
 	// reg is the register of an indirect branch, from 1 for rax to 16 for
 	// r15; 0 when it goes through memory.
-	reg  uint8
-	what what
+	reg     uint8
+	special special
 }
 
-// what tells apart the instructions that matter next to branches.
-type what uint8
+// special tells apart the instructions that matter next to branches.
+type special uint8
 
 const (
-	nothing what = iota
+	nothing special = iota
 	// pad only fills space: nop and endbr64.
 	pad
 	// lfence waits for every load before it.
@@ -46,7 +46,7 @@ func (s Step) Register() string {
 }
 
 // Nop says whether the instruction only fills space: nop and endbr64.
-func (s Step) Nop() bool { return s.what == pad }
+func (s Step) Nop() bool { return s.special == pad }
 
 // Scan yields the instructions of x86-64 code, the first byte of which is at
 // addr, as [Decode] does and with the same boundaries, but with lengths and
@@ -93,9 +93,9 @@ const (
 	imm8
 	// immz is 4 bytes, 2 with an operand size prefix.
 	immz
-	// special is more than a shape: a branch, or a length that depends on
+	// irregular is more than a shape: a branch, or a length that depends on
 	// the ModRM byte.
-	special
+	irregular
 	// prefix is a legacy prefix or REX.
 	prefix
 	// undefined raises #UD in 64-bit mode.
@@ -106,14 +106,14 @@ const (
 var shapes = [128]uint8{
 	'-': 0,
 	'm': modrm,
-	'M': modrm | special,
+	'M': modrm | irregular,
 	'i': imm8,
 	'I': modrm | imm8,
-	'J': modrm | imm8 | special,
+	'J': modrm | imm8 | irregular,
 	'z': immz,
 	'Z': modrm | immz,
-	'K': modrm | immz | special,
-	's': special,
+	'K': modrm | immz | irregular,
+	's': irregular,
 	'p': prefix,
 	'u': undefined,
 }
@@ -215,19 +215,19 @@ func measure(p *[16]byte, s *Step) {
 	i++
 
 	var (
-		op    = b
-		map2  bool
-		wide  = rex&8 != 0
-		small = saw&sawSize != 0 && !wide
+		op      = b
+		escaped bool // 0f came before the opcode
+		rexW    = rex&8 != 0
+		size16  = saw&sawSize != 0 && !rexW
 	)
-	if form&special != 0 && form&modrm == 0 {
+	if form&irregular != 0 && form&modrm == 0 {
 		switch op {
 		case 0x0f:
 			op = p[i&15]
 			i++
-			map2 = true
+			escaped = true
 			form = shapes[twoByte[op]&127]
-			if form&special == 0 || form&modrm != 0 {
+			if form&irregular == 0 || form&modrm != 0 {
 				break
 			}
 			switch {
@@ -245,7 +245,7 @@ func measure(p *[16]byte, s *Step) {
 			case op == 0x0b:
 				s.Kind = Trap
 			case op == 0x07 || op == 0x35:
-				s.what = far
+				s.special = far
 			}
 		case 0xe8:
 			s.Kind, s.Target = CallDirect, rel32(p, i)
@@ -267,12 +267,12 @@ func measure(p *[16]byte, s *Step) {
 			s.Kind = Return
 			i += 2
 		case 0xcb:
-			s.Kind, s.what = Return, far
+			s.Kind, s.special = Return, far
 		case 0xca:
-			s.Kind, s.what = Return, far
+			s.Kind, s.special = Return, far
 			i += 2
 		case 0xcf:
-			s.what = far
+			s.special = far
 		case 0xcc, 0xd6:
 			s.Kind = Trap
 		case 0xcd:
@@ -285,7 +285,7 @@ func measure(p *[16]byte, s *Step) {
 			case saw&sawRep != 0:
 				s.Kind = Fence
 			case rex&1 == 0:
-				s.what = pad
+				s.special = pad
 			}
 		case 0xa0, 0xa1, 0xa2, 0xa3:
 			i += 8
@@ -294,9 +294,9 @@ func measure(p *[16]byte, s *Step) {
 			}
 		case 0xb8, 0xb9, 0xba, 0xbb, 0xbc, 0xbd, 0xbe, 0xbf:
 			switch {
-			case wide:
+			case rexW:
 				i += 8
-			case small:
+			case size16:
 				i += 2
 			default:
 				i += 4
@@ -314,8 +314,8 @@ func measure(p *[16]byte, s *Step) {
 	}
 	if form&modrm != 0 {
 		m := p[i&15]
-		if form&special != 0 {
-			form = s.group(p, i, op, map2, saw, rex, form)
+		if form&irregular != 0 {
+			form = s.group(p, i, op, escaped, saw, rex, form)
 		}
 		i++
 		mode, rm := m>>6, m&7
@@ -343,7 +343,7 @@ func measure(p *[16]byte, s *Step) {
 	}
 	if form&immz != 0 {
 		i += 4
-		if small {
+		if size16 {
 			i -= 2
 		}
 	}
@@ -356,20 +356,20 @@ func measure(p *[16]byte, s *Step) {
 
 // group settles an opcode that means several things by its ModRM byte, which
 // is at p[i].
-func (s *Step) group(p *[16]byte, i uint, op byte, map2 bool, saw uint8, rex byte, form uint8) uint8 {
+func (s *Step) group(p *[16]byte, i uint, op byte, escaped bool, saw uint8, rex byte, form uint8) uint8 {
 	m := p[i&15]
 	mode, reg := m>>6, m>>3&7
-	if map2 {
+	if escaped {
 		switch op {
 		case 0x1e:
 			if saw&sawRep != 0 && (m == 0xfa || m == 0xfb) {
-				s.what = pad
+				s.special = pad
 			}
 		case 0x1f:
-			s.what = pad
+			s.special = pad
 		case 0xae:
 			if mode == 3 && reg == 5 && saw == 0 {
-				s.Kind, s.what = Fence, lfence
+				s.Kind, s.special = Fence, lfence
 			}
 		case 0xb9, 0xff:
 			s.Kind = Trap
@@ -410,7 +410,7 @@ func (s *Step) group(p *[16]byte, i uint, op byte, map2 bool, saw uint8, rex byt
 		case 4:
 			s.Kind = JumpIndirect
 		case 3, 5:
-			s.what = far
+			s.special = far
 			if mode == 3 {
 				form = undefined
 			}

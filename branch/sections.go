@@ -85,7 +85,8 @@ func alternatives(data []byte, addr uint64, size int, exec Exec) ([]Alternative,
 			a.Len, a.ReplacementLen = int(e[10]), int(e[11])
 		}
 		// There are 20 to 24 words of features.
-		if a.Feature >= 64*32 || a.Len == 0 || !exec(a.Addr) || a.ReplacementLen > a.Len || a.ReplacementLen > 0 && !exec(a.Replacement) {
+		if a.Feature >= 64*32 || a.Len == 0 || !exec(a.Addr) ||
+			a.ReplacementLen > a.Len || a.ReplacementLen > 0 && !exec(a.Replacement) {
 			return nil, false
 		}
 		out = append(out, a)
@@ -218,7 +219,7 @@ func relative(b []byte) uint64 {
 // keys and targets, text gives the bytes of replacements; both may be nil.
 //
 // Nothing is added when the section is broken: the error wraps [ErrLayout].
-func (f *Facts) AddSection(name string, data []byte, addr uint64, exec Exec, resolve Resolver, text func(addr uint64) []byte) error {
+func (f *Facts) AddSection(name string, data []byte, addr uint64, exec Exec, resolve Resolver, text Follow) error {
 	switch name {
 	case ".altinstructions":
 		return f.addAlternatives(data, addr, exec, resolve, text)
@@ -275,7 +276,7 @@ func (f *Facts) addRelative(m *map[uint64]string, name, fact string, data []byte
 	return nil
 }
 
-func (f *Facts) addAlternatives(data []byte, addr uint64, exec Exec, resolve Resolver, text func(addr uint64) []byte) error {
+func (f *Facts) addAlternatives(data []byte, addr uint64, exec Exec, resolve Resolver, text Follow) error {
 	all, err := Alternatives(data, addr, exec)
 	if err != nil {
 		return err
@@ -295,7 +296,7 @@ func (f *Facts) addAlternatives(data []byte, addr uint64, exec Exec, resolve Res
 }
 
 // text is the replacement in GNU syntax and when it is used.
-func (a Alternative) text(resolve Resolver, text func(addr uint64) []byte) string {
+func (a Alternative) text(resolve Resolver, text Follow) string {
 	var parts []string
 	var code []byte
 	if text != nil && a.ReplacementLen > 0 {

@@ -319,7 +319,7 @@ func TestKernelFacts(t *testing.T) {
 				if s.Flags&elf.SHF_EXECINSTR != 0 {
 					r.text = append(r.text, r.sections[s.Name])
 					for step := range Scan(b, s.Addr) {
-						if step.Kind != Other || step.what != nothing {
+						if step.Kind != Other || step.special != nothing {
 							steps[step.Addr] = step
 						}
 					}

@@ -1,7 +1,5 @@
 package branch
 
-import "strings"
-
 // SiteKind is how an indirect branch is made where it stands in a function.
 type SiteKind string
 
@@ -38,55 +36,54 @@ type Site struct {
 type Returns map[string]int
 
 // Sites finds every indirect branch and return of the function that begins
-// at addr. follow gives the first bytes of code that has no symbol, for the
-// ITS thunks that the kernel allocates at boot; it may be nil, and may
-// return nil.
-func Sites(code []byte, addr uint64, resolve Resolver, follow func(addr uint64) []byte) ([]Site, Returns) {
+// at addr, as [EachBranch] classifies them. follow gives the first bytes of
+// code that has no symbol, for the ITS thunks that the kernel allocates at
+// boot; it may be nil, and may return nil.
+//
+// A Site says where a branch goes, so a thunk with a symbol is not read: one
+// that the kernel patched to "jmp *%rax" is a [SiteThunk] all the same.
+func Sites(code []byte, addr uint64, resolve Resolver, follow Follow) ([]Site, Returns) {
 	var (
 		sites   []Site
 		returns = make(Returns)
-		before  Step // the last instruction that is no padding
+		unnamed Follow
 	)
-	end := addr + uint64(len(code))
-	for inst := range Scan(code, addr) {
-		site := Site{Offset: inst.Addr - addr, Jump: inst.Kind != CallDirect && inst.Kind != CallIndirect}
-		switch inst.Kind {
-		case Return:
+	if follow != nil {
+		unnamed = func(addr uint64) []byte {
+			if resolve.lookup(addr) != "" {
+				return nil
+			}
+			return follow(addr)
+		}
+	}
+	for b := range EachBranch(code, addr, resolve, nil, unnamed) {
+		switch {
+		case b.Returns() && b.Name == "":
 			returns["ret"]++
-		case CallDirect, JumpDirect, JumpCond:
-			if inst.Target >= addr && inst.Target < end {
-				break
-			}
-			switch name := resolve.lookup(inst.Target); {
-			case ReturnThunk(name) && inst.Kind != CallDirect:
-				returns[name]++
-			case strings.HasPrefix(name, "__x86_indirect_"):
-				site.Kind, site.Thunk, site.Target = SiteThunk, name, inst.Target
-				if strings.HasPrefix(name, "__x86_indirect_its_thunk_") {
-					site.Kind = SiteITS
-				}
-				sites = append(sites, site)
-			case name == "" && follow != nil && inst.Kind != JumpCond:
-				thunk := NameIndirectThunk(follow(inst.Target), inst.Target, resolve)
-				if thunk.Kind == ThunkITS {
-					site.Kind, site.Target = SiteITS, inst.Target
-					sites = append(sites, site)
-				}
-			}
-		case CallIndirect, JumpIndirect:
-			switch {
-			case inst.reg == 0:
-				site.Kind = SiteMemory
-			case before.what == lfence:
-				site.Kind = SiteLfence
-			default:
-				site.Kind = SiteRegister
+		case b.Returns():
+			returns[b.Name]++
+		case b.Indirect():
+			site := Site{Offset: b.Offset, Kind: b.siteKind(), Jump: b.Jump, Target: b.Target}
+			if b.Target != 0 {
+				site.Thunk = b.Name
 			}
 			sites = append(sites, site)
 		}
-		if inst.what != pad {
-			before = inst
-		}
 	}
 	return sites, returns
+}
+
+// siteKind is how an indirect branch is made.
+func (b *Branch) siteKind() SiteKind {
+	switch b.Class {
+	case ClassRetpoline, ClassCallDepth:
+		return SiteThunk
+	case ClassITS:
+		return SiteITS
+	case ClassLfence:
+		return SiteLfence
+	case ClassRegister:
+		return SiteRegister
+	}
+	return SiteMemory
 }
