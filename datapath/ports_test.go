@@ -17,14 +17,14 @@ import (
 // until polls until a condition holds.
 func until(t testing.TB, d *Datapath, what string, holds func() bool) {
 	t.Helper()
-	for range 2000 {
+	for range 20_000 {
 		poll(t, d)
 		if holds() {
 			return
 		}
 		time.Sleep(time.Millisecond)
 	}
-	t.Fatalf("not in 2 s: %s", what)
+	t.Fatalf("not in 20 s: %s", what)
 }
 
 func sizes() [][]byte {

@@ -68,7 +68,7 @@ func (w *wire) send(t testing.TB, frame []byte) {
 func (w *wire) receive(t testing.TB) []byte {
 	t.Helper()
 	buf := make([]byte, 1<<16)
-	for range 2000 {
+	for range 20_000 {
 		n, from, err := unix.Recvfrom(w.packet, buf, 0)
 		if errors.Is(err, unix.EAGAIN) {
 			time.Sleep(time.Millisecond)
@@ -140,7 +140,7 @@ func take(t testing.TB, s *Socket, n int) []Desc {
 	t.Helper()
 	frames := make([]Desc, n)
 	have := 0
-	for range 2000 {
+	for range 20_000 {
 		if have += s.RX.Take(frames[have:]); have == n {
 			return frames
 		}
@@ -157,7 +157,7 @@ func complete(t testing.TB, s *Socket, n int) []uint64 {
 	t.Helper()
 	chunks := make([]uint64, n)
 	have := 0
-	for range 2000 {
+	for range 20_000 {
 		if have += s.Completion.Take(chunks[have:]); have == n {
 			return chunks
 		}

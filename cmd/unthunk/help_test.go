@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 var quoted = regexp.MustCompile(`'[^']*'|\$\([^)]*\)|"[^"]*"`)
@@ -41,19 +43,21 @@ func TestExamples(t *testing.T) {
 }
 
 func TestCompletion(t *testing.T) {
-	for shell, check := range map[string][]string{"bash": {"bash", "-n"}, "zsh": {"zsh", "-n"}, "fish": {"fish", "-n"}} {
-		code, stdout, stderr := unthunk(t, "completion", shell)
-		if code != exitDone || stderr != "" || !strings.Contains(stdout, "__complete") {
-			t.Errorf("%s: exit code %d: %s", shell, code, stderr)
-		}
-		if _, err := exec.LookPath(check[0]); err != nil {
-			continue
-		}
-		cmd := exec.Command(check[0], check[1:]...)
-		cmd.Stdin = strings.NewReader(stdout)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Errorf("%s: %v: %s", shell, err, out)
-		}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		t.Run(shell, func(t *testing.T) {
+			code, stdout, stderr := unthunk(t, "completion", shell)
+			if code != exitDone || stderr != "" || !strings.Contains(stdout, "__complete") {
+				t.Errorf("exit code %d: %s", code, stderr)
+			}
+			if _, err := exec.LookPath(shell); err != nil {
+				testutil.Missing(t, shell)
+			}
+			cmd := exec.Command(shell, "-n")
+			cmd.Stdin = strings.NewReader(stdout)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 	for _, test := range []struct {
 		args []string

@@ -44,20 +44,27 @@ func TestPlan(t *testing.T) {
 	if want := []string{"a/x=1", "a/nic=igb/dma=direct/x=1", "a/nic=igb/dma=iommu-lazy/x=1"}; !slices.Equal(names, want) {
 		t.Errorf("cells %v, want %v", names, want)
 	}
-	for name, p := range map[string]Plan{
-		"NIC":        {Kernels: []string{"a"}, NICs: []string{"e1000"}},
-		"DMA":        {Kernels: []string{"a"}, NICs: []string{"igb"}, DMAs: []DMA{"bounce"}},
-		"DMA, veth":  {Kernels: []string{"a"}, DMAs: []DMA{Swiotlb}},
-		"no kernel":  {},
-		"bulk":       {Kernels: []string{"a"}, Bulks: []int{0}},
-		"limit":      {Kernels: []string{"a"}, Limit: time.Millisecond},
-		"control":    {Kernels: []string{"a"}, Appends: []string{"x\ny"}},
-		"too many":   {Kernels: []string{"a"}, Appends: strings.Split(strings.Repeat("x,", 1+maxCells), ",")},
-		"big matrix": {Kernels: make([]string, 1), Appends: numbered(maxCells + 1)},
+	for _, tt := range []struct {
+		want string
+		plan Plan
+	}{
+		{`NIC "e1000" is not`, Plan{Kernels: []string{"a"}, NICs: []string{"e1000"}}},
+		{`DMA "bounce" is not`, Plan{Kernels: []string{"a"}, NICs: []string{"igb"}, DMAs: []DMA{"bounce"}}},
+		{"a veth does no DMA", Plan{Kernels: []string{"a"}, DMAs: []DMA{Swiotlb}}},
+		{"no kernel is named", Plan{}},
+		{"bulk 0", Plan{Kernels: []string{"a"}, Bulks: []int{0}}},
+		{"too short for a boot", Plan{Kernels: []string{"a"}, Limit: time.Millisecond}},
+		{"has a control character", Plan{Kernels: []string{"a"}, Appends: []string{"x\ny"}}},
+		{"257 guests: at most 256", Plan{Kernels: []string{"a"}, Appends: numbered(maxCells + 1)}},
 	} {
-		if err := p.Validate(); name != "too many" && err == nil {
-			t.Errorf("%s: no error", name)
+		if err := tt.plan.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%v, want %q", err, tt.want)
 		}
+	}
+	// What is named again makes no guest more.
+	again := Plan{Kernels: []string{"a"}, Appends: slices.Repeat([]string{"x"}, maxCells+1)}
+	if err := again.Validate(); err != nil || len(again.Cells()) != 1 {
+		t.Errorf("%d guests: %v", len(again.Cells()), err)
 	}
 	if _, _, err := AB("nonsense"); err == nil {
 		t.Error("an experiment that is none: no error")
@@ -428,7 +435,7 @@ func TestBadGuests(t *testing.T) {
 		t.Fatal(err)
 	}
 	testutil.SkipMissing(t, cells[0].Err)
-	if cells[0].Err == nil || time.Since(begun) > 20*time.Second {
+	if cells[0].Err == nil || time.Since(begun) > time.Minute {
 		t.Errorf("a kernel that is none: %v after %v", cells[0].Err, time.Since(begun))
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -34,14 +33,63 @@ func dropper(t testing.TB, batch int) *Live {
 	return &Live{Program: prog, Frame: frame, Batch: batch}
 }
 
-func TestSend(t *testing.T) {
-	live := dropper(t, 64)
-	d, err := live.Send(t.Context(), 1<<16)
+// counter returns a source whose frames are dropped and counted, and what reads the
+// number of frames and of their bytes.
+func counter(t *testing.T, batch int) (*Live, func() (frames, bytes uint64)) {
+	t.Helper()
+	testutil.Root(t)
+	counts, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 16, MaxEntries: 1})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if d <= 0 || d > time.Millisecond {
-		t.Errorf("a dropped frame took %v", d)
+	t.Cleanup(func() { counts.Close() })
+	prog, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMem(asm.R2, asm.R1, 4, asm.Word), // data_end of struct xdp_md
+			asm.LoadMem(asm.R3, asm.R1, 0, asm.Word), // data
+			asm.Sub.Reg(asm.R2, asm.R3),
+			asm.LoadMapValue(asm.R1, counts.FD(), 0),
+			asm.Mov.Imm(asm.R3, 1),
+			asm.AddAtomic.Mem(asm.R1, asm.R3, asm.DWord, 0),
+			asm.AddAtomic.Mem(asm.R1, asm.R2, asm.DWord, 8),
+			asm.Mov.Imm(asm.R0, 1), asm.Return(),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { prog.Close() })
+	frame, err := UDPFrame(60)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &Live{Program: prog, Frame: frame, Batch: batch}, func() (frames, bytes uint64) {
+		var both [2]uint64
+		if err := counts.Lookup(uint32(0), &both); err != nil {
+			t.Fatal(err)
+		}
+		return both[0], both[1]
+	}
+}
+
+// As many frames as were asked for reach the program, also where the last batch is not
+// full, and each is whole.
+func TestSend(t *testing.T) {
+	live, counts := counter(t, 64)
+	want := uint64(0)
+	for _, n := range []int{1, 64, 1000, 1 << 16} {
+		d, err := live.Send(t.Context(), n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want += uint64(n)
+		if frames, bytes := counts(); frames != want || bytes != 60*want {
+			t.Errorf("%d frames of %d bytes together, want %d of %d", frames, bytes, want, 60*want)
+		}
+		if d < 0 {
+			t.Errorf("a frame took %v", d)
+		}
 	}
 }
 

@@ -1,0 +1,101 @@
+package redirect
+
+import (
+	"fmt"
+	"math"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/verify"
+)
+
+// lastCPU is the one that a plan of CPU -1 measures.
+func lastCPU(t *testing.T) int {
+	t.Helper()
+	testutil.Root(t)
+	cpu, err := PickCPU(-1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cpu
+}
+
+// of is the length of a measurement.
+func of(long time.Duration, short bool) time.Duration {
+	if short {
+		return time.Second
+	}
+	return long
+}
+
+func TestVerifySpin(t *testing.T) {
+	ops := []Operation{op(t, "none"), op(t, "spin:1000")}
+	verify.Run(t, verify.Check{
+		Claim: "a loop of 1000 turns in the program adds 100 ns or more to a packet",
+		CPU:   lastCPU(t),
+		Measure: func(t *testing.T, short bool) verify.Finding {
+			rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, CPU: -1, Rounds: 6, Duration: of(6*time.Second, short)})
+			none, spin := rows[0].Ns.Median, rows[1].Ns.Median
+			return verify.Finding{Figure: fmt.Sprintf("%.0f ns without, %.0f ns with", none, spin), Holds: spin >= none+100}
+		},
+	})
+}
+
+// Counting costs what a round measures of it, on one row.
+func TestVerifyCounting(t *testing.T) {
+	verify.Run(t, verify.Check{
+		Claim: "unthunk's own counting takes at most 5 ns of a packet",
+		CPU:   lastCPU(t),
+		Measure: func(t *testing.T, short bool) verify.Finding {
+			rows := mustRun(t, Plan{Bulks: []int{64}, CPU: -1, Rounds: 15, Duration: of(15*time.Second, short)})
+			q := rows[0].Observer
+			if q == nil {
+				return verify.Finding{Figure: "no figure"}
+			}
+			return verify.Finding{Figure: fmt.Sprintf("%.2f ns [%.2f, %.2f]", q.Median, q.Low, q.High), Holds: q.Median <= 5}
+		},
+	})
+}
+
+// A round's number is the 10th percentile of its windows: it scatters less from round
+// to round than their median.
+func TestVerifyScatter(t *testing.T) {
+	verify.Run(t, verify.Check{
+		Claim: "a row's number scatters by at most 5 % from round to round",
+		CPU:   lastCPU(t),
+		Measure: func(t *testing.T, short bool) verify.Finding {
+			testutil.Root(t)
+			raw, err := Run(t.Context(), Plan{Bulks: []int{64}, CPU: -1, Rounds: 15, Duration: of(10*time.Second, short)}, nil)
+			if err != nil {
+				testutil.SkipMissing(t, err)
+				t.Fatal(err)
+			}
+			var low, middle []float64
+			for i, ns := range raw.Rows[0].NsPerFrame {
+				low = append(low, math.Log(ns))
+				middle = append(middle, math.Log(ns*(1+raw.Rows[0].Disturbed[i])))
+			}
+			if len(low) < 2 {
+				return verify.Finding{Figure: fmt.Sprintf("%d rounds", len(low))}
+			}
+			p10 := 100 * deviation(low)
+			return verify.Finding{
+				Figure: fmt.Sprintf("%.1f %% by the 10th percentile of windows, %.1f %% by their median", p10, 100*deviation(middle)),
+				Holds:  p10 <= 5,
+			}
+		},
+	})
+}
+
+// deviation is the standard deviation of xs, two or more.
+func deviation(xs []float64) float64 {
+	mean, sum := 0.0, 0.0
+	for _, x := range xs {
+		mean += x / float64(len(xs))
+	}
+	for _, x := range xs {
+		sum += (x - mean) * (x - mean)
+	}
+	return math.Sqrt(sum / float64(len(xs)-1))
+}
