@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // event is one line of go test -json; see go doc test2json and go help
@@ -35,6 +36,7 @@ type test struct {
 type key struct{ pkg, name string }
 
 type summary struct {
+	mu       sync.Mutex // guards all below
 	w        io.Writer
 	packages int
 	passed   int
@@ -48,26 +50,41 @@ func newSummary(w io.Writer) *summary {
 }
 
 // read takes events until the end of r. Lines that are no event are printed as
-// they are.
+// they are. Several may read at the same time, of different packages.
 func (s *summary) read(r io.Reader) error {
 	br := bufio.NewReader(r)
+	begun := make(map[string]bool)
 	for {
 		line, err := br.ReadString('\n')
 		if line != "" {
-			var e event
-			if json.Unmarshal([]byte(line), &e) == nil && e.Action != "" {
-				s.take(e)
-			} else {
-				fmt.Fprint(s.w, line)
-			}
+			s.takeLine(line, begun)
 		}
 		if errors.Is(err, io.EOF) {
-			s.unfinished()
+			s.unfinished(begun)
 			return nil
 		}
 		if err != nil {
 			return fmt.Errorf("read test output: %w", err)
 		}
+	}
+}
+
+// takeLine takes one line, and notes the packages that have begun and not ended.
+func (s *summary) takeLine(line string, begun map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var e event
+	if json.Unmarshal([]byte(line), &e) != nil || e.Action == "" {
+		fmt.Fprint(s.w, line)
+		return
+	}
+	s.take(e)
+	if e.Package == "" {
+		return
+	}
+	begun[e.Package] = true
+	if e.Test == "" && (e.Action == "pass" || e.Action == "fail" || e.Action == "skip") {
+		delete(begun, e.Package)
 	}
 }
 
@@ -180,12 +197,10 @@ func (s *summary) broke(t *test) bool {
 }
 
 // unfinished counts packages whose result never came.
-func (s *summary) unfinished() {
-	pkgs := make(map[string]bool)
-	for k := range s.tests {
-		pkgs[k.pkg] = true
-	}
-	for _, pkg := range slices.Sorted(maps.Keys(pkgs)) {
+func (s *summary) unfinished(begun map[string]bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, pkg := range slices.Sorted(maps.Keys(begun)) {
 		s.at(pkg, "").ended = "fail"
 		s.endPackage(pkg)
 		fmt.Fprintf(s.w, "FAIL\t%s [no result]\n", pkg)
