@@ -137,19 +137,19 @@ func retpoline(t *Thunk, insts []Inst, resolve Resolver) {
 		return
 	}
 	t.Kind = ThunkRetpoline
-	t.local(insts[0], insts[body])
+	t.local(insts[0], insts[body], resolve)
 	t.Register = strings.ToLower(reg.String())
 	t.Capture = strings.Join(trap, "; ")
 }
 
 // local writes the call over the trap with the numeric label that the
 // assembler source has.
-func (t *Thunk) local(call, body Inst) {
+func (t *Thunk) local(call, body Inst, resolve Resolver) {
 	for i, line := range t.Lines {
 		switch line {
-		case call.Text(nil):
+		case call.Text(resolve):
 			t.Lines[i] = "call 1f"
-		case body.Text(nil):
+		case body.Text(resolve):
 			t.Lines[i] = "1: " + line
 		}
 	}

@@ -97,3 +97,14 @@ func TestNameReturnThunk(t *testing.T) {
 		}
 	}
 }
+
+// A table of symbols also names addresses inside of them: the label stays one.
+func TestThunkLabel(t *testing.T) {
+	inside := func(uint64) (string, bool) { return "__x86_indirect_thunk_rax", false }
+	for name, resolve := range map[string]Resolver{"no table": nil, "a table": inside} {
+		got := NameIndirectThunk([]byte("\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc"), at, resolve)
+		if lines := strings.Join(got.Lines, "; "); lines != "call 1f; int3; 1: mov %rax,(%rsp); retq" {
+			t.Errorf("%s: %s", name, lines)
+		}
+	}
+}
