@@ -87,7 +87,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err != nil {
 		return err
 	}
-	fp := host.Identify(ctx)
+	fp := host.Identify()
 	if !k.Live { // nothing of this machine is in it
 		fp = host.Fingerprint{Kernel: k.Release}
 	}

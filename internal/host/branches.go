@@ -2,14 +2,16 @@ package host
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 // corePath are functions of net/core, kernel/bpf and kernel/dma that frames
@@ -123,38 +125,28 @@ func most(counts map[string]int) string {
 	return best
 }
 
-// maxFunction bounds how much of one function is decoded, in bytes.
-const maxFunction = 16 << 10
-
+// readBranches reads the given kernel, or the running one.
 func (m *machine) readBranches() branches {
 	if !x86() {
 		return branches{err: errors.New("only x86-64 code is understood")}
 	}
-	symbols, text := m.opts.Symbols, m.opts.Text
-	if symbols == nil || text == nil {
+	k := m.opts.Kernel
+	if k == nil {
 		if !m.live {
 			return branches{err: errors.New("no kernel memory was given")}
 		}
-		var err error
 		core, drivers := names(corePath), names(driverPath)
-		symbols, err = ksym.Select(func(name, module []byte) bool {
-			plain := name
-			if i := bytes.IndexByte(name, '.'); i >= 0 {
-				plain = name[:i]
-			}
+		var err error
+		k, err = kernel.OpenNamed(func(name, _ []byte) bool {
+			plain, _, _ := bytes.Cut(name, []byte("."))
 			return core[string(plain)] || drivers[string(plain)] || structural(name)
 		})
 		if err != nil {
 			return branches{err: err}
 		}
-		live, err := ktext.OpenLive()
-		if err != nil {
-			return branches{err: err}
-		}
-		defer live.Close()
-		text = live
+		defer k.Close()
 	}
-	return readBranches(symbols, text)
+	return readBranches(k)
 }
 
 func names(list string) map[string]bool {
@@ -173,48 +165,36 @@ func structural(name []byte) bool {
 		bytes.HasPrefix(name, []byte("srso_")) || string(name) == "__ret" || string(name) == "bpf_dispatcher_nop_func"
 }
 
-func readBranches(symbols []ksym.Symbol, text ktext.Source) branches {
-	byAddr := make(map[uint64]string)
-	byName := make(map[string]uint64)
-	for _, s := range symbols {
-		byName[s.Name] = s.Addr
-		// Aliases: __pi_ names and the start of the thunk array.
-		if strings.HasPrefix(s.Name, "__p") || strings.HasSuffix(s.Name, "_array") {
-			continue
-		}
-		byAddr[s.Addr] = s.Name
+// readBranches counts the branches of the redirect path and names the thunks that they
+// go through.
+func readBranches(k *kernel.Kernel) branches {
+	b, err := countBranches(k)
+	if err != nil {
+		return branches{err: err}
 	}
-	resolve := func(addr uint64) (string, bool) { name, ok := byAddr[addr]; return name, ok }
-	read := func(addr uint64, n int) ([]byte, error) {
-		b := make([]byte, n)
-		return b, text.ReadAddr(b, addr)
+	if err := errors.Join(b.nameThunk(k), b.nameReturn(k)); err != nil {
+		return branches{err: err}
 	}
-	follow := func(addr uint64) []byte {
-		b, err := read(addr, 16)
-		if err != nil {
-			return nil
-		}
-		return b
-	}
+	return b
+}
+
+// countBranches counts the branches of the functions of the redirect path that the
+// kernel has. One that cannot be read is counted as unread.
+func countBranches(k *kernel.Kernel) (branches, error) {
 	newTally := func() tally { return tally{sites: make(map[branch.SiteKind]int), thunks: make(map[string]int)} }
 	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns)}
 	core := names(corePath)
 	var firstErr error
-	for _, s := range symbols {
-		plain, suffix, _ := strings.Cut(s.Name, ".")
-		if !s.Text() || structural([]byte(s.Name)) || s.Size == 0 || strings.HasPrefix(suffix, "cold") {
-			continue
-		}
-		code, err := read(s.Addr, int(min(s.Size, maxFunction)))
+	for _, f := range functions(k, strings.Fields(corePath+" "+driverPath)) {
+		sites, returns, err := k.Sites(f)
 		if err != nil {
 			b.unread++
-			firstErr = cmpErr(firstErr, err)
+			firstErr = cmp.Or(firstErr, err)
 			continue
 		}
-		sites, returns := branch.Sites(code, s.Addr, resolve, follow)
-		b.all.add(s.Name, sites)
-		if core[plain] {
-			b.core.add(s.Name, sites)
+		b.all.add(f.Name, sites)
+		if plain, _, _ := strings.Cut(f.Name, "."); core[plain] {
+			b.core.add(f.Name, sites)
 		}
 		for name, n := range returns {
 			b.returns[name] += n
@@ -222,52 +202,60 @@ func readBranches(symbols []ksym.Symbol, text ktext.Source) branches {
 		}
 	}
 	if b.all.functions == 0 {
-		if firstErr == nil {
-			firstErr = errors.New("no function of the redirect path is in the symbol table")
-		}
-		return branches{err: firstErr}
-	}
-
-	b.thunkName = "__x86_indirect_thunk_rax"
-	if used := most(b.all.thunks); used != "" {
-		b.thunkName = used + "rax"
-	}
-	if addr, ok := byName[b.thunkName]; ok {
-		code, err := read(addr, 32)
-		if err != nil {
-			return branches{err: err}
-		}
-		b.thunk = branch.NameIndirectThunk(code, addr, resolve)
-	} else {
-		b.thunkName = ""
-	}
-
-	// Under ITS only the returns in the lower half of a cache line go
-	// through the thunk, so one is enough to name it.
-	thunks := make(map[string]int)
-	for name, n := range b.returns {
-		if name != "ret" {
-			thunks[name] = n
-		}
-	}
-	b.returnThunk, b.returnKind = "ret", branch.ReturnPlain
-	if name := most(thunks); name != "" {
-		b.returnThunk = name
-		code, err := read(byName[name], 16)
-		if err != nil {
-			return branches{err: err}
-		}
-		b.returnKind = branch.NameReturnThunk(code, byName[name], resolve)
+		return b, cmp.Or(firstErr, errors.New("no function of the redirect path is in the symbol table"))
 	}
 	slices.Sort(b.all.names)
-	return b
+	return b, nil
 }
 
-func cmpErr(a, b error) error {
-	if a != nil {
-		return a
+// functions are those that the source gives one of the names.
+func functions(k *kernel.Kernel, names []string) (out []ksym.Symbol) {
+	for _, name := range names {
+		for _, f := range k.Functions(name) {
+			if f.Size > 0 {
+				out = append(out, f)
+			}
+		}
 	}
-	return b
+	return out
+}
+
+// nameThunk names the thunk that most call sites go through, or that of rax where they
+// go through none.
+func (b *branches) nameThunk(k *kernel.Kernel) error {
+	name := "__x86_indirect_thunk_rax"
+	if used := most(b.all.thunks); used != "" {
+		name = used + "rax"
+	}
+	thunk, ok := k.Symbols.Lookup(name)
+	if !ok {
+		return nil
+	}
+	code, err := k.Read(thunk.Addr, 32)
+	if err != nil {
+		return err
+	}
+	b.thunkName, b.thunk = name, branch.NameIndirectThunk(code, thunk.Addr, k.Symbols.Starts)
+	return nil
+}
+
+// nameReturn names what most returns jump to. Under ITS only the returns in the lower
+// half of a cache line go through the thunk, so one is enough to name it.
+func (b *branches) nameReturn(k *kernel.Kernel) error {
+	b.returnThunk, b.returnKind = "ret", branch.ReturnPlain
+	thunks := maps.Clone(b.returns)
+	delete(thunks, "ret")
+	name := most(thunks)
+	if name == "" {
+		return nil
+	}
+	thunk, _ := k.Symbols.Lookup(name)
+	code, err := k.Read(thunk.Addr, 16)
+	if err != nil {
+		return err
+	}
+	b.returnThunk, b.returnKind = name, branch.NameReturnThunk(code, thunk.Addr, k.Symbols.Starts)
+	return nil
 }
 
 // callSites says in words how the redirect path makes indirect branches.

@@ -8,8 +8,7 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // Level says how much a finding should worry someone who measures
@@ -41,17 +40,15 @@ type Finding struct {
 	Level Level  `json:"level"`
 }
 
-// Options of [Check] and [Identify]. The zero value looks at the running
-// machine.
+// Options of [Check]. The zero value looks at the running machine.
 type Options struct {
 	// Root is where proc and sys are read. When it is set, only what is
-	// in it, Symbols and Text are looked at: the running kernel is not
-	// asked for anything else.
+	// in it and Kernel are looked at: the running kernel is not asked for
+	// anything else.
 	Root fs.FS
-	// Symbols and Text are the kernel to read branches from. When nil and
-	// Root is nil they are those of the running kernel.
-	Symbols []ksym.Symbol
-	Text    ktext.Source
+	// Kernel is the one to read branches from. When it and Root are nil it
+	// is the running one.
+	Kernel *kernel.Kernel
 	// StealWindow is how long steal time is watched for; 0 means 200 ms.
 	StealWindow time.Duration
 }
@@ -101,10 +98,8 @@ func Check(ctx context.Context, opts Options) (Fingerprint, []Finding, error) {
 // Identify returns the fingerprint of the running machine. It is what
 // [Check] returns, less Drivers, which are the caller's to fill with the
 // NICs that took part. It takes under 0.2 s and waits for nothing.
-func Identify(context.Context) Fingerprint { return identify(Options{}) }
-
-func identify(opts Options) Fingerprint {
-	m := newMachine(opts)
+func Identify() Fingerprint {
+	m := newMachine(Options{})
 	var f Fingerprint
 	m.cpu(&f)
 	m.virtual(&f)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
@@ -161,8 +162,8 @@ func TestCheckNothing(t *testing.T) {
 	}
 }
 
-// kernel is a made-up kernel: two functions and their thunks.
-type kernel struct {
+// code is that of a made-up kernel: two functions and their thunks.
+type code struct {
 	thunk, site, ret string
 	retName          string
 }
@@ -173,15 +174,15 @@ const (
 	siteAddr  = 0xffffffff82200200
 )
 
-func (k kernel) read(t *testing.T) branches {
+func (c code) read(t *testing.T) branches {
 	t.Helper()
-	code := make([]byte, 0x300)
-	for i := range code {
-		code[i] = 0x90
+	text := make([]byte, 0x300)
+	for i := range text {
+		text[i] = 0x90
 	}
-	copy(code, k.thunk)
-	copy(code[0x100:], k.ret)
-	fn := []byte(k.site)
+	copy(text, c.thunk)
+	copy(text[0x100:], c.ret)
+	fn := []byte(c.site)
 	// X and R stand for direct distances to the thunk and the return thunk.
 	for i := 0; i+5 <= len(fn); i++ {
 		target := map[string]uint64{"XXXX": thunkAddr, "RRRR": retAddr}[string(fn[i+1:i+5])]
@@ -189,15 +190,19 @@ func (k kernel) read(t *testing.T) branches {
 			binary.LittleEndian.PutUint32(fn[i+1:], uint32(target-(siteAddr+uint64(i)+5)))
 		}
 	}
-	copy(code[0x200:], fn)
-	return readBranches([]ksym.Symbol{
+	copy(text[0x200:], fn)
+	symbols, err := ksym.New([]ksym.Symbol{
 		{Addr: thunkAddr, Size: 32, Type: 'T', Name: "__x86_indirect_thunk_array"},
 		{Addr: thunkAddr, Size: 32, Type: 'T', Name: "__x86_indirect_thunk_rax"},
-		{Addr: retAddr, Size: 32, Type: 'T', Name: k.retName},
+		{Addr: retAddr, Size: 32, Type: 'T', Name: c.retName},
 		{Addr: siteAddr, Size: uint64(len(fn)), Type: 't', Name: "bq_xmit_all"},
 		{Addr: siteAddr, Type: 't', Name: "veth_poll"},
 		{Addr: 0x1000, Size: 10, Type: 't', Name: "dev_map_enqueue"},
-	}, ktext.Bytes{Addr: thunkAddr, Code: code})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return readBranches(kernel.New(ktext.Bytes{Addr: thunkAddr, Code: text}, symbols, nil))
 }
 
 const retpoline = "\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc"
@@ -208,7 +213,7 @@ func TestBranches(t *testing.T) {
 	}
 	for _, tt := range []struct {
 		name      string
-		kernel    kernel
+		code      code
 		v2, srso  string
 		its       string
 		thunk     string
@@ -216,39 +221,39 @@ func TestBranches(t *testing.T) {
 		callSites string
 		agree     string
 	}{
-		{"retpoline and srso", kernel{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
+		{"retpoline and srso", code{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
 			"Mitigation: Retpolines; STIBP: disabled", "Mitigation: Safe RET", "Not affected",
 			"retpoline", "srso_return_thunk", "through thunks", "agree"},
-		{"without microcode", kernel{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
+		{"without microcode", code{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
 			"Mitigation: Retpolines", "Vulnerable: Safe RET, no microcode", "Not affected",
 			"retpoline", "srso_return_thunk", "through thunks", "begins with Vulnerable"},
-		{"enhanced ibrs", kernel{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"enhanced ibrs", code{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
 			"Mitigation: Enhanced / Automatic IBRS; IBPB", "Not affected", "Not affected",
 			"plain jmp", "ret", "rewritten to call *reg", "agree"},
-		{"lfence", kernel{"\x0f\xae\xe8\xff\xe0\xcc", "\x0f\xae\xe8\xff\xd0\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"lfence", code{"\x0f\xae\xe8\xff\xe0\xcc", "\x0f\xae\xe8\xff\xd0\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
 			"Mitigation: LFENCE", "Not affected", "Not affected",
 			"lfence; jmp", "ret", "rewritten to lfence; call *reg", "agree"},
-		{"sys says retpolines, memory does not", kernel{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"sys says retpolines, memory does not", code{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
 			"Mitigation: Retpolines", "Not affected", "Not affected",
 			"plain jmp", "ret", "rewritten to call *reg", "thunk in memory is a plain jmp"},
-		{"retpolines nobody calls", kernel{retpoline, "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"retpolines nobody calls", code{retpoline, "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
 			"Mitigation: Retpolines", "Not affected", "Not affected",
 			"retpoline", "ret", "rewritten to call *reg", "call sites are rewritten"},
-		{"memory has retpolines, sys does not", kernel{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"memory has retpolines, sys does not", code{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
 			"Vulnerable", "Not affected", "Not affected",
 			"retpoline", "ret", "through thunks", "go through a retpoline"},
-		{"its", kernel{retpoline, "\xe8XXXX\xe9RRRR", "\xc3\xcc", "its_return_thunk"},
+		{"its", code{retpoline, "\xe8XXXX\xe9RRRR", "\xc3\xcc", "its_return_thunk"},
 			"Mitigation: Retpolines", "Not affected", "Mitigation: Aligned branch/return thunks",
 			"retpoline", "its_return_thunk", "through thunks", "agree"},
-		{"safe ret that is not there", kernel{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "its_return_thunk"},
+		{"safe ret that is not there", code{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "its_return_thunk"},
 			"Mitigation: Retpolines", "Mitigation: Safe RET", "Not affected",
 			"retpoline", "ret", "through thunks", "but returns in memory are a plain ret"},
-		{"no retpolines built", kernel{"", "\xff\x50\x08\xc3", "", "x"},
+		{"no retpolines built", code{"", "\xff\x50\x08\xc3", "", "x"},
 			"Vulnerable", "Not affected", "Not affected",
 			"unknown", "ret", "call *mem, as compiled without retpolines", "agree"},
 	} {
 		f := Fingerprint{Mitigations: map[string]string{"spectre-v2": tt.v2, "spec-rstack-overflow": tt.srso, "indirect-target-selection": tt.its}}
-		b := tt.kernel.read(t)
+		b := tt.code.read(t)
 		if b.err != nil {
 			t.Errorf("%s: %v", tt.name, b.err)
 			continue
@@ -327,7 +332,7 @@ func TestFeaturesLive(t *testing.T) {
 }
 
 func TestIdentifyLive(t *testing.T) {
-	f := Identify(t.Context())
+	f := Identify()
 	if f.Kernel == "" || f.CPUs == 0 {
 		t.Errorf("%+v", f)
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -35,12 +34,6 @@ const program = "bpf"
 // that were split off as cold ("name.cold") are not the function.
 var suffixes = [...]string{
 	"", ".isra.0", ".constprop.0", ".constprop.0.isra.0", ".part.0", ".part.0.isra.0", ".part.0.constprop.0",
-}
-
-// Source is the name in the source of a symbol: without .isra.0 and the like.
-func Source(symbol string) string {
-	name, _, _ := strings.Cut(symbol, ".")
-	return name
 }
 
 // Function finds a function by its name, or by the name that the source gives it:

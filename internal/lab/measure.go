@@ -131,7 +131,7 @@ func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measure
 
 // countChain counts what a packet of the veth chain goes through.
 func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify(ctx)}
+	m = &Measurement{Host: host.Identify()}
 	cpu, err := redirect.PickCPU(-1)
 	if err != nil {
 		return nil, err
@@ -183,7 +183,7 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 // timeChain measures the time of a packet of the veth chain, in rounds that interleave
 // the bulks.
 func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify(ctx)}
+	m = &Measurement{Host: host.Identify()}
 	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, CPU: -1, Duration: timeOf}, nil)
 	if err != nil {
 		return nil, err

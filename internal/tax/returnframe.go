@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -103,7 +104,7 @@ func callersOf(k *kernel.Kernel, names ...string) (map[string][]string, error) {
 			continue
 		}
 		if s, _, ok := k.Symbols.Find(at); ok {
-			callers[name] = append(callers[name], kernel.Source(s.Name))
+			callers[name] = append(callers[name], functions.Source(s.Name))
 		}
 	}
 	for name, found := range callers {

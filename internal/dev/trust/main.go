@@ -151,7 +151,7 @@ func measure(ctx context.Context, d time.Duration, operations ...string) (*recor
 	}
 	return &record.Document[record.BenchRow]{
 		Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(),
-		Host: host.Identify(ctx), Rows: rows, Warnings: warns,
+		Host: host.Identify(), Rows: rows, Warnings: warns,
 	}, nil
 }
 

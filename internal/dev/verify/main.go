@@ -10,7 +10,6 @@ package main
 
 import (
 	"bufio"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -25,7 +24,7 @@ import (
 )
 
 func main() {
-	f := host.Identify(context.Background())
+	f := host.Identify()
 	machine := fmt.Sprintf("%s, %s, Linux %s, %s", f.CPU, f.Virtual, f.Kernel, time.Now().UTC().Format(time.DateOnly))
 	os.Exit(run(os.Stdin, os.Stdout, machine))
 }
