@@ -1,6 +1,8 @@
 package record
 
 import (
+	"slices"
+
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -86,4 +88,32 @@ func (h *History) Origin(row *HistoryRow, record int) Origin {
 		}
 	}
 	return Origin{}
+}
+
+// HistoryLevel is a stretch of points between two changes.
+type HistoryLevel struct {
+	// From and To are the records of its first and last point.
+	From, To int
+	// Ns is the median of its points.
+	Ns float64
+}
+
+// Levels are the levels of a row, which its changes part. A row of fewer than
+// [stat.MinChanges] points has none: no change could be seen in it.
+func (r *HistoryRow) Levels() []HistoryLevel {
+	if len(r.Points) < stat.MinChanges {
+		return nil
+	}
+	var out []HistoryLevel
+	for i := 0; i < len(r.Points); {
+		next := slices.IndexFunc(r.Changes, func(c HistoryChange) bool { return c.Record > r.Points[i].Record })
+		level := HistoryLevel{From: r.Points[i].Record}
+		var ns []float64
+		for ; i < len(r.Points) && (next < 0 || r.Points[i].Record < r.Changes[next].Record); i++ {
+			ns, level.To = append(ns, r.Points[i].Ns.Median), r.Points[i].Record
+		}
+		level.Ns = stat.Median(ns)
+		out = append(out, level)
+	}
+	return out
 }

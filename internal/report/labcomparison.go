@@ -23,6 +23,6 @@ func LabComparison(w io.Writer, opts Options, c *record.LabComparison) error {
 	if len(c.Rows) > 0 {
 		fmt.Fprintln(&p.buf)
 	}
-	p.wrap("", fmt.Sprintf("%d rows are equal to the digit, %d are not.", c.Same, len(c.Rows)))
+	p.wrap("", cells.LabSummary(c))
 	return p.flush(w)
 }

@@ -93,3 +93,8 @@ func ProfileSummary(c *record.ProfileComparison) string {
 	}
 	return said + " Two runs, drift allowed for; intervals and verdicts hold at 95 % for all rows together."
 }
+
+// LabSummary counts the rows that two records of lab agree in.
+func LabSummary(c *record.LabComparison) string {
+	return fmt.Sprintf("%d rows are equal to the digit, %d are not.", c.Same, len(c.Rows))
+}

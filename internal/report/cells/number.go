@@ -59,6 +59,11 @@ func Quantity(q *stat.Quantity) (median, around string) {
 	return Number(q.Median), Interval(q.Low, q.High, Number)
 }
 
+// Difference is the median of one and its interval in two cells, with their signs.
+func Difference(d *stat.Difference) (median, around string) {
+	return Signed(d.Median), Interval(d.Low, d.High, Signed)
+}
+
 // OrDash is a median, "-" when there is none.
 func OrDash(q *stat.Quantity) string {
 	if q == nil {

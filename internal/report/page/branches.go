@@ -10,8 +10,8 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// branches are the inventories of xray, and what an indirect call is.
-func (v *viewer) branches() []block {
+// branchBlocks are the inventories of xray, and what an indirect call is.
+func (v *viewer) branchBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		if s.Sites == nil {
@@ -32,11 +32,11 @@ func (v *viewer) branches() []block {
 			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
 		})
 	}
-	return append(out, v.thunks()...)
+	return append(out, v.thunkBlocks()...)
 }
 
-// thunks say what an indirect call is in the memory of each machine.
-func (v *viewer) thunks() []block {
+// thunkBlocks say what an indirect call is in the memory of each machine.
+func (v *viewer) thunkBlocks() []block {
 	var out []block
 	type kind struct{ sites, thunk, ret string }
 	var order []kind

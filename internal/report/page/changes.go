@@ -8,28 +8,29 @@ import (
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// changes are comparisons.
-func (v *viewer) changes() []block {
+// changeBlocks are comparisons.
+func (v *viewer) changeBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		switch {
 		case s.Comparison != nil:
-			out = append(out, v.comparison(s)...)
+			out = append(out, v.comparisonBlocks(s.Comparison)...)
 		case s.ProfileComparison != nil:
-			out = append(out, v.profileComparison(s))
+			out = append(out, v.profileComparisonBlock(s.ProfileComparison))
 		case s.SiteComparison != nil:
-			out = append(out, v.siteComparison(s))
+			out = append(out, siteComparisonBlock(s))
 		case s.LabComparison != nil:
-			out = append(out, v.labComparison(s))
+			out = append(out, labComparisonBlock(s.LabComparison))
 		}
 	}
 	return out
 }
 
 // between names the two sides of a comparison.
-func (v *viewer) between(old, new record.Origin, by string) string {
+func between(old, new record.Origin, by string) string {
 	if by != "" {
 		return fmt.Sprintf("%s, rows that differ in %s", cells.Clean(filepath.Base(new.File)), cells.Clean(by))
 	}
@@ -46,106 +47,138 @@ func (v *viewer) between(old, new record.Origin, by string) string {
 	return name(old) + " → " + name(new)
 }
 
-const pairedCaption = "○ old, ● new, with their 95 %% intervals. %s ▲ slower, ▼ faster, = no difference seen, ? cannot tell."
+// changeTable is a table of what was compared, and the rows of its figure.
+type changeTable struct {
+	*table
+	// unit of the changes.
+	unit  string
+	pairs []pair
+}
 
-func (v *viewer) comparison(s *record.Saved) []block {
-	c := s.Comparison
-	var out []block
-	for _, prices := range []bool{false, true} {
-		var rows []pairedRow
-		t := &table{Caption: "Change of each row in % of old [interval]; + is slower", Columns: []column{
-			{"row", ""}, {"old ns", "n"}, {"new ns", "n"}, {"change %", "n"}, {"", "i"}, {"verdict", "t"},
-		}}
-		if prices {
-			t.Caption = "Change of each price in % of the old one [interval]; + is dearer"
+// newChangeTable is an empty table of rows that are each a what.
+func newChangeTable(caption, what, unit string) *changeTable {
+	return &changeTable{unit: unit, table: &table{Caption: caption, Columns: []column{
+		{what, ""}, {"old ns", "n"}, {"new ns", "n"}, {"change " + unit, "n"}, {"", "i"}, {"verdict", "t"},
+	}}}
+}
+
+// missing adds a row that could not be compared, and why.
+func (t *changeTable) missing(name string, old, new *stat.Quantity, why string) {
+	t.add(name, cells.OrDash(old), cells.OrDash(new), "–", "", why)
+}
+
+// compared adds a row. word is its verdict, verdict that with what would have been
+// seen.
+func (t *changeTable) compared(name string, old, new *stat.Quantity, d *stat.Difference, word, verdict string) *tableRow {
+	change, around := cells.Difference(d)
+	t.pairs = append(t.pairs, pair{
+		label: cells.Clean(name), old: old, new: new,
+		change: fmt.Sprintf("%s %s %s", change, t.unit, around), word: word, mark: verdictMark(word),
+	})
+	return t.add(name, cells.OrDash(old), cells.OrDash(new), change, around, verdict)
+}
+
+// figure is the picture of what was compared, which folds the table; nil when there is
+// nothing to draw. changes says what stands beside the rows.
+func (t *changeTable) figure(v *viewer, title, unit, changes string) *figure {
+	if !v.draw || len(t.pairs) == 0 {
+		return nil
+	}
+	t.Folded = true
+	caption := "○ old, ● new, with their 95 % intervals. " + changes +
+		" ▲ slower, ▼ faster, = no difference seen, ? cannot tell."
+	return pairsFigure(v.id(), title, unit, caption, t.pairs)
+}
+
+// comparisonBlocks are what two records of bench, run or tax differ in: rows, then
+// prices.
+func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
+	const beside = "Beside them the change, whose interval holds for all rows together."
+	rows := newChangeTable("Change of each row in % of old [interval]; + is slower", "row", "%")
+	prices := newChangeTable("Change of each price in % of the old one [interval]; + is dearer", "row", "%")
+	for i := range c.Rows {
+		row := &c.Rows[i]
+		name, t := row.Name, rows
+		if row.Against != "" {
+			name += " against " + row.Against
 		}
-		for i := range c.Rows {
-			row := &c.Rows[i]
-			if row.Price != prices {
-				continue
-			}
-			name := cells.Clean(row.Name)
-			if row.Against != "" {
-				name += " against " + cells.Clean(row.Against)
-			}
-			if row.Difference == nil {
-				t.add(name, cells.OrDash(row.Old), cells.OrDash(row.New), "–", "", row.Missing)
-				continue
-			}
-			d := row.Difference
-			t.add(name, cells.OrDash(row.Old), cells.OrDash(row.New), cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed), cells.Verdict(row)).Differs = row.Regression
-			word, _, _ := strings.Cut(row.Verdict, " (")
-			rows = append(rows, pairedRow{name, row.Old, row.New, fmt.Sprintf("%s %% %s", cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed)), word, verdictMark(row.Verdict)})
+		if row.Price {
+			t = prices
 		}
-		if len(t.Rows) == 0 {
+		if row.Difference == nil {
+			t.missing(name, row.Old, row.New, row.Missing)
 			continue
 		}
-		b := block{Heading: v.between(c.Old, c.New, c.By), Tables: []*table{t}}
-		if len(out) > 0 {
-			b.Heading = ""
-		}
-		if v.draw && len(rows) > 0 {
-			unit, title := "ns a packet", "Old and new ns per packet"
-			if prices {
-				unit, title = "ns a call", "Old and new prices of calls"
-			}
-			b.Figure = pairedFigure(v.id(), title, unit, fmt.Sprintf(pairedCaption, "Beside them the change, whose interval holds for all rows together."), rows)
-			t.Folded = true
-		}
-		out = append(out, b)
+		word := cells.VerdictWord(row.Verdict)
+		t.compared(name, row.Old, row.New, row.Difference, word, cells.Verdict(row)).Differs = row.Regression
+	}
+	var out []block
+	if len(rows.Rows) > 0 {
+		fig := rows.figure(v, "Old and new ns per packet", "ns a packet", beside)
+		out = append(out, block{Figure: fig, Tables: []*table{rows.table}})
+	}
+	if len(prices.Rows) > 0 {
+		fig := prices.figure(v, "Old and new prices of calls", "ns a call", beside)
+		out = append(out, block{Figure: fig, Tables: []*table{prices.table}})
 	}
 	if len(out) == 0 {
-		out = []block{{Heading: v.between(c.Old, c.New, c.By), Text: []string{"Nothing could be compared."}}}
+		out = []block{{Text: []string{"Nothing could be compared."}}}
 	}
+	out[0].Heading = between(c.Old, c.New, c.By)
 	last := &out[len(out)-1]
 	last.Text = append(last.Text, cells.ComparisonSummary(c))
 	if c.By == "" {
-		last.Tables = append(last.Tables, causesTable(c.Causes)...)
-		if len(c.Causes) == 0 {
+		if causes := causesTable(c.Causes); causes != nil {
+			last.Tables = append(last.Tables, causes)
+		} else {
 			last.Text = append(last.Text, "The machines are alike in all that was looked at.")
 		}
 	}
 	return out
 }
 
-func causesTable(causes []record.Cause) []*table {
+// causesTable is what machines differ in, nil when that is nothing.
+func causesTable(causes []record.Cause) *table {
 	if len(causes) == 0 {
 		return nil
 	}
-	t := &table{Caption: "What the machines differ in, likeliest cause first", Columns: []column{{"", "m"}, {"old", ""}, {"new", ""}, {"why it may matter", "t"}}}
+	t := &table{Caption: "What the machines differ in, likeliest cause first", Columns: []column{
+		{"", "m"}, {"old", ""}, {"new", ""}, {"why it may matter", "t"},
+	}}
 	for _, c := range causes {
 		t.add(c.Name, cells.Seen(c.Old), cells.Seen(c.New), c.Why)
 	}
-	return []*table{t}
+	return t
 }
 
-func (v *viewer) profileComparison(s *record.Saved) block {
-	c := s.ProfileComparison
-	t := &table{Caption: "Change of each stage in ns a packet [interval]; + is slower", Columns: []column{
-		{"stage", ""}, {"old ns", "n"}, {"new ns", "n"}, {"change ns", "n"}, {"", "i"}, {"verdict", "t"},
-	}}
-	var rows []pairedRow
-	for _, row := range c.Rows {
-		d := row.Difference
-		if d == nil {
-			t.add(row.Name, cells.OrDash(row.Old), cells.OrDash(row.New), "–", "", row.Missing)
+// profileComparisonBlock is what two profiles differ in, by stage.
+func (v *viewer) profileComparisonBlock(c *record.ProfileComparison) block {
+	t := newChangeTable("Change of each stage in ns a packet [interval]; + is slower", "stage", "ns")
+	for i := range c.Rows {
+		row := &c.Rows[i]
+		if row.Difference == nil {
+			t.missing(row.Name, row.Old, row.New, row.Missing)
 			continue
 		}
-		word, _, _ := strings.Cut(row.Verdict, " (")
-		t.add(row.Name, cells.OrDash(row.Old), cells.OrDash(row.New), cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed), word+" ("+d.WouldHaveSeen()+")").Differs = row.Regression
-		rows = append(rows, pairedRow{cells.Clean(row.Name), row.Old, row.New, fmt.Sprintf("%s ns %s", cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed)), word, verdictMark(row.Verdict)})
+		word := cells.VerdictWord(row.Verdict)
+		t.compared(row.Name, row.Old, row.New, row.Difference, word, cells.StageVerdict(row)).Differs = row.Regression
 	}
-	b := block{Heading: v.between(c.Old, c.New, ""), Text: []string{cells.ProfileSummary(c)}, Tables: append([]*table{t}, causesTable(c.Causes)...)}
-	if v.draw && len(rows) > 0 {
-		b.Figure = pairedFigure(v.id(), "Old and new ns of each stage", "ns a packet", fmt.Sprintf(pairedCaption, "Beside them the change."), rows)
-		t.Folded = true
+	b := block{
+		Heading: between(c.Old, c.New, ""), Text: []string{cells.ProfileSummary(c)}, Tables: []*table{t.table},
+		Figure: t.figure(v, "Old and new ns of each stage", "ns a packet", "Beside them the change."),
+	}
+	if causes := causesTable(c.Causes); causes != nil {
+		b.Tables = append(b.Tables, causes)
 	}
 	return b
 }
 
-func (v *viewer) siteComparison(s *record.Saved) block {
+// siteComparisonBlock is what two inventories of indirect branches differ in.
+func siteComparisonBlock(s *record.Saved) block {
 	c := s.SiteComparison
-	t := &table{Caption: "Indirect branches that differ", Columns: []column{{"branch", "m"}, {"change", ""}, {"per", ""}, {"what", "t"}}}
+	t := &table{Caption: "Indirect branches that differ", Columns: []column{
+		{"branch", "m"}, {"change", ""}, {"per", ""}, {"what", "t"},
+	}}
 	for _, row := range c.Rows {
 		of := row.New
 		if of == nil {
@@ -153,20 +186,23 @@ func (v *viewer) siteComparison(s *record.Saved) block {
 		}
 		t.add(row.Name, row.Change, of.Per, cells.Join("; ", append([]string{cells.Made(*of)}, row.What...)...))
 	}
-	b := block{Heading: v.between(c.Old, c.New, ""), Text: []string{conclusion.Of(s).Title + "."}, Tables: causesTable(c.Causes)}
+	b := block{Heading: between(c.Old, c.New, ""), Text: []string{conclusion.Of(s).Title + "."}}
 	if len(t.Rows) > 0 {
-		b.Tables = append([]*table{t}, b.Tables...)
+		b.Tables = append(b.Tables, t)
+	}
+	if causes := causesTable(c.Causes); causes != nil {
+		b.Tables = append(b.Tables, causes)
 	}
 	return b
 }
 
-func (v *viewer) labComparison(s *record.Saved) block {
-	c := s.LabComparison
+// labComparisonBlock is what two records of lab differ in.
+func labComparisonBlock(c *record.LabComparison) block {
 	t := &table{Caption: "Rows that differ", Columns: []column{{"row", "m"}, {"what", "t"}}}
 	for _, row := range c.Rows {
 		t.add(row.Name, strings.Join(row.What, "; "))
 	}
-	b := block{Heading: v.between(c.Old, c.New, ""), Text: []string{fmt.Sprintf("%d rows are equal to the digit, %d are not.", c.Same, len(c.Rows))}}
+	b := block{Heading: between(c.Old, c.New, ""), Text: []string{cells.LabSummary(c)}}
 	if len(t.Rows) > 0 {
 		b.Tables = []*table{t}
 	}

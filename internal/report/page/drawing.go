@@ -1,6 +1,7 @@
 package page
 
 import (
+	"encoding/xml"
 	"fmt"
 	"html/template"
 	"math"
@@ -111,4 +112,11 @@ func (d *drawing) svg(id, title, desc string) template.HTML {
 	b.WriteString(d.b.String())
 	b.WriteString("</svg>")
 	return template.HTML(b.String())
+}
+
+// escape makes text safe in XML, in attributes too.
+func escape(s string) string {
+	var b strings.Builder
+	xml.EscapeText(&b, []byte(s)) // a Builder takes everything
+	return b.String()
 }

@@ -16,8 +16,8 @@ type figure struct {
 	Broad bool
 }
 
-// draws makes the two drawings of a figure; f sets the height.
-func draws(id, title, desc, caption string, f func(d *drawing)) *figure {
+// newFigure makes the two drawings of a figure; f sets the height.
+func newFigure(id, title, desc, caption string, f func(d *drawing)) *figure {
 	fig := &figure{Caption: caption}
 	for _, width := range []float64{wideDrawing, narrowDrawing} {
 		d := &drawing{width: width}

@@ -2,11 +2,13 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	_ "embed"
-	"encoding/xml"
 	"fmt"
 	"hash/fnv"
+	"html/template"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -21,14 +23,10 @@ import (
 //go:embed flame.js
 var flameScript string
 
-// flame is a node of a flame graph.
-type flame struct {
-	name     string
-	ns       float64
-	samples  int
-	stages   map[string]float64
-	children []*flame
-}
+// The style of a flame graph that stands alone; page.css has that of one on a page.
+//
+//go:embed flame.css
+var flameStyle string
 
 // Sizes of the picture in pixels.
 const (
@@ -54,60 +52,172 @@ var flameColors = map[string]string{
 // bottom, as wide as their ns per packet. It stands alone: no font, no link. Colors
 // are stages.
 func Flame(w io.Writer, prof *record.Profile, name string) error {
-	root := flameOf(prof)
-	height := root.height()
-	var b bytes.Buffer
-	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" class="flame" width="100%%" viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" role="img" aria-labelledby="title">
+	g := newFlameGraph(prof, name)
+	fmt.Fprintf(&g.b, `<svg xmlns="http://www.w3.org/2000/svg" class="flame" width="100%%" `+
+		`viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" role="img" aria-labelledby="title">
 <title id="title">%s</title>
 <style>
-svg{background:#fff;color:#111}text{fill:#111;pointer-events:none}rect.page{fill:#fff}.muted,.muted text{fill:#555}
-g.f rect{stroke:#fff;stroke-width:.6}g.f:hover rect,g.hit rect{stroke:#000;stroke-width:1.6}g.f{cursor:pointer}.button{cursor:pointer;text-decoration:underline;pointer-events:all}
-@media (prefers-color-scheme:dark){rect.page{fill:#16181d}svg{background:#16181d}text{fill:#eee}.muted{fill:#aaa}g.f text{fill:#111}g.f rect{stroke:#16181d}g.f:hover rect,g.hit rect{stroke:#fff}}
-</style>
+%s</style>
 <rect class="page" width="100%%" height="100%%"/>
-`, flameWidth, height, escape(title(prof, name)))
-	root.body(&b, prof, name, height, flameLeast)
-	fmt.Fprintf(&b, "<script>//<![CDATA[\n%s//]]></script>\n</svg>\n", flameScript)
-	if _, err := w.Write(b.Bytes()); err != nil {
+`, flameWidth, g.height, escape(g.title), flameStyle)
+	g.write(flameLeast)
+	fmt.Fprintf(&g.b, "<script>//<![CDATA[\n%s//]]></script>\n</svg>\n", flameScript)
+	if _, err := w.Write(g.b.Bytes()); err != nil {
 		return fmt.Errorf("write flame graph: %w", err)
 	}
 	return nil
 }
 
-func flameOf(prof *record.Profile) *flame {
-	root := &flame{name: "all", stages: make(map[string]float64)}
+// flameOnPage is a flame graph for a page, of at most so many bytes: frames that are
+// too narrow for that are left out. It is empty when none fits.
+func flameOnPage(prof *record.Profile, name, id string, most int) template.HTML {
+	g := newFlameGraph(prof, name)
+	for _, least := range []float64{flameLeast, 1, 3, 10, 40} {
+		g.b.Reset()
+		fmt.Fprintf(&g.b, `<svg class="flame" viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" role="img" `+
+			`aria-labelledby="%st"><title id="%st">Flame graph of %s</title>`,
+			flameWidth, g.height, id, id, escape(g.title))
+		g.write(least)
+		g.b.WriteString("</svg>")
+		if g.b.Len() <= most {
+			return template.HTML(g.b.String())
+		}
+	}
+	return ""
+}
+
+// flameGraph is a flame graph under way.
+type flameGraph struct {
+	b      bytes.Buffer
+	prof   *record.Profile
+	root   *flame
+	title  string
+	height float64
+	// scale is pixels for a ns.
+	scale float64
+}
+
+func newFlameGraph(prof *record.Profile, name string) *flameGraph {
+	g := &flameGraph{prof: prof, root: newFlame("all"), title: cells.Clean(name)}
+	if prof.Packet != nil {
+		median, around := cells.Quantity(prof.Packet)
+		g.title += fmt.Sprintf(": %s ns a packet %s", median, around)
+	}
 	for _, s := range prof.Stacks {
-		root.add(s, s.Frames)
+		g.root.add(s, s.Frames)
 	}
-	return root
+	g.height = flameHead + float64(g.root.depth())*flameRow + flameFoot
+	if g.root.ns > 0 {
+		g.scale = (flameWidth - 2*flameMargin) / g.root.ns
+	}
+	return g
 }
 
-func (f *flame) height() float64 { return flameHead + float64(f.depth())*flameRow + flameFoot }
-
-// body writes title, legend, frames of at least so many pixels, and the buttons the
+// write writes title, legend, frames of at least so many pixels, and the buttons the
 // script looks for.
-func (f *flame) body(b *bytes.Buffer, prof *record.Profile, name string, height, least float64) {
-	fmt.Fprintf(b, "<text x=\"%.0f\" y=\"20\" font-size=\"15\">%s</text>\n", flameMargin, escape(title(prof, name)))
-	b.WriteString(legend(f))
-	fmt.Fprintf(b, "<g>\n")
-	if f.ns > 0 {
-		scale := (flameWidth - 2*flameMargin) / f.ns
-		f.draw(b, prof, flameMargin, scale, height-flameFoot-flameRow, least)
+func (g *flameGraph) write(least float64) {
+	fmt.Fprintf(&g.b, "<text x=\"%.0f\" y=\"20\" font-size=\"15\">%s</text>\n", flameMargin, escape(g.title))
+	g.writeLegend()
+	g.b.WriteString("<g>\n")
+	if g.root.ns > 0 {
+		g.writeFrame(g.root, flameMargin, g.height-flameFoot-flameRow, least)
 	}
-	fmt.Fprintf(b, "</g>\n<text class=\"details\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-26, "Point at a frame, or click it to zoom.")
-	fmt.Fprintf(b, "<text class=\"button search\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" role=\"button\">search</text>\n", flameWidth-flameMargin-60)
-	fmt.Fprintf(b, "<text class=\"button reset\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" role=\"button\">reset</text>\n", flameWidth-flameMargin)
-	fmt.Fprintf(b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, height-10, escape(fmt.Sprintf("%d samples of %s; width is ns per packet, height is calls", prof.Sampling.Samples, cells.Clean(prof.Sampling.Event))))
+	fmt.Fprintf(&g.b, "</g>\n<text class=\"details\" x=\"%.0f\" y=\"%.0f\">Point at a frame, or click it to zoom.</text>\n",
+		flameMargin, g.height-26)
+	g.writeButton("search", flameWidth-flameMargin-60)
+	g.writeButton("reset", flameWidth-flameMargin)
+	sampled := fmt.Sprintf("%d samples of %s; width is ns per packet, height is calls",
+		g.prof.Sampling.Samples, cells.Clean(g.prof.Sampling.Event))
+	fmt.Fprintf(&g.b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, g.height-10, escape(sampled))
 }
 
-func title(prof *record.Profile, name string) string {
-	if prof.Packet == nil {
-		return cells.Clean(name)
-	}
-	median, around := cells.Quantity(prof.Packet)
-	return fmt.Sprintf("%s: %s ns a packet %s", cells.Clean(name), median, around)
+// writeButton writes a button that ends at x.
+func (g *flameGraph) writeButton(name string, x float64) {
+	fmt.Fprintf(&g.b, "<text class=\"button %s\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" role=\"button\">%s</text>\n",
+		name, x, name)
 }
 
+// writeFrame writes a frame at x, y and what it calls above it, frames of at least so
+// many pixels.
+func (g *flameGraph) writeFrame(f *flame, x, y, least float64) {
+	width := f.ns * g.scale
+	if width < least {
+		return
+	}
+	name := cells.ShortName(cells.Clean(f.name))
+	details := fmt.Sprintf("%s: %s ns a packet, %d samples, %s", name, cells.Number(f.ns), f.samples, f.stage())
+	if packet := g.prof.Packet; packet != nil && packet.Median > 0 {
+		details += fmt.Sprintf(", %.1f %% of the packet", 100*f.ns/packet.Median)
+	}
+	fmt.Fprintf(&g.b, "<g class=\"f\" data-n=\"%s\" data-x=\"%.3f\" data-w=\"%.3f\"><title>%s</title>",
+		escape(name), x, width, escape(details))
+	fmt.Fprintf(&g.b, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" fill=\"%s\"/>",
+		x, y, width, flameRow-1, flameColor(f.stage(), f.name))
+	fmt.Fprintf(&g.b, "<text x=\"%.2f\" y=\"%.1f\">%s</text></g>\n", x+3, y+flameRow-5, escape(fitFrame(name, width)))
+	slices.SortStableFunc(f.children, func(a, b *flame) int { return strings.Compare(a.name, b.name) })
+	for _, c := range f.children {
+		g.writeFrame(c, x, y-flameRow, least)
+		x += c.ns * g.scale
+	}
+}
+
+// writeLegend names the stages of the picture with their colors and ns, the largest
+// first, as far as there is room.
+func (g *flameGraph) writeLegend() {
+	ns := g.root.stages
+	names := slices.SortedFunc(maps.Keys(ns), func(a, b string) int {
+		return cmp.Or(cmp.Compare(ns[b], ns[a]), strings.Compare(a, b))
+	})
+	x := flameMargin
+	for _, name := range names {
+		text := fmt.Sprintf("%s %s", cells.Clean(name), cells.Number(ns[name]))
+		width := 16 + flameChar*float64(utf8.RuneCountInString(text)) + 12
+		if x+width > flameWidth {
+			break
+		}
+		fmt.Fprintf(&g.b, "<rect x=\"%.1f\" y=\"33\" width=\"11\" height=\"11\" fill=\"%s\"/>", x, flameColor(name, name))
+		fmt.Fprintf(&g.b, "<text x=\"%.1f\" y=\"43\">%s</text>\n", x+15, escape(text))
+		x += width
+	}
+}
+
+// flameColor is that of the stage, lighter or darker by the function's name so that
+// neighbours can be told apart.
+func flameColor(stage, name string) string {
+	h := fnv.New32a()
+	io.WriteString(h, name)
+	hue, ok := flameColors[stage]
+	if !ok {
+		hue = "0,0%"
+	}
+	return fmt.Sprintf("hsl(%s,%d%%)", hue, 66+h.Sum32()%14)
+}
+
+// fitFrame is as much of a name as fits into a frame.
+func fitFrame(name string, width float64) string {
+	room := int((width - 6) / flameChar)
+	switch n := utf8.RuneCountInString(name); {
+	case n <= room:
+		return name
+	case room < 3:
+		return ""
+	}
+	return string([]rune(name)[:room-1]) + "…"
+}
+
+// flame is a function with what it calls.
+type flame struct {
+	name    string
+	ns      float64
+	samples int
+	// stages are ns by stage.
+	stages   map[string]float64
+	children []*flame
+}
+
+func newFlame(name string) *flame { return &flame{name: name, stages: make(map[string]float64)} }
+
+// add adds a stack of which frames are what this function calls.
 func (f *flame) add(s record.ProfileStack, frames []string) {
 	f.ns += s.Ns
 	f.samples += s.Samples
@@ -118,7 +228,7 @@ func (f *flame) add(s record.ProfileStack, frames []string) {
 	i := slices.IndexFunc(f.children, func(c *flame) bool { return c.name == frames[0] })
 	if i < 0 {
 		i = len(f.children)
-		f.children = append(f.children, &flame{name: frames[0], stages: make(map[string]float64)})
+		f.children = append(f.children, newFlame(frames[0]))
 	}
 	f.children[i].add(s, frames[1:])
 }
@@ -139,87 +249,4 @@ func (f *flame) stage() (best string) {
 		}
 	}
 	return best
-}
-
-// draw writes a frame at x, y and what it calls above it, frames of at least so many
-// pixels.
-func (f *flame) draw(b *bytes.Buffer, prof *record.Profile, x, scale, y, least float64) {
-	width := f.ns * scale
-	if width < least {
-		return
-	}
-	name := cells.ShortName(cells.Clean(f.name))
-	details := fmt.Sprintf("%s: %s ns a packet, %d samples, %s", name, cells.Number(f.ns), f.samples, f.stage())
-	if prof.Packet != nil && prof.Packet.Median > 0 {
-		details += fmt.Sprintf(", %.1f %% of the packet", 100*f.ns/prof.Packet.Median)
-	}
-	fmt.Fprintf(b, "<g class=\"f\" data-n=\"%s\" data-x=\"%.3f\" data-w=\"%.3f\"><title>%s</title><rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%.1f\" fill=\"%s\"/>",
-		escape(name), x, width, escape(details), x, y, width, flameRow-1, f.color())
-	fmt.Fprintf(b, "<text x=\"%.2f\" y=\"%.1f\">%s</text></g>\n", x+3, y+flameRow-5, escape(fitting(name, width)))
-	slices.SortStableFunc(f.children, func(a, b *flame) int { return strings.Compare(a.name, b.name) })
-	for _, c := range f.children {
-		c.draw(b, prof, x, scale, y-flameRow, least)
-		x += c.ns * scale
-	}
-}
-
-// fitting is as much of a name as fits into a frame.
-func fitting(name string, width float64) string {
-	room := int((width - 6) / flameChar)
-	switch n := utf8.RuneCountInString(name); {
-	case n <= room:
-		return name
-	case room < 3:
-		return ""
-	}
-	return string([]rune(name)[:room-1]) + "…"
-}
-
-// color is that of the stage, lighter or darker by the name so that neighbours can be
-// told apart.
-func (f *flame) color() string {
-	h := fnv.New32a()
-	io.WriteString(h, f.name)
-	hue, ok := flameColors[f.stage()]
-	if !ok {
-		hue = "0,0%"
-	}
-	return fmt.Sprintf("hsl(%s,%d%%)", hue, 66+h.Sum32()%14)
-}
-
-// legend names the stages of the picture with their colors.
-func legend(root *flame) string {
-	var names []string
-	for name := range root.stages {
-		names = append(names, name)
-	}
-	slices.SortFunc(names, func(a, b string) int {
-		if root.stages[a] != root.stages[b] {
-			if root.stages[a] > root.stages[b] {
-				return -1
-			}
-			return 1
-		}
-		return strings.Compare(a, b)
-	})
-	var b strings.Builder
-	x := flameMargin
-	for _, name := range names {
-		text := fmt.Sprintf("%s %s", cells.Clean(name), cells.Number(root.stages[name]))
-		f := flame{name: name, stages: map[string]float64{name: 1}}
-		width := 16 + flameChar*float64(utf8.RuneCountInString(text)) + 12
-		if x+width > flameWidth {
-			break
-		}
-		fmt.Fprintf(&b, "<rect x=\"%.1f\" y=\"33\" width=\"11\" height=\"11\" fill=\"%s\"/><text x=\"%.1f\" y=\"43\">%s</text>\n", x, f.color(), x+15, escape(text))
-		x += width
-	}
-	return b.String()
-}
-
-// escape makes text safe in XML, in attributes too.
-func escape(s string) string {
-	var b strings.Builder
-	xml.EscapeText(&b, []byte(s)) // a Builder takes everything
-	return b.String()
 }

@@ -9,14 +9,11 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// Most rows of a page that have a picture of their trend, and dots that one has.
-const (
-	maxTrends = 60
-	maxDots   = 400
-)
+// maxTrends is the most rows of a page that have a picture of their trend.
+const maxTrends = 60
 
-// history are the trends, a block for each group.
-func (v *viewer) history() []block {
+// historyBlocks are the trends, a block for each group.
+func (v *viewer) historyBlocks() []block {
 	h := v.src.History
 	if h == nil {
 		return nil
@@ -28,37 +25,7 @@ func (v *viewer) history() []block {
 	out := []block{{Text: []string{said, cells.HistoryMethod}}}
 	drawn := 0
 	for i := range h.Groups {
-		g := &h.Groups[i]
-		b := block{Heading: g.Name + ". " + cells.Clean(cells.GroupTitle(g)), Text: []string{cells.GroupSpan(g) + "."}}
-		t := &table{Caption: "Rows of group " + g.Name + ", ns; medians of runs", Columns: []column{
-			{"row", ""}, {"runs", "n"}, {"first", "n"}, {"last", "n"}, {"level", "n"}, {"95 %", "i"}, {"changes", "t"},
-		}}
-		var plotted []*record.HistoryRow
-		for j := range h.Rows {
-			row := &h.Rows[j]
-			if row.Group != g.Name || len(row.Points) == 0 {
-				continue
-			}
-			level, around := cells.Quantity(row.Level)
-			t.add(row.Name, strconv.Itoa(len(row.Points)), cells.Number(row.Points[0].Ns.Median), cells.Number(row.Points[len(row.Points)-1].Ns.Median), level, around,
-				strings.Join(cells.HistoryLines(h, row), "; ")).Differs = len(row.Changes) > 0
-			if len(row.Points) > 1 && drawn < maxTrends {
-				plotted = append(plotted, row)
-				drawn++
-			}
-		}
-		b.Tables = []*table{t}
-		if v.draw && len(plotted) > 0 {
-			b.Figure = v.trendFigure(h, g, plotted)
-			t.Folded = true
-		}
-		if len(g.Differs) > 0 {
-			tables := causesTable(g.Differs)
-			tables[0].Caption = "What differs from the group before"
-			tables[0].Folded = len(g.Differs) > 4
-			b.Tables = append(b.Tables, tables...)
-		}
-		out = append(out, b)
+		out = append(out, v.groupBlock(h, &h.Groups[i], &drawn))
 	}
 	if len(h.Left) > 0 {
 		b := block{NotesTitle: cells.Plural(len(h.Left), "file") + " of the folder left out"}
@@ -68,4 +35,39 @@ func (v *viewer) history() []block {
 		out = append(out, b)
 	}
 	return out
+}
+
+// groupBlock are the rows of a group. drawn counts those of the page with a picture.
+func (v *viewer) groupBlock(h *record.History, g *record.HistoryGroup, drawn *int) block {
+	b := block{Heading: g.Name + ". " + cells.Clean(cells.GroupTitle(g)), Text: []string{cells.GroupSpan(g) + "."}}
+	t := &table{Caption: "Rows of group " + g.Name + ", ns; medians of runs", Columns: []column{
+		{"row", ""}, {"runs", "n"}, {"first", "n"}, {"last", "n"}, {"level", "n"}, {"95 %", "i"}, {"changes", "t"},
+	}}
+	var plotted []*record.HistoryRow
+	for i := range h.Rows {
+		row := &h.Rows[i]
+		n := len(row.Points)
+		if row.Group != g.Name || n == 0 {
+			continue
+		}
+		first, last := row.Points[0].Ns.Median, row.Points[n-1].Ns.Median
+		level, around := cells.Quantity(row.Level)
+		t.add(row.Name, strconv.Itoa(n), cells.Number(first), cells.Number(last), level, around,
+			strings.Join(cells.HistoryLines(h, row), "; ")).Differs = len(row.Changes) > 0
+		if n > 1 && *drawn < maxTrends {
+			plotted = append(plotted, row)
+			*drawn++
+		}
+	}
+	b.Tables = []*table{t}
+	if v.draw && len(plotted) > 0 {
+		b.Figure = trendsFigure(v.id(), h, g, plotted)
+		t.Folded = true
+	}
+	if causes := causesTable(g.Differs); causes != nil {
+		causes.Caption = "What differs from the group before"
+		causes.Folded = len(g.Differs) > 4
+		b.Tables = append(b.Tables, causes)
+	}
+	return b
 }

@@ -11,30 +11,37 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// labs are counts of guests.
-func (v *viewer) labs() []block {
+// labBlocks are counts of guests.
+func (v *viewer) labBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		if s.Lab == nil {
 			continue
 		}
 		if slices.ContainsFunc(s.Lab.Rows, func(r record.LabRow) bool { return cells.OnWires(&r) }) {
-			out = append(out, v.labWires(s))
+			out = append(out, v.labWiresBlock(s))
 		}
-		out = append(out, v.labDifferences(s))
-		out = append(out, v.labPaths(s)...)
+		out = append(out, v.labCountsBlock(s))
+		out = append(out, v.labPathBlocks(s.Lab)...)
 	}
 	return out
 }
 
-// labWires are indirect branches and DMA calls of interfaces on wires, for each DMA setup.
-func (v *viewer) labWires(s *record.Saved) block {
+// exactQuantity is a count with no interval around it.
+func exactQuantity(x float64, unit string) *stat.Quantity {
+	return &stat.Quantity{Median: x, Low: x, High: x, Unit: unit}
+}
+
+// labWiresBlock are indirect branches and DMA calls of interfaces on wires, for each DMA
+// setup.
+func (v *viewer) labWiresBlock(s *record.Saved) block {
 	b := block{Heading: cmp.Or(v.heading(s), "Interfaces and their DMA")}
 	t := &table{Caption: "What a redirected packet makes", Columns: []column{
-		{"NIC", ""}, {"DMA", ""}, {"bulk", "n"}, {"kernel", ""}, {"indirect calls are", "w"}, {"indirect branches", "n"}, {"map", "n"}, {"sync", "n w"}, {"bounce", "n w"}, {"flush", "n w"}, {"≈ ns", "n"},
+		{"NIC", ""}, {"DMA", ""}, {"bulk", "n"}, {"kernel", ""}, {"indirect calls are", "w"},
+		{"indirect branches", "n"}, {"map", "n"}, {"sync", "n w"}, {"bounce", "n w"}, {"flush", "n w"}, {"≈ ns", "n"},
 	}}
-	var rows []pairedRow
-	drawn, bulks := make(map[string]bool), make(map[string]bool)
+	var pairs []pair
+	bulks := make(map[string]bool)
 	for _, row := range s.Lab.Rows {
 		bulks[row.Labels["bulk"]] = true
 	}
@@ -43,69 +50,52 @@ func (v *viewer) labWires(s *record.Saved) block {
 		if !cells.OnWires(row) || row.Calls == nil {
 			continue
 		}
-		dma, ns := row.SumDMA(), "–"
-		if s.Lab.Price != nil && strings.HasPrefix(row.Thunk, "retpoline") {
-			ns = cells.Number(*row.Calls * s.Lab.Price.Median)
+		dma, ns, change := row.SumDMA(), "–", cells.Few(*row.Calls)
+		if x := s.Lab.BranchNs(row); x != nil {
+			ns = cells.Number(*x)
+			change += ", ≈ " + ns + " ns"
 		}
-		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.Calls), cells.Few(dma.Map), cells.Few(dma.Sync), cells.Few(dma.Bounce), cells.Few(dma.Flush), ns)
-		// With retpolines and without it is the same count.
-		version, _, _ := strings.Cut(strings.ReplaceAll(row.Release, "+", "-"), "-")
-		name := fmt.Sprintf("%s %s %s", row.Labels["nic"], row.Labels["dma"], version)
-		if len(bulks) > 1 {
-			name += " bulk " + row.Labels["bulk"]
-		}
-		if name = cells.Clean(name); !drawn[name] {
-			drawn[name] = true
-			change := cells.Few(*row.Calls)
-			if ns != "–" {
-				change += ", ≈ " + ns + " ns"
-			}
-			rows = append(rows, pairedRow{name, nil, &stat.Quantity{Median: *row.Calls, Low: *row.Calls, High: *row.Calls, Unit: "branches"}, change, "", ""})
+		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.Calls),
+			cells.Few(dma.Map), cells.Few(dma.Sync), cells.Few(dma.Bounce), cells.Few(dma.Flush), ns)
+		// With retpolines and without it is the same count: one of them is drawn.
+		label := labWiresLabel(row, len(bulks) > 1)
+		if !slices.ContainsFunc(pairs, func(p pair) bool { return p.label == label }) {
+			pairs = append(pairs, pair{label: label, new: exactQuantity(*row.Calls, "branches"), change: change})
 		}
 	}
 	b.Tables = []*table{t}
 	if v.draw {
 		t.Folded = true
-		b.Figure = pairedFigure(v.id(), "Indirect branches a packet by DMA setup", "a packet",
-			"● Indirect branches that a redirected packet makes, by interface, DMA setup and kernel; ns are those at this machine’s price of one, an estimate.", rows)
+		b.Figure = pairsFigure(v.id(), "Indirect branches a packet by DMA setup", "a packet",
+			"● Indirect branches that a redirected packet makes, by interface, DMA setup and kernel; ns are those at this "+
+				"machine’s price of one, an estimate.", pairs)
 	}
 	return b
 }
 
-func (v *viewer) labDifferences(s *record.Saved) block {
+// labWiresLabel names what a row's count depends on.
+func labWiresLabel(row *record.LabRow, bulk bool) string {
+	version, _, _ := strings.Cut(strings.ReplaceAll(row.Release, "+", "-"), "-")
+	name := fmt.Sprintf("%s %s %s", row.Labels["nic"], row.Labels["dma"], version)
+	if bulk {
+		name += " bulk " + row.Labels["bulk"]
+	}
+	return cells.Clean(name)
+}
+
+// labCountsBlock are the counts of each guest, and what accounts for their differences.
+func (v *viewer) labCountsBlock(s *record.Saved) block {
 	l := s.Lab
 	b := block{Heading: v.heading(s)}
-	exactOr := func(x *float64) string {
-		if x == nil {
-			return "–"
-		}
-		return cells.Exact(*x)
-	}
-	var rows []pairedRow
-	d := &table{Caption: "With against without: what accounts for the difference in instructions a packet", Columns: []column{
-		{"with", ""}, {"without", ""}, {"instructions", "n"}, {"by branches", "n"}, {"branches", "n"}, {"by observer", "n w"}, {"left", "n w"}, {"≈ ns", "n"}, {"95 %", "i"},
-	}}
-	for _, diff := range l.Differences {
-		ns, around := cells.Quantity(diff.Ns)
-		d.add(diff.With, diff.Without, cells.Exact(diff.Instructions), cells.Exact(diff.BySites), cells.Exact(diff.Calls), cells.Exact(diff.ByObserver), cells.Exact(diff.Remainder), cmp.Or(ns, "–"), around)
-		change := fmt.Sprintf("%s branches", cells.Number(diff.Calls))
-		if ns != "" {
-			change += fmt.Sprintf(", ≈ %s ns", ns)
-		}
-		exact := func(x float64) *stat.Quantity {
-			return &stat.Quantity{Median: x, Low: x, High: x, Unit: "instructions"}
-		}
-		if strings.Contains(diff.With, "/nic=") {
-			continue // what they differ in is one picture above
-		}
-		rows = append(rows, pairedRow{cells.Clean(diff.With), exact(0), exact(diff.Instructions), change, "", ""})
-	}
-	if len(d.Rows) > 0 {
-		d.Folded = v.draw
-		b.Tables = append(b.Tables, d)
-		if v.draw && len(rows) > 0 {
-			b.Figure = pairedFigure(v.id(), "Instructions with and without", "instructions more",
-				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the indirect branches that account for them. Instructions are no time: the ns are those branches at this machine’s price of one, an estimate.", rows)
+	if len(l.Differences) > 0 {
+		t := labDifferenceTable(l)
+		t.Folded = v.draw
+		b.Tables = append(b.Tables, t)
+		if pairs := labDifferencePairs(l); v.draw && len(pairs) > 0 {
+			b.Figure = pairsFigure(v.id(), "Instructions with and without", "instructions more",
+				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the indirect "+
+					"branches that account for them. Instructions are no time: the ns are those branches at this machine’s "+
+					"price of one, an estimate.", pairs)
 		}
 	}
 	t := &table{Caption: "Counts a packet, exact", Folded: v.draw && len(l.Differences) > 0, Columns: []column{
@@ -116,34 +106,74 @@ func (v *viewer) labDifferences(s *record.Saved) block {
 			t.add(row.Name, row.Release, "no number: "+row.Refused, "–", "–")
 			continue
 		}
-		t.add(row.Name, row.Release, row.Thunk, exactOr(row.Instructions), exactOr(row.Calls))
+		count := func(x *float64) string {
+			if x == nil {
+				return "–"
+			}
+			return cells.Exact(*x)
+		}
+		t.add(row.Name, row.Release, row.Thunk, count(row.Instructions), count(row.Calls))
 	}
 	b.Tables = append(b.Tables, t)
-	b.Text = append(b.Text, "Counts of the emulated guests, exact to the digit. Instructions are no time: QEMU predicts no branches.")
+	b.Text = append(b.Text, "Counts of the emulated guests, exact to the digit. "+
+		"Instructions are no time: QEMU predicts no branches.")
 	return b
 }
 
-// labPaths draws where the branches of guests stand: for each kernel the row with
+// labDifferenceTable has a row for each difference of two guests.
+func labDifferenceTable(l *record.Lab) *table {
+	const caption = "With against without: what accounts for the difference in instructions a packet"
+	t := &table{Caption: caption, Columns: []column{
+		{"with", ""}, {"without", ""}, {"instructions", "n"}, {"by branches", "n"}, {"branches", "n"},
+		{"by observer", "n w"}, {"left", "n w"}, {"≈ ns", "n"}, {"95 %", "i"},
+	}}
+	for _, d := range l.Differences {
+		ns, around := cells.Quantity(d.Ns)
+		t.add(d.With, d.Without, cells.Exact(d.Instructions), cells.Exact(d.BySites), cells.Exact(d.Calls),
+			cells.Exact(d.ByObserver), cells.Exact(d.Remainder), cmp.Or(ns, "–"), around)
+	}
+	return t
+}
+
+// labDifferencePairs are the differences of guests whose chain is veth; those of
+// interfaces on wires have a picture of their own.
+func labDifferencePairs(l *record.Lab) []pair {
+	var pairs []pair
+	for _, d := range l.Differences {
+		if strings.Contains(d.With, "/nic=") {
+			continue
+		}
+		change := cells.Number(d.Calls) + " branches"
+		if ns, _ := cells.Quantity(d.Ns); ns != "" {
+			change += fmt.Sprintf(", ≈ %s ns", ns)
+		}
+		old, new := exactQuantity(0, "instructions"), exactQuantity(d.Instructions, "instructions")
+		pairs = append(pairs, pair{label: cells.Clean(d.With), old: old, new: new, change: change})
+	}
+	return pairs
+}
+
+// labPathBlocks are where the branches of guests stand: for each kernel the row with
 // most of them.
-func (v *viewer) labPaths(s *record.Saved) []block {
+func (v *viewer) labPathBlocks(l *record.Lab) []block {
 	const most = 4
 	best := make(map[string]*record.LabRow)
-	var order []string
-	for i := range s.Lab.Rows {
-		row := &s.Lab.Rows[i]
+	var releases []string
+	for i := range l.Rows {
+		row := &l.Rows[i]
 		if row.Calls == nil || len(row.Sites) == 0 {
 			continue
 		}
 		was := best[row.Release]
 		if was == nil {
-			order = append(order, row.Release)
+			releases = append(releases, row.Release)
 		}
 		if was == nil || *row.Calls > *was.Calls {
 			best[row.Release] = row
 		}
 	}
 	var out []block
-	for _, release := range order[:min(len(order), most)] {
+	for _, release := range releases[:min(len(releases), most)] {
 		row := best[release]
 		stages := labStages(row)
 		b := block{Heading: cells.Clean(row.Name) + ": where its indirect branches are"}

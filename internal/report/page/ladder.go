@@ -6,8 +6,8 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// ladders are the rows of bench and run.
-func (v *viewer) ladders() []block {
+// ladderBlocks are the rows of bench and run.
+func (v *viewer) ladderBlocks() []block {
 	high := 0.0
 	for _, s := range v.src.Records {
 		if s.Bench != nil {

@@ -48,62 +48,67 @@ func ladderFigure(id, title string, rows []record.BenchRow, high float64) *figur
 		caption += ", ◇ of them the redirect hop"
 	}
 	caption += "; lines are 95 % intervals. On the right million packets a second."
-	return draws(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
-		a := axis{0, max(high*1.02, 1e-9), 100, d.width - 160}
+	return newFigure(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
+		ns := axis{0, max(high*1.02, 1e-9), 100, d.width - 160}
 		if !d.wide() {
-			a.left, a.right = 66, d.width-56
+			ns.left, ns.right = 66, d.width-56
 		}
-		y := 16.0
-		d.text("soft end", d.width, y, "Mpps")
-		top := y + 8
-		y = top
-		type heading struct {
-			y    float64
-			text string
-		}
-		var headings []heading
-		type placed struct {
-			y   float64
-			row *record.BenchRow
-		}
-		var all []placed
-		last := ""
-		for i := range rows {
-			head, _ := cells.SplitBulk(rows[i].Name)
-			if head != last {
-				headings = append(headings, heading{y + 15, head})
-				last = head
-				y += 22
-			}
-			all = append(all, placed{y + 11, &rows[i]})
-			y += 22
-		}
-		a.draw(d, top, y+4, "ns")
-		for _, h := range headings {
-			d.rect("paper", 0, h.y-13, d.width, 17)
-			d.fit("strong", 0, h.y, d.width, h.text)
-		}
-		for _, p := range all {
-			_, bulk := cells.SplitBulk(p.row.Name)
-			label := "–"
-			if bulk != "" {
-				label = "bulk " + bulk
-			}
-			d.fit("end", a.left-12, p.y+4, a.left-12, label)
-			if p.row.Ns == nil || p.row.Mpps == nil {
-				d.fit("soft", a.left+4, p.y+4, a.right-a.left, "no number: "+p.row.Refused)
+		d.text("soft end", d.width, 16, "Mpps")
+		const top, step = 24.0, 22.0
+		lines := ladderLines(rows)
+		bottom := top + step*float64(len(lines)) + 4
+		ns.draw(d, top, bottom, "ns")
+		for i, line := range lines {
+			y := top + step*float64(i)
+			if line.row == nil {
+				d.rect("paper", 0, y+2, d.width, 17)
+				d.fit("strong", 0, y+15, d.width, line.heading)
 				continue
 			}
-			d.interval(a, p.y, p.row.Ns, "", func(x, y float64) { d.circle("dot", x, y, 4.5) })
-			d.interval(a, p.y, p.row.Hop, "second", func(x, y float64) { d.diamond("dot second", x, y, 5) })
-			mpps, around := cells.Quantity(p.row.Mpps)
-			if d.wide() {
-				d.text("end", a.right+52, p.y+4, mpps)
-				d.text("soft end", d.width, p.y+4, around)
-			} else {
-				d.text("end", d.width, p.y+4, mpps)
-			}
+			d.ladderRow(line.row, ns, y+11)
 		}
-		d.height = y + 24
+		d.height = bottom + 20
 	})
+}
+
+// ladderLine is a line of a ladder's figure: a row, or else a heading.
+type ladderLine struct {
+	heading string
+	row     *record.BenchRow
+}
+
+// ladderLines are rows, and above those of each ladder its heading.
+func ladderLines(rows []record.BenchRow) []ladderLine {
+	var out []ladderLine
+	last := ""
+	for i := range rows {
+		if heading, _ := cells.SplitBulk(rows[i].Name); heading != last {
+			out = append(out, ladderLine{heading: heading})
+			last = heading
+		}
+		out = append(out, ladderLine{row: &rows[i]})
+	}
+	return out
+}
+
+// ladderRow draws a row at y: its bulk size, ns as dots with intervals, and Mpps.
+func (d *drawing) ladderRow(row *record.BenchRow, ns axis, y float64) {
+	label := "–"
+	if _, bulk := cells.SplitBulk(row.Name); bulk != "" {
+		label = "bulk " + bulk
+	}
+	d.fit("end", ns.left-12, y+4, ns.left-12, label)
+	if row.Ns == nil || row.Mpps == nil {
+		d.fit("soft", ns.left+4, y+4, ns.right-ns.left, "no number: "+row.Refused)
+		return
+	}
+	d.interval(ns, y, row.Ns, "", func(x, y float64) { d.circle("dot", x, y, 4.5) })
+	d.interval(ns, y, row.Hop, "second", func(x, y float64) { d.diamond("dot second", x, y, 5) })
+	c := cells.Bench(row)
+	if d.wide() {
+		d.text("end", ns.right+52, y+4, c.Mpps)
+		d.text("soft end", d.width, y+4, c.MppsInterval)
+	} else {
+		d.text("end", d.width, y+4, c.Mpps)
+	}
 }

@@ -9,16 +9,16 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// pairedRow is a row of an A/B plot.
-type pairedRow struct {
+// pair is a row of an A/B plot.
+type pair struct {
 	label    string
 	old, new *stat.Quantity
 	// change says what new is against old, word the verdict; mark is a shape for it.
 	change, word, mark string
 }
 
-// pairedFigure draws old and new of each row as two dots on one axis.
-func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
+// pairsFigure draws old and new of each row as two dots on one axis.
+func pairsFigure(id, title, unit, caption string, rows []pair) *figure {
 	rows = shortLabels(rows[:min(len(rows), maxPlotted)])
 	var s span
 	s.add(0)
@@ -31,7 +31,7 @@ func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
 		}
 		said = append(said, fmt.Sprintf("%s: %s to %s %s, %s", row.label, cells.OrDash(row.old), cells.OrDash(row.new), unit, cells.Join(", ", row.change, row.word)))
 	}
-	return draws(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
+	return newFigure(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
 		a := axis{s.low - 0.02*(s.high-s.low), s.high + 0.02*(s.high-s.low), 190, d.width - 200}
 		if s.low >= 0 {
 			a.low = 0
@@ -67,7 +67,7 @@ func pairedFigure(id, title, unit, caption string, rows []pairedRow) *figure {
 
 // shortLabels takes off the first part of the rows' names where all share it, and what
 // they are held against: the table has the whole names.
-func shortLabels(rows []pairedRow) []pairedRow {
+func shortLabels(rows []pair) []pair {
 	if len(rows) == 0 {
 		return rows
 	}
@@ -89,8 +89,7 @@ func shortLabels(rows []pairedRow) []pairedRow {
 
 // verdictMark is a shape for a verdict.
 func verdictMark(verdict string) string {
-	word, _, _ := strings.Cut(verdict, " (")
-	switch word {
+	switch verdict {
 	case stat.Slower:
 		return "▲"
 	case stat.Faster:

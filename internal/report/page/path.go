@@ -20,8 +20,8 @@ func (v *viewer) pathTitle() string {
 	return "The path of a packet"
 }
 
-// paths are the stages of profiles; of xray alone when there is no profile.
-func (v *viewer) paths() []block {
+// pathBlocks are the stages of profiles; of xray alone when there is no profile.
+func (v *viewer) pathBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		p := s.Stages()

@@ -11,43 +11,42 @@ import (
 )
 
 // pathFigure is the packet's path from top to bottom. The strip on top is one packet,
-// stage by stage, as long as its ns; a diamond is an indirect branch.
+// stage by stage, as long as its ns; a diamond is an indirect branch. Without packet
+// stages have no times.
 func pathFigure(id, title string, stages []pathStage, packet *stat.Quantity) *figure {
 	timed := packet != nil && packet.Median > 0
-	longest := 0.0
 	branches := 0
-	for _, s := range stages {
-		longest = max(longest, cells.Value(s.ns))
-		branches += len(s.sites)
-	}
-	desc := fmt.Sprintf("%d stages from top to bottom", len(stages))
 	var said []string
 	for _, s := range stages {
+		branches += len(s.sites)
 		if s.ns != nil {
 			said = append(said, fmt.Sprintf("%s %s ns", s.name, cells.Number(s.ns.Median)))
 		}
 	}
+	desc := fmt.Sprintf("%d stages from top to bottom", len(stages))
 	if len(said) > 0 {
 		desc += ": " + strings.Join(said, ", ")
 	}
 	desc += fmt.Sprintf(". %d indirect branches are marked. The table beneath says the same.", branches)
 	caption := "The packet’s path, top to bottom. ◆ is an indirect branch."
 	if timed {
-		caption = "One packet, stage by stage: filled ● the redirect path, outlined □ what makes and takes the packets here and is another machine with NICs, hatched ○ what is beside the path. Bars are ns a packet with 95 % intervals; ◆ is an indirect branch, with how often it runs and what it takes."
+		caption = "One packet, stage by stage: filled ● the redirect path, outlined □ what makes and takes the packets " +
+			"here and is another machine with NICs, hatched ○ what is beside the path. Bars are ns a packet with 95 % " +
+			"intervals; ◆ is an indirect branch, with how often it runs and what it takes."
 	}
-	return draws(id, title, desc, caption, func(d *drawing) {
+	return newFigure(id, title, desc, caption, func(d *drawing) {
 		y := 0.0
 		if timed {
-			y = d.strip(stages, packet)
+			y = d.packetStrip(stages, packet)
 		}
-		d.stages(stages, packet, longest, y+14, timed)
+		d.stageRows(stages, packet, y+14)
 	})
 }
 
 // barClass is the look of a stage's bar: filled for the redirect path, outlined for
 // what other machines do for a NIC, hatched for what is beside the path.
-func barClass(name string) string {
-	switch record.PartOf(name) {
+func barClass(stage string) string {
+	switch record.PartOf(stage) {
 	case record.PartPath:
 		return "bar"
 	case record.PartRig:
@@ -56,8 +55,9 @@ func barClass(name string) string {
 	return "bar side"
 }
 
-// strip is the packet as one bar. It returns where it ends.
-func (d *drawing) strip(stages []pathStage, packet *stat.Quantity) float64 {
+// packetStrip is the packet as one bar, a stage beside the other. It returns where it
+// ends.
+func (d *drawing) packetStrip(stages []pathStage, packet *stat.Quantity) float64 {
 	total := 0.0
 	for _, s := range stages {
 		total += max(cells.Value(s.ns), 0)
@@ -73,16 +73,7 @@ func (d *drawing) strip(stages []pathStage, packet *stat.Quantity) float64 {
 			continue
 		}
 		d.rect(barClass(s.name)+" cut", x, top, w, height)
-		if label := s.name; w > charSans*float64(len(label))+8 {
-			class := "mid onbar"
-			if !onPath(s.name) || record.PartOf(s.name) == record.PartRig {
-				class = "mid"
-			}
-			if record.PartOf(s.name) == record.PartAround { // hatched
-				d.rect("paper", x+w/2-charSans*float64(len(label))/2-2, top+6, charSans*float64(len(label))+4, 14)
-			}
-			d.text(class, x+w/2, top+17, label)
-		}
+		d.stripLabel(s.name, x, top, w)
 		for i := range s.sites {
 			d.diamond("mark", x+w*float64(i+1)/float64(len(s.sites)+1), top-1, 5)
 		}
@@ -94,93 +85,144 @@ func (d *drawing) strip(stages []pathStage, packet *stat.Quantity) float64 {
 	return top + height
 }
 
-// stages are the rows below the strip: the spine on the left, which the packet goes
-// down, and a bar for each stage.
-func (d *drawing) stages(stages []pathStage, packet *stat.Quantity, longest, y float64, timed bool) {
-	spine, left, right := 128.0, 150.0, d.width-176
-	if !d.wide() {
-		spine, left, right = 7, 22, d.width-70
+// stripLabel is a stage's name on its share of the strip, where there is room for it.
+func (d *drawing) stripLabel(stage string, x, top, width float64) {
+	length := charSans * float64(len(stage))
+	if width <= length+8 {
+		return
 	}
-	scale := axis{0, max(longest*1.15, 1e-9), left, right}
-	lastOnPath := -1
+	class := "mid"
+	switch record.PartOf(stage) {
+	case record.PartPath:
+		class = "mid onbar"
+	case record.PartAround: // hatched
+		d.rect("paper", x+width/2-length/2-2, top+6, length+4, 14)
+	}
+	d.text(class, x+width/2, top+17, stage)
+}
+
+// stageRows draws the rows of a path's stages.
+type stageRows struct {
+	*drawing
+	// packet is nil where stages have no times.
+	packet *stat.Quantity
+	// spine is where the line stands that the packet goes down, left where names
+	// and bars begin.
+	spine, left float64
+	// ns are the bars.
+	ns axis
+	// from is where the spine goes on.
+	from float64
+	// diamonds are drawn last, on top of the spine: where they stand on it.
+	diamonds []float64
+}
+
+// stageRows draws a row for each stage from y on: the spine on the left, a bar, and a
+// line for each indirect branch.
+func (d *drawing) stageRows(stages []pathStage, packet *stat.Quantity, y float64) {
+	longest, lastOnPath := 0.0, -1
 	for i, s := range stages {
+		longest = max(longest, cells.Value(s.ns))
 		if onPath(s.name) {
 			lastOnPath = i
 		}
 	}
-	from := 0.0
-	type mark struct{ x, y float64 }
-	var marks []mark // drawn last, on top of the spine
+	r := &stageRows{drawing: d, spine: 128, left: 150, ns: axis{high: max(longest*1.15, 1e-9), right: d.width - 176}}
+	if !d.wide() {
+		r.spine, r.left, r.ns.right = 7, 22, d.width-70
+	}
+	r.ns.left = r.left
+	if packet != nil && packet.Median > 0 {
+		r.packet = packet
+	}
 	for i, s := range stages {
-		if i > 0 && lastOnPath == i-1 {
-			y += 12
-			d.text("soft", map[bool]float64{true: left, false: 0}[d.wide()], y+12, "beside the path")
-			y += 20
+		if i > 0 && i == lastOnPath+1 {
+			x := 0.0
+			if d.wide() {
+				x = r.left
+			}
+			d.text("soft", x, y+24, "beside the path")
+			y += 32
 		}
 		mid := y + 13
 		if i > 0 && i <= lastOnPath {
-			d.arrow("spine fill", spine, mid-6)
-			d.line("spine", spine, from, spine, mid-8)
+			d.arrow("spine fill", r.spine, mid-6)
+			d.line("spine", r.spine, r.from, r.spine, mid-8)
 		}
-		from = mid + 6
-		end := y + 26
-		if d.wide() {
-			d.fit("strong end", spine-16, mid+4, spine-16, s.name)
-		} else {
-			d.fit("strong", left, mid+4, right-left, s.name)
-		}
-		if s.ns != nil && timed {
-			value, around := cells.Quantity(s.ns)
-			share := cells.Percent(s.ns, packet)
-			bar := mid - 6
-			if !d.wide() {
-				bar = y + 22
-				d.text("end", d.width, mid+4, value+" ns "+share)
-				end = bar + 16
-			}
-			d.rect(barClass(s.name), left, bar, scale.x(max(s.ns.Median, 0))-left, 12)
-			if !math.IsNaN(s.ns.Low) && s.ns.High > 0 {
-				d.line("whisker", scale.x(max(s.ns.Low, 0)), bar+6, scale.x(s.ns.High), bar+6)
-			}
-			if d.wide() {
-				d.text("end", d.width-128, mid+4, value)
-				d.text("soft", d.width-122, mid+4, around)
-				d.text("end", d.width, mid+4, share)
-			}
-		}
-		for _, site := range s.sites {
-			end += 2
-			marks = append(marks, mark{spine, end + 8})
-			room := d.width - left
-			if d.wide() {
-				room -= 180
-				d.text("soft end", d.width, end+12, cells.Join(" · ", site.per, site.ns))
-			}
-			d.fit("mono", left, end+12, room, site.what())
-			end += 17
-			if !d.wide() {
-				d.fit("soft", left, end+10, d.width-left, cells.Join(" · ", site.per, site.ns))
-				end += 15
-			}
-		}
+		r.from = mid + 6
+		y = r.stage(s, y)
 		if len(s.sites) > 0 && i <= lastOnPath {
 			if i == lastOnPath {
-				d.line("spine", spine, from, spine, marks[len(marks)-1].y)
+				d.line("spine", r.spine, r.from, r.spine, r.diamonds[len(r.diamonds)-1])
 			}
-			end += 4
+			y += 4
 		}
-		switch record.PartOf(s.name) {
-		case record.PartPath:
-			d.circle("node", spine, mid, 5)
-		case record.PartRig:
-			d.square("node open", spine, mid, 4.5)
-		default:
-			d.circle("node open", spine, mid, 4.5)
-		}
-		y = end + 2
+		r.node(s.name, mid)
+		y += 2
 	}
-	for _, m := range marks {
-		d.diamond("mark", m.x, m.y, 5.5)
+	for _, y := range r.diamonds {
+		d.diamond("mark", r.spine, y, 5.5)
 	}
 	d.height = y + 4
+}
+
+// stage draws a stage's name and bar at y, and its indirect branches beneath. It
+// returns where they end.
+func (r *stageRows) stage(s pathStage, y float64) float64 {
+	mid, end := y+13, y+26
+	if r.wide() {
+		r.fit("strong end", r.spine-16, mid+4, r.spine-16, s.name)
+	} else {
+		r.fit("strong", r.left, mid+4, r.ns.right-r.left, s.name)
+	}
+	if s.ns != nil && r.packet != nil {
+		value, around := cells.Quantity(s.ns)
+		share := cells.Percent(s.ns, r.packet)
+		bar := mid - 6
+		if !r.wide() {
+			bar = y + 22
+			r.text("end", r.width, mid+4, value+" ns "+share)
+			end = bar + 16
+		}
+		r.rect(barClass(s.name), r.left, bar, r.ns.x(max(s.ns.Median, 0))-r.left, 12)
+		if !math.IsNaN(s.ns.Low) && s.ns.High > 0 {
+			r.line("whisker", r.ns.x(max(s.ns.Low, 0)), bar+6, r.ns.x(s.ns.High), bar+6)
+		}
+		if r.wide() {
+			r.text("end", r.width-128, mid+4, value)
+			r.text("soft", r.width-122, mid+4, around)
+			r.text("end", r.width, mid+4, share)
+		}
+	}
+	for _, site := range s.sites {
+		end = r.branch(site, end+2)
+	}
+	return end
+}
+
+// branch is the line of an indirect branch at y: what it calls, how often it runs and
+// what it takes. It returns where it ends.
+func (r *stageRows) branch(site pathSite, y float64) float64 {
+	r.diamonds = append(r.diamonds, y+8)
+	takes := cells.Join(" · ", site.per, site.ns)
+	if r.wide() {
+		r.text("soft end", r.width, y+12, takes)
+		r.fit("mono", r.left, y+12, r.width-r.left-180, site.what())
+		return y + 17
+	}
+	r.fit("mono", r.left, y+12, r.width-r.left, site.what())
+	r.fit("soft", r.left, y+27, r.width-r.left, takes)
+	return y + 32
+}
+
+// node marks a stage on the spine by its group.
+func (r *stageRows) node(stage string, y float64) {
+	switch record.PartOf(stage) {
+	case record.PartPath:
+		r.circle("node", r.spine, y, 5)
+	case record.PartRig:
+		r.square("node open", r.spine, y, 4.5)
+	default:
+		r.circle("node open", r.spine, y, 4.5)
+	}
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// prices are those of tax and run.
-func (v *viewer) prices() []block {
+// priceBlocks are those of tax and run.
+func (v *viewer) priceBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		rows := s.Prices()

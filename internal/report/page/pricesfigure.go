@@ -27,7 +27,7 @@ func priceFigure(id, title string, rows []record.TaxRow) *figure {
 	for _, row := range plotted {
 		said = append(said, fmt.Sprintf("%s %s ns", row.Name, cells.Number(row.Price.Median)))
 	}
-	return draws(id, title, strings.Join(said, "; ")+".", "Price of one call, ns with it less ns without it, with 95 % intervals.", func(d *drawing) {
+	return newFigure(id, title, strings.Join(said, "; ")+".", "Price of one call, ns with it less ns without it, with 95 % intervals.", func(d *drawing) {
 		a := axis{s.low - 0.01*(s.high-s.low), s.high * 1.02, 180, d.width - 130}
 		if !d.wide() {
 			a.left, a.right = 128, d.width-46

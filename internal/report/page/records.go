@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// records are the files, and what they were made with.
-func (v *viewer) records() []block {
+// recordBlocks are the files, and what they were made with.
+func (v *viewer) recordBlocks() []block {
 	t := &table{Caption: "Files, and the settings of each run", Columns: []column{{"file", "m"}, {"kind", ""}, {"began", "i"}, {"run", "m w"}, {"settings", "t"}}}
 	for _, s := range v.src.Records {
 		var settings []string

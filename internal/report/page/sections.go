@@ -44,17 +44,17 @@ func newView(src Source, draw bool) *view {
 // A new section is a line here.
 func (v *viewer) sections() []section {
 	sections := []section{
-		{"path", v.pathTitle(), v.paths()},
-		{"ladder", "The bulk ladder", v.ladders()},
-		{"changes", "What changed", v.changes()},
-		{"history", "Over time", v.history()},
-		{"lab", "With and without, counted exactly", v.labs()},
-		{"prices", "What an indirect call costs", v.prices()},
-		{"flames", "Flame graphs", v.flames()},
-		{"branches", "The indirect branches, and what one is", v.branches()},
-		{"machines", "Machines", v.machines()},
-		{"warnings", "Warnings", v.warnings()},
-		{"records", "Records", v.records()},
+		{"path", v.pathTitle(), v.pathBlocks()},
+		{"ladder", "The bulk ladder", v.ladderBlocks()},
+		{"changes", "What changed", v.changeBlocks()},
+		{"history", "Over time", v.historyBlocks()},
+		{"lab", "With and without, counted exactly", v.labBlocks()},
+		{"prices", "What an indirect call costs", v.priceBlocks()},
+		{"flames", "Flame graphs", v.flameBlocks()},
+		{"branches", "The indirect branches, and what one is", v.branchBlocks()},
+		{"machines", "Machines", v.machineBlocks()},
+		{"warnings", "Warnings", v.warningBlocks()},
+		{"records", "Records", v.recordBlocks()},
 	}
 	if v.first != nil && v.first.Kind == "compare" {
 		sections[0], sections[1], sections[2] = sections[2], sections[0], sections[1]

@@ -6,7 +6,7 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-func (v *viewer) warnings() []block {
+func (v *viewer) warningBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		if len(s.Warnings) == 0 {
