@@ -15,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -109,7 +110,7 @@ func TestLiveRoots(t *testing.T) {
 			continue
 		}
 		r := inv.Roots[i]
-		if s, ok := k.Symbols.Lookup(r.Function); !ok || s.Addr != r.Addr || !strings.HasSuffix(source(r.Function), want.suffix) ||
+		if s, ok := k.Symbols.Lookup(r.Function); !ok || s.Addr != r.Addr || !strings.HasSuffix(functions.Source(r.Function), want.suffix) ||
 			r.Stage != want.stage || r.Per != want.per {
 			t.Errorf("%q: %+v", want.why, r)
 		}
@@ -224,7 +225,7 @@ func TestRates(t *testing.T) {
 	inv := walkVeth(t, k, lab, ifindex)
 	per := make(map[string]Per)
 	for _, f := range inv.Functions {
-		per[source(f.Name)] = f.Per
+		per[functions.Source(f.Name)] = f.Per
 	}
 	absent := 0
 	for function, want := range map[string]Per{

@@ -1,62 +1,37 @@
 package xdppath
 
-import "github.com/unthunk/unthunk/branch"
+import (
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+)
 
-// Stage is a part of the way of a redirected frame.
-type Stage string
+// Stage is a part of the way of a redirected frame: one of the group
+// [functions.GroupPath].
+type Stage = functions.Stage
 
 // The stages, in the order of the way.
 const (
-	StageReceive    Stage = "receive"
-	StageProgram    Stage = "program"
-	StageRedirect   Stage = "redirect"
-	StageBulkQueue  Stage = "bulk-queue"
-	StageTransmit   Stage = "transmit"
-	StageCompletion Stage = "completion"
-	StageReturn     Stage = "return"
-	StagePagePool   Stage = "page-pool"
-	StageDMA        Stage = "dma"
+	StageReceive    = functions.StageReceive
+	StageProgram    = functions.StageProgram
+	StageRedirect   = functions.StageRedirect
+	StageBulkQueue  = functions.StageBulkQueue
+	StageTransmit   = functions.StageTransmit
+	StageCompletion = functions.StageCompletion
+	StageReturn     = functions.StageReturn
+	StagePagePool   = functions.StagePagePool
+	StageDMA        = functions.StageDMA
 )
-
-// stages is the order of sorted output.
-var stages = [...]Stage{
-	StageReceive, StageProgram, StageRedirect, StageBulkQueue, StageTransmit,
-	StageCompletion, StageReturn, StagePagePool, StageDMA,
-}
 
 // Per is how often something runs.
-type Per string
+type Per = functions.Per
 
 const (
-	// PerPacket is at least once for each frame.
-	PerPacket Per = "packet"
-	// PerBulk is once for each bulk of frames that goes to one device.
-	PerBulk Per = "bulk"
-	// PerPoll is once for each NAPI poll.
-	PerPoll Per = "poll"
-	// PerRare is on an error, in a slow path, or behind a static key that is
-	// off.
-	PerRare Per = "rare"
-	// PerUnknown could not be told.
-	PerUnknown Per = "unknown"
+	PerPacket  = functions.PerPacket
+	PerBulk    = functions.PerBulk
+	PerPoll    = functions.PerPoll
+	PerRare    = functions.PerRare
+	PerUnknown = functions.PerUnknown
 )
-
-// rank orders Per; the more often the higher.
-func (p Per) rank() int {
-	switch p {
-	case PerPacket:
-		return 5
-	case PerBulk:
-		return 4
-	case PerPoll:
-		return 3
-	case PerUnknown:
-		return 2
-	case PerRare:
-		return 1
-	}
-	return 0
-}
 
 // Sure is how well something is known.
 type Sure string

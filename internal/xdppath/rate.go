@@ -4,15 +4,17 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // loopPer is what the loops of a function that runs per go over.
 func (n *node) loopPer(per Per) Per {
 	switch {
-	case n.core.flat:
+	case n.core.Flat:
 		return per
-	case n.core.loop != "":
-		return n.core.loop
+	case n.core.Loop != "":
+		return n.core.Loop
 	case per == PerPoll || per == PerBulk:
 		return PerPacket
 	}
@@ -81,7 +83,7 @@ func (w *walker) rates(order []*node, roots []Root) {
 				if rareCall(c.to.name) {
 					per = PerRare // the target of a conditional jump
 				}
-				if per.rank() > c.to.per.rank() {
+				if per.Rank() > c.to.per.Rank() {
 					c.to.per = per
 					changed = true
 				}
@@ -121,7 +123,7 @@ func (w *walker) sure(order []*node, roots []Root) {
 // frames.
 func (w *walker) findLoops(order []*node) {
 	for _, n := range order {
-		if slices.Contains(programRuns, source(n.name)) {
+		if functions.Has(n.name, functions.RunsProgram) {
 			n.leads = true
 		}
 		for _, s := range n.sites {
@@ -134,7 +136,7 @@ func (w *walker) findLoops(order []*node) {
 		changed = false
 		for _, n := range order {
 			for _, c := range n.calls {
-				if c.to.leads && !n.leads && n.g.blocks[c.block].hot && !n.core.flat {
+				if c.to.leads && !n.leads && n.g.blocks[c.block].hot && !n.core.Flat {
 					n.leads = true
 					changed = true
 				}
@@ -151,13 +153,13 @@ func (w *walker) findLoops(order []*node) {
 			}
 			for _, c := range n.calls {
 				loop := n.g.blocks[c.block].loop
-				if loop == 0 || n.core.name != "" {
+				if loop == 0 || n.core.Name != "" {
 					continue
 				}
 				if n.programs == 0 && c.to.leads && c.to.programs == 0 && c.to != n {
 					n.programs, changed = loop, true
 				}
-				if !n.frames && (n.programs != 0 || matchAny(frameCalls, c.to.name)) {
+				if !n.frames && (n.programs != 0 || functions.Has(c.to.name, functions.OfFrame)) {
 					n.frames, changed = true, true
 				}
 			}
@@ -251,10 +253,10 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 		}
 	}
 	slices.SortFunc(inv.Functions, func(a, b Function) int {
-		return cmp.Or(cmp.Compare(stageIndex(a.Stage), stageIndex(b.Stage)), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Addr, b.Addr))
+		return cmp.Or(cmp.Compare(a.Stage.Order(), b.Stage.Order()), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Addr, b.Addr))
 	})
 	slices.SortFunc(inv.Sites, func(a, b Site) int {
-		return cmp.Or(cmp.Compare(stageIndex(a.Stage), stageIndex(b.Stage)), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Addr, b.Addr))
+		return cmp.Or(cmp.Compare(a.Stage.Order(), b.Stage.Order()), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Addr, b.Addr))
 	})
 	// The dispatcher has a way out at each of its leaves; a program takes one.
 	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool {
@@ -263,11 +265,4 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 	// Two functions may jump into one cold part.
 	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool { return a.Addr == b.Addr && a.Function == b.Function })
 	return inv
-}
-
-func stageIndex(s Stage) int {
-	if i := slices.Index(stages[:], s); i >= 0 {
-		return i
-	}
-	return len(stages)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/ksym"
 )
 
@@ -23,10 +24,12 @@ import (
 // flushing of devmap, cpumap and xskmap, giving frames back, page_pool, and
 // the DMA API.
 func CoreRoots(k *kernel.Kernel) (out []Root) {
-	for _, c := range core {
-		for _, s := range k.Functions(c.name) {
-			if s.Module == "" && !slices.ContainsFunc(out, func(r Root) bool { return r.Addr == s.Addr }) {
-				out = append(out, Root{Function: s.Name, Addr: s.Addr, Stage: c.stage, Per: c.per, Why: c.why})
+	for _, f := range functions.With(functions.Root) {
+		for _, n := range f.Names() {
+			for _, s := range k.Functions(n.Name) {
+				if s.Module == "" && !slices.ContainsFunc(out, func(r Root) bool { return r.Addr == s.Addr }) {
+					out = append(out, Root{Function: s.Name, Addr: s.Addr, Stage: rootStage(f), Per: f.Per, Why: f.What})
+				}
 			}
 		}
 	}
@@ -263,7 +266,7 @@ func DriverRoots(k *kernel.Kernel, module string) ([]Root, error) {
 			return
 		}
 		for _, s := range syms {
-			if s.Text() && fits(source(s.Name)) && !strings.Contains(s.Name, ".cold") {
+			if s.Text() && fits(functions.Source(s.Name)) && !strings.Contains(s.Name, ".cold") {
 				roots = merge(roots, []Root{{Function: s.Name, Addr: s.Addr, Stage: stage, Per: per, Why: why}})
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -58,7 +59,7 @@ type node struct {
 	calls    []call
 	sites    []site
 	pinned   Per // how often it runs is known
-	core     coreRoot
+	core     functions.Function
 	per      Per
 	stage    Stage
 	via      []string
@@ -119,7 +120,7 @@ func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, erro
 	}
 	for _, r := range roots {
 		n := w.node(r.Addr, r.Function)
-		if n.pinned == "" || r.Per.rank() > n.pinned.rank() {
+		if n.pinned == "" || r.Per.Rank() > n.pinned.Rank() {
 			n.pinned = r.Per
 		}
 		if n.stage == "" {
@@ -175,7 +176,7 @@ func (w *walker) node(addr uint64, name string) *node {
 			n.partial = []string{"not followed: a program that was in the dispatcher"}
 		}
 	}
-	why := boundary(n.name)
+	why := functions.Limit(n.name)
 	if program(n.name) {
 		// The dispatcher leads to the programs of all devices.
 		why = "a program of another device"
@@ -184,8 +185,8 @@ func (w *walker) node(addr uint64, name string) *node {
 		n.boundary = true
 		n.partial = append(n.partial, "not followed: "+why)
 	}
-	if c, ok := coreOf(n.name); ok {
-		n.core, n.pinned, n.stage = c, c.per, c.stage
+	if f, ok := rootOf(n.name); ok {
+		n.core, n.pinned, n.stage = f, f.Per, rootStage(f)
 	}
 	w.nodes[addr] = n
 	return n
@@ -236,7 +237,7 @@ func (w *walker) helpers(order []*node) {
 			continue
 		}
 		for _, c := range n.calls {
-			if c.to.core.inlined {
+			if c.to.core.Inlined {
 				c.to.pinned, c.to.wanted = PerPacket, true
 			}
 		}
@@ -307,7 +308,7 @@ func (w *walker) analyze(n *node) {
 	g := newGraph(insts, n.addr, shapes{
 		leaves:    leaves,
 		cold:      func(addr uint64) bool { return leaves(addr) && rareCall(w.symbol(addr)) },
-		dead:      func(addr uint64) bool { return leaves(addr) && deadEnd(w.symbol(addr)) },
+		dead:      func(addr uint64) bool { return leaves(addr) && functions.Has(w.symbol(addr), functions.NoReturn) },
 		outOfLine: func(addr uint64) bool { return !parts[0].has(addr) },
 		key: func(addr uint64) (uint64, bool) {
 			to, ok := w.keys[addr]
