@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // benchFlags are what the user typed.
@@ -131,7 +132,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	}
 	plan := redirect.Plan{
 		Bulks: f.bulks, Operations: operations, Mode: redirect.Mode(f.mode), Size: f.size,
-		Place: redirect.Place(f.place), CPU: f.length.cpu, Rounds: f.length.rounds, Duration: f.length.duration,
+		Place: redirect.Place(f.place), CPU: rounds.OnCPU(f.length.cpu), Schedule: f.length.schedule(),
 	}
 	for _, sc := range f.scenarios {
 		plan.Scenarios = append(plan.Scenarios, redirect.Scenario(sc))
@@ -158,7 +159,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	}
 	d := redirect.Devices{
 		In: f.in, Out: f.out, Operation: operations[0],
-		Mode: redirect.Mode(f.mode), Rounds: f.length.rounds, Duration: f.length.duration,
+		Mode: redirect.Mode(f.mode), Schedule: f.length.schedule(),
 	}
 	if err := d.Validate(); err != nil {
 		return nil, usageError{err}

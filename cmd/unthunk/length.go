@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // lengthFlags say how long a run takes and where.
@@ -27,6 +29,11 @@ func (l *lengthFlags) add(cmd *cobra.Command, rounds int, duration time.Duration
 	fl.IntVar(&l.rounds, "rounds", rounds, fmt.Sprintf("times everything is built afresh (with --quick %d)", quickRounds))
 	fl.DurationVar(&l.duration, "duration", duration, fmt.Sprintf("length of the whole run (with --quick %v)", quickDuration))
 	fl.IntVar(&l.cpu, "cpu", -1, "CPU under test; -1 is the last one")
+}
+
+// schedule is that of a run.
+func (l lengthFlags) schedule() rounds.Schedule {
+	return rounds.Schedule{Rounds: l.rounds, Duration: l.duration}
 }
 
 // resolve applies --quick to what was not given, and checks the rest.

@@ -19,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/report/page"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/tax"
 )
@@ -158,7 +159,8 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
-	duration := max(f.length.duration-priceTime, time.Second)
+	schedule := f.length.schedule()
+	schedule.Duration = max(schedule.Duration-priceTime, time.Second)
 	if f.in != "" || f.out != "" {
 		for _, name := range []string{"scenario", "bulk", "size"} {
 			if cmd.Flags().Changed(name) {
@@ -168,9 +170,9 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 		d := profile.Devices{
 			Devices: redirect.Devices{
 				In: f.in, Out: f.out, Operation: operation, Mode: redirect.Mode(f.mode),
-				Rounds: f.length.rounds, Duration: duration,
+				Schedule: schedule,
 			},
-			CPU: f.length.cpu, Rate: f.rate,
+			CPU: rounds.OnCPU(f.length.cpu), Rate: f.rate,
 		}
 		if err := d.Validate(); err != nil {
 			return nil, usageError{err}
@@ -186,7 +188,7 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 		Chain: redirect.Plan{
 			Scenarios: []redirect.Scenario{redirect.Scenario(f.scenario)}, Bulks: []int{f.bulk},
 			Operations: []redirect.Operation{operation}, Mode: redirect.Mode(f.mode), Size: f.size,
-			CPU: f.length.cpu, Rounds: f.length.rounds, Duration: duration,
+			CPU: rounds.OnCPU(f.length.cpu), Schedule: schedule,
 		},
 		Rate: f.rate,
 	}

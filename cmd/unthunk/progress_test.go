@@ -5,11 +5,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 func TestProgressLine(t *testing.T) {
-	p := redirect.Progress{Round: 3, Rounds: 15, Row: "redirect-map/bulk=64/operation=parse/mode=generic/size=1000", Left: 12400 * time.Millisecond}
+	p := rounds.Progress{Round: 3, Rounds: 15, What: "redirect-map/bulk=64/operation=parse/mode=generic/size=1000", Left: 12400 * time.Millisecond}
 	if got, want := progressLine(p), "round 3 of 15, 12s left: redirect-map/bulk=64/operation=parse/mode=generic/size"; got != want {
 		t.Errorf("line is %q, want %q", got, want)
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/tax"
 )
 
@@ -55,7 +56,7 @@ func addRun(s std, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		ladder := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: l.cpu, Rounds: l.rounds, Duration: l.duration}
+		ladder := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: rounds.OnCPU(l.cpu), Schedule: l.schedule()}
 		whole := l.duration >= 2*(taxTime+profileTime)-time.Second
 		if whole {
 			ladder.Duration -= taxTime + profileTime
@@ -133,7 +134,7 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	if doc.Incomplete {
 		return "", nil
 	}
-	plan := profile.Plan{Chain: redirect.Plan{CPU: cpu, Rounds: quickRounds, Duration: profileTime}}
+	plan := profile.Plan{Chain: redirect.Plan{CPU: rounds.OnCPU(cpu), Schedule: rounds.Schedule{Rounds: quickRounds, Duration: profileTime}}}
 	show, done := progress(s)
 	raw, err := profile.Run(ctx, plan, show)
 	done()

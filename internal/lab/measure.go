@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -132,11 +133,11 @@ func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measure
 // countChain counts what a packet of the veth chain goes through.
 func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify()}
-	cpu, err := redirect.PickCPU(-1)
+	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return nil, err
 	}
-	plan := redirect.Plan{Bulks: bulks, CPU: cpu}
+	plan := redirect.Plan{Bulks: bulks, CPU: rounds.OnCPU(cpu)}
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
@@ -184,7 +185,7 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 // the bulks.
 func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify()}
-	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, CPU: -1, Duration: timeOf}, nil)
+	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, Schedule: rounds.Schedule{Duration: timeOf}}, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -201,14 +202,6 @@ func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 // timeOf is what measuring time takes in a guest.
 const timeOf = 10 * time.Second
 
-// errDisagree is a slot that lost packets: a softirq that a tick left to ksoftirqd lets a
-// veth's ring run over.
-var errDisagree = errors.New("packet counts disagree")
-
-func disagree(span redirect.Span) error {
-	return fmt.Errorf("%w: %d sent, %d redirected, %d received", errDisagree, span.Sent, span.Redirected, span.Received)
-}
-
 func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err error) {
 	for range slots {
 		span, ok, err := arm.Span(ctx)
@@ -216,7 +209,7 @@ func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err erro
 			return b, err
 		}
 		if !ok {
-			return b, disagree(span)
+			return b, span.Disagree()
 		}
 		b.add(span)
 	}
@@ -268,7 +261,8 @@ func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err 
 			return nil, 0, err
 		}
 		packets, err = send()
-		if errors.Is(err, errDisagree) {
+		// A softirq that a tick left to ksoftirqd lets a veth's ring run over.
+		if errors.Is(err, rounds.ErrDisagree) {
 			continue
 		}
 		if err != nil {
@@ -282,7 +276,7 @@ func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err 
 		}
 		return hits, packets, err
 	}
-	return nil, 0, fmt.Errorf("%w in each of %d slots", errDisagree, tries)
+	return nil, 0, fmt.Errorf("%w in each of %d slots", rounds.ErrDisagree, tries)
 }
 
 const tries = 5
@@ -331,7 +325,7 @@ func slotOf(ctx context.Context, arm *redirect.Arm) sender {
 	return func() (uint64, error) {
 		span, ok, err := arm.Span(ctx)
 		if err == nil && !ok {
-			err = disagree(span)
+			err = span.Disagree()
 		}
 		return span.Sent, err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -75,11 +76,11 @@ func packets(bulk int) int { return (4096 + bulk - 1) / bulk * bulk }
 // takes the time of a packet between others of a poll.
 func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify()}
-	cpu, err := redirect.PickCPU(-1)
+	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return nil, err
 	}
-	if err := (redirect.Plan{Bulks: bulks, CPU: cpu}).Validate(); err != nil {
+	if err := (redirect.Plan{Bulks: bulks, CPU: rounds.OnCPU(cpu)}).Validate(); err != nil {
 		return nil, err
 	}
 	names, err := interfaces()

@@ -7,6 +7,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
 )
@@ -18,17 +19,13 @@ type Raw struct {
 	Event perf.Event
 	Rate  int
 	CPUs  []int
-	// Rounds are those that were finished, of Planned.
-	Rounds  []Round
-	Planned int
-	// Incomplete is set when ctx ended the run.
-	Incomplete bool
+	rounds.Outcome
+	// Rounds are those that were finished.
+	Rounds []Round
 	// Stacks are all distinct call chains in the measured time.
 	Stacks []*Stack
 	perf.Counts
-	// Slots is how many slots ran, BadSlots in how many the packet counts
-	// disagreed: those are left out.
-	Slots, BadSlots int
+	Slots rounds.Slots
 	// Devices is set for a run on real interfaces: time is that of CPUs at work,
 	// whatever they do.
 	Devices bool

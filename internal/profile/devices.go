@@ -12,14 +12,15 @@ import (
 
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // Devices is a run on two real interfaces under the user's own traffic.
 type Devices struct {
 	// Devices are the interfaces. Rounds are parts of the time, for intervals.
 	redirect.Devices
-	// CPU that is sampled; -1 samples all.
-	CPU int
+	// CPU is what is sampled; the zero value samples all.
+	CPU rounds.CPU
 	// Rate is samples a second and CPU; 0 is 1000.
 	Rate int
 }
@@ -32,12 +33,7 @@ const deviceRate = 1000
 const drain = 50 * time.Millisecond
 
 func (d Devices) withDefaults() Devices {
-	if d.Rounds == 0 {
-		d.Rounds = DefaultRounds
-	}
-	if d.Duration == 0 {
-		d.Duration = DefaultDuration
-	}
+	d.Schedule = d.Schedule.Or(defaults())
 	if d.Rate == 0 {
 		d.Rate = deviceRate
 	}
@@ -58,13 +54,14 @@ func (d Devices) Validate() error {
 // CPUs together were not idle, by the packets that these redirected.
 //
 // A quarter of each round is not sampled, for what sampling takes.
-func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)) (raw *Raw, err error) {
+func RunDevices(ctx context.Context, d Devices, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
 	d = d.withDefaults()
-	cpus := []int{d.CPU}
-	if d.CPU < 0 {
+	cpu, given := d.CPU.Number()
+	cpus := []int{cpu}
+	if !given {
 		if cpus, err = perf.Online(); err != nil {
 			return nil, err
 		}
@@ -80,7 +77,7 @@ func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)
 	defer func() { err = errors.Join(err, b.Close()) }()
 	c := collect(&Raw{
 		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out), Event: event, Rate: d.Rate, CPUs: cpus,
-		Planned: d.Rounds, Devices: true,
+		Devices: true,
 	})
 	part := d.Duration / time.Duration(d.Rounds+1)
 	if c.raw.Calls, err = b.Calls(ctx, part); err != nil && ctx.Err() == nil {
@@ -99,17 +96,13 @@ func RunDevices(ctx context.Context, d Devices, progress func(redirect.Progress)
 		}
 		m.samplers = append(m.samplers, s)
 	}
-	for n := range d.Rounds {
-		if progress != nil {
-			progress(redirect.Progress{Round: n + 1, Rounds: d.Rounds, Row: d.In + " to " + d.Out, Left: time.Duration(d.Rounds-n) * part})
-		}
-		if err := m.round(ctx, n, part); err != nil {
-			return nil, err
-		}
-		if ctx.Err() != nil {
-			c.raw.Incomplete = true
-			break
-		}
+	d.Duration -= part
+	c.raw.Outcome, err = d.Schedule.Run(ctx, show, func(r rounds.Round) error {
+		r.Show(d.In + " to " + d.Out)
+		return errors.Join(m.round(ctx, r.Number, r.Duration()), ctx.Err())
+	})
+	if err != nil {
+		return nil, err
 	}
 	raw = c.done()
 	// Time is that of CPUs at work.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
@@ -24,7 +25,7 @@ import (
 func lastCPU(t *testing.T) int {
 	t.Helper()
 	testutil.Root(t)
-	cpu, err := redirect.PickCPU(-1)
+	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,7 +94,7 @@ func TestVerifyDevices(t *testing.T) {
 			}
 			stop := flood.Start(t, lab, user)
 			defer stop()
-			p := runDevices(t, lab, -1, length).Record(nil)
+			p := runDevices(t, lab, rounds.CPU{}, length).Record(nil)
 			var without []Stage
 			for _, stage := range []Stage{StageReceive, StageRedirect, StageTransmit} {
 				if row(p, stage) <= 0 {
@@ -184,7 +185,7 @@ func TestVerifyPerf(t *testing.T) {
 				t.Fatal(err)
 			}
 			p := plan("none")
-			p.Chain.CPU, p.Chain.Duration = cpu, 10*time.Second
+			p.Chain.CPU, p.Chain.Duration = rounds.OnCPU(cpu), 10*time.Second
 			raw := measured(t, short, p, nil)
 			stopErr := record.Process.Signal(os.Interrupt)
 			record.Wait() // by the signal

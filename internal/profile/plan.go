@@ -6,12 +6,13 @@ import (
 
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // Plan is a run on the veth chain.
 type Plan struct {
-	// Chain is what is profiled: a plan of one row, on one core. Rounds and
-	// Duration are those of the whole run.
+	// Chain is what is profiled: a plan of one row, on one core. Its
+	// schedule is that of the whole run.
 	Chain redirect.Plan
 	// Rate is samples a second; 0 picks what takes about 1.5 % of the CPU.
 	Rate int
@@ -24,6 +25,10 @@ const (
 	DefaultBulk     = 16
 )
 
+func defaults() rounds.Schedule {
+	return rounds.Schedule{Rounds: DefaultRounds, Duration: DefaultDuration}
+}
+
 // Limits of a rate that was picked.
 const (
 	MinRate  = 250
@@ -31,12 +36,7 @@ const (
 )
 
 func (p Plan) withDefaults() Plan {
-	if p.Chain.Rounds == 0 {
-		p.Chain.Rounds = DefaultRounds
-	}
-	if p.Chain.Duration == 0 {
-		p.Chain.Duration = DefaultDuration
-	}
+	p.Chain.Schedule = p.Chain.Schedule.Or(defaults())
 	if len(p.Chain.Bulks) == 0 {
 		p.Chain.Bulks = []int{DefaultBulk}
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
@@ -52,7 +53,7 @@ func plan(operation string) Plan {
 		panic(err)
 	}
 	return Plan{
-		Chain: redirect.Plan{CPU: -1, Operations: []redirect.Operation{op}, Rounds: stat.MinRounds, Duration: 4 * time.Second},
+		Chain: redirect.Plan{Operations: []redirect.Operation{op}, Schedule: rounds.Schedule{Rounds: stat.MinRounds, Duration: 4 * time.Second}},
 		Rate:  3000,
 	}
 }
@@ -179,9 +180,9 @@ func devicePair(t *testing.T) (lab *netlab.Namespace, user int) {
 }
 
 // runDevices profiles the device pair, of one CPU or, with -1, of all.
-func runDevices(t *testing.T, lab *netlab.Namespace, cpu int, length time.Duration) (raw *Raw) {
+func runDevices(t *testing.T, lab *netlab.Namespace, cpu rounds.CPU, length time.Duration) (raw *Raw) {
 	t.Helper()
-	d := Devices{Devices: redirect.Devices{In: "in", Out: "out", Rounds: stat.MinRounds, Duration: length}, CPU: cpu, Rate: 1000}
+	d := Devices{Devices: redirect.Devices{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: stat.MinRounds, Duration: length}}, CPU: cpu, Rate: 1000}
 	err := lab.Do(func() (err error) {
 		raw, err = RunDevices(t.Context(), d, nil)
 		return err
@@ -196,12 +197,12 @@ func runDevices(t *testing.T, lab *netlab.Namespace, cpu int, length time.Durati
 func TestRunDevices(t *testing.T) {
 	lab, user := devicePair(t)
 	const length = 2 * time.Second
-	if raw := runDevices(t, lab, -1, length); len(raw.Rounds) != 0 || len(raw.Record(nil).Rows) != 0 {
+	if raw := runDevices(t, lab, rounds.CPU{}, length); len(raw.Rounds) != 0 || len(raw.Record(nil).Rows) != 0 {
 		t.Errorf("%d rounds with no packets", len(raw.Rounds))
 	}
 	stop := flood.Start(t, lab, user)
 	defer stop()
-	p := runDevices(t, lab, -1, length).Record(nil)
+	p := runDevices(t, lab, rounds.CPU{}, length).Record(nil)
 	sum := 0.0
 	for _, r := range p.Rows {
 		sum += r.Ns.Median
@@ -216,7 +217,7 @@ func TestRunDevices(t *testing.T) {
 		t.Errorf("CPUs %v, %d packets", p.Sampling.CPUs, p.Sampling.Packets)
 	}
 	// One CPU alone: frames go through where the sender runs, on either.
-	if one := runDevices(t, lab, 0, length); len(one.CPUs) != 1 {
+	if one := runDevices(t, lab, rounds.OnCPU(0), length); len(one.CPUs) != 1 {
 		t.Errorf("CPUs %v", one.CPUs)
 	}
 }

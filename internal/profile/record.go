@@ -28,10 +28,10 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 	if raw.Event == perf.Clock {
 		warn("no PMU: a timer takes the samples, and code that runs with interrupts off shows where they come on again; cycles are those of the time stamp counter")
 	}
-	if raw.BadSlots > 0 {
-		warn("%d of %d slots left out: their packet counts disagreed", raw.BadSlots, raw.Slots)
+	if text := raw.Slots.Warning(); text != "" {
+		warn("%s", text)
 	}
-	if len(raw.Rounds) == 0 || float64(raw.BadSlots) > maxBad*float64(raw.Slots) {
+	if len(raw.Rounds) == 0 || raw.Slots.Unusable() {
 		return p
 	}
 	v := raw.view()
@@ -45,8 +45,8 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 	} else if raw.Path != nil {
 		p.Tax = v.tax(price)
 	}
-	if !raw.Incomplete && len(raw.Rounds) < raw.Planned {
-		warn("%d of %d rounds fitted into the duration", len(raw.Rounds), raw.Planned)
+	if text := raw.Outcome.Warning(); text != "" {
+		warn("%s", text)
 	}
 	if raw.Lost > 0 {
 		warn("%d samples were lost: the ring buffer was full", raw.Lost)
@@ -67,9 +67,6 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 }
 
 const (
-	// maxBad is the share of slots whose counts may disagree before there is no
-	// number.
-	maxBad = 0.05
 	// minThroughput is the least that sampling may leave, in percent; that it
 	// leaves less has to be certain.
 	minThroughput = 98
@@ -163,14 +160,14 @@ func (v view) rows() []record.ProfileRow {
 	for _, s := range v.Stacks {
 		byStage[s.Stage] = append(byStage[s.Stage], s)
 	}
-	rounds := make([]int, len(v.Rounds))
+	numbers := make([]int, len(v.Rounds))
 	rest := slices.Clone(v.packet)
 	for i, r := range v.Rounds {
-		rounds[i] = r.Number
+		numbers[i] = r.Number
 	}
 	rows := []record.ProfileRow{}
 	add := func(stage Stage, ns []float64) {
-		rows = append(rows, record.ProfileRow{Name: string(stage), Ns: v.mean(ns), Samples: ns, Rounds: rounds})
+		rows = append(rows, record.ProfileRow{Name: string(stage), Ns: v.mean(ns), Samples: ns, Rounds: numbers})
 	}
 	for _, stage := range stages {
 		ns := v.sum(byStage[stage])

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -26,10 +26,8 @@ const (
 
 type run struct {
 	*collector
-	plan     Plan
-	row      redirect.Row
-	cpu      int
-	progress func(redirect.Progress)
+	row redirect.Row
+	cpu int
 	// prepare changes a chain once it is built.
 	prepare func(*redirect.Chain) error
 }
@@ -39,16 +37,16 @@ type run struct {
 //
 // It returns a [feature.Missing] without root, BTF, live frames or perf events.
 // Requires at least Linux 5.18.
-func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw, error) {
-	return runPrepared(ctx, plan, progress, func(*redirect.Chain) error { return nil })
+func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, error) {
+	return runPrepared(ctx, plan, show, func(*redirect.Chain) error { return nil })
 }
 
-func runPrepared(ctx context.Context, plan Plan, progress func(redirect.Progress), prepare func(*redirect.Chain) error) (*Raw, error) {
+func runPrepared(ctx context.Context, plan Plan, show func(rounds.Progress), prepare func(*redirect.Chain) error) (*Raw, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
 	plan = plan.withDefaults()
-	cpu, err := redirect.PickCPU(plan.Chain.CPU)
+	cpu, err := plan.Chain.CPU.Pick()
 	if err != nil {
 		return nil, err
 	}
@@ -59,36 +57,25 @@ func runPrepared(ctx context.Context, plan Plan, progress func(redirect.Progress
 	if err != nil {
 		return nil, err
 	}
-	if progress == nil {
-		progress = func(redirect.Progress) {}
-	}
 	row := plan.Chain.Rows()[0]
-	c := collect(&Raw{Name: row.Name(), Event: event, Rate: plan.Rate, CPUs: []int{cpu}, Planned: plan.Chain.Rounds})
-	r := &run{c, plan, row, cpu, progress, prepare}
+	c := collect(&Raw{Name: row.Name(), Event: event, Rate: plan.Rate, CPUs: []int{cpu}})
+	r := &run{c, row, cpu, prepare}
 	began := clock.Start()
-	until := time.Now().Add(plan.Chain.Duration)
-	for n := range plan.Chain.Rounds {
-		left := time.Until(until)
-		if n >= stat.MinRounds && left < 0 {
-			break
-		}
-		progress(redirect.Progress{Round: n + 1, Rounds: plan.Chain.Rounds, Row: row.Name(), Left: max(0, left)})
-		if err := r.round(ctx, n, left/time.Duration(plan.Chain.Rounds-n)); err != nil {
-			if ctx.Err() != nil {
-				r.raw.Incomplete = true
-				break
-			}
-			return nil, err
-		}
+	r.raw.Outcome, err = plan.Chain.Schedule.Run(ctx, show, func(round rounds.Round) error {
+		round.Show(row.Name())
+		return r.round(ctx, round)
+	})
+	if err != nil {
+		return nil, err
 	}
 	r.raw.TSCRate = began.Rate()
 	return r.done(), nil
 }
 
-// round builds a chain, measures for about d in all, and names what was sampled
+// round builds a chain, measures until the round ends, and names what was sampled
 // while its programs are still there.
-func (r *run) round(ctx context.Context, n int, d time.Duration) (err error) {
-	end := time.Now().Add(d)
+func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
+	end := round.End()
 	lab, err := netlab.New(r.cpu)
 	if err != nil {
 		return err
@@ -107,7 +94,7 @@ func (r *run) round(ctx context.Context, n int, d time.Duration) (err error) {
 		return err
 	}
 	arm.Lengthen(slotLength)
-	if n == 0 {
+	if round.Number == 0 {
 		if r.raw.Calls, err = arm.Count(ctx); err != nil {
 			return err
 		}
@@ -119,7 +106,7 @@ func (r *run) round(ctx context.Context, n int, d time.Duration) (err error) {
 	defer func() { err = errors.Join(err, counters.Close()) }()
 	r.raw.Counted = counters.Names()
 	m := &measurement{
-		run: r, lab: lab, chain: c, arm: arm, round: Round{Number: n},
+		run: r, lab: lab, chain: c, arm: arm, round: Round{Number: round.Number},
 		counters: counters, events: make(map[string][]float64),
 	}
 	if r.raw.Rate == 0 {
@@ -198,7 +185,7 @@ func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
 	if len(trial.sampled) == 0 || len(trial.plain) == 0 {
 		return MinRate, nil
 	}
-	cost := max(1-quickHalf(trial.plain)/quickHalf(trial.sampled), 0) / try // of a sample, in s
+	cost := max(1-rounds.QuickHalf(trial.plain)/rounds.QuickHalf(trial.sampled), 0) / try // of a sample, in s
 	return int(min(max(allowed/cost, MinRate), AutoRate)), nil
 }
 
@@ -206,10 +193,7 @@ func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
 func (m *measurement) span(ctx context.Context) (redirect.Span, bool, error) {
 	span, ok, err := m.arm.Span(ctx)
 	if err == nil {
-		m.raw.Slots++
-		if !ok {
-			m.raw.BadSlots++
-		}
+		m.raw.Slots.Add(ok)
 	}
 	return span, ok, err
 }
@@ -281,23 +265,11 @@ func (m *measurement) conclude(ctx context.Context) error {
 		m.stacks.drop()
 		return nil
 	}
-	m.round.SampledNs, m.round.PlainNs = quickHalf(m.sampled), quickHalf(m.plain)
+	m.round.SampledNs, m.round.PlainNs = rounds.QuickHalf(m.sampled), rounds.QuickHalf(m.plain)
 	m.round.Events = make(map[string]float64)
 	for name, each := range m.events {
 		m.round.Events[name] = stat.Median(each)
 	}
 	tested, _, _ := m.chain.Devices()
 	return m.lab.Do(func() error { return m.end(ctx, m.round, m.weight, tested) })
-}
-
-// quickHalf is the mean of the smaller half: what disturbs a slot makes it longer,
-// sampling all slots alike.
-func quickHalf(xs []float64) float64 {
-	s := slices.Sorted(slices.Values(xs))
-	s = s[:(len(s)+1)/2]
-	sum := 0.0
-	for _, x := range s {
-		sum += x
-	}
-	return sum / float64(len(s))
 }

@@ -5,9 +5,8 @@ import (
 	"os"
 	"slices"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // cores are the CPUs of a run.
@@ -20,33 +19,25 @@ type cores struct {
 	other int
 }
 
-// pickCores finds CPUs that this process may run on. want is the core under
-// test, or -1 for the last one: interrupts and boot-time work like the first.
-func pickCores(want int, place Place) (cores, error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return cores{}, fmt.Errorf("read CPU affinity: %w", err)
+// pickCores finds CPUs that this process may run on.
+func pickCores(want rounds.CPU, place Place) (cores, error) {
+	tested, err := want.Pick()
+	if err != nil {
+		return cores{}, err
 	}
-	var usable []int
-	for cpu := range len(set) * 64 {
-		if set.IsSet(cpu) {
-			usable = append(usable, cpu)
-		}
+	usable, err := rounds.UsableCPUs()
+	if err != nil {
+		return cores{}, err
 	}
-	if want < 0 {
-		want = usable[len(usable)-1]
-	} else if !set.IsSet(want) {
-		return cores{}, fmt.Errorf("CPU %d is not one of those this process may run on: %v", want, usable)
-	}
-	c := cores{generator: want, tested: want, other: want}
+	c := cores{generator: tested, tested: tested, other: tested}
 	// Hardware threads of the tested core come last.
-	slices.SortStableFunc(usable, func(a, b int) int { return siblings(want, a) - siblings(want, b) })
-	usable = slices.DeleteFunc(usable, func(cpu int) bool { return cpu == want })
+	slices.SortStableFunc(usable, func(a, b int) int { return siblings(tested, a) - siblings(tested, b) })
+	usable = slices.DeleteFunc(usable, func(cpu int) bool { return cpu == tested })
 	if len(usable) > 0 {
 		c.other = usable[0]
 	}
 	if place == TwoCore {
-		if c.other == want {
+		if c.other == tested {
 			return cores{}, &feature.Missing{Feature: "a second CPU", Help: "place two-core needs two"}
 		}
 		c.generator = c.other

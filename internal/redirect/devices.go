@@ -18,6 +18,7 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -26,8 +27,7 @@ type Devices struct {
 	In, Out   string
 	Operation Operation
 	Mode      Mode
-	Rounds    int
-	Duration  time.Duration
+	rounds.Schedule
 }
 
 // Validate returns an error in one line when the run cannot be meant.
@@ -38,7 +38,7 @@ func (d Devices) Validate() error {
 	if d.In == d.Out {
 		return fmt.Errorf("%s is named twice: frames must go out by another interface than they came in by", d.In)
 	}
-	return Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.Validate()
+	return Plan{Mode: d.Mode, Schedule: d.Schedule}.Validate()
 }
 
 // RunDevices redirects every frame that In receives to Out for the run's
@@ -48,29 +48,26 @@ func (d Devices) Validate() error {
 // A round has two halves. In one the frames that Out took are counted by a
 // tracepoint and held against those redirected; in the other nothing but the
 // XDP program runs, and the rate is taken. Requires at least Linux 5.9.
-func RunDevices(ctx context.Context, d Devices, progress func(Progress)) (row record.BenchRow, warns []record.Warning, incomplete bool, err error) {
+func RunDevices(ctx context.Context, d Devices, show func(rounds.Progress)) (row record.BenchRow, warns []record.Warning, incomplete bool, err error) {
 	b, err := Borrow(ctx, d)
 	if err != nil {
 		return row, nil, ctx.Err() != nil, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	p := Plan{Mode: d.Mode, Rounds: d.Rounds, Duration: d.Duration}.withDefaults()
+	p := Plan{Mode: d.Mode, Schedule: d.Schedule}.withDefaults()
 	m := deviceRun{Borrowed: b}
-	half := p.Duration / time.Duration(2*p.Rounds)
-	for n := range p.Rounds {
-		if progress != nil {
-			progress(Progress{Round: n + 1, Rounds: p.Rounds, Row: d.In + " to " + d.Out, Left: time.Duration(2*(p.Rounds-n)) * half})
-		}
-		if err := m.round(ctx, n, half); err != nil {
-			if ctx.Err() == nil {
-				return row, nil, false, err
-			}
-			incomplete = true
-			break
-		}
+	outcome, err := p.Schedule.Run(ctx, show, func(r rounds.Round) error {
+		r.Show(d.In + " to " + d.Out)
+		return m.round(ctx, r.Number, r.Duration()/2)
+	})
+	if err != nil {
+		return row, nil, false, err
 	}
 	row, warns = m.record(d, p)
-	return row, warns, incomplete, nil
+	if text := outcome.Warning(); text != "" {
+		warns = append(warns, record.Warning{Text: text})
+	}
+	return row, warns, outcome.Incomplete, nil
 }
 
 // Borrowed are two interfaces of which one redirects to the other.
@@ -336,7 +333,7 @@ func (m *deviceRun) record(d Devices, p Plan) (row record.BenchRow, warns []reco
 	case m.redirected == 0:
 		row.Refused = "no packets: nothing arrived on " + d.In
 	case m.taken == 0, m.errors > m.redirected/1000, m.taken+slack < m.redirected || m.redirected+slack < m.taken:
-		row.Refused = fmt.Sprintf("packet counts disagree: %d redirected, %d taken by %s%s", m.redirected, m.taken, d.Out, m.failure)
+		row.Refused = fmt.Sprintf("%v: %d redirected, %d taken by %s%s", rounds.ErrDisagree, m.redirected, m.taken, d.Out, m.failure)
 	case len(m.ns) == 0:
 		row.Refused = "no round was finished"
 	}

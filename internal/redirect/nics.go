@@ -108,12 +108,12 @@ func (w *Wired) Send(ctx context.Context, burst, frames int) (Span, error) {
 			break
 		}
 	}
-	span.Sent, span.Redirected, span.Received = s.Sent, s.Tested, s.Received
+	span.Counts = counts(s)
 	for i := 1; i < len(s.Stamps); i++ {
 		span.Windows = append(span.Windows, s.Stamps[i]-s.Stamps[i-1])
 	}
-	if s.Sent != uint64(frames) || s.Sent != s.Tested || s.Sent != s.Received {
-		return span, fmt.Errorf("packet counts disagree: %d sent, %d redirected, %d received", s.Sent, s.Tested, s.Received)
+	if span.Sent != uint64(frames) || !span.Agree(1) {
+		return span, span.Disagree()
 	}
 	return span, nil
 }

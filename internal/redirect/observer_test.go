@@ -7,6 +7,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/tracepoints"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -27,7 +28,7 @@ func BenchmarkCounting(b *testing.B) {
 
 func benchmarkCounting(b *testing.B, tools int, each bool) {
 	testutil.Root(b)
-	cpus, err := pickCores(-1, OneCore)
+	cpus, err := pickCores(rounds.CPU{}, OneCore)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -84,7 +85,7 @@ func benchmarkCounting(b *testing.B, tools int, each bool) {
 			slots(arms[0])
 		}
 	}
-	own, global := quickHalf(arms[0].whole), quickHalf(arms[1].whole)
+	own, global := rounds.QuickHalf(arms[0].whole), rounds.QuickHalf(arms[1].whole)
 	b.ReportMetric(own, "own-ns/frame")
 	b.ReportMetric(global, "tracepoint-ns/frame")
 	b.ReportMetric(global/own, "times-faster")

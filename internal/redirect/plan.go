@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
 
@@ -171,14 +172,9 @@ type Plan struct {
 	Mode       Mode
 	Size       int // bytes, without the frame check sequence
 	Place      Place
-	// CPU is the core under test; -1 picks the last one this process may
-	// run on.
-	CPU int
-	// Rounds is how many times everything is built afresh.
-	Rounds int
-	// Duration is what the whole run takes, building included. Rounds that
-	// do not fit are left out, but never the first six.
-	Duration time.Duration
+	// CPU is the core under test.
+	CPU rounds.CPU
+	rounds.Schedule
 }
 
 // Sizes of a default run.
@@ -186,9 +182,6 @@ const (
 	DefaultRounds   = 15
 	DefaultDuration = 20 * time.Second
 )
-
-// MaxRounds bounds a run's rounds.
-const MaxRounds = 10000
 
 // maxChains keeps a run's programs inside the BPF dispatcher, which holds 48
 // (BPF_DISPATCHER_MAX in include/linux/bpf.h): three of each chain are
@@ -214,12 +207,7 @@ func (p Plan) withDefaults() Plan {
 	if p.Place == "" {
 		p.Place = OneCore
 	}
-	if p.Rounds == 0 {
-		p.Rounds = DefaultRounds
-	}
-	if p.Duration == 0 {
-		p.Duration = DefaultDuration
-	}
+	p.Schedule = p.Schedule.Or(rounds.Schedule{Rounds: DefaultRounds, Duration: DefaultDuration})
 	return p
 }
 
@@ -242,11 +230,8 @@ func (p Plan) Validate() error {
 	if p.Place != OneCore && p.Place != TwoCore {
 		return fmt.Errorf("place %q is not one-core or two-core", p.Place)
 	}
-	if p.Rounds < 1 || p.Rounds > MaxRounds {
-		return fmt.Errorf("%d rounds are not within 1 … %d", p.Rounds, MaxRounds)
-	}
-	if p.Duration < time.Second || p.Duration > 24*time.Hour {
-		return fmt.Errorf("duration %v is not within 1s … 24h", p.Duration)
+	if err := p.Schedule.Validate(); err != nil {
+		return err
 	}
 	if _, err := traffic.UDPFrame(p.Size); err != nil {
 		return err

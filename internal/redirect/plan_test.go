@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 func op(t *testing.T, s string) Operation {
@@ -73,8 +75,8 @@ func TestPlanValidate(t *testing.T) {
 		{Plan{Mode: "skb"}, `"skb"`},
 		{Plan{Place: "three-core"}, `"three-core"`},
 		{Plan{Size: 20}, "frame size 20"},
-		{Plan{Rounds: -1}, "-1 rounds"},
-		{Plan{Duration: time.Millisecond}, "1ms"},
+		{Plan{Schedule: rounds.Schedule{Rounds: -1}}, "-1 rounds"},
+		{Plan{Schedule: rounds.Schedule{Duration: time.Millisecond}}, "1ms"},
 		{Plan{Scenarios: Scenarios(), Operations: many}, "dispatcher"},
 	} {
 		err := test.plan.Validate()
@@ -88,7 +90,7 @@ func TestPlanValidate(t *testing.T) {
 }
 
 func TestDevicesValidate(t *testing.T) {
-	for _, d := range []Devices{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"}, {In: "a", Out: "b", Rounds: -1}} {
+	for _, d := range []Devices{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"}, {In: "a", Out: "b", Schedule: rounds.Schedule{Rounds: -1}}} {
 		if err := d.Validate(); err == nil {
 			t.Errorf("%+v: no error", d)
 		}

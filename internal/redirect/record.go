@@ -7,11 +7,6 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// maxBad is the share of slots whose counts may disagree before a row has no
-// number: a frame can be lost to an interrupt that came at a bad moment, but
-// not often.
-const maxBad = 0.05
-
 // maxDisturbed is how much longer the middle window may take than a round's
 // number before that is said.
 const maxDisturbed = 0.1
@@ -22,8 +17,8 @@ func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 		rows  []record.BenchRow
 		warns []record.Warning
 	)
-	if !raw.Incomplete && raw.Rounds < raw.Planned {
-		warns = append(warns, record.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
+	if text := raw.Outcome.Warning(); text != "" {
+		warns = append(warns, record.Warning{Text: text})
 	}
 	for i := range raw.Rows {
 		row := raw.Rows[i].record()
@@ -34,8 +29,8 @@ func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 		warn := func(format string, args ...any) {
 			warns = append(warns, record.Warning{Row: row.Name, Text: fmt.Sprintf(format, args...)})
 		}
-		if bad := raw.Rows[i].BadSlots; bad > 0 {
-			warn("%d of %d slots left out: their packet counts disagreed", bad, raw.Rows[i].Slots)
+		if text := raw.Rows[i].Slots.Warning(); text != "" {
+			warn("%s", text)
 		}
 		if r := raw.Rows[i]; r.Place == TwoCore && r.Tries < 1.1 {
 			warn("the generator never waited: its core was the limit, not the one under test")
@@ -56,7 +51,7 @@ func (r *RawRow) record() record.BenchRow {
 		Labels:        r.Labels(),
 		FramesPerXmit: quantity(r.FramesPerXmit, "frames"),
 		Observer:      quantity(r.Observer, "ns"),
-		Counts:        record.Counts{Sent: r.Sent, Redirected: r.Tested, Received: r.Received},
+		Counts:        record.Counts(r.Counts),
 		Samples:       []float64{},
 		Rounds:        []int{},
 	}
@@ -78,12 +73,12 @@ func (r *RawRow) record() record.BenchRow {
 // refusal says why a row has no number, or nothing.
 func (r *RawRow) refusal() string {
 	switch {
-	case r.Slots == 0:
+	case r.Slots.All == 0:
 		return "not measured: the run ended before it"
-	case float64(r.BadSlots) > maxBad*float64(r.Slots):
-		s := fmt.Sprintf("packet counts disagree: %d sent, %d redirected, %d received", r.Sent, r.Tested, r.Received)
+	case r.Slots.Unusable():
+		s := r.Counts.Disagree().Error()
 		if n := r.Scenario.copies(); n > 1 {
-			s += fmt.Sprintf(" of %d expected", r.Tested*n)
+			s += fmt.Sprintf(" of %d expected", r.Counts.Redirected*n)
 		}
 		if r.Failure != "" {
 			s += "; " + r.Failure

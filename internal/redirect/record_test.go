@@ -3,6 +3,8 @@ package redirect
 import (
 	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // raw is a row of six good rounds.
@@ -13,8 +15,8 @@ func raw(bulk int) RawRow {
 		NsPerFrame: []float64{100, 101, 99, 100, 102, 98},
 		Hop:        []float64{40, 41, 39, 40, 42, 38},
 		Disturbed:  []float64{0.01, 0.01, 0.02, 0.01, 0.03, 0.01},
-		Sent:       1000, Tested: 1000, Received: 1000,
-		Slots: 100,
+		Counts:     rounds.Counts{Sent: 1000, Redirected: 1000, Received: 1000},
+		Slots:      rounds.Slots{All: 100},
 	}
 }
 
@@ -26,11 +28,11 @@ func TestRecord(t *testing.T) {
 		warned  string // in a warning; empty for none
 	}{
 		{"good", func(*RawRow) {}, "", ""},
-		{"few bad slots", func(r *RawRow) { r.BadSlots = 5 }, "", "5 of 100 slots"},
-		{"many bad slots", func(r *RawRow) { r.BadSlots, r.Received = 6, 900 }, "1000 sent, 1000 redirected, 900 received", ""},
-		{"why", func(r *RawRow) { r.BadSlots, r.Failure = 100, "the device said no" }, "the device said no", ""},
-		{"copies", func(r *RawRow) { r.Scenario, r.BadSlots = Multi, 100 }, "1000 received of 2000 expected", ""},
-		{"never ran", func(r *RawRow) { r.Slots = 0 }, "the run ended", ""},
+		{"few bad slots", func(r *RawRow) { r.Slots.Bad = 5 }, "", "5 of 100 slots"},
+		{"many bad slots", func(r *RawRow) { r.Slots.Bad, r.Counts.Received = 6, 900 }, "1000 sent, 1000 redirected, 900 received", ""},
+		{"why", func(r *RawRow) { r.Slots.Bad, r.Failure = 100, "the device said no" }, "the device said no", ""},
+		{"copies", func(r *RawRow) { r.Scenario, r.Slots.Bad = Multi, 100 }, "1000 received of 2000 expected", ""},
+		{"never ran", func(r *RawRow) { r.Slots.All = 0 }, "the run ended", ""},
 		{"no round", func(r *RawRow) { r.NsPerFrame, r.Rounds = nil, nil }, "no round", ""},
 		{"disturbed", func(r *RawRow) { r.Disturbed = []float64{0.2, 0.3, 0.2} }, "", "20 % longer"},
 	} {

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
@@ -26,24 +27,12 @@ const windowFrames = 1024
 // short against the machine's moods.
 const slotTime = 3 * time.Millisecond
 
-// Progress is where a run stands.
-type Progress struct {
-	Round, Rounds int
-	// Row is what is being measured.
-	Row string
-	// Left is the time left.
-	Left time.Duration
-}
-
 // Raw is what a run measured.
 type Raw struct {
 	Rows []RawRow
 	// CPU is the core under test.
 	CPU int
-	// Rounds is how many rounds were begun, of Planned.
-	Rounds, Planned int
-	// Incomplete is set when ctx ended the run.
-	Incomplete bool
+	rounds.Outcome
 }
 
 // RawRow is what a run measured of one row. Slices have one element a round
@@ -66,10 +55,8 @@ type RawRow struct {
 	// frame. It is taken on the last row only.
 	Observer []float64
 	// Counts are frames over all slots.
-	Sent, Tested, Received uint64
-	// Slots is how many slots ran, BadSlots in how many the counts
-	// disagreed.
-	Slots, BadSlots int
+	Counts rounds.Counts
+	Slots  rounds.Slots
 	// Tries is how often the generator ran for a frame it sent: 1 when it
 	// never had to wait.
 	Tries float64
@@ -82,7 +69,7 @@ type RawRow struct {
 //
 // It returns a [feature.Missing] without root, BTF or live frames. Requires
 // at least Linux 5.18.
-func Run(ctx context.Context, plan Plan, progress func(Progress)) (*Raw, error) {
+func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
@@ -97,37 +84,21 @@ func Run(ctx context.Context, plan Plan, progress func(Progress)) (*Raw, error) 
 	if slices.Contains(plan.Scenarios, CPU) && cpus.other == cpus.tested {
 		return nil, &feature.Missing{Feature: "a second CPU", Help: "redirect-cpu hands frames to it"}
 	}
-	b := &bench{plan: plan, cpus: cpus, progress: progress, raw: &Raw{CPU: cpus.tested, Planned: plan.Rounds}}
+	b := &bench{plan: plan, cpus: cpus, raw: &Raw{CPU: cpus.tested}}
 	for _, row := range plan.Rows() {
 		b.raw.Rows = append(b.raw.Rows, RawRow{Row: row})
 	}
-	if b.progress == nil {
-		b.progress = func(Progress) {}
-	}
-	b.end = time.Now().Add(plan.Duration)
-	for n := range plan.Rounds {
-		if n >= stat.MinRounds && time.Now().After(b.end) {
-			break
-		}
-		b.raw.Rounds = n + 1
-		roundEnd := time.Now().Add(time.Until(b.end) / time.Duration(plan.Rounds-n))
-		if err := b.round(ctx, n, roundEnd); err != nil {
-			if ctx.Err() != nil {
-				b.raw.Incomplete = true
-				return b.raw, nil
-			}
-			return nil, err
-		}
+	b.raw.Outcome, err = plan.Schedule.Run(ctx, show, func(r rounds.Round) error { return b.round(ctx, r) })
+	if err != nil {
+		return nil, err
 	}
 	return b.raw, nil
 }
 
 type bench struct {
-	plan     Plan
-	cpus     cores
-	progress func(Progress)
-	raw      *Raw
-	end      time.Time
+	plan Plan
+	cpus cores
+	raw  *Raw
 }
 
 // arm is one thing measured in a round: a row, or the chain without the hop
@@ -150,27 +121,10 @@ type arm struct {
 	row *RawRow
 }
 
-// undisturbed is a round's one number: the 10th percentile of its windows.
-// What disturbs a window, an interrupt, another guest, a colder cache, makes
-// it longer, never shorter. On a shared machine it scattered by 9 to 10 % from
-// round to round where medians did by 10 to 12 % (BenchmarkScatter).
-func undisturbed(windows []float64) float64 { return stat.Quantile(windows, 0.1) }
-
-// quickHalf is the mean of the smaller half: as deaf to disturbance as a low
-// quantile, but finer than the whole ns of its values.
-func quickHalf(xs []float64) float64 {
-	s := slices.Sorted(slices.Values(xs))
-	s = s[:(len(s)+1)/2]
-	sum := 0.0
-	for _, x := range s {
-		sum += x
-	}
-	return sum / float64(len(s))
-}
-
-// round builds everything, measures until end, and adds one number to each
-// row.
-func (b *bench) round(ctx context.Context, n int, end time.Time) (err error) {
+// round builds everything, measures until the round ends, and adds one number
+// to each row.
+func (b *bench) round(ctx context.Context, round rounds.Round) (err error) {
+	end := round.End()
 	lab, err := netlab.New(b.cpus.generator)
 	if err != nil {
 		return err
@@ -200,14 +154,14 @@ func (b *bench) round(ctx context.Context, n int, end time.Time) (err error) {
 		for _, i := range rand.Perm(len(s.arms)) {
 			a := s.arms[i]
 			if a.row != nil {
-				b.progress(Progress{Round: n + 1, Rounds: b.plan.Rounds, Row: a.row.Name(), Left: max(0, time.Until(b.end))})
+				round.Show(a.row.Name())
 			}
 			if err := a.slot(ctx); err != nil {
 				return err
 			}
 		}
 	}
-	s.conclude(n)
+	s.conclude(round.Number)
 	return nil
 }
 
@@ -300,16 +254,16 @@ func (s *setup) conclude(n int) {
 		if len(a.ns) == 0 {
 			continue
 		}
-		ns := undisturbed(a.ns)
+		ns := rounds.Undisturbed(a.ns)
 		a.row.Rounds = append(a.row.Rounds, n)
 		a.row.NsPerFrame = append(a.row.NsPerFrame, ns)
 		a.row.Disturbed = append(a.row.Disturbed, stat.Median(a.ns)/ns-1)
 		if without != nil && len(without.ns) > 0 {
-			a.row.Hop = append(a.row.Hop, ns-undisturbed(without.ns))
+			a.row.Hop = append(a.row.Hop, ns-rounds.Undisturbed(without.ns))
 		}
 	}
 	if s.counted != nil {
-		price := quickHalf(s.counted.whole) - quickHalf(s.uncounted.whole)
+		price := rounds.QuickHalf(s.counted.whole) - rounds.QuickHalf(s.uncounted.whole)
 		s.counted.row.Observer = append(s.counted.row.Observer, price)
 	}
 }
@@ -420,17 +374,17 @@ func (a *arm) slot(ctx context.Context) error {
 	return nil
 }
 
+func counts(s chain.State) rounds.Counts {
+	return rounds.Counts{Sent: s.Sent, Redirected: s.Tested, Received: s.Received}
+}
+
 // count adds a slot's counts to the row and tells whether they agree.
 func (a *arm) count(s chain.State) (good bool) {
-	good = s.Sent > 0 && s.Sent == s.Tested && s.Received == s.Tested*a.rig.spec.Scenario.copies()
+	c := counts(s)
+	good = c.Agree(a.rig.spec.Scenario.copies())
 	if a.row != nil {
-		a.row.Sent += s.Sent
-		a.row.Tested += s.Tested
-		a.row.Received += s.Received
-		a.row.Slots++
-		if !good {
-			a.row.BadSlots++
-		}
+		a.row.Counts.Add(c)
+		a.row.Slots.Add(good)
 	}
 	return good
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
 )
@@ -36,7 +37,7 @@ func TestScenarios(t *testing.T) {
 		for _, mode := range []Mode{Native, Generic} {
 			for _, s := range Scenarios() {
 				t.Run(fmt.Sprintf("%s/%s/%s", place, mode, s), func(t *testing.T) {
-					rows := mustRun(t, Plan{Scenarios: []Scenario{s}, Bulks: []int{4, 64}, Mode: mode, Place: place, CPU: -1, Rounds: 2, Duration: time.Second})
+					rows := mustRun(t, Plan{Scenarios: []Scenario{s}, Bulks: []int{4, 64}, Mode: mode, Place: place, Schedule: rounds.Schedule{Rounds: 2, Duration: time.Second}})
 					for _, row := range rows {
 						checkRow(t, row, s, mode, place)
 					}
@@ -87,7 +88,7 @@ func TestOperations(t *testing.T) {
 	for _, s := range []string{"none", "read", "swap-macs", "parse", "spin:1000"} {
 		ops = append(ops, op(t, s))
 	}
-	rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, CPU: -1, Rounds: 2, Duration: 2 * time.Second})
+	rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, Schedule: rounds.Schedule{Rounds: 2, Duration: 2 * time.Second}})
 	for _, row := range rows {
 		checkRow(t, row, Map, Native, OneCore)
 	}
@@ -175,7 +176,7 @@ func TestForeignTraffic(t *testing.T) {
 	if err := <-first; err != nil {
 		t.Fatal(err)
 	}
-	rows := mustRun(t, Plan{Bulks: []int{4}, CPU: -1, Rounds: 3, Duration: 3 * time.Second})
+	rows := mustRun(t, Plan{Bulks: []int{4}, Schedule: rounds.Schedule{Rounds: 3, Duration: 3 * time.Second}})
 	cancel()
 	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
@@ -190,9 +191,9 @@ func TestRunStops(t *testing.T) {
 	testutil.Root(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	const rounds = 1000
+	const planned = 1000
 	var told time.Time
-	raw, err := Run(ctx, Plan{CPU: -1, Rounds: rounds, Duration: rounds * time.Second}, func(p Progress) {
+	raw, err := Run(ctx, Plan{Schedule: rounds.Schedule{Rounds: planned, Duration: planned * time.Second}}, func(p rounds.Progress) {
 		if p.Round == 3 && told.IsZero() {
 			told = time.Now()
 			cancel()
@@ -207,8 +208,8 @@ func TestRunStops(t *testing.T) {
 	if took := time.Since(told); took > time.Minute {
 		t.Errorf("stopped %v after it was told to", took)
 	}
-	if !raw.Incomplete || raw.Rounds == 0 || raw.Rounds > 3 {
-		t.Errorf("incomplete %v after %d rounds", raw.Incomplete, raw.Rounds)
+	if !raw.Incomplete || raw.Begun == 0 || raw.Begun > 3 {
+		t.Errorf("incomplete %v after %d rounds", raw.Incomplete, raw.Begun)
 	}
 }
 
@@ -236,7 +237,7 @@ func TestRunDevices(t *testing.T) {
 			defer stop()
 			var row record.BenchRow
 			err := lab.Do(func() (err error) {
-				row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Mode: mode, Rounds: 3, Duration: 2 * time.Second}, nil)
+				row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Mode: mode, Schedule: rounds.Schedule{Rounds: 3, Duration: 2 * time.Second}}, nil)
 				return err
 			})
 			if err != nil {
@@ -254,7 +255,7 @@ func TestRunDevices(t *testing.T) {
 	t.Run("idle", func(t *testing.T) {
 		var row record.BenchRow
 		err := lab.Do(func() (err error) {
-			row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Rounds: 1, Duration: time.Second}, nil)
+			row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
 			return err
 		})
 		if err != nil {
@@ -280,7 +281,7 @@ func TestRunDevices(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, _, _, err = RunDevices(t.Context(), Devices{In: l.Attrs().Name, Out: "lo", Rounds: 1, Duration: time.Second}, nil)
+			_, _, _, err = RunDevices(t.Context(), Devices{In: l.Attrs().Name, Out: "lo", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
 			return err
 		})
 		if err == nil || !strings.Contains(err.Error(), "has an XDP program already") {

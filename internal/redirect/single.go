@@ -11,18 +11,12 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // Chain is one chain on one core, for callers that run rounds of their own.
 type Chain struct {
 	rig *rig
-}
-
-// PickCPU returns the core under test: want, or with -1 the last one this
-// process may run on.
-func PickCPU(want int) (int, error) {
-	cpus, err := pickCores(want, OneCore)
-	return cpus.tested, err
 }
 
 // Build makes the i-th chain of a namespace whose thread runs on cpu. Close it
@@ -40,7 +34,7 @@ func Build(lab *netlab.Namespace, i int, scenario Scenario, cpu int) (*Chain, er
 // of place [OneCore], with the program that [Chain.Phases] reads. Close it before
 // the namespace.
 func BuildRow(lab *netlab.Namespace, i int, row Row, cpu int) (*Chain, error) {
-	cpus, err := pickCores(cpu, OneCore)
+	cpus, err := pickCores(rounds.OnCPU(cpu), OneCore)
 	if err != nil {
 		return nil, err
 	}
@@ -112,8 +106,8 @@ func (c *Chain) Arm(ctx context.Context, bulk int) (*Arm, error) {
 type Span struct {
 	Start, End uint64 // CLOCK_MONOTONIC in ns
 	Frames     uint64
-	// Sent, Redirected and Received are frames of the whole slot.
-	Sent, Redirected, Received uint64
+	// Counts are frames of the whole slot.
+	rounds.Counts
 	// Windows are the times of parts of Window frames each, in ns.
 	Windows []uint64
 	Window  int
@@ -127,7 +121,7 @@ func (s Span) NsPerFrame() float64 { return float64(s.End-s.Start) / float64(s.F
 // and nothing else.
 func (a *Arm) Span(ctx context.Context) (Span, bool, error) {
 	s, _, err := a.arm.send(ctx)
-	span := Span{Sent: s.Sent, Redirected: s.Tested, Received: s.Received, Window: a.arm.window}
+	span := Span{Counts: counts(s), Window: a.arm.window}
 	if err != nil || !a.arm.count(s) || len(s.Stamps) < 3 {
 		return span, false, err
 	}
@@ -157,10 +151,10 @@ func (a *Arm) Slot(ctx context.Context) error { return a.arm.slot(ctx) }
 // slot in twenty disagreed.
 func (a *Arm) Ns() (float64, error) {
 	row := a.arm.row
-	if float64(row.BadSlots) > maxBad*float64(row.Slots) || len(a.arm.ns) == 0 {
-		return 0, fmt.Errorf("packet counts disagree: %d sent, %d redirected, %d received", row.Sent, row.Tested, row.Received)
+	if row.Slots.Unusable() || len(a.arm.ns) == 0 {
+		return 0, row.Counts.Disagree()
 	}
-	return undisturbed(a.arm.ns), nil
+	return rounds.Undisturbed(a.arm.ns), nil
 }
 
 // Calls are how often something happens for one redirected packet, between the
@@ -188,7 +182,7 @@ func (b *Borrowed) Calls(ctx context.Context, d time.Duration) (Calls, error) {
 		return Calls{}, err
 	}
 	if tried := seen.Redirects + seen.Errors; tried > 0 && seen.Errors+seen.Drops > tried/1000 {
-		return Calls{}, fmt.Errorf("packet counts disagree: of %d frames that came, %d could not be redirected and %d were refused by the device they were to leave by", tried, seen.Errors, seen.Drops)
+		return Calls{}, fmt.Errorf("%w: of %d frames that came, %d could not be redirected and %d were refused by the device they were to leave by", rounds.ErrDisagree, tried, seen.Errors, seen.Drops)
 	}
 	if seen.Redirects == 0 {
 		return Calls{}, nil

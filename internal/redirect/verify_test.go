@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/verify"
 )
@@ -14,7 +15,7 @@ import (
 func lastCPU(t *testing.T) int {
 	t.Helper()
 	testutil.Root(t)
-	cpu, err := PickCPU(-1)
+	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func TestVerifySpin(t *testing.T) {
 		Claim: "a loop of 1000 turns in the program adds 100 ns or more to a packet",
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
-			rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, CPU: -1, Rounds: 6, Duration: of(6*time.Second, short)})
+			rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, Schedule: rounds.Schedule{Rounds: 6, Duration: of(6*time.Second, short)}})
 			none, spin := rows[0].Ns.Median, rows[1].Ns.Median
 			return verify.Finding{Figure: fmt.Sprintf("%.0f ns without, %.0f ns with", none, spin), Holds: spin >= none+100}
 		},
@@ -48,7 +49,7 @@ func TestVerifyCounting(t *testing.T) {
 		Claim: "unthunk's own counting takes at most 5 ns of a packet",
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
-			rows := mustRun(t, Plan{Bulks: []int{64}, CPU: -1, Rounds: 15, Duration: of(15*time.Second, short)})
+			rows := mustRun(t, Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Rounds: 15, Duration: of(15*time.Second, short)}})
 			q := rows[0].Observer
 			if q == nil {
 				return verify.Finding{Figure: "no figure"}
@@ -66,7 +67,7 @@ func TestVerifyScatter(t *testing.T) {
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
 			testutil.Root(t)
-			raw, err := Run(t.Context(), Plan{Bulks: []int{64}, CPU: -1, Rounds: 15, Duration: of(10*time.Second, short)}, nil)
+			raw, err := Run(t.Context(), Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Rounds: 15, Duration: of(10*time.Second, short)}}, nil)
 			if err != nil {
 				testutil.SkipMissing(t, err)
 				t.Fatal(err)

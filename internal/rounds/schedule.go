@@ -92,6 +92,13 @@ func (r Round) End() time.Time {
 	return now.Add(r.end.Sub(now) / time.Duration(r.rounds-r.Number))
 }
 
+// least is how long a round takes that begins late.
+const least = 50 * time.Millisecond
+
+// Duration is how long the round may take, for a round that only waits: the time to [Round.End], but never less than
+// 50 ms, so that a round that begins late still sees packets.
+func (r Round) Duration() time.Duration { return max(time.Until(r.End()), least) }
+
 // Run measures round by round, until all are done or the time is up. When ctx ends, the outcome is incomplete and
 // there is no error; any other error of measure ends the run. show is told where the run stands; it may be nil.
 func (s Schedule) Run(ctx context.Context, show func(Progress), measure func(Round) error) (Outcome, error) {

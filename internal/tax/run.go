@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -54,8 +55,8 @@ func (p Plan) Validate() error {
 			return fmt.Errorf("pair %q is not one of %s", want, strings.Join(Families(), ", "))
 		}
 	}
-	if p.Rounds < 1 || p.Rounds > redirect.MaxRounds {
-		return fmt.Errorf("%d rounds are not within 1 … %d", p.Rounds, redirect.MaxRounds)
+	if p.Rounds < 1 || p.Rounds > rounds.Max {
+		return fmt.Errorf("%d rounds are not within 1 … %d", p.Rounds, rounds.Max)
 	}
 	if p.Duration < time.Second || p.Duration > 24*time.Hour {
 		return fmt.Errorf("duration %v is not within 1s … 24h", p.Duration)
@@ -112,7 +113,7 @@ const quiet = 0.1
 //
 // It returns a [feature.Missing] without root, BTF, live frames, kernel symbols,
 // or on another architecture than x86-64. Requires at least Linux 5.18.
-func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw, error) {
+func Run(ctx context.Context, plan Plan, progress func(rounds.Progress)) (*Raw, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw
 	if !clock.X86 {
 		return nil, &feature.Missing{Feature: "x86-64", Help: "tax decodes no other code yet"}
 	}
-	cpu, err := redirect.PickCPU(plan.CPU)
+	cpu, err := rounds.OnCPU(plan.CPU).Pick()
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +134,7 @@ func Run(ctx context.Context, plan Plan, progress func(redirect.Progress)) (*Raw
 	}
 	defer k.Close()
 	if progress == nil {
-		progress = func(redirect.Progress) {}
+		progress = func(rounds.Progress) {}
 	}
 	r := &run{
 		plan: plan, cpu: cpu, kernel: k, progress: progress,
@@ -157,7 +158,7 @@ type run struct {
 	plan     Plan
 	cpu      int
 	kernel   *kernel.Kernel
-	progress func(redirect.Progress)
+	progress func(rounds.Progress)
 	raw      *Raw
 	end      time.Time
 	round    int
@@ -228,7 +229,7 @@ func (r *run) inNamespace(f func(*netlab.Namespace) error) error {
 }
 
 func (r *run) show(what string) {
-	r.progress(redirect.Progress{Round: r.round + 1, Rounds: r.plan.Rounds, Row: what, Left: max(0, time.Until(r.end))})
+	r.progress(rounds.Progress{Round: r.round + 1, Rounds: r.plan.Rounds, What: what, Left: max(0, time.Until(r.end))})
 }
 
 // inspect checks the premises that kernel text alone can tell, and that there is

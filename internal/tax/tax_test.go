@@ -14,7 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -35,8 +35,8 @@ func openTest(t *testing.T) *kernel.Kernel {
 func TestRun(t *testing.T) {
 	testutil.Root(t)
 	var shown []string
-	raw, err := Run(t.Context(), Plan{CPU: -1, Rounds: 2, Duration: 5 * time.Second}, func(p redirect.Progress) {
-		shown = append(shown, p.Row)
+	raw, err := Run(t.Context(), Plan{CPU: -1, Rounds: 2, Duration: 5 * time.Second}, func(p rounds.Progress) {
+		shown = append(shown, p.What)
 	})
 	if err != nil {
 		testutil.SkipMissing(t, err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -111,7 +112,7 @@ func TestValidate(t *testing.T) {
 		{Plan{Pairs: []string{"map-lookup/btree"}}, `"map-lookup/btree" is not one of control, bpf-prog`},
 		{Plan{Pairs: []string{""}}, `""`},
 		{Plan{Rounds: -1}, "-1 rounds"},
-		{Plan{Rounds: redirect.MaxRounds + 1}, "rounds"},
+		{Plan{Rounds: rounds.Max + 1}, "rounds"},
 		{Plan{Duration: time.Millisecond}, "1ms"},
 		{Plan{Duration: 25 * time.Hour}, "25h"},
 	} {

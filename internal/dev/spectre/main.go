@@ -22,7 +22,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/dev/gobin"
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -80,7 +80,7 @@ type row struct {
 }
 
 func (r *runner) measure(ctx context.Context, packages []string) (err error) {
-	if r.cpu, err = redirect.PickCPU(r.cpu); err != nil {
+	if r.cpu, err = rounds.OnCPU(r.cpu).Pick(); err != nil {
 		return err
 	}
 	dir, err := os.MkdirTemp("", "spectre")

@@ -22,6 +22,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
@@ -127,7 +128,7 @@ func trust(ctx context.Context, tries, more int, duration, short time.Duration, 
 
 // measure is `unthunk bench --bulk 64 --operation … --duration …`.
 func measure(ctx context.Context, d time.Duration, operations ...string) (*record.Document[record.BenchRow], error) {
-	plan := redirect.Plan{Bulks: []int{64}, CPU: -1, Duration: d}
+	plan := redirect.Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Duration: d}}
 	for _, s := range operations {
 		op, err := redirect.ParseOperation(s)
 		if err != nil {
