@@ -34,9 +34,9 @@ func TestHeadlines(t *testing.T) {
 	for i := range p.Rows {
 		p.Rows[i].Ns = q(20, 1, "ns")
 	}
-	parts := p.Parts()
+	groups := p.Groups()
 	if h := parse(recordtest.Marshal(t, p)); !strings.HasPrefix(h.Title, "Of a packet’s 200 ns the redirect path takes ") || !strings.HasSuffix(h.Title, ", indirect branches 2.0 %") {
-		t.Errorf("%+v, %v", h, parts)
+		t.Errorf("%+v, %v", h, groups)
 	}
 	slower, err := compare.Records(record.NewRecord(recordtest.Ladder("a", 1, 1)), record.NewRecord(recordtest.Ladder("b", 2, 1.5)), compare.Options{Threshold: 2})
 	if err != nil {

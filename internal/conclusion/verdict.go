@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -47,7 +48,7 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	if doc.Profile != nil {
 		for i := range doc.Stages {
 			row := &doc.Stages[i]
-			if row.Ns != nil && record.PartOf(row.Name) == record.PartPath && (v.Largest == nil || row.Ns.Median > v.Largest.Ns.Median) {
+			if row.Ns != nil && functions.Stage(row.Name).OnPath() && (v.Largest == nil || row.Ns.Median > v.Largest.Ns.Median) {
 				v.Largest = row
 			}
 		}

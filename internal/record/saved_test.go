@@ -132,7 +132,7 @@ func FuzzParseSaved(f *testing.F) {
 			t.Error("no title")
 		}
 		if p := s.Stages(); p != nil {
-			p.Parts()
+			p.Groups()
 		}
 		s.Prices()
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Machine writes what bears most on the numbers of a run, a line each, and what was
@@ -113,7 +114,7 @@ func (s *FirstScreen) stages(p *printer) {
 		return
 	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", fmt.Sprintf("where the %s ns of %s go", cells.Number(parts.Packet.Median), cells.Clean(s.Profiled)))
+	p.wrap("", fmt.Sprintf("where the %s ns of %s go", stat.Number(parts.Packet.Median), cells.Clean(s.Profiled)))
 	p.stages(s.Doc.Stages, parts.Packet, newFootnotes(nil))
 	p.indirectBranches(parts)
 }

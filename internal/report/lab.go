@@ -9,6 +9,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Lab writes a record of lab for people: each guest's counts, then each difference
@@ -22,7 +23,7 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, "+
 			"%s by the observer's time stamps, %s left.",
-			d.With, d.Without, cells.Exact(d.Instructions), cells.Exact(d.BySites), cells.Exact(d.Calls), cells.Exact(d.ByObserver), cells.Exact(d.Remainder)))
+			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.Calls), stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
 		if d.Ns != nil {
 			ns, around := cells.Quantity(d.Ns)
 			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.%s", ns, around, lost(d)))
@@ -69,9 +70,9 @@ func (p *printer) labChain(l *record.Lab) {
 			continue
 		}
 		if row.Instructions != nil {
-			line[1] = cells.Exact(*row.Instructions)
+			line[1] = stat.Exact(*row.Instructions)
 		}
-		line[2], line[3] = cells.Exact(*row.Calls), cells.Exact(row.Entries("bq_xmit_all"))
+		line[2], line[3] = stat.Exact(*row.Calls), stat.Exact(row.Entries("bq_xmit_all"))
 		if timed && row.Ns != nil {
 			ns, around := cells.Quantity(row.Ns)
 			line[4] = ns + " " + around
@@ -182,7 +183,7 @@ func (p *printer) labSites(l *record.Lab, name string) {
 		var table [][]string
 		for _, s := range row.Sites {
 			table = append(table, []string{
-				"  " + cells.Exact(s.PerPacket), fmt.Sprintf("%s+%#x", cells.Clean(s.Function), s.Offset),
+				"  " + stat.Exact(s.PerPacket), fmt.Sprintf("%s+%#x", cells.Clean(s.Function), s.Offset),
 				cells.Clean(cmp.Or(s.Part, s.Stage)), cells.Clean(s.Target),
 			})
 		}

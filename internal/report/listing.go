@@ -7,6 +7,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Asm writes the annotated code of a function.
@@ -27,7 +28,7 @@ func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
 // indirect have a mark.
 func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns map[uint64]float64, total float64) error {
 	p := newPrinter(opts)
-	p.wrap("", fmt.Sprintf("%s: %s ns a packet", name, cells.Number(total)))
+	p.wrap("", fmt.Sprintf("%s: %s ns a packet", name, stat.Number(total)))
 	hottest := 0.0
 	for _, x := range ns {
 		hottest = max(hottest, x)

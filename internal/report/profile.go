@@ -96,7 +96,7 @@ func (p *printer) indirect(prof *record.Profile) {
 		}
 		calls := "?"
 		if s.PerPacket != nil {
-			calls = cells.Number(s.PerPacket.Median)
+			calls = stat.Number(s.PerPacket.Median)
 		}
 		what := ""
 		if s.Calls != nil {

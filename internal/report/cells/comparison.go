@@ -78,7 +78,7 @@ func ProfileSummary(c *record.ProfileComparison) string {
 	threshold := fmt.Sprintf("%g %% of the packet", c.Threshold)
 	for i, row := range c.Rows {
 		if i == 0 && row.Old != nil { // the packet
-			threshold += fmt.Sprintf(" (%s ns)", Number(c.Threshold/100*row.Old.Median))
+			threshold += fmt.Sprintf(" (%s ns)", stat.Number(c.Threshold/100*row.Old.Median))
 		}
 		if row.Difference != nil {
 			compared++

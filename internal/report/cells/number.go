@@ -9,21 +9,6 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Number writes x with three significant digits, "?" when unknown.
-func Number(x float64) string {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return "?"
-	}
-	a := math.Abs(x)
-	switch {
-	case a >= 99.95:
-		return strconv.FormatFloat(x, 'f', 0, 64)
-	case a >= 9.995:
-		return strconv.FormatFloat(x, 'f', 1, 64)
-	}
-	return strconv.FormatFloat(x, 'f', 2, 64)
-}
-
 // Signed is a percentage with its sign.
 func Signed(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
@@ -56,7 +41,7 @@ func Quantity(q *stat.Quantity) (median, around string) {
 	if q == nil {
 		return "", ""
 	}
-	return Number(q.Median), Interval(q.Low, q.High, Number)
+	return stat.Number(q.Median), Interval(q.Low, q.High, stat.Number)
 }
 
 // Difference is the median of one and its interval in two cells, with their signs.
@@ -69,7 +54,7 @@ func OrDash(q *stat.Quantity) string {
 	if q == nil {
 		return "-"
 	}
-	return Number(q.Median)
+	return stat.Number(q.Median)
 }
 
 // Value is the median as a number, 0 when there is none.
@@ -94,6 +79,3 @@ func Percent(part, packet *stat.Quantity) string {
 
 // Few writes a count with three digits.
 func Few(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) }
-
-// Exact writes a count with all its digits.
-func Exact(x float64) string { return stat.Exact(x) }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // The script of a flame graph: a click on a frame fills the width with it, search
@@ -145,7 +146,7 @@ func (g *flameGraph) writeFrame(f *flame, x, y, least float64) {
 		return
 	}
 	name := cells.ShortName(cells.Clean(f.name))
-	details := fmt.Sprintf("%s: %s ns a packet, %d samples, %s", name, cells.Number(f.ns), f.samples, f.stage())
+	details := fmt.Sprintf("%s: %s ns a packet, %d samples, %s", name, stat.Number(f.ns), f.samples, f.stage())
 	if packet := g.prof.Packet; packet != nil && packet.Median > 0 {
 		details += fmt.Sprintf(", %.1f %% of the packet", 100*f.ns/packet.Median)
 	}
@@ -170,7 +171,7 @@ func (g *flameGraph) writeLegend() {
 	})
 	x := flameMargin
 	for _, name := range names {
-		text := fmt.Sprintf("%s %s", cells.Clean(name), cells.Number(ns[name]))
+		text := fmt.Sprintf("%s %s", cells.Clean(name), stat.Number(ns[name]))
 		width := 16 + flameChar*float64(utf8.RuneCountInString(text)) + 12
 		if x+width > flameWidth {
 			break

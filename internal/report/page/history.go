@@ -7,6 +7,7 @@ import (
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // maxTrends is the most rows of a page that have a picture of their trend.
@@ -52,7 +53,7 @@ func (v *viewer) groupBlock(h *record.History, g *record.HistoryGroup, drawn *in
 		}
 		first, last := row.Points[0].Ns.Median, row.Points[n-1].Ns.Median
 		level, around := cells.Quantity(row.Level)
-		t.add(row.Name, strconv.Itoa(n), cells.Number(first), cells.Number(last), level, around,
+		t.add(row.Name, strconv.Itoa(n), stat.Number(first), stat.Number(last), level, around,
 			strings.Join(cells.HistoryLines(h, row), "; ")).Differs = len(row.Changes) > 0
 		if n > 1 && *drawn < maxTrends {
 			plotted = append(plotted, row)

@@ -52,7 +52,7 @@ func (v *viewer) labWiresBlock(s *record.Saved) block {
 		}
 		dma, ns, change := row.SumDMA(), "–", cells.Few(*row.Calls)
 		if x := s.Lab.BranchNs(row); x != nil {
-			ns = cells.Number(*x)
+			ns = stat.Number(*x)
 			change += ", ≈ " + ns + " ns"
 		}
 		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.Calls),
@@ -110,7 +110,7 @@ func (v *viewer) labCountsBlock(s *record.Saved) block {
 			if x == nil {
 				return "–"
 			}
-			return cells.Exact(*x)
+			return stat.Exact(*x)
 		}
 		t.add(row.Name, row.Release, row.Thunk, count(row.Instructions), count(row.Calls))
 	}
@@ -129,8 +129,8 @@ func labDifferenceTable(l *record.Lab) *table {
 	}}
 	for _, d := range l.Differences {
 		ns, around := cells.Quantity(d.Ns)
-		t.add(d.With, d.Without, cells.Exact(d.Instructions), cells.Exact(d.BySites), cells.Exact(d.Calls),
-			cells.Exact(d.ByObserver), cells.Exact(d.Remainder), cmp.Or(ns, "–"), around)
+		t.add(d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.Calls),
+			stat.Exact(d.ByObserver), stat.Exact(d.Remainder), cmp.Or(ns, "–"), around)
 	}
 	return t
 }
@@ -143,7 +143,7 @@ func labDifferencePairs(l *record.Lab) []pair {
 		if strings.Contains(d.With, "/nic=") {
 			continue
 		}
-		change := cells.Number(d.Calls) + " branches"
+		change := stat.Number(d.Calls) + " branches"
 		if ns, _ := cells.Quantity(d.Ns); ns != "" {
 			change += fmt.Sprintf(", ≈ %s ns", ns)
 		}

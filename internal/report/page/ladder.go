@@ -4,6 +4,7 @@ import (
 	"cmp"
 
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // ladderBlocks are the rows of bench and run.
@@ -32,7 +33,7 @@ func (v *viewer) ladderBlocks() []block {
 			hop, hopAround := cells.Quantity(row.Hop)
 			frames := "–"
 			if row.FramesPerXmit != nil {
-				frames = cells.Number(row.FramesPerXmit.Median)
+				frames = stat.Number(row.FramesPerXmit.Median)
 			}
 			t.add(row.Name, mpps, mppsAround, ns, nsAround, cmp.Or(hop, "–"), hopAround, frames)
 		}

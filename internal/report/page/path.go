@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -34,7 +35,7 @@ func (v *viewer) pathBlocks() []block {
 			b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, p.Packet)
 		}
 		if s != v.first { // the title says it
-			b.Text = []string{partsText(p)}
+			b.Text = []string{groupsText(p)}
 		}
 		b.Tables = append(b.Tables, v.stageTable(p, stages))
 		if t := siteTable(stages); t != nil {
@@ -87,23 +88,25 @@ func (v *viewer) sitesFor(s *record.Saved) []record.SiteRow {
 	return nil
 }
 
-func partsText(p *record.Profile) string {
-	parts := p.Parts()
+// groupsText says what share of a packet each group of stages has.
+func groupsText(p *record.Profile) string {
+	groups := p.Groups()
 	var said []string
-	for _, part := range []record.Part{record.PartPath, record.PartRig, record.PartAround, record.PartRest} {
-		q := &stat.Quantity{Median: parts[part]}
-		said = append(said, fmt.Sprintf("%s %s ns (%s)", part, cells.Number(parts[part]), cells.Percent(q, p.Packet)))
+	for _, g := range functions.Groups() {
+		share := cells.Percent(&stat.Quantity{Median: groups[g]}, p.Packet)
+		said = append(said, fmt.Sprintf("%s %s ns (%s)", g, stat.Number(groups[g]), share))
 	}
 	return "Of a packet: " + strings.Join(said, ", ") + "."
 }
 
+// stageTable has a row for each stage of a path.
 func (v *viewer) stageTable(p *record.Profile, stages []pathStage) *table {
 	t := &table{Caption: "Stages, ns a packet", Folded: v.draw, Columns: []column{
 		{"stage", ""}, {"ns", "n"}, {"95 %", "i"}, {"share", "n"}, {"◆", "n"}, {"what it is", "t"},
 	}}
 	for _, s := range stages {
 		ns, around := cells.Quantity(s.ns)
-		t.add(s.name, cmp.Or(ns, "–"), around, cells.Percent(s.ns, p.Packet), strconv.Itoa(len(s.sites)), stageMeaning[s.name])
+		t.add(s.name, cmp.Or(ns, "–"), around, cells.Percent(s.ns, p.Packet), strconv.Itoa(len(s.sites)), functions.Stage(s.name).Meaning())
 	}
 	return t
 }
@@ -139,26 +142,6 @@ func functionTable(p *record.Profile) *table {
 		t.Remark = fmt.Sprintf("%d more are in the record.", n)
 	}
 	return t
-}
-
-var stageMeaning = map[string]string{
-	"generator":    "makes live frames and sends them: a NIC does that, or another machine",
-	"receive":      "the driver’s NAPI poll",
-	"program":      "the XDP program, its helpers, the dispatcher",
-	"redirect":     "xdp_do_redirect, dev_map_enqueue",
-	"bulk-queue":   "bq_enqueue, bq_xmit_all, xdp_do_flush",
-	"transmit":     "ndo_xdp_xmit and what the driver does in it",
-	"completion":   "of transmission, on NICs",
-	"return":       "of frames and pages, page_pool",
-	"page-pool":    "pages taken and given back",
-	"dma":          "the DMA API, IOMMU, swiotlb",
-	"softirq":      "softirqs and NAPI around the poll",
-	"locks":        "spin locks, whoever takes them",
-	"sink":         "the veth at the end of the chain: another machine, for a NIC",
-	"stack":        "the network stack, for frames that it is given",
-	"observer":     "tracing programs, and sampling itself",
-	"other":        "interrupts, other tasks, user space",
-	"unattributed": "time for which there is no sample",
 }
 
 // profiled is what a profile is of.

@@ -5,7 +5,7 @@ import (
 	"math"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -20,7 +20,7 @@ func pathFigure(id, title string, stages []pathStage, packet *stat.Quantity) *fi
 	for _, s := range stages {
 		branches += len(s.sites)
 		if s.ns != nil {
-			said = append(said, fmt.Sprintf("%s %s ns", s.name, cells.Number(s.ns.Median)))
+			said = append(said, fmt.Sprintf("%s %s ns", s.name, stat.Number(s.ns.Median)))
 		}
 	}
 	desc := fmt.Sprintf("%d stages from top to bottom", len(stages))
@@ -46,10 +46,10 @@ func pathFigure(id, title string, stages []pathStage, packet *stat.Quantity) *fi
 // barClass is the look of a stage's bar: filled for the redirect path, outlined for
 // what other machines do for a NIC, hatched for what is beside the path.
 func barClass(stage string) string {
-	switch record.PartOf(stage) {
-	case record.PartPath:
+	switch functions.Stage(stage).Group() {
+	case functions.GroupPath:
 		return "bar"
-	case record.PartRig:
+	case functions.GroupEnds:
 		return "bar rig"
 	}
 	return "bar side"
@@ -92,10 +92,10 @@ func (d *drawing) stripLabel(stage string, x, top, width float64) {
 		return
 	}
 	class := "mid"
-	switch record.PartOf(stage) {
-	case record.PartPath:
+	switch functions.Stage(stage).Group() {
+	case functions.GroupPath:
 		class = "mid onbar"
-	case record.PartAround: // hatched
+	case functions.GroupShared: // hatched
 		d.rect("paper", x+width/2-length/2-2, top+6, length+4, 14)
 	}
 	d.text(class, x+width/2, top+17, stage)
@@ -120,11 +120,11 @@ type stageRows struct {
 // stageRows draws a row for each stage from y on: the spine on the left, a bar, and a
 // line for each indirect branch.
 func (d *drawing) stageRows(stages []pathStage, packet *stat.Quantity, y float64) {
-	longest, lastOnPath := 0.0, -1
+	longest, lastOnSpine := 0.0, -1
 	for i, s := range stages {
 		longest = max(longest, cells.Value(s.ns))
-		if onPath(s.name) {
-			lastOnPath = i
+		if onSpine(s.name) {
+			lastOnSpine = i
 		}
 	}
 	r := &stageRows{drawing: d, spine: 128, left: 150, ns: axis{high: max(longest*1.15, 1e-9), right: d.width - 176}}
@@ -136,7 +136,7 @@ func (d *drawing) stageRows(stages []pathStage, packet *stat.Quantity, y float64
 		r.packet = packet
 	}
 	for i, s := range stages {
-		if i > 0 && i == lastOnPath+1 {
+		if i > 0 && i == lastOnSpine+1 {
 			x := 0.0
 			if d.wide() {
 				x = r.left
@@ -145,14 +145,14 @@ func (d *drawing) stageRows(stages []pathStage, packet *stat.Quantity, y float64
 			y += 32
 		}
 		mid := y + 13
-		if i > 0 && i <= lastOnPath {
+		if i > 0 && i <= lastOnSpine {
 			d.arrow("spine fill", r.spine, mid-6)
 			d.line("spine", r.spine, r.from, r.spine, mid-8)
 		}
 		r.from = mid + 6
 		y = r.stage(s, y)
-		if len(s.sites) > 0 && i <= lastOnPath {
-			if i == lastOnPath {
+		if len(s.sites) > 0 && i <= lastOnSpine {
+			if i == lastOnSpine {
 				d.line("spine", r.spine, r.from, r.spine, r.diamonds[len(r.diamonds)-1])
 			}
 			y += 4
@@ -217,10 +217,10 @@ func (r *stageRows) branch(site pathSite, y float64) float64 {
 
 // node marks a stage on the spine by its group.
 func (r *stageRows) node(stage string, y float64) {
-	switch record.PartOf(stage) {
-	case record.PartPath:
+	switch functions.Stage(stage).Group() {
+	case functions.GroupPath:
 		r.circle("node", r.spine, y, 5)
-	case record.PartRig:
+	case functions.GroupEnds:
 		r.square("node open", r.spine, y, 4.5)
 	default:
 		r.circle("node open", r.spine, y, 4.5)

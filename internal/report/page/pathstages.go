@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -56,21 +57,26 @@ func lastMember(chain string) string {
 	return last
 }
 
-// pathOrder is the order in which a packet comes by the stages; others follow.
-var pathOrder = []string{
-	"generator", "receive", "program", "redirect", "bulk-queue", "dma", "transmit", "sink", "completion", "return", "page-pool",
-	"softirq", "locks", "stack", "observer", "other", "idle", "unattributed",
+// pathOrder is the order in which a packet goes through the stages; others follow.
+var pathOrder = []functions.Stage{
+	functions.StageGenerator, functions.StageReceive, functions.StageProgram, functions.StageRedirect,
+	functions.StageBulkQueue, functions.StageDMA, functions.StageTransmit, functions.StageSink,
+	functions.StageCompletion, functions.StageReturn, functions.StagePagePool, functions.StageSoftirq,
+	functions.StageLocks, functions.StageStack, functions.StageObserver, functions.StageOther, functions.StageIdle,
+	functions.StageUnattributed,
 }
 
-// onPath are the stages a packet goes through one after the other.
-func onPath(name string) bool {
-	part := record.PartOf(name)
-	return part == record.PartPath || part == record.PartRig
+// onSpine tells whether a packet goes through a stage after the one before and before
+// the next.
+func onSpine(stage string) bool {
+	group := functions.Stage(stage).Group()
+	return group == functions.GroupPath || group == functions.GroupEnds
 }
 
+// sortStages brings stages into the order in which a packet goes through them.
 func sortStages(stages []pathStage) {
 	rank := func(name string) int {
-		if i := slices.Index(pathOrder, name); i >= 0 {
+		if i := slices.Index(pathOrder, functions.Stage(name)); i >= 0 {
 			return i
 		}
 		return len(pathOrder)
@@ -110,7 +116,7 @@ func pathStages(p *record.Profile, sites []record.SiteRow) []pathStage {
 				at := place{s.Function, s.Offset}
 				seen[at] = true
 				name := s.Stage // where it took most
-				if row := listed[at]; row != nil && record.PartOf(name) != record.PartRig {
+				if row := listed[at]; row != nil && functions.Stage(name).Group() != functions.GroupEnds {
 					name = row.Stage
 				}
 				site := pathSite{function: s.Function, offset: s.Offset, targets: cells.ShortNames(s.Targets)}
@@ -118,10 +124,10 @@ func pathStages(p *record.Profile, sites []record.SiteRow) []pathStage {
 					site.calls = *s.Calls
 				}
 				if s.PerPacket != nil {
-					site.per = cells.Number(s.PerPacket.Median) + " a packet"
+					site.per = stat.Number(s.PerPacket.Median) + " a packet"
 				}
 				if s.Thunk != nil || s.Landing != nil {
-					site.ns = cells.Number(cells.Value(s.Thunk)+cells.Value(s.Landing)) + " ns"
+					site.ns = stat.Number(cells.Value(s.Thunk)+cells.Value(s.Landing)) + " ns"
 				}
 				stage(name).sites = append(stage(name).sites, site)
 			}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // priceFigure draws prices as dots with intervals on one axis.
@@ -25,7 +26,7 @@ func priceFigure(id, title string, rows []record.TaxRow) *figure {
 	}
 	var said []string
 	for _, row := range plotted {
-		said = append(said, fmt.Sprintf("%s %s ns", row.Name, cells.Number(row.Price.Median)))
+		said = append(said, fmt.Sprintf("%s %s ns", row.Name, stat.Number(row.Price.Median)))
 	}
 	return newFigure(id, title, strings.Join(said, "; ")+".", "Price of one call, ns with it less ns without it, with 95 % intervals.", func(d *drawing) {
 		a := axis{s.low - 0.01*(s.high-s.low), s.high * 1.02, 180, d.width - 130}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // maxDots is about the most dots that a row of a figure has.
@@ -17,7 +18,7 @@ const maxDots = 400
 func trendsFigure(id string, h *record.History, g *record.HistoryGroup, rows []*record.HistoryRow) *figure {
 	var said []string
 	for _, row := range rows {
-		s := fmt.Sprintf("%s: %d runs, level %s ns", row.Name, len(row.Points), cells.Number(row.Level.Median))
+		s := fmt.Sprintf("%s: %d runs, level %s ns", row.Name, len(row.Points), stat.Number(row.Level.Median))
 		for _, c := range row.Changes {
 			s += fmt.Sprintf(", %s from %s on", cells.Shift(c.Shift), cells.Day(h.Origin(row, c.Record).Time))
 		}
@@ -37,7 +38,7 @@ func trendsFigure(id string, h *record.History, g *record.HistoryGroup, rows []*
 		for _, row := range rows {
 			if d.wide() {
 				d.fit("end", runs.left-14, y+height/2, runs.left-18, row.Name)
-				level := "level " + cells.Number(row.Level.Median) + " ns"
+				level := "level " + stat.Number(row.Level.Median) + " ns"
 				d.fit("soft end", runs.left-14, y+height/2+16, runs.left-18, level)
 			} else {
 				d.fit("", 0, y+12, d.width, row.Name)
@@ -82,8 +83,8 @@ func (d *drawing) trendRow(row *record.HistoryRow, runs axis, top, bottom float6
 			d.levelChange(row.Changes[i], runs, top, bottom)
 		}
 	}
-	d.text("soft", runs.right+8, top+10, cells.Number(s.high))
-	d.text("soft", runs.right+8, bottom-1, cells.Number(s.low))
+	d.text("soft", runs.right+8, top+10, stat.Number(s.high))
+	d.text("soft", runs.right+8, bottom-1, stat.Number(s.low))
 }
 
 // trendSpan is the scale of a row: intervals have as much room as the values, and what
