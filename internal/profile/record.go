@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -169,7 +170,7 @@ func (v view) rows() []record.ProfileRow {
 	add := func(stage Stage, ns []float64) {
 		rows = append(rows, record.ProfileRow{Name: string(stage), Ns: v.mean(ns), Samples: ns, Rounds: numbers})
 	}
-	for _, stage := range stages {
+	for _, stage := range functions.Stages() {
 		ns := v.sum(byStage[stage])
 		switch {
 		case stage == StageUnattributed:
