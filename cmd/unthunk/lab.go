@@ -16,6 +16,7 @@ import (
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/tax"
 )
@@ -154,7 +155,9 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 	}
 	show, done := progress(s)
 	defer done()
-	raw, err := tax.Run(ctx, tax.Plan{Pairs: []string{tax.Thunk}, CPU: -1, Rounds: quickRounds, Duration: priceTime}, show)
+	raw, err := tax.Run(ctx, tax.Plan{
+		Pairs: []string{tax.Thunk}, Schedule: rounds.Schedule{Rounds: quickRounds, Duration: priceTime},
+	}, show)
 	if err != nil {
 		return nil, []record.Warning{{Text: fmt.Sprintf("no estimate in ns: %s", oneLine(err))}}
 	}

@@ -241,9 +241,12 @@ func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, e
 	}
 	show, done := progress(s)
 	defer done()
-	plan := tax.Plan{Pairs: []string{tax.Thunk}, CPU: raw.CPUs[len(raw.CPUs)-1], Rounds: quickRounds, Duration: priceTime}
+	plan := tax.Plan{
+		Pairs: []string{tax.Thunk}, CPU: rounds.OnCPU(raw.CPUs[len(raw.CPUs)-1]),
+		Schedule: rounds.Schedule{Rounds: quickRounds, Duration: priceTime},
+	}
 	if raw.Devices {
-		plan.CPU = -1
+		plan.CPU = rounds.CPU{}
 	}
 	priced, err := tax.Run(ctx, plan, show)
 	if err != nil {

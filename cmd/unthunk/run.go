@@ -110,7 +110,10 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	if doc.Incomplete {
 		return nil
 	}
-	plan := tax.Plan{Pairs: tax.CallFamilies(), CPU: cpu, Rounds: quickRounds, Duration: taxTime}
+	plan := tax.Plan{
+		Pairs: tax.CallFamilies(), CPU: rounds.OnCPU(cpu),
+		Schedule: rounds.Schedule{Rounds: quickRounds, Duration: taxTime},
+	}
 	show, done := progress(s)
 	raw, err := tax.Run(ctx, plan, show)
 	done()

@@ -11,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/tax"
 )
 
@@ -52,7 +53,7 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	if cmd.Flags().Changed("pair") && len(f.pairs) == 0 {
 		return usagef("--pair is empty")
 	}
-	plan := tax.Plan{Pairs: f.pairs, CPU: length.cpu, Rounds: length.rounds, Duration: length.duration}
+	plan := tax.Plan{Pairs: f.pairs, CPU: rounds.OnCPU(length.cpu), Schedule: length.schedule()}
 	if err := plan.Validate(); err != nil {
 		return usageError{err}
 	}

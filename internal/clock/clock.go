@@ -32,7 +32,7 @@ func now() (best Moment) {
 }
 
 // Rate is how many times the counter ticked in a second since Start, in Hz: good
-// to some 100 ns of the time gone by. It is 0 when that is too short, and where
+// to some 100 ns of the time since then. It is 0 when that time is too short, and where
 // the counter does not tick at one rate on all cores (CPU flags constant_tsc and
 // nonstop_tsc).
 //

@@ -43,8 +43,7 @@ func TestRate(t *testing.T) {
 	}
 }
 
-// The chain of multiplications takes the time of so many cycles, at a clock that
-// cores have.
+// The chain of multiplications takes its cycles at a clock that cores have.
 func TestCore(t *testing.T) {
 	testutil.AMD64(t)
 	fastest := 0.0

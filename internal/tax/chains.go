@@ -44,7 +44,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 	if len(pairs) == 0 {
 		return nil
 	}
-	r.show("building chains")
+	r.round.Show("building chains")
 	c := &chains{measurements: make(map[setting]*redirect.Arm), hops: make(map[int]float64)}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	var settings []setting
@@ -57,19 +57,19 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 	if err := r.check(c, pairs); err != nil {
 		return err
 	}
-	if r.round == 0 {
+	if r.round.Number == 0 {
 		if r.raw.Calls, err = c.count(ctx); err != nil {
 			return err
 		}
 	}
-	if err := r.measure(ctx, c, end); err != nil {
+	if err := r.measureChains(ctx, c, end); err != nil {
 		return err
 	}
 	for _, p := range pairs {
 		if with, without, err := p.sides.ns(c); err != nil {
 			p.failure = err.Error()
 		} else {
-			p.add(r.round, with, without)
+			p.add(r.round.Number, with, without)
 		}
 	}
 	for bulk, ns := range c.hops {
@@ -121,7 +121,7 @@ func (r *run) check(c *chains, pairs []open[onChain]) error {
 	if sink.in {
 		r.raw.Outside = 0
 	}
-	if r.round == 0 {
+	if r.round.Number == 0 {
 		if r.raw.Observed, err = traced(r.kernel, c.observers[0]); err != nil {
 			return err
 		}
@@ -200,10 +200,10 @@ func (c *chains) count(ctx context.Context) (map[int]redirect.Calls, error) {
 // watchedSlots is how many slots each measurement with observers gets in a row.
 const watchedSlots = 8
 
-// measure measures all settings in turn until end. Attaching to a tracepoint and
+// measureChains measures all settings in turn until end. Attaching to a tracepoint and
 // detaching takes some 0.4 s, so settings with observers get their slots in a row, and
-// the others as much time.
-func (r *run) measure(ctx context.Context, c *chains, end time.Time) error {
+// the others then get the same time.
+func (r *run) measureChains(ctx context.Context, c *chains, end time.Time) error {
 	var plain, watched []setting
 	for s := range c.measurements {
 		if s.watched {
@@ -214,12 +214,12 @@ func (r *run) measure(ctx context.Context, c *chains, end time.Time) error {
 	}
 	slices.SortFunc(watched, func(a, b setting) int { return a.observers - b.observers })
 	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
-		r.show("tracepoint " + observed)
+		r.round.Show("tracepoint " + observed)
 		begin := time.Now()
 		if err := c.watch(ctx, watched); err != nil {
 			return err
 		}
-		r.show("redirect chains")
+		r.round.Show("redirect chains")
 		for again := time.Now().Add(time.Since(begin)); len(plain) > 0; {
 			for _, i := range rand.Perm(len(plain)) {
 				if err := c.slot(ctx, plain[i]); err != nil {
@@ -281,10 +281,10 @@ func (c *chains) hop(bulk int) (float64, error) {
 	return all - without, nil
 }
 
-// both are the times of two settings in ns per hit, with so many hits a packet.
-func (c *chains) both(s []setting, hits float64) (with, without float64, err error) {
-	with, err = c.measurements[s[0]].Ns()
-	without, errWithout := c.measurements[s[1]].Ns()
+// both are the times of two settings in ns per hit; hits is how many a packet makes.
+func (c *chains) both(sides []setting, hits float64) (with, without float64, err error) {
+	with, err = c.measurements[sides[0]].Ns()
+	without, errWithout := c.measurements[sides[1]].Ns()
 	return with / hits, without / hits, errors.Join(err, errWithout)
 }
 

@@ -17,7 +17,7 @@ const maxDispatcher = 64
 
 const errNoDispatcher = refusal("this kernel has no BPF dispatcher for XDP: every program is called indirectly")
 
-// dispatcher reads the programs that stand in the BPF dispatcher for XDP: the
+// dispatcher reads the programs that are in the BPF dispatcher for XDP: the
 // targets of its compare tree. fallback is how a program that is not in it is
 // called.
 func dispatcher(k *kernel.Kernel) (programs []uint64, fallback string, err error) {
@@ -92,14 +92,15 @@ func node(k *kernel.Kernel, addr uint64) ([]branch.Inst, error) {
 	var insts []branch.Inst
 	for inst := range branch.Decode(code, addr) {
 		insts = append(insts, inst)
-		if inst.Kind == branch.JumpDirect || inst.Kind == branch.JumpIndirect || inst.Kind == branch.Return || inst.Kind == branch.Bad {
-			break
+		switch inst.Kind {
+		case branch.JumpDirect, branch.JumpIndirect, branch.Return, branch.Bad:
+			return insts, nil
 		}
 	}
 	return insts, nil
 }
 
-// room is where a program stands, or not, in the BPF dispatcher.
+// room is what the BPF dispatcher holds, beside or with a program.
 type room struct {
 	// in tells that the program is among those that the dispatcher calls directly.
 	in bool
@@ -109,8 +110,8 @@ type room struct {
 	fallback string
 }
 
-// dispatched tells whether a program stands in the dispatcher. It refuses where a
-// program cannot be told from another by its code, and where there is no dispatcher.
+// dispatched tells whether a program is in the dispatcher. It refuses where programs
+// have no code of their own to recognize them by, and where there is no dispatcher.
 func dispatched(k *kernel.Kernel, p *ebpf.Program) (room, error) {
 	functions, err := kernel.Program(p)
 	if err != nil {

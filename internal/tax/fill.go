@@ -16,6 +16,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -30,7 +31,7 @@ type onFill interface {
 	multiples(*fill) (with, without []float64, premise string, err error)
 }
 
-// full is a dispatcher with as many programs as it holds.
+// full is the size of a dispatcher that has no room for one more program.
 const full = 0
 
 // outsideFull are a program that found no room in the full dispatcher, and one in it.
@@ -44,7 +45,7 @@ func (outsideFull) multiples(f *fill) (with, without []float64, premise string, 
 	return f.outside, f.inside[full], f.premise, nil
 }
 
-// complete says how many of the programs that a packet meets are called so.
+// complete adds how many of the programs that a packet meets are called from outside.
 func (outsideFull) complete(raw *Raw, p *rawPair, row *record.TaxRow) []string {
 	if len(raw.Calls) > 0 {
 		setPerPacket(row, raw.Outside)
@@ -63,7 +64,7 @@ func (s treeSize) multiples(f *fill) (with, without []float64, premise string, e
 	if why := cmp.Or(f.refused[s.with], f.refused[s.without]); why != "" {
 		return nil, nil, "", why
 	}
-	return f.inside[s.with], f.inside[s.without], "both stand in the compare tree, whose programs were counted", nil
+	return f.inside[s.with], f.inside[s.without], "both are in the compare tree, whose programs were counted", nil
 }
 
 func (treeSize) complete(_ *Raw, p *rawPair, _ *record.TaxRow) []string { return fewFills(p) }
@@ -73,7 +74,8 @@ func fewFills(p *rawPair) []string {
 	if p.enoughRounds() {
 		return nil
 	}
-	return []string{fmt.Sprintf("fills of the dispatcher: %d; what changes from one to the next is not in the interval", p.fills())}
+	return []string{fmt.Sprintf("fills of the dispatcher: %d; what changes from one to the next is not in the interval",
+		p.fills())}
 }
 
 // fill fills the dispatcher once and prices the call of a program on the way.
@@ -82,7 +84,7 @@ func (r *run) fill(ctx context.Context) error {
 	if len(pairs) == 0 {
 		return nil
 	}
-	r.show("filling the BPF dispatcher")
+	r.round.Show("filling the BPF dispatcher")
 	var sizes []int
 	for _, p := range pairs {
 		for _, size := range p.sides.sizes() {
@@ -122,7 +124,7 @@ func (r *run) fill(ctx context.Context) error {
 	return nil
 }
 
-// occupied is at least how many programs stand in a dispatcher of a size.
+// occupied is how many programs are in a dispatcher of a size, at least.
 func occupied(size int) int {
 	if size == full {
 		return maxDispatcher
@@ -165,7 +167,7 @@ type fill struct {
 
 // Why a fill gives no price.
 const (
-	errNotDispatched = refusal("an attached program does not stand in the dispatcher")
+	errNotDispatched = refusal("an attached program is not in the dispatcher")
 	errNotFull       = refusal("the dispatcher never fills up: no program can be kept outside")
 	errDisturbed     = refusal("another process changed the dispatcher while it was measured")
 )
@@ -221,8 +223,7 @@ func (f *fill) run(ctx context.Context, sizes []int) error {
 	return f.measureFull(ctx)
 }
 
-// attachFiller attaches one more program and tells whether it stands in the
-// dispatcher.
+// attachFiller attaches one more program and tells whether it is in the dispatcher.
 func (f *fill) attachFiller() (in bool, err error) {
 	p, err := price.Load("nothing")
 	if err != nil {
@@ -261,7 +262,8 @@ func (f *fill) measure(ctx context.Context, size int) error {
 				return errNotDispatched
 			}
 			if at.programs != size {
-				f.refused[size] = refusal(fmt.Sprintf("%d programs stand in the dispatcher, not %d: others have attached theirs", at.programs, size))
+				f.refused[size] = refusal(fmt.Sprintf(
+					"%d programs are in the dispatcher, not %d: others have attached theirs", at.programs, size))
 				return nil
 			}
 			multiples, err := f.time(ctx, p)
@@ -297,7 +299,8 @@ func (f *fill) measureFull(ctx context.Context) error {
 			if !atIn.in || atOut.in {
 				return errDisturbed
 			}
-			f.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s", atIn.programs, atIn.fallback)
+			f.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s",
+				atIn.programs, atIn.fallback)
 			multiples, err := f.time(ctx, in, out)
 			if err != nil {
 				return err
@@ -338,11 +341,11 @@ func (f *fill) time(ctx context.Context, programs ...*ebpf.Program) ([]float64, 
 	if err != nil {
 		return nil, err
 	}
-	ns := stat.Quantile(slots[0], quiet)
+	ns := rounds.Undisturbed(slots[0])
 	f.referenceNs = append(f.referenceNs, ns)
 	multiples := make([]float64, len(programs))
 	for i := range programs {
-		multiples[i] = stat.Quantile(slots[1+i], quiet) / ns
+		multiples[i] = rounds.Undisturbed(slots[1+i]) / ns
 	}
 	return multiples, nil
 }

@@ -83,7 +83,8 @@ func (s hop) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
 		return observedWarning(raw)
 	}
 	row.NsPerPacket = scaled(raw.atAnyClock(stat.Location(thunk, "ns")), saved, "ns")
-	row.Note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; the rest is locks, doorbell, softirq",
+	row.Note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; "+
+		"the rest is locks, doorbell, softirq",
 		saved, row.NsPerPacket.Median, 100*row.NsPerPacket.Median/row.Price.Median)
 	if polls := one.Polls - bulk.Polls; polls > 0 {
 		row.Note += fmt.Sprintf(", and %.2f NAPI polls fewer, which are called indirectly too", polls)
@@ -115,13 +116,13 @@ func (s devmapProgram) ns(c *chains) (with, without float64, err error) {
 	return c.both(s.settings(), 1)
 }
 
-// complete says that the program runs once for each packet where it is in use.
+// complete adds that the program runs once for each packet where it is in use.
 func (devmapProgram) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
 	setPerPacket(row, 1)
 	return observedWarning(raw)
 }
 
-// observers are a chain with n empty programs at the tracepoint, and one with none.
+// observers are a chain with n empty programs at the tracepoint, and one without.
 type observers struct {
 	n int
 	// in are functions of which the first that exists makes the indirect call.
@@ -139,7 +140,7 @@ func (s observers) settings() []setting {
 
 func (observers) check(_ *kernel.Kernel, c *chains) (string, error) {
 	if c.observed {
-		return "", refusal("others' programs are at " + observed + " already: what the first costs cannot be seen")
+		return "", refusal("others' programs are at " + observed + " already: the price of the first cannot be measured")
 	}
 	return "", nil
 }

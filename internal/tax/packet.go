@@ -3,7 +3,6 @@ package tax
 import (
 	"fmt"
 	"maps"
-	"math"
 	"slices"
 	"strings"
 
@@ -25,9 +24,12 @@ const xmitCall = "ndo_xdp_xmit"
 // pathCalls are those between the program that redirects a packet and the one
 // that ends it: what the estimates for a whole packet add up.
 var pathCalls = []pathCall{
-	{xmitCall, callsXmit, func(c redirect.Calls) float64 { return c.Xmits }},
-	{"softirq action", []string{"handle_softirqs", "__do_softirq"}, func(c redirect.Calls) float64 { return c.Softirqs }},
-	{"NAPI poll", []string{"__napi_poll", "napi_poll", "net_rx_action"}, func(c redirect.Calls) float64 { return c.Polls }},
+	{xmitCall, callsXmit,
+		func(c redirect.Calls) float64 { return c.Xmits }},
+	{"softirq action", []string{"handle_softirqs", "__do_softirq"},
+		func(c redirect.Calls) float64 { return c.Softirqs }},
+	{"NAPI poll", []string{"__napi_poll", "napi_poll", "net_rx_action"},
+		func(c redirect.Calls) float64 { return c.Polls }},
 }
 
 // thunk is the price of one indirect call, round by round; nil when it was not
@@ -46,7 +48,8 @@ func (raw *Raw) thunk() []float64 {
 // on top; a veth makes none.
 const (
 	calls2018 = 3
-	note2018  = "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: this machine's hop at bulk 64 with those calls"
+	note2018  = "ndo_xdp_xmit, the program, and a map lookup in it, for each packet: " +
+		"this machine's hop at bulk 64 with those calls"
 )
 
 // packets are the estimates: what a redirected packet pays for indirect calls at
@@ -108,32 +111,4 @@ func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) r
 		Price:   &q, PerPacket: exactly(calls, "calls"), NsPerPacket: &q,
 		Samples: price, Rounds: rounds,
 	}
-}
-
-// Sum is the closing line: what the estimates for a packet at bulk 16, and with
-// the calls of 2018, add up to. It is empty when there are none.
-func Sum(rows []record.TaxRow) string {
-	var parts []string
-	for _, row := range rows {
-		if row.Price == nil {
-			continue
-		}
-		switch row.Name {
-		case "packet/bulk=16":
-			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
-		case "packet/2018":
-			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in 2018, and all else bulked as it is at 64, it would make "+adds(row))
-		}
-	}
-	return strings.Join(parts, " ")
-}
-
-func adds(row record.TaxRow) string {
-	around := ""
-	if !math.IsNaN(row.Price.Low) {
-		around = fmt.Sprintf(" [%.1f, %.1f]", row.Price.Low, row.Price.High)
-	}
-	calls := row.PerPacket.Median
-	return fmt.Sprintf("%.2f indirect calls at %.1f ns each: %.1f ns%s of its %.0f ns, %.1f %%; with none it would take %.0f ns.",
-		calls, row.Price.Median/calls, row.Price.Median, around, row.With.Median, 100*row.Price.Median/row.With.Median, row.Without.Median)
 }

@@ -53,7 +53,8 @@ func pairs() []pair {
 		twoLoops = "the two loops differ too: one walks an array"
 	)
 	return []pair{
-		{"control", "nothing: two loads of one program", programs{with: "lpm_known", without: "lpm_known", reference: true}, ""},
+		{"control", "nothing: two loads of one program",
+			programs{with: "lpm_known", without: "lpm_known", reference: true}, ""},
 
 		{Thunk, "prog->bpf_func: outside the full BPF dispatcher against inside",
 			outsideFull{}, "the thunk alone: both sides walk the same compare tree"},

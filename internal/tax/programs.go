@@ -9,7 +9,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // programs are two programs of internal/bpf/price that time their own work.
@@ -45,7 +45,7 @@ func (r *run) programs(ctx context.Context, namespace *netlab.Namespace) error {
 			return err
 		}
 		p := pairs[i]
-		r.show(p.name)
+		r.round.Show(p.name)
 		if err := r.program(namespace, p); err != nil {
 			return fmt.Errorf("price %s: %w", p.name, err)
 		}
@@ -93,6 +93,6 @@ func (r *run) program(namespace *netlab.Namespace, p open[programs]) error {
 		return p.found("", refusal(fmt.Sprintf("the two programs did not do the same: %d turns gave %d, %d gave %d",
 			first[0].Turns, first[0].Sum, first[1].Turns, first[1].Sum)))
 	}
-	p.add(r.round, stat.Quantile(slots[0], quiet), stat.Quantile(slots[1], quiet))
+	p.add(r.round.Number, rounds.Undisturbed(slots[0]), rounds.Undisturbed(slots[1]))
 	return nil
 }

@@ -14,8 +14,8 @@ import (
 // last, and warnings.
 func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
 	var warns []record.Warning
-	if !raw.Incomplete && raw.Rounds < raw.Planned {
-		warns = append(warns, record.Warning{Text: fmt.Sprintf("%d of %d rounds fitted into the duration", raw.Rounds, raw.Planned)})
+	if text := raw.Outcome.Warning(); text != "" {
+		warns = append(warns, record.Warning{Text: text})
 	}
 	rows := []record.TaxRow{}
 	for i := range raw.pairs {
@@ -50,8 +50,8 @@ func (raw *Raw) pair(name string) *rawPair {
 }
 
 // atAnyClock widens the interval of a price by what the core's clock did from round
-// to round: it will do as much from this run to the next, and moves all prices
-// alike, so the rounds of one run do not tell.
+// to round: it will change by the same from this run to the next, and moves all prices
+// alike, so the rounds of one run do not show it.
 func (raw *Raw) atAnyClock(price stat.Quantity) stat.Quantity {
 	n := float64(len(raw.CoreClock))
 	if n < 2 {

@@ -38,7 +38,7 @@ type rawPair struct {
 	// sides in ns per run of what differs.
 	rounds            []int
 	withNs, withoutNs []float64
-	// failure is why the last round that has no price has none.
+	// failure is why there is no price of the last round that failed.
 	failure string
 }
 

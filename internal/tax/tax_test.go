@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
@@ -35,9 +36,8 @@ func openTest(t *testing.T) *kernel.Kernel {
 func TestRun(t *testing.T) {
 	testutil.Root(t)
 	var shown []string
-	raw, err := Run(t.Context(), Plan{CPU: -1, Rounds: 2, Duration: 5 * time.Second}, func(p rounds.Progress) {
-		shown = append(shown, p.What)
-	})
+	plan := Plan{Schedule: rounds.Schedule{Rounds: 2, Duration: 5 * time.Second}}
+	raw, err := Run(t.Context(), plan, func(p rounds.Progress) { shown = append(shown, p.What) })
 	if err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
@@ -93,19 +93,28 @@ func TestRun(t *testing.T) {
 // What is picked is what runs: nothing else takes time.
 func TestRunPicked(t *testing.T) {
 	testutil.Root(t)
-	raw, err := Run(t.Context(), Plan{Pairs: []string{"control", "user/lfence"}, CPU: -1, Rounds: 2, Duration: time.Second}, nil)
+	plan := Plan{
+		Pairs:    []string{"control", "user/lfence"},
+		Schedule: rounds.Schedule{Rounds: 2, Duration: time.Second},
+	}
+	raw, err := Run(t.Context(), plan, nil)
 	if err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
 	rows, _ := raw.Record()
-	if len(rows) != 2 || rows[0].Name != "control" || rows[1].Name != "user/lfence" {
-		t.Errorf("%+v", rows)
-	}
+	var names []string
 	for _, row := range rows {
-		if row.Price == nil || row.PerPacket != nil {
-			t.Errorf("%+v", row)
+		names = append(names, row.Name)
+		if row.Price == nil {
+			t.Errorf("%s has no price: %s", row.Name, row.Refused)
 		}
+		if row.PerPacket != nil {
+			t.Errorf("%s runs %v times for a packet", row.Name, row.PerPacket.Median)
+		}
+	}
+	if diff := cmp.Diff(plan.Pairs, names); diff != "" {
+		t.Errorf("rows (-want +got):\n%s", diff)
 	}
 }
 
@@ -114,7 +123,7 @@ func TestRunStops(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 	defer cancel()
 	begun := time.Now()
-	raw, err := Run(ctx, Plan{CPU: -1, Duration: time.Minute}, nil)
+	raw, err := Run(ctx, Plan{Schedule: rounds.Schedule{Duration: time.Minute}}, nil)
 	if err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
@@ -125,7 +134,7 @@ func TestRunStops(t *testing.T) {
 	rows, _ := raw.Record()
 	for _, row := range rows {
 		if (row.Price == nil) != (row.Refused != "") {
-			t.Errorf("%+v", row)
+			t.Errorf("%s: price %v, refused %q", row.Name, row.Price, row.Refused)
 		}
 	}
 }
@@ -167,7 +176,8 @@ func TestPremise(t *testing.T) {
 			}
 			defer pair.Close()
 			premise, refused := split(t)(differ(k, pair.Programs[0], pair.Programs[1]))
-			if test.differs != (refused == "") || !strings.Contains(premise, test.premise) || !strings.Contains(refused, test.refused) {
+			if test.differs != (refused == "") ||
+				!strings.Contains(premise, test.premise) || !strings.Contains(refused, test.refused) {
 				t.Errorf("found %q, refused %q", premise, refused)
 			}
 			_, refused = split(t)(alike(k, pair.Programs[0], pair.Programs[1]))
@@ -190,7 +200,8 @@ func TestHolds(t *testing.T) {
 		{[]string{"no_such_function"}, "", "has no no_such_function"},
 	} {
 		premise, refused := split(t)(holds(k, test.in))
-		if !strings.Contains(premise, test.premise) || (test.refused == "") != (refused == "") || !strings.Contains(refused, test.refused) {
+		if (test.refused == "") != (refused == "") ||
+			!strings.Contains(premise, test.premise) || !strings.Contains(refused, test.refused) {
 			t.Errorf("%v: found %q, refused %q", test.in, premise, refused)
 		}
 	}
@@ -260,7 +271,11 @@ func TestObserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	raw, err := Run(t.Context(), Plan{Pairs: []string{"tracepoint", "ndo-xdp-xmit/bulk=16"}, CPU: -1, Rounds: 1, Duration: time.Second}, nil)
+	plan := Plan{
+		Pairs:    []string{"tracepoint", "ndo-xdp-xmit/bulk=16"},
+		Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second},
+	}
+	raw, err := Run(t.Context(), plan, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

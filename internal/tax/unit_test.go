@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -84,20 +86,24 @@ func everyPair() []rawPair {
 func TestFound(t *testing.T) {
 	failed := errors.New("read memory: failed")
 	for _, test := range []struct {
-		premise string
-		err     error
-		want    rawPair
-		wantErr error
+		premise                  string
+		err                      error
+		wantPremise, wantRefused string
+		wantErr                  error
 	}{
-		{"a branch", nil, rawPair{premise: "a branch"}, nil},
-		{"", nil, rawPair{premise: "before"}, nil},
-		{"", errNoJIT, rawPair{premise: "before", refused: errNoJIT.Error()}, nil},
-		{"", fmt.Errorf("look at it: %w", errNotFull), rawPair{premise: "before", refused: errNotFull.Error()}, nil},
-		{"", failed, rawPair{premise: "before"}, failed},
+		{"a branch", nil, "a branch", "", nil},
+		{"", nil, "before", "", nil},
+		{"", errNoJIT, "before", errNoJIT.Error(), nil},
+		{"", fmt.Errorf("look at it: %w", errNotFull), "before", errNotFull.Error(), nil},
+		{"", failed, "before", "", failed},
 	} {
 		p := rawPair{premise: "before"}
-		if err := p.found(test.premise, test.err); err != test.wantErr || p.premise != test.want.premise || p.refused != test.want.refused {
-			t.Errorf("%q, %v: premise %q, refused %q, %v", test.premise, test.err, p.premise, p.refused, err)
+		if err := p.found(test.premise, test.err); err != test.wantErr {
+			t.Errorf("%v: error %v, want %v", test.err, err, test.wantErr)
+		}
+		if p.premise != test.wantPremise || p.refused != test.wantRefused {
+			t.Errorf("%q, %v: premise %q, refused %q, want %q, %q",
+				test.premise, test.err, p.premise, p.refused, test.wantPremise, test.wantRefused)
 		}
 	}
 }
@@ -111,10 +117,10 @@ func TestValidate(t *testing.T) {
 		{Plan{Pairs: []string{"map-lookup", "user/lfence"}}, ""},
 		{Plan{Pairs: []string{"map-lookup/btree"}}, `"map-lookup/btree" is not one of control, bpf-prog`},
 		{Plan{Pairs: []string{""}}, `""`},
-		{Plan{Rounds: -1}, "-1 rounds"},
-		{Plan{Rounds: rounds.Max + 1}, "rounds"},
-		{Plan{Duration: time.Millisecond}, "1ms"},
-		{Plan{Duration: 25 * time.Hour}, "25h"},
+		{Plan{Schedule: rounds.Schedule{Rounds: -1}}, "-1 rounds"},
+		{Plan{Schedule: rounds.Schedule{Rounds: rounds.Max + 1}}, "rounds"},
+		{Plan{Schedule: rounds.Schedule{Duration: time.Millisecond}}, "1ms"},
+		{Plan{Schedule: rounds.Schedule{Duration: 25 * time.Hour}}, "25h"},
 	} {
 		err := test.plan.Validate()
 		if (test.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), test.want) {
@@ -129,7 +135,7 @@ func TestValidate(t *testing.T) {
 // raw is a run of eight rounds in which everything of pair costs ns more.
 func raw(name string, without, ns float64) *Raw {
 	r := &Raw{
-		Rounds: 8, Planned: 8, TSCRate: 2e9,
+		Outcome: rounds.Outcome{Begun: 8, Planned: 8}, TSCRate: 2e9,
 		Hop:   map[int][]float64{},
 		Calls: map[int]redirect.Calls{},
 		Path:  map[string]string{"ndo_xdp_xmit": "bq_xmit_all+0xa3: call thunk", "NAPI poll": "__napi_poll+0x2b: call thunk"},
@@ -174,11 +180,17 @@ func TestRow(t *testing.T) {
 	near(t, "price", row.Price.Median, 12)
 	near(t, "cycles", row.Cycles.Median, 24)
 	near(t, "calls", row.PerPacket.Median, 0)
-	if row.Labels["pair"] != "map-lookup" || row.Labels["variant"] != "lpm" || row.Premise != "found" || len(row.Samples) != 8 {
-		t.Errorf("%+v", row)
+	if row.Price.Low > row.Price.Median || row.Price.High < row.Price.Median {
+		t.Errorf("price %+v", row.Price)
 	}
-	if row.Price.Low > row.Price.Median || row.Price.High < row.Price.Median || len(warns) > 0 {
-		t.Errorf("price %+v, warnings %v", row.Price, warns)
+	if len(warns) > 0 {
+		t.Errorf("warnings %v", warns)
+	}
+	want := row
+	want.Name, want.Labels = "map-lookup/lpm", map[string]string{"pair": "map-lookup", "variant": "lpm"}
+	want.Premise, want.Note, want.Rounds = "found", "", []int{0, 1, 2, 3, 4, 5, 6, 7}
+	if diff := cmp.Diff(want, row); diff != "" || len(row.Samples) != 8 {
+		t.Errorf("%d samples; (-want +got):\n%s", len(row.Samples), diff)
 	}
 
 	r := raw("map-lookup/lpm", 15, 12)
@@ -201,32 +213,47 @@ func TestAtAnyClock(t *testing.T) {
 	near(t, "low", got.Low, 100-math.Hypot(1, 1.96))
 	near(t, "high", got.High, 100+math.Hypot(1, 1.96))
 	price.Low, price.High = math.NaN(), math.NaN()
-	if got := (&Raw{CoreClock: []float64{3.96e9, 4.04e9}}).atAnyClock(price); !math.IsNaN(got.Low) || !math.IsNaN(got.High) {
+	got = (&Raw{CoreClock: []float64{3.96e9, 4.04e9}}).atAnyClock(price)
+	if !math.IsNaN(got.Low) || !math.IsNaN(got.High) {
 		t.Errorf("no interval gives %+v", got)
 	}
 }
 
 func TestRowRefuses(t *testing.T) {
-	r := raw("tail-call", 10, 1)
-	r.pairs[0].refused = errAlreadyDirect.Error()
-	rows, _ := r.Record()
-	if row := rows[0]; row.Refused != errAlreadyDirect.Error() || row.Price != nil || row.With != nil || len(row.Samples) > 0 {
-		t.Errorf("%+v", row)
-	}
-	r = raw("tail-call", 10, 1)
-	r.pairs[0].rounds, r.pairs[0].withNs, r.pairs[0].withoutNs = nil, nil, nil
-	if rows, _ := r.Record(); rows[0].Refused == "" || rows[0].Price != nil {
-		t.Errorf("%+v", rows[0])
-	}
-	r.pairs[0].failure = "packet counts disagree"
-	if rows, _ := r.Record(); rows[0].Refused != "packet counts disagree" {
-		t.Errorf("%+v", rows[0])
-	}
-	// A round that failed takes none from those that did not.
-	r = raw("tail-call", 10, 1)
-	r.pairs[0].failure = "packet counts disagree"
-	if rows, _ := r.Record(); rows[0].Refused != "" || rows[0].Price == nil {
-		t.Errorf("%+v", rows[0])
+	const disagree = "packet counts disagree"
+	for _, test := range []struct {
+		name    string
+		numbers bool
+		refused string
+		failure string
+		want    string
+	}{
+		{"premise", true, errAlreadyDirect.Error(), "", errAlreadyDirect.Error()},
+		{"no round", false, "", "", "not measured: the run ended before it"},
+		{"no good round", false, "", disagree, disagree},
+		// A round that failed takes nothing from the others.
+		{"one bad round", true, "", disagree, ""},
+	} {
+		r := raw("tail-call", 10, 1)
+		p := &r.pairs[0]
+		p.refused, p.failure = test.refused, test.failure
+		if !test.numbers {
+			p.rounds, p.withNs, p.withoutNs = nil, nil, nil
+		}
+		rows, _ := r.Record()
+		row := rows[0]
+		if row.Refused != test.want {
+			t.Errorf("%s: refused with %q, want %q", test.name, row.Refused, test.want)
+		}
+		priced := test.want == ""
+		for what, got := range map[string]bool{
+			"price": row.Price != nil, "time with it": row.With != nil, "calls per packet": row.PerPacket != nil,
+			"samples": len(row.Samples) > 0,
+		} {
+			if got != priced {
+				t.Errorf("%s: there is a %s: %v", test.name, what, got)
+			}
+		}
 	}
 }
 
@@ -263,8 +290,11 @@ func TestPerRound(t *testing.T) {
 		}
 	}
 	rows, warns := r.Record()
-	if want := []float64{10, 11, 12, 13, 14, 15}; !slices.Equal(rows[0].Samples, want) || !slices.Equal(rows[0].Rounds, []int{0, 1, 2, 3, 4, 5}) {
-		t.Errorf("samples %v of rounds %v, want %v", rows[0].Samples, rows[0].Rounds, want)
+	if diff := cmp.Diff([]float64{10, 11, 12, 13, 14, 15}, rows[0].Samples); diff != "" {
+		t.Errorf("samples (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]int{0, 1, 2, 3, 4, 5}, rows[0].Rounds); diff != "" {
+		t.Errorf("rounds (-want +got):\n%s", diff)
 	}
 	if warned(warns, "fills") {
 		t.Errorf("%v", warns)

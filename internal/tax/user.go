@@ -10,7 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/usercall"
 )
 
@@ -44,7 +44,7 @@ func (r *run) users(ctx context.Context, namespace *netlab.Namespace) error {
 	if len(pairs) == 0 {
 		return nil
 	}
-	r.show("user space")
+	r.round.Show("user space")
 	kinds := make(map[way]usercall.Kind)
 	for _, k := range usercall.Kinds() {
 		kinds[way{k.Name, k.Varying}] = k
@@ -80,12 +80,12 @@ func (r *run) users(ctx context.Context, namespace *netlab.Namespace) error {
 	for _, p := range pairs {
 		with, without := p.sides.with, p.sides.without
 		p.premise = callOf(kinds[with]) + ", against " + callOf(kinds[without])
-		p.add(r.round, stat.Quantile(slots[with], quiet), stat.Quantile(slots[without], quiet))
+		p.add(r.round.Number, rounds.Undisturbed(slots[with]), rounds.Undisturbed(slots[without]))
 	}
 	return nil
 }
 
-// callOf is how a kind calls, as its code stands in memory.
+// callOf is how a kind calls, read from its code in memory.
 func callOf(k usercall.Kind) string {
 	loop, thunk := k.Loop(), k.Thunk()
 	for inst := range branch.Decode(loop.Bytes, loop.Addr) {

@@ -2,8 +2,8 @@ package usercall
 
 import "unsafe"
 
-// Code is machine code as it stands in memory, from Addr on. It may run on past the
-// end of what it is read for.
+// Code is machine code in memory, from Addr on. It may reach past the end of the loop or
+// the thunk.
 type Code struct {
 	Bytes []byte
 	Addr  uint64

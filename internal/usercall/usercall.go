@@ -1,5 +1,5 @@
 // Package usercall times what this CPU charges for one call of a small function
-// in user space, by the way the call is made. Kernel prices are read against it.
+// in user space, by the way the call is made. Prices of the kernel are compared with it.
 //
 // All loops load the target of each call from a table, also where they do not
 // use it, so that only the branch differs.
@@ -30,7 +30,7 @@ type Kind struct {
 // MaxCalls is the most calls one loop makes: a loop cannot be preempted.
 const MaxCalls = 4096
 
-// Kinds lists what there is: nothing but on x86-64. The first is direct.
+// Kinds lists all kinds, direct first. It is empty on other architectures than x86-64.
 func Kinds() []Kind {
 	loops := loops()
 	if len(loops) == 0 {

@@ -60,7 +60,10 @@ func TestCode(t *testing.T) {
 		}
 		indirect := calls[0].Kind == branch.CallIndirect
 		named := branch.NameIndirectThunk(thunk.Bytes, thunk.Addr, nil)
-		want := map[string]branch.ThunkKind{"retpoline": branch.ThunkRetpoline, "lfence": branch.ThunkLfence, "direct": branch.ThunkUnknown, "indirect": branch.ThunkUnknown}[k.Name]
+		want := map[string]branch.ThunkKind{
+			"retpoline": branch.ThunkRetpoline, "lfence": branch.ThunkLfence,
+			"direct": branch.ThunkUnknown, "indirect": branch.ThunkUnknown,
+		}[k.Name]
 		if indirect != (k.Name == "indirect") || named.Kind != want {
 			t.Errorf("%v: %v, thunk %+v", k, calls[0], named)
 		}

@@ -34,7 +34,7 @@ func TestPairs(t *testing.T) {
 			}
 			defer p.Close()
 			for i := range p.Programs {
-				for range 2 { // a second run starts afresh
+				for range 2 { // a second run starts from zero
 					run, err := p.Run(i)
 					if err != nil {
 						t.Fatal(err)
