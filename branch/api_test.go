@@ -81,7 +81,7 @@ func TestNoNames(t *testing.T) {
 	its := func(addr uint64) []byte { return []byte("\xff\xe0\xcc") }
 	code := []byte("\xe8\x1b\x00\x00\x00") // call to the upper half of a cache line
 	sites, _ := branch.Sites(code, addr, nil, its)
-	if diff := cmp.Diff([]branch.Site{{Kind: branch.SiteITS, Target: addr + 0x20}}, sites); diff != "" {
+	if diff := cmp.Diff([]branch.Site{{Kind: branch.SiteITS, Register: "rax", Target: addr + 0x20}}, sites); diff != "" {
 		t.Error(diff)
 	}
 	for _, line := range branch.Annotate(function, addr, nil, nil) {

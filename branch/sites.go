@@ -25,6 +25,9 @@ type Site struct {
 	Kind   SiteKind
 	// Jump is set for a tail call or a switch, unset for a call.
 	Jump bool
+	// Register is that of its target, "rax", through a thunk or not; empty when
+	// the target comes from memory or the thunk does not tell.
+	Register string
 	// Thunk is the symbol it goes through; empty when it has none.
 	Thunk string
 	// Target is the address of the thunk, 0 when there is none.
@@ -63,7 +66,7 @@ func Sites(code []byte, addr uint64, resolve Resolver, follow Follow) ([]Site, R
 		case b.Returns():
 			returns[b.Name]++
 		case b.Indirect():
-			site := Site{Offset: b.Offset, Kind: b.siteKind(), Jump: b.Jump, Target: b.Target}
+			site := Site{Offset: b.Offset, Kind: b.siteKind(), Jump: b.Jump, Register: b.Register, Target: b.Target}
 			if b.Target != 0 {
 				site.Thunk = b.Name
 			}

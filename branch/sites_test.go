@@ -58,14 +58,14 @@ func TestSites(t *testing.T) {
 	sites, returns := Sites(c.b, base, resolve, follow)
 	const rax = "__x86_indirect_thunk_rax"
 	want := []Site{
-		{Offset: 7, Kind: SiteThunk, Thunk: rax, Target: at},
-		{Offset: 12, Kind: SiteThunk, Thunk: "__x86_indirect_thunk_rcx", Target: 0xffffffff82204be0},
-		{Offset: 18, Kind: SiteThunk, Jump: true, Thunk: rax, Target: at},
-		{Offset: 23, Kind: SiteThunk, Jump: true, Thunk: rax, Target: at},
-		{Offset: 29, Kind: SiteITS, Thunk: "__x86_indirect_its_thunk_rax", Target: 0xffffffff822051e0},
-		{Offset: 34, Kind: SiteITS, Target: its},
-		{Offset: 47, Kind: SiteLfence},
-		{Offset: 49, Kind: SiteRegister},
+		{Offset: 7, Kind: SiteThunk, Register: "rax", Thunk: rax, Target: at},
+		{Offset: 12, Kind: SiteThunk, Register: "rcx", Thunk: "__x86_indirect_thunk_rcx", Target: 0xffffffff82204be0},
+		{Offset: 18, Kind: SiteThunk, Jump: true, Register: "rax", Thunk: rax, Target: at},
+		{Offset: 23, Kind: SiteThunk, Jump: true, Register: "rax", Thunk: rax, Target: at},
+		{Offset: 29, Kind: SiteITS, Register: "rax", Thunk: "__x86_indirect_its_thunk_rax", Target: 0xffffffff822051e0},
+		{Offset: 34, Kind: SiteITS, Register: "rax", Target: its},
+		{Offset: 47, Kind: SiteLfence, Register: "rax"},
+		{Offset: 49, Kind: SiteRegister, Register: "rax"},
 		{Offset: 54, Kind: SiteMemory},
 		{Offset: 56, Kind: SiteMemory, Jump: true},
 	}

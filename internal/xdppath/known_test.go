@@ -4,6 +4,8 @@ import (
 	"context"
 	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/codeflow"
 )
 
 // knownSites are functions of the kernel that call through one member, as
@@ -95,7 +97,7 @@ func TestKnownSites(t *testing.T) {
 			own++
 			seen = append(seen, site.Calls+" "+string(site.Sure))
 			found = found || strings.HasSuffix(site.Calls, known.member)
-			if site.Sure == Unknown {
+			if site.Sure == codeflow.Unknown {
 				blank = true
 			}
 		}

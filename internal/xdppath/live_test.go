@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
@@ -147,11 +148,11 @@ func TestWalkLive(t *testing.T) {
 		function, calls, target string
 		per                     Per
 		stage                   Stage
-		sure                    Sure
+		sure                    codeflow.Confidence
 	}{
-		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "veth_ndo_xdp_xmit", PerBulk, StageBulkQueue, Certain},
-		{"__napi_poll", "napi_struct.poll", "veth_poll", PerPoll, StageReceive, Certain},
-		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", PerRare, StageProgram, Likely},
+		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "veth_ndo_xdp_xmit", PerBulk, StageBulkQueue, codeflow.Certain},
+		{"__napi_poll", "napi_struct.poll", "veth_poll", PerPoll, StageReceive, codeflow.Certain},
+		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", PerRare, StageProgram, codeflow.Likely},
 	} {
 		if _, ok := k.Symbols.Lookup(want.function); !ok {
 			t.Logf("no %s in this kernel", want.function)
@@ -199,7 +200,7 @@ func TestWalkLive(t *testing.T) {
 		}
 	}
 	for _, s := range inv.Sites {
-		if (s.Calls == "") != (s.Sure == Unknown) || s.Per == "" || s.Stage == "" || len(s.Via) == 0 {
+		if (s.Calls == "") != (s.Sure == codeflow.Unknown) || s.Per == "" || s.Stage == "" || len(s.Via) == 0 {
 			t.Errorf("incomplete: %+v", s)
 		}
 	}

@@ -2,6 +2,7 @@ package xdppath
 
 import (
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
@@ -33,20 +34,6 @@ const (
 	PerUnknown = functions.PerUnknown
 )
 
-// Sure is how well something is known.
-type Sure string
-
-const (
-	// Certain: every step of the way to the pointer has a type that comes
-	// from a prototype or from a variable of BTF.
-	Certain Sure = "certain"
-	// Likely: a step was matched by its offset only, or an argument has its
-	// type from one caller.
-	Likely Sure = "likely"
-	// Unknown: not told.
-	Unknown Sure = "unknown"
-)
-
 // Root is a function that a walk starts at.
 type Root struct {
 	Function string
@@ -58,13 +45,7 @@ type Root struct {
 	Why string
 
 	// objects are the kernel's objects that the root is of.
-	objects []object
-}
-
-// object is a struct in the memory of a live kernel.
-type object struct {
-	typ  string // name of the struct
-	addr uint64
+	objects []codeflow.Object
 }
 
 // Site is one indirect branch.
@@ -83,13 +64,13 @@ type Site struct {
 	// "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit". Empty when
 	// Sure is Unknown.
 	Calls string
-	Sure  Sure
+	Sure  codeflow.Confidence
 	// Targets are the functions that the pointer holds now, by name, for
 	// the device that the roots are of. Live only.
 	Targets []string
 	Per     Per
-	// Always is set when every way from a root that takes no rare branch comes
-	// by here, as often as Per says.
+	// Always is set when every way from a root that takes no rare branch goes
+	// through here, as often as Per says.
 	Always bool
 	// Via are the functions from a root to this one, itself included.
 	Via []string

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
@@ -127,32 +128,32 @@ func TestNames(t *testing.T) {
 		name  string
 		f     []any
 		calls string
-		sure  Sure
+		sure  codeflow.Confidence
 	}{
-		{"argument", []any{"\x48\x89\xf8", load, called, ret}, xmit, Certain}, // mov %rdi,%rax
-		{"two loads", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", "\xff\xd0", ret}, xmit, Certain},
+		{"argument", []any{"\x48\x89\xf8", load, called, ret}, xmit, codeflow.Certain}, // mov %rdi,%rax
+		{"two loads", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", "\xff\xd0", ret}, xmit, codeflow.Certain},
 		{"spill", []any{
 			"\x48\x83\xec\x18",     // sub $0x18,%rsp
 			"\x48\x89\x7c\x24\x08", // mov %rdi,8(%rsp)
 			callTo("g"),
 			"\x48\x8b\x44\x24\x08", // mov 8(%rsp),%rax
 			load, called, "\x48\x83\xc4\x18", ret,
-		}, xmit, Certain},
-		{"callee-saved", []any{"\x53\x48\x89\xfb", callTo("g"), "\x48\x89\xd8", load, called, "\x5b", ret}, xmit, Certain},
-		{"push and pop", []any{"\x57", callTo("g"), "\x58", load, called, ret}, xmit, Certain},
-		{"clobbered", []any{callTo("g"), "\x48\x89\xf8", load, called, ret}, "", Unknown},
+		}, xmit, codeflow.Certain},
+		{"callee-saved", []any{"\x53\x48\x89\xfb", callTo("g"), "\x48\x89\xd8", load, called, "\x5b", ret}, xmit, codeflow.Certain},
+		{"push and pop", []any{"\x57", callTo("g"), "\x58", load, called, ret}, xmit, codeflow.Certain},
+		{"clobbered", []any{callTo("g"), "\x48\x89\xf8", load, called, ret}, "", codeflow.Unknown},
 		{"overwritten spill", []any{
 			"\x48\x83\xec\x18", "\x48\x89\x7c\x24\x08",
 			"\xc7\x44\x24\x0c\x01\x00\x00\x00", // movl $1,0xc(%rsp)
 			"\x48\x8b\x44\x24\x08", load, called, ret,
-		}, "", Unknown},
+		}, "", codeflow.Unknown},
 		{"spill given away", []any{
 			"\x48\x83\xec\x28", "\x48\x89\x7c\x24\x08",
 			"\x48\x8d\x3c\x24", // lea (%rsp),%rdi
 			callTo("fill"),
 			"\x48\x8b\x44\x24\x08", load, called, ret,
-		}, "", Unknown},
-		{"returned", []any{callTo("get"), load, called, ret}, xmit, Certain},
+		}, "", codeflow.Unknown},
+		{"returned", []any{callTo("get"), load, called, ret}, xmit, codeflow.Certain},
 		{"both ways", []any{
 			"\x48\x85\xff",         // test %rdi,%rdi
 			"\x74\x06",             // je 1f
@@ -160,20 +161,20 @@ func TestNames(t *testing.T) {
 			"\x00",
 			"\x48\x89\xf8", // 1: mov %rdi,%rax
 			load, called, ret,
-		}, xmit, Certain},
+		}, xmit, codeflow.Certain},
 		{"list", []any{
 			"\x48\x8b\x47\x08", // 0: mov 8(%rdi),%rax
 			"\x53\x48\x89\xfb", // push %rbx; mov %rdi,%rbx
 			called,
 			"\x48\x8b\x7b\x10", // mov 0x10(%rbx),%rdi
 			"\x5b\xeb\xee",     // pop %rbx; jmp 0b
-		}, xmit, Certain},
-		{"union", []any{"\xff\x57\x18", ret}, "net_device.run", Certain},
-		{"index", []any{"\x48\x8b\x44\xf7\x08", called, ret}, "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", Likely}, // mov 8(%rdi,%rsi,8),%rax
-		{"no pointer", []any{"\x48\x8b\x07", "\xff\xd0", ret}, "", Unknown},
-		{"constant", []any{"\x48\xc7\xc0\x00\x10\x00\x81", "\xff\xd0", ret}, "g", Certain}, // mov $g,%rax
-		{"thunk", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", callTo("__x86_indirect_thunk_rax"), ret}, xmit, Certain},
-		{"tail call", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", jumpTo("__x86_indirect_thunk_rax")}, xmit, Certain},
+		}, xmit, codeflow.Certain},
+		{"union", []any{"\xff\x57\x18", ret}, "net_device.run", codeflow.Certain},
+		{"index", []any{"\x48\x8b\x44\xf7\x08", called, ret}, "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", codeflow.Likely}, // mov 8(%rdi,%rsi,8),%rax
+		{"no pointer", []any{"\x48\x8b\x07", "\xff\xd0", ret}, "", codeflow.Unknown},
+		{"constant", []any{"\x48\xc7\xc0\x00\x10\x00\x81", "\xff\xd0", ret}, "g", codeflow.Certain}, // mov $g,%rax
+		{"thunk", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", callTo("__x86_indirect_thunk_rax"), ret}, xmit, codeflow.Certain},
+		{"tail call", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", jumpTo("__x86_indirect_thunk_rax")}, xmit, codeflow.Certain},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code := image(t, []function{
@@ -265,44 +266,6 @@ func TestRatesOfLoops(t *testing.T) {
 	}
 }
 
-// graphOf is the control flow of code at base without other functions.
-func graphOf(code []byte) *graph {
-	never := func(uint64) bool { return false }
-	var insts []branch.Inst
-	for inst := range branch.Decode(code, base) {
-		insts = append(insts, inst)
-	}
-	return newGraph(insts, base, shapes{
-		leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) },
-		cold:   never, dead: never, outOfLine: never,
-		key: func(addr uint64) (uint64, bool) { return base + 8, addr == base+2 },
-	})
-}
-
-func TestGraph(t *testing.T) {
-	// 0 test; 2 nop of a key to 8; 4 jne 0; 6 ret; 7 int3; 8 pause; a jmp 8
-	g := graphOf([]byte("\x85\xff\x66\x90\x75\xfa\xc3\xcc\xf3\x90\xeb\xfc"))
-	var got []string
-	for _, b := range g.blocks {
-		got = append(got, fmt.Sprintf("%x loop=%d hot=%v reached=%v exit=%v %v", g.insts[b.first].Addr-base, b.loop, b.hot, b.reached, b.exit, b.succs))
-	}
-	want := []string{
-		"0 loop=1 hot=true reached=true exit=false [{1 false} {4 true}]",
-		"4 loop=1 hot=true reached=true exit=false [{2 false} {0 false}]",
-		"6 loop=0 hot=true reached=true exit=true []",
-		"7 loop=0 hot=false reached=false exit=false []",
-		"8 loop=0 hot=false reached=false exit=false [{4 false}]",
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Error(diff)
-	}
-	for b, want := range []bool{true, true, true, false, false} {
-		if g.always(b) != want {
-			t.Errorf("block %d: always %v", b, !want)
-		}
-	}
-}
-
 func TestWalkRefuses(t *testing.T) {
 	code := image(t, []function{{"f", []any{ret}}})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -336,7 +299,7 @@ func FuzzWalk(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, s := range inv.Sites {
-			if (s.Calls == "") != (s.Sure == Unknown) || s.Per == "" || s.Stage == "" {
+			if (s.Calls == "") != (s.Sure == codeflow.Unknown) || s.Per == "" || s.Stage == "" {
 				t.Errorf("incomplete: %+v", s)
 			}
 		}

@@ -1,16 +1,15 @@
-package xdppath
+package codeflow
 
 import (
 	"slices"
 	"sort"
-	"strings"
 
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/unthunk/unthunk/branch"
 )
 
-// block is a run of instructions that is entered at its first only.
+// block are instructions that are entered at the first only.
 type block struct {
 	first, end int // instructions [first, end)
 	succs      []edge
@@ -31,71 +30,78 @@ type edge struct {
 	off bool
 }
 
-// graph is the control flow of one function, its cold part included.
-type graph struct {
+// Graph is the control flow of one function, its cold part included. Its blocks have
+// numbers from 0, its loops from 1.
+type Graph struct {
+	// Bad is the address of the first reached byte that does not decode, 0 when
+	// there is none.
+	Bad uint64
+	// RunsOff is set when the end of the code is reached.
+	RunsOff bool
+
 	insts  []branch.Inst
 	blocks []block
 	entry  int // the block that begins at the function's address
-	// starts are the blocks' first addresses in order of blocks.
+	// starts are the numbers of blocks by their first address.
 	starts map[uint64]int
 	// spin are the loops that wait for another CPU.
 	spin map[int]bool
-	// bad is the address of the first reached byte that does not decode.
-	bad uint64
-	// runsOff is set when the end of the code is reached.
-	runsOff bool
 }
 
-// shapes tell a graph what it cannot see in the instructions.
-type shapes struct {
-	// leaves tells whether a direct branch to addr leaves the function.
-	leaves func(addr uint64) bool
-	// cold tells whether a call of addr is only made on rare ways.
-	cold func(addr uint64) bool
-	// dead tells whether addr is a function that does not return.
-	dead func(addr uint64) bool
-	// outOfLine tells whether the code at addr is in a cold section.
-	outOfLine func(addr uint64) bool
-	// key gives where the static key whose nop is at addr would jump to.
-	key func(addr uint64) (uint64, bool)
+// Knowledge tells a Graph what it cannot see in the instructions. Each function but
+// Leaves may be nil, which says that there is no such thing.
+type Knowledge struct {
+	// Leaves tells whether a direct branch to addr leaves the function.
+	Leaves func(addr uint64) bool
+	// Cold tells whether a call of addr is only made on rare ways.
+	Cold func(addr uint64) bool
+	// Dead tells whether addr is a function that does not return.
+	Dead func(addr uint64) bool
+	// OutOfLine tells whether the code at addr is in a cold section.
+	OutOfLine func(addr uint64) bool
+	// Keys are where the static keys that are off would jump to, by the
+	// address of their nop.
+	Keys map[uint64]uint64
 }
 
-// newGraph cuts the instructions of the function at entry into blocks. They
+func (k Knowledge) cold(addr uint64) bool      { return k.Cold != nil && k.Cold(addr) }
+func (k Knowledge) dead(addr uint64) bool      { return k.Dead != nil && k.Dead(addr) }
+func (k Knowledge) outOfLine(addr uint64) bool { return k.OutOfLine != nil && k.OutOfLine(addr) }
+
+// NewGraph cuts the instructions of the function at entry into blocks. They
 // are sorted by address; the parts of a function need not touch, and its cold
 // part may lie below it.
-func newGraph(insts []branch.Inst, entry uint64, s shapes) *graph {
-	g := &graph{insts: insts, starts: make(map[uint64]int), spin: make(map[int]bool)}
+func NewGraph(insts []branch.Inst, entry uint64, known Knowledge) *Graph {
+	g := &Graph{insts: insts, starts: make(map[uint64]int), spin: make(map[int]bool)}
 	if len(insts) == 0 {
 		return g
 	}
 	leader := make([]bool, len(insts)+1)
 	leader[0] = true
-	if i, ok := (&graph{insts: insts}).find(entry); ok {
-		leader[i] = true
-	}
 	mark := func(addr uint64) {
 		if i, ok := g.find(addr); ok {
 			leader[i] = true
 		}
 	}
+	mark(entry)
 	for i, inst := range insts {
 		if i > 0 && insts[i-1].Addr+uint64(insts[i-1].Len) != inst.Addr {
 			leader[i] = true
 		}
 		switch inst.Kind {
 		case branch.JumpDirect, branch.JumpCond:
-			if !s.leaves(inst.Target) {
+			if !known.Leaves(inst.Target) {
 				mark(inst.Target)
 			}
 			leader[i+1] = true
 		case branch.JumpIndirect, branch.Return, branch.Trap:
 			leader[i+1] = true
 		case branch.CallDirect:
-			if s.dead(inst.Target) {
+			if known.dead(inst.Target) {
 				leader[i+1] = true
 			}
 		default:
-			if to, ok := s.key(inst.Addr); ok && !s.leaves(to) {
+			if to, ok := known.Keys[inst.Addr]; ok && !known.Leaves(to) {
 				mark(to)
 				leader[i+1] = true
 			}
@@ -111,7 +117,7 @@ func newGraph(insts []branch.Inst, entry uint64, s shapes) *graph {
 	}
 	g.entry = g.starts[entry]
 	for b := range g.blocks {
-		g.link(b, s)
+		g.link(b, known)
 	}
 	for b := range g.blocks {
 		for _, e := range g.blocks[b].succs {
@@ -123,13 +129,13 @@ func newGraph(insts []branch.Inst, entry uint64, s shapes) *graph {
 }
 
 // find is the index of the instruction at addr.
-func (g *graph) find(addr uint64) (int, bool) {
+func (g *Graph) find(addr uint64) (int, bool) {
 	i := sort.Search(len(g.insts), func(i int) bool { return g.insts[i].Addr >= addr })
 	return i, i < len(g.insts) && g.insts[i].Addr == addr
 }
 
 // link finds the successors of a block and whether it is cold.
-func (g *graph) link(b int, s shapes) {
+func (g *Graph) link(b int, known Knowledge) {
 	blk := &g.blocks[b]
 	insts := g.insts[blk.first:blk.end]
 	last := insts[len(insts)-1]
@@ -139,12 +145,12 @@ func (g *graph) link(b int, s shapes) {
 		}
 	}
 	next := last.Addr + uint64(last.Len)
-	blk.cold = s.outOfLine(insts[0].Addr)
+	blk.cold = known.outOfLine(insts[0].Addr)
 	calls, fails := false, false
 	for _, inst := range insts {
 		switch inst.Kind {
 		case branch.CallDirect:
-			blk.cold = blk.cold || s.cold(inst.Target)
+			blk.cold = blk.cold || known.cold(inst.Target)
 			calls = true
 		case branch.CallIndirect:
 			calls = true
@@ -158,17 +164,17 @@ func (g *graph) link(b int, s shapes) {
 	switch last.Kind {
 	case branch.JumpDirect:
 		always = true
-		if s.leaves(last.Target) {
+		if known.Leaves(last.Target) {
 			blk.exit = true
-			blk.cold = blk.cold || s.cold(last.Target)
+			blk.cold = blk.cold || known.cold(last.Target)
 		} else {
 			to(last.Target, false)
 		}
 	case branch.JumpCond:
 		to(next, false)
-		if s.leaves(last.Target) {
+		if known.Leaves(last.Target) {
 			// A conditional tail call or return: the block goes on too.
-			blk.exit = !s.cold(last.Target)
+			blk.exit = !known.cold(last.Target)
 		} else {
 			to(last.Target, false)
 		}
@@ -181,12 +187,12 @@ func (g *graph) link(b int, s shapes) {
 			to(next, false)
 		}
 	case branch.CallDirect:
-		if !s.dead(last.Target) {
+		if !known.dead(last.Target) {
 			to(next, false)
 		}
 	default:
 		to(next, false)
-		if target, ok := s.key(last.Addr); ok && last.Kind == branch.Other && !s.leaves(target) {
+		if target, ok := known.Keys[last.Addr]; ok && last.Kind == branch.Other && !known.Leaves(target) {
 			to(target, true)
 		}
 	}
@@ -211,7 +217,7 @@ func errorNumber(i branch.Inst) bool {
 }
 
 // shape fills reached, hot and loop.
-func (g *graph) shape() {
+func (g *Graph) shape() {
 	if len(g.blocks) == 0 {
 		return
 	}
@@ -221,13 +227,13 @@ func (g *graph) shape() {
 		blk.reached = true
 		last := g.insts[blk.end-1]
 		for _, inst := range g.insts[blk.first:blk.end] {
-			if inst.Kind == branch.Bad && g.bad == 0 {
-				g.bad = inst.Addr
+			if inst.Kind == branch.Bad && g.Bad == 0 {
+				g.Bad = inst.Addr
 			}
 		}
 		if len(blk.succs) == 0 && !blk.exit && last.Kind != branch.CallDirect &&
 			last.Kind != branch.CallIndirect && last.Kind != branch.Trap && !blk.afterTrap(g) && !g.padding(blk) {
-			g.runsOff = true
+			g.RunsOff = true
 		}
 	}
 	warm := func(b int) bool { return !g.blocks[b].cold }
@@ -269,7 +275,7 @@ func (g *graph) shape() {
 
 // afterTrap tells whether only a ud2 leads to a block: what follows a BUG is
 // padding.
-func (b *block) afterTrap(g *graph) bool {
+func (b *block) afterTrap(g *Graph) bool {
 	return len(b.preds) > 0 && !slices.ContainsFunc(b.preds, func(p int) bool {
 		return g.insts[g.blocks[p].end-1].Kind != branch.Trap
 	})
@@ -277,7 +283,7 @@ func (b *block) afterTrap(g *graph) bool {
 
 // padding tells whether a block does nothing: it follows a call that does not
 // return.
-func (g *graph) padding(b *block) bool {
+func (g *Graph) padding(b *block) bool {
 	for _, inst := range g.insts[b.first:b.end] {
 		a := inst.Asm
 		if a.Op != x86asm.NOP && (a.Op != x86asm.XCHG || a.Args[0] != a.Args[1]) {
@@ -289,7 +295,7 @@ func (g *graph) padding(b *block) bool {
 
 // flood returns the blocks that are reached from some, forward or back, over
 // blocks that pass. It goes by no edge of a key that is off.
-func (g *graph) flood(from []int, pass func(int) bool, back bool) []int {
+func (g *Graph) flood(from []int, pass func(int) bool, back bool) []int {
 	seen := make([]bool, len(g.blocks))
 	var out []int
 	push := func(b int) {
@@ -320,84 +326,24 @@ func (g *graph) flood(from []int, pass func(int) bool, back bool) []int {
 	return out
 }
 
-// loops numbers the strongly connected parts of the hot blocks: a loop with
-// two entries is one as well. It is Tarjan's algorithm without recursion.
-func (g *graph) loops() {
-	n := len(g.blocks)
-	index, low := make([]int, n), make([]int, n)
-	onStack := make([]bool, n)
-	var stack []int
-	counter, loop := 0, 0
-	type frame struct{ b, next int }
-	for root := range n {
-		if !g.blocks[root].hot || index[root] != 0 {
-			continue
-		}
-		work := []frame{{root, 0}}
-		for len(work) > 0 {
-			f := &work[len(work)-1]
-			if f.next == 0 {
-				counter++
-				index[f.b], low[f.b] = counter, counter
-				stack = append(stack, f.b)
-				onStack[f.b] = true
-			}
-			pushed := false
-			for f.next < len(g.blocks[f.b].succs) {
-				e := g.blocks[f.b].succs[f.next]
-				f.next++
-				if e.off || !g.blocks[e.to].hot {
-					continue
-				}
-				if index[e.to] == 0 {
-					work = append(work, frame{e.to, 0})
-					pushed = true
-					break
-				}
-				if onStack[e.to] {
-					low[f.b] = min(low[f.b], index[e.to])
-				}
-			}
-			if pushed {
-				continue
-			}
-			b := f.b
-			work = work[:len(work)-1]
-			if len(work) > 0 {
-				up := work[len(work)-1].b
-				low[up] = min(low[up], low[b])
-			}
-			if low[b] != index[b] {
-				continue
-			}
-			var part []int
-			for {
-				top := stack[len(stack)-1]
-				stack = stack[:len(stack)-1]
-				onStack[top] = false
-				part = append(part, top)
-				if top == b {
-					break
-				}
-			}
-			if len(part) == 1 && !slices.Contains(g.blocks[b].succs, edge{b, false}) {
-				continue
-			}
-			loop++
-			for _, m := range part {
-				g.blocks[m].loop = loop
-				for _, inst := range g.insts[g.blocks[m].first:g.blocks[m].end] {
-					if inst.Asm.Op == x86asm.PAUSE {
-						g.spin[loop] = true
-					}
-				}
-			}
-		}
-	}
-}
+// Hot tells whether a block lies on a way from the entry to an exit that takes no
+// rare branch.
+func (g *Graph) Hot(b int) bool { return g.blocks[b].hot }
 
-// always tells whether every hot way from the entry to an exit goes by b.
-func (g *graph) always(b int) bool {
+// Entered tells whether something in the function leads to a block.
+func (g *Graph) Entered(b int) bool { return g.blocks[b].reached || len(g.blocks[b].preds) > 0 }
+
+// Loop is the hot loop that a block is in, 0 when it is in none. Nested loops are one.
+func (g *Graph) Loop(b int) int { return g.blocks[b].loop }
+
+// Waits tells whether a loop waits for another CPU.
+func (g *Graph) Waits(loop int) bool { return g.spin[loop] }
+
+// DropInstructions frees what only Flow needs. The shape stays.
+func (g *Graph) DropInstructions() { g.insts, g.starts = nil, nil }
+
+// Always tells whether every hot way from the entry to an exit goes through b.
+func (g *Graph) Always(b int) bool {
 	if !g.blocks[b].hot {
 		return false
 	}
@@ -414,7 +360,7 @@ func (g *graph) always(b int) bool {
 
 // order is the reverse postorder of all blocks, those that nothing leads to
 // last.
-func (g *graph) order() []int {
+func (g *Graph) order() []int {
 	seen := make([]bool, len(g.blocks))
 	var post []int
 	type frame struct{ b, next int }
@@ -454,12 +400,4 @@ func (g *graph) order() []int {
 		}
 	}
 	return out
-}
-
-// coldName tells whether a symbol is the cold part of the function called
-// name, which the compiler put out of the way.
-func coldName(symbol, name string) bool {
-	base, _, _ := strings.Cut(name, ".")
-	rest, ok := strings.CutPrefix(symbol, base)
-	return ok && strings.HasPrefix(rest, ".") && strings.Contains(rest, ".cold")
 }

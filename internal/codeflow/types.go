@@ -1,111 +1,93 @@
-package xdppath
+package codeflow
 
 import (
-	"cmp"
 	"math"
-	"slices"
-	"sort"
 
 	"github.com/cilium/ebpf/btf"
 )
 
+// Hints are what BTF does not say of the data that code uses.
+type Hints struct {
+	// Globals are the types of variables by name. BTF has only those of
+	// per-CPU data.
+	Globals map[string]Global
+	// Operations are members that point to structs of functions, for pointers
+	// whose own type is lost.
+	Operations []Operations
+	// Containers are structs that code finds by a list entry, a timer or a
+	// work in them (container_of).
+	Containers []string
+	// Outer are structs that code knows only by a pointer to their first
+	// member, by the name of that member's struct.
+	Outer map[string]string
+}
+
+// Global is the type of a variable: a struct, a pointer to one, or an array.
+type Global struct {
+	Struct  string
+	Pointer bool
+	Array   uint32 // number of elements, 0 when it is no array
+}
+
+// Operations is a member of the struct Holder that points to a Struct of
+// functions: net_device, netdev_ops, net_device_ops.
+type Operations struct{ Holder, Member, Struct string }
+
 // maxNest bounds how deep structs are searched for a member.
 const maxNest = 12
 
-// types looks up BTF and remembers what it found. A nil spec has no types.
-type types struct {
-	spec    *btf.Spec
+// Types looks up the types of one kernel and remembers what it found. It is not
+// safe for concurrent use.
+type Types struct {
+	spec    *btf.Spec // nil when there is none; then nothing has a type
+	hints   Hints
 	funcs   map[string]proto
 	vars    map[string]btf.Type
 	structs map[string]btf.Type
 	sizes   map[btf.Type]int64
-	members map[place]member
-	perCPU  section
-}
-
-// section are the variables of a section of data that begins at base.
-type section struct {
-	base uint64
-	vars []sectionVar // by offset
-}
-
-type sectionVar struct {
-	off, size int64
-	name      string
-}
-
-// variableOffset is a variable and an offset in it.
-type variableOffset struct {
-	name string
-	off  int64
-}
-
-func (s *section) at(addr uint64) (variableOffset, bool) {
-	if s.base == 0 || addr < s.base {
-		return variableOffset{}, false
-	}
-	off := int64(addr - s.base)
-	i := sort.Search(len(s.vars), func(i int) bool { return s.vars[i].off > off })
-	if i == 0 || off >= s.vars[i-1].off+s.vars[i-1].size {
-		return variableOffset{}, false
-	}
-	v := s.vars[i-1]
-	return variableOffset{v.name, off - v.off}, true
-}
-
-// readPerCPU lists the per-CPU variables of BTF.
-func (t *types) readPerCPU() {
-	if t.spec == nil {
-		return
-	}
-	var d *btf.Datasec
-	if t.spec.TypeByName(".data..percpu", &d) != nil {
-		return
-	}
-	for _, v := range d.Vars {
-		t.perCPU.vars = append(t.perCPU.vars, sectionVar{int64(v.Offset), int64(v.Size), v.Type.TypeName()})
-	}
-	slices.SortFunc(t.perCPU.vars, func(a, b sectionVar) int { return cmp.Compare(a.off, b.off) })
+	members map[field]member
 }
 
 // proto is the prototype of a function by name.
 type proto struct {
 	typ  *btf.FuncProto
-	sure bool // no other function has that name
+	only bool // no other function has that name
 }
 
-// place is an offset in a type, and what is wanted there.
-type place struct {
-	typ  btf.Type
-	off  int64
-	want want
+// field is an offset in a type, and what is looked for there.
+type field struct {
+	typ    btf.Type
+	off    int64
+	prefer prefer
 }
 
-// want tells which member of a union to prefer.
-type want uint8
+// prefer tells which member of a union to take.
+type prefer uint8
 
 const (
-	wantPointer  want = iota // a pointer to a struct
-	wantFunction             // a pointer to a function
-	wantObject               // what begins there, structs before their members
+	preferPointer  prefer = iota // a pointer to a struct
+	preferFunction               // a pointer to a function
+	preferObject                 // what begins there, structs before their members
 )
 
-// member is what lies at a place.
+// member is what lies at a field.
 type member struct {
 	path string   // ".slow.init_callback", empty for the type itself
 	typ  btf.Type // stripped; nil when nothing was found
-	// many is set when the path goes through an array.
-	many bool
+	// indexed is set when the path goes through an array.
+	indexed bool
 }
 
-func newTypes(spec *btf.Spec) *types {
-	return &types{
+// NewTypes looks up spec, which is nil for a kernel without BTF.
+func NewTypes(spec *btf.Spec, hints Hints) *Types {
+	return &Types{
 		spec:    spec,
+		hints:   hints,
 		funcs:   make(map[string]proto),
 		vars:    make(map[string]btf.Type),
 		structs: make(map[string]btf.Type),
 		sizes:   make(map[btf.Type]int64),
-		members: make(map[place]member),
+		members: make(map[field]member),
 	}
 }
 
@@ -132,7 +114,7 @@ func pointee(t btf.Type) btf.Type {
 }
 
 // proto is the prototype of the function called name.
-func (t *types) proto(name string) proto {
+func (t *Types) proto(name string) proto {
 	if t.spec == nil {
 		return proto{}
 	}
@@ -152,14 +134,14 @@ func (t *types) proto(name string) proto {
 		}
 		n++
 	}
-	p.sure = n == 1
+	p.only = n == 1
 	t.funcs[name] = p
 	return p
 }
 
 // variable is the stripped type of a variable. BTF has those of per-CPU data
-// only; the path needs few others, which are listed in rules.go.
-func (t *types) variable(name string) btf.Type {
+// only; others come from the hints.
+func (t *Types) variable(name string) btf.Type {
 	if t.spec == nil {
 		return nil
 	}
@@ -174,13 +156,13 @@ func (t *types) variable(name string) btf.Type {
 			break
 		}
 	}
-	if g, ok := globals[name]; ok && found == nil {
-		if s := t.structure(g.typ); s != nil {
+	if g, ok := t.hints.Globals[name]; ok && found == nil {
+		if s := t.Struct(g.Struct); s != nil {
 			found = s
-			if g.pointer {
+			if g.Pointer {
 				found = &btf.Pointer{Target: s}
-			} else if g.array > 0 {
-				found = &btf.Array{Type: s, Nelems: g.array}
+			} else if g.Array > 0 {
+				found = &btf.Array{Type: s, Nelems: g.Array}
 			}
 		}
 	}
@@ -188,8 +170,8 @@ func (t *types) variable(name string) btf.Type {
 	return found
 }
 
-// structure is the struct called name; nil when there is none.
-func (t *types) structure(name string) btf.Type {
+// Struct is the struct called name; nil when there is none.
+func (t *Types) Struct(name string) btf.Type {
 	if t.spec == nil || name == "" {
 		return nil
 	}
@@ -213,10 +195,10 @@ func (t *types) structure(name string) btf.Type {
 	return found
 }
 
-// offset is where member lies in the struct called name, in bytes. The member
+// Offset is where member lies in the struct called name, in bytes. The member
 // may be nested: "ns.inum".
-func (t *types) offset(name, path string) (int64, bool) {
-	return offsetIn(t.structure(name), path, maxNest)
+func (t *Types) Offset(name, path string) (int64, bool) {
+	return offsetIn(t.Struct(name), path, maxNest)
 }
 
 func offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
@@ -251,8 +233,8 @@ func offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
 	return 0, false
 }
 
-// size is that of a type in bytes; 0 when it has none.
-func (t *types) size(typ btf.Type) int64 {
+// Size is that of a type in bytes; 0 when it has none.
+func (t *Types) Size(typ btf.Type) int64 {
 	if n, ok := t.sizes[typ]; ok {
 		return n
 	}
@@ -265,29 +247,29 @@ func (t *types) size(typ btf.Type) int64 {
 }
 
 // at is what lies off bytes into typ.
-func (t *types) at(typ btf.Type, off int64, w want) member {
+func (t *Types) at(typ btf.Type, off int64, p prefer) member {
 	if typ == nil || off < 0 {
 		return member{}
 	}
-	key := place{typ, off, w}
+	key := field{typ, off, p}
 	if m, ok := t.members[key]; ok {
 		return m
 	}
-	m, _ := t.search(typ, off, w, 0)
+	m, _ := t.search(typ, off, p, 0)
 	t.members[key] = m
 	return m
 }
 
-// search returns what lies at off and how well it fits what is wanted.
-func (t *types) search(typ btf.Type, off int64, w want, depth int) (member, int) {
+// search returns what lies at off and how well it fits what is preferred.
+func (t *Types) search(typ btf.Type, off int64, p prefer, depth int) (member, int) {
 	typ = strip(typ)
 	if depth > maxNest {
 		return member{}, 0
 	}
-	if w == wantObject && off == 0 && depth > 0 {
+	if p == preferObject && off == 0 && depth > 0 {
 		if a, array := typ.(*btf.Array); array {
-			m, fit := t.search(a.Type, 0, w, depth+1)
-			m.many = true
+			m, fit := t.search(a.Type, 0, p, depth+1)
+			m.indexed = true
 			return m, fit
 		}
 		return member{typ: typ}, 3
@@ -299,31 +281,31 @@ func (t *types) search(typ btf.Type, off int64, w want, depth int) (member, int)
 	case *btf.Union:
 		members = c.Members
 	case *btf.Array:
-		size := t.size(c.Type)
+		size := t.Size(c.Type)
 		if size == 0 {
 			return member{}, 0
 		}
-		m, fit := t.search(c.Type, off%size, w, depth+1)
-		m.path, m.many = "[]"+m.path, true
+		m, fit := t.search(c.Type, off%size, p, depth+1)
+		m.path, m.indexed = "[]"+m.path, true
 		return m, fit
 	default:
 		if off != 0 {
 			return member{}, 0
 		}
-		return member{typ: typ}, fits(typ, w)
+		return member{typ: typ}, fits(typ, p)
 	}
 	var best member
 	fit := 0
 	for i, m := range members {
 		start := int64(m.Offset.Bytes())
-		end := start + t.size(strip(m.Type))
+		end := start + t.Size(strip(m.Type))
 		if a, ok := strip(m.Type).(*btf.Array); ok && a.Nelems == 0 && i == len(members)-1 {
 			end = math.MaxInt64 // a flexible array
 		}
 		if m.BitfieldSize != 0 || off < start || off >= end {
 			continue
 		}
-		found, f := t.search(m.Type, off-start, w, depth+1)
+		found, f := t.search(m.Type, off-start, p, depth+1)
 		if f <= fit {
 			continue
 		}
@@ -336,15 +318,15 @@ func (t *types) search(typ btf.Type, off int64, w want, depth int) (member, int)
 }
 
 // container is the struct that has a member of type inner at offset off; nil
-// when no struct, or more than one, of those that rules.go lists has.
-func (t *types) container(inner btf.Type, off int64) btf.Type {
+// when no struct, or more than one, of those in the hints has.
+func (t *Types) container(inner btf.Type, off int64) btf.Type {
 	if inner == nil {
 		return nil
 	}
 	var found btf.Type
-	for _, name := range containers {
-		s := t.structure(name)
-		if s == nil || off == 0 || t.at(s, off, wantObject).typ != inner {
+	for _, name := range t.hints.Containers {
+		s := t.Struct(name)
+		if s == nil || off == 0 || t.at(s, off, preferObject).typ != inner {
 			continue
 		}
 		if found != nil {
@@ -355,19 +337,19 @@ func (t *types) container(inner btf.Type, off int64) btf.Type {
 	return found
 }
 
-// fits tells how well a type is what is wanted.
-func fits(typ btf.Type, w want) int {
-	p, ok := typ.(*btf.Pointer)
+// fits tells how well a type is what is preferred.
+func fits(typ btf.Type, p prefer) int {
+	pointer, ok := typ.(*btf.Pointer)
 	if !ok {
 		return 1
 	}
-	switch strip(p.Target).(type) {
+	switch strip(pointer.Target).(type) {
 	case *btf.FuncProto:
-		if w == wantFunction {
+		if p == preferFunction {
 			return 4
 		}
 	case *btf.Struct, *btf.Union:
-		if w == wantPointer {
+		if p == preferPointer {
 			return 4
 		}
 		return 3

@@ -1,0 +1,5 @@
+// Package codeflow follows control and values through one function of a kernel:
+// its blocks and loops, and what its registers hold by the types of BTF.
+//
+// It reads x86-64 code only.
+package codeflow

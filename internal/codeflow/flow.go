@@ -1,0 +1,204 @@
+package codeflow
+
+import (
+	"strings"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/branch"
+)
+
+// maxVisits bounds how often each block of a function is gone through. A
+// value changes at most four times (known, joined, unsure, not known), and
+// they change together.
+const maxVisits = 24
+
+// Flow follows values through a function until nothing changes. It calls at for
+// each instruction, in order of addresses within a block, with the number of its
+// block and what is known before it; blocks that nothing leads to begin with
+// nothing. It returns false when it gave up: then nothing is known anywhere.
+func (vs *Values) Flow(g *Graph, entry State, at func(block int, inst branch.Inst, s *State)) bool {
+	if len(g.blocks) == 0 {
+		return true
+	}
+	start := g.insts[g.blocks[g.entry].first].Addr
+	step := func(s *State, inst branch.Inst) {
+		if !vs.hook(inst, start) {
+			vs.step(s, inst)
+		}
+	}
+	order := g.order()
+	rank := make([]int, len(g.blocks)) // in order
+	for i, b := range order {
+		rank[b] = i
+	}
+	in := make([]State, len(g.blocks))
+	dirty := make([]bool, len(g.blocks)) // by rank
+	settled := true
+	entry.seen = true
+	in[order[0]] = entry
+	empty := State{seen: true}
+	for i, b := range order {
+		dirty[i] = true
+		if i > 0 && len(g.blocks[b].preds) == 0 {
+			in[b] = empty.clone()
+		}
+	}
+	visits := 0
+	for i := 0; i < len(order); {
+		b := order[i]
+		if !dirty[i] {
+			i++
+			continue
+		}
+		dirty[i] = false
+		if !in[b].seen {
+			i++
+			continue
+		}
+		if visits++; visits > maxVisits*len(order) {
+			settled = false
+			break
+		}
+		s := in[b].clone()
+		for _, inst := range g.insts[g.blocks[b].first:g.blocks[b].end] {
+			step(&s, inst)
+		}
+		back := i + 1
+		for _, e := range g.blocks[b].succs {
+			if vs.meet(&in[e.to], &s, e.to) {
+				dirty[rank[e.to]] = true
+				back = min(back, rank[e.to])
+			}
+		}
+		i = back
+	}
+	if !settled {
+		// What is known is not what always holds: forget it.
+		for b := range in {
+			in[b] = empty.clone()
+		}
+	}
+	for b := range g.blocks {
+		s := in[b].clone()
+		for i := g.blocks[b].first; i < g.blocks[b].end; i++ {
+			at(b, g.insts[i], &s)
+			step(&s, g.insts[i])
+		}
+	}
+	return settled
+}
+
+// element is the type of what lies at a global address.
+func (vs *Values) element(addr *Value) btf.Type {
+	name, off, ok := vs.variableAt(addr.n, addr.op == opPerCPU)
+	if !ok {
+		return nil
+	}
+	return vs.types.at(vs.types.variable(name), off, preferObject).typ
+}
+
+// hook tells whether an instruction is the call of the function tracer or of a BPF
+// trampoline at the start of a function, which keeps all registers. It stands
+// first, or after an endbr64.
+func (vs *Values) hook(inst branch.Inst, start uint64) bool {
+	if inst.Kind != branch.CallDirect || inst.Addr != start && inst.Addr != start+4 {
+		return false
+	}
+	s, off, ok := vs.kernel.Symbols.Find(inst.Target)
+	return !ok || off != 0 || s.Name == "__fentry__" || s.Module == "bpf" || s.Module == "ftrace" ||
+		strings.HasPrefix(s.Name, "ftrace_") || strings.HasPrefix(s.Name, "bpf_trampoline_")
+}
+
+// call forgets what a call may change and types what it returns.
+func (vs *Values) call(s *State, inst branch.Inst) {
+	name := ""
+	if inst.Kind == branch.CallDirect {
+		name, _ = vs.kernel.Symbols.Starts(inst.Target)
+	}
+	// A local whose address is given away may be written to.
+	var p proto
+	if name != "" {
+		p = vs.types.proto(name)
+	}
+	for i, r := range arguments {
+		v := s.regs[r]
+		if v == nil || v.op != opStack {
+			continue
+		}
+		end := int64(1) << 62
+		if p.typ != nil {
+			if i >= len(p.typ.Params) {
+				continue
+			}
+			elem := pointee(p.typ.Params[i].Type)
+			if n := vs.types.Size(elem); n > 0 && !scalar(elem) {
+				end = v.disp + n
+			}
+		}
+		s.forget(v.disp, end)
+	}
+	var returned *Value
+	if p.typ != nil {
+		if elem := pointee(p.typ.Return); elem != nil {
+			returned = vs.intern(Value{op: opReturn, name: name, elem: elem, guessed: !p.only})
+		}
+	}
+	for _, r := range clobbered {
+		s.regs[r] = nil
+	}
+	s.regs[regAX] = returned
+}
+
+// Entry is the state at the start of the function called name: its arguments by
+// its prototype, or as one of its callers gives them.
+func (vs *Values) Entry(name string, given Arguments) State {
+	var s State
+	s.regs[regSP] = vs.intern(Value{op: opStack})
+	p := vs.types.proto(name)
+	r := 0
+	if p.typ != nil {
+		for i, param := range p.typ.Params {
+			if r >= len(arguments) {
+				break
+			}
+			words := 1
+			if size := vs.types.Size(strip(param.Type)); size > 8 {
+				if words = 2; size > 16 {
+					continue // in memory
+				}
+			}
+			elem := pointee(param.Type)
+			v := Value{op: opArgument, disp: int64(i), elem: elem, guessed: !p.only}
+			if _, ok := elem.(*btf.FuncProto); ok {
+				v.name = "argument " + param.Name + " of " + name
+			}
+			s.regs[arguments[r]] = vs.intern(v)
+			// A caller may know more: the member that a function pointer
+			// comes from, or the type behind void *.
+			if g := given[r]; g != nil && g.elem != nil && (v.name != "" && g.name != "" || elem == nil && words == 1 && isPointer(param.Type)) {
+				s.regs[arguments[r]] = vs.guess(g)
+			}
+			r += words
+		}
+		return s
+	}
+	for i, g := range given {
+		if g != nil && g.elem != nil {
+			s.regs[arguments[i]] = vs.guess(g)
+		}
+	}
+	return s
+}
+
+func isPointer(t btf.Type) bool {
+	_, ok := strip(t).(*btf.Pointer)
+	return ok
+}
+
+// guess is v as one caller gives it; others may give something else.
+func (vs *Values) guess(v *Value) *Value {
+	c := *v
+	c.guessed = true
+	return vs.intern(c)
+}
