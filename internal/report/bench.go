@@ -43,7 +43,8 @@ func (p *printer) bench(doc *record.Document[record.BenchRow]) {
 			continue
 		}
 		c := cells.Bench(row)
-		t.add(bulk, c.Mpps, c.MppsInterval, c.Ns, c.NsInterval, cmp.Or(c.Hop, "-"), c.HopInterval, cmp.Or(c.Frames, "-"), notes.mark(row.Name))
+		t.add(bulk, c.Mpps, c.MppsInterval, c.Ns, c.NsInterval, cmp.Or(c.Hop, "-"), c.HopInterval,
+			cmp.Or(c.Frames, "-"), notes.mark(row.Name))
 	}
 	p.table(t)
 	notes.write(p)

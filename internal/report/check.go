@@ -82,7 +82,8 @@ func checkSummary(fp host.Fingerprint, count map[host.Level]int) string {
 	} else {
 		s += fmt.Sprintf("indirect calls %s, thunk: %s, returns: %s.", fp.CallSites, fp.IndirectThunk, fp.ReturnThunk)
 	}
-	s += fmt.Sprintf(" %s (!), %s (·)", cells.Plural(count[host.LevelWarn], "warning"), cells.Plural(count[host.LevelNote], "note"))
+	s += fmt.Sprintf(" %s (!), %s (·)", cells.Plural(count[host.LevelWarn], "warning"),
+		cells.Plural(count[host.LevelNote], "note"))
 	if n := count[host.LevelUnknown]; n > 0 {
 		s += fmt.Sprintf(", %d not seen (?)", n)
 	}

@@ -13,9 +13,11 @@ import (
 func TestCheck(t *testing.T) {
 	findings := []host.Finding{
 		{Name: "cpu", Found: "AMD EPYC", Level: host.LevelOK},
-		{Name: "indirect-call", Found: "retpoline: __x86_indirect_thunk_rax is a long story that needs two lines", Level: host.LevelWarn,
+		{Name: "indirect-call", Found: "retpoline: __x86_indirect_thunk_rax is a long story that needs two lines",
+			Level: host.LevelWarn,
 			Means: "every indirect call is mispredicted on purpose, and this sentence wraps too", Do: "raise the bulk"},
-		{Name: "vulnerability-spec-rstack-overflow", Found: "Vulnerable: Safe RET, no microcode", Level: host.LevelNote},
+		{Name: "vulnerability-spec-rstack-overflow", Found: "Vulnerable: Safe RET, no microcode",
+			Level: host.LevelNote},
 		{Name: "vulnerability-mds", Found: "Not affected", Level: host.LevelOK},
 		{Name: "bpf-jit-harden", Found: "not seen: it needs root", Level: host.LevelUnknown},
 		{Name: "vulnerability-tsa", Found: "Not affected", Level: host.LevelOK},
@@ -68,7 +70,8 @@ warning (!), 1 note (·), 1 not seen (?).
 	if err := Check(&b, Options{Color: true}, host.Fingerprint{}, findings); err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(b.String(), "\x1b[33m! indirect-call") || strings.Count(b.String(), "\x1b[3") != strings.Count(b.String(), "\x1b[0m") {
+	if !strings.Contains(b.String(), "\x1b[33m! indirect-call") ||
+		strings.Count(b.String(), "\x1b[3") != strings.Count(b.String(), "\x1b[0m") {
 		t.Error("color is missing or does not end")
 	}
 }

@@ -89,7 +89,8 @@ func (p *printer) changes(by string, compared []*record.CompareRow, notes *footn
 		case row.Verdict == stat.Faster:
 			colors[n] = green
 		}
-		rows = append(rows, []string{first, cells.OrDash(row.Old), cells.OrDash(row.New), cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed), "", mark})
+		rows = append(rows, []string{first, cells.OrDash(row.Old), cells.OrDash(row.New), cells.Signed(d.Median),
+			cells.Interval(d.Low, d.High, cells.Signed), "", mark})
 	}
 
 	// Verdicts stand beside the numbers if all fit, else beneath.

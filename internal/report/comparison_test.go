@@ -17,7 +17,8 @@ import (
 )
 
 // compared compares two documents that can be.
-func compared[Row record.BenchRow | record.TaxRow](t *testing.T, old, new *record.Document[Row], opts compare.Options) *record.Comparison {
+func compared[Row record.BenchRow | record.TaxRow](t *testing.T, old, new *record.Document[Row],
+	opts compare.Options) *record.Comparison {
 	t.Helper()
 	c, err := compare.Records(record.NewRecord(old), record.NewRecord(new), opts)
 	if err != nil {
@@ -28,8 +29,10 @@ func compared[Row record.BenchRow | record.TaxRow](t *testing.T, old, new *recor
 
 // newHost is another kernel, with another compiler, on the same CPU.
 func newHost(f host.Fingerprint) host.Fingerprint {
-	f.Kernel, f.Compiler, f.IndirectThunk = "6.18.2", "gcc (Debian 15.2.0-4) 15.2.0", "ITS thunk, at the end of its cache line: call rax is moved to the upper half"
-	f.Mitigations = map[string]string{"spectre-v2": f.Mitigations["spectre-v2"], "indirect-target-selection": "Mitigation: Aligned branch/return thunks"}
+	f.Kernel, f.Compiler, f.IndirectThunk = "6.18.2", "gcc (Debian 15.2.0-4) 15.2.0",
+		"ITS thunk, at the end of its cache line: call rax is moved to the upper half"
+	f.Mitigations = map[string]string{"spectre-v2": f.Mitigations["spectre-v2"],
+		"indirect-target-selection": "Mitigation: Aligned branch/return thunks"}
 	f.Governor = ""
 	return f
 }
@@ -39,7 +42,8 @@ func TestComparisonGolden(t *testing.T) {
 	slow := reporttest.Bench("two", 3, 2.05)
 	slow.Time = slow.Time.Add(50 * time.Hour)
 	slow.Host = newHost(slow.Host)
-	slow.Rows[2] = record.BenchRow{Name: slow.Rows[2].Name, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received"}
+	slow.Rows[2] = record.BenchRow{Name: slow.Rows[2].Name,
+		Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received"}
 	slow.Rows = append(slow.Rows, reporttest.BenchRow(rand.New(rand.NewPCG(5, 5)), "tx/bulk=64", "64", 70, 0, 16))
 	slow.Rows[3].Samples = append([]float64{}, old.Rows[3].Samples...)
 	q := stat.Summarize(slow.Rows[3].Samples, "ns")
@@ -58,7 +62,8 @@ func TestComparisonGolden(t *testing.T) {
 		for _, base := range by.Rows[4:7] {
 			row := base
 			row.Name += "/operation=" + op.name
-			row.Labels = map[string]string{"bulk": base.Labels["bulk"], "scenario": "redirect-map", "operation": op.name}
+			row.Labels = map[string]string{"bulk": base.Labels["bulk"], "scenario": "redirect-map",
+				"operation": op.name}
 			row.Samples = nil
 			for _, x := range base.Samples {
 				row.Samples = append(row.Samples, x*op.factor*math.Exp(0.005*r.NormFloat64()))
@@ -75,7 +80,8 @@ func TestComparisonGolden(t *testing.T) {
 	dear.Time, dear.Host = slow.Time, slow.Host
 	dear.Rows[1] = record.TaxRow{Name: dear.Rows[1].Name, Refused: "both sides hold the same call"}
 	cheap.Rows[2] = reporttest.CallRow(rand.New(rand.NewPCG(6, 6)), cheap.Rows[2].Name, 0)
-	dear.Warnings = []record.Warning{{Row: "napi-poll", Text: "two modes, near 8.2 and 10: the median may lie in either"}}
+	dear.Warnings = []record.Warning{{Row: "napi-poll",
+		Text: "two modes, near 8.2 and 10: the median may lie in either"}}
 
 	// Two of run, of one run: prices beneath the rows.
 	run := reporttest.Bench("one", 2, 1)

@@ -36,7 +36,8 @@ func Dot(w io.Writer, calls map[string][]string, rows []record.SiteRow) error {
 			targets = []string{what}
 		}
 		for _, target := range targets {
-			fmt.Fprintf(&b, "\t%s -> %s [style=dashed, label=%s];\n", quoted(row.Function), quoted(target), quoted(what+" per "+row.Per))
+			fmt.Fprintf(&b, "\t%s -> %s [style=dashed, label=%s];\n", quoted(row.Function), quoted(target),
+				quoted(what+" per "+row.Per))
 		}
 	}
 	b.WriteString("}\n")

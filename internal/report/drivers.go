@@ -28,7 +28,8 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 			xmit = "no"
 		}
 		table = append(table, []string{
-			cells.Clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs), cells.Clean(row.Return),
+			cells.Clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs),
+			cells.Clean(row.Return),
 			fmt.Sprintf("%d + %d", row.Poll.Indirect, row.Transmit.Indirect), "",
 		})
 		if len(releases) > 1 {

@@ -11,9 +11,11 @@ import (
 func TestDriversGolden(t *testing.T) {
 	rows := []record.DriverRow{
 		{Name: "ixgbe", Release: "6.12.1-amd64", Xmit: "ixgbe_xdp_xmit", Return: "each",
-			DMA: true, Receive: record.DriverCalls{Maps: 2, Unmaps: 5, Syncs: 6}, Transmit: record.DriverCalls{Maps: 1}},
+			DMA: true, Receive: record.DriverCalls{Maps: 2, Unmaps: 5, Syncs: 6},
+			Transmit: record.DriverCalls{Maps: 1}},
 		{Name: "mlx5_core", Release: "6.12.1-amd64", Xmit: "mlx5e_xdp_xmit", PagePool: true, Return: "bulk",
-			DMA: true, Poll: record.DriverCalls{Indirect: 18}, Receive: record.DriverCalls{Syncs: 13}, Transmit: record.DriverCalls{Indirect: 1, Gathers: 2}},
+			DMA: true, Poll: record.DriverCalls{Indirect: 18}, Receive: record.DriverCalls{Syncs: 13},
+			Transmit: record.DriverCalls{Indirect: 1, Gathers: 2}},
 		{Name: "ixgbevf\x1b", Release: "6.12.1-amd64", Return: "own"},
 		{Name: "veth", Release: "6.12.1-amd64", Xmit: "veth_ndo_xdp_xmit", PagePool: true, Return: "bulk"},
 	}

@@ -151,7 +151,8 @@ func (p *printer) gains(heading string, gains []record.Gain) {
 		if g.AtMost {
 			ns, around = "≤ "+ns, ""
 		}
-		p.wrap(fmt.Sprintf("  %6s %-13s ", ns, around), fmt.Sprintf("%s (unthunk %s)", cells.Clean(g.What), cells.Clean(g.Verb)))
+		p.wrap(fmt.Sprintf("  %6s %-13s ", ns, around),
+			fmt.Sprintf("%s (unthunk %s)", cells.Clean(g.What), cells.Clean(g.Verb)))
 	}
 }
 

@@ -18,14 +18,16 @@ func TestVerdictGolden(t *testing.T) {
 		Share: q(1.44, 1.41, 1.48, "%"), Tax: q(1.5, 1.47, 1.55, "ns"),
 		Largest: &record.ProfileRow{Name: "receive", Ns: q(57.3, 46.5, 68.1, "ns")},
 		Win: []record.Gain{
-			{What: "raise the bulk from 1 to 64: more frames a poll, so that one call serves them", Ns: q(278, 267, 401, "ns"), Verb: "bench"},
+			{What: "raise the bulk from 1 to 64: more frames a poll, so that one call serves them",
+				Ns: q(278, 267, 401, "ns"), Verb: "bench"},
 			{What: "count calls", Ns: q(150, 140, 160, "ns"), AtMost: true, Verb: "profile"},
 		},
 		Lose: []record.Gain{{What: "a second program, in the devmap", Ns: q(23.8, 16.2, 27.3, "ns"), Verb: "tax"}},
 	}
 	var b bytes.Buffer
 	p := newPrinter(Options{Width: 80})
-	screen := &FirstScreen{Doc: &record.Document[record.BenchRow]{Conclusion: v}, Ladder: "One core sends 3.92 Mpps through the chain at bulk 64."}
+	screen := &FirstScreen{Doc: &record.Document[record.BenchRow]{Conclusion: v},
+		Ladder: "One core sends 3.92 Mpps through the chain at bulk 64."}
 	screen.verdict(p)
 	screen.verbs(p)
 	if err := p.flush(&b); err != nil {
@@ -76,7 +78,8 @@ func TestScreenStagesGolden(t *testing.T) {
 // The parts stand on the screen in their order.
 func TestFirstScreen(t *testing.T) {
 	doc, p := reporttest.FullBench(), reporttest.Profile()
-	doc.Prices, doc.Stages, doc.Profile, doc.Conclusion = reporttest.Tax().Rows, p.Rows, &p.ProfileParts, new(record.Conclusion)
+	doc.Prices, doc.Stages, doc.Profile, doc.Conclusion = reporttest.Tax().Rows, p.Rows, &p.ProfileParts,
+		new(record.Conclusion)
 	var b bytes.Buffer
 	screen := &FirstScreen{Doc: doc, Ladder: "One core.", Tax: "A closing line.", Profiled: "a chain"}
 	if err := screen.Write(&b, Options{}); err != nil {
@@ -84,7 +87,8 @@ func TestFirstScreen(t *testing.T) {
 	}
 	text := b.String()
 	reporttest.Fits(t, text, 80)
-	for _, want := range []string{"bulk  ", "largest prices", "A closing line.", "where the 127 ns of a chain go", "verdict: One core.", "More of each part"} {
+	for _, want := range []string{"bulk  ", "largest prices", "A closing line.", "where the 127 ns of a chain go",
+		"verdict: One core.", "More of each part"} {
 		_, after, ok := strings.Cut(text, want)
 		if !ok {
 			t.Fatalf("%q is missing, or not where it belongs:\n%s", want, b.String())

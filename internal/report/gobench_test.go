@@ -33,7 +33,8 @@ func TestGoBenchGolden(t *testing.T) {
 // benchstat reads what GoBench writes, and sees what is there.
 func TestGoBenchOracle(t *testing.T) {
 	dir := t.TempDir()
-	for name, doc := range map[string]*record.Document[record.BenchRow]{"old": reporttest.Bench("one", 1, 1), "new": reporttest.Bench("two", 2, 2)} {
+	for name, doc := range map[string]*record.Document[record.BenchRow]{"old": reporttest.Bench("one", 1, 1),
+		"new": reporttest.Bench("two", 2, 2)} {
 		f, err := os.Create(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -46,7 +47,8 @@ func TestGoBenchOracle(t *testing.T) {
 		}
 	}
 	var stderr bytes.Buffer
-	cmd := exec.Command("go", "tool", "benchstat", "-format", "csv", filepath.Join(dir, "old"), filepath.Join(dir, "new"))
+	cmd := exec.Command("go", "tool", "benchstat", "-format", "csv", filepath.Join(dir, "old"),
+		filepath.Join(dir, "new"))
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
 	if err != nil {
@@ -64,7 +66,8 @@ func TestGoBenchOracle(t *testing.T) {
 	if _, err := fmt.Sscan(line[1], &got); err != nil || math.Abs(got*1e9/want-1) > 1e-5 {
 		t.Errorf("benchstat's median is %v s, ours %v ns", got, want)
 	}
-	if !strings.Contains(string(out), "sec/pkt") || !strings.Contains(string(out), "Mpps") || !regexp.MustCompile(`bulk=64,.*\+9\d|bulk=64,.*\+10\d`).Match(out) {
+	if !strings.Contains(string(out), "sec/pkt") || !strings.Contains(string(out), "Mpps") ||
+		!regexp.MustCompile(`bulk=64,.*\+9\d|bulk=64,.*\+10\d`).Match(out) {
 		t.Errorf("benchstat misses units or the change:\n%s", out)
 	}
 }

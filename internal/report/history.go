@@ -58,7 +58,8 @@ func (p *printer) historyGroup(h *record.History, g *record.HistoryGroup) {
 		n := len(table)
 		level, around := cells.Quantity(row.Level)
 		first, last := row.Points[0].Ns.Median, row.Points[len(row.Points)-1].Ns.Median
-		table = append(table, []string{"  " + name, trend(row, p.width/4), stat.Number(first), stat.Number(last), level, strings.TrimSuffix(around, "[?]")})
+		table = append(table, []string{"  " + name, trend(row, p.width/4), stat.Number(first), stat.Number(last), level,
+			strings.TrimSuffix(around, "[?]")})
 		beneath[n] = cells.HistoryLines(h, row)
 	}
 	for i, line := range columns(table, []bool{true, true, false, false, false, true}, "") {

@@ -21,7 +21,8 @@ func TestHistoryGolden(t *testing.T) {
 		}
 	}
 	var b bytes.Buffer
-	if err := History(&b, Options{}, reporttest.HostileTrends(t, reporttest.Evil+"\x1b[2J\n")); err != nil || strings.ContainsAny(b.String(), "\x1b") {
+	if err := History(&b, Options{}, reporttest.HostileTrends(t, reporttest.Evil+"\x1b[2J\n")); err != nil ||
+		strings.ContainsAny(b.String(), "\x1b") {
 		t.Errorf("%v: %q", err, b.String())
 	}
 }

@@ -23,10 +23,12 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, "+
 			"%s by the observer's time stamps, %s left.",
-			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.Calls), stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
+			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.Calls),
+			stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
 		if d.Ns != nil {
 			ns, around := cells.Quantity(d.Ns)
-			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.%s", ns, around, lost(d)))
+			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.%s", ns, around,
+				lost(d)))
 		}
 		p.labSites(l, d.With)
 	}
@@ -34,8 +36,8 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's "+
 		"verdict. Instructions are no time: QEMU predicts no branches.")
 	if timed(l) {
-		p.wrap("", "Times in ns are those of a second boot with KVM: on veth of the whole chain, as bench takes it, on "+
-			"wires (took) between packets of one poll.")
+		p.wrap("", "Times in ns are those of a second boot with KVM: on veth of the whole chain, as bench takes it, "+
+			"on wires (took) between packets of one poll.")
 	}
 	newFootnotes(l.Warnings).write(p)
 	return p.flush(w)
@@ -136,7 +138,8 @@ func (p *printer) labWires(l *record.Lab) {
 // labWiresCells are the cells of a row of interfaces on wires.
 func labWiresCells(l *record.Lab, row *record.LabRow, timed bool) []string {
 	label := func(name string) string { return cells.Clean(row.Labels[name]) }
-	line := []string{fmt.Sprintf("  %s %s %s", label("nic"), label("dma"), label("bulk")), "-", "-", "-", "-", "-", "-", "-"}
+	line := []string{fmt.Sprintf("  %s %s %s", label("nic"), label("dma"), label("bulk")), "-", "-", "-", "-", "-", "-",
+		"-"}
 	if timed {
 		took := "-"
 		if row.Ns != nil {

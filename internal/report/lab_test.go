@@ -43,7 +43,8 @@ func TestLabComparisonGolden(t *testing.T) {
 	old, new := reporttest.Lab(), reporttest.Lab()
 	more := 1181.0
 	new.Rows[0].Instructions = &more
-	new.Rows[0].Sites = append(new.Rows[0].Sites, record.LabSite{Function: "__xdp_return", Stage: "return", PerPacket: 1})
+	new.Rows[0].Sites = append(new.Rows[0].Sites,
+		record.LabSite{Function: "__xdp_return", Stage: "return", PerPacket: 1})
 	new.Rows[1].Functions = []record.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.25}}
 	new.Rows[2].Name = "another/bulk=16"
 	c := compare.Labs(old, new)

@@ -26,7 +26,8 @@ func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
 // ProfileAsm writes the instructions of a function with the ns per packet that
 // samples give each, by address; they are total ns together. Branches that are
 // indirect have a mark.
-func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns map[uint64]float64, total float64) error {
+func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns map[uint64]float64,
+	total float64) error {
 	p := newPrinter(opts)
 	p.wrap("", fmt.Sprintf("%s: %s ns a packet", name, stat.Number(total)))
 	hottest := 0.0
@@ -54,6 +55,7 @@ func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns 
 			p.wrap("            ; ", l.Note)
 		}
 	}
-	p.wrap("", "ns a packet by samples; » marks indirect branches. A sample shows on the instruction that was waited for, or on one after it.")
+	p.wrap("", "ns a packet by samples; » marks indirect branches. A sample shows on the instruction that was waited "+
+		"for, or on one after it.")
 	return p.flush(w)
 }

@@ -18,7 +18,8 @@ func TestHostile(t *testing.T) {
 	doc.Rows[8].Refused = "\x1b[2J\x07 bad \xff"
 	doc.Prices = reporttest.Calls("one", 1, 1).Rows
 	doc.Prices[1].Refused, doc.Prices[2].Name = "\x1b[2J", "\x1b[2J"
-	doc.Warnings = append(doc.Warnings, record.Warning{Text: "a\x1b]0;title\x07"}, record.Warning{Text: strings.Repeat("x", 300)})
+	doc.Warnings = append(doc.Warnings, record.Warning{Text: "a\x1b]0;title\x07"},
+		record.Warning{Text: strings.Repeat("x", 300)})
 	old := reporttest.FullBench()
 	doc.Conclusion = new(record.Conclusion)
 	old.Prices, old.Host.Kernel = doc.Prices, "6\x1b[2J"
@@ -31,7 +32,8 @@ func TestHostile(t *testing.T) {
 	var b bytes.Buffer
 	for _, err := range []error{
 		Tax(&b, Options{}, hostile, "", true), (&FirstScreen{Doc: doc}).Write(&b, Options{}),
-		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, compare.Options{})), GoBench(&b, doc),
+		Bench(&b, Options{}, doc), Comparison(&b, Options{}, compared(t, old, doc, compare.Options{})),
+		GoBench(&b, doc),
 	} {
 		if err != nil {
 			t.Error(err)

@@ -43,7 +43,8 @@ func (p *printer) stages(rows []record.ProfileRow, packet *stat.Quantity, notes 
 	table := [][]string{{"stage", "ns/packet", "", "share", "", ""}}
 	for _, row := range rows {
 		median, around := cells.Quantity(row.Ns)
-		table = append(table, []string{cells.Clean(row.Name), median, around, cells.Percent(row.Ns, packet), bar(row.Ns, packet), notes.mark(row.Name)})
+		table = append(table, []string{cells.Clean(row.Name), median, around, cells.Percent(row.Ns, packet),
+			bar(row.Ns, packet), notes.mark(row.Name)})
 	}
 	for _, line := range columns(table, []bool{true, false, true, false, true, true}, " ") {
 		p.line(line)
@@ -80,7 +81,8 @@ func (p *printer) indirect(prof *record.Profile) {
 	}
 	p.indirectBranches(&prof.ProfileParts)
 	if behind, around := cells.Quantity(prof.Tax.ReturnLandings); behind != "" {
-		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows a call.",
+		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows a "+
+			"call.",
 			cells.OrDash(prof.Tax.Returns), behind, around))
 	}
 	fmt.Fprintln(&p.buf)
@@ -104,7 +106,8 @@ func (p *printer) indirect(prof *record.Profile) {
 			_, what, _ = strings.Cut(steps[len(steps)-1], ".")
 		}
 		table = append(table, []string{
-			fmt.Sprintf("%s+%#x", cells.Clean(s.Function), s.Offset), cells.Clean(s.Stage), calls, cells.OrDash(s.Thunk), cells.OrDash(s.Landing),
+			fmt.Sprintf("%s+%#x", cells.Clean(s.Function), s.Offset), cells.Clean(s.Stage), calls,
+			cells.OrDash(s.Thunk), cells.OrDash(s.Landing),
 			cells.Clean(cmp.Or(cells.ShortNames(s.Targets), what)),
 		})
 	}
@@ -159,9 +162,11 @@ func (p *printer) counters(prof *record.Profile) {
 
 func (p *printer) sampling(prof *record.Profile) {
 	s := prof.Sampling
-	text := fmt.Sprintf("%d samples of %s at %d Hz, %.3g million packets.", s.Samples, cells.Clean(s.Event), s.Rate, float64(s.Packets)/1e6)
+	text := fmt.Sprintf("%d samples of %s at %d Hz, %.3g million packets.", s.Samples, cells.Clean(s.Event), s.Rate,
+		float64(s.Packets)/1e6)
 	if s.Throughput != nil {
-		text += fmt.Sprintf(" With sampling the throughput was %.1f %% [%.1f, %.1f] of that without.", s.Throughput.Median, s.Throughput.Low, s.Throughput.High)
+		text += fmt.Sprintf(" With sampling the throughput was %.1f %% [%.1f, %.1f] of that without.",
+			s.Throughput.Median, s.Throughput.Low, s.Throughput.High)
 	}
 	rounds := 0
 	if len(prof.Rows) > 0 {

@@ -49,11 +49,13 @@ func TestProfileEmpty(t *testing.T) {
 func TestProfileAsmGolden(t *testing.T) {
 	lines := []branch.Line{
 		{Addr: 0x1000, Text: "push %rbp"},
-		{Addr: 0x1001, Text: "call __x86_indirect_thunk_rax", Indirect: true, Note: "indirect call through a retpoline: target in rax"},
+		{Addr: 0x1001, Text: "call __x86_indirect_thunk_rax", Indirect: true,
+			Note: "indirect call through a retpoline: target in rax"},
 		{Addr: 0x1006, Text: "mov %rax,%rbx"},
 	}
 	var b bytes.Buffer
-	if err := ProfileAsm(&b, Options{Width: 80, Color: true}, "f", lines, map[uint64]float64{0x1000: 0.25, 0x1006: 3}, 3.25); err != nil {
+	if err := ProfileAsm(&b, Options{Width: 80, Color: true}, "f", lines, map[uint64]float64{0x1000: 0.25, 0x1006: 3},
+		3.25); err != nil {
 		t.Fatal(err)
 	}
 	reporttest.Golden(t, "profile-asm.txt", b.String())
@@ -88,7 +90,8 @@ func TestPprof(t *testing.T) {
 	}
 	s := p.Sample[2]
 	leaf := s.Location[0]
-	if leaf.Line[0].Function.Name != "bpf_prog_e8df55ddab988952_redirect_map" || leaf.Mapping.File != "[bpf]" || s.Location[len(s.Location)-1].Mapping.File != "[kernel.kallsyms]" {
+	if leaf.Line[0].Function.Name != "bpf_prog_e8df55ddab988952_redirect_map" || leaf.Mapping.File != "[bpf]" ||
+		s.Location[len(s.Location)-1].Mapping.File != "[kernel.kallsyms]" {
 		t.Errorf("the innermost frame is %+v of %+v", leaf.Line[0].Function, leaf.Mapping)
 	}
 	if s.Value[0] != 320 || s.Value[1] != 8e6 || s.Label["stage"][0] != "program" {

@@ -36,7 +36,8 @@ func (p *printer) stageChanges(changes []record.ProfileChange, notes *footnotes)
 	rows := [][]string{{"stage", "old", "new", "", "change", "", "sees", ""}}
 	left := []bool{true, false, false, false, true, true, false, true}
 	for _, change := range changes {
-		row := []string{cells.Clean(change.Name), cells.OrDash(change.Old), cells.OrDash(change.New), "-", "", change.Missing, "", notes.mark(change.Name)}
+		row := []string{cells.Clean(change.Name), cells.OrDash(change.Old), cells.OrDash(change.New), "-", "",
+			change.Missing, "", notes.mark(change.Name)}
 		if d := change.Difference; d != nil {
 			row[3], row[4] = cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed)
 			row[verdict], _, _ = strings.Cut(change.Verdict, " (")

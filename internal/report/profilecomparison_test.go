@@ -21,9 +21,10 @@ func TestProfileComparisonGolden(t *testing.T) {
 		opts     compare.Options
 		width    int
 	}{
-		"compare-profile.txt":      {old, new, compare.Options{Threshold: 2}, 80},
-		"compare-profile-60.txt":   {old, new, compare.Options{Threshold: 2}, 60},
-		"compare-profile-same.txt": {reporttest.Stages("a", 1, 120), reporttest.Stages("b", 2, 120), compare.Options{Threshold: 5}, 0},
+		"compare-profile.txt":    {old, new, compare.Options{Threshold: 2}, 80},
+		"compare-profile-60.txt": {old, new, compare.Options{Threshold: 2}, 60},
+		"compare-profile-same.txt": {reporttest.Stages("a", 1, 120), reporttest.Stages("b", 2, 120),
+			compare.Options{Threshold: 5}, 0},
 	} {
 		c := compare.Profiles(tt.old, tt.new, tt.opts)
 		c.Old.File, c.New.File = "old.json", "new.json"
@@ -42,7 +43,8 @@ func TestProfileComparisonGolden(t *testing.T) {
 
 func TestProfileComparisonColor(t *testing.T) {
 	for _, width := range []int{80, 40} {
-		c := compare.Profiles(reporttest.Stages("a", 1, 120), reporttest.Stages("b", 2, 150), compare.Options{Threshold: 2})
+		c := compare.Profiles(reporttest.Stages("a", 1, 120), reporttest.Stages("b", 2, 150),
+			compare.Options{Threshold: 2})
 		var b bytes.Buffer
 		if err := ProfileComparison(&b, Options{Color: true, Width: width}, c); err != nil {
 			t.Fatal(err)
@@ -67,7 +69,8 @@ func TestProfileComparisonHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	reporttest.Fits(t, b.String(), 80)
-	if err := ProfileComparison(reporttest.Broken{}, Options{}, c); err == nil || !strings.Contains(err.Error(), "write report: pipe is gone") {
+	if err := ProfileComparison(reporttest.Broken{}, Options{}, c); err == nil ||
+		!strings.Contains(err.Error(), "write report: pipe is gone") {
 		t.Error(err)
 	}
 }

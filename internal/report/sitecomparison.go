@@ -33,7 +33,8 @@ func SiteComparison(w io.Writer, opts Options, c *record.SiteComparison) error {
 	}
 	notes := newFootnotes(c.Warnings)
 	notes.write(p)
-	p.wrap("", fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were.", count["new"], count["gone"], count["changed"], c.Same))
+	p.wrap("", fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were.", count["new"],
+		count["gone"], count["changed"], c.Same))
 	p.causes(c.Causes)
 	return p.flush(w)
 }

@@ -72,7 +72,8 @@ func (p *printer) prices(rows []record.TaxRow, notes *footnotes, verbose bool) {
 			continue
 		}
 		c := cells.Price(row)
-		t.add(name, c.With, c.Without, c.Price, c.PriceInterval, c.Cycles, c.PerPacket, c.NsPerPacket, notes.mark(row.Name))
+		t.add(name, c.With, c.Without, c.Price, c.PriceInterval, c.Cycles, c.PerPacket, c.NsPerPacket,
+			notes.mark(row.Name))
 		if verbose && row.Premise != "" {
 			t.below("    found: ", row.Premise)
 		}

@@ -19,7 +19,8 @@ func TestTaxGolden(t *testing.T) {
 		{"tax.txt", Options{Width: 80}, false, nil},
 		{"tax-verbose.txt", Options{Width: 80}, true, nil},
 		{"tax-60.txt", Options{Width: 60}, false, nil},
-		{"tax-incomplete.txt", Options{Width: 80}, false, func(doc *record.Document[record.TaxRow]) { doc.Incomplete, doc.Rows = true, doc.Rows[:1] }},
+		{"tax-incomplete.txt", Options{Width: 80}, false,
+			func(doc *record.Document[record.TaxRow]) { doc.Incomplete, doc.Rows = true, doc.Rows[:1] }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			doc := reporttest.Tax()

@@ -58,7 +58,8 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 		if more := len(doc.Partial) - most; more > 0 {
 			names = append(names, fmt.Sprintf("and %d more", more))
 		}
-		p.wrap("", fmt.Sprintf("Not followed to their end, so that more may be called from them (--json lists all and says why): %s.", strings.Join(names, ", ")))
+		p.wrap("", fmt.Sprintf("Not followed to their end, so that more may be called from them (--json lists all "+
+			"and says why): %s.", strings.Join(names, ", ")))
 	}
 	notes := newFootnotes(doc.Warnings)
 	notes.write(p)
@@ -128,7 +129,8 @@ func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) 
 		case b.Jump:
 			verb = "jmp"
 		}
-		table = append(table, []string{fmt.Sprintf("  %s+%#x", cells.Clean(name), b.Offset), verb, string(b.Class), cells.Clean(cmp.Or(b.Name, b.Register)), cells.Clean(b.Pending)})
+		table = append(table, []string{fmt.Sprintf("  %s+%#x", cells.Clean(name), b.Offset), verb, string(b.Class),
+			cells.Clean(cmp.Or(b.Name, b.Register)), cells.Clean(b.Pending)})
 	}
 	for _, line := range columns(table, []bool{true, true, true, true, true}, "") {
 		p.line(line)
@@ -160,6 +162,7 @@ func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Cl
 	if !live {
 		where = "as it stands in the file, before the kernel patches it"
 	}
-	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", functions, float64(size)/1e6, where))
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", functions,
+		float64(size)/1e6, where))
 	return p.flush(w)
 }

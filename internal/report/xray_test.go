@@ -11,7 +11,8 @@ import (
 func TestXrayGolden(t *testing.T) {
 	for name, rare := range map[string]bool{"xray.txt": false, "xray-rare.txt": true} {
 		var b bytes.Buffer
-		if err := Xray(&b, Options{Width: 80}, reporttest.Xray(), "The path of a veth: veth_poll is its napi_struct.poll.", rare); err != nil {
+		if err := Xray(&b, Options{Width: 80}, reporttest.Xray(),
+			"The path of a veth: veth_poll is its napi_struct.poll.", rare); err != nil {
 			t.Fatal(err)
 		}
 		reporttest.Fits(t, b.String(), 80)
@@ -34,7 +35,8 @@ func TestXrayHostile(t *testing.T) {
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		evil := "\x1b[2J\x07\n"
-		row.Function, row.Kind, row.Per, row.Stage, row.Calls, row.Targets = evil, evil, evil, evil, &evil, []string{evil}
+		row.Function, row.Kind, row.Per, row.Stage, row.Calls, row.Targets = evil, evil, evil, evil, &evil,
+			[]string{evil}
 	}
 	doc.Partial[0].Name = "\x1b"
 	var b bytes.Buffer

@@ -12,12 +12,16 @@ import (
 )
 
 // HistoryMethod says what a change is.
-var HistoryMethod = fmt.Sprintf("ns: medians of runs; level: the median of the runs [95 %% interval]. A ▲ or ▼ is a run from which on a row has another level: found by self-normalized CUSUM, at 5 %% for all rows of a group together, from %d runs on. Levels of different groups are held against each other without such a test: what else changed is not known.", stat.MinChanges)
+var HistoryMethod = fmt.Sprintf("ns: medians of runs; level: the median of the runs [95 %% interval]. A ▲ or ▼ is a "+
+	"run from which on a row has another level: found by self-normalized CUSUM, at 5 %% for all rows of a group "+
+	"together, from %d runs on. Levels of different groups are held against each other without such a test: what "+
+	"else changed is not known.", stat.MinChanges)
 
 // GroupTitle names a group by what its records have in common.
 func GroupTitle(g *record.HistoryGroup) string {
 	f := g.Host
-	return Join(", ", "Linux "+orNotSeen(f.Kernel), f.Compiler, thunkWords(f.IndirectThunk, f.CallSites), f.ReturnThunk, f.CPU)
+	return Join(", ", "Linux "+orNotSeen(f.Kernel), f.Compiler, thunkWords(f.IndirectThunk, f.CallSites), f.ReturnThunk,
+		f.CPU)
 }
 
 func orNotSeen(s string) string {
@@ -52,7 +56,8 @@ func HistoryLines(h *record.History, row *record.HistoryRow) []string {
 	var out []string
 	for _, c := range row.Changes {
 		o := h.Origin(row, c.Record)
-		out = append(out, fmt.Sprintf("%s %s from %s on (%s), p %s", ChangeMark(c.Shift), Shift(c.Shift), o.Time.UTC().Format("2006-01-02 15:04"), Clean(o.File), strconv.FormatFloat(c.P, 'g', 2, 64)))
+		out = append(out, fmt.Sprintf("%s %s from %s on (%s), p %s", ChangeMark(c.Shift), Shift(c.Shift),
+			o.Time.UTC().Format("2006-01-02 15:04"), Clean(o.File), strconv.FormatFloat(c.P, 'g', 2, 64)))
 	}
 	if row.Drifts {
 		said := "! runs resemble those before them: this machine drifts"

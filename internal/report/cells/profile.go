@@ -30,7 +30,8 @@ func agreement(tax *record.ProfileTax) string {
 	words := map[string]string{
 		"agree": "they agree", "disagree": "they disagree", stat.CannotTell: "too uncertain to tell whether they agree",
 	}
-	return fmt.Sprintf("Of the hop: %s ns %s by samples, %s %s by price times calls: %s.", hop, aroundHop, estimate, around, words[tax.Agree])
+	return fmt.Sprintf("Of the hop: %s ns %s by samples, %s %s by price times calls: %s.", hop, aroundHop, estimate,
+		around, words[tax.Agree])
 }
 
 // ShortNames are names without the tags of BPF programs.
@@ -45,7 +46,8 @@ func ShortNames(names []string) string {
 // ShortName is the name of a function; of a BPF program it is its own, without the
 // tag.
 func ShortName(name string) string {
-	if parts := strings.SplitN(name, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" && len(parts[2]) == 16 {
+	if parts := strings.SplitN(name, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" &&
+		len(parts[2]) == 16 {
 		return parts[3] + " [bpf]"
 	}
 	return name

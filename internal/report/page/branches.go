@@ -52,7 +52,9 @@ func (v *viewer) thunkBlocks() []block {
 		of[k] = append(of[k], v.labels[s])
 	}
 	for _, k := range order {
-		text := fmt.Sprintf("In memory indirect calls go %s, the thunk is: %s, returns: %s.", cmp.Or(cells.Clean(k.sites), "a way that was not seen"), cmp.Or(cells.Clean(k.thunk), "not seen"), cmp.Or(cells.Clean(k.ret), "not seen"))
+		text := fmt.Sprintf("In memory indirect calls go %s, the thunk is: %s, returns: %s.",
+			cmp.Or(cells.Clean(k.sites), "a way that was not seen"),
+			cmp.Or(cells.Clean(k.thunk), "not seen"), cmp.Or(cells.Clean(k.ret), "not seen"))
 		b := block{Heading: "What an indirect call is", Text: []string{text}}
 		if len(order) > 1 {
 			b.Heading += ": " + strings.Join(of[k], ", ")
@@ -75,7 +77,8 @@ func (v *viewer) listings(names []string) []*table {
 			continue
 		}
 		for _, l := range s.Sites.Code {
-			t := &table{Caption: l.Name + ", as it stands in memory", Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
+			t := &table{Caption: l.Name + ", as it stands in memory",
+				Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
 			for _, line := range l.Lines {
 				mark := ""
 				if line.Indirect {

@@ -32,7 +32,8 @@ func browser(t *testing.T, page string) (dom, console string) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, path, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+t.TempDir(),
-		"--virtual-time-budget=3000", "--enable-logging=stderr", "--window-size=1500,1000", "--dump-dom", "file://"+page)
+		"--virtual-time-budget=3000", "--enable-logging=stderr", "--window-size=1500,1000", "--dump-dom",
+		"file://"+page)
 	var out, errs strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
@@ -53,7 +54,8 @@ addEventListener("load", function () {
   document.querySelectorAll("body *").forEach(function (e) {
     var r = e.getBoundingClientRect();
     if (e.closest(".scroll") && !e.classList.contains("scroll")) return;
-    if (r.width && (r.right > width + 0.5 || r.left < -0.5)) out.push(e.tagName + " " + Math.round(r.left) + ".." + Math.round(r.right));
+    if (r.width && (r.right > width + 0.5 || r.left < -0.5))
+      out.push(e.tagName + " " + Math.round(r.left) + ".." + Math.round(r.right));
   });
   parent.postMessage(document.documentElement.scrollWidth + "/" + width + " " + out.join(", "), "*");
 });
@@ -63,7 +65,8 @@ addEventListener("load", function () {
 // stays empty.
 func TestBrowser(t *testing.T) {
 	dir := t.TempDir()
-	whole := string(pageOf(t, Source{Records: hostile(t, "a-long-name-"+strings.Repeat("x", 60)), History: reporttest.Trends(t)}))
+	whole := string(pageOf(t, Source{Records: hostile(t, "a-long-name-"+strings.Repeat("x", 60)),
+		History: reporttest.Trends(t)}))
 	plain := string(pageOf(t, Source{Records: everyRecord(t), History: reporttest.Trends(t), Version: "v1"}))
 	write := func(name, text string) string {
 		t.Helper()
@@ -78,7 +81,13 @@ func TestBrowser(t *testing.T) {
 	}
 	policy := regexp.MustCompile(`<meta http-equiv="Content-Security-Policy"[^>]*>`)
 	var outer strings.Builder
-	outer.WriteString(`<!doctype html><body><script>addEventListener("message", function (e) { var p = document.createElement("p"); p.textContent = "probed " + e.data; document.body.append(p); });</script>`)
+	outer.WriteString(`<!doctype html><body><script>
+addEventListener("message", function (e) {
+  var p = document.createElement("p");
+  p.textContent = "probed " + e.data;
+  document.body.append(p);
+});
+</script>`)
 	frames := 0
 	for name, text := range map[string]string{"plain": plain, "long": whole} {
 		write(name+".html", strings.Replace(policy.ReplaceAllString(text, ""), "</body>", probe, 1))

@@ -69,7 +69,8 @@ func (t *changeTable) missing(name string, old, new *stat.Quantity, why string) 
 
 // compared adds a row. word is its verdict, verdict that with what would have been
 // seen.
-func (t *changeTable) compared(name string, old, new *stat.Quantity, d *stat.Difference, word, verdict string) *tableRow {
+func (t *changeTable) compared(name string, old, new *stat.Quantity, d *stat.Difference, word,
+	verdict string) *tableRow {
 	change, around := cells.Difference(d)
 	t.pairs = append(t.pairs, pair{
 		label: cells.Clean(name), old: old, new: new,

@@ -15,7 +15,8 @@ import (
 )
 
 // csvHead are the columns of [CSV].
-var csvHead = []string{"file", "kind", "time", "run", "kernel", "cpu", "row", "measure", "value", "low", "high", "n", "unit", "note"}
+var csvHead = []string{"file", "kind", "time", "run", "kernel", "cpu", "row", "measure", "value", "low", "high", "n",
+	"unit", "note"}
 
 // CSV writes every number of the records, one a line: which record and row it is of,
 // what it measures, the value, its 95 % interval and rounds where it has them, its
@@ -115,7 +116,8 @@ func (c csvRecord) write(s *record.Saved) {
 		}
 	case s.Sites != nil:
 		for _, row := range s.Sites.Rows {
-			c.exact(row.Name, "offset", float64(row.Offset), "bytes", cells.Join(", ", row.Stage, cells.Made(row), cells.HowOften(row), cells.Target(row)))
+			c.exact(row.Name, "offset", float64(row.Offset), "bytes",
+				cells.Join(", ", row.Stage, cells.Made(row), cells.HowOften(row), cells.Target(row)))
 		}
 	case s.Lab != nil:
 		c.lab(s.Lab)
@@ -193,7 +195,8 @@ func (c csvRecord) lab(l *record.Lab) {
 			c.exact(row.Name, "calls", *row.Calls, "per packet", row.Thunk)
 		}
 		for _, site := range row.Sites {
-			c.exact(row.Name, fmt.Sprintf("site/%s+%#x", site.Function, site.Offset), site.PerPacket, "per packet", cells.Join(", ", site.Stage, site.Calls, site.Target))
+			c.exact(row.Name, fmt.Sprintf("site/%s+%#x", site.Function, site.Offset), site.PerPacket, "per packet",
+				cells.Join(", ", site.Stage, site.Calls, site.Target))
 		}
 	}
 	for _, d := range l.Differences {
@@ -233,7 +236,8 @@ func csvHistory(out *csv.Writer, h *record.History) {
 		}
 		for _, ch := range row.Changes {
 			d := ch.Shift
-			of(ch.Record).line(row.Name, "change", d.Median, d.Low, d.High, d.N, d.Unit, "group "+row.Group+", p "+csvNumber(ch.P))
+			of(ch.Record).line(row.Name, "change", d.Median, d.Low, d.High, d.N, d.Unit,
+				"group "+row.Group+", p "+csvNumber(ch.P))
 		}
 	}
 }

@@ -29,8 +29,10 @@ func TestCSV(t *testing.T) {
 		found[line[1]+" "+line[6]+" "+line[7]] = true
 	}
 	for _, want := range []string{
-		"kind row measure", "run redirect-map/bulk=64 mpps", "run control price", "run stage/receive ns", "profile packet ns", "profile site/bq_xmit_all+0xa3 landing",
-		"xray __napi_poll/napi_struct.poll offset", "lab debian:6.12-cloud/spectre_v2=off/bulk=16 instructions", "compare redirect-map/bulk=64 change",
+		"kind row measure", "run redirect-map/bulk=64 mpps", "run control price", "run stage/receive ns",
+		"profile packet ns", "profile site/bq_xmit_all+0xa3 landing",
+		"xray __napi_poll/napi_struct.poll offset", "lab debian:6.12-cloud/spectre_v2=off/bulk=16 instructions",
+		"compare redirect-map/bulk=64 change",
 		"history redirect-map/bulk=64 ns", "history redirect-map/bulk=64 change", "bench redirect-xsk/bulk=1 mpps",
 	} {
 		if !found[want] {

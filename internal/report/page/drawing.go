@@ -51,7 +51,8 @@ func (d *drawing) line(class string, x1, y1, x2, y2 float64) {
 }
 
 func (d *drawing) rect(class string, x, y, w, h float64) {
-	fmt.Fprintf(&d.b, `<rect class="%s" x="%s" y="%s" width="%s" height="%s"/>`, class, at(x), at(y), at(max(w, 0)), at(h))
+	fmt.Fprintf(&d.b, `<rect class="%s" x="%s" y="%s" width="%s" height="%s"/>`, class, at(x), at(y), at(max(w, 0)),
+		at(h))
 }
 
 func (d *drawing) circle(class string, x, y, r float64) {
@@ -62,7 +63,8 @@ func (d *drawing) square(class string, x, y, r float64) { d.rect(class, x-r, y-r
 
 // diamond marks an indirect branch.
 func (d *drawing) diamond(class string, x, y, r float64) {
-	fmt.Fprintf(&d.b, `<path class="%s" d="M%s %sl%s %sl%s %sl%s %sz"/>`, class, at(x), at(y-r), at(r), at(r), at(-r), at(r), at(-r), at(-r))
+	fmt.Fprintf(&d.b, `<path class="%s" d="M%s %sl%s %sl%s %sl%s %sz"/>`, class, at(x), at(y-r), at(r), at(r), at(-r),
+		at(r), at(-r), at(-r))
 }
 
 // arrow is a head that points down to x, y.
@@ -95,7 +97,8 @@ func (d *drawing) fit(class string, x, y, room float64, s string) {
 	if n >= 2 {
 		cut = string([]rune(s)[:n-1]) + "…"
 	}
-	fmt.Fprintf(&d.b, `<text class="%s" x="%s" y="%s"><title>%s</title>%s</text>`, class, at(x), at(y), escape(s), escape(cut))
+	fmt.Fprintf(&d.b, `<text class="%s" x="%s" y="%s"><title>%s</title>%s</text>`, class, at(x), at(y), escape(s),
+		escape(cut))
 }
 
 // svg ends the drawing. title and desc are what it says in words; id tells it from
@@ -107,8 +110,10 @@ func (d *drawing) svg(id, title, desc string) template.HTML {
 	}
 	id += suffix
 	var b strings.Builder
-	fmt.Fprintf(&b, `<svg class="fig %s" viewBox="0 0 %s %s" width="%s" height="%s" role="img" aria-labelledby="%st %sd"><title id="%st">%s</title><desc id="%sd">%s</desc>`,
-		class, at(d.width), at(d.height), at(d.width), at(d.height), id, id, id, escape(cells.Clean(title)), id, escape(cells.Clean(desc)))
+	fmt.Fprintf(&b, `<svg class="fig %s" viewBox="0 0 %s %s" width="%s" height="%s" role="img" `+
+		`aria-labelledby="%st %sd"><title id="%st">%s</title><desc id="%sd">%s</desc>`,
+		class, at(d.width), at(d.height), at(d.width), at(d.height), id, id, id, escape(cells.Clean(title)), id,
+		escape(cells.Clean(desc)))
 	b.WriteString(d.b.String())
 	b.WriteString("</svg>")
 	return template.HTML(b.String())

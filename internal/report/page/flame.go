@@ -75,8 +75,8 @@ func flameOnPage(prof *record.Profile, name, id string, most int) template.HTML 
 	g := newFlameGraph(prof, name)
 	for _, least := range []float64{flameLeast, 1, 3, 10, 40} {
 		g.b.Reset()
-		fmt.Fprintf(&g.b, `<svg class="flame" viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" role="img" `+
-			`aria-labelledby="%st"><title id="%st">Flame graph of %s</title>`,
+		fmt.Fprintf(&g.b, `<svg class="flame" viewBox="0 0 %.0f %.0f" font-family="monospace" font-size="11" `+
+			`role="img" aria-labelledby="%st"><title id="%st">Flame graph of %s</title>`,
 			flameWidth, g.height, id, id, escape(g.title))
 		g.write(least)
 		g.b.WriteString("</svg>")
@@ -123,18 +123,21 @@ func (g *flameGraph) write(least float64) {
 	if g.root.ns > 0 {
 		g.writeFrame(g.root, flameMargin, g.height-flameFoot-flameRow, least)
 	}
-	fmt.Fprintf(&g.b, "</g>\n<text class=\"details\" x=\"%.0f\" y=\"%.0f\">Point at a frame, or click it to zoom.</text>\n",
+	fmt.Fprintf(&g.b, "</g>\n<text class=\"details\" x=\"%.0f\" y=\"%.0f\">Point at a frame, or click it to zoom."+
+		"</text>\n",
 		flameMargin, g.height-26)
 	g.writeButton("search", flameWidth-flameMargin-60)
 	g.writeButton("reset", flameWidth-flameMargin)
 	sampled := fmt.Sprintf("%d samples of %s; width is ns per packet, height is calls",
 		g.prof.Sampling.Samples, cells.Clean(g.prof.Sampling.Event))
-	fmt.Fprintf(&g.b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, g.height-10, escape(sampled))
+	fmt.Fprintf(&g.b, "<text class=\"muted\" x=\"%.0f\" y=\"%.0f\">%s</text>\n", flameMargin, g.height-10,
+		escape(sampled))
 }
 
 // writeButton writes a button that ends at x.
 func (g *flameGraph) writeButton(name string, x float64) {
-	fmt.Fprintf(&g.b, "<text class=\"button %s\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" role=\"button\">%s</text>\n",
+	fmt.Fprintf(&g.b, "<text class=\"button %s\" x=\"%.0f\" y=\"20\" text-anchor=\"end\" tabindex=\"0\" "+
+		"role=\"button\">%s</text>\n",
 		name, x, name)
 }
 
@@ -176,7 +179,8 @@ func (g *flameGraph) writeLegend() {
 		if x+width > flameWidth {
 			break
 		}
-		fmt.Fprintf(&g.b, "<rect x=\"%.1f\" y=\"33\" width=\"11\" height=\"11\" fill=\"%s\"/>", x, flameColor(name, name))
+		fmt.Fprintf(&g.b, "<rect x=\"%.1f\" y=\"33\" width=\"11\" height=\"11\" fill=\"%s\"/>", x,
+			flameColor(name, name))
 		fmt.Fprintf(&g.b, "<text x=\"%.1f\" y=\"43\">%s</text>\n", x+15, escape(text))
 		x += width
 	}

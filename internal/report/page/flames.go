@@ -24,8 +24,8 @@ func (v *viewer) flameBlocks() []block {
 		}
 		out = append(out, block{Heading: v.heading(s), Figure: &figure{
 			Wide: svg, Broad: true,
-			Caption: "Width is ns a packet, height is calls, colors are stages, which each frame names. A click on a frame " +
-				"fills the width with it. The functions that take most are in a table above.",
+			Caption: "Width is ns a packet, height is calls, colors are stages, which each frame names. A click on " +
+				"a frame fills the width with it. The functions that take most are in a table above.",
 		}})
 	}
 	return out

@@ -18,7 +18,8 @@ func hostile(t testing.TB, s string) []*record.Saved {
 	for _, r := range records {
 		r.File = s + r.File
 		r.Run, r.Settings = s, map[string]string{s: s, "path": s, "scenario": s, "bulk": s}
-		r.Host = host.Fingerprint{CPU: s, Kernel: s, Compiler: s, BootParams: s, Mitigations: map[string]string{s: s}, IndirectThunk: s, CallSites: s, ReturnThunk: s, Drivers: map[string]string{s: s}}
+		r.Host = host.Fingerprint{CPU: s, Kernel: s, Compiler: s, BootParams: s, Mitigations: map[string]string{s: s},
+			IndirectThunk: s, CallSites: s, ReturnThunk: s, Drivers: map[string]string{s: s}}
 		r.Warnings = append(r.Warnings, record.Warning{Row: s, Text: bad})
 		if r.Bench != nil {
 			for i := range r.Bench.Rows {
@@ -34,7 +35,8 @@ func hostile(t testing.TB, s string) []*record.Saved {
 				p.Functions[i].Name, p.Functions[i].Stage = s, s
 			}
 			for i := range p.Tax.Sites {
-				p.Tax.Sites[i].Function, p.Tax.Sites[i].Calls, p.Tax.Sites[i].Targets, p.Tax.Sites[i].Stage = s, &bad, []string{s}, s
+				p.Tax.Sites[i].Function, p.Tax.Sites[i].Calls, p.Tax.Sites[i].Targets, p.Tax.Sites[i].Stage = s, &bad,
+					[]string{s}, s
 			}
 			for i := range p.Stacks {
 				p.Stacks[i].Frames, p.Stacks[i].Stage = []string{s, bad}, s
@@ -48,7 +50,8 @@ func hostile(t testing.TB, s string) []*record.Saved {
 		if r.Sites != nil {
 			for i := range r.Sites.Rows {
 				row := &r.Sites.Rows[i]
-				row.Name, row.Function, row.Calls, row.Kind, row.Stage, row.Thunk, row.Targets = s, s, &bad, s, s, s, []string{s}
+				row.Name, row.Function, row.Calls, row.Kind, row.Stage, row.Thunk, row.Targets = s, s, &bad, s, s, s,
+					[]string{s}
 			}
 			r.Sites.Code[0].Name, r.Sites.Code[0].Lines[0].Text, r.Sites.Code[0].Lines[0].Note = s, s, s
 		}
@@ -79,16 +82,19 @@ func hostile(t testing.TB, s string) []*record.Saved {
 
 // Strings of records stay text, in every format.
 func TestPageHostile(t *testing.T) {
-	text := string(pageOf(t, Source{Records: hostile(t, reporttest.Evil), History: reporttest.HostileTrends(t, reporttest.Evil), Version: reporttest.Evil}))
+	text := string(pageOf(t, Source{Records: hostile(t, reporttest.Evil),
+		History: reporttest.HostileTrends(t, reporttest.Evil), Version: reporttest.Evil}))
 	text = strings.ReplaceAll(text, "https://evil", "") // as text it may stand there
 	checkHTML(t, []byte(strings.ReplaceAll(text, "javascript:alert", "")))
 
-	d := Source{Records: hostile(t, reporttest.Evil+"\x1b[31m\u202e\n# x"), History: reporttest.HostileTrends(t, reporttest.Evil), Version: reporttest.Evil}
+	d := Source{Records: hostile(t, reporttest.Evil+"\x1b[31m\u202e\n# x"),
+		History: reporttest.HostileTrends(t, reporttest.Evil), Version: reporttest.Evil}
 	var b bytes.Buffer
 	if err := Markdown(&b, d); err != nil {
 		t.Fatal(err)
 	}
-	for _, not := range []string{"<script", "<img", "@maintainer", "https://", "](javascript", "\x1b", "\u202e", "\n# x"} {
+	for _, not := range []string{"<script", "<img", "@maintainer", "https://", "](javascript", "\x1b", "\u202e",
+		"\n# x"} {
 		if strings.Contains(strings.NewReplacer(`\<`, `\`, `\]`, `\`).Replace(b.String()), not) {
 			t.Errorf("Markdown has %q", not)
 		}

@@ -40,7 +40,8 @@ func HTML(w io.Writer, src Source) error {
 		return fmt.Errorf("make page: %w", err)
 	}
 	if b.Len() > MaxPage {
-		return fmt.Errorf("make page: %d records fill more than %d MiB: report fewer of them", len(src.Records), MaxPage>>20)
+		return fmt.Errorf("make page: %d records fill more than %d MiB: report fewer of them", len(src.Records),
+			MaxPage>>20)
 	}
 	if _, err := w.Write(b.Bytes()); err != nil {
 		return fmt.Errorf("write page: %w", err)

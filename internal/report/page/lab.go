@@ -67,8 +67,8 @@ func (v *viewer) labWiresBlock(s *record.Saved) block {
 	if v.draw {
 		t.Folded = true
 		b.Figure = pairsFigure(v.id(), "Indirect branches a packet by DMA setup", "a packet",
-			"● Indirect branches that a redirected packet makes, by interface, DMA setup and kernel; ns are those at this "+
-				"machine’s price of one, an estimate.", pairs)
+			"● Indirect branches that a redirected packet makes, by interface, DMA setup and kernel; ns are those "+
+				"at this machine’s price of one, an estimate.", pairs)
 	}
 	return b
 }
@@ -93,9 +93,9 @@ func (v *viewer) labCountsBlock(s *record.Saved) block {
 		b.Tables = append(b.Tables, t)
 		if pairs := labDifferencePairs(l); v.draw && len(pairs) > 0 {
 			b.Figure = pairsFigure(v.id(), "Instructions with and without", "instructions more",
-				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the indirect "+
-					"branches that account for them. Instructions are no time: the ns are those branches at this machine’s "+
-					"price of one, an estimate.", pairs)
+				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the "+
+					"indirect branches that account for them. Instructions are no time: the ns are those branches "+
+					"at this machine’s price of one, an estimate.", pairs)
 		}
 	}
 	t := &table{Caption: "Counts a packet, exact", Folded: v.draw && len(l.Differences) > 0, Columns: []column{

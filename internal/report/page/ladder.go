@@ -3,13 +3,13 @@ package page
 import (
 	"cmp"
 
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
-	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // ladderBlocks are the rows of bench and run.
 func (v *viewer) ladderBlocks() []block {
-	high := 0.0
+	high := 0.0 // one scale for all ladders of the page
 	for _, s := range v.src.Records {
 		if s.Bench != nil {
 			high = max(high, ladderSpan(s.Bench.Rows))
@@ -20,23 +20,8 @@ func (v *viewer) ladderBlocks() []block {
 		if s.Bench == nil || len(s.Bench.Rows) == 0 {
 			continue
 		}
-		t := &table{Caption: "Rate, ns a packet, ns of the redirect hop; medians [95 % intervals]", Folded: v.draw, Columns: []column{
-			{"row", ""}, {"Mpps", "n"}, {"", "i"}, {"ns", "n"}, {"", "i"}, {"hop ns", "n"}, {"", "i"}, {"frames/xmit", "n"},
-		}}
-		for _, row := range s.Bench.Rows {
-			if row.Refused != "" {
-				t.add(row.Name, "–", "no number: "+row.Refused)
-				continue
-			}
-			mpps, mppsAround := cells.Quantity(row.Mpps)
-			ns, nsAround := cells.Quantity(row.Ns)
-			hop, hopAround := cells.Quantity(row.Hop)
-			frames := "–"
-			if row.FramesPerXmit != nil {
-				frames = stat.Number(row.FramesPerXmit.Median)
-			}
-			t.add(row.Name, mpps, mppsAround, ns, nsAround, cmp.Or(hop, "–"), hopAround, frames)
-		}
+		t := ladderTable(s.Bench.Rows)
+		t.Folded = v.draw
 		b := block{Heading: v.heading(s), Text: []string{cells.BenchMethod(s.Bench)}, Tables: []*table{t}}
 		if v.draw && high > 0 {
 			b.Figure = ladderFigure(v.id(), "Bulk ladder of "+v.labels[s], s.Bench.Rows, high)
@@ -44,4 +29,22 @@ func (v *viewer) ladderBlocks() []block {
 		out = append(out, b)
 	}
 	return out
+}
+
+// ladderTable has the numbers of each row.
+func ladderTable(rows []record.BenchRow) *table {
+	t := &table{Caption: "Rate, ns a packet, ns of the redirect hop; medians [95 % intervals]", Columns: []column{
+		{"row", ""}, {"Mpps", "n"}, {"", "i"}, {"ns", "n"}, {"", "i"}, {"hop ns", "n"}, {"", "i"}, {"frames/xmit", "n"},
+	}}
+	for i := range rows {
+		row := &rows[i]
+		if row.Refused != "" {
+			t.add(row.Name, "–", "no number: "+row.Refused)
+			continue
+		}
+		c := cells.Bench(row)
+		t.add(row.Name, c.Mpps, c.MppsInterval, c.Ns, c.NsInterval, cmp.Or(c.Hop, "–"), c.HopInterval,
+			cmp.Or(c.Frames, "–"))
+	}
+	return t
 }

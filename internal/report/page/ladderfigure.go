@@ -37,7 +37,8 @@ func ladderFigure(id, title string, rows []record.BenchRow, high float64) *figur
 	for _, row := range rows {
 		switch {
 		case row.Ns != nil && row.Mpps != nil:
-			said = append(said, fmt.Sprintf("%s %s ns, %s Mpps", row.Name, stat.Number(row.Ns.Median), stat.Number(row.Mpps.Median)))
+			said = append(said, fmt.Sprintf("%s %s ns, %s Mpps", row.Name, stat.Number(row.Ns.Median),
+				stat.Number(row.Mpps.Median)))
 		default:
 			said = append(said, row.Name+" has no number")
 		}

@@ -60,9 +60,11 @@ func everyRecord(t testing.TB) []*record.Saved {
 	sites := reporttest.Xray()
 	sites.Host = run.Host
 	sites.Code = []record.Listing{{Name: "__x86_indirect_thunk_rax", Lines: []record.ListingLine{
-		{Text: "call __x86_indirect_thunk_rax <+0x6>", Note: "pushes the address of the trap"}, {Offset: 5, Text: "int3", Note: "the trap"},
+		{Text: "call __x86_indirect_thunk_rax <+0x6>", Note: "pushes the address of the trap"},
+		{Offset: 5, Text: "int3", Note: "the trap"},
 	}}}
-	c, err := compare.Records(record.NewRecord(reporttest.Bench("a", 1, 1)), record.NewRecord(reporttest.Bench("b", 2, 1.1)), compare.Options{Threshold: 2})
+	c, err := compare.Records(record.NewRecord(reporttest.Bench("a", 1, 1)),
+		record.NewRecord(reporttest.Bench("b", 2, 1.1)), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,8 +78,10 @@ func everyRecord(t testing.TB) []*record.Saved {
 		file string
 		of   any
 	}{
-		{"run.json", run}, {"bench.json", bench}, {"tax.json", calls}, {"profile.json", p}, {"xray.json", sites}, {"lab.json", reporttest.Lab()},
-		{"compare.json", c}, {"stages.json", compare.Profiles(reporttest.Stages("a", 1, 10), reporttest.Stages("b", 2, 14), compare.Options{Threshold: 2})},
+		{"run.json", run}, {"bench.json", bench}, {"tax.json", calls}, {"profile.json", p}, {"xray.json", sites},
+		{"lab.json", reporttest.Lab()},
+		{"compare.json", c}, {"stages.json", compare.Profiles(reporttest.Stages("a", 1, 10),
+			reporttest.Stages("b", 2, 14), compare.Options{Threshold: 2})},
 		{"sites.json", compare.Sites(reporttest.Xray(), changed)}, {"labs.json", compare.Labs(reporttest.Lab(), other)},
 	} {
 		out = append(out, savedAs(t, doc.file, doc.of))
@@ -87,12 +91,17 @@ func everyRecord(t testing.TB) []*record.Saved {
 
 // element is what a page may consist of, with its attributes.
 var elements = map[string]string{
-	"html": "lang", "head": "", "meta": "charset name content http-equiv", "link": "rel href", "title": "id", "style": "", "body": "",
-	"header": "", "main": "", "footer": "", "nav": "aria-label", "section": "id", "h1": "", "h2": "", "h3": "", "p": "class", "b": "", "strong": "",
-	"span": "", "a": "href", "figure": "class", "figcaption": "", "div": "class tabindex role aria-label", "details": "", "summary": "",
-	"table": "", "thead": "", "tbody": "", "tr": "class", "th": "scope class colspan", "td": "class", "ul": "class", "li": "", "code": "", "script": "",
+	"html": "lang", "head": "", "meta": "charset name content http-equiv", "link": "rel href", "title": "id",
+	"style": "", "body": "",
+	"header": "", "main": "", "footer": "", "nav": "aria-label", "section": "id", "h1": "", "h2": "", "h3": "",
+	"p": "class", "b": "", "strong": "",
+	"span": "", "a": "href", "figure": "class", "figcaption": "", "div": "class tabindex role aria-label",
+	"details": "", "summary": "",
+	"table": "", "thead": "", "tbody": "", "tr": "class", "th": "scope class colspan", "td": "class", "ul": "class",
+	"li": "", "code": "", "script": "",
 	"svg":  "class viewBox width height role aria-labelledby aria-hidden focusable font-family font-size",
-	"desc": "id", "defs": "", "pattern": "id width height patternUnits patternTransform", "g": "class data-n data-x data-w",
+	"desc": "id", "defs": "", "pattern": "id width height patternUnits patternTransform",
+	"g":    "class data-n data-x data-w",
 	"line": "class x1 y1 x2 y2", "rect": "class x y width height fill", "circle": "class cx cy r", "path": "class d",
 	"text": "class x y text-anchor tabindex role font-size",
 }
@@ -178,10 +187,13 @@ func TestHTML(t *testing.T) {
 	all := everyRecord(t)
 	text := checkHTML(t, pageOf(t, Source{Records: all, History: reporttest.Trends(t), Version: "v1"}))
 	for _, want := range []string{
-		"What changed", "Where a packet’s nanoseconds go", "The bulk ladder", "Over time", "With and without, counted exactly", "What an indirect call costs",
+		"What changed", "Where a packet’s nanoseconds go", "The bulk ladder", "Over time",
+		"With and without, counted exactly", "What an indirect call costs",
 		"Flame graphs", "The indirect branches, and what one is", "Machines", "Warnings", "Records",
-		"run.json", "redirect-map/bulk=64", "slower", "ndo_xdp_xmit = veth_ndo_xdp_xmit", "pushes the address of the trap", "bench.json stopped before the end",
-		"the hypervisor took 4.1", "gcc (Debian 14.2.0-19) 14.2.0", "Linux 6.18.2", "packet counts disagree", "beside the path", "Kernel panic",
+		"run.json", "redirect-map/bulk=64", "slower", "ndo_xdp_xmit = veth_ndo_xdp_xmit",
+		"pushes the address of the trap", "bench.json stopped before the end",
+		"the hypervisor took 4.1", "gcc (Debian 14.2.0-19) 14.2.0", "Linux 6.18.2", "packet counts disagree",
+		"beside the path", "Kernel panic",
 		"Made by unthunk v1 from 34 records",
 	} {
 		if !strings.Contains(text, want) {
@@ -227,7 +239,8 @@ func TestHTMLWires(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := checkHTML(t, pageOf(t, Source{Records: []*record.Saved{s}}))
-	for _, want := range []string{"Interfaces and their DMA", "igb iommu-lazy 6.12.117", "What a redirected packet makes"} {
+	for _, want := range []string{"Interfaces and their DMA", "igb iommu-lazy 6.12.117",
+		"What a redirected packet makes"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
 		}
@@ -245,12 +258,14 @@ func TestHTMLLarge(t *testing.T) {
 	p := loadableProfile()
 	p.Stacks = nil
 	for i := range 20000 {
-		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{fmt.Sprintf("f%d", i%300), fmt.Sprintf("g%d", i), "h"}, Stage: "receive", Samples: 1, Ns: 0.01})
+		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{fmt.Sprintf("f%d", i%300),
+			fmt.Sprintf("g%d", i), "h"}, Stage: "receive", Samples: 1, Ns: 0.01})
 	}
 	savedBench := savedAs(t, "a", bench)
 	b := pageOf(t, Source{Records: []*record.Saved{savedBench, savedAs(t, "b", p)}})
 	text := checkHTML(t, b)
-	if !strings.Contains(text, "2757 more rows are in the record.") || !strings.Contains(text, "and 2750 more in the record") {
+	if !strings.Contains(text, "2757 more rows are in the record.") ||
+		!strings.Contains(text, "and 2750 more in the record") {
 		t.Error("what is left out is not said")
 	}
 	var all []*record.Saved

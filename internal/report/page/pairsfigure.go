@@ -29,7 +29,8 @@ func pairsFigure(id, title, unit, caption string, rows []pair) *figure {
 				s.add(q.Median, q.Low, q.High)
 			}
 		}
-		said = append(said, fmt.Sprintf("%s: %s to %s %s, %s", row.label, cells.OrDash(row.old), cells.OrDash(row.new), unit, cells.Join(", ", row.change, row.word)))
+		said = append(said, fmt.Sprintf("%s: %s to %s %s, %s", row.label, cells.OrDash(row.old), cells.OrDash(row.new),
+			unit, cells.Join(", ", row.change, row.word)))
 	}
 	return newFigure(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
 		a := axis{s.low - 0.02*(s.high-s.low), s.high + 0.02*(s.high-s.low), 190, d.width - 200}

@@ -106,7 +106,8 @@ func (v *viewer) stageTable(p *record.Profile, stages []pathStage) *table {
 	}}
 	for _, s := range stages {
 		ns, around := cells.Quantity(s.ns)
-		t.add(s.name, cmp.Or(ns, "–"), around, cells.Percent(s.ns, p.Packet), strconv.Itoa(len(s.sites)), functions.Stage(s.name).Meaning())
+		t.add(s.name, cmp.Or(ns, "–"), around, cells.Percent(s.ns, p.Packet), strconv.Itoa(len(s.sites)),
+			functions.Stage(s.name).Meaning())
 	}
 	return t
 }

@@ -30,9 +30,9 @@ func pathFigure(id, title string, stages []pathStage, packet *stat.Quantity) *fi
 	desc += fmt.Sprintf(". %d indirect branches are marked. The table beneath says the same.", branches)
 	caption := "The packet’s path, top to bottom. ◆ is an indirect branch."
 	if timed {
-		caption = "One packet, stage by stage: filled ● the redirect path, outlined □ what makes and takes the packets " +
-			"here and is another machine with NICs, hatched ○ what is beside the path. Bars are ns a packet with 95 % " +
-			"intervals; ◆ is an indirect branch, with how often it runs and what it takes."
+		caption = "One packet, stage by stage: filled ● the redirect path, outlined □ what makes and takes the " +
+			"packets here and is another machine with NICs, hatched ○ what is beside the path. Bars are ns a packet " +
+			"with 95 % intervals; ◆ is an indirect branch, with how often it runs and what it takes."
 	}
 	return newFigure(id, title, desc, caption, func(d *drawing) {
 		y := 0.0

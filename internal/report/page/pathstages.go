@@ -137,7 +137,8 @@ func pathStages(p *record.Profile, sites []record.SiteRow) []pathStage {
 		if row.Per == "rare" || seen[place{row.Function, row.Offset}] {
 			continue
 		}
-		site := pathSite{function: row.Function, offset: row.Offset, targets: cells.ShortNames(row.Targets), per: cells.HowOften(row)}
+		site := pathSite{function: row.Function, offset: row.Offset, targets: cells.ShortNames(row.Targets),
+			per: cells.HowOften(row)}
 		if row.Calls != nil {
 			site.calls = *row.Calls
 		}

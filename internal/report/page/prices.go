@@ -1,13 +1,11 @@
 package page
 
 import (
-	"fmt"
-
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// priceBlocks are those of tax and run.
+// priceBlocks are the prices of tax and run.
 func (v *viewer) priceBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
@@ -15,44 +13,52 @@ func (v *viewer) priceBlocks() []block {
 		if len(rows) == 0 {
 			continue
 		}
-		t := &table{Caption: "Price of one call: ns with it less ns without it; calls and ns for a redirected packet at bulk 64", Columns: []column{
-			{"call", "m"}, {"with", "n w"}, {"without", "n w"}, {"price ns", "n"}, {"95 %", "i"}, {"cycles", "n w"}, {"calls/pkt", "n w"}, {"ns/pkt", "n"},
-		}}
-		calls := ""
-		var calling []record.TaxRow // without estimates
-		var notes []note
-		for _, row := range rows {
-			if row.Calls != calls {
-				calls = row.Calls
-				t.group(calls)
-			}
-			if row.Refused != "" {
-				t.add(row.Name, "–", "–", "–")
-				notes = append(notes, note{cells.Clean(row.Name), "no price: " + cells.Clean(row.Refused)})
-				continue
-			}
-			with, _ := cells.Quantity(row.With)
-			without, _ := cells.Quantity(row.Without)
-			price, around := cells.Quantity(row.Price)
-			cycles := ""
-			if row.Cycles != nil {
-				cycles = fmt.Sprintf("%.0f", row.Cycles.Median)
-			}
-			perPacket, _ := cells.Quantity(row.PerPacket)
-			nsPerPacket, _ := cells.Quantity(row.NsPerPacket)
-			t.add(row.Name, with, without, price, around, cycles, perPacket, nsPerPacket)
-			if row.Note != "" {
-				notes = append(notes, note{cells.Clean(row.Name), cells.Clean(row.Note)})
-			}
-			if row.Labels["pair"] != "packet" {
-				calling = append(calling, row)
-			}
+		b := block{
+			Heading: v.heading(s), Tables: []*table{priceTable(rows)},
+			Notes: priceNotes(rows), NotesTitle: "What else is in these prices",
 		}
-		b := block{Heading: v.heading(s), Tables: []*table{t}, Notes: notes, NotesTitle: "What else is in these prices"}
 		if v.draw {
-			b.Figure = priceFigure(v.id(), "Prices of calls in "+v.labels[s], calling)
+			b.Figure = pricesFigure(v.id(), "Prices of calls in "+v.labels[s], rows)
 		}
 		out = append(out, b)
+	}
+	return out
+}
+
+// priceTable has the numbers of each row, under what is called.
+func priceTable(rows []record.TaxRow) *table {
+	const caption = "Price of one call: ns with it less ns without it; calls and ns for a redirected packet at bulk 64"
+	t := &table{Caption: caption, Columns: []column{
+		{"call", "m"}, {"with", "n w"}, {"without", "n w"}, {"price ns", "n"}, {"95 %", "i"}, {"cycles", "n w"},
+		{"calls/pkt", "n w"}, {"ns/pkt", "n"},
+	}}
+	last := ""
+	for i := range rows {
+		row := &rows[i]
+		if row.Calls != last {
+			last = row.Calls
+			t.group(last)
+		}
+		if row.Refused != "" {
+			t.add(row.Name, "–", "–", "–")
+			continue
+		}
+		c := cells.Price(row)
+		t.add(row.Name, c.With, c.Without, c.Price, c.PriceInterval, c.Cycles, c.PerPacket, c.NsPerPacket)
+	}
+	return t
+}
+
+// priceNotes say of each row why it has no price, or what else is in it.
+func priceNotes(rows []record.TaxRow) []note {
+	var out []note
+	for _, row := range rows {
+		switch {
+		case row.Refused != "":
+			out = append(out, note{cells.Clean(row.Name), "no price: " + cells.Clean(row.Refused)})
+		case row.Note != "":
+			out = append(out, note{cells.Clean(row.Name), cells.Clean(row.Note)})
+		}
 	}
 	return out
 }

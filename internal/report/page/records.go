@@ -7,7 +7,8 @@ import (
 
 // recordBlocks are the files, and what they were made with.
 func (v *viewer) recordBlocks() []block {
-	t := &table{Caption: "Files, and the settings of each run", Columns: []column{{"file", "m"}, {"kind", ""}, {"began", "i"}, {"run", "m w"}, {"settings", "t"}}}
+	t := &table{Caption: "Files, and the settings of each run",
+		Columns: []column{{"file", "m"}, {"kind", ""}, {"began", "i"}, {"run", "m w"}, {"settings", "t"}}}
 	for _, s := range v.src.Records {
 		var settings []string
 		for key, value := range s.Settings {

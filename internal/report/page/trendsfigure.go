@@ -24,9 +24,9 @@ func trendsFigure(id string, h *record.History, g *record.HistoryGroup, rows []*
 		}
 		said = append(said, s)
 	}
-	caption := "Each row over its runs, in the order of time: ● ns with 95 % intervals, lines are levels, ▲ and ▼ where " +
-		"one begins. Scales differ from row to row; the numbers beside them are their ends, in ns; what reaches beyond " +
-		"is cut."
+	caption := "Each row over its runs, in the order of time: ● ns with 95 % intervals, lines are levels, ▲ and ▼ " +
+		"where one begins. Scales differ from row to row; the numbers beside them are their ends, in ns; what " +
+		"reaches beyond is cut."
 	return newFigure(id, "Trends of group "+g.Name, strings.Join(said, "; ")+".", caption, func(d *drawing) {
 		const height = 60.0
 		y := 4.0

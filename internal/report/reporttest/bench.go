@@ -27,7 +27,8 @@ func BenchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) record.B
 		s := stat.Summarize(xs, unit)
 		return &s
 	}
-	row.Ns, row.Mpps, row.FramesPerXmit = q(row.Samples, "ns"), q(mpps, "Mpps"), &stat.Quantity{Median: frames, Low: frames, High: frames, N: rounds, Unit: "frames"}
+	row.Ns, row.Mpps, row.FramesPerXmit = q(row.Samples, "ns"), q(mpps, "Mpps"),
+		&stat.Quantity{Median: frames, Low: frames, High: frames, N: rounds, Unit: "frames"}
 	if hop > 0 {
 		row.Hop = q(hops, "ns")
 	}
@@ -40,7 +41,8 @@ func Bench(run string, seed uint64, factor float64) *record.Document[record.Benc
 		Schema: record.Schema, Kind: "bench", Run: run,
 		Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
 		Host: host.Fingerprint{
-			CPU: "Intel(R) Xeon(R) CPU E5-1650 v4 @ 3.60GHz", Kernel: "6.12.9", Compiler: "gcc (Debian 14.2.0-19) 14.2.0",
+			CPU: "Intel(R) Xeon(R) CPU E5-1650 v4 @ 3.60GHz", Kernel: "6.12.9",
+			Compiler:      "gcc (Debian 14.2.0-19) 14.2.0",
 			IndirectThunk: "retpoline", CallSites: "through thunks", Governor: "performance",
 			Mitigations: map[string]string{"spectre-v2": "Mitigation: Retpolines; IBPB: conditional; RSB filling"},
 		},
@@ -48,7 +50,8 @@ func Bench(run string, seed uint64, factor float64) *record.Document[record.Benc
 	}
 	for i, bulk := range []string{"1", "2", "4", "8", "16", "32", "64"} {
 		ns := 60 + 1400/float64(int(1)<<i)
-		doc.Rows = append(doc.Rows, BenchRow(r, "redirect-map/bulk="+bulk, bulk, ns*factor, ns/2*factor, float64(int(1)<<min(i, 4))))
+		doc.Rows = append(doc.Rows, BenchRow(r, "redirect-map/bulk="+bulk, bulk, ns*factor, ns/2*factor,
+			float64(int(1)<<min(i, 4))))
 	}
 	return doc
 }
@@ -59,7 +62,9 @@ func FullBench() *record.Document[record.BenchRow] {
 	doc.Rows[6].Observer = &stat.Quantity{Median: 1.24, Low: 0.41, High: 2.07, N: 15, Unit: "ns"}
 	doc.Rows = append(doc.Rows,
 		BenchRow(r, "redirect-map/bulk=64/operation=swap-macs/size=1500", "64", 140, 51, 16),
-		record.BenchRow{Name: "redirect-xsk/bulk=1", Labels: map[string]string{"bulk": "1"}, Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received; xdp_redirect: EOPNOTSUPP (ta's peer has no XDP program)"},
+		record.BenchRow{Name: "redirect-xsk/bulk=1", Labels: map[string]string{"bulk": "1"},
+			Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received; xdp_redirect: EOPNOTSUPP " +
+				"(ta's peer has no XDP program)"},
 		BenchRow(r, "drop/bulk=64", "64", 41, 0, 0),
 		BenchRow(r, "redirect-map/in=eth0/out=eth1", "", 83, 0, 11.5),
 	)

@@ -63,4 +63,5 @@ func HostileTrends(t testing.TB, s string) *record.History {
 }
 
 // Evil is a string that is more than text almost anywhere.
-const Evil = "</title></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`${{.}}]]>--> @maintainer https://evil.example #1 [x](javascript:alert(1)) |"
+const Evil = "</title></script><script>alert(1)</script><img src=x onerror=alert(1)>\"'`${{.}}]]>-->" +
+	" @maintainer https://evil.example #1 [x](javascript:alert(1)) |"

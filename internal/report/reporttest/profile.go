@@ -22,32 +22,44 @@ func Profile() *record.Profile {
 	for _, s := range []struct {
 		name string
 		ns   float64
-	}{{"generator", 40}, {"receive", 15}, {"program", 8}, {"redirect", 7}, {"bulk-queue", 3}, {"transmit", 12}, {"return", 12},
+	}{{"generator", 40}, {"receive", 15}, {"program", 8}, {"redirect", 7}, {"bulk-queue", 3}, {"transmit", 12},
+		{"return", 12},
 		{"softirq", 4}, {"locks", 3}, {"sink", 20}, {"observer", 1.5}, {"other", 0.7}, {"unattributed", 0.4}} {
-		p.Rows = append(p.Rows, record.ProfileRow{Name: s.name, Ns: Around(s.ns, s.ns/10, "ns"), Samples: []float64{s.ns}, Rounds: []int{0}})
+		p.Rows = append(p.Rows, record.ProfileRow{Name: s.name, Ns: Around(s.ns, s.ns/10, "ns"),
+			Samples: []float64{s.ns}, Rounds: []int{0}})
 	}
-	p.Sampling = record.Sampling{Event: "cpu-clock", Rate: 800, CPUs: []int{1}, Samples: 5000, Packets: 19_500_000, Throughput: Around(98.8, 0.4, "percent")}
+	p.Sampling = record.Sampling{Event: "cpu-clock", Rate: 800, CPUs: []int{1}, Samples: 5000, Packets: 19_500_000,
+		Throughput: Around(98.8, 0.4, "percent")}
 	program := "bpf_prog_e8df55ddab988952_redirect_map"
 	for _, f := range []struct {
 		name, stage string
 		ns          float64
-	}{{"veth_xdp_rcv_one", "receive", 30}, {program, "program", 8}, {"a_function_with_a_name_that_is_longer_than_the_column", "redirect", 7}} {
-		p.Functions = append(p.Functions, record.ProfileFunction{Name: f.name, Stage: f.stage, Samples: int(40 * f.ns), Ns: Around(f.ns, 1, "ns")})
+	}{{"veth_xdp_rcv_one", "receive", 30}, {program, "program", 8},
+		{"a_function_with_a_name_that_is_longer_than_the_column", "redirect", 7}} {
+		p.Functions = append(p.Functions, record.ProfileFunction{Name: f.name, Stage: f.stage, Samples: int(40 * f.ns),
+			Ns: Around(f.ns, 1, "ns")})
 	}
 	calls := "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit"
 	p.Tax = &record.ProfileTax{
-		Thunks: Around(0.1, 0.05, "ns"), Landings: Around(2.3, 0.8, "ns"), Total: Around(2.4, 0.8, "ns"), Hop: Around(1.9, 0.7, "ns"),
-		Estimate: Around(1.8, 0.1, "ns"), Agree: "agree", Returns: Around(0.6, 0.2, "ns"), ReturnLandings: Around(50, 3, "ns"),
+		Thunks: Around(0.1, 0.05, "ns"), Landings: Around(2.3, 0.8, "ns"), Total: Around(2.4, 0.8, "ns"),
+		Hop:      Around(1.9, 0.7, "ns"),
+		Estimate: Around(1.8, 0.1, "ns"), Agree: "agree", Returns: Around(0.6, 0.2, "ns"),
+		ReturnLandings: Around(50, 3, "ns"),
 		Sites: []record.ProfileSite{
-			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Calls: &calls, Targets: []string{"veth_ndo_xdp_xmit"}, PerPacket: Around(0.0625, 0, "calls"), Thunk: Around(0.1, 0.05, "ns"), Landing: Around(1, 0.4, "ns")},
-			{Function: "bpf_dispatcher_xdp", Offset: 0x3d, Stage: "program", Targets: []string{program}, Thunk: Around(0, 0, "ns"), Landing: Around(0.9, 0.4, "ns")},
+			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Calls: &calls,
+				Targets: []string{"veth_ndo_xdp_xmit"}, PerPacket: Around(0.0625, 0, "calls"),
+				Thunk: Around(0.1, 0.05, "ns"), Landing: Around(1, 0.4, "ns")},
+			{Function: "bpf_dispatcher_xdp", Offset: 0x3d, Stage: "program", Targets: []string{program},
+				Thunk: Around(0, 0, "ns"), Landing: Around(0.9, 0.4, "ns")},
 		},
 	}
-	p.Counters = []record.ProfileCounter{{Name: "cycles", PerPacket: Around(470, 5, "events")}, {Name: "instructions", PerPacket: Around(940, 1, "events")}}
+	p.Counters = []record.ProfileCounter{{Name: "cycles", PerPacket: Around(470, 5, "events")},
+		{Name: "instructions", PerPacket: Around(940, 1, "events")}}
 	root := []string{"entry_SYSCALL_64_after_hwframe", "bpf_test_run_xdp_live", "xdp_test_run_batch.constprop.0"}
 	poll := append(root[:3:3], "__local_bh_enable_ip", "net_rx_action", "__napi_poll", "veth_poll", "veth_xdp_rcv")
 	stack := func(stage string, ns float64, base []string, frames ...string) {
-		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: append(base[:len(base):len(base)], frames...), Stage: stage, Samples: int(40 * ns), Ns: ns})
+		p.Stacks = append(p.Stacks, record.ProfileStack{Frames: append(base[:len(base):len(base)], frames...),
+			Stage: stage, Samples: int(40 * ns), Ns: ns})
 	}
 	stack("generator", 40, root)
 	stack("receive", 15, poll)
@@ -72,7 +84,8 @@ func Stages(run string, seed uint64, ns float64) *record.Profile {
 	for _, s := range []struct {
 		name string
 		ns   float64
-	}{{"generator", 80}, {"receive", 60}, {"program", 40}, {"transmit", ns}, {"locks", 0.2}, {"dma", 0}, {"unattributed", -1}} {
+	}{{"generator", 80}, {"receive", 60}, {"program", 40}, {"transmit", ns}, {"locks", 0.2}, {"dma", 0},
+		{"unattributed", -1}} {
 		row := record.ProfileRow{Name: s.name, Ns: &stat.Quantity{Unit: "ns", N: rounds}}
 		for i := range rounds {
 			x := s.ns + 0.01*s.ns*r.NormFloat64()

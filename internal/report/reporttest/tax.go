@@ -32,8 +32,10 @@ func Calls(run string, seed uint64, factor float64) *record.Document[record.TaxR
 		name string
 		ns   float64
 	}{
-		{"control", 0}, {"map-lookup/array", 0.9}, {"map-lookup/hash", 3.1}, {"napi-poll", 9}, {"ndo-xdp-xmit/bulk=1", 12.4},
-		{"ndo-xdp-xmit/bulk=16", 12.5}, {"dispatcher/of-one-program/without-its-trampoline", 4}, {"packet/redirect-map", 31},
+		{"control", 0}, {"map-lookup/array", 0.9}, {"map-lookup/hash", 3.1}, {"napi-poll", 9},
+		{"ndo-xdp-xmit/bulk=1", 12.4},
+		{"ndo-xdp-xmit/bulk=16", 12.5}, {"dispatcher/of-one-program/without-its-trampoline", 4},
+		{"packet/redirect-map", 31},
 	} {
 		if call.ns != 9 {
 			call.ns *= factor
@@ -67,17 +69,21 @@ func Tax() *record.Document[record.TaxRow] {
 	}
 	label(&doc.Rows[0], "nothing: two loads of one program")
 	doc.Rows[0].Premise = "no indirect branch on either side that the other lacks"
+	const lookup = "map->ops->map_lookup_elem: of a map the verifier cannot know, against one it knows"
 	for i := range doc.Rows[1:4] {
-		count(label(&doc.Rows[1+i], "map->ops->map_lookup_elem: of a map the verifier cannot know, against one it knows"), 0)
+		count(label(&doc.Rows[1+i], lookup), 0)
 		doc.Rows[1+i].Premise = "bpf_map_lookup_elem+0xd: jmp __x86_indirect_thunk_rax"
 	}
 	doc.Rows[2].Note = "one indirect branch, and a direct call with its return"
 	refused := label(&doc.Rows[3], doc.Rows[3].Calls)
-	refused.Refused, refused.Price, refused.With, refused.Without, refused.Cycles = "already direct here: the code of both sides makes the same indirect branches", nil, nil, nil, nil
+	refused.Refused = "already direct here: the code of both sides makes the same indirect branches"
+	refused.Price, refused.With, refused.Without, refused.Cycles = nil, nil, nil, nil
 	refused.PerPacket, refused.NsPerPacket = nil, nil
-	count(add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet", 280), 0.94)
+	count(add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet",
+		280), 0.94)
 	count(add("tracepoint/2", "observers at xdp_redirect: so many against none, a hit", 131), 1)
 	count(add("packet/bulk=16", "all indirect calls of a redirected packet", 1.5), 0.13)
-	doc.Warnings = append(doc.Warnings, record.Warning{Row: "control", Text: "the control is not 0"}, record.Warning{Text: "9 of 15 rounds fitted into the duration"})
+	doc.Warnings = append(doc.Warnings, record.Warning{Row: "control", Text: "the control is not 0"},
+		record.Warning{Text: "9 of 15 rounds fitted into the duration"})
 	return doc
 }
