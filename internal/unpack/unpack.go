@@ -20,13 +20,21 @@ const Max = 512 << 20
 
 var errTooLarge = fmt.Errorf("more than %d MiB", Max>>20)
 
+// maxDictionary is the largest history that a packed file may ask for, in bytes: xz's
+// own limit for its highest preset.
+const maxDictionary = 64 << 20
+
 // ELF returns the ELF file in b, which may be packed, or the payload of a
 // bzImage.
-func ELF(b []byte) ([]byte, error) {
+func ELF(b []byte) ([]byte, error) { return elfWithin(b, Max) }
+
+// elfWithin is ELF where neither the file nor what it unpacks to may be larger than
+// limit bytes.
+func elfWithin(b []byte, limit int) ([]byte, error) {
 	switch {
 	case len(b) == 0:
 		return nil, errors.New("the file is empty")
-	case len(b) > Max:
+	case len(b) > limit:
 		return nil, errTooLarge
 	case bytes.HasPrefix(b, []byte("\x7fELF")):
 		return b, nil
@@ -35,12 +43,12 @@ func ELF(b []byte) ([]byte, error) {
 		if err != nil {
 			return nil, err
 		}
-		if b, err = decompress(payload); err != nil {
+		if b, err = decompress(payload, limit); err != nil {
 			return nil, err
 		}
 	default:
 		var err error
-		if b, err = decompress(b); err != nil {
+		if b, err = decompress(b, limit); err != nil {
 			return nil, err
 		}
 	}
@@ -67,20 +75,20 @@ func bzPayload(b []byte) ([]byte, error) {
 	return b[start:end], nil
 }
 
-// decompress unpacks b up to Max. What follows the packed data, the size that
+// decompress unpacks b up to limit. What follows the packed data, the size that
 // the kernel's build appends, is left alone.
-func decompress(b []byte) ([]byte, error) {
+func decompress(b []byte, limit int) ([]byte, error) {
 	if bytes.HasPrefix(b, zstdMagic) {
-		return unzstd(b)
+		return unzstd(b, limit)
 	}
-	r, err := reader(b)
+	r, err := reader(b, limit)
 	if err != nil {
 		return nil, err
 	}
-	out := bytes.NewBuffer(Buffer(sizeHint(b) + bytes.MinRead))
-	n, err := io.Copy(out, io.LimitReader(r, Max+1))
+	out := bytes.NewBuffer(Buffer(sizeHint(b, limit) + bytes.MinRead))
+	n, err := io.Copy(out, io.LimitReader(r, int64(limit)+1))
 	switch {
-	case n > Max:
+	case n > int64(limit):
 		return nil, errTooLarge
 	case err != nil && !bytes.HasPrefix(out.Bytes(), []byte("\x7fELF")):
 		return nil, fmt.Errorf("unpack: %w", err)
@@ -93,15 +101,15 @@ func decompress(b []byte) ([]byte, error) {
 var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 
 // unzstd unpacks at once, which needs no window beside what it unpacks to.
-func unzstd(b []byte) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(Max))
+func unzstd(b []byte, limit int) ([]byte, error) {
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(limit)))
 	if err != nil {
 		return nil, fmt.Errorf("unpack zstd: %w", err)
 	}
 	defer z.Close()
-	out, err := z.DecodeAll(b, Buffer(sizeHint(b)))
+	out, err := z.DecodeAll(b, Buffer(sizeHint(b, limit)))
 	switch {
-	case errors.Is(err, zstd.ErrDecoderSizeExceeded):
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), len(out) > limit:
 		return nil, errTooLarge
 	case err != nil && !trailing(out, b):
 		return nil, fmt.Errorf("unpack zstd: %w", err)
@@ -111,11 +119,11 @@ func unzstd(b []byte) ([]byte, error) {
 
 // sizeHint is what b may unpack to: a kernel's payload ends in its size. It is no
 // promise.
-func sizeHint(b []byte) int {
+func sizeHint(b []byte, limit int) int {
 	if len(b) < 4 {
 		return 0
 	}
-	return int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), Max))
+	return int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), uint64(limit)))
 }
 
 // trailing tells whether all that b promises was unpacked, though the reader then
@@ -124,7 +132,8 @@ func trailing(out, b []byte) bool {
 	return len(b) > 4 && uint64(binary.LittleEndian.Uint32(b[len(b)-4:])) == uint64(len(out))
 }
 
-func reader(b []byte) (io.Reader, error) {
+func reader(b []byte, limit int) (io.Reader, error) {
+	dictionary := min(maxDictionary, limit)
 	r := bytes.NewReader(b)
 	switch {
 	case bytes.HasPrefix(b, []byte{0x1f, 0x8b}):
@@ -135,7 +144,7 @@ func reader(b []byte) (io.Reader, error) {
 		z.Multistream(false)
 		return z, nil
 	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
-		z, err := xz.NewReader(r, 64<<20)
+		z, err := xz.NewReader(r, uint32(dictionary))
 		if err != nil {
 			return nil, fmt.Errorf("unpack xz: %w", err)
 		}
@@ -144,7 +153,7 @@ func reader(b []byte) (io.Reader, error) {
 	case bytes.HasPrefix(b, []byte{0x02, 0x21, 0x4c, 0x18}):
 		return lz4.NewReader(r), nil
 	case bytes.HasPrefix(b, []byte{0x5d, 0x00, 0x00}):
-		z, err := lzma.ReaderConfig{DictCap: 64 << 20}.NewReader(r)
+		z, err := lzma.ReaderConfig{DictCap: dictionary}.NewReader(r)
 		if err != nil {
 			return nil, fmt.Errorf("unpack lzma: %w", err)
 		}

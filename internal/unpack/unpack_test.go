@@ -1,0 +1,209 @@
+package unpack
+
+import (
+	"bytes"
+	"compress/gzip"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/ulikunitz/xz"
+	"github.com/ulikunitz/xz/lzma"
+)
+
+// format is a way to pack.
+type format struct {
+	name  string
+	magic string
+	pack  func(io.Writer) (io.WriteCloser, error)
+}
+
+var formats = []format{
+	{"gzip", "\x1f\x8b", func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil }},
+	{"xz", "\xfd7zXZ\x00", func(w io.Writer) (io.WriteCloser, error) {
+		return xz.WriterConfig{DictCap: 1 << 16}.NewWriter(w)
+	}},
+	// The first byte is the properties, the next four the size of the dictionary.
+	{"lzma", "\x5d\x00\x00", func(w io.Writer) (io.WriteCloser, error) {
+		return lzma.WriterConfig{DictCap: 1 << 16, EOSMarker: true}.NewWriter(w)
+	}},
+	{"zstd", "\x28\xb5\x2f\xfd", func(w io.Writer) (io.WriteCloser, error) {
+		return zstd.NewWriter(w, zstd.WithWindowSize(1<<16))
+	}},
+	// The kernel's build writes the legacy format.
+	{"lz4", "\x02\x21\x4c\x18", func(w io.Writer) (io.WriteCloser, error) {
+		z := lz4.NewWriter(w)
+		return z, z.Apply(lz4.LegacyOption(true))
+	}},
+}
+
+func (f format) packed(t testing.TB, b []byte) []byte {
+	t.Helper()
+	var out bytes.Buffer
+	z, err := f.pack(&out)
+	if err == nil {
+		_, err = z.Write(b)
+	}
+	if err == nil {
+		err = z.Close()
+	}
+	if err != nil {
+		t.Fatalf("%s: %v", f.name, err)
+	}
+	if !strings.HasPrefix(out.String(), f.magic) {
+		t.Fatalf("%s begins with %x", f.name, out.Bytes()[:8])
+	}
+	return out.Bytes()
+}
+
+// elf is n bytes that begin as an ELF file does and are not all alike.
+func elf(n int) []byte {
+	rng := rand.New(rand.NewPCG(1, 2))
+	b := []byte("\x7fELF")
+	for len(b) < n {
+		b = append(b, byte(rng.IntN(4)))
+	}
+	return b
+}
+
+// bzImage is an image of the boot protocol 2.08 with a payload.
+func bzImage(payload []byte) []byte {
+	b := make([]byte, 5*512, 5*512+len(payload))
+	copy(b[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(b[0x206:], 0x208)
+	binary.LittleEndian.PutUint32(b[0x24c:], uint32(len(payload)))
+	return append(b, payload...)
+}
+
+// sized is what the kernel's build makes of packed data: the size it unpacks to
+// follows.
+func sized(packed []byte, size int) []byte {
+	return binary.LittleEndian.AppendUint32(slices.Clone(packed), uint32(size))
+}
+
+func TestFormats(t *testing.T) {
+	t.Parallel()
+	want := elf(100_000)
+	for _, f := range formats {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			packed := f.packed(t, want)
+			for name, b := range map[string][]byte{
+				"alone":           packed,
+				"with its size":   sized(packed, len(want)),
+				"bzImage":         bzImage(packed),
+				"bzImage, a size": bzImage(sized(packed, len(want))),
+			} {
+				got, err := ELF(b)
+				if err != nil || !bytes.Equal(got, want) {
+					t.Errorf("%s: %d bytes, want %d: %v", name, len(got), len(want), err)
+				}
+			}
+			for _, n := range []int{len(f.magic), len(packed) / 2} {
+				if got, err := ELF(packed[:n]); err == nil {
+					t.Errorf("cut to %d of %d bytes: %d bytes, no error", n, len(packed), len(got))
+				}
+			}
+			if _, err := ELF(f.packed(t, []byte("text"))); err == nil || !strings.Contains(err.Error(), "no ELF") {
+				t.Errorf("packed text: %v", err)
+			}
+			if _, err := ELF(f.packed(t, packed)); err == nil || !strings.Contains(err.Error(), "no ELF") {
+				t.Errorf("packed twice: %v", err)
+			}
+		})
+	}
+	if got, err := ELF(want); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("plain: %d bytes, want %d: %v", len(got), len(want), err)
+	}
+}
+
+// A small file that unpacks to more than the limit is refused, whatever size it claims.
+func TestLimit(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 20
+	for _, f := range formats {
+		t.Run(f.name, func(t *testing.T) {
+			t.Parallel()
+			fits := append([]byte("\x7fELF"), make([]byte, limit-4)...)
+			if got, err := elfWithin(f.packed(t, fits), limit); err != nil || len(got) != limit {
+				t.Errorf("%d bytes, want %d: %v", len(got), limit, err)
+			}
+			bomb := f.packed(t, append(fits, make([]byte, 31*limit)...))
+			for _, size := range []int{0, 4, limit, 1<<32 - 1} {
+				got, err := elfWithin(sized(bomb, size), limit)
+				if err == nil || got != nil {
+					t.Errorf("a size of %d: %d bytes: %v", size, len(got), err)
+				}
+			}
+			if _, err := elfWithin(bomb, limit); !errors.Is(err, errTooLarge) {
+				t.Errorf("%v, want %v", err, errTooLarge)
+			}
+		})
+	}
+	if _, err := elfWithin(elf(101), 100); !errors.Is(err, errTooLarge) {
+		t.Errorf("plain: %v, want %v", err, errTooLarge)
+	}
+}
+
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	old := bzImage(nil)
+	binary.LittleEndian.PutUint16(old[0x206:], 0x207)
+	behind := bzImage(elf(100))
+	binary.LittleEndian.PutUint32(behind[0x24c:], 101)
+	far := bzImage(elf(100))
+	binary.LittleEndian.PutUint32(far[0x248:], 1<<32-1)
+	for want, b := range map[string][]byte{
+		"the file is empty":      nil,
+		"no kernel, no module":   []byte("text"),
+		"boot protocol 0x207":    old,
+		"truncated: the kernel":  behind,
+		"truncated":              far,
+		"truncated: the kernel ": bzImage(nil),
+	} {
+		if got, err := ELF(b); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bytes: %v, want %q", len(got), err, want)
+		}
+	}
+}
+
+func FuzzGzip(f *testing.F)    { fuzz(f, formats[0]) }
+func FuzzXz(f *testing.F)      { fuzz(f, formats[1]) }
+func FuzzLzma(f *testing.F)    { fuzz(f, formats[2]) }
+func FuzzZstd(f *testing.F)    { fuzz(f, formats[3]) }
+func FuzzLz4(f *testing.F)     { fuzz(f, formats[4]) }
+func FuzzBzImage(f *testing.F) { fuzz(f, format{name: "bzImage"}) }
+
+// fuzz unpacks what begins with a format's magic: nothing panics, and what comes out is
+// an ELF file within the limit.
+func fuzz(f *testing.F, kind format) {
+	const limit = 1 << 16
+	for _, seed := range formats {
+		packed := seed.packed(f, elf(300))
+		switch kind.name {
+		case seed.name:
+			f.Add(packed[len(kind.magic):])
+			f.Add(sized(packed, 300)[len(kind.magic):])
+		case "bzImage":
+			f.Add(bzImage(packed))
+		}
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = append([]byte(kind.magic), b...)
+		got, err := elfWithin(b, limit)
+		switch {
+		case err != nil && got != nil:
+			t.Errorf("%d bytes and %v", len(got), err)
+		case err == nil && !bytes.HasPrefix(got, []byte("\x7fELF")):
+			t.Errorf("begins with %x", got[:min(len(got), 8)])
+		case len(got) > limit:
+			t.Errorf("%d bytes, the limit is %d", len(got), limit)
+		}
+	})
+}
