@@ -89,3 +89,29 @@ func TestKcore(t *testing.T) {
 		t.Errorf("%v: /proc/kcore and BPF differ", err)
 	}
 }
+
+// FuzzKcore reads from a file that no kernel made: what is read is in the file.
+func FuzzKcore(f *testing.F) {
+	f.Add([]byte("\x7fELF\x02\x01\x01"), uint64(0xffffffff81000000))
+	// As TestOpenKcore's, with a segment of four bytes at address 64.
+	b := make([]byte, 64+56)
+	copy(b, "\x7fELF\x02\x01\x01")
+	b[16], b[18], b[20], b[32], b[52], b[54], b[56] = 4, 62, 1, 64, 64, 56, 1
+	b[64], b[72], b[80], b[96] = 1, byte(len(b)), 64, 4
+	f.Add(append(b, "code"...), uint64(66))
+	f.Fuzz(func(t *testing.T, data []byte, addr uint64) {
+		file := filepath.Join(t.TempDir(), "kcore")
+		if err := os.WriteFile(file, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		k, err := openKcore(file)
+		if err != nil {
+			return
+		}
+		defer k.Close()
+		got := make([]byte, 2)
+		if k.ReadAddr(got, addr) == nil && !bytes.Contains(data, got) {
+			t.Errorf("read %x at %#x, which the file does not have", got, addr)
+		}
+	})
+}

@@ -50,6 +50,18 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
+// Whatever a kernel calls itself, what is found stands in it.
+func FuzzParseVersion(f *testing.F) {
+	f.Add("Linux version 6.1.0-28-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils) 2.40) #1 SMP")
+	f.Add("Linux version 3.10 (x) (gcc version 4.8.5 20150623 (Red Hat 4.8.5-36) (GCC) ) #1")
+	f.Fuzz(func(t *testing.T, banner string) {
+		v := parseVersion(banner)
+		if !strings.Contains(banner, v.release) || !strings.Contains(banner, v.build) {
+			t.Errorf("%+v of %q", v, banner)
+		}
+	})
+}
+
 func TestBootParams(t *testing.T) {
 	got := bootParams("BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet mitigations=off spec-rstack-overflow=off intel_idle.max_cstate=1 iommu.strict=0 isolcpus=2-3 kvm.nx_huge_pages=off init=/x -- mitigations=auto")
 	want := []string{"mitigations=off", "spec-rstack-overflow=off", "intel_idle.max_cstate=1", "iommu.strict=0", "isolcpus=2-3", "kvm.nx_huge_pages=off"}

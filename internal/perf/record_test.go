@@ -3,6 +3,7 @@ package perf
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -121,4 +122,22 @@ func TestParseList(t *testing.T) {
 			t.Errorf("%q: %v, no error", text, got)
 		}
 	}
+}
+
+func FuzzParseList(f *testing.F) {
+	f.Add("0-3,8")
+	f.Fuzz(func(t *testing.T, text string) {
+		if strings.Count(text, ",") > 4 { // each part may be 65536 CPUs
+			return
+		}
+		cpus, err := parseList(text)
+		if err != nil {
+			return
+		}
+		for _, cpu := range cpus {
+			if cpu < 0 || cpu > 1<<16-1 {
+				t.Fatalf("CPU %d of %q", cpu, text)
+			}
+		}
+	})
 }
