@@ -18,9 +18,9 @@ import (
 	"github.com/unthunk/unthunk/internal/redirect"
 )
 
-// observed is the tracepoint that observers are priced at: one hit for each
+// tracepoint is the one that observers are priced at: one hit for each
 // frame redirected.
-const observed = "xdp_redirect"
+const tracepoint = "xdp_redirect"
 
 // maxObservers is the most programs that a setting has at the tracepoint.
 const maxObservers = 2
@@ -32,8 +32,8 @@ type chains struct {
 	measurements   map[setting]*redirect.Arm
 	second         *ebpf.Program
 	observers      [maxObservers]*ebpf.Program
-	// observed tells that others' programs are at the tracepoint.
-	observed bool
+	// foreignObservers tells that others' programs are at the tracepoint.
+	foreignObservers bool
 	// hops are the prices of the redirect hop in this round, by bulk.
 	hops map[int]float64
 }
@@ -58,7 +58,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 		return err
 	}
 	if r.round.Number == 0 {
-		if r.raw.Calls, err = c.count(ctx); err != nil {
+		if r.raw.calls, err = c.count(ctx); err != nil {
 			return err
 		}
 	}
@@ -73,7 +73,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 		}
 	}
 	for bulk, ns := range c.hops {
-		r.raw.Hop[bulk] = append(r.raw.Hop[bulk], ns)
+		r.raw.hops[bulk] = append(r.raw.hops[bulk], ns)
 	}
 	return nil
 }
@@ -117,16 +117,16 @@ func (r *run) check(c *chains, pairs []open[onChain]) error {
 	if err != nil && !errors.As(err, &refused) {
 		return err
 	}
-	r.raw.Outside = 1
+	r.raw.outside = 1
 	if sink.in {
-		r.raw.Outside = 0
+		r.raw.outside = 0
 	}
 	if r.round.Number == 0 {
-		if r.raw.Observed, err = traced(r.kernel, c.observers[0]); err != nil {
+		if r.raw.foreignObservers, err = traced(r.kernel, c.observers[0]); err != nil {
 			return err
 		}
 	}
-	c.observed = r.raw.Observed
+	c.foreignObservers = r.raw.foreignObservers
 	for _, p := range pairs {
 		if err := p.found(p.sides.check(r.kernel, c)); err != nil {
 			return err
@@ -174,14 +174,15 @@ func traced(k *kernel.Kernel, observer *ebpf.Program) (bool, error) {
 }
 
 func attachObserver(p *ebpf.Program) (link.Link, error) {
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: observed, Program: p})
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: p})
 	if err != nil {
-		return nil, fmt.Errorf("attach to tracepoint %s: %w", observed, err)
+		return nil, fmt.Errorf("attach to tracepoint %s: %w", tracepoint, err)
 	}
 	return l, nil
 }
 
-// count counts the calls of a redirected packet at each bulk.
+// count counts the calls of a redirected packet at each bulk. Nothing is attached yet,
+// so any measurement at a bulk will do.
 func (c *chains) count(ctx context.Context) (map[int]redirect.Calls, error) {
 	calls := make(map[int]redirect.Calls)
 	for s, m := range c.measurements {
@@ -214,7 +215,7 @@ func (r *run) measureChains(ctx context.Context, c *chains, end time.Time) error
 	}
 	slices.SortFunc(watched, func(a, b setting) int { return a.observers - b.observers })
 	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
-		r.round.Show("tracepoint " + observed)
+		r.round.Show("tracepoint " + tracepoint)
 		begin := time.Now()
 		if err := c.watch(ctx, watched); err != nil {
 			return err

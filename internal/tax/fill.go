@@ -47,8 +47,8 @@ func (outsideFull) multiples(f *fill) (with, without []float64, premise string, 
 
 // complete adds how many of the programs that a packet meets are called from outside.
 func (outsideFull) complete(raw *Raw, p *rawPair, row *record.TaxRow) []string {
-	if len(raw.Calls) > 0 {
-		setPerPacket(row, raw.Outside)
+	if len(raw.calls) > 0 {
+		setPerPacket(row, raw.outside)
 	}
 	return fewFills(p)
 }

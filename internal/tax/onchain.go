@@ -35,12 +35,12 @@ type setting struct {
 	observers int
 }
 
-// observedWarning warns of programs that others have at the tracepoint.
-func observedWarning(raw *Raw) []string {
-	if !raw.Observed {
+// observersWarning warns of programs that others have at the tracepoint.
+func observersWarning(raw *Raw) []string {
+	if !raw.foreignObservers {
 		return nil
 	}
-	return []string{fmt.Sprintf("others' programs are at the tracepoint %s: each packet pays for them", observed)}
+	return []string{fmt.Sprintf("others' programs are at the tracepoint %s: each packet pays for them", tracepoint)}
 }
 
 // hop are the redirect hop at two bulks.
@@ -70,17 +70,17 @@ func (s hop) ns(c *chains) (with, without float64, err error) {
 // complete splits the price into what the calls that bulking saves account for, and
 // the rest.
 func (s hop) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
-	one, okOne := raw.Calls[s.with]
-	bulk, okBulk := raw.Calls[s.without]
+	one, okOne := raw.calls[s.with]
+	bulk, okBulk := raw.calls[s.without]
 	if !okOne || !okBulk {
-		return observedWarning(raw)
+		return observersWarning(raw)
 	}
 	saved := one.Xmits - bulk.Xmits
 	row.PerPacket = exactly(saved, "calls")
 	thunk := raw.thunk()
 	if len(thunk) == 0 {
 		row.Note = fmt.Sprintf("%.2f ndo_xdp_xmit calls a packet fewer; what a call costs was not measured", saved)
-		return observedWarning(raw)
+		return observersWarning(raw)
 	}
 	row.NsPerPacket = scaled(raw.atAnyClock(stat.Location(thunk, "ns")), saved, "ns")
 	row.Note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; "+
@@ -89,7 +89,7 @@ func (s hop) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
 	if polls := one.Polls - bulk.Polls; polls > 0 {
 		row.Note += fmt.Sprintf(", and %.2f NAPI polls fewer, which are called indirectly too", polls)
 	}
-	return observedWarning(raw)
+	return observersWarning(raw)
 }
 
 // devmapProgram are a chain whose devmap runs a second program, and one without.
@@ -119,7 +119,7 @@ func (s devmapProgram) ns(c *chains) (with, without float64, err error) {
 // complete adds that the program runs once for each packet where it is in use.
 func (devmapProgram) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
 	setPerPacket(row, 1)
-	return observedWarning(raw)
+	return observersWarning(raw)
 }
 
 // observers are a chain with n empty programs at the tracepoint, and one without.
@@ -139,8 +139,8 @@ func (s observers) settings() []setting {
 }
 
 func (observers) check(_ *kernel.Kernel, c *chains) (string, error) {
-	if c.observed {
-		return "", refusal("others' programs are at " + observed + " already: the price of the first cannot be measured")
+	if c.foreignObservers {
+		return "", refusal("others' programs are at " + tracepoint + " already: the price of the first cannot be measured")
 	}
 	return "", nil
 }
@@ -151,8 +151,8 @@ func (s observers) ns(c *chains) (with, without float64, err error) {
 }
 
 func (observers) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
-	if calls, ok := raw.Calls[topBulk]; ok {
+	if calls, ok := raw.calls[topBulk]; ok {
 		setPerPacket(row, calls.Redirects)
 	}
-	return observedWarning(raw)
+	return observersWarning(raw)
 }

@@ -60,16 +60,16 @@ func (raw *Raw) packets() []record.TaxRow {
 		return nil
 	}
 	var rows []record.TaxRow
-	for _, bulk := range slices.Sorted(maps.Keys(raw.Hop)) {
-		made, xmits := raw.Outside, 0.0
-		notes := []string{fmt.Sprintf("programs outside the dispatcher %.0f", raw.Outside)}
+	for _, bulk := range slices.Sorted(maps.Keys(raw.hops)) {
+		made, xmits := raw.outside, 0.0
+		notes := []string{fmt.Sprintf("programs outside the dispatcher %.0f", raw.outside)}
 		var premises []string
 		for _, call := range pathCalls {
-			premise, ok := raw.Path[call.name]
+			premise, ok := raw.path[call.name]
 			if !ok {
 				continue
 			}
-			n := call.of(raw.Calls[bulk])
+			n := call.of(raw.calls[bulk])
 			made += n
 			if call.name == xmitCall {
 				xmits = n
@@ -77,11 +77,11 @@ func (raw *Raw) packets() []record.TaxRow {
 			notes = append(notes, fmt.Sprintf("%s %.2f", call.name, n))
 			premises = append(premises, premise)
 		}
-		row := raw.packet(fmt.Sprintf("packet/bulk=%d", bulk), raw.Hop[bulk], thunk, made, made)
+		row := raw.packet(fmt.Sprintf("packet/bulk=%d", bulk), raw.hops[bulk], thunk, made, made)
 		row.Note, row.Premise = strings.Join(notes, ", "), strings.Join(premises, ", ")
 		rows = append(rows, row)
 		if bulk == topBulk {
-			row := raw.packet("packet/2018", raw.Hop[bulk], thunk, made, made-xmits-raw.Outside+calls2018)
+			row := raw.packet("packet/2018", raw.hops[bulk], thunk, made, made-xmits-raw.outside+calls2018)
 			row.Note = note2018
 			rows = append(rows, row)
 		}

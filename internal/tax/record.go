@@ -53,15 +53,15 @@ func (raw *Raw) pair(name string) *rawPair {
 // to round: it will change by the same from this run to the next, and moves all prices
 // alike, so the rounds of one run do not show it.
 func (raw *Raw) atAnyClock(price stat.Quantity) stat.Quantity {
-	n := float64(len(raw.CoreClock))
+	n := float64(len(raw.coreClock))
 	if n < 2 {
 		return price
 	}
 	sum, squares := 0.0, 0.0
-	for _, hz := range raw.CoreClock {
+	for _, hz := range raw.coreClock {
 		sum += hz
 	}
-	for _, hz := range raw.CoreClock {
+	for _, hz := range raw.coreClock {
 		squares += (hz*n/sum - 1) * (hz*n/sum - 1)
 	}
 	clock := 1.96 * math.Sqrt(squares/(n-1)) * price.Median
@@ -73,10 +73,10 @@ func (raw *Raw) atAnyClock(price stat.Quantity) stat.Quantity {
 // Clock is what the core under test ran at, in words: the median of all rounds, the
 // slowest and the fastest. It is empty when that was not measured.
 func (raw *Raw) Clock() string {
-	if len(raw.CoreClock) == 0 {
+	if len(raw.coreClock) == 0 {
 		return ""
 	}
-	ghz := func(q float64) float64 { return stat.Quantile(raw.CoreClock, q) / 1e9 }
+	ghz := func(q float64) float64 { return stat.Quantile(raw.coreClock, q) / 1e9 }
 	return fmt.Sprintf("%.2f GHz (%.2f to %.2f)", ghz(0.5), ghz(0), ghz(1))
 }
 
@@ -103,8 +103,8 @@ func (raw *Raw) row(p *rawPair) record.TaxRow {
 	row.With, row.Without = summary(with, "ns"), summary(without, "ns")
 	price := raw.atAnyClock(stat.Shift(with, without, "ns"))
 	row.Price = &price
-	if raw.TSCRate > 0 {
-		row.Cycles = scaled(price, raw.TSCRate/1e9, "cycles")
+	if raw.tscRate > 0 {
+		row.Cycles = scaled(price, raw.tscRate/1e9, "cycles")
 	}
 	return row
 }

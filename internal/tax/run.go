@@ -63,25 +63,25 @@ type Raw struct {
 	// CPU is the core under test.
 	CPU int
 	rounds.Outcome
-	// TSCRate is the rate of the time stamp counter in Hz, 0 when unknown.
-	TSCRate float64
-	// CoreClock is the clock of the core under test in Hz, one number a
+	// tscRate is the rate of the time stamp counter in Hz, 0 when unknown.
+	tscRate float64
+	// coreClock is the clock of the core under test in Hz, one number a
 	// round.
-	CoreClock []float64
-	// Hop is the price of the redirect hop in ns per packet, by bulk and
+	coreClock []float64
+	// hops are the prices of the redirect hop in ns per packet, by bulk and
 	// round.
-	Hop map[int][]float64
-	// Calls are calls of one redirected packet, by bulk.
-	Calls map[int]redirect.Calls
-	// Path is what was found in the code that makes them, by the names of
+	hops map[int][]float64
+	// calls are calls of one redirected packet, by bulk.
+	calls map[int]redirect.Calls
+	// path is what was found in the code that makes them, by the names of
 	// pathCalls; those that are direct here are missing.
-	Path map[string]string
-	// Observed is set when others' programs were at the tracepoint xdp_redirect:
+	path map[string]string
+	// foreignObservers is set when others' programs were at the tracepoint xdp_redirect:
 	// every packet of a chain paid for them.
-	Observed bool
-	// Outside is how many of the programs that a redirected packet meets on
+	foreignObservers bool
+	// outside is how many of the programs that a redirected packet meets on
 	// its hop are not in the dispatcher.
-	Outside float64
+	outside float64
 }
 
 // Run prices the pairs of a plan. When ctx ends it returns what it has, with
@@ -111,7 +111,7 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	defer k.Close()
 	r := &run{
 		schedule: plan.Schedule, cpu: cpu, kernel: k,
-		raw: &Raw{CPU: cpu, Hop: make(map[int][]float64), Path: make(map[string]string)},
+		raw: &Raw{CPU: cpu, hops: make(map[int][]float64), path: make(map[string]string)},
 	}
 	for _, p := range plan.pairs() {
 		r.raw.pairs = append(r.raw.pairs, rawPair{pair: p})
@@ -124,7 +124,7 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	if err != nil {
 		return nil, err
 	}
-	r.raw.TSCRate = start.Rate()
+	r.raw.tscRate = start.Rate()
 	return r.raw, nil
 }
 
@@ -184,7 +184,7 @@ func (r *run) coreClock(namespace *netlab.Namespace) error {
 		}
 		return nil
 	})
-	r.raw.CoreClock = append(r.raw.CoreClock, stat.Quantile(seen, 0.9))
+	r.raw.coreClock = append(r.raw.coreClock, stat.Quantile(seen, 0.9))
 	return err
 }
 
@@ -214,7 +214,7 @@ func (r *run) inspect() error {
 		if err != nil {
 			return err
 		}
-		r.raw.Path[call.name] = premise
+		r.raw.path[call.name] = premise
 	}
 	return nil
 }

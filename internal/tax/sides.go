@@ -83,12 +83,12 @@ func of[S sides](raw *Raw) []open[S] {
 // fills is how often the dispatcher was filled for a pair of [onFill].
 func (p *rawPair) fills() int { return len(slices.Compact(slices.Clone(p.rounds))) }
 
-// enoughRounds tells whether there are enough for one number each.
+// enoughRounds tells whether an interval can be made of one number a round.
 func (p *rawPair) enoughRounds() bool { return p.fills() >= stat.MinRounds }
 
 // perRound are the two sides, one number a round: numbers of one fill are alike, and
-// would pass for certainty that there is not. With too few rounds each number counts
-// as one.
+// an interval of all of them would be too narrow. With too few rounds each number
+// counts.
 func (p *rawPair) perRound() (rounds []int, with, without []float64) {
 	if !p.enoughRounds() {
 		for i := range p.rounds {

@@ -67,7 +67,7 @@ func TestRun(t *testing.T) {
 	}
 	// DEV_MAP_BULK_SIZE is 16.
 	for bulk, xmits := range map[int]float64{1: 1, 16: 1. / 16, 64: 1. / 16} {
-		calls := raw.Calls[bulk]
+		calls := raw.calls[bulk]
 		if calls.Xmits < 0.9*xmits || calls.Xmits > 1.1*xmits {
 			t.Errorf("bulk %d: %v ndo_xdp_xmit calls a packet, want %v", bulk, calls.Xmits, xmits)
 		}
@@ -77,7 +77,7 @@ func TestRun(t *testing.T) {
 		if calls.Polls <= 0 || calls.Polls > 1.1 || calls.Softirqs > 1.1 {
 			t.Errorf("bulk %d: %v polls, %v softirqs a packet", bulk, calls.Polls, calls.Softirqs)
 		}
-		if n := len(raw.Hop[bulk]); n != 2 {
+		if n := len(raw.hops[bulk]); n != 2 {
 			t.Errorf("bulk %d: %d hops", bulk, n)
 		}
 	}
@@ -266,7 +266,7 @@ func TestObserved(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer p.Close()
-	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: observed, Program: p})
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: tracepoint, Program: p})
 	if err != nil {
 		t.Fatal(err)
 	}

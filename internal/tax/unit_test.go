@@ -135,10 +135,10 @@ func TestValidate(t *testing.T) {
 // raw is a run of eight rounds in which everything of pair costs ns more.
 func raw(name string, without, ns float64) *Raw {
 	r := &Raw{
-		Outcome: rounds.Outcome{Begun: 8, Planned: 8}, TSCRate: 2e9,
-		Hop:   map[int][]float64{},
-		Calls: map[int]redirect.Calls{},
-		Path:  map[string]string{"ndo_xdp_xmit": "bq_xmit_all+0xa3: call thunk", "NAPI poll": "__napi_poll+0x2b: call thunk"},
+		Outcome: rounds.Outcome{Begun: 8, Planned: 8}, tscRate: 2e9,
+		hops:  map[int][]float64{},
+		calls: map[int]redirect.Calls{},
+		path:  map[string]string{"ndo_xdp_xmit": "bq_xmit_all+0xa3: call thunk", "NAPI poll": "__napi_poll+0x2b: call thunk"},
 	}
 	for _, pair := range everyPair() {
 		if pair.name != name {
@@ -157,10 +157,10 @@ func raw(name string, without, ns float64) *Raw {
 // onPath adds what a chain would have counted and taken.
 func onPath(r *Raw) *Raw {
 	for bulk, hop := range map[int]float64{1: 400, 16: 110, 64: 100} {
-		r.Hop[bulk] = slices.Repeat([]float64{hop}, 8)
+		r.hops[bulk] = slices.Repeat([]float64{hop}, 8)
 		per := 1 / float64(min(bulk, 16))
 		// The softirq's action is not in Path: it is direct.
-		r.Calls[bulk] = redirect.Calls{Xmits: per, Softirqs: 0.5, Polls: 1 / float64(bulk), Redirects: 1}
+		r.calls[bulk] = redirect.Calls{Xmits: per, Softirqs: 0.5, Polls: 1 / float64(bulk), Redirects: 1}
 	}
 	return r
 }
@@ -194,7 +194,7 @@ func TestRow(t *testing.T) {
 	}
 
 	r := raw("map-lookup/lpm", 15, 12)
-	r.TSCRate = 0
+	r.tscRate = 0
 	if rows, _ := r.Record(); rows[0].Cycles != nil {
 		t.Errorf("cycles without a rate: %+v", rows[0].Cycles)
 	}
@@ -203,17 +203,17 @@ func TestRow(t *testing.T) {
 // A clock that moves by 1 % between rounds widens a price by twice that.
 func TestAtAnyClock(t *testing.T) {
 	price := stat.Quantity{Median: 100, Low: 99, High: 101, N: 10, Unit: "ns"}
-	if got := (&Raw{CoreClock: []float64{4e9, 4e9, 4e9}}).atAnyClock(price); got != price {
+	if got := (&Raw{coreClock: []float64{4e9, 4e9, 4e9}}).atAnyClock(price); got != price {
 		t.Errorf("a steady clock gives %+v", got)
 	}
 	if got := (&Raw{}).atAnyClock(price); got != price {
 		t.Errorf("no clock gives %+v", got)
 	}
-	got := (&Raw{CoreClock: []float64{3.96e9, 4e9, 4.04e9}}).atAnyClock(price)
+	got := (&Raw{coreClock: []float64{3.96e9, 4e9, 4.04e9}}).atAnyClock(price)
 	near(t, "low", got.Low, 100-math.Hypot(1, 1.96))
 	near(t, "high", got.High, 100+math.Hypot(1, 1.96))
 	price.Low, price.High = math.NaN(), math.NaN()
-	got = (&Raw{CoreClock: []float64{3.96e9, 4.04e9}}).atAnyClock(price)
+	got = (&Raw{coreClock: []float64{3.96e9, 4.04e9}}).atAnyClock(price)
 	if !math.IsNaN(got.Low) || !math.IsNaN(got.High) {
 		t.Errorf("no interval gives %+v", got)
 	}
@@ -312,7 +312,7 @@ func TestPerRound(t *testing.T) {
 // A packet's estimate is calls times price, and what is left without them.
 func TestPackets(t *testing.T) {
 	r := onPath(raw(Thunk, 10, 12))
-	r.Outside = 1
+	r.outside = 1
 	rows, _ := r.Record()
 	got := make(map[string]record.TaxRow)
 	for _, row := range rows {
