@@ -11,52 +11,9 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/ksym"
 )
-
-// corePath are functions of net/core, kernel/bpf and kernel/dma that frames
-// run through between a driver's poll and the next driver's ndo_xdp_xmit.
-// They are in every kernel that can redirect, so two kernels' call sites can
-// be compared by them. Names that a kernel lacks are skipped.
-const corePath = `
-xdp_do_redirect xdp_do_redirect_frame xdp_do_flush xdp_do_generic_redirect xdp_do_generic_redirect_map do_xdp_generic
-bpf_prog_run_generic_xdp generic_xdp_tx xdp_master_redirect bpf_xdp_redirect bpf_xdp_redirect_map
-dev_map_redirect dev_hash_map_redirect cpu_map_redirect xsk_map_redirect
-dev_map_enqueue dev_map_enqueue_multi dev_xdp_enqueue bq_enqueue bq_xmit_all __dev_flush dev_map_bpf_prog_run
-dev_map_generic_redirect dev_map_redirect_multi dev_map_enqueue_clone dev_map_lookup_elem dev_map_hash_lookup_elem
-cpu_map_enqueue cpu_map_generic_redirect __cpu_map_flush bq_flush_to_queue cpu_map_kthread_run cpu_map_bpf_prog_run_xdp cpu_map_bpf_prog_run
-__xsk_map_redirect __xsk_map_flush xsk_rcv __xsk_rcv xsk_flush xsk_generic_rcv
-xdp_return_frame xdp_return_frame_rx_napi xdp_return_frame_bulk xdp_flush_frame_bulk xdp_return_buff xdp_return_frag __xdp_return
-xdp_convert_zc_to_xdp_frame __xdp_build_skb_from_frame xdp_build_skb_from_frame xdp_build_skb_from_buff
-page_pool_alloc_pages page_pool_alloc_netmems page_pool_alloc_frag __page_pool_alloc_pages_slow __page_pool_alloc_netmems_slow
-page_pool_put_unrefed_page page_pool_put_unrefed_netmem page_pool_put_defragged_page page_pool_put_page_bulk page_pool_put_netmem_bulk
-page_pool_return_page page_pool_dma_map page_pool_dma_sync_for_device page_pool_recycle_in_ring
-net_rx_action __napi_poll napi_complete_done __napi_schedule __napi_schedule_irqoff napi_schedule_prep napi_threaded_poll
-napi_gro_receive dev_gro_receive napi_alloc_skb __napi_alloc_skb napi_build_skb napi_consume_skb
-dma_map_page_attrs dma_map_phys dma_unmap_page_attrs dma_unmap_phys dma_sync_single_for_cpu dma_sync_single_for_device
-__dma_sync_single_for_cpu __dma_sync_single_for_device __dma_need_sync dma_map_sg_attrs dma_unmap_sg_attrs
-dma_direct_map_sg dma_direct_sync_single_for_device iommu_dma_map_page iommu_dma_map_phys iommu_dma_unmap_page iommu_dma_unmap_phys
-iommu_dma_sync_single_for_cpu iommu_dma_sync_single_for_device swiotlb_map swiotlb_tbl_map_single swiotlb_tbl_unmap_single
-array_map_lookup_elem htab_map_lookup_elem __htab_map_lookup_elem htab_lru_map_lookup_elem htab_percpu_map_lookup_elem
-percpu_array_map_lookup_elem trie_lookup_elem bpf_map_lookup_elem bpf_map_update_elem bpf_for_each_map_elem bpf_for_each_array_elem
-bpf_test_run_xdp_live xdp_test_run_batch bpf_prog_test_run_xdp bpf_dispatcher_xdp_func`
-
-// driverPath are the functions that poll and transmit XDP frames in drivers
-// that may be built in or modules.
-const driverPath = `
-veth_poll veth_xdp_rcv veth_xdp_rcv_one veth_xdp_rcv_skb veth_xdp_rcv_bulk_skb veth_xdp_xmit veth_ndo_xdp_xmit veth_xdp_tx veth_xdp_flush_bq
-virtnet_poll virtnet_receive receive_buf receive_small receive_mergeable virtnet_xdp_handler virtnet_xdp_xmit __virtnet_xdp_xmit_one
-virtqueue_add_outbuf virtqueue_add_inbuf virtqueue_get_buf_ctx virtqueue_kick_prepare virtqueue_notify free_old_xmit __free_old_xmit
-tun_xdp_one tun_xdp_xmit tun_xdp_act ixgbe_poll ixgbe_clean_rx_irq ixgbe_run_xdp ixgbe_xdp_xmit ixgbe_xmit_xdp_ring
-ixgbevf_poll ixgbevf_clean_rx_irq i40e_napi_poll i40e_clean_rx_irq i40e_run_xdp i40e_xdp_xmit i40e_xmit_xdp_ring i40e_xmit_xdp_tx_ring
-ice_napi_poll ice_clean_rx_irq ice_run_xdp ice_xdp_xmit __ice_xmit_xdp_ring ice_clean_xdp_irq iavf_napi_poll
-igb_poll igb_clean_rx_irq igb_run_xdp igb_xdp_xmit igb_xmit_xdp_ring igc_poll igc_clean_rx_irq igc_xdp_run_prog igc_xdp_xmit
-mlx5e_napi_poll mlx5e_poll_rx_cq mlx5e_handle_rx_cqe mlx5e_handle_rx_cqe_mpwrq mlx5e_skb_from_cqe_linear mlx5e_skb_from_cqe_mpwrq_linear
-mlx5e_xdp_handle mlx5e_xdp_xmit mlx5e_xmit_xdp_frame mlx5e_xmit_xdp_frame_mpwqe mlx5e_poll_xdpsq_cq mlx5e_free_xdpsq_desc
-mlx4_en_poll_rx_cq mlx4_en_process_rx_cq mlx4_en_xmit_frame bnxt_poll bnxt_rx_pkt bnxt_rx_xdp bnxt_xdp_xmit
-ena_io_poll ena_clean_rx_irq ena_xdp_xmit ena_xdp_xmit_frame gve_napi_poll gve_rx_dqo gve_xdp_xmit mana_poll mana_xdp_xmit
-netvsc_poll netvsc_run_xdp netvsc_ndo_xdp_xmit xennet_poll xennet_xdp_xmit vmxnet3_poll_rx_only vmxnet3_process_xdp vmxnet3_xdp_xmit
-stmmac_napi_poll_rx stmmac_xdp_xmit qede_poll qede_xdp_transmit sfc_poll efx_poll efx_xdp_tx_buffers efx_xdp_xmit nfp_nfd3_poll`
 
 // branches is what kernel memory says about indirect branches.
 type branches struct {
@@ -135,11 +92,14 @@ func (m *machine) readBranches() branches {
 		if !m.live {
 			return branches{err: errors.New("no kernel memory was given")}
 		}
-		core, drivers := names(corePath), names(driverPath)
+		wanted := make(map[string]bool)
+		for _, name := range pathFunctions() {
+			wanted[name] = true
+		}
 		var err error
 		k, err = kernel.OpenNamed(func(name, _ []byte) bool {
 			plain, _, _ := bytes.Cut(name, []byte("."))
-			return core[string(plain)] || drivers[string(plain)] || structural(name)
+			return wanted[string(plain)] || structural(name)
 		})
 		if err != nil {
 			return branches{err: err}
@@ -149,13 +109,11 @@ func (m *machine) readBranches() branches {
 	return readBranches(k)
 }
 
-func names(list string) map[string]bool {
-	out := make(map[string]bool)
-	for _, name := range strings.Fields(list) {
-		out[name] = true
-	}
-	return out
-}
+// pathFunctions are the names of functions that frames run through between a driver's
+// poll and the next driver's ndo_xdp_xmit. Those of the XDP core are in every kernel
+// that can redirect, so two kernels' call sites can be compared by them. Names that a
+// kernel lacks are skipped.
+func pathFunctions() []string { return functions.Names(functions.Checked | functions.Driver) }
 
 // structural tells whether name is part of a mitigation, or one that other
 // code jumps to and that looks like one: bpf_dispatcher_nop_func is a bare
@@ -183,9 +141,8 @@ func readBranches(k *kernel.Kernel) branches {
 func countBranches(k *kernel.Kernel) (branches, error) {
 	newTally := func() tally { return tally{sites: make(map[branch.SiteKind]int), thunks: make(map[string]int)} }
 	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns)}
-	core := names(corePath)
 	var firstErr error
-	for _, f := range functions(k, strings.Fields(corePath+" "+driverPath)) {
+	for _, f := range sized(k, pathFunctions()) {
 		sites, returns, err := k.Sites(f)
 		if err != nil {
 			b.unread++
@@ -193,7 +150,7 @@ func countBranches(k *kernel.Kernel) (branches, error) {
 			continue
 		}
 		b.all.add(f.Name, sites)
-		if plain, _, _ := strings.Cut(f.Name, "."); core[plain] {
+		if functions.Has(f.Name, functions.Checked) {
 			b.core.add(f.Name, sites)
 		}
 		for name, n := range returns {
@@ -208,8 +165,8 @@ func countBranches(k *kernel.Kernel) (branches, error) {
 	return b, nil
 }
 
-// functions are those that the source gives one of the names.
-func functions(k *kernel.Kernel, names []string) (out []ksym.Symbol) {
+// sized are the functions of a known size that the source gives one of the names.
+func sized(k *kernel.Kernel, names []string) (out []ksym.Symbol) {
 	for _, name := range names {
 		for _, f := range k.Functions(name) {
 			if f.Size > 0 {

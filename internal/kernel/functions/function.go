@@ -1,6 +1,7 @@
 package functions
 
 import (
+	"slices"
 	"strings"
 	"sync"
 )
@@ -125,29 +126,40 @@ func (f *Function) Names() []Name {
 	return append([]Name{{f.Name, f.Since, f.Until}}, f.Was...)
 }
 
-// Table is the whole table.
-func Table() []Function {
-	var out []Function
-	for _, part := range [][]Function{core, memory, stack, measured, drivers(), patterns, rare} {
-		out = append(out, part...)
-	}
-	return out
-}
+// table is the whole table.
+var table = sync.OnceValue(func() []Function {
+	return slices.Concat(core, memory, stack, measured, drivers(), patterns, rare)
+})
 
-// With are the functions that have a role, in the order of the table.
-func With(role Role) []Function {
+// Table is the whole table. It must not be changed.
+func Table() []Function { return table() }
+
+// With are the functions that have one of some roles, in the order of the table.
+func With(roles Role) []Function {
 	var out []Function
-	for _, f := range Table() {
-		if f.Roles&role != 0 {
+	for _, f := range table() {
+		if f.Roles&roles != 0 {
 			out = append(out, f)
 		}
 	}
 	return out
 }
 
-// Names are those of the functions that have a role, and behind a function's own names
-// those of the caller that compilers put it into.
-func Names(role Role) []string {
+// Names are those of the functions that have one of some roles. Where a program looks at
+// the first that there is, the order tells which.
+func Names(roles Role) []string {
+	var out []string
+	for _, f := range With(roles) {
+		for _, n := range f.Names() {
+			out = append(out, n.Name)
+		}
+	}
+	return out
+}
+
+// Holders are the names of the functions that have a role, and behind each the caller
+// that compilers put it into: the first that a kernel has holds the code.
+func Holders(role Role) []string {
 	var out []string
 	for _, f := range With(role) {
 		for _, n := range f.Names() {
@@ -183,6 +195,12 @@ func Find(symbol string) (Function, bool) {
 func Has(symbol string, role Role) bool {
 	x, name := lookup(), Source(symbol)
 	return x.exact[name].Roles&role != 0 || x.roles[role].match(name)
+}
+
+// DMAOf is what the function of a symbol does of the DMA API; empty when nothing.
+func DMAOf(symbol string) DMA {
+	f, _ := Find(symbol)
+	return f.DMA
 }
 
 // StageOf is the stage that the name of a symbol tells: that of its function, else of
@@ -239,7 +257,7 @@ type stagePatterns struct {
 // lookup makes the index once.
 var lookup = sync.OnceValue(func() index {
 	x := index{exact: make(map[string]Function), roles: make(map[Role]matcher)}
-	for _, f := range Table() {
+	for _, f := range table() {
 		if strings.Contains(f.Name, "*") {
 			for role := Role(1); role != 0 && role <= f.Roles; role <<= 1 {
 				if f.Roles&role != 0 {

@@ -103,15 +103,15 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// TestNames checks the order: programs look at the first that there is.
-func TestNames(t *testing.T) {
+// TestHolders checks the order: programs look at the first that there is.
+func TestHolders(t *testing.T) {
 	for role, want := range map[Role][]string{
 		CallsXmit:   {"bq_xmit_all", "__dev_flush"},
 		CallsAction: {"handle_softirqs", "__do_softirq"},
 		CallsPoll:   {"__napi_poll", "napi_poll", "net_rx_action"},
 	} {
-		if got := Names(role); !slices.Equal(got, want) {
-			t.Errorf("names with role %b are %q, want %q", role, got, want)
+		if got := Holders(role); !slices.Equal(got, want) {
+			t.Errorf("holders of role %b are %q, want %q", role, got, want)
 		}
 	}
 }
