@@ -20,6 +20,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ktext"
@@ -32,7 +33,7 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 // unknown: its functions are then told by their names. A module without native XDP
 // is an [ErrNotXDP].
 func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
-	if !uses(img, "bpf_warn_invalid_xdp_action", "bpf_dispatcher_xdp_func", "xdp_do_redirect") {
+	if !uses(img, functions.XDPOnly) {
 		return nil, ErrNotXDP
 	}
 	roots, err := xdppath.DriverRoots(kernel.New(img, img.Table, types), img.Name)
@@ -42,13 +43,13 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	d := &reader{img: img, functions: make(map[uint64]*function)}
 	row := &record.DriverRow{
 		Name: img.Name, Release: img.Release, Return: "own",
-		PagePool: uses(img, "page_pool_create", "page_pool_create_percpu"),
-		DMA:      slices.ContainsFunc(kinds, func(k kind) bool { return uses(img, k.names...) }),
+		PagePool: uses(img, functions.MakesPool),
+		DMA:      slices.ContainsFunc(functions.Table(), func(f functions.Function) bool { return f.DMA != "" && imports(img, f) }),
 	}
 	switch {
-	case uses(img, "xdp_return_frame_bulk"):
+	case uses(img, functions.ReturnsBulk):
 		row.Return = "bulk"
-	case uses(img, "xdp_return_frame", "xdp_return_frame_rx_napi"):
+	case uses(img, functions.ReturnsOne):
 		row.Return = "each"
 	}
 	poll, xmit := make(map[uint64]bool), make(map[uint64]bool)
@@ -86,10 +87,15 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	return row, nil
 }
 
-// uses tells whether the module needs one of these functions of the kernel.
-func uses(img *ktext.Image, names ...string) bool {
-	return slices.ContainsFunc(names, func(name string) bool {
-		s, ok := img.Table.Lookup(name)
+// uses tells whether the module needs a function of the kernel that has a role.
+func uses(img *ktext.Image, role functions.Role) bool {
+	return slices.ContainsFunc(functions.With(role), func(f functions.Function) bool { return imports(img, f) })
+}
+
+// imports tells whether the module needs a function of the kernel, by any of its names.
+func imports(img *ktext.Image, f functions.Function) bool {
+	return slices.ContainsFunc(f.Names(), func(n functions.Name) bool {
+		s, ok := img.Table.Lookup(n.Name)
 		return ok && s.Module == ""
 	})
 }
@@ -111,8 +117,8 @@ type function struct {
 // mapsPool tells whether a function maps what it takes from a page pool: one that keeps
 // pages mapped (PP_FLAG_DMA_MAP) leaves nothing to map.
 func (f *function) mapsPool() bool {
-	takes := slices.ContainsFunc(f.kernel, func(name string) bool { return strings.HasPrefix(name, "page_pool_alloc_") })
-	maps := slices.ContainsFunc(f.kernel, func(name string) bool { return slices.Contains(kinds[0].names, name) })
+	takes := slices.ContainsFunc(f.kernel, func(name string) bool { return functions.Has(name, functions.TakesPage) })
+	maps := slices.ContainsFunc(f.kernel, func(name string) bool { return functions.DMAOf(name) == functions.DMAMap })
 	return takes && maps
 }
 
@@ -167,35 +173,22 @@ func (d *reader) read(addr uint64) *function {
 	return f
 }
 
-// kind are functions of the kernel that are counted as one.
-type kind struct {
-	names []string
-	count func(*record.DriverCalls) *int
-}
-
-// kinds are those functions by what they do, maps first. Names of Linux 5.10 to 6.18.
-var kinds = []kind{
-	{[]string{"dma_map_page_attrs", "dma_map_phys", "virtqueue_dma_map_single_attrs", "virtqueue_map_single_attrs", "virtqueue_map_page_attrs"}, func(c *record.DriverCalls) *int { return &c.Maps }},
-	{[]string{"dma_unmap_page_attrs", "dma_unmap_phys", "virtqueue_dma_unmap_single_attrs", "virtqueue_unmap_single_attrs", "virtqueue_unmap_page_attrs"}, func(c *record.DriverCalls) *int { return &c.Unmaps }},
-	{[]string{"dma_map_sg_attrs", "dma_map_sgtable"}, func(c *record.DriverCalls) *int { return &c.Gathers }},
-	{[]string{
-		"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
-		"virtqueue_dma_sync_single_range_for_cpu", "virtqueue_dma_sync_single_range_for_device",
-		"virtqueue_map_sync_single_range_for_cpu", "virtqueue_map_sync_single_range_for_device",
-	}, func(c *record.DriverCalls) *int { return &c.Syncs }},
-}
-
-// calls counts what functions do.
-func (d *reader) calls(functions map[uint64]bool) (c record.DriverCalls) {
-	for addr := range functions {
+// calls counts what functions of the module do.
+func (d *reader) calls(reached map[uint64]bool) (c record.DriverCalls) {
+	for addr := range reached {
 		f := d.functions[addr]
 		c.Functions++
 		c.Indirect += f.indirect
 		for _, name := range f.kernel {
-			for _, kind := range kinds {
-				if slices.Contains(kind.names, name) {
-					*kind.count(&c)++
-				}
+			switch functions.DMAOf(name) {
+			case functions.DMAMap:
+				c.Maps++
+			case functions.DMAUnmap:
+				c.Unmaps++
+			case functions.DMAMapList:
+				c.Gathers++
+			case functions.DMASync:
+				c.Syncs++
 			}
 		}
 	}
