@@ -96,20 +96,6 @@ type SiteCount struct {
 	PerPacket float64 `json:"per-packet"`
 }
 
-// counted are functions whose entries are counted where the kernel has them: frames
-// given back, the page pool, the DMA API with what stands behind it.
-var counted = []string{
-	"xdp_do_redirect", "xdp_do_redirect_frame", "bq_xmit_all",
-	"xdp_return_frame", "xdp_return_frame_rx_napi", "xdp_return_frame_bulk", "__xdp_return",
-	"page_pool_put_unrefed_netmem", "page_pool_put_unrefed_page", "page_pool_put_defragged_page", "page_pool_put_page",
-	"page_pool_alloc_pages", "page_pool_alloc_netmems",
-	"dma_map_page_attrs", "dma_map_sg_attrs", "dma_unmap_page_attrs", "dma_unmap_sg_attrs",
-	"dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device",
-	"swiotlb_tbl_map_single", "swiotlb_bounce",
-	"iommu_dma_map_page", "iommu_dma_unmap_page", "queue_iova",
-	"qi_submit_sync", "qi_flush_iotlb", "iommu_flush_iotlb_psi", "cache_tag_flush_range", "intel_iommu_tlb_sync",
-}
-
 // window is the least distance of two time stamps, in packets: some lie between two
 // ticks of a kernel with 1000 a second, which takes one every million instructions.
 const window = 128

@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/bpf/count"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ktext"
@@ -67,7 +68,7 @@ func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[wo
 	if p.Counters, err = count.New(); err != nil {
 		return p, err
 	}
-	for _, name := range counted {
+	for _, name := range functions.Names(functions.Counted) {
 		if s, ok := p.kernel.Symbols.Lookup(name); ok && s.Text() {
 			if err := p.Add(count.Place{Function: name}); err != nil {
 				return p, err
@@ -122,7 +123,7 @@ func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 
 // generator are the functions that make frames.
 func generator(k *kernel.Kernel) (roots []xdppath.Root) {
-	for _, name := range []string{"bpf_test_run_xdp_live", "xdp_test_run_batch", "bpf_prog_test_run_xdp"} {
+	for _, name := range functions.Names(functions.Generator) {
 		for _, s := range k.Functions(name) {
 			roots = append(roots, xdppath.Root{
 				Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk, Why: "it generates frames",

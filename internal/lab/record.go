@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -93,16 +94,16 @@ func (b *BulkCount) dma(part string) record.LabDMA {
 		if f.Part != part {
 			continue
 		}
-		switch f.Function {
-		case "dma_map_page_attrs", "dma_map_sg_attrs":
+		switch functions.DMAOf(f.Function) {
+		case functions.DMAMap, functions.DMAMapList:
 			d.Map += f.PerPacket
-		case "dma_unmap_page_attrs", "dma_unmap_sg_attrs":
+		case functions.DMAUnmap, functions.DMAUnmapList:
 			d.Unmap += f.PerPacket
-		case "dma_sync_single_for_cpu", "dma_sync_single_for_device", "__dma_sync_single_for_cpu", "__dma_sync_single_for_device":
+		case functions.DMASync:
 			d.Sync += f.PerPacket
-		case "swiotlb_bounce":
+		case functions.DMABounce:
 			d.Bounce += f.PerPacket
-		case "qi_submit_sync":
+		case functions.DMAFlush:
 			d.Flush += f.PerPacket
 		}
 	}
