@@ -16,12 +16,12 @@ import (
 // was refused says why. Warnings are footnotes.
 func Bench(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) error {
 	p := newPrinter(opts)
-	p.bench(doc)
+	p.ladder(doc)
 	return p.flush(w)
 }
 
-// bench is the bulk ladder with its footnotes. Warnings of prices are not its own.
-func (p *printer) bench(doc *record.Document[record.BenchRow]) {
+// ladder is the bulk ladder with its footnotes. Warnings of prices are not its own.
+func (p *printer) ladder(doc *record.Document[record.BenchRow]) {
 	p.incomplete(doc.Incomplete)
 	notes := newFootnotes(warningsOf(doc.Warnings, func(row string) bool {
 		return !slices.ContainsFunc(doc.Prices, func(price record.TaxRow) bool { return price.Name == row })

@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -36,12 +35,12 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	if len(rows) > 0 || len(prices) == 0 {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", "ns per packet; change in % [interval], + is slower")
-		p.changes(c.By, rows, notes)
+		p.changeTable(c.By, rows, notes)
 	}
 	if len(prices) > 0 {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", "price in ns; change in % of the old price [interval], + is slower")
-		p.changes(c.By, prices, notes)
+		p.changeTable(c.By, prices, notes)
 	}
 	notes.write(p)
 	if c.By == "" {
@@ -52,88 +51,58 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	return p.flush(w)
 }
 
-// changes is a table of rows of bench, or of prices.
-func (p *printer) changes(by string, compared []*record.CompareRow, notes *footnotes) {
+// changeTable is a table of rows of bench, or of prices.
+func (p *printer) changeTable(by string, compared []*record.CompareRow, notes *footnotes) {
+	const verdict = 5 // its column
 	prices := len(compared) > 0 && compared[0].Price
-	rows := [][]string{{"bulk", "old", "new", "", "change", "", ""}}
+	head := []string{"bulk", "old", "new", "", "change", "", ""}
 	if by != "" {
-		rows[0][1], rows[0][2] = "base", "this"
+		head[1], head[2] = "base", "this"
 	}
 	if prices {
-		rows[0][0] = "call"
+		head[0] = "call"
 	}
-	verdicts := make(map[int]string)
-	missing := make(map[int]string)
-	colors := make(map[int]string)
+	t := newVerdictTable([]bool{prices, false, false, false, true, true, true}, []int{verdict}, head...)
 	last := ""
 	for _, row := range compared {
-		heading, first := p.place(row)
+		heading, first := p.rowHeading(row)
 		if heading != last && heading != "" {
-			rows = append(rows, []string{heading})
+			t.heading(heading)
 		}
 		last = heading
 		mark := notes.mark(row.Name)
 		if row.Difference == nil {
-			missing[len(rows)] = row.Missing
-			rows = append(rows, []string{first, cells.OrDash(row.Old), cells.OrDash(row.New), "-", "", "", mark})
-			continue
-		}
-		d := row.Difference
-		n := len(rows)
-		verdicts[n] = cells.Verdict(row)
-		switch {
-		case row.Regression:
-			colors[n] = red
-		case row.Verdict == stat.Slower:
-			colors[n] = yellow
-		case row.Verdict == stat.Faster:
-			colors[n] = green
-		}
-		rows = append(rows, []string{first, cells.OrDash(row.Old), cells.OrDash(row.New), cells.Signed(d.Median),
-			cells.Interval(d.Low, d.High, cells.Signed), "", mark})
-	}
-
-	// Verdicts stand beside the numbers if all fit, else beneath.
-	withVerdicts := make([][]string, len(rows))
-	for i, row := range rows {
-		withVerdicts[i] = append([]string{}, row...)
-		if v, ok := verdicts[i]; ok {
-			withVerdicts[i][5] = v
-		}
-	}
-	left := []bool{prices, false, false, false, true, true, true}
-	lines := columns(withVerdicts, left, "")
-	beneath := false
-	for i, line := range lines {
-		beneath = beneath || len(rows[i]) > 1 && len([]rune(line)) > p.width
-	}
-	if beneath {
-		lines = columns(rows, left, "")
-	}
-	for i, line := range lines {
-		if len(rows[i]) == 1 {
-			p.wrap("", line)
-			continue
-		}
-		if v := verdicts[i]; v != "" && !beneath {
-			before, after, _ := strings.Cut(line, v)
-			fmt.Fprintln(&p.buf, before+p.paint(colors[i], v)+after)
-		} else {
-			p.line(line)
-			if v != "" {
-				fmt.Fprintln(&p.buf, "     "+p.paint(colors[i], v))
+			t.add(first, cells.OrDash(row.Old), cells.OrDash(row.New), "-", "", "", mark)
+			if row.Missing != "" {
+				t.below("     ", row.Missing)
 			}
+			continue
 		}
-		if why := missing[i]; why != "" {
-			p.wrap("     ", why)
-		}
+		change, around := cells.Difference(row.Difference)
+		said := cells.Verdict(row)
+		t.add(first, cells.OrDash(row.Old), cells.OrDash(row.New), change, around, said, mark)
+		t.verdict(said, verdictColor(row.Verdict, row.Regression))
 	}
+	p.verdictTable(t, t.fits(p.width))
 }
 
-// place is the heading a row stands under, and its first cell: the bulk size
+// verdictColor is the color of a verdict.
+func verdictColor(verdict string, regression bool) string {
+	switch {
+	case regression:
+		return red
+	case verdict == stat.Slower:
+		return yellow
+	case verdict == stat.Faster:
+		return green
+	}
+	return ""
+}
+
+// rowHeading is the heading a row stands under, and its first cell: the bulk size
 // of a row of bench, the name of a price. A name too long for a cell is a
 // heading.
-func (p *printer) place(row *record.CompareRow) (heading, first string) {
+func (p *printer) rowHeading(row *record.CompareRow) (heading, first string) {
 	if row.Price {
 		name := cells.Clean(row.Name)
 		if utf8.RuneCountInString(name) > p.width/3 {
@@ -152,6 +121,7 @@ func (p *printer) place(row *record.CompareRow) (heading, first string) {
 	return heading, first
 }
 
+// origin is one side of a comparison: its file and time.
 func (p *printer) origin(name string, o record.Origin, after string) {
 	s := o.File
 	if !o.Time.IsZero() {
@@ -184,6 +154,7 @@ func later(old, new time.Time) string {
 	return fmt.Sprintf("(%d days %s)", int(d.Hours()/24), word)
 }
 
+// causes are what the machines differ in.
 func (p *printer) causes(causes []record.Cause) {
 	fmt.Fprintln(&p.buf)
 	if len(causes) == 0 {

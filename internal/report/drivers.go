@@ -28,7 +28,7 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 			xmit = "no"
 		}
 		table = append(table, []string{
-			cells.Clean(row.Name), xmit, memory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs),
+			cells.Clean(row.Name), xmit, receiveMemory(row), transmitMaps(row), strconv.Itoa(row.Receive.Syncs),
 			cells.Clean(row.Return),
 			fmt.Sprintf("%d + %d", row.Poll.Indirect, row.Transmit.Indirect), "",
 		})
@@ -55,7 +55,8 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 	return p.flush(w)
 }
 
-func memory(row record.DriverRow) string {
+// receiveMemory says how the frames that a driver receives are mapped for DMA.
+func receiveMemory(row record.DriverRow) string {
 	switch {
 	case !row.DMA:
 		return "no DMA API"
@@ -67,6 +68,7 @@ func memory(row record.DriverRow) string {
 	return "none seen"
 }
 
+// transmitMaps says where ndo_xdp_xmit maps frames for DMA.
 func transmitMaps(row record.DriverRow) string {
 	switch {
 	case row.Xmit == "":

@@ -65,7 +65,7 @@ func (s *FirstScreen) Write(w io.Writer, opts Options) error {
 }
 
 // ladder is the bulk ladder.
-func (s *FirstScreen) ladder(p *printer) { p.bench(s.Doc) }
+func (s *FirstScreen) ladder(p *printer) { p.ladder(s.Doc) }
 
 // largestPrices are the largest price of each of three families, each with its
 // interval, and the closing line of tax; nothing when there are no prices.
@@ -106,7 +106,7 @@ func (s *FirstScreen) largestPrices(p *printer) {
 	}
 }
 
-// stages are where a packet's ns go, and the line on indirect branches; nothing when
+// stageTable are where a packet's ns go, and the line on indirect branches; nothing when
 // there is no profile.
 func (s *FirstScreen) stages(p *printer) {
 	parts := s.Doc.Profile
@@ -115,7 +115,7 @@ func (s *FirstScreen) stages(p *printer) {
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", fmt.Sprintf("where the %s ns of %s go", stat.Number(parts.Packet.Median), cells.Clean(s.Profiled)))
-	p.stages(s.Doc.Stages, parts.Packet, newFootnotes(nil))
+	p.stageTable(s.Doc.Stages, parts.Packet, newFootnotes(nil))
 	p.indirectBranches(parts)
 }
 

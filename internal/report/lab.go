@@ -28,7 +28,7 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 		if d.Ns != nil {
 			ns, around := cells.Quantity(d.Ns)
 			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.%s", ns, around,
-				lost(d)))
+				lostRate(d)))
 		}
 		p.labSites(l, d.With)
 	}
@@ -163,8 +163,8 @@ func labWiresCells(l *record.Lab, row *record.LabRow, timed bool) []string {
 	return line
 }
 
-// lost says what a difference takes of a core's rate.
-func lost(d record.LabDifference) string {
+// lostRate says what a difference takes of a core's rate.
+func lostRate(d record.LabDifference) string {
 	if d.Lost == nil {
 		return ""
 	}

@@ -27,19 +27,19 @@ func Profile(w io.Writer, opts Options, prof *record.Profile, name string, top i
 	ns, around := cells.Quantity(prof.Packet)
 	p.wrap("", fmt.Sprintf("%s: %s ns a packet %s", cells.Clean(name), ns, around))
 	fmt.Fprintln(&p.buf)
-	p.stages(prof.Rows, prof.Packet, notes)
+	p.stageTable(prof.Rows, prof.Packet, notes)
 	fmt.Fprintln(&p.buf)
-	p.indirect(prof)
-	p.functions(prof, top)
-	p.counters(prof)
+	p.branchTable(prof)
+	p.functionTable(prof, top)
+	p.counterLine(prof)
 	fmt.Fprintln(&p.buf)
-	p.sampling(prof)
+	p.samplingLine(prof)
 	notes.write(p)
 	return p.flush(w)
 }
 
-// stages is the table of stages with their shares.
-func (p *printer) stages(rows []record.ProfileRow, packet *stat.Quantity, notes *footnotes) {
+// stageTable is the table of stages with their shares.
+func (p *printer) stageTable(rows []record.ProfileRow, packet *stat.Quantity, notes *footnotes) {
 	table := [][]string{{"stage", "ns/packet", "", "share", "", ""}}
 	for _, row := range rows {
 		median, around := cells.Quantity(row.Ns)
@@ -74,15 +74,15 @@ func (p *printer) indirectBranches(parts *record.ProfileParts) {
 	}
 }
 
-// indirect is what samples say of indirect branches, by site.
-func (p *printer) indirect(prof *record.Profile) {
+// branchTable is what samples say of indirect branches, by site.
+func (p *printer) branchTable(prof *record.Profile) {
 	if prof.Tax == nil {
 		return
 	}
 	p.indirectBranches(&prof.ProfileParts)
 	if behind, around := cells.Quantity(prof.Tax.ReturnLandings); behind != "" {
-		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows a "+
-			"call.",
+		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows "+
+			"a call.",
 			cells.OrDash(prof.Tax.Returns), behind, around))
 	}
 	fmt.Fprintln(&p.buf)
@@ -123,7 +123,8 @@ func (p *printer) indirect(prof *record.Profile) {
 // leastShare is the least share of a packet that an indirect branch is shown for.
 const leastShare = 0.001
 
-func (p *printer) functions(prof *record.Profile, top int) {
+// functionTable are the functions that take most.
+func (p *printer) functionTable(prof *record.Profile, top int) {
 	if top == 0 || len(prof.Functions) == 0 {
 		return
 	}
@@ -141,8 +142,8 @@ func (p *printer) functions(prof *record.Profile, top int) {
 	}
 }
 
-// counters are events per packet, and instructions per cycle.
-func (p *printer) counters(prof *record.Profile) {
+// counterLine are events per packet, and instructions per cycle.
+func (p *printer) counterLine(prof *record.Profile) {
 	if len(prof.Counters) == 0 {
 		return
 	}
@@ -160,7 +161,8 @@ func (p *printer) counters(prof *record.Profile) {
 	p.wrap("", "per packet: "+strings.Join(parts, ", ")+".")
 }
 
-func (p *printer) sampling(prof *record.Profile) {
+// samplingLine says how the profile was sampled.
+func (p *printer) samplingLine(prof *record.Profile) {
 	s := prof.Sampling
 	text := fmt.Sprintf("%d samples of %s at %d Hz, %.3g million packets.", s.Samples, cells.Clean(s.Event), s.Rate,
 		float64(s.Packets)/1e6)

@@ -3,8 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"strings"
-	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
@@ -29,66 +27,30 @@ func ProfileComparison(w io.Writer, opts Options, c *record.ProfileComparison) e
 	return p.flush(w)
 }
 
-// stageChanges is a table of stages. Verdicts stand beside the numbers if all
-// fit, else beneath.
+// stageChanges is a table of stages.
 func (p *printer) stageChanges(changes []record.ProfileChange, notes *footnotes) {
-	const verdict, sees = 5, 6 // columns
-	rows := [][]string{{"stage", "old", "new", "", "change", "", "sees", ""}}
-	left := []bool{true, false, false, false, true, true, false, true}
-	for _, change := range changes {
-		row := []string{cells.Clean(change.Name), cells.OrDash(change.Old), cells.OrDash(change.New), "-", "",
-			change.Missing, "", notes.mark(change.Name)}
-		if d := change.Difference; d != nil {
-			row[3], row[4] = cells.Signed(d.Median), cells.Interval(d.Low, d.High, cells.Signed)
-			row[verdict], _, _ = strings.Cut(change.Verdict, " (")
-			row[sees] = stat.FormatPercent(d.Smallest)
+	const verdict, sees = 5, 6 // their columns
+	t := newVerdictTable([]bool{true, false, false, false, true, true, false, true}, []int{verdict, sees},
+		"stage", "old", "new", "", "change", "", "sees", "")
+	for i := range changes {
+		c := &changes[i]
+		name, mark := cells.Clean(c.Name), notes.mark(c.Name)
+		if c.Difference == nil {
+			t.add(name, cells.OrDash(c.Old), cells.OrDash(c.New), "-", "", c.Missing, "", mark)
+			t.verdict(c.Missing, "")
+			continue
 		}
-		rows = append(rows, row)
+		change, around := cells.Difference(c.Difference)
+		t.add(name, cells.OrDash(c.Old), cells.OrDash(c.New), change, around, cells.VerdictWord(c.Verdict),
+			stat.FormatPercent(c.Difference.Smallest), mark)
+		t.verdict(cells.StageVerdict(c), verdictColor(c.Verdict, c.Regression))
 	}
-	lines := columns(rows, left, "")
-	beneath := false
-	for _, line := range lines {
-		beneath = beneath || utf8.RuneCountInString(line) > p.width
-	}
+	beside := t.fits(p.width)
 	text := "ns per packet; change in ns [interval], + is slower"
-	if !beneath {
+	if beside {
 		text += "; sees: the smallest change in ns that these runs would have shown"
 	}
 	p.wrap("", text)
-	if beneath {
-		for _, row := range rows {
-			row[verdict], row[sees] = "", ""
-		}
-		lines = columns(rows, left, "")
-	}
 	fmt.Fprintln(&p.buf)
-	p.line(lines[0])
-	for i, line := range lines[1:] {
-		change, color := changes[i], changeColor(changes[i])
-		if !beneath {
-			word := rows[i+1][verdict]
-			at := strings.LastIndex(line, word) // only a number and a mark follow
-			fmt.Fprintln(&p.buf, line[:at]+p.paint(color, word)+line[at+len(word):])
-			continue
-		}
-		p.line(line)
-		said := change.Missing
-		if d := change.Difference; d != nil {
-			word, _, _ := strings.Cut(change.Verdict, " (")
-			said = word + " (" + d.WouldHaveSeen() + ")"
-		}
-		fmt.Fprintln(&p.buf, "     "+p.paint(color, cells.Clean(said)))
-	}
-}
-
-func changeColor(change record.ProfileChange) string {
-	switch {
-	case change.Regression:
-		return red
-	case change.Verdict == stat.Slower:
-		return yellow
-	case change.Verdict == stat.Faster:
-		return green
-	}
-	return ""
+	p.verdictTable(t, beside)
 }

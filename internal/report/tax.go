@@ -18,7 +18,7 @@ func Tax(w io.Writer, opts Options, doc *record.Document[record.TaxRow], sum str
 	p := newPrinter(opts)
 	p.incomplete(doc.Incomplete)
 	notes := newFootnotes(append(noted(doc.Rows), doc.Warnings...))
-	p.prices(doc.Rows, notes, verbose)
+	p.priceTable(doc.Rows, notes, verbose)
 	notes.write(p)
 	fmt.Fprintln(&p.buf)
 	rounds := 0
@@ -53,9 +53,9 @@ func noted(rows []record.TaxRow) []record.Warning {
 	return out
 }
 
-// prices is the table. What is called stands above the rows it is called in, what
+// priceTable is the table. What is called stands above the rows it is called in, what
 // was found in their code and why there is no number beneath.
-func (p *printer) prices(rows []record.TaxRow, notes *footnotes, verbose bool) {
+func (p *printer) priceTable(rows []record.TaxRow, notes *footnotes, verbose bool) {
 	t := newTextTable([]bool{true, false, false, false, true, false, false, false, true}, "",
 		"", "with", "w/o", "price ns", "", "cycles", "/pkt", "ns/pkt", "")
 	last := ""
