@@ -16,6 +16,7 @@ type footnotes struct {
 	loose []string         // of no row
 }
 
+// newFootnotes numbers warnings of rows; equal ones share a number.
 func newFootnotes(warnings []record.Warning) *footnotes {
 	f := &footnotes{marks: make(map[string][]int)}
 	for _, w := range warnings {
@@ -37,6 +38,7 @@ func newFootnotes(warnings []record.Warning) *footnotes {
 	return f
 }
 
+// mark are the numbers of a row's warnings.
 func (f *footnotes) mark(row string) string {
 	var out []string
 	for _, n := range f.marks[row] {
@@ -45,6 +47,7 @@ func (f *footnotes) mark(row string) string {
 	return strings.Join(out, ",")
 }
 
+// write writes the warnings: those of rows with their numbers, then the others.
 func (f *footnotes) write(p *printer) {
 	if len(f.texts)+len(f.loose) > 0 {
 		fmt.Fprintln(&p.buf)

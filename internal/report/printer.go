@@ -44,6 +44,7 @@ const (
 	reset   = "\x1b[0m"
 )
 
+// paint is s in a color, where colors are wanted.
 func (p *printer) paint(color, s string) string {
 	if !p.color || color == "" {
 		return s

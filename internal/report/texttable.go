@@ -18,6 +18,7 @@ func newTextTable(left []bool, gap string, head ...string) *textTable {
 	return &textTable{left: left, gap: gap, rows: [][]string{head}, beneath: make(map[int][]sentence)}
 }
 
+// heading adds a heading, add a row.
 func (t *textTable) heading(s string)    { t.rows = append(t.rows, []string{s}) }
 func (t *textTable) add(cells ...string) { t.rows = append(t.rows, cells) }
 

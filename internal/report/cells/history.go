@@ -31,6 +31,7 @@ func orNotSeen(s string) string {
 	return s
 }
 
+// thunkWords say what an indirect call is on a machine.
 func thunkWords(thunk, sites string) string {
 	if thunk == "" {
 		return ""

@@ -28,7 +28,7 @@ func (v *viewer) branchBlocks() []block {
 			t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))
 		}
 		out = append(out, block{
-			Heading: cells.Join(": ", v.heading(s), "the path of "+cells.Clean(cmp.Or(s.Settings["path"], "a veth"))),
+			Heading: cells.Join(": ", v.heading(s), "the path of "+inventoried(s)),
 			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
 		})
 	}

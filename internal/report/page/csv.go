@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -28,11 +29,10 @@ func CSV(w io.Writer, src Source) error {
 		return fmt.Errorf("write CSV: %w", err)
 	}
 	for _, s := range src.Records {
-		c := csvRecord{out: out, head: []string{s.File, s.Kind, csvTime(s.Time), s.Run, s.Host.Kernel, s.Host.CPU}}
-		c.write(s)
+		csvRecord{out, []string{s.File, s.Kind, csvTime(s.Time), s.Run, s.Host.Kernel, s.Host.CPU}}.write(s)
 	}
 	if src.History != nil {
-		csvHistory(out, src.History)
+		writeCSVHistory(out, src.History)
 	}
 	out.Flush()
 	if err := out.Error(); err != nil {
@@ -41,6 +41,7 @@ func CSV(w io.Writer, src Source) error {
 	return nil
 }
 
+// csvTime is a time as spreadsheets read it; an unknown one is empty.
 func csvTime(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -48,36 +49,7 @@ func csvTime(t time.Time) string {
 	return t.UTC().Format("2006-01-02T15:04:05Z")
 }
 
-// csvRecord writes the lines of one record. The writer keeps its error.
-type csvRecord struct {
-	out  *csv.Writer
-	head []string
-}
-
-func (c csvRecord) line(row, measure string, value, low, high float64, n int, unit, note string) {
-	var cells []string
-	for _, s := range append(append([]string{}, c.head...), row, measure) {
-		cells = append(cells, csvText(s))
-	}
-	rounds := ""
-	if n > 0 {
-		rounds = strconv.Itoa(n)
-	}
-	c.out.Write(append(cells, csvNumber(value), csvNumber(low), csvNumber(high), rounds, csvText(unit), csvText(note)))
-}
-
-func (c csvRecord) quantity(row, measure string, q *stat.Quantity, note string) {
-	if q != nil {
-		c.line(row, measure, q.Median, q.Low, q.High, q.N, q.Unit, note)
-	}
-}
-
-func (c csvRecord) exact(row, measure string, x float64, unit, note string) {
-	c.line(row, measure, x, math.NaN(), math.NaN(), 0, unit, note)
-}
-
-func (c csvRecord) none(row, measure, note string) { c.exact(row, measure, math.NaN(), "", note) }
-
+// csvNumber is a number with all its digits; an unknown one is empty.
 func csvNumber(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {
 		return ""
@@ -85,48 +57,68 @@ func csvNumber(x float64) string {
 	return strconv.FormatFloat(x, 'g', -1, 64)
 }
 
+// csvText is a text that is no formula.
 func csvText(s string) string {
 	s = cells.Clean(s)
-	if strings.ContainsAny(firstRune(s), "=+-@") {
+	if s != "" && strings.IndexByte("=+-@", s[0]) >= 0 {
 		return "'" + s
 	}
 	return s
 }
 
-func firstRune(s string) string {
-	for _, r := range s {
-		return string(r)
-	}
-	return ""
+// csvRecord writes the lines of one record. The writer keeps its error.
+type csvRecord struct {
+	out *csv.Writer
+	// head are the cells that all lines of the record begin with.
+	head []string
 }
 
+// line writes what a row measures; n are its rounds, 0 where it has none.
+func (c csvRecord) line(row, measure string, q stat.Quantity, note string) {
+	rounds := ""
+	if q.N > 0 {
+		rounds = strconv.Itoa(q.N)
+	}
+	var line []string
+	for _, s := range append(slices.Clone(c.head), row, measure) {
+		line = append(line, csvText(s))
+	}
+	c.out.Write(append(line, csvNumber(q.Median), csvNumber(q.Low), csvNumber(q.High), rounds, csvText(q.Unit),
+		csvText(note)))
+}
+
+// quantity writes a quantity, if there is one.
+func (c csvRecord) quantity(row, measure string, q *stat.Quantity, note string) {
+	if q != nil {
+		c.line(row, measure, *q, note)
+	}
+}
+
+// exact writes a number without an interval.
+func (c csvRecord) exact(row, measure string, x float64, unit, note string) {
+	c.line(row, measure, stat.Quantity{Median: x, Low: math.NaN(), High: math.NaN(), Unit: unit}, note)
+}
+
+// none writes a line without a number, and why.
+func (c csvRecord) none(row, measure, note string) { c.exact(row, measure, math.NaN(), "", note) }
+
+// write writes what a record holds: one kind of rows, and of run prices and stages too.
 func (c csvRecord) write(s *record.Saved) {
 	switch {
 	case s.Bench != nil:
-		for _, row := range s.Bench.Rows {
-			if row.Refused != "" {
-				c.none(row.Name, "mpps", "no number: "+row.Refused)
-				continue
-			}
-			c.quantity(row.Name, "mpps", row.Mpps, "")
-			c.quantity(row.Name, "ns", row.Ns, "")
-			c.quantity(row.Name, "hop", row.Hop, "")
-			c.quantity(row.Name, "frames-per-xmit", row.FramesPerXmit, "")
-			c.quantity(row.Name, "observer", row.Observer, "")
-		}
+		c.ladder(s.Bench.Rows)
 	case s.Sites != nil:
-		for _, row := range s.Sites.Rows {
-			c.exact(row.Name, "offset", float64(row.Offset), "bytes",
-				cells.Join(", ", row.Stage, cells.Made(row), cells.HowOften(row), cells.Target(row)))
-		}
+		c.sites(s.Sites.Rows)
 	case s.Lab != nil:
 		c.lab(s.Lab)
 	case s.Comparison != nil:
-		for _, row := range s.Comparison.Rows {
+		for i := range s.Comparison.Rows {
+			row := &s.Comparison.Rows[i]
 			c.change(row.Name, row.Old, row.New, row.Difference, "percent", row.Verdict, row.Missing)
 		}
 	case s.ProfileComparison != nil:
-		for _, row := range s.ProfileComparison.Rows {
+		for i := range s.ProfileComparison.Rows {
+			row := &s.ProfileComparison.Rows[i]
 			c.change(row.Name, row.Old, row.New, row.Difference, "ns", row.Verdict, row.Missing)
 		}
 	case s.SiteComparison != nil:
@@ -138,7 +130,38 @@ func (c csvRecord) write(s *record.Saved) {
 			c.none(row.Name, "change", strings.Join(row.What, "; "))
 		}
 	}
-	for _, row := range s.Prices() {
+	c.prices(s.Prices())
+	if p := s.Stages(); p != nil {
+		c.profile(p)
+	}
+}
+
+// ladder writes the rows of bench.
+func (c csvRecord) ladder(rows []record.BenchRow) {
+	for _, row := range rows {
+		if row.Refused != "" {
+			c.none(row.Name, "mpps", "no number: "+row.Refused)
+			continue
+		}
+		c.quantity(row.Name, "mpps", row.Mpps, "")
+		c.quantity(row.Name, "ns", row.Ns, "")
+		c.quantity(row.Name, "hop", row.Hop, "")
+		c.quantity(row.Name, "frames-per-xmit", row.FramesPerXmit, "")
+		c.quantity(row.Name, "observer", row.Observer, "")
+	}
+}
+
+// sites writes where indirect branches stand.
+func (c csvRecord) sites(rows []record.SiteRow) {
+	for _, row := range rows {
+		c.exact(row.Name, "offset", float64(row.Offset), "bytes",
+			cells.Join(", ", row.Stage, cells.Made(row), cells.HowOften(row), cells.Target(row)))
+	}
+}
+
+// prices writes the rows of tax.
+func (c csvRecord) prices(rows []record.TaxRow) {
+	for _, row := range rows {
 		if row.Refused != "" {
 			c.none(row.Name, "price", "no price: "+row.Refused)
 			continue
@@ -150,11 +173,9 @@ func (c csvRecord) write(s *record.Saved) {
 		c.quantity(row.Name, "per-packet", row.PerPacket, "")
 		c.quantity(row.Name, "ns-per-packet", row.NsPerPacket, "")
 	}
-	if p := s.Stages(); p != nil {
-		c.profile(p)
-	}
 }
 
+// profile writes stages, functions, counters and indirect branches.
 func (c csvRecord) profile(p *record.Profile) {
 	c.quantity("packet", "ns", p.Packet, "")
 	for _, row := range p.Rows {
@@ -182,6 +203,7 @@ func (c csvRecord) profile(p *record.Profile) {
 	}
 }
 
+// lab writes counts of guests and their differences.
 func (c csvRecord) lab(l *record.Lab) {
 	for _, row := range l.Rows {
 		if row.Refused != "" {
@@ -207,6 +229,7 @@ func (c csvRecord) lab(l *record.Lab) {
 	}
 }
 
+// change writes the two sides of what was compared, and the difference.
 func (c csvRecord) change(row string, old, new *stat.Quantity, d *stat.Difference, unit, verdict, missing string) {
 	c.quantity(row, "old", old, "")
 	c.quantity(row, "new", new, "")
@@ -214,30 +237,33 @@ func (c csvRecord) change(row string, old, new *stat.Quantity, d *stat.Differenc
 		c.none(row, "change", missing)
 		return
 	}
-	c.line(row, "change", d.Median, d.Low, d.High, d.N, unit, verdict)
+	c.shift(row, d, unit, verdict)
 }
 
-// csvHistory writes each point of each row, and each change.
-func csvHistory(out *csv.Writer, h *record.History) {
+// shift writes a difference.
+func (c csvRecord) shift(row string, d *stat.Difference, unit, note string) {
+	c.line(row, "change", stat.Quantity{Median: d.Median, Low: d.Low, High: d.High, N: d.N, Unit: unit}, note)
+}
+
+// writeCSVHistory writes each point of each row, and each change.
+func writeCSVHistory(out *csv.Writer, h *record.History) {
 	for i := range h.Rows {
 		row := &h.Rows[i]
+		var kernel, cpu string
+		for _, g := range h.Groups {
+			if g.Name == row.Group {
+				kernel, cpu = g.Host.Kernel, g.Host.CPU
+			}
+		}
 		of := func(n int) csvRecord {
 			o := h.Origin(row, n)
-			c := csvRecord{out: out, head: []string{o.File, "history", csvTime(o.Time), o.Run, "", ""}}
-			for _, g := range h.Groups {
-				if g.Name == row.Group {
-					c.head[4], c.head[5] = g.Host.Kernel, g.Host.CPU
-				}
-			}
-			return c
+			return csvRecord{out, []string{o.File, "history", csvTime(o.Time), o.Run, kernel, cpu}}
 		}
 		for _, p := range row.Points {
 			of(p.Record).quantity(row.Name, "ns", p.Ns, "group "+row.Group)
 		}
-		for _, ch := range row.Changes {
-			d := ch.Shift
-			of(ch.Record).line(row.Name, "change", d.Median, d.Low, d.High, d.N, d.Unit,
-				"group "+row.Group+", p "+csvNumber(ch.P))
+		for _, c := range row.Changes {
+			of(c.Record).shift(row.Name, &c.Shift, c.Shift.Unit, "group "+row.Group+", p "+csvNumber(c.P))
 		}
 	}
 }

@@ -23,56 +23,62 @@ func (v *viewer) pathTitle() string {
 
 // pathBlocks are the stages of profiles; of xray alone when there is no profile.
 func (v *viewer) pathBlocks() []block {
-	var out []block
+	var profiles, inventories []block
 	for _, s := range v.src.Records {
-		p := s.Stages()
-		if p == nil || p.Packet == nil {
-			continue
+		if p := s.Stages(); p != nil && p.Packet != nil {
+			profiles = append(profiles, v.profilePathBlock(s, p))
 		}
-		stages := pathStages(p, v.sitesFor(s))
-		b := block{Heading: cells.Join(": ", v.heading(s), profiled(s))}
-		if v.draw {
-			b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, p.Packet)
-		}
-		if s != v.first { // the title says it
-			b.Text = []string{groupsText(p)}
-		}
-		b.Tables = append(b.Tables, v.stageTable(p, stages))
-		if t := siteTable(stages); t != nil {
-			b.Tables = append(b.Tables, t)
-		}
-		if text := cells.IndirectBranches(&p.ProfileParts); text != "" {
-			b.Text = append(b.Text, strings.ToUpper(text[:1])+text[1:])
-		}
-		if t := functionTable(p); t != nil {
-			b.Tables = append(b.Tables, t)
-		}
-		out = append(out, b)
 	}
-	if len(out) > 0 {
-		return out
+	if len(profiles) > 0 {
+		return profiles
 	}
 	for _, s := range v.src.Records {
-		if s.Sites == nil {
-			continue
+		if s.Sites != nil {
+			inventories = append(inventories, v.inventoryPathBlock(s))
 		}
-		stages := pathStages(nil, s.Sites.Rows)
-		if len(stages) == 0 {
-			continue
-		}
-		b := block{
-			Heading: cells.Join(": ", v.heading(s), "the path of "+cells.Clean(cmp.Or(s.Settings["path"], "a veth"))),
-			Text:    []string{"No record here has a profile, so stages have no time."},
-		}
-		if v.draw {
-			b.Figure = pathFigure(v.id(), "The path of a packet and its indirect branches", stages, nil)
-		} else if t := siteTable(stages); t != nil {
-			b.Tables = append(b.Tables, t)
-		}
-		out = append(out, b)
 	}
-	return out
+	return inventories
 }
+
+// profilePathBlock is the path of a packet with its ns.
+func (v *viewer) profilePathBlock(s *record.Saved, p *record.Profile) block {
+	stages := profileStages(p, v.sitesFor(s))
+	b := block{Heading: cells.Join(": ", v.heading(s), profiled(s))}
+	if v.draw {
+		b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, p.Packet)
+	}
+	if s != v.first { // the title says it
+		b.Text = []string{groupsText(p)}
+	}
+	if text := cells.IndirectBranches(&p.ProfileParts); text != "" {
+		b.Text = append(b.Text, strings.ToUpper(text[:1])+text[1:])
+	}
+	b.Tables = append(b.Tables, v.stageTable(p, stages))
+	for _, t := range []*table{siteTable(stages), functionTable(p)} {
+		if t != nil {
+			b.Tables = append(b.Tables, t)
+		}
+	}
+	return b
+}
+
+// inventoryPathBlock is the path of a packet with its indirect branches alone.
+func (v *viewer) inventoryPathBlock(s *record.Saved) block {
+	stages := inventoryStages(s.Sites.Rows)
+	b := block{
+		Heading: cells.Join(": ", v.heading(s), "the path of "+inventoried(s)),
+		Text:    []string{"No record here has a profile, so stages have no time."},
+	}
+	if v.draw {
+		b.Figure = pathFigure(v.id(), "The path of a packet and its indirect branches", stages, nil)
+	} else if t := siteTable(stages); t != nil {
+		b.Tables = append(b.Tables, t)
+	}
+	return b
+}
+
+// inventoried is what an inventory of indirect branches is of.
+func inventoried(s *record.Saved) string { return cells.Clean(cmp.Or(s.Settings["path"], "a veth")) }
 
 // sitesFor are the branches that xray found on the kernel s is of.
 func (v *viewer) sitesFor(s *record.Saved) []record.SiteRow {
@@ -112,6 +118,7 @@ func (v *viewer) stageTable(p *record.Profile, stages []pathStage) *table {
 	return t
 }
 
+// siteTable has a row for each indirect branch of a path, nil when there is none.
 func siteTable(stages []pathStage) *table {
 	t := &table{Caption: "Indirect branches on the path", Folded: true, Columns: []column{
 		{"branch", "m"}, {"stage", ""}, {"calls", "m"}, {"how often", ""}, {"takes", "n"},
@@ -127,6 +134,7 @@ func siteTable(stages []pathStage) *table {
 	return t
 }
 
+// functionTable has a row for each of the functions that take most.
 func functionTable(p *record.Profile) *table {
 	const most = 25
 	if len(p.Functions) == 0 {

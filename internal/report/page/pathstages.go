@@ -73,110 +73,127 @@ func onSpine(stage string) bool {
 	return group == functions.GroupPath || group == functions.GroupEnds
 }
 
-// sortStages brings stages into the order in which a packet goes through them.
-func sortStages(stages []pathStage) {
-	rank := func(name string) int {
-		if i := slices.Index(pathOrder, functions.Stage(name)); i >= 0 {
+// packetPath is the stages of a packet's path under way.
+type packetPath struct{ stages []pathStage }
+
+// stage is the one of that name, a new one when there is none yet.
+func (p *packetPath) stage(name string) *pathStage {
+	i := slices.IndexFunc(p.stages, func(s pathStage) bool { return s.name == name })
+	if i < 0 {
+		i = len(p.stages)
+		p.stages = append(p.stages, pathStage{name: name})
+	}
+	return &p.stages[i]
+}
+
+// add adds an indirect branch to a stage.
+func (p *packetPath) add(stage string, site pathSite) {
+	s := p.stage(stage)
+	s.sites = append(s.sites, site)
+}
+
+// whole adds the stages that any redirected packet goes through, so that a path
+// without times is one.
+func (p *packetPath) whole() {
+	for _, stage := range []functions.Stage{
+		functions.StageReceive, functions.StageProgram, functions.StageRedirect, functions.StageBulkQueue,
+		functions.StageTransmit, functions.StageReturn,
+	} {
+		p.stage(string(stage))
+	}
+}
+
+// sorted are the stages in the order in which a packet goes through them.
+func (p *packetPath) sorted() []pathStage {
+	rank := func(s pathStage) int {
+		if i := slices.Index(pathOrder, functions.Stage(s.name)); i >= 0 {
 			return i
 		}
 		return len(pathOrder)
 	}
-	slices.SortStableFunc(stages, func(a, b pathStage) int { return rank(a.name) - rank(b.name) })
+	slices.SortStableFunc(p.stages, func(a, b pathStage) int { return rank(a) - rank(b) })
+	return p.stages
 }
 
-// pathStages are the stages of a profile with its indirect branches, and those that
-// sites add: what xray found on the same kernel.
-func pathStages(p *record.Profile, sites []record.SiteRow) []pathStage {
-	var stages []pathStage
-	byName := make(map[string]int)
-	stage := func(name string) *pathStage {
-		i, ok := byName[name]
-		if !ok {
-			i = len(stages)
-			byName[name] = i
-			stages = append(stages, pathStage{name: name})
-		}
-		return &stages[i]
+// profileStages are the stages of a profile with its indirect branches, and with those
+// that xray found on the same kernel beside them.
+func profileStages(p *record.Profile, found []record.SiteRow) []pathStage {
+	var path packetPath
+	for _, row := range p.Rows {
+		path.stage(row.Name).ns = row.Ns
 	}
-	type place struct {
-		function string
-		offset   uint64
-	}
-	listed := make(map[place]*record.SiteRow)
-	for i := range sites {
-		listed[place{sites[i].Function, sites[i].Offset}] = &sites[i]
-	}
-	seen := make(map[place]bool)
-	if p != nil {
-		for _, row := range p.Rows {
-			stage(row.Name).ns = row.Ns
-		}
-		if p.Tax != nil {
-			for _, s := range p.Tax.Sites {
-				at := place{s.Function, s.Offset}
-				seen[at] = true
-				name := s.Stage // where it took most
-				if row := listed[at]; row != nil && functions.Stage(name).Group() != functions.GroupEnds {
-					name = row.Stage
+	sampled := make(map[string]bool)
+	if p.Tax != nil {
+		for i := range p.Tax.Sites {
+			s := &p.Tax.Sites[i]
+			site := sampledSite(s)
+			sampled[site.where()] = true
+			stage := s.Stage // where it took most
+			if functions.Stage(stage).Group() != functions.GroupEnds {
+				for _, row := range found {
+					if row.Function == s.Function && row.Offset == s.Offset {
+						stage = row.Stage
+					}
 				}
-				site := pathSite{function: s.Function, offset: s.Offset, targets: cells.ShortNames(s.Targets)}
-				if s.Calls != nil {
-					site.calls = *s.Calls
-				}
-				if s.PerPacket != nil {
-					site.per = stat.Number(s.PerPacket.Median) + " a packet"
-				}
-				if s.Thunk != nil || s.Landing != nil {
-					site.ns = stat.Number(cells.Value(s.Thunk)+cells.Value(s.Landing)) + " ns"
-				}
-				stage(name).sites = append(stage(name).sites, site)
 			}
+			path.add(stage, site)
 		}
 	}
-	for _, row := range sites {
-		if row.Per == "rare" || seen[place{row.Function, row.Offset}] {
-			continue
+	for i := range found {
+		site := foundSite(&found[i])
+		if found[i].Per != "rare" && !sampled[site.where()] {
+			path.add(found[i].Stage, site)
 		}
-		site := pathSite{function: row.Function, offset: row.Offset, targets: cells.ShortNames(row.Targets),
-			per: cells.HowOften(row)}
-		if row.Calls != nil {
-			site.calls = *row.Calls
-		}
-		stage(row.Stage).sites = append(stage(row.Stage).sites, site)
 	}
-	if p == nil {
-		stages = wholePath(stages)
-	}
-	sortStages(stages)
-	return stages
+	return path.sorted()
 }
 
-// wholePath adds the stages that any redirected packet comes by, so that a path
-// without times is one.
-func wholePath(stages []pathStage) []pathStage {
-	for _, name := range []string{"receive", "program", "redirect", "bulk-queue", "transmit", "return"} {
-		if !slices.ContainsFunc(stages, func(s pathStage) bool { return s.name == name }) {
-			stages = append(stages, pathStage{name: name})
+// inventoryStages are the stages of the indirect branches that xray found.
+func inventoryStages(found []record.SiteRow) []pathStage {
+	var path packetPath
+	for i := range found {
+		if found[i].Per != "rare" {
+			path.add(found[i].Stage, foundSite(&found[i]))
 		}
 	}
-	return stages
+	path.whole()
+	return path.sorted()
 }
 
-// labStages are the indirect branches that were counted in one guest.
+// labStages are the stages of the indirect branches that were counted in one guest.
 func labStages(row *record.LabRow) []pathStage {
-	var stages []pathStage
+	var path packetPath
 	for _, s := range row.Sites {
-		i := slices.IndexFunc(stages, func(st pathStage) bool { return st.name == s.Stage })
-		if i < 0 {
-			i = len(stages)
-			stages = append(stages, pathStage{name: s.Stage})
-		}
-		stages[i].sites = append(stages[i].sites, pathSite{
+		path.add(s.Stage, pathSite{
 			function: s.Function, offset: s.Offset, calls: s.Calls, targets: cells.ShortName(s.Target),
 			per: strconv.FormatFloat(s.PerPacket, 'g', 5, 64) + " a packet",
 		})
 	}
-	stages = wholePath(stages)
-	sortStages(stages)
-	return stages
+	path.whole()
+	return path.sorted()
+}
+
+// sampledSite is an indirect branch of a profile.
+func sampledSite(s *record.ProfileSite) pathSite {
+	site := pathSite{function: s.Function, offset: s.Offset, targets: cells.ShortNames(s.Targets)}
+	if s.Calls != nil {
+		site.calls = *s.Calls
+	}
+	if s.PerPacket != nil {
+		site.per = stat.Number(s.PerPacket.Median) + " a packet"
+	}
+	if s.Thunk != nil || s.Landing != nil {
+		site.ns = stat.Number(cells.Value(s.Thunk)+cells.Value(s.Landing)) + " ns"
+	}
+	return site
+}
+
+// foundSite is an indirect branch of an inventory.
+func foundSite(row *record.SiteRow) pathSite {
+	site := pathSite{function: row.Function, offset: row.Offset, targets: cells.ShortNames(row.Targets)}
+	site.per = cells.HowOften(*row)
+	if row.Calls != nil {
+		site.calls = *row.Calls
+	}
+	return site
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
+// warningBlocks are the warnings of each record.
 func (v *viewer) warningBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
