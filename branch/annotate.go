@@ -194,8 +194,8 @@ const (
 		" a poisoned prediction there is evicted"
 )
 
-// thunkRules are the notes of the thunk that begins at addr, in order, nil when
-// it is none. Instructions that only some kernels have may be missing.
+// thunkRules are the notes of the thunk that begins at addr, in order; nil when
+// there is no thunk. Instructions that only some kernels have may be missing.
 func thunkRules(code []byte, addr uint64, resolve Resolver) []rule {
 	name := strings.TrimPrefix(resolve.lookup(addr), "__pi_")
 	if rules := namedRules(name); rules != nil {

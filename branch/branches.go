@@ -34,7 +34,7 @@ func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow
 		var (
 			b        Branch
 			switches = len(facts.Alternatives)+len(facts.StaticKeys)+len(facts.StaticCalls) > 0
-			fenced   bool   // lfence came before, but for padding
+			fenced   bool   // lfence came before, with at most padding between
 			until    uint64 // the end of the alternative that the code is in
 			inside   string // what will stand there
 		)
@@ -81,7 +81,7 @@ type classifier struct {
 	thunks map[uint64]Thunk
 }
 
-// branch classifies an instruction; it returns false when that is none.
+// branch classifies an instruction; it returns false when the instruction is no branch.
 func (c *classifier) branch(b *Branch, step *Step, text []byte, fenced bool) bool {
 	switch {
 	case step.special == far:

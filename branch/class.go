@@ -137,8 +137,8 @@ type Facts struct {
 	alternatives map[uint64][]Alternative
 }
 
-// thunkClass is the class of a branch to the thunk of that name, "" when it is
-// none.
+// thunkClass is the class of a branch to the thunk of that name, "" when it is no
+// thunk.
 func thunkClass(name string) Class {
 	name = strings.TrimPrefix(name, "__pi_")
 	switch {

@@ -116,7 +116,7 @@ func address(text string, bits int) string {
 }
 
 // Resolver names the code at an address: the symbol that begins exactly
-// there. It returns false when there is none.
+// there. It returns false when there is no symbol.
 type Resolver func(addr uint64) (string, bool)
 
 // Follow gives the first bytes of the code at an address, 32 or what is there.

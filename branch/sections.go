@@ -328,7 +328,7 @@ func (a Alternative) text(resolve Resolver, text Follow) string {
 	return strings.Join(parts, "; ") + when + a.feature()
 }
 
-// brings tells whether an alternative at addr puts a branch where none is.
+// brings tells whether an alternative at addr puts a branch where there is no branch.
 func (f *Facts) brings(addr uint64) bool {
 	fact := f.Alternatives[addr]
 	for part := range strings.SplitSeq(fact, "; ") {

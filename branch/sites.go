@@ -1,6 +1,6 @@
 package branch
 
-// SiteKind is how an indirect branch is made where it stands in a function.
+// SiteKind is how an indirect branch is made in its function.
 type SiteKind string
 
 const (
@@ -28,9 +28,10 @@ type Site struct {
 	// Register is that of its target, "rax", through a thunk or not; empty when
 	// the target comes from memory or the thunk does not tell.
 	Register string
-	// Thunk is the symbol it goes through; empty when it has none.
+	// Thunk is the symbol that it goes through; empty when there is no thunk or
+	// the thunk has no symbol.
 	Thunk string
-	// Target is the address of the thunk, 0 when there is none.
+	// Target is the address of the thunk, 0 when there is no thunk.
 	Target uint64
 }
 

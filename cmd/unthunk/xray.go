@@ -104,7 +104,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 		if f.dot {
 			calls := make(map[string][]string)
 			for _, fn := range inv.Functions {
-				calls[fn.Name] = fn.Calls
+				calls[fn.Name] = fn.Callees
 			}
 			return report.Dot(s.out, calls, doc.Rows)
 		}
@@ -325,7 +325,7 @@ func rootsOf(inv *xdppath.Inventory, dev string) string {
 // patched yet, and says how many they were.
 func dropParavirt(inv *xdppath.Inventory) int {
 	before := len(inv.Sites)
-	inv.Sites = slices.DeleteFunc(inv.Sites, func(s xdppath.Site) bool { return strings.HasPrefix(s.Calls, "pv_ops") })
+	inv.Sites = slices.DeleteFunc(inv.Sites, func(s xdppath.Site) bool { return strings.HasPrefix(s.Pointer, "pv_ops") })
 	return before - len(inv.Sites)
 }
 
@@ -336,13 +336,13 @@ func siteRows(inv *xdppath.Inventory) ([]record.SiteRow, []record.PartialFunctio
 	for _, site := range inv.Sites {
 		row := record.SiteRow{
 			Function: site.Function, Offset: site.Offset, Kind: string(site.Kind), Jump: site.Jump, Thunk: site.Thunk,
-			Stage: string(site.Stage), Sure: string(site.Sure), Targets: site.Targets,
+			Stage: string(site.Stage), Sure: string(site.Confidence), Targets: site.Targets,
 			Per: string(site.Per), Always: site.Always, Via: site.Via,
 		}
 		what := "unknown"
-		if site.Calls != "" {
-			row.Calls = &site.Calls
-			steps := strings.Split(site.Calls, " → ")
+		if site.Pointer != "" {
+			row.Calls = &site.Pointer
+			steps := strings.Split(site.Pointer, " → ")
 			what = steps[len(steps)-1]
 		}
 		row.Name = site.Function + "/" + what

@@ -116,7 +116,7 @@ func (vs *Values) call(s *State, inst branch.Inst) {
 	if inst.Kind == branch.CallDirect {
 		name, _ = vs.kernel.Symbols.Starts(inst.Target)
 	}
-	// A local whose address is given away may be written to.
+	// The callee may write to a local whose address it gets.
 	var p proto
 	if name != "" {
 		p = vs.types.proto(name)

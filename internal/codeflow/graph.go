@@ -333,7 +333,7 @@ func (g *Graph) Hot(b int) bool { return g.blocks[b].hot }
 // Entered tells whether something in the function leads to a block.
 func (g *Graph) Entered(b int) bool { return g.blocks[b].reached || len(g.blocks[b].preds) > 0 }
 
-// Loop is the hot loop that a block is in, 0 when it is in none. Nested loops are one.
+// Loop is the hot loop that a block is in, 0 when it is in no loop. Nested loops are one.
 func (g *Graph) Loop(b int) int { return g.blocks[b].loop }
 
 // Waits tells whether a loop waits for another CPU.

@@ -29,7 +29,7 @@ const (
 	// Likely: a step was matched by its offset only, or an argument has its
 	// type from one caller.
 	Likely Confidence = "likely"
-	// Unknown: not told.
+	// Unknown: nothing is known of the pointer.
 	Unknown Confidence = "unknown"
 )
 

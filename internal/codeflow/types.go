@@ -39,7 +39,7 @@ const maxNest = 12
 // Types looks up the types of one kernel and remembers what it found. It is not
 // safe for concurrent use.
 type Types struct {
-	spec    *btf.Spec // nil when there is none; then nothing has a type
+	spec    *btf.Spec // nil for a kernel without BTF
 	hints   Hints
 	funcs   map[string]proto
 	vars    map[string]btf.Type
@@ -170,7 +170,7 @@ func (t *Types) variable(name string) btf.Type {
 	return found
 }
 
-// Struct is the struct called name; nil when there is none.
+// Struct is the struct called name; nil when there is no such struct.
 func (t *Types) Struct(name string) btf.Type {
 	if t.spec == nil || name == "" {
 		return nil
@@ -233,7 +233,7 @@ func offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
 	return 0, false
 }
 
-// Size is that of a type in bytes; 0 when it has none.
+// Size is that of a type in bytes; 0 when it has no size.
 func (t *Types) Size(typ btf.Type) int64 {
 	if n, ok := t.sizes[typ]; ok {
 		return n

@@ -188,8 +188,8 @@ func (v view) calls(of *site) (n float64, known bool, what *string) {
 		if s.Function != of.function || s.Offset != of.offset && !dispatcher {
 			continue
 		}
-		if s.Calls != "" {
-			what = &s.Calls
+		if s.Pointer != "" {
+			what = &s.Pointer
 		}
 		switch s.Per {
 		case xdppath.PerPacket:

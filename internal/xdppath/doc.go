@@ -2,9 +2,9 @@
 // indirect branch on it: where it stands, what it calls, how often it runs.
 //
 // A walk starts at roots: a driver's NAPI poll and ndo_xdp_xmit, and the XDP
-// core ([CoreRoots]). It follows direct calls and tail jumps. What an indirect
-// branch calls is told from the loads that feed its register, matched against
-// the types of BTF.
+// core ([CoreRoots]). It follows direct calls and tail jumps. The target of an
+// indirect branch is found from the loads that feed its register, by the types
+// of BTF (package codeflow).
 //
 // Nothing is left out silently. A function that is not followed to its end
 // says why in [Function].Partial; a branch whose target is not understood is a

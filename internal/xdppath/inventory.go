@@ -73,10 +73,10 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 		slices.Sort(n.partial)
 		f.Partial = strings.Join(slices.Compact(n.partial), "; ")
 		for _, c := range n.calls {
-			f.Calls = append(f.Calls, c.to.name)
+			f.Callees = append(f.Callees, c.to.name)
 		}
-		slices.Sort(f.Calls)
-		f.Calls = slices.Compact(f.Calls)
+		slices.Sort(f.Callees)
+		f.Callees = slices.Compact(f.Callees)
 		inv.Functions = append(inv.Functions, f)
 		always := make(map[int]bool)
 		for _, s := range n.sites {
@@ -91,9 +91,9 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 			if s.symbol.Name != "" && s.symbol.Addr != n.addr {
 				out.Function, out.Offset = s.symbol.Name, s.addr-s.symbol.Addr
 			}
-			out.Calls, out.Sure = w.values.Name(s.target)
-			if out.Sure == codeflow.Unknown && tracepoint(n.name) {
-				out.Calls, out.Sure = "tracepoint.funcs → tracepoint_func.func", codeflow.Likely
+			out.Pointer, out.Confidence = w.values.Name(s.target)
+			if out.Confidence == codeflow.Unknown && tracepoint(n.name) {
+				out.Pointer, out.Confidence = "tracepoint.funcs → tracepoint_func.func", codeflow.Likely
 			}
 			if w.kernel.Live {
 				out.Targets = w.values.Targets(s.target, objects)

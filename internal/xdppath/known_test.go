@@ -95,9 +95,9 @@ func TestKnownSites(t *testing.T) {
 				continue
 			}
 			own++
-			seen = append(seen, site.Calls+" "+string(site.Sure))
-			found = found || strings.HasSuffix(site.Calls, known.member)
-			if site.Sure == codeflow.Unknown {
+			seen = append(seen, site.Pointer+" "+string(site.Confidence))
+			found = found || strings.HasSuffix(site.Pointer, known.member)
+			if site.Confidence == codeflow.Unknown {
 				blank = true
 			}
 		}
@@ -108,13 +108,13 @@ func TestKnownSites(t *testing.T) {
 			t.Logf("%s has no indirect branch here", known.function)
 			absent++
 		case blank:
-			t.Logf("%s: not told; its sites are %q", known.function, seen)
+			t.Logf("%s: not known; its sites are %q", known.function, seen)
 			unknown++
 		default:
 			t.Errorf("%s: no %s in %q", known.function, known.member, seen)
 		}
 	}
-	t.Logf("%d functions named as their source has it, %d not told, %d absent", named, unknown, absent)
+	t.Logf("%d functions named as their source has it, %d not known, %d absent", named, unknown, absent)
 	if named < 30 || unknown*8 > named {
 		t.Errorf("%d functions were named, %d were not", named, unknown)
 	}

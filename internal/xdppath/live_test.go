@@ -138,7 +138,7 @@ func TestWalkLive(t *testing.T) {
 	inv := walkVeth(t, k, lab, ifindex)
 	site := func(function, calls string) *Site {
 		for i, s := range inv.Sites {
-			if s.Function == function && strings.HasSuffix(s.Calls, calls) {
+			if s.Function == function && strings.HasSuffix(s.Pointer, calls) {
 				return &inv.Sites[i]
 			}
 		}
@@ -148,7 +148,7 @@ func TestWalkLive(t *testing.T) {
 		function, calls, target string
 		per                     Per
 		stage                   Stage
-		sure                    codeflow.Confidence
+		confidence              codeflow.Confidence
 	}{
 		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "veth_ndo_xdp_xmit", PerBulk, StageBulkQueue, codeflow.Certain},
 		{"__napi_poll", "napi_struct.poll", "veth_poll", PerPoll, StageReceive, codeflow.Certain},
@@ -163,7 +163,7 @@ func TestWalkLive(t *testing.T) {
 			t.Errorf("%s: no site that calls %s", want.function, want.calls)
 			continue
 		}
-		if s.Per != want.per || s.Stage != want.stage || s.Sure != want.sure ||
+		if s.Per != want.per || s.Stage != want.stage || s.Confidence != want.confidence ||
 			want.target != "" && !slices.Contains(s.Targets, want.target) {
 			t.Errorf("%s: %+v", want.function, *s)
 		}
@@ -200,13 +200,13 @@ func TestWalkLive(t *testing.T) {
 		}
 	}
 	for _, s := range inv.Sites {
-		if (s.Calls == "") != (s.Sure == codeflow.Unknown) || s.Per == "" || s.Stage == "" || len(s.Via) == 0 {
+		if (s.Pointer == "") != (s.Confidence == codeflow.Unknown) || s.Per == "" || s.Stage == "" || len(s.Via) == 0 {
 			t.Errorf("incomplete: %+v", s)
 		}
 	}
 	t.Logf("%d functions, %d of them whole with %d sites; %d sites listed", len(inv.Functions), decoded, total, len(inv.Sites))
 	again := walkVeth(t, k, lab, ifindex)
-	// Others may load programs meanwhile, which the dispatcher shows.
+	// Others may load programs between the two walks, which the dispatcher shows.
 	for _, i := range []*Inventory{inv, again} {
 		i.Functions = slices.DeleteFunc(i.Functions, func(f Function) bool {
 			return f.Stage == StageProgram && (strings.HasPrefix(f.Name, "0x") || strings.HasPrefix(f.Name, "bpf_dispatcher_") || strings.HasPrefix(f.Name, "bpf_prog_"))
@@ -292,7 +292,7 @@ func TestVirtioNet(t *testing.T) {
 			continue
 		}
 		if !slices.ContainsFunc(inv.Sites, func(s Site) bool {
-			return s.Function == want.function && strings.HasSuffix(s.Calls, want.calls)
+			return s.Function == want.function && strings.HasSuffix(s.Pointer, want.calls)
 		}) {
 			t.Errorf("%s: no site that calls %s", want.function, want.calls)
 		}

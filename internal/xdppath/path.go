@@ -50,21 +50,22 @@ type Root struct {
 
 // Site is one indirect branch.
 type Site struct {
-	// Function is the symbol it stands in, Addr its address, Offset its
+	// Function is the symbol that it is in, Addr its address, Offset its
 	// distance from the symbol in bytes.
 	Function     string
 	Addr, Offset uint64
 	Kind         branch.SiteKind
 	// Jump is set for a tail call or a switch.
 	Jump bool
-	// Thunk is the symbol it goes through; empty when it has none.
+	// Thunk is the symbol that it goes through; empty when there is no thunk or
+	// the thunk has no symbol.
 	Thunk string
 	Stage Stage
-	// Calls is the chain of struct members that the target is read from:
+	// Pointer is the chain of struct members that the target is read from:
 	// "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit". Empty when
-	// Sure is Unknown.
-	Calls string
-	Sure  codeflow.Confidence
+	// Confidence is Unknown.
+	Pointer    string
+	Confidence codeflow.Confidence
 	// Targets are the functions that the pointer holds now, by name, for
 	// the device that the roots are of. Live only.
 	Targets []string
@@ -85,8 +86,8 @@ type Function struct {
 	// Partial is why it was not decoded or not followed to its end; empty
 	// when it was.
 	Partial string
-	// Calls are the functions it calls or jumps to directly, by name.
-	Calls []string
+	// Callees are the functions that it calls or jumps to directly, by name.
+	Callees []string
 }
 
 // Inventory is what a walk found. Roots are in the order they were given;

@@ -83,13 +83,13 @@ type call struct {
 type site struct {
 	branch.Site
 	addr   uint64
-	symbol ksym.Symbol // that it stands in: a cold part has its own
+	symbol ksym.Symbol // that it is in: a cold piece has its own
 	block  int
 	target *codeflow.Value
 }
 
 // Walk follows the code from the roots and returns every function and
-// indirect branch it comes by. Code that cannot be read makes its function
+// indirect branch that it reaches. Code that cannot be read makes its function
 // partial; only an ended context and types that cannot be read are errors, and a
 // [feature.Missing] on a live kernel that is not x86-64 or has no types.
 //
@@ -224,7 +224,7 @@ func (w *walker) visit(n *node) {
 	}
 }
 
-// program tells BPF programs by their symbols.
+// program tells whether a symbol is that of a BPF program.
 func program(name string) bool { return strings.HasPrefix(name, "bpf_prog_") }
 
 // helpers raises helpers that are called by a program of the path: the verifier mostly

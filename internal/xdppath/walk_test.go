@@ -125,10 +125,10 @@ const (
 
 func TestNames(t *testing.T) {
 	for _, tt := range []struct {
-		name  string
-		f     []any
-		calls string
-		sure  codeflow.Confidence
+		name       string
+		f          []any
+		pointer    string
+		confidence codeflow.Confidence
 	}{
 		{"argument", []any{"\x48\x89\xf8", load, called, ret}, xmit, codeflow.Certain}, // mov %rdi,%rax
 		{"two loads", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", "\xff\xd0", ret}, xmit, codeflow.Certain},
@@ -188,8 +188,8 @@ func TestNames(t *testing.T) {
 			if len(inv.Sites) != 1 {
 				t.Fatalf("sites %+v", inv.Sites)
 			}
-			if s := inv.Sites[0]; s.Calls != tt.calls || s.Sure != tt.sure || s.Function != "f" {
-				t.Errorf("%q %s, want %q %s", s.Calls, s.Sure, tt.calls, tt.sure)
+			if s := inv.Sites[0]; s.Pointer != tt.pointer || s.Confidence != tt.confidence || s.Function != "f" {
+				t.Errorf("%q %s, want %q %s", s.Pointer, s.Confidence, tt.pointer, tt.confidence)
 			}
 		})
 	}
@@ -299,7 +299,7 @@ func FuzzWalk(f *testing.F) {
 			t.Fatal(err)
 		}
 		for _, s := range inv.Sites {
-			if (s.Calls == "") != (s.Sure == codeflow.Unknown) || s.Per == "" || s.Stage == "" {
+			if (s.Pointer == "") != (s.Confidence == codeflow.Unknown) || s.Per == "" || s.Stage == "" {
 				t.Errorf("incomplete: %+v", s)
 			}
 		}
