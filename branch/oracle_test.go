@@ -221,9 +221,11 @@ var kernels = []string{"5.10", "6.1", "6.12"}
 // instruction must begin where objdump's does, every branch must be there and
 // none else.
 func TestKernelAgainstObjdump(t *testing.T) {
+	t.Parallel()
 	testutil.Slow(t)
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			name := vmlinux(t, version)
 			f, err := elf.Open(name)
 			if err != nil {
@@ -271,8 +273,10 @@ func TestKernelAgainstObjdump(t *testing.T) {
 
 // TestModulesAgainstObjdump does so for modules.
 func TestModulesAgainstObjdump(t *testing.T) {
+	t.Parallel()
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			var d difference
 			n := 0
 			for _, name := range modules(t, version) {

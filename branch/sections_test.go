@@ -230,8 +230,10 @@ func relocate(t testing.TB, name string) *relocated {
 // objtool wrote down of them: each site is a branch of its class, and no
 // other is.
 func TestModuleFacts(t *testing.T) {
+	t.Parallel()
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			var sites, total [8]int
 			files := modules(t, version)
 			for _, name := range files {
@@ -294,9 +296,11 @@ func TestModuleFacts(t *testing.T) {
 
 // TestKernelFacts does so for a kernel image, which has no symbols.
 func TestKernelFacts(t *testing.T) {
+	t.Parallel()
 	testutil.Slow(t)
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {
+			t.Parallel()
 			f, err := elf.Open(vmlinux(t, version))
 			if err != nil {
 				t.Fatal(err)

@@ -55,6 +55,7 @@ func countChanges(found [][]Change) int {
 
 // How often noise alone has a change, in four rows together.
 func TestSimulationChangesInNoise(t *testing.T) {
+	t.Parallel()
 	const series = 80
 	for _, noise := range noises {
 		for _, runs := range []int{8, 20} {
@@ -80,6 +81,7 @@ func TestSimulationChangesInNoise(t *testing.T) {
 
 // How often a change is found, and where.
 func TestSimulationChangesFound(t *testing.T) {
+	t.Parallel()
 	const series = 60
 	for _, test := range []struct {
 		runs, at int
@@ -115,6 +117,7 @@ func TestSimulationChangesFound(t *testing.T) {
 
 // Two changes in one row, none in the other; runs without the row in between.
 func TestChangesTwo(t *testing.T) {
+	t.Parallel()
 	r := rand.New(rand.NewPCG(3, 3))
 	rows := history(r, 2, 45, gauss, 0.01, func(row, run int) float64 {
 		switch {
@@ -142,6 +145,7 @@ func TestChangesTwo(t *testing.T) {
 
 // A change that the runs' own intervals explain is none.
 func TestChangesWithinIntervals(t *testing.T) {
+	t.Parallel()
 	step := func(_, run int) float64 {
 		if run >= 6 {
 			return 1.03
@@ -164,6 +168,7 @@ func TestChangesWithinIntervals(t *testing.T) {
 
 // Values that are 0 or negative, unknown ones, too few, none.
 func TestChangesOdd(t *testing.T) {
+	t.Parallel()
 	nan := math.NaN()
 	q := func(x float64) *Quantity { return &Quantity{x, nan, nan, 1, "ns"} }
 	var signed []*Quantity
@@ -185,6 +190,7 @@ func TestChangesOdd(t *testing.T) {
 
 // The smallest series in which a change can be found.
 func TestChangesFewest(t *testing.T) {
+	t.Parallel()
 	var row []*Quantity
 	for i := range MinChanges {
 		x := 100 + 0.1*float64(i%2)

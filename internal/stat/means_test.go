@@ -29,6 +29,7 @@ func counted(r *rand.Rand, rounds int, mean, grain float64) Run {
 }
 
 func TestUnpairedMeans(t *testing.T) {
+	t.Parallel()
 	a := Run{Samples: []float64{0, 0, 2, 0, 1, 0, 3}}
 	b := Run{Samples: []float64{9, 11, 10, 10, 12, 8, 10, 10}}
 	d := UnpairedMeans(a, b, "ns")
@@ -50,6 +51,7 @@ func TestUnpairedMeans(t *testing.T) {
 // Welch's t and degrees of freedom by hand: the means' variances are 7/12 and
 // 28/12, so t is 4.5 / sqrt(35/12), df (35/12)² / ((7/12)²/5 + (28/12)²/5).
 func TestWelch(t *testing.T) {
+	t.Parallel()
 	a := Run{Samples: []float64{1, 2, 3, 4, 5, 6}}
 	b := Run{Samples: []float64{3, 5, 7, 9, 11, 13}}
 	welch := meanErrors(a, b)[0]
@@ -61,6 +63,7 @@ func TestWelch(t *testing.T) {
 // A run that counted nothing knows no less than how many events could have
 // been missed.
 func TestUnpairedMeansNothing(t *testing.T) {
+	t.Parallel()
 	zeros := make([]float64, 10)
 	d := UnpairedMeans(Run{zeros, 0.5}, Run{zeros, 0.5}, "ns")
 	// 3 events in 10 rounds would be seen 19 times in 20.
@@ -83,6 +86,7 @@ func TestUnpairedMeansNothing(t *testing.T) {
 }
 
 func TestUnpairedMeansBadInput(t *testing.T) {
+	t.Parallel()
 	good := Run{Samples: []float64{1, 2, 3, 4, 5, 6, 7}}
 	for name, bad := range map[string]Run{
 		"none":     {},
@@ -106,6 +110,7 @@ func TestUnpairedMeansBadInput(t *testing.T) {
 }
 
 func TestUnpairedMeansJSON(t *testing.T) {
+	t.Parallel()
 	d := UnpairedMeans(Run{Samples: []float64{1, 2, 3}}, Run{Samples: []float64{2, 4, 6}}, "ns")
 	b, err := json.Marshal(d)
 	if err != nil {
@@ -121,6 +126,7 @@ func TestUnpairedMeansJSON(t *testing.T) {
 }
 
 func TestWouldHaveSeen(t *testing.T) {
+	t.Parallel()
 	for want, d := range map[string]Difference{
 		"would have seen 2.0 %":   {Smallest: 1.91, Unit: "percent"},
 		"would have seen 13 %":    {Smallest: 12.2},
@@ -137,6 +143,7 @@ func TestWouldHaveSeen(t *testing.T) {
 // often are they called different, how often does the interval hold the truth,
 // alone and as one of 16? What medians say of the same is logged beside it.
 func TestSimulationUnpairedMeans(t *testing.T) {
+	t.Parallel()
 	const tries, family = 1500, 16
 	for _, rounds := range []int{7, 10, 15} {
 		for _, events := range []float64{0.3, 3, 30, 300} {
@@ -186,6 +193,7 @@ func TestSimulationUnpairedMeans(t *testing.T) {
 // called different? All stages drift alike. As in [Unpaired], 5 % hold while the
 // drift remembers for a part of a run only.
 func TestSimulationUnpairedMeansFamily(t *testing.T) {
+	t.Parallel()
 	const tries = 300
 	stages := []float64{0, 0.05, 0.3, 0.3, 1, 3, 3, 10, 10, 30, 30, 100, 100, 300, 300}
 	for _, rounds := range []int{7, 15} {
@@ -237,6 +245,7 @@ func TestSimulationUnpairedMeansFamily(t *testing.T) {
 // A difference that would have been seen is not seen nine times in ten, as of
 // rows of one run: the next two runs may seem to drift more.
 func TestSimulationSmallestMean(t *testing.T) {
+	t.Parallel()
 	const tries, rounds, events = 1000, 15, 100
 	r := random(14)
 	var smallest []float64

@@ -68,6 +68,7 @@ func slack(n int, p float64) int {
 }
 
 func TestSimulationCoverage(t *testing.T) {
+	t.Parallel()
 	const tries = 4000
 	for _, rounds := range []int{6, 10, 20, 40} {
 		for name, m := range map[string]*machine{
@@ -93,6 +94,7 @@ func TestSimulationCoverage(t *testing.T) {
 }
 
 func TestSimulationPaired(t *testing.T) {
+	t.Parallel()
 	const tries = 2000
 	for _, m := range []*machine{
 		{noise: 0.02},
@@ -130,6 +132,7 @@ func pct(k, n int) float64 { return 100 * float64(k) / float64(n) }
 // remembers for a share of the run's length. Alarms are held to 5 % as long as
 // that is no more than the run itself; the rest shows where the limits are.
 func TestSimulationUnpaired(t *testing.T) {
+	t.Parallel()
 	const tries = 1000
 	type kind struct {
 		name string
@@ -192,6 +195,7 @@ func TestSimulationUnpaired(t *testing.T) {
 
 // A ladder of rows of two equal runs: how often is any called different?
 func TestSimulationFamily(t *testing.T) {
+	t.Parallel()
 	const tries, rows, rounds = 500, 7, 20
 	m := &machine{r: random(11), noise: 0.03}
 	m.start()
@@ -216,6 +220,7 @@ func TestSimulationFamily(t *testing.T) {
 
 // The smallest difference that would have been seen is seen nine times in ten.
 func TestSimulationSmallest(t *testing.T) {
+	t.Parallel()
 	const tries, rounds = 1000, 25
 	m := &machine{r: random(12), noise: 0.04}
 	m.start()
@@ -284,6 +289,7 @@ func (c *caller) priced(rounds int, prices ...float64) [][]float64 {
 // befalls a round, or are the same. A price that itself drifts from round to
 // round is covered less: that is for [Warnings] to say.
 func TestSimulationShift(t *testing.T) {
+	t.Parallel()
 	const tries = 2000
 	for _, k := range []struct {
 		name string
@@ -318,6 +324,7 @@ func TestSimulationShift(t *testing.T) {
 // Two prices of one run, alike and one higher by half. Coverage is that of the
 // difference in ns; a price that drifts has none to cover.
 func TestSimulationPairedPrices(t *testing.T) {
+	t.Parallel()
 	const tries = 2000
 	for _, k := range []struct {
 		name string
@@ -362,6 +369,7 @@ func TestSimulationPairedPrices(t *testing.T) {
 // its noise, so that rounds of 0 and less occur. Drift is hard to see under such
 // noise: the kinds that are not held to 5 % show where the limits are.
 func TestSimulationUnpairedPrices(t *testing.T) {
+	t.Parallel()
 	const tries = 1000
 	for _, rounds := range []int{10, 20, 40} {
 		n := float64(rounds)
@@ -409,6 +417,7 @@ func TestSimulationUnpairedPrices(t *testing.T) {
 
 // The smallest difference of a price is found nine times in ten as well.
 func TestSimulationSmallestPrice(t *testing.T) {
+	t.Parallel()
 	const tries, rounds = 1000, 25
 	c := caller{machine: machine{r: random(13)}, price: 5, without: 8, own: 0.7}
 	var smallest []float64

@@ -25,6 +25,7 @@ func lognormal(r *rand.Rand, n int, median, sd float64) []float64 {
 func near(a, b, tolerance float64) bool { return math.Abs(a-b) <= tolerance }
 
 func TestQuantile(t *testing.T) {
+	t.Parallel()
 	xs := []float64{4, 1, 3, 2}
 	for _, tt := range []struct{ q, want float64 }{{0, 1}, {0.5, 2.5}, {1, 4}, {0.25, 1.75}, {-1, 1}, {2, 4}} {
 		if got := Quantile(xs, tt.q); got != tt.want {
@@ -45,6 +46,7 @@ func TestQuantile(t *testing.T) {
 }
 
 func TestSummarizeTooFew(t *testing.T) {
+	t.Parallel()
 	for n := range 12 {
 		q := Summarize(lognormal(random(1), n, 100, 0.1), "ns")
 		if has := !math.IsNaN(q.Low); has != (n >= MinRounds) {
@@ -58,6 +60,7 @@ func TestSummarizeTooFew(t *testing.T) {
 
 // Ranks as in Hollander, Wolfe and Chicken, table of the sign test.
 func TestMedianRank(t *testing.T) {
+	t.Parallel()
 	for n, want := range map[int]int{5: 0, 6: 1, 8: 1, 9: 2, 12: 3, 20: 6, 31: 10, 50: 18, 100: 40} {
 		if got := medianRank(n, 0.05); got != want {
 			t.Errorf("medianRank(%d) = %d, want %d", n, got, want)
@@ -71,6 +74,7 @@ func TestMedianRank(t *testing.T) {
 // The interval is benchstat's, which may drop a rank on one side where that
 // still leaves 95 %.
 func TestSummarizeOracle(t *testing.T) {
+	t.Parallel()
 	r := random(2)
 	for n := 6; n < 40; n++ {
 		xs := lognormal(r, n, 100, 0.2)
@@ -83,6 +87,7 @@ func TestSummarizeOracle(t *testing.T) {
 }
 
 func TestSignedRankDist(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{1, 2, 6, 17, 100, 101, 300} {
 		sum, mean := 0.0, 0.0
 		dist := signedRankDist(n)
@@ -106,6 +111,7 @@ func TestSignedRankDist(t *testing.T) {
 
 // Walsh averages by bisection equal Walsh averages by listing them.
 func TestSignedRankOrder(t *testing.T) {
+	t.Parallel()
 	r := random(3)
 	for n := 1; n < 25; n++ {
 		d := make([]float64, n)
@@ -148,6 +154,7 @@ func TestSignedRankOrder(t *testing.T) {
 }
 
 func TestTwoRunsOracle(t *testing.T) {
+	t.Parallel()
 	r := random(4)
 	for range 20 {
 		a, b := lognormal(r, 8+r.IntN(10), 100, 0.1), lognormal(r, 8+r.IntN(10), 105, 0.1)
@@ -166,6 +173,7 @@ func TestTwoRunsOracle(t *testing.T) {
 
 // t quantiles of any table.
 func TestStudent(t *testing.T) {
+	t.Parallel()
 	for df, want := range map[float64]float64{1: 12.706, 5: 2.5706, 10: 2.2281, 100: 1.9840} {
 		if got := tQuantile(0.975, df); !near(got, want, 0.001) {
 			t.Errorf("t(0.975, %v) = %v, want %v", df, got, want)
@@ -177,6 +185,7 @@ func TestStudent(t *testing.T) {
 }
 
 func TestDifferenceProperties(t *testing.T) {
+	t.Parallel()
 	r := random(5)
 	for name, compare := range map[string]func(a, b []float64) Difference{"paired": Paired, "unpaired": Unpaired} {
 		for range 200 {
@@ -212,6 +221,7 @@ func TestDifferenceProperties(t *testing.T) {
 }
 
 func TestDifferenceBadInput(t *testing.T) {
+	t.Parallel()
 	six := []float64{1, 2, 3, 4, 5, 6}
 	for _, tt := range [][2][]float64{
 		{nil, nil},
@@ -237,6 +247,7 @@ func TestDifferenceBadInput(t *testing.T) {
 }
 
 func TestIdenticalSamples(t *testing.T) {
+	t.Parallel()
 	same := []float64{5, 5, 5, 5, 5, 5, 5}
 	for _, d := range []Difference{Paired(same, same), Unpaired(same, same), PairedPrices(same, same), UnpairedPrices(same, same)} {
 		if d.Median != 0 || d.Low != 0 || d.High != 0 || d.P != 1 {
@@ -257,6 +268,7 @@ func normals(r *rand.Rand, n int, mean, sd float64) []float64 {
 }
 
 func TestLocation(t *testing.T) {
+	t.Parallel()
 	nan, inf := math.NaN(), math.Inf(1)
 	for _, tt := range []struct {
 		name              string
@@ -295,6 +307,7 @@ func TestLocation(t *testing.T) {
 
 // An end that is 0 is 0, not a hair above it.
 func TestLocationZero(t *testing.T) {
+	t.Parallel()
 	xs := []float64{-3.3, 0, 0, 0, 0, 0, 0, 0, 0, 5.7, 0, 0}
 	if q := Location(xs, "ns"); q.Median != 0 || q.Low != 0 || q.High != 0 {
 		t.Errorf("%+v", q)
@@ -302,6 +315,7 @@ func TestLocationZero(t *testing.T) {
 }
 
 func TestShift(t *testing.T) {
+	t.Parallel()
 	r := random(10)
 	for n := range 60 {
 		a, b := normals(r, n, 1, 5), normals(r, n, 0, 5)
@@ -335,6 +349,7 @@ func TestShift(t *testing.T) {
 }
 
 func TestPriceProperties(t *testing.T) {
+	t.Parallel()
 	r := random(14)
 	for name, compare := range map[string]func(a, b []float64) Difference{"paired": PairedPrices, "unpaired": UnpairedPrices} {
 		for range 200 {
@@ -385,6 +400,7 @@ func TestPriceProperties(t *testing.T) {
 }
 
 func TestPriceBadInput(t *testing.T) {
+	t.Parallel()
 	six := []float64{1, 2, 3, 4, 5, 6}
 	for _, tt := range [][2][]float64{
 		{nil, nil},
@@ -414,6 +430,7 @@ func TestPriceBadInput(t *testing.T) {
 }
 
 func TestVerdict(t *testing.T) {
+	t.Parallel()
 	nan := math.NaN()
 	for _, tt := range []struct {
 		d         Difference
@@ -443,6 +460,7 @@ func TestVerdict(t *testing.T) {
 }
 
 func TestHolm(t *testing.T) {
+	t.Parallel()
 	got := Holm([]float64{0.01, 0.04, 0.03, 0.005, math.NaN()})
 	want := []float64{0.04, 0.09, 0.09, 0.025, 1}
 	for i := range want {
@@ -456,6 +474,7 @@ func TestHolm(t *testing.T) {
 }
 
 func TestFamily(t *testing.T) {
+	t.Parallel()
 	r := random(6)
 	var ds []Difference
 	for i := range 7 {
@@ -489,6 +508,7 @@ func TestFamily(t *testing.T) {
 }
 
 func TestDifferenceJSON(t *testing.T) {
+	t.Parallel()
 	d := Paired([]float64{1, 2, 3}, []float64{2, 4, 6})
 	b, err := json.Marshal(d)
 	if err != nil {
@@ -507,6 +527,7 @@ func TestDifferenceJSON(t *testing.T) {
 }
 
 func TestFormatPercent(t *testing.T) {
+	t.Parallel()
 	for x, want := range map[float64]string{0.981: "0.99", 1.9: "1.9", 1.91: "2.0", 12.2: "13", 0.05: "0.05", math.NaN(): "?"} {
 		if got := FormatPercent(x); got != want {
 			t.Errorf("FormatPercent(%v) = %q, want %q", x, got, want)
@@ -515,6 +536,7 @@ func TestFormatPercent(t *testing.T) {
 }
 
 func TestWarnings(t *testing.T) {
+	t.Parallel()
 	r := random(7)
 	drifting, walking, bimodal := make([]float64, 30), make([]float64, 60), make([]float64, 30)
 	step := 0.0

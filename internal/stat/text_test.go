@@ -6,6 +6,7 @@ import (
 )
 
 func TestNumber(t *testing.T) {
+	t.Parallel()
 	for x, want := range map[float64]string{
 		0: "0.00", 0.123: "0.12", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 12345: "12345",
 		-9.996: "-10.0", math.Inf(1): "?",
@@ -28,6 +29,7 @@ func TestNumber(t *testing.T) {
 }
 
 func TestQuantityText(t *testing.T) {
+	t.Parallel()
 	q := Quantity{Median: 12.14, Low: 11.3, High: 12.72, N: 7, Unit: "ns"}
 	if got := q.Text(Number); got != "12.1 ns [11.3, 12.7]" {
 		t.Error(got)
