@@ -21,7 +21,7 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil/verify"
 )
 
-// lastCPU is the one that a plan of CPU -1 measures.
+// lastCPU is the one that a plan measures which names none.
 func lastCPU(t *testing.T) int {
 	t.Helper()
 	testutil.Root(t)

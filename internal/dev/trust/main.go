@@ -10,8 +10,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/signal"
@@ -28,18 +30,39 @@ import (
 )
 
 func main() {
-	tries := flag.Int("tries", 20, "tries of both comparisons")
-	more := flag.Int("more", 20, "further tries of the A/A comparison alone")
-	duration := flag.Duration("duration", time.Minute, "length of a try of both")
-	short := flag.Duration("short", 20*time.Second, "length of a try of A/A alone")
-	slow := flag.Float64("slow", 3, "the slowdown in percent")
+	var p plan
+	flag.IntVar(&p.tries, "tries", 20, "tries of both comparisons")
+	flag.IntVar(&p.more, "more", 20, "further tries of the A/A comparison alone")
+	flag.DurationVar(&p.duration, "duration", time.Minute, "length of a try of both")
+	flag.DurationVar(&p.short, "short", 20*time.Second, "length of a try of A/A alone")
+	flag.Float64Var(&p.slow, "slow", 3, "the slowdown in percent")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := trust(ctx, *tries, *more, *duration, *short, *slow); err != nil {
+	t, err := p.run(ctx, os.Stderr)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "trust:", err)
 		os.Exit(1)
 	}
+	t.write(os.Stdout)
+}
+
+// plan is what to find out.
+type plan struct {
+	// tries of both comparisons, and more of the A/A comparison alone.
+	tries, more     int
+	duration, short time.Duration
+	slow            float64 // percent
+}
+
+// trust is what was found out.
+type trust struct {
+	plan  plan
+	ns    float64 // of a packet
+	turns int     // of the loop that slows it
+	cost  float64 // of these by themselves, in ns
+
+	same, slower, apart tally
 }
 
 // tally counts the verdicts of one comparison.
@@ -59,70 +82,87 @@ func (t *tally) add(d *stat.Difference, verdict string, want ...string) {
 	t.seen = append(t.seen, d.Smallest)
 }
 
-func (t *tally) row(name string) {
-	if t.tries == 0 {
-		return
+// write prints the table.
+func (t *trust) write(w io.Writer) {
+	fmt.Fprintf(w, "chain: %.1f ns per packet; spin:%d by itself: %.2f ns = %.2f %%\n\n", t.ns, t.turns, t.cost, 100*t.cost/t.ns)
+	fmt.Fprintln(w, "| comparison | tries | difference called | median found | all found | would have seen |")
+	fmt.Fprintln(w, "|---|---|---|---|---|---|")
+	for _, row := range []struct {
+		name string
+		tally
+	}{
+		{"A/A, one run", t.same},
+		{fmt.Sprintf("%.2f %% slower, one run of %v", 100*t.cost/t.ns, t.plan.duration), t.slower},
+		{"A/A, two runs after each other", t.apart},
+	} {
+		if row.tries > 0 {
+			fmt.Fprintf(w, "| %s | %d | %d | %+.2f %% | %+.2f … %+.2f %% | %.2f %% |\n", row.name, row.tries, row.called,
+				stat.Median(row.sizes), stat.Quantile(row.sizes, 0), stat.Quantile(row.sizes, 1), stat.Median(row.seen))
+		}
 	}
-	fmt.Printf("| %s | %d | %d | %+.2f %% | %+.2f … %+.2f %% | %.2f %% |\n", name, t.tries, t.called,
-		stat.Median(t.sizes), stat.Quantile(t.sizes, 0), stat.Quantile(t.sizes, 1), stat.Median(t.seen))
 }
 
-func trust(ctx context.Context, tries, more int, duration, short time.Duration, slow float64) error {
-	base, err := measure(ctx, 10*time.Second, "none")
+// run makes all tries, and writes a line for each comparison.
+func (p plan) run(ctx context.Context, progress io.Writer) (*trust, error) {
+	base, err := measure(ctx, min(10*time.Second, p.duration), "none")
 	if err != nil {
-		return err
+		return nil, err
 	}
-	ns := base.Rows[0].Ns.Median
-	turns, cost, err := calibrate(ctx, ns*slow/100)
-	if err != nil {
-		return err
+	t := &trust{plan: p, ns: base.Rows[0].Ns.Median}
+	if t.turns, t.cost, err = calibrate(ctx, t.ns*p.slow/100); err != nil {
+		return nil, err
 	}
-	fmt.Printf("chain: %.1f ns per packet; spin:%d by itself: %.2f ns = %.2f %%\n\n", ns, turns, cost, 100*cost/ns)
-
-	var same, slower, apart tally
 	last := base
-	for n := range tries + more {
-		d, operations := duration, []string{"none", "spin:0", fmt.Sprintf("spin:%d", turns)}
-		if n >= tries {
-			d, operations = short, operations[:2]
+	for n := range p.tries + p.more {
+		d, operations := p.duration, []string{"none", "spin:0", fmt.Sprintf("spin:%d", t.turns)}
+		if n >= p.tries {
+			d, operations = p.short, operations[:2]
 		}
 		doc, err := measure(ctx, d, operations...)
+		if err == nil {
+			err = t.compare(last, doc, func(name string, c record.CompareRow) {
+				d := c.Difference
+				fmt.Fprintf(progress, "%d %s: %+.2f %% [%.2f, %.2f] %s\n", n+1, name, d.Median, d.Low, d.High, c.Verdict)
+			})
+		}
 		if err != nil {
-			return err
-		}
-		c, err := compare.By(record.NewRecord(doc), "operation", compare.Options{Threshold: compare.DefaultThreshold})
-		if err != nil {
-			return err
-		}
-		for _, row := range c.Rows {
-			if row.Difference == nil {
-				return fmt.Errorf("try %d: %s", n+1, row.Missing)
-			}
-			fmt.Fprintf(os.Stderr, "%d %s: %+.2f %% [%.2f, %.2f] %s\n", n+1, row.Name, row.Difference.Median, row.Difference.Low, row.Difference.High, row.Verdict)
-			if row.Labels["operation"] == "spin:0" {
-				same.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
-			} else {
-				slower.add(row.Difference, row.Verdict, stat.Slower)
-			}
-		}
-		// Two files of one row each.
-		old, now := *last, *doc
-		old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
-		u, err := compare.Records(record.NewRecord(&old), record.NewRecord(&now), compare.Options{Threshold: compare.DefaultThreshold})
-		if err != nil {
-			return err
-		}
-		if row := u.Rows[0]; row.Difference != nil && !math.IsNaN(row.Difference.Median) {
-			fmt.Fprintf(os.Stderr, "%d two files: %+.2f %% [%.2f, %.2f] %s\n", n+1, row.Difference.Median, row.Difference.Low, row.Difference.High, row.Verdict)
-			apart.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
+			return nil, fmt.Errorf("try %d: %w", n+1, err)
 		}
 		last = doc
 	}
-	fmt.Println("| comparison | tries | difference called | median found | all found | would have seen |")
-	fmt.Println("|---|---|---|---|---|---|")
-	same.row("A/A, one run")
-	slower.row(fmt.Sprintf("%.2f %% slower, one run of %v", 100*cost/ns, duration))
-	apart.row("A/A, two runs after each other")
+	return t, nil
+}
+
+// compare compares the rows of a run with one another, and its first row with that of
+// the run before.
+func (t *trust) compare(last, doc *record.Document[record.BenchRow], show func(string, record.CompareRow)) error {
+	options := compare.Options{Threshold: compare.DefaultThreshold}
+	c, err := compare.By(record.NewRecord(doc), "operation", options)
+	if err != nil {
+		return err
+	}
+	for _, row := range c.Rows {
+		if row.Difference == nil {
+			return errors.New(row.Missing)
+		}
+		show(row.Name, row)
+		if row.Labels["operation"] == "spin:0" {
+			t.same.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
+		} else {
+			t.slower.add(row.Difference, row.Verdict, stat.Slower)
+		}
+	}
+	// Two files of one row each.
+	old, now := *last, *doc
+	old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
+	u, err := compare.Records(record.NewRecord(&old), record.NewRecord(&now), options)
+	if err != nil {
+		return err
+	}
+	if row := u.Rows[0]; row.Difference != nil && !math.IsNaN(row.Difference.Median) {
+		show("two files", row)
+		t.apart.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
+	}
 	return nil
 }
 
