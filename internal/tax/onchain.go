@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -46,11 +47,9 @@ func observersWarning(raw *Raw) []string {
 // hop are the redirect hop at two bulks.
 type hop struct{ with, without int }
 
-// callsXmit is where a redirect calls ndo_xdp_xmit: the second where the compiler
-// has put the first into it.
-var callsXmit = []string{"bq_xmit_all", "__dev_flush"}
-
-func (hop) inspect(k *kernel.Kernel) (string, error) { return holds(k, callsXmit) }
+func (hop) inspect(k *kernel.Kernel) (string, error) {
+	return holds(k, functions.Holders(functions.CallsXmit))
+}
 
 func (s hop) settings() []setting {
 	return []setting{
@@ -125,11 +124,13 @@ func (devmapProgram) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string
 // observers are a chain with n empty programs at the tracepoint, and one without.
 type observers struct {
 	n int
-	// in are functions of which the first that exists makes the indirect call.
-	in []string
+	// role is that of the functions one of which makes the indirect call.
+	role functions.Role
 }
 
-func (s observers) inspect(k *kernel.Kernel) (string, error) { return holds(k, s.in) }
+func (s observers) inspect(k *kernel.Kernel) (string, error) {
+	return holds(k, functions.Holders(s.role))
+}
 
 func (s observers) settings() []setting {
 	return []setting{

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -15,7 +16,7 @@ import (
 // packet, whatever its programs do.
 type pathCall struct {
 	name string
-	in   []string // kernel functions, the first of which that exists makes it
+	role functions.Role // of the functions one of which makes it
 	of   func(redirect.Calls) float64
 }
 
@@ -24,11 +25,11 @@ const xmitCall = "ndo_xdp_xmit"
 // pathCalls are those between the program that redirects a packet and the one
 // that ends it: what the estimates for a whole packet add up.
 var pathCalls = []pathCall{
-	{xmitCall, callsXmit,
+	{xmitCall, functions.CallsXmit,
 		func(c redirect.Calls) float64 { return c.Xmits }},
-	{"softirq action", []string{"handle_softirqs", "__do_softirq"},
+	{"softirq action", functions.CallsAction,
 		func(c redirect.Calls) float64 { return c.Softirqs }},
-	{"NAPI poll", []string{"__napi_poll", "napi_poll", "net_rx_action"},
+	{"NAPI poll", functions.CallsPoll,
 		func(c redirect.Calls) float64 { return c.Polls }},
 }
 

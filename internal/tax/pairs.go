@@ -3,6 +3,8 @@ package tax
 import (
 	"slices"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // pair is two experiments that differ in one indirect branch, or a reference for the
@@ -81,9 +83,9 @@ func pairs() []pair {
 		{"devmap-prog", "a second program: run from the devmap entry against none, a packet",
 			devmapProgram{}, "one indirect branch, the program, and a new xdp_buff for it"},
 
-		{"tracepoint/1", tracepoints, observers{1, []string{"bpf_trace_run7", "bpf_trace_run6"}},
+		{"tracepoint/1", tracepoints, observers{1, functions.CallsObserver},
 			"all of an empty observer: one indirect call and the direct ones around it"},
-		{"tracepoint/2", tracepoints, observers{2, []string{"__traceiter_xdp_redirect"}},
+		{"tracepoint/2", tracepoints, observers{2, functions.CallsObservers},
 			"two empty observers: four indirect calls, as the first is no longer called directly"},
 
 		{"direct-call", "a helper that does nothing: against none, a direct call and its return",

@@ -38,21 +38,8 @@ type frameReturns struct {
 	bulk []string
 }
 
-// Functions that return frames, and those that a virtual device runs and that call
-// one of them.
-var (
-	frameReturners = []string{
-		"xdp_return_frame", "xdp_return_frame_rx_napi", "__xdp_return",
-		"page_pool_put_unrefed_netmem", "page_pool_put_unrefed_page", "page_pool_put_defragged_page",
-	}
-	virtualReturners = []string{
-		"bq_xmit_all", "veth_xdp_rcv_one", "veth_xdp_rcv",
-		"cpu_map_kthread_run", "cpu_map_bpf_prog_run_xdp", "dev_map_bpf_prog_run",
-	}
-)
-
 func readFrameReturns(k *kernel.Kernel) (known frameReturns, err error) {
-	for _, name := range frameReturners {
+	for _, name := range functions.Names(functions.Returns) {
 		f, ok := k.Function(name)
 		if !ok {
 			continue
@@ -66,15 +53,21 @@ func readFrameReturns(k *kernel.Kernel) (known frameReturns, err error) {
 			known.direct = append(known.direct, name)
 		}
 	}
-	const one, oneInPoll, bulk = "xdp_return_frame", "xdp_return_frame_rx_napi", "xdp_return_frame_bulk"
-	callers, err := callersOf(k, one, oneInPoll, bulk)
+	one, bulk := functions.Names(functions.ReturnsOne), functions.Names(functions.ReturnsBulk)
+	callers, err := callersOf(k, slices.Concat(one, bulk)...)
 	if err != nil {
 		return known, err
 	}
-	known.bulk = callers[bulk]
-	known.single = slices.DeleteFunc(append(callers[one], callers[oneInPoll]...), func(name string) bool {
-		return !slices.Contains(virtualReturners, name)
-	})
+	for _, name := range bulk {
+		known.bulk = append(known.bulk, callers[name]...)
+	}
+	for _, name := range one {
+		for _, caller := range callers[name] {
+			if functions.Has(caller, functions.Drops) {
+				known.single = append(known.single, caller)
+			}
+		}
+	}
 	slices.Sort(known.single)
 	return known, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -206,7 +207,7 @@ func (r *run) inspect() error {
 		}
 	}
 	for _, call := range pathCalls {
-		premise, err := holds(r.kernel, call.in)
+		premise, err := holds(r.kernel, functions.Holders(call.role))
 		var refused refusal
 		if errors.As(err, &refused) {
 			continue

@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -194,7 +195,7 @@ func TestHolds(t *testing.T) {
 		in               []string
 		premise, refused string
 	}{
-		{callsXmit, "call", ""},
+		{functions.Holders(functions.CallsXmit), "call", ""},
 		{[]string{"no_such_function", "bq_xmit_all", "__dev_flush"}, "call", ""},
 		{[]string{"bpf_ktime_get_ns"}, "", "already direct here: bpf_ktime_get_ns"},
 		{[]string{"no_such_function"}, "", "has no no_such_function"},
