@@ -6,10 +6,8 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/cilium/ebpf/link"
 	"github.com/spf13/cobra"
@@ -81,7 +79,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	case f.fn != "":
 		return f.showFunction(s, k)
 	case f.all:
-		return f.showTotals(s, k)
+		return f.showTotals(ctx, s, k)
 	}
 	inv, of, err := f.walk(ctx, k)
 	if err != nil {
@@ -182,52 +180,12 @@ func (f xrayFlags) showFunction(s std, k *kernel.Kernel) error {
 
 // showTotals counts the branches of the kernel's text; modules and BPF programs
 // are left out.
-func (f xrayFlags) showTotals(s std, k *kernel.Kernel) error {
-	text, start, err := k.AllText()
+func (f xrayFlags) showTotals(ctx context.Context, s std, k *kernel.Kernel) error {
+	totals, err := k.Totals(ctx)
 	if err != nil {
 		return err
 	}
-	end := start + uint64(len(text))
-	var functions []ksym.Symbol
-	for addr := start; addr < end; {
-		symbol, off, ok := k.Symbols.Find(addr)
-		next := symbol.Addr + symbol.Size
-		if !ok || off != 0 || next <= addr || next > end {
-			addr++
-			continue
-		}
-		functions = append(functions, symbol)
-		addr = next
-	}
-	counts := count(k, functions, text, start)
-	return report.Totals(s.out, textOptions(s.out), len(functions), len(text), counts, k.Live)
-}
-
-// count counts the branches of functions on all CPUs. text begins at addr.
-func count(k *kernel.Kernel, functions []ksym.Symbol, text []byte, addr uint64) map[branch.Class]int {
-	var (
-		mu     sync.Mutex
-		group  sync.WaitGroup
-		counts = make(map[branch.Class]int)
-	)
-	for part := range slices.Chunk(functions, max(1, len(functions)/(4*runtime.GOMAXPROCS(0)))) {
-		group.Go(func() {
-			own := make(map[branch.Class]int)
-			for _, f := range part {
-				code := text[f.Addr-addr:][:f.Size]
-				for b := range branch.EachBranch(code, f.Addr, k.Symbols.Starts, nil, k.Follow) {
-					own[b.Class]++
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			for class, n := range own {
-				counts[class] += n
-			}
-		})
-	}
-	group.Wait()
-	return counts
+	return report.Totals(s.out, textOptions(s.out), totals, k.Live)
 }
 
 // walk reads the path of the device, or of a veth of our own.

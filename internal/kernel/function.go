@@ -123,19 +123,27 @@ func (k *Kernel) Sites(f ksym.Symbol) ([]branch.Site, branch.Returns, error) {
 	return sites, returns, nil
 }
 
+// textBounds are the addresses of _stext and _etext.
+func (k *Kernel) textBounds() (start, end uint64, err error) {
+	first, ok1 := k.Symbols.Lookup("_stext")
+	last, ok2 := k.Symbols.Lookup("_etext")
+	if !ok1 || !ok2 || last.Addr <= first.Addr || last.Addr-first.Addr > maxText {
+		return 0, 0, errors.New("read all code: no bounds of the kernel's text")
+	}
+	return first.Addr, last.Addr, nil
+}
+
 // AllText returns the code of the kernel from _stext to _etext and the address that it
 // begins at. Modules and BPF programs are not in it.
 func (k *Kernel) AllText() (code []byte, addr uint64, err error) {
-	start, ok1 := k.Symbols.Lookup("_stext")
-	end, ok2 := k.Symbols.Lookup("_etext")
-	if !ok1 || !ok2 || end.Addr <= start.Addr || end.Addr-start.Addr > maxText {
-		return nil, 0, errors.New("read all code: no bounds of the kernel's text")
-	}
-	code, err = k.Read(start.Addr, end.Addr-start.Addr)
+	start, end, err := k.textBounds()
 	if err != nil {
+		return nil, 0, err
+	}
+	if code, err = k.Read(start, end-start); err != nil {
 		return nil, 0, fmt.Errorf("read all code: %w", err)
 	}
-	return code, start.Addr, nil
+	return code, start, nil
 }
 
 // Program returns the functions of a JITed BPF program, which need no symbols: "program"

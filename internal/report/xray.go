@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -148,11 +149,11 @@ func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) 
 
 // Totals writes how many branches of each class a kernel's text of so many bytes
 // has.
-func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Class]int, live bool) error {
+func Totals(w io.Writer, opts Options, totals *kernel.Totals, live bool) error {
 	p := newPrinter(opts)
 	table := [][]string{{"branches", ""}}
-	for _, class := range slices.Sorted(maps.Keys(counts)) {
-		table = append(table, []string{"  " + string(class), strconv.Itoa(counts[class])})
+	for _, class := range slices.Sorted(maps.Keys(totals.Branches)) {
+		table = append(table, []string{"  " + string(class), strconv.Itoa(totals.Branches[class])})
 	}
 	for _, line := range columns(table, []bool{true, false}, " ") {
 		p.line(line)
@@ -162,7 +163,7 @@ func Totals(w io.Writer, opts Options, functions, size int, counts map[branch.Cl
 	if !live {
 		where = "as it stands in the file, before the kernel patches it"
 	}
-	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", functions,
-		float64(size)/1e6, where))
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", totals.Functions,
+		float64(totals.Size)/1e6, where))
 	return p.flush(w)
 }
