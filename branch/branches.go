@@ -24,13 +24,36 @@ func Branches(code []byte, addr uint64, resolve Resolver, facts *Facts, follow F
 }
 
 // EachBranch yields what [Branches] returns, one at a time and in memory that
-// the next one takes: for totals of whole kernels.
+// the next one takes.
 func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow Follow) iter.Seq[*Branch] {
+	return NewClassifier(resolve, facts, follow).EachBranch(code, addr)
+}
+
+// Classifier classifies the branches of many functions and reads each thunk once: for
+// totals of whole kernels. It is not safe for concurrent use.
+type Classifier struct {
+	addr, end uint64 // of the function
+	resolve   Resolver
+	facts     *Facts
+	follow    Follow
+	// thunks are what follow found, by address.
+	thunks map[uint64]Thunk
+}
+
+// NewClassifier takes what [Branches] takes.
+func NewClassifier(resolve Resolver, facts *Facts, follow Follow) *Classifier {
 	if facts == nil {
 		facts = new(Facts)
 	}
+	return &Classifier{resolve: resolve, facts: facts, follow: follow, thunks: make(map[uint64]Thunk)}
+}
+
+// EachBranch yields what [Branches] returns of the function that begins at addr, one at
+// a time and in memory that the next one takes.
+func (c *Classifier) EachBranch(code []byte, addr uint64) iter.Seq[*Branch] {
 	return func(yield func(*Branch) bool) {
-		c := classifier{addr: addr, end: addr + uint64(len(code)), resolve: resolve, facts: facts, follow: follow}
+		c.addr, c.end = addr, addr+uint64(len(code))
+		facts := c.facts
 		var (
 			b        Branch
 			switches = len(facts.Alternatives)+len(facts.StaticKeys)+len(facts.StaticCalls) > 0
@@ -72,17 +95,8 @@ func EachBranch(code []byte, addr uint64, resolve Resolver, facts *Facts, follow
 	}
 }
 
-type classifier struct {
-	addr, end uint64
-	resolve   Resolver
-	facts     *Facts
-	follow    Follow
-	// thunks are what follow found, by address.
-	thunks map[uint64]Thunk
-}
-
 // branch classifies an instruction; it returns false when the instruction is no branch.
-func (c *classifier) branch(b *Branch, step *Step, text []byte, fenced bool) bool {
+func (c *Classifier) branch(b *Branch, step *Step, text []byte, fenced bool) bool {
 	switch {
 	case step.special == far:
 		b.Class, b.Jump = ClassFar, true
@@ -123,7 +137,7 @@ func (c *classifier) branch(b *Branch, step *Step, text []byte, fenced bool) boo
 }
 
 // direct classifies a branch whose target is in the instruction.
-func (c *classifier) direct(b *Branch, step *Step) {
+func (c *Classifier) direct(b *Branch, step *Step) {
 	b.Target = step.Target
 	b.Class = ClassDirect
 	if b.Conditional {
@@ -135,7 +149,7 @@ func (c *classifier) direct(b *Branch, step *Step) {
 }
 
 // outside classifies a direct branch out of the function.
-func (c *classifier) outside(b *Branch) {
+func (c *Classifier) outside(b *Branch) {
 	b.Name = c.resolve.lookup(b.Target)
 	if b.Jump && ReturnThunk(b.Name) {
 		b.Class = returnClass(b.Name)
@@ -182,7 +196,7 @@ func (c *classifier) outside(b *Branch) {
 
 // body corrects the class of a branch to a retpoline thunk by what stands
 // there. Code that was not patched says nothing of that.
-func (c *classifier) body(b *Branch) {
+func (c *Classifier) body(b *Branch) {
 	if c.follow == nil || len(c.facts.RetpolineSites) > 0 {
 		return
 	}
@@ -202,7 +216,7 @@ func (c *classifier) body(b *Branch) {
 }
 
 // thunk names the thunk at addr, whose bytes are code if the caller has them.
-func (c *classifier) thunk(addr uint64, code []byte) Thunk {
+func (c *Classifier) thunk(addr uint64, code []byte) Thunk {
 	if t, ok := c.thunks[addr]; ok {
 		return t
 	}
@@ -210,9 +224,6 @@ func (c *classifier) thunk(addr uint64, code []byte) Thunk {
 		code = c.follow(addr)
 	}
 	t := NameIndirectThunk(code, addr, c.resolve)
-	if c.thunks == nil {
-		c.thunks = make(map[uint64]Thunk)
-	}
 	c.thunks[addr] = t
 	return t
 }
@@ -222,7 +233,7 @@ func (c *classifier) thunk(addr uint64, code []byte) Thunk {
 const prologue = 32
 
 // intoProgram recognises the direct tail call of the BPF JIT.
-func (c *classifier) intoProgram(b *Branch) {
+func (c *Classifier) intoProgram(b *Branch) {
 	for n := uint64(1); n <= prologue; n++ {
 		if name := c.resolve.lookup(b.Target - n); name != "" {
 			if strings.HasPrefix(name, "bpf_prog_") {
@@ -234,7 +245,7 @@ func (c *classifier) intoProgram(b *Branch) {
 }
 
 // annotated adds what facts say of the instruction's address.
-func (c *classifier) annotated(b *Branch, addr uint64) {
+func (c *Classifier) annotated(b *Branch, addr uint64) {
 	if fact, ok := c.facts.StaticCalls[addr]; ok {
 		b.Class, b.Fact = ClassStaticCall, fact
 	}
@@ -281,7 +292,7 @@ func pendingRetpoline(b Branch) string {
 
 // switched is a branch that stands at a nop or at an instruction that takes
 // its place, by facts.
-func (c *classifier) switched(addr uint64) (Branch, bool) {
+func (c *Classifier) switched(addr uint64) (Branch, bool) {
 	b := Branch{Nop: true}
 	if fact, ok := c.facts.StaticKeys[addr]; ok {
 		b.Class, b.Fact, b.Jump = ClassStaticKey, fact, true
@@ -295,7 +306,7 @@ func (c *classifier) switched(addr uint64) (Branch, bool) {
 }
 
 // pending says of a branch inside an alternative what will stand there.
-func (c *classifier) pending(b *Branch, what string) {
+func (c *Classifier) pending(b *Branch, what string) {
 	switch b.Class {
 	case ClassDirect, ClassConditional, ClassTailCall:
 		b.Class = ClassAlternative

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -86,12 +85,12 @@ func openFile(path string, kernel *Image) (*Image, error) {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer f.Close()
-	file := bytes.NewBuffer(unpack.Buffer(int(min(info.Size(), MaxFile)) + bytes.MinRead))
-	if _, err := file.ReadFrom(io.LimitReader(f, MaxFile+1)); err != nil {
-		return nil, fmt.Errorf("open kernel code: %w", err)
+	b, err := unpack.Read(f, info.Size())
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
 	name, _, _ := strings.Cut(filepath.Base(path), ".")
-	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), file.Bytes(), kernel)
+	img, err := parseImage(strings.ReplaceAll(name, "-", "_"), b, kernel)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}

@@ -21,7 +21,7 @@ type Totals struct {
 }
 
 // textPiece is how much of the text one CPU reads at a time, in bytes.
-const textPiece = 512 << 10
+const textPiece = 256 << 10
 
 // Totals counts the branches between _stext and _etext on all CPUs: modules and BPF
 // programs are not in it.
@@ -39,7 +39,10 @@ func (k *Kernel) Totals(ctx context.Context) (*Totals, error) {
 	)
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() {
-			own := counter{kernel: k, branches: make(map[branch.Class]int)}
+			own := counter{
+				kernel: k, classifier: branch.NewClassifier(k.Symbols.Starts, nil, k.Follow),
+				branches: make(map[branch.Class]int),
+			}
 			var err error
 			for err == nil {
 				from := start + (next.Add(1)-1)*textPiece
@@ -75,10 +78,11 @@ func (k *Kernel) functionEnd(addr, start uint64) uint64 {
 
 // counter counts for one CPU.
 type counter struct {
-	kernel    *Kernel
-	functions int
-	branches  map[branch.Class]int
-	text      []byte // of a piece, taken again for the next
+	kernel     *Kernel
+	classifier *branch.Classifier
+	functions  int
+	branches   map[branch.Class]int
+	text       []byte // of a piece, taken again for the next
 }
 
 // count counts the functions from from to end.
@@ -102,8 +106,7 @@ func (c *counter) count(from, end uint64) error {
 			continue
 		}
 		c.functions++
-		code := c.text[addr-from : next-from]
-		for b := range branch.EachBranch(code, addr, c.kernel.Symbols.Starts, nil, c.kernel.Follow) {
+		for b := range c.classifier.EachBranch(c.text[addr-from:next-from], addr) {
 			c.branches[b.Class]++
 		}
 		addr = next
