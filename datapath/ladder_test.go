@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -189,8 +190,9 @@ func TestLadder(t *testing.T) {
 				}
 			}
 			c := d.Counters(nil)
-			if sent != 750 || c[0].Received != 1000 || c[0].DroppedByVerdict != 250 || c[1].Transmitted != 750 {
-				t.Errorf("%d sent, %+v", sent, c)
+			got := []uint64{uint64(sent), c[0].Received, c[0].DroppedByVerdict, c[1].Transmitted}
+			if diff := cmp.Diff([]uint64{750, 1000, 250, 750}, got); diff != "" {
+				t.Errorf("sent, received, dropped, transmitted (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+	"github.com/google/go-cmp/cmp"
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/unthunk/unthunk/branch"
@@ -315,8 +316,16 @@ func TestTree(t *testing.T) {
 		}
 	}
 	tree, err := OpenTree(dir)
-	if err != nil || tree.Release != "6.1.0-1" || tree.Vmlinuz == "" || tree.Config == "" || len(tree.Modules) != 1 || tree.Modules["virtio_net"] == "" {
-		t.Errorf("%+v, %v", tree, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Tree{
+		Dir: dir, Release: "6.1.0-1",
+		Vmlinuz: filepath.Join(dir, "boot/vmlinuz-6.1.0-1"), Config: filepath.Join(dir, "boot/config-6.1.0-1"),
+		Modules: map[string]string{"virtio_net": filepath.Join(dir, "lib/modules/6.1.0-1/kernel/net/virtio-net.ko.xz")},
+	}
+	if diff := cmp.Diff(want, tree); diff != "" {
+		t.Errorf("tree (-want +got):\n%s", diff)
 	}
 	if err := os.MkdirAll(filepath.Join(dir, "usr/lib/modules/6.2.0"), 0o755); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -117,10 +119,13 @@ func TestVersion(t *testing.T) {
 		{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-01-02T03:04:05Z"}, {Key: "vcs.modified", Value: "true"},
 	}}
 	f := readBuild(info, true)
-	if *f.Revision != "abc" || !*f.Modified || *f.Version != "v1.2.3" || *f.Time != "2026-01-02T03:04:05Z" {
-		t.Errorf("%+v", f)
+	revision, modified, version, time := "abc", true, "v1.2.3", "2026-01-02T03:04:05Z"
+	want := buildFacts{Version: &version, Revision: &revision, Time: &time, Modified: &modified, Go: f.Go, Target: f.Target}
+	if diff := cmp.Diff(want, f); diff != "" {
+		t.Errorf("facts (-want +got):\n%s", diff)
 	}
-	if f := readBuild(nil, false); f.Revision != nil || f.Modified != nil {
-		t.Errorf("%+v", f)
+	f = readBuild(nil, false)
+	if diff := cmp.Diff(buildFacts{Go: f.Go, Target: f.Target}, f); diff != "" {
+		t.Errorf("facts of a build without them (-want +got):\n%s", diff)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
@@ -226,8 +228,12 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%+v", l.Rows[2])
 	}
 	d := l.Differences[0]
-	if d.BySites != 3.5 || d.ByObserver != 2.0/1024 || d.Remainder != 0 || d.Calls != 1.25 || d.Ns.Median != 12.5 || math.Abs(d.Lost.Median-13+1e3/(1e3/13.0+12.5)) > 1e-9 {
-		t.Errorf("%+v", d)
+	got := []float64{d.BySites, d.ByObserver, d.Remainder, d.Calls, d.Ns.Median}
+	if diff := cmp.Diff([]float64{3.5, 2.0 / 1024, 0, 1.25, 12.5}, got); diff != "" {
+		t.Errorf("by sites, by observer, remainder, calls, ns (-want +got):\n%s", diff)
+	}
+	if want := 13 - 1e3/(1e3/13.0+12.5); math.Abs(d.Lost.Median-want) > 1e-9 {
+		t.Errorf("%v Mpps lost, want %v", d.Lost.Median, want)
 	}
 }
 
