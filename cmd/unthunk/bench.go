@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -141,7 +140,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, usageError{err}
 	}
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
-		doc := newDocument[record.BenchRow]("bench", host.Identify())
+		doc := record.New[record.BenchRow]("bench", host.Identify())
 		doc.Settings = settings(cmd, f.length)
 		return doc, measureChain(ctx, s, doc, plan)
 	}, nil
@@ -165,7 +164,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 		return nil, usageError{err}
 	}
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
-		doc := newDocument[record.BenchRow]("bench", host.Identify())
+		doc := record.New[record.BenchRow]("bench", host.Identify())
 		doc.Settings = settings(cmd, f.length)
 		show, done := progress(s)
 		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)
@@ -202,13 +201,6 @@ func stolen(since func() float64) []record.Warning {
 		return []record.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
 	}
 	return nil
-}
-
-func newDocument[Row any](kind string, fp host.Fingerprint) *record.Document[Row] {
-	return &record.Document[Row]{
-		Schema: record.Schema, Kind: kind, Time: time.Now().UTC().Truncate(time.Second), Run: record.NewRunID(),
-		Host: fp, Rows: []Row{}, Warnings: []record.Warning{},
-	}
 }
 
 // settings are what a run was made with, by option name, and the version that

@@ -105,7 +105,7 @@ func TestBenchJSON(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(saved.Rows) != 2 || saved.Rows[0].Ns.Median != doc.Rows[0].Ns.Median {
+	if len(saved.Bench().Rows) != 2 || saved.Bench().Rows[0].Ns.Median != doc.Rows[0].Ns.Median {
 		t.Error("the saved record is not the printed one")
 	}
 	if code, _, stderr := unthunk(t, "compare", file, file); code != exitDone {

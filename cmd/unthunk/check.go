@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 )
 
@@ -29,7 +30,7 @@ names what it could not see (?).`,
 			if err != nil {
 				return err
 			}
-			doc := newDocument[host.Finding]("check", fp)
+			doc := record.New[host.Finding]("check", fp)
 			doc.Rows = findings
 			return o.publish(s, doc, func() error {
 				return report.Check(s.out, textOptions(s.out), fp, findings)

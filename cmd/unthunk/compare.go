@@ -1,9 +1,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math"
-	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -73,119 +74,39 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	kind, err := kindOf(args)
-	if err != nil {
+	var c record.Changes
+	var err error
+	if opts := (compare.Options{Threshold: f.threshold}); f.by != "" {
+		c, err = compare.FileBy(args[0], f.by, opts)
+	} else {
+		c, err = compare.Files(args[0], args[1], opts)
+	}
+	switch {
+	case errors.Is(err, compare.ErrKind), errors.Is(err, compare.ErrLabel):
+		return usageError{err}
+	case err != nil:
 		return err
 	}
-	if f.by != "" && (kind == "profile" || kind == "xray" || kind == "lab") {
-		return usagef("compare --by %s: %s is of %s: only rows of bench or run have labels to compare by", f.by, args[0], kind)
-	}
-	switch kind {
-	case "profile":
-		return compareProfiles(s, f, args)
-	case "xray":
-		return compareSites(s, f, args)
-	case "lab":
-		return compareLabs(s, f, args)
-	}
-	c, err := compareRows(f, args)
-	if err != nil {
+	if err := f.output.publish(s, c, func() error { return writeChanges(s.out, textOptions(s.out), c) }); err != nil {
 		return err
 	}
-	err = f.output.publish(s, c, func() error {
-		return report.Comparison(s.out, textOptions(s.out), c)
-	})
-	return regressed(c.Regressed(), err)
-}
-
-// kindOf is the kind of the first record. Records of profile, xray and lab compare
-// with their own kind only.
-func kindOf(args []string) (string, error) {
-	kinds := make([]string, len(args))
-	for i, path := range args {
-		var err error
-		if kinds[i], err = record.KindOf(path); err != nil {
-			return "", err
-		}
-	}
-	for _, alone := range []string{"profile", "xray", "lab"} {
-		if slices.Contains(kinds, alone) && kinds[0] != kinds[len(kinds)-1] {
-			return "", usagef("compare %s with %s: the first is of %s, the second of %s", args[0], args[1], kinds[0], kinds[1])
-		}
-	}
-	return kinds[0], nil
-}
-
-// regressed makes a finding an error, once it is written.
-func regressed(found bool, err error) error {
-	if err == nil && found {
+	if c.Regressed() {
 		return errRegression
 	}
-	return err
+	return nil
 }
 
-// two loads two records.
-func two[T any](args []string, load func(string) (*T, error)) (old, new *T, err error) {
-	if old, err = load(args[0]); err != nil {
-		return nil, nil, err
+// writeChanges writes a comparison for people, by what was compared.
+func writeChanges(w io.Writer, opts report.Options, c record.Changes) error {
+	switch c := c.(type) {
+	case *record.ProfileComparison:
+		return report.ProfileComparison(w, opts, c)
+	case *record.SiteComparison:
+		return report.SiteComparison(w, opts, c)
+	case *record.LabComparison:
+		return report.LabComparison(w, opts, c)
+	case *record.Comparison:
+		return report.Comparison(w, opts, c)
 	}
-	new, err = load(args[1])
-	return old, new, err
-}
-
-func compareProfiles(s std, f compareFlags, args []string) error {
-	old, new, err := two(args, record.LoadProfile)
-	if err != nil {
-		return err
-	}
-	c := compare.Profiles(old, new, compare.Options{Threshold: f.threshold})
-	c.Old.File, c.New.File = args[0], args[1]
-	err = f.output.publish(s, c, func() error { return report.ProfileComparison(s.out, textOptions(s.out), c) })
-	return regressed(c.Regressed(), err)
-}
-
-func compareSites(s std, f compareFlags, args []string) error {
-	old, new, err := two(args, record.LoadSites)
-	if err != nil {
-		return err
-	}
-	c := compare.Sites(old, new)
-	c.Old.File, c.New.File = args[0], args[1]
-	return f.output.publish(s, c, func() error { return report.SiteComparison(s.out, textOptions(s.out), c) })
-}
-
-func compareLabs(s std, f compareFlags, args []string) error {
-	old, new, err := two(args, record.LoadLab)
-	if err != nil {
-		return err
-	}
-	c := compare.Labs(old, new)
-	c.Old.File, c.New.File = args[0], args[1]
-	return f.output.publish(s, c, func() error { return report.LabComparison(s.out, textOptions(s.out), c) })
-}
-
-func compareRows(f compareFlags, args []string) (*record.Comparison, error) {
-	opts := compare.Options{Threshold: f.threshold}
-	old, err := record.Load(args[0])
-	if err != nil {
-		return nil, err
-	}
-	if f.by != "" {
-		c, err := compare.By(old, f.by, opts)
-		if err != nil {
-			return nil, usageError{err}
-		}
-		c.Old.File, c.New.File = args[0], args[0]
-		return c, nil
-	}
-	new, err := record.Load(args[1])
-	if err != nil {
-		return nil, err
-	}
-	c, err := compare.Records(old, new, opts)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("compare %s with %s: %w", args[0], args[1], err)}
-	}
-	c.Old.File, c.New.File = args[0], args[1]
-	return c, nil
+	return fmt.Errorf("a comparison of type %T has no text", c)
 }

@@ -19,7 +19,7 @@ import (
 func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 1))
-	doc := &record.Document[record.BenchRow]{Schema: record.Schema, Kind: "bench", Run: run, Warnings: []record.Warning{}}
+	doc := &record.Document[record.BenchRow]{Head: record.Head{Schema: record.Schema, Kind: "bench", Run: run}, Warnings: []record.Warning{}}
 	for _, op := range []struct {
 		name, suffix string
 		factor       float64
@@ -50,7 +50,7 @@ func saved(t *testing.T, dir, name, run string, seed uint64, factor float64) str
 func savedTax(t *testing.T, dir, name, run string, seed uint64, factor float64) string {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 2))
-	doc := &record.Document[record.TaxRow]{Schema: record.Schema, Kind: "tax", Run: run, Warnings: []record.Warning{}}
+	doc := &record.Document[record.TaxRow]{Head: record.Head{Schema: record.Schema, Kind: "tax", Run: run}, Warnings: []record.Warning{}}
 	for _, call := range []struct {
 		name string
 		ns   float64

@@ -114,7 +114,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if f.run != "" {
 		return runInGuests(ctx, s, plan, self, strings.Fields(f.run), show, done)
 	}
-	doc := newDocument[record.LabRow]("lab", host.Identify())
+	doc := record.New[record.LabRow]("lab", host.Identify())
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
 	if err != nil && ctx.Err() == nil {

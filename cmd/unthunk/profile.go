@@ -100,7 +100,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 		defer k.Close()
 	}
-	doc := newDocument[record.ProfileRow]("profile", host.Identify())
+	doc := record.New[record.ProfileRow]("profile", host.Identify())
 	raw, warns, err := measure(ctx, s)
 	if err != nil {
 		return err

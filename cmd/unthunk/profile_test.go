@@ -62,7 +62,7 @@ func TestProfileOutputs(t *testing.T) {
 			t.Errorf("no %q in:\n%s", want, stdout)
 		}
 	}
-	saved, err := record.LoadProfile(in("p.json"))
+	saved, err := record.Load(in("p.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,20 +84,20 @@ func TestProfileOutputs(t *testing.T) {
 		samples += s.Value[0]
 		ns += s.Value[1]
 	}
-	if samples != int64(saved.Sampling.Samples) {
-		t.Errorf("%d samples for pprof, %d saved", samples, saved.Sampling.Samples)
+	if samples != int64(saved.Profile().Sampling.Samples) {
+		t.Errorf("%d samples for pprof, %d saved", samples, saved.Profile().Sampling.Samples)
 	}
 	want := 0.0
-	for _, s := range saved.Stacks {
+	for _, s := range saved.Profile().Stacks {
 		want += s.Ns
 	}
 	// pprof rounds each stack to a millionth of a ns.
-	if got := float64(ns) / 1e6; math.Abs(got-want) > 1e-6*float64(len(saved.Stacks)) {
+	if got := float64(ns) / 1e6; math.Abs(got-want) > 1e-6*float64(len(saved.Profile().Stacks)) {
 		t.Errorf("%f ns a packet for pprof, %f saved", got, want)
 	}
 	folded, err := os.ReadFile(in("p.folded"))
-	if err != nil || strings.Count(string(folded), "\n") != len(saved.Stacks) {
-		t.Errorf("%v, %d folded stacks of %d", err, strings.Count(string(folded), "\n"), len(saved.Stacks))
+	if err != nil || strings.Count(string(folded), "\n") != len(saved.Profile().Stacks) {
+		t.Errorf("%v, %d folded stacks of %d", err, strings.Count(string(folded), "\n"), len(saved.Profile().Stacks))
 	}
 	svg, err := os.Open(in("p.svg"))
 	if err != nil {

@@ -83,7 +83,7 @@ func runReport(s std, f reportFlags, args []string) error {
 			}
 			continue
 		}
-		saved, err := record.LoadSaved(file)
+		saved, err := record.Load(file)
 		if err != nil {
 			return err
 		}

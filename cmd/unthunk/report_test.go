@@ -25,7 +25,7 @@ func saveBench(t *testing.T, path, run string, begun time.Time, ns float64) {
 	}
 	q, m := stat.Summarize(row.Samples, "ns"), stat.Summarize(rates, "Mpps")
 	row.Ns, row.Mpps = &q, &m
-	doc := newDocument[record.BenchRow]("bench", host.Fingerprint{Kernel: "6.12", Compiler: "gcc 14"})
+	doc := record.New[record.BenchRow]("bench", host.Fingerprint{Kernel: "6.12", Compiler: "gcc 14"})
 	doc.Run, doc.Time, doc.Rows = run, begun, []record.BenchRow{row}
 	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)

@@ -74,7 +74,7 @@ func addRun(s std, cmd *cobra.Command) {
 		if err != nil {
 			return err
 		}
-		doc := newDocument[record.BenchRow]("run", machine)
+		doc := record.New[record.BenchRow]("run", machine)
 		doc.Settings = settings(cmd, l)
 		if !o.json {
 			if err := report.Machine(s.out, textOptions(s.out), doc.Host, findings); err != nil {

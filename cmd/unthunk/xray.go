@@ -90,7 +90,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if !k.Live { // nothing of this machine is in it
 		fp = host.Fingerprint{Kernel: k.Release}
 	}
-	doc := newDocument[record.SiteRow]("xray", fp)
+	doc := record.New[record.SiteRow]("xray", fp)
 	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, "veth")}
 	if !k.Live {
 		if n := dropParavirt(inv); n > 0 {

@@ -30,34 +30,11 @@ const (
 // are left out and named. A folder with none, or with more than the limits, is an
 // error.
 func LoadHistory(folder string) (*record.History, error) {
-	entries, err := os.ReadDir(folder)
+	files, left, err := recordFiles(folder)
 	if err != nil {
-		if path, ok := errors.AsType[*os.PathError](err); ok {
-			err = path.Err // the message has the name already
-		}
-		return nil, fmt.Errorf("read %s: %w", folder, err)
+		return nil, err
 	}
-	h := &record.History{Folder: folder, Groups: []record.HistoryGroup{}, Left: []record.LeftFile{}}
-	var files []string
-	size := int64(0)
-	for _, e := range entries {
-		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), ".") {
-			continue
-		}
-		info, err := os.Stat(filepath.Join(folder, e.Name()))
-		if err != nil || !info.Mode().IsRegular() {
-			h.Left = append(h.Left, record.LeftFile{File: e.Name(), Why: "it is not a regular file"})
-			continue
-		}
-		files = append(files, e.Name())
-		size += info.Size()
-	}
-	switch {
-	case len(files) > MaxRecords:
-		return nil, fmt.Errorf("read %s: it has %d files: at most %d are read", folder, len(files), MaxRecords)
-	case size > MaxFolder:
-		return nil, fmt.Errorf("read %s: its files have %d MiB: at most %d are read", folder, size>>20, MaxFolder>>20)
-	}
+	h := &record.History{Folder: folder, Groups: []record.HistoryGroup{}, Left: left}
 	var points []dated
 	for _, file := range files {
 		p, err := loadDated(folder, file)
@@ -74,6 +51,38 @@ func LoadHistory(folder string) (*record.History, error) {
 		return nil, fmt.Errorf("read %s: %w", folder, err)
 	}
 	return h, nil
+}
+
+// recordFiles are the files of a folder that may be records, and those that are not.
+func recordFiles(folder string) (files []string, left []record.LeftFile, err error) {
+	entries, err := os.ReadDir(folder)
+	if err != nil {
+		if path, ok := errors.AsType[*os.PathError](err); ok {
+			err = path.Err // the message has the name already
+		}
+		return nil, nil, fmt.Errorf("read %s: %w", folder, err)
+	}
+	left = []record.LeftFile{}
+	size := int64(0)
+	for _, e := range entries {
+		if !strings.HasSuffix(e.Name(), ".json") || strings.HasPrefix(e.Name(), ".") {
+			continue
+		}
+		info, err := os.Stat(filepath.Join(folder, e.Name()))
+		if err != nil || !info.Mode().IsRegular() {
+			left = append(left, record.LeftFile{File: e.Name(), Why: "it is not a regular file"})
+			continue
+		}
+		files = append(files, e.Name())
+		size += info.Size()
+	}
+	switch {
+	case len(files) > MaxRecords:
+		return nil, nil, fmt.Errorf("read %s: it has %d files: at most %d are read", folder, len(files), MaxRecords)
+	case size > MaxFolder:
+		return nil, nil, fmt.Errorf("read %s: its files have %d MiB: at most %d are read", folder, size>>20, MaxFolder>>20)
+	}
+	return files, left, nil
 }
 
 func errNoRecords(left []record.LeftFile) error {
@@ -96,7 +105,7 @@ type datedRow struct {
 }
 
 func loadDated(folder, file string) (*dated, error) {
-	s, err := record.LoadSaved(filepath.Join(folder, file))
+	s, err := record.Load(filepath.Join(folder, file))
 	if err != nil {
 		return nil, err
 	}
@@ -113,8 +122,8 @@ func loadDated(folder, file string) (*dated, error) {
 	if s.Settings["in"] != "" {
 		devices = "/" + s.Settings["in"] + "-" + s.Settings["out"]
 	}
-	if s.Bench != nil {
-		for _, row := range s.Bench.Rows {
+	if s.Bench() != nil {
+		for _, row := range s.Bench().Rows {
 			add(row.Name+devices, row.Ns)
 		}
 	}
@@ -125,7 +134,7 @@ func loadDated(folder, file string) (*dated, error) {
 	}
 	if p := s.Stages(); p != nil {
 		of := "run"
-		if s.Profile != nil {
+		if s.Profile() != nil {
 			of = cmp.Or(s.Settings["scenario"], "redirect") + "/bulk=" + cmp.Or(s.Settings["bulk"], "?") + devices
 		}
 		add("profile/"+of+"/packet", p.Packet)
@@ -133,7 +142,7 @@ func loadDated(folder, file string) (*dated, error) {
 			add("profile/"+of+"/"+row.Name, row.Ns)
 		}
 	}
-	if s.Bench == nil && s.Tax == nil && s.Profile == nil {
+	if s.Bench() == nil && s.Tax() == nil && s.Profile() == nil {
 		return nil, fmt.Errorf("a record of %s has no rows over time", s.Kind)
 	}
 	if len(d.rows) == 0 {
@@ -157,12 +166,53 @@ func sameHost(f host.Fingerprint) string {
 
 // build makes groups and rows of records.
 func build(h *record.History, points []dated) error {
+	groups := grouped(h, points)
+	h.Schema, h.Kind, h.Run = record.Schema, "history", record.NewRunID()
+	h.Time = points[len(points)-1].origin.Time
+	h.Rows, h.Warnings = []record.HistoryRow{}, []record.Warning{}
+	last := make(map[string]level)
+	for i, records := range groups {
+		g := record.HistoryGroup{Name: fmt.Sprint(i + 1), Host: records[0].host}
+		if i > 0 {
+			g.Differs = causes(groups[i-1][0].host, g.Host)
+		}
+		for _, r := range records {
+			g.Records = append(g.Records, r.origin)
+		}
+		h.Groups = append(h.Groups, g)
+		names, series := seriesOf(records)
+		if len(h.Rows)+len(names) > maxSeries {
+			return fmt.Errorf("its records have more than %d rows", maxSeries)
+		}
+		changes := stat.Changes(series)
+		for r, name := range names {
+			row, first, now := historyRow(series[r], changes[r])
+			row.Name, row.Group = name, g.Name
+			if was, ok := last[name]; ok {
+				d := stat.LevelShift(was.qs, first)
+				row.Against, row.AgainstGroup = &d, was.group
+			}
+			last[name] = level{g.Name, now}
+			h.Rows = append(h.Rows, row)
+		}
+	}
+	return nil
+}
+
+// level are the points of a row from its last change on, in a group.
+type level struct {
+	group string
+	qs    []*stat.Quantity
+}
+
+// grouped are records by machine state, in the order of time. It sorts points, and
+// leaves out all but the first record of a run.
+func grouped(h *record.History, points []dated) (groups [][]dated) {
 	slices.SortStableFunc(points, func(a, b dated) int {
 		return cmp.Or(a.origin.Time.Compare(b.origin.Time), cmp.Compare(a.origin.File, b.origin.File))
 	})
 	first := make(map[string]string) // run identity to file
 	index := make(map[string]int)
-	var groups [][]dated
 	for _, p := range points {
 		if of, ok := first[p.origin.Run]; ok {
 			h.Left = append(h.Left, record.LeftFile{File: p.origin.File, Why: "it is of the same run as " + of})
@@ -178,70 +228,53 @@ func build(h *record.History, points []dated) error {
 		}
 		groups[i] = append(groups[i], p)
 	}
-	h.Schema, h.Kind, h.Run = record.Schema, "history", record.NewRunID()
-	h.Time = points[len(points)-1].origin.Time
-	h.Rows, h.Warnings = []record.HistoryRow{}, []record.Warning{}
-	type level struct {
-		group string
-		qs    []*stat.Quantity
-	}
-	last := make(map[string]level)
-	for i, records := range groups {
-		g := record.HistoryGroup{Name: fmt.Sprint(i + 1), Host: records[0].host}
-		if i > 0 {
-			g.Differs = causes(groups[i-1][0].host, g.Host)
-		}
-		var names []string
-		series := make(map[string][]*stat.Quantity)
-		for n, r := range records {
-			g.Records = append(g.Records, r.origin)
-			for _, row := range r.rows {
-				if series[row.name] == nil {
-					names = append(names, row.name)
-					series[row.name] = make([]*stat.Quantity, len(records))
-				}
-				series[row.name][n] = row.ns
+	return groups
+}
+
+// seriesOf are the rows of records by name, each with a point a record; nil where a
+// record has no such row.
+func seriesOf(records []dated) (names []string, series [][]*stat.Quantity) {
+	index := make(map[string]int)
+	for n, r := range records {
+		for _, row := range r.rows {
+			i, ok := index[row.name]
+			if !ok {
+				i = len(names)
+				index[row.name] = i
+				names = append(names, row.name)
+				series = append(series, make([]*stat.Quantity, len(records)))
 			}
-		}
-		h.Groups = append(h.Groups, g)
-		if len(h.Rows)+len(names) > maxSeries {
-			return fmt.Errorf("its records have more than %d rows", maxSeries)
-		}
-		all := make([][]*stat.Quantity, len(names))
-		for r, name := range names {
-			all[r] = series[name]
-		}
-		changes := stat.Changes(all)
-		for r, name := range names {
-			row := record.HistoryRow{Name: name, Group: g.Name, Points: []record.HistoryPoint{}, Changes: []record.HistoryChange{}, Drifts: stat.Drifts(all[r], changes[r])}
-			var values []float64
-			var qs []*stat.Quantity
-			for n, q := range all[r] {
-				if q != nil {
-					row.Points = append(row.Points, record.HistoryPoint{Record: n, Ns: q})
-					values, qs = append(values, q.Median), append(qs, q)
-				}
-			}
-			level1 := stat.Summarize(values, "ns")
-			row.Level = &level1
-			for _, c := range changes[r] {
-				row.Changes = append(row.Changes, record.HistoryChange{Record: c.At, Shift: c.Shift, P: c.P})
-			}
-			// The group's first level against the last one of the group before.
-			from, to := 0, len(qs)
-			if n := len(changes[r]); n > 0 {
-				at := func(n int) int {
-					return slices.IndexFunc(row.Points, func(p record.HistoryPoint) bool { return p.Record == n })
-				}
-				to, from = at(changes[r][0].At), at(changes[r][n-1].At)
-			}
-			if was, ok := last[name]; ok {
-				d := stat.LevelShift(was.qs, qs[:to])
-				row.Against, row.AgainstGroup = &d, was.group
-			}
-			last[name] = level{g.Name, qs[from:]}
-			h.Rows = append(h.Rows, row)
+			series[i][n] = row.ns
 		}
 	}
-	return nil
+	return names, series
+}
+
+// historyRow is a row over time, and its points up to the first change and from the
+// last one on.
+func historyRow(series []*stat.Quantity, changes []stat.Change) (row record.HistoryRow, first, now []*stat.Quantity) {
+	row = record.HistoryRow{
+		Points: []record.HistoryPoint{}, Changes: []record.HistoryChange{}, Drifts: stat.Drifts(series, changes),
+	}
+	var values []float64
+	var points []*stat.Quantity
+	for n, q := range series {
+		if q != nil {
+			row.Points = append(row.Points, record.HistoryPoint{Record: n, Ns: q})
+			values, points = append(values, q.Median), append(points, q)
+		}
+	}
+	q := stat.Summarize(values, "ns")
+	row.Level = &q
+	for _, c := range changes {
+		row.Changes = append(row.Changes, record.HistoryChange{Record: c.At, Shift: c.Shift, P: c.P})
+	}
+	from, to := 0, len(points)
+	if n := len(changes); n > 0 {
+		at := func(index int) int {
+			return slices.IndexFunc(row.Points, func(p record.HistoryPoint) bool { return p.Record == index })
+		}
+		to, from = at(changes[0].At), at(changes[n-1].At)
+	}
+	return row, points[:to], points[from:]
 }

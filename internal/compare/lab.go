@@ -1,7 +1,9 @@
 package compare
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -9,106 +11,81 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Labs compares rows of equal name.
+// Labs compares rows of equal name, exactly: they are counts.
 func Labs(old, new *record.Lab) *record.LabComparison {
-	c := &record.LabComparison{
-		Old: record.Origin{Time: old.Time, Run: old.Run}, New: record.Origin{Time: new.Time, Run: new.Run}, Causes: []record.Cause{},
-	}
-	c.Schema, c.Kind, c.Time, c.Run, c.Host, c.Settings = record.Schema, "compare", new.Time, new.Run, new.Host, new.Settings
+	c := &record.LabComparison{Causes: []record.Cause{}}
+	c.Head, c.Compared = headOf(&old.Head, &new.Head)
 	c.Rows, c.Warnings = []record.LabChange{}, []record.Warning{}
-	was := make(map[string]*record.LabRow)
-	for i := range old.Rows {
-		was[old.Rows[i].Name] = &old.Rows[i]
-	}
-	for i := range new.Rows {
-		row := &new.Rows[i]
-		before := was[row.Name]
-		delete(was, row.Name)
-		what := []string{"only in new"}
-		if before != nil {
-			what = labDiffers(before, row)
-		}
-		if len(what) == 0 {
-			c.Same++
-			continue
-		}
-		c.Rows = append(c.Rows, record.LabChange{Name: row.Name, What: what})
-	}
-	for i := range old.Rows {
-		if row := &old.Rows[i]; was[row.Name] != nil {
-			c.Rows = append(c.Rows, record.LabChange{Name: row.Name, What: []string{"only in old"}})
+	for was, is := range matched(old.Rows, new.Rows, func(r *record.LabRow) string { return r.Name }) {
+		switch {
+		case was == nil:
+			c.Rows = append(c.Rows, record.LabChange{Name: is.Name, What: []string{"only in new"}})
+		case is == nil:
+			c.Rows = append(c.Rows, record.LabChange{Name: was.Name, What: []string{"only in old"}})
+		default:
+			if what := labDiffers(was, is); len(what) > 0 {
+				c.Rows = append(c.Rows, record.LabChange{Name: is.Name, What: what})
+			} else {
+				c.Same++
+			}
 		}
 	}
 	return c
 }
 
-func labDiffers(r, new *record.LabRow) (what []string) {
-	text := func(name, a, b string) {
+// labDiffers says what of a row is another in the new record.
+func labDiffers(old, new *record.LabRow) (what []string) {
+	differ := func(name, a, b string) {
 		if a != b {
-			what = append(what, fmt.Sprintf("%s: %s → %s", name, orNone(a), orNone(b)))
+			what = append(what, fmt.Sprintf("%s: %s → %s", name, cmp.Or(a, "none"), cmp.Or(b, "none")))
 		}
 	}
-	count := func(name string, a, b *float64) {
-		if (a == nil) != (b == nil) || a != nil && *a != *b {
-			what = append(what, fmt.Sprintf("%s: %s → %s", name, exact(a), exact(b)))
-		}
-	}
-	text("release", r.Release, new.Release)
-	text("thunk", r.Thunk, new.Thunk)
-	text("refused", r.Refused, new.Refused)
-	count("instructions", r.Instructions, new.Instructions)
-	count("calls", r.Calls, new.Calls)
-	sites := func(r *record.LabRow) map[string]float64 {
-		m := make(map[string]float64)
-		for _, s := range r.Sites { // offsets move with every build
-			m[of(s.Part)+strings.TrimSuffix(s.Function+" → "+s.Target, " → ")] += s.PerPacket
-		}
-		return m
-	}
-	functions := func(r *record.LabRow) map[string]float64 {
-		m := make(map[string]float64)
-		for _, f := range r.Functions {
-			m[of(f.Part)+f.Function] += f.PerPacket
-		}
-		return m
-	}
-	for _, part := range []struct {
+	differ("release", old.Release, new.Release)
+	differ("thunk", old.Thunk, new.Thunk)
+	differ("refused", old.Refused, new.Refused)
+	differ("instructions", exact(old.Instructions), exact(new.Instructions))
+	differ("calls", exact(old.Calls), exact(new.Calls))
+	for _, counted := range []struct {
 		name     string
 		old, new map[string]float64
-	}{{"site ", sites(r), sites(new)}, {"", functions(r), functions(new)}} {
-		var names []string
-		for name := range part.old {
-			names = append(names, name)
-		}
-		for name := range part.new {
-			if _, ok := part.old[name]; !ok {
-				names = append(names, name)
-			}
-		}
-		slices.Sort(names)
-		for _, name := range names {
-			a, b := part.old[name], part.new[name]
-			if a != b {
-				count(part.name+name, &a, &b)
-			}
+	}{
+		{"site ", labSites(old), labSites(new)},
+		{"", labFunctions(old), labFunctions(new)},
+	} {
+		names := maps.Clone(counted.old)
+		maps.Copy(names, counted.new)
+		for _, name := range slices.Sorted(maps.Keys(names)) {
+			differ(counted.name+name, stat.Exact(counted.old[name]), stat.Exact(counted.new[name]))
 		}
 	}
 	return what
 }
 
-// of names a part of the chain before what it does.
-func of(part string) string {
+// labSites are how often branches enter their targets. Their offsets move with every
+// build and are left out.
+func labSites(r *record.LabRow) map[string]float64 {
+	counts := make(map[string]float64)
+	for _, s := range r.Sites {
+		counts[inPart(s.Part)+strings.TrimSuffix(s.Function+" → "+s.Target, " → ")] += s.PerPacket
+	}
+	return counts
+}
+
+// labFunctions are how often functions are entered.
+func labFunctions(r *record.LabRow) map[string]float64 {
+	counts := make(map[string]float64)
+	for _, f := range r.Functions {
+		counts[inPart(f.Part)+f.Function] += f.PerPacket
+	}
+	return counts
+}
+
+// inPart names a part of the chain before what it does.
+func inPart(part string) string {
 	if part == "" {
 		return ""
 	}
 	return part + ": "
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "none"
-	}
-	return s
 }
 
 // exact writes a count with all its digits, "none" where there is none.

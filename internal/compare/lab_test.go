@@ -10,11 +10,11 @@ import (
 
 func TestLabs(t *testing.T) {
 	parse := func() *record.Lab {
-		s, err := record.ParseSaved([]byte(recordtest.LabJSON))
+		s, err := record.Parse([]byte(recordtest.LabJSON))
 		if err != nil {
 			t.Fatal(err)
 		}
-		return s.Lab
+		return s.Lab()
 	}
 	old, new := parse(), parse()
 	if c := Labs(old, new); c.Same != 1 || len(c.Rows) != 0 {

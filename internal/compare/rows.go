@@ -1,18 +1,36 @@
 package compare
 
 import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
+// rows is a comparison of rows of bench and of prices under way.
+type rows struct{ *record.Comparison }
+
+func newRows(old, new *record.Saved, opts Options) rows {
+	c := &record.Comparison{Threshold: opts.Threshold, Causes: causes(old.Host, new.Host)}
+	c.Head, c.Compared = headOf(&old.Head, &new.Head)
+	c.Incomplete = old.Incomplete || new.Incomplete
+	c.Rows, c.Warnings = []record.CompareRow{}, []record.Warning{}
+	return rows{c}
+}
+
 // measures reports whether the record is of a kind that has rows of bench.
-func measures(r *record.Record) bool { return r.Kind != "tax" }
+func measures(r *record.Saved) bool { return r.Bench() != nil }
 
 // prices reports whether the record has prices: one of tax has, though it may
 // have been stopped before the first.
-func prices(r *record.Record) bool { return r.Kind == "tax" || len(r.Prices) > 0 }
+func prices(r *record.Saved) bool { return r.Tax() != nil || len(r.Prices()) > 0 }
 
-// entry is what a comparison needs of a row of either type.
+// entry is what a comparison needs of a row of bench or of tax.
 type entry struct {
 	name    string
 	labels  map[string]string
@@ -24,19 +42,294 @@ type entry struct {
 	price *record.TaxRow
 }
 
-func rowEntries(r *record.Record) []entry {
-	es := make([]entry, len(r.Rows))
-	for i, row := range r.Rows {
+func (e *entry) key() string { return e.name }
+
+func rowEntries(r *record.Saved) []entry {
+	if !measures(r) {
+		return nil
+	}
+	es := make([]entry, len(r.Bench().Rows))
+	for i, row := range r.Bench().Rows {
 		es[i] = entry{row.Name, row.Labels, row.Ns, row.Refused, row.Samples, row.Rounds, nil}
 	}
 	return es
 }
 
-func priceEntries(r *record.Record) []entry {
-	es := make([]entry, len(r.Prices))
-	for i := range r.Prices {
-		row := &r.Prices[i]
+func priceEntries(r *record.Saved) []entry {
+	es := make([]entry, len(r.Prices()))
+	for i := range r.Prices() {
+		row := &r.Prices()[i]
 		es[i] = entry{row.Name, row.Labels, row.Price, row.Refused, row.Samples, row.Rounds, row}
 	}
 	return es
+}
+
+// Records compares the rows of equal name of two records: rows of bench when
+// both records have such, and prices when both have prices. Rows are paired
+// round by round when both records are of the same run. Records that share no rows
+// are an [ErrKind].
+func Records(old, new *record.Saved, opts Options) (*record.Comparison, error) {
+	both := measures(old) && measures(new)
+	priced := prices(old) && prices(new)
+	if !both && !priced {
+		return nil, fmt.Errorf("%w: old is of %s, new of %s, and they share no rows", ErrKind, old.Kind, new.Kind)
+	}
+	c := newRows(old, new, opts)
+	sameRun := old.Run == new.Run
+	if both {
+		c.addAll(rowEntries(old), rowEntries(new), sameRun)
+	}
+	if priced {
+		c.addAll(priceEntries(old), priceEntries(new), sameRun)
+	}
+	c.conclude()
+	if !sameRun {
+		c.warnTwoRuns(old, new)
+	}
+	c.carry("old", old)
+	if old != new {
+		c.carry("new", new)
+	}
+	return c.Comparison, nil
+}
+
+// ErrLabel is returned by [By] when no two rows differ in a label
+// alone.
+var ErrLabel = errors.New("no two rows differ in it alone")
+
+// By compares, within one record, rows of bench that differ in one label
+// only, each with the row that has the first value of that label. The rows of a
+// record were measured interleaved, so all are paired. Prices are not compared
+// so: each is that of another call.
+func By(r *record.Saved, label string, opts Options) (*record.Comparison, error) {
+	if !measures(r) {
+		return nil, fmt.Errorf("compare by %s: %w: each row of %s is the price of another call", label, ErrKind, r.Kind)
+	}
+	c := newRows(r, r, opts)
+	c.By = label
+	var order []string // the label's values as they occur
+	base := make(map[string]*entry)
+	known := make(map[string]bool)
+	all := rowEntries(r)
+	for i := range all {
+		row := &all[i]
+		value, ok := row.labels[label]
+		for key := range row.labels {
+			known[key] = true
+		}
+		if !ok {
+			continue
+		}
+		if !slices.Contains(order, value) {
+			order = append(order, value)
+		}
+		rest := others(row.labels, label)
+		if first := base[rest]; first == nil {
+			base[rest] = row
+		} else {
+			c.add(first, row, true)
+		}
+	}
+	if len(c.Rows) == 0 {
+		labels := slices.Sorted(maps.Keys(known))
+		return nil, fmt.Errorf("compare by %s: %w: the rows have %s", label, ErrLabel, strings.Join(labels, ", "))
+	}
+	slices.SortStableFunc(c.Rows, func(a, b record.CompareRow) int {
+		return slices.Index(order, a.Labels[label]) - slices.Index(order, b.Labels[label])
+	})
+	c.conclude()
+	c.carry("", r)
+	return c.Comparison, nil
+}
+
+// others are all labels but one, as a key.
+func others(labels map[string]string, but string) string {
+	var parts []string
+	for key, value := range labels {
+		if key != but {
+			parts = append(parts, fmt.Sprintf("%q=%q", key, value))
+		}
+	}
+	slices.Sort(parts)
+	return strings.Join(parts, ",")
+}
+
+// addAll appends the comparison of rows of equal name.
+func (c rows) addAll(old, new []entry, sameRun bool) {
+	for was, is := range matched(old, new, (*entry).key) {
+		c.add(was, is, sameRun && is != nil)
+	}
+}
+
+// add appends the comparison of two rows, of which one may be nil.
+func (c rows) add(old, new *entry, sameRun bool) {
+	row := record.CompareRow{Paired: sameRun}
+	switch {
+	case new == nil:
+		row.Name, row.Labels, row.Old = old.name, old.labels, old.ns
+		row.Price = old.price != nil
+		row.Missing = "only in old"
+	case old == nil:
+		row.Name, row.Labels, row.New = new.name, new.labels, new.ns
+		row.Price = new.price != nil
+		row.Missing = "only in new"
+	default:
+		row.Name, row.Labels, row.Old, row.New = new.name, new.labels, old.ns, new.ns
+		row.Price = new.price != nil
+		if old.name != new.name {
+			row.Against = old.name
+		}
+	}
+	var why []string
+	for _, side := range []struct {
+		name string
+		row  *entry
+	}{{"old", old}, {"new", new}} {
+		if side.row != nil && side.row.refused != "" {
+			why = append(why, side.name+" refused: "+side.row.refused)
+		}
+	}
+	if len(why) > 0 {
+		if row.Missing != "" {
+			why = append([]string{row.Missing}, why...)
+		}
+		row.Missing = strings.Join(why, "; ")
+	}
+	if row.Missing == "" && row.Price {
+		row.Missing = priceless(old, new)
+	}
+	if row.Missing == "" {
+		d := difference(old, new, sameRun)
+		row.Difference = &d
+	}
+	c.Rows = append(c.Rows, row)
+}
+
+// priceless says why a price in percent of another would mean nothing; empty
+// when it means something.
+func priceless(old, new *entry) string {
+	switch q := old.ns; {
+	case new.price.Control():
+		return "a control: its price is 0 in both"
+	case q.Low <= 0 && q.High >= 0:
+		return "no price to compare with: the old one is 0 within its interval"
+	case q.Median <= 0:
+		return "no price to compare with: the old one is not above 0"
+	case len(old.samples) == 0 || len(new.samples) == 0:
+		return "an estimate without rounds: compare the prices it is made of"
+	}
+	return ""
+}
+
+func difference(old, new *entry, sameRun bool) stat.Difference {
+	paired, unpaired := stat.Paired, stat.Unpaired
+	if new.price != nil {
+		paired, unpaired = stat.PairedPrices, stat.UnpairedPrices
+	}
+	if sameRun {
+		return paired(inBoth(old, new))
+	}
+	return unpaired(old.samples, new.samples)
+}
+
+// inBoth are the samples of the rounds both rows have.
+func inBoth(a, b *entry) (as, bs []float64) {
+	j := 0
+	for i, round := range a.rounds {
+		for j < len(b.rounds) && b.rounds[j] < round {
+			j++
+		}
+		if j < len(b.rounds) && b.rounds[j] == round {
+			as, bs = append(as, a.samples[i]), append(bs, b.samples[j])
+		}
+	}
+	return as, bs
+}
+
+// conclude gives the verdicts of all rows.
+func (c rows) conclude() {
+	changes := make([]*record.Change, len(c.Rows))
+	for i := range c.Rows {
+		changes[i] = &c.Rows[i].Change
+	}
+	conclude(changes, c.Threshold)
+}
+
+// warnTwoRuns says what a comparison of two runs cannot know.
+func (c rows) warnTwoRuns(old, new *record.Saved) {
+	// Scenarios and operations matter to rows that have neither: all chains'
+	// programs stand in the dispatcher's one compare tree.
+	asked := []string{"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out"}
+	if text := unlike(old.Settings, new.Settings, asked); text != "" {
+		c.Warn("", text)
+	}
+	if shift, n, ok := c.common(); ok {
+		c.Warn("", fmt.Sprintf("all %d rows moved together, by about %+.0f %%: the machine as a whole may have changed (clock, load of its host), not the path of a packet", n, shift))
+	}
+	uncertain := func(price bool) bool {
+		return slices.ContainsFunc(c.Rows, func(r record.CompareRow) bool { return r.Price == price && r.Verdict == stat.CannotTell })
+	}
+	switch {
+	case uncertain(false):
+		c.Warn("", drifted+", rows of one run (compare FILE --by LABEL) the smallest")
+	case uncertain(true):
+		c.Warn("", drifted)
+	}
+}
+
+// common is the shift in percent that all n rows of bench share, when they do:
+// at least three rows, of which none strays from the median by more than a
+// quarter of it, or by more than a point. Prices are left out: a thunk moves
+// them all together, and no packet's whole path.
+func (c rows) common() (percent float64, n int, ok bool) {
+	var shifts []float64
+	for _, row := range c.Rows {
+		if row.Price {
+			continue
+		}
+		if row.Difference == nil {
+			return 0, 0, false
+		}
+		shifts = append(shifts, row.Difference.Median)
+	}
+	n = len(shifts)
+	if n < 3 {
+		return 0, 0, false
+	}
+	mid := stat.Median(shifts)
+	for _, s := range shifts {
+		if math.Abs(s-mid) > max(math.Abs(mid)/4, 1) {
+			return 0, 0, false
+		}
+	}
+	return mid, n, math.Abs(mid) > c.Threshold && math.Abs(mid) > 2
+}
+
+// carry takes over the warnings of a record, but for rows of a type that was
+// not compared.
+func (c rows) carry(side string, r *record.Saved) {
+	prefix := ""
+	if side != "" && c.Old != c.New {
+		prefix = side + ": "
+	}
+	if r.Incomplete {
+		c.Warn("", prefix+stoppedEarly)
+	}
+	left := make(map[string]bool) // names of rows that were not compared
+	for _, kind := range []struct {
+		price bool
+		rows  []entry
+	}{{false, rowEntries(r)}, {true, priceEntries(r)}} {
+		if slices.ContainsFunc(c.Rows, func(row record.CompareRow) bool { return row.Price == kind.price }) {
+			continue
+		}
+		for _, row := range kind.rows {
+			left[row.name] = true
+		}
+	}
+	for _, w := range r.Warnings {
+		if !left[w.Row] {
+			c.Warn(w.Row, prefix+w.Text)
+		}
+	}
 }

@@ -13,36 +13,24 @@ import (
 // by what they call; where a function calls the same more than once, in the order
 // of their offsets, which may themselves move from build to build.
 func Sites(old, new *record.Document[record.SiteRow]) *record.SiteComparison {
-	c := &record.SiteComparison{
-		Old: record.Origin{Time: old.Time, Run: old.Run}, New: record.Origin{Time: new.Time, Run: new.Run},
-		Causes: causes(old.Host, new.Host),
-	}
-	c.Schema, c.Kind, c.Time, c.Run, c.Host, c.Settings = record.Schema, "compare", new.Time, new.Run, new.Host, new.Settings
+	c := &record.SiteComparison{Causes: causes(old.Host, new.Host)}
+	c.Head, c.Compared = headOf(&old.Head, &new.Head)
 	c.Rows, c.Warnings = []record.SiteChange{}, []record.Warning{}
-	if a, b := old.Settings["path"], new.Settings["path"]; a != b {
-		c.Warnings = append(c.Warnings, record.Warning{Text: "the two records are of different paths"})
+	if old.Settings["path"] != new.Settings["path"] {
+		c.Warn("", "the two records are of different paths")
 	}
-	before := make(map[string]*record.SiteRow)
-	for i := range old.Rows {
-		before[old.Rows[i].Name] = &old.Rows[i]
-	}
-	for i := range new.Rows {
-		row := &new.Rows[i]
-		was := before[row.Name]
-		delete(before, row.Name)
-		if was == nil {
-			c.Rows = append(c.Rows, record.SiteChange{Name: row.Name, Change: "new", New: row})
-			continue
-		}
-		if what := siteDiffers(was, row); len(what) > 0 {
-			c.Rows = append(c.Rows, record.SiteChange{Name: row.Name, Change: "changed", What: what, Old: was, New: row})
-		} else {
-			c.Same++
-		}
-	}
-	for i := range old.Rows {
-		if row := &old.Rows[i]; before[row.Name] != nil {
-			c.Rows = append(c.Rows, record.SiteChange{Name: row.Name, Change: "gone", Old: row})
+	for was, is := range matched(old.Rows, new.Rows, func(r *record.SiteRow) string { return r.Name }) {
+		switch {
+		case was == nil:
+			c.Rows = append(c.Rows, record.SiteChange{Name: is.Name, Change: "new", New: is})
+		case is == nil:
+			c.Rows = append(c.Rows, record.SiteChange{Name: was.Name, Change: "gone", Old: was})
+		default:
+			if what := siteDiffers(was, is); len(what) > 0 {
+				c.Rows = append(c.Rows, record.SiteChange{Name: is.Name, Change: "changed", What: what, Old: was, New: is})
+			} else {
+				c.Same++
+			}
 		}
 	}
 	order := []string{"new", "changed", "gone"}

@@ -9,9 +9,17 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
+
+// taxOf is a record of tax.
+func taxOf(run string, rows []record.TaxRow) *record.Saved {
+	doc := record.New[record.TaxRow]("tax", host.Fingerprint{})
+	doc.Run, doc.Rows = run, rows
+	return record.NewSaved(doc)
+}
 
 func TestCompareTax(t *testing.T) {
 	const zero = "no price to compare with: the old one is 0 within its interval"
@@ -29,7 +37,7 @@ func TestCompareTax(t *testing.T) {
 		{1.2, 2, "a", "slower, slower", true},
 		{1, 10, "a", "no difference seen, no difference seen", false},
 	} {
-		c, err := Records(record.NewRecord(old), record.NewRecord(recordtest.TaxDocument(tt.run, 2, tt.factor)), Options{Threshold: tt.threshold})
+		c, err := Records(record.NewSaved(old), record.NewSaved(recordtest.TaxDocument(tt.run, 2, tt.factor)), Options{Threshold: tt.threshold})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +89,7 @@ func TestCompareTax(t *testing.T) {
 		"own control": {[]record.TaxRow{recordtest.PriceRow(r, "control/tail", 0, 1)}, []record.TaxRow{recordtest.PriceRow(r, "control/tail", 20, 1)}, "a control: its price is 0 in both"},
 	} {
 		for _, run := range []string{"a", "b"} {
-			c, err := Records(&record.Record{Kind: "tax", Run: "a", Prices: tt.old}, &record.Record{Kind: "tax", Run: run, Prices: tt.new}, Options{Threshold: 2})
+			c, err := Records(taxOf("a", tt.old), taxOf(run, tt.new), Options{Threshold: 2})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,16 +104,18 @@ func TestCompareTax(t *testing.T) {
 }
 
 func TestCompareKinds(t *testing.T) {
-	bench, tax, run := record.NewRecord(recordtest.Ladder("a", 1, 1)), record.NewRecord(recordtest.TaxDocument("b", 2, 1)), record.NewRecord(recordtest.RunDocument("c", 3, 1))
-	bare := record.NewRecord(recordtest.RunDocument("d", 4, 1))
-	bare.Prices = nil
-	stopped := &record.Record{Kind: "tax", Run: "e", Incomplete: true}
-	for _, r := range []*record.Record{bench, tax, run} {
+	bench, tax, run := record.NewSaved(recordtest.Ladder("a", 1, 1)), record.NewSaved(recordtest.TaxDocument("b", 2, 1)), record.NewSaved(recordtest.RunDocument("c", 3, 1))
+	unpriced := recordtest.RunDocument("d", 4, 1)
+	unpriced.Prices = nil
+	bare := record.NewSaved(unpriced)
+	stopped := taxOf("e", nil)
+	stopped.Incomplete = true
+	for _, r := range []*record.Saved{bench, tax, run} {
 		r.Warnings = []record.Warning{{Row: "map-lookup/hash", Text: "priced " + r.Kind}, {Row: "redirect-map/bulk=16", Text: "measured " + r.Kind}, {Text: "all of " + r.Kind}}
 	}
 	const rows, prices = "redirect-map/bulk=1, redirect-map/bulk=16, redirect-map/bulk=64", "control, map-lookup/hash, ndo-xdp-xmit/bulk=16"
 	for _, tt := range []struct {
-		old, new *record.Record
+		old, new *record.Saved
 		want     string // the rows, or the error
 		warns    string
 	}{
@@ -122,7 +132,7 @@ func TestCompareKinds(t *testing.T) {
 	} {
 		c, err := Records(tt.old, tt.new, Options{Threshold: 2})
 		if err != nil {
-			if !errors.Is(err, record.ErrKind) || err.Error() != tt.want {
+			if !errors.Is(err, ErrKind) || err.Error() != tt.want {
 				t.Errorf("%s, %s: %v, want %s", tt.old.Kind, tt.new.Kind, err, tt.want)
 			}
 			continue
@@ -152,8 +162,8 @@ func TestCompareKinds(t *testing.T) {
 // A shift that all rows of bench share is said with prices beside them, whose
 // own does not count.
 func TestCommonShiftOfRun(t *testing.T) {
-	old, new := record.NewRecord(recordtest.RunDocument("a", 1, 1)), record.NewRecord(recordtest.RunDocument("b", 2, 1.3))
-	new.Prices = recordtest.TaxDocument("b", 2, 4).Rows
+	old, new := record.NewSaved(recordtest.RunDocument("a", 1, 1)), record.NewSaved(recordtest.RunDocument("b", 2, 1.3))
+	new.Bench().Prices = recordtest.TaxDocument("b", 2, 4).Rows
 	c, err := Records(old, new, Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -166,16 +176,16 @@ func TestCommonShiftOfRun(t *testing.T) {
 }
 
 func TestCompareByPrices(t *testing.T) {
-	_, err := By(record.NewRecord(recordtest.TaxDocument("a", 1, 1)), "pair", Options{})
-	if !errors.Is(err, record.ErrKind) || err.Error() != "compare by pair: records of these kinds are not compared: each row of tax is the price of another call" {
+	_, err := By(record.NewSaved(recordtest.TaxDocument("a", 1, 1)), "pair", Options{})
+	if !errors.Is(err, ErrKind) || err.Error() != "compare by pair: records of these kinds are not compared: each row of tax is the price of another call" {
 		t.Error(err)
 	}
 	// Those of a run are left out.
-	_, err = By(record.NewRecord(recordtest.RunDocument("a", 1, 1)), "pair", Options{})
+	_, err = By(record.NewSaved(recordtest.RunDocument("a", 1, 1)), "pair", Options{})
 	if !errors.Is(err, ErrLabel) || !strings.HasSuffix(err.Error(), "the rows have bulk, operation, scenario") {
 		t.Error(err)
 	}
-	c, err := By(record.NewRecord(recordtest.RunDocument("a", 1, 1)), "bulk", Options{})
+	c, err := By(record.NewSaved(recordtest.RunDocument("a", 1, 1)), "bulk", Options{})
 	if err != nil || len(c.Rows) != 2 || c.Rows[0].Price {
 		t.Errorf("%+v, %v", c, err)
 	}

@@ -14,7 +14,7 @@ import (
 func TestHeadlines(t *testing.T) {
 	parse := func(text string) Headline {
 		t.Helper()
-		s, err := record.ParseSaved([]byte(text))
+		s, err := record.Parse([]byte(text))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -38,25 +38,25 @@ func TestHeadlines(t *testing.T) {
 	if h := parse(recordtest.Marshal(t, p)); !strings.HasPrefix(h.Title, "Of a packet’s 200 ns the redirect path takes ") || !strings.HasSuffix(h.Title, ", indirect branches 2.0 %") {
 		t.Errorf("%+v, %v", h, groups)
 	}
-	slower, err := compare.Records(record.NewRecord(recordtest.Ladder("a", 1, 1)), record.NewRecord(recordtest.Ladder("b", 2, 1.5)), compare.Options{Threshold: 2})
+	slower, err := compare.Records(record.NewSaved(recordtest.Ladder("a", 1, 1)), record.NewSaved(recordtest.Ladder("b", 2, 1.5)), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h := parse(recordtest.Marshal(t, slower)); !h.Tells || !strings.Contains(h.Title, "slower [+") || !strings.Contains(h.Title, "Mpps") {
 		t.Errorf("%+v", h)
 	}
-	few, err := compare.Records(record.NewRecord(recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), record.NewRecord(recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), compare.Options{Threshold: 2})
+	few, err := compare.Records(record.NewSaved(recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), record.NewSaved(recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if h := parse(recordtest.Marshal(t, few)); h.Tells || h.Title != "Cannot tell whether the two differ in 1 of 1 row" {
 		t.Errorf("%+v", h)
 	}
-	saved, err := record.ParseSaved([]byte(recordtest.LabJSON))
+	saved, err := record.Parse([]byte(recordtest.LabJSON))
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := saved.Lab
+	l := saved.Lab()
 	l.Rows[0].Labels["bulk"] = "1"
 	l.Differences = []record.LabDifference{{With: "k/bulk=1", Without: "k2/bulk=1", Instructions: 10, Calls: 5, Ns: q(61, 5, "ns")}}
 	if h := parse(recordtest.Marshal(t, l)); h.Title != "Indirect branches cost a packet about 61.0 ns at bulk 1" || !strings.Contains(h.Text, "k against k2: 5.00 indirect branches a packet, +10.00 instructions, about 61.0 ns [56.0, 66.0]") {
@@ -74,7 +74,7 @@ func TestHeadlineUnknown(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	saved, err := record.ParseSaved(b)
+	saved, err := record.Parse(b)
 	if err != nil {
 		t.Fatal(err)
 	}

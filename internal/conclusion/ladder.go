@@ -2,6 +2,8 @@ package conclusion
 
 import (
 	"fmt"
+	"math"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -40,4 +42,43 @@ func measured(q *stat.Quantity, digits int) string {
 		s += " (too few rounds for an interval)"
 	}
 	return s
+}
+
+func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
+	var fastest, slowest *record.BenchRow
+	for i := range rows {
+		row := &rows[i]
+		if row.Mpps == nil || row.Ns == nil {
+			continue
+		}
+		if fastest == nil || row.Mpps.Median > fastest.Mpps.Median {
+			fastest = row
+		}
+		if slowest == nil || row.Mpps.Median < slowest.Mpps.Median {
+			slowest = row
+		}
+	}
+	if fastest == nil {
+		return Headline{Title: "No row has a number", Text: "Each row says why."}
+	}
+	h := Headline{Title: fmt.Sprintf("%s Mpps on one core", stat.Number(fastest.Mpps.Median))}
+	var said []string
+	said = append(said, fmt.Sprintf("%s sends %s, %s a packet.", fastest.Name, fastest.Mpps.Text(stat.Number), fastest.Ns.Text(stat.Number)))
+	share := fastest.Hop != nil && !math.IsNaN(fastest.Hop.Median) && fastest.Ns.Median > 0
+	if share {
+		said = append(said, fmt.Sprintf("Its redirect hop takes %s, %s of the packet.", fastest.Hop.Text(stat.Number), percent(fastest.Hop.Median/fastest.Ns.Median)))
+	}
+	if slowest != fastest {
+		said = append(said, fmt.Sprintf("The slowest row, %s, sends %s Mpps: %s ns a packet more.",
+			slowest.Name, stat.Number(slowest.Mpps.Median), stat.Number(slowest.Ns.Median-fastest.Ns.Median)))
+	}
+	if p == nil {
+		if share {
+			h.Title += fmt.Sprintf("; the redirect takes %s of a packet’s %s ns", percent(fastest.Hop.Median/fastest.Ns.Median), stat.Number(fastest.Ns.Median))
+		}
+		h.Text = strings.Join(said, " ")
+		return h
+	}
+	of := profileHeadline(p, h.Title)
+	return Headline{Title: of.Title, Text: strings.Join(said, " ") + "\n" + of.Text}
 }

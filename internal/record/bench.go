@@ -1,6 +1,10 @@
 package record
 
-import "github.com/unthunk/unthunk/internal/stat"
+import (
+	"math"
+
+	"github.com/unthunk/unthunk/internal/stat"
+)
 
 // BenchRow is one measured row of `bench`.
 type BenchRow struct {
@@ -44,4 +48,42 @@ type Counts struct {
 	Redirected uint64 `json:"redirected"`
 	// Received is what arrived at the end of the chain.
 	Received uint64 `json:"received"`
+}
+
+func (r *BenchRow) check() error {
+	if err := checkSamples(r.Samples, r.Rounds, func(ns float64) bool { return ns > 0 && ns <= maxNs }); err != nil {
+		return err
+	}
+	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	measured := r.Ns != nil && r.Mpps != nil
+	switch {
+	case r.Refused == "" && !measured:
+		return errNeither
+	case r.Refused != "" && (r.Ns != nil || r.Mpps != nil):
+		return errBoth
+	case measured && len(r.Samples) == 0:
+		return errNoSamples
+	}
+	err := checkQuantities([]quantity{
+		{"ns", "ns", r.Ns, false},
+		{"mpps", "Mpps", r.Mpps, false},
+		{"hop", "ns", r.Hop, true},
+		{"observer", "ns", r.Observer, true},
+		{"frames-per-xmit", "frames", r.FramesPerXmit, false},
+	})
+	if err == nil && measured && math.IsNaN(r.Ns.Median) {
+		return errNeither
+	}
+	return err
+}
+
+func (r *BenchRow) rowName() string { return r.Name }
+
+func checkBench(d *Document[BenchRow]) error {
+	if err := d.RunParts.checkNone(d.Kind); err != nil {
+		return err
+	}
+	return checkRows(d.Rows, nil)
 }

@@ -6,28 +6,33 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Comparison is what two records, or the rows of one, differ in. It marshals
+// Changes is what two records differ in, whichever kind they are of. It marshals
 // as a document of kind "compare" whose host is that of the new record.
-type Comparison struct {
-	Document[CompareRow]
-	// Old and New are the records compared. They are equal when the rows of
-	// one record are.
+type Changes interface {
+	Doc
+	// Regressed reports whether something got slower by more than the threshold,
+	// with confidence.
+	Regressed() bool
+	// NameFiles says which files the two records were read from.
+	NameFiles(old, new string)
+}
+
+// Compared are the two records that were compared.
+type Compared struct {
+	// Old and New are equal when the rows of one record are compared.
 	Old Origin `json:"old"`
 	New Origin `json:"new"`
-	// By is the label whose values are compared within one record.
-	By string `json:"by,omitempty"`
-	// Threshold in percent.
-	Threshold float64 `json:"threshold"`
-	// Causes are the differences of the two machines, the likeliest to move
-	// XDP_REDIRECT first.
-	Causes []Cause `json:"causes"`
 }
+
+// NameFiles implements [Changes].
+func (c *Compared) NameFiles(old, new string) { c.Old.File, c.New.File = old, new }
 
 // Origin names a record.
 type Origin struct {
@@ -35,46 +40,6 @@ type Origin struct {
 	Time time.Time `json:"time"`
 	Run  string    `json:"run"`
 }
-
-// CompareRow is one row of a comparison.
-type CompareRow struct {
-	// Name is that of the new row.
-	Name   string            `json:"name"`
-	Labels map[string]string `json:"labels"`
-	// Against is the name of the old row when it is another.
-	Against string `json:"against,omitempty"`
-	// Price is set when the row is the price of a call, else it is one of
-	// bench.
-	Price bool `json:"price,omitempty"`
-	// Old and New are in ns per packet, those of a price in ns per call. One
-	// that has no number is nil.
-	Old *stat.Quantity `json:"old"`
-	New *stat.Quantity `json:"new"`
-	// Difference is new less old in percent of old: positive is slower, or
-	// dearer. Its interval and p hold for all rows of the comparison together.
-	// Nil when one side has no number, or the old price is none to compare
-	// with.
-	Difference *stat.Difference `json:"difference"`
-	// Paired is set when both sides were measured in the same rounds.
-	Paired bool `json:"paired"`
-	// Verdict is in the words of [stat.Verdict]; empty when one side has no
-	// number.
-	Verdict string `json:"verdict,omitempty"`
-	// Regression is set when the row is slower by more than the threshold,
-	// with confidence.
-	Regression bool `json:"regression"`
-	// Missing says why there is no difference: which side has no such row,
-	// or has no number and why, or why it would mean nothing.
-	Missing string `json:"missing,omitempty"`
-}
-
-// Regressed reports whether any row got slower by more than the threshold.
-func (c *Comparison) Regressed() bool {
-	return slices.ContainsFunc(c.Rows, func(r CompareRow) bool { return r.Regression })
-}
-
-// ErrKind is returned for records of a kind that is not compared so.
-var ErrKind = errors.New("records of these kinds are not compared")
 
 // Cause is a difference of two machines that may explain a difference of
 // their numbers.
@@ -88,50 +53,95 @@ type Cause struct {
 	Why string `json:"why"`
 }
 
-// ProfileComparison is what two profiles differ in. It marshals as a document of
-// kind "compare" whose host is that of the new record.
+// Change is how a number of two records differs.
+type Change struct {
+	// Old and New are in ns per packet, those of a price in ns per call. One
+	// that has no number is nil.
+	Old *stat.Quantity `json:"old"`
+	New *stat.Quantity `json:"new"`
+	// Difference is new less old: positive is slower, or dearer. It is in percent
+	// of old, that of a profile's stage in ns per packet. Its interval and p hold
+	// for all rows of the comparison together. Nil when one side has no number, or
+	// the old price is none to compare with.
+	Difference *stat.Difference `json:"difference"`
+	// Verdict is in the words of [stat.Verdict]; empty without a difference.
+	Verdict string `json:"verdict,omitempty"`
+	// Regression is set when the row is slower by more than the threshold,
+	// with confidence.
+	Regression bool `json:"regression"`
+	// Missing says why there is no difference: which side has no such row,
+	// or has no number and why, or why it would mean nothing.
+	Missing string `json:"missing,omitempty"`
+}
+
+// Outcome is the verdict without what would have been seen: [stat.Faster],
+// [stat.Slower], [stat.NoDifference], [stat.CannotTell], or empty.
+func (c *Change) Outcome() string {
+	outcome, _, _ := strings.Cut(c.Verdict, " (")
+	return outcome
+}
+
+// Comparison is what the rows of bench and the prices of two records differ in, or
+// the rows of one record.
+type Comparison struct {
+	Document[CompareRow]
+	Compared
+	// By is the label whose values are compared within one record.
+	By string `json:"by,omitempty"`
+	// Threshold in percent.
+	Threshold float64 `json:"threshold"`
+	// Causes are the differences of the two machines, the likeliest to move
+	// XDP_REDIRECT first.
+	Causes []Cause `json:"causes"`
+}
+
+// CompareRow is one row of a comparison.
+type CompareRow struct {
+	// Name is that of the new row.
+	Name   string            `json:"name"`
+	Labels map[string]string `json:"labels"`
+	// Against is the name of the old row when it is another.
+	Against string `json:"against,omitempty"`
+	// Price is set when the row is the price of a call, else it is one of
+	// bench.
+	Price bool `json:"price,omitempty"`
+	// Paired is set when both sides were measured in the same rounds.
+	Paired bool `json:"paired"`
+	Change
+}
+
+// Regressed implements [Changes].
+func (c *Comparison) Regressed() bool {
+	return slices.ContainsFunc(c.Rows, func(r CompareRow) bool { return r.Regression })
+}
+
+// ProfileComparison is what two profiles differ in.
 type ProfileComparison struct {
 	Document[ProfileChange]
-	Old Origin `json:"old"`
-	New Origin `json:"new"`
+	Compared
 	// Threshold in percent of the old packet.
 	Threshold float64 `json:"threshold"`
 	Causes    []Cause `json:"causes"`
 }
 
-// ProfileChange is what two profiles differ in at one stage.
+// ProfileChange is what two profiles differ in at one stage. Its difference is in ns
+// per packet; its verdict is for a threshold in percent of the old packet, so that a
+// stage is a regression when it makes the packet slower by more.
 type ProfileChange struct {
 	// Name of the stage; "packet" is the whole.
 	Name string `json:"name"`
-	// Old and New are in ns per packet; null where there is no such stage.
-	Old *stat.Quantity `json:"old"`
-	New *stat.Quantity `json:"new"`
-	// Difference is new less old in ns per packet: positive is slower. Its
-	// interval and p hold for all rows of the comparison together. Nil when
-	// one side has no such stage.
-	Difference *stat.Difference `json:"difference"`
-	// Verdict is in the words of [stat.Verdict], for a threshold in percent of
-	// the old packet; empty when one side has no such stage.
-	Verdict string `json:"verdict,omitempty"`
-	// Regression is set when the stage makes the packet slower by more than the
-	// threshold, with confidence.
-	Regression bool `json:"regression"`
-	// Missing says which side has no such stage.
-	Missing string `json:"missing,omitempty"`
+	Change
 }
 
-// Regressed reports whether the packet, or a stage of it, got slower by more
-// than the threshold.
+// Regressed implements [Changes]: the packet, or a stage of it, got slower.
 func (c *ProfileComparison) Regressed() bool {
 	return slices.ContainsFunc(c.Rows, func(r ProfileChange) bool { return r.Regression })
 }
 
-// SiteComparison is what two records of xray differ in. It marshals as a document
-// of kind "compare" whose host is that of the new record.
+// SiteComparison is what two records of xray differ in.
 type SiteComparison struct {
 	Document[SiteChange]
-	Old Origin `json:"old"`
-	New Origin `json:"new"`
+	Compared
 	// Same is how many branches are in both and alike.
 	Same   int     `json:"same"`
 	Causes []Cause `json:"causes"`
@@ -149,11 +159,14 @@ type SiteChange struct {
 	New *SiteRow `json:"new"`
 }
 
+// Regressed implements [Changes]: branches are no time.
+func (c *SiteComparison) Regressed() bool { return false }
+
 // LabComparison is what two records of lab differ in: exactly, as they are counts.
 type LabComparison struct {
 	Document[LabChange]
-	Old    Origin  `json:"old"`
-	New    Origin  `json:"new"`
+	Compared
+	// Same is how many rows are in both and alike.
 	Same   int     `json:"same"`
 	Causes []Cause `json:"causes"`
 }
@@ -165,9 +178,12 @@ type LabChange struct {
 	What []string `json:"what"`
 }
 
-// parseComparison reads one of the four documents that compare writes. They have
-// one kind and are told apart by what their rows have.
-func parseComparison(b []byte) (*Saved, error) {
+// Regressed implements [Changes]: counts are no time.
+func (c *LabComparison) Regressed() bool { return false }
+
+// readComparison reads one of the four documents that compare writes. They have
+// one kind; their rows tell them apart.
+func readComparison(b []byte) (Doc, error) {
 	var shape struct {
 		Same *int `json:"same"`
 		Rows []struct {
@@ -178,59 +194,44 @@ func parseComparison(b []byte) (*Saved, error) {
 	if err := json.Unmarshal(b, &shape); err != nil {
 		return nil, fmt.Errorf("not a record of compare: %w", err)
 	}
+	rows := len(shape.Rows) > 0
 	switch {
-	case shape.Same != nil && len(shape.Rows) > 0 && shape.Rows[0].Change != nil:
-		c := new(SiteComparison)
-		err := parseCompared(b, c, &c.Document, func(i int) error { return c.Rows[i].check() })
-		return savedAs(&c.Document, err, func(s *Saved) { s.SiteComparison = c })
+	case shape.Same != nil && rows && shape.Rows[0].Change != nil:
+		return reader("compare", func(c *SiteComparison) error { return checkChanges(c.Rows) })(b)
 	case shape.Same != nil:
-		c := new(LabComparison)
-		err := parseCompared(b, c, &c.Document, func(i int) error { return checkTexts(append(c.Rows[i].What, c.Rows[i].Name)) })
-		return savedAs(&c.Document, err, func(s *Saved) { s.LabComparison = c })
-	case len(shape.Rows) > 0 && shape.Rows[0].Paired == nil:
-		c := new(ProfileComparison)
-		err := parseCompared(b, c, &c.Document, func(i int) error { return c.Rows[i].check() })
-		return savedAs(&c.Document, err, func(s *Saved) { s.ProfileComparison = c })
+		return reader("compare", func(c *LabComparison) error { return checkChanges(c.Rows) })(b)
+	case rows && shape.Rows[0].Paired == nil:
+		return reader("compare", func(c *ProfileComparison) error { return checkChanges(c.Rows) })(b)
 	}
-	c := new(Comparison)
-	err := parseCompared(b, c, &c.Document, func(i int) error { return c.Rows[i].check() })
-	return savedAs(&c.Document, err, func(s *Saved) { s.Comparison = c })
+	return reader("compare", func(c *Comparison) error { return checkChanges(c.Rows) })(b)
 }
 
-// parseCompared reads a comparison, whose rows are those of doc, and checks them.
-func parseCompared[Row any](b []byte, into any, doc *Document[Row], check func(i int) error) error {
-	if err := json.Unmarshal(b, into); err != nil {
-		return fmt.Errorf("not a record of compare: %w", err)
+// checkChanges checks the rows of a comparison: with --by they may share a name.
+func checkChanges[T any, P interface {
+	*T
+	check() error
+}](rows []T) error {
+	if n := len(rows); n > MaxRows {
+		return errTooMany(n)
 	}
-	if doc.Run == "" {
-		return errors.New("the record has no run identity")
-	}
-	if n := len(doc.Rows); n > MaxRows {
-		return fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
-	}
-	for i := range doc.Rows {
-		if err := check(i); err != nil {
-			return fmt.Errorf("row %d: %w", i, err)
-		}
-	}
-	return nil
+	return checkEach[T, P]("row", rows)
 }
 
 func (r *CompareRow) check() error {
 	if err := checkLabels(r.Labels); err != nil {
 		return err
 	}
-	signed := r.Price
-	return checkCompared(r.Name, []string{r.Against, r.Verdict}, r.Missing, r.Difference, []quantity{{"old", "ns", r.Old, signed}, {"new", "ns", r.New, signed}})
+	return r.Change.check(r.Name, []string{r.Against, r.Verdict}, r.Price)
 }
 
 func (r *ProfileChange) check() error {
-	signed := r.Name == Unattributed || r.Name == PacketRow
 	if r.Old == nil && r.New == nil {
 		return errNeither
 	}
-	return checkCompared(r.Name, []string{r.Verdict}, r.Missing, r.Difference, []quantity{{"old", "ns", r.Old, signed}, {"new", "ns", r.New, signed}})
+	return r.Change.check(r.Name, []string{r.Verdict}, r.Name == Unattributed || r.Name == PacketRow)
 }
+
+func (r *LabChange) check() error { return checkTexts(append([]string{r.Name}, r.What...)) }
 
 func (r *SiteChange) check() error {
 	if r.Old == nil && r.New == nil {
@@ -246,27 +247,29 @@ func (r *SiteChange) check() error {
 	return checkTexts(append([]string{r.Name, r.Change}, r.What...))
 }
 
-// checkCompared is for a row that has an old and a new number.
-func checkCompared(name string, texts []string, missing string, d *stat.Difference, qs []quantity) error {
+// check is for a change of the row of that name, whose numbers may be below 0 when
+// signed.
+func (c *Change) check(name string, texts []string, signed bool) error {
 	if name == "" || !plain(name) {
 		return fmt.Errorf("impossible name %.60q", name)
 	}
 	if err := checkTexts(texts); err != nil {
 		return err
 	}
-	if utf8.RuneCountInString(missing) > 4*maxText || !printable(missing) { // it may hold two refusals
-		return fmt.Errorf("impossible text %.60q", missing)
+	if utf8.RuneCountInString(c.Missing) > 4*maxText || !printable(c.Missing) { // it may hold two refusals
+		return fmt.Errorf("impossible text %.60q", c.Missing)
 	}
-	if err := checkMeans(qs); err != nil {
+	if err := checkMeans([]quantity{{"old", "ns", c.Old, signed}, {"new", "ns", c.New, signed}}); err != nil {
 		return err
 	}
-	if d == nil {
+	d := c.Difference
+	switch {
+	case d == nil:
 		return nil
-	}
-	for _, q := range qs {
-		if q.Quantity == nil {
-			return fmt.Errorf("a difference without %s", q.name)
-		}
+	case c.Old == nil:
+		return errors.New("a difference without old")
+	case c.New == nil:
+		return errors.New("a difference without new")
 	}
 	for _, x := range []float64{d.Median, d.Low, d.High, d.Smallest, d.P} {
 		if math.Abs(x) > maxNs {

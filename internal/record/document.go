@@ -9,10 +9,8 @@ import (
 // Schema is the version of the JSON documents this package writes.
 const Schema = "unthunk/1"
 
-// Document is one record. Row is the row type of its kind: [BenchRow] for
-// "bench" and "run", [TaxRow] for "tax", [ProfileRow] for "profile", [SiteRow] for
-// "xray", host.Finding for "check".
-type Document[Row any] struct {
+// Head is what every record begins with.
+type Head struct {
 	Schema string `json:"schema"`
 	// Kind is the verb that made the record.
 	Kind string `json:"kind"`
@@ -26,24 +24,28 @@ type Document[Row any] struct {
 	// Settings the run was made with, by option name.
 	Settings map[string]string `json:"settings,omitempty"`
 	// Incomplete is set when the run was stopped before its end.
-	Incomplete bool  `json:"incomplete,omitempty"`
-	Rows       []Row `json:"rows"`
-	// Prices are those of indirect calls. Only a record of run has them
-	// beside its rows.
-	Prices []TaxRow `json:"prices,omitempty"`
-	// Stages are where a packet's ns go, and Profile what else its profile has.
-	// Only a record of run has them beside its rows.
-	Stages  []ProfileRow  `json:"stages,omitempty"`
-	Profile *ProfileParts `json:"profile,omitempty"`
-	// Conclusion is what a run comes to. Only a record of run has it.
-	Conclusion *Conclusion `json:"verdict,omitempty"`
-	// Partial are functions that could not be followed to their end. Only a
-	// record of xray has them.
-	Partial []PartialFunction `json:"partial,omitempty"`
-	// Code is that of the thunks which indirect calls and returns go through, as it
-	// stands in memory. Records of xray have it, of the running kernel.
-	Code     []Listing `json:"code,omitempty"`
+	Incomplete bool `json:"incomplete,omitempty"`
+}
+
+// Document is one record. Row is the row type of its kind: [BenchRow] for
+// "bench" and "run", [TaxRow] for "tax", [ProfileRow] for "profile", [SiteRow] for
+// "xray", host.Finding for "check".
+type Document[Row any] struct {
+	Head
+	Rows []Row `json:"rows"`
+	RunParts
+	XrayParts
 	Warnings []Warning `json:"warnings"`
+}
+
+// New is a record of a run that begins now, with no rows.
+func New[Row any](kind string, machine host.Fingerprint) *Document[Row] {
+	return &Document[Row]{
+		Head: Head{
+			Schema: Schema, Kind: kind, Time: time.Now().UTC().Truncate(time.Second), Run: NewRunID(), Host: machine,
+		},
+		Rows: []Row{}, Warnings: []Warning{},
+	}
 }
 
 // Warning travels with the numbers it casts doubt on.
@@ -52,4 +54,18 @@ type Warning struct {
 	Row string `json:"row,omitempty"`
 	// Text is one sentence without a full stop.
 	Text string `json:"text"`
+}
+
+// Doc is a record of any kind.
+type Doc interface {
+	head() *Head
+	warnings() []Warning
+}
+
+func (d *Document[Row]) head() *Head         { return &d.Head }
+func (d *Document[Row]) warnings() []Warning { return d.Warnings }
+
+// Warn adds a warning: of the row of that name, of all rows when it is empty.
+func (d *Document[Row]) Warn(row, text string) {
+	d.Warnings = append(d.Warnings, Warning{Row: row, Text: text})
 }

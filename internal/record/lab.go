@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -152,37 +151,6 @@ type Lab struct {
 	Price *stat.Quantity `json:"price"`
 }
 
-// LoadLab reads a record that lab wrote with --save or --json. A record of another
-// kind is an [ErrKind].
-func LoadLab(path string) (*Lab, error) { return load(path, parseLab) }
-
-func parseLab(b []byte) (*Lab, error) {
-	kind, err := parseHead(b)
-	if err != nil {
-		return nil, err
-	}
-	if kind != "lab" {
-		return nil, fmt.Errorf("%w: %.40q", ErrKind, kind)
-	}
-	l := new(Lab)
-	if err := json.Unmarshal(b, l); err != nil {
-		return nil, fmt.Errorf("not a record of lab: %w", err)
-	}
-	if l.Run == "" {
-		return nil, errors.New("the record has no run identity")
-	}
-	if n := len(l.Rows); n > MaxRows {
-		return nil, fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
-	}
-	seen := make(map[string]bool)
-	for i := range l.Rows {
-		if err := checkRow(seen, i, l.Rows[i].Name, l.Rows[i].check); err != nil {
-			return nil, err
-		}
-	}
-	return l, nil
-}
-
 func (r *LabRow) check() error {
 	if err := checkLabels(r.Labels); err != nil {
 		return err
@@ -237,23 +205,29 @@ func (r *LabRow) check() error {
 	return nil
 }
 
-// checkDifferences checks what a record of lab has beside its rows.
-func (l *Lab) checkDifferences() error {
+func (r *LabRow) rowName() string { return r.Name }
+
+func (l *Lab) check() error {
+	if err := checkRows(l.Rows, nil); err != nil {
+		return err
+	}
 	if n := len(l.Differences); n > MaxRows {
 		return fmt.Errorf("%d differences: at most %d are possible", n, MaxRows)
 	}
-	for i, d := range l.Differences {
-		if err := checkTexts([]string{d.With, d.Without}); err != nil {
-			return fmt.Errorf("difference %d: %w", i, err)
-		}
-		for _, x := range []float64{d.Instructions, d.BySites, d.ByObserver, d.Remainder, d.Calls} {
-			if !(math.Abs(x) <= maxNs) {
-				return fmt.Errorf("difference %d: impossible count %v", i, x)
-			}
-		}
-		if err := checkQuantities([]quantity{{"ns", "ns", d.Ns, true}}); err != nil {
-			return fmt.Errorf("difference %d: %w", i, err)
-		}
+	if err := checkEach("difference", l.Differences); err != nil {
+		return err
 	}
 	return checkQuantities([]quantity{{"price", "ns", l.Price, true}})
+}
+
+func (d *LabDifference) check() error {
+	if err := checkTexts([]string{d.With, d.Without}); err != nil {
+		return err
+	}
+	for _, x := range []float64{d.Instructions, d.BySites, d.ByObserver, d.Remainder, d.Calls} {
+		if !(math.Abs(x) <= maxNs) {
+			return fmt.Errorf("impossible count %v", x)
+		}
+	}
+	return checkQuantities([]quantity{{"ns", "ns", d.Ns, true}})
 }

@@ -8,31 +8,21 @@ import (
 	"testing"
 )
 
-// parsers read a record of each kind.
-var parsers = map[string]func([]byte) error{
-	"bench":   func(b []byte) error { _, err := parse(b); return err },
-	"tax":     func(b []byte) error { _, err := parse(b); return err },
-	"run":     func(b []byte) error { _, err := parse(b); return err },
-	"xray":    func(b []byte) error { _, err := parseSites(b); return err },
-	"profile": func(b []byte) error { _, err := parseProfile(b); return err },
-	"lab":     func(b []byte) error { _, err := parseLab(b); return err },
-}
-
 // Lists of more elements than any record has are refused before they are made,
 // whatever the elements are: in memory each would be a row.
 func TestManyObjects(t *testing.T) {
-	for kind, parse := range parsers {
+	for _, kind := range kinds() {
 		for _, element := range []string{"{}", "null", "0", `""`, "[]"} {
-			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","rows":[%s%s]}`, kind, strings.Repeat(element+",", maxObjects), element)
+			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","rows":[%s%s]}`, kind.name, strings.Repeat(element+",", maxObjects), element)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
-			err := parse(b)
+			_, err := Parse(b)
 			runtime.ReadMemStats(&after)
 			if err == nil || !strings.Contains(err.Error(), "more than 500000 JSON objects") {
-				t.Errorf("%s of %s: %v", kind, element, err)
+				t.Errorf("%s of %s: %v", kind.name, element, err)
 			}
 			if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
-				t.Errorf("%s of %s: %d bytes allocated for %d", kind, element, got, len(b))
+				t.Errorf("%s of %s: %d bytes allocated for %d", kind.name, element, got, len(b))
 			}
 		}
 	}

@@ -1,12 +1,10 @@
 package record
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
 	"slices"
-	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -168,102 +166,6 @@ const (
 	Unattributed = "unattributed"
 )
 
-// LoadProfile reads a record that profile wrote with --save or --json. A record
-// of another kind is an [ErrKind]; anything else that is not one is an error of
-// one line with the file's name.
-func LoadProfile(path string) (*Profile, error) { return load(path, parseProfile) }
-
-func parseProfile(b []byte) (*Profile, error) {
-	kind, err := parseHead(b)
-	if err != nil {
-		return nil, err
-	}
-	if kind != "profile" {
-		return nil, fmt.Errorf("%w: %.40q", ErrKind, kind)
-	}
-	p := new(Profile)
-	if err := json.Unmarshal(b, p); err != nil {
-		return nil, fmt.Errorf("not a record of profile: %w", err)
-	}
-	if err := p.check(); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
-
-func (p *Profile) check() error {
-	if p.Run == "" {
-		return errors.New("the record has no run identity")
-	}
-	return p.checkParts()
-}
-
-func (p *Profile) checkParts() error {
-	for _, part := range []struct {
-		name    string
-		n, most int
-	}{
-		{"rows", len(p.Rows), MaxRows},
-		{"functions", len(p.Functions), MaxFunctions},
-		{"stacks", len(p.Stacks), MaxStacks},
-		{"counters", len(p.Counters), MaxRows},
-	} {
-		if part.n > part.most {
-			return fmt.Errorf("%d %s: at most %d are possible", part.n, part.name, part.most)
-		}
-	}
-	if p.Packet == nil || !(p.Packet.Median > 0) {
-		return errors.New("it has no ns per packet")
-	}
-	if err := checkQuantities([]quantity{{"packet", "ns", p.Packet, true}}); err != nil {
-		return err
-	}
-	if len(p.Rows) == 0 {
-		return errors.New("it has no stages")
-	}
-	seen := map[string]bool{PacketRow: true}
-	for i := range p.Rows {
-		row := &p.Rows[i]
-		if err := checkRow(seen, i, row.Name, row.check); err != nil {
-			return err
-		}
-		// Stages add up round by round.
-		if !slices.Equal(row.Rounds, p.Rows[0].Rounds) {
-			return fmt.Errorf("row %s: its rounds are not those of %s", row.Name, p.Rows[0].Name)
-		}
-	}
-	if err := p.Sampling.check(); err != nil {
-		return fmt.Errorf("sampling: %w", err)
-	}
-	for i := range p.Functions {
-		if err := p.Functions[i].check(); err != nil {
-			return fmt.Errorf("function %d: %w", i, err)
-		}
-	}
-	if p.Tax != nil {
-		if err := p.Tax.check(); err != nil {
-			return fmt.Errorf("tax: %w", err)
-		}
-	}
-	for i, c := range p.Counters {
-		if c.Name == "" || !plain(c.Name) {
-			return fmt.Errorf("counter %d: impossible name %.60q", i, c.Name)
-		}
-		if c.PerPacket == nil {
-			return fmt.Errorf("counter %s: %w", c.Name, errNeither)
-		}
-		if err := checkQuantities([]quantity{{"per-packet", "events", c.PerPacket, false}}); err != nil {
-			return fmt.Errorf("counter %s: %w", c.Name, err)
-		}
-	}
-	for i := range p.Stacks {
-		if err := p.Stacks[i].check(); err != nil {
-			return fmt.Errorf("stack %d: %w", i, err)
-		}
-	}
-	return nil
-}
-
 func (r *ProfileRow) check() error {
 	signed := r.Name == Unattributed
 	possible := func(ns float64) bool { return math.Abs(ns) <= maxNs && (signed || ns >= 0) }
@@ -279,18 +181,6 @@ func (r *ProfileRow) check() error {
 		return checkQuantities([]quantity{{"ns", "ns", r.Ns, true}})
 	}
 	return checkMeans([]quantity{{"ns", "ns", r.Ns, false}})
-}
-
-// checkMeans is [checkQuantities] for means: the interval of one may reach below
-// 0 when it itself cannot.
-func checkMeans(qs []quantity) error {
-	for i, q := range qs {
-		if q.Quantity != nil && !q.signed && q.Median < 0 {
-			return fmt.Errorf("%s is impossible: %v %s", q.name, q.Median, q.Unit)
-		}
-		qs[i].signed = true
-	}
-	return checkQuantities(qs)
 }
 
 func (s *Sampling) check() error {
@@ -339,12 +229,7 @@ func (t *ProfileTax) check() error {
 	if err != nil {
 		return err
 	}
-	for i := range t.Sites {
-		if err := t.Sites[i].check(); err != nil {
-			return fmt.Errorf("site %d: %w", i, err)
-		}
-	}
-	return nil
+	return checkEach("site", t.Sites)
 }
 
 func (s *ProfileSite) check() error {
@@ -378,19 +263,64 @@ func (s *ProfileStack) check() error {
 	return nil
 }
 
-// checkNames is for a function and its stage, which both have to be there.
-func checkNames(function, stage string) error {
-	if function == "" || stage == "" {
-		return errors.New("it has no name or no stage")
-	}
-	return checkTexts([]string{function, stage})
-}
+func (r *ProfileRow) rowName() string { return r.Name }
 
-func checkTexts(texts []string) error {
-	for _, text := range texts {
-		if utf8.RuneCountInString(text) > maxText || !printable(text) {
-			return fmt.Errorf("impossible text %.60q", text)
+func (p *Profile) check() error {
+	for _, part := range []struct {
+		name    string
+		n, most int
+	}{
+		{"rows", len(p.Rows), MaxRows},
+		{"functions", len(p.Functions), MaxFunctions},
+		{"stacks", len(p.Stacks), MaxStacks},
+		{"counters", len(p.Counters), MaxRows},
+	} {
+		if part.n > part.most {
+			return fmt.Errorf("%d %s: at most %d are possible", part.n, part.name, part.most)
 		}
 	}
-	return nil
+	if p.Packet == nil || !(p.Packet.Median > 0) {
+		return errors.New("it has no ns per packet")
+	}
+	if err := checkQuantities([]quantity{{"packet", "ns", p.Packet, true}}); err != nil {
+		return err
+	}
+	if len(p.Rows) == 0 {
+		return errors.New("it has no stages")
+	}
+	if err := checkRows(p.Rows, map[string]bool{PacketRow: true}); err != nil {
+		return err
+	}
+	for _, row := range p.Rows { // stages add up round by round
+		if !slices.Equal(row.Rounds, p.Rows[0].Rounds) {
+			return fmt.Errorf("row %s: its rounds are not those of %s", row.Name, p.Rows[0].Name)
+		}
+	}
+	if err := p.Sampling.check(); err != nil {
+		return fmt.Errorf("sampling: %w", err)
+	}
+	if p.Tax != nil {
+		if err := p.Tax.check(); err != nil {
+			return fmt.Errorf("tax: %w", err)
+		}
+	}
+	if err := checkEach("function", p.Functions); err != nil {
+		return err
+	}
+	for i, c := range p.Counters {
+		if c.Name == "" || !plain(c.Name) {
+			return fmt.Errorf("counter %d: impossible name %.60q", i, c.Name)
+		}
+		if err := c.check(); err != nil {
+			return fmt.Errorf("counter %s: %w", c.Name, err)
+		}
+	}
+	return checkEach("stack", p.Stacks)
+}
+
+func (c *ProfileCounter) check() error {
+	if c.PerPacket == nil {
+		return errNeither
+	}
+	return checkQuantities([]quantity{{"per-packet", "events", c.PerPacket, false}})
 }

@@ -21,7 +21,11 @@ func TestLoadProfile(t *testing.T) {
 		if err := record.Save(file, doc); err != nil {
 			t.Fatal(err)
 		}
-		return record.LoadProfile(file)
+		s, err := record.Load(file)
+		if err != nil {
+			return nil, err
+		}
+		return s.Profile(), nil
 	}
 	p, err := load("good", recordtest.FullProfile())
 	if err != nil || len(p.Rows) != 6 || p.Tax.Landings.Median != -0.5 || p.Stacks[0].Frames[1] != "bq_xmit_all" || p.Rows[0].Samples[9] != recordtest.FullProfile().Rows[0].Samples[9] {
@@ -81,13 +85,13 @@ func TestLoadProfile(t *testing.T) {
 	}
 	other := recordtest.FullProfile()
 	other.Kind = "tax"
-	if _, err := load("other", other); !errors.Is(err, record.ErrKind) {
-		t.Error(err)
+	if _, err := load("other", other); err == nil {
+		t.Error("stages are read as prices")
 	}
-	if _, err := record.LoadSites(filepath.Join(dir, "good")); !errors.Is(err, record.ErrKind) {
-		t.Error(err)
+	if s, err := record.Load(filepath.Join(dir, "good")); err != nil || s.Sites() != nil || s.Bench() != nil {
+		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := record.LoadProfile(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := record.Load(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }
@@ -104,11 +108,15 @@ func FuzzLoadProfile(f *testing.F) {
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"profile","run":"x","packet":{"median":1,"unit":"ns"},"rows":[{"name":"x","ns":{"median":1e-300,"unit":"ns"},"samples":[0,1e-300,0,0,5e-324,0,0],"rounds":[0,1,2,3,4,5,6]}],"sampling":{"event":"x","samples":1}}`))
 	other := recordtest.ProfileOf("b", 2, 8, recordtest.Way...)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, err := record.ParseProfile(b)
+		s, err := record.Parse(b)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("error of more than one line: %q", err)
 			}
+			return
+		}
+		p := s.Profile()
+		if p == nil {
 			return
 		}
 		for _, c := range []*record.ProfileComparison{compare.Profiles(p, p, compare.Options{Threshold: 2}), compare.Profiles(p, other, compare.Options{})} {

@@ -1,7 +1,6 @@
 package record_test
 
 import (
-	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,18 +12,19 @@ import (
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
 
-// savedTexts are records of every kind that [record.ParseSaved] reads, by what they are.
+// savedTexts are records of every kind that [record.Parse] reads, by what they are.
 func savedTexts(t testing.TB) map[string]string {
 	t.Helper()
 	old, new := recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1)), recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1.5))
-	c, err := compare.Records(record.NewRecord(old), record.NewRecord(new), compare.Options{Threshold: 2})
+	c, err := compare.Records(record.NewSaved(old), record.NewSaved(new), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := record.ParseLab([]byte(recordtest.LabJSON))
+	saved, err := record.Parse([]byte(recordtest.LabJSON))
 	if err != nil {
 		t.Fatal(err)
 	}
+	l := saved.Lab()
 	other := *l
 	other.Rows = append([]record.LabRow{}, l.Rows...)
 	more := 11.0
@@ -46,25 +46,25 @@ func savedTexts(t testing.TB) map[string]string {
 
 func TestLoadSaved(t *testing.T) {
 	has := map[string]func(*record.Saved) bool{
-		"bench":              func(s *record.Saved) bool { return s.Bench != nil && s.Stages() == nil && s.Prices() == nil },
-		"run":                func(s *record.Saved) bool { return s.Bench != nil && len(s.Prices()) > 0 },
+		"bench":              func(s *record.Saved) bool { return s.Bench() != nil && s.Stages() == nil && s.Prices() == nil },
+		"run":                func(s *record.Saved) bool { return s.Bench() != nil && len(s.Prices()) > 0 },
 		"stages":             func(s *record.Saved) bool { return s.Stages() != nil && s.Stages().Tax != nil },
-		"tax":                func(s *record.Saved) bool { return s.Tax != nil && len(s.Prices()) > 0 },
-		"profile":            func(s *record.Saved) bool { return s.Profile != nil && s.Stages() == s.Profile },
-		"xray":               func(s *record.Saved) bool { return s.Sites != nil && s.Sites.Code[0].Lines[0].Note == "the trap" },
-		"lab":                func(s *record.Saved) bool { return s.Lab != nil },
-		"comparison":         func(s *record.Saved) bool { return s.Comparison != nil },
-		"profile comparison": func(s *record.Saved) bool { return s.ProfileComparison != nil },
-		"site comparison":    func(s *record.Saved) bool { return s.SiteComparison != nil },
-		"lab comparison":     func(s *record.Saved) bool { return s.LabComparison != nil },
-		"equal labs":         func(s *record.Saved) bool { return s.LabComparison != nil },
+		"tax":                func(s *record.Saved) bool { return s.Tax() != nil && len(s.Prices()) > 0 },
+		"profile":            func(s *record.Saved) bool { return s.Profile() != nil && s.Stages() == s.Profile() },
+		"xray":               func(s *record.Saved) bool { return s.Sites() != nil && s.Sites().Code[0].Lines[0].Note == "the trap" },
+		"lab":                func(s *record.Saved) bool { return s.Lab() != nil },
+		"comparison":         func(s *record.Saved) bool { return s.Comparison() != nil },
+		"profile comparison": func(s *record.Saved) bool { return s.ProfileComparison() != nil },
+		"site comparison":    func(s *record.Saved) bool { return s.SiteComparison() != nil },
+		"lab comparison":     func(s *record.Saved) bool { return s.LabComparison() != nil },
+		"equal labs":         func(s *record.Saved) bool { return s.LabComparison() != nil },
 	}
 	for name, text := range savedTexts(t) {
 		path := filepath.Join(t.TempDir(), "x.json")
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := record.LoadSaved(path)
+		s, err := record.Load(path)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -106,12 +106,12 @@ func TestLoadSavedRefuses(t *testing.T) {
 		"listings":           {edit("xray", `"code":[`, `"code":[`+strings.Repeat(`{"name":"a","lines":[]},`, record.MaxListings)), "at most 8"},
 		"lab difference":     {edit("lab", `"differences":[]`, `"differences":[{"with":"\u0007"}]`), "impossible text"},
 	} {
-		_, err := record.ParseSaved([]byte(tt.text))
+		_, err := record.Parse([]byte(tt.text))
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
-	if _, err := record.ParseSaved([]byte(edit("bench", `"kind":"bench"`, `"kind":"drivers"`))); !errors.Is(err, record.ErrNotReported) {
+	if _, err := record.Parse([]byte(edit("bench", `"kind":"bench"`, `"kind":"drivers"`))); err == nil {
 		t.Error(err)
 	}
 }
@@ -121,7 +121,7 @@ func FuzzParseSaved(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := record.ParseSaved(b)
+		s, err := record.Parse(b)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("error of several lines: %q", err)

@@ -2,8 +2,11 @@ package record
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -83,3 +86,49 @@ func (r *TaxRow) Estimate() bool { return r.family() == "packet" }
 
 // Control reports whether the row prices two identical programs.
 func (r *TaxRow) Control() bool { return r.family() == "control" }
+
+func (r *TaxRow) check() error {
+	if err := checkSamples(r.Samples, r.Rounds, func(ns float64) bool { return math.Abs(ns) <= maxNs }); err != nil {
+		return err
+	}
+	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	for _, s := range []struct{ name, text string }{{"calls", r.Calls}, {"premise", r.Premise}, {"note", r.Note}} {
+		if utf8.RuneCountInString(s.text) > maxText || !printable(s.text) {
+			return fmt.Errorf("impossible %s %.60q", s.name, s.text)
+		}
+	}
+	measured := r.With != nil && r.Without != nil && r.Price != nil
+	switch {
+	case r.Refused == "" && !measured:
+		return errNeither
+	case r.Refused != "" && (r.With != nil || r.Without != nil || r.Price != nil):
+		return errBoth
+	case measured && len(r.Samples) == 0 && !r.Estimate():
+		return errNoSamples
+	case !measured && (r.Cycles != nil || r.NsPerPacket != nil):
+		return errors.New("cycles or ns per packet of no price")
+	}
+	err := checkQuantities([]quantity{
+		{"with", "ns", r.With, false},
+		{"without", "ns", r.Without, r.Estimate()}, // a difference then
+		{"price", "ns", r.Price, true},
+		{"cycles", "cycles", r.Cycles, true},
+		{"per-packet", "calls", r.PerPacket, false},
+		{"ns-per-packet", "ns", r.NsPerPacket, true},
+	})
+	if err == nil && measured && (math.IsNaN(r.With.Median) || math.IsNaN(r.Without.Median) || math.IsNaN(r.Price.Median)) {
+		return errNeither
+	}
+	return err
+}
+
+func (r *TaxRow) rowName() string { return r.Name }
+
+func checkTax(d *Document[TaxRow]) error {
+	if err := d.RunParts.checkNone(d.Kind); err != nil {
+		return err
+	}
+	return checkRows(d.Rows, nil)
+}

@@ -29,7 +29,7 @@ func TestSaveLoadTax(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got.Prices, doc.Rows) || len(got.Rows) != 0 || got.Kind != "tax" || got.Run != doc.Run || !got.Time.Equal(doc.Time) {
+	if !reflect.DeepEqual(got.Prices(), doc.Rows) || got.Bench() != nil || got.Kind != "tax" || got.Run != doc.Run || !got.Time.Equal(doc.Time) {
 		t.Errorf("got %+v\nwant %+v", got, doc)
 	}
 	run := recordtest.RunDocument("run", 1, 1)
@@ -39,11 +39,11 @@ func TestSaveLoadTax(t *testing.T) {
 	if got, err = record.Load(path); err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got.Prices, run.Prices) || !reflect.DeepEqual(got.Rows, run.Rows) {
+	if !reflect.DeepEqual(got.Prices(), run.Prices) || !reflect.DeepEqual(got.Bench().Rows, run.Rows) {
 		t.Errorf("got %+v\nwant %+v", got, run)
 	}
 	run.Prices = nil // as before there were prices
-	if got, err := record.Parse([]byte(recordtest.Marshal(t, run))); err != nil || len(got.Rows) != 3 || got.Prices != nil {
+	if got, err := record.Parse([]byte(recordtest.Marshal(t, run))); err != nil || len(got.Bench().Rows) != 3 || got.Prices() != nil {
 		t.Errorf("%+v, %v", got, err)
 	}
 	if s := recordtest.Marshal(t, run); strings.Contains(s, "prices") {
@@ -131,7 +131,7 @@ func TestBenchUnchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	again, err := json.MarshalIndent(documentOf(r), "", "  ")
+	again, err := json.MarshalIndent(r.Doc, "", "  ")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"unicode/utf8"
@@ -46,41 +45,6 @@ type PartialFunction struct {
 	Why  string `json:"why"`
 }
 
-// LoadSites reads a record that xray wrote with --save or --json. A record of
-// another kind is an [ErrKind]; anything else that is not one is an error of one
-// line with the file's name.
-func LoadSites(path string) (*Document[SiteRow], error) { return load(path, parseSites) }
-
-func parseSites(b []byte) (*Document[SiteRow], error) {
-	kind, err := parseHead(b)
-	if err != nil {
-		return nil, err
-	}
-	if kind != "xray" {
-		return nil, fmt.Errorf("%w: %.40q", ErrKind, kind)
-	}
-	doc := new(Document[SiteRow])
-	if err := json.Unmarshal(b, doc); err != nil {
-		return nil, fmt.Errorf("not a record of xray: %w", err)
-	}
-	if doc.Run == "" {
-		return nil, errors.New("the record has no run identity")
-	}
-	if n := len(doc.Rows); n > MaxRows {
-		return nil, fmt.Errorf("%d rows: at most %d are possible", n, MaxRows)
-	}
-	if err := checkListings(doc.Code); err != nil {
-		return nil, err
-	}
-	seen := make(map[string]bool)
-	for i := range doc.Rows {
-		if err := checkRow(seen, i, doc.Rows[i].Name, doc.Rows[i].check); err != nil {
-			return nil, err
-		}
-	}
-	return doc, nil
-}
-
 func (r *SiteRow) check() error {
 	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Sure, r.Per, r.what()}, r.Targets...)
 	for _, text := range append(texts, r.Via...) {
@@ -100,4 +64,22 @@ func (r *SiteRow) what() string {
 		return "unknown"
 	}
 	return *r.Calls
+}
+
+// XrayParts are what a record of xray has beside its rows; empty in all others.
+type XrayParts struct {
+	// Partial are functions that could not be followed to their end.
+	Partial []PartialFunction `json:"partial,omitempty"`
+	// Code is that of the thunks which indirect calls and returns go through, as it
+	// stands in memory; of the running kernel only.
+	Code []Listing `json:"code,omitempty"`
+}
+
+func (r *SiteRow) rowName() string { return r.Name }
+
+func checkSites(d *Document[SiteRow]) error {
+	if err := checkListings(d.Code); err != nil {
+		return err
+	}
+	return checkRows(d.Rows, nil)
 }

@@ -23,9 +23,9 @@ func TestLoadSites(t *testing.T) {
 		return file
 	}
 	good := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
-	doc, err := record.LoadSites(save("good", good))
-	if err != nil || len(doc.Rows) != 1 || *doc.Rows[0].Calls != "x" {
-		t.Errorf("%+v, %v", doc, err)
+	s, err := record.Load(save("good", good))
+	if err != nil || len(s.Sites().Rows) != 1 || *s.Sites().Rows[0].Calls != "x" {
+		t.Errorf("%+v, %v", s, err)
 	}
 	for _, test := range []struct {
 		name   string
@@ -41,19 +41,16 @@ func TestLoadSites(t *testing.T) {
 	} {
 		bad := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
 		test.change(bad)
-		if _, err := record.LoadSites(save(test.name, bad)); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := record.Load(save(test.name, bad)); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
 	other := *good
 	other.Kind = "tax"
-	if _, err := record.LoadSites(save("other", other)); !errors.Is(err, record.ErrKind) {
-		t.Error(err)
+	if _, err := record.Load(save("other", other)); err == nil {
+		t.Error("branches are read as prices")
 	}
-	if _, err := record.Load(filepath.Join(dir, "good")); err == nil || !strings.Contains(err.Error(), `kind "xray"`) {
-		t.Error(err)
-	}
-	if _, err := record.LoadSites(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := record.Load(filepath.Join(dir, "none")); !errors.Is(err, os.ErrNotExist) {
 		t.Error(err)
 	}
 }
@@ -66,9 +63,8 @@ func FuzzLoadSites(f *testing.F) {
 	f.Add(b)
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"xray","run":"x","rows":[{}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		doc, err := record.ParseSites(b)
-		if err == nil {
-			compare.Sites(doc, doc)
+		if s, err := record.Parse(b); err == nil && s.Sites() != nil {
+			compare.Sites(s.Sites(), s.Sites())
 		}
 	})
 }

@@ -20,7 +20,7 @@ import (
 func compared[Row record.BenchRow | record.TaxRow](t *testing.T, old, new *record.Document[Row],
 	opts compare.Options) *record.Comparison {
 	t.Helper()
-	c, err := compare.Records(record.NewRecord(old), record.NewRecord(new), opts)
+	c, err := compare.Records(record.NewSaved(old), record.NewSaved(new), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,7 @@ func TestComparisonGolden(t *testing.T) {
 	old.Prices, run.Prices = reporttest.Calls("one", 1, 1).Rows[:4], reporttest.Calls("one", 2, 1.1).Rows[:4]
 
 	opts := compare.Options{Threshold: 2}
-	within, err := compare.By(record.NewRecord(by), "operation", opts)
+	within, err := compare.By(record.NewSaved(by), "operation", opts)
 	if err != nil {
 		t.Fatal(err)
 	}

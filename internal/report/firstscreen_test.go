@@ -26,7 +26,7 @@ func TestVerdictGolden(t *testing.T) {
 	}
 	var b bytes.Buffer
 	p := newPrinter(Options{Width: 80})
-	screen := &FirstScreen{Doc: &record.Document[record.BenchRow]{Conclusion: v},
+	screen := &FirstScreen{Doc: &record.Document[record.BenchRow]{RunParts: record.RunParts{Conclusion: v}},
 		Ladder: "One core sends 3.92 Mpps through the chain at bulk 64."}
 	screen.verdict(p)
 	screen.verbs(p)
@@ -66,7 +66,7 @@ func TestLargestPricesGolden(t *testing.T) {
 
 func TestScreenStagesGolden(t *testing.T) {
 	p := reporttest.Profile()
-	doc := &record.Document[record.BenchRow]{Stages: p.Rows, Profile: &p.ProfileParts}
+	doc := &record.Document[record.BenchRow]{RunParts: record.RunParts{Stages: p.Rows, Profile: &p.ProfileParts}}
 	text := part((&FirstScreen{Doc: doc, Profiled: "redirect-map/bulk=16"}).stages)
 	reporttest.Fits(t, text, 80)
 	reporttest.Golden(t, "stages.txt", text)

@@ -63,7 +63,7 @@ func TestProfileComparisonHostile(t *testing.T) {
 	doc.Sampling.Event = evil
 	doc.Rows[0].Name, doc.Rows[1].Name = evil, strings.Repeat("ä", 300)
 	c := compare.Profiles(doc, reporttest.Stages("b", 2, 150), compare.Options{Threshold: 2})
-	c.Rows = append(c.Rows, record.ProfileChange{Name: evil, Missing: evil})
+	c.Rows = append(c.Rows, record.ProfileChange{Name: evil, Change: record.Change{Missing: evil}})
 	var b bytes.Buffer
 	if err := ProfileComparison(&b, Options{}, c); err != nil {
 		t.Fatal(err)

@@ -137,7 +137,7 @@ func (p plan) run(ctx context.Context, progress io.Writer) (*trust, error) {
 // the run before.
 func (t *trust) compare(last, doc *record.Document[record.BenchRow], show func(string, record.CompareRow)) error {
 	options := compare.Options{Threshold: compare.DefaultThreshold}
-	c, err := compare.By(record.NewRecord(doc), "operation", options)
+	c, err := compare.By(record.NewSaved(doc), "operation", options)
 	if err != nil {
 		return err
 	}
@@ -155,7 +155,7 @@ func (t *trust) compare(last, doc *record.Document[record.BenchRow], show func(s
 	// Two files of one row each.
 	old, now := *last, *doc
 	old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
-	u, err := compare.Records(record.NewRecord(&old), record.NewRecord(&now), options)
+	u, err := compare.Records(record.NewSaved(&old), record.NewSaved(&now), options)
 	if err != nil {
 		return err
 	}
@@ -191,8 +191,9 @@ func measure(ctx context.Context, d time.Duration, operations ...string) (*recor
 		}
 	}
 	return &record.Document[record.BenchRow]{
-		Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(),
-		Host: host.Identify(), Rows: rows, Warnings: warns,
+		Head:     record.Head{Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(), Host: host.Identify()},
+		Rows:     rows,
+		Warnings: warns,
 	}, nil
 }
 

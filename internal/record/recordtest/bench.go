@@ -28,8 +28,9 @@ func Row(name string, labels map[string]string, ns []float64, factor float64) re
 
 func Document(run string, rows ...record.BenchRow) *record.Document[record.BenchRow] {
 	return &record.Document[record.BenchRow]{
-		Schema: record.Schema, Kind: "bench", Run: run, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC),
-		Host: host.Fingerprint{Kernel: "6.12"}, Rows: rows, Warnings: []record.Warning{},
+		Head:     record.Head{Schema: record.Schema, Kind: "bench", Run: run, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Host: host.Fingerprint{Kernel: "6.12"}},
+		Rows:     rows,
+		Warnings: []record.Warning{},
 	}
 }
 

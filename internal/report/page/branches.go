@@ -14,14 +14,14 @@ import (
 func (v *viewer) branchBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
-		if s.Sites == nil {
+		if s.Sites() == nil {
 			continue
 		}
 		t := &table{Caption: "Indirect branches on the redirect path that are not rare", Columns: []column{
 			{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", "w"}, {"calls", "m c"},
 		}}
 		h := conclusion.Of(s)
-		for _, row := range s.Sites.Rows {
+		for _, row := range s.Sites().Rows {
 			if row.Per == "rare" {
 				continue
 			}
@@ -73,10 +73,10 @@ func (v *viewer) thunkBlocks() []block {
 func (v *viewer) listings(names []string) []*table {
 	var out []*table
 	for _, s := range v.src.Records {
-		if s.Sites == nil || len(s.Sites.Code) == 0 || !slices.Contains(names, v.labels[s]) {
+		if s.Sites() == nil || len(s.Sites().Code) == 0 || !slices.Contains(names, v.labels[s]) {
 			continue
 		}
-		for _, l := range s.Sites.Code {
+		for _, l := range s.Sites().Code {
 			t := &table{Caption: l.Name + ", as it stands in memory",
 				Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
 			for _, line := range l.Lines {

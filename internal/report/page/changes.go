@@ -16,14 +16,14 @@ func (v *viewer) changeBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		switch {
-		case s.Comparison != nil:
-			out = append(out, v.comparisonBlocks(s.Comparison)...)
-		case s.ProfileComparison != nil:
-			out = append(out, v.profileComparisonBlock(s.ProfileComparison))
-		case s.SiteComparison != nil:
+		case s.Comparison() != nil:
+			out = append(out, v.comparisonBlocks(s.Comparison())...)
+		case s.ProfileComparison() != nil:
+			out = append(out, v.profileComparisonBlock(s.ProfileComparison()))
+		case s.SiteComparison() != nil:
 			out = append(out, siteComparisonBlock(s))
-		case s.LabComparison != nil:
-			out = append(out, labComparisonBlock(s.LabComparison))
+		case s.LabComparison() != nil:
+			out = append(out, labComparisonBlock(s.LabComparison()))
 		}
 	}
 	return out
@@ -176,7 +176,7 @@ func (v *viewer) profileComparisonBlock(c *record.ProfileComparison) block {
 
 // siteComparisonBlock is what two inventories of indirect branches differ in.
 func siteComparisonBlock(s *record.Saved) block {
-	c := s.SiteComparison
+	c := s.SiteComparison()
 	t := &table{Caption: "Indirect branches that differ", Columns: []column{
 		{"branch", "m"}, {"change", ""}, {"per", ""}, {"what", "t"},
 	}}

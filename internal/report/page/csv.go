@@ -105,28 +105,28 @@ func (c csvRecord) none(row, measure, note string) { c.exact(row, measure, math.
 // write writes what a record holds: one kind of rows, and of run prices and stages too.
 func (c csvRecord) write(s *record.Saved) {
 	switch {
-	case s.Bench != nil:
-		c.ladder(s.Bench.Rows)
-	case s.Sites != nil:
-		c.sites(s.Sites.Rows)
-	case s.Lab != nil:
-		c.lab(s.Lab)
-	case s.Comparison != nil:
-		for i := range s.Comparison.Rows {
-			row := &s.Comparison.Rows[i]
+	case s.Bench() != nil:
+		c.ladder(s.Bench().Rows)
+	case s.Sites() != nil:
+		c.sites(s.Sites().Rows)
+	case s.Lab() != nil:
+		c.lab(s.Lab())
+	case s.Comparison() != nil:
+		for i := range s.Comparison().Rows {
+			row := &s.Comparison().Rows[i]
 			c.change(row.Name, row.Old, row.New, row.Difference, "percent", row.Verdict, row.Missing)
 		}
-	case s.ProfileComparison != nil:
-		for i := range s.ProfileComparison.Rows {
-			row := &s.ProfileComparison.Rows[i]
+	case s.ProfileComparison() != nil:
+		for i := range s.ProfileComparison().Rows {
+			row := &s.ProfileComparison().Rows[i]
 			c.change(row.Name, row.Old, row.New, row.Difference, "ns", row.Verdict, row.Missing)
 		}
-	case s.SiteComparison != nil:
-		for _, row := range s.SiteComparison.Rows {
+	case s.SiteComparison() != nil:
+		for _, row := range s.SiteComparison().Rows {
 			c.none(row.Name, row.Change, strings.Join(row.What, "; "))
 		}
-	case s.LabComparison != nil:
-		for _, row := range s.LabComparison.Rows {
+	case s.LabComparison() != nil:
+		for _, row := range s.LabComparison().Rows {
 			c.none(row.Name, "change", strings.Join(row.What, "; "))
 		}
 	}

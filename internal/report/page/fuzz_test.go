@@ -66,8 +66,8 @@ func change(v reflect.Value, s string, x float64) {
 
 // documentIn is what a record was read from.
 func documentIn(s *record.Saved) any {
-	for _, doc := range []any{s.Bench, s.Tax, s.Profile, s.Sites, s.Lab, s.Comparison, s.ProfileComparison,
-		s.SiteComparison, s.LabComparison} {
+	for _, doc := range []any{s.Bench(), s.Tax(), s.Profile(), s.Sites(), s.Lab(), s.Comparison(), s.ProfileComparison(),
+		s.SiteComparison(), s.LabComparison()} {
 		if !reflect.ValueOf(doc).IsNil() {
 			return doc
 		}
@@ -90,7 +90,7 @@ func FuzzPage(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, which, changes uint8, seed uint64, text string, x float64) {
 		b := texts[int(which)%len(texts)]
-		s, err := record.ParseSaved(b)
+		s, err := record.Parse(b)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -103,7 +103,7 @@ func FuzzPage(f *testing.F) {
 		if b, err = json.Marshal(documentIn(s)); err != nil {
 			return
 		}
-		if s, err = record.ParseSaved(b); err != nil {
+		if s, err = record.Parse(b); err != nil {
 			return
 		}
 		s.File = text

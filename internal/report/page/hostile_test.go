@@ -21,11 +21,11 @@ func hostile(t testing.TB, s string) []*record.Saved {
 		r.Host = host.Fingerprint{CPU: s, Kernel: s, Compiler: s, BootParams: s, Mitigations: map[string]string{s: s},
 			IndirectThunk: s, CallSites: s, ReturnThunk: s, Drivers: map[string]string{s: s}}
 		r.Warnings = append(r.Warnings, record.Warning{Row: s, Text: bad})
-		if r.Bench != nil {
-			for i := range r.Bench.Rows {
-				r.Bench.Rows[i].Name = s + "/bulk=" + s
+		if r.Bench() != nil {
+			for i := range r.Bench().Rows {
+				r.Bench().Rows[i].Name = s + "/bulk=" + s
 			}
-			r.Bench.Rows = append(r.Bench.Rows, record.BenchRow{Name: bad, Refused: bad})
+			r.Bench().Rows = append(r.Bench().Rows, record.BenchRow{Name: bad, Refused: bad})
 		}
 		if p := r.Stages(); p != nil {
 			for i := range p.Rows {
@@ -47,33 +47,33 @@ func hostile(t testing.TB, s string) []*record.Saved {
 			row := &r.Prices()[i]
 			row.Name, row.Calls, row.Note, row.Premise = s, s, s, s
 		}
-		if r.Sites != nil {
-			for i := range r.Sites.Rows {
-				row := &r.Sites.Rows[i]
+		if r.Sites() != nil {
+			for i := range r.Sites().Rows {
+				row := &r.Sites().Rows[i]
 				row.Name, row.Function, row.Calls, row.Kind, row.Stage, row.Thunk, row.Targets = s, s, &bad, s, s, s,
 					[]string{s}
 			}
-			r.Sites.Code[0].Name, r.Sites.Code[0].Lines[0].Text, r.Sites.Code[0].Lines[0].Note = s, s, s
+			r.Sites().Code[0].Name, r.Sites().Code[0].Lines[0].Text, r.Sites().Code[0].Lines[0].Note = s, s, s
 		}
-		if r.Lab != nil {
-			for i := range r.Lab.Rows {
-				row := &r.Lab.Rows[i]
+		if r.Lab() != nil {
+			for i := range r.Lab().Rows {
+				row := &r.Lab().Rows[i]
 				row.Name, row.Release, row.Thunk = s, s, s
 				for j := range row.Sites {
 					row.Sites[j].Function, row.Sites[j].Stage, row.Sites[j].Target, row.Sites[j].Calls = s, s, s, s
 				}
 			}
-			r.Lab.Differences[0].With, r.Lab.Differences[0].Without = s, s
+			r.Lab().Differences[0].With, r.Lab().Differences[0].Without = s, s
 		}
-		if c := r.Comparison; c != nil {
+		if c := r.Comparison(); c != nil {
 			c.Old.File, c.New.File = s, s
 			c.Rows[0].Name, c.Rows[0].Against, c.Rows[0].Verdict = s, s, s
 			c.Causes = []record.Cause{{Name: s, Old: &bad, New: &bad, Why: s}}
 		}
-		if c := r.SiteComparison; c != nil {
+		if c := r.SiteComparison(); c != nil {
 			c.Rows[0].Name, c.Rows[0].What, c.Rows[0].Change = s, []string{s}, s
 		}
-		if c := r.LabComparison; c != nil {
+		if c := r.LabComparison(); c != nil {
 			c.Rows[0].Name, c.Rows[0].What = s, []string{s}
 		}
 	}

@@ -15,14 +15,14 @@ import (
 func (v *viewer) labBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
-		if s.Lab == nil {
+		if s.Lab() == nil {
 			continue
 		}
-		if slices.ContainsFunc(s.Lab.Rows, func(r record.LabRow) bool { return cells.OnWires(&r) }) {
+		if slices.ContainsFunc(s.Lab().Rows, func(r record.LabRow) bool { return cells.OnWires(&r) }) {
 			out = append(out, v.labWiresBlock(s))
 		}
 		out = append(out, v.labCountsBlock(s))
-		out = append(out, v.labPathBlocks(s.Lab)...)
+		out = append(out, v.labPathBlocks(s.Lab())...)
 	}
 	return out
 }
@@ -42,16 +42,16 @@ func (v *viewer) labWiresBlock(s *record.Saved) block {
 	}}
 	var pairs []pair
 	bulks := make(map[string]bool)
-	for _, row := range s.Lab.Rows {
+	for _, row := range s.Lab().Rows {
 		bulks[row.Labels["bulk"]] = true
 	}
-	for i := range s.Lab.Rows {
-		row := &s.Lab.Rows[i]
+	for i := range s.Lab().Rows {
+		row := &s.Lab().Rows[i]
 		if !cells.OnWires(row) || row.Calls == nil {
 			continue
 		}
 		dma, ns, change := row.SumDMA(), "–", cells.Few(*row.Calls)
-		if x := s.Lab.BranchNs(row); x != nil {
+		if x := s.Lab().BranchNs(row); x != nil {
 			ns = stat.Number(*x)
 			change += ", ≈ " + ns + " ns"
 		}
@@ -85,7 +85,7 @@ func labWiresLabel(row *record.LabRow, bulk bool) string {
 
 // labCountsBlock are the counts of each guest, and what accounts for their differences.
 func (v *viewer) labCountsBlock(s *record.Saved) block {
-	l := s.Lab
+	l := s.Lab()
 	b := block{Heading: v.heading(s)}
 	if len(l.Differences) > 0 {
 		t := labDifferenceTable(l)

@@ -11,20 +11,20 @@ import (
 func (v *viewer) ladderBlocks() []block {
 	high := 0.0 // one scale for all ladders of the page
 	for _, s := range v.src.Records {
-		if s.Bench != nil {
-			high = max(high, ladderSpan(s.Bench.Rows))
+		if s.Bench() != nil {
+			high = max(high, ladderSpan(s.Bench().Rows))
 		}
 	}
 	var out []block
 	for _, s := range v.src.Records {
-		if s.Bench == nil || len(s.Bench.Rows) == 0 {
+		if s.Bench() == nil || len(s.Bench().Rows) == 0 {
 			continue
 		}
-		t := ladderTable(s.Bench.Rows)
+		t := ladderTable(s.Bench().Rows)
 		t.Folded = v.draw
-		b := block{Heading: v.heading(s), Text: []string{cells.BenchMethod(s.Bench)}, Tables: []*table{t}}
+		b := block{Heading: v.heading(s), Text: []string{cells.BenchMethod(s.Bench())}, Tables: []*table{t}}
 		if v.draw && high > 0 {
-			b.Figure = ladderFigure(v.id(), "Bulk ladder of "+v.labels[s], s.Bench.Rows, high)
+			b.Figure = ladderFigure(v.id(), "Bulk ladder of "+v.labels[s], s.Bench().Rows, high)
 		}
 		out = append(out, b)
 	}

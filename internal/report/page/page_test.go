@@ -25,7 +25,7 @@ func savedAs(t testing.TB, file string, doc any) *record.Saved {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := record.ParseSaved(b)
+	s, err := record.Parse(b)
 	if err != nil {
 		t.Fatalf("%s: %v", file, err)
 	}
@@ -63,8 +63,8 @@ func everyRecord(t testing.TB) []*record.Saved {
 		{Text: "call __x86_indirect_thunk_rax <+0x6>", Note: "pushes the address of the trap"},
 		{Offset: 5, Text: "int3", Note: "the trap"},
 	}}}
-	c, err := compare.Records(record.NewRecord(reporttest.Bench("a", 1, 1)),
-		record.NewRecord(reporttest.Bench("b", 2, 1.1)), compare.Options{Threshold: 2})
+	c, err := compare.Records(record.NewSaved(reporttest.Bench("a", 1, 1)),
+		record.NewSaved(reporttest.Bench("b", 2, 1.1)), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -234,7 +234,7 @@ func TestHTMLWires(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := record.ParseSaved(b)
+	s, err := record.Parse(b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,7 +33,7 @@ func (v *viewer) pathBlocks() []block {
 		return profiles
 	}
 	for _, s := range v.src.Records {
-		if s.Sites != nil {
+		if s.Sites() != nil {
 			inventories = append(inventories, v.inventoryPathBlock(s))
 		}
 	}
@@ -64,7 +64,7 @@ func (v *viewer) profilePathBlock(s *record.Saved, p *record.Profile) block {
 
 // inventoryPathBlock is the path of a packet with its indirect branches alone.
 func (v *viewer) inventoryPathBlock(s *record.Saved) block {
-	stages := inventoryStages(s.Sites.Rows)
+	stages := inventoryStages(s.Sites().Rows)
 	b := block{
 		Heading: cells.Join(": ", v.heading(s), "the path of "+inventoried(s)),
 		Text:    []string{"No record here has a profile, so stages have no time."},
@@ -86,9 +86,9 @@ func (v *viewer) sitesFor(s *record.Saved) []record.SiteRow {
 		return nil
 	}
 	for _, other := range v.src.Records {
-		if other.Sites != nil && other.Host.Kernel != "" && other.Host.Kernel == s.Host.Kernel &&
+		if other.Sites() != nil && other.Host.Kernel != "" && other.Host.Kernel == s.Host.Kernel &&
 			other.Host.KernelBuild == s.Host.KernelBuild && other.Settings["path"] == "veth" {
-			return other.Sites.Rows
+			return other.Sites().Rows
 		}
 	}
 	return nil

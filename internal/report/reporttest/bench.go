@@ -38,14 +38,12 @@ func BenchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) record.B
 func Bench(run string, seed uint64, factor float64) *record.Document[record.BenchRow] {
 	r := rand.New(rand.NewPCG(seed, 7))
 	doc := &record.Document[record.BenchRow]{
-		Schema: record.Schema, Kind: "bench", Run: run,
-		Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC),
-		Host: host.Fingerprint{
+		Head: record.Head{Schema: record.Schema, Kind: "bench", Run: run, Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Host: host.Fingerprint{
 			CPU: "Intel(R) Xeon(R) CPU E5-1650 v4 @ 3.60GHz", Kernel: "6.12.9",
 			Compiler:      "gcc (Debian 14.2.0-19) 14.2.0",
 			IndirectThunk: "retpoline", CallSites: "through thunks", Governor: "performance",
 			Mitigations: map[string]string{"spectre-v2": "Mitigation: Retpolines; IBPB: conditional; RSB filling"},
-		},
+		}},
 		Warnings: []record.Warning{},
 	}
 	for i, bulk := range []string{"1", "2", "4", "8", "16", "32", "64"} {

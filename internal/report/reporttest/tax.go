@@ -25,7 +25,8 @@ func CallRow(r *rand.Rand, name string, ns float64) record.TaxRow {
 func Calls(run string, seed uint64, factor float64) *record.Document[record.TaxRow] {
 	bench := Bench(run, seed, 1)
 	doc := &record.Document[record.TaxRow]{
-		Schema: record.Schema, Kind: "tax", Run: run, Time: bench.Time, Host: bench.Host, Warnings: []record.Warning{},
+		Head:     record.Head{Schema: record.Schema, Kind: "tax", Run: run, Time: bench.Time, Host: bench.Host},
+		Warnings: []record.Warning{},
 	}
 	r := rand.New(rand.NewPCG(seed, 8))
 	for _, call := range []struct {

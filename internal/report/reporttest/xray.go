@@ -3,8 +3,9 @@ package reporttest
 import "github.com/unthunk/unthunk/internal/record"
 
 func Xray() *record.Document[record.SiteRow] {
-	doc := &record.Document[record.SiteRow]{Schema: record.Schema, Kind: "xray", Run: "one",
-		Settings: map[string]string{"path": "veth"}}
+	doc := &record.Document[record.SiteRow]{
+		Head: record.Head{Schema: record.Schema, Kind: "xray", Run: "one", Settings: map[string]string{"path": "veth"}},
+	}
 	add := func(stage, function, calls, kind, per string, always bool, targets ...string) *record.SiteRow {
 		row := record.SiteRow{
 			Name: function + "/" + calls, Function: function, Offset: uint64(0x1f + 16*len(doc.Rows)), Kind: kind,

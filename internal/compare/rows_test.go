@@ -17,7 +17,7 @@ import (
 // compared compares documents of bench.
 func compared(t *testing.T, old, new *record.Document[record.BenchRow], opts Options) *record.Comparison {
 	t.Helper()
-	c, err := Records(record.NewRecord(old), record.NewRecord(new), opts)
+	c, err := Records(record.NewSaved(old), record.NewSaved(new), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +127,7 @@ func TestCompareBy(t *testing.T) {
 			doc.Rows = append(doc.Rows, r)
 		}
 	}
-	c, err := By(record.NewRecord(doc), "operation", Options{Threshold: 2})
+	c, err := By(record.NewSaved(doc), "operation", Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestCompareBy(t *testing.T) {
 	if r := c.Rows[0]; r.Name != "redirect-map/bulk=1/operation=parse" || r.Against != "redirect-map/bulk=1" || !r.Paired || !r.Regression {
 		t.Errorf("%+v", r)
 	}
-	if _, err := By(record.NewRecord(doc), "place", Options{}); !errors.Is(err, ErrLabel) ||
+	if _, err := By(record.NewSaved(doc), "place", Options{}); !errors.Is(err, ErrLabel) ||
 		err.Error() != "compare by place: no two rows differ in it alone: the rows have bulk, operation, scenario" {
 		t.Error(err)
 	}

@@ -1,0 +1,120 @@
+package conclusion
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// change is a row of any comparison that has a difference.
+type change struct {
+	name string
+	*record.Change
+	// rate is set when the row has one: prices and stages have none.
+	rate bool
+}
+
+func comparisonHeadline(c *record.Comparison) Headline {
+	var changes []change
+	for i := range c.Rows {
+		if row := &c.Rows[i]; row.Difference != nil && row.Old != nil && row.New != nil {
+			rate := !row.Price && row.Old.Median > 0 && row.New.Median > 0
+			changes = append(changes, change{row.Name, &row.Change, rate})
+		}
+	}
+	return changesHeadline(changes, "%")
+}
+
+func profileComparisonHeadline(c *record.ProfileComparison) Headline {
+	var changes []change
+	for i := range c.Rows {
+		if row := &c.Rows[i]; row.Difference != nil && row.Old != nil && row.New != nil {
+			changes = append(changes, change{row.Name, &row.Change, false})
+		}
+	}
+	return changesHeadline(changes, "ns")
+}
+
+// changesHeadline names the row that got slower most, else the one that got faster
+// most, else what could have been seen. unit is that of differences.
+func changesHeadline(changes []change, unit string) Headline {
+	if len(changes) == 0 {
+		return Headline{Title: "Nothing could be compared"}
+	}
+	count := make(map[string]int)
+	var sees []float64
+	for _, c := range changes {
+		count[c.Outcome()]++
+		if !math.IsNaN(c.Difference.Smallest) {
+			sees = append(sees, c.Difference.Smallest)
+		}
+	}
+	var parts []string
+	for _, word := range []string{stat.Slower, stat.Faster, stat.NoDifference, stat.CannotTell} {
+		if n := count[word]; n > 0 {
+			parts = append(parts, fmt.Sprintf("%s: %d", word, n))
+		}
+	}
+	text := fmt.Sprintf("Of %s compared: %s.", many(len(changes), "row"), strings.Join(parts, ", "))
+	if f := fastest(changes); f != nil {
+		text += fmt.Sprintf(" The fastest row, %s, went from %s to %s Mpps.", f.name, mpps(f.Old), mpps(f.New))
+	}
+	if most := largest(changes); most != nil {
+		was, is, of := stat.Number(most.Old.Median), stat.Number(most.New.Median), "ns"
+		if most.rate {
+			was, is, of = mpps(most.Old), mpps(most.New), "Mpps"
+		}
+		d := most.Difference
+		return Headline{
+			Title: fmt.Sprintf("%s: %s → %s %s, %s %s %s [%s, %s]", most.name, was, is, of,
+				stat.Number(math.Abs(d.Median)), unit, most.Outcome(), signed(d.Low), signed(d.High)),
+			Text: text, Tells: true,
+		}
+	}
+	if len(sees) > 0 {
+		text += fmt.Sprintf(" Half of the rows would have shown a change of %s %s.", stat.Number(stat.Median(sees)), unit)
+	}
+	if n := count[stat.CannotTell]; n > 0 {
+		return Headline{Title: fmt.Sprintf("Cannot tell whether the two differ in %d of %s", n, many(len(changes), "row")), Text: text}
+	}
+	return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: text, Tells: true}
+}
+
+// largest is the row that got slower most, of regressions if there are some, else
+// the one that got faster most; nil when none did either.
+func largest(changes []change) *change {
+	var worst, best *change
+	for i := range changes {
+		c := &changes[i]
+		switch c.Outcome() {
+		case stat.Slower:
+			if worst == nil || c.Regression && !worst.Regression ||
+				c.Regression == worst.Regression && c.Difference.Median > worst.Difference.Median {
+				worst = c
+			}
+		case stat.Faster:
+			if best == nil || c.Difference.Median < best.Difference.Median {
+				best = c
+			}
+		}
+	}
+	return cmp.Or(worst, best)
+}
+
+// fastest is the row of least ns a packet; nil when no row has a rate.
+func fastest(changes []change) *change {
+	var best *change
+	for i := range changes {
+		if c := &changes[i]; c.rate && (best == nil || c.New.Median < best.New.Median) {
+			best = c
+		}
+	}
+	return best
+}
+
+// mpps is the rate of a packet that takes ns.
+func mpps(ns *stat.Quantity) string { return stat.Number(1e3 / ns.Median) }

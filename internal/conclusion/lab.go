@@ -1,0 +1,110 @@
+package conclusion
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// labHeadline says what indirect branches make a packet cost in the guests, by bulk.
+func labHeadline(l *record.Lab) Headline {
+	if h, ok := wiresHeadline(l); ok {
+		return h
+	}
+	const most = 4
+	var title, text []string
+	inNs := true
+	for _, d := range l.Differences {
+		inNs = inNs && d.Ns != nil
+	}
+	for i, d := range l.Differences {
+		if i < most {
+			if inNs {
+				title = append(title, fmt.Sprintf("%s ns at bulk %s", stat.Number(d.Ns.Median), labelOf(l, d.With, "bulk")))
+			} else {
+				title = append(title, fmt.Sprintf("%s at bulk %s", stat.Number(d.Calls), labelOf(l, d.With, "bulk")))
+			}
+		}
+		s := fmt.Sprintf("At bulk %s, %s against %s: %s indirect branches a packet, %+.2f instructions",
+			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.Calls), d.Instructions)
+		if d.Ns != nil {
+			s += fmt.Sprintf(", about %s", d.Ns.Text(stat.Number))
+		}
+		if i < most {
+			text = append(text, s+".")
+		}
+	}
+	if len(title) > 0 {
+		more := ""
+		if n := len(l.Differences) - most; n > 0 {
+			more = fmt.Sprintf(" and %d more", n)
+		}
+		list := strings.Join(title, ", ") + more
+		if inNs {
+			return Headline{Title: "Indirect branches cost a packet about " + list, Text: strings.Join(text, " ")}
+		}
+		return Headline{Title: "Indirect branches a packet: " + list, Text: strings.Join(text, " ")}
+	}
+	for _, row := range l.Rows {
+		if row.Calls != nil && len(title) < most {
+			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.Calls), row.Name))
+		}
+	}
+	if len(title) == 0 {
+		return Headline{Title: "No guest has a number", Text: "Each row says why."}
+	}
+	return Headline{Title: "Indirect branches a packet: " + strings.Join(title, ", ")}
+}
+
+// wiresHeadline is of guests with interfaces on wires: from which setup to which the
+// indirect branches of a packet go.
+func wiresHeadline(l *record.Lab) (Headline, bool) {
+	var least, most *record.LabRow
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		if len(row.DMA) == 0 || row.Calls == nil {
+			continue
+		}
+		if least == nil || *row.Calls < *least.Calls {
+			least = row
+		}
+		if most == nil || *row.Calls >= *most.Calls {
+			most = row
+		}
+	}
+	if least == nil {
+		return Headline{}, false
+	}
+	setup := func(r *record.LabRow) string {
+		return fmt.Sprintf("%s with %s on %s", r.Labels["nic"], r.Labels["dma"], r.Labels["kernel"])
+	}
+	if *least.Calls == *most.Calls {
+		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", stat.Number(*most.Calls), setup(most))}, true
+	}
+	h := Headline{
+		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", stat.Number(*least.Calls), stat.Number(*most.Calls)),
+		Text:  fmt.Sprintf("The least: %s. The most: %s.", setup(least), setup(most)),
+	}
+	if l.Price != nil {
+		h.Text += fmt.Sprintf(" With retpolines, at this machine's price of %s ns for one, those are about %s and %s ns of each packet.",
+			stat.Number(l.Price.Median), stat.Number(*least.Calls*l.Price.Median), stat.Number(*most.Calls*l.Price.Median))
+	}
+	return h, true
+}
+
+func withoutBulk(name string) string {
+	head, _, _ := strings.Cut(name, "/bulk=")
+	return head
+}
+
+func labelOf(l *record.Lab, name, label string) string {
+	for _, row := range l.Rows {
+		if row.Name == name {
+			return cmp.Or(row.Labels[label], "?")
+		}
+	}
+	return "?"
+}

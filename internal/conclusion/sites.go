@@ -1,0 +1,26 @@
+package conclusion
+
+import (
+	"fmt"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+func sitesHeadline(rows []record.SiteRow) Headline {
+	count := make(map[string]int)
+	for _, row := range rows {
+		count[row.Per]++
+	}
+	return Headline{
+		Title: fmt.Sprintf("%s on the redirect path may run for a packet, %d for a bulk, %d for a poll", many(count["packet"], "indirect branch"), count["bulk"], count["poll"]),
+		Text:  fmt.Sprintf("Errors and slow paths have %d more.", count["rare"]),
+	}
+}
+
+func siteComparisonHeadline(c *record.SiteComparison) Headline {
+	count := make(map[string]int)
+	for _, row := range c.Rows {
+		count[row.Change]++
+	}
+	return Headline{Title: fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were", count["new"], count["gone"], count["changed"], c.Same)}
+}

@@ -1,0 +1,160 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// kind is how records of one kind are read.
+type kind struct {
+	// name is that of the verb.
+	name string
+	// read decodes a document and checks it: what no measurement can give is an
+	// error of one line.
+	read func(b []byte) (Doc, error)
+}
+
+// kinds are those that [Parse] reads. Records of other kinds are written only.
+func kinds() []kind {
+	return []kind{
+		{"bench", reader("bench", checkBench)},
+		{"run", reader("run", checkRun)},
+		{"tax", reader("tax", checkTax)},
+		{"profile", reader("profile", (*Profile).check)},
+		{"xray", reader("xray", checkSites)},
+		{"lab", reader("lab", (*Lab).check)},
+		{"compare", readComparison},
+	}
+}
+
+// reader reads records whose documents are of type T.
+func reader[T any, P interface {
+	*T
+	Doc
+}](name string, check func(P) error) func([]byte) (Doc, error) {
+	return func(b []byte) (Doc, error) {
+		doc := P(new(T))
+		if err := json.Unmarshal(b, doc); err != nil {
+			return nil, fmt.Errorf("not a record of %s: %w", name, err)
+		}
+		if doc.head().Run == "" {
+			return nil, errors.New("the record has no run identity")
+		}
+		if err := check(doc); err != nil {
+			return nil, err
+		}
+		return doc, nil
+	}
+}
+
+// Parse reads a record of a kind that can be read. Anything else is an error of one
+// line: a truncated file, another program's JSON, another schema or kind, values no
+// measurement can give.
+func Parse(b []byte) (*Saved, error) {
+	name, err := parseHead(b)
+	if err != nil {
+		return nil, err
+	}
+	all := kinds()
+	i := slices.IndexFunc(all, func(k kind) bool { return k.name == name })
+	if i < 0 {
+		var names []string
+		for _, k := range all {
+			names = append(names, k.name)
+		}
+		last := len(names) - 1
+		return nil, fmt.Errorf("kind %.40q: only records of %s and %s are read here", name, strings.Join(names[:last], ", "), names[last])
+	}
+	doc, err := all[i].read(b)
+	if err != nil {
+		return nil, err
+	}
+	return NewSaved(doc), nil
+}
+
+// Load is [Parse] of a file. Errors have its name.
+func Load(path string) (*Saved, error) {
+	s, err := load(path, Parse)
+	if err != nil {
+		return nil, err
+	}
+	s.File = path
+	return s, nil
+}
+
+// Saved is a record of any kind. A method by the name of a kind is its document,
+// nil when the record is of another.
+type Saved struct {
+	// File is the name it was read from; empty for none.
+	File string
+	Head
+	Warnings []Warning
+	// Doc is the whole document.
+	Doc Doc
+}
+
+// NewSaved is doc as one of any kind. It shares what doc has.
+func NewSaved(doc Doc) *Saved {
+	return &Saved{Head: *doc.head(), Warnings: doc.warnings(), Doc: doc}
+}
+
+// as is the document of s, nil when it is none of type T.
+func as[T Doc](s *Saved) T {
+	doc, _ := s.Doc.(T)
+	return doc
+}
+
+// Bench is a record of bench or run.
+func (s *Saved) Bench() *Document[BenchRow] { return as[*Document[BenchRow]](s) }
+
+// Tax is a record of tax.
+func (s *Saved) Tax() *Document[TaxRow] { return as[*Document[TaxRow]](s) }
+
+// Profile is a record of profile.
+func (s *Saved) Profile() *Profile { return as[*Profile](s) }
+
+// Sites is a record of xray.
+func (s *Saved) Sites() *Document[SiteRow] { return as[*Document[SiteRow]](s) }
+
+// Lab is a record of lab.
+func (s *Saved) Lab() *Lab { return as[*Lab](s) }
+
+// Comparison is a record of compare, of rows of bench and of prices.
+func (s *Saved) Comparison() *Comparison { return as[*Comparison](s) }
+
+// ProfileComparison is a record of compare, of two profiles.
+func (s *Saved) ProfileComparison() *ProfileComparison { return as[*ProfileComparison](s) }
+
+// SiteComparison is a record of compare, of two records of xray.
+func (s *Saved) SiteComparison() *SiteComparison { return as[*SiteComparison](s) }
+
+// LabComparison is a record of compare, of two records of lab.
+func (s *Saved) LabComparison() *LabComparison { return as[*LabComparison](s) }
+
+// Stages are those of a profile, or of a run that has one; nil when it has none.
+func (s *Saved) Stages() *Profile {
+	if p := s.Profile(); p != nil {
+		return p
+	}
+	b := s.Bench()
+	if b == nil || b.Profile == nil {
+		return nil
+	}
+	p := &Profile{ProfileParts: *b.Profile}
+	p.Kind, p.Time, p.Run, p.Host, p.Rows = s.Kind, s.Time, s.Run, s.Host, b.Stages
+	return p
+}
+
+// Prices are those of a record of tax, or of a run that has some.
+func (s *Saved) Prices() []TaxRow {
+	if t := s.Tax(); t != nil {
+		return t.Rows
+	}
+	if b := s.Bench(); b != nil {
+		return b.Prices
+	}
+	return nil
+}
