@@ -286,8 +286,9 @@ func pendingRetpoline(b Branch) string {
 	if reg == "" {
 		reg = "reg"
 	}
-	return op + " *%" + reg + " without retpolines, with lfence before it or through an ITS or call-depth thunk," +
+	const without = " without retpolines, with lfence before it or through an ITS or call-depth thunk," +
 		" as the CPU needs; stays with retpolines"
+	return op + " *%" + reg + without
 }
 
 // switched is a branch that stands at a nop or at an instruction that takes

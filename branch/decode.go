@@ -71,20 +71,12 @@ func (i Inst) Text(resolve Resolver) string {
 		op := strings.ToLower(i.Asm.Op.String())
 		return op + " " + resolve.name(i.Target)
 	}
-	a := i.Asm
-	for n, arg := range a.Args {
-		// x86asm forgets the sign of some displacements.
-		if mem, ok := arg.(x86asm.Mem); ok && mem.Disp > math.MaxInt32 && mem.Disp <= math.MaxUint32 {
-			mem.Disp = int64(int32(mem.Disp))
-			a.Args[n] = mem
-		}
-	}
-	text := x86asm.GNUSyntax(a, i.Addr, nil)
+	text := x86asm.GNUSyntax(i.Asm, i.Addr, nil)
 	if op, rest, _ := strings.Cut(text, " "); gnuNames[op] != "" {
 		text = strings.TrimSpace(gnuNames[op] + " " + rest)
 	}
 	// x86asm names the index that a SIB byte has not.
-	return address(strings.Replace(text, ",%riz)", ")", 1), a.DataSize)
+	return address(strings.Replace(text, ",%riz)", ")", 1), i.Asm.DataSize)
 }
 
 // gnuNames are what the assembler calls instructions that x86asm calls
@@ -171,6 +163,13 @@ func decode(code []byte, addr uint64) Inst {
 	if err != nil || a.Op == 0 || a.Len != step.Len {
 		inst.raw = bytesText(code)
 		return inst
+	}
+	for n, arg := range a.Args {
+		// x86asm forgets the sign of 32-bit displacements.
+		if mem, ok := arg.(x86asm.Mem); ok && mem.Disp > math.MaxInt32 && mem.Disp <= math.MaxUint32 {
+			mem.Disp = int64(int32(mem.Disp))
+			a.Args[n] = mem
+		}
 	}
 	inst.Asm = a
 	return inst

@@ -50,7 +50,7 @@ func (vs *Values) FindVariables() {
 	if _, ok := vs.kernel.Symbols.Lookup("softirq_vec"); !ok {
 		if _, m, ok := vs.memoryOperand("open_softirq"); ok && m.Base == 0 && m.Index != 0 && m.Scale == 8 {
 			if size := vs.types.Size(vs.types.variable("softirq_vec")); size > 0 {
-				vs.variables = append(vs.variables, variable{"softirq_vec", uint64(int64(int32(m.Disp))), uint64(size)})
+				vs.variables = append(vs.variables, variable{"softirq_vec", uint64(m.Disp), uint64(size)})
 			}
 		}
 	}
