@@ -8,6 +8,7 @@ import (
 )
 
 func TestBenchGolden(t *testing.T) {
+	t.Parallel()
 	for _, width := range []int{0, 80, 60} {
 		var b bytes.Buffer
 		if err := Bench(&b, Options{Width: width}, reporttest.FullBench()); err != nil {

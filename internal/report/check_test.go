@@ -11,6 +11,7 @@ import (
 )
 
 func TestCheck(t *testing.T) {
+	t.Parallel()
 	findings := []host.Finding{
 		{Name: "cpu", Found: "AMD EPYC", Level: host.LevelOK},
 		{Name: "indirect-call", Found: "retpoline: __x86_indirect_thunk_rax is a long story that needs two lines",

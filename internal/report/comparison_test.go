@@ -38,6 +38,7 @@ func newHost(f host.Fingerprint) host.Fingerprint {
 }
 
 func TestComparisonGolden(t *testing.T) {
+	t.Parallel()
 	old := reporttest.Bench("one", 1, 1)
 	slow := reporttest.Bench("two", 3, 2.05)
 	slow.Time = slow.Time.Add(50 * time.Hour)

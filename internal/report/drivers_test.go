@@ -9,6 +9,7 @@ import (
 )
 
 func TestDriversGolden(t *testing.T) {
+	t.Parallel()
 	rows := []record.DriverRow{
 		{Name: "ixgbe", Release: "6.12.1-amd64", Xmit: "ixgbe_xdp_xmit", Return: "each",
 			DMA: true, Receive: record.DriverCalls{Maps: 2, Unmaps: 5, Syncs: 6},

@@ -14,8 +14,8 @@ import (
 )
 
 // Machine writes what bears most on the numbers of a run, a line each, and what was
-// found of its redirect path: what stands on the first screen before anything is
-// measured.
+// found of its redirect path: the lines of the first screen that are there
+// before anything is measured.
 func Machine(w io.Writer, opts Options, f host.Fingerprint, findings []host.Finding) error {
 	p := newPrinter(opts)
 	for _, line := range []struct{ name, value string }{
@@ -38,8 +38,7 @@ func Machine(w io.Writer, opts Options, f host.Fingerprint, findings []host.Find
 	return p.flush(w)
 }
 
-// FirstScreen is what unthunk says once it has measured and was asked for nothing
-// else.
+// FirstScreen is the output of `unthunk` without a verb, after the lines of [Machine].
 type FirstScreen struct {
 	// Doc is the record of the run.
 	Doc *record.Document[record.BenchRow]
@@ -50,7 +49,8 @@ type FirstScreen struct {
 	Profiled string
 }
 
-// parts are the parts of the screen in their order. A new line is a part here.
+// parts are the parts of the screen in their order. A new line of the screen is a new
+// part.
 func (s *FirstScreen) parts() []func(p *printer) {
 	return []func(p *printer){s.ladder, s.largestPrices, s.stages, s.verdict, s.verbs}
 }

@@ -11,6 +11,7 @@ import (
 )
 
 func TestVerdictGolden(t *testing.T) {
+	t.Parallel()
 	q := func(median, low, high float64, unit string) *stat.Quantity {
 		return &stat.Quantity{Median: median, Low: low, High: high, N: 7, Unit: unit}
 	}
@@ -46,6 +47,7 @@ func part(write func(p *printer)) string {
 
 // The largest price of each of three families, and nothing when there is none.
 func TestLargestPricesGolden(t *testing.T) {
+	t.Parallel()
 	doc := reporttest.FullBench()
 	doc.Prices = reporttest.Tax().Rows
 	doc.Warnings = append(doc.Warnings,
@@ -65,6 +67,7 @@ func TestLargestPricesGolden(t *testing.T) {
 }
 
 func TestScreenStagesGolden(t *testing.T) {
+	t.Parallel()
 	p := reporttest.Profile()
 	doc := &record.Document[record.BenchRow]{RunParts: record.RunParts{Stages: p.Rows, Profile: &p.ProfileParts}}
 	text := part((&FirstScreen{Doc: doc, Profiled: "redirect-map/bulk=16"}).stages)
@@ -77,6 +80,7 @@ func TestScreenStagesGolden(t *testing.T) {
 
 // The parts stand on the screen in their order.
 func TestFirstScreen(t *testing.T) {
+	t.Parallel()
 	doc, p := reporttest.FullBench(), reporttest.Profile()
 	doc.Prices, doc.Stages, doc.Profile, doc.Conclusion = reporttest.Tax().Rows, p.Rows, &p.ProfileParts,
 		new(record.Conclusion)

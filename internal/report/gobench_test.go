@@ -16,6 +16,7 @@ import (
 )
 
 func TestGoBenchGolden(t *testing.T) {
+	t.Parallel()
 	doc := reporttest.FullBench()
 	for i := range doc.Rows {
 		if row := &doc.Rows[i]; row.Refused == "" {
@@ -32,6 +33,7 @@ func TestGoBenchGolden(t *testing.T) {
 
 // benchstat reads what GoBench writes, and sees what is there.
 func TestGoBenchOracle(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	for name, doc := range map[string]*record.Document[record.BenchRow]{"old": reporttest.Bench("one", 1, 1),
 		"new": reporttest.Bench("two", 2, 2)} {

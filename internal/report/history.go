@@ -70,8 +70,8 @@ func (p *printer) historyGroup(h *record.History, g *record.HistoryGroup) {
 	}
 }
 
-// trend is a row as a line of bars of at most so many columns, each the median of its
-// share of the runs, from the lowest to the highest.
+// trend is a row as a line of bars, from the lowest to the highest, at most most columns
+// wide. A bar is the median of its share of the runs.
 func trend(row *record.HistoryRow, most int) string {
 	n := len(row.Points)
 	columns := min(n, max(most, 8))

@@ -9,6 +9,7 @@ import (
 )
 
 func TestHistoryGolden(t *testing.T) {
+	t.Parallel()
 	h := reporttest.Trends(t)
 	for _, width := range []int{80, 60, 40} {
 		var b bytes.Buffer

@@ -12,6 +12,7 @@ import (
 )
 
 func TestLabGolden(t *testing.T) {
+	t.Parallel()
 	for name, width := range map[string]int{"lab.txt": 80, "lab-60.txt": 60} {
 		var b bytes.Buffer
 		if err := Lab(&b, Options{Width: width}, reporttest.Lab()); err != nil {
@@ -23,6 +24,7 @@ func TestLabGolden(t *testing.T) {
 }
 
 func TestLabWiresGolden(t *testing.T) {
+	t.Parallel()
 	l := reporttest.Wires()
 	var b bytes.Buffer
 	if err := Lab(&b, Options{Width: 80}, l); err != nil {
@@ -40,6 +42,7 @@ func TestLabWiresGolden(t *testing.T) {
 }
 
 func TestLabComparisonGolden(t *testing.T) {
+	t.Parallel()
 	old, new := reporttest.Lab(), reporttest.Lab()
 	more := 1181.0
 	new.Rows[0].Instructions = &more

@@ -14,6 +14,7 @@ import (
 
 // Records come from files: what they hold does not reach the terminal raw.
 func TestHostile(t *testing.T) {
+	t.Parallel()
 	doc := reporttest.FullBench()
 	doc.Rows[8].Refused = "\x1b[2J\x07 bad \xff"
 	doc.Prices = reporttest.Calls("one", 1, 1).Rows
@@ -45,6 +46,7 @@ func TestHostile(t *testing.T) {
 }
 
 func TestWriteErrors(t *testing.T) {
+	t.Parallel()
 	doc, priced := reporttest.FullBench(), reporttest.FullBench()
 	priced.Conclusion = new(record.Conclusion)
 	priced.Prices = reporttest.Tax().Rows
@@ -63,6 +65,7 @@ func TestWriteErrors(t *testing.T) {
 }
 
 func TestJSON(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
 	if err := JSON(&b, reporttest.FullBench()); err != nil {
 		t.Fatal(err)

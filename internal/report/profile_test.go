@@ -13,6 +13,7 @@ import (
 )
 
 func TestProfileGolden(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
 	if err := Profile(&b, Options{Width: 80}, reporttest.Profile(), "redirect-map/bulk=16", 15); err != nil {
 		t.Fatal(err)
@@ -32,6 +33,7 @@ func TestProfileGolden(t *testing.T) {
 
 // Nothing measured is no reason to fail.
 func TestProfileEmpty(t *testing.T) {
+	t.Parallel()
 	p := &record.Profile{}
 	p.Incomplete = true
 	for name, write := range map[string]func(io.Writer) error{
@@ -47,6 +49,7 @@ func TestProfileEmpty(t *testing.T) {
 }
 
 func TestProfileAsmGolden(t *testing.T) {
+	t.Parallel()
 	lines := []branch.Line{
 		{Addr: 0x1000, Text: "push %rbp"},
 		{Addr: 0x1001, Text: "call __x86_indirect_thunk_rax", Indirect: true,
@@ -62,6 +65,7 @@ func TestProfileAsmGolden(t *testing.T) {
 }
 
 func TestFolded(t *testing.T) {
+	t.Parallel()
 	p := &record.Profile{}
 	p.Stacks = []record.ProfileStack{
 		{Frames: []string{"a", "b;c d\n", "\xff"}, Samples: 3},
@@ -77,6 +81,7 @@ func TestFolded(t *testing.T) {
 }
 
 func TestPprof(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
 	if err := Pprof(&b, reporttest.Profile()); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 )
 
 func TestProfileComparisonGolden(t *testing.T) {
+	t.Parallel()
 	old, new := reporttest.Stages("a", 1, 120), reporttest.Stages("b", 2, 150)
 	old.Rows[2].Name = "sink" // only there
 	old.Warnings = []record.Warning{{Row: "locks", Text: "few samples"}}
@@ -42,6 +43,7 @@ func TestProfileComparisonGolden(t *testing.T) {
 }
 
 func TestProfileComparisonColor(t *testing.T) {
+	t.Parallel()
 	for _, width := range []int{80, 40} {
 		c := compare.Profiles(reporttest.Stages("a", 1, 120), reporttest.Stages("b", 2, 150),
 			compare.Options{Threshold: 2})
@@ -57,6 +59,7 @@ func TestProfileComparisonColor(t *testing.T) {
 
 // Names and warnings come from files.
 func TestProfileComparisonHostile(t *testing.T) {
+	t.Parallel()
 	evil := "\x1b[2J\x07\nslower"
 	doc := reporttest.Stages("a", 1, 120)
 	doc.Warnings = []record.Warning{{Text: evil}}

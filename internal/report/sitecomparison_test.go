@@ -9,6 +9,7 @@ import (
 )
 
 func TestSiteComparisonGolden(t *testing.T) {
+	t.Parallel()
 	old, new := reporttest.Xray(), reporttest.Xray()
 	new.Rows[2].Kind, new.Rows[2].Thunk = "register", ""
 	new.Rows = append(new.Rows[:4], new.Rows[5:]...)

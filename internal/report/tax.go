@@ -53,8 +53,8 @@ func noted(rows []record.TaxRow) []record.Warning {
 	return out
 }
 
-// priceTable is the table. What is called stands above the rows it is called in, what
-// was found in their code and why there is no number beneath.
+// priceTable writes the prices: what is called above its rows, and beneath a row what
+// was found in its code, or why it has no number.
 func (p *printer) priceTable(rows []record.TaxRow, notes *footnotes, verbose bool) {
 	t := newTextTable([]bool{true, false, false, false, true, false, false, false, true}, "",
 		"", "with", "w/o", "price ns", "", "cycles", "/pkt", "ns/pkt", "")

@@ -7,7 +7,7 @@ type textTable struct {
 	gap  string
 	// rows have one cell for a heading, else one for each column.
 	rows [][]string
-	// beneath has what stands under a row, by its index.
+	// beneath are the sentences under a row, by the row's index.
 	beneath map[int][]sentence
 }
 
@@ -31,8 +31,8 @@ func (t *textTable) below(first, text string) {
 // table writes a table: headings wrapped, rows cut to the width.
 func (p *printer) table(t *textTable) { p.tableBy(t, func(_ []string, line string) { p.line(line) }) }
 
-// tableBy writes a table whose rows, but for the head, row writes: it gets their
-// cells, and those as a line.
+// tableBy writes a table and calls row for each row after the head, with its cells and
+// with these as one line.
 func (p *printer) tableBy(t *textTable, row func(cells []string, line string)) {
 	for i, line := range columns(t.rows, t.left, t.gap) {
 		switch {

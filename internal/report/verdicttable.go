@@ -20,7 +20,7 @@ type verdictTable struct {
 	verdicts map[int]verdict
 }
 
-// verdict is the text of one where it stands beneath its row, and its color.
+// verdict is the text of a verdict beneath its row, and its color.
 type verdict struct{ text, color string }
 
 func newVerdictTable(left []bool, beside []int, head ...string) *verdictTable {
@@ -30,7 +30,7 @@ func newVerdictTable(left []bool, beside []int, head ...string) *verdictTable {
 // verdict gives the last row a verdict.
 func (t *verdictTable) verdict(text, color string) { t.verdicts[len(t.rows)-1] = verdict{text, color} }
 
-// fits tells whether all columns have room in so many.
+// fits tells whether all columns have room in a line of that width.
 func (t *verdictTable) fits(width int) bool {
 	for i, line := range columns(t.rows, t.left, t.gap) {
 		if len(t.rows[i]) > 1 && utf8.RuneCountInString(line) > width {

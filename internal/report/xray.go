@@ -147,7 +147,7 @@ func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) 
 	return p.flush(w)
 }
 
-// Totals writes how many branches of each class a kernel's text of so many bytes
+// Totals writes how many branches of each class a kernel's text of size bytes
 // has.
 func Totals(w io.Writer, opts Options, totals *kernel.Totals, live bool) error {
 	p := newPrinter(opts)

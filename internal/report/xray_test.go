@@ -9,6 +9,7 @@ import (
 )
 
 func TestXrayGolden(t *testing.T) {
+	t.Parallel()
 	for name, rare := range map[string]bool{"xray.txt": false, "xray-rare.txt": true} {
 		var b bytes.Buffer
 		if err := Xray(&b, Options{Width: 80}, reporttest.Xray(),
@@ -21,6 +22,7 @@ func TestXrayGolden(t *testing.T) {
 }
 
 func TestDotGolden(t *testing.T) {
+	t.Parallel()
 	var b bytes.Buffer
 	calls := map[string][]string{"__napi_poll": nil, `veth"poll`: {"bq_xmit_all"}}
 	if err := Dot(&b, calls, reporttest.Xray().Rows); err != nil {
@@ -31,6 +33,7 @@ func TestDotGolden(t *testing.T) {
 
 // Records come from files: what they hold does not reach the terminal raw.
 func TestXrayHostile(t *testing.T) {
+	t.Parallel()
 	doc := reporttest.Xray()
 	for i := range doc.Rows {
 		row := &doc.Rows[i]

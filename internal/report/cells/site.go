@@ -7,7 +7,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 )
 
-// Site is where a branch stands.
+// Site is the address of a branch: its function and the offset in it.
 func Site(row record.SiteRow) string { return fmt.Sprintf("%s+%#x", Clean(row.Function), row.Offset) }
 
 // Made is how a branch is made, in one word.

@@ -39,7 +39,7 @@ func (a axis) ticks(n int) []float64 {
 	return out
 }
 
-// draw is the axis at y with its grid up to top; unit stands at its last tick.
+// draw draws the axis at y, with its grid up to top and unit at its last tick.
 func (a axis) draw(d *drawing, top, y float64, unit string) {
 	n := 6
 	if !d.wide() {
@@ -64,7 +64,7 @@ func (a axis) draw(d *drawing, top, y float64, unit string) {
 	d.line("rule", a.left, y, a.right, y)
 }
 
-// span is the range of values with room to spare, 0 included when they are near it.
+// span is the range of values.
 type span struct {
 	low, high float64
 	any       bool

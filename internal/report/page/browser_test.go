@@ -64,6 +64,7 @@ addEventListener("load", function () {
 // Nothing of a page is wider than the window, on a phone or on a desk, and the console
 // stays empty.
 func TestBrowser(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	whole := string(pageOf(t, Source{Records: hostile(t, "a-long-name-"+strings.Repeat("x", 60)),
 		History: reporttest.Trends(t)}))

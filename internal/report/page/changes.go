@@ -80,7 +80,7 @@ func (t *changeTable) compared(name string, old, new *stat.Quantity, d *stat.Dif
 }
 
 // figure is the picture of what was compared, which folds the table; nil when there is
-// nothing to draw. changes says what stands beside the rows.
+// nothing to draw. changes is a sentence on the changes beside the rows.
 func (t *changeTable) figure(v *viewer, title, unit, changes string) *figure {
 	if !v.draw || len(t.pairs) == 0 {
 		return nil

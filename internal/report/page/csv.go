@@ -57,7 +57,7 @@ func csvNumber(x float64) string {
 	return strconv.FormatFloat(x, 'g', -1, 64)
 }
 
-// csvText is a text that is no formula.
+// csvText is a text that a spreadsheet does not take for a formula.
 func csvText(s string) string {
 	s = cells.Clean(s)
 	if s != "" && strings.IndexByte("=+-@", s[0]) >= 0 {
@@ -73,7 +73,7 @@ type csvRecord struct {
 	head []string
 }
 
-// line writes what a row measures; n are its rounds, 0 where it has none.
+// line writes a quantity of a row; q.N is 0 where it has no rounds.
 func (c csvRecord) line(row, measure string, q stat.Quantity, note string) {
 	rounds := ""
 	if q.N > 0 {

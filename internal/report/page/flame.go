@@ -19,12 +19,12 @@ import (
 )
 
 // The script of a flame graph: a click on a frame fills the width with it, search
-// marks frames. Without it the picture stands still.
+// marks frames. Without it the graph is a picture.
 //
 //go:embed flame.js
 var flameScript string
 
-// The style of a flame graph that stands alone; page.css has that of one on a page.
+// The style of a flame graph in a file of its own; page.css has that of one on a page.
 //
 //go:embed flame.css
 var flameStyle string
@@ -50,7 +50,7 @@ var flameColors = map[string]string{
 }
 
 // Flame writes a profile as a flame graph in SVG, the outermost functions at the
-// bottom, as wide as their ns per packet. It stands alone: no font, no link. Colors
+// bottom, as wide as their ns per packet. The file needs nothing else: no font, no link. Colors
 // are stages.
 func Flame(w io.Writer, prof *record.Profile, name string) error {
 	g := newFlameGraph(prof, name)
@@ -69,8 +69,8 @@ func Flame(w io.Writer, prof *record.Profile, name string) error {
 	return nil
 }
 
-// flameOnPage is a flame graph for a page, of at most so many bytes: frames that are
-// too narrow for that are left out. It is empty when none fits.
+// flameOnPage is a flame graph for a page, of at most most bytes: frames that are too
+// narrow for that are left out. It is empty when even the widest frames take more.
 func flameOnPage(prof *record.Profile, name, id string, most int) template.HTML {
 	g := newFlameGraph(prof, name)
 	for _, least := range []float64{flameLeast, 1, 3, 10, 40} {
@@ -114,7 +114,7 @@ func newFlameGraph(prof *record.Profile, name string) *flameGraph {
 	return g
 }
 
-// write writes title, legend, frames of at least so many pixels, and the buttons the
+// write writes title, legend, frames of at least least pixels, and the buttons that the
 // script looks for.
 func (g *flameGraph) write(least float64) {
 	fmt.Fprintf(&g.b, "<text x=\"%.0f\" y=\"20\" font-size=\"15\">%s</text>\n", flameMargin, escape(g.title))
@@ -141,8 +141,8 @@ func (g *flameGraph) writeButton(name string, x float64) {
 		name, x, name)
 }
 
-// writeFrame writes a frame at x, y and what it calls above it, frames of at least so
-// many pixels.
+// writeFrame writes a frame at x, y, and above it the frames that it calls, as far as
+// they are at least least pixels wide.
 func (g *flameGraph) writeFrame(f *flame, x, y, least float64) {
 	width := f.ns * g.scale
 	if width < least {

@@ -13,6 +13,7 @@ import (
 )
 
 func TestFlame(t *testing.T) {
+	t.Parallel()
 	p := reporttest.Profile()
 	evil := `</text><script>alert(1)</script>"'&]]>` + "\x1b[31m"
 	p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{evil, evil}, Stage: evil, Samples: 400, Ns: 10})
@@ -51,6 +52,7 @@ func TestFlame(t *testing.T) {
 
 // Nothing measured is no reason to fail.
 func TestFlameEmpty(t *testing.T) {
+	t.Parallel()
 	p := &record.Profile{}
 	p.Incomplete = true
 	var b bytes.Buffer

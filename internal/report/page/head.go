@@ -11,9 +11,8 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// head is what stands above all sections: the title, that of the record which says
-// most about where the packets per second went, what that record is about, and
-// banners. What answers first belongs here.
+// head writes what is above all sections: the title and summary of one record, when
+// and on what it was measured, and banners. A new line of the answer goes here.
 func (v *viewer) head(out *view) {
 	if v.first == nil {
 		out.Title = "Nothing was measured"
@@ -36,8 +35,9 @@ func (v *viewer) head(out *view) {
 	out.Banners = v.banners()
 }
 
-// firstRecord is the one that says most about where the packets per second went, of
-// those that say as much the latest; nil when there is none.
+// firstRecord is the record that the title is of: the kind that says most about where
+// the packets per second went, and the latest of that kind. It is nil when there is no
+// record.
 func firstRecord(records []*record.Saved) *record.Saved {
 	if len(records) == 0 {
 		return nil

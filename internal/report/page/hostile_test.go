@@ -82,6 +82,7 @@ func hostile(t testing.TB, s string) []*record.Saved {
 
 // Strings of records stay text, in every format.
 func TestPageHostile(t *testing.T) {
+	t.Parallel()
 	text := string(pageOf(t, Source{Records: hostile(t, reporttest.Evil),
 		History: reporttest.HostileTrends(t, reporttest.Evil), Version: reporttest.Evil}))
 	text = strings.ReplaceAll(text, "https://evil", "") // as text it may stand there

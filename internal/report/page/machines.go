@@ -66,7 +66,7 @@ func (v *viewer) machineBlocks() []block {
 	return []block{b}
 }
 
-// heading names a machine's column in a table of so many.
+// heading is the name of a machine's column; of is how many machines the table has.
 func (m machine) heading(of int) string {
 	if of == 1 {
 		return "found"

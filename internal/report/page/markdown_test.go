@@ -10,6 +10,7 @@ import (
 )
 
 func TestMarkdownGolden(t *testing.T) {
+	t.Parallel()
 	bench := reporttest.Bench("one", 1, 1)
 	bench.Warnings = []record.Warning{{Row: "redirect-map/bulk=64", Text: "a warning of *a* row_"}}
 	var b bytes.Buffer

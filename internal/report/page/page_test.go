@@ -184,6 +184,7 @@ func pageOf(t testing.TB, src Source) []byte {
 }
 
 func TestHTML(t *testing.T) {
+	t.Parallel()
 	all := everyRecord(t)
 	text := checkHTML(t, pageOf(t, Source{Records: all, History: reporttest.Trends(t), Version: "v1"}))
 	for _, want := range []string{
@@ -212,6 +213,7 @@ func TestHTML(t *testing.T) {
 
 // Every figure has a title, a description and, beside it, the same in words.
 func TestHTMLAccessible(t *testing.T) {
+	t.Parallel()
 	text := string(pageOf(t, Source{Records: everyRecord(t), History: reporttest.Trends(t)}))
 	figures := strings.Count(text, "<figure")
 	if figures < 10 {
@@ -229,6 +231,7 @@ func TestHTMLAccessible(t *testing.T) {
 // error.
 // The page of interfaces on wires has one picture of them, and their table.
 func TestHTMLWires(t *testing.T) {
+	t.Parallel()
 	l := reporttest.Wires()
 	b, err := json.Marshal(l)
 	if err != nil {
@@ -248,6 +251,7 @@ func TestHTMLWires(t *testing.T) {
 }
 
 func TestHTMLLarge(t *testing.T) {
+	t.Parallel()
 	bench := reporttest.Bench("one", 1, 1)
 	row := bench.Rows[0]
 	for i := range 3000 {

@@ -13,7 +13,7 @@ import (
 type pair struct {
 	label    string
 	old, new *stat.Quantity
-	// change says what new is against old, word the verdict; mark is a shape for it.
+	// change says how new differs from old, word the verdict; mark is a shape for it.
 	change, word, mark string
 }
 
@@ -67,7 +67,7 @@ func pairsFigure(id, title, unit, caption string, rows []pair) *figure {
 }
 
 // shortLabels takes off the first part of the rows' names where all share it, and what
-// they are held against: the table has the whole names.
+// they are compared with: the table has the whole names.
 func shortLabels(rows []pair) []pair {
 	if len(rows) == 0 {
 		return rows

@@ -55,8 +55,8 @@ func barClass(stage string) string {
 	return "bar side"
 }
 
-// packetStrip is the packet as one bar, a stage beside the other. It returns where it
-// ends.
+// packetStrip draws the packet as one bar, stage beside stage. It returns the y at
+// which the bar ends.
 func (d *drawing) packetStrip(stages []pathStage, packet *stat.Quantity) float64 {
 	total := 0.0
 	for _, s := range stages {
@@ -106,14 +106,15 @@ type stageRows struct {
 	*drawing
 	// packet is nil where stages have no times.
 	packet *stat.Quantity
-	// spine is where the line stands that the packet goes down, left where names
+	// spine is the x of the line that the packet goes down, left the x at which names
 	// and bars begin.
 	spine, left float64
 	// ns are the bars.
 	ns axis
-	// from is where the spine goes on.
+	// from is the y from which the spine goes on.
 	from float64
-	// diamonds are drawn last, on top of the spine: where they stand on it.
+	// diamonds are the y of the indirect branches: they are drawn last, on top of the
+	// spine.
 	diamonds []float64
 }
 
@@ -167,7 +168,7 @@ func (d *drawing) stageRows(stages []pathStage, packet *stat.Quantity, y float64
 }
 
 // stage draws a stage's name and bar at y, and its indirect branches beneath. It
-// returns where they end.
+// returns the y at which they end.
 func (r *stageRows) stage(s pathStage, y float64) float64 {
 	mid, end := y+13, y+26
 	if r.wide() {
@@ -201,7 +202,7 @@ func (r *stageRows) stage(s pathStage, y float64) float64 {
 }
 
 // branch is the line of an indirect branch at y: what it calls, how often it runs and
-// what it takes. It returns where it ends.
+// what it takes. It returns the y at which the line ends.
 func (r *stageRows) branch(site pathSite, y float64) float64 {
 	r.diamonds = append(r.diamonds, y+8)
 	takes := cells.Join(" · ", site.per, site.ns)

@@ -66,8 +66,8 @@ var pathOrder = []functions.Stage{
 	functions.StageUnattributed,
 }
 
-// onSpine tells whether a packet goes through a stage after the one before and before
-// the next.
+// onSpine tells whether a stage is one that a packet goes through in order, not one that
+// runs beside others.
 func onSpine(stage string) bool {
 	group := functions.Stage(stage).Group()
 	return group == functions.GroupPath || group == functions.GroupEnds
@@ -76,7 +76,7 @@ func onSpine(stage string) bool {
 // packetPath is the stages of a packet's path under way.
 type packetPath struct{ stages []pathStage }
 
-// stage is the one of that name, a new one when there is none yet.
+// stage returns the stage of that name, and adds it when the path does not have it.
 func (p *packetPath) stage(name string) *pathStage {
 	i := slices.IndexFunc(p.stages, func(s pathStage) bool { return s.name == name })
 	if i < 0 {

@@ -41,7 +41,7 @@ func newView(src Source, draw bool) *view {
 }
 
 // sections are the sections of a page in their order; one without blocks is left out.
-// A new section is a line here.
+// A new section is a line here and a file with its blocks.
 func (v *viewer) sections() []section {
 	sections := []section{
 		{"path", v.pathTitle(), v.pathBlocks()},

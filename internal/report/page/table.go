@@ -60,8 +60,7 @@ func (t *table) group(name string) {
 	}
 }
 
-// More says what stands beneath the table: how many rows were left out, and the
-// remark.
+// More is the text beneath the table: how many rows were left out, and the remark.
 func (t *table) More() string {
 	if t.leftOut == 0 {
 		return t.Remark
