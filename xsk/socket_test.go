@@ -2,7 +2,6 @@ package xsk
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"testing"
 	"time"
@@ -360,95 +359,6 @@ func TestTXRefusesBadDescriptors(t *testing.T) {
 	complete(t, s, 3)
 }
 
-// Larger frames than a chunk come in parts.
-func TestMultiBuffer(t *testing.T) {
-	w := newWire(t)
-	setMTU(t, w, 9000)
-	u := fakeUMEM(t, Config{Frames: 64})
-	s := w.open(t, u, Options{Interface: w.near, MultiBuffer: true})
-	fill(t, s, 32)
-	w.attach(t, w.near, ProgramOptions{MultiBuffer: true}, s)
-	want := make([]byte, 9014)
-	copy(want, frame(t, 60))
-	for i := 60; i < len(want); i++ {
-		want[i] = byte(i * 7)
-	}
-	w.send(t, want)
-	parts := (len(want) + u.Capacity() - 1) / u.Capacity()
-	got := take(t, s, parts)
-	var whole []byte
-	for i, d := range got {
-		if last := i == parts-1; (d.Options&Continued == 0) != last {
-			t.Errorf("part %d of %d has options %#x", i, parts, d.Options)
-		}
-		whole = append(whole, u.Data(d)...)
-	}
-	if !bytes.Equal(whole, want) {
-		t.Fatalf("received %d bytes that are not the %d sent", len(whole), len(want))
-	}
-	if n := s.TX.Put(got); n != parts {
-		t.Fatalf("TX ring took %d", n)
-	}
-	if err := s.Kick(); err != nil {
-		t.Fatal(err)
-	}
-	if back := w.receive(t); !bytes.Equal(back, want) {
-		t.Errorf("sent back %d bytes that are not the %d received", len(back), len(want))
-	}
-	complete(t, s, parts)
-}
-
-func setMTU(t testing.TB, w *wire, mtu int) {
-	t.Helper()
-	err := w.Do(func() error {
-		for _, ifindex := range []int{w.near, w.far} {
-			l, err := netlink.LinkByIndex(ifindex)
-			if err != nil {
-				return err
-			}
-			if err := netlink.LinkSetMTU(l, mtu); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// A frame that does not fit is counted by the kernel, and says nothing else.
-func TestFrameLargerThanChunk(t *testing.T) {
-	w := newWire(t)
-	setMTU(t, w, 1900)
-	u := fakeUMEM(t, Config{Frames: 64})
-	s := w.open(t, u, Options{Interface: w.near})
-	fill(t, s, 32)
-	w.attach(t, w.near, ProgramOptions{}, s)
-	w.send(t, make([]byte, 1900))
-	w.send(t, frame(t, 60))
-	take(t, s, 1)
-	if st, err := s.Statistics(); err != nil || st.RXDropped != 1 {
-		t.Errorf("statistics %+v, %v; want one dropped", st, err)
-	}
-}
-
-// Without multi-buffer a program is not taken by a device whose frames need it.
-func TestMTUNeedsMultiBuffer(t *testing.T) {
-	w := newWire(t)
-	setMTU(t, w, 9000)
-	err := w.Do(func() error {
-		p, err := Attach(w.near, ProgramOptions{})
-		if err == nil {
-			p.Close()
-		}
-		return err
-	})
-	if !errors.Is(err, unix.ERANGE) {
-		t.Errorf("attach: %v, want ERANGE", err)
-	}
-}
-
 // What the filter does not claim goes to the stack.
 func TestClaim(t *testing.T) {
 	w := newWire(t)
@@ -484,48 +394,6 @@ func TestClaim(t *testing.T) {
 	if after-before != 1 {
 		t.Errorf("the stack got %d frames, want 1", after-before)
 	}
-}
-
-func TestTXMetadataChecksum(t *testing.T) {
-	w := newWire(t)
-	u := fakeUMEM(t, Config{Frames: 8, TxMetadata: true, SoftwareChecksum: true})
-	s := w.open(t, u, Options{Interface: w.near})
-	f := frame(t, 60)
-	d := Desc{Addr: 2048 + TxMetadataSize, Len: uint32(len(f))}
-	// The pseudo header's sum in the field, as for CHECKSUM_PARTIAL.
-	binary.BigEndian.PutUint16(f[40:], fold(pseudoHeader(f)))
-	want := ^fold(sum(f[34:]))
-	copy(u.Bytes()[d.Addr:], f)
-	if err := u.SetTxMetadata(&d, TxMetadata{Checksum: true, ChecksumStart: 34, ChecksumOffset: 6}); err != nil {
-		t.Fatal(err)
-	}
-	s.TX.Put([]Desc{d})
-	if err := s.Kick(); err != nil {
-		t.Fatal(err)
-	}
-	got := w.receive(t)
-	if sum := binary.BigEndian.Uint16(got[40:]); sum != want {
-		t.Errorf("checksum %#x, want %#x", sum, want)
-	}
-	complete(t, s, 1)
-}
-
-func sum(b []byte) (n uint32) {
-	for i := 0; i+1 < len(b); i += 2 {
-		n += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	return n
-}
-
-func fold(n uint32) uint16 {
-	for n > 0xffff {
-		n = n>>16 + n&0xffff
-	}
-	return uint16(n)
-}
-
-func pseudoHeader(f []byte) uint32 {
-	return sum(f[26:34]) + 17 + uint32(binary.BigEndian.Uint16(f[38:]))
 }
 
 // Links that go down and devices that go away are error values.

@@ -1,0 +1,82 @@
+package forward
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// compile makes a BPF object of testdata/large.bpf.c.
+func compile(t testing.TB, flags ...string) (path string) {
+	t.Helper()
+	const clang = "clang-14"
+	if _, err := exec.LookPath(clang); err != nil {
+		testutil.Missing(t, clang)
+	}
+	path = filepath.Join(t.TempDir(), "large.o")
+	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c", "testdata/large.bpf.c", "-o", path}, flags...)
+	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// A BPF object of the user's decides what is forwarded.
+func TestObject(t *testing.T) {
+	for engine, m := range map[Engine]string{AFXDP: "BPF_MAP_TYPE_XSKMAP", XDP: "BPF_MAP_TYPE_DEVMAP"} {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			atSink, atGen := w.listen(t, w.sink), w.listen(t, w.gen)
+			f := w.open(t, Config{Pairs: pair, Both: true, Engine: engine, Object: compile(t, "-DMAP="+m)})
+			for _, way := range []struct {
+				from    int
+				receive func() []byte
+			}{{w.gen, atSink}, {w.sink, atGen}} {
+				w.send(t, way.from, udp(t, 98), udp(t, 99), udp(t, 100))
+				if got := way.receive(); len(got) != 100 {
+					t.Errorf("received %d bytes, want 100", len(got))
+				}
+			}
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range got.Directions {
+				if d.Sent != 1 {
+					t.Errorf("%+v", d)
+				}
+			}
+		})
+	}
+}
+
+// Objects that cannot be used are refused in one line.
+func TestObjectRefused(t *testing.T) {
+	w := newWires(t)
+	rubbish := filepath.Join(t.TempDir(), "rubbish.o")
+	if err := os.WriteFile(rubbish, []byte("\x7fELF\x02\x01\x01rubbish"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	devmap := compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP")
+	for _, test := range []struct{ name, object, want string }{
+		{"rubbish", rubbish, "read BPF object"},
+		{"no map", compile(t), "no map of type"},
+		{"two programs", compile(t, "-DTWO"), "two XDP programs"},
+		{"wrong map", devmap, "no map of type XSKMap"},
+	} {
+		err := w.Do(func() error {
+			f, err := Open(t.Context(), Config{Pairs: pair, Engine: AFXDP, Object: test.object})
+			if err == nil {
+				f.Close()
+			}
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
