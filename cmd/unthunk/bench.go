@@ -140,7 +140,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, usageError{err}
 	}
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
-		doc := record.New[record.BenchRow]("bench", host.Identify())
+		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 		doc.Settings = settings(cmd, f.length)
 		return doc, measureChain(ctx, s, doc, plan)
 	}, nil
@@ -164,7 +164,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 		return nil, usageError{err}
 	}
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
-		doc := record.New[record.BenchRow]("bench", host.Identify())
+		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 		doc.Settings = settings(cmd, f.length)
 		show, done := progress(s)
 		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)

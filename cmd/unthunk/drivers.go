@@ -53,7 +53,7 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	doc := record.New[record.DriverRow]("drivers", host.Identify())
+	doc := record.New[record.DriverRow]("drivers", host.Identify(host.Options{}))
 	doc.Settings = map[string]string{"version": buildVersion()}
 	if err := inspect(ctx, doc, work); err != nil {
 		return err

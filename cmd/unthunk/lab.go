@@ -114,7 +114,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if f.run != "" {
 		return runInGuests(ctx, s, plan, self, strings.Fields(f.run), show, done)
 	}
-	doc := record.New[record.LabRow]("lab", host.Identify())
+	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
 	if err != nil && ctx.Err() == nil {
@@ -155,21 +155,11 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 	}
 	show, done := progress(s)
 	defer done()
-	raw, err := tax.Run(ctx, tax.Plan{
-		Pairs: []string{tax.Thunk}, Schedule: rounds.Schedule{Rounds: quickRounds, Duration: priceTime},
-	}, show)
+	price, why, err := tax.CallPrice(ctx, rounds.CPU{}, priceTime, show)
 	if err != nil {
-		return nil, []record.Warning{{Text: fmt.Sprintf("no estimate in ns: %s", oneLine(err))}}
+		why = oneLine(err)
 	}
-	rows, _ := raw.Record()
-	price := priceOf(rows)
 	if price == nil {
-		why := "the run was stopped"
-		for _, row := range rows {
-			if row.Name == tax.Thunk && row.Refused != "" {
-				why = row.Refused
-			}
-		}
 		return nil, []record.Warning{{Text: "no estimate in ns: " + why}}
 	}
 	return price, nil

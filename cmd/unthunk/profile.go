@@ -6,12 +6,10 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/profile"
@@ -100,12 +98,12 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 		defer k.Close()
 	}
-	doc := record.New[record.ProfileRow]("profile", host.Identify())
+	doc := record.New[record.ProfileRow]("profile", host.Identify(host.Options{}))
 	raw, warns, err := measure(ctx, s)
 	if err != nil {
 		return err
 	}
-	price, err := thunkPrice(ctx, s, raw)
+	price, err := callPrice(ctx, s, raw)
 	if err != nil {
 		return err
 	}
@@ -115,7 +113,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		if err := report.Profile(s.out, textOptions(s.out), p, raw.Name, f.top); err != nil || k == nil {
 			return err
 		}
-		return f.showInstructions(s, k, raw, p)
+		return f.showInstructions(s, k, raw)
 	})
 	for _, file := range []struct {
 		path  string
@@ -222,77 +220,28 @@ func (f profileFlags) record(cmd *cobra.Command, doc *record.Document[record.Pro
 	return p
 }
 
-// priceOf is the price of an indirect call in ns, nil when it is none of the rows or
-// has none.
-func priceOf(rows []record.TaxRow) *stat.Quantity {
-	for _, row := range rows {
-		if row.Name == tax.Thunk {
-			return row.Price
-		}
-	}
-	return nil
-}
-
-// thunkPrice is the price of an indirect call in ns, nil where it has none or the
-// run was stopped.
-func thunkPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, error) {
+// callPrice is the price of an indirect call in ns, nil where it has none or the run was
+// stopped.
+func callPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, error) {
 	if raw.Incomplete {
 		return nil, nil
 	}
+	cpu := rounds.OnCPU(raw.CPUs[len(raw.CPUs)-1])
+	if raw.Devices {
+		cpu = rounds.CPU{}
+	}
 	show, done := progress(s)
 	defer done()
-	plan := tax.Plan{
-		Pairs: []string{tax.Thunk}, CPU: rounds.OnCPU(raw.CPUs[len(raw.CPUs)-1]),
-		Schedule: rounds.Schedule{Rounds: quickRounds, Duration: priceTime},
-	}
-	if raw.Devices {
-		plan.CPU = rounds.CPU{}
-	}
-	priced, err := tax.Run(ctx, plan, show)
-	if err != nil {
-		return nil, err
-	}
-	rows, _ := priced.Record()
-	return priceOf(rows), nil
+	price, _, err := tax.CallPrice(ctx, cpu, priceTime, show)
+	return price, err
 }
 
 // showInstructions writes the code of the function that was asked for.
-func (f profileFlags) showInstructions(s std, k *kernel.Kernel, raw *profile.Raw, p *record.Profile) error {
-	name := f.annotate
-	if program := programNamed(raw, name); program != "" {
-		name = program
-	}
-	var (
-		addr  uint64
-		bytes []byte
-	)
-	if kept, ok := raw.Code[name]; ok {
-		addr, bytes = kept.Addr, kept.Bytes
-	} else {
-		symbol, text, err := function(k, name)
-		if err != nil {
-			return err
-		}
-		name, addr, bytes = symbol.Name, symbol.Addr, text
-	}
-	ns := make(map[uint64]float64)
-	sum := 0.0
-	for offset, x := range raw.Instructions(name) {
-		ns[addr+offset] = x
-		sum += x
+func (f profileFlags) showInstructions(s std, k *kernel.Kernel, raw *profile.Raw) error {
+	code, err := raw.Annotate(k, f.annotate)
+	if err != nil {
+		return err
 	}
 	fmt.Fprintln(s.out)
-	return report.ProfileAsm(s.out, textOptions(s.out), name, branch.Annotate(bytes, addr, k.Symbols.Starts, nil), ns, sum)
-}
-
-// programNamed is the symbol of a sampled BPF program by its own name, "" when there
-// is none.
-func programNamed(raw *profile.Raw, name string) string {
-	for symbol := range raw.Code {
-		// bpf_prog_, the tag, _, the name.
-		if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && parts[3] == name {
-			return symbol
-		}
-	}
-	return ""
+	return report.ProfileAsm(s.out, textOptions(s.out), code.Name, code.Lines, code.Ns, code.Total)
 }

@@ -148,7 +148,8 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	if err != nil {
 		return "", err
 	}
-	p := raw.Record(priceOf(doc.Prices))
+	price, _ := tax.CallPriceOf(doc.Prices)
+	p := raw.Record(price)
 	doc.Incomplete = raw.Incomplete
 	doc.Settings["profiled"] = raw.Name
 	if p.Packet != nil {

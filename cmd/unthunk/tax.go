@@ -60,7 +60,7 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	doc := record.New[record.TaxRow]("tax", host.Identify())
+	doc := record.New[record.TaxRow]("tax", host.Identify(host.Options{}))
 	doc.Settings = settings(cmd, length)
 	steal := host.StealSince()
 	show, done := progress(s)

@@ -40,7 +40,7 @@ type Finding struct {
 	Level Level  `json:"level"`
 }
 
-// Options of [Check]. The zero value looks at the running machine.
+// Options of [Check] and [Identify]. The zero value looks at the running machine.
 type Options struct {
 	// Root is where proc and sys are read. When it is set, only what is
 	// in it and Kernel are looked at: the running kernel is not asked for
@@ -95,11 +95,11 @@ func Check(ctx context.Context, opts Options) (Fingerprint, []Finding, error) {
 	return f, rows, nil
 }
 
-// Identify returns the fingerprint of the running machine. It is what
+// Identify returns the fingerprint of the machine. It is what
 // [Check] returns, less Drivers, which are the caller's to fill with the
 // NICs that took part. It takes under 0.2 s and waits for nothing.
-func Identify() Fingerprint {
-	m := newMachine(Options{})
+func Identify(opts Options) Fingerprint {
+	m := newMachine(opts)
 	var f Fingerprint
 	m.cpu(&f)
 	m.virtual(&f)

@@ -344,7 +344,7 @@ func TestFeaturesLive(t *testing.T) {
 }
 
 func TestIdentifyLive(t *testing.T) {
-	f := Identify()
+	f := Identify(Options{})
 	if f.Kernel == "" || f.CPUs == 0 {
 		t.Errorf("%+v", f)
 	}

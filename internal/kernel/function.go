@@ -84,6 +84,16 @@ func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
 	return code, nil
 }
 
+// ReadFunction finds a function as [Kernel.Function] does and reads its code.
+func (k *Kernel) ReadFunction(name string) (ksym.Symbol, []byte, error) {
+	f, ok := k.Function(name)
+	if !ok {
+		return f, nil, fmt.Errorf("this kernel has no function %s", name)
+	}
+	code, err := k.Code(f)
+	return f, code, err
+}
+
 // untilTraps is code up to four int3 in a row. The JIT fills memory around programs
 // with them (jit_fill_hole in arch/x86/net/bpf_jit_comp.c), and a program's symbol
 // reaches up to the next program.

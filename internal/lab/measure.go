@@ -118,7 +118,7 @@ func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measure
 
 // countChain counts what a packet of the veth chain goes through.
 func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify()}
+	m = &Measurement{Host: host.Identify(host.Options{})}
 	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return nil, err
@@ -170,7 +170,7 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 // timeChain measures the time of a packet of the veth chain, in rounds that interleave
 // the bulks.
 func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify()}
+	m = &Measurement{Host: host.Identify(host.Options{})}
 	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, Schedule: rounds.Schedule{Duration: timeOf}}, nil)
 	if err != nil {
 		return nil, err

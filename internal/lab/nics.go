@@ -75,7 +75,7 @@ func packets(bulk int) int { return (4096 + bulk - 1) / bulk * bulk }
 // redirected packet goes through at each bulk, which is the length of bursts here, or
 // takes the time of a packet between others of a poll.
 func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify()}
+	m = &Measurement{Host: host.Identify(host.Options{})}
 	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return nil, err

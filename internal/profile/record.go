@@ -290,8 +290,8 @@ func (v view) counters() []record.ProfileCounter {
 	return out
 }
 
-// Instructions are ns per packet of a function's instructions, by offset.
-func (raw *Raw) Instructions(function string) map[uint64]float64 {
+// instructions are ns per packet of a function's instructions, by offset.
+func (raw *Raw) instructions(function string) map[uint64]float64 {
 	out := make(map[uint64]float64)
 	if len(raw.Rounds) == 0 {
 		return out

@@ -162,7 +162,7 @@ func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, roun
 		}
 		fmt.Fprintln(w)
 	}
-	f := host.Identify()
+	f := host.Identify(host.Options{})
 	version, _, _ := strings.Cut(f.Kernel, "-")
 	_, err := fmt.Fprintf(w, `%s; Linux %s; frames of %d bytes
 %d rounds of all, %v each, in a new order each time: medians [95 %% intervals].

@@ -245,7 +245,7 @@ func (r *runner) print(ctx context.Context, w io.Writer) error {
 CPU time, medians [95 %% intervals]. keeps: throughput with retpolines in %% of
 that without, paired round by round. Calls of %s* in the
 code: %d plain, %d with retpolines.
-`, host.Identify().CPU, runtime.Version(), r.cpu, r.rounds, r.count, gobin.ThunkPrefix, r.text[0], r.text[1])
+`, host.Identify(host.Options{}).CPU, runtime.Version(), r.cpu, r.rounds, r.count, gobin.ThunkPrefix, r.text[0], r.text[1])
 	return err
 }
 

@@ -191,7 +191,7 @@ func measure(ctx context.Context, d time.Duration, operations ...string) (*recor
 		}
 	}
 	return &record.Document[record.BenchRow]{
-		Head:     record.Head{Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(), Host: host.Identify()},
+		Head:     record.Head{Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(), Host: host.Identify(host.Options{})},
 		Rows:     rows,
 		Warnings: warns,
 	}, nil

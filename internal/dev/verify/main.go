@@ -24,7 +24,7 @@ import (
 )
 
 func main() {
-	f := host.Identify()
+	f := host.Identify(host.Options{})
 	machine := fmt.Sprintf("%s, %s, Linux %s, %s", f.CPU, f.Virtual, f.Kernel, time.Now().UTC().Format(time.DateOnly))
 	os.Exit(run(os.Stdin, os.Stdout, machine))
 }

@@ -1,0 +1,55 @@
+package profile
+
+import (
+	"strings"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
+)
+
+// Annotated is the code of a function with what its instructions take.
+type Annotated struct {
+	Name  string
+	Lines []branch.Line
+	// Ns are ns per packet by address, Total their sum. An instruction without a
+	// sample has none.
+	Ns    map[uint64]float64
+	Total float64
+}
+
+// Annotate reads the code of a function of the kernel, or of a sampled BPF program by
+// its symbol or its own name.
+func (raw *Raw) Annotate(k *kernel.Kernel, name string) (*Annotated, error) {
+	if symbol := raw.programNamed(name); symbol != "" {
+		name = symbol
+	}
+	code, sampled := raw.Code[name]
+	if !sampled { // no program, whose code went with it
+		f, bytes, err := k.ReadFunction(name)
+		if err != nil {
+			return nil, err
+		}
+		name, code = f.Name, Code{f.Addr, bytes}
+	}
+	a := &Annotated{
+		Name: name, Ns: make(map[uint64]float64),
+		Lines: branch.Annotate(code.Bytes, code.Addr, k.Symbols.Starts, nil),
+	}
+	for offset, ns := range raw.instructions(name) {
+		a.Ns[code.Addr+offset] = ns
+		a.Total += ns
+	}
+	return a, nil
+}
+
+// programNamed is the symbol of a sampled BPF program by its own name, "" when there
+// is none.
+func (raw *Raw) programNamed(name string) string {
+	for symbol := range raw.Code {
+		// bpf_prog_, the tag, _, the name.
+		if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && parts[3] == name {
+			return symbol
+		}
+	}
+	return ""
+}

@@ -1,0 +1,96 @@
+package xray
+
+import (
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ksym"
+)
+
+// Function is the code of one function.
+type Function struct {
+	ksym.Symbol
+	Code []byte
+
+	kernel *kernel.Kernel
+}
+
+// ReadFunction reads a function by its name, or by the name that the source gives it.
+func ReadFunction(k *kernel.Kernel, name string) (*Function, error) {
+	s, code, err := k.ReadFunction(name)
+	if err != nil {
+		return nil, err
+	}
+	return &Function{s, code, k}, nil
+}
+
+// Branches are its calls, jumps and returns.
+func (f *Function) Branches() []branch.Branch {
+	return branch.Branches(f.Code, f.Addr, f.kernel.Symbols.Starts, nil, f.kernel.Follow)
+}
+
+// Lines are its instructions. Those of a thunk have notes of what they are there for.
+func (f *Function) Lines() []branch.Line {
+	return branch.Annotate(f.Code, f.Addr, f.kernel.Symbols.Starts, nil)
+}
+
+// thunks is the annotated code that indirect calls and returns go through: the thunk
+// that most of the sites take, the return thunk and what that calls. What has no symbol
+// is left out.
+func thunks(k *kernel.Kernel, sites []xdppath.Site, returnThunk string) (out []record.Listing) {
+	names := []string{mostTaken(sites), returnThunk}
+	switch returnThunk {
+	case "srso_return_thunk":
+		names = append(names, "srso_safe_ret")
+	case "srso_alias_return_thunk":
+		names = append(names, "srso_alias_safe_ret")
+	}
+	for _, name := range names {
+		if f, err := ReadFunction(k, name); err == nil {
+			if l := f.listing(); len(l.Lines) > 0 {
+				out = append(out, l)
+			}
+		}
+	}
+	return out
+}
+
+// mostTaken is the thunk of most sites, the first one by name of equals; "" when no site
+// takes one.
+func mostTaken(sites []xdppath.Site) (most string) {
+	count := make(map[string]int)
+	for _, s := range sites {
+		if s.Thunk == "" {
+			continue
+		}
+		count[s.Thunk]++
+		if n := count[s.Thunk]; n > count[most] || n == count[most] && s.Thunk < most {
+			most = s.Thunk
+		}
+	}
+	return most
+}
+
+// maxLines bounds a listing.
+const maxLines = 40
+
+// listing is the annotated code of a function up to the last instruction that a note
+// explains: what follows in a thunk is padding.
+func (f *Function) listing() record.Listing {
+	out := record.Listing{Name: f.Name, Lines: []record.ListingLine{}}
+	last := 0
+	for _, line := range f.Lines() {
+		if len(out.Lines) == maxLines {
+			break
+		}
+		out.Lines = append(out.Lines, record.ListingLine{
+			Offset: line.Addr - f.Addr, Text: line.Text, Note: line.Note, Indirect: line.Indirect,
+		})
+		if line.Note != "" {
+			last = len(out.Lines)
+		}
+	}
+	out.Lines = out.Lines[:last]
+	return out
+}

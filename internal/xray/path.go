@@ -1,0 +1,163 @@
+package xray
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf/link"
+
+	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/xdppath"
+)
+
+// DefaultDriver is the one whose path is read when nobody names another.
+const DefaultDriver = "veth"
+
+// Path is the redirect path of a device or of a driver.
+type Path struct {
+	*xdppath.Inventory
+	// Title is one sentence: what the path is of, and which functions it begins at.
+	Title string
+
+	kernel *kernel.Kernel
+	// paravirt is how many calls through pv_ops were left out.
+	paravirt int
+}
+
+// Read reads the path of a device of the running kernel, or that of a driver. With
+// neither it is that of a veth with an XDP program, which Read makes in a namespace of
+// its own; of a kernel in files it is that of [DefaultDriver].
+//
+// It returns a [feature.Missing] without root where it makes the veth, and on a live
+// kernel whose memory or types cannot be read.
+func Read(ctx context.Context, k *kernel.Kernel, device, driver string) (*Path, error) {
+	var (
+		from *beginning
+		err  error
+	)
+	switch {
+	case !k.Live || driver != "":
+		from, err = ofDriver(k, cmp.Or(driver, DefaultDriver))
+	case device != "":
+		from, err = ofDevice(k, device)
+	default:
+		from, err = ofOwnVeth(k)
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, err := from.walk(ctx, k)
+	return p, errors.Join(err, from.close())
+}
+
+// beginning is where a path begins.
+type beginning struct {
+	// of is whose path it is, in words; owner the device or the driver that roots
+	// are of.
+	of, owner string
+	roots     []xdppath.Root
+	// closers take away what was made for the path, the last one first.
+	closers []io.Closer
+}
+
+func (b *beginning) close() (err error) {
+	for _, c := range slices.Backward(b.closers) {
+		err = errors.Join(err, c.Close())
+	}
+	return err
+}
+
+func ofDriver(k *kernel.Kernel, driver string) (*beginning, error) {
+	roots, err := xdppath.DriverRoots(k, driver)
+	return &beginning{of: fmt.Sprintf("%s in %s", driver, k), owner: driver, roots: roots}, err
+}
+
+func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
+	dev, err := net.InterfaceByName(name)
+	if err != nil {
+		return nil, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	roots, err := xdppath.LiveRoots(k, dev.Index)
+	return &beginning{of: fmt.Sprintf("%s (%s)", name, host.Driver(name)), owner: name, roots: roots}, err
+}
+
+// ofOwnVeth makes a veth with an XDP program.
+func ofOwnVeth(k *kernel.Kernel) (*beginning, error) {
+	b := &beginning{of: "a veth with an XDP program", owner: "xray0"}
+	if err := b.makeVeth(k); err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+func (b *beginning) makeVeth(k *kernel.Kernel) error {
+	ns, err := netlab.New(0)
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, ns)
+	veth, _, err := ns.VethPair(b.owner, "xray1")
+	if err != nil {
+		return err
+	}
+	program, err := price.Load("nothing")
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, program)
+	if err := ns.Attach(program, veth, link.XDPDriverMode); err != nil {
+		return err
+	}
+	return ns.Do(func() (err error) { b.roots, err = xdppath.LiveRoots(k, veth); return err })
+}
+
+// walk follows the roots.
+func (b *beginning) walk(ctx context.Context, k *kernel.Kernel) (*Path, error) {
+	// The page pool and the DMA API are on the path of those that call them,
+	// which they do directly.
+	roots := slices.DeleteFunc(b.roots, func(r xdppath.Root) bool {
+		return r.Stage == xdppath.StageDMA || r.Stage == xdppath.StagePagePool
+	})
+	found, err := xdppath.Walk(ctx, k, roots)
+	if err != nil {
+		return nil, err
+	}
+	p := &Path{Inventory: found, Title: "The path of " + b.of + begins(found.Roots, b.owner), kernel: k}
+	if !k.Live {
+		all := len(p.Sites)
+		p.Sites = slices.DeleteFunc(p.Sites, paravirt)
+		p.paravirt = all - len(p.Sites)
+	}
+	return p, nil
+}
+
+// begins ends the title: it names the functions of the owner that the path begins at.
+func begins(roots []xdppath.Root, owner string) string {
+	var names []string
+	for _, r := range roots {
+		what, ok := strings.CutSuffix(r.Why, " of "+owner)
+		if !ok {
+			continue
+		}
+		if by, given := strings.CutPrefix(what, "given to "); given {
+			what = "poll, given to " + by
+		}
+		names = append(names, fmt.Sprintf("%s is its %s", r.Function, what))
+	}
+	if len(names) == 0 {
+		return "."
+	}
+	return ": " + strings.Join(names, ", ") + "."
+}
+
+// paravirt tells a call through pv_ops, which is not patched yet in a file.
+func paravirt(s xdppath.Site) bool { return strings.HasPrefix(s.Pointer, "pv_ops") }
