@@ -73,7 +73,9 @@ func TestNoNames(t *testing.T) {
 	for _, b := range branch.Branches(function, addr, nil, nil, nil) {
 		got = append(got, b.Class)
 	}
-	want := []branch.Class{branch.ClassDirect, branch.ClassRegister, branch.ClassMemory, branch.ClassConditional, branch.ClassDirect}
+	want := []branch.Class{
+		branch.ClassDirect, branch.ClassRegister, branch.ClassMemory, branch.ClassConditional, branch.ClassDirect,
+	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}

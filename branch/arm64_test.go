@@ -150,7 +150,9 @@ func TestARM64AgainstObjdump(t *testing.T) {
 		}
 	}
 	for range 20000 {
-		top := []uint32{0x14, 0x17, 0x94, 0x97, 0x54, 0x34, 0x35, 0xb4, 0xb5, 0x36, 0x37, 0xb6, 0xb7, 0xd6, 0xd7, 0xd4, 0xd5, 0x00}
+		top := []uint32{
+			0x14, 0x17, 0x94, 0x97, 0x54, 0x34, 0x35, 0xb4, 0xb5, 0x36, 0x37, 0xb6, 0xb7, 0xd6, 0xd7, 0xd4, 0xd5, 0x00,
+		}
 		list = append(list, top[r.IntN(len(top))]<<24|r.Uint32N(1<<24), r.Uint32())
 	}
 	var code []byte
@@ -265,7 +267,9 @@ func armELF(t *testing.T, code []byte, addr uint64) string {
 	write(elf.Section64{})
 	write(elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Flags: uint64(elf.SHF_ALLOC | elf.SHF_EXECINSTR),
 		Addr: addr, Off: header, Size: uint64(len(code)), Addralign: 4})
-	write(elf.Section64{Name: 7, Type: uint32(elf.SHT_STRTAB), Off: uint64(header + len(code)), Size: uint64(len(names)), Addralign: 1})
+	write(elf.Section64{
+		Name: 7, Type: uint32(elf.SHT_STRTAB), Off: uint64(header + len(code)), Size: uint64(len(names)), Addralign: 1,
+	})
 	name := filepath.Join(t.TempDir(), "arm64")
 	if err := os.WriteFile(name, b.Bytes(), 0o600); err != nil {
 		t.Fatal(err)

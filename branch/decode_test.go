@@ -49,8 +49,10 @@ func TestDecode(t *testing.T) {
 		{"\xe8\x00", Bad, 1, "(bad)"},
 	} {
 		for inst := range Decode([]byte(tt.code), 0x1000) {
-			if got := inst.String(); inst.Kind != tt.kind || inst.Len != tt.len || !strings.Contains(loose(got), loose(tt.text)) {
-				t.Errorf("% x: kind %d, %d bytes, %q; want kind %d, %d bytes, %q", tt.code, inst.Kind, inst.Len, got, tt.kind, tt.len, tt.text)
+			got := inst.String()
+			if inst.Kind != tt.kind || inst.Len != tt.len || !strings.Contains(loose(got), loose(tt.text)) {
+				t.Errorf("% x: kind %d, %d bytes, %q; want kind %d, %d bytes, %q",
+					tt.code, inst.Kind, inst.Len, got, tt.kind, tt.len, tt.text)
 			}
 			break
 		}

@@ -149,8 +149,10 @@ func countSteps(code []byte, addr uint64, resolve Resolver, follow func(addr uin
 				indirect++
 			case ReturnThunk(name) && step.Kind != CallDirect:
 				returns++
-			case name == "" && step.Kind != JumpCond && NameIndirectThunk(follow(step.Target), step.Target, resolve).Kind == ThunkITS:
-				indirect++
+			case name == "" && step.Kind != JumpCond:
+				if NameIndirectThunk(follow(step.Target), step.Target, resolve).Kind == ThunkITS {
+					indirect++
+				}
 			}
 		}
 	}

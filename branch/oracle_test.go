@@ -134,7 +134,8 @@ func compare(t testing.TB, code []byte, addr uint64, list []theirs, d *differenc
 		if !ok {
 			d.starts++
 			if d.starts < 10 {
-				t.Logf("no start at %#x: %s %s: % x", in.addr, in.op, in.args, code[in.addr-addr:][:min(8, uint64(len(code))-(in.addr-addr))])
+				at := code[in.addr-addr:]
+				t.Logf("no start at %#x: %s %s: % x", in.addr, in.op, in.args, at[:min(8, len(at))])
 			}
 		}
 		kind := in.flowOf()
@@ -312,7 +313,8 @@ func TestModulesAgainstObjdump(t *testing.T) {
 func modules(t testing.TB, version string) []string {
 	t.Helper()
 	var all []string
-	err := filepath.WalkDir(filepath.Join(guests(t), version, "lib", "modules"), func(path string, _ os.DirEntry, err error) error {
+	folder := filepath.Join(guests(t), version, "lib", "modules")
+	err := filepath.WalkDir(folder, func(path string, _ os.DirEntry, err error) error {
 		if strings.HasSuffix(path, ".ko") || strings.HasSuffix(path, ".ko.xz") {
 			all = append(all, path)
 		}
@@ -326,7 +328,8 @@ func modules(t testing.TB, version string) []string {
 	for i, path := range all {
 		name, _, _ := strings.Cut(filepath.Base(path), ".ko")
 		switch name {
-		case "veth", "virtio_net", "tun", "ena", "igb", "i40e", "ice", "ixgbe", "mlx4_en", "mlx5_core", "vmxnet3", "hv_netvsc", "gve", "kvm":
+		case "veth", "virtio_net", "tun", "ena", "igb", "i40e", "ice", "ixgbe",
+			"mlx4_en", "mlx5_core", "vmxnet3", "hv_netvsc", "gve", "kvm":
 		default:
 			if i%40 != 0 {
 				continue

@@ -121,7 +121,9 @@ func TestSections(t *testing.T) {
 	if diff := cmp.Diff(want, f, cmp.AllowUnexported(Facts{})); diff != "" {
 		t.Error(diff)
 	}
-	for _, name := range []string{"__jump_table", ".static_call_sites", ".parainstructions", ".retpoline_sites", ".altinstructions"} {
+	for _, name := range []string{
+		"__jump_table", ".static_call_sites", ".parainstructions", ".retpoline_sites", ".altinstructions",
+	} {
 		for _, data := range [][]byte{{1, 2, 3}, make([]byte, 16*14)} {
 			var f Facts
 			if err := f.AddSection(name, data, tableAt, inText, nil, nil); !errors.Is(err, ErrLayout) {
@@ -281,7 +283,8 @@ func TestModuleFacts(t *testing.T) {
 					want[4] = n
 				}
 				if got != want {
-					t.Errorf("%s: %v branches of retpolines, returns, static keys, static calls, paravirt; %v sites", filepath.Base(name), got, want)
+					t.Errorf("%s: %v branches of retpolines, returns, static keys, static calls, paravirt; %v sites",
+						filepath.Base(name), got, want)
 				}
 				for i := range got {
 					total[i] += got[i]
@@ -289,7 +292,8 @@ func TestModuleFacts(t *testing.T) {
 				sites[0] += len(facts.Alternatives)
 				sites[1] += len(facts.CallSites)
 			}
-			t.Logf("%d modules: %v retpolines, returns, static keys, static calls, paravirt; %d alternatives, %d call sites", len(files), total[:5], sites[0], sites[1])
+			t.Logf("%d modules: %v retpolines, returns, static keys, static calls, paravirt;"+
+				" %d alternatives, %d call sites", len(files), total[:5], sites[0], sites[1])
 		})
 	}
 }
@@ -312,7 +316,8 @@ func TestKernelFacts(t *testing.T) {
 				if s.Type != elf.SHT_PROGBITS {
 					continue
 				}
-				if s.Flags&elf.SHF_EXECINSTR == 0 && !strings.HasSuffix(s.Name, "_sites") && s.Name != ".altinstructions" && s.Name != ".parainstructions" && s.Name != ".ibt_endbr_seal" {
+				if s.Flags&elf.SHF_EXECINSTR == 0 && !strings.HasSuffix(s.Name, "_sites") && s.Name != ".altinstructions" &&
+					s.Name != ".parainstructions" && s.Name != ".ibt_endbr_seal" {
 					continue
 				}
 				b, err := s.Data()

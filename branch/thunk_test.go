@@ -43,9 +43,11 @@ func TestNameIndirectThunk(t *testing.T) {
 			ThunkRetpoline, "rax", "pause; lfence; jmp", "ret"},
 		{"return thunk without a name", at, "\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xe9\x00\x00\x00\x00",
 			ThunkRetpoline, "rax", "int3", "0xffffffff82204bcf"},
-		{"call depth", 0xffffffff82204dc0, "\x65\x48\xc1\x3d\x07\x89\x90\x01\x05\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc",
+		{"call depth", 0xffffffff82204dc0,
+			"\x65\x48\xc1\x3d\x07\x89\x90\x01\x05\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc",
 			ThunkCallDepth, "rax", "int3", "ret"},
-		{"call depth, patched out", 0xffffffff82204dc0, "\x2e\x0f\x1f\x84\x00\x00\x00\x00\x00\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc",
+		{"call depth, patched out", 0xffffffff82204dc0,
+			"\x2e\x0f\x1f\x84\x00\x00\x00\x00\x00\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc",
 			ThunkRetpoline, "rax", "int3", "ret"},
 		{"lfence", at, "\x0f\xae\xe8\xff\xe0\xcc\xcc", ThunkLfence, "rax", "", ""},
 		{"endbr, lfence", at, "\xf3\x0f\x1e\xfa\x0f\xae\xe8\xff\xe0\xcc", ThunkLfence, "rax", "", ""},
@@ -67,7 +69,8 @@ func TestNameIndirectThunk(t *testing.T) {
 			t.Errorf("%s: got %+v", tt.name, got)
 		}
 	}
-	lines := strings.Join(NameIndirectThunk([]byte("\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xe9\x91\x0a\x00\x00\x90"), at, resolve).Lines, "; ")
+	code := []byte("\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xe9\x91\x0a\x00\x00\x90")
+	lines := strings.Join(NameIndirectThunk(code, at, resolve).Lines, "; ")
 	if want := "call 1f; int3; 1: mov %rax,(%rsp); jmp srso_return_thunk"; lines != want {
 		t.Errorf("lines %q, want %q", lines, want)
 	}

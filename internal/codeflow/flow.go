@@ -176,7 +176,8 @@ func (vs *Values) Entry(name string, given Arguments) State {
 			s.regs[arguments[r]] = vs.intern(v)
 			// A caller may know more: the member that a function pointer
 			// comes from, or the type behind void *.
-			if g := given[r]; g != nil && g.elem != nil && (v.name != "" && g.name != "" || elem == nil && words == 1 && isPointer(param.Type)) {
+			untyped := elem == nil && words == 1 && isPointer(param.Type)
+			if g := given[r]; g != nil && g.elem != nil && (v.name != "" && g.name != "" || untyped) {
 				s.regs[arguments[r]] = vs.guess(g)
 			}
 			r += words

@@ -26,7 +26,8 @@ func TestGraph(t *testing.T) {
 	g := graphOf([]byte("\x85\xff\x66\x90\x75\xfa\xc3\xcc\xf3\x90\xeb\xfc"))
 	var got []string
 	for _, b := range g.blocks {
-		got = append(got, fmt.Sprintf("%x loop=%d hot=%v reached=%v exit=%v %v", g.insts[b.first].Addr-base, b.loop, b.hot, b.reached, b.exit, b.succs))
+		got = append(got, fmt.Sprintf("%x loop=%d hot=%v reached=%v exit=%v %v",
+			g.insts[b.first].Addr-base, b.loop, b.hot, b.reached, b.exit, b.succs))
 	}
 	want := []string{
 		"0 loop=1 hot=true reached=true exit=false [{1 false} {4 true}]",

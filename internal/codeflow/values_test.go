@@ -80,7 +80,8 @@ func TestTypes(t *testing.T) {
 		t.Error("a struct that is not there")
 	}
 	for off, want := range map[int64]string{0: ".work", 8: ".both[].ops", 16: ".both[].len", 24: ".both[].ops", 40: ""} {
-		if m := types.at(types.Struct("worker"), off, preferPointer); m.path != want || m.indexed != strings.Contains(want, "[]") {
+		m := types.at(types.Struct("worker"), off, preferPointer)
+		if m.path != want || m.indexed != strings.Contains(want, "[]") {
 			t.Errorf("at %d of a worker: %+v, want %q", off, m, want)
 		}
 	}
@@ -121,16 +122,25 @@ func TestFollow(t *testing.T) {
 		want       string
 		confidence Confidence
 	}{
-		{"member", "\x48\x8b\x07\x48\x8b\x40\x08\xc3", "queue.ops → queue_ops.get", Certain},                                       // mov (%rdi),%rax; mov 8(%rax),%rax
-		{"struct around it", "\x48\x8b\x47\x10\xc3", "ring.kick", Likely},                                                          // mov 0x10(%rdi),%rax
-		{"container", "\x48\x8d\x47\xf8\x48\x8b\x00\xc3", "worker.work", Likely},                                                   // lea -8(%rdi),%rax; mov (%rax),%rax
-		{"array", "\x48\x8b\x04\x25\x10\x02\x00\x81\x48\x8b\x00\xc3", "queues[].ops → queue_ops.put", Certain},                     // mov queues+0x10,%rax
-		{"variable", "\x48\x8b\x04\x25\x00\x03\x00\x81\x48\x8b\x00\x48\x8b\x00\xc3", "first → queue.ops → queue_ops.put", Certain}, // mov first,%rax
-		{"offsets only", "\x48\x8b\x06\x48\x8b\x40\x08\xc3", "queue.ops → queue_ops.get", Likely},                                  // mov (%rsi),%rax
-		{"function", "\x48\xc7\xc0\x00\x01\x00\x81\xc3", "g", Certain},                                                             // mov $g,%rax
+		// mov (%rdi),%rax; mov 8(%rax),%rax
+		{"member", "\x48\x8b\x07\x48\x8b\x40\x08\xc3", "queue.ops → queue_ops.get", Certain},
+		// mov 0x10(%rdi),%rax
+		{"struct around it", "\x48\x8b\x47\x10\xc3", "ring.kick", Likely},
+		// lea -8(%rdi),%rax; mov (%rax),%rax
+		{"container", "\x48\x8d\x47\xf8\x48\x8b\x00\xc3", "worker.work", Likely},
+		// mov queues+0x10,%rax
+		{"array", "\x48\x8b\x04\x25\x10\x02\x00\x81\x48\x8b\x00\xc3", "queues[].ops → queue_ops.put", Certain},
+		// mov first,%rax
+		{"variable", "\x48\x8b\x04\x25\x00\x03\x00\x81\x48\x8b\x00\x48\x8b\x00\xc3", "first → queue.ops → queue_ops.put", Certain},
+		// mov (%rsi),%rax
+		{"offsets only", "\x48\x8b\x06\x48\x8b\x40\x08\xc3", "queue.ops → queue_ops.get", Likely},
+		// mov $g,%rax
+		{"function", "\x48\xc7\xc0\x00\x01\x00\x81\xc3", "g", Certain},
 		{"number", "\x48\xc7\xc0\x01\x01\x00\x81\xc3", "", Unknown},
-		{"through the stack", "\x57\x31\xff\x5a\x48\x8b\x02\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain}, // push %rdi; pop %rdx
-		{"one way only", "\x48\x8b\x07\x74\x02\x31\xc0\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},      // je over xor %eax,%eax
+		// push %rdi; pop %rdx
+		{"through the stack", "\x57\x31\xff\x5a\x48\x8b\x02\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
+		// je over xor %eax,%eax
+		{"one way only", "\x48\x8b\x07\x74\x02\x31\xc0\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
 	} {
 		vs, s := follow(t, test.code)
 		name, confidence := vs.Name(s.Register("rax"))

@@ -91,7 +91,8 @@ func (vs *Values) variableAt(addr uint64, perCPU bool) (name string, off int64, 
 		}
 	}
 	s, o, ok := vs.kernel.Symbols.Find(addr)
-	if !ok || s.Text() || strings.HasPrefix(s.Name, "__start_") || strings.HasPrefix(s.Name, "__stop_") || s.Name == "__init_begin" {
+	if !ok || s.Text() || strings.HasPrefix(s.Name, "__start_") || strings.HasPrefix(s.Name, "__stop_") ||
+		s.Name == "__init_begin" {
 		return "", 0, false
 	}
 	return s.Name, int64(o), true

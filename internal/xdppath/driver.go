@@ -84,7 +84,9 @@ func moduleSymbols(k *kernel.Kernel, module string) []ksym.Symbol {
 		belongs = func(s ksym.Symbol) bool {
 			return s.Module == "" || s.Module == module
 		}
-		for _, suffix := range []string{"_netdev_ops", "_poll", "_xdp_xmit", "_ndo_xdp_xmit", "_xdp", "_open", "_netdev", "_init"} {
+		for _, suffix := range []string{
+			"_netdev_ops", "_poll", "_xdp_xmit", "_ndo_xdp_xmit", "_xdp", "_open", "_netdev", "_init",
+		} {
 			anchors = append(anchors, k.Symbols.All(prefix+suffix)...)
 		}
 	}
@@ -234,7 +236,9 @@ func (d *driverCode) opsStores() []ops {
 
 // eachFunction follows the values of those functions that have an instruction
 // which fits, and calls at for each of their instructions.
-func (d *driverCode) eachFunction(fits func(branch.Inst) bool, at func(name string, inst branch.Inst, s *codeflow.State)) {
+func (d *driverCode) eachFunction(
+	fits func(branch.Inst) bool, at func(name string, inst branch.Inst, s *codeflow.State),
+) {
 	read := 0
 	for _, f := range d.symbols {
 		if !f.Text() || f.Size == 0 || read > maxText {
@@ -286,5 +290,6 @@ func (d *driverCode) napiRoots() []Root {
 }
 
 func addsNAPI(name string) bool {
-	return strings.HasPrefix(name, "netif_napi_add") || strings.HasPrefix(name, "netif_tx_napi_add") || strings.HasPrefix(name, "netif_threaded_napi_add")
+	return strings.HasPrefix(name, "netif_napi_add") || strings.HasPrefix(name, "netif_tx_napi_add") ||
+		strings.HasPrefix(name, "netif_threaded_napi_add")
 }

@@ -66,7 +66,8 @@ func (w *walker) read(n *node) {
 		n.note("runs on after the end of its symbol")
 	}
 	sites := w.findSites(code, insts)
-	settled := w.values.Flow(n.graph, w.values.Entry(n.name, n.given), func(block int, inst branch.Inst, s *codeflow.State) {
+	entry := w.values.Entry(n.name, n.given)
+	settled := w.values.Flow(n.graph, entry, func(block int, inst branch.Inst, s *codeflow.State) {
 		if found, ok := sites[inst.Addr]; ok {
 			w.addSite(n, found, block, inst, s)
 		} else {

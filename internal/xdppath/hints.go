@@ -27,8 +27,8 @@ var hints = codeflow.Hints{
 	},
 	Containers: []string{
 		"net_device", "napi_struct", "xdp_dev_bulk_queue", "xdp_bulk_queue", "xdp_sock", "bpf_map", "bpf_dtab",
-		"bpf_cpu_map", "bpf_cpu_map_entry", "bpf_dtab_netdev", "page_pool", "sock", "sk_buff", "xsk_buff_pool", "xdp_buff_xsk",
-		"xsk_map", "net", "softnet_data", "veth_rq", "receive_queue", "send_queue",
+		"bpf_cpu_map", "bpf_cpu_map_entry", "bpf_dtab_netdev", "page_pool", "sock", "sk_buff", "xsk_buff_pool",
+		"xdp_buff_xsk", "xsk_map", "net", "softnet_data", "veth_rq", "receive_queue", "send_queue",
 	},
 	Outer: map[string]string{"virtqueue": "vring_virtqueue"},
 }

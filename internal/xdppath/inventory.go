@@ -105,7 +105,8 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 		return cmp.Or(cmp.Compare(a.Stage.Order(), b.Stage.Order()), cmp.Compare(a.Name, b.Name), cmp.Compare(a.Addr, b.Addr))
 	})
 	slices.SortFunc(inv.Sites, func(a, b Site) int {
-		return cmp.Or(cmp.Compare(a.Stage.Order(), b.Stage.Order()), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Addr, b.Addr))
+		return cmp.Or(cmp.Compare(a.Stage.Order(), b.Stage.Order()), cmp.Compare(a.Function, b.Function),
+			cmp.Compare(a.Addr, b.Addr))
 	})
 	// The dispatcher has a way out at each of its leaves; a program takes one.
 	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool {

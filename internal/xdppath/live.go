@@ -150,7 +150,8 @@ func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 		objects = append(objects, codeflow.Object{Struct: "napi_struct", Addr: n})
 		poll := m.pointer(n, "napi_struct", "poll")
 		if count[poll]++; count[poll] == 1 {
-			polls = append(polls, m.function(poll, Root{Stage: StageReceive, Per: PerPoll, Why: "napi_struct.poll of " + name})...)
+			root := Root{Stage: StageReceive, Per: PerPoll, Why: "napi_struct.poll of " + name}
+			polls = append(polls, m.function(poll, root)...)
 		}
 		return true
 	})

@@ -111,12 +111,14 @@ func TestLiveRoots(t *testing.T) {
 			continue
 		}
 		r := inv.Roots[i]
-		if s, ok := k.Symbols.Lookup(r.Function); !ok || s.Addr != r.Addr || !strings.HasSuffix(functions.Source(r.Function), want.suffix) ||
-			r.Stage != want.stage || r.Per != want.per {
+		s, ok := k.Symbols.Lookup(r.Function)
+		if !ok || s.Addr != r.Addr || !strings.HasSuffix(functions.Source(r.Function), want.suffix) || r.Stage != want.stage || r.Per != want.per {
 			t.Errorf("%q: %+v", want.why, r)
 		}
 	}
-	if !slices.ContainsFunc(inv.Roots, func(r Root) bool { return r.Function == "xdp_do_redirect" && r.Per == PerPacket }) {
+	if !slices.ContainsFunc(inv.Roots, func(r Root) bool {
+		return r.Function == "xdp_do_redirect" && r.Per == PerPacket
+	}) {
 		t.Error("xdp_do_redirect is no root")
 	}
 	err := lab.Do(func() error { _, err := LiveRoots(k, 1<<20); return err })
@@ -204,15 +206,19 @@ func TestWalkLive(t *testing.T) {
 			t.Errorf("incomplete: %+v", s)
 		}
 	}
-	t.Logf("%d functions, %d of them whole with %d sites; %d sites listed", len(inv.Functions), decoded, total, len(inv.Sites))
+	t.Logf("%d functions, %d of them whole with %d sites; %d sites listed",
+		len(inv.Functions), decoded, total, len(inv.Sites))
 	again := walkVeth(t, k, lab, ifindex)
 	// Others may load programs between the two walks, which the dispatcher shows.
 	for _, i := range []*Inventory{inv, again} {
 		i.Functions = slices.DeleteFunc(i.Functions, func(f Function) bool {
-			return f.Stage == StageProgram && (strings.HasPrefix(f.Name, "0x") || strings.HasPrefix(f.Name, "bpf_dispatcher_") || strings.HasPrefix(f.Name, "bpf_prog_"))
+			return f.Stage == StageProgram && (strings.HasPrefix(f.Name, "0x") ||
+				strings.HasPrefix(f.Name, "bpf_dispatcher_") || strings.HasPrefix(f.Name, "bpf_prog_"))
 		})
 		dispatcher := func(name string) bool { return strings.HasPrefix(name, "bpf_dispatcher_") }
-		i.Sites = slices.DeleteFunc(i.Sites, func(s Site) bool { return dispatcher(s.Function) || slices.ContainsFunc(s.Via, dispatcher) })
+		i.Sites = slices.DeleteFunc(i.Sites, func(s Site) bool {
+			return dispatcher(s.Function) || slices.ContainsFunc(s.Via, dispatcher)
+		})
 		i.Returns = nil
 	}
 	if diff := cmp.Diff(inv, again, cmpopts.IgnoreUnexported(Root{})); diff != "" {

@@ -36,5 +36,6 @@ func rareCall(name string) bool { return functions.Has(name, functions.Rare) }
 // a return in disguise.
 func thunkSymbol(name string) bool {
 	return strings.HasPrefix(name, "__x86_indirect_") || strings.HasSuffix(name, "_return_thunk") ||
-		name == "__x86_return_skl" || name == "__fentry__" || strings.HasPrefix(name, "srso_") || strings.HasPrefix(name, "clear_bhb_")
+		name == "__x86_return_skl" || name == "__fentry__" ||
+		strings.HasPrefix(name, "srso_") || strings.HasPrefix(name, "clear_bhb_")
 }

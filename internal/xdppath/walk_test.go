@@ -139,7 +139,9 @@ func TestNames(t *testing.T) {
 			"\x48\x8b\x44\x24\x08", // mov 8(%rsp),%rax
 			load, called, "\x48\x83\xc4\x18", ret,
 		}, xmit, codeflow.Certain},
-		{"callee-saved", []any{"\x53\x48\x89\xfb", callTo("g"), "\x48\x89\xd8", load, called, "\x5b", ret}, xmit, codeflow.Certain},
+		{"callee-saved", []any{
+			"\x53\x48\x89\xfb", callTo("g"), "\x48\x89\xd8", load, called, "\x5b", ret,
+		}, xmit, codeflow.Certain},
 		{"push and pop", []any{"\x57", callTo("g"), "\x58", load, called, ret}, xmit, codeflow.Certain},
 		{"clobbered", []any{callTo("g"), "\x48\x89\xf8", load, called, ret}, "", codeflow.Unknown},
 		{"overwritten spill", []any{
@@ -170,18 +172,24 @@ func TestNames(t *testing.T) {
 			"\x5b\xeb\xee",     // pop %rbx; jmp 0b
 		}, xmit, codeflow.Certain},
 		{"union", []any{"\xff\x57\x18", ret}, "net_device.run", codeflow.Certain},
-		{"index", []any{"\x48\x8b\x44\xf7\x08", called, ret}, "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", codeflow.Likely}, // mov 8(%rdi,%rsi,8),%rax
+		// mov 8(%rdi,%rsi,8),%rax
+		{"index", []any{"\x48\x8b\x44\xf7\x08", called, ret}, xmit, codeflow.Likely},
 		{"no pointer", []any{"\x48\x8b\x07", "\xff\xd0", ret}, "", codeflow.Unknown},
 		{"constant", []any{"\x48\xc7\xc0\x00\x10\x00\x81", "\xff\xd0", ret}, "g", codeflow.Certain}, // mov $g,%rax
-		{"thunk", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", callTo("__x86_indirect_thunk_rax"), ret}, xmit, codeflow.Certain},
-		{"tail call", []any{"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", jumpTo("__x86_indirect_thunk_rax")}, xmit, codeflow.Certain},
+		{"thunk", []any{
+			"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", callTo("__x86_indirect_thunk_rax"), ret,
+		}, xmit, codeflow.Certain},
+		{"tail call", []any{
+			"\x48\x8b\x47\x08", "\x48\x8b\x40\x10", jumpTo("__x86_indirect_thunk_rax"),
+		}, xmit, codeflow.Certain},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			code := image(t, []function{
 				{"f", tt.f}, {"g", []any{ret}}, {"get", []any{ret}}, {"fill", []any{ret}},
 				{"__x86_indirect_thunk_rax", []any{"\xff\xe0\xcc"}},
 			})
-			inv, err := Walk(context.Background(), code, []Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPacket}})
+			roots := []Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPacket}}
+			inv, err := Walk(context.Background(), code, roots)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -229,7 +237,8 @@ func TestRatesOfLoops(t *testing.T) {
 		{"xdp_do_redirect", []any{site, ret}},
 		{"_printk", []any{site, ret}},
 	})
-	inv, err := Walk(context.Background(), code, []Root{{Function: "driver_poll", Addr: base, Stage: StageReceive, Per: PerPoll}})
+	roots := []Root{{Function: "driver_poll", Addr: base, Stage: StageReceive, Per: PerPoll}}
+	inv, err := Walk(context.Background(), code, roots)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +291,8 @@ func TestWalkRefuses(t *testing.T) {
 
 func FuzzWalk(f *testing.F) {
 	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf(
-		"%x t f\n%x t f.cold\n%x t g\n%x t __x86_indirect_thunk_rax\n%x d data\n%x t end\n", base, base+0x100, base+0x200, base+0x300, base+0x380, base+0x400)))
+		"%x t f\n%x t f.cold\n%x t g\n%x t __x86_indirect_thunk_rax\n%x d data\n%x t end\n",
+		base, base+0x100, base+0x200, base+0x300, base+0x380, base+0x400)))
 	if err != nil {
 		f.Fatal(err)
 	}
