@@ -7,6 +7,7 @@ import (
 
 // Line is one instruction of an annotated disassembly.
 type Line struct {
+	// Addr is the virtual address, Bytes the instruction.
 	Addr  uint64
 	Bytes []byte
 	// Text is the instruction in GNU syntax.

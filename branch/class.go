@@ -67,7 +67,8 @@ type Branch struct {
 	// Addr is its virtual address, Offset that from the function's start.
 	Addr   uint64
 	Offset uint64
-	Class  Class
+	// Class is what the branch is.
+	Class Class
 	// Jump is unset for calls.
 	Jump bool
 	// Conditional is set for jumps that may fall through.

@@ -97,6 +97,7 @@ func alternatives(data []byte, addr uint64, size int, exec Exec) ([]Alternative,
 // Jump is one entry of __jump_table: a place that a static key switches
 // between a jump and a nop.
 type Jump struct {
+	// Addr is the place, Target where its jump goes.
 	Addr, Target uint64
 	// Key is the address of the static_key.
 	Key uint64
@@ -132,6 +133,7 @@ func JumpTable(data []byte, addr uint64, exec Exec) ([]Jump, error) {
 
 // StaticCall is one entry of .static_call_sites.
 type StaticCall struct {
+	// Addr is the call or the jump.
 	Addr uint64
 	// Key is the address of the static_call_key; of a module's site whose
 	// key is not exported it is the trampoline.
