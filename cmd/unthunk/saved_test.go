@@ -1,0 +1,64 @@
+package main
+
+import (
+	"bytes"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+// Records that were saved before this version are read, and say what they said:
+// the files of testdata/saved were written by the version of 2026-11-28, and so
+// were the texts beside them.
+func TestSavedBefore(t *testing.T) {
+	t.Chdir("testdata/saved")
+	files := strings.Fields("run.json bench.json ops.json tax.json profile.json xray.json lab.json " +
+		"change-bench.json change-tax.json change-profile.json change-xray.json change-lab.json")
+	for golden, commands := range map[string][][]string{
+		"report.csv": {append([]string{"report", "--format", "csv"}, files...)},
+		"report.md":  {append([]string{"report", "--format", "markdown"}, files...)},
+		"history.txt": {
+			{"history", "."},
+		},
+		"compare.txt": {
+			{"compare", "bench.json", "bench2.json"},
+			{"compare", "ops.json", "--by", "operation"},
+			{"compare", "run.json", "bench.json"},
+			{"compare", "run.json", "tax.json"},
+			{"compare", "tax.json", "tax2.json"},
+			{"compare", "profile.json", "profile2.json"},
+			{"compare", "xray.json", "xray2.json"},
+			{"compare", "lab.json", "lab2.json"},
+			{"compare", "bench.json", "tax.json"},
+			{"compare", "lab.json", "xray.json"},
+		},
+	} {
+		var got bytes.Buffer
+		for _, args := range commands {
+			code, stdout, stderr := unthunk(t, args...)
+			if len(commands) > 1 {
+				fmt.Fprintf(&got, "$ unthunk %s # exit code %d\n", strings.Join(args, " "), code)
+			}
+			got.WriteString(stdout + stderr)
+		}
+		if *update {
+			if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		want, err := os.ReadFile(golden)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(want), got.String()); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", golden, diff)
+		}
+	}
+}
