@@ -33,28 +33,28 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 // unknown: its functions are then told by their names. A module without native XDP
 // is an [ErrNotXDP].
 func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
-	if !uses(img, functions.XDPOnly) {
+	d := &reader{kernel: kernel.New(img, img.Table, types), functions: make(map[uint64]*function)}
+	if !d.uses(functions.XDPOnly) {
 		return nil, ErrNotXDP
 	}
-	roots, err := xdppath.DriverRoots(kernel.New(img, img.Table, types), img.Name)
+	roots, err := xdppath.DriverRoots(d.kernel, img.Name)
 	if err != nil {
 		return nil, err
 	}
-	d := &reader{img: img, functions: make(map[uint64]*function)}
 	row := &record.DriverRow{
 		Name: img.Name, Release: img.Release, Return: "own",
-		PagePool: uses(img, functions.MakesPool),
-		DMA:      slices.ContainsFunc(functions.Table(), func(f functions.Function) bool { return f.DMA != "" && imports(img, f) }),
+		PagePool: d.uses(functions.MakesPool),
+		DMA:      slices.ContainsFunc(functions.Table(), func(f functions.Function) bool { return f.DMA != "" && d.imports(f) }),
 	}
 	switch {
-	case uses(img, functions.ReturnsBulk):
+	case d.uses(functions.ReturnsBulk):
 		row.Return = "bulk"
-	case uses(img, functions.ReturnsOne):
+	case d.uses(functions.ReturnsOne):
 		row.Return = "each"
 	}
 	poll, xmit := make(map[uint64]bool), make(map[uint64]bool)
 	for _, r := range roots {
-		switch s, _, ok := img.Table.Find(r.Addr); {
+		switch s, _, ok := d.kernel.Symbols.Find(r.Addr); {
 		case !ok || s.Module == "" || strings.HasPrefix(r.Function, "__pfx_"):
 		case r.Stage == xdppath.StageTransmit && r.Per == xdppath.PerBulk:
 			row.Xmit = r.Function
@@ -70,7 +70,7 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	// what ndo_xdp_xmit reaches too, or a function that completes, is not receive.
 	completion, receive := make(map[uint64]bool), make(map[uint64]bool)
 	for addr := range poll {
-		if s, _, ok := img.Table.Find(addr); ok && xdppath.StageOf(s.Name) == xdppath.StageCompletion {
+		if s, _, ok := d.kernel.Symbols.Find(addr); ok && xdppath.StageOf(s.Name) == xdppath.StageCompletion {
 			d.reach(addr, completion)
 		}
 	}
@@ -88,21 +88,21 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 }
 
 // uses tells whether the module needs a function of the kernel that has a role.
-func uses(img *ktext.Image, role functions.Role) bool {
-	return slices.ContainsFunc(functions.With(role), func(f functions.Function) bool { return imports(img, f) })
+func (d *reader) uses(role functions.Role) bool {
+	return slices.ContainsFunc(functions.With(role), func(f functions.Function) bool { return d.imports(f) })
 }
 
 // imports tells whether the module needs a function of the kernel, by any of its names.
-func imports(img *ktext.Image, f functions.Function) bool {
+func (d *reader) imports(f functions.Function) bool {
 	return slices.ContainsFunc(f.Names(), func(n functions.Name) bool {
-		s, ok := img.Table.Lookup(n.Name)
+		s, ok := d.kernel.Symbols.Lookup(n.Name)
 		return ok && s.Module == ""
 	})
 }
 
 // reader reads the functions of one module.
 type reader struct {
-	img       *ktext.Image
+	kernel    *kernel.Kernel // the module alone, with the types of its kernel
 	functions map[uint64]*function
 	partial   []string
 }
@@ -121,9 +121,6 @@ func (f *function) mapsPool() bool {
 	maps := slices.ContainsFunc(f.kernel, func(name string) bool { return functions.DMAOf(name) == functions.DMAMap })
 	return takes && maps
 }
-
-// maxFunction is the most code of one function that is read, in bytes.
-const maxFunction = 1 << 20
 
 // reach adds the functions that the one at addr calls directly, itself included.
 func (d *reader) reach(addr uint64, into map[uint64]bool) {
@@ -145,15 +142,15 @@ func (d *reader) read(addr uint64) *function {
 		return f
 	}
 	d.functions[addr] = nil
-	s, off, ok := d.img.Table.Find(addr)
-	code := make([]byte, min(s.Size, maxFunction))
-	if !ok || off != 0 || len(code) == 0 || d.img.ReadAddr(code, addr) != nil {
+	s, off, ok := d.kernel.Symbols.Find(addr)
+	code, err := d.kernel.Code(s)
+	if !ok || off != 0 || s.Size == 0 || err != nil {
 		d.partial = append(d.partial, cmp.Or(s.Name, "code without a symbol"))
 		return nil
 	}
 	f := new(function)
 	d.functions[addr] = f
-	for _, b := range branch.Branches(code, addr, d.img.Table.Starts, nil, nil) {
+	for _, b := range branch.Branches(code, addr, d.kernel.Symbols.Starts, nil, nil) {
 		switch {
 		case b.Indirect():
 			f.indirect++
@@ -161,7 +158,7 @@ func (d *reader) read(addr uint64) *function {
 		case b.Target == 0 || b.Target >= addr && b.Target < addr+uint64(len(code)) || b.Returns():
 			continue
 		}
-		to, off, ok := d.img.Table.Find(b.Target)
+		to, off, ok := d.kernel.Symbols.Find(b.Target)
 		switch {
 		case !ok || off != 0: // into a cold part of another function
 		case to.Module == "":
