@@ -335,7 +335,7 @@ func (m *deviceRun) record(d Devices, p Plan) (row record.BenchRow, warns []reco
 	case m.taken == 0, m.errors > m.redirected/1000, m.taken+slack < m.redirected || m.redirected+slack < m.taken:
 		row.Refused = fmt.Sprintf("%v: %d redirected, %d taken by %s%s", rounds.ErrDisagree, m.redirected, m.taken, d.Out, m.failure)
 	case len(m.ns) == 0:
-		row.Refused = "no round was finished"
+		row.Refused = noRound
 	}
 	if row.Refused != "" {
 		return row, nil

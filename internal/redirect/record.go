@@ -70,6 +70,9 @@ func (r *RawRow) record() record.BenchRow {
 	return row
 }
 
+// noRound is the refusal of a row that got no time.
+const noRound = "no round was finished"
+
 // refusal says why a row has no number, or nothing.
 func (r *RawRow) refusal() string {
 	switch {
@@ -85,7 +88,7 @@ func (r *RawRow) refusal() string {
 		}
 		return s
 	case len(r.NsPerFrame) == 0:
-		return "no round was finished"
+		return noRound
 	}
 	return ""
 }
