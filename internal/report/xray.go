@@ -163,7 +163,7 @@ func Totals(w io.Writer, opts Options, totals *kernel.Totals, live bool) error {
 	if !live {
 		where = "as it stands in the file, before the kernel patches it"
 	}
-	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.", totals.Functions,
-		float64(totals.Size)/1e6, where))
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.",
+		totals.Functions, float64(totals.Size)/1e6, where))
 	return p.flush(w)
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
+// BenchRow is a row of bench with values around ns, of them hop, and frames a call.
 func BenchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) record.BenchRow {
 	const rounds = 15
 	row := record.BenchRow{
@@ -35,15 +36,19 @@ func BenchRow(r *rand.Rand, name, bulk string, ns, hop, frames float64) record.B
 	return row
 }
 
+// Bench is a record of bench: a ladder whose ns are factor times those of factor 1.
 func Bench(run string, seed uint64, factor float64) *record.Document[record.BenchRow] {
 	r := rand.New(rand.NewPCG(seed, 7))
+	machine := host.Fingerprint{
+		CPU: "Intel(R) Xeon(R) CPU E5-1650 v4 @ 3.60GHz", Kernel: "6.12.9",
+		Compiler: "gcc (Debian 14.2.0-19) 14.2.0", IndirectThunk: "retpoline", CallSites: "through thunks",
+		Governor:    "performance",
+		Mitigations: map[string]string{"spectre-v2": "Mitigation: Retpolines; IBPB: conditional; RSB filling"},
+	}
 	doc := &record.Document[record.BenchRow]{
-		Head: record.Head{Schema: record.Schema, Kind: "bench", Run: run, Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Host: host.Fingerprint{
-			CPU: "Intel(R) Xeon(R) CPU E5-1650 v4 @ 3.60GHz", Kernel: "6.12.9",
-			Compiler:      "gcc (Debian 14.2.0-19) 14.2.0",
-			IndirectThunk: "retpoline", CallSites: "through thunks", Governor: "performance",
-			Mitigations: map[string]string{"spectre-v2": "Mitigation: Retpolines; IBPB: conditional; RSB filling"},
-		}},
+		Head: record.Head{
+			Schema: record.Schema, Kind: "bench", Run: run, Time: time.Date(2026, 3, 4, 5, 6, 7, 0, time.UTC), Host: machine,
+		},
 		Warnings: []record.Warning{},
 	}
 	for i, bulk := range []string{"1", "2", "4", "8", "16", "32", "64"} {
@@ -54,6 +59,7 @@ func Bench(run string, seed uint64, factor float64) *record.Document[record.Benc
 	return doc
 }
 
+// FullBench is a record of bench with a row of each sort, refused ones too, and warnings.
 func FullBench() *record.Document[record.BenchRow] {
 	doc := Bench("one", 1, 1)
 	r := rand.New(rand.NewPCG(2, 2))

@@ -47,6 +47,7 @@ func Trends(t testing.TB) *record.History {
 	return h
 }
 
+// HostileTrends are trends with s wherever a record may hold a string.
 func HostileTrends(t testing.TB, s string) *record.History {
 	h := Trends(t)
 	for i := range h.Rows {

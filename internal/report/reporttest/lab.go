@@ -5,6 +5,7 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
+// Lab is a record of lab: two guests that differ in a boot parameter, and a refused one.
 func Lab() *record.Lab {
 	l := new(record.Lab)
 	l.Schema, l.Kind, l.Run = record.Schema, "lab", "one"
@@ -38,6 +39,7 @@ func Lab() *record.Lab {
 	return l
 }
 
+// Wires is a record of lab whose guests redirect between NICs.
 func Wires() *record.Lab {
 	l := Lab()
 	for i := range l.Rows {

@@ -10,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
+// Around is a quantity of which the interval reaches half to either side.
 func Around(x, half float64, unit string) *stat.Quantity {
 	return &stat.Quantity{Median: x, Low: x - half, High: x + half, N: 11, Unit: unit}
 }

@@ -22,6 +22,7 @@ func CallRow(r *rand.Rand, name string, ns float64) record.TaxRow {
 	return row
 }
 
+// Calls is a record of tax: calls whose prices are factor times those of factor 1.
 func Calls(run string, seed uint64, factor float64) *record.Document[record.TaxRow] {
 	bench := Bench(run, seed, 1)
 	doc := &record.Document[record.TaxRow]{

@@ -2,6 +2,7 @@ package reporttest
 
 import "github.com/unthunk/unthunk/internal/record"
 
+// Xray is an inventory with a branch of each sort.
 func Xray() *record.Document[record.SiteRow] {
 	doc := &record.Document[record.SiteRow]{
 		Head: record.Head{Schema: record.Schema, Kind: "xray", Run: "one", Settings: map[string]string{"path": "veth"}},
