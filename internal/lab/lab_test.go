@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/xdppath"
@@ -203,17 +204,17 @@ func TestExecuted(t *testing.T) {
 }
 
 // measured is what a guest counted at bulk 16.
-func measured(thunk string, stamp int, instructions float64, sites ...SiteCount) *Measurement {
+func measured(thunk string, stamp int, instructions float64, sites ...record.LabSite) *Measurement {
 	return &Measurement{
 		Stamp: stamp,
 		Host:  host.Fingerprint{IndirectThunk: thunk, Mitigations: map[string]string{}},
-		Bulks: []BulkCount{{Bulk: 16, Instructions: &instructions, Window: 1024, Sent: 100, Redirected: 100, Received: 100, Sites: sites, Functions: []FunctionCount{{Function: "bq_xmit_all", PerPacket: 0.125}}}},
+		Bulks: []BulkCount{{Bulk: 16, Instructions: &instructions, Window: 1024, Sent: 100, Redirected: 100, Received: 100, Sites: sites, Functions: []record.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.125}}}},
 	}
 }
 
 func TestRecord(t *testing.T) {
-	sites := func(call, jump int) []SiteCount {
-		return []SiteCount{{Function: "f", Stage: "receive", Executed: call, PerPacket: 0.25}, {Function: "g", Stage: "receive", Jump: true, Executed: jump, PerPacket: 1}}
+	sites := func(call, jump int) []record.LabSite {
+		return []record.LabSite{{Function: "f", Stage: "receive", Executed: call, PerPacket: 0.25}, {Function: "g", Stage: "receive", Jump: true, Executed: jump, PerPacket: 1}}
 	}
 	cells := []CellResult{
 		{Cell: Cell{Kernel: "k", Append: "on"}, Measurement: measured("retpoline", 4, 1003.5+2.0/1024, sites(4, 4)...)},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -54,9 +55,9 @@ type BulkCount struct {
 	Redirected uint64 `json:"redirected"`
 	Received   uint64 `json:"received"`
 	// Sites are the indirect branches that every packet, or every bulk, goes through.
-	Sites []SiteCount `json:"sites"`
+	Sites []record.LabSite `json:"sites"`
 	// Functions are entries of functions per packet.
-	Functions []FunctionCount `json:"functions"`
+	Functions []record.LabFunction `json:"functions"`
 }
 
 // The parts of a chain over wires that are told apart.
@@ -67,34 +68,6 @@ const (
 )
 
 var parts = []string{InPoll, OutXmit, OutPoll}
-
-// FunctionCount is how often a function is entered.
-type FunctionCount struct {
-	Function string `json:"function"`
-	// Part of the chain that does it; empty for veth.
-	Part      string  `json:"part,omitempty"`
-	PerPacket float64 `json:"per-packet"`
-}
-
-// SiteCount is how often an indirect branch is executed.
-type SiteCount struct {
-	Function string `json:"function"`
-	Offset   uint64 `json:"offset"`
-	// Jump is set for a tail call.
-	Jump  bool   `json:"jump,omitempty"`
-	Kind  string `json:"kind"`
-	Stage string `json:"stage"`
-	Calls string `json:"calls,omitempty"`
-	// Target is the function that was entered.
-	Target string `json:"target,omitempty"`
-	// Part of the chain that does it; empty for veth.
-	Part string `json:"part,omitempty"`
-	// Executed are its instructions: itself, its thunk, the nop that fills its room; 0
-	// when they could not be read.
-	Executed int `json:"executed"`
-	// PerPacket is exact for veth: a whole multiple of a 64th.
-	PerPacket float64 `json:"per-packet"`
-}
 
 // window is the least distance of two time stamps, in packets: some lie between two
 // ticks of a kernel with 1000 a second, which takes one every million instructions.
@@ -321,24 +294,24 @@ func slotOf(ctx context.Context, arm *redirect.Arm) sender {
 func (p *placed) count(b *BulkCount, t seen, per float64) {
 	s, isSite := p.sites[t.place]
 	if !isSite {
-		b.Functions = append(b.Functions, FunctionCount{p.Places[t.place].Function, t.part, per})
+		b.Functions = append(b.Functions, record.LabFunction{Function: p.Places[t.place].Function, Part: t.part, PerPacket: per})
 		return
 	}
 	name := ""
 	if f, off, ok := p.kernel.Symbols.Find(t.target); ok && off == 0 {
 		name = f.Name
 	}
-	b.Sites = append(b.Sites, SiteCount{
+	b.Sites = append(b.Sites, record.LabSite{
 		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
 		Stage: string(s.Stage), Calls: s.Pointer, Target: name, Part: t.part, Executed: s.executed, PerPacket: per,
 	})
 }
 
 func (b *BulkCount) sort() {
-	slices.SortFunc(b.Sites, func(x, y SiteCount) int {
+	slices.SortFunc(b.Sites, func(x, y record.LabSite) int {
 		return cmp.Or(strings.Compare(x.Part, y.Part), cmp.Compare(y.PerPacket, x.PerPacket), strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), strings.Compare(x.Target, y.Target))
 	})
-	slices.SortFunc(b.Functions, func(x, y FunctionCount) int {
+	slices.SortFunc(b.Functions, func(x, y record.LabFunction) int {
 		return cmp.Or(strings.Compare(x.Part, y.Part), strings.Compare(x.Function, y.Function))
 	})
 }

@@ -73,12 +73,10 @@ func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 	calls := 0.0
 	for _, s := range b.Sites {
 		calls += s.PerPacket
-		row.Sites = append(row.Sites, record.LabSite(s))
 	}
+	row.Sites = append(row.Sites, b.Sites...)
 	row.Instructions, row.Ns, row.Calls, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
-	for _, f := range b.Functions {
-		row.Functions = append(row.Functions, record.LabFunction(f))
-	}
+	row.Functions = append(row.Functions, b.Functions...)
 	if c.NIC != Veth {
 		for _, part := range parts {
 			row.DMA = append(row.DMA, b.dma(part))

@@ -100,18 +100,20 @@ func (l *Lab) BranchNs(row *LabRow) *float64 {
 
 // LabSite is an indirect branch and what it entered.
 type LabSite struct {
+	// Function it is in, Offset in bytes from its start. Jump is set for a tail call.
 	Function string `json:"function"`
 	Offset   uint64 `json:"offset"`
 	Jump     bool   `json:"jump,omitempty"`
 	Kind     string `json:"kind"`
 	Stage    string `json:"stage"`
 	Calls    string `json:"calls,omitempty"`
-	Target   string `json:"target,omitempty"`
-	Part     string `json:"part,omitempty"` // as of LabFunction
+	Target   string `json:"target,omitempty"` // the function that was entered
+	Part     string `json:"part,omitempty"`   // as of LabFunction
 	// Executed are the instructions it takes to its target: itself, its thunk, the nop
 	// that fills its room; 0 when not known.
 	Executed int `json:"executed"`
-	// PerPacket is how often it is executed for a packet.
+	// PerPacket is how often it is executed for a packet: on veth a whole multiple of
+	// a 64th.
 	PerPacket float64 `json:"per-packet"`
 }
 
