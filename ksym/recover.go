@@ -190,7 +190,7 @@ func (t *tables) read(names, markers, count int) (*builder, bool) {
 			name = append(name, t.tokens[token]...)
 		}
 		at += length
-		if len(name) < 2 || len(name) > 1024 || add(b, Symbol{Type: name[0]}, name[1:], nil) != nil {
+		if len(name) < 2 || len(name) > 1024 || b.add(Symbol{Type: name[0]}, name[1:], nil) != nil {
 			return nil, false
 		}
 	}

@@ -76,7 +76,7 @@ const maxNames = 64 << 20
 var errNames = fmt.Errorf("more than %d MiB of names", maxNames>>20)
 
 // add adds a symbol that has its name and its module apart.
-func add[T string | []byte](b *builder, s Symbol, name, module T) error {
+func (b *builder) add(s Symbol, name, module []byte) error {
 	n, ok := b.index[string(module)]
 	if !ok {
 		n = uint32(len(b.modules))
@@ -97,7 +97,7 @@ func add[T string | []byte](b *builder, s Symbol, name, module T) error {
 		b.names.WriteByte(byte(length) | 0x80)
 	}
 	b.names.WriteByte(byte(length))
-	b.names.WriteString(string(name))
+	b.names.Write(name)
 	b.last = b.names.String()[b.names.Len()-len(name):]
 	b.syms = append(b.syms, e)
 	return nil
@@ -121,7 +121,7 @@ func parse(r io.Reader, b *builder) (*Table, error) {
 			return nil, err
 		}
 		seen = seen || l.addr != 0
-		if err := add(b, Symbol{Addr: l.addr, Type: l.typ}, l.name, l.module); err != nil {
+		if err := b.add(Symbol{Addr: l.addr, Type: l.typ}, l.name, l.module); err != nil {
 			return nil, fmt.Errorf("parse kallsyms: %w", err)
 		}
 	}
@@ -135,8 +135,10 @@ func parse(r io.Reader, b *builder) (*Table, error) {
 // size is not 0 keeps it. Names of more than 64 MiB together are an error.
 func New(syms []Symbol) (*Table, error) {
 	b := newBuilder(len(syms))
+	var name, module []byte
 	for _, s := range syms {
-		if err := add(b, s, s.Name, s.Module); err != nil {
+		name, module = append(name[:0], s.Name...), append(module[:0], s.Module...)
+		if err := b.add(s, name, module); err != nil {
 			return nil, err
 		}
 	}
@@ -168,9 +170,10 @@ func (t *Table) sort() {
 // nameIndex finds symbols by name: a hash table with open addressing.
 type nameIndex struct {
 	seed maphash.Seed
-	// slots have the lowest symbol of a name, counted from 1. Their number is a
+	// slots have the lowest symbol of a name, counted from 1, and above it 32 bits
+	// of the name's hash, so that other names are rarely read. Their number is a
 	// power of two, and half of them are free at least.
-	slots []uint32
+	slots []uint64
 	// next has, for each symbol, the one of the same name above it, counted
 	// from 1; 0 when there is none.
 	next []uint32
@@ -178,10 +181,10 @@ type nameIndex struct {
 
 func newNameIndex(t *Table) *nameIndex {
 	x := &nameIndex{seed: maphash.MakeSeed(), next: make([]uint32, len(t.syms))}
-	x.slots = make([]uint32, 2<<bits.Len(uint(len(t.syms))))
+	x.slots = make([]uint64, 2<<bits.Len(uint(len(t.syms))))
 	for i := len(t.syms) - 1; i >= 0; i-- {
-		slot := x.slot(t, t.name(t.syms[i]))
-		x.next[i], *slot = *slot, uint32(i+1)
+		slot, hash := x.slot(t, t.name(t.syms[i]))
+		x.next[i], *slot = uint32(*slot), hash<<32|uint64(i+1)
 	}
 	return x
 }
@@ -192,13 +195,16 @@ func (t *Table) byName() *nameIndex {
 	return t.index
 }
 
-// slot is the slot of a name, or the free one where it belongs.
-func (x *nameIndex) slot(t *Table, name string) *uint32 {
+// slot is the slot of a name, or the free one where it belongs, and the hash of the name
+// that the slot keeps.
+func (x *nameIndex) slot(t *Table, name string) (slot *uint64, hash uint64) {
+	sum := maphash.String(x.seed, name)
+	hash = sum >> 32
 	mask := uint64(len(x.slots) - 1)
-	for at := maphash.String(x.seed, name) & mask; ; at = (at + 1) & mask {
-		slot := &x.slots[at]
-		if *slot == 0 || t.name(t.syms[*slot-1]) == name {
-			return slot
+	for at := sum & mask; ; at = (at + 1) & mask {
+		slot = &x.slots[at]
+		if *slot == 0 || *slot>>32 == hash && t.name(t.syms[uint32(*slot)-1]) == name {
+			return slot, hash
 		}
 	}
 }
@@ -231,7 +237,8 @@ func (t *Table) Lookup(name string) (Symbol, bool) {
 func (t *Table) All(name string) []Symbol {
 	var out []Symbol
 	x := t.byName()
-	for i := *x.slot(t, name); i > 0; i = x.next[i-1] {
+	slot, _ := x.slot(t, name)
+	for i := uint32(*slot); i > 0; i = x.next[i-1] {
 		out = append(out, t.symbol(t.syms[i-1]))
 	}
 	return out

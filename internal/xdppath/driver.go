@@ -249,7 +249,7 @@ func (d *driverCode) eachFunction(
 			continue
 		}
 		read += len(code)
-		insts := slices.Collect(branch.Decode(code, f.Addr))
+		insts := instructions(code, f.Addr)
 		if !slices.ContainsFunc(insts, fits) {
 			continue
 		}

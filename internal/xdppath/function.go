@@ -98,7 +98,7 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 		n.note("only its first %d bytes were decoded", len(code))
 	}
 	out := pieces{{n.addr, code}}
-	insts := slices.Collect(branch.Decode(code, n.addr))
+	insts := instructions(code, n.addr)
 	for i := 0; i < len(insts); i++ {
 		inst := insts[i]
 		if inst.Kind != branch.JumpDirect && inst.Kind != branch.JumpCond || out.has(inst.Target) {
@@ -116,8 +116,16 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 		out = append(out, piece{s.Addr, cold})
 		insts = slices.AppendSeq(insts, branch.Decode(cold, s.Addr))
 	}
-	slices.SortFunc(insts, func(a, b branch.Inst) int { return cmp.Compare(a.Addr, b.Addr) })
+	if len(out) > 1 {
+		slices.SortFunc(insts, func(a, b branch.Inst) int { return cmp.Compare(a.Addr, b.Addr) })
+	}
 	return out, insts
+}
+
+// instructions are those of code. They have 4.2 bytes on average, and 200 decoded, so that
+// growing the list would take longer than decoding.
+func instructions(code []byte, addr uint64) []branch.Inst {
+	return slices.AppendSeq(make([]branch.Inst, 0, len(code)/4+8), branch.Decode(code, addr))
 }
 
 // maxCold bounds the cold pieces of one function; compilers make one or two.
