@@ -3,9 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -89,20 +87,6 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 
 func benchRefused(row record.BenchRow) bool { return row.Refused != "" }
 
-// stopped makes a run an error that was stopped, or in which nothing got a
-// number, once what it found is written.
-func stopped[Row any](doc *record.Document[Row], refused func(Row) bool, err error) error {
-	switch {
-	case err != nil:
-		return err
-	case doc.Incomplete:
-		return errStopped
-	case !slices.ContainsFunc(doc.Rows, func(row Row) bool { return !refused(row) }):
-		return errNoNumber
-	}
-	return nil
-}
-
 type measurement func(context.Context, std) (*record.Document[record.BenchRow], error)
 
 // plan turns flags into a measurement, or says what is wrong with them.
@@ -112,11 +96,8 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, err
 	}
 	f.length = length
-	// An empty value is a shell variable that was not set, not the default.
-	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out"} {
-		if fl := cmd.Flags().Lookup(name); fl.Changed && slices.Contains([]string{"", "[]", "0"}, fl.Value.String()) {
-			return nil, usagef("--%s is empty", name)
-		}
+	if err := refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "place", "size", "in", "out"); err != nil {
+		return nil, err
 	}
 	var operations []redirect.Operation
 	for _, o := range f.operations {
@@ -193,36 +174,4 @@ func measureChain(ctx context.Context, s std, doc *record.Document[record.BenchR
 	doc.Rows, warns = raw.Record()
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
 	return nil
-}
-
-// stolen warns of CPU time that the hypervisor took.
-func stolen(since func() float64) []record.Warning {
-	if percent := since(); percent > 1 {
-		return []record.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
-	}
-	return nil
-}
-
-// settings are what a run was made with, by option name, and the version that
-// made it.
-func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
-	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
-	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair"} {
-		fl := cmd.Flags().Lookup(name)
-		if fl == nil {
-			continue
-		}
-		if value := strings.Trim(fl.Value.String(), "[]"); value != "" {
-			m[name] = value
-		}
-	}
-	return m
-}
-
-func joined[T ~string](xs []T) string {
-	var out []string
-	for _, x := range xs {
-		out = append(out, string(x))
-	}
-	return strings.Join(out, ", ")
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"slices"
 	"strconv"
 	"time"
 
@@ -142,10 +141,9 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if f.length, err = f.length.resolve(cmd); err != nil {
 		return nil, err
 	}
-	for _, name := range []string{"scenario", "bulk", "operation", "mode", "size", "in", "out", "rate", "annotate", "pprof", "folded", "svg"} {
-		if fl := cmd.Flags().Lookup(name); fl.Changed && slices.Contains([]string{"", "0"}, fl.Value.String()) {
-			return nil, usagef("--%s is empty", name)
-		}
+	err = refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "size", "in", "out", "rate", "annotate", "pprof", "folded", "svg")
+	if err != nil {
+		return nil, err
 	}
 	if f.annotate != "" && f.output.json {
 		return nil, usagef("--annotate and --json are two outputs: choose one")

@@ -85,7 +85,11 @@ func newRoot(s std) *cobra.Command {
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	addRun(s, root)
-	root.AddCommand(newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s), newCompare(s), newReport(s), newHistory(s), newCompletion(s), newVersion(s), newLabGuest(s), newMan(s))
+	root.AddCommand(
+		newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s),
+		newCompare(s), newReport(s), newHistory(s),
+		newCompletion(s), newVersion(s), newLabGuest(s), newMan(s),
+	)
 	completeFlags(root)
 	return root
 }

@@ -67,7 +67,7 @@ func addRun(s std, cmd *cobra.Command) {
 		if err := o.check(); err != nil {
 			return err
 		}
-		if err := redirect.Probe(); err != nil {
+		if err := redirect.Probe(cmd.Context()); err != nil {
 			return err
 		}
 		machine, findings, err := host.Check(cmd.Context(), host.Options{})

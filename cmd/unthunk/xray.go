@@ -127,10 +127,8 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	if len(views) > 1 {
 		return usagef("%s are two outputs: choose one", strings.Join(views[:2], " and "))
 	}
-	for _, name := range []string{"dev", "func", "asm", "root", "driver"} {
-		if fl := cmd.Flags().Lookup(name); fl.Changed && fl.Value.String() == "" {
-			return usagef("--%s is empty", name)
-		}
+	if err := refuseEmpty(cmd, "dev", "func", "asm", "root", "driver"); err != nil {
+		return err
 	}
 	if f.dev != "" && (f.root != "" || f.driver != "") {
 		return usagef("--dev is of the running kernel: it does not go with --root and --driver")

@@ -1,0 +1,50 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// stolen warns of CPU time that the hypervisor took.
+func stolen(since func() float64) []record.Warning {
+	if percent := since(); percent > 1 {
+		return []record.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
+	}
+	return nil
+}
+
+// settings are what a run was made with, by option name, and the version that
+// made it.
+func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
+	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair"} {
+		fl := cmd.Flags().Lookup(name)
+		if fl == nil {
+			continue
+		}
+		if value := strings.Trim(fl.Value.String(), "[]"); value != "" {
+			m[name] = value
+		}
+	}
+	return m
+}
+
+// stopped makes a run an error that was stopped, or in which nothing got a
+// number, once what it found is written.
+func stopped[Row any](doc *record.Document[Row], refused func(Row) bool, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case doc.Incomplete:
+		return errStopped
+	case !slices.ContainsFunc(doc.Rows, func(row Row) bool { return !refused(row) }):
+		return errNoNumber
+	}
+	return nil
+}
