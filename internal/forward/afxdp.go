@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,7 +51,7 @@ type route struct {
 	direction int // -1 when it is no input
 }
 
-func openAFXDP(_ context.Context, c Config) (f *afxdp, err error) {
+func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
 		config: c, programs: make(map[int]*xsk.Program), lost: make(map[int]bool), objects: make(map[int]*object),
 		down: make(chan int, 64), modes: make(map[xsk.Mode]bool),
@@ -90,7 +91,7 @@ func openAFXDP(_ context.Context, c Config) (f *afxdp, err error) {
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
 	ports := make([]datapath.Port, len(f.ports))
 	for i := range f.devices {
-		list, err := f.openDevice(i)
+		list, err := f.openDevice(ctx, i)
 		if err != nil {
 			return f, err
 		}
@@ -144,7 +145,7 @@ func (f *afxdp) input(device int) bool {
 
 // openDevice opens a socket on each queue and attaches the program. The ports are
 // by queue.
-func (f *afxdp) openDevice(i int) (ports []datapath.Port, err error) {
+func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, err error) {
 	d := f.devices[i]
 	defer func() {
 		if err != nil {
@@ -153,7 +154,8 @@ func (f *afxdp) openDevice(i int) (ports []datapath.Port, err error) {
 		}
 	}()
 	f.each(i, func(port, queue int) {
-		if err != nil {
+		// A queue whose socket was closed just now may be busy for a second.
+		if err = cmp.Or(err, ctx.Err()); err != nil {
 			return
 		}
 		var s *xsk.Socket
@@ -316,12 +318,12 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 				return fmt.Errorf("it has %d queues and had %d", d.queues, f.devices[i].queues)
 			}
 			f.devices[i].index = d.index
-			ports, err = f.openDevice(i)
+			ports, err = f.openDevice(ctx, i)
 			return err
 		})
 		if err != nil {
 			var absent netlink.LinkNotFoundError
-			if text := err.Error(); text != said && !errors.As(err, &absent) {
+			if text := err.Error(); text != said && ctx.Err() == nil && !errors.As(err, &absent) {
 				f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].name, err))
 				said = text
 			}

@@ -50,7 +50,7 @@ func runPrepared(ctx context.Context, plan Plan, show func(rounds.Progress), pre
 	if err != nil {
 		return nil, err
 	}
-	if err := redirect.Probe(); err != nil {
+	if err := redirect.Probe(ctx); err != nil {
 		return nil, err
 	}
 	event, err := perf.Best(cpu)

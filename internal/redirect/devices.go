@@ -91,7 +91,7 @@ func Borrow(ctx context.Context, d Devices) (b *Borrowed, err error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
-	if err := Probe(); err != nil {
+	if err := Probe(ctx); err != nil {
 		return nil, err
 	}
 	b = &Borrowed{generic: d.Mode == Generic}

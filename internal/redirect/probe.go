@@ -16,7 +16,7 @@ import (
 
 // Probe returns a [feature.Missing] when this machine cannot run a chain. It
 // takes a few milliseconds.
-func Probe() error {
+func Probe(ctx context.Context) error {
 	if os.Geteuid() != 0 {
 		return feature.Root(nil)
 	}
@@ -42,7 +42,7 @@ func Probe() error {
 	// A kernel that does not know the flag says EINVAL, one that does not
 	// know the batch size either says E2BIG.
 	live := traffic.Live{Program: prog, Frame: frame, Batch: 1}
-	if _, err := live.Send(context.Background(), 1); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) {
+	if _, err := live.Send(ctx, 1); errors.Is(err, unix.EINVAL) || errors.Is(err, unix.E2BIG) {
 		return &feature.Missing{Feature: "live frames in BPF_PROG_TEST_RUN", Since: "5.18"}
 	} else if err != nil {
 		return err

@@ -78,7 +78,7 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := Probe(); err != nil {
+	if err := Probe(ctx); err != nil {
 		return nil, err
 	}
 	if slices.Contains(plan.Scenarios, CPU) && cpus.other == cpus.tested {

@@ -102,7 +102,7 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	if err != nil {
 		return nil, err
 	}
-	if err := redirect.Probe(); err != nil {
+	if err := redirect.Probe(ctx); err != nil {
 		return nil, err
 	}
 	k, err := kernel.OpenLive()
