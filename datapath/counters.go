@@ -3,7 +3,7 @@ package datapath
 // Counters are a port's, in frames but for those of bytes. At the end of every
 // poll
 //
-//	Received = Forwarded + DroppedByVerdict + DroppedNoPort + DroppedNoRoom + DroppedRefused
+//	Received = Forwarded + DroppedByProgram + DroppedNoPort + DroppedNoRoom + DroppedRefused
 //	Accepted = Transmitted + Unsent + Lost + InFlight
 //
 // hold exactly for each port, and the sum of Forwarded is the sum of Accepted.
@@ -12,11 +12,11 @@ type Counters struct {
 	Received, ReceivedBytes uint64
 	// Forwarded were accepted by an output.
 	Forwarded uint64
-	// DroppedByVerdict: the program said so. DroppedNoPort: it named a port that
+	// DroppedByProgram: the program said so. DroppedNoPort: it named a port that
 	// is not there, or is lost. DroppedNoRoom: the output had none left.
 	// DroppedRefused: the output can never send such a frame, or it came in more
 	// than [MaxParts] parts.
-	DroppedByVerdict, DroppedNoPort, DroppedNoRoom, DroppedRefused uint64
+	DroppedByProgram, DroppedNoPort, DroppedNoRoom, DroppedRefused uint64
 	// Batches in which the frames came. Received/Batches is the batch fill.
 	Batches uint64
 	// Bad descriptors came out of the port's rings: outside of the UMEM, or in
@@ -35,7 +35,7 @@ type Counters struct {
 
 // Dropped is the sum of what was received and not forwarded.
 func (c Counters) Dropped() uint64 {
-	return c.DroppedByVerdict + c.DroppedNoPort + c.DroppedNoRoom + c.DroppedRefused
+	return c.DroppedByProgram + c.DroppedNoPort + c.DroppedNoRoom + c.DroppedRefused
 }
 
 // Balanced says whether every frame is accounted for.
@@ -48,7 +48,7 @@ func (c *Counters) Add(o Counters) {
 	c.Received += o.Received
 	c.ReceivedBytes += o.ReceivedBytes
 	c.Forwarded += o.Forwarded
-	c.DroppedByVerdict += o.DroppedByVerdict
+	c.DroppedByProgram += o.DroppedByProgram
 	c.DroppedNoPort += o.DroppedNoPort
 	c.DroppedNoRoom += o.DroppedNoRoom
 	c.DroppedRefused += o.DroppedRefused

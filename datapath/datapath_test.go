@@ -83,9 +83,9 @@ func poll(t testing.TB, d *Datapath) int {
 
 // to sends all frames to one port.
 func to(port int) Program {
-	return func(_ []Frame, verdicts []Verdict) {
-		for i := range verdicts {
-			verdicts[i] = Redirect(port)
+	return func(_ []Frame, actions []Action) {
+		for i := range actions {
+			actions[i] = Redirect(port)
 		}
 	}
 }
@@ -125,7 +125,7 @@ func TestForward(t *testing.T) {
 }
 
 // Every frame is accounted for whatever happens: full outputs, frames that
-// cannot be sent, verdicts of ports that are not there, frames in parts, ports
+// cannot be sent, actions of ports that are not there, frames in parts, ports
 // that are lost and come back.
 func TestAccountsBalance(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
@@ -141,9 +141,9 @@ func TestAccountsBalance(t *testing.T) {
 	var lost []int
 	d := newDatapath(t, Config{
 		UMEM: u, Ports: list, Batch: 32, Lost: func(port int, _ error) { lost = append(lost, port) },
-		Program: func(frames []Frame, verdicts []Verdict) {
+		Program: func(frames []Frame, actions []Action) {
 			for i := range frames {
-				verdicts[i] = Verdict(rng.IntN(8) - 1)
+				actions[i] = Action(rng.IntN(8) - 1)
 			}
 		},
 	})
@@ -197,7 +197,7 @@ func TestAccountsBalance(t *testing.T) {
 		t.Errorf("%d injected, %d sent; %+v", injected, sent, sum)
 	}
 	for name, n := range map[string]uint64{
-		"DroppedByVerdict": sum.DroppedByVerdict, "DroppedNoPort": sum.DroppedNoPort, "DroppedNoRoom": sum.DroppedNoRoom,
+		"DroppedByProgram": sum.DroppedByProgram, "DroppedNoPort": sum.DroppedNoPort, "DroppedNoRoom": sum.DroppedNoRoom,
 		"DroppedRefused": sum.DroppedRefused, "Unsent": sum.Unsent, "Lost": sum.Lost,
 	} {
 		if n == 0 {

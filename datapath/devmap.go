@@ -36,41 +36,36 @@ func (q *queue) from(i int) int {
 	panic("datapath: a frame in a bulk queue came from nowhere")
 }
 
-// DevMap is the ports of a datapath by number, each with a bulk queue that is
-// handed over when it is full or at the end of the poll, as the kernel's devmap
-// does it (struct xdp_dev_bulk_queue).
-type DevMap struct {
-	slots []slot
-	bulk  int
-}
-
-func newDevMap(ports, bulk int) DevMap {
-	m := DevMap{slots: make([]slot, ports), bulk: bulk}
-	for i := range m.slots {
-		q := &m.slots[i].queue
+// newSlots makes slots for ports, each with a bulk queue of bulk descriptors. A
+// queue is handed over when it is full or at the end of the poll, as the kernel's
+// devmap does it (struct xdp_dev_bulk_queue).
+func newSlots(ports, bulk int) []slot {
+	slots := make([]slot, ports)
+	for i := range slots {
+		q := &slots[i].queue
 		q.frames, q.runs = make([]xsk.Desc, bulk), make([]run, 0, bulk)
 	}
-	return m
+	return slots
 }
 
 // redirect puts the frames of a batch, of one descriptor each, into the queues
-// that their verdicts name, and frees the chunks of the others. Frames in a row
-// with the same verdict go together.
-func (d *Datapath) redirect(from int, frames []xsk.Desc, verdicts []Verdict) {
+// that their actions name, and frees the chunks of the others. Frames in a row
+// with the same action go together.
+func (d *Datapath) redirect(from int, frames []xsk.Desc, actions []Action) {
 	in := &d.slots[from].counters
-	verdicts = verdicts[:len(frames)]
+	actions = actions[:len(frames)]
 	for start := 0; start < len(frames); {
-		v := verdicts[start]
+		a := actions[start]
 		end := start + 1
-		for end < len(verdicts) && verdicts[end] == v {
+		for end < len(actions) && actions[end] == a {
 			end++
 		}
 		same := frames[start:end]
 		start = end
-		to := int(v) - 1
+		to := a.port()
 		if uint(to) >= uint(len(d.slots)) || d.slots[to].kind == kindNone {
-			if v == Drop {
-				in.DroppedByVerdict += uint64(len(same))
+			if a == Drop {
+				in.DroppedByProgram += uint64(len(same))
 			} else {
 				in.DroppedNoPort += uint64(len(same))
 			}
@@ -93,15 +88,15 @@ func (d *Datapath) redirect(from int, frames []xsk.Desc, verdicts []Verdict) {
 }
 
 // redirectParts is redirect for frames of several descriptors.
-func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, verdicts []Verdict) {
+func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, actions []Action) {
 	in := &d.slots[from].counters
 	for i := range frames {
 		parts := descs[:frames[i].parts]
 		descs = descs[len(parts):]
-		to := int(verdicts[i]) - 1
+		to := actions[i].port()
 		switch {
-		case verdicts[i] == Drop:
-			in.DroppedByVerdict++
+		case actions[i] == Drop:
+			in.DroppedByProgram++
 		case uint(to) >= uint(len(d.slots)) || d.slots[to].kind == kindNone:
 			in.DroppedNoPort++
 		default:

@@ -3,7 +3,7 @@
 //
 // A [Datapath] is one worker over one UMEM. [Datapath.Poll] takes a batch from
 // each port, calls the program once for all of it, puts the frames into the bulk
-// queue of the port their verdict names, hands over full queues, and at the end
+// queue of the port their action names, hands over full queues, and at the end
 // what is left in all of them; then it takes back what was transmitted and fills
 // the ports up. Calls that depend on a port's kind are made for a batch; AF_XDP
 // ports are told apart by a compare, not by a method table.

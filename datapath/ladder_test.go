@@ -53,9 +53,9 @@ func (r rung) programs(p Program) Program {
 	if r.program {
 		return p
 	}
-	return func(frames []Frame, verdicts []Verdict) {
+	return func(frames []Frame, actions []Action) {
 		for i := range frames {
-			p(frames[i:i+1], verdicts[i:i+1])
+			p(frames[i:i+1], actions[i:i+1])
 		}
 	}
 }
@@ -135,11 +135,11 @@ func (h *hop) Complete(chunks []uint64) int {
 // addresses and finds the port in a table.
 func work(t testing.TB) Program {
 	t.Helper()
-	var table [256]Verdict
+	var table [256]Action
 	for i := range table {
 		table[i] = Redirect(1)
 	}
-	return func(frames []Frame, verdicts []Verdict) {
+	return func(frames []Frame, actions []Action) {
 		for i := range frames {
 			h := frames[i].Data
 			if len(h) < 34 || binary.BigEndian.Uint16(h[12:]) != 0x0800 || h[14] != 0x45 {
@@ -149,7 +149,7 @@ func work(t testing.TB) Program {
 			dst, src := a&0xffffffffffff, a>>48|uint64(b)<<16
 			binary.LittleEndian.PutUint64(h, src|dst<<48)
 			binary.LittleEndian.PutUint32(h[8:], uint32(dst>>16))
-			verdicts[i] = table[h[33]]
+			actions[i] = table[h[33]]
 		}
 	}
 }
@@ -190,7 +190,7 @@ func TestLadder(t *testing.T) {
 				}
 			}
 			c := d.Counters(nil)
-			got := []uint64{uint64(sent), c[0].Received, c[0].DroppedByVerdict, c[1].Transmitted}
+			got := []uint64{uint64(sent), c[0].Received, c[0].DroppedByProgram, c[1].Transmitted}
 			if diff := cmp.Diff([]uint64{750, 1000, 250, 750}, got); diff != "" {
 				t.Errorf("sent, received, dropped, transmitted (-want +got):\n%s", diff)
 			}

@@ -163,10 +163,10 @@ func TestAccountsBalanceOnVeth(t *testing.T) {
 	u := newUMEM(t, xsk.Config{Frames: 8192})
 	in, out := b.port(t, u, b.in, true), b.port(t, u, b.out, false)
 	seen := 0
-	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: func(frames []Frame, verdicts []Verdict) {
-		for i := range verdicts {
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: func(frames []Frame, actions []Action) {
+		for i := range actions {
 			if seen++; seen%3 != 0 {
-				verdicts[i] = Redirect(1)
+				actions[i] = Redirect(1)
 			}
 		}
 	}})
@@ -198,8 +198,8 @@ func TestAccountsBalanceOnVeth(t *testing.T) {
 	if got := c[0].Received + kernel.RXDropped + kernel.RXRingFull; c[0].Received == 0 || got != device.RxPackets {
 		t.Errorf("received %d, with the kernel's drops %d; the device had %d", c[0].Received, got, device.RxPackets)
 	}
-	if want := (c[0].Received + 2) / 3; c[0].DroppedByVerdict > want || c[0].DroppedByVerdict+1 < want {
-		t.Errorf("%d dropped by verdict of %d", c[0].DroppedByVerdict, c[0].Received)
+	if want := (c[0].Received + 2) / 3; c[0].DroppedByProgram > want || c[0].DroppedByProgram+1 < want {
+		t.Errorf("%d dropped by the program of %d", c[0].DroppedByProgram, c[0].Received)
 	}
 	if sent := b.statistics(t, b.out).TxPackets; sent != c[1].Transmitted {
 		t.Errorf("transmitted %d, the device says %d", c[1].Transmitted, sent)

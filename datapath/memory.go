@@ -90,10 +90,13 @@ func (p *Memory) InjectDesc(d xsk.Desc) { p.rx.put([]xsk.Desc{d}) }
 // Lose makes the port fail from now on.
 func (p *Memory) Lose(err error) { p.fail = err }
 
+// FillSize implements [Port].
 func (p *Memory) FillSize() int { return len(p.filled.entries) }
 
+// Fill implements [Port].
 func (p *Memory) Fill(chunks []uint64) int { return p.filled.put(chunks) }
 
+// Receive implements [Port].
 func (p *Memory) Receive(frames []xsk.Desc) (int, error) {
 	if p.fail != nil {
 		return 0, p.fail
@@ -111,6 +114,7 @@ func (p *Memory) Receive(frames []xsk.Desc) (int, error) {
 	return n, nil
 }
 
+// Transmit implements [Port].
 func (p *Memory) Transmit(frames []xsk.Desc) (int, error) {
 	n := min(len(frames), p.tx.room())
 	for i := range frames[:n] {
@@ -128,6 +132,7 @@ func (p *Memory) Transmit(frames []xsk.Desc) (int, error) {
 	return p.tx.put(frames[:n]), nil
 }
 
+// Flush implements [Port].
 func (p *Memory) Flush() (unsent int, err error) {
 	if p.fail != nil {
 		return 0, p.fail
@@ -158,12 +163,16 @@ func (p *Memory) Flush() (unsent int, err error) {
 	return unsent, nil
 }
 
+// Complete implements [Port].
 func (p *Memory) Complete(chunks []uint64) int { return p.done.take(chunks) }
 
+// Check implements [Port].
 func (p *Memory) Check() error { return p.fail }
 
+// FD implements [Port].
 func (p *Memory) FD() int { return -1 }
 
+// Close implements [Port].
 func (p *Memory) Close() error { return nil }
 
 // fifo is a queue of fixed length, a power of two.

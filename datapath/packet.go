@@ -65,6 +65,7 @@ func NewPacket(u *xsk.UMEM, ifindex int) (p *Packet, err error) {
 	return &Packet{copied: newCopied(u, l.Attrs().MTU, true), fd: fd, ifindex: ifindex}, nil
 }
 
+// Receive implements [Port].
 func (p *Packet) Receive(frames []xsk.Desc) (int, error) {
 	offered := p.offer(len(frames) / p.parts)
 	if offered == 0 {
@@ -105,6 +106,7 @@ func (p *Packet) tag(d *xsk.Desc, tpid, tci uint16) {
 	binary.BigEndian.PutUint16(b[14:], tci)
 }
 
+// Transmit implements [Port].
 func (p *Packet) Transmit(frames []xsk.Desc) (int, error) {
 	total := 0
 	for total < len(frames) {
@@ -157,6 +159,7 @@ func (p *Packet) gather(frames []xsk.Desc) (descs, messages int) {
 	return descs, messages
 }
 
+// Flush implements [Port].
 func (p *Packet) Flush() (int, error) { return 0, p.err }
 
 // Check finds a device that went: the kernel unbinds the socket then.
@@ -185,8 +188,10 @@ func (p *Packet) KernelDrops() (uint64, error) {
 	return p.kernelDrops, nil
 }
 
+// FD implements [Port].
 func (p *Packet) FD() int { return p.fd }
 
+// Close implements [Port].
 func (p *Packet) Close() error {
 	if p.fd < 0 {
 		return nil

@@ -47,7 +47,7 @@ func NewPcapReader(u *xsk.UMEM, r io.Reader) (*PcapReader, error) {
 		}
 	}
 	if p.order == nil {
-		return nil, errors.New("read header of pcap file: it is none (pcapng is not read)")
+		return nil, errors.New("read header of pcap file: not a pcap file (pcapng is not read)")
 	}
 	if link := p.order.Uint32(h[20:]) & 0xffff; link != pcapEthernet {
 		return nil, fmt.Errorf("read header of pcap file: link type %d is not Ethernet", link)
@@ -55,10 +55,13 @@ func NewPcapReader(u *xsk.UMEM, r io.Reader) (*PcapReader, error) {
 	return p, nil
 }
 
+// FillSize implements [Port].
 func (p *PcapReader) FillSize() int { return len(p.filled.entries) }
 
+// Fill implements [Port].
 func (p *PcapReader) Fill(chunks []uint64) int { return p.filled.put(chunks) }
 
+// Receive implements [Port].
 func (p *PcapReader) Receive(frames []xsk.Desc) (int, error) {
 	capacity, n := p.umem.Capacity(), 0
 	head := uint64(xsk.KernelHeadroom + p.umem.Config().Headroom)
@@ -121,12 +124,23 @@ func (p *PcapReader) Done() (bool, error) {
 	return true, fmt.Errorf("read pcap file: %w", p.done)
 }
 
+// Transmit implements [Port].
 func (p *PcapReader) Transmit([]xsk.Desc) (int, error) { return 0, ErrRefused }
-func (p *PcapReader) Flush() (int, error)              { return 0, nil }
-func (p *PcapReader) Complete([]uint64) int            { return 0 }
-func (p *PcapReader) Check() error                     { return nil }
-func (p *PcapReader) FD() int                          { return -1 }
-func (p *PcapReader) Close() error                     { return nil }
+
+// Flush implements [Port].
+func (p *PcapReader) Flush() (int, error) { return 0, nil }
+
+// Complete implements [Port].
+func (p *PcapReader) Complete([]uint64) int { return 0 }
+
+// Check implements [Port].
+func (p *PcapReader) Check() error { return nil }
+
+// FD implements [Port].
+func (p *PcapReader) FD() int { return -1 }
+
+// Close implements [Port].
+func (p *PcapReader) Close() error { return nil }
 
 // PcapWriter is a port that writes what is transmitted to a pcap file, with the
 // time of the batch in ns. It receives nothing.
@@ -167,6 +181,7 @@ func PutPcapRecord(h []byte, at time.Time, kept, length int) {
 	binary.NativeEndian.PutUint32(h[12:], uint32(length))
 }
 
+// Transmit implements [Port].
 func (p *PcapWriter) Transmit(frames []xsk.Desc) (int, error) {
 	total, now := 0, time.Now()
 	for total < len(frames) && p.err == nil {
@@ -198,12 +213,23 @@ func (p *PcapWriter) Transmit(frames []xsk.Desc) (int, error) {
 // Flush leaves the rest to Close: files are written in large pieces.
 func (p *PcapWriter) Flush() (int, error) { return 0, p.err }
 
-func (p *PcapWriter) Complete(chunks []uint64) int    { return p.done.take(chunks) }
-func (p *PcapWriter) FillSize() int                   { return 0 }
-func (p *PcapWriter) Fill([]uint64) int               { return 0 }
+// Complete implements [Port].
+func (p *PcapWriter) Complete(chunks []uint64) int { return p.done.take(chunks) }
+
+// FillSize implements [Port].
+func (p *PcapWriter) FillSize() int { return 0 }
+
+// Fill implements [Port].
+func (p *PcapWriter) Fill([]uint64) int { return 0 }
+
+// Receive implements [Port].
 func (p *PcapWriter) Receive([]xsk.Desc) (int, error) { return 0, nil }
-func (p *PcapWriter) Check() error                    { return p.err }
-func (p *PcapWriter) FD() int                         { return -1 }
+
+// Check implements [Port].
+func (p *PcapWriter) Check() error { return p.err }
+
+// FD implements [Port].
+func (p *PcapWriter) FD() int { return -1 }
 
 // Close writes what is left. The file stays the caller's.
 func (p *PcapWriter) Close() error {

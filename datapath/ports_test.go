@@ -70,9 +70,9 @@ func TestPacket(t *testing.T) {
 	var got [][]byte
 	into.Sent = func(parts [][]byte) { got = append(got, bytes.Join(parts, nil)) }
 	// memory → gen, in → memory
-	d := newDatapath(t, Config{UMEM: u, Ports: []Port{from, ports[0], ports[1], into}, Program: func(frames []Frame, verdicts []Verdict) {
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{from, ports[0], ports[1], into}, Program: func(frames []Frame, actions []Action) {
 		for i := range frames {
-			verdicts[i] = Redirect(map[uint16]int{0: 1, 2: 3}[frames[i].Port])
+			actions[i] = Redirect(map[uint16]int{0: 1, 2: 3}[frames[i].Port])
 		}
 	}})
 	want := sizes()
@@ -138,9 +138,9 @@ func TestTAP(t *testing.T) {
 	mem := newMemory(t, u, 1024)
 	var got [][]byte
 	mem.Sent = func(parts [][]byte) { got = append(got, bytes.Join(parts, nil)) }
-	d := newDatapath(t, Config{UMEM: u, Ports: []Port{tap, mem}, Program: func(frames []Frame, verdicts []Verdict) {
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{tap, mem}, Program: func(frames []Frame, actions []Action) {
 		for i := range frames {
-			verdicts[i] = Redirect(1 - int(frames[i].Port))
+			actions[i] = Redirect(1 - int(frames[i].Port))
 		}
 	}})
 	want := sizes()

@@ -47,6 +47,7 @@ func NewTAP(u *xsk.UMEM, name string) (*TAP, error) {
 	return &TAP{copied: newCopied(u, maxTAP, false), fd: fd, Name: name}, nil
 }
 
+// Receive implements [Port].
 func (p *TAP) Receive(frames []xsk.Desc) (int, error) {
 	n := 0
 	for len(frames)-n >= p.parts && p.offer(1) == 1 {
@@ -61,6 +62,7 @@ func (p *TAP) Receive(frames []xsk.Desc) (int, error) {
 	return n, nil
 }
 
+// Transmit implements [Port].
 func (p *TAP) Transmit(frames []xsk.Desc) (int, error) {
 	total := 0
 	for total < len(frames) {
@@ -95,12 +97,16 @@ func (p *TAP) fail(errno unix.Errno) {
 	}
 }
 
+// Flush implements [Port].
 func (p *TAP) Flush() (int, error) { return 0, p.err }
 
+// Check implements [Port].
 func (p *TAP) Check() error { return p.err }
 
+// FD implements [Port].
 func (p *TAP) FD() int { return p.fd }
 
+// Close implements [Port].
 func (p *TAP) Close() error {
 	if p.fd < 0 {
 		return nil

@@ -155,10 +155,13 @@ func newCopied(u *xsk.UMEM, mtu int, control bool) copied {
 	}
 }
 
+// FillSize implements [Port].
 func (p *copied) FillSize() int { return copiedRing }
 
+// Fill implements [Port].
 func (p *copied) Fill(chunks []uint64) int { return p.filled.put(chunks) }
 
+// Complete implements [Port].
 func (p *copied) Complete(chunks []uint64) int { return p.done.take(chunks) }
 
 // offer takes the chunks of up to n messages out of the fill queue and points the

@@ -21,10 +21,13 @@ func NewXSK(s *xsk.Socket) *XSK { return &XSK{socket: s} }
 // Socket is the port's.
 func (p *XSK) Socket() *xsk.Socket { return p.socket }
 
+// FillSize implements [Port].
 func (p *XSK) FillSize() int { return p.socket.Fill.Size() }
 
+// Fill implements [Port].
 func (p *XSK) Fill(chunks []uint64) int { return p.socket.Fill.Put(chunks) }
 
+// Receive implements [Port].
 func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
 	n := p.socket.RX.Take(frames)
 	if n == 0 && p.socket.Fill.NeedsWakeup() {
@@ -33,6 +36,7 @@ func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
 	return n, nil
 }
 
+// Transmit implements [Port].
 func (p *XSK) Transmit(frames []xsk.Desc) (int, error) {
 	tx := &p.socket.TX
 	bad := tx.Bad
@@ -47,6 +51,7 @@ func (p *XSK) Transmit(frames []xsk.Desc) (int, error) {
 // each.
 const kicks = 64
 
+// Flush implements [Port].
 func (p *XSK) Flush() (unsent int, err error) {
 	for range kicks {
 		if p.socket.TX.Pending() == 0 {
@@ -71,10 +76,14 @@ func (p *XSK) lost(err error) error {
 	return err
 }
 
+// Complete implements [Port].
 func (p *XSK) Complete(chunks []uint64) int { return p.socket.Completion.Take(chunks) }
 
+// Check implements [Port].
 func (p *XSK) Check() error { return p.lost(p.socket.Check()) }
 
+// FD implements [Port].
 func (p *XSK) FD() int { return p.socket.FD() }
 
+// Close implements [Port].
 func (p *XSK) Close() error { return p.socket.Close() }

@@ -20,7 +20,7 @@ const (
 
 // Symbol is one name of one address.
 type Symbol struct {
-	Addr uint64
+	Addr uint64 // virtual
 	// Size is the distance in bytes to the next higher address that has a
 	// symbol, so padding counts as part of what comes before it. It is 0
 	// when not known: for the highest symbol of a module, and for symbols

@@ -16,11 +16,8 @@ import (
 	"github.com/unthunk/unthunk/ksym"
 )
 
-// Limits on files, whatever they say of themselves.
+// Limits on what a file may hold, whatever it says of itself.
 const (
-	// MaxFile is the largest file that is read, and the largest that one
-	// may unpack to, in bytes.
-	MaxFile    = unpack.Max
 	maxSymbols = 2 << 20
 	maxRelocs  = 2 << 20
 )
@@ -32,6 +29,7 @@ type Image struct {
 	Name string
 	// Release is what uname -r says of it; empty when it was not found.
 	Release string
+	// Machine is what the code is for.
 	Machine elf.Machine
 	// Sections are those that are in memory, by address. A module's lie at
 	// addresses of its own making, where no kernel puts anything.
@@ -49,15 +47,15 @@ type Image struct {
 
 // Section is a part of an image.
 type Section struct {
-	Name string
-	Addr uint64
-	Data []byte
-	Exec bool
+	Name string // ".text"
+	Addr uint64 // virtual address of Data's first byte
+	Data []byte // as the file has it
+	Exec bool   // it holds code
 }
 
 // Reloc is a field that holds an address.
 type Reloc struct {
-	Addr   uint64
+	Addr   uint64 // virtual address of the field
 	Type   uint32 // of the machine: R_X86_64_PLT32
 	Symbol string // empty for a section's
 	// Target is the address of the symbol, Addend what is added to it.
@@ -69,7 +67,8 @@ type Reloc struct {
 // or a bzImage (x86 boot protocol 2.08, Linux 2.6.26) with a payload of gzip,
 // zstd, lz4, xz or lzma. What it is is told from its bytes. The symbols of a
 // stripped vmlinux, as that in a bzImage, are those of its kallsyms
-// ([ksym.Recover]); without these it has none.
+// ([ksym.Recover]); without these it has none. The file, and what it unpacks to,
+// may have up to 512 MiB.
 func OpenFile(path string) (*Image, error) { return openFile(path, nil) }
 
 func openFile(path string, kernel *Image) (*Image, error) {

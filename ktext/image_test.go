@@ -388,7 +388,7 @@ func TestHostile(t *testing.T) {
 	}
 }
 
-// A small file that unpacks to more than MaxFile stops there.
+// A small file that unpacks to more than the limit stops there.
 func TestBomb(t *testing.T) {
 	for name, pack := range map[string]func(io.Writer) (io.WriteCloser, error){
 		"gzip": func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriterLevel(w, gzip.BestSpeed) },
@@ -400,7 +400,7 @@ func TestBomb(t *testing.T) {
 			t.Fatal(err)
 		}
 		zeros := make([]byte, 1<<20)
-		for range MaxFile>>20 + 1 {
+		for range unpack.Max>>20 + 1 {
 			if _, err := z.Write(zeros); err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 
 // Tree is a kernel package unpacked in a folder.
 type Tree struct {
+	// Dir is the folder, Release the kernel's, as uname -r prints it.
 	Dir, Release string
 	// Vmlinuz and Config are files, empty where there is none.
 	Vmlinuz, Config string

@@ -4,9 +4,9 @@ import "golang.org/x/sys/unix"
 
 // Desc describes a frame, or a part of one, in a UMEM: struct xdp_desc.
 type Desc struct {
-	Addr    uint64
-	Len     uint32
-	Options uint32
+	Addr    uint64 // of the first byte, an offset into the UMEM
+	Len     uint32 // in bytes
+	Options uint32 // Continued, HasMetadata
 }
 
 // Bits of Desc.Options.
@@ -171,20 +171,21 @@ func (r *RX) Take(frames []Desc) int {
 		for i := range frames[:n] {
 			frames[i].Addr = flat(frames[i].Addr)
 		}
-		return r.check(frames[:n])
+		return r.keepValid(frames[:n])
 	}
 	// One chunk's end for all: a power of two.
 	for i := range frames[:n] {
 		d := &frames[i]
 		if d.Addr >= u.size || d.Addr&u.mask+uint64(d.Len) > u.mask+1 {
-			return r.check(frames[:n])
+			return r.keepValid(frames[:n])
 		}
 	}
 	return n
 }
 
-// check drops the descriptors that must not be used.
-func (r *RX) check(frames []Desc) int {
+// keepValid drops the descriptors whose data does not lie within one chunk, and
+// returns how many are left.
+func (r *RX) keepValid(frames []Desc) int {
 	n := 0
 	for _, d := range frames {
 		if !r.umem.Valid(d) {

@@ -18,10 +18,14 @@ type Mode int
 const (
 	// Auto is zero-copy where the driver has it, copy elsewhere.
 	Auto Mode = iota
+	// Copy has the kernel copy each frame between an skb or an XDP buffer and the
+	// UMEM. Every driver can.
 	Copy
+	// ZeroCopy has the device read and write the UMEM. Its driver must support it.
 	ZeroCopy
 )
 
+// String returns "auto", "copy" or "zero-copy".
 func (m Mode) String() string {
 	switch m {
 	case Copy:
@@ -114,10 +118,10 @@ const minTXBudget = 32
 // Socket is bound to one queue of one device. Its rings are for one goroutine
 // at a time each; the others may be called from any.
 type Socket struct {
-	Fill       Fill
-	Completion Completion
-	RX         RX
-	TX         TX
+	Fill       Fill       // chunks to receive into
+	Completion Completion // chunks whose frames were transmitted
+	RX         RX         // frames received
+	TX         TX         // frames to transmit
 
 	umem    *UMEM
 	options Options

@@ -18,9 +18,9 @@ func main() {
 	path := must(datapath.New(datapath.Config{
 		UMEM:  umem,
 		Ports: []datapath.Port{datapath.NewXSK(in), datapath.NewXSK(out)},
-		Program: func(frames []datapath.Frame, verdicts []datapath.Verdict) {
+		Program: func(frames []datapath.Frame, actions []datapath.Action) {
 			for i := range frames {
-				verdicts[i] = datapath.Redirect(1)
+				actions[i] = datapath.Redirect(1)
 			}
 		},
 	}))

@@ -47,7 +47,7 @@ type portOf struct{ device, queue int }
 
 // route is where frames of an input go.
 type route struct {
-	to        datapath.Verdict
+	to        datapath.Action
 	direction int // -1 when it is no input
 }
 
@@ -227,10 +227,10 @@ func (f *afxdp) closeSockets(device int) {
 }
 
 // program forwards a batch, all of which came by one port.
-func (f *afxdp) program(frames []datapath.Frame, verdicts []datapath.Verdict) {
+func (f *afxdp) program(frames []datapath.Frame, actions []datapath.Action) {
 	to := f.route[frames[0].Port].to
-	for i := range verdicts {
-		verdicts[i] = to
+	for i := range actions {
+		actions[i] = to
 	}
 	if f.config.Destination != nil || f.config.Source != nil {
 		f.rewrite(frames)
@@ -381,7 +381,7 @@ func (f *afxdp) Totals() (Totals, error) {
 		d.Batches, d.Bulks = in.Batches, out.Bulks
 		d.Drops = []Drop{
 			{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
-			{dropVerdict, in.DroppedByVerdict}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
+			{dropVerdict, in.DroppedByProgram}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
 			{dropKernel, kernel.RXDropped}, {dropRingFull, kernel.RXRingFull},
 		}
 	}

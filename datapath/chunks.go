@@ -1,0 +1,98 @@
+package datapath
+
+import "math/bits"
+
+// owner says where a chunk is.
+type owner uint16
+
+const (
+	notOurs owner = iota // another's, or in the UMEM
+	unused               // on the free stack
+	held                 // being worked on
+	firstPort
+)
+
+// Three states for each port: chunks to receive into, the last or only part of a
+// frame to transmit, and another part.
+func filling(port int) owner                 { return firstPort + owner(3*port) }
+func sending(port int) owner                 { return firstPort + owner(3*port) + 1 }
+func sendingPart(port int) owner             { return firstPort + owner(3*port) + 2 }
+func (d *Datapath) index(addr uint64) uint64 { return index(addr, d.reciprocal) }
+
+// index is the number of the chunk at an address: a division that is exact below
+// 2^52 for chunks of up to 4096 bytes.
+func index(addr, reciprocal uint64) uint64 {
+	n, _ := bits.Mul64(addr, reciprocal)
+	return n
+}
+
+// release puts a chunk on the free stack.
+func (d *Datapath) release(addr uint64) {
+	d.owner[d.index(addr)] = unused
+	d.free = append(d.free, addr)
+}
+
+// reclaim takes back the chunks of transmitted frames, onto the free stack.
+func (d *Datapath) reclaim(port int) {
+	s := &d.slots[port]
+	last, part := sending(port), sendingPart(port)
+	for {
+		n := len(d.free)
+		got := d.free[n:cap(d.free)]
+		got = got[:s.complete(got)]
+		kept, frames := 0, 0
+		for _, a := range got {
+			o := &d.owner[d.index(a)]
+			switch *o {
+			case last:
+				frames++
+			case part:
+			default:
+				s.counters.Bad++
+				continue
+			}
+			*o = unused
+			got[kept] = a
+			kept++
+		}
+		d.free = d.free[:n+kept]
+		s.settle(uint64(frames))
+		if len(got) < reclaimAgain {
+			return
+		}
+	}
+}
+
+// reclaimAgain is how many chunks make it worth asking for more.
+const reclaimAgain = 1024
+
+// settle counts frames whose chunks came back. Those that were not sent are
+// counted already, and are some of them.
+func (s *slot) settle(frames uint64) {
+	c := &s.counters
+	owed := c.Unsent - s.settled
+	n := min(frames, owed)
+	s.settled += n
+	frames -= n
+	c.Transmitted += frames
+	c.InFlight -= min(frames, c.InFlight)
+}
+
+// refill gives a port chunks to receive into.
+func (d *Datapath) refill(port int) {
+	s := &d.slots[port]
+	n := min(s.target-s.filled, len(d.free))
+	if n <= 0 {
+		return
+	}
+	chunks := d.free[len(d.free)-n:]
+	n = s.fill(chunks)
+	mine := filling(port)
+	for _, a := range chunks[:n] {
+		d.owner[d.index(a)] = mine
+	}
+	// What it did not take stays, under what it took.
+	copy(chunks, chunks[n:])
+	d.free = d.free[:len(d.free)-n]
+	s.filled += n
+}

@@ -1,0 +1,64 @@
+package datapath
+
+import (
+	"errors"
+	"fmt"
+)
+
+// check finds ports that were lost while they had nothing to do.
+func (d *Datapath) check() {
+	for i := range d.slots {
+		s := &d.slots[i]
+		if s.kind == kindNone {
+			continue
+		}
+		if err := s.port.Check(); err != nil {
+			d.lose(i, err)
+		}
+	}
+}
+
+// lose closes a port and takes all its chunks back. Frames it was to transmit
+// and has not are lost, but for those that a completion says were.
+func (d *Datapath) lose(port int, err error) {
+	s := &d.slots[port]
+	d.reclaim(port)
+	d.lost[port] = errors.Join(err, s.port.Close())
+	d.seize(port)
+}
+
+// seize takes all chunks of a closed port back.
+func (d *Datapath) seize(port int) {
+	s := &d.slots[port]
+	for _, part := range s.carry {
+		d.release(part.Addr)
+	}
+	s.carry, s.skipping = s.carry[:0], false
+	fill, last, part := filling(port), sending(port), sendingPart(port)
+	for i, o := range d.owner {
+		if o == fill || o == last || o == part {
+			d.release(uint64(i) * d.size)
+		}
+	}
+	s.counters.Lost += s.counters.InFlight
+	s.counters.InFlight = 0
+	s.settled = s.counters.Unsent
+	s.set(nil)
+}
+
+// report tells of the ports that were lost.
+func (d *Datapath) report() error {
+	var errs []error
+	for i, err := range d.lost {
+		if err == nil {
+			continue
+		}
+		d.lost[i] = nil
+		if d.config.Lost != nil {
+			d.config.Lost(i, err)
+		} else {
+			errs = append(errs, fmt.Errorf("port %d: %w", i, err))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,203 @@
+package datapath
+
+import (
+	"fmt"
+
+	"github.com/unthunk/unthunk/xsk"
+)
+
+// Poll takes a batch from each port, has it decided on, and hands it over. It
+// returns how many frames were received. Ports that were lost are closed and
+// reported, to Config.Lost or as an error.
+func (d *Datapath) Poll() (frames int, err error) {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return 0, fmt.Errorf("poll datapath: %w", xsk.ErrClosed)
+	}
+	for i := range d.slots {
+		if d.slots[i].kind != kindNone {
+			frames += d.receive(i)
+		}
+	}
+	d.finish()
+	// Whether the devices are still there is asked seldom while there is work.
+	d.polls++
+	if frames == 0 && d.polls&63 == 0 || d.polls&1023 == 0 {
+		d.check()
+	}
+	d.mu.Unlock()
+	return frames, d.report()
+}
+
+// finish ends a poll: hands queues over, takes transmitted frames back, fills
+// ports up.
+func (d *Datapath) finish() {
+	for i := range d.slots {
+		if d.slots[i].queue.n > 0 {
+			d.transmit(i)
+		}
+	}
+	for i := range d.slots {
+		s := &d.slots[i]
+		// Also without new frames: those a kick left behind need another one,
+		// and a full ring would stay full.
+		if s.kind != kindNone && s.counters.InFlight > 0 {
+			d.push(i)
+			if s.kind != kindNone {
+				d.reclaim(i)
+			}
+		}
+	}
+	for i := range d.slots {
+		if s := &d.slots[i]; s.kind != kindNone && s.filled < s.target {
+			d.refill(i)
+		}
+	}
+}
+
+// receive takes a batch from a port to the queues and returns how many frames it
+// was.
+func (d *Datapath) receive(port int) (frames int) {
+	s := &d.slots[port]
+	carried := copy(d.descs, s.carry)
+	n, err := s.receive(d.descs[carried : carried+d.config.Batch])
+	if err != nil {
+		d.lose(port, err)
+		return 0
+	}
+	if n == 0 {
+		return 0
+	}
+	s.counters.Batches++
+	descs := d.descs[:carried+n]
+	whole := carried == 0 && !s.skipping
+	if whole {
+		n, whole = d.claim(port, descs)
+		descs = descs[:n]
+	} else {
+		descs = descs[:carried+d.keepOwn(port, descs[carried:], 0)]
+	}
+	s.carry = s.carry[:0]
+	if !whole {
+		return d.receiveParts(port, descs)
+	}
+	actions := d.actions[:len(descs)]
+	clear(actions)
+	s.counters.Received += uint64(len(descs))
+	d.config.Program(d.frames[:len(descs)], actions)
+	d.redirect(port, descs, actions)
+	return len(descs)
+}
+
+// claim takes chunks over from a port, drops descriptors in chunks that it did
+// not have, and makes frames of the others. It says whether each is a whole
+// frame; if not the frames are not made.
+func (d *Datapath) claim(port int, descs []xsk.Desc) (n int, whole bool) {
+	s := &d.slots[port]
+	mine, owners, reciprocal, mem := filling(port), d.owner, d.reciprocal, d.mem
+	frames := d.frames[:len(descs)]
+	var bytes uint64
+	var options uint32
+	for i := range descs {
+		a, l := descs[i].Addr, uint64(descs[i].Len)
+		o := &owners[index(a, reciprocal)]
+		if *o != mine {
+			s.filled -= i
+			return d.keepOwn(port, descs, i), false
+		}
+		*o = held
+		options |= descs[i].Options
+		bytes += l
+		f := &frames[i]
+		f.Data, f.Len, f.Port, f.parts = mem[a:a+l:a+l], uint32(l), uint16(port), 1
+	}
+	s.filled -= len(descs)
+	if options&xsk.Continued != 0 {
+		return len(descs), false
+	}
+	s.counters.ReceivedBytes += bytes
+	return len(descs), true
+}
+
+// keepOwn drops the descriptors in chunks that a port did not have, from one on, and
+// takes over the chunks of the others. It returns how many descriptors are left.
+func (d *Datapath) keepOwn(port int, descs []xsk.Desc, from int) int {
+	s := &d.slots[port]
+	n := from
+	for _, desc := range descs[from:] {
+		o := &d.owner[d.index(desc.Addr)]
+		if *o != filling(port) {
+			s.counters.Bad++
+			continue
+		}
+		*o = held
+		descs[n] = desc
+		n++
+	}
+	s.filled -= n - from
+	return n
+}
+
+// receiveParts is receive for batches with frames of several parts. A frame whose
+// end is not there is kept until it is. A chain that is too long is one frame,
+// refused.
+func (d *Datapath) receiveParts(port int, descs []xsk.Desc) int {
+	s := &d.slots[port]
+	frames, kept, start := 0, 0, 0
+	for i := range descs {
+		last := descs[i].Options&xsk.Continued == 0
+		if !last && i-start+1 < MaxParts {
+			continue
+		}
+		chain := descs[start : i+1]
+		start = i + 1
+		if !last || s.skipping {
+			for _, part := range chain {
+				d.release(part.Addr)
+				s.counters.ReceivedBytes += uint64(part.Len)
+			}
+			s.skipping = !last
+			if last {
+				s.counters.Received++
+				s.counters.DroppedRefused++
+			}
+			continue
+		}
+		f := &d.frames[frames]
+		first := chain[0]
+		f.Data = d.mem[first.Addr : first.Addr+uint64(first.Len) : first.Addr+uint64(first.Len)]
+		f.Len, f.Port, f.parts = 0, uint16(port), uint16(len(chain))
+		for _, part := range chain {
+			f.Len += part.Len
+		}
+		s.counters.ReceivedBytes += uint64(f.Len)
+		// Over what was dropped before.
+		kept += copy(descs[kept:], chain)
+		frames++
+	}
+	s.carry = append(s.carry, descs[start:]...)
+	s.counters.Received += uint64(frames)
+	if frames == 0 {
+		return 0
+	}
+	actions := d.actions[:frames]
+	clear(actions)
+	d.config.Program(d.frames[:frames], actions)
+	d.redirectParts(port, d.frames[:frames], descs[:kept], actions)
+	return frames
+}
+
+// push makes a port go on with what it has to transmit.
+func (d *Datapath) push(port int) {
+	s := &d.slots[port]
+	unsent, err := s.flush()
+	if unsent > 0 {
+		n := min(uint64(unsent), s.counters.InFlight)
+		s.counters.Unsent += n
+		s.counters.InFlight -= n
+	}
+	if err != nil {
+		d.lose(port, err)
+	}
+}

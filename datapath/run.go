@@ -1,0 +1,64 @@
+package datapath
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// How long Run polls on with nothing to do before it waits, and how long it
+// waits at most.
+const (
+	idlePolls = 256
+	idleWait  = 10 * time.Millisecond
+)
+
+// Run polls until ctx is done, and waits for the ports while there is nothing to
+// do. It returns nil when ctx is done, and an error when a port is lost and
+// Config.Lost is nil.
+func (d *Datapath) Run(ctx context.Context) error {
+	var done atomic.Bool
+	defer context.AfterFunc(ctx, func() { done.Store(true) })()
+	idle := 0
+	for !done.Load() {
+		begin := time.Now()
+		n, err := d.Poll()
+		if err != nil {
+			return err
+		}
+		if n > 0 {
+			idle = 0
+			d.busy.Add(int64(time.Since(begin)))
+			continue
+		}
+		if idle++; idle >= idlePolls {
+			d.wait()
+		}
+	}
+	return nil
+}
+
+// wait waits until a port has frames. Frames in flight are looked after each ms.
+func (d *Datapath) wait() {
+	d.mu.Lock()
+	timeout := idleWait
+	d.pollfds = d.pollfds[:0]
+	for i := range d.slots {
+		s := &d.slots[i]
+		if s.kind == kindNone {
+			continue
+		}
+		if s.counters.InFlight > 0 {
+			timeout = time.Millisecond
+		}
+		if fd := s.port.FD(); fd >= 0 {
+			d.pollfds = append(d.pollfds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
+		}
+	}
+	d.check()
+	d.mu.Unlock()
+	// Any error means that Poll will see it.
+	unix.Poll(d.pollfds, int(timeout.Milliseconds()))
+}
