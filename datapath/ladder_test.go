@@ -235,7 +235,7 @@ func BenchmarkLadderVeth(b *testing.B) {
 		b.Run("veth/"+r.name, func(b *testing.B) {
 			lab := newBench(b)
 			u := newUMEM(b, xsk.Config{Frames: 8192})
-			in, out := lab.port(b, u, lab.in, true), lab.port(b, u, lab.out, false)
+			in, out := lab.port(b, u, lab.in.Index, true), lab.port(b, u, lab.out.Index, false)
 			d := newDatapath(b, Config{UMEM: u, Ports: []Port{r.port(u, in), r.port(u, out)}, Program: r.programs(work(b))})
 			stop := start(d)
 			b.ReportAllocs()

@@ -21,7 +21,7 @@ import (
 // program on sink drops what it gets.
 type bench struct {
 	*netlab.Namespace
-	gen, in, out, sink int
+	gen, in, out, sink netlab.Device
 }
 
 func newBench(t testing.TB) *bench {
@@ -44,7 +44,7 @@ func newBench(t testing.TB) *bench {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	if err := lab.Attach(program(t, asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()), b.sink, 0); err != nil {
+	if err := b.sink.Attach(program(t, asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()), 0); err != nil {
 		t.Fatal(err)
 	}
 	return b
@@ -108,7 +108,7 @@ func (b *bench) flood(t testing.TB, frames int) {
 		t.Fatal(err)
 	}
 	live := traffic.Live{Frame: frame, Batch: 64, Program: program(t,
-		asm.Mov.Imm(asm.R1, int32(b.gen)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())}
+		asm.Mov.Imm(asm.R1, int32(b.gen.Index)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())}
 	err = b.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		t.Fatal(err)
@@ -161,7 +161,7 @@ func start(d *Datapath) (stop func() error) {
 func TestAccountsBalanceOnVeth(t *testing.T) {
 	b := newBench(t)
 	u := newUMEM(t, xsk.Config{Frames: 8192})
-	in, out := b.port(t, u, b.in, true), b.port(t, u, b.out, false)
+	in, out := b.port(t, u, b.in.Index, true), b.port(t, u, b.out.Index, false)
 	seen := 0
 	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: func(frames []Frame, actions []Action) {
 		for i := range actions {
@@ -179,7 +179,7 @@ func TestAccountsBalanceOnVeth(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d.Counters(nil)[0].Received + kernel.RXDropped + kernel.RXRingFull, b.statistics(t, b.in).RxPackets
+		return d.Counters(nil)[0].Received + kernel.RXDropped + kernel.RXRingFull, b.statistics(t, b.in.Index).RxPackets
 	}
 	testutil.Eventually(t, "every frame in a counter", func() bool { got, device := received(); return got == device })
 	if err := stop(); err != nil {
@@ -194,14 +194,14 @@ func TestAccountsBalanceOnVeth(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	device := b.statistics(t, b.in)
+	device := b.statistics(t, b.in.Index)
 	if got := c[0].Received + kernel.RXDropped + kernel.RXRingFull; c[0].Received == 0 || got != device.RxPackets {
 		t.Errorf("received %d, with the kernel's drops %d; the device had %d", c[0].Received, got, device.RxPackets)
 	}
 	if want := (c[0].Received + 2) / 3; c[0].DroppedByProgram > want || c[0].DroppedByProgram+1 < want {
 		t.Errorf("%d dropped by the program of %d", c[0].DroppedByProgram, c[0].Received)
 	}
-	if sent := b.statistics(t, b.out).TxPackets; sent != c[1].Transmitted {
+	if sent := b.statistics(t, b.out.Index).TxPackets; sent != c[1].Transmitted {
 		t.Errorf("transmitted %d, the device says %d", c[1].Transmitted, sent)
 	}
 	t.Logf("of %d frames the device received %d: %+v, %+v", frames, device.RxPackets, c, kernel)
@@ -212,7 +212,7 @@ func TestAccountsBalanceOnVeth(t *testing.T) {
 func TestLinksComeAndGo(t *testing.T) {
 	b := newBench(t)
 	u := newUMEM(t, xsk.Config{Frames: 8192})
-	in, out := b.port(t, u, b.in, true), b.port(t, u, b.out, false)
+	in, out := b.port(t, u, b.in.Index, true), b.port(t, u, b.out.Index, false)
 	lost := make(chan int, 10)
 	d := newDatapath(t, Config{
 		UMEM: u, Ports: []Port{in, out}, Program: to(1),
@@ -225,14 +225,14 @@ func TestLinksComeAndGo(t *testing.T) {
 	})
 	stop := start(d)
 	b.flood(t, 1<<14)
-	b.change(t, b.out, netlink.LinkSetDown)
+	b.change(t, b.out.Index, netlink.LinkSetDown)
 	b.flood(t, 1<<14)
-	b.change(t, b.out, netlink.LinkSetUp)
+	b.change(t, b.out.Index, netlink.LinkSetUp)
 	b.flood(t, 1<<14)
-	b.change(t, b.sink, netlink.LinkSetDown) // no carrier
+	b.change(t, b.sink.Index, netlink.LinkSetDown) // no carrier
 	b.flood(t, 1<<14)
-	b.change(t, b.sink, netlink.LinkSetUp)
-	b.change(t, b.out, netlink.LinkDel)
+	b.change(t, b.sink.Index, netlink.LinkSetUp)
+	b.change(t, b.out.Index, netlink.LinkDel)
 	select {
 	case port := <-lost:
 		if port != 1 {
@@ -247,7 +247,7 @@ func TestLinksComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.out, b.sink = out2, sink2
-	if err := d.SetPort(1, b.port(t, u, b.out, false)); err != nil {
+	if err := d.SetPort(1, b.port(t, u, b.out.Index, false)); err != nil {
 		t.Fatal(err)
 	}
 	before := d.Counters(nil)[1].Transmitted
@@ -272,12 +272,12 @@ func TestLinksComeAndGo(t *testing.T) {
 func TestInputGone(t *testing.T) {
 	b := newBench(t)
 	u := newUMEM(t, xsk.Config{Frames: 8192})
-	d := newDatapath(t, Config{UMEM: u, Ports: []Port{b.port(t, u, b.in, true), b.port(t, u, b.out, false)}, Program: to(1)})
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{b.port(t, u, b.in.Index, true), b.port(t, u, b.out.Index, false)}, Program: to(1)})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	done := make(chan error)
 	go func() { done <- d.Run(ctx) }()
-	b.change(t, b.in, netlink.LinkDel)
+	b.change(t, b.in.Index, netlink.LinkDel)
 	if err := <-done; !errors.Is(err, xsk.ErrGone) {
 		t.Errorf("run: %v, want a device that is gone", err)
 	}
@@ -287,7 +287,7 @@ func TestInputGone(t *testing.T) {
 func BenchmarkVeth(b *testing.B) {
 	lab := newBench(b)
 	u := newUMEM(b, xsk.Config{Frames: 8192})
-	in, out := lab.port(b, u, lab.in, true), lab.port(b, u, lab.out, false)
+	in, out := lab.port(b, u, lab.in.Index, true), lab.port(b, u, lab.out.Index, false)
 	d := newDatapath(b, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)})
 	stop := start(d)
 	b.ReportAllocs()

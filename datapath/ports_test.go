@@ -54,12 +54,12 @@ func sameFrames(t testing.TB, got, want [][]byte) {
 // ports, and back into memory.
 func TestPacket(t *testing.T) {
 	b := newBench(t)
-	for _, ifindex := range []int{b.gen, b.in} {
+	for _, ifindex := range []int{b.gen.Index, b.in.Index} {
 		b.change(t, ifindex, func(l netlink.Link) error { return netlink.LinkSetMTU(l, 9000) })
 	}
 	u := newUMEM(t, xsk.Config{Frames: 8192})
 	var ports [2]*Packet
-	for i, ifindex := range []int{b.gen, b.in} {
+	for i, ifindex := range []int{b.gen.Index, b.in.Index} {
 		err := b.Do(func() (err error) { ports[i], err = NewPacket(u, ifindex); return err })
 		if err != nil {
 			testutil.SkipMissing(t, err)
@@ -92,7 +92,7 @@ func TestPacket(t *testing.T) {
 	if n, err := ports[1].KernelDrops(); n != 0 || err != nil {
 		t.Errorf("%d drops, %v", n, err)
 	}
-	b.change(t, b.in, netlink.LinkDel)
+	b.change(t, b.in.Index, netlink.LinkDel)
 	for range 1000 {
 		if _, err := d.Poll(); err != nil {
 			if !errors.Is(err, xsk.ErrGone) {

@@ -8,7 +8,7 @@ import (
 func TestTXMetadataChecksum(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 8, TxMetadata: true, SoftwareChecksum: true})
-	s := w.open(t, u, Options{Interface: w.near})
+	s := w.open(t, u, Options{Interface: w.near.Index})
 	f := frame(t, 60)
 	d := Desc{Addr: 2048 + TxMetadataSize, Len: uint32(len(f))}
 	// The pseudo header's sum in the field, as for CHECKSUM_PARTIAL.

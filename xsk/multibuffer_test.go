@@ -14,9 +14,9 @@ func TestMultiBuffer(t *testing.T) {
 	w := newWire(t)
 	setMTU(t, w, 9000)
 	u := fakeUMEM(t, Config{Frames: 64})
-	s := w.open(t, u, Options{Interface: w.near, MultiBuffer: true})
+	s := w.open(t, u, Options{Interface: w.near.Index, MultiBuffer: true})
 	fill(t, s, 32)
-	w.attach(t, w.near, ProgramOptions{MultiBuffer: true}, s)
+	w.attach(t, w.near.Index, ProgramOptions{MultiBuffer: true}, s)
 	want := make([]byte, 9014)
 	copy(want, frame(t, 60))
 	for i := 60; i < len(want); i++ {
@@ -50,7 +50,7 @@ func TestMultiBuffer(t *testing.T) {
 func setMTU(t testing.TB, w *wire, mtu int) {
 	t.Helper()
 	err := w.Do(func() error {
-		for _, ifindex := range []int{w.near, w.far} {
+		for _, ifindex := range []int{w.near.Index, w.far.Index} {
 			l, err := netlink.LinkByIndex(ifindex)
 			if err != nil {
 				return err
@@ -71,9 +71,9 @@ func TestFrameLargerThanChunk(t *testing.T) {
 	w := newWire(t)
 	setMTU(t, w, 1900)
 	u := fakeUMEM(t, Config{Frames: 64})
-	s := w.open(t, u, Options{Interface: w.near})
+	s := w.open(t, u, Options{Interface: w.near.Index})
 	fill(t, s, 32)
-	w.attach(t, w.near, ProgramOptions{}, s)
+	w.attach(t, w.near.Index, ProgramOptions{}, s)
 	w.send(t, make([]byte, 1900))
 	w.send(t, frame(t, 60))
 	take(t, s, 1)
@@ -87,7 +87,7 @@ func TestMTUNeedsMultiBuffer(t *testing.T) {
 	w := newWire(t)
 	setMTU(t, w, 9000)
 	err := w.Do(func() error {
-		p, err := Attach(w.near, ProgramOptions{})
+		p, err := Attach(w.near.Index, ProgramOptions{})
 		if err == nil {
 			p.Close()
 		}

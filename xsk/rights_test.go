@@ -49,14 +49,14 @@ func TestMissingRights(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 4096})
 	open := func() error {
-		s, err := Open(u, Options{Interface: w.near})
+		s, err := Open(u, Options{Interface: w.near.Index})
 		if err == nil {
 			err = s.Close()
 		}
 		return err
 	}
 	attach := func() error {
-		p, err := Attach(w.near, ProgramOptions{})
+		p, err := Attach(w.near.Index, ProgramOptions{})
 		if err == nil {
 			err = p.Close()
 		}

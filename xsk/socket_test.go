@@ -18,7 +18,7 @@ import (
 // wire is a pair of veths in a namespace, with a packet socket on the far end.
 type wire struct {
 	*netlab.Namespace
-	near, far int
+	near, far netlab.Device
 	packet    int
 }
 
@@ -48,7 +48,7 @@ func newWire(t testing.TB) *wire {
 		if err != nil {
 			return err
 		}
-		return unix.Bind(w.packet, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: w.far})
+		return unix.Bind(w.packet, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: w.far.Index})
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -58,7 +58,7 @@ func newWire(t testing.TB) *wire {
 
 func (w *wire) send(t testing.TB, frame []byte) {
 	t.Helper()
-	if err := unix.Sendto(w.packet, frame, 0, &unix.SockaddrLinklayer{Ifindex: w.far}); err != nil {
+	if err := unix.Sendto(w.packet, frame, 0, &unix.SockaddrLinklayer{Ifindex: w.far.Index}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -188,12 +188,12 @@ func TestReceiveAndTransmit(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWire(t)
 			u := fakeUMEM(t, c)
-			s := w.open(t, u, Options{Interface: w.near, Fill: 64, Completion: 64, RX: 64, TX: 64})
+			s := w.open(t, u, Options{Interface: w.near.Index, Fill: 64, Completion: 64, RX: 64, TX: 64})
 			if s.Mode() != Copy {
 				t.Errorf("a veth is in %v mode", s.Mode())
 			}
 			fill(t, s, 32)
-			w.attach(t, w.near, ProgramOptions{}, s)
+			w.attach(t, w.near.Index, ProgramOptions{}, s)
 			for round := range 5 {
 				want := frame(t, 60+round)
 				w.send(t, want)
@@ -237,13 +237,13 @@ func TestSharedUMEM(t *testing.T) {
 		t.Fatal(err)
 	}
 	u := fakeUMEM(t, Config{Frames: 64})
-	in := w.open(t, u, Options{Interface: w.near})
-	out := w.open(t, u, Options{Interface: outA})
-	sink := w.open(t, u, Options{Interface: outB})
+	in := w.open(t, u, Options{Interface: w.near.Index})
+	out := w.open(t, u, Options{Interface: outA.Index})
+	sink := w.open(t, u, Options{Interface: outB.Index})
 	fill(t, in, 16)
 	fill(t, sink, 16)
-	w.attach(t, w.near, ProgramOptions{}, in)
-	w.attach(t, outB, ProgramOptions{}, sink)
+	w.attach(t, w.near.Index, ProgramOptions{}, in)
+	w.attach(t, outB.Index, ProgramOptions{}, sink)
 	want := frame(t, 100)
 	w.send(t, want)
 	got := take(t, in, 1)
@@ -263,7 +263,7 @@ func TestSharedUMEM(t *testing.T) {
 	if err := in.Close(); err != nil {
 		t.Fatal(err)
 	}
-	again := w.open(t, u, Options{Interface: w.near})
+	again := w.open(t, u, Options{Interface: w.near.Index})
 	fill(t, again, 16)
 }
 
@@ -271,7 +271,7 @@ func TestRebindAtOnce(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 16})
 	for range 20 {
-		s := w.open(t, u, Options{Interface: w.near})
+		s := w.open(t, u, Options{Interface: w.near.Index})
 		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -284,21 +284,21 @@ func TestRebindAtOnce(t *testing.T) {
 func TestOpenRefuses(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 16})
-	w.open(t, u, Options{Interface: w.near})
+	w.open(t, u, Options{Interface: w.near.Index})
 	other := fakeUMEM(t, Config{Frames: 16})
 	for name, tt := range map[string]struct {
 		o    Options
 		want error
 	}{
-		"bound":        {Options{Interface: w.near, BindWait: -1}, unix.EBUSY},
+		"bound":        {Options{Interface: w.near.Index, BindWait: -1}, unix.EBUSY},
 		"no device":    {Options{Interface: 1 << 20}, unix.ENODEV},
-		"no queue":     {Options{Interface: w.far, Queue: 7}, unix.EINVAL},
+		"no queue":     {Options{Interface: w.far.Index, Queue: 7}, unix.EINVAL},
 		"no index":     {Options{}, nil},
-		"ring":         {Options{Interface: w.far, RX: 100}, nil},
-		"budget":       {Options{Interface: w.far, TXBudget: 1}, nil},
-		"zero-copy":    {Options{Interface: w.far, Mode: ZeroCopy}, unix.EOPNOTSUPP},
-		"huge ring":    {Options{Interface: w.far, RX: 1 << 30}, nil},
-		"queue absurd": {Options{Interface: w.far, Queue: -1}, nil},
+		"ring":         {Options{Interface: w.far.Index, RX: 100}, nil},
+		"budget":       {Options{Interface: w.far.Index, TXBudget: 1}, nil},
+		"zero-copy":    {Options{Interface: w.far.Index, Mode: ZeroCopy}, unix.EOPNOTSUPP},
+		"huge ring":    {Options{Interface: w.far.Index, RX: 1 << 30}, nil},
+		"queue absurd": {Options{Interface: w.far.Index, Queue: -1}, nil},
 	} {
 		err := w.Do(func() error {
 			s, err := Open(other, tt.o)
@@ -317,7 +317,7 @@ func TestOpenRefuses(t *testing.T) {
 func TestTXBudget(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 256})
-	s := w.open(t, u, Options{Interface: w.near, TX: 128})
+	s := w.open(t, u, Options{Interface: w.near.Index, TX: 128})
 	chunks := make([]uint64, 128)
 	u.Alloc(chunks)
 	frames := make([]Desc, len(chunks))
@@ -343,7 +343,7 @@ func TestTXBudget(t *testing.T) {
 func TestTXRefusesBadDescriptors(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 4})
-	s := w.open(t, u, Options{Interface: w.near})
+	s := w.open(t, u, Options{Interface: w.near.Index})
 	for _, d := range []Desc{{}, {Addr: 2048, Len: 2049}, {Addr: 1 << 50, Len: 60}, {Len: 60, Options: 1 << 5}} {
 		if n := s.TX.Put([]Desc{d}); n != 0 {
 			t.Errorf("TX ring took %+v", d)
@@ -363,10 +363,10 @@ func TestTXRefusesBadDescriptors(t *testing.T) {
 func TestClaim(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 64})
-	s := w.open(t, u, Options{Interface: w.near})
+	s := w.open(t, u, Options{Interface: w.near.Index})
 	fill(t, s, 32)
 	// Frames whose first byte is 2.
-	w.attach(t, w.near, ProgramOptions{Claim: asm.Instructions{
+	w.attach(t, w.near.Index, ProgramOptions{Claim: asm.Instructions{
 		asm.Mov.Reg(asm.R4, asm.R2),
 		asm.Add.Imm(asm.R4, 1),
 		asm.JGT.Reg(asm.R4, asm.R3, PassLabel),
@@ -376,7 +376,7 @@ func TestClaim(t *testing.T) {
 	}}, s)
 	other := frame(t, 60)
 	other[0] = 6
-	before, err := w.StackDrops(w.near)
+	before, err := w.near.StackDrops()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -387,7 +387,7 @@ func TestClaim(t *testing.T) {
 	if got := take(t, s, 1); !bytes.Equal(u.Data(got[0]), mine) {
 		t.Errorf("received %x, want %x", u.Data(got[0]), mine)
 	}
-	after, err := w.StackDrops(w.near)
+	after, err := w.near.StackDrops()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -400,16 +400,16 @@ func TestClaim(t *testing.T) {
 func TestLinkDownAndGone(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 64})
-	s := w.open(t, u, Options{Interface: w.near})
+	s := w.open(t, u, Options{Interface: w.near.Index})
 	fill(t, s, 16)
-	w.attach(t, w.near, ProgramOptions{}, s)
+	w.attach(t, w.near.Index, ProgramOptions{}, s)
 	chunk := make([]uint64, 1)
 	u.Alloc(chunk)
 	d := []Desc{{Addr: chunk[0], Len: uint32(copy(u.Bytes()[chunk[0]:], frame(t, 60)))}}
 	link := func(f func(netlink.Link) error) {
 		t.Helper()
 		err := w.Do(func() error {
-			l, err := netlink.LinkByIndex(w.near)
+			l, err := netlink.LinkByIndex(w.near.Index)
 			if err != nil {
 				return err
 			}
@@ -428,7 +428,7 @@ func TestLinkDownAndGone(t *testing.T) {
 	complete(t, s, 1)
 	// The other end down: no carrier.
 	err := w.Do(func() error {
-		l, err := netlink.LinkByIndex(w.far)
+		l, err := netlink.LinkByIndex(w.far.Index)
 		if err != nil {
 			return err
 		}
@@ -463,11 +463,11 @@ func TestLinkDownAndGone(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.open(t, u, Options{Interface: near})
+	w.open(t, u, Options{Interface: near.Index})
 }
 
 func TestBusyPoll(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 16})
-	w.open(t, u, Options{Interface: w.near, BusyPoll: 20 * time.Microsecond})
+	w.open(t, u, Options{Interface: w.near.Index, BusyPoll: 20 * time.Microsecond})
 }

@@ -112,7 +112,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	}
 	plan := redirect.Plan{
 		Bulks: f.bulks, Operations: operations, Mode: redirect.Mode(f.mode), Size: f.size,
-		Place: redirect.Place(f.place), CPU: rounds.OnCPU(f.length.cpu), Schedule: f.length.schedule(),
+		Layout: redirect.CoreLayout(f.place), CPU: rounds.OnCPU(f.length.cpu), Schedule: f.length.schedule(),
 	}
 	for _, sc := range f.scenarios {
 		plan.Scenarios = append(plan.Scenarios, redirect.Scenario(sc))
@@ -137,7 +137,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	if len(operations) != 1 {
 		return nil, usagef("one --operation at a time with --in and --out")
 	}
-	d := redirect.Devices{
+	d := redirect.DevicePair{
 		In: f.in, Out: f.out, Operation: operations[0],
 		Mode: redirect.Mode(f.mode), Schedule: f.length.schedule(),
 	}
@@ -148,13 +148,13 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 		doc.Settings = settings(cmd, f.length)
 		show, done := progress(s)
-		row, warns, incomplete, err := redirect.RunDevices(ctx, d, show)
+		found, err := redirect.RunPair(ctx, d, show)
 		done()
 		if err != nil {
 			return nil, err
 		}
 		doc.Host.Drivers = map[string]string{d.In: host.Driver(d.In), d.Out: host.Driver(d.Out)}
-		doc.Rows, doc.Warnings, doc.Incomplete = []record.BenchRow{row}, append(doc.Warnings, warns...), incomplete
+		doc.Rows, doc.Warnings, doc.Incomplete = []record.BenchRow{found.Row}, append(doc.Warnings, found.Warnings...), found.Incomplete
 		return doc, nil
 	}, nil
 }

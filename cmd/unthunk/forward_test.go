@@ -47,17 +47,20 @@ func forwardLab(t *testing.T) (lab *netlab.Namespace, gen int) {
 			t.Error(err)
 		}
 	})
-	if gen, _, err = lab.VethPair("gen", "in"); err == nil {
-		_, _, err = lab.VethPair("out", "sink")
-	}
+	source, _, err := lab.VethPair("gen", "in")
 	if err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	if err := lab.EnableGRO("sink"); err != nil {
+	_, sink, err := lab.VethPair("out", "sink")
+	if err != nil {
+		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	return lab, gen
+	if err := sink.EnableGRO(); err != nil {
+		t.Fatal(err)
+	}
+	return lab, source.Index
 }
 
 // syncBuffer is written by one goroutine and read by another.

@@ -163,8 +163,8 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 				return nil, usagef("--%s does not go with --in and --out: there the traffic is yours", name)
 			}
 		}
-		d := profile.Devices{
-			Devices: redirect.Devices{
+		d := profile.PairPlan{
+			DevicePair: redirect.DevicePair{
 				In: f.in, Out: f.out, Operation: operation, Mode: redirect.Mode(f.mode),
 				Schedule: schedule,
 			},
@@ -176,7 +176,7 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 		return func(ctx context.Context, s std) (*profile.Raw, []record.Warning, error) {
 			show, done := progress(s)
 			defer done()
-			raw, err := profile.RunDevices(ctx, d, show)
+			raw, err := profile.RunPair(ctx, d, show)
 			return raw, nil, err
 		}, nil
 	}
@@ -206,7 +206,7 @@ func (f profileFlags) record(cmd *cobra.Command, doc *record.Document[record.Pro
 	doc.Rows, doc.Warnings, doc.Incomplete = p.Rows, p.Warnings, p.Incomplete
 	doc.Settings = settings(cmd, f.length)
 	doc.Settings["event"] = raw.Event.Name
-	if !raw.Devices {
+	if !raw.DevicePair {
 		doc.Settings["cpu"] = strconv.Itoa(raw.CPUs[0])
 	} else {
 		doc.Host.Drivers = map[string]string{f.in: host.Driver(f.in), f.out: host.Driver(f.out)}
@@ -225,7 +225,7 @@ func callPrice(ctx context.Context, s std, raw *profile.Raw) (*stat.Quantity, er
 		return nil, nil
 	}
 	cpu := rounds.OnCPU(raw.CPUs[len(raw.CPUs)-1])
-	if raw.Devices {
+	if raw.DevicePair {
 		cpu = rounds.CPU{}
 	}
 	show, done := progress(s)

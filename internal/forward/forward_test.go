@@ -27,7 +27,7 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 // lets all pass on both far ends.
 type wires struct {
 	*netlab.Namespace
-	gen, sink int
+	gen, sink netlab.Device
 	source    *ebpf.Program // what sends by way of gen
 }
 
@@ -51,9 +51,9 @@ func newWires(t testing.TB) *wires {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	for _, ifindex := range []int{w.gen, w.sink} {
+	for _, d := range []netlab.Device{w.gen, w.sink} {
 		p := program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
-		if err := lab.Attach(p, ifindex, 0); err != nil {
+		if err := d.Attach(p, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -173,7 +173,7 @@ func (w *wires) flood(t testing.TB, frames int) (all bool) {
 	t.Helper()
 	frame := udp(t, 60)
 	if w.source == nil {
-		w.source = program(t, asm.Mov.Imm(asm.R1, int32(w.gen)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
+		w.source = program(t, asm.Mov.Imm(asm.R1, int32(w.gen.Index)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
 	}
 	live := traffic.Live{Frame: frame, Batch: 64, Program: w.source}
 	err := w.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
@@ -198,7 +198,7 @@ func TestForward(t *testing.T) {
 	for _, engine := range Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			atSink, atGen := w.listen(t, w.sink), w.listen(t, w.gen)
+			atSink, atGen := w.listen(t, w.sink.Index), w.listen(t, w.gen.Index)
 			f := w.open(t, Config{
 				Pairs: pair, Both: true, Engine: engine,
 				Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}, Destination: net.HardwareAddr{2, 9, 9, 9, 9, 9},
@@ -206,7 +206,7 @@ func TestForward(t *testing.T) {
 			for _, way := range []struct {
 				from    int
 				receive func() []byte
-			}{{w.gen, atSink}, {w.sink, atGen}} {
+			}{{w.gen.Index, atSink}, {w.sink.Index, atGen}} {
 				for size := 60; size < 1500; size += 360 {
 					want := udp(t, size)
 					w.send(t, way.from, want)
@@ -255,12 +255,12 @@ func TestJumbo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			receive := w.listen(t, w.sink)
+			receive := w.listen(t, w.sink.Index)
 			w.open(t, Config{Pairs: pair, Engine: engine, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
 			for _, size := range []int{14, 15, 59, 1514, 1792, 1793, 3584, 3585, 8192, 9014} {
 				want := bytes.Repeat([]byte{byte(size)}, size)
 				copy(want, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
-				w.send(t, w.gen, want)
+				w.send(t, w.gen.Index, want)
 				copy(want[6:], []byte{2, 1, 1, 1, 1, 1})
 				if got := receive(); !bytes.Equal(got, want) {
 					t.Errorf("%d bytes: received %d", size, len(got))
@@ -299,7 +299,7 @@ func TestQueues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	receive := w.listen(t, w.sink)
+	receive := w.listen(t, w.sink.Index)
 	f := w.open(t, Config{Pairs: []Pair{{"many", "out"}}, Engine: AFXDP, Frames: 4096}).(*afxdp)
 	const flows = 64
 	for i := range flows {
@@ -337,9 +337,9 @@ func TestFilter(t *testing.T) {
 	for _, engine := range Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			atSink := w.listen(t, w.sink)
+			atSink := w.listen(t, w.sink.Index)
 			f := w.open(t, Config{Pairs: pair, Engine: engine, Claim: claim, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
-			w.send(t, w.gen, udp(t, 99), udp(t, 100))
+			w.send(t, w.gen.Index, udp(t, 99), udp(t, 100))
 			if got := atSink(); len(got) != 100 {
 				t.Errorf("received %d bytes, want 100", len(got))
 			}
@@ -410,9 +410,9 @@ func TestDeviceComesBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, said, name+" is back")
-			receive := w.listen(t, w.sink)
+			receive := w.listen(t, w.sink.Index)
 			want := udp(t, 77)
-			w.send(t, w.gen, want)
+			w.send(t, w.gen.Index, want)
 			if got := receive(); !bytes.Equal(got, want) {
 				t.Errorf("received %x, want %x", got, want)
 			}
@@ -428,10 +428,10 @@ func TestSample(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("run", func(t *testing.T) {
-		receive := w.listen(t, w.sink)
+		receive := w.listen(t, w.sink.Index)
 		w.open(t, Config{Pairs: pair, Engine: AFXDP, Sample: s})
 		for i := range 9 {
-			w.send(t, w.gen, udp(t, 60+i))
+			w.send(t, w.gen.Index, udp(t, 60+i))
 			receive()
 		}
 	})

@@ -30,12 +30,12 @@ func TestObject(t *testing.T) {
 	for engine, m := range map[Engine]string{AFXDP: "BPF_MAP_TYPE_XSKMAP", XDP: "BPF_MAP_TYPE_DEVMAP"} {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			atSink, atGen := w.listen(t, w.sink), w.listen(t, w.gen)
+			atSink, atGen := w.listen(t, w.sink.Index), w.listen(t, w.gen.Index)
 			f := w.open(t, Config{Pairs: pair, Both: true, Engine: engine, Object: compile(t, "-DMAP="+m)})
 			for _, way := range []struct {
 				from    int
 				receive func() []byte
-			}{{w.gen, atSink}, {w.sink, atGen}} {
+			}{{w.gen.Index, atSink}, {w.sink.Index, atGen}} {
 				w.send(t, way.from, udp(t, 98), udp(t, 99), udp(t, 100))
 				if got := way.receive(); len(got) != 100 {
 					t.Errorf("received %d bytes, want 100", len(got))

@@ -104,7 +104,7 @@ func TestSoak(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, said, "out is back")
-			if err := w.EnableGRO("sink"); err != nil {
+			if err := w.sink.EnableGRO(); err != nil {
 				t.Fatal(err)
 			}
 			// What was lost with the old device is not Sent.

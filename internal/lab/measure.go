@@ -106,14 +106,14 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
 	rows := plan.Rows()
-	chain, err := redirect.BuildRow(lab, 0, rows[0], cpu)
+	chain, err := redirect.BuildRow(ctx, lab, 0, rows[0], cpu)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
-	var arms []*redirect.Arm
+	var arms []*redirect.Measurement
 	for _, row := range rows {
-		arm, err := chain.Arm(ctx, row.Bulk)
+		arm, err := chain.Measure(ctx, row.Bulk)
 		if err != nil {
 			return nil, err
 		}
@@ -161,7 +161,7 @@ func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 // timeOf is what measuring time takes in a guest.
 const timeOf = 10 * time.Second
 
-func instructions(ctx context.Context, arm *redirect.Arm) (b BulkCount, err error) {
+func instructions(ctx context.Context, arm *redirect.Measurement) (b BulkCount, err error) {
 	for range slots {
 		span, ok, err := arm.Span(ctx)
 		if err != nil {
@@ -244,7 +244,7 @@ const tries = 5
 // and one of twice as many packets, so that what a slot takes besides its packets
 // cancels. What most of some pairs of slots do not agree on, or what is not repeated with
 // every 64 packets, is a timer's or another task's.
-func (p *placed) countSlots(ctx context.Context, arm *redirect.Arm, b *BulkCount) error {
+func (p *placed) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
 	send := slotOf(ctx, arm)
 	times := make(map[seen]map[float64]int) // how many pairs say so many a packet
 	for range pairs {
@@ -280,7 +280,7 @@ func (p *placed) countSlots(ctx context.Context, arm *redirect.Arm, b *BulkCount
 const pairs = 7
 
 // slotOf sends a slot of the veth chain.
-func slotOf(ctx context.Context, arm *redirect.Arm) sender {
+func slotOf(ctx context.Context, arm *redirect.Measurement) sender {
 	return func() (uint64, error) {
 		span, ok, err := arm.Span(ctx)
 		if err == nil && !ok {

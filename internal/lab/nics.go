@@ -95,7 +95,7 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	chain, err := redirect.BuildNICs(ctx, lab, redirect.NICs{Generator: names[0], In: names[1], Out: names[2], Sink: names[3]})
+	chain, err := redirect.BuildWireChain(ctx, lab, redirect.WireDevices{Generator: names[0], In: names[1], Out: names[2], Sink: names[3]})
 	if err != nil {
 		return nil, err
 	}

@@ -6,10 +6,7 @@ import (
 	"os"
 	"runtime"
 
-	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
-	"github.com/safchain/ethtool"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
@@ -117,129 +114,6 @@ func (n *Namespace) Do(f func() error) error {
 	case <-n.done:
 		return ErrClosed
 	}
-}
-
-// VethPair makes two connected devices with one queue each, up, and returns
-// their interface indices.
-func (n *Namespace) VethPair(a, b string) (ifA, ifB int, err error) {
-	err = n.Do(func() error {
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = a, 1, 1
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: b, PeerNumTxQueues: 1, PeerNumRxQueues: 1}
-		if err := netlink.LinkAdd(veth); err != nil {
-			if errors.Is(err, unix.EOPNOTSUPP) {
-				return &feature.Missing{Feature: "veth", Help: "modprobe veth", Err: err}
-			}
-			return fmt.Errorf("add veth %s: %w", a, err)
-		}
-		for i, name := range []string{a, b} {
-			l, err := netlink.LinkByName(name)
-			if err != nil {
-				return fmt.Errorf("find %s: %w", name, err)
-			}
-			if err := netlink.LinkSetUp(l); err != nil {
-				return fmt.Errorf("set %s up: %w", name, err)
-			}
-			if i == 0 {
-				ifA = l.Attrs().Index
-			} else {
-				ifB = l.Attrs().Index
-			}
-		}
-		return nil
-	})
-	return ifA, ifB, err
-}
-
-// Take moves a device of this thread's network namespace here, sets it up, to receive
-// frames for any address, and returns its index. When the namespace ends the kernel gives hardware back to the first one.
-func (n *Namespace) Take(name string) (ifindex int, err error) {
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		return 0, fmt.Errorf("find %s: %w", name, err)
-	}
-	var here *os.File
-	if err := n.Do(func() (err error) {
-		here, err = os.Open("/proc/thread-self/ns/net")
-		return err
-	}); err != nil {
-		return 0, fmt.Errorf("open network namespace: %w", err)
-	}
-	defer here.Close()
-	if err := netlink.LinkSetNsFd(l, int(here.Fd())); err != nil {
-		return 0, fmt.Errorf("move %s: %w", name, err)
-	}
-	err = n.Do(func() error {
-		if l, err = netlink.LinkByName(name); err != nil {
-			return fmt.Errorf("find %s: %w", name, err)
-		}
-		if err := netlink.SetPromiscOn(l); err != nil {
-			return fmt.Errorf("set %s promiscuous: %w", name, err)
-		}
-		if err := netlink.LinkSetUp(l); err != nil {
-			return fmt.Errorf("set %s up: %w", name, err)
-		}
-		return nil
-	})
-	return l.Attrs().Index, err
-}
-
-// Attach attaches an XDP program to a device until the namespace is closed.
-// Requires at least Linux 5.9.
-func (n *Namespace) Attach(p *ebpf.Program, ifindex int, flags link.XDPAttachFlags) error {
-	return n.Do(func() error {
-		l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: ifindex, Flags: flags})
-		if err != nil {
-			return fmt.Errorf("attach XDP program: %w", err)
-		}
-		n.links[ifindex] = l
-		return nil
-	})
-}
-
-// Detach detaches what Attach attached to a device.
-func (n *Namespace) Detach(ifindex int) error {
-	return n.Do(func() error {
-		l, ok := n.links[ifindex]
-		if !ok {
-			return fmt.Errorf("detach XDP program: interface %d has none", ifindex)
-		}
-		delete(n.links, ifindex)
-		if err := l.Close(); err != nil {
-			return fmt.Errorf("detach XDP program: %w", err)
-		}
-		return nil
-	})
-}
-
-// EnableGRO turns generic receive offload on, which gives a veth without an
-// XDP program a NAPI, so that it can receive redirected frames.
-func (n *Namespace) EnableGRO(name string) error {
-	return n.Do(func() error {
-		e, err := ethtool.NewEthtool()
-		if err != nil {
-			return fmt.Errorf("open ethtool: %w", err)
-		}
-		defer e.Close()
-		if err := e.Change(name, map[string]bool{"rx-gro": true}); err != nil {
-			return fmt.Errorf("turn on GRO of %s: %w", name, err)
-		}
-		return nil
-	})
-}
-
-// StackDrops returns how many frames the network stack has dropped on a
-// device because no protocol wanted them (rx_dropped).
-func (n *Namespace) StackDrops(ifindex int) (frames uint64, err error) {
-	err = n.Do(func() error {
-		l, err := netlink.LinkByIndex(ifindex)
-		if err != nil {
-			return fmt.Errorf("read statistics: %w", err)
-		}
-		frames = l.Attrs().Statistics.RxDropped
-		return nil
-	})
-	return frames, err
 }
 
 // Close detaches the programs and ends the thread, and the namespace with it.

@@ -33,12 +33,12 @@ func newLab(t *testing.T) *Namespace {
 
 func TestNamespaceIsPrivate(t *testing.T) {
 	n := newLab(t)
-	ifA, ifB, err := n.VethPair("unthunk0", "unthunk1")
+	a, b, err := n.VethPair("unthunk0", "unthunk1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if ifA == ifB || ifA <= 0 || ifB <= 0 {
-		t.Errorf("interface indices are %d and %d", ifA, ifB)
+	if a.Index == b.Index || a.Index <= 0 || b.Index <= 0 {
+		t.Errorf("interface indices are %d and %d", a.Index, b.Index)
 	}
 	if _, err := net.InterfaceByName("unthunk0"); err == nil {
 		t.Error("the device can be seen outside")
@@ -133,14 +133,15 @@ func TestNewRefusesCPU(t *testing.T) {
 func TestThreadNAPI(t *testing.T) {
 	n := newLab(t)
 	name := fmt.Sprintf("u%d", os.Getpid())
-	if _, _, err := n.VethPair(name, name+"p"); err != nil {
+	d, _, err := n.VethPair(name, name+"p")
+	if err != nil {
 		t.Fatal(err)
 	}
 	// Without NAPI there is no thread.
-	if err := n.EnableGRO(name); err != nil {
+	if err := d.EnableGRO(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.ThreadNAPI(name, 0); err != nil {
+	if err := d.ThreadNAPI(t.Context(), 0); err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}

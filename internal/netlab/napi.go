@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -14,17 +15,16 @@ import (
 	"github.com/unthunk/unthunk/feature"
 )
 
-// ThreadNAPI moves the NAPI poll of a device with one queue into a kernel
-// thread and pins that thread to cpu. The device's name must be unique on the
-// machine: the thread is found by it. Requires at least Linux 5.17, which
-// shows a kernel thread's whole name.
-func (n *Namespace) ThreadNAPI(name string, cpu int) error {
-	if err := n.Do(func() error { return setThreaded(name) }); err != nil {
-		return fmt.Errorf("thread NAPI of %s: %w", name, err)
+// ThreadNAPI moves the NAPI poll of a device with one queue into a kernel thread and pins that thread to cpu. The
+// device's name must be unique on the machine: the thread is found by it. Requires at least Linux 5.17, which shows a
+// kernel thread's whole name.
+func (d Device) ThreadNAPI(ctx context.Context, cpu int) error {
+	if err := d.namespace.Do(func() error { return setThreaded(d.Name) }); err != nil {
+		return fmt.Errorf("thread NAPI of %s: %w", d.Name, err)
 	}
 	// The thread renames itself when it first runs.
 	for range 100 {
-		pid, err := kernelThread("napi/" + name + "-")
+		pid, err := kernelThread("napi/" + d.Name + "-")
 		if err != nil {
 			return err
 		}
@@ -32,13 +32,17 @@ func (n *Namespace) ThreadNAPI(name string, cpu int) error {
 			var set unix.CPUSet
 			set.Set(cpu)
 			if err := unix.SchedSetaffinity(pid, &set); err != nil {
-				return fmt.Errorf("pin NAPI thread of %s to CPU %d: %w", name, cpu, err)
+				return fmt.Errorf("pin NAPI thread of %s to CPU %d: %w", d.Name, cpu, err)
 			}
 			return nil
 		}
-		time.Sleep(time.Millisecond)
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(time.Millisecond):
+		}
 	}
-	return fmt.Errorf("find NAPI thread of %s: no such kernel thread", name)
+	return fmt.Errorf("find NAPI thread of %s: no such kernel thread", d.Name)
 }
 
 // setThreaded writes a device's "threaded" attribute through a sysfs of the

@@ -26,9 +26,9 @@ type Raw struct {
 	Stacks []*Stack
 	perf.Counts
 	Slots rounds.Slots
-	// Devices is set for a run on real interfaces: time is that of CPUs at work,
+	// DevicePair is set for a run on real devices: time is that of CPUs at work,
 	// whatever they do.
-	Devices bool
+	DevicePair bool
 	// Code is that of the BPF programs that were sampled, by name.
 	Code map[string]Code
 	// Counted are the events of the PMU that could be counted; empty without one.
@@ -39,7 +39,7 @@ type Raw struct {
 	// what repeats runs for a packet. Path is nil when the code could not be
 	// read, for which PathError is the reason, and when ctx ended the run.
 	Path      *xdppath.Inventory
-	Calls     redirect.Calls
+	Calls     redirect.CallsPerPacket
 	PathError error
 }
 

@@ -52,8 +52,8 @@ func (p Plan) Validate() error {
 	if n := len(p.Chain.Rows()); n != 1 {
 		return fmt.Errorf("%d rows: one scenario at one bulk is profiled at a time", n)
 	}
-	if row := p.Chain.Rows()[0]; row.Place != redirect.OneCore {
-		return fmt.Errorf("place %s cannot be profiled: what waits for the other core cannot be told from work", row.Place)
+	if row := p.Chain.Rows()[0]; row.Layout != redirect.OneCore {
+		return fmt.Errorf("place %s cannot be profiled: what waits for the other core cannot be told from work", row.Layout)
 	}
 	return checkRate(p.Rate)
 }

@@ -27,20 +27,20 @@ func TestPlanRefuses(t *testing.T) {
 		{Rate: 1_000_000},
 		{Chain: redirect.Plan{Bulks: []int{1, 2}}},
 		{Chain: redirect.Plan{Bulks: []int{0}}},
-		{Chain: redirect.Plan{Place: redirect.TwoCore}},
+		{Chain: redirect.Plan{Layout: redirect.TwoCore}},
 		{Chain: redirect.Plan{Scenarios: []redirect.Scenario{"nonsense"}}},
 	} {
 		if _, err := Run(t.Context(), p, nil); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", p, err)
 		}
 	}
-	for _, d := range []Devices{
-		{Devices: redirect.Devices{In: "a"}},
-		{Devices: redirect.Devices{In: "a", Out: "a"}},
-		{Devices: redirect.Devices{In: "a", Out: "b"}, Rate: -1},
-		{Devices: redirect.Devices{In: "none0", Out: "none1"}},
+	for _, d := range []PairPlan{
+		{DevicePair: redirect.DevicePair{In: "a"}},
+		{DevicePair: redirect.DevicePair{In: "a", Out: "a"}},
+		{DevicePair: redirect.DevicePair{In: "a", Out: "b"}, Rate: -1},
+		{DevicePair: redirect.DevicePair{In: "none0", Out: "none1"}},
 	} {
-		if _, err := RunDevices(t.Context(), d, nil); err == nil || strings.Contains(err.Error(), "\n") {
+		if _, err := RunPair(t.Context(), d, nil); err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%+v: %v", d, err)
 		}
 	}
@@ -167,24 +167,26 @@ func devicePair(t *testing.T) (lab *netlab.Namespace, user int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { lab.Close() })
-	if user, _, err = lab.VethPair("usera", "in"); err != nil {
+	userA, _, err := lab.VethPair("usera", "in")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := lab.VethPair("out", "userb"); err != nil {
+	_, userB, err := lab.VethPair("out", "userb")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.EnableGRO("userb"); err != nil {
+	if err := userB.EnableGRO(); err != nil {
 		t.Fatal(err)
 	}
-	return lab, user
+	return lab, userA.Index
 }
 
 // runDevices profiles the device pair, of one CPU or, with -1, of all.
 func runDevices(t *testing.T, lab *netlab.Namespace, cpu rounds.CPU, length time.Duration) (raw *Raw) {
 	t.Helper()
-	d := Devices{Devices: redirect.Devices{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: stat.MinRounds, Duration: length}}, CPU: cpu, Rate: 1000}
+	d := PairPlan{DevicePair: redirect.DevicePair{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: stat.MinRounds, Duration: length}}, CPU: cpu, Rate: 1000}
 	err := lab.Do(func() (err error) {
-		raw, err = RunDevices(t.Context(), d, nil)
+		raw, err = RunPair(t.Context(), d, nil)
 		return err
 	})
 	if err != nil {
@@ -194,7 +196,7 @@ func runDevices(t *testing.T, lab *netlab.Namespace, cpu rounds.CPU, length time
 	return raw
 }
 
-func TestRunDevices(t *testing.T) {
+func TestRunPair(t *testing.T) {
 	lab, user := devicePair(t)
 	const length = 2 * time.Second
 	if raw := runDevices(t, lab, rounds.CPU{}, length); len(raw.Rounds) != 0 || len(raw.Record(nil).Rows) != 0 {

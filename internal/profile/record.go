@@ -109,7 +109,7 @@ type view struct {
 
 func (raw *Raw) view() view {
 	v := view{Raw: raw, work: 1}
-	if !raw.Devices { // idle CPUs take samples for nothing
+	if !raw.DevicePair { // idle CPUs take samples for nothing
 		v.work -= max(overhead(raw.Rounds), 0)
 	}
 	for _, r := range raw.Rounds {
@@ -279,7 +279,7 @@ func (v view) counters() []record.ProfileCounter {
 			out = append(out, record.ProfileCounter{Name: name, PerPacket: &q})
 		}
 	}
-	if len(out) == 0 && v.TSCRate > 0 && !v.Devices {
+	if len(out) == 0 && v.TSCRate > 0 && !v.DevicePair {
 		var each []float64
 		for _, ns := range v.packet {
 			each = append(each, ns*v.work*v.TSCRate/1e9)

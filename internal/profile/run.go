@@ -81,7 +81,7 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	c, err := redirect.BuildRow(lab, 0, r.row, r.cpu)
+	c, err := redirect.BuildRow(ctx, lab, 0, r.row, r.cpu)
 	if err != nil {
 		return err
 	}
@@ -89,13 +89,13 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	if err := r.prepare(c); err != nil {
 		return err
 	}
-	arm, err := c.Arm(ctx, r.row.Bulk)
+	arm, err := c.Measure(ctx, r.row.Bulk)
 	if err != nil {
 		return err
 	}
 	arm.Lengthen(slotLength)
 	if round.Number == 0 {
-		if r.raw.Calls, err = arm.Count(ctx); err != nil {
+		if r.raw.Calls, err = arm.CallsPerPacket(ctx); err != nil {
 			return err
 		}
 	}
@@ -137,7 +137,7 @@ type measurement struct {
 	*run
 	lab            *netlab.Namespace
 	chain          *redirect.Chain
-	arm            *redirect.Arm
+	arm            *redirect.Measurement
 	sampler        *perf.Sampler
 	round          Round
 	seen           uint64 // phases

@@ -5,248 +5,251 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
 
-// Frames the generator may have under way when the frames' end is on another
-// CPU. A veth's ring holds 256 (VETH_RING_SIZE in drivers/net/veth.c); the
-// counter is read a little late.
-const (
-	vethLimit   = 128
-	cpumapQueue = 2048
-	cpumapLimit = 1024
-)
-
-// rig is one chain, ready to run.
-type rig struct {
-	spec    chainSpec
-	lab     *netlab.Namespace
-	progs   *chain.Programs
-	counted bool
-	// patience is how many ms without a frame are waited for one, at least 1000.
-	patience int
-	// lossy is set once frames have been waited for in vain.
-	lossy bool
-	// tested is the device whose NAPI runs the program under test, out the
-	// one it redirects to, and sink the one that receives there.
-	tested, out, sink int
-	xsk               *xskSink // of XSK only
-	stackBefore       uint64   // of Pass only: StackDrops at the last reset
+// Chain is a chain of devices and their programs, ready to run. Its thread is that of the namespace.
+type Chain struct {
+	spec      ChainSpec
+	cpus      cores
+	namespace *netlab.Namespace
+	number    int // of the chain within its namespace
+	programs  *chain.Programs
+	counted   bool
+	patience  patience
+	// generator is the device that the generator sends through, tested the one whose NAPI runs the program under test,
+	// out the one it redirects to, and sink the one that receives there.
+	generator, tested, out, sink netlab.Device
+	// elsewhere counts frames that arrive where no program of the chain runs; nil when there are none.
+	elsewhere arrivals
 }
 
-// extras are what a chain is built with besides its spec: nothing counted, or the
-// program that notes where the chain is.
-type extras struct {
-	uncounted, phases bool
+// variant is what a chain's programs do besides moving frames.
+type variant int
+
+const (
+	counting   variant = iota // count frames and take the time
+	uncounted                 // nothing, to price the counting
+	withPhases                // as counting, and note where the chain is; see [Chain.Phases]
+)
+
+// Build makes the i-th chain of a namespace whose thread runs on cpu. Close it before the namespace.
+func Build(ctx context.Context, namespace *netlab.Namespace, i int, scenario Scenario, cpu int) (*Chain, error) {
+	spec := ChainSpec{Scenario: scenario, Mode: Native, Size: DefaultSize, Layout: OneCore}
+	return build(ctx, namespace, i, spec, cores{generator: cpu, tested: cpu, other: cpu}, counting)
+}
+
+// BuildRow makes the i-th chain of a namespace whose thread runs on cpu, for a row of the layout [OneCore], with the
+// program that [Chain.Phases] reads. Close it before the namespace.
+func BuildRow(ctx context.Context, namespace *netlab.Namespace, i int, row Row, cpu int) (*Chain, error) {
+	cpus, err := pickCores(rounds.OnCPU(cpu), OneCore)
+	if err != nil {
+		return nil, err
+	}
+	return build(ctx, namespace, i, row.ChainSpec, cpus, withPhases)
 }
 
 // build makes the i-th chain of a namespace:
 //
 //	generator → gNa ==veth== gNb → program under test → tNa ==veth== tNb → sink
 //
-// The sinks are attached first: a veth takes redirected frames only when its
-// peer has an XDP program. The generator is attached to a device that
-// receives nothing: it then stands in the BPF dispatcher already when
-// BPF_PROG_TEST_RUN comes to put it there, which would wait for RCU twice.
-func build(lab *netlab.Namespace, i int, spec chainSpec, cpus cores, also extras) (r *rig, err error) {
-	r = &rig{spec: spec, lab: lab, counted: !also.uncounted}
+// The sinks are attached first: a veth takes redirected frames only when its peer has an XDP program. The generator is
+// attached to a device that receives nothing: then it is in the BPF dispatcher before BPF_PROG_TEST_RUN puts it there,
+// which would wait for RCU twice.
+func build(
+	ctx context.Context, namespace *netlab.Namespace, i int, spec ChainSpec, cpus cores, v variant,
+) (c *Chain, err error) {
+	c = &Chain{spec: spec, cpus: cpus, namespace: namespace, number: i, counted: v != uncounted, patience: patience{most: patientPolls}}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("build chain %s: %w", spec.Scenario, err), r.Close())
+			err = errors.Join(fmt.Errorf("build chain %s: %w", spec.Scenario, err), c.Close())
+			c = nil
 		}
 	}()
+	if c.generator, c.tested, err = c.vethPair("g"); err != nil {
+		return c, err
+	}
+	if c.out, c.sink, err = c.vethPair("t"); err != nil {
+		return c, err
+	}
+	if c.programs, err = chain.Load(c.config(v)); err != nil {
+		return c, err
+	}
+	if err := namespace.Do(func() error { return c.programs.SendTo(c.generator.Index) }); err != nil {
+		return c, err
+	}
+	if err := c.sink.Attach(c.programs.Sink, link.XDPDriverMode); err != nil {
+		return c, err
+	}
+	if err := c.out.Attach(c.programs.Generate, link.XDPDriverMode); err != nil {
+		return c, err
+	}
+	if connect := spec.Scenario.connection(); connect != nil {
+		if err := connect(c); err != nil {
+			return c, err
+		}
+	}
+	return c, c.attachTested(ctx)
+}
 
-	// Names are unique on the machine: ThreadNAPI asks for it.
-	name := func(kind, end string) string {
-		return fmt.Sprintf("%s%d%s%s", kind, i, end, strconv.FormatUint(uint64(lab.Inode&0xffffff), 36))
+// vethPair makes two connected devices, whose names are unique on the machine: [netlab.Device.ThreadNAPI] asks for it.
+func (c *Chain) vethPair(kind string) (a, b netlab.Device, err error) {
+	name := func(end string) string {
+		return fmt.Sprintf("%s%d%s%s", kind, c.number, end, strconv.FormatUint(uint64(c.namespace.Inode&0xffffff), 36))
 	}
-	ga, gb, err := lab.VethPair(name("g", "a"), name("g", "b"))
-	if err != nil {
-		return r, err
-	}
-	ta, tb, err := lab.VethPair(name("t", "a"), name("t", "b"))
-	if err != nil {
-		return r, err
-	}
-	r.tested, r.out, r.sink = gb, ta, tb
+	return c.namespace.VethPair(name("a"), name("b"))
+}
 
-	cfg := chain.Config{
-		Program:    spec.Scenario.program(),
-		Operation:  spec.Operation.op,
-		Spins:      spec.Operation.spins,
-		Uncounted:  also.uncounted,
+// The most frames that the generator may have under way when they arrive on another CPU. A veth's ring holds 256
+// (VETH_RING_SIZE in drivers/net/veth.c); the counter is read a little late.
+const (
+	vethLimit   = 128
+	cpumapQueue = 2048
+	cpumapLimit = 1024
+)
+
+// config is what is fixed when the chain's programs are loaded.
+func (c *Chain) config(v variant) chain.Config {
+	config := chain.Config{
+		Program:    c.spec.Scenario.program(),
+		Operation:  c.spec.Operation.op,
+		Spins:      c.spec.Operation.spins,
+		Uncounted:  v == uncounted,
 		Clock:      chain.GeneratorClock,
-		OutIfindex: ta,
-		CPU:        cpus.other,
-		Phases:     also.phases,
+		OutIfindex: c.out.Index,
+		CPU:        c.cpus.other,
+		Phases:     v == withPhases,
 	}
-	if spec.Place == TwoCore {
-		cfg.Limit, cfg.Clock = vethLimit, chain.TestedClock
+	if c.spec.Layout == TwoCore {
+		config.Limit, config.Clock = vethLimit, chain.TestedClock
 	}
-	if spec.Scenario == XSK {
-		cfg.Most = xskRing - traffic.MaxBatch
-	}
-	if spec.Scenario == CPU {
-		cfg.LimitToSink = true
-		if spec.Place == OneCore {
-			cfg.Limit = cpumapLimit
-		}
-	}
-	if also.uncounted {
-		cfg.Clock = chain.NoClock
-	}
-	if r.progs, err = chain.Load(cfg); err != nil {
-		return r, err
-	}
-
-	if err := lab.Do(func() error { return r.progs.SendTo(ga) }); err != nil {
-		return r, err
-	}
-	if err := lab.Attach(r.progs.Sink, tb, link.XDPDriverMode); err != nil {
-		return r, err
-	}
-	if err := lab.Attach(r.progs.Generate, ta, link.XDPDriverMode); err != nil {
-		return r, err
-	}
-	switch spec.Scenario {
-	case Map, MapHash, Multi:
-		if err := lab.Do(func() error { return r.progs.AddPort(0, ta, nil) }); err != nil {
-			return r, err
-		}
-	case CPU:
-		if err := r.progs.AddCPU(cpus.other, cpumapQueue); err != nil {
-			return r, err
-		}
-	case TX:
-		if err := lab.Attach(r.progs.Sink, ga, link.XDPDriverMode); err != nil {
-			return r, err
-		}
+	switch c.spec.Scenario {
 	case XSK:
-		if err := lab.Do(func() (err error) { r.xsk, err = newXSKSink(gb, 0); return err }); err != nil {
-			return r, err
-		}
-		if err := r.progs.Sockets.Put(uint32(0), uint32(r.xsk.fd)); err != nil {
-			return r, fmt.Errorf("update sockets: %w", err)
-		}
-	}
-	if spec.Scenario == Multi {
-		ua, ub, err := lab.VethPair(name("u", "a"), name("u", "b"))
-		if err != nil {
-			return r, err
-		}
-		if err := lab.Attach(r.progs.Sink, ub, link.XDPDriverMode); err != nil {
-			return r, err
-		}
-		if err := lab.Do(func() error { return r.progs.AddPort(1, ua, nil) }); err != nil {
-			return r, err
+		config.Most = xskRing - traffic.MaxBatch
+	case CPU:
+		config.LimitToSink = true
+		if c.spec.Layout == OneCore {
+			config.Limit = cpumapLimit
 		}
 	}
+	if v == uncounted {
+		config.Clock = chain.NoClock
+	}
+	return config
+}
 
+// attachTested attaches the program under test, last.
+func (c *Chain) attachTested(ctx context.Context) error {
 	mode := link.XDPDriverMode
-	if spec.Mode == Generic {
+	if c.spec.Mode == Generic {
 		mode = link.XDPGenericMode
-		if err := lab.EnableGRO(name("g", "b")); err != nil {
-			return r, err
-		}
-	}
-	if err := lab.Attach(r.progs.Tested, gb, mode); err != nil {
-		return r, err
-	}
-	if spec.Place == TwoCore {
-		return r, lab.ThreadNAPI(name("g", "b"), cpus.tested)
-	}
-	return r, nil
-}
-
-// frame is the content of the chain's frames.
-func (r *rig) frame() ([]byte, error) {
-	if r.spec.Scenario == Pass {
-		return traffic.UnknownFrame(r.spec.Size)
-	}
-	return traffic.UDPFrame(r.spec.Size)
-}
-
-// reset starts a slot with a time stamp every window frames.
-func (r *rig) reset(window int) (err error) {
-	if r.xsk != nil {
-		r.xsk.drain()
-	}
-	if r.spec.Scenario == Pass {
-		if r.stackBefore, err = r.lab.StackDrops(r.tested); err != nil {
+		if err := c.tested.EnableGRO(); err != nil {
 			return err
 		}
 	}
-	return r.progs.Reset(window)
+	if err := c.tested.Attach(c.programs.Tested, mode); err != nil {
+		return err
+	}
+	if c.spec.Layout == TwoCore {
+		return c.tested.ThreadNAPI(ctx, c.cpus.tested)
+	}
+	return nil
 }
 
-// capacity is the largest number of frames a slot may hold.
-func (r *rig) capacity() int {
-	if r.xsk != nil {
-		return xskRing
-	}
-	return 1 << 24
+// addPort makes a device the i-th port of the devmap.
+func (c *Chain) addPort(i int, d netlab.Device) error {
+	return c.namespace.Do(func() error { return c.programs.AddPort(i, d.Index, nil) })
 }
 
-// settle waits until every frame sent has arrived, or until none has come for
-// a second, and returns the slot's counts. On one core there is nothing to
-// wait for but a softirq that was left to ksoftirqd; a NAPI thread may have to
-// wait for its CPU. A chain that has lost frames once is waited for 20 ms only.
-func (r *rig) settle(ctx context.Context) (chain.State, error) {
-	var last uint64
-	patience := max(r.patience, 1000)
-	if r.lossy {
-		patience = 20
+func (c *Chain) connectPort() error { return c.addPort(0, c.out) }
+
+func (c *Chain) connectTwoPorts() error {
+	out, sink, err := c.vethPair("u")
+	if err != nil {
+		return err
 	}
-	for quiet := 0; ; quiet++ {
-		s, err := r.state()
-		if err != nil || !r.counted || s.Received >= s.Sent*r.spec.Scenario.copies() || quiet == patience {
-			if quiet == patience {
-				r.lossy = true
-			}
-			return s, err
-		}
-		if err := ctx.Err(); err != nil {
-			return s, err
-		}
-		if s.Received != last {
-			last, quiet = s.Received, 0
-		}
-		time.Sleep(time.Millisecond)
+	if err := sink.Attach(c.programs.Sink, link.XDPDriverMode); err != nil {
+		return err
 	}
+	return errors.Join(c.addPort(0, c.out), c.addPort(1, out))
 }
 
-// state reads the sink first: what it has received, the others have counted.
-func (r *rig) state() (chain.State, error) {
-	var outside uint64
-	if r.xsk != nil {
-		outside = r.xsk.received()
-	}
-	if r.spec.Scenario == Pass {
-		now, err := r.lab.StackDrops(r.tested)
+func (c *Chain) connectCPU() error { return c.programs.AddCPU(c.cpus.other, cpumapQueue) }
+
+func (c *Chain) connectBack() error { return c.generator.Attach(c.programs.Sink, link.XDPDriverMode) }
+
+func (c *Chain) connectSocket() error {
+	return c.namespace.Do(func() error {
+		s, err := newSocketSink(c.tested.Index, 0)
 		if err != nil {
-			return chain.State{}, err
+			return err
 		}
-		outside = now - r.stackBefore
-	}
-	s, err := r.progs.State()
-	s.Received += outside
-	return s, err
+		c.elsewhere = s
+		if err := c.programs.Sockets.Put(uint32(0), uint32(s.socket.FD())); err != nil {
+			return fmt.Errorf("update sockets: %w", err)
+		}
+		return nil
+	})
 }
 
-// Close unloads the programs. Devices go with the namespace.
-func (r *rig) Close() error {
-	var errs []error
-	if r.xsk != nil {
-		errs = append(errs, r.xsk.Close())
+func (c *Chain) connectStack() error {
+	c.elsewhere = &stackDrops{device: c.tested}
+	return nil
+}
+
+// PhaseProgram notes where the chain is for each sample of a perf event that it is attached to, for [Chain.Phases].
+func (c *Chain) PhaseProgram() *ebpf.Program { return c.programs.Phase }
+
+// Phases appends to old what was noted from the n-th sample on, and returns it with how many samples there were.
+func (c *Chain) Phases(n uint64, old []chain.Phase) ([]chain.Phase, uint64, error) {
+	return c.programs.Phases(n, old)
+}
+
+// Devices returns the indexes of the chain's devices: the one whose NAPI runs the program under test, the one that the
+// program redirects to, and the one where the sink is.
+func (c *Chain) Devices() (tested, out, sink int) { return c.tested.Index, c.out.Index, c.sink.Index }
+
+// Sink is the program that ends the chain.
+func (c *Chain) Sink() *ebpf.Program { return c.programs.Sink }
+
+// SetPortProgram makes the devmap run a program for each frame on its way out; nil ends that. Requires at least
+// Linux 5.8.
+func (c *Chain) SetPortProgram(p *ebpf.Program) error {
+	var want, got ebpf.ProgramID
+	if p != nil {
+		info, err := p.Info()
+		if err != nil {
+			return fmt.Errorf("read program: %w", err)
+		}
+		want, _ = info.ID()
 	}
-	if r.progs != nil {
-		errs = append(errs, r.progs.Close())
+	err := c.namespace.Do(func() (err error) {
+		if err = c.programs.AddPort(0, c.out.Index, p); err == nil {
+			got, err = c.programs.PortProgram(0)
+		}
+		return err
+	})
+	if err == nil && got != want {
+		err = fmt.Errorf("the devmap runs program %d, not %d", got, want)
+	}
+	return err
+}
+
+// Close unloads the programs. The devices end with the namespace.
+func (c *Chain) Close() error {
+	var errs []error
+	if c.elsewhere != nil {
+		errs = append(errs, c.elsewhere.Close())
+	}
+	if c.programs != nil {
+		errs = append(errs, c.programs.Close())
 	}
 	return errors.Join(errs...)
 }

@@ -12,7 +12,7 @@ import (
 // cores are the CPUs of a run.
 type cores struct {
 	// generator makes the frames; tested runs the program under test. They
-	// are one CPU unless the place is TwoCore.
+	// are one CPU unless the layout is TwoCore.
 	generator, tested int
 	// other is where redirect-cpu sends frames: neither of the two, where
 	// there is such a one.
@@ -20,7 +20,7 @@ type cores struct {
 }
 
 // pickCores finds CPUs that this process may run on.
-func pickCores(want rounds.CPU, place Place) (cores, error) {
+func pickCores(want rounds.CPU, layout CoreLayout) (cores, error) {
 	tested, err := want.Pick()
 	if err != nil {
 		return cores{}, err
@@ -36,7 +36,7 @@ func pickCores(want rounds.CPU, place Place) (cores, error) {
 	if len(usable) > 0 {
 		c.other = usable[0]
 	}
-	if place == TwoCore {
+	if layout == TwoCore {
 		if c.other == tested {
 			return cores{}, &feature.Missing{Feature: "a second CPU", Help: "place two-core needs two"}
 		}

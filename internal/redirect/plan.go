@@ -4,127 +4,27 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
 
-// Scenario is a way of a frame, by the verdict of the program under test.
-type Scenario string
-
-// The scenarios.
-const (
-	Map     Scenario = "redirect-map"      // bpf_redirect_map, DEVMAP
-	MapHash Scenario = "redirect-map-hash" // bpf_redirect_map, DEVMAP_HASH
-	Plain   Scenario = "redirect"          // bpf_redirect
-	Multi   Scenario = "redirect-multi"    // broadcast to two ports of a DEVMAP
-	CPU     Scenario = "redirect-cpu"      // CPUMAP, dropped by a program on the other CPU
-	XSK     Scenario = "redirect-xsk"      // XSKMAP, into an AF_XDP socket in copy mode
-	TX      Scenario = "tx"                // XDP_TX
-	Drop    Scenario = "drop"              // XDP_DROP
-	Pass    Scenario = "pass"              // XDP_PASS, dropped by the network stack
-)
-
-// Scenarios lists all of them.
-func Scenarios() []Scenario {
-	return []Scenario{Map, MapHash, Plain, Multi, CPU, XSK, TX, Drop, Pass}
-}
-
-// program is the name of the program under test.
-func (s Scenario) program() string { return strings.ReplaceAll(string(s), "-", "_") }
-
-// redirects says whether the scenario has a redirect hop that [Drop] lacks.
-func (s Scenario) redirects() bool { return s != Drop && s != Pass }
-
-// copies is how many frames arrive for one that is redirected.
-func (s Scenario) copies() uint64 {
-	if s == Multi {
-		return 2
-	}
-	return 1
-}
-
-// Operation is what the program under test does to a frame before its
-// verdict. The zero value does nothing.
-type Operation struct {
-	op    chain.Operation
-	spins uint32
-}
-
-const maxSpins = 10000
-
-// ParseOperation reads none, read, swap-macs, parse, or spin:N, a loop of N
-// turns: a known slowdown. spin:0 is none by another name, for an A/A
-// comparison.
-func ParseOperation(s string) (Operation, error) {
-	for _, op := range []chain.Operation{chain.None, chain.Read, chain.SwapMACs, chain.Parse} {
-		if (Operation{op: op}).String() == s {
-			return Operation{op: op}, nil
-		}
-	}
-	if n, ok := strings.CutPrefix(s, "spin:"); ok {
-		if n, err := strconv.ParseUint(n, 10, 32); err == nil && n <= maxSpins {
-			return Operation{op: chain.Spin, spins: uint32(n)}, nil
-		}
-	}
-	return Operation{}, fmt.Errorf("operation %q is not none, read, swap-macs, parse or spin:N with N from 0 to %d", s, maxSpins)
-}
-
-// String is what ParseOperation reads.
-func (o Operation) String() string {
-	switch o.op {
-	case chain.Read:
-		return "read"
-	case chain.SwapMACs:
-		return "swap-macs"
-	case chain.Parse:
-		return "parse"
-	case chain.Spin:
-		return fmt.Sprintf("spin:%d", o.spins)
-	}
-	return "none"
-}
-
-// Mode is where the program under test is attached.
-type Mode string
-
-// The modes.
-const (
-	Native  Mode = "native"  // in the driver
-	Generic Mode = "generic" // in the network stack, on sk_buffs
-)
-
-// Place says which CPU does what.
-type Place string
-
-// The places.
-const (
-	// OneCore has generator, redirect and sink on one CPU.
-	OneCore Place = "one-core"
-	// TwoCore has the generator on one CPU; the NAPI poll that redirects,
-	// and the sink, run in a kernel thread on another.
-	TwoCore Place = "two-core"
-)
-
-// chainSpec is what a chain is built for. Rows that differ only in their
+// ChainSpec is what a chain is built for. Rows that differ only in their
 // bulk share a chain.
-type chainSpec struct {
+type ChainSpec struct {
 	Scenario  Scenario
 	Operation Operation
 	Mode      Mode
 	Size      int // bytes, without the frame check sequence
-	Place     Place
+	Layout    CoreLayout
 }
 
 // Row is one measured row.
 type Row struct {
-	chainSpec
-	// Bulk is how many frames the generator makes between two flushes: 1 …
-	// [traffic.MaxBatch]. On one core so many wait for the NAPI poll, which
-	// takes 64 at a time (NAPI_POLL_WEIGHT).
+	ChainSpec
+	// Bulk is how many frames the generator makes between two flushes: 1 … [traffic.MaxBatch]. On one core all of
+	// them wait for the NAPI poll, which takes 64 at a time (NAPI_POLL_WEIGHT).
 	Bulk int
 }
 
@@ -146,8 +46,8 @@ func (r Row) Name() string {
 	if r.Size != DefaultSize {
 		s += fmt.Sprintf("/size=%d", r.Size)
 	}
-	if r.Place != OneCore {
-		s += "/place=" + string(r.Place)
+	if r.Layout != OneCore {
+		s += "/place=" + string(r.Layout)
 	}
 	return s
 }
@@ -160,7 +60,7 @@ func (r Row) Labels() map[string]string {
 		"operation": r.Operation.String(),
 		"mode":      string(r.Mode),
 		"size":      strconv.Itoa(r.Size),
-		"place":     string(r.Place),
+		"place":     string(r.Layout),
 	}
 }
 
@@ -171,7 +71,7 @@ type Plan struct {
 	Operations []Operation
 	Mode       Mode
 	Size       int // bytes, without the frame check sequence
-	Place      Place
+	Layout     CoreLayout
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -204,8 +104,8 @@ func (p Plan) withDefaults() Plan {
 	if p.Size == 0 {
 		p.Size = DefaultSize
 	}
-	if p.Place == "" {
-		p.Place = OneCore
+	if p.Layout == "" {
+		p.Layout = OneCore
 	}
 	p.Schedule = p.Schedule.Or(rounds.Schedule{Rounds: DefaultRounds, Duration: DefaultDuration})
 	return p
@@ -227,8 +127,8 @@ func (p Plan) Validate() error {
 	if p.Mode != Native && p.Mode != Generic {
 		return fmt.Errorf("mode %q is not native or generic", p.Mode)
 	}
-	if p.Place != OneCore && p.Place != TwoCore {
-		return fmt.Errorf("place %q is not one-core or two-core", p.Place)
+	if p.Layout != OneCore && p.Layout != TwoCore {
+		return fmt.Errorf("place %q is not one-core or two-core", p.Layout)
 	}
 	if err := p.Schedule.Validate(); err != nil {
 		return err
@@ -237,7 +137,8 @@ func (p Plan) Validate() error {
 		return err
 	}
 	if n := len(p.chains()); n > maxChains {
-		return fmt.Errorf("%d chains are more than the %d whose programs fit into the BPF dispatcher: measure fewer scenarios or operations at a time", n, maxChains)
+		return fmt.Errorf("%d chains are more than the %d whose programs fit into the BPF dispatcher: "+
+			"measure fewer scenarios or operations at a time", n, maxChains)
 	}
 	return nil
 }
@@ -250,7 +151,7 @@ func (p Plan) Rows() []Row {
 	for _, s := range p.Scenarios {
 		for _, op := range p.Operations {
 			for _, b := range p.Bulks {
-				r := Row{chainSpec{s, op, p.Mode, p.Size, p.Place}, b}
+				r := Row{ChainSpec{s, op, p.Mode, p.Size, p.Layout}, b}
 				if !seen[r] {
 					seen[r] = true
 					rows = append(rows, r)
@@ -261,32 +162,30 @@ func (p Plan) Rows() []Row {
 	return rows
 }
 
-// without is the same chain with no redirect hop.
-func (c chainSpec) without() chainSpec {
+// without is the same chain without the redirect.
+func (c ChainSpec) without() ChainSpec {
 	c.Scenario = Drop
 	return c
 }
 
 // paced says whether the generator waits for frames to arrive, because they do
 // so on another CPU. Such a chain cannot do without counting.
-func (c chainSpec) paced() bool { return c.Place == TwoCore || c.Scenario == CPU }
+func (c ChainSpec) paced() bool { return c.Layout == TwoCore || c.Scenario == CPU }
 
-// hasHop says whether the chain less the chain without the redirect is the
-// price of a redirect. It is not where another core may be the one that is
-// waited for.
-func (c chainSpec) hasHop() bool { return c.Scenario.redirects() && !c.paced() }
+// hasHop says whether the time of the chain, less that of the chain without the redirect, is the price of a redirect. It
+// is not when another core may be the one that is waited for.
+func (c ChainSpec) hasHop() bool { return c.Scenario.redirects() && !c.paced() }
 
-// chains lists the distinct chains a plan needs, those without the redirect
-// hop included, in a fixed order.
-func (p Plan) chains() []chainSpec {
-	var specs []chainSpec
-	add := func(s chainSpec) {
+// chains lists the distinct chains that a plan needs, those without the redirect included, in a fixed order.
+func (p Plan) chains() []ChainSpec {
+	var specs []ChainSpec
+	add := func(s ChainSpec) {
 		if !slices.Contains(specs, s) {
 			specs = append(specs, s)
 		}
 	}
 	for _, r := range p.Rows() {
-		add(r.chainSpec)
+		add(r.ChainSpec)
 		if r.hasHop() {
 			add(r.without())
 		}

@@ -51,7 +51,7 @@ func TestPlanRows(t *testing.T) {
 	if n := len(p.chains()); n != 4 {
 		t.Errorf("%d chains, want 4", n)
 	}
-	p = Plan{Mode: Generic, Size: 1000, Place: TwoCore, Bulks: []int{3}}
+	p = Plan{Mode: Generic, Size: 1000, Layout: TwoCore, Bulks: []int{3}}
 	if got, want := p.Rows()[0].Name(), "redirect-map/bulk=3/mode=generic/size=1000/place=two-core"; got != want {
 		t.Errorf("name is %s, want %s", got, want)
 	}
@@ -73,7 +73,7 @@ func TestPlanValidate(t *testing.T) {
 		{Plan{Bulks: []int{1, 1000}}, "bulk 1000"},
 		{Plan{Scenarios: []Scenario{"redirct"}}, `"redirct"`},
 		{Plan{Mode: "skb"}, `"skb"`},
-		{Plan{Place: "three-core"}, `"three-core"`},
+		{Plan{Layout: "three-core"}, `"three-core"`},
 		{Plan{Size: 20}, "frame size 20"},
 		{Plan{Schedule: rounds.Schedule{Rounds: -1}}, "-1 rounds"},
 		{Plan{Schedule: rounds.Schedule{Duration: time.Millisecond}}, "1ms"},
@@ -89,13 +89,13 @@ func TestPlanValidate(t *testing.T) {
 	}
 }
 
-func TestDevicesValidate(t *testing.T) {
-	for _, d := range []Devices{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"}, {In: "a", Out: "b", Schedule: rounds.Schedule{Rounds: -1}}} {
+func TestDevicePairValidate(t *testing.T) {
+	for _, d := range []DevicePair{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"}, {In: "a", Out: "b", Schedule: rounds.Schedule{Rounds: -1}}} {
 		if err := d.Validate(); err == nil {
 			t.Errorf("%+v: no error", d)
 		}
 	}
-	if err := (Devices{In: "a", Out: "b"}).Validate(); err != nil {
+	if err := (DevicePair{In: "a", Out: "b"}).Validate(); err != nil {
 		t.Error(err)
 	}
 }

@@ -32,7 +32,7 @@ func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 		if text := raw.Rows[i].Slots.Warning(); text != "" {
 			warn("%s", text)
 		}
-		if r := raw.Rows[i]; r.Place == TwoCore && r.Tries < 1.1 {
+		if r := raw.Rows[i]; r.Layout == TwoCore && r.Tries < 1.1 {
 			warn("the generator never waited: its core was the limit, not the one under test")
 		}
 		if d := stat.Median(raw.Rows[i].Disturbed); d > maxDisturbed {
@@ -50,7 +50,7 @@ func (r *RawRow) record() record.BenchRow {
 		Name:          r.Name(),
 		Labels:        r.Labels(),
 		FramesPerXmit: quantity(r.FramesPerXmit, "frames"),
-		Observer:      quantity(r.Observer, "ns"),
+		Observer:      quantity(r.CountingCost, "ns"),
 		Counts:        record.Counts(r.Counts),
 		Samples:       []float64{},
 		Rounds:        []int{},
@@ -70,7 +70,8 @@ func (r *RawRow) record() record.BenchRow {
 	return row
 }
 
-// noRound is the refusal of a row that got no time.
+// noRound refuses a row that no round has a number for: the run ended in its first one, or the machine was so busy that
+// the generator of a paced chain never sent the frames of three windows in a slot.
 const noRound = "no round was finished"
 
 // refusal says why a row has no number, or nothing.

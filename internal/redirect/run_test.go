@@ -34,25 +34,25 @@ func mustRun(t *testing.T, plan Plan) []record.BenchRow {
 
 // Every scenario in every mode and place must deliver each frame it counts.
 func TestScenarios(t *testing.T) {
-	for _, place := range []Place{OneCore, TwoCore} {
+	for _, layout := range []CoreLayout{OneCore, TwoCore} {
 		for _, mode := range []Mode{Native, Generic} {
 			rows := finished(t, Plan{
-				Scenarios: Scenarios(), Bulks: []int{4, 64}, Mode: mode, Place: place,
+				Scenarios: Scenarios(), Bulks: []int{4, 64}, Mode: mode, Layout: layout,
 				Schedule: rounds.Schedule{Rounds: 2, Duration: 3 * time.Second},
 			})
 			seen := 0
 			for _, s := range Scenarios() {
-				t.Run(fmt.Sprintf("%s/%s/%s", place, mode, s), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%s/%s/%s", layout, mode, s), func(t *testing.T) {
 					for _, row := range rows {
 						if row.Labels["scenario"] == string(s) {
-							checkRow(t, row, s, mode, place)
+							checkRow(t, row, s, mode, layout)
 							seen++
 						}
 					}
 				})
 			}
 			if want := 2 * len(Scenarios()); seen != want {
-				t.Errorf("%s/%s: %d rows, want %d", place, mode, seen, want)
+				t.Errorf("%s/%s: %d rows, want %d", layout, mode, seen, want)
 			}
 		}
 	}
@@ -91,19 +91,19 @@ func (s Scenario) devmap() bool {
 	return s == Map || s == MapHash || s == Plain || s == Multi
 }
 
-func checkRow(t *testing.T, row record.BenchRow, s Scenario, mode Mode, place Place) {
+func checkRow(t *testing.T, row record.BenchRow, s Scenario, mode Mode, layout CoreLayout) {
 	t.Helper()
+	if c := row.Counts; c.Sent == 0 || c.Sent != c.Redirected || c.Received != c.Redirected*s.copies() {
+		t.Errorf("%s: counts %+v disagree", row.Name, c)
+	}
 	if row.Refused != "" {
 		t.Errorf("%s: %s", row.Name, row.Refused)
 		return
 	}
-	if c := row.Counts; c.Sent == 0 || c.Sent != c.Redirected || c.Received != c.Redirected*s.copies() {
-		t.Errorf("%s: counts %+v disagree", row.Name, c)
-	}
 	if row.Ns.Median < 1 || row.Ns.Median > 1e5 {
 		t.Errorf("%s: %v ns per packet", row.Name, row.Ns.Median)
 	}
-	if (row.Hop != nil) != (s.redirects() && s != CPU && place == OneCore) {
+	if (row.Hop != nil) != (s.redirects() && s != CPU && layout == OneCore) {
 		t.Errorf("%s: hop is %v", row.Name, row.Hop)
 	}
 	if !s.devmap() || mode == Generic {
@@ -117,7 +117,7 @@ func checkRow(t *testing.T, row record.BenchRow, s Scenario, mode Mode, place Pl
 	if row.Labels["bulk"] == "4" {
 		want = 4
 	}
-	if f := row.FramesPerXmit; f == nil || place == OneCore && f.Median != want {
+	if f := row.FramesPerXmit; f == nil || layout == OneCore && f.Median != want {
 		t.Errorf("%s: frames per ndo_xdp_xmit is %v, want %v", row.Name, f, want)
 	}
 }
@@ -142,30 +142,32 @@ func TestRedirectIntoDeafDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lab.Close()
-	r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+	c, err := build(t.Context(), lab, 0, Plan{}.withDefaults().chains()[0], cores{}, counting)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
+	defer c.Close()
 	deaf, _, err := lab.VethPair("deaf0", "deaf1")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.Do(func() error { return r.progs.AddPort(0, deaf, nil) }); err != nil {
+	if err := lab.Do(func() error { return c.programs.AddPort(0, deaf.Index, nil) }); err != nil {
 		t.Fatal(err)
 	}
-	a, err := newArm(r, 16, &RawRow{Row: Row{r.spec, 16}})
+	m, err := newMeasurement(c, 16)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := watch(t.Context(), lab, a); err != nil {
+	rows := []RawRow{{Row: Row{c.spec, 16}}}
+	if err := rows[0].watch(t.Context(), m); err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	if err := a.slot(t.Context()); err != nil {
+	if err := m.Slot(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	row := a.row.record()
+	(&built{measurements: []*Measurement{m}}).count(rows)
+	row := rows[0].record()
 	if row.Ns != nil || row.Mpps != nil || len(row.Samples) != 0 {
 		t.Errorf("a rate was made of frames that went nowhere: %+v", row)
 	}
@@ -188,16 +190,13 @@ func TestForeignTraffic(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer lab.Close()
-	r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+	c, err := build(t.Context(), lab, 0, Plan{}.withDefaults().chains()[0], cores{}, counting)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close()
-	foreign, err := newArm(r, 16, &RawRow{Row: Row{r.spec, 16}})
+	defer c.Close()
+	foreign, err := c.Measure(t.Context(), 16)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := watch(t.Context(), lab, foreign); err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
@@ -205,10 +204,10 @@ func TestForeignTraffic(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	first, done := make(chan error, 1), make(chan error, 1)
 	go func() {
-		first <- foreign.slot(ctx)
+		first <- foreign.Slot(ctx)
 		var err error
 		for err == nil && ctx.Err() == nil {
-			err = foreign.slot(ctx)
+			err = foreign.Slot(ctx)
 		}
 		done <- err
 	}()
@@ -220,7 +219,7 @@ func TestForeignTraffic(t *testing.T) {
 	if err := <-done; err != nil && !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
-	if sent := foreign.row.record().Counts.Sent; sent == 0 {
+	if foreign.counts.Sent == 0 {
 		t.Error("the foreign chain sent no frame")
 	}
 	checkRow(t, rows[0], Map, Native, OneCore)
@@ -252,8 +251,8 @@ func TestRunStops(t *testing.T) {
 	}
 }
 
-// Real interfaces are veth pairs here: userA ==veth== in, out ==veth== userB.
-func TestRunDevices(t *testing.T) {
+// Real devices are veth pairs here: userA ==veth== in, out ==veth== userB.
+func TestRunPair(t *testing.T) {
 	testutil.Root(t)
 	lab, err := netlab.New(0)
 	if err != nil {
@@ -264,25 +263,27 @@ func TestRunDevices(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := lab.VethPair("out", "userb"); err != nil {
+	_, userB, err := lab.VethPair("out", "userb")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := lab.EnableGRO("userb"); err != nil {
+	if err := userB.EnableGRO(); err != nil {
 		t.Fatal(err)
 	}
 	for _, mode := range []Mode{Native, Generic} {
 		t.Run(string(mode), func(t *testing.T) {
-			stop := flood.Start(t, lab, userA)
+			stop := flood.Start(t, lab, userA.Index)
 			defer stop()
-			var row record.BenchRow
+			var found PairResult
 			err := lab.Do(func() (err error) {
-				row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Mode: mode, Schedule: rounds.Schedule{Rounds: 3, Duration: 2 * time.Second}}, nil)
+				found, err = RunPair(t.Context(), DevicePair{In: "in", Out: "out", Mode: mode, Schedule: rounds.Schedule{Rounds: 3, Duration: 2 * time.Second}}, nil)
 				return err
 			})
 			if err != nil {
 				testutil.SkipMissing(t, err)
 				t.Fatal(err)
 			}
+			row := found.Row
 			if row.Refused != "" {
 				t.Fatalf("%s", row.Refused)
 			}
@@ -292,14 +293,15 @@ func TestRunDevices(t *testing.T) {
 		})
 	}
 	t.Run("idle", func(t *testing.T) {
-		var row record.BenchRow
+		var found PairResult
 		err := lab.Do(func() (err error) {
-			row, _, _, err = RunDevices(t.Context(), Devices{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
+			found, err = RunPair(t.Context(), DevicePair{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
 			return err
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
+		row := found.Row
 		if !strings.Contains(row.Refused, "nothing arrived") || row.Mpps != nil {
 			t.Errorf("row %+v", row)
 		}
@@ -310,17 +312,17 @@ func TestRunDevices(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer lab2.Close()
-		r, err := build(lab2, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+		c, err := build(t.Context(), lab2, 0, Plan{}.withDefaults().chains()[0], cores{}, counting)
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.Close()
+		defer c.Close()
 		err = lab2.Do(func() error {
-			l, err := netlink.LinkByIndex(r.tested)
+			l, err := netlink.LinkByIndex(c.tested.Index)
 			if err != nil {
 				return err
 			}
-			_, _, _, err = RunDevices(t.Context(), Devices{In: l.Attrs().Name, Out: "lo", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
+			_, err = RunPair(t.Context(), DevicePair{In: l.Attrs().Name, Out: "lo", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
 			return err
 		})
 		if err == nil || !strings.Contains(err.Error(), "has an XDP program already") {
@@ -348,11 +350,11 @@ func BenchmarkBuild(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		r, err := build(lab, 0, Plan{}.withDefaults().chains()[0], cores{}, extras{})
+		c, err := build(b.Context(), lab, 0, Plan{}.withDefaults().chains()[0], cores{}, counting)
 		if err != nil {
 			b.Fatal(err)
 		}
-		r.Close()
+		c.Close()
 		lab.Close()
 	}
 }

@@ -29,7 +29,7 @@ const maxObservers = 2
 // and the measurements on them.
 type chains struct {
 	redirect, drop *redirect.Chain
-	measurements   map[setting]*redirect.Arm
+	measurements   map[setting]*redirect.Measurement
 	second         *ebpf.Program
 	observers      [maxObservers]*ebpf.Program
 	// foreignObservers tells that others' programs are at the tracepoint.
@@ -45,7 +45,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 		return nil
 	}
 	r.round.Show("building chains")
-	c := &chains{measurements: make(map[setting]*redirect.Arm), hops: make(map[int]float64)}
+	c := &chains{measurements: make(map[setting]*redirect.Measurement), hops: make(map[int]float64)}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	var settings []setting
 	for _, p := range pairs {
@@ -80,10 +80,10 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 
 // build makes the chains, the programs and the measurements of settings.
 func (c *chains) build(ctx context.Context, namespace *netlab.Namespace, cpu int, settings []setting) (err error) {
-	if c.redirect, err = redirect.Build(namespace, 0, redirect.Map, cpu); err != nil {
+	if c.redirect, err = redirect.Build(ctx, namespace, 0, redirect.Map, cpu); err != nil {
 		return err
 	}
-	if c.drop, err = redirect.Build(namespace, 1, redirect.Drop, cpu); err != nil {
+	if c.drop, err = redirect.Build(ctx, namespace, 1, redirect.Drop, cpu); err != nil {
 		return err
 	}
 	if c.second, err = price.Load("second"); err != nil {
@@ -102,7 +102,7 @@ func (c *chains) build(ctx context.Context, namespace *netlab.Namespace, cpu int
 		if s.drop {
 			chain = c.drop
 		}
-		if c.measurements[s], err = chain.Arm(ctx, s.bulk); err != nil {
+		if c.measurements[s], err = chain.Measure(ctx, s.bulk); err != nil {
 			return err
 		}
 	}
@@ -183,13 +183,13 @@ func attachObserver(p *ebpf.Program) (link.Link, error) {
 
 // count counts the calls of a redirected packet at each bulk. Nothing is attached yet,
 // so any measurement at a bulk will do.
-func (c *chains) count(ctx context.Context) (map[int]redirect.Calls, error) {
-	calls := make(map[int]redirect.Calls)
+func (c *chains) count(ctx context.Context) (map[int]redirect.CallsPerPacket, error) {
+	calls := make(map[int]redirect.CallsPerPacket)
 	for s, m := range c.measurements {
 		if _, ok := calls[s.bulk]; ok || s.drop {
 			continue
 		}
-		seen, err := m.Count(ctx)
+		seen, err := m.CallsPerPacket(ctx)
 		if err != nil {
 			return nil, err
 		}

@@ -145,9 +145,9 @@ const (
 type fill struct {
 	kernel    *kernel.Kernel
 	namespace *netlab.Namespace
-	// devices are device indices. The first is for the program that is
+	// devices are those programs are attached to. The first is for the program that is
 	// measured, the i-th after it for the i-th filler.
-	devices []int
+	devices []netlab.Device
 	// fillers are attached, and take room in the dispatcher.
 	fillers []*ebpf.Program
 	// inside has the times of programs in the dispatcher, by its size;
@@ -217,7 +217,7 @@ func (f *fill) run(ctx context.Context, sizes []int) error {
 	}
 	// The last filler found no room. The first one makes some for the program
 	// that is measured.
-	if err := f.namespace.Detach(f.devices[1]); err != nil {
+	if err := f.devices[1].Detach(); err != nil {
 		return err
 	}
 	return f.measureFull(ctx)
@@ -230,7 +230,7 @@ func (f *fill) attachFiller() (in bool, err error) {
 		return false, err
 	}
 	f.fillers = append(f.fillers, p)
-	if err := f.namespace.Attach(p, f.devices[len(f.fillers)], link.XDPGenericMode); err != nil {
+	if err := f.devices[len(f.fillers)].Attach(p, link.XDPGenericMode); err != nil {
 		return false, err
 	}
 	at, err := dispatched(f.kernel, p)
@@ -244,10 +244,10 @@ func (f *fill) attached(do func(*ebpf.Program) error) (err error) {
 		return err
 	}
 	defer p.Close()
-	if err := f.namespace.Attach(p, f.devices[0], link.XDPGenericMode); err != nil {
+	if err := f.devices[0].Attach(p, link.XDPGenericMode); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, f.namespace.Detach(f.devices[0])) }()
+	defer func() { err = errors.Join(err, f.devices[0].Detach()) }()
 	return do(p)
 }
 

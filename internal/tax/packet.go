@@ -17,7 +17,7 @@ import (
 type pathCall struct {
 	name string
 	role functions.Role // of the functions one of which makes it
-	of   func(redirect.Calls) float64
+	of   func(redirect.CallsPerPacket) float64
 }
 
 const xmitCall = "ndo_xdp_xmit"
@@ -26,11 +26,11 @@ const xmitCall = "ndo_xdp_xmit"
 // that ends it: what the estimates for a whole packet add up.
 var pathCalls = []pathCall{
 	{xmitCall, functions.CallsXmit,
-		func(c redirect.Calls) float64 { return c.Xmits }},
+		func(c redirect.CallsPerPacket) float64 { return c.Xmits }},
 	{"softirq action", functions.CallsAction,
-		func(c redirect.Calls) float64 { return c.Softirqs }},
+		func(c redirect.CallsPerPacket) float64 { return c.Softirqs }},
 	{"NAPI poll", functions.CallsPoll,
-		func(c redirect.Calls) float64 { return c.Polls }},
+		func(c redirect.CallsPerPacket) float64 { return c.Polls }},
 }
 
 // thunk is the price of one indirect call, round by round; nil when it was not

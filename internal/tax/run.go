@@ -73,7 +73,7 @@ type Raw struct {
 	// round.
 	hops map[int][]float64
 	// calls are calls of one redirected packet, by bulk.
-	calls map[int]redirect.Calls
+	calls map[int]redirect.CallsPerPacket
 	// path is what was found in the code that makes them, by the names of
 	// pathCalls; those that are direct here are missing.
 	path map[string]string

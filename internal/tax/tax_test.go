@@ -227,7 +227,7 @@ func TestDispatcher(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var devices = []int{a, b}
+	devices := []netlab.Device{a, b}
 	for i, device := range devices {
 		p, err := price.Load("nothing")
 		if err != nil {
@@ -237,7 +237,7 @@ func TestDispatcher(t *testing.T) {
 		if at, err := dispatched(k, p); err != nil || at.in || at.programs != len(before)+i {
 			t.Errorf("before it is attached: %+v, want %d programs: %v", at, len(before)+i, err)
 		}
-		if err := lab.Attach(p, device, link.XDPGenericMode); err != nil {
+		if err := device.Attach(p, link.XDPGenericMode); err != nil {
 			t.Fatal(err)
 		}
 		at, err := dispatched(k, p)
@@ -249,7 +249,7 @@ func TestDispatcher(t *testing.T) {
 		}
 	}
 	for _, device := range devices {
-		if err := lab.Detach(device); err != nil {
+		if err := device.Detach(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -137,7 +137,7 @@ func raw(name string, without, ns float64) *Raw {
 	r := &Raw{
 		Outcome: rounds.Outcome{Begun: 8, Planned: 8}, tscRate: 2e9,
 		hops:  map[int][]float64{},
-		calls: map[int]redirect.Calls{},
+		calls: map[int]redirect.CallsPerPacket{},
 		path:  map[string]string{"ndo_xdp_xmit": "bq_xmit_all+0xa3: call thunk", "NAPI poll": "__napi_poll+0x2b: call thunk"},
 	}
 	for _, pair := range everyPair() {
@@ -160,7 +160,7 @@ func onPath(r *Raw) *Raw {
 		r.hops[bulk] = slices.Repeat([]float64{hop}, 8)
 		per := 1 / float64(min(bulk, 16))
 		// The softirq's action is not in Path: it is direct.
-		r.calls[bulk] = redirect.Calls{Xmits: per, Softirqs: 0.5, Polls: 1 / float64(bulk), Redirects: 1}
+		r.calls[bulk] = redirect.CallsPerPacket{Xmits: per, Softirqs: 0.5, Polls: 1 / float64(bulk), Redirects: 1}
 	}
 	return r
 }

@@ -71,10 +71,10 @@ func veth(t testing.TB) (*kernel.Kernel, *netlab.Namespace, int) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { prog.Close() })
-	if err := lab.Attach(prog, a, 0); err != nil {
+	if err := a.Attach(prog, 0); err != nil {
 		t.Fatal(err)
 	}
-	return live(t), lab, a
+	return live(t), lab, a.Index
 }
 
 // walkVeth is the inventory of a veth device.

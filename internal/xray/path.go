@@ -114,10 +114,10 @@ func (b *beginning) makeVeth(k *kernel.Kernel) error {
 		return err
 	}
 	b.closers = append(b.closers, program)
-	if err := ns.Attach(program, veth, link.XDPDriverMode); err != nil {
+	if err := veth.Attach(program, link.XDPDriverMode); err != nil {
 		return err
 	}
-	return ns.Do(func() (err error) { b.roots, err = xdppath.LiveRoots(k, veth); return err })
+	return ns.Do(func() (err error) { b.roots, err = xdppath.LiveRoots(k, veth.Index); return err })
 }
 
 // walk follows the roots.

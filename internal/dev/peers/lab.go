@@ -85,7 +85,7 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 		}
 		defer count.Close()
 		defer program.Close()
-		if err := lab.Attach(program, sink, 0); err != nil {
+		if err := sink.Attach(program, 0); err != nil {
 			return 0, err
 		}
 		passed = func() (uint64, error) { return read(count) }
@@ -111,7 +111,7 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 
 	ctx, cancel := context.WithCancel(ctx)
 	sent := make(chan error, 1)
-	go func() { sent <- generate(ctx, lab, gen, size) }()
+	go func() { sent <- generate(ctx, lab, gen.Index, size) }()
 	defer func() {
 		cancel()
 		if failure := <-sent; failure != nil && !errors.Is(failure, context.Canceled) {

@@ -37,27 +37,31 @@ func benchmarkCounting(b *testing.B, tools int, each bool) {
 		b.Fatal(err)
 	}
 	defer lab.Close()
-	var arms [2]*arm // own, global
-	for i := range arms {
+	var measurements [2]*Measurement // own, global
+	for i := range measurements {
 		// Tools that count each redirect at its tracepoint need no counter in
 		// the programs.
-		r, err := build(lab, i, Plan{}.withDefaults().chains()[0], cpus, extras{uncounted: i == 1 && each})
+		v := counting
+		if i == 1 && each {
+			v = uncounted
+		}
+		c, err := build(b.Context(), lab, i, Plan{}.withDefaults().chains()[0], cpus, v)
 		if err != nil {
 			b.Fatal(err)
 		}
-		defer r.Close()
-		if arms[i], err = newArm(r, 64, nil); err != nil {
+		defer c.Close()
+		if measurements[i], err = newMeasurement(c, 64); err != nil {
 			b.Fatal(err)
 		}
-		arms[i].windows = 16
+		measurements[i].windows = 16
 	}
-	slots := func(a *arm) {
+	slots := func(m *Measurement) {
 		for range 4 {
-			_, ns, err := a.send(b.Context())
+			_, ns, err := m.send(b.Context())
 			if err != nil {
 				b.Fatal(err)
 			}
-			a.whole = append(a.whole, ns)
+			m.whole = append(m.whole, ns)
 		}
 	}
 	watched := func() {
@@ -69,7 +73,7 @@ func benchmarkCounting(b *testing.B, tools int, each bool) {
 			}
 			detach = append(detach, d)
 		}
-		slots(arms[1])
+		slots(measurements[1])
 		for _, d := range slices.Backward(detach) {
 			if err := d(); err != nil {
 				b.Fatal(err)
@@ -78,14 +82,14 @@ func benchmarkCounting(b *testing.B, tools int, each bool) {
 	}
 	for n := 0; b.Loop(); n++ {
 		if n%2 == 0 {
-			slots(arms[0])
+			slots(measurements[0])
 			watched()
 		} else {
 			watched()
-			slots(arms[0])
+			slots(measurements[0])
 		}
 	}
-	own, global := rounds.QuickHalf(arms[0].whole), rounds.QuickHalf(arms[1].whole)
+	own, global := rounds.QuickHalf(measurements[0].whole), rounds.QuickHalf(measurements[1].whole)
 	b.ReportMetric(own, "own-ns/frame")
 	b.ReportMetric(global, "tracepoint-ns/frame")
 	b.ReportMetric(global/own, "times-faster")

@@ -15,10 +15,10 @@ import (
 	"github.com/unthunk/unthunk/internal/rounds"
 )
 
-// Devices is a run on two real interfaces under the user's own traffic.
-type Devices struct {
-	// Devices are the interfaces. Rounds are parts of the time, for intervals.
-	redirect.Devices
+// PairPlan is a run on two real devices under the user's own traffic.
+type PairPlan struct {
+	// DevicePair's rounds are parts of the time, for intervals.
+	redirect.DevicePair
 	// CPU is what is sampled; the zero value samples all.
 	CPU rounds.CPU
 	// Rate is samples a second and CPU; 0 is 1000.
@@ -32,7 +32,7 @@ const deviceRate = 1000
 // that.
 const drain = 50 * time.Millisecond
 
-func (d Devices) withDefaults() Devices {
+func (d PairPlan) withDefaults() PairPlan {
 	d.Schedule = d.Schedule.Or(defaults())
 	if d.Rate == 0 {
 		d.Rate = deviceRate
@@ -41,20 +41,20 @@ func (d Devices) withDefaults() Devices {
 }
 
 // Validate returns an error in one line when the run cannot be meant.
-func (d Devices) Validate() error {
-	if err := d.Devices.Validate(); err != nil {
+func (d PairPlan) Validate() error {
+	if err := d.DevicePair.Validate(); err != nil {
 		return err
 	}
 	return checkRate(d.Rate)
 }
 
-// RunDevices redirects every frame that In receives to Out and samples the CPUs
-// meanwhile; see [redirect.Borrow] for what that does to the interfaces. It must run
-// on a thread in their network namespace. A packet takes the time that all sampled
+// RunPair redirects every frame that In receives to Out while it samples the CPUs; see
+// [redirect.DevicePair.Attach] for what that does to the devices. It must run on a thread in
+// their network namespace. A packet takes the time that all sampled
 // CPUs together were not idle, by the packets that these redirected.
 //
 // A quarter of each round is not sampled, for what sampling takes.
-func RunDevices(ctx context.Context, d Devices, show func(rounds.Progress)) (raw *Raw, err error) {
+func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
@@ -70,20 +70,20 @@ func RunDevices(ctx context.Context, d Devices, show func(rounds.Progress)) (raw
 	if err != nil {
 		return nil, err
 	}
-	b, err := redirect.Borrow(ctx, d.Devices)
+	b, err := d.DevicePair.Attach(ctx)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	c := collect(&Raw{
-		Name: fmt.Sprintf("redirect-map/in=%s/out=%s", d.In, d.Out), Event: event, Rate: d.Rate, CPUs: cpus,
-		Devices: true,
+		Name: d.Name(), Event: event, Rate: d.Rate, CPUs: cpus,
+		DevicePair: true,
 	})
 	part := d.Duration / time.Duration(d.Rounds+1)
-	if c.raw.Calls, err = b.Calls(ctx, part); err != nil && ctx.Err() == nil {
+	if c.raw.Calls, err = b.CallsPerPacket(ctx, part); err != nil && ctx.Err() == nil {
 		return nil, err
 	}
-	m := deviceRun{collector: c, borrowed: b, cpus: cpus}
+	m := pairRun{collector: c, pair: b, cpus: cpus}
 	defer func() {
 		for _, s := range m.samplers {
 			err = errors.Join(err, c.release(s))
@@ -110,16 +110,16 @@ func RunDevices(ctx context.Context, d Devices, show func(rounds.Progress)) (raw
 	return raw, nil
 }
 
-type deviceRun struct {
+type pairRun struct {
 	*collector
-	borrowed *redirect.Borrowed
+	pair     *redirect.AttachedPair
 	cpus     []int
 	samplers []*perf.Sampler
 	weight   float64 // of the round's samples
 }
 
 // round takes samples for the most part of d, and none for the rest.
-func (m *deviceRun) round(ctx context.Context, n int, d time.Duration) error {
+func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	m.weight = 0
 	packets, ns, err := m.count(ctx, 3*d/4, true)
 	if err != nil || packets == 0 {
@@ -134,13 +134,13 @@ func (m *deviceRun) round(ctx context.Context, n int, d time.Duration) error {
 	if plain > 0 {
 		round.SampledNs, round.PlainNs = ns/float64(packets), plainNs/float64(plain)
 	}
-	return m.end(ctx, round, m.weight, m.borrowed.In, m.borrowed.Out)
+	return m.end(ctx, round, m.weight, m.pair.In, m.pair.Out)
 }
 
 // count is how many packets went through in d, and for how long the CPUs were not
 // idle, in ns.
-func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (packets uint64, ns float64, err error) {
-	before, err := m.borrowed.Handled()
+func (m *pairRun) count(ctx context.Context, d time.Duration, sampled bool) (packets uint64, ns float64, err error) {
+	before, err := m.pair.Handled()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -169,7 +169,7 @@ func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (p
 	}
 	ns = float64(max(took-(idleNow-idle), 0).Nanoseconds())
 	m.read()
-	after, err := m.borrowed.Handled()
+	after, err := m.pair.Handled()
 	if err != nil {
 		return 0, 0, err
 	}
@@ -179,7 +179,7 @@ func (m *deviceRun) count(ctx context.Context, d time.Duration, sampled bool) (p
 	return packets, ns, nil
 }
 
-func (m *deviceRun) each(sampled bool, f func(*perf.Sampler) error) error {
+func (m *pairRun) each(sampled bool, f func(*perf.Sampler) error) error {
 	if !sampled {
 		return nil
 	}
@@ -192,7 +192,7 @@ func (m *deviceRun) each(sampled bool, f func(*perf.Sampler) error) error {
 }
 
 // read empties the rings.
-func (m *deviceRun) read() {
+func (m *pairRun) read() {
 	for _, s := range m.samplers {
 		s.Read(func(s *perf.Sample) {
 			m.stacks.add(s.Chain, false, float64(s.Period))

@@ -1,0 +1,108 @@
+// Package device finds the user's network devices and attaches XDP programs to them.
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+)
+
+// Device is a network device of the calling thread's network namespace.
+type Device struct {
+	Name  string
+	Index int
+	MTU   int
+}
+
+// Find finds a device by its name. It fails when the device has an XDP program already.
+func Find(name string) (Device, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return Device{}, fmt.Errorf("find interface %s: %w", name, err)
+	}
+	attrs := l.Attrs()
+	if attrs.Xdp != nil && attrs.Xdp.Attached {
+		return Device{}, fmt.Errorf("interface %s has an XDP program already (id %d): detach it first", name, attrs.Xdp.ProgId)
+	}
+	return Device{Name: name, Index: attrs.Index, MTU: attrs.MTU}, nil
+}
+
+// AttachNative attaches an XDP program in the driver, until the link is closed. It returns a [feature.Missing] when the
+// driver has no XDP; option is the flag of the verb that does without. Requires at least Linux 5.9.
+func (d Device) AttachNative(p *ebpf.Program, option string) (link.Link, error) {
+	l, err := d.attach(p, link.XDPDriverMode)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, &feature.Missing{Feature: "native XDP on " + d.Name, Help: "try " + option, Err: err}
+	}
+	return l, err
+}
+
+// AttachGeneric attaches an XDP program in the network stack, until the link is closed. Requires at least Linux 5.9.
+func (d Device) AttachGeneric(p *ebpf.Program) (link.Link, error) {
+	return d.attach(p, link.XDPGenericMode)
+}
+
+func (d Device) attach(p *ebpf.Program, flags link.XDPAttachFlags) (link.Link, error) {
+	l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: d.Index, Flags: flags})
+	if errors.Is(err, unix.EPERM) {
+		return nil, feature.Right("CAP_BPF and CAP_NET_ADMIN", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach XDP program to %s: %w", d.Name, err)
+	}
+	return l, nil
+}
+
+// AttachPass makes the device ready to take redirected frames: many drivers have queues for them only while they run an
+// XDP program themselves. The program lets everything pass, also frames of several buffers. The link is nil when the
+// driver has no XDP, which shows in the counts. Requires at least Linux 5.18.
+func (d Device) AttachPass() (link.Link, error) {
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "Dual BSD/GPL", Flags: unix.BPF_F_XDP_HAS_FRAGS,
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2 /* XDP_PASS */), asm.Return()},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("load XDP program: %w", err)
+	}
+	defer p.Close() // the link holds it
+	l, err := d.attach(p, link.XDPDriverMode)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, nil
+	}
+	return l, err
+}
+
+// AwaitUp waits until devices are up: many drivers restart when an XDP program is attached. A device that does not
+// report its state counts as up.
+func AwaitUp(ctx context.Context, ifindexes ...int) error {
+	for _, ifindex := range ifindexes {
+		for tries := 0; ; tries++ {
+			l, err := netlink.LinkByIndex(ifindex)
+			if err != nil {
+				return fmt.Errorf("read interface state: %w", err)
+			}
+			state := l.Attrs().OperState
+			if state == netlink.OperUp || state == netlink.OperUnknown {
+				break
+			}
+			if tries == 100 {
+				return fmt.Errorf("interface %s is %v 10 s after its XDP program was attached", l.Attrs().Name, state)
+			}
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}
+	return nil
+}

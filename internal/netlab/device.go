@@ -1,0 +1,147 @@
+package netlab
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+)
+
+// Device is a network device of a namespace.
+type Device struct {
+	Name string
+	// Index is the device's index in its namespace.
+	Index int
+
+	namespace *Namespace
+}
+
+// VethPair makes two connected devices with one queue each and sets them up. It returns a [feature.Missing] when the
+// kernel has no veth.
+func (n *Namespace) VethPair(nameA, nameB string) (a, b Device, err error) {
+	err = n.Do(func() error {
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = nameA, 1, 1
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNumTxQueues: 1, PeerNumRxQueues: 1}
+		if err := netlink.LinkAdd(veth); err != nil {
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				return &feature.Missing{Feature: "veth", Help: "modprobe veth", Err: err}
+			}
+			return fmt.Errorf("add veth %s: %w", nameA, err)
+		}
+		if a, err = n.up(nameA); err == nil {
+			b, err = n.up(nameB)
+		}
+		return err
+	})
+	return a, b, err
+}
+
+// up sets a device up. It must run on the namespace's thread.
+func (n *Namespace) up(name string) (Device, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return Device{}, fmt.Errorf("find %s: %w", name, err)
+	}
+	if err := netlink.LinkSetUp(l); err != nil {
+		return Device{}, fmt.Errorf("set %s up: %w", name, err)
+	}
+	return Device{Name: name, Index: l.Attrs().Index, namespace: n}, nil
+}
+
+// Take moves a device of this thread's network namespace here and sets it up, to receive frames for any address. When
+// the namespace ends, the kernel moves hardware back to the first one.
+func (n *Namespace) Take(name string) (Device, error) {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return Device{}, fmt.Errorf("find %s: %w", name, err)
+	}
+	var here *os.File
+	if err := n.Do(func() (err error) {
+		here, err = os.Open("/proc/thread-self/ns/net")
+		return err
+	}); err != nil {
+		return Device{}, fmt.Errorf("open network namespace: %w", err)
+	}
+	defer here.Close()
+	if err := netlink.LinkSetNsFd(l, int(here.Fd())); err != nil {
+		return Device{}, fmt.Errorf("move %s: %w", name, err)
+	}
+	var d Device
+	err = n.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return fmt.Errorf("find %s: %w", name, err)
+		}
+		if err := netlink.SetPromiscOn(l); err != nil {
+			return fmt.Errorf("set %s promiscuous: %w", name, err)
+		}
+		d, err = n.up(name)
+		return err
+	})
+	return d, err
+}
+
+// Attach attaches an XDP program to the device until the namespace is closed. Requires at least Linux 5.9.
+func (d Device) Attach(p *ebpf.Program, flags link.XDPAttachFlags) error {
+	return d.namespace.Do(func() error {
+		l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: d.Index, Flags: flags})
+		if err != nil {
+			return fmt.Errorf("attach XDP program to %s: %w", d.Name, err)
+		}
+		d.namespace.links[d.Index] = l
+		return nil
+	})
+}
+
+// Detach detaches what Attach attached.
+func (d Device) Detach() error {
+	return d.namespace.Do(func() error {
+		l, ok := d.namespace.links[d.Index]
+		if !ok {
+			return fmt.Errorf("detach XDP program: there is none on %s", d.Name)
+		}
+		delete(d.namespace.links, d.Index)
+		if err := l.Close(); err != nil {
+			return fmt.Errorf("detach XDP program from %s: %w", d.Name, err)
+		}
+		return nil
+	})
+}
+
+// EnableGRO turns generic receive offload on. It gives a veth without an XDP program a NAPI, so that it can receive
+// redirected frames.
+func (d Device) EnableGRO() error {
+	return d.namespace.Do(func() error {
+		e, err := ethtool.NewEthtool()
+		if err != nil {
+			return fmt.Errorf("open ethtool: %w", err)
+		}
+		defer e.Close()
+		if err := e.Change(d.Name, map[string]bool{"rx-gro": true}); err != nil {
+			return fmt.Errorf("turn on GRO of %s: %w", d.Name, err)
+		}
+		return nil
+	})
+}
+
+// StackDrops returns how many frames the network stack has dropped on the device because no protocol wanted them
+// (rx_dropped).
+func (d Device) StackDrops() (frames uint64, err error) {
+	err = d.namespace.Do(func() error {
+		l, err := netlink.LinkByIndex(d.Index)
+		if err != nil {
+			return fmt.Errorf("read statistics of %s: %w", d.Name, err)
+		}
+		frames = l.Attrs().Statistics.RxDropped
+		return nil
+	})
+	return frames, err
+}

@@ -1,0 +1,139 @@
+package redirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/traffic"
+)
+
+// WireDevices names the devices of a wire chain: the frames of Generator arrive at In, which redirects them to Out, and
+// those arrive at Sink. All have XDP of their own.
+type WireDevices struct{ Generator, In, Out, Sink string }
+
+// WireChain is a chain over wires between NICs, as a guest has them.
+type WireChain struct {
+	// In and Out are the indexes of the device that redirects, and of the one it redirects to.
+	In, Out int
+
+	chain *Chain
+	live  traffic.Live
+}
+
+// wireWindow is how many frames are between two time stamps: the devmap hands that many at once to ndo_xdp_xmit
+// (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c).
+const wireWindow = 16
+
+// BuildWireChain makes a chain of devices, which it takes from this thread's network namespace into namespace. Close it
+// before namespace. Requires Linux 5.18 and drivers with XDP.
+func BuildWireChain(ctx context.Context, namespace *netlab.Namespace, names WireDevices) (w *WireChain, err error) {
+	c := &Chain{
+		spec:      ChainSpec{Scenario: Map, Mode: Native, Size: DefaultSize, Layout: OneCore},
+		namespace: namespace, counted: true, patience: patience{most: emulatedPolls},
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("build chain over wires: %w", err), c.Close())
+		}
+	}()
+	for _, nic := range []struct {
+		name string
+		to   *netlab.Device
+	}{{names.Generator, &c.generator}, {names.In, &c.tested}, {names.Out, &c.out}, {names.Sink, &c.sink}} {
+		if *nic.to, err = namespace.Take(nic.name); err != nil {
+			return nil, err
+		}
+	}
+	c.programs, err = chain.Load(chain.Config{Program: Map.program(), Clock: chain.TestedClock, Bursts: true})
+	if err != nil {
+		return nil, err
+	}
+	for _, attach := range []struct {
+		to      netlab.Device
+		program *ebpf.Program
+	}{
+		{c.sink, c.programs.Sink},
+		// Many drivers have queues for redirected frames only while they run an XDP program themselves: the
+		// generator's and Out are given ones, which meet nothing.
+		{c.generator, c.programs.Generate},
+		{c.out, c.programs.Generate},
+		{c.tested, c.programs.Tested},
+	} {
+		if err := attach.to.Attach(attach.program, link.XDPDriverMode); err != nil {
+			return nil, err
+		}
+	}
+	err = namespace.Do(func() error {
+		if err := c.programs.SendTo(c.generator.Index); err != nil {
+			return err
+		}
+		if err := c.programs.AddPort(0, c.out.Index, nil); err != nil {
+			return err
+		}
+		return device.AwaitUp(ctx, c.generator.Index, c.tested.Index, c.out.Index, c.sink.Index)
+	})
+	if err != nil {
+		return nil, err
+	}
+	frame, err := c.spec.Scenario.frame(c.spec.Size)
+	live := traffic.Live{Program: c.programs.Generate, Frame: frame}
+	return &WireChain{In: c.tested.Index, Out: c.out.Index, chain: c, live: live}, err
+}
+
+// Send sends frames, a multiple of burst, in bursts, each after the one before has arrived. It returns what was counted,
+// with the times between every 16 frames of the first thousand, in ns.
+func (w *WireChain) Send(ctx context.Context, burst, frames int) (Span, error) {
+	span := Span{Window: wireWindow}
+	if err := w.chain.programs.ResetBursts(wireWindow, burst, frames); err != nil {
+		return span, err
+	}
+	w.live.Batch = burst
+	var s chain.State
+	for last, idle := uint64(0), 0; s.Sent < uint64(frames); last = s.Sent {
+		err := w.chain.namespace.Do(func() error {
+			_, err := w.live.Send(ctx, (waitingFrames+burst-1)/burst*burst)
+			return err
+		})
+		if err != nil {
+			return span, err
+		}
+		if s, err = w.chain.settle(ctx); err != nil {
+			return span, err
+		}
+		if idle++; s.Sent > last {
+			idle = 0
+		}
+		if idle == maxIdle || s.Received < s.Sent {
+			break
+		}
+	}
+	span.Counts = counts(s)
+	for i := 1; i < len(s.Stamps); i++ {
+		span.Windows = append(span.Windows, s.Stamps[i]-s.Stamps[i-1])
+	}
+	if span.Sent != uint64(frames) || !span.Agree(1) {
+		return span, span.Disagree()
+	}
+	return span, nil
+}
+
+// emulatedPolls is half a minute: wires are emulated by a thread that may get its CPU late, while time in the guest runs
+// on.
+const emulatedPolls = 30_000
+
+// While a burst is under way the generator makes frames that it drops. waitingFrames is how many of both it makes at a
+// time, maxIdle how often it does so in vain.
+const (
+	waitingFrames = 1 << 13
+	maxIdle       = 16
+)
+
+// Close unloads the programs. The devices go back when the namespace ends.
+func (w *WireChain) Close() error { return w.chain.Close() }
