@@ -15,10 +15,9 @@ import (
 func strangers(inv *Inventory) (out []string) {
 	for _, s := range inv.Sites {
 		_, known := functions.Find(s.Function)
-		switch {
-		case s.Per == PerRare || s.Per == PerUnknown:
-		case known, functions.StageOf(s.Function) != "", functions.Limit(s.Function) != "", slices.Contains(out, s.Function):
-		default:
+		known = known || functions.StageOf(s.Function) != "" || functions.Limit(s.Function) != ""
+		seldom := s.Per == PerRare || s.Per == PerUnknown
+		if !known && !seldom && !slices.Contains(out, s.Function) {
 			out = append(out, s.Function)
 		}
 	}

@@ -179,6 +179,7 @@ func checkFunction(t *testing.T, f functions.Function, k names) {
 	}
 	// A static function is under one of its names; the others may be inlined.
 	if required(f, k) && (len(found) == 0 || len(lacks) > 0 && f.Absent != "static") {
-		t.Errorf("%s has no %s, and of its other names %q: was it renamed?", k.release, strings.Join(lacks, ", "), found)
+		t.Errorf("%s has no %s, and of its other names %q: was it renamed?",
+			k.release, strings.Join(lacks, ", "), found)
 	}
 }
