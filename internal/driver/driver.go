@@ -56,10 +56,10 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	for _, r := range roots {
 		switch s, _, ok := d.kernel.Symbols.Find(r.Addr); {
 		case !ok || s.Module == "" || strings.HasPrefix(r.Function, "__pfx_"):
-		case r.Stage == xdppath.StageTransmit && r.Per == xdppath.PerBulk:
+		case r.Stage == functions.StageTransmit && r.Per == functions.PerBulk:
 			row.Xmit = r.Function
 			d.reach(r.Addr, xmit)
-		case r.Per == xdppath.PerPoll:
+		case r.Per == functions.PerPoll:
 			row.Polls = append(row.Polls, r.Function)
 			d.reach(r.Addr, poll)
 		}
@@ -70,7 +70,7 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	// what ndo_xdp_xmit reaches too, or a function that completes, is not receive.
 	completion, receive := make(map[uint64]bool), make(map[uint64]bool)
 	for addr := range poll {
-		if s, _, ok := d.kernel.Symbols.Find(addr); ok && xdppath.StageOf(s.Name) == xdppath.StageCompletion {
+		if s, _, ok := d.kernel.Symbols.Find(addr); ok && xdppath.StageOf(s.Name) == functions.StageCompletion {
 			d.reach(addr, completion)
 		}
 	}

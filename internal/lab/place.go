@@ -109,7 +109,8 @@ func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 	if !ok || !s.Text() {
 		return 0, nil
 	}
-	inv, err := xdppath.Walk(ctx, k, []xdppath.Root{{Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk}})
+	inv, err := xdppath.Walk(ctx, k, []xdppath.Root{{Function: s.Name, Addr: s.Addr,
+		Stage: functions.StageReceive, Per: functions.PerBulk}})
 	if err != nil {
 		return 0, err
 	}
@@ -126,7 +127,8 @@ func generator(k *kernel.Kernel) (roots []xdppath.Root) {
 	for _, name := range functions.Names(functions.Generator) {
 		for _, s := range k.Functions(name) {
 			roots = append(roots, xdppath.Root{
-				Function: s.Name, Addr: s.Addr, Stage: xdppath.StageReceive, Per: xdppath.PerBulk, Why: "it generates frames",
+				Function: s.Name, Addr: s.Addr, Stage: functions.StageReceive, Per: functions.PerBulk,
+				Why: "it generates frames",
 			})
 		}
 	}

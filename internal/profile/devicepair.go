@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -106,7 +107,7 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	}
 	raw = c.done()
 	// Time is that of CPUs at work.
-	raw.Stacks = slices.DeleteFunc(raw.Stacks, func(s *Stack) bool { return s.Stage == StageIdle })
+	raw.Stacks = slices.DeleteFunc(raw.Stacks, func(s *Stack) bool { return s.Stage == functions.StageIdle })
 	return raw, nil
 }
 

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -58,7 +59,9 @@ func TestVerifyStages(t *testing.T) {
 			raw := measured(t, short, plan("none"), nil)
 			p := raw.Record(&stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"})
 			var without []string
-			for _, stage := range []Stage{StageGenerator, StageReceive, StageProgram, StageRedirect, StageTransmit, StageReturn, StageSoftirq, StageSink} {
+			for _, stage := range []functions.Stage{functions.StageGenerator, functions.StageReceive,
+				functions.StageProgram, functions.StageRedirect, functions.StageTransmit, functions.StageReturn,
+				functions.StageSoftirq, functions.StageSink} {
 				if row(p, stage) <= 0 {
 					without = append(without, string(stage))
 				}
@@ -71,7 +74,7 @@ func TestVerifyStages(t *testing.T) {
 			if p.Tax == nil || p.Tax.Estimate == nil || p.Tax.Direct == nil {
 				without = append(without, "indirect branches")
 			}
-			rest := 100 * row(p, StageUnattributed) / ns(p.Packet)
+			rest := 100 * row(p, functions.StageUnattributed) / ns(p.Packet)
 			return verify.Finding{
 				Figure: fmt.Sprintf("%.1f %% unattributed, without samples: %v", rest, without),
 				Holds:  len(without) == 0 && math.Abs(rest) <= 5,
@@ -95,13 +98,14 @@ func TestVerifyDevices(t *testing.T) {
 			stop := flood.Start(t, lab, user)
 			defer stop()
 			p := runDevices(t, lab, rounds.CPU{}, length).Record(nil)
-			var without []Stage
-			for _, stage := range []Stage{StageReceive, StageRedirect, StageTransmit} {
+			var without []functions.Stage
+			for _, stage := range []functions.Stage{functions.StageReceive, functions.StageRedirect,
+				functions.StageTransmit} {
 				if row(p, stage) <= 0 {
 					without = append(without, stage)
 				}
 			}
-			rest := 100 * row(p, StageUnattributed) / ns(p.Packet)
+			rest := 100 * row(p, functions.StageUnattributed) / ns(p.Packet)
 			return verify.Finding{
 				Figure: fmt.Sprintf("%.1f %% unattributed, without samples: %v", rest, without),
 				Holds:  len(without) == 0 && math.Abs(rest) <= 10,
@@ -130,7 +134,7 @@ func TestVerifyBusyLoop(t *testing.T) {
 			var packet, program [2]float64
 			for i, operation := range []string{"none", "spin:1000"} {
 				p := measured(t, short, plan(operation), nil).Record(nil)
-				packet[i], program[i] = ns(p.Packet)-row(p, StageObserver), row(p, StageProgram)
+				packet[i], program[i] = ns(p.Packet)-row(p, functions.StageObserver), row(p, functions.StageProgram)
 			}
 			known, shown := packet[1]-packet[0], program[1]-program[0]
 			return verify.Finding{

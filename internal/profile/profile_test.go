@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -65,7 +66,7 @@ func ns(q *stat.Quantity) float64 {
 	return q.Median
 }
 
-func row(p *record.Profile, name Stage) float64 {
+func row(p *record.Profile, name functions.Stage) float64 {
 	for _, r := range p.Rows {
 		if r.Name == string(name) {
 			return ns(r.Ns)
@@ -105,14 +106,16 @@ func TestRun(t *testing.T) {
 	sum = 0
 	for _, f := range p.Functions {
 		sum += f.Ns.Median
-		own := map[string]Stage{"_generate": StageGenerator, "_redirect_map": StageProgram, "_sink": StageSink}
+		own := map[string]functions.Stage{"_generate": functions.StageGenerator,
+			"_redirect_map": functions.StageProgram, "_sink": functions.StageSink}
 		for suffix, want := range own {
 			if strings.HasPrefix(f.Name, "bpf_prog_") && strings.HasSuffix(f.Name, suffix) && f.Stage != string(want) {
 				t.Errorf("%s is of stage %s, not %s", f.Name, f.Stage, want)
 			}
 		}
 	}
-	if want := ns(p.Packet) - row(p, StageUnattributed) - row(p, StageObserver); math.Abs(sum-want) > 0.01*want {
+	want := ns(p.Packet) - row(p, functions.StageUnattributed) - row(p, functions.StageObserver)
+	if math.Abs(sum-want) > 0.01*want {
 		t.Errorf("functions are %v ns, stages without observer %v", sum, want)
 	}
 	if p.Tax == nil {

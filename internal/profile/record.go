@@ -157,7 +157,7 @@ func (v view) add(to []float64, s *Stack) {
 
 // rows are the stages that took any time, in order, and what is unattributed.
 func (v view) rows() []record.ProfileRow {
-	byStage := make(map[Stage][]*Stack)
+	byStage := make(map[functions.Stage][]*Stack)
 	for _, s := range v.Stacks {
 		byStage[s.Stage] = append(byStage[s.Stage], s)
 	}
@@ -167,22 +167,22 @@ func (v view) rows() []record.ProfileRow {
 		numbers[i] = r.Number
 	}
 	rows := []record.ProfileRow{}
-	add := func(stage Stage, ns []float64) {
+	add := func(stage functions.Stage, ns []float64) {
 		rows = append(rows, record.ProfileRow{Name: string(stage), Ns: v.mean(ns), Samples: ns, Rounds: numbers})
 	}
 	for _, stage := range functions.Stages() {
 		ns := v.sum(byStage[stage])
 		switch {
-		case stage == StageUnattributed:
+		case stage == functions.StageUnattributed:
 			ns = rest
-		case stage == StageObserver:
+		case stage == functions.StageObserver:
 			for i := range ns {
 				ns[i] += v.packet[i] * (1 - v.work)
 			}
 		case len(byStage[stage]) == 0:
 			continue
 		}
-		if stage != StageUnattributed {
+		if stage != functions.StageUnattributed {
 			for i := range rest {
 				rest[i] -= ns[i]
 			}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"slices"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/ksym"
 )
 
@@ -22,7 +23,7 @@ type Stack struct {
 	// Frames are places, the innermost first: where the CPU was, then return
 	// addresses. Empty for user space.
 	Frames []Frame
-	Stage  Stage
+	Stage  functions.Stage
 	// Samples that fell into it; Ns is the time they stand for, by round.
 	Samples int
 	Ns      []float64

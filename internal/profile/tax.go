@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/xdppath"
@@ -15,7 +16,7 @@ import (
 type site struct {
 	function       string
 	offset         uint64
-	stage          Stage
+	stage          functions.Stage
 	targets        []string
 	thunk, landing []float64 // ns per packet by round
 }
@@ -50,7 +51,7 @@ func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 		at := Frame{Function: s.entry.site.Function, Offset: s.entry.site.Offset}
 		// A generator's branches are others than those of the hop, though they
 		// stand at the same place.
-		generator := s.Stage == StageGenerator
+		generator := s.Stage == functions.StageGenerator
 		if generator {
 			at.Addr = 1
 		}
@@ -154,14 +155,14 @@ func agree(seen, estimate *stat.Quantity) string {
 func (v view) direct() []float64 {
 	each := make(map[string]bool)
 	for _, f := range v.Path.Functions {
-		if f.Per == xdppath.PerPacket {
+		if f.Per == functions.PerPacket {
 			each[f.Name] = true
 		}
 	}
 	seen := make(map[string]bool)
 	var landings []*Stack
 	for _, s := range v.Stacks {
-		if s.entry.kind == directly && s.Stage != StageGenerator && each[s.innermost()] {
+		if s.entry.kind == directly && s.Stage != functions.StageGenerator && each[s.innermost()] {
 			seen[s.innermost()] = true
 			if s.landing {
 				landings = append(landings, s)
@@ -192,14 +193,14 @@ func (v view) calls(of *site) (n float64, known bool, what *string) {
 			what = &s.Pointer
 		}
 		switch s.Per {
-		case xdppath.PerPacket:
+		case functions.PerPacket:
 			n = 1
-		case xdppath.PerBulk:
+		case functions.PerBulk:
 			n = v.Calls.Xmits
-		case xdppath.PerPoll:
+		case functions.PerPoll:
 			n = v.Calls.Polls
 		}
-		hop := of.stage != StageGenerator && of.stage != StageOther
+		hop := of.stage != functions.StageGenerator && of.stage != functions.StageOther
 		return n, n > 0 && hop, what
 	}
 	return 0, false, nil

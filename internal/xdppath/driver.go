@@ -32,7 +32,7 @@ func DriverRoots(k *kernel.Kernel, module string) ([]Root, error) {
 	var roots []Root
 	roots = merge(roots, d.opsRoots())
 	roots = merge(roots, d.napiRoots())
-	named := func(stage Stage, per Per, why string, fits func(string) bool) {
+	named := func(stage functions.Stage, per functions.Per, why string, fits func(string) bool) {
 		if slices.ContainsFunc(roots, func(r Root) bool { return r.Stage == stage && r.Per == per }) {
 			return
 		}
@@ -42,10 +42,10 @@ func DriverRoots(k *kernel.Kernel, module string) ([]Root, error) {
 			}
 		}
 	}
-	named(StageTransmit, PerBulk, "named like an ndo_xdp_xmit of "+module, func(name string) bool {
+	named(functions.StageTransmit, functions.PerBulk, "named like an ndo_xdp_xmit of "+module, func(name string) bool {
 		return strings.HasSuffix(name, "ndo_xdp_xmit") || strings.HasSuffix(name, "_xdp_xmit")
 	})
-	named(StageReceive, PerPoll, "named like a NAPI poll of "+module, func(name string) bool {
+	named(functions.StageReceive, functions.PerPoll, "named like a NAPI poll of "+module, func(name string) bool {
 		return strings.HasSuffix(name, "_poll") || strings.HasSuffix(name, "_napi_poll")
 	})
 	if len(roots) == 0 {
@@ -177,11 +177,13 @@ func (d *driverCode) opsRoots() []Root {
 			continue
 		}
 		if f, ok := function(o.addr + uint64(xmit)); ok {
-			out = merge(out, []Root{{Function: f.Name, Addr: f.Addr, Stage: StageTransmit, Per: PerBulk,
+			out = merge(out, []Root{{Function: f.Name, Addr: f.Addr, Stage: functions.StageTransmit,
+				Per: functions.PerBulk,
 				Why: "net_device_ops.ndo_xdp_xmit " + o.where + " of " + d.name}})
 		}
 		if f, ok := function(o.addr + uint64(setup)); ok {
-			out = merge(out, []Root{{Function: f.Name, Addr: f.Addr, Stage: StageReceive, Per: PerRare,
+			out = merge(out, []Root{{Function: f.Name, Addr: f.Addr, Stage: functions.StageReceive,
+				Per: functions.PerRare,
 				Why: "net_device_ops.ndo_bpf " + o.where + " of " + d.name}})
 		}
 	}
@@ -279,10 +281,10 @@ func (d *driverCode) napiRoots() []Root {
 			return
 		}
 		add := d.symbol(inst.Target)
-		root := Root{Function: f.Name, Addr: f.Addr, Stage: StageReceive, Per: PerPoll,
+		root := Root{Function: f.Name, Addr: f.Addr, Stage: functions.StageReceive, Per: functions.PerPoll,
 			Why: fmt.Sprintf("given to %s by %s of %s", add, name, d.name)}
-		if strings.Contains(add, "_tx") || StageOf(f.Name) == StageCompletion {
-			root.Stage = StageCompletion
+		if strings.Contains(add, "_tx") || StageOf(f.Name) == functions.StageCompletion {
+			root.Stage = functions.StageCompletion
 		}
 		out = merge(out, []Root{root})
 	})

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/codeflow"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // ways finds the shortest way from a root to each function, among those that
@@ -52,7 +53,7 @@ func (w *walker) ways(order []*node, roots []Root) {
 	}
 	for _, n := range order {
 		if n.stage == "" {
-			n.stage = cmp.Or(StageOf(n.name), StageReceive)
+			n.stage = cmp.Or(StageOf(n.name), functions.StageReceive)
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/codeflow"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // knownSites are functions of the kernel that call through one member, as
@@ -84,7 +85,8 @@ func TestKnownSites(t *testing.T) {
 			continue
 		}
 		// A rare root is not followed.
-		inv, err := Walk(context.Background(), k, []Root{{Function: s.Name, Addr: s.Addr, Stage: StageReceive, Per: PerRare}})
+		inv, err := Walk(context.Background(), k, []Root{{Function: s.Name, Addr: s.Addr,
+			Stage: functions.StageReceive, Per: functions.PerRare}})
 		if err != nil {
 			t.Fatal(err)
 		}

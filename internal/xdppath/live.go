@@ -10,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // Bounds on lists of the live kernel, which may change while they are read.
@@ -150,7 +151,7 @@ func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 		objects = append(objects, codeflow.Object{Struct: "napi_struct", Addr: n})
 		poll := m.pointer(n, "napi_struct", "poll")
 		if count[poll]++; count[poll] == 1 {
-			root := Root{Stage: StageReceive, Per: PerPoll, Why: "napi_struct.poll of " + name}
+			root := Root{Stage: functions.StageReceive, Per: functions.PerPoll, Why: "napi_struct.poll of " + name}
 			polls = append(polls, m.function(poll, root)...)
 		}
 		return true
@@ -166,16 +167,17 @@ func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 		return nil, errors.New("it has no netdev_ops")
 	}
 	roots = append(roots, m.function(m.pointer(ops, "net_device_ops", "ndo_xdp_xmit"),
-		Root{Stage: StageTransmit, Per: PerBulk, Why: "net_device_ops.ndo_xdp_xmit of " + name})...)
+		Root{Stage: functions.StageTransmit, Per: functions.PerBulk, Why: "net_device_ops.ndo_xdp_xmit of " + name})...)
 	roots = append(roots, m.function(m.pointer(ops, "net_device_ops", "ndo_bpf"),
-		Root{Stage: StageReceive, Per: PerRare, Why: "net_device_ops.ndo_bpf of " + name})...)
+		Root{Stage: functions.StageReceive, Per: functions.PerRare, Why: "net_device_ops.ndo_bpf of " + name})...)
 	if m.err != nil {
 		return nil, m.err
 	}
 	if prog := m.program(dev); prog != 0 {
 		objects = append(objects, codeflow.Object{Struct: "bpf_prog", Addr: prog})
 		addr := m.pointer(prog, "bpf_prog", "bpf_func")
-		r := m.function(addr, Root{Stage: StageProgram, Per: PerPacket, Why: "the XDP program of " + name})
+		r := m.function(addr, Root{Stage: functions.StageProgram, Per: functions.PerPacket,
+			Why: "the XDP program of " + name})
 		// A program younger than the table has no symbol there, and its
 		// end is not known.
 		if _, _, ok := m.kernel.Symbols.Find(addr); ok {

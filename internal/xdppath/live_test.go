@@ -97,13 +97,13 @@ func TestLiveRoots(t *testing.T) {
 	for _, want := range []struct {
 		why    string
 		suffix string
-		stage  Stage
-		per    Per
+		stage  functions.Stage
+		per    functions.Per
 	}{
-		{"napi_struct.poll of pa", "_poll", StageReceive, PerPoll},
-		{"net_device_ops.ndo_xdp_xmit of pa", "xdp_xmit", StageTransmit, PerBulk},
-		{"net_device_ops.ndo_bpf of pa", "veth_xdp", StageReceive, PerRare},
-		{"the XDP program of pa", "_nothing", StageProgram, PerPacket},
+		{"napi_struct.poll of pa", "_poll", functions.StageReceive, functions.PerPoll},
+		{"net_device_ops.ndo_xdp_xmit of pa", "xdp_xmit", functions.StageTransmit, functions.PerBulk},
+		{"net_device_ops.ndo_bpf of pa", "veth_xdp", functions.StageReceive, functions.PerRare},
+		{"the XDP program of pa", "_nothing", functions.StageProgram, functions.PerPacket},
 	} {
 		i := slices.IndexFunc(inv.Roots, func(r Root) bool { return r.Why == want.why })
 		if i < 0 {
@@ -117,7 +117,7 @@ func TestLiveRoots(t *testing.T) {
 		}
 	}
 	if !slices.ContainsFunc(inv.Roots, func(r Root) bool {
-		return r.Function == "xdp_do_redirect" && r.Per == PerPacket
+		return r.Function == "xdp_do_redirect" && r.Per == functions.PerPacket
 	}) {
 		t.Error("xdp_do_redirect is no root")
 	}
@@ -148,13 +148,15 @@ func TestWalkLive(t *testing.T) {
 	}
 	for _, want := range []struct {
 		function, calls, target string
-		per                     Per
-		stage                   Stage
+		per                     functions.Per
+		stage                   functions.Stage
 		confidence              codeflow.Confidence
 	}{
-		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "veth_ndo_xdp_xmit", PerBulk, StageBulkQueue, codeflow.Certain},
-		{"__napi_poll", "napi_struct.poll", "veth_poll", PerPoll, StageReceive, codeflow.Certain},
-		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", PerRare, StageProgram, codeflow.Likely},
+		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "veth_ndo_xdp_xmit", functions.PerBulk,
+			functions.StageBulkQueue, codeflow.Certain},
+		{"__napi_poll", "napi_struct.poll", "veth_poll", functions.PerPoll, functions.StageReceive, codeflow.Certain},
+		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", "", functions.PerRare, functions.StageProgram,
+			codeflow.Likely},
 	} {
 		if _, ok := k.Symbols.Lookup(want.function); !ok {
 			t.Logf("no %s in this kernel", want.function)
@@ -212,7 +214,7 @@ func TestWalkLive(t *testing.T) {
 	// Others may load programs between the two walks, which the dispatcher shows.
 	for _, i := range []*Inventory{inv, again} {
 		i.Functions = slices.DeleteFunc(i.Functions, func(f Function) bool {
-			return f.Stage == StageProgram && (strings.HasPrefix(f.Name, "0x") ||
+			return f.Stage == functions.StageProgram && (strings.HasPrefix(f.Name, "0x") ||
 				strings.HasPrefix(f.Name, "bpf_dispatcher_") || strings.HasPrefix(f.Name, "bpf_prog_"))
 		})
 		dispatcher := func(name string) bool { return strings.HasPrefix(name, "bpf_dispatcher_") }
@@ -230,15 +232,17 @@ func TestWalkLive(t *testing.T) {
 func TestRates(t *testing.T) {
 	k, lab, ifindex := veth(t)
 	inv := walkVeth(t, k, lab, ifindex)
-	per := make(map[string]Per)
+	per := make(map[string]functions.Per)
 	for _, f := range inv.Functions {
 		per[functions.Source(f.Name)] = f.Per
 	}
 	absent := 0
-	for function, want := range map[string]Per{
-		"veth_poll": PerPoll, "veth_xdp_rcv": PerPoll, "veth_xdp_rcv_one": PerPacket, "napi_complete_done": PerPoll,
-		"xdp_do_redirect": PerPacket, "xdp_do_flush": PerPoll, "bq_xmit_all": PerBulk, "veth_ndo_xdp_xmit": PerBulk,
-		"xdp_return_frame": PerPacket, "__warn_printk": PerRare, "_printk": PerRare,
+	for function, want := range map[string]functions.Per{
+		"veth_poll": functions.PerPoll, "veth_xdp_rcv": functions.PerPoll,
+		"veth_xdp_rcv_one": functions.PerPacket, "napi_complete_done": functions.PerPoll,
+		"xdp_do_redirect": functions.PerPacket, "xdp_do_flush": functions.PerPoll,
+		"bq_xmit_all": functions.PerBulk, "veth_ndo_xdp_xmit": functions.PerBulk,
+		"xdp_return_frame": functions.PerPacket, "__warn_printk": functions.PerRare, "_printk": functions.PerRare,
 	} {
 		got, ok := per[function]
 		switch {
@@ -262,7 +266,8 @@ func TestDriverRoots(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for function, stage := range map[string]Stage{"veth_poll": StageReceive, "veth_ndo_xdp_xmit": StageTransmit} {
+	for function, stage := range map[string]functions.Stage{"veth_poll": functions.StageReceive,
+		"veth_ndo_xdp_xmit": functions.StageTransmit} {
 		i := slices.IndexFunc(roots, func(r Root) bool { return r.Function == function })
 		if i < 0 || roots[i].Stage != stage {
 			t.Errorf("%s is no root of stage %s", function, stage)
@@ -304,7 +309,7 @@ func TestVirtioNet(t *testing.T) {
 		}
 	}
 	i := slices.IndexFunc(inv.Functions, func(f Function) bool { return f.Name == "virtnet_poll_tx" })
-	if i < 0 || inv.Functions[i].Stage != StageCompletion {
+	if i < 0 || inv.Functions[i].Stage != functions.StageCompletion {
 		t.Error("virtnet_poll_tx is not of the completion stage")
 	}
 }

@@ -6,41 +6,12 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
-// Stage is a part of the way of a redirected frame: one of the group
-// [functions.GroupPath].
-type Stage = functions.Stage
-
-// The stages, in the order of the way.
-const (
-	StageReceive    = functions.StageReceive
-	StageProgram    = functions.StageProgram
-	StageRedirect   = functions.StageRedirect
-	StageBulkQueue  = functions.StageBulkQueue
-	StageTransmit   = functions.StageTransmit
-	StageCompletion = functions.StageCompletion
-	StageReturn     = functions.StageReturn
-	StagePagePool   = functions.StagePagePool
-	StageDMA        = functions.StageDMA
-)
-
-// Per is how often something runs.
-type Per = functions.Per
-
-const (
-	PerPacket  = functions.PerPacket
-	PerBulk    = functions.PerBulk
-	PerPoll    = functions.PerPoll
-	PerRare    = functions.PerRare
-	PerUnknown = functions.PerUnknown
-)
-
 // Root is a function that a walk starts at.
 type Root struct {
 	Function string
 	Addr     uint64
-	Stage    Stage
-	// Per is how often the function itself runs.
-	Per Per
+	Stage    functions.Stage
+	Per      functions.Per
 	// Why it is a root: "napi_struct.poll of veth0".
 	Why string
 
@@ -60,7 +31,7 @@ type Site struct {
 	// Thunk is the symbol that it goes through; empty when there is no thunk or
 	// the thunk has no symbol.
 	Thunk string
-	Stage Stage
+	Stage functions.Stage
 	// Pointer is the chain of struct members that the target is read from:
 	// "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit". Empty when
 	// Confidence is Unknown.
@@ -69,7 +40,7 @@ type Site struct {
 	// Targets are the functions that the pointer holds now, by name, for
 	// the device that the roots are of. Live only.
 	Targets []string
-	Per     Per
+	Per     functions.Per
 	// Always is set when every way from a root that takes no rare branch goes
 	// through here, as often as Per says.
 	Always bool
@@ -81,8 +52,8 @@ type Site struct {
 type Function struct {
 	Name       string
 	Addr, Size uint64 // Size in bytes, padding included
-	Stage      Stage
-	Per        Per
+	Stage      functions.Stage
+	Per        functions.Per
 	// Partial is why it was not decoded or not followed to its end; empty
 	// when it was.
 	Partial string

@@ -8,30 +8,30 @@ import (
 )
 
 // loopPer is what the loops of a function that runs per go over.
-func (n *node) loopPer(per Per) Per {
+func (n *node) loopPer(per functions.Per) functions.Per {
 	switch {
 	case n.core.Flat:
 		return per
 	case n.core.Loop != "":
 		return n.core.Loop
-	case per == PerPoll || per == PerBulk:
-		return PerPacket
+	case per == functions.PerPoll || per == functions.PerBulk:
+		return functions.PerPacket
 	}
 	return per
 }
 
 // blockPer is how often a block runs in a function that runs n.per.
-func (n *node) blockPer(b int) Per {
+func (n *node) blockPer(b int) functions.Per {
 	hot, loop := n.graph.Hot(b), n.graph.Loop(b)
 	switch {
-	case n.per == PerRare || !hot && n.graph.Entered(b):
-		return PerRare
+	case n.per == functions.PerRare || !hot && n.graph.Entered(b):
+		return functions.PerRare
 	case !hot:
 		// Nothing seen leads here: a switch, or a key that has no table.
 		if slices.ContainsFunc(n.partial, func(s string) bool { return strings.HasPrefix(s, "the switch") }) {
-			return PerUnknown
+			return functions.PerUnknown
 		}
-		return PerRare
+		return functions.PerRare
 	case loop != 0 && n.raises(loop):
 		return n.loopPer(n.per)
 	}
@@ -80,7 +80,7 @@ func (w *walker) rates(order []*node, roots []Root) {
 				}
 				per := n.blockPer(c.block)
 				if rareCall(c.to.name) {
-					per = PerRare // the target of a conditional jump
+					per = functions.PerRare // the target of a conditional jump
 				}
 				if per.Rank() > c.to.per.Rank() {
 					c.to.per = per
@@ -91,7 +91,7 @@ func (w *walker) rates(order []*node, roots []Root) {
 	}
 	for _, n := range order {
 		if n.per == "" {
-			n.per = PerUnknown
+			n.per = functions.PerUnknown
 		}
 	}
 	w.findAlways(order, roots)

@@ -8,7 +8,7 @@ import (
 
 // StageOf is the stage on the path of a function by its name; "" when the name does
 // not tell.
-func StageOf(name string) Stage {
+func StageOf(name string) functions.Stage {
 	if s := functions.StageOf(name); s.OnPath() {
 		return s
 	}
@@ -23,11 +23,11 @@ func rootOf(name string) (functions.Function, bool) {
 
 // rootStage is the stage of such a root. The path knows no softirq: what runs polls is
 // a part of receiving.
-func rootStage(f functions.Function) Stage {
+func rootStage(f functions.Function) functions.Stage {
 	if f.Stage.OnPath() {
 		return f.Stage
 	}
-	return StageReceive
+	return functions.StageReceive
 }
 
 func rareCall(name string) bool { return functions.Has(name, functions.Rare) }

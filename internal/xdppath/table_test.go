@@ -16,7 +16,7 @@ func strangers(inv *Inventory) (out []string) {
 	for _, s := range inv.Sites {
 		_, known := functions.Find(s.Function)
 		known = known || functions.StageOf(s.Function) != "" || functions.Limit(s.Function) != ""
-		seldom := s.Per == PerRare || s.Per == PerUnknown
+		seldom := s.Per == functions.PerRare || s.Per == functions.PerUnknown
 		if !known && !seldom && !slices.Contains(out, s.Function) {
 			out = append(out, s.Function)
 		}

@@ -59,8 +59,8 @@ type node struct {
 
 	// By walker.rates. pinned is set before, for functions whose rate is known:
 	// by walker.node, by Walk for roots, by walker.helpers.
-	pinned Per
-	per    Per
+	pinned functions.Per
+	per    functions.Per
 	// always is set when it runs as often as per says on every way that is not rare.
 	always   bool
 	leads    bool // to a program run
@@ -68,7 +68,7 @@ type node struct {
 	frames   bool // it has a loop over frames
 
 	// By walker.ways; the stage of roots and of the core is set before.
-	stage Stage
+	stage functions.Stage
 	via   []string
 }
 
@@ -124,7 +124,7 @@ func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, erro
 		if n.stage == "" {
 			n.stage = r.Stage
 		}
-		n.wanted = n.wanted || r.Per != PerRare
+		n.wanted = n.wanted || r.Per != functions.PerRare
 		n.boundary = false
 		w.queue = append(w.queue, n)
 	}
@@ -236,7 +236,7 @@ func (w *walker) helpers(order []*node) {
 		}
 		for _, c := range n.calls {
 			if c.to.core.Inlined {
-				c.to.pinned, c.to.wanted = PerPacket, true
+				c.to.pinned, c.to.wanted = functions.PerPacket, true
 			}
 		}
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -188,7 +189,7 @@ func TestNames(t *testing.T) {
 				{"f", tt.f}, {"g", []any{ret}}, {"get", []any{ret}}, {"fill", []any{ret}},
 				{"__x86_indirect_thunk_rax", []any{"\xff\xe0\xcc"}},
 			})
-			roots := []Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPacket}}
+			roots := []Root{{Function: "f", Addr: base, Stage: functions.StageReceive, Per: functions.PerPacket}}
 			inv, err := Walk(context.Background(), code, roots)
 			if err != nil {
 				t.Fatal(err)
@@ -237,7 +238,7 @@ func TestRatesOfLoops(t *testing.T) {
 		{"xdp_do_redirect", []any{site, ret}},
 		{"_printk", []any{site, ret}},
 	})
-	roots := []Root{{Function: "driver_poll", Addr: base, Stage: StageReceive, Per: PerPoll}}
+	roots := []Root{{Function: "driver_poll", Addr: base, Stage: functions.StageReceive, Per: functions.PerPoll}}
 	inv, err := Walk(context.Background(), code, roots)
 	if err != nil {
 		t.Fatal(err)
@@ -245,8 +246,8 @@ func TestRatesOfLoops(t *testing.T) {
 	type row struct {
 		function string
 		offset   uint64
-		stage    Stage
-		per      Per
+		stage    functions.Stage
+		per      functions.Per
 		always   bool
 	}
 	var got []row
@@ -254,19 +255,19 @@ func TestRatesOfLoops(t *testing.T) {
 		got = append(got, row{s.Function, s.Offset, s.Stage, s.Per, s.Always})
 	}
 	want := []row{
-		{"driver_poll", 0, StageReceive, PerPoll, true},
-		{"driver_poll", 0x14, StageReceive, PerPoll, false},
-		{"driver_poll", 0x1b, StageReceive, PerPoll, false},
-		{"driver_poll", 0x21, StageReceive, PerRare, false},
-		{"f", 0xe, StageReceive, PerPacket, false},
-		{"f", 0x14, StageReceive, PerRare, false},
-		{"xdp_do_redirect", 0, StageRedirect, PerPacket, false}, // a poll may find nothing
+		{"driver_poll", 0, functions.StageReceive, functions.PerPoll, true},
+		{"driver_poll", 0x14, functions.StageReceive, functions.PerPoll, false},
+		{"driver_poll", 0x1b, functions.StageReceive, functions.PerPoll, false},
+		{"driver_poll", 0x21, functions.StageReceive, functions.PerRare, false},
+		{"f", 0xe, functions.StageReceive, functions.PerPacket, false},
+		{"f", 0x14, functions.StageReceive, functions.PerRare, false},
+		{"xdp_do_redirect", 0, functions.StageRedirect, functions.PerPacket, false}, // a poll may find nothing
 	}
 	if diff := cmp.Diff(want, got, cmp.AllowUnexported(row{})); diff != "" {
 		t.Error(diff)
 	}
 	for _, f := range inv.Functions {
-		if f.Name == "_printk" && (f.Partial == "" || f.Per != PerRare) {
+		if f.Name == "_printk" && (f.Partial == "" || f.Per != functions.PerRare) {
 			t.Errorf("_printk: %+v", f)
 		}
 	}
@@ -283,7 +284,7 @@ func TestWalkRefuses(t *testing.T) {
 		t.Error("walked after the context ended")
 	}
 	// Code that is not there is a partial function.
-	inv, err := Walk(context.Background(), code, []Root{{Function: "nowhere", Addr: 0x1000, Per: PerPoll}})
+	inv, err := Walk(context.Background(), code, []Root{{Function: "nowhere", Addr: 0x1000, Per: functions.PerPoll}})
 	if err != nil || len(inv.Functions) != 1 || inv.Functions[0].Partial == "" {
 		t.Errorf("%+v %v", inv, err)
 	}
@@ -304,7 +305,7 @@ func FuzzWalk(f *testing.F) {
 		code := make([]byte, 0x400)
 		copy(code, b)
 		inv, err := Walk(context.Background(), kernel.New(ktext.Bytes{Addr: base, Code: code}, table, types),
-			[]Root{{Function: "f", Addr: base, Stage: StageReceive, Per: PerPoll}})
+			[]Root{{Function: "f", Addr: base, Stage: functions.StageReceive, Per: functions.PerPoll}})
 		if err != nil {
 			t.Fatal(err)
 		}

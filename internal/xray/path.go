@@ -15,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/xdppath"
 )
@@ -125,7 +126,7 @@ func (b *beginning) walk(ctx context.Context, k *kernel.Kernel) (*Path, error) {
 	// The page pool and the DMA API are on the path of those that call them,
 	// which they do directly.
 	roots := slices.DeleteFunc(b.roots, func(r xdppath.Root) bool {
-		return r.Stage == xdppath.StageDMA || r.Stage == xdppath.StagePagePool
+		return r.Stage == functions.StageDMA || r.Stage == functions.StagePagePool
 	})
 	found, err := xdppath.Walk(ctx, k, roots)
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/xdppath"
@@ -85,8 +86,9 @@ func TestOfFile(t *testing.T) {
 	k := made(t)
 	k.Release = "6.12.1"
 	from := beginning{of: "veth in " + k.String(), owner: "veth", roots: []xdppath.Root{
-		{Function: "caller.isra.0", Addr: base, Stage: xdppath.StageReceive, Per: xdppath.PerPoll, Why: "given to netif_napi_add by probe of veth"},
-		{Function: "jumper", Addr: base + 0x20, Stage: xdppath.StageDMA, Per: xdppath.PerPacket},
+		{Function: "caller.isra.0", Addr: base, Stage: functions.StageReceive, Per: functions.PerPoll,
+			Why: "given to netif_napi_add by probe of veth"},
+		{Function: "jumper", Addr: base + 0x20, Stage: functions.StageDMA, Per: functions.PerPacket},
 	}}
 	p, err := from.walk(t.Context(), k)
 	if err != nil {
