@@ -126,7 +126,7 @@ func TestFormats(t *testing.T) {
 // A small file that unpacks to more than the limit is refused, whatever size it claims.
 func TestLimit(t *testing.T) {
 	t.Parallel()
-	const limit = 1 << 20
+	const limit = 1 << 18
 	for _, f := range formats {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
@@ -134,7 +134,7 @@ func TestLimit(t *testing.T) {
 			if got, err := elfWithin(f.packed(t, fits), limit); err != nil || len(got) != limit {
 				t.Errorf("%d bytes, want %d: %v", len(got), limit, err)
 			}
-			bomb := f.packed(t, append(fits, make([]byte, 31*limit)...))
+			bomb := f.packed(t, append(fits, make([]byte, 7*limit)...))
 			for _, size := range []int{0, 4, limit, 1<<32 - 1} {
 				got, err := elfWithin(sized(bomb, size), limit)
 				if err == nil || got != nil {
@@ -148,6 +148,17 @@ func TestLimit(t *testing.T) {
 	}
 	if _, err := elfWithin(elf(101), 100); !errors.Is(err, errTooLarge) {
 		t.Errorf("plain: %v, want %v", err, errTooLarge)
+	}
+}
+
+// The limit of ELF is Max: a frame of zstd says in its header what it unpacks to
+// (RFC 8878, section 3.1.1.1).
+func TestMax(t *testing.T) {
+	t.Parallel()
+	b := binary.LittleEndian.AppendUint32([]byte("\x28\xb5\x2f\xfd\xa0"), Max+1)
+	b = append(b, 1, 0, 0) // a last block, of nothing
+	if _, err := ELF(b); !errors.Is(err, errTooLarge) || err.Error() != "more than 512 MiB" {
+		t.Errorf("%v, want %v", err, errTooLarge)
 	}
 }
 
