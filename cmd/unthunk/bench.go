@@ -43,9 +43,11 @@ disagree says why instead of a number.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.scenarios, "scenario", []string{string(redirect.Map)}, "scenarios: "+joined(redirect.Scenarios()))
 	fl.IntSliceVar(&f.bulks, "bulk", redirect.DefaultBulks(), "frames a batch, 1 to 256")
-	fl.StringSliceVar(&f.operations, "operation", []string{"none"}, "what the program does to a frame: none, read, swap-macs, parse, or spin:N, a loop of N turns")
+	fl.StringSliceVar(&f.operations, "operation", []string{"none"},
+		"what the program does to a frame: none, read, swap-macs, parse, or spin:N, a loop of N turns")
 	fl.StringVar(&f.mode, "mode", string(redirect.Native), "native or generic XDP")
-	fl.StringVar(&f.place, "place", string(redirect.OneCore), "one-core, or two-core: generator on one CPU, redirect on another")
+	fl.StringVar(&f.place, "place", string(redirect.OneCore),
+		"one-core, or two-core: generator on one CPU, redirect on another")
 	fl.IntVar(&f.size, "size", redirect.DefaultSize, "frame size in `bytes`, without the frame check sequence")
 	fl.StringVar(&f.in, "in", "", "measure on real interfaces: redirect what `DEV` receives")
 	fl.StringVar(&f.out, "out", "", "… to `DEV`")

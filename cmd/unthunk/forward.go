@@ -58,14 +58,17 @@ Programs and sockets are gone when the process is, however it ends.`,
 	fl.StringVar(&f.engine, "engine", string(forward.AFXDP), "where: "+joined(forward.Engines()))
 	fl.StringVar(&f.source, "source-mac", "", "write `ADDR` into every frame as its source")
 	fl.StringVar(&f.dest, "destination-mac", "", "write `ADDR` into every frame as its destination")
-	fl.StringVar(&f.filter, "filter", "", "forward only frames that match a pcap `EXPRESSION`, or the output of tcpdump -ddd; all others are the network stack's")
-	fl.StringVar(&f.object, "bpf", "", "use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
+	fl.StringVar(&f.filter, "filter", "",
+		"forward only frames that match a pcap `EXPRESSION`, or the output of tcpdump -ddd; all others are the network stack's")
+	fl.StringVar(&f.object, "bpf", "",
+		"use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
 	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
 	fl.IntVar(&f.batch, "batch", 0, "frames taken at once (afxdp); 0 is 64")
 	fl.IntVar(&f.frames, "frames", 0, "chunks of memory for each queue (afxdp); 0 is 8192")
 	fl.StringVar(&f.pcap, "pcap", "", "write a sample of the frames to `FILE` (afxdp)")
 	fl.IntVar(&f.every, "pcap-every", 1000, "… one in `N`")
-	fl.StringVar(&f.metrics, "metrics", "", "serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
+	fl.StringVar(&f.metrics, "metrics", "",
+		"serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document a line and nothing else")
 	fl.DurationVar(&f.duration, "duration", 0, "stop after so long; 0 is not before a signal")
 	fl.DurationVar(&f.period, "interval", time.Second, "time between lines")

@@ -64,9 +64,11 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringArrayVar(&f.appends, "append", nil, "kernel command line; once for each guest that is wanted")
 	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
 	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: veth, virtio, vmxnet3, igb")
-	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)}, "how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
+	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
+		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
-	fl.StringVar(&f.accel, "accel", "auto", "tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
+	fl.StringVar(&f.accel, "accel", "auto",
+		"tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
 	fl.DurationVar(&f.limit, "limit", 2*time.Minute, "what one guest may take")
 	f.output.add(cmd)
@@ -110,10 +112,10 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if err != nil {
 		return err
 	}
-	show, done := labProgress(s)
 	if f.run != "" {
-		return runInGuests(ctx, s, plan, self, strings.Fields(f.run), show, done)
+		return f.runInGuests(ctx, s, plan, self)
 	}
+	show, done := labProgress(s)
 	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
@@ -167,24 +169,25 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 
 // runInGuests runs a verb in each guest and writes what it wrote, each under the
 // guest's name where there are several.
-func runInGuests(ctx context.Context, s std, plan lab.Plan, self string, args []string, show func(int, int, string), done func()) error {
-	cells, reports, errs, err := lab.Commands(ctx, plan, self, args, show)
+func (f labFlags) runInGuests(ctx context.Context, s std, plan lab.Plan, self string) error {
+	show, done := labProgress(s)
+	results, err := lab.Commands(ctx, plan, self, strings.Fields(f.run), show)
 	done()
 	if err != nil {
 		return err
 	}
-	for i, r := range reports {
-		if len(cells) > 1 {
-			fmt.Fprintf(s.out, "== %s\n", cells[i].Name())
+	for _, r := range results {
+		if len(results) > 1 {
+			fmt.Fprintf(s.out, "== %s\n", r.Name())
 		}
-		if errs[i] != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", cells[i].Name(), errs[i]))
+		if r.Err != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", r.Name(), r.Err))
 			continue
 		}
 		s.out.Write(r.Results[0].Stdout)
 		s.err.Write(r.Results[0].Stderr)
 		if code := r.Results[0].Exit; code != 0 {
-			err = errors.Join(err, fmt.Errorf("%s: exit code %d", cells[i].Name(), code))
+			err = errors.Join(err, fmt.Errorf("%s: exit code %d", r.Name(), code))
 		}
 	}
 	return err

@@ -55,7 +55,8 @@ CPUs are sampled, or one with --cpu.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.scenario, "scenario", string(redirect.Map), "one of "+joined(redirect.Scenarios()))
 	fl.IntVar(&f.bulk, "bulk", profile.DefaultBulk, "frames a batch, 1 to 256")
-	fl.StringVar(&f.operation, "operation", "none", "what the program does to a frame: none, read, swap-macs, parse, or spin:N")
+	fl.StringVar(&f.operation, "operation", "none",
+		"what the program does to a frame: none, read, swap-macs, parse, or spin:N")
 	fl.StringVar(&f.mode, "mode", string(redirect.Native), "native or generic XDP")
 	fl.IntVar(&f.size, "size", redirect.DefaultSize, "frame size in `bytes`, without the frame check sequence")
 	fl.StringVar(&f.in, "in", "", "profile real interfaces: redirect what `DEV` receives")
@@ -141,7 +142,8 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if f.length, err = f.length.resolve(cmd); err != nil {
 		return nil, err
 	}
-	err = refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "size", "in", "out", "rate", "annotate", "pprof", "folded", "svg")
+	err = refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "size", "in", "out", "rate", "annotate",
+		"pprof", "folded", "svg")
 	if err != nil {
 		return nil, err
 	}
@@ -201,7 +203,9 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 }
 
 // record is the whole record of a run.
-func (f profileFlags) record(cmd *cobra.Command, doc *record.Document[record.ProfileRow], raw *profile.Raw, price *stat.Quantity) *record.Profile {
+func (f profileFlags) record(
+	cmd *cobra.Command, doc *record.Document[record.ProfileRow], raw *profile.Raw, price *stat.Quantity,
+) *record.Profile {
 	p := raw.Record(price)
 	doc.Rows, doc.Warnings, doc.Incomplete = p.Rows, p.Warnings, p.Incomplete
 	doc.Settings = settings(cmd, f.length)

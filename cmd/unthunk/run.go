@@ -32,8 +32,9 @@ const (
 
 func newRun(s std) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "run",
-		Short: "The machine, the bulk ladder, a verdict, the largest prices and where the time goes, in under 40 s (the default)",
+		Use: "run",
+		Short: "The machine, the bulk ladder, a verdict, the largest prices and where the time goes, " +
+			"in under 40 s (the default)",
 		Example: `  unthunk run
   unthunk run --save before.json
   unthunk run --quick --json`,
@@ -137,7 +138,9 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	if doc.Incomplete {
 		return "", nil
 	}
-	plan := profile.Plan{Chain: redirect.Plan{CPU: rounds.OnCPU(cpu), Schedule: rounds.Schedule{Rounds: quickRounds, Duration: profileTime}}}
+	plan := profile.Plan{Chain: redirect.Plan{
+		CPU: rounds.OnCPU(cpu), Schedule: rounds.Schedule{Rounds: quickRounds, Duration: profileTime},
+	}}
 	show, done := progress(s)
 	raw, err := profile.Run(ctx, plan, show)
 	done()

@@ -44,7 +44,9 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	row := &record.DriverRow{
 		Name: img.Name, Release: img.Release, Return: "own",
 		PagePool: d.uses(functions.MakesPool),
-		DMA:      slices.ContainsFunc(functions.Table(), func(f functions.Function) bool { return f.DMA != "" && d.imports(f) }),
+		DMA: slices.ContainsFunc(functions.Table(), func(f functions.Function) bool {
+			return f.DMA != "" && d.imports(f)
+		}),
 	}
 	switch {
 	case d.uses(functions.ReturnsBulk):

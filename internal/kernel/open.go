@@ -41,7 +41,10 @@ func openLive(symbols func() (*ksym.Table, error)) (*Kernel, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Kernel{Text: text, Symbols: table, Live: true, types: sync.OnceValues(btf.LoadKernelSpec), close: text.Close}, nil
+	return &Kernel{
+		Text: text, Symbols: table, Live: true,
+		types: sync.OnceValues(btf.LoadKernelSpec), close: text.Close,
+	}, nil
 }
 
 // memory is that of the running kernel.

@@ -85,23 +85,35 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	return got, report.Console, nil
 }
 
-// Commands boots each cell and runs unthunk with args in it; what it wrote is in the
-// reports.
-func Commands(ctx context.Context, plan Plan, self string, args []string, progress func(done, all int, what string)) (cells []Cell, reports []guest.Report, errs []error, err error) {
+// CommandResult is what unthunk wrote in the guest of a cell. Err is set when the guest
+// did not come to its end.
+type CommandResult struct {
+	Cell
+	guest.Report
+	Err error
+}
+
+// Commands boots each cell and runs unthunk with args in it.
+func Commands(
+	ctx context.Context, plan Plan, self string, args []string, progress func(done, all int, cell string),
+) ([]CommandResult, error) {
 	if err := plan.Validate(); err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	plan = plan.withDefaults()
-	cells = plan.Cells()
-	reports, errs = make([]guest.Report, len(cells)), make([]error, len(cells))
-	err = each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
-		reports[i], errs[i] = m.Run(ctx, guest.Command{Args: append([]string{guest.Self}, args...), Timeout: plan.Limit})
+	results := make([]CommandResult, len(plan.Cells()))
+	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		report, err := m.Run(ctx, guest.Command{Args: append([]string{guest.Self}, args...), Timeout: plan.Limit})
+		results[i] = CommandResult{cell, report, err}
 	})
-	return cells, reports, errs, err
+	return results, err
 }
 
 // each calls f for each cell, as many at once, with a machine that is ready to run.
-func each(ctx context.Context, plan Plan, atOnce int, self string, progress func(done, all int, what string), f func(ctx context.Context, i int, m *guest.Machine, cell Cell)) error {
+func each(
+	ctx context.Context, plan Plan, atOnce int, self string, progress func(done, all int, cell string),
+	f func(ctx context.Context, i int, m *guest.Machine, cell Cell),
+) error {
 	if err := guest.Available(); err != nil {
 		return err
 	}
@@ -153,7 +165,10 @@ func each(ctx context.Context, plan Plan, atOnce int, self string, progress func
 			defer func() { <-slots }()
 			ctx, cancel := context.WithTimeout(ctx, plan.Limit)
 			defer cancel()
-			m := &guest.Machine{QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append, Modules: []string{"veth"}, Files: files}
+			m := &guest.Machine{
+				QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append,
+				Modules: []string{"veth"}, Files: files,
+			}
 			if c.NIC != Veth {
 				m.NICs, m.IOMMU = wires(c.NIC), strings.HasPrefix(string(c.DMA), "iommu")
 				m.Append = strings.TrimSpace(dmaLines[c.DMA] + " " + c.Append)
