@@ -60,3 +60,95 @@ func checkCommand(t *testing.T, file string, args []string) {
 		t.Errorf("%s: unthunk %v: %v", file, args, err)
 	}
 }
+
+// The table of packages in docs/architecture.md has every package of the module, and
+// nothing else; the names of files and of package members in it are there.
+func TestArchitecture(t *testing.T) {
+	root := filepath.Join("..", "..")
+	b, err := os.ReadFile(filepath.Join(root, "docs", "architecture.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, found := strings.Cut(string(b), "## Packages\n")
+	table, _, end := strings.Cut(rest, "\n## ")
+	if !found || !end {
+		t.Fatal("there is no section Packages")
+	}
+	named := make(map[string]bool)
+	for line := range strings.Lines(table) {
+		cells := strings.Split(line, "|")
+		if len(cells) < 3 {
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([a-z0-9/]+)`").FindAllStringSubmatch(cells[1], -1) {
+			named[m[1]] = true
+		}
+	}
+	err = filepath.WalkDir(root, func(path string, entry os.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return err
+		}
+		dir, err := filepath.Rel(root, path)
+		if err != nil {
+			return err
+		}
+		code, err := filepath.Glob(filepath.Join(path, "*.go"))
+		if err != nil {
+			return err
+		}
+		switch {
+		case strings.HasPrefix(entry.Name(), ".") && dir != "." || entry.Name() == "testdata":
+			return filepath.SkipDir
+		case len(code) > 0 && !named[dir] && !strings.HasPrefix(dir, "internal/dev/") && !strings.HasPrefix(dir, "examples/") && dir != "cmd/unthunk":
+			t.Errorf("docs/architecture.md has no row for %s", dir)
+		}
+		delete(named, dir)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir := range named {
+		t.Errorf("docs/architecture.md has a row for %s, which is not there", dir)
+	}
+	for _, m := range regexp.MustCompile("`([a-z0-9/]+/[a-z0-9_.]+\\.(?:go|c))`").FindAllStringSubmatch(string(b), -1) {
+		if _, err := os.Stat(filepath.Join(root, m[1])); err != nil {
+			if _, err = os.Stat(filepath.Join(root, "internal", m[1])); err != nil {
+				t.Errorf("docs/architecture.md: %v", err)
+			}
+		}
+	}
+	member := regexp.MustCompile("`([a-z]+)\\.([A-Z][A-Za-z]+)(?:\\.([A-Za-z]+))?`")
+	for _, m := range member.FindAllStringSubmatch(string(b), -1) {
+		if !declared(t, root, m[1], m[2], m[3]) {
+			t.Errorf("docs/architecture.md: there is no %s", strings.Trim(m[0], "`"))
+		}
+	}
+}
+
+// declared tells whether a package of the module has a member, and that member another.
+func declared(t *testing.T, root, pkg, name, method string) bool {
+	t.Helper()
+	for _, pattern := range []string{pkg, "internal/" + pkg, "internal/*/" + pkg} {
+		files, err := filepath.Glob(filepath.Join(root, pattern, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			b, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := `(?m)^(?:func|type) ` + name + `\b`
+			if method != "" {
+				want = `(?m)^func \(\w+ \*?` + name + `\) ` + method + `\(`
+			} else if regexp.MustCompile(`(?m)^func \(\w+ \*?\w+\) ` + name + `\(`).Match(b) {
+				return true
+			}
+			if regexp.MustCompile(want).Match(b) {
+				return true
+			}
+		}
+	}
+	return false
+}
