@@ -44,7 +44,7 @@ func labDiffers(old, new *record.LabRow) (what []string) {
 	differ("thunk", old.Thunk, new.Thunk)
 	differ("refused", old.Refused, new.Refused)
 	differ("instructions", exact(old.Instructions), exact(new.Instructions))
-	differ("calls", exact(old.Calls), exact(new.Calls))
+	differ("calls", exact(old.CallsPerPacket), exact(new.CallsPerPacket))
 	for _, counted := range []struct {
 		name     string
 		old, new map[string]float64

@@ -58,7 +58,7 @@ func TestHeadlines(t *testing.T) {
 	}
 	l := saved.Lab()
 	l.Rows[0].Labels["bulk"] = "1"
-	l.Differences = []record.LabDifference{{With: "k/bulk=1", Without: "k2/bulk=1", Instructions: 10, Calls: 5, Ns: q(61, 5, "ns")}}
+	l.Differences = []record.LabDifference{{With: "k/bulk=1", Without: "k2/bulk=1", Instructions: 10, CallsPerPacket: 5, Ns: q(61, 5, "ns")}}
 	if h := parse(recordtest.Marshal(t, l)); h.Title != "Indirect branches cost a packet about 61.0 ns at bulk 1" || !strings.Contains(h.Text, "k against k2: 5.00 indirect branches a packet, +10.00 instructions, about 61.0 ns [56.0, 66.0]") {
 		t.Errorf("%+v", h)
 	}

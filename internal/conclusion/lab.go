@@ -25,11 +25,11 @@ func labHeadline(l *record.Lab) Headline {
 			if inNs {
 				title = append(title, fmt.Sprintf("%s ns at bulk %s", stat.Number(d.Ns.Median), labelOf(l, d.With, "bulk")))
 			} else {
-				title = append(title, fmt.Sprintf("%s at bulk %s", stat.Number(d.Calls), labelOf(l, d.With, "bulk")))
+				title = append(title, fmt.Sprintf("%s at bulk %s", stat.Number(d.CallsPerPacket), labelOf(l, d.With, "bulk")))
 			}
 		}
 		s := fmt.Sprintf("At bulk %s, %s against %s: %s indirect branches a packet, %+.2f instructions",
-			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.Calls), d.Instructions)
+			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.CallsPerPacket), d.Instructions)
 		if d.Ns != nil {
 			s += fmt.Sprintf(", about %s", d.Ns.Text(stat.Number))
 		}
@@ -49,8 +49,8 @@ func labHeadline(l *record.Lab) Headline {
 		return Headline{Title: "Indirect branches a packet: " + list, Text: strings.Join(text, " ")}
 	}
 	for _, row := range l.Rows {
-		if row.Calls != nil && len(title) < most {
-			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.Calls), row.Name))
+		if row.CallsPerPacket != nil && len(title) < most {
+			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.CallsPerPacket), row.Name))
 		}
 	}
 	if len(title) == 0 {
@@ -65,13 +65,13 @@ func wiresHeadline(l *record.Lab) (Headline, bool) {
 	var least, most *record.LabRow
 	for i := range l.Rows {
 		row := &l.Rows[i]
-		if len(row.DMA) == 0 || row.Calls == nil {
+		if len(row.DMA) == 0 || row.CallsPerPacket == nil {
 			continue
 		}
-		if least == nil || *row.Calls < *least.Calls {
+		if least == nil || *row.CallsPerPacket < *least.CallsPerPacket {
 			least = row
 		}
-		if most == nil || *row.Calls >= *most.Calls {
+		if most == nil || *row.CallsPerPacket >= *most.CallsPerPacket {
 			most = row
 		}
 	}
@@ -81,16 +81,16 @@ func wiresHeadline(l *record.Lab) (Headline, bool) {
 	setup := func(r *record.LabRow) string {
 		return fmt.Sprintf("%s with %s on %s", r.Labels["nic"], r.Labels["dma"], r.Labels["kernel"])
 	}
-	if *least.Calls == *most.Calls {
-		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", stat.Number(*most.Calls), setup(most))}, true
+	if *least.CallsPerPacket == *most.CallsPerPacket {
+		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", stat.Number(*most.CallsPerPacket), setup(most))}, true
 	}
 	h := Headline{
-		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", stat.Number(*least.Calls), stat.Number(*most.Calls)),
+		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", stat.Number(*least.CallsPerPacket), stat.Number(*most.CallsPerPacket)),
 		Text:  fmt.Sprintf("The least: %s. The most: %s.", setup(least), setup(most)),
 	}
 	if l.Price != nil {
 		h.Text += fmt.Sprintf(" With retpolines, at this machine's price of %s ns for one, those are about %s and %s ns of each packet.",
-			stat.Number(l.Price.Median), stat.Number(*least.Calls*l.Price.Median), stat.Number(*most.Calls*l.Price.Median))
+			stat.Number(l.Price.Median), stat.Number(*least.CallsPerPacket*l.Price.Median), stat.Number(*most.CallsPerPacket*l.Price.Median))
 	}
 	return h, true
 }

@@ -229,7 +229,7 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%+v", l.Rows[2])
 	}
 	d := l.Differences[0]
-	got := []float64{d.BySites, d.ByObserver, d.Remainder, d.Calls, d.Ns.Median}
+	got := []float64{d.BySites, d.ByObserver, d.Remainder, d.CallsPerPacket, d.Ns.Median}
 	if diff := cmp.Diff([]float64{3.5, 2.0 / 1024, 0, 1.25, 12.5}, got); diff != "" {
 		t.Errorf("by sites, by observer, remainder, calls, ns (-want +got):\n%s", diff)
 	}
@@ -311,8 +311,8 @@ func TestExact(t *testing.T) {
 	l := Record(cells, plan.Bulks, nil)
 	for i := range plan.Bulks {
 		a, b := l.Rows[i], l.Rows[len(plan.Bulks)+i]
-		if *a.Instructions != *b.Instructions || *a.Calls != *b.Calls {
-			t.Errorf("%s: %v instructions, %v calls in one boot, %v and %v in another", a.Name, *a.Instructions, *a.Calls, *b.Instructions, *b.Calls)
+		if *a.Instructions != *b.Instructions || *a.CallsPerPacket != *b.CallsPerPacket {
+			t.Errorf("%s: %v instructions, %v calls in one boot, %v and %v in another", a.Name, *a.Instructions, *a.CallsPerPacket, *b.Instructions, *b.CallsPerPacket)
 		}
 		if a.Counts.Sent == 0 || a.Counts.Sent != a.Counts.Redirected || a.Counts.Sent != a.Counts.Received {
 			t.Errorf("%s: counts %+v", a.Name, a.Counts)
@@ -321,7 +321,7 @@ func TestExact(t *testing.T) {
 	for _, d := range l.Differences {
 		t.Logf("%+v", d)
 		if d.Remainder != 0 { // exact: whole multiples of 1/128
-			t.Errorf("%s: %v of %v instructions are not accounted for by %v calls", d.With, d.Remainder, d.Instructions, d.Calls)
+			t.Errorf("%s: %v of %v instructions are not accounted for by %v calls", d.With, d.Remainder, d.Instructions, d.CallsPerPacket)
 		}
 	}
 }

@@ -303,7 +303,7 @@ func (p *placed) count(b *BulkCount, t seen, per float64) {
 	}
 	b.Sites = append(b.Sites, record.LabSite{
 		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
-		Stage: string(s.Stage), Calls: s.Pointer, Target: name, Part: t.part, Executed: s.executed, PerPacket: per,
+		Stage: string(s.Stage), Pointer: s.Pointer, Target: name, Part: t.part, Executed: s.executed, PerPacket: per,
 	})
 }
 

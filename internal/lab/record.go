@@ -75,7 +75,7 @@ func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 		calls += s.PerPacket
 	}
 	row.Sites = append(row.Sites, b.Sites...)
-	row.Instructions, row.Ns, row.Calls, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
+	row.Instructions, row.Ns, row.CallsPerPacket, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
 	row.Functions = append(row.Functions, b.Functions...)
 	if c.NIC != Veth {
 		for _, part := range parts {
@@ -111,14 +111,14 @@ func (b *BulkCount) dma(part string) record.LabDMA {
 func difference(with, without *record.LabRow, price *stat.Quantity) record.LabDifference {
 	d := record.LabDifference{
 		With: with.Name, Without: without.Name,
-		Instructions: *with.Instructions - *without.Instructions, Calls: *with.Calls,
+		Instructions: *with.Instructions - *without.Instructions, CallsPerPacket: *with.CallsPerPacket,
 	}
 	sites, observer := byBranches(with)
 	sitesWithout, observerWithout := byBranches(without)
 	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if price != nil {
-		d.Ns = &stat.Quantity{Median: d.Calls * price.Median, Low: d.Calls * price.Low, High: d.Calls * price.High, N: price.N, Unit: "ns"}
+		d.Ns = &stat.Quantity{Median: d.CallsPerPacket * price.Median, Low: d.CallsPerPacket * price.Low, High: d.CallsPerPacket * price.High, N: price.N, Unit: "ns"}
 		lost := func(ns float64) float64 { return record.LabMpps - 1e3/(1e3/record.LabMpps+ns) }
 		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
 	}

@@ -96,7 +96,7 @@ func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 			}
 		}
 		row := record.ProfileSite{
-			Function: of.function, Offset: of.offset, Stage: string(of.stage), Calls: what,
+			Function: of.function, Offset: of.offset, Stage: string(of.stage), Pointer: what,
 			Targets: of.targets, Thunk: v.mean(of.thunk), Landing: v.mean(of.landing),
 		}
 		if known {

@@ -25,10 +25,10 @@ type BenchRow struct {
 	Hop *stat.Quantity `json:"hop"`
 	// FramesPerXmit is frames per ndo_xdp_xmit call. Nil when unknown.
 	FramesPerXmit *stat.Quantity `json:"frames-per-xmit"`
-	// Observer is what the counting and the time stamps themselves add, in
+	// CountingCost is what the counting and the time stamps themselves add, in
 	// ns per packet: the same chain counted less uncounted. It is measured
 	// on one row of a run; nil on the others.
-	Observer *stat.Quantity `json:"observer"`
+	CountingCost *stat.Quantity `json:"observer"`
 	// Counts are packets as counted by the run's own programs.
 	Counts Counts `json:"counts"`
 	// Refused says why there is no number. Empty when there is one.
@@ -70,7 +70,7 @@ func (r *BenchRow) check() error {
 		{"ns", "ns", r.Ns, false},
 		{"mpps", "Mpps", r.Mpps, false},
 		{"hop", "ns", r.Hop, true},
-		{"observer", "ns", r.Observer, true},
+		{"observer", "ns", r.CountingCost, true},
 		{"frames-per-xmit", "frames", r.FramesPerXmit, false},
 	})
 	if err == nil && measured && math.IsNaN(r.Ns.Median) {

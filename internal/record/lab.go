@@ -34,10 +34,10 @@ type LabRow struct {
 	Stamp int `json:"stamp,omitempty"`
 	// Ns is the time of a packet in ns, measured with KVM; nil where that is not used.
 	Ns *stat.Quantity `json:"ns,omitempty"`
-	// Calls are indirect calls and jumps that were counted at their sites.
-	Calls  *float64  `json:"calls"`
-	Sites  []LabSite `json:"sites"`
-	Counts Counts    `json:"counts"`
+	// CallsPerPacket are indirect calls and jumps, counted at their sites.
+	CallsPerPacket *float64  `json:"calls"`
+	Sites          []LabSite `json:"sites"`
+	Counts         Counts    `json:"counts"`
 	// Functions are entries of functions.
 	Functions []LabFunction `json:"functions"`
 	// DMA is what is done of the DMA API, one entry a part; empty for veth.
@@ -91,10 +91,10 @@ func (r *LabRow) SumDMA() (sum LabDMA) {
 // their count at the price of one. It is nil where no price was measured, or the row
 // has none of the calls that were priced.
 func (l *Lab) BranchNs(row *LabRow) *float64 {
-	if l.Price == nil || row.Calls == nil || !strings.HasPrefix(row.Thunk, "retpoline") {
+	if l.Price == nil || row.CallsPerPacket == nil || !strings.HasPrefix(row.Thunk, "retpoline") {
 		return nil
 	}
-	ns := *row.Calls * l.Price.Median
+	ns := *row.CallsPerPacket * l.Price.Median
 	return &ns
 }
 
@@ -106,9 +106,10 @@ type LabSite struct {
 	Jump     bool   `json:"jump,omitempty"`
 	Kind     string `json:"kind"`
 	Stage    string `json:"stage"`
-	Calls    string `json:"calls,omitempty"`
-	Target   string `json:"target,omitempty"` // the function that was entered
-	Part     string `json:"part,omitempty"`   // as of LabFunction
+	// Pointer is the chain of struct members the target is read from.
+	Pointer string `json:"calls,omitempty"`
+	Target  string `json:"target,omitempty"` // the function that was entered
+	Part    string `json:"part,omitempty"`   // as of LabFunction
 	// Executed are the instructions it takes to its target: itself, its thunk, the nop
 	// that fills its room; 0 when not known.
 	Executed int `json:"executed"`
@@ -131,8 +132,8 @@ type LabDifference struct {
 	BySites      float64 `json:"by-sites"`
 	ByObserver   float64 `json:"by-observer"`
 	Remainder    float64 `json:"remainder"`
-	// Calls are indirect calls and jumps per packet, counted at the sites.
-	Calls float64 `json:"calls"`
+	// CallsPerPacket are indirect calls and jumps, counted at the sites.
+	CallsPerPacket float64 `json:"calls"`
 	// Ns is an estimate: calls by the price of one on this machine, in ns per
 	// packet. Nil without a price.
 	Ns *stat.Quantity `json:"ns"`
@@ -161,9 +162,9 @@ func (r *LabRow) check() error {
 		return err
 	}
 	switch {
-	case r.Refused == "" && r.Calls == nil:
+	case r.Refused == "" && r.CallsPerPacket == nil:
 		return errNeither
-	case r.Refused != "" && (r.Instructions != nil || r.Calls != nil):
+	case r.Refused != "" && (r.Instructions != nil || r.CallsPerPacket != nil):
 		return errBoth
 	case len(r.Sites) > MaxRows || len(r.Functions) > MaxRows || len(r.DMA) > MaxRows:
 		return errors.New("too many sites or functions")
@@ -172,7 +173,7 @@ func (r *LabRow) check() error {
 	if err := checkQuantities([]quantity{{"time", "ns", r.Ns, false}}); err != nil {
 		return err
 	}
-	for _, n := range []*float64{r.Instructions, r.Calls} {
+	for _, n := range []*float64{r.Instructions, r.CallsPerPacket} {
 		if n != nil && !possible(*n) {
 			return fmt.Errorf("impossible count %v", *n)
 		}
@@ -197,7 +198,7 @@ func (r *LabRow) check() error {
 		if err := checkNames(s.Function, s.Stage); err != nil {
 			return err
 		}
-		if err := checkTexts([]string{s.Calls, s.Target, s.Kind, s.Part}); err != nil {
+		if err := checkTexts([]string{s.Pointer, s.Target, s.Kind, s.Part}); err != nil {
 			return err
 		}
 		if !possible(s.PerPacket) {
@@ -226,7 +227,7 @@ func (d *LabDifference) check() error {
 	if err := checkTexts([]string{d.With, d.Without}); err != nil {
 		return err
 	}
-	for _, x := range []float64{d.Instructions, d.BySites, d.ByObserver, d.Remainder, d.Calls} {
+	for _, x := range []float64{d.Instructions, d.BySites, d.ByObserver, d.Remainder, d.CallsPerPacket} {
 		if !(math.Abs(x) <= maxNs) {
 			return fmt.Errorf("impossible count %v", x)
 		}

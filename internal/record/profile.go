@@ -115,9 +115,9 @@ type ProfileSite struct {
 	Function string `json:"function"`
 	Offset   uint64 `json:"offset"`
 	Stage    string `json:"stage"`
-	// Calls is the chain of struct members the target is read from, null when
+	// Pointer is the chain of struct members the target is read from, null when
 	// unknown.
-	Calls *string `json:"calls"`
+	Pointer *string `json:"calls"`
 	// Targets are the functions it was seen to enter.
 	Targets []string `json:"targets,omitempty"`
 	// PerPacket is how often it runs for a packet, unit "calls"; nil when
@@ -237,8 +237,8 @@ func (s *ProfileSite) check() error {
 		return err
 	}
 	texts := s.Targets
-	if s.Calls != nil {
-		texts = append(slices.Clone(texts), *s.Calls)
+	if s.Pointer != nil {
+		texts = append(slices.Clone(texts), *s.Pointer)
 	}
 	if err := checkTexts(texts); err != nil {
 		return err

@@ -66,7 +66,7 @@ func TestLoadProfile(t *testing.T) {
 		"thunks":         {func(p *record.Profile) { p.Tax.Thunks.Median = -2 }, "tax: thunks is impossible"},
 		"agree":          {func(p *record.Profile) { p.Tax.Agree = "maybe" }, "tax: impossible agree"},
 		"site":           {func(p *record.Profile) { p.Tax.Sites[0].Targets = []string{"\x07"} }, "tax: site 0: impossible text"},
-		"site calls":     {func(p *record.Profile) { *p.Tax.Sites[0].Calls = "\x07" }, "tax: site 0: impossible text"},
+		"site calls":     {func(p *record.Profile) { *p.Tax.Sites[0].Pointer = "\x07" }, "tax: site 0: impossible text"},
 		"counter":        {func(p *record.Profile) { p.Counters[0].PerPacket.Median = -1 }, "counter cycles: per-packet is impossible"},
 		"counter name":   {func(p *record.Profile) { p.Counters[0].Name = "" }, "counter 0: impossible name"},
 		"empty counter":  {func(p *record.Profile) { p.Counters[0].PerPacket = nil }, "counter cycles: neither"},

@@ -23,8 +23,8 @@ type TaxRow struct {
 	Name string `json:"name"`
 	// Labels are the row's coordinates: pair, variant.
 	Labels map[string]string `json:"labels"`
-	// Calls is what is called indirectly.
-	Calls string `json:"calls"`
+	// Target is what is called indirectly.
+	Target string `json:"calls"`
 	// Premise is what was found in the code of both sides before timing.
 	Premise string `json:"premise,omitempty"`
 	// With and Without are the two sides, Price their difference, in ns per
@@ -94,7 +94,7 @@ func (r *TaxRow) check() error {
 	if err := checkLabels(r.Labels); err != nil {
 		return err
 	}
-	for _, s := range []struct{ name, text string }{{"calls", r.Calls}, {"premise", r.Premise}, {"note", r.Note}} {
+	for _, s := range []struct{ name, text string }{{"calls", r.Target}, {"premise", r.Premise}, {"note", r.Note}} {
 		if utf8.RuneCountInString(s.text) > maxText || !printable(s.text) {
 			return fmt.Errorf("impossible %s %.60q", s.name, s.text)
 		}

@@ -66,7 +66,7 @@ func TestLoadTaxRefuses(t *testing.T) {
 		"name":           {func(r *record.TaxRow) { r.Name = "a\x1b[2J" }, "impossible name"},
 		"twice":          {func(r *record.TaxRow) { r.Name = "control" }, "row control: occurs twice"},
 		"label":          {func(r *record.TaxRow) { r.Labels = map[string]string{"pair": "\a"} }, "impossible label"},
-		"calls":          {func(r *record.TaxRow) { r.Calls = "a\nb" }, "impossible calls"},
+		"calls":          {func(r *record.TaxRow) { r.Target = "a\nb" }, "impossible calls"},
 		"premise":        {func(r *record.TaxRow) { r.Premise = "\x1b[2J" }, "impossible premise"},
 		"note":           {func(r *record.TaxRow) { r.Note = strings.Repeat("x", 1001) }, "impossible note"},
 		"lengths":        {func(r *record.TaxRow) { r.Samples = r.Samples[1:] }, "19 samples but 20 rounds"},

@@ -23,10 +23,10 @@ type SiteRow struct {
 	// Stage of the path: receive, program, redirect, bulk-queue, transmit,
 	// completion, return, page-pool or dma.
 	Stage string `json:"stage"`
-	// Calls is the chain of struct members the target is read from, null
-	// when unknown; Sure is "certain", "likely" or "unknown".
-	Calls *string `json:"calls"`
-	Sure  string  `json:"sure"`
+	// Pointer is the chain of struct members the target is read from, null
+	// when unknown; Confidence is "certain", "likely" or "unknown".
+	Pointer    *string `json:"calls"`
+	Confidence string  `json:"sure"`
 	// Targets are the functions that the pointer holds now; live only.
 	Targets []string `json:"targets,omitempty"`
 	// Per is how often it runs: "packet", "bulk", "poll", "rare" or
@@ -46,7 +46,7 @@ type PartialFunction struct {
 }
 
 func (r *SiteRow) check() error {
-	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Sure, r.Per, r.what()}, r.Targets...)
+	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Confidence, r.Per, r.what()}, r.Targets...)
 	for _, text := range append(texts, r.Via...) {
 		if utf8.RuneCountInString(text) > maxText || !printable(text) {
 			return fmt.Errorf("impossible text %.60q", text)
@@ -60,10 +60,10 @@ func (r *SiteRow) check() error {
 
 // what is called, "unknown" when that is not known.
 func (r *SiteRow) what() string {
-	if r.Calls == nil {
+	if r.Pointer == nil {
 		return "unknown"
 	}
-	return *r.Calls
+	return *r.Pointer
 }
 
 // XrayParts are what a record of xray has beside its rows; empty in all others.

@@ -24,7 +24,7 @@ func TestLoadSites(t *testing.T) {
 	}
 	good := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
 	s, err := record.Load(save("good", good))
-	if err != nil || len(s.Sites().Rows) != 1 || *s.Sites().Rows[0].Calls != "x" {
+	if err != nil || len(s.Sites().Rows) != 1 || *s.Sites().Rows[0].Pointer != "x" {
 		t.Errorf("%+v, %v", s, err)
 	}
 	for _, test := range []struct {

@@ -50,13 +50,13 @@ func (r *RawRow) record() record.BenchRow {
 		Name:          r.Name(),
 		Labels:        r.Labels(),
 		FramesPerXmit: quantity(r.FramesPerXmit, "frames"),
-		Observer:      quantity(r.CountingCost, "ns"),
+		CountingCost:  quantity(r.CountingCost, "ns"),
 		Counts:        record.Counts(r.Counts),
 		Samples:       []float64{},
 		Rounds:        []int{},
 	}
 	if row.Refused = r.refusal(); row.Refused != "" {
-		row.Observer = nil
+		row.CountingCost = nil
 		return row
 	}
 	row.Samples, row.Rounds = r.NsPerFrame, r.Rounds

@@ -50,7 +50,7 @@ func TestVerifyCounting(t *testing.T) {
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
 			rows := mustRun(t, Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Rounds: 15, Duration: of(15*time.Second, short)}})
-			q := rows[0].Observer
+			q := rows[0].CountingCost
 			if q == nil {
 				return verify.Finding{Figure: "no figure"}
 			}

@@ -28,8 +28,8 @@ func Dot(w io.Writer, calls map[string][]string, rows []record.SiteRow) error {
 	}
 	for _, row := range rows {
 		what := "?"
-		if row.Calls != nil {
-			what = *row.Calls
+		if row.Pointer != nil {
+			what = *row.Pointer
 		}
 		targets := row.Targets
 		if len(targets) == 0 {

@@ -94,7 +94,7 @@ func (s *FirstScreen) largestPrices(p *printer) {
 	for i := range rows {
 		row := &rows[i]
 		c := cells.Price(row)
-		what, _, _ := strings.Cut(cells.Clean(row.Calls), ": ")
+		what, _, _ := strings.Cut(cells.Clean(row.Target), ": ")
 		t.add("  "+cells.Clean(row.Name), c.Price, c.PriceInterval, what, notes.mark(row.Name))
 	}
 	fmt.Fprintln(&p.buf)

@@ -23,7 +23,7 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, "+
 			"%s by the observer's time stamps, %s left.",
-			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.Calls),
+			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.CallsPerPacket),
 			stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
 		if d.Ns != nil {
 			ns, around := cells.Quantity(d.Ns)
@@ -74,7 +74,7 @@ func (p *printer) labChain(l *record.Lab) {
 		if row.Instructions != nil {
 			line[1] = stat.Exact(*row.Instructions)
 		}
-		line[2], line[3] = stat.Exact(*row.Calls), stat.Exact(row.Entries("bq_xmit_all"))
+		line[2], line[3] = stat.Exact(*row.CallsPerPacket), stat.Exact(row.Entries("bq_xmit_all"))
 		if timed && row.Ns != nil {
 			ns, around := cells.Quantity(row.Ns)
 			line[4] = ns + " " + around
@@ -154,7 +154,7 @@ func labWiresCells(l *record.Lab, row *record.LabRow, timed bool) []string {
 		line[1] = fmt.Sprintf("%.0f", *row.Instructions)
 	}
 	sum := row.SumDMA()
-	for i, n := range []float64{*row.Calls, sum.Map, sum.Sync, sum.Bounce, sum.Flush} {
+	for i, n := range []float64{*row.CallsPerPacket, sum.Map, sum.Sync, sum.Bounce, sum.Flush} {
 		line[2+i] = cells.Few(n)
 	}
 	if ns := l.BranchNs(row); ns != nil {

@@ -27,7 +27,7 @@ func TestHostile(t *testing.T) {
 	hostile := reporttest.Tax()
 	for i := range hostile.Rows {
 		row := &hostile.Rows[i]
-		row.Name, row.Calls, row.Premise, row.Note = row.Name+"\x1b[2J", "\x07"+row.Calls+"\xff", "\x1b[2J", "\x1b[2J"
+		row.Name, row.Target, row.Premise, row.Note = row.Name+"\x1b[2J", "\x07"+row.Target+"\xff", "\x1b[2J", "\x1b[2J"
 	}
 	hostile.Rows[3].Refused = "\x1b[2J\n\x07"
 	var b bytes.Buffer

@@ -101,8 +101,8 @@ func (p *printer) branchTable(prof *record.Profile) {
 			calls = stat.Number(s.PerPacket.Median)
 		}
 		what := ""
-		if s.Calls != nil {
-			steps := strings.Split(*s.Calls, " → ")
+		if s.Pointer != nil {
+			steps := strings.Split(*s.Pointer, " → ")
 			_, what, _ = strings.Cut(steps[len(steps)-1], ".")
 		}
 		table = append(table, []string{

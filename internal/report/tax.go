@@ -61,8 +61,8 @@ func (p *printer) priceTable(rows []record.TaxRow, notes *footnotes, verbose boo
 	last := ""
 	for i := range rows {
 		row := &rows[i]
-		if row.Calls != last {
-			last = row.Calls
+		if row.Target != last {
+			last = row.Target
 			t.heading(last)
 		}
 		name := "  " + cells.Clean(row.Name)

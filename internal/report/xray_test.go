@@ -38,7 +38,7 @@ func TestXrayHostile(t *testing.T) {
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		evil := "\x1b[2J\x07\n"
-		row.Function, row.Kind, row.Per, row.Stage, row.Calls, row.Targets = evil, evil, evil, evil, &evil,
+		row.Function, row.Kind, row.Per, row.Stage, row.Pointer, row.Targets = evil, evil, evil, evil, &evil,
 			[]string{evil}
 	}
 	doc.Partial[0].Name = "\x1b"

@@ -106,7 +106,7 @@ func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) r
 	return record.TaxRow{
 		Name:    name,
 		Labels:  map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
-		Calls:   "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
+		Target:  "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
 		With:    summary(with, "ns"),
 		Without: summary(without, "ns"),
 		Price:   &q, PerPacket: exactly(calls, "calls"), NsPerPacket: &q,

@@ -85,7 +85,7 @@ func (raw *Raw) row(p *rawPair) record.TaxRow {
 	row := record.TaxRow{
 		Name:    p.name,
 		Labels:  map[string]string{"pair": family, "variant": variant},
-		Calls:   p.target,
+		Target:  p.target,
 		Premise: p.premise,
 		Note:    p.note,
 		Refused: p.refused,

@@ -52,12 +52,12 @@ func rows(sites []xdppath.Site) []record.SiteRow {
 	for _, s := range sites {
 		row := record.SiteRow{
 			Function: s.Function, Offset: s.Offset, Kind: string(s.Kind), Jump: s.Jump, Thunk: s.Thunk,
-			Stage: string(s.Stage), Sure: string(s.Confidence), Targets: s.Targets,
+			Stage: string(s.Stage), Confidence: string(s.Confidence), Targets: s.Targets,
 			Per: string(s.Per), Always: s.Always, Via: s.Via,
 		}
 		pointer := "unknown"
 		if s.Pointer != "" {
-			row.Calls = &s.Pointer
+			row.Pointer = &s.Pointer
 			steps := strings.Split(s.Pointer, " → ")
 			pointer = steps[len(steps)-1]
 		}

@@ -15,7 +15,7 @@ import (
 // PriceRow is the row of a call whose rounds cost price ns, give or take sd.
 func PriceRow(r *rand.Rand, name string, price, sd float64) record.TaxRow {
 	row := record.TaxRow{
-		Name: name, Labels: map[string]string{"pair": strings.Split(name, "/")[0]}, Calls: "array_map_lookup_elem",
+		Name: name, Labels: map[string]string{"pair": strings.Split(name, "/")[0]}, Target: "array_map_lookup_elem",
 		Premise: "with: call through a thunk; without: no call", Samples: []float64{}, Rounds: []int{},
 	}
 	var with, without []float64

@@ -7,9 +7,9 @@ func Sites(rows ...record.SiteRow) *record.Document[record.SiteRow] {
 }
 
 func Site(function, what, kind, per string) record.SiteRow {
-	row := record.SiteRow{Name: function + "/" + what, Function: function, Kind: kind, Per: per, Stage: "transmit", Sure: "certain"}
+	row := record.SiteRow{Name: function + "/" + what, Function: function, Kind: kind, Per: per, Stage: "transmit", Confidence: "certain"}
 	if what != "unknown" {
-		row.Calls = &what
+		row.Pointer = &what
 	}
 	return row
 }

@@ -34,8 +34,8 @@ func BenchMethod(doc *record.Document[record.BenchRow]) string {
 		row := &doc.Rows[i]
 		rounds = max(rounds, len(row.Rounds))
 		hops = hops || row.Hop != nil
-		if row.Observer != nil {
-			median, around := Quantity(row.Observer)
+		if row.CountingCost != nil {
+			median, around := Quantity(row.CountingCost)
 			said = append(said, fmt.Sprintf("Counting itself: %s ns per packet %s, on %s.", median, around, row.Name))
 		}
 	}

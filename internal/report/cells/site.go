@@ -23,10 +23,10 @@ func Made(row record.SiteRow) string {
 // when it is not, and what the pointer holds now.
 func Target(row record.SiteRow) string {
 	what := "?"
-	if row.Calls != nil {
-		steps := strings.Split(*row.Calls, " → ")
+	if row.Pointer != nil {
+		steps := strings.Split(*row.Pointer, " → ")
 		what = Clean(steps[len(steps)-1])
-		if row.Sure == "likely" {
+		if row.Confidence == "likely" {
 			what += " (likely)"
 		}
 	}

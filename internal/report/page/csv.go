@@ -147,7 +147,7 @@ func (c csvRecord) ladder(rows []record.BenchRow) {
 		c.quantity(row.Name, "ns", row.Ns, "")
 		c.quantity(row.Name, "hop", row.Hop, "")
 		c.quantity(row.Name, "frames-per-xmit", row.FramesPerXmit, "")
-		c.quantity(row.Name, "observer", row.Observer, "")
+		c.quantity(row.Name, "observer", row.CountingCost, "")
 	}
 }
 
@@ -168,7 +168,7 @@ func (c csvRecord) prices(rows []record.TaxRow) {
 		}
 		c.quantity(row.Name, "with", row.With, "")
 		c.quantity(row.Name, "without", row.Without, "")
-		c.quantity(row.Name, "price", row.Price, cells.Join("; ", row.Calls, row.Note))
+		c.quantity(row.Name, "price", row.Price, cells.Join("; ", row.Target, row.Note))
 		c.quantity(row.Name, "cycles", row.Cycles, "")
 		c.quantity(row.Name, "per-packet", row.PerPacket, "")
 		c.quantity(row.Name, "ns-per-packet", row.NsPerPacket, "")
@@ -213,12 +213,12 @@ func (c csvRecord) lab(l *record.Lab) {
 		if row.Instructions != nil {
 			c.exact(row.Name, "instructions", *row.Instructions, "per packet", row.Thunk)
 		}
-		if row.Calls != nil {
-			c.exact(row.Name, "calls", *row.Calls, "per packet", row.Thunk)
+		if row.CallsPerPacket != nil {
+			c.exact(row.Name, "calls", *row.CallsPerPacket, "per packet", row.Thunk)
 		}
 		for _, site := range row.Sites {
 			c.exact(row.Name, fmt.Sprintf("site/%s+%#x", site.Function, site.Offset), site.PerPacket, "per packet",
-				cells.Join(", ", site.Stage, site.Calls, site.Target))
+				cells.Join(", ", site.Stage, site.Pointer, site.Target))
 		}
 	}
 	for _, d := range l.Differences {

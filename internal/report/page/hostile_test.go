@@ -35,7 +35,7 @@ func hostile(t testing.TB, s string) []*record.Saved {
 				p.Functions[i].Name, p.Functions[i].Stage = s, s
 			}
 			for i := range p.Tax.Sites {
-				p.Tax.Sites[i].Function, p.Tax.Sites[i].Calls, p.Tax.Sites[i].Targets, p.Tax.Sites[i].Stage = s, &bad,
+				p.Tax.Sites[i].Function, p.Tax.Sites[i].Pointer, p.Tax.Sites[i].Targets, p.Tax.Sites[i].Stage = s, &bad,
 					[]string{s}, s
 			}
 			for i := range p.Stacks {
@@ -45,12 +45,12 @@ func hostile(t testing.TB, s string) []*record.Saved {
 		}
 		for i := range r.Prices() {
 			row := &r.Prices()[i]
-			row.Name, row.Calls, row.Note, row.Premise = s, s, s, s
+			row.Name, row.Target, row.Note, row.Premise = s, s, s, s
 		}
 		if r.Sites() != nil {
 			for i := range r.Sites().Rows {
 				row := &r.Sites().Rows[i]
-				row.Name, row.Function, row.Calls, row.Kind, row.Stage, row.Thunk, row.Targets = s, s, &bad, s, s, s,
+				row.Name, row.Function, row.Pointer, row.Kind, row.Stage, row.Thunk, row.Targets = s, s, &bad, s, s, s,
 					[]string{s}
 			}
 			r.Sites().Code[0].Name, r.Sites().Code[0].Lines[0].Text, r.Sites().Code[0].Lines[0].Note = s, s, s
@@ -60,7 +60,7 @@ func hostile(t testing.TB, s string) []*record.Saved {
 				row := &r.Lab().Rows[i]
 				row.Name, row.Release, row.Thunk = s, s, s
 				for j := range row.Sites {
-					row.Sites[j].Function, row.Sites[j].Stage, row.Sites[j].Target, row.Sites[j].Calls = s, s, s, s
+					row.Sites[j].Function, row.Sites[j].Stage, row.Sites[j].Target, row.Sites[j].Pointer = s, s, s, s
 				}
 			}
 			r.Lab().Differences[0].With, r.Lab().Differences[0].Without = s, s

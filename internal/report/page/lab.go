@@ -47,20 +47,20 @@ func (v *viewer) labWiresBlock(s *record.Saved) block {
 	}
 	for i := range s.Lab().Rows {
 		row := &s.Lab().Rows[i]
-		if !cells.OnWires(row) || row.Calls == nil {
+		if !cells.OnWires(row) || row.CallsPerPacket == nil {
 			continue
 		}
-		dma, ns, change := row.SumDMA(), "–", cells.Few(*row.Calls)
+		dma, ns, change := row.SumDMA(), "–", cells.Few(*row.CallsPerPacket)
 		if x := s.Lab().BranchNs(row); x != nil {
 			ns = stat.Number(*x)
 			change += ", ≈ " + ns + " ns"
 		}
-		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.Calls),
+		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.CallsPerPacket),
 			cells.Few(dma.Map), cells.Few(dma.Sync), cells.Few(dma.Bounce), cells.Few(dma.Flush), ns)
 		// With retpolines and without it is the same count: one of them is drawn.
 		label := labWiresLabel(row, len(bulks) > 1)
 		if !slices.ContainsFunc(pairs, func(p pair) bool { return p.label == label }) {
-			pairs = append(pairs, pair{label: label, new: exactQuantity(*row.Calls, "branches"), change: change})
+			pairs = append(pairs, pair{label: label, new: exactQuantity(*row.CallsPerPacket, "branches"), change: change})
 		}
 	}
 	b.Tables = []*table{t}
@@ -112,7 +112,7 @@ func (v *viewer) labCountsBlock(s *record.Saved) block {
 			}
 			return stat.Exact(*x)
 		}
-		t.add(row.Name, row.Release, row.Thunk, count(row.Instructions), count(row.Calls))
+		t.add(row.Name, row.Release, row.Thunk, count(row.Instructions), count(row.CallsPerPacket))
 	}
 	b.Tables = append(b.Tables, t)
 	b.Text = append(b.Text, "Counts of the emulated guests, exact to the digit. "+
@@ -129,7 +129,7 @@ func labDifferenceTable(l *record.Lab) *table {
 	}}
 	for _, d := range l.Differences {
 		ns, around := cells.Quantity(d.Ns)
-		t.add(d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.Calls),
+		t.add(d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.CallsPerPacket),
 			stat.Exact(d.ByObserver), stat.Exact(d.Remainder), cmp.Or(ns, "–"), around)
 	}
 	return t
@@ -143,7 +143,7 @@ func labDifferencePairs(l *record.Lab) []pair {
 		if strings.Contains(d.With, "/nic=") {
 			continue
 		}
-		change := stat.Number(d.Calls) + " branches"
+		change := stat.Number(d.CallsPerPacket) + " branches"
 		if ns, _ := cells.Quantity(d.Ns); ns != "" {
 			change += fmt.Sprintf(", ≈ %s ns", ns)
 		}
@@ -161,14 +161,14 @@ func (v *viewer) labPathBlocks(l *record.Lab) []block {
 	var releases []string
 	for i := range l.Rows {
 		row := &l.Rows[i]
-		if row.Calls == nil || len(row.Sites) == 0 {
+		if row.CallsPerPacket == nil || len(row.Sites) == 0 {
 			continue
 		}
 		was := best[row.Release]
 		if was == nil {
 			releases = append(releases, row.Release)
 		}
-		if was == nil || *row.Calls > *was.Calls {
+		if was == nil || *row.CallsPerPacket > *was.CallsPerPacket {
 			best[row.Release] = row
 		}
 	}

@@ -165,7 +165,7 @@ func labStages(row *record.LabRow) []pathStage {
 	var path packetPath
 	for _, s := range row.Sites {
 		path.add(s.Stage, pathSite{
-			function: s.Function, offset: s.Offset, calls: s.Calls, targets: cells.ShortName(s.Target),
+			function: s.Function, offset: s.Offset, calls: s.Pointer, targets: cells.ShortName(s.Target),
 			per: strconv.FormatFloat(s.PerPacket, 'g', 5, 64) + " a packet",
 		})
 	}
@@ -176,8 +176,8 @@ func labStages(row *record.LabRow) []pathStage {
 // sampledSite is an indirect branch of a profile.
 func sampledSite(s *record.ProfileSite) pathSite {
 	site := pathSite{function: s.Function, offset: s.Offset, targets: cells.ShortNames(s.Targets)}
-	if s.Calls != nil {
-		site.calls = *s.Calls
+	if s.Pointer != nil {
+		site.calls = *s.Pointer
 	}
 	if s.PerPacket != nil {
 		site.per = stat.Number(s.PerPacket.Median) + " a packet"
@@ -192,8 +192,8 @@ func sampledSite(s *record.ProfileSite) pathSite {
 func foundSite(row *record.SiteRow) pathSite {
 	site := pathSite{function: row.Function, offset: row.Offset, targets: cells.ShortNames(row.Targets)}
 	site.per = cells.HowOften(*row)
-	if row.Calls != nil {
-		site.calls = *row.Calls
+	if row.Pointer != nil {
+		site.calls = *row.Pointer
 	}
 	return site
 }

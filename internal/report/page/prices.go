@@ -35,8 +35,8 @@ func priceTable(rows []record.TaxRow) *table {
 	last := ""
 	for i := range rows {
 		row := &rows[i]
-		if row.Calls != last {
-			last = row.Calls
+		if row.Target != last {
+			last = row.Target
 			t.group(last)
 		}
 		if row.Refused != "" {

@@ -63,7 +63,7 @@ func Bench(run string, seed uint64, factor float64) *record.Document[record.Benc
 func FullBench() *record.Document[record.BenchRow] {
 	doc := Bench("one", 1, 1)
 	r := rand.New(rand.NewPCG(2, 2))
-	doc.Rows[6].Observer = &stat.Quantity{Median: 1.24, Low: 0.41, High: 2.07, N: 15, Unit: "ns"}
+	doc.Rows[6].CountingCost = &stat.Quantity{Median: 1.24, Low: 0.41, High: 2.07, N: 15, Unit: "ns"}
 	doc.Rows = append(doc.Rows,
 		BenchRow(r, "redirect-map/bulk=64/operation=swap-macs/size=1500", "64", 140, 51, 16),
 		record.BenchRow{Name: "redirect-xsk/bulk=1", Labels: map[string]string{"bulk": "1"},

@@ -14,7 +14,7 @@ func Lab() *record.Lab {
 		return record.LabRow{
 			Name:    "debian:6.12-cloud/" + line + "/bulk=16",
 			Labels:  map[string]string{"kernel": "debian:6.12-cloud", "cpu": "", "append": line, "bulk": "16"},
-			Release: "6.12.117", Thunk: thunk, Instructions: count(instructions), Window: 1024, Calls: count(0.3125),
+			Release: "6.12.117", Thunk: thunk, Instructions: count(instructions), Window: 1024, CallsPerPacket: count(0.3125),
 			Sites: []record.LabSite{
 				{Function: "bq_xmit_all", Offset: 0x8c, Stage: "bulk-queue", Target: "veth_ndo_xdp_xmit",
 					PerPacket: 0.125},
@@ -27,12 +27,12 @@ func Lab() *record.Lab {
 	l.Rows = []record.LabRow{row("spectre_v2=retpoline", "retpoline", 1180.333984375),
 		row("spectre_v2=off", "plain jmp", 1179.70703125)}
 	broken := row("panic", "", 0)
-	broken.Instructions, broken.Calls, broken.Refused = nil, nil, `guest 6.12.117 ended; its last words: "Kernel panic"`
+	broken.Instructions, broken.CallsPerPacket, broken.Refused = nil, nil, `guest 6.12.117 ended; its last words: "Kernel panic"`
 	l.Rows = append(l.Rows, broken)
 	l.Differences = []record.LabDifference{{
 		With: l.Rows[0].Name, Without: l.Rows[1].Name, Instructions: 0.626953125, BySites: 0.625,
-		ByObserver: 0.001953125,
-		Calls:      0.3125, Ns: &stat.Quantity{Median: 3.1, Low: 2.9, High: 3.4, N: 7, Unit: "ns"},
+		ByObserver:     0.001953125,
+		CallsPerPacket: 0.3125, Ns: &stat.Quantity{Median: 3.1, Low: 2.9, High: 3.4, N: 7, Unit: "ns"},
 		Lost: &stat.Quantity{Median: 0.503, Low: 0.472, High: 0.55, N: 7, Unit: "Mpps"},
 	}}
 	l.Warnings = []record.Warning{{Text: "a warning"}}

@@ -47,7 +47,7 @@ func Profile() *record.Profile {
 		Estimate: Around(1.8, 0.1, "ns"), Agree: "agree", Returns: Around(0.6, 0.2, "ns"),
 		ReturnLandings: Around(50, 3, "ns"),
 		Sites: []record.ProfileSite{
-			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Calls: &calls,
+			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Pointer: &calls,
 				Targets: []string{"veth_ndo_xdp_xmit"}, PerPacket: Around(0.0625, 0, "calls"),
 				Thunk: Around(0.1, 0.05, "ns"), Landing: Around(1, 0.4, "ns")},
 			{Function: "bpf_dispatcher_xdp", Offset: 0x3d, Stage: "program", Targets: []string{program},

@@ -54,7 +54,7 @@ func Tax() *record.Document[record.TaxRow] {
 	doc.Rows = doc.Rows[:4]
 	label := func(row *record.TaxRow, calls string) *record.TaxRow {
 		family, variant, _ := strings.Cut(row.Name, "/")
-		row.Labels, row.Calls = map[string]string{"pair": family, "variant": variant}, calls
+		row.Labels, row.Target = map[string]string{"pair": family, "variant": variant}, calls
 		return row
 	}
 	r := rand.New(rand.NewPCG(3, 3))
@@ -77,7 +77,7 @@ func Tax() *record.Document[record.TaxRow] {
 		doc.Rows[1+i].Premise = "bpf_map_lookup_elem+0xd: jmp __x86_indirect_thunk_rax"
 	}
 	doc.Rows[2].Note = "one indirect branch, and a direct call with its return"
-	refused := label(&doc.Rows[3], doc.Rows[3].Calls)
+	refused := label(&doc.Rows[3], doc.Rows[3].Target)
 	refused.Refused = "already direct here: the code of both sides makes the same indirect branches"
 	refused.Price, refused.With, refused.Without, refused.Cycles = nil, nil, nil, nil
 	refused.PerPacket, refused.NsPerPacket = nil, nil

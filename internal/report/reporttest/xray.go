@@ -11,18 +11,18 @@ func Xray() *record.Document[record.SiteRow] {
 		row := record.SiteRow{
 			Name: function + "/" + calls, Function: function, Offset: uint64(0x1f + 16*len(doc.Rows)), Kind: kind,
 			Thunk: "__x86_indirect_thunk_rax",
-			Stage: stage, Sure: "certain", Targets: targets, Per: per, Always: always, Via: []string{function},
+			Stage: stage, Confidence: "certain", Targets: targets, Per: per, Always: always, Via: []string{function},
 		}
 		if calls != "unknown" {
-			row.Calls = &calls
+			row.Pointer = &calls
 		} else {
-			row.Sure = "unknown"
+			row.Confidence = "unknown"
 		}
 		doc.Rows = append(doc.Rows, row)
 		return &doc.Rows[len(doc.Rows)-1]
 	}
 	add("receive", "__napi_poll", "napi_struct.poll", "thunk", "poll", true, "veth_poll")
-	add("program", "veth_xdp_rcv_one", "bpf_prog.bpf_func", "thunk", "packet", false).Sure = "likely"
+	add("program", "veth_xdp_rcv_one", "bpf_prog.bpf_func", "thunk", "packet", false).Confidence = "likely"
 	add("transmit", "bq_xmit_all", "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", "its-thunk", "bulk", true,
 		"veth_ndo_xdp_xmit")
 	add("transmit", "a_function_with_a_very_long_name_indeed", "some_operations.a_member_with_a_long_name", "register",
