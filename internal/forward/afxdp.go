@@ -26,7 +26,7 @@ type afxdp struct {
 	config  Config
 	umem    *xsk.UMEM
 	path    *datapath.Datapath
-	devices []device
+	devices []queuedDevice
 	route   []route // by input port
 	ports   []portOf
 	multi   bool
@@ -84,7 +84,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	for _, d := range f.devices {
 		// The Ethernet header, and two VLAN tags.
-		f.multi = f.multi || d.mtu+22 > f.umem.Capacity()
+		f.multi = f.multi || d.MTU+22 > f.umem.Capacity()
 	}
 	f.routes(numbers)
 	f.sockets = make([]*xsk.Socket, len(f.ports))
@@ -136,7 +136,7 @@ func (f *afxdp) routes(numbers map[string]int) {
 // input says whether frames of a device are forwarded.
 func (f *afxdp) input(device int) bool {
 	for _, d := range f.config.directions() {
-		if d.In == f.devices[device].name {
+		if d.In == f.devices[device].Name {
 			return true
 		}
 	}
@@ -150,7 +150,7 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 	defer func() {
 		if err != nil {
 			f.closeSockets(i)
-			err = fmt.Errorf("interface %s: %w", d.name, err)
+			err = fmt.Errorf("interface %s: %w", d.Name, err)
 		}
 	}()
 	f.each(i, func(port, queue int) {
@@ -160,7 +160,7 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 		}
 		var s *xsk.Socket
 		s, err = xsk.Open(f.umem, xsk.Options{
-			Interface: d.index, Queue: queue, MultiBuffer: f.multi,
+			Interface: d.Index, Queue: queue, MultiBuffer: f.multi,
 			Fill: ring, Completion: ring, RX: ring, TX: ring,
 		})
 		if err != nil {
@@ -197,9 +197,9 @@ func (f *afxdp) attach(i int) (*xsk.Program, error) {
 		f.mu.Lock()
 		f.objects[i] = o
 		f.mu.Unlock()
-		return o.attachXSK(d.index, f.config.Generic)
+		return o.attachXSK(d.Index, f.config.Generic)
 	}
-	return xsk.Attach(d.index, xsk.ProgramOptions{
+	return xsk.Attach(d.Index, xsk.ProgramOptions{
 		Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
 	})
 }
@@ -265,7 +265,7 @@ func (f *afxdp) portLost(port int, err error) {
 		return
 	}
 	f.lost[device] = true
-	f.config.Warn(fmt.Sprintf("%s is lost: %v", f.devices[device].name, err))
+	f.config.Warn(fmt.Sprintf("%s is lost: %v", f.devices[device].Name, err))
 	select {
 	case f.down <- device:
 	default:
@@ -310,21 +310,21 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 		f.closeSockets(i)
 		var ports []datapath.Port
 		err := f.config.Do(func() error {
-			d, err := find(f.devices[i].name)
+			d, err := find(f.devices[i].Name)
 			if err != nil {
 				return err
 			}
 			if d.queues != f.devices[i].queues {
 				return fmt.Errorf("it has %d queues and had %d", d.queues, f.devices[i].queues)
 			}
-			f.devices[i].index = d.index
+			f.devices[i].Index = d.Index
 			ports, err = f.openDevice(ctx, i)
 			return err
 		})
 		if err != nil {
 			var absent netlink.LinkNotFoundError
 			if text := err.Error(); text != said && ctx.Err() == nil && !errors.As(err, &absent) {
-				f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].name, err))
+				f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].Name, err))
 				said = text
 			}
 			continue
@@ -336,7 +336,7 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 		f.mu.Lock()
 		delete(f.lost, i)
 		f.mu.Unlock()
-		f.config.Warn(fmt.Sprintf("%s is back", f.devices[i].name))
+		f.config.Warn(fmt.Sprintf("%s is back", f.devices[i].Name))
 		return
 	}
 }
@@ -393,7 +393,7 @@ func (f *afxdp) up(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.lost {
-		if f.devices[i].name == name {
+		if f.devices[i].Name == name {
 			return false
 		}
 	}

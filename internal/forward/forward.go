@@ -10,7 +10,8 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/safchain/ethtool"
-	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/internal/device"
 )
 
 // Engine is where frames are forwarded.
@@ -173,25 +174,19 @@ func Open(ctx context.Context, c Config) (Forwarder, error) {
 	return openAFXDP(ctx, c)
 }
 
-// device is what a name stood for.
-type device struct {
-	name   string
-	index  int
+// queuedDevice is a device and how many receive queues it has.
+type queuedDevice struct {
+	device.Device
 	queues int
-	mtu    int
 }
 
-// find looks a device up that nobody else runs XDP on.
-func find(name string) (device, error) {
-	l, err := netlink.LinkByName(name)
+// find finds a device on which nobody else runs XDP.
+func find(name string) (queuedDevice, error) {
+	d, err := device.Find(name)
 	if err != nil {
-		return device{}, fmt.Errorf("find interface %s: %w", name, err)
+		return queuedDevice{}, err
 	}
-	attrs := l.Attrs()
-	if attrs.Xdp != nil && attrs.Xdp.Attached {
-		return device{}, fmt.Errorf("interface %s has an XDP program already (id %d): detach it first", name, attrs.Xdp.ProgId)
-	}
-	return device{name: name, index: attrs.Index, queues: queues(name), mtu: attrs.MTU}, nil
+	return queuedDevice{Device: d, queues: queues(name)}, nil
 }
 
 // queues is how many receive queues a device has, as far as it says.
@@ -209,8 +204,8 @@ func queues(name string) int {
 }
 
 // devices finds all that are named, each once.
-func (c Config) devices() ([]device, map[string]int, error) {
-	var list []device
+func (c Config) devices() ([]queuedDevice, map[string]int, error) {
+	var list []queuedDevice
 	numbers := make(map[string]int)
 	indexes := make(map[int]string)
 	for _, d := range c.directions() {
@@ -222,10 +217,10 @@ func (c Config) devices() ([]device, map[string]int, error) {
 			if err != nil {
 				return nil, nil, err
 			}
-			if other, ok := indexes[dev.index]; ok {
+			if other, ok := indexes[dev.Index]; ok {
 				return nil, nil, fmt.Errorf("%s and %s are one interface", other, name)
 			}
-			indexes[dev.index] = name
+			indexes[dev.Index] = name
 			numbers[name] = len(list)
 			list = append(list, dev)
 		}

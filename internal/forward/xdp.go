@@ -71,36 +71,30 @@ func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 	}
 	for i, d := range c.directions() {
 		in, out := devices[numbers[d.In]], devices[numbers[d.Out]]
-		if err := f.ports.Update(uint32(i), uint32(out.index), ebpf.UpdateAny); err != nil {
-			return f, fmt.Errorf("put %s into devmap: %w", out.name, err)
+		if err := f.ports.Update(uint32(i), uint32(out.Index), ebpf.UpdateAny); err != nil {
+			return f, fmt.Errorf("put %s into devmap: %w", out.Name, err)
 		}
 		k := kernelDirection{Pair: d, program: c.Object != ""}
-		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.index}); err != nil {
-			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.name, err))
+		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.Index}); err != nil {
+			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.Name, err))
 		}
 		f.directions = append(f.directions, k)
 		// After its observer: what is sent from the first frame on counts.
-		if err := f.attachInput(uint32(i), in, in.mtu > xdpFrame || out.mtu > xdpFrame); err != nil {
-			return f, fmt.Errorf("interface %s: %w", in.name, err)
+		if err := f.attachInput(uint32(i), in, in.MTU > xdpFrame || out.MTU > xdpFrame); err != nil {
+			return f, err
 		}
 	}
-	// Many drivers have queues for redirected frames only while they run an XDP
-	// program themselves.
 	for _, d := range devices {
-		input := slices.ContainsFunc(c.directions(), func(p Pair) bool { return p.In == d.name })
+		input := slices.ContainsFunc(c.directions(), func(p Pair) bool { return p.In == d.Name })
 		if input || c.Generic {
 			continue
 		}
-		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-			Type: ebpf.XDP, License: license, Flags: unix.BPF_F_XDP_HAS_FRAGS,
-			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, passed), asm.Return()},
-		})
+		l, err := d.AttachPass()
 		if err != nil {
-			return f, fmt.Errorf("load XDP program: %w", err)
+			return f, err
 		}
-		f.programs = append(f.programs, p)
-		if err := f.attach(p, d.index); err != nil && feature.AsMissing(err) == nil {
-			return f, fmt.Errorf("interface %s: %w", d.name, err)
+		if l != nil {
+			f.links = append(f.links, l)
 		}
 	}
 	return f, nil
@@ -121,7 +115,7 @@ func privilege(err error) error {
 }
 
 // attachInput attaches what redirects a direction's frames.
-func (f *inKernel) attachInput(direction uint32, in device, frags bool) error {
+func (f *inKernel) attachInput(direction uint32, in queuedDevice, frags bool) error {
 	if f.config.Object != "" {
 		o, err := loadObject(f.config.Object)
 		if err != nil {
@@ -139,7 +133,7 @@ func (f *inKernel) attachInput(direction uint32, in device, frags bool) error {
 		if err := m.Update(uint32(0), out, ebpf.UpdateAny); err != nil {
 			return fmt.Errorf("put output into the devmap of the BPF object: %w", err)
 		}
-		return f.attach(o.program, in.index)
+		return f.attach(o.program, in)
 	}
 	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction)}
 	if frags {
@@ -150,20 +144,18 @@ func (f *inKernel) attachInput(direction uint32, in device, frags bool) error {
 		return fmt.Errorf("load XDP program: %w", privilege(err))
 	}
 	f.programs = append(f.programs, p)
-	return f.attach(p, in.index)
+	return f.attach(p, in)
 }
 
-func (f *inKernel) attach(p *ebpf.Program, ifindex int) error {
-	flags := link.XDPDriverMode
+func (f *inKernel) attach(p *ebpf.Program, in queuedDevice) (err error) {
+	var l link.Link
 	if f.config.Generic {
-		flags = link.XDPGenericMode
-	}
-	l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: ifindex, Flags: flags})
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		return &feature.Missing{Feature: "native XDP", Help: "try --generic", Err: err}
+		l, err = in.AttachGeneric(p)
+	} else {
+		l, err = in.AttachNative(p, "--generic")
 	}
 	if err != nil {
-		return fmt.Errorf("attach XDP program: %w", privilege(err))
+		return err
 	}
 	f.links = append(f.links, l)
 	return nil
