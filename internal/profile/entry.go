@@ -225,13 +225,13 @@ func (r *reader) returned(start, addr uint64) bool {
 	return call(last) || call(before)
 }
 
-// landingInstructions are the first of a function, on which the wait for a
+// targetEntryInstructions are the first of a function, on which the wait for a
 // mispredicted branch to it shows.
-const landingInstructions = 4
+const targetEntryInstructions = 4
 
-// landing is where the first instructions of the function at start end: behind the
+// targetEntryEnd is where the first instructions of the function at start end: behind the
 // fourth, or behind the first branch.
-func (r *reader) landing(start uint64) uint64 {
+func (r *reader) targetEntryEnd(start uint64) uint64 {
 	end, ok := r.starts[start]
 	if ok {
 		return end
@@ -242,7 +242,7 @@ func (r *reader) landing(start uint64) uint64 {
 		n := 0
 		for step := range branch.Scan(code[:], start) {
 			end = step.Addr + uint64(step.Len)
-			if n++; n == landingInstructions || step.Kind != branch.Other {
+			if n++; n == targetEntryInstructions || step.Kind != branch.Other {
 				break
 			}
 		}

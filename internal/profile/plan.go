@@ -14,7 +14,7 @@ type Plan struct {
 	// Chain is what is profiled: a plan of one row, on one core. Its
 	// schedule is that of the whole run.
 	Chain redirect.Plan
-	// Rate is samples a second; 0 picks what takes about 1.5 % of the CPU.
+	// Rate is samples a second; 0 picks what takes about 1 % of the CPU.
 	Rate int
 }
 

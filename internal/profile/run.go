@@ -89,13 +89,13 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	if err := r.prepare(c); err != nil {
 		return err
 	}
-	arm, err := c.Measure(ctx, r.row.Bulk)
+	measurement, err := c.Measure(ctx, r.row.Bulk)
 	if err != nil {
 		return err
 	}
-	arm.Lengthen(slotLength)
+	measurement.Lengthen(slotLength)
 	if round.Number == 0 {
-		if r.raw.Calls, err = arm.CallsPerPacket(ctx); err != nil {
+		if r.raw.Calls, err = measurement.CallsPerPacket(ctx); err != nil {
 			return err
 		}
 	}
@@ -105,8 +105,8 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	}
 	defer func() { err = errors.Join(err, counters.Close()) }()
 	r.raw.Counted = counters.Names()
-	m := &measurement{
-		run: r, lab: lab, chain: c, arm: arm, round: Round{Number: round.Number},
+	m := &sampledRound{
+		run: r, lab: lab, chain: c, measurement: measurement, round: Round{Number: round.Number},
 		counters: counters, events: make(map[string][]float64),
 	}
 	if r.raw.Rate == 0 {
@@ -132,12 +132,12 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	return m.conclude(ctx)
 }
 
-// measurement is a round under way.
-type measurement struct {
+// sampledRound is a round under way.
+type sampledRound struct {
 	*run
 	lab            *netlab.Namespace
 	chain          *redirect.Chain
-	arm            *redirect.Measurement
+	measurement    *redirect.Measurement
 	sampler        *perf.Sampler
 	round          Round
 	seen           uint64 // phases
@@ -149,34 +149,37 @@ type measurement struct {
 }
 
 // sample opens the sampler.
-func (m *measurement) sample(rate int) (err error) {
-	if m.sampler, err = perf.NewSampler(m.raw.Event, m.cpu, rate); err != nil {
+func (r *sampledRound) sample(rate int) (err error) {
+	if r.sampler, err = perf.NewSampler(r.raw.Event, r.cpu, rate); err != nil {
 		return err
 	}
-	if err := unix.IoctlSetInt(m.sampler.FD(), unix.PERF_EVENT_IOC_SET_BPF, m.chain.PhaseProgram().FD()); err != nil {
-		return errors.Join(fmt.Errorf("attach BPF program to perf event: %w", err), m.close())
+	if err := unix.IoctlSetInt(r.sampler.FD(), unix.PERF_EVENT_IOC_SET_BPF, r.chain.PhaseProgram().FD()); err != nil {
+		return errors.Join(fmt.Errorf("attach BPF program to perf event: %w", err), r.close())
 	}
 	return nil
 }
 
-func (m *measurement) close() error { return m.release(m.sampler) }
+func (r *sampledRound) close() error { return r.release(r.sampler) }
 
-// allowed is the share of the CPU that sampling may take where the rate is not
-// given.
+// allowed is the share of the CPU that sampling may take when the rate is not given: about
+// 1 %, as the help of --rate says.
 const allowed = 0.012
 
 // affordable is the rate at which sampling takes no more than is allowed, by what
 // samples cost here: a timer's interrupt takes 2 µs or, in a virtual machine, 20 to
 // 50. It is tried at a low rate, as samples close to each other are cheaper.
-func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
+func (r *sampledRound) affordable(ctx context.Context) (rate int, err error) {
 	const try, passes = 1000, 32
-	if err := m.sample(try); err != nil {
+	// A run of its own: nothing of it is in the record.
+	trial := &sampledRound{
+		run: &run{collector: &collector{raw: &Raw{Event: r.raw.Event}, stacks: newStacks()}, cpu: r.cpu},
+		lab: r.lab, chain: r.chain, measurement: r.measurement,
+		counters: r.counters, events: make(map[string][]float64),
+	}
+	if err := trial.sample(try); err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, m.close()) }()
-	trial := *m
-	trial.sampled, trial.plain, trial.events = nil, nil, make(map[string][]float64)
-	trial.run = &run{collector: &collector{raw: &Raw{Event: m.raw.Event}, stacks: newStacks()}, cpu: m.cpu}
+	defer func() { err = errors.Join(err, trial.close()) }()
 	for range passes {
 		if err := errors.Join(trial.slot(ctx), trial.plainSlot(ctx)); err != nil {
 			return 0, err
@@ -190,61 +193,61 @@ func (m *measurement) affordable(ctx context.Context) (rate int, err error) {
 }
 
 // span runs a slot; it is false when its packet counts disagree.
-func (m *measurement) span(ctx context.Context) (redirect.Span, bool, error) {
-	span, ok, err := m.arm.Span(ctx)
+func (r *sampledRound) span(ctx context.Context) (redirect.Span, bool, error) {
+	span, ok, err := r.measurement.Span(ctx)
 	if err == nil {
-		m.raw.Slots.Add(ok)
+		r.raw.Slots.Add(ok)
 	}
 	return span, ok, err
 }
 
 // plainSlot measures without sampling, and counts events.
-func (m *measurement) plainSlot(ctx context.Context) error {
-	before, err := m.counters.Read()
+func (r *sampledRound) plainSlot(ctx context.Context) error {
+	before, err := r.counters.Read()
 	if err != nil {
 		return err
 	}
-	span, ok, err := m.span(ctx)
+	span, ok, err := r.span(ctx)
 	if err != nil || !ok {
 		return err
 	}
-	after, err := m.counters.Read()
+	after, err := r.counters.Read()
 	if err != nil {
 		return err
 	}
-	m.plain = append(m.plain, span.NsPerFrame())
+	r.plain = append(r.plain, span.NsPerFrame())
 	for name, n := range after.Since(before) {
-		m.events[name] = append(m.events[name], n/float64(span.Sent))
+		r.events[name] = append(r.events[name], n/float64(span.Sent))
 	}
 	return nil
 }
 
 // slot measures with sampling.
-func (m *measurement) slot(ctx context.Context) error {
-	if err := m.sampler.Start(); err != nil {
+func (r *sampledRound) slot(ctx context.Context) error {
+	if err := r.sampler.Start(); err != nil {
 		return err
 	}
-	span, ok, err := m.span(ctx)
-	if err := errors.Join(err, m.sampler.Stop()); err != nil {
+	span, ok, err := r.span(ctx)
+	if err := errors.Join(err, r.sampler.Stop()); err != nil {
 		return err
 	}
-	if m.phases, m.seen, err = m.chain.Phases(m.seen, m.phases[:0]); err != nil {
+	if r.phases, r.seen, err = r.chain.Phases(r.seen, r.phases[:0]); err != nil {
 		return err
 	}
 	at := 0
-	m.sampler.Read(func(s *perf.Sample) {
-		at = nearest(m.phases, at, s.Time)
+	r.sampler.Read(func(s *perf.Sample) {
+		at = nearest(r.phases, at, s.Time)
 		if !ok || s.Time < span.Start || s.Time >= span.End {
 			return
 		}
-		sink := len(m.phases) > 0 && m.phases[at].Sink
-		m.stacks.add(s.Chain, sink, float64(s.Period))
-		m.weight += float64(s.Period)
+		sink := len(r.phases) > 0 && r.phases[at].Sink
+		r.stacks.add(s.Chain, sink, float64(s.Period))
+		r.weight += float64(s.Period)
 	})
 	if ok {
-		m.sampled = append(m.sampled, span.NsPerFrame())
-		m.round.Packets += span.Frames
-		m.round.Ns += float64(span.End - span.Start)
+		r.sampled = append(r.sampled, span.NsPerFrame())
+		r.round.Packets += span.Frames
+		r.round.Ns += float64(span.End - span.Start)
 	}
 	return nil
 }
@@ -260,16 +263,16 @@ func nearest(phases []chain.Phase, at int, t uint64) int {
 }
 
 // conclude names what the round sampled.
-func (m *measurement) conclude(ctx context.Context) error {
-	if m.round.Packets == 0 {
-		m.stacks.drop()
+func (r *sampledRound) conclude(ctx context.Context) error {
+	if r.round.Packets == 0 {
+		r.stacks.drop()
 		return nil
 	}
-	m.round.SampledNs, m.round.PlainNs = rounds.QuickHalf(m.sampled), rounds.QuickHalf(m.plain)
-	m.round.Events = make(map[string]float64)
-	for name, each := range m.events {
-		m.round.Events[name] = stat.Median(each)
+	r.round.SampledNs, r.round.PlainNs = rounds.QuickHalf(r.sampled), rounds.QuickHalf(r.plain)
+	r.round.Events = make(map[string]float64)
+	for name, each := range r.events {
+		r.round.Events[name] = stat.Median(each)
 	}
-	tested, _, _ := m.chain.Devices()
-	return m.lab.Do(func() error { return m.end(ctx, m.round, m.weight, tested) })
+	tested, _, _ := r.chain.Devices()
+	return r.lab.Do(func() error { return r.end(ctx, r.round, r.weight, tested) })
 }

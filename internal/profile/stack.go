@@ -28,11 +28,11 @@ type Stack struct {
 	Samples int
 	Ns      []float64
 
-	// entry is how the innermost function was entered; landing is set when the
+	// entry is how the innermost function was entered; atTargetEntry is set when the
 	// CPU was at its first instructions, returned when it was at those behind a
 	// call.
-	entry             entry
-	landing, returned bool
+	entry                   entry
+	atTargetEntry, returned bool
 	// target is the function that a thunk is about to enter, "" when that is
 	// not known.
 	target string
@@ -162,8 +162,8 @@ func (s *Stack) enter(code *reader) {
 		}
 	}
 	s.entry = code.entered(start, from)
-	s.landing = at.Addr < code.landing(start)
-	s.returned = !s.landing && code.returned(start, at.Addr)
+	s.atTargetEntry = at.Addr < code.targetEntryEnd(start)
+	s.returned = !s.atTargetEntry && code.returned(start, at.Addr)
 }
 
 // place names an address. The instruction before a return address made the call, and

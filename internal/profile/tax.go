@@ -14,108 +14,133 @@ import (
 
 // site is an indirect branch that samples speak of.
 type site struct {
-	function       string
-	offset         uint64
-	stage          functions.Stage
-	targets        []string
-	thunk, landing []float64 // ns per packet by round
+	function string
+	offset   uint64
+	stage    functions.Stage
+	targets  []string
+	// thunk is the time in the thunk, targetEntry that on the first instructions of what is called, in ns per packet
+	// by round.
+	thunk, targetEntry []float64
 }
 
 // tax is what samples say of indirect branches. price is that of one in ns.
 //
-// The time in a thunk is that of its site. A mispredicted branch shows on the first
-// instructions of what it enters, so what these take is held against what the first
-// instructions of functions take that are entered directly, once for a packet.
+// The time in a thunk is that of its site. A mispredicted branch shows on the first instructions of what it enters, so
+// what these take is compared with what the first instructions of functions take that are entered directly, once for a
+// packet.
 func (v view) tax(price *stat.Quantity) *record.ProfileTax {
+	b := v.branches()
+	tax := &record.ProfileTax{Returns: v.mean(b.returns), Sites: []record.ProfileSite{}}
+	if returnsThroughThunk(v.Path) {
+		tax.ReturnLandings = v.mean(b.returned)
+	}
 	direct := v.direct()
+	if direct != nil {
+		tax.Direct = v.mean(direct)
+	}
 	var (
-		sites   = make(map[Frame]*site)
-		zero    = func() []float64 { return make([]float64, len(v.Rounds)) }
-		returns = zero()
-		back    = zero()
+		thunks, targetEntries, both, hop = v.zero(), v.zero(), v.zero(), v.zero()
+		estimate                         float64
 	)
+	for _, of := range b.sites {
+		calls, known, what := v.calls(of)
+		for i := range of.targetEntry {
+			if direct != nil && known {
+				of.targetEntry[i] -= calls * direct[i]
+			}
+			thunks[i] += of.thunk[i]
+			targetEntries[i] += of.targetEntry[i]
+			both[i] += of.thunk[i] + of.targetEntry[i]
+			if known {
+				hop[i] += of.thunk[i] + of.targetEntry[i]
+			}
+		}
+		row := v.siteRow(of, what)
+		if known {
+			row.PerPacket = &stat.Quantity{Median: calls, Low: calls, High: calls, N: 1, Unit: "calls"}
+			estimate += calls
+		}
+		tax.Sites = append(tax.Sites, row)
+	}
+	slices.SortFunc(tax.Sites, func(a, b record.ProfileSite) int {
+		return cmp.Or(
+			cmp.Compare(b.Thunk.Median+b.Landing.Median, a.Thunk.Median+a.Landing.Median),
+			cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset),
+		)
+	})
+	tax.Thunks, tax.Landings = v.mean(thunks), v.mean(targetEntries)
+	tax.Total, tax.Hop = v.mean(both), v.mean(hop)
+	if price != nil && estimate > 0 {
+		tax.Estimate = &stat.Quantity{
+			Median: estimate * price.Median, Low: estimate * price.Low, High: estimate * price.High,
+			N: price.N, Unit: "ns",
+		}
+		tax.Agree = agree(tax.Hop, tax.Estimate)
+	}
+	return tax
+}
+
+// branches is the time of stacks that an indirect branch or a return shows in, in ns per packet by round.
+type branches struct {
+	sites []*site
+	// returns is the time in return thunks, returned that of instructions that a return thunk goes back to.
+	returns, returned []float64
+}
+
+// branches gathers stacks by the branch that they show.
+func (v view) branches() branches {
+	b := branches{returns: v.zero(), returned: v.zero()}
+	sites := make(map[Frame]*site)
 	for _, s := range v.Stacks {
 		name := s.innermost()
 		if returnThunk(name) && s.target == "" {
-			v.add(returns, s)
+			v.add(b.returns, s)
 			continue
 		}
 		if s.returned {
-			v.add(back, s)
+			v.add(b.returned, s)
 			continue
 		}
 		thunk := indirectThunk(name) || s.target != ""
-		if s.entry.kind != indirectly || !thunk && !s.landing {
+		if s.entry.kind != indirectly || !thunk && !s.atTargetEntry {
 			continue
 		}
 		at := Frame{Function: s.entry.site.Function, Offset: s.entry.site.Offset}
-		// A generator's branches are others than those of the hop, though they
-		// stand at the same place.
-		generator := s.Stage == functions.StageGenerator
-		if generator {
+		// A generator's branches are others than those of the hop, though they are at the same place.
+		if s.Stage == functions.StageGenerator {
 			at.Addr = 1
 		}
 		of := sites[at]
 		if of == nil {
-			of = &site{function: at.Function, offset: at.Offset, stage: s.Stage, thunk: zero(), landing: zero()}
+			of = &site{function: at.Function, offset: at.Offset, stage: s.Stage, thunk: v.zero(), targetEntry: v.zero()}
 			sites[at] = of
+			b.sites = append(b.sites, of)
 		}
 		target := name
 		if thunk {
 			v.add(of.thunk, s)
 			target = s.target
 		} else {
-			v.add(of.landing, s)
+			v.add(of.targetEntry, s)
 		}
 		if target != "" && !slices.Contains(of.targets, target) {
 			of.targets = append(of.targets, target)
 		}
 	}
-	tax := &record.ProfileTax{Returns: v.mean(returns), Sites: []record.ProfileSite{}}
-	if returnsThroughThunk(v.Path) {
-		tax.ReturnLandings = v.mean(back)
-	}
-	if direct != nil {
-		tax.Direct = v.mean(direct)
-	}
-	var (
-		thunks, landings, both, hop = zero(), zero(), zero(), zero()
-		estimate                    float64
-	)
-	for _, of := range sites {
-		calls, known, what := v.calls(of)
-		for i := range of.landing {
-			if direct != nil && known {
-				of.landing[i] -= calls * direct[i]
-			}
-			thunks[i] += of.thunk[i]
-			landings[i] += of.landing[i]
-			both[i] += of.thunk[i] + of.landing[i]
-			if known {
-				hop[i] += of.thunk[i] + of.landing[i]
-			}
-		}
-		row := record.ProfileSite{
-			Function: of.function, Offset: of.offset, Stage: string(of.stage), Pointer: what,
-			Targets: of.targets, Thunk: v.mean(of.thunk), Landing: v.mean(of.landing),
-		}
-		if known {
-			row.PerPacket = &stat.Quantity{Median: calls, Low: calls, High: calls, N: 1, Unit: "calls"}
-			estimate += calls
-		}
-		slices.Sort(row.Targets)
-		tax.Sites = append(tax.Sites, row)
-	}
-	slices.SortFunc(tax.Sites, func(a, b record.ProfileSite) int {
-		return cmp.Or(cmp.Compare(b.Thunk.Median+b.Landing.Median, a.Thunk.Median+a.Landing.Median), cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset))
-	})
-	tax.Thunks, tax.Landings, tax.Total, tax.Hop = v.mean(thunks), v.mean(landings), v.mean(both), v.mean(hop)
-	if price != nil && estimate > 0 {
-		tax.Estimate = &stat.Quantity{Median: estimate * price.Median, Low: estimate * price.Low, High: estimate * price.High, N: price.N, Unit: "ns"}
-		tax.Agree = agree(tax.Hop, tax.Estimate)
-	}
-	return tax
+	return b
 }
+
+// siteRow is the row of a site; what is what its code calls.
+func (v view) siteRow(of *site, what *string) record.ProfileSite {
+	slices.Sort(of.targets)
+	return record.ProfileSite{
+		Function: of.function, Offset: of.offset, Stage: string(of.stage), Pointer: what,
+		Targets: of.targets, Thunk: v.mean(of.thunk), Landing: v.mean(of.targetEntry),
+	}
+}
+
+// zero is no time in each round.
+func (v view) zero() []float64 { return make([]float64, len(v.Rounds)) }
 
 // returnsThroughThunk tells whether functions of the path return through a thunk.
 func returnsThroughThunk(inv *xdppath.Inventory) bool {
@@ -160,19 +185,19 @@ func (v view) direct() []float64 {
 		}
 	}
 	seen := make(map[string]bool)
-	var landings []*Stack
+	var entries []*Stack
 	for _, s := range v.Stacks {
 		if s.entry.kind == directly && s.Stage != functions.StageGenerator && each[s.innermost()] {
 			seen[s.innermost()] = true
-			if s.landing {
-				landings = append(landings, s)
+			if s.atTargetEntry {
+				entries = append(entries, s)
 			}
 		}
 	}
 	if len(seen) == 0 {
 		return nil
 	}
-	out := v.sum(landings)
+	out := v.sum(entries)
 	for i := range out {
 		out[i] /= float64(len(seen))
 	}
