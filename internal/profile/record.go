@@ -27,7 +27,8 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 	}
 	raw.sampling(p)
 	if raw.Event == perf.Clock {
-		warn("no PMU: a timer takes the samples, and code that runs with interrupts off shows where they come on again; cycles are those of the time stamp counter")
+		warn("no PMU: a timer takes the samples, and code that runs with interrupts off shows where they come on again; " +
+			"cycles are those of the time stamp counter")
 	}
 	if text := raw.Slots.Warning(); text != "" {
 		warn("%s", text)
@@ -94,7 +95,9 @@ func (raw *Raw) sampling(p *record.Profile) {
 	}
 	if len(plain) > 0 {
 		d := stat.Paired(sampled, plain) // ns with sampling to ns without: as rates, the other way round
-		p.Sampling.Throughput = &stat.Quantity{Median: 100 + d.Median, Low: 100 + d.Low, High: 100 + d.High, N: d.N, Unit: "percent"}
+		p.Sampling.Throughput = &stat.Quantity{
+			Median: 100 + d.Median, Low: 100 + d.Low, High: 100 + d.High, N: d.N, Unit: "percent",
+		}
 	}
 }
 

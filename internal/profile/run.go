@@ -41,7 +41,10 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	return runPrepared(ctx, plan, show, func(*redirect.Chain) error { return nil })
 }
 
-func runPrepared(ctx context.Context, plan Plan, show func(rounds.Progress), prepare func(*redirect.Chain) error) (*Raw, error) {
+// runPrepared is Run with a change to each chain once it is built.
+func runPrepared(
+	ctx context.Context, plan Plan, show func(rounds.Progress), prepare func(*redirect.Chain) error,
+) (*Raw, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}

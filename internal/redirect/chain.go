@@ -66,7 +66,10 @@ func BuildRow(ctx context.Context, namespace *netlab.Namespace, i int, row Row, 
 func build(
 	ctx context.Context, namespace *netlab.Namespace, i int, spec ChainSpec, cpus cores, v variant,
 ) (c *Chain, err error) {
-	c = &Chain{spec: spec, cpus: cpus, namespace: namespace, number: i, counted: v != uncounted, patience: patience{most: patientPolls}}
+	c = &Chain{
+		spec: spec, cpus: cpus, namespace: namespace, number: i,
+		counted: v != uncounted, patience: patience{most: patientPolls},
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("build chain %s: %w", spec.Scenario, err), c.Close())

@@ -1,7 +1,7 @@
 // Package redirect measures XDP_REDIRECT.
 //
 // A row of a plan is one scenario at one bulk. The run is a number of rounds.
-// Each round builds every chain afresh, in a new network namespace with newly
+// Each round builds every chain anew, in a new network namespace with newly
 // loaded programs, so that the accidents of memory layout are drawn again;
 // within it all rows are measured in many short slots, interleaved, in a new
 // order each time. A round gives one number a row, the 10th percentile of the

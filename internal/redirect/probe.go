@@ -29,7 +29,10 @@ func Probe(ctx context.Context) error {
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()},
 	})
 	if errors.Is(err, unix.EPERM) {
-		return &feature.Missing{Feature: "CAP_BPF and CAP_NET_ADMIN", Help: "run with sudo, outside a container that takes them away", Err: unix.EPERM}
+		return &feature.Missing{
+			Feature: "CAP_BPF and CAP_NET_ADMIN", Err: unix.EPERM,
+			Help: "run with sudo, outside a container that takes them away",
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("load XDP program: %w", err)

@@ -83,7 +83,7 @@ type Operation struct {
 const maxSpins = 10000
 
 // ParseOperation reads none, read, swap-macs, parse, or spin:N, a loop of N
-// turns: a known slowdown. spin:0 is none by another name, for an A/A
+// turns: a known slowdown. spin:0 does the same as none, for an A/A
 // comparison.
 func ParseOperation(s string) (Operation, error) {
 	for _, op := range []chain.Operation{chain.None, chain.Read, chain.SwapMACs, chain.Parse} {
@@ -96,7 +96,8 @@ func ParseOperation(s string) (Operation, error) {
 			return Operation{op: chain.Spin, spins: uint32(n)}, nil
 		}
 	}
-	return Operation{}, fmt.Errorf("operation %q is not none, read, swap-macs, parse or spin:N with N from 0 to %d", s, maxSpins)
+	return Operation{}, fmt.Errorf(
+		"operation %q is not none, read, swap-macs, parse or spin:N with N from 0 to %d", s, maxSpins)
 }
 
 // String is what ParseOperation reads.

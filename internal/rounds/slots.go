@@ -52,8 +52,8 @@ func (c *Counts) Add(more Counts) {
 	c.Received += more.Received
 }
 
-// Agree tells whether each frame that was sent was redirected, and arrived in so many copies. Counts of no frames do
-// not agree.
+// Agree tells whether each frame that was sent was redirected and arrived in the given number of copies. Counts of no
+// frames do not agree.
 func (c Counts) Agree(copies uint64) bool {
 	return c.Sent > 0 && c.Sent == c.Redirected && c.Received == c.Redirected*copies
 }

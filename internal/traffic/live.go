@@ -30,7 +30,7 @@ type Live struct {
 // Send makes frames frames and returns the kernel's own figure of the time
 // each took, in ns, rounded down. It must run on the thread whose network
 // namespace the frames are to live in, and the frames are processed on that
-// thread's CPU. A signal that arrives meanwhile ends it with ctx's error, or
+// thread's CPU. A signal that arrives before it is done ends it with ctx's error, or
 // unix.EINTR when ctx is not done: some frames have been sent then.
 func (l *Live) Send(ctx context.Context, frames int) (perFrame time.Duration, err error) {
 	if err := ctx.Err(); err != nil {
