@@ -140,8 +140,9 @@ func TestVerifySampler(t *testing.T) {
 			// The hypervisor may hold timers up, and takes time.
 			took := n.last - n.first
 			return verify.Finding{
-				Figure: fmt.Sprintf("%d samples stand for %d of %d ms, %d in the kernel, %d with a caller", n.all, n.weight/1e6, took/1e6, n.inKernel, n.unwound),
-				Holds:  n.weight >= took*3/4 && n.weight <= took*5/4 && n.inKernel >= n.all/2 && n.unwound >= n.inKernel*9/10,
+				Figure: fmt.Sprintf("%d samples stand for %d of %d ms, %d in the kernel, %d with a caller",
+					n.all, n.weight/1e6, took/1e6, n.inKernel, n.unwound),
+				Holds: n.weight >= took*3/4 && n.weight <= took*5/4 && n.inKernel >= n.all/2 && n.unwound >= n.inKernel*9/10,
 			}
 		},
 	})

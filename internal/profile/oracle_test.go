@@ -184,7 +184,8 @@ func TestVerifyPerf(t *testing.T) {
 		CPU:   cpu,
 		Measure: func(t *testing.T, short bool) verify.Finding {
 			data := filepath.Join(t.TempDir(), "perf.data")
-			record := exec.Command(perf, "record", "-q", "-e", "cpu-clock", "-F", "3000", "-C", strconv.Itoa(cpu), "-o", data, "--", "sleep", "60")
+			record := exec.Command(perf, "record", "-q", "-e", "cpu-clock", "-F", "3000",
+				"-C", strconv.Itoa(cpu), "-o", data, "--", "sleep", "60")
 			if err := record.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -235,7 +236,8 @@ func compareShares(raw *Raw, theirs map[string]float64) verify.Finding {
 // perfShares reads lines as "  12.34%  [k] symbol" of perf's report.
 func perfShares(ctx context.Context, t *testing.T, perf, data string) map[string]float64 {
 	t.Helper()
-	out, err := exec.CommandContext(ctx, perf, "report", "-q", "--stdio", "--no-children", "-i", data, "-F", "overhead,symbol", "--percent-limit", "0.1").Output()
+	out, err := exec.CommandContext(ctx, perf, "report", "-q", "--stdio", "--no-children",
+		"-i", data, "-F", "overhead,symbol", "--percent-limit", "0.1").Output()
 	if err != nil {
 		t.Fatalf("perf report: %v", err)
 	}
@@ -243,7 +245,8 @@ func perfShares(ctx context.Context, t *testing.T, perf, data string) map[string
 	for line := range strings.Lines(string(out)) {
 		var share float64
 		var mode, symbol string
-		if n, _ := fmt.Sscanf(strings.ReplaceAll(line, "%", " "), "%f %s %s", &share, &mode, &symbol); n == 3 && mode == "[k]" {
+		n, _ := fmt.Sscanf(strings.ReplaceAll(line, "%", " "), "%f %s %s", &share, &mode, &symbol)
+		if n == 3 && mode == "[k]" {
 			shares[symbol] += share
 		}
 	}

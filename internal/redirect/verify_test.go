@@ -36,7 +36,8 @@ func TestVerifySpin(t *testing.T) {
 		Claim: "a loop of 1000 turns in the program adds 100 ns or more to a packet",
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
-			rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, Schedule: rounds.Schedule{Rounds: 6, Duration: of(6*time.Second, short)}})
+			schedule := rounds.Schedule{Rounds: 6, Duration: of(6*time.Second, short)}
+			rows := mustRun(t, Plan{Operations: ops, Bulks: []int{16}, Schedule: schedule})
 			none, spin := rows[0].Ns.Median, rows[1].Ns.Median
 			return verify.Finding{Figure: fmt.Sprintf("%.0f ns without, %.0f ns with", none, spin), Holds: spin >= none+100}
 		},
@@ -49,7 +50,8 @@ func TestVerifyCounting(t *testing.T) {
 		Claim: "unthunk's own counting takes at most 5 ns of a packet",
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
-			rows := mustRun(t, Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Rounds: 15, Duration: of(15*time.Second, short)}})
+			schedule := rounds.Schedule{Rounds: 15, Duration: of(15*time.Second, short)}
+			rows := mustRun(t, Plan{Bulks: []int{64}, Schedule: schedule})
 			q := rows[0].CountingCost
 			if q == nil {
 				return verify.Finding{Figure: "no figure"}
@@ -67,7 +69,8 @@ func TestVerifyScatter(t *testing.T) {
 		CPU:   lastCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
 			testutil.Root(t)
-			raw, err := Run(t.Context(), Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Rounds: 15, Duration: of(10*time.Second, short)}}, nil)
+			schedule := rounds.Schedule{Rounds: 15, Duration: of(10*time.Second, short)}
+			raw, err := Run(t.Context(), Plan{Bulks: []int{64}, Schedule: schedule}, nil)
 			if err != nil {
 				testutil.SkipMissing(t, err)
 				t.Fatal(err)
@@ -82,8 +85,9 @@ func TestVerifyScatter(t *testing.T) {
 			}
 			p10 := 100 * deviation(low)
 			return verify.Finding{
-				Figure: fmt.Sprintf("%.1f %% by the 10th percentile of windows, %.1f %% by their median", p10, 100*deviation(middle)),
-				Holds:  p10 <= 5,
+				Figure: fmt.Sprintf("%.1f %% by the 10th percentile of windows, %.1f %% by their median",
+					p10, 100*deviation(middle)),
+				Holds: p10 <= 5,
 			}
 		},
 	})

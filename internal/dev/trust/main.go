@@ -84,7 +84,8 @@ func (t *tally) add(d *stat.Difference, verdict string, want ...string) {
 
 // write prints the table.
 func (t *trust) write(w io.Writer) {
-	fmt.Fprintf(w, "chain: %.1f ns per packet; spin:%d by itself: %.2f ns = %.2f %%\n\n", t.ns, t.turns, t.cost, 100*t.cost/t.ns)
+	fmt.Fprintf(w, "chain: %.1f ns per packet; spin:%d by itself: %.2f ns = %.2f %%\n\n",
+		t.ns, t.turns, t.cost, 100*t.cost/t.ns)
 	fmt.Fprintln(w, "| comparison | tries | difference called | median found | all found | would have seen |")
 	fmt.Fprintln(w, "|---|---|---|---|---|---|")
 	for _, row := range []struct {

@@ -58,8 +58,10 @@ func TestVerifyVerdicts(t *testing.T) {
 				t.Fatal(err)
 			}
 			return verify.Finding{
-				Figure: fmt.Sprintf("%d of %d called where there is none, %d of %d called of %.1f %%; a run would have seen %.1f %%",
-					found.same.called, found.same.tries, found.slower.called, found.slower.tries, 100*found.cost/found.ns, stat.Median(found.same.seen)),
+				Figure: fmt.Sprintf(
+					"%d of %d called where there is none, %d of %d called of %.1f %%; a run would have seen %.1f %%",
+					found.same.called, found.same.tries, found.slower.called, found.slower.tries,
+					100*found.cost/found.ns, stat.Median(found.same.seen)),
 				Holds: found.same.called <= 2 && found.slower.called >= 8,
 			}
 		},

@@ -56,7 +56,8 @@ func run(stdin io.Reader, stdout io.Writer, machine string) int {
 		}
 		fmt.Fprintf(stdout, "| %s | %s | %s | %s |\n", r.name, r.Claim, r.Figure, outcome)
 	}
-	fmt.Fprintf(stdout, "\n%d passed, %d failed, %d not judged\n", count[verify.Passed], count[verify.Failed], count[verify.NotJudged])
+	fmt.Fprintf(stdout, "\n%d passed, %d failed, %d not judged\n",
+		count[verify.Passed], count[verify.Failed], count[verify.NotJudged])
 	for _, f := range failures {
 		fmt.Fprintf(stdout, "\n%s", f)
 	}

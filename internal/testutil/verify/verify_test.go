@@ -73,7 +73,9 @@ func TestDisturbance(t *testing.T) {
 		"the hypervisor took CPU 3 away for 2 % of the time": with(func(d *disturbance) { d.stolen = 20e6 }),
 		"the core's clock went from 3.00 to 2.50 GHz":        with(func(d *disturbance) { d.before, d.after = 3e9, 2.5e9 }),
 		"other tasks ran on CPU 3 for 50 % of the time, the hypervisor took CPU 3 away for 50 % of the time, " +
-			"the core's clock went from 1.00 to 2.00 GHz": with(func(d *disturbance) { d.waited, d.stolen, d.before, d.after = 5e8, 5e8, 1e9, 2e9 }),
+			"the core's clock went from 1.00 to 2.00 GHz": with(func(d *disturbance) {
+			d.waited, d.stolen, d.before, d.after = 5e8, 5e8, 1e9, 2e9
+		}),
 	} {
 		if got := d.String(); got != want {
 			t.Errorf("%q, want %q", got, want)
@@ -83,7 +85,8 @@ func TestDisturbance(t *testing.T) {
 
 func TestSteal(t *testing.T) {
 	t.Parallel()
-	proc := fstest.MapFS{"stat": {Data: []byte("cpu  1 2 3 4 5 6 7 99 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu1 1 2 3 4 5 6 7 12 0 0\ncpu10 1 2 3\n")}}
+	const stat = "cpu  1 2 3 4 5 6 7 99 0 0\ncpu0 1 2 3 4 5 6 7 8 0 0\ncpu1 1 2 3 4 5 6 7 12 0 0\ncpu10 1 2 3\n"
+	proc := fstest.MapFS{"stat": {Data: []byte(stat)}}
 	for cpu, want := range map[int]time.Duration{0: 80 * time.Millisecond, 1: 120 * time.Millisecond} {
 		if got, ok := steal(proc, cpu); got != want || !ok {
 			t.Errorf("CPU %d: %v, %v, want %v", cpu, got, ok, want)
@@ -100,7 +103,10 @@ func TestSteal(t *testing.T) {
 func TestWaited(t *testing.T) {
 	t.Parallel()
 	tasks := func(one, two string) fstest.MapFS {
-		return fstest.MapFS{"1/schedstat": {Data: []byte(one)}, "2/schedstat": {Data: []byte(two)}, "3/comm": {}, "x/schedstat": {}}
+		return fstest.MapFS{
+			"1/schedstat": {Data: []byte(one)}, "2/schedstat": {Data: []byte(two)},
+			"3/comm": {}, "x/schedstat": {},
+		}
 	}
 	last := make(map[int]time.Duration)
 	first := func(tid int) bool { return tid == 1 }
