@@ -84,7 +84,8 @@ func Files(old, new string, opts Options) (record.Changes, error) {
 		return ok && len(w.kinds) == 1
 	}
 	if oldKind != newKind && (alone(oldKind) || alone(newKind)) {
-		return nil, kindError(fmt.Sprintf("compare %s with %s: the first is of %s, the second of %s", old, new, oldKind, newKind))
+		return nil, kindError(fmt.Sprintf("compare %s with %s: the first is of %s, the second of %s", old, new,
+			oldKind, newKind))
 	}
 	a, w, err := load(old)
 	if err != nil {
@@ -110,7 +111,8 @@ func FileBy(file, label string, opts Options) (record.Changes, error) {
 		return nil, err
 	}
 	if w, ok := wayOf(kind); ok && !w.by {
-		return nil, kindError(fmt.Sprintf("compare --by %s: %s is of %s: only rows of bench or run have labels to compare by", label, file, kind))
+		return nil, kindError(fmt.Sprintf("compare --by %s: %s is of %s: only rows of bench or run have labels to "+
+			"compare by", label, file, kind))
 	}
 	r, _, err := load(file)
 	if err != nil {
@@ -200,7 +202,8 @@ func conclude(changes []*record.Change, threshold float64) {
 // Warnings of comparisons of whichever kind.
 const (
 	stoppedEarly = "the run was stopped before its end"
-	drifted      = "two runs at different times: their drift is counted as uncertainty; longer runs see smaller differences"
+	drifted      = "two runs at different times: their drift is counted as uncertainty; longer runs see smaller " +
+		"differences"
 )
 
 // unlike says which settings of two runs differ; empty when none of the named do.

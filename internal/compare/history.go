@@ -39,7 +39,9 @@ func LoadHistory(folder string) (*record.History, error) {
 	for _, file := range files {
 		p, err := loadDated(folder, file)
 		if err != nil {
-			h.Left = append(h.Left, record.LeftFile{File: file, Why: strings.TrimPrefix(err.Error(), "load "+filepath.Join(folder, file)+": ")})
+			h.Left = append(h.Left, record.LeftFile{
+				File: file, Why: strings.TrimPrefix(err.Error(), "load "+filepath.Join(folder, file)+": "),
+			})
 			continue
 		}
 		points = append(points, *p)
@@ -157,7 +159,8 @@ func sameHost(f host.Fingerprint) string {
 	for _, field := range f.Fields() {
 		family, _, _ := strings.Cut(field.Name, "/")
 		switch family {
-		case "cpu", "virtual", "kernel", "kernel-build", "compiler", "boot-params", "mitigations", "indirect-thunk", "return-thunk", "call-sites":
+		case "cpu", "virtual", "kernel", "kernel-build", "compiler", "boot-params", "mitigations", "indirect-thunk",
+			"return-thunk", "call-sites":
 			fmt.Fprintf(&b, "%q=%q\n", field.Name, field.Value)
 		}
 	}

@@ -29,11 +29,16 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 	for was, is := range matched(old.Rows, new.Rows, func(r *record.ProfileRow) string { return r.Name }) {
 		switch {
 		case was == nil:
-			c.Rows = append(c.Rows, record.ProfileChange{Name: is.Name, Change: record.Change{New: is.Ns, Missing: "only in new"}})
+			c.Rows = append(c.Rows, record.ProfileChange{
+				Name: is.Name, Change: record.Change{New: is.Ns, Missing: "only in new"},
+			})
 		case is == nil:
-			c.Rows = append(c.Rows, record.ProfileChange{Name: was.Name, Change: record.Change{Old: was.Ns, Missing: "only in old"}})
+			c.Rows = append(c.Rows, record.ProfileChange{
+				Name: was.Name, Change: record.Change{Old: was.Ns, Missing: "only in old"},
+			})
 		default:
-			add(is.Name, was.Ns, is.Ns, stat.Run{Samples: was.Samples, Grain: oldGrain}, stat.Run{Samples: is.Samples, Grain: newGrain})
+			add(is.Name, was.Ns, is.Ns,
+				stat.Run{Samples: was.Samples, Grain: oldGrain}, stat.Run{Samples: is.Samples, Grain: newGrain})
 		}
 	}
 	changes := make([]*record.Change, len(c.Rows))
@@ -87,12 +92,14 @@ func grain(p *record.Profile) float64 {
 // warnProfiles says what makes the two profiles unlike each other, and what a
 // comparison of two runs cannot know.
 func warnProfiles(c *record.ProfileComparison, old, new *record.Profile) {
-	asked := []string{"scenario", "bulk", "operation", "size", "mode", "place", "event", "rate", "duration", "rounds", "cpu", "in", "out"}
+	asked := []string{"scenario", "bulk", "operation", "size", "mode", "place", "event", "rate", "duration",
+		"rounds", "cpu", "in", "out"}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
 		c.Warn("", text)
 	}
 	if a, b := old.Sampling.Event, new.Sampling.Event; a != b {
-		c.Warn("", fmt.Sprintf("old was sampled by %s, new by %s: what one counts for a stage the other may count for its neighbour", a, b))
+		c.Warn("", fmt.Sprintf("old was sampled by %s, new by %s: what one counts for a stage the other may count for "+
+			"its neighbour", a, b))
 	}
 	if slices.ContainsFunc(c.Rows, func(r record.ProfileChange) bool { return r.Verdict == stat.CannotTell }) {
 		c.Warn("", drifted)

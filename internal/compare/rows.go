@@ -264,10 +264,13 @@ func (c rows) warnTwoRuns(old, new *record.Saved) {
 		c.Warn("", text)
 	}
 	if shift, n, ok := c.common(); ok {
-		c.Warn("", fmt.Sprintf("all %d rows moved together, by about %+.0f %%: the machine as a whole may have changed (clock, load of its host), not the path of a packet", n, shift))
+		c.Warn("", fmt.Sprintf("all %d rows moved together, by about %+.0f %%: the machine as a whole may have changed "+
+			"(clock, load of its host), not the path of a packet", n, shift))
 	}
 	uncertain := func(price bool) bool {
-		return slices.ContainsFunc(c.Rows, func(r record.CompareRow) bool { return r.Price == price && r.Verdict == stat.CannotTell })
+		return slices.ContainsFunc(c.Rows, func(r record.CompareRow) bool {
+			return r.Price == price && r.Verdict == stat.CannotTell
+		})
 	}
 	switch {
 	case uncertain(false):

@@ -79,7 +79,9 @@ func changesHeadline(changes []change, unit string) Headline {
 		text += fmt.Sprintf(" Half of the rows would have shown a change of %s %s.", stat.Number(stat.Median(sees)), unit)
 	}
 	if n := count[stat.CannotTell]; n > 0 {
-		return Headline{Title: fmt.Sprintf("Cannot tell whether the two differ in %d of %s", n, many(len(changes), "row")), Text: text}
+		return Headline{
+			Title: fmt.Sprintf("Cannot tell whether the two differ in %d of %s", n, many(len(changes), "row")), Text: text,
+		}
 	}
 	return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: text, Tells: true}
 }

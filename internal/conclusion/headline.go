@@ -34,7 +34,8 @@ func headline(s *record.Saved) Headline {
 	case *record.SiteComparison:
 		return siteComparisonHeadline(doc)
 	case *record.LabComparison:
-		return Headline{Title: fmt.Sprintf("Of %s counted in the guests, %d differ", many(doc.Same+len(doc.Rows), "row"), len(doc.Rows))}
+		counted := many(doc.Same+len(doc.Rows), "row")
+		return Headline{Title: fmt.Sprintf("Of %s counted in the guests, %d differ", counted, len(doc.Rows))}
 	case *record.Lab:
 		return labHeadline(doc)
 	case *record.Document[record.TaxRow]:

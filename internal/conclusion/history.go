@@ -38,13 +38,17 @@ func OfHistory(h *record.History) Headline {
 	case moved > 0 && !when.After(group.Records[0].Time):
 		what := "group " + group.Name
 		if len(group.Differs) > 0 {
-			what = fmt.Sprintf("%s %s → %s", group.Differs[0].Name, orUnknown(group.Differs[0].Old), orUnknown(group.Differs[0].New))
+			what = fmt.Sprintf("%s %s → %s", group.Differs[0].Name, orUnknown(group.Differs[0].Old),
+				orUnknown(group.Differs[0].New))
 		}
-		title = fmt.Sprintf("%s: %d of %s moved, %s by %+.1f %%", what, moved, many(of, "row"), most.Name, most.Against.Median)
+		title = fmt.Sprintf("%s: %d of %s moved, %s by %+.1f %%", what, moved, many(of, "row"), most.Name,
+			most.Against.Median)
 	case latest != nil:
-		title = fmt.Sprintf("%s over time; the last: %s %+.1f %% from %s on", many(changes, "change"), latest.Name, at.Shift.Median, when.UTC().Format("2006-01-02"))
+		title = fmt.Sprintf("%s over time; the last: %s %+.1f %% from %s on", many(changes, "change"), latest.Name,
+			at.Shift.Median, when.UTC().Format("2006-01-02"))
 		if at.Shift.Unit == "" {
-			title = fmt.Sprintf("%s over time; the last: %s %+.2f ns from %s on", many(changes, "change"), latest.Name, at.Shift.Median, when.UTC().Format("2006-01-02"))
+			title = fmt.Sprintf("%s over time; the last: %s %+.2f ns from %s on", many(changes, "change"), latest.Name,
+				at.Shift.Median, when.UTC().Format("2006-01-02"))
 		}
 	case rows == 0:
 		title = fmt.Sprintf("%s, too few to tell a change from noise", many(records, "record"))

@@ -29,7 +29,8 @@ func labHeadline(l *record.Lab) Headline {
 			}
 		}
 		s := fmt.Sprintf("At bulk %s, %s against %s: %s indirect branches a packet, %+.2f instructions",
-			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.CallsPerPacket), d.Instructions)
+			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.CallsPerPacket),
+			d.Instructions)
 		if d.Ns != nil {
 			s += fmt.Sprintf(", about %s", d.Ns.Text(stat.Number))
 		}
@@ -82,15 +83,19 @@ func wiresHeadline(l *record.Lab) (Headline, bool) {
 		return fmt.Sprintf("%s with %s on %s", r.Labels["nic"], r.Labels["dma"], r.Labels["kernel"])
 	}
 	if *least.CallsPerPacket == *most.CallsPerPacket {
-		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s", stat.Number(*most.CallsPerPacket), setup(most))}, true
+		return Headline{Title: fmt.Sprintf("A redirected packet makes %s indirect branches: %s",
+			stat.Number(*most.CallsPerPacket), setup(most))}, true
 	}
 	h := Headline{
-		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped", stat.Number(*least.CallsPerPacket), stat.Number(*most.CallsPerPacket)),
-		Text:  fmt.Sprintf("The least: %s. The most: %s.", setup(least), setup(most)),
+		Title: fmt.Sprintf("A redirected packet makes %s to %s indirect branches, by how its memory is mapped",
+			stat.Number(*least.CallsPerPacket), stat.Number(*most.CallsPerPacket)),
+		Text: fmt.Sprintf("The least: %s. The most: %s.", setup(least), setup(most)),
 	}
 	if l.Price != nil {
-		h.Text += fmt.Sprintf(" With retpolines, at this machine's price of %s ns for one, those are about %s and %s ns of each packet.",
-			stat.Number(l.Price.Median), stat.Number(*least.CallsPerPacket*l.Price.Median), stat.Number(*most.CallsPerPacket*l.Price.Median))
+		h.Text += fmt.Sprintf(" With retpolines, at this machine's price of %s ns for one, those are about %s and %s "+
+			"ns of each packet.",
+			stat.Number(l.Price.Median), stat.Number(*least.CallsPerPacket*l.Price.Median),
+			stat.Number(*most.CallsPerPacket*l.Price.Median))
 	}
 	return h, true
 }

@@ -63,10 +63,12 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 	}
 	h := Headline{Title: fmt.Sprintf("%s Mpps on one core", stat.Number(fastest.Mpps.Median))}
 	var said []string
-	said = append(said, fmt.Sprintf("%s sends %s, %s a packet.", fastest.Name, fastest.Mpps.Text(stat.Number), fastest.Ns.Text(stat.Number)))
+	said = append(said, fmt.Sprintf("%s sends %s, %s a packet.", fastest.Name, fastest.Mpps.Text(stat.Number),
+		fastest.Ns.Text(stat.Number)))
 	share := fastest.Hop != nil && !math.IsNaN(fastest.Hop.Median) && fastest.Ns.Median > 0
 	if share {
-		said = append(said, fmt.Sprintf("Its redirect hop takes %s, %s of the packet.", fastest.Hop.Text(stat.Number), percent(fastest.Hop.Median/fastest.Ns.Median)))
+		said = append(said, fmt.Sprintf("Its redirect hop takes %s, %s of the packet.", fastest.Hop.Text(stat.Number),
+			percent(fastest.Hop.Median/fastest.Ns.Median)))
 	}
 	if slowest != fastest {
 		said = append(said, fmt.Sprintf("The slowest row, %s, sends %s Mpps: %s ns a packet more.",
@@ -74,7 +76,8 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 	}
 	if p == nil {
 		if share {
-			h.Title += fmt.Sprintf("; the redirect takes %s of a packet’s %s ns", percent(fastest.Hop.Median/fastest.Ns.Median), stat.Number(fastest.Ns.Median))
+			h.Title += fmt.Sprintf("; the redirect takes %s of a packet’s %s ns",
+				percent(fastest.Hop.Median/fastest.Ns.Median), stat.Number(fastest.Ns.Median))
 		}
 		h.Text = strings.Join(said, " ")
 		return h

@@ -21,7 +21,8 @@ func Calls(rows []record.TaxRow) string {
 		case "packet/bulk=16":
 			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
 		case "packet/2018":
-			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in 2018, and all else bulked as it is at 64, it would make "+adds(row))
+			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in "+
+				"2018, and all else bulked as it is at 64, it would make "+adds(row))
 		}
 	}
 	return strings.Join(parts, " ")
@@ -30,7 +31,8 @@ func Calls(rows []record.TaxRow) string {
 func adds(row record.TaxRow) string {
 	calls := row.PerPacket.Median
 	return fmt.Sprintf("%.2f indirect calls at %.1f ns each: %s of its %.0f ns, %.1f %%; with none it would take %.0f ns.",
-		calls, row.Price.Median/calls, row.Price.Text(stat.Fixed(1)), row.With.Median, 100*row.Price.Median/row.With.Median, row.Without.Median)
+		calls, row.Price.Median/calls, row.Price.Text(stat.Fixed(1)), row.With.Median,
+		100*row.Price.Median/row.With.Median, row.Without.Median)
 }
 
 func taxHeadline(rows []record.TaxRow) Headline {
@@ -44,10 +46,12 @@ func taxHeadline(rows []record.TaxRow) Headline {
 			title = append(title, fmt.Sprintf("an indirect call costs %s ns here", stat.Number(row.Price.Median)))
 			text = append(text, fmt.Sprintf("The price of %s is %s.", row.Name, row.Price.Text(stat.Number)))
 		case "packet/bulk=16":
-			title = append(title, fmt.Sprintf("those of a redirect at bulk 16 are %s of its time", percent(row.Price.Median/row.With.Median)))
+			title = append(title, fmt.Sprintf("those of a redirect at bulk 16 are %s of its time",
+				percent(row.Price.Median/row.With.Median)))
 			text = append(text, fmt.Sprintf("At bulk 16 a redirect makes %s: %s.", callsOf(row), row.Price.Text(stat.Number)))
 		case "packet/2018":
-			text = append(text, fmt.Sprintf("With the calls of 2018 it would make %s: %s, %s of its time.", callsOf(row), row.Price.Text(stat.Number), percent(row.Price.Median/row.With.Median)))
+			text = append(text, fmt.Sprintf("With the calls of 2018 it would make %s: %s, %s of its time.", callsOf(row),
+				row.Price.Text(stat.Number), percent(row.Price.Median/row.With.Median)))
 		}
 	}
 	if len(title) == 0 {

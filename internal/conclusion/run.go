@@ -40,7 +40,8 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	if row := price("packet/bulk=16"); row != nil && row.With != nil && row.With.Median > 0 {
 		v.Tax = row.Price
 		of := 100 / row.With.Median
-		v.Share = &stat.Quantity{Median: of * row.Price.Median, Low: of * row.Price.Low, High: of * row.Price.High, N: row.Price.N, Unit: "%"}
+		v.Share = &stat.Quantity{Median: of * row.Price.Median, Low: of * row.Price.Low, High: of * row.Price.High,
+			N: row.Price.N, Unit: "%"}
 		if what := do("indirect-call"); what != "" {
 			win(record.Gain{What: what, Ns: row.Price, Verb: "check"})
 		}
@@ -60,9 +61,12 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	if one := price("bpf-prog"); one != nil {
 		if what := do("iommu"); what != "" {
 			if older(doc.Host.Kernel, 6, 12) {
-				win(record.Gain{What: fmt.Sprintf("update to Linux 6.12, which calls iommu-dma directly (b5c58b2fdc42, dma-mapping: direct calls for dma-iommu): %d indirect calls fewer for each packet behind an IOMMU", iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
+				win(record.Gain{What: fmt.Sprintf("update to Linux 6.12, which calls iommu-dma directly (b5c58b2fdc42, "+
+					"dma-mapping: direct calls for dma-iommu): %d indirect calls fewer for each packet behind an IOMMU",
+					iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
 			}
-			win(record.Gain{What: what + fmt.Sprintf(": an interface behind an IOMMU makes %d indirect calls or more for each packet", iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
+			win(record.Gain{What: what + fmt.Sprintf(": an interface behind an IOMMU makes %d indirect calls or more for "+
+				"each packet", iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
 		}
 	}
 	for _, loss := range []struct{ row, what string }{
@@ -107,7 +111,8 @@ func bulkGain(rows []record.BenchRow) record.Gain {
 		return record.Gain{}
 	}
 	return record.Gain{
-		What: fmt.Sprintf("raise the bulk from %s to %s: more frames a poll, so that one call serves them (interrupt moderation, busy polling, fewer queues)", first.Labels["bulk"], last.Labels["bulk"]),
+		What: fmt.Sprintf("raise the bulk from %s to %s: more frames a poll, so that one call serves them (interrupt "+
+			"moderation, busy polling, fewer queues)", first.Labels["bulk"], last.Labels["bulk"]),
 		Ns: &stat.Quantity{
 			Median: first.Hop.Median - last.Hop.Median, Low: first.Hop.Low - last.Hop.High, High: first.Hop.High - last.Hop.Low,
 			N: min(first.Hop.N, last.Hop.N), Unit: "ns",

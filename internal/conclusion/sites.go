@@ -12,8 +12,9 @@ func sitesHeadline(rows []record.SiteRow) Headline {
 		count[row.Per]++
 	}
 	return Headline{
-		Title: fmt.Sprintf("%s on the redirect path may run for a packet, %d for a bulk, %d for a poll", many(count["packet"], "indirect branch"), count["bulk"], count["poll"]),
-		Text:  fmt.Sprintf("Errors and slow paths have %d more.", count["rare"]),
+		Title: fmt.Sprintf("%s on the redirect path may run for a packet, %d for a bulk, %d for a poll",
+			many(count["packet"], "indirect branch"), count["bulk"], count["poll"]),
+		Text: fmt.Sprintf("Errors and slow paths have %d more.", count["rare"]),
 	}
 }
 
@@ -22,5 +23,6 @@ func siteComparisonHeadline(c *record.SiteComparison) Headline {
 	for _, row := range c.Rows {
 		count[row.Change]++
 	}
-	return Headline{Title: fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were", count["new"], count["gone"], count["changed"], c.Same)}
+	return Headline{Title: fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were",
+		count["new"], count["gone"], count["changed"], c.Same)}
 }

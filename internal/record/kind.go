@@ -66,7 +66,8 @@ func Parse(b []byte) (*Saved, error) {
 			names = append(names, k.name)
 		}
 		last := len(names) - 1
-		return nil, fmt.Errorf("kind %.40q: only records of %s and %s are read here", name, strings.Join(names[:last], ", "), names[last])
+		return nil, fmt.Errorf("kind %.40q: only records of %s and %s are read here", name, strings.Join(names[:last],
+			", "), names[last])
 	}
 	doc, err := all[i].read(b)
 	if err != nil {

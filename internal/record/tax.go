@@ -118,7 +118,8 @@ func (r *TaxRow) check() error {
 		{"per-packet", "calls", r.PerPacket, false},
 		{"ns-per-packet", "ns", r.NsPerPacket, true},
 	})
-	if err == nil && measured && (math.IsNaN(r.With.Median) || math.IsNaN(r.Without.Median) || math.IsNaN(r.Price.Median)) {
+	if err == nil && measured && (math.IsNaN(r.With.Median) || math.IsNaN(r.Without.Median) ||
+		math.IsNaN(r.Price.Median)) {
 		return errNeither
 	}
 	return err
