@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
@@ -78,8 +79,11 @@ func bzPayload(b []byte) ([]byte, error) {
 // decompress unpacks b up to limit. What follows the packed data, the size that
 // the kernel's build appends, is left alone.
 func decompress(b []byte, limit int) ([]byte, error) {
-	if bytes.HasPrefix(b, zstdMagic) {
+	switch {
+	case bytes.HasPrefix(b, zstdMagic):
 		return unzstd(b, limit)
+	case bytes.HasPrefix(b, lz4Magic):
+		return unlz4(b, limit)
 	}
 	r, err := reader(b, limit)
 	if err != nil {
@@ -98,7 +102,10 @@ func decompress(b []byte, limit int) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-var zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+var (
+	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
+	lz4Magic  = []byte{0x02, 0x21, 0x4c, 0x18} // the legacy format, which kernels have
+)
 
 // unzstd unpacks at once, which needs no window beside what it unpacks to.
 func unzstd(b []byte, limit int) ([]byte, error) {
@@ -113,6 +120,36 @@ func unzstd(b []byte, limit int) ([]byte, error) {
 		return nil, errTooLarge
 	case err != nil && !trailing(out, b):
 		return nil, fmt.Errorf("unpack zstd: %w", err)
+	}
+	return out, nil
+}
+
+// unlz4 unpacks blocks of 8 MiB at once, each behind its size: lib/decompress_unlz4.c.
+// A reader would hold a block twice beside what it unpacks to.
+func unlz4(b []byte, limit int) ([]byte, error) {
+	const block = 8 << 20
+	out := Buffer(sizeHint(b, limit) + block)
+	for rest := b; len(rest) > 4; {
+		size := binary.LittleEndian.Uint32(rest)
+		rest = rest[4:]
+		if bytes.Equal(binary.LittleEndian.AppendUint32(nil, size), lz4Magic) {
+			continue // another file behind the first
+		}
+		if uint64(size) > uint64(len(rest)) {
+			if trailing(out, b) {
+				break
+			}
+			return nil, errors.New("unpack lz4: truncated")
+		}
+		out = slices.Grow(out, block)
+		n, err := lz4.UncompressBlock(rest[:size], out[len(out):][:block])
+		if err != nil {
+			return nil, fmt.Errorf("unpack lz4: %w", err)
+		}
+		if out = out[:len(out)+n]; len(out) > limit {
+			return nil, errTooLarge
+		}
+		rest = rest[size:]
 	}
 	return out, nil
 }
@@ -150,8 +187,6 @@ func reader(b []byte, limit int) (io.Reader, error) {
 		}
 		z.Multistream(false)
 		return z, nil
-	case bytes.HasPrefix(b, []byte{0x02, 0x21, 0x4c, 0x18}):
-		return lz4.NewReader(r), nil
 	case bytes.HasPrefix(b, []byte{0x5d, 0x00, 0x00}):
 		z, err := lzma.ReaderConfig{DictCap: dictionary}.NewReader(r)
 		if err != nil {
