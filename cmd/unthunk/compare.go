@@ -46,7 +46,9 @@ value. They were measured in the same rounds, so this sees far smaller
 differences than two files do.
 
 The exit code is 3 when a row is slower by more than the threshold, with
-confidence.`,
+confidence. It is 1 when nothing could be compared: no row of the new record has a
+number, or the records have no row in common. Of two profiles only the redirect path,
+and the softirq, locks and stack that it shares, count as slower.`,
 		Example: `  unthunk bench --save before.json
   unthunk compare before.json after.json --threshold 5
   unthunk compare parse.json --by operation`,
@@ -89,6 +91,9 @@ func runCompare(s std, f compareFlags, args []string) error {
 	}
 	if err := f.output.publish(s, c, func() error { return writeChanges(s.out, textOptions(s.out), c) }); err != nil {
 		return err
+	}
+	if why := c.Nothing(); why != "" {
+		return fmt.Errorf("compare: %s", why)
 	}
 	if c.Regressed() {
 		return errRegression

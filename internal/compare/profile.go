@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -24,7 +25,7 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 		d := stat.UnpairedMeans(olds, news, "ns")
 		c.Rows = append(c.Rows, record.ProfileChange{Name: name, Change: record.Change{Old: old, New: new, Difference: &d}})
 	}
-	add(record.PacketRow, old.Packet, new.Packet, stat.Run{Samples: sums(old)}, stat.Run{Samples: sums(new)})
+	add(record.PacketRow, old.Packet, new.Packet, stat.Run{Samples: sums(old, anyStage)}, stat.Run{Samples: sums(new, anyStage)})
 	oldGrain, newGrain := grain(old), grain(new)
 	for was, is := range matched(old.Rows, new.Rows, func(r *record.ProfileRow) string { return r.Name }) {
 		switch {
@@ -45,7 +46,18 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 	for i := range c.Rows {
 		changes[i] = &c.Rows[i].Change
 	}
-	conclude(changes, opts.Threshold/100*old.Packet.Median)
+	threshold := opts.Threshold / 100 * old.Packet.Median
+	conclude(changes, threshold)
+	for i := range c.Rows {
+		row := &c.Rows[i]
+		switch {
+		case !row.Regression:
+		case row.Name == record.PacketRow:
+			row.Regression = ownRegressed(old, new, threshold, len(c.Rows))
+		default:
+			row.Regression = isOwn(row.Name)
+		}
+	}
 	warnProfiles(c, old, new)
 	for _, side := range []struct {
 		prefix string
@@ -61,10 +73,39 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 	return c
 }
 
-// sums are the stages together, round by round.
-func sums(p *record.Profile) []float64 {
+// ownRegressed tells whether the stages that are the packet's own got slower together by
+// more than a threshold in ns. The whole packet holds other tasks and the generator too.
+// What no sample was taken of is added for the test: by how much the samples of a round
+// are too few or too many, it has more or less. It is no regression by itself. The test is
+// corrected for as many rows as there are: those of other stages can be no regression,
+// which leaves room for this one.
+func ownRegressed(old, new *record.Profile, threshold float64, rows int) bool {
+	whole := func(stage string) bool { return isOwn(stage) || stage == record.Unattributed }
+	d := stat.UnpairedMeans(stat.Run{Samples: sums(old, whole)}, stat.Run{Samples: sums(new, whole)}, "ns")
+	d = d.At(stat.Alpha / float64(rows))
+	d.P *= float64(rows)
+	own := stat.UnpairedMeans(stat.Run{Samples: sums(old, isOwn)}, stat.Run{Samples: sums(new, isOwn)}, "ns")
+	return stat.Beyond(d, threshold) && own.Median > threshold
+}
+
+// isOwn tells whether a stage is work for the packet that a NIC's packet has too: it is
+// of the redirect path or shared by it. The generator, the sink, other tasks, tracing
+// and what no sample was taken of are not.
+func isOwn(stage string) bool {
+	group := functions.Stage(stage).Group()
+	return group == functions.GroupPath || group == functions.GroupShared
+}
+
+// anyStage is for sums of all stages.
+func anyStage(string) bool { return true }
+
+// sums are the stages that are wanted together, round by round.
+func sums(p *record.Profile, wanted func(stage string) bool) []float64 {
 	sums := make([]float64, len(p.Rows[0].Samples))
 	for _, row := range p.Rows {
+		if !wanted(row.Name) {
+			continue
+		}
 		for i, ns := range row.Samples {
 			sums[i] += ns
 		}

@@ -59,20 +59,19 @@ func changesHeadline(changes []change, unit string) Headline {
 			parts = append(parts, fmt.Sprintf("%s: %d", word, n))
 		}
 	}
-	text := fmt.Sprintf("Of %s compared: %s.", many(len(changes), "row"), strings.Join(parts, ", "))
+	text := all(changes, count)
+	if text == "" {
+		text = fmt.Sprintf("Of %s compared: %s.", many(len(changes), "row"), strings.Join(parts, ", "))
+	}
 	if f := fastest(changes); f != nil {
 		text += fmt.Sprintf(" The fastest row, %s, went from %s to %s Mpps.", f.name, mpps(f.Old), mpps(f.New))
 	}
 	if most := largest(changes); most != nil {
-		was, is, of := stat.Number(most.Old.Median), stat.Number(most.New.Median), "ns"
-		if most.rate {
-			was, is, of = mpps(most.Old), mpps(most.New), "Mpps"
-		}
 		d := most.Difference
 		return Headline{
-			Title: fmt.Sprintf("%s: %s → %s %s, %s %s %s [%s, %s]", most.name, was, is, of,
-				stat.Number(math.Abs(d.Median)), unit, most.Outcome(), signed(d.Low), signed(d.High)),
-			Text: text, Tells: true,
+			Title: fmt.Sprintf("%s is %s: %s", most.name, most.Outcome(), fromTo(most.Change, most.rate, unit)),
+			Text:  text + fmt.Sprintf(" The change of ns is %s %s [%s, %s].", signed(d.Median), unit, signed(d.Low), signed(d.High)),
+			Tells: true,
 		}
 	}
 	if len(sees) > 0 {
@@ -84,6 +83,16 @@ func changesHeadline(changes []change, unit string) Headline {
 		}
 	}
 	return Headline{Title: fmt.Sprintf("No difference seen in %s", many(len(changes), "row")), Text: text, Tells: true}
+}
+
+// all says that every row got faster, or every row slower, when there are several.
+func all(changes []change, count map[string]int) string {
+	for _, word := range []string{stat.Slower, stat.Faster} {
+		if n := count[word]; n == len(changes) && n > 1 {
+			return fmt.Sprintf("All %d rows are %s.", n, word)
+		}
+	}
+	return ""
 }
 
 // largest is the row that got slower most, of regressions if there are some, else

@@ -42,7 +42,9 @@ func TestHeadlines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if h := parse(recordtest.Marshal(t, slower)); !h.Tells || !strings.Contains(h.Title, "slower [+") || !strings.Contains(h.Title, "Mpps") {
+	if h := parse(recordtest.Marshal(t, slower)); !h.Tells || !strings.Contains(h.Title, " is slower: ") ||
+		!strings.Contains(h.Title, " % more; ") || !strings.HasSuffix(h.Title, " % less") ||
+		!strings.HasPrefix(h.Text, "All 3 rows are slower. ") || !strings.Contains(h.Text, "The change of ns is +") {
 		t.Errorf("%+v", h)
 	}
 	few, err := compare.Records(record.NewSaved(recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), record.NewSaved(recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), compare.Options{Threshold: 2})

@@ -20,6 +20,8 @@ type Changes interface {
 	// Regressed reports whether something got slower by more than the threshold,
 	// with confidence.
 	Regressed() bool
+	// Nothing says why nothing could be compared; it is empty when something was.
+	Nothing() string
 	// NameFiles says which files the two records were read from.
 	NameFiles(old, new string)
 }
@@ -115,6 +117,53 @@ func (c *Comparison) Regressed() bool {
 	return slices.ContainsFunc(c.Rows, func(r CompareRow) bool { return r.Regression })
 }
 
+// Nothing implements [Changes]: no row has a number in both records.
+func (c *Comparison) Nothing() string {
+	for _, r := range c.Rows {
+		if r.Difference != nil {
+			return ""
+		}
+	}
+	numbers, missing := [2]int{}, ""
+	common := 0
+	for _, r := range c.Rows {
+		for i, q := range []*stat.Quantity{r.Old, r.New} {
+			if q != nil {
+				numbers[i]++
+			}
+		}
+		if strings.HasPrefix(r.Missing, onlyIn) {
+			continue
+		}
+		common++
+		if missing == "" {
+			missing = ": " + r.Name + ": " + r.Missing
+		}
+	}
+	switch {
+	case common == 0:
+		return "the two records have no row in common"
+	case numbers[1] == 0:
+		return "no row of the new record has a number" + missing
+	case numbers[0] == 0:
+		return "no row of the old record has a number" + missing
+	}
+	return "no row has a number in both records" + missing
+}
+
+// onlyIn begins the text of a row that one record has.
+const onlyIn = "only in "
+
+// Lost are the rows that had a number in the old record and were refused in the new one.
+func (c *Comparison) Lost() (n int) {
+	for _, r := range c.Rows {
+		if r.Old != nil && r.New == nil && !strings.HasPrefix(r.Missing, onlyIn) {
+			n++
+		}
+	}
+	return n
+}
+
 // ProfileComparison is what two profiles differ in.
 type ProfileComparison struct {
 	Document[ProfileChange]
@@ -126,7 +175,9 @@ type ProfileComparison struct {
 
 // ProfileChange is what two profiles differ in at one stage. Its difference is in ns
 // per packet; its verdict is for a threshold in percent of the old packet, so that a
-// stage is a regression when it makes the packet slower by more.
+// stage is a regression when it makes the packet slower by more. Only stages of the
+// redirect path, and those that it shares, can be one; the packet is one when these
+// together got slower by more.
 type ProfileChange struct {
 	// Name of the stage; "packet" is the whole.
 	Name string `json:"name"`
@@ -137,6 +188,9 @@ type ProfileChange struct {
 func (c *ProfileComparison) Regressed() bool {
 	return slices.ContainsFunc(c.Rows, func(r ProfileChange) bool { return r.Regression })
 }
+
+// Nothing implements [Changes]: each profile has stages.
+func (c *ProfileComparison) Nothing() string { return "" }
 
 // SiteComparison is what two records of xray differ in.
 type SiteComparison struct {
@@ -162,6 +216,9 @@ type SiteChange struct {
 // Regressed implements [Changes]: branches are no time.
 func (c *SiteComparison) Regressed() bool { return false }
 
+// Nothing implements [Changes]: that two paths have no branch in common is a finding.
+func (c *SiteComparison) Nothing() string { return "" }
+
 // LabComparison is what two records of lab differ in: exactly, as they are counts.
 type LabComparison struct {
 	Document[LabChange]
@@ -180,6 +237,15 @@ type LabChange struct {
 
 // Regressed implements [Changes]: counts are no time.
 func (c *LabComparison) Regressed() bool { return false }
+
+// Nothing implements [Changes]: the records have no row in common.
+func (c *LabComparison) Nothing() string {
+	alone := func(r LabChange) bool { return len(r.What) == 1 && strings.HasPrefix(r.What[0], onlyIn) }
+	if c.Same > 0 || slices.ContainsFunc(c.Rows, func(r LabChange) bool { return !alone(r) }) {
+		return ""
+	}
+	return "the two records have no row in common"
+}
 
 // readComparison reads one of the four documents that compare writes. They have
 // one kind; their rows tell them apart.

@@ -6,12 +6,13 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Comparison writes a comparison for people: ns per packet old and new, the
+// Comparison writes a comparison for people: what it found, ns per packet old and new, the
 // difference in percent with its interval, the verdict and the smallest
 // difference the runs would have shown; prices of calls likewise, in a table of
 // their own; then what the machines differ in.
@@ -23,6 +24,8 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	} else {
 		p.origin("in", c.New, "rows that differ in "+c.By)
 	}
+	fmt.Fprintln(&p.buf)
+	p.wrap("", cells.Clean(conclusion.Comparison(c)))
 	notes := newFootnotes(c.Warnings)
 	var rows, prices []*record.CompareRow
 	for i := range c.Rows {
@@ -46,8 +49,10 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	if c.By == "" {
 		p.causes(c.Causes)
 	}
-	fmt.Fprintln(&p.buf)
-	p.wrap("", cells.ComparisonSummary(c))
+	if c.Nothing() == "" {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", conclusion.ComparisonBasis(c))
+	}
 	return p.flush(w)
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -18,12 +19,14 @@ func ProfileComparison(w io.Writer, opts Options, c *record.ProfileComparison) e
 	p.origin("old", c.Old, "")
 	p.origin("new", c.New, later(c.Old.Time, c.New.Time))
 	fmt.Fprintln(&p.buf)
+	p.wrap("", cells.Clean(conclusion.ProfileComparison(c)))
+	fmt.Fprintln(&p.buf)
 	notes := newFootnotes(c.Warnings)
 	p.stageChanges(c.Rows, notes)
 	notes.write(p)
 	p.causes(c.Causes)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", cells.ProfileSummary(c))
+	p.wrap("", conclusion.ProfileBasis)
 	return p.flush(w)
 }
 

@@ -65,6 +65,47 @@ func UnpairedMeans(a, b Run, unit string) Difference {
 	return newDifference(s, func(shift float64) float64 { return shift }, n, unit)
 }
 
+// resolving is d, or the paired difference of the same rounds by Student's t where
+// d's ranks cannot reach alpha whatever the rounds say: of seven rounds the smallest p
+// of a signed-rank test is 2/2^7 = 0.016, more than 0.05/4. It depends on the number of
+// rounds and of rows alone, never on the values. The price is the assumption that
+// rounds scatter normally; a disturbed round widens the interval. By simulation (see
+// TestFewRounds) of 7 rows in 7 rounds: false alarms in any row in at most 5 %, of
+// normal scatter and of scatter with far outliers, and a change of 10 % in every row
+// is found in all of them where a round scatters by 1 %.
+func (d Difference) resolving(alpha float64) Difference {
+	ranks, ok := d.shift.(signedRank)
+	n := len(ranks.d)
+	if !ok || n < MinRounds || 2*math.Pow(2, -float64(n)) <= alpha {
+		return d
+	}
+	return newDifference(pairedMean{ranks.d}, d.scale, d.N, d.Unit)
+}
+
+// pairedMean is the mean of differences of rounds, with Student's t.
+type pairedMean struct{ d []float64 }
+
+func (s pairedMean) estimate() float64 { return mean(s.d) }
+
+func (s pairedMean) error() standardError {
+	n := float64(len(s.d))
+	return standardError{math.Sqrt(variance(s.d) / n), n - 1}
+}
+
+func (s pairedMean) interval(alpha float64) (low, high float64, ok bool) {
+	e := s.error()
+	half := e.se * tQuantile(1-alpha/2, e.df)
+	return mean(s.d) - half, mean(s.d) + half, true
+}
+
+func (s pairedMean) p(delta float64) float64 {
+	e, off := s.error(), math.Abs(mean(s.d)-delta)
+	if off == 0 {
+		return 1
+	}
+	return 2 * tCDF(-off/e.se, e.df)
+}
+
 // meanShift is a difference of means.
 type meanShift struct {
 	mid float64

@@ -112,7 +112,14 @@ func Holm(ps []float64) []float64 {
 // enclose their truths as often (Bonferroni). Where Holm finds a difference
 // and the wider interval still reaches across zero, it is cut off at zero:
 // the compatible bound (Guilbaud, 2008).
+//
+// A difference of ranks whose rounds are too few for 1 - Alpha/n is replaced by one of
+// means: see [Difference.resolving].
 func Family(ds []Difference) []Difference {
+	ds = slices.Clone(ds)
+	for i, d := range ds {
+		ds[i] = d.resolving(Alpha / float64(len(ds)))
+	}
 	ps := make([]float64, len(ds))
 	for i, d := range ds {
 		ps[i] = d.P

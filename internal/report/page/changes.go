@@ -123,11 +123,14 @@ func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 		out = append(out, block{Figure: fig, Tables: []*table{prices.table}})
 	}
 	if len(out) == 0 {
-		out = []block{{Text: []string{"Nothing could be compared."}}}
+		out = []block{{}}
 	}
 	out[0].Heading = between(c.Old, c.New, c.By)
+	out[0].Text = append(out[0].Text, conclusion.Comparison(c))
 	last := &out[len(out)-1]
-	last.Text = append(last.Text, cells.ComparisonSummary(c))
+	if c.Nothing() == "" {
+		last.Text = append(last.Text, conclusion.ComparisonBasis(c))
+	}
 	if c.By == "" {
 		if causes := causesTable(c.Causes); causes != nil {
 			last.Tables = append(last.Tables, causes)
@@ -165,7 +168,7 @@ func (v *viewer) profileComparisonBlock(c *record.ProfileComparison) block {
 		t.compared(row.Name, row.Old, row.New, row.Difference, word, cells.StageVerdict(row)).Differs = row.Regression
 	}
 	b := block{
-		Heading: between(c.Old, c.New, ""), Text: []string{cells.ProfileSummary(c)}, Tables: []*table{t.table},
+		Heading: between(c.Old, c.New, ""), Text: []string{conclusion.ProfileComparison(c), conclusion.ProfileBasis}, Tables: []*table{t.table},
 		Figure: t.figure(v, "Old and new ns of each stage", "ns a packet", "Beside them the change."),
 	}
 	if causes := causesTable(c.Causes); causes != nil {
