@@ -65,7 +65,7 @@ func (b *bench) port(t testing.TB, u *xsk.UMEM, ifindex int, receive bool) *XSK 
 	t.Helper()
 	var s *xsk.Socket
 	err := b.Do(func() (err error) {
-		s, err = xsk.Open(u, xsk.Options{Interface: ifindex})
+		s, err = xsk.Open(t.Context(), u, xsk.Options{Interface: ifindex})
 		return err
 	})
 	if err != nil {

@@ -49,7 +49,7 @@ func TestMissingRights(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 4096})
 	open := func() error {
-		s, err := Open(u, Options{Interface: w.near.Index})
+		s, err := Open(t.Context(), u, Options{Interface: w.near.Index})
 		if err == nil {
 			err = s.Close()
 		}

@@ -1,9 +1,9 @@
 package xsk
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"math/bits"
 	"slices"
 	"time"
 
@@ -11,109 +11,6 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 )
-
-// Mode is whether frames are copied between the UMEM and the driver's memory.
-type Mode int
-
-const (
-	// Auto is zero-copy where the driver has it, copy elsewhere.
-	Auto Mode = iota
-	// Copy has the kernel copy each frame between an skb or an XDP buffer and the
-	// UMEM. Every driver can.
-	Copy
-	// ZeroCopy has the device read and write the UMEM. Its driver must support it.
-	ZeroCopy
-)
-
-// String returns "auto", "copy" or "zero-copy".
-func (m Mode) String() string {
-	switch m {
-	case Copy:
-		return "copy"
-	case ZeroCopy:
-		return "zero-copy"
-	}
-	return "auto"
-}
-
-// DefaultRing is the length of a ring in entries, where none is given.
-const DefaultRing = 2048
-
-// DefaultBindWait is how long [Open] waits for a queue to become free.
-const DefaultBindWait = time.Second
-
-// Options say what a socket is bound to and how. The zero value of all but
-// Interface works.
-type Options struct {
-	// Interface is the device's index, in the network namespace of the calling
-	// thread, and Queue one of its queues.
-	Interface, Queue int
-	// Lengths of the rings in entries, powers of two; 0 is [DefaultRing].
-	Fill, Completion, RX, TX int
-	// Mode is what to ask for. The second socket on a UMEM gets what the first
-	// has, or an error.
-	Mode Mode
-	// AlwaysPolling turns need-wakeup off (XDP_USE_NEED_WAKEUP): the driver then
-	// runs on without being called. The second socket on a UMEM gets what the
-	// first has.
-	AlwaysPolling bool
-	// MultiBuffer lets a frame be several descriptors (XDP_USE_SG, Linux 6.6).
-	// The XDP program must be loaded for it, see [ProgramOptions]. The second
-	// socket on a UMEM gets what the first has.
-	MultiBuffer bool
-	// TXBudget is how many frames one Kick transmits in copy mode: 32 to the TX
-	// ring's length; 0 is all of the ring where the kernel can
-	// (XDP_MAX_TX_SKB_BUDGET, Linux 6.18) and 32 elsewhere.
-	TXBudget int
-	// BusyPoll turns busy polling on, in which Kick and Wake poll the driver
-	// in place of its interrupt: for so long, and BusyPollBudget packets
-	// (SO_PREFER_BUSY_POLL, Linux 5.11). The device's napi_defer_hard_irqs and
-	// gro_flush_timeout must be set for it; a veth takes the option and does
-	// nothing with it.
-	BusyPoll       time.Duration
-	BusyPollBudget int
-	// BindWait is how long to wait for a queue that is bound: the kernel holds
-	// it for a while after its socket was closed. 0 is [DefaultBindWait], less
-	// than 0 no wait.
-	BindWait time.Duration
-}
-
-func (o Options) withDefaults() Options {
-	for _, n := range []*int{&o.Fill, &o.Completion, &o.RX, &o.TX} {
-		if *n == 0 {
-			*n = DefaultRing
-		}
-	}
-	if o.BindWait == 0 {
-		o.BindWait = DefaultBindWait
-	}
-	return o
-}
-
-// maxRing keeps the size of a ring within what the kernel takes.
-const maxRing = 1 << 20
-
-func (o Options) validate() error {
-	for name, n := range map[string]int{"fill": o.Fill, "completion": o.Completion, "RX": o.RX, "TX": o.TX} {
-		if n < 2 || n > maxRing || bits.OnesCount(uint(n)) != 1 {
-			return fmt.Errorf("%s ring of %d entries: must be a power of two of 2 to %d", name, n, maxRing)
-		}
-	}
-	switch {
-	case o.Interface <= 0:
-		return fmt.Errorf("interface index %d: must be positive", o.Interface)
-	case o.Queue < 0 || o.Queue > 1<<16:
-		return fmt.Errorf("queue %d: no device has it", o.Queue)
-	case o.TXBudget != 0 && (o.TXBudget < minTXBudget || o.TXBudget > o.TX):
-		return fmt.Errorf("TX budget %d: must be %d to the TX ring's %d", o.TXBudget, minTXBudget, o.TX)
-	case o.BusyPoll < 0 || o.BusyPollBudget < 0 || o.BusyPollBudget > 1<<16:
-		return errors.New("busy polling: time or budget out of range")
-	}
-	return nil
-}
-
-// minTXBudget is TX_BATCH_SIZE of net/xdp/xsk.c.
-const minTXBudget = 32
 
 // Socket is bound to one queue of one device. Its rings are for one goroutine
 // at a time each; the others may be called from any.
@@ -145,32 +42,51 @@ var (
 // Open binds a socket to a queue. The calling thread must be in the device's
 // network namespace. The kernel gives frames to the socket once an XDP program
 // does ([Program.Add]); put chunks into the fill ring first.
-func Open(u *UMEM, o Options) (*Socket, error) {
+//
+// While another socket has the queue Open waits, up to Options.BindWait, and tries
+// again. When ctx is done before that it returns ctx's error.
+func Open(ctx context.Context, u *UMEM, o Options) (*Socket, error) {
 	o = o.withDefaults()
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
+	canceled := func() error {
+		return fmt.Errorf("open AF_XDP socket on interface %d queue %d: %w", o.Interface, o.Queue, ctx.Err())
+	}
+	if ctx.Err() != nil {
+		return nil, canceled()
+	}
+	deadline := time.Now().Add(o.BindWait)
+	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
+		// A new socket for each try: the kernel keeps what a failed bind began.
+		s, err := u.open(o)
+		if !errors.Is(err, unix.EBUSY) {
+			return s, err
+		}
+		if time.Now().Add(pause).After(deadline) {
+			return nil, fmt.Errorf("%w: queue %d is bound by another socket", err, o.Queue)
+		}
+		select {
+		case <-ctx.Done():
+			return nil, canceled()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// open tries to bind a socket once, and adds it to those of the UMEM.
+func (u *UMEM) open(o Options) (*Socket, error) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.closed {
 		return nil, fmt.Errorf("open AF_XDP socket: UMEM %w", ErrClosed)
 	}
-	deadline := time.Now().Add(o.BindWait)
-	for pause := time.Millisecond; ; pause = min(2*pause, 20*time.Millisecond) {
-		// A new socket for each try: the kernel keeps what a failed bind began.
-		s, err := open(u, o)
-		if err == nil {
-			u.sockets = append(u.sockets, s)
-			return s, nil
-		}
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, err
-		}
-		if time.Now().Add(pause).After(deadline) {
-			return nil, fmt.Errorf("%w: queue %d is bound by another socket", err, o.Queue)
-		}
-		time.Sleep(pause)
+	s, err := open(u, o)
+	if err != nil {
+		return nil, err
 	}
+	u.sockets = append(u.sockets, s)
+	return s, nil
 }
 
 func open(u *UMEM, o Options) (s *Socket, err error) {

@@ -2,6 +2,7 @@ package xsk
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -88,7 +89,7 @@ func (w *wire) open(t testing.TB, u *UMEM, o Options) *Socket {
 	t.Helper()
 	var s *Socket
 	err := w.Do(func() (err error) {
-		s, err = Open(u, o)
+		s, err = Open(t.Context(), u, o)
 		return err
 	})
 	if err != nil {
@@ -281,6 +282,36 @@ func TestRebindAtOnce(t *testing.T) {
 	}
 }
 
+// While a queue is another socket's, Open waits without keeping others from the
+// UMEM, and ends when its context does.
+func TestOpenWaits(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 16})
+	w.open(t, u, Options{Interface: w.near.Index})
+	other := fakeUMEM(t, Config{Frames: 16})
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- w.Do(func() error {
+			_, err := Open(ctx, other, Options{Interface: w.near.Index, BindWait: time.Hour})
+			return err
+		})
+	}()
+	// With the lock held over the wait, of an hour, this would not come to its end.
+	for range 100 {
+		other.Available()
+		select {
+		case err := <-done:
+			t.Fatalf("Open did not wait: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	stop()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}
+
 func TestOpenRefuses(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 16})
@@ -301,7 +332,7 @@ func TestOpenRefuses(t *testing.T) {
 		"queue absurd": {Options{Interface: w.far.Index, Queue: -1}, nil},
 	} {
 		err := w.Do(func() error {
-			s, err := Open(other, tt.o)
+			s, err := Open(t.Context(), other, tt.o)
 			if err == nil {
 				s.Close()
 			}

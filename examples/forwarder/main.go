@@ -3,18 +3,21 @@ package main
 
 import (
 	"context"
-	"github.com/unthunk/unthunk/datapath"
-	"github.com/unthunk/unthunk/xsk"
 	"log"
 	"net"
 	"os"
 	"os/signal"
+
+	"github.com/unthunk/unthunk/datapath"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
 	umem := must(xsk.NewUMEM(xsk.Config{Frames: 8192}))
-	in := must(xsk.Open(umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
-	out := must(xsk.Open(umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[2])).Index}))
+	in := must(xsk.Open(ctx, umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
+	out := must(xsk.Open(ctx, umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[2])).Index}))
 	path := must(datapath.New(datapath.Config{
 		UMEM:  umem,
 		Ports: []datapath.Port{datapath.NewXSK(in), datapath.NewXSK(out)},
@@ -26,8 +29,6 @@ func main() {
 	}))
 	program := must(xsk.Attach(in.Options().Interface, xsk.ProgramOptions{}))
 	must(0, program.Add(in))
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	must(0, path.Run(ctx))
 	log.Printf("%+v", path.Counters(nil))
 }

@@ -2,16 +2,18 @@
 package main
 
 import (
-	"github.com/unthunk/unthunk/xsk"
+	"context"
 	"log"
 	"net"
 	"os"
 	"time"
+
+	"github.com/unthunk/unthunk/xsk"
 )
 
 func main() {
 	umem := must(xsk.NewUMEM(xsk.Config{}))
-	socket := must(xsk.Open(umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
+	socket := must(xsk.Open(context.Background(), umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
 	chunks, frames := make([]uint64, 2048), make([]xsk.Desc, 64)
 	socket.Fill.Put(chunks[:umem.Alloc(chunks)])
 	program := must(xsk.Attach(socket.Options().Interface, xsk.ProgramOptions{}))

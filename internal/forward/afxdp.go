@@ -1,10 +1,10 @@
 package forward
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,7 +95,9 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 		if err != nil {
 			return f, err
 		}
-		f.each(i, func(port, queue int) { ports[port] = list[queue] })
+		for queue, port := range f.portsOf(i) {
+			ports[port] = list[queue]
+		}
 	}
 	f.path, err = datapath.New(datapath.Config{
 		UMEM: f.umem, Ports: ports, Batch: c.Batch, Program: f.program, Lost: f.portLost,
@@ -103,33 +105,28 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	return f, err
 }
 
-// each calls do for the ports of a device.
-func (f *afxdp) each(device int, do func(port, queue int)) {
+// portsOf returns the numbers of a device's ports, by queue.
+func (f *afxdp) portsOf(device int) (ports []int) {
 	for port, p := range f.ports {
 		if p.device == device {
-			do(port, p.queue)
+			ports = append(ports, port)
 		}
 	}
+	return ports
 }
 
 // routes says which port each input's frames go to: the queue of the same number,
 // or as many as there are.
 func (f *afxdp) routes(numbers map[string]int) {
-	first := make([]int, len(f.devices))
-	for port, p := range f.ports {
-		if p.queue == 0 {
-			first[p.device] = port
-		}
-	}
 	f.route = make([]route, len(f.ports))
 	for port := range f.route {
 		f.route[port].direction = -1
 	}
 	for i, d := range f.config.directions() {
-		in, out := numbers[d.In], numbers[d.Out]
-		f.each(in, func(port, queue int) {
-			f.route[port] = route{datapath.Redirect(first[out] + queue%f.devices[out].queues), i}
-		})
+		outputs := f.portsOf(numbers[d.Out])
+		for queue, port := range f.portsOf(numbers[d.In]) {
+			f.route[port] = route{datapath.Redirect(outputs[queue%len(outputs)]), i}
+		}
 	}
 }
 
@@ -153,27 +150,24 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 			err = fmt.Errorf("interface %s: %w", d.Name, err)
 		}
 	}()
-	f.each(i, func(port, queue int) {
-		// A queue whose socket was closed just now may be busy for a second.
-		if err = cmp.Or(err, ctx.Err()); err != nil {
-			return
-		}
-		var s *xsk.Socket
-		s, err = xsk.Open(f.umem, xsk.Options{
+	sockets := make([]*xsk.Socket, 0, d.queues)
+	for queue, port := range f.portsOf(i) {
+		s, err := xsk.Open(ctx, f.umem, xsk.Options{
 			Interface: d.Index, Queue: queue, MultiBuffer: f.multi,
 			Fill: ring, Completion: ring, RX: ring, TX: ring,
 		})
 		if err != nil {
-			return
+			return nil, err
 		}
 		f.mu.Lock()
 		f.sockets[port] = s
 		f.modes[s.Mode()] = true
 		f.mu.Unlock()
+		sockets = append(sockets, s)
 		ports = append(ports, datapath.NewXSK(s))
-	})
-	if err != nil || !f.input(i) {
-		return ports, err
+	}
+	if !f.input(i) {
+		return ports, nil
 	}
 	p, err := f.attach(i)
 	if err != nil {
@@ -182,8 +176,12 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 	f.mu.Lock()
 	f.programs[i] = p
 	f.mu.Unlock()
-	f.each(i, func(port, _ int) { err = errors.Join(err, p.Add(f.sockets[port])) })
-	return ports, err
+	for _, s := range sockets {
+		if err := p.Add(s); err != nil {
+			return nil, err
+		}
+	}
+	return ports, nil
 }
 
 func (f *afxdp) attach(i int) (*xsk.Program, error) {
@@ -208,14 +206,14 @@ func (f *afxdp) attach(i int) (*xsk.Program, error) {
 func (f *afxdp) closeSockets(device int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.each(device, func(port, _ int) {
+	for _, port := range f.portsOf(device) {
 		if f.sockets[port] != nil {
 			f.sockets[port].Close()
 			f.sockets[port] = nil
 		}
 		add(&f.past[port], f.kernel[port])
 		f.kernel[port] = xsk.Statistics{}
-	})
+	}
 	if p := f.programs[device]; p != nil {
 		p.Close() // the device may be gone, and its link with it
 		delete(f.programs, device)
@@ -302,9 +300,7 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			return
 		case <-time.After(recoverEach):
 		}
-		gone := true
-		f.each(i, func(port, _ int) { gone = gone && !f.path.Present(port) })
-		if !gone {
+		if slices.ContainsFunc(f.portsOf(i), f.path.Present) {
 			continue // its other queues are not lost yet
 		}
 		f.closeSockets(i)
@@ -329,7 +325,9 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			}
 			continue
 		}
-		f.each(i, func(port, queue int) { err = errors.Join(err, f.path.SetPort(port, ports[queue])) })
+		for queue, port := range f.portsOf(i) {
+			err = errors.Join(err, f.path.SetPort(port, ports[queue]))
+		}
 		if err != nil {
 			return // closed meanwhile
 		}
