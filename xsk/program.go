@@ -23,12 +23,17 @@ type ProgramOptions struct {
 	Generic bool
 	// Claim is run for each frame with a pointer to its first byte in R2 and
 	// one past its last in R3: there are 14 at least, or the frame passes. It
-	// may write over all registers but R10, and over the stack from -32 down.
+	// may write over all registers but R10, and over the stack from
+	// [ClaimStack] down.
 	// It jumps to [ClaimLabel] when the socket is to have the frame and to
 	// [PassLabel] when the network stack is; both, at least once. nil claims
 	// all. Package filter makes one of a pcap expression.
 	Claim asm.Instructions
 }
+
+// ClaimStack is the offset from the frame pointer below which the stack is
+// [ProgramOptions.Claim]'s, in bytes.
+const ClaimStack = -32
 
 // Labels that [ProgramOptions.Claim] jumps to.
 const (
@@ -103,7 +108,7 @@ func redirect(sockets int, claim asm.Instructions) asm.Instructions {
 	if claim != nil {
 		ins = append(ins,
 			asm.LoadMem(asm.R4, asm.R1, xdpRXQueueIndex, asm.Word),
-			asm.StoreMem(asm.RFP, claimStack, asm.R4, asm.DWord),
+			asm.StoreMem(asm.RFP, queueStack, asm.R4, asm.DWord),
 			asm.LoadMem(asm.R2, asm.R1, xdpData, asm.Word),
 			asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
 			asm.Mov.Reg(asm.R4, asm.R2),
@@ -111,7 +116,7 @@ func redirect(sockets int, claim asm.Instructions) asm.Instructions {
 			asm.JGT.Reg(asm.R4, asm.R3, PassLabel),
 		)
 		ins = append(ins, claim...)
-		queue = asm.LoadMem(asm.R2, asm.RFP, claimStack, asm.DWord).WithSymbol(ClaimLabel)
+		queue = asm.LoadMem(asm.R2, asm.RFP, queueStack, asm.DWord).WithSymbol(ClaimLabel)
 	}
 	ins = append(ins,
 		queue,
@@ -127,8 +132,8 @@ func redirect(sockets int, claim asm.Instructions) asm.Instructions {
 	return ins
 }
 
-// claimStack is where the queue's number is kept meanwhile.
-const claimStack = -8
+// queueStack is where the queue's number is kept while Claim runs.
+const queueStack = -8
 
 func (p *Program) attach(ifindex int, generic bool) (err error) {
 	flags := link.XDPDriverMode

@@ -162,7 +162,7 @@ func (f *inKernel) attach(p *ebpf.Program, in queuedDevice) (err error) {
 }
 
 // Where the program keeps things on its stack: out of the way of Claim, which
-// uses it down from -32.
+// uses it down from xsk.ClaimStack.
 const (
 	stackContext = -8
 	stackKey     = -16
