@@ -207,21 +207,20 @@ func (s *summary) unfinished(begun map[string]bool) {
 	}
 }
 
-var (
-	missing  = regexp.MustCompile(`missing: .+`)
-	position = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
-)
+var position = regexp.MustCompile(`^\s*[\w.-]+\.go:\d+: `)
 
 // reason returns what a skipped test says is missing, or else the last thing it
 // said.
 func reason(output []string) string {
 	last := "no reason given"
 	for _, line := range output {
-		if m := missing.FindString(line); m != "" {
-			return m
+		loc := position.FindString(line)
+		if loc == "" {
+			continue
 		}
-		if loc := position.FindString(line); loc != "" {
-			last = strings.TrimSpace(line[len(loc):])
+		// An error that is logged before it may say that something "is missing: …".
+		if last = strings.TrimSpace(line[len(loc):]); strings.HasPrefix(last, "missing: ") {
+			return last
 		}
 	}
 	return last
