@@ -104,7 +104,7 @@ func protoNumber(l2 uint32, proto, id string) (*node, error) {
 	case proto == "ether" && v > 0xffff, proto != "ether" && v > 0xff:
 		return nil, fmt.Errorf("protocol %d is too high", v)
 	case proto == "ether":
-		return etherType(l2, v), nil
+		return etherProtocol(l2, v), nil
 	case proto == "ip":
 		return protocol4(l2, v), nil
 	case proto == "ip6":
