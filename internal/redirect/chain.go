@@ -95,7 +95,7 @@ func build(
 		return c, err
 	}
 	if connect := spec.Scenario.connection(); connect != nil {
-		if err := connect(c); err != nil {
+		if err := connect(c, ctx); err != nil {
 			return c, err
 		}
 	}
@@ -171,9 +171,9 @@ func (c *Chain) addPort(i int, d netlab.Device) error {
 	return c.namespace.Do(func() error { return c.programs.AddPort(i, d.Index, nil) })
 }
 
-func (c *Chain) connectPort() error { return c.addPort(0, c.out) }
+func (c *Chain) connectPort(context.Context) error { return c.addPort(0, c.out) }
 
-func (c *Chain) connectTwoPorts() error {
+func (c *Chain) connectTwoPorts(context.Context) error {
 	out, sink, err := c.vethPair("u")
 	if err != nil {
 		return err
@@ -184,13 +184,17 @@ func (c *Chain) connectTwoPorts() error {
 	return errors.Join(c.addPort(0, c.out), c.addPort(1, out))
 }
 
-func (c *Chain) connectCPU() error { return c.programs.AddCPU(c.cpus.other, cpumapQueue) }
+func (c *Chain) connectCPU(context.Context) error {
+	return c.programs.AddCPU(c.cpus.other, cpumapQueue)
+}
 
-func (c *Chain) connectBack() error { return c.generator.Attach(c.programs.Sink, link.XDPDriverMode) }
+func (c *Chain) connectBack(context.Context) error {
+	return c.generator.Attach(c.programs.Sink, link.XDPDriverMode)
+}
 
-func (c *Chain) connectSocket() error {
+func (c *Chain) connectSocket(ctx context.Context) error {
 	return c.namespace.Do(func() error {
-		s, err := newSocketSink(c.tested.Index, 0)
+		s, err := newSocketSink(ctx, c.tested.Index, 0)
 		if err != nil {
 			return err
 		}
@@ -202,7 +206,7 @@ func (c *Chain) connectSocket() error {
 	})
 }
 
-func (c *Chain) connectStack() error {
+func (c *Chain) connectStack(context.Context) error {
 	c.elsewhere = &stackDrops{device: c.tested}
 	return nil
 }

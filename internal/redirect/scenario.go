@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -55,7 +56,7 @@ func (s Scenario) frame(size int) ([]byte, error) {
 // connection returns what the scenario adds to the chain that all scenarios have: where the program under test sends
 // frames to, or who counts them. It is nil when the programs alone do it. Adding a scenario takes a constant, a case
 // here, and the program of its name in internal/bpf/chain.
-func (s Scenario) connection() func(*Chain) error {
+func (s Scenario) connection() func(*Chain, context.Context) error {
 	switch s {
 	case Map, MapHash:
 		return (*Chain).connectPort

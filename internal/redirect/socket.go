@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -25,7 +26,7 @@ type socketSink struct {
 }
 
 // newSocketSink binds to a queue of a device in the calling thread's network namespace.
-func newSocketSink(ifindex, queue int) (s *socketSink, err error) {
+func newSocketSink(ctx context.Context, ifindex, queue int) (s *socketSink, err error) {
 	s = &socketSink{frames: make([]xsk.Desc, xskRing)}
 	defer func() {
 		if err != nil {
@@ -35,7 +36,7 @@ func newSocketSink(ifindex, queue int) (s *socketSink, err error) {
 	if s.umem, err = xsk.NewUMEM(xsk.Config{Frames: socketChunks, FrameSize: 4096}); err != nil {
 		return s, err
 	}
-	s.socket, err = xsk.Open(s.umem, xsk.Options{
+	s.socket, err = xsk.Open(ctx, s.umem, xsk.Options{
 		Interface: ifindex, Queue: queue, Mode: xsk.Copy, AlwaysPolling: true,
 		Fill: xskRing, RX: xskRing, TX: socketChunks, Completion: socketChunks,
 	})
