@@ -98,8 +98,11 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, err
 	}
 	f.length = length
-	if err := refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "place", "size", "in", "out"); err != nil {
+	if err := refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "place", "in", "out"); err != nil {
 		return nil, err
+	}
+	if f.size == 0 { // of a plan it is the default
+		return nil, usagef("--size 0 is too small for a frame")
 	}
 	var operations []redirect.Operation
 	for _, o := range f.operations {
@@ -120,7 +123,7 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		plan.Scenarios = append(plan.Scenarios, redirect.Scenario(sc))
 	}
 	if err := plan.Validate(); err != nil {
-		return nil, usageError{err}
+		return nil, unknownValue(err, f.scenarios, redirect.Scenarios())
 	}
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
 		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))

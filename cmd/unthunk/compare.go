@@ -73,6 +73,9 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
 		return usagef("a threshold of %v %% is impossible", f.threshold)
 	}
+	if err := checkFiles(args, outFile{"save", f.output.save}); err != nil {
+		return err
+	}
 	if err := f.output.check(); err != nil {
 		return err
 	}

@@ -32,6 +32,9 @@ module. Without either it is the running kernel's modules. It needs no root.`,
 }
 
 func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error {
+	if err := checkFiles(args, outFile{"save", o.save}); err != nil {
+		return err
+	}
 	if err := o.check(); err != nil {
 		return err
 	}

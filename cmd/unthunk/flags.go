@@ -9,7 +9,7 @@ import (
 // refuseEmpty refuses an empty value of the named flags: it is a shell variable that was
 // not set, not the default.
 func refuseEmpty(cmd *cobra.Command, names ...string) error {
-	empty := map[string]string{"int": "0", "intSlice": "[]", "stringSlice": "[]"} // by type
+	empty := map[string]string{"intSlice": "[]", "stringSlice": "[]"} // by type
 	for _, name := range names {
 		if fl := cmd.Flags().Lookup(name); fl.Changed && fl.Value.String() == empty[fl.Value.Type()] {
 			return usagef("--%s is empty", name)

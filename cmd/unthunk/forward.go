@@ -128,6 +128,9 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if err != nil {
 		return err
 	}
+	if err := checkFiles([]string{f.object}, outFile{"pcap", f.pcap}); err != nil {
+		return err
+	}
 	c.Warn = warner(s.err)
 	if f.duration > 0 {
 		var cancel context.CancelFunc
@@ -137,7 +140,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if f.pcap != "" {
 		file, err := os.Create(f.pcap)
 		if err != nil {
-			return fmt.Errorf("make pcap file: %w", err)
+			return fmt.Errorf("make pcap file: %w", err) // the error names the file
 		}
 		defer func() { err = errors.Join(err, file.Close()) }()
 		if c.Sample, err = forward.NewSample(file, f.every); err != nil {

@@ -30,6 +30,9 @@ runs. unthunk report DIR draws the same.`,
 			return nil
 		},
 		RunE: func(_ *cobra.Command, args []string) error {
+			if err := checkFiles(args, outFile{"save", o.save}); err != nil {
+				return err
+			}
 			if err := o.check(); err != nil {
 				return err
 			}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,6 +85,12 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	case "auto":
 		plan.Time = guest.KVM(ctx)
 	case "kvm":
+		if err := guest.Available(); err != nil {
+			return err
+		}
+		if !guest.KVM(ctx) {
+			return &feature.Missing{Feature: "KVM", Help: "--accel tcg counts without it"}
+		}
 		plan.Time = true
 	case "tcg":
 	default:
@@ -104,6 +111,17 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	}
 	if f.run != "" && (f.output.json || f.output.save != "") {
 		return usagef("--run writes what the guest writes: leave --json and --save out")
+	}
+	if f.run != "" {
+		if err := checkVerb(strings.Fields(f.run)); err != nil {
+			return fmt.Errorf("--run: %w", err)
+		}
+	}
+	if err := checkModels(ctx, f.cpus); err != nil {
+		return err
+	}
+	if err := checkFiles(kernels, outFile{"save", f.output.save}); err != nil {
+		return err
 	}
 	if err := f.output.check(); err != nil {
 		return err
@@ -136,6 +154,26 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 		return errStopped
 	}
 	return cellErrors(cells)
+}
+
+// checkModels refuses CPU models that QEMU does not have. A model may have features after a
+// comma.
+func checkModels(ctx context.Context, models []string) error {
+	if len(models) == 0 {
+		return nil
+	}
+	known, err := guest.CPUModels(ctx)
+	if err != nil {
+		return err
+	}
+	for _, model := range models {
+		name, _, _ := strings.Cut(model, ",")
+		if !slices.Contains(known, name) {
+			err := fmt.Errorf("QEMU has no CPU model %q: qemu-system-x86_64 -cpu help lists them", name)
+			return unknownValue(err, []string{name}, known)
+		}
+	}
+	return nil
 }
 
 // cellErrors is the first failure of a cell; that nothing was missing on this machine

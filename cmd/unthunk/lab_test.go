@@ -4,6 +4,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/guest"
 )
 
 func TestLabRefuses(t *testing.T) {
@@ -25,5 +27,14 @@ func TestLabRefuses(t *testing.T) {
 		{"no modules", []string{text}, exitFailed, "no lib/modules/0.0"},
 		{"name", []string{"debian:bookworm"}, exitFailed, "debian:VERSION"},
 	})
+	if guest.Available() == nil {
+		refuses(t, "lab", []refused{
+			{"model", []string{"debian:6.12-cloud", "--cpu-model", "NoSuchCPU"}, exitUsage, `no CPU model "NoSuchCPU"`},
+			{"near model", []string{"debian:6.12-cloud", "--cpu-model", "EPIC"}, exitUsage, "did you mean EPYC?"},
+		})
+		if !guest.KVM(t.Context()) {
+			refuses(t, "lab", []refused{{"no KVM", []string{"debian:6.12-cloud", "--accel", "kvm"}, exitMissing, "KVM is missing"}})
+		}
+	}
 	refuses(t, "lab-guest", []refused{{"not in a guest", nil, exitMissing, "a guest of lab"}})
 }

@@ -53,5 +53,10 @@ func (l lengthFlags) resolve(cmd *cobra.Command) (lengthFlags, error) {
 	case l.cpu < -1:
 		return l, usagef("CPU %d is not a CPU", l.cpu)
 	}
+	if l.cpu >= 0 {
+		if _, err := rounds.OnCPU(l.cpu).Pick(); err != nil {
+			return l, usageError{err}
+		}
+	}
 	return l, nil
 }

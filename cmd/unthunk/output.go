@@ -2,6 +2,10 @@ package main
 
 import (
 	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -9,6 +13,20 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 )
+
+// output is standard output. It keeps the first error, which not every writer returns.
+type output struct {
+	w   io.Writer
+	err error
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	n, err := o.w.Write(b)
+	if o.err == nil {
+		o.err = err
+	}
+	return n, err
+}
 
 // outputFlags say where a record goes.
 type outputFlags struct {
@@ -33,6 +51,50 @@ func (o outputFlags) check() error {
 		return nil
 	}
 	return record.CheckWritable(o.save)
+}
+
+// outFile is a file that a flag asks for.
+type outFile struct{ flag, path string }
+
+// checkFiles refuses files to write that are read as well, or that two flags ask for. Of
+// an input that is a folder the files *.json in it are read. Empty paths are none.
+func checkFiles(inputs []string, outputs ...outFile) error {
+	outputs = slices.DeleteFunc(outputs, func(o outFile) bool { return o.path == "" })
+	for i, out := range outputs {
+		for _, in := range inputs {
+			if sameFile(in, out.path) || inFolder(in, out.path) {
+				return usagef("--%s %s would overwrite a file that is read: choose another name", out.flag, out.path)
+			}
+		}
+		for _, other := range outputs[:i] {
+			if sameFile(other.path, out.path) {
+				return usagef("--%s and --%s write to one file, %s: choose two names", other.flag, out.flag, out.path)
+			}
+		}
+	}
+	return nil
+}
+
+// sameFile tells whether two paths name one file, which need not exist.
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	if errA == nil && errB == nil {
+		return os.SameFile(infoA, infoB)
+	}
+	absA, errA := filepath.Abs(a)
+	absB, errB := filepath.Abs(b)
+	return errA == nil && errB == nil && absA == absB
+}
+
+// inFolder tells whether a folder has a record of that path.
+func inFolder(folder, path string) bool {
+	info, err := os.Stat(folder)
+	if err != nil || !info.IsDir() || filepath.Ext(path) != ".json" {
+		return false
+	}
+	_, err = os.Stat(path)
+	return err == nil && sameFile(folder, filepath.Dir(path))
 }
 
 // publish writes a record to where it was asked for; text is how people see

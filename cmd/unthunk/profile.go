@@ -80,14 +80,18 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 	if err != nil {
 		return err
 	}
+	files := []outFile{{"pprof", f.pprof}, {"folded", f.folded}, {"svg", f.svg}}
+	if err := checkFiles(nil, append(files, outFile{"save", f.output.save})...); err != nil {
+		return err
+	}
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	for _, file := range []string{f.pprof, f.folded, f.svg} {
-		if file == "" {
+	for _, file := range files {
+		if file.path == "" {
 			continue
 		}
-		if err := record.CheckWritable(file); err != nil {
+		if err := record.CheckWritable(file.path); err != nil {
 			return err
 		}
 	}
@@ -153,6 +157,9 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if f.top < 0 {
 		return nil, usagef("%d functions are too few", f.top)
 	}
+	if f.size == 0 { // of a plan it is the default
+		return nil, usagef("--size 0 is too small for a frame")
+	}
 	operation, err := redirect.ParseOperation(f.operation)
 	if err != nil {
 		return nil, usageError{err}
@@ -191,7 +198,7 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 		Rate: f.rate,
 	}
 	if err := plan.Validate(); err != nil {
-		return nil, usageError{err}
+		return nil, unknownValue(err, []string{f.scenario}, redirect.Scenarios())
 	}
 	return func(ctx context.Context, s std) (*profile.Raw, []record.Warning, error) {
 		steal := host.StealSince()

@@ -22,7 +22,7 @@ func TestProfileRefuses(t *testing.T) {
 	dir := t.TempDir()
 	refuses(t, "profile", []refused{
 		{"argument", []string{"eth0"}, exitUsage, `"eth0"`},
-		{"bulk 0", []string{"--bulk", "0"}, exitUsage, "--bulk is empty"},
+		{"bulk 0", []string{"--bulk", "0"}, exitUsage, "bulk 0 is not within 1 … 256"},
 		{"bulk 1000", []string{"--bulk", "1000"}, exitUsage, "bulk 1000"},
 		{"scenario", []string{"--scenario", "nonsense"}, exitUsage, "nonsense"},
 		{"two scenarios", []string{"--scenario", "tx,drop"}, exitUsage, "tx,drop"},
@@ -39,7 +39,7 @@ func TestProfileRefuses(t *testing.T) {
 		{"save nowhere", []string{"--save", filepath.Join(dir, "no", "x.json")}, exitFailed, "no such file"},
 		{"pprof nowhere", []string{"--pprof", filepath.Join(dir, "no", "x.gz")}, exitFailed, "no such file"},
 		{"svg on a folder", []string{"--svg", dir}, exitFailed, "directory"},
-		{"CPU", []string{"--cpu", "9999"}, exitFailed, "CPU 9999"},
+		{"CPU", []string{"--cpu", "9999"}, exitUsage, "CPU 9999"},
 	})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)

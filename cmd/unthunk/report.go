@@ -67,6 +67,9 @@ func runReport(s std, f reportFlags, args []string) error {
 	if f.format == "html" && f.output == "" {
 		return usagef("a page goes to a file: add -o report.html")
 	}
+	if err := checkFiles(args, outFile{"output", f.output}); err != nil {
+		return err
+	}
 	if f.output != "" {
 		if err := record.CheckWritable(f.output); err != nil {
 			return err

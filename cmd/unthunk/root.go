@@ -27,14 +27,6 @@ var (
 	errStopped    = errors.New("stopped before the end: the record is incomplete")
 )
 
-// usageError is an error in what the user typed.
-type usageError struct{ err error }
-
-func (e usageError) Error() string { return e.err.Error() }
-func (e usageError) Unwrap() error { return e.err }
-
-func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
-
 // std are the streams of one command.
 type std struct {
 	in       io.Reader
@@ -42,12 +34,16 @@ type std struct {
 }
 
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
-	root := newRoot(std{stdin, stdout, stderr})
+	out := &output{w: stdout}
+	root := newRoot(std{stdin, out, stderr})
 	root.SetArgs(args)
 	root.SetIn(stdin)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
+	if out.err != nil && !errors.Is(err, out.err) {
+		err = errors.Join(err, fmt.Errorf("write output: %w", out.err))
+	}
 	if err == nil {
 		return exitDone
 	}
@@ -75,16 +71,18 @@ func newRoot(s std) *cobra.Command {
   unthunk --save run.json && unthunk report run.json -o report.html`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args: func(_ *cobra.Command, args []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usagef("unknown verb %q: see unthunk --help", args[0])
+				return unknownVerb(cmd, args[0])
 			}
 			return nil
 		},
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(newHelp())
 	addRun(s, root)
+	addVersionFlag(s, root)
 	root.AddCommand(
 		newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s),
 		newCompare(s), newReport(s), newHistory(s),

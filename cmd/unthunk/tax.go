@@ -55,7 +55,7 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	}
 	plan := tax.Plan{Pairs: f.pairs, CPU: rounds.OnCPU(length.cpu), Schedule: length.schedule()}
 	if err := plan.Validate(); err != nil {
-		return usageError{err}
+		return unknownValue(err, f.pairs, tax.Families())
 	}
 	if err := f.output.check(); err != nil {
 		return err

@@ -21,7 +21,7 @@ func TestTaxRefuses(t *testing.T) {
 		{"rounds", []string{"--rounds", "0"}, exitUsage, "0 rounds"},
 		{"duration", []string{"--duration", "1ms"}, exitUsage, "1ms"},
 		{"save nowhere", []string{"--save", filepath.Join(dir, "no", "x.json")}, exitFailed, "no such file"},
-		{"CPU", []string{"--cpu", "9999"}, exitFailed, "CPU 9999"},
+		{"CPU", []string{"--cpu", "9999"}, exitUsage, "CPU 9999"},
 	})
 	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
 		t.Errorf("left behind: %v, %v", left, err)

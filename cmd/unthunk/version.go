@@ -46,6 +46,18 @@ Go and the target.`,
 	return cmd
 }
 
+// addVersionFlag makes root print the version when it is asked for by a flag.
+func addVersionFlag(s std, root *cobra.Command) {
+	asked := root.Flags().Bool("version", false, "print the version and how it was built")
+	run := root.RunE
+	root.RunE = func(cmd *cobra.Command, args []string) error {
+		if *asked {
+			return readBuild(debug.ReadBuildInfo()).write(s.out)
+		}
+		return run(cmd, args)
+	}
+}
+
 func readBuild(info *debug.BuildInfo, ok bool) buildFacts {
 	f := buildFacts{Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH}
 	if !ok {

@@ -32,7 +32,10 @@ func Find(paths []string) (files []File, err error) {
 	for _, path := range paths {
 		info, err := os.Stat(path)
 		if err != nil {
-			return nil, fmt.Errorf("find modules: %w", err)
+			if failed, ok := errors.AsType[*os.PathError](err); ok {
+				err = failed.Err // the message has the name already
+			}
+			return nil, fmt.Errorf("find modules in %s: %w", path, err)
 		}
 		if !info.IsDir() {
 			files = append(files, File{path: path, named: true})

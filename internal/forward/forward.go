@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/safchain/ethtool"
 
+	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/internal/device"
 )
 
@@ -103,8 +104,10 @@ func (c Config) Validate() error {
 		return errors.New("frames can be sampled only by the engine afxdp")
 	case c.Engine == XDP && c.Object != "" && (c.Source != nil || c.Destination != nil):
 		return errors.New("with a BPF object in the kernel the program writes the addresses: leave them out")
-	case c.Batch < 0 || c.Frames < 0:
-		return errors.New("batch and frames must not be negative")
+	case c.Batch < 0 || c.Batch > datapath.MaxBatch:
+		return fmt.Errorf("a batch of %d is not within 1 … %d", c.Batch, datapath.MaxBatch)
+	case c.Frames < 0:
+		return errors.New("frames must not be negative")
 	}
 	return nil
 }

@@ -1,8 +1,10 @@
 package forward
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 
 	"github.com/cilium/ebpf"
@@ -20,9 +22,19 @@ type object struct {
 func loadObject(path string) (*object, error) {
 	file, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("open BPF object: %w", err)
+		if failed, ok := errors.AsType[*os.PathError](err); ok {
+			err = failed.Err // the message has the name already
+		}
+		return nil, fmt.Errorf("open BPF object %s: %w", path, err)
 	}
 	defer file.Close()
+	var magic [4]byte
+	if n, err := file.ReadAt(magic[:], 0); n < len(magic) || string(magic[:]) != elf.ELFMAG {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, fmt.Errorf("read BPF object %s: %w", path, errors.Unwrap(err))
+		}
+		return nil, fmt.Errorf("read BPF object %s: it is not an ELF object, as clang -target bpf writes", path)
+	}
 	spec, err := ebpf.LoadCollectionSpecFromReader(file)
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object %s: %w", path, err)

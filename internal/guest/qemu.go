@@ -133,6 +133,28 @@ func KVM(ctx context.Context) bool {
 	return cmd.Run() == nil
 }
 
+// CPUModels are the names of the CPUs that this machine's QEMU emulates. It returns a
+// [feature.Missing] when there is no QEMU.
+func CPUModels(ctx context.Context) ([]string, error) {
+	if err := Available(); err != nil {
+		return nil, err
+	}
+	var own QEMU
+	out, err := own.command(ctx, "-cpu", "help").Output()
+	if err != nil {
+		return nil, fmt.Errorf("list CPU models of QEMU: %w", err)
+	}
+	list, _, _ := strings.Cut(string(out), "\n\n") // flags follow
+	var models []string
+	for line := range strings.Lines(list) {
+		fields := strings.Fields(strings.TrimPrefix(line, "x86 ")) // newer versions have no "x86"
+		if len(fields) > 0 && !strings.HasSuffix(line, ":\n") {
+			models = append(models, fields[0])
+		}
+	}
+	return models, nil
+}
+
 // Available returns a [feature.Missing] when there is no QEMU.
 func Available() error {
 	if _, err := exec.LookPath(qemuName); err != nil {

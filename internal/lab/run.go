@@ -163,7 +163,8 @@ func each(
 		mu.Unlock()
 		group.Go(func() {
 			defer func() { <-slots }()
-			ctx, cancel := context.WithTimeout(ctx, plan.Limit)
+			ctx, cancel := context.WithTimeoutCause(ctx, plan.Limit,
+				fmt.Errorf("it did not boot and finish within %v: --limit allows more", plan.Limit))
 			defer cancel()
 			m := &guest.Machine{
 				QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append,
