@@ -19,9 +19,7 @@ check-generated:
 	scripts/check-generated
 
 lint:
-	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "gofmt would change:"; echo "$$files"; exit 1; fi
-	go vet ./...
-	go tool staticcheck ./...
+	@scripts/lint
 
 # Tools the tests use, through apt-get when that is possible.
 deps:
