@@ -232,7 +232,7 @@ func (c *Classifier) thunk(addr uint64, code []byte) Thunk {
 // X86_TAIL_CALL_OFFSET is 11 to 23 bytes from Linux 5.5 to 6.18.
 const prologue = 32
 
-// intoProgram recognises the direct tail call of the BPF JIT.
+// intoProgram recognizes the direct tail call of the BPF JIT.
 func (c *Classifier) intoProgram(b *Branch) {
 	for n := uint64(1); n <= prologue; n++ {
 		if name := c.resolve.lookup(b.Target - n); name != "" {

@@ -44,7 +44,8 @@ func TestNoIndirectCallPerPacket(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, name := range []string{p + "Datapath).claim", p + "Datapath).redirect", p + "Datapath).accepted", p + "XSK).Receive", testutil.Package("xsk") + ".(*TX).Put"} {
+			for _, name := range []string{p + "Datapath).claim", p + "Datapath).redirect", p + "Datapath).accepted", p +
+				"XSK).Receive", testutil.Package("xsk") + ".(*TX).Put"} {
 				if !slices.Contains(calls.Direct, name) {
 					t.Errorf("a poll does not reach %s", name)
 				}

@@ -91,7 +91,8 @@ func to(port int) Program {
 }
 
 func TestForward(t *testing.T) {
-	for _, c := range []xsk.Config{{Frames: 256}, {Frames: 256, FrameSize: 3000, Unaligned: true}, {Frames: 256, FrameSize: 4096, Headroom: 64}} {
+	for _, c := range []xsk.Config{{Frames: 256}, {Frames: 256, FrameSize: 3000, Unaligned: true},
+		{Frames: 256, FrameSize: 4096, Headroom: 64}} {
 		u := newUMEM(t, c)
 		in, out := newMemory(t, u, 64), newMemory(t, u, 64)
 		var got [][]byte

@@ -222,7 +222,8 @@ func TestPcapRefuses(t *testing.T) {
 	pcapng := []byte{0x0a, 0x0d, 0x0d, 0x0a}
 	other := PcapHeader()
 	other[20] = 101
-	for name, b := range map[string][]byte{"empty": nil, "pcapng": append(pcapng, make([]byte, 40)...), "short": PcapHeader()[:20], "link type": other} {
+	for name, b := range map[string][]byte{"empty": nil, "pcapng": append(pcapng, make([]byte, 40)...),
+		"short": PcapHeader()[:20], "link type": other} {
 		if _, err := NewPcapReader(u, bytes.NewReader(b)); err == nil {
 			t.Errorf("%s: no error", name)
 		}

@@ -139,7 +139,8 @@ func TestRefuses(t *testing.T) {
 		"host example.org", "net 192.0.2.1/24", "net 1.2.3.4.5", "ether", "ether port 5", "icmp port 5", "vlan 5000", "tcp[x] = 1",
 		"tcp[1:3] = 1", "tcp[1 = 1", "tcp[1] & = 1", "tcp[1]", "foo[1] = 1", "udp[9999] = 1", "arp host ::1", "ip6 host 192.0.2.1",
 		"ip proto 300", "ip proto bogus", "ether proto 70000", "broadcast", "src", "src proto 5", "mpls", "gateway x", "len", "less x",
-		"9 1 2 3 4", "1 6 0 0 99999999999", "port 9 or or 5", "tcp | udp", strings.Repeat("(", 200) + "tcp", strings.Repeat("tcp and ", 2000) + "tcp",
+		"9 1 2 3 4", "1 6 0 0 99999999999", "port 9 or or 5", "tcp | udp", strings.Repeat("(", 200) + "tcp",
+		strings.Repeat("tcp and ", 2000) + "tcp",
 		"1,65535,0,0,0",
 	} {
 		program, err := Compile(expression)
@@ -325,7 +326,8 @@ func randomInstruction(rng *rand.Rand, left int) bpf.Instruction {
 
 // Whatever is typed, it compiles to a program or is an error.
 func FuzzCompile(f *testing.F) {
-	for _, s := range []string{"tcp port 443 or udp", "vlan 5 and host ::1", "tcp[13] & 2 != 0", "4 40 0 0 12 21 0 1 2048 6 0 0 1 6 0 0 0", "!((a"} {
+	for _, s := range []string{"tcp port 443 or udp", "vlan 5 and host ::1", "tcp[13] & 2 != 0",
+		"4 40 0 0 12 21 0 1 2048 6 0 0 1 6 0 0 0", "!((a"} {
 		f.Add(s)
 	}
 	frame, err := traffic.UDPFrame(60)

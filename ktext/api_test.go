@@ -35,7 +35,8 @@ func vmlinux(code []byte) []byte {
 	}
 	sections := []elf.Section64{
 		{},
-		place(elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Flags: uint64(elf.SHF_ALLOC | elf.SHF_EXECINSTR), Addr: textAddr}, len(code)),
+		place(elf.Section64{Name: 1, Type: uint32(elf.SHT_PROGBITS), Flags: uint64(elf.SHF_ALLOC | elf.SHF_EXECINSTR),
+			Addr: textAddr}, len(code)),
 		place(elf.Section64{Name: 7, Type: uint32(elf.SHT_SYMTAB), Link: 3, Entsize: symbolSize}, symbols.Len()),
 		place(elf.Section64{Name: 15, Type: uint32(elf.SHT_STRTAB)}, len(strings)),
 		place(elf.Section64{Name: 15, Type: uint32(elf.SHT_STRTAB)}, len(names)),

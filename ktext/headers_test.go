@@ -104,7 +104,8 @@ func TestSharedName(t *testing.T) {
 	entry[0], entry[4], entry[6] = 1, 2, 1 // the name at 1, a function, in section 1
 	table := append(make([]byte, 24), bytes.Repeat(entry, count)...)
 	names := []byte("\x00" + strings.Repeat("a", maxName) + "\x00")
-	file := object(0, section{kind: 1, flags: 6, data: make([]byte, 64)}, section{kind: 2, data: table, link: 3}, section{kind: 3, data: names})
+	file := object(0, section{kind: 1, flags: 6, data: make([]byte, 64)}, section{kind: 2, data: table, link: 3},
+		section{kind: 3, data: names})
 	var img *Image
 	var err error
 	got := allocated(func() { img, err = parseImage("x", file, nil) })

@@ -305,7 +305,8 @@ func TestTree(t *testing.T) {
 	if _, err := OpenTree(dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Error(err)
 	}
-	for _, file := range []string{"boot/vmlinuz-6.1.0-1", "boot/config-6.1.0-1", "lib/modules/6.1.0-1/kernel/net/virtio-net.ko.xz", "lib/modules/6.1.0-1/modules.order"} {
+	for _, file := range []string{"boot/vmlinuz-6.1.0-1", "boot/config-6.1.0-1",
+		"lib/modules/6.1.0-1/kernel/net/virtio-net.ko.xz", "lib/modules/6.1.0-1/modules.order"} {
 		if err := os.MkdirAll(filepath.Join(dir, filepath.Dir(file)), 0o755); err != nil {
 			t.Fatal(err)
 		}

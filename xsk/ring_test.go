@@ -183,7 +183,8 @@ func TestUMEM(t *testing.T) {
 func TestTxMetadata(t *testing.T) {
 	u := fakeUMEM(t, Config{Frames: 2, TxMetadata: true})
 	d := Desc{Addr: 2048 + TxMetadataSize, Len: 60}
-	if err := u.SetTxMetadata(&d, TxMetadata{Checksum: true, ChecksumStart: 34, ChecksumOffset: 6, Timestamp: true, LaunchTime: 77}); err != nil {
+	if err := u.SetTxMetadata(&d, TxMetadata{Checksum: true, ChecksumStart: 34, ChecksumOffset: 6, Timestamp: true,
+		LaunchTime: 77}); err != nil {
 		t.Fatal(err)
 	}
 	b := u.Bytes()[2048:]

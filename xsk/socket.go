@@ -242,7 +242,8 @@ func bindError(err error, o Options) error {
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("bind: no such interface: %w", err)
 	case errors.Is(err, unix.EOPNOTSUPP) && o.Mode == ZeroCopy:
-		return &feature.Missing{Feature: fmt.Sprintf("zero-copy AF_XDP on interface %d", o.Interface), Help: "its driver lacks it; use copy mode", Err: err}
+		return &feature.Missing{Feature: fmt.Sprintf("zero-copy AF_XDP on interface %d", o.Interface),
+			Help: "its driver lacks it; use copy mode", Err: err}
 	case errors.Is(err, unix.EINVAL) && o.MultiBuffer:
 		return fmt.Errorf("bind: no such queue, or no multi-buffer (Linux 6.6): %w", err)
 	case errors.Is(err, unix.EINVAL):
@@ -270,7 +271,8 @@ func (s *Socket) register() error {
 	err := setsockopt(s.fd, unix.SOL_XDP, unix.XDP_UMEM_REG, &reg)
 	switch {
 	case errors.Is(err, unix.ENOBUFS):
-		return &feature.Missing{Feature: fmt.Sprintf("the right to lock %d KiB of memory", u.size>>10), Help: "raise RLIMIT_MEMLOCK (ulimit -l), or use fewer frames", Err: err}
+		return &feature.Missing{Feature: fmt.Sprintf("the right to lock %d KiB of memory", u.size>>10),
+			Help: "raise RLIMIT_MEMLOCK (ulimit -l), or use fewer frames", Err: err}
 	case errors.Is(err, unix.EINVAL) && u.config.TxMetadata:
 		return &feature.Missing{Feature: "TX metadata of AF_XDP", Since: "6.11", Err: err}
 	case err != nil:

@@ -133,33 +133,43 @@ func TestCompareVerb(t *testing.T) {
 		stdout, stderr   string
 		stdoutToo, never string
 	}{
-		"slower":     {args: []string{old, slow}, code: exitRegression, stdout: "slower (would have seen", stdoutToo: "All 4 rows are slower by more than 2 %: "},
+		"slower": {args: []string{old, slow}, code: exitRegression, stdout: "slower (would have seen",
+			stdoutToo: "All 4 rows are slower by more than 2 %: "},
 		"faster":     {args: []string{slow, old}, code: exitDone, stdout: "faster (would have seen"},
 		"faster too": {args: []string{old, fast}, code: exitDone, stdout: "faster (would have seen"},
 		"same run":   {args: []string{old, again}, code: exitDone, stdout: "no difference seen (would have seen", never: "slower ("},
 		"itself":     {args: []string{old, old}, code: exitDone, stdout: "no difference seen"},
 		"threshold":  {args: []string{old, slow, "--threshold", "150"}, code: exitDone, stdout: "slower (would"},
-		"by":         {args: []string{old, "--by", "operation"}, code: exitRegression, stdout: "redirect-map/operation=parse against redirect-map"},
+		"by": {args: []string{old, "--by", "operation"}, code: exitRegression,
+			stdout: "redirect-map/operation=parse against redirect-map"},
 		"by nothing": {args: []string{old, "--by", "place"}, code: exitUsage, stderr: "compare by place: no two rows differ in it alone"},
-		"prices":     {args: []string{tax, dear}, code: exitRegression, stdout: "in % of the old price", stdoutToo: "Both prices are higher by more than 2 %: "},
+		"prices": {args: []string{tax, dear}, code: exitRegression, stdout: "in % of the old price",
+			stdoutToo: "Both prices are higher by more than 2 %: "},
 		"lower":      {args: []string{dear, tax}, code: exitDone, stdout: "faster (would have seen", stdoutToo: "Both prices are lower: "},
 		"tax itself": {args: []string{tax, tax}, code: exitDone, stdout: "no difference seen", stdoutToo: "a control: its price is 0 in both"},
 		"limit":      {args: []string{tax, dear, "--threshold", "80"}, code: exitDone, stdout: "slower (would"},
-		"two kinds":  {args: []string{old, tax}, code: exitUsage, stderr: "compare " + old + " with " + tax + ": records of these kinds are not compared: old is of bench, new of tax"},
-		"by of tax":  {args: []string{tax, "--by", "pair"}, code: exitUsage, stderr: "compare by pair: records of these kinds are not compared: each row of tax is the price of another call"},
+		"two kinds": {args: []string{old, tax}, code: exitUsage, stderr: "compare " + old + " with " + tax +
+			": records of these kinds are not compared: old is of bench, new of tax"},
+		"by of tax": {args: []string{tax, "--by", "pair"}, code: exitUsage,
+			stderr: "compare by pair: records of these kinds are not compared: each row of tax is the price of another call"},
 
-		"stages":            {args: []string{profile, slowProfile}, code: exitRegression, stdout: "transmit ", stdoutToo: "2 of 4 rows slower by more than 2 % of the packet (3.2"},
-		"stages faster":     {args: []string{slowProfile, profile}, code: exitDone, stdout: "faster", stdoutToo: "No row of 4 is proven slower"},
-		"stages themselves": {args: []string{profile, profile, "--threshold", "10"}, code: exitDone, stdout: "no difference seen", never: "cannot tell"},
+		"stages": {args: []string{profile, slowProfile}, code: exitRegression, stdout: "transmit ",
+			stdoutToo: "2 of 4 rows slower by more than 2 % of the packet (3.2"},
+		"stages faster": {args: []string{slowProfile, profile}, code: exitDone, stdout: "faster", stdoutToo: "No row of 4 is proven slower"},
+		"stages themselves": {args: []string{profile, profile, "--threshold", "10"}, code: exitDone,
+			stdout: "no difference seen", never: "cannot tell"},
 		"stages, threshold": {args: []string{profile, slowProfile, "--threshold", "40"}, code: exitDone, stdout: "slower"},
-		"profile, bench":    {args: []string{profile, old}, code: exitUsage, stderr: "compare " + profile + " with " + old + ": the first is of profile, the second of bench"},
-		"bench, profile":    {args: []string{old, profile}, code: exitUsage, stderr: "compare " + old + " with " + profile + ": the first is of bench, the second of profile"},
-		"xray, profile":     {args: []string{xray, profile}, code: exitUsage, stderr: "the second of profile"},
-		"tax, profile":      {args: []string{tax, profile}, code: exitUsage, stderr: "the second of profile"},
-		"profile, nothing":  {args: []string{profile, foreign}, code: exitFailed, stderr: "load " + foreign + ": not a record of unthunk"},
-		"bad profile":       {args: []string{profile, badProfile}, code: exitFailed, stderr: "load " + badProfile + ": it has no ns per packet"},
-		"profile by":        {args: []string{profile, "--by", "stage"}, code: exitUsage, stderr: "compare --by stage: " + profile + " is of profile"},
-		"profiles by":       {args: []string{profile, slowProfile, "--by", "stage"}, code: exitUsage, stderr: "--by needs one file"},
+		"profile, bench": {args: []string{profile, old}, code: exitUsage, stderr: "compare " + profile +
+			" with " + old + ": the first is of profile, the second of bench"},
+		"bench, profile": {args: []string{old, profile}, code: exitUsage, stderr: "compare " + old +
+			" with " + profile + ": the first is of bench, the second of profile"},
+		"xray, profile":    {args: []string{xray, profile}, code: exitUsage, stderr: "the second of profile"},
+		"tax, profile":     {args: []string{tax, profile}, code: exitUsage, stderr: "the second of profile"},
+		"profile, nothing": {args: []string{profile, foreign}, code: exitFailed, stderr: "load " + foreign + ": not a record of unthunk"},
+		"bad profile":      {args: []string{profile, badProfile}, code: exitFailed, stderr: "load " + badProfile + ": it has no ns per packet"},
+		"profile by": {args: []string{profile, "--by", "stage"}, code: exitUsage,
+			stderr: "compare --by stage: " + profile + " is of profile"},
+		"profiles by": {args: []string{profile, slowProfile, "--by", "stage"}, code: exitUsage, stderr: "--by needs one file"},
 
 		"no files":   {args: nil, code: exitUsage, stderr: "compare needs two files"},
 		"one file":   {args: []string{old}, code: exitUsage, stderr: "compare needs two files"},
@@ -202,7 +212,8 @@ func TestCompareJSON(t *testing.T) {
 	old, slow := saved(t, dir, "old.json", "a", 1, 1), saved(t, dir, "slow.json", "b", 3, 2)
 	path := filepath.Join(dir, "diff.json")
 	var stdout, stderr bytes.Buffer
-	if code := run(context.Background(), []string{"compare", old, slow, "--json", "--save", path}, nil, &stdout, &stderr); code != exitRegression {
+	if code := run(context.Background(), []string{"compare", old, slow, "--json", "--save", path}, nil, &stdout,
+		&stderr); code != exitRegression {
 		t.Fatalf("exit %d: %s", code, &stderr)
 	}
 	file, err := os.ReadFile(path)
@@ -221,7 +232,8 @@ func TestCompareJSON(t *testing.T) {
 	if err := json.Unmarshal(file, &doc); err != nil {
 		t.Fatal(err)
 	}
-	if doc.Schema != "unthunk/1" || doc.Kind != "compare" || doc.Host == nil || doc.Warnings == nil || len(doc.Rows) != 4 || doc.Rows[0].Verdict != "slower" {
+	if doc.Schema != "unthunk/1" || doc.Kind != "compare" || doc.Host == nil || doc.Warnings == nil ||
+		len(doc.Rows) != 4 || doc.Rows[0].Verdict != "slower" {
 		t.Errorf("%s", file)
 	}
 }
@@ -231,7 +243,8 @@ func TestCompareProfilesJSON(t *testing.T) {
 	old, slow := savedProfile(t, dir, "old.json", "a", 1, 1), savedProfile(t, dir, "slow.json", "b", 3, 2)
 	path := filepath.Join(dir, "diff.json")
 	var stdout, stderr bytes.Buffer
-	if code := run(context.Background(), []string{"compare", old, slow, "--json", "--save", path}, nil, &stdout, &stderr); code != exitRegression {
+	if code := run(context.Background(), []string{"compare", old, slow, "--json", "--save", path}, nil, &stdout,
+		&stderr); code != exitRegression {
 		t.Fatalf("exit %d: %s", code, &stderr)
 	}
 	file, err := os.ReadFile(path)
@@ -252,7 +265,8 @@ func TestCompareProfilesJSON(t *testing.T) {
 	if err := json.Unmarshal(file, &doc); err != nil {
 		t.Fatal(err)
 	}
-	if doc.Kind != "compare" || doc.Old.File != old || len(doc.Rows) != 4 || doc.Rows[0].Name != "packet" || doc.Rows[0].Difference.Unit != "ns" {
+	if doc.Kind != "compare" || doc.Old.File != old || len(doc.Rows) != 4 || doc.Rows[0].Name != "packet" ||
+		doc.Rows[0].Difference.Unit != "ns" {
 		t.Errorf("%s", file)
 	}
 }

@@ -99,7 +99,8 @@ func TestArchitecture(t *testing.T) {
 		switch {
 		case strings.HasPrefix(entry.Name(), ".") && dir != "." || entry.Name() == "testdata":
 			return filepath.SkipDir
-		case len(code) > 0 && !named[dir] && !strings.HasPrefix(dir, "internal/dev/") && !strings.HasPrefix(dir, "examples/") && dir != "cmd/unthunk":
+		case len(code) > 0 && !named[dir] && !strings.HasPrefix(dir, "internal/dev/") &&
+			!strings.HasPrefix(dir, "examples/") && dir != "cmd/unthunk":
 			t.Errorf("docs/architecture.md has no row for %s", dir)
 		}
 		delete(named, dir)

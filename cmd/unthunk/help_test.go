@@ -79,7 +79,8 @@ func TestCompletion(t *testing.T) {
 			t.Errorf("%v completes to %q, without %s", test.args, stdout, test.want)
 		}
 	}
-	refuses(t, "completion", []refused{{"none", nil, exitUsage, "completion needs one of"}, {"powershell", []string{"powershell"}, exitUsage, "bash, zsh, fish"}})
+	refuses(t, "completion", []refused{{"none", nil, exitUsage, "completion needs one of"},
+		{"powershell", []string{"powershell"}, exitUsage, "bash, zsh, fish"}})
 }
 
 func TestMan(t *testing.T) {

@@ -57,7 +57,8 @@ func TestProfileOutputs(t *testing.T) {
 	if code != exitDone || stderr != "" {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	for _, want := range []string{"ns a packet", "generator", "unattributed", "indirect branches:", "redirect_map [bpf]", "bpf_prog_", "throughput was"} {
+	for _, want := range []string{"ns a packet", "generator", "unattributed", "indirect branches:",
+		"redirect_map [bpf]", "bpf_prog_", "throughput was"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in:\n%s", want, stdout)
 		}

@@ -55,14 +55,17 @@ func TestReportRefuses(t *testing.T) {
 		{"format", []string{good, "--format", "pdf"}, exitUsage, `"pdf"`},
 		{"page to a terminal", []string{good}, exitUsage, "add -o report.html"},
 		{"empty output", []string{good, "-o", ""}, exitUsage, "--output is empty"},
-		{"unknown flag", []string{good, "--colour"}, exitUsage, "--colour"},
+		{"unknown flag", []string{good, "--color"}, exitUsage, "--color"},
 		{"no such file", []string{filepath.Join(dir, "none"), "-o", out}, exitFailed, "none: no such file"},
 		{"empty file", []string{in("empty.json", ""), "-o", out}, exitFailed, "empty.json: the file is empty"},
 		{"truncated", []string{in("truncated.json", string(whole[:200])), "-o", out}, exitFailed, "truncated"},
-		{"old schema", []string{in("old.json", strings.Replace(string(whole), "unthunk/1", "unthunk/0", 1)), "-o", out}, exitFailed, `schema "unthunk/0"`},
+		{"old schema", []string{in("old.json", strings.Replace(string(whole), "unthunk/1", "unthunk/0", 1)), "-o", out},
+			exitFailed, `schema "unthunk/0"`},
 		{"foreign", []string{in("foreign.json", `{"a":1}`), "-o", out}, exitFailed, "it has no schema"},
-		{"kind", []string{in("check.json", strings.Replace(string(whole), `"bench"`, `"check"`, 1)), "-o", out}, exitFailed, "only records of bench, run"},
-		{"hostile name", []string{in("hostile.json", strings.Replace(string(whole), "redirect-map/bulk=16", `x\u001b[2J`, 1)), "-o", out}, exitFailed, "impossible name"},
+		{"kind", []string{in("check.json", strings.Replace(string(whole), `"bench"`, `"check"`, 1)), "-o", out},
+			exitFailed, "only records of bench, run"},
+		{"hostile name", []string{in("hostile.json", strings.Replace(string(whole), "redirect-map/bulk=16", `x\u001b[2J`,
+			1)), "-o", out}, exitFailed, "impossible name"},
 		{"to a folder", []string{good, "-o", dir}, exitFailed, "it is a directory"},
 		{"to nowhere", []string{good, "-o", filepath.Join(dir, "no", "x.html")}, exitFailed, "no such file"},
 		{"folder without records", []string{t.TempDir(), "-o", out}, exitFailed, "it has no file named *.json"},
@@ -88,8 +91,10 @@ func TestReport(t *testing.T) {
 	if !strings.HasPrefix(page, "<!doctype html>") || strings.Count(page, "<script") != 1 || !strings.Contains(page, "9.96 Mpps on one core") {
 		t.Errorf("%.500s", page)
 	}
-	for format, want := range map[string]string{"markdown": "# 9.96 Mpps on one core\n", "csv": "file,kind,time,run,kernel,cpu,row,measure,value,low,high,n,unit,note\n"} {
-		if code, stdout, stderr := unthunk(t, "report", file, "--format", format); code != exitDone || !strings.HasPrefix(stdout, want) || stderr != "" {
+	for format, want := range map[string]string{"markdown": "# 9.96 Mpps on one core\n",
+		"csv": "file,kind,time,run,kernel,cpu,row,measure,value,low,high,n,unit,note\n"} {
+		if code, stdout, stderr := unthunk(t, "report", file, "--format", format); code != exitDone ||
+			!strings.HasPrefix(stdout, want) || stderr != "" {
 			t.Errorf("%s: exit code %d: %.200s%s", format, code, stdout, stderr)
 		}
 	}
@@ -106,7 +111,8 @@ func TestHistory(t *testing.T) {
 	}
 	saved := filepath.Join(t.TempDir(), "history.json")
 	code, stdout, stderr := unthunk(t, "history", dir, "--save", saved)
-	if code != exitDone || stderr != "" || !strings.Contains(stdout, "▲ +50.0 %") || !strings.Contains(stdout, "from 2026-01-09 00:00 on (08.json)") {
+	if code != exitDone || stderr != "" || !strings.Contains(stdout, "▲ +50.0 %") ||
+		!strings.Contains(stdout, "from 2026-01-09 00:00 on (08.json)") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 	for line := range strings.SplitSeq(stdout, "\n") {
@@ -122,7 +128,8 @@ func TestHistory(t *testing.T) {
 			Changes []struct{ Record int }
 		}
 	}
-	if err := json.Unmarshal([]byte(stdout), &doc); code != exitDone || err != nil || doc.Schema != record.Schema || doc.Kind != "history" || len(doc.Rows) != 1 || doc.Rows[0].Changes[0].Record != 8 {
+	if err := json.Unmarshal([]byte(stdout), &doc); code != exitDone || err != nil || doc.Schema != record.Schema ||
+		doc.Kind != "history" || len(doc.Rows) != 1 || doc.Rows[0].Changes[0].Record != 8 {
 		t.Errorf("exit code %d, %v: %+v", code, err, doc)
 	}
 	out := filepath.Join(t.TempDir(), "out.html")

@@ -32,7 +32,8 @@ func TestTaxRefuses(t *testing.T) {
 func TestTaxJSON(t *testing.T) {
 	testutil.Root(t)
 	file := filepath.Join(t.TempDir(), "tax.json")
-	code, stdout, stderr := unthunk(t, "tax", "--pair", "control,map-lookup/lpm,user", "--rounds", "6", "--duration", "2s", "--json", "--save", file)
+	code, stdout, stderr := unthunk(t, "tax", "--pair", "control,map-lookup/lpm,user", "--rounds", "6", "--duration",
+		"2s", "--json", "--save", file)
 	if code != exitDone || stderr != "" {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}

@@ -28,7 +28,7 @@ func plausible() []struct{ name, why string } {
 		{"smt", "a busy sibling thread halves the core"},
 		{"cpu", "another processor"},
 		{"virtual", "a hypervisor takes time and may emulate"},
-		{"cpus", "moves interrupts and neighbours to other cores"},
+		{"cpus", "moves interrupts and neighbors to other cores"},
 		{"kernel-build", "built anew: the layout and the configuration may differ"},
 	}
 }

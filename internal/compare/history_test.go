@@ -89,7 +89,8 @@ func TestHistory(t *testing.T) {
 	for _, row := range h.Rows {
 		changed := row.Group == "1" && row.Name == "redirect-map/bulk=16"
 		switch {
-		case changed && (len(row.Changes) != 1 || row.Changes[0].Record != 12 || math.Abs(row.Changes[0].Shift.Median-10) > 3 || h.Origin(&row, 12).File != "87-6.12.json"):
+		case changed && (len(row.Changes) != 1 || row.Changes[0].Record != 12 ||
+			math.Abs(row.Changes[0].Shift.Median-10) > 3 || h.Origin(&row, 12).File != "87-6.12.json"):
 			t.Errorf("%+v", row.Changes)
 		case !changed && len(row.Changes) != 0:
 			t.Errorf("%s of group %s: %+v", row.Name, row.Group, row.Changes)
@@ -130,7 +131,8 @@ func TestHistoryKinds(t *testing.T) {
 	dir := t.TempDir()
 	p := recordtest.FullProfile()
 	p.Time, p.Settings = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), map[string]string{"scenario": "redirect-map", "bulk": "16"}
-	for name, doc := range map[string]any{"run.json": recordtest.RunDocument("r", 1, 1), "tax.json": recordtest.TaxDocument("t", 1, 1), "profile.json": p} {
+	for name, doc := range map[string]any{"run.json": recordtest.RunDocument("r", 1, 1),
+		"tax.json": recordtest.TaxDocument("t", 1, 1), "profile.json": p} {
 		if err := record.Save(filepath.Join(dir, name), doc); err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +151,8 @@ func TestHistoryKinds(t *testing.T) {
 			t.Errorf("%s is an estimate", row.Name)
 		}
 	}
-	for _, want := range []string{"redirect-map/bulk=1", "price/control", "profile/redirect-map/bulk=16/packet", "profile/redirect-map/bulk=16/receive"} {
+	for _, want := range []string{"redirect-map/bulk=1", "price/control", "profile/redirect-map/bulk=16/packet",
+		"profile/redirect-map/bulk=16/receive"} {
 		if !names[want] {
 			t.Errorf("no %s in %v", want, names)
 		}

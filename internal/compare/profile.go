@@ -140,7 +140,7 @@ func warnProfiles(c *record.ProfileComparison, old, new *record.Profile) {
 	}
 	if a, b := old.Sampling.Event, new.Sampling.Event; a != b {
 		c.Warn("", fmt.Sprintf("old was sampled by %s, new by %s: what one counts for a stage the other may count for "+
-			"its neighbour", a, b))
+			"its neighbor", a, b))
 	}
 	if slices.ContainsFunc(c.Rows, func(r record.ProfileChange) bool { return r.Verdict == stat.CannotTell }) {
 		c.Warn("", drifted)

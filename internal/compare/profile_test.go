@@ -50,17 +50,21 @@ func TestCompareProfiles(t *testing.T) {
 	}
 	// The threshold is in percent of the packet, not of the stage: 60 of 225 ns
 	// are 27 % of it.
-	if c := Profiles(old, recordtest.ProfileOf("b", 2, 20, recordtest.ChangedWay(180)...), Options{Threshold: 30}); c.Regressed() || changesOf(c)["transmit"].Verdict != stat.Slower {
+	if c := Profiles(old, recordtest.ProfileOf("b", 2, 20, recordtest.ChangedWay(180)...),
+		Options{Threshold: 30}); c.Regressed() || changesOf(c)["transmit"].Verdict != stat.Slower {
 		t.Errorf("threshold of 30 %%: %+v", changesOf(c)["transmit"])
 	}
-	if c := Profiles(recordtest.ProfileOf("b", 2, 20, recordtest.ChangedWay(180)...), old, Options{Threshold: 2}); c.Regressed() || changesOf(c)["transmit"].Verdict != stat.Faster {
+	if c := Profiles(recordtest.ProfileOf("b", 2, 20, recordtest.ChangedWay(180)...), old,
+		Options{Threshold: 2}); c.Regressed() || changesOf(c)["transmit"].Verdict != stat.Faster {
 		t.Errorf("the other way: %+v", changesOf(c)["transmit"])
 	}
-	if c := Profiles(old, old, Options{Threshold: 30}); c.Regressed() || !strings.HasPrefix(c.Rows[0].Verdict, stat.NoDifference) || len(c.Causes) > 0 {
+	if c := Profiles(old, old, Options{Threshold: 30}); c.Regressed() ||
+		!strings.HasPrefix(c.Rows[0].Verdict, stat.NoDifference) || len(c.Causes) > 0 {
 		t.Errorf("with itself: %+v", c)
 	}
 	// Too few rounds prove nothing.
-	c = Profiles(recordtest.ProfileOf("a", 1, 5, recordtest.Way...), recordtest.ProfileOf("b", 2, 5, recordtest.ChangedWay(500)...), Options{Threshold: 2})
+	c = Profiles(recordtest.ProfileOf("a", 1, 5, recordtest.Way...),
+		recordtest.ProfileOf("b", 2, 5, recordtest.ChangedWay(500)...), Options{Threshold: 2})
 	for _, row := range c.Rows {
 		if row.Verdict != stat.CannotTell || row.Regression {
 			t.Errorf("five rounds: %s: %s", row.Name, row.Verdict)
@@ -75,7 +79,8 @@ func TestCompareProfilesMissing(t *testing.T) {
 	var got []string
 	for _, row := range c.Rows {
 		got = append(got, row.Name+": "+row.Missing)
-		if missing := row.Missing != ""; missing != (row.Difference == nil) || missing != (row.Verdict == "") || missing != (row.Old == nil || row.New == nil) {
+		if missing := row.Missing != ""; missing != (row.Difference == nil) || missing != (row.Verdict == "") ||
+			missing != (row.Old == nil || row.New == nil) {
 			t.Errorf("%+v", row)
 		}
 	}
@@ -115,7 +120,8 @@ func TestCompareProfilesWarnings(t *testing.T) {
 }
 
 func TestProfileComparisonJSON(t *testing.T) {
-	c := Profiles(recordtest.ProfileOf("a", 1, 10, recordtest.Way...), recordtest.ProfileOf("b", 2, 10, recordtest.ChangedWay(180)...), Options{Threshold: 2})
+	c := Profiles(recordtest.ProfileOf("a", 1, 10, recordtest.Way...),
+		recordtest.ProfileOf("b", 2, 10, recordtest.ChangedWay(180)...), Options{Threshold: 2})
 	b, err := json.Marshal(c)
 	if err != nil {
 		t.Fatal(err)
@@ -138,10 +144,12 @@ func TestProfileComparisonJSON(t *testing.T) {
 	if err := json.Unmarshal(b, &got); err != nil {
 		t.Fatal(err)
 	}
-	if got.Schema != record.Schema || got.Kind != "compare" || got.Run != "b" || got.Old.Run != "a" || got.Threshold != 2 || got.Causes == nil || len(got.Rows) != 7 {
+	if got.Schema != record.Schema || got.Kind != "compare" || got.Run != "b" || got.Old.Run != "a" ||
+		got.Threshold != 2 || got.Causes == nil || len(got.Rows) != 7 {
 		t.Errorf("%s", b)
 	}
-	if d := got.Rows[0].Difference; got.Rows[0].Name != "packet" || d.Unit != "ns" || d.Low == nil || d.Smallest == nil || !got.Rows[0].Regression {
+	if d := got.Rows[0].Difference; got.Rows[0].Name != "packet" || d.Unit != "ns" || d.Low == nil ||
+		d.Smallest == nil || !got.Rows[0].Regression {
 		t.Errorf("%s", b)
 	}
 }

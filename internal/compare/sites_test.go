@@ -8,8 +8,10 @@ import (
 )
 
 func TestCompareSites(t *testing.T) {
-	old := recordtest.Sites(recordtest.Site("bq_xmit_all", "ndo_xdp_xmit", "thunk", "bulk"), recordtest.Site("a", "gone", "thunk", "poll"), recordtest.Site("b", "same", "thunk", "poll"))
-	new := recordtest.Sites(recordtest.Site("b", "same", "thunk", "poll"), recordtest.Site("bq_xmit_all", "ndo_xdp_xmit", "register", "packet"), recordtest.Site("c", "unknown", "memory", "poll"))
+	old := recordtest.Sites(recordtest.Site("bq_xmit_all", "ndo_xdp_xmit", "thunk", "bulk"),
+		recordtest.Site("a", "gone", "thunk", "poll"), recordtest.Site("b", "same", "thunk", "poll"))
+	new := recordtest.Sites(recordtest.Site("b", "same", "thunk", "poll"),
+		recordtest.Site("bq_xmit_all", "ndo_xdp_xmit", "register", "packet"), recordtest.Site("c", "unknown", "memory", "poll"))
 	new.Rows[0].Offset = 64 // moves with every build
 	c := Sites(old, new)
 	var got []string

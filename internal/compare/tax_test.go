@@ -57,7 +57,8 @@ func TestCompareTax(t *testing.T) {
 		if r := c.Rows[1]; r.Old.Unit != "ns" || math.Abs(r.Old.Median-10) > 0.5 || math.Abs(r.New.Median-10*tt.factor) > 0.5 {
 			t.Errorf("prices %+v, %+v", r.Old, r.New)
 		}
-		if drift := slices.Contains(c.Warnings, record.Warning{Text: "two runs at different times: their drift is counted as uncertainty; longer runs see smaller differences"}); drift != strings.Contains(tt.want, "cannot") {
+		if drift := slices.Contains(c.Warnings, record.Warning{Text: "two runs at different times: their drift is counted " +
+			"as uncertainty; longer runs see smaller differences"}); drift != strings.Contains(tt.want, "cannot") {
 			t.Errorf("x%v, run %s: warnings %q", tt.factor, tt.run, c.Warnings)
 		}
 		for _, w := range c.Warnings {
@@ -69,7 +70,8 @@ func TestCompareTax(t *testing.T) {
 
 	r := rand.New(rand.NewPCG(9, 9))
 	refused := record.TaxRow{Name: "a", Refused: "not seen"}
-	estimate := record.TaxRow{Name: "packet/redirect-map", With: recordtest.Quantity(300, 290, 310, "ns"), Without: recordtest.Quantity(280, 270, 290, "ns"), Price: recordtest.Quantity(20, 18, 22, "ns")}
+	estimate := record.TaxRow{Name: "packet/redirect-map", With: recordtest.Quantity(300, 290, 310, "ns"),
+		Without: recordtest.Quantity(280, 270, 290, "ns"), Price: recordtest.Quantity(20, 18, 22, "ns")}
 	few := recordtest.PriceRow(r, "a", 2, 0.1)
 	few.Price = recordtest.Quantity(2, math.NaN(), math.NaN(), "ns")
 	few.Samples, few.Rounds = few.Samples[:4], few.Rounds[:4]
@@ -77,16 +79,19 @@ func TestCompareTax(t *testing.T) {
 		old, new []record.TaxRow
 		want     string
 	}{
-		"zero":        {[]record.TaxRow{recordtest.PriceRow(r, "a", 0, 0.5)}, []record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, zero},
-		"to zero":     {[]record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, []record.TaxRow{recordtest.PriceRow(r, "a", 0, 0.5)}, ""},
-		"below":       {[]record.TaxRow{recordtest.PriceRow(r, "a", -2, 0.1)}, []record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, "no price to compare with: the old one is not above 0"},
-		"few":         {[]record.TaxRow{few}, []record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, ""},
-		"refused":     {[]record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, []record.TaxRow{refused}, "new refused: not seen"},
-		"new":         {nil, []record.TaxRow{recordtest.PriceRow(r, "control", 0, 0.1)}, "only in new"},
-		"gone":        {[]record.TaxRow{refused}, nil, "only in old; old refused: not seen"},
-		"estimate":    {[]record.TaxRow{estimate}, []record.TaxRow{estimate}, "an estimate without rounds: compare the prices it is made of"},
-		"its rounds":  {[]record.TaxRow{recordtest.PriceRow(r, "packet/tx", 20, 1)}, []record.TaxRow{recordtest.PriceRow(r, "packet/tx", 20, 1)}, ""},
-		"own control": {[]record.TaxRow{recordtest.PriceRow(r, "control/tail", 0, 1)}, []record.TaxRow{recordtest.PriceRow(r, "control/tail", 20, 1)}, "a control: its price is 0 in both"},
+		"zero":    {[]record.TaxRow{recordtest.PriceRow(r, "a", 0, 0.5)}, []record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, zero},
+		"to zero": {[]record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, []record.TaxRow{recordtest.PriceRow(r, "a", 0, 0.5)}, ""},
+		"below": {[]record.TaxRow{recordtest.PriceRow(r, "a", -2, 0.1)},
+			[]record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, "no price to compare with: the old one is not above 0"},
+		"few":      {[]record.TaxRow{few}, []record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, ""},
+		"refused":  {[]record.TaxRow{recordtest.PriceRow(r, "a", 2, 0.1)}, []record.TaxRow{refused}, "new refused: not seen"},
+		"new":      {nil, []record.TaxRow{recordtest.PriceRow(r, "control", 0, 0.1)}, "only in new"},
+		"gone":     {[]record.TaxRow{refused}, nil, "only in old; old refused: not seen"},
+		"estimate": {[]record.TaxRow{estimate}, []record.TaxRow{estimate}, "an estimate without rounds: compare the prices it is made of"},
+		"its rounds": {[]record.TaxRow{recordtest.PriceRow(r, "packet/tx", 20, 1)},
+			[]record.TaxRow{recordtest.PriceRow(r, "packet/tx", 20, 1)}, ""},
+		"own control": {[]record.TaxRow{recordtest.PriceRow(r, "control/tail", 0, 1)},
+			[]record.TaxRow{recordtest.PriceRow(r, "control/tail", 20, 1)}, "a control: its price is 0 in both"},
 	} {
 		for _, run := range []string{"a", "b"} {
 			c, err := Records(taxOf("a", tt.old), taxOf(run, tt.new), Options{Threshold: 2})
@@ -104,14 +109,16 @@ func TestCompareTax(t *testing.T) {
 }
 
 func TestCompareKinds(t *testing.T) {
-	bench, tax, run := record.NewSaved(recordtest.Ladder("a", 1, 1)), record.NewSaved(recordtest.TaxDocument("b", 2, 1)), record.NewSaved(recordtest.RunDocument("c", 3, 1))
+	bench, tax, run := record.NewSaved(recordtest.Ladder("a", 1, 1)),
+		record.NewSaved(recordtest.TaxDocument("b", 2, 1)), record.NewSaved(recordtest.RunDocument("c", 3, 1))
 	unpriced := recordtest.RunDocument("d", 4, 1)
 	unpriced.Prices = nil
 	bare := record.NewSaved(unpriced)
 	stopped := taxOf("e", nil)
 	stopped.Incomplete = true
 	for _, r := range []*record.Saved{bench, tax, run} {
-		r.Warnings = []record.Warning{{Row: "map-lookup/hash", Text: "priced " + r.Kind}, {Row: "redirect-map/bulk=16", Text: "measured " + r.Kind}, {Text: "all of " + r.Kind}}
+		r.Warnings = []record.Warning{{Row: "map-lookup/hash", Text: "priced " + r.Kind},
+			{Row: "redirect-map/bulk=16", Text: "measured " + r.Kind}, {Text: "all of " + r.Kind}}
 	}
 	const rows, prices = "redirect-map/bulk=1, redirect-map/bulk=16, redirect-map/bulk=64", "control, map-lookup/hash, ndo-xdp-xmit/bulk=16"
 	for _, tt := range []struct {
@@ -177,7 +184,8 @@ func TestCommonShiftOfRun(t *testing.T) {
 
 func TestCompareByPrices(t *testing.T) {
 	_, err := By(record.NewSaved(recordtest.TaxDocument("a", 1, 1)), "pair", Options{})
-	if !errors.Is(err, ErrKind) || err.Error() != "compare by pair: records of these kinds are not compared: each row of tax is the price of another call" {
+	if !errors.Is(err, ErrKind) || err.Error() != "compare by pair: records of these kinds are not compared: each row of "+
+		"tax is the price of another call" {
 		t.Error(err)
 	}
 	// Those of a run are left out.

@@ -23,7 +23,8 @@ func TestHeadlines(t *testing.T) {
 	q := func(x, half float64, unit string) *stat.Quantity {
 		return &stat.Quantity{Median: x, Low: x - half, High: x + half, N: 11, Unit: unit}
 	}
-	bench := recordtest.Document("a", recordtest.Row("redirect-map/bulk=1", nil, recordtest.Steady, 8), recordtest.Row("redirect-map/bulk=64", nil, recordtest.Steady, 2))
+	bench := recordtest.Document("a", recordtest.Row("redirect-map/bulk=1", nil, recordtest.Steady, 8),
+		recordtest.Row("redirect-map/bulk=64", nil, recordtest.Steady, 2))
 	bench.Rows[1].Hop = q(80, 2, "ns")
 	if h := parse(recordtest.Marshal(t, bench)); h.Title != "5.00 Mpps on one core; the redirect takes 40 % of a packet’s 200 ns" ||
 		!strings.Contains(h.Text, "The slowest row, redirect-map/bulk=1, sends 1.25 Mpps: 600 ns a packet more.") {
@@ -35,10 +36,12 @@ func TestHeadlines(t *testing.T) {
 		p.Rows[i].Ns = q(20, 1, "ns")
 	}
 	groups := p.Groups()
-	if h := parse(recordtest.Marshal(t, p)); !strings.HasPrefix(h.Title, "Of a packet’s 200 ns the redirect path takes ") || !strings.HasSuffix(h.Title, ", indirect branches 2.0 %") {
+	if h := parse(recordtest.Marshal(t, p)); !strings.HasPrefix(h.Title,
+		"Of a packet’s 200 ns the redirect path takes ") || !strings.HasSuffix(h.Title, ", indirect branches 2.0 %") {
 		t.Errorf("%+v, %v", h, groups)
 	}
-	slower, err := compare.Records(record.NewSaved(recordtest.Ladder("a", 1, 1)), record.NewSaved(recordtest.Ladder("b", 2, 1.5)), compare.Options{Threshold: 2})
+	slower, err := compare.Records(record.NewSaved(recordtest.Ladder("a", 1, 1)),
+		record.NewSaved(recordtest.Ladder("b", 2, 1.5)), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +50,10 @@ func TestHeadlines(t *testing.T) {
 		!strings.HasPrefix(h.Text, "All 3 rows are slower. ") || !strings.Contains(h.Text, "The change of ns is +") {
 		t.Errorf("%+v", h)
 	}
-	few, err := compare.Records(record.NewSaved(recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), record.NewSaved(recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))), compare.Options{Threshold: 2})
+	few, err := compare.Records(record.NewSaved(recordtest.Document("a",
+		recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))),
+		record.NewSaved(recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady[:4], 1))),
+		compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -61,7 +67,8 @@ func TestHeadlines(t *testing.T) {
 	l := saved.Lab()
 	l.Rows[0].Labels["bulk"] = "1"
 	l.Differences = []record.LabDifference{{With: "k/bulk=1", Without: "k2/bulk=1", Instructions: 10, CallsPerPacket: 5, Ns: q(61, 5, "ns")}}
-	if h := parse(recordtest.Marshal(t, l)); h.Title != "Indirect branches cost a packet about 61.0 ns at bulk 1" || !strings.Contains(h.Text, "k against k2: 5.00 indirect branches a packet, +10.00 instructions, about 61.0 ns [56.0, 66.0]") {
+	if h := parse(recordtest.Marshal(t, l)); h.Title != "Indirect branches cost a packet about 61.0 ns at bulk 1" ||
+		!strings.Contains(h.Text, "k against k2: 5.00 indirect branches a packet, +10.00 instructions, about 61.0 ns [56.0, 66.0]") {
 		t.Errorf("%+v", h)
 	}
 }

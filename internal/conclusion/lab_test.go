@@ -10,7 +10,8 @@ import (
 
 func TestLabHeadlineOfWires(t *testing.T) {
 	row := func(dma string, calls float64) record.LabRow {
-		return record.LabRow{Name: dma, Labels: map[string]string{"nic": "igb", "dma": dma, "kernel": "k"}, CallsPerPacket: &calls, DMA: []record.LabDMA{{Part: "in-poll", Map: 1}, {Part: "out-xmit", Map: 2}}}
+		return record.LabRow{Name: dma, Labels: map[string]string{"nic": "igb", "dma": dma, "kernel": "k"},
+			CallsPerPacket: &calls, DMA: []record.LabDMA{{Part: "in-poll", Map: 1}, {Part: "out-xmit", Map: 2}}}
 	}
 	l := &record.Lab{Price: &stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"}}
 	l.Rows = []record.LabRow{row("direct", 0.125), row("iommu-strict", 10.125), row("swiotlb", 0.125)}

@@ -126,7 +126,8 @@ func TestInspectOracle(t *testing.T) {
 		if _, target, ok := strings.Cut(line, "R_X86_64_PLT32"); ok {
 			target, _, _ = strings.Cut(strings.TrimSpace(target), "-0x4")
 			calls[name] = append(calls[name], target)
-		} else if _, target, ok := strings.Cut(line, " <"); ok && (strings.Contains(line, "call ") || strings.Contains(line, "jmp ")) && !strings.Contains(target, "+") {
+		} else if _, target, ok := strings.Cut(line, " <"); ok &&
+			(strings.Contains(line, "call ") || strings.Contains(line, "jmp ")) && !strings.Contains(target, "+") {
 			calls[name] = append(calls[name], strings.TrimSuffix(target, ">"))
 		}
 	}
@@ -176,7 +177,8 @@ func TestLeft(t *testing.T) {
 	}{
 		{record.DriverRow{Xmit: "x", PagePool: true, Return: "bulk"}, ""},
 		{record.DriverRow{Return: "each", Receive: record.DriverCalls{Maps: 1}}, "ndo_xdp_xmit, bulk return, keep RX mapped"},
-		{record.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: record.DriverCalls{Indirect: 1}, Receive: record.DriverCalls{Maps: 1}, Transmit: record.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
+		{record.DriverRow{Xmit: "x", PagePool: true, Return: "own", Poll: record.DriverCalls{Indirect: 1},
+			Receive: record.DriverCalls{Maps: 1}, Transmit: record.DriverCalls{Maps: 1}}, "gather TX maps, indirect calls"},
 		{record.DriverRow{Xmit: "x", PagePool: true, MapsPool: true, Return: "bulk", Receive: record.DriverCalls{Maps: 1}}, "keep RX mapped"},
 		{record.DriverRow{Xmit: "x", Return: "bulk", Poll: record.DriverCalls{Maps: 1}}, ""},
 		{record.DriverRow{Xmit: "x", PagePool: true, Return: "bulk", Transmit: record.DriverCalls{Maps: 1, Gathers: 1}}, ""},

@@ -18,7 +18,8 @@ func compile(t testing.TB, flags ...string) (path string) {
 		testutil.Missing(t, clang)
 	}
 	path = filepath.Join(t.TempDir(), "large.o")
-	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c", "testdata/large.bpf.c", "-o", path}, flags...)
+	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c",
+		"testdata/large.bpf.c", "-o", path}, flags...)
 	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}

@@ -66,7 +66,8 @@ func TestPackages(t *testing.T) {
 			}
 			for _, r := range report.Results {
 				out := string(r.Stdout)
-				t.Logf("%s: %d passed, %d skipped, %d failed", r.Args[0], strings.Count(out, "--- PASS"), strings.Count(out, "--- SKIP"), strings.Count(out, "--- FAIL"))
+				t.Logf("%s: %d passed, %d skipped, %d failed", r.Args[0], strings.Count(out, "--- PASS"),
+					strings.Count(out, "--- SKIP"), strings.Count(out, "--- FAIL"))
 				if r.Exit != 0 || r.Err != "" || strings.Count(out, "--- PASS") == 0 {
 					t.Errorf("%s: exit code %d %s\n%s%s", r.Args[0], r.Exit, r.Err, out, r.Stderr)
 				}

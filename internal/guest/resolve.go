@@ -49,7 +49,8 @@ func debian(ctx context.Context, dir, series string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("find kernel debian:%s: it is not debian:VERSION or debian:VERSION-cloud", series)
 	}
 	if !cloud {
-		return fetch(ctx, dir, version+"-full", `^linux-image-`+strings.ReplaceAll(version, ".", `\.`)+`\.[0-9][^-]*(-[0-9]+)?(\+deb[0-9]+)?-amd64$`)
+		return fetch(ctx, dir, version+"-full", `^linux-image-`+strings.ReplaceAll(version, ".",
+			`\.`)+`\.[0-9][^-]*(-[0-9]+)?(\+deb[0-9]+)?-amd64$`)
 	}
 	return Fetch(ctx, dir, version)
 }

@@ -270,12 +270,14 @@ func indirectRow(name string, f *Fingerprint, flags []string, b branches) Findin
 	switch b.thunk.Kind {
 	case branch.ThunkRetpoline, branch.ThunkCallDepth:
 		row.Level = LevelWarn
-		row.Means = "every indirect call is mispredicted on purpose: ndo_xdp_xmit, the program call and map lookups each pay a pipeline refill (30 cycles against 4 on a Broadwell Xeon)"
+		row.Means = "every indirect call is mispredicted on purpose: ndo_xdp_xmit, the program call and map lookups each " +
+			"pay a pipeline refill (30 cycles against 4 on a Broadwell Xeon)"
 		row.Do = "raise the bulk so that one call serves more frames; unthunk tax prices the call"
 		switch {
 		// Linux 6.3 and later prefer automatic IBRS to retpolines.
 		case hidden(*f, flags, "autoibrs"):
-			row.Do = "have the hypervisor pass automatic IBRS through: Zen 5 has it, this guest does not see it, and Linux 6.3 and later need no retpolines with it; else " + row.Do
+			row.Do = "have the hypervisor pass automatic IBRS through: Zen 5 has it, this guest does not see it, and Linux 6.3 " +
+				"and later need no retpolines with it; else " + row.Do
 		case slices.Contains(flags, "autoibrs") || slices.Contains(flags, "ibrs_enhanced"):
 			row.Do = "see why: this CPU has enhanced or automatic IBRS, which spectre_v2=auto prefers to retpolines; else " + row.Do
 		}
@@ -319,10 +321,13 @@ func returnRow(name string, f *Fingerprint, flags []string, b branches) Finding 
 	switch b.returnKind {
 	case branch.ReturnSRSO:
 		row.Level = LevelWarn
-		row.Means = "every return is mispredicted on purpose, so direct calls pay too (14 cycles on Zen 4), and an indirect one pays on its way in and again on its way back"
-		row.Do = "count calls per packet, not only indirect ones; where only trusted code runs, boot once with spec_rstack_overflow=off to see the price"
+		row.Means = "every return is mispredicted on purpose, so direct calls pay too (14 cycles on Zen 4), and an indirect " +
+			"one pays on its way in and again on its way back"
+		row.Do = "count calls per packet, not only indirect ones; where only trusted code runs, boot once with " +
+			"spec_rstack_overflow=off to see the price"
 		if hidden(*f, flags, "srso_user_kernel_no") {
-			row.Do = "have the hypervisor pass SRSO_USER_KERNEL_NO through: Zen 5 has it, this guest does not see it, and newer kernels need no safe ret with it; else " + row.Do
+			row.Do = "have the hypervisor pass SRSO_USER_KERNEL_NO through: Zen 5 has it, this guest does not see it, and " +
+				"newer kernels need no safe ret with it; else " + row.Do
 		}
 	case branch.ReturnRetbleed:
 		row.Level = LevelNote

@@ -29,15 +29,19 @@ func TestParseVersion(t *testing.T) {
 	}{
 		{"Linux version 6.18.44 (builder@host) (gcc (GCC) 15.3.0, GNU ld (GNU Binutils) 2.46) #1 SMP PREEMPT_DYNAMIC @0",
 			version{"6.18.44", "#1 SMP PREEMPT_DYNAMIC @0", "gcc 15.3.0"}},
-		{"Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)",
+		{"Linux version 6.1.0-18-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU " +
+			"Binutils for Debian) 2.40) #1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)",
 			version{"6.1.0-18-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.76-1 (2024-02-01)", "gcc 12.2.0 (Debian 12.2.0-14)"}},
-		{"Linux version 6.8.0-31-generic (buildd@lcy02) (x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0-23ubuntu4) 13.2.0, GNU ld (GNU Binutils for Ubuntu) 2.42) #31-Ubuntu SMP",
+		{"Linux version 6.8.0-31-generic (buildd@lcy02) (x86_64-linux-gnu-gcc-13 (Ubuntu 13.2.0-23ubuntu4) 13.2.0, GNU ld " +
+			"(GNU Binutils for Ubuntu) 2.42) #31-Ubuntu SMP",
 			version{"6.8.0-31-generic", "#31-Ubuntu SMP", "gcc 13.2.0 (Ubuntu 13.2.0-23ubuntu4)"}},
-		{"Linux version 3.10.0-862.el7.x86_64 (builder@kbuilder.dev.centos.org) (gcc version 4.8.5 20150623 (Red Hat 4.8.5-28) (GCC) ) #1 SMP Fri Apr 20 16:44:24 UTC 2018",
+		{"Linux version 3.10.0-862.el7.x86_64 (builder@kbuilder.dev.centos.org) (gcc version 4.8.5 20150623 (Red Hat " +
+			"4.8.5-28) (GCC) ) #1 SMP Fri Apr 20 16:44:24 UTC 2018",
 			version{"3.10.0-862.el7.x86_64", "#1 SMP Fri Apr 20 16:44:24 UTC 2018", "gcc 4.8.5"}},
 		{"Linux version 6.10.0 (me@host) (clang version 18.1.8 (Fedora 18.1.8-1.fc40), LLD 18.1.8) #2 SMP",
 			version{"6.10.0", "#2 SMP", "clang 18.1.8"}},
-		{"Linux version 5.15.0-android (build@host) (Android (8508608, based on r450784e) clang version 14.0.7 (https://example.org 4c60), LLD 14.0.7) #1",
+		{"Linux version 5.15.0-android (build@host) (Android (8508608, based on r450784e) clang version 14.0.7 " +
+			"(https://example.org 4c60), LLD 14.0.7) #1",
 			version{"5.15.0-android", "#1", "clang 14.0.7"}},
 		{"Linux version 6.0", version{release: "6.0"}},
 		{"Linux version 6.0 (a (b", version{release: "6.0"}},
@@ -52,7 +56,8 @@ func TestParseVersion(t *testing.T) {
 
 // Whatever a kernel calls itself, what is found stands in it.
 func FuzzParseVersion(f *testing.F) {
-	f.Add("Linux version 6.1.0-28-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU Binutils) 2.40) #1 SMP")
+	f.Add("Linux version 6.1.0-28-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU " +
+		"Binutils) 2.40) #1 SMP")
 	f.Add("Linux version 3.10 (x) (gcc version 4.8.5 20150623 (Red Hat 4.8.5-36) (GCC) ) #1")
 	f.Fuzz(func(t *testing.T, banner string) {
 		v := parseVersion(banner)
@@ -63,8 +68,10 @@ func FuzzParseVersion(f *testing.F) {
 }
 
 func TestBootParams(t *testing.T) {
-	got := bootParams("BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet mitigations=off spec-rstack-overflow=off intel_idle.max_cstate=1 iommu.strict=0 isolcpus=2-3 kvm.nx_huge_pages=off init=/x -- mitigations=auto")
-	want := []string{"mitigations=off", "spec-rstack-overflow=off", "intel_idle.max_cstate=1", "iommu.strict=0", "isolcpus=2-3", "kvm.nx_huge_pages=off"}
+	got := bootParams("BOOT_IMAGE=/vmlinuz root=/dev/sda1 ro quiet mitigations=off spec-rstack-overflow=off " +
+		"intel_idle.max_cstate=1 iommu.strict=0 isolcpus=2-3 kvm.nx_huge_pages=off init=/x -- mitigations=auto")
+	want := []string{"mitigations=off", "spec-rstack-overflow=off", "intel_idle.max_cstate=1", "iommu.strict=0",
+		"isolcpus=2-3", "kvm.nx_huge_pages=off"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
@@ -78,7 +85,8 @@ func server() fstest.MapFS {
 	return fstest.MapFS{
 		"proc/version": file("Linux version 6.12.1 (a@b) (gcc (GCC) 14.2.0, GNU ld 2.43) #1 SMP PREEMPT_RT"),
 		"proc/cmdline": file("quiet swiotlb=force"),
-		"proc/cpuinfo": file("processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Gold\ncpu family\t: 6\nmodel\t\t: 106\nstepping\t: 6\nmicrocode\t: 0xd0003d1\n" +
+		"proc/cpuinfo": file("processor\t: 0\nmodel name\t: Intel(R) Xeon(R) Gold\ncpu family\t: 6\nmodel\t\t: " +
+			"106\nstepping\t: 6\nmicrocode\t: 0xd0003d1\n" +
 			"flags\t\t: fpu ibrs_enhanced\n\nprocessor\t: 1\nmodel name\t: Intel(R) Xeon(R) Gold\n"),
 		"proc/stat":                         file("cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 1 2 3"),
 		"proc/sys/net/core/bpf_jit_enable":  file("1"),
@@ -264,7 +272,8 @@ func TestBranches(t *testing.T) {
 			"Vulnerable", "Not affected", "Not affected",
 			"unknown", "ret", "call *mem, as compiled without retpolines", "agree"},
 	} {
-		f := Fingerprint{Mitigations: map[string]string{"spectre-v2": tt.v2, "spec-rstack-overflow": tt.srso, "indirect-target-selection": tt.its}}
+		f := Fingerprint{Mitigations: map[string]string{"spectre-v2": tt.v2, "spec-rstack-overflow": tt.srso,
+			"indirect-target-selection": tt.its}}
 		b := tt.code.read(t)
 		if b.err != nil {
 			t.Errorf("%s: %v", tt.name, b.err)

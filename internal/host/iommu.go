@@ -38,7 +38,8 @@ func (m *machine) iommu() []Finding {
 	case translated > 0:
 		row.Found = fmt.Sprintf("%d units, groups: %s", len(units), strings.Join(kinds, ", "))
 		row.Level = LevelWarn
-		row.Means = "DMA is translated: every map and unmap on the path edits page tables, and strict mode (type DMA, without FQ) flushes the IOTLB each time"
+		row.Means = "DMA is translated: every map and unmap on the path edits page tables, and strict mode (type DMA, " +
+			"without FQ) flushes the IOTLB each time"
 		row.Do = "boot with iommu=pt, or at least iommu.strict=0"
 	case hidden > 0:
 		row.Found = fmt.Sprintf("%d units, the type of %d groups needs root", len(units), hidden)

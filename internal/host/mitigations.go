@@ -57,7 +57,8 @@ func mitigationCost(entry, state string) (string, Level) {
 		case has("Safe RET") || has("safe RET"):
 			return "every return goes through a thunk that mispredicts it (return-thunk)", LevelWarn
 		case has("IBPB"):
-			return "predictors are flushed on kernel entry or on leaving a VM: per syscall or exit, not per packet, but the first packets after it run cold", LevelNote
+			return "predictors are flushed on kernel entry or on leaving a VM: per syscall or exit, not per packet, but the " +
+				"first packets after it run cold", LevelNote
 		}
 	case "retbleed":
 		switch {
@@ -80,7 +81,8 @@ func mitigationCost(entry, state string) (string, Level) {
 			return "indirect calls and some returns take one more direct branch", LevelNote
 		}
 	case "spectre_v1":
-		return "the verifier masks array indexes in BPF programs of unprivileged users only; copies to and from user space are fenced, which AF_XDP's copy mode does not use per packet", LevelOK
+		return "the verifier masks array indexes in BPF programs of unprivileged users only; copies to and from user space " +
+			"are fenced, which AF_XDP's copy mode does not use per packet", LevelOK
 	case "spec_store_bypass":
 		return "only tasks that ask are slowed; BPF programs loaded by root carry no extra fences", LevelOK
 	case "meltdown":
@@ -152,7 +154,8 @@ func agreement(f Fingerprint, b branches) []Finding {
 		case says && b.returnKind != c.kind && !covered && !strings.HasPrefix(state, "Vulnerable"):
 			differ = append(differ, fmt.Sprintf("/sys %s says %q, but returns in memory are a %s", c.entry, state, b.returnKind))
 		case says && b.returnKind == c.kind && strings.HasPrefix(state, "Vulnerable"):
-			differ = append(differ, fmt.Sprintf("/sys %s begins with Vulnerable, yet memory has the %s and every return pays for it", c.entry, c.kind))
+			differ = append(differ, fmt.Sprintf("/sys %s begins with Vulnerable, yet memory has the %s and every return pays "+
+				"for it", c.entry, c.kind))
 		case !says && b.returnKind == c.kind && state == "Not affected":
 			differ = append(differ, fmt.Sprintf("/sys %s says %q, but returns in memory go through the %s", c.entry, state, c.kind))
 		}

@@ -215,7 +215,8 @@ func featureRow(name string, x XDPFeatures) Finding {
 	case x&XDPNdoXmit == 0:
 		row.Level = LevelNote
 		row.Means = "it redirects what it receives; frames redirected into it are dropped as it stands now"
-		row.Do = "many drivers turn ndo-xmit on when an XDP program is attached (veth: to the peer) or queues are free: attach one before measuring"
+		row.Do = "many drivers turn ndo-xmit on when an XDP program is attached (veth: to the peer) or queues are free: " +
+			"attach one before measuring"
 	default:
 		row.Means = "it redirects, and takes redirected frames"
 	}

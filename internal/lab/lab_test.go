@@ -208,13 +208,15 @@ func measured(thunk string, stamp int, instructions float64, sites ...record.Lab
 	return &Measurement{
 		Stamp: stamp,
 		Host:  host.Fingerprint{IndirectThunk: thunk, Mitigations: map[string]string{}},
-		Bulks: []BulkCount{{Bulk: 16, Instructions: &instructions, Window: 1024, Sent: 100, Redirected: 100, Received: 100, Sites: sites, Functions: []record.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.125}}}},
+		Bulks: []BulkCount{{Bulk: 16, Instructions: &instructions, Window: 1024, Sent: 100, Redirected: 100, Received: 100,
+			Sites: sites, Functions: []record.LabFunction{{Function: "bq_xmit_all", PerPacket: 0.125}}}},
 	}
 }
 
 func TestRecord(t *testing.T) {
 	sites := func(call, jump int) []record.LabSite {
-		return []record.LabSite{{Function: "f", Stage: "receive", Executed: call, PerPacket: 0.25}, {Function: "g", Stage: "receive", Jump: true, Executed: jump, PerPacket: 1}}
+		return []record.LabSite{{Function: "f", Stage: "receive", Executed: call, PerPacket: 0.25},
+			{Function: "g", Stage: "receive", Jump: true, Executed: jump, PerPacket: 1}}
 	}
 	cells := []CellResult{
 		{Cell: Cell{Kernel: "k", Append: "on"}, Measurement: measured("retpoline", 4, 1003.5+2.0/1024, sites(4, 4)...)},
@@ -248,7 +250,8 @@ func TestResolve(t *testing.T) {
 	if err := os.WriteFile(deb, []byte("no package"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"debian:", "debian:x", "debian:6.1;rm", filepath.Join(dir, "none"), dir, file, deb, filepath.Join(dir, "x.rpm")} {
+	for _, name := range []string{"debian:", "debian:x", "debian:6.1;rm", filepath.Join(dir, "none"), dir, file, deb,
+		filepath.Join(dir, "x.rpm")} {
 		_, err := guest.Resolve(t.Context(), filepath.Join(dir, "cache"), name)
 		if err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
@@ -312,7 +315,8 @@ func TestExact(t *testing.T) {
 	for i := range plan.Bulks {
 		a, b := l.Rows[i], l.Rows[len(plan.Bulks)+i]
 		if *a.Instructions != *b.Instructions || *a.CallsPerPacket != *b.CallsPerPacket {
-			t.Errorf("%s: %v instructions, %v calls in one boot, %v and %v in another", a.Name, *a.Instructions, *a.CallsPerPacket, *b.Instructions, *b.CallsPerPacket)
+			t.Errorf("%s: %v instructions, %v calls in one boot, %v and %v in another", a.Name, *a.Instructions,
+				*a.CallsPerPacket, *b.Instructions, *b.CallsPerPacket)
 		}
 		if a.Counts.Sent == 0 || a.Counts.Sent != a.Counts.Redirected || a.Counts.Sent != a.Counts.Received {
 			t.Errorf("%s: counts %+v", a.Name, a.Counts)
@@ -335,8 +339,10 @@ func TestWires(t *testing.T) {
 		always      bool
 		want        map[string]float64 // indirect branches a packet, by target
 	}{
-		{"debian:6.12-cloud", "virtio", IOMMUStrict, true, map[string]float64{"intel_iommu_map_pages": 2, "intel_iommu_unmap_pages": 2, "intel_iommu_tlb_sync": 2}},
-		{"debian:6.1", "igb", IOMMULazy, false, map[string]float64{"iommu_dma_map_page": 1, "iommu_dma_unmap_page": 1, "intel_iommu_map_pages": 1, "intel_iommu_unmap_pages": 1}},
+		{"debian:6.12-cloud", "virtio", IOMMUStrict, true, map[string]float64{"intel_iommu_map_pages": 2,
+			"intel_iommu_unmap_pages": 2, "intel_iommu_tlb_sync": 2}},
+		{"debian:6.1", "igb", IOMMULazy, false, map[string]float64{"iommu_dma_map_page": 1, "iommu_dma_unmap_page": 1,
+			"intel_iommu_map_pages": 1, "intel_iommu_unmap_pages": 1}},
 		{"debian:6.1", "virtio", Swiotlb, false, nil},
 		{"debian:6.12", "igb", IOMMUPass, false, nil},
 		{"debian:6.12", "vmxnet3", Direct, false, nil},
@@ -345,7 +351,8 @@ func TestWires(t *testing.T) {
 			if !test.always && os.Getenv("UNTHUNK_GUEST") == "" {
 				testutil.Missing(t, "guest kernels (make test-kernels)")
 			}
-			cells, err := Run(t.Context(), Plan{Kernels: []string{test.kernel}, NICs: []string{test.nic}, DMAs: []DMA{test.dma}, Bulks: []int{64}}, unthunk(t), nil)
+			cells, err := Run(t.Context(), Plan{Kernels: []string{test.kernel}, NICs: []string{test.nic},
+				DMAs: []DMA{test.dma}, Bulks: []int{64}}, unthunk(t), nil)
 			testutil.SkipMissing(t, err)
 			if err != nil {
 				t.Fatal(err)
@@ -426,7 +433,8 @@ func TestBadGuests(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"boot/vmlinuz-0.0": strings.Repeat("no kernel", 10_000), "lib/modules/0.0/modules.builtin": "kernel/drivers/net/veth.ko\n"} {
+	for name, text := range map[string]string{"boot/vmlinuz-0.0": strings.Repeat("no kernel", 10_000),
+		"lib/modules/0.0/modules.builtin": "kernel/drivers/net/veth.ko\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}

@@ -309,7 +309,8 @@ func (p *placed) count(b *BulkCount, t seen, per float64) {
 
 func (b *BulkCount) sort() {
 	slices.SortFunc(b.Sites, func(x, y record.LabSite) int {
-		return cmp.Or(strings.Compare(x.Part, y.Part), cmp.Compare(y.PerPacket, x.PerPacket), strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), strings.Compare(x.Target, y.Target))
+		return cmp.Or(strings.Compare(x.Part, y.Part), cmp.Compare(y.PerPacket, x.PerPacket),
+			strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), strings.Compare(x.Target, y.Target))
 	})
 	slices.SortFunc(b.Functions, func(x, y record.LabFunction) int {
 		return cmp.Or(strings.Compare(x.Part, y.Part), strings.Compare(x.Function, y.Function))

@@ -128,7 +128,8 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 	if timed {
 		return m, nil
 	}
-	p, err := place(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit, {chain.Out, false}: OutPoll}, func() (uint64, error) {
+	p, err := place(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit,
+		{chain.Out, false}: OutPoll}, func() (uint64, error) {
 		span, err := chain.Send(ctx, bulks[0], packets(bulks[0]))
 		return span.Sent, err
 	})

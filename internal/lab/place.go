@@ -142,7 +142,8 @@ func (p *placed) add(inv *xdppath.Inventory) {
 	}
 	for _, s := range inv.Sites {
 		// Code of BPF programs and of the dispatcher cannot be probed.
-		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") || strings.HasPrefix(s.Function, "0x") {
+		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") ||
+			strings.HasPrefix(s.Function, "0x") {
 			continue
 		}
 		n := executed(p.kernel.Text, s)

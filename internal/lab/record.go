@@ -20,7 +20,9 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
 		l.Rows = append(l.Rows, cells[i].rows(bulks)...)
 		if m := cells[i].Measurement; m != nil {
 			if n := len(m.Uncounted); n > 0 {
-				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(), Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n, oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
+				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(),
+					Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n,
+						oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
 			}
 		}
 	}
@@ -50,8 +52,9 @@ func alike(a, b *record.LabRow) bool {
 func (c *CellResult) rows(bulks []int) (rows []record.LabRow) {
 	for i, bulk := range bulks {
 		row := record.LabRow{
-			Name:    fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),
-			Labels:  map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC, "dma": string(c.DMA), "bulk": strconv.Itoa(bulk)},
+			Name: fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),
+			Labels: map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC,
+				"dma": string(c.DMA), "bulk": strconv.Itoa(bulk)},
 			Release: c.Release,
 			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},
 		}
@@ -118,7 +121,8 @@ func difference(with, without *record.LabRow, price *stat.Quantity) record.LabDi
 	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if price != nil {
-		d.Ns = &stat.Quantity{Median: d.CallsPerPacket * price.Median, Low: d.CallsPerPacket * price.Low, High: d.CallsPerPacket * price.High, N: price.N, Unit: "ns"}
+		d.Ns = &stat.Quantity{Median: d.CallsPerPacket * price.Median, Low: d.CallsPerPacket * price.Low,
+			High: d.CallsPerPacket * price.High, N: price.N, Unit: "ns"}
 		lost := func(ns float64) float64 { return record.LabMpps - 1e3/(1e3/record.LabMpps+ns) }
 		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
 	}

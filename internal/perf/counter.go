@@ -99,7 +99,8 @@ func PerPacket() []Event {
 		{Name: "cycles", Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CPU_CYCLES},
 		{Name: "instructions", Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_INSTRUCTIONS},
 		{Name: "branch-misses", Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_BRANCH_MISSES},
-		{Name: "l1d-misses", Type: unix.PERF_TYPE_HW_CACHE, Config: cache(unix.PERF_COUNT_HW_CACHE_L1D, unix.PERF_COUNT_HW_CACHE_OP_READ, unix.PERF_COUNT_HW_CACHE_RESULT_MISS)},
+		{Name: "l1d-misses", Type: unix.PERF_TYPE_HW_CACHE, Config: cache(unix.PERF_COUNT_HW_CACHE_L1D,
+			unix.PERF_COUNT_HW_CACHE_OP_READ, unix.PERF_COUNT_HW_CACHE_RESULT_MISS)},
 		{Name: "llc-misses", Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CACHE_MISSES},
 	}
 	branches, mispredicts := indirectEvents(cpu())

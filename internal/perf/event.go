@@ -82,7 +82,8 @@ func open(attr *unix.PerfEventAttr, e Event, cpu int) (fd int, err error) {
 		return -1, denied(err)
 	case errors.Is(err, unix.ENOSYS):
 		return -1, &feature.Missing{Feature: "perf events", Config: "CONFIG_PERF_EVENTS", Err: err}
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL), errors.Is(err, unix.ENODEV) && e.Type != unix.PERF_TYPE_SOFTWARE:
+	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL),
+		errors.Is(err, unix.ENODEV) && e.Type != unix.PERF_TYPE_SOFTWARE:
 		return -1, fmt.Errorf("open %s on CPU %d: %w: %w", e.Name, cpu, ErrNoEvent, err)
 	}
 	return -1, fmt.Errorf("open %s on CPU %d: %w", e.Name, cpu, err)

@@ -187,7 +187,8 @@ func devicePair(t *testing.T) (lab *netlab.Namespace, user int) {
 // runDevices profiles the device pair, of one CPU or, with -1, of all.
 func runDevices(t *testing.T, lab *netlab.Namespace, cpu rounds.CPU, length time.Duration) (raw *Raw) {
 	t.Helper()
-	d := PairPlan{DevicePair: redirect.DevicePair{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: stat.MinRounds, Duration: length}}, CPU: cpu, Rate: 1000}
+	d := PairPlan{DevicePair: redirect.DevicePair{In: "in", Out: "out",
+		Schedule: rounds.Schedule{Rounds: stat.MinRounds, Duration: length}}, CPU: cpu, Rate: 1000}
 	err := lab.Do(func() (err error) {
 		raw, err = RunPair(t.Context(), d, nil)
 		return err

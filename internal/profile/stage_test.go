@@ -15,7 +15,8 @@ func frames(names ...string) (out []Frame) {
 }
 
 func TestClassify(t *testing.T) {
-	poll := []string{"veth_poll", "__napi_poll", "net_rx_action", "handle_softirqs", "do_softirq.part.0", "__local_bh_enable_ip", "xdp_test_run_batch.constprop.0", "bpf_test_run_xdp_live", "entry_SYSCALL_64_after_hwframe"}
+	poll := []string{"veth_poll", "__napi_poll", "net_rx_action", "handle_softirqs", "do_softirq.part.0",
+		"__local_bh_enable_ip", "xdp_test_run_batch.constprop.0", "bpf_test_run_xdp_live", "entry_SYSCALL_64_after_hwframe"}
 	live := []string{"xdp_test_run_batch.constprop.0", "bpf_test_run_xdp_live", "bpf_prog_test_run_xdp", "entry_SYSCALL_64_after_hwframe"}
 	xmit := append([]string{"veth_ndo_xdp_xmit", "bq_xmit_all", "__dev_flush", "xdp_do_flush"}, poll...)
 	in := func(base []string, names ...string) []Frame { return frames(append(names, base...)...) }

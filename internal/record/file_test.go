@@ -70,7 +70,8 @@ func TestSaveFails(t *testing.T) {
 		"/proc/a.json":                     "save /proc/a.json: ",
 		filepath.Join(dir, "a") + "/":      "save " + filepath.Join(dir, "a") + "/: it is not a file name",
 	} {
-		for name, err := range map[string]error{"CheckWritable": record.CheckWritable(path), "Save": record.Save(path, recordtest.Document("x"))} {
+		for name, err := range map[string]error{"CheckWritable": record.CheckWritable(path),
+			"Save": record.Save(path, recordtest.Document("x"))} {
 			if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s(%q): %v, want %q", name, path, err, want)
 			}
@@ -112,18 +113,19 @@ func TestLoadRefuses(t *testing.T) {
 	}
 	oneRow := good[strings.Index(good, `{"name"`):strings.Index(good, `],"warnings"`)]
 	for name, tt := range map[string]struct{ text, want string }{
-		"empty":          {"", "the file is empty"},
-		"blank":          {" \n", "the file is empty"},
-		"truncated":      {good[:len(good)/2], "truncated"},
-		"almost":         {good[:len(good)-1], "truncated"},
-		"text":           {"hello", "not JSON"},
-		"binary":         {"\x7fELF\x00", "not JSON"},
-		"array":          {"[1,2]", "not a record of unthunk"},
-		"number":         {"42", "not a record of unthunk"},
-		"null":           {"null", "not a record of unthunk: it has no schema"},
-		"foreign":        {`{"version":3,"mappings":""}`, "not a record of unthunk: it has no schema"},
-		"schema":         {edit("unthunk/1", "unthunk/2"), `schema "unthunk/2": this unthunk reads "unthunk/1"`},
-		"kind":           {edit(`"kind":"bench"`, `"kind":"check"`), `kind "check": only records of bench, run, tax, profile, xray, lab and compare are read here`},
+		"empty":     {"", "the file is empty"},
+		"blank":     {" \n", "the file is empty"},
+		"truncated": {good[:len(good)/2], "truncated"},
+		"almost":    {good[:len(good)-1], "truncated"},
+		"text":      {"hello", "not JSON"},
+		"binary":    {"\x7fELF\x00", "not JSON"},
+		"array":     {"[1,2]", "not a record of unthunk"},
+		"number":    {"42", "not a record of unthunk"},
+		"null":      {"null", "not a record of unthunk: it has no schema"},
+		"foreign":   {`{"version":3,"mappings":""}`, "not a record of unthunk: it has no schema"},
+		"schema":    {edit("unthunk/1", "unthunk/2"), `schema "unthunk/2": this unthunk reads "unthunk/1"`},
+		"kind": {edit(`"kind":"bench"`, `"kind":"check"`),
+			`kind "check": only records of bench, run, tax, profile, xray, lab and compare are read here`},
 		"trailing":       {good + "{}", "more follows"},
 		"garbage":        {good + "x", "more follows"},
 		"run":            {edit(`"run":"run"`, `"run":""`), "no run identity"},
@@ -142,18 +144,21 @@ func TestLoadRefuses(t *testing.T) {
 		"outside":        {edit(`"ns":{"median":100`, `"ns":{"median":500`), "ns lies outside its interval"},
 		"number and not": {edit(`"samples"`, `"refused":"no","samples"`), "a number and a reason"},
 		"type":           {edit(`"samples":[100,`, `"samples":["a",`), "not a record of bench"},
-		"prices":         {edit(`"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`), "not a record of bench: it has prices or stages beside its rows"},
+		"prices": {edit(`"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`),
+			"not a record of bench: it has prices or stages beside its rows"},
 	} {
 		path := filepath.Join(t.TempDir(), "x.json")
 		if err := os.WriteFile(path, []byte(tt.text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		_, err := record.Load(path)
-		if err == nil || !strings.HasPrefix(err.Error(), "load "+path+": ") || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+		if err == nil || !strings.HasPrefix(err.Error(), "load "+path+": ") || !strings.Contains(err.Error(), tt.want) ||
+			strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
-	if _, err := record.Load(filepath.Join(t.TempDir(), "none")); err == nil || !strings.HasSuffix(err.Error(), "none: no such file or directory") {
+	if _, err := record.Load(filepath.Join(t.TempDir(), "none")); err == nil ||
+		!strings.HasSuffix(err.Error(), "none: no such file or directory") {
 		t.Error(err)
 	}
 	if _, err := record.Load(t.TempDir()); err == nil || !strings.HasSuffix(err.Error(), "is a directory") {

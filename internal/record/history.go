@@ -51,7 +51,7 @@ type HistoryRow struct {
 	Level *stat.Quantity `json:"level"`
 	// Changes are points from which on the level is another.
 	Changes []HistoryChange `json:"changes"`
-	// Drifts is set when points resemble their neighbours, see [stat.Drifts]: a
+	// Drifts is set when points resemble their neighbors, see [stat.Drifts]: a
 	// change may be drift then.
 	Drifts bool `json:"drifts,omitempty"`
 	// Against is the first level of this group less the last one of the group before

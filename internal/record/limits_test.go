@@ -13,7 +13,8 @@ import (
 func TestManyObjects(t *testing.T) {
 	for _, kind := range kinds() {
 		for _, element := range []string{"{}", "null", "0", `""`, "[]"} {
-			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","rows":[%s%s]}`, kind.name, strings.Repeat(element+",", maxObjects), element)
+			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","rows":[%s%s]}`, kind.name,
+				strings.Repeat(element+",", maxObjects), element)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			_, err := Parse(b)

@@ -28,27 +28,29 @@ func TestLoadProfile(t *testing.T) {
 		return s.Profile(), nil
 	}
 	p, err := load("good", recordtest.FullProfile())
-	if err != nil || len(p.Rows) != 6 || p.Tax.Landings.Median != -0.5 || p.Stacks[0].Frames[1] != "bq_xmit_all" || p.Rows[0].Samples[9] != recordtest.FullProfile().Rows[0].Samples[9] {
+	if err != nil || len(p.Rows) != 6 || p.Tax.Landings.Median != -0.5 || p.Stacks[0].Frames[1] != "bq_xmit_all" ||
+		p.Rows[0].Samples[9] != recordtest.FullProfile().Rows[0].Samples[9] {
 		t.Errorf("%+v, %v", p, err)
 	}
 	for name, tt := range map[string]struct {
 		change func(*record.Profile)
 		want   string
 	}{
-		"run":            {func(p *record.Profile) { p.Run = "" }, "run identity"},
-		"schema":         {func(p *record.Profile) { p.Schema = "x" }, "schema"},
-		"no packet":      {func(p *record.Profile) { p.Packet = nil }, "no ns per packet"},
-		"packet of 0":    {func(p *record.Profile) { p.Packet.Median = 0 }, "no ns per packet"},
-		"packet unit":    {func(p *record.Profile) { p.Packet.Unit = "Mpps" }, `packet is in "Mpps", not in ns`},
-		"no rows":        {func(p *record.Profile) { p.Rows = nil }, "no stages"},
-		"too many rows":  {func(p *record.Profile) { p.Rows = make([]record.ProfileRow, record.MaxRows+1) }, "at most 10000"},
-		"twice":          {func(p *record.Profile) { p.Rows = append(p.Rows, p.Rows[0]) }, "receive: occurs twice"},
-		"row of packet":  {func(p *record.Profile) { p.Rows[0].Name = "packet" }, "packet: occurs twice"},
-		"row name":       {func(p *record.Profile) { p.Rows[0].Name = "\x1b[2J" }, "impossible name"},
-		"no ns":          {func(p *record.Profile) { p.Rows[0].Ns = nil }, "neither a number"},
-		"no samples":     {func(p *record.Profile) { p.Rows[0].Samples, p.Rows[0].Rounds = nil, nil }, "without samples"},
-		"fewer rounds":   {func(p *record.Profile) { p.Rows[1].Samples = p.Rows[1].Samples[1:] }, "9 samples but 10 rounds"},
-		"other rounds":   {func(p *record.Profile) { p.Rows[1].Rounds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 10} }, "row program: its rounds are not those of receive"},
+		"run":           {func(p *record.Profile) { p.Run = "" }, "run identity"},
+		"schema":        {func(p *record.Profile) { p.Schema = "x" }, "schema"},
+		"no packet":     {func(p *record.Profile) { p.Packet = nil }, "no ns per packet"},
+		"packet of 0":   {func(p *record.Profile) { p.Packet.Median = 0 }, "no ns per packet"},
+		"packet unit":   {func(p *record.Profile) { p.Packet.Unit = "Mpps" }, `packet is in "Mpps", not in ns`},
+		"no rows":       {func(p *record.Profile) { p.Rows = nil }, "no stages"},
+		"too many rows": {func(p *record.Profile) { p.Rows = make([]record.ProfileRow, record.MaxRows+1) }, "at most 10000"},
+		"twice":         {func(p *record.Profile) { p.Rows = append(p.Rows, p.Rows[0]) }, "receive: occurs twice"},
+		"row of packet": {func(p *record.Profile) { p.Rows[0].Name = "packet" }, "packet: occurs twice"},
+		"row name":      {func(p *record.Profile) { p.Rows[0].Name = "\x1b[2J" }, "impossible name"},
+		"no ns":         {func(p *record.Profile) { p.Rows[0].Ns = nil }, "neither a number"},
+		"no samples":    {func(p *record.Profile) { p.Rows[0].Samples, p.Rows[0].Rounds = nil, nil }, "without samples"},
+		"fewer rounds":  {func(p *record.Profile) { p.Rows[1].Samples = p.Rows[1].Samples[1:] }, "9 samples but 10 rounds"},
+		"other rounds": {func(p *record.Profile) { p.Rows[1].Rounds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 10} },
+			"row program: its rounds are not those of receive"},
 		"rounds back":    {func(p *record.Profile) { p.Rows[0].Rounds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 8} }, "out of order"},
 		"negative round": {func(p *record.Profile) { p.Rows[0].Samples[0] = -1 }, "impossible sample of -1 ns"},
 		"negative mean":  {func(p *record.Profile) { p.Rows[4].Ns.Median = -0.5 }, "row dma: ns is impossible: -0.5 ns"},
@@ -79,7 +81,8 @@ func TestLoadProfile(t *testing.T) {
 	} {
 		bad := recordtest.FullProfile()
 		tt.change(bad)
-		if _, err := load("bad", bad); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "load "+filepath.Join(dir, "bad")+": ") {
+		if _, err := load("bad", bad); err == nil || !strings.Contains(err.Error(), tt.want) ||
+			strings.Contains(err.Error(), "\n") || !strings.HasPrefix(err.Error(), "load "+filepath.Join(dir, "bad")+": ") {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)
 		}
 	}
@@ -97,7 +100,8 @@ func TestLoadProfile(t *testing.T) {
 }
 
 func FuzzLoadProfile(f *testing.F) {
-	for _, p := range []*record.Profile{recordtest.FullProfile(), recordtest.ProfileOf("a", 1, 7, recordtest.Stage{Name: "receive", Ns: 0.3})} {
+	for _, p := range []*record.Profile{recordtest.FullProfile(),
+		recordtest.ProfileOf("a", 1, 7, recordtest.Stage{Name: "receive", Ns: 0.3})} {
 		b, err := json.Marshal(p)
 		if err != nil {
 			f.Fatal(err)
@@ -105,7 +109,8 @@ func FuzzLoadProfile(f *testing.F) {
 		f.Add(b)
 	}
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"profile","run":"x","rows":[{}]}`))
-	f.Add([]byte(`{"schema":"unthunk/1","kind":"profile","run":"x","packet":{"median":1,"unit":"ns"},"rows":[{"name":"x","ns":{"median":1e-300,"unit":"ns"},"samples":[0,1e-300,0,0,5e-324,0,0],"rounds":[0,1,2,3,4,5,6]}],"sampling":{"event":"x","samples":1}}`))
+	f.Add([]byte(`{"schema":"unthunk/1","kind":"profile","run":"x","packet":{"median":1,"unit":"ns"},
+			"rows":[{"name":"x","ns":{"median":1e-300,"unit":"ns"},"samples":[0,1e-300,0,0,5e-324,0,0],"rounds":[0,1,2,3,4,5,6]}],"sampling":{"event":"x","samples":1}}`))
 	other := recordtest.ProfileOf("b", 2, 8, recordtest.Way...)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := record.Parse(b)
@@ -119,7 +124,8 @@ func FuzzLoadProfile(f *testing.F) {
 		if p == nil {
 			return
 		}
-		for _, c := range []*record.ProfileComparison{compare.Profiles(p, p, compare.Options{Threshold: 2}), compare.Profiles(p, other, compare.Options{})} {
+		for _, c := range []*record.ProfileComparison{compare.Profiles(p, p, compare.Options{Threshold: 2}),
+			compare.Profiles(p, other, compare.Options{})} {
 			if _, err := json.Marshal(c); err != nil {
 				t.Error(err)
 			}

@@ -15,7 +15,8 @@ import (
 // savedTexts are records of every kind that [record.Parse] reads, by what they are.
 func savedTexts(t testing.TB) map[string]string {
 	t.Helper()
-	old, new := recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1)), recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1.5))
+	old, new := recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1)),
+		recordtest.Document("b", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1.5))
 	c, err := compare.Records(record.NewSaved(old), record.NewSaved(new), compare.Options{Threshold: 2})
 	if err != nil {
 		t.Fatal(err)
@@ -33,14 +34,18 @@ func savedTexts(t testing.TB) map[string]string {
 	p := recordtest.FullProfile()
 	withStages.Stages, withStages.Profile = p.Rows, &p.ProfileParts
 	listed := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))
-	listed.Code = []record.Listing{{Name: "__x86_indirect_thunk_rax", Lines: []record.ListingLine{{Offset: 5, Text: "int3", Note: "the trap"}}}}
+	listed.Code = []record.Listing{{Name: "__x86_indirect_thunk_rax",
+		Lines: []record.ListingLine{{Offset: 5, Text: "int3", Note: "the trap"}}}}
 	return map[string]string{
-		"bench": recordtest.ValidBench(t), "run": recordtest.ValidRun(t), "stages": recordtest.Marshal(t, withStages), "tax": recordtest.ValidTax(t), "profile": recordtest.Marshal(t, recordtest.FullProfile()),
+		"bench": recordtest.ValidBench(t), "run": recordtest.ValidRun(t), "stages": recordtest.Marshal(t, withStages),
+		"tax": recordtest.ValidTax(t), "profile": recordtest.Marshal(t, recordtest.FullProfile()),
 		"xray": recordtest.Marshal(t, listed), "lab": recordtest.LabJSON, "comparison": recordtest.Marshal(t, c),
-		"profile comparison": recordtest.Marshal(t, compare.Profiles(recordtest.ProfileOf("a", 1, 10, recordtest.Way...), recordtest.ProfileOf("b", 2, 10, recordtest.ChangedWay(9)...), compare.Options{Threshold: 2})),
-		"site comparison":    recordtest.Marshal(t, compare.Sites(recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet")), recordtest.Sites(recordtest.Site("f", "x", "register", "packet"), recordtest.Site("g", "y", "thunk", "bulk")))),
-		"lab comparison":     recordtest.Marshal(t, compare.Labs(l, &other)),
-		"equal labs":         recordtest.Marshal(t, compare.Labs(l, l)),
+		"profile comparison": recordtest.Marshal(t, compare.Profiles(recordtest.ProfileOf("a", 1, 10, recordtest.Way...),
+			recordtest.ProfileOf("b", 2, 10, recordtest.ChangedWay(9)...), compare.Options{Threshold: 2})),
+		"site comparison": recordtest.Marshal(t, compare.Sites(recordtest.Sites(recordtest.Site("f", "x", "thunk",
+			"packet")), recordtest.Sites(recordtest.Site("f", "x", "register", "packet"), recordtest.Site("g", "y", "thunk", "bulk")))),
+		"lab comparison": recordtest.Marshal(t, compare.Labs(l, &other)),
+		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
 	}
 }
 
@@ -100,11 +105,12 @@ func TestLoadSavedRefuses(t *testing.T) {
 		"compared unit":      {edit("comparison", `"unit":"ns"`, `"unit":"s"`), "not in ns"},
 		"difference alone":   {edit("comparison", `"old":{"median"`, `"old":null,"x":{"median"`), "a difference without old"},
 		"stage without both": {`{"schema":"unthunk/1","kind":"compare","run":"x","rows":[{"name":"a"}]}`, "neither a number"},
-		"branch of none":     {`{"schema":"unthunk/1","kind":"compare","run":"x","same":1,"rows":[{"name":"a","change":"new"}]}`, "neither an old branch"},
-		"lab text":           {edit("lab comparison", `instructions: `, `\u0007`), "impossible text"},
-		"listing":            {edit("xray", `"text":"int3"`, `"text":"\u001b[2J"`), "listing __x86_indirect_thunk_rax: impossible text"},
-		"listings":           {edit("xray", `"code":[`, `"code":[`+strings.Repeat(`{"name":"a","lines":[]},`, record.MaxListings)), "at most 8"},
-		"lab difference":     {edit("lab", `"differences":[]`, `"differences":[{"with":"\u0007"}]`), "impossible text"},
+		"branch of none": {`{"schema":"unthunk/1","kind":"compare","run":"x","same":1,"rows":[{"name":"a","change":"new"}]}`,
+			"neither an old branch"},
+		"lab text":       {edit("lab comparison", `instructions: `, `\u0007`), "impossible text"},
+		"listing":        {edit("xray", `"text":"int3"`, `"text":"\u001b[2J"`), "listing __x86_indirect_thunk_rax: impossible text"},
+		"listings":       {edit("xray", `"code":[`, `"code":[`+strings.Repeat(`{"name":"a","lines":[]},`, record.MaxListings)), "at most 8"},
+		"lab difference": {edit("lab", `"differences":[]`, `"differences":[{"with":"\u0007"}]`), "impossible text"},
 	} {
 		_, err := record.Parse([]byte(tt.text))
 		if err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {

@@ -20,7 +20,8 @@ func TestSaveLoadTax(t *testing.T) {
 		record.TaxRow{Name: "napi-poll", Refused: "both sides hold the same call", Samples: []float64{}, Rounds: []int{}},
 		record.TaxRow{
 			Name: "packet/redirect-map", Samples: []float64{}, Rounds: []int{}, PerPacket: recordtest.Quantity(4, 4, 4, "calls"),
-			With: recordtest.Quantity(300, 290, 310, "ns"), Without: recordtest.Quantity(5, -5, 15, "ns"), Price: recordtest.Quantity(295, 290, 300, "ns"),
+			With: recordtest.Quantity(300, 290, 310, "ns"), Without: recordtest.Quantity(5, -5, 15, "ns"),
+			Price: recordtest.Quantity(295, 290, 300, "ns"),
 		})
 	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)
@@ -29,7 +30,8 @@ func TestSaveLoadTax(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !reflect.DeepEqual(got.Prices(), doc.Rows) || got.Bench() != nil || got.Kind != "tax" || got.Run != doc.Run || !got.Time.Equal(doc.Time) {
+	if !reflect.DeepEqual(got.Prices(), doc.Rows) || got.Bench() != nil || got.Kind != "tax" || got.Run != doc.Run ||
+		!got.Time.Equal(doc.Time) {
 		t.Errorf("got %+v\nwant %+v", got, doc)
 	}
 	run := recordtest.RunDocument("run", 1, 1)
@@ -98,7 +100,8 @@ func TestLoadTaxRefuses(t *testing.T) {
 		tt.edit(&run.Prices[1])
 		for _, d := range []any{doc, run} {
 			_, err := record.Parse([]byte(recordtest.Marshal(t, d)))
-			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n")) {
+			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want) ||
+				strings.Contains(err.Error(), "\n")) {
 				t.Errorf("%s: %v, want %q", name, err, tt.want)
 			}
 		}
@@ -110,10 +113,12 @@ func TestLoadTaxRefuses(t *testing.T) {
 		"null sample": {strings.Replace(good, first, "null", 1), "row control: impossible sample of NaN ns"},
 		"overflow":    {strings.Replace(good, first, "1e999", 1), "not a record of tax: "},
 		"type":        {strings.Replace(good, first, `"a"`, 1), "not a record of tax: "},
-		"prices":      {strings.Replace(good, `"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`, 1), "not a record of tax: it has prices or stages beside its rows"},
-		"bench rows":  {strings.Replace(recordtest.ValidBench(t), `"kind":"bench"`, `"kind":"tax"`, 1), "neither a number"},
-		"tax rows":    {strings.Replace(good, `"kind":"tax"`, `"kind":"run"`, 1), "impossible sample"},
-		"two lists":   {strings.Replace(recordtest.ValidRun(t), `"name":"control"`, `"name":"redirect-map/bulk=16"`, 1), "row redirect-map/bulk=16: occurs twice"},
+		"prices": {strings.Replace(good, `"warnings"`, `"prices":[{"name":"a","refused":"b"}],"warnings"`, 1),
+			"not a record of tax: it has prices or stages beside its rows"},
+		"bench rows": {strings.Replace(recordtest.ValidBench(t), `"kind":"bench"`, `"kind":"tax"`, 1), "neither a number"},
+		"tax rows":   {strings.Replace(good, `"kind":"tax"`, `"kind":"run"`, 1), "impossible sample"},
+		"two lists": {strings.Replace(recordtest.ValidRun(t), `"name":"control"`, `"name":"redirect-map/bulk=16"`, 1),
+			"row redirect-map/bulk=16: occurs twice"},
 	} {
 		if _, err := record.Parse([]byte(tt.text)); err == nil || !strings.Contains(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", name, err, tt.want)

@@ -90,7 +90,8 @@ func TestPlanValidate(t *testing.T) {
 }
 
 func TestDevicePairValidate(t *testing.T) {
-	for _, d := range []DevicePair{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"}, {In: "a", Out: "b", Schedule: rounds.Schedule{Rounds: -1}}} {
+	for _, d := range []DevicePair{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"},
+		{In: "a", Out: "b", Schedule: rounds.Schedule{Rounds: -1}}} {
 		if err := d.Validate(); err == nil {
 			t.Errorf("%+v: no error", d)
 		}

@@ -276,7 +276,8 @@ func TestRunPair(t *testing.T) {
 			defer stop()
 			var found PairResult
 			err := lab.Do(func() (err error) {
-				found, err = RunPair(t.Context(), DevicePair{In: "in", Out: "out", Mode: mode, Schedule: rounds.Schedule{Rounds: 3, Duration: 2 * time.Second}}, nil)
+				found, err = RunPair(t.Context(), DevicePair{In: "in", Out: "out", Mode: mode,
+					Schedule: rounds.Schedule{Rounds: 3, Duration: 2 * time.Second}}, nil)
 				return err
 			})
 			if err != nil {
@@ -322,7 +323,8 @@ func TestRunPair(t *testing.T) {
 			if err != nil {
 				return err
 			}
-			_, err = RunPair(t.Context(), DevicePair{In: l.Attrs().Name, Out: "lo", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
+			_, err = RunPair(t.Context(), DevicePair{In: l.Attrs().Name, Out: "lo",
+				Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
 			return err
 		})
 		if err == nil || !strings.Contains(err.Error(), "has an XDP program already") {

@@ -46,7 +46,7 @@ type Change struct {
 // random order, all rows of a run together, and the largest of all rows (Westfall and
 // Young, 1993). So noise of any shape, outliers and two modes give a false change in 5
 // of 100 series of any number of rows, as long as runs are independent. Runs that
-// resemble their neighbours give more: 10 to 20 of 100 when neighbours correlate by
+// resemble their neighbors give more: 10 to 20 of 100 when neighbors correlate by
 // 0.3, 20 to 50 by 0.6. [Drifts] tells such series.
 //
 // A change is also held against the intervals of the runs: one that they alone would
@@ -393,7 +393,7 @@ func lgamma(n int) float64 {
 	return x
 }
 
-// Drifts reports whether the runs of a row resemble their neighbours once its changes
+// Drifts reports whether the runs of a row resemble their neighbors once its changes
 // are taken out, so that a change may be drift: their correlation is above 0 at 95 %.
 // Fewer than [MinChanges] runs never do.
 func Drifts(row []*Quantity, changes []Change) bool {

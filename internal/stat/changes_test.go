@@ -8,7 +8,8 @@ import (
 )
 
 // history makes rows of runs; at is the level of row r in run i, a factor.
-func history(r *rand.Rand, rows, runs int, noise func(r *rand.Rand, last float64) float64, width float64, at func(row, run int) float64) [][]*Quantity {
+func history(r *rand.Rand, rows, runs int, noise func(r *rand.Rand, last float64) float64, width float64,
+	at func(row, run int) float64) [][]*Quantity {
 	out := make([][]*Quantity, rows)
 	last := make([]float64, rows)
 	for i := range runs {
@@ -71,7 +72,8 @@ func TestSimulationChangesInNoise(t *testing.T) {
 					drifting++
 				}
 			}
-			t.Logf("%-12s %2d runs: a change in %4.1f %%, drift in %4.1f %%", noise.name, runs, 100*float64(hits)/series, 100*float64(drifting)/series)
+			t.Logf("%-12s %2d runs: a change in %4.1f %%, drift in %4.1f %%", noise.name, runs, 100*float64(hits)/series,
+				100*float64(drifting)/series)
 			if hits > slack(series, noise.most) {
 				t.Errorf("%s, %d runs: a change in %d of %d series of noise", noise.name, runs, hits, series)
 			}
@@ -180,7 +182,8 @@ func TestChangesOdd(t *testing.T) {
 		signed = append(signed, q(x))
 	}
 	found := Changes([][]*Quantity{signed, nil, {nil, nil}, {q(nan), q(math.Inf(1)), q(1)}, signed[:7]})
-	if len(found) != 5 || countChanges(found) != 1 || found[0][0].At != 6 || found[0][0].Shift.Unit != "" || math.Abs(found[0][0].Shift.Median-5) > 0.3 {
+	if len(found) != 5 || countChanges(found) != 1 || found[0][0].At != 6 || found[0][0].Shift.Unit != "" ||
+		math.Abs(found[0][0].Shift.Median-5) > 0.3 {
 		t.Errorf("%+v", found)
 	}
 	if found := Changes(nil); len(found) != 0 {

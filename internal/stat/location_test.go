@@ -73,7 +73,8 @@ func TestShift(t *testing.T) {
 			}
 		}
 		q, back := Shift(a, b, "ns"), Shift(b, a, "ns")
-		if q.N != n || q.Unit != "ns" || math.IsNaN(q.Median) != (n == 0) || math.IsNaN(q.Low) != (n < MinRounds) || math.IsNaN(q.High) != (n < MinRounds) {
+		if q.N != n || q.Unit != "ns" || math.IsNaN(q.Median) != (n == 0) || math.IsNaN(q.Low) != (n < MinRounds) ||
+			math.IsNaN(q.High) != (n < MinRounds) {
 			t.Errorf("%d rounds: %+v", n, q)
 		}
 		if n < MinRounds {
@@ -89,7 +90,8 @@ func TestShift(t *testing.T) {
 			t.Errorf("%d rounds against themselves: %+v", n, same)
 		}
 	}
-	for _, q := range []Quantity{Shift([]float64{1, 2}, []float64{1}, "ns"), Shift(nil, []float64{1}, "ns"), Shift([]float64{math.NaN()}, []float64{1}, "ns")} {
+	for _, q := range []Quantity{Shift([]float64{1, 2}, []float64{1}, "ns"), Shift(nil, []float64{1}, "ns"),
+		Shift([]float64{math.NaN()}, []float64{1}, "ns")} {
 		if !math.IsNaN(q.Median) || !math.IsNaN(q.Low) || !math.IsNaN(q.High) {
 			t.Errorf("%+v", q)
 		}

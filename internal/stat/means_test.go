@@ -80,7 +80,8 @@ func TestUnpairedMeansNothing(t *testing.T) {
 		t.Errorf("%+v", d)
 	}
 	// Without counts, nothing that scatters is nothing known.
-	if d := UnpairedMeans(Run{Samples: zeros}, Run{Samples: zeros}, "ns"); d.Median != 0 || d.P != 1 || !math.IsNaN(d.Low) || Verdict(d, 1) != CannotTell {
+	if d := UnpairedMeans(Run{Samples: zeros}, Run{Samples: zeros}, "ns"); d.Median != 0 || d.P != 1 ||
+		!math.IsNaN(d.Low) || Verdict(d, 1) != CannotTell {
 		t.Errorf("%+v", d)
 	}
 }
@@ -177,8 +178,10 @@ func TestSimulationUnpairedMeans(t *testing.T) {
 					silent++
 				}
 			}
-			t.Logf("%2d rounds of %5.1f events: alarms %.1f %%, coverage %.1f %%, 5x found %5.1f %% (%5.1f %% of 16), shift of %.4g by means %.4g, by medians %.4g, which tell nothing of 16 in %.0f %%",
-				rounds, events, pct(alarms, tries), 100-pct(missed, 2*tries), pct(found, tries), pct(foundOf16, tries), 4*events, byMean, byMedian, pct(silent, tries))
+			t.Logf("%2d rounds of %5.1f events: alarms %.1f %%, coverage %.1f %%, 5x found %5.1f %% (%5.1f %% of 16), shift of "+
+				"%.4g by means %.4g, by medians %.4g, which tell nothing of 16 in %.0f %%",
+				rounds, events, pct(alarms, tries), 100-pct(missed, 2*tries), pct(found, tries), pct(foundOf16, tries), 4*events,
+				byMean, byMedian, pct(silent, tries))
 			if alarms > slack(tries, 0.05) || missed > slack(2*tries, 0.05) {
 				t.Errorf("%d rounds of %v events: %d alarms, %d missed", rounds, events, alarms, missed)
 			}

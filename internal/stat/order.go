@@ -17,7 +17,7 @@ const MinRounds = 6
 func Median(xs []float64) float64 { return Quantile(xs, 0.5) }
 
 // Quantile is the q-quantile of xs, 0 <= q <= 1, interpolated linearly between
-// neighbours (type 7 of Hyndman and Fan, 1996). It is NaN when xs is empty or
+// neighbors (type 7 of Hyndman and Fan, 1996). It is NaN when xs is empty or
 // holds a NaN. xs is not reordered.
 func Quantile(xs []float64, q float64) float64 {
 	return quantileSorted(sorted(xs), q)

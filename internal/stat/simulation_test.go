@@ -117,7 +117,8 @@ func TestSimulationPaired(t *testing.T) {
 					missed++
 				}
 			}
-			t.Logf("one run, %2d rounds, noise %.0f %%, modes %2.0f %% apart, drift %2.0f %%: A/A alarms %4.1f %%, coverage %.1f %%, 3 %% found in %5.1f %%",
+			t.Logf("one run, %2d rounds, noise %.0f %%, modes %2.0f %% apart, drift %2.0f %%: A/A alarms %4.1f %%, coverage "+
+				"%.1f %%, 3 %% found in %5.1f %%",
 				rounds, 100*m.noise, 100*m.modes, 100*m.ar, pct(alarms, tries), 100-pct(missed, tries), pct(found, tries))
 			if alarms > slack(tries, 0.05) || missed > slack(tries, 0.05) {
 				t.Errorf("%d rounds: %d alarms, %d missed of %d", rounds, alarms, missed, tries)

@@ -62,7 +62,7 @@ const maxModuleSymbols = 1 << 16
 var prefixes = map[string]string{"virtio_net": "virtnet", "xen_netfront": "xennet", "hv_netvsc": "netvsc"}
 
 // moduleSymbols are the symbols of a module by address. The table has no list
-// of them, so they are found as neighbours of one that every module has. Of a
+// of them, so they are found as neighbors of one that every module has. Of a
 // driver built into the kernel they are those around the ones called like it.
 func moduleSymbols(k *kernel.Kernel, module string) []ksym.Symbol {
 	module = strings.ReplaceAll(module, "-", "_")

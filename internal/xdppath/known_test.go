@@ -24,7 +24,7 @@ var knownSites = []struct{ function, member string }{
 	{"iommu_map_nosync", "iommu_domain_ops.map_pages"},
 	{"iommu_iova_to_phys", "iommu_domain_ops.iova_to_phys"},
 	{"iommu_map", "iommu_domain_ops.iotlb_sync_map"},
-	// net/core/dev.c and its neighbours.
+	// net/core/dev.c and its neighbors.
 	{"__dev_open", "net_device_ops.ndo_open"},
 	{"__dev_close_many", "net_device_ops.ndo_stop"},
 	{"__dev_set_rx_mode", "net_device_ops.ndo_set_rx_mode"},

@@ -112,7 +112,8 @@ func TestLiveRoots(t *testing.T) {
 		}
 		r := inv.Roots[i]
 		s, ok := k.Symbols.Lookup(r.Function)
-		if !ok || s.Addr != r.Addr || !strings.HasSuffix(functions.Source(r.Function), want.suffix) || r.Stage != want.stage || r.Per != want.per {
+		if !ok || s.Addr != r.Addr || !strings.HasSuffix(functions.Source(r.Function), want.suffix) ||
+			r.Stage != want.stage || r.Per != want.per {
 			t.Errorf("%q: %+v", want.why, r)
 		}
 	}

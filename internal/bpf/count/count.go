@@ -98,7 +98,8 @@ func (c *Counters) Add(p Place) error {
 	if !ok {
 		return fmt.Errorf("count at %v: there is no register %q", p, p.Register)
 	}
-	l, err := link.Kprobe(p.Function, c.coll.Programs[countProgCount], &link.KprobeOptions{Offset: p.Offset, Cookie: offset<<32 | uint64(len(c.Places))})
+	l, err := link.Kprobe(p.Function, c.coll.Programs[countProgCount],
+		&link.KprobeOptions{Offset: p.Offset, Cookie: offset<<32 | uint64(len(c.Places))})
 	if err != nil {
 		return fmt.Errorf("count at %v: %w", p, err)
 	}

@@ -62,7 +62,8 @@ const (
 // Other work may take the share limit of both CPUs meanwhile.
 //
 // An ifb or dummy has no sink; it counts what it throws away.
-func measure(ctx context.Context, command []string, kind string, size int, d time.Duration, cpus [2]int, limit float64) (mpps float64, err error) {
+func measure(ctx context.Context, command []string, kind string, size int, d time.Duration, cpus [2]int,
+	limit float64) (mpps float64, err error) {
 	lab, err := netlab.New(cpus[0])
 	if err != nil {
 		return 0, err

@@ -134,7 +134,8 @@ func ratio(a, b []float64) stat.Quantity {
 	return stat.Quantity{Median: k(d.Median), Low: k(d.Low), High: k(d.High), N: d.N}
 }
 
-func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, rounds int, duration time.Duration, size int, limit float64) error {
+func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, rounds int, duration time.Duration,
+	size int, limit float64) error {
 	for _, kind := range kinds {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintf(t, "out by %s\tMpps\t%s is, times as fast\n", kind, peers[0].name)

@@ -87,7 +87,8 @@ func TestMeasureFails(t *testing.T) {
 		}
 	}
 	t.Setenv("PEER", "sleeps")
-	if _, err = measure(t.Context(), []string{os.Args[0]}, "veth", 60, time.Second, cpus, 1); err == nil || !strings.Contains(err.Error(), "no frame passed") {
+	if _, err = measure(t.Context(), []string{os.Args[0]}, "veth", 60, time.Second, cpus, 1); err == nil ||
+		!strings.Contains(err.Error(), "no frame passed") {
 		t.Errorf("a forwarder that does nothing: %v", err)
 	}
 }

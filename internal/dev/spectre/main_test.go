@@ -59,7 +59,8 @@ func TestRun(t *testing.T) {
 		testutil.Missing(t, "the go command")
 	}
 	var stdout, stderr bytes.Buffer
-	args := []string{"-rounds", "6", "-count", "1", "-benchtime", "1x", "-bench", "Redirect/bulk-64/4", testutil.Package("internal/dev/experiment")}
+	args := []string{"-rounds", "6", "-count", "1", "-benchtime", "1x", "-bench", "Redirect/bulk-64/4",
+		testutil.Package("internal/dev/experiment")}
 	if code := run(t.Context(), args, &stdout, &stderr); code != 0 {
 		t.Fatalf("exit code %d: %s", code, &stderr)
 	}

@@ -28,7 +28,8 @@ func Row(name string, labels map[string]string, ns []float64, factor float64) re
 
 func Document(run string, rows ...record.BenchRow) *record.Document[record.BenchRow] {
 	return &record.Document[record.BenchRow]{
-		Head:     record.Head{Schema: record.Schema, Kind: "bench", Run: run, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Host: host.Fingerprint{Kernel: "6.12"}},
+		Head: record.Head{Schema: record.Schema, Kind: "bench", Run: run,
+			Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Host: host.Fingerprint{Kernel: "6.12"}},
 		Rows:     rows,
 		Warnings: []record.Warning{},
 	}
@@ -53,7 +54,8 @@ func Ladder(run string, seed uint64, factor float64) *record.Document[record.Ben
 		for i := range ns {
 			ns[i] = 100 * math.Exp(0.01*r.NormFloat64())
 		}
-		doc.Rows = append(doc.Rows, Row("redirect-map/bulk="+bulk, map[string]string{"scenario": "redirect-map", "bulk": bulk, "operation": "none"}, ns, factor))
+		doc.Rows = append(doc.Rows, Row("redirect-map/bulk="+bulk,
+			map[string]string{"scenario": "redirect-map", "bulk": bulk, "operation": "none"}, ns, factor))
 	}
 	return doc
 }

@@ -38,7 +38,8 @@ func Quantity(median, low, high float64, unit string) *stat.Quantity {
 func TaxDocument(run string, seed uint64, factor float64) *record.Document[record.TaxRow] {
 	r := rand.New(rand.NewPCG(seed, 0))
 	doc := &record.Document[record.TaxRow]{
-		Head:     record.Head{Schema: record.Schema, Kind: "tax", Run: run, Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Host: host.Fingerprint{Kernel: "6.12"}},
+		Head: record.Head{Schema: record.Schema, Kind: "tax", Run: run,
+			Time: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC), Host: host.Fingerprint{Kernel: "6.12"}},
 		Warnings: []record.Warning{},
 	}
 	doc.Rows = append(doc.Rows,

@@ -187,7 +187,7 @@ func (g *flameGraph) writeLegend() {
 }
 
 // flameColor is that of the stage, lighter or darker by the function's name so that
-// neighbours can be told apart.
+// neighbors can be told apart.
 func flameColor(stage, name string) string {
 	h := fnv.New32a()
 	io.WriteString(h, name)
