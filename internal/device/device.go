@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -21,19 +22,71 @@ type Device struct {
 	Name  string
 	Index int
 	MTU   int
+	// Up is set when the administrator has it up: `ip link set DEV up`.
+	Up bool
 }
+
+// absentError is about a device that does not exist. It is a [netlink.LinkNotFoundError].
+type absentError struct {
+	name string
+	err  error
+}
+
+func (e *absentError) Error() string {
+	return fmt.Sprintf("there is no device %s in this network namespace", e.name)
+}
+
+func (e *absentError) Unwrap() error { return e.err }
 
 // Find finds a device by its name. It fails when the device has an XDP program already.
 func Find(name string) (Device, error) {
+	d, attrs, err := named(name)
+	if err == nil && attrs.Xdp != nil && attrs.Xdp.Attached {
+		err = fmt.Errorf("device %s has an XDP program already (id %d): detach it first", name, attrs.Xdp.ProgId)
+	}
+	return d, err
+}
+
+// Named finds a device by its name, whether it has an XDP program or not.
+func Named(name string) (Device, error) {
+	d, _, err := named(name)
+	return d, err
+}
+
+func named(name string) (Device, *netlink.LinkAttrs, error) {
 	l, err := netlink.LinkByName(name)
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return Device{}, nil, &absentError{name, err}
+	}
 	if err != nil {
-		return Device{}, fmt.Errorf("find interface %s: %w", name, err)
+		return Device{}, nil, fmt.Errorf("find device %s: %w", name, err)
 	}
 	attrs := l.Attrs()
-	if attrs.Xdp != nil && attrs.Xdp.Attached {
-		return Device{}, fmt.Errorf("interface %s has an XDP program already (id %d): detach it first", name, attrs.Xdp.ProgId)
+	return Device{Name: name, Index: attrs.Index, MTU: attrs.MTU, Up: attrs.Flags&net.FlagUp != 0}, attrs, nil
+}
+
+// CheckUp returns an error with the cure when the administrator has the device down.
+func (d Device) CheckUp() error {
+	if d.Up {
+		return nil
 	}
-	return Device{Name: name, Index: attrs.Index, MTU: attrs.MTU}, nil
+	return fmt.Errorf("%s is down: ip link set %s up", d.Name, d.Name)
+}
+
+// Links looks devices up: the functions of package netlink, or a handle that stays in one
+// network namespace.
+type Links interface {
+	LinkByIndex(index int) (netlink.Link, error)
+}
+
+// CheckPresent returns an error when the device that was found does not exist any more,
+// even when another has its name now.
+func (d Device) CheckPresent(links Links) error {
+	_, err := links.LinkByIndex(d.Index)
+	if _, ok := errors.AsType[netlink.LinkNotFoundError](err); ok {
+		return fmt.Errorf("%s went away", d.Name)
+	}
+	return nil // what cannot be asked is not gone
 }
 
 // AttachNative attaches an XDP program in the driver, until the link is closed. It returns a [feature.Missing] when the

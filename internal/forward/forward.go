@@ -223,6 +223,9 @@ func (c Config) devices() ([]queuedDevice, map[string]int, error) {
 			if other, ok := indexes[dev.Index]; ok {
 				return nil, nil, fmt.Errorf("%s and %s are one interface", other, name)
 			}
+			if err := dev.CheckUp(); err != nil {
+				c.Warn(err.Error())
+			}
 			indexes[dev.Index] = name
 			numbers[name] = len(list)
 			list = append(list, dev)

@@ -13,10 +13,12 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
+	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -30,13 +32,17 @@ type inKernel struct {
 	programs   []*ebpf.Program
 	objects    []*object
 
+	network *netlink.Handle // of the devices' network namespace
+
 	mu     sync.Mutex
 	closed bool
-	final  Totals // once closed
+	final  Totals          // once closed
+	said   map[string]bool // warnings that were given
 }
 
 type kernelDirection struct {
 	Pair
+	in, out  device.Device
 	observer *observe.Observer // nil where there is no BTF
 	program  bool              // it is the user's, and not counted
 }
@@ -45,7 +51,7 @@ type kernelDirection struct {
 type count struct{ Frames, Bytes, Errors uint64 }
 
 func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
-	f = &inKernel{config: c}
+	f = &inKernel{config: c, said: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -55,6 +61,9 @@ func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 	devices, numbers, err := c.devices()
 	if err != nil {
 		return f, err
+	}
+	if f.network, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
+		return f, fmt.Errorf("open netlink socket: %w", err)
 	}
 	directions := uint32(len(c.directions()))
 	f.ports, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: directions})
@@ -74,7 +83,7 @@ func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 		if err := f.ports.Update(uint32(i), uint32(out.Index), ebpf.UpdateAny); err != nil {
 			return f, fmt.Errorf("put %s into devmap: %w", out.Name, err)
 		}
-		k := kernelDirection{Pair: d, program: c.Object != ""}
+		k := kernelDirection{Pair: d, in: in.Device, out: out.Device, program: c.Object != ""}
 		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.Index}); err != nil {
 			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.Name, err))
 		}
@@ -259,7 +268,7 @@ func (f *inKernel) totals() (Totals, error) {
 		t.Mode = "generic"
 	}
 	for i, k := range f.directions {
-		d := Direction{In: k.In, Out: k.Out, Up: true}
+		d := Direction{In: k.In, Out: k.Out, Up: f.present(k)}
 		perCPU := make([]count, runtime.NumCPU())
 		if err := f.counts.Lookup(uint32(i), &perCPU); err != nil {
 			return t, fmt.Errorf("read counters: %w", err)
@@ -282,6 +291,9 @@ func (f *inKernel) totals() (Totals, error) {
 				d.Received = seen.Frames + seen.Drops + seen.Errors
 			}
 		}
+		if text := seen.Failure(); text != "" && seen.Frames == 0 {
+			f.warn(fmt.Sprintf("nothing that %s receives leaves by %s", k.In, k.Out), text)
+		}
 		d.Drops = []Drop{{dropFailed, errs + seen.Errors}, {dropXmit, seen.Drops}}
 		if done := d.Sent + d.Dropped(); done < d.Received {
 			d.InFlight = d.Received - done
@@ -289,6 +301,28 @@ func (f *inKernel) totals() (Totals, error) {
 		t.Directions = append(t.Directions, d)
 	}
 	return t, nil
+}
+
+// present tells whether both devices of a direction exist. A device that went away took its
+// program with it.
+func (f *inKernel) present(k kernelDirection) bool {
+	up := true
+	for _, d := range []device.Device{k.in, k.out} {
+		if err := d.CheckPresent(f.network); err != nil {
+			f.warn(err.Error(), "nothing is forwarded from it or to it any more")
+			up = false
+		}
+	}
+	return up
+}
+
+// warn gives a warning with its cause once, whatever figures the cause has later.
+func (f *inKernel) warn(text, cause string) {
+	if f.said[text] {
+		return
+	}
+	f.said[text] = true
+	f.config.Warn(text + ": " + cause)
 }
 
 // settle is how long after the programs are detached the frames under way are
@@ -317,6 +351,9 @@ func (f *inKernel) Close() error {
 		if k.observer != nil {
 			errs = append(errs, k.observer.Close())
 		}
+	}
+	if f.network != nil {
+		f.network.Close()
 	}
 	for _, p := range f.programs {
 		errs = append(errs, p.Close())

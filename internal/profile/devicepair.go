@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	})
 	part := d.Duration / time.Duration(d.Rounds+1)
 	if c.raw.Calls, err = b.CallsPerPacket(ctx, part); err != nil && ctx.Err() == nil {
-		return nil, err
+		return nil, cmp.Or(b.CheckPresent(), err)
 	}
 	m := pairRun{collector: c, pair: b, cpus: cpus}
 	defer func() {
@@ -100,7 +101,8 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	d.Duration -= part
 	c.raw.Outcome, err = d.Schedule.Run(ctx, show, func(r rounds.Round) error {
 		r.Show(d.In + " to " + d.Out)
-		return errors.Join(m.round(ctx, r.Number, r.Duration()), ctx.Err())
+		err := m.round(ctx, r.Number, r.Duration())
+		return cmp.Or(b.CheckPresent(), errors.Join(err, ctx.Err()))
 	})
 	if err != nil {
 		return nil, err

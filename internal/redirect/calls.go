@@ -3,7 +3,6 @@ package redirect
 import (
 	"context"
 	"errors"
-	"fmt"
 
 	"github.com/unthunk/unthunk/internal/bpf/observe"
 )
@@ -47,17 +46,4 @@ func (m *Measurement) CallsPerPacket(ctx context.Context) (CallsPerPacket, error
 		return CallsPerPacket{}, errors.New("count calls: no frame arrived")
 	}
 	return perPacket(seen, received), nil
-}
-
-// failure is what tracepoints saw of failing redirects; empty when none failed.
-func failure(seen observe.Seen) string {
-	switch {
-	case seen.Errors > 0:
-		return fmt.Sprintf("xdp_do_redirect failed %d times: %v", seen.Errors, seen.Error)
-	case seen.Drops > 0 && seen.XmitError != 0:
-		return fmt.Sprintf("ndo_xdp_xmit refused %d frames: %v", seen.Drops, seen.XmitError)
-	case seen.Drops > 0:
-		return fmt.Sprintf("ndo_xdp_xmit refused %d frames", seen.Drops)
-	}
-	return ""
 }

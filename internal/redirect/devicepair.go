@@ -48,6 +48,7 @@ type AttachedPair struct {
 	// In and Out are their indexes.
 	In, Out int
 
+	devices  [2]device.Device
 	programs *chain.Programs
 	links    []link.Link
 	netns    uint32
@@ -79,7 +80,12 @@ func (d DevicePair) Attach(ctx context.Context) (p *AttachedPair, err error) {
 	if in.Index == out.Index {
 		return nil, fmt.Errorf("%s and %s are one interface: frames must go out by another than they came in by", d.In, d.Out)
 	}
-	p = &AttachedPair{In: in.Index, Out: out.Index, generic: d.Mode == Generic}
+	for _, end := range []device.Device{in, out} {
+		if err := end.CheckUp(); err != nil {
+			return nil, err
+		}
+	}
+	p = &AttachedPair{In: in.Index, Out: out.Index, devices: [2]device.Device{in, out}, generic: d.Mode == Generic}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, p.Close())
@@ -122,6 +128,17 @@ func (p *AttachedPair) attach(in, out device.Device) error {
 		p.links = append(p.links, l)
 	}
 	return err
+}
+
+// CheckPresent returns an error when one of the devices went away. What is counted and timed
+// from then on is not theirs. It must run on a thread in their network namespace.
+func (p *AttachedPair) CheckPresent() error {
+	for _, d := range p.devices {
+		if err := d.CheckPresent(&netlink.Handle{}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Handled is how many frames the program has redirected so far, by CPU.
@@ -185,7 +202,9 @@ func RunPair(ctx context.Context, d DevicePair, show func(rounds.Progress)) (res
 	r := pairRun{AttachedPair: attached}
 	outcome, err := schedule.Run(ctx, show, func(round rounds.Round) error {
 		round.Show(d.In + " to " + d.Out)
-		return r.round(ctx, round.Number, round.Duration()/2)
+		err := r.round(ctx, round.Number, round.Duration()/2)
+		// In place of the error, which has it in other words.
+		return cmp.Or(attached.CheckPresent(), err)
 	})
 	if err != nil {
 		return result, err
@@ -235,7 +254,7 @@ func (r *pairRun) round(ctx context.Context, n int, half time.Duration) error {
 	if seen.Calls > 0 {
 		r.perXmit = append(r.perXmit, float64(seen.Frames)/float64(seen.Calls))
 	}
-	if text := failure(seen); text != "" {
+	if text := seen.Failure(); text != "" {
 		r.failure = "; " + text
 	}
 	if frames == 0 {

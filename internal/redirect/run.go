@@ -262,7 +262,7 @@ func (row *RawRow) watch(ctx context.Context, m *Measurement) error {
 	if seen.Calls > 0 {
 		row.FramesPerXmit = append(row.FramesPerXmit, float64(seen.Frames)/float64(seen.Calls))
 	}
-	if text := failure(seen); text != "" {
+	if text := seen.Failure(); text != "" {
 		row.Failure = text
 	}
 	return nil

@@ -6,13 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/link"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
+	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -83,11 +84,19 @@ func ofDriver(k *kernel.Kernel, driver string) (*beginning, error) {
 }
 
 func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
-	dev, err := net.InterfaceByName(name)
+	dev, err := device.Named(name)
 	if err != nil {
-		return nil, fmt.Errorf("find interface %s: %w", name, err)
+		return nil, err
 	}
 	roots, err := xdppath.LiveRoots(k, dev.Index)
+	if err == nil && !slices.ContainsFunc(roots, func(r xdppath.Root) bool {
+		return strings.HasPrefix(r.Why, "napi_struct.poll of "+name) || strings.HasPrefix(r.Why, "net_device_ops.ndo_xdp_xmit of "+name)
+	}) {
+		return nil, &feature.Missing{
+			Feature: "a redirect path of " + name,
+			Help:    "it has no NAPI poll and no ndo_xdp_xmit, so native XDP_REDIRECT cannot pass it",
+		}
+	}
 	return &beginning{of: fmt.Sprintf("%s (%s)", name, host.Driver(name)), owner: name, roots: roots}, err
 }
 
