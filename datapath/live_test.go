@@ -9,11 +9,10 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
-	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -22,42 +21,19 @@ import (
 type bench struct {
 	*netlab.Namespace
 	gen, in, out, sink netlab.Device
+	source             *ebpf.Program // sends out of gen
 }
 
 func newBench(t testing.TB) *bench {
 	t.Helper()
-	testutil.Root(t)
-	lab, err := netlab.New(0)
-	if err != nil {
+	b := &bench{Namespace: veth.Namespace(t)}
+	b.gen, b.in = veth.Pair(t, b.Namespace, "gen", "in")
+	b.out, b.sink = veth.Pair(t, b.Namespace, "out", "sink")
+	if err := b.sink.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()), 0); err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{Namespace: lab}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if b.gen, b.in, err = lab.VethPair("gen", "in"); err == nil {
-		b.out, b.sink, err = lab.VethPair("out", "sink")
-	}
-	if err != nil {
-		testutil.SkipMissing(t, err)
-		t.Fatal(err)
-	}
-	if err := b.sink.Attach(program(t, asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()), 0); err != nil {
-		t.Fatal(err)
-	}
+	b.source = veth.Source(t, b.gen.Index)
 	return b
-}
-
-func program(t testing.TB, ins ...asm.Instruction) *ebpf.Program {
-	t.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: ins})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
 }
 
 // port opens a socket on a device; with receive, the device's frames go to it.
@@ -99,20 +75,10 @@ func (b *bench) claim(t testing.TB, ifindex int, s *xsk.Socket) {
 	}
 }
 
-// flood sends frames from gen in bulk, as fast as the kernel makes them. A signal
-// of the runtime's may end it early.
+// flood sends frames from gen in bulk.
 func (b *bench) flood(t testing.TB, frames int) {
 	t.Helper()
-	frame, err := traffic.UDPFrame(60)
-	if err != nil {
-		t.Fatal(err)
-	}
-	live := traffic.Live{Frame: frame, Batch: 64, Program: program(t,
-		asm.Mov.Imm(asm.R1, int32(b.gen.Index)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())}
-	err = b.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		t.Fatal(err)
-	}
+	veth.Burst(t, b.Namespace, b.source, frames)
 }
 
 func (b *bench) statistics(t testing.TB, ifindex int) *netlink.LinkStatistics {

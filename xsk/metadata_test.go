@@ -3,13 +3,15 @@ package xsk
 import (
 	"encoding/binary"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 func TestTXMetadataChecksum(t *testing.T) {
 	w := newWire(t)
 	u := fakeUMEM(t, Config{Frames: 8, TxMetadata: true, SoftwareChecksum: true})
 	s := w.open(t, u, Options{Interface: w.near.Index})
-	f := frame(t, 60)
+	f := veth.Frame(t, 60)
 	d := Desc{Addr: 2048 + TxMetadataSize, Len: uint32(len(f))}
 	// The pseudo header's sum in the field, as for CHECKSUM_PARTIAL.
 	binary.BigEndian.PutUint16(f[40:], fold(pseudoHeader(f)))

@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 // Larger frames than a chunk come in parts.
@@ -18,7 +20,7 @@ func TestMultiBuffer(t *testing.T) {
 	fill(t, s, 32)
 	w.attach(t, w.near.Index, ProgramOptions{MultiBuffer: true}, s)
 	want := make([]byte, 9014)
-	copy(want, frame(t, 60))
+	copy(want, veth.Frame(t, 60))
 	for i := 60; i < len(want); i++ {
 		want[i] = byte(i * 7)
 	}
@@ -75,7 +77,7 @@ func TestFrameLargerThanChunk(t *testing.T) {
 	fill(t, s, 32)
 	w.attach(t, w.near.Index, ProgramOptions{}, s)
 	w.send(t, make([]byte, 1900))
-	w.send(t, frame(t, 60))
+	w.send(t, veth.Frame(t, 60))
 	take(t, s, 1)
 	if st, err := s.Statistics(); err != nil || st.RXDropped != 1 {
 		t.Errorf("statistics %+v, %v; want one dropped", st, err)

@@ -8,80 +8,39 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
-	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 // wire is a pair of veths in a namespace, with a packet socket on the far end.
 type wire struct {
 	*netlab.Namespace
 	near, far netlab.Device
-	packet    int
+	arrived   func() []byte // the next frame at the far end
 }
 
 func newWire(t testing.TB) *wire {
 	t.Helper()
-	testutil.Root(t)
-	lab, err := netlab.New(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wire{Namespace: lab, packet: -1}
-	t.Cleanup(func() {
-		if w.packet >= 0 {
-			unix.Close(w.packet)
-		}
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w.near, w.far, err = lab.VethPair("near", "far")
-	if err != nil {
-		testutil.SkipMissing(t, err)
-		t.Fatal(err)
-	}
-	err = lab.Do(func() (err error) {
-		w.packet, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0x0300 /* ETH_P_ALL */)
-		if err != nil {
-			return err
-		}
-		return unix.Bind(w.packet, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: w.far.Index})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w := &wire{Namespace: veth.Namespace(t)}
+	w.near, w.far = veth.Pair(t, w.Namespace, "near", "far")
+	w.arrived = veth.Listen(t, w.Namespace, w.far.Index)
 	return w
 }
 
 func (w *wire) send(t testing.TB, frame []byte) {
 	t.Helper()
-	if err := unix.Sendto(w.packet, frame, 0, &unix.SockaddrLinklayer{Ifindex: w.far.Index}); err != nil {
-		t.Fatal(err)
-	}
+	veth.Send(t, w.Namespace, w.far.Index, frame)
 }
 
-// receive returns the next frame from the packet socket that is not our own.
 func (w *wire) receive(t testing.TB) []byte {
 	t.Helper()
-	buf := make([]byte, 1<<16)
-	for range 20_000 {
-		n, from, err := unix.Recvfrom(w.packet, buf, 0)
-		if errors.Is(err, unix.EAGAIN) {
-			time.Sleep(time.Millisecond)
-			continue
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
-			return buf[:n]
-		}
+	f := w.arrived()
+	if f == nil {
+		t.Fatal("no frame arrived in 2 s")
 	}
-	t.Fatal("no frame arrived in 2 s")
-	return nil
+	return f
 }
 
 func (w *wire) open(t testing.TB, u *UMEM, o Options) *Socket {
@@ -169,15 +128,6 @@ func complete(t testing.TB, s *Socket, n int) []uint64 {
 	return nil
 }
 
-func frame(t testing.TB, size int) []byte {
-	t.Helper()
-	f, err := traffic.UDPFrame(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
-}
-
 func TestReceiveAndTransmit(t *testing.T) {
 	for name, c := range map[string]Config{
 		"2048":      {Frames: 64},
@@ -195,7 +145,7 @@ func TestReceiveAndTransmit(t *testing.T) {
 			fill(t, s, 32)
 			w.attach(t, w.near.Index, ProgramOptions{}, s)
 			for round := range 5 {
-				want := frame(t, 60+round)
+				want := veth.Frame(t, 60+round)
 				w.send(t, want)
 				got := take(t, s, 1)
 				if !bytes.Equal(u.Data(got[0]), want) {
@@ -244,7 +194,7 @@ func TestSharedUMEM(t *testing.T) {
 	fill(t, sink, 16)
 	w.attach(t, w.near.Index, ProgramOptions{}, in)
 	w.attach(t, outB.Index, ProgramOptions{}, sink)
-	want := frame(t, 100)
+	want := veth.Frame(t, 100)
 	w.send(t, want)
 	got := take(t, in, 1)
 	out.TX.Put(got)
@@ -276,7 +226,7 @@ func TestTXBudget(t *testing.T) {
 	u.Alloc(chunks)
 	frames := make([]Desc, len(chunks))
 	for i, a := range chunks {
-		frames[i] = Desc{Addr: a, Len: uint32(copy(u.Bytes()[a:], frame(t, 60)))}
+		frames[i] = Desc{Addr: a, Len: uint32(copy(u.Bytes()[a:], veth.Frame(t, 60)))}
 	}
 	if n := s.TX.Put(frames); n != 128 {
 		t.Fatalf("TX ring took %d", n)
@@ -328,7 +278,7 @@ func TestClaim(t *testing.T) {
 		asm.JEq.Imm(asm.R4, 2, ClaimLabel),
 		asm.Ja.Label(PassLabel),
 	}}, s)
-	other := frame(t, 60)
+	other := veth.Frame(t, 60)
 	other[0] = 6
 	before, err := w.near.StackDrops()
 	if err != nil {
@@ -336,7 +286,7 @@ func TestClaim(t *testing.T) {
 	}
 	other[12], other[13] = 0x88, 0xb5 // no protocol's
 	w.send(t, other)
-	mine := frame(t, 70)
+	mine := veth.Frame(t, 70)
 	w.send(t, mine)
 	if got := take(t, s, 1); !bytes.Equal(u.Data(got[0]), mine) {
 		t.Errorf("received %x, want %x", u.Data(got[0]), mine)
@@ -359,7 +309,7 @@ func TestLinkDownAndGone(t *testing.T) {
 	w.attach(t, w.near.Index, ProgramOptions{}, s)
 	chunk := make([]uint64, 1)
 	u.Alloc(chunk)
-	d := []Desc{{Addr: chunk[0], Len: uint32(copy(u.Bytes()[chunk[0]:], frame(t, 60)))}}
+	d := []Desc{{Addr: chunk[0], Len: uint32(copy(u.Bytes()[chunk[0]:], veth.Frame(t, 60)))}}
 	link := func(f func(netlink.Link) error) {
 		t.Helper()
 		err := w.Do(func() error {

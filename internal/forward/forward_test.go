@@ -13,12 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/filter"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
-	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -33,43 +32,16 @@ type wires struct {
 
 func newWires(t testing.TB) *wires {
 	t.Helper()
-	testutil.Root(t)
-	lab, err := netlab.New(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &wires{Namespace: lab}
-	t.Cleanup(func() {
-		if err := lab.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if w.gen, _, err = lab.VethPair("gen", "in"); err == nil {
-		_, w.sink, err = lab.VethPair("out", "sink")
-	}
-	if err != nil {
-		testutil.SkipMissing(t, err)
-		t.Fatal(err)
-	}
+	w := &wires{Namespace: veth.Namespace(t)}
+	w.gen, _ = veth.Pair(t, w.Namespace, "gen", "in")
+	_, w.sink = veth.Pair(t, w.Namespace, "out", "sink")
 	for _, d := range []netlab.Device{w.gen, w.sink} {
-		p := program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
+		p := veth.Program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
 		if err := d.Attach(p, 0); err != nil {
 			t.Fatal(err)
 		}
 	}
 	return w
-}
-
-func program(t testing.TB, ins ...asm.Instruction) *ebpf.Program {
-	t.Helper()
-	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Type: ebpf.XDP, License: license, Instructions: ins, Flags: unix.BPF_F_XDP_HAS_FRAGS,
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.Close() })
-	return p
 }
 
 func (w *wires) open(t testing.TB, c Config) Forwarder {
@@ -114,82 +86,13 @@ func own(d Direction) (n uint64) {
 	return n
 }
 
-// listen opens a packet socket on a device.
-func (w *wires) listen(t testing.TB, ifindex int) (receive func() []byte) {
-	t.Helper()
-	var fd int
-	err := w.Do(func() (err error) {
-		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0x0300)
-		if err != nil {
-			return err
-		}
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2})
-		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: 0x0300, Ifindex: ifindex})
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	return func() []byte {
-		buf := make([]byte, 1<<16)
-		for {
-			n, from, err := unix.Recvfrom(fd, buf, 0)
-			if errors.Is(err, unix.EAGAIN) {
-				return nil
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
-				return buf[:n]
-			}
-		}
-	}
-}
-
-func (w *wires) send(t testing.TB, ifindex int, frames ...[]byte) {
-	t.Helper()
-	err := w.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-		for _, f := range frames {
-			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: ifindex}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-// flood sends frames by way of gen, as fast as the kernel makes them. A signal of
-// the runtime's may end it early.
+// flood sends frames by way of gen, and says whether all were sent.
 func (w *wires) flood(t testing.TB, frames int) (all bool) {
 	t.Helper()
-	frame := udp(t, 60)
 	if w.source == nil {
-		w.source = program(t, asm.Mov.Imm(asm.R1, int32(w.gen.Index)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
+		w.source = veth.Source(t, w.gen.Index)
 	}
-	live := traffic.Live{Frame: frame, Batch: 64, Program: w.source}
-	err := w.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
-	if err != nil && !errors.Is(err, unix.EINTR) {
-		t.Fatal(err)
-	}
-	return err == nil
-}
-
-func udp(t testing.TB, size int) []byte {
-	t.Helper()
-	f, err := traffic.UDPFrame(size)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return f
+	return veth.Burst(t, w.Namespace, w.source, frames)
 }
 
 var pair = []Pair{{"in", "out"}}
@@ -198,7 +101,7 @@ func TestForward(t *testing.T) {
 	for _, engine := range Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			atSink, atGen := w.listen(t, w.sink.Index), w.listen(t, w.gen.Index)
+			atSink, atGen := veth.Listen(t, w.Namespace, w.sink.Index), veth.Listen(t, w.Namespace, w.gen.Index)
 			f := w.open(t, Config{
 				Pairs: pair, Both: true, Engine: engine,
 				Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}, Destination: net.HardwareAddr{2, 9, 9, 9, 9, 9},
@@ -208,8 +111,8 @@ func TestForward(t *testing.T) {
 				receive func() []byte
 			}{{w.gen.Index, atSink}, {w.sink.Index, atGen}} {
 				for size := 60; size < 1500; size += 360 {
-					want := udp(t, size)
-					w.send(t, way.from, want)
+					want := veth.Frame(t, size)
+					veth.Send(t, w.Namespace, way.from, want)
 					copy(want, []byte{2, 9, 9, 9, 9, 9, 2, 1, 1, 1, 1, 1})
 					if got := way.receive(); !bytes.Equal(got, want) {
 						t.Fatalf("received %x, want %x", got, want)
@@ -255,12 +158,12 @@ func TestJumbo(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			receive := w.listen(t, w.sink.Index)
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
 			w.open(t, Config{Pairs: pair, Engine: engine, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
 			for _, size := range []int{14, 15, 59, 1514, 1792, 1793, 3584, 3585, 8192, 9014} {
 				want := bytes.Repeat([]byte{byte(size)}, size)
 				copy(want, []byte{2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
-				w.send(t, w.gen.Index, want)
+				veth.Send(t, w.Namespace, w.gen.Index, want)
 				copy(want[6:], []byte{2, 1, 1, 1, 1, 1})
 				if got := receive(); !bytes.Equal(got, want) {
 					t.Errorf("%d bytes: received %d", size, len(got))
@@ -299,13 +202,13 @@ func TestQueues(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	receive := w.listen(t, w.sink.Index)
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
 	f := w.open(t, Config{Pairs: []Pair{{"many", "out"}}, Engine: AFXDP, Frames: 4096}).(*afxdp)
 	const flows = 64
 	for i := range flows {
-		frame := udp(t, 60)
+		frame := veth.Frame(t, 60)
 		frame[35] = byte(i) // the source port
-		w.send(t, gen, frame)
+		veth.Send(t, w.Namespace, gen, frame)
 		if got := receive(); !bytes.Equal(got, frame) {
 			t.Fatalf("received %x, want %x", got, frame)
 		}
@@ -337,9 +240,9 @@ func TestFilter(t *testing.T) {
 	for _, engine := range Engines() {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			atSink := w.listen(t, w.sink.Index)
+			atSink := veth.Listen(t, w.Namespace, w.sink.Index)
 			f := w.open(t, Config{Pairs: pair, Engine: engine, Claim: claim, Source: net.HardwareAddr{2, 1, 1, 1, 1, 1}})
-			w.send(t, w.gen.Index, udp(t, 99), udp(t, 100))
+			veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 99), veth.Frame(t, 100))
 			if got := atSink(); len(got) != 100 {
 				t.Errorf("received %d bytes, want 100", len(got))
 			}
@@ -410,9 +313,9 @@ func TestDeviceComesBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, said, name+" is back")
-			receive := w.listen(t, w.sink.Index)
-			want := udp(t, 77)
-			w.send(t, w.gen.Index, want)
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
+			want := veth.Frame(t, 77)
+			veth.Send(t, w.Namespace, w.gen.Index, want)
 			if got := receive(); !bytes.Equal(got, want) {
 				t.Errorf("received %x, want %x", got, want)
 			}
@@ -428,10 +331,10 @@ func TestSample(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Run("run", func(t *testing.T) {
-		receive := w.listen(t, w.sink.Index)
+		receive := veth.Listen(t, w.Namespace, w.sink.Index)
 		w.open(t, Config{Pairs: pair, Engine: AFXDP, Sample: s})
 		for i := range 9 {
-			w.send(t, w.gen.Index, udp(t, 60+i))
+			veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 60+i))
 			receive()
 		}
 	})
@@ -447,7 +350,7 @@ func TestSample(t *testing.T) {
 	}
 	b = b[24:]
 	for _, size := range []int{60, 63, 66} {
-		if n := int(binary.NativeEndian.Uint32(b[8:])); n != size || !bytes.Equal(b[16:16+n], udp(t, size)) {
+		if n := int(binary.NativeEndian.Uint32(b[8:])); n != size || !bytes.Equal(b[16:16+n], veth.Frame(t, size)) {
 			t.Fatalf("a frame of %d bytes, want %d", n, size)
 		}
 		b = b[16+size:]

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 // compile makes a BPF object of testdata/large.bpf.c.
@@ -31,13 +32,13 @@ func TestObject(t *testing.T) {
 	for engine, m := range map[Engine]string{AFXDP: "BPF_MAP_TYPE_XSKMAP", XDP: "BPF_MAP_TYPE_DEVMAP"} {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			atSink, atGen := w.listen(t, w.sink.Index), w.listen(t, w.gen.Index)
+			atSink, atGen := veth.Listen(t, w.Namespace, w.sink.Index), veth.Listen(t, w.Namespace, w.gen.Index)
 			f := w.open(t, Config{Pairs: pair, Both: true, Engine: engine, Object: compile(t, "-DMAP="+m)})
 			for _, way := range []struct {
 				from    int
 				receive func() []byte
 			}{{w.gen.Index, atSink}, {w.sink.Index, atGen}} {
-				w.send(t, way.from, udp(t, 98), udp(t, 99), udp(t, 100))
+				veth.Send(t, w.Namespace, way.from, veth.Frame(t, 98), veth.Frame(t, 99), veth.Frame(t, 100))
 				if got := way.receive(); len(got) != 100 {
 					t.Errorf("received %d bytes, want 100", len(got))
 				}

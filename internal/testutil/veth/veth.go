@@ -1,0 +1,152 @@
+// Package veth gives tests pairs of veths in a namespace of their own, and frames on
+// them.
+package veth
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/traffic"
+)
+
+// Namespace makes a network namespace that is closed at the end of the test. It skips
+// the test without root.
+func Namespace(t testing.TB) *netlab.Namespace {
+	t.Helper()
+	testutil.Root(t)
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := lab.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return lab
+}
+
+// Pair makes two connected devices.
+func Pair(t testing.TB, lab *netlab.Namespace, nameA, nameB string) (a, b netlab.Device) {
+	t.Helper()
+	a, b, err := lab.VethPair(nameA, nameB)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	return a, b
+}
+
+// Program loads an XDP program that takes frames of several buffers, until the end of
+// the test.
+func Program(t testing.TB, ins ...asm.Instruction) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: ins, Flags: unix.BPF_F_XDP_HAS_FRAGS,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// Frame makes a UDP frame of size bytes.
+func Frame(t testing.TB, size int) []byte {
+	t.Helper()
+	f, err := traffic.UDPFrame(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// Source loads a program that sends what it is run on out of a device, for [Burst].
+func Source(t testing.TB, ifindex int) *ebpf.Program {
+	t.Helper()
+	return Program(t, asm.Mov.Imm(asm.R1, int32(ifindex)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
+}
+
+// Burst sends frames of 60 bytes by a source in bulk, as fast as the kernel makes them.
+// A signal of the runtime may end it early; then not all are sent.
+func Burst(t testing.TB, lab *netlab.Namespace, source *ebpf.Program, frames int) (all bool) {
+	t.Helper()
+	live := traffic.Live{Frame: Frame(t, 60), Batch: 64, Program: source}
+	err := lab.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
+	if err != nil && !errors.Is(err, unix.EINTR) {
+		t.Fatal(err)
+	}
+	return err == nil
+}
+
+// Send sends frames out of a device through a packet socket.
+func Send(t testing.TB, lab *netlab.Namespace, ifindex int, frames ...[]byte) {
+	t.Helper()
+	err := lab.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		for _, f := range frames {
+			if err := unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: ifindex}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// ethPAll is htons(ETH_P_ALL).
+const ethPAll = 0x0300
+
+// Listen opens a packet socket on a device, until the end of the test. receive returns
+// the next frame that the device received; nil when none comes in 2 s.
+func Listen(t testing.TB, lab *netlab.Namespace, ifindex int) (receive func() []byte) {
+	t.Helper()
+	fd := -1
+	err := lab.Do(func() (err error) {
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, ethPAll)
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		wait := unix.NsecToTimeval(int64(2 * time.Second))
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: ethPAll, Ifindex: ifindex})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() []byte {
+		buf := make([]byte, 1<<16)
+		for {
+			n, from, err := unix.Recvfrom(fd, buf, 0)
+			if errors.Is(err, unix.EAGAIN) {
+				return nil
+			}
+			if errors.Is(err, unix.EINTR) {
+				continue
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What was sent on the device comes too.
+			if from.(*unix.SockaddrLinklayer).Pkttype != unix.PACKET_OUTGOING {
+				return buf[:n]
+			}
+		}
+	}
+}
