@@ -26,11 +26,9 @@ func needGuests(t *testing.T) {
 	}
 }
 
-// boot runs commands in a guest with veth loaded.
-func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Result {
+// newMachine makes a guest of a kernel series, with veth and unthunk as its init.
+func newMachine(ctx context.Context, t *testing.T, series string) *Machine {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
 	cache, err := CacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -40,30 +38,40 @@ func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Resu
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	m := &Machine{
-		Kernel:  kernel,
-		Init:    filepath.Join(dir, "init"),
-		CPU:     cpu,
-		Append:  cmdline,
-		Modules: []string{"veth"},
-	}
+	m := &Machine{Kernel: kernel, Init: filepath.Join(t.TempDir(), "init"), Modules: []string{"veth"}}
 	if err := Build(ctx, testutil.Package("cmd/unthunk"), m.Init); err != nil {
 		t.Fatal(err)
 	}
+	return m
+}
+
+// run runs commands in a guest.
+func run(ctx context.Context, t *testing.T, m *Machine, commands ...Command) []Result {
+	t.Helper()
 	begun := time.Now()
 	report, err := m.Run(ctx, commands...)
 	testutil.SkipMissing(t, err)
 	if err != nil {
 		t.Fatalf("%v; console:\n%s", err, report.Console)
 	}
-	t.Logf("%s %s %s: %v", kernel.Release, cpu, cmdline, time.Since(begun).Round(100*time.Millisecond))
-	for _, r := range report.Results {
+	t.Logf("%s %s %s: %v", m.Kernel.Release, m.CPU, m.Append, time.Since(begun).Round(100*time.Millisecond))
+	return report.Results
+}
+
+// boot runs commands of unthunk in a guest, each to its end.
+func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	m := newMachine(ctx, t, series)
+	m.CPU, m.Append = cpu, cmdline
+	results := run(ctx, t, m, commands...)
+	for _, r := range results {
 		if r.Err != "" {
 			t.Errorf("%v: %s", r.Args, r.Err)
 		}
 	}
-	return report.Results
+	return results
 }
 
 func unthunk(args ...string) Command {

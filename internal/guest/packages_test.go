@@ -34,22 +34,11 @@ func TestPackages(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 			defer cancel()
-			cache, err := CacheDir()
-			if err != nil {
-				t.Fatal(err)
-			}
-			kernel, err := Fetch(ctx, cache, series)
-			testutil.SkipMissing(t, err)
-			if err != nil {
-				t.Fatal(err)
-			}
 			dir := t.TempDir()
-			m := &Machine{Kernel: kernel, Init: filepath.Join(dir, "init"), Modules: []string{"veth"}, Files: make(map[string]string)}
-			if err := Build(ctx, testutil.Package("cmd/unthunk"), m.Init); err != nil {
-				t.Fatal(err)
-			}
+			m := newMachine(ctx, t, series)
+			m.Files = make(map[string]string)
 			var commands []Command
-			for pkg, run := range packages {
+			for pkg, tests := range packages {
 				here, there := filepath.Join(dir, path.Base(pkg)+".test"), "/tests/"+path.Base(pkg)
 				cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", here, testutil.Package(pkg))
 				cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
@@ -57,14 +46,9 @@ func TestPackages(t *testing.T) {
 					t.Fatalf("build tests of %s: %v: %s", pkg, err, out)
 				}
 				m.Files[there] = here
-				commands = append(commands, Command{Args: []string{there, "-test.run", run, "-test.v"}, Timeout: 3 * time.Minute})
+				commands = append(commands, Command{Args: []string{there, "-test.run", tests, "-test.v"}, Timeout: 3 * time.Minute})
 			}
-			report, err := m.Run(ctx, commands...)
-			testutil.SkipMissing(t, err)
-			if err != nil {
-				t.Fatalf("%v; console:\n%s", err, report.Console)
-			}
-			for _, r := range report.Results {
+			for _, r := range run(ctx, t, m, commands...) {
 				out := string(r.Stdout)
 				t.Logf("%s: %d passed, %d skipped, %d failed", r.Args[0], strings.Count(out, "--- PASS"),
 					strings.Count(out, "--- SKIP"), strings.Count(out, "--- FAIL"))
