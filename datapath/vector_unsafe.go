@@ -153,7 +153,8 @@ func newCopied(u *xsk.UMEM, mtu int, control bool) copied {
 	parts = min(max(parts, 1), MaxParts)
 	return copied{
 		umem: u, filled: newFIFO[uint64](copiedRing), done: newFIFO[uint64](copiedRing), parts: parts,
-		chunks: make([]uint64, copiedBatch*parts), in: newVector(copiedBatch, parts, control), out: newVector(copiedBatch, MaxParts, false),
+		chunks: make([]uint64, copiedBatch*parts),
+		in:     newVector(copiedBatch, parts, control), out: newVector(copiedBatch, MaxParts, false),
 	}
 }
 

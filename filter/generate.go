@@ -45,7 +45,8 @@ func etherType(l2, t uint32) *node {
 func vlan(l2 uint32, id *uint32) *node {
 	n := or(etherType(l2, typeVLAN), etherType(l2, typeQinQ), etherType(l2, typeOld))
 	if id != nil {
-		n = and(n, leaf(bpf.JumpEqual, *id, bpf.LoadAbsolute{Off: 14 + l2, Size: 2}, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xfff}))
+		tci := bpf.LoadAbsolute{Off: 14 + l2, Size: 2}
+		n = and(n, leaf(bpf.JumpEqual, *id, tci, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: 0xfff}))
 	}
 	return n
 }

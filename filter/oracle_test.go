@@ -28,8 +28,10 @@ func TestAgainstTcpdump(t *testing.T) {
 	rng := rand.New(rand.NewPCG(5, 6))
 	all := oracleFrames(t, rng)
 	expressions := []string{
-		"ether proto 0", "ether proto 100", "not ether proto 100", "ether proto 1500", "ether proto 1501", "vlan and ether proto 66",
-		"ether proto 0x06", "ether proto 0xf0", "ether proto 0xfe", "ether proto 0xe0", "ether proto 0x809b", "ether proto 0x80f3",
+		"ether proto 0", "ether proto 100", "not ether proto 100", "ether proto 1500", "ether proto 1501",
+		"vlan and ether proto 66",
+		"ether proto 0x06", "ether proto 0xf0", "ether proto 0xfe", "ether proto 0xe0",
+		"ether proto 0x809b", "ether proto 0x80f3",
 	}
 	for range 200 {
 		expressions = append(expressions, randomExpression(rng, 3))
@@ -81,7 +83,8 @@ func oracleFrames(t testing.TB, rng *rand.Rand) map[string][]byte {
 	all := frames(t)
 	for name, f := range frames(t) {
 		for i, llc := range [][]byte{
-			{0x06, 0x06, 3}, {0xf0, 0xf0, 3}, {0xfe, 0xfe, 3}, {0xe0, 0xe0, 3}, {0xff, 0xff, 0}, {0x42, 0x42, 3}, {0x64, 0, 3}, {0, 0, 0},
+			{0x06, 0x06, 3}, {0xf0, 0xf0, 3}, {0xfe, 0xfe, 3}, {0xe0, 0xe0, 3}, {0xff, 0xff, 0},
+			{0x42, 0x42, 3}, {0x64, 0, 3}, {0, 0, 0},
 			{0xaa, 0xaa, 3, 8, 0, 7, 0x80, 0x9b}, {0xaa, 0xaa, 3, 0, 0, 0, 0x80, 0xf3}, {0xaa, 0xaa, 3, 0, 0, 0, 0x81, 0x37},
 		} {
 			f := append([]byte(nil), f...)
@@ -113,7 +116,8 @@ func randomExpression(rng *rand.Rand, depth int) string {
 	case 1:
 		return pick("", "tcp ", "udp ", "sctp ") + pick("", "src ", "dst ") + pick("port 9", "port 443", "portrange 5-60")
 	case 2:
-		return pick("", "ip ", "arp ") + pick("src ", "dst ", "") + pick("host 192.0.2.1", "host 192.0.2.7", "net 192.0.2.0/24", "net 10")
+		return pick("", "ip ", "arp ") + pick("src ", "dst ", "") +
+			pick("host 192.0.2.1", "host 192.0.2.7", "net 192.0.2.0/24", "net 10")
 	case 3:
 		return pick("", "ip6 ") + pick("src ", "dst ", "") + pick("host 2001::1", "net 2001::/16")
 	case 4:

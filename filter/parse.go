@@ -184,7 +184,9 @@ const (
 	typeIP6  = 0x86dd
 )
 
-var protocols = map[string]uint32{"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132}
+var protocols = map[string]uint32{
+	"icmp": 1, "igmp": 2, "tcp": 6, "udp": 17, "gre": 47, "esp": 50, "ah": 51, "icmp6": 58, "sctp": 132,
+}
 
 func (p *parser) primitive() (*node, error) {
 	l2 := p.l2
@@ -224,7 +226,9 @@ func (p *parser) primitive() (*node, error) {
 		return p.accessor(l2)
 	}
 	var q qualifiers
-	q.proto = p.take("ether", "ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "gre", "esp", "ah")
+	q.proto = p.take(
+		"ether", "ip", "ip6", "arp", "rarp", "tcp", "udp", "sctp", "icmp", "icmp6", "igmp", "gre", "esp", "ah",
+	)
 	q.dir = p.take("src", "dst")
 	q.kind = p.take("host", "net", "port", "portrange", "proto", "broadcast", "multicast")
 	if q.dir != "" && q.kind == "" {

@@ -260,8 +260,8 @@ func (t *Table) At(addr uint64) []Symbol {
 // Find returns the symbol that addr lies in and addr's offset in it, in
 // bytes. Where several symbols share an address the plainest name wins:
 // text before data, names without __pi_ and __pfx_ before those with, functions
-// before the linker's marks of a start or an end, short before long. A symbol of unknown size ends with its page, as no page holds
-// two modules.
+// before the linker's marks of a start or an end, short before long. A symbol of
+// unknown size ends with its page, as no page holds two modules.
 func (t *Table) Find(addr uint64) (Symbol, uint64, bool) {
 	end := sort.Search(len(t.syms), func(i int) bool { return t.syms[i].addr > addr })
 	if end == 0 {

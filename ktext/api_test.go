@@ -23,7 +23,8 @@ func vmlinux(code []byte) []byte {
 	const headerSize, symbolSize = 64, 24
 	names, strings := "\x00.text\x00.symtab\x00.strtab\x00", "\x00xdp_do_generic\x00"
 	var symbols bytes.Buffer
-	for _, s := range []elf.Sym64{{}, {Name: 1, Info: byte(elf.STT_FUNC), Shndx: 1, Value: textAddr, Size: uint64(len(code))}} {
+	function := elf.Sym64{Name: 1, Info: byte(elf.STT_FUNC), Shndx: 1, Value: textAddr, Size: uint64(len(code))}
+	for _, s := range []elf.Sym64{{}, function} {
 		binary.Write(&symbols, binary.LittleEndian, s)
 	}
 	body := bytes.Join([][]byte{code, symbols.Bytes(), []byte(strings), []byte(names)}, nil)
@@ -86,7 +87,8 @@ func TestImageOfTree(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "boot"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "boot/vmlinuz-6.1.0"), vmlinux([]byte{0x90, 0x90, 0xc3}), 0o600); err != nil {
+	file := filepath.Join(dir, "boot/vmlinuz-6.1.0")
+	if err := os.WriteFile(file, vmlinux([]byte{0x90, 0x90, 0xc3}), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tree, err := ktext.OpenTree(dir)

@@ -105,7 +105,9 @@ func OpenModule(path string, kernel *Image) (*Image, error) {
 
 // ReadAddr implements [Source].
 func (i *Image) ReadAddr(p []byte, addr uint64) error {
-	n, found := slices.BinarySearchFunc(i.Sections, addr, func(s Section, addr uint64) int { return cmp.Compare(s.Addr, addr) })
+	n, found := slices.BinarySearchFunc(i.Sections, addr, func(s Section, addr uint64) int {
+		return cmp.Compare(s.Addr, addr)
+	})
 	if !found {
 		n--
 	}
@@ -138,7 +140,10 @@ func parseImage(name string, b []byte, kernel *Image) (*Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("not kernel code: %w", err)
 	}
-	p := &parser{file: f, elf: b, kernel: kernel, at: make(map[int]uint64), image: &Image{Name: "vmlinux", Machine: f.Machine}}
+	p := &parser{
+		file: f, elf: b, kernel: kernel, at: make(map[int]uint64),
+		image: &Image{Name: "vmlinux", Machine: f.Machine},
+	}
 	if f.Type == elf.ET_REL {
 		p.image.Name = name
 		p.next = moduleArea

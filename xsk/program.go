@@ -145,7 +145,8 @@ func (p *Program) attach(ifindex int, generic bool) (err error) {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EOPNOTSUPP) && !generic:
-		return &feature.Missing{Feature: fmt.Sprintf("native XDP on interface %d", ifindex), Help: "use generic mode", Err: err}
+		name := fmt.Sprintf("native XDP on interface %d", ifindex)
+		return &feature.Missing{Feature: name, Help: "use generic mode", Err: err}
 	case errors.Is(err, unix.EBUSY):
 		return fmt.Errorf("attach XDP program: interface %d has one already: %w", ifindex, err)
 	case errors.Is(err, unix.ERANGE):

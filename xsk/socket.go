@@ -94,7 +94,8 @@ func open(u *UMEM, o Options) (s *Socket, err error) {
 	s.Fill.umem, s.Completion.umem, s.RX.umem, s.TX.umem = u, u, u, u
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("open AF_XDP socket on interface %d queue %d: %w", o.Interface, o.Queue, err), s.release())
+			err = fmt.Errorf("open AF_XDP socket on interface %d queue %d: %w", o.Interface, o.Queue, err)
+			err = errors.Join(err, s.release())
 			s = nil
 		}
 	}()
@@ -153,7 +154,8 @@ func (s *Socket) mapRings() (err error) {
 	if s.Fill.ring, err = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_FILL_RING, off.Fr, o.Fill); err != nil {
 		return err
 	}
-	if s.Completion.ring, err = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, o.Completion); err != nil {
+	s.Completion.ring, err = mapRing[uint64](s.fd, unix.XDP_UMEM_PGOFF_COMPLETION_RING, off.Cr, o.Completion)
+	if err != nil {
 		return err
 	}
 	if s.RX.ring, err = mapRing[Desc](s.fd, unix.XDP_PGOFF_RX_RING, off.Rx, o.RX); err != nil {

@@ -80,7 +80,8 @@ func TestPublicTypes(t *testing.T) {
 		path, file, _ := strings.Cut(strings.TrimSpace(line), " ")
 		exports[path] = file
 	}
-	from := importer.ForCompiler(token.NewFileSet(), "gc", func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) })
+	open := func(path string) (io.ReadCloser, error) { return os.Open(exports[path]) }
+	from := importer.ForCompiler(token.NewFileSet(), "gc", open)
 	for _, name := range public {
 		p, err := from.Import(testutil.Package(name))
 		if err != nil {
