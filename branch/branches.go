@@ -194,7 +194,7 @@ func (c *Classifier) outside(b *Branch) {
 	}
 }
 
-// body corrects the class of a branch to a retpoline thunk by what stands
+// body corrects the class of a branch to a retpoline thunk by what is
 // there. Code that was not patched says nothing of that.
 func (c *Classifier) body(b *Branch) {
 	if c.follow == nil || len(c.facts.RetpolineSites) > 0 {

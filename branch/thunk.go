@@ -29,7 +29,7 @@ const (
 	ThunkITS ThunkKind = "ITS thunk"
 )
 
-// Thunk is an indirect branch thunk as it stands in memory.
+// Thunk is an indirect branch thunk as it is in memory.
 type Thunk struct {
 	Kind ThunkKind
 	// Register is what it branches to: "rax". Empty when unknown.

@@ -1,6 +1,6 @@
 package datapath
 
-// Counters are a port's, in frames but for those of bytes. At the end of every
+// Counters are a port's, in frames except for those of bytes. At the end of every
 // poll
 //
 //	Received = Forwarded + DroppedByProgram + DroppedNoPort + DroppedNoRoom + DroppedRefused

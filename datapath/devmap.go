@@ -121,7 +121,7 @@ func (d *Datapath) transmit(to int) {
 	q := &s.queue
 	pushed := false
 	for at := 0; at < q.n; {
-		if s.kind == kindNone { // lost meanwhile
+		if s.kind == kindNone { // lost in between
 			d.discard(q, at, q.n, reasonNoPort)
 			break
 		}

@@ -19,7 +19,7 @@ func (d *Datapath) check() {
 }
 
 // lose closes a port and takes all its chunks back. Frames it was to transmit
-// and has not are lost, but for those that a completion says were.
+// and has not are lost, except for those that a completion says were.
 func (d *Datapath) lose(port int, err error) {
 	s := &d.slots[port]
 	d.reclaim(port)

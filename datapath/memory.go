@@ -23,7 +23,7 @@ type Memory struct {
 	Sent func(parts [][]byte)
 	// Stall keeps what is transmitted from being completed.
 	Stall bool
-	// Unsent makes the next so many frames be completed without being sent.
+	// Unsent makes that many of the next frames complete without being sent.
 	Unsent int
 	// MaxLen is the longest part that can be sent, in bytes; 0 is any.
 	MaxLen uint32
@@ -61,7 +61,7 @@ func (p *Memory) Generate(frame []byte) error {
 func (p *Memory) headroom() int { return xsk.KernelHeadroom + p.umem.Config().Headroom }
 
 // Inject makes the port receive a frame, in as many chunks as it needs. It says
-// false when there are not so many.
+// false when there are fewer.
 func (p *Memory) Inject(frame []byte) bool {
 	capacity := p.umem.Capacity()
 	n := max(1, (len(frame)+capacity-1)/capacity)

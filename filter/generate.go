@@ -231,7 +231,7 @@ func ports(l2 uint32, q qualifiers, from, to uint32) (*node, error) {
 // resolved at the end.
 type code struct {
 	ins    []bpf.Instruction
-	target []int // label of a Jump, by instruction; 0 is none
+	target []int // label of a Jump, by instruction; 0 for no label
 	labels []int // where each is
 }
 

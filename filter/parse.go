@@ -58,7 +58,7 @@ func parseRaw(s string) (program []bpf.Instruction, ok bool, err error) {
 	for i := 1; i < len(numbers); i += 4 {
 		code, jt, jf := numbers[i], numbers[i+1], numbers[i+2]
 		if code > 0xffff || jt > 0xff || jf > 0xff {
-			return nil, true, fmt.Errorf("classic BPF: instruction %d is none", i/4)
+			return nil, true, fmt.Errorf("classic BPF: instruction %d has a field that is too large", i/4)
 		}
 		raw = append(raw, bpf.RawInstruction{Op: uint16(code), Jt: uint8(jt), Jf: uint8(jf), K: uint32(numbers[i+3])})
 	}
@@ -232,7 +232,7 @@ func (p *parser) primitive() (*node, error) {
 	q.dir = p.take("src", "dst")
 	q.kind = p.take("host", "net", "port", "portrange", "proto", "broadcast", "multicast")
 	if q.dir != "" && q.kind == "" {
-		// libpcap: host, but for numbers.
+		// libpcap: host, except for numbers.
 		q.kind = "host"
 		if strings.Contains(p.peek(), "/") {
 			q.kind = "net"

@@ -75,7 +75,7 @@ func selectFrom(r io.Reader, keep func(name, module []byte) bool) ([]Symbol, err
 	if !seen {
 		return nil, hidden()
 	}
-	// The file is by address but for modules, so this sort is cheap.
+	// The file is by address except for modules, so this sort is cheap.
 	slices.SortFunc(places, func(a, b place) int { return cmp.Compare(a.addr, b.addr) })
 	for i, s := range out {
 		next := sort.Search(len(places), func(i int) bool { return places[i].addr > s.Addr })

@@ -12,7 +12,7 @@ var ErrNoTables = errors.New("no kallsyms tables in it")
 
 // Recover reads the symbols that a kernel has built in for its own kallsyms, out of
 // the read-only data of an image without a symbol table. Nothing points to the
-// tables, so they are found by their structure, and given back only when every
+// tables, so they are found by their structure, and returned only when every
 // check agrees. Layouts of Linux 4.20 to 6.14 on 64 bit are known
 // (scripts/kallsyms.c); what else there is, is an [ErrNoTables].
 func Recover(data []byte) (*Table, error) {
@@ -66,7 +66,7 @@ next:
 	return -1
 }
 
-// tokenTable finds kallsyms_token_table, which ends where its index begins, but for
+// tokenTable finds kallsyms_token_table, which ends where its index begins, except for
 // padding: 256 strings that end in 0.
 func tokenTable(data []byte, index int) (tokens [tokenCount][]byte, start int, ok bool) {
 	last := int(le.Uint16(data[index+2*(tokenCount-1):]))
@@ -145,7 +145,7 @@ func (t *tables) rise(at, count int) bool {
 	return true
 }
 
-// names finds the names and their number before so many markers.
+// names finds the names and their number before that many markers.
 func (t *tables) names(markers, blocks int) (*builder, bool) {
 	if blocks == 0 || !t.rise(markers, blocks) {
 		return nil, false

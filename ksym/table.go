@@ -39,7 +39,7 @@ func (t *Table) symbol(e entry) Symbol {
 	return Symbol{Addr: e.addr, Size: e.size, Type: e.typ(), Name: t.name(e), Module: t.modules[e.module>>8]}
 }
 
-// name is the name of e: a length in groups of seven bits, and so many bytes.
+// name is the name of e: a length in groups of seven bits, and that many bytes.
 func (t *Table) name(e entry) string {
 	length, at := 0, int(e.name)
 	for shift := 0; ; shift += 7 {
@@ -61,7 +61,7 @@ type builder struct {
 	last    string            // the last name
 }
 
-// newBuilder has room for so many symbols of a usual length.
+// newBuilder has room for that many symbols of a usual length.
 func newBuilder(symbols int) *builder {
 	b := &builder{modules: []string{""}, index: map[string]uint32{"": 0}}
 	b.syms = make([]entry, 0, symbols)
@@ -148,7 +148,7 @@ func New(syms []Symbol) (*Table, error) {
 // sort sorts the symbols and gives those a size that have none: up to the next.
 func (t *Table) sort() {
 	byAddr := func(a, b entry) int { return cmp.Compare(a.addr, b.addr) }
-	if !slices.IsSortedFunc(t.syms, byAddr) { // kallsyms is sorted but for modules
+	if !slices.IsSortedFunc(t.syms, byAddr) { // kallsyms is sorted except for modules
 		slices.SortStableFunc(t.syms, byAddr)
 	}
 	for end := len(t.syms); end > 0; {

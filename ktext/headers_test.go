@@ -15,7 +15,7 @@ type section struct {
 	link, info  uint32
 }
 
-// object is an ELF file of sections; again lists the last of them so many times more.
+// object is an ELF file of sections; again lists the last of them that many times more.
 func object(again int, sections ...section) []byte {
 	b := make([]byte, 64)
 	copy(b, "\x7fELF\x02\x01\x01")

@@ -65,7 +65,7 @@ type Reloc struct {
 
 // OpenFile reads a kernel or a module: ELF, or one packed with xz, zstd or gzip,
 // or a bzImage (x86 boot protocol 2.08, Linux 2.6.26) with a payload of gzip,
-// zstd, lz4, xz or lzma. What it is is told from its bytes. The symbols of a
+// zstd, lz4, xz or lzma. Its format is known by its bytes. The symbols of a
 // stripped vmlinux, as that in a bzImage, are those of its kallsyms
 // ([ksym.Recover]); without these it has none. The file, and what it unpacks to,
 // may have up to 512 MiB.
@@ -295,7 +295,7 @@ type symbol struct {
 	value, size uint64
 }
 
-// read reads the symbol table without its first entry, which is none. Names are parts
+// read reads the symbol table without its first entry, which is empty. Names are parts
 // of one string: debug/elf would copy each, however many share one.
 func (p *parser) read() ([]symbol, error) {
 	s := p.file.SectionByType(elf.SHT_SYMTAB)

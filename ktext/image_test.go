@@ -399,7 +399,7 @@ func FuzzImage(f *testing.F) {
 		section{kind: 2, data: append(make([]byte, 24), 1, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0), link: 4},
 		section{kind: 4, data: append(make([]byte, 8), 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), link: 2, info: 1},
 		section{kind: 3, data: []byte("\x00f\x00")}))
-	if exe, err := os.Executable(); err == nil { // an ELF file that is none of ours
+	if exe, err := os.Executable(); err == nil { // an ELF file that is not a kernel
 		if b, err := os.ReadFile(exe); err == nil {
 			f.Add(b[:4096])
 		}

@@ -212,7 +212,7 @@ type TX struct {
 }
 
 // Put gives whole frames to the kernel and returns how many descriptors it took:
-// fewer when the ring is full, or when the next frame is none ([TX.Sendable]),
+// fewer when the ring is full, or when the next frame is not valid ([TX.Sendable]),
 // which counts as Bad. They leave with the next [Socket.Kick].
 func (t *TX) Put(frames []Desc) int {
 	n := t.room(len(frames))

@@ -169,7 +169,7 @@ func TestUMEM(t *testing.T) {
 			}
 		}
 		if err := u.Free([]uint64{16 * size}); err == nil {
-			t.Errorf("%+v: freed a chunk that is none", c)
+			t.Errorf("%+v: freed a chunk that does not exist", c)
 		}
 		if err := u.Free(chunks[:16]); err != nil {
 			t.Error(err)

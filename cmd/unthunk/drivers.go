@@ -15,10 +15,10 @@ func newDrivers(s std) *cobra.Command {
 	var o outputFlags
 	cmd := &cobra.Command{
 		Use:   "drivers [DIR|FILE…]",
-		Short: "Who has done what of the plan: memory, bulks and indirect calls by driver",
+		Short: "What each NIC driver does for a redirected packet: memory, bulks, indirect calls",
 		Long: `Read the modules of network drivers and say what each does for a redirected
 packet: whether it has ndo_xdp_xmit, keeps memory mapped, maps and syncs for DMA,
-gives frames back in bulk, and how many indirect branches its polls and its
+returns frames in bulk, and how many indirect branches its polls and its
 ndo_xdp_xmit reach. Those with most left to do come first.
 
 DIR is a kernel package unpacked in a folder, or a folder of modules; FILE a

@@ -70,7 +70,7 @@ Programs and sockets are gone when the process is, however it ends.`,
 	fl.StringVar(&f.metrics, "metrics", "",
 		"serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document a line and nothing else")
-	fl.DurationVar(&f.duration, "duration", 0, "stop after so long; 0 is not before a signal")
+	fl.DurationVar(&f.duration, "duration", 0, "time to forward; 0 is until a signal")
 	fl.DurationVar(&f.period, "interval", time.Second, "time between lines")
 	return cmd
 }

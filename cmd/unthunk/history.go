@@ -17,8 +17,8 @@ has records of run, bench, tax and profile, as --save writes them, named *.json;
 most 1000. They are grouped by CPU, kernel, compiler, boot parameters and mitigations,
 and each row's trend is shown in each group.
 
-A change is a run from which on a row has another level. It is told from noise by the
-scatter of the runs themselves, at 5 % for all rows of a group together, and takes 8
+A change is a run from which on a row has another level. What is noise is known
+from the scatter of the runs, at 5 % for all rows of a group together; this takes 8
 runs. unthunk report DIR draws the same.`,
 		Example: `  unthunk bench --save runs/$(uname -r).json
   unthunk history runs

@@ -34,7 +34,7 @@ func holds(t *testing.T, pid int) (h holdings) {
 	for _, path := range infos {
 		b, err := os.ReadFile(path)
 		if err != nil {
-			continue // closed meanwhile
+			continue // closed in between
 		}
 		for line := range strings.Lines(string(b)) {
 			key, value, _ := strings.Cut(line, ":")

@@ -26,7 +26,7 @@ const (
 func (l *lengthFlags) add(cmd *cobra.Command, rounds int, duration time.Duration) {
 	fl := cmd.Flags()
 	fl.BoolVar(&l.quick, "quick", false, "finish in under 10 s")
-	fl.IntVar(&l.rounds, "rounds", rounds, fmt.Sprintf("times everything is built afresh (with --quick %d)", quickRounds))
+	fl.IntVar(&l.rounds, "rounds", rounds, fmt.Sprintf("rounds, each on new chains (with --quick %d)", quickRounds))
 	fl.DurationVar(&l.duration, "duration", duration,
 		fmt.Sprintf("length of the whole run (with --quick %v)", quickDuration))
 	fl.IntVar(&l.cpu, "cpu", -1, "CPU under test; -1 is the last one")

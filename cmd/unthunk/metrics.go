@@ -31,7 +31,7 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 		bytes:     desc("received_bytes_total", "Bytes received."),
 		dropped:   desc("dropped_frames_total", "Frames dropped, by reason.", "reason"),
 		batches:   desc("batches_total", "Batches the frames came in."),
-		inFlight:  desc("in_flight_frames", "Frames handed to the output and not yet given back."),
+		inFlight:  desc("in_flight_frames", "Frames handed to the output and not yet returned."),
 		up:        desc("up", "1 when both devices are there."),
 		busy:      prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the worker spent on batches.", nil, nil),
 	}

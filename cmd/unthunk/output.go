@@ -57,7 +57,7 @@ func (o outputFlags) check() error {
 type outFile struct{ flag, path string }
 
 // checkFiles refuses files to write that are read as well, or that two flags ask for. Of
-// an input that is a folder the files *.json in it are read. Empty paths are none.
+// an input that is a folder the files *.json in it are read. Empty paths do not count.
 func checkFiles(inputs []string, outputs ...outFile) error {
 	outputs = slices.DeleteFunc(outputs, func(o outFile) bool { return o.path == "" })
 	for i, out := range outputs {

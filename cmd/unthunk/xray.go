@@ -29,7 +29,7 @@ func newXray(s std) *cobra.Command {
 		Short: "List the indirect branches on the redirect path of this kernel",
 		Long: `List the indirect branches on the redirect path of this kernel: where each stands
 in memory now, what it calls, how often it runs. The path begins at a device: the
-poll of its NAPI and its ndo_xdp_xmit, as they stand in the live net_device.
+poll of its NAPI and its ndo_xdp_xmit, as they are in the live net_device.
 Without --dev that is a veth with an XDP program, in a namespace of its own.
 
 --func lists every branch of one function, --asm shows its code, with what each

@@ -258,7 +258,7 @@ func (c rows) conclude() {
 // warnTwoRuns says what a comparison of two runs cannot know.
 func (c rows) warnTwoRuns(old, new *record.Saved) {
 	// Scenarios and operations matter to rows that have neither: all chains'
-	// programs stand in the dispatcher's one compare tree.
+	// programs are in the dispatcher's one compare tree.
 	asked := []string{"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out"}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
 		c.Warn("", text)
@@ -308,7 +308,7 @@ func (c rows) common() (percent float64, n int, ok bool) {
 	return mid, n, math.Abs(mid) > c.Threshold && math.Abs(mid) > 2
 }
 
-// carry takes over the warnings of a record, but for rows of a type that was
+// carry takes over the warnings of a record, except for rows of a type that was
 // not compared.
 func (c rows) carry(side string, r *record.Saved) {
 	prefix := ""

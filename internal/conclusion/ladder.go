@@ -32,7 +32,7 @@ func Ladder(rows []record.BenchRow) string {
 	if first.Hop.Low > last.Hop.High {
 		return s + fmt.Sprintf(": bulking saves %.0f ns a packet.", first.Hop.Median-last.Hop.Median)
 	}
-	return s + ": what bulking saves cannot be told from this run."
+	return s + ": this run cannot tell what bulking saves."
 }
 
 // measured is a quantity with its interval, and why when it has none.

@@ -28,7 +28,7 @@ func TestLadder(t *testing.T) {
 				"bulking saves 100 ns a packet."},
 		"no telling": {[]record.BenchRow{rung("1", ns(50, 41, 60)), rung("64", ns(40, 38, 42))},
 			first + " The redirect hop takes 40 ns [38, 42] of a packet's 100 ns, 40 %. At bulk 1 it takes 50 ns [41, 60]: " +
-				"what bulking saves cannot be told from this run."},
+				"this run cannot tell what bulking saves."},
 		"one row": {[]record.BenchRow{rung("64", few(40))}, first +
 			" The redirect hop takes 40 ns (too few rounds for an interval) of a packet's 100 ns, 40 %."},
 		"no hop":     {[]record.BenchRow{rung("64", nil)}, first},

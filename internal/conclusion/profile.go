@@ -12,7 +12,7 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// profileHeadline says where the ns of a packet go; rate is what stands before it.
+// profileHeadline says where the ns of a packet go; rate is what is said before it.
 func profileHeadline(p *record.Profile, rate string) Headline {
 	packet := p.Packet.Median
 	groups := p.Groups()

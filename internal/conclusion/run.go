@@ -32,7 +32,7 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 		return ""
 	}
 	win := func(g record.Gain) {
-		// What cannot be told from nothing is no gain.
+		// What cannot be distinguished from 0 is no gain.
 		if g.Ns != nil && (g.AtMost || g.Ns.Low > 0) {
 			v.Win = append(v.Win, g)
 		}

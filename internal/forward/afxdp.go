@@ -329,7 +329,7 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			err = errors.Join(err, f.path.SetPort(port, ports[queue]))
 		}
 		if err != nil {
-			return // closed meanwhile
+			return // closed in between
 		}
 		f.mu.Lock()
 		delete(f.lost, i)

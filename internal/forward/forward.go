@@ -75,7 +75,7 @@ func (c Config) directions() []Pair {
 // Validate returns an error in one line when the configuration cannot be meant.
 func (c Config) Validate() error {
 	if !slices.Contains(Engines(), c.Engine) {
-		return fmt.Errorf("engine %q is none of %v", c.Engine, Engines())
+		return fmt.Errorf("engine %q is not one of %v", c.Engine, Engines())
 	}
 	if len(c.Pairs) == 0 {
 		return errors.New("no pair of devices: name the one frames come in by and the one they go out by")

@@ -11,7 +11,7 @@ import (
 	"github.com/unthunk/unthunk/datapath"
 )
 
-// Sample writes one of so many frames to a pcap file, with a time in ns. What
+// Sample writes one in N frames to a pcap file, with a time in ns. What
 // the writer cannot keep up with is left out and counted.
 type Sample struct {
 	every   int

@@ -17,7 +17,7 @@ import (
 const soakEnv = "UNTHUNK_SOAK"
 
 // At overload, while links go down and up and the output's pair of devices is
-// taken away and given back, accounts balance, no chunk is lost, memory stays, and
+// taken away and returned, accounts balance, no chunk is lost, memory stays, and
 // what the output's device says it sent is what the forwarder says.
 func TestSoak(t *testing.T) {
 	length := 2 * time.Second

@@ -17,7 +17,7 @@ import (
 )
 
 // Resolve finds a kernel: an unpacked package's folder, with boot/vmlinuz-* or
-// lib/modules/*/vmlinuz and the modules; a vmlinuz whose modules stand in ../lib/modules
+// lib/modules/*/vmlinuz and the modules; a vmlinuz whose modules are in ../lib/modules
 // beside it or in /lib/modules; a .deb or .rpm file; or debian:6.12-cloud, debian:6.12, which apt downloads
 // once. Packages are kept unpacked in dir.
 func Resolve(ctx context.Context, dir, name string) (Kernel, error) {

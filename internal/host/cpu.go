@@ -77,8 +77,8 @@ func (m *machine) virtual(f *Fingerprint) Finding {
 	}
 	return Finding{
 		Name: name, Found: found, Level: LevelNote,
-		Means: "rates move with the neighbors, the hypervisor decides which CPU features the kernel's mitigations see, and " +
-			"hardware counters are often missing",
+		Means: "rates change with what other guests do, the hypervisor decides which CPU features the kernel's mitigations " +
+			"see, and hardware counters are often missing",
 		Do: "compare only interleaved runs; measure absolute rates on bare metal",
 	}
 }

@@ -54,7 +54,7 @@ func TestParseVersion(t *testing.T) {
 	}
 }
 
-// Whatever a kernel calls itself, what is found stands in it.
+// Whatever a kernel calls itself, what is found is in it.
 func FuzzParseVersion(f *testing.F) {
 	f.Add("Linux version 6.1.0-28-amd64 (debian-kernel@lists.debian.org) (gcc-12 (Debian 12.2.0-14) 12.2.0, GNU ld (GNU " +
 		"Binutils) 2.40) #1 SMP")

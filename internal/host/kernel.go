@@ -33,7 +33,7 @@ func (m *machine) kernel(f *Fingerprint) []Finding {
 		row.Means = "mitigations, IOMMU and idle states are as the kernel was built"
 	} else {
 		row.Level = LevelNote
-		row.Means = "these change mitigations, DMA mapping or the quiet of a core: two machines compare only when they agree"
+		row.Means = "these change mitigations, DMA mapping or the quiet of a core: only machines with the same parameters can be compared"
 	}
 	return append(rows, row)
 }

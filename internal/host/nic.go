@@ -214,7 +214,7 @@ func featureRow(name string, x XDPFeatures) Finding {
 		row.Means = "it cannot redirect what it receives"
 	case x&XDPNdoXmit == 0:
 		row.Level = LevelNote
-		row.Means = "it redirects what it receives; frames redirected into it are dropped as it stands now"
+		row.Means = "it redirects what it receives; frames redirected into it are dropped as it is now"
 		row.Do = "many drivers turn ndo-xmit on when an XDP program is attached (veth: to the peer) or queues are free: " +
 			"attach one before measuring"
 	default:

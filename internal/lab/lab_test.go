@@ -70,7 +70,7 @@ func TestPlan(t *testing.T) {
 		t.Errorf("%d guests: %v", len(again.Cells()), err)
 	}
 	if _, _, err := AB("nonsense"); err == nil {
-		t.Error("an experiment that is none: no error")
+		t.Error("an experiment that does not exist: no error")
 	}
 }
 
@@ -451,7 +451,7 @@ func TestBadGuests(t *testing.T) {
 	}
 	testutil.SkipMissing(t, cells[0].Err)
 	if cells[0].Err == nil || time.Since(begun) > time.Minute {
-		t.Errorf("a kernel that is none: %v after %v", cells[0].Err, time.Since(begun))
+		t.Errorf("a file that is not a kernel: %v after %v", cells[0].Err, time.Since(begun))
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()

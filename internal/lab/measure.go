@@ -246,7 +246,7 @@ const tries = 5
 // every 64 packets, is a timer's or another task's.
 func (p *placed) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
 	send := slotOf(ctx, arm)
-	times := make(map[seen]map[float64]int) // how many pairs say so many a packet
+	times := make(map[seen]map[float64]int) // how many pairs say that number a packet
 	for range pairs {
 		arm.SetWindow(window)
 		one, packets, err := p.during(send)

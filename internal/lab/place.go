@@ -191,7 +191,7 @@ func (p *placed) Close() error {
 	return errors.Join(err, p.kernel.Close())
 }
 
-// probe is where to count an indirect branch. That is its own place but for a call with
+// probe is where to count an indirect branch. That is its own place except for a call with
 // a prefix, "cs call __x86_indirect_thunk_r10", as compilers write those of r8 to r15: a
 // kprobe there would return one byte early and crash the kernel, as int3_emulate_call in
 // arch/x86/include/asm/text-patching.h takes each call for 5 bytes long (seen with Linux

@@ -185,7 +185,7 @@ func each(
 	return ctx.Err()
 }
 
-// failed is why a report of one command is none, with the last words of the guest.
+// failed is why there is no report of one command, with the last words of the guest.
 func failed(r guest.Report, err error) error {
 	switch {
 	case feature.AsMissing(err) != nil:

@@ -191,10 +191,10 @@ func TestBest(t *testing.T) {
 func TestNoEvent(t *testing.T) {
 	testutil.Root(t)
 	if _, err := NewSampler(Event{Name: "none", Type: 1, Config: 1 << 40}, 0, 100); !errors.Is(err, ErrNoEvent) {
-		t.Errorf("an event that is none: %v", err)
+		t.Errorf("an event that does not exist: %v", err)
 	}
 	if _, err := NewSampler(Clock, 1<<16, 100); err == nil {
-		t.Error("a CPU that is none: no error")
+		t.Error("a CPU that does not exist: no error")
 	}
 }
 

@@ -146,7 +146,7 @@ func TestVerifyBusyLoop(t *testing.T) {
 }
 
 // An indirect call more in the chain, of a program that the devmap runs for each frame
-// and that does not stand in the dispatcher, shows at its site.
+// and that is not in the dispatcher, shows at its site.
 func TestVerifyIndirectCall(t *testing.T) {
 	verify.Run(t, verify.Check{
 		Claim: "a second program's indirect call shows at its site, with 1 ns or more",

@@ -53,7 +53,7 @@ func (p Plan) Validate() error {
 		return fmt.Errorf("%d rows: one scenario at one bulk is profiled at a time", n)
 	}
 	if row := p.Chain.Rows()[0]; row.Layout != redirect.OneCore {
-		return fmt.Errorf("place %s cannot be profiled: what waits for the other core cannot be told from work", row.Layout)
+		return fmt.Errorf("place %s cannot be profiled: time waiting for the other core cannot be distinguished from work", row.Layout)
 	}
 	return checkRate(p.Rate)
 }

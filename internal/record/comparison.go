@@ -64,7 +64,7 @@ type Change struct {
 	// Difference is new less old: positive is slower, or dearer. It is in percent
 	// of old, that of a profile's stage in ns per packet. Its interval and p hold
 	// for all rows of the comparison together. Nil when one side has no number, or
-	// the old price is none to compare with.
+	// there is no old price to compare with.
 	Difference *stat.Difference `json:"difference"`
 	// Verdict is in the words of [stat.Verdict]; empty without a difference.
 	Verdict string `json:"verdict,omitempty"`

@@ -18,7 +18,7 @@ type DriverRow struct {
 	MapsPool bool `json:"maps-pool"`
 	// DMA is set when it calls the DMA API at all.
 	DMA bool `json:"dma"`
-	// Return is how frames are given back: "bulk", "each", or "own" when it
+	// Return is how frames are returned: "bulk", "each", or "own" when it
 	// calls neither xdp_return_frame_bulk nor xdp_return_frame.
 	Return string `json:"return"`
 	// Poll counts what the polls reach, Receive what of that neither ndo_xdp_xmit

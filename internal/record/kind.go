@@ -102,7 +102,7 @@ func NewSaved(doc Doc) *Saved {
 	return &Saved{Head: *doc.head(), Warnings: doc.warnings(), Doc: doc}
 }
 
-// as is the document of s, nil when it is none of type T.
+// as is the document of s, nil when it is not of type T.
 func as[T Doc](s *Saved) T {
 	doc, _ := s.Doc.(T)
 	return doc

@@ -57,7 +57,7 @@ type counter struct {
 	objects, values int
 }
 
-// value counts one value and all in it. Elements of a list count as objects, but for
+// value counts one value and all in it. Elements of a list count as objects, except for
 // those of a plain list, which has numbers or texts.
 func (c *counter) value(plain bool) error {
 	token, err := c.dec.Token()

@@ -94,13 +94,13 @@ type ProfileTax struct {
 	Returns        *stat.Quantity `json:"returns"`
 	ReturnLandings *stat.Quantity `json:"return-landings"`
 	// Direct is what the first instructions of a function take that is entered
-	// directly, in ns per call: what landings are held against. Nil when none
+	// directly, in ns per call: what landings are compared with. Nil when none
 	// was seen.
 	Direct *stat.Quantity `json:"direct"`
 	// Estimate is what tax makes of it: price of a call times calls of the hop.
 	// Nil when no price was measured, or no calls are known.
 	Estimate *stat.Quantity `json:"estimate"`
-	// Hop is the part of Total that Estimate is held against: that of sites on
+	// Hop is the part of Total that Estimate is compared with: that of sites on
 	// the way from the receiving poll on, whose calls per packet are known.
 	Hop *stat.Quantity `json:"hop"`
 	// Agree says whether Hop and Estimate agree: "agree", "disagree" or
@@ -111,7 +111,7 @@ type ProfileTax struct {
 
 // ProfileSite is an indirect branch that samples speak of.
 type ProfileSite struct {
-	// Function it stands in, Offset in bytes from its start.
+	// Function it is in, Offset in bytes from its start.
 	Function string `json:"function"`
 	Offset   uint64 `json:"offset"`
 	Stage    string `json:"stage"`

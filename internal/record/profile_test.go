@@ -110,7 +110,8 @@ func FuzzLoadProfile(f *testing.F) {
 	}
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"profile","run":"x","rows":[{}]}`))
 	f.Add([]byte(`{"schema":"unthunk/1","kind":"profile","run":"x","packet":{"median":1,"unit":"ns"},
-			"rows":[{"name":"x","ns":{"median":1e-300,"unit":"ns"},"samples":[0,1e-300,0,0,5e-324,0,0],"rounds":[0,1,2,3,4,5,6]}],"sampling":{"event":"x","samples":1}}`))
+			"rows":[{"name":"x","ns":{"median":1e-300,"unit":"ns"},"samples":[0,1e-300,0,0,5e-324,0,0],
+			"rounds":[0,1,2,3,4,5,6]}],"sampling":{"event":"x","samples":1}}`))
 	other := recordtest.ProfileOf("b", 2, 8, recordtest.Way...)
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := record.Parse(b)

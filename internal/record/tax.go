@@ -12,7 +12,7 @@ import (
 )
 
 // TaxRow is one row of `tax`: the price of an indirect call, as the difference
-// of two programs that are alike but for it.
+// of two programs that are alike except for it.
 //
 // A row named "control" prices two identical programs: its price is what the
 // method itself adds. A row named "packet/…" is an estimate: With is ns of a

@@ -11,7 +11,7 @@ type SiteRow struct {
 	// Name is stable from build to build: the function and what is called,
 	// numbered where that repeats: "bq_xmit_all/net_device_ops.ndo_xdp_xmit".
 	Name string `json:"name"`
-	// Function it stands in, Offset in bytes from its start.
+	// Function it is in, Offset in bytes from its start.
 	Function string `json:"function"`
 	Offset   uint64 `json:"offset"`
 	// Kind is how it is made: "thunk", "its-thunk", "lfence", "register",
@@ -30,8 +30,8 @@ type SiteRow struct {
 	// Targets are the functions that the pointer holds now; live only.
 	Targets []string `json:"targets,omitempty"`
 	// Per is how often it runs: "packet", "bulk", "poll", "rare" or
-	// "unknown". Always is set when each run of the function that is not
-	// rare comes by.
+	// "unknown". Always is set when each run of the function, rare
+	// ones left out, reaches it.
 	Per    string `json:"per"`
 	Always bool   `json:"always"`
 	// Via are the functions from a root of the path to this one.
@@ -71,7 +71,7 @@ type XrayParts struct {
 	// Partial are functions that could not be followed to their end.
 	Partial []PartialFunction `json:"partial,omitempty"`
 	// Code is that of the thunks which indirect calls and returns go through, as it
-	// stands in memory; of the running kernel only.
+	// is in memory; of the running kernel only.
 	Code []Listing `json:"code,omitempty"`
 }
 

@@ -36,7 +36,7 @@ func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 			warn("the generator never waited: its core was the limit, not the one under test")
 		}
 		if d := stat.Median(raw.Rows[i].Disturbed); d > maxDisturbed {
-			warn("disturbed: half of the windows took %.0f %% longer than the number, or more", 100*d)
+			warn("disturbed: the median window took %.0f %% longer than the number", 100*d)
 		}
 		for _, text := range stat.Warnings(row.Samples) {
 			warn("%s", text)

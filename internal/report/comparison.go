@@ -163,7 +163,7 @@ func later(old, new time.Time) string {
 func (p *printer) causes(causes []record.Cause) {
 	fmt.Fprintln(&p.buf)
 	if len(causes) == 0 {
-		p.wrap("", "The machines are alike in all that was looked at.")
+		p.wrap("", "There is no difference between the machines in what unthunk looks at.")
 		return
 	}
 	p.wrap("", "What the machines differ in, likeliest cause first:")

@@ -50,8 +50,8 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: "+
 		"page_pool keeps pages mapped; else places that map and unmap, without those that ndo_xdp_xmit and the "+
-		"completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: frames given back in bulk, each "+
-		"by itself, or in a way of its own. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
+		"completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: how sent frames return to their "+
+		"memory: in bulk, each by itself, or by the driver's own means. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
 	return p.flush(w)
 }
 

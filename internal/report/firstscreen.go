@@ -135,8 +135,8 @@ func (s *FirstScreen) verdict(p *printer) {
 			cells.Clean(v.Largest.Name), ns, around)
 	}
 	p.wrap("verdict: ", text)
-	p.gains("to win, ns a packet:", v.Win)
-	p.gains("not to lose:", v.Lose)
+	p.gains("worth trying, ns a packet:", v.Win)
+	p.gains("avoid:", v.Lose)
 }
 
 // gains lists gains with their numbers, each with the verb that shows more.

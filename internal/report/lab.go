@@ -22,7 +22,7 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	for _, d := range l.Differences {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, "+
-			"%s by the observer's time stamps, %s left.",
+			"%s by unthunk's own time stamps, %s unexplained.",
 			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.CallsPerPacket),
 			stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
 		if d.Ns != nil {
@@ -130,9 +130,9 @@ func (p *printer) labWires(l *record.Lab) {
 	}
 	p.table(t)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", "Per packet on wires: what the NAPI polls of the interface that redirects and of the one it redirects "+
-		"to execute, and transmission. As many pages are unmapped as mapped. insns are those between packets of one "+
-		"poll; ns are indirect branches at this machine's price of one, an estimate.")
+	p.wrap("", "Per packet on wires: what is executed in the NAPI polls of the device that redirects and of the device "+
+		"that it redirects to, and in transmission. As many pages are unmapped as mapped. insns: instructions between "+
+		"packets of one poll. ns: indirect branches at this machine's price of one, an estimate.")
 }
 
 // labWiresCells are the cells of a row of interfaces on wires.
@@ -169,7 +169,7 @@ func lostRate(d record.LabDifference) string {
 		return ""
 	}
 	mpps, around := cells.Quantity(d.Lost)
-	return fmt.Sprintf(" A core that does %d Mpps without them loses %s %s.", record.LabMpps, mpps, around)
+	return fmt.Sprintf(" A core that does %d Mpps without them loses %s Mpps %s.", record.LabMpps, mpps, around)
 }
 
 // timed tells whether time was measured.

@@ -89,7 +89,7 @@ func (p *printer) branchTable(prof *record.Profile) {
 	if len(prof.Tax.Sites) == 0 {
 		return
 	}
-	table := [][]string{{"indirect branch", "stage", "/pkt", "thunk", "lands", "enters"}}
+	table := [][]string{{"indirect branch", "stage", "/pkt", "thunk", "entry", "target"}}
 	small := 0
 	for _, s := range prof.Tax.Sites {
 		if total := cells.Value(s.Thunk) + cells.Value(s.Landing); math.Abs(total) < leastShare*prof.Packet.Median {

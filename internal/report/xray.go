@@ -159,9 +159,9 @@ func Totals(w io.Writer, opts Options, totals *kernel.Totals, live bool) error {
 		p.line(line)
 	}
 	fmt.Fprintln(&p.buf)
-	where := "as it stands in memory"
+	where := "as it is in memory"
 	if !live {
-		where = "as it stands in the file, before the kernel patches it"
+		where = "as it is in the file, before the kernel patches it"
 	}
 	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.",
 		totals.Functions, float64(totals.Size)/1e6, where))

@@ -39,7 +39,7 @@ type Change struct {
 //
 // The statistic is the self-normalized CUSUM of Shao and Zhang (Journal of the
 // American Statistical Association 105, 2010): the largest jump between the means
-// before and after a run, held against how much the same sums wander within the two
+// before and after a run, compared with how much the same sums wander within the two
 // parts. It needs no estimate of the noise, and slow wandering, which drift is, counts
 // against a jump. A run counts by the width of its interval and the scatter of all
 // runs together. What it is when nothing changed is taken from permutations: runs in
@@ -49,8 +49,8 @@ type Change struct {
 // resemble their neighbors give more: 10 to 20 of 100 when neighbors correlate by
 // 0.3, 20 to 50 by 0.6. [Drifts] tells such series.
 //
-// A change is also held against the intervals of the runs: one that they alone would
-// explain is none. Where there is one, both parts are searched again, each at half the
+// A change is also compared with the intervals of the runs: one that they alone would
+// explain does not count. Where there is one, both parts are searched again, each at half the
 // error rate (binary segmentation).
 func Changes(rows [][]*Quantity) [][]Change {
 	found := make([][]Change, len(rows))

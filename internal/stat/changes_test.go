@@ -145,7 +145,7 @@ func TestChangesTwo(t *testing.T) {
 	}
 }
 
-// A change that the runs' own intervals explain is none.
+// A change that the runs' own intervals explain is not one.
 func TestChangesWithinIntervals(t *testing.T) {
 	t.Parallel()
 	step := func(_, run int) float64 {

@@ -257,7 +257,7 @@ func signedRankDist(n int) []float64 {
 
 // bisect is the smallest t in [low, high] for which enough(t) holds, given
 // that it holds at high, to the last bits of the range. 0 is found exactly, as
-// intervals are held against it.
+// intervals are compared with it.
 func bisect(low, high float64, enough func(float64) bool) float64 {
 	if enough(low) {
 		return low

@@ -2,7 +2,7 @@
 // intervals, differences, verdicts. It is pure: it touches no kernel.
 //
 // A sample is one number of one round, in ns per packet or per call. Every
-// round builds its chain afresh, so rounds differ by memory layout as well as
+// round builds a new chain, so rounds differ by memory layout as well as
 // by noise. Three things are assumed, and no shape of the distribution:
 //
 //   - [Summarize]: rounds are independent. Its interval is made of two order

@@ -24,7 +24,7 @@ import (
 //     two runs far apart by twice its variance: a factor of driftCarry. A
 //     random walk and two runs back to back would need 4. A shorter memory
 //     needs less, but six blocks are too few to tell it by;
-//   - the sum is held against Student's t, with the degrees of freedom of
+//   - the sum is compared with Student's t, with the degrees of freedom of
 //     Satterthwaite (1946); those of the drift are few, as it sits in the
 //     slowest modes of each run.
 //

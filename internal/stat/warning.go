@@ -70,7 +70,7 @@ func lag1(xs []float64) float64 {
 			top += (x - mean) * (xs[i-1] - mean)
 		}
 	}
-	if bottom < 1e-12*float64(len(xs)) { // all alike, but for rounding
+	if bottom < 1e-12*float64(len(xs)) { // all alike, except for rounding
 		return 0
 	}
 	return top / bottom

@@ -74,7 +74,7 @@ func fewFills(p *rawPair) []string {
 	if p.enoughRounds() {
 		return nil
 	}
-	return []string{fmt.Sprintf("fills of the dispatcher: %d; what changes from one to the next is not in the interval",
+	return []string{fmt.Sprintf("fills of the dispatcher: %d; the interval is too narrow: it leaves out what differs between fills",
 		p.fills())}
 }
 

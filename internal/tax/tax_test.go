@@ -152,7 +152,7 @@ func split(t *testing.T) func(string, error) (premise, refused string) {
 	}
 }
 
-// The premise is told from the code: one branch more, none more, or the wrong way
+// The premise is read from the code: one branch more, none more, or the wrong way
 // round.
 func TestPremise(t *testing.T) {
 	k := openTest(t)

@@ -62,7 +62,7 @@ type core struct {
 	routes [routes]route
 	devmap [ports]uint8 // index of a port, or none
 	ports  [ports]port
-	// fill are the chunks given back, wrapping.
+	// fill are the chunks returned, wrapping.
 	fill    [Chunks]uint64
 	given   uint32
 	dropped uint64
@@ -71,7 +71,7 @@ type core struct {
 const none = 0xff
 
 // The steps. Each returns false for a frame to drop, in which case the frame is
-// given back and no other step sees it. All but give and count are called in this
+// returned and no other step sees it. All but give and count are called in this
 // order in every way.
 
 // take finds the frame's bytes.
@@ -128,7 +128,7 @@ func (c *core) lookup(p *packet) bool {
 // hash is a multiplicative one (Knuth, 6.4).
 func hash(dst uint32) uint32 { return dst * 2654435769 >> 22 }
 
-// device finds the port that stands in the devmap.
+// device finds the port that is in the devmap.
 func (c *core) device(p *packet) bool {
 	i := c.devmap[p.slot.dev%ports]
 	if i == none {

@@ -159,7 +159,7 @@ func TestAgree(t *testing.T) {
 			sent := w.Redirect(rx)
 			got := w.outcome(rx)
 			if sent+got.Dropped != uint64(n) || len(got.Given) != n {
-				t.Errorf("%v of %d: %d sent, %d dropped, %d given back", way, n, sent, got.Dropped, len(got.Given))
+				t.Errorf("%v of %d: %d sent, %d dropped, %d returned", way, n, sent, got.Dropped, len(got.Given))
 			}
 			if i == 0 {
 				want = got

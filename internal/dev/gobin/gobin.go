@@ -142,7 +142,7 @@ func (t *Text) Calls(name string) (Calls, error) {
 }
 
 // Reach finds the indirect branches of functions and of all that they call directly,
-// but for those that leave says to leave out. Direct holds all functions reached, the
+// except for those that leave says to leave out. Direct holds all functions reached, the
 // first ones too.
 func (t *Text) Reach(leave func(name string) bool, names ...string) (Calls, error) {
 	var all Calls

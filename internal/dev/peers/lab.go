@@ -59,7 +59,7 @@ const (
 //
 // The generator and the XDP program of fwdin run on cpus[0], all threads of the
 // forwarder on cpus[1], and with them what its system calls do: the sink's poll too.
-// Other work may take the share limit of both CPUs meanwhile.
+// Other work may take the share limit of both CPUs in that time.
 //
 // An ifb or dummy has no sink; it counts what it throws away.
 func measure(ctx context.Context, command []string, kind string, size int, d time.Duration, cpus [2]int,
@@ -197,7 +197,7 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 const tries = 30
 
 // generate sends frames to a device's peer until ctx is done. It is the one user of
-// the namespace's thread meanwhile.
+// the namespace's thread in that time.
 func generate(ctx context.Context, lab *netlab.Namespace, ifindex, size int) error {
 	frame, err := traffic.UDPFrame(size)
 	if err != nil {

@@ -5,7 +5,7 @@
 //	peers [options] NAME=COMMAND ...
 //
 // {in} and {out} in a command are the names of the devices. The first one is what the
-// others are held against. scripts/peers makes the commands. It needs root.
+// others are compared with. scripts/peers makes the commands. It needs root.
 package main
 
 import (
@@ -51,7 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		rounds   = flags.Int("rounds", 15, "rounds, all forwarders in each")
 		duration = flags.Duration("duration", time.Second, "length of a measurement")
 		output   = flags.String("output", strings.Join(outputs, ","), "devices that frames leave by")
-		limit    = flags.Float64("others", 5, "what other work may take of both CPUs meanwhile, in percent")
+		limit    = flags.Float64("others", 5, "what other work may take of both CPUs in that time, in percent")
 		size     = flags.Int("size", 60, "frame size in bytes, without the frame check sequence")
 	)
 	if err := flags.Parse(args); err != nil {

@@ -60,7 +60,7 @@ var stages = []struct {
 	{StageTransmit, GroupPath, "ndo_xdp_xmit and what the driver does in it"},
 	{StageCompletion, GroupPath, "of transmission, on NICs"},
 	{StageReturn, GroupPath, "of frames and pages, page_pool"},
-	{StagePagePool, GroupPath, "pages taken and given back"},
+	{StagePagePool, GroupPath, "pages taken and returned"},
 	{StageDMA, GroupPath, "the DMA API, IOMMU, swiotlb"},
 	{StageSoftirq, GroupShared, "softirqs and NAPI around the poll"},
 	{StageLocks, GroupShared, "spin locks, whoever takes them"},

@@ -36,12 +36,12 @@ func BenchMethod(doc *record.Document[record.BenchRow]) string {
 		hops = hops || row.Hop != nil
 		if row.CountingCost != nil {
 			median, around := Quantity(row.CountingCost)
-			said = append(said, fmt.Sprintf("Counting itself: %s ns per packet %s, on %s.", median, around, row.Name))
+			said = append(said, fmt.Sprintf("Counting cost: %s ns per packet %s, on %s.", median, around, row.Name))
 		}
 	}
-	s := fmt.Sprintf("%d rounds, each built afresh: medians [95 %% intervals].", rounds)
+	s := fmt.Sprintf("Medians of %d rounds, each on new chains [95 %% intervals].", rounds)
 	if hops {
-		s += " Hop: the chain less the same chain without the redirect."
+		s += " Hop: ns of the chain minus ns of the same chain without the redirect."
 	}
 	return strings.Join(append([]string{s}, said...), " ")
 }

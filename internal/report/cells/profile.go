@@ -16,7 +16,7 @@ func IndirectBranches(p *record.ProfileParts) string {
 		return ""
 	}
 	total, around := Quantity(tax.Total)
-	return fmt.Sprintf("indirect branches: %s ns %s, %s of the packet: %s in thunks, %s where they land. %s",
+	return fmt.Sprintf("indirect branches: %s ns %s, %s of the packet: %s in thunks, %s at call target entries. %s",
 		total, around, Percent(tax.Total, p.Packet), OrDash(tax.Thunks), OrDash(tax.Landings), agreement(tax))
 }
 
@@ -28,7 +28,7 @@ func agreement(tax *record.ProfileTax) string {
 	}
 	estimate, around := Quantity(tax.Estimate)
 	words := map[string]string{
-		"agree": "they agree", "disagree": "they disagree", stat.CannotTell: "too uncertain to tell whether they agree",
+		"agree": "the two agree", "disagree": "the two differ", stat.CannotTell: "too uncertain to compare",
 	}
 	return fmt.Sprintf("Of the hop: %s ns %s by samples, %s %s by price times calls: %s.", hop, aroundHop, estimate,
 		around, words[tax.Agree])

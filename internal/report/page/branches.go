@@ -77,7 +77,7 @@ func (v *viewer) listings(names []string) []*table {
 			continue
 		}
 		for _, l := range s.Sites().Code {
-			t := &table{Caption: l.Name + ", as it stands in memory",
+			t := &table{Caption: l.Name + ", as it is in memory",
 				Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
 			for _, line := range l.Lines {
 				mark := ""

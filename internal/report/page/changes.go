@@ -135,7 +135,7 @@ func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 		if causes := causesTable(c.Causes); causes != nil {
 			last.Tables = append(last.Tables, causes)
 		} else {
-			last.Text = append(last.Text, "The machines are alike in all that was looked at.")
+			last.Text = append(last.Text, "There is no difference between the machines in what unthunk looks at.")
 		}
 	}
 	return out

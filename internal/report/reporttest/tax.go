@@ -83,7 +83,7 @@ func Tax() *record.Document[record.TaxRow] {
 	refused.PerPacket, refused.NsPerPacket = nil, nil
 	count(add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet",
 		280), 0.94)
-	count(add("tracepoint/2", "observers at xdp_redirect: so many against none, a hit", 131), 1)
+	count(add("tracepoint/2", "observers at xdp_redirect: one or two against none, a hit", 131), 1)
 	count(add("packet/bulk=16", "all indirect calls of a redirected packet", 1.5), 0.13)
 	doc.Warnings = append(doc.Warnings, record.Warning{Row: "control", Text: "the control is not 0"},
 		record.Warning{Text: "9 of 15 rounds fitted into the duration"})
