@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -137,5 +138,36 @@ func TestXrayRoot(t *testing.T) {
 		if code != exitFailed || !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: exit code %d: %s", test.args, code, stderr)
 		}
+	}
+}
+
+// A veth maps no memory for DMA: the branches of the DMA API are apart from the others, and
+// the sum, which counts two at most for a packet besides the program's, does not have them.
+func TestXrayCannotRun(t *testing.T) {
+	testutil.Root(t)
+	file := filepath.Join(t.TempDir(), "xray.json")
+	code, stdout, stderr := unthunk(t, "xray", "--save", file)
+	skipMissing(t, code, stderr)
+	saved, err := record.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	apart, packet := 0, 0
+	for _, row := range saved.Sites().Rows {
+		switch {
+		case row.Stage == "dma" && row.CannotRun != "a veth maps no memory for DMA", row.Stage != "dma" && row.CannotRun != "":
+			t.Errorf("%s of stage %s: %q", row.Name, row.Stage, row.CannotRun)
+		case row.CannotRun != "" && row.Per != "rare":
+			apart++
+		case row.Per == "packet":
+			packet++
+		}
+	}
+	said := strings.Join(strings.Fields(stdout), " ")
+	if apart > 0 != strings.Contains(said, "These are on the path in code and cannot run here: a veth maps no memory for DMA.") {
+		t.Errorf("%d branches cannot run:\n%s", apart, stdout)
+	}
+	if !strings.Contains(said, "Indirect branches: per packet "+strconv.Itoa(packet)+" that may run") {
+		t.Errorf("%d branches may run for a packet:\n%s", packet, stdout)
 	}
 }

@@ -9,7 +9,9 @@ import (
 func sitesHeadline(rows []record.SiteRow) Headline {
 	count := make(map[string]int)
 	for _, row := range rows {
-		count[row.Per]++
+		if row.CannotRun == "" {
+			count[row.Per]++
+		}
 	}
 	return Headline{
 		Title: fmt.Sprintf("%s on the redirect path may run for a packet, %d for a bulk, %d for a poll",

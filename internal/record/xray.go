@@ -36,6 +36,10 @@ type SiteRow struct {
 	Always bool   `json:"always"`
 	// Via are the functions from a root of the path to this one.
 	Via []string `json:"via"`
+	// CannotRun says why the branch cannot run in this setup, though it is on the path in
+	// code: no memory of the device is mapped for DMA, or the machine has no IOMMU. Empty
+	// when it may run, or when that is not known.
+	CannotRun string `json:"cannot-run,omitempty"`
 }
 
 // PartialFunction is a function of the path that could not be followed to its
@@ -46,7 +50,7 @@ type PartialFunction struct {
 }
 
 func (r *SiteRow) check() error {
-	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Confidence, r.Per, r.what()}, r.Targets...)
+	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Confidence, r.Per, r.CannotRun, r.what()}, r.Targets...)
 	for _, text := range append(texts, r.Via...) {
 		if utf8.RuneCountInString(text) > maxText || !printable(text) {
 			return fmt.Errorf("impossible text %.60q", text)

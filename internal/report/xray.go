@@ -16,37 +16,31 @@ import (
 )
 
 // Xray writes the indirect branches of the redirect path for people: by stage,
-// what each calls, how often it runs and how it is made, then totals. Rare ones,
+// what each calls, how often it runs and how it is made, then totals. Those that cannot
+// run in this setup stand apart and are not in the totals. Rare ones,
 // those of errors and slow paths, are counted and left out unless rare is set.
 // path is what was looked at.
 func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path string, rare bool) error {
 	p := newPrinter(opts)
 	p.wrap("", path)
 	fmt.Fprintln(&p.buf)
-	table := [][]string{{"", "per", "made", "calls"}}
-	stage := ""
 	hidden := 0
+	var may, cannot []record.SiteRow
 	for _, row := range doc.Rows {
-		if row.Per == "rare" && !rare {
+		switch {
+		case row.Per == "rare" && !rare:
 			hidden++
-			continue
+		case row.CannotRun != "":
+			cannot = append(cannot, row)
+		default:
+			may = append(may, row)
 		}
-		if row.Stage != stage {
-			stage = row.Stage
-			table = append(table, []string{cells.Clean(stage)})
-		}
-		per := cells.Clean(row.Per)
-		if !row.Always {
-			per += "?"
-		}
-		table = append(table, []string{"  " + cells.Site(row), per, cells.Made(row), cells.Target(row)})
 	}
-	for i, line := range columns(table, []bool{true, true, true, true}, "") {
-		if len(table[i]) == 1 || i == 0 {
-			p.line(line)
-			continue
-		}
-		p.site(table[i], line)
+	p.siteTable(may)
+	if len(cannot) > 0 {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", fmt.Sprintf("These are on the path in code and cannot run here: %s.", cells.Clean(reasons(cannot))))
+		p.siteTable(cannot)
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", totals(doc.Rows, hidden))
@@ -67,6 +61,41 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 	return p.flush(w)
 }
 
+// siteTable lists branches by stage.
+func (p *printer) siteTable(rows []record.SiteRow) {
+	table := [][]string{{"", "per", "made", "calls"}}
+	stage := ""
+	for _, row := range rows {
+		if row.Stage != stage {
+			stage = row.Stage
+			table = append(table, []string{cells.Clean(stage)})
+		}
+		per := cells.Clean(row.Per)
+		if !row.Always {
+			per += "?"
+		}
+		table = append(table, []string{"  " + cells.Site(row), per, cells.Made(row), cells.Target(row)})
+	}
+	for i, line := range columns(table, []bool{true, true, true, true}, "") {
+		if len(table[i]) == 1 || i == 0 {
+			p.line(line)
+			continue
+		}
+		p.site(table[i], line)
+	}
+}
+
+// reasons are why branches cannot run, each once.
+func reasons(rows []record.SiteRow) string {
+	var out []string
+	for _, row := range rows {
+		if !slices.Contains(out, row.CannotRun) {
+			out = append(out, row.CannotRun)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
 // site writes a line of the table, what is called beneath the rest when it does
 // not fit beside it.
 func (p *printer) site(row []string, line string) {
@@ -79,13 +108,15 @@ func (p *printer) site(row []string, line string) {
 	p.wrap("    → ", what)
 }
 
-// totals counts branches by how often they run.
+// totals counts branches that may run by how often they do.
 func totals(rows []record.SiteRow, hidden int) string {
 	always, maybe := make(map[string]int), make(map[string]int)
 	for _, row := range rows {
-		if row.Always {
+		switch {
+		case row.CannotRun != "":
+		case row.Always:
 			always[row.Per]++
-		} else {
+		default:
 			maybe[row.Per]++
 		}
 	}

@@ -31,6 +31,7 @@ type Path struct {
 	Title string
 
 	kernel *kernel.Kernel
+	reach  reach
 	// paravirt is how many calls through pv_ops were left out.
 	paravirt int
 }
@@ -66,6 +67,7 @@ type beginning struct {
 	// of is whose path it is, in words; owner the device or the driver that roots
 	// are of.
 	of, owner string
+	reach     reach
 	roots     []xdppath.Root
 	// closers take away what was made for the path, the last one first.
 	closers []io.Closer
@@ -80,7 +82,14 @@ func (b *beginning) close() (err error) {
 
 func ofDriver(k *kernel.Kernel, driver string) (*beginning, error) {
 	roots, err := xdppath.DriverRoots(k, driver)
-	return &beginning{of: fmt.Sprintf("%s in %s", driver, k), owner: driver, roots: roots}, err
+	b := &beginning{of: fmt.Sprintf("%s in %s", driver, k), owner: driver, roots: roots}
+	if k.Live {
+		b.reach = reachOf("/", "")
+	}
+	if driver == DefaultDriver {
+		b.reach.dma = "a veth maps no memory for DMA"
+	}
+	return b, err
 }
 
 func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
@@ -97,12 +106,14 @@ func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
 			Help:    "it has no NAPI poll and no ndo_xdp_xmit, so native XDP_REDIRECT cannot pass it",
 		}
 	}
-	return &beginning{of: fmt.Sprintf("%s (%s)", name, host.Driver(name)), owner: name, roots: roots}, err
+	return &beginning{
+		of: fmt.Sprintf("%s (%s)", name, host.Driver(name)), owner: name, roots: roots, reach: reachOf("/", name),
+	}, err
 }
 
 // ofOwnVeth makes a veth with an XDP program.
 func ofOwnVeth(k *kernel.Kernel) (*beginning, error) {
-	b := &beginning{of: "a veth with an XDP program", owner: "xray0"}
+	b := &beginning{of: "a veth with an XDP program", owner: "xray0", reach: reach{dma: "a veth maps no memory for DMA"}}
 	if err := b.makeVeth(k); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -141,7 +152,7 @@ func (b *beginning) walk(ctx context.Context, k *kernel.Kernel) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{Inventory: found, Title: "The path of " + b.of + begins(found.Roots, b.owner), kernel: k}
+	p := &Path{Inventory: found, Title: "The path of " + b.of + begins(found.Roots, b.owner), kernel: k, reach: b.reach}
 	if !k.Live {
 		all := len(p.Sites)
 		p.Sites = slices.DeleteFunc(p.Sites, paravirt)

@@ -24,7 +24,7 @@ func (p *Path) Record(doc *record.Document[record.SiteRow]) {
 		doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf(
 			"%d calls through pv_ops are left out: the kernel patches them to direct code when it boots", p.paravirt)})
 	}
-	doc.Rows = rows(p.Sites)
+	doc.Rows = rows(p.Sites, p.reach)
 	for _, f := range p.Functions {
 		if f.Partial != "" {
 			doc.Partial = append(doc.Partial, record.PartialFunction{Name: f.Name, Why: f.Partial})
@@ -46,14 +46,14 @@ func (p *Path) Calls() map[string][]string {
 
 // rows are those of sites. A row is named by the function and by what the site calls:
 // the second one of a name ends in #2.
-func rows(sites []xdppath.Site) []record.SiteRow {
+func rows(sites []xdppath.Site, reach reach) []record.SiteRow {
 	out := []record.SiteRow{}
 	seen := make(map[string]int)
 	for _, s := range sites {
 		row := record.SiteRow{
 			Function: s.Function, Offset: s.Offset, Kind: string(s.Kind), Jump: s.Jump, Thunk: s.Thunk,
 			Stage: string(s.Stage), Confidence: string(s.Confidence), Targets: s.Targets,
-			Per: string(s.Per), Always: s.Always, Via: s.Via,
+			Per: string(s.Per), Always: s.Always, Via: s.Via, CannotRun: reach.cannot(s),
 		}
 		pointer := "unknown"
 		if s.Pointer != "" {

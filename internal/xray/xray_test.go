@@ -73,7 +73,7 @@ func TestRows(t *testing.T) {
 		{Function: "f", Offset: 16, Confidence: codeflow.Unknown},
 	}
 	var names []string
-	for _, row := range rows(sites) {
+	for _, row := range rows(sites, reach{}) {
 		names = append(names, row.Name)
 	}
 	if diff := cmp.Diff([]string{"f/net_device_ops.ndo_xdp_xmit", "f/unknown", "f/unknown#2"}, names); diff != "" {

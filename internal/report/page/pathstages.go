@@ -141,7 +141,7 @@ func profileStages(p *record.Profile, found []record.SiteRow) []pathStage {
 	}
 	for i := range found {
 		site := foundSite(&found[i])
-		if found[i].Per != "rare" && !sampled[site.where()] {
+		if found[i].Per != "rare" && found[i].CannotRun == "" && !sampled[site.where()] {
 			path.add(found[i].Stage, site)
 		}
 	}
@@ -152,7 +152,7 @@ func profileStages(p *record.Profile, found []record.SiteRow) []pathStage {
 func inventoryStages(found []record.SiteRow) []pathStage {
 	var path packetPath
 	for i := range found {
-		if found[i].Per != "rare" {
+		if found[i].Per != "rare" && found[i].CannotRun == "" {
 			path.add(found[i].Stage, foundSite(&found[i]))
 		}
 	}

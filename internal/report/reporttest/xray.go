@@ -29,6 +29,8 @@ func Xray() *record.Document[record.SiteRow] {
 		"packet", true, "the_function_that_is_there_now").Jump = true
 	add("return", "__xdp_return", "unknown", "memory", "unknown", false)
 	add("return", "__xdp_return", "memory_provider_ops.release", "thunk", "rare", false)
+	add("dma", "__iommu_unmap", "iommu_domain_ops.unmap_pages", "thunk", "packet", false).CannotRun =
+		"a veth maps no memory for DMA"
 	doc.Partial = []record.PartialFunction{{Name: "veth_poll", Why: "a jump table"}}
 	doc.Warnings = []record.Warning{{Text: "a warning"}}
 	return doc
