@@ -117,6 +117,22 @@ func TestCompareSevenRounds(t *testing.T) {
 	}
 }
 
+// Too few rounds can show nothing: how many are needed is said.
+func TestCompareFewRounds(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	old := savedRows(t, dir, "old.json", "a", 1, 4, rowsOf(100))
+	for run, needed := range map[string]string{"a": "6", "b": "7"} { // of one run, of two
+		slow := savedRows(t, dir, "slow.json", run, 2, 4, rowsOf(110))
+		code, stdout, _ := unthunk(t, "compare", old, slow)
+		said := strings.Join(strings.Fields(stdout), " ")
+		if code != exitDone || !strings.Contains(said, "These runs cannot tell whether any row of 7 is slower or faster.") ||
+			!strings.Contains(said, "too few rounds for a verdict: 4, and 7 rows need "+needed+" (--rounds)") {
+			t.Errorf("exit code %d:\n%s", code, stdout)
+		}
+	}
+}
+
 // What is not the packet is no regression of it.
 func TestCompareProfilesOthers(t *testing.T) {
 	t.Parallel()

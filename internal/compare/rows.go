@@ -253,6 +253,25 @@ func (c rows) conclude() {
 		changes[i] = &c.Rows[i].Change
 	}
 	conclude(changes, c.Threshold)
+	compared, fewest := 0, math.MaxInt
+	paired := true
+	for _, row := range c.Rows {
+		if row.Difference == nil {
+			continue
+		}
+		compared++
+		paired = paired && row.Paired
+		if math.IsNaN(row.Difference.Low) {
+			fewest = min(fewest, row.Difference.N)
+		}
+	}
+	needed := stat.MinRounds
+	if !paired {
+		needed = stat.NeededRounds(compared)
+	}
+	if fewest < needed {
+		c.Warn("", fmt.Sprintf("too few rounds for a verdict: %d, and %d rows need %d (--rounds)", fewest, compared, needed))
+	}
 }
 
 // warnTwoRuns says what a comparison of two runs cannot know.

@@ -86,6 +86,8 @@ type finding struct {
 	// slower and faster are how many are that at all, regressions how many by more
 	// than the threshold.
 	slower, faster, regressions int
+	// unknown are how many these runs cannot tell of.
+	unknown int
 	// least and most are the smallest and the largest change that is slower or
 	// faster, by size.
 	least, most *namedChange
@@ -109,6 +111,9 @@ func (f *finding) add(name string, c *record.Change, rate bool) {
 		f.slower++
 	case stat.Faster:
 		f.faster++
+	case stat.CannotTell:
+		f.unknown++
+		return
 	default:
 		return
 	}
@@ -139,6 +144,9 @@ func (f *finding) say(what, slower, faster, threshold, unit string) string {
 		return fmt.Sprintf("%s are %s by more than %s%s. %s", every, slower, threshold, f.between("more", unit), f.largest(unit))
 	case f.regressions > 0:
 		return fmt.Sprintf("%d of %s %s by more than %s. %s", f.regressions, rows, slower, threshold, f.largest(unit))
+	}
+	if f.unknown == all {
+		return fmt.Sprintf("These runs cannot tell whether any %s of %d is %s or %s.", what, all, slower, faster)
 	}
 	said := fmt.Sprintf("No %s of %d is proven %s by more than %s", what, all, slower, threshold)
 	if f.faster > 0 {

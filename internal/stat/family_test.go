@@ -79,6 +79,24 @@ func TestFewRounds(t *testing.T) {
 	if got := Family([]Difference{d, d, d, d}); got[0].shift == nil || got[0].Median != d.Median {
 		t.Errorf("12 rounds: %+v, was %+v", got[0], d)
 	}
+	for rows, want := range map[int]int{0: 6, 1: 6, 7: 7, 20: 8, 63: 9} {
+		if got := NeededRounds(rows); got != want {
+			t.Errorf("%d rows need %d rounds, want %d", rows, got, want)
+		}
+		if got := NeededRounds(rows); got > MinRounds { // one fewer has no interval
+			a, b := []float64{}, []float64{}
+			for i := range got {
+				a, b = append(a, 100+float64(i)), append(b, 200+float64(i))
+			}
+			alpha := Alpha / float64(rows)
+			if d := Unpaired(a, b).At(alpha); !d.hasInterval() {
+				t.Errorf("%d rounds have no interval for %d rows", got, rows)
+			}
+			if d := Unpaired(a[1:], b[1:]).At(alpha); d.hasInterval() {
+				t.Errorf("%d rounds have an interval for %d rows", got-1, rows)
+			}
+		}
+	}
 	same := Paired(a[:7], a[:7])
 	if got := Family([]Difference{same, same, same, same})[0]; got.P != 1 || got.Low != 0 || got.High != 0 {
 		t.Errorf("rows that are equal to the digit: %+v", got)

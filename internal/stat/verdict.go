@@ -60,6 +60,20 @@ func Beyond(d Difference, threshold float64) bool {
 	return d.hasInterval() && d.P <= Alpha && d.Low > threshold
 }
 
+// NeededRounds is how many rounds each of two runs needs so that a comparison of so many
+// rows can have intervals. Rows of one run need [MinRounds].
+func NeededRounds(rows int) int {
+	n := MinRounds
+	for {
+		run := make([]float64, n)
+		mean, sd := twoRuns{a: run, b: run}.uDeviation()
+		if mean-0.5-sd*normalQuantile(1-Alpha/float64(2*max(rows, 1))) >= 1 {
+			return n
+		}
+		n++
+	}
+}
+
 // FormatPercent writes a size in percent, or in ns, with two significant digits,
 // rounded up: it is used for bounds.
 func FormatPercent(x float64) string {
