@@ -85,3 +85,9 @@ func orUnknown(s *string) string {
 	}
 	return *s
 }
+
+// HistoryBasis says what a change is.
+var HistoryBasis = fmt.Sprintf("ns: medians of runs; level: the median of the runs [95 %% interval]. A ▲ or ▼ is a "+
+	"run from which on a row has another level: found by self-normalized CUSUM, at 5 %% for all rows of a group "+
+	"together, from %d runs on. Levels of different groups are compared without this test: "+
+	"what else changed between them is not known.", stat.MinChanges)

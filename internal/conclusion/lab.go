@@ -113,3 +113,8 @@ func labelOf(l *record.Lab, name, label string) string {
 	}
 	return "?"
 }
+
+// LabComparison counts the rows that two records of lab agree in.
+func LabComparison(c *record.LabComparison) string {
+	return fmt.Sprintf("%d rows are equal to the digit, %d are not.", c.Same, len(c.Rows))
+}

@@ -1,6 +1,7 @@
 package conclusion
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -84,4 +85,24 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 	}
 	of := profileHeadline(p, h.Title)
 	return Headline{Title: of.Title, Text: strings.Join(said, " ") + "\n" + of.Text}
+}
+
+// RatesBasis says in one sentence what the numbers are.
+func RatesBasis(doc *record.Document[record.BenchRow]) string {
+	rounds, hops := 0, false
+	var said []string
+	for i := range doc.Rows {
+		row := &doc.Rows[i]
+		rounds = max(rounds, len(row.Rounds))
+		hops = hops || row.Hop != nil
+		if row.CountingCost != nil {
+			said = append(said, fmt.Sprintf("Counting cost: %s ns per packet %s, on %s.",
+				stat.Number(row.CountingCost.Median), cmp.Or(row.CountingCost.Interval(stat.Number), "[?]"), row.Name))
+		}
+	}
+	s := fmt.Sprintf("Medians of %d rounds, each on new chains [95 %% intervals].", rounds)
+	if hops {
+		s += " Hop: ns of the chain minus ns of the same chain without the redirect."
+	}
+	return strings.Join(append([]string{s}, said...), " ")
 }

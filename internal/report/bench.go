@@ -6,6 +6,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -49,5 +50,5 @@ func (p *printer) ladder(doc *record.Document[record.BenchRow]) {
 	p.table(t)
 	notes.write(p)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", cells.BenchMethod(doc))
+	p.wrap("", conclusion.RatesBasis(doc))
 }

@@ -35,7 +35,7 @@ func History(w io.Writer, opts Options, h *record.History) error {
 		}
 	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", cells.HistoryMethod)
+	p.wrap("", conclusion.HistoryBasis)
 	return p.flush(w)
 }
 

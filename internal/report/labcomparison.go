@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -23,6 +24,6 @@ func LabComparison(w io.Writer, opts Options, c *record.LabComparison) error {
 	if len(c.Rows) > 0 {
 		fmt.Fprintln(&p.buf)
 	}
-	p.wrap("", cells.LabSummary(c))
+	p.wrap("", conclusion.LabComparison(c))
 	return p.flush(w)
 }

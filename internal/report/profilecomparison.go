@@ -44,7 +44,7 @@ func (p *printer) stageChanges(changes []record.ProfileChange, notes *footnotes)
 			continue
 		}
 		change, around := cells.Difference(c.Difference)
-		t.add(name, cells.OrDash(c.Old), cells.OrDash(c.New), change, around, cells.VerdictWord(c.Verdict),
+		t.add(name, cells.OrDash(c.Old), cells.OrDash(c.New), change, around, c.Outcome(),
 			stat.FormatPercent(c.Difference.Smallest), mark)
 		t.verdict(cells.StageVerdict(c), verdictColor(c.Verdict, c.Regression))
 	}

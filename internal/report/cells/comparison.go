@@ -19,13 +19,7 @@ func Verdict(row *record.CompareRow) string {
 
 // StageVerdict is what came out of comparing a stage and what would have been seen.
 func StageVerdict(change *record.ProfileChange) string {
-	return VerdictWord(change.Verdict) + " (" + change.Difference.WouldHaveSeen() + ")"
-}
-
-// VerdictWord is a verdict without what a record adds to it in brackets.
-func VerdictWord(verdict string) string {
-	word, _, _ := strings.Cut(verdict, " (")
-	return word
+	return change.Outcome() + " (" + change.Difference.WouldHaveSeen() + ")"
 }
 
 // Seen is a value of a fingerprint.
@@ -34,9 +28,4 @@ func Seen(s *string) string {
 		return "(not seen)"
 	}
 	return *s
-}
-
-// LabSummary counts the rows that two records of lab agree in.
-func LabSummary(c *record.LabComparison) string {
-	return fmt.Sprintf("%d rows are equal to the digit, %d are not.", c.Same, len(c.Rows))
 }

@@ -11,12 +11,6 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// HistoryMethod says what a change is.
-var HistoryMethod = fmt.Sprintf("ns: medians of runs; level: the median of the runs [95 %% interval]. A ▲ or ▼ is a "+
-	"run from which on a row has another level: found by self-normalized CUSUM, at 5 %% for all rows of a group "+
-	"together, from %d runs on. Levels of different groups are compared without this test: "+
-	"what else changed between them is not known.", stat.MinChanges)
-
 // GroupTitle names a group by what its records have in common.
 func GroupTitle(g *record.HistoryGroup) string {
 	f := g.Host

@@ -110,7 +110,7 @@ func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 			t.missing(name, row.Old, row.New, row.Missing)
 			continue
 		}
-		word := cells.VerdictWord(row.Verdict)
+		word := row.Outcome()
 		t.compared(name, row.Old, row.New, row.Difference, word, cells.Verdict(row)).Differs = row.Regression
 	}
 	var out []block
@@ -164,7 +164,7 @@ func (v *viewer) profileComparisonBlock(c *record.ProfileComparison) block {
 			t.missing(row.Name, row.Old, row.New, row.Missing)
 			continue
 		}
-		word := cells.VerdictWord(row.Verdict)
+		word := row.Outcome()
 		t.compared(row.Name, row.Old, row.New, row.Difference, word, cells.StageVerdict(row)).Differs = row.Regression
 	}
 	b := block{
@@ -206,7 +206,7 @@ func labComparisonBlock(c *record.LabComparison) block {
 	for _, row := range c.Rows {
 		t.add(row.Name, strings.Join(row.What, "; "))
 	}
-	b := block{Heading: between(c.Old, c.New, ""), Text: []string{cells.LabSummary(c)}}
+	b := block{Heading: between(c.Old, c.New, ""), Text: []string{conclusion.LabComparison(c)}}
 	if len(t.Rows) > 0 {
 		b.Tables = []*table{t}
 	}

@@ -23,7 +23,7 @@ func (v *viewer) historyBlocks() []block {
 	if len(v.src.Records) > 0 { // else it is the page's title
 		said = conclusion.OfHistory(h).Title + ". " + said
 	}
-	out := []block{{Text: []string{said, cells.HistoryMethod}}}
+	out := []block{{Text: []string{said, conclusion.HistoryBasis}}}
 	drawn := 0
 	for i := range h.Groups {
 		out = append(out, v.groupBlock(h, &h.Groups[i], &drawn))

@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -22,7 +23,7 @@ func (v *viewer) ladderBlocks() []block {
 		}
 		t := ladderTable(s.Bench().Rows)
 		t.Folded = v.draw
-		b := block{Heading: v.heading(s), Text: []string{cells.BenchMethod(s.Bench())}, Tables: []*table{t}}
+		b := block{Heading: v.heading(s), Text: []string{conclusion.RatesBasis(s.Bench())}, Tables: []*table{t}}
 		if v.draw && high > 0 {
 			b.Figure = ladderFigure(v.id(), "Bulk ladder of "+v.labels[s], s.Bench().Rows, high)
 		}
