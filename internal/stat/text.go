@@ -1,6 +1,7 @@
 package stat
 
 import (
+	"fmt"
 	"math"
 	"strconv"
 	"strings"
@@ -20,6 +21,26 @@ func Number(x float64) string {
 		digits = 1
 	}
 	return strconv.FormatFloat(x, 'f', digits, 64)
+}
+
+// Signed writes x with its sign and about three significant digits, of which at most
+// two are behind the point: +0.50, -3.1, +105. Unknown is "?".
+func Signed(x float64) string {
+	if math.IsNaN(x) || math.IsInf(x, 0) {
+		return "?"
+	}
+	digits := 1
+	switch a := math.Abs(x); {
+	case a >= 99.95:
+		digits = 0
+	case a < 0.995:
+		digits = 2
+	}
+	s := fmt.Sprintf("%+.*f", digits, x)
+	if strings.Trim(s, "+-0.") == "" {
+		return s[1:]
+	}
+	return s
 }
 
 // Fixed is a writer of numbers with that many digits behind the point.
@@ -51,8 +72,13 @@ func (q Quantity) Text(number func(float64) string) string {
 
 // Interval is the interval: "[11.3, 12.7]". It is empty when it is not known.
 func (q Quantity) Interval(number func(float64) string) string {
-	if math.IsNaN(q.Low) || math.IsNaN(q.High) {
+	return Interval(q.Low, q.High, number)
+}
+
+// Interval writes an interval: "[11.3, 12.7]". It is empty when an end is not known.
+func Interval(low, high float64, number func(float64) string) string {
+	if math.IsNaN(low) || math.IsNaN(high) {
 		return ""
 	}
-	return "[" + number(q.Low) + ", " + number(q.High) + "]"
+	return "[" + number(low) + ", " + number(high) + "]"
 }

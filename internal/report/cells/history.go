@@ -77,7 +77,7 @@ func ChangeMark(d stat.Difference) string {
 
 // Shift is a change of level with its interval.
 func Shift(d stat.Difference) string {
-	return strings.TrimSuffix(ShortShift(d)+" "+Interval(d.Low, d.High, Signed), " [?]")
+	return strings.TrimSuffix(ShortShift(d)+" "+Interval(d.Low, d.High, stat.Signed), " [?]")
 }
 
 // ShortShift is a change of level.
@@ -86,5 +86,5 @@ func ShortShift(d stat.Difference) string {
 	if d.Unit != "percent" {
 		unit = "ns"
 	}
-	return Signed(d.Median) + " " + unit
+	return stat.Signed(d.Median) + " " + unit
 }

@@ -1,39 +1,17 @@
 package cells
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strconv"
-	"strings"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Signed is a percentage with its sign.
-func Signed(x float64) string {
-	if math.IsNaN(x) || math.IsInf(x, 0) {
-		return "?"
-	}
-	digits := 1
-	switch a := math.Abs(x); {
-	case a >= 99.95:
-		digits = 0
-	case a < 0.995:
-		digits = 2
-	}
-	s := fmt.Sprintf("%+.*f", digits, x)
-	if strings.Trim(s, "+-0.") == "" {
-		return s[1:]
-	}
-	return s
-}
-
 // Interval is the two ends of one, "[?]" when they are not known.
-func Interval(low, high float64, format func(float64) string) string {
-	if math.IsNaN(low) || math.IsNaN(high) {
-		return "[?]"
-	}
-	return "[" + format(low) + ", " + format(high) + "]"
+func Interval(low, high float64, number func(float64) string) string {
+	return cmp.Or(stat.Interval(low, high, number), "[?]")
 }
 
 // Quantity is a median and its interval in two cells.
@@ -46,7 +24,7 @@ func Quantity(q *stat.Quantity) (median, around string) {
 
 // Difference is the median of one and its interval in two cells, with their signs.
 func Difference(d *stat.Difference) (median, around string) {
-	return Signed(d.Median), Interval(d.Low, d.High, Signed)
+	return stat.Signed(d.Median), Interval(d.Low, d.High, stat.Signed)
 }
 
 // OrDash is a median, "-" when there is none.
