@@ -84,7 +84,8 @@ func TestDeviceDown(t *testing.T) {
 	for _, args := range []string{"bench --in in --out out", "profile --in in --out out", "bench --in out --out in"} {
 		begun := time.Now()
 		code, _, stderr := inLab(t, lab, args)
-		if code != exitFailed || stderr != "unthunk: in is down: ip link set in up\n" || time.Since(begun) > 8*time.Second {
+		if code != exitFailed || stderr != "unthunk: in is down: ip link set in up\n" ||
+			time.Since(begun) > 8*time.Second {
 			t.Errorf("%s: exit code %d after %v: %s", args, code, time.Since(begun), stderr)
 		}
 	}
@@ -105,14 +106,17 @@ func TestNothingRedirected(t *testing.T) {
 	stop := flood.Start(t, lab, gen)
 	defer stop()
 	code, stdout, stderr := inLab(t, lab, "forward --in in --out deaf --engine xdp --duration 3s")
-	for _, want := range []string{"warning: nothing that in receives leaves by deaf: ", " times: operation not supported: ", "ethtool -K PEER gro on"} {
+	for _, want := range []string{
+		"warning: nothing that in receives leaves by deaf: ", " times: operation not supported: ", "ethtool -K PEER gro on",
+	} {
 		if code != exitDone || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("forward: exit code %d, stderr lacks %q: %s\n%s", code, want, stderr, stdout)
 		}
 	}
 	code, stdout, _ = inLab(t, lab, "bench --in in --out deaf --duration 2s --rounds 1")
 	said := strings.Join(strings.Fields(stdout), " ")
-	if code != exitFailed || !strings.Contains(said, "operation not supported: the device that frames leave by does not take them. A veth does when") {
+	const cure = "operation not supported: the device that frames leave by does not take them. A veth does when"
+	if code != exitFailed || !strings.Contains(said, cure) {
 		t.Errorf("bench: exit code %d:\n%s", code, stdout)
 	}
 }
@@ -128,7 +132,7 @@ func TestNoSuchDevice(t *testing.T) {
 		"xray --dev nope":                                 "there is no device nope in this network namespace",
 		"forward --in in --out out --bpf nope.o":          "open BPF object nope.o: no such file or directory",
 		"forward --in in --out out --bpf /etc/passwd":     "read BPF object /etc/passwd: it is not an ELF object",
-		"forward --in in --out out --pcap /nonexistent/x": "make pcap file: open /nonexistent/x: no such file or directory",
+		"forward --in in --out out --pcap /nonexistent/x": "make pcap file: open /nonexistent/x: no such file",
 	} {
 		code, stdout, stderr := inLab(t, lab, args)
 		if code != exitFailed || stdout != "" || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 ||
@@ -138,7 +142,8 @@ func TestNoSuchDevice(t *testing.T) {
 	}
 	code, stdout, stderr := 0, "", ""
 	lab.Do(func() error { code, stdout, stderr = unthunk(t, "xray", "--dev", "lo"); return nil })
-	if code != exitMissing || stdout != "" || !strings.Contains(stderr, "a redirect path of lo is missing: it has no NAPI poll") {
+	if code != exitMissing || stdout != "" ||
+		!strings.Contains(stderr, "a redirect path of lo is missing: it has no NAPI poll") {
 		t.Errorf("xray --dev lo: exit code %d: %s%s", code, stderr, stdout)
 	}
 }

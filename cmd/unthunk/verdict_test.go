@@ -17,7 +17,8 @@ import (
 func savedRows(t *testing.T, dir, name, run string, seed uint64, rounds int, ns map[string]float64) string {
 	t.Helper()
 	r := rand.New(rand.NewPCG(seed, 3))
-	doc := &record.Document[record.BenchRow]{Head: record.Head{Schema: record.Schema, Kind: "bench", Run: run}, Warnings: []record.Warning{}}
+	head := record.Head{Schema: record.Schema, Kind: "bench", Run: run}
+	doc := &record.Document[record.BenchRow]{Head: head, Warnings: []record.Warning{}}
 	for _, row := range []string{"1", "2", "4", "8", "16", "32", "64"} {
 		mid, ok := ns[row]
 		if !ok {
@@ -74,9 +75,12 @@ func TestCompareNothing(t *testing.T) {
 	}{
 		{"refused", good, refused, exitFailed, "Nothing could be compared: no row of the new record has a number: " +
 			"redirect-map/bulk=1: new refused: packet counts disagree", "no row of the new record has a number"},
-		{"old refused", refused, good, exitFailed, "Nothing could be compared: no row of the old record has a number", "old record"},
-		{"no common row", other, low, exitFailed, "Nothing could be compared: the two records have no row in common.", "no row in common"},
-		{"one row lost", good, lost, exitDone, "1 row lost its number: the new record says why. No row of 6 is proven slower", ""},
+		{"old refused", refused, good, exitFailed, "Nothing could be compared: no row of the old record has a number",
+			"old record"},
+		{"no common row", other, low, exitFailed,
+			"Nothing could be compared: the two records have no row in common.", "no row in common"},
+		{"one row lost", good, lost, exitDone,
+			"1 row lost its number: the new record says why. No row of 6 is proven slower", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -104,7 +108,8 @@ func TestCompareSevenRounds(t *testing.T) {
 		old := savedRows(t, dir, "old.json", "a", 1, 7, rowsOf(100))
 		slow := savedRows(t, dir, "slow.json", run, 2, 7, rowsOf(110))
 		code, stdout, _ := unthunk(t, "compare", old, slow)
-		if code != exitRegression || strings.Contains(stdout, "cannot tell") || strings.Contains(stdout, "would have seen ?") {
+		if code != exitRegression || strings.Contains(stdout, "cannot tell") ||
+			strings.Contains(stdout, "would have seen ?") {
 			t.Errorf("slower: exit code %d:\n%s", code, stdout)
 		}
 		code, stdout, _ = unthunk(t, "compare", slow, old)
@@ -126,7 +131,8 @@ func TestCompareFewRounds(t *testing.T) {
 		slow := savedRows(t, dir, "slow.json", run, 2, 4, rowsOf(110))
 		code, stdout, _ := unthunk(t, "compare", old, slow)
 		said := strings.Join(strings.Fields(stdout), " ")
-		if code != exitDone || !strings.Contains(said, "These runs cannot tell whether any row of 7 is slower or faster.") ||
+		if code != exitDone ||
+			!strings.Contains(said, "These runs cannot tell whether any row of 7 is slower or faster.") ||
 			!strings.Contains(said, "too few rounds for a verdict: 4, and 7 rows need "+needed+" (--rounds)") {
 			t.Errorf("exit code %d:\n%s", code, stdout)
 		}

@@ -25,7 +25,8 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 		d := stat.UnpairedMeans(olds, news, "ns")
 		c.Rows = append(c.Rows, record.ProfileChange{Name: name, Change: record.Change{Old: old, New: new, Difference: &d}})
 	}
-	add(record.PacketRow, old.Packet, new.Packet, stat.Run{Samples: sums(old, anyStage)}, stat.Run{Samples: sums(new, anyStage)})
+	add(record.PacketRow, old.Packet, new.Packet,
+		stat.Run{Samples: sums(old, anyStage)}, stat.Run{Samples: sums(new, anyStage)})
 	oldGrain, newGrain := grain(old), grain(new)
 	for was, is := range matched(old.Rows, new.Rows, func(r *record.ProfileRow) string { return r.Name }) {
 		switch {

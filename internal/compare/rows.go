@@ -270,7 +270,8 @@ func (c rows) conclude() {
 		needed = stat.NeededRounds(compared)
 	}
 	if fewest < needed {
-		c.Warn("", fmt.Sprintf("too few rounds for a verdict: %d, and %d rows need %d (--rounds)", fewest, compared, needed))
+		c.Warn("", fmt.Sprintf("too few rounds for a verdict: %d, and %d rows need %d (--rounds)",
+			fewest, compared, needed))
 	}
 }
 

@@ -70,7 +70,8 @@ func changesHeadline(changes []change, unit string) Headline {
 		d := most.Difference
 		return Headline{
 			Title: fmt.Sprintf("%s is %s: %s", most.name, most.Outcome(), fromTo(most.Change, most.rate, unit)),
-			Text:  text + fmt.Sprintf(" The change of ns is %s %s [%s, %s].", signed(d.Median), unit, signed(d.Low), signed(d.High)),
+			Text: text + fmt.Sprintf(" The change of ns is %s %s [%s, %s].",
+				signed(d.Median), unit, signed(d.Low), signed(d.High)),
 			Tells: true,
 		}
 	}

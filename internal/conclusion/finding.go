@@ -30,7 +30,8 @@ func Comparison(c *record.Comparison) string {
 	}
 	said := f.say(what, slower, faster, fmt.Sprintf("%g %%", c.Threshold), "%")
 	if n := c.Lost(); n > 0 {
-		said = fmt.Sprintf("%s: the new record says why. %s", count(n, "row lost its number", "rows lost their numbers"), said)
+		lost := count(n, "row lost its number", "rows lost their numbers")
+		said = fmt.Sprintf("%s: the new record says why. %s", lost, said)
 	}
 	return said
 }
@@ -141,7 +142,8 @@ func (f *finding) say(what, slower, faster, threshold, unit string) string {
 	case f.faster == all && all > 1:
 		return fmt.Sprintf("%s are %s%s. %s", every, faster, f.between("less", unit), f.largest(unit))
 	case f.regressions == all && all > 1:
-		return fmt.Sprintf("%s are %s by more than %s%s. %s", every, slower, threshold, f.between("more", unit), f.largest(unit))
+		return fmt.Sprintf("%s are %s by more than %s%s. %s", every, slower, threshold,
+			f.between("more", unit), f.largest(unit))
 	case f.regressions > 0:
 		return fmt.Sprintf("%d of %s %s by more than %s. %s", f.regressions, rows, slower, threshold, f.largest(unit))
 	}

@@ -87,7 +87,7 @@ func ofDriver(k *kernel.Kernel, driver string) (*beginning, error) {
 		b.reach = reachOf("/", "")
 	}
 	if driver == DefaultDriver {
-		b.reach.dma = "a veth maps no memory for DMA"
+		b.reach.dma = vethDMA
 	}
 	return b, err
 }
@@ -99,7 +99,8 @@ func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
 	}
 	roots, err := xdppath.LiveRoots(k, dev.Index)
 	if err == nil && !slices.ContainsFunc(roots, func(r xdppath.Root) bool {
-		return strings.HasPrefix(r.Why, "napi_struct.poll of "+name) || strings.HasPrefix(r.Why, "net_device_ops.ndo_xdp_xmit of "+name)
+		return strings.HasPrefix(r.Why, "napi_struct.poll of "+name) ||
+			strings.HasPrefix(r.Why, "net_device_ops.ndo_xdp_xmit of "+name)
 	}) {
 		return nil, &feature.Missing{
 			Feature: "a redirect path of " + name,
@@ -113,7 +114,7 @@ func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
 
 // ofOwnVeth makes a veth with an XDP program.
 func ofOwnVeth(k *kernel.Kernel) (*beginning, error) {
-	b := &beginning{of: "a veth with an XDP program", owner: "xray0", reach: reach{dma: "a veth maps no memory for DMA"}}
+	b := &beginning{of: "a veth with an XDP program", owner: "xray0", reach: reach{dma: vethDMA}}
 	if err := b.makeVeth(k); err != nil {
 		return nil, errors.Join(err, b.close())
 	}

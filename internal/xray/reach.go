@@ -16,6 +16,9 @@ type reach struct {
 	dma, iommu string
 }
 
+// vethDMA is why no DMA branch runs for a veth.
+const vethDMA = "a veth maps no memory for DMA"
+
 // reachOf is that of a device of this machine: a device without a bus device behind it, as
 // a veth is, maps no memory. root is the machine's root directory. An empty device is one
 // that is not known.
