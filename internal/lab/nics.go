@@ -101,27 +101,9 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
 	for _, bulk := range bulks {
-		b := BulkCount{Bulk: bulk}
-		var windows []float64
-		for range 2 { // the first fills rings and page pools
-			span, err := chain.Send(ctx, bulk, packets(bulk))
-			if err != nil {
-				return nil, fmt.Errorf("redirect bursts of %d: %w", bulk, err)
-			}
-			b.add(span)
-			windows = windows[:0]
-			for _, ns := range span.Windows {
-				windows = append(windows, float64(ns)/float64(span.Window))
-			}
-		}
-		b.Windows = len(windows)
-		b.Instructions = nil
-		switch q := stat.Summarize(windows, "ns"); {
-		case bulk%poll != 0:
-		case timed:
-			b.Ns = &q
-		default:
-			b.Instructions = &q.Median
+		b, err := wireWindows(ctx, chain, bulk, timed)
+		if err != nil {
+			return nil, err
 		}
 		m.Bulks = append(m.Bulks, b)
 	}
@@ -140,26 +122,63 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 	m.Uncounted, m.Stamp = p.uncounted, p.stamp
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
-		hits, sent, err := p.during(func() (uint64, error) {
-			span, err := chain.Send(ctx, b.Bulk, packets(b.Bulk))
-			b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
-			return span.Sent, err
-		})
-		if err != nil {
-			return nil, fmt.Errorf("count bursts of %d: %w", b.Bulk, err)
-		}
-		for t, n := range hits {
-			p.count(b, t, float64(n)/float64(sent))
-		}
-		b.sort()
-		if maps, unmaps := b.mapped(); math.Abs(maps-unmaps)*float64(sent) > maxRing {
-			return nil, fmt.Errorf("bursts of %d: DMA maps and unmaps disagree: %.4f and %.4f a packet", b.Bulk, maps, unmaps)
+		if err := p.countWires(ctx, chain, b); err != nil {
+			return nil, err
 		}
 		if m.Mapped == Direct && b.calls("swiotlb_tbl_map_single") > 0 {
 			m.Mapped = Swiotlb
 		}
 	}
 	return m, nil
+}
+
+// wireWindows sends bursts of a bulk and takes from the chain's time stamps the ns of a
+// packet, or its instructions where the clock counts those. A bulk that does not fill
+// polls has neither.
+func wireWindows(ctx context.Context, chain *redirect.WireChain, bulk int, timed bool) (BulkCount, error) {
+	b := BulkCount{Bulk: bulk}
+	var windows []float64
+	for range 2 { // the first fills rings and page pools
+		span, err := chain.Send(ctx, bulk, packets(bulk))
+		if err != nil {
+			return b, fmt.Errorf("redirect bursts of %d: %w", bulk, err)
+		}
+		b.add(span)
+		windows = windows[:0]
+		for _, ns := range span.Windows {
+			windows = append(windows, float64(ns)/float64(span.Window))
+		}
+	}
+	b.Windows = len(windows)
+	b.Instructions = nil
+	switch q := stat.Summarize(windows, "ns"); {
+	case bulk%poll != 0:
+	case timed:
+		b.Ns = &q
+	default:
+		b.Instructions = &q.Median
+	}
+	return b, nil
+}
+
+// countWires adds to b what the probes count of bursts of its bulk.
+func (p *placed) countWires(ctx context.Context, chain *redirect.WireChain, b *BulkCount) error {
+	hits, sent, err := p.during(func() (uint64, error) {
+		span, err := chain.Send(ctx, b.Bulk, packets(b.Bulk))
+		b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
+		return span.Sent, err
+	})
+	if err != nil {
+		return fmt.Errorf("count bursts of %d: %w", b.Bulk, err)
+	}
+	for t, n := range hits {
+		p.count(b, t, float64(n)/float64(sent))
+	}
+	b.sort()
+	if maps, unmaps := b.mapped(); math.Abs(maps-unmaps)*float64(sent) > maxRing {
+		return fmt.Errorf("bursts of %d: DMA maps and unmaps disagree: %.4f and %.4f a packet", b.Bulk, maps, unmaps)
+	}
+	return nil
 }
 
 // maxRing is how many descriptors a ring has here at most, which may be mapped before they
