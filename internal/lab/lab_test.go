@@ -157,7 +157,7 @@ func TestProbe(t *testing.T) {
 			code := slices.Concat(test.code...)
 			site := xdppath.Site{Function: "f", Offset: offset}
 			site.Addr, site.Thunk = at+offset, "__x86_indirect_thunk_r10"
-			got, err := probe(kernel.New(ktext.Bytes{Addr: at, Code: code}, symbols(len(code)), nil), site)
+			got, err := probeAt(kernel.New(ktext.Bytes{Addr: at, Code: code}, symbols(len(code)), nil), site)
 			if (err != nil) != test.refused {
 				t.Fatalf("%v, %v", got, err)
 			}

@@ -126,7 +126,7 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 		arms, m.Bulks = append(arms, arm), append(m.Bulks, b)
 	}
 	tested, _, _ := chain.Devices()
-	p, err := place(ctx, lab, tested, nil, slotOf(ctx, arms[0]))
+	p, err := placeProbes(ctx, lab, tested, nil, slotOf(ctx, arms[0]))
 	if err != nil {
 		return nil, err
 	}
@@ -188,24 +188,25 @@ func (b *BulkCount) add(span redirect.Span) {
 	}
 }
 
-// seen is a place, the part of the chain that was at work, and what was branched to.
-type seen struct {
-	place  int
+// hit is what a probe counts apart: the part of the chain that was at work, and the
+// target of the branch.
+type hit struct {
+	probe  int
 	part   string
 	target uint64
 }
 
 // hits reads the counters. What is no part's is left out where parts are told apart.
-func (p *placed) hits() (map[seen]uint64, error) {
+func (p *probes) hits() (map[hit]uint64, error) {
 	raw, err := p.Hits()
 	if err != nil {
 		return nil, err
 	}
-	out := make(map[seen]uint64)
+	out := make(map[hit]uint64)
 	for h, n := range raw {
 		part, ok := p.parts[work{h.Ifindex, h.Transmits}]
 		if ok || p.parts == nil {
-			out[seen{h.Place, part, h.Target}] += n
+			out[hit{h.Place, part, h.Target}] += n
 		}
 	}
 	return out, nil
@@ -213,7 +214,7 @@ func (p *placed) hits() (map[seen]uint64, error) {
 
 // during returns what is counted while send runs, and the packets that it sends. A slot
 // that lost packets is sent again.
-func (p *placed) during(send sender) (hits map[seen]uint64, packets uint64, err error) {
+func (p *probes) during(send sender) (hits map[hit]uint64, packets uint64, err error) {
 	for range tries {
 		before, err := p.hits()
 		if err != nil {
@@ -244,9 +245,9 @@ const tries = 5
 // and one of twice as many packets, so that what a slot takes besides its packets
 // cancels. What most of some pairs of slots do not agree on, or what is not repeated with
 // every 64 packets, is a timer's or another task's.
-func (p *placed) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
+func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
 	send := slotOf(ctx, arm)
-	times := make(map[seen]map[float64]int) // how many pairs say that number a packet
+	times := make(map[hit]map[float64]int) // how many pairs say that number a packet
 	for range pairs {
 		arm.SetWindow(window)
 		one, packets, err := p.during(send)
@@ -291,10 +292,10 @@ func slotOf(ctx context.Context, arm *redirect.Measurement) sender {
 }
 
 // count adds one count to a bulk's.
-func (p *placed) count(b *BulkCount, t seen, per float64) {
-	s, isSite := p.sites[t.place]
+func (p *probes) count(b *BulkCount, t hit, per float64) {
+	s, isSite := p.sites[t.probe]
 	if !isSite {
-		b.Functions = append(b.Functions, record.LabFunction{Function: p.Places[t.place].Function, Part: t.part, PerPacket: per})
+		b.Functions = append(b.Functions, record.LabFunction{Function: p.Places[t.probe].Function, Part: t.part, PerPacket: per})
 		return
 	}
 	name := ""

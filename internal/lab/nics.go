@@ -95,7 +95,9 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	chain, err := redirect.BuildWireChain(ctx, lab, redirect.WireDevices{Generator: names[0], In: names[1], Out: names[2], Sink: names[3]})
+	chain, err := redirect.BuildWireChain(ctx, lab, redirect.WireDevices{
+		Generator: names[0], In: names[1], Out: names[2], Sink: names[3],
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +112,7 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 	if timed {
 		return m, nil
 	}
-	p, err := place(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit,
+	p, err := placeProbes(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit,
 		{chain.Out, false}: OutPoll}, func() (uint64, error) {
 		span, err := chain.Send(ctx, bulks[0], packets(bulks[0]))
 		return span.Sent, err
@@ -162,7 +164,7 @@ func wireWindows(ctx context.Context, chain *redirect.WireChain, bulk int, timed
 }
 
 // countWires adds to b what the probes count of bursts of its bulk.
-func (p *placed) countWires(ctx context.Context, chain *redirect.WireChain, b *BulkCount) error {
+func (p *probes) countWires(ctx context.Context, chain *redirect.WireChain, b *BulkCount) error {
 	hits, sent, err := p.during(func() (uint64, error) {
 		span, err := chain.Send(ctx, b.Bulk, packets(b.Bulk))
 		b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received

@@ -19,12 +19,12 @@ import (
 	"github.com/unthunk/unthunk/ktext"
 )
 
-// placed are the counters on the way of a packet.
-type placed struct {
+// probes are the kprobes on the path of a packet, with their counters.
+type probes struct {
 	*count.Counters
 	kernel *kernel.Kernel
-	// sites are those of places, walked the functions that they were looked for in, by
-	// address.
+	// sites are those of probes by number; walked are the functions, by address, that
+	// were searched for sites.
 	sites  map[int]site
 	walked map[uint64]bool
 	// stamp is how many instructions the indirect branch of a time stamp takes.
@@ -52,11 +52,13 @@ type work struct {
 // sender sends a slot and returns how many packets that were.
 type sender func() (packets uint64, err error)
 
-// place puts a counter at each indirect branch of the path of an interface, and at the
+// placeProbes puts a probe at each indirect branch of the path of an interface, and at the
 // functions that are counted. What the branches enter when a slot is sent is on the path
 // too: the functions of the DMA setup are found so.
-func place(ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[work]string, send sender) (p *placed, err error) {
-	p = &placed{sites: make(map[int]site), walked: make(map[uint64]bool), parts: parts}
+func placeProbes(
+	ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[work]string, send sender,
+) (p *probes, err error) {
+	p = &probes{sites: make(map[int]site), walked: make(map[uint64]bool), parts: parts}
 	if p.kernel, err = kernel.OpenLive(); err != nil {
 		return nil, err
 	}
@@ -136,7 +138,7 @@ func generator(k *kernel.Kernel) (roots []xdppath.Root) {
 }
 
 // add counts at the indirect branches of functions that were not walked before.
-func (p *placed) add(inv *xdppath.Inventory) {
+func (p *probes) add(inv *xdppath.Inventory) {
 	for _, f := range inv.Functions {
 		p.walked[f.Addr] = true
 	}
@@ -147,7 +149,7 @@ func (p *placed) add(inv *xdppath.Inventory) {
 			continue
 		}
 		n := executed(p.kernel.Text, s)
-		at, err := probe(p.kernel, s)
+		at, err := probeAt(p.kernel, s)
 		if err == nil && slices.Contains(p.Places, at) {
 			continue
 		}
@@ -163,14 +165,14 @@ func (p *placed) add(inv *xdppath.Inventory) {
 }
 
 // entered are functions that are entered when a slot is sent, and were not walked.
-func (p *placed) entered(send sender) (roots []xdppath.Root, err error) {
+func (p *probes) entered(send sender) (roots []xdppath.Root, err error) {
 	hits, _, err := p.during(send)
 	if err != nil {
 		return nil, err
 	}
 	for h := range hits {
 		f, off, ok := p.kernel.Symbols.Find(h.target)
-		site, isSite := p.sites[h.place]
+		site, isSite := p.sites[h.probe]
 		if !isSite || !ok || off != 0 || !f.Text() || p.walked[f.Addr] {
 			continue
 		}
@@ -183,7 +185,7 @@ func (p *placed) entered(send sender) (roots []xdppath.Root, err error) {
 }
 
 // Close takes the counters away.
-func (p *placed) Close() error {
+func (p *probes) Close() error {
 	var err error
 	if p.Counters != nil {
 		err = p.Counters.Close()
@@ -191,12 +193,12 @@ func (p *placed) Close() error {
 	return errors.Join(err, p.kernel.Close())
 }
 
-// probe is where to count an indirect branch. That is its own place except for a call with
+// probeAt is where to count an indirect branch. That is its own place except for a call with
 // a prefix, "cs call __x86_indirect_thunk_r10", as compilers write those of r8 to r15: a
 // kprobe there would return one byte early and crash the kernel, as int3_emulate_call in
 // arch/x86/include/asm/text-patching.h takes each call for 5 bytes long (seen with Linux
 // 6.1 and 6.12). The instruction before is as good when it always runs on into the call.
-func probe(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
+func probeAt(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
 	at := count.Place{Function: s.Function, Offset: s.Offset, Register: register(k.Text, s)}
 	call, err := k.Read(s.Addr, 2)
 	if err != nil {
