@@ -18,7 +18,7 @@ most 1000. They are grouped by CPU, kernel, compiler, boot parameters and mitiga
 and each row's trend is shown in each group.
 
 A change is a run from which on a row has another level. What is noise is known
-from the scatter of the runs, at 5 % for all rows of a group together; this takes 8
+from the spread of the runs, at 5 % for all rows of a group together; this takes 8
 runs. unthunk report DIR draws the same.`,
 		Example: `  unthunk bench --save runs/$(uname -r).json
   unthunk history runs

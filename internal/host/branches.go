@@ -296,7 +296,7 @@ func indirectRow(name string, f *Fingerprint, flags []string, b branches) Findin
 		row.Means = "an ordinary predicted jump: an indirect call costs little more than a direct one while it keeps its target"
 	default:
 		row.Level = LevelUnknown
-		row.Means = "code of a shape not known here: price it with unthunk tax"
+		row.Means = "unthunk does not know this code: price it with unthunk tax"
 	}
 	return row
 }
@@ -337,10 +337,10 @@ func returnRow(name string, f *Fingerprint, flags []string, b branches) Finding 
 		row.Means = "some returns take one more direct jump; prediction still works"
 	case branch.ReturnCallDepth:
 		row.Level = LevelWarn
-		row.Means = "every call and return does bookkeeping, and deep call chains refill the return stack"
+		row.Means = "every call and return updates a count, and deep call chains refill the return stack"
 	default:
 		row.Level = LevelUnknown
-		row.Means = "code of a shape not known here"
+		row.Means = "unthunk does not know this code"
 	}
 	return row
 }

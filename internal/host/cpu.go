@@ -236,7 +236,7 @@ func (m *machine) steal(ctx context.Context) (Finding, error) {
 		Found: fmt.Sprintf("%.1f %% in the last %d ms, %.1f %% since boot", now, window.Milliseconds(), since)}
 	if now >= 1 {
 		row.Level = LevelWarn
-		row.Means = "the hypervisor runs others on these CPUs: rates read low, and unevenly so"
+		row.Means = "the hypervisor runs others on these CPUs: rates read low, and differ from round to round"
 		row.Do = "measure when it is quiet, or on CPUs of your own"
 	}
 	return row, nil

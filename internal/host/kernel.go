@@ -176,7 +176,7 @@ func (m *machine) bpf(f *Fingerprint) []Finding {
 	case jit == "2":
 		f.BPFJIT = "on, debug"
 		rows = append(rows, Finding{Name: "bpf-jit", Found: "on, with debug output", Level: LevelNote,
-			Means: "loading a program floods the kernel log; running it is not slower",
+			Means: "loading a program fills the kernel log; running it is not slower",
 			Do:    "sysctl net.core.bpf_jit_enable=1"})
 	default:
 		f.BPFJIT = "on"

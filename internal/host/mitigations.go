@@ -165,5 +165,5 @@ func agreement(f Fingerprint, b branches) []Finding {
 			Means: "what /sys says about indirect branches and returns is what the text does"}}
 	}
 	return []Finding{{Name: name, Found: strings.Join(differ, "; "), Level: LevelNote,
-		Means: "believe memory: it is what packets run through"}}
+		Means: "trust memory: it is what packets run through"}}
 }

@@ -166,7 +166,7 @@ func (p *printer) causes(causes []record.Cause) {
 		p.wrap("", "There is no difference between the machines in what unthunk looks at.")
 		return
 	}
-	p.wrap("", "What the machines differ in, likeliest cause first:")
+	p.wrap("", "What the machines differ in, most likely cause first:")
 	for _, cause := range causes {
 		p.wrap("  "+cells.Clean(cause.Name)+"  ", cells.Seen(cause.Old)+" → "+cells.Seen(cause.New))
 		if cause.Why != "" {

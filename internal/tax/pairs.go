@@ -51,7 +51,7 @@ func pairs() []pair {
 		user        = "a function in user space: called indirectly against directly"
 
 		direct   = "no indirect branch: a reference for the others"
-		oneCall  = "one indirect branch, and a direct call with its return that the inlined lookup lacks"
+		oneCall  = "one indirect branch, and a direct call with its return that the inlined lookup does not have"
 		twoLoops = "the two loops differ too: one walks an array"
 	)
 	return []pair{

@@ -155,7 +155,7 @@ func alike(k *kernel.Kernel, with, without *ebpf.Program) (premise string, err e
 	if differing := append(onlyWith, onlyWithout...); len(differing) > 0 {
 		return "", refusal("the two sides differ in an indirect branch: " + strings.Join(differing, ", "))
 	}
-	return "no indirect branch on either side that the other lacks", nil
+	return "no indirect branch on either side that the other does not have", nil
 }
 
 // holds checks that the first of the named functions that this kernel has makes an

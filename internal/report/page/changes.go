@@ -96,7 +96,7 @@ func (t *changeTable) figure(v *viewer, title, unit, changes string) *figure {
 func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 	const beside = "Beside them the change, whose interval holds for all rows together."
 	rows := newChangeTable("Change of each row in % of old [interval]; + is slower", "row", "%")
-	prices := newChangeTable("Change of each price in % of the old one [interval]; + is dearer", "row", "%")
+	prices := newChangeTable("Change of each price in % of the old one [interval]; + is a higher price", "row", "%")
 	for i := range c.Rows {
 		row := &c.Rows[i]
 		name, t := row.Name, rows
@@ -146,7 +146,7 @@ func causesTable(causes []record.Cause) *table {
 	if len(causes) == 0 {
 		return nil
 	}
-	t := &table{Caption: "What the machines differ in, likeliest cause first", Columns: []column{
+	t := &table{Caption: "What the machines differ in, most likely cause first", Columns: []column{
 		{"", "m"}, {"old", ""}, {"new", ""}, {"why it may matter", "t"},
 	}}
 	for _, c := range causes {

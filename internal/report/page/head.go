@@ -92,7 +92,7 @@ func (v *viewer) banners() []note {
 	if warned > 0 {
 		out = append(out, note{
 			"! " + cells.Plural(warned, "warning") + ":",
-			"the section Warnings says what casts doubt on which number.",
+			"the section Warnings says which numbers are uncertain, and why.",
 		})
 	}
 	return out

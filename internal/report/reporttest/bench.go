@@ -68,7 +68,7 @@ func FullBench() *record.Document[record.BenchRow] {
 		BenchRow(r, "redirect-map/bulk=64/operation=swap-macs/size=1500", "64", 140, 51, 16),
 		record.BenchRow{Name: "redirect-xsk/bulk=1", Labels: map[string]string{"bulk": "1"},
 			Refused: "packet counts disagree: 1048576 sent, 1048576 redirected, 0 received; xdp_redirect: EOPNOTSUPP " +
-				"(ta's peer has no XDP program)"},
+				"(eth1's peer has no XDP program)"},
 		BenchRow(r, "drop/bulk=64", "64", 41, 0, 0),
 		BenchRow(r, "redirect-map/in=eth0/out=eth1", "", 83, 0, 11.5),
 	)

@@ -70,7 +70,7 @@ func Tax() *record.Document[record.TaxRow] {
 		row.PerPacket = &stat.Quantity{Median: n, Low: n, High: n, N: 1, Unit: "calls"}
 	}
 	label(&doc.Rows[0], "nothing: two loads of one program")
-	doc.Rows[0].Premise = "no indirect branch on either side that the other lacks"
+	doc.Rows[0].Premise = "no indirect branch on either side that the other does not have"
 	const lookup = "map->ops->map_lookup_elem: of a map the verifier cannot know, against one it knows"
 	for i := range doc.Rows[1:4] {
 		count(label(&doc.Rows[1+i], lookup), 0)
