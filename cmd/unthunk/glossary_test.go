@@ -15,7 +15,8 @@ import (
 
 // identifier is the shape of what is no word: names of the kernel, flags, files, rows,
 // numbers with a unit.
-var identifier = regexp.MustCompile("`[^`]*`|" + `"[^"]*"|\S*[_/=<>@#$0-9]\S*|--?[a-z][a-z-]*(?: [A-Z]+)?|\b(?:DIR|E[A-Z]{5,})\b|\S+[.:]\S+|\S+[a-z][A-Z]\S*|\S*\[bpf\]|\S+…`)
+var identifier = regexp.MustCompile("`[^`]*`|" + `"[^"]*"|\S*[_/=<>@#$0-9]\S*` +
+	`|--?[a-z][a-z-]*(?: [A-Z]+)?|\b(?:DIR|E[A-Z]{5,})\b|\S+[.:]\S+|\S+[a-z][A-Z]\S*|\S*\[bpf\]|\S+…`)
 
 // word is a run of letters; the parts of a word with hyphens are words.
 var word = regexp.MustCompile(`[A-Za-zµ]+(?:['’]s)?`)
