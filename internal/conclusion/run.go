@@ -54,7 +54,7 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 			}
 		}
 		if what := do("return-thunk"); what != "" && doc.Profile.Tax != nil {
-			win(record.Gain{What: what, Ns: doc.Profile.Tax.ReturnLandings, AtMost: true, Verb: "profile"})
+			win(record.Gain{What: what, Ns: doc.Profile.Tax.ReturnEntries, AtMost: true, Verb: "profile"})
 		}
 	}
 	win(bulkGain(doc.Rows))

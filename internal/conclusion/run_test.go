@@ -25,7 +25,7 @@ func TestNew(t *testing.T) {
 			{Name: "tracepoint/1", Price: ns(50, 40, 60)},
 			{Name: "devmap-prog", Price: ns(1, -1, 3)},
 		}, Stages: []record.ProfileRow{{Name: "generator", Ns: ns(100, 90, 110)}, {Name: "receive", Ns: ns(50, 45, 55)},
-			{Name: "transmit", Ns: ns(5, 4, 6)}}, Profile: &record.ProfileParts{Tax: &record.ProfileTax{ReturnLandings: ns(150, 140, 160)}}},
+			{Name: "transmit", Ns: ns(5, 4, 6)}}, Profile: &record.ProfileParts{Tax: &record.ProfileTax{ReturnEntries: ns(150, 140, 160)}}},
 	}
 	findings := []host.Finding{{Name: "indirect-call", Do: "use IBRS"}, {Name: "return-thunk", Do: "count calls"}, {Name: "iommu"}}
 	v := New(doc, findings)

@@ -161,7 +161,7 @@ func TestVerifyIndirectCall(t *testing.T) {
 			for _, s := range raw.Record(&stat.Quantity{Median: 10, Low: 9, High: 11, N: 7, Unit: "ns"}).Tax.Sites {
 				for _, target := range s.Targets {
 					if strings.HasSuffix(target, "_second") {
-						total := ns(s.Thunk) + ns(s.Landing)
+						total := ns(s.Thunk) + ns(s.TargetEntry)
 						return verify.Finding{Figure: fmt.Sprintf("%.2f ns at %s+%#x", total, s.Function, s.Offset), Holds: total >= 1}
 					}
 				}

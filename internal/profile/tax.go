@@ -32,7 +32,7 @@ func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 	b := v.branches()
 	tax := &record.ProfileTax{Returns: v.mean(b.returns), Sites: []record.ProfileSite{}}
 	if returnsThroughThunk(v.Path) {
-		tax.ReturnLandings = v.mean(b.returned)
+		tax.ReturnEntries = v.mean(b.returned)
 	}
 	direct := v.direct()
 	if direct != nil {
@@ -64,11 +64,11 @@ func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 	}
 	slices.SortFunc(tax.Sites, func(a, b record.ProfileSite) int {
 		return cmp.Or(
-			cmp.Compare(b.Thunk.Median+b.Landing.Median, a.Thunk.Median+a.Landing.Median),
+			cmp.Compare(b.Thunk.Median+b.TargetEntry.Median, a.Thunk.Median+a.TargetEntry.Median),
 			cmp.Compare(a.Function, b.Function), cmp.Compare(a.Offset, b.Offset),
 		)
 	})
-	tax.Thunks, tax.Landings = v.mean(thunks), v.mean(targetEntries)
+	tax.Thunks, tax.TargetEntries = v.mean(thunks), v.mean(targetEntries)
 	tax.Total, tax.Hop = v.mean(both), v.mean(hop)
 	if price != nil && estimate > 0 {
 		tax.Estimate = &stat.Quantity{
@@ -135,7 +135,7 @@ func (v view) siteRow(of *site, what *string) record.ProfileSite {
 	slices.Sort(of.targets)
 	return record.ProfileSite{
 		Function: of.function, Offset: of.offset, Stage: string(of.stage), Pointer: what,
-		Targets: of.targets, Thunk: v.mean(of.thunk), Landing: v.mean(of.targetEntry),
+		Targets: of.targets, Thunk: v.mean(of.thunk), TargetEntry: v.mean(of.targetEntry),
 	}
 }
 

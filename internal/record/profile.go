@@ -82,19 +82,19 @@ type ProfileFunction struct {
 
 // ProfileTax is what samples say of indirect branches, in ns per packet.
 type ProfileTax struct {
-	// Thunks is the time in indirect thunks, Landings the excess on the first
+	// Thunks is the time in indirect thunks, TargetEntries the excess on the first
 	// instructions of functions that are entered through one, Total both.
-	Thunks   *stat.Quantity `json:"thunks"`
-	Landings *stat.Quantity `json:"landings"`
-	Total    *stat.Quantity `json:"total"`
-	// Returns is the time in return thunks, ReturnLandings that on the first two
+	Thunks        *stat.Quantity `json:"thunks"`
+	TargetEntries *stat.Quantity `json:"landings"`
+	Total         *stat.Quantity `json:"total"`
+	// Returns is the time in return thunks, ReturnEntries that on the first two
 	// instructions behind calls, which is the most that returns through thunks
 	// can have cost there; nil where functions return by themselves. They are no
 	// part of Total.
-	Returns        *stat.Quantity `json:"returns"`
-	ReturnLandings *stat.Quantity `json:"return-landings"`
+	Returns       *stat.Quantity `json:"returns"`
+	ReturnEntries *stat.Quantity `json:"return-landings"`
 	// Direct is what the first instructions of a function take that is entered
-	// directly, in ns per call: what landings are compared with. Nil when none
+	// directly, in ns per call: what target entries are compared with. Nil when none
 	// was seen.
 	Direct *stat.Quantity `json:"direct"`
 	// Estimate is what tax makes of it: price of a call times calls of the hop.
@@ -123,10 +123,10 @@ type ProfileSite struct {
 	// PerPacket is how often it runs for a packet, unit "calls"; nil when
 	// unknown.
 	PerPacket *stat.Quantity `json:"per-packet"`
-	// Thunk is the time in its thunk, Landing the excess on the first
+	// Thunk is the time in its thunk, TargetEntry the excess on the first
 	// instructions of its targets, in ns per packet.
-	Thunk   *stat.Quantity `json:"thunk"`
-	Landing *stat.Quantity `json:"landing"`
+	Thunk       *stat.Quantity `json:"thunk"`
+	TargetEntry *stat.Quantity `json:"landing"`
 }
 
 // ProfileCounter is what a PMU counted, per packet.
@@ -218,10 +218,10 @@ func (t *ProfileTax) check() error {
 	}
 	err := checkMeans([]quantity{
 		{"thunks", "ns", t.Thunks, false},
-		{"landings", "ns", t.Landings, true},
+		{"landings", "ns", t.TargetEntries, true},
 		{"total", "ns", t.Total, true},
 		{"returns", "ns", t.Returns, false},
-		{"return-landings", "ns", t.ReturnLandings, false},
+		{"return-landings", "ns", t.ReturnEntries, false},
 		{"direct", "ns", t.Direct, false},
 		{"estimate", "ns", t.Estimate, true},
 		{"hop", "ns", t.Hop, true},
@@ -244,7 +244,7 @@ func (s *ProfileSite) check() error {
 		return err
 	}
 	return checkMeans([]quantity{
-		{"per-packet", "calls", s.PerPacket, false}, {"thunk", "ns", s.Thunk, false}, {"landing", "ns", s.Landing, true},
+		{"per-packet", "calls", s.PerPacket, false}, {"thunk", "ns", s.Thunk, false}, {"landing", "ns", s.TargetEntry, true},
 	})
 }
 

@@ -28,7 +28,7 @@ func TestLoadProfile(t *testing.T) {
 		return s.Profile(), nil
 	}
 	p, err := load("good", recordtest.FullProfile())
-	if err != nil || len(p.Rows) != 6 || p.Tax.Landings.Median != -0.5 || p.Stacks[0].Frames[1] != "bq_xmit_all" ||
+	if err != nil || len(p.Rows) != 6 || p.Tax.TargetEntries.Median != -0.5 || p.Stacks[0].Frames[1] != "bq_xmit_all" ||
 		p.Rows[0].Samples[9] != recordtest.FullProfile().Rows[0].Samples[9] {
 		t.Errorf("%+v, %v", p, err)
 	}

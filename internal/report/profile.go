@@ -80,7 +80,7 @@ func (p *printer) branchTable(prof *record.Profile) {
 		return
 	}
 	p.indirectBranches(&prof.ProfileParts)
-	if behind, around := cells.Quantity(prof.Tax.ReturnLandings); behind != "" {
+	if behind, around := cells.Quantity(prof.Tax.ReturnEntries); behind != "" {
 		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows "+
 			"a call.",
 			cells.OrDash(prof.Tax.Returns), behind, around))
@@ -92,7 +92,7 @@ func (p *printer) branchTable(prof *record.Profile) {
 	table := [][]string{{"indirect branch", "stage", "/pkt", "thunk", "entry", "target"}}
 	small := 0
 	for _, s := range prof.Tax.Sites {
-		if total := cells.Value(s.Thunk) + cells.Value(s.Landing); math.Abs(total) < leastShare*prof.Packet.Median {
+		if total := cells.Value(s.Thunk) + cells.Value(s.TargetEntry); math.Abs(total) < leastShare*prof.Packet.Median {
 			small++
 			continue
 		}
@@ -107,7 +107,7 @@ func (p *printer) branchTable(prof *record.Profile) {
 		}
 		table = append(table, []string{
 			fmt.Sprintf("%s+%#x", cells.Clean(s.Function), s.Offset), cells.Clean(s.Stage), calls,
-			cells.OrDash(s.Thunk), cells.OrDash(s.Landing),
+			cells.OrDash(s.Thunk), cells.OrDash(s.TargetEntry),
 			cells.Clean(cmp.Or(cells.ShortNames(s.Targets), what)),
 		})
 	}

@@ -23,7 +23,7 @@ func TestProfileGolden(t *testing.T) {
 	reporttest.Golden(t, "profile.txt", b.String())
 
 	p := reporttest.Profile()
-	p.Tax.Estimate, p.Tax.Agree, p.Tax.ReturnLandings, p.Incomplete, p.Sampling.Throughput = nil, "", nil, true, nil
+	p.Tax.Estimate, p.Tax.Agree, p.Tax.ReturnEntries, p.Incomplete, p.Sampling.Throughput = nil, "", nil, true, nil
 	b.Reset()
 	if err := Profile(&b, Options{Width: 60}, p, "redirect-map/bulk=16", 1); err != nil {
 		t.Fatal(err)

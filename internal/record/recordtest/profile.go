@@ -77,9 +77,10 @@ func FullProfile() *record.Profile {
 	p.Sampling.Throughput = &stat.Quantity{Median: 99, Low: 98, High: 100, N: 10, Unit: "percent"}
 	p.Functions = []record.ProfileFunction{{Name: "bq_xmit_all", Stage: "transmit", Samples: 12, Ns: ns(0.5)}}
 	p.Tax = &record.ProfileTax{
-		Thunks: ns(3), Landings: ns(-0.5), Total: ns(-0.1), Returns: ns(1), Direct: ns(0.2), Estimate: ns(4), Hop: ns(3), Agree: "cannot tell",
+		Thunks: ns(3), TargetEntries: ns(-0.5), Total: ns(-0.1),
+		Returns: ns(1), Direct: ns(0.2), Estimate: ns(4), Hop: ns(3), Agree: "cannot tell",
 		Sites: []record.ProfileSite{{Function: "__napi_poll", Stage: "receive", Pointer: &calls,
-			Targets: []string{"veth_poll"}, Thunk: ns(2), Landing: ns(-1)}},
+			Targets: []string{"veth_poll"}, Thunk: ns(2), TargetEntry: ns(-1)}},
 	}
 	p.Counters = []record.ProfileCounter{{Name: "cycles", PerPacket: &stat.Quantity{Median: 900, Low: 890, High: 910, N: 10, Unit: "events"}}}
 	p.Stacks = []record.ProfileStack{{Frames: []string{"net_rx_action", "bq_xmit_all"}, Stage: "transmit", Samples: 12, Ns: 0.5}}

@@ -17,7 +17,7 @@ func IndirectBranches(p *record.ProfileParts) string {
 	}
 	total, around := Quantity(tax.Total)
 	return fmt.Sprintf("indirect branches: %s ns %s, %s of the packet: %s in thunks, %s at call target entries. %s",
-		total, around, Percent(tax.Total, p.Packet), OrDash(tax.Thunks), OrDash(tax.Landings), agreement(tax))
+		total, around, Percent(tax.Total, p.Packet), OrDash(tax.Thunks), OrDash(tax.TargetEntries), agreement(tax))
 }
 
 // agreement is how samples and prices agree.

@@ -192,14 +192,14 @@ func (c csvRecord) profile(p *record.Profile) {
 	}
 	c.quantity("indirect-branches", "total", p.Tax.Total, "")
 	c.quantity("indirect-branches", "thunks", p.Tax.Thunks, "")
-	c.quantity("indirect-branches", "landings", p.Tax.Landings, "")
+	c.quantity("indirect-branches", "landings", p.Tax.TargetEntries, "")
 	c.quantity("indirect-branches", "hop", p.Tax.Hop, "")
 	c.quantity("indirect-branches", "estimate", p.Tax.Estimate, p.Tax.Agree)
 	for _, site := range p.Tax.Sites {
 		name := fmt.Sprintf("site/%s+%#x", site.Function, site.Offset)
 		c.quantity(name, "per-packet", site.PerPacket, site.Stage)
 		c.quantity(name, "thunk", site.Thunk, site.Stage)
-		c.quantity(name, "landing", site.Landing, site.Stage)
+		c.quantity(name, "landing", site.TargetEntry, site.Stage)
 	}
 }
 

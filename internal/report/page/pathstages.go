@@ -182,8 +182,8 @@ func sampledSite(s *record.ProfileSite) pathSite {
 	if s.PerPacket != nil {
 		site.per = stat.Number(s.PerPacket.Median) + " a packet"
 	}
-	if s.Thunk != nil || s.Landing != nil {
-		site.ns = stat.Number(cells.Value(s.Thunk)+cells.Value(s.Landing)) + " ns"
+	if s.Thunk != nil || s.TargetEntry != nil {
+		site.ns = stat.Number(cells.Value(s.Thunk)+cells.Value(s.TargetEntry)) + " ns"
 	}
 	return site
 }

@@ -42,16 +42,16 @@ func Profile() *record.Profile {
 	}
 	calls := "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit"
 	p.Tax = &record.ProfileTax{
-		Thunks: Around(0.1, 0.05, "ns"), Landings: Around(2.3, 0.8, "ns"), Total: Around(2.4, 0.8, "ns"),
+		Thunks: Around(0.1, 0.05, "ns"), TargetEntries: Around(2.3, 0.8, "ns"), Total: Around(2.4, 0.8, "ns"),
 		Hop:      Around(1.9, 0.7, "ns"),
 		Estimate: Around(1.8, 0.1, "ns"), Agree: "agree", Returns: Around(0.6, 0.2, "ns"),
-		ReturnLandings: Around(50, 3, "ns"),
+		ReturnEntries: Around(50, 3, "ns"),
 		Sites: []record.ProfileSite{
 			{Function: "bq_xmit_all", Offset: 0xa3, Stage: "transmit", Pointer: &calls,
 				Targets: []string{"veth_ndo_xdp_xmit"}, PerPacket: Around(0.0625, 0, "calls"),
-				Thunk: Around(0.1, 0.05, "ns"), Landing: Around(1, 0.4, "ns")},
+				Thunk: Around(0.1, 0.05, "ns"), TargetEntry: Around(1, 0.4, "ns")},
 			{Function: "bpf_dispatcher_xdp", Offset: 0x3d, Stage: "program", Targets: []string{program},
-				Thunk: Around(0, 0, "ns"), Landing: Around(0.9, 0.4, "ns")},
+				Thunk: Around(0, 0, "ns"), TargetEntry: Around(0.9, 0.4, "ns")},
 		},
 	}
 	p.Counters = []record.ProfileCounter{{Name: "cycles", PerPacket: Around(470, 5, "events")},
