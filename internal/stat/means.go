@@ -79,7 +79,7 @@ func (d Difference) resolving(alpha float64) Difference {
 	if !ok || n < MinRounds || 2*math.Pow(2, -float64(n)) <= alpha {
 		return d
 	}
-	return newDifference(pairedMean{ranks.d}, d.scale, d.N, d.Unit)
+	return newDifference(pairedMean(ranks), d.scale, d.N, d.Unit)
 }
 
 // pairedMean is the mean of differences of rounds, with Student's t.
