@@ -41,7 +41,9 @@ func TestPriceProperties(t *testing.T) {
 			if e := d.At(0.001); e.Low > d.Low || e.High < d.High {
 				t.Fatalf("%s: at 99.9 %% narrower: %+v, was %+v", name, e, d)
 			}
-			if e := Family([]Difference{d, d})[0]; e.Median != d.Median || e.Low > d.Low && e.Low != 0 {
+			// Six rounds are too few for the ranks of two rows: Student's t speaks then.
+			byRanks := name != "paired" || n > 6
+			if e := Family([]Difference{d, d})[0]; byRanks && (e.Median != d.Median || e.Low > d.Low && e.Low != 0) {
 				t.Fatalf("%s: in family %+v, was %+v", name, e, d)
 			}
 		}

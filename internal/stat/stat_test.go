@@ -326,13 +326,16 @@ func TestFamily(t *testing.T) {
 	if one := Family(ds[:1])[0]; one.Low != ds[0].Low || one.P != ds[0].P {
 		t.Errorf("a family of one changed: %+v", one)
 	}
-	// Six rounds can call one difference, not seven at once.
+	// Ranks of six rounds can call one difference, not seven at once: Student's t does.
+	// Ranks of five can call none.
 	a := []float64{1, 2, 3, 4, 5, 6}
-	b := []float64{2, 4, 6, 8, 10, 12}
-	few := slices.Repeat([]Difference{Paired(a, b)}, 7)
-	for _, d := range Family(few) {
-		if Verdict(d, 2) != CannotTell {
-			t.Errorf("%+v: %s", d, Verdict(d, 2))
+	b := []float64{2.1, 4, 6.3, 8, 10.5, 12}
+	for n, want := range map[int]string{6: Slower, 5: CannotTell} {
+		few := slices.Repeat([]Difference{Paired(a[:n], b[:n])}, 7)
+		for _, d := range Family(few) {
+			if got := Verdict(d, 2); got != want {
+				t.Errorf("%d rounds: %+v: %s, want %s", n, d, got, want)
+			}
 		}
 	}
 }
