@@ -153,3 +153,28 @@ func declared(t *testing.T, root, pkg, name, method string) bool {
 	}
 	return false
 }
+
+// The README is short, and its code is that of an example, which compiles.
+func TestReadme(t *testing.T) {
+	root := filepath.Join("..", "..")
+	b, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(b), "\n"); n > 150 {
+		t.Errorf("%d lines: its first reader has time for 150", n)
+	}
+	example, err := os.ReadFile(filepath.Join(root, "examples", "forwarder", "main.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, code, found := strings.Cut(string(b), "```go\n")
+	code, _, end := strings.Cut(code, "```")
+	if !found || !end {
+		t.Fatal("there is no code")
+	}
+	indented := regexp.MustCompile(`(?m)^(.)`).ReplaceAllString(code, "\t$1")
+	if !strings.Contains(string(example), indented) {
+		t.Errorf("the code is not in examples/forwarder/main.go:\n%s", indented)
+	}
+}
