@@ -138,10 +138,11 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		defer cancel()
 	}
 	if f.pcap != "" {
-		file, err := os.Create(f.pcap)
-		if err != nil {
-			return fmt.Errorf("make pcap file: %w", err) // the error names the file
+		file, errFile := os.Create(f.pcap)
+		if errFile != nil {
+			return fmt.Errorf("make pcap file: %w", errFile) // the error names the file
 		}
+		// A disk that is full must end the verb with an error: err is the result's.
 		defer func() { err = errors.Join(err, file.Close()) }()
 		if c.Sample, err = forward.NewSample(file, f.every); err != nil {
 			return err
