@@ -234,8 +234,12 @@ func (b *built) conclude(n int, rows []RawRow) {
 		row.Rounds = append(row.Rounds, n)
 		row.NsPerFrame = append(row.NsPerFrame, ns)
 		row.Disturbed = append(row.Disturbed, stat.Median(m.ns)/ns-1)
-		if without != nil && len(without.ns) > 0 {
-			row.Hop = append(row.Hop, ns-rounds.Undisturbed(without.ns))
+		if without == nil {
+			continue
+		}
+		// A chain that drops and whose counts disagree is no basis for a price.
+		if base, err := without.Ns(); err == nil {
+			row.Hop = append(row.Hop, ns-base)
 		}
 	}
 	if b.counted != nil {
