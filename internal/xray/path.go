@@ -18,6 +18,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/xdppath"
 )
 
@@ -122,7 +123,11 @@ func ofOwnVeth(k *kernel.Kernel) (*beginning, error) {
 }
 
 func (b *beginning) makeVeth(k *kernel.Kernel) error {
-	ns, err := netlab.New(0)
+	cpu, err := rounds.CPU{}.Pick()
+	if err != nil {
+		return err
+	}
+	ns, err := netlab.New(cpu)
 	if err != nil {
 		return err
 	}
@@ -166,7 +171,9 @@ func (b *beginning) walk(ctx context.Context, k *kernel.Kernel) (*Path, error) {
 func begins(roots []xdppath.Root, owner string) string {
 	var names []string
 	for _, r := range roots {
-		what, ok := strings.CutSuffix(r.Why, " of "+owner)
+		// Queues that share a poll are counted behind the name.
+		why, _, _ := strings.Cut(r.Why, " (")
+		what, ok := strings.CutSuffix(why, " of "+owner)
 		if !ok {
 			continue
 		}
