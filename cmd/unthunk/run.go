@@ -87,12 +87,8 @@ func addRun(s std, cmd *cobra.Command) {
 		}
 		var profiled string
 		if whole {
-			if err := addPrices(cmd.Context(), s, doc, l.cpu); err != nil {
-				return err
-			}
-			if profiled, err = addStages(cmd.Context(), s, doc, l.cpu); err != nil {
-				return err
-			}
+			addPrices(cmd.Context(), s, doc, l.cpu)
+			profiled = addStages(cmd.Context(), s, doc, l.cpu)
 		}
 		doc.Conclusion = conclusion.New(doc, findings)
 		err = o.publish(s, doc, func() error {
@@ -106,10 +102,11 @@ func addRun(s std, cmd *cobra.Command) {
 }
 
 // addPrices prices what has a price of its own and adds that to doc. A machine
-// that cannot do it gets a warning: the ladder stands without prices.
-func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) error {
+// that cannot do it gets a warning: the ladder stands without prices. What fails for
+// another reason leaves the record incomplete, with what was measured before.
+func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) {
 	if doc.Incomplete {
-		return nil
+		return
 	}
 	plan := tax.Plan{
 		Pairs: tax.CallFamilies(), CPU: rounds.OnCPU(cpu),
@@ -118,25 +115,29 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	show, done := progress(s)
 	raw, err := tax.Run(ctx, plan, show)
 	done()
-	if missing := feature.AsMissing(err); missing != nil {
-		doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("no prices: %v", missing)})
-		return nil
-	}
 	if err != nil {
-		return err
+		leftOut(doc, "prices", err)
+		return
 	}
 	doc.Incomplete = raw.Incomplete
 	rows, warns := raw.Record()
 	doc.Prices = rows
 	doc.Warnings = append(doc.Warnings, warns...)
-	return nil
+}
+
+// leftOut says that a part of a run could not be measured, and why.
+func leftOut(doc *record.Document[record.BenchRow], part string, err error) {
+	doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("no %s: %v", part, err)})
+	if feature.AsMissing(err) == nil {
+		doc.Incomplete = true
+	}
 }
 
 // addStages profiles the chain at bulk 16 and adds that to doc. It returns what was
 // profiled. A machine that cannot do it gets a warning.
-func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) (name string, err error) {
+func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) (name string) {
 	if doc.Incomplete {
-		return "", nil
+		return ""
 	}
 	plan := profile.Plan{Chain: redirect.Plan{
 		CPU: rounds.OnCPU(cpu), Schedule: rounds.Schedule{Rounds: quickRounds, Duration: profileTime},
@@ -144,12 +145,9 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	show, done := progress(s)
 	raw, err := profile.Run(ctx, plan, show)
 	done()
-	if missing := feature.AsMissing(err); missing != nil {
-		doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("no stages: %v", missing)})
-		return "", nil
-	}
 	if err != nil {
-		return "", err
+		leftOut(doc, "stages", err)
+		return ""
 	}
 	price, _ := tax.CallPriceOf(doc.Prices)
 	p := raw.Record(price)
@@ -161,5 +159,5 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	for _, w := range p.Warnings {
 		doc.Warnings = append(doc.Warnings, record.Warning{Row: w.Row, Text: "stages: " + w.Text})
 	}
-	return raw.Name, nil
+	return raw.Name
 }

@@ -84,14 +84,13 @@ const ProfileBasis = "Two runs, drift allowed for; intervals and verdicts hold a
 // finding is what the changes of a comparison come to.
 type finding struct {
 	changes []namedChange
-	// slower and faster are how many are that at all, regressions how many by more
-	// than the threshold.
-	slower, faster, regressions int
+	// faster are how many are that at all, regressions how many are slower by more than
+	// the threshold.
+	faster, regressions int
 	// unknown are how many these runs cannot tell of.
 	unknown int
-	// least and most are the smallest and the largest change that is slower or
-	// faster, by size.
-	least, most *namedChange
+	// most is the largest change that is slower or faster, by size.
+	most *namedChange
 }
 
 type namedChange struct {
@@ -109,7 +108,6 @@ func (f *finding) add(name string, c *record.Change, rate bool) {
 	}
 	switch c.Outcome() {
 	case stat.Slower:
-		f.slower++
 	case stat.Faster:
 		f.faster++
 	case stat.CannotTell:
@@ -119,9 +117,6 @@ func (f *finding) add(name string, c *record.Change, rate bool) {
 		return
 	}
 	size := func(n *namedChange) float64 { return math.Abs(n.Difference.Median) }
-	if f.least == nil || size(&n) < size(f.least) {
-		f.least = &n
-	}
 	// What got slower comes before what got faster.
 	worse := f.most != nil && n.Regression != f.most.Regression
 	if f.most == nil || worse && n.Regression || !worse && size(&n) > size(f.most) {
