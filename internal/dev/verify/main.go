@@ -32,6 +32,9 @@ func main() {
 // event is one line of go test -json; see go doc test2json.
 type event struct {
 	Action, Package, Test, Output, Key, Value string
+	// ImportPath is the package of what a build prints, FailedBuild that of the build
+	// that a package failed by.
+	ImportPath, FailedBuild string
 }
 
 // row is a check that ran, or the output of a test that failed before it came to one.
@@ -86,10 +89,16 @@ func read(r io.Reader) (rows []row, failures []string, err error) {
 			failures = append(failures, line) // go test says why it did not begin
 		}
 		switch e.Action {
-		case "output", "build-output":
+		case "output":
 			of(e).WriteString(e.Output)
+		case "build-output":
+			of(event{Package: e.ImportPath}).WriteString(e.Output)
 		case "fail":
-			failures = append(failures, of(e).String())
+			text := of(e).String()
+			if e.FailedBuild != "" {
+				text = of(event{Package: e.FailedBuild}).String() + text
+			}
+			failures = append(failures, text)
 		case "attr":
 			if e.Key != verify.Attribute {
 				break

@@ -2,7 +2,9 @@ package functions_test
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -74,7 +76,7 @@ func kernels(t *testing.T) (all []names) {
 		t.Fatal(err)
 	}
 	dirs, err := os.ReadDir(cache)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}
 	for _, dir := range dirs {
