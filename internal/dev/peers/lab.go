@@ -73,33 +73,14 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 	if err != nil {
 		return 0, err
 	}
-	var passed func() (uint64, error)
-	var child *exec.Cmd
-	if kind == "veth" {
-		_, sink, err := lab.VethPair("fwdout", "sink")
-		if err != nil {
-			return 0, err
-		}
-		program, count, err := counter(size)
-		if err != nil {
-			return 0, err
-		}
-		defer count.Close()
-		defer program.Close()
-		if err := sink.Attach(program, 0); err != nil {
-			return 0, err
-		}
-		passed = func() (uint64, error) { return read(count) }
-	} else {
-		if err := addDevice(lab, kind); err != nil {
-			return 0, err
-		}
-		// What a device with no way on counts is in its statistics, which
-		// any process in the namespace shows.
-		passed = func() (uint64, error) { return statistics(child.Process.Pid, "fwdout", kind) }
+	passed, release, err := addOutput(lab, kind, size)
+	if err != nil {
+		return 0, err
 	}
+	defer release()
 	var output bytes.Buffer
-	if child, err = start(lab, command, cpus, &output); err != nil {
+	child, err := start(lab, command, cpus, &output)
+	if err != nil {
 		return 0, err
 	}
 	exited := make(chan error, 1)
@@ -119,7 +100,8 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 			err = errors.Join(err, failure)
 		}
 	}()
-	alive := func(d time.Duration) error {
+	f := &forwarding{pid: child.Process.Pid, cpus: cpus, passed: func() (uint64, error) { return passed(child.Process.Pid) }}
+	f.alive = func(d time.Duration) error {
 		select {
 		case failure := <-exited:
 			exited <- failure
@@ -130,66 +112,111 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 			return nil
 		}
 	}
-	for deadline := time.Now().Add(startTime); ; {
-		if err := alive(20 * time.Millisecond); err != nil {
-			return 0, err
-		}
-		n, err := passed()
-		if err != nil {
-			// Mostly because the forwarder is gone, and can say why.
-			return 0, cmp.Or(alive(time.Second), err)
-		}
-		if n > 1000 {
-			break
-		}
-		if time.Now().After(deadline) {
-			return 0, fmt.Errorf("no frame passed within %v", startTime)
-		}
-	}
-	if err := alive(settleTime); err != nil {
+	if err := f.begin(); err != nil {
 		return 0, err
 	}
 	var why error
 	for range tries {
-		busy, err := others(child.Process.Pid, cpus)
-		if err != nil {
-			return 0, err
-		}
-		core, err := coreTime(child.Process.Pid, cpus[1])
-		if err != nil {
-			return 0, err
-		}
-		before, err := passed()
-		if err != nil {
-			return 0, err
-		}
-		began := time.Now()
-		if err := alive(d); err != nil {
-			return 0, err
-		}
-		after, err := passed()
-		if err != nil {
-			return 0, err
-		}
-		took := time.Since(began)
-		coreAfter, err := coreTime(child.Process.Pid, cpus[1])
-		if err != nil {
-			return 0, cmp.Or(alive(time.Second), err)
-		}
-		busyAfter, err := others(child.Process.Pid, cpus)
-		if err != nil {
-			return 0, err
-		}
-		switch share := (busyAfter - busy).Seconds() / took.Seconds() / 2; {
-		case after == before || coreAfter-core < 10*time.Millisecond:
-			why = errors.New("nothing passed")
-		case share > limit:
-			why = fmt.Errorf("other work took %.0f %% of both CPUs", 100*share)
-		default:
-			return float64(after-before) / float64((coreAfter - core).Microseconds()), nil
+		if mpps, why, err = f.window(d, limit); err != nil || why == nil {
+			return mpps, err
 		}
 	}
 	return 0, fmt.Errorf("tried %d times: %w", tries, why)
+}
+
+// addOutput makes the device that frames leave by, and what counts them there: a process
+// in the namespace is asked for the statistics of a device with no way on.
+func addOutput(lab *netlab.Namespace, kind string, size int) (passed func(pid int) (uint64, error), release func(), err error) {
+	if kind != "veth" {
+		passed = func(pid int) (uint64, error) { return statistics(pid, "fwdout", kind) }
+		return passed, func() {}, addDevice(lab, kind)
+	}
+	_, sink, err := lab.VethPair("fwdout", "sink")
+	if err != nil {
+		return nil, nil, err
+	}
+	program, count, err := counter(size)
+	if err != nil {
+		return nil, nil, err
+	}
+	release = func() { program.Close(); count.Close() }
+	if err := sink.Attach(program, 0); err != nil {
+		release()
+		return nil, nil, err
+	}
+	return func(int) (uint64, error) { return read(count) }, release, nil
+}
+
+// forwarding is a forwarder at work.
+type forwarding struct {
+	pid  int
+	cpus [2]int
+	// passed is how many frames it has forwarded.
+	passed func() (uint64, error)
+	// alive waits, and returns an error when the forwarder ends before.
+	alive func(time.Duration) error
+}
+
+// begin waits until frames pass and a steady state can be expected.
+func (f *forwarding) begin() error {
+	for deadline := time.Now().Add(startTime); ; {
+		if err := f.alive(20 * time.Millisecond); err != nil {
+			return err
+		}
+		n, err := f.passed()
+		if err != nil {
+			// Mostly because the forwarder is gone, and can say why.
+			return cmp.Or(f.alive(time.Second), err)
+		}
+		if n > 1000 {
+			return f.alive(settleTime)
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no frame passed within %v", startTime)
+		}
+	}
+}
+
+// reading is what is read before and after a window.
+type reading struct {
+	others, core time.Duration // CPU time of other work on both CPUs, and of all on the forwarder's
+	passed       uint64
+	at           time.Time
+}
+
+func (f *forwarding) read() (r reading, err error) {
+	if r.others, err = others(f.pid, f.cpus); err != nil {
+		return r, err
+	}
+	if r.core, err = coreTime(f.pid, f.cpus[1]); err != nil {
+		return r, err
+	}
+	r.passed, err = f.passed()
+	r.at = time.Now()
+	return r, err
+}
+
+// window measures once; why says that this window does not count.
+func (f *forwarding) window(d time.Duration, limit float64) (mpps float64, why, err error) {
+	before, err := f.read()
+	if err != nil {
+		return 0, nil, err
+	}
+	if err := f.alive(d); err != nil {
+		return 0, nil, err
+	}
+	after, err := f.read()
+	if err != nil {
+		return 0, nil, cmp.Or(f.alive(time.Second), err)
+	}
+	core := after.core - before.core
+	switch share := (after.others - before.others).Seconds() / after.at.Sub(before.at).Seconds() / 2; {
+	case after.passed == before.passed || core < 10*time.Millisecond:
+		return 0, errors.New("nothing passed"), nil
+	case share > limit:
+		return 0, fmt.Errorf("other work took %.0f %% of both CPUs", 100*share), nil
+	}
+	return float64(after.passed-before.passed) / float64(core.Microseconds()), nil, nil
 }
 
 // tries is how often a measurement is tried: when the generator waits for long, or
