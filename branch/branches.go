@@ -124,7 +124,7 @@ func (c *Classifier) branch(b *Branch, step *Step, text []byte, fenced bool) boo
 			b.Class = ClassRegister
 		}
 		if b.Slot = slot(text, step); b.Slot != 0 {
-			b.Name = c.resolve.lookup(b.Slot)
+			b.Name = c.resolve.within(b.Slot)
 			if b.Name == "pv_ops" {
 				b.Class = ClassParavirt
 			}
@@ -188,6 +188,9 @@ func (c *Classifier) outside(b *Branch) {
 				return
 			}
 		}
+	}
+	if c.resolve.within(b.Target) != "" {
+		return // it comes back into the middle of a function, as a .cold part does
 	}
 	if thunk := c.thunk(b.Target, code); thunk.Kind == ThunkITS {
 		b.Class, b.Register = ClassITS, thunk.Register

@@ -182,3 +182,52 @@ func TestBranchesBody(t *testing.T) {
 		}
 	}
 }
+
+// A cold part jumps back into the middle of its function: that is no tail call, whatever
+// stands there. A counting call to the padding in front of a function, which has a symbol
+// of its own from Linux 6.2, is recognized.
+func TestBranchesIntoTheMiddle(t *testing.T) {
+	const (
+		base  = 0xffffffff8154bbf0
+		hot   = 0xffffffff81000000
+		table = 0xffffffff83000000
+	)
+	resolve := func(addr uint64) (string, bool) {
+		switch {
+		case addr >= hot && addr < hot+0x100:
+			return "bq_xmit_all", addr == hot
+		case addr >= hot+0x1f0 && addr < hot+0x200:
+			return "__pfx_counted", addr == hot+0x1f0
+		case addr == hot+0x200:
+			return "counted", true
+		case addr >= table && addr < table+0x100:
+			return "pv_ops", addr == table
+		}
+		return "", false
+	}
+	follow := func(addr uint64) []byte {
+		if addr == hot+0x1f6 {
+			return []byte("\x65\x48\xc1\x3d\x07\x89\x90\x01\x05\x90")
+		}
+		return []byte{0xff, 0xe0, 0xcc, 0xcc} // of an ITS thunk
+	}
+	c := (&code{base: base}).
+		rel("\xe9", hot+0x26).     // 0 back to the function
+		rel("\x0f\x84", hot+0x30). // 5 back, if equal
+		rel("\xe9", hot).          // 11 to its beginning
+		rel("\xe8", hot+0x1f6).    // 16 a counted call
+		rel("\xff\x15", table+16)  // 21 through a member of a variable
+	want := []Branch{
+		{Offset: 0, Class: ClassDirect, Jump: true, Target: hot + 0x26},
+		{Offset: 5, Class: ClassConditional, Jump: true, Conditional: true, Target: hot + 0x30},
+		{Offset: 11, Class: ClassTailCall, Jump: true, Target: hot, Name: "bq_xmit_all"},
+		{Offset: 16, Class: ClassCallDepth, Target: hot + 0x1f6, Name: "counted"},
+		{Offset: 21, Class: ClassParavirt, Slot: table + 16, Name: "pv_ops"},
+	}
+	for i := range want {
+		want[i].Addr = base + want[i].Offset
+	}
+	if diff := cmp.Diff(want, Branches(c.b, base, resolve, nil, follow)); diff != "" {
+		t.Error(diff)
+	}
+}

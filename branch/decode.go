@@ -107,15 +107,29 @@ func address(text string, bits int) string {
 	return fmt.Sprintf("%s$%#x%s", before, n, after)
 }
 
-// Resolver names the code at an address: the symbol that begins exactly
-// there. It returns false when there is no symbol.
+// Resolver names the symbol that an address lies in, and reports whether the
+// symbol begins exactly there. The name is empty when there is no symbol. Code is
+// named only where its symbol begins; a variable also by an address inside it.
 type Resolver func(addr uint64) (string, bool)
 
 // Follow gives the first bytes of the code at an address, 32 or what is there.
 // It returns nil when there is no code.
 type Follow func(addr uint64) []byte
 
+// lookup is the symbol that begins at addr, or "".
 func (r Resolver) lookup(addr uint64) string {
+	if r == nil {
+		return ""
+	}
+	name, ok := r(addr)
+	if !ok {
+		return ""
+	}
+	return name
+}
+
+// within is the symbol that addr lies in, or "".
+func (r Resolver) within(addr uint64) string {
 	if r == nil {
 		return ""
 	}

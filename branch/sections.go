@@ -232,7 +232,7 @@ func (f *Facts) AddSection(name string, data []byte, addr uint64, exec Exec, res
 		}
 		for _, j := range jumps {
 			fact := "jmp " + resolve.name(j.Target)
-			if key := resolve.lookup(j.Key); key != "" {
+			if key := resolve.within(j.Key); key != "" {
 				fact += ", key " + key
 			}
 			put(&f.StaticKeys, j.Addr, fact)
