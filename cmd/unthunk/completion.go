@@ -1,16 +1,10 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-	"runtime/debug"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/cobra/doc"
 
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/tax"
@@ -80,52 +74,4 @@ func complete(cmd *cobra.Command, flag string, values []string) {
 	}
 	// It fails for a flag that is completed already, or is not there.
 	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
-}
-
-// newMan writes man pages, for make man.
-func newMan(s std) *cobra.Command {
-	return &cobra.Command{
-		Use:    "man DIR",
-		Short:  "Write man pages into a folder",
-		Hidden: true,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("man needs one folder: got %d", len(args))
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o777); err != nil {
-				return fmt.Errorf("write man pages: %w", err)
-			}
-			root := cmd.Root()
-			root.InitDefaultHelpCmd()
-			root.DisableAutoGenTag = true
-			date := buildTime()
-			header := &doc.GenManHeader{Section: "1", Source: "unthunk", Manual: "unthunk", Date: &date}
-			if err := doc.GenManTree(root, header, args[0]); err != nil {
-				return fmt.Errorf("write man pages: %w", err)
-			}
-			pages, err := filepath.Glob(filepath.Join(args[0], "unthunk*.1"))
-			if err != nil {
-				return err
-			}
-			fmt.Fprintf(s.out, "%d pages in %s\n", len(pages), args[0])
-			return nil
-		},
-	}
-}
-
-// buildTime is that of the commit, so that pages of one commit are the same; without
-// one it is now.
-func buildTime() time.Time {
-	info, ok := debug.ReadBuildInfo()
-	if ok {
-		for _, s := range info.Settings {
-			if t, err := time.Parse(time.RFC3339, s.Value); s.Key == "vcs.time" && err == nil {
-				return t
-			}
-		}
-	}
-	return time.Now()
 }

@@ -47,7 +47,7 @@ Programs and sockets are gone when the process is, however it ends.`,
 		Example: `  unthunk forward --in eth0 --out eth1 --both
   unthunk forward --in eth0 --out eth1 --in eth2 --out eth3 --engine xdp
   unthunk forward --in eth0 --out eth1 --filter 'udp port 53'
-  unthunk forward --in eth0 --out eth1 --destination-mac 02:00:00:00:00:07 --pcap tap.pcap`,
+  unthunk forward --in eth0 --out eth1 --both --pcap tap.pcap --pcap-every 100`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runForward(cmd.Context(), s, f) },
 	}

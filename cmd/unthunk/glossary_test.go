@@ -116,7 +116,15 @@ func readTexts(t *testing.T) map[string]string {
 		}
 	}
 	for _, command := range newRoot(std{}).Commands() {
-		texts["help "+command.Name()] = command.Short + "\n" + command.Long + "\n" + command.LocalFlags().FlagUsages()
+		help := append(aboutVerb(command), command.Short)
+		for _, section := range flagsOf(command) {
+			help = append(help, section.title)
+			for _, f := range section.flags {
+				_, _, about := describeFlag(f)
+				help = append(help, strings.Join(about, " "))
+			}
+		}
+		texts["help "+command.Name()] = strings.Join(help, "\n")
 	}
 	files, err := filepath.Glob("../../internal/host/*.go")
 	if err != nil {

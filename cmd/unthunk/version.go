@@ -1,10 +1,12 @@
 package main
 
 import (
+	"debug/elf"
 	"fmt"
 	"io"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -19,9 +21,11 @@ type buildFacts struct {
 	Revision *string `json:"revision"`
 	Time     *string `json:"time"`
 	// Modified is set when files were not as in the commit.
-	Modified *bool  `json:"modified"`
-	Go       string `json:"go"`
-	Target   string `json:"target"`
+	Modified *bool `json:"modified"`
+	// Build is what tells this binary from others: the content part of Go's build ID.
+	Build  *string `json:"build"`
+	Go     string  `json:"go"`
+	Target string  `json:"target"`
 }
 
 func newVersion(s std) *cobra.Command {
@@ -59,7 +63,7 @@ func addVersionFlag(s std, root *cobra.Command) {
 }
 
 func readBuild(info *debug.BuildInfo, ok bool) buildFacts {
-	f := buildFacts{Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH}
+	f := buildFacts{Build: buildID(), Go: runtime.Version(), Target: runtime.GOOS + "/" + runtime.GOARCH}
 	if !ok {
 		return f
 	}
@@ -90,25 +94,61 @@ func (f buildFacts) write(w io.Writer) error {
 	if f.Modified != nil {
 		modified = map[bool]string{true: "yes: files differ from the commit", false: "no"}[*f.Modified]
 	}
-	_, err := fmt.Fprintf(w, "unthunk %s %s %s\nversion   %s\ncommit    %s\nof        %s\nmodified  %s\n",
-		buildVersion(), f.Go, f.Target, unseen(f.Version), unseen(f.Revision), unseen(f.Time), modified)
+	_, err := fmt.Fprintf(w, "unthunk %s %s %s\nversion   %s\ncommit    %s\nof        %s\nmodified  %s\nbuild     %s\n",
+		buildVersion(), f.Go, f.Target, unseen(f.Version), unseen(f.Revision), unseen(f.Time), modified, unseen(f.Build))
 	if err != nil {
 		return fmt.Errorf("write version: %w", err)
 	}
 	return nil
 }
 
-// buildVersion is the commit, or what the module is called without one.
+// buildVersion is the commit; what the module is called when the build recorded none; and
+// of a build that recorded neither what tells its binary from others.
 func buildVersion() string {
+	const unnamed = "(devel)" // how Go calls a module built in its own folder
 	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
+	f := readBuild(info, ok)
+	switch {
+	case f.Revision != nil:
+		return *f.Revision
+	case f.Version != nil && *f.Version != "" && *f.Version != unnamed:
+		return *f.Version
+	case f.Build != nil:
+		return "build " + *f.Build
 	}
-	if revision := readBuild(info, ok).Revision; revision != nil {
-		return *revision
-	}
-	return info.Main.Version
+	return "unknown"
 }
+
+// buildID is the content part of the build ID that Go's linker wrote into this binary, nil
+// when there is none to read. It differs when a byte of the binary does.
+func buildID() *string {
+	file, err := elf.Open("/proc/self/exe")
+	if err != nil {
+		return nil
+	}
+	defer file.Close()
+	section := file.Section(".note.go.buildid")
+	if section == nil {
+		return nil
+	}
+	note, err := section.Data()
+	if err != nil || len(note) < noteHeader {
+		return nil
+	}
+	id := string(note[noteHeader:])
+	if n := int(file.ByteOrder.Uint32(note[4:])); n < len(id) {
+		id = id[:n]
+	}
+	id = id[strings.LastIndexByte(id, '/')+1:]
+	if id == "" {
+		return nil
+	}
+	return &id
+}
+
+// noteHeader is what stands before the ID: three lengths, and the name "Go" with two zero
+// bytes (cmd/internal/buildid).
+const noteHeader = 16
 
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {
