@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -14,74 +15,118 @@ import (
 
 // New reads a record of run, with what was found of its machine.
 func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record.Conclusion {
-	v := &record.Conclusion{Win: []record.Gain{}, Lose: []record.Gain{}}
-	price := func(name string) *record.TaxRow {
-		for i := range doc.Prices {
-			if row := &doc.Prices[i]; row.Name == name && row.Price != nil {
-				return row
-			}
-		}
-		return nil
+	v := &record.Conclusion{}
+	found := make(map[string]host.Finding)
+	for _, f := range findings {
+		found[f.Name] = f
 	}
-	do := func(name string) string {
-		for _, f := range findings {
-			if f.Name == name {
-				return f.Do
-			}
-		}
-		return ""
+	var redirect *stat.Quantity
+	if row := headRow(doc.Rows); row != nil && row.Labels["bulk"] == answerBulk {
+		redirect = row.Hop
 	}
-	win := func(g record.Gain) {
-		// What cannot be distinguished from 0 is no gain.
-		if g.Ns != nil && (g.AtMost || g.Ns.Low > 0) {
-			v.Win = append(v.Win, g)
+	v.Tax, v.Share = share(redirect, answerBulk, doc.Prices)
+	v.Largest = largestStage(doc.Stages)
+	v.Win = slices.Concat(unpriced(found), calledLess(doc, v.Tax, found), bulkGain(doc.Rows, findings),
+		withoutIOMMU(doc, found))
+	v.Lose = avoid(doc.Prices, found)
+	for _, gains := range []*[]record.Gain{&v.Win, &v.Lose} {
+		*gains = slices.DeleteFunc(*gains, func(g record.Gain) bool { return !known(g) })
+		slices.SortStableFunc(*gains, func(a, b record.Gain) int { return cmp.Compare(size(b), size(a)) })
+		if *gains == nil {
+			*gains = []record.Gain{}
 		}
-	}
-	if row := price("packet/bulk=16"); row != nil && row.With != nil && row.With.Median > 0 {
-		v.Tax = row.Price
-		of := 100 / row.With.Median
-		v.Share = &stat.Quantity{Median: of * row.Price.Median, Low: of * row.Price.Low, High: of * row.Price.High,
-			N: row.Price.N, Unit: "%"}
-		if what := do("indirect-call"); what != "" {
-			win(record.Gain{What: what, Ns: row.Price, Verb: "check"})
-		}
-	}
-	if doc.Profile != nil {
-		for i := range doc.Stages {
-			row := &doc.Stages[i]
-			if row.Ns != nil && functions.Stage(row.Name).OnPath() && (v.Largest == nil || row.Ns.Median > v.Largest.Ns.Median) {
-				v.Largest = row
-			}
-		}
-		if what := do("return-thunk"); what != "" && doc.Profile.Tax != nil {
-			win(record.Gain{What: what, Ns: doc.Profile.Tax.ReturnEntries, AtMost: true, Verb: "profile"})
-		}
-	}
-	win(bulkGain(doc.Rows))
-	if one := price("bpf-prog"); one != nil {
-		if what := do("iommu"); what != "" {
-			if older(doc.Host.Kernel, 6, 12) {
-				win(record.Gain{What: fmt.Sprintf("update to Linux 6.12, which calls iommu-dma directly (b5c58b2fdc42, "+
-					"dma-mapping: direct calls for dma-iommu): %d indirect calls fewer for each packet behind an IOMMU",
-					iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
-			}
-			win(record.Gain{What: what + fmt.Sprintf(": an interface behind an IOMMU makes %d indirect calls or more for "+
-				"each packet", iommuCalls), Ns: times(iommuCalls, one.Price), Verb: "lab"})
-		}
-	}
-	for _, loss := range []struct{ row, what string }{
-		{"tracepoint/1", "a program at the tracepoint xdp_redirect, as xdp-monitor and xdpdump attach"},
-		{"bpf-prog", "an XDP program that the dispatcher has no room for: it holds 48"},
-		{"devmap-prog", "a second program, in the devmap"},
-	} {
-		if row := price(loss.row); row != nil && row.Price.Low > 0 {
-			v.Lose = append(v.Lose, record.Gain{What: loss.what, Ns: row.Price, Verb: "tax"})
-		}
-	}
-	for _, gains := range [][]record.Gain{v.Win, v.Lose} {
-		slices.SortStableFunc(gains, func(a, b record.Gain) int { return cmp.Compare(b.Ns.Median, a.Ns.Median) })
 	}
 	return v
+}
+
+// known tells whether a gain is one: what cannot be distinguished from 0 is none.
+func known(g record.Gain) bool { return g.Ns == nil || g.AtMost || g.Ns.Low > 0 }
+
+// size orders gains. What has no price was found on this machine, and comes first.
+func size(g record.Gain) float64 {
+	if g.Ns == nil {
+		return math.Inf(1)
+	}
+	return g.Ns.Median
+}
+
+// advice is a gain of what a finding says is to be done: its first clause, and why.
+func advice(do string, ns *stat.Quantity, verb string) record.Gain {
+	what, why, _ := strings.Cut(do, ": ")
+	return record.Gain{What: what, Why: why, Ns: ns, Verb: verb}
+}
+
+// largestStage is the largest stage of the redirect path.
+func largestStage(stages []record.ProfileRow) (found *record.ProfileRow) {
+	for i := range stages {
+		row := &stages[i]
+		if row.Ns != nil && functions.Stage(row.Name).OnPath() && (found == nil || row.Ns.Median > found.Ns.Median) {
+			found = row
+		}
+	}
+	return found
+}
+
+// unpriced are settings of this machine that make each packet dearer and that a run does
+// not price.
+func unpriced(found map[string]host.Finding) (gains []record.Gain) {
+	for _, name := range []string{"bpf-jit", "bpf-jit-harden", "bpf-stats"} {
+		if f := found[name]; f.Level == host.LevelWarn && f.Do != "" {
+			gains = append(gains, record.Gain{What: f.Do, Now: name + " is " + f.Found, Why: f.Means, Verb: "check"})
+		}
+	}
+	return gains
+}
+
+// calledLess are what makes indirect calls and returns cheaper on this machine.
+func calledLess(doc *record.Document[record.BenchRow], tax *stat.Quantity, found map[string]host.Finding) (gains []record.Gain) {
+	if do := found["indirect-call"].Do; do != "" && tax != nil {
+		gains = append(gains, advice(do, tax, "check"))
+	}
+	do := found["return-thunk"].Do
+	if do != "" && doc.Profile != nil && doc.Profile.Tax != nil && doc.Profile.Tax.ReturnEntries != nil {
+		g := advice(do, doc.Profile.Tax.ReturnEntries, "profile")
+		g.AtMost = true
+		gains = append(gains, g)
+	}
+	return gains
+}
+
+// withoutIOMMU are what a NIC behind an IOMMU could be spared.
+func withoutIOMMU(doc *record.Document[record.BenchRow], found map[string]host.Finding) (gains []record.Gain) {
+	one, do := priceRow(doc.Prices, "bpf-prog"), found["iommu"].Do
+	if one == nil || do == "" {
+		return nil
+	}
+	ns := times(iommuCalls, one.Price)
+	if older(doc.Host.Kernel, 6, 12) {
+		gains = append(gains, record.Gain{
+			What: "update to Linux 6.12, which calls iommu-dma directly",
+			Why: fmt.Sprintf("b5c58b2fdc42, dma-mapping: direct calls for dma-iommu: %d indirect calls fewer for each "+
+				"packet behind an IOMMU", iommuCalls),
+			Ns: ns, Verb: "lab",
+		})
+	}
+	g := advice(do, ns, "lab")
+	g.Why = fmt.Sprintf("a device behind an IOMMU makes %d indirect calls or more for each packet", iommuCalls)
+	return append(gains, g)
+}
+
+// avoid are what would make each packet dearer, with what this machine has of it now.
+func avoid(prices []record.TaxRow, found map[string]host.Finding) (gains []record.Gain) {
+	for _, loss := range []struct{ row, what, why, finding string }{
+		{"tracepoint/1", "a program at the tracepoint xdp_redirect", "xdp-monitor and xdpdump attach one", "xdp-observers"},
+		{"bpf-prog", "an XDP program outside the BPF dispatcher", "the dispatcher holds 48 programs", "xdp-dispatcher"},
+		{"devmap-prog", "a second XDP program, in the devmap", "", ""},
+		{"tail-call", "a tail call to an index that is not constant", "", ""},
+	} {
+		if row := priceRow(prices, loss.row); row != nil {
+			gains = append(gains, record.Gain{
+				What: loss.what, Now: found[loss.finding].Found, Why: loss.why, Ns: row.Price, Verb: "tax",
+			})
+		}
+	}
+	return gains
 }
 
 // iommuCalls is what the map and unmap of one transmitted packet make at least on Linux
@@ -101,22 +146,27 @@ func times(n float64, q *stat.Quantity) *stat.Quantity {
 	return &stat.Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}
 }
 
-// bulkGain is what the largest bulk of a ladder saves of a hop against the smallest.
-func bulkGain(rows []record.BenchRow) record.Gain {
-	if len(rows) < 2 {
-		return record.Gain{}
+// bulkGain is what the largest bulk of a ladder saves of a redirect against the smallest,
+// where a NIC of this machine raises an interrupt for each frame.
+func bulkGain(rows []record.BenchRow, findings []host.Finding) []record.Gain {
+	at := slices.IndexFunc(findings, func(f host.Finding) bool {
+		return strings.HasSuffix(f.Name, "-coalescing") && f.Do != ""
+	})
+	if len(rows) < 2 || at < 0 {
+		return nil
 	}
 	first, last := rows[0], rows[len(rows)-1]
 	if first.Hop == nil || last.Hop == nil || math.IsNaN(first.Hop.Low) || math.IsNaN(last.Hop.Low) {
-		return record.Gain{}
+		return nil
 	}
-	return record.Gain{
-		What: fmt.Sprintf("raise the bulk from %s to %s: more frames a poll, so that one call serves them (interrupt "+
-			"moderation, busy polling, fewer queues)", first.Labels["bulk"], last.Labels["bulk"]),
+	return []record.Gain{{
+		What: findings[at].Do, Now: findings[at].Found,
+		Why: fmt.Sprintf("more frames a poll, so that one call serves them: bulk %s costs less than bulk %s",
+			last.Labels["bulk"], first.Labels["bulk"]),
 		Ns: &stat.Quantity{
 			Median: first.Hop.Median - last.Hop.Median, Low: first.Hop.Low - last.Hop.High, High: first.Hop.High - last.Hop.Low,
 			N: min(first.Hop.N, last.Hop.N), Unit: "ns",
 		},
-		Verb: "bench",
-	}
+		AtMost: true, Verb: "bench",
+	}}
 }

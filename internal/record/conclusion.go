@@ -9,10 +9,10 @@ import (
 )
 
 // Conclusion is what a run says of its machine: what indirect branches take, and what
-// could be won or lost. Every part has a number of the run.
+// could be won or lost.
 type Conclusion struct {
-	// Share is what indirect branches take of a redirect's hop at bulk 16, in percent;
-	// Tax is that in ns per packet. Both are nil without prices.
+	// Share is what indirect branches take of the redirect alone at bulk 16, in percent of
+	// [BenchRow.Hop]; Tax is that in ns per packet. Both are nil without prices.
 	Share *stat.Quantity `json:"share"`
 	Tax   *stat.Quantity `json:"tax"`
 	// Largest is the largest part of the redirect path by time; nil without a profile.
@@ -25,9 +25,13 @@ type Conclusion struct {
 
 // Gain is what doing something changes.
 type Gain struct {
-	// What is to be done, one clause.
+	// What is to be done or left, one clause that fits on a line.
 	What string `json:"what"`
-	// Ns a packet.
+	// Now is what this machine did when the run began, where that was looked at: "0 attached now".
+	Now string `json:"now,omitempty"`
+	// Why is what else there is to say of it. Records of before have it in What, after ": ".
+	Why string `json:"why,omitempty"`
+	// Ns a packet; nil when it was found here, and its price could not be measured.
 	Ns *stat.Quantity `json:"ns"`
 	// AtMost is set when Ns is a bound.
 	AtMost bool `json:"at-most,omitempty"`
@@ -50,10 +54,12 @@ func (v *Conclusion) check() error {
 		qs = append(qs, quantity{"largest stage", "ns", v.Largest.Ns, true})
 	}
 	for _, g := range slices.Concat(v.Win, v.Lose) {
-		if g.Ns == nil {
-			return errors.New("a gain has no number")
+		for _, text := range []string{g.What, g.Now, g.Why} {
+			if !printable(text) || len(text) > maxWhat {
+				return errors.New("a gain has an impossible text")
+			}
 		}
-		if !printable(g.What) || len(g.What) > maxWhat || !plain(g.Verb) {
+		if g.What == "" || !plain(g.Verb) {
 			return errors.New("a gain has an impossible text")
 		}
 		qs = append(qs, quantity{"gain", "ns", g.Ns, true})

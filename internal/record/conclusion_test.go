@@ -1,6 +1,7 @@
 package record
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/stat"
@@ -17,11 +18,18 @@ func TestConclusionCheck(t *testing.T) {
 	if err := good.check(); err != nil {
 		t.Error(err)
 	}
+	// What a run found and did not price has no number.
+	good.Win = append(good.Win, Gain{What: "sysctl kernel.bpf_stats_enabled=0", Now: "bpf-stats is on", Verb: "check"})
+	if err := good.check(); err != nil {
+		t.Error(err)
+	}
 	for name, bad := range map[string]*Conclusion{
-		"no number": {Win: []Gain{{What: "x", Verb: "tax"}}},
-		"text":      {Win: []Gain{{What: "x\x1b", Verb: "tax", Ns: ns(1, 1, 1)}}},
-		"interval":  {Lose: []Gain{{What: "x", Verb: "tax", Ns: ns(3, 1, 2)}}},
-		"many":      {Win: make([]Gain, maxGains+1)},
+		"no text":  {Win: []Gain{{Verb: "tax", Ns: ns(1, 1, 1)}}},
+		"now":      {Win: []Gain{{What: "x", Now: "x\x1b", Verb: "tax"}}},
+		"why":      {Win: []Gain{{What: "x", Why: strings.Repeat("x", maxWhat+1), Verb: "tax"}}},
+		"text":     {Win: []Gain{{What: "x\x1b", Verb: "tax", Ns: ns(1, 1, 1)}}},
+		"interval": {Lose: []Gain{{What: "x", Verb: "tax", Ns: ns(3, 1, 2)}}},
+		"many":     {Win: make([]Gain, maxGains+1)},
 	} {
 		if err := bad.check(); err == nil {
 			t.Errorf("%s: no error", name)

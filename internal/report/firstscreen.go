@@ -138,6 +138,9 @@ func (s *FirstScreen) verdict(p *printer) {
 	v := s.Doc.Conclusion
 	fmt.Fprintln(&p.buf)
 	text := s.Ladder
+	if v == nil {
+		v = new(record.Conclusion)
+	}
 	if v.Share != nil {
 		share, around := cells.Quantity(v.Share)
 		text += fmt.Sprintf(" Indirect branches take %s %% %s of the hop at bulk 16.", share, around)
@@ -165,7 +168,7 @@ func (p *printer) gains(heading string, gains []record.Gain) {
 			ns, around = "≤ "+ns, ""
 		}
 		p.wrap(fmt.Sprintf("  %6s %-13s ", ns, around),
-			fmt.Sprintf("%s (unthunk %s)", cells.Clean(g.What), cells.Clean(g.Verb)))
+			fmt.Sprintf("%s (unthunk %s)", cells.Clean(cells.Join(": ", g.What, g.Why)), cells.Clean(g.Verb)))
 	}
 }
 

@@ -1,0 +1,333 @@
+package conclusion
+
+import (
+	"cmp"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Answer is what a run says at a glance: the first screen and the page begin with it. It is
+// computed from a record of run or bench of any age; what a record lacks is empty or nil.
+type Answer struct {
+	// Claim are the sentences that answer: what a redirect costs, what indirect calls take of
+	// it, whether the packets went there.
+	Claim []string
+	// Redirect is the cost of the redirect alone in ns a packet at bulk Bulk: the whole test
+	// less the same test that drops. Every other figure of the answer that says "of a
+	// redirect" is of this one.
+	Redirect *stat.Quantity
+	Bulk     string
+	// Tax is what indirect calls take of Redirect, in ns a packet; Share is Tax in percent of
+	// Redirect.
+	Tax, Share *stat.Quantity
+	// Rates are up to three rows of the ladder, from small to large bulk.
+	Rates []Rate
+	// Path is the redirect path by stage.
+	Path Path
+	// Calls say the price of the indirect calls once, and what the calls of 2018 would cost.
+	Calls []string
+	// Try and Avoid are what would make this machine's redirect cheaper, and dearer, the
+	// largest first.
+	Try, Avoid []record.Gain
+	// Trust are the clauses that say how sure the figures are.
+	Trust []string
+}
+
+// Rate is a row of the ladder.
+type Rate struct {
+	Bulk string
+	// Mpps and Ns are the rate of the whole test and the time of a packet in it, Redirect that
+	// of the redirect alone.
+	Mpps, Ns, Redirect *stat.Quantity
+	// Refused says why there is no number.
+	Refused string
+}
+
+// Path is what a redirected packet runs through, by stage, in ns a packet: sampled at a bulk.
+type Path struct {
+	Bulk string
+	// Stages are those of the redirect path, in the order that a packet takes.
+	Stages []Stage
+	// Total is the ns of all Stages.
+	Total float64
+	// Beside are stages that the redirect shares with generator and sink.
+	Beside []Stage
+}
+
+// Stage is a stage of the redirect path.
+type Stage struct {
+	Name string
+	Ns   *stat.Quantity
+}
+
+// answerBulk is the bulk that the answer is about: the devmap's bulk queue holds 16 frames
+// (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c), and prices and stages are taken there.
+const answerBulk = "16"
+
+// NewAnswer reads the answer in a record.
+func NewAnswer(doc *record.Document[record.BenchRow]) *Answer {
+	a := &Answer{Bulk: answerBulk, Rates: rates(doc.Rows), Path: newPath(doc)}
+	row := headRow(doc.Rows)
+	if row != nil {
+		a.Redirect, a.Bulk = row.Hop, row.Labels["bulk"]
+	}
+	a.Tax, a.Share = share(a.Redirect, a.Bulk, doc.Prices)
+	a.Claim = a.claim(doc)
+	a.Calls = calls(doc.Prices, a.Bulk)
+	if v := doc.Conclusion; v != nil {
+		a.Try, a.Avoid = v.Win, v.Lose
+	}
+	a.Trust = trust(doc, row)
+	return a
+}
+
+// headRow is the row that the answer is about: that of bulk 16, or else the last one that
+// has the cost of a redirect; nil when no row has.
+func headRow(rows []record.BenchRow) (found *record.BenchRow) {
+	for i := range rows {
+		row := &rows[i]
+		if row.Hop == nil || math.IsNaN(row.Hop.Median) {
+			continue
+		}
+		if row.Labels["bulk"] == answerBulk {
+			return row
+		}
+		found = row
+	}
+	return found
+}
+
+// share is what indirect calls take of a redirect at a bulk, in ns and in percent.
+func share(redirect *stat.Quantity, bulk string, prices []record.TaxRow) (tax, percent *stat.Quantity) {
+	row := priceRow(prices, "packet/bulk="+bulk)
+	if row == nil {
+		return nil, nil
+	}
+	if redirect == nil || !(redirect.Median > 0) {
+		return row.Price, nil
+	}
+	q := &stat.Quantity{Median: 100 * row.Price.Median / redirect.Median, N: min(row.Price.N, redirect.N), Unit: "%"}
+	// Both are measured apart: their relative errors add up as squares do.
+	below := math.Hypot(rel(row.Price.Median, row.Price.Low), rel(redirect.Median, redirect.High))
+	above := math.Hypot(rel(row.Price.Median, row.Price.High), rel(redirect.Median, redirect.Low))
+	q.Low, q.High = q.Median-math.Abs(q.Median)*below, q.Median+math.Abs(q.Median)*above
+	return row.Price, q
+}
+
+// rel is how far a bound is from a value, as a part of it.
+func rel(x, bound float64) float64 { return math.Abs((bound - x) / x) }
+
+// priceRow is a row of prices by its name; nil when it has no price.
+func priceRow(prices []record.TaxRow, name string) *record.TaxRow {
+	for i := range prices {
+		if row := &prices[i]; row.Name == name && row.Price != nil && !math.IsNaN(row.Price.Median) {
+			return row
+		}
+	}
+	return nil
+}
+
+// rates are the rows of bulk 1, 16 and 64 of the first scenario, or else the first, a middle
+// one and the last.
+func rates(rows []record.BenchRow) (out []Rate) {
+	if len(rows) == 0 {
+		return nil
+	}
+	first := rows[0].Labels["scenario"]
+	rows = slices.DeleteFunc(slices.Clone(rows), func(r record.BenchRow) bool { return r.Labels["scenario"] != first })
+	at := []int{0, len(rows) / 2, len(rows) - 1}
+	for i, bulk := range []string{"1", answerBulk, "64"} {
+		if n := slices.IndexFunc(rows, func(r record.BenchRow) bool { return r.Labels["bulk"] == bulk }); n >= 0 {
+			at[i] = n
+		}
+	}
+	slices.Sort(at)
+	for _, i := range slices.Compact(at) {
+		r := rows[i]
+		out = append(out, Rate{r.Labels["bulk"], r.Mpps, r.Ns, r.Hop, r.Refused})
+	}
+	return out
+}
+
+// newPath is the redirect path of a record's stages.
+func newPath(doc *record.Document[record.BenchRow]) Path {
+	p := Path{Bulk: answerBulk}
+	if _, bulk, ok := strings.Cut(doc.Settings["profiled"], "bulk="); ok {
+		p.Bulk, _, _ = strings.Cut(bulk, "/")
+	}
+	for _, row := range doc.Stages {
+		if row.Ns == nil || !(row.Ns.Median > 0) {
+			continue
+		}
+		switch functions.Stage(row.Name).Group() {
+		case functions.GroupPath:
+			p.Stages = append(p.Stages, Stage{row.Name, row.Ns})
+			p.Total += row.Ns.Median
+		case functions.GroupShared:
+			p.Beside = append(p.Beside, Stage{row.Name, row.Ns})
+		}
+	}
+	return p
+}
+
+// claim are the sentences of the answer.
+func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
+	if a.Redirect == nil {
+		return append([]string{"What a redirect costs here was not measured: " + noCost(doc) + "."}, a.taxClaim(doc)...)
+	}
+	cost := fmt.Sprintf("A redirect costs %s ns a packet on one core at bulk %s.", stat.Number(a.Redirect.Median), a.Bulk)
+	if !(a.Redirect.Low > 0) && !math.IsNaN(a.Redirect.Low) {
+		cost = fmt.Sprintf("What a redirect costs cannot be told: %s a packet at bulk %s.",
+			a.Redirect.Text(stat.Number), a.Bulk)
+	}
+	return append([]string{cost}, a.taxClaim(doc)...)
+}
+
+// noCost says why no row has the cost of a redirect.
+func noCost(doc *record.Document[record.BenchRow]) string {
+	for _, row := range doc.Rows {
+		if row.Refused != "" {
+			return row.Refused
+		}
+	}
+	if doc.Incomplete {
+		return "the run was stopped before its end"
+	}
+	if len(doc.Rows) == 0 {
+		return "there are no rows"
+	}
+	return "no row is of a redirect and has the same test without one"
+}
+
+// taxClaim says what indirect calls take of a redirect, and whether the packets went there.
+func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
+	if a.Tax == nil {
+		return []string{"What indirect calls take of it was not measured: " + noPrice(doc) + "."}
+	}
+	what := "Indirect calls take"
+	if strings.Contains(doc.Host.IndirectThunk, "retpoline") {
+		what = "Retpolines take"
+	}
+	if a.Share == nil {
+		return []string{fmt.Sprintf("%s %s ns a packet.", what, stat.Number(a.Tax.Median))}
+	}
+	return []string{
+		fmt.Sprintf("%s %s ns of it, %s.", what, stat.Number(a.Tax.Median), percent(a.Share.Median/100)),
+		whereTo(a.Share),
+	}
+}
+
+// noPrice says why there is no price of an indirect call.
+func noPrice(doc *record.Document[record.BenchRow]) string {
+	for _, row := range doc.Prices {
+		if row.Refused != "" && !row.Control() {
+			return row.Refused
+		}
+	}
+	for _, w := range doc.Warnings {
+		if why, ok := strings.CutPrefix(w.Text, "no prices: "); ok {
+			return why
+		}
+	}
+	if doc.Incomplete {
+		return "the run was stopped before its end"
+	}
+	return "unthunk tax does that"
+}
+
+// whereTo says whether indirect calls are where the packets went, by their share of a
+// redirect: below a tenth they are not, from a half on they are.
+func whereTo(share *stat.Quantity) string {
+	const little, much, most = 10, 25, 50
+	class := func(x float64) int {
+		switch {
+		case x < little:
+			return 0
+		case x < much:
+			return 1
+		case x < most:
+			return 2
+		}
+		return 3
+	}
+	low, high := class(share.Low), class(share.High) // of NaN: 3
+	if math.IsNaN(share.Low) || math.IsNaN(share.High) {
+		low, high = class(share.Median), class(share.Median)
+	}
+	if high-low > 1 {
+		return fmt.Sprintf("Whether they are where the packets went cannot be told: %s.",
+			share.Text(stat.Number))
+	}
+	return [...]string{
+		"Indirect calls are not where the packets went.",
+		"Indirect calls are a small part of where the packets went.",
+		"Indirect calls are a large part of where the packets went.",
+		"Indirect calls are where the packets went.",
+	}[class(share.Median)]
+}
+
+// calls say the price of the indirect calls of a redirect at a bulk, and what those of 2018
+// would cost: a call for each packet of ndo_xdp_xmit, of the program and of a map lookup.
+func calls(prices []record.TaxRow, bulk string) (said []string) {
+	row := priceRow(prices, "packet/bulk="+bulk)
+	if row == nil || row.PerPacket == nil || !(row.PerPacket.Median > 0) {
+		return nil
+	}
+	n := row.PerPacket.Median
+	said = append(said, fmt.Sprintf("%s calls a packet × %s ns = %s ns", trimmed(n), stat.Number(row.Price.Median/n),
+		stat.Number(row.Price.Median)))
+	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
+		said = append(said, fmt.Sprintf("with %s a packet, as in 2018, %s ns", trimmed(old.PerPacket.Median),
+			stat.Number(old.Price.Median)))
+	}
+	return said
+}
+
+// trimmed is a count with at most two digits behind the point.
+func trimmed(x float64) string { return strconv.FormatFloat(math.Round(100*x)/100, 'f', -1, 64) }
+
+// trust says how sure the answer is. row is the one that it is about.
+func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []string) {
+	if doc.Incomplete {
+		said = append(said, "the run was stopped before its end")
+	}
+	if row != nil {
+		rounds := fmt.Sprintf("%s", many(len(row.Rounds), "round"))
+		if half, ok := halfWidth(row.Hop); ok {
+			rounds += fmt.Sprintf(", ±%s of a redirect", percent(half))
+		} else {
+			rounds += ": too few for an interval"
+		}
+		said = append(said, rounds)
+		for _, w := range doc.Warnings {
+			if w.Row == row.Name {
+				said = append(said, w.Text)
+			}
+		}
+	}
+	for _, w := range doc.Warnings {
+		if strings.HasPrefix(w.Text, "the hypervisor took") {
+			said = append(said, w.Text)
+		}
+	}
+	if clock := doc.Settings["core-clock"]; clock != "" {
+		said = append(said, "core clock "+clock)
+	}
+	if p := doc.Profile; p != nil && p.Sampling.Event == "cpu-clock" {
+		said = append(said, "no PMU: stages are estimates of a timer")
+	}
+	return said
+}
+
+// halfWidth is half of an interval as a part of the median.
+func halfWidth(q *stat.Quantity) (half float64, ok bool) {
+	half = (q.High - q.Low) / 2 / q.Median
+	return half, cmp.Compare(half, 0) >= 0 && !math.IsInf(half, 0)
+}

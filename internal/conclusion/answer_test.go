@@ -1,0 +1,142 @@
+package conclusion
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// ran is a record of run: three rows of a ladder, prices and stages.
+func ran() *record.Document[record.BenchRow] {
+	row := func(bulk string, whole, redirect float64) record.BenchRow {
+		return record.BenchRow{
+			Name: "redirect-map/bulk=" + bulk, Labels: map[string]string{"bulk": bulk, "scenario": "redirect-map"},
+			Ns: ns(whole, whole-1, whole+1), Hop: ns(redirect, redirect-1, redirect+1), Rounds: make([]int, 11),
+			Mpps: &stat.Quantity{Median: 1e3 / whole, N: 11, Unit: "Mpps"},
+		}
+	}
+	return &record.Document[record.BenchRow]{
+		Head: record.Head{
+			Host:     host.Fingerprint{IndirectThunk: "retpoline"},
+			Settings: map[string]string{"profiled": "redirect-map/bulk=16", "core-clock": "3.60 GHz (3.58 to 3.62)"},
+		},
+		Rows: []record.BenchRow{row("1", 265, 110), row("4", 101, 40), row("16", 63, 24), row("64", 58, 23)},
+		RunParts: record.RunParts{
+			Prices: []record.TaxRow{
+				{Name: "packet/bulk=16", Price: ns(1.2, 1.1, 1.3), PerPacket: &stat.Quantity{Median: 0.12, Unit: "calls"}},
+				{Name: "packet/2018", Price: ns(25, 24, 26), PerPacket: &stat.Quantity{Median: 3, Unit: "calls"}},
+			},
+			Stages: []record.ProfileRow{
+				{Name: "generator", Ns: ns(21, 20, 22)}, {Name: "receive", Ns: ns(11, 10, 12)}, {Name: "redirect", Ns: ns(6, 5, 7)},
+				{Name: "dma", Ns: ns(0, 0, 0)}, {Name: "locks", Ns: ns(8, 7, 9)}, {Name: "other", Ns: ns(60, 30, 90)},
+			},
+			Profile: &record.ProfileParts{Sampling: record.Sampling{Event: "cpu-clock"}},
+			Conclusion: &record.Conclusion{
+				Win: []record.Gain{{What: "use IBRS"}}, Lose: []record.Gain{{What: "an observer"}},
+			},
+		},
+	}
+}
+
+func TestAnswer(t *testing.T) {
+	a := NewAnswer(ran())
+	want := []string{
+		"A redirect costs 24.0 ns a packet on one core at bulk 16.",
+		"Retpolines take 1.20 ns of it, 5.0 %.",
+		"Indirect calls are not where the packets went.",
+	}
+	if got := strings.Join(a.Claim, "|"); got != strings.Join(want, "|") {
+		t.Errorf("claim: %s", got)
+	}
+	if a.Redirect.Median != 24 || a.Tax.Median != 1.2 || math.Abs(a.Share.Median-5) > 1e-9 || a.Share.Low >= 5 || a.Share.High <= 5 {
+		t.Errorf("%v, of it %v, %v", a.Redirect, a.Tax, a.Share)
+	}
+	if len(a.Rates) != 3 || a.Rates[0].Bulk != "1" || a.Rates[1].Bulk != "16" || a.Rates[2].Bulk != "64" ||
+		a.Rates[2].Redirect.Median != 23 {
+		t.Errorf("rates: %+v", a.Rates)
+	}
+	// The redirect alone: neither generator nor what other tasks took, and no stage that takes no time.
+	if p := a.Path; p.Bulk != "16" || len(p.Stages) != 2 || p.Total != 17 || len(p.Beside) != 1 || p.Beside[0].Name != "locks" {
+		t.Errorf("path: %+v", p)
+	}
+	if got := strings.Join(a.Calls, "|"); got != "0.12 calls a packet × 10.0 ns = 1.20 ns|with 3 a packet, as in 2018, 25.0 ns" {
+		t.Errorf("calls: %s", got)
+	}
+	if len(a.Try) != 1 || len(a.Avoid) != 1 {
+		t.Errorf("try %+v, avoid %+v", a.Try, a.Avoid)
+	}
+	if got := strings.Join(a.Trust, "|"); got !=
+		"11 rounds, ±4.2 % of a redirect|core clock 3.60 GHz (3.58 to 3.62)|no PMU: stages are estimates of a timer" {
+		t.Errorf("trust: %s", got)
+	}
+}
+
+// What a record lacks is said, with the reason that it has.
+func TestAnswerOfLess(t *testing.T) {
+	for name, tt := range map[string]struct {
+		change func(*record.Document[record.BenchRow])
+		want   []string // of the claim
+	}{
+		"nothing": {func(d *record.Document[record.BenchRow]) { *d = record.Document[record.BenchRow]{} },
+			[]string{"What a redirect costs here was not measured: there are no rows.", "unthunk tax does that"}},
+		"refused": {func(d *record.Document[record.BenchRow]) {
+			d.Prices = nil
+			for i := range d.Rows {
+				d.Rows[i] = record.BenchRow{Name: d.Rows[i].Name, Labels: d.Rows[i].Labels, Refused: "packet counts disagree"}
+			}
+		}, []string{"What a redirect costs here was not measured: packet counts disagree."}},
+		"16 refused": {func(d *record.Document[record.BenchRow]) {
+			d.Rows[2] = record.BenchRow{Name: d.Rows[2].Name, Labels: d.Rows[2].Labels, Refused: "packet counts disagree"}
+		}, []string{"A redirect costs 23.0 ns a packet on one core at bulk 64.", "What indirect calls take of it was not measured"}},
+		"no prices": {func(d *record.Document[record.BenchRow]) {
+			d.Prices = nil
+			d.Warn("", "no prices: BTF is missing")
+		}, []string{"What indirect calls take of it was not measured: BTF is missing."}},
+		"no price": {func(d *record.Document[record.BenchRow]) {
+			d.Prices = []record.TaxRow{{Name: "control", Refused: "x"}, {Name: "bpf-prog", Refused: "there is no BPF dispatcher"}}
+		}, []string{"was not measured: there is no BPF dispatcher."}},
+		"stopped": {func(d *record.Document[record.BenchRow]) { d.Rows, d.Prices, d.Incomplete = nil, nil, true },
+			[]string{"What a redirect costs here was not measured: the run was stopped before its end."}},
+		"noise": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, -3, 50) },
+			[]string{"What a redirect costs cannot be told: 24.0 ns [-3.00, 50.0] a packet at bulk 16."}},
+		"no thunks": {func(d *record.Document[record.BenchRow]) { d.Host.IndirectThunk = "none" },
+			[]string{"Indirect calls take 1.20 ns of it, 5.0 %."}},
+		"few rounds": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, math.NaN(), math.NaN()) },
+			[]string{"A redirect costs 24.0 ns", "Retpolines take 1.20 ns of it, 5.0 %."}},
+	} {
+		doc := ran()
+		tt.change(doc)
+		a := NewAnswer(doc)
+		claim := strings.Join(a.Claim, " ")
+		for _, want := range tt.want {
+			if !strings.Contains(claim, want) {
+				t.Errorf("%s: %q lacks %q", name, claim, want)
+			}
+		}
+		if said := claim + strings.Join(a.Calls, " ") + strings.Join(a.Trust, " "); strings.Contains(said, "NaN") {
+			t.Errorf("%s: %s", name, said)
+		}
+	}
+}
+
+// Whether the packets went there is said by the whole interval.
+func TestWhereTo(t *testing.T) {
+	nan := math.NaN()
+	for _, tt := range []struct {
+		median, low, high float64
+		want              string
+	}{
+		{4, 3, 5, "are not where"}, {4, -1, 9, "are not where"}, {4, nan, nan, "are not where"},
+		{12, 9, 15, "a small part"}, {30, 20, 40, "a large part"}, {60, 51, 70, "calls are where"},
+		{60, 30, 90, "calls are where"}, {20, 5, 35, "cannot be told"}, {4, -60, 60, "cannot be told"},
+	} {
+		got := whereTo(&stat.Quantity{Median: tt.median, Low: tt.low, High: tt.high, Unit: "%"})
+		if !strings.Contains(got, tt.want) {
+			t.Errorf("%v [%v, %v]: %s", tt.median, tt.low, tt.high, got)
+		}
+	}
+}
