@@ -50,6 +50,9 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 	if errors.Is(err, errRegression) {
 		return exitRegression
 	}
+	if onlyBrokenPipe(err) { // as with head: the reader has what it wants
+		return exitFailed
+	}
 	fmt.Fprintf(stderr, "unthunk: %s\n", oneLine(err))
 	var usage usageError
 	switch {
