@@ -50,7 +50,7 @@ type Observer struct {
 }
 
 // New attaches an observer. It needs BTF. Requires at least Linux 5.6.
-func New(cfg Config) (o *Observer, err error) {
+func New(cfg Config) (*Observer, error) {
 	spec, err := loadObserve()
 	if err != nil {
 		return nil, err
@@ -72,19 +72,14 @@ func New(cfg Config) (o *Observer, err error) {
 		delete(spec.Programs, observeProgNapiPoll)
 		delete(spec.Programs, observeProgSoftirqEntry)
 	}
-	o = &Observer{}
-	defer func() {
-		if err != nil {
-			o.Close()
-		}
-	}()
+	o := &Observer{}
 	if o.coll, err = ebpf.NewCollection(spec); err != nil {
 		return nil, fmt.Errorf("load observer: %w", err)
 	}
 	for _, p := range o.coll.Programs {
 		l, err := link.AttachTracing(link.TracingOptions{Program: p})
 		if err != nil {
-			return nil, fmt.Errorf("attach observer: %w", err)
+			return nil, errors.Join(fmt.Errorf("attach observer: %w", err), o.Close())
 		}
 		o.links = append(o.links, l)
 	}
