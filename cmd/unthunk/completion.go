@@ -1,13 +1,25 @@
 package main
 
 import (
+	"bytes"
+	"context"
+	"io"
+	"maps"
+	"net"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
+	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/tax"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // newCompletion prints what a shell needs to complete verbs, flags and their values.
@@ -36,42 +48,218 @@ package bash-completion.`,
 			case "fish":
 				return root.GenFishCompletion(s.out, true)
 			}
-			return root.GenBashCompletionV2(s.out, true)
+			return bashCompletion(s.out, root)
 		},
 	}
 }
 
-// completeFlags names the values that flags of verbs may have. Flags that take a list
-// complete its first value.
-func completeFlags(root *cobra.Command) {
-	values := map[string][]string{
-		"scenario":  strings.Split(joined(redirect.Scenarios()), ", "),
-		"operation": {"none", "read", "swap-macs", "parse"},
-		"mode":      {string(redirect.Native), "generic"},
-		"place":     {string(redirect.OneCore), "two-core"},
-		"pair":      tax.Families(),
-		"ab":        {"spectre_v2", "mitigations"},
+// bashCompletion writes cobra's script, which puts a backslash before the commas of a value
+// (as printf %q does, though bash needs none): a list is typed without.
+func bashCompletion(w io.Writer, root *cobra.Command) error {
+	var script bytes.Buffer
+	if err := root.GenBashCompletionV2(&script, true); err != nil {
+		return err
 	}
-	for _, cmd := range root.Commands() {
-		for name, of := range values {
-			complete(cmd, name, of)
-		}
+	const quoted = `COMPREPLY[0]=$(printf "%q" "${COMPREPLY[0]}")`
+	_, err := io.WriteString(w, strings.ReplaceAll(script.String(), quoted, quoted+`; COMPREPLY[0]=${COMPREPLY[0]//\\,/,}`))
+	return err
+}
+
+// candidates are what a value may be: args are the arguments before it, typed is its
+// beginning. They may have other beginnings; those are left out.
+type candidates func(ctx context.Context, args []string, typed string) []string
+
+// flagValues say what the values of flags may be, by name; a flag that is not here takes a
+// file, or has no value.
+func flagValues() map[string]candidates {
+	return map[string]candidates{
+		"scenario":        anyOf(names(redirect.Scenarios())...),
+		"operation":       anyOf("none", "read", "swap-macs", "parse", "spin:"),
+		"mode":            anyOf(string(redirect.Native), string(redirect.Generic)),
+		"place":           anyOf(string(redirect.OneCore), string(redirect.TwoCore)),
+		"bulk":            anyOf("1", "2", "4", "8", "16", "32", "64", "128", "256"),
+		"pair":            anyOf(tax.Families()...),
+		"engine":          anyOf(names(forward.Engines())...),
+		"ab":              anyOf("spectre_v2", "mitigations"),
+		"accel":           anyOf("auto", "tcg", "kvm"),
+		"nic":             anyOf(lab.Veth, "virtio", "vmxnet3", "igb"),
+		"dma":             anyOf(names([]lab.DMA{lab.Direct, lab.Swiotlb, lab.IOMMULazy, lab.IOMMUStrict, lab.IOMMUPass})...),
+		"cpu-model":       cpuModels,
+		"in":              deviceNames,
+		"out":             deviceNames,
+		"dev":             deviceNames,
+		"func":            kernelFunctions,
+		"asm":             kernelFunctions,
+		"annotate":        kernelFunctions,
+		"by":              labels,
+		"size":            none,
+		"rate":            none,
+		"top":             none,
+		"threshold":       none,
+		"rounds":          none,
+		"duration":        none,
+		"interval":        none,
+		"limit":           none,
+		"cpu":             none,
+		"batch":           none,
+		"frames":          none,
+		"pcap-every":      none,
+		"metrics":         none,
+		"filter":          none,
+		"source-mac":      none,
+		"destination-mac": none,
+		"append":          none,
+		"driver":          none,
 	}
-	formats := map[string][]string{"bench": {"text", "bench"}, "report": {"html", "markdown", "csv"}}
-	for _, cmd := range root.Commands() {
-		complete(cmd, "format", formats[cmd.Name()])
-		if cmd.Name() == "history" {
-			cmd.ValidArgsFunction = func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-				return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+// complete names the values of all flags and the arguments of all verbs.
+func complete(root *cobra.Command) {
+	formats := map[string]candidates{"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv")}
+	flags := flagValues()
+	for _, cmd := range append(root.Commands(), root) {
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			values := flags[f.Name]
+			switch {
+			case f.Name == "format":
+				values = formats[cmd.Name()]
+			case f.Name == "root":
+				// The only error is that the flag has a completion already.
+				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyFolders)
 			}
+			if values != nil {
+				_ = cmd.RegisterFlagCompletionFunc(f.Name, completer(values, strings.HasSuffix(f.Value.Type(), "Slice")))
+			}
+		})
+		switch cmd.Name() {
+		case "compare", "report":
+			cmd.ValidArgsFunction = onlyRecords
+		case "history", "man":
+			cmd.ValidArgsFunction = onlyFolders
+		case "lab", "drivers":
+			cmd.ValidArgsFunction = orFiles(anyOf("debian:6.1-cloud", "debian:6.12-cloud", "debian:6.12"))
+		case root.Name(), "completion":
+		default:
+			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}
 	}
 }
 
-func complete(cmd *cobra.Command, flag string, values []string) {
-	if len(values) == 0 || cmd.Flags().Lookup(flag) == nil {
-		return
+// completer completes a value, or the last of a list with commas between them: then what
+// was typed before stays in front, and what is in it is not offered again.
+func completer(values candidates, list bool) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		before := ""
+		if at := strings.LastIndexByte(typed, ','); list && at >= 0 {
+			before, typed = typed[:at+1], typed[at+1:]
+		}
+		var found []string
+		for _, value := range values(cmd.Context(), args, typed) {
+			if strings.HasPrefix(value, typed) && !slices.Contains(strings.Split(before, ","), value) {
+				found = append(found, before+value)
+			}
+		}
+		directive := cobra.ShellCompDirectiveNoFileComp
+		if len(found) == 1 && strings.HasSuffix(found[0], ":") {
+			directive |= cobra.ShellCompDirectiveNoSpace // a number follows
+		}
+		return found, directive
 	}
-	// It fails for a flag that is completed already, or is not there.
-	_ = cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+// orFiles completes a value, and files where no value begins with what was typed.
+func orFiles(values candidates) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+		if typed != "" {
+			if found, directive := completer(values, false)(cmd, args, typed); len(found) > 0 {
+				return found, directive
+			}
+		}
+		return nil, cobra.ShellCompDirectiveDefault
+	}
+}
+
+func onlyFolders(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveFilterDirs
+}
+
+func onlyRecords(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return []string{"json"}, cobra.ShellCompDirectiveFilterFileExt
+}
+
+func names[T ~string](values []T) []string {
+	var list []string
+	for _, v := range values {
+		list = append(list, string(v))
+	}
+	return list
+}
+
+func anyOf(values ...string) candidates {
+	return func(context.Context, []string, string) []string { return values }
+}
+
+// none keeps the shell from offering files.
+func none(context.Context, []string, string) []string { return nil }
+
+// deviceNames are the network devices of this namespace.
+func deviceNames(context.Context, []string, string) []string {
+	list, err := net.Interfaces()
+	if err != nil {
+		return nil
+	}
+	var found []string
+	for _, device := range list {
+		found = append(found, device.Name)
+	}
+	return found
+}
+
+// kernelFunctions are the functions that begin so: of the redirect path while nothing is
+// typed, or where the kernel hides its symbols; else those of the running kernel.
+func kernelFunctions(_ context.Context, _ []string, typed string) []string {
+	path := functions.Names(functions.Checked)
+	if typed == "" {
+		return path
+	}
+	symbols, err := ksym.Select(func(name, _ []byte) bool { return bytes.HasPrefix(name, []byte(typed)) })
+	if err != nil {
+		return path
+	}
+	var found []string
+	for _, s := range symbols {
+		found = append(found, s.Name)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+// cpuModels are those that this machine's QEMU emulates.
+func cpuModels(ctx context.Context, _ []string, _ string) []string {
+	models, err := guest.CPUModels(ctx)
+	if err != nil {
+		return nil
+	}
+	return models
+}
+
+// labels are those in which rows of the record differ that is an argument already.
+func labels(_ context.Context, args []string, _ string) []string {
+	if len(args) == 0 {
+		return nil
+	}
+	saved, err := record.Load(args[0])
+	if err != nil || saved.Bench() == nil {
+		return nil
+	}
+	first, found := map[string]string{}, map[string]bool{}
+	for _, row := range saved.Bench().Rows {
+		for label, value := range row.Labels {
+			if before, ok := first[label]; ok && before != value {
+				found[label] = true
+			}
+			first[label] = value
+		}
+	}
+	return slices.Sorted(maps.Keys(found))
 }

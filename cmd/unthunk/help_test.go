@@ -47,45 +47,6 @@ func TestExamples(t *testing.T) {
 	}
 }
 
-func TestCompletion(t *testing.T) {
-	for _, shell := range []string{"bash", "zsh", "fish"} {
-		t.Run(shell, func(t *testing.T) {
-			code, stdout, stderr := unthunk(t, "completion", shell)
-			if code != exitDone || stderr != "" || !strings.Contains(stdout, "__complete") {
-				t.Errorf("exit code %d: %s", code, stderr)
-			}
-			if _, err := exec.LookPath(shell); err != nil {
-				testutil.Missing(t, shell)
-			}
-			cmd := exec.Command(shell, "-n")
-			cmd.Stdin = strings.NewReader(stdout)
-			if out, err := cmd.CombinedOutput(); err != nil {
-				t.Errorf("%v: %s", err, out)
-			}
-		})
-	}
-	for _, test := range []struct {
-		args []string
-		want string
-	}{
-		{[]string{""}, "report"}, {[]string{"bench", "--scenario", ""}, "redirect-map"}, {[]string{"tax", "--pair", "b"}, "bpf-prog"},
-		{[]string{"report", "--format", ""}, "markdown"}, {[]string{"bench", "--format", ""}, "text"}, {[]string{"completion", ""}, "fish"},
-		{[]string{"lab", "--ab", ""}, "spectre_v2"}, {[]string{"history", ""}, ":16"},
-	} {
-		_, stdout, _ := unthunk(t, append([]string{"__complete"}, test.args...)...)
-		found := false
-		for line := range strings.SplitSeq(stdout, "\n") {
-			value, _, _ := strings.Cut(line, "\t")
-			found = found || value == test.want
-		}
-		if !found {
-			t.Errorf("%v completes to %q, without %s", test.args, stdout, test.want)
-		}
-	}
-	refuses(t, "completion", []refused{{"none", nil, exitUsage, "completion needs one of"},
-		{"powershell", []string{"powershell"}, exitUsage, "bash, zsh, fish"}})
-}
-
 func TestMan(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man")
 	if code, _, stderr := unthunk(t, "man", dir); code != exitDone {

@@ -98,6 +98,6 @@ found something slower; 4 this machine cannot do it.`,
 		newCompare(s), newReport(s), newHistory(s),
 		newCompletion(s), newVersion(s), newLabGuest(s), newMan(s),
 	)
-	completeFlags(root)
+	complete(root)
 	return root
 }

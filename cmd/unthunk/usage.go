@@ -20,16 +20,21 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 
 // unknownVerb refuses a verb that does not exist.
 func unknownVerb(root *cobra.Command, name string) error {
+	if near := nearest(name, visible(root)); near != "" {
+		return usagef("there is no verb %q: did you mean %s?", name, near)
+	}
+	return usagef("there is no verb %q: see unthunk --help", name)
+}
+
+// visible are the names of the verbs that help lists.
+func visible(root *cobra.Command) []string {
 	var verbs []string
 	for _, cmd := range root.Commands() {
 		if !cmd.Hidden {
 			verbs = append(verbs, cmd.Name())
 		}
 	}
-	if near := nearest(name, verbs); near != "" {
-		return usagef("there is no verb %q: did you mean %s?", name, near)
-	}
-	return usagef("there is no verb %q: see unthunk --help", name)
+	return verbs
 }
 
 // flagError says in plain words which flag or value is wrong.
@@ -127,6 +132,9 @@ func newHelp() *cobra.Command {
 		Use:   "help [VERB]",
 		Short: "Show the help of a verb",
 		Args:  cobra.ArbitraryArgs,
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+			return completer(anyOf(visible(cmd.Root())...), false)(cmd, args, typed)
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {
