@@ -125,7 +125,9 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 	}{
 		{f.pprof, func(b *bytes.Buffer) error { return report.Pprof(b, p) }},
 		{f.folded, func(b *bytes.Buffer) error { return report.Folded(b, p) }},
-		{f.svg, func(b *bytes.Buffer) error { return page.Flame(b, p, raw.Name) }},
+		{f.svg, func(b *bytes.Buffer) error { // also of a run that was stopped
+			return page.Flame(context.WithoutCancel(ctx), b, p, raw.Name)
+		}},
 	} {
 		if file.path == "" || err != nil {
 			continue

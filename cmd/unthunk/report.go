@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -50,7 +51,7 @@ stdout without -o.`,
 			if cmd.Flags().Changed("output") && f.output == "" {
 				return usagef("--output is empty")
 			}
-			return runReport(s, f, args)
+			return runReport(cmd.Context(), s, f, args)
 		},
 	}
 	fl := cmd.Flags()
@@ -59,7 +60,7 @@ stdout without -o.`,
 	return cmd
 }
 
-func runReport(s std, f reportFlags, args []string) error {
+func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 	formats := []string{"html", "markdown", "csv"}
 	if !slices.Contains(formats, f.format) {
 		return usagef("format %q is not html, markdown or csv", f.format)
@@ -96,11 +97,11 @@ func runReport(s std, f reportFlags, args []string) error {
 	var err error
 	switch f.format {
 	case "html":
-		err = page.HTML(&b, src)
+		err = page.HTML(ctx, &b, src)
 	case "markdown":
-		err = page.Markdown(&b, src)
+		err = page.Markdown(ctx, &b, src)
 	case "csv":
-		err = page.CSV(&b, src)
+		err = page.CSV(ctx, &b, src)
 	}
 	if err != nil {
 		return err

@@ -27,10 +27,13 @@ func (v *viewer) branchBlocks() []block {
 			}
 			t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))
 		}
-		out = append(out, block{
+		t.Folded = v.draw
+		b := block{
 			Heading: cells.Join(": ", v.heading(s), "the path of "+inventoried(s)),
 			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
-		})
+		}
+		v.addFootnotes(&b, s, sitesPart)
+		out = append(out, b)
 	}
 	return append(out, v.thunkBlocks()...)
 }
@@ -77,7 +80,7 @@ func (v *viewer) listings(names []string) []*table {
 			continue
 		}
 		for _, l := range s.Sites().Code {
-			t := &table{Caption: l.Name + ", as it is in memory",
+			t := &table{Caption: l.Name + ", as it is in memory", Folded: v.draw,
 				Columns: []column{{"", "o n w"}, {l.Name, "m c"}, {"what it is there for", "t"}}}
 			for _, line := range l.Lines {
 				mark := ""

@@ -15,6 +15,7 @@ import (
 func (v *viewer) changeBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
+		before := len(out)
 		switch {
 		case s.Comparison() != nil:
 			out = append(out, v.comparisonBlocks(s.Comparison())...)
@@ -24,6 +25,9 @@ func (v *viewer) changeBlocks() []block {
 			out = append(out, siteComparisonBlock(s))
 		case s.LabComparison() != nil:
 			out = append(out, labComparisonBlock(s.LabComparison()))
+		}
+		if len(out) > before {
+			v.addFootnotes(&out[len(out)-1], s, changePart)
 		}
 	}
 	return out

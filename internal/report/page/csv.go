@@ -1,6 +1,8 @@
 package page
 
 import (
+	"cmp"
+	"context"
 	"encoding/csv"
 	"fmt"
 	"io"
@@ -23,19 +25,19 @@ var csvHead = []string{"file", "kind", "time", "run", "kernel", "cpu", "row", "m
 // what it measures, the value, its 95 % interval and rounds where it has them, its
 // unit. What is unknown is empty. A text that a spreadsheet would take for a formula
 // has an apostrophe before it.
-func CSV(w io.Writer, src Source) error {
+func CSV(ctx context.Context, w io.Writer, src Source) error {
 	out := csv.NewWriter(w)
 	if err := out.Write(csvHead); err != nil {
 		return fmt.Errorf("write CSV: %w", err)
 	}
 	for _, s := range src.Records {
-		csvRecord{out, []string{s.File, s.Kind, csvTime(s.Time), s.Run, s.Host.Kernel, s.Host.CPU}}.write(s)
+		csvRecord{ctx, out, []string{s.File, s.Kind, csvTime(s.Time), s.Run, s.Host.Kernel, s.Host.CPU}}.write(s)
 	}
 	if src.History != nil {
-		writeCSVHistory(out, src.History)
+		writeCSVHistory(ctx, out, src.History)
 	}
 	out.Flush()
-	if err := out.Error(); err != nil {
+	if err := cmp.Or(ctx.Err(), out.Error()); err != nil {
 		return fmt.Errorf("write CSV: %w", err)
 	}
 	return nil
@@ -68,6 +70,7 @@ func csvText(s string) string {
 
 // csvRecord writes the lines of one record. The writer keeps its error.
 type csvRecord struct {
+	ctx context.Context
 	out *csv.Writer
 	// head are the cells that all lines of the record begin with.
 	head []string
@@ -75,6 +78,9 @@ type csvRecord struct {
 
 // line writes a quantity of a row; q.N is 0 where it has no rounds.
 func (c csvRecord) line(row, measure string, q stat.Quantity, note string) {
+	if c.ctx.Err() != nil {
+		return
+	}
 	rounds := ""
 	if q.N > 0 {
 		rounds = strconv.Itoa(q.N)
@@ -246,7 +252,7 @@ func (c csvRecord) shift(row string, d *stat.Difference, unit, note string) {
 }
 
 // writeCSVHistory writes each point of each row, and each change.
-func writeCSVHistory(out *csv.Writer, h *record.History) {
+func writeCSVHistory(ctx context.Context, out *csv.Writer, h *record.History) {
 	for i := range h.Rows {
 		row := &h.Rows[i]
 		var kernel, cpu string
@@ -257,7 +263,7 @@ func writeCSVHistory(out *csv.Writer, h *record.History) {
 		}
 		of := func(n int) csvRecord {
 			o := h.Origin(row, n)
-			return csvRecord{out, []string{o.File, "history", csvTime(o.Time), o.Run, kernel, cpu}}
+			return csvRecord{ctx, out, []string{o.File, "history", csvTime(o.Time), o.Run, kernel, cpu}}
 		}
 		for _, p := range row.Points {
 			of(p.Record).quantity(row.Name, "ns", p.Ns, "group "+row.Group)

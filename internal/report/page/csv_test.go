@@ -21,7 +21,7 @@ func readCSV(t testing.TB, b []byte) [][]string {
 func TestCSV(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	if err := CSV(&b, Source{Records: everyRecord(t), History: reporttest.Trends(t)}); err != nil {
+	if err := CSV(t.Context(), &b, Source{Records: everyRecord(t), History: reporttest.Trends(t)}); err != nil {
 		t.Fatal(err)
 	}
 	lines := readCSV(t, b.Bytes())

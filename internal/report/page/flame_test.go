@@ -18,7 +18,7 @@ func TestFlame(t *testing.T) {
 	evil := `</text><script>alert(1)</script>"'&]]>` + "\x1b[31m"
 	p.Stacks = append(p.Stacks, record.ProfileStack{Frames: []string{evil, evil}, Stage: evil, Samples: 400, Ns: 10})
 	var b bytes.Buffer
-	if err := Flame(&b, p, evil); err != nil {
+	if err := Flame(t.Context(), &b, p, evil); err != nil {
 		t.Fatal(err)
 	}
 	scripts := 0
@@ -38,7 +38,7 @@ func TestFlame(t *testing.T) {
 	if scripts != 1 {
 		t.Errorf("%d scripts", scripts)
 	}
-	for _, want := range []string{"redirect_map [bpf]", "veth_xdp_xmit", "8.00 ns a packet, 320 samples, program"} {
+	for _, want := range []string{"redirect_map [bpf]", "veth_xdp_xmit", "8.00 ns a packet, 8.00 of itself, 320 samples, 9.8 % of what is drawn, stage program"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
 		}
@@ -56,7 +56,7 @@ func TestFlameEmpty(t *testing.T) {
 	p := &record.Profile{}
 	p.Incomplete = true
 	var b bytes.Buffer
-	if err := Flame(&b, p, "x"); err != nil || strings.Contains(b.String(), "NaN") {
+	if err := Flame(t.Context(), &b, p, "x"); err != nil || strings.Contains(b.String(), "NaN") {
 		t.Errorf("%v\n%s", err, b.String())
 	}
 }

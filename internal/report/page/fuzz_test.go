@@ -110,7 +110,7 @@ func FuzzPage(f *testing.F) {
 		s.File = text
 		d := Source{Records: []*record.Saved{s}, Version: text}
 		var out bytes.Buffer
-		if err := HTML(&out, d); err != nil {
+		if err := HTML(t.Context(), &out, d); err != nil {
 			t.Fatal(err)
 		}
 		page := out.String()
@@ -121,11 +121,11 @@ func FuzzPage(f *testing.F) {
 		}
 		checkHTML(t, []byte(page))
 		out.Reset()
-		if err := Markdown(&out, d); err != nil {
+		if err := Markdown(t.Context(), &out, d); err != nil {
 			t.Fatal(err)
 		}
 		out.Reset()
-		if err := CSV(&out, d); err != nil {
+		if err := CSV(t.Context(), &out, d); err != nil {
 			t.Fatal(err)
 		}
 		readCSV(t, out.Bytes())

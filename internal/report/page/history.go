@@ -29,10 +29,12 @@ func (v *viewer) historyBlocks() []block {
 		out = append(out, v.groupBlock(h, &h.Groups[i], &drawn))
 	}
 	if len(h.Left) > 0 {
-		b := block{NotesTitle: cells.Plural(len(h.Left), "file") + " of the folder left out"}
+		var notes []note
 		for _, left := range h.Left[:min(len(h.Left), maxTable)] {
-			b.Notes = append(b.Notes, note{cells.Clean(left.File), cells.Clean(left.Why)})
+			notes = append(notes, note{cells.Clean(left.File), cells.Clean(left.Why)})
 		}
+		var b block
+		b.addList(cells.Plural(len(h.Left), "file")+" of the folder left out", notes)
 		out = append(out, b)
 	}
 	return out

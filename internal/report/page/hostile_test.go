@@ -91,7 +91,7 @@ func TestPageHostile(t *testing.T) {
 	d := Source{Records: hostile(t, reporttest.Evil+"\x1b[31m\u202e\n# x"),
 		History: reporttest.HostileTrends(t, reporttest.Evil), Version: reporttest.Evil}
 	var b bytes.Buffer
-	if err := Markdown(&b, d); err != nil {
+	if err := Markdown(t.Context(), &b, d); err != nil {
 		t.Fatal(err)
 	}
 	for _, not := range []string{"<script", "<img", "@maintainer", "https://", "](javascript", "\x1b", "\u202e",
@@ -102,7 +102,7 @@ func TestPageHostile(t *testing.T) {
 	}
 	b.Reset()
 	d.Records = hostile(t, "=cmd()\"\n,")
-	if err := CSV(&b, d); err != nil {
+	if err := CSV(t.Context(), &b, d); err != nil {
 		t.Fatal(err)
 	}
 	for _, line := range readCSV(t, b.Bytes()) {

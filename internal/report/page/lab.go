@@ -115,6 +115,7 @@ func (v *viewer) labCountsBlock(s *record.Saved) block {
 		t.add(row.Name, row.Release, row.Thunk, count(row.Instructions), count(row.CallsPerPacket))
 	}
 	b.Tables = append(b.Tables, t)
+	v.addFootnotes(&b, s, labPart)
 	b.Text = append(b.Text, "Counts of the emulated guests, exact to the digit. "+
 		"Instructions are no time: QEMU predicts no branches.")
 	return b
@@ -178,7 +179,7 @@ func (v *viewer) labPathBlocks(l *record.Lab) []block {
 		stages := labStages(row)
 		b := block{Heading: cells.Clean(row.Name) + ": where its indirect branches are"}
 		if v.draw {
-			b.Figure = pathFigure(v.id(), "The path of a packet in "+row.Name, stages, nil)
+			b.Figure = pathFigure(v.id(), "The path of a packet in "+row.Name, stages, false)
 		}
 		if t := siteTable(stages); t != nil {
 			t.Folded = v.draw

@@ -10,23 +10,22 @@ import (
 
 // ladderBlocks are the rows of bench and run.
 func (v *viewer) ladderBlocks() []block {
-	high := 0.0 // one scale for all ladders of the page
-	for _, s := range v.src.Records {
-		if s.Bench() != nil {
-			high = max(high, ladderSpan(s.Bench().Rows))
-		}
-	}
+	high := v.ladderHigh() // one scale for all ladders of the page
 	var out []block
 	for _, s := range v.src.Records {
-		if s.Bench() == nil || len(s.Bench().Rows) == 0 {
+		if s.Bench() == nil || len(s.Bench().Rows) == 0 || !v.shows(s, ladderPart) {
 			continue
 		}
 		t := ladderTable(s.Bench().Rows)
 		t.Folded = v.draw
-		b := block{Heading: v.heading(s), Text: []string{conclusion.RatesBasis(s.Bench())}, Tables: []*table{t}}
+		b := block{Heading: v.heading(s), Folded: v.draw && v.folds(s, ladderPart), Tables: []*table{t}}
+		for _, text := range []string{conclusion.RatesBasis(s.Bench()), v.mergedText(s, ladderPart)} {
+			b.addText(text)
+		}
 		if v.draw && high > 0 {
 			b.Figure = ladderFigure(v.id(), "Bulk ladder of "+v.labels[s], s.Bench().Rows, high)
 		}
+		v.addFootnotes(&b, s, ladderPart)
 		out = append(out, b)
 	}
 	return out

@@ -1,104 +1,121 @@
 package page
 
 import (
-	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // maxMachines is the most machines that a page compares.
 const maxMachines = 12
 
-// machine is a fingerprint, and the records that have it.
+// machine is what the fingerprints of one machine's records say, and their names.
 type machine struct {
-	host  host.Fingerprint
-	names []string
+	host   host.Fingerprint
+	values map[string]string
+	names  []string
 }
 
-// machines are those of the records; records of equal fingerprints share one.
-func (v *viewer) machines() []machine {
-	var out []machine
+// machines are those of the records, and all fields that one of them has.
+func (v *viewer) machines() (machines []*machine, fields []string) {
+	known := make(map[string]bool)
 	for _, s := range v.src.Records {
-		i := slices.IndexFunc(out, func(m machine) bool { return slices.Equal(m.host.Fields(), s.Host.Fields()) })
-		if i < 0 {
-			i = len(out)
-			out = append(out, machine{host: s.Host})
+		values := seenFields(s.Host)
+		if len(values) == 0 {
+			continue // a comparison is of no machine
 		}
-		out[i].names = append(out[i].names, v.labels[s])
+		for _, f := range s.Host.Fields() {
+			if f.Value != "" && !known[f.Name] {
+				known[f.Name] = true
+				fields = append(fields, f.Name)
+			}
+		}
+		i := slices.IndexFunc(machines, func(m *machine) bool { return sameMachine(m.host, s.Host) })
+		if i < 0 {
+			i = len(machines)
+			machines = append(machines, &machine{host: s.Host, values: make(map[string]string)})
+		}
+		machines[i].names = append(machines[i].names, v.labels[s])
+		maps.Copy(machines[i].values, values)
 	}
-	return out
+	return machines, fields
 }
 
-// machineBlocks are the fingerprints, those that are equal in one column.
+// machineBlocks are the fingerprints: what differs between machines, and folded what does
+// not.
 func (v *viewer) machineBlocks() []block {
-	machines := v.machines()
+	machines, fields := v.machines()
 	if len(machines) == 0 {
 		return nil
 	}
-	t := &table{Caption: "Fingerprints, as the records hold them", Columns: []column{{"", ""}}}
+	var b block
 	if n := len(machines) - maxMachines; n > 0 {
-		t.Remark = fmt.Sprintf("%d more machines are left out.", n)
+		b.addText(fmt.Sprintf("%d more machines are left out.", n))
+		machines = machines[:maxMachines]
 	}
-	machines = machines[:min(len(machines), maxMachines)]
-	if len(machines) > 1 {
-		t.Caption += "; rows marked ≠ differ"
-	}
-	values := make([]map[string]string, len(machines))
-	var fields []string
-	for i, m := range machines {
-		t.Columns = append(t.Columns, column{m.heading(len(machines)), "t"})
-		values[i] = make(map[string]string)
-		for _, f := range m.host.Fields() {
-			if !slices.Contains(fields, f.Name) {
-				fields = append(fields, f.Name)
-			}
-			values[i][f.Name] = f.Value
+	differ := &table{Caption: "What differs", Columns: []column{{"", "t"}, {"value", "t"}, {"in the records", "m"}}}
+	alike := &table{Caption: "What the machines have in common", Columns: []column{{"", ""}, {"found", "t"}}, Folded: v.draw}
+	if len(machines) == 1 {
+		alike.Caption = "What the records say of the machine"
+		if len(v.src.Records) > 1 {
+			b.addText("All records are of one machine.")
 		}
 	}
-	b := block{Tables: []*table{t}}
-	if spared := addMachineRows(t, fields, values); len(spared) > 0 {
-		b.Text = []string{"Not affected: " + cells.Clean(strings.Join(spared, ", ")) + "."}
+	var spared []string
+	for _, name := range fields {
+		values := valuesOf(machines, name)
+		short, mitigation := strings.CutPrefix(name, "mitigations/")
+		switch {
+		case len(values) == 0: // of machines that are left out
+		case len(values) > 1:
+			differ.group(name)
+			for _, value := range values {
+				differ.add("", value, recordsWith(machines, name, value))
+			}
+		case mitigation && values[0] == "Not affected":
+			spared = append(spared, short)
+		default:
+			alike.add(name, values[0])
+		}
+	}
+	if len(spared) > 0 {
+		alike.add("not affected by", strings.Join(spared, ", "))
+	}
+	for _, t := range []*table{differ, alike} {
+		if len(t.Rows) > 0 {
+			b.Tables = append(b.Tables, t)
+		}
 	}
 	return []block{b}
 }
 
-// heading is the name of a machine's column; of is how many machines the table has.
-func (m machine) heading(of int) string {
-	if of == 1 {
-		return "found"
+// valuesOf are the distinct values that machines have of a field. A machine of which
+// nothing was seen does not differ.
+func valuesOf(machines []*machine, field string) []string {
+	var out []string
+	for _, m := range machines {
+		if value := m.values[field]; value != "" && !slices.Contains(out, value) {
+			out = append(out, value)
+		}
 	}
-	const most = 3
-	name := strings.Join(m.names[:min(len(m.names), most)], ", ")
-	if n := len(m.names) - most; n > 0 {
-		name += fmt.Sprintf(" and %d more", n)
-	}
-	return name
+	return out
 }
 
-// addMachineRows adds a row for each field, with its value on each machine. It returns
-// the vulnerabilities that no CPU of them has, which get no row.
-func addMachineRows(t *table, fields []string, values []map[string]string) (spared []string) {
-	for _, name := range fields {
-		row := []string{name}
-		differs, affected := false, false
-		for i := range values {
-			value := values[i][name]
-			differs = differs || value != values[0][name]
-			affected = affected || value != "Not affected"
-			row = append(row, cmp.Or(value, "not seen"))
+// recordsWith names the records of the machines that have a value of a field.
+func recordsWith(machines []*machine, field, value string) string {
+	var names []string
+	for _, m := range machines {
+		if m.values[field] == value {
+			names = append(names, m.names...)
 		}
-		if short, ok := strings.CutPrefix(name, "mitigations/"); ok && !affected {
-			spared = append(spared, short)
-			continue
-		}
-		if differs {
-			row[0] = "≠ " + row[0]
-		}
-		t.add(row...).Differs = differs
 	}
-	return spared
+	const most = 4
+	said := strings.Join(names[:min(len(names), most)], ", ")
+	if n := len(names) - most; n > 0 {
+		said += fmt.Sprintf(" and %d more", n)
+	}
+	return said
 }

@@ -2,6 +2,7 @@ package page
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -14,8 +15,11 @@ import (
 // Markdown writes what the page of [HTML] says, without its pictures, for issue
 // trackers (GitHub Flavored Markdown). Strings of the records can be no more than
 // text: no link, no mention, no picture.
-func Markdown(w io.Writer, src Source) error {
-	v := newView(src, false)
+func Markdown(ctx context.Context, w io.Writer, src Source) error {
+	v, err := newView(ctx, src, false)
+	if err != nil {
+		return fmt.Errorf("make Markdown: %w", err)
+	}
 	var b bytes.Buffer
 	fmt.Fprintf(&b, "# %s\n\n", markdown(v.Title))
 	if len(v.About) > 0 {
@@ -50,18 +54,17 @@ func (bl *block) markdown(b *bytes.Buffer) {
 	for _, t := range bl.Tables {
 		t.markdown(b)
 	}
-	if len(bl.Notes) == 0 {
-		return
-	}
-	if bl.NotesTitle != "" {
-		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", markdown(bl.NotesTitle))
-	}
-	for _, n := range bl.Notes {
-		fmt.Fprintf(b, "- %s\n", markdown(cells.Join(": ", n.Word, n.Text)))
-	}
-	b.WriteString("\n")
-	if bl.NotesTitle != "" {
-		b.WriteString("</details>\n\n")
+	for _, l := range bl.Lists {
+		if l.Title != "" {
+			fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", markdown(l.Title))
+		}
+		for _, n := range l.Notes {
+			fmt.Fprintf(b, "- %s\n", markdown(cells.Join(": ", n.Word, n.Text)))
+		}
+		b.WriteString("\n")
+		if l.Title != "" {
+			b.WriteString("</details>\n\n")
+		}
 	}
 }
 

@@ -14,13 +14,13 @@ func TestMarkdownGolden(t *testing.T) {
 	bench := reporttest.Bench("one", 1, 1)
 	bench.Warnings = []record.Warning{{Row: "redirect-map/bulk=64", Text: "a warning of *a* row_"}}
 	var b bytes.Buffer
-	if err := Markdown(&b, Source{Records: []*record.Saved{savedAs(t, "dir/bench.json", bench)},
+	if err := Markdown(t.Context(), &b, Source{Records: []*record.Saved{savedAs(t, "dir/bench.json", bench)},
 		Version: "v1"}); err != nil {
 		t.Fatal(err)
 	}
 	reporttest.Golden(t, "page.md", b.String())
 	b.Reset()
-	if err := Markdown(&b, Source{Records: everyRecord(t), History: reporttest.Trends(t)}); err != nil ||
+	if err := Markdown(t.Context(), &b, Source{Records: everyRecord(t), History: reporttest.Trends(t)}); err != nil ||
 		strings.Contains(b.String(), "NaN") {
 		t.Error(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -33,7 +34,8 @@ func pairsFigure(id, title, unit, caption string, rows []pair) *figure {
 			unit, cells.Join(", ", row.change, row.word)))
 	}
 	return newFigure(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
-		a := axis{s.low - 0.02*(s.high-s.low), s.high + 0.02*(s.high-s.low), 190, d.width - 200}
+		names, changes := pairWidths(rows, d.width)
+		a := axis{s.low - 0.02*(s.high-s.low), s.high + 0.02*(s.high-s.low), names, d.width - changes}
 		if s.low >= 0 {
 			a.low = 0
 		}
@@ -64,6 +66,20 @@ func pairsFigure(id, title, unit, caption string, rows []pair) *figure {
 		}
 		d.height = y + 20
 	})
+}
+
+// pairWidths are the widths of the names left of the axis and of the changes right of it:
+// as wide as they are, as long as the axis keeps a third of the figure.
+func pairWidths(rows []pair, width float64) (names, changes float64) {
+	for _, row := range rows {
+		names = max(names, 18+charSans*float64(utf8.RuneCountInString(row.label)))
+		changes = max(changes, 40+charSans*float64(utf8.RuneCountInString(row.change)))
+	}
+	if over := names + changes - 2*width/3; over > 0 {
+		part := names / (names + changes)
+		names, changes = names-over*part, changes-over*(1-part)
+	}
+	return names, changes
 }
 
 // shortLabels takes off the first part of the rows' names where all share it, and what

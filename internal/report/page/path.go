@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -24,10 +25,10 @@ func (v *viewer) pathTitle() string {
 // pathBlocks are the stages of profiles; of xray alone when there is no profile.
 func (v *viewer) pathBlocks() []block {
 	var profiles, inventories []block
-	for _, s := range v.src.Records {
-		if p := s.Stages(); p != nil && p.Packet != nil {
-			profiles = append(profiles, v.profilePathBlock(s, p))
-		}
+	for _, s := range v.profiles() {
+		b := v.profilePathBlock(s, s.Stages())
+		b.Folded = v.draw && len(profiles) > 0
+		profiles = append(profiles, b)
 	}
 	if len(profiles) > 0 {
 		return profiles
@@ -42,16 +43,18 @@ func (v *viewer) pathBlocks() []block {
 
 // profilePathBlock is the path of a packet with its ns.
 func (v *viewer) profilePathBlock(s *record.Saved, p *record.Profile) block {
-	stages := profileStages(p, v.sitesFor(s))
+	stages, unseen := profileStages(p, v.sitesFor(s))
 	b := block{Heading: cells.Join(": ", v.heading(s), profiled(s))}
+	b.addText(v.mergedText(s, profilePart))
 	if v.draw {
-		b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, p.Packet)
+		b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, true)
 	}
-	if s != v.first { // the title says it
-		b.Text = []string{groupsText(p)}
-	}
+	b.addText(pathText(p))
 	if text := cells.IndirectBranches(&p.ProfileParts); text != "" {
-		b.Text = append(b.Text, strings.ToUpper(text[:1])+text[1:])
+		b.addText(strings.ToUpper(text[:1]) + text[1:])
+	}
+	if unseen > 0 {
+		b.addText(fmt.Sprintf("xray finds %d more indirect branches in stages that took no time here.", unseen))
 	}
 	b.Tables = append(b.Tables, v.stageTable(p, stages))
 	for _, t := range []*table{siteTable(stages), functionTable(p)} {
@@ -59,6 +62,7 @@ func (v *viewer) profilePathBlock(s *record.Saved, p *record.Profile) block {
 			b.Tables = append(b.Tables, t)
 		}
 	}
+	v.addFootnotes(&b, s, profilePart)
 	return b
 }
 
@@ -70,7 +74,7 @@ func (v *viewer) inventoryPathBlock(s *record.Saved) block {
 		Text:    []string{"No record here has a profile, so stages have no time."},
 	}
 	if v.draw {
-		b.Figure = pathFigure(v.id(), "The path of a packet and its indirect branches", stages, nil)
+		b.Figure = pathFigure(v.id(), "The path of a packet and its indirect branches", stages, false)
 	} else if t := siteTable(stages); t != nil {
 		b.Tables = append(b.Tables, t)
 	}
@@ -94,26 +98,58 @@ func (v *viewer) sitesFor(s *record.Saved) []record.SiteRow {
 	return nil
 }
 
-// groupsText says what share of a packet each group of stages has.
-func groupsText(p *record.Profile) string {
+// pathText says how much of a packet's time the redirect has, and what of the time of a
+// profile is no packet's.
+func pathText(p *record.Profile) string {
 	groups := p.Groups()
-	var said []string
-	for _, g := range functions.Groups() {
-		share := cells.Percent(&stat.Quantity{Median: groups[g]}, p.Packet)
-		said = append(said, fmt.Sprintf("%s %s ns (%s)", g, stat.Number(groups[g]), share))
+	said := fmt.Sprintf("The redirect path takes %s ns a packet, softirq and locks %s beside it; generator and sink, which "+
+		"other machines are for a NIC, %s.", stat.Number(groups[functions.GroupPath]),
+		stat.Number(groups[functions.GroupShared]), stat.Number(groups[functions.GroupEnds]))
+	var rest []string
+	for i := range p.Rows {
+		row := pathStage{name: p.Rows[i].Name, ns: p.Rows[i].Ns}
+		if !isPackets(row.name) && row.hasTime() {
+			rest = append(rest, fmt.Sprintf("%s %s", cells.Clean(row.name), stat.Number(row.ns.Median)))
+		}
 	}
-	return "Of a packet: " + strings.Join(said, ", ") + "."
+	if len(rest) > 0 {
+		said += " Not the packet's, and left out: " + strings.Join(rest, ", ") + " ns."
+	}
+	return said
 }
 
-// stageTable has a row for each stage of a path.
+// redirectNs is the time of the stages of the redirect path and of what runs beside it.
+func redirectNs(stages []pathStage) *stat.Quantity {
+	sum := 0.0
+	for i := range stages {
+		if g := functions.Stage(stages[i].name).Group(); g == functions.GroupPath || g == functions.GroupShared {
+			sum += max(cells.Value(stages[i].ns), 0)
+		}
+	}
+	return &stat.Quantity{Median: sum, Low: math.NaN(), High: math.NaN(), Unit: "ns"}
+}
+
+// stageTable has a row for each stage of a path, and for those that are no packet's.
 func (v *viewer) stageTable(p *record.Profile, stages []pathStage) *table {
-	t := &table{Caption: "Stages, ns a packet", Folded: v.draw, Columns: []column{
-		{"stage", ""}, {"ns", "n"}, {"95 %", "i"}, {"share", "n"}, {"◆", "n"}, {"what it is", "t"},
-	}}
-	for _, s := range stages {
+	t := &table{Caption: "Stages, ns a packet; share of the redirect path with softirq and locks", Folded: v.draw,
+		Columns: []column{
+			{"stage", ""}, {"ns", "n"}, {"95 %", "i"}, {"share", "n"}, {"◆", "n"}, {"what it is", "t"},
+		}}
+	whole := redirectNs(stages)
+	for i := range stages {
+		s := &stages[i]
 		ns, around := cells.Quantity(s.ns)
-		t.add(s.name, cmp.Or(ns, "–"), around, cells.Percent(s.ns, p.Packet), strconv.Itoa(len(s.sites)),
-			functions.Stage(s.name).Meaning())
+		share := ""
+		if g := functions.Stage(s.name).Group(); g == functions.GroupPath || g == functions.GroupShared {
+			share = cells.Percent(s.ns, whole)
+		}
+		t.add(s.name, cmp.Or(ns, "–"), around, share, strconv.Itoa(len(s.sites)), functions.Stage(s.name).Meaning())
+	}
+	for _, row := range p.Rows {
+		if !isPackets(row.Name) {
+			ns, around := cells.Quantity(row.Ns)
+			t.add(row.Name, ns, around, "", "", functions.Stage(row.Name).Meaning())
+		}
 	}
 	return t
 }

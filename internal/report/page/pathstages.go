@@ -2,6 +2,7 @@ package page
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -29,6 +30,8 @@ type pathSite struct {
 	per string
 	// ns is what it takes of a packet, empty when not known.
 	ns string
+	// seen is set where samples or counts saw it run; the others stand in the code.
+	seen bool
 }
 
 func (s pathSite) where() string { return fmt.Sprintf("%s+%#x", s.function, s.offset) }
@@ -86,6 +89,10 @@ func (p *packetPath) stage(name string) *pathStage {
 	return &p.stages[i]
 }
 
+func (p *packetPath) has(name string) bool {
+	return slices.ContainsFunc(p.stages, func(s pathStage) bool { return s.name == name })
+}
+
 // add adds an indirect branch to a stage.
 func (p *packetPath) add(stage string, site pathSite) {
 	s := p.stage(stage)
@@ -115,12 +122,30 @@ func (p *packetPath) sorted() []pathStage {
 	return p.stages
 }
 
-// profileStages are the stages of a profile with its indirect branches, and with those
-// that xray found on the same kernel beside them.
-func profileStages(p *record.Profile, found []record.SiteRow) []pathStage {
+// hasTime tells whether a stage takes time that two digits show.
+func (s *pathStage) hasTime() bool { return math.Abs(cells.Value(s.ns)) >= 0.005 }
+
+// isPackets tells whether the time of a stage is a packet's.
+func isPackets(stage string) bool { return functions.Stage(stage).Group() != functions.GroupRest }
+
+// marked are the branches that the figure of a path marks: those of the generator and
+// of the sink are not the redirect's.
+func (s *pathStage) marked() []pathSite {
+	if functions.Stage(s.name).Group() == functions.GroupEnds {
+		return nil
+	}
+	return s.sites
+}
+
+// profileStages are the stages of a profile that are a packet's and take time, with the
+// indirect branches that samples saw in them and those that xray found on the same kernel
+// beside them. unseen are how many xray found where no time was.
+func profileStages(p *record.Profile, found []record.SiteRow) (stages []pathStage, unseen int) {
 	var path packetPath
 	for _, row := range p.Rows {
-		path.stage(row.Name).ns = row.Ns
+		if s := (pathStage{name: row.Name, ns: row.Ns}); isPackets(row.Name) && s.hasTime() {
+			*path.stage(row.Name) = s
+		}
 	}
 	sampled := make(map[string]bool)
 	if p.Tax != nil {
@@ -136,16 +161,22 @@ func profileStages(p *record.Profile, found []record.SiteRow) []pathStage {
 					}
 				}
 			}
-			path.add(stage, site)
+			if isPackets(stage) {
+				path.add(stage, site)
+			}
 		}
 	}
 	for i := range found {
 		site := foundSite(&found[i])
-		if found[i].Per != "rare" && found[i].CannotRun == "" && !sampled[site.where()] {
+		switch {
+		case found[i].Per == "rare" || found[i].CannotRun != "" || sampled[site.where()]:
+		case path.has(found[i].Stage):
 			path.add(found[i].Stage, site)
+		default:
+			unseen++
 		}
 	}
-	return path.sorted()
+	return path.sorted(), unseen
 }
 
 // inventoryStages are the stages of the indirect branches that xray found.
@@ -166,7 +197,7 @@ func labStages(row *record.LabRow) []pathStage {
 	for _, s := range row.Sites {
 		path.add(s.Stage, pathSite{
 			function: s.Function, offset: s.Offset, calls: s.Pointer, targets: cells.ShortName(s.Target),
-			per: strconv.FormatFloat(s.PerPacket, 'g', 5, 64) + " a packet",
+			per: strconv.FormatFloat(s.PerPacket, 'g', 5, 64) + " a packet", seen: true,
 		})
 	}
 	path.whole()
@@ -175,7 +206,7 @@ func labStages(row *record.LabRow) []pathStage {
 
 // sampledSite is an indirect branch of a profile.
 func sampledSite(s *record.ProfileSite) pathSite {
-	site := pathSite{function: s.Function, offset: s.Offset, targets: cells.ShortNames(s.Targets)}
+	site := pathSite{function: s.Function, offset: s.Offset, targets: cells.ShortNames(s.Targets), seen: true}
 	if s.Pointer != nil {
 		site.calls = *s.Pointer
 	}

@@ -10,16 +10,18 @@ func (v *viewer) priceBlocks() []block {
 	var out []block
 	for _, s := range v.src.Records {
 		rows := s.Prices()
-		if len(rows) == 0 {
+		if len(rows) == 0 || !v.shows(s, pricesPart) {
 			continue
 		}
-		b := block{
-			Heading: v.heading(s), Tables: []*table{priceTable(rows)},
-			Notes: priceNotes(rows), NotesTitle: "What else is in these prices",
-		}
+		t := priceTable(rows)
+		b := block{Heading: v.heading(s), Folded: v.draw && v.folds(s, pricesPart), Tables: []*table{t}}
+		b.addText(v.mergedText(s, pricesPart))
 		if v.draw {
 			b.Figure = pricesFigure(v.id(), "Prices of calls in "+v.labels[s], rows)
+			t.Folded = b.Figure != nil
 		}
+		v.addFootnotes(&b, s, pricesPart)
+		b.addList("What else is in these prices", priceNotes(rows))
 		out = append(out, b)
 	}
 	return out
@@ -27,7 +29,8 @@ func (v *viewer) priceBlocks() []block {
 
 // priceTable has the numbers of each row, under what is called.
 func priceTable(rows []record.TaxRow) *table {
-	const caption = "Price of one call: ns with it less ns without it; calls and ns for a redirected packet at bulk 64"
+	const caption = "Price of one call: ns with it less ns without it; calls and ns for a redirected packet at " +
+		"bulk 64, empty where the path has none"
 	t := &table{Caption: caption, Columns: []column{
 		{"call", "m"}, {"with", "n w"}, {"without", "n w"}, {"price ns", "n"}, {"95 %", "i"}, {"cycles", "n w"},
 		{"calls/pkt", "n w"}, {"ns/pkt", "n"},
@@ -44,6 +47,9 @@ func priceTable(rows []record.TaxRow) *table {
 			continue
 		}
 		c := cells.Price(row)
+		if row.PerPacket != nil && row.PerPacket.Median == 0 {
+			c.PerPacket, c.NsPerPacket = "", "" // not on this path
+		}
 		t.add(row.Name, c.With, c.Without, c.Price, c.PriceInterval, c.Cycles, c.PerPacket, c.NsPerPacket)
 	}
 	return t

@@ -24,5 +24,10 @@ func (v *viewer) recordBlocks() []block {
 	if len(t.Rows) == 0 {
 		return nil
 	}
-	return []block{{Tables: []*table{t}}}
+	t.Folded = v.draw
+	b := block{Tables: []*table{t}}
+	for _, s := range v.src.Records {
+		b.addList("Warnings on numbers of "+v.labels[s]+" that are not shown", v.otherNotes(s))
+	}
+	return []block{b}
 }

@@ -1,6 +1,8 @@
 package page
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"path/filepath"
 
@@ -10,6 +12,7 @@ import (
 
 // viewer makes a view of a source. Each section has a file of its own.
 type viewer struct {
+	ctx context.Context
 	src Source
 	// first is the record of the title, nil when there is no record.
 	first *record.Saved
@@ -19,11 +22,20 @@ type viewer struct {
 	draw bool
 	// ids counts the figures.
 	ids int
+	// merged are the parts of records that others of the same machine have better.
+	merged map[mergedPart]*record.Saved
+	// err is why the view could not be made.
+	err error
 }
 
-// newView is the view of a source, with figures when draw is set.
-func newView(src Source, draw bool) *view {
-	v := &viewer{src: src, labels: recordLabels(src.Records), draw: draw, first: firstRecord(src.Records)}
+// fail keeps the first error.
+func (v *viewer) fail(err error) { v.err = cmp.Or(v.err, err) }
+
+// newView is the view of a source, with figures when draw is set. It ends with the error
+// of ctx soon after ctx is done.
+func newView(ctx context.Context, src Source, draw bool) (*view, error) {
+	v := &viewer{ctx: ctx, src: src, labels: recordLabels(src.Records), draw: draw, first: firstRecord(src.Records)}
+	v.merge()
 	n := len(src.Records)
 	if src.History != nil {
 		for _, g := range src.History.Groups {
@@ -37,29 +49,39 @@ func newView(src Source, draw bool) *view {
 			out.Sections = append(out.Sections, s)
 		}
 	}
-	return out
+	v.fail(ctx.Err())
+	return out, v.err
 }
 
 // sections are the sections of a page in their order; one without blocks is left out.
 // A new section is a line here and a file with its blocks.
 func (v *viewer) sections() []section {
-	sections := []section{
-		{"path", v.pathTitle(), v.pathBlocks()},
-		{"ladder", "The bulk ladder", v.ladderBlocks()},
-		{"changes", "What changed", v.changeBlocks()},
-		{"history", "Over time", v.historyBlocks()},
-		{"lab", "With and without, counted exactly", v.labBlocks()},
-		{"prices", "What an indirect call costs", v.priceBlocks()},
-		{"flames", "Flame graphs", v.flameBlocks()},
-		{"branches", "The indirect branches, and what one is", v.branchBlocks()},
-		{"machines", "Machines", v.machineBlocks()},
-		{"warnings", "Warnings", v.warningBlocks()},
-		{"records", "Records", v.recordBlocks()},
+	sections := []struct {
+		id, title string
+		blocks    func() []block
+	}{
+		{"path", v.pathTitle(), v.pathBlocks},
+		{"ladder", "The bulk ladder", v.ladderBlocks},
+		{"changes", "What changed", v.changeBlocks},
+		{"history", "Over time", v.historyBlocks},
+		{"lab", "With and without, counted exactly", v.labBlocks},
+		{"prices", "What an indirect call costs", v.priceBlocks},
+		{"flames", "Flame graphs", v.flameBlocks},
+		{"branches", "The indirect branches, and what one is", v.branchBlocks},
+		{"machines", "Machines", v.machineBlocks},
+		{"records", "Records", v.recordBlocks},
 	}
 	if v.first != nil && v.first.Kind == "compare" {
 		sections[0], sections[1], sections[2] = sections[2], sections[0], sections[1]
 	}
-	return sections
+	var out []section
+	for _, s := range sections {
+		if v.ctx.Err() != nil {
+			break
+		}
+		out = append(out, section{s.id, s.title, s.blocks()})
+	}
+	return out
 }
 
 // id is a new one for a figure.

@@ -35,12 +35,32 @@ type section struct {
 // block is one record's part of a section.
 type block struct {
 	Heading string
-	Text    []string
-	Figure  *figure
-	Tables  []*table
-	// Notes are a list; NotesTitle folds it.
-	Notes      []note
-	NotesTitle string
+	// Folded blocks are closed at first; they have a heading.
+	Folded bool
+	Text   []string
+	Figure *figure
+	Tables []*table
+	Lists  []list
+}
+
+// list is a list of notes; a title folds it.
+type list struct {
+	Title string
+	Notes []note
+}
+
+// addText adds a paragraph that is not empty.
+func (b *block) addText(text string) {
+	if text != "" {
+		b.Text = append(b.Text, text)
+	}
+}
+
+// addList adds a list that is not empty.
+func (b *block) addList(title string, notes []note) {
+	if len(notes) > 0 {
+		b.Lists = append(b.Lists, list{title, notes})
+	}
 }
 
 // note is a sentence, and the row or the file it is about.
