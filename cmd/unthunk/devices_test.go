@@ -132,7 +132,7 @@ func TestNoSuchDevice(t *testing.T) {
 		"xray --dev nope":                                 "there is no device nope in this network namespace",
 		"forward --in in --out out --bpf nope.o":          "open BPF object nope.o: no such file or directory",
 		"forward --in in --out out --bpf /etc/passwd":     "read BPF object /etc/passwd: it is not an ELF object",
-		"forward --in in --out out --pcap /nonexistent/x": "make pcap file: open /nonexistent/x: no such file",
+		"forward --in in --out out --pcap /nonexistent/x": "save /nonexistent/x: no such file",
 	} {
 		code, stdout, stderr := inLab(t, lab, args)
 		if code != exitFailed || stdout != "" || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 ||

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/unthunk/unthunk/filter"
 	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -138,16 +138,10 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		defer cancel()
 	}
 	if f.pcap != "" {
-		file, errFile := os.Create(f.pcap)
-		if errFile != nil {
-			return fmt.Errorf("make pcap file: %w", errFile) // the error names the file
-		}
-		// A disk that is full must end the verb with an error: err is the result's.
-		defer func() { err = errors.Join(err, file.Close()) }()
-		if c.Sample, err = forward.NewSample(file, f.every); err != nil {
+		if err := outfile.CheckStream(f.pcap); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, c.Sample.Close()) }()
+		c.Sample = forward.NewSample(f.every)
 	}
 	forwarder, err := forward.Open(ctx, c)
 	if err != nil {
@@ -159,6 +153,18 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 			err = errors.Join(err, forwarder.Close())
 		}
 	}()
+	if f.pcap != "" { // now that all else was found: an old file is emptied
+		file, errFile := outfile.Stream(f.pcap)
+		if errFile != nil {
+			return errFile
+		}
+		// A disk that is full must end the verb with an error: err is the result's.
+		defer func() { err = errors.Join(err, file.Close()) }()
+		if err := c.Sample.Start(file); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, c.Sample.Close()) }()
+	}
 	if f.metrics != "" {
 		stop, address, err := serveMetrics(f.metrics, forwarder)
 		if err != nil {

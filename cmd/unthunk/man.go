@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/outfile"
 )
 
 func newMan(s std) *cobra.Command {
@@ -38,7 +38,7 @@ func newMan(s std) *cobra.Command {
 					continue
 				}
 				file := filepath.Join(args[0], pageName(verb)+".1")
-				if err := record.WriteFile(file, manPage(verb, buildTime())); err != nil {
+				if err := outfile.Write(file, manPage(verb, buildTime())); err != nil {
 					return fmt.Errorf("write man pages: %w", err)
 				}
 				pages++

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 )
@@ -50,7 +51,7 @@ func (o outputFlags) check() error {
 	if o.save == "" {
 		return nil
 	}
-	return record.CheckWritable(o.save)
+	return outfile.Check(o.save)
 }
 
 // outFile is a file that a flag asks for.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/profile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -91,7 +92,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		if file.path == "" {
 			continue
 		}
-		if err := record.CheckWritable(file.path); err != nil {
+		if err := outfile.Check(file.path); err != nil {
 			return err
 		}
 	}
@@ -134,7 +135,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 		var b bytes.Buffer
 		if err = file.write(&b); err == nil {
-			err = record.WriteFile(file.path, b.Bytes())
+			err = outfile.Write(file.path, b.Bytes())
 		}
 	}
 	return stopped(&p.Document, func(record.ProfileRow) bool { return false }, err)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/page"
 )
@@ -72,7 +73,7 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 		return err
 	}
 	if f.output != "" {
-		if err := record.CheckWritable(f.output); err != nil {
+		if err := outfile.Check(f.output); err != nil {
 			return err
 		}
 	}
@@ -112,5 +113,5 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 		}
 		return nil
 	}
-	return record.WriteFile(f.output, b.Bytes())
+	return outfile.Write(f.output, b.Bytes())
 }

@@ -326,8 +326,8 @@ func TestDeviceComesBack(t *testing.T) {
 func TestSample(t *testing.T) {
 	w := newWires(t)
 	var file bytes.Buffer
-	s, err := NewSample(&file, 3)
-	if err != nil {
+	s := NewSample(3)
+	if err := s.Start(&file); err != nil {
 		t.Fatal(err)
 	}
 	t.Run("run", func(t *testing.T) {

@@ -35,11 +35,8 @@ const snapLen = 2048
 // sampleQueue is how many frames wait to be written.
 const sampleQueue = 256
 
-// NewSample writes the header of a pcap file to w and then one of every frames.
-func NewSample(w io.Writer, every int) (*Sample, error) {
-	if every < 1 {
-		return nil, fmt.Errorf("sample of one frame in %d", every)
-	}
+// NewSample takes one of every frames, once it is started. every is 1 or more.
+func NewSample(every int) *Sample {
 	s := &Sample{
 		every: every, frames: make(chan sampled, sampleQueue), done: make(chan error, 1),
 		free: make(chan []byte, sampleQueue),
@@ -47,15 +44,21 @@ func NewSample(w io.Writer, every int) (*Sample, error) {
 	for range sampleQueue {
 		s.free <- make([]byte, snapLen)
 	}
+	return s
+}
+
+// Start writes the header of a pcap file to w, and from then on the sampled frames. It
+// comes before the first frame, and Close after the last.
+func (s *Sample) Start(w io.Writer) error {
 	buf := bufio.NewWriter(w)
 	if _, err := buf.Write(datapath.PcapHeader()); err != nil {
-		return nil, fmt.Errorf("write pcap file: %w", err)
+		return fmt.Errorf("write pcap file: %w", err)
 	}
 	if err := buf.Flush(); err != nil {
-		return nil, fmt.Errorf("write pcap file: %w", err)
+		return fmt.Errorf("write pcap file: %w", err)
 	}
 	go s.write(buf)
-	return s, nil
+	return nil
 }
 
 // take is called for each batch, by the worker.
@@ -104,7 +107,7 @@ func (s *Sample) write(w *bufio.Writer) {
 func (s *Sample) Written() uint64 { return s.written.Load() }
 func (s *Sample) Missed() uint64  { return s.missed.Load() }
 
-// Close writes what is left. Nothing must be forwarded any more.
+// Close writes what is left of a started sample. Nothing must be forwarded any more.
 func (s *Sample) Close() error {
 	close(s.frames)
 	if err := <-s.done; err != nil {

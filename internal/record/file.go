@@ -7,8 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
-	"strings"
+
+	"github.com/unthunk/unthunk/internal/outfile"
 )
 
 // Limits on what [Load] accepts.
@@ -32,94 +32,20 @@ const (
 // NewRunID is a new random run identity: 26 letters and digits.
 func NewRunID() string { return rand.Text() }
 
-// CheckWritable fails when [Save] to path would, so that a run does not end
-// with nowhere to put its result. It leaves nothing behind.
-func CheckWritable(path string) error {
-	f, err := temporary(path)
-	if err != nil {
-		return err
-	}
-	f.Close()
-	if err := os.Remove(f.Name()); err != nil {
-		return fmt.Errorf("save %s: %w", path, cause(err))
-	}
-	return nil
-}
-
-// Save writes doc to path as indented JSON, by [WriteFile].
+// Save writes doc to path as indented JSON, by [outfile.Write].
 func Save(path string, doc any) error {
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
-	return WriteFile(path, append(b, '\n'))
+	return outfile.Write(path, append(b, '\n'))
 }
 
-// WriteFile writes b to path. The file appears whole or not at all: it is written
-// beside path, flushed to disk and renamed.
-func WriteFile(path string, b []byte) error {
-	// A link is followed: what it names is replaced, not the link.
-	if target, err := filepath.EvalSymlinks(path); err == nil && path != "" {
-		path = target
-	}
-	f, err := temporary(path)
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(b)
-	if err == nil {
-		err = f.Sync()
-	}
-	if closeErr := f.Close(); err == nil {
-		err = closeErr
-	}
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		os.Remove(f.Name())
-		return fmt.Errorf("save %s: %w", path, cause(err))
-	}
-	// The rename itself is durable once the directory is. Not every file
-	// system can say so; the file is there either way.
-	if dir, err := os.Open(filepath.Dir(path)); err == nil {
-		dir.Sync()
-		dir.Close()
-	}
-	return nil
-}
-
-// temporary opens a new file in path's directory. A path that exists must be a
-// regular file: renaming over /dev/stdout would replace it.
-func temporary(path string) (*os.File, error) {
-	if path == "" {
-		return nil, errors.New("save: no file name")
-	}
-	switch info, err := os.Stat(path); {
-	case err == nil && info.IsDir():
-		return nil, fmt.Errorf("save %s: it is a directory", path)
-	case err == nil && !info.Mode().IsRegular():
-		return nil, fmt.Errorf("save %s: it is not a regular file", path)
-	case strings.HasSuffix(path, string(filepath.Separator)):
-		return nil, fmt.Errorf("save %s: it is not a file name", path)
-	}
-	name := filepath.Join(filepath.Dir(path), ".unthunk-"+rand.Text())
-	f, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666) // less the umask
-	if err != nil {
-		return nil, fmt.Errorf("save %s: %w", path, cause(err))
-	}
-	return f, nil
-}
-
-// cause strips the operation and the name of the temporary file.
+// cause strips the operation and the name of the file.
 func cause(err error) error {
 	var p *os.PathError
 	if errors.As(err, &p) {
 		return p.Err
-	}
-	var l *os.LinkError
-	if errors.As(err, &l) {
-		return l.Err
 	}
 	return err
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
@@ -70,7 +71,7 @@ func TestSaveFails(t *testing.T) {
 		"/proc/a.json":                     "save /proc/a.json: ",
 		filepath.Join(dir, "a") + "/":      "save " + filepath.Join(dir, "a") + "/: it is not a file name",
 	} {
-		for name, err := range map[string]error{"CheckWritable": record.CheckWritable(path),
+		for name, err := range map[string]error{"Check": outfile.Check(path),
 			"Save": record.Save(path, recordtest.Document("x"))} {
 			if err == nil || !strings.HasPrefix(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("%s(%q): %v, want %q", name, path, err, want)
@@ -84,14 +85,6 @@ func TestSaveFails(t *testing.T) {
 		t.Errorf("file became %q", b)
 	}
 	onlyFile(t, dir, "file")
-}
-
-func TestCheckWritable(t *testing.T) {
-	dir := t.TempDir()
-	if err := record.CheckWritable(filepath.Join(dir, "a.json")); err != nil {
-		t.Error(err)
-	}
-	onlyFile(t, dir)
 }
 
 func TestNewRunID(t *testing.T) {
