@@ -4,18 +4,23 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/page"
 )
 
 type compareFlags struct {
 	by        string
 	threshold float64
+	format    string
 	output    outputFlags
 }
 
@@ -47,11 +52,13 @@ differences than two files do.
 
 The exit code is 3 when a row is slower by more than the threshold, with
 confidence. It is 1 when nothing could be compared: no row of the new record has a
-number, or the records have no row in common. Of two profiles only the redirect path,
+number, or the records have no row in common; and when a row of the new record lost
+the number that the old one has. Of two profiles only the redirect path,
 and the softirq, locks and stack that it shares, count as slower.`,
 		Example: `  unthunk bench --save before.json
   unthunk compare before.json after.json --threshold 5
-  unthunk compare parse.json --by operation`,
+  unthunk compare parse.json --by operation
+  unthunk compare before.json after.json --format junit > compare.xml`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case f.by == "" && len(args) != 2:
@@ -65,6 +72,7 @@ and the softirq, locks and stack that it shares, count as slower.`,
 	}
 	cmd.Flags().StringVar(&f.by, "by", "", "compare rows of one file that differ in `LABEL` only")
 	cmd.Flags().Float64Var(&f.threshold, "threshold", compare.DefaultThreshold, "smallest difference that matters, in `percent`")
+	cmd.Flags().StringVar(&f.format, "format", "text", "text, or markdown for a pull request, junit or ktap for CI, json")
 	f.output.add(cmd)
 	return cmd
 }
@@ -73,6 +81,15 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
 		return usagef("a threshold of %v %% is impossible", f.threshold)
 	}
+	write, known := changesFormats()[f.format]
+	switch {
+	case !known:
+		return unknownValue(fmt.Errorf("format %q is not one of %s", f.format, strings.Join(formatNames(), ", ")),
+			[]string{f.format}, formatNames())
+	case f.output.json && f.format != "text" && f.format != "json":
+		return usagef("--json and --format %s are two outputs: choose one", f.format)
+	}
+	f.output.json = f.output.json || f.format == "json"
 	if err := checkFiles(args, outFile{"save", f.output.save}); err != nil {
 		return err
 	}
@@ -92,7 +109,7 @@ func runCompare(s std, f compareFlags, args []string) error {
 	case err != nil:
 		return err
 	}
-	if err := f.output.publish(s, c, func() error { return writeChanges(s.out, textOptions(s.out), c) }); err != nil {
+	if err := f.output.publish(s, c, func() error { return write(s.out, c) }); err != nil {
 		return err
 	}
 	if why := c.Nothing(); why != "" {
@@ -101,11 +118,27 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if c.Regressed() {
 		return errRegression
 	}
+	if rows, ok := c.(*record.Comparison); ok {
+		if n, row := rows.Lost(); n > 0 {
+			return fmt.Errorf("compare: %s lost its number: %s", row.Name, row.Missing)
+		}
+	}
 	return nil
 }
 
+// changesFormats are what a comparison can be written as; json is what --json does.
+func changesFormats() map[string]func(io.Writer, record.Changes) error {
+	return map[string]func(io.Writer, record.Changes) error{
+		"text": writeChanges, "markdown": page.ComparisonMarkdown, "junit": report.JUnitComparison,
+		"ktap": report.KTAPComparison, "json": nil,
+	}
+}
+
+func formatNames() []string { return slices.Sorted(maps.Keys(changesFormats())) }
+
 // writeChanges writes a comparison for people, by what was compared.
-func writeChanges(w io.Writer, opts report.Options, c record.Changes) error {
+func writeChanges(w io.Writer, c record.Changes) error {
+	opts := textOptions(w)
 	switch c := c.(type) {
 	case *record.ProfileComparison:
 		return report.ProfileComparison(w, opts, c)

@@ -115,7 +115,9 @@ func flagValues() map[string]candidates {
 
 // complete names the values of all flags and the arguments of all verbs.
 func complete(root *cobra.Command) {
-	formats := map[string]candidates{"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv")}
+	formats := map[string]candidates{
+		"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv"), "compare": anyOf(formatNames()...),
+	}
 	flags := flagValues()
 	for _, cmd := range append(root.Commands(), root) {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {

@@ -66,6 +66,9 @@ func TestCompareNothing(t *testing.T) {
 	partly := rowsOf(100)
 	partly["4"] = 0
 	lost := savedRows(t, dir, "lost.json", "e", 5, 20, partly)
+	slower := rowsOf(150)
+	slower["4"] = 0
+	slow := savedRows(t, dir, "slow.json", "f", 6, 20, slower)
 	for _, test := range []struct {
 		name     string
 		old, new string
@@ -79,8 +82,10 @@ func TestCompareNothing(t *testing.T) {
 			"old record"},
 		{"no common row", other, low, exitFailed,
 			"Nothing could be compared: the two records have no row in common.", "no row in common"},
-		{"one row lost", good, lost, exitDone,
-			"1 row lost its number: the new record says why. No row of 6 is proven slower", ""},
+		{"one row lost", good, lost, exitFailed, "1 row lost its number: redirect-map/bulk=4: new refused: packet " +
+			"counts disagree: 1024 sent, 1024 redirected, 0 received. No row of 6 is proven slower",
+			"compare: redirect-map/bulk=4 lost its number: new refused: packet counts disagree"},
+		{"one row lost, others slower", good, slow, exitRegression, "1 row lost its number: redirect-map/bulk=4: ", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -95,6 +100,12 @@ func TestCompareNothing(t *testing.T) {
 			code, stdout, _ = unthunk(t, "compare", test.old, test.new, "--threshold", "5", "--json")
 			if code != test.code || !json.Valid([]byte(stdout)) {
 				t.Errorf("--json: exit code %d: %s", code, stdout)
+			}
+			for format, begin := range map[string]string{"markdown": "### ", "junit": "<?xml", "ktap": "KTAP version 1\n", "json": "{"} {
+				code, stdout, _ = unthunk(t, "compare", test.old, test.new, "--threshold", "5", "--format", format)
+				if code != test.code || !strings.HasPrefix(stdout, begin) {
+					t.Errorf("--format %s: exit code %d: %s", format, code, stdout)
+				}
 			}
 		})
 	}

@@ -29,9 +29,9 @@ func Comparison(c *record.Comparison) string {
 		what, slower, faster = "price", "higher", "lower"
 	}
 	said := f.say(what, slower, faster, fmt.Sprintf("%g %%", c.Threshold), "%")
-	if n := c.Lost(); n > 0 {
+	if n, first := c.Lost(); n > 0 {
 		lost := count(n, "row lost its number", "rows lost their numbers")
-		said = fmt.Sprintf("%s: the new record says why. %s", lost, said)
+		said = fmt.Sprintf("%s: %s: %s. %s", lost, first.Name, first.Missing, said)
 	}
 	return said
 }

@@ -154,14 +154,26 @@ func (c *Comparison) Nothing() string {
 // onlyIn begins the text of a row that one record has.
 const onlyIn = "only in "
 
-// Lost are the rows that had a number in the old record and were refused in the new one.
-func (c *Comparison) Lost() (n int) {
-	for _, r := range c.Rows {
-		if r.Old != nil && r.New == nil && !strings.HasPrefix(r.Missing, onlyIn) {
+// Lost is how many rows had a number in the old record and were refused in the new one,
+// and the first of them. Rows of one record that are compared by a label have lost nothing.
+func (c *Comparison) Lost() (n int, first *CompareRow) {
+	if c.By != "" {
+		return 0, nil
+	}
+	for i := range c.Rows {
+		if row := &c.Rows[i]; row.Lost() {
+			if n == 0 {
+				first = row
+			}
 			n++
 		}
 	}
-	return n
+	return n, first
+}
+
+// Lost tells whether the row had a number in the old record and was refused in the new one.
+func (r *CompareRow) Lost() bool {
+	return r.Old != nil && r.New == nil && !strings.HasPrefix(r.Missing, onlyIn)
 }
 
 // ProfileComparison is what two profiles differ in.

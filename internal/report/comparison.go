@@ -128,14 +128,19 @@ func (p *printer) rowHeading(row *record.CompareRow) (heading, first string) {
 
 // origin is one side of a comparison: its file and time.
 func (p *printer) origin(name string, o record.Origin, after string) {
-	s := o.File
-	if !o.Time.IsZero() {
-		s += "  " + o.Time.UTC().Format("2006-01-02 15:04 UTC")
-	}
+	s := originText(o)
 	if after != "" {
 		s += "  " + after
 	}
 	p.wrap(name+"  ", s)
+}
+
+// originText is a record's file and time.
+func originText(o record.Origin) string {
+	if o.Time.IsZero() {
+		return o.File
+	}
+	return o.File + "  " + o.Time.UTC().Format("2006-01-02 15:04 UTC")
 }
 
 // later says how long after old new was measured.

@@ -1,0 +1,139 @@
+package report
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// testSuite is a comparison as CI systems know it: each row is a test.
+type testSuite struct {
+	// finding is what the rows come to.
+	finding string
+	// properties are the two records, and what their machines differ in.
+	properties []testProperty
+	tests      []test
+}
+
+type testProperty struct{ name, value string }
+
+// test is a row of a comparison.
+type test struct {
+	name    string
+	outcome testOutcome
+	// text is the change, its verdict, or why there is none.
+	text string
+}
+
+// testOutcome is what a row is to CI.
+type testOutcome int
+
+const (
+	testPassed testOutcome = iota
+	// testFailed is of a row that is slower by more than the threshold, with confidence.
+	testFailed
+	// testError is of a row that lost its number, and of a comparison of nothing.
+	testError
+	// testSkipped is of a row that these runs cannot tell of.
+	testSkipped
+)
+
+// newTestSuite is a comparison as tests.
+func newTestSuite(c record.Changes) testSuite {
+	var s testSuite
+	switch c := c.(type) {
+	case *record.Comparison:
+		s.finding = conclusion.Comparison(c)
+		s.describe(c.Compared, c.Causes)
+		for i := range c.Rows {
+			row := &c.Rows[i]
+			name := row.Name
+			if row.Against != "" {
+				name += " against " + row.Against
+			}
+			s.add(name, &row.Change, "%", c.By == "" && row.Lost())
+		}
+	case *record.ProfileComparison:
+		s.finding = conclusion.ProfileComparison(c)
+		s.describe(c.Compared, c.Causes)
+		for i := range c.Rows {
+			s.add(c.Rows[i].Name, &c.Rows[i].Change, "ns", false)
+		}
+	case *record.SiteComparison:
+		s.finding = conclusion.Of(record.NewSaved(c)).Title + "."
+		s.describe(c.Compared, c.Causes)
+		for _, row := range c.Rows {
+			s.tests = append(s.tests, test{row.Name, testPassed, cells.Join(": ", row.Change, strings.Join(row.What, "; "))})
+		}
+	case *record.LabComparison:
+		s.finding = conclusion.LabComparison(c)
+		s.describe(c.Compared, c.Causes)
+		for _, row := range c.Rows {
+			s.tests = append(s.tests, test{row.Name, testPassed, strings.Join(row.What, "; ")})
+		}
+	}
+	switch why := c.Nothing(); {
+	case why != "":
+		s.tests = append(s.tests, test{"compare", testError, why})
+	case len(s.tests) == 0:
+		s.tests = []test{{"compare", testPassed, s.finding}}
+	}
+	return s
+}
+
+// describe adds what a comparison is of.
+func (s *testSuite) describe(c record.Compared, causes []record.Cause) {
+	for _, of := range []struct {
+		name string
+		record.Origin
+	}{{"old", c.Old}, {"new", c.New}} {
+		s.properties = append(s.properties, testProperty{of.name, originText(of.Origin)})
+	}
+	for _, cause := range causes {
+		s.properties = append(s.properties, testProperty{"machine/" + cause.Name, cells.Seen(cause.Old) + " → " + cells.Seen(cause.New)})
+	}
+}
+
+// add adds a row whose change is in unit; it is lost when only the old record has a number.
+func (s *testSuite) add(name string, c *record.Change, unit string, lost bool) {
+	t := test{name: name, text: c.Missing}
+	switch {
+	case lost:
+		t.outcome = testError
+	case c.Difference == nil:
+		t.outcome = testSkipped
+	default:
+		change, around := cells.Difference(c.Difference)
+		t.text = fmt.Sprintf("%s: %s → %s ns, %s %s %s, p %s (%s)", c.Outcome(), cells.OrDash(c.Old), cells.OrDash(c.New),
+			change, unit, around, probability(c.Difference.P), c.Difference.WouldHaveSeen())
+		switch {
+		case c.Regression:
+			t.outcome = testFailed
+		case c.Outcome() == stat.CannotTell:
+			t.outcome = testSkipped
+		}
+	}
+	s.tests = append(s.tests, t)
+}
+
+// probability is a p value in few digits.
+func probability(p float64) string {
+	if p < 0.001 {
+		return "< 0.001"
+	}
+	return fmt.Sprintf("%.2g", p)
+}
+
+// count is how many tests have an outcome.
+func (s *testSuite) count(outcome testOutcome) (n int) {
+	for _, t := range s.tests {
+		if t.outcome == outcome {
+			n++
+		}
+	}
+	return n
+}
