@@ -35,11 +35,14 @@ const (
 	recordLost     = 2
 	recordThrottle = 5
 	recordSample   = 9
+	recordSwitch   = 15 // PERF_RECORD_SWITCH_CPU_WIDE
 
 	headerSize = 8
 	// miscKernel of the header's misc, cpumode in its low 3 bits.
 	miscMode   = 7
 	miscKernel = 1
+	// miscSwitchOut is set when a task stops.
+	miscSwitchOut = 1 << 13
 
 	// Markers in a call chain are the highest addresses (PERF_CONTEXT_MAX).
 	contextMax    = ^uint64(4095 - 1)
@@ -51,11 +54,17 @@ const (
 // sampleType is what samples hold, in the order they hold it (IP comes first,
 // the call chain last).
 const sampleType = 1<<0 | // PERF_SAMPLE_IP
-	1<<1 | // TID
-	1<<2 | // TIME
+	sampleTID |
+	sampleTime |
 	1<<5 | // CALLCHAIN
 	1<<7 | // CPU
 	1<<8 // PERIOD
+
+// Parts of what samples and other records hold.
+const (
+	sampleTID  = 1 << 1
+	sampleTime = 1 << 2
+)
 
 // Parser reads records. Its zero value is ready.
 type Parser struct {
@@ -68,14 +77,19 @@ type Parser struct {
 // many bytes it took: what is left over is the beginning of another record, or
 // nothing a record begins with.
 func (p *Parser) Parse(b []byte, each func(*Sample)) (taken int) {
+	return records(b, func(kind uint32, misc uint16, b []byte) { p.record(kind, misc, b, each) })
+}
+
+// records calls each for whole records in b, with what follows the header, and returns
+// how many bytes these took.
+func records(b []byte, each func(kind uint32, misc uint16, b []byte)) (taken int) {
 	for len(b)-taken >= headerSize {
 		rec := b[taken:]
-		kind, misc := binary.LittleEndian.Uint32(rec), binary.LittleEndian.Uint16(rec[4:])
 		size := int(binary.LittleEndian.Uint16(rec[6:]))
 		if size < headerSize || size > len(rec) {
 			return taken
 		}
-		p.record(kind, misc, rec[headerSize:size], each)
+		each(binary.LittleEndian.Uint32(rec), binary.LittleEndian.Uint16(rec[4:]), rec[headerSize:size])
 		taken += size
 	}
 	return taken

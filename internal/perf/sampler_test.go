@@ -16,8 +16,8 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-// busy works in the kernel on one CPU for d.
-func busy(t testing.TB, cpu int, d time.Duration) {
+// onCPU runs f on a thread that stays on one CPU.
+func onCPU(t testing.TB, cpu int, f func()) {
 	t.Helper()
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -30,17 +30,39 @@ func busy(t testing.TB, cpu int, d time.Duration) {
 		t.Fatal(err)
 	}
 	defer unix.SchedSetaffinity(0, &old)
+	f()
+}
+
+// sleepOn sleeps some times on one CPU.
+func sleepOn(t testing.TB, cpu int) {
+	t.Helper()
+	onCPU(t, cpu, func() {
+		for range 3 {
+			nap := unix.NsecToTimespec(1e6)
+			if err := unix.Nanosleep(&nap, nil); err != nil && !errors.Is(err, unix.EINTR) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+// busy works in the kernel on one CPU for d.
+func busy(t testing.TB, cpu int, d time.Duration) {
+	t.Helper()
 	f, err := os.Open("/dev/zero")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
 	b := make([]byte, 1<<20)
-	for end := time.Now().Add(d); time.Now().Before(end); {
-		if _, err := f.Read(b); err != nil {
-			t.Fatal(err)
+	onCPU(t, cpu, func() {
+		for end := time.Now().Add(d); time.Now().Before(end); {
+			if _, err := f.Read(b); err != nil {
+				t.Error(err)
+				return
+			}
 		}
-	}
+	})
 }
 
 // samples are what a sampler saw of a CPU that works in the kernel.
