@@ -102,6 +102,9 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 			return err
 		}
 		defer k.Close()
+		if err := profile.CheckFunction(k, f.annotate); err != nil {
+			return usageError{err}
+		}
 	}
 	doc := record.New[record.ProfileRow]("profile", host.Identify(host.Options{}))
 	raw, warns, err := measure(ctx, s)
@@ -137,6 +140,9 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		if err = file.write(&b); err == nil {
 			err = outfile.Write(file.path, b.Bytes())
 		}
+	}
+	if err == nil && p.CannotTell != "" && !p.Incomplete {
+		return fmt.Errorf("no answer: %s", p.CannotTell)
 	}
 	return stopped(&p.Document, func(record.ProfileRow) bool { return false }, err)
 }

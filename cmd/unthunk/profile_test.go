@@ -33,6 +33,7 @@ func TestProfileRefuses(t *testing.T) {
 		{"rounds", []string{"--rounds", "0"}, exitUsage, "0 rounds"},
 		{"annotate and JSON", []string{"--annotate", "x", "--json"}, exitUsage, "choose one"},
 		{"no function", []string{"--annotate", ""}, exitUsage, "--annotate is empty"},
+		{"no such function", []string{"--annotate", "nope"}, exitUsage, "this kernel has no function nope"},
 		{"in alone", []string{"--in", "lo"}, exitUsage, "needs both"},
 		{"no such device", []string{"--in", "lo", "--out", "no-such-dev"}, exitFailed, "no-such-dev"},
 		{"devices and bulk", []string{"--in", "lo", "--out", "x", "--bulk", "1"}, exitUsage, "--bulk"},

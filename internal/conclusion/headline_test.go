@@ -37,7 +37,7 @@ func TestHeadlines(t *testing.T) {
 	}
 	groups := p.Groups()
 	if h := parse(recordtest.Marshal(t, p)); !strings.HasPrefix(h.Title,
-		"Of a packet’s 200 ns the redirect path takes ") || !strings.HasSuffix(h.Title, ", indirect branches 2.0 %") {
+		"The redirect path takes 80.0 ns of a packet’s 200") || !strings.HasSuffix(h.Title, ", indirect branches 2.0 %") {
 		t.Errorf("%+v, %v", h, groups)
 	}
 	slower, err := compare.Records(record.NewSaved(recordtest.Ladder("a", 1, 1)),

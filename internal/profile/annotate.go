@@ -1,9 +1,11 @@
 package profile
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/kernel"
 )
 
@@ -42,14 +44,49 @@ func (raw *Raw) Annotate(k *kernel.Kernel, name string) (*Annotated, error) {
 	return a, nil
 }
 
+// CheckFunction returns an error in one line when there can be no code to show by a name:
+// it is neither a function of the kernel nor a BPF program that is loaded or that a run
+// loads.
+func CheckFunction(k *kernel.Kernel, name string) error {
+	_, _, err := k.ReadFunction(name)
+	if err == nil {
+		return nil
+	}
+	own, errOwn := chain.Names()
+	if errOwn != nil {
+		return errOwn
+	}
+	if slices.Contains(own, name) {
+		return nil
+	}
+	for _, s := range k.Symbols.Module("bpf") {
+		if programName(s.Name) == name {
+			return nil
+		}
+	}
+	return err
+}
+
 // programNamed is the symbol of a sampled BPF program by its own name, "" when there
 // is none.
 func (raw *Raw) programNamed(name string) string {
 	for symbol := range raw.Code {
-		// bpf_prog_, the tag, _, the name.
-		if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && parts[3] == name {
+		if own := programName(symbol); own == name || len(name) > maxProgramName && own == name[:maxProgramName] {
 			return symbol
 		}
+	}
+	return ""
+}
+
+// maxProgramName is how much of a BPF program's name the kernel keeps (BPF_OBJ_NAME_LEN
+// less the end of the string).
+const maxProgramName = 15
+
+// programName is a BPF program's own name by its symbol: bpf_prog_, the tag, _, the name.
+// It is empty for other symbols.
+func programName(symbol string) string {
+	if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && isProgram(symbol) {
+		return parts[3]
 	}
 	return ""
 }

@@ -18,16 +18,20 @@ type Raw struct {
 	Name  string
 	Event perf.Event
 	Rate  int
-	CPUs  []int
+	// RateGiven is set when the rate was not picked.
+	RateGiven bool
+	CPUs      []int
 	rounds.Outcome
-	// Rounds are those that were finished.
-	Rounds []Round
+	// Rounds are those that were finished. Crowded counts rounds that are not among
+	// them, as another task ran in each of their windows.
+	Rounds  []Round
+	Crowded int
 	// Stacks are all distinct call chains in the measured time.
 	Stacks []*Stack
 	perf.Counts
 	Slots rounds.Slots
-	// DevicePair is set for a run on real devices: time is that of CPUs at work,
-	// whatever they do.
+	// DevicePair is set for a run on real devices: the time of a packet is that which
+	// samples stand for, and what of it samples take is not known.
 	DevicePair bool
 	// Code is that of the BPF programs that were sampled, by name.
 	Code map[string]Code
@@ -52,12 +56,22 @@ type Code struct {
 // Round is one round's time and packets, while samples were taken.
 type Round struct {
 	// Number of the round, from 0.
-	Number  int
+	Number int
+	// Packets and Ns are those of windows that nothing but the chain's work was seen
+	// in. For real devices they are all packets, and the time that samples of the
+	// packet's work stand for.
 	Packets uint64
 	Ns      float64
-	// SampledNs and PlainNs are ns per packet with sampling and without, in
-	// slots that took turns; the mean of the quicker half.
+	// CPUNs is all time in which samples were taken, on all CPUs together.
+	CPUNs float64
+	// Windows are all of the sampled slots, LeftOut those in which another task ran.
+	Windows, LeftOut int
+	// SampledNs and PlainNs are ns per packet with sampling and without, in slots
+	// that took turns; the mean of the quicker half. 0 when there was none.
 	SampledNs, PlainNs float64
+	// Undisturbed is ns per packet without sampling as bench counts it, by
+	// [rounds.Undisturbed]. 0 when there was none.
+	Undisturbed float64
 	// Events are what a PMU counted per packet in slots without sampling, by name.
 	Events map[string]float64
 }
@@ -86,10 +100,10 @@ func (c *collector) done() *Raw {
 	return c.raw
 }
 
-// end adds a round and names what was sampled in it, of weight in all, while its
-// programs are there. It must run on a thread in the network namespace of the devices
-// that packets go through.
-func (c *collector) end(ctx context.Context, round Round, weight float64, devices ...int) (err error) {
+// end adds a round and names what was sampled in it, while its programs are there. A
+// sample of weight 1 stands for scale ns. It must run on a thread in the network
+// namespace of the devices that packets go through.
+func (c *collector) end(ctx context.Context, round Round, scale float64, devices ...int) (err error) {
 	// Each round has programs of its own, so each needs the symbols anew.
 	var code *reader
 	k, errCode := kernel.OpenLive()
@@ -103,12 +117,6 @@ func (c *collector) end(ctx context.Context, round Round, weight float64, device
 			return err
 		}
 		k, c.raw.PathError = kernel.New(nil, symbols, nil), errCode
-	}
-	// A sample of the clock stands for its period. One of cycles stands for its
-	// share of the time.
-	scale := 1.0
-	if c.raw.Event != perf.Clock && weight > 0 {
-		scale = round.Ns / weight
 	}
 	c.stacks.end(k.Symbols, code, scale)
 	c.raw.Rounds = append(c.raw.Rounds, round)

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -52,14 +51,13 @@ func (d PairPlan) Validate() error {
 
 // RunPair redirects every frame that In receives to Out while it samples the CPUs; see
 // [redirect.DevicePair.Attach] for what that does to the devices. It must run on a thread in
-// their network namespace. A packet takes the time that all sampled
-// CPUs together were not idle, by the packets that these redirected.
-//
-// A quarter of each round is not sampled, for what sampling takes.
+// their network namespace. A packet takes the time that the samples of its work on all
+// sampled CPUs together stand for, by the packets that these redirected.
 func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := d.Validate(); err != nil {
 		return nil, err
 	}
+	rateGiven := d.Rate != 0
 	d = d.withDefaults()
 	cpu, given := d.CPU.Number()
 	cpus := []int{cpu}
@@ -78,14 +76,14 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
 	c := collect(&Raw{
-		Name: d.Name(), Event: event, Rate: d.Rate, CPUs: cpus,
+		Name: d.Name(), Event: event, Rate: d.Rate, RateGiven: rateGiven, CPUs: cpus,
 		DevicePair: true,
 	})
 	part := d.Duration / time.Duration(d.Rounds+1)
 	if c.raw.Calls, err = b.CallsPerPacket(ctx, part); err != nil && ctx.Err() == nil {
 		return nil, cmp.Or(b.CheckPresent(), err)
 	}
-	m := pairRun{collector: c, pair: b, cpus: cpus}
+	m := pairRun{collector: c, pair: b, cpus: cpus, process: uint32(os.Getpid())}
 	defer func() {
 		for _, s := range m.samplers {
 			err = errors.Join(err, c.release(s))
@@ -107,10 +105,7 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	if err != nil {
 		return nil, err
 	}
-	raw = c.done()
-	// Time is that of CPUs at work.
-	raw.Stacks = slices.DeleteFunc(raw.Stacks, func(s *Stack) bool { return s.Stage == functions.StageIdle })
-	return raw, nil
+	return c.done(), nil
 }
 
 type pairRun struct {
@@ -118,42 +113,24 @@ type pairRun struct {
 	pair     *redirect.AttachedPair
 	cpus     []int
 	samplers []*perf.Sampler
+	process  uint32
 	weight   float64 // of the round's samples
 }
 
-// round takes samples for the most part of d, and none for the rest.
+// round takes samples for d.
 func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	m.weight = 0
-	packets, ns, err := m.count(ctx, 3*d/4, true)
-	if err != nil || packets == 0 {
-		m.stacks.drop()
-		return err
-	}
-	plain, plainNs, err := m.count(ctx, d/4, false)
-	if err != nil {
-		return err
-	}
-	round := Round{Number: n, Packets: packets, Ns: ns}
-	if plain > 0 {
-		round.SampledNs, round.PlainNs = ns/float64(packets), plainNs/float64(plain)
-	}
-	return m.end(ctx, round, m.weight, m.pair.In, m.pair.Out)
-}
-
-// count is how many packets went through in d, and for how long the CPUs were not
-// idle, in ns.
-func (m *pairRun) count(ctx context.Context, d time.Duration, sampled bool) (packets uint64, ns float64, err error) {
 	before, err := m.pair.Handled()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	idle, err := idleTime(m.cpus)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
 	start := time.Now()
-	if err := m.each(sampled, (*perf.Sampler).Start); err != nil {
-		return 0, 0, err
+	if err := m.each((*perf.Sampler).Start); err != nil {
+		return err
 	}
 	for left := d; left > 0 && ctx.Err() == nil; left = d - time.Since(start) {
 		select {
@@ -162,30 +139,36 @@ func (m *pairRun) count(ctx context.Context, d time.Duration, sampled bool) (pac
 		}
 		m.read()
 	}
-	if err := m.each(sampled, (*perf.Sampler).Stop); err != nil {
-		return 0, 0, err
+	if err := m.each((*perf.Sampler).Stop); err != nil {
+		return err
 	}
-	took := time.Since(start) * time.Duration(len(m.cpus))
+	took := float64(len(m.cpus)) * float64(time.Since(start))
 	idleNow, err := idleTime(m.cpus)
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
-	ns = float64(max(took-(idleNow-idle), 0).Nanoseconds())
 	m.read()
 	after, err := m.pair.Handled()
 	if err != nil {
-		return 0, 0, err
+		return err
 	}
+	round := Round{Number: n, CPUNs: took}
 	for _, cpu := range m.cpus {
-		packets += after[cpu] - before[cpu]
+		round.Packets += after[cpu] - before[cpu]
 	}
-	return packets, ns, nil
-}
-
-func (m *pairRun) each(sampled bool, f func(*perf.Sampler) error) error {
-	if !sampled {
+	if round.Packets == 0 || m.weight == 0 {
+		m.stacks.drop()
 		return nil
 	}
+	// The clock samples idle CPUs too, other events only CPUs at work.
+	sampled := took
+	if m.raw.Event != perf.Clock {
+		sampled = max(took-float64(idleNow-idle), 0)
+	}
+	return m.end(ctx, round, sampled/m.weight, m.pair.In, m.pair.Out)
+}
+
+func (m *pairRun) each(f func(*perf.Sampler) error) error {
 	for _, s := range m.samplers {
 		if err := f(s); err != nil {
 			return err
@@ -198,7 +181,11 @@ func (m *pairRun) each(sampled bool, f func(*perf.Sampler) error) error {
 func (m *pairRun) read() {
 	for _, s := range m.samplers {
 		s.Read(func(s *perf.Sample) {
-			m.stacks.add(s.Chain, false, float64(s.Period))
+			by := anyTask
+			if s.PID == m.process {
+				by = unthunk
+			}
+			m.stacks.add(s.Chain, circumstances{by: by}, float64(s.Period))
 			m.weight += float64(s.Period)
 		})
 	}

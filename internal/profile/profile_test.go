@@ -114,9 +114,12 @@ func TestRun(t *testing.T) {
 			}
 		}
 	}
-	want := ns(p.Packet) - row(p, functions.StageUnattributed) - row(p, functions.StageObserver)
+	want := ns(p.Packet) - row(p, functions.StageUnattributed)
 	if math.Abs(sum-want) > 0.01*want {
-		t.Errorf("functions are %v ns, stages without observer %v", sum, want)
+		t.Errorf("functions are %v ns, stages %v", sum, want)
+	}
+	if p.Undisturbed == nil || p.Sampling.Windows == 0 {
+		t.Errorf("undisturbed %v, %d windows", p.Undisturbed, p.Sampling.Windows)
 	}
 	if p.Tax == nil {
 		t.Fatalf("no tax; warnings %v", p.Warnings)

@@ -34,14 +34,21 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 		warn("%s", text)
 	}
 	if len(raw.Rounds) == 0 || raw.Slots.Unusable() {
+		p.CannotTell = raw.nothing()
 		return p
 	}
 	v := raw.view()
+	if total(v.packet) <= 0 {
+		p.CannotTell = "no sample was of a packet’s work"
+		return p
+	}
 	p.Packet = v.mean(v.packet)
 	p.Rows = v.rows()
 	p.Functions = v.functions()
 	p.Stacks = v.stacks()
 	p.Counters = v.counters()
+	p.Outside = v.outsides()
+	p.Undisturbed = v.undisturbed()
 	if raw.PathError != nil {
 		warn("no line on indirect branches: %v", raw.PathError)
 	} else if raw.Path != nil {
@@ -50,28 +57,68 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 	if text := raw.Outcome.Warning(); text != "" {
 		warn("%s", text)
 	}
+	raw.warnSampling(warn, p.Sampling.Throughput)
+	if row := p.Rows[len(p.Rows)-1]; row.Name == record.Unattributed && abs(row.Ns.Median) > maxUnattributed*p.Packet.Median {
+		warn("%.0f %% of the time is unattributed: samples are missing", 100*row.Ns.Median/p.Packet.Median)
+	}
+	p.CannotTell = raw.unsteady(p.Packet)
+	return p
+}
+
+// warnSampling says what went wrong with taking samples. Only a rate that was asked for
+// can be lowered.
+func (raw *Raw) warnSampling(warn func(string, ...any), throughput *stat.Quantity) {
+	cure := ""
+	if raw.RateGiven {
+		cure = ": lower --rate"
+	}
 	if raw.Lost > 0 {
 		warn("%d samples were lost: the ring buffer was full", raw.Lost)
 	}
 	if raw.Throttled > 0 {
-		warn("the kernel slowed sampling down %d times: lower --rate", raw.Throttled)
+		warn("the kernel slowed sampling down %d times%s", raw.Throttled, cure)
 	}
 	if raw.Bad > 0 {
 		warn("%d records of the ring buffer made no sense", raw.Bad)
 	}
-	if q := p.Sampling.Throughput; q != nil && q.High < minThroughput {
-		warn("sampling took %.1f %% of the throughput: lower --rate", 100-q.Median)
+	if throughput != nil && throughput.High < minThroughput && raw.RateGiven {
+		warn("sampling took %.1f %% of the throughput%s", 100-throughput.Median, cure)
 	}
-	if row := p.Rows[len(p.Rows)-1]; abs(row.Ns.Median) > maxUnattributed*p.Packet.Median {
-		warn("%.0f %% of the time is unattributed: samples are missing", 100*row.Ns.Median/p.Packet.Median)
+}
+
+// nothing is why there is no number at all.
+func (raw *Raw) nothing() string {
+	switch {
+	case raw.Slots.Unusable():
+		return "packet counts disagreed in too many slots"
+	case raw.Crowded > 0:
+		return "other tasks ran on the CPU in every window: stop them, or choose another CPU with --cpu"
+	case raw.DevicePair && !raw.Incomplete:
+		return "no packet was redirected"
 	}
-	return p
+	return ""
+}
+
+// unsteady is why the time of a packet cannot be told from what was measured.
+func (raw *Raw) unsteady(packet *stat.Quantity) string {
+	if crowded := raw.Crowded; crowded > len(raw.Rounds) {
+		return fmt.Sprintf("other tasks ran on the CPU in every window of %d of %d rounds: stop them, or choose another "+
+			"CPU with --cpu", crowded, crowded+len(raw.Rounds))
+	}
+	if half := (packet.High - packet.Low) / 2; half > maxUnsteady*packet.Median {
+		return fmt.Sprintf("a packet’s time is uncertain by ±%.0f %%, as the rounds differ: measure for longer, or while the "+
+			"machine does nothing else", 100*half/packet.Median)
+	}
+	return ""
 }
 
 const (
 	// minThroughput is the least that sampling may leave, in percent; that it
 	// leaves less has to be certain.
 	minThroughput = 98
+	// maxUnsteady is the largest half of the interval of a packet's time, as a share of
+	// that, with which the run has an answer.
+	maxUnsteady = 0.1
 	// maxUnattributed is the largest share of a packet that goes without saying.
 	maxUnattributed = 0.05
 )
@@ -84,11 +131,15 @@ func (raw *Raw) sampling(p *record.Profile) {
 		Lost: int(raw.Lost), Throttled: raw.Throttled,
 	}
 	for _, s := range raw.Stacks {
-		p.Sampling.Samples += s.Samples
+		if s.packets() {
+			p.Sampling.Samples += s.Samples
+		}
 	}
 	var plain, sampled []float64
 	for _, r := range raw.Rounds {
 		p.Sampling.Packets += r.Packets
+		p.Sampling.Windows += r.Windows
+		p.Sampling.LeftOut += r.LeftOut
 		if r.PlainNs > 0 {
 			plain, sampled = append(plain, r.PlainNs), append(sampled, r.SampledNs)
 		}
@@ -104,6 +155,8 @@ func (raw *Raw) sampling(p *record.Profile) {
 // view is what was measured, in ns per packet.
 type view struct {
 	*Raw
+	// own are the stacks of the packet's work.
+	own    []*Stack
 	packet []float64 // by round
 	// work is the share of the time that is not sampling's own: a sample stands
 	// for its period less what taking it took.
@@ -112,11 +165,25 @@ type view struct {
 
 func (raw *Raw) view() view {
 	v := view{Raw: raw, work: 1}
-	if !raw.DevicePair { // idle CPUs take samples for nothing
-		v.work -= max(overhead(raw.Rounds), 0)
+	for _, s := range raw.Stacks {
+		if s.packets() {
+			v.own = append(v.own, s)
+		}
 	}
+	if raw.DevicePair { // idle CPUs take samples for nothing
+		v.packet = v.sum(v.own)
+		return v
+	}
+	v.work -= max(overhead(raw.Rounds), 0)
 	for _, r := range raw.Rounds {
-		v.packet = append(v.packet, r.Ns/float64(r.Packets))
+		v.packet = append(v.packet, r.Ns/float64(r.Packets)*v.work)
+	}
+	for _, s := range raw.Stacks {
+		if s.Outside != Inside && !s.Disturbed {
+			for i, r := range raw.Rounds {
+				v.packet[i] -= s.Ns[i] / float64(r.Packets) * v.work
+			}
+		}
 	}
 	return v
 }
@@ -158,10 +225,11 @@ func (v view) add(to []float64, s *Stack) {
 	}
 }
 
-// rows are the stages that took any time, in order, and what is unattributed.
+// rows are the stages that took any time, in order, and what is unattributed: of real
+// devices that of code without a name, as samples are all that is known of time.
 func (v view) rows() []record.ProfileRow {
 	byStage := make(map[functions.Stage][]*Stack)
-	for _, s := range v.Stacks {
+	for _, s := range v.own {
 		byStage[s.Stage] = append(byStage[s.Stage], s)
 	}
 	numbers := make([]int, len(v.Rounds))
@@ -176,12 +244,8 @@ func (v view) rows() []record.ProfileRow {
 	for _, stage := range functions.Stages() {
 		ns := v.sum(byStage[stage])
 		switch {
-		case stage == functions.StageUnattributed:
+		case stage == functions.StageUnattributed && !v.DevicePair:
 			ns = rest
-		case stage == functions.StageObserver:
-			for i := range ns {
-				ns[i] += v.packet[i] * (1 - v.work)
-			}
 		case len(byStage[stage]) == 0:
 			continue
 		}
@@ -203,11 +267,8 @@ func (v view) functions() []record.ProfileFunction {
 		stages map[string]float64
 	}
 	byName := make(map[string]*function)
-	for _, s := range v.Stacks {
+	for _, s := range v.own {
 		name := cmp.Or(s.innermost(), "[unknown]")
-		if len(s.Frames) == 0 {
-			name = "[user]"
-		}
 		f := byName[name]
 		if f == nil {
 			f = &function{stages: make(map[string]float64)}
@@ -244,15 +305,12 @@ func (v view) stacks() []record.ProfileStack {
 	type key struct{ stage, frames string }
 	index := make(map[key]int)
 	var out []record.ProfileStack
-	for _, s := range v.Stacks {
+	for _, s := range v.own {
 		var frames []string
 		for _, f := range s.Frames {
 			frames = append(frames, cmp.Or(f.Function, "[unknown]"))
 		}
 		slices.Reverse(frames)
-		if len(frames) == 0 {
-			frames = []string{"[user]"}
-		}
 		k := key{string(s.Stage), fmt.Sprintf("%q", frames)}
 		i, ok := index[k]
 		if !ok {
@@ -285,12 +343,54 @@ func (v view) counters() []record.ProfileCounter {
 	if len(out) == 0 && v.TSCRate > 0 && !v.DevicePair {
 		var each []float64
 		for _, ns := range v.packet {
-			each = append(each, ns*v.work*v.TSCRate/1e9)
+			each = append(each, ns*v.TSCRate/1e9)
 		}
 		q := stat.Mean(each, "events")
 		out = append(out, record.ProfileCounter{Name: "tsc-cycles", PerPacket: &q})
 	}
 	return out
+}
+
+// outsides is how much of the CPU's time each kind of work had that is no packet's, in
+// percent. Windows that are left out count here: other tasks are why they are.
+func (v view) outsides() []record.ProfileOutside {
+	out := []record.ProfileOutside{}
+	for _, name := range Outsides() {
+		shares := make([]float64, len(v.Rounds))
+		for _, s := range v.Stacks {
+			if s.Outside == name {
+				for i := range shares {
+					shares[i] += 100 * s.Ns[i] / v.Rounds[i].CPUNs * v.work
+				}
+			}
+		}
+		if name == Sampling {
+			for i := range shares {
+				shares[i] += 100 * (1 - v.work)
+			}
+		}
+		if slices.Max(shares) > 0 {
+			q := stat.Mean(shares, "percent")
+			q.Low = max(q.Low, 0)
+			out = append(out, record.ProfileOutside{Name: string(name), Share: &q})
+		}
+	}
+	return out
+}
+
+// undisturbed is ns per packet as bench counts it; nil when that is not known.
+func (v view) undisturbed() *stat.Quantity {
+	var each []float64
+	for _, r := range v.Rounds {
+		if r.Undisturbed > 0 {
+			each = append(each, r.Undisturbed)
+		}
+	}
+	if len(each) == 0 {
+		return nil
+	}
+	q := stat.Summarize(each, "ns")
+	return &q
 }
 
 // instructions are ns per packet of a function's instructions, by offset.
@@ -300,7 +400,7 @@ func (raw *Raw) instructions(function string) map[uint64]float64 {
 		return out
 	}
 	v := raw.view()
-	for _, s := range raw.Stacks {
+	for _, s := range v.own {
 		if s.innermost() == function {
 			out[s.Frames[0].Offset] += stat.Mean(v.sum([]*Stack{s}), "ns").Median
 		}

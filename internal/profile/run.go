@@ -61,7 +61,9 @@ func runPrepared(
 		return nil, err
 	}
 	row := plan.Chain.Rows()[0]
-	c := collect(&Raw{Name: row.Name(), Event: event, Rate: plan.Rate, CPUs: []int{cpu}})
+	c := collect(&Raw{
+		Name: row.Name(), Event: event, Rate: plan.Rate, RateGiven: plan.Rate != 0, CPUs: []int{cpu},
+	})
 	r := &run{c, row, cpu, prepare}
 	began := clock.Start()
 	r.raw.Outcome, err = plan.Chain.Schedule.Run(ctx, show, func(round rounds.Round) error {
@@ -108,9 +110,14 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	}
 	defer func() { err = errors.Join(err, counters.Close()) }()
 	r.raw.Counted = counters.Names()
+	watch, err := watchTasks(lab, r.cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, watch.close()) }()
 	m := &sampledRound{
 		run: r, lab: lab, chain: c, measurement: measurement, round: Round{Number: round.Number},
-		counters: counters, events: make(map[string][]float64),
+		watch: watch, counters: counters, events: make(map[string][]float64),
 	}
 	if r.raw.Rate == 0 {
 		if r.raw.Rate, err = m.affordable(ctx); err != nil {
@@ -138,17 +145,20 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 // sampledRound is a round under way.
 type sampledRound struct {
 	*run
-	lab            *netlab.Namespace
-	chain          *redirect.Chain
-	measurement    *redirect.Measurement
-	sampler        *perf.Sampler
-	round          Round
-	seen           uint64 // phases
-	phases         []chain.Phase
-	weight         float64
-	sampled, plain []float64 // ns per frame of slots
-	counters       *perf.Counters
-	events         map[string][]float64 // per frame, of plain slots
+	lab         *netlab.Namespace
+	chain       *redirect.Chain
+	measurement *redirect.Measurement
+	sampler     *perf.Sampler
+	watch       *watch
+	round       Round
+	seen        uint64 // phases
+	phases      []chain.Phase
+	weight      float64 // of samples in windows that are not left out
+	// sampled and plain are ns per frame of slots, windows those of the windows of
+	// plain slots; each without the windows that are left out.
+	sampled, plain, windows []float64
+	counters                *perf.Counters
+	events                  map[string][]float64 // per frame, of plain slots
 }
 
 // sample opens the sampler.
@@ -176,7 +186,7 @@ func (r *sampledRound) affordable(ctx context.Context) (rate int, err error) {
 	// A run of its own: nothing of it is in the record.
 	trial := &sampledRound{
 		run: &run{collector: &collector{raw: &Raw{Event: r.raw.Event}, stacks: newStacks()}, cpu: r.cpu},
-		lab: r.lab, chain: r.chain, measurement: r.measurement,
+		lab: r.lab, chain: r.chain, measurement: r.measurement, watch: r.watch,
 		counters: r.counters, events: make(map[string][]float64),
 	}
 	if err := trial.sample(try); err != nil {
@@ -195,13 +205,18 @@ func (r *sampledRound) affordable(ctx context.Context) (rate int, err error) {
 	return int(min(max(allowed/cost, MinRate), AutoRate)), nil
 }
 
-// span runs a slot; it is false when its packet counts disagree.
-func (r *sampledRound) span(ctx context.Context) (redirect.Span, bool, error) {
+// span runs a slot; it is nil when its packet counts disagree.
+func (r *sampledRound) span(ctx context.Context) (*windows, error) {
+	r.watch.forget()
 	span, ok, err := r.measurement.Span(ctx)
-	if err == nil {
-		r.raw.Slots.Add(ok)
+	if err != nil {
+		return nil, err
 	}
-	return span, ok, err
+	r.raw.Slots.Add(ok)
+	if !ok {
+		return nil, nil
+	}
+	return r.watch.windows(span), nil
 }
 
 // plainSlot measures without sampling, and counts events.
@@ -210,17 +225,23 @@ func (r *sampledRound) plainSlot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	span, ok, err := r.span(ctx)
-	if err != nil || !ok {
+	w, err := r.span(ctx)
+	if err != nil || w == nil {
 		return err
 	}
 	after, err := r.counters.Read()
 	if err != nil {
 		return err
 	}
-	r.plain = append(r.plain, span.NsPerFrame())
+	r.windows = append(r.windows, w.each()...)
+	if ns, ok := w.nsPerFrame(); ok {
+		r.plain = append(r.plain, ns)
+	}
+	if w.leftOut() > 0 {
+		return nil // the counters counted another task too
+	}
 	for name, n := range after.Since(before) {
-		r.events[name] = append(r.events[name], n/float64(span.Sent))
+		r.events[name] = append(r.events[name], n/float64(w.Sent))
 	}
 	return nil
 }
@@ -230,7 +251,7 @@ func (r *sampledRound) slot(ctx context.Context) error {
 	if err := r.sampler.Start(); err != nil {
 		return err
 	}
-	span, ok, err := r.span(ctx)
+	w, err := r.span(ctx)
 	if err := errors.Join(err, r.sampler.Stop()); err != nil {
 		return err
 	}
@@ -240,17 +261,28 @@ func (r *sampledRound) slot(ctx context.Context) error {
 	at := 0
 	r.sampler.Read(func(s *perf.Sample) {
 		at = nearest(r.phases, at, s.Time)
-		if !ok || s.Time < span.Start || s.Time >= span.End {
+		if w == nil || s.Time < w.Start || s.Time >= w.End {
 			return
 		}
-		sink := len(r.phases) > 0 && r.phases[at].Sink
-		r.stacks.add(s.Chain, sink, float64(s.Period))
-		r.weight += float64(s.Period)
+		c := circumstances{
+			sink: len(r.phases) > 0 && r.phases[at].Sink, disturbed: w.disturbedAt(s.Time), by: r.watch.taskOf(s),
+		}
+		r.stacks.add(s.Chain, c, float64(s.Period))
+		if !c.disturbed {
+			r.weight += float64(s.Period)
+		}
 	})
-	if ok {
-		r.sampled = append(r.sampled, span.NsPerFrame())
-		r.round.Packets += span.Frames
-		r.round.Ns += float64(span.End - span.Start)
+	if w == nil {
+		return nil
+	}
+	r.round.Windows += len(w.Windows)
+	r.round.LeftOut += w.leftOut()
+	r.round.CPUNs += float64(w.End - w.Start)
+	frames, ns := w.kept()
+	r.round.Packets += frames
+	r.round.Ns += ns
+	if ns, ok := w.nsPerFrame(); ok {
+		r.sampled = append(r.sampled, ns)
 	}
 	return nil
 }
@@ -268,14 +300,28 @@ func nearest(phases []chain.Phase, at int, t uint64) int {
 // conclude names what the round sampled.
 func (r *sampledRound) conclude(ctx context.Context) error {
 	if r.round.Packets == 0 {
+		if r.round.Windows > 0 {
+			r.raw.Crowded++
+		}
 		r.stacks.drop()
 		return nil
 	}
-	r.round.SampledNs, r.round.PlainNs = rounds.QuickHalf(r.sampled), rounds.QuickHalf(r.plain)
+	if len(r.sampled) > 0 && len(r.plain) > 0 {
+		r.round.SampledNs, r.round.PlainNs = rounds.QuickHalf(r.sampled), rounds.QuickHalf(r.plain)
+	}
+	if len(r.windows) > 0 {
+		r.round.Undisturbed = rounds.Undisturbed(r.windows)
+	}
+	// A sample of the clock stands for its period. One of cycles stands for its
+	// share of the time.
+	scale := 1.0
+	if r.raw.Event != perf.Clock && r.weight > 0 {
+		scale = r.round.Ns / r.weight
+	}
 	r.round.Events = make(map[string]float64)
 	for name, each := range r.events {
 		r.round.Events[name] = stat.Median(each)
 	}
 	tested, _, _ := r.chain.Devices()
-	return r.lab.Do(func() error { return r.end(ctx, r.round, r.weight, tested) })
+	return r.lab.Do(func() error { return r.end(ctx, r.round, scale, tested) })
 }

@@ -23,7 +23,13 @@ type Stack struct {
 	// Frames are places, the innermost first: where the CPU was, then return
 	// addresses. Empty for user space.
 	Frames []Frame
-	Stage  functions.Stage
+	// Stage is that of the packet it is in, if Outside is Inside; else Outside says
+	// what it is in place of the packet's work.
+	Stage   functions.Stage
+	Outside Outside
+	// Disturbed is set for samples of windows that are left out: they tell only who
+	// had the CPU.
+	Disturbed bool
 	// Samples that fell into it; Ns is the time they stand for, by round.
 	Samples int
 	Ns      []float64
@@ -37,6 +43,9 @@ type Stack struct {
 	// not known.
 	target string
 }
+
+// packets tells whether the stack is the packet's work, and counts.
+func (s *Stack) packets() bool { return s.Outside == Inside && !s.Disturbed }
 
 // innermost is the function the CPU was in, "" when it has no name.
 func (s *Stack) innermost() string {
@@ -57,9 +66,27 @@ type stacks struct {
 
 type rawStack struct {
 	chain   []uint64
-	sink    bool
+	at      circumstances
 	samples int
 	weight  float64
+}
+
+// circumstances are what is known of a sample besides its call chain.
+type circumstances struct {
+	sink      bool // a poll under way is that of the sink
+	disturbed bool // in a window that is left out
+	by        task
+}
+
+func (c circumstances) key() byte {
+	key := byte(c.by) << 2
+	if c.sink {
+		key |= 1
+	}
+	if c.disturbed {
+		key |= 2
+	}
+	return key
 }
 
 func newStacks() *stacks {
@@ -67,17 +94,15 @@ func newStacks() *stacks {
 }
 
 // add counts a sample of the round that is under way.
-func (s *stacks) add(chain []uint64, sink bool, weight float64) {
+func (s *stacks) add(chain []uint64, at circumstances, weight float64) {
 	s.key = s.key[:0]
 	for _, addr := range chain {
 		s.key = binary.LittleEndian.AppendUint64(s.key, addr)
 	}
-	if sink {
-		s.key = append(s.key, 1)
-	}
+	s.key = append(s.key, at.key())
 	raw := s.raw[string(s.key)]
 	if raw == nil {
-		raw = &rawStack{chain: slices.Clone(chain), sink: sink}
+		raw = &rawStack{chain: slices.Clone(chain), at: at}
 		s.raw[string(s.key)] = raw
 	}
 	raw.samples++
@@ -115,18 +140,17 @@ func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
 		for i, addr := range raw.chain {
 			s.key = binary.LittleEndian.AppendUint32(s.key, name(i, addr).id)
 		}
-		if raw.sink {
-			s.key = append(s.key, 1)
-		}
+		s.key = append(s.key, raw.at.key())
 		stack := s.known[string(s.key)]
 		if stack == nil {
 			frames := make([]Frame, len(raw.chain))
 			for i, addr := range raw.chain {
 				frames[i] = name(i, addr).Frame
 			}
-			stack = &Stack{Frames: frames, Stage: classify(frames, raw.sink)}
+			stack = &Stack{Frames: frames, Disturbed: raw.at.disturbed}
+			stack.Stage, stack.Outside = classify(frames, raw.at.sink, raw.at.by)
 			s.known[string(s.key)] = stack
-			if code != nil {
+			if code != nil && stack.packets() {
 				stack.enter(code)
 			}
 		}

@@ -91,7 +91,7 @@ type branches struct {
 func (v view) branches() branches {
 	b := branches{returns: v.zero(), returned: v.zero()}
 	sites := make(map[Frame]*site)
-	for _, s := range v.Stacks {
+	for _, s := range v.own {
 		name := s.innermost()
 		if returnThunk(name) && s.target == "" {
 			v.add(b.returns, s)
@@ -186,7 +186,7 @@ func (v view) direct() []float64 {
 	}
 	seen := make(map[string]bool)
 	var entries []*Stack
-	for _, s := range v.Stacks {
+	for _, s := range v.own {
 		if s.entry.kind == directly && s.Stage != functions.StageGenerator && each[s.innermost()] {
 			seen[s.innermost()] = true
 			if s.atTargetEntry {

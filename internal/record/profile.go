@@ -33,10 +33,18 @@ type Profile struct {
 
 // ProfileParts are what a profile has besides stages.
 type ProfileParts struct {
-	// Packet is ns per packet, measured by the programs' own time stamps while
-	// samples were taken, interruptions and all; as in [ProfileRow] the median
-	// is a mean.
+	// Packet is ns per packet, without what is in Outside; as in [ProfileRow] the
+	// median is a mean. Of a chain it is measured by the programs' own time stamps
+	// while samples were taken, in windows in which no other task ran. Of real devices
+	// it is the time that samples of the packets' work stand for.
 	Packet *stat.Quantity `json:"packet"`
+	// CannotTell is why Packet and the stages are no answer; empty when they are.
+	CannotTell string `json:"cannot-tell,omitempty"`
+	// Undisturbed is ns per packet as bench counts it, the 10th percentile of the
+	// windows without sampling. Nil where there are no windows.
+	Undisturbed *stat.Quantity `json:"undisturbed"`
+	// Outside is what else the CPUs did while samples were taken.
+	Outside []ProfileOutside `json:"outside"`
 	// Sampling is how samples were taken.
 	Sampling Sampling `json:"sampling"`
 	// Functions are those that samples fell into, the most ns first.
@@ -58,16 +66,28 @@ type Sampling struct {
 	Rate int `json:"rate"`
 	// CPUs that were sampled.
 	CPUs []int `json:"cpus"`
-	// Samples were taken in the measured time, Lost are those the kernel had
-	// no room for. Throttled is how often the kernel slowed sampling down.
+	// Samples are those of the packets' work, in windows that count; Lost are those
+	// the kernel had no room for. Throttled is how often the kernel slowed sampling down.
 	Samples   int `json:"samples"`
 	Lost      int `json:"lost"`
 	Throttled int `json:"throttled"`
 	// Packets went through in that time.
 	Packets uint64 `json:"packets"`
+	// Windows are how many parts the time had, LeftOut how many of these were left
+	// out, as another task ran in them. Both are 0 for real devices.
+	Windows int `json:"windows"`
+	LeftOut int `json:"left-out"`
 	// Throughput is the rate with sampling in percent of that without, measured
 	// in turn. Nil when it was not.
 	Throughput *stat.Quantity `json:"throughput"`
+}
+
+// ProfileOutside is work of the CPUs that is no packet's, and in no stage.
+type ProfileOutside struct {
+	// Name is other-tasks, interrupts, timers, rcu, scheduler, sampling or idle.
+	Name string `json:"name"`
+	// Share of the CPUs' time while samples were taken, in percent.
+	Share *stat.Quantity `json:"share"`
 }
 
 // ProfileFunction is a function, or one BPF program, that samples fell into.
@@ -187,8 +207,11 @@ func (s *Sampling) check() error {
 	if s.Event == "" || !plain(s.Event) {
 		return fmt.Errorf("impossible event %.60q", s.Event)
 	}
-	if s.Rate < 0 || s.Samples < 0 || s.Lost < 0 || s.Throttled < 0 {
+	if s.Rate < 0 || s.Samples < 0 || s.Lost < 0 || s.Throttled < 0 || s.Windows < 0 || s.LeftOut < 0 {
 		return errors.New("a count below 0")
+	}
+	if s.LeftOut > s.Windows {
+		return fmt.Errorf("%d of %d windows were left out", s.LeftOut, s.Windows)
 	}
 	if len(s.CPUs) > maxCPUs || slices.ContainsFunc(s.CPUs, func(cpu int) bool { return cpu < 0 || cpu >= maxCPUs }) {
 		return errors.New("impossible CPUs")
@@ -207,6 +230,16 @@ func (f *ProfileFunction) check() error {
 		return errNeither
 	}
 	return checkMeans([]quantity{{"ns", "ns", f.Ns, false}})
+}
+
+func (o *ProfileOutside) check() error {
+	if o.Name == "" || !plain(o.Name) {
+		return fmt.Errorf("impossible name %.60q", o.Name)
+	}
+	if o.Share == nil {
+		return errNeither
+	}
+	return checkMeans([]quantity{{"share", "percent", o.Share, false}})
 }
 
 func (t *ProfileTax) check() error {
@@ -282,7 +315,11 @@ func (p *Profile) check() error {
 	if p.Packet == nil || !(p.Packet.Median > 0) {
 		return errors.New("it has no ns per packet")
 	}
-	if err := checkQuantities([]quantity{{"packet", "ns", p.Packet, true}}); err != nil {
+	err := checkQuantities([]quantity{{"packet", "ns", p.Packet, true}, {"undisturbed", "ns", p.Undisturbed, true}})
+	if err != nil {
+		return err
+	}
+	if err := checkEach("outside", p.Outside); err != nil {
 		return err
 	}
 	if len(p.Rows) == 0 {

@@ -171,9 +171,6 @@ type Span struct {
 	Window  int
 }
 
-// NsPerFrame is the time of a frame.
-func (s Span) NsPerFrame() float64 { return float64(s.End-s.Start) / float64(s.Frames) }
-
 // Span measures one slot: the time between its second time stamp and its last. It returns false when the slot's packet
 // counts disagree; then the counts are there, and nothing else.
 func (m *Measurement) Span(ctx context.Context) (Span, bool, error) {

@@ -4,23 +4,46 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Asm writes the annotated code of a function.
+// Asm writes the annotated code of a function: each instruction with its offset, which
+// is what jumps within the function name.
 func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
 	p := newPrinter(opts)
-	p.wrap("", name+":")
+	head := name
+	if len(lines) > 0 {
+		head = fmt.Sprintf("%s at %x", name, lines[0].Addr)
+	}
+	p.wrap("", head+":")
 	for _, l := range lines {
-		p.line(fmt.Sprintf("  %x  %s", l.Addr, cells.Clean(l.Text)))
+		p.line(fmt.Sprintf("  %6s  %s", offset(lines, l), instruction(l)))
 		if l.Note != "" {
 			p.wrap("      ; ", l.Note)
 		}
 	}
 	return p.flush(w)
+}
+
+// offset is where an instruction stands in its function.
+func offset(lines []branch.Line, l branch.Line) string {
+	return fmt.Sprintf("+%#x", l.Addr-lines[0].Addr)
+}
+
+// instruction is the text of one. A jump within the function has the offset of its
+// target alone: its address, which stands before that, is another one after each boot.
+func instruction(l branch.Line) string {
+	text := cells.Clean(l.Text)
+	before, target, ok := strings.Cut(text, " <+")
+	at := strings.LastIndexByte(before, ' ')
+	if !ok || at < 0 {
+		return text
+	}
+	return before[:at] + " +" + strings.TrimSuffix(target, ">")
 }
 
 // ProfileAsm writes the instructions of a function with the ns per packet that
@@ -46,7 +69,7 @@ func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns 
 		if l.Indirect {
 			mark = "»"
 		}
-		text := fmt.Sprintf("%7s %s %x  %s", cell, mark, l.Addr, cells.Clean(l.Text))
+		text := fmt.Sprintf("%7s %s %6s  %s", cell, mark, offset(lines, l), instruction(l))
 		if runes := []rune(text); len(runes) > p.width {
 			text = string(runes[:p.width-1]) + "…"
 		}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -20,14 +21,18 @@ func Profile(w io.Writer, opts Options, prof *record.Profile, name string, top i
 	p := newPrinter(opts)
 	p.incomplete(prof.Incomplete)
 	notes := newFootnotes(prof.Warnings)
+	p.wrap("", cells.Clean(conclusion.ProfileHead(name, prof.Rows, &prof.ProfileParts)))
 	if prof.Packet == nil {
 		notes.write(p)
 		return p.flush(w)
 	}
-	ns, around := cells.Quantity(prof.Packet)
-	p.wrap("", fmt.Sprintf("%s: %s ns a packet %s", cells.Clean(name), ns, around))
 	fmt.Fprintln(&p.buf)
 	p.stageTable(prof.Rows, prof.Packet, notes)
+	for _, text := range []string{conclusion.ProfileBridge(&prof.ProfileParts), conclusion.ProfileOutside(&prof.ProfileParts)} {
+		if text != "" {
+			p.wrap("", cells.Clean(text))
+		}
+	}
 	fmt.Fprintln(&p.buf)
 	p.branchTable(prof)
 	p.functionTable(prof, top)

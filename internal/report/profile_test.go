@@ -56,6 +56,7 @@ func TestProfileAsmGolden(t *testing.T) {
 		{Addr: 0x1001, Text: "call __x86_indirect_thunk_rax", Indirect: true,
 			Note: "indirect call through a retpoline: target in rax"},
 		{Addr: 0x1006, Text: "mov %rax,%rbx"},
+		{Addr: 0x1009, Text: "je 0x1006 <+0x6>"},
 	}
 	var b bytes.Buffer
 	if err := ProfileAsm(&b, Options{Width: 80, Color: true}, "f", lines, map[uint64]float64{0x1000: 0.25, 0x1006: 3},

@@ -5,6 +5,8 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 )
@@ -164,6 +166,15 @@ func Load(cfg Config) (*Programs, error) {
 		state:      coll.DetachMap(".data.state"),
 		phases:     coll.DetachMap(".data.phases"),
 	}, nil
+}
+
+// Names are those of all programs that a chain may load.
+func Names() ([]string, error) {
+	spec, err := loadChain()
+	if err != nil {
+		return nil, err
+	}
+	return slices.Sorted(maps.Keys(spec.Programs)), nil
 }
 
 // SendTo makes the generator's frames leave through the device ifindex.

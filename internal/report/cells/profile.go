@@ -5,33 +5,27 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// IndirectBranches sums up in words what samples say of indirect branches; it is
-// empty when they say nothing.
+// IndirectBranches sums up in words what indirect branches take; it is empty when nothing
+// is known of them. Price times calls is the figure to believe, where there is one: what
+// samples show there is other waits too, and few of them.
 func IndirectBranches(p *record.ProfileParts) string {
 	tax := p.Tax
 	if tax == nil || tax.Total == nil {
 		return ""
 	}
-	total, around := Quantity(tax.Total)
-	return fmt.Sprintf("indirect branches: %s ns %s, %s of the packet: %s in thunks, %s at call target entries. %s",
-		total, around, Percent(tax.Total, p.Packet), OrDash(tax.Thunks), OrDash(tax.TargetEntries), agreement(tax))
-}
-
-// agreement is how samples and prices agree.
-func agreement(tax *record.ProfileTax) string {
 	hop, aroundHop := Quantity(tax.Hop)
 	if tax.Estimate == nil {
-		return fmt.Sprintf("Of the hop: %s ns %s.", hop, aroundHop)
+		total, around := Quantity(tax.Total)
+		return fmt.Sprintf("indirect branches by samples: %s ns %s, %s of the packet: %s in thunks, %s at call target "+
+			"entries, where other waits show too. On the redirect path: %s ns %s.",
+			total, around, Percent(tax.Total, p.Packet), OrDash(tax.Thunks), OrDash(tax.TargetEntries), hop, aroundHop)
 	}
 	estimate, around := Quantity(tax.Estimate)
-	words := map[string]string{
-		"agree": "the two agree", "disagree": "the two differ", stat.CannotTell: "too uncertain to compare",
-	}
-	return fmt.Sprintf("Of the hop: %s ns %s by samples, %s %s by price times calls: %s.", hop, aroundHop, estimate,
-		around, words[tax.Agree])
+	return fmt.Sprintf("indirect branches on the redirect path: %s ns %s, %s of the packet, by price times calls. "+
+		"Samples put %s %s at them, where other waits show too: believe the price.",
+		estimate, around, Percent(tax.Estimate, p.Packet), hop, aroundHop)
 }
 
 // ShortNames are names without the tags of BPF programs.

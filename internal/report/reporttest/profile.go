@@ -31,6 +31,10 @@ func Profile() *record.Profile {
 	}
 	p.Sampling = record.Sampling{Event: "cpu-clock", Rate: 800, CPUs: []int{1}, Samples: 5000, Packets: 19_500_000,
 		Throughput: Around(98.8, 0.4, "percent")}
+	p.Sampling.Windows, p.Sampling.LeftOut = 2400, 300
+	p.Undisturbed = Around(121, 1, "ns")
+	p.Outside = []record.ProfileOutside{{Name: "other-tasks", Share: Around(12, 2, "percent")},
+		{Name: "rcu", Share: Around(0.01, 0.01, "percent")}, {Name: "sampling", Share: Around(1.2, 0.4, "percent")}}
 	program := "bpf_prog_e8df55ddab988952_redirect_map"
 	for _, f := range []struct {
 		name, stage string

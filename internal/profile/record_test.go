@@ -1,0 +1,151 @@
+package profile
+
+import (
+	"errors"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/perf"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// made is a run of the chain. In each of its rounds a thousand packets took packetNs each
+// in the windows that count, which are half of the time; a fifth of that is the tick's.
+func made(packetNs ...float64) *Raw {
+	raw := &Raw{Name: "made", Event: perf.Clock, Rate: 1000, CPUs: []int{1},
+		Outcome: rounds.Outcome{Begun: len(packetNs), Planned: len(packetNs)}, PathError: errors.New("not read")}
+	stack := func(stage functions.Stage, outside Outside, disturbed bool, share float64) {
+		s := &Stack{Frames: []Frame{{Function: "f"}}, Stage: stage, Outside: outside, Disturbed: disturbed, Samples: 10}
+		for _, ns := range packetNs {
+			s.Ns = append(s.Ns, 1000*ns*share)
+		}
+		raw.Stacks = append(raw.Stacks, s)
+	}
+	for i, ns := range packetNs {
+		raw.Rounds = append(raw.Rounds, Round{
+			Number: i, Packets: 1000, Ns: 1000 * ns, CPUNs: 2000 * ns, Windows: 20, LeftOut: 10, Undisturbed: 0.7 * ns,
+		})
+	}
+	stack(functions.StageReceive, Inside, false, 0.5)
+	stack(functions.StageGenerator, Inside, false, 0.25)
+	stack("", Timers, false, 0.2)
+	stack("", OtherTasks, true, 0.9)
+	stack(functions.StageReceive, Inside, true, 0.1)
+	return raw
+}
+
+// What is no packet's leaves the stages and the packet, and is said as a share of the CPU.
+func TestOutside(t *testing.T) {
+	p := made(100, 100, 100, 100, 100, 100).Record(nil)
+	near := func(what string, got, want float64) {
+		t.Helper()
+		if !(math.Abs(got-want) < 1e-9) {
+			t.Errorf("%s is %v, want %v", what, got, want)
+		}
+	}
+	near("a packet", ns(p.Packet), 80)
+	near("receive", row(p, functions.StageReceive), 50)
+	near("generator", row(p, functions.StageGenerator), 25)
+	near("unattributed", row(p, functions.StageUnattributed), 5)
+	near("other", row(p, functions.StageOther), 0)
+	near("as bench counts it", ns(p.Undisturbed), 70)
+	want := []struct {
+		name  Outside
+		share float64
+	}{{OtherTasks, 45}, {Timers, 10}}
+	if len(p.Outside) != len(want) {
+		t.Fatalf("%+v", p.Outside)
+	}
+	for i, o := range p.Outside {
+		if o.Name != string(want[i].name) {
+			t.Errorf("%s where %s was wanted", o.Name, want[i].name)
+		}
+		near(o.Name, ns(o.Share), want[i].share)
+	}
+	if p.CannotTell != "" || p.Sampling.Windows != 120 || p.Sampling.LeftOut != 60 || p.Sampling.Samples != 20 {
+		t.Errorf("cannot tell %q, %+v", p.CannotTell, p.Sampling)
+	}
+	for _, part := range []int{len(p.Functions), len(p.Stacks)} {
+		if part == 0 {
+			t.Error("no functions or no stacks")
+		}
+	}
+	sum := 0.0
+	for _, s := range p.Stacks {
+		sum += s.Ns
+	}
+	near("stacks", sum, 75)
+}
+
+// Sampling's own time leaves both too.
+func TestOutsideSampling(t *testing.T) {
+	raw := made(100, 100, 100, 100, 100, 100)
+	for i := range raw.Rounds {
+		raw.Rounds[i].SampledNs, raw.Rounds[i].PlainNs = 100, 90
+	}
+	p := raw.Record(nil)
+	if packet := ns(p.Packet); math.Abs(packet-72) > 1e-9 {
+		t.Errorf("a packet takes %v ns, want 72", packet)
+	}
+	for _, o := range p.Outside {
+		if o.Name == string(Sampling) && math.Abs(ns(o.Share)-10) < 1e-9 {
+			return
+		}
+	}
+	t.Errorf("%+v", p.Outside)
+}
+
+// A run that cannot tell says so.
+func TestCannotTell(t *testing.T) {
+	unsteady := made(60, 140, 70, 150, 60, 130)
+	crowded := made(100, 100, 100)
+	crowded.Crowded = 4
+	empty := made()
+	empty.Crowded = 6
+	disagree := made(100, 100, 100)
+	disagree.Slots = rounds.Slots{All: 10, Bad: 5}
+	for name, test := range map[string]struct {
+		raw  *Raw
+		want string
+	}{
+		"unsteady": {unsteady, "uncertain by ±"},
+		"crowded":  {crowded, "in every window of 4 of 7 rounds"},
+		"empty":    {empty, "in every window: stop them"},
+		"disagree": {disagree, "packet counts disagreed"},
+		"devices":  {&Raw{DevicePair: true}, "no packet was redirected"},
+		"stopped":  {&Raw{DevicePair: true, Outcome: rounds.Outcome{Incomplete: true}}, ""},
+	} {
+		got := test.raw.Record(nil).CannotTell
+		if got != test.want && (test.want == "" || !strings.Contains(got, test.want)) {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// Of real devices the time is what samples of the packets' work stand for.
+func TestDevicePairOutside(t *testing.T) {
+	raw := made(100, 100, 100, 100, 100, 100)
+	raw.DevicePair = true
+	p := raw.Record(nil)
+	if packet := ns(p.Packet); math.Abs(packet-75) > 1e-9 || p.Rows[len(p.Rows)-1].Name == record.Unattributed {
+		t.Errorf("a packet takes %v ns, want 75; rows %+v", packet, p.Rows)
+	}
+}
+
+// Only a rate that was asked for can be lowered.
+func TestWarnSampling(t *testing.T) {
+	slow := &stat.Quantity{Median: 53, Low: 50, High: 60}
+	for _, given := range []bool{false, true} {
+		var said []string
+		(&Raw{RateGiven: given, Counts: perf.Counts{Throttled: 2}}).warnSampling(func(format string, _ ...any) {
+			said = append(said, format)
+		}, slow)
+		if (len(said) == 2) != given || len(said) == 0 {
+			t.Errorf("rate given %v: %q", given, said)
+		}
+	}
+}
