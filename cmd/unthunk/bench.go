@@ -128,7 +128,8 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
 		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 		doc.Settings = settings(cmd, f.length)
-		return doc, measureChain(ctx, s, doc, plan)
+		show, done := progress(s)
+		return doc, measureChain(ctx, doc, plan, show, done)
 	}, nil
 }
 
@@ -164,10 +165,12 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	}, nil
 }
 
-// measureChain runs a plan on the veth chain and adds what it found to doc.
-func measureChain(ctx context.Context, s std, doc *record.Document[record.BenchRow], plan redirect.Plan) error {
+// measureChain runs a plan on the veth chain and adds what it found to doc. show and done
+// are those of [progress].
+func measureChain(
+	ctx context.Context, doc *record.Document[record.BenchRow], plan redirect.Plan, show func(rounds.Progress), done func(),
+) error {
 	steal := host.StealSince()
-	show, done := progress(s)
 	raw, err := redirect.Run(ctx, plan, show)
 	done()
 	if err != nil {

@@ -11,10 +11,10 @@ import (
 func TestProgressLine(t *testing.T) {
 	p := rounds.Progress{Round: 3, Rounds: 15, What: "redirect-map/bulk=64/operation=parse/mode=generic/size=1000",
 		Left: 12400 * time.Millisecond}
-	if got, want := progressLine(p), "round 3 of 15, 12s left: redirect-map/bulk=64/operation=parse/mode=generic/size"; got != want {
+	if got, want := progressLine("", p), "12s left: round 3 of 15, redirect-map/bulk=64/operation=parse/mode=generic/size"; got != want {
 		t.Errorf("line is %q, want %q", got, want)
 	}
-	if n := len(progressLine(p)); n > 79 {
+	if n := len(progressLine("", p)); n > 79 {
 		t.Errorf("line has %d columns: it would wrap", n)
 	}
 }

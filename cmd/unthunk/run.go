@@ -24,19 +24,46 @@ const (
 	runDuration = 31 * time.Second
 )
 
-// What prices and stages take, of a run that has twice as much.
+// parts are how a run shares its time: rates first, then prices, then stages.
+type parts struct {
+	rates, prices, stages time.Duration
+	// bulks are those of the ladder, pairs those that are priced.
+	bulks []int
+	pairs []string
+}
+
+// What prices and stages take of a run that has the time for both, and what a shorter run
+// takes for the one price that the answer needs.
 const (
-	taxTime     = 7 * time.Second
-	profileTime = 9 * time.Second
+	pricesTime     = 7 * time.Second
+	stagesTime     = 9 * time.Second
+	shortestWhole  = 2*(pricesTime+stagesTime) - time.Second
+	onePriceTime   = 3 * time.Second
+	shortestPriced = 2 * onePriceTime
 )
+
+// share divides the duration of a run. A run that is too short for stages and for all prices
+// has the rates and the price of a call: the answer, with wider intervals.
+func share(whole time.Duration) parts {
+	switch {
+	case whole >= shortestWhole:
+		return parts{whole - pricesTime - stagesTime, pricesTime, stagesTime, []int{1, 4, 16, 64}, tax.CallFamilies()}
+	case whole >= shortestPriced:
+		return parts{whole - onePriceTime, onePriceTime, 0, []int{1, 16, 64}, tax.EstimatePairs()}
+	}
+	return parts{rates: whole, bulks: []int{1, 16, 64}}
+}
 
 func newRun(s std) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "run",
-		Short: "The machine, the bulk ladder, a verdict, the largest prices and where the time goes, " +
+		Short: "What a redirect costs here, what indirect calls take of it, and what to do, " +
 			"in under 40 s (the default)",
+		Long: `What a redirect costs here, what indirect calls take of it, and what to do: on one
+screen. -v adds all that the answer is made of: machine, bulk ladder, prices, stages. A run
+shorter than ` + shortestWhole.String() + ` has no stages, and of the prices only that of a call.`,
 		Example: `  unthunk run
-  unthunk run --save before.json
+  unthunk run -v --save before.json
   unthunk run --quick --json`,
 		Args: noArgs,
 	}
@@ -47,21 +74,21 @@ func newRun(s std) *cobra.Command {
 // addRun makes cmd do what unthunk does when it is asked for nothing else.
 func addRun(s std, cmd *cobra.Command) {
 	var (
-		o outputFlags
-		l lengthFlags
+		o       outputFlags
+		l       lengthFlags
+		verbose bool
 	)
 	l.add(cmd, runRounds, runDuration)
 	o.add(cmd)
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also show all that the answer is made of")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		l, err := l.resolve(cmd)
 		if err != nil {
 			return err
 		}
-		ladder := redirect.Plan{Bulks: []int{1, 4, 16, 64}, CPU: rounds.OnCPU(l.cpu), Schedule: l.schedule()}
-		whole := l.duration >= 2*(taxTime+profileTime)-time.Second
-		if whole {
-			ladder.Duration -= taxTime + profileTime
-		}
+		parts := share(l.duration)
+		ladder := redirect.Plan{Bulks: parts.bulks, CPU: rounds.OnCPU(l.cpu), Schedule: l.schedule()}
+		ladder.Duration = parts.rates
 		if err := ladder.Validate(); err != nil {
 			return usageError{err}
 		}
@@ -77,25 +104,23 @@ func addRun(s std, cmd *cobra.Command) {
 		}
 		doc := record.New[record.BenchRow]("run", machine)
 		doc.Settings = settings(cmd, l)
-		if !o.json {
-			err := report.Machine(s.out, textOptions(s.out), doc.Host, findings)
+		show, done := progressOf(s, "rates", parts.prices+parts.stages)
+		if err := measureChain(cmd.Context(), doc, ladder, show, done); err != nil {
+			return err
+		}
+		rates := interim{w: s.out}
+		if parts.prices > 0 && !doc.Incomplete && !o.json && movesCursor(s.out) {
+			rates.lines, err = report.Rates(s.out, textOptions(s.out), doc)
 			if err != nil && o.save == "" { // a record is saved also when nobody reads the text
 				return err
 			}
 		}
-		if err := measureChain(cmd.Context(), s, doc, ladder); err != nil {
-			return err
-		}
-		var profiled string
-		if whole {
-			addPrices(cmd.Context(), s, doc, l.cpu)
-			profiled = addStages(cmd.Context(), s, doc, l.cpu)
-		}
+		addPrices(cmd.Context(), s, doc, l.cpu, parts)
+		profiled := addStages(cmd.Context(), s, doc, l.cpu, parts)
 		doc.Conclusion = conclusion.New(doc, findings)
+		rates.erase()
 		err = o.publish(s, doc, func() error {
-			screen := report.FirstScreen{
-				Doc: doc, Ladder: conclusion.Ladder(doc.Rows), Tax: conclusion.Calls(doc.Prices), Profiled: profiled,
-			}
+			screen := report.FirstScreen{Doc: doc, Findings: findings, Profiled: profiled, Verbose: verbose}
 			return screen.Write(s.out, textOptions(s.out))
 		})
 		return stopped(doc, benchRefused, err)
@@ -105,15 +130,19 @@ func addRun(s std, cmd *cobra.Command) {
 // addPrices prices what has a price of its own and adds that to doc. A machine
 // that cannot do it gets a warning: the ladder stands without prices. What fails for
 // another reason leaves the record incomplete, with what was measured before.
-func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) {
+func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int, parts parts) {
 	if doc.Incomplete {
 		return
 	}
-	plan := tax.Plan{
-		Pairs: tax.CallFamilies(), CPU: rounds.OnCPU(cpu),
-		Schedule: rounds.Schedule{Rounds: quickRounds, Duration: taxTime},
+	if parts.prices == 0 {
+		doc.Warn("", "no prices: a run of "+shortestPriced.String()+" has the time")
+		return
 	}
-	show, done := progress(s)
+	plan := tax.Plan{
+		Pairs: parts.pairs, CPU: rounds.OnCPU(cpu),
+		Schedule: rounds.Schedule{Rounds: quickRounds, Duration: parts.prices},
+	}
+	show, done := progressOf(s, "prices", parts.stages)
 	raw, err := tax.Run(ctx, plan, show)
 	done()
 	if err != nil {
@@ -121,6 +150,9 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 		return
 	}
 	doc.Incomplete = raw.Incomplete
+	if ran := raw.Clock(); ran != "" {
+		doc.Settings["core-clock"] = ran
+	}
 	rows, warns := raw.Record()
 	doc.Prices = rows
 	doc.Warnings = append(doc.Warnings, warns...)
@@ -128,7 +160,7 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 
 // leftOut says that a part of a run could not be measured, and why.
 func leftOut(doc *record.Document[record.BenchRow], part string, err error) {
-	doc.Warnings = append(doc.Warnings, record.Warning{Text: fmt.Sprintf("no %s: %v", part, err)})
+	doc.Warn("", fmt.Sprintf("no %s: %v", part, err))
 	if feature.AsMissing(err) == nil {
 		doc.Incomplete = true
 	}
@@ -136,14 +168,18 @@ func leftOut(doc *record.Document[record.BenchRow], part string, err error) {
 
 // addStages profiles the chain at bulk 16 and adds that to doc. It returns what was
 // profiled. A machine that cannot do it gets a warning.
-func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int) (name string) {
+func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow], cpu int, parts parts) (name string) {
 	if doc.Incomplete {
 		return ""
 	}
+	if parts.stages == 0 {
+		doc.Warn("", "no stages: a run of "+shortestWhole.String()+" has the time")
+		return ""
+	}
 	plan := profile.Plan{Chain: redirect.Plan{
-		CPU: rounds.OnCPU(cpu), Schedule: rounds.Schedule{Rounds: quickRounds, Duration: profileTime},
+		CPU: rounds.OnCPU(cpu), Schedule: rounds.Schedule{Rounds: quickRounds, Duration: parts.stages},
 	}}
-	show, done := progress(s)
+	show, done := progressOf(s, "stages", 0)
 	raw, err := profile.Run(ctx, plan, show)
 	done()
 	if err != nil {
@@ -158,7 +194,7 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 		doc.Stages, doc.Profile = p.Rows, &p.ProfileParts
 	}
 	for _, w := range p.Warnings {
-		doc.Warnings = append(doc.Warnings, record.Warning{Row: w.Row, Text: "stages: " + w.Text})
+		doc.Warn(w.Row, "stages: "+w.Text)
 	}
 	return raw.Name
 }

@@ -78,7 +78,7 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	doc.Rows = rows
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
 	err = f.output.publish(s, doc, func() error {
-		return report.Tax(s.out, textOptions(s.out), doc, conclusion.Calls(doc.Rows), f.verbose)
+		return report.Tax(s.out, textOptions(s.out), doc, conclusion.Calls(doc.Rows, nil), f.verbose)
 	})
 	return stopped(doc, func(row record.TaxRow) bool { return row.Refused != "" }, err)
 }

@@ -38,3 +38,8 @@ func textOptions(w io.Writer) report.Options {
 	opts.Color = os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 	return opts
 }
+
+// movesCursor tells whether w is a terminal on which text can be taken back.
+func movesCursor(w io.Writer) bool {
+	return isTerminal(w) && os.Getenv("TERM") != "dumb" && os.Getenv("TERM") != ""
+}

@@ -31,7 +31,7 @@ type Answer struct {
 	Rates []Rate
 	// Path is the redirect path by stage.
 	Path Path
-	// Calls say the price of the indirect calls once, and what the calls of 2018 would cost.
+	// Calls say the price of the indirect calls once, and what those of 2018 would cost.
 	Calls []string
 	// Try and Avoid are what would make this machine's redirect cheaper, and dearer, the
 	// largest first.
@@ -114,15 +114,15 @@ func share(redirect *stat.Quantity, bulk string, prices []record.TaxRow) (tax, p
 		return row.Price, nil
 	}
 	q := &stat.Quantity{Median: 100 * row.Price.Median / redirect.Median, N: min(row.Price.N, redirect.N), Unit: "%"}
-	// Both are measured apart: their relative errors add up as squares do.
-	below := math.Hypot(rel(row.Price.Median, row.Price.Low), rel(redirect.Median, redirect.High))
-	above := math.Hypot(rel(row.Price.Median, row.Price.High), rel(redirect.Median, redirect.Low))
-	q.Low, q.High = q.Median-math.Abs(q.Median)*below, q.Median+math.Abs(q.Median)*above
+	// Both are measured apart: the errors of their logarithms add up as squares do.
+	below := math.Hypot(apart(row.Price.Median, row.Price.Low), apart(redirect.Median, redirect.High))
+	above := math.Hypot(apart(row.Price.Median, row.Price.High), apart(redirect.Median, redirect.Low))
+	q.Low, q.High = q.Median*math.Exp(-below), q.Median*math.Exp(above)
 	return row.Price, q
 }
 
-// rel is how far a bound is from a value, as a part of it.
-func rel(x, bound float64) float64 { return math.Abs((bound - x) / x) }
+// apart is how far a bound is from a value on a logarithmic scale.
+func apart(x, bound float64) float64 { return math.Abs(math.Log(max(bound, 0) / x)) }
 
 // priceRow is a row of prices by its name; nil when it has no price.
 func priceRow(prices []record.TaxRow, name string) *record.TaxRow {
@@ -180,20 +180,33 @@ func newPath(doc *record.Document[record.BenchRow]) Path {
 // claim are the sentences of the answer.
 func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
 	if a.Redirect == nil {
-		return append([]string{"What a redirect costs here was not measured: " + noCost(doc) + "."}, a.taxClaim(doc)...)
+		said := []string{"What a redirect costs here was not measured: " + noCost(doc) + "."}
+		if a.Tax == nil {
+			return said
+		}
+		return append(said, a.taxClaim(doc)...)
 	}
 	cost := fmt.Sprintf("A redirect costs %s ns a packet on one core at bulk %s.", stat.Number(a.Redirect.Median), a.Bulk)
-	if !(a.Redirect.Low > 0) && !math.IsNaN(a.Redirect.Low) {
+	switch half, ok := halfWidth(a.Redirect); {
+	case !ok:
+	case a.Redirect.Low <= 0:
 		cost = fmt.Sprintf("What a redirect costs cannot be told: %s a packet at bulk %s.",
 			a.Redirect.Text(stat.Number), a.Bulk)
+	case half > unsure:
+		cost = fmt.Sprintf("A redirect costs between %s and %s ns a packet on one core at bulk %s: the rounds differ too much to say more.",
+			stat.Number(a.Redirect.Low), stat.Number(a.Redirect.High), a.Bulk)
 	}
 	return append([]string{cost}, a.taxClaim(doc)...)
 }
 
+// unsure is the half-width of an interval, as a part of the median, from which on the
+// interval is said in place of the median.
+const unsure = 0.2
+
 // noCost says why no row has the cost of a redirect.
 func noCost(doc *record.Document[record.BenchRow]) string {
 	for _, row := range doc.Rows {
-		if row.Refused != "" {
+		if row.Refused != "" && !doc.Incomplete {
 			return row.Refused
 		}
 	}
@@ -209,7 +222,7 @@ func noCost(doc *record.Document[record.BenchRow]) string {
 // taxClaim says what indirect calls take of a redirect, and whether the packets went there.
 func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 	if a.Tax == nil {
-		return []string{"What indirect calls take of it was not measured: " + noPrice(doc) + "."}
+		return []string{"What indirect calls take of it was not measured: " + a.noPrice(doc) + "."}
 	}
 	what := "Indirect calls take"
 	if strings.Contains(doc.Host.IndirectThunk, "retpoline") {
@@ -218,16 +231,17 @@ func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 	if a.Share == nil {
 		return []string{fmt.Sprintf("%s %s ns a packet.", what, stat.Number(a.Tax.Median))}
 	}
-	return []string{
-		fmt.Sprintf("%s %s ns of it, %s.", what, stat.Number(a.Tax.Median), percent(a.Share.Median/100)),
-		whereTo(a.Share),
+	of := percent(a.Share.Median / 100)
+	if half, ok := halfWidth(a.Share); ok && half > unsure {
+		of = percent(a.Share.Low/100) + " to " + percent(a.Share.High/100)
 	}
+	return []string{fmt.Sprintf("%s %s ns of it, %s.", what, stat.Number(a.Tax.Median), of), whereTo(a.Share)}
 }
 
-// noPrice says why there is no price of an indirect call.
-func noPrice(doc *record.Document[record.BenchRow]) string {
+// noPrice says why there is no price of the indirect calls of a redirect.
+func (a *Answer) noPrice(doc *record.Document[record.BenchRow]) string {
 	for _, row := range doc.Prices {
-		if row.Refused != "" && !row.Control() {
+		if row.Name == "bpf-prog" && row.Refused != "" { // what all estimates take the price of a call from
 			return row.Refused
 		}
 	}
@@ -238,6 +252,9 @@ func noPrice(doc *record.Document[record.BenchRow]) string {
 	}
 	if doc.Incomplete {
 		return "the run was stopped before its end"
+	}
+	if len(doc.Prices) > 0 {
+		return "there is no estimate at bulk " + a.Bulk
 	}
 	return "unthunk tax does that"
 }
@@ -281,47 +298,47 @@ func calls(prices []record.TaxRow, bulk string) (said []string) {
 		return nil
 	}
 	n := row.PerPacket.Median
-	said = append(said, fmt.Sprintf("%s calls a packet × %s ns = %s ns", trimmed(n), stat.Number(row.Price.Median/n),
+	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s ns", trimmed(n), stat.Number(row.Price.Median/n),
 		stat.Number(row.Price.Median)))
 	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
-		said = append(said, fmt.Sprintf("with %s a packet, as in 2018, %s ns", trimmed(old.PerPacket.Median),
+		said = append(said, fmt.Sprintf("as in 2018 (%s): %s ns", trimmed(old.PerPacket.Median),
 			stat.Number(old.Price.Median)))
 	}
 	return said
 }
 
-// trimmed is a count with at most two digits behind the point.
-func trimmed(x float64) string { return strconv.FormatFloat(math.Round(100*x)/100, 'f', -1, 64) }
-
-// trust says how sure the answer is. row is the one that it is about.
-func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []string) {
-	if doc.Incomplete {
-		said = append(said, "the run was stopped before its end")
+// trimmed is a count with at most two digits behind the point, three below 1.
+func trimmed(x float64) string {
+	digits := 100.0
+	if x < 1 {
+		digits = 1000
 	}
+	return strconv.FormatFloat(math.Round(digits*x)/digits, 'f', -1, 64)
+}
+
+// trust says how sure the answer is, what bears on it most first. row is the one that it is
+// about.
+func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []string) {
 	if row != nil {
-		rounds := fmt.Sprintf("%s", many(len(row.Rounds), "round"))
+		rounds := many(len(row.Rounds), "round")
 		if half, ok := halfWidth(row.Hop); ok {
-			rounds += fmt.Sprintf(", ±%s of a redirect", percent(half))
+			rounds += ", ±" + percent(half)
 		} else {
 			rounds += ": too few for an interval"
 		}
 		said = append(said, rounds)
-		for _, w := range doc.Warnings {
-			if w.Row == row.Name {
-				said = append(said, w.Text)
-			}
-		}
 	}
 	for _, w := range doc.Warnings {
-		if strings.HasPrefix(w.Text, "the hypervisor took") {
+		if strings.HasPrefix(w.Text, "the hypervisor took") || strings.HasPrefix(w.Text, "no stages: ") ||
+			row != nil && w.Row == row.Name {
 			said = append(said, w.Text)
 		}
 	}
 	if clock := doc.Settings["core-clock"]; clock != "" {
-		said = append(said, "core clock "+clock)
+		said = append(said, "clock "+clock)
 	}
 	if p := doc.Profile; p != nil && p.Sampling.Event == "cpu-clock" {
-		said = append(said, "no PMU: stages are estimates of a timer")
+		said = append(said, "stages estimated (no PMU)")
 	}
 	return said
 }

@@ -1,7 +1,6 @@
 package conclusion
 
 import (
-	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -11,20 +10,20 @@ import (
 )
 
 // Ladder says in a few sentences what a ladder of one scenario found: the
-// rate at the top, the redirect hop's share of it, and what bulking is worth.
+// rate at the top, the redirect's share of it, and what bulking is worth.
 func Ladder(rows []record.BenchRow) string {
 	if len(rows) == 0 {
-		return "No verdict: nothing was measured."
+		return "Nothing was measured."
 	}
 	first, last := rows[0], rows[len(rows)-1]
 	if last.Refused != "" {
-		return fmt.Sprintf("No verdict: %s has no number (%s).", last.Name, last.Refused)
+		return fmt.Sprintf("%s has no number: %s.", last.Name, last.Refused)
 	}
-	s := fmt.Sprintf("One core sends %s through the chain at bulk %s.", measured(last.Mpps, 2), last.Labels["bulk"])
+	s := fmt.Sprintf("One core does %s of the whole test at bulk %s.", measured(last.Mpps, 2), last.Labels["bulk"])
 	if last.Hop == nil {
 		return s
 	}
-	s += fmt.Sprintf(" The redirect hop takes %s of a packet's %.0f ns, %.0f %%.",
+	s += fmt.Sprintf(" The redirect alone takes %s of a packet's %.0f ns, %.0f %%.",
 		measured(last.Hop, 0), last.Ns.Median, 100*last.Hop.Median/last.Ns.Median)
 	if first.Hop == nil || first.Name == last.Name {
 		return s
@@ -87,22 +86,25 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 	return Headline{Title: of.Title, Text: strings.Join(said, " ") + "\n" + of.Text}
 }
 
-// RatesBasis says in one sentence what the numbers are.
+// RatesBasis says in one sentence what the numbers are. It is empty when there are none.
 func RatesBasis(doc *record.Document[record.BenchRow]) string {
-	rounds, hops := 0, false
+	rounds, redirects := 0, false
 	var said []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		rounds = max(rounds, len(row.Rounds))
-		hops = hops || row.Hop != nil
-		if row.CountingCost != nil {
-			said = append(said, fmt.Sprintf("Counting cost: %s ns per packet %s, on %s.",
-				stat.Number(row.CountingCost.Median), cmp.Or(row.CountingCost.Interval(stat.Number), "[?]"), row.Name))
+		redirects = redirects || row.Hop != nil
+		// A cost that may be 0 says nothing.
+		if c := row.CountingCost; c != nil && c.Low > 0 {
+			said = append(said, fmt.Sprintf("Counting adds %s to a packet of %s.", c.Text(stat.Number), row.Name))
 		}
 	}
-	s := fmt.Sprintf("Medians of %d rounds, each on new chains [95 %% intervals].", rounds)
-	if hops {
-		s += " Hop: ns of the chain minus ns of the same chain without the redirect."
+	if rounds == 0 {
+		return ""
+	}
+	s := fmt.Sprintf("Medians of %s, each on new chains [95 %% intervals].", many(rounds, "round"))
+	if redirects {
+		s += " redirect: ns of the whole test less the same test that drops."
 	}
 	return strings.Join(append([]string{s}, said...), " ")
 }

@@ -2,6 +2,7 @@ package conclusion
 
 import (
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -18,22 +19,22 @@ func TestLadder(t *testing.T) {
 	few := func(x float64) *stat.Quantity { return ns(x, math.NaN(), math.NaN()) }
 	refused := rung("64", nil)
 	refused.Ns, refused.Mpps, refused.Refused = nil, nil, "packet counts disagree"
-	const first = "One core sends 10.00 Mpps [9.80, 10.20] through the chain at bulk 64."
+	const first = "One core does 10.00 Mpps [9.80, 10.20] of the whole test at bulk 64."
 	for name, test := range map[string]struct {
 		rows []record.BenchRow
 		want string
 	}{
 		"saves": {[]record.BenchRow{rung("1", ns(140, 138, 142)), rung("64", ns(40, 38, 42))},
-			first + " The redirect hop takes 40 ns [38, 42] of a packet's 100 ns, 40 %. At bulk 1 it takes 140 ns [138, 142]: " +
+			first + " The redirect alone takes 40 ns [38, 42] of a packet's 100 ns, 40 %. At bulk 1 it takes 140 ns [138, 142]: " +
 				"bulking saves 100 ns a packet."},
 		"no telling": {[]record.BenchRow{rung("1", ns(50, 41, 60)), rung("64", ns(40, 38, 42))},
-			first + " The redirect hop takes 40 ns [38, 42] of a packet's 100 ns, 40 %. At bulk 1 it takes 50 ns [41, 60]: " +
+			first + " The redirect alone takes 40 ns [38, 42] of a packet's 100 ns, 40 %. At bulk 1 it takes 50 ns [41, 60]: " +
 				"this run cannot tell what bulking saves."},
 		"one row": {[]record.BenchRow{rung("64", few(40))}, first +
-			" The redirect hop takes 40 ns (too few rounds for an interval) of a packet's 100 ns, 40 %."},
+			" The redirect alone takes 40 ns (too few rounds for an interval) of a packet's 100 ns, 40 %."},
 		"no hop":     {[]record.BenchRow{rung("64", nil)}, first},
-		"refused":    {[]record.BenchRow{rung("1", nil), refused}, "No verdict: redirect-map/bulk=64 has no number (packet counts disagree)."},
-		"no rows":    {nil, "No verdict: nothing was measured."},
+		"refused":    {[]record.BenchRow{rung("1", nil), refused}, "redirect-map/bulk=64 has no number: packet counts disagree."},
+		"no rows":    {nil, "Nothing was measured."},
 		"first only": {[]record.BenchRow{refused, rung("64", nil)}, first},
 	} {
 		if got := Ladder(test.rows); got != test.want {
@@ -53,15 +54,19 @@ func TestCalls(t *testing.T) {
 			Price: ns(36.2, math.NaN(), math.NaN())},
 		{Name: "packet/bulk=64", Refused: "why"},
 	}
-	want := "At bulk 16 a redirect makes 1.12 indirect calls at 12.0 ns each: 13.5 ns [12.0, 15.0] of its 110 ns, 12.3 " +
-		"%; with none it would take 96 ns. " +
-		"With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in 2018, and all else bulked " +
-		"as it is at 64, it would make " +
-		"3.02 indirect calls at 12.0 ns each: 36.2 ns of its 123 ns, 29.4 %; with none it would take 87 ns."
-	if got := Calls(rows); got != want {
+	want := "At bulk 16 a redirect makes 1.13 indirect calls of 12.0 ns each: 13.5 ns [12.0, 15.0] of its 110 ns, " +
+		"12.3 % [10.9, 13.6]. Without them it would take 96.5 ns. " +
+		"In 2018 each packet had a call of ndo_xdp_xmit, of the program and of a map lookup of its own. At bulk 64 that is " +
+		"3.02 indirect calls of 12.0 ns each: 36.2 ns of 123 ns, 29 %."
+	if got := Calls(rows, nil); got != want {
 		t.Errorf("%s\nwant:\n%s", got, want)
 	}
-	if got := Calls(rows[:1]); got != "" {
+	// Beside a ladder it is of the redirect that the ladder has: one quantity, one figure.
+	ladder := []record.BenchRow{{Labels: map[string]string{"bulk": "16"}, Hop: ns(135, 134, 136)}}
+	if got := Calls(rows, ladder); !strings.Contains(got, "of its 135 ns, 10.0 %") || !strings.Contains(got, "would take 122 ns") {
+		t.Errorf("%s", got)
+	}
+	if got := Calls(rows[:1], nil); got != "" {
 		t.Errorf("without an estimate: %q", got)
 	}
 }

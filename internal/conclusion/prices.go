@@ -9,30 +9,36 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Calls says what indirect calls cost a packet: what the estimates for a packet at bulk 16, and with
-// the calls of 2018, add up to. It is empty when there are none.
-func Calls(rows []record.TaxRow) string {
-	var parts []string
-	for _, row := range rows {
-		if row.Price == nil {
-			continue
+// Calls says what indirect calls cost a packet: what the estimates for a packet at bulk 16,
+// and with the calls of 2018, add up to. ladder is that of the run, whose redirect at bulk 16
+// the share is of; without one it is that of the prices. Calls is empty when there are no
+// estimates.
+func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
+	var said []string
+	if row := priceRow(rows, "packet/bulk="+answerBulk); row != nil && row.PerPacket != nil && row.With != nil {
+		redirect := row.With
+		if of := headRow(ladder); of != nil && of.Labels["bulk"] == answerBulk {
+			redirect = of.Hop
 		}
-		switch row.Name {
-		case "packet/bulk=16":
-			parts = append(parts, "At bulk 16 a redirect makes "+adds(row))
-		case "packet/2018":
-			parts = append(parts, "With a call for each packet of ndo_xdp_xmit, of the program and of a map lookup, as in "+
-				"2018, and all else bulked as it is at 64, it would make "+adds(row))
+		_, share := share(redirect, answerBulk, rows)
+		if share != nil {
+			said = append(said, fmt.Sprintf("At bulk %s a redirect makes %s: %s of its %s ns, %s. Without them it would take %s ns.",
+				answerBulk, callsAt(row), row.Price.Text(stat.Number), stat.Number(redirect.Median), share.Text(stat.Number),
+				stat.Number(redirect.Median-row.Price.Median)))
 		}
 	}
-	return strings.Join(parts, " ")
+	if row := priceRow(rows, "packet/2018"); row != nil && row.PerPacket != nil && row.With != nil && row.With.Median > 0 {
+		said = append(said, fmt.Sprintf("In 2018 each packet had a call of ndo_xdp_xmit, of the program and of a map lookup "+
+			"of its own. At bulk 64 that is %s: %s of %s ns, %s.", callsAt(row), row.Price.Text(stat.Number),
+			stat.Number(row.With.Median), percent(row.Price.Median/row.With.Median)))
+	}
+	return strings.Join(said, " ")
 }
 
-func adds(row record.TaxRow) string {
-	calls := row.PerPacket.Median
-	return fmt.Sprintf("%.2f indirect calls at %.1f ns each: %s of its %.0f ns, %.1f %%; with none it would take %.0f ns.",
-		calls, row.Price.Median/calls, row.Price.Text(stat.Fixed(1)), row.With.Median,
-		100*row.Price.Median/row.With.Median, row.Without.Median)
+// callsAt is how many calls a packet makes, and the price of each.
+func callsAt(row *record.TaxRow) string {
+	n := row.PerPacket.Median
+	return fmt.Sprintf("%s indirect calls of %s ns each", trimmed(n), stat.Number(row.Price.Median/n))
 }
 
 func taxHeadline(rows []record.TaxRow) Headline {

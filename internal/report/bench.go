@@ -12,7 +12,7 @@ import (
 )
 
 // Bench writes a record of bench for people: for each row Mpps, ns per packet
-// and the price of the redirect hop with their 95 % intervals, and frames per
+// and the cost of the redirect alone with their 95 % intervals, and frames per
 // ndo_xdp_xmit call. Rows of one ladder stand under one heading. A row that
 // was refused says why. Warnings are footnotes.
 func Bench(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) error {
@@ -28,7 +28,7 @@ func (p *printer) ladder(doc *record.Document[record.BenchRow]) {
 		return !slices.ContainsFunc(doc.Prices, func(price record.TaxRow) bool { return price.Name == row })
 	}))
 	t := newTextTable([]bool{false, false, true, false, true, false, true, false, true}, " ",
-		"bulk", "", "Mpps", "", "ns/packet", "", "hop ns", "frames/xmit", "")
+		"bulk", "", "Mpps", "", "ns/packet", "", "redirect ns", "frames/xmit", "")
 	last := ""
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
@@ -49,6 +49,8 @@ func (p *printer) ladder(doc *record.Document[record.BenchRow]) {
 	}
 	p.table(t)
 	notes.write(p)
-	fmt.Fprintln(&p.buf)
-	p.wrap("", conclusion.RatesBasis(doc))
+	if basis := conclusion.RatesBasis(doc); basis != "" {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", basis)
+	}
 }

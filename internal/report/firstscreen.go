@@ -7,17 +7,77 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Machine writes what bears most on the numbers of a run, a line each, and what was
-// found of its redirect path: the lines of the first screen that are there
-// before anything is measured.
-func Machine(w io.Writer, opts Options, f host.Fingerprint, findings []host.Finding) error {
+// FirstScreen is the output of `unthunk` without a verb.
+type FirstScreen struct {
+	// Doc is the record of the run.
+	Doc *record.Document[record.BenchRow]
+	// Findings are what was found of its machine.
+	Findings []host.Finding
+	// Profiled is what its stages are of.
+	Profiled string
+	// Verbose adds all that the answer is made of.
+	Verbose bool
+}
+
+// details are the parts below the answer in their order, under a heading each. A new part is
+// a line here.
+func (s *FirstScreen) details() []detail {
+	return []detail{
+		{"the machine", s.machine},
+		{"all rates", s.ladder},
+		{"largest prices of a call", s.largestPrices},
+		{"all stages", s.stages},
+		{"worth trying, ns a packet", func(p *printer) { p.gains(s.Doc.Conclusion.Win) }},
+		{"avoid, ns a packet", func(p *printer) { p.gains(s.Doc.Conclusion.Lose) }},
+	}
+}
+
+// detail is a part of the screen; one that writes nothing has no heading.
+type detail struct {
+	heading string
+	write   func(p *printer)
+}
+
+// Write writes the screen: the answer on at most 24 lines, and with Verbose the details
+// below it.
+func (s *FirstScreen) Write(w io.Writer, opts Options) error {
 	p := newPrinter(opts)
+	p.answer(s.Doc, conclusion.NewAnswer(s.Doc))
+	if s.Verbose && s.Doc.Conclusion != nil {
+		for _, d := range s.details() {
+			part := newPrinter(opts)
+			d.write(part)
+			if text := strings.Trim(part.buf.String(), "\n"); text != "" {
+				fmt.Fprintf(&p.buf, "\n%s\n%s\n", p.paint(bold, d.heading), text)
+			}
+		}
+	}
+	return p.flush(w)
+}
+
+// Rates writes what is known of a run when its rates are there, and returns how many lines
+// that are.
+func Rates(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) (lines int, err error) {
+	p := newPrinter(opts)
+	a := conclusion.NewAnswer(doc)
+	for _, line := range append(p.filled("", a.Claim[0]), append([]string{""}, rateLines(a.Rates)...)...) {
+		p.line(line)
+		lines++
+	}
+	return lines, p.flush(w)
+}
+
+// machine is what bears most on the numbers of a run, a line each, and what was found of
+// its redirect path.
+func (s *FirstScreen) machine(p *printer) {
+	f := s.Doc.Host
 	for _, line := range []struct{ name, value string }{
 		{"cpu", f.CPU},
 		{"virtual", f.Virtual},
@@ -29,43 +89,18 @@ func Machine(w io.Writer, opts Options, f host.Fingerprint, findings []host.Find
 	} {
 		p.wrap(fmt.Sprintf("%-14s ", line.name), cmp.Or(line.value, "not seen"))
 	}
-	for _, f := range findings {
+	for _, f := range s.Findings {
 		if f.Name == "call-sites" {
 			p.wrap("inventory      ", f.Found+" (unthunk xray)")
 		}
 	}
-	fmt.Fprintln(&p.buf)
-	return p.flush(w)
 }
 
-// FirstScreen is the output of `unthunk` without a verb, after the lines of [Machine].
-type FirstScreen struct {
-	// Doc is the record of the run.
-	Doc *record.Document[record.BenchRow]
-	// Ladder is the sentence on its ladder, Tax the one that closes its prices, or
-	// empty.
-	Ladder, Tax string
-	// Profiled is what its stages are of.
-	Profiled string
+// ladder is the bulk ladder, and the sentence on it.
+func (s *FirstScreen) ladder(p *printer) {
+	p.ladder(s.Doc)
+	p.wrap("", conclusion.Ladder(s.Doc.Rows))
 }
-
-// parts are the parts of the screen in their order. A new line of the screen is a new
-// part.
-func (s *FirstScreen) parts() []func(p *printer) {
-	return []func(p *printer){s.ladder, s.largestPrices, s.stages, s.verdict, s.verbs}
-}
-
-// Write writes the screen.
-func (s *FirstScreen) Write(w io.Writer, opts Options) error {
-	p := newPrinter(opts)
-	for _, part := range s.parts() {
-		part(p)
-	}
-	return p.flush(w)
-}
-
-// ladder is the bulk ladder.
-func (s *FirstScreen) ladder(p *printer) { p.ladder(s.Doc) }
 
 // largestPrices are what calls cost of each of three families, the largest first, each
 // with its interval, and the closing line of tax; nothing when there are no prices.
@@ -102,7 +137,7 @@ func (s *FirstScreen) largestPrices(p *printer) {
 		}
 	}
 	notes := newFootnotes(warns)
-	t := newTextTable([]bool{true, false, true, true, true}, " ", "largest prices", "ns", "", "of", "")
+	t := newTextTable([]bool{true, false, true, true, true}, " ", "", "ns", "", "of", "")
 	for i := range rows {
 		row := &rows[i]
 		part, _ := row.CallPart()
@@ -110,12 +145,11 @@ func (s *FirstScreen) largestPrices(p *printer) {
 		what, _, _ := strings.Cut(cells.Clean(row.Target), ": ")
 		t.add("  "+cells.Clean(row.Name), ns, around, what, notes.mark(row.Name))
 	}
-	fmt.Fprintln(&p.buf)
 	p.table(t)
 	notes.write(p)
-	if s.Tax != "" {
+	if said := conclusion.Calls(s.Doc.Prices, s.Doc.Rows); said != "" {
 		fmt.Fprintln(&p.buf)
-		p.wrap("", s.Tax)
+		p.wrap("", said)
 	}
 }
 
@@ -126,54 +160,26 @@ func (s *FirstScreen) stages(p *printer) {
 	if parts == nil {
 		return
 	}
-	fmt.Fprintln(&p.buf)
 	p.wrap("", fmt.Sprintf("where the %s ns of %s go", stat.Number(parts.Packet.Median), cells.Clean(s.Profiled)))
 	p.stageTable(s.Doc.Stages, parts.Packet, newFootnotes(nil))
 	p.indirectBranches(parts)
 }
 
-// verdict is what the run comes to: the sentence on its ladder, what indirect
-// branches take, and what could be won or lost.
-func (s *FirstScreen) verdict(p *printer) {
-	v := s.Doc.Conclusion
-	fmt.Fprintln(&p.buf)
-	text := s.Ladder
-	if v == nil {
-		v = new(record.Conclusion)
-	}
-	if v.Share != nil {
-		share, around := cells.Quantity(v.Share)
-		text += fmt.Sprintf(" Indirect branches take %s %% %s of the hop at bulk 16.", share, around)
-	}
-	if v.Largest != nil {
-		ns, around := cells.Quantity(v.Largest.Ns)
-		text += fmt.Sprintf(" The largest part of the redirect path there is %s, %s ns %s.",
-			cells.Clean(v.Largest.Name), ns, around)
-	}
-	p.wrap("verdict: ", text)
-	p.gains("worth trying, ns a packet:", v.Win)
-	p.gains("avoid:", v.Lose)
-}
-
 // gains lists gains with their numbers, each with the verb that shows more.
-func (p *printer) gains(heading string, gains []record.Gain) {
-	if len(gains) == 0 {
-		return
-	}
-	fmt.Fprintln(&p.buf)
-	p.line(heading)
+func (p *printer) gains(gains []record.Gain) {
 	for _, g := range gains {
 		ns, around := cells.Quantity(g.Ns)
-		if g.AtMost {
+		switch {
+		case ns == "":
+			ns = "?"
+		case g.AtMost:
 			ns, around = "≤ "+ns, ""
 		}
+		now := ""
+		if g.Now != "" {
+			now = "now: " + g.Now
+		}
 		p.wrap(fmt.Sprintf("  %6s %-13s ", ns, around),
-			fmt.Sprintf("%s (unthunk %s)", cells.Clean(cells.Join(": ", g.What, g.Why)), cells.Clean(g.Verb)))
+			fmt.Sprintf("%s (unthunk %s)", cells.Clean(cells.Join("; ", cells.Join(": ", g.What, g.Why), now)), cells.Clean(g.Verb)))
 	}
-}
-
-// verbs are where to read more.
-func (s *FirstScreen) verbs(p *printer) {
-	fmt.Fprintln(&p.buf)
-	p.wrap("", "More of each part: unthunk check, bench, tax, xray, profile.")
 }

@@ -5,38 +5,11 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
-	"github.com/unthunk/unthunk/internal/stat"
 )
-
-func TestVerdictGolden(t *testing.T) {
-	t.Parallel()
-	q := func(median, low, high float64, unit string) *stat.Quantity {
-		return &stat.Quantity{Median: median, Low: low, High: high, N: 7, Unit: unit}
-	}
-	v := &record.Conclusion{
-		Share: q(1.44, 1.41, 1.48, "%"), Tax: q(1.5, 1.47, 1.55, "ns"),
-		Largest: &record.ProfileRow{Name: "receive", Ns: q(57.3, 46.5, 68.1, "ns")},
-		Win: []record.Gain{
-			{What: "raise the bulk from 1 to 64: more frames a poll, so that one call serves them",
-				Ns: q(278, 267, 401, "ns"), Verb: "bench"},
-			{What: "count calls", Ns: q(150, 140, 160, "ns"), AtMost: true, Verb: "profile"},
-		},
-		Lose: []record.Gain{{What: "a second program, in the devmap", Ns: q(23.8, 16.2, 27.3, "ns"), Verb: "tax"}},
-	}
-	var b bytes.Buffer
-	p := newPrinter(Options{Width: 80})
-	screen := &FirstScreen{Doc: &record.Document[record.BenchRow]{RunParts: record.RunParts{Conclusion: v}},
-		Ladder: "One core sends 3.92 Mpps through the chain at bulk 64."}
-	screen.verdict(p)
-	screen.verbs(p)
-	if err := p.flush(&b); err != nil {
-		t.Fatal(err)
-	}
-	reporttest.Fits(t, b.String(), 80)
-	reporttest.Golden(t, "verdict.txt", b.String())
-}
 
 // part is a part of a screen by itself.
 func part(write func(p *printer)) string {
@@ -52,7 +25,7 @@ func TestLargestPricesGolden(t *testing.T) {
 	doc.Prices = reporttest.Tax().Rows
 	doc.Warnings = append(doc.Warnings,
 		record.Warning{Row: "tracepoint/2", Text: "drifted"}, record.Warning{Row: "control", Text: "not shown"})
-	screen := &FirstScreen{Doc: doc, Tax: "A closing line."}
+	screen := &FirstScreen{Doc: doc}
 	text := part(screen.largestPrices)
 	reporttest.Fits(t, text, 80)
 	reporttest.Golden(t, "prices.txt", text)
@@ -78,25 +51,35 @@ func TestScreenStagesGolden(t *testing.T) {
 	}
 }
 
-// The parts stand on the screen in their order.
-func TestFirstScreen(t *testing.T) {
+// -v adds all that the answer is made of, each part under a heading, in this order; without
+// it the answer stands alone.
+func TestVerboseScreen(t *testing.T) {
 	t.Parallel()
-	doc, p := reporttest.FullBench(), reporttest.Profile()
-	doc.Prices, doc.Stages, doc.Profile, doc.Conclusion = reporttest.Tax().Rows, p.Rows, &p.ProfileParts,
-		new(record.Conclusion)
+	doc := reporttest.Run()
 	var b bytes.Buffer
-	screen := &FirstScreen{Doc: doc, Ladder: "One core.", Tax: "A closing line.", Profiled: "a chain"}
+	screen := &FirstScreen{Doc: doc, Profiled: "a chain", Verbose: true,
+		Findings: []host.Finding{{Name: "call-sites", Found: "through thunks"}}}
 	if err := screen.Write(&b, Options{}); err != nil {
 		t.Fatal(err)
 	}
 	text := b.String()
 	reporttest.Fits(t, text, 80)
-	for _, want := range []string{"bulk  ", "largest prices", "A closing line.", "where the 127 ns of a chain go",
-		"verdict: One core.", "More of each part"} {
+	short := part(func(p *printer) { p.answer(doc, conclusion.NewAnswer(doc)) })
+	if !strings.HasPrefix(text, short) {
+		t.Errorf("the answer is not first:\n%s", text)
+	}
+	for _, want := range []string{"\nthe machine\n", "inventory", "\nall rates\n", "frames/xmit", "\nlargest prices of a call\n",
+		"In 2018", "\nall stages\n", "where the 127 ns of a chain go", "\nworth trying, ns a packet\n", "this guest does not see it",
+		"\navoid, ns a packet\n", "a 49th XDP program"} {
 		_, after, ok := strings.Cut(text, want)
 		if !ok {
 			t.Fatalf("%q is missing, or not where it belongs:\n%s", want, b.String())
 		}
 		text = after
+	}
+	b.Reset()
+	screen.Verbose = false
+	if err := screen.Write(&b, Options{}); err != nil || b.String() != short {
+		t.Errorf("error %v, text:\n%s", err, b.String())
 	}
 }

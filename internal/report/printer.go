@@ -41,6 +41,7 @@ const (
 	yellow  = "\x1b[33m"
 	magenta = "\x1b[35m"
 	bold    = "\x1b[1m"
+	dim     = "\x1b[2m"
 	reset   = "\x1b[0m"
 )
 
@@ -103,16 +104,23 @@ func (p *printer) fill(first, rest, text string, cut bool) {
 
 // line writes s, cut to the printer's width.
 func (p *printer) line(s string) {
-	if runes := []rune(s); len(runes) > p.width {
-		s = string(runes[:p.width-1]) + "…"
-	}
-	fmt.Fprintln(&p.buf, strings.TrimRight(s, " "))
+	fmt.Fprintln(&p.buf, strings.TrimRight(cut(s, p.width), " "))
 }
+
+// cut is s with at most width columns.
+func cut(s string, width int) string {
+	if runes := []rune(s); len(runes) > width {
+		return string(runes[:width-1]) + "…"
+	}
+	return s
+}
+
+const incompleteText = "INCOMPLETE: the run was stopped before its end."
 
 // incomplete says, above all else, that a run ended early.
 func (p *printer) incomplete(is bool) {
 	if is {
-		p.wrap("", "INCOMPLETE: the run was stopped before its end.")
+		p.wrap("", incompleteText)
 		fmt.Fprintln(&p.buf)
 	}
 }

@@ -59,12 +59,17 @@ func (p *printer) stageTable(rows []record.ProfileRow, packet *stat.Quantity, no
 // barWidth is what all of a packet takes, in columns.
 const barWidth = 34
 
-// bar is a share of a packet as a bar, in eighths of a column.
+// bar is a share of a packet as a bar.
 func bar(part, packet *stat.Quantity) string {
 	if part == nil || packet == nil || !(packet.Median > 0) || !(part.Median > 0) {
 		return ""
 	}
-	eighths := int(math.Round(8 * barWidth * min(part.Median/packet.Median, 1)))
+	return blocks(part.Median/packet.Median, barWidth)
+}
+
+// blocks is a share of a width as a bar, in eighths of a column.
+func blocks(share float64, width int) string {
+	eighths := int(math.Round(8 * float64(width) * min(max(share, 0), 1)))
 	s := strings.Repeat("█", eighths/8)
 	if rest := eighths % 8; rest > 0 {
 		s += string([]rune(" ▏▎▍▌▋▊▉")[rest])

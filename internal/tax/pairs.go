@@ -111,6 +111,10 @@ func Families() []string {
 	return out
 }
 
+// EstimatePairs lists the pairs that the estimate of a packet at bulk 16 takes: the price
+// of a call, and the chains that calls are counted on.
+func EstimatePairs() []string { return []string{Thunk, "ndo-xdp-xmit/bulk=16"} }
+
 // CallFamilies lists the families whose price is that of an indirect call of the
 // kernel, and the control.
 func CallFamilies() []string {
