@@ -29,6 +29,7 @@ func TestDocs(t *testing.T) {
 			commands++
 			// What it does follows after two blanks.
 			line, _, _ := strings.Cut(m[1], "  ")
+			line, _, _ = strings.Cut(line, " > ")
 			checkCommand(t, file, strings.Fields(line)[1:])
 		}
 		for _, m := range target.FindAllStringSubmatch(string(b), -1) {

@@ -2,10 +2,14 @@ package main
 
 import (
 	"context"
+	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/driver"
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
@@ -22,9 +26,11 @@ returns frames in bulk, and how many indirect branches its polls and its
 ndo_xdp_xmit reach. Those with most left to do come first.
 
 DIR is a kernel package unpacked in a folder, or a folder of modules; FILE a
-module. Without either it is the running kernel's modules. It needs no root.`,
+module, or a kernel package (.deb or .rpm). debian:6.12-cloud is a kernel that apt
+downloads once, as for lab. Without them it is the running kernel's modules. It
+needs no root.`,
 		Example: `  unthunk drivers
-  unthunk drivers ~/linux-image-6.12 --save drivers.json`,
+  unthunk drivers debian:6.12-cloud --save drivers.json`,
 		RunE: func(cmd *cobra.Command, args []string) error { return runDrivers(cmd.Context(), s, o, args) },
 	}
 	o.add(cmd)
@@ -38,7 +44,11 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if err := o.check(); err != nil {
 		return err
 	}
-	files, err := driver.Find(args)
+	folders, err := unpacked(ctx, args)
+	if err != nil {
+		return err
+	}
+	files, err := driver.Find(folders)
 	if err != nil {
 		return err
 	}
@@ -53,4 +63,27 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	}
 	doc.Rows, doc.Warnings = rows, append(doc.Warnings, warns...)
 	return o.publish(s, doc, func() error { return report.Drivers(s.out, textOptions(s.out), doc) })
+}
+
+// unpacked are paths with the folders of kernel packages in place of the packages.
+func unpacked(ctx context.Context, paths []string) ([]string, error) {
+	var folders []string
+	for _, path := range paths {
+		if !strings.HasPrefix(path, "debian:") && !slices.Contains([]string{".deb", ".rpm"}, filepath.Ext(path)) {
+			folders = append(folders, path)
+			continue
+		}
+		cache, err := guest.CacheDir()
+		if err != nil {
+			return nil, err
+		}
+		kernel, err := guest.Resolve(ctx, cache, path)
+		if err != nil {
+			return nil, err
+		}
+		// Modules are in lib/modules/RELEASE, of packages of 7.2 and later in usr/lib/modules/RELEASE.
+		root := strings.TrimSuffix(kernel.Modules, filepath.Join("lib", "modules", kernel.Release))
+		folders = append(folders, strings.TrimSuffix(root, "usr"+string(filepath.Separator)))
+	}
+	return folders, nil
 }

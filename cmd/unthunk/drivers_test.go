@@ -55,6 +55,10 @@ func TestDrivers(t *testing.T) {
 			t.Errorf("no %s in %v", name, names)
 		}
 	}
+	if code, named, stderr := unthunk(t, "drivers", "debian:6.12-cloud", "--json"); code != exitDone ||
+		strings.Count(named, `"name"`) != strings.Count(stdout, `"name"`) {
+		t.Errorf("by its name: exit code %d: %s%s, its folder has\n%s", code, stderr, named, stdout)
+	}
 	if code, stdout, _ := unthunk(t, "drivers", tree); code != exitDone || !strings.Contains(stdout, "left: bulk return") {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}

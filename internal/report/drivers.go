@@ -9,18 +9,26 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// Drivers writes what drivers with native XDP do for a redirected packet, one row
-// each, and beneath it what the plan of 2018 has left for it.
+// Drivers writes what drivers with native XDP do for a redirected packet: what the columns
+// are, then one row each, and beneath it what is left to do.
 func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) error {
 	p := newPrinter(opts)
 	releases := make(map[string]bool)
 	for _, row := range doc.Rows {
 		releases[row.Release] = true
 	}
+	title := "XDP scoreboard of NIC drivers"
 	if len(releases) == 1 {
-		p.wrap("", "Linux "+doc.Rows[0].Release)
-		fmt.Fprintln(&p.buf)
+		title += ", Linux " + cells.Clean(doc.Rows[0].Release)
 	}
+	p.wrap("", title)
+	fmt.Fprintln(&p.buf)
+	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. xmit: it has "+
+		"ndo_xdp_xmit. RX memory: page_pool keeps pages mapped; else places that map and unmap, without those that "+
+		"ndo_xdp_xmit and the completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: how sent "+
+		"frames return to their memory: in bulk, each by itself, or by the driver's own means. indirect: branches in "+
+		"polls + in ndo_xdp_xmit, rare ones too. left: what others do and this driver does not.")
+	fmt.Fprintln(&p.buf)
 	table := [][]string{{"driver", "xmit", "RX memory", "TX maps", "RX syncs", "return", "indirect", ""}}
 	for _, row := range doc.Rows {
 		xmit := "yes"
@@ -47,11 +55,6 @@ func Drivers(w io.Writer, opts Options, doc *record.Document[record.DriverRow]) 
 	}
 	notes := newFootnotes(doc.Warnings)
 	notes.write(p)
-	fmt.Fprintln(&p.buf)
-	p.wrap("", "Places in the code that a driver's NAPI polls and its ndo_xdp_xmit reach by direct calls. RX memory: "+
-		"page_pool keeps pages mapped; else places that map and unmap, without those that ndo_xdp_xmit and the "+
-		"completion of transmissions reach. TX maps: places in ndo_xdp_xmit. return: how sent frames return to their "+
-		"memory: in bulk, each by itself, or by the driver's own means. indirect: branches in polls + in ndo_xdp_xmit, rare ones too.")
 	return p.flush(w)
 }
 
