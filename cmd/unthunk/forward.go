@@ -15,6 +15,7 @@ import (
 
 	"github.com/unthunk/unthunk/filter"
 	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 )
@@ -30,7 +31,7 @@ type forwardFlags struct {
 	batch, frames    int
 	pcap             string
 	every            int
-	metrics          string
+	metrics          listen.Options
 	json             bool
 	duration, period time.Duration
 }
@@ -67,8 +68,10 @@ Programs and sockets are gone when the process is, however it ends.`,
 	fl.IntVar(&f.frames, "frames", 0, "chunks of memory for each queue (afxdp); 0 is 8192")
 	fl.StringVar(&f.pcap, "pcap", "", "write a sample of the frames to `FILE` (afxdp)")
 	fl.IntVar(&f.every, "pcap-every", 1000, "… one in `N`")
-	fl.StringVar(&f.metrics, "metrics", "",
+	fl.StringVar(&f.metrics.Address, "metrics", "",
 		"serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
+	fl.StringVar(&f.metrics.WebConfig, "metrics-config", "",
+		"TLS and users of --metrics: a web configuration `FILE` of Prometheus")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document a line and nothing else")
 	fl.DurationVar(&f.duration, "duration", 0, "time to forward; 0 is until a signal")
 	fl.DurationVar(&f.period, "interval", time.Second, "time between lines")
@@ -107,7 +110,12 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 			return c, usagef("--filter %s: %v", f.filter, err)
 		}
 	}
+	if _, err := listen.Host(f.metrics.Address); f.metrics.Address != "" && err != nil {
+		return c, usagef("--metrics %s: %v", f.metrics.Address, err)
+	}
 	switch {
+	case f.metrics.WebConfig != "" && f.metrics.Address == "":
+		return c, usagef("--metrics-config needs --metrics")
 	case f.period < 10*time.Millisecond:
 		return c, usagef("--interval %v: must be 10ms or more", f.period)
 	case f.duration < 0:
@@ -165,13 +173,16 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		}
 		defer func() { err = errors.Join(err, c.Sample.Close()) }()
 	}
-	if f.metrics != "" {
-		stop, address, err := serveMetrics(f.metrics, forwarder)
-		if err != nil {
-			return err
+	if f.metrics.Address != "" {
+		server, errServe := serveMetrics(f.metrics, forwarder)
+		if errServe != nil {
+			return errServe
 		}
-		defer stop()
-		fmt.Fprintf(s.err, "metrics at http://%s/metrics\n", address)
+		defer func() { err = errors.Join(err, server.Close()) }()
+		fmt.Fprintf(s.err, "metrics at %s\n", server.URL("/metrics"))
+		if server.Open(f.metrics) {
+			c.Warn("metrics are served to the network, without TLS and passwords: add --metrics-config")
+		}
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
@@ -24,7 +25,7 @@ func TestForwardUsage(t *testing.T) {
 		"", "--in a", "--in a --out a", "--in a --out b --engine dpdk", "--in a --out b --in a --out c", "--in a --out b --filter bogus",
 		"--in a --out b --filter tcp[", "--in a --out b --source-mac 1:2", "--in a --out b --interval 1us", "--in a --out b --duration -1s",
 		"--in a --out b --engine xdp --pcap x", "--in a --out b --pcap-every 0", "--in a --out b --filter tcp --bpf x", "--in a --out b extra",
-		"--in a --out b --batch -1",
+		"--in a --out b --batch -1", "--in a --out b --metrics nonsense", "--in a --out b --metrics-config x",
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append([]string{"forward"}, strings.Fields(args)...), nil, &out, &errs)
@@ -151,16 +152,17 @@ func (fixed) Totals() (forward.Totals, error) {
 }
 
 func TestMetrics(t *testing.T) {
-	stop, address, err := serveMetrics(":0", fixed{})
+	server, err := serveMetrics(listen.Options{Address: ":0"}, fixed{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer stop()
-	if !strings.HasPrefix(address, "127.0.0.1:") {
-		t.Errorf("metrics are served at %s, not on the loopback", address)
+	defer server.Close()
+	url := server.URL("/metrics")
+	if !strings.HasPrefix(url, "http://127.0.0.1:") {
+		t.Errorf("metrics are served at %s, not on the loopback", url)
 	}
 	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 5 * time.Second}
-	resp, err := client.Get("http://" + address + "/metrics")
+	resp, err := client.Get(url)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -47,6 +47,7 @@ func flagSections() []section {
 		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval"}},
 		{"Output", []string{
 			"format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
+			"metrics-config",
 		}},
 		{"Other", []string{"help", "version"}},
 	}

@@ -1,16 +1,14 @@
 package main
 
 import (
-	"context"
 	"fmt"
-	"net"
 	"net/http"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/listen"
 )
 
 // forwardCollector reads a forwarder's counters when it is asked for them.
@@ -72,43 +70,15 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
-// loopback adds the loopback's host to an address that has none.
-func loopback(address string) (string, error) {
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return "", usagef("--metrics %s: %v", address, err)
-	}
-	if host == "" {
-		host = "127.0.0.1"
-	}
-	return net.JoinHostPort(host, port), nil
-}
-
-// serveMetrics serves until stop is called. It returns the address it got.
-func serveMetrics(address string, f forward.Forwarder) (stop func(), at string, err error) {
-	if address, err = loopback(address); err != nil {
-		return nil, "", err
-	}
-	l, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, "", fmt.Errorf("serve metrics: %w", err)
-	}
+// serveMetrics serves a forwarder's counters until the server is closed.
+func serveMetrics(o listen.Options, f forward.Forwarder) (*listen.Server, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newForwardCollector(f))
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{}))
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		server.Serve(l) // ends with Shutdown
-	}()
-	return func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if server.Shutdown(ctx) != nil {
-			server.Close()
-		}
-		<-done
-	}, l.Addr().String(), nil
+	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
+	server, err := listen.Serve(o, mux)
+	if err != nil {
+		return nil, fmt.Errorf("serve metrics: %w", err)
+	}
+	return server, nil
 }

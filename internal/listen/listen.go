@@ -1,0 +1,158 @@
+// Package listen serves HTTP to clients that are not trusted: a client that is slow,
+// idle or many cannot hold the process's memory or descriptors, and TLS and passwords are
+// those of a Prometheus web configuration file.
+package listen
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/prometheus/exporter-toolkit/web"
+	"go.yaml.in/yaml/v2"
+	"golang.org/x/net/netutil"
+)
+
+// Limits of a server.
+const (
+	// Connections is how many are open at a time. More wait in the kernel's queue.
+	Connections = 64
+	// headerTime, readTime and writeTime are how long a request's header, all of it, and
+	// its answer may take.
+	headerTime, readTime, writeTime = 5 * time.Second, 10 * time.Second, 30 * time.Second
+	// idleTime is how long a connection stays open after an answer. Prometheus asks
+	// every 15 s to a minute; a new connection costs it nothing that matters.
+	idleTime = 30 * time.Second
+	// headerSize is the most bytes of a request's header.
+	headerSize = 16 << 10
+)
+
+// Options of a server. Address is required.
+type Options struct {
+	// Address is "host:port". Without a host it is the loopback.
+	Address string
+	// WebConfig is the path of a Prometheus web configuration file: certificates,
+	// client certificates, users with bcrypt hashes of their passwords
+	// (prometheus.io/docs/prometheus/latest/configuration/https). "" is plain HTTP.
+	// Certificates and users are read anew for each connection and request.
+	WebConfig string
+}
+
+// Server serves until it is closed.
+type Server struct {
+	server   *http.Server
+	listener net.Listener
+	tls      bool
+	done     chan error
+}
+
+// Host adds the loopback to an address that has no host.
+func Host(address string) (string, error) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	if host == "" {
+		host = "127.0.0.1"
+	}
+	return net.JoinHostPort(host, port), nil
+}
+
+// Serve serves h.
+func Serve(o Options, h http.Handler) (*Server, error) { return serve(o, h, headerTime, idleTime) }
+
+func serve(o Options, h http.Handler, header, idle time.Duration) (*Server, error) {
+	address, err := Host(o.Address)
+	if err != nil {
+		return nil, fmt.Errorf("listen: %w", err)
+	}
+	usesTLS, err := checkConfig(o.WebConfig)
+	if err != nil {
+		return nil, fmt.Errorf("read web configuration %s: %w", o.WebConfig, err)
+	}
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, err // it says listen, and the address
+	}
+	s := &Server{
+		listener: netutil.LimitListener(l, Connections), tls: usesTLS, done: make(chan error, 1),
+		server: &http.Server{
+			Handler: h, ReadHeaderTimeout: header, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idle,
+			MaxHeaderBytes: headerSize,
+			// Each failed handshake of a stranger would be a line.
+			ErrorLog: log.New(io.Discard, "", 0),
+		},
+	}
+	none, systemd := []string{}, false
+	flags := &web.FlagConfig{WebListenAddresses: &none, WebSystemdSocket: &systemd, WebConfigFile: &o.WebConfig}
+	go func() { s.done <- web.Serve(s.listener, s.server, flags, slog.New(slog.DiscardHandler)) }()
+	return s, nil
+}
+
+// checkConfig refuses a web configuration that is wrong, and says whether it has TLS.
+func checkConfig(path string) (usesTLS bool, err error) {
+	if path == "" {
+		return false, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		if p, ok := errors.AsType[*os.PathError](err); ok {
+			err = p.Err
+		}
+		return false, err
+	}
+	if !info.Mode().IsRegular() {
+		return false, errors.New("it is not a regular file")
+	}
+	if err := web.Validate(path); err != nil {
+		return false, err
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false, err
+	}
+	var c struct {
+		TLS map[string]any `yaml:"tls_server_config"`
+	}
+	err = yaml.Unmarshal(b, &c)
+	return len(c.TLS) > 0, err
+}
+
+// Addr is the address that the server got.
+func (s *Server) Addr() net.Addr { return s.listener.Addr() }
+
+// URL is the address of a path on the server.
+func (s *Server) URL(path string) string {
+	scheme := "http"
+	if s.tls {
+		scheme = "https"
+	}
+	return scheme + "://" + s.Addr().String() + path
+}
+
+// Open says whether others than this machine's processes can reach a server that has
+// neither TLS nor passwords.
+func (s *Server) Open(o Options) bool {
+	address, ok := s.Addr().(*net.TCPAddr)
+	return ok && o.WebConfig == "" && !address.IP.IsLoopback()
+}
+
+// Close ends the server, within a second.
+func (s *Server) Close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if s.server.Shutdown(ctx) != nil {
+		s.server.Close()
+	}
+	if err := <-s.done; err != nil && !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve %s: %w", s.Addr(), err)
+	}
+	return nil
+}

@@ -1,0 +1,217 @@
+package listen
+
+import (
+	"bufio"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+var hello = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "hello") })
+
+func start(t *testing.T, o Options, header, idle time.Duration) *Server {
+	t.Helper()
+	s, err := serve(o, hello, header, idle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+func dial(t *testing.T, s *Server) net.Conn {
+	t.Helper()
+	c, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	c.SetDeadline(time.Now().Add(time.Minute))
+	return c
+}
+
+// ask sends a request and returns the answer's body.
+func ask(c net.Conn) (string, error) {
+	fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+	resp, err := http.ReadResponse(bufio.NewReader(c), nil)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	return string(b), err
+}
+
+// A connection that is idle, or whose header does not end, is closed.
+func TestIdle(t *testing.T) {
+	s := start(t, Options{Address: ":0"}, 200*time.Millisecond, 200*time.Millisecond)
+	for what, begin := range map[string]func(net.Conn) error{
+		"after an answer":       func(c net.Conn) error { _, err := ask(c); return err },
+		"before a request":      func(net.Conn) error { return nil },
+		"in a request's header": func(c net.Conn) error { _, err := fmt.Fprint(c, "GET / HTTP/1.1\r\nHost:"); return err },
+	} {
+		c := dial(t, s)
+		if err := begin(c); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		if _, err := io.Copy(io.Discard, c); err != nil {
+			t.Errorf("%s: the connection stays open: %v", what, err)
+		}
+	}
+}
+
+// A body that never comes, and an answer that nobody reads, end too.
+func TestLimits(t *testing.T) {
+	s := start(t, Options{Address: ":0"}, headerTime, idleTime)
+	if s.server.ReadTimeout <= 0 || s.server.WriteTimeout <= 0 || s.server.MaxHeaderBytes <= 0 {
+		t.Errorf("no limit: %+v", s.server)
+	}
+	c := dial(t, s)
+	if _, err := fmt.Fprintf(c, "GET / HTTP/1.1\r\nHost: x\r\nX: %s\r\n\r\n", strings.Repeat("x", 1<<20)); err == nil {
+		line, _ := bufio.NewReader(c).ReadString('\n')
+		if !strings.Contains(line, "431") && line != "" {
+			t.Errorf("a header of 1 MiB: %q", line)
+		}
+	}
+}
+
+// One connection more than the limit waits until another one ends.
+func TestConnections(t *testing.T) {
+	s := start(t, Options{Address: ":0"}, time.Minute, time.Minute)
+	var open []net.Conn
+	for range Connections {
+		c := dial(t, s)
+		if body, err := ask(c); err != nil || body != "hello" {
+			t.Fatalf("%q, %v", body, err)
+		}
+		open = append(open, c)
+	}
+	more := dial(t, s)
+	more.SetDeadline(time.Now().Add(200 * time.Millisecond))
+	if _, err := ask(more); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("one more connection: %v", err)
+	}
+	more.Close()
+	open[0].Close()
+	next := dial(t, s)
+	if body, err := ask(next); err != nil || body != "hello" {
+		t.Errorf("after one ended: %q, %v", body, err)
+	}
+}
+
+// fakeHash is bcrypt of "fakepassword", cost 10.
+const fakeHash = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
+
+// TLS and users come from a web configuration file of Prometheus.
+func TestWebConfig(t *testing.T) {
+	dir, roots := certificate(t)
+	config := filepath.Join(dir, "web.yml")
+	text := "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  prometheus: " + fakeHash + "\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, Options{Address: "127.0.0.1:0", WebConfig: config}, headerTime, idleTime)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: time.Minute}
+	for password, want := range map[string]int{"fakepassword": http.StatusOK, "wrong": http.StatusUnauthorized, "": http.StatusUnauthorized} {
+		req, err := http.NewRequest("GET", s.URL("/"), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if password != "" {
+			req.SetBasicAuth("prometheus", password)
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != want {
+			t.Errorf("password %q: %s, want %d", password, resp.Status, want)
+		}
+	}
+	if resp, err := http.Get("http://" + s.Addr().String()); err == nil {
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest {
+			t.Errorf("plain HTTP: %s", resp.Status)
+		}
+	}
+}
+
+// certificate writes the certificate of net/http/httptest, for 127.0.0.1, and its key.
+func certificate(t *testing.T) (dir string, roots *x509.CertPool) {
+	t.Helper()
+	s := httptest.NewTLSServer(hello)
+	defer s.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(s.TLS.Certificates[0].PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir = t.TempDir()
+	for name, block := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: s.Certificate().Raw}, "key.pem": {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	roots = x509.NewCertPool()
+	roots.AddCert(s.Certificate())
+	return dir, roots
+}
+
+func TestServeFails(t *testing.T) {
+	dir := t.TempDir()
+	config := func(name, text string) Options {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return Options{Address: ":0", WebConfig: path}
+	}
+	for want, o := range map[string]Options{
+		"missing port":              {Address: "nonsense"},
+		"no such file or directory": {Address: ":0", WebConfig: filepath.Join(dir, "none")},
+		"not a regular file":        {Address: ":0", WebConfig: dir},
+		"field nonsense not found":  config("unknown.yml", "nonsense: 1\n"),
+		"cert":                      config("cert.yml", "tls_server_config:\n  cert_file: nope.pem\n  key_file: nope.pem\n"),
+		"hashedSecret too short":    config("users.yml", "basic_auth_users:\n  a: plain\n"),
+	} {
+		s, err := Serve(o, hello)
+		if err == nil {
+			s.Close()
+			t.Errorf("%+v: no error, want %q", o, want)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", o, err, want)
+		}
+	}
+}
+
+func TestOpen(t *testing.T) {
+	for address, want := range map[string]bool{":0": false, "127.0.0.1:0": false, "0.0.0.0:0": true} {
+		o := Options{Address: address}
+		if s := start(t, o, headerTime, idleTime); s.Open(o) != want {
+			t.Errorf("%s: open is %v", address, !want)
+		}
+	}
+}
