@@ -180,6 +180,7 @@ func measureChain(
 	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 	var warns []record.Warning
 	doc.Rows, warns = raw.Record()
+	doc.AddReferences("", raw.References)
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
 	return nil
 }

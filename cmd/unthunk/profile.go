@@ -224,6 +224,7 @@ func (f profileFlags) record(
 ) *record.Profile {
 	p := raw.Record(price)
 	doc.Rows, doc.Warnings, doc.Incomplete = p.Rows, p.Warnings, p.Incomplete
+	doc.AddReferences("", raw.References)
 	doc.Settings = settings(cmd, f.length)
 	doc.Settings["event"] = raw.Event.Name
 	if !raw.DevicePair {

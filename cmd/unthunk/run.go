@@ -155,6 +155,7 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	}
 	rows, warns := raw.Record()
 	doc.Prices = rows
+	doc.AddReferences(record.PartPrices, raw.References)
 	doc.Warnings = append(doc.Warnings, warns...)
 }
 
@@ -192,6 +193,7 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	doc.Settings["profiled"] = raw.Name
 	if p.Packet != nil {
 		doc.Stages, doc.Profile = p.Rows, &p.ProfileParts
+		doc.AddReferences(record.PartStages, raw.References)
 	}
 	for _, w := range p.Warnings {
 		doc.Warn(w.Row, "stages: "+w.Text)

@@ -180,22 +180,40 @@ func matched[Row any](old, new []Row, name func(*Row) string) iter.Seq2[*Row, *R
 }
 
 // conclude corrects the changes of a comparison for being many, and gives the
-// verdicts; threshold is in the unit of their differences.
-func conclude(changes []*record.Change, threshold float64) {
-	var ds []stat.Difference
-	for _, c := range changes {
-		if c.Difference != nil {
-			ds = append(ds, *c.Difference)
-		}
-	}
-	ds = stat.Family(ds)
+// verdicts; threshold is in the unit of their differences. moved says whether the machine changed between the runs.
+func conclude(changes []*record.Change, threshold float64, moved bool) {
+	family(changes, func(c *record.Change) *stat.Difference { return c.Difference })
+	family(changes, func(c *record.Change) *stat.Difference { return c.Cycles })
+	family(changes, func(c *record.Change) *stat.Difference { return c.Relative })
 	for _, c := range changes {
 		if c.Difference == nil {
 			continue
 		}
-		*c.Difference, ds = ds[0], ds[1:]
-		c.Verdict = stat.Verdict(*c.Difference, threshold)
-		c.Regression = stat.Beyond(*c.Difference, threshold)
+		judged := cmp.Or(c.Relative, c.Difference)
+		c.Verdict = stat.Verdict(*judged, threshold)
+		c.Regression = stat.Beyond(*judged, threshold)
+		if moved && c.Verdict == stat.CannotTell {
+			c.Verdict += machineChanged
+		}
+	}
+}
+
+// machineChanged is added to a verdict that a change of the machine leaves open.
+const machineChanged = " (the machine changed)"
+
+// family corrects one difference of each change for being many.
+func family(changes []*record.Change, of func(*record.Change) *stat.Difference) {
+	var ds []stat.Difference
+	for _, c := range changes {
+		if d := of(c); d != nil {
+			ds = append(ds, *d)
+		}
+	}
+	ds = stat.Family(ds)
+	for _, c := range changes {
+		if d := of(c); d != nil {
+			*d, ds = ds[0], ds[1:]
+		}
 	}
 }
 

@@ -21,9 +21,17 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 	c.Incomplete = old.Incomplete || new.Incomplete
 	c.Warnings = []record.Warning{}
 
+	m := machines(old.References, new.References)
+	c.Machine = m.changes()
+	roundsOld, roundsNew := old.Rows[0].Rounds, new.Rows[0].Rounds
 	add := func(name string, old, new *stat.Quantity, olds, news stat.Run) {
 		d := stat.UnpairedMeans(olds, news, "ns")
-		c.Rows = append(c.Rows, record.ProfileChange{Name: name, Change: record.Change{Old: old, New: new, Difference: &d}})
+		row := record.ProfileChange{Name: name, Change: record.Change{Old: old, New: new, Difference: &d}}
+		m.scale(&row.Change, &entry{samples: olds.Samples, rounds: roundsOld}, &entry{samples: news.Samples, rounds: roundsNew},
+			func(a, b []float64) stat.Difference {
+				return stat.UnpairedMeans(stat.Run{Samples: a, Grain: olds.Grain}, stat.Run{Samples: b, Grain: news.Grain}, "ns")
+			})
+		c.Rows = append(c.Rows, row)
 	}
 	add(record.PacketRow, old.Packet, new.Packet,
 		stat.Run{Samples: sums(old, anyStage)}, stat.Run{Samples: sums(new, anyStage)})
@@ -48,13 +56,13 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 		changes[i] = &c.Rows[i].Change
 	}
 	threshold := opts.Threshold / 100 * old.Packet.Median
-	conclude(changes, threshold)
+	conclude(changes, threshold, c.MachineChanged())
 	for i := range c.Rows {
 		row := &c.Rows[i]
 		switch {
 		case !row.Regression:
 		case row.Name == record.PacketRow:
-			row.Regression = ownRegressed(old, new, threshold, len(c.Rows))
+			row.Regression = ownRegressed(old, new, m, threshold, len(c.Rows))
 		default:
 			row.Regression = isOwn(row.Name)
 		}
@@ -80,13 +88,23 @@ func Profiles(old, new *record.Profile, opts Options) *record.ProfileComparison 
 // are too few or too many, it has more or less. It is no regression by itself. The test is
 // corrected for as many rows as there are: those of other stages can be no regression,
 // which leaves room for this one.
-func ownRegressed(old, new *record.Profile, threshold float64, rows int) bool {
-	whole := func(stage string) bool { return isOwn(stage) || stage == record.Unattributed }
-	d := stat.UnpairedMeans(stat.Run{Samples: sums(old, whole)}, stat.Run{Samples: sums(new, whole)}, "ns")
+func ownRegressed(old, new *record.Profile, m machine, threshold float64, rows int) bool {
+	differ := func(wanted func(stage string) bool) stat.Difference {
+		var c record.Change
+		compare := func(a, b []float64) stat.Difference {
+			return stat.UnpairedMeans(stat.Run{Samples: a}, stat.Run{Samples: b}, "ns")
+		}
+		a, b := sums(old, wanted), sums(new, wanted)
+		m.scale(&c, &entry{samples: a, rounds: old.Rows[0].Rounds}, &entry{samples: b, rounds: new.Rows[0].Rounds}, compare)
+		if c.Relative != nil {
+			return *c.Relative
+		}
+		return compare(a, b)
+	}
+	d := differ(func(stage string) bool { return isOwn(stage) || stage == record.Unattributed })
 	d = d.At(stat.Alpha / float64(rows))
 	d.P *= float64(rows)
-	own := stat.UnpairedMeans(stat.Run{Samples: sums(old, isOwn)}, stat.Run{Samples: sums(new, isOwn)}, "ns")
-	return stat.Beyond(d, threshold) && own.Median > threshold
+	return stat.Beyond(d, threshold) && differ(isOwn).Median > threshold
 }
 
 // isOwn tells whether a stage is work for the packet that a NIC's packet has too: it is
@@ -143,7 +161,10 @@ func warnProfiles(c *record.ProfileComparison, old, new *record.Profile) {
 		c.Warn("", fmt.Sprintf("old was sampled by %s, new by %s: what one counts for a stage the other may count for "+
 			"its neighbor", a, b))
 	}
-	if slices.ContainsFunc(c.Rows, func(r record.ProfileChange) bool { return r.Verdict == stat.CannotTell }) {
+	if text := unknownSpeed(len(old.References) > 0, len(new.References) > 0); text != "" {
+		c.Warn("", text)
+	}
+	if slices.ContainsFunc(c.Rows, func(r record.ProfileChange) bool { return r.Outcome() == stat.CannotTell }) {
 		c.Warn("", drifted)
 	}
 }

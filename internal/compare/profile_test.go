@@ -106,6 +106,7 @@ func TestCompareProfilesWarnings(t *testing.T) {
 		"|the runs were asked for different things: bulk (64, 16), in (default, eth0)",
 		"|old was sampled by cpu-clock, new by cycles:pp: ",
 		"|two runs at different times: ",
+		"|the machine's speed is unknown: neither record has references",
 		"locks|old: few samples",
 		"|new: 4 samples were lost",
 		"|new: the run was stopped before its end",
@@ -114,7 +115,7 @@ func TestCompareProfilesWarnings(t *testing.T) {
 			t.Errorf("%q lacks %q", got, want)
 		}
 	}
-	if len(got) != 6 || len(c.Causes) != 1 || c.Causes[0].Name != "kernel" || !c.Incomplete {
+	if len(got) != 7 || len(c.Causes) != 1 || c.Causes[0].Name != "kernel" || !c.Incomplete {
 		t.Errorf("%q, causes %+v", got, c.Causes)
 	}
 }

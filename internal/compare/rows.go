@@ -13,14 +13,20 @@ import (
 )
 
 // rows is a comparison of rows of bench and of prices under way.
-type rows struct{ *record.Comparison }
+type rows struct {
+	*record.Comparison
+	// machine is what the two runs say of their machine.
+	machine machine
+	// old and new are the rows of bench that have a difference, side by side.
+	old, new []*entry
+}
 
-func newRows(old, new *record.Saved, opts Options) rows {
+func newRows(old, new *record.Saved, opts Options) *rows {
 	c := &record.Comparison{Threshold: opts.Threshold, Causes: causes(old.Host, new.Host)}
 	c.Head, c.Compared = headOf(&old.Head, &new.Head)
 	c.Incomplete = old.Incomplete || new.Incomplete
 	c.Rows, c.Warnings = []record.CompareRow{}, []record.Warning{}
-	return rows{c}
+	return &rows{Comparison: c}
 }
 
 // measures reports whether the record is of a kind that has rows of bench.
@@ -77,9 +83,11 @@ func Records(old, new *record.Saved, opts Options) (*record.Comparison, error) {
 	c := newRows(old, new, opts)
 	sameRun := old.Run == new.Run
 	if both {
+		c.watch(old, new, "", "")
 		c.addAll(rowEntries(old), rowEntries(new), sameRun)
 	}
 	if priced {
+		c.watch(old, new, partOfPrices(old), partOfPrices(new))
 		c.addAll(priceEntries(old), priceEntries(new), sameRun)
 	}
 	c.conclude()
@@ -155,14 +163,14 @@ func others(labels map[string]string, but string) string {
 }
 
 // addAll appends the comparison of rows of equal name.
-func (c rows) addAll(old, new []entry, sameRun bool) {
+func (c *rows) addAll(old, new []entry, sameRun bool) {
 	for was, is := range matched(old, new, (*entry).key) {
 		c.add(was, is, sameRun && is != nil)
 	}
 }
 
 // add appends the comparison of two rows, of which one may be nil.
-func (c rows) add(old, new *entry, sameRun bool) {
+func (c *rows) add(old, new *entry, sameRun bool) {
 	row := record.CompareRow{Paired: sameRun}
 	switch {
 	case new == nil:
@@ -199,8 +207,10 @@ func (c rows) add(old, new *entry, sameRun bool) {
 		row.Missing = priceless(old, new)
 	}
 	if row.Missing == "" {
-		d := difference(old, new, sameRun)
-		row.Difference = &d
+		c.difference(&row.Change, old, new, sameRun)
+		if !row.Price {
+			c.old, c.new = append(c.old, old), append(c.new, new)
+		}
 	}
 	c.Rows = append(c.Rows, row)
 }
@@ -221,15 +231,57 @@ func priceless(old, new *entry) string {
 	return ""
 }
 
-func difference(old, new *entry, sameRun bool) stat.Difference {
+// difference adds to a change what its two rows differ in.
+func (c *rows) difference(change *record.Change, old, new *entry, sameRun bool) {
 	paired, unpaired := stat.Paired, stat.Unpaired
 	if new.price != nil {
 		paired, unpaired = stat.PairedPrices, stat.UnpairedPrices
 	}
 	if sameRun {
-		return paired(inBoth(old, new))
+		d := paired(inBoth(old, new))
+		change.Difference = &d
+		return
 	}
-	return unpaired(old.samples, new.samples)
+	d := unpaired(old.samples, new.samples)
+	change.Difference = &d
+	c.machine.scale(change, old, new, unpaired)
+}
+
+// mean adds how the geometric mean of all rows of bench changed, over the rounds that all of them have.
+func (c *rows) mean() {
+	if len(c.old) < 2 {
+		return
+	}
+	old, new := meanOf(c.old), meanOf(c.new)
+	if len(old.samples) == 0 || len(new.samples) == 0 {
+		return
+	}
+	oldNs, newNs := stat.Summarize(old.samples, "ns"), stat.Summarize(new.samples, "ns")
+	c.Mean = &record.Change{Old: &oldNs, New: &newNs}
+	c.difference(c.Mean, old, new, c.Old.Run == c.New.Run)
+	conclude([]*record.Change{c.Mean}, c.Threshold, c.MachineChanged())
+}
+
+// meanOf is the geometric mean of rows in the rounds that all of them have.
+func meanOf(es []*entry) *entry {
+	logs := make(map[int][]float64)
+	for _, e := range es {
+		for i, round := range e.rounds {
+			logs[round] = append(logs[round], math.Log(e.samples[i]))
+		}
+	}
+	mean := &entry{}
+	for _, round := range slices.Sorted(maps.Keys(logs)) {
+		if len(logs[round]) < len(es) {
+			continue
+		}
+		sum := 0.0
+		for _, x := range logs[round] {
+			sum += x
+		}
+		mean.samples, mean.rounds = append(mean.samples, math.Exp(sum/float64(len(es)))), append(mean.rounds, round)
+	}
+	return mean
 }
 
 // inBoth are the samples of the rounds both rows have.
@@ -247,12 +299,13 @@ func inBoth(a, b *entry) (as, bs []float64) {
 }
 
 // conclude gives the verdicts of all rows.
-func (c rows) conclude() {
+func (c *rows) conclude() {
+	c.mean()
 	changes := make([]*record.Change, len(c.Rows))
 	for i := range c.Rows {
 		changes[i] = &c.Rows[i].Change
 	}
-	conclude(changes, c.Threshold)
+	conclude(changes, c.Threshold, c.MachineChanged())
 	compared, fewest := 0, math.MaxInt
 	paired := true
 	for _, row := range c.Rows {
@@ -276,11 +329,15 @@ func (c rows) conclude() {
 }
 
 // warnTwoRuns says what a comparison of two runs cannot know.
-func (c rows) warnTwoRuns(old, new *record.Saved) {
+func (c *rows) warnTwoRuns(old, new *record.Saved) {
 	// Scenarios and operations matter to rows that have neither: all chains'
 	// programs are in the dispatcher's one compare tree.
 	asked := []string{"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out"}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
+		c.Warn("", text)
+	}
+	has := func(r *record.Saved) bool { return len(r.References(""))+len(r.References(record.PartPrices)) > 0 }
+	if text := unknownSpeed(has(old), has(new)); text != "" {
 		c.Warn("", text)
 	}
 	if shift, n, ok := c.common(); ok {
@@ -289,7 +346,7 @@ func (c rows) warnTwoRuns(old, new *record.Saved) {
 	}
 	uncertain := func(price bool) bool {
 		return slices.ContainsFunc(c.Rows, func(r record.CompareRow) bool {
-			return r.Price == price && r.Verdict == stat.CannotTell
+			return r.Price == price && r.Outcome() == stat.CannotTell
 		})
 	}
 	switch {
@@ -304,7 +361,7 @@ func (c rows) warnTwoRuns(old, new *record.Saved) {
 // at least three rows, of which none strays from the median by more than a
 // quarter of it, or by more than a point. Prices are left out: a thunk moves
 // them all together, and no packet's whole path.
-func (c rows) common() (percent float64, n int, ok bool) {
+func (c *rows) common() (percent float64, n int, ok bool) {
 	var shifts []float64
 	for _, row := range c.Rows {
 		if row.Price {
@@ -330,7 +387,7 @@ func (c rows) common() (percent float64, n int, ok bool) {
 
 // carry takes over the warnings of a record, except for rows of a type that was
 // not compared.
-func (c rows) carry(side string, r *record.Saved) {
+func (c *rows) carry(side string, r *record.Saved) {
 	prefix := ""
 	if side != "" && c.Old != c.New {
 		prefix = side + ": "

@@ -6,6 +6,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/perf"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/xdppath"
@@ -22,6 +23,8 @@ type Raw struct {
 	RateGiven bool
 	CPUs      []int
 	rounds.Outcome
+	// References are what fixed work took in the same rounds.
+	References []record.Reference
 	// Rounds are those that were finished. Crowded counts rounds that are not among
 	// them, as another task ran in each of their windows.
 	Rounds  []Round

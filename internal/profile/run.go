@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -30,6 +31,8 @@ type run struct {
 	cpu int
 	// prepare changes a chain once it is built.
 	prepare func(*redirect.Chain) error
+	// references are timed between slots.
+	references *reference.Watch
 }
 
 // Run profiles a chain. When ctx ends it returns what it has, with Incomplete set
@@ -44,7 +47,7 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 // runPrepared is Run with a change to each chain once it is built.
 func runPrepared(
 	ctx context.Context, plan Plan, show func(rounds.Progress), prepare func(*redirect.Chain) error,
-) (*Raw, error) {
+) (raw *Raw, err error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
@@ -64,7 +67,12 @@ func runPrepared(
 	c := collect(&Raw{
 		Name: row.Name(), Event: event, Rate: plan.Rate, RateGiven: plan.Rate != 0, CPUs: []int{cpu},
 	})
-	r := &run{c, row, cpu, prepare}
+	references, err := reference.Open(cpu)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, references.Close()) }()
+	r := &run{c, row, cpu, prepare, references}
 	began := clock.Start()
 	r.raw.Outcome, err = plan.Chain.Schedule.Run(ctx, show, func(round rounds.Round) error {
 		round.Show(row.Name())
@@ -73,7 +81,7 @@ func runPrepared(
 	if err != nil {
 		return nil, err
 	}
-	r.raw.TSCRate = began.Rate()
+	r.raw.TSCRate, r.raw.References = began.Rate(), references.Record()
 	return r.done(), nil
 }
 
@@ -81,6 +89,7 @@ func runPrepared(
 // while its programs are still there.
 func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	end := round.End()
+	r.references.Begin(round.Number)
 	lab, err := netlab.New(r.cpu)
 	if err != nil {
 		return err
@@ -130,6 +139,9 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	defer func() { err = errors.Join(err, m.close()) }()
 	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
 		for _, i := range rand.Perm(slotsPass) {
+			if err := r.references.Sample(); err != nil {
+				return err
+			}
 			slot := m.slot
 			if i == 0 {
 				slot = m.plainSlot
@@ -139,6 +151,7 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 			}
 		}
 	}
+	r.references.End()
 	return m.conclude(ctx)
 }
 

@@ -85,5 +85,8 @@ func checkBench(d *Document[BenchRow]) error {
 	if err := d.RunParts.checkNone(d.Kind); err != nil {
 		return err
 	}
+	if err := checkReferences(d.References); err != nil {
+		return err
+	}
 	return checkRows(d.Rows, nil)
 }

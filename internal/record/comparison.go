@@ -66,7 +66,16 @@ type Change struct {
 	// for all rows of the comparison together. Nil when one side has no number, or
 	// there is no old price to compare with.
 	Difference *stat.Difference `json:"difference"`
-	// Verdict is in the words of [stat.Verdict]; empty without a difference.
+	// Cycles is the difference in percent of the old number of cycles of the core, which a change of its clock does not
+	// move; OldCycles and NewCycles are cycles per packet, those of a price per call. All are nil where a run did not
+	// take the clock, and where both sides are of one run.
+	OldCycles *stat.Quantity   `json:"old-cycles,omitempty"`
+	NewCycles *stat.Quantity   `json:"new-cycles,omitempty"`
+	Cycles    *stat.Difference `json:"cycles,omitempty"`
+	// Relative is what the references of the two runs leave of Difference: see [stat.RelativeTo]. Where it is there,
+	// the verdict is on it. Nil where a run has no references, and where both sides are of one run.
+	Relative *stat.Difference `json:"relative,omitempty"`
+	// Verdict is in the words of [stat.Verdict], on Relative or else on Difference; empty without a difference.
 	Verdict string `json:"verdict,omitempty"`
 	// Regression is set when the row is slower by more than the threshold,
 	// with confidence.
@@ -92,9 +101,53 @@ type Comparison struct {
 	By string `json:"by,omitempty"`
 	// Threshold in percent.
 	Threshold float64 `json:"threshold"`
+	// Mean is how the geometric mean of the rows of bench that have a difference changed; its verdict is on it alone.
+	// Nil for fewer than two such rows.
+	Mean *Change `json:"mean,omitempty"`
+	MachineChange
 	// Causes are the differences of the two machines, the likeliest to move
 	// XDP_REDIRECT first.
 	Causes []Cause `json:"causes"`
+}
+
+// MachineChange is what two runs say of the speed of their machine.
+type MachineChange struct {
+	// Machine has the references that both runs took; empty where one took none, and where both are one run.
+	Machine []ReferenceChange `json:"machine,omitempty"`
+}
+
+// MachineChanged tells whether a reference moved: the machine is not what it was.
+func (c *MachineChange) MachineChanged() bool {
+	return slices.ContainsFunc(c.Machine, func(r ReferenceChange) bool { return r.Moved })
+}
+
+// ReferenceChange is how a [Reference] changed from one run to another.
+type ReferenceChange struct {
+	Name string `json:"name"`
+	Part string `json:"part,omitempty"`
+	// Old and New are medians, in GHz, ns or percent.
+	Old *stat.Quantity `json:"old"`
+	New *stat.Quantity `json:"new"`
+	// Difference is in percent, + is a slower machine: of a clock it is that of the time of a cycle. Nil for shares of
+	// the time.
+	Difference *stat.Difference `json:"difference"`
+	// Moved is set when the reference took another time by more than chance and than 1 percent.
+	Moved bool `json:"moved"`
+}
+
+func (c *MachineChange) check() error {
+	for _, r := range c.Machine {
+		unit := ReferenceUnit(r.Name)
+		if !plain(r.Name) || !plain(r.Part) || r.Old == nil || r.New == nil {
+			return fmt.Errorf("impossible reference %.60q", r.Name)
+		}
+		if err := errors.Join(checkDifference(r.Difference), checkQuantities([]quantity{
+			{"old", unit, r.Old, false}, {"new", unit, r.New, false},
+		})); err != nil {
+			return fmt.Errorf("reference %s: %w", r.Name, err)
+		}
+	}
+	return nil
 }
 
 // CompareRow is one row of a comparison.
@@ -182,7 +235,8 @@ type ProfileComparison struct {
 	Compared
 	// Threshold in percent of the old packet.
 	Threshold float64 `json:"threshold"`
-	Causes    []Cause `json:"causes"`
+	MachineChange
+	Causes []Cause `json:"causes"`
 }
 
 // ProfileChange is what two profiles differ in at one stage. Its difference is in ns
@@ -279,9 +333,18 @@ func readComparison(b []byte) (Doc, error) {
 	case shape.Same != nil:
 		return reader("compare", func(c *LabComparison) error { return checkChanges(c.Rows) })(b)
 	case rows && shape.Rows[0].Paired == nil:
-		return reader("compare", func(c *ProfileComparison) error { return checkChanges(c.Rows) })(b)
+		return reader("compare", func(c *ProfileComparison) error {
+			return errors.Join(c.MachineChange.check(), checkChanges(c.Rows))
+		})(b)
 	}
-	return reader("compare", func(c *Comparison) error { return checkChanges(c.Rows) })(b)
+	return reader("compare", func(c *Comparison) error {
+		if c.Mean != nil {
+			if err := c.Mean.check("mean", []string{c.Mean.Verdict}, false); err != nil {
+				return fmt.Errorf("mean: %w", err)
+			}
+		}
+		return errors.Join(c.MachineChange.check(), checkChanges(c.Rows))
+	})(b)
 }
 
 // checkChanges checks the rows of a comparison: with --by they may share a name.
@@ -340,14 +403,30 @@ func (c *Change) check(name string, texts []string, signed bool) error {
 	if err := checkMeans([]quantity{{"old", "ns", c.Old, signed}, {"new", "ns", c.New, signed}}); err != nil {
 		return err
 	}
-	d := c.Difference
+	if err := checkQuantities([]quantity{
+		{"old-cycles", "cycles", c.OldCycles, signed}, {"new-cycles", "cycles", c.NewCycles, signed},
+	}); err != nil {
+		return err
+	}
+	for _, d := range []*stat.Difference{c.Difference, c.Cycles, c.Relative} {
+		if err := checkDifference(d); err != nil {
+			return err
+		}
+	}
 	switch {
-	case d == nil:
+	case c.Difference == nil:
 		return nil
 	case c.Old == nil:
 		return errors.New("a difference without old")
 	case c.New == nil:
 		return errors.New("a difference without new")
+	}
+	return nil
+}
+
+func checkDifference(d *stat.Difference) error {
+	if d == nil {
+		return nil
 	}
 	for _, x := range []float64{d.Median, d.Low, d.High, d.Smallest, d.P} {
 		if math.Abs(x) > maxNs {

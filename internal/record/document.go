@@ -33,6 +33,8 @@ type Head struct {
 type Document[Row any] struct {
 	Head
 	Rows []Row `json:"rows"`
+	// References are what fixed work took in the rounds of the rows; none in records of versions that did not take them.
+	References []Reference `json:"references,omitempty"`
 	RunParts
 	XrayParts
 	Warnings []Warning `json:"warnings"`
@@ -60,10 +62,13 @@ type Warning struct {
 type Doc interface {
 	head() *Head
 	warnings() []Warning
+	references() []Reference
 }
 
 func (d *Document[Row]) head() *Head         { return &d.Head }
 func (d *Document[Row]) warnings() []Warning { return d.Warnings }
+
+func (d *Document[Row]) references() []Reference { return d.References }
 
 // Warn adds a warning: of the row of that name, of all rows when it is empty.
 func (d *Document[Row]) Warn(row, text string) {

@@ -135,6 +135,11 @@ func (s *Saved) SiteComparison() *SiteComparison { return as[*SiteComparison](s)
 // LabComparison is a record of compare, of two records of lab.
 func (s *Saved) LabComparison() *LabComparison { return as[*LabComparison](s) }
 
+// References are those of a part of the record: see [Reference.Part].
+func (s *Saved) References(part string) []Reference {
+	return slices.DeleteFunc(slices.Clone(s.Doc.references()), func(r Reference) bool { return r.Part != part })
+}
+
 // Stages are those of a profile, or of a run that has one; nil when it has none.
 func (s *Saved) Stages() *Profile {
 	if p := s.Profile(); p != nil {

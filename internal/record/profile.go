@@ -333,6 +333,9 @@ func (p *Profile) check() error {
 			return fmt.Errorf("row %s: its rounds are not those of %s", row.Name, p.Rows[0].Name)
 		}
 	}
+	if err := checkReferences(p.References); err != nil {
+		return err
+	}
 	if err := p.Sampling.check(); err != nil {
 		return fmt.Errorf("sampling: %w", err)
 	}

@@ -37,6 +37,9 @@ func checkRun(d *Document[BenchRow]) error {
 			return fmt.Errorf("not a record of run: verdict: %w", err)
 		}
 	}
+	if err := checkReferences(d.References); err != nil {
+		return err
+	}
 	if n := len(d.Rows) + len(d.Prices); n > MaxRows {
 		return errTooMany(n)
 	}

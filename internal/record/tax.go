@@ -145,5 +145,8 @@ func checkTax(d *Document[TaxRow]) error {
 	if err := d.RunParts.checkNone(d.Kind); err != nil {
 		return err
 	}
+	if err := checkReferences(d.References); err != nil {
+		return err
+	}
 	return checkRows(d.Rows, nil)
 }

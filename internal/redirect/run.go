@@ -9,6 +9,8 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -18,6 +20,8 @@ type Raw struct {
 	Rows []RawRow
 	// CPU is the core under test.
 	CPU int
+	// References are what fixed work took on that core in the same rounds.
+	References []record.Reference
 	rounds.Outcome
 }
 
@@ -48,7 +52,7 @@ type RawRow struct {
 // Run measures a plan. When ctx ends it returns what it has, with Incomplete set and no error.
 //
 // It returns a [feature.Missing] without root, BTF or live frames. Requires at least Linux 5.18.
-func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, error) {
+func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
@@ -64,6 +68,10 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 		return nil, &feature.Missing{Feature: "a second CPU", Help: "redirect-cpu hands frames to it"}
 	}
 	r := &run{plan: plan, cpus: cpus, raw: &Raw{CPU: cpus.tested}}
+	if r.references, err = reference.Open(cpus.tested); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.references.Close()) }()
 	for _, row := range plan.Rows() {
 		r.raw.Rows = append(r.raw.Rows, RawRow{Row: row})
 	}
@@ -71,6 +79,7 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	if err != nil {
 		return nil, err
 	}
+	r.raw.References = r.references.Record()
 	return r.raw, nil
 }
 
@@ -79,11 +88,14 @@ type run struct {
 	plan Plan
 	cpus cores
 	raw  *Raw
+	// references are timed between slots.
+	references *reference.Watch
 }
 
 // round builds everything, measures until the round ends, and adds one number to each row.
 func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	end := round.End()
+	r.references.Begin(round.Number)
 	namespace, err := netlab.New(r.cpus.generator)
 	if err != nil {
 		return err
@@ -116,11 +128,15 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 			if i < len(r.raw.Rows) {
 				round.Show(r.raw.Rows[i].Name())
 			}
+			if err := r.references.Sample(); err != nil {
+				return err
+			}
 			if err := b.measurements[i].Slot(ctx); err != nil {
 				return err
 			}
 		}
 	}
+	r.references.End()
 	b.conclude(round.Number, r.raw.Rows)
 	return nil
 }

@@ -223,6 +223,9 @@ func (r *run) measureChains(ctx context.Context, c *chains, end time.Time) error
 		r.round.Show("redirect chains")
 		for again := time.Now().Add(time.Since(begin)); len(plain) > 0; {
 			for _, i := range rand.Perm(len(plain)) {
+				if err := r.references.Sample(); err != nil {
+					return err
+				}
 				if err := c.slot(ctx, plain[i]); err != nil {
 					return err
 				}

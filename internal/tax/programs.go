@@ -46,6 +46,9 @@ func (r *run) programs(ctx context.Context, namespace *netlab.Namespace) error {
 		}
 		p := pairs[i]
 		r.round.Show(p.name)
+		if err := r.references.Sample(); err != nil {
+			return err
+		}
 		if err := r.program(namespace, p); err != nil {
 			return fmt.Errorf("price %s: %w", p.name, err)
 		}

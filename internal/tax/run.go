@@ -13,9 +13,10 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
-	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Plan is a run. Its zero value prices all pairs on the last CPU.
@@ -64,6 +65,8 @@ type Raw struct {
 	// CPU is the core under test.
 	CPU int
 	rounds.Outcome
+	// References are what fixed work took on that core in the same rounds.
+	References []record.Reference
 	// tscRate is the rate of the time stamp counter in Hz, 0 when unknown.
 	tscRate float64
 	// coreClock is the clock of the core under test in Hz, one number a
@@ -90,7 +93,7 @@ type Raw struct {
 //
 // It returns a [feature.Missing] without root, BTF, live frames, kernel symbols,
 // or on another architecture than x86-64. Requires at least Linux 5.18.
-func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, error) {
+func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
@@ -120,12 +123,17 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (*Raw, erro
 	if err := r.inspect(); err != nil {
 		return nil, err
 	}
+	if r.references, err = reference.Open(cpu); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, r.references.Close()) }()
 	start := clock.Start()
 	r.raw.Outcome, err = plan.Schedule.Run(ctx, show, func(round rounds.Round) error { return r.measure(ctx, round) })
 	if err != nil {
 		return nil, err
 	}
 	r.raw.tscRate = start.Rate()
+	r.raw.References, r.raw.coreClock = r.references.Record(), r.references.CoreClock()
 	return r.raw, nil
 }
 
@@ -135,6 +143,8 @@ type run struct {
 	cpu      int
 	kernel   *kernel.Kernel
 	raw      *Raw
+	// references are timed between what is measured.
+	references *reference.Watch
 	// round is the one under way.
 	round rounds.Round
 	// fills is how often the dispatcher has been filled.
@@ -147,6 +157,7 @@ const fillShare = 0.35
 // measure prices every pair in one round.
 func (r *run) measure(ctx context.Context, round rounds.Round) error {
 	r.round = round
+	r.references.Begin(round.Number)
 	if r.fillIsDue() {
 		if err := r.fill(ctx); err != nil {
 			return err
@@ -154,16 +165,17 @@ func (r *run) measure(ctx context.Context, round rounds.Round) error {
 	}
 	end := round.End()
 	return r.inNamespace(func(namespace *netlab.Namespace) error {
-		if err := r.coreClock(namespace); err != nil {
-			return err
-		}
 		if err := r.programs(ctx, namespace); err != nil {
 			return err
 		}
 		if err := r.users(ctx, namespace); err != nil {
 			return err
 		}
-		return r.chains(ctx, namespace, end)
+		if err := r.chains(ctx, namespace, end); err != nil {
+			return err
+		}
+		r.references.End()
+		return nil
 	})
 }
 
@@ -173,20 +185,6 @@ func (r *run) fillIsDue() bool {
 	gone := float64(r.round.Number+1) / float64(r.schedule.Rounds)
 	due := fillShare * float64(r.schedule.Duration) * gone
 	return r.round.Number == 0 || float64(r.fills+1)*float64(fillTime) <= due
-}
-
-// coreClock adds this round's clock: the 90th percentile of some readings, as what
-// interrupts the thread makes the clock look slower.
-func (r *run) coreClock(namespace *netlab.Namespace) error {
-	var seen []float64
-	err := namespace.Do(func() error {
-		for range 50 {
-			seen = append(seen, clock.Core())
-		}
-		return nil
-	})
-	r.raw.coreClock = append(r.raw.coreClock, stat.Quantile(seen, 0.9))
-	return err
 }
 
 func (r *run) inNamespace(f func(*netlab.Namespace) error) error {
