@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,7 +69,7 @@ and the softirq, locks and stack that it shares, count as slower.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return runCompare(s, f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return runCompare(cmd.Context(), s, f, args) },
 	}
 	cmd.Flags().StringVar(&f.by, "by", "", "compare rows of one file that differ in `LABEL` only")
 	cmd.Flags().Float64Var(&f.threshold, "threshold", compare.DefaultThreshold, "smallest difference that matters, in `percent`")
@@ -77,7 +78,7 @@ and the softirq, locks and stack that it shares, count as slower.`,
 	return cmd
 }
 
-func runCompare(s std, f compareFlags, args []string) error {
+func runCompare(ctx context.Context, s std, f compareFlags, args []string) error {
 	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
 		return usagef("a threshold of %v %% is impossible", f.threshold)
 	}
@@ -96,13 +97,13 @@ func runCompare(s std, f compareFlags, args []string) error {
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	var c record.Changes
-	var err error
-	if opts := (compare.Options{Threshold: f.threshold}); f.by != "" {
-		c, err = compare.FileBy(args[0], f.by, opts)
-	} else {
-		c, err = compare.Files(args[0], args[1], opts)
-	}
+	c, err := reading(ctx, func() (record.Changes, error) {
+		opts := compare.Options{Threshold: f.threshold}
+		if f.by != "" {
+			return compare.FileBy(args[0], f.by, opts)
+		}
+		return compare.Files(args[0], args[1], opts)
+	})
 	switch {
 	case errors.Is(err, compare.ErrKind), errors.Is(err, compare.ErrLabel):
 		return usageError{err}

@@ -4,6 +4,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 )
 
@@ -29,14 +30,14 @@ runs. unthunk report DIR draws the same.`,
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkFiles(args, outFile{"save", o.save}); err != nil {
 				return err
 			}
 			if err := o.check(); err != nil {
 				return err
 			}
-			h, err := compare.LoadHistory(args[0])
+			h, err := reading(cmd.Context(), func() (*record.History, error) { return compare.LoadHistory(args[0]) })
 			if err != nil {
 				return err
 			}

@@ -77,25 +77,11 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 			return err
 		}
 	}
-	src := page.Source{Version: buildVersion()}
-	for _, file := range args {
-		if info, err := os.Stat(file); err == nil && info.IsDir() {
-			if src.History != nil {
-				return usagef("report of two folders: one fits on a page")
-			}
-			if src.History, err = compare.LoadHistory(file); err != nil {
-				return err
-			}
-			continue
-		}
-		saved, err := record.Load(file)
-		if err != nil {
-			return err
-		}
-		src.Records = append(src.Records, saved)
+	src, err := reading(ctx, func() (page.Source, error) { return loadSource(args) })
+	if err != nil {
+		return err
 	}
 	var b bytes.Buffer
-	var err error
 	switch f.format {
 	case "html":
 		err = page.HTML(ctx, &b, src)
@@ -114,4 +100,26 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 		return nil
 	}
 	return outfile.Write(f.output, b.Bytes())
+}
+
+// loadSource loads records and at most one folder of records.
+func loadSource(paths []string) (page.Source, error) {
+	src := page.Source{Version: buildVersion()}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil && info.IsDir() {
+			if src.History != nil {
+				return src, usagef("report of two folders: one fits on a page")
+			}
+			if src.History, err = compare.LoadHistory(path); err != nil {
+				return src, err
+			}
+			continue
+		}
+		saved, err := record.Load(path)
+		if err != nil {
+			return src, err
+		}
+		src.Records = append(src.Records, saved)
+	}
+	return src, nil
 }

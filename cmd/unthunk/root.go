@@ -22,9 +22,10 @@ const (
 )
 
 var (
-	errRegression = errors.New("something got slower")
-	errNoNumber   = errors.New("no row has a number: the rows say why")
-	errStopped    = errors.New("stopped before the end: the record is incomplete")
+	errRegression  = errors.New("something got slower")
+	errNoNumber    = errors.New("no row has a number: the rows say why")
+	errInterrupted = errors.New("interrupted before anything was written")
+	errStopped     = errors.New("stopped before the end: the record is incomplete")
 )
 
 // std are the streams of one command.

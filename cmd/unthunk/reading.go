@@ -1,0 +1,25 @@
+package main
+
+import "context"
+
+// reading returns what read does, or errInterrupted as soon as ctx ends. read goes on
+// behind it until the process ends, so it must hold nothing of the machine and write no
+// file: it loads records, of which a large one takes seconds.
+func reading[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		value, err := read()
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, errInterrupted
+	}
+}
