@@ -116,7 +116,7 @@ func flagValues() map[string]candidates {
 // complete names the values of all flags and the arguments of all verbs.
 func complete(root *cobra.Command) {
 	formats := map[string]candidates{
-		"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv"), "compare": anyOf(formatNames()...),
+		"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv", "svg"), "compare": anyOf(formatNames()...),
 	}
 	flags := flagValues()
 	for _, cmd := range append(root.Commands(), root) {

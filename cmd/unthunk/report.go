@@ -34,11 +34,13 @@ its indirect branches, the bulk ladder, prices, differences, flame graphs, machi
 warnings; of a folder, what history shows. It is one file that loads nothing, for any
 browser, printer or phone.
 
---format markdown is for issue trackers, --format csv has one number a line; both go to
-stdout without -o.`,
+--format markdown is for issue trackers, --format csv has one number a line, --format svg
+is the flame graph of one profile, or what differs between two; they go to stdout without
+-o.`,
 		Example: `  unthunk report run.json -o report.html
   unthunk report run.json lab.json runs -o report.html
-  unthunk report before.json after.json change.json --format markdown`,
+  unthunk report before.json after.json change.json --format markdown
+  unthunk report old.json new.json --format svg -o change.svg`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
@@ -57,14 +59,14 @@ stdout without -o.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`")
-	fl.StringVar(&f.format, "format", "html", "html, markdown or csv")
+	fl.StringVar(&f.format, "format", "html", "html, markdown, csv or svg")
 	return cmd
 }
 
 func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
-	formats := []string{"html", "markdown", "csv"}
+	formats := []string{"html", "markdown", "csv", "svg"}
 	if !slices.Contains(formats, f.format) {
-		return usagef("format %q is not html, markdown or csv", f.format)
+		return usagef("format %q is not html, markdown, csv or svg", f.format)
 	}
 	if f.format == "html" && f.output == "" {
 		return usagef("a page goes to a file: add -o report.html")
@@ -89,6 +91,8 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 		err = page.Markdown(ctx, &b, src)
 	case "csv":
 		err = page.CSV(ctx, &b, src)
+	case "svg":
+		err = page.SVG(ctx, &b, src)
 	}
 	if err != nil {
 		return err

@@ -69,6 +69,7 @@ func TestReportRefuses(t *testing.T) {
 		{"to a folder", []string{good, "-o", dir}, exitFailed, "it is a directory"},
 		{"to nowhere", []string{good, "-o", filepath.Join(dir, "no", "x.html")}, exitFailed, "no such file"},
 		{"folder without records", []string{t.TempDir(), "-o", out}, exitFailed, "it has no file named *.json"},
+		{"svg without a profile", []string{good, "--format", "svg", "-o", out}, exitFailed, "0 records with call chains"},
 		{"two folders", []string{dir, dir, "-o", out}, exitUsage, "two folders"},
 	})
 	if _, err := os.Stat(out); err == nil {

@@ -57,3 +57,24 @@ func Percent(part, packet *stat.Quantity) string {
 
 // Few writes a count with three digits.
 func Few(x float64) string { return strconv.FormatFloat(x, 'g', 3, 64) }
+
+// PerPackets is how often something is made, as a whole number for a packet or for a few
+// where it is one: "2 a packet", "5 branches in 16 packets". one and many are what is made;
+// both may be empty.
+func PerPackets(x float64, one, many string) string {
+	for n := 1.0; n <= 64; n *= 2 {
+		k := x * n
+		if k != math.Round(k) || k == 0 {
+			continue
+		}
+		what, per := many, "a packet"
+		if k == 1 {
+			what = one
+		}
+		if n > 1 {
+			per = fmt.Sprintf("in %.0f packets", n)
+		}
+		return Join(" ", strconv.FormatFloat(k, 'f', -1, 64), what, per)
+	}
+	return Join(" ", strconv.FormatFloat(x, 'g', 5, 64), many, "a packet")
+}

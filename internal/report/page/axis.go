@@ -2,6 +2,7 @@ package page
 
 import (
 	"math"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -46,19 +47,22 @@ func (a axis) draw(d *drawing, top, y float64, unit string) {
 		n = 3
 	}
 	ticks := a.ticks(n)
-	for i, v := range ticks {
+	from := d.width // where the label to the right begins
+	for i, v := range slices.Backward(ticks) {
 		x := a.x(v)
 		d.line("grid", x, top, x, y)
 		s := strconv.FormatFloat(v, 'g', 6, 64)
-		if i < len(ticks)-1 {
-			d.text("soft mid", x, y+15, s)
-			continue
+		if i == len(ticks)-1 {
+			s += " " + unit
 		}
-		s += " " + unit
-		if half := charSans * float64(utf8.RuneCountInString(s)) / 2; x+half > d.width {
-			d.text("soft end", d.width, y+15, s)
-		} else {
-			d.text("soft mid", x, y+15, s)
+		half := charSans * float64(utf8.RuneCountInString(s)) / 2
+		mid := x
+		if i == len(ticks)-1 {
+			mid = min(x, d.width-half)
+		}
+		if mid+half <= from {
+			d.text("soft mid", mid, y+15, s)
+			from = mid - half
 		}
 	}
 	d.line("rule", a.left, y, a.right, y)

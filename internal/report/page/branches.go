@@ -55,6 +55,10 @@ func (v *viewer) thunkBlocks() []block {
 		of[k] = append(of[k], v.labels[s])
 	}
 	for _, k := range order {
+		listings := v.listings(of[k])
+		if len(order) == 1 && len(listings) == 0 { // the line above the title says it
+			return nil
+		}
 		text := fmt.Sprintf("In memory indirect calls go %s, the thunk is: %s, returns: %s.",
 			cmp.Or(cells.Clean(k.sites), "a way that was not seen"),
 			cmp.Or(cells.Clean(k.thunk), "not seen"), cmp.Or(cells.Clean(k.ret), "not seen"))
@@ -62,7 +66,6 @@ func (v *viewer) thunkBlocks() []block {
 		if len(order) > 1 {
 			b.Heading += ": " + strings.Join(of[k], ", ")
 		}
-		listings := v.listings(of[k])
 		if len(listings) == 0 {
 			b.Text = append(b.Text, "No record here holds their code: one of xray does.")
 		}

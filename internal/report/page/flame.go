@@ -8,6 +8,7 @@ import (
 	"html/template"
 	"io"
 	"math"
+	"path/filepath"
 	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -55,14 +56,36 @@ func Flame(ctx context.Context, w io.Writer, prof *record.Profile, name string) 
 	return newFlameGraph(tree, sampledHow(prof)).file(ctx, w, title)
 }
 
-// FlameDifference writes the differential flame graph of two profiles: red functions
-// take more ns a packet in the new one, blue ones less.
-func FlameDifference(ctx context.Context, w io.Writer, old, new *record.Saved) error {
+// SVG writes the flame graph of the one profile of a source, or the differential one of
+// the two: red functions take more ns a packet in the second one, blue ones less.
+func SVG(ctx context.Context, w io.Writer, src Source) error {
+	var profiles []*record.Saved
+	for _, s := range src.Records {
+		if p := s.Stages(); p != nil && len(p.Stacks) > 0 {
+			profiles = append(profiles, s)
+		}
+	}
+	switch len(profiles) {
+	case 1:
+		return Flame(ctx, w, profiles[0].Stages(), profiled(profiles[0]))
+	case 2:
+		return flameDifferenceFile(ctx, w, profiles[0], profiles[1])
+	}
+	return fmt.Errorf("make flame graph: %s with call chains: it is of one profile, or of the difference of two",
+		cells.Plural(len(profiles), "record"))
+}
+
+// flameDifferenceFile writes the differential flame graph of two profiles of one thing.
+func flameDifferenceFile(ctx context.Context, w io.Writer, old, new *record.Saved) error {
+	if a, b := profiled(old), profiled(new); a != b {
+		return fmt.Errorf("make flame graph: one profile is of %s, the other of %s", a, b)
+	}
 	g, err := flameDifference(ctx, old.Stages(), new.Stages(), nil)
 	if err != nil {
 		return fmt.Errorf("make flame graph: %w", err)
 	}
-	return g.file(ctx, w, fmt.Sprintf("%s: from %s to %s", profiled(new), cells.Clean(old.File), cells.Clean(new.File)))
+	return g.file(ctx, w, fmt.Sprintf("%s: from %s to %s", profiled(new), cells.Clean(filepath.Base(old.File)),
+		cells.Clean(filepath.Base(new.File))))
 }
 
 // flameDifference is the differential graph of two profiles.

@@ -2,6 +2,7 @@ package page
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -194,9 +195,9 @@ func TestFlameLegend(t *testing.T) {
 
 func TestFlameDifference(t *testing.T) {
 	t.Parallel()
-	old, new := vethProfile(2), vethProfile(2)
-	for i := range new.Stacks {
-		switch s := &new.Stacks[i]; {
+	old, changed := vethProfile(2), vethProfile(2)
+	for i := range changed.Stacks {
+		switch s := &changed.Stacks[i]; {
 		case s.Frames[len(s.Frames)-1] == "veth_xdp_xmit" && s.Stage == "transmit":
 			s.Ns = 6
 		case s.Stage == "locks":
@@ -205,9 +206,9 @@ func TestFlameDifference(t *testing.T) {
 	}
 	gone := record.ProfileStack{Frames: framesOf("poll gone"), Stage: "receive", Samples: 40, Ns: 1}
 	old.Stacks = append(old.Stacks, gone)
-	a, b := savedAs(t, "a.json", old), savedAs(t, "b.json", new)
+	a, b := savedAs(t, "a.json", old), savedAs(t, "b.json", changed)
 	var svg bytes.Buffer
-	if err := FlameDifference(t.Context(), &svg, a, b); err != nil {
+	if err := SVG(t.Context(), &svg, Source{Records: []*record.Saved{a, b}}); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
@@ -227,6 +228,21 @@ func TestFlameDifference(t *testing.T) {
 	page = checkHTML(t, pageOf(t, Source{Records: []*record.Saved{a, savedAs(t, "c.json", other)}}))
 	if strings.Contains(page, "What changed from") {
 		t.Error("profiles of two bulks are compared")
+	}
+	bench := savedAs(t, "bench.json", reporttest.Bench("x", 1, 1))
+	for _, tt := range []struct {
+		records []*record.Saved
+		want    string
+	}{
+		{[]*record.Saved{bench}, "0 records with call chains"},
+		{[]*record.Saved{a, b, a}, "3 records with call chains"},
+		{[]*record.Saved{a, savedAs(t, "c.json", other)}, "of redirect-map/bulk=16, the other of redirect-map/bulk=1"},
+		{[]*record.Saved{bench, a}, ""},
+	} {
+		err := SVG(t.Context(), new(bytes.Buffer), Source{Records: tt.records})
+		if fmt.Sprint(err) != tt.want && !strings.Contains(fmt.Sprint(err), cmp.Or(tt.want, "<nil>")) {
+			t.Errorf("%v, want %q", err, tt.want)
+		}
 	}
 }
 

@@ -3,16 +3,19 @@ package page
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// head writes what is above all sections: the title and summary of one record, when
-// and on what it was measured, and banners. A new line of the answer goes here.
+// head writes what is above all sections: the answer as the first screen gives it, or
+// else the headline of one record; when and on what that was measured, banners, and the
+// table of what a redirect costs, what to try and what to avoid.
 func (v *viewer) head(out *view) {
 	if v.first == nil {
 		out.Title = "Nothing was measured"
@@ -21,18 +24,122 @@ func (v *viewer) head(out *view) {
 		}
 		return
 	}
-	h := conclusion.Of(v.first)
-	out.Title = cells.Clean(h.Title)
-	for line := range strings.SplitSeq(h.Text, "\n") {
-		if line != "" {
-			out.Summary = append(out.Summary, cells.Clean(line))
+	of := []string{v.labels[v.first]}
+	if answer, from := v.answer(); answer != nil {
+		out.Title = strings.TrimSuffix(cells.Clean(answer.Claim[0]), ".")
+		if rest := answer.Claim[1:]; len(rest) > 0 {
+			out.Summary = []string{cells.Clean(strings.Join(rest, " "))}
+		}
+		out.Glance = glanceTable(answer)
+		of = from
+	} else {
+		h := conclusion.Of(v.first)
+		out.Title = cells.Clean(h.Title)
+		for line := range strings.SplitSeq(h.Text, "\n") {
+			if line != "" {
+				out.Summary = append(out.Summary, cells.Clean(line))
+			}
 		}
 	}
-	if n := len(v.src.Records); n > 1 {
-		out.Summary = append(out.Summary, fmt.Sprintf("That is %s, one of %d records here.", v.labels[v.first], n))
+	if n := len(v.src.Records); n > len(of) {
+		out.Summary = append(out.Summary, fmt.Sprintf("That is %s, of %d records here.", strings.Join(of, ", "), n))
 	}
 	out.About = about(v.first)
 	out.Banners = v.banners()
+}
+
+// answer is what the ladder, prices and stages of the title's machine that the page shows
+// say of a redirect, and the names of the records that they are from; nil where none is of
+// a redirect.
+func (v *viewer) answer() (answer *conclusion.Answer, from []string) {
+	if v.first.Bench() == nil || len(v.first.Bench().Rows) == 0 {
+		return nil, nil
+	}
+	best := func(p part) *record.Saved {
+		if has := len(partRows(v.first, p)) > 0; has || v.first.Kind == "run" {
+			return cmp.Or(v.merged[mergedPart{v.first, p}], v.first)
+		}
+		for _, s := range v.src.Records {
+			if len(partRows(s, p)) > 0 && !v.folds(s, p) && sameMachine(s.Host, v.first.Host) {
+				return s
+			}
+		}
+		return v.first
+	}
+	ladder, prices, profile := best(ladderPart), best(pricesPart), best(profilePart)
+	of := *ladder.Bench()
+	of.Settings = maps.Clone(of.Settings)
+	of.Prices, of.Stages, of.Profile = prices.Prices(), nil, nil
+	if p := profile.Stages(); p != nil && p.Packet != nil {
+		of.Stages, of.Profile = p.Rows, &p.ProfileParts
+		if of.Settings == nil {
+			of.Settings = make(map[string]string)
+		}
+		of.Settings["profiled"] = profiled(profile)
+	}
+	of.Conclusion = v.first.Bench().Conclusion
+	if of.Conclusion == nil {
+		of.Conclusion = conclusion.New(&of, nil)
+	}
+	for _, s := range []*record.Saved{ladder, prices, profile} {
+		if name := v.labels[s]; !slices.Contains(from, name) {
+			from = append(from, name)
+		}
+	}
+	answer = conclusion.NewAnswer(&of)
+	if answer.Redirect == nil && v.first.Kind != "run" { // of another operation
+		return nil, nil
+	}
+	return answer, from
+}
+
+// glanceTable says what, how much, and what to do.
+func glanceTable(a *conclusion.Answer) *table {
+	t := &table{Columns: []column{{"", "t"}, {"ns a packet", "n"}, {"95 %", "i w"}, {"verb", "i w"}}}
+	add := func(what string, ns *stat.Quantity, sign, see string) {
+		median, around := cells.Quantity(ns)
+		t.add(what, sign+median, around, see)
+	}
+	if a.Redirect != nil {
+		t.group("what")
+		var rates []string
+		for _, r := range a.Rates {
+			if r.Mpps != nil {
+				rates = append(rates, fmt.Sprintf("%s Mpps at bulk %s", stat.Number(r.Mpps.Median), cells.Clean(r.Bulk)))
+			}
+		}
+		what := "a redirect at bulk " + cells.Clean(a.Bulk)
+		if len(rates) > 0 {
+			what += "; the whole test does " + strings.Join(rates, ", ")
+		}
+		add(what, a.Redirect, "", "bench")
+		if a.Tax != nil {
+			add("of it indirect calls: "+strings.Join(a.Calls, "; "), a.Tax, "", "tax")
+		}
+	}
+	for _, gains := range []struct {
+		title, sign string
+		of          []record.Gain
+	}{{"to try", "−", a.Try}, {"to avoid", "+", a.Avoid}} {
+		if len(gains.of) > 0 {
+			t.group(gains.title)
+		}
+		for _, g := range gains.of {
+			sign := gains.sign
+			if g.AtMost {
+				sign = "at most " + sign
+			}
+			add(g.What, g.Ns, sign, g.Verb)
+		}
+	}
+	if len(t.Rows) == 0 {
+		return nil
+	}
+	t.Caption = "What a redirect costs, what to try and what to avoid"
+	if len(a.Trust) > 0 {
+		t.Remark = cells.Clean(strings.Join(a.Trust, "; ")) + "."
+	}
+	return t
 }
 
 // firstRecord is the record that the title is of: the kind that says most about where
@@ -75,25 +182,35 @@ func about(s *record.Saved) []string {
 	return out
 }
 
-// banners warn of what bears on the whole page.
+// banners warn of what changes the answer: what is missing from it. Other warnings stand
+// beneath the figures that they are about.
 func (v *viewer) banners() []note {
-	var out []note
-	var incomplete []string
-	warned := 0
+	var incomplete, refused []string
 	for _, s := range v.src.Records {
 		if s.Incomplete {
 			incomplete = append(incomplete, v.labels[s])
 		}
-		warned += len(s.Warnings)
+		if s.Bench() == nil {
+			continue
+		}
+		n, why := 0, ""
+		for i := range s.Bench().Rows {
+			if row := &s.Bench().Rows[i]; row.Refused != "" {
+				n++
+				why = cmp.Or(why, row.Refused)
+			}
+		}
+		if n > 0 {
+			refused = append(refused, fmt.Sprintf("%s of %d in %s: %s", cells.Plural(n, "row"), len(s.Bench().Rows),
+				v.labels[s], cells.Clean(why)))
+		}
 	}
+	var out []note
 	if len(incomplete) > 0 {
 		out = append(out, note{"Incomplete:", strings.Join(incomplete, ", ") + " stopped before the end."})
 	}
-	if warned > 0 {
-		out = append(out, note{
-			"! " + cells.Plural(warned, "warning") + ":",
-			"the section Warnings says which numbers are uncertain, and why.",
-		})
+	if len(refused) > 0 {
+		out = append(out, note{"No number:", strings.Join(refused, "; ") + "."})
 	}
 	return out
 }

@@ -91,11 +91,20 @@ func (v *viewer) labCountsBlock(s *record.Saved) block {
 		t := labDifferenceTable(l)
 		t.Folded = v.draw
 		b.Tables = append(b.Tables, t)
-		if pairs := labDifferencePairs(l); v.draw && len(pairs) > 0 {
+		const few = 3
+		switch pairs := labDifferencePairs(l); {
+		case !v.draw:
+		case len(pairs) > few:
 			b.Figure = pairsFigure(v.id(), "Instructions with and without", "instructions more",
-				"Instructions a packet executes more ● with than ○ without, which stands at 0. Beside them the "+
-					"indirect branches that account for them. Instructions are no time: the ns are those branches "+
-					"at this machine’s price of one, an estimate.", pairs)
+				"● Instructions that a packet executes more with than without. Beside them the indirect branches that "+
+					"account for them; the ns are those branches at this machine’s price of one, an estimate.", pairs)
+		default:
+			var notes []note
+			for _, p := range pairs {
+				notes = append(notes, note{p.label, fmt.Sprintf("%s instructions a packet more than without, by %s at this "+
+					"machine’s price, an estimate", stat.Exact(p.new.Median), p.change)})
+			}
+			b.addList("", notes)
 		}
 	}
 	t := &table{Caption: "Counts a packet, exact", Folded: v.draw && len(l.Differences) > 0, Columns: []column{
@@ -144,12 +153,11 @@ func labDifferencePairs(l *record.Lab) []pair {
 		if strings.Contains(d.With, "/nic=") {
 			continue
 		}
-		change := stat.Number(d.CallsPerPacket) + " branches"
+		change := cells.PerPackets(d.CallsPerPacket, "branch", "branches")
 		if ns, _ := cells.Quantity(d.Ns); ns != "" {
 			change += fmt.Sprintf(", ≈ %s ns", ns)
 		}
-		old, new := exactQuantity(0, "instructions"), exactQuantity(d.Instructions, "instructions")
-		pairs = append(pairs, pair{label: cells.Clean(d.With), old: old, new: new, change: change})
+		pairs = append(pairs, pair{label: cells.Clean(d.With), new: exactQuantity(d.Instructions, "instructions"), change: change})
 	}
 	return pairs
 }

@@ -44,9 +44,9 @@ func ladderFigure(id, title string, rows []record.BenchRow, high float64) *figur
 		}
 		hops = hops || row.Hop != nil
 	}
-	caption := "● ns a packet of the whole chain on one core"
+	caption := "● ns a packet of the whole test on one core"
 	if hops {
-		caption += ", ◇ of them the redirect hop"
+		caption += ", ◇ of them the redirect alone"
 	}
 	caption += "; lines are 95 % intervals. On the right million packets a second."
 	return newFigure(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {

@@ -56,7 +56,7 @@ func (v *viewer) machineBlocks() []block {
 		b.addText(fmt.Sprintf("%d more machines are left out.", n))
 		machines = machines[:maxMachines]
 	}
-	differ := &table{Caption: "What differs", Columns: []column{{"", "t"}, {"value", "t"}, {"in the records", "m"}}}
+	differ := &table{Caption: "What differs", Columns: []column{{"", ""}, {"value", "t"}, {"in the records", "m"}}}
 	alike := &table{Caption: "What the machines have in common", Columns: []column{{"", ""}, {"found", "t"}}, Folded: v.draw}
 	if len(machines) == 1 {
 		alike.Caption = "What the records say of the machine"
@@ -71,9 +71,10 @@ func (v *viewer) machineBlocks() []block {
 		switch {
 		case len(values) == 0: // of machines that are left out
 		case len(values) > 1:
-			differ.group(name)
+			field := name
 			for _, value := range values {
-				differ.add("", value, recordsWith(machines, name, value))
+				differ.add(field, value, recordsWith(machines, name, value))
+				field = ""
 			}
 		case mitigation && values[0] == "Not affected":
 			spared = append(spared, short)

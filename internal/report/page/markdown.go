@@ -31,6 +31,9 @@ func Markdown(ctx context.Context, w io.Writer, src Source) error {
 	for _, n := range v.Banners {
 		fmt.Fprintf(&b, "**%s** %s\n\n", markdown(n.Word), markdown(n.Text))
 	}
+	if v.Glance != nil {
+		v.Glance.markdown(&b)
+	}
 	for _, s := range v.Sections {
 		fmt.Fprintf(&b, "## %s\n\n", markdown(s.Title))
 		for _, block := range s.Blocks {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -197,7 +196,7 @@ func labStages(row *record.LabRow) []pathStage {
 	for _, s := range row.Sites {
 		path.add(s.Stage, pathSite{
 			function: s.Function, offset: s.Offset, calls: s.Pointer, targets: cells.ShortName(s.Target),
-			per: strconv.FormatFloat(s.PerPacket, 'g', 5, 64) + " a packet", seen: true,
+			per: cells.PerPackets(s.PerPacket, "", ""), seen: true,
 		})
 	}
 	path.whole()

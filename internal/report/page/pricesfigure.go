@@ -1,9 +1,9 @@
 package page
 
 import (
+	"cmp"
 	"fmt"
 	"math"
-	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -12,43 +12,53 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// priceGroup is what a price is of.
-type priceGroup struct {
-	title string
-	pairs []string
-}
+// Headings of the figure of prices.
+const (
+	oneCall     = "one indirect call"
+	oneUserCall = "one indirect call in user space"
+	moreThan    = "more than a call: with it against without it"
+)
 
-// priceGroups part the prices of one indirect call from those of more than that. What
-// they do not name is a reference, an estimate for a packet, or what bulking saves, which
-// is more than calls: the table has those.
-var priceGroups = []priceGroup{
-	{"one indirect call", []string{"bpf-prog", "map-lookup", "tail-call", "callback"}},
-	{"one indirect call in user space", []string{"user"}},
-	{"more than a call: with it against without it", []string{"devmap-prog", "tracepoint", "return-frame"}},
+// priceHeading is the heading that a price stands under; empty for one that is a reference
+// or an estimate for a packet: the table has those.
+func priceHeading(row *record.TaxRow) string {
+	family, _, _ := strings.Cut(row.Name, "/")
+	switch cmp.Or(row.Labels["pair"], family) {
+	case "control", "dispatcher-tree", "direct-call", "packet":
+		return ""
+	case "bpf-prog", "map-lookup", "tail-call", "callback", "ndo-xdp-xmit":
+		return oneCall
+	case "user":
+		return oneUserCall
+	}
+	return moreThan
 }
 
 // priceLine is a line of the figure of prices: a row, or else a heading.
 type priceLine struct {
 	heading string
 	row     *record.TaxRow
+	// price is what its calls take.
+	price *stat.Quantity
 }
 
 // priceLines are the rows that the figure shows under their headings.
 func priceLines(rows []record.TaxRow) []priceLine {
 	var out []priceLine
-	for _, g := range priceGroups {
-		heading := g.title
+	for _, title := range []string{oneCall, oneUserCall, moreThan} {
+		heading := title
 		for i := range rows {
 			row := &rows[i]
-			if row.Refused != "" || row.Price == nil || math.IsNaN(row.Price.Median) || len(out) >= maxPlotted ||
-				!slices.Contains(g.pairs, row.Labels["pair"]) {
+			price, _ := row.CallPart()
+			if row.Refused != "" || price == nil || math.IsNaN(price.Median) || len(out) >= maxPlotted ||
+				priceHeading(row) != title {
 				continue
 			}
 			if heading != "" {
 				out = append(out, priceLine{heading: heading})
 				heading = ""
 			}
-			out = append(out, priceLine{row: row})
+			out = append(out, priceLine{row: row, price: price})
 		}
 	}
 	return out
@@ -63,14 +73,14 @@ func pricesFigure(id, title string, rows []record.TaxRow) *figure {
 	s.add(0)
 	for _, line := range lines {
 		if line.row != nil {
-			s.add(line.row.Price.Median, line.row.Price.Low, line.row.Price.High)
-			said = append(said, fmt.Sprintf("%s %s ns", line.row.Name, stat.Number(line.row.Price.Median)))
+			s.add(line.price.Median, line.price.Low, line.price.High)
+			said = append(said, fmt.Sprintf("%s %s ns", line.row.Name, stat.Number(line.price.Median)))
 		}
 	}
 	if len(lines) == 0 {
 		return nil
 	}
-	const caption = "ns with it less ns without it, with 95 % intervals."
+	const caption = "ns with it less ns without it, with 95 % intervals; of ndo-xdp-xmit the part of the calls."
 	return newFigure(id, title, strings.Join(said, "; ")+".", caption, func(d *drawing) {
 		ns := axis{s.low - 0.01*(s.high-s.low), s.high * 1.02, nameWidth(lines, d.width), d.width - 130}
 		if !d.wide() {
@@ -96,7 +106,7 @@ func pricesFigure(id, title string, rows []record.TaxRow) *figure {
 				y += step + above
 				continue
 			}
-			d.priceRow(line.row, ns, y+step/2)
+			d.priceRow(line, ns, y+step/2)
 			y += step
 		}
 		d.height = bottom + 20
@@ -115,14 +125,14 @@ func nameWidth(lines []priceLine, width float64) float64 {
 }
 
 // priceRow draws a price at y: its name, a dot with its interval, and both in digits.
-func (d *drawing) priceRow(row *record.TaxRow, ns axis, y float64) {
-	d.fit("mono end", ns.left-10, y+4, ns.left-10, row.Name)
-	d.interval(ns, y, row.Price, "", func(x, y float64) { d.circle("dot", x, y, 4) })
-	c := cells.Price(row)
+func (d *drawing) priceRow(line priceLine, ns axis, y float64) {
+	d.fit("mono end", ns.left-10, y+4, ns.left-10, line.row.Name)
+	d.interval(ns, y, line.price, "", func(x, y float64) { d.circle("dot", x, y, 4) })
+	median, around := cells.Quantity(line.price)
 	if d.wide() {
-		d.text("end", ns.right+42, y+4, c.Price)
-		d.text("soft", ns.right+48, y+4, c.PriceInterval)
+		d.text("end", ns.right+42, y+4, median)
+		d.text("soft", ns.right+48, y+4, around)
 	} else {
-		d.text("end", d.width, y+4, c.Price)
+		d.text("end", d.width, y+4, median)
 	}
 }

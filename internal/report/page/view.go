@@ -18,8 +18,10 @@ type view struct {
 	About []string
 	// Summary is a few sentences beneath the title.
 	Summary []string
-	// Banners stand above all sections.
-	Banners  []note
+	// Banners warn of what changes the answer.
+	Banners []note
+	// Glance says what, how much, and what to do; it may be nil.
+	Glance   *table
 	Sections []section
 	Version  string
 	// Count is how many records the page is made of, in words.
