@@ -2,6 +2,7 @@ package ktext_test
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -65,7 +66,7 @@ func ExampleOpenFile() {
 		fmt.Println(err)
 		return
 	}
-	kernel, err := ktext.OpenFile(path)
+	kernel, err := ktext.OpenFile(context.Background(), path)
 	if err != nil {
 		fmt.Println(err)
 		return
@@ -91,14 +92,14 @@ func TestImageOfTree(t *testing.T) {
 	if err := os.WriteFile(file, vmlinux([]byte{0x90, 0x90, 0xc3}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	tree, err := ktext.OpenTree(dir)
+	tree, err := ktext.OpenTree(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if tree.Release != "6.1.0" {
 		t.Errorf("release %q, want 6.1.0", tree.Release)
 	}
-	img, err := ktext.OpenFile(tree.Vmlinuz)
+	img, err := ktext.OpenFile(t.Context(), tree.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestImageOfTree(t *testing.T) {
 	if err := source.ReadAddr(b[:], textAddr+2); err == nil {
 		t.Error("read beyond the end: no error")
 	}
-	if _, err := ktext.OpenFile(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+	if _, err := ktext.OpenFile(t.Context(), filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("%v, want %v", err, fs.ErrNotExist)
 	}
 }

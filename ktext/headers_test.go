@@ -6,6 +6,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // section is one of a file that is made for a test.
@@ -57,7 +59,7 @@ func changed(b []byte, at int, to byte) []byte {
 func TestCheckHeaders(t *testing.T) {
 	const progbits, symtab, strtab, rela = 1, 2, 3, 4
 	names := []byte("\x00a\x00b\x00")
-	long := []byte("\x00" + strings.Repeat("a", maxName+1) + "\x00")
+	long := []byte("\x00" + strings.Repeat("a", unpack.MaxName+1) + "\x00")
 	for name, test := range map[string]struct {
 		file []byte
 		want string
@@ -75,14 +77,14 @@ func TestCheckHeaders(t *testing.T) {
 		"32 bit":             {changed(object(0, section{kind: strtab, flags: 0x800, data: names}), 4, 1), "not 64 bit"},
 		"very many sections": {changed(object(0, section{kind: strtab, flags: 0x800, data: names}), 60, 0), "65280 sections"},
 	} {
-		err := checkHeaders(test.file)
+		err := unpack.CheckHeaders(test.file)
 		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		if test.want == "" {
 			continue
 		}
-		if _, err := parseImage("x", test.file, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := parseImage(t.Context(), "x", test.file, nil); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: as an image: %v", name, err)
 		}
 	}
@@ -103,16 +105,16 @@ func TestSharedName(t *testing.T) {
 	entry := make([]byte, 24)
 	entry[0], entry[4], entry[6] = 1, 2, 1 // the name at 1, a function, in section 1
 	table := append(make([]byte, 24), bytes.Repeat(entry, count)...)
-	names := []byte("\x00" + strings.Repeat("a", maxName) + "\x00")
+	names := []byte("\x00" + strings.Repeat("a", unpack.MaxName) + "\x00")
 	file := object(0, section{kind: 1, flags: 6, data: make([]byte, 64)}, section{kind: 2, data: table, link: 3},
 		section{kind: 3, data: names})
 	var img *Image
 	var err error
-	got := allocated(func() { img, err = parseImage("x", file, nil) })
+	got := allocated(func() { img, err = parseImage(t.Context(), "x", file, nil) })
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(img.Table.All(string(names[1 : maxName+1]))); n != count {
+	if n := len(img.Table.All(string(names[1 : unpack.MaxName+1]))); n != count {
 		t.Errorf("%d symbols, want %d", n, count)
 	}
 	if limit := uint64(10 << 20); got > limit { // 20 MB of names
@@ -121,7 +123,7 @@ func TestSharedName(t *testing.T) {
 
 	// A table of names that is said to be code, packed.
 	file = object(0, section{kind: 1, flags: 0x800, data: names}, section{kind: 2, data: table, link: 1}, section{kind: 3, data: []byte{0}})
-	if _, err := parseImage("x", file, nil); err == nil || !strings.Contains(err.Error(), "without names") {
+	if _, err := parseImage(t.Context(), "x", file, nil); err == nil || !strings.Contains(err.Error(), "without names") {
 		t.Error(err)
 	}
 }
@@ -130,12 +132,12 @@ func TestSharedName(t *testing.T) {
 func TestManyRelocs(t *testing.T) {
 	text := section{kind: 1, flags: 6, data: make([]byte, 64)}
 	names := section{kind: 3, data: []byte{0}}
-	img, err := parseImage("x", object(0, text, section{kind: 4, data: make([]byte, 24*5), info: 1}, names), nil)
+	img, err := parseImage(t.Context(), "x", object(0, text, section{kind: 4, data: make([]byte, 24*5), info: 1}, names), nil)
 	if err != nil || len(img.Relocs) != 5 {
 		t.Errorf("%+v, %v", img, err)
 	}
 	many := packed(t, object(0, text, section{kind: 4, data: make([]byte, 24*(maxRelocs+1)), info: 1}, names))
-	if _, err := parseImage("x", many, nil); err == nil || !strings.Contains(err.Error(), "relocations") {
+	if _, err := parseImage(t.Context(), "x", many, nil); err == nil || !strings.Contains(err.Error(), "relocations") {
 		t.Errorf("%d bytes: %v", len(many), err)
 	}
 }

@@ -26,7 +26,7 @@ func kernels(t testing.TB) []*Tree {
 	t.Helper()
 	var trees []*Tree
 	for _, series := range []string{"6.1", "6.12"} {
-		tree, err := OpenTree(guesttest.Kernel(t, series))
+		tree, err := OpenTree(t.Context(), guesttest.Kernel(t, series))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -42,7 +42,7 @@ func unpacked(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = unpack.ELF(b); err != nil {
+	if b, err = unpack.ELF(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "module.o")
@@ -62,7 +62,7 @@ func TestModules(t *testing.T) {
 				continue
 			}
 			t.Run(tree.Release+"/"+name, func(t *testing.T) {
-				img, err := OpenFile(file)
+				img, err := OpenFile(t.Context(), file)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -193,7 +193,7 @@ func checkThunks(t *testing.T, img *Image) {
 // lists itself.
 func TestVmlinuz(t *testing.T) {
 	for _, tree := range kernels(t) {
-		img, err := OpenFile(tree.Vmlinuz)
+		img, err := OpenFile(t.Context(), tree.Vmlinuz)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -225,7 +225,7 @@ func TestVmlinuz(t *testing.T) {
 // types know. (Init code and cold parts have sites and no types.)
 func TestRecovered(t *testing.T) {
 	for _, tree := range kernels(t) {
-		img, err := OpenFile(tree.Vmlinuz)
+		img, err := OpenFile(t.Context(), tree.Vmlinuz)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,11 +279,11 @@ func TestRecovered(t *testing.T) {
 // A module on its kernel calls the kernel's functions where they are.
 func TestOpenModule(t *testing.T) {
 	for _, tree := range kernels(t) {
-		kernel, err := OpenFile(tree.Vmlinuz)
+		kernel, err := OpenFile(t.Context(), tree.Vmlinuz)
 		if err != nil {
 			t.Fatal(err)
 		}
-		img, err := OpenModule(tree.Modules["veth"], kernel)
+		img, err := OpenModule(t.Context(), tree.Modules["veth"], kernel)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -302,7 +302,7 @@ func TestOpenModule(t *testing.T) {
 
 func TestTree(t *testing.T) {
 	dir := t.TempDir()
-	if _, err := OpenTree(dir); err == nil || !strings.Contains(err.Error(), dir) {
+	if _, err := OpenTree(t.Context(), dir); err == nil || !strings.Contains(err.Error(), dir) {
 		t.Error(err)
 	}
 	for _, file := range []string{"boot/vmlinuz-6.1.0-1", "boot/config-6.1.0-1",
@@ -314,7 +314,7 @@ func TestTree(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	tree, err := OpenTree(dir)
+	tree, err := OpenTree(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -329,7 +329,7 @@ func TestTree(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(dir, "usr/lib/modules/6.2.0"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := OpenTree(dir); err == nil || !strings.Contains(err.Error(), "6.1.0-1, 6.2.0") {
+	if _, err := OpenTree(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "6.1.0-1, 6.2.0") {
 		t.Error(err)
 	}
 }
@@ -381,7 +381,7 @@ func TestHostile(t *testing.T) {
 		{"payload behind the end", bz, "truncated"},
 		{"old protocol", bzOld, "boot protocol"},
 	} {
-		if _, err := parseImage("x", test.b, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := parseImage(t.Context(), "x", test.b, nil); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
@@ -405,7 +405,7 @@ func FuzzImage(f *testing.F) {
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		img, err := parseImage("x", b, nil)
+		img, err := parseImage(t.Context(), "x", b, nil)
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Error(err)
@@ -428,7 +428,7 @@ func BenchmarkModules(b *testing.B) {
 			if n == 60 {
 				break
 			}
-			if _, err := OpenFile(file); err != nil {
+			if _, err := OpenFile(b.Context(), file); err != nil {
 				b.Fatal(name, err)
 			}
 			n++
@@ -440,7 +440,7 @@ func BenchmarkVmlinuz(b *testing.B) {
 	for _, tree := range kernels(b) {
 		b.Run(fmt.Sprint(tree.Release), func(b *testing.B) {
 			for b.Loop() {
-				if _, err := OpenFile(tree.Vmlinuz); err != nil {
+				if _, err := OpenFile(b.Context(), tree.Vmlinuz); err != nil {
 					b.Fatal(err)
 				}
 			}

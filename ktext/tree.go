@@ -1,6 +1,8 @@
 package ktext
 
 import (
+	"cmp"
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -21,8 +23,9 @@ type Tree struct {
 
 // OpenTree looks for one kernel under dir as Debian's and Fedora's packages
 // unpack: boot/vmlinuz-RELEASE, and lib/modules/RELEASE or usr/lib/modules/RELEASE.
-// More than one, or none, is an error that names them.
-func OpenTree(dir string) (*Tree, error) {
+// More than one, or none, is an error that names them. When ctx ends OpenTree returns the
+// error of ctx.
+func OpenTree(ctx context.Context, dir string) (*Tree, error) {
 	found := make(map[string]*Tree)
 	tree := func(release string) *Tree {
 		if found[release] == nil {
@@ -53,7 +56,7 @@ func OpenTree(dir string) (*Tree, error) {
 			if image := filepath.Join(d, "vmlinuz"); t.Vmlinuz == "" && exists(image) {
 				t.Vmlinuz = image
 			}
-			if err := t.modules(d); err != nil {
+			if err := t.modules(ctx, d); err != nil {
 				return nil, err
 			}
 		}
@@ -86,13 +89,13 @@ func glob(dir, pattern string) ([]string, error) {
 	return names, err
 }
 
-func (t *Tree) modules(dir string) error {
+func (t *Tree) modules(ctx context.Context, dir string) error {
 	// A folder may be a link, which WalkDir does not follow.
 	if to, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = to
 	}
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
+		if err := cmp.Or(err, ctx.Err()); err != nil || e.IsDir() {
 			return err
 		}
 		if name, ok := ModuleName(path); ok {

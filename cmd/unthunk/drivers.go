@@ -48,7 +48,7 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	files, err := driver.Find(folders)
+	files, err := driver.Find(ctx, folders)
 	if err != nil {
 		return err
 	}

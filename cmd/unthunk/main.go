@@ -4,7 +4,9 @@ package main
 
 import (
 	"context"
+	"math"
 	"os"
+	"runtime/debug"
 
 	"github.com/unthunk/unthunk/internal/guest"
 )
@@ -13,8 +15,19 @@ func main() {
 	if guest.First() {
 		guest.Init()
 	}
+	limitMemory()
 	ctx, stop := untilSignal(context.Background())
 	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
+}
+
+// limitMemory has garbage collected before it makes the process larger than 384 MiB: what
+// is read from files that others made is bounded while it is in use, and not afterwards.
+// GOMEMLIMIT chooses another size.
+func limitMemory() {
+	const limit = 384 << 20
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(limit)
+	}
 }

@@ -58,7 +58,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	k, err := f.open()
+	k, err := f.open(ctx)
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func (f xrayFlags) showFunction(s std, k *kernel.Kernel) error {
 
 // open opens the kernel that the flags name, and puts a driver on it when the path is
 // read.
-func (f xrayFlags) open() (*kernel.Kernel, error) {
+func (f xrayFlags) open(ctx context.Context) (*kernel.Kernel, error) {
 	if f.root == "" {
 		return kernel.OpenLive()
 	}
@@ -113,7 +113,7 @@ func (f xrayFlags) open() (*kernel.Kernel, error) {
 	// which the collector has nothing to look at: a collection takes 1 ms, and doing
 	// it early keeps the packed one from lasting to the end.
 	debug.SetGCPercent(10)
-	return kernel.OpenTree(f.root, driver)
+	return kernel.OpenTree(ctx, f.root, driver)
 }
 
 // check refuses flags that do not go together.

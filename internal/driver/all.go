@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/ktext"
 )
 
@@ -27,7 +28,7 @@ func InspectAll(ctx context.Context, files []File) ([]record.DriverRow, []record
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() {
 			for i := range next {
-				found[i], errs[i] = files[i].inspect()
+				found[i], errs[i] = files[i].inspect(ctx)
 			}
 		})
 	}
@@ -51,10 +52,14 @@ func InspectAll(ctx context.Context, files []File) ([]record.DriverRow, []record
 		case err == nil:
 			rows = append(rows, *found[i])
 		case files[i].named:
-			return nil, nil, fmt.Errorf("%s: %w", files[i].path, err)
+			return nil, nil, err
 		case !errors.Is(err, ErrNotXDP):
 			warns = append(warns, record.Warning{Text: err.Error()})
 		}
+	}
+	if len(rows) == 0 && len(warns) > 0 {
+		return nil, nil, fmt.Errorf("none of %d modules runs XDP programs, and %d could not be read: %s",
+			len(files), len(warns), warns[0].Text)
 	}
 	if len(rows) == 0 {
 		return nil, nil, fmt.Errorf("none of %d modules runs XDP programs", len(files))
@@ -68,10 +73,19 @@ func InspectAll(ctx context.Context, files []File) ([]record.DriverRow, []record
 	return rows, warns, nil
 }
 
-func (f File) inspect() (*record.DriverRow, error) {
-	img, err := ktext.OpenFile(f.path)
+func (f File) inspect(ctx context.Context) (*record.DriverRow, error) {
+	release, err := unpack.Reserve(ctx, f.path)
+	if err != nil {
+		return nil, fmt.Errorf("open kernel code: %w", err)
+	}
+	defer release()
+	img, err := ktext.OpenFile(ctx, f.path)
 	if err != nil {
 		return nil, err
 	}
-	return Inspect(img, f.types)
+	row, err := Inspect(ctx, img, f.types)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.path, err)
+	}
+	return row, nil
 }

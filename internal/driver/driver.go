@@ -12,6 +12,7 @@ package driver
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -31,8 +32,8 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 
 // Inspect reads one driver's module. types are those of its kernel, nil when
 // unknown: its functions are then told by their names. A module without native XDP
-// is an [ErrNotXDP].
-func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
+// is an [ErrNotXDP]. When ctx ends Inspect returns the error of ctx.
+func Inspect(ctx context.Context, img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	d := &reader{kernel: kernel.New(img, img.Table, types), functions: make(map[uint64]*function)}
 	if !d.uses(functions.XDPOnly) {
 		return nil, ErrNotXDP
@@ -60,10 +61,10 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 		case !ok || s.Module == "" || strings.HasPrefix(r.Function, "__pfx_"):
 		case r.Stage == functions.StageTransmit && r.Per == functions.PerBulk:
 			row.Xmit = r.Function
-			d.reach(r.Addr, xmit)
+			d.reach(ctx, r.Addr, xmit)
 		case r.Per == functions.PerPoll:
 			row.Polls = append(row.Polls, r.Function)
-			d.reach(r.Addr, poll)
+			d.reach(ctx, r.Addr, poll)
 		}
 	}
 	slices.Sort(row.Polls)
@@ -73,7 +74,7 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	completion, receive := make(map[uint64]bool), make(map[uint64]bool)
 	for addr := range poll {
 		if s, _, ok := d.kernel.Symbols.Find(addr); ok && xdppath.StageOf(s.Name) == functions.StageCompletion {
-			d.reach(addr, completion)
+			d.reach(ctx, addr, completion)
 		}
 	}
 	for addr := range poll {
@@ -81,6 +82,9 @@ func Inspect(img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 			receive[addr] = true
 			row.MapsPool = row.MapsPool || d.functions[addr].mapsPool()
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
 	}
 	row.Poll, row.Receive, row.Transmit = d.calls(poll), d.calls(receive), d.calls(xmit)
 	row.Partial = d.partial
@@ -124,9 +128,10 @@ func (f *function) mapsPool() bool {
 	return takes && maps
 }
 
-// reach adds the functions that the one at addr calls directly, itself included.
-func (d *reader) reach(addr uint64, into map[uint64]bool) {
-	for todo := []uint64{addr}; len(todo) > 0; {
+// reach adds the functions that the one at addr calls directly, itself included, until ctx
+// ends.
+func (d *reader) reach(ctx context.Context, addr uint64, into map[uint64]bool) {
+	for todo := []uint64{addr}; len(todo) > 0 && ctx.Err() == nil; {
 		at := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		if into[at] {

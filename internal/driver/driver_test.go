@@ -21,11 +21,11 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 // debian is one of Debian's, and its types.
 func debian(t testing.TB, series string) (*ktext.Tree, *btf.Spec) {
 	t.Helper()
-	tree, err := ktext.OpenTree(guesttest.Kernel(t, series))
+	tree, err := ktext.OpenTree(t.Context(), guesttest.Kernel(t, series))
 	if err != nil {
 		t.Fatal(err)
 	}
-	img, err := ktext.OpenFile(tree.Vmlinuz)
+	img, err := ktext.OpenFile(t.Context(), tree.Vmlinuz)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,11 +65,11 @@ func TestInspect(t *testing.T) {
 	} {
 		t.Run(test.series+"/"+test.name, func(t *testing.T) {
 			tree, types := debian(t, test.series)
-			img, err := ktext.OpenFile(tree.Modules[test.name])
+			img, err := ktext.OpenFile(t.Context(), tree.Modules[test.name])
 			if err != nil {
 				t.Fatal(err)
 			}
-			row, err := Inspect(img, types)
+			row, err := Inspect(t.Context(), img, types)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -101,11 +101,11 @@ func TestInspect(t *testing.T) {
 // against objdump.
 func TestInspectOracle(t *testing.T) {
 	tree, types := debian(t, "6.1")
-	img, err := ktext.OpenFile(tree.Modules["veth"])
+	img, err := ktext.OpenFile(t.Context(), tree.Modules["veth"])
 	if err != nil {
 		t.Fatal(err)
 	}
-	row, err := Inspect(img, types)
+	row, err := Inspect(t.Context(), img, types)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -160,12 +160,12 @@ func TestInspectOracle(t *testing.T) {
 
 func TestNotXDP(t *testing.T) {
 	tree, types := debian(t, "6.1")
-	img, err := ktext.OpenFile(tree.Modules["dummy"])
+	img, err := ktext.OpenFile(t.Context(), tree.Modules["dummy"])
 	if err != nil {
 		t.Log(err)
 		testutil.Missing(t, "a module without XDP")
 	}
-	if _, err := Inspect(img, types); !errors.Is(err, ErrNotXDP) {
+	if _, err := Inspect(t.Context(), img, types); !errors.Is(err, ErrNotXDP) {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,8 @@
 package driver
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -25,9 +27,9 @@ type File struct {
 // Find finds the modules that paths name: a module, a folder of modules, or one that a
 // kernel package is unpacked in. Without paths they are those of the running kernel.
 // Of a whole kernel they are the modules of network drivers.
-func Find(paths []string) (files []File, err error) {
+func Find(ctx context.Context, paths []string) (files []File, err error) {
 	if len(paths) == 0 {
-		return running()
+		return running(ctx)
 	}
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -42,12 +44,12 @@ func Find(paths []string) (files []File, err error) {
 			continue
 		}
 		var types *btf.Spec
-		if tree, err := ktext.OpenTree(path); err == nil && tree.Vmlinuz != "" {
-			if types, err = kernel.FileTypes(tree.Vmlinuz); err != nil {
+		if tree, err := ktext.OpenTree(ctx, path); err == nil && tree.Vmlinuz != "" {
+			if types, err = kernel.FileTypes(ctx, tree.Vmlinuz); err != nil {
 				return nil, err
 			}
 		}
-		found, err := under(path, types)
+		found, err := under(ctx, path, types)
 		if err != nil {
 			return nil, err
 		}
@@ -57,7 +59,7 @@ func Find(paths []string) (files []File, err error) {
 }
 
 // running are the modules of the running kernel.
-func running() ([]File, error) {
+func running(ctx context.Context) ([]File, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return nil, fmt.Errorf("find running kernel: %w", err)
@@ -67,17 +69,17 @@ func running() ([]File, error) {
 		return nil, &feature.Missing{Feature: dir, Help: "name a kernel package's folder, or modules"}
 	}
 	types, _ := btf.LoadKernelSpec() // without types functions are told by their names
-	return under(dir, types)
+	return under(ctx, dir, types)
 }
 
 // under are the modules under a folder: those of network drivers where there are any.
-func under(dir string, types *btf.Spec) ([]File, error) {
+func under(ctx context.Context, dir string, types *btf.Spec) ([]File, error) {
 	var all, net []File
 	if to, err := filepath.EvalSymlinks(dir); err == nil { // WalkDir follows no link
 		dir = to
 	}
 	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
+		if err := cmp.Or(err, ctx.Err()); err != nil || e.IsDir() {
 			return err
 		}
 		if _, ok := ktext.ModuleName(path); ok {

@@ -20,6 +20,10 @@ type archive struct {
 	err  error
 }
 
+// maxInitrd is the largest initramfs, in bytes: a guest has 512 MiB, in which it is
+// unpacked.
+const maxInitrd = 256 << 20
+
 const (
 	modeDir  = 0o040755
 	modeFile = 0o100755
@@ -68,6 +72,9 @@ func (a *archive) printf(format string, args ...any) { a.write(fmt.Appendf(nil, 
 func (a *archive) align() { a.write(make([]byte, -a.n&3)) }
 
 func (a *archive) write(b []byte) {
+	if a.err == nil && int64(len(b)) > maxInitrd-a.n {
+		a.err = fmt.Errorf("more than %d MiB", maxInitrd>>20)
+	}
 	if a.err != nil {
 		return
 	}

@@ -116,7 +116,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		files[i] = f
 	}
 	initrd, console, results := files[0], files[1], files[2]
-	if err := m.writeInitrd(initrd, commands); err != nil {
+	if err := m.writeInitrd(ctx, initrd, commands); err != nil {
 		return Report{}, fmt.Errorf("write initramfs: %w", err)
 	}
 	accel := "tcg"
@@ -194,21 +194,21 @@ func nameless() (*os.File, error) {
 // inherited is the path by which a child opens its i-th extra file.
 func inherited(i int) string { return fmt.Sprintf("/proc/self/fd/%d", 3+i) }
 
-func (m *Machine) writeInitrd(f *os.File, commands []Command) error {
+// writeInitrd writes the initramfs.
+func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Command) error {
 	job := Job{Commands: commands}
 	a := &archive{w: f}
+	inGuest := func(name string) string { return ModuleDir + "/" + name + ".ko" }
 	wanted := slices.Clone(m.Modules)
 	for _, nic := range m.NICs {
 		wanted = append(wanted, nicModules[nic.Model]...)
 	}
-	mods, err := modules(m.Kernel.Modules, wanted...)
+	order, err := modules(ctx, m.Kernel.Modules, func(name string, data []byte) { a.file(inGuest(name), data) }, wanted...)
 	if err != nil {
 		return err
 	}
-	for _, mod := range mods {
-		name := ModuleDir + "/" + mod.name + ".ko"
-		a.file(name, mod.data)
-		job.Modules = append(job.Modules, name)
+	for _, name := range order {
+		job.Modules = append(job.Modules, inGuest(name))
 	}
 	b, err := json.Marshal(job)
 	if err != nil {

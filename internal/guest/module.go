@@ -2,11 +2,12 @@ package guest
 
 import (
 	"bytes"
+	"cmp"
+	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,37 +15,15 @@ import (
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// module is a kernel module, decompressed.
-type module struct {
-	name string
-	data []byte
-}
-
-// modules returns the named modules and all they depend on, in the order to
-// load them. A module that is built into the kernel is left out. dir is the
-// kernel's /lib/modules/RELEASE.
-func modules(dir string, names ...string) ([]module, error) {
-	files := make(map[string]string)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if name, ok := moduleName(path); err == nil && ok && !d.IsDir() {
-			files[name] = path
-		}
-		return err
-	})
+// modules reads the named modules and all they depend on, gives each to write, and
+// returns their names in the order to load them. A module that is built into the kernel is
+// left out. dir is the kernel's /lib/modules/RELEASE.
+func modules(ctx context.Context, dir string, write func(name string, data []byte), names ...string) (order []string, err error) {
+	files, err := moduleFiles(ctx, dir)
 	if err != nil {
-		return nil, fmt.Errorf("list modules: %w", err)
+		return nil, err
 	}
-	builtin, err := os.ReadFile(filepath.Join(dir, "modules.builtin"))
-	if err != nil {
-		return nil, fmt.Errorf("list built-in modules: %w", err)
-	}
-	for line := range strings.Lines(string(builtin)) {
-		if name, ok := moduleName(strings.TrimSpace(line)); ok {
-			files[name] = ""
-		}
-	}
-
-	var ordered []module
+	read := 0
 	var add func(string) error
 	add = func(name string) error {
 		path, ok := files[name]
@@ -54,21 +33,20 @@ func modules(dir string, names ...string) ([]module, error) {
 		case path == "":
 			return nil
 		}
-		files[name] = "" // once
-		data, err := readModule(path)
-		if err != nil {
-			return err
+		if read++; read > maxModules {
+			return fmt.Errorf("more than %d modules", maxModules)
 		}
-		needs, err := depends(data)
+		files[name] = "" // once
+		needs, err := readModule(ctx, path, func(data []byte) { write(name, data) })
 		if err != nil {
-			return fmt.Errorf("read dependencies of module %s: %w", name, err)
+			return fmt.Errorf("read module %s: %w", name, err)
 		}
 		for _, n := range needs {
 			if err := add(n); err != nil {
 				return fmt.Errorf("module %s: %w", name, err)
 			}
 		}
-		ordered = append(ordered, module{name, data})
+		order = append(order, name)
 		return nil
 	}
 	for _, n := range names {
@@ -76,7 +54,37 @@ func modules(dir string, names ...string) ([]module, error) {
 			return nil, err
 		}
 	}
-	return ordered, nil
+	return order, nil
+}
+
+// maxModules is how many modules a guest may need: igb needs six.
+const maxModules = 128
+
+// maxBuiltin is the largest list of built-in modules, in bytes: Debian's have 10 KB.
+const maxBuiltin = 4 << 20
+
+// moduleFiles are the files of a kernel's modules by name, "" for those that are built in.
+func moduleFiles(ctx context.Context, dir string) (map[string]string, error) {
+	files := make(map[string]string)
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if name, ok := moduleName(path); err == nil && ok && !d.IsDir() {
+			files[name] = path
+		}
+		return cmp.Or(err, ctx.Err())
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list modules: %w", err)
+	}
+	builtin, err := unpack.ReadFile(filepath.Join(dir, "modules.builtin"), maxBuiltin)
+	if err != nil {
+		return nil, fmt.Errorf("list built-in modules: %w", err)
+	}
+	for line := range strings.Lines(string(builtin)) {
+		if name, ok := moduleName(strings.TrimSpace(line)); ok {
+			files[name] = ""
+		}
+	}
+	return files, nil
 }
 
 // moduleName returns the name of the module in a file, "virtio_net" of
@@ -90,26 +98,33 @@ func moduleName(path string) (name string, ok bool) {
 // hyphen where the name has an underscore.
 func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
-func readModule(path string) ([]byte, error) {
-	data, err := os.ReadFile(path)
+// readModule gives a module's ELF file to write, and returns what it depends on.
+func readModule(ctx context.Context, path string, write func([]byte)) (needs []string, err error) {
+	release, err := unpack.Reserve(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("read module: %w", err)
+		return nil, err
 	}
-	if data, err = unpack.ELF(data); err != nil {
-		return nil, fmt.Errorf("read module %s: %w", path, err)
+	defer release()
+	data, err := unpack.File(ctx, path)
+	if err != nil {
+		return nil, err
 	}
-	return data, nil
+	write(data)
+	return depends(data)
 }
 
 // depends returns what the module's .modinfo section says it needs. The
 // section is a row of NUL-terminated "key=value".
 func depends(data []byte) ([]string, error) {
+	if err := unpack.CheckHeaders(data); err != nil {
+		return nil, err
+	}
 	f, err := elf.NewFile(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
 	s := f.Section(".modinfo")
-	if s == nil {
+	if s == nil || s.Flags&elf.SHF_COMPRESSED != 0 {
 		return nil, errors.New("no .modinfo section")
 	}
 	info, err := s.Data()

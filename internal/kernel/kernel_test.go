@@ -157,7 +157,7 @@ func TestOpenLive(t *testing.T) {
 func TestOpenTree(t *testing.T) {
 	dir := guesttest.Kernel(t, "6.1")
 	for driver, module := range map[string]string{"": "", "virtio-net": "virtio_net", "no_such": ""} {
-		k, err := OpenTree(dir, driver)
+		k, err := OpenTree(t.Context(), dir, driver)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestOpenTree(t *testing.T) {
 		}
 	}
 	for _, dir := range []string{t.TempDir(), "no such folder"} {
-		if _, err := OpenTree(dir, ""); err == nil {
+		if _, err := OpenTree(t.Context(), dir, ""); err == nil {
 			t.Errorf("a kernel in %s", dir)
 		}
 	}

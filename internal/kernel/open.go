@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -68,15 +69,15 @@ func openMemory() (memory, error) {
 // [ktext.OpenTree] finds it, and puts the module of a driver on it, unless that is ""
 // or the kernel has no such module: then the driver may be built in. Both "virtio-net"
 // and "virtio_net" name the module.
-func OpenTree(dir, driver string) (*Kernel, error) {
-	tree, err := ktext.OpenTree(dir)
+func OpenTree(ctx context.Context, dir, driver string) (*Kernel, error) {
+	tree, err := ktext.OpenTree(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	if tree.Vmlinuz == "" {
 		return nil, fmt.Errorf("find kernel in %s: it has modules and no vmlinuz", dir)
 	}
-	img, err := ktext.OpenFile(tree.Vmlinuz)
+	img, err := ktext.OpenFile(ctx, tree.Vmlinuz)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +85,7 @@ func OpenTree(dir, driver string) (*Kernel, error) {
 		return nil, fmt.Errorf("open %s: it has no symbols, and none could be recovered", tree.Vmlinuz)
 	}
 	if module, ok := tree.Modules[strings.ReplaceAll(driver, "-", "_")]; ok {
-		if img, err = ktext.OpenModule(module, img); err != nil {
+		if img, err = ktext.OpenModule(ctx, module, img); err != nil {
 			return nil, err
 		}
 	}
@@ -95,8 +96,8 @@ func OpenTree(dir, driver string) (*Kernel, error) {
 }
 
 // FileTypes are the types of the kernel in a file; nil when it holds none.
-func FileTypes(vmlinuz string) (*btf.Spec, error) {
-	img, err := ktext.OpenFile(vmlinuz)
+func FileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
+	img, err := ktext.OpenFile(ctx, vmlinuz)
 	if err != nil {
 		return nil, err
 	}

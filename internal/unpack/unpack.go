@@ -4,6 +4,7 @@ package unpack
 import (
 	"bytes"
 	"compress/gzip"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,51 +17,73 @@ import (
 	"github.com/ulikunitz/xz/lzma"
 )
 
-// Max is the largest file that is read, and the largest that one unpacks to, in bytes.
-const Max = 512 << 20
+// Limits on files, in bytes.
+const (
+	// Max is the largest file that is read.
+	Max = 512 << 20
+	// MaxPacked is the largest file that is unpacked, and the largest that one unpacks to.
+	// Kernels of distributions have 50 to 90 MB; what is read of one takes twice as much.
+	MaxPacked = 192 << 20
+	// maxUnsaid is what a file may unpack to that does not say how much that is.
+	maxUnsaid = 64 << 20
+	// maxDictionary is the largest history that a packed file may ask for: xz's own
+	// limit for its highest preset.
+	maxDictionary = 64 << 20
+	// piece is what is unpacked before the context is looked at. It takes 1 to 20 ms.
+	piece = 1 << 20
+)
 
-var errTooLarge = fmt.Errorf("more than %d MiB", Max>>20)
+// tooLarge is the error of a file that is, or unpacks to, more than that many bytes.
+type tooLarge int
 
-// maxDictionary is the largest history that a packed file may ask for, in bytes: xz's
-// own limit for its highest preset.
-const maxDictionary = 64 << 20
+func (limit tooLarge) Error() string {
+	if limit < 1<<20 {
+		return fmt.Sprintf("more than %d bytes", int(limit))
+	}
+	return fmt.Sprintf("more than %d MiB", int(limit>>20))
+}
 
-// ELF returns the ELF file in b, which may be packed, or the payload of a
-// bzImage.
-func ELF(b []byte) ([]byte, error) { return elfWithin(b, Max) }
+var (
+	errNoELF  = errors.New("what is packed in it is no ELF file")
+	errFormat = errors.New("no kernel, no module, and not packed in a way that is known")
+)
 
-// elfWithin is ELF where neither the file nor what it unpacks to may be larger than
+const elfMagic = "\x7fELF"
+
+// ELF returns the ELF file in b, which may be packed, or the payload of a bzImage. When
+// ctx ends it returns the error of ctx.
+func ELF(ctx context.Context, b []byte) ([]byte, error) { return elfWithin(ctx, b, MaxPacked) }
+
+// elfWithin is ELF where neither a packed file nor what it unpacks to may be larger than
 // limit bytes.
-func elfWithin(b []byte, limit int) ([]byte, error) {
+func elfWithin(ctx context.Context, b []byte, limit int) ([]byte, error) {
 	switch {
 	case len(b) == 0:
 		return nil, errors.New("the file is empty")
-	case len(b) > limit:
-		return nil, errTooLarge
-	case bytes.HasPrefix(b, []byte("\x7fELF")):
+	case bytes.HasPrefix(b, []byte(elfMagic)):
 		return b, nil
-	case len(b) > 0x250 && string(b[0x202:0x206]) == "HdrS":
-		payload, err := bzPayload(b)
-		if err != nil {
-			return nil, err
-		}
-		if b, err = decompress(payload, limit); err != nil {
-			return nil, err
-		}
-	default:
-		var err error
-		if b, err = decompress(b, limit); err != nil {
-			return nil, err
-		}
+	case len(b) > limit:
+		return nil, tooLarge(limit)
 	}
-	if !bytes.HasPrefix(b, []byte("\x7fELF")) {
-		return nil, errors.New("what is packed in it is no ELF file")
+	payload, err := payload(b)
+	if err != nil {
+		return nil, err
+	}
+	if b, err = decompress(ctx, payload, limit); err != nil {
+		return nil, err
+	}
+	if !bytes.HasPrefix(b, []byte(elfMagic)) {
+		return nil, errNoELF
 	}
 	return b, nil
 }
 
-// bzPayload is the packed kernel in a bzImage: Documentation/arch/x86/boot.rst.
-func bzPayload(b []byte) ([]byte, error) {
+// payload is the packed kernel in a bzImage (Documentation/arch/x86/boot.rst), or b when
+// that is none.
+func payload(b []byte) ([]byte, error) {
+	if len(b) <= 0x250 || string(b[0x202:0x206]) != "HdrS" {
+		return b, nil
+	}
 	if version := binary.LittleEndian.Uint16(b[0x206:]); version < 0x208 {
 		return nil, fmt.Errorf("boot protocol %#x says not where the kernel is: 0x208 does", version)
 	}
@@ -78,46 +101,81 @@ func bzPayload(b []byte) ([]byte, error) {
 
 // decompress unpacks b up to limit. What follows the packed data, the size that
 // the kernel's build appends, is left alone.
-func decompress(b []byte, limit int) ([]byte, error) {
+func decompress(ctx context.Context, b []byte, limit int) ([]byte, error) {
+	room, most := sizes(b, b, len(b), limit)
+	if room > most {
+		return nil, tooLarge(most)
+	}
 	switch {
 	case bytes.HasPrefix(b, zstdMagic):
-		return unzstd(b, limit)
+		return unzstd(b, most)
 	case bytes.HasPrefix(b, lz4Magic):
-		return unlz4(b, limit)
+		return unlz4(ctx, b, room, most)
 	}
-	r, err := reader(b, limit)
+	r, err := stream(bytes.NewReader(b), b, min(maxDictionary, limit))
 	if err != nil {
 		return nil, err
 	}
-	out := bytes.NewBuffer(Buffer(sizeHint(b, limit) + bytes.MinRead))
-	n, err := io.Copy(out, io.LimitReader(r, int64(limit)+1))
+	out, err := readAll(ctx, r, room, most)
 	switch {
-	case n > int64(limit):
-		return nil, errTooLarge
-	case err != nil && !bytes.HasPrefix(out.Bytes(), []byte("\x7fELF")):
-		return nil, fmt.Errorf("unpack: %w", err)
-	case err != nil && !trailing(out.Bytes(), b):
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case len(out) > most:
+		return nil, tooLarge(most)
+	case err != nil && !trailing(out, b):
 		return nil, fmt.Errorf("unpack: %w", err)
 	}
-	return out.Bytes(), nil
+	return out, nil
+}
+
+// readAll reads up to one byte more than most, into a buffer that has room for that many
+// to begin with. It ends early when what comes is no ELF file.
+func readAll(ctx context.Context, r io.Reader, room, most int) ([]byte, error) {
+	out := Buffer(min(room, most) + 1)
+	for len(out) <= most {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		if len(out) == cap(out) {
+			// Half as much again: doubling would take three times of it at once.
+			out = append(Buffer(min(max(len(out)/2*3, piece), most+1)), out...)
+		}
+		n, err := r.Read(out[len(out):min(cap(out), len(out)+piece)])
+		out = out[:len(out)+n]
+		if len(out) >= len(elfMagic) && !bytes.HasPrefix(out, []byte(elfMagic)) {
+			return out, errNoELF
+		}
+		if err == io.EOF {
+			return out, nil
+		}
+		if err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 var (
+	gzipMagic = []byte{0x1f, 0x8b}
+	xzMagic   = []byte("\xfd7zXZ\x00")
+	lzmaMagic = []byte{0x5d, 0x00, 0x00}
 	zstdMagic = []byte{0x28, 0xb5, 0x2f, 0xfd}
 	lz4Magic  = []byte{0x02, 0x21, 0x4c, 0x18} // the legacy format, which kernels have
 )
 
 // unzstd unpacks at once, which needs no window beside what it unpacks to.
-func unzstd(b []byte, limit int) ([]byte, error) {
-	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(uint64(limit)))
+func unzstd(b []byte, most int) ([]byte, error) {
+	// The kernel's build asks for a window of 128 MiB, whatever the size.
+	z, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecodeAllCapLimit(true),
+		zstd.WithDecoderMaxMemory(uint64(max(most, 128<<20))))
 	if err != nil {
 		return nil, fmt.Errorf("unpack zstd: %w", err)
 	}
 	defer z.Close()
-	out, err := z.DecodeAll(b, Buffer(sizeHint(b, limit)))
+	out, err := z.DecodeAll(b, Buffer(most)) // what is not written to takes no memory
 	switch {
-	case errors.Is(err, zstd.ErrDecoderSizeExceeded), len(out) > limit:
-		return nil, errTooLarge
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded), errors.Is(err, zstd.ErrWindowSizeExceeded):
+		return nil, tooLarge(most)
 	case err != nil && !trailing(out, b):
 		return nil, fmt.Errorf("unpack zstd: %w", err)
 	}
@@ -126,10 +184,13 @@ func unzstd(b []byte, limit int) ([]byte, error) {
 
 // unlz4 unpacks blocks of 8 MiB at once, each behind its size: lib/decompress_unlz4.c.
 // A reader would hold a block twice beside what it unpacks to.
-func unlz4(b []byte, limit int) ([]byte, error) {
+func unlz4(ctx context.Context, b []byte, room, most int) ([]byte, error) {
 	const block = 8 << 20
-	out := Buffer(sizeHint(b, limit) + block)
+	out := Buffer(room + block)
 	for rest := b; len(rest) > 4; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		size := binary.LittleEndian.Uint32(rest)
 		rest = rest[4:]
 		if bytes.Equal(binary.LittleEndian.AppendUint32(nil, size), lz4Magic) {
@@ -146,53 +207,44 @@ func unlz4(b []byte, limit int) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("unpack lz4: %w", err)
 		}
-		if out = out[:len(out)+n]; len(out) > limit {
-			return nil, errTooLarge
+		if out = out[:len(out)+n]; len(out) > most {
+			return nil, tooLarge(most)
 		}
 		rest = rest[size:]
 	}
 	return out, nil
 }
 
-// sizeHint is what b may unpack to: a kernel's payload ends in its size. It is no
-// promise.
-func sizeHint(b []byte, limit int) int {
-	if len(b) < 4 {
-		return 0
-	}
-	return int(min(uint64(binary.LittleEndian.Uint32(b[len(b)-4:])), 16*uint64(len(b)), uint64(limit)))
-}
-
 // trailing tells whether all that b promises was unpacked, though the reader then
 // stumbled over the four bytes of its size that follow.
 func trailing(out, b []byte) bool {
-	return len(b) > 4 && uint64(binary.LittleEndian.Uint32(b[len(b)-4:])) == uint64(len(out))
+	return len(b) > 4 && uint64(binary.LittleEndian.Uint32(b[len(b)-4:])) == uint64(len(out)) && bytes.HasPrefix(out, []byte(elfMagic))
 }
 
-func reader(b []byte, limit int) (io.Reader, error) {
-	dictionary := min(maxDictionary, limit)
-	r := bytes.NewReader(b)
+// stream is a reader of what r unpacks to, which begins with magic. Of formats that join
+// several files it reads the first.
+func stream(r io.Reader, magic []byte, dictionary int) (io.Reader, error) {
 	switch {
-	case bytes.HasPrefix(b, []byte{0x1f, 0x8b}):
+	case bytes.HasPrefix(magic, gzipMagic):
 		z, err := gzip.NewReader(r)
 		if err != nil {
 			return nil, fmt.Errorf("unpack gzip: %w", err)
 		}
 		z.Multistream(false)
 		return z, nil
-	case bytes.HasPrefix(b, []byte("\xfd7zXZ\x00")):
+	case bytes.HasPrefix(magic, xzMagic):
 		z, err := xz.NewReader(r, uint32(dictionary))
 		if err != nil {
 			return nil, fmt.Errorf("unpack xz: %w", err)
 		}
 		z.Multistream(false)
 		return z, nil
-	case bytes.HasPrefix(b, []byte{0x5d, 0x00, 0x00}):
+	case bytes.HasPrefix(magic, lzmaMagic):
 		z, err := lzma.ReaderConfig{DictCap: dictionary}.NewReader(r)
 		if err != nil {
 			return nil, fmt.Errorf("unpack lzma: %w", err)
 		}
 		return z, nil
 	}
-	return nil, errors.New("no kernel, no module, and not packed in a way that is known")
+	return nil, errFormat
 }

@@ -39,7 +39,7 @@ func TestDebianKnown(t *testing.T) {
 	for _, series := range []string{"6.12", "6.1"} {
 		for _, driver := range []string{"veth", "virtio_net"} {
 			t.Run(series+" "+driver, func(t *testing.T) {
-				k, err := kernel.OpenTree(guesttest.Kernel(t, series), driver)
+				k, err := kernel.OpenTree(t.Context(), guesttest.Kernel(t, series), driver)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -80,11 +80,11 @@ func kernels(t *testing.T) (all []names) {
 		t.Fatal(err)
 	}
 	for _, dir := range dirs {
-		tree, err := ktext.OpenTree(filepath.Join(cache, dir.Name()))
+		tree, err := ktext.OpenTree(t.Context(), filepath.Join(cache, dir.Name()))
 		if err != nil || tree.Vmlinuz == "" {
 			continue // apt's own state
 		}
-		img, err := ktext.OpenFile(tree.Vmlinuz)
+		img, err := ktext.OpenFile(t.Context(), tree.Vmlinuz)
 		if err != nil {
 			t.Fatal(err)
 		}

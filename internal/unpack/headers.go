@@ -1,4 +1,4 @@
-package ktext
+package unpack
 
 import (
 	"bytes"
@@ -8,15 +8,15 @@ import (
 	"fmt"
 )
 
-// maxName is the longest name in a string table, in bytes: four times that of a kernel
+// MaxName is the longest name in a string table, in bytes: four times that of a kernel
 // symbol (KSYM_NAME_LEN).
-const maxName = 2048
+const MaxName = 2048
 
-// checkHeaders looks at the section headers of the ELF file b before debug/elf reads
+// CheckHeaders looks at the section headers of the ELF file b before debug/elf reads
 // it. That unpacks a compressed table of names without a limit and copies the name of
 // each section. Sections that overlap would be read as often as they are listed. A
 // file that ends within what it promises is left to debug/elf.
-func checkHeaders(b []byte) error {
+func CheckHeaders(b []byte) error {
 	if len(b) < 64 {
 		return nil
 	}
@@ -56,8 +56,8 @@ func checkHeaders(b []byte) error {
 				if end < 0 {
 					end = len(names)
 				}
-				if end > maxName {
-					return fmt.Errorf("a name of %d bytes: at most %d are possible", end, maxName)
+				if end > MaxName {
+					return fmt.Errorf("a name of %d bytes: at most %d are possible", end, MaxName)
 				}
 				names = names[min(end+1, len(names)):]
 			}

@@ -1,0 +1,179 @@
+package unpack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"sync"
+
+	"golang.org/x/sync/semaphore"
+	"golang.org/x/sys/unix"
+)
+
+// Buffer is an empty slice with room for n bytes, in huge pages where the kernel has
+// them: a page fault for each 4 KiB of a kernel took 40 % of the time to read it.
+func Buffer(n int) []byte {
+	const hugePage = 2 << 20
+	b := make([]byte, 0, n)
+	if n >= hugePage {
+		// The heap begins a slice of this size on a page. A kernel without huge
+		// pages refuses, and the slice is then as any other.
+		_ = unix.Madvise(b[:n], unix.MADV_HUGEPAGE)
+	}
+	return b
+}
+
+// Open opens a regular file of at most limit bytes, and says how many it has. Of a pipe or
+// a device it returns an error at once, where opening the one would wait and reading the
+// other may have no end.
+func Open(path string, limit int64) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, 0, err
+	}
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+	case !info.Mode().IsRegular():
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("it is not a regular file")}
+	case info.Size() > limit:
+		err = &fs.PathError{Op: "open", Path: path, Err: tooLarge(int(limit))}
+	default:
+		return f, info.Size(), nil
+	}
+	f.Close()
+	return nil, 0, err
+}
+
+// ReadFile reads a regular file of at most limit bytes, as [Open] opens it.
+func ReadFile(path string, limit int64) ([]byte, error) {
+	f, size, err := Open(path, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, size)
+	if _, err := io.ReadFull(f, b); err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return b, nil
+}
+
+// File reads the ELF file at path, or the one that is packed in it. When ctx ends it
+// returns the error of ctx.
+func File(ctx context.Context, path string) ([]byte, error) {
+	f, size, err := Open(path, Max)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	magic := make([]byte, min(size, int64(len(elfMagic))))
+	if _, err := io.ReadFull(f, magic); err != nil {
+		return nil, fmt.Errorf("read: %w", err)
+	}
+	if string(magic) == elfMagic {
+		b := append(Buffer(int(size)), magic...)[:size]
+		return b, fill(ctx, f, b[len(magic):])
+	}
+	if size > MaxPacked {
+		return nil, tooLarge(MaxPacked)
+	}
+	if size == 0 {
+		return ELF(ctx, nil)
+	}
+	// The packed file, 12 MB of a kernel, is not on the heap: it is gone at once.
+	packed, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+	if err != nil {
+		return nil, fmt.Errorf("map memory: %w", err)
+	}
+	unmap := func() { _ = unix.Munmap(packed) }
+	if err := fill(ctx, f, packed[copy(packed, magic):]); err != nil {
+		unmap()
+		return nil, err
+	}
+	// Not every decoder hears a context: one that does not is left to finish, which takes a
+	// second at most.
+	type result struct {
+		b   []byte
+		err error
+	}
+	done := make(chan result, 1)
+	go func() {
+		defer unmap()
+		b, err := ELF(ctx, packed)
+		done <- result{b, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case r := <-done:
+		return r.b, r.err
+	}
+}
+
+// budget bounds what is read at one time from files that others made, in bytes, however
+// many goroutines read: modules are read on all CPUs, and one of 0.5 MB may unpack to
+// [MaxPacked].
+var budget = semaphore.NewWeighted(maxAtOnce)
+
+const maxAtOnce = 256 << 20
+
+// Reserve waits until there is memory to read the kernel or the module at path and what is
+// in it. The memory is reserved until release is called. A file that needs more than there
+// is waits until nothing else is read.
+func Reserve(ctx context.Context, path string) (release func(), err error) {
+	n, err := need(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := budget.Acquire(ctx, n); err != nil {
+		return nil, err
+	}
+	return sync.OnceFunc(func() { budget.Release(n) }), nil
+}
+
+// need is the memory that reading a file takes: the packed file, what it unpacks to, and
+// as much again for symbols and relocations.
+func need(path string) (int64, error) {
+	f, size, err := Open(path, Max)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	head, tail := make([]byte, 4096), make([]byte, 4096)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && err != io.EOF {
+		return 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	head = head[:n]
+	if n, err = f.ReadAt(tail, max(0, size-int64(len(tail)))); err != nil && err != io.EOF {
+		return 0, fmt.Errorf("read %s: %w", path, err)
+	}
+	if bytes.HasPrefix(head, []byte(elfMagic)) {
+		return min(2*size, maxAtOnce), nil
+	}
+	room, most := sizes(head, tail[:n], int(size), MaxPacked)
+	if said(head, tail[:n]) == 0 {
+		room = most
+	}
+	return min(size+2*int64(room), maxAtOnce), nil
+}
+
+// fill fills b from r.
+func fill(ctx context.Context, r io.Reader, b []byte) error {
+	for len(b) > 0 {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := io.ReadFull(r, b[:min(piece, len(b))])
+		if err != nil {
+			return fmt.Errorf("read: %w", err)
+		}
+		b = b[n:]
+	}
+	return nil
+}
