@@ -9,7 +9,10 @@ import (
 )
 
 func newCheck(s std) *cobra.Command {
-	var o outputFlags
+	var (
+		o       outputFlags
+		verbose bool
+	)
 	cmd := &cobra.Command{
 		Use:   "check",
 		Short: "Say what this machine does to XDP_REDIRECT",
@@ -17,7 +20,7 @@ func newCheck(s std) *cobra.Command {
 and a return really are in kernel memory, mitigations, BPF, NICs, IOMMU.
 
 Each row is what was found, → what it means for a redirected packet, and what
-to do about it. It changes nothing. Without root it shows what it can and
+to do about it: what costs packets first. It changes nothing. Without root it shows what it can and
 names what it could not see (?).`,
 		Example: `  unthunk check
   unthunk check --save machine.json`,
@@ -33,10 +36,11 @@ names what it could not see (?).`,
 			doc := record.New[host.Finding]("check", fp)
 			doc.Rows = findings
 			return o.publish(s, doc, func() error {
-				return report.Check(s.out, textOptions(s.out), fp, findings)
+				return report.Check(s.out, textOptions(s.out), fp, findings, verbose)
 			})
 		},
 	}
 	o.add(cmd)
+	cmd.Flags().BoolVarP(&verbose, "verbose", "v", false, "also say what a row that is fine means")
 	return cmd
 }

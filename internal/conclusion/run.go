@@ -27,7 +27,7 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	v.Tax, v.Share = share(redirect, answerBulk, doc.Prices)
 	v.Largest = largestStage(doc.Stages)
 	v.Win = slices.Concat(unpriced(found), calledLess(doc, v.Tax, found), bulkGain(doc.Rows, findings),
-		withoutIOMMU(doc, found))
+		withoutIOMMU(doc, found), slotGain(doc.Prices, found))
 	v.Lose = avoid(doc.Prices, found)
 	for _, gains := range []*[]record.Gain{&v.Win, &v.Lose} {
 		*gains = slices.DeleteFunc(*gains, func(g record.Gain) bool { return !known(g) })
@@ -67,13 +67,20 @@ func largestStage(stages []record.ProfileRow) (found *record.ProfileRow) {
 	return found
 }
 
-// unpriced are settings of this machine that make each packet dearer and that a run does
-// not price.
+// unpriced are what makes each packet of this machine dearer and what a run does not price:
+// settings, and programs that others have at the tracepoints.
 func unpriced(found map[string]host.Finding) (gains []record.Gain) {
-	for _, name := range []string{"bpf-jit", "bpf-jit-harden", "bpf-stats"} {
-		if f := found[name]; f.Level == host.LevelWarn && f.Do != "" {
-			gains = append(gains, record.Gain{What: f.Do, Now: name + " is " + f.Found, Why: f.Means, Verb: "check"})
+	for _, name := range []string{host.ObserversFinding, "bpf-jit", "bpf-jit-harden", "bpf-stats"} {
+		f := found[name]
+		if f.Level != host.LevelWarn || f.Do == "" {
+			continue
 		}
+		g := advice(f.Do, nil, "check")
+		g.Now, g.Why = f.Found, cmp.Or(g.Why, f.Means)
+		if name != host.ObserversFinding {
+			g.Now = name + " is " + f.Found
+		}
+		gains = append(gains, g)
 	}
 	return gains
 }
@@ -112,15 +119,25 @@ func withoutIOMMU(doc *record.Document[record.BenchRow], found map[string]host.F
 	return append(gains, g)
 }
 
+// slotGain is what a program pays that found no slot of the BPF dispatcher.
+func slotGain(prices []record.TaxRow, found map[string]host.Finding) []record.Gain {
+	f, row := found[host.DispatcherFinding], priceRow(prices, "bpf-prog")
+	if f.Level != host.LevelWarn || row == nil {
+		return nil
+	}
+	return []record.Gain{{What: f.Do, Now: f.Found, Why: f.Means, Ns: row.Price, Verb: "check"}}
+}
+
 // avoid are what would make each packet dearer, with what this machine has of it now.
 func avoid(prices []record.TaxRow, found map[string]host.Finding) (gains []record.Gain) {
 	for _, loss := range []struct{ row, what, why, finding string }{
-		{"tracepoint/1", "a program at the tracepoint xdp_redirect", "xdp-monitor and xdpdump attach one", "xdp-observers"},
-		{"bpf-prog", "a 49th XDP program", "the BPF dispatcher holds 48; others are called indirectly", "xdp-dispatcher"},
+		{"tracepoint/1", "a program at the tracepoint xdp_redirect", "xdp-monitor and xdpdump attach one", host.ObserversFinding},
+		{"bpf-prog", "a 49th XDP program", "the BPF dispatcher holds 48; others are called indirectly", host.DispatcherFinding},
 		{"devmap-prog", "a second XDP program, in the devmap", "", ""},
 		{"tail-call", "a tail call to an index that is not constant", "", ""},
 	} {
-		if row := priceRow(prices, loss.row); row != nil {
+		has := found[loss.finding].Level == host.LevelWarn // then it is not to be avoided but undone
+		if row := priceRow(prices, loss.row); row != nil && !has {
 			gains = append(gains, record.Gain{
 				What: loss.what, Now: found[loss.finding].Found, Why: loss.why, Ns: row.Price, Verb: "tax",
 			})
@@ -159,10 +176,10 @@ func bulkGain(rows []record.BenchRow, findings []host.Finding) []record.Gain {
 	if first.Hop == nil || last.Hop == nil || math.IsNaN(first.Hop.Low) || math.IsNaN(last.Hop.Low) {
 		return nil
 	}
+	what, why, _ := strings.Cut(findings[at].Do, ": ")
 	return []record.Gain{{
-		What: findings[at].Do, Now: findings[at].Found,
-		Why: fmt.Sprintf("more frames a poll, so that one call serves them: bulk %s costs less than bulk %s",
-			last.Labels["bulk"], first.Labels["bulk"]),
+		What: what, Now: findings[at].Found,
+		Why: fmt.Sprintf("%s: that is bulk %s after bulk %s", why, last.Labels["bulk"], first.Labels["bulk"]),
 		Ns: &stat.Quantity{
 			Median: first.Hop.Median - last.Hop.Median, Low: first.Hop.Low - last.Hop.High, High: first.Hop.High - last.Hop.Low,
 			N: min(first.Hop.N, last.Hop.N), Unit: "ns",

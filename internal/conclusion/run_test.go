@@ -105,8 +105,26 @@ func TestUnpriced(t *testing.T) {
 	v := New(&record.Document[record.BenchRow]{}, []host.Finding{
 		{Name: "bpf-stats", Level: host.LevelWarn, Found: "on", Do: "sysctl kernel.bpf_stats_enabled=0"},
 		{Name: "bpf-jit", Level: host.LevelOK, Found: "on"},
+		{Name: "xdp-observers", Level: host.LevelWarn, Found: "xdpmon at xdp_redirect", Do: "detach it: bpftool link list"},
 	})
-	if len(v.Win) != 1 || v.Win[0].Ns != nil || v.Win[0].Now != "bpf-stats is on" {
+	if len(v.Win) != 2 || v.Win[0].Ns != nil || v.Win[0].What != "detach it" || v.Win[0].Now != "xdpmon at xdp_redirect" ||
+		v.Win[1].Now != "bpf-stats is on" {
 		t.Errorf("%+v", v.Win)
+	}
+}
+
+// What this machine has is not to be avoided but undone.
+func TestTaken(t *testing.T) {
+	doc := &record.Document[record.BenchRow]{RunParts: record.RunParts{Prices: []record.TaxRow{
+		{Name: "bpf-prog", Price: ns(10, 9, 11)}, {Name: "tracepoint/1", Price: ns(50, 40, 60)},
+	}}}
+	full := host.Finding{Name: "xdp-dispatcher", Level: host.LevelWarn, Found: "48 of 48 dispatcher slots taken", Do: "detach programs"}
+	v := New(doc, []host.Finding{full})
+	if len(v.Win) != 1 || v.Win[0].What != "detach programs" || v.Win[0].Ns.Median != 10 || len(v.Lose) != 1 {
+		t.Errorf("try %+v, avoid %+v", v.Win, v.Lose)
+	}
+	full.Level = host.LevelOK
+	if v := New(doc, []host.Finding{full}); len(v.Win) != 0 || len(v.Lose) != 2 || v.Lose[1].Now != full.Found {
+		t.Errorf("try %+v, avoid %+v", v.Win, v.Lose)
 	}
 }

@@ -31,6 +31,9 @@ type branches struct {
 	core, all   tally
 	// unread are functions that could not be read.
 	unread int
+	// dispatched are the programs in the BPF dispatcher, of the running kernel.
+	dispatched    int
+	dispatcherErr error
 }
 
 // tally counts the indirect branches of some functions.
@@ -99,12 +102,16 @@ func (m *machine) readBranches() branches {
 		var err error
 		k, err = kernel.OpenNamed(func(name, _ []byte) bool {
 			plain, _, _ := bytes.Cut(name, []byte("."))
-			return wanted[string(plain)] || structural(name)
+			return wanted[string(plain)] || structural(name) || kernel.DispatcherSymbol(name)
 		})
 		if err != nil {
 			return branches{err: err}
 		}
 		defer k.Close()
+		b := readBranches(k)
+		programs, _, err := k.Dispatcher()
+		b.dispatched, b.dispatcherErr = len(programs), err
+		return b
 	}
 	return readBranches(k)
 }
@@ -271,15 +278,16 @@ func indirectRow(name string, f *Fingerprint, flags []string, b branches) Findin
 	case branch.ThunkRetpoline, branch.ThunkCallDepth:
 		row.Level = LevelWarn
 		row.Means = "every indirect call is mispredicted on purpose: ndo_xdp_xmit, the program call and map lookups each " +
-			"pay a pipeline refill (30 cycles against 4 on a Broadwell Xeon)"
-		row.Do = "raise the bulk so that one call serves more frames; unthunk tax prices the call"
+			"pay a pipeline refill (unthunk tax prices it)"
+		row.Do = "where only trusted code runs, boot with spectre_v2=off"
 		switch {
 		// Linux 6.3 and later prefer automatic IBRS to retpolines.
 		case hidden(*f, flags, "autoibrs"):
 			row.Do = "have the hypervisor pass automatic IBRS through: Zen 5 has it, this guest does not see it, and Linux 6.3 " +
-				"and later need no retpolines with it; else " + row.Do
+				"and later need no retpolines with it"
 		case slices.Contains(flags, "autoibrs") || slices.Contains(flags, "ibrs_enhanced"):
-			row.Do = "see why: this CPU has enhanced or automatic IBRS, which spectre_v2=auto prefers to retpolines; else " + row.Do
+			row.Do = "boot without the parameter that asks for retpolines: this CPU has enhanced or automatic IBRS, which " +
+				"spectre_v2=auto prefers"
 		}
 		if !b.throughThunk() {
 			row.Level = LevelOK

@@ -1,11 +1,13 @@
 package host
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/unthunk/unthunk/internal/kernel"
@@ -84,7 +86,13 @@ func Check(ctx context.Context, opts Options) (Fingerprint, []Finding, error) {
 	rows = append(rows, agreement(f, mem)...)
 	rows = append(rows, vulnerabilities...)
 	rows = append(rows, m.bpf(&f)...)
+	if m.live {
+		rows = append(rows, observersRow(observers()), dispatcherRow(mem.dispatched, cmp.Or(mem.err, mem.dispatcherErr)))
+	}
 	rows = append(rows, m.smt(&f), m.governor(&f))
+	if m.live {
+		rows = append(rows, coreClock())
+	}
 	steal, err := m.steal(ctx)
 	if err != nil {
 		return f, nil, err
@@ -92,7 +100,27 @@ func Check(ctx context.Context, opts Options) (Fingerprint, []Finding, error) {
 	rows = append(rows, steal)
 	rows = append(rows, m.nics(&f)...)
 	rows = append(rows, m.iommu()...)
+	warnOnce(rows)
 	return f, rows, nil
+}
+
+// warnOnce leaves one warning of what several rows say: what memory has, over what /sys says
+// of it.
+func warnOnce(rows []Finding) {
+	said := map[string][]string{
+		"indirect-call": {"call-sites", "vulnerability-spectre-v2"},
+		"return-thunk":  {"vulnerability-spec-rstack-overflow"},
+	}
+	for _, row := range rows {
+		if row.Level != LevelWarn {
+			continue
+		}
+		for i := range rows {
+			if slices.Contains(said[row.Name], rows[i].Name) && rows[i].Level == LevelWarn {
+				rows[i].Level = LevelNote
+			}
+		}
+	}
 }
 
 // Identify returns the fingerprint of the machine. It is what

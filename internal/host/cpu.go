@@ -109,6 +109,10 @@ func hypervisorName(signature string) string {
 	case "VBoxVBoxVBox":
 		return "VirtualBox"
 	}
+	// Some repeat a short signature to fill the twelve bytes: "bhyve bhyve ".
+	if words := strings.Fields(signature); len(words) > 1 && len(slices.Compact(slices.Clone(words))) == 1 {
+		return words[0]
+	}
 	return signature
 }
 

@@ -3,6 +3,8 @@ package host
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io/fs"
 	"maps"
 	"regexp"
@@ -12,10 +14,13 @@ import (
 	"testing/fstest"
 	"time"
 
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
+	"github.com/safchain/ethtool"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ksym"
@@ -373,9 +378,122 @@ func TestIdentifyLive(t *testing.T) {
 }
 
 func TestHypervisorName(t *testing.T) {
-	for in, want := range map[string]string{"KVMKVMKVM": "KVM", "Microsoft Hv": "Hyper-V", "else": "else", "": ""} {
+	for in, want := range map[string]string{"KVMKVMKVM": "KVM", "Microsoft Hv": "Hyper-V", "else": "else", "": "",
+		"bhyve bhyve": "bhyve", "two words": "two words"} {
 		if got := hypervisorName(in); got != want {
 			t.Errorf("%q: %q", in, got)
 		}
+	}
+}
+
+func TestObserversRow(t *testing.T) {
+	monitor := observer{"xdp_redirect", "xdpmon"}
+	for _, tt := range []struct {
+		found []observer
+		err   error
+		level Level
+		said  string
+		do    bool
+	}{
+		{nil, nil, LevelOK, "none attached", false},
+		{[]observer{monitor, {"xdp_cpumap_kthread", ""}}, nil, LevelWarn, "at xdp_cpumap_kthread, xdpmon at xdp_redirect", true},
+		{[]observer{{"xdp_exception", "errors"}}, nil, LevelNote, "errors at xdp_exception", false},
+		{nil, fmt.Errorf("list BPF links: %w", fs.ErrPermission), LevelUnknown, "not seen: listing BPF links needs root", false},
+		{nil, errors.New("x"), LevelUnknown, "not seen: x", false},
+	} {
+		row := observersRow(tt.found, tt.err)
+		if row.Name != "xdp-observers" || row.Level != tt.level || row.Found != tt.said || (row.Do != "") != tt.do {
+			t.Errorf("%v, %v: %+v", tt.found, tt.err, row)
+		}
+	}
+}
+
+func TestDispatcherRow(t *testing.T) {
+	for _, tt := range []struct {
+		programs int
+		err      error
+		level    Level
+		said     string
+		do       bool
+	}{
+		{0, nil, LevelOK, "0 of 48 dispatcher slots taken", false},
+		{48, nil, LevelWarn, "48 of 48 dispatcher slots taken", true},
+		{0, kernel.ErrNoDispatcher, LevelNote, "none: this kernel has no BPF dispatcher for XDP", false},
+		{0, errors.New("x"), LevelUnknown, "not seen: x", false},
+	} {
+		row := dispatcherRow(tt.programs, tt.err)
+		if row.Name != "xdp-dispatcher" || row.Level != tt.level || row.Found != tt.said || (row.Do != "") != tt.do {
+			t.Errorf("%d, %v: %+v", tt.programs, tt.err, row)
+		}
+	}
+}
+
+// Advice is for a device that redirects and has each frame raise an interrupt.
+func TestCoalescingRow(t *testing.T) {
+	for _, tt := range []struct {
+		c               ethtool.Coalesce
+		flush, deferred string
+		attached        bool
+		level           Level
+		said            string
+		do              bool
+	}{
+		{ethtool.Coalesce{RxCoalesceUsecs: 8}, "0", "0", true, LevelOK, "rx-usecs 8, rx-frames 0", false},
+		{ethtool.Coalesce{UseAdaptiveRxCoalesce: 1}, "0", "0", true, LevelOK, "rx-usecs 0, rx-frames 0, adaptive", false},
+		{ethtool.Coalesce{}, "20000", "2", true, LevelOK, "rx-usecs 0, rx-frames 0, polls deferred", false},
+		{ethtool.Coalesce{RxMaxCoalescedFrames: 1}, "0", "0", true, LevelNote, "rx-usecs 0, rx-frames 1", true},
+		{ethtool.Coalesce{}, "", "", false, LevelNote, "rx-usecs 0, rx-frames 0", false},
+	} {
+		row := coalescingRow("eth0", tt.c, tt.flush, tt.deferred, tt.attached)
+		if row.Name != "nic-eth0-coalescing" || row.Level != tt.level || row.Found != tt.said || (row.Do != "") != tt.do {
+			t.Errorf("%+v", row)
+		}
+	}
+}
+
+// One thing that several rows say is one warning.
+func TestWarnOnce(t *testing.T) {
+	rows := []Finding{
+		{Name: "indirect-call", Level: LevelWarn}, {Name: "return-thunk", Level: LevelOK}, {Name: "call-sites", Level: LevelWarn},
+		{Name: "vulnerability-spectre-v2", Level: LevelWarn}, {Name: "vulnerability-spec-rstack-overflow", Level: LevelWarn},
+	}
+	warnOnce(rows)
+	for i, want := range []Level{LevelWarn, LevelOK, LevelNote, LevelNote, LevelWarn} {
+		if rows[i].Level != want {
+			t.Errorf("%s: %s, want %s", rows[i].Name, rows[i].Level, want)
+		}
+	}
+}
+
+// A program at the tracepoint is seen while its link is there.
+func TestObserversLive(t *testing.T) {
+	testutil.Root(t)
+	p, err := price.Load("observer")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	count := func() (n int) {
+		found, err := observers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, o := range found {
+			if o.tracepoint == "xdp_redirect" && o.program == "observer" {
+				n++
+			}
+		}
+		return n
+	}
+	before := count()
+	l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "xdp_redirect", Program: p})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := count(); got != before+1 {
+		t.Errorf("%d observers, with one more %d", before, got)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
 	}
 }

@@ -74,6 +74,9 @@ func (m *machine) nics(f *Fingerprint) []Finding {
 			if row, ok := ringRow(eth, "nic-"+dev+"-rings", dev, physical); ok {
 				rows = append(rows, row)
 			}
+			if row, ok := m.coalescing(eth, dev); ok && physical {
+				rows = append(rows, row)
+			}
 		}
 	}
 	if len(f.Drivers) == 0 {

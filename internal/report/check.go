@@ -10,20 +10,34 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
-// Check writes the findings of `check` for people: one row each, with what
-// it means and what to do below it. Vulnerabilities that the CPU does not
-// have share one row.
-func Check(w io.Writer, opts Options, fp host.Fingerprint, findings []host.Finding) error {
+// Check writes the findings of `check` for people, by weight: what costs packets first, then
+// what could not be seen, what is worth knowing, and what is fine. Each row says what was
+// found, what it means and what to do; of what is fine only verbose says more than what was
+// found. Vulnerabilities that the CPU does not have share one row.
+func Check(w io.Writer, opts Options, fp host.Fingerprint, findings []host.Finding, verbose bool) error {
 	p := newPrinter(opts)
+	p.wrap("", "! costs packets or makes numbers unsteady   ? not seen   · worth knowing when two machines are compared")
 	var spared []string
 	count := make(map[host.Level]int)
-	for _, f := range findings {
-		count[f.Level]++
-		if name, ok := strings.CutPrefix(f.Name, "vulnerability-"); ok && f.Found == "Not affected" {
-			spared = append(spared, name)
-			continue
+	for _, level := range []host.Level{host.LevelWarn, host.LevelUnknown, host.LevelNote, host.LevelOK} {
+		fmt.Fprintln(&p.buf)
+		for _, f := range findings {
+			if f.Level != level {
+				continue
+			}
+			count[level]++
+			if name, ok := strings.CutPrefix(f.Name, "vulnerability-"); ok && f.Found == "Not affected" {
+				spared = append(spared, name)
+				continue
+			}
+			if level == host.LevelOK && !verbose {
+				f.Means = ""
+			}
+			p.finding(f)
 		}
-		p.finding(f)
+		if count[level] == 0 {
+			p.buf.Truncate(p.buf.Len() - 1)
+		}
 	}
 	if len(spared) > 0 {
 		p.finding(host.Finding{Name: "not-affected", Level: host.LevelOK, Found: strings.Join(spared, ", ")})
@@ -51,6 +65,8 @@ func (p *printer) finding(f host.Finding) {
 		mark, color = "?", magenta
 	case host.LevelNote:
 		mark = "·"
+	case host.LevelOK:
+		color = dim
 	}
 	name := cells.Clean(strings.TrimPrefix(f.Name, "vulnerability-"))
 	indent := strings.Repeat(" ", column)
