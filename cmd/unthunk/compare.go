@@ -44,7 +44,7 @@ is one of
 Two records of xray are compared branch by branch: which are new, gone, or made
 otherwise. Two of profile are compared stage by stage, in ns per packet;
 --threshold is then in percent of the whole old packet. Two of lab are compared
-exactly.
+exactly, two of check finding by finding: what changed on a machine.
 
 With --by, rows of one file of bench or run that differ in one label only
 (operation, scenario, mode, …) are compared with the row of the label's first
@@ -145,6 +145,8 @@ func writeChanges(w io.Writer, c record.Changes) error {
 		return report.ProfileComparison(w, opts, c)
 	case *record.SiteComparison:
 		return report.SiteComparison(w, opts, c)
+	case *record.FindingComparison:
+		return report.FindingComparison(w, opts, c)
 	case *record.LabComparison:
 		return report.LabComparison(w, opts, c)
 	case *record.Comparison:

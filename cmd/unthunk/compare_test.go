@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -268,5 +269,45 @@ func TestCompareProfilesJSON(t *testing.T) {
 	if doc.Kind != "compare" || doc.Old.File != old || len(doc.Rows) != 4 || doc.Rows[0].Name != "packet" ||
 		doc.Rows[0].Difference.Unit != "ns" {
 		t.Errorf("%s", file)
+	}
+}
+
+// Two records of check say what changed on a machine: the first line counts it.
+func TestCompareChecks(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	old, new := filepath.Join(dir, "old.json"), filepath.Join(dir, "new.json")
+	if code, _, stderr := unthunk(t, "check", "--save", old); code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	b, err := os.ReadFile(old)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc record.Check
+	if err := json.Unmarshal(b, &doc); err != nil {
+		t.Fatal(err)
+	}
+	doc.Rows[0].Found, doc.Rows[0].Level, doc.Run = "something else", host.LevelWarn, "another"
+	doc.Rows[1].Level = host.LevelOK
+	if err := record.Save(new, &doc); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := unthunk(t, "compare", old, new)
+	for _, want := range []string{" differ", "new warning", "! " + doc.Rows[0].Name, "new  something else"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q:\n%s", want, stdout)
+		}
+	}
+	if code != exitDone || stderr != "" {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	code, stdout, stderr = unthunk(t, "compare", old, old)
+	if code != exitDone || stderr != "" || !strings.Contains(stdout, "0 findings differ, with 0 new warnings (!)") {
+		t.Errorf("with itself: exit code %d: %s%s", code, stderr, stdout)
+	}
+	bench := saved(t, dir, "bench.json", "a", 1, 1)
+	if code, _, stderr := unthunk(t, "compare", old, bench); code != exitUsage || !strings.Contains(stderr, "the first is of check") {
+		t.Errorf("with a record of bench: exit code %d: %s", code, stderr)
 	}
 }

@@ -41,7 +41,7 @@ func TestFormats(t *testing.T) {
 			record.LabDifference{}, record.Counts{}}},
 		{"check", []any{host.Finding{}}},
 		{"compare", []any{record.Comparison{}, record.CompareRow{}, record.ReferenceChange{}, record.ProfileComparison{}, record.ProfileChange{},
-			record.SiteComparison{}, record.SiteChange{}, record.LabComparison{}, record.LabChange{}, record.Origin{}, record.Cause{}}},
+			record.SiteComparison{}, record.SiteChange{}, record.FindingComparison{}, record.FindingChange{}, record.LabComparison{}, record.LabChange{}, record.Origin{}, record.Cause{}}},
 		{"history", []any{record.History{}, record.HistoryGroup{}, record.LeftFile{}, record.HistoryRow{},
 			record.HistoryPoint{}, record.HistoryChange{}, record.Origin{}, record.Cause{}}},
 		{"forward", []any{forwardDocument{}, forwardRow{}, forward.Drop{}}},

@@ -123,6 +123,9 @@ func loadSource(paths []string) (page.Source, error) {
 		if err != nil {
 			return src, err
 		}
+		if saved.Check() != nil {
+			return src, fmt.Errorf("report %s: a page has nothing of a record of check: unthunk compare says what two of them differ in", path)
+		}
 		src.Records = append(src.Records, saved)
 	}
 	return src, nil

@@ -46,6 +46,9 @@ func ways() []way {
 		{[]string{"xray"}, false, func(old, new *record.Saved, _ Options) (record.Changes, error) {
 			return Sites(old.Sites(), new.Sites()), nil
 		}},
+		{[]string{"check"}, false, func(old, new *record.Saved, _ Options) (record.Changes, error) {
+			return Findings(old.Check(), new.Check()), nil
+		}},
 		{[]string{"lab"}, false, func(old, new *record.Saved, _ Options) (record.Changes, error) {
 			return Labs(old.Lab(), new.Lab()), nil
 		}},

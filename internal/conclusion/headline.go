@@ -2,6 +2,7 @@ package conclusion
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 )
@@ -36,6 +37,10 @@ func headline(s *record.Saved) Headline {
 	case *record.LabComparison:
 		counted := many(doc.Same+len(doc.Rows), "row")
 		return Headline{Title: fmt.Sprintf("Of %s counted in the guests, %d differ", counted, len(doc.Rows))}
+	case *record.FindingComparison:
+		return Headline{Title: strings.TrimSuffix(FindingComparison(doc), ".")}
+	case *record.Check:
+		return Headline{Title: fmt.Sprintf("%s about the machine", many(len(doc.Rows), "finding"))}
 	case *record.Lab:
 		return labHeadline(doc)
 	case *record.Document[record.TaxRow]:

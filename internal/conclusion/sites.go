@@ -28,3 +28,21 @@ func siteComparisonHeadline(c *record.SiteComparison) Headline {
 	return Headline{Title: fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were",
 		count["new"], count["gone"], count["changed"], c.Same)}
 }
+
+// FindingComparison says in a sentence what two records of check differ in.
+func FindingComparison(c *record.FindingComparison) string {
+	if why := c.Nothing(); why != "" {
+		return fmt.Sprintf("Nothing could be compared: %s.", why)
+	}
+	worse := 0
+	for i := range c.Rows {
+		if c.Rows[i].Worse() {
+			worse++
+		}
+	}
+	differ := many(len(c.Rows), "finding") + " differ"
+	if len(c.Rows) == 1 {
+		differ += "s"
+	}
+	return fmt.Sprintf("%s, with %s (!); %d are alike.", differ, many(worse, "new warning"), c.Same)
+}

@@ -313,12 +313,13 @@ func (c *LabComparison) Nothing() string {
 	return "the two records have no row in common"
 }
 
-// readComparison reads one of the four documents that compare writes. They have
+// readComparison reads one of the five documents that compare writes. They have
 // one kind; their rows tell them apart.
 func readComparison(b []byte) (Doc, error) {
 	var shape struct {
-		Same *int `json:"same"`
-		Rows []struct {
+		Same    *int `json:"same"`
+		Checked *int `json:"checked"`
+		Rows    []struct {
 			Paired *bool   `json:"paired"`
 			Change *string `json:"change"`
 		} `json:"rows"`
@@ -328,6 +329,8 @@ func readComparison(b []byte) (Doc, error) {
 	}
 	rows := len(shape.Rows) > 0
 	switch {
+	case shape.Checked != nil:
+		return reader("compare", func(c *FindingComparison) error { return checkChanges(c.Rows) })(b)
 	case shape.Same != nil && rows && shape.Rows[0].Change != nil:
 		return reader("compare", func(c *SiteComparison) error { return checkChanges(c.Rows) })(b)
 	case shape.Same != nil:

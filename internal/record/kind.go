@@ -26,6 +26,7 @@ func kinds() []kind {
 		{"profile", reader("profile", (*Profile).check)},
 		{"xray", reader("xray", checkSites)},
 		{"lab", reader("lab", (*Lab).check)},
+		{"check", reader("check", checkFindings)},
 		{"compare", readComparison},
 	}
 }
@@ -122,6 +123,12 @@ func (s *Saved) Sites() *Document[SiteRow] { return as[*Document[SiteRow]](s) }
 
 // Lab is a record of lab.
 func (s *Saved) Lab() *Lab { return as[*Lab](s) }
+
+// Check is a record of check.
+func (s *Saved) Check() *Check { return as[*Check](s) }
+
+// FindingComparison is a record of compare, of two records of check.
+func (s *Saved) FindingComparison() *FindingComparison { return as[*FindingComparison](s) }
 
 // Comparison is a record of compare, of rows of bench and of prices.
 func (s *Saved) Comparison() *Comparison { return as[*Comparison](s) }

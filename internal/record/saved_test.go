@@ -8,6 +8,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
@@ -46,17 +47,33 @@ func savedTexts(t testing.TB) map[string]string {
 			"packet")), recordtest.Sites(recordtest.Site("f", "x", "register", "packet"), recordtest.Site("g", "y", "thunk", "bulk")))),
 		"lab comparison": recordtest.Marshal(t, compare.Labs(l, &other)),
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
+		"check":          recordtest.Marshal(t, checked(host.LevelOK)),
+		"findings":       recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelWarn))),
+		"equal findings": recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelOK))),
+	}
+}
+
+// checked is a record of check with a finding of some level.
+func checked(level host.Level) *record.Check {
+	return &record.Check{
+		Head: record.Head{Schema: record.Schema, Kind: "check", Run: "a"}, Warnings: []record.Warning{},
+		Rows: []host.Finding{{Name: "bpf-jit", Found: "on", Level: level}},
 	}
 }
 
 func TestLoadSaved(t *testing.T) {
 	has := map[string]func(*record.Saved) bool{
-		"bench":              func(s *record.Saved) bool { return s.Bench() != nil && s.Stages() == nil && s.Prices() == nil },
-		"run":                func(s *record.Saved) bool { return s.Bench() != nil && len(s.Prices()) > 0 },
-		"stages":             func(s *record.Saved) bool { return s.Stages() != nil && s.Stages().Tax != nil },
-		"tax":                func(s *record.Saved) bool { return s.Tax() != nil && len(s.Prices()) > 0 },
-		"profile":            func(s *record.Saved) bool { return s.Profile() != nil && s.Stages() == s.Profile() },
-		"xray":               func(s *record.Saved) bool { return s.Sites() != nil && s.Sites().Code[0].Lines[0].Note == "the trap" },
+		"bench":   func(s *record.Saved) bool { return s.Bench() != nil && s.Stages() == nil && s.Prices() == nil },
+		"run":     func(s *record.Saved) bool { return s.Bench() != nil && len(s.Prices()) > 0 },
+		"stages":  func(s *record.Saved) bool { return s.Stages() != nil && s.Stages().Tax != nil },
+		"tax":     func(s *record.Saved) bool { return s.Tax() != nil && len(s.Prices()) > 0 },
+		"profile": func(s *record.Saved) bool { return s.Profile() != nil && s.Stages() == s.Profile() },
+		"xray":    func(s *record.Saved) bool { return s.Sites() != nil && s.Sites().Code[0].Lines[0].Note == "the trap" },
+		"check":   func(s *record.Saved) bool { return s.Check() != nil },
+		"findings": func(s *record.Saved) bool {
+			return s.FindingComparison() != nil && s.FindingComparison().Rows[0].Worse()
+		},
+		"equal findings":     func(s *record.Saved) bool { return s.FindingComparison() != nil && s.FindingComparison().Same == 1 },
 		"lab":                func(s *record.Saved) bool { return s.Lab() != nil },
 		"comparison":         func(s *record.Saved) bool { return s.Comparison() != nil },
 		"profile comparison": func(s *record.Saved) bool { return s.ProfileComparison() != nil },
@@ -98,7 +115,9 @@ func TestLoadSavedRefuses(t *testing.T) {
 		"truncated":          {texts["comparison"][:300], "truncated"},
 		"old schema":         {edit("lab", "unthunk/1", "unthunk/0"), `schema "unthunk/0": this unthunk reads "unthunk/1"`},
 		"foreign":            {`{"rows":[]}`, "it has no schema"},
-		"kind":               {edit("bench", `"kind":"bench"`, `"kind":"check"`), `kind "check": only records of bench, run`},
+		"kind":               {edit("bench", `"kind":"bench"`, `"kind":"drivers"`), `kind "drivers": only records of bench, run`},
+		"finding level":      {edit("check", `"level":"ok"`, `"level":"bad"`), "impossible level"},
+		"finding name":       {edit("check", `"name":"bpf-jit"`, `"name":"\u001b"`), "impossible name"},
 		"compared run":       {edit("comparison", `"run":"b"`, `"run":""`), "no run identity"},
 		"compared name":      {edit("comparison", `"name":"drop/bulk=1"`, `"name":"\u001b"`), "impossible name"},
 		"compared rows":      {edit("comparison", `"rows":[`, `"rows":7,"x":[`), "not a record of compare"},

@@ -69,6 +69,12 @@ func newTestSuite(c record.Changes) testSuite {
 		for _, row := range c.Rows {
 			s.tests = append(s.tests, test{row.Name, testPassed, cells.Join(": ", row.Change, strings.Join(row.What, "; "))})
 		}
+	case *record.FindingComparison:
+		s.finding = conclusion.FindingComparison(c)
+		s.describe(c.Compared, c.Causes)
+		for i := range c.Rows {
+			s.tests = append(s.tests, test{c.Rows[i].Name, testPassed, foundText(c.Rows[i].Old) + " → " + foundText(c.Rows[i].New)})
+		}
 	case *record.LabComparison:
 		s.finding = conclusion.LabComparison(c)
 		s.describe(c.Compared, c.Causes)

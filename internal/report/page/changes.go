@@ -23,6 +23,8 @@ func (v *viewer) changeBlocks() []block {
 			out = append(out, v.profileComparisonBlock(s.ProfileComparison()))
 		case s.SiteComparison() != nil:
 			out = append(out, siteComparisonBlock(s))
+		case s.FindingComparison() != nil:
+			out = append(out, findingComparisonBlock(s.FindingComparison()))
 		case s.LabComparison() != nil:
 			out = append(out, labComparisonBlock(s.LabComparison()))
 		}
@@ -211,6 +213,27 @@ func labComparisonBlock(c *record.LabComparison) block {
 		t.add(row.Name, strings.Join(row.What, "; "))
 	}
 	b := block{Heading: between(c.Old, c.New, ""), Text: []string{conclusion.LabComparison(c)}}
+	if len(t.Rows) > 0 {
+		b.Tables = []*table{t}
+	}
+	return b
+}
+
+// findingComparisonBlock is what two records of check differ in.
+func findingComparisonBlock(c *record.FindingComparison) block {
+	t := &table{Caption: "Findings that differ", Columns: []column{{"finding", "m"}, {"old", "t"}, {"new", "t"}, {"means", "t"}}}
+	for i := range c.Rows {
+		row := &c.Rows[i]
+		texts := [3]string{"–", "–", ""}
+		if row.Old != nil {
+			texts[0] = row.Old.Found
+		}
+		if row.New != nil {
+			texts[1], texts[2] = row.New.Found, row.New.Means
+		}
+		t.add(row.Name, texts[0], texts[1], texts[2]).Differs = row.Worse()
+	}
+	b := block{Heading: between(c.Old, c.New, ""), Text: []string{conclusion.FindingComparison(c)}}
 	if len(t.Rows) > 0 {
 		b.Tables = []*table{t}
 	}
