@@ -63,30 +63,12 @@ const (
 // it took. It is false when something in the ring was no record: the rest is dropped.
 func (r *ring) read(parse func([]byte) int) bool {
 	ring := r.memory[os.Getpagesize():]
-	size := uint64(len(ring))
 	// The kernel writes data_head after the data, and reads data_tail before
 	// it writes over what was read.
 	head := atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.memory[dataHead])))
 	tail := atomic.LoadUint64((*uint64)(unsafe.Pointer(&r.memory[dataTail])))
-	good := true
-	for tail < head {
-		at := tail % size
-		part := ring[at:min(size, at+head-tail)]
-		n := parse(part)
-		if n == 0 { // a record that goes round the end
-			r.wrap = append(append(r.wrap[:0], part...), ring[:min(size, head-tail-uint64(len(part)))]...)
-			if length := min(int(r.wrap[6])|int(r.wrap[7])<<8, len(r.wrap)); len(part) >= headerSize && length > headerSize {
-				n = parse(r.wrap[:length])
-			}
-		}
-		if n == 0 {
-			good = false
-			tail = head
-			break
-		}
-		tail += uint64(n)
-	}
-	atomic.StoreUint64((*uint64)(unsafe.Pointer(&r.memory[dataTail])), tail)
+	good := r.drain(ring, tail, head, parse)
+	atomic.StoreUint64((*uint64)(unsafe.Pointer(&r.memory[dataTail])), head)
 	return good
 }
 
