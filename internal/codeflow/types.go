@@ -33,8 +33,13 @@ type Global struct {
 // functions: net_device, netdev_ops, net_device_ops.
 type Operations struct{ Holder, Member, Struct string }
 
-// maxNest bounds how deep structs are searched for a member.
-const maxNest = 12
+// Bounds of a search for a member. maxNest is how deep structs are searched, maxLooked how many types one search
+// looks at: in a file of foreign types each of ten members may have ten members, twelve deep. Real searches look at up
+// to a few hundred.
+const (
+	maxNest   = 12
+	maxLooked = 20_000
+)
 
 // Types looks up the types of one kernel and remembers what it found. It is not
 // safe for concurrent use.
@@ -46,6 +51,7 @@ type Types struct {
 	structs map[string]btf.Type
 	sizes   map[btf.Type]int64
 	members map[field]member
+	visits  int // types that the search under way has looked at
 }
 
 // proto is the prototype of a function by name.
@@ -198,10 +204,11 @@ func (t *Types) Struct(name string) btf.Type {
 // Offset is where member lies in the struct called name, in bytes. The member
 // may be nested: "ns.inum".
 func (t *Types) Offset(name, path string) (int64, bool) {
-	return offsetIn(t.Struct(name), path, maxNest)
+	t.visits = 0
+	return t.offsetIn(t.Struct(name), path, maxNest)
 }
 
-func offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
+func (t *Types) offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
 	var members []btf.Member
 	switch s := typ.(type) {
 	case *btf.Struct:
@@ -209,7 +216,7 @@ func offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
 	case *btf.Union:
 		members = s.Members
 	}
-	if depth == 0 {
+	if t.visits++; depth == 0 || t.visits > maxLooked {
 		return 0, false
 	}
 	for _, m := range members {
@@ -226,7 +233,7 @@ func offsetIn(typ btf.Type, path string, depth int) (int64, bool) {
 		default:
 			continue
 		}
-		if in, ok := offsetIn(strip(m.Type), rest, depth-1); ok {
+		if in, ok := t.offsetIn(strip(m.Type), rest, depth-1); ok {
 			return off + in, true
 		}
 	}
@@ -255,6 +262,7 @@ func (t *Types) at(typ btf.Type, off int64, p prefer) member {
 	if m, ok := t.members[key]; ok {
 		return m
 	}
+	t.visits = 0
 	m, _ := t.search(typ, off, p, 0)
 	t.members[key] = m
 	return m
@@ -263,7 +271,7 @@ func (t *Types) at(typ btf.Type, off int64, p prefer) member {
 // search returns what lies at off and how well it fits what is preferred.
 func (t *Types) search(typ btf.Type, off int64, p prefer, depth int) (member, int) {
 	typ = strip(typ)
-	if depth > maxNest {
+	if t.visits++; depth > maxNest || t.visits > maxLooked {
 		return member{}, 0
 	}
 	if p == preferObject && off == 0 && depth > 0 {
