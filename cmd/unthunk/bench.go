@@ -98,9 +98,6 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		return nil, err
 	}
 	f.length = length
-	if err := refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "place", "in", "out"); err != nil {
-		return nil, err
-	}
 	if f.size == 0 { // of a plan it is the default
 		return nil, usagef("--size 0 is too small for a frame")
 	}

@@ -4,18 +4,20 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
-// refuseEmpty refuses an empty value of the named flags: it is a shell variable that was
-// not set, not the default.
-func refuseEmpty(cmd *cobra.Command, names ...string) error {
-	empty := map[string]string{"intSlice": "[]", "stringSlice": "[]"} // by type
-	for _, name := range names {
-		if fl := cmd.Flags().Lookup(name); fl.Changed && fl.Value.String() == empty[fl.Value.Type()] {
-			return usagef("--%s is empty", name)
+// refuseEmpty refuses flags of any verb that were given an empty value: it is a shell
+// variable that was not set, not the default. A stringArray may have one: lab --append ""
+// boots with the kernel's own command line.
+func refuseEmpty(cmd *cobra.Command, _ []string) (err error) {
+	empty := map[string]string{"string": "", "stringSlice": "[]"} // by type
+	cmd.Flags().Visit(func(fl *pflag.Flag) {
+		if value, can := empty[fl.Value.Type()]; can && fl.Value.String() == value && err == nil {
+			err = usagef("--%s is empty", fl.Name)
 		}
-	}
-	return nil
+	})
+	return err
 }
 
 // joined lists what a flag may be, for its help.

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
@@ -33,21 +32,15 @@ func (o *output) Write(b []byte) (int, error) {
 type outputFlags struct {
 	json bool
 	save string
-	// given is the flag --save.
-	given *pflag.Flag
 }
 
 func (o *outputFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&o.json, "json", false, "print one JSON document and nothing else")
 	cmd.Flags().StringVar(&o.save, "save", "", "also save the record in `FILE`")
-	o.given = cmd.Flags().Lookup("save")
 }
 
 // check finds out before a run whether its record can be saved after it.
 func (o outputFlags) check() error {
-	if o.given != nil && o.given.Changed && o.save == "" {
-		return usagef("--save is empty")
-	}
 	if o.save == "" {
 		return nil
 	}

@@ -155,11 +155,6 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if f.length, err = f.length.resolve(cmd); err != nil {
 		return nil, err
 	}
-	err = refuseEmpty(cmd, "scenario", "bulk", "operation", "mode", "size", "in", "out", "rate", "annotate",
-		"pprof", "folded", "svg")
-	if err != nil {
-		return nil, err
-	}
 	if f.annotate != "" && f.output.json {
 		return nil, usagef("--annotate and --json are two outputs: choose one")
 	}

@@ -50,12 +50,7 @@ is the flame graph of one profile, or what differs between two; they go to stdou
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			if cmd.Flags().Changed("output") && f.output == "" {
-				return usagef("--output is empty")
-			}
-			return runReport(cmd.Context(), s, f, args)
-		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runReport(cmd.Context(), s, f, args) },
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`")

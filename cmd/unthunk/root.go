@@ -87,6 +87,7 @@ found something slower; 4 this machine cannot do it.`,
 			}
 			return nil
 		},
+		PersistentPreRunE: refuseEmpty,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	root.SetFlagErrorFunc(flagError)

@@ -50,9 +50,6 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	if err != nil {
 		return err
 	}
-	if cmd.Flags().Changed("pair") && len(f.pairs) == 0 {
-		return usagef("--pair is empty")
-	}
 	plan := tax.Plan{Pairs: f.pairs, CPU: rounds.OnCPU(length.cpu), Schedule: length.schedule()}
 	if err := plan.Validate(); err != nil {
 		return unknownValue(err, f.pairs, tax.Families())

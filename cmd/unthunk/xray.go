@@ -127,9 +127,6 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	if len(views) > 1 {
 		return usagef("%s are two outputs: choose one", strings.Join(views[:2], " and "))
 	}
-	if err := refuseEmpty(cmd, "dev", "func", "asm", "root", "driver"); err != nil {
-		return err
-	}
 	if f.dev != "" && (f.root != "" || f.driver != "") {
 		return usagef("--dev is of the running kernel: it does not go with --root and --driver")
 	}
