@@ -3,6 +3,7 @@ package xsk
 import (
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -47,6 +48,7 @@ const defaultQueues = 64
 type Program struct {
 	program *ebpf.Program
 	sockets *ebpf.Map // XSKMAP, by queue
+	passed  *ebpf.Map // what Claim left to the network stack, by CPU; nil without Claim
 	link    link.Link
 	owned   bool
 }
@@ -73,19 +75,28 @@ func Attach(ifindex int, o ProgramOptions) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make XSKMAP: %w", bpfMissing(err))
 	}
-	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: redirect(sockets.FD(), o.Claim)}
-	if o.MultiBuffer {
-		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
-	}
-	program, err := ebpf.NewProgram(spec)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("load XDP program: %w", bpfMissing(err)), sockets.Close())
-	}
-	p := &Program{program: program, sockets: sockets, owned: true}
-	if err := p.attach(ifindex, o.Generic); err != nil {
+	p := &Program{sockets: sockets, owned: true}
+	if err := p.loadAndAttach(ifindex, o); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
+}
+
+func (p *Program) loadAndAttach(ifindex int, o ProgramOptions) (err error) {
+	if o.Claim != nil {
+		p.passed, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1})
+		if err != nil {
+			return fmt.Errorf("make counter: %w", bpfMissing(err))
+		}
+	}
+	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: p.instructions(o.Claim)}
+	if o.MultiBuffer {
+		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
+	}
+	if p.program, err = ebpf.NewProgram(spec); err != nil {
+		return fmt.Errorf("load XDP program: %w", bpfMissing(err))
+	}
+	return p.attach(ifindex, o.Generic)
 }
 
 // AttachProgram attaches a program of the caller's that redirects to sockets
@@ -101,8 +112,8 @@ func AttachProgram(ifindex int, program *ebpf.Program, sockets *ebpf.Map, generi
 	return p, nil
 }
 
-// redirect is the default program.
-func redirect(sockets int, claim asm.Instructions) asm.Instructions {
+// instructions are the default program.
+func (p *Program) instructions(claim asm.Instructions) asm.Instructions {
 	var ins asm.Instructions
 	queue := asm.LoadMem(asm.R2, asm.R1, xdpRXQueueIndex, asm.Word)
 	if claim != nil {
@@ -120,20 +131,52 @@ func redirect(sockets int, claim asm.Instructions) asm.Instructions {
 	}
 	ins = append(ins,
 		queue,
-		asm.LoadMapPtr(asm.R1, sockets),
+		asm.LoadMapPtr(asm.R1, p.sockets.FD()),
 		// What bpf_redirect_map returns when the queue has no socket (Linux 5.3).
 		asm.Mov.Imm(asm.R3, xdpPass),
 		asm.FnRedirectMap.Call(),
 		asm.Return(),
 	)
 	if claim != nil {
-		ins = append(ins, asm.Mov.Imm(asm.R0, xdpPass).WithSymbol(PassLabel), asm.Return())
+		ins = append(ins,
+			asm.StoreImm(asm.RFP, keyStack, 0, asm.Word).WithSymbol(PassLabel),
+			asm.LoadMapPtr(asm.R1, p.passed.FD()),
+			asm.Mov.Reg(asm.R2, asm.RFP),
+			asm.Add.Imm(asm.R2, keyStack),
+			asm.FnMapLookupElem.Call(),
+			asm.JEq.Imm(asm.R0, 0, "counted"),
+			asm.LoadMem(asm.R1, asm.R0, 0, asm.DWord),
+			asm.Add.Imm(asm.R1, 1),
+			asm.StoreMem(asm.R0, 0, asm.R1, asm.DWord),
+			asm.Mov.Imm(asm.R0, xdpPass).WithSymbol("counted"),
+			asm.Return(),
+		)
 	}
 	return ins
 }
 
-// queueStack is where the queue's number is kept while Claim runs.
-const queueStack = -8
+// Where the program keeps things on its stack, out of the way of Claim: the queue's number
+// while Claim runs, and a key.
+const (
+	queueStack = -8
+	keyStack   = -16
+)
+
+// Passed is how many frames [ProgramOptions.Claim], or their length, left to the network
+// stack since the program was attached; 0 without Claim, and for a program of the caller's.
+func (p *Program) Passed() (frames uint64, err error) {
+	if p.passed == nil {
+		return 0, nil
+	}
+	var perCPU []uint64
+	if err := p.passed.Lookup(uint32(0), &perCPU); err != nil {
+		return 0, fmt.Errorf("read counter: %w", err)
+	}
+	for _, n := range perCPU {
+		frames += n
+	}
+	return frames, nil
+}
 
 func (p *Program) attach(ifindex int, generic bool) (err error) {
 	flags := link.XDPDriverMode
@@ -145,14 +188,22 @@ func (p *Program) attach(ifindex int, generic bool) (err error) {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.EOPNOTSUPP) && !generic:
-		name := fmt.Sprintf("native XDP on interface %d", ifindex)
-		return &feature.Missing{Feature: name, Help: "use generic mode", Err: err}
+		return &feature.Missing{Feature: "native XDP on " + deviceName(ifindex), Help: "use generic mode", Err: err}
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("attach XDP program: interface %d has one already: %w", ifindex, err)
+		return fmt.Errorf("attach XDP program: %s has one already: %w", deviceName(ifindex), err)
 	case errors.Is(err, unix.ERANGE):
-		return fmt.Errorf("attach XDP program: the MTU of interface %d, or of its peer, needs multi-buffer: %w", ifindex, err)
+		return fmt.Errorf("attach XDP program: the MTU of %s, or of its peer, needs multi-buffer: %w",
+			deviceName(ifindex), err)
 	}
 	return fmt.Errorf("attach XDP program: %w", bpfMissing(err))
+}
+
+// deviceName is the name of a device of the calling thread's network namespace, for errors.
+func deviceName(ifindex int) string {
+	if i, err := net.InterfaceByIndex(ifindex); err == nil {
+		return i.Name
+	}
+	return fmt.Sprintf("device %d", ifindex)
 }
 
 func bpfMissing(err error) error {
@@ -187,7 +238,7 @@ func (p *Program) Close() error {
 		p.link = nil
 	}
 	if p.owned {
-		errs = append(errs, p.program.Close(), p.sockets.Close())
+		errs = append(errs, p.program.Close(), p.sockets.Close(), p.passed.Close())
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("detach XDP program: %w", err)

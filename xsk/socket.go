@@ -51,7 +51,7 @@ func Open(ctx context.Context, u *UMEM, o Options) (*Socket, error) {
 		return nil, err
 	}
 	canceled := func() error {
-		return fmt.Errorf("open AF_XDP socket on interface %d queue %d: %w", o.Interface, o.Queue, ctx.Err())
+		return fmt.Errorf("open AF_XDP socket on %s queue %d: %w", deviceName(o.Interface), o.Queue, ctx.Err())
 	}
 	if ctx.Err() != nil {
 		return nil, canceled()
@@ -94,7 +94,7 @@ func open(u *UMEM, o Options) (s *Socket, err error) {
 	s.Fill.umem, s.Completion.umem, s.RX.umem, s.TX.umem = u, u, u, u
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("open AF_XDP socket on interface %d queue %d: %w", o.Interface, o.Queue, err)
+			err = fmt.Errorf("open AF_XDP socket on %s queue %d: %w", deviceName(o.Interface), o.Queue, err)
 			err = errors.Join(err, s.release())
 			s = nil
 		}
@@ -244,7 +244,7 @@ func bindError(err error, o Options) error {
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("bind: no such interface: %w", err)
 	case errors.Is(err, unix.EOPNOTSUPP) && o.Mode == ZeroCopy:
-		return &feature.Missing{Feature: fmt.Sprintf("zero-copy AF_XDP on interface %d", o.Interface),
+		return &feature.Missing{Feature: "zero-copy AF_XDP on " + deviceName(o.Interface),
 			Help: "its driver lacks it; use copy mode", Err: err}
 	case errors.Is(err, unix.EINVAL) && o.MultiBuffer:
 		return fmt.Errorf("bind: no such queue, or no multi-buffer (Linux 6.6): %w", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -125,6 +126,11 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 	case f.pcap != "" && c.Engine == forward.XDP:
 		return c, usagef("--pcap needs --engine afxdp: in the kernel nobody sees the frames")
 	}
+	if f.metrics != "" {
+		if _, err := loopback(f.metrics); err != nil {
+			return c, err
+		}
+	}
 	if err := c.Validate(); err != nil {
 		return c, usageError{err}
 	}
@@ -188,7 +194,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- forwarder.Run(running) }()
-	w := forwardWriter{s: s, json: f.json}
+	w := forwardWriter{s: s, json: f.json, filter: f.filter != ""}
 	watch := w.watch(running, forwarder, f.period)
 	cancel()
 	runErr := <-done
@@ -216,6 +222,7 @@ func warner(w io.Writer) func(string) {
 type forwardWriter struct {
 	s       std
 	json    bool
+	filter  bool // there are frames that do not match
 	started time.Time
 	at      time.Time
 	last    forward.Totals
@@ -255,6 +262,7 @@ type forwardRow struct {
 	Bulk     *float64       `json:"bulk-fill"`
 	Received uint64         `json:"received"`
 	Sent     uint64         `json:"sent"`
+	Passed   uint64         `json:"passed"`
 	Bytes    uint64         `json:"bytes"`
 	InFlight uint64         `json:"in-flight"`
 	Drops    []forward.Drop `json:"drops"`
@@ -281,8 +289,9 @@ func rows(before, after forward.Totals, took time.Duration) []forwardRow {
 		p := previous(before, i)
 		r := forwardRow{
 			Name: d.In + "-to-" + d.Out, In: d.In, Out: d.Out, Up: d.Up, InFlight: d.InFlight,
-			Received: d.Received - p.Received, Sent: d.Sent - p.Sent, Bytes: d.Bytes - p.Bytes,
-			Mpps: float64(d.Sent-p.Sent) / took.Seconds() / 1e6, Drops: []forward.Drop{},
+			Received: d.Received - p.Received, Sent: d.Sent - p.Sent, Passed: d.Passed - p.Passed,
+			Bytes: d.Bytes - p.Bytes,
+			Mpps:  float64(d.Sent-p.Sent) / took.Seconds() / 1e6, Drops: []forward.Drop{},
 		}
 		r.Batch = ratio(float64(r.Received), float64(d.Batches-p.Batches))
 		r.Bulk = ratio(float64(r.Sent), float64(d.Bulks-p.Bulks))
@@ -327,15 +336,25 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 		return err
 	}
 	if w.lines%20 == 0 {
-		fmt.Fprintf(w.s.out, "%-8s %-24s %8s %8s %6s  %s\n", "time", "in → out", "Mpps", "ns/pkt", "batch", "drops")
+		fmt.Fprintf(w.s.out, "%-8s %-24s %8s %8s %6s %s %s\n", "time", "in → out", "Mpps", "ns/pkt", "batch",
+			w.unmatched("unmatched"), "drops")
 	}
 	w.lines++
 	for _, r := range list {
-		fmt.Fprintf(w.s.out, "%s %-24s %8.4f %8s %6s  %s\n", at.Format("15:04:05"), r.In+" → "+r.Out, r.Mpps,
-			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), drops(r))
+		fmt.Fprintf(w.s.out, "%s %-24s %8.4f %8s %6s %s %s\n", at.Format("15:04:05"), r.In+" → "+r.Out, r.Mpps,
+			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), w.unmatched(strconv.FormatUint(r.Passed, 10)), drops(r))
 	}
 	w.last, w.at = now, at
 	return nil
+}
+
+// unmatched is a cell of the column of frames that the filter did not match; without a
+// filter there is no such column.
+func (w *forwardWriter) unmatched(text string) string {
+	if !w.filter {
+		return ""
+	}
+	return fmt.Sprintf("%9s ", text)
 }
 
 func first(a, b *float64) *float64 {
@@ -375,7 +394,12 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 	}
 	fmt.Fprintf(w.s.out, "\n%.1f s, %s mode\n", took.Seconds(), t.Mode)
 	for _, r := range list {
-		fmt.Fprintf(w.s.out, "%s → %s: %d received, %d sent, dropped: %s\n", r.In, r.Out, r.Received, r.Sent, drops(r))
+		unmatched := ""
+		if w.filter {
+			unmatched = fmt.Sprintf("%d unmatched, ", r.Passed)
+		}
+		fmt.Fprintf(w.s.out, "%s → %s: %s%d received, %d sent, dropped: %s\n", r.In, r.Out, unmatched, r.Received, r.Sent,
+			drops(r))
 	}
 	if sample != nil {
 		fmt.Fprintf(w.s.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -146,7 +147,7 @@ type fixed struct{ forward.Forwarder }
 
 func (fixed) Totals() (forward.Totals, error) {
 	return forward.Totals{Busy: 1500 * time.Millisecond, Directions: []forward.Direction{{
-		In: "a", Out: "b", Received: 10, Sent: 7, Bytes: 600, Up: true,
+		In: "a", Out: "b", Received: 10, Sent: 7, Passed: 5, Bytes: 600, Up: true,
 		Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
 	}}}, nil
 }
@@ -174,7 +175,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`unthunk_forward_received_frames_total{in="a",out="b"} 10`, `unthunk_forward_sent_frames_total{in="a",out="b"} 7`,
 		`unthunk_forward_dropped_frames_total{in="a",out="b",reason="no-room"} 3`, `unthunk_forward_up{in="a",out="b"} 1`,
-		`unthunk_forward_busy_seconds_total 1.5`,
+		`unthunk_forward_busy_seconds_total 1.5`, `unthunk_forward_passed_frames_total{in="a",out="b"} 5`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("%q is not in\n%s", want, body)
@@ -202,6 +203,46 @@ func TestForwardText(t *testing.T) {
 	}
 }
 
+// Frames that the filter does not match are counted, so that a filter that matches nothing
+// is seen.
+func TestForwardUnmatched(t *testing.T) {
+	for _, engine := range []string{"afxdp", "xdp"} {
+		lab, gen := forwardLab(t)
+		stop := flood.Start(t, lab, gen)
+		var out, errs bytes.Buffer
+		code := -1
+		lab.Do(func() error {
+			code = run(t.Context(), []string{
+				"forward", "--in", "in", "--out", "out", "--engine", engine, "--filter", "tcp port 1",
+				"--interval", "100ms", "--duration", "500ms",
+			}, nil, &out, &errs)
+			return nil
+		})
+		stop()
+		unmatched := regexp.MustCompile(`in → out: [1-9]\d* unmatched, 0 received, 0 sent, dropped: -\n$`)
+		if code != exitDone || errs.Len() > 0 || !strings.Contains(out.String(), " unmatched  drops\n") ||
+			!unmatched.MatchString(out.String()) {
+			t.Errorf("%s: exit code %d: %s\n%s", engine, code, errs.String(), out.String())
+		}
+	}
+}
+
+// An error about a device names it, and the flag of this verb that helps.
+func TestForwardWithoutXDP(t *testing.T) {
+	lab, _ := forwardLab(t)
+	for _, engine := range []string{"afxdp", "xdp"} {
+		code, stderr := -1, ""
+		lab.Do(func() error {
+			code, _, stderr = unthunk(t, "forward", "--in", "lo", "--out", "out", "--engine", engine, "--duration", "100ms")
+			return nil
+		})
+		if code != exitMissing || !strings.Contains(stderr, "unthunk: native XDP on lo is missing (") ||
+			!strings.HasSuffix(stderr, ": try --generic\n") || strings.Contains(stderr, "use generic mode") {
+			t.Errorf("%s: exit code %d: %s", engine, code, stderr)
+		}
+	}
+}
+
 func TestForwardFails(t *testing.T) {
 	lab, _ := forwardLab(t)
 	for args, want := range map[string]int{
@@ -215,7 +256,8 @@ func TestForwardFails(t *testing.T) {
 		var out, errs bytes.Buffer
 		code := -1
 		lab.Do(func() error {
-			code = run(t.Context(), append([]string{"forward", "--duration", "100ms"}, strings.Fields(args)...), nil, &out, &errs)
+			// A socket waits for the one that was closed before it, for longer on a busy machine.
+			code = run(t.Context(), append([]string{"forward", "--duration", "3s"}, strings.Fields(args)...), nil, &out, &errs)
 			return nil
 		})
 		if code != want {

@@ -15,7 +15,7 @@ import (
 type forwardCollector struct {
 	forwarder forward.Forwarder
 
-	received, sent, bytes, dropped, batches, inFlight, up, busy *prometheus.Desc
+	received, sent, passed, bytes, dropped, batches, inFlight, up, busy *prometheus.Desc
 }
 
 func newForwardCollector(f forward.Forwarder) *forwardCollector {
@@ -26,6 +26,7 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 		forwarder: f,
 		received:  desc("received_frames_total", "Frames received."),
 		sent:      desc("sent_frames_total", "Frames sent."),
+		passed:    desc("passed_frames_total", "Frames that the filter left to the network stack."),
 		bytes:     desc("received_bytes_total", "Bytes received."),
 		dropped:   desc("dropped_frames_total", "Frames dropped, by reason.", "reason"),
 		batches:   desc("batches_total", "Batches the frames came in."),
@@ -36,7 +37,7 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 }
 
 func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.received, c.sent, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy} {
+	for _, d := range []*prometheus.Desc{c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy} {
 		ch <- d
 	}
 }
@@ -53,6 +54,7 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 		emit(c.received, prometheus.CounterValue, d.Received)
 		emit(c.sent, prometheus.CounterValue, d.Sent)
+		emit(c.passed, prometheus.CounterValue, d.Passed)
 		emit(c.bytes, prometheus.CounterValue, d.Bytes)
 		emit(c.batches, prometheus.CounterValue, d.Batches)
 		emit(c.inFlight, prometheus.GaugeValue, d.InFlight)

@@ -9,8 +9,10 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/datapath"
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -33,6 +35,7 @@ type afxdp struct {
 
 	mu       sync.Mutex
 	programs map[int]*xsk.Program // by device; not those lost
+	passed   map[int]uint64       // by device, of programs that are closed
 	lost     map[int]bool         // devices that are to be found again
 	down     chan int             // devices that were lost
 	kernel   []xsk.Statistics     // by port, as last read
@@ -53,8 +56,8 @@ type route struct {
 
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
-		config: c, programs: make(map[int]*xsk.Program), lost: make(map[int]bool), objects: make(map[int]*object),
-		down: make(chan int, 64), modes: make(map[xsk.Mode]bool),
+		config: c, programs: make(map[int]*xsk.Program), passed: make(map[int]uint64), lost: make(map[int]bool),
+		objects: make(map[int]*object), down: make(chan int, 64), modes: make(map[xsk.Mode]bool),
 	}
 	defer func() {
 		if err != nil {
@@ -147,7 +150,6 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 	defer func() {
 		if err != nil {
 			f.closeSockets(i)
-			err = fmt.Errorf("interface %s: %w", d.Name, err)
 		}
 	}()
 	sockets := make([]*xsk.Socket, 0, d.queues)
@@ -197,9 +199,16 @@ func (f *afxdp) attach(i int) (*xsk.Program, error) {
 		f.mu.Unlock()
 		return o.attachXSK(d.Index, f.config.Generic)
 	}
-	return xsk.Attach(d.Index, xsk.ProgramOptions{
+	p, err := xsk.Attach(d.Index, xsk.ProgramOptions{
 		Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
 	})
+	if errors.Is(err, unix.EOPNOTSUPP) && !f.config.Generic {
+		if m := feature.AsMissing(err); m != nil {
+			err = m.Err
+		}
+		return nil, &feature.Missing{Feature: "native XDP on " + d.Name, Help: "try --generic", Err: err}
+	}
+	return p, err
 }
 
 // closeSockets closes what the datapath has not got, and detaches the program.
@@ -214,14 +223,39 @@ func (f *afxdp) closeSockets(device int) {
 		add(&f.past[port], f.kernel[port])
 		f.kernel[port] = xsk.Statistics{}
 	}
-	if p := f.programs[device]; p != nil {
-		p.Close() // the device may be gone, and its link with it
-		delete(f.programs, device)
+	if f.programs[device] != nil {
+		f.closeProgram(device) // the device may be gone, and its link with it
 	}
 	if o := f.objects[device]; o != nil {
 		o.Close()
 		delete(f.objects, device)
 	}
+}
+
+// closeProgram detaches the program of a device, and keeps what it counted. f.mu is held.
+func (f *afxdp) closeProgram(device int) error {
+	p := f.programs[device]
+	delete(f.programs, device)
+	passed, err := p.Passed()
+	f.passed[device] += passed
+	return errors.Join(err, p.Close())
+}
+
+// passedBy is how many frames of a device its programs left to the network stack.
+func (f *afxdp) passedBy(name string) (frames uint64, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i, d := range f.devices {
+		if d.Name != name {
+			continue
+		}
+		frames += f.passed[i]
+		if p := f.programs[i]; p != nil {
+			now, errNow := p.Passed()
+			frames, err = frames+now, errors.Join(err, errNow)
+		}
+	}
+	return frames, err
 }
 
 // program forwards a batch, all of which came by one port.
@@ -376,6 +410,10 @@ func (f *afxdp) Totals() (Totals, error) {
 			out.Add(counters[port])
 		}
 		d.Received, d.Sent, d.InFlight, d.Bytes = in.Received, out.Transmitted, out.InFlight, in.ReceivedBytes
+		var err error
+		if d.Passed, err = f.passedBy(d.In); err != nil {
+			return t, err
+		}
 		d.Batches, d.Bulks = in.Batches, out.Bulks
 		d.Drops = []Drop{
 			{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
@@ -437,9 +475,8 @@ const drain = 100 * time.Millisecond
 func (f *afxdp) Close() error {
 	var errs []error
 	f.mu.Lock()
-	for i, p := range f.programs {
-		errs = append(errs, p.Close())
-		delete(f.programs, i)
+	for i := range f.programs {
+		errs = append(errs, f.closeProgram(i))
 	}
 	f.mu.Unlock()
 	if f.path != nil {

@@ -124,7 +124,10 @@ type Direction struct {
 	// Received frames came to the forwarder, Sent left by Out. InFlight have
 	// not, yet.
 	Received, Sent, InFlight uint64
-	Bytes                    uint64
+	// Passed frames came by In and were left to the network stack, as Claim, or a length
+	// of less than 14 bytes, said.
+	Passed uint64
+	Bytes  uint64
 	// Batches and Bulks are how many the frames were received and sent in.
 	Batches, Bulks uint64
 	// Drops in a fixed order, with those that are 0.

@@ -250,8 +250,15 @@ func TestFilter(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if d := got.Directions[0]; d.Received != 1 {
+			if d := got.Directions[0]; d.Received != 1 || d.Passed < 1 { // the namespace sends a few of its own
 				t.Errorf("%+v", d)
+			}
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			closed, err := f.Totals()
+			if err != nil || closed.Directions[0].Passed < got.Directions[0].Passed {
+				t.Errorf("closed: %+v, %v", closed, err)
 			}
 		})
 	}

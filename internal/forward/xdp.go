@@ -47,8 +47,18 @@ type kernelDirection struct {
 	program  bool              // it is the user's, and not counted
 }
 
-// count is what the program counts of a direction on a CPU.
-type count struct{ Frames, Bytes, Errors uint64 }
+// count is what the program counts of a direction on a CPU. Its size is that of the map's
+// values, its fields are at countFrames and so on.
+type count struct{ Frames, Bytes, Errors, Passed uint64 }
+
+// Offsets in a count.
+const (
+	countFrames = 8 * iota
+	countBytes
+	countErrors
+	countPassed
+	countSize
+)
 
 func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 	f = &inKernel{config: c, said: make(map[string]bool)}
@@ -70,7 +80,7 @@ func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 	if err != nil {
 		return f, fmt.Errorf("make devmap: %w", privilege(err))
 	}
-	f.counts, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 24, MaxEntries: directions})
+	f.counts, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: countSize, MaxEntries: directions})
 	if err != nil {
 		return f, fmt.Errorf("make counters: %w", err)
 	}
@@ -175,6 +185,7 @@ func (f *inKernel) attach(p *ebpf.Program, in queuedDevice) (err error) {
 const (
 	stackContext = -8
 	stackKey     = -16
+	stackCount   = -24 // the pointer to the direction's count
 )
 
 // instructions are the XDP program of one direction: claim, count, write
@@ -183,6 +194,13 @@ func (f *inKernel) instructions(direction uint32) asm.Instructions {
 	ins := asm.Instructions{
 		asm.StoreMem(asm.RFP, stackContext, asm.R1, asm.DWord),
 		asm.StoreImm(asm.RFP, stackKey, int64(direction), asm.Word),
+		asm.LoadMapPtr(asm.R1, f.counts.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, stackKey),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "uncounted"),
+		asm.StoreMem(asm.RFP, stackCount, asm.R0, asm.DWord),
+		asm.LoadMem(asm.R1, asm.RFP, stackContext, asm.DWord),
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.Word),
 		asm.LoadMem(asm.R3, asm.R1, 4, asm.Word),
 		// No room for an Ethernet header: not ours.
@@ -199,26 +217,21 @@ func (f *inKernel) instructions(direction uint32) asm.Instructions {
 		asm.LoadMem(asm.R6, asm.RFP, stackContext, asm.DWord).WithSymbol(xsk.ClaimLabel),
 		asm.LoadMem(asm.R7, asm.R6, 0, asm.Word),
 		asm.LoadMem(asm.R8, asm.R6, 4, asm.Word),
-		asm.LoadMapPtr(asm.R1, f.counts.FD()),
-		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, stackKey),
-		asm.FnMapLookupElem.Call(),
-		asm.JEq.Imm(asm.R0, 0, xsk.PassLabel),
-		asm.Mov.Reg(asm.R9, asm.R0),
-		asm.LoadMem(asm.R1, asm.R9, 0, asm.DWord),
+		asm.LoadMem(asm.R9, asm.RFP, stackCount, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R9, countFrames, asm.DWord),
 		asm.Add.Imm(asm.R1, 1),
-		asm.StoreMem(asm.R9, 0, asm.R1, asm.DWord),
-		asm.LoadMem(asm.R1, asm.R9, 8, asm.DWord),
+		asm.StoreMem(asm.R9, countFrames, asm.R1, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R9, countBytes, asm.DWord),
 		asm.Mov.Reg(asm.R4, asm.R8),
 		asm.Sub.Reg(asm.R4, asm.R7),
 		asm.Add.Reg(asm.R1, asm.R4),
-		asm.StoreMem(asm.R9, 8, asm.R1, asm.DWord),
+		asm.StoreMem(asm.R9, countBytes, asm.R1, asm.DWord),
 	)
 	if f.config.Source != nil || f.config.Destination != nil {
-		ins = append(ins,
+		ins = append(ins, // for the verifier: a claimed frame has 14 bytes
 			asm.Mov.Reg(asm.R4, asm.R7),
 			asm.Add.Imm(asm.R4, 14),
-			asm.JGT.Reg(asm.R4, asm.R8, xsk.PassLabel),
+			asm.JGT.Reg(asm.R4, asm.R8, "uncounted"),
 		)
 		ins = append(ins, store(asm.R7, 0, f.config.Destination)...)
 		ins = append(ins, store(asm.R7, 6, f.config.Source)...)
@@ -229,11 +242,15 @@ func (f *inKernel) instructions(direction uint32) asm.Instructions {
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnRedirectMap.Call(),
 		asm.JEq.Imm(asm.R0, 4 /* XDP_REDIRECT */, "done"),
-		asm.LoadMem(asm.R1, asm.R9, 16, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R9, countErrors, asm.DWord),
 		asm.Add.Imm(asm.R1, 1),
-		asm.StoreMem(asm.R9, 16, asm.R1, asm.DWord),
+		asm.StoreMem(asm.R9, countErrors, asm.R1, asm.DWord),
 		asm.Return().WithSymbol("done"),
-		asm.Mov.Imm(asm.R0, passed).WithSymbol(xsk.PassLabel),
+		asm.LoadMem(asm.R1, asm.RFP, stackCount, asm.DWord).WithSymbol(xsk.PassLabel),
+		asm.LoadMem(asm.R2, asm.R1, countPassed, asm.DWord),
+		asm.Add.Imm(asm.R2, 1),
+		asm.StoreMem(asm.R1, countPassed, asm.R2, asm.DWord),
+		asm.Mov.Imm(asm.R0, passed).WithSymbol("uncounted"),
 		asm.Return(),
 	)
 }
@@ -278,6 +295,7 @@ func (f *inKernel) totals() (Totals, error) {
 			d.Received += c.Frames
 			d.Bytes += c.Bytes
 			errs += c.Errors
+			d.Passed += c.Passed
 		}
 		d.Batches = 0
 		var seen observe.Seen
