@@ -22,6 +22,7 @@ type benchFlags struct {
 	size                  int
 	length                lengthFlags
 	in, out               string
+	tracepoints, live     bool
 	output                outputFlags
 	format                string
 }
@@ -34,8 +35,14 @@ func newBench(s std) *cobra.Command {
 		Long: `Measure XDP_REDIRECT on one core, without a NIC: live frames go through a veth
 chain in a private network namespace, up a ladder of bulk sizes. Packets are
 counted where they are sent, redirected and received; a row whose counts
-disagree says why instead of a number.`,
+disagree says why instead of a number.
+
+With --in and --out the program runs on real devices, under your own traffic, and a
+line a second says what comes, by queue and CPU, and what is lost. --in alone is for
+the scenarios drop, tx and pass. A device that has an XDP program is refused, and the
+program is gone when the process is, however it ends.`,
 		Example: `  unthunk bench --scenario redirect-map,tx,drop --bulk 16,64
+  unthunk bench --in eth0 --scenario drop
   unthunk bench --operation none,parse --bulk 64 --save parse.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runBench(cmd.Context(), s, cmd, f) },
@@ -49,8 +56,12 @@ disagree says why instead of a number.`,
 	fl.StringVar(&f.place, "place", string(redirect.OneCore),
 		"one-core, or two-core: generator on one CPU, redirect on another")
 	fl.IntVar(&f.size, "size", redirect.DefaultSize, "frame size in `bytes`, without the frame check sequence")
-	fl.StringVar(&f.in, "in", "", "measure on real interfaces: redirect what `DEV` receives")
-	fl.StringVar(&f.out, "out", "", "… to `DEV`")
+	fl.StringVar(&f.in, "in", "", "measure on real devices: what `DEV` receives is redirected, or goes the way of --scenario")
+	fl.StringVar(&f.out, "out", "", "… redirected to `DEV`")
+	fl.BoolVar(&f.tracepoints, "tracepoints", false,
+		"with --in and --out also count calls of ndo_xdp_xmit, and why redirects fail: each such call on this machine "+
+			"then takes some 50 ns more (tax --pair tracepoint), in half of the time")
+	fl.BoolVar(&f.live, "live", false, "with --in a line a second on stderr, also when that is no terminal")
 	fl.StringVar(&f.format, "format", "text", "text, or bench: Go benchmark format, for benchstat")
 	f.length.add(cmd, redirect.DefaultRounds, redirect.DefaultDuration)
 	f.output.add(cmd)
@@ -112,6 +123,11 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	if f.in != "" || f.out != "" {
 		return f.devices(cmd, operations)
 	}
+	for _, name := range []string{"tracepoints", "live"} {
+		if cmd.Flags().Changed(name) {
+			return nil, usagef("--%s goes with --in: it is about real devices", name)
+		}
+	}
 	plan := redirect.Plan{
 		Bulks: f.bulks, Operations: operations, Mode: redirect.Mode(f.mode), Size: f.size,
 		Layout: redirect.CoreLayout(f.place), CPU: rounds.OnCPU(f.length.cpu), Schedule: f.length.schedule(),
@@ -130,19 +146,22 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	}, nil
 }
 
-// devices is the plan of a run on real interfaces.
+// devices is the plan of a run on real devices.
 func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation) (measurement, error) {
-	for _, name := range []string{"scenario", "bulk", "place", "size", "cpu"} {
+	for _, name := range []string{"bulk", "place", "size", "cpu"} {
 		if cmd.Flags().Changed(name) {
 			return nil, usagef("--%s does not go with --in and --out: there the traffic is yours", name)
 		}
 	}
-	if len(operations) != 1 {
-		return nil, usagef("one --operation at a time with --in and --out")
+	if len(operations) != 1 || len(f.scenarios) != 1 {
+		return nil, usagef("one --operation and one --scenario at a time with --in")
+	}
+	if f.out == "" && !cmd.Flags().Changed("scenario") {
+		return nil, usagef("--in alone needs --scenario drop, tx or pass; a redirect needs both, --in and --out")
 	}
 	d := redirect.DevicePair{
-		In: f.in, Out: f.out, Operation: operations[0],
-		Mode: redirect.Mode(f.mode), Schedule: f.length.schedule(),
+		In: f.in, Out: f.out, Scenario: redirect.Scenario(f.scenarios[0]), Operation: operations[0],
+		Mode: redirect.Mode(f.mode), Tracepoints: f.tracepoints, Schedule: f.length.schedule(),
 	}
 	if err := d.Validate(); err != nil {
 		return nil, usageError{err}
@@ -150,13 +169,14 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
 		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 		doc.Settings = settings(cmd, f.length)
-		show, done := progress(s)
-		found, err := redirect.RunPair(ctx, d, show)
-		done()
+		found, err := redirect.RunPair(ctx, d, live(s, f.live))
 		if err != nil {
 			return nil, err
 		}
-		doc.Host.Drivers = map[string]string{d.In: host.Driver(d.In), d.Out: host.Driver(d.Out)}
+		doc.Host.Drivers = map[string]string{d.In: host.Driver(d.In)}
+		if d.Out != "" {
+			doc.Host.Drivers[d.Out] = host.Driver(d.Out)
+		}
 		doc.Rows, doc.Warnings, doc.Incomplete = []record.BenchRow{found.Row}, append(doc.Warnings, found.Warnings...), found.Incomplete
 		return doc, nil
 	}, nil

@@ -44,7 +44,14 @@ func TestBenchRefuses(t *testing.T) {
 		{"format", []string{"--format", "xml"}, exitUsage, `"xml"`},
 		{"two formats", []string{"--format", "bench", "--json"}, exitUsage, "choose one"},
 		{"CPU", []string{"--cpu", "9999"}, exitUsage, "CPU 9999"},
-		{"in alone", []string{"--in", "lo"}, exitUsage, "needs both"},
+		{"in alone", []string{"--in", "lo"}, exitUsage, "--in alone needs --scenario drop, tx or pass"},
+		{"redirect from in alone", []string{"--in", "lo", "--scenario", "redirect-map"}, exitUsage, "needs both devices"},
+		{"out alone", []string{"--out", "lo"}, exitUsage, "needs the one that frames come in by"},
+		{"drop with out", []string{"--in", "lo", "--out", "x", "--scenario", "drop"}, exitUsage, "drop does not redirect"},
+		{"cpumap on a device", []string{"--in", "lo", "--scenario", "redirect-cpu"}, exitUsage, "real devices can run"},
+		{"two scenarios on a device", []string{"--in", "lo", "--scenario", "drop,tx"}, exitUsage, "one --scenario at a time"},
+		{"live without a device", []string{"--live"}, exitUsage, "--live goes with --in"},
+		{"tracepoints without a device", []string{"--tracepoints"}, exitUsage, "--tracepoints goes with --in"},
 		{"device twice", []string{"--in", "lo", "--out", "lo"}, exitUsage, "named twice"},
 		{"no such device", []string{"--in", "lo", "--out", "no-such-dev"}, exitFailed, "no-such-dev"},
 		{"devices and bulk", []string{"--in", "lo", "--out", "x", "--bulk", "1"}, exitUsage, "--bulk"},
@@ -133,7 +140,11 @@ func TestBenchIdleDevices(t *testing.T) {
 	}
 	defer lab.Close()
 	for _, pair := range [][2]string{{"in0", "in1"}, {"out0", "out1"}} {
-		if _, _, err := lab.VethPair(pair[0], pair[1]); err != nil {
+		_, peer, err := lab.VethPair(pair[0], pair[1])
+		if err == nil {
+			err = peer.EnableGRO() // or out0 would take no redirected frames
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -126,11 +126,6 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 	case f.pcap != "" && c.Engine == forward.XDP:
 		return c, usagef("--pcap needs --engine afxdp: in the kernel nobody sees the frames")
 	}
-	if f.metrics != "" {
-		if _, err := loopback(f.metrics); err != nil {
-			return c, err
-		}
-	}
 	if err := c.Validate(); err != nil {
 		return c, usageError{err}
 	}

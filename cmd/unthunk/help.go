@@ -36,7 +36,7 @@ func verbSections() []section {
 // in the last.
 func flagSections() []section {
 	return []section{
-		{"Devices", []string{"in", "out", "both", "dev", "root", "driver"}},
+		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver"}},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
 		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "top", "verbose"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
@@ -46,7 +46,7 @@ func flagSections() []section {
 		}},
 		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval"}},
 		{"Output", []string{
-			"format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
+			"live", "format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
 			"metrics-config",
 		}},
 		{"Other", []string{"help", "version"}},

@@ -88,12 +88,13 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 
 // RatesBasis says in one sentence what the numbers are. It is empty when there are none.
 func RatesBasis(doc *record.Document[record.BenchRow]) string {
-	rounds, redirects := 0, false
+	rounds, redirects, devices := 0, false, false
 	var said []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		rounds = max(rounds, len(row.Rounds))
 		redirects = redirects || row.Hop != nil
+		devices = devices || row.Labels["in"] != ""
 		// A cost that may be 0 says nothing.
 		if c := row.CountingCost; c != nil && c.Low > 0 {
 			said = append(said, fmt.Sprintf("Counting adds %s to a packet of %s.", c.Text(stat.Number), row.Name))
@@ -102,7 +103,11 @@ func RatesBasis(doc *record.Document[record.BenchRow]) string {
 	if rounds == 0 {
 		return ""
 	}
-	s := fmt.Sprintf("Medians of %s, each on new chains [95 %% intervals].", many(rounds, "round"))
+	where := ", each on new chains"
+	if devices { // they stay what they are
+		where = ""
+	}
+	s := fmt.Sprintf("Medians of %s%s [95 %% intervals].", many(rounds, "round"), where)
 	if redirects {
 		s += " redirect: ns of the whole test less the same test that drops."
 	}

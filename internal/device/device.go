@@ -22,6 +22,8 @@ type Device struct {
 	Name  string
 	Index int
 	MTU   int
+	// Queues is how many receive queues it has.
+	Queues int
 	// Up is set when the administrator has it up: `ip link set DEV up`.
 	Up bool
 }
@@ -62,7 +64,9 @@ func named(name string) (Device, *netlink.LinkAttrs, error) {
 		return Device{}, nil, fmt.Errorf("find device %s: %w", name, err)
 	}
 	attrs := l.Attrs()
-	return Device{Name: name, Index: attrs.Index, MTU: attrs.MTU, Up: attrs.Flags&net.FlagUp != 0}, attrs, nil
+	return Device{
+		Name: name, Index: attrs.Index, MTU: attrs.MTU, Queues: attrs.NumRxQueues, Up: attrs.Flags&net.FlagUp != 0,
+	}, attrs, nil
 }
 
 // CheckUp returns an error with the cure when the administrator has the device down.
@@ -71,6 +75,20 @@ func (d Device) CheckUp() error {
 		return nil
 	}
 	return fmt.Errorf("%s is down: ip link set %s up", d.Name, d.Name)
+}
+
+// Peer is the name of the other end of a veth, false when the device is no veth or its peer is
+// in another network namespace.
+func (d Device) Peer() (name string, ok bool) {
+	l, err := netlink.LinkByIndex(d.Index)
+	if err != nil || l.Type() != "veth" || l.Attrs().NetNsID >= 0 {
+		return "", false
+	}
+	peer, err := netlink.LinkByIndex(l.Attrs().ParentIndex)
+	if err != nil || peer.Type() != "veth" || peer.Attrs().ParentIndex != d.Index {
+		return "", false
+	}
+	return peer.Attrs().Name, true
 }
 
 // Links looks devices up: the functions of package netlink, or a handle that stays in one

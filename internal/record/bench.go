@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"math"
 
 	"github.com/unthunk/unthunk/internal/stat"
@@ -31,12 +32,41 @@ type BenchRow struct {
 	CountingCost *stat.Quantity `json:"observer"`
 	// Counts are packets as counted by the run's own programs.
 	Counts Counts `json:"counts"`
+	// Queues is what came by each receive queue on each CPU, Lost the frames that did not
+	// get where the scenario sends them. Both are of runs on real devices.
+	Queues []QueueCount `json:"queues,omitempty"`
+	Lost   []LostFrames `json:"lost,omitempty"`
 	// Refused says why there is no number. Empty when there is one.
 	Refused string `json:"refused,omitempty"`
 	// Samples are ns per packet, one a round; Rounds are the numbers of
 	// those rounds, by which rows of one run are paired.
 	Samples []float64 `json:"samples"`
 	Rounds  []int     `json:"rounds"`
+}
+
+// QueueCount is what an XDP program saw of a receive queue on a CPU.
+type QueueCount struct {
+	Queue  int    `json:"queue"`
+	CPU    int    `json:"cpu"`
+	Frames uint64 `json:"frames"`
+	// Bytes are those of the first buffer of each frame.
+	Bytes uint64 `json:"bytes"`
+}
+
+// Where frames are lost.
+const (
+	LostMissed    = "rx-missed"       // the receiving device had no room (rx_missed_errors)
+	LostNoPort    = "no-port"         // bpf_redirect_map found no device
+	LostTxDropped = "tx-dropped"      // the sending device's own count (tx_dropped)
+	LostRedirect  = "xdp_do_redirect" // a tracepoint saw it fail
+	LostXmit      = "ndo_xdp_xmit"    // a tracepoint saw it refuse frames
+)
+
+// LostFrames are frames that were lost at one place for one reason.
+type LostFrames struct {
+	At     string `json:"at"`
+	Error  string `json:"error,omitempty"` // the kernel's, where it is known
+	Frames uint64 `json:"frames"`
 }
 
 // Counts are packets at three places of a chain.
@@ -56,6 +86,14 @@ func (r *BenchRow) check() error {
 	}
 	if err := checkLabels(r.Labels); err != nil {
 		return err
+	}
+	if len(r.Queues) > MaxRows || len(r.Lost) > MaxRows {
+		return errors.New("too many queues or losses")
+	}
+	for _, l := range r.Lost {
+		if err := checkTexts([]string{l.At, l.Error}); err != nil {
+			return err
+		}
 	}
 	measured := r.Ns != nil && r.Mpps != nil
 	switch {

@@ -90,13 +90,16 @@ func TestPlanValidate(t *testing.T) {
 }
 
 func TestDevicePairValidate(t *testing.T) {
-	for _, d := range []DevicePair{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"},
+	for _, d := range []DevicePair{{}, {In: "a"}, {Out: "a"}, {In: "a", Out: "a"}, {In: "a", Out: "b", Scenario: Drop},
+		{In: "a", Scenario: CPU}, {Out: "b", Scenario: Drop},
 		{In: "a", Out: "b", Schedule: rounds.Schedule{Rounds: -1}}} {
 		if err := d.Validate(); err == nil {
 			t.Errorf("%+v: no error", d)
 		}
 	}
-	if err := (DevicePair{In: "a", Out: "b"}).Validate(); err != nil {
-		t.Error(err)
+	for _, d := range []DevicePair{{In: "a", Out: "b"}, {In: "a", Scenario: Drop}, {In: "a", Scenario: TX}} {
+		if err := d.Validate(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -9,13 +9,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
-
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/testutil"
-	"github.com/unthunk/unthunk/internal/testutil/flood"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -249,100 +246,6 @@ func TestRunStops(t *testing.T) {
 	if !raw.Incomplete || raw.Begun == 0 || raw.Begun > 3 {
 		t.Errorf("incomplete %v after %d rounds", raw.Incomplete, raw.Begun)
 	}
-}
-
-// Real devices are veth pairs here: userA ==veth== in, out ==veth== userB.
-func TestRunPair(t *testing.T) {
-	testutil.Root(t)
-	lab, err := netlab.New(0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lab.Close()
-	userA, _, err := lab.VethPair("usera", "in")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, userB, err := lab.VethPair("out", "userb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := userB.EnableGRO(); err != nil {
-		t.Fatal(err)
-	}
-	for _, mode := range []Mode{Native, Generic} {
-		t.Run(string(mode), func(t *testing.T) {
-			stop := flood.Start(t, lab, userA.Index)
-			defer stop()
-			var found PairResult
-			err := lab.Do(func() (err error) {
-				found, err = RunPair(t.Context(), DevicePair{In: "in", Out: "out", Mode: mode,
-					Schedule: rounds.Schedule{Rounds: 3, Duration: 2 * time.Second}}, nil)
-				return err
-			})
-			if err != nil {
-				testutil.SkipMissing(t, err)
-				t.Fatal(err)
-			}
-			row := found.Row
-			if row.Refused != "" {
-				t.Fatalf("%s", row.Refused)
-			}
-			if row.Mpps.Median <= 0 || row.Counts.Redirected == 0 {
-				t.Errorf("row %+v", row)
-			}
-		})
-	}
-	t.Run("idle", func(t *testing.T) {
-		var found PairResult
-		err := lab.Do(func() (err error) {
-			found, err = RunPair(t.Context(), DevicePair{In: "in", Out: "out", Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		row := found.Row
-		if !strings.Contains(row.Refused, "nothing arrived") || row.Mpps != nil {
-			t.Errorf("row %+v", row)
-		}
-	})
-	t.Run("taken", func(t *testing.T) {
-		lab2, err := netlab.New(0)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer lab2.Close()
-		c, err := build(t.Context(), lab2, 0, Plan{}.withDefaults().chains()[0], cores{}, counting)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
-		err = lab2.Do(func() error {
-			l, err := netlink.LinkByIndex(c.tested.Index)
-			if err != nil {
-				return err
-			}
-			_, err = RunPair(t.Context(), DevicePair{In: l.Attrs().Name, Out: "lo",
-				Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}, nil)
-			return err
-		})
-		if err == nil || !strings.Contains(err.Error(), "has an XDP program already") {
-			t.Errorf("a device that is taken: %v", err)
-		}
-	})
-	t.Run("nothing left", func(t *testing.T) {
-		err := lab.Do(func() error {
-			l, err := netlink.LinkByName("in")
-			if err == nil && l.Attrs().Xdp != nil && l.Attrs().Xdp.Attached {
-				err = fmt.Errorf("an XDP program is still attached")
-			}
-			return err
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 func BenchmarkBuild(b *testing.B) {

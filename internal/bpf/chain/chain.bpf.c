@@ -278,24 +278,67 @@ int redirect_map(struct xdp_md *ctx)
 	return tested(bpf_redirect_map(&ports, 0, 0), XDP_REDIRECT);
 }
 
-/* Real devices run this on several CPUs at a time. */
+/* What a real device received by one queue, on one CPU: real devices run their
+ * program on several CPUs at a time. */
+struct queue_count {
+	__u64 frames;
+	__u64 bytes;  /* of the first buffer of each frame */
+	__u64 failed; /* the redirect map had no port */
+};
+
+/* By receive queue; those that do not fit count as the last. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
 	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, __u64);
-} handled SEC(".maps");
+	__type(value, struct queue_count);
+} queues SEC(".maps");
+
+const volatile __u32 last_queue = 0;
+
+static __always_inline int on_device(struct xdp_md *ctx, int action)
+{
+	__u32 queue = ctx->rx_queue_index;
+	struct queue_count *count;
+
+	if (queue > last_queue)
+		queue = last_queue;
+	count = bpf_map_lookup_elem(&queues, &queue);
+	if (count) {
+		count->frames++;
+		count->bytes += ctx->data_end - ctx->data;
+	}
+	work(ctx);
+	if (action != XDP_REDIRECT)
+		return action;
+	action = bpf_redirect_map(&ports, 0, 0);
+	if (count && action != XDP_REDIRECT)
+		count->failed++;
+	return action;
+}
 
 SEC("xdp")
-int redirect_device(struct xdp_md *ctx)
+int device_redirect_map(struct xdp_md *ctx)
 {
-	__u32 zero = 0;
-	__u64 *n = bpf_map_lookup_elem(&handled, &zero);
+	return on_device(ctx, XDP_REDIRECT);
+}
 
-	work(ctx);
-	if (n)
-		++*n;
-	return bpf_redirect_map(&ports, 0, 0);
+SEC("xdp")
+int device_tx(struct xdp_md *ctx)
+{
+	return on_device(ctx, XDP_TX);
+}
+
+SEC("xdp")
+int device_drop(struct xdp_md *ctx)
+{
+	return on_device(ctx, XDP_DROP);
+}
+
+SEC("xdp")
+int device_pass(struct xdp_md *ctx)
+{
+	return on_device(ctx, XDP_PASS);
 }
 
 SEC("xdp")

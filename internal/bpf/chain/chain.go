@@ -61,6 +61,8 @@ type Config struct {
 	Bursts bool
 	// CPU is where "redirect_cpu" sends frames.
 	CPU int
+	// Queues is how many receive queues the programs "device_…" count apart.
+	Queues int
 	// Phases loads the program Phase.
 	Phases bool
 }
@@ -75,7 +77,7 @@ type Programs struct {
 
 	Wire, Ports, CPUs, Sockets *ebpf.Map
 
-	state, handled, phases *ebpf.Map
+	state, queues, phases *ebpf.Map
 }
 
 // State is what the programs counted in one slot.
@@ -107,6 +109,7 @@ func Load(cfg Config) (*Programs, error) {
 		{chainVarBursts, cfg.Bursts},
 		{chainVarLimitToSink, cfg.LimitToSink},
 		{chainVarCpu, uint32(cfg.CPU)},
+		{chainVarLastQueue, uint32(max(1, cfg.Queues) - 1)},
 	} {
 		if err := spec.Variables[v.name].Set(v.value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", v.name, err)
@@ -135,7 +138,7 @@ func Load(cfg Config) (*Programs, error) {
 	}{
 		{chainMapPorts, ports == chainMapPorts},
 		{chainMapPortsHash, ports == chainMapPortsHash},
-		{chainMapHandled, cfg.Program == chainProgRedirectDevice},
+		{chainMapQueues, cfg.Queues > 0},
 		{chainMapCpus, cfg.Program == chainProgRedirectCpu},
 		{chainMapSockets, cfg.Program == chainProgRedirectXsk},
 		{".data.phases", cfg.Phases},
@@ -146,6 +149,9 @@ func Load(cfg Config) (*Programs, error) {
 	}
 	if !cfg.Phases {
 		delete(spec.Variables, chainVarPhases)
+	}
+	if cfg.Queues > 0 {
+		spec.Maps[chainMapQueues].MaxEntries = uint32(cfg.Queues)
 	}
 	coll, err := ebpf.NewCollection(spec)
 	if err != nil {
@@ -161,7 +167,7 @@ func Load(cfg Config) (*Programs, error) {
 		Wire:       coll.DetachMap(chainMapWire),
 		Ports:      coll.DetachMap(ports),
 		CPUs:       coll.DetachMap(chainMapCpus),
-		handled:    coll.DetachMap(chainMapHandled),
+		queues:     coll.DetachMap(chainMapQueues),
 		Sockets:    coll.DetachMap(chainMapSockets),
 		state:      coll.DetachMap(".data.state"),
 		phases:     coll.DetachMap(".data.phases"),
@@ -268,12 +274,29 @@ func (p *Programs) Phases(n uint64, old []Phase) ([]Phase, uint64, error) {
 	return old, n, nil
 }
 
-// Handled is how many frames the program "redirect_device" has seen, by CPU.
-func (p *Programs) Handled() (perCPU []uint64, err error) {
-	if err := p.handled.Lookup(uint32(0), &perCPU); err != nil {
-		return nil, fmt.Errorf("read chain: %w", err)
+// QueueCount is what a program "device_…" has seen of one receive queue on one CPU.
+type QueueCount struct {
+	Queue, CPU int
+	// Frames it has seen, and the Bytes of the first buffer of each. Failed frames are
+	// those that it could not ask the kernel to redirect.
+	Frames, Bytes, Failed uint64
+}
+
+// QueueCounts lists what the program "device_…" has seen so far, by queue and CPU, without
+// those that no frame came by.
+func (p *Programs) QueueCounts() (counts []QueueCount, err error) {
+	for queue := range p.queues.MaxEntries() {
+		var perCPU []chainQueueCount
+		if err := p.queues.Lookup(queue, &perCPU); err != nil {
+			return nil, fmt.Errorf("read chain: %w", err)
+		}
+		for cpu, n := range perCPU {
+			if n.Frames > 0 {
+				counts = append(counts, QueueCount{int(queue), cpu, n.Frames, n.Bytes, n.Failed})
+			}
+		}
 	}
-	return perCPU, nil
+	return counts, nil
 }
 
 // Close unloads everything.
@@ -282,7 +305,7 @@ func (p *Programs) Close() error {
 	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap, p.Phase} {
 		errs = append(errs, prog.Close())
 	}
-	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.handled, p.phases} {
+	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.queues, p.phases} {
 		errs = append(errs, m.Close())
 	}
 	return errors.Join(errs...)

@@ -49,6 +49,13 @@ type chainPhases struct {
 	At [2048]uint64
 }
 
+type chainQueueCount struct {
+	_      structs.HostLayout
+	Frames uint64
+	Bytes  uint64
+	Failed uint64
+}
+
 type chainState struct {
 	_        structs.HostLayout
 	Sent     uint64
@@ -71,38 +78,42 @@ type chainState struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	chainMapCpus             = "cpus"
-	chainMapHandled          = "handled"
-	chainMapPorts            = "ports"
-	chainMapPortsHash        = "ports_hash"
-	chainMapSockets          = "sockets"
-	chainMapWire             = "wire"
-	chainProgDrop            = "drop"
-	chainProgGenerate        = "generate"
-	chainProgPass            = "pass"
-	chainProgPhase           = "phase"
-	chainProgRedirect        = "redirect"
-	chainProgRedirectCpu     = "redirect_cpu"
-	chainProgRedirectDevice  = "redirect_device"
-	chainProgRedirectMap     = "redirect_map"
-	chainProgRedirectMapHash = "redirect_map_hash"
-	chainProgRedirectMulti   = "redirect_multi"
-	chainProgRedirectXsk     = "redirect_xsk"
-	chainProgSink            = "sink"
-	chainProgSinkCpumap      = "sink_cpumap"
-	chainProgTx              = "tx"
-	chainVarBursts           = "bursts"
-	chainVarChain            = "chain"
-	chainVarClockOf          = "clock_of"
-	chainVarCounting         = "counting"
-	chainVarCpu              = "cpu"
-	chainVarFrameOperation   = "frame_operation"
-	chainVarLimit            = "limit"
-	chainVarLimitToSink      = "limit_to_sink"
-	chainVarMost             = "most"
-	chainVarOutIfindex       = "out_ifindex"
-	chainVarPhases           = "phases"
-	chainVarSpins            = "spins"
+	chainMapCpus               = "cpus"
+	chainMapPorts              = "ports"
+	chainMapPortsHash          = "ports_hash"
+	chainMapQueues             = "queues"
+	chainMapSockets            = "sockets"
+	chainMapWire               = "wire"
+	chainProgDeviceDrop        = "device_drop"
+	chainProgDevicePass        = "device_pass"
+	chainProgDeviceRedirectMap = "device_redirect_map"
+	chainProgDeviceTx          = "device_tx"
+	chainProgDrop              = "drop"
+	chainProgGenerate          = "generate"
+	chainProgPass              = "pass"
+	chainProgPhase             = "phase"
+	chainProgRedirect          = "redirect"
+	chainProgRedirectCpu       = "redirect_cpu"
+	chainProgRedirectMap       = "redirect_map"
+	chainProgRedirectMapHash   = "redirect_map_hash"
+	chainProgRedirectMulti     = "redirect_multi"
+	chainProgRedirectXsk       = "redirect_xsk"
+	chainProgSink              = "sink"
+	chainProgSinkCpumap        = "sink_cpumap"
+	chainProgTx                = "tx"
+	chainVarBursts             = "bursts"
+	chainVarChain              = "chain"
+	chainVarClockOf            = "clock_of"
+	chainVarCounting           = "counting"
+	chainVarCpu                = "cpu"
+	chainVarFrameOperation     = "frame_operation"
+	chainVarLastQueue          = "last_queue"
+	chainVarLimit              = "limit"
+	chainVarLimitToSink        = "limit_to_sink"
+	chainVarMost               = "most"
+	chainVarOutIfindex         = "out_ifindex"
+	chainVarPhases             = "phases"
+	chainVarSpins              = "spins"
 )
 
 // loadChain returns the embedded CollectionSpec for chain.
@@ -147,20 +158,23 @@ type chainSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type chainProgramSpecs struct {
-	Drop            *ebpf.ProgramSpec `ebpf:"drop"`
-	Generate        *ebpf.ProgramSpec `ebpf:"generate"`
-	Pass            *ebpf.ProgramSpec `ebpf:"pass"`
-	Phase           *ebpf.ProgramSpec `ebpf:"phase"`
-	Redirect        *ebpf.ProgramSpec `ebpf:"redirect"`
-	RedirectCpu     *ebpf.ProgramSpec `ebpf:"redirect_cpu"`
-	RedirectDevice  *ebpf.ProgramSpec `ebpf:"redirect_device"`
-	RedirectMap     *ebpf.ProgramSpec `ebpf:"redirect_map"`
-	RedirectMapHash *ebpf.ProgramSpec `ebpf:"redirect_map_hash"`
-	RedirectMulti   *ebpf.ProgramSpec `ebpf:"redirect_multi"`
-	RedirectXsk     *ebpf.ProgramSpec `ebpf:"redirect_xsk"`
-	Sink            *ebpf.ProgramSpec `ebpf:"sink"`
-	SinkCpumap      *ebpf.ProgramSpec `ebpf:"sink_cpumap"`
-	Tx              *ebpf.ProgramSpec `ebpf:"tx"`
+	DeviceDrop        *ebpf.ProgramSpec `ebpf:"device_drop"`
+	DevicePass        *ebpf.ProgramSpec `ebpf:"device_pass"`
+	DeviceRedirectMap *ebpf.ProgramSpec `ebpf:"device_redirect_map"`
+	DeviceTx          *ebpf.ProgramSpec `ebpf:"device_tx"`
+	Drop              *ebpf.ProgramSpec `ebpf:"drop"`
+	Generate          *ebpf.ProgramSpec `ebpf:"generate"`
+	Pass              *ebpf.ProgramSpec `ebpf:"pass"`
+	Phase             *ebpf.ProgramSpec `ebpf:"phase"`
+	Redirect          *ebpf.ProgramSpec `ebpf:"redirect"`
+	RedirectCpu       *ebpf.ProgramSpec `ebpf:"redirect_cpu"`
+	RedirectMap       *ebpf.ProgramSpec `ebpf:"redirect_map"`
+	RedirectMapHash   *ebpf.ProgramSpec `ebpf:"redirect_map_hash"`
+	RedirectMulti     *ebpf.ProgramSpec `ebpf:"redirect_multi"`
+	RedirectXsk       *ebpf.ProgramSpec `ebpf:"redirect_xsk"`
+	Sink              *ebpf.ProgramSpec `ebpf:"sink"`
+	SinkCpumap        *ebpf.ProgramSpec `ebpf:"sink_cpumap"`
+	Tx                *ebpf.ProgramSpec `ebpf:"tx"`
 }
 
 // chainMapSpecs contains maps before they are loaded into the kernel.
@@ -168,9 +182,9 @@ type chainProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type chainMapSpecs struct {
 	Cpus      *ebpf.MapSpec `ebpf:"cpus"`
-	Handled   *ebpf.MapSpec `ebpf:"handled"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
 	PortsHash *ebpf.MapSpec `ebpf:"ports_hash"`
+	Queues    *ebpf.MapSpec `ebpf:"queues"`
 	Sockets   *ebpf.MapSpec `ebpf:"sockets"`
 	Wire      *ebpf.MapSpec `ebpf:"wire"`
 }
@@ -185,6 +199,7 @@ type chainVariableSpecs struct {
 	Counting       *ebpf.VariableSpec `ebpf:"counting"`
 	Cpu            *ebpf.VariableSpec `ebpf:"cpu"`
 	FrameOperation *ebpf.VariableSpec `ebpf:"frame_operation"`
+	LastQueue      *ebpf.VariableSpec `ebpf:"last_queue"`
 	Limit          *ebpf.VariableSpec `ebpf:"limit"`
 	LimitToSink    *ebpf.VariableSpec `ebpf:"limit_to_sink"`
 	Most           *ebpf.VariableSpec `ebpf:"most"`
@@ -214,9 +229,9 @@ func (o *chainObjects) Close() error {
 // It can be passed to loadChainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type chainMaps struct {
 	Cpus      *ebpf.Map `ebpf:"cpus"`
-	Handled   *ebpf.Map `ebpf:"handled"`
 	Ports     *ebpf.Map `ebpf:"ports"`
 	PortsHash *ebpf.Map `ebpf:"ports_hash"`
+	Queues    *ebpf.Map `ebpf:"queues"`
 	Sockets   *ebpf.Map `ebpf:"sockets"`
 	Wire      *ebpf.Map `ebpf:"wire"`
 }
@@ -224,9 +239,9 @@ type chainMaps struct {
 func (m *chainMaps) Close() error {
 	return _ChainClose(
 		m.Cpus,
-		m.Handled,
 		m.Ports,
 		m.PortsHash,
+		m.Queues,
 		m.Sockets,
 		m.Wire,
 	)
@@ -242,6 +257,7 @@ type chainVariables struct {
 	Counting       *ebpf.Variable `ebpf:"counting"`
 	Cpu            *ebpf.Variable `ebpf:"cpu"`
 	FrameOperation *ebpf.Variable `ebpf:"frame_operation"`
+	LastQueue      *ebpf.Variable `ebpf:"last_queue"`
 	Limit          *ebpf.Variable `ebpf:"limit"`
 	LimitToSink    *ebpf.Variable `ebpf:"limit_to_sink"`
 	Most           *ebpf.Variable `ebpf:"most"`
@@ -254,31 +270,37 @@ type chainVariables struct {
 //
 // It can be passed to loadChainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type chainPrograms struct {
-	Drop            *ebpf.Program `ebpf:"drop"`
-	Generate        *ebpf.Program `ebpf:"generate"`
-	Pass            *ebpf.Program `ebpf:"pass"`
-	Phase           *ebpf.Program `ebpf:"phase"`
-	Redirect        *ebpf.Program `ebpf:"redirect"`
-	RedirectCpu     *ebpf.Program `ebpf:"redirect_cpu"`
-	RedirectDevice  *ebpf.Program `ebpf:"redirect_device"`
-	RedirectMap     *ebpf.Program `ebpf:"redirect_map"`
-	RedirectMapHash *ebpf.Program `ebpf:"redirect_map_hash"`
-	RedirectMulti   *ebpf.Program `ebpf:"redirect_multi"`
-	RedirectXsk     *ebpf.Program `ebpf:"redirect_xsk"`
-	Sink            *ebpf.Program `ebpf:"sink"`
-	SinkCpumap      *ebpf.Program `ebpf:"sink_cpumap"`
-	Tx              *ebpf.Program `ebpf:"tx"`
+	DeviceDrop        *ebpf.Program `ebpf:"device_drop"`
+	DevicePass        *ebpf.Program `ebpf:"device_pass"`
+	DeviceRedirectMap *ebpf.Program `ebpf:"device_redirect_map"`
+	DeviceTx          *ebpf.Program `ebpf:"device_tx"`
+	Drop              *ebpf.Program `ebpf:"drop"`
+	Generate          *ebpf.Program `ebpf:"generate"`
+	Pass              *ebpf.Program `ebpf:"pass"`
+	Phase             *ebpf.Program `ebpf:"phase"`
+	Redirect          *ebpf.Program `ebpf:"redirect"`
+	RedirectCpu       *ebpf.Program `ebpf:"redirect_cpu"`
+	RedirectMap       *ebpf.Program `ebpf:"redirect_map"`
+	RedirectMapHash   *ebpf.Program `ebpf:"redirect_map_hash"`
+	RedirectMulti     *ebpf.Program `ebpf:"redirect_multi"`
+	RedirectXsk       *ebpf.Program `ebpf:"redirect_xsk"`
+	Sink              *ebpf.Program `ebpf:"sink"`
+	SinkCpumap        *ebpf.Program `ebpf:"sink_cpumap"`
+	Tx                *ebpf.Program `ebpf:"tx"`
 }
 
 func (p *chainPrograms) Close() error {
 	return _ChainClose(
+		p.DeviceDrop,
+		p.DevicePass,
+		p.DeviceRedirectMap,
+		p.DeviceTx,
 		p.Drop,
 		p.Generate,
 		p.Pass,
 		p.Phase,
 		p.Redirect,
 		p.RedirectCpu,
-		p.RedirectDevice,
 		p.RedirectMap,
 		p.RedirectMapHash,
 		p.RedirectMulti,

@@ -37,6 +37,8 @@ const volatile __u32 netns = 0;
 const volatile __u32 from_ifindex = 0;
 const volatile __u32 polled_ifindex = 0;
 
+#define MAX_ERRNO 134 /* one more than EHWPOISON, the last of asm-generic/errno.h */
+
 struct seen {
 	__u64 calls;
 	__u64 frames; /* taken by the device */
@@ -47,6 +49,7 @@ struct seen {
 	__u64 redirects; /* xdp_do_redirect succeeded */
 	__u64 polls;	 /* NAPI polls of polled_ifindex */
 	__u64 softirqs;	 /* NET_RX actions between a redirect and such a poll */
+	__u64 errors_by[MAX_ERRNO]; /* failures of xdp_do_redirect */
 };
 
 struct seen total SEC(".data.seen");
@@ -84,11 +87,16 @@ SEC("tp_btf/xdp_redirect_err")
 int xdp_redirect_err(__u64 *ctx)
 {
 	const struct net_device *dev = (void *)ctx[0];
+	int err = ctx[3];
+	__u32 errno = -err;
 
 	if (!ours(dev) || (from_ifindex && dev->ifindex != from_ifindex))
 		return 0;
 	__sync_fetch_and_add(&total.errors, 1);
-	total.error = (int)ctx[3];
+	total.error = err;
+	barrier_var(errno); /* or the compiler checks err, which the verifier does not follow */
+	if (errno < MAX_ERRNO)
+		__sync_fetch_and_add(&total.errors_by[errno], 1);
 	return 0;
 }
 

@@ -3,6 +3,7 @@
 package observe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"syscall"
@@ -27,6 +28,35 @@ type Seen struct {
 	// began between the two, on the CPU of both. All are 0 unless asked
 	// for.
 	Redirects, Polls, Softirqs uint64
+
+	errorsBy [len(observeSeen{}.ErrorsBy)]uint64 // by errno
+}
+
+// ErrorCount is how often xdp_do_redirect failed for one reason.
+type ErrorCount struct {
+	Error syscall.Errno
+	Count uint64
+}
+
+// ErrorsSince lists why xdp_do_redirect failed since before was read.
+func (s Seen) ErrorsSince(before Seen) (list []ErrorCount) {
+	for errno, n := range s.errorsBy {
+		if n > before.errorsBy[errno] {
+			list = append(list, ErrorCount{syscall.Errno(errno), n - before.errorsBy[errno]})
+		}
+	}
+	return list
+}
+
+// Add adds what another Observer saw later.
+func (s *Seen) Add(later Seen) {
+	s.Calls, s.Frames, s.Drops = s.Calls+later.Calls, s.Frames+later.Frames, s.Drops+later.Drops
+	s.Errors, s.Redirects = s.Errors+later.Errors, s.Redirects+later.Redirects
+	s.Polls, s.Softirqs = s.Polls+later.Polls, s.Softirqs+later.Softirqs
+	s.XmitError, s.Error = cmp.Or(later.XmitError, s.XmitError), cmp.Or(later.Error, s.Error)
+	for errno, n := range later.errorsBy {
+		s.errorsBy[errno] += n
+	}
 }
 
 // Config says what an Observer looks at.
@@ -95,7 +125,7 @@ func (o *Observer) Seen() (Seen, error) {
 	return Seen{
 		Calls: raw.Calls, Frames: raw.Frames, Drops: raw.Drops, XmitError: syscall.Errno(-raw.XmitError),
 		Errors: raw.Errors, Error: syscall.Errno(-raw.Error),
-		Redirects: raw.Redirects, Polls: raw.Polls, Softirqs: raw.Softirqs,
+		Redirects: raw.Redirects, Polls: raw.Polls, Softirqs: raw.Softirqs, errorsBy: raw.ErrorsBy,
 	}, nil
 }
 

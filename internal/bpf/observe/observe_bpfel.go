@@ -24,6 +24,7 @@ type observeSeen struct {
 	Redirects uint64
 	Polls     uint64
 	Softirqs  uint64
+	ErrorsBy  [134]uint64
 }
 
 // Names of all BPF objects in the ELF.
