@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test missing verify bench fuzz test-kernels trust deps man spectre peers soak
+.PHONY: generate check-generated lint test missing verify bench fuzz race test-kernels trust deps man spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -44,6 +44,12 @@ bench:
 
 fuzz:
 	scripts/fuzz $(FUZZTIME)
+
+# The race detector over every package that starts goroutines or locks; needs a C
+# compiler. -short leaves out what takes minutes.
+race:
+	CGO_ENABLED=1 go test -race -short -p=1 -timeout=30m $(AS_ROOT) $$(grep -rlE --include='*.go' \
+		'\bgo func|^\s+go [a-z]|"sync(/atomic)?"' . | xargs dirname | sort -u)
 
 # Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
 # kernels under QEMU; downloads them once.

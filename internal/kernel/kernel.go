@@ -1,6 +1,9 @@
 package kernel
 
 import (
+	"errors"
+	"fmt"
+
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/feature"
@@ -34,11 +37,14 @@ func New(text ktext.Source, symbols *ksym.Table, types *btf.Spec) *Kernel {
 
 // Types are those of the kernel, read when they are first asked for. They are nil
 // without an error for files that hold none. A live kernel without them gives a
-// [feature.Missing].
+// [feature.Missing]; one whose types cannot be read gives the reason.
 func (k *Kernel) Types() (*btf.Spec, error) {
 	types, err := k.types()
-	if k.Live && types == nil {
+	switch {
+	case k.Live && (errors.Is(err, btf.ErrNotSupported) || types == nil && err == nil):
 		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
+	case k.Live && err != nil:
+		return nil, fmt.Errorf("read types of %s: %w", k, err)
 	}
 	return types, err
 }

@@ -2,10 +2,14 @@ package kernel
 
 import (
 	"bytes"
+	"errors"
+	"fmt"
 	"testing"
 
+	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ksym"
@@ -53,6 +57,26 @@ func TestFunction(t *testing.T) {
 	}
 	if diff := cmp.Diff([]string{"plain", "plain.part.0"}, names); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What a live kernel lacks is told from what could not be read.
+func TestTypesOfLive(t *testing.T) {
+	denied := errors.New("permission denied")
+	for _, test := range []struct {
+		err  error
+		want string
+	}{
+		{nil, "BTF"},
+		{fmt.Errorf("no BTF found: %w", btf.ErrNotSupported), "BTF"},
+		{denied, "read types of the running kernel: permission denied"},
+	} {
+		k := &Kernel{Live: true, types: func() (*btf.Spec, error) { return nil, test.err }}
+		_, err := k.Types()
+		missing := feature.AsMissing(err)
+		if err == nil || (missing != nil) != (test.want == "BTF") || missing == nil && err.Error() != test.want {
+			t.Errorf("%v: %v, want %s", test.err, err, test.want)
+		}
 	}
 }
 

@@ -25,10 +25,15 @@ func CallPrice(ctx context.Context, cpu rounds.CPU, d time.Duration, show func(r
 	if err != nil {
 		return nil, "", err
 	}
+	if raw.Incomplete {
+		return nil, stoppedRun, nil
+	}
 	rows, _ := raw.Record()
 	price, why = CallPriceOf(rows)
 	return price, why, nil
 }
+
+const stoppedRun = "the run was stopped"
 
 // CallPriceOf is the price of one indirect call in ns among rows; nil when there is
 // none, for the reason that why says.
@@ -38,5 +43,5 @@ func CallPriceOf(rows []record.TaxRow) (price *stat.Quantity, why string) {
 			return row.Price, row.Refused
 		}
 	}
-	return nil, "the run was stopped"
+	return nil, stoppedRun
 }
