@@ -33,7 +33,7 @@ func TestFormats(t *testing.T) {
 		{"bench", []any{record.BenchRow{}, record.Counts{}, record.QueueCount{}, record.LostFrames{}}},
 		{"run", []any{record.Conclusion{}, record.Gain{}}},
 		{"tax", []any{record.TaxRow{}}},
-		{"profile", []any{record.ProfileRow{}, record.ProfileParts{}, record.Sampling{}, record.ProfileFunction{},
+		{"profile", []any{record.ProfileRow{}, record.ProfileParts{}, record.ProfileOutside{}, record.Sampling{}, record.ProfileFunction{},
 			record.ProfileCounter{}, record.ProfileStack{}, record.ProfileTax{}, record.ProfileSite{}}},
 		{"xray", []any{record.SiteRow{}, record.PartialFunction{}, record.Listing{}, record.ListingLine{}}},
 		{"drivers", []any{record.DriverRow{}, record.DriverCalls{}}},

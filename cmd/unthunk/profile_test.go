@@ -55,10 +55,8 @@ func TestProfileOutputs(t *testing.T) {
 	// The loop lets samples fall into the program, which takes 1.4 ns without it.
 	code, stdout, stderr := unthunk(t, "profile", "--rounds", "6", "--duration", "3s", "--rate", "2000", "--operation", "spin:1000",
 		"--annotate", "redirect_map", "--pprof", in("p.gz"), "--folded", in("p.folded"), "--svg", in("p.svg"), "--save", in("p.json"))
-	if code != exitDone || stderr != "" {
-		t.Fatalf("exit code %d: %s", code, stderr)
-	}
-	for _, want := range []string{"ns a packet", "generator", "unattributed", "indirect branches:",
+	answered(t, code, stderr)
+	for _, want := range []string{"the redirect path takes", "generator", "unattributed", "indirect branches",
 		"redirect_map [bpf]", "bpf_prog_", "throughput was"} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("no %q in:\n%s", want, stdout)
@@ -120,13 +118,22 @@ func TestProfileOutputs(t *testing.T) {
 	}
 }
 
+// answered fails the test when a profile neither has an answer nor says why it has none,
+// as on a busy machine.
+func answered(t *testing.T, code int, stderr string) {
+	t.Helper()
+	if noAnswer := strings.HasPrefix(stderr, "unthunk: no answer: "); code == exitFailed && noAnswer {
+		t.Log(stderr)
+	} else if code != exitDone || stderr != "" {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+}
+
 // The command contract of --json.
 func TestProfileJSON(t *testing.T) {
 	testutil.Root(t)
 	code, stdout, stderr := unthunk(t, "profile", "--rounds", "6", "--duration", "2s", "--rate", "2000", "--json", "--scenario", "drop")
-	if code != exitDone || stderr != "" {
-		t.Fatalf("exit code %d: %s", code, stderr)
-	}
+	answered(t, code, stderr)
 	type quantity struct {
 		Median float64
 		Unit   string

@@ -74,8 +74,12 @@ func ProfileBridge(parts *record.ProfileParts) string {
 	if q == nil || parts.Packet == nil {
 		return ""
 	}
+	more, than := parts.Packet.Median-q.Median, "more"
+	if more < 0 {
+		more, than = -more, "less"
+	}
 	return fmt.Sprintf("As bench counts it, by the quickest tenth of the windows, a packet takes %s. The mean of all "+
-		"windows, which the stages add up to, is %s ns from that.", q.Text(stat.Number), stat.Signed(parts.Packet.Median-q.Median))
+		"windows, which the stages add up to, is %s ns %s.", q.Text(stat.Number), stat.Number(more), than)
 }
 
 // outsideNames are words for what is no packet's work, by name.

@@ -3,6 +3,7 @@ package profile
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -105,7 +106,10 @@ func (raw *Raw) unsteady(packet *stat.Quantity) string {
 		return fmt.Sprintf("other tasks ran on the CPU in every window of %d of %d rounds: stop them, or choose another "+
 			"CPU with --cpu", crowded, crowded+len(raw.Rounds))
 	}
-	if half := (packet.High - packet.Low) / 2; half > maxUnsteady*packet.Median {
+	switch half := (packet.High - packet.Low) / 2; {
+	case math.IsNaN(half):
+		return "there are too few rounds to know how sure the figures are"
+	case half > maxUnsteady*packet.Median:
 		return fmt.Sprintf("a packet’s time is uncertain by ±%.0f %%, as the rounds differ: measure for longer, or while the "+
 			"machine does nothing else", 100*half/packet.Median)
 	}

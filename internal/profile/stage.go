@@ -82,6 +82,9 @@ func classify(frames []Frame, sink bool, by task) (functions.Stage, Outside) {
 			stage = functions.StageTransmit
 		}
 		if base != notBase {
+			if base == fromInterrupt && by != sender && isException(f.Function) {
+				return "", by.outside()
+			}
 			return onBase(base, frames[:i], stage, sink, by)
 		}
 	}
@@ -126,6 +129,12 @@ func onBase(base base, inner []Frame, stage functions.Stage, sink bool, by task)
 		return functions.StageSoftirq, Inside
 	}
 	return "", interruption(inner)
+}
+
+// isException tells the entries that a task's own instructions cause, by a page fault for
+// example.
+func isException(function string) bool {
+	return strings.HasPrefix(function, "asm_exc_") && function != "asm_exc_nmi"
 }
 
 // schedulesPoll tells the functions by which a device's interrupt asks for a poll.

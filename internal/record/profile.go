@@ -11,9 +11,7 @@ import (
 
 // ProfileRow is one row of `profile`: a stage of a redirected packet's way.
 type ProfileRow struct {
-	// Name of the stage: generator, receive, program, redirect, bulk-queue,
-	// transmit, completion, return, dma, softirq, locks, sink, observer, other,
-	// unattributed.
+	// Name of the stage, one of Stages of package functions.
 	Name string `json:"name"`
 	// Ns is in ns per packet. Its median is the mean over all rounds, as means
 	// add up and medians do not; the interval is that of the mean over rounds.
@@ -168,7 +166,7 @@ type ProfileStack struct {
 	Ns      float64 `json:"ns"`
 }
 
-// Limits on what [LoadProfile] accepts.
+// Limits on what [Load] accepts of a profile.
 const (
 	// MaxFunctions of a profile.
 	MaxFunctions = 100_000

@@ -177,8 +177,11 @@ func (p *printer) samplingLine(prof *record.Profile) {
 	text := fmt.Sprintf("%d samples of %s at %d Hz, %.3g million packets.", s.Samples, cells.Clean(s.Event), s.Rate,
 		float64(s.Packets)/1e6)
 	if s.Throughput != nil {
-		text += fmt.Sprintf(" With sampling the throughput was %.1f %% [%.1f, %.1f] of that without.",
-			s.Throughput.Median, s.Throughput.Low, s.Throughput.High)
+		around := s.Throughput.Interval(stat.Fixed(1))
+		if around != "" {
+			around = " " + around
+		}
+		text += fmt.Sprintf(" With sampling the throughput was %.1f %%%s of that without.", s.Throughput.Median, around)
 	}
 	rounds := 0
 	if len(prof.Rows) > 0 {
