@@ -17,6 +17,8 @@ type testSuite struct {
 	// properties are the two records, and what their machines differ in.
 	properties []testProperty
 	tests      []test
+	// machine says that a reference moved; empty when none did.
+	machine string
 }
 
 type testProperty struct{ name, value string }
@@ -49,6 +51,10 @@ func newTestSuite(c record.Changes) testSuite {
 	case *record.Comparison:
 		s.finding = conclusion.Comparison(c)
 		s.describe(c.Compared, c.Causes)
+		s.measure(c.MachineChange)
+		if c.Mean != nil && c.Mean.Difference != nil {
+			s.properties = append(s.properties, testProperty{"geometric-mean", changeText(c.Mean, "%")})
+		}
 		for i := range c.Rows {
 			row := &c.Rows[i]
 			name := row.Name
@@ -60,6 +66,7 @@ func newTestSuite(c record.Changes) testSuite {
 	case *record.ProfileComparison:
 		s.finding = conclusion.ProfileComparison(c)
 		s.describe(c.Compared, c.Causes)
+		s.measure(c.MachineChange)
 		for i := range c.Rows {
 			s.add(c.Rows[i].Name, &c.Rows[i].Change, "ns", false)
 		}
@@ -104,6 +111,27 @@ func (s *testSuite) describe(c record.Compared, causes []record.Cause) {
 	}
 }
 
+// measure adds the references of both runs.
+func (s *testSuite) measure(c record.MachineChange) {
+	var moved []string
+	for _, r := range c.Machine {
+		name, unit := cells.Join("/", r.Part, r.Name), record.ReferenceUnit(r.Name)
+		text := fmt.Sprintf("%s → %s %s", cells.OrDash(r.Old), cells.OrDash(r.New), unit)
+		if r.Difference != nil {
+			change, around := cells.Difference(r.Difference)
+			text += fmt.Sprintf(", time %s %% %s", change, around)
+		}
+		if r.Moved {
+			text += ", moved"
+			moved = append(moved, name)
+		}
+		s.properties = append(s.properties, testProperty{"reference/" + name, text})
+	}
+	if c.MachineChanged() {
+		s.machine = "the machine changed: " + strings.Join(moved, ", ")
+	}
+}
+
 // add adds a row whose change is in unit; it is lost when only the old record has a number.
 func (s *testSuite) add(name string, c *record.Change, unit string, lost bool) {
 	t := test{name: name, text: c.Missing}
@@ -113,17 +141,32 @@ func (s *testSuite) add(name string, c *record.Change, unit string, lost bool) {
 	case c.Difference == nil:
 		t.outcome = testSkipped
 	default:
-		change, around := cells.Difference(c.Difference)
-		t.text = fmt.Sprintf("%s: %s → %s ns, %s %s %s, p %s (%s)", c.Outcome(), cells.OrDash(c.Old), cells.OrDash(c.New),
-			change, unit, around, probability(c.Difference.P), c.Difference.WouldHaveSeen())
+		t.text = fmt.Sprintf("%s: %s", c.Outcome(), changeText(c, unit))
 		switch {
 		case c.Regression:
 			t.outcome = testFailed
 		case c.Outcome() == stat.CannotTell:
 			t.outcome = testSkipped
+			t.text = cells.Join("; ", t.text, s.machine)
 		}
 	}
 	s.tests = append(s.tests, t)
+}
+
+// changeText is a change with what its verdict is on: where the references of both runs are
+// known that is what they leave of it.
+func changeText(c *record.Change, unit string) string {
+	change, around := cells.Difference(c.Difference)
+	text, judged := fmt.Sprintf("%s → %s ns, %s %s %s", cells.OrDash(c.Old), cells.OrDash(c.New), change, unit, around), c.Difference
+	if c.Relative != nil {
+		judged = c.Relative
+		change, around = cells.Difference(judged)
+		text += fmt.Sprintf(", relative to the references %s %s %s", change, unit, around)
+	}
+	if c.OldCycles != nil && c.NewCycles != nil {
+		text += fmt.Sprintf(", %s → %s cycles", cells.OrDash(c.OldCycles), cells.OrDash(c.NewCycles))
+	}
+	return fmt.Sprintf("%s, p %s (%s)", text, probability(judged.P), judged.WouldHaveSeen())
 }
 
 // probability is a p value in few digits.

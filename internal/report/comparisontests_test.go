@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"encoding/xml"
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // ciComparisons are comparisons of each kind, with a row of each outcome, and of nothing.
@@ -150,6 +152,37 @@ func TestKTAP(t *testing.T) {
 		if lines[0] != "KTAP version 1" || lines[1] != fmt.Sprintf("1..%d", n) || n == 0 {
 			t.Errorf("%s: %d results after\n%s\n%s", name, n, lines[0], lines[1])
 		}
+	}
+}
+
+// A machine whose references moved is said: as a property, and where a row is skipped.
+func TestCIMachine(t *testing.T) {
+	t.Parallel()
+	old := reporttest.Bench("one", 1, 1)
+	c := compared(t, old, reporttest.Bench("two", 3, 1), compare.Options{Threshold: 2})
+	clock := func(ghz float64) *stat.Quantity {
+		return &stat.Quantity{Median: ghz, Low: ghz, High: ghz, N: 9, Unit: "GHz"}
+	}
+	change := stat.Difference{Median: 20, Low: 19, High: 21, Smallest: 1}
+	c.Machine = []record.ReferenceChange{{Name: record.CoreClock, Old: clock(3), New: clock(2.5), Difference: &change, Moved: true}}
+	row := &c.Rows[0].Change
+	row.Verdict, row.Relative = stat.CannotTell, &stat.Difference{Median: 1, Low: -3, High: 4, P: 0.5, Smallest: 5}
+	row.OldCycles, row.NewCycles = clock(300), clock(310)
+	var junit, ktap bytes.Buffer
+	if err := errors.Join(JUnitComparison(&junit, c), KTAPComparison(&ktap, c)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		`<property name="reference/core-clock" value="3.00 → 2.50 GHz, time +20.0 % [+19.0, +21.0], moved">`,
+		"relative to the references +1.0 % [-3.0, +4.0], 300 → 310 cycles, p 0.5 (would have seen 5.0 %); the machine changed: core-clock",
+	} {
+		if !strings.Contains(junit.String(), want) {
+			t.Errorf("JUnit lacks %s:\n%s", want, &junit)
+		}
+	}
+	if !strings.Contains(ktap.String(), "\nok 1 redirect-map/bulk=1 # SKIP cannot tell: ") ||
+		!strings.Contains(ktap.String(), "; the machine changed: core-clock\n") {
+		t.Errorf("KTAP:\n%s", &ktap)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 func TestComparisonMarkdown(t *testing.T) {
@@ -20,6 +21,11 @@ func TestComparisonMarkdown(t *testing.T) {
 		t.Fatal(err)
 	}
 	rows.NameFiles("before.json", "after.json")
+	clock := func(x float64) *stat.Quantity { return &stat.Quantity{Median: x, Low: x, High: x, N: 9, Unit: "GHz"} }
+	change := &stat.Difference{Median: 20, Low: 19, High: 21, Smallest: 1}
+	rows.Machine = []record.ReferenceChange{{Name: record.CoreClock, Old: clock(3), New: clock(2.5), Difference: change, Moved: true}}
+	row := &rows.Rows[0].Change
+	row.Relative, row.Cycles, row.OldCycles, row.NewCycles = change, change, clock(300), clock(360)
 	var b bytes.Buffer
 	if err := ComparisonMarkdown(&b, rows); err != nil {
 		t.Fatal(err)
