@@ -329,18 +329,45 @@ func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []
 		said = append(said, rounds)
 	}
 	for _, w := range doc.Warnings {
-		if strings.HasPrefix(w.Text, "the hypervisor took") || strings.HasPrefix(w.Text, "no stages: ") ||
-			row != nil && w.Row == row.Name {
+		// Steal is among what the machine was where the rounds have it.
+		steal := strings.HasPrefix(w.Text, "the hypervisor took") && len(doc.References) == 0
+		if steal || strings.HasPrefix(w.Text, "no stages: ") || row != nil && w.Row == row.Name {
 			said = append(said, w.Text)
 		}
 	}
-	if clock := doc.Settings["core-clock"]; clock != "" {
-		said = append(said, "clock "+clock)
-	}
+	said = append(said, machineWas(doc)...)
 	if p := doc.Profile; p != nil && p.Sampling.Event == "cpu-clock" {
 		said = append(said, "stages estimated (no PMU)")
 	}
 	return said
+}
+
+// machineWas is what the core under test ran at while the rates were taken, and how much of
+// its time others had; nothing in records of versions that did not look.
+func machineWas(doc *record.Document[record.BenchRow]) (said []string) {
+	words := map[string]string{record.CoreClock: "clock", record.Steal: "steal", record.OtherTasks: "other tasks"}
+	for _, r := range doc.References {
+		if words[r.Name] == "" || r.Part != "" || len(r.Samples) == 0 {
+			continue
+		}
+		if r.Name == record.CoreClock {
+			said = append(said, fmt.Sprintf("clock %.2f to %.2f GHz", slices.Min(r.Samples), slices.Max(r.Samples)))
+			continue
+		}
+		said = append(said, fmt.Sprintf("%s %s", words[r.Name], percent(mean(r.Samples)/100)))
+	}
+	if clock := doc.Settings["core-clock"]; clock != "" && len(said) == 0 {
+		said = append(said, "clock "+clock)
+	}
+	return said
+}
+
+func mean(xs []float64) float64 {
+	sum := 0.0
+	for _, x := range xs {
+		sum += x
+	}
+	return sum / float64(len(xs))
 }
 
 // halfWidth is half of an interval as a part of the median.

@@ -75,6 +75,25 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// What the machine was like is of the rounds of the rates.
+func TestTrustOfReferences(t *testing.T) {
+	doc := ran()
+	doc.Warn("", "the hypervisor took 4.1 % of the CPUs' time during the run")
+	doc.References = []record.Reference{
+		{Name: record.CoreClock, Samples: []float64{3.6, 3.7, 3.65}}, {Name: record.CoreClock, Part: "prices", Samples: []float64{1}},
+		{Name: record.FarWalk, Samples: []float64{90}}, {Name: record.Steal, Samples: []float64{0, 9}},
+		{Name: record.OtherTasks, Samples: []float64{20, 24}},
+	}
+	if got := strings.Join(NewAnswer(doc).Trust, "|"); got !=
+		"11 rounds, ±4.2 %|clock 3.60 to 3.70 GHz|steal 4.5 %|other tasks 22 %|stages estimated (no PMU)" {
+		t.Errorf("%s", got)
+	}
+	doc.References = nil
+	if got := strings.Join(NewAnswer(doc).Trust, "|"); !strings.Contains(got, "|the hypervisor took 4.1 %") {
+		t.Errorf("%s", got)
+	}
+}
+
 // What a record lacks is said, with the reason that it has.
 func TestAnswerOfLess(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -25,9 +25,13 @@ func Bench(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) err
 // ladder is the bulk ladder with its footnotes. Warnings of prices are not its own.
 func (p *printer) ladder(doc *record.Document[record.BenchRow]) {
 	p.incomplete(doc.Incomplete)
-	notes := newFootnotes(warningsOf(doc.Warnings, func(row string) bool {
+	var names []string
+	for _, row := range doc.Rows {
+		names = append(names, row.Name)
+	}
+	notes := newFootnotes(inOrder(warningsOf(doc.Warnings, func(row string) bool {
 		return !slices.ContainsFunc(doc.Prices, func(price record.TaxRow) bool { return price.Name == row })
-	}))
+	}), names))
 	t := newTextTable([]bool{false, false, true, false, true, false, true, false, true}, " ",
 		"bulk", "", "Mpps", "", "ns/packet", "", "redirect ns", "frames/xmit", "")
 	last := ""

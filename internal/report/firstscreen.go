@@ -136,7 +136,11 @@ func (s *FirstScreen) largestPrices(p *printer) {
 				"the calls alone; bulking saves %s ns more: locks, doorbell, softirq", stat.Number(rest))})
 		}
 	}
-	notes := newFootnotes(warns)
+	var names []string
+	for _, row := range rows {
+		names = append(names, row.Name)
+	}
+	notes := newFootnotes(inOrder(warns, names))
 	t := newTextTable([]bool{true, false, true, true, true}, " ", "", "ns", "", "of", "")
 	for i := range rows {
 		row := &rows[i]

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -36,6 +37,17 @@ func newFootnotes(warnings []record.Warning) *footnotes {
 		}
 	}
 	return f
+}
+
+// inOrder sorts warnings by their rows, so that footnotes are numbered as they are met.
+func inOrder(warnings []record.Warning, rows []string) []record.Warning {
+	at := make(map[string]int)
+	for i, row := range rows {
+		at[row] = i
+	}
+	warnings = slices.Clone(warnings)
+	slices.SortStableFunc(warnings, func(a, b record.Warning) int { return cmp.Compare(at[a.Row], at[b.Row]) })
+	return warnings
 }
 
 // mark are the numbers of a row's warnings.

@@ -17,7 +17,11 @@ import (
 func Tax(w io.Writer, opts Options, doc *record.Document[record.TaxRow], sum string, verbose bool) error {
 	p := newPrinter(opts)
 	p.incomplete(doc.Incomplete)
-	notes := newFootnotes(append(noted(doc.Rows), doc.Warnings...))
+	var names []string
+	for _, row := range doc.Rows {
+		names = append(names, row.Name)
+	}
+	notes := newFootnotes(inOrder(append(noted(doc.Rows), doc.Warnings...), names))
 	p.priceTable(doc.Rows, notes, verbose)
 	notes.write(p)
 	fmt.Fprintln(&p.buf)
@@ -28,13 +32,17 @@ func Tax(w io.Writer, opts Options, doc *record.Document[record.TaxRow], sum str
 			rounds = max(rounds, len(row.Rounds))
 		}
 	}
+	most := ""
+	if rounds > 0 {
+		most = fmt.Sprintf("up to %s, ", cells.Plural(rounds, "round"))
+	}
 	clock := ""
 	if ran := doc.Settings["core-clock"]; ran != "" {
 		clock = "; the core ran at " + ran
 	}
-	p.wrap("", fmt.Sprintf("Prices of one call: ns with it less ns without it, up to %d rounds, estimates "+
-		"[95 %% intervals]. cycles: of the time stamp counter%s. /pkt: runs for a packet of redirect-map at bulk 64 "+
-		"where it is in use, or calls saved; ns/pkt: what they take.", rounds, clock))
+	p.wrap("", fmt.Sprintf("Prices of one call: ns with it less ns without it, %sestimates [95 %% intervals]. cycles: of the "+
+		"time stamp counter%s. /pkt: runs for a packet of redirect-map at bulk 64 where it is in use, or calls saved; "+
+		"ns/pkt: what they take. Both are blank for what is not on that path.", most, clock))
 	if sum != "" {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", sum)

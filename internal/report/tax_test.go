@@ -2,10 +2,12 @@ package report
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 func TestTaxGolden(t *testing.T) {
@@ -35,5 +37,26 @@ func TestTaxGolden(t *testing.T) {
 			reporttest.Fits(t, b.String(), test.opts.Width)
 			reporttest.Golden(t, test.name, b.String())
 		})
+	}
+}
+
+// A price without rounds of its own, as that of the dispatcher's pairs has none, does not claim some.
+func TestTaxOfFills(t *testing.T) {
+	t.Parallel()
+	doc := reporttest.Tax()
+	doc.Warnings = nil
+	doc.Rows = doc.Rows[:1]
+	doc.Rows[0].Name, doc.Rows[0].Note = "bpf-prog", ""
+	doc.Rows[0].Cycles = &stat.Quantity{Median: -0.2, Low: -1, High: 1, N: 6, Unit: "cycles"}
+	doc.Rows[0].PerPacket = &stat.Quantity{Unit: "calls", N: 1}
+	doc.Rows[0].NsPerPacket = &stat.Quantity{Unit: "ns", N: 1}
+	var b bytes.Buffer
+	if err := Tax(&b, Options{}, doc, "", false); err != nil {
+		t.Fatal(err)
+	}
+	for _, not := range []string{"up to", "-0 ", "0.00"} {
+		if strings.Contains(strings.ReplaceAll(b.String(), "[-0.01", ""), not) {
+			t.Errorf("%q stands in\n%s", not, b.String())
+		}
 	}
 }

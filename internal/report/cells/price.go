@@ -14,7 +14,7 @@ type PriceCells struct {
 	// Cycles of the time stamp counter are whole.
 	Cycles string
 	// PerPacket is how often the call runs for a packet, NsPerPacket what that
-	// takes.
+	// takes. Both are empty for what is not on the path.
 	PerPacket, NsPerPacket string
 }
 
@@ -26,8 +26,13 @@ func Price(row *record.TaxRow) PriceCells {
 	c.Price, c.PriceInterval = Quantity(row.Price)
 	if row.Cycles != nil {
 		c.Cycles = fmt.Sprintf("%.0f", row.Cycles.Median)
+		if c.Cycles == "-0" {
+			c.Cycles = "0"
+		}
 	}
-	c.PerPacket, _ = Quantity(row.PerPacket)
-	c.NsPerPacket, _ = Quantity(row.NsPerPacket)
+	if row.PerPacket != nil && row.PerPacket.Median != 0 {
+		c.PerPacket, _ = Quantity(row.PerPacket)
+		c.NsPerPacket, _ = Quantity(row.NsPerPacket)
+	}
 	return c
 }
