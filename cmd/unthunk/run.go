@@ -135,7 +135,7 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 		return
 	}
 	if parts.prices == 0 {
-		doc.Warn("", "no prices: a run of "+shortestPriced.String()+" has the time")
+		doc.Warn("", "no prices: they take a run of "+shortestPriced.String())
 		return
 	}
 	plan := tax.Plan{
@@ -174,7 +174,7 @@ func addStages(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 		return ""
 	}
 	if parts.stages == 0 {
-		doc.Warn("", "no stages: a run of "+shortestWhole.String()+" has the time")
+		doc.Warn("", "no stages: they take a run of "+shortestWhole.String())
 		return ""
 	}
 	plan := profile.Plan{Chain: redirect.Plan{

@@ -186,14 +186,14 @@ func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
 		}
 		return append(said, a.taxClaim(doc)...)
 	}
-	cost := fmt.Sprintf("A redirect costs %s ns a packet on one core at bulk %s.", stat.Number(a.Redirect.Median), a.Bulk)
+	cost := fmt.Sprintf("A redirect costs %s ns a packet on one core, in bulks of %s.", stat.Number(a.Redirect.Median), a.Bulk)
 	switch half, ok := halfWidth(a.Redirect); {
 	case !ok:
 	case a.Redirect.Low <= 0:
-		cost = fmt.Sprintf("What a redirect costs cannot be told: %s a packet at bulk %s.",
+		cost = fmt.Sprintf("What a redirect costs cannot be told: %s a packet, in bulks of %s.",
 			a.Redirect.Text(stat.Number), a.Bulk)
 	case half > unsure:
-		cost = fmt.Sprintf("A redirect costs between %s and %s ns a packet on one core at bulk %s: the rounds differ too much to say more.",
+		cost = fmt.Sprintf("A redirect costs between %s and %s ns a packet on one core, in bulks of %s: the rounds differ too much to say more.",
 			stat.Number(a.Redirect.Low), stat.Number(a.Redirect.High), a.Bulk)
 	}
 	return append([]string{cost}, a.taxClaim(doc)...)
@@ -301,7 +301,7 @@ func calls(prices []record.TaxRow, bulk string) (said []string) {
 	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s ns", trimmed(n), stat.Number(row.Price.Median/n),
 		stat.Number(row.Price.Median)))
 	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
-		said = append(said, fmt.Sprintf("as in 2018 (%s): %s ns", trimmed(old.PerPacket.Median),
+		said = append(said, fmt.Sprintf("%s as in 2018: %s ns", trimmed(old.PerPacket.Median),
 			stat.Number(old.Price.Median)))
 	}
 	return said

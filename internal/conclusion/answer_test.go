@@ -45,7 +45,7 @@ func ran() *record.Document[record.BenchRow] {
 func TestAnswer(t *testing.T) {
 	a := NewAnswer(ran())
 	want := []string{
-		"A redirect costs 24.0 ns a packet on one core at bulk 16.",
+		"A redirect costs 24.0 ns a packet on one core, in bulks of 16.",
 		"Retpolines take 1.20 ns of it, 5.0 %.",
 		"Indirect calls are not where the packets went.",
 	}
@@ -63,7 +63,7 @@ func TestAnswer(t *testing.T) {
 	if p := a.Path; p.Bulk != "16" || len(p.Stages) != 2 || p.Total != 17 || len(p.Beside) != 1 || p.Beside[0].Name != "locks" {
 		t.Errorf("path: %+v", p)
 	}
-	if got := strings.Join(a.Calls, "|"); got != "0.12 a packet × 10.0 ns = 1.20 ns|as in 2018 (3): 25.0 ns" {
+	if got := strings.Join(a.Calls, "|"); got != "0.12 a packet × 10.0 ns = 1.20 ns|3 as in 2018: 25.0 ns" {
 		t.Errorf("calls: %s", got)
 	}
 	if len(a.Try) != 1 || len(a.Avoid) != 1 {
@@ -110,7 +110,7 @@ func TestAnswerOfLess(t *testing.T) {
 		}, []string{"What a redirect costs here was not measured: packet counts disagree."}},
 		"16 refused": {func(d *record.Document[record.BenchRow]) {
 			d.Rows[2] = record.BenchRow{Name: d.Rows[2].Name, Labels: d.Rows[2].Labels, Refused: "packet counts disagree"}
-		}, []string{"A redirect costs 23.0 ns a packet on one core at bulk 64.",
+		}, []string{"A redirect costs 23.0 ns a packet on one core, in bulks of 64.",
 			"What indirect calls take of it was not measured: there is no estimate at bulk 64."}},
 		"no prices": {func(d *record.Document[record.BenchRow]) {
 			d.Prices = nil
@@ -122,9 +122,9 @@ func TestAnswerOfLess(t *testing.T) {
 		"stopped": {func(d *record.Document[record.BenchRow]) { d.Rows, d.Prices, d.Incomplete = nil, nil, true },
 			[]string{"What a redirect costs here was not measured: the run was stopped before its end."}},
 		"noise": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, -3, 50) },
-			[]string{"What a redirect costs cannot be told: 24.0 ns [-3.00, 50.0] a packet at bulk 16."}},
+			[]string{"What a redirect costs cannot be told: 24.0 ns [-3.00, 50.0] a packet, in bulks of 16."}},
 		"busy": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, 20, 50) },
-			[]string{"A redirect costs between 20.0 and 50.0 ns a packet on one core at bulk 16: the rounds differ too much", "of it, 2.4 % to"}},
+			[]string{"A redirect costs between 20.0 and 50.0 ns a packet on one core, in bulks of 16: the rounds differ too much", "of it, 2.4 % to"}},
 		"no thunks": {func(d *record.Document[record.BenchRow]) { d.Host.IndirectThunk = "none" },
 			[]string{"Indirect calls take 1.20 ns of it, 5.0 %."}},
 		"few rounds": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, math.NaN(), math.NaN()) },

@@ -56,11 +56,11 @@ func (p *printer) answer(doc *record.Document[record.BenchRow], a *conclusion.An
 	if len(a.Calls) > 0 {
 		all = append(all, block{rankCalls, p.filled("", "indirect calls: "+strings.Join(a.Calls, "; "))}, space)
 	}
-	all = append(all, p.advice("try", green, rankTry, a.Try)...)
+	all = append(all, p.advice("try", green, "-", rankTry, a.Try)...)
 	if len(a.Try) == 0 && a.Tax != nil && !doc.Incomplete {
 		all = append(all, block{rankDetail, p.labeled("try", green, "nothing that this run looks for would make a redirect cheaper here")})
 	}
-	all = append(all, p.advice("avoid", yellow, rankAvoid, a.Avoid)...)
+	all = append(all, p.advice("avoid", yellow, "+", rankAvoid, a.Avoid)...)
 	all = append(all, space)
 	if lines := p.trust(a.Trust); len(lines) > 0 {
 		all = append(all, block{rankTrust, lines})
@@ -239,8 +239,8 @@ func (p *printer) pathLines(path conclusion.Path, width int) []string {
 	return lines
 }
 
-// advice are gains behind a label, a block each.
-func (p *printer) advice(label, color string, rank rank, gains []record.Gain) (all []block) {
+// advice are gains behind a label, a block each. sign is what their ns do to a packet's.
+func (p *printer) advice(label, color, sign string, rank rank, gains []record.Gain) (all []block) {
 	for i, g := range gains {
 		ns, _ := cells.Quantity(g.Ns)
 		switch {
@@ -248,6 +248,8 @@ func (p *printer) advice(label, color string, rank rank, gains []record.Gain) (a
 			ns = "?"
 		case g.AtMost:
 			ns = "≤" + ns
+		default:
+			ns = sign + ns
 		}
 		what, _, _ := strings.Cut(cells.Clean(g.What), ": ")
 		if g.Now != "" {

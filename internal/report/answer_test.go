@@ -25,7 +25,7 @@ func runs() map[string]*record.Document[record.BenchRow] {
 		"quiet": func(*record.Document[record.BenchRow]) {},
 		"quick": func(d *record.Document[record.BenchRow]) {
 			d.Stages, d.Profile = nil, nil
-			d.Warn("", "no stages: a run of 31s has the time")
+			d.Warn("", "no stages: they take a run of 31s")
 		},
 		"refused-one": func(d *record.Document[record.BenchRow]) { refuse(&d.Rows[2]) },
 		"refused-all": func(d *record.Document[record.BenchRow]) {
