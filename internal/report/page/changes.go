@@ -3,6 +3,7 @@ package page
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
@@ -57,32 +58,55 @@ func between(old, new record.Origin, by string) string {
 type changeTable struct {
 	*table
 	// unit of the changes.
-	unit  string
-	pairs []pair
+	unit string
+	// references is set for runs that took some: the table has what they leave of a change.
+	references bool
+	pairs      []pair
 }
 
-// newChangeTable is an empty table of rows that are each a what.
-func newChangeTable(caption, what, unit string) *changeTable {
-	return &changeTable{unit: unit, table: &table{Caption: caption, Columns: []column{
+// newChangeTable is an empty table of rows that are each a what. references is set for
+// runs that took some.
+func newChangeTable(caption, what, unit string, references bool) *changeTable {
+	t := &changeTable{unit: unit, references: references, table: &table{Caption: caption, Columns: []column{
 		{what, ""}, {"old ns", "n"}, {"new ns", "n"}, {"change " + unit, "n"}, {"", "i"}, {"verdict", "t"},
 	}}}
+	if references {
+		t.Columns = slices.Insert(t.Columns, 5, column{"cycles %", "n w"}, column{"beyond references " + unit, "n w"},
+			column{"", "i w"})
+	}
+	return t
 }
 
 // missing adds a row that could not be compared, and why.
 func (t *changeTable) missing(name string, old, new *stat.Quantity, why string) {
-	t.add(name, cells.OrDash(old), cells.OrDash(new), "–", "", why)
+	row := []string{name, cells.OrDash(old), cells.OrDash(new), "–", "", why}
+	if t.references {
+		row = slices.Insert(row, 5, "", "", "")
+	}
+	t.add(row...)
 }
 
-// compared adds a row. word is its verdict, verdict that with what would have been
-// seen.
-func (t *changeTable) compared(name string, old, new *stat.Quantity, d *stat.Difference, word,
-	verdict string) *tableRow {
-	change, around := cells.Difference(d)
+// compared adds a row that has a difference; verdict is its verdict with what would have
+// been seen.
+func (t *changeTable) compared(name string, c *record.Change, verdict string) {
+	change, around := cells.Difference(c.Difference)
+	word := c.Outcome()
 	t.pairs = append(t.pairs, pair{
-		label: cells.Clean(name), old: old, new: new,
+		label: cells.Clean(name), old: c.Old, new: c.New,
 		change: fmt.Sprintf("%s %s %s", change, t.unit, around), word: word, mark: verdictMark(word),
 	})
-	return t.add(name, cells.OrDash(old), cells.OrDash(new), change, around, verdict)
+	row := []string{name, cells.OrDash(c.Old), cells.OrDash(c.New), change, around, verdict}
+	if t.references {
+		var cycles, left, leftAround string
+		if c.Cycles != nil {
+			cycles, _ = cells.Difference(c.Cycles)
+		}
+		if c.Relative != nil {
+			left, leftAround = cells.Difference(c.Relative)
+		}
+		row = slices.Insert(row, 5, cycles, left, leftAround)
+	}
+	t.add(row...).Differs = c.Regression
 }
 
 // figure is the picture of what was compared, which folds the table; nil when there is
@@ -101,8 +125,9 @@ func (t *changeTable) figure(v *viewer, title, unit, changes string) *figure {
 // prices.
 func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 	const beside = "Beside them the change, whose interval holds for all rows together."
-	rows := newChangeTable("Change of each row in % of old [interval]; + is slower", "row", "%")
-	prices := newChangeTable("Change of each price in % of the old one [interval]; + is a higher price", "row", "%")
+	rows := newChangeTable("Change of each row in % of old [interval]; + is slower", "row", "%", len(c.Machine) > 0)
+	prices := newChangeTable("Change of each price in % of the old one [interval]; + is a higher price", "row", "%",
+		len(c.Machine) > 0)
 	for i := range c.Rows {
 		row := &c.Rows[i]
 		name, t := row.Name, rows
@@ -116,8 +141,7 @@ func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 			t.missing(name, row.Old, row.New, row.Missing)
 			continue
 		}
-		word := row.Outcome()
-		t.compared(name, row.Old, row.New, row.Difference, word, cells.Verdict(row)).Differs = row.Regression
+		t.compared(name, &row.Change, cells.Verdict(row))
 	}
 	var out []block
 	if len(rows.Rows) > 0 {
@@ -134,6 +158,9 @@ func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 	out[0].Heading = between(c.Old, c.New, c.By)
 	out[0].Text = append(out[0].Text, conclusion.Comparison(c))
 	last := &out[len(out)-1]
+	if machine := machineTable(&c.MachineChange); machine != nil {
+		last.Tables = append(last.Tables, machine)
+	}
 	if c.Nothing() == "" {
 		last.Text = append(last.Text, conclusion.ComparisonBasis(c))
 	}
@@ -145,6 +172,70 @@ func (v *viewer) comparisonBlocks(c *record.Comparison) []block {
 		}
 	}
 	return out
+}
+
+// machineChange is what two runs of a comparison say of the speed of their machine; nil for
+// what is no comparison of measurements.
+func machineChange(s *record.Saved) *record.MachineChange {
+	switch {
+	case s.Comparison() != nil:
+		return &s.Comparison().MachineChange
+	case s.ProfileComparison() != nil:
+		return &s.ProfileComparison().MachineChange
+	}
+	return nil
+}
+
+// machineChanges says which references of the comparisons moved; empty when none did.
+func (v *viewer) machineChanges() string {
+	var said []string
+	for _, s := range v.src.Records {
+		m := machineChange(s)
+		if m == nil || !m.MachineChanged() {
+			continue
+		}
+		var moved []string
+		for _, r := range m.Machine {
+			if r.Moved {
+				moved = append(moved, referenceText(&r))
+			}
+		}
+		said = append(said, cells.Join(": ", v.heading(s), strings.Join(moved, ", ")))
+	}
+	if len(said) == 0 {
+		return ""
+	}
+	return strings.Join(said, "; ") + ". A verdict is on what these references leave of a change."
+}
+
+// referenceText says how a reference changed.
+func referenceText(r *record.ReferenceChange) string {
+	s := fmt.Sprintf("%s %s → %s %s", cells.Clean(r.Name), cells.OrDash(r.Old), cells.OrDash(r.New),
+		record.ReferenceUnit(r.Name))
+	if r.Difference != nil {
+		change, around := cells.Difference(r.Difference)
+		s += fmt.Sprintf(", %s %% %s", change, around)
+	}
+	return s
+}
+
+// machineTable is how the references of two runs changed, nil when there are none.
+func machineTable(m *record.MachineChange) *table {
+	if len(m.Machine) == 0 {
+		return nil
+	}
+	t := &table{Caption: "References that no change of the path moves; + is a slower machine", Folded: true,
+		Columns: []column{{"reference", ""}, {"old", "n"}, {"new", "n"}, {"unit", ""}, {"change %", "n"}, {"", "i"}}}
+	for i := range m.Machine {
+		r := &m.Machine[i]
+		change, around := "", ""
+		if r.Difference != nil {
+			change, around = cells.Difference(r.Difference)
+		}
+		t.add(cells.Join(", ", r.Name, r.Part), cells.OrDash(r.Old), cells.OrDash(r.New), record.ReferenceUnit(r.Name), change,
+			around).Differs = r.Moved
+	}
+	return t
 }
 
 // causesTable is what machines differ in, nil when that is nothing.
@@ -163,19 +254,21 @@ func causesTable(causes []record.Cause) *table {
 
 // profileComparisonBlock is what two profiles differ in, by stage.
 func (v *viewer) profileComparisonBlock(c *record.ProfileComparison) block {
-	t := newChangeTable("Change of each stage in ns a packet [interval]; + is slower", "stage", "ns")
+	t := newChangeTable("Change of each stage in ns a packet [interval]; + is slower", "stage", "ns", len(c.Machine) > 0)
 	for i := range c.Rows {
 		row := &c.Rows[i]
 		if row.Difference == nil {
 			t.missing(row.Name, row.Old, row.New, row.Missing)
 			continue
 		}
-		word := row.Outcome()
-		t.compared(row.Name, row.Old, row.New, row.Difference, word, cells.StageVerdict(row)).Differs = row.Regression
+		t.compared(row.Name, &row.Change, cells.StageVerdict(row))
 	}
 	b := block{
 		Heading: between(c.Old, c.New, ""), Text: []string{conclusion.ProfileComparison(c), conclusion.ProfileBasis}, Tables: []*table{t.table},
 		Figure: t.figure(v, "Old and new ns of each stage", "ns a packet", "Beside them the change."),
+	}
+	if machine := machineTable(&c.MachineChange); machine != nil {
+		b.Tables = append(b.Tables, machine)
 	}
 	if causes := causesTable(c.Causes); causes != nil {
 		b.Tables = append(b.Tables, causes)

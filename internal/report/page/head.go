@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -30,7 +31,7 @@ func (v *viewer) head(out *view) {
 		if rest := answer.Claim[1:]; len(rest) > 0 {
 			out.Summary = []string{cells.Clean(strings.Join(rest, " "))}
 		}
-		out.Glance = glanceTable(answer)
+		out.Glance = glanceBlock(answer)
 		of = from
 	} else {
 		h := conclusion.Of(v.first)
@@ -93,11 +94,14 @@ func (v *viewer) answer() (answer *conclusion.Answer, from []string) {
 	return answer, from
 }
 
-// glanceTable says what, how much, and what to do.
-func glanceTable(a *conclusion.Answer) *table {
+// glanceBlock says what, how much, and what to do, in one table; nil for nothing.
+func glanceBlock(a *conclusion.Answer) *block {
 	t := &table{Columns: []column{{"", "t"}, {"ns a packet", "n"}, {"95 %", "i w"}, {"verb", "i w"}}}
-	add := func(what string, ns *stat.Quantity, sign, see string) {
+	add := func(what, sign string, ns *stat.Quantity, see string) {
 		median, around := cells.Quantity(ns)
+		if ns == nil || math.IsNaN(ns.Median) {
+			sign, median, around = "", "not priced", ""
+		}
 		t.add(what, sign+median, around, see)
 	}
 	if a.Redirect != nil {
@@ -112,11 +116,12 @@ func glanceTable(a *conclusion.Answer) *table {
 		if len(rates) > 0 {
 			what += "; the whole test does " + strings.Join(rates, ", ")
 		}
-		add(what, a.Redirect, "", "bench")
+		add(what, "", a.Redirect, "bench")
 		if a.Tax != nil {
-			add("of it indirect calls: "+strings.Join(a.Calls, "; "), a.Tax, "", "tax")
+			add(cells.Join(": ", "of it indirect calls", strings.Join(a.Calls, "; ")), "", a.Tax, "tax")
 		}
 	}
+	var why []note
 	for _, gains := range []struct {
 		title, sign string
 		of          []record.Gain
@@ -125,11 +130,17 @@ func glanceTable(a *conclusion.Answer) *table {
 			t.group(gains.title)
 		}
 		for _, g := range gains.of {
-			sign := gains.sign
+			sign, what := gains.sign, g.What
 			if g.AtMost {
 				sign = "at most " + sign
 			}
-			add(g.What, g.Ns, sign, g.Verb)
+			if g.Now != "" {
+				what += " (now: " + g.Now + ")"
+			}
+			add(what, sign, g.Ns, g.Verb)
+			if g.Why != "" {
+				why = append(why, note{"", cells.Clean(g.What + ": " + g.Why)})
+			}
 		}
 	}
 	if len(t.Rows) == 0 {
@@ -139,7 +150,9 @@ func glanceTable(a *conclusion.Answer) *table {
 	if len(a.Trust) > 0 {
 		t.Remark = cells.Clean(strings.Join(a.Trust, "; ")) + "."
 	}
-	return t
+	b := &block{Tables: []*table{t}}
+	b.addList("Why", why)
+	return b
 }
 
 // firstRecord is the record that the title is of: the kind that says most about where
@@ -185,10 +198,13 @@ func about(s *record.Saved) []string {
 // banners warn of what changes the answer: what is missing from it. Other warnings stand
 // beneath the figures that they are about.
 func (v *viewer) banners() []note {
-	var incomplete, refused []string
+	var incomplete, refused, untold []string
 	for _, s := range v.src.Records {
 		if s.Incomplete {
 			incomplete = append(incomplete, v.labels[s])
+		}
+		if p := s.Stages(); p != nil && p.CannotTell != "" && v.shows(s, profilePart) {
+			untold = append(untold, v.labels[s]+": "+cells.Clean(p.CannotTell))
 		}
 		if s.Bench() == nil {
 			continue
@@ -208,6 +224,12 @@ func (v *viewer) banners() []note {
 	var out []note
 	if len(incomplete) > 0 {
 		out = append(out, note{"Incomplete:", strings.Join(incomplete, ", ") + " stopped before the end."})
+	}
+	if len(untold) > 0 {
+		out = append(out, note{"The stages are no answer:", strings.Join(untold, "; ") + "."})
+	}
+	if said := v.machineChanges(); said != "" {
+		out = append(out, note{"The machine changed:", said})
 	}
 	if len(refused) > 0 {
 		out = append(out, note{"No number:", strings.Join(refused, "; ") + "."})

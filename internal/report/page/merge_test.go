@@ -4,8 +4,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // ofOneMachine are a run, a tax and a profile of one machine.
@@ -78,6 +80,37 @@ func TestAnswerOfSeveral(t *testing.T) {
 		if got := strings.Join(from, " "); got != v.labels[v.first]+" tax.json profile.json" {
 			t.Errorf("from %s", got)
 		}
+	}
+}
+
+// A machine that changed is said above all, with the references that moved; a row has what
+// they leave of its change. A profile that cannot tell is said there too.
+func TestBannerMachineChanged(t *testing.T) {
+	t.Parallel()
+	c, err := compare.Records(record.NewSaved(reporttest.Bench("a", 1, 1)), record.NewSaved(reporttest.Bench("b", 2, 1.1)),
+		compare.Options{Threshold: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Machine = []record.ReferenceChange{
+		{Name: record.CoreClock, Old: reporttest.Around(3.6, 0.1, "GHz"), New: reporttest.Around(2.9, 0.1, "GHz"),
+			Difference: &stat.Difference{Median: 24, Low: 23, High: 25}, Moved: true},
+		{Name: record.FarWalk, Old: reporttest.Around(80, 1, "ns"), New: reporttest.Around(80, 1, "ns"),
+			Difference: &stat.Difference{Median: 0, Low: -1, High: 1}},
+	}
+	c.Rows[0].Relative = &stat.Difference{Median: -1.25, Low: -3, High: 0.5}
+	p := vethProfile(2)
+	p.CannotTell = "other tasks ran in all windows"
+	text := checkHTML(t, pageOf(t, Source{Records: []*record.Saved{savedAs(t, "c.json", c), savedAs(t, "p.json", p)}}))
+	head, rest, _ := strings.Cut(text, "What changed")
+	for _, want := range []string{"The machine changed:", "core-clock 3.60 → 2.90 GHz, +24.0 % [+23.0, +25.0]",
+		"The stages are no answer:", "p.json: other tasks ran in all windows."} {
+		if !strings.Contains(head, want) {
+			t.Errorf("the head has no %q: %s", want, head)
+		}
+	}
+	if strings.Contains(head, record.FarWalk) || !strings.Contains(rest, record.FarWalk) || !strings.Contains(rest, "-1.2") {
+		t.Error("references, or what they leave, are elsewhere")
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
@@ -50,11 +51,8 @@ func (v *viewer) profilePathBlock(s *record.Saved, p *record.Profile) block {
 		b.Figure = pathFigure(v.id(), "The path of a packet of "+profiled(s), stages, true)
 	}
 	b.addText(pathText(p))
-	if text := cells.IndirectBranches(&p.ProfileParts); text != "" {
-		b.addText(strings.ToUpper(text[:1]) + text[1:])
-	}
-	if unseen > 0 {
-		b.addText(fmt.Sprintf("xray finds %d more indirect branches in stages that took no time here.", unseen))
+	if p.CannotTell != "" {
+		b.addText("That is no answer: " + cells.Clean(p.CannotTell) + ".")
 	}
 	b.Tables = append(b.Tables, v.stageTable(p, stages))
 	for _, t := range []*table{siteTable(stages), functionTable(p)} {
@@ -63,7 +61,27 @@ func (v *viewer) profilePathBlock(s *record.Saved, p *record.Profile) block {
 		}
 	}
 	v.addFootnotes(&b, s, profilePart)
+	b.addList("How they add up, and what indirect branches take of them by samples", profileNotes(p, unseen))
 	return b
+}
+
+// profileNotes say how the stages of a profile add up, what else the CPU did, and what
+// samples show of indirect branches.
+func profileNotes(p *record.Profile, unseen int) []note {
+	said := []string{conclusion.ProfileBridge(&p.ProfileParts), conclusion.ProfileOutside(&p.ProfileParts)}
+	if text := cells.IndirectBranches(&p.ProfileParts); text != "" {
+		said = append(said, strings.ToUpper(text[:1])+text[1:])
+	}
+	if unseen > 0 {
+		said = append(said, fmt.Sprintf("xray finds %d more indirect branches in stages that took no time here.", unseen))
+	}
+	var out []note
+	for _, text := range said {
+		if text != "" {
+			out = append(out, note{"", cells.Clean(text)})
+		}
+	}
+	return out
 }
 
 // inventoryPathBlock is the path of a packet with its indirect branches alone.

@@ -21,7 +21,7 @@ type view struct {
 	// Banners warn of what changes the answer.
 	Banners []note
 	// Glance says what, how much, and what to do; it may be nil.
-	Glance   *table
+	Glance   *block
 	Sections []section
 	Version  string
 	// Count is how many records the page is made of, in words.
