@@ -324,12 +324,15 @@ func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []
 		if half, ok := halfWidth(row.Hop); ok {
 			rounds += ", ±" + percent(half)
 		} else {
-			rounds += ": too few for an interval"
+			rounds += ", too few for an interval"
 		}
 		said = append(said, rounds)
 	}
 	for _, w := range doc.Warnings {
 		// Steal is among what the machine was where the rounds have it.
+		if strings.Contains(w.Text, "interval needs") { // the first clause says so
+			continue
+		}
 		steal := strings.HasPrefix(w.Text, "the hypervisor took") && len(doc.References) == 0
 		if steal || strings.HasPrefix(w.Text, "no stages: ") || row != nil && w.Row == row.Name {
 			said = append(said, w.Text)
@@ -351,7 +354,11 @@ func machineWas(doc *record.Document[record.BenchRow]) (said []string) {
 			continue
 		}
 		if r.Name == record.CoreClock {
-			said = append(said, fmt.Sprintf("clock %.2f to %.2f GHz", slices.Min(r.Samples), slices.Max(r.Samples)))
+			clock, most := fmt.Sprintf("clock %.2f", slices.Min(r.Samples)), fmt.Sprintf("%.2f", slices.Max(r.Samples))
+			if !strings.HasSuffix(clock, most) {
+				clock += " to " + most
+			}
+			said = append(said, clock+" GHz")
 			continue
 		}
 		said = append(said, fmt.Sprintf("%s %s", words[r.Name], percent(mean(r.Samples)/100)))

@@ -88,6 +88,12 @@ func TestTrustOfReferences(t *testing.T) {
 		"11 rounds, ±4.2 %|clock 3.60 to 3.70 GHz|steal 4.5 %|other tasks 22 %|stages estimated (no PMU)" {
 		t.Errorf("%s", got)
 	}
+	doc.References = []record.Reference{{Name: record.CoreClock, Samples: []float64{3.701, 3.702}}}
+	doc.Rows[2].Hop = ns(24, math.NaN(), math.NaN())
+	doc.Warn(doc.Rows[2].Name, "3 rounds: a 95 % interval needs 6")
+	if got := strings.Join(NewAnswer(doc).Trust, "|"); got != "11 rounds, too few for an interval|clock 3.70 GHz|stages estimated (no PMU)" {
+		t.Errorf("%s", got)
+	}
 	doc.References = nil
 	if got := strings.Join(NewAnswer(doc).Trust, "|"); !strings.Contains(got, "|the hypervisor took 4.1 %") {
 		t.Errorf("%s", got)
