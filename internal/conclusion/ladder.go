@@ -97,7 +97,7 @@ func RatesBasis(doc *record.Document[record.BenchRow]) string {
 		devices = devices || row.Labels["in"] != ""
 		// A cost that may be 0 says nothing.
 		if c := row.CountingCost; c != nil && c.Low > 0 {
-			said = append(said, fmt.Sprintf("Counting adds %s to a packet of %s.", c.Text(stat.Number), row.Name))
+			said = append(said, fmt.Sprintf("Counting cost: %s a packet, on %s.", c.Text(stat.Number), row.Name))
 		}
 	}
 	if rounds == 0 {
