@@ -71,7 +71,7 @@ func newChangeTable(caption, what, unit string, references bool) *changeTable {
 		{what, ""}, {"old ns", "n"}, {"new ns", "n"}, {"change " + unit, "n"}, {"", "i"}, {"verdict", "t"},
 	}}}
 	if references {
-		t.Columns = slices.Insert(t.Columns, 5, column{"cycles %", "n w"}, column{"beyond references " + unit, "n w"},
+		t.Columns = slices.Insert(t.Columns, 5, column{"cycles %", "n w"}, column{"relative to references " + unit, "n w"},
 			column{"", "i w"})
 	}
 	return t
