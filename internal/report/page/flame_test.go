@@ -38,7 +38,8 @@ func TestFlame(t *testing.T) {
 	if scripts != 1 {
 		t.Errorf("%d scripts", scripts)
 	}
-	for _, want := range []string{"redirect_map [bpf]", "veth_xdp_xmit", "8.00 ns a packet, 8.00 of itself, 320 samples, 9.8 % of what is drawn, stage program"} {
+	for _, want := range []string{"redirect_map [bpf]", "veth_xdp_xmit",
+		"8.00 ns a packet, 8.00 of itself, 320 samples, 9.8 % of what is drawn, stage program"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)
 		}
