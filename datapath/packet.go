@@ -39,7 +39,7 @@ func NewPacket(u *xsk.UMEM, ifindex int) (p *Packet, err error) {
 	}
 	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if errors.Is(err, unix.EPERM) {
-		return nil, feature.Right("CAP_NET_RAW", err)
+		return nil, feature.Refused(err, unix.CAP_NET_RAW)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open packet socket: %w", err)

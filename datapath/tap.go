@@ -39,7 +39,7 @@ func NewTAP(u *xsk.UMEM, name string) (*TAP, error) {
 	}
 	name, errno := setInterface(fd, name, unix.IFF_TAP|unix.IFF_NO_PI)
 	if errno == unix.EPERM {
-		return nil, errors.Join(feature.Right("CAP_NET_ADMIN", errno), unix.Close(fd))
+		return nil, errors.Join(feature.Refused(errno, unix.CAP_NET_ADMIN), unix.Close(fd))
 	}
 	if errno != 0 {
 		return nil, errors.Join(fmt.Errorf("make TAP device: %w", errno), unix.Close(fd))

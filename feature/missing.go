@@ -34,13 +34,7 @@ type Missing struct {
 
 // Root returns the Missing of a caller who is not root. err is what the kernel
 // said, or nil when it was not asked.
-func Root(err error) *Missing { return Right("root", err) }
-
-// Right returns the Missing of a right that sudo brings: "CAP_NET_RAW". err is
-// what the kernel said, or nil when it was not asked.
-func Right(right string, err error) *Missing {
-	return &Missing{Feature: right, Help: "run with sudo", Err: err}
-}
+func Root(err error) *Missing { return &Missing{Feature: "root", Help: "run with sudo", Err: err} }
 
 // Error returns one line: what is missing, what the kernel said, what would help.
 func (m *Missing) Error() string {

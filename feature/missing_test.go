@@ -17,7 +17,7 @@ func TestError(t *testing.T) {
 	}{
 		{&feature.Missing{Feature: "BTF"}, "BTF is missing"},
 		{feature.Root(nil), "root is missing: run with sudo"},
-		{feature.Right("CAP_NET_RAW", fs.ErrPermission), "CAP_NET_RAW is missing (permission denied): run with sudo"},
+		{feature.Root(fs.ErrPermission), "root is missing (permission denied): run with sudo"},
 		{&feature.Missing{Feature: "live frames", Since: "5.18"}, "live frames is missing: needs Linux 5.18"},
 		{
 			&feature.Missing{Feature: "AF_XDP", Config: "CONFIG_XDP_SOCKETS", Err: fs.ErrInvalid},

@@ -18,7 +18,7 @@ const path = "/proc/kallsyms"
 func hidden() error {
 	return &feature.Missing{
 		Feature: "access to kernel addresses in " + path,
-		Help:    "run as root, with kernel.kptr_restrict below 2",
+		Help:    "run as root (CAP_SYSLOG), with kernel.kptr_restrict below 2",
 	}
 }
 

@@ -88,7 +88,7 @@ func instructions(buffer int) asm.Instructions {
 func missing(what string, err error) error {
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		return feature.Right("root, to read kernel text through BPF", err)
+		return feature.Refused(err, unix.CAP_BPF, unix.CAP_PERFMON)
 	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, ebpf.ErrNotSupported):
 		return &feature.Missing{
 			Feature: "BPF syscall programs",

@@ -207,8 +207,13 @@ func deviceName(ifindex int) string {
 }
 
 func bpfMissing(err error) error {
+	// EACCES is the verifier's, which lets only CAP_PERFMON compute with the addresses of
+	// packets, as filters do.
+	if errors.Is(err, unix.EACCES) && !feature.Capability(unix.CAP_PERFMON).Held() {
+		return feature.Refused(unix.EPERM, unix.CAP_PERFMON)
+	}
 	if errors.Is(err, unix.EPERM) {
-		return feature.Right("CAP_BPF and CAP_NET_ADMIN", err)
+		return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN)
 	}
 	return err
 }

@@ -140,7 +140,7 @@ func missing(err error) error {
 	case errors.Is(err, unix.EAFNOSUPPORT):
 		return &feature.Missing{Feature: "AF_XDP", Config: "CONFIG_XDP_SOCKETS", Err: err}
 	case errors.Is(err, unix.EPERM):
-		return feature.Right("CAP_NET_RAW", err)
+		return feature.Refused(err, unix.CAP_NET_RAW)
 	}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/privilege"
 )
 
 func main() {
@@ -17,7 +18,7 @@ func main() {
 	}
 	limitMemory()
 	ctx, stop := untilSignal(context.Background())
-	code := run(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)
+	code := runLimited(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, privilege.Limit)
 	stop()
 	os.Exit(code)
 }

@@ -34,9 +34,20 @@ type std struct {
 	out, err io.Writer
 }
 
+// run runs a command line with all rights that the process has.
 func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
+	return runLimited(ctx, args, stdin, stdout, stderr, func([]feature.Capability) error { return nil })
+}
+
+// runLimited runs a command line; limit takes from the process the rights that the verb
+// does not need.
+func runLimited(
+	ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, limit func(keep []feature.Capability) error,
+) int {
 	out := &output{w: stdout}
-	root := newRoot(std{stdin, out, stderr})
+	s := std{stdin, out, stderr}
+	root := newRoot(s)
+	dropRights(s, root, limit)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(out)

@@ -125,7 +125,7 @@ func (d Device) AttachGeneric(p *ebpf.Program) (link.Link, error) {
 func (d Device) attach(p *ebpf.Program, flags link.XDPAttachFlags) (link.Link, error) {
 	l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: d.Index, Flags: flags})
 	if errors.Is(err, unix.EPERM) {
-		return nil, feature.Right("CAP_BPF and CAP_NET_ADMIN", err)
+		return nil, feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("attach XDP program to %s: %w", d.Name, err)

@@ -127,8 +127,10 @@ const (
 )
 
 func privilege(err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return feature.Right("CAP_BPF and CAP_NET_ADMIN", err)
+	// EACCES is the verifier's, which lets only CAP_PERFMON compute with the addresses of
+	// packets.
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && !feature.Capability(unix.CAP_PERFMON).Held() {
+		return feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 	}
 	return err
 }

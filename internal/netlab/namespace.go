@@ -80,7 +80,7 @@ func (n *Namespace) serve(cpu int, started chan<- error) {
 func (n *Namespace) enter(cpu int) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return feature.Root(err)
+			return feature.Refused(err, unix.CAP_SYS_ADMIN)
 		}
 		return fmt.Errorf("unshare network namespace: %w", err)
 	}

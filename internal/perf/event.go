@@ -95,8 +95,8 @@ func denied(err error) error {
 	if level, e := os.ReadFile("/proc/sys/kernel/perf_event_paranoid"); e == nil {
 		help += ", or with kernel.perf_event_paranoid below 1 (it is " + strings.TrimSpace(string(level)) + ")"
 	}
-	if os.Geteuid() == 0 {
-		help = "root is refused too, as containers do by seccomp or by lack of CAP_PERFMON"
+	if feature.Capability(unix.CAP_PERFMON).Held() {
+		return feature.Refused(err, unix.CAP_PERFMON)
 	}
 	return &feature.Missing{Feature: "perf events of whole CPUs", Help: help, Err: err}
 }

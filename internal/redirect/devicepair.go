@@ -99,7 +99,7 @@ func (d DevicePair) Attach(ctx context.Context) (p *AttachedPair, err error) {
 		return nil, err
 	}
 	d = d.withDefaults()
-	if err := Probe(ctx); err != nil {
+	if err := probe(ctx, unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON); err != nil {
 		return nil, err
 	}
 	p = &AttachedPair{generic: d.Mode == Generic}

@@ -17,8 +17,14 @@ import (
 // Probe returns a [feature.Missing] when this machine cannot run a chain. It
 // takes a few milliseconds.
 func Probe(ctx context.Context) error {
-	if os.Geteuid() != 0 {
-		return feature.Root(nil)
+	// A new network namespace takes CAP_SYS_ADMIN, which includes CAP_BPF and CAP_PERFMON.
+	return probe(ctx, unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN)
+}
+
+// probe finds out whether the kernel can do it and the caller has the rights.
+func probe(ctx context.Context, rights ...feature.Capability) error {
+	if err := feature.Need(rights...); err != nil {
+		return err
 	}
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
 		return &feature.Missing{Feature: "kernel BTF", Config: "CONFIG_DEBUG_INFO_BTF"}
@@ -29,10 +35,7 @@ func Probe(ctx context.Context) error {
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()},
 	})
 	if errors.Is(err, unix.EPERM) {
-		return &feature.Missing{
-			Feature: "CAP_BPF and CAP_NET_ADMIN", Err: unix.EPERM,
-			Help: "run with sudo, outside a container that takes them away",
-		}
+		return feature.Refused(err, rights...)
 	}
 	if err != nil {
 		return fmt.Errorf("load XDP program: %w", err)

@@ -43,7 +43,7 @@ func (l *Live) Send(ctx context.Context, frames int) (perFrame time.Duration, er
 	case errno == unix.EINTR && ctx.Err() != nil:
 		return 0, ctx.Err()
 	case errors.Is(errno, unix.EPERM):
-		return 0, feature.Root(errno)
+		return 0, feature.Refused(errno, unix.CAP_NET_ADMIN, unix.CAP_BPF)
 	default:
 		return 0, fmt.Errorf("send live frames: %w", errno)
 	}

@@ -32,7 +32,7 @@ func currentTask() (addr uint64, err error) {
 	})
 	switch {
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		return 0, feature.Right("root, to find a device in kernel memory", err)
+		return 0, feature.Refused(err, unix.CAP_BPF, unix.CAP_PERFMON)
 	case err != nil:
 		return 0, fmt.Errorf("load program that finds this thread: %w", err)
 	}

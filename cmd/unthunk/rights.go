@@ -1,0 +1,146 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+)
+
+// rights are the capabilities of a verb. It drops all others at its start.
+type rights struct {
+	// keeps are the capabilities, of which an option or a part may need some only: what
+	// lacks one says so.
+	keeps []feature.Capability
+	// about says what they are for, in its help.
+	about string
+	// reads says that the user names files or folders to read.
+	reads bool
+}
+
+// rightsOf are the rights of a verb with the flags that were given.
+func rightsOf(cmd *cobra.Command) rights {
+	given := func(flag string) bool { f := cmd.Flags().Lookup(flag); return f != nil && f.Changed }
+	chain := []feature.Capability{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN}
+	devices := []feature.Capability{unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON}
+	code := []feature.Capability{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}
+	onDevices := given("in") || given("out")
+	switch cmd.Name() {
+	case "run", "unthunk":
+		return rights{
+			keeps: slices.Concat(chain, code),
+			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN; CAP_SYSLOG for prices and stages.",
+		}
+	case "tax":
+		return rights{
+			keeps: slices.Concat(chain, code),
+			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN, CAP_SYSLOG for kernel symbols.",
+		}
+	case "bench":
+		r := rights{
+			keeps: append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK, unix.CAP_SYS_NICE),
+			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN; redirect-xsk: CAP_NET_RAW, CAP_IPC_LOCK; " +
+				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON.",
+		}
+		if onDevices {
+			r.keeps = devices
+		}
+		return r
+	case "profile":
+		r := rights{
+			keeps: slices.Concat(chain, code),
+			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN, CAP_SYSLOG for kernel symbols; " +
+				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYSLOG.",
+		}
+		if onDevices {
+			// The price of an indirect call comes from a chain of its own.
+			r.keeps = slices.Concat(devices, chain, code)
+		}
+		return r
+	case "xray":
+		r := rights{
+			keeps: slices.Concat(chain, code, []feature.Capability{unix.CAP_SYS_RAWIO}), reads: given("root"),
+			about: "CAP_SYSLOG for kernel symbols, CAP_BPF, CAP_PERFMON for kernel memory (or CAP_SYS_RAWIO for /proc/kcore); " +
+				"CAP_SYS_ADMIN and CAP_NET_ADMIN for the veth that stands for a device where --dev is not given; " +
+				"with --root: none.",
+		}
+		switch {
+		case given("root"):
+			r.keeps = nil
+		case given("dev"):
+			r.keeps = append(code, unix.CAP_NET_ADMIN, unix.CAP_SYS_RAWIO)
+		}
+		return r
+	case "check":
+		return rights{keeps: code, about: "none; CAP_SYSLOG, CAP_BPF, CAP_PERFMON for what is read from kernel memory."}
+	case "forward":
+		return rights{
+			keeps: []feature.Capability{
+				unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK, unix.CAP_PERFMON,
+			},
+			about: "CAP_NET_ADMIN, CAP_BPF; engine afxdp: CAP_NET_RAW, and CAP_IPC_LOCK for memory above the limit of " +
+				"locked memory; --filter and engine xdp: CAP_PERFMON.",
+			reads: given("bpf") || given("metrics-config"),
+		}
+	case "lab":
+		return rights{
+			keeps: slices.Concat(chain, code, []feature.Capability{
+				unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_KILL, unix.CAP_SETGID, unix.CAP_SETUID,
+			}),
+			about: "none. As root: CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE to run QEMU and " +
+				"apt as other users; those of tax for the price in ns.",
+			reads: true,
+		}
+	}
+	return rights{about: "none.", reads: true}
+}
+
+// keep is all that a verb keeps. Root needs capabilities to read and write files of other
+// users, as a record in the home folder of who runs sudo.
+func (r rights) keep(cmd *cobra.Command) []feature.Capability {
+	keep := slices.Clone(r.keeps)
+	if r.reads {
+		keep = append(keep, unix.CAP_DAC_READ_SEARCH)
+	}
+	for _, flag := range []string{"save", "output", "pprof", "folded", "svg", "pcap"} {
+		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed {
+			return append(keep, unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN)
+		}
+	}
+	if cmd.Name() == "man" {
+		keep = append(keep, unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN)
+	}
+	return keep
+}
+
+// dropRights makes each verb drop the capabilities that it does not need, by limit, as
+// soon as its flags are known and right.
+func dropRights(s std, root *cobra.Command, limit func([]feature.Capability) error) {
+	check := root.PersistentPreRunE
+	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
+		if err := check(cmd, args); err != nil || cmd.Hidden { // hidden: what lab runs in its guests
+			return err
+		}
+		if err := limit(rightsOf(cmd).keep(cmd)); err != nil {
+			fmt.Fprintf(s.err, "warning: all rights are kept: %v\n", oneLine(err))
+		}
+		return nil
+	}
+}
+
+// tellRights adds to the help of each verb which capabilities it needs.
+func tellRights(root *cobra.Command) {
+	for _, cmd := range append(root.Commands(), root) {
+		if cmd.Hidden {
+			continue
+		}
+		if cmd.Long == "" {
+			cmd.Long = cmd.Short + "."
+		}
+		cmd.Long = strings.TrimRight(cmd.Long, "\n") + "\n\nCapabilities: " + rightsOf(cmd).about
+	}
+}

@@ -1,0 +1,151 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+const nobody = 65534
+
+// limitedRun runs a command line with exactly some capabilities: as root whose others
+// are gone, or as another user with ambient ones.
+func limitedRun(t *testing.T, exe string, uid uint32, caps []int, args string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.Command(exe, strings.Fields(args)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	run := cmd.Run
+	if uid == 0 {
+		run = func() error { return testutil.Capable(t, cmd.Run, caps...) }
+	} else {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+		for _, c := range caps {
+			cmd.SysProcAttr.AmbientCaps = append(cmd.SysProcAttr.AmbientCaps, uintptr(c))
+		}
+	}
+	if err := run(); cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), out.String(), errs.String()
+}
+
+// Each verb works with the capabilities that its help names, whoever runs it. Without
+// one of them it ends with exit code 4 and says which it is.
+func TestRights(t *testing.T) {
+	testutil.Root(t)
+	exe := build(t)
+	const quick = " --rounds 2 --duration 1s"
+	chain := []int{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN}
+	symbols := append(chain, unix.CAP_SYSLOG)
+	for _, test := range []struct {
+		args    string
+		caps    []int
+		without map[int]string
+	}{
+		{"bench --bulk 64" + quick, chain, map[int]string{unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN"}},
+		{"bench --bulk 64 --scenario redirect-xsk" + quick, append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK), nil},
+		{"run" + quick, symbols, nil},
+		{"tax --pair ndo-xdp-xmit" + quick, symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
+		{"profile --rounds 7 --duration 3s", symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
+		{"xray", symbols, map[int]string{unix.CAP_SYS_ADMIN: "CAP_"}},
+		{"check", []int{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, nil},
+		{"report testdata/saved/bench.json --format csv", nil, nil},
+		{"history testdata/saved", nil, nil},
+	} {
+		for _, uid := range []uint32{0, nobody} {
+			code, _, stderr := limitedRun(t, exe, uid, test.caps, test.args)
+			// A busy machine may leave no number: that is no matter of rights.
+			busy := strings.Contains(stderr, "no row has a number") || strings.Contains(stderr, "no answer")
+			if code != exitDone && !(code == exitFailed && busy) || strings.Contains(stderr, "CAP_") {
+				t.Errorf("%s as %d: exit code %d: %s", test.args, uid, code, stderr)
+			}
+		}
+		for c, want := range test.without {
+			rest := slices.DeleteFunc(slices.Clone(test.caps), func(x int) bool { return x == c })
+			code, stdout, stderr := limitedRun(t, exe, 0, rest, test.args)
+			if code != exitMissing || !strings.Contains(stderr, want) || strings.Count(stderr, "\n") != 1 || stdout != "" {
+				t.Errorf("%s without %s: exit code %d: %s%s", test.args, want, code, stdout, stderr)
+			}
+		}
+	}
+}
+
+// On devices no network namespace is made: less will do.
+func TestRightsOnDevices(t *testing.T) {
+	lab, _ := forwardLab(t)
+	exe := build(t)
+	xdp := []int{unix.CAP_NET_ADMIN, unix.CAP_BPF}
+	for _, test := range []struct {
+		args string
+		caps []int
+		code int
+		want string
+	}{
+		{"forward --in in --out out --duration 1s", append(xdp, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK), exitDone, ""},
+		{"forward --in in --out out --duration 1s", xdp, exitMissing, "CAP_NET_RAW is missing"},
+		{"forward --in in --out out --duration 1s --engine xdp --filter udp", append(xdp, unix.CAP_PERFMON), exitDone, ""},
+		{"forward --in in --out out --duration 1s --engine xdp", xdp, exitMissing, "CAP_PERFMON is missing"},
+		{"forward --in in --out out --duration 1s --filter udp", append(xdp, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK), exitMissing, "CAP_PERFMON is missing"},
+		{"forward --in in --out out --duration 1s --engine xdp", xdp[:1], exitMissing, "CAP_BPF and CAP_PERFMON is missing"},
+		{"bench --in in --out out --duration 1s --rounds 1", append(xdp, unix.CAP_PERFMON), exitFailed, "no row has a number"},
+	} {
+		lab.Do(func() error {
+			code, _, stderr := limitedRun(t, exe, nobody, test.caps, test.args)
+			if code != test.code || !strings.Contains(stderr, test.want) || test.want == "" && stderr != "" {
+				t.Errorf("%s with %v: exit code %d, want %d: %s", test.args, test.caps, code, test.code, stderr)
+			}
+			return nil
+		})
+	}
+}
+
+// A verb drops what it does not need, in all its threads and for what it starts.
+func TestRightsDropped(t *testing.T) {
+	testutil.Root(t)
+	cmd := exec.Command(build(t), "bench", "--duration", "5m", "--rounds", "2")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	want := uint64(1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_IPC_LOCK | 1<<unix.CAP_SYS_NICE)
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || filepath.Base(got) != "unthunk" {
+		t.Errorf("the process runs %s, %v", got, err)
+	}
+	// It is measuring once a thread is in a namespace of its own.
+	for start := time.Now(); len(holds(t, cmd.Process.Pid).namespaces) == 0; time.Sleep(10 * time.Millisecond) {
+		if time.Since(start) > time.Minute {
+			t.Fatal("it does not measure")
+		}
+	}
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", cmd.Process.Pid))
+	if err != nil || len(files) < 2 {
+		t.Fatalf("%d threads, %v", len(files), err)
+	}
+	for _, file := range files {
+		status, err := os.ReadFile(file)
+		if err != nil {
+			continue // the thread has ended
+		}
+		for _, line := range []string{
+			fmt.Sprintf("CapPrm:\t%016x\n", want), fmt.Sprintf("CapEff:\t%016x\n", want), fmt.Sprintf("CapBnd:\t%016x\n", want),
+			"NoNewPrivs:\t1\n",
+		} {
+			if !bytes.Contains(status, []byte(line)) {
+				t.Errorf("%s has no line %q:\n%s", file, line, status)
+			}
+		}
+	}
+}
