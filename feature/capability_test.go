@@ -76,7 +76,8 @@ func TestRefused(t *testing.T) {
 		t.Errorf("%v, want %s", m, want)
 	}
 	err := as(t, []int{unix.CAP_BPF}, func() error { return feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN) })
-	if want := "CAP_NET_ADMIN is missing (operation not permitted): root has lost it, as in a container: run outside, or add it"; err.Error() != want {
-		t.Errorf("%v, want %s", err, want)
+	const wantLost = "CAP_NET_ADMIN is missing (operation not permitted): root has lost it, as in a container: run outside, or add it"
+	if err.Error() != wantLost {
+		t.Errorf("%v, want %s", err, wantLost)
 	}
 }

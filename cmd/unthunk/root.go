@@ -111,6 +111,7 @@ found something slower; 4 this machine cannot do it.`,
 		newCompare(s), newReport(s), newHistory(s),
 		newCompletion(s), newVersion(s), newLabGuest(s), newMan(s),
 	)
+	tellRights(root)
 	complete(root)
 	return root
 }

@@ -68,7 +68,8 @@ func runs() map[string]*record.Document[record.BenchRow] {
 		"much-to-do": func(d *record.Document[record.BenchRow]) {
 			v := d.Conclusion
 			for i := range 4 {
-				v.Win = append(v.Win, record.Gain{What: fmt.Sprintf("sysctl net.core.setting_%d=1, and a second program, in the devmap, that takes two lines", i),
+				v.Win = append(v.Win, record.Gain{What: fmt.Sprintf(
+					"sysctl net.core.setting_%d=1, and a second program, in the devmap, that takes two lines", i),
 					Now: "two programs of others", Verb: "check"})
 				v.Lose = append(v.Lose, v.Lose[i])
 			}
