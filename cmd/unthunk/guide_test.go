@@ -149,6 +149,10 @@ exit $code`, g.dir, state, line)
 	}
 	code := cmd.ProcessState.ExitCode()
 	skipMissing(t, code, string(out))
+	if code == exitFailed && strings.Contains(string(out), "unthunk: no answer: ") { // of profile, in four seconds on a busy machine
+		t.Logf("%s:\n%s", line, out)
+		return
+	}
 	if !slices.Contains(codes, code) {
 		g.failed = !strings.HasPrefix(command, "unthunk")
 		t.Errorf("%s: exit code %d:\n%s", line, code, out)
