@@ -126,7 +126,8 @@ func pathText(p *record.Profile) string {
 	var rest []string
 	for i := range p.Rows {
 		row := pathStage{name: p.Rows[i].Name, ns: p.Rows[i].Ns}
-		if !isPackets(row.name) && row.hasTime() {
+		// What samples do not account for is noise around 0 in most runs.
+		if !isPackets(row.name) && row.hasTime() && !(row.ns.Low <= 0) {
 			rest = append(rest, fmt.Sprintf("%s %s", cells.Clean(row.name), stat.Number(row.ns.Median)))
 		}
 	}
