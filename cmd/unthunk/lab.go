@@ -231,16 +231,6 @@ func (f labFlags) runInGuests(ctx context.Context, s std, plan lab.Plan, self st
 	return err
 }
 
-// labProgress shows which guest is under way on a line of a terminal.
-func labProgress(s std) (show func(done, all int, what string), clear func()) {
-	if !isTerminal(s.err) {
-		return nil, func() {}
-	}
-	return func(done, all int, what string) {
-		fmt.Fprintf(s.err, "\r\033[K%.79s", fmt.Sprintf("%d of %d guests done: %s", done, all, what))
-	}, func() { fmt.Fprint(s.err, "\r\033[K") }
-}
-
 // newLabGuest is what lab runs in a guest.
 func newLabGuest(s std) *cobra.Command {
 	var (

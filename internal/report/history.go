@@ -74,6 +74,9 @@ func (p *printer) historyGroup(h *record.History, g *record.HistoryGroup) {
 // wide. A bar is the median of its share of the runs.
 func trend(row *record.HistoryRow, most int) string {
 	n := len(row.Points)
+	if n == 1 {
+		return "-" // there is no trend yet
+	}
 	columns := min(n, max(most, 8))
 	values := make([]float64, columns)
 	for i := range values {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 
@@ -17,14 +18,15 @@ import (
 func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	p := newPrinter(opts)
 	p.incomplete(l.Incomplete)
-	p.labChain(l)
-	p.labWires(l)
+	notes := newFootnotes(l.Warnings)
+	p.labChain(l, notes)
+	p.labWires(l, notes)
 	for _, d := range l.Differences {
 		fmt.Fprintln(&p.buf)
-		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches, "+
+		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches%s, "+
 			"%s by unthunk's own time stamps, %s unexplained.",
 			d.With, d.Without, stat.Exact(d.Instructions), stat.Exact(d.BySites), stat.Exact(d.CallsPerPacket),
-			stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
+			inPackets(d.CallsPerPacket), stat.Exact(d.ByObserver), stat.Exact(d.Remainder)))
 		if d.Ns != nil {
 			ns, around := cells.Quantity(d.Ns)
 			p.wrap("", fmt.Sprintf("At this machine's price that is %s ns a packet %s: an estimate.%s", ns, around,
@@ -34,17 +36,18 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's "+
-		"verdict. Instructions are no time: QEMU predicts no branches.")
+		"verdict; the generator and the redirect both call ndo_xdp_xmit. Instructions are no time: QEMU predicts "+
+		"no branches.")
 	if timed(l) {
 		p.wrap("", "Times in ns are those of a second boot with KVM: on veth of the whole chain, as bench takes it, "+
 			"on wires (took) between packets of one poll.")
 	}
-	newFootnotes(l.Warnings).write(p)
+	notes.write(p)
 	return p.flush(w)
 }
 
 // labChain writes the rows of the veth chain.
-func (p *printer) labChain(l *record.Lab) {
+func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 	timed := timed(l)
 	left, head := []bool{true, false, false, false}, []string{"per packet", "instructions", "indirect", "ndo_xdp_xmit"}
 	if timed {
@@ -60,10 +63,11 @@ func (p *printer) labChain(l *record.Lab) {
 		bulk := "bulk=" + row.Labels["bulk"]
 		if name := strings.TrimSuffix(row.Name, "/"+bulk); name != heading {
 			heading = name
+			mark := notes.mark(name)
 			if row.Refused == "" {
 				name += labGuest(row)
 			}
-			t.heading(name)
+			t.heading(cells.Join("  ", name, mark))
 		}
 		line := append([]string{"  " + cells.Clean(bulk)}, slices.Repeat([]string{"-"}, len(left)-1)...)
 		if row.Refused != "" {
@@ -86,6 +90,17 @@ func (p *printer) labChain(l *record.Lab) {
 	}
 }
 
+// inPackets is a count for a packet as a fraction of small numbers, "" when it is none or
+// whole: 0.3125 is 5 in 16 packets.
+func inPackets(perPacket float64) string {
+	for packets := 2; packets <= 64; packets++ {
+		if n := perPacket * float64(packets); n == math.Trunc(n) && n > 0 && perPacket != math.Trunc(perPacket) {
+			return fmt.Sprintf(" (%.0f in %d packets)", n, packets)
+		}
+	}
+	return ""
+}
+
 // labGuest is the kernel that a row's guest ran and what an indirect call is there.
 func labGuest(row *record.LabRow) string {
 	if row.Thunk == "" {
@@ -96,7 +111,7 @@ func labGuest(row *record.LabRow) string {
 
 // labWires writes the rows of interfaces on wires, one line each, under the kernel and
 // command line of their guest.
-func (p *printer) labWires(l *record.Lab) {
+func (p *printer) labWires(l *record.Lab, notes *footnotes) {
 	var rows []*record.LabRow
 	for i := range l.Rows {
 		if cells.OnWires(&l.Rows[i]) {
@@ -121,7 +136,7 @@ func (p *printer) labWires(l *record.Lab) {
 	for _, row := range rows {
 		if h := heading(row); h != last {
 			last = h
-			t.heading(h + labGuest(row))
+			t.heading(cells.Join("  ", h+labGuest(row), notes.mark(strings.TrimSuffix(row.Name, "/bulk="+row.Labels["bulk"]))))
 		}
 		t.add(labWiresCells(l, row, timed)...)
 		if row.Refused != "" {
