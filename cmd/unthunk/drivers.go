@@ -81,9 +81,7 @@ func unpacked(ctx context.Context, paths []string) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Modules are in lib/modules/RELEASE, of packages of 7.2 and later in usr/lib/modules/RELEASE.
-		root := strings.TrimSuffix(kernel.Modules, filepath.Join("lib", "modules", kernel.Release))
-		folders = append(folders, strings.TrimSuffix(root, "usr"+string(filepath.Separator)))
+		folders = append(folders, kernel.Dir)
 	}
 	return folders, nil
 }

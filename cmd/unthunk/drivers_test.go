@@ -2,10 +2,13 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
 )
@@ -16,6 +19,10 @@ func TestDriversRefuses(t *testing.T) {
 	if err := os.WriteFile(text, []byte("hello, this is a text"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	pipe, zero := filepath.Join(dir, "pipe"), filepath.Join(dir, "zero")
+	if err := errors.Join(unix.Mkfifo(pipe, 0o600), os.Symlink("/dev/zero", zero)); err != nil {
+		t.Fatal(err)
+	}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
@@ -24,6 +31,8 @@ func TestDriversRefuses(t *testing.T) {
 		{"no file", []string{filepath.Join(dir, "none.ko")}, exitFailed, "no such file"},
 		{"empty folder", []string{dir}, exitFailed, "no modules"},
 		{"text", []string{text}, exitFailed, "no kernel"},
+		{"a pipe", []string{pipe}, exitFailed, "not a regular file"},
+		{"a device", []string{zero}, exitFailed, "not a regular file"},
 		{"a program", []string{exe}, exitFailed, "no XDP programs"},
 		{"flag", []string{"--quick"}, exitUsage, "--quick"},
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/tax"
@@ -222,8 +223,9 @@ func (f labFlags) runInGuests(ctx context.Context, s std, plan lab.Plan, self st
 			err = errors.Join(err, fmt.Errorf("%s: %w", r.Name(), r.Err))
 			continue
 		}
-		s.out.Write(r.Results[0].Stdout)
-		s.err.Write(r.Results[0].Stderr)
+		// A guest is another's kernel: it must not speak to this terminal.
+		fmt.Fprint(s.out, cells.CleanLines(string(r.Results[0].Stdout)))
+		fmt.Fprint(s.err, cells.CleanLines(string(r.Results[0].Stderr)))
 		if code := r.Results[0].Exit; code != 0 {
 			err = errors.Join(err, fmt.Errorf("%s: exit code %d", r.Name(), code))
 		}

@@ -14,6 +14,10 @@ func TestLabRefuses(t *testing.T) {
 	if err := os.WriteFile(text, []byte("no kernel"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	zero := filepath.Join(dir, "zero.deb")
+	if err := os.Symlink("/dev/zero", zero); err != nil {
+		t.Fatal(err)
+	}
 	refuses(t, "lab", []refused{
 		{"no kernel", nil, exitUsage, "lab needs a kernel"},
 		{"experiment", []string{"debian:6.12-cloud", "--ab", "nonsense"}, exitUsage, `"nonsense"`},
@@ -25,6 +29,7 @@ func TestLabRefuses(t *testing.T) {
 		{"no such file", []string{filepath.Join(dir, "none")}, exitFailed, "no such file"},
 		{"empty folder", []string{dir}, exitFailed, "no boot/vmlinuz"},
 		{"no modules", []string{text}, exitFailed, "no lib/modules/0.0"},
+		{"package that is a device", []string{zero}, exitFailed, "not a regular file"},
 		{"name", []string{"debian:bookworm"}, exitFailed, "debian:VERSION"},
 	})
 	if guest.Available() == nil {

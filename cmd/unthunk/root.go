@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // Exit codes. Scripts rely on them.
@@ -76,7 +77,8 @@ func runLimited(
 	return exitFailed
 }
 
-func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
+// oneLine is an error for a terminal: what a guest or a file says may be in it.
+func oneLine(err error) string { return cells.Clean(strings.Join(strings.Fields(err.Error()), " ")) }
 
 func newRoot(s std) *cobra.Command {
 	root := &cobra.Command{

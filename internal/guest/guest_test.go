@@ -17,8 +17,6 @@ import (
 // These tests run unthunk in guests. They download kernels, so they run only
 // when UNTHUNK_GUEST is set, as make test-kernels does.
 
-const nobody = 65534
-
 func needGuests(t *testing.T) {
 	t.Helper()
 	if os.Getenv("UNTHUNK_GUEST") == "" {

@@ -23,16 +23,8 @@ type Kernel struct {
 	Release string
 	// Image is the bzImage, Modules the directory /lib/modules/Release.
 	Image, Modules string
-}
-
-// CacheDir is where kernels are kept between runs: unthunk-guest in the user's
-// cache directory ($XDG_CACHE_HOME or ~/.cache).
-func CacheDir() (string, error) {
-	dir, err := os.UserCacheDir()
-	if err != nil {
-		return "", fmt.Errorf("find cache directory: %w", err)
-	}
-	return filepath.Join(dir, "unthunk-guest"), nil
+	// Dir is the folder in which its package is unpacked; empty for a vmlinuz by itself.
+	Dir string
 }
 
 // Fetch returns Debian's newest cloud kernel of a series ("6.1") and downloads
@@ -47,15 +39,21 @@ func Fetch(ctx context.Context, dir, series string) (Kernel, error) {
 
 // fetch downloads the newest package whose name matches and keeps it as name in dir.
 func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
-	into := filepath.Join(dir, series)
-	k, err := unpacked(into)
-	if !errors.Is(err, fs.ErrNotExist) {
-		return k, err
+	c := cached{filepath.Join(dir, series)}
+	err := c.verify(ctx)
+	switch {
+	case err == nil:
+		return unpacked(c.root())
+	case !errors.Is(err, fs.ErrNotExist):
+		return Kernel{}, err
 	}
-	for _, tool := range []string{"apt-get", "apt-cache", "dpkg-deb"} {
-		if _, err := exec.LookPath(tool); err != nil {
+	for _, tool := range []string{"apt-get", "apt-cache"} {
+		if _, err := program(tool); err != nil {
 			return Kernel{}, missing(series, "needs Debian's "+tool)
 		}
+	}
+	if err := openCache(dir); err != nil {
+		return Kernel{}, err
 	}
 	// Debian 12 has 6.1 and 6.12, Debian 11 has 5.10.
 	a, err := newApt(ctx, filepath.Join(dir, "apt"), "bookworm", "bullseye")
@@ -72,18 +70,21 @@ func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
 	if len(names) == 0 {
 		return Kernel{}, missing(series, "Debian's sources hold none")
 	}
-	temp, err := os.MkdirTemp(dir, "unpack-")
+	return c.fillKernel(ctx, func(debs string) ([]string, error) {
+		return a.download(ctx, slices.MaxFunc(names, compareVersions), debs)
+	})
+}
+
+// fillKernel makes the folder of a kernel's packages.
+func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]string, error)) (Kernel, error) {
+	err := c.fill(ctx, download, func(root string) error {
+		_, err := unpacked(root)
+		return err
+	})
 	if err != nil {
 		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
 	}
-	defer os.RemoveAll(temp)
-	if err := a.unpack(ctx, slices.MaxFunc(names, compareVersions), temp); err != nil {
-		return Kernel{}, err
-	}
-	if err := os.Rename(temp, into); err != nil {
-		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
-	}
-	return unpacked(into)
+	return unpacked(c.root())
 }
 
 func missing(series, help string) error {
@@ -108,6 +109,7 @@ func unpacked(dir string) (Kernel, error) {
 		} else {
 			k.Release = filepath.Base(k.Modules)
 		}
+		k.Dir = dir
 		return k, nil
 	}
 	return Kernel{}, fmt.Errorf("find kernel in %s: %w", dir, fs.ErrNotExist)
@@ -220,26 +222,30 @@ func (a *apt) search(ctx context.Context, pattern string) ([]string, error) {
 	return names, nil
 }
 
-// unpack downloads a package and unpacks it into dir.
-func (a *apt) unpack(ctx context.Context, name, dir string) error {
-	cmd := exec.CommandContext(ctx, "apt-get", append(a.options, "download", name)...)
+// download downloads a package into dir.
+func (a *apt) download(ctx context.Context, name, dir string) (packages []string, err error) {
+	cmd, err := command(ctx, "apt-get", append(a.options, "download", name)...)
+	if err != nil {
+		return nil, err
+	}
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("download %s: %w: %s", name, err, strings.TrimSpace(string(out)))
+		return nil, fmt.Errorf("download %s: %w: %s", name, err, strings.TrimSpace(string(out)))
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(debs) != 1 {
-		return fmt.Errorf("download %s: %d packages came", name, len(debs))
+		return nil, fmt.Errorf("download %s: %d packages came", name, len(debs))
 	}
-	if _, err := output(ctx, "dpkg-deb", "-x", debs[0], dir); err != nil {
-		return err
-	}
-	return os.Remove(debs[0])
+	return debs, nil
 }
 
 // output runs a command and returns its standard output.
 func output(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, name, args...).Output()
+	cmd, err := command(ctx, name, args...)
+	if err != nil {
+		return "", err
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && len(exit.Stderr) > 0 {

@@ -13,7 +13,9 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"syscall"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Machine is a guest to boot. Kernel and Init are required.
@@ -106,7 +108,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return Report{}, err
 	}
 	// Files without names: nothing is left, however this process ends.
-	var files [3]*os.File
+	var files [4]*os.File
 	for i := range files {
 		f, err := nameless()
 		if err != nil {
@@ -115,9 +117,12 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		defer f.Close()
 		files[i] = f
 	}
-	initrd, console, results := files[0], files[1], files[2]
+	initrd, console, results, image := files[0], files[1], files[2], files[3]
 	if err := m.writeInitrd(ctx, initrd, commands); err != nil {
 		return Report{}, fmt.Errorf("write initramfs: %w", err)
+	}
+	if err := copyImage(image, m.Kernel.Image); err != nil {
+		return Report{}, fmt.Errorf("boot guest: %w", err)
 	}
 	accel := "tcg"
 	if m.KVM {
@@ -127,9 +132,10 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	cmdline := "console=ttyS0 loglevel=4 panic=-1"
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", "q35,accel=" + accel, "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
+		// Without the disks, the bus and the mouse that this machine has by itself.
+		"-machine", "q35,usb=off,sata=off,smbus=off,vmport=off,accel=" + accel, "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
 		"-serial", "file:" + inherited(1), "-serial", "file:" + inherited(2),
-		"-kernel", m.Kernel.Image, "-initrd", inherited(0),
+		"-kernel", inherited(3), "-initrd", inherited(0),
 	}
 	if m.Exact {
 		// One instruction a nanosecond. Linux must not refine the rate of the time stamp
@@ -140,13 +146,19 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	args = append(args, m.devices()...)
 	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
-	qemu := m.QEMU.command(ctx, args...)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	go watch(ctx, stop, console, results)
+	qemu, err := m.QEMU.command(ctx, args...)
+	if err != nil {
+		return Report{}, fmt.Errorf("boot guest: %w", err)
+	}
 	qemu.ExtraFiles = files[:]
-	// The guest must not outlive this process, however that ends.
-	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	runtime.LockOSThread() // the signal comes when the thread ends that started it
+	out := &limited{room: maxMessages}
+	qemu.Stdout, qemu.Stderr = out, out
+	runtime.LockOSThread() // the signal of Pdeathsig comes when the thread ends that started it
 	defer runtime.UnlockOSThread()
-	out, runErr := qemu.CombinedOutput()
+	runErr := qemu.Run()
 
 	var r Report
 	text, err := io.ReadAll(io.NewSectionReader(console, 0, maxConsole))
@@ -154,9 +166,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return r, fmt.Errorf("read console: %w", err)
 	}
 	r.Console = string(text)
-	if len(out) > 0 {
+	if out.Len() > 0 {
 		// Before what the guest printed: its last words are at the end.
-		r.Console = "QEMU: " + string(out) + r.Console
+		r.Console = "QEMU: " + out.String() + r.Console
 	}
 	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults)); err != nil && runErr == nil {
 		return r, err
@@ -165,20 +177,65 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	case ctx.Err() != nil:
 		return r, fmt.Errorf("boot guest %s: %w", m.Kernel.Release, context.Cause(ctx))
 	case runErr != nil:
-		return r, fmt.Errorf("boot guest %s: %w: %s", m.Kernel.Release, runErr, bytes.TrimSpace(out))
+		return r, fmt.Errorf("boot guest %s: %w: %s", m.Kernel.Release, runErr, bytes.TrimSpace(out.Bytes()))
 	case len(r.Results) != len(commands):
 		return r, fmt.Errorf("guest %s ended after %d of %d commands", m.Kernel.Release, len(r.Results), len(commands))
 	}
 	return r, nil
 }
 
-// Limits on what a guest may write.
+// Limits on what a guest and QEMU may write, in bytes: tests of a package write 100 KB.
 const (
-	maxConsole = 4 << 20
-	maxResults = 256 << 20
+	maxConsole  = 4 << 20
+	maxResults  = 32 << 20
+	maxMessages = 64 << 10
 )
 
-// nameless is a file in the folder for temporary ones that has no name any more.
+// watch ends a guest that writes more than it may, until ctx ends.
+func watch(ctx context.Context, stop context.CancelCauseFunc, console, results *os.File) {
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for f, limit := range map[*os.File]int64{console: maxConsole, results: maxResults} {
+			if info, err := f.Stat(); err == nil && info.Size() > limit {
+				stop(fmt.Errorf("it wrote more than %d MiB", limit>>20))
+			}
+		}
+	}
+}
+
+// limited keeps the first bytes that are written to it.
+type limited struct {
+	bytes.Buffer
+	room int
+}
+
+func (l *limited) Write(b []byte) (int, error) {
+	kept := b[:min(len(b), l.room)]
+	l.room -= len(kept)
+	l.Buffer.Write(kept)
+	return len(b), nil
+}
+
+// copyImage copies a kernel for QEMU, who may have no right to read the file, and who must
+// not read what is no regular file.
+func copyImage(to *os.File, path string) error {
+	from, size, err := unpack.Open(path, unpack.Max)
+	if err != nil {
+		return err
+	}
+	defer from.Close()
+	_, err = io.Copy(to, io.LimitReader(from, size))
+	return err
+}
+
+// nameless is a file in the folder for temporary ones that has no name any more. QEMU can
+// open it again.
 func nameless() (*os.File, error) {
 	f, err := os.CreateTemp("", "unthunk-guest-")
 	if err != nil {
@@ -187,6 +244,12 @@ func nameless() (*os.File, error) {
 	if err := os.Remove(f.Name()); err != nil {
 		f.Close()
 		return nil, err
+	}
+	if c := unprivileged(); c != nil {
+		if err := f.Chown(int(c.Uid), int(c.Gid)); err != nil {
+			f.Close()
+			return nil, err
+		}
 	}
 	return f, nil
 }

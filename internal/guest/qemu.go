@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/feature"
@@ -17,7 +18,8 @@ import (
 
 const qemuName = "qemu-system-x86_64"
 
-// QEMU is an emulator. The zero value is the one in PATH.
+// QEMU is an emulator. The zero value is this machine's own: for root one that only root
+// can change.
 type QEMU struct {
 	// root is the folder its packages are unpacked in, empty for the machine's own.
 	root string
@@ -35,9 +37,13 @@ func FindQEMU(ctx context.Context, dir, model string) (QEMU, error) {
 	if own.emulates(ctx, device) {
 		return own, nil
 	}
-	q := QEMU{root: filepath.Join(dir, "qemu")}
-	if _, err := os.Stat(q.path()); errors.Is(err, fs.ErrNotExist) {
-		if err := q.download(ctx, dir); err != nil {
+	c := cached{filepath.Join(dir, "qemu")}
+	err := c.verify(ctx)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return QEMU{}, err
+	}
+	if err != nil {
+		if err := downloadQEMU(ctx, c); err != nil {
 			return QEMU{}, &feature.Missing{
 				Feature: device + " in QEMU",
 				Help:    "install QEMU 8 or newer (Debian 12: apt install -t bookworm-backports qemu-system-x86)",
@@ -45,43 +51,77 @@ func FindQEMU(ctx context.Context, dir, model string) (QEMU, error) {
 			}
 		}
 	}
+	q := QEMU{root: c.root()}
 	if !q.emulates(ctx, device) {
 		return QEMU{}, &feature.Missing{Feature: device + " in QEMU", Help: "install a newer QEMU"}
 	}
 	return q, nil
 }
 
-func (q QEMU) path() string {
+// command is QEMU with args, run as [unprivileged]. One that is unpacked finds its firmware
+// beside itself, and its libraries and modules by the environment.
+func (q QEMU) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
+	args = append([]string{"-sandbox", sandbox}, args...)
+	var cmd *exec.Cmd
 	if q.root == "" {
-		return qemuName
+		own, err := command(ctx, qemuName, args...)
+		if err != nil {
+			return nil, err
+		}
+		cmd = own
+	} else {
+		lib := filepath.Join(q.root, "usr", "lib", "x86_64-linux-gnu")
+		cmd = exec.CommandContext(ctx, filepath.Join(q.root, "usr", "bin", qemuName), args...)
+		cmd.Env = append(environment(), "LD_LIBRARY_PATH="+lib, "QEMU_MODULE_DIR="+filepath.Join(lib, "qemu"))
 	}
-	return filepath.Join(q.root, "usr", "bin", qemuName)
+	cmd.Dir = "/"
+	// The guest must not outlive this process, however that ends.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Credential: unprivileged()}
+	return cmd, nil
 }
 
-// command is QEMU with args. One that is unpacked finds its firmware beside itself,
-// and its libraries and modules by the environment.
-func (q QEMU) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, q.path(), args...)
-	if q.root != "" {
-		lib := filepath.Join(q.root, "usr", "lib", "x86_64-linux-gnu")
-		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH="+lib, "QEMU_MODULE_DIR="+filepath.Join(lib, "qemu"))
+// sandbox is what QEMU may not do: start programs, get rights, change priorities and
+// affinities, use system calls that no emulation needs.
+const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+// nobody is the user and group that QEMU runs as when this is root: a foreign kernel that
+// breaks out of it can read what everybody can, and write nothing.
+const nobody = 65534
+
+// unprivileged are the rights that QEMU runs with, nil to keep those of this process.
+func unprivileged() *syscall.Credential {
+	if os.Geteuid() != 0 {
+		return nil
 	}
-	return cmd
+	c := &syscall.Credential{Uid: nobody, Gid: nobody}
+	// KVM is for a group in Debian, for everybody in Fedora.
+	if info, err := os.Stat("/dev/kvm"); err == nil && info.Mode()&0o060 == 0o060 {
+		if stat, ok := info.Sys().(*syscall.Stat_t); ok && stat.Gid != 0 {
+			c.Groups = []uint32{stat.Gid}
+		}
+	}
+	return c
 }
 
 // emulates tells whether QEMU knows a device.
 func (q QEMU) emulates(ctx context.Context, device string) bool {
-	out, err := q.command(ctx, "-machine", "none", "-device", "help").Output()
+	cmd, err := q.command(ctx, "-machine", "none", "-device", "help")
+	if err != nil {
+		return false
+	}
+	out, err := cmd.Output()
 	return err == nil && strings.Contains(string(out), fmt.Sprintf("name %q", device))
 }
 
-// download unpacks QEMU of Debian 12's backports, with what it needs and this machine
-// lacks, into q.root.
-func (q QEMU) download(ctx context.Context, dir string) error {
-	for _, tool := range []string{"apt-get", "dpkg-deb"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return err
-		}
+// downloadQEMU unpacks QEMU of Debian 12's backports, with what it needs and this machine
+// lacks, into a folder of the cache.
+func downloadQEMU(ctx context.Context, c cached) error {
+	if _, err := program("apt-get"); err != nil {
+		return err
+	}
+	dir := filepath.Dir(c.dir)
+	if err := openCache(dir); err != nil {
+		return err
 	}
 	a, err := newApt(ctx, filepath.Join(dir, "apt-qemu"), "bookworm", "bookworm-backports")
 	if err != nil {
@@ -90,35 +130,25 @@ func (q QEMU) download(ctx context.Context, dir string) error {
 	if a == nil {
 		return errors.New("apt knows no Debian source")
 	}
-	temp, err := os.MkdirTemp(dir, "unpack-")
-	if err != nil {
-		return fmt.Errorf("unpack QEMU: %w", err)
-	}
-	defer os.RemoveAll(temp)
-	debs := filepath.Join(temp, "debs", "partial")
-	if err := os.MkdirAll(debs, 0o755); err != nil {
-		return fmt.Errorf("unpack QEMU: %w", err)
-	}
-	// Nothing is installed: the lock of those who do is not needed.
-	args := append(slices.Clone(a.options), "-y", "-o", "Debug::NoLocking=1", "-o", "Dir::Cache::archives="+filepath.Dir(debs),
-		"--download-only", "--no-install-recommends", "-t", "bookworm-backports", "install", "qemu-system-x86")
-	if _, err := output(ctx, "apt-get", args...); err != nil {
-		return err
-	}
-	files, err := filepath.Glob(filepath.Join(filepath.Dir(debs), "*.deb"))
-	if err != nil || len(files) == 0 {
-		return errors.New("download QEMU: no package came")
-	}
-	root := filepath.Join(temp, "root")
-	for _, f := range files {
-		if _, err := output(ctx, "dpkg-deb", "-x", f, root); err != nil {
-			return err
+	return c.fill(ctx, func(debs string) ([]string, error) {
+		if err := os.Mkdir(filepath.Join(debs, "partial"), 0o755); err != nil {
+			return nil, fmt.Errorf("unpack QEMU: %w", err)
 		}
-	}
-	if err := os.Rename(root, q.root); err != nil {
-		return fmt.Errorf("unpack QEMU: %w", err)
-	}
-	return nil
+		// Nothing is installed: the lock of those who do is not needed.
+		args := append(slices.Clone(a.options), "-y", "-o", "Debug::NoLocking=1", "-o", "Dir::Cache::archives="+debs,
+			"--download-only", "--no-install-recommends", "-t", "bookworm-backports", "install", "qemu-system-x86")
+		if _, err := output(ctx, "apt-get", args...); err != nil {
+			return nil, err
+		}
+		files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+		if err != nil || len(files) == 0 {
+			return nil, errors.New("download QEMU: no package came")
+		}
+		return files, nil
+	}, func(root string) error {
+		_, err := os.Stat(filepath.Join(root, "usr", "bin", qemuName))
+		return err
+	})
 }
 
 // KVM tells whether QEMU can run guests on this machine's CPU. A machine may have
@@ -128,7 +158,10 @@ func KVM(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	var own QEMU
-	cmd := own.command(ctx, "-nodefaults", "-display", "none", "-machine", "q35,accel=kvm", "-cpu", "max", "-S", "-qmp", "stdio")
+	cmd, err := own.command(ctx, "-nodefaults", "-display", "none", "-machine", "q35,accel=kvm", "-cpu", "max", "-S", "-qmp", "stdio")
+	if err != nil {
+		return false
+	}
 	cmd.Stdin = strings.NewReader(`{"execute":"qmp_capabilities"}{"execute":"quit"}`)
 	return cmd.Run() == nil
 }
@@ -140,7 +173,11 @@ func CPUModels(ctx context.Context) ([]string, error) {
 		return nil, err
 	}
 	var own QEMU
-	out, err := own.command(ctx, "-cpu", "help").Output()
+	cmd, err := own.command(ctx, "-cpu", "help")
+	if err != nil {
+		return nil, err
+	}
+	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("list CPU models of QEMU: %w", err)
 	}
@@ -157,7 +194,7 @@ func CPUModels(ctx context.Context) ([]string, error) {
 
 // Available returns a [feature.Missing] when there is no QEMU.
 func Available() error {
-	if _, err := exec.LookPath(qemuName); err != nil {
+	if _, err := program(qemuName); err != nil {
 		return &feature.Missing{Feature: qemuName, Help: "install qemu-system-x86"}
 	}
 	return nil

@@ -9,11 +9,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
-	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/pkgfile"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Resolve finds a kernel: an unpacked package's folder, with boot/vmlinuz-* or
@@ -34,10 +34,8 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 			return Kernel{}, fmt.Errorf("find kernel in %s: it has no boot/vmlinuz-* and no lib/modules/*/vmlinuz", name)
 		}
 		return k, err
-	case strings.HasSuffix(name, ".deb"):
-		return fromPackage(ctx, dir, name, unpackDeb)
-	case strings.HasSuffix(name, ".rpm"):
-		return fromPackage(ctx, dir, name, unpackRPM)
+	case strings.HasSuffix(name, ".deb"), strings.HasSuffix(name, ".rpm"):
+		return fromPackage(ctx, dir, name)
 	}
 	return image(name)
 }
@@ -55,59 +53,30 @@ func debian(ctx context.Context, dir, series string) (Kernel, error) {
 	return Fetch(ctx, dir, version)
 }
 
-func unpackDeb(ctx context.Context, path, into string) error {
-	if _, err := exec.LookPath("dpkg-deb"); err != nil {
-		return &feature.Missing{Feature: "dpkg-deb", Help: "install dpkg, or unpack the package and name the folder", Err: err}
-	}
-	_, err := output(ctx, "dpkg-deb", "-x", path, into)
-	return err
-}
-
-// unpackRPM needs libarchive's tar, which reads cpio archives with each compression that
-// rpm uses.
-func unpackRPM(ctx context.Context, path, into string) error {
-	if _, err := exec.LookPath("bsdtar"); err != nil {
-		return &feature.Missing{Feature: "bsdtar", Help: "install libarchive-tools, or unpack the package and name the folder", Err: err}
-	}
-	_, err := output(ctx, "bsdtar", "-x", "-f", path, "-C", into)
-	return err
-}
-
 // fromPackage unpacks a package, once for each content.
-func fromPackage(ctx context.Context, dir, path string, unpack func(ctx context.Context, path, into string) error) (Kernel, error) {
-	f, err := os.Open(path)
+func fromPackage(ctx context.Context, dir, path string) (Kernel, error) {
+	f, size, err := unpack.Open(path, pkgfile.MaxPackage)
 	if err != nil {
 		return Kernel{}, fmt.Errorf("open package: %w", err)
 	}
 	defer f.Close()
 	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	if _, err := io.Copy(sum, io.LimitReader(f, size)); err != nil {
 		return Kernel{}, fmt.Errorf("read package: %w", err)
 	}
-	into := filepath.Join(dir, "package-"+hex.EncodeToString(sum.Sum(nil))[:16])
-	if k, err := unpacked(into); !errors.Is(err, fs.ErrNotExist) {
-		return k, err
+	c := cached{filepath.Join(dir, "package-"+hex.EncodeToString(sum.Sum(nil))[:16])}
+	err = c.verify(ctx)
+	switch {
+	case err == nil:
+		return unpacked(c.root())
+	case !errors.Is(err, fs.ErrNotExist):
+		return Kernel{}, err
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Kernel{}, fmt.Errorf("unpack package: %w", err)
-	}
-	temp, err := os.MkdirTemp(dir, "unpack-")
-	if err != nil {
-		return Kernel{}, fmt.Errorf("unpack package: %w", err)
-	}
-	defer os.RemoveAll(temp)
-	if err := unpack(ctx, path, temp); err != nil {
-		return Kernel{}, fmt.Errorf("unpack %s: %w", path, err)
-	}
-	if _, err := unpacked(temp); errors.Is(err, fs.ErrNotExist) {
+	k, err := c.fillKernel(ctx, func(string) ([]string, error) { return []string{path}, nil })
+	if errors.Is(err, fs.ErrNotExist) {
 		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel", path)
-	} else if err != nil {
-		return Kernel{}, fmt.Errorf("unpack %s: %w", path, err)
 	}
-	if err := os.Rename(temp, into); err != nil {
-		return Kernel{}, fmt.Errorf("unpack package: %w", err)
-	}
-	return unpacked(into)
+	return k, err
 }
 
 // image is a vmlinuz by itself.

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,6 +49,11 @@ func TestArchive(t *testing.T) {
 	a.file("/a/../b", nil)
 	if a.close() == nil {
 		t.Error("no error for a path that is not clean")
+	}
+	a = &archive{w: io.Discard, n: maxInitrd - 1<<20}
+	a.file("/a", make([]byte, 1<<20))
+	if err := a.close(); err == nil || !strings.Contains(err.Error(), "more than 256 MiB") {
+		t.Error(err)
 	}
 }
 

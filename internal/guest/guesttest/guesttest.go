@@ -2,7 +2,6 @@
 package guesttest
 
 import (
-	"path/filepath"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
@@ -18,9 +17,10 @@ func Kernel(t testing.TB, series string) (dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := guest.Fetch(t.Context(), cache, series); err != nil {
+	kernel, err := guest.Fetch(t.Context(), cache, series)
+	if err != nil {
 		t.Log(err)
 		testutil.Missing(t, "guest kernel "+series)
 	}
-	return filepath.Join(cache, series)
+	return kernel.Dir
 }

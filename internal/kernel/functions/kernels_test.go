@@ -80,7 +80,7 @@ func kernels(t *testing.T) (all []names) {
 		t.Fatal(err)
 	}
 	for _, dir := range dirs {
-		tree, err := ktext.OpenTree(t.Context(), filepath.Join(cache, dir.Name()))
+		tree, err := ktext.OpenTree(t.Context(), filepath.Join(cache, dir.Name(), "root"))
 		if err != nil || tree.Vmlinuz == "" {
 			continue // apt's own state
 		}

@@ -10,14 +10,30 @@ import (
 // Clean makes a string from a record safe for a terminal.
 func Clean(s string) string {
 	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
+		if r == '\n' || r == '\t' {
 			return ' '
-		case !unicode.IsPrint(r):
-			return '�'
 		}
-		return r
+		return visible(r)
 	}, strings.ToValidUTF8(s, "�"))
+}
+
+// CleanLines makes text that others wrote safe for a terminal: control characters but
+// newlines and tabs become visible.
+func CleanLines(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == '\n' || r == '\t' {
+			return r
+		}
+		return visible(r)
+	}, strings.ToValidUTF8(s, "�"))
+}
+
+// visible stands for a control character, and for one that changes the order of others.
+func visible(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '�'
 }
 
 // Join joins the parts that are not empty.

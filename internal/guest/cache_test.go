@@ -1,0 +1,270 @@
+package guest
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// deb is a package of files and their contents, each with set-user-ID and for all to write.
+func deb(t *testing.T, files map[string]string) (path string) {
+	t.Helper()
+	var data bytes.Buffer
+	w := tar.NewWriter(&data)
+	err := w.WriteHeader(&tar.Header{Name: "./", Typeflag: tar.TypeDir, Mode: 0o777, Uid: 1234})
+	for name, content := range files {
+		err = errors.Join(err, w.WriteHeader(&tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o4777, Uid: 1234, Size: int64(len(content))}))
+		_, e := w.Write([]byte(content))
+		err = errors.Join(err, e)
+	}
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	b := fmt.Appendf([]byte("!<arch>\n"), "%-48s%-10d`\n", "data.tar", data.Len())
+	path = filepath.Join(t.TempDir(), "x.deb")
+	if err := os.WriteFile(path, append(b, data.Bytes()...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+var kernelFiles = map[string]string{
+	"boot/vmlinuz-1": "kernel", "lib/modules/1/modules.builtin": "", "lib/modules/1/kernel/veth.ko": "module",
+}
+
+// A package is unpacked once, into a folder that only its user can write. What was changed
+// there is unpacked anew.
+func TestCache(t *testing.T) {
+	t.Parallel()
+	cache, file := filepath.Join(t.TempDir(), "cache"), deb(t, kernelFiles)
+	resolve := func() (Kernel, fs.FileInfo) {
+		t.Helper()
+		k, err := Resolve(t.Context(), cache, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(k.Image)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k, info
+	}
+	k, first := resolve()
+	err := filepath.WalkDir(cache, func(path string, d fs.DirEntry, err error) error {
+		info, e := d.Info()
+		if err := errors.Join(err, e); err != nil {
+			return err
+		}
+		if mode := info.Mode(); mode&0o022 != 0 || mode&fs.ModeSetuid != 0 || int(info.Sys().(*syscall.Stat_t).Uid) != os.Geteuid() {
+			t.Errorf("%s: %v", path, mode)
+		}
+		return nil
+	})
+	if err != nil || k.Release != "1" || !strings.HasPrefix(k.Image, k.Dir) {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if _, second := resolve(); !os.SameFile(first, second) {
+		t.Error("it was unpacked twice")
+	}
+	if err := os.WriteFile(k.Image, []byte("other"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	resolve()
+	if b, err := os.ReadFile(k.Image); err != nil || string(b) != "kernel" {
+		t.Errorf("the cached kernel is %q, %v", b, err)
+	}
+	if err := os.Remove(filepath.Join(filepath.Dir(k.Dir), manifestName)); err != nil {
+		t.Fatal(err)
+	}
+	resolve()
+	if _, err := Resolve(t.Context(), cache, deb(t, map[string]string{"etc/passwd": ""})); err == nil || !strings.Contains(err.Error(), "holds no kernel") {
+		t.Error(err)
+	}
+	left, err := os.ReadDir(cache)
+	if err != nil || len(left) != 1 {
+		t.Errorf("the cache holds %v, %v", left, err)
+	}
+}
+
+// What a killed run left is removed, what a run that lives has is not.
+func TestLeft(t *testing.T) {
+	t.Parallel()
+	cache := t.TempDir()
+	dead, err := os.MkdirTemp(cache, scratchPrefix)
+	if err != nil {
+		t.Fatal(err)
+	}
+	alive, done, err := scratch(cache)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := openCache(cache); err != nil {
+		t.Fatal(err)
+	}
+	for dir, want := range map[string]bool{dead: false, alive: true} {
+		if _, err := os.Stat(dir); (err == nil) != want {
+			t.Errorf("%s: %v", dir, err)
+		}
+	}
+	done()
+	if _, err := os.Stat(alive); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// As root a cache is one that only root can change: what another user put there, a QEMU
+// too, is not used.
+func TestTrusted(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	mk := func(name string, mode os.FileMode, uid int) string {
+		t.Helper()
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(path, 0o755), os.Chown(path, uid, 0), os.Chmod(path, mode)); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	link := filepath.Join(dir, "link")
+	own, others, all := mk("own", 0o755, 0), mk("others", 0o755, 1234), mk("all", 0o777, 0)
+	if err := os.Symlink(others, link); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		own: "", filepath.Join(own, "none", "none"): "", others: "belongs to user 1234", filepath.Join(others, "none"): "belongs to user 1234",
+		mk("others/own", 0o755, 0): "belongs to user 1234", all: "others than root can write",
+		mk("all/own", 0o755, 0): "others than root can write", filepath.Join(link, "none"): "belongs to user 1234",
+		mk("sticky", 0o777|os.ModeSticky, 0): "others than root can write", mk("sticky/own", 0o755, 0): "", "/usr/bin/env": "",
+	} {
+		err := trusted(path)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+	}
+	file := deb(t, kernelFiles)
+	for _, cache := range []string{others, filepath.Join(others, "cache"), all} {
+		if k, err := Resolve(t.Context(), cache, file); err == nil {
+			t.Errorf("%s: %+v", cache, k)
+		}
+		if err := (cached{filepath.Join(cache, "qemu")}).verify(t.Context()); err == nil || errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("a QEMU in %s: %v", cache, err)
+		}
+	}
+	if dir, err := CacheDir(); err != nil || dir != rootCache {
+		t.Errorf("%s, %v", dir, err)
+	}
+}
+
+// Programs of root do not come from PATH, and their environment is not the caller's.
+func TestProgram(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "apt-get"), []byte("#!/bin/sh\nexit 1\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir)
+	t.Setenv("LD_PRELOAD", "x.so")
+	path, err := program("apt-get")
+	if os.Geteuid() == 0 && filepath.Dir(path) == dir || os.Geteuid() != 0 && filepath.Dir(path) != dir {
+		t.Errorf("%s, %v", path, err)
+	}
+	if env := strings.Join(environment(), " "); strings.Contains(env, dir) || strings.Contains(env, "LD_PRELOAD") {
+		t.Error(env)
+	}
+}
+
+// QEMU has its sandbox and, as root, no rights.
+func TestUnprivileged(t *testing.T) {
+	if err := Available(); err != nil {
+		testutil.SkipMissing(t, err)
+	}
+	for _, q := range []QEMU{{}, {root: "/cache/qemu"}} {
+		cmd, err := q.command(t.Context(), "-machine", "none")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if args := strings.Join(cmd.Args, " "); !strings.Contains(args, "-sandbox on,") || !filepath.IsAbs(cmd.Path) {
+			t.Errorf("%s: %s", cmd.Path, args)
+		}
+		if c := cmd.SysProcAttr.Credential; (c == nil) != (os.Geteuid() != 0) || c != nil && (c.Uid != nobody || c.Gid != nobody) {
+			t.Errorf("%+v", c)
+		}
+	}
+	m := &Machine{Kernel: Kernel{Image: "/dev/zero", Modules: t.TempDir()}, Init: "/dev/null"}
+	if err := os.WriteFile(filepath.Join(m.Kernel.Modules, "modules.builtin"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		t.Errorf("a kernel that is /dev/zero: %v", err)
+	}
+}
+
+// A guest that writes without end is stopped.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	console, err := nameless()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer console.Close()
+	results, err := nameless()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer results.Close()
+	if err := console.Truncate(maxConsole + 1); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancelCause(t.Context())
+	defer stop(nil)
+	go watch(ctx, stop, console, results)
+	<-ctx.Done()
+	if err := context.Cause(ctx); !strings.Contains(err.Error(), "it wrote more than 4 MiB") {
+		t.Error(err)
+	}
+	l := &limited{room: 3}
+	if n, err := l.Write([]byte("12345")); n != 5 || err != nil || l.String() != "123" {
+		t.Errorf("%d, %v, %q", n, err, l.String())
+	}
+}
+
+// Modules that are no files, and lists of them, are refused at once.
+func TestModulesRefused(t *testing.T) {
+	t.Parallel()
+	zero := func(path string) error { return os.Symlink("/dev/zero", path) }
+	pipe := func(path string) error { return unix.Mkfifo(path, 0o600) }
+	text := func(path string) error { return os.WriteFile(path, []byte("text"), 0o600) }
+	for name, test := range map[string]struct {
+		builtin, veth func(string) error
+		want          string
+	}{
+		"list":         {zero, text, "list built-in modules: open"},
+		"list as pipe": {pipe, text, "list built-in modules: open"},
+		"module":       {text, zero, "not a regular file"},
+		"pipe":         {text, pipe, "not a regular file"},
+		"text":         {text, text, "no kernel, no module"},
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(test.builtin(filepath.Join(dir, "modules.builtin")), test.veth(filepath.Join(dir, "veth.ko"))); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		_, err := modules(ctx, dir, func(string, []byte) {}, "veth")
+		if err == nil || !strings.Contains(err.Error(), test.want) || ctx.Err() != nil {
+			t.Errorf("%s: %v, want %q", name, err, test.want)
+		}
+		cancel()
+	}
+}

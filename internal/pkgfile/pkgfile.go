@@ -1,0 +1,208 @@
+// Package pkgfile unpacks packages (.deb, .rpm) that nobody vouches for.
+//
+// What comes out are regular files, folders and links that stay inside the folder: all of
+// the user who unpacks, none that others can write, none with set-user-ID. Devices, pipes
+// and links that lead out of the folder are left out.
+package pkgfile
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+)
+
+// Limits on what all packages of one call hold together. Debian's full 6.12 has 4600 files
+// and 110 MB, QEMU with its libraries 2000 files and 600 MB.
+const (
+	maxEntries = 100_000
+	maxBytes   = 2 << 30 // that are written
+	maxStream  = 4 << 30 // that are unpacked of one package, what is left out included
+	maxDepth   = 32      // folders within folders
+	maxPath    = 1024    // bytes
+)
+
+// Unpack unpacks packages into the folder dir, which must be there and empty, and returns
+// what it then holds. When ctx ends it returns the error of ctx. What was unpacked until
+// an error stays for the caller to remove.
+func Unpack(ctx context.Context, dir string, packages ...string) (Manifest, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return Manifest{}, fmt.Errorf("unpack packages: %w", err)
+	}
+	defer root.Close()
+	t := newTree(ctx, root)
+	for _, file := range packages {
+		if err := t.unpack(file); err != nil {
+			return Manifest{}, fmt.Errorf("unpack %s: %w", file, err)
+		}
+	}
+	if err := t.finish(); err != nil {
+		return Manifest{}, fmt.Errorf("unpack packages: %w", err)
+	}
+	return t.manifest, nil
+}
+
+// kind is what an entry of an archive is.
+type kind int
+
+const (
+	other kind = iota // a device, a pipe
+	regular
+	folder
+	symlink
+	hardlink
+)
+
+// entry is one of an archive.
+type entry struct {
+	name       string
+	kind       kind
+	executable bool
+	size       int64
+	target     string // of a link
+}
+
+// tree is what is unpacked.
+type tree struct {
+	ctx      context.Context // of one call of Unpack
+	root     *os.Root
+	manifest Manifest
+	links    []entry
+	entries  int
+	// What may still be written, and what a package may unpack to.
+	bytes, stream int64
+}
+
+func newTree(ctx context.Context, root *os.Root) *tree {
+	return &tree{ctx: ctx, root: root, manifest: Manifest{Files: make(map[string]string), Links: make(map[string]string)},
+		bytes: maxBytes, stream: maxStream}
+}
+
+var (
+	errEntries = fmt.Errorf("more than %d files", maxEntries)
+	errBytes   = fmt.Errorf("more than %d MiB", maxBytes>>20)
+)
+
+// add makes an entry. Links are made by finish.
+func (t *tree) add(e entry, content io.Reader) error {
+	if err := t.ctx.Err(); err != nil {
+		return err
+	}
+	if t.entries++; t.entries > maxEntries {
+		return errEntries
+	}
+	name, err := inside(e.name)
+	if err != nil || name == "." {
+		return err
+	}
+	e.name = name
+	switch e.kind {
+	case folder:
+		return t.root.MkdirAll(name, 0o755)
+	case regular:
+		return t.file(e, content)
+	case symlink, hardlink:
+		if len(e.target) <= maxPath {
+			t.links = append(t.links, e)
+		}
+	}
+	return nil
+}
+
+// inside is a name of an archive as a path below the folder: os.Root refuses one that leads
+// out of it, and what stands here bounds it.
+func inside(name string) (string, error) {
+	if len(name) > maxPath || strings.Count(name, "/") > maxDepth {
+		return "", fmt.Errorf("a path of %d bytes with %d folders", len(name), strings.Count(name, "/"))
+	}
+	if strings.ContainsRune(name, 0) {
+		return "", errors.New("a path with a zero byte")
+	}
+	clean := path.Clean(strings.TrimLeft(name, "/"))
+	if clean == ".." || strings.HasPrefix(clean, "../") {
+		return "", fmt.Errorf("the path %.100q leads out of the package", name)
+	}
+	return clean, nil
+}
+
+// file writes a regular file. One that is there already, as two packages may have it, is
+// replaced.
+func (t *tree) file(e entry, content io.Reader) error {
+	if e.size > t.bytes {
+		return errBytes
+	}
+	t.bytes -= e.size
+	if err := t.root.MkdirAll(path.Dir(e.name), 0o755); err != nil {
+		return err
+	}
+	mode := os.FileMode(0o644)
+	if e.executable {
+		mode = 0o755
+	}
+	if err := t.root.Remove(e.name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := t.root.OpenFile(e.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if err != nil {
+		return err
+	}
+	sum := sha256.New()
+	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(content, e.size))
+	if err == nil && n < e.size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", e.name, err)
+	}
+	t.manifest.Files[e.name] = hex.EncodeToString(sum.Sum(nil))
+	return nil
+}
+
+// finish makes the links and removes those that lead nowhere or out of the folder. No link
+// is there while files are written, so none is written through one.
+func (t *tree) finish() error {
+	links := t.manifest.Links
+	for _, e := range t.links {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
+		if err := t.root.MkdirAll(path.Dir(e.name), 0o755); err != nil {
+			continue // below a file
+		}
+		if e.kind == hardlink {
+			t.hardlink(e)
+			continue
+		}
+		if path.IsAbs(e.target) {
+			continue
+		}
+		// One that is there already stays.
+		if err := t.root.Symlink(e.target, e.name); err == nil {
+			links[e.name] = e.target
+		}
+	}
+	for name := range links {
+		// Stat follows links, and fails where they lead out of the root.
+		if _, err := t.root.Stat(name); err != nil {
+			if err := t.root.Remove(name); err != nil {
+				return err
+			}
+			delete(links, name)
+		}
+	}
+	return nil
+}
+
+// hardlink links to a file of the package that was written.
+func (t *tree) hardlink(e entry) {
+	target, err := inside(e.target)
+	if sum, ok := t.manifest.Files[target]; err == nil && ok && t.root.Link(target, e.name) == nil {
+		t.manifest.Files[e.name] = sum
+	}
+}
