@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // as returns what f returns on a thread that has only these capabilities in effect.
@@ -43,8 +44,8 @@ func TestNeed(t *testing.T) {
 		if err := feature.Need(unix.CAP_BPF); err == nil || err.Error() != "root is missing: run with sudo" {
 			t.Errorf("without rights: %v", err)
 		}
-		t.Skip("missing: root")
 	}
+	testutil.Root(t)
 	const lost = ": root has lost it, as in a container: run outside, or add it"
 	for _, tt := range []struct {
 		effective []int
@@ -66,9 +67,7 @@ func TestNeed(t *testing.T) {
 // A caller who has what is needed is refused by something else, and is told so.
 func TestRefused(t *testing.T) {
 	t.Parallel()
-	if unix.Geteuid() != 0 {
-		t.Skip("missing: root")
-	}
+	testutil.Root(t)
 	m := feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN)
 	const want = "permission is missing (operation not permitted): CAP_BPF and CAP_NET_ADMIN is there: " +
 		"a seccomp filter, a security module or lockdown refuses it"

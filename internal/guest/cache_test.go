@@ -90,7 +90,8 @@ func TestCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	resolve()
-	if _, err := Resolve(t.Context(), cache, deb(t, map[string]string{"etc/passwd": ""})); err == nil || !strings.Contains(err.Error(), "holds no kernel") {
+	_, err = Resolve(t.Context(), cache, deb(t, map[string]string{"etc/passwd": ""}))
+	if err == nil || !strings.Contains(err.Error(), "holds no kernel") {
 		t.Error(err)
 	}
 	left, err := os.ReadDir(cache)

@@ -240,7 +240,8 @@ func TestLinks(t *testing.T) {
 		{name: "same", mode: reg | 0o600, content: "a/b/file", hard: true},
 	}
 	want := map[string]string{
-		"a": "drwxr-xr-x", "a/b": "drwxr-xr-x", "a/b/file": "-rw-r--r--", "a/b/top": "-> ../..", "a/b/in": "-> top/a/b/file", "same": "-rw-r--r--",
+		"a": "drwxr-xr-x", "a/b": "drwxr-xr-x", "a/b/file": "-rw-r--r--", "a/b/top": "-> ../..",
+		"a/b/in": "-> top/a/b/file", "same": "-rw-r--r--",
 	}
 	// rpm has the links of a file before its content.
 	rpmFiles := append([]file{files[5]}, files[:5]...)
@@ -326,7 +327,8 @@ func TestBomb(t *testing.T) {
 	tr.entries = 0
 	// A file that is larger than what may be written is not begun.
 	tr.bytes = 10
-	if err := tr.read(bytes.NewReader(deb(t, file{name: "x", mode: reg, content: "more than ten"}))); !errors.Is(err, errBytes) || len(listed(t, into)) > 0 {
+	err = tr.read(bytes.NewReader(deb(t, file{name: "x", mode: reg, content: "more than ten"})))
+	if !errors.Is(err, errBytes) || len(listed(t, into)) > 0 {
 		t.Error(err)
 	}
 }
