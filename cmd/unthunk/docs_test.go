@@ -179,3 +179,26 @@ func TestReadme(t *testing.T) {
 		t.Errorf("the code is not in examples/forwarder/main.go:\n%s", indented)
 	}
 }
+
+// The page for who approves the tool names the capabilities that each verb's help names.
+func TestSecurityPage(t *testing.T) {
+	b, err := os.ReadFile(filepath.Join("..", "..", "docs", "security.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	named := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| (`[a-z`, ]+`) \\| (.*) \\|$").FindAllStringSubmatch(string(b), -1) {
+		for verb := range strings.SplitSeq(m[1], ", ") {
+			named[strings.Trim(verb, "`")] = m[2] + "."
+		}
+	}
+	root := newRoot(std{})
+	for _, cmd := range root.Commands() {
+		if cmd.Hidden || cmd.Name() == "help" {
+			continue
+		}
+		if got, want := named[cmd.Name()], rightsOf(cmd).about; got != want {
+			t.Errorf("docs/security.md says %q of %s, its help %q", got, cmd.Name(), want)
+		}
+	}
+}
