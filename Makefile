@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test missing verify bench fuzz race test-kernels trust deps man spectre peers soak
+.PHONY: generate check-generated lint test missing verify bench fuzz filters race test-kernels trust deps man spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -44,6 +44,13 @@ bench:
 
 fuzz:
 	scripts/fuzz $(FUZZTIME)
+
+# Random pcap expressions against libpcap's compiler, each on some 200 frames; 200
+# expressions are part of make test.
+EXPRESSIONS ?= 10000
+filters: missing
+	UNTHUNK_EXPRESSIONS=$(EXPRESSIONS) go test -count=1 -timeout=60m -v -run='^TestAgainstTcpdump$$' $(AS_ROOT) ./filter | \
+		grep -v 'TestAgainstTcpdump/'
 
 # The race detector over every package that starts goroutines or locks; needs a C
 # compiler. -short leaves out what takes minutes.

@@ -162,7 +162,8 @@ func prefix(l2 uint32, q qualifiers, n netip.Prefix) (*node, error) {
 	})), nil
 }
 
-// masked is an address in a prefix, word by word.
+// masked is an address in a prefix, word by word. Words of which the prefix says
+// nothing are loaded as well, as in libpcap: the frame must have the whole address.
 func masked(at uint32, n netip.Prefix) *node {
 	var tests []*node
 	b := n.Addr().AsSlice()
@@ -171,9 +172,6 @@ func masked(at uint32, n netip.Prefix) *node {
 		load := []bpf.Instruction{bpf.LoadAbsolute{Off: at + uint32(i), Size: 4}}
 		if bits < 32 {
 			load = append(load, bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(0) << (32 - max(0, bits))})
-		}
-		if bits <= 0 && i > 0 {
-			break
 		}
 		tests = append(tests, leaf(bpf.JumpEqual, binary.BigEndian.Uint32(b[i:]), load...))
 	}
