@@ -231,11 +231,20 @@ func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 	if a.Share == nil {
 		return []string{fmt.Sprintf("%s %s ns a packet.", what, stat.Number(a.Tax.Median))}
 	}
-	of := percent(a.Share.Median / 100)
-	if half, ok := halfWidth(a.Share); ok && half > unsure {
-		of = percent(a.Share.Low/100) + " to " + percent(a.Share.High/100)
+	return []string{what + " " + takes(a.Tax, a.Share), whereTo(a.Share)}
+}
+
+// takes ends the sentence of what indirect calls take: tax is in ns a packet, share the
+// percentage of a redirect.
+func takes(tax, share *stat.Quantity) string {
+	half, ok := halfWidth(share)
+	switch {
+	case !ok || half <= unsure:
+		return fmt.Sprintf("%s ns of it, %s.", stat.Number(tax.Median), percent(share.Median/100))
+	case share.High >= 100:
+		return fmt.Sprintf("%s of it or more: the rounds differ too much to say.", percent(share.Low/100))
 	}
-	return []string{fmt.Sprintf("%s %s ns of it, %s.", what, stat.Number(a.Tax.Median), of), whereTo(a.Share)}
+	return fmt.Sprintf("%s ns of it, %s to %s.", stat.Number(tax.Median), percent(share.Low/100), percent(share.High/100))
 }
 
 // noPrice says why there is no price of the indirect calls of a redirect.
@@ -279,8 +288,7 @@ func whereTo(share *stat.Quantity) string {
 		low, high = class(share.Median), class(share.Median)
 	}
 	if high-low > 1 {
-		return fmt.Sprintf("Whether they are where the packets went cannot be told: %s.",
-			share.Text(stat.Number))
+		return "Whether they are where the packets went cannot be told."
 	}
 	return [...]string{
 		"Indirect calls are not where the packets went.",
@@ -298,8 +306,11 @@ func calls(prices []record.TaxRow, bulk string) (said []string) {
 		return nil
 	}
 	n := row.PerPacket.Median
-	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s ns", trimmed(n), stat.Number(row.Price.Median/n),
-		stat.Number(row.Price.Median)))
+	sum := stat.Number(row.Price.Median) + " ns"
+	if half, ok := halfWidth(row.Price); ok && half > unsure {
+		sum = row.Price.Text(stat.Number)
+	}
+	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s", trimmed(n), stat.Number(row.Price.Median/n), sum))
 	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
 		said = append(said, fmt.Sprintf("%s as in 2018: %s ns", trimmed(old.PerPacket.Median),
 			stat.Number(old.Price.Median)))

@@ -169,3 +169,20 @@ func TestWhereTo(t *testing.T) {
 		}
 	}
 }
+
+// What cannot be more than all of a redirect is not said.
+func TestTakes(t *testing.T) {
+	for _, tt := range []struct {
+		median, low, high float64
+		want              string
+	}{
+		{4, 3.9, 4.1, "1.00 ns of it, 4.0 %."},
+		{4, 2, 9, "1.00 ns of it, 2.0 % to 9.0 %."},
+		{4, 2, 275, "2.0 % of it or more: the rounds differ too much to say."},
+	} {
+		share := &stat.Quantity{Median: tt.median, Low: tt.low, High: tt.high, Unit: "%"}
+		if got := takes(&stat.Quantity{Median: 1, Low: 1, High: 1, Unit: "ns"}, share); got != tt.want {
+			t.Errorf("%v: %q, want %q", tt, got, tt.want)
+		}
+	}
+}
