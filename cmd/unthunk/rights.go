@@ -76,7 +76,11 @@ func rightsOf(cmd *cobra.Command) rights {
 		}
 		return r
 	case "check":
-		return rights{keeps: code, about: "none; CAP_SYSLOG, CAP_BPF, CAP_PERFMON for what is read from kernel memory."}
+		return rights{
+			keeps: append(code, unix.CAP_SYS_ADMIN),
+			about: "none; CAP_SYSLOG, CAP_BPF, CAP_PERFMON for what is read from kernel memory, CAP_SYS_ADMIN for settings " +
+				"and links of BPF.",
+		}
 	case "forward":
 		return rights{
 			keeps: []feature.Capability{

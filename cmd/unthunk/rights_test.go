@@ -60,7 +60,7 @@ func TestRights(t *testing.T) {
 		{"tax --pair ndo-xdp-xmit" + quick, symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"profile --rounds 7 --duration 3s", symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"xray", symbols, map[int]string{unix.CAP_SYS_ADMIN: "CAP_"}},
-		{"check", []int{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, nil},
+		{"check", []int{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, nil},
 		{"report testdata/saved/bench.json --format csv", nil, nil},
 		{"history testdata/saved", nil, nil},
 	} {
@@ -110,6 +110,15 @@ func TestRightsOnDevices(t *testing.T) {
 			}
 			return nil
 		})
+	}
+}
+
+// Root has the rights to see all that check looks for: none of them is dropped.
+func TestCheckSeesAll(t *testing.T) {
+	testutil.Root(t)
+	out, err := exec.Command(build(t), "check").Output()
+	if err != nil || strings.Contains(string(out), "needs root") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 

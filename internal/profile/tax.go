@@ -83,7 +83,8 @@ func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 // branches is the time of stacks that an indirect branch or a return shows in, in ns per packet by round.
 type branches struct {
 	sites []*site
-	// returns is the time in return thunks, returned that of instructions that a return thunk goes back to.
+	// returns is the time in return thunks, returned that of instructions of the redirect path that a return thunk
+	// goes back to: generator and sink have others, which no redirect pays for.
 	returns, returned []float64
 }
 
@@ -98,7 +99,9 @@ func (v view) branches() branches {
 			continue
 		}
 		if s.returned {
-			v.add(b.returned, s)
+			if s.Stage.OnPath() {
+				v.add(b.returned, s)
+			}
 			continue
 		}
 		thunk := indirectThunk(name) || s.target != ""

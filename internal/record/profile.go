@@ -106,8 +106,8 @@ type ProfileTax struct {
 	TargetEntries *stat.Quantity `json:"landings"`
 	Total         *stat.Quantity `json:"total"`
 	// Returns is the time in return thunks, ReturnEntries that on the first two
-	// instructions behind calls, which is the most that returns through thunks
-	// can have cost there; nil where functions return by themselves. They are no
+	// instructions behind calls of the redirect path, which is the most that returns
+	// through thunks can have cost there; nil where functions return by themselves. They are no
 	// part of Total.
 	Returns       *stat.Quantity `json:"returns"`
 	ReturnEntries *stat.Quantity `json:"return-landings"`

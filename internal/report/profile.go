@@ -92,7 +92,7 @@ func (p *printer) branchTable(prof *record.Profile) {
 	p.indirectBranches(&prof.ProfileParts)
 	if behind, around := cells.Quantity(prof.Tax.ReturnEntries); behind != "" {
 		p.wrap("", fmt.Sprintf("returns, not counted in: %s ns in return thunks, and at most %s %s on what follows "+
-			"a call.",
+			"a call of the redirect path.",
 			cells.OrDash(prof.Tax.Returns), behind, around))
 	}
 	fmt.Fprintln(&p.buf)

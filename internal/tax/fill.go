@@ -173,18 +173,11 @@ const (
 )
 
 func (f *fill) run(ctx context.Context, sizes []int) error {
-	for i := range (maxDispatcher + 3) / 2 {
-		a, b, err := f.namespace.VethPair(fmt.Sprintf("da%d", i), fmt.Sprintf("db%d", i))
-		if err != nil {
-			return err
-		}
-		f.devices = append(f.devices, a, b)
+	if err := f.prepare(); err != nil {
+		return err
 	}
 	before, _, err := dispatcher(f.kernel)
 	if err != nil {
-		return err
-	}
-	if f.reference, err = price.Load("reference"); err != nil {
 		return err
 	}
 	for _, size := range sizes {
@@ -204,6 +197,28 @@ func (f *fill) run(ctx context.Context, sizes []int) error {
 	if !slices.Contains(sizes, full) {
 		return nil
 	}
+	if err := f.fillUp(ctx); err != nil {
+		return err
+	}
+	return f.measureFull(ctx)
+}
+
+// prepare makes the devices and loads the reference.
+func (f *fill) prepare() error {
+	for i := range (maxDispatcher + 3) / 2 {
+		a, b, err := f.namespace.VethPair(fmt.Sprintf("da%d", i), fmt.Sprintf("db%d", i))
+		if err != nil {
+			return err
+		}
+		f.devices = append(f.devices, a, b)
+	}
+	reference, err := price.Load("reference")
+	f.reference = reference
+	return err
+}
+
+// fillUp fills the dispatcher but for one program.
+func (f *fill) fillUp(ctx context.Context) error {
 	for in := true; in; {
 		if len(f.fillers) == maxDispatcher {
 			return errNotFull
@@ -211,16 +226,14 @@ func (f *fill) run(ctx context.Context, sizes []int) error {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
+		var err error
 		if in, err = f.attachFiller(); err != nil {
 			return err
 		}
 	}
 	// The last filler found no room. The first one makes some for the program
 	// that is measured.
-	if err := f.devices[1].Detach(); err != nil {
-		return err
-	}
-	return f.measureFull(ctx)
+	return f.devices[1].Detach()
 }
 
 // attachFiller attaches one more program and tells whether it is in the dispatcher.
@@ -280,39 +293,53 @@ func (f *fill) measure(ctx context.Context, size int) error {
 	return nil
 }
 
+// measureFull times programs inside and outside a dispatcher that is full but for the
+// program inside. Where others attach one of theirs into that room, a filler makes room
+// again.
 func (f *fill) measureFull(ctx context.Context) error {
-	for range fillPrograms {
-		err := f.attached(func(in *ebpf.Program) error {
-			out, err := price.Load("nothing")
-			if err != nil {
-				return err
-			}
-			defer out.Close()
-			atIn, err := dispatched(f.kernel, in)
-			if err != nil {
-				return err
-			}
-			atOut, err := dispatched(f.kernel, out)
-			if err != nil {
-				return err
-			}
-			if !atIn.in || atOut.in {
-				return errDisturbed
-			}
-			f.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s",
-				atIn.programs, atIn.fallback)
-			multiples, err := f.time(ctx, in, out)
-			if err != nil {
-				return err
-			}
-			f.inside[full] = append(f.inside[full], multiples[0])
-			f.outside = append(f.outside, multiples[1])
-			return nil
-		})
+	detached := 1
+	for len(f.outside) < fillPrograms {
+		err := f.attached(func(in *ebpf.Program) error { return f.timeFull(ctx, in) })
+		if errors.Is(err, errDisturbed) && detached < min(len(f.fillers), maxRoom) {
+			detached++
+			err = f.devices[detached].Detach()
+		}
 		if err != nil {
 			return err
 		}
 	}
+	return nil
+}
+
+// maxRoom is how many fillers make room at most: a dispatcher with more room than that is
+// not full.
+const maxRoom = 16
+
+func (f *fill) timeFull(ctx context.Context, in *ebpf.Program) error {
+	out, err := price.Load("nothing")
+	if err != nil {
+		return err
+	}
+	defer out.Close()
+	atIn, err := dispatched(f.kernel, in)
+	if err != nil {
+		return err
+	}
+	atOut, err := dispatched(f.kernel, out)
+	if err != nil {
+		return err
+	}
+	if !atIn.in || atOut.in {
+		return errDisturbed
+	}
+	f.premise = fmt.Sprintf("of %d programs in the compare tree one is the program inside; outside it ends in %s",
+		atIn.programs, atIn.fallback)
+	multiples, err := f.time(ctx, in, out)
+	if err != nil {
+		return err
+	}
+	f.inside[full] = append(f.inside[full], multiples[0])
+	f.outside = append(f.outside, multiples[1])
 	return nil
 }
 

@@ -2,11 +2,13 @@ package tax
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
@@ -18,6 +20,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 // openTest opens the running kernel, or skips.
@@ -255,6 +258,28 @@ func TestDispatcher(t *testing.T) {
 	}
 	if after, _, err := dispatcher(k); err != nil || len(after) != len(before) {
 		t.Errorf("%d programs left, %d before: %v", len(after), len(before), err)
+	}
+}
+
+// Programs that others attach while the dispatcher is full take no price away.
+func TestSharedDispatcher(t *testing.T) {
+	k := openTest(t)
+	if _, _, err := dispatcher(k); err != nil {
+		testutil.Missing(t, "BPF dispatcher")
+	}
+	f := &fill{kernel: k, namespace: veth.Namespace(t), inside: make(map[int][]float64)}
+	defer f.Close()
+	if err := errors.Join(f.prepare(), f.fillUp(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	// It takes the room of the program that is measured.
+	theirs, _ := veth.Pair(t, veth.Namespace(t), "in", "out")
+	if err := theirs.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, 2), asm.Return()), link.XDPGenericMode); err != nil {
+		t.Fatal(err)
+	}
+	err := f.measureFull(t.Context())
+	if err != nil || len(f.outside) != fillPrograms || len(f.inside[full]) != fillPrograms {
+		t.Errorf("%d prices outside, %d inside, want %d: %v", len(f.outside), len(f.inside[full]), fillPrograms, err)
 	}
 }
 
