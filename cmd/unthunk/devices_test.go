@@ -1,6 +1,10 @@
 package main
 
 import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -94,6 +98,17 @@ func TestDeviceDown(t *testing.T) {
 		if code != exitDone || stderr != "warning: in is down: ip link set in up\n" {
 			t.Errorf("forward by %s: exit code %d: %s", engine, code, stderr)
 		}
+	}
+}
+
+// A profile without a number is not saved: no verb could read it.
+func TestProfileOfNothing(t *testing.T) {
+	lab, _ := forwardLab(t)
+	file := filepath.Join(t.TempDir(), "p.json")
+	code, stdout, stderr := inLab(t, lab, "profile --in in --out out --duration 3s --rounds 2 --save "+file)
+	const want = "unthunk: no answer: no packet was redirected; no file is written\n"
+	if _, err := os.Stat(file); code != exitFailed || stderr != want || !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("exit code %d, stderr %q, want %q; the file: %v\n%s", code, stderr, want, err, stdout)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -117,6 +118,13 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 	}
 	p := f.record(cmd, doc, raw, price)
 	p.Warnings = append(p.Warnings, warns...)
+	unwritten := ""
+	if p.Packet == nil { // without a number it is no record that can be read, and nothing to draw
+		if f.output.save != "" || slices.ContainsFunc(files, func(file outFile) bool { return file.path != "" }) {
+			unwritten = "; no file is written"
+		}
+		f.output.save, f.pprof, f.folded, f.svg = "", "", "", ""
+	}
 	err = f.output.publish(s, p, func() error {
 		if err := report.Profile(s.out, textOptions(s.out), p, raw.Name, f.top); err != nil || k == nil {
 			return err
@@ -142,7 +150,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 	}
 	if err == nil && p.CannotTell != "" && !p.Incomplete {
-		return fmt.Errorf("no answer: %s", p.CannotTell)
+		return fmt.Errorf("no answer: %s%s", p.CannotTell, unwritten)
 	}
 	return stopped(&p.Document, func(record.ProfileRow) bool { return false }, err)
 }

@@ -43,7 +43,7 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 		p.CannotTell = "no sample was of a packet’s work"
 		return p
 	}
-	p.Packet = v.mean(v.packet)
+	p.Packet = positive(v.packet, "ns") // though in single rounds other work may seem to have had more than all of it
 	p.Rows = v.rows()
 	p.Functions = v.functions()
 	p.Stacks = v.stacks()
@@ -207,10 +207,18 @@ func overhead(rounds []Round) float64 {
 }
 
 func (v view) mean(perRound []float64) *stat.Quantity {
-	q := stat.Mean(perRound, "ns")
-	if slices.Min(perRound) >= 0 { // times: no mean of them is below 0
-		q.Low = max(q.Low, 0)
+	if slices.Min(perRound) >= 0 { // times
+		return positive(perRound, "ns")
 	}
+	q := stat.Mean(perRound, "ns")
+	return &q
+}
+
+// positive is the mean of times or counts. The mean cannot be below 0, so its interval ends there: Student's goes on
+// where the rounds scatter much.
+func positive(perRound []float64, unit string) *stat.Quantity {
+	q := stat.Mean(perRound, unit)
+	q.Low = max(q.Low, 0)
 	return &q
 }
 
@@ -340,8 +348,7 @@ func (v view) counters() []record.ProfileCounter {
 			}
 		}
 		if len(each) > 0 {
-			q := stat.Mean(each, "events")
-			out = append(out, record.ProfileCounter{Name: name, PerPacket: &q})
+			out = append(out, record.ProfileCounter{Name: name, PerPacket: positive(each, "events")})
 		}
 	}
 	if len(out) == 0 && v.TSCRate > 0 && !v.DevicePair {
@@ -349,8 +356,7 @@ func (v view) counters() []record.ProfileCounter {
 		for _, ns := range v.packet {
 			each = append(each, ns*v.TSCRate/1e9)
 		}
-		q := stat.Mean(each, "events")
-		out = append(out, record.ProfileCounter{Name: "tsc-cycles", PerPacket: &q})
+		out = append(out, record.ProfileCounter{Name: "tsc-cycles", PerPacket: positive(each, "events")})
 	}
 	return out
 }
@@ -374,9 +380,7 @@ func (v view) outsides() []record.ProfileOutside {
 			}
 		}
 		if slices.Max(shares) > 0 {
-			q := stat.Mean(shares, "percent")
-			q.Low = max(q.Low, 0)
-			out = append(out, record.ProfileOutside{Name: string(name), Share: &q})
+			out = append(out, record.ProfileOutside{Name: string(name), Share: positive(shares, "percent")})
 		}
 	}
 	return out

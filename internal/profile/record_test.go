@@ -1,11 +1,14 @@
 package profile
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/record"
@@ -123,6 +126,52 @@ func TestCannotTell(t *testing.T) {
 		if got != test.want && (test.want == "" || !strings.Contains(got, test.want)) {
 			t.Errorf("%s: %q, want %q", name, got, test.want)
 		}
+	}
+}
+
+// What the record says can be read again, whatever the samples were: few of them stand for much more than the time in
+// which they were taken, or for nothing.
+func TestRecordIsReadable(t *testing.T) {
+	t.Parallel()
+	random := rand.New(rand.NewPCG(1, 2))
+	refused, told := 0, 0
+	for range 2000 {
+		packets := make([]float64, 1+random.IntN(9))
+		for i := range packets {
+			packets[i] = 100 * math.Exp(random.NormFloat64())
+		}
+		raw := made(packets...)
+		raw.TSCRate, raw.DevicePair = 2.6e9, random.IntN(4) == 0
+		if random.IntN(2) == 0 {
+			raw.Counted = []string{"cycles"}
+		}
+		for i := range raw.Rounds {
+			r := &raw.Rounds[i]
+			r.Events = map[string]float64{"cycles": 100 * math.Exp(3*random.NormFloat64())}
+			r.SampledNs, r.PlainNs = 1+random.Float64(), 1+random.Float64()
+		}
+		for _, s := range raw.Stacks {
+			for i := range s.Ns {
+				s.Ns[i] *= 3 * random.Float64() * float64(random.IntN(2))
+			}
+		}
+		p := raw.Record(nil)
+		if p.Packet == nil {
+			refused++
+			continue
+		}
+		told++
+		p.Head = record.New[record.ProfileRow]("profile", host.Fingerprint{}).Head
+		b, err := json.Marshal(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := record.Parse(b); err != nil {
+			t.Fatalf("%v\n%s", err, b)
+		}
+	}
+	if refused == 0 || told == 0 {
+		t.Errorf("%d runs without a number, %d with one: both are to be tried", refused, told)
 	}
 }
 
