@@ -125,6 +125,8 @@ func complete(root *cobra.Command) {
 			switch {
 			case f.Name == "format":
 				values = formats[cmd.Name()]
+			case f.Name == "counts":
+				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyRecords)
 			case f.Name == "root":
 				// The only error is that the flag has a completion already.
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyFolders)

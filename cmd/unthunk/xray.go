@@ -18,6 +18,8 @@ import (
 type xrayFlags struct {
 	dev, fn, asm   string
 	root, driver   string
+	counts         string
+	bulk           int
 	dot, rare, all bool
 	output         outputFlags
 }
@@ -34,10 +36,14 @@ Without --dev that is a veth with an XDP program, in a namespace of its own.
 
 --func lists every branch of one function, --asm shows its code, with what each
 instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
---all counts the branches of the whole kernel.`,
+--all counts the branches of the whole kernel.
+
+The path is what code may do. --counts takes a record of lab of the same kernel, and
+says beside each branch how often a packet really executed it.`,
 		Example: `  unthunk xray
   unthunk xray --asm __x86_indirect_thunk_rax
-  unthunk xray --dev eth0 --rare --save before.json`,
+  unthunk xray --dev eth0 --rare --save before.json
+  unthunk xray --root DIR --counts lab.json`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runXray(cmd.Context(), s, cmd, f) },
 	}
@@ -45,6 +51,8 @@ instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
 	fl.StringVar(&f.dev, "dev", "", "the path of `DEV`")
 	fl.StringVar(&f.root, "root", "", "not the running kernel: that of a package unpacked in `DIR`")
 	fl.StringVar(&f.driver, "driver", "", "the path of driver `NAME`: with --root, veth without it")
+	fl.StringVar(&f.counts, "counts", "", "show how often each branch was executed, from `FILE` of lab --save")
+	fl.IntVar(&f.bulk, "bulk", 0, "with --counts, those of `N` frames a batch (default 16)")
 	fl.StringVar(&f.fn, "func", "", "every call, jump and return of `FUNCTION`")
 	fl.StringVar(&f.asm, "asm", "", "the code of `FUNCTION`, annotated")
 	fl.BoolVar(&f.all, "all", false, "count the branches of the whole kernel")
@@ -56,6 +64,10 @@ instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
 
 func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error {
 	if err := f.check(cmd); err != nil {
+		return err
+	}
+	counts, err := f.loadCounts()
+	if err != nil {
 		return err
 	}
 	k, err := f.open(ctx)
@@ -80,12 +92,33 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	doc := record.New[record.SiteRow]("xray", path.Host())
 	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, xray.DefaultDriver)}
 	path.Record(doc)
+	if counts != nil {
+		if err := xray.AddCounts(doc, path.Driver, counts, f.bulk); err != nil {
+			return usagef("--counts %s: %v", f.counts, err)
+		}
+		doc.Settings["counts"] = f.counts
+	}
 	return f.output.publish(s, doc, func() error {
 		if f.dot {
 			return report.Dot(s.out, path.Calls(), doc.Rows)
 		}
 		return report.Xray(s.out, textOptions(s.out), doc, path.Title, f.rare)
 	})
+}
+
+// loadCounts reads the record of lab that the flags name; nil without one.
+func (f xrayFlags) loadCounts() (*record.Lab, error) {
+	if f.counts == "" {
+		return nil, nil
+	}
+	saved, err := record.Load(f.counts)
+	if err != nil {
+		return nil, err
+	}
+	if saved.Lab() == nil {
+		return nil, usagef("--counts %s is a record of %s: give one of lab", f.counts, saved.Kind)
+	}
+	return saved.Lab(), nil
 }
 
 func (f xrayFlags) showFunction(s std, k *kernel.Kernel) error {
@@ -130,7 +163,21 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	if f.dev != "" && (f.root != "" || f.driver != "") {
 		return usagef("--dev is of the running kernel: it does not go with --root and --driver")
 	}
+	if f.counts == "" && cmd.Flags().Changed("bulk") {
+		return usagef("--bulk goes with --counts")
+	}
+	if cmd.Flags().Changed("bulk") && (f.bulk < 1 || f.bulk > 256) {
+		return usagef("--bulk %d is not within 1 … 256", f.bulk)
+	}
+	if f.counts != "" {
+		if err := checkFiles([]string{f.counts}, outFile{"save", f.output.save}); err != nil {
+			return err
+		}
+	}
 	if len(views) == 1 {
+		if views[0] != "--dot" && f.counts != "" {
+			return usagef("--counts does not go with %s", views[0])
+		}
 		if views[0] != "--dot" && f.dev != "" {
 			return usagef("--dev does not go with %s, which is of the whole kernel", views[0])
 		}

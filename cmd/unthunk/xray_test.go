@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strconv"
@@ -138,6 +139,84 @@ func TestXrayRoot(t *testing.T) {
 		if code != exitFailed || !strings.Contains(stderr, test.want) || strings.Count(stderr, "\n") != 1 {
 			t.Errorf("%v: exit code %d: %s", test.args, code, stderr)
 		}
+	}
+}
+
+// labRecord is a record of lab of one guest, which executed ndo_xdp_xmit at an offset that no
+// kernel has: the branch is found by what it calls.
+func labRecord(t *testing.T, release string) string {
+	t.Helper()
+	return writeFile(t, `{"schema":"unthunk/1","kind":"lab","time":"2026-01-01T00:00:00Z","run":"a","host":{},"rows":[
+{"name":"made/bulk=16","labels":{"kernel":"made","nic":"veth","bulk":"16"},"release":"`+release+`","thunk":"retpoline",
+"spectre-v2":"","instructions":10,"calls":0.3125,"sites":[
+{"function":"bq_xmit_all","offset":1,"kind":"thunk","stage":"bulk-queue","calls":"net_device_ops.ndo_xdp_xmit","per-packet":0.125},
+{"function":"made_up","offset":2,"kind":"thunk","stage":"receive","per-packet":0.1875}],
+"counts":{},"functions":[]}],"warnings":[],"differences":[],"price":null}`)
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "record.json")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
+
+func TestXrayCountsRefuses(t *testing.T) {
+	testutil.Root(t)
+	lab := labRecord(t, "0.0.0-other")
+	sites := writeFile(t, `{"schema":"unthunk/1","kind":"xray","time":"2026-01-01T00:00:00Z","run":"a","host":{},"rows":[],"warnings":[]}`)
+	refuses(t, "xray", []refused{
+		{"another kernel", []string{"--counts", lab}, exitUsage, "only of Linux 0.0.0-other"},
+		{"another record", []string{"--counts", sites}, exitUsage, "is a record of xray: give one of lab"},
+		{"no file", []string{"--counts", "no-such-file"}, exitFailed, "no-such-file"},
+		{"bulk alone", []string{"--bulk", "16"}, exitUsage, "--bulk goes with --counts"},
+		{"bulk of nothing", []string{"--counts", lab, "--bulk", "0"}, exitUsage, "--bulk 0 is not within 1 … 256"},
+		{"onto itself", []string{"--counts", lab, "--save", lab}, exitUsage, "would overwrite"},
+		{"view", []string{"--counts", lab, "--all"}, exitUsage, "--counts does not go with --all"},
+	})
+}
+
+// Counts of a guest of the same kernel stand beside the branches, and add up to what the
+// guest counted.
+func TestXrayCounts(t *testing.T) {
+	testutil.Root(t)
+	release, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	lab, file := labRecord(t, strings.TrimSpace(string(release))), filepath.Join(t.TempDir(), "xray.json")
+	code, stdout, stderr := unthunk(t, "xray", "--counts", lab, "--save", file)
+	skipMissing(t, code, stderr)
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	said := strings.Join(strings.Fields(stdout), " ")
+	for _, want := range []string{"Counted: 5 indirect branches in 16 packets (0.3125 a packet)", "0.1875 made_up+0x2"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q in:\n%s", want, stdout)
+		}
+	}
+	saved, err := record.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for _, row := range saved.Sites().Rows {
+		if row.PerPacket != nil {
+			sum += *row.PerPacket
+		}
+	}
+	for _, s := range saved.Sites().Counts.Others {
+		sum += s.PerPacket
+	}
+	if sum != 0.3125 || len(saved.Sites().Counts.Others) != 1 {
+		t.Errorf("the counts add up to %v: %+v", sum, saved.Sites().Counts)
+	}
+	code, stdout, stderr = unthunk(t, "report", file, "--format", "markdown")
+	if code != exitDone || !strings.Contains(stdout, "1 in 8 packets") {
+		t.Errorf("exit code %d: %s\n%s", code, stderr, stdout)
 	}
 }
 

@@ -321,6 +321,15 @@ func TestExact(t *testing.T) {
 		if a.Counts.Sent == 0 || a.Counts.Sent != a.Counts.Redirected || a.Counts.Sent != a.Counts.Received {
 			t.Errorf("%s: counts %+v", a.Name, a.Counts)
 		}
+		// What a packet of an IOMMU's path would go through is watched on veth too.
+		for _, place := range a.NotExecuted {
+			if slices.ContainsFunc(a.Sites, func(s record.LabSite) bool { return s.Function == place.Function && s.Offset == place.Offset }) {
+				t.Errorf("%s: %+v was executed and was not", a.Name, place)
+			}
+		}
+		if !slices.ContainsFunc(a.NotExecuted, func(p record.LabPlace) bool { return p.Function == "__iommu_unmap" }) {
+			t.Errorf("%s: __iommu_unmap is not among %d branches that no packet went through", a.Name, len(a.NotExecuted))
+		}
 	}
 	for _, d := range l.Differences {
 		t.Logf("%+v", d)

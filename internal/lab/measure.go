@@ -56,6 +56,8 @@ type BulkCount struct {
 	Received   uint64 `json:"received"`
 	// Sites are the indirect branches that every packet, or every bulk, goes through.
 	Sites []record.LabSite `json:"sites"`
+	// NotExecuted are those with a probe that nothing went through.
+	NotExecuted []record.LabPlace `json:"not-executed,omitempty"`
 	// Functions are entries of functions per packet.
 	Functions []record.LabFunction `json:"functions"`
 }
@@ -248,6 +250,7 @@ const tries = 5
 func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
 	send := slotOf(ctx, arm)
 	times := make(map[hit]map[float64]int) // how many pairs say that number a packet
+	executed := make(map[int]bool)         // probes
 	for range pairs {
 		arm.SetWindow(window)
 		one, packets, err := p.during(send)
@@ -259,7 +262,11 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 		if err != nil {
 			return err
 		}
+		for t := range one {
+			executed[t.probe] = true
+		}
 		for t, n := range two {
+			executed[t.probe] = true
 			if times[t] == nil {
 				times[t] = make(map[float64]int)
 			}
@@ -273,6 +280,7 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 			}
 		}
 	}
+	p.leftOut(b, executed)
 	b.sort()
 	return nil
 }
@@ -308,7 +316,19 @@ func (p *probes) count(b *BulkCount, t hit, per float64) {
 	})
 }
 
+// leftOut adds the sites whose probes were not executed.
+func (p *probes) leftOut(b *BulkCount, executed map[int]bool) {
+	for probe, s := range p.sites {
+		if !executed[probe] {
+			b.NotExecuted = append(b.NotExecuted, record.LabPlace{Function: s.Function, Offset: s.Offset, Pointer: s.Pointer})
+		}
+	}
+}
+
 func (b *BulkCount) sort() {
+	slices.SortFunc(b.NotExecuted, func(x, y record.LabPlace) int {
+		return cmp.Or(strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset))
+	})
 	slices.SortFunc(b.Sites, func(x, y record.LabSite) int {
 		return cmp.Or(strings.Compare(x.Part, y.Part), cmp.Compare(y.PerPacket, x.PerPacket),
 			strings.Compare(x.Function, y.Function), cmp.Compare(x.Offset, y.Offset), strings.Compare(x.Target, y.Target))

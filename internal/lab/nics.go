@@ -173,9 +173,12 @@ func (p *probes) countWires(ctx context.Context, chain *redirect.WireChain, b *B
 	if err != nil {
 		return fmt.Errorf("count bursts of %d: %w", b.Bulk, err)
 	}
+	executed := make(map[int]bool)
 	for t, n := range hits {
+		executed[t.probe] = true
 		p.count(b, t, float64(n)/float64(sent))
 	}
+	p.leftOut(b, executed)
 	b.sort()
 	if maps, unmaps := b.mapped(); math.Abs(maps-unmaps)*float64(sent) > maxRing {
 		return fmt.Errorf("bursts of %d: DMA maps and unmaps disagree: %.4f and %.4f a packet", b.Bulk, maps, unmaps)

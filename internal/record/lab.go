@@ -37,7 +37,10 @@ type LabRow struct {
 	// CallsPerPacket are indirect calls and jumps, counted at their sites.
 	CallsPerPacket *float64  `json:"calls"`
 	Sites          []LabSite `json:"sites"`
-	Counts         Counts    `json:"counts"`
+	// NotExecuted are sites that were watched in the same way and that no packet went
+	// through. Records of versions before 2026-11-29 have none.
+	NotExecuted []LabPlace `json:"not-executed,omitempty"`
+	Counts      Counts     `json:"counts"`
 	// Functions are entries of functions.
 	Functions []LabFunction `json:"functions"`
 	// DMA is what is done of the DMA API, one entry a part; empty for veth.
@@ -118,6 +121,13 @@ type LabSite struct {
 	PerPacket float64 `json:"per-packet"`
 }
 
+// LabPlace is where an indirect branch stands, and what it calls.
+type LabPlace struct {
+	Function string `json:"function"`
+	Offset   uint64 `json:"offset"`
+	Pointer  string `json:"calls,omitempty"` // as of LabSite
+}
+
 // LabDifference is what two rows differ in, and which indirect branches account for
 // it.
 type LabDifference struct {
@@ -166,20 +176,19 @@ func (r *LabRow) check() error {
 		return errNeither
 	case r.Refused != "" && (r.Instructions != nil || r.CallsPerPacket != nil):
 		return errBoth
-	case len(r.Sites) > MaxRows || len(r.Functions) > MaxRows || len(r.DMA) > MaxRows:
+	case len(r.Sites) > MaxRows || len(r.Functions) > MaxRows || len(r.DMA) > MaxRows || len(r.NotExecuted) > MaxRows:
 		return errors.New("too many sites or functions")
 	}
-	possible := func(x float64) bool { return x >= 0 && x <= maxNs }
 	if err := checkQuantities([]quantity{{"time", "ns", r.Ns, false}}); err != nil {
 		return err
 	}
 	for _, n := range []*float64{r.Instructions, r.CallsPerPacket} {
-		if n != nil && !possible(*n) {
+		if n != nil && !possibleCount(*n) {
 			return fmt.Errorf("impossible count %v", *n)
 		}
 	}
 	for _, f := range r.Functions {
-		if f.Function == "" || !possible(f.PerPacket) {
+		if f.Function == "" || !possibleCount(f.PerPacket) {
 			return fmt.Errorf("impossible count of function %.60q", f.Function)
 		}
 		if err := checkTexts([]string{f.Function, f.Part}); err != nil {
@@ -190,19 +199,41 @@ func (r *LabRow) check() error {
 		if err := checkTexts([]string{d.Part}); err != nil {
 			return err
 		}
-		if !possible(d.Map) || !possible(d.Unmap) || !possible(d.Sync) || !possible(d.Bounce) || !possible(d.Flush) {
+		if !possibleCount(d.Map) || !possibleCount(d.Unmap) || !possibleCount(d.Sync) || !possibleCount(d.Bounce) || !possibleCount(d.Flush) {
 			return fmt.Errorf("impossible count of DMA by %s", d.Part)
 		}
 	}
-	for _, s := range r.Sites {
+	if err := checkLabSites(r.Sites); err != nil {
+		return err
+	}
+	return r.checkPlaces()
+}
+
+// possibleCount tells whether something may be counted that often for a packet.
+func possibleCount(x float64) bool { return x >= 0 && x <= maxNs }
+
+func checkLabSites(sites []LabSite) error {
+	for _, s := range sites {
 		if err := checkNames(s.Function, s.Stage); err != nil {
 			return err
 		}
 		if err := checkTexts([]string{s.Pointer, s.Target, s.Kind, s.Part}); err != nil {
 			return err
 		}
-		if !possible(s.PerPacket) {
+		if !possibleCount(s.PerPacket) {
 			return fmt.Errorf("impossible count at %s", s.Function)
+		}
+	}
+	return nil
+}
+
+func (r *LabRow) checkPlaces() error {
+	for _, p := range r.NotExecuted {
+		if p.Function == "" {
+			return errors.New("a place without a function")
+		}
+		if err := checkTexts([]string{p.Function, p.Pointer}); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -40,6 +40,20 @@ type SiteRow struct {
 	// code: no memory of the device is mapped for DMA, or the machine has no IOMMU. Empty
 	// when it may run, or when that is not known.
 	CannotRun string `json:"cannot-run,omitempty"`
+	// PerPacket is how often a guest of lab executed it for a packet, all parts of the
+	// chain together; nil without a count. [XrayParts.Counts] says which guest.
+	PerPacket *float64 `json:"per-packet,omitempty"`
+}
+
+// SiteCounts says where the counts of an inventory are from.
+type SiteCounts struct {
+	// Row of a record of lab, and its kernel's own name.
+	Row     string `json:"row"`
+	Release string `json:"release"`
+	// CallsPerPacket are all that the guest counted: at the rows of the inventory, and
+	// at Others, which the inventory does not have.
+	CallsPerPacket float64   `json:"calls"`
+	Others         []LabSite `json:"others,omitempty"`
 }
 
 // PartialFunction is a function of the path that could not be followed to its
@@ -59,6 +73,9 @@ func (r *SiteRow) check() error {
 	if r.Function == "" || r.Kind == "" || r.Per == "" {
 		return errors.New("it has no function, kind or per")
 	}
+	if r.PerPacket != nil && !possibleCount(*r.PerPacket) {
+		return fmt.Errorf("impossible count at %s", r.Function)
+	}
 	return nil
 }
 
@@ -77,6 +94,8 @@ type XrayParts struct {
 	// Code is that of the thunks which indirect calls and returns go through, as it
 	// is in memory; of the running kernel only.
 	Code []Listing `json:"code,omitempty"`
+	// Counts are those of a guest, where a record of lab was given.
+	Counts *SiteCounts `json:"counts,omitempty"`
 }
 
 func (r *SiteRow) rowName() string { return r.Name }
@@ -85,5 +104,24 @@ func checkSites(d *Document[SiteRow]) error {
 	if err := checkListings(d.Code); err != nil {
 		return err
 	}
+	if err := d.Counts.check(); err != nil {
+		return err
+	}
 	return checkRows(d.Rows, nil)
+}
+
+func (c *SiteCounts) check() error {
+	if c == nil {
+		return nil
+	}
+	if err := checkTexts([]string{c.Row, c.Release}); err != nil {
+		return err
+	}
+	if !possibleCount(c.CallsPerPacket) {
+		return fmt.Errorf("impossible count %v", c.CallsPerPacket)
+	}
+	if len(c.Others) > MaxRows {
+		return errors.New("too many sites")
+	}
+	return checkLabSites(c.Others)
 }

@@ -37,6 +37,11 @@ func TestLoadSites(t *testing.T) {
 		{"nameless", func(d *record.Document[record.SiteRow]) { d.Rows[0].Name = "" }, "impossible name"},
 		{"empty", func(d *record.Document[record.SiteRow]) { d.Rows[0].Kind = "" }, "no function"},
 		{"run", func(d *record.Document[record.SiteRow]) { d.Run = "" }, "run identity"},
+		{"count", func(d *record.Document[record.SiteRow]) { n := -1.0; d.Rows[0].PerPacket = &n }, "impossible count"},
+		{"counted elsewhere", func(d *record.Document[record.SiteRow]) {
+			d.Counts = &record.SiteCounts{Others: []record.LabSite{{Stage: "x"}}}
+		}, "no name"},
+		{"guest", func(d *record.Document[record.SiteRow]) { d.Counts = &record.SiteCounts{Row: "\x1b"} }, "impossible text"},
 		{"schema", func(d *record.Document[record.SiteRow]) { d.Schema = "x" }, "schema"},
 	} {
 		bad := recordtest.Sites(recordtest.Site("f", "x", "thunk", "packet"))

@@ -13,22 +13,27 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Xray writes the indirect branches of the redirect path for people: by stage,
 // what each calls, how often it runs and how it is made, then totals. Those that cannot
 // run in this setup stand apart and are not in the totals. Rare ones,
-// those of errors and slow paths, are counted and left out unless rare is set.
-// path is what was looked at.
+// those of errors and slow paths, are left out unless rare is set or a guest of lab
+// executed them. path is what was looked at.
 func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path string, rare bool) error {
 	p := newPrinter(opts)
 	p.wrap("", path)
 	fmt.Fprintln(&p.buf)
+	if len(doc.Rows) > 0 {
+		p.wrap("", xrayLegend(doc))
+		fmt.Fprintln(&p.buf)
+	}
 	hidden := 0
 	var may, cannot []record.SiteRow
 	for _, row := range doc.Rows {
 		switch {
-		case row.Per == "rare" && !rare:
+		case row.Per == "rare" && !rare && (row.PerPacket == nil || *row.PerPacket == 0):
 			hidden++
 		case row.CannotRun != "":
 			cannot = append(cannot, row)
@@ -36,14 +41,17 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 			may = append(may, row)
 		}
 	}
-	p.siteTable(may)
+	p.siteTable(may, doc.Counts != nil)
 	if len(cannot) > 0 {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", fmt.Sprintf("These are on the path in code and cannot run here: %s.", cells.Clean(reasons(cannot))))
-		p.siteTable(cannot)
+		p.siteTable(cannot, doc.Counts != nil)
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", totals(doc.Rows, hidden))
+	if doc.Counts != nil {
+		p.siteCounts(doc.Counts)
+	}
 	if len(doc.Partial) > 0 {
 		const most = 8
 		var names []string
@@ -61,9 +69,23 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 	return p.flush(w)
 }
 
-// siteTable lists branches by stage.
-func (p *printer) siteTable(rows []record.SiteRow) {
-	table := [][]string{{"", "per", "made", "calls"}}
+// xrayLegend says what the columns of the tables are.
+func xrayLegend(doc *record.Document[record.SiteRow]) string {
+	text := "per: what runs it, as far as code tells: a packet, a bulk of 16 frames, a poll; with ? it may go without."
+	if doc.Counts != nil {
+		text += " counted: how often a packet executed it in a guest of lab; -: it was not counted."
+	}
+	return text
+}
+
+// siteTable lists branches by stage, with their counts where there are some.
+func (p *printer) siteTable(rows []record.SiteRow, counted bool) {
+	head, left := []string{"", "per"}, []bool{true, true}
+	if counted {
+		head, left = append(head, "counted"), append(left, false)
+	}
+	table := [][]string{append(head, "made", "calls")}
+	left = append(left, true, true)
 	stage := ""
 	for _, row := range rows {
 		if row.Stage != stage {
@@ -74,14 +96,36 @@ func (p *printer) siteTable(rows []record.SiteRow) {
 		if !row.Always {
 			per += "?"
 		}
-		table = append(table, []string{"  " + cells.Site(row), per, cells.Made(row), cells.Target(row)})
+		line := []string{"  " + cells.Site(row), per}
+		if counted {
+			line = append(line, cells.SiteCount(row))
+		}
+		table = append(table, append(line, cells.Made(row), cells.Target(row)))
 	}
-	for i, line := range columns(table, []bool{true, true, true, true}, "") {
+	for i, line := range columns(table, left, "") {
 		if len(table[i]) == 1 || i == 0 {
 			p.line(line)
 			continue
 		}
 		p.site(table[i], line)
+	}
+}
+
+// siteCounts says what a guest counted in all, and at which branches that the path does
+// not have.
+func (p *printer) siteCounts(c *record.SiteCounts) {
+	p.wrap("", cells.SiteCounts(c))
+	if len(c.Others) == 0 {
+		return
+	}
+	p.wrap("", "Of them at branches that are not on this path:")
+	var table [][]string
+	for _, s := range c.Others {
+		table = append(table, []string{"  " + stat.Exact(s.PerPacket), fmt.Sprintf("%s+%#x", cells.Clean(s.Function), s.Offset),
+			cells.Clean(s.Target)})
+	}
+	for _, line := range columns(table, []bool{false, true, true}, "") {
+		p.line(line)
 	}
 }
 
@@ -99,7 +143,7 @@ func reasons(rows []record.SiteRow) string {
 // site writes a line of the table, what is called beneath the rest when it does
 // not fit beside it.
 func (p *printer) site(row []string, line string) {
-	what := row[3]
+	what := row[len(row)-1]
 	if len([]rune(line)) <= p.width {
 		p.line(line)
 		return
@@ -146,7 +190,7 @@ func totals(rows []record.SiteRow, hidden int) string {
 	if hidden > 0 {
 		text += fmt.Sprintf(" Rare, on errors and slow paths: %d, which --rare shows.", hidden)
 	}
-	return text + " ? after how often: a packet may go without."
+	return text
 }
 
 // Branches writes every call, jump and return of a function.

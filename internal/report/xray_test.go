@@ -21,6 +21,17 @@ func TestXrayGolden(t *testing.T) {
 	}
 }
 
+// What was counted has a column and a sum, rare branches too.
+func TestXrayCounted(t *testing.T) {
+	t.Parallel()
+	var b bytes.Buffer
+	if err := Xray(&b, Options{Width: 80}, reporttest.XrayCounted(), "The path of a veth.", false); err != nil {
+		t.Fatal(err)
+	}
+	reporttest.Fits(t, b.String(), 80)
+	reporttest.Golden(t, "xray-counted.txt", b.String())
+}
+
 func TestDotGolden(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer

@@ -30,6 +30,8 @@ type Path struct {
 	*xdppath.Inventory
 	// Title is one sentence: what the path is of, and which functions it begins at.
 	Title string
+	// Driver is that of the device, or the one that the path was asked for.
+	Driver string
 
 	kernel *kernel.Kernel
 	reach  reach
@@ -67,9 +69,10 @@ func Read(ctx context.Context, k *kernel.Kernel, device, driver string) (*Path, 
 type beginning struct {
 	// of is whose path it is, in words; owner the device or the driver that roots
 	// are of.
-	of, owner string
-	reach     reach
-	roots     []xdppath.Root
+	of, owner, driver string
+
+	reach reach
+	roots []xdppath.Root
 	// closers take away what was made for the path, the last one first.
 	closers []io.Closer
 }
@@ -83,7 +86,7 @@ func (b *beginning) close() (err error) {
 
 func ofDriver(k *kernel.Kernel, driver string) (*beginning, error) {
 	roots, err := xdppath.DriverRoots(k, driver)
-	b := &beginning{of: fmt.Sprintf("%s in %s", driver, k), owner: driver, roots: roots}
+	b := &beginning{of: fmt.Sprintf("%s in %s", driver, k), owner: driver, driver: driver, roots: roots}
 	if k.Live {
 		b.reach = reachOf("/", "")
 	}
@@ -108,14 +111,15 @@ func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
 			Help:    "it has no NAPI poll and no ndo_xdp_xmit, so native XDP_REDIRECT cannot pass it",
 		}
 	}
+	driver := host.Driver(name)
 	return &beginning{
-		of: fmt.Sprintf("%s (%s)", name, host.Driver(name)), owner: name, roots: roots, reach: reachOf("/", name),
+		of: fmt.Sprintf("%s (%s)", name, driver), owner: name, driver: driver, roots: roots, reach: reachOf("/", name),
 	}, err
 }
 
 // ofOwnVeth makes a veth with an XDP program.
 func ofOwnVeth(k *kernel.Kernel) (*beginning, error) {
-	b := &beginning{of: "a veth with an XDP program", owner: "xray0", reach: reach{dma: vethDMA}}
+	b := &beginning{of: "a veth with an XDP program", owner: "xray0", driver: DefaultDriver, reach: reach{dma: vethDMA}}
 	if err := b.makeVeth(k); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
@@ -158,7 +162,10 @@ func (b *beginning) walk(ctx context.Context, k *kernel.Kernel) (*Path, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Path{Inventory: found, Title: "The path of " + b.of + begins(found.Roots, b.owner), kernel: k, reach: b.reach}
+	p := &Path{
+		Inventory: found, Title: "The path of " + b.of + begins(found.Roots, b.owner), Driver: b.driver,
+		kernel: k, reach: b.reach,
+	}
 	if !k.Live {
 		all := len(p.Sites)
 		p.Sites = slices.DeleteFunc(p.Sites, paravirt)

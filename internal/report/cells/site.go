@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Site is the address of a branch: its function and the offset in it.
@@ -36,13 +37,42 @@ func Target(row record.SiteRow) string {
 	return what
 }
 
-// HowOften is how often a branch runs.
+// SiteCount is how often a guest of lab executed a branch for a packet, "-" without a
+// count.
+func SiteCount(row record.SiteRow) string {
+	if row.PerPacket == nil {
+		return "-"
+	}
+	return stat.Exact(*row.PerPacket)
+}
+
+// SiteCounts is a sentence about what a guest counted in all.
+func SiteCounts(c *record.SiteCounts) string {
+	text := fmt.Sprintf("Counted: %s (%s a packet) by %s of lab, Linux %s.",
+		PerPackets(c.CallsPerPacket, "indirect branch", "indirect branches"), stat.Exact(c.CallsPerPacket), Clean(c.Row),
+		Clean(c.Release))
+	if !strings.Contains(c.Row, "/nic=") {
+		text += " On veth the generator and the redirect both call ndo_xdp_xmit."
+	}
+	return text
+}
+
+// HowOften is how often a branch runs: as code tells, and as it was counted.
 func HowOften(row record.SiteRow) string {
-	if row.Per == "unknown" {
-		return "how often is not known"
+	text := "at most 1 a " + row.Per
+	switch {
+	case row.Per == "unknown":
+		text = "how often is not known"
+	case row.Per == "rare":
+		text = "rare"
+	case row.Always:
+		text = "1 a " + row.Per
 	}
-	if row.Always {
-		return "1 a " + row.Per
+	switch {
+	case row.PerPacket == nil:
+		return text
+	case *row.PerPacket == 0:
+		return text + "; counted: none"
 	}
-	return "at most 1 a " + row.Per
+	return text + "; counted: " + PerPackets(*row.PerPacket, "", "")
 }

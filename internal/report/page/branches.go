@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
@@ -22,7 +23,7 @@ func (v *viewer) branchBlocks() []block {
 		}}
 		h := conclusion.Of(s)
 		for _, row := range s.Sites().Rows {
-			if row.Per == "rare" {
+			if row.Per == "rare" && (row.PerPacket == nil || *row.PerPacket == 0) {
 				continue
 			}
 			t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))
@@ -32,10 +33,31 @@ func (v *viewer) branchBlocks() []block {
 			Heading: cells.Join(": ", v.heading(s), "the path of "+inventoried(s)),
 			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
 		}
+		if c := s.Sites().Counts; c != nil {
+			b.addText(cells.SiteCounts(c))
+			if t := countedElsewhere(c); t != nil {
+				b.Tables = append(b.Tables, t)
+			}
+		}
 		v.addFootnotes(&b, s, sitesPart)
 		out = append(out, b)
 	}
 	return append(out, v.thunkBlocks()...)
+}
+
+// countedElsewhere has a row for each branch that a guest counted and the inventory does
+// not have, nil when there is none.
+func countedElsewhere(c *record.SiteCounts) *table {
+	if len(c.Others) == 0 {
+		return nil
+	}
+	t := &table{Caption: "Counted at branches that are not on this path", Folded: true, Columns: []column{
+		{"branch", "m"}, {"enters", "m"}, {"how often", ""},
+	}}
+	for _, s := range c.Others {
+		t.add(fmt.Sprintf("%s+%#x", s.Function, s.Offset), s.Target, cells.PerPackets(s.PerPacket, "", ""))
+	}
+	return t
 }
 
 // thunkBlocks say what an indirect call is in the memory of each machine.

@@ -162,6 +162,9 @@ func (c csvRecord) sites(rows []record.SiteRow) {
 	for _, row := range rows {
 		c.exact(row.Name, "offset", float64(row.Offset), "bytes",
 			cells.Join(", ", row.Stage, cells.Made(row), cells.HowOften(row), cells.Target(row)))
+		if row.PerPacket != nil {
+			c.exact(row.Name, "per-packet", *row.PerPacket, "", "executions counted by a guest of lab")
+		}
 	}
 }
 

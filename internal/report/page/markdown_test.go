@@ -38,3 +38,29 @@ func TestMarkdownGolden(t *testing.T) {
 		cells = n
 	}
 }
+
+// Counts of a guest stand beside the branches of an inventory, rare ones that were executed
+// too.
+func TestSiteCounts(t *testing.T) {
+	t.Parallel()
+	records := []*record.Saved{savedAs(t, "xray.json", reporttest.XrayCounted())}
+	var text, csv bytes.Buffer
+	if err := Markdown(t.Context(), &text, Source{Records: records}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"1 a bulk; counted: 1 in 16 packets", "at most 1 a packet; counted: none", "rare; counted: 1 in 8 packets",
+		"Counted: 5 indirect branches in 16 packets (0.3125 a packet) by debian:6.12-cloud/bulk=16 of lab, Linux 6.12.1.",
+		"a_tick+0x20",
+	} {
+		if !strings.Contains(strings.ReplaceAll(text.String(), `\`, ""), want) {
+			t.Errorf("no %q in:\n%s", want, text.String())
+		}
+	}
+	if err := CSV(t.Context(), &csv, Source{Records: records}); err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(csv.String(), "executions counted by a guest of lab"); n != 3 {
+		t.Errorf("%d counts in:\n%s", n, csv.String())
+	}
+}

@@ -182,7 +182,7 @@ func profileStages(p *record.Profile, found []record.SiteRow) (stages []pathStag
 func inventoryStages(found []record.SiteRow) []pathStage {
 	var path packetPath
 	for i := range found {
-		if found[i].Per != "rare" && found[i].CannotRun == "" {
+		if (found[i].Per != "rare" || found[i].PerPacket != nil && *found[i].PerPacket > 0) && found[i].CannotRun == "" {
 			path.add(found[i].Stage, foundSite(&found[i]))
 		}
 	}
