@@ -36,6 +36,7 @@ func TestFormats(t *testing.T) {
 		{"profile", []any{record.ProfileRow{}, record.ProfileParts{}, record.ProfileOutside{}, record.Sampling{}, record.ProfileFunction{},
 			record.ProfileCounter{}, record.ProfileStack{}, record.ProfileTax{}, record.ProfileSite{}}},
 		{"xray", []any{record.SiteRow{}, record.SiteCounts{}, record.PartialFunction{}, record.Listing{}, record.ListingLine{}}},
+		{"code", []any{record.Code{}, record.ListingLine{}, record.CodeBranch{}, record.CodeTotals{}}},
 		{"drivers", []any{record.DriverRow{}, record.DriverCalls{}}},
 		{"lab", []any{record.Lab{}, record.LabRow{}, record.LabSite{}, record.LabPlace{}, record.LabFunction{}, record.LabDMA{},
 			record.LabDifference{}, record.Counts{}}},

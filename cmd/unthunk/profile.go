@@ -104,7 +104,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		}
 		defer k.Close()
 		if err := profile.CheckFunction(k, f.annotate); err != nil {
-			return usageError{err}
+			return usageError{nearFunction(err, k, f.annotate)}
 		}
 	}
 	doc := record.New[record.ProfileRow]("profile", host.Identify(host.Options{}))

@@ -8,6 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // usageError is an error in what the user typed.
@@ -97,6 +100,28 @@ func nearest(word string, known []string) string {
 		}
 	}
 	return best
+}
+
+// nearFunction adds to an error about a function that a kernel does not have the name of one
+// that resembles it: of the redirect path, or of all.
+func nearFunction(err error, k *kernel.Kernel, name string) error {
+	if _, ok := k.Function(name); ok {
+		return err // it is there, and could not be read
+	}
+	near := nearest(name, functions.Names(functions.Checked))
+	if _, ok := k.Function(near); !ok {
+		var like []string
+		for _, s := range k.Symbols.Module("") {
+			if s.Text() && len(s.Name) >= len(name)-2 && len(s.Name) <= len(name)+2 {
+				like = append(like, s.Name)
+			}
+		}
+		near = nearest(name, like)
+	}
+	if near == "" {
+		return err
+	}
+	return fmt.Errorf("%w: did you mean %s?", err, near)
 }
 
 // distance is how many letters must be changed, added, taken away, or exchanged with their

@@ -34,7 +34,7 @@ in memory now, what it calls, how often it runs. The path begins at a device: th
 poll of its NAPI and its ndo_xdp_xmit, as they are in the live net_device.
 Without --dev that is a veth with an XDP program, in a namespace of its own.
 
---func lists every branch of one function, --asm shows its code, with what each
+--func lists the calls and returns of one function, --asm shows its code, with what each
 instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
 --all counts the branches of the whole kernel.
 
@@ -53,7 +53,7 @@ says beside each branch how often a packet really executed it.`,
 	fl.StringVar(&f.driver, "driver", "", "the path of driver `NAME`: with --root, veth without it")
 	fl.StringVar(&f.counts, "counts", "", "show how often each branch was executed, from `FILE` of lab --save")
 	fl.IntVar(&f.bulk, "bulk", 0, "with --counts, those of `N` frames a batch (default 16)")
-	fl.StringVar(&f.fn, "func", "", "every call, jump and return of `FUNCTION`")
+	fl.StringVar(&f.fn, "func", "", "every call, return and jump out of `FUNCTION`")
 	fl.StringVar(&f.asm, "asm", "", "the code of `FUNCTION`, annotated")
 	fl.BoolVar(&f.all, "all", false, "count the branches of the whole kernel")
 	fl.BoolVar(&f.rare, "rare", false, "also show branches of errors and slow paths")
@@ -75,15 +75,8 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 		return err
 	}
 	defer k.Close()
-	if f.fn != "" || f.asm != "" {
-		return f.showFunction(s, k)
-	}
-	if f.all {
-		totals, err := k.Totals(ctx)
-		if err != nil {
-			return err
-		}
-		return report.Totals(s.out, textOptions(s.out), totals, k.Live)
+	if f.fn != "" || f.asm != "" || f.all {
+		return f.showCode(ctx, s, k)
 	}
 	path, err := xray.Read(ctx, k, f.dev, f.driver)
 	if err != nil {
@@ -100,7 +93,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	}
 	return f.output.publish(s, doc, func() error {
 		if f.dot {
-			return report.Dot(s.out, path.Calls(), doc.Rows)
+			return report.Dot(s.out, path.Graph(doc.Rows))
 		}
 		return report.Xray(s.out, textOptions(s.out), doc, path.Title, f.rare)
 	})
@@ -121,15 +114,25 @@ func (f xrayFlags) loadCounts() (*record.Lab, error) {
 	return saved.Lab(), nil
 }
 
-func (f xrayFlags) showFunction(s std, k *kernel.Kernel) error {
+// showCode writes what is asked for of a function, or of the whole kernel.
+func (f xrayFlags) showCode(ctx context.Context, s std, k *kernel.Kernel) error {
+	if f.all {
+		totals, err := xray.Totals(ctx, k)
+		if err != nil {
+			return err
+		}
+		return f.output.publish(s, totals, func() error { return report.Totals(s.out, textOptions(s.out), totals) })
+	}
 	fn, err := xray.ReadFunction(k, cmp.Or(f.asm, f.fn))
 	if err != nil {
-		return err
+		return nearFunction(err, k, cmp.Or(f.asm, f.fn))
 	}
 	if f.asm != "" {
-		return report.Asm(s.out, textOptions(s.out), fn.Name, fn.Lines())
+		listing := fn.Listing()
+		return f.output.publish(s, listing, func() error { return report.Asm(s.out, textOptions(s.out), listing) })
 	}
-	return report.Branches(s.out, textOptions(s.out), fn.Name, fn.Branches())
+	list := fn.BranchList()
+	return f.output.publish(s, list, func() error { return report.Branches(s.out, textOptions(s.out), list) })
 }
 
 // open opens the kernel that the flags name, and puts a driver on it when the path is
@@ -181,8 +184,11 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 		if views[0] != "--dot" && f.dev != "" {
 			return usagef("--dev does not go with %s, which is of the whole kernel", views[0])
 		}
-		if f.output.json || f.output.save != "" {
-			return usagef("--json and --save do not go with %s", views[0])
+		if f.output.save != "" {
+			return usagef("--save does not go with %s: no verb reads what it shows", views[0])
+		}
+		if f.output.json && views[0] == "--dot" {
+			return usagef("--json and --dot are two outputs: choose one")
 		}
 	}
 	return f.output.check()

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,11 +20,14 @@ func TestXrayRefuses(t *testing.T) {
 	refuses(t, "xray", []refused{
 		{"argument", []string{"veth"}, exitUsage, `"veth"`},
 		{"two views", []string{"--asm", "x", "--all"}, exitUsage, "choose one"},
-		{"view and JSON", []string{"--all", "--json"}, exitUsage, "--json"},
+		{"view and record", []string{"--all", "--save", "x.json"}, exitUsage, "--save does not go with --all"},
+		{"graph and JSON", []string{"--dot", "--json"}, exitUsage, "--json and --dot are two outputs"},
 		{"view and device", []string{"--func", "x", "--dev", "lo"}, exitUsage, "--dev"},
 		{"no name", []string{"--asm", ""}, exitUsage, "--asm is empty"},
 		{"no device", []string{"--dev", "no-such-dev"}, exitFailed, "no-such-dev"},
 		{"no function", []string{"--asm", "no_such_function"}, exitFailed, "no function no_such_function"},
+		{"name of the path", []string{"--asm", "xdp_do_redirct"}, exitFailed, "did you mean xdp_do_redirect?"},
+		{"name of the kernel", []string{"--func", "schedule_timeoutt"}, exitFailed, "did you mean schedule_timeout?"},
 		{"data", []string{"--func", "jiffies"}, exitFailed, "no function jiffies"},
 	})
 }
@@ -103,12 +107,41 @@ func TestXrayViews(t *testing.T) {
 		{"--dot", `(?s)^digraph path \{.*ndo_xdp_xmit.*\}\n$`},
 		{"--asm __x86_indirect_thunk_rax", `(?i)target`},
 		{"--func xdp_do_redirect", `xdp_do_redirect: \d+ branches`},
-		{"--all", `(?s)direct +\d+.*functions in`},
+		{"--all", `(?s)functions in.*direct +\d+`},
 	} {
 		code, stdout, stderr := unthunk(t, append([]string{"xray"}, strings.Fields(test.args)...)...)
 		skipMissing(t, code, stderr)
 		if code != exitDone || !regexp.MustCompile(test.want).MatchString(stdout) {
 			t.Errorf("xray %s: exit code %d, nothing matches %s: %s\n%s", test.args, code, test.want, stderr, stdout)
+		}
+	}
+}
+
+// Views of code are JSON too, and hold what the text leaves out.
+func TestXrayViewsJSON(t *testing.T) {
+	testutil.Root(t)
+	for _, test := range []struct {
+		args []string
+		ok   func(*record.Code) bool
+	}{
+		{[]string{"--asm", "__x86_indirect_thunk_rax"}, func(c *record.Code) bool {
+			return c.Function == "__x86_indirect_thunk_rax" && c.Address != 0 && len(c.Lines) > 1 && c.Lines[1].Offset > 0
+		}},
+		{[]string{"--func", "bq_xmit_all"}, func(c *record.Code) bool {
+			return slices.ContainsFunc(c.Branches, func(b record.CodeBranch) bool { return b.Within && b.Conditional }) &&
+				slices.ContainsFunc(c.Branches, func(b record.CodeBranch) bool { return b.Verb == "ret" }) &&
+				slices.ContainsFunc(c.Branches, func(b record.CodeBranch) bool { return b.Indirect && b.Verb == "call" })
+		}},
+		{[]string{"--all"}, func(c *record.Code) bool {
+			return c.Totals != nil && c.Totals.Live && c.Totals.Functions > 1000 && c.Totals.Classes["direct"] > 1000
+		}},
+	} {
+		code, stdout, stderr := unthunk(t, append([]string{"xray", "--json"}, test.args...)...)
+		skipMissing(t, code, stderr)
+		var c record.Code
+		err := json.Unmarshal([]byte(stdout), &c)
+		if code != exitDone || err != nil || c.Kind != "code" || c.Schema != record.Schema || !test.ok(&c) {
+			t.Errorf("%v: exit code %d, %v: %s\n%.2000s", test.args, code, err, stderr, stdout)
 		}
 	}
 }

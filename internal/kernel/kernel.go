@@ -14,7 +14,7 @@ import (
 // Kernel is one kernel. It is safe for concurrent use.
 //
 // A live one is a snapshot of the symbols, while its code is read when it is asked for:
-// BPF programs and modules that are loaded later have no symbol in it.
+// BPF programs and modules that are loaded later have no symbol in it until [Kernel.Renew].
 type Kernel struct {
 	// Text gives the code and, when Live, any memory of the kernel.
 	Text ktext.Source
@@ -47,6 +47,16 @@ func (k *Kernel) Types() (*btf.Spec, error) {
 		return nil, fmt.Errorf("read types of %s: %w", k, err)
 	}
 	return types, err
+}
+
+// Renew reads all symbols of the running kernel again. Nothing else may use the kernel
+// meanwhile.
+func (k *Kernel) Renew() error {
+	table, err := ksym.Live()
+	if err == nil {
+		k.Symbols = table
+	}
+	return err
 }
 
 // Close unloads what reads a live kernel. Its symbols and types stay.

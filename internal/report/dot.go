@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -11,40 +10,40 @@ import (
 )
 
 // Dot writes the call graph of the path in the language of Graphviz: functions,
-// direct calls between them and, dashed, what is called indirectly.
-func Dot(w io.Writer, calls map[string][]string, rows []record.SiteRow) error {
+// direct calls between them and, dashed, what is called indirectly; dotted where that cannot
+// run in this setup.
+func Dot(w io.Writer, g *record.CallGraph) error {
 	var b strings.Builder
 	b.WriteString("digraph path {\n\trankdir=LR;\n\tnode [shape=box, fontname=monospace];\n")
-	names := make([]string, 0, len(calls))
-	for name := range calls {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	for _, name := range names {
+	for _, name := range g.Functions {
 		fmt.Fprintf(&b, "\t%s;\n", quoted(name))
-		for _, called := range calls[name] {
-			fmt.Fprintf(&b, "\t%s -> %s;\n", quoted(name), quoted(called))
-		}
 	}
-	for _, row := range rows {
-		what := "?"
-		if row.Pointer != nil {
-			what = *row.Pointer
+	for _, c := range g.Calls {
+		if c.Site == nil {
+			fmt.Fprintf(&b, "\t%s -> %s;\n", quoted(c.From), quoted(c.To))
+			continue
 		}
-		targets := row.Targets
-		if len(targets) == 0 {
-			targets = []string{what}
+		style := "dashed"
+		if c.Site.CannotRun != "" {
+			style = "dotted"
 		}
-		for _, target := range targets {
-			fmt.Fprintf(&b, "\t%s -> %s [style=dashed, label=%s];\n", quoted(row.Function), quoted(target),
-				quoted(what+" per "+row.Per))
-		}
+		fmt.Fprintf(&b, "\t%s -> %s [style=%s, label=%s];\n", quoted(c.From), quoted(c.To), style, quoted(arrow(c.Site)))
 	}
 	b.WriteString("}\n")
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("write call graph: %w", err)
 	}
 	return nil
+}
+
+// arrow is what stands at an indirect call: what the target is read from, and how often it
+// runs.
+func arrow(row *record.SiteRow) string {
+	what := "?"
+	if row.Pointer != nil {
+		what = *row.Pointer
+	}
+	return what + ", " + cells.HowOften(*row)
 }
 
 // quoted is a string of Graphviz.

@@ -7,21 +7,18 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // Asm writes the annotated code of a function: each instruction with its offset, which
 // is what jumps within the function name.
-func Asm(w io.Writer, opts Options, name string, lines []branch.Line) error {
+func Asm(w io.Writer, opts Options, c *record.Code) error {
 	p := newPrinter(opts)
-	head := name
-	if len(lines) > 0 {
-		head = fmt.Sprintf("%s at %x", name, lines[0].Addr)
-	}
-	p.wrap("", head+":")
-	for _, l := range lines {
-		p.line(fmt.Sprintf("  %6s  %s", offset(lines, l), instruction(l)))
+	p.wrap("", fmt.Sprintf("%s at %x:", c.Function, c.Address))
+	for _, l := range c.Lines {
+		p.line(fmt.Sprintf("  %6s  %s", fmt.Sprintf("+%#x", l.Offset), instruction(l.Text)))
 		if l.Note != "" {
 			p.wrap("      ; ", l.Note)
 		}
@@ -36,8 +33,8 @@ func offset(lines []branch.Line, l branch.Line) string {
 
 // instruction is the text of one. A jump within the function has the offset of its
 // target alone: its address, which stands before that, is another one after each boot.
-func instruction(l branch.Line) string {
-	text := cells.Clean(l.Text)
+func instruction(text string) string {
+	text = cells.Clean(text)
 	before, target, ok := strings.Cut(text, " <+")
 	at := strings.LastIndexByte(before, ' ')
 	if !ok || at < 0 {
@@ -52,7 +49,8 @@ func instruction(l branch.Line) string {
 func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns map[uint64]float64,
 	total float64) error {
 	p := newPrinter(opts)
-	p.wrap("", fmt.Sprintf("%s: %s ns a packet", name, stat.Number(total)))
+	p.wrap("", fmt.Sprintf("%s: %s ns a packet by samples.", name, stat.Number(total)))
+	p.wrap("", "» marks indirect branches. A sample shows on the instruction that was waited for, or on one after it.")
 	hottest := 0.0
 	for _, x := range ns {
 		hottest = max(hottest, x)
@@ -69,7 +67,7 @@ func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns 
 		if l.Indirect {
 			mark = "»"
 		}
-		text := fmt.Sprintf("%7s %s %6s  %s", cell, mark, offset(lines, l), instruction(l))
+		text := fmt.Sprintf("%7s %s %6s  %s", cell, mark, offset(lines, l), instruction(l.Text))
 		if runes := []rune(text); len(runes) > p.width {
 			text = string(runes[:p.width-1]) + "…"
 		}
@@ -78,7 +76,5 @@ func ProfileAsm(w io.Writer, opts Options, name string, lines []branch.Line, ns 
 			p.wrap("            ; ", l.Note)
 		}
 	}
-	p.wrap("", "ns a packet by samples; » marks indirect branches. A sample shows on the instruction that was waited "+
-		"for, or on one after it.")
 	return p.flush(w)
 }

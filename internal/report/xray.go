@@ -9,8 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -193,52 +191,51 @@ func totals(rows []record.SiteRow, hidden int) string {
 	return text
 }
 
-// Branches writes every call, jump and return of a function.
-func Branches(w io.Writer, opts Options, name string, branches []branch.Branch) error {
+// Branches writes the calls, the returns and the jumps out of a function; jumps within it are
+// counted.
+func Branches(w io.Writer, opts Options, c *record.Code) error {
 	p := newPrinter(opts)
 	var table [][]string
-	for _, b := range branches {
-		verb := "call"
-		switch {
-		case b.Returns():
-			verb = "ret"
-		case b.Jump:
-			verb = "jmp"
+	indirect, within := 0, 0
+	for _, b := range c.Branches {
+		if b.Indirect {
+			indirect++
 		}
-		table = append(table, []string{fmt.Sprintf("  %s+%#x", cells.Clean(name), b.Offset), verb, string(b.Class),
-			cells.Clean(cmp.Or(b.Name, b.Register)), cells.Clean(b.Pending)})
+		if b.Within && b.Verb == "jmp" {
+			within++
+			continue
+		}
+		table = append(table, []string{fmt.Sprintf("  %s+%#x", cells.Clean(c.Function), b.Offset), b.Verb, cells.Clean(b.Class),
+			cells.Clean(cmp.Or(b.To, b.Register)), cells.Clean(b.Pending)})
 	}
 	for _, line := range columns(table, []bool{true, true, true, true, true}, "") {
 		p.line(line)
 	}
-	indirect := 0
-	for _, b := range branches {
-		if b.Indirect() {
-			indirect++
-		}
-	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", fmt.Sprintf("%s: %d branches, %d of them indirect.", name, len(branches), indirect))
+	text := fmt.Sprintf("%s: %d branches, %d of them indirect.", c.Function, len(c.Branches), indirect)
+	if within > 0 {
+		text += fmt.Sprintf(" Jumps within the function: %d, which --json lists too.", within)
+	}
+	p.wrap("", text)
 	return p.flush(w)
 }
 
-// Totals writes how many branches of each class a kernel's text of size bytes
-// has.
-func Totals(w io.Writer, opts Options, totals *kernel.Totals, live bool) error {
+// Totals writes how many branches of each class a kernel's text has.
+func Totals(w io.Writer, opts Options, c *record.Code) error {
 	p := newPrinter(opts)
+	where := "as it is in memory"
+	if !c.Totals.Live {
+		where = "as it is in the file, before the kernel patches it"
+	}
+	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.",
+		c.Totals.Functions, float64(c.Totals.Size)/1e6, where))
+	fmt.Fprintln(&p.buf)
 	table := [][]string{{"branches", ""}}
-	for _, class := range slices.Sorted(maps.Keys(totals.Branches)) {
-		table = append(table, []string{"  " + string(class), strconv.Itoa(totals.Branches[class])})
+	for _, class := range slices.Sorted(maps.Keys(c.Totals.Classes)) {
+		table = append(table, []string{"  " + cells.Clean(class), strconv.Itoa(c.Totals.Classes[class])})
 	}
 	for _, line := range columns(table, []bool{true, false}, " ") {
 		p.line(line)
 	}
-	fmt.Fprintln(&p.buf)
-	where := "as it is in memory"
-	if !live {
-		where = "as it is in the file, before the kernel patches it"
-	}
-	p.wrap("", fmt.Sprintf("%d functions in %.1f MB of text, %s; modules and BPF programs are not in it.",
-		totals.Functions, float64(totals.Size)/1e6, where))
 	return p.flush(w)
 }

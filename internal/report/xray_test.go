@@ -35,8 +35,7 @@ func TestXrayCounted(t *testing.T) {
 func TestDotGolden(t *testing.T) {
 	t.Parallel()
 	var b bytes.Buffer
-	calls := map[string][]string{"__napi_poll": nil, `veth"poll`: {"bq_xmit_all"}}
-	if err := Dot(&b, calls, reporttest.Xray().Rows); err != nil {
+	if err := Dot(&b, reporttest.CallGraph()); err != nil {
 		t.Fatal(err)
 	}
 	reporttest.Golden(t, "xray.dot", b.String())
@@ -57,7 +56,12 @@ func TestXrayHostile(t *testing.T) {
 	if err := Xray(&b, Options{}, doc, "\x1b", true); err != nil {
 		t.Fatal(err)
 	}
-	if err := Dot(&b, map[string][]string{"\x1b": {"\x07"}}, doc.Rows); err != nil {
+	g := reporttest.CallGraph()
+	g.Functions = append(g.Functions, "\x1b")
+	for i := range g.Calls {
+		g.Calls[i].From, g.Calls[i].To, g.Calls[i].Site = "\x1b", "\x07", &doc.Rows[0]
+	}
+	if err := Dot(&b, g); err != nil {
 		t.Fatal(err)
 	}
 	if strings.ContainsAny(b.String(), "\x1b\x07") {

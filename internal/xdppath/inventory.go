@@ -74,7 +74,7 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 		slices.Sort(n.partial)
 		f.Partial = strings.Join(slices.Compact(n.partial), "; ")
 		for _, c := range n.calls {
-			f.Callees = append(f.Callees, c.to.name)
+			f.Callees = append(f.Callees, c.to.addr)
 		}
 		slices.Sort(f.Callees)
 		f.Callees = slices.Compact(f.Callees)
@@ -85,7 +85,7 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 				always[s.block] = n.graph.Always(s.block)
 			}
 			out := Site{
-				Function: n.name, Addr: s.addr, Offset: s.addr - n.addr,
+				Function: n.name, Addr: s.addr, Offset: s.addr - n.addr, Entry: n.addr,
 				Kind: s.Kind, Jump: s.Jump, Thunk: s.Thunk, Stage: n.stage,
 				Per: n.blockPer(s.block), Always: always[s.block] && n.always, Via: n.via,
 			}

@@ -178,9 +178,9 @@ func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 		addr := m.pointer(prog, "bpf_prog", "bpf_func")
 		r := m.function(addr, Root{Stage: functions.StageProgram, Per: functions.PerPacket,
 			Why: "the XDP program of " + name})
-		// A program younger than the table has no symbol there, and its
-		// end is not known.
-		if _, _, ok := m.kernel.Symbols.Find(addr); ok {
+		// A program younger than the table has no symbol of its own: its name and its
+		// end are not known.
+		if _, off, ok := m.kernel.Symbols.Find(addr); ok && off == 0 {
 			roots = append(roots, r...)
 		}
 	}

@@ -25,7 +25,10 @@ type Site struct {
 	// distance from the symbol in bytes.
 	Function     string
 	Addr, Offset uint64
-	Kind         branch.SiteKind
+	// Entry is the address of the function that it is code of, which has another name
+	// when Function is a cold part.
+	Entry uint64
+	Kind  branch.SiteKind
 	// Jump is set for a tail call or a switch.
 	Jump bool
 	// Thunk is the symbol that it goes through; empty when there is no thunk or
@@ -57,8 +60,8 @@ type Function struct {
 	// Partial is why it was not decoded or not followed to its end; empty
 	// when it was.
 	Partial string
-	// Callees are the functions that it calls or jumps to directly, by name.
-	Callees []string
+	// Callees are the addresses of functions that it calls or jumps to directly.
+	Callees []uint64
 }
 
 // Inventory is what a walk found. Roots are in the order they were given;

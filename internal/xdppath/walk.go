@@ -154,7 +154,7 @@ func (w *walker) node(addr uint64, name string) *node {
 		return n
 	}
 	n := &node{name: name, addr: addr, depth: -1}
-	if s, off, ok := w.kernel.Symbols.Find(addr); ok {
+	if s, off, ok := w.kernel.Symbols.Find(addr); ok && !younger(s, off) {
 		n.name, n.size = s.Name, s.Size-off
 		if s.Size == 0 {
 			n.size = 4096 - addr&4095
@@ -168,10 +168,10 @@ func (w *walker) node(addr uint64, name string) *node {
 			n.name = fmt.Sprintf("%#x", addr)
 		}
 		// The dispatcher's page keeps code of earlier updates, which jumps to
-		// programs that are gone.
+		// programs that are gone; what it jumps to now may be younger than the symbols.
 		if w.kernel.Live {
 			n.boundary = true
-			n.partial = []string{"not followed: a program that was in the dispatcher"}
+			n.partial = []string{"not followed: a program without a symbol"}
 		}
 	}
 	why := functions.Limit(n.name)
@@ -189,6 +189,11 @@ func (w *walker) node(addr uint64, name string) *node {
 	w.nodes[addr] = n
 	return n
 }
+
+// younger tells whether what is off bytes behind the start of a symbol is another BPF
+// program, which was loaded when the symbols had been read. Programs share pages, and kallsyms
+// has no sizes.
+func younger(s ksym.Symbol, off uint64) bool { return off > 0 && s.Module == "bpf" && program(s.Name) }
 
 // visit decodes a function once, and queues what it calls.
 func (w *walker) visit(n *node) {

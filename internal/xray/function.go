@@ -1,6 +1,8 @@
 package xray
 
 import (
+	"context"
+
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
@@ -33,6 +35,53 @@ func (f *Function) Branches() []branch.Branch {
 // Lines are its instructions. Those of a thunk have notes of what they are there for.
 func (f *Function) Lines() []branch.Line {
 	return branch.Annotate(f.Code, f.Addr, f.kernel.Symbols.Starts, nil)
+}
+
+// NewCode is a document about code of a kernel, with nothing in it.
+func NewCode(k *kernel.Kernel) *record.Code {
+	return &record.Code{Head: record.New[record.SiteRow]("code", kernelHost(k)).Head}
+}
+
+// Listing is the document of its instructions.
+func (f *Function) Listing() *record.Code {
+	c := NewCode(f.kernel)
+	c.Function, c.Address, c.Lines = f.Name, f.Addr, f.lines()
+	return c
+}
+
+// BranchList is the document of its branches.
+func (f *Function) BranchList() *record.Code {
+	c := NewCode(f.kernel)
+	c.Function, c.Address, c.Branches = f.Name, f.Addr, []record.CodeBranch{}
+	for _, b := range f.Branches() {
+		verb := "call"
+		switch {
+		case b.Returns():
+			verb = "ret"
+		case b.Jump:
+			verb = "jmp"
+		}
+		c.Branches = append(c.Branches, record.CodeBranch{
+			Offset: b.Offset, Verb: verb, Class: string(b.Class), Conditional: b.Conditional, Indirect: b.Indirect(),
+			To: b.Name, Register: b.Register, Pending: b.Pending,
+			Within: b.Target != 0 && b.Target-f.Addr < uint64(len(f.Code)),
+		})
+	}
+	return c
+}
+
+// Totals is the document of all branches of a kernel.
+func Totals(ctx context.Context, k *kernel.Kernel) (*record.Code, error) {
+	totals, err := k.Totals(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c := NewCode(k)
+	c.Totals = &record.CodeTotals{Functions: totals.Functions, Size: totals.Size, Classes: make(map[string]int), Live: k.Live}
+	for class, n := range totals.Branches {
+		c.Totals.Classes[string(class)] = n
+	}
+	return c, nil
 }
 
 // thunks is the annotated code that indirect calls and returns go through: the thunk
@@ -78,19 +127,24 @@ const maxLines = 40
 // listing is the annotated code of a function up to the last instruction that a note
 // explains: what follows in a thunk is padding.
 func (f *Function) listing() record.Listing {
-	out := record.Listing{Name: f.Name, Lines: []record.ListingLine{}}
+	lines := f.lines()
+	lines = lines[:min(maxLines, len(lines))]
 	last := 0
-	for _, line := range f.Lines() {
-		if len(out.Lines) == maxLines {
-			break
-		}
-		out.Lines = append(out.Lines, record.ListingLine{
-			Offset: line.Addr - f.Addr, Text: line.Text, Note: line.Note, Indirect: line.Indirect,
-		})
+	for i, line := range lines {
 		if line.Note != "" {
-			last = len(out.Lines)
+			last = i + 1
 		}
 	}
-	out.Lines = out.Lines[:last]
+	return record.Listing{Name: f.Name, Lines: lines[:last]}
+}
+
+// lines are its instructions as a record has them.
+func (f *Function) lines() []record.ListingLine {
+	out := []record.ListingLine{}
+	for _, line := range f.Lines() {
+		out = append(out, record.ListingLine{
+			Offset: line.Addr - f.Addr, Text: line.Text, Note: line.Note, Indirect: line.Indirect,
+		})
+	}
 	return out
 }

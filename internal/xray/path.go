@@ -148,6 +148,9 @@ func (b *beginning) makeVeth(k *kernel.Kernel) error {
 	if err := veth.Attach(program, link.XDPDriverMode); err != nil {
 		return err
 	}
+	if err := k.Renew(); err != nil { // the program is younger than the symbols
+		return err
+	}
 	return ns.Do(func() (err error) { b.roots, err = xdppath.LiveRoots(k, veth.Index); return err })
 }
 
@@ -184,6 +187,7 @@ func begins(roots []xdppath.Root, owner string) string {
 		if !ok {
 			continue
 		}
+		what = strings.TrimPrefix(what, "the ")
 		if by, given := strings.CutPrefix(what, "given to "); given {
 			what = "poll, given to " + by
 		}

@@ -5,17 +5,21 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/xdppath"
 )
 
-// Host is the machine that the path was read on. Of a kernel in files it is nothing but
+// Host is the machine that the path was read on.
+func (p *Path) Host() host.Fingerprint { return kernelHost(p.kernel) }
+
+// kernelHost is the machine that a kernel runs on. Of a kernel in files it is nothing but
 // the kernel's release, as nothing of this machine is in it.
-func (p *Path) Host() host.Fingerprint {
-	if !p.kernel.Live {
-		return host.Fingerprint{Kernel: p.kernel.Release}
+func kernelHost(k *kernel.Kernel) host.Fingerprint {
+	if !k.Live {
+		return host.Fingerprint{Kernel: k.Release}
 	}
-	return host.Identify(host.Options{Kernel: p.kernel})
+	return host.Identify(host.Options{Kernel: k})
 }
 
 // Record adds the path to a record that has its host.
@@ -33,15 +37,6 @@ func (p *Path) Record(doc *record.Document[record.SiteRow]) {
 	if p.kernel.Live { // in a file thunks are not patched yet
 		doc.Code = thunks(p.kernel, p.Sites, doc.Host.ReturnThunk)
 	}
-}
-
-// Calls are the functions that each function of the path calls directly, by name.
-func (p *Path) Calls() map[string][]string {
-	calls := make(map[string][]string, len(p.Functions))
-	for _, f := range p.Functions {
-		calls[f.Name] = f.Callees
-	}
-	return calls
 }
 
 // rows are those of sites. A row is named by the function and by what the site calls:

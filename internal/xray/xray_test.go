@@ -1,6 +1,8 @@
 package xray
 
 import (
+	"os"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -124,6 +126,16 @@ func TestOwnVeth(t *testing.T) {
 	}
 	if want := "The path of a veth with an XDP program: veth_poll is its napi_struct.poll"; !strings.HasPrefix(p.Title, want) {
 		t.Errorf("title %q, want %q", p.Title, want)
+	}
+	// kallsyms has programs where net.core.bpf_jit_kallsyms says so, for root.
+	named := regexp.MustCompile(`, bpf_prog_[0-9a-f]{16}_\w+ is its XDP program\.$`).MatchString(p.Title)
+	if b, err := os.ReadFile("/proc/sys/net/core/bpf_jit_kallsyms"); err == nil && strings.TrimSpace(string(b)) != "0" && !named {
+		t.Errorf("title %q does not name the program", p.Title)
+	}
+	for _, name := range p.Graph(make([]record.SiteRow, len(p.Sites))).Functions {
+		if strings.HasPrefix(name, "0x") || strings.HasPrefix(name, "bpf_prog_") && strings.Contains(name, "+0x") {
+			t.Errorf("a function is called %s", name)
+		}
 	}
 	if _, err := Read(t.Context(), k, "no-such-dev", ""); err == nil {
 		t.Error("the path of a device that is not there")

@@ -56,3 +56,16 @@ func XrayCounted() *record.Document[record.SiteRow] {
 	}
 	return doc
 }
+
+// CallGraph is one with a direct call, and an indirect one of each sort.
+func CallGraph() *record.CallGraph {
+	rows := Xray().Rows
+	g := &record.CallGraph{
+		Functions: []string{"__napi_poll", "bq_xmit_all", `veth"poll`},
+		Calls:     []record.GraphCall{{From: `veth"poll`, To: "bq_xmit_all"}},
+	}
+	for i := range rows {
+		g.Calls = append(g.Calls, record.GraphCall{From: rows[i].Function, To: "called", Site: &rows[i]})
+	}
+	return g
+}
