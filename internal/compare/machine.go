@@ -2,6 +2,7 @@ package compare
 
 import (
 	"math"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -52,7 +53,8 @@ func (m machine) changes() []record.ReferenceChange {
 }
 
 // scale adds to a change what it is in cycles, and what the references leave of it. Rounds in which a reference has
-// no number are left out.
+// no number are left out. One more reference is work that no machine moves: what is compared may not feel what moved the
+// others, such as a rate that is the traffic's, and is not called faster for keeping pace while they slowed down.
 func (m machine) scale(c *record.Change, old, new *entry, compare func(a, b []float64) stat.Difference) {
 	var refs []stat.Reference
 	a, b := old, new
@@ -78,9 +80,13 @@ func (m machine) scale(c *record.Change, old, new *entry, compare func(a, b []fl
 	if len(refs) == 0 {
 		return
 	}
+	refs = append(refs, stat.Reference{Old: steady(a.samples), New: steady(b.samples)})
 	d := stat.RelativeTo(refs, a.samples, b.samples, compare)
 	c.Relative = &d
 }
+
+// steady is a reference that never moves, in as many rounds as xs has.
+func steady(xs []float64) []float64 { return slices.Repeat([]float64{1}, len(xs)) }
 
 // in is a row in the rounds that a reference has.
 func (e *entry) in(r *record.Reference) *entry {
