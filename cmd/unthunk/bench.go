@@ -178,6 +178,7 @@ func (f benchFlags) devices(cmd *cobra.Command, operations []redirect.Operation)
 			doc.Host.Drivers[d.Out] = host.Driver(d.Out)
 		}
 		doc.Rows, doc.Warnings, doc.Incomplete = []record.BenchRow{found.Row}, append(doc.Warnings, found.Warnings...), found.Incomplete
+		doc.AddReferences("", found.References)
 		return doc, nil
 	}, nil
 }

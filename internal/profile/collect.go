@@ -23,8 +23,9 @@ type Raw struct {
 	RateGiven bool
 	CPUs      []int
 	rounds.Outcome
-	// References are what fixed work took in the same rounds.
-	References []record.Reference
+	// References are what fixed work took in the same rounds, NoReferences why there is none where it was tried.
+	References   []record.Reference
+	NoReferences string
 	// Rounds are those that were finished. Crowded counts rounds that are not among
 	// them, as another task ran in each of their windows.
 	Rounds  []Round

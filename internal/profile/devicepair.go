@@ -83,7 +83,12 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	if c.raw.Calls, err = b.CallsPerPacket(ctx, part); err != nil && ctx.Err() == nil {
 		return nil, cmp.Or(b.CheckPresent(), err)
 	}
-	m := pairRun{collector: c, pair: b, cpus: cpus, process: uint32(os.Getpid())}
+	references, warning, err := b.References(ctx)
+	if err != nil {
+		return nil, cmp.Or(b.CheckPresent(), err)
+	}
+	defer func() { err = errors.Join(err, references.Close()) }()
+	m := pairRun{collector: c, pair: b, references: references, cpus: cpus, process: uint32(os.Getpid())}
 	defer func() {
 		for _, s := range m.samplers {
 			err = errors.Join(err, c.release(s))
@@ -105,12 +110,16 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 	if err != nil {
 		return nil, err
 	}
+	c.raw.References, c.raw.NoReferences = references.Record(), warning
 	return c.done(), nil
 }
 
 type pairRun struct {
 	*collector
-	pair     *redirect.AttachedPair
+	pair *redirect.AttachedPair
+	// references are timed while samples are taken.
+	references *redirect.PairReferences
+
 	cpus     []int
 	samplers []*perf.Sampler
 	process  uint32
@@ -128,6 +137,7 @@ func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	if err != nil {
 		return err
 	}
+	m.references.Begin(n)
 	start := time.Now()
 	if err := m.each((*perf.Sampler).Start); err != nil {
 		return err
@@ -138,11 +148,15 @@ func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 		case <-time.After(min(drain, left)):
 		}
 		m.read()
+		if err := m.references.Sample(); err != nil {
+			return err
+		}
 	}
 	if err := m.each((*perf.Sampler).Stop); err != nil {
 		return err
 	}
 	took := float64(len(m.cpus)) * float64(time.Since(start))
+	m.references.End()
 	idleNow, err := idleTime(m.cpus)
 	if err != nil {
 		return err

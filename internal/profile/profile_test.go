@@ -211,7 +211,11 @@ func TestRunPair(t *testing.T) {
 	}
 	stop := flood.Start(t, lab, user)
 	defer stop()
-	p := runDevices(t, lab, rounds.CPU{}, length).Record(nil)
+	raw := runDevices(t, lab, rounds.CPU{}, length)
+	if len(raw.References) < 5 || len(raw.References[0].Rounds) != len(raw.Rounds) {
+		t.Errorf("references %+v of %d rounds", raw.References, len(raw.Rounds))
+	}
+	p := raw.Record(nil)
 	sum := 0.0
 	for _, r := range p.Rows {
 		sum += r.Ns.Median

@@ -34,6 +34,9 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 	if text := raw.Slots.Warning(); text != "" {
 		warn("%s", text)
 	}
+	if raw.NoReferences != "" {
+		warn("%s", raw.NoReferences)
+	}
 	if len(raw.Rounds) == 0 || raw.Slots.Unusable() {
 		p.CannotTell = raw.nothing()
 		return p

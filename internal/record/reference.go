@@ -19,7 +19,8 @@ const (
 	NearWalk   = "near-walk"
 	FarWalk    = "far-walk"
 	// Steal is what the hypervisor had of the CPU's time, OtherTasks how long the threads that measure waited for the
-	// CPU while others ran, Sibling how long the other thread of its core was busy, in percent of the round.
+	// CPU while others ran (of real devices: how long any task ran there), Sibling how long the other thread of its core
+	// was busy, in percent of the round.
 	Steal      = "steal"
 	OtherTasks = "other-tasks"
 	Sibling    = "sibling"

@@ -17,8 +17,10 @@ import (
 
 // PairResult is what a run on real devices found.
 type PairResult struct {
-	Row        record.BenchRow
-	Warnings   []record.Warning
+	Row      record.BenchRow
+	Warnings []record.Warning
+	// References are what fixed work took in the same rounds, on the CPU that handled most frames; none when none came.
+	References []record.Reference
 	Incomplete bool // ctx ended the run
 }
 
@@ -36,6 +38,12 @@ func RunPair(ctx context.Context, d DevicePair, live func(Interval)) (result Pai
 	}
 	defer func() { err = errors.Join(err, attached.Close()) }()
 	r := pairRun{AttachedPair: attached, plan: d.withDefaults()}
+	references, warning, err := attached.References(ctx)
+	if err != nil {
+		return result, cmp.Or(attached.CheckPresent(), err)
+	}
+	defer func() { err = errors.Join(err, references.Close()) }()
+	r.references = references
 	if r.first, err = r.read(); err != nil {
 		return result, cmp.Or(attached.CheckPresent(), err)
 	}
@@ -53,9 +61,12 @@ func RunPair(ctx context.Context, d DevicePair, live func(Interval)) (result Pai
 		return result, cmp.Or(attached.CheckPresent(), err)
 	}
 	result.Row, result.Warnings = r.record()
-	if text := outcome.Warning(); text != "" {
-		result.Warnings = append(result.Warnings, record.Warning{Text: text})
+	for _, text := range []string{outcome.Warning(), warning} {
+		if text != "" {
+			result.Warnings = append(result.Warnings, record.Warning{Text: text})
+		}
 	}
+	result.References = references.Record()
 	result.Incomplete = outcome.Incomplete
 	return result, nil
 }
@@ -64,6 +75,8 @@ func RunPair(ctx context.Context, d DevicePair, live func(Interval)) (result Pai
 type pairRun struct {
 	*AttachedPair
 	plan DevicePair
+	// references are timed beside the traffic.
+	references *PairReferences
 
 	rounds            []int
 	ns, mpps, perXmit []float64
@@ -117,8 +130,9 @@ func (r *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	if err != nil {
 		return err
 	}
+	r.references.Begin(n)
 	start := time.Now()
-	if err := pause(ctx, d); err != nil {
+	if err := r.references.pause(ctx, d); err != nil {
 		return err
 	}
 	after, err := r.programs.QueueCounts()
@@ -126,6 +140,7 @@ func (r *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	if err != nil {
 		return err
 	}
+	r.references.End()
 	frames := deviceCounts{queues: after}.handled() - deviceCounts{queues: before}.handled()
 	if frames > 0 {
 		r.rounds = append(r.rounds, n)

@@ -90,6 +90,17 @@ func TestRunPair(t *testing.T) {
 			if len(seconds) == 0 || seconds[0].Frames() == 0 || (seconds[0].Left != nil) != (d.Scenario == "" || d.Scenario == TX) {
 				t.Errorf("seconds %+v", seconds)
 			}
+			var names []string
+			for _, r := range found.References {
+				if names = append(names, r.Name); !slices.Equal(r.Rounds, row.Rounds) {
+					t.Errorf("reference %s has rounds %v, the row %v", r.Name, r.Rounds, row.Rounds)
+				}
+			}
+			for _, want := range []string{record.KernelLoop, record.NearWalk, record.FarWalk, record.OtherTasks} {
+				if !slices.Contains(names, want) {
+					t.Errorf("references %v lack %s", names, want)
+				}
+			}
 		})
 	}
 	t.Run("down", func(t *testing.T) {

@@ -56,8 +56,8 @@ func Pinned(tid, cpu int) bool {
 
 // Times are what a CPU did since boot.
 type Times struct {
-	// Busy is the time of tasks and interrupts, Stolen that which the hypervisor had the CPU.
-	Busy, Stolen time.Duration
+	// Tasks is the time of tasks, Busy that of tasks and interrupts, Stolen that which the hypervisor had the CPU.
+	Tasks, Busy, Stolen time.Duration
 }
 
 // tick is the unit of /proc/stat (USER_HZ, which is 100 on each architecture that BPF has a JIT for).
@@ -83,7 +83,8 @@ func ReadTimes(proc fs.FS, cpu int) (t Times, ok bool) {
 			ticks[i] = time.Duration(n) * tick
 		}
 		// user, nice, system, idle, iowait, irq, softirq, steal
-		return Times{Busy: ticks[0] + ticks[1] + ticks[2] + ticks[5] + ticks[6], Stolen: ticks[7]}, true
+		tasks := ticks[0] + ticks[1] + ticks[2]
+		return Times{Tasks: tasks, Busy: tasks + ticks[5] + ticks[6], Stolen: ticks[7]}, true
 	}
 	return t, false
 }

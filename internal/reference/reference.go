@@ -30,6 +30,8 @@ type Watch struct {
 	cpu        int
 	sibling    int
 	hasSibling bool
+	// beside is set when the CPU's work is not this process's.
+	beside bool
 
 	work chan func() error
 	done chan error
@@ -80,6 +82,16 @@ func Open(cpu int) (w *Watch, err error) {
 	return w, nil
 }
 
+// OpenBeside is [Open] for a CPU whose work is none of this process: that of real devices. Other tasks are then all that
+// run there; frames are handled in softirqs.
+func OpenBeside(cpu int) (*Watch, error) {
+	w, err := Open(cpu)
+	if err == nil {
+		w.beside = true
+	}
+	return w, err
+}
+
 // serve runs work on a thread that is pinned to the CPU.
 func (w *Watch) serve(started chan<- error) {
 	runtime.LockOSThread()
@@ -128,8 +140,11 @@ func (w *Watch) Begin(round int) {
 
 // Sample times each reference once, unless it did so in the last 4 ms. It belongs between the slots of what is
 // measured.
-func (w *Watch) Sample() error {
-	if time.Since(w.sampled) < every {
+func (w *Watch) Sample() error { return w.SampleAfter(every) }
+
+// SampleAfter is [Watch.Sample] with another least time between two samples.
+func (w *Watch) SampleAfter(least time.Duration) error {
+	if time.Since(w.sampled) < least {
 		return nil
 	}
 	w.work <- w.sample
@@ -141,8 +156,7 @@ func (w *Watch) Sample() error {
 // Samples takes n samples at once, where there are no slots.
 func (w *Watch) Samples(n int) error {
 	for range n {
-		w.sampled = time.Time{}
-		if err := w.Sample(); err != nil {
+		if err := w.SampleAfter(0); err != nil {
 			return err
 		}
 	}
@@ -185,9 +199,14 @@ func (w *Watch) End() {
 	now := w.mark()
 	took := now.at.Sub(w.begun.at)
 	share := func(name string, d time.Duration) { w.add(name, min(100*d.Seconds()/took.Seconds(), 100)) }
-	share(record.OtherTasks, now.waited.Since(w.begun.waited))
+	if !w.beside {
+		share(record.OtherTasks, now.waited.Since(w.begun.waited))
+	}
 	if now.known && w.begun.known {
 		share(record.Steal, now.times.Stolen-w.begun.times.Stolen)
+		if w.beside {
+			share(record.OtherTasks, now.times.Tasks-w.begun.times.Tasks)
+		}
 	}
 	if now.otherKnown && w.begun.otherKnown {
 		share(record.Sibling, now.other.Busy-w.begun.other.Busy)
