@@ -196,7 +196,21 @@ func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
 		cost = fmt.Sprintf("A redirect costs between %s and %s ns a packet on one core, in bulks of %s: the rounds differ too much to say more.",
 			stat.Number(a.Redirect.Low), stat.Number(a.Redirect.High), a.Bulk)
 	}
-	return append([]string{cost}, a.taxClaim(doc)...)
+	return slices.Concat([]string{cost}, a.taxClaim(doc), a.returnClaim(doc))
+}
+
+// returnClaim says what return thunks take at most, where that is a tenth of a redirect or
+// more.
+func (a *Answer) returnClaim(doc *record.Document[record.BenchRow]) []string {
+	thunk := doc.Host.ReturnThunk
+	if thunk == "" || thunk == "ret" || doc.Profile == nil || doc.Profile.Tax == nil {
+		return nil
+	}
+	most := doc.Profile.Tax.ReturnEntries
+	if most == nil || !(most.Median >= a.Redirect.Median/10) {
+		return nil
+	}
+	return []string{fmt.Sprintf("Return thunks (%s) take %s ns a packet or less.", thunk, stat.Number(most.Median))}
 }
 
 // unsure is the half-width of an interval, as a part of the median, from which on the

@@ -134,6 +134,10 @@ func TestAnswerOfLess(t *testing.T) {
 				"of it, 2.4 % to"}},
 		"no thunks": {func(d *record.Document[record.BenchRow]) { d.Host.IndirectThunk = "none" },
 			[]string{"Indirect calls take 1.20 ns of it, 5.0 %."}},
+		"return thunks": {func(d *record.Document[record.BenchRow]) {
+			d.Host.ReturnThunk = "srso_return_thunk"
+			d.Profile = &record.ProfileParts{Tax: &record.ProfileTax{ReturnEntries: ns(12, 11, 13)}}
+		}, []string{"went. Return thunks (srso_return_thunk) take 12.0 ns a packet or less."}},
 		"few rounds": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, math.NaN(), math.NaN()) },
 			[]string{"A redirect costs 24.0 ns", "Retpolines take 1.20 ns of it, 5.0 %."}},
 	} {
