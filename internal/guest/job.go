@@ -29,7 +29,8 @@ type Command struct {
 
 // Result is how a command ended.
 type Result struct {
-	Args           []string
+	// Args are those of the command. They are not what the guest says.
+	Args           []string `json:"-"`
 	Stdout, Stderr []byte
 	// Exit is the exit code, -1 when a signal ended the command.
 	Exit int

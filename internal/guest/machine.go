@@ -170,7 +170,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		// Before what the guest printed: its last words are at the end.
 		r.Console = "QEMU: " + out.String() + r.Console
 	}
-	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults)); err != nil && runErr == nil {
+	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults), commands); err != nil && runErr == nil {
 		return r, err
 	}
 	switch {
@@ -292,10 +292,15 @@ func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Comma
 	return a.close()
 }
 
-func readResults(f io.Reader) ([]Result, error) {
+// readResults reads how commands ended, one value for each in their order. An error comes
+// with the values before it.
+func readResults(f io.Reader, commands []Command) ([]Result, error) {
 	var rs []Result
 	for d := json.NewDecoder(f); d.More(); {
-		var r Result
+		if len(rs) == len(commands) {
+			return rs, fmt.Errorf("read results: more than %d", len(rs))
+		}
+		r := Result{Args: commands[len(rs)].Args}
 		if err := d.Decode(&r); err != nil {
 			return rs, fmt.Errorf("read results: %w", err)
 		}

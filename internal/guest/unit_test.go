@@ -164,20 +164,38 @@ func FuzzDepends(f *testing.F) {
 }
 
 func TestReadResultsCut(t *testing.T) {
-	if _, err := readResults(strings.NewReader(`{"Args":["a"]} {"Args":`)); err == nil {
-		t.Error("no error for results that are cut off")
+	commands := []Command{{Args: []string{"a"}}, {Args: []string{"b"}}}
+	for stream, want := range map[string]string{
+		`{"Args":["x"],"Exit":1} {"Exit":`: "read results: unexpected EOF",
+		`{} {} {}`:                         "read results: more than 2",
+		`{}{"Exit":3}`:                     "",
+	} {
+		got, err := readResults(strings.NewReader(stream), commands)
+		if (err == nil) != (want == "") || err != nil && err.Error() != want {
+			t.Errorf("%s: %v, want %q", stream, err, want)
+		}
+		for i := range got {
+			if !slices.Equal(got[i].Args, commands[i].Args) {
+				t.Errorf("%s: result %d of %q", stream, i, got[i].Args)
+			}
+		}
 	}
 }
 
-// FuzzReadResults feeds readResults what no guest wrote: what comes out is as many
-// values as the stream had before its fault.
+// FuzzReadResults feeds readResults what no guest wrote: it takes no more memory than some
+// copies of the stream, and what comes out are results of the commands.
 func FuzzReadResults(f *testing.F) {
-	f.Add([]byte(`{"Args":["a"],"Code":1,"Stdout":"x"} {"Args":`))
+	f.Add([]byte(`{"Args":["a"],"Exit":1,"Stdout":"eHg="} {"Args":`))
 	f.Add([]byte(`{} [] 7`))
+	f.Add([]byte(`{"Stdout":"AAAA","Stderr":"AAAA","Exit":-1,"Err":"stopped"}{}`))
+	f.Add(bytes.Repeat([]byte(`{}`), 300))
+	commands := []Command{{Args: []string{"a"}}, {Args: []string{"b"}}}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got, err := readResults(bytes.NewReader(data))
-		if err == nil && len(got) > len(data)/2 {
-			t.Errorf("%d results of %d bytes", len(got), len(data))
-		}
+		testutil.Allocates(t, uint64(1<<20+16*len(data)), func() {
+			got, err := readResults(bytes.NewReader(data), commands)
+			if len(got) > len(commands) || err != nil && strings.Contains(err.Error(), "\n") {
+				t.Errorf("%d results: %v", len(got), err)
+			}
+		})
 	})
 }

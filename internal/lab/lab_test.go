@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"math"
 	"os"
@@ -238,6 +239,93 @@ func TestRecord(t *testing.T) {
 	if want := 13 - 1e3/(1e3/13.0+12.5); math.Abs(d.Lost.Median-want) > 1e-9 {
 		t.Errorf("%v Mpps lost, want %v", d.Lost.Median, want)
 	}
+}
+
+// guestJSON is a measurement as a guest writes it.
+func guestJSON(t testing.TB, m *Measurement) []byte {
+	t.Helper()
+	b, err := json.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What a guest says that it measured is checked before anything is made of it.
+func TestReadMeasurement(t *testing.T) {
+	good := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
+	if m, err := readMeasurement(guestJSON(t, good), Veth, []int{16}); err != nil || m.Stamp != 4 || len(m.Bulks) != 1 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	for want, change := range map[string]func(m *Measurement){
+		"0 of 1 bulks":                         func(m *Measurement) { m.Bulks = nil },
+		"bulk 17 was measured for bulk 16":     func(m *Measurement) { m.Bulks[0].Bulk = 17 },
+		"impossible count -2":                  func(m *Measurement) { *m.Bulks[0].Instructions = -2 },
+		"impossible count 1e+07":               func(m *Measurement) { *m.Bulks[0].Instructions = 1e7 },
+		"impossible count -1":                  func(m *Measurement) { m.Bulks[0].Sites[0].PerPacket = -1 },
+		"impossible count 4e+15":               func(m *Measurement) { m.Bulks[0].Sites[0].Executed = 4e15 },
+		"impossible count -0.0009":             func(m *Measurement) { m.Stamp = -1 },
+		`impossible text "\x1b[2J"`:            func(m *Measurement) { m.Bulks[0].Sites[0].Target = "\x1b[2J" },
+		`impossible text "\a"`:                 func(m *Measurement) { m.Host.IndirectThunk = "\a" },
+		`impossible name "\x1b[2J"`:            func(m *Measurement) { m.Uncounted = []string{"\x1b[2J"} },
+		"a measurement of more than 1 MiB":     func(m *Measurement) { m.Uncounted = []string{strings.Repeat("x", 1<<20)} },
+		`impossible count of function "bq_xmi`: func(m *Measurement) { m.Bulks[0].Functions[0].PerPacket = 1e12 },
+	} {
+		m := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
+		change(m)
+		if _, err := readMeasurement(guestJSON(t, m), Veth, []int{16}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// FuzzMeasurement reads what no guest measured: what is taken makes a record that can be
+// loaded, and so do the words of a guest that failed.
+func FuzzMeasurement(f *testing.F) {
+	full := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
+	full.Mapped, full.Uncounted = Direct, []string{"f+0x1"}
+	full.Bulks[0].Functions[0].Part = InPoll
+	f.Add(guestJSON(f, full), false, "panicked", "Kernel panic - not syncing")
+	f.Add(guestJSON(f, measured("plain jmp", 0, 7)), true, "\x1b[2J\n", "\xff\r\x1b]0;x\a")
+	f.Add([]byte(`{"bulks":[{"bulk":16,"instructions":1e308,"sites":[{}],"functions":[null]}]}`), true, "", "")
+	price := &stat.Quantity{Median: 10, Low: 9, High: 11, Unit: "ns"}
+	f.Fuzz(func(t *testing.T, b []byte, wires bool, words, console string) {
+		cells := []CellResult{
+			{Cell: Cell{Kernel: "k", NIC: Veth, Append: "on"}}, {Cell: Cell{Kernel: "k", NIC: Veth, Append: "off"}},
+			{Cell: Cell{Kernel: "l"}},
+		}
+		if wires {
+			cells[0].NIC, cells[1].NIC = "igb", "igb"
+		}
+		var m *Measurement
+		var err error
+		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { m, err = readMeasurement(b, cells[0].NIC, []int{16}) })
+		switch {
+		case err != nil:
+			cells[0].Err = err
+		default:
+			cells[0].Measurement = m
+			cells[1].Measurement = measured("plain jmp", 2, 1000)
+		}
+		report := guest.Report{Console: console, Results: []guest.Result{{Err: words, Stderr: []byte(console), Exit: 1}}}
+		cells[2].Err = failed(report, nil)
+		l := Record(cells, []int{16}, price)
+		doc := record.New[record.LabRow]("lab", host.Fingerprint{})
+		doc.Rows, doc.Warnings = l.Rows, l.Warnings
+		l.Document = *doc
+		text, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := record.Parse(text); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		for _, w := range l.Warnings {
+			if printable(w.Text, 10*maxWhy) != w.Text {
+				t.Fatalf("warning %q", w.Text)
+			}
+		}
+	})
 }
 
 func TestResolve(t *testing.T) {

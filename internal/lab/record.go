@@ -22,7 +22,7 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
 			if n := len(m.Uncounted); n > 0 {
 				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(),
 					Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n,
-						oneLine(strings.Join(m.Uncounted[:min(n, 3)], ", ")))})
+						strings.Join(m.Uncounted[:min(n, 3)], ", "))})
 			}
 		}
 	}
@@ -60,7 +60,7 @@ func (c *CellResult) rows(bulks []int) (rows []record.LabRow) {
 		}
 		switch {
 		case c.Err != nil:
-			row.Refused = oneLine(c.Err.Error())
+			row.Refused = printable(c.Err.Error(), maxWhy)
 		case c.Measurement == nil || i >= len(c.Bulks):
 			row.Refused = "not measured: the run ended before it"
 		default:
@@ -146,5 +146,3 @@ func byBranches(row *record.LabRow) (sites, observer float64) {
 	}
 	return sites, observer
 }
-
-func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }

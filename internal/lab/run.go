@@ -8,9 +8,11 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // CellResult is what came of one guest.
@@ -75,14 +77,77 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	if err := failed(report, err); err != nil {
 		return nil, report.Console, err
 	}
-	got := new(Measurement)
-	if err := json.Unmarshal(report.Results[0].Stdout, got); err != nil {
+	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, plan.Bulks)
+	if err != nil {
 		return nil, report.Console, fmt.Errorf("in the guest: %w", err)
 	}
-	if len(got.Bulks) != len(plan.Bulks) {
-		return nil, report.Console, fmt.Errorf("in the guest: %d of %d bulks were measured", len(got.Bulks), len(plan.Bulks))
-	}
 	return got, report.Console, nil
+}
+
+// Limits on what a guest says that it measured.
+const (
+	// maxMeasurement is its size in bytes: one bulk takes some 10 KB.
+	maxMeasurement = 1 << 20
+	// maxPerPacket is how many instructions a packet takes: some hundred to some ten
+	// thousand.
+	maxPerPacket = 1e6
+)
+
+// readMeasurement reads what a guest measured at bulks. The kernel of a guest is another's:
+// what no measurement can give is an error.
+func readMeasurement(b []byte, nic string, bulks []int) (*Measurement, error) {
+	if len(b) > maxMeasurement {
+		return nil, fmt.Errorf("a measurement of more than %d MiB", maxMeasurement>>20)
+	}
+	m := new(Measurement)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("read measurement: %w", err)
+	}
+	if len(m.Bulks) != len(bulks) {
+		return nil, fmt.Errorf("%d of %d bulks were measured", len(m.Bulks), len(bulks))
+	}
+	cell := CellResult{Cell: Cell{NIC: nic}, Measurement: m}
+	for i, bulk := range bulks {
+		if m.Bulks[i].Bulk != bulk {
+			return nil, fmt.Errorf("bulk %d was measured for bulk %d", m.Bulks[i].Bulk, bulk)
+		}
+		var row record.LabRow
+		cell.fill(&row, &m.Bulks[i])
+		if err := row.Check(); err != nil {
+			return nil, fmt.Errorf("bulk %d: %w", bulk, err)
+		}
+		sites, observer := byBranches(&row)
+		for _, n := range []*float64{row.Instructions, row.CallsPerPacket, &sites, &observer} {
+			if n != nil && (*n < 0 || *n > maxPerPacket) {
+				return nil, fmt.Errorf("bulk %d: impossible count %v", bulk, *n)
+			}
+		}
+	}
+	for _, name := range m.Uncounted {
+		if printable(name, maxWords) != name {
+			return nil, fmt.Errorf("impossible name %.60q", name)
+		}
+	}
+	return m, nil
+}
+
+// How many characters are kept of what a guest says in words, and of why it says nothing.
+const (
+	maxWords = 300
+	maxWhy   = 1000 // as of all sentences of a record
+)
+
+// printable is the beginning of what a guest wrote, as one line that a terminal prints as
+// it is.
+func printable(s string, most int) string {
+	r := []rune(strings.Join(strings.Fields(s), " "))
+	r = r[:min(len(r), most)]
+	for i := range r {
+		if !unicode.IsPrint(r[i]) {
+			r[i] = unicode.ReplacementChar
+		}
+	}
+	return string(r)
 }
 
 // CommandResult is what unthunk wrote in the guest of a cell. Err is set when the guest
@@ -193,9 +258,9 @@ func failed(r guest.Report, err error) error {
 	case err != nil:
 		return fmt.Errorf("%w%s", err, lastWords(r.Console))
 	case r.Results[0].Err != "":
-		return fmt.Errorf("in the guest: %s%s", r.Results[0].Err, lastWords(r.Console))
+		return fmt.Errorf("in the guest: %s%s", printable(r.Results[0].Err, maxWords), lastWords(r.Console))
 	case r.Results[0].Exit != 0:
-		return fmt.Errorf("in the guest: %s", strings.TrimSpace(string(r.Results[0].Stderr)))
+		return fmt.Errorf("in the guest: %s", printable(string(r.Results[0].Stderr), maxWords))
 	}
 	return nil
 }
@@ -214,7 +279,7 @@ func lastWords(console string) string {
 	if last == "" {
 		return ""
 	}
-	return fmt.Sprintf("; its last words: %.300q", last)
+	return fmt.Sprintf("; its last words: %q", printable(last, maxWords))
 }
 
 // Executable is this program's own file.

@@ -239,6 +239,9 @@ func (r *LabRow) checkPlaces() error {
 	return nil
 }
 
+// Check returns an error when no measurement can give what the row says.
+func (r *LabRow) Check() error { return r.check() }
+
 func (r *LabRow) rowName() string { return r.Name }
 
 func (l *Lab) check() error {
