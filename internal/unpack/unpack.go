@@ -186,7 +186,7 @@ func unzstd(b []byte, most int) ([]byte, error) {
 // A reader would hold a block twice beside what it unpacks to.
 func unlz4(ctx context.Context, b []byte, room, most int) ([]byte, error) {
 	const block = 8 << 20
-	out := Buffer(room + block)
+	out := Buffer(min(room+block, most+1))
 	for rest := b; len(rest) > 4; {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -202,9 +202,13 @@ func unlz4(ctx context.Context, b []byte, room, most int) ([]byte, error) {
 			}
 			return nil, errors.New("unpack lz4: truncated")
 		}
-		out = slices.Grow(out, block)
-		n, err := lz4.UncompressBlock(rest[:size], out[len(out):][:block])
+		left := min(block, most+1-len(out))
+		out = slices.Grow(out, left)
+		n, err := lz4.UncompressBlock(rest[:size], out[len(out):][:left])
 		if err != nil {
+			if left < block {
+				return nil, tooLarge(most) // it does not fit, if it is not broken
+			}
 			return nil, fmt.Errorf("unpack lz4: %w", err)
 		}
 		if out = out[:len(out)+n]; len(out) > most {

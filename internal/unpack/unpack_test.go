@@ -15,6 +15,8 @@ import (
 	"github.com/pierrec/lz4/v4"
 	"github.com/ulikunitz/xz"
 	"github.com/ulikunitz/xz/lzma"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // format is a way to pack.
@@ -188,29 +190,62 @@ func FuzzZstd(f *testing.F)    { fuzz(f, formats[3]) }
 func FuzzLz4(f *testing.F)     { fuzz(f, formats[4]) }
 func FuzzBzImage(f *testing.F) { fuzz(f, format{name: "bzImage"}) }
 
-// fuzz unpacks what begins with a format's magic: nothing panics, and what comes out is
-// an ELF file within the limit.
+// fuzz unpacks what begins with a format's magic: nothing panics, what comes out is an ELF
+// file within the limit, and the memory that it takes is bounded by the limit too, however
+// much is packed in it.
 func fuzz(f *testing.F, kind format) {
 	const limit = 1 << 16
 	for _, seed := range formats {
+		bomb := seed.packed(f, append(elfOf(300), make([]byte, 1<<20)...))
 		if kind.name == "bzImage" {
 			f.Add(bzImage(seed.packed(f, elfOf(300))))
+			f.Add(bzImage(bomb))
 		} else if kind.name == seed.name {
 			packed := seed.packed(f, elfOf(300))[len(kind.magic):]
 			f.Add(packed)
 			f.Add(sized(packed, 300))
+			f.Add(bomb[len(kind.magic):])
 		}
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = append([]byte(kind.magic), b...)
-		got, err := elfWithin(t.Context(), b, limit)
-		switch {
-		case err != nil && got != nil:
-			t.Errorf("%d bytes and %v", len(got), err)
-		case err == nil && !bytes.HasPrefix(got, []byte("\x7fELF")):
-			t.Errorf("begins with %x", got[:min(len(got), 8)])
-		case len(got) > limit:
-			t.Errorf("%d bytes, the limit is %d", len(got), limit)
-		}
+		testutil.Allocates(t, unpackBudget, func() {
+			got, err := elfWithin(t.Context(), b, limit)
+			switch {
+			case err != nil && got != nil:
+				t.Errorf("%d bytes and %v", len(got), err)
+			case err == nil && !bytes.HasPrefix(got, []byte("\x7fELF")):
+				t.Errorf("begins with %x", got[:min(len(got), 8)])
+			case len(got) > limit:
+				t.Errorf("%d bytes, the limit is %d", len(got), limit)
+			}
+		})
+	})
+}
+
+// unpackBudget is the memory that unpacking up to 64 KiB takes: a block of lz4 has 8 MiB.
+const unpackBudget = 10 << 20
+
+// readerBudget is the memory that [NewReader] takes: its history of at most 64 MiB, and
+// half as much while that grows.
+const readerBudget = 100 << 20
+
+// FuzzReader reads the beginning of what archives unpack to.
+func FuzzReader(f *testing.F) {
+	for _, seed := range formats {
+		f.Add(seed.packed(f, elfOf(300)))
+		f.Add(seed.packed(f, make([]byte, 1<<20)))
+	}
+	// "text", by bzip2.
+	f.Add([]byte("BZh91AY&SY\xcb(\xd3-\x00\x00\x00\x81\x80\x02\x00\x04@ \x00!\x98\x19\x83,.\xe4\x8ap\xa1!\x96Q\xa6Z"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		testutil.Allocates(t, readerBudget, func() {
+			r, err := NewReader(t.Context(), bytes.NewReader(b))
+			if err != nil {
+				return
+			}
+			defer r.Close()
+			_, _ = io.CopyN(io.Discard, r, 4<<20)
+		})
 	})
 }
