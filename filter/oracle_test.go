@@ -90,7 +90,8 @@ func TestAgainstTcpdump(t *testing.T) {
 			t.Run("XDP", func(t *testing.T) { xdpVerdicts(t, e, ours, theirs, all) })
 		}
 	}
-	t.Logf("%d of %d expressions differ in %d verdicts; %d match some frames only", differ, len(expressions), verdicts, both)
+	t.Logf("%d of %d expressions differ in %d verdicts; %d match some frames only", differ, len(expressions), verdicts,
+		both)
 	if both < len(expressions)/2 {
 		t.Errorf("only %d of %d expressions match some frames and not others", both, len(expressions))
 	}
@@ -183,7 +184,9 @@ var (
 	someNetworks = []string{
 		"192.0.2.0/24", "192.0.2.0/30", "192.0.0.0/9", "10", "10.1", "192.0.2", "224.0.0.0/4", "0.0.0.0/0", "192.0.2.1/32",
 	}
-	someNetworks6 = []string{"2001::/16", "2001:db8::/32", "2001:db8:0:1::/64", "fe80::/10", "ff00::/8", "::/0", "2001::/127", "::/1"}
+	someNetworks6 = []string{
+		"2001::/16", "2001:db8::/32", "2001:db8:0:1::/64", "fe80::/10", "ff00::/8", "::/0", "2001::/127", "::/1",
+	}
 )
 
 // randomFrame has up to three VLAN tags, and a header of IP, IPv6, ARP or LLC, or

@@ -404,8 +404,13 @@ func FuzzImage(f *testing.F) {
 			f.Add(b[:4096])
 		}
 	}
+	// Room for what may be packed in a file that does not say how much it is, and as much
+	// as the largest that does; and tables of symbols and relocations.
+	budget := func(b []byte) uint64 { return 256<<20 + 256*uint64(len(b)) }
 	f.Fuzz(func(t *testing.T, b []byte) {
-		img, err := parseImage(t.Context(), "x", b, nil)
+		var img *Image
+		var err error
+		testutil.Allocates(t, budget(b), func() { img, err = parseImage(t.Context(), "x", b, nil) })
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Error(err)

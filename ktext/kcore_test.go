@@ -99,8 +99,8 @@ func FuzzKcore(f *testing.F) {
 	b[16], b[18], b[20], b[32], b[52], b[54], b[56] = 4, 62, 1, 64, 64, 56, 1
 	b[64], b[72], b[80], b[96] = 1, byte(len(b)), 64, 4
 	f.Add(append(b, "code"...), uint64(66))
+	file := filepath.Join(f.TempDir(), "kcore") // one for all: a folder for each takes longer than all else
 	f.Fuzz(func(t *testing.T, data []byte, addr uint64) {
-		file := filepath.Join(t.TempDir(), "kcore")
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}

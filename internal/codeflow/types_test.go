@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // wideTypes is BTF of a struct whose members have ten members each, deeper than anything is searched.
@@ -58,6 +60,9 @@ func TestWideTypes(t *testing.T) {
 	}
 }
 
+// typesBudget is the memory that up to 64 KiB of types take, and what is asked of them.
+const typesBudget = 32 << 20
+
 func FuzzTypes(f *testing.F) {
 	f.Add(wideTypes(f))
 	b, err := btf.NewBuilder([]btf.Type{&btf.Struct{Name: "s", Size: 16, Members: []btf.Member{
@@ -76,6 +81,6 @@ func FuzzTypes(f *testing.F) {
 		if len(raw) > 1<<16 {
 			return
 		}
-		lookUp(raw) // most are no types: an error
+		testutil.Allocates(t, typesBudget, func() { lookUp(raw) }) // most are no types: an error
 	})
 }

@@ -425,32 +425,54 @@ func TestDpkg(t *testing.T) {
 	}
 }
 
-// fuzz unpacks what begins as a package does: nothing panics, nothing is outside, and no
-// file is more than a file.
-func fuzz(t *testing.T, b []byte) {
-	outside := t.TempDir()
+// fuzz unpacks what pack makes of bytes: nothing panics, nothing is outside, no file is more
+// than a file, and the memory that it takes is bounded. All inputs have one folder, as most
+// write nothing, and making and removing one takes longer than all else.
+func fuzz(f *testing.F, pack func([]byte) []byte) {
+	outside := f.TempDir()
 	into := filepath.Join(outside, "into")
 	if err := os.Mkdir(into, 0o755); err != nil {
-		t.Fatal(err)
+		f.Fatal(err)
 	}
 	root, err := os.OpenRoot(into)
 	if err != nil {
-		t.Fatal(err)
+		f.Fatal(err)
 	}
-	defer root.Close()
-	tr := newTree(t.Context(), root)
-	tr.bytes, tr.stream = 1<<20, 4<<20
-	if err := tr.read(bytes.NewReader(b)); err == nil {
-		if err := tr.finish(); err != nil {
-			t.Error(err)
+	f.Cleanup(func() { root.Close() })
+	f.Fuzz(func(t *testing.T, b []byte) {
+		tr := newTree(t.Context(), root)
+		tr.bytes, tr.stream = 1<<20, 4<<20
+		b = pack(b)
+		testutil.Allocates(t, budget+uint64(len(b)), func() {
+			if err := tr.read(bytes.NewReader(b)); err == nil {
+				if err := tr.finish(); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		all := listed(t, outside)
+		for name, mode := range all {
+			outside := name != "into" && !strings.HasPrefix(name, "into/")
+			if outside || !strings.HasPrefix(mode, "-> ") && strings.Trim(mode, "-drwx") != "" {
+				t.Errorf("%s: %s", name, mode)
+			}
 		}
-	}
-	for name, mode := range listed(t, outside) {
-		if name != "into" && !strings.HasPrefix(name, "into/") || !strings.HasPrefix(mode, "-> ") && strings.Trim(mode, "-drwx") != "" {
-			t.Errorf("%s: %s", name, mode)
+		if len(all) == 1 {
+			return
 		}
-	}
+		if err := errors.Join(os.RemoveAll(into), os.Mkdir(into, 0o755)); err != nil {
+			t.Fatal(err)
+		}
+		root.Close()
+		if root, err = os.OpenRoot(into); err != nil {
+			t.Fatal(err)
+		}
+	})
 }
+
+// budget is the memory that a package takes: the history of what packs it, and half as
+// much while that grows.
+const budget = 100 << 20
 
 var seeds = []file{
 	{name: "./a", mode: dir | 0o755}, {name: "./a/b", mode: reg | 0o755, content: "text"}, {name: "./c", mode: lnk, content: "a/b"},
@@ -458,9 +480,8 @@ var seeds = []file{
 }
 
 func FuzzDeb(f *testing.F) {
-	data := deb(f, seeds...)
-	f.Add(data)
-	f.Fuzz(fuzz)
+	f.Add(deb(f, seeds...))
+	fuzz(f, func(b []byte) []byte { return b })
 }
 
 // FuzzTar feeds what data.tar may hold, not packed.
@@ -479,16 +500,16 @@ func FuzzTar(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(plain.Bytes())
-	f.Fuzz(func(t *testing.T, b []byte) { fuzz(t, ar("data.tar", b)) })
+	fuzz(f, func(b []byte) []byte { return ar("data.tar", b) })
 }
 
 func FuzzRPM(f *testing.F) {
 	f.Add(rpm(f, seeds...))
-	f.Fuzz(fuzz)
+	fuzz(f, func(b []byte) []byte { return b })
 }
 
 // FuzzCpio feeds what the payload of an rpm may hold, not packed.
 func FuzzCpio(f *testing.F) {
 	f.Add(cpio(seeds...))
-	f.Fuzz(func(t *testing.T, b []byte) { fuzz(t, rpmOf(b)) })
+	fuzz(f, rpmOf)
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // savedTexts are records of every kind that [record.Parse] reads, by what they are.
@@ -146,7 +147,10 @@ func FuzzParseSaved(f *testing.F) {
 		f.Add([]byte(text))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		s, err := record.Parse(b)
+		var s *record.Saved
+		var err error
+		// An element of a list takes some hundred bytes of memory, and two or three of a file.
+		testutil.Allocates(t, uint64(4<<20+1024*len(b)), func() { s, err = record.Parse(b) })
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
 				t.Errorf("error of several lines: %q", err)

@@ -293,16 +293,16 @@ func TestWalkRefuses(t *testing.T) {
 func FuzzWalk(f *testing.F) {
 	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf(
 		"%x t f\n%x t f.cold\n%x t g\n%x t __x86_indirect_thunk_rax\n%x d data\n%x t end\n",
-		base, base+0x100, base+0x200, base+0x300, base+0x380, base+0x400)))
+		base, base+0x80, base+0xc0, base+0xe0, base+0xf0, base+0x100)))
 	if err != nil {
 		f.Fatal(err)
 	}
 	types := testTypes(f)
 	f.Add([]byte("\x48\x8b\x47\x08\xff\x50\x10\xc3"))
-	f.Add([]byte("\x53\x48\x89\xfb\xe8\xf7\x01\x00\x00\x75\xf6\x0f\x85\xf1\x00\x00\x00\xe9\xea\x02\x00\x00"))
+	f.Add([]byte("\x53\x48\x89\xfb\xe8\xb7\x00\x00\x00\x75\xf6\x0f\x85\x71\x00\x00\x00\xe9\xca\x00\x00\x00"))
 	f.Add([]byte("\x48\x83\xec\x18\x48\x89\x7c\x24\x08\xeb\xf5\x0f\x0b\x66\x90\xff\x24\xc5\x00\x00\x00\x81"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		code := make([]byte, 0x400)
+		code := make([]byte, 0x100)
 		copy(code, b)
 		inv, err := Walk(context.Background(), kernel.New(ktext.Bytes{Addr: base, Code: code}, table, types),
 			[]Root{{Function: "f", Addr: base, Stage: functions.StageReceive, Per: functions.PerPoll}})
