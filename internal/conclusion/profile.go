@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -67,19 +68,36 @@ func ProfileHead(name string, stages []record.ProfileRow, parts *record.ProfileP
 	return head
 }
 
-// ProfileBridge says by how much the mean that stages add up to exceeds what bench
-// prints for the same packet; empty when that is not known.
+// ProfileBridge says what bench prints for the same packet, and by how much the mean that stages add up to differs from
+// it; empty when that is not known. The difference is that of the numbers as they are printed.
 func ProfileBridge(parts *record.ProfileParts) string {
 	q := parts.Undisturbed
 	if q == nil || parts.Packet == nil {
 		return ""
 	}
-	more, than := parts.Packet.Median-q.Median, "more"
-	if more < 0 {
-		more, than = -more, "less"
+	mean := stat.Number(parts.Packet.Median)
+	differs := "as much"
+	switch more, digits := less(mean, stat.Number(q.Median)); {
+	case more > 0:
+		differs = strconv.FormatFloat(more, 'f', digits, 64) + " ns more"
+	case more < 0:
+		differs = strconv.FormatFloat(-more, 'f', digits, 64) + " ns less"
 	}
 	return fmt.Sprintf("As bench counts it, by the quickest tenth of the windows, a packet takes %s. The mean of all "+
-		"windows, which the stages add up to, is %s ns %s.", q.Text(stat.Number), stat.Number(more), than)
+		"windows, which the stages add up to, is %s: %s ns.", q.Text(stat.Number), differs, mean)
+}
+
+// less is a less b, two numbers as they are printed, rounded as the coarser of them is; digits are those behind its point.
+func less(a, b string) (difference float64, digits int) {
+	digits = math.MaxInt
+	for i, s := range []string{a, b} {
+		x, _ := strconv.ParseFloat(s, 64) // of what is printed for a number
+		difference += x - 2*float64(i)*x
+		_, behind, _ := strings.Cut(s, ".")
+		digits = min(digits, len(behind))
+	}
+	unit := math.Pow10(digits)
+	return math.Round(difference*unit) / unit, digits
 }
 
 // outsideNames are words for what is no packet's work, by name.
