@@ -1,14 +1,16 @@
 package forward
 
 import (
+	"bytes"
 	"debug/elf"
 	"errors"
 	"fmt"
-	"io"
 	"os"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
+	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -19,38 +21,20 @@ type object struct {
 	maps    map[string]*ebpf.Map
 }
 
+// maxObject is the largest BPF object that is read, in bytes.
+const maxObject = 64 << 20
+
 func loadObject(path string) (*object, error) {
-	file, err := os.Open(path)
+	b, err := unpack.ReadFile(path, maxObject)
 	if err != nil {
 		if failed, ok := errors.AsType[*os.PathError](err); ok {
 			err = failed.Err // the message has the name already
 		}
 		return nil, fmt.Errorf("open BPF object %s: %w", path, err)
 	}
-	defer file.Close()
-	var magic [4]byte
-	if n, err := file.ReadAt(magic[:], 0); n < len(magic) || string(magic[:]) != elf.ELFMAG {
-		if err != nil && !errors.Is(err, io.EOF) {
-			return nil, fmt.Errorf("read BPF object %s: %w", path, errors.Unwrap(err))
-		}
-		return nil, fmt.Errorf("read BPF object %s: it is not an ELF object, as clang -target bpf writes", path)
-	}
-	spec, err := ebpf.LoadCollectionSpecFromReader(file)
+	spec, name, err := parseObject(b)
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object %s: %w", path, err)
-	}
-	name := ""
-	for n, p := range spec.Programs {
-		if p.Type != ebpf.XDP {
-			continue
-		}
-		if name != "" {
-			return nil, fmt.Errorf("BPF object %s has two XDP programs, %s and %s", path, name, n)
-		}
-		name = n
-	}
-	if name == "" {
-		return nil, fmt.Errorf("BPF object %s has no XDP program", path)
 	}
 	for n := range spec.Programs {
 		if n != name {
@@ -67,6 +51,58 @@ func loadObject(path string) (*object, error) {
 	}
 	collection.Close()
 	return o, nil
+}
+
+// parseObject reads an object, and finds its one XDP program.
+func parseObject(b []byte) (spec *ebpf.CollectionSpec, program string, err error) {
+	if !bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
+		return nil, "", errors.New("it is not an ELF object, as clang -target bpf writes")
+	}
+	if err := checkSections(b); err != nil {
+		return nil, "", err
+	}
+	spec, err = ebpf.LoadCollectionSpecFromReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, "", err
+	}
+	for name, p := range spec.Programs {
+		if p.Type != ebpf.XDP {
+			continue
+		}
+		if program != "" {
+			return nil, "", fmt.Errorf("it has two XDP programs, %s and %s", min(program, name), max(program, name))
+		}
+		program = name
+	}
+	if program == "" {
+		return nil, "", errors.New("it has no XDP program")
+	}
+	return spec, program, nil
+}
+
+// checkSections refuses an object that would take much more memory than it has bytes:
+// whoever reads sections unpacks them, reads them several times, and makes their zeroes.
+func checkSections(b []byte) error {
+	if err := unpack.CheckHeaders(b); err != nil {
+		return err
+	}
+	file, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	room := uint64(maxObject)
+	for _, s := range file.Sections {
+		if s.Type == elf.SHT_NOBITS { // as .bss: zeroes that the file does not have
+			if s.Size > room {
+				return fmt.Errorf("section %.60q: more than %d MiB of zeroes", s.Name, maxObject>>20)
+			}
+			room -= s.Size
+		}
+		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
+			return fmt.Errorf("section %.60q is compressed", s.Name)
+		}
+	}
+	return nil
 }
 
 // mapOf is the object's one map of a type.
