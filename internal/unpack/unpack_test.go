@@ -236,6 +236,14 @@ func FuzzReader(f *testing.F) {
 		f.Add(seed.packed(f, elfOf(300)))
 		f.Add(seed.packed(f, make([]byte, 1<<20)))
 	}
+	// zstd and lzma that ask for a history of 64 MiB, and for one of 128 MiB. The blocks of
+	// zstd are 128 KiB of one byte each.
+	for _, history := range []byte{0x80, 0x88} {
+		f.Add(append([]byte("\x28\xb5\x2f\xfd\x00"+string([]byte{history})), bytes.Repeat([]byte("\x02\x00\x10x"), 40)...))
+		packed := formats[2].packed(f, make([]byte, 1<<20))
+		binary.LittleEndian.PutUint32(packed[1:], 1<<(10+history>>3))
+		f.Add(packed)
+	}
 	// "text", by bzip2.
 	f.Add([]byte("BZh91AY&SY\xcb(\xd3-\x00\x00\x00\x81\x80\x02\x00\x04@ \x00!\x98\x19\x83,.\xe4\x8ap\xa1!\x96Q\xa6Z"))
 	f.Fuzz(func(t *testing.T, b []byte) {
