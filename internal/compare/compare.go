@@ -192,7 +192,7 @@ func conclude(changes []*record.Change, threshold float64, moved bool) {
 		if c.Difference == nil {
 			continue
 		}
-		judged := cmp.Or(c.Relative, c.Difference)
+		judged := c.Judged()
 		c.Verdict = stat.Verdict(*judged, threshold)
 		c.Regression = stat.Beyond(*judged, threshold)
 		if moved && c.Verdict == stat.CannotTell {

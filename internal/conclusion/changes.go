@@ -49,8 +49,8 @@ func changesHeadline(changes []change, unit string) Headline {
 	var sees []float64
 	for _, c := range changes {
 		count[c.Outcome()]++
-		if !math.IsNaN(c.Difference.Smallest) {
-			sees = append(sees, c.Difference.Smallest)
+		if smallest := c.Judged().Smallest; !math.IsNaN(smallest) {
+			sees = append(sees, smallest)
 		}
 	}
 	var parts []string

@@ -3,6 +3,7 @@ package conclusion
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -33,7 +34,37 @@ func Comparison(c *record.Comparison) string {
 		lost := count(n, "row lost its number", "rows lost their numbers")
 		said = fmt.Sprintf("%s: %s: %s. %s", lost, first.Name, first.Missing, said)
 	}
-	return said
+	return onMachine(&c.MachineChange, said)
+}
+
+// onMachine is what a comparison found, after what its references say of the machine: when they moved, that comes first.
+func onMachine(m *record.MachineChange, found string) string {
+	if moved := MachineChange(m); moved != "" {
+		return moved + " " + found
+	}
+	return found
+}
+
+// MachineChange says which references moved from one run to the other, and what that means for verdicts; empty when none
+// did.
+func MachineChange(m *record.MachineChange) string {
+	var moved []string
+	for _, r := range m.Machine {
+		if !r.Moved {
+			continue
+		}
+		name := r.Name
+		if r.Part != "" {
+			name += " (" + r.Part + ")"
+		}
+		moved = append(moved, fmt.Sprintf("%s %s → %s %s", name, stat.Number(r.Old.Median), stat.Number(r.New.Median),
+			record.ReferenceUnit(r.Name)))
+	}
+	if len(moved) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("The machine changed between the two runs: %s. Only more than that is called faster or slower.",
+		strings.Join(moved, ", "))
 }
 
 // ComparisonBasis says what the verdicts of a comparison rest on.
@@ -74,7 +105,7 @@ func ProfileComparison(c *record.ProfileComparison) string {
 			f.add(row.Name, &row.Change, false)
 		}
 	}
-	return f.say("row", "slower", "faster", threshold, "ns")
+	return onMachine(&c.MachineChange, f.say("row", "slower", "faster", threshold, "ns"))
 }
 
 // ProfileBasis says what the verdicts of a comparison of profiles rest on.

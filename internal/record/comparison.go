@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -84,6 +85,9 @@ type Change struct {
 	// or has no number and why, or why it would mean nothing.
 	Missing string `json:"missing,omitempty"`
 }
+
+// Judged is the difference that the verdict is on; nil without one.
+func (c *Change) Judged() *stat.Difference { return cmp.Or(c.Relative, c.Difference) }
 
 // Outcome is the verdict without what would have been seen: [stat.Faster],
 // [stat.Slower], [stat.NoDifference], [stat.CannotTell], or empty.

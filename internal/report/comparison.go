@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -38,16 +39,16 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	if len(rows) > 0 || len(prices) == 0 {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", "ns per packet; change in % [interval], + is slower")
-		p.changeTable(c.By, rows, notes)
+		p.changeTable(c.By, rows, c.MachineChanged(), notes)
 	}
 	if len(prices) > 0 {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", "price in ns; change in % of the old price [interval], + is slower")
-		p.changeTable(c.By, prices, notes)
+		p.changeTable(c.By, prices, c.MachineChanged(), notes)
 	}
 	notes.write(p)
 	if c.By == "" {
-		p.causes(c.Causes)
+		p.causes(c.Causes, c.MachineChanged())
 	}
 	if c.Nothing() == "" {
 		fmt.Fprintln(&p.buf)
@@ -56,8 +57,9 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 	return p.flush(w)
 }
 
-// changeTable is a table of rows of bench, or of prices.
-func (p *printer) changeTable(by string, compared []*record.CompareRow, notes *footnotes) {
+// changeTable is a table of rows of bench, or of prices. When the machine moved, each row has a line on what that leaves
+// of its change.
+func (p *printer) changeTable(by string, compared []*record.CompareRow, moved bool, notes *footnotes) {
 	const verdict = 5 // its column
 	prices := len(compared) > 0 && compared[0].Price
 	head := []string{"bulk", "old", "new", "", "change", "", ""}
@@ -87,8 +89,27 @@ func (p *printer) changeTable(by string, compared []*record.CompareRow, notes *f
 		said := cells.Verdict(row)
 		t.add(first, cells.OrDash(row.Old), cells.OrDash(row.New), change, around, said, mark)
 		t.verdict(said, verdictColor(row.Verdict, row.Regression))
+		if text := unexplained(&row.Change, "in cycles", "%"); moved && text != "" {
+			t.below("     ", text)
+		}
 	}
 	p.verdictTable(t, t.fits(p.width))
+}
+
+// unexplained is a change in cycles of the core, which are named as given, and what the references leave of it; empty
+// without references.
+func unexplained(c *record.Change, cycles, unit string) string {
+	var parts []string
+	for _, part := range []struct {
+		name string
+		d    *stat.Difference
+	}{{cycles, c.Cycles}, {"unexplained", c.Relative}} {
+		if part.d != nil {
+			change, around := cells.Difference(part.d)
+			parts = append(parts, fmt.Sprintf("%s %s %s %s", part.name, change, unit, around))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
 
 // verdictColor is the color of a verdict.
@@ -164,10 +185,15 @@ func later(old, new time.Time) string {
 	return fmt.Sprintf("(%d days %s)", int(d.Hours()/24), word)
 }
 
-// causes are what the machines differ in.
-func (p *printer) causes(causes []record.Cause) {
+// causes are what the machines differ in; moved says that their speed does.
+func (p *printer) causes(causes []record.Cause, moved bool) {
 	fmt.Fprintln(&p.buf)
-	if len(causes) == 0 {
+	switch {
+	case len(causes) > 0:
+	case moved:
+		p.wrap("", "Their speed is the only difference between the machines in what unthunk looks at.")
+		return
+	default:
 		p.wrap("", "There is no difference between the machines in what unthunk looks at.")
 		return
 	}

@@ -37,6 +37,24 @@ func newHost(f host.Fingerprint) host.Fingerprint {
 	return f
 }
 
+// withReferences adds references to a run of which the kernel's loop and the clock take times what they usually do.
+func withReferences(doc *record.Document[record.BenchRow], times float64) *record.Document[record.BenchRow] {
+	r := rand.New(rand.NewPCG(7, 7))
+	for _, one := range []struct {
+		name        string
+		usual, like float64
+	}{{record.CoreClock, 3.1, 1 / times}, {record.KernelLoop, 0.52, times}, {record.FarWalk, 90, 1}} {
+		ref := record.Reference{Name: one.name, Rounds: doc.Rows[0].Rounds}
+		for range ref.Rounds {
+			ref.Samples = append(ref.Samples, one.usual*one.like*math.Exp(0.004*r.NormFloat64()))
+		}
+		q := stat.Summarize(ref.Samples, record.ReferenceUnit(one.name))
+		ref.Value = &q
+		doc.References = append(doc.References, ref)
+	}
+	return doc
+}
+
 func TestComparisonGolden(t *testing.T) {
 	t.Parallel()
 	old := reporttest.Bench("one", 1, 1)
@@ -100,6 +118,8 @@ func TestComparisonGolden(t *testing.T) {
 		"compare-by.txt":     within,
 		"compare-tax.txt":    compared(t, cheap, dear, opts),
 		"compare-run.txt":    compared(t, old, run, opts),
+		"compare-machine.txt": compared(t, withReferences(reporttest.Bench("one", 1, 1), 1),
+			withReferences(reporttest.Bench("two", 4, 1.28), 1.3), opts),
 	} {
 		c.Old.File, c.New.File = "before.json", "after.json"
 		for _, width := range []int{80, 60, 100} {

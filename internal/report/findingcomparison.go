@@ -37,7 +37,7 @@ func FindingComparison(w io.Writer, opts Options, c *record.FindingComparison) e
 	}
 	notes := newFootnotes(c.Warnings)
 	notes.write(p)
-	p.causes(c.Causes)
+	p.causes(c.Causes, false)
 	return p.flush(w)
 }
 

@@ -22,16 +22,16 @@ func ProfileComparison(w io.Writer, opts Options, c *record.ProfileComparison) e
 	p.wrap("", cells.Clean(conclusion.ProfileComparison(c)))
 	fmt.Fprintln(&p.buf)
 	notes := newFootnotes(c.Warnings)
-	p.stageChanges(c.Rows, notes)
+	p.stageChanges(c.Rows, c.MachineChanged(), notes)
 	notes.write(p)
-	p.causes(c.Causes)
+	p.causes(c.Causes, c.MachineChanged())
 	fmt.Fprintln(&p.buf)
 	p.wrap("", conclusion.ProfileBasis)
 	return p.flush(w)
 }
 
-// stageChanges is a table of stages.
-func (p *printer) stageChanges(changes []record.ProfileChange, notes *footnotes) {
+// stageChanges is a table of stages. When the machine moved, each has a line on what that leaves of its change.
+func (p *printer) stageChanges(changes []record.ProfileChange, moved bool, notes *footnotes) {
 	const verdict, sees = 5, 6 // their columns
 	t := newVerdictTable([]bool{true, false, false, false, true, true, false, true}, []int{verdict, sees},
 		"stage", "old", "new", "", "change", "", "sees", "")
@@ -45,8 +45,11 @@ func (p *printer) stageChanges(changes []record.ProfileChange, notes *footnotes)
 		}
 		change, around := cells.Difference(c.Difference)
 		t.add(name, cells.OrDash(c.Old), cells.OrDash(c.New), change, around, c.Outcome(),
-			stat.FormatPercent(c.Difference.Smallest), mark)
+			stat.FormatPercent(c.Judged().Smallest), mark)
 		t.verdict(cells.StageVerdict(c), verdictColor(c.Verdict, c.Regression))
+		if text := unexplained(&c.Change, "at the old clock", "ns"); moved && text != "" {
+			t.below("     ", text)
+		}
 	}
 	beside := t.fits(p.width)
 	text := "ns per packet; change in ns [interval], + is slower"

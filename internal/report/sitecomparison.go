@@ -35,6 +35,6 @@ func SiteComparison(w io.Writer, opts Options, c *record.SiteComparison) error {
 	notes.write(p)
 	p.wrap("", fmt.Sprintf("Indirect branches: %d new, %d gone, %d changed, %d as they were.", count["new"],
 		count["gone"], count["changed"], c.Same))
-	p.causes(c.Causes)
+	p.causes(c.Causes, false)
 	return p.flush(w)
 }
