@@ -1,175 +1,282 @@
-// Command trust finds out how far the verdicts of unthunk can be trusted on
-// this machine. It needs root and prints a table for docs/method.md.
-//
-// It compares the redirect-map chain at bulk 64 with itself (an A/A
-// comparison) and with itself slowed by a known share: a loop in the program
-// whose cost is measured by itself, outside the chain. Each try is a run of
-// its own, compared as `unthunk compare FILE --by operation` would. Runs that
-// follow each other are also compared as two files would be, unpaired.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
-	"math"
+	"io/fs"
 	"os"
 	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/internal/bpf/chain"
-	"github.com/unthunk/unthunk/internal/compare"
+	"golang.org/x/sys/unix"
+
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
-	"github.com/unthunk/unthunk/internal/stat"
-	"github.com/unthunk/unthunk/internal/traffic"
 )
 
 func main() {
+	if isLoad() {
+		return
+	}
 	var p plan
-	flag.IntVar(&p.tries, "tries", 20, "tries of both comparisons")
-	flag.IntVar(&p.more, "more", 20, "further tries of the A/A comparison alone")
-	flag.DurationVar(&p.duration, "duration", time.Minute, "length of a try of both")
-	flag.DurationVar(&p.short, "short", 20*time.Second, "length of a try of A/A alone")
-	flag.Float64Var(&p.slow, "slow", 3, "the slowdown in percent")
+	var only, lock, judge string
+	flag.IntVar(&p.tries, "tries", 40, "tries of each situation")
+	flag.DurationVar(&p.duration, "duration", 3*time.Second, "length of a run")
+	flag.StringVar(&only, "only", "", "the `situations` to try, by the beginnings of their names, separated by commas")
+	flag.StringVar(&p.folder, "records", "", "keep the records of the runs in `DIR`, and make no try that has records there")
+	flag.StringVar(&judge, "judge", "", "measure nothing: judge the records in `DIR`")
+	flag.StringVar(&lock, "lock", "", "hold a lock on `FILE` during a try of each situation, to take turns with others who measure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	t, err := p.run(ctx, os.Stderr)
+	err := func() error {
+		if only != "" {
+			p.only = strings.Split(only, ",")
+		}
+		var t *trust
+		var err error
+		if judge != "" {
+			p.folder = judge
+			t, err = p.judge()
+		} else {
+			t, err = p.locked(ctx, lock)
+		}
+		if err == nil {
+			t.write(os.Stdout)
+		}
+		return err
+	}()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "trust:", err)
 		os.Exit(1)
 	}
-	t.write(os.Stdout)
 }
 
 // plan is what to find out.
 type plan struct {
-	// tries of both comparisons, and more of the A/A comparison alone.
-	tries, more     int
-	duration, short time.Duration
-	slow            float64 // percent
+	tries    int
+	duration time.Duration // of a run
+	// only are beginnings of the names of situations that are tried; all of them when it is empty.
+	only []string
+	// folder is where records are kept; none are when it is empty.
+	folder string
+	// turn is locked during a try of each situation; nil when nobody else measures.
+	turn *os.File
 }
 
-// trust is what was found out.
-type trust struct {
-	plan  plan
-	ns    float64 // of a packet
-	turns int     // of the loop that slows it
-	cost  float64 // of these by themselves, in ns
-
-	same, slower, apart tally
-}
-
-// tally counts the verdicts of one comparison.
-type tally struct {
-	tries, called int
-	sizes, seen   []float64
-}
-
-func (t *tally) add(d *stat.Difference, verdict string, want ...string) {
-	t.tries++
-	for _, w := range want {
-		if verdict == w {
-			t.called++
+// locked is [plan.run] with a lock on a file.
+func (p plan) locked(ctx context.Context, lock string) (t *trust, err error) {
+	if lock != "" {
+		if p.turn, err = os.OpenFile(lock, os.O_CREATE|os.O_RDWR, 0o600); err != nil {
+			return nil, err
 		}
+		defer p.turn.Close()
 	}
-	t.sizes = append(t.sizes, d.Median)
-	t.seen = append(t.seen, d.Smallest)
+	return p.run(ctx, os.Stderr)
 }
 
-// write prints the table.
-func (t *trust) write(w io.Writer) {
-	fmt.Fprintf(w, "chain: %.1f ns per packet; spin:%d by itself: %.2f ns = %.2f %%\n\n",
-		t.ns, t.turns, t.cost, 100*t.cost/t.ns)
-	fmt.Fprintln(w, "| comparison | tries | difference called | median found | all found | would have seen |")
-	fmt.Fprintln(w, "|---|---|---|---|---|---|")
-	for _, row := range []struct {
-		name string
-		tally
-	}{
-		{"A/A, one run", t.same},
-		{fmt.Sprintf("%.2f %% slower, one run of %v", 100*t.cost/t.ns, t.plan.duration), t.slower},
-		{"A/A, two runs after each other", t.apart},
-	} {
-		if row.tries > 0 {
-			fmt.Fprintf(w, "| %s | %d | %d | %+.2f %% | %+.2f … %+.2f %% | %.2f %% |\n", row.name, row.tries, row.called,
-				stat.Median(row.sizes), stat.Quantile(row.sizes, 0), stat.Quantile(row.sizes, 1), stat.Median(row.seen))
-		}
-	}
-}
-
-// run makes all tries, and writes a line for each comparison.
+// run makes all tries, and writes a line about each.
 func (p plan) run(ctx context.Context, progress io.Writer) (*trust, error) {
-	base, err := measure(ctx, min(10*time.Second, p.duration), "none")
+	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return nil, err
 	}
-	t := &trust{plan: p, ns: base.Rows[0].Ns.Median}
-	if t.turns, t.cost, err = calibrate(ctx, t.ns*p.slow/100); err != nil {
+	loads, err := loadsOf(cpu)
+	if err != nil {
 		return nil, err
 	}
-	last := base
-	for n := range p.tries + p.more {
-		d, operations := p.duration, []string{"none", "spin:0", fmt.Sprintf("spin:%d", t.turns)}
-		if n >= p.tries {
-			d, operations = p.short, operations[:2]
-		}
-		doc, err := measure(ctx, d, operations...)
-		if err == nil {
-			err = t.compare(last, doc, func(name string, c record.CompareRow) {
-				d := c.Difference
-				fmt.Fprintf(progress, "%d %s: %+.2f %% [%.2f, %.2f] %s\n", n+1, name, d.Median, d.Low, d.High, c.Verdict)
-			})
-		}
-		if err != nil {
+	t := &trust{}
+	if t.turn, err = calibrate(ctx); err != nil {
+		return nil, err
+	}
+	base, err := measure(ctx, p.duration, none)
+	if err != nil {
+		return nil, err
+	}
+	t.ns = base.Rows[len(base.Rows)-1].Ns.Median
+	for n := range p.tries {
+		if err := p.round(ctx, n, loads, t, progress); err != nil {
 			return nil, fmt.Errorf("try %d: %w", n+1, err)
 		}
-		last = doc
 	}
 	return t, nil
 }
 
-// compare compares the rows of a run with one another, and its first row with that of
-// the run before.
-func (t *trust) compare(last, doc *record.Document[record.BenchRow], show func(string, record.CompareRow)) error {
-	options := compare.Options{Threshold: compare.DefaultThreshold}
-	c, err := compare.By(record.NewSaved(doc), "operation", options)
-	if err != nil {
-		return err
-	}
-	for _, row := range c.Rows {
-		if row.Difference == nil {
-			return errors.New(row.Missing)
+// round makes the n-th try of each situation unless it has its records.
+func (p plan) round(ctx context.Context, n int, loads []load, t *trust, progress io.Writer) error {
+	if p.turn != nil {
+		if err := unix.Flock(int(p.turn.Fd()), unix.LOCK_EX); err != nil {
+			return fmt.Errorf("lock %s: %w", p.turn.Name(), err)
 		}
-		show(row.Name, row)
-		if row.Labels["operation"] == "spin:0" {
-			t.same.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
-		} else {
-			t.slower.add(row.Difference, row.Verdict, stat.Slower)
+		defer unix.Flock(int(p.turn.Fd()), unix.LOCK_UN)
+	}
+	for i, s := range situations() {
+		if !p.wants(s) {
+			continue
 		}
-	}
-	// Two files of one row each.
-	old, now := *last, *doc
-	old.Rows, now.Rows = old.Rows[:1], now.Rows[:1]
-	u, err := compare.Records(record.NewSaved(&old), record.NewSaved(&now), options)
-	if err != nil {
-		return err
-	}
-	if row := u.Rows[0]; row.Difference != nil && !math.IsNaN(row.Difference.Median) {
-		show("two files", row)
-		t.apart.add(row.Difference, row.Verdict, stat.Faster, stat.Slower)
+		if s.simulated() {
+			continue
+		}
+		one, err := p.load(s, n)
+		if errors.Is(err, fs.ErrNotExist) {
+			if one, err = p.try(ctx, s, n, loads, t); err == nil {
+				err = p.save(one, s, n)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		said, err := t.add(i, one)
+		if err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+		fmt.Fprintf(progress, "%d %s%s: %s\n", n+1, s.name, one.load, said)
+		if i == twoRuns {
+			if err := t.simulate(p, one); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
 
-// measure is `unthunk bench --bulk 64 --operation … --duration …`.
+func (p plan) wants(s situation) bool {
+	return len(p.only) == 0 || slices.ContainsFunc(p.only, func(begin string) bool { return strings.HasPrefix(s.name, begin) })
+}
+
+// outcome is what one try measured: the record of one run, or of two.
+type outcome struct {
+	runs []*record.Saved
+	// load says what the machine had to bear, for a line of progress.
+	load string
+}
+
+// try makes one try of a situation.
+func (p plan) try(ctx context.Context, s situation, n int, loads []load, t *trust) (one outcome, err error) {
+	slowed := fmt.Sprintf("spin:%d", t.turnsFor(s.slow)) // no turns where nothing differs: the same as none
+	if s.runs == 1 {
+		doc, err := measure(ctx, p.duration, none, slowed)
+		if err != nil {
+			return one, err
+		}
+		one.runs = []*record.Saved{record.NewSaved(doc)}
+		return one, nil
+	}
+	loaded, l := 1, load{}
+	if s.load != nil {
+		loaded, l = s.load(n, loads)
+		one.load = fmt.Sprintf(", %s in run %d", l.name, loaded+1)
+	}
+	for run := range 2 {
+		doc, err := func() (doc record.Doc, err error) {
+			if s.load != nil && run == loaded {
+				end := l.start(s.late(n, p.duration))
+				defer func() { err = cmp.Or(err, end()) }()
+			}
+			switch {
+			case s.profiles:
+				return profileRun(ctx, p.duration)
+			case run == 1:
+				return renamed(measure(ctx, p.duration, slowed))
+			}
+			return measure(ctx, p.duration, none)
+		}()
+		if err != nil {
+			return one, err
+		}
+		one.runs = append(one.runs, record.NewSaved(doc))
+	}
+	if loaded == 0 && s.profiles { // the quiet one first
+		slices.Reverse(one.runs)
+	}
+	return one, nil
+}
+
+// late is how long after the beginning of a run its load begins: at once, or in every other pair of tries in its middle.
+func (s situation) late(n int, run time.Duration) time.Duration {
+	if n/2%2 == 1 && !s.profiles {
+		return run / 2
+	}
+	return 0
+}
+
+// save keeps the records of the n-th try of a situation, if it is to.
+func (p plan) save(one outcome, s situation, n int) error {
+	if p.folder == "" {
+		return nil
+	}
+	if err := os.MkdirAll(p.folder, 0o755); err != nil {
+		return err
+	}
+	for run, r := range one.runs {
+		if p := r.Profile(); p != nil && p.Packet == nil {
+			return nil // it could not be read again
+		}
+		if err := record.Save(p.file(s, n, run), r.Doc); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p plan) file(s situation, n, run int) string {
+	name := strings.NewReplacer(", ", "-", " ", "-").Replace(s.name)
+	return filepath.Join(p.folder, fmt.Sprintf("%s-%03d-%d.json", name, n, run))
+}
+
+// load reads the records of a try that was made before; there are none where it was not.
+func (p plan) load(s situation, n int) (one outcome, err error) {
+	if p.folder == "" {
+		return one, fs.ErrNotExist
+	}
+	for run := range s.runs {
+		r, err := record.Load(p.file(s, n, run))
+		if err != nil {
+			return one, err
+		}
+		one.runs = append(one.runs, r)
+	}
+	return one, nil
+}
+
+// judge judges records that were kept.
+func (p plan) judge() (*trust, error) {
+	t := &trust{}
+	for i, s := range situations() {
+		for n := 0; p.wants(s) && !s.simulated(); n++ {
+			one, err := p.load(s, n)
+			if errors.Is(err, fs.ErrNotExist) {
+				break
+			}
+			if err == nil {
+				_, err = t.add(i, one)
+			}
+			if err == nil && i == twoRuns {
+				err = t.simulate(p, one)
+			}
+			if err != nil {
+				return nil, err
+			}
+		}
+	}
+	return t, nil
+}
+
+// none is the operation that is compared with itself.
+const none = "none"
+
+// measure is `unthunk bench --quick --bulk 1,8,64 --operation … --duration …`.
 func measure(ctx context.Context, d time.Duration, operations ...string) (*record.Document[record.BenchRow], error) {
-	plan := redirect.Plan{Bulks: []int{64}, Schedule: rounds.Schedule{Duration: d}}
+	plan := redirect.Plan{Bulks: []int{1, 8, 64}, Schedule: rounds.Schedule{Rounds: quickRounds, Duration: d}}
 	for _, s := range operations {
 		op, err := redirect.ParseOperation(s)
 		if err != nil {
@@ -177,7 +284,7 @@ func measure(ctx context.Context, d time.Duration, operations ...string) (*recor
 		}
 		plan.Operations = append(plan.Operations, op)
 	}
-	begun := time.Now()
+	doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 	raw, err := redirect.Run(ctx, plan, nil)
 	if err != nil {
 		return nil, err
@@ -185,71 +292,23 @@ func measure(ctx context.Context, d time.Duration, operations ...string) (*recor
 	if raw.Incomplete {
 		return nil, context.Cause(ctx)
 	}
-	rows, warns := raw.Record()
-	for _, row := range rows {
-		if row.Refused != "" {
-			return nil, fmt.Errorf("%s: %s", row.Name, row.Refused)
-		}
-	}
-	return &record.Document[record.BenchRow]{
-		Head:     record.Head{Schema: record.Schema, Kind: "bench", Time: begun, Run: record.NewRunID(), Host: host.Identify(host.Options{})},
-		Rows:     rows,
-		Warnings: warns,
-	}, nil
+	doc.Rows, doc.Warnings = raw.Record()
+	doc.AddReferences("", raw.References)
+	return doc, nil
 }
 
-// calibrate finds how many turns of the loop take want ns, and what they
-// take, by the price of one turn in a program run by itself, without a chain.
-func calibrate(ctx context.Context, want float64) (turns int, ns float64, err error) {
-	const many = 1000
-	took, err := alone(ctx, many)
+// quickRounds is what --quick has.
+const quickRounds = 7
+
+// renamed makes rows of any operation those of none, so that they are compared with such.
+func renamed(doc *record.Document[record.BenchRow], err error) (*record.Document[record.BenchRow], error) {
 	if err != nil {
-		return 0, 0, err
+		return nil, err
 	}
-	turn := took / many
-	turns = int(math.Round(want / turn))
-	return turns, float64(turns) * turn, nil
-}
-
-// alone is what turns of the loop add to the program, in ns: the smallest of
-// interleaved runs of each, since whatever disturbs them only adds.
-func alone(ctx context.Context, turns int) (float64, error) {
-	// The kernel's own timer is in whole ns: the difference of two lengths,
-	// n and 3n, timed from outside, is finer.
-	const n = 1 << 14
-	best := [2][2]time.Duration{{math.MaxInt64, math.MaxInt64}, {math.MaxInt64, math.MaxInt64}}
-	var run [2]func(repeat int) (time.Duration, error)
-	for i, spins := range []int{0, turns} {
-		p, err := chain.Load(chain.Config{Program: "drop", Operation: chain.Spin, Spins: uint32(spins), Uncounted: true})
-		if err != nil {
-			return 0, err
-		}
-		defer p.Close()
-		frame, err := traffic.UDPFrame(redirect.DefaultSize)
-		if err != nil {
-			return 0, err
-		}
-		run[i] = func(repeat int) (time.Duration, error) {
-			start := time.Now()
-			if _, _, err := p.Tested.Benchmark(frame, repeat, nil); err != nil {
-				return 0, fmt.Errorf("run program: %w", err)
-			}
-			return time.Since(start), nil
-		}
+	for i := range doc.Rows {
+		row := &doc.Rows[i]
+		row.Name = strings.Replace(row.Name, "/operation="+row.Labels["operation"], "", 1)
+		row.Labels["operation"] = none
 	}
-	for range 31 {
-		for i := range run {
-			if err := ctx.Err(); err != nil {
-				return 0, err
-			}
-			for j := range best[i] {
-				d, err := run[i]((1 + 2*j) * n)
-				if err != nil {
-					return 0, err
-				}
-				best[i][j] = min(best[i][j], d)
-			}
-		}
-	}
-	return float64(best[1][1]-best[1][0]-(best[0][1]-best[0][0])) / (2 * n), nil
+	return doc, nil
 }
