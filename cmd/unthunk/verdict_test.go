@@ -144,7 +144,7 @@ func TestCompareFewRounds(t *testing.T) {
 		said := strings.Join(strings.Fields(stdout), " ")
 		if code != exitDone ||
 			!strings.Contains(said, "These runs cannot tell whether any row of 7 is slower or faster.") ||
-			!strings.Contains(said, "too few rounds for a verdict: 4, and 7 rows need "+needed+" (--rounds)") {
+			!strings.Contains(said, "too few rounds for a verdict: 4, and 7 rows need "+needed+" (unthunk bench --rounds "+needed+")") {
 			t.Errorf("exit code %d:\n%s", code, stdout)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 // rows is a comparison of rows of bench and of prices under way.
 type rows struct {
 	*record.Comparison
+	// kind is that of the new record.
+	kind string
 	// machine is what the two runs say of their machine.
 	machine machine
 	// old and new are the rows of bench that have a difference, side by side.
@@ -26,7 +28,7 @@ func newRows(old, new *record.Saved, opts Options) *rows {
 	c.Head, c.Compared = headOf(&old.Head, &new.Head)
 	c.Incomplete = old.Incomplete || new.Incomplete
 	c.Rows, c.Warnings = []record.CompareRow{}, []record.Warning{}
-	return &rows{Comparison: c}
+	return &rows{Comparison: c, kind: new.Kind}
 }
 
 // measures reports whether the record is of a kind that has rows of bench.
@@ -323,8 +325,12 @@ func (c *rows) conclude() {
 		needed = stat.NeededRounds(compared)
 	}
 	if fewest < needed {
-		c.Warn("", fmt.Sprintf("too few rounds for a verdict: %d, and %d rows need %d (--rounds)",
-			fewest, compared, needed))
+		verb := "unthunk "
+		if c.kind != "run" {
+			verb += c.kind + " "
+		}
+		c.Warn("", fmt.Sprintf("too few rounds for a verdict: %d, and %d rows need %d (%s--rounds %d)",
+			fewest, compared, needed, verb, needed))
 	}
 }
 
