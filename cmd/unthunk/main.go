@@ -17,10 +17,9 @@ func main() {
 		guest.Init()
 	}
 	limitMemory()
-	ctx, stop := untilSignal(context.Background())
-	code := runLimited(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, privilege.Limit)
-	stop()
-	os.Exit(code)
+	// Never stopped: what waits for ctx then starts a timer, which takes open files.
+	ctx, _ := untilSignal(context.Background())
+	os.Exit(runLimited(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, privilege.Limit))
 }
 
 // limitMemory has garbage collected before it makes the process larger than 384 MiB: what

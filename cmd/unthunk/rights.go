@@ -129,6 +129,9 @@ func dropRights(s std, root *cobra.Command, limit func([]feature.Capability) err
 		if err := check(cmd, args); err != nil || cmd.Hidden { // hidden: what lab runs in its guests
 			return err
 		}
+		if err := checkLimits(cmd); err != nil {
+			return err
+		}
 		if err := limit(rightsOf(cmd).keep(cmd)); err != nil {
 			fmt.Fprintf(s.err, "warning: all rights are kept: %v\n", oneLine(err))
 		}

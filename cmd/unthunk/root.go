@@ -63,6 +63,7 @@ func runLimited(
 	if errors.Is(err, errRegression) {
 		return exitRegression
 	}
+	err = explain(err)
 	if onlyBrokenPipe(err) { // as with head: the reader has what it wants
 		return exitFailed
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
@@ -49,6 +50,11 @@ func (n *Namespace) up(name string) (Device, error) {
 	l, err := netlink.LinkByName(name)
 	if err != nil {
 		return Device{}, fmt.Errorf("find %s: %w", name, err)
+	}
+	if n.withoutAddresses {
+		if err := netlink.LinkSetIP6AddrGenMode(l, nl.IN6_ADDR_GEN_MODE_NONE); err != nil {
+			return Device{}, fmt.Errorf("take IPv6 address from %s: %w", name, err)
+		}
 	}
 	if err := netlink.LinkSetUp(l); err != nil {
 		return Device{}, fmt.Errorf("set %s up: %w", name, err)

@@ -25,6 +25,9 @@ type Namespace struct {
 	Inode uint32
 
 	links map[int]link.Link // XDP, by interface index
+	// withoutAddresses says that IPv6 could not be disabled: devices get no address of it,
+	// so that they send nothing either.
+	withoutAddresses bool
 }
 
 // New makes an empty namespace whose thread runs on cpu. It returns a
@@ -80,7 +83,7 @@ func (n *Namespace) serve(cpu int, started chan<- error) {
 func (n *Namespace) enter(cpu int) error {
 	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 		if errors.Is(err, unix.EPERM) {
-			return feature.Refused(err, unix.CAP_SYS_ADMIN)
+			return feature.Refused(fmt.Errorf("unshare network namespace: %w", err), unix.CAP_SYS_ADMIN)
 		}
 		return fmt.Errorf("unshare network namespace: %w", err)
 	}
@@ -97,10 +100,14 @@ func (n *Namespace) enter(cpu int) error {
 	// No router solicitations between the counted frames. Absent without
 	// IPv6.
 	err := os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("1"), 0)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("disable IPv6 in namespace: %w", err)
+	switch {
+	case err == nil, errors.Is(err, os.ErrNotExist):
+		return nil
+	case errors.Is(err, unix.EROFS), errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM): // as in containers
+		n.withoutAddresses = true
+		return nil
 	}
-	return nil
+	return fmt.Errorf("disable IPv6 in namespace: %w", err)
 }
 
 // Do runs f on the namespace's thread and returns what it returns. BPF calls

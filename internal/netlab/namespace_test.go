@@ -109,6 +109,50 @@ func TestMainThreadIsNeverUsed(t *testing.T) {
 	}
 }
 
+// Where IPv6 cannot be disabled, devices have no address of it: they send nothing that
+// would be counted.
+func TestWithoutAddresses(t *testing.T) {
+	n := newLab(t)
+	err := n.Do(func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/disable_ipv6", []byte("0"), 0)
+	})
+	if errors.Is(err, os.ErrNotExist) {
+		testutil.Missing(t, "IPv6")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	pair := func(without bool, a, b string) Device {
+		n.withoutAddresses = without
+		device, _, err := n.VethPair(a, b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return device
+	}
+	addresses := func(d Device) (count int) {
+		err := n.Do(func() error {
+			i, err := net.InterfaceByIndex(d.Index)
+			if err != nil {
+				return err
+			}
+			all, err := i.Addrs()
+			count = len(all)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return count
+	}
+	// The second pair shows that the first one has had the time to get them.
+	silent, other := pair(true, "unthunk0", "unthunk1"), pair(false, "unthunk2", "unthunk3")
+	testutil.Eventually(t, "an address by default", func() bool { return addresses(other) > 0 })
+	if count := addresses(silent); count != 0 {
+		t.Errorf("a device without addresses has %d", count)
+	}
+}
+
 func TestDoAfterClose(t *testing.T) {
 	n := newLab(t)
 	if err := n.Close(); err != nil {

@@ -81,7 +81,9 @@ func open(attr *unix.PerfEventAttr, e Event, cpu int) (fd int, err error) {
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return -1, denied(err)
 	case errors.Is(err, unix.ENOSYS):
-		return -1, &feature.Missing{Feature: "perf events", Config: "CONFIG_PERF_EVENTS", Err: err}
+		return -1, &feature.Missing{
+			Feature: "perf events", Config: "CONFIG_PERF_EVENTS", Help: "a seccomp filter can refuse them too", Err: err,
+		}
 	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.EINVAL),
 		errors.Is(err, unix.ENODEV) && e.Type != unix.PERF_TYPE_SOFTWARE:
 		return -1, fmt.Errorf("open %s on CPU %d: %w: %w", e.Name, cpu, ErrNoEvent, err)
@@ -96,7 +98,7 @@ func denied(err error) error {
 		help += ", or with kernel.perf_event_paranoid below 1 (it is " + strings.TrimSpace(string(level)) + ")"
 	}
 	if feature.Capability(unix.CAP_PERFMON).Held() {
-		return feature.Refused(err, unix.CAP_PERFMON)
+		return feature.Refused(fmt.Errorf("open perf event: %w", err), unix.CAP_PERFMON)
 	}
 	return &feature.Missing{Feature: "perf events of whole CPUs", Help: help, Err: err}
 }

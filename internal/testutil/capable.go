@@ -2,7 +2,6 @@ package testutil
 
 import (
 	"fmt"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -15,16 +14,12 @@ import (
 func Capable(t testing.TB, f func() error, caps ...int) error {
 	t.Helper()
 	Root(t)
-	result := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the runtime ends the thread
+	return onThread(func() error {
 		if err := limit(caps); err != nil {
-			result <- err
-			return
+			return err
 		}
-		result <- f()
-	}()
-	return <-result
+		return f()
+	})
 }
 
 func limit(caps []int) error {

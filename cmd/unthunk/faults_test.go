@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// ended is how a command ended.
+type ended struct {
+	code           int
+	stdout, stderr string
+}
+
+// exits runs a command by start, which is where and how; nil is cmd.Run.
+func exits(t *testing.T, cmd *exec.Cmd, start func(run func() error) error) ended {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if start == nil {
+		start = func(run func() error) error { return run() }
+	}
+	if err := start(cmd.Run); cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return ended{cmd.ProcessState.ExitCode(), out.String(), errs.String()}
+}
+
+// refused says whether a command did nothing, with this exit code and one line that has
+// all of want.
+func (e ended) refused(code int, want ...string) bool {
+	for _, text := range want {
+		if !strings.Contains(e.stderr, text) {
+			return false
+		}
+	}
+	return e.code == code && e.stdout == "" && strings.HasPrefix(e.stderr, "unthunk: ") && strings.Count(e.stderr, "\n") == 1
+}
+
+// works says whether a command did what it was asked for. A busy machine may leave no
+// number.
+func (e ended) works() bool {
+	busy := strings.Contains(e.stderr, "no row has a number") || strings.Contains(e.stderr, "no answer")
+	return e.stdout != "" && (e.code == exitDone && e.stderr == "" || e.code == exitFailed && busy)
+}
+
+// quickly makes a run short. Its numbers are of no interest.
+const quickly = " --rounds 2 --duration 1s"
+
+// measuring are the verbs that measure, each as short as it can be.
+func measuring() []string {
+	return []string{
+		"bench --bulk 64" + quickly, "bench --bulk 64 --scenario redirect-xsk,redirect-cpu" + quickly, "tax --pair ndo-xdp-xmit" + quickly,
+		"tax" + quickly, "profile --rounds 7 --duration 3s", "run" + quickly, "xray",
+	}
+}
+
+// With few open files a verb works, or says how many it needs.
+func TestFewFiles(t *testing.T) {
+	testutil.Root(t)
+	exe := build(t)
+	limited := func(n, args string) ended {
+		shell := append([]string{"-c", "ulimit -n " + n + `; exec "$@"`, "sh", exe}, strings.Fields(args)...)
+		return exits(t, exec.Command("sh", shell...), nil)
+	}
+	for _, args := range append(measuring(), "check", "version", "history testdata/saved") {
+		if e := limited("64", args); !e.works() && !e.refused(exitMissing, "room for ", "the limit is 64: raise it with ulimit -n ") {
+			t.Errorf("%s with 64 files: %+v", args, e)
+		}
+		for _, n := range []string{"20", "10", "6", "5"} {
+			if e := limited(n, args); !e.refused(exitMissing, "room for ", "the limit is "+n+": raise it with ulimit -n ") {
+				t.Errorf("%s with %s files: %+v", args, n, e)
+			}
+		}
+	}
+	// As many as are asked for do.
+	for _, args := range measuring() {
+		_, need, ok := strings.Cut(limited("5", args).stderr, "ulimit -n ")
+		if e := limited(strings.TrimSpace(need), args); !ok || !e.works() || strings.Contains(e.stdout, "open files") {
+			t.Errorf("%s with %s files: %+v", args, need, e)
+		}
+	}
+}
+
+// What runs out of open files in spite of that says how to have more.
+func TestExplainFiles(t *testing.T) {
+	err := explain(errors.Join(errors.New("x"), &exec.Error{Name: "apt", Err: unix.EMFILE}))
+	if text := oneLine(err); !strings.HasPrefix(text, "room for more open files is missing (x exec: \"apt\"") ||
+		!strings.HasSuffix(text, ": raise it with ulimit -n") {
+		t.Error(text)
+	}
+	if err := explain(unix.EPERM); err != unix.EPERM {
+		t.Error(err)
+	}
+}
+
+// In a container /proc/sys is read-only.
+func TestReadOnlySysctl(t *testing.T) {
+	testutil.Root(t)
+	exe := build(t)
+	readOnly := func(run func() error) error { return testutil.ReadOnly(t, "/proc/sys", run) }
+	for _, args := range append(measuring(), "check") {
+		if e := exits(t, exec.Command(exe, strings.Fields(args)...), readOnly); !e.works() {
+			t.Errorf("%s: %+v", args, e)
+		}
+	}
+}
+
+// A container's seccomp filter refuses system calls, by one error or another. What needs
+// the call says so; what does not works.
+func TestRefusedCalls(t *testing.T) {
+	lab, _ := forwardLab(t)
+	exe := build(t)
+	var ns *os.File
+	if err := lab.Do(func() (err error) { ns, err = os.Open("/proc/thread-self/ns/net"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	all := append(measuring(), "check", "forward --in in --out out --duration 1s",
+		"forward --in in --out out --engine xdp --duration 1s", "bench --in in --out out"+quickly)
+	for _, test := range []struct {
+		call  uint32
+		errno unix.Errno
+		want  string
+		needs func(args string) bool
+	}{
+		{unix.SYS_BPF, unix.EPERM, ": operation not permitted): CAP_", needsBPF},
+		{unix.SYS_BPF, unix.ENOSYS, "the system call bpf is missing (function not implemented): the kernel was built without it, or", needsBPF},
+		{unix.SYS_PERF_EVENT_OPEN, unix.EPERM, "(open perf event: operation not permitted): CAP_PERFMON is there", needsPerf},
+		{unix.SYS_PERF_EVENT_OPEN, unix.ENOSYS, "perf events is missing (function not implemented): needs a kernel built with", needsPerf},
+		{unix.SYS_UNSHARE, unix.EPERM, "(unshare network namespace: operation not permitted): CAP_SYS_ADMIN is there", needsNamespace},
+		{unix.SYS_UNSHARE, unix.ENOSYS, "a system call is missing (unshare network namespace: function not implemented): ", needsNamespace},
+	} {
+		for _, args := range all {
+			e := exits(t, exec.Command(exe, strings.Fields(args)...), func(run func() error) error {
+				return testutil.Refuse(t, func() error {
+					if strings.Contains(args, " --in ") {
+						if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+							return err
+						}
+					}
+					return run()
+				}, test.errno, test.call)
+			})
+			ok := e.works()
+			if test.needs(args) {
+				ok = e.refused(exitMissing, test.want)
+			}
+			if !ok {
+				t.Errorf("%s, to which call %d says %v: %+v", args, test.call, test.errno, e)
+			}
+		}
+	}
+}
+
+func needsBPF(args string) bool { return args != "check" }
+
+func needsPerf(args string) bool { return strings.HasPrefix(args, "profile") }
+
+func needsNamespace(args string) bool { return args != "check" && !strings.Contains(args, " --in ") }

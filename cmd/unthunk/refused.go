@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+)
+
+// openFiles is how many files a verb may have open at a time: BPF programs, maps and
+// links, sockets, namespaces. Each number is what a run was seen to need, and a tenth more.
+func openFiles(cmd *cobra.Command) uint64 {
+	const (
+		any      = 32
+		oneChain = 64
+		perChain = 24
+		// dispatcher is while the BPF dispatcher is filled with 48 programs, which takes a
+		// link for each.
+		dispatcher = 192
+	)
+	count := func(flag string) uint64 {
+		values, err := cmd.Flags().GetStringSlice(flag)
+		if err != nil {
+			return 1
+		}
+		return max(uint64(len(values)), 1)
+	}
+	switch cmd.Name() {
+	case "bench":
+		return oneChain + perChain*(count("scenario")*count("operation")-1)
+	case "tax":
+		if cmd.Flags().Changed("pair") {
+			return oneChain
+		}
+		return dispatcher
+	case "run", "unthunk", "profile":
+		return dispatcher
+	}
+	return any
+}
+
+// checkLimits refuses a verb that would run out of open files: what fails then is often a
+// library's question whether the kernel has some feature, and its answer would be that it
+// has not. With very few the runtime of Go ends in a stack trace.
+func checkLimits(cmd *cobra.Command) error {
+	limit, need := fileLimit(), openFiles(cmd)
+	if limit >= need {
+		return nil
+	}
+	return &feature.Missing{
+		Feature: fmt.Sprintf("room for %d open files", need),
+		Help:    fmt.Sprintf("the limit is %d: raise it with ulimit -n %d", limit, need),
+	}
+}
+
+// fileLimit is the limit of open files of this process. The runtime of Go has raised it
+// to the hard one.
+func fileLimit() uint64 {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return ^uint64(0)
+	}
+	return limit.Cur
+}
+
+// explain turns what the kernel refuses to any program here into a [feature.Missing].
+func explain(err error) error {
+	const refused = "the kernel was built without it, or a seccomp filter refuses it"
+	switch {
+	case errors.Is(err, unix.EMFILE):
+		return &feature.Missing{
+			Feature: "room for more open files",
+			Help:    fmt.Sprintf("the limit is %d: raise it with ulimit -n", fileLimit()), Err: err,
+		}
+	case (errors.Is(err, unix.ENOSYS) || errors.Is(err, ebpf.ErrNotSupported)) && !hasBPF():
+		// A library that asks in vain for a feature says that the kernel is too old for it.
+		return &feature.Missing{Feature: "the system call bpf", Help: refused, Err: unix.ENOSYS}
+	case errors.Is(err, unix.ENOSYS) && feature.AsMissing(err) == nil:
+		return &feature.Missing{Feature: "a system call", Help: refused, Err: err}
+	}
+	return err
+}
+
+// hasBPF says whether the kernel has the system call bpf. It knows no command of that
+// number.
+func hasBPF() bool {
+	_, _, errno := unix.Syscall(unix.SYS_BPF, 1<<30, 0, 0)
+	return errno != unix.ENOSYS
+}
