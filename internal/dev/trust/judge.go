@@ -151,7 +151,8 @@ func calibrate(ctx context.Context) (turn float64, err error) {
 func alone(ctx context.Context, turns int) (float64, error) {
 	// The kernel's own timer is in whole ns: the difference of two lengths,
 	// n and 3n, timed from outside, is finer.
-	const n = 1 << 14
+	// Runs of a fraction of a millisecond fit between two turns of other tasks.
+	const n = 1 << 9
 	best := [2][2]time.Duration{{math.MaxInt64, math.MaxInt64}, {math.MaxInt64, math.MaxInt64}}
 	var run [2]func(repeat int) (time.Duration, error)
 	for i, spins := range []int{0, turns} {
@@ -172,7 +173,7 @@ func alone(ctx context.Context, turns int) (float64, error) {
 			return time.Since(start), nil
 		}
 	}
-	for range 31 {
+	for range 301 {
 		for i := range run {
 			if err := ctx.Err(); err != nil {
 				return 0, err

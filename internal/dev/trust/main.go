@@ -95,30 +95,40 @@ func (p plan) run(ctx context.Context, progress io.Writer) (*trust, error) {
 		return nil, err
 	}
 	t := &trust{}
-	if t.turn, err = calibrate(ctx); err != nil {
-		return nil, err
-	}
-	base, err := measure(ctx, p.duration, none)
+	err = p.inTurn(func() (err error) {
+		if t.turn, err = calibrate(ctx); err != nil {
+			return err
+		}
+		base, err := measure(ctx, p.duration, none)
+		if err == nil {
+			t.ns = base.Rows[len(base.Rows)-1].Ns.Median
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	t.ns = base.Rows[len(base.Rows)-1].Ns.Median
 	for n := range p.tries {
-		if err := p.round(ctx, n, loads, t, progress); err != nil {
+		if err := p.inTurn(func() error { return p.round(ctx, n, loads, t, progress) }); err != nil {
 			return nil, fmt.Errorf("try %d: %w", n+1, err)
 		}
 	}
 	return t, nil
 }
 
+// inTurn calls f while the lock is held, if there is one.
+func (p plan) inTurn(f func() error) error {
+	if p.turn == nil {
+		return f()
+	}
+	if err := unix.Flock(int(p.turn.Fd()), unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", p.turn.Name(), err)
+	}
+	return errors.Join(f(), unix.Flock(int(p.turn.Fd()), unix.LOCK_UN))
+}
+
 // round makes the n-th try of each situation unless it has its records.
 func (p plan) round(ctx context.Context, n int, loads []load, t *trust, progress io.Writer) error {
-	if p.turn != nil {
-		if err := unix.Flock(int(p.turn.Fd()), unix.LOCK_EX); err != nil {
-			return fmt.Errorf("lock %s: %w", p.turn.Name(), err)
-		}
-		defer unix.Flock(int(p.turn.Fd()), unix.LOCK_UN)
-	}
 	for i, s := range situations() {
 		if !p.wants(s) {
 			continue

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/profile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -19,10 +20,8 @@ import (
 const (
 	// sampleRate is high enough that chance moves a stage of leastStage by a few percent in some seconds, in Hz.
 	sampleRate = 4000
-	// leastStage is the least share of a packet of a stage that is looked at, in percent.
+	// leastStage is the least share of a packet of a stage that [stages.worst] looks at, in percent.
 	leastStage = 5
-	// nearEnough is by how much a stage may differ when other tasks are busy, in percent.
-	nearEnough = 10
 )
 
 // profileRun is `unthunk profile --quick --rate 4000 --duration …`.
@@ -44,14 +43,14 @@ func profileRun(ctx context.Context, d time.Duration) (*record.Profile, error) {
 	return p, nil
 }
 
-// stages counts pairs of profiles, of a quiet machine and of a busy one.
+// stages are pairs of profiles, of a quiet machine and of a busy one.
 type stages struct {
 	tries int
-	// unknown are those in which one of the two says that it cannot tell, near others in which each stage of the busy
-	// machine's is near enough to the quiet one's, far the rest.
-	unknown, near, far int
-	// packet and worst are by how much the packet and the stage that differs most differ in the others, in percent.
-	packet, worst []float64
+	// unknown are those in which one of the two says that it cannot tell.
+	unknown int
+	// names are the whole packet and the stages in order, pairs what they took in the others, in ns.
+	names []string
+	pairs map[string][][2]float64
 }
 
 // add judges a pair, and says what came of it.
@@ -63,44 +62,71 @@ func (s *stages) add(quiet, busy *record.Profile) (said string) {
 			return "cannot tell: " + p.CannotTell
 		}
 	}
-	more := func(quiet, busy *stat.Quantity) float64 { return 100 * (busy.Median/quiet.Median - 1) }
-	packet, worst := more(quiet.Packet, busy.Packet), 0.0
-	texts := []string{fmt.Sprintf("packet %+.1f %%", packet)}
-	for _, was := range quiet.Rows {
-		if was.Name == record.Unattributed || was.Ns.Median < leastStage/100.*quiet.Packet.Median {
-			continue
+	if s.pairs == nil {
+		s.pairs = make(map[string][][2]float64)
+	}
+	var texts []string
+	pair := func(name string, quiet, busy float64) {
+		if s.pairs[name] == nil {
+			s.names = append(s.names, name)
 		}
-		differs := -100.0 // where the busy one has no such stage
-		for _, is := range busy.Rows {
-			if is.Name == was.Name {
-				differs = more(was.Ns, is.Ns)
-			}
-		}
-		texts = append(texts, fmt.Sprintf("%s %+.1f %%", was.Name, differs))
-		if math.Abs(differs) > math.Abs(worst) {
-			worst = differs
+		s.pairs[name] = append(s.pairs[name], [2]float64{quiet, busy})
+		texts = append(texts, fmt.Sprintf("%s %.1f to %.1f", name, quiet, busy))
+	}
+	pair(record.PacketRow, quiet.Packet.Median, busy.Packet.Median)
+	for _, stage := range functions.Stages() {
+		was, is := stageNs(quiet, stage), stageNs(busy, stage)
+		if stage != functions.StageUnattributed && (was > 0 || is > 0) {
+			pair(string(stage), was, is)
 		}
 	}
-	s.packet, s.worst = append(s.packet, packet), append(s.worst, worst)
-	if math.Abs(worst) <= nearEnough {
-		s.near++
-	} else {
-		s.far++
+	return strings.Join(texts, ", ") + " ns"
+}
+
+// stageNs is what a stage takes, 0 where it has no sample.
+func stageNs(p *record.Profile, stage functions.Stage) float64 {
+	for _, row := range p.Rows {
+		if row.Name == string(stage) {
+			return row.Ns.Median
+		}
 	}
-	return strings.Join(texts, ", ")
+	return 0
+}
+
+// change is the mean difference of pairs in percent of the mean on the quiet machine, with that mean and the busy one's.
+func change(pairs [][2]float64) (quiet, busy float64, percent stat.Quantity) {
+	for _, p := range pairs {
+		quiet += p[0] / float64(len(pairs))
+		busy += p[1] / float64(len(pairs))
+	}
+	var changes []float64
+	for _, p := range pairs {
+		changes = append(changes, 100*(p[1]-p[0])/quiet)
+	}
+	return quiet, busy, stat.Mean(changes, "percent")
+}
+
+// worst is the stage of leastStage or more that differs most, and by how much in percent.
+func (s *stages) worst() (name string, percent float64) {
+	packet, _, _ := change(s.pairs[record.PacketRow])
+	for _, stage := range s.names {
+		quiet, _, d := change(s.pairs[stage])
+		if quiet >= leastStage*packet/100 && math.Abs(d.Median) >= math.Abs(percent) {
+			name, percent = stage, d.Median
+		}
+	}
+	return name, percent
 }
 
 // write prints the table.
 func (s *stages) write(w io.Writer) {
-	fmt.Fprintf(w, "\n| pairs of profiles | cannot tell | stages within %d %% | beyond | packet | stage that differs most |\n"+
-		"|---|---|---|---|---|---|\n", nearEnough)
-	fmt.Fprintf(w, "| %d | %d | %d | %d | %s | %s |\n", s.tries, s.unknown, s.near, s.far, span(s.packet), span(s.worst))
-}
-
-// span is from the least to the most in percent.
-func span(xs []float64) string {
-	if len(xs) == 0 {
-		return "–"
+	fmt.Fprintf(w, "\n%d pairs of profiles; in %d of them one cannot tell\n", s.tries, s.unknown)
+	if len(s.names) == 0 {
+		return
 	}
-	return fmt.Sprintf("%+.1f … %+.1f %%", stat.Quantile(xs, 0), stat.Quantile(xs, 1))
+	fmt.Fprint(w, "\n| stage | ns quiet | ns busy | change in % |\n|---|---|---|---|\n")
+	for _, name := range s.names {
+		quiet, busy, d := change(s.pairs[name])
+		fmt.Fprintf(w, "| %s | %.1f | %.1f | %+.1f [%+.1f, %+.1f] |\n", name, quiet, busy, d.Median, d.Low, d.High)
+	}
 }
