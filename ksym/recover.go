@@ -16,7 +16,7 @@ var ErrNoTables = errors.New("no kallsyms tables in it")
 // check agrees. Layouts of Linux 4.20 to 6.14 on 64 bit are known
 // (scripts/kallsyms.c); what else there is, is an [ErrNoTables].
 func Recover(data []byte) (*Table, error) {
-	tries := 0
+	tries, left := 0, work{names: maxWork, reads: maxTries}
 	for index := 0; tries < maxTries; index += 8 {
 		index = nextIndex(data, index)
 		if index < 0 {
@@ -27,10 +27,11 @@ func Recover(data []byte) (*Table, error) {
 			continue
 		}
 		tries++
-		t := tables{data: data, tokens: tokens, tokenTable: start, tokenIndex: index}
+		t := tables{data: data, tokens: tokens, tokenTable: start, tokenIndex: index, left: left}
 		if b, ok := t.symbols(); ok {
 			return b.table(), nil
 		}
+		left = t.left
 	}
 	return nil, ErrNoTables
 }
@@ -40,7 +41,7 @@ const (
 	// maxToken is the longest token, in bytes; the longest seen has some 20.
 	maxToken = 100
 	// maxTables bounds the symbols of one kernel: 300 000 is usual.
-	maxTables = 4 << 20
+	maxTables = 1 << 20
 	// maxTries is how many token tables are tried: a kernel has one.
 	maxTries = 16
 )
@@ -95,7 +96,15 @@ type tables struct {
 	data                   []byte
 	tokens                 [tokenCount][]byte
 	tokenTable, tokenIndex int
+	left                   work
 }
+
+// work is what may still be read in search of the tables: names, and tables of them whole.
+// A file can have places that look like tables every 8 bytes.
+type work struct{ names, reads int }
+
+// maxWork is 200 times the names of a kernel.
+const maxWork = 64 << 20
 
 // symbols finds the other tables around those of the tokens. Before them stand,
 // from the back, kallsyms_seqs_of_names in Linux 6.2 and 6.3 and in stable kernels
@@ -156,45 +165,72 @@ func (t *tables) names(markers, blocks int) (*builder, bool) {
 		if count > maxTables || (count+255)/256 != blocks || le.Uint32(t.data[names-4:]) != 0 {
 			continue
 		}
-		b, ok := t.read(names, markers, count)
-		if ok && t.address(b, names) {
+		if t.left.names <= 0 || t.left.reads <= 0 {
+			return nil, false
+		}
+		if !t.fits(names, markers, count) {
+			continue
+		}
+		t.left.reads--
+		if b, ok := t.read(names, markers, count); ok && t.address(b, names) {
 			return b, true
 		}
 	}
 	return nil, false
 }
 
-// read expands count names, which end where the markers begin.
+// fits tells whether count names end where the markers begin, which say where each 256th of
+// them does.
+func (t *tables) fits(names, markers, count int) bool {
+	at := names
+	for n := range count {
+		t.left.names--
+		if n%256 == 0 && at-names != int(le.Uint32(t.data[markers+n/256*4:])) {
+			return false
+		}
+		packed, next := t.name(at, markers)
+		if len(packed) == 0 {
+			return false
+		}
+		at = next
+	}
+	return markers-at < 16 && zero(t.data[at:markers])
+}
+
+// name is the packed name at a place before end, none when it is longer, and where the next
+// one begins.
+func (t *tables) name(at, end int) (packed []byte, next int) {
+	if at+2 >= end {
+		return nil, at
+	}
+	length := int(t.data[at])
+	at++
+	if length&0x80 != 0 { // Linux 6.1
+		length = length&0x7f | int(t.data[at])<<7
+		at++
+	}
+	if at+length > end {
+		return nil, at
+	}
+	return t.data[at : at+length], at + length
+}
+
+// read expands count names, which fit.
 func (t *tables) read(names, markers, count int) (*builder, bool) {
 	b := newBuilder(min(count, (markers-names)/2)) // two bytes each at least
-	at := names
 	var name []byte
-	for n := range count {
-		if n%256 == 0 && at-names != int(le.Uint32(t.data[markers+n/256*4:])) {
-			return nil, false
-		}
-		if at+2 >= markers {
-			return nil, false
-		}
-		length := int(t.data[at])
-		at++
-		if length&0x80 != 0 { // Linux 6.1
-			length = length&0x7f | int(t.data[at])<<7
-			at++
-		}
-		if length == 0 || at+length > markers {
-			return nil, false
-		}
+	for at := names; len(b.syms) < count; {
+		packed, next := t.name(at, markers)
 		name = name[:0]
-		for _, token := range t.data[at : at+length] {
+		for _, token := range packed {
 			name = append(name, t.tokens[token]...)
 		}
-		at += length
+		at = next
 		if len(name) < 2 || len(name) > 1024 || b.add(Symbol{Type: name[0]}, name[1:], nil) != nil {
 			return nil, false
 		}
 	}
-	return b, markers-at < 16 && zero(t.data[at:markers])
+	return b, true
 }
 
 // address fills the addresses in: kallsyms_offsets and kallsyms_relative_base

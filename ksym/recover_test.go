@@ -111,6 +111,35 @@ func TestRecoverLongNames(t *testing.T) {
 	}
 }
 
+// Names may seem to begin every 8 bytes, and all of them be read before they turn out to end
+// elsewhere: that ends too.
+func TestRecoverWork(t *testing.T) {
+	const blocks, count, names = 4, 0x307, 256 * 600 / 8
+	tables := tables{left: work{names: 10 * count, reads: maxTries}}
+	for range names + 2*count { // the number of names, which is a name of 7 tokens too
+		tables.data = le.AppendUint64(tables.data, count)
+	}
+	markers := len(tables.data)
+	for n := range blocks {
+		tables.data = le.AppendUint32(tables.data, uint32(8*256*n))
+	}
+	if _, ok := tables.names(markers, blocks); ok {
+		t.Error("symbols were found")
+	}
+	if left := tables.left.names; left > 0 || left < -count {
+		t.Errorf("%d names were read, %d are the limit", 10*count-left, 10*count)
+	}
+	// Where they end as they should, and what they expand to is no kernel's.
+	for i := range tables.tokens {
+		tables.tokens[i] = []byte("a")
+	}
+	tables.left = work{names: maxWork, reads: 0}
+	tables.data = append(tables.data[8*(names+count):markers:markers], tables.data[markers:]...)
+	if _, ok := tables.names(8*count, blocks); ok || tables.left.names != maxWork {
+		t.Errorf("%d names were read when no table may be", maxWork-tables.left.names)
+	}
+}
+
 // Many tables of tokens are no kernel's, and each would be tried for long.
 func TestRecoverTries(t *testing.T) {
 	decoy := built()[56:] // no number of symbols, no names

@@ -387,6 +387,28 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// A module is read beside its kernel: it may have fewer symbols, and less to name them.
+func TestModuleLimits(t *testing.T) {
+	module := func(symbols, names int) []byte {
+		return object(0, section{kind: 1, flags: 6, data: make([]byte, 64)},
+			section{kind: 2, data: make([]byte, 24*symbols), link: 3}, section{kind: 3, data: make([]byte, names)})
+	}
+	for _, test := range []struct {
+		name           string
+		symbols, names int
+		want           string
+	}{
+		{"most", maxModuleSymbols, maxModuleNames, ""},
+		{"symbols", maxModuleSymbols + 1, 1, "a symbol table of"},
+		{"names", 1, maxModuleNames + 1, "bytes of names"},
+	} {
+		_, err := parseImage(t.Context(), "x", module(test.symbols, test.names), nil)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
 func FuzzImage(f *testing.F) {
 	f.Add([]byte("\x7fELF\x02\x01\x01"))
 	f.Add(packed(f, []byte("\x7fELF\x02\x01\x01")))

@@ -48,21 +48,27 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	files, err := driver.Find(ctx, folders)
+	doc, err := reading(ctx, func() (*record.Document[record.DriverRow], error) { return inspect(ctx, folders) })
 	if err != nil {
 		return err
+	}
+	return o.publish(s, doc, func() error { return report.Drivers(s.out, textOptions(s.out), doc) })
+}
+
+// inspect is the record of the modules in folders and files.
+func inspect(ctx context.Context, folders []string) (*record.Document[record.DriverRow], error) {
+	files, err := driver.Find(ctx, folders)
+	if err != nil {
+		return nil, err
 	}
 	doc := record.New[record.DriverRow]("drivers", host.Identify(host.Options{}))
 	doc.Settings = map[string]string{"version": buildVersion()}
 	rows, warns, err := driver.InspectAll(ctx, files)
-	switch {
-	case ctx.Err() != nil:
-		return errStopped
-	case err != nil:
-		return err
+	if err != nil {
+		return nil, err
 	}
 	doc.Rows, doc.Warnings = rows, append(doc.Warnings, warns...)
-	return o.publish(s, doc, func() error { return report.Drivers(s.out, textOptions(s.out), doc) })
+	return doc, nil
 }
 
 // unpacked are paths with the folders of kernel packages in place of the packages.

@@ -17,6 +17,9 @@ func reading[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	}()
 	select {
 	case r := <-done:
+		if r.err != nil && ctx.Err() != nil { // because of that
+			r.err = errInterrupted
+		}
 		return r.value, r.err
 	case <-ctx.Done():
 		var none T

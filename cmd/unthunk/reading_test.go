@@ -1,10 +1,28 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"strings"
 	"testing"
+
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
 )
+
+// What reads files of others ends with its context, and does not wait for what is under way.
+func TestReadingVerbs(t *testing.T) {
+	dir := guesttest.Kernel(t, "6.12")
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, args := range [][]string{{"drivers", dir}, {"xray", "--root", dir}, {"xray", "--root", dir, "--all"}} {
+		var stdout, stderr bytes.Buffer
+		code := run(ctx, args, strings.NewReader(""), &stdout, &stderr)
+		if code != exitFailed || stdout.Len() > 0 || stderr.String() != "unthunk: "+errInterrupted.Error()+"\n" {
+			t.Errorf("%v: exit code %d: %s%s", args, code, stdout.String(), stderr.String())
+		}
+	}
+}
 
 func TestReading(t *testing.T) {
 	t.Parallel()

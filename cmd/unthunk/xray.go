@@ -78,7 +78,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if f.fn != "" || f.asm != "" || f.all {
 		return f.showCode(ctx, s, k)
 	}
-	path, err := xray.Read(ctx, k, f.dev, f.driver)
+	path, err := readKernel(ctx, k, func() (*xray.Path, error) { return xray.Read(ctx, k, f.dev, f.driver) })
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (f xrayFlags) loadCounts() (*record.Lab, error) {
 // showCode writes what is asked for of a function, or of the whole kernel.
 func (f xrayFlags) showCode(ctx context.Context, s std, k *kernel.Kernel) error {
 	if f.all {
-		totals, err := xray.Totals(ctx, k)
+		totals, err := readKernel(ctx, k, func() (*record.Code, error) { return xray.Totals(ctx, k) })
 		if err != nil {
 			return err
 		}
@@ -149,7 +149,17 @@ func (f xrayFlags) open(ctx context.Context) (*kernel.Kernel, error) {
 	// which the collector has nothing to look at: a collection takes 1 ms, and doing
 	// it early keeps the packed one from lasting to the end.
 	debug.SetGCPercent(10)
-	return kernel.OpenTree(ctx, f.root, driver)
+	return reading(ctx, func() (*kernel.Kernel, error) { return kernel.OpenTree(ctx, f.root, driver) })
+}
+
+// readKernel returns what read does, of a kernel in files as soon as ctx ends: others may have
+// made them so that reading takes long. What is read of the running kernel holds programs
+// and devices, which it takes away when ctx ends.
+func readKernel[T any](ctx context.Context, k *kernel.Kernel, read func() (T, error)) (T, error) {
+	if k.Live {
+		return read()
+	}
+	return reading(ctx, read)
 }
 
 // check refuses flags that do not go together.

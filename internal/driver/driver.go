@@ -90,7 +90,20 @@ func Inspect(ctx context.Context, img *ktext.Image, types *btf.Spec) (*record.Dr
 	row.Partial = d.partial
 	slices.Sort(row.Partial)
 	row.Partial = slices.Compact(row.Partial)
+	own(row)
 	return row, nil
+}
+
+// own gives a row texts of its own: those of symbols are parts of all names of the module.
+func own(row *record.DriverRow) {
+	for _, text := range []*string{&row.Name, &row.Release, &row.Xmit} {
+		*text = strings.Clone(*text)
+	}
+	for _, list := range [][]string{row.Polls, row.Partial} {
+		for i := range list {
+			list[i] = strings.Clone(list[i])
+		}
+	}
 }
 
 // uses tells whether the module needs a function of the kernel that has a role.

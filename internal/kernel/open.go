@@ -101,6 +101,7 @@ func FileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	img.BTF = bytes.Clone(img.BTF) // the types outlive the image
 	return imageTypes(img, vmlinuz)
 }
 

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"runtime/debug"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -124,7 +125,8 @@ const maxAtOnce = 256 << 20
 
 // Reserve waits until there is memory to read the kernel or the module at path and what is
 // in it. The memory is reserved until release is called. A file that needs more than there
-// is waits until nothing else is read.
+// is waits until nothing else is read. What was read must not be in use any more when release
+// is called: it is given back to the system where it was large, as the next may be as large.
 func Reserve(ctx context.Context, path string) (release func(), err error) {
 	n, err := need(path)
 	if err != nil {
@@ -133,7 +135,12 @@ func Reserve(ctx context.Context, path string) (release func(), err error) {
 	if err := budget.Acquire(ctx, n); err != nil {
 		return nil, err
 	}
-	return sync.OnceFunc(func() { budget.Release(n) }), nil
+	return sync.OnceFunc(func() {
+		if n >= maxAtOnce/2 {
+			debug.FreeOSMemory() // takes 20 ms
+		}
+		budget.Release(n)
+	}), nil
 }
 
 // need is the memory that reading a file takes: the packed file, what it unpacks to, and

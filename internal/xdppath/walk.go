@@ -22,17 +22,22 @@ const (
 	maxFunctions = 4000
 	maxDepth     = 32       // calls from a root
 	maxText      = 16 << 20 // bytes of all functions together
+	// A driver's path has some hundred indirect branches and some thousand calls, one a
+	// function of which rates look at with each of its others.
+	maxSites = 1 << 13
+	maxCalls = 1 << 16
 )
 
 // walker is the work of one Walk.
 type walker struct {
-	kernel  *kernel.Kernel
-	values  *codeflow.Values
-	keys    map[uint64]uint64 // see [codeflow.Knowledge]
-	nodes   map[uint64]*node  // by address
-	queue   []*node           // to be visited
-	text    int               // bytes read
-	returns branch.Returns
+	kernel *kernel.Kernel
+	values *codeflow.Values
+	keys   map[uint64]uint64 // see [codeflow.Knowledge]
+	nodes  map[uint64]*node  // by address
+	queue  []*node           // to be visited
+	// What was read: bytes, direct calls, indirect branches.
+	text, calls, sites int
+	returns            branch.Returns
 }
 
 // node is a function of the call graph. Each pass of Walk fills its own fields.
@@ -190,6 +195,14 @@ func (w *walker) node(addr uint64, name string) *node {
 	return n
 }
 
+// limits is why a function was not followed that a walk would reach.
+const limits = "not followed: the walk has come to its limits"
+
+// full tells whether a walk has come to its limits.
+func (w *walker) full() bool {
+	return len(w.nodes) > maxFunctions || w.text > maxText || w.calls > maxCalls || w.sites > maxSites
+}
+
 // younger tells whether what is off bytes behind the start of a symbol is another BPF
 // program, which was loaded when the symbols had been read. Programs share pages, and kallsyms
 // has no sizes.
@@ -207,7 +220,12 @@ func (w *walker) visit(n *node) {
 	if !n.decoded {
 		n.decoded = true
 		n.partial = slices.DeleteFunc(n.partial, func(s string) bool { return strings.HasPrefix(s, "not followed") })
+		if w.full() {
+			n.partial = append(n.partial, limits)
+			return
+		}
 		w.read(n)
+		w.calls, w.sites = w.calls+len(n.calls), w.sites+len(n.sites)
 	}
 	if !n.wanted {
 		return
@@ -217,8 +235,8 @@ func (w *walker) visit(n *node) {
 		first := c.to.depth < 0
 		if first {
 			c.to.depth, c.to.given = n.depth+1, c.args
-			if len(w.nodes) > maxFunctions || c.to.depth > maxDepth || w.text > maxText {
-				c.to.partial = append(c.to.partial, "not followed: the walk has come to its limits")
+			if c.to.depth > maxDepth || w.full() {
+				c.to.partial = append(c.to.partial, limits)
 				c.to.boundary = true
 			}
 		}

@@ -290,6 +290,45 @@ func TestWalkRefuses(t *testing.T) {
 	}
 }
 
+// Functions that all call each other and are full of indirect branches: the walk ends at its
+// limits, and says so.
+func TestWalkLimits(t *testing.T) {
+	const count, fill = 160, 500
+	functionsOf := func(asm ...any) (out []function) {
+		for i := range count {
+			f := function{name: fmt.Sprintf("f%d", i)}
+			for j := range fill {
+				for _, a := range asm {
+					if _, ok := a.(callTo); ok {
+						a = callTo(fmt.Sprintf("f%d", (i*7+j)%count))
+					}
+					f.asm = append(f.asm, a)
+				}
+			}
+			out = append(out, function{f.name, append(f.asm, ret)})
+		}
+		return out
+	}
+	for name, all := range map[string][]function{
+		"calls": functionsOf(callTo("")), "sites": functionsOf("\xff\xd0", callTo("")),
+	} {
+		inv, err := Walk(t.Context(), image(t, all), []Root{{Function: "f0", Addr: base, Per: functions.PerPoll}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		full := 0
+		for _, f := range inv.Functions {
+			if f.Partial == limits {
+				full++
+			}
+		}
+		// One function more than the limits may be read.
+		if full == 0 || len(inv.Sites) > maxSites+fill {
+			t.Errorf("%s: %d sites of %d functions, %d of them not read", name, len(inv.Sites), len(inv.Functions), full)
+		}
+	}
+}
+
 func FuzzWalk(f *testing.F) {
 	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf(
 		"%x t f\n%x t f.cold\n%x t g\n%x t __x86_indirect_thunk_rax\n%x d data\n%x t end\n",
