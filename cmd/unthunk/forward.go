@@ -198,9 +198,26 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	closeErr := forwarder.Close()
 	last, totalErr := forwarder.Totals()
 	if totalErr == nil {
-		totalErr = w.final(last, c.Sample)
+		totalErr = errors.Join(w.final(last, c.Sample), noneSent(last))
 	}
 	return errors.Join(watch, runErr, closeErr, totalErr)
+}
+
+// noneSent returns an error when frames were lost and none was sent.
+func noneSent(t forward.Totals) error {
+	var lost, sent uint64
+	for _, d := range t.Directions {
+		sent += d.Sent
+		for _, drop := range d.Drops {
+			if drop.Reason != forward.DropVerdict { // what the program drops is not lost
+				lost += drop.Frames
+			}
+		}
+	}
+	if sent > 0 || lost == 0 {
+		return nil
+	}
+	return fmt.Errorf("no frame was sent, and %d were lost", lost)
 }
 
 // warner writes warnings of any goroutine.

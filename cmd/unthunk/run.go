@@ -156,7 +156,12 @@ func addPrices(ctx context.Context, s std, doc *record.Document[record.BenchRow]
 	rows, warns := raw.Record()
 	doc.Prices = rows
 	doc.AddReferences(record.PartPrices, raw.References)
-	doc.Warnings = append(doc.Warnings, warns...)
+	for _, w := range warns {
+		if w.Row == "" { // else the row says whose it is
+			w.Text = "prices: " + w.Text
+		}
+		doc.Warn(w.Row, w.Text)
+	}
 }
 
 // leftOut says that a part of a run could not be measured, and why.

@@ -203,8 +203,11 @@ func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
 // more.
 func (a *Answer) returnClaim(doc *record.Document[record.BenchRow]) []string {
 	thunk := doc.Host.ReturnThunk
-	if thunk == "" || thunk == "ret" || doc.Profile == nil || doc.Profile.Tax == nil {
+	if thunk == "" || thunk == "ret" {
 		return nil
+	}
+	if doc.Profile == nil || doc.Profile.Tax == nil {
+		return []string{fmt.Sprintf("What return thunks (%s) take was not measured: unthunk profile does that.", thunk)}
 	}
 	most := doc.Profile.Tax.ReturnEntries
 	if most == nil || !(most.Median >= a.Redirect.Median/10) {
@@ -241,6 +244,10 @@ func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 	what := "Indirect calls take"
 	if strings.Contains(doc.Host.IndirectThunk, "retpoline") {
 		what = "Retpolines take"
+	}
+	if a.Share != nil && a.Share.Median >= 100 {
+		return []string{fmt.Sprintf("What indirect calls take of it cannot be told: by their price %s, more than all of it.",
+			a.Tax.Text(stat.Number))}
 	}
 	if a.Share == nil {
 		return []string{fmt.Sprintf("%s %s ns a packet.", what, stat.Number(a.Tax.Median))}
@@ -326,7 +333,7 @@ func calls(prices []record.TaxRow, bulk string) (said []string) {
 	}
 	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s", trimmed(n), stat.Number(row.Price.Median/n), sum))
 	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
-		said = append(said, fmt.Sprintf("%s as in 2018: %s ns", trimmed(old.PerPacket.Median),
+		said = append(said, fmt.Sprintf("%s in 2018: %s ns", trimmed(old.PerPacket.Median),
 			stat.Number(old.Price.Median)))
 	}
 	return said

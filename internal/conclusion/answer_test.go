@@ -63,7 +63,7 @@ func TestAnswer(t *testing.T) {
 	if p := a.Path; p.Bulk != "16" || len(p.Stages) != 2 || p.Total != 17 || len(p.Beside) != 1 || p.Beside[0].Name != "locks" {
 		t.Errorf("path: %+v", p)
 	}
-	if got := strings.Join(a.Calls, "|"); got != "0.12 a packet × 10.0 ns = 1.20 ns|3 as in 2018: 25.0 ns" {
+	if got := strings.Join(a.Calls, "|"); got != "0.12 a packet × 10.0 ns = 1.20 ns|3 in 2018: 25.0 ns" {
 		t.Errorf("calls: %s", got)
 	}
 	if len(a.Try) != 1 || len(a.Avoid) != 1 {

@@ -21,7 +21,7 @@ func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 			redirect = of.Hop
 		}
 		_, share := share(redirect, answerBulk, rows)
-		if share != nil {
+		if share != nil && share.Median < 100 {
 			said = append(said, fmt.Sprintf("At bulk %s a redirect makes %s: %s of its %s ns, %s. Without them it would take %s ns.",
 				answerBulk, callsAt(row), row.Price.Text(stat.Number), stat.Number(redirect.Median), share.Text(stat.Number),
 				stat.Number(redirect.Median-row.Price.Median)))

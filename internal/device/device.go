@@ -153,11 +153,14 @@ func (d Device) AttachPass() (link.Link, error) {
 }
 
 // AwaitUp waits until devices are up: many drivers restart when an XDP program is attached. A device that does not
-// report its state counts as up.
+// report its state counts as up, and one that is not there any more: [Device.CheckPresent] says which it was.
 func AwaitUp(ctx context.Context, ifindexes ...int) error {
 	for _, ifindex := range ifindexes {
 		for tries := 0; ; tries++ {
 			l, err := netlink.LinkByIndex(ifindex)
+			if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone {
+				break
+			}
 			if err != nil {
 				return fmt.Errorf("read interface state: %w", err)
 			}

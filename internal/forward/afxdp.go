@@ -375,7 +375,8 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 
 // Reasons for drops.
 const (
-	dropVerdict  = "verdict"
+	// DropVerdict is the reason of frames that the program drops on purpose.
+	DropVerdict  = "verdict"
 	dropNoPort   = "output-gone"
 	dropNoRoom   = "no-room"
 	dropRefused  = "not-sendable"
@@ -417,7 +418,7 @@ func (f *afxdp) Totals() (Totals, error) {
 		d.Batches, d.Bulks = in.Batches, out.Bulks
 		d.Drops = []Drop{
 			{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
-			{dropVerdict, in.DroppedByProgram}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
+			{DropVerdict, in.DroppedByProgram}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
 			{dropKernel, kernel.RXDropped}, {dropRingFull, kernel.RXRingFull},
 		}
 	}

@@ -48,7 +48,7 @@ func (d DevicePair) Validate() error {
 	d = d.withDefaults()
 	switch {
 	case !slices.Contains(DeviceScenarios(), d.Scenario):
-		return fmt.Errorf("scenario %q is not one of those that real devices can run: %v", d.Scenario, DeviceScenarios())
+		return fmt.Errorf("scenario %q is not one of those that real devices can run: %s", d.Scenario, names(DeviceScenarios()))
 	case d.In == "":
 		return errors.New("a run on real devices needs the one that frames come in by")
 	case d.Scenario == Map && d.Out == "":

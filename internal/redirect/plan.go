@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -116,7 +117,7 @@ func (p Plan) Validate() error {
 	p = p.withDefaults()
 	for _, s := range p.Scenarios {
 		if !slices.Contains(Scenarios(), s) {
-			return fmt.Errorf("scenario %q is not one of %v", s, Scenarios())
+			return fmt.Errorf("scenario %q is not one of %s", s, names(Scenarios()))
 		}
 	}
 	for _, b := range p.Bulks {
@@ -191,4 +192,13 @@ func (p Plan) chains() []ChainSpec {
 		}
 	}
 	return specs
+}
+
+// names lists scenarios for an error.
+func names(scenarios []Scenario) string {
+	var list []string
+	for _, s := range scenarios {
+		list = append(list, string(s))
+	}
+	return strings.Join(list, ", ")
 }

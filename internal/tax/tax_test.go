@@ -272,15 +272,32 @@ func TestSharedDispatcher(t *testing.T) {
 	if err := errors.Join(f.prepare(), f.fillUp(t.Context())); err != nil {
 		t.Fatal(err)
 	}
-	// It takes the room of the program that is measured.
-	theirs, _ := veth.Pair(t, veth.Namespace(t), "in", "out")
+	// One takes the room of the program that is measured; later, two leave more.
+	others := veth.Namespace(t)
+	theirs, _ := veth.Pair(t, others, "in", "out")
 	if err := theirs.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, 2), asm.Return()), link.XDPGenericMode); err != nil {
 		t.Fatal(err)
 	}
-	err := f.measureFull(t.Context())
-	if err != nil || len(f.outside) != fillPrograms || len(f.inside[full]) != fillPrograms {
-		t.Errorf("%d prices outside, %d inside, want %d: %v", len(f.outside), len(f.inside[full]), fillPrograms, err)
+	measure := func() {
+		t.Helper()
+		f.outside, f.inside[full], f.referenceNs = nil, nil, nil
+		err := f.measureFull(t.Context())
+		if err != nil || len(f.outside) != fillPrograms || len(f.inside[full]) != fillPrograms {
+			t.Fatalf("%d prices outside, %d inside, want %d: %v", len(f.outside), len(f.inside[full]), fillPrograms, err)
+		}
+		for i, multiple := range f.outside {
+			if ns := f.ns(multiple - f.inside[full][i]); ns > 500 {
+				t.Errorf("a price of %.0f ns", ns)
+			}
+		}
 	}
+	measure()
+	for _, d := range []netlab.Device{theirs, f.devices[20]} {
+		if err := d.Detach(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	measure()
 }
 
 // Others' programs at the tracepoint take the price of the first away, and cost the
