@@ -146,46 +146,37 @@ func calibrate(ctx context.Context) (turn float64, err error) {
 	return took / many, err
 }
 
-// alone is what turns of the loop add to the program, in ns: the smallest of
-// interleaved runs of each, since whatever disturbs them only adds.
+// alone is what turns of the loop add to the program, in ns: the smallest of interleaved runs of each, since whatever
+// disturbs them only adds. The time is the kernel's own, around the program: from outside, a run has waits for RCU in it,
+// which are longer than the program's time.
 func alone(ctx context.Context, turns int) (float64, error) {
-	// The kernel's own timer is in whole ns: the difference of two lengths,
-	// n and 3n, timed from outside, is finer.
-	// Runs of a fraction of a millisecond fit between two turns of other tasks.
-	const n = 1 << 9
-	best := [2][2]time.Duration{{math.MaxInt64, math.MaxInt64}, {math.MaxInt64, math.MaxInt64}}
-	var run [2]func(repeat int) (time.Duration, error)
+	// Some 0.2 ms fit between two turns of other tasks.
+	const repeat, tries = 512, 31
+	frame, err := traffic.UDPFrame(redirect.DefaultSize)
+	if err != nil {
+		return 0, err
+	}
+	best := [2]time.Duration{math.MaxInt64, math.MaxInt64}
+	var programs [2]*chain.Programs
 	for i, spins := range []int{0, turns} {
 		p, err := chain.Load(chain.Config{Program: "drop", Operation: chain.Spin, Spins: uint32(spins), Uncounted: true})
 		if err != nil {
 			return 0, err
 		}
 		defer p.Close()
-		frame, err := traffic.UDPFrame(redirect.DefaultSize)
-		if err != nil {
-			return 0, err
-		}
-		run[i] = func(repeat int) (time.Duration, error) {
-			start := time.Now()
-			if _, _, err := p.Tested.Benchmark(frame, repeat, nil); err != nil {
-				return 0, fmt.Errorf("run program: %w", err)
-			}
-			return time.Since(start), nil
-		}
+		programs[i] = p
 	}
-	for range 301 {
-		for i := range run {
+	for range tries {
+		for i, p := range programs {
 			if err := ctx.Err(); err != nil {
 				return 0, err
 			}
-			for j := range best[i] {
-				d, err := run[i]((1 + 2*j) * n)
-				if err != nil {
-					return 0, err
-				}
-				best[i][j] = min(best[i][j], d)
+			_, took, err := p.Tested.Benchmark(frame, repeat, nil)
+			if err != nil {
+				return 0, fmt.Errorf("run program: %w", err)
 			}
+			best[i] = min(best[i], took)
 		}
 	}
-	return float64(best[1][1]-best[1][0]-(best[0][1]-best[0][0])) / (2 * n), nil
+	return float64(best[1] - best[0]), nil
 }

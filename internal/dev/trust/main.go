@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&only, "only", "", "the `situations` to try, by the beginnings of their names, separated by commas")
 	flag.StringVar(&p.folder, "records", "", "keep the records of the runs in `DIR`, and make no try that has records there")
 	flag.StringVar(&judge, "judge", "", "measure nothing: judge the records in `DIR`")
-	flag.StringVar(&lock, "lock", "", "hold a lock on `FILE` during a try of each situation, to take turns with others who measure")
+	flag.StringVar(&lock, "lock", "", "hold a lock on `FILE` during each try, to take turns with others who measure")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -69,7 +69,7 @@ type plan struct {
 	only []string
 	// folder is where records are kept; none are when it is empty.
 	folder string
-	// turn is locked during a try of each situation; nil when nobody else measures.
+	// turn is locked during each try; nil when nobody else measures.
 	turn *os.File
 }
 
@@ -109,7 +109,7 @@ func (p plan) run(ctx context.Context, progress io.Writer) (*trust, error) {
 		return nil, err
 	}
 	for n := range p.tries {
-		if err := p.inTurn(func() error { return p.round(ctx, n, loads, t, progress) }); err != nil {
+		if err := p.round(ctx, n, loads, t, progress); err != nil {
 			return nil, fmt.Errorf("try %d: %w", n+1, err)
 		}
 	}
@@ -138,9 +138,16 @@ func (p plan) round(ctx context.Context, n int, loads []load, t *trust, progress
 		}
 		one, err := p.load(s, n)
 		if errors.Is(err, fs.ErrNotExist) {
-			if one, err = p.try(ctx, s, n, loads, t); err == nil {
-				err = p.save(one, s, n)
-			}
+			err = p.inTurn(func() (err error) {
+				// Another process may have made it meanwhile.
+				if one, err = p.load(s, n); !errors.Is(err, fs.ErrNotExist) {
+					return err
+				}
+				if one, err = p.try(ctx, s, n, loads, t); err == nil {
+					err = p.save(one, s, n)
+				}
+				return err
+			})
 		}
 		if err != nil {
 			return fmt.Errorf("%s: %w", s.name, err)
