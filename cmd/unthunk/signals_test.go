@@ -49,15 +49,15 @@ func TestHangup(t *testing.T) {
 	testutil.Root(t)
 	exe := build(t)
 	for _, test := range []struct {
-		shell      string
-		incomplete bool
+		shell, flags string
+		incomplete   bool
 	}{
-		{`exec "$@"`, true},
-		{`trap '' HUP; exec "$@"`, false},
+		{`exec "$@"`, "--duration 60s", true},
+		{`trap '' HUP; exec "$@"`, "--duration 4s --rounds 2", false},
 	} {
 		file := filepath.Join(t.TempDir(), "bench.json")
-		cmd := exec.Command("sh", "-c", test.shell, "sh", exe, "bench", "--bulk", "64", "--duration", "4s", "--rounds", "2",
-			"--save", file)
+		args := []string{"-c", test.shell, "sh", exe, "bench", "--bulk", "64", "--save", file}
+		cmd := exec.Command("sh", append(args, strings.Fields(test.flags)...)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
