@@ -22,7 +22,8 @@ func TestManyObjects(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "more than 500000 JSON objects") {
 				t.Errorf("%s of %s: %v", kind.name, element, err)
 			}
-			if got := after.TotalAlloc - before.TotalAlloc; got > 64<<20 {
+			// The counter takes 65 MB, with the race detector 70. As rows they would take 200 to 500.
+			if got := after.TotalAlloc - before.TotalAlloc; got > 96<<20 {
 				t.Errorf("%s of %s: %d bytes allocated for %d", kind.name, element, got, len(b))
 			}
 		}
