@@ -303,6 +303,7 @@ func inBoth(a, b *entry) (as, bs []float64) {
 // conclude gives the verdicts of all rows.
 func (c *rows) conclude() {
 	c.mean()
+	c.setAside()
 	changes := make([]*record.Change, len(c.Rows))
 	for i := range c.Rows {
 		changes[i] = &c.Rows[i].Change
@@ -332,6 +333,34 @@ func (c *rows) conclude() {
 		c.Warn("", fmt.Sprintf("too few rounds for a verdict: %d, and %d rows need %d (%s--rounds %d)",
 			fewest, compared, needed, verb, needed))
 	}
+}
+
+// setAside takes the prices out of a comparison of two runs that have too few rounds of them
+// for a verdict on so many rows. The other rows are then judged for themselves: with the
+// prices, which nothing can be said of, their intervals would be wider.
+func (c *rows) setAside() {
+	compared, prices := 0, []*record.CompareRow{}
+	fewest := math.MaxInt
+	for i := range c.Rows {
+		row := &c.Rows[i]
+		if row.Difference == nil || row.Paired {
+			continue
+		}
+		compared++
+		if row.Price {
+			prices = append(prices, row)
+			fewest = min(fewest, row.Difference.N)
+		}
+	}
+	if len(prices) == 0 || len(prices) == compared || fewest >= stat.NeededRounds(compared) {
+		return
+	}
+	for _, row := range prices {
+		row.Missing = fmt.Sprintf("too few rounds: %d", row.Difference.N)
+		row.Difference, row.Cycles, row.Relative = nil, nil, nil
+	}
+	c.Warn("", fmt.Sprintf("prices are not compared: %d rounds, and %d rows need %d: compare records of unthunk tax",
+		fewest, compared, stat.NeededRounds(compared)))
 }
 
 // warnTwoRuns says what a comparison of two runs cannot know.

@@ -183,6 +183,35 @@ func TestCommonShiftOfRun(t *testing.T) {
 	}
 }
 
+// Prices of a run that have too few rounds say so, and leave the other rows their intervals.
+func TestPricesSetAside(t *testing.T) {
+	shorter := func(run string, seed uint64) *record.Saved {
+		doc := recordtest.RunDocument(run, seed, 1)
+		for i := range doc.Prices {
+			row := &doc.Prices[i]
+			row.Rounds, row.Samples = row.Rounds[:5], row.Samples[:5]
+		}
+		return record.NewSaved(doc)
+	}
+	c, err := Records(shorter("a", 1), shorter("b", 2), Options{Threshold: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range c.Rows {
+		switch {
+		case !row.Price && (row.Difference == nil || math.IsNaN(row.Difference.Low)):
+			t.Errorf("%s has no interval", row.Name)
+		case row.Price && (row.Difference != nil || row.Name != "control" && row.Missing != "too few rounds: 5"):
+			t.Errorf("%s: %+v, %q", row.Name, row.Difference, row.Missing)
+		}
+	}
+	if !slices.ContainsFunc(c.Warnings, func(w record.Warning) bool {
+		return strings.HasPrefix(w.Text, "prices are not compared: 5 rounds, and 5 rows need ")
+	}) {
+		t.Errorf("warnings %q", c.Warnings)
+	}
+}
+
 func TestCompareByPrices(t *testing.T) {
 	_, err := By(record.NewSaved(recordtest.TaxDocument("a", 1, 1)), "pair", Options{})
 	if !errors.Is(err, ErrKind) || err.Error() != "compare by pair: records of these kinds are not compared: each row of "+
