@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -165,3 +166,37 @@ func needsBPF(args string) bool { return args != "check" }
 func needsPerf(args string) bool { return strings.HasPrefix(args, "profile") }
 
 func needsNamespace(args string) bool { return args != "check" && !strings.Contains(args, " --in ") }
+
+// In a cgroup with 100 MB of memory all verbs work. A record that is too large for it is
+// refused, before the kernel ends the process.
+func TestLittleMemory(t *testing.T) {
+	cgroup := testutil.MemoryCgroup(t, 100_000_000)
+	exe := build(t)
+	limited := func(args string) ended {
+		shell := append([]string{"-c", "echo $$ >" + cgroup + `/cgroup.procs && exec "$@"`, "sh", exe}, strings.Fields(args)...)
+		return exits(t, exec.Command("sh", shell...), nil)
+	}
+	saved := filepath.Join(t.TempDir(), "bench.json")
+	for _, args := range append(measuring(),
+		"check", "tax --duration 4s", "profile --duration 4s", "run --duration 10s", "bench --quick --save "+saved, "report "+saved+" --format csv",
+		"compare "+saved+" "+saved, "history testdata/saved",
+	) {
+		if e := limited(args); !e.works() {
+			t.Errorf("%s: %+v", args, e)
+		}
+	}
+	page := filepath.Join(t.TempDir(), "run.html")
+	if e := limited("report testdata/saved/run.json -o " + page); e.code != exitDone || e.stderr != "" {
+		t.Errorf("report: %+v", e)
+	}
+	large := filepath.Join(t.TempDir(), "large.json")
+	text := []byte(`{"schema": "unthunk/1", "kind": "bench", "rows": [` + strings.Repeat(`{"name": "a"},`, 1<<20) + `{}]}`)
+	if err := os.WriteFile(large, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range []string{"report " + large + " -o " + page, "compare " + large + " " + large} {
+		if e := limited(args); !e.refused(exitFailed, "there is no memory here") {
+			t.Errorf("%s: %+v", args, e)
+		}
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"runtime/debug"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/privilege"
 )
 
@@ -24,10 +25,11 @@ func main() {
 
 // limitMemory has garbage collected before it makes the process larger than 384 MiB: what
 // is read from files that others made is bounded while it is in use, and not afterwards.
+// A cgroup has half of its memory for what is no heap: the kernel's, and the program's file.
 // GOMEMLIMIT chooses another size.
 func limitMemory() {
 	const limit = 384 << 20
 	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
-		debug.SetMemoryLimit(limit)
+		debug.SetMemoryLimit(int64(min(limit, memory.Limit()/2)))
 	}
 }

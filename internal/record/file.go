@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/outfile"
 )
 
@@ -71,6 +72,11 @@ func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	}
 	if !info.Mode().IsRegular() && !info.IsDir() { // a pipe would wait, and cannot be read twice
 		return nil, fmt.Errorf("load %s: it is not a regular file", path)
+	}
+	// A record takes some six times its size: more than the limit of a cgroup, and the kernel
+	// would end the process without a word.
+	if most := memory.Limit() / 8; info.Mode().IsRegular() && info.Size() <= MaxSize && uint64(info.Size()) > most {
+		return nil, fmt.Errorf("load %s: it has %d KiB, and for more than %d there is no memory here", path, info.Size()>>10, most>>10)
 	}
 	f, err := os.Open(path)
 	if err != nil {

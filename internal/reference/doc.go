@@ -8,7 +8,8 @@
 //   - [KernelLoop]: a BPF program that calls nothing and keeps the core's units busy. Another thread on the same core
 //     makes it up to twice as long.
 //   - [NearWalk]: a walk through 128 KiB, each load of which waits for the one before: the L2 cache.
-//   - [FarWalk]: the same through 64 MiB: the L3 cache, and memory beyond.
+//   - [FarWalk]: the same through 64 MiB: the L3 cache, and memory beyond. It is left out where a cgroup or the machine
+//     has less than 256 MiB for the process.
 //
 // Beside them a [Watch] notes how much of a round's time others had: the hypervisor, other tasks on that CPU, and
 // tasks on the core's other thread.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/clock"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -71,8 +72,10 @@ func Open(cpu int) (w *Watch, err error) {
 	if w.near, err = newWalk(nearSize); err != nil {
 		return nil, err
 	}
-	if w.far, err = newWalk(farSize); err != nil {
-		return nil, err
+	if memory.Limit() >= farLimit {
+		if w.far, err = newWalk(farSize); err != nil {
+			return nil, err
+		}
 	}
 	started := make(chan error)
 	go w.serve(started)
@@ -175,7 +178,9 @@ func (w *Watch) sample() error {
 	add(record.KernelLoop, turn)
 	w.near.load(nearLoads)
 	add(record.NearWalk, timed(w.near, nearLoads))
-	add(record.FarWalk, timed(w.far, farLoads))
+	if w.far != nil {
+		add(record.FarWalk, timed(w.far, farLoads))
+	}
 	return nil
 }
 

@@ -12,6 +12,9 @@ const (
 	nearSize = 128 << 10
 	// farSize is twice the L3 cache that a core of a server has to itself (32 MiB of a complex of AMD's Zen 2 to 5).
 	farSize = 64 << 20
+	// farLimit is how much memory the process must be allowed for a walk of that size: in less, the kernel would end
+	// the process for it.
+	farLimit = 256 << 20
 	// line is a cache line's size in bytes.
 	line = 64
 )
