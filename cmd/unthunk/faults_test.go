@@ -200,3 +200,32 @@ func TestLittleMemory(t *testing.T) {
 		}
 	}
 }
+
+// Output that goes nowhere because standard output was closed is a failure, before anything
+// is measured. /dev/null is the user's wish.
+func TestClosedOutput(t *testing.T) {
+	exe := build(t)
+	file := filepath.Join(t.TempDir(), "page.html")
+	for _, test := range []struct {
+		redirect, args string
+		code           int
+	}{
+		{">&-", "history testdata/saved", exitFailed},
+		{">&-", "bench --duration 5m", exitFailed},
+		{">&-", "version", exitFailed},
+		{">&- <&-", "version", exitFailed},
+		{">/dev/null", "history testdata/saved", exitDone},
+		{"1<>/dev/null 0<&1", "history testdata/saved", exitDone}, // as a daemon has
+		{">&-", "report testdata/saved/bench.json -o " + file, exitDone},
+		{">&-", "compare testdata/saved/bench.json testdata/saved/bench.json", exitDone}, // its exit code says it
+	} {
+		shell := append([]string{"-c", `exec "$@" ` + test.redirect, "sh", exe}, strings.Fields(test.args)...)
+		e := exits(t, exec.Command("sh", shell...), nil)
+		if test.code == exitFailed && !e.refused(exitFailed, "stdout is closed") || test.code == exitDone && (e.code != 0 || e.stderr != "") {
+			t.Errorf("%s %s: %+v", test.args, test.redirect, e)
+		}
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
@@ -26,6 +27,60 @@ func (o *output) Write(b []byte) (int, error) {
 		o.err = err
 	}
 	return n, err
+}
+
+var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /dev/null opened for reading too")
+
+// checkOutput refuses a verb whose only result is its output, when standard output was
+// closed (>&-): else it would measure, write to nowhere and say that all is well. Of
+// compare and check the exit code says something, and forward does something.
+func checkOutput(cmd *cobra.Command, stdout io.Writer) error {
+	switch cmd.Name() {
+	case "compare", "check", "forward", "man":
+		return nil
+	}
+	if file, ok := stdout.(*os.File); !ok || !replaced(file) {
+		return nil
+	}
+	for _, flag := range filesOut {
+		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed {
+			return nil
+		}
+	}
+	return errNoOutput
+}
+
+// filesOut are the flags that name a file to write.
+var filesOut = []string{"save", "output", "pprof", "folded", "svg", "pcap"}
+
+// replaced says whether the runtime of Go has put /dev/null in the place of a standard
+// stream that was closed. It opens it for reading and writing, and anew for each stream: a
+// shell opens it for writing only, and a daemon has one for all streams. Python's
+// subprocess.DEVNULL for stdout alone looks the same.
+func replaced(stream *os.File) bool {
+	fd := stream.Fd()
+	var st unix.Stat_t
+	if err := unix.Fstat(int(fd), &st); err != nil {
+		return true
+	}
+	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
+	if err != nil || flags&unix.O_ACCMODE != unix.O_RDWR || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+		return false
+	}
+	for other := range uintptr(3) {
+		if other != fd && sameOpenFile(fd, other) {
+			return false
+		}
+	}
+	return true
+}
+
+// sameOpenFile says whether two descriptors are of one open file, by kcmp(2).
+func sameOpenFile(a, b uintptr) bool {
+	const file = 0 // KCMP_FILE
+	pid := uintptr(os.Getpid())
+	order, _, errno := unix.Syscall6(unix.SYS_KCMP, pid, pid, file, a, b, 0)
+	return errno == 0 && order == 0
 }
 
 // outputFlags say where a record goes.

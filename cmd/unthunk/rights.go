@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 
@@ -110,7 +112,7 @@ func (r rights) keep(cmd *cobra.Command) []feature.Capability {
 	if r.reads {
 		keep = append(keep, unix.CAP_DAC_READ_SEARCH)
 	}
-	for _, flag := range []string{"save", "output", "pprof", "folded", "svg", "pcap"} {
+	for _, flag := range filesOut {
 		if f := cmd.Flags().Lookup(flag); f != nil && f.Changed {
 			return append(keep, unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN)
 		}
@@ -123,13 +125,13 @@ func (r rights) keep(cmd *cobra.Command) []feature.Capability {
 
 // dropRights makes each verb drop the capabilities that it does not need, by limit, as
 // soon as its flags are known and right.
-func dropRights(s std, root *cobra.Command, limit func([]feature.Capability) error) {
+func dropRights(s std, stdout io.Writer, root *cobra.Command, limit func([]feature.Capability) error) {
 	check := root.PersistentPreRunE
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
 		if err := check(cmd, args); err != nil || cmd.Hidden { // hidden: what lab runs in its guests
 			return err
 		}
-		if err := checkLimits(cmd); err != nil {
+		if err := errors.Join(checkOutput(cmd, stdout), checkLimits(cmd)); err != nil {
 			return err
 		}
 		if err := limit(rightsOf(cmd).keep(cmd)); err != nil {

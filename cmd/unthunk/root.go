@@ -48,7 +48,7 @@ func runLimited(
 	out := &output{w: stdout}
 	s := std{stdin, out, stderr}
 	root := newRoot(s)
-	dropRights(s, root, limit)
+	dropRights(s, stdout, root, limit)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(out)
