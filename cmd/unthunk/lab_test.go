@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestLabRefuses(t *testing.T) {
@@ -42,4 +46,28 @@ func TestLabRefuses(t *testing.T) {
 		}
 	}
 	refuses(t, "lab-guest", []refused{{"not in a guest", nil, exitMissing, "a guest of lab"}})
+}
+
+// A record without an estimate says why: a run that was stopped has the rights.
+func TestLabPrice(t *testing.T) {
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	for _, test := range []struct {
+		ctx  context.Context
+		want string
+	}{
+		{stopped, "no estimate in ns: the run was stopped"},
+		{t.Context(), "no estimate in ns: CAP_SYS_ADMIN and CAP_NET_ADMIN is missing: root has lost it"},
+	} {
+		err := testutil.Capable(t, func() error {
+			price, warnings := labPrice(test.ctx, std{out: io.Discard, err: io.Discard})
+			if price != nil || len(warnings) != 1 || !strings.HasPrefix(warnings[0].Text, test.want) {
+				t.Errorf("price %v, %v, want %q", price, warnings, test.want)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 }
