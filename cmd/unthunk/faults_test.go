@@ -178,7 +178,8 @@ func TestLittleMemory(t *testing.T) {
 	}
 	saved := filepath.Join(t.TempDir(), "bench.json")
 	for _, args := range append(measuring(),
-		"check", "tax --duration 4s", "profile --duration 4s", "run --duration 10s", "bench --quick --save "+saved, "report "+saved+" --format csv",
+		"check", "tax --duration 4s", "profile --duration 4s", "run --duration 10s",
+		"bench --quick --save "+saved, "report "+saved+" --format csv",
 		"compare "+saved+" "+saved, "history testdata/saved",
 	) {
 		if e := limited(args); !e.works() {
