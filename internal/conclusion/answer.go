@@ -59,6 +59,8 @@ type Path struct {
 	Total float64
 	// Beside are stages that the redirect shares with generator and sink.
 	Beside []Stage
+	// Unsure says that the rounds differ too much for an answer.
+	Unsure bool
 }
 
 // Stage is a stage of the redirect path.
@@ -158,7 +160,7 @@ func rates(rows []record.BenchRow) (out []Rate) {
 
 // newPath is the redirect path of a record's stages.
 func newPath(doc *record.Document[record.BenchRow]) Path {
-	p := Path{Bulk: answerBulk}
+	p := Path{Bulk: answerBulk, Unsure: doc.Profile != nil && doc.Profile.CannotTell != ""}
 	if _, bulk, ok := strings.Cut(doc.Settings["profiled"], "bulk="); ok {
 		p.Bulk, _, _ = strings.Cut(bulk, "/")
 	}
@@ -213,7 +215,7 @@ func (a *Answer) returnClaim(doc *record.Document[record.BenchRow]) []string {
 	if most == nil || !(most.Median >= a.Redirect.Median/10) {
 		return nil
 	}
-	return []string{fmt.Sprintf("Return thunks (%s) take %s ns a packet or less.", thunk, stat.Number(most.Median))}
+	return []string{fmt.Sprintf("Return thunks (%s) may take up to %s ns a packet.", thunk, stat.Number(most.Median))}
 }
 
 // unsure is the half-width of an interval, as a part of the median, from which on the
@@ -374,13 +376,16 @@ func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []
 	if p := doc.Profile; p != nil && p.Sampling.Event == "cpu-clock" {
 		said = append(said, "stages estimated (no PMU)")
 	}
+	if p := doc.Profile; p != nil && p.CannotTell != "" {
+		said = append(said, "stages are no answer (-v says why)")
+	}
 	return said
 }
 
 // machineWas is what the core under test ran at while the rates were taken, and how much of
 // its time others had; nothing in records of versions that did not look.
 func machineWas(doc *record.Document[record.BenchRow]) (said []string) {
-	words := map[string]string{record.CoreClock: "clock", record.Steal: "steal", record.OtherTasks: "other tasks"}
+	words := map[string]string{record.CoreClock: "clock", record.Steal: "steal %s", record.OtherTasks: "other tasks %s of the CPU"}
 	for _, r := range doc.References {
 		if words[r.Name] == "" || r.Part != "" || len(r.Samples) == 0 {
 			continue
@@ -393,7 +398,7 @@ func machineWas(doc *record.Document[record.BenchRow]) (said []string) {
 			said = append(said, clock+" GHz")
 			continue
 		}
-		said = append(said, fmt.Sprintf("%s %s", words[r.Name], percent(mean(r.Samples)/100)))
+		said = append(said, fmt.Sprintf(words[r.Name], percent(mean(r.Samples)/100)))
 	}
 	if clock := doc.Settings["core-clock"]; clock != "" && len(said) == 0 {
 		said = append(said, "clock "+clock)

@@ -85,7 +85,7 @@ func TestTrustOfReferences(t *testing.T) {
 		{Name: record.OtherTasks, Samples: []float64{20, 24}},
 	}
 	if got := strings.Join(NewAnswer(doc).Trust, "|"); got !=
-		"11 rounds, ±4.2 %|clock 3.60 to 3.70 GHz|steal 4.5 %|other tasks 22 %|stages estimated (no PMU)" {
+		"11 rounds, ±4.2 %|clock 3.60 to 3.70 GHz|steal 4.5 %|other tasks 22 % of the CPU|stages estimated (no PMU)" {
 		t.Errorf("%s", got)
 	}
 	doc.References = []record.Reference{{Name: record.CoreClock, Samples: []float64{3.701, 3.702}}}
@@ -94,6 +94,11 @@ func TestTrustOfReferences(t *testing.T) {
 	if got := strings.Join(NewAnswer(doc).Trust, "|"); got != "11 rounds, too few for an interval|clock 3.70 GHz|stages estimated (no PMU)" {
 		t.Errorf("%s", got)
 	}
+	doc.Profile.CannotTell = "the rounds differ"
+	if a := NewAnswer(doc); !a.Path.Unsure || !strings.HasSuffix(strings.Join(a.Trust, "|"), "|stages are no answer (-v says why)") {
+		t.Errorf("unsure %v, %s", a.Path.Unsure, a.Trust)
+	}
+	doc.Profile.CannotTell = ""
 	doc.References = nil
 	if got := strings.Join(NewAnswer(doc).Trust, "|"); !strings.Contains(got, "|the hypervisor took 4.1 %") {
 		t.Errorf("%s", got)
@@ -137,7 +142,7 @@ func TestAnswerOfLess(t *testing.T) {
 		"return thunks": {func(d *record.Document[record.BenchRow]) {
 			d.Host.ReturnThunk = "srso_return_thunk"
 			d.Profile = &record.ProfileParts{Tax: &record.ProfileTax{ReturnEntries: ns(12, 11, 13)}}
-		}, []string{"went. Return thunks (srso_return_thunk) take 12.0 ns a packet or less."}},
+		}, []string{"went. Return thunks (srso_return_thunk) may take up to 12.0 ns a packet."}},
 		"few rounds": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, math.NaN(), math.NaN()) },
 			[]string{"A redirect costs 24.0 ns", "Retpolines take 1.20 ns of it, 5.0 %."}},
 	} {

@@ -189,8 +189,8 @@ func (p *printer) figures(a *conclusion.Answer) []block {
 	return []block{{rankRates, lines}, space}
 }
 
-const rateLegend = "test: generator, redirect and sink on one core. redirect: the test less one that drops; in both: " +
-	"receive, program."
+const rateLegend = "test: generator, redirect and sink on one core. redirect: the test less one that drops: " +
+	"receive, program not in it"
 
 // rateLines are a table of the rates.
 func rateLines(rates []conclusion.Rate) []string {
@@ -231,7 +231,11 @@ func (p *printer) pathLines(path conclusion.Path, width int) []string {
 	for _, s := range path.Stages {
 		most, names = max(most, s.Ns.Median), max(names, utf8.RuneCountInString(cells.Clean(s.Name)))
 	}
-	lines := []string{cut(fmt.Sprintf("redirect path, ns (bulk %s, sampled)", cells.Clean(path.Bulk)), width)}
+	how := "sampled"
+	if path.Unsure {
+		how = "unsure"
+	}
+	lines := []string{cut(fmt.Sprintf("redirect path, ns (bulk %s, %s)", cells.Clean(path.Bulk), how), width)}
 	for _, s := range path.Stages {
 		head := fmt.Sprintf("%-*s %5s ", names, cells.Clean(s.Name), stat.Number(s.Ns.Median))
 		lines = append(lines, head+blocks(s.Ns.Median/most, max(width-utf8.RuneCountInString(head), 1)))
