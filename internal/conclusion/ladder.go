@@ -1,6 +1,7 @@
 package conclusion
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"strings"
@@ -88,12 +89,13 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 
 // RatesBasis says in one sentence what the numbers are. It is empty when there are none.
 func RatesBasis(doc *record.Document[record.BenchRow]) string {
-	rounds, redirects, devices := 0, false, false
+	rounds, redirects, others, devices := 0, false, false, false
 	var said []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		rounds = max(rounds, len(row.Rounds))
 		redirects = redirects || row.Hop != nil
+		others = others || row.Hop != nil && !strings.HasPrefix(cmp.Or(row.Labels["scenario"], "redirect"), "redirect")
 		devices = devices || row.Labels["in"] != ""
 		// A cost that may be 0 says nothing.
 		if c := row.CountingCost; c != nil && c.Low > 0 {
@@ -109,7 +111,11 @@ func RatesBasis(doc *record.Document[record.BenchRow]) string {
 	}
 	s := fmt.Sprintf("Medians of %s%s [95 %% intervals].", many(rounds, "round"), where)
 	if redirects {
-		s += " redirect: ns of the whole test less the same test that drops."
+		s += " redirect: ns of the whole test less the same test that drops"
+		if others {
+			s += "; of a test that does not redirect, too"
+		}
+		s += "."
 	}
 	return strings.Join(append([]string{s}, said...), " ")
 }

@@ -52,6 +52,7 @@ func (p *printer) ladder(doc *record.Document[record.BenchRow]) {
 		t.add(bulk, c.Mpps, c.MppsInterval, c.Ns, c.NsInterval, cmp.Or(c.Hop, "-"), c.HopInterval,
 			cmp.Or(c.Frames, "-"), notes.mark(row.Name))
 	}
+	t.dropEmpty()
 	p.table(t)
 	notes.write(p)
 	if basis := conclusion.RatesBasis(doc); basis != "" {

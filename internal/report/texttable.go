@@ -28,6 +28,44 @@ func (t *textTable) below(first, text string) {
 	t.beneath[n] = append(t.beneath[n], sentence{first, text})
 }
 
+// dropEmpty removes the columns in which no row has anything. A table of none but such rows
+// stays as it is.
+func (t *textTable) dropEmpty() {
+	empty := func(column int) bool {
+		for _, row := range t.rows[1:] {
+			if len(row) > 1 && row[column] != "" && row[column] != "-" {
+				return false
+			}
+		}
+		return true
+	}
+	columns := len(t.rows[0])
+	var kept []int
+	for i := range columns {
+		if !empty(i) {
+			kept = append(kept, i)
+		}
+	}
+	if len(kept) == 0 {
+		return
+	}
+	t.left = pick(t.left, kept)
+	for i, row := range t.rows {
+		if len(row) == columns { // else a heading
+			t.rows[i] = pick(row, kept)
+		}
+	}
+}
+
+// pick are some elements.
+func pick[T any](of []T, at []int) []T {
+	picked := make([]T, 0, len(at))
+	for _, i := range at {
+		picked = append(picked, of[i])
+	}
+	return picked
+}
+
 // table writes a table: headings wrapped, rows cut to the width.
 func (p *printer) table(t *textTable) { p.tableBy(t, func(_ []string, line string) { p.line(line) }) }
 

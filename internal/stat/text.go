@@ -20,7 +20,11 @@ func Number(x float64) string {
 	case a >= 9.995:
 		digits = 1
 	}
-	return strconv.FormatFloat(x, 'f', digits, 64)
+	s := strconv.FormatFloat(x, 'f', digits, 64)
+	if x < 0 && strings.Trim(s, "-0.") == "" { // -0.00 is 0
+		return s[1:]
+	}
+	return s
 }
 
 // Signed writes x with its sign and about three significant digits, of which at most

@@ -9,7 +9,7 @@ func TestNumber(t *testing.T) {
 	t.Parallel()
 	for x, want := range map[float64]string{
 		0: "0.00", 0.123: "0.12", 9.994: "9.99", 9.996: "10.0", 99.94: "99.9", 99.96: "100", 12345: "12345",
-		-9.996: "-10.0", math.Inf(1): "?",
+		-9.996: "-10.0", -0.004: "0.00", math.Inf(1): "?",
 	} {
 		if got := Number(x); got != want {
 			t.Errorf("%v is %s, want %s", x, got, want)
