@@ -148,7 +148,7 @@ func (f xrayFlags) open(ctx context.Context) (*kernel.Kernel, error) {
 	// Most of the memory is the packed kernel, 12 MB, and the unpacked one, 58 MB, in
 	// which the collector has nothing to look at: a collection takes 1 ms, and doing
 	// it early keeps the packed one from lasting to the end.
-	debug.SetGCPercent(10)
+	defer debug.SetGCPercent(debug.SetGCPercent(10))
 	return reading(ctx, func() (*kernel.Kernel, error) { return kernel.OpenTree(ctx, f.root, driver) })
 }
 

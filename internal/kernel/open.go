@@ -109,7 +109,7 @@ func imageTypes(img *ktext.Image, file string) (*btf.Spec, error) {
 	if img.BTF == nil {
 		return nil, nil
 	}
-	types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
+	types, err := loadTypes(img.BTF)
 	if err != nil {
 		return nil, fmt.Errorf("read types of %s: %w", file, err)
 	}

@@ -1,0 +1,206 @@
+package kernel
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf/btf"
+)
+
+// Limits on the types of a kernel in a file, which others may have made. Debian's 6.12 has
+// 6 MB of 130 000 types.
+const (
+	maxBTF   = 32 << 20 // bytes
+	maxTypes = 1 << 19
+	// maxTypeDepth is how deep types may lead to others when they are decoded in their
+	// order: package btf takes 2 KB of stack a step, and the runtime ends the process at
+	// 1 GB. Debian's kernels lead 200 to 220 deep.
+	maxTypeDepth = 1 << 13
+)
+
+// loadTypes reads a section of types of which nothing is trusted. It takes 0.1 s and 30 MB
+// of a distribution's kernel.
+func loadTypes(raw []byte) (*btf.Spec, error) {
+	graph, err := readTypes(raw)
+	if err != nil {
+		return nil, err
+	}
+	if depth := graph.depth(); depth > maxTypeDepth {
+		return nil, fmt.Errorf("types that lead to others %d deep: at most %d are possible", depth, maxTypeDepth)
+	}
+	types, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	if err != nil {
+		return nil, err
+	}
+	// All are decoded in the order in which the depth was found: what is looked up later is
+	// there, and leads nowhere.
+	for _, err := range types.All() {
+		if err != nil {
+			return nil, err
+		}
+	}
+	return types, nil
+}
+
+// typeGraph says which types lead to which others (Documentation/bpf/btf.rst).
+type typeGraph struct {
+	raw     []byte   // the types alone
+	offsets []uint32 // of type 1 and those after it
+}
+
+const (
+	btfMagic     = 0xeb9f
+	btfTypeSize  = 12
+	btfHeaderLen = 24
+)
+
+// Kinds of types, and what follows the head of each: bytes, or bytes for each of its members.
+const (
+	kindInt = iota + 1
+	kindPointer
+	kindArray
+	kindStruct
+	kindUnion
+	kindEnum
+	kindForward
+	kindTypedef
+	kindVolatile
+	kindConst
+	kindRestrict
+	kindFunc
+	kindFuncProto
+	kindVar
+	kindDatasec
+	kindFloat
+	kindDeclTag
+	kindTypeTag
+	kindEnum64
+)
+
+var errTypes = errors.New("types that end within one, or are of a kind that is not known")
+
+// readTypes finds where each type begins.
+func readTypes(raw []byte) (*typeGraph, error) {
+	if len(raw) > maxBTF {
+		return nil, fmt.Errorf("%d MiB of types: at most %d are possible", len(raw)>>20, maxBTF>>20)
+	}
+	if len(raw) < btfHeaderLen || binary.LittleEndian.Uint16(raw) != btfMagic {
+		return nil, errors.New("no types, or not in little endian")
+	}
+	head, off, size := binary.LittleEndian.Uint32(raw[4:]), binary.LittleEndian.Uint32(raw[8:]), binary.LittleEndian.Uint32(raw[12:])
+	from, to := uint64(head)+uint64(off), uint64(head)+uint64(off)+uint64(size)
+	if from > to || to > uint64(len(raw)) {
+		return nil, errTypes
+	}
+	g := &typeGraph{raw: raw[from:to]}
+	for at := 0; at < len(g.raw); {
+		if len(g.raw)-at < btfTypeSize {
+			return nil, errTypes
+		}
+		if len(g.offsets) == maxTypes {
+			return nil, fmt.Errorf("more than %d types", maxTypes)
+		}
+		g.offsets = append(g.offsets, uint32(at))
+		kind, vlen := g.kind(at)
+		more, ok := behind(kind)
+		if !ok {
+			return nil, errTypes
+		}
+		switch kind {
+		case kindStruct, kindUnion, kindEnum, kindFuncProto, kindDatasec, kindEnum64:
+			more *= vlen
+		}
+		if at += btfTypeSize + more; at > len(g.raw) {
+			return nil, errTypes
+		}
+	}
+	return g, nil
+}
+
+// behind is how many bytes follow the head of a type, or each member of it.
+func behind(kind int) (n int, ok bool) {
+	switch kind {
+	case kindPointer, kindForward, kindTypedef, kindVolatile, kindConst, kindRestrict, kindFunc, kindFloat, kindTypeTag:
+		return 0, true
+	case kindInt, kindVar, kindDeclTag:
+		return 4, true
+	case kindEnum, kindFuncProto:
+		return 8, true
+	case kindArray, kindStruct, kindUnion, kindDatasec, kindEnum64:
+		return 12, true
+	}
+	return 0, false
+}
+
+// kind is that of the type at an offset, with the number of its members.
+func (g *typeGraph) kind(at int) (kind, vlen int) {
+	info := binary.LittleEndian.Uint32(g.raw[at+4:])
+	return int(info >> 24 & 0x1f), int(info & 0xffff)
+}
+
+// next is the n-th type that one leads to, in the order of package btf; ok is false behind
+// the last.
+func (g *typeGraph) next(id uint32, n int) (to uint32, ok bool) {
+	at := int(g.offsets[id-1])
+	word := func(off int) uint32 { return binary.LittleEndian.Uint32(g.raw[at+off:]) }
+	switch kind, vlen := g.kind(at); kind {
+	case kindPointer, kindTypedef, kindVolatile, kindConst, kindRestrict, kindFunc, kindVar, kindDeclTag, kindTypeTag:
+		return word(8), n == 0
+	case kindArray: // its index, its elements
+		switch n {
+		case 0:
+			return word(btfTypeSize + 4), true
+		case 1:
+			return word(btfTypeSize), true
+		}
+	case kindStruct, kindUnion:
+		if n < vlen {
+			return word(btfTypeSize + 12*n + 4), true
+		}
+	case kindFuncProto: // its parameters, what it returns
+		if n < vlen {
+			return word(btfTypeSize + 8*n + 4), true
+		}
+		return word(8), n == vlen
+	case kindDatasec:
+		if n < vlen {
+			return word(btfTypeSize + 12*n), true
+		}
+	}
+	return 0, false
+}
+
+// depth is how deep decoding all types in their order goes: each is decoded once, and what it
+// leads to within it.
+func (g *typeGraph) depth() (deepest int) {
+	type frame struct {
+		id   uint32
+		next int
+	}
+	seen := make([]bool, len(g.offsets)+1)
+	seen[0] = true // void
+	var stack []frame
+	for id := range g.offsets {
+		if seen[id+1] {
+			continue
+		}
+		seen[id+1] = true
+		stack = append(stack[:0], frame{uint32(id + 1), 0})
+		for len(stack) > 0 {
+			deepest = max(deepest, len(stack))
+			top := &stack[len(stack)-1]
+			to, ok := g.next(top.id, top.next)
+			top.next++
+			switch {
+			case !ok:
+				stack = stack[:len(stack)-1]
+			case int(to) < len(seen) && !seen[to]:
+				seen[to] = true
+				stack = append(stack, frame{to, 0})
+			}
+		}
+	}
+	return deepest
+}
