@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/profile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -23,6 +24,9 @@ const (
 	// leastStage is the least share of a packet of a stage that [stages.worst] looks at, in percent.
 	leastStage = 5
 )
+
+// shownStage is the least share of a packet of a stage that is in the table, in percent.
+const shownStage = 1
 
 // profileRun is `unthunk profile --quick --rate 4000 --duration …`.
 func profileRun(ctx context.Context, d time.Duration) (*record.Profile, error) {
@@ -125,8 +129,13 @@ func (s *stages) write(w io.Writer) {
 		return
 	}
 	fmt.Fprint(w, "\n| stage | ns quiet | ns busy | change in % |\n|---|---|---|---|\n")
+	packet, _, _ := change(s.pairs[record.PacketRow])
 	for _, name := range s.names {
 		quiet, busy, d := change(s.pairs[name])
-		fmt.Fprintf(w, "| %s | %.1f | %.1f | %+.1f [%+.1f, %+.1f] |\n", name, quiet, busy, d.Median, d.Low, d.High)
+		if quiet < shownStage*packet/100 {
+			continue
+		}
+		fmt.Fprintf(w, "| %s | %.1f | %.1f | %s %s |\n", name, quiet, busy, stat.Signed(d.Median),
+			cells.Interval(d.Low, d.High, stat.Signed))
 	}
 }
