@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -62,7 +63,7 @@ func (t *trust) add(i int, one outcome) (said string, err error) {
 	if t.tallies[i] == nil {
 		t.tallies[i] = &tally{}
 	}
-	return t.tallies[i].add(c)
+	return t.tallies[i].add(c), nil
 }
 
 // simulate judges what two runs would be in the situations that are simulated.
@@ -82,12 +83,14 @@ func (t *trust) simulate(p plan, one outcome) error {
 	return nil
 }
 
-func (t *tally) add(c *record.Comparison) (said string, err error) {
+func (t *tally) add(c *record.Comparison) (said string) {
 	var rows []string
 	says, plain := make(map[string]bool), false
 	for _, row := range c.Rows {
-		if row.Difference == nil {
-			return "", fmt.Errorf("%s: %s", row.Name, row.Missing)
+		if row.Difference == nil { // such as one whose packet counts disagreed
+			says[stat.CannotTell] = true
+			rows = append(rows, row.Missing)
+			continue
 		}
 		says[row.Outcome()] = true
 		plain = plain || row.Difference.P <= stat.Alpha
@@ -111,7 +114,7 @@ func (t *tally) add(c *record.Comparison) (said string, err error) {
 			rows = append(rows, fmt.Sprintf("%s %+.1f %%", m.Name, m.Difference.Median))
 		}
 	}
-	return strings.Join(rows, "; "), nil
+	return strings.Join(rows, "; ")
 }
 
 // write prints the table.
@@ -133,9 +136,13 @@ func (t *trust) write(w io.Writer) {
 		if y == nil {
 			continue
 		}
-		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %+.1f … %+.1f %% | %.1f %% |\n", s.title(), y.tries,
-			y.faster, y.slower, y.moved, y.open, y.none, y.plain, stat.Quantile(y.found, 0), stat.Quantile(y.found, 1),
-			stat.Median(y.seen))
+		found, seen := "–", "–"
+		if len(y.found) > 0 {
+			found = fmt.Sprintf("%+.1f … %+.1f %%", stat.Quantile(y.found, 0), stat.Quantile(y.found, 1))
+			seen = fmt.Sprintf("%.1f %%", stat.Median(y.seen))
+		}
+		fmt.Fprintf(w, "| %s | %d | %d | %d | %d | %d | %d | %d | %s | %s |\n", s.title(), y.tries, y.faster, y.slower, y.moved,
+			y.open, y.none, y.plain, found, seen)
 	}
 }
 
@@ -143,6 +150,9 @@ func (t *trust) write(w io.Writer) {
 func calibrate(ctx context.Context) (turn float64, err error) {
 	const many = 1000
 	took, err := alone(ctx, many)
+	if err == nil && took <= 0 {
+		err = errors.New("a loop of 1000 turns takes no time")
+	}
 	return took / many, err
 }
 

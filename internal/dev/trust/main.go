@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -100,10 +101,15 @@ func (p plan) run(ctx context.Context, progress io.Writer) (*trust, error) {
 			return err
 		}
 		base, err := measure(ctx, p.duration, none)
-		if err == nil {
-			t.ns = base.Rows[len(base.Rows)-1].Ns.Median
+		if err != nil {
+			return err
 		}
-		return err
+		last := base.Rows[len(base.Rows)-1]
+		if last.Ns == nil {
+			return fmt.Errorf("%s: %s", last.Name, last.Refused)
+		}
+		t.ns = last.Ns.Median
+		return nil
 	})
 	if err != nil {
 		return nil, err
@@ -265,14 +271,30 @@ func (p plan) load(s situation, n int) (one outcome, err error) {
 	return one, nil
 }
 
+// kept are the numbers of the tries of a situation that have records.
+func (p plan) kept(s situation) (tries []int) {
+	before, after, _ := strings.Cut(p.file(s, 0, 0), "000")
+	files, _ := filepath.Glob(before + "*" + after) // the pattern is no wrong one
+	for _, file := range files {
+		number := strings.TrimSuffix(strings.TrimPrefix(file, before), after)
+		if n, err := strconv.Atoi(number); err == nil {
+			tries = append(tries, n)
+		}
+	}
+	return tries
+}
+
 // judge judges records that were kept.
 func (p plan) judge() (*trust, error) {
 	t := &trust{}
 	for i, s := range situations() {
-		for n := 0; p.wants(s) && !s.simulated(); n++ {
+		if !p.wants(s) || s.simulated() {
+			continue
+		}
+		for _, n := range p.kept(s) {
 			one, err := p.load(s, n)
 			if errors.Is(err, fs.ErrNotExist) {
-				break
+				continue // it was broken off between its two runs
 			}
 			if err == nil {
 				_, err = t.add(i, one)

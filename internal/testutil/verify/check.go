@@ -49,6 +49,8 @@ type Finding struct {
 	Figure string
 	// Holds says whether the claim holds.
 	Holds bool
+	// Unknown is why that cannot be said: such a try is repeated. Empty when it can.
+	Unknown string
 }
 
 // Result is what a check came to.
@@ -92,7 +94,10 @@ func judge(claim string, try func() (Finding, disturbance)) Result {
 	r := Result{Claim: claim, Outcome: NotJudged}
 	for range maxTries {
 		f, d := try()
-		r.Figure, r.Why = f.Figure, d.String()
+		r.Figure, r.Why = f.Figure, f.Unknown
+		if busy := d.String(); busy != "" {
+			r.Why = "the machine was busy: " + busy
+		}
 		if r.Why != "" {
 			continue
 		}
@@ -102,7 +107,6 @@ func judge(claim string, try func() (Finding, disturbance)) Result {
 		}
 		return r
 	}
-	r.Why = "the machine was busy: " + r.Why
 	return r
 }
 

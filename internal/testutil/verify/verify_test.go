@@ -29,7 +29,8 @@ func TestJudge(t *testing.T) {
 	t.Parallel()
 	quiet := disturbance{took: time.Second}
 	busy := disturbance{took: time.Second, waited: 340 * time.Millisecond, cpu: 1}
-	good, bad := Finding{"1 %", true}, Finding{"9 %", false}
+	good, bad := Finding{Figure: "1 %", Holds: true}, Finding{Figure: "9 %"}
+	unknown := Finding{Figure: "-", Unknown: "no pair can tell"}
 	type try struct {
 		f Finding
 		d disturbance
@@ -45,6 +46,8 @@ func TestJudge(t *testing.T) {
 		{"does not hold", []try{{bad, quiet}, {good, quiet}}, Result{"x", "9 %", Failed, ""}, 1},
 		{"repeated and holds", []try{{bad, busy}, {good, quiet}}, Result{"x", "1 %", Passed, ""}, 0},
 		{"repeated and does not", []try{{good, busy}, {good, busy}, {bad, quiet}}, Result{"x", "9 %", Failed, ""}, 0},
+		{"unknown", []try{{unknown, quiet}, {unknown, quiet}, {unknown, quiet}}, Result{"x", "-", NotJudged, "no pair can tell"}, 0},
+		{"known at last", []try{{unknown, quiet}, {good, quiet}, {bad, quiet}}, Result{"x", "1 %", Passed, ""}, 1},
 		{"never quiet", []try{{bad, busy}, {bad, busy}, {good, busy}, {good, quiet}}, Result{"x", "1 %", NotJudged, said}, 1},
 	} {
 		left := tt.tries
