@@ -140,7 +140,11 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	price, warns := labPrice(ctx, s)
+	var price *stat.Quantity
+	var warns []record.Warning
+	if slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Err == nil }) {
+		price, warns = labPrice(ctx, s)
+	}
 	l := lab.Record(cells, f.bulks, price)
 	l.Warnings = append(l.Warnings, warns...)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -262,10 +263,78 @@ func TestModulesRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		_, err := modules(ctx, dir, func(string, []byte) {}, "veth")
+		_, err := modules(ctx, dir, func(string, []byte) error { return nil }, "veth")
 		if err == nil || !strings.Contains(err.Error(), test.want) || ctx.Err() != nil {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
 		cancel()
+	}
+}
+
+// moduleWith is an ELF file that has information of a module and nothing else.
+func moduleWith(info string) []byte {
+	names := "\x00.modinfo\x00.shstrtab\x00"
+	b := make([]byte, 64)
+	copy(b, "\x7fELF\x02\x01\x01")
+	le := binary.LittleEndian
+	le.PutUint16(b[16:], 1) // ET_REL
+	le.PutUint16(b[18:], 62)
+	le.PutUint32(b[20:], 1)
+	b = append(append(b, info...), names...)
+	le.PutUint64(b[40:], uint64(len(b)))
+	le.PutUint16(b[52:], 64)
+	le.PutUint16(b[58:], 64)
+	le.PutUint16(b[60:], 3)
+	le.PutUint16(b[62:], 2)
+	b = append(b, make([]byte, 64)...)
+	for _, s := range []struct{ name, kind, at, size int }{
+		{1, 1, 64, len(info)}, {10, 3, 64 + len(info), len(names)},
+	} {
+		h := make([]byte, 64)
+		le.PutUint32(h, uint32(s.name))
+		le.PutUint32(h[4:], uint32(s.kind))
+		le.PutUint64(h[24:], uint64(s.at))
+		le.PutUint64(h[32:], uint64(s.size))
+		b = append(b, h...)
+	}
+	return b
+}
+
+// What a module needs is read while there is room for it, and its list has an end.
+func TestModulesLimits(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for name, data := range map[string][]byte{
+		"modules.builtin": nil, "veth.ko": moduleWith("depends=a-b,c\x00"), "a-b.ko": moduleWith("depends=\x00"),
+		"c.ko": moduleWith("depends=\x00"), "most.ko": moduleWith("depends=" + strings.Repeat("a-b,", maxDepends/4-1) + "a-b\x00"),
+		"long.ko": moduleWith("depends=" + strings.Repeat("a-b,", maxDepends/4) + "a-b\x00"),
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	full := errors.New("no more room")
+	for _, test := range []struct {
+		module, want, err string
+		room              int
+	}{
+		{"veth", "a_b c veth", "", 3},
+		{"veth", "", "no more room", 2},
+		{"most", "a_b most", "", 3},
+		{"long", "", "bytes of modules that it needs", 3},
+	} {
+		read := 0
+		order, err := modules(t.Context(), dir, func(string, []byte) error {
+			if read++; read > test.room {
+				return full
+			}
+			return nil
+		}, test.module)
+		if strings.Join(order, " ") != test.want || (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) {
+			t.Errorf("%s: %v, %v, want %q, %q", test.module, order, err, test.want, test.err)
+		}
+		if test.err == "no more room" && read != test.room+1 {
+			t.Errorf("%d modules were read when there was room for %d", read, test.room)
+		}
 	}
 }

@@ -266,7 +266,10 @@ func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Comma
 	for _, nic := range m.NICs {
 		wanted = append(wanted, nicModules[nic.Model]...)
 	}
-	order, err := modules(ctx, m.Kernel.Modules, func(name string, data []byte) { a.file(inGuest(name), data) }, wanted...)
+	order, err := modules(ctx, m.Kernel.Modules, func(name string, data []byte) error {
+		a.file(inGuest(name), data)
+		return a.err
+	}, wanted...)
 	if err != nil {
 		return err
 	}

@@ -15,19 +15,23 @@ import (
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// modules reads the named modules and all they depend on, gives each to write, and
-// returns their names in the order to load them. A module that is built into the kernel is
-// left out. dir is the kernel's /lib/modules/RELEASE.
-func modules(ctx context.Context, dir string, write func(name string, data []byte), names ...string) (order []string, err error) {
+// modules reads the named modules and all they depend on, gives each to write until that
+// returns an error, and returns their names in the order to load them. A module that is built
+// into the kernel is left out. dir is the kernel's /lib/modules/RELEASE.
+func modules(
+	ctx context.Context, dir string, write func(name string, data []byte) error, names ...string,
+) (order []string, err error) {
 	files, err := moduleFiles(ctx, dir)
 	if err != nil {
 		return nil, err
 	}
 	read := 0
-	var add func(string) error
-	add = func(name string) error {
+	var add func(name, by string) error
+	add = func(name, by string) error {
 		path, ok := files[name]
 		switch {
+		case !ok && by != "":
+			return fmt.Errorf("find module %s, which %s needs: %w", name, by, fs.ErrNotExist)
 		case !ok:
 			return fmt.Errorf("find module %s: %w", name, fs.ErrNotExist)
 		case path == "":
@@ -37,20 +41,20 @@ func modules(ctx context.Context, dir string, write func(name string, data []byt
 			return fmt.Errorf("more than %d modules", maxModules)
 		}
 		files[name] = "" // once
-		needs, err := readModule(ctx, path, func(data []byte) { write(name, data) })
+		needs, err := readModule(ctx, path, func(data []byte) error { return write(name, data) })
 		if err != nil {
 			return fmt.Errorf("read module %s: %w", name, err)
 		}
 		for _, n := range needs {
-			if err := add(n); err != nil {
-				return fmt.Errorf("module %s: %w", name, err)
+			if err := add(n, name); err != nil {
+				return err
 			}
 		}
 		order = append(order, name)
 		return nil
 	}
 	for _, n := range names {
-		if err := add(normal(n)); err != nil {
+		if err := add(normal(n), ""); err != nil {
 			return nil, err
 		}
 	}
@@ -59,6 +63,9 @@ func modules(ctx context.Context, dir string, write func(name string, data []byt
 
 // maxModules is how many modules a guest may need: igb needs six.
 const maxModules = 128
+
+// maxDepends is the longest list of what one module needs, in bytes: those of Debian's 6.12 for clouds have up to 147.
+const maxDepends = 16 << 10
 
 // maxBuiltin is the largest list of built-in modules, in bytes: Debian's have 10 KB.
 const maxBuiltin = 4 << 20
@@ -99,7 +106,7 @@ func moduleName(path string) (name string, ok bool) {
 func normal(name string) string { return strings.ReplaceAll(name, "-", "_") }
 
 // readModule gives a module's ELF file to write, and returns what it depends on.
-func readModule(ctx context.Context, path string, write func([]byte)) (needs []string, err error) {
+func readModule(ctx context.Context, path string, write func([]byte) error) (needs []string, err error) {
 	release, err := unpack.Reserve(ctx, path)
 	if err != nil {
 		return nil, err
@@ -109,7 +116,9 @@ func readModule(ctx context.Context, path string, write func([]byte)) (needs []s
 	if err != nil {
 		return nil, err
 	}
-	write(data)
+	if err := write(data); err != nil {
+		return nil, err
+	}
 	return depends(data)
 }
 
@@ -133,6 +142,9 @@ func depends(data []byte) ([]string, error) {
 	}
 	for field := range bytes.SplitSeq(info, []byte{0}) {
 		if list, ok := bytes.CutPrefix(field, []byte("depends=")); ok && len(list) > 0 {
+			if len(list) > maxDepends {
+				return nil, fmt.Errorf("%d bytes of modules that it needs", len(list))
+			}
 			names := strings.Split(string(list), ",")
 			for i := range names {
 				names[i] = normal(names[i])
