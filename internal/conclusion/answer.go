@@ -215,7 +215,7 @@ func (a *Answer) returnClaim(doc *record.Document[record.BenchRow]) []string {
 	if most == nil || !(most.Median >= a.Redirect.Median/10) {
 		return nil
 	}
-	return []string{fmt.Sprintf("Return thunks (%s) may take up to %s ns a packet.", thunk, stat.Number(most.Median))}
+	return []string{fmt.Sprintf("Return thunks (%s) may take up to %s ns of the redirect path.", thunk, stat.Number(most.Median))}
 }
 
 // unsure is the half-width of an interval, as a part of the median, from which on the
@@ -335,7 +335,7 @@ func calls(prices []record.TaxRow, bulk string) (said []string) {
 	}
 	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s", trimmed(n), stat.Number(row.Price.Median/n), sum))
 	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
-		said = append(said, fmt.Sprintf("%s in 2018: %s ns", trimmed(old.PerPacket.Median),
+		said = append(said, fmt.Sprintf("the %s of 2018: %s ns", trimmed(old.PerPacket.Median),
 			stat.Number(old.Price.Median)))
 	}
 	return said

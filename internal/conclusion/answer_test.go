@@ -63,7 +63,7 @@ func TestAnswer(t *testing.T) {
 	if p := a.Path; p.Bulk != "16" || len(p.Stages) != 2 || p.Total != 17 || len(p.Beside) != 1 || p.Beside[0].Name != "locks" {
 		t.Errorf("path: %+v", p)
 	}
-	if got := strings.Join(a.Calls, "|"); got != "0.12 a packet × 10.0 ns = 1.20 ns|3 in 2018: 25.0 ns" {
+	if got := strings.Join(a.Calls, "|"); got != "0.12 a packet × 10.0 ns = 1.20 ns|the 3 of 2018: 25.0 ns" {
 		t.Errorf("calls: %s", got)
 	}
 	if len(a.Try) != 1 || len(a.Avoid) != 1 {
@@ -142,7 +142,7 @@ func TestAnswerOfLess(t *testing.T) {
 		"return thunks": {func(d *record.Document[record.BenchRow]) {
 			d.Host.ReturnThunk = "srso_return_thunk"
 			d.Profile = &record.ProfileParts{Tax: &record.ProfileTax{ReturnEntries: ns(12, 11, 13)}}
-		}, []string{"went. Return thunks (srso_return_thunk) may take up to 12.0 ns a packet."}},
+		}, []string{"went. Return thunks (srso_return_thunk) may take up to 12.0 ns of the redirect path."}},
 		"few rounds": {func(d *record.Document[record.BenchRow]) { d.Rows[2].Hop = ns(24, math.NaN(), math.NaN()) },
 			[]string{"A redirect costs 24.0 ns", "Retpolines take 1.20 ns of it, 5.0 %."}},
 	} {

@@ -189,8 +189,8 @@ func (p *printer) figures(a *conclusion.Answer) []block {
 	return []block{{rankRates, lines}, space}
 }
 
-const rateLegend = "test: generator, redirect and sink on one core. redirect: the test less one that drops: " +
-	"receive, program not in it"
+const rateLegend = "test: generator, redirect and sink on one core. redirect: the test less one that drops, so no " +
+	"receive, no program."
 
 // rateLines are a table of the rates.
 func rateLines(rates []conclusion.Rate) []string {

@@ -172,7 +172,7 @@ type fill struct {
 const (
 	errNotDispatched = refusal("an attached program is not in the dispatcher")
 	errNotFull       = refusal("the dispatcher never fills up: no program can be kept outside")
-	errDisturbed     = refusal("another process changed the dispatcher while it was measured")
+	errDisturbed     = refusal("another process changed the dispatcher, or had the CPU, while it was measured")
 )
 
 func (f *fill) run(ctx context.Context, sizes []int) error {

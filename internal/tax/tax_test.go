@@ -280,14 +280,20 @@ func TestSharedDispatcher(t *testing.T) {
 	}
 	measure := func() {
 		t.Helper()
-		f.outside, f.inside[full], f.referenceNs = nil, nil, nil
-		err := f.measureFull(t.Context())
+		var err error
+		for range 3 { // other tasks may have the CPU
+			f.outside, f.inside[full] = nil, nil
+			if err = f.measureFull(t.Context()); err != errDisturbed {
+				break
+			}
+		}
 		if err != nil || len(f.outside) != fillPrograms || len(f.inside[full]) != fillPrograms {
 			t.Fatalf("%d prices outside, %d inside, want %d: %v", len(f.outside), len(f.inside[full]), fillPrograms, err)
 		}
 		for i, multiple := range f.outside {
-			if ns := f.ns(multiple - f.inside[full][i]); ns > 500 {
-				t.Errorf("a price of %.0f ns", ns)
+			// Filling and emptying the dispatcher takes 30 times as long as the runs.
+			if inside := f.inside[full][i]; multiple > 10*inside {
+				t.Errorf("outside %.1f times the reference, inside %.1f", multiple, inside)
 			}
 		}
 	}
