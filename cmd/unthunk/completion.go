@@ -95,6 +95,7 @@ func flagValues() map[string]candidates {
 		"size":            none,
 		"rate":            none,
 		"top":             none,
+		"row":             none,
 		"threshold":       none,
 		"rounds":          none,
 		"duration":        none,

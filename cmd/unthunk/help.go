@@ -38,7 +38,7 @@ func flagSections() []section {
 	return []section{
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver"}},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
-		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "top", "verbose"}},
+		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "row", "top", "verbose"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
 		{"What to compare", []string{"by", "threshold"}},
 		{"How frames are forwarded", []string{

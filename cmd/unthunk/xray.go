@@ -19,7 +19,7 @@ type xrayFlags struct {
 	dev, fn, asm   string
 	root, driver   string
 	counts         string
-	bulk           int
+	row            string
 	dot, rare, all bool
 	output         outputFlags
 }
@@ -52,7 +52,7 @@ says beside each branch how often a packet really executed it.`,
 	fl.StringVar(&f.root, "root", "", "not the running kernel: that of a package unpacked in `DIR`")
 	fl.StringVar(&f.driver, "driver", "", "the path of driver `NAME`: with --root, veth without it")
 	fl.StringVar(&f.counts, "counts", "", "show how often each branch was executed, from `FILE` of lab --save")
-	fl.IntVar(&f.bulk, "bulk", 0, "with --counts, those of `N` frames a batch (default 16)")
+	fl.StringVar(&f.row, "row", "", "with --counts, those of the row `NAME` (default: that of 16 frames a batch)")
 	fl.StringVar(&f.fn, "func", "", "every call, return and jump out of `FUNCTION`")
 	fl.StringVar(&f.asm, "asm", "", "the code of `FUNCTION`, annotated")
 	fl.BoolVar(&f.all, "all", false, "count the branches of the whole kernel")
@@ -86,7 +86,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, xray.DefaultDriver)}
 	path.Record(doc)
 	if counts != nil {
-		if err := xray.AddCounts(doc, path.Driver, counts, f.bulk); err != nil {
+		if err := xray.AddCounts(doc, path.Driver, counts, f.row); err != nil {
 			return usagef("--counts %s: %v", f.counts, err)
 		}
 		doc.Settings["counts"] = f.counts
@@ -176,11 +176,8 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	if f.dev != "" && (f.root != "" || f.driver != "") {
 		return usagef("--dev is of the running kernel: it does not go with --root and --driver")
 	}
-	if f.counts == "" && cmd.Flags().Changed("bulk") {
-		return usagef("--bulk goes with --counts")
-	}
-	if cmd.Flags().Changed("bulk") && (f.bulk < 1 || f.bulk > 256) {
-		return usagef("--bulk %d is not within 1 … 256", f.bulk)
+	if f.counts == "" && f.row != "" {
+		return usagef("--row goes with --counts")
 	}
 	if f.counts != "" {
 		if err := checkFiles([]string{f.counts}, outFile{"save", f.output.save}); err != nil {

@@ -204,8 +204,8 @@ func TestXrayCountsRefuses(t *testing.T) {
 		{"another kernel", []string{"--counts", lab}, exitUsage, "only of Linux 0.0.0-other"},
 		{"another record", []string{"--counts", sites}, exitUsage, "is a record of xray: give one of lab"},
 		{"no file", []string{"--counts", "no-such-file"}, exitFailed, "no-such-file"},
-		{"bulk alone", []string{"--bulk", "16"}, exitUsage, "--bulk goes with --counts"},
-		{"bulk of nothing", []string{"--counts", lab, "--bulk", "0"}, exitUsage, "--bulk 0 is not within 1 … 256"},
+		{"row alone", []string{"--row", "made"}, exitUsage, "--row goes with --counts"},
+		{"no such row", []string{"--counts", lab, "--row", "nope"}, exitUsage, "it has no row nope, but made/bulk=16"},
 		{"onto itself", []string{"--counts", lab, "--save", lab}, exitUsage, "would overwrite"},
 		{"view", []string{"--counts", lab, "--all"}, exitUsage, "--counts does not go with --all"},
 	})

@@ -45,6 +45,10 @@ type SiteRow struct {
 	PerPacket *float64 `json:"per-packet,omitempty"`
 }
 
+// Aside tells whether it is left out of tables that have no room for errors and slow paths:
+// it is rare, and no guest executed it.
+func (r *SiteRow) Aside() bool { return r.Per == "rare" && (r.PerPacket == nil || *r.PerPacket == 0) }
+
 // SiteCounts says where the counts of an inventory are from.
 type SiteCounts struct {
 	// Row of a record of lab, and its kernel's own name.

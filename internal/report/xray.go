@@ -31,7 +31,7 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 	var may, cannot []record.SiteRow
 	for _, row := range doc.Rows {
 		switch {
-		case row.Per == "rare" && !rare && (row.PerPacket == nil || *row.PerPacket == 0):
+		case row.Aside() && !rare:
 			hidden++
 		case row.CannotRun != "":
 			cannot = append(cannot, row)

@@ -4,15 +4,14 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 )
 
-// DefaultBulk is the bulk whose counts are taken when nobody names one: what the path
-// calls a bulk are 16 frames, the devmap's.
-const DefaultBulk = 16
+// defaultBulk is the bulk whose counts are taken when nobody names a row: what the path calls
+// a bulk are 16 frames, the devmap's.
+const defaultBulk = "16"
 
 // driverOf is that of the devices of a guest.
 func driverOf(r *record.LabRow) string {
@@ -27,14 +26,14 @@ func driverOf(r *record.LabRow) string {
 }
 
 // AddCounts adds to the rows of a record of xray how often a guest of lab executed each
-// for a packet. The guest is the first of the record that ran the same kernel with a
-// device of the same driver. bulk is the one that is wanted; 0 is [DefaultBulk] or, where
-// it was not counted, the first that was.
+// for a packet: the row of that name, of a guest that ran the same kernel with a device of
+// the same driver. Without a name it is the only such row that has counts, or the only one
+// of 16 frames.
 //
-// A row whose branch no packet went through has 0; one that the guest did not watch has
-// no count. Errors say which counts there are instead.
-func AddCounts(doc *record.Document[record.SiteRow], driver string, l *record.Lab, bulk int) error {
-	row, err := counted(l.Rows, doc.Host.Kernel, driver, bulk)
+// A row whose branch no packet went through has 0; one that was not counted has none. Errors
+// say which counts there are instead.
+func AddCounts(doc *record.Document[record.SiteRow], driver string, l *record.Lab, name string) error {
+	row, err := counted(l.Rows, doc.Host.Kernel, strings.ReplaceAll(driver, "-", "_"), name)
 	if err != nil {
 		return err
 	}
@@ -59,11 +58,16 @@ func AddCounts(doc *record.Document[record.SiteRow], driver string, l *record.La
 	return nil
 }
 
-// counted finds the row of a kernel, a driver and a bulk.
-func counted(rows []record.LabRow, release, driver string, bulk int) (*record.LabRow, error) {
-	found := make([]*record.LabRow, 0, len(rows))
+// counted finds the row of a kernel and a driver that has counts.
+func counted(rows []record.LabRow, release, driver, name string) (*record.LabRow, error) {
+	var found []*record.LabRow
 	for i := range rows {
-		found = append(found, &rows[i])
+		if name == "" || rows[i].Name == name {
+			found = append(found, &rows[i])
+		}
+	}
+	if len(found) == 0 && name != "" {
+		return nil, fmt.Errorf("it has no row %s, but %s", name, names(rows))
 	}
 	for _, by := range []struct {
 		want string
@@ -71,50 +75,55 @@ func counted(rows []record.LabRow, release, driver string, bulk int) (*record.La
 		flag string
 	}{
 		{"Linux " + release, func(r *record.LabRow) string { return "Linux " + r.Release }, "--root has the path of another kernel"},
-		{strings.ReplaceAll(driver, "-", "_"), driverOf, "--driver names another one"},
+		{driver, driverOf, "--driver names another one"},
 	} {
 		var others []string
-		rest := slices.DeleteFunc(slices.Clone(found), func(r *record.LabRow) bool {
-			if of := by.of(r); of != by.want && !slices.Contains(others, of) {
+		found = slices.DeleteFunc(found, func(r *record.LabRow) bool {
+			of := by.of(r)
+			if of != by.want && !slices.Contains(others, of) {
 				others = append(others, of)
 			}
-			return by.of(r) != by.want
+			return of != by.want
 		})
-		if len(rest) == 0 {
+		if len(found) == 0 {
 			return nil, fmt.Errorf("no counts of %s, only of %s: %s", by.want, cmp.Or(strings.Join(others, ", "), "nothing"), by.flag)
 		}
-		found = rest
 	}
-	return countedBulk(found, bulk)
+	return countedOnce(found)
 }
 
-// countedBulk is the row of a bulk that has counts.
-func countedBulk(rows []*record.LabRow, bulk int) (*record.LabRow, error) {
-	find := func(bulk string) *record.LabRow {
-		for _, r := range rows {
-			if r.Refused == "" && (bulk == "" || r.Labels["bulk"] == bulk) {
-				return r
-			}
-		}
-		return nil
+// countedOnce is the row that has counts, or the one of the default bulk.
+func countedOnce(rows []*record.LabRow) (*record.LabRow, error) {
+	why := rows[0].Refused
+	rows = slices.DeleteFunc(rows, func(r *record.LabRow) bool { return r.Refused != "" })
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("its counts were refused: %s", why)
 	}
-	row := find(strconv.Itoa(cmp.Or(bulk, DefaultBulk)))
-	if row == nil && bulk == 0 {
-		row = find("")
+	usual := slices.DeleteFunc(slices.Clone(rows), func(r *record.LabRow) bool { return r.Labels["bulk"] != defaultBulk })
+	switch {
+	case len(rows) == 1:
+		return rows[0], nil
+	case len(usual) == 1:
+		return usual[0], nil
 	}
-	if row != nil {
-		return row, nil
-	}
-	var has []string
+	var all []record.LabRow
 	for _, r := range rows {
-		if b := r.Labels["bulk"]; r.Refused == "" && !slices.Contains(has, b) {
-			has = append(has, b)
-		}
+		all = append(all, *r)
 	}
-	if len(has) == 0 {
-		return nil, fmt.Errorf("its counts were refused: %s", rows[0].Refused)
+	return nil, fmt.Errorf("%d rows have counts of it: choose one with --row: %s", len(rows), names(all))
+}
+
+// names are those of rows, at most a few.
+func names(rows []record.LabRow) string {
+	const most = 8
+	var out []string
+	for _, r := range rows[:min(most, len(rows))] {
+		out = append(out, r.Name)
 	}
-	return nil, fmt.Errorf("no counts of bulk %d, only of %s", bulk, strings.Join(has, ", "))
+	if n := len(rows) - most; n > 0 {
+		out = append(out, fmt.Sprintf("and %d more", n))
+	}
+	return strings.Join(out, ", ")
 }
 
 // place is one that a guest watched, and how often it was executed for a packet.
@@ -151,9 +160,9 @@ func placesOf(row *record.LabRow) map[string][]*place {
 	return out
 }
 
-// match finds the places of the rows of one function: by their offsets when the function
-// has a row at each, as it has in the same build; otherwise by what they call and, where
-// that repeats, by their order, for calls that both have equally many of.
+// match finds the places of the rows of one function: by their offsets where some are the
+// same, as they are in the same build; otherwise by what they call and, where that repeats,
+// by their order, for calls that both have equally many of.
 func match(rows []*record.SiteRow, places []*place) map[*record.SiteRow]*place {
 	out := make(map[*record.SiteRow]*place)
 	for _, p := range places {
@@ -163,10 +172,9 @@ func match(rows []*record.SiteRow, places []*place) map[*record.SiteRow]*place {
 			out[rows[i]] = p
 		}
 	}
-	if len(out) == len(places) {
+	if len(out) > 0 {
 		return out
 	}
-	clear(out)
 	byCall := make(map[string][]*place)
 	for _, p := range places {
 		byCall[member(p.Pointer)] = append(byCall[member(p.Pointer)], p)

@@ -65,7 +65,7 @@ func TestAddCounts(t *testing.T) {
 	// A kernel that was built again has the same branches at other offsets.
 	for name, move := range map[string]uint64{"same build": 0, "built again": 0x100} {
 		doc, row := inventory(), labRow(move)
-		if err := AddCounts(doc, "veth", &record.Lab{Document: record.Document[record.LabRow]{Rows: []record.LabRow{row}}}, 0); err != nil {
+		if err := AddCounts(doc, "veth", &record.Lab{Document: record.Document[record.LabRow]{Rows: []record.LabRow{row}}}, ""); err != nil {
 			t.Fatal(err)
 		}
 		rows, others := counts(doc)
@@ -81,13 +81,30 @@ func TestAddCounts(t *testing.T) {
 	}
 }
 
+// A place that has no row takes nothing from those that have one.
+func TestAddCountsBeside(t *testing.T) {
+	t.Parallel()
+	doc, row := inventory(), labRow(0)
+	row.Sites = append(row.Sites, record.LabSite{Function: "poll", Offset: 0x99, Pointer: "ops.other", PerPacket: 0.5})
+	if err := AddCounts(doc, "veth", &record.Lab{Document: record.Document[record.LabRow]{Rows: []record.LabRow{row}}}, ""); err != nil {
+		t.Fatal(err)
+	}
+	rows, others := counts(doc)
+	if diff := cmp.Diff([]float64{0.125, 0, 0.25, 0.0625, -1}, rows); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"elsewhere", "poll"}, others); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // Which of two calls of one member an offset of another build is of cannot be told when
 // only one of them was watched: neither has its count.
 func TestAddCountsAmbiguous(t *testing.T) {
 	t.Parallel()
 	doc, row := inventory(), labRow(0x100)
 	row.NotExecuted = nil
-	if err := AddCounts(doc, "veth", &record.Lab{Document: record.Document[record.LabRow]{Rows: []record.LabRow{row}}}, 0); err != nil {
+	if err := AddCounts(doc, "veth", &record.Lab{Document: record.Document[record.LabRow]{Rows: []record.LabRow{row}}}, ""); err != nil {
 		t.Fatal(err)
 	}
 	rows, others := counts(doc)
@@ -101,29 +118,33 @@ func TestAddCountsAmbiguous(t *testing.T) {
 
 func TestCounted(t *testing.T) {
 	t.Parallel()
-	other, refused, single, wired := labRow(0), labRow(0), labRow(0), labRow(0)
-	other.Release = "6.1"
+	other, refused, single, wired, arm := labRow(0), labRow(0), labRow(0), labRow(0), labRow(0)
+	other.Name, other.Release = "other", "6.1"
 	refused.CallsPerPacket, refused.Refused = nil, "no guest"
 	single.Name, single.Labels = "one", map[string]string{"nic": "veth", "bulk": "1"}
 	wired.Name, wired.Labels = "wired", map[string]string{"nic": "virtio", "bulk": "64"}
+	arm.Name = "arm/bulk=16"
 	for _, test := range []struct {
-		name   string
-		rows   []record.LabRow
-		driver string
-		bulk   int
-		want   string // of the row, or a part of the error
+		name        string
+		rows        []record.LabRow
+		driver, row string
+		want        string // the row, or a part of the error
 	}{
-		{"default bulk", []record.LabRow{single, labRow(0)}, "veth", 0, "debian:6.12/bulk=16"},
-		{"asked for", []record.LabRow{single, labRow(0)}, "veth", 1, "one"},
-		{"the only bulk", []record.LabRow{other, single}, "veth", 0, "one"},
-		{"driver", []record.LabRow{labRow(0), wired}, "virtio-net", 0, "wired"},
-		{"no such bulk", []record.LabRow{single, labRow(0)}, "veth", 64, "no counts of bulk 64, only of 1, 16"},
-		{"no such kernel", []record.LabRow{other}, "veth", 0, "no counts of Linux 6.12.1, only of Linux 6.1: --root"},
-		{"no such driver", []record.LabRow{labRow(0), wired}, "igb", 0, "no counts of igb, only of veth, virtio_net: --driver"},
-		{"refused", []record.LabRow{refused}, "veth", 0, "refused: no guest"},
-		{"empty", nil, "veth", 0, "only of nothing"},
+		{"default bulk", []record.LabRow{single, labRow(0)}, "veth", "", "debian:6.12/bulk=16"},
+		{"asked for", []record.LabRow{single, labRow(0)}, "veth", "one", "one"},
+		{"the only one", []record.LabRow{other, single}, "veth", "", "one"},
+		{"the only one with counts", []record.LabRow{refused, single}, "veth", "", "one"},
+		{"driver", []record.LabRow{labRow(0), wired}, "virtio_net", "", "wired"},
+		{"two of a bulk", []record.LabRow{labRow(0), arm}, "veth", "", "2 rows have counts of it: choose one with --row"},
+		{"one of two", []record.LabRow{labRow(0), arm}, "veth", "arm/bulk=16", "arm/bulk=16"},
+		{"no such row", []record.LabRow{single, labRow(0)}, "veth", "two", "it has no row two, but one, debian:6.12/bulk=16"},
+		{"another kernel", []record.LabRow{other}, "veth", "", "no counts of Linux 6.12.1, only of Linux 6.1: --root"},
+		{"row of another kernel", []record.LabRow{other, single}, "veth", "other", "no counts of Linux 6.12.1, only of Linux 6.1: --root"},
+		{"no such driver", []record.LabRow{labRow(0), wired}, "igb", "", "no counts of igb, only of veth, virtio_net: --driver"},
+		{"refused", []record.LabRow{refused}, "veth", "", "refused: no guest"},
+		{"empty", nil, "veth", "", "only of nothing"},
 	} {
-		row, err := counted(test.rows, "6.12.1", test.driver, test.bulk)
+		row, err := counted(test.rows, "6.12.1", test.driver, test.row)
 		switch {
 		case err != nil && !strings.Contains(err.Error(), test.want):
 			t.Errorf("%s: %v, want %s", test.name, err, test.want)

@@ -17,19 +17,20 @@ const unnamed = "programs without a symbol"
 func (p *Path) Graph(rows []record.SiteRow) *record.CallGraph {
 	names := p.names()
 	g := &record.CallGraph{}
+	there := make(map[record.GraphCall]bool)
 	add := func(c record.GraphCall) {
-		if !slices.Contains(g.Calls, c) {
+		if !there[c] {
+			there[c] = true
 			g.Calls = append(g.Calls, c)
 		}
 	}
 	byName := make(map[string]string) // of targets, which are known by name alone
 	for _, f := range p.Functions {
 		byName[f.Name] = names[f.Addr]
-		if !slices.Contains(g.Functions, names[f.Addr]) {
-			g.Functions = append(g.Functions, names[f.Addr])
-		}
+		g.Functions = append(g.Functions, names[f.Addr])
 	}
 	slices.Sort(g.Functions)
+	g.Functions = slices.Compact(g.Functions)
 	for _, f := range p.Functions {
 		for _, callee := range f.Callees {
 			add(record.GraphCall{From: names[f.Addr], To: names[callee]})

@@ -23,7 +23,7 @@ func (v *viewer) branchBlocks() []block {
 		}}
 		h := conclusion.Of(s)
 		for _, row := range s.Sites().Rows {
-			if row.Per == "rare" && (row.PerPacket == nil || *row.PerPacket == 0) {
+			if row.Aside() {
 				continue
 			}
 			t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))

@@ -168,7 +168,7 @@ func profileStages(p *record.Profile, found []record.SiteRow) (stages []pathStag
 	for i := range found {
 		site := foundSite(&found[i])
 		switch {
-		case found[i].Per == "rare" || found[i].CannotRun != "" || sampled[site.where()]:
+		case found[i].Aside() || found[i].CannotRun != "" || sampled[site.where()]:
 		case path.has(found[i].Stage):
 			path.add(found[i].Stage, site)
 		default:
@@ -182,7 +182,7 @@ func profileStages(p *record.Profile, found []record.SiteRow) (stages []pathStag
 func inventoryStages(found []record.SiteRow) []pathStage {
 	var path packetPath
 	for i := range found {
-		if (found[i].Per != "rare" || found[i].PerPacket != nil && *found[i].PerPacket > 0) && found[i].CannotRun == "" {
+		if !found[i].Aside() && found[i].CannotRun == "" {
 			path.add(found[i].Stage, foundSite(&found[i]))
 		}
 	}
