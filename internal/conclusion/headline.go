@@ -48,7 +48,7 @@ func headline(s *record.Saved) Headline {
 	case *record.Profile:
 		return profileHeadline(doc, "")
 	case *record.Document[record.SiteRow]:
-		return sitesHeadline(doc.Rows)
+		return sitesHeadline(doc)
 	case *record.Document[record.BenchRow]:
 		return benchHeadline(doc.Rows, s.Stages())
 	}

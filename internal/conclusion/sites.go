@@ -4,20 +4,26 @@ import (
 	"fmt"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
-func sitesHeadline(rows []record.SiteRow) Headline {
+func sitesHeadline(doc *record.Document[record.SiteRow]) Headline {
 	count := make(map[string]int)
-	for _, row := range rows {
+	for _, row := range doc.Rows {
 		if row.CannotRun == "" {
 			count[row.Per]++
 		}
 	}
-	return Headline{
-		Title: fmt.Sprintf("%s on the redirect path may run for a packet, %d for a bulk, %d for a poll",
-			many(count["packet"], "indirect branch"), count["bulk"], count["poll"]),
-		Text: fmt.Sprintf("Errors and slow paths have %d more.", count["rare"]),
+	may := fmt.Sprintf("%s on the redirect path may run for a packet, %d for a bulk, %d for a poll",
+		many(count["packet"], "indirect branch"), count["bulk"], count["poll"])
+	rare := fmt.Sprintf("Errors and slow paths have %d more.", count["rare"])
+	if doc.Counts != nil {
+		return Headline{
+			Title: fmt.Sprintf("A packet executes %s indirect branches, counted in a guest", stat.Exact(doc.Counts.CallsPerPacket)),
+			Text:  may + ". " + rare,
+		}
 	}
+	return Headline{Title: may, Text: rare}
 }
 
 func siteComparisonHeadline(c *record.SiteComparison) Headline {

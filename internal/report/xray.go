@@ -42,7 +42,7 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 	p.siteTable(may, doc.Counts != nil)
 	if len(cannot) > 0 {
 		fmt.Fprintln(&p.buf)
-		p.wrap("", fmt.Sprintf("These are on the path in code and cannot run here: %s.", cells.Clean(reasons(cannot))))
+		p.wrap("", fmt.Sprintf("These are on the path in code and cannot run here: %s.", cells.CannotRun(cannot)))
 		p.siteTable(cannot, doc.Counts != nil)
 	}
 	fmt.Fprintln(&p.buf)
@@ -125,17 +125,6 @@ func (p *printer) siteCounts(c *record.SiteCounts) {
 	for _, line := range columns(table, []bool{false, true, true}, "") {
 		p.line(line)
 	}
-}
-
-// reasons are why branches cannot run, each once.
-func reasons(rows []record.SiteRow) string {
-	var out []string
-	for _, row := range rows {
-		if !slices.Contains(out, row.CannotRun) {
-			out = append(out, row.CannotRun)
-		}
-	}
-	return strings.Join(out, "; ")
 }
 
 // site writes a line of the table, what is called beneath the rest when it does

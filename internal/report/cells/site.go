@@ -2,6 +2,7 @@ package cells
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -46,6 +47,17 @@ func SiteCount(row record.SiteRow) string {
 	return stat.Exact(*row.PerPacket)
 }
 
+// CannotRun is why branches cannot run, each reason once.
+func CannotRun(rows []record.SiteRow) string {
+	var out []string
+	for _, row := range rows {
+		if why := Clean(row.CannotRun); !slices.Contains(out, why) {
+			out = append(out, why)
+		}
+	}
+	return strings.Join(out, "; ")
+}
+
 // SiteCounts is a sentence about what a guest counted in all.
 func SiteCounts(c *record.SiteCounts) string {
 	text := fmt.Sprintf("Counted: %s (%s a packet) by %s of lab, Linux %s.",
@@ -61,6 +73,8 @@ func SiteCounts(c *record.SiteCounts) string {
 func HowOften(row record.SiteRow) string {
 	text := "at most 1 a " + row.Per
 	switch {
+	case row.CannotRun != "":
+		text = "cannot run here"
 	case row.Per == "unknown":
 		text = "how often is not known"
 	case row.Per == "rare":

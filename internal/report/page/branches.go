@@ -18,20 +18,10 @@ func (v *viewer) branchBlocks() []block {
 		if s.Sites() == nil {
 			continue
 		}
-		t := &table{Caption: "Indirect branches on the redirect path that are not rare", Columns: []column{
-			{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", "w"}, {"calls", "m c"},
-		}}
 		h := conclusion.Of(s)
-		for _, row := range s.Sites().Rows {
-			if row.Aside() {
-				continue
-			}
-			t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))
-		}
-		t.Folded = v.draw
 		b := block{
 			Heading: cells.Join(": ", v.heading(s), "the path of "+inventoried(s)),
-			Text:    []string{h.Title + ". " + h.Text}, Tables: []*table{t},
+			Text:    []string{h.Title + ". " + h.Text}, Tables: v.siteTables(s.Sites().Rows),
 		}
 		if c := s.Sites().Counts; c != nil {
 			b.addText(cells.SiteCounts(c))
@@ -43,6 +33,30 @@ func (v *viewer) branchBlocks() []block {
 		out = append(out, b)
 	}
 	return append(out, v.thunkBlocks()...)
+}
+
+// siteTables are the branches of an inventory that are not rare, and apart from them those
+// that cannot run in this setup.
+func (v *viewer) siteTables(rows []record.SiteRow) []*table {
+	columns := []column{{"branch", "m"}, {"stage", "w"}, {"how often", ""}, {"made", "w"}, {"calls", "m c"}}
+	may := &table{Caption: "Indirect branches on the redirect path that are not rare", Columns: columns, Folded: v.draw}
+	var cannot []record.SiteRow
+	apart := &table{Columns: columns, Folded: v.draw}
+	for _, row := range rows {
+		if row.Aside() {
+			continue
+		}
+		t := may
+		if row.CannotRun != "" {
+			t, cannot = apart, append(cannot, row)
+		}
+		t.add(cells.Site(row), row.Stage, cells.HowOften(row), cells.Made(row), cells.Target(row))
+	}
+	if len(cannot) == 0 {
+		return []*table{may}
+	}
+	apart.Caption = "On the path in code, but they cannot run here: " + cells.CannotRun(cannot)
+	return []*table{may, apart}
 }
 
 // countedElsewhere has a row for each branch that a guest counted and the inventory does
