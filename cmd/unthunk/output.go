@@ -64,7 +64,8 @@ func replaced(stream *os.File) bool {
 		return true
 	}
 	flags, err := unix.FcntlInt(fd, unix.F_GETFL, 0)
-	if err != nil || flags&unix.O_ACCMODE != unix.O_RDWR || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
+	null := st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == unix.Mkdev(1, 3)
+	if err != nil || !null || flags&unix.O_ACCMODE != unix.O_RDWR {
 		return false
 	}
 	for other := range uintptr(3) {

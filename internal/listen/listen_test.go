@@ -79,6 +79,29 @@ func TestIdle(t *testing.T) {
 	}
 }
 
+// Many clients whose headers do not end, a byte at a time, keep nobody out for longer than
+// their turns take.
+func TestSlowHeaders(t *testing.T) {
+	s := start(t, Options{Address: ":0"}, 200*time.Millisecond, 200*time.Millisecond)
+	const slow = 3 * Connections
+	for range slow {
+		c := dial(t, s)
+		fmt.Fprint(c, "GET / HTTP/1.1\r\nHost: x\r\nX: ")
+		go func() {
+			for { // until the server has closed it
+				if _, err := fmt.Fprint(c, "x"); err != nil {
+					return
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		}()
+	}
+	c := dial(t, s)
+	if body, err := ask(c); err != nil || body != "hello" {
+		t.Errorf("beside %d slow clients: %q, %v", slow, body, err)
+	}
+}
+
 // A body that never comes, and an answer that nobody reads, end too.
 func TestLimits(t *testing.T) {
 	s := start(t, Options{Address: ":0"}, headerTime, idleTime)

@@ -24,7 +24,7 @@ func TestLimit(t *testing.T) {
 		want            uint64
 	}{
 		{"nothing known", "", "", nil, math.MaxUint64},
-		{"the machine", other, "0::/\n", map[string]string{"proc/meminfo": "MemTotal:       1024 kB\nMemFree: 1 kB\n"}, 1 << 20},
+		{"the machine", other, "0::/\n", map[string]string{"proc/meminfo": "MemTotal:   1024 kB\nMemFree: 1 kB\n"}, 1 << 20},
 		{"version 2", other + version2, "0::/a/b\n", map[string]string{"sys/fs/cgroup/a/b/memory.max": "4096\n"}, 4096},
 		{"a parent's", version2, "0::/a/b\n", map[string]string{
 			"sys/fs/cgroup/a/b/memory.max": "max\n", "sys/fs/cgroup/a/memory.max": "100\n", "sys/fs/cgroup/c/memory.max": "1\n",
@@ -37,7 +37,7 @@ func TestLimit(t *testing.T) {
 		}, 200},
 		{"a container without a namespace of cgroups", strings.ReplaceAll(version2, "0:27 /", "0:27 /pod/x"), "0::/pod/x\n",
 			map[string]string{"sys/fs/cgroup/memory.max": "300\n"}, 300},
-		{"moved out of the namespace", version2, "0::/../other\n", map[string]string{"sys/fs/cgroup/memory.max": "400\n"}, 400},
+		{"outside of the namespace", version2, "0::/../other\n", map[string]string{"sys/fs/cgroup/memory.max": "400\n"}, 400},
 	} {
 		files := fstest.MapFS{
 			"proc/self/mountinfo": {Data: []byte(test.mounts)}, "proc/self/cgroup": {Data: []byte(test.cgroups)},

@@ -6,10 +6,12 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 // NoLeaks runs the tests of a package and exits. It fails when file
@@ -39,6 +41,53 @@ func noLeaks(run func() int, w io.Writer) int {
 		}
 	}
 	return code
+}
+
+// Unchanged runs f, and fails the test when descriptors, goroutines or mappings of kernel
+// objects (sockets, BPF maps, perf events) that were not there before stay there after it.
+func Unchanged(t testing.TB, f func()) {
+	t.Helper()
+	// What was told to end takes a moment to.
+	before, after, err := unchanged(f, time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if after.more(before) {
+		t.Errorf("before: %+v, a minute after: %+v", before, after)
+	}
+}
+
+func unchanged(f func(), wait time.Duration) (before, after held, err error) {
+	if before, err = holds(); err != nil {
+		return before, after, err
+	}
+	f()
+	for end := time.Now().Add(wait); ; time.Sleep(time.Millisecond) {
+		after, err = holds()
+		if err != nil || !after.more(before) || time.Now().After(end) {
+			return before, after, err
+		}
+	}
+}
+
+func holds() (held, error) {
+	open, err := descriptors()
+	if err != nil {
+		return held{}, err
+	}
+	maps, err := os.ReadFile("/proc/self/maps")
+	if err != nil {
+		return held{}, fmt.Errorf("list mappings: %w", err)
+	}
+	mappings := strings.Count(string(maps), "anon_inode:") + strings.Count(string(maps), "socket:")
+	return held{len(open), runtime.NumGoroutine(), mappings}, nil
+}
+
+// held is what a process has of each kind.
+type held struct{ descriptors, goroutines, mappings int }
+
+func (h held) more(before held) bool {
+	return h.descriptors > before.descriptors || h.goroutines > before.goroutines || h.mappings > before.mappings
 }
 
 // descriptors returns what each open file descriptor of this process refers

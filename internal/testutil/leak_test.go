@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestNoLeaks(t *testing.T) {
@@ -44,6 +45,23 @@ func TestNoLeaks(t *testing.T) {
 				t.Errorf("said %q, want %q in it", w.String(), tt.says)
 			}
 		})
+	}
+}
+
+func TestUnchanged(t *testing.T) {
+	end := make(chan struct{})
+	var file *os.File
+	for what, f := range map[string]func(){
+		"a descriptor": func() { file, _ = os.Open("/etc/passwd") },
+		"a goroutine":  func() { go func() { <-end }() },
+	} {
+		if before, after, err := unchanged(f, 10*time.Millisecond); err != nil || !after.more(before) {
+			t.Errorf("%s: before %+v, after %+v, %v", what, before, after, err)
+		}
+	}
+	before, after, err := unchanged(func() { close(end); file.Close() }, time.Minute)
+	if err != nil || after.more(before) || after.descriptors != before.descriptors-1 {
+		t.Errorf("closed: before %+v, after %+v, %v", before, after, err)
 	}
 }
 

@@ -46,7 +46,8 @@ func ReadOnly(t testing.TB, dir string, f func() error) error {
 		if err := unix.Unshare(unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("unshare mount namespace: %w", err)
 		}
-		for _, flags := range []uintptr{unix.MS_REC | unix.MS_PRIVATE, unix.MS_BIND, unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY} {
+		const readOnly = unix.MS_REMOUNT | unix.MS_BIND | unix.MS_RDONLY
+		for _, flags := range []uintptr{unix.MS_REC | unix.MS_PRIVATE, unix.MS_BIND, readOnly} {
 			source, target := dir, dir
 			if flags&unix.MS_PRIVATE != 0 {
 				source, target = "", "/"
