@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -69,5 +71,31 @@ func TestLabPrice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// Without a guest that counted there is nothing to estimate: no price is measured.
+func TestLabWithoutGuest(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	modules := filepath.Join(dir, "lib/modules/6.12.1-made")
+	err := errors.Join(os.MkdirAll(modules, 0o755), os.Mkdir(filepath.Join(dir, "boot"), 0o755),
+		os.WriteFile(filepath.Join(dir, "boot/vmlinuz-6.12.1-made"), []byte("no kernel"), 0o600),
+		os.WriteFile(filepath.Join(modules, "modules.builtin"), nil, 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "lab.json")
+	code, _, stderr := unthunk(t, "lab", dir, "--bulk", "16", "--save", file)
+	skipMissing(t, code, stderr)
+	if code != exitFailed || !strings.Contains(stderr, "find module veth: file does not exist") {
+		t.Errorf("exit code %d: %s", code, stderr)
+	}
+	saved, err := record.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l := saved.Lab(); l.Price != nil || len(l.Warnings) > 0 || len(l.Rows) != 1 || l.Rows[0].Refused == "" {
+		t.Errorf("price %v, warnings %v, rows %+v", l.Price, l.Warnings, l.Rows)
 	}
 }
