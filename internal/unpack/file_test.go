@@ -232,3 +232,38 @@ func TestNeed(t *testing.T) {
 		}
 	}
 }
+
+// What was large goes back to the system when it is released; of files that only might have
+// been large nothing is collected.
+func TestRelease(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "empty.ko")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	forced := func() uint32 {
+		var stats runtime.MemStats
+		runtime.ReadMemStats(&stats)
+		return stats.NumForcedGC
+	}
+	hold := func() {
+		release, err := Reserve(t.Context(), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		release()
+	}
+	runtime.GC()
+	before := forced()
+	for range 20 {
+		hold()
+	}
+	if n := forced() - before; n != 0 {
+		t.Errorf("the heap was collected %d times for 20 files without content", n)
+	}
+	large := make([]byte, maxAtOnce/2+1<<20)
+	large[0] = 1
+	hold()
+	if n := forced() - before; n != 1 {
+		t.Errorf("the heap was collected %d times with %d MiB in use", n, len(large)>>20)
+	}
+}
