@@ -69,8 +69,10 @@ func (c cached) verify(ctx context.Context) error {
 }
 
 // fill makes the folder: download puts packages into a folder and names them, or names
-// those that are elsewhere; they are unpacked; check looks at what came out.
-func (c cached) fill(ctx context.Context, download func(dir string) (packages []string, err error), check func(root string) error) error {
+// those that are elsewhere with their SHA-256; they are unpacked; check looks at what came out.
+func (c cached) fill(
+	ctx context.Context, download func(dir string) ([]pkgfile.Package, error), check func(root string) error,
+) error {
 	parent := filepath.Dir(c.dir)
 	if err := openCache(parent); err != nil {
 		return err
@@ -113,6 +115,15 @@ func (c cached) fill(ctx context.Context, download func(dir string) (packages []
 		return fmt.Errorf("unpack packages: %w", err)
 	}
 	return nil
+}
+
+// files are packages that only this user can change: their bytes are not looked at again.
+func files(paths []string) []pkgfile.Package {
+	packages := make([]pkgfile.Package, len(paths))
+	for i, path := range paths {
+		packages[i].Path = path
+	}
+	return packages
 }
 
 // openCache makes the cache, and removes what killed runs left in it.

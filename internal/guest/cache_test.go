@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/pkgfile"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -98,6 +100,32 @@ func TestCache(t *testing.T) {
 	left, err := os.ReadDir(cache)
 	if err != nil || len(left) != 1 {
 		t.Errorf("the cache holds %v, %v", left, err)
+	}
+}
+
+// A package that was exchanged after it was hashed is not kept under the hash of the first.
+func TestExchanged(t *testing.T) {
+	t.Parallel()
+	cache, genuine := filepath.Join(t.TempDir(), "cache"), deb(t, kernelFiles)
+	b, err := os.ReadFile(genuine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := fmt.Sprintf("%x", sha256.Sum256(b))
+	evil := deb(t, map[string]string{"boot/vmlinuz-1": "evil", "lib/modules/1/modules.builtin": ""})
+	if k, err := summed(t.Context(), cache, pkgfile.Package{Path: evil, SHA256: sum}); err == nil ||
+		!strings.Contains(err.Error(), "it was changed while it was read") {
+		t.Errorf("%+v, %v", k, err)
+	}
+	if left, err := os.ReadDir(cache); err != nil || len(left) != 0 {
+		t.Errorf("the cache holds %v, %v", left, err)
+	}
+	k, err := Resolve(t.Context(), cache, genuine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(k.Image); err != nil || string(b) != "kernel" || filepath.Base(filepath.Dir(k.Dir)) != "package-"+sum {
+		t.Errorf("%s holds %q, %v", k.Image, b, err)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/pkgfile"
 )
 
 // Kernel is an unpacked kernel package.
@@ -70,13 +71,14 @@ func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
 	if len(names) == 0 {
 		return Kernel{}, missing(series, "Debian's sources hold none")
 	}
-	return c.fillKernel(ctx, func(debs string) ([]string, error) {
-		return a.download(ctx, slices.MaxFunc(names, compareVersions), debs)
+	return c.fillKernel(ctx, func(debs string) ([]pkgfile.Package, error) {
+		paths, err := a.download(ctx, slices.MaxFunc(names, compareVersions), debs)
+		return files(paths), err
 	})
 }
 
 // fillKernel makes the folder of a kernel's packages.
-func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]string, error)) (Kernel, error) {
+func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkgfile.Package, error)) (Kernel, error) {
 	err := c.fill(ctx, download, func(root string) error {
 		_, err := unpacked(root)
 		return err

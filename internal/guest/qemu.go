@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/pkgfile"
 )
 
 const qemuName = "qemu-system-x86_64"
@@ -130,7 +131,7 @@ func downloadQEMU(ctx context.Context, c cached) error {
 	if a == nil {
 		return errors.New("apt knows no Debian source")
 	}
-	return c.fill(ctx, func(debs string) ([]string, error) {
+	return c.fill(ctx, func(debs string) ([]pkgfile.Package, error) {
 		if err := os.Mkdir(filepath.Join(debs, "partial"), 0o755); err != nil {
 			return nil, fmt.Errorf("unpack QEMU: %w", err)
 		}
@@ -140,11 +141,11 @@ func downloadQEMU(ctx context.Context, c cached) error {
 		if _, err := output(ctx, "apt-get", args...); err != nil {
 			return nil, err
 		}
-		files, err := filepath.Glob(filepath.Join(debs, "*.deb"))
-		if err != nil || len(files) == 0 {
+		paths, err := filepath.Glob(filepath.Join(debs, "*.deb"))
+		if err != nil || len(paths) == 0 {
 			return nil, errors.New("download QEMU: no package came")
 		}
-		return files, nil
+		return files(paths), nil
 	}, func(root string) error {
 		_, err := os.Stat(filepath.Join(root, "usr", "bin", qemuName))
 		return err

@@ -2,8 +2,6 @@ package guest
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -60,21 +58,27 @@ func fromPackage(ctx context.Context, dir, path string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("open package: %w", err)
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.LimitReader(f, size)); err != nil {
+	sum, err := pkgfile.Sum(ctx, io.NewSectionReader(f, 0, size))
+	if err != nil {
 		return Kernel{}, fmt.Errorf("read package: %w", err)
 	}
-	c := cached{filepath.Join(dir, "package-"+hex.EncodeToString(sum.Sum(nil))[:16])}
-	err = c.verify(ctx)
+	return summed(ctx, dir, pkgfile.Package{Path: path, SHA256: sum})
+}
+
+// summed is the kernel of a package that had a SHA-256 when it was looked at. Its folder
+// has the whole of that for its name.
+func summed(ctx context.Context, dir string, p pkgfile.Package) (Kernel, error) {
+	c := cached{filepath.Join(dir, "package-"+p.SHA256)}
+	err := c.verify(ctx)
 	switch {
 	case err == nil:
 		return unpacked(c.root())
 	case !errors.Is(err, fs.ErrNotExist):
 		return Kernel{}, err
 	}
-	k, err := c.fillKernel(ctx, func(string) ([]string, error) { return []string{path}, nil })
+	k, err := c.fillKernel(ctx, func(string) ([]pkgfile.Package, error) { return []pkgfile.Package{p}, nil })
 	if errors.Is(err, fs.ErrNotExist) {
-		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel", path)
+		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel", p.Path)
 	}
 	return k, err
 }

@@ -3,6 +3,8 @@ package pkgfile
 import (
 	"archive/tar"
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,13 +18,35 @@ import (
 const MaxPackage = 1 << 30
 
 // unpack adds what a package holds. Its format is known by its bytes.
-func (t *tree) unpack(file string) error {
-	f, size, err := unpack.Open(file, MaxPackage)
+func (t *tree) unpack(p Package) error {
+	f, size, err := unpack.Open(p.Path, MaxPackage)
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	return t.read(io.NewSectionReader(f, 0, size))
+	return t.readSum(io.NewSectionReader(f, 0, size), p.SHA256)
+}
+
+// readSum adds what the package in r holds, and returns an error when want, unless it is
+// empty, is not the SHA-256 of what was read. It hashes the bytes that are unpacked: who
+// owns a file can rename another one to its name, or write into it, at any time.
+func (t *tree) readSum(r io.Reader, want string) error {
+	if want == "" {
+		return t.read(r)
+	}
+	sum := sha256.New()
+	r = io.TeeReader(r, sum)
+	if err := t.read(r); err != nil {
+		return err
+	}
+	// What is behind the last file.
+	if _, err := io.Copy(io.Discard, unpack.Heard(t.ctx, r)); err != nil {
+		return err
+	}
+	if hex.EncodeToString(sum.Sum(nil)) != want {
+		return errors.New("it was changed while it was read")
+	}
+	return nil
 }
 
 // read adds what the package in r holds.

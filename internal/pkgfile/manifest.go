@@ -2,8 +2,6 @@ package pkgfile
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"io"
 	"io/fs"
@@ -39,7 +37,9 @@ func (m Manifest) Verify(ctx context.Context, dir string) error {
 		target, isLink := m.Links[name]
 		switch {
 		case isFile && d.Type().IsRegular():
-			if sum, err := sumOf(root, name); err != nil || sum != want {
+			if sum, err := sumOf(ctx, root, name); ctx.Err() != nil {
+				return ctx.Err()
+			} else if err != nil || sum != want {
 				return changed(name)
 			}
 		case isLink && d.Type() == fs.ModeSymlink:
@@ -62,15 +62,11 @@ func (m Manifest) Verify(ctx context.Context, dir string) error {
 
 func changed(name string) error { return fmt.Errorf("%s was changed since it was unpacked", name) }
 
-func sumOf(root *os.Root, name string) (string, error) {
+func sumOf(ctx context.Context, root *os.Root, name string) (string, error) {
 	f, err := root.Open(name)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	sum := sha256.New()
-	if _, err := io.Copy(sum, io.LimitReader(f, maxBytes)); err != nil {
-		return "", err
-	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	return Sum(ctx, io.LimitReader(f, maxBytes))
 }

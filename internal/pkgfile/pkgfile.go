@@ -15,6 +15,8 @@ import (
 	"os"
 	"path"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Limits on what all packages of one call hold together. Debian's full 6.12 has 4600 files
@@ -27,19 +29,37 @@ const (
 	maxPath    = 1024    // bytes
 )
 
+// Package is a file to unpack.
+type Package struct {
+	Path string
+	// SHA256 is that of the bytes that may be unpacked, in hexadecimal. Where it is empty,
+	// all may.
+	SHA256 string
+}
+
+// Sum is the SHA-256 of what r holds, in hexadecimal. When ctx ends it returns the error
+// of ctx.
+func Sum(ctx context.Context, r io.Reader) (string, error) {
+	sum := sha256.New()
+	if _, err := io.Copy(sum, unpack.Heard(ctx, r)); err != nil {
+		return "", err
+	}
+	return hex.EncodeToString(sum.Sum(nil)), nil
+}
+
 // Unpack unpacks packages into the folder dir, which must be there and empty, and returns
 // what it then holds. When ctx ends it returns the error of ctx. What was unpacked until
-// an error stays for the caller to remove.
-func Unpack(ctx context.Context, dir string, packages ...string) (Manifest, error) {
+// an error stays for the caller to remove; so does a package whose SHA-256 is another one.
+func Unpack(ctx context.Context, dir string, packages ...Package) (Manifest, error) {
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return Manifest{}, fmt.Errorf("unpack packages: %w", err)
 	}
 	defer root.Close()
 	t := newTree(ctx, root)
-	for _, file := range packages {
-		if err := t.unpack(file); err != nil {
-			return Manifest{}, fmt.Errorf("unpack %s: %w", file, err)
+	for _, p := range packages {
+		if err := t.unpack(p); err != nil {
+			return Manifest{}, fmt.Errorf("unpack %s: %w", p.Path, err)
 		}
 	}
 	if err := t.finish(); err != nil {

@@ -147,7 +147,7 @@ func unpackBytes(t testing.TB, b []byte) (dir string, m Manifest, err error) {
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	m, err = Unpack(t.Context(), dir, path)
+	m, err = Unpack(t.Context(), dir, Package{Path: path})
 	return dir, m, err
 }
 
@@ -371,8 +371,57 @@ func TestCancelled(t *testing.T) {
 	if err := os.WriteFile(path, deb(t, file{name: "x", mode: reg}), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Unpack(ctx, t.TempDir(), path); !errors.Is(err, context.Canceled) {
+	if _, err := Unpack(ctx, t.TempDir(), Package{Path: path}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// A package is unpacked whose bytes, as they are unpacked, have the SHA-256 that was asked
+// for: not another one of its name, nor one that has more.
+func TestSum(t *testing.T) {
+	t.Parallel()
+	good, evil := deb(t, file{name: "x", mode: reg, content: "good"}), deb(t, file{name: "x", mode: reg, content: "evil"})
+	sum, err := Sum(t.Context(), bytes.NewReader(good))
+	if err != nil || sum != fmt.Sprintf("%x", sha256.Sum256(good)) {
+		t.Fatalf("%s, %v", sum, err)
+	}
+	for name, test := range map[string]struct {
+		b  []byte
+		ok bool
+	}{
+		"the same": {good, true}, "another": {evil, false}, "more": {append(bytes.Clone(good), 'x'), false},
+	} {
+		path := filepath.Join(t.TempDir(), "x.deb")
+		if err := os.WriteFile(path, test.b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, err := Unpack(t.Context(), t.TempDir(), Package{path, sum})
+		if (err == nil) != test.ok || err != nil && !strings.Contains(err.Error(), "it was changed while it was read") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// endless has no end; it ends ctx when it was read some times.
+type endless struct {
+	cancel func()
+	reads  int
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.reads++; e.reads == 3 {
+		e.cancel()
+	}
+	return len(p), nil
+}
+
+// What is hashed is left when ctx ends.
+func TestSumCancelled(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	e := &endless{cancel: cancel}
+	if _, err := Sum(ctx, e); !errors.Is(err, context.Canceled) || e.reads != 3 {
+		t.Errorf("%v after %d reads", err, e.reads)
 	}
 }
 
@@ -384,7 +433,7 @@ func TestNotRegular(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{pipe, "/dev/zero"} {
-		if _, err := Unpack(t.Context(), t.TempDir(), path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if _, err := Unpack(t.Context(), t.TempDir(), Package{Path: path}); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}
@@ -412,7 +461,7 @@ func TestDpkg(t *testing.T) {
 			testutil.Missing(t, "dpkg-deb")
 		}
 		into := t.TempDir()
-		m, err := Unpack(t.Context(), into, file)
+		m, err := Unpack(t.Context(), into, Package{Path: file})
 		if err != nil || len(m.Files) != 2 {
 			t.Errorf("%s: %v, %v", pack, m, err)
 		}

@@ -35,6 +35,9 @@ func NewReader(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	return closer{buffered, func() {}}, nil
 }
 
+// Heard reads what r does; when ctx ends it returns the error of ctx.
+func Heard(ctx context.Context, r io.Reader) io.Reader { return heard{ctx, r} }
+
 // heard is a reader that ends with its context.
 type heard struct {
 	ctx context.Context
