@@ -72,7 +72,11 @@ func saidByXz(b []byte) (sum uint64) {
 	index := b[len(b)-footer-int(size) : len(b)-footer]
 	next := func() uint64 {
 		v, n := binary.Uvarint(index)
-		index = index[max(n, 0):]
+		if n <= 0 { // no number: nothing follows it
+			index = nil
+			return 0
+		}
+		index = index[n:]
 		return v
 	}
 	if next() != 0 { // what the index begins with

@@ -241,7 +241,8 @@ func FuzzPage(f *testing.F) {
 			t.Errorf("%d bytes", len(page))
 		}
 		for _, may := range []string{"http://", "https://", "NaN", "Infinity", "%!", "javascript:"} { // as text
-			if strings.Contains(text, may) {
+			// A colon may be the page's own, behind text that ends with "javascript".
+			if strings.Contains(text, strings.TrimSuffix(may, ":")) {
 				page = strings.ReplaceAll(page, may, "")
 			}
 		}
