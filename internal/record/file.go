@@ -22,8 +22,12 @@ const (
 	MaxRounds = 100_000
 	// maxObjects of a document: rows, functions, stacks and all else in its lists.
 	maxObjects = 500_000
-	// maxValues of a document: fields of objects, numbers, names.
-	maxValues = 5_000_000
+	// maxPlain are the numbers and texts in the lists of a document that have nothing else.
+	maxPlain = 5_000_000
+	// maxNamed are the fields of all objects of a document, maxKeys those of one: a
+	// machine may have thousands of devices.
+	maxNamed = 3_000_000
+	maxKeys  = 5000
 	// maxNs is a packet a second: no chain is slower.
 	maxNs = 1e9
 	// maxText is the length of a row's sentences in characters.

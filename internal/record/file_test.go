@@ -253,7 +253,7 @@ func TestMostRows(t *testing.T) {
 	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := record.Load(path); err == nil || !strings.Contains(err.Error(), "10001 rows") {
+	if _, err := record.Load(path); err == nil || !strings.Contains(err.Error(), "more than 10000 rows") {
 		t.Error(err)
 	}
 }

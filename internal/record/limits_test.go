@@ -13,7 +13,7 @@ import (
 func TestManyObjects(t *testing.T) {
 	for _, kind := range kinds() {
 		for _, element := range []string{"{}", "null", "0", `""`, "[]"} {
-			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","rows":[%s%s]}`, kind.name,
+			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","stacks":[%s%s]}`, kind.name,
 				strings.Repeat(element+",", maxObjects), element)
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
@@ -30,26 +30,54 @@ func TestManyObjects(t *testing.T) {
 	}
 }
 
+// One map, or many, of more keys than any machine has devices; more rows than a record may have, by whichever
+// spelling json.Unmarshal takes for theirs.
+func TestManyNames(t *testing.T) {
+	keys := func(n int) string {
+		var s strings.Builder
+		for i := range n {
+			fmt.Fprintf(&s, `"eth%d":"",`, i)
+		}
+		return "{" + strings.TrimSuffix(s.String(), ",") + "}"
+	}
+	for _, test := range []struct{ field, want string }{
+		{`"host":{"drivers":` + keys(maxKeys+1) + `}`, "more than 5000 names in one JSON object"},
+		{`"x":[` + strings.Repeat(keys(maxKeys)+",", maxNamed/maxKeys) + `{}]`, "more than 3000000 JSON names"},
+		{`"rows":[` + strings.Repeat("{},", MaxRows) + `{}]`, "more than 10000 rows"},
+		{`"RowS":[` + strings.Repeat("{},", MaxRows) + `{}]`, "more than 10000 rows"},
+		{`"warnings":[` + strings.Repeat("{},", MaxRows) + `{}]`, "more than 10000 warnings"},
+	} {
+		_, err := Parse([]byte(`{"schema":"unthunk/1","kind":"bench","run":"a",` + test.field + `}`))
+		if err == nil || err.Error() != test.want {
+			t.Errorf("%.40s…: error %v, want %s", test.field, err, test.want)
+		}
+	}
+	_, err := Parse([]byte(`{"schema":"unthunk/1","kind":"bench","run":"a","rows":[],"host":{"drivers":` + keys(maxKeys) + `}}`))
+	if err != nil {
+		t.Errorf("%d names: %v", maxKeys, err)
+	}
+}
+
 func TestCounter(t *testing.T) {
 	for text, want := range map[string]counter{
 		`{}`:                            {},
-		`{"a":1,"b":{"c":null}}`:        {values: 3},
-		`{"rows":[{"a":1},null,0,[]]}`:  {values: 2, objects: 4},
-		`{"samples":[1,2,"x"]}`:         {values: 4},
-		`{"samples":[[1,2],{"a":[1]}]}`: {values: 4, objects: 3},
-		`{"Samples":[1,2]}`:             {values: 1, objects: 2},
+		`{"a":1,"b":{"c":null}}`:        {named: 3},
+		`{"rows":[{"a":1},null,0,[]]}`:  {named: 2, objects: 4},
+		`{"samples":[1,2,"x"]}`:         {named: 1, plain: 3},
+		`{"samples":[[1,2],{"a":[1]}]}`: {named: 2, plain: 2, objects: 3},
+		`{"Samples":[1,2]}`:             {named: 1, objects: 2},
 		`[1,[2,"a\"[{"]]`:               {objects: 4},
 	} {
 		c := counter{dec: json.NewDecoder(strings.NewReader(text))}
-		if err := c.value(false); err != nil {
+		if err := c.value(""); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
-		if c.values != want.values || c.objects != want.objects {
-			t.Errorf("%s: %d values, %d objects, want %d and %d", text, c.values, c.objects, want.values, want.objects)
+		if c.dec = nil; c != want {
+			t.Errorf("%s: %+v, want %+v", text, c, want)
 		}
 	}
-	c := counter{dec: json.NewDecoder(strings.NewReader(`{"samples":[` + strings.Repeat("0,", maxValues) + `0]}`))}
-	if err := c.value(false); err == nil || !strings.Contains(err.Error(), "more than 5000000 JSON values") {
+	c := counter{dec: json.NewDecoder(strings.NewReader(`{"samples":[` + strings.Repeat("0,", maxPlain) + `0]}`))}
+	if err := c.value(""); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
 		t.Error(err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 )
 
 // parseHead is the document's kind. What it is comes before what is wrong with
@@ -21,19 +23,9 @@ func parseHead(b []byte) (kind string, err error) {
 		Schema *string `json:"schema"`
 		Kind   string  `json:"kind"`
 	}
-	dec := json.NewDecoder(bytes.NewReader(b))
-	if err := dec.Decode(&head); err != nil {
-		var wrongType *json.UnmarshalTypeError
-		switch {
-		case errors.Is(err, io.ErrUnexpectedEOF):
-			return "", errors.New("truncated: the JSON ends in the middle")
-		case errors.As(err, &wrongType):
-			return "", errors.New("not a record of unthunk")
-		}
-		return "", fmt.Errorf("not JSON: %w", err)
-	}
-	if _, err := dec.Token(); err != io.EOF {
-		return "", errors.New("more follows after the JSON document")
+	// Unmarshal reads b where it is; a Decoder would copy it.
+	if err := json.Unmarshal(b, &head); err != nil {
+		return "", notJSON(b, err)
 	}
 	switch {
 	case head.Schema == nil:
@@ -43,50 +35,72 @@ func parseHead(b []byte) (kind string, err error) {
 	}
 	count := counter{dec: json.NewDecoder(bytes.NewReader(b))}
 	count.dec.UseNumber()
-	if err := count.value(false); err != nil {
+	if err := count.value(""); err != nil {
 		return "", err
 	}
 	return head.Kind, nil
+}
+
+// notJSON says why b could not be decoded.
+func notJSON(b []byte, err error) error {
+	var wrongType *json.UnmarshalTypeError
+	if errors.As(err, &wrongType) {
+		return errors.New("not a record of unthunk")
+	}
+	dec := json.NewDecoder(bytes.NewReader(b))
+	var first json.RawMessage
+	if errDec := dec.Decode(&first); errDec == nil {
+		return errors.New("more follows after the JSON document")
+	} else if errors.Is(errDec, io.ErrUnexpectedEOF) {
+		return errors.New("truncated: the JSON ends in the middle")
+	}
+	return fmt.Errorf("not JSON: %w", err)
 }
 
 // counter counts what a document holds before it is made: an element of a list of
 // rows takes two bytes in the file and hundreds in memory, even one of another type,
 // which json.Unmarshal passes over.
 type counter struct {
-	dec             *json.Decoder
-	objects, values int
+	dec                   *json.Decoder
+	objects, named, plain int
 }
 
-// value counts one value and all in it. Elements of a list count as objects, except for
-// those of a plain list, which has numbers or texts.
-func (c *counter) value(plain bool) error {
+// value counts one value, whose name in the object around it is key, and all in it.
+// Elements of a list count as objects, except for those of a plain list, which has
+// numbers or texts.
+func (c *counter) value(key string) error {
 	token, err := c.dec.Token()
 	if err != nil {
 		return fmt.Errorf("not JSON: %w", err)
 	}
 	open, _ := token.(json.Delim)
-	for open != 0 && c.dec.More() {
-		inner := false // a plain list
-		if open == '{' {
-			key, err := c.dec.Token()
+	n := 0 // values in this one
+	for ; open != 0 && c.dec.More(); n++ {
+		inner := ""
+		switch {
+		case open == '{':
+			name, err := c.dec.Token()
 			if err != nil {
 				return fmt.Errorf("not JSON: %w", err)
 			}
-			switch key {
-			case "samples", "rounds", "cpus", "targets", "via", "frames":
-				inner = true
-			}
-		}
-		if open == '{' || plain {
-			c.values++
-		} else {
+			inner, _ = name.(string)
+			c.named++
+		case slices.Contains(plainLists, key):
+			c.plain++
+		default:
 			c.objects++
 		}
 		switch {
+		case open == '{' && n >= maxKeys:
+			return fmt.Errorf("more than %d names in one JSON object", maxKeys)
+		case open == '[' && n >= MaxRows && (strings.EqualFold(key, "rows") || strings.EqualFold(key, "warnings")):
+			return fmt.Errorf("more than %d %s", MaxRows, strings.ToLower(key))
 		case c.objects > maxObjects:
 			return fmt.Errorf("more than %d JSON objects", maxObjects)
-		case c.values > maxValues:
-			return fmt.Errorf("more than %d JSON values", maxValues)
+		case c.named > maxNamed:
+			return fmt.Errorf("more than %d JSON names", maxNamed)
+		case c.plain > maxPlain:
+			return fmt.Errorf("more than %d JSON values in plain lists", maxPlain)
 		}
 		if err := c.value(inner); err != nil {
 			return err
@@ -97,3 +111,6 @@ func (c *counter) value(plain bool) error {
 	}
 	return err
 }
+
+// plainLists are the names of lists that have numbers or texts.
+var plainLists = []string{"samples", "rounds", "cpus", "targets", "via", "frames"}

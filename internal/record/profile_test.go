@@ -42,7 +42,7 @@ func TestLoadProfile(t *testing.T) {
 		"packet of 0":   {func(p *record.Profile) { p.Packet.Median = 0 }, "no ns per packet"},
 		"packet unit":   {func(p *record.Profile) { p.Packet.Unit = "Mpps" }, `packet is in "Mpps", not in ns`},
 		"no rows":       {func(p *record.Profile) { p.Rows = nil }, "no stages"},
-		"too many rows": {func(p *record.Profile) { p.Rows = make([]record.ProfileRow, record.MaxRows+1) }, "at most 10000"},
+		"too many rows": {func(p *record.Profile) { p.Rows = make([]record.ProfileRow, record.MaxRows+1) }, "more than 10000 rows"},
 		"twice":         {func(p *record.Profile) { p.Rows = append(p.Rows, p.Rows[0]) }, "receive: occurs twice"},
 		"row of packet": {func(p *record.Profile) { p.Rows[0].Name = "packet" }, "packet: occurs twice"},
 		"row name":      {func(p *record.Profile) { p.Rows[0].Name = "\x1b[2J" }, "impossible name"},
