@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime/debug"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/privilege"
@@ -18,9 +19,16 @@ func main() {
 		guest.Init()
 	}
 	limitMemory()
-	// Never stopped: what waits for ctx then starts a timer, which takes open files.
-	ctx, _ := untilSignal(context.Background())
-	os.Exit(runLimited(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, privilege.Limit))
+	ctx, cancel := context.WithCancel(context.Background())
+	limit := func(keep []feature.Capability) error {
+		err := privilege.Limit(keep)
+		// Only now: a signal that was taken before would be lost when Limit executes the
+		// program anew.
+		onSignal(ctx, cancel)
+		return err
+	}
+	ignorePipe()
+	os.Exit(runLimited(ctx, os.Args[1:], os.Stdin, os.Stdout, os.Stderr, limit))
 }
 
 // limitMemory has garbage collected before it makes the process larger than 384 MiB: what

@@ -96,3 +96,28 @@ func TestOnlyBrokenPipe(t *testing.T) {
 		}
 	}
 }
+
+// A signal ends a verb at any moment of its start, while it executes itself without the
+// rights that it does not need, too.
+func TestSignalAtStart(t *testing.T) {
+	testutil.Root(t)
+	exe := build(t)
+	for i := range 40 {
+		cmd := exec.Command(exe, "bench", "--duration", "5m", "--rounds", "2")
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(i) * 500 * time.Microsecond)
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		late := time.AfterFunc(time.Minute, func() {
+			t.Errorf("SIGTERM %d ms after the start is lost", i/2)
+			cmd.Process.Kill()
+		})
+		if err := cmd.Wait(); err == nil {
+			t.Error("a run that was stopped ends with 0")
+		}
+		late.Stop()
+	}
+}

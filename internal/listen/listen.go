@@ -13,11 +13,14 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
 	"go.yaml.in/yaml/v2"
 	"golang.org/x/net/netutil"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Limits of a server.
@@ -32,6 +35,8 @@ const (
 	idleTime = 30 * time.Second
 	// headerSize is the most bytes of a request's header.
 	headerSize = 16 << 10
+	// maxConfig is the largest web configuration, certificate or key, in bytes.
+	maxConfig = 1 << 20
 )
 
 // Options of a server. Address is required.
@@ -101,28 +106,35 @@ func checkConfig(path string) (usesTLS bool, err error) {
 	if path == "" {
 		return false, nil
 	}
-	info, err := os.Stat(path)
+	b, err := unpack.ReadFile(path, maxConfig)
 	if err != nil {
 		if p, ok := errors.AsType[*os.PathError](err); ok {
 			err = p.Err
 		}
 		return false, err
 	}
-	if !info.Mode().IsRegular() {
-		return false, errors.New("it is not a regular file")
-	}
-	if err := web.Validate(path); err != nil {
-		return false, err
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return false, err
-	}
 	var c struct {
 		TLS map[string]any `yaml:"tls_server_config"`
 	}
-	err = yaml.Unmarshal(b, &c)
-	return len(c.TLS) > 0, err
+	if err := yaml.Unmarshal(b, &c); err != nil {
+		return false, err
+	}
+	// What it names is read whole, too: at the start, and for each connection.
+	for _, key := range []string{"cert_file", "key_file", "client_ca_file"} {
+		name, _ := c.TLS[key].(string)
+		if name == "" {
+			continue
+		}
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(path), name)
+		}
+		f, _, err := unpack.Open(name, maxConfig)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", key, err)
+		}
+		f.Close()
+	}
+	return len(c.TLS) > 0, web.Validate(path)
 }
 
 // Addr is the address that the server got.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -212,13 +213,21 @@ func TestServeFails(t *testing.T) {
 		}
 		return Options{Address: ":0", WebConfig: path}
 	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for want, o := range map[string]Options{
 		"missing port":              {Address: "nonsense"},
 		"no such file or directory": {Address: ":0", WebConfig: filepath.Join(dir, "none")},
 		"not a regular file":        {Address: ":0", WebConfig: dir},
 		"field nonsense not found":  config("unknown.yml", "nonsense: 1\n"),
 		"cert":                      config("cert.yml", "tls_server_config:\n  cert_file: nope.pem\n  key_file: nope.pem\n"),
-		"hashedSecret too short":    config("users.yml", "basic_auth_users:\n  a: plain\n"),
+		// What has no end, and what never answers.
+		"cert_file: open /dev/zero: it is not a regular file": config("zero.yml",
+			"tls_server_config:\n  cert_file: /dev/zero\n  key_file: /dev/zero\n"),
+		"client_ca_file: open " + filepath.Join(dir, "fifo") + ": it is not a regular file": config("fifo.yml",
+			"tls_server_config:\n  client_ca_file: fifo\n"),
+		"hashedSecret too short": config("users.yml", "basic_auth_users:\n  a: plain\n"),
 	} {
 		s, err := Serve(o, hello)
 		if err == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"syscall"
 
@@ -13,12 +14,14 @@ import (
 	"github.com/unthunk/unthunk/feature"
 )
 
-// limited is set in the environment of a process that [Limit] has started anew.
+// limited is set in the environment of a process that [Limit] has started anew. It only
+// ends what would go on for ever: whoever sets it keeps no right by it.
 const limited = "UNTHUNK_LIMITED"
 
-// Limit leaves the process those capabilities that are in keep and that it has. The
-// others are gone for all its threads and children: they are not in the permitted and
-// the bounding set any more, and no program that the process starts can gain rights
+// Limit leaves the process those capabilities that are in keep and that it has;
+// CAP_SYS_ADMIN where it stands for CAP_BPF or CAP_PERFMON. The others are gone for all its
+// threads and children: they are not in the permitted set any more, nor in the bounding set
+// of a process that has CAP_SETPCAP, and no program that the process starts can gain rights
 // (PR_SET_NO_NEW_PRIVS). A process without capabilities stays as it is.
 //
 // Capabilities belong to threads, and only execve gives all threads those of one. So
@@ -26,26 +29,43 @@ const limited = "UNTHUNK_LIMITED"
 // return; in the new program it returns nil. That takes about 10 ms. When it fails it
 // returns an error, and the process has all that it had.
 func Limit(keep []feature.Capability) error {
-	if _, ok := os.LookupEnv(limited); ok {
-		return os.Unsetenv(limited)
+	_, again := os.LookupEnv(limited)
+	if err := os.Unsetenv(limited); err != nil {
+		return err
 	}
-	permitted, err := permitted()
+	has, err := permitted()
 	if err != nil {
 		return fmt.Errorf("read capabilities: %w", err)
 	}
-	if permitted == 0 {
+	noNewPrivs, err := unix.PrctlRetInt(unix.PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0)
+	if err != nil {
+		return fmt.Errorf("read no_new_privs: %w", err)
+	}
+	kept := keptOf(has, set(keep))
+	if has == 0 || has == kept && noNewPrivs == 1 {
+		rename()
 		return nil
 	}
-	self, err := executable()
-	if err != nil {
-		return fmt.Errorf("find the running program: %w", err)
+	// Root gets all that is in the bounding set at execve, which only CAP_SETPCAP cuts.
+	if again && os.Geteuid() == 0 && has&(1<<unix.CAP_SETPCAP) == 0 {
+		return errors.New("CAP_SETPCAP is missing")
 	}
 	failed := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: a thread that was cut ends here
-		failed <- execute(self, permitted&set(keep))
+		failed <- execute(kept)
 	}()
 	return <-failed
+}
+
+// keptOf are the capabilities of has that keep names. CAP_SYS_ADMIN includes CAP_BPF and
+// CAP_PERFMON, and stays where one of these is to be kept and is not there by itself.
+func keptOf(has, keep uint64) uint64 {
+	const admin, part = 1 << unix.CAP_SYS_ADMIN, 1<<unix.CAP_BPF | 1<<unix.CAP_PERFMON
+	if keep&part&^has != 0 {
+		keep |= admin
+	}
+	return has & keep
 }
 
 func set(capabilities []feature.Capability) (bits uint64) {
@@ -62,33 +82,26 @@ func permitted() (bits uint64, err error) {
 	return uint64(data[1].Permitted)<<32 | uint64(data[0].Permitted), err
 }
 
-// executable is the path of the running program. It is not /proc/self/exe where that can
-// be avoided: the process would be called exe.
-func executable() (string, error) {
-	const self = "/proc/self/exe"
-	running, err := os.Stat(self)
-	if err != nil {
-		return "", err
-	}
-	path, err := os.Executable()
-	if err != nil {
-		return "", err
-	}
-	if info, err := os.Stat(path); err != nil || !os.SameFile(info, running) {
-		return self, nil
-	}
-	return path, nil
-}
+// self is the running program, whatever has its name by now.
+const self = "/proc/self/exe"
 
-// execute cuts the calling thread to keep and executes the program at path.
-func execute(path string, keep uint64) error {
+// execute cuts the calling thread to keep and executes the running program.
+func execute(keep uint64) error {
 	if err := cut(keep); err != nil {
 		return err
 	}
-	if err := syscall.Exec(path, os.Args, append(os.Environ(), limited+"=1")); err != nil {
-		return fmt.Errorf("execute %s: %w", path, err)
+	if err := syscall.Exec(self, os.Args, append(os.Environ(), limited+"=1")); err != nil {
+		return fmt.Errorf("execute %s: %w", self, err)
 	}
 	return nil
+}
+
+// rename gives the process the name of the program, which is exe after [execute]. Where
+// /proc cannot be written the name stays.
+func rename() {
+	if name, err := os.ReadFile("/proc/self/comm"); err == nil && string(name) == "exe\n" {
+		_ = os.WriteFile(fmt.Sprintf("/proc/self/task/%d/comm", os.Getpid()), []byte(filepath.Base(os.Args[0])), 0)
+	}
 }
 
 func cut(keep uint64) error {
