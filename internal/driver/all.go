@@ -79,6 +79,12 @@ func (f File) inspect(ctx context.Context) (*record.DriverRow, error) {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer release()
+	return f.read(ctx)
+}
+
+// read is inspect without a reservation. That it is a function of its own leaves nothing of
+// the module in use when the memory is released.
+func (f File) read(ctx context.Context) (*record.DriverRow, error) {
 	img, err := ktext.OpenFile(ctx, f.path)
 	if err != nil {
 		return nil, err
