@@ -21,8 +21,9 @@ type object struct {
 	maps    map[string]*ebpf.Map
 }
 
-// maxObject is the largest BPF object that is read, in bytes.
-const maxObject = 64 << 20
+// maxObject is the largest BPF object that is read, in bytes: it may be four times the million
+// instructions that the verifier takes, which are decoded into ten times their size.
+const maxObject = 32 << 20
 
 func loadObject(path string) (*object, error) {
 	b, err := unpack.ReadFile(path, maxObject)

@@ -124,6 +124,10 @@ func stream(path string) (target, error) {
 		t.close()
 		return t, errors.New("it is neither a regular file nor a pipe")
 	}
+	if err == nil && t.old != nil && t.old.Mode&unix.S_IFMT == unix.S_IFREG && t.old.Nlink > 1 {
+		t.close()
+		return t, errors.New("it has other names (hard links), whose content would go with its own: remove it first")
+	}
 	return t, err
 }
 

@@ -80,7 +80,7 @@ func holds(t *testing.T, path, text string, mode os.FileMode, owner uint32) {
 func TestForeign(t *testing.T) {
 	testutil.Root(t)
 	for name, write := range ways {
-		for _, mode := range []os.FileMode{os.ModeSticky | 0o777, 0o777} {
+		for _, mode := range []os.FileMode{os.ModeSticky | 0o777, 0o777, 0o775} {
 			dir := folder(t, mode, 0)
 			victim := filepath.Join(t.TempDir(), "victim")
 			must(t, os.WriteFile(victim, []byte("secret"), 0o600))
@@ -194,6 +194,12 @@ func TestRefuses(t *testing.T) {
 			t.Errorf("Write %s: %v", path, err)
 		}
 	}
+	linked := filepath.Join(dir, "linked")
+	must(t, os.WriteFile(linked, []byte("old"), 0o600), os.Link(linked, linked+"2"))
+	if _, err := Stream(linked); err == nil || !strings.Contains(err.Error(), "it has other names") {
+		t.Errorf("Stream to a file of two names: %v", err)
+	}
+	holds(t, linked+"2", "old", 0o600, uint32(os.Geteuid()))
 	if _, err := Stream(pipe); err == nil || !strings.Contains(err.Error(), "no process reads this pipe") {
 		t.Errorf("Stream to a pipe without a reader: %v", err)
 	}

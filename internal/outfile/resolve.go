@@ -113,8 +113,8 @@ func (t *target) visit(fd int, name string, last bool) (link string, err error) 
 	if !last {
 		return "", unix.ENOTDIR
 	}
-	if dir.Mode&unix.S_IWOTH != 0 && !trusted(st.Uid, dir.Uid) {
-		return "", fmt.Errorf("it belongs to user %d, in a folder where everybody can write", st.Uid)
+	if dir.Mode&(unix.S_IWOTH|unix.S_IWGRP) != 0 && !trusted(st.Uid, dir.Uid) {
+		return "", fmt.Errorf("it belongs to user %d, in a folder where others than its owner can write", st.Uid)
 	}
 	t.name, t.old = name, &st
 	return "", nil
