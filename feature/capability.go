@@ -1,6 +1,7 @@
 package feature
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -59,6 +60,10 @@ func Need(capabilities ...Capability) error {
 // for something that capabilities allow. It names those that the calling thread does not
 // have, or says that something else refuses it.
 func Refused(err error, capabilities ...Capability) *Missing {
+	// cilium/ebpf adds advice on RLIMIT_MEMLOCK, which is for kernels before 5.11.
+	if text, _, ok := strings.Cut(err.Error(), " (MEMLOCK may be too low"); ok && errors.Is(err, unix.EPERM) {
+		err = &said{text, err}
+	}
 	if m := lacks(capabilities); m != nil {
 		m.Err = err
 		return m
@@ -69,6 +74,15 @@ func Refused(err error, capabilities ...Capability) *Missing {
 		Err:     err,
 	}
 }
+
+// said is an error in other words.
+type said struct {
+	text string
+	err  error
+}
+
+func (s *said) Error() string { return s.text }
+func (s *said) Unwrap() error { return s.err }
 
 func lacks(capabilities []Capability) *Missing {
 	var missing []Capability

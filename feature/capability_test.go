@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +74,11 @@ func TestRefused(t *testing.T) {
 		"a seccomp filter, a security module or lockdown refuses it"
 	if m.Error() != want || !errors.Is(m, unix.EPERM) {
 		t.Errorf("%v, want %s", m, want)
+	}
+	// A library's advice for older kernels is left out.
+	m = feature.Refused(fmt.Errorf("load: %w (MEMLOCK may be too low, consider rlimit.RemoveMemlock)", unix.EPERM), unix.CAP_BPF)
+	if text := m.Error(); !strings.HasPrefix(text, "permission is missing (load: operation not permitted): ") || !errors.Is(m, unix.EPERM) {
+		t.Error(text)
 	}
 	err := as(t, []int{unix.CAP_BPF}, func() error { return feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN) })
 	const wantLost = "CAP_NET_ADMIN is missing (operation not permitted): root has lost it, as in a container: run outside, or add it"

@@ -87,11 +87,8 @@ func instructions(buffer int) asm.Instructions {
 // program type.
 func missing(what string, err error) error {
 	switch {
-	case errors.Is(err, unix.EPERM):
-		// Not err: the library adds advice that is for kernels before 5.11.
-		return feature.Refused(fmt.Errorf("%s that reads kernel text: %w", what, unix.EPERM), unix.CAP_BPF, unix.CAP_PERFMON)
-	case errors.Is(err, unix.EACCES):
-		return feature.Refused(err, unix.CAP_BPF, unix.CAP_PERFMON)
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		return feature.Refused(fmt.Errorf("%s that reads kernel text: %w", what, err), unix.CAP_BPF, unix.CAP_PERFMON)
 	case errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS) || errors.Is(err, ebpf.ErrNotSupported):
 		return &feature.Missing{
 			Feature: "BPF syscall programs",

@@ -213,8 +213,7 @@ func bpfMissing(err error) error {
 		return feature.Refused(unix.EPERM, unix.CAP_PERFMON)
 	}
 	if errors.Is(err, unix.EPERM) {
-		// Not err: the library adds advice that is for kernels before 5.11.
-		return feature.Refused(fmt.Errorf("use BPF: %w", unix.EPERM), unix.CAP_BPF, unix.CAP_NET_ADMIN)
+		return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN)
 	}
 	return err
 }

@@ -197,6 +197,9 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 	if ctx.Err() != nil {
 		return nil, []record.Warning{{Text: "no estimate in ns: the run was stopped"}}
 	}
+	if err := checkFileLimit(fillFiles); err != nil {
+		return nil, []record.Warning{{Text: "no estimate in ns: " + oneLine(err)}}
+	}
 	show, done := progress(s)
 	defer done()
 	price, why, err := tax.CallPrice(ctx, rounds.CPU{}, priceTime, show)

@@ -33,10 +33,10 @@ var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /d
 
 // checkOutput refuses a verb whose only result is its output, when standard output was
 // closed (>&-): else it would measure, write to nowhere and say that all is well. Of
-// compare and check the exit code says something, and forward does something.
+// compare, check and version the exit code says something, and forward does something.
 func checkOutput(cmd *cobra.Command, stdout io.Writer) error {
 	switch cmd.Name() {
-	case "compare", "check", "forward", "man":
+	case "compare", "check", "forward", "man", "version", "completion":
 		return nil
 	}
 	if file, ok := stdout.(*os.File); !ok || !replaced(file) {
@@ -69,19 +69,26 @@ func replaced(stream *os.File) bool {
 		return false
 	}
 	for other := range uintptr(3) {
-		if other != fd && sameOpenFile(fd, other) {
+		if other == fd {
+			continue
+		}
+		if same, err := sameOpenFile(fd, other); same || err != nil {
 			return false
 		}
 	}
 	return true
 }
 
-// sameOpenFile says whether two descriptors are of one open file, by kcmp(2).
-func sameOpenFile(a, b uintptr) bool {
+// sameOpenFile says whether two descriptors are of one open file, by kcmp(2), which a
+// container's seccomp filter may refuse.
+func sameOpenFile(a, b uintptr) (bool, error) {
 	const file = 0 // KCMP_FILE
 	pid := uintptr(os.Getpid())
 	order, _, errno := unix.Syscall6(unix.SYS_KCMP, pid, pid, file, a, b, 0)
-	return errno == 0 && order == 0
+	if errno != 0 {
+		return false, errno
+	}
+	return order == 0, nil
 }
 
 // outputFlags say where a record goes.

@@ -9,45 +9,45 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/tax"
 )
 
-// openFiles is how many files a verb may have open at a time: BPF programs, maps and
-// links, sockets, namespaces. Each number is what a run was seen to need, and a tenth more.
+// Open files: BPF programs, maps and links, sockets, namespaces. Each number is what a run
+// was seen to need at a time, and a tenth more.
+const (
+	anyFiles   = 32
+	chainFiles = 64 // of one chain
+	moreFiles  = 24 // of each other chain
+	// fillFiles is while the BPF dispatcher is filled with 48 programs, each with its link.
+	fillFiles = 192
+)
+
+// openFiles is how many files a verb may have open at a time.
 func openFiles(cmd *cobra.Command) uint64 {
-	const (
-		any      = 32
-		oneChain = 64
-		perChain = 24
-		// dispatcher is while the BPF dispatcher is filled with 48 programs, which takes a
-		// link for each.
-		dispatcher = 192
-	)
-	count := func(flag string) uint64 {
-		values, err := cmd.Flags().GetStringSlice(flag)
-		if err != nil {
-			return 1
-		}
-		return max(uint64(len(values)), 1)
+	values := func(flag string) []string {
+		values, _ := cmd.Flags().GetStringSlice(flag) // none without that flag
+		return values
 	}
+	count := func(flag string) uint64 { return max(uint64(len(values(flag))), 1) }
 	switch cmd.Name() {
 	case "bench":
-		return oneChain + perChain*(count("scenario")*count("operation")-1)
+		return chainFiles + moreFiles*(count("scenario")*count("operation")-1)
 	case "tax":
-		if cmd.Flags().Changed("pair") {
-			return oneChain
+		if !(tax.Plan{Pairs: values("pair")}).FillsDispatcher() {
+			return chainFiles
 		}
-		return dispatcher
+		return fillFiles
 	case "run", "unthunk", "profile":
-		return dispatcher
+		return fillFiles
 	}
-	return any
+	return anyFiles
 }
 
-// checkLimits refuses a verb that would run out of open files: what fails then is often a
+// checkFileLimit refuses what would run out of open files: what fails then is often a
 // library's question whether the kernel has some feature, and its answer would be that it
 // has not. With very few the runtime of Go ends in a stack trace.
-func checkLimits(cmd *cobra.Command) error {
-	limit, need := fileLimit(), openFiles(cmd)
+func checkFileLimit(need uint64) error {
+	limit := fileLimit()
 	if limit >= need {
 		return nil
 	}

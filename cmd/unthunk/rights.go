@@ -131,7 +131,7 @@ func dropRights(s std, stdout io.Writer, root *cobra.Command, limit func([]featu
 		if err := check(cmd, args); err != nil || cmd.Hidden { // hidden: what lab runs in its guests
 			return err
 		}
-		if err := errors.Join(checkOutput(cmd, stdout), checkLimits(cmd)); err != nil {
+		if err := errors.Join(checkOutput(cmd, stdout), checkFileLimit(openFiles(cmd))); err != nil {
 			return err
 		}
 		if err := limit(rightsOf(cmd).keep(cmd)); err != nil {

@@ -130,7 +130,7 @@ func privilege(err error) error {
 	// EACCES is the verifier's, which lets only CAP_PERFMON compute with the addresses of
 	// packets.
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && !feature.Capability(unix.CAP_PERFMON).Held() {
-		return feature.Refused(fmt.Errorf("use BPF: %w", unix.EPERM), unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
+		return feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -97,6 +98,9 @@ func TestRunPair(t *testing.T) {
 				}
 			}
 			for _, want := range []string{record.KernelLoop, record.NearWalk, record.FarWalk, record.OtherTasks} {
+				if want == record.FarWalk && memory.Limit() < 256<<20 {
+					continue // it is left out
+				}
 				if !slices.Contains(names, want) {
 					t.Errorf("references %v lack %s", names, want)
 				}

@@ -35,8 +35,7 @@ func probe(ctx context.Context, rights ...feature.Capability) error {
 		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()},
 	})
 	if errors.Is(err, unix.EPERM) {
-		// Not err: the library adds advice that is for kernels before 5.11.
-		return feature.Refused(fmt.Errorf("load XDP program: %w", unix.EPERM), rights...)
+		return feature.Refused(fmt.Errorf("load XDP program: %w", err), rights...)
 	}
 	if err != nil {
 		return fmt.Errorf("load XDP program: %w", err)

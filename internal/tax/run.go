@@ -59,6 +59,12 @@ func (p Plan) pairs() []pair {
 	})
 }
 
+// FillsDispatcher says whether the plan has pairs for which the BPF dispatcher is filled
+// with 48 programs.
+func (p Plan) FillsDispatcher() bool {
+	return slices.ContainsFunc(p.pairs(), func(pair pair) bool { _, ok := pair.sides.(onFill); return ok })
+}
+
 // Raw is what a run measured.
 type Raw struct {
 	pairs []rawPair

@@ -62,8 +62,9 @@ func ReadOnly(t testing.TB, dir string, f func() error) error {
 
 // onThread runs f on a thread of its own, which ends with it.
 func onThread(f func() error) error {
-	result := make(chan error)
+	result := make(chan error, 1)
 	go func() {
+		defer close(result)    // f may end in t.FailNow
 		runtime.LockOSThread() // and never unlocked: the runtime ends the thread
 		result <- f()
 	}()

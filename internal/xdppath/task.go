@@ -31,11 +31,7 @@ func currentTask() (addr uint64, err error) {
 		},
 	})
 	switch {
-	case errors.Is(err, unix.EPERM):
-		// Not err: the library adds advice that is for kernels before 5.11.
-		err = fmt.Errorf("load program that finds this thread: %w", unix.EPERM)
-		return 0, feature.Refused(err, unix.CAP_BPF, unix.CAP_PERFMON)
-	case errors.Is(err, unix.EACCES):
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		return 0, feature.Refused(err, unix.CAP_BPF, unix.CAP_PERFMON)
 	case err != nil:
 		return 0, fmt.Errorf("load program that finds this thread: %w", err)
