@@ -127,12 +127,14 @@ const (
 )
 
 func privilege(err error) error {
-	// EACCES is the verifier's, which lets only CAP_PERFMON compute with the addresses of
-	// packets.
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && !feature.Capability(unix.CAP_PERFMON).Held() {
-		return feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
+	switch {
+	case errors.Is(err, unix.EACCES) && !feature.Capability(unix.CAP_PERFMON).Held():
+		// The verifier's, which lets only CAP_PERFMON compute with the addresses of packets.
+		err = unix.EPERM
+	case !errors.Is(err, unix.EPERM):
+		return err
 	}
-	return err
+	return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 }
 
 // attachInput attaches what redirects a direction's frames.
