@@ -110,7 +110,7 @@ func FuzzObject(f *testing.F) {
 func TestObjectHostile(t *testing.T) {
 	for want, change := range map[string]func(header []byte){
 		"is compressed":              func(header []byte) { header[9] |= byte(elf.SHF_COMPRESSED >> 8) },
-		"more than 64 MiB of zeroes": func(header []byte) { header[4], header[35] = byte(elf.SHT_NOBITS), 0x80 },
+		"more than 32 MiB of zeroes": func(header []byte) { header[4], header[35] = byte(elf.SHT_NOBITS), 0x80 },
 	} {
 		b, err := os.ReadFile("../bpf/count/count_bpfel.o")
 		if err != nil {
