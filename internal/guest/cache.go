@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -97,7 +98,7 @@ func (c cached) fill(
 	if err := check(made.root()); err != nil {
 		return err
 	}
-	b, err := json.Marshal(m)
+	b, err := encode(m, maxManifest)
 	if err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
@@ -115,6 +116,20 @@ func (c cached) fill(
 		return fmt.Errorf("unpack packages: %w", err)
 	}
 	return nil
+}
+
+// encode is a manifest of at most limit bytes: verify reads no larger one.
+func encode(m pkgfile.Manifest, limit int) ([]byte, error) {
+	var b bytes.Buffer
+	w := json.NewEncoder(&b)
+	w.SetEscapeHTML(false) // which makes six bytes of one
+	if err := w.Encode(m); err != nil {
+		return nil, err
+	}
+	if b.Len() > limit {
+		return nil, fmt.Errorf("it has %d bytes, more than %d", b.Len(), limit)
+	}
+	return b.Bytes(), nil
 }
 
 // files are packages that only this user can change: their bytes are not looked at again.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -126,6 +127,24 @@ func TestExchanged(t *testing.T) {
 	}
 	if b, err := os.ReadFile(k.Image); err != nil || string(b) != "kernel" || filepath.Base(filepath.Dir(k.Dir)) != "package-"+sum {
 		t.Errorf("%s holds %q, %v", k.Image, b, err)
+	}
+}
+
+// A manifest that verify would not read is not written; the characters that JSON may escape
+// for HTML stay one byte.
+func TestManifestLimit(t *testing.T) {
+	t.Parallel()
+	m := pkgfile.Manifest{Files: map[string]string{strings.Repeat("<", 100): ""}}
+	b, err := encode(m, 200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var again pkgfile.Manifest
+	if err := json.Unmarshal(b, &again); err != nil || len(again.Files) != 1 {
+		t.Errorf("%s, %v", b, err)
+	}
+	if b, err := encode(m, len(b)-1); err == nil {
+		t.Errorf("%d bytes", len(b))
 	}
 }
 

@@ -285,6 +285,11 @@ func TestRefuses(t *testing.T) {
 		"out of the rpm":   {rpm(t, file{name: "a/../../x", mode: reg}), "leads out of the package"},
 		"deep":             {deb(t, file{name: strings.Repeat("d/", maxDepth+1), mode: dir}), "33 folders"},
 		"long":             {rpm(t, file{name: strings.Repeat("d", maxPath+1), mode: dir}), "a name of"},
+		"control":          {deb(t, file{name: "a/\x01b", mode: reg}), "has control characters or is not UTF-8"},
+		"delete":           {rpm(t, file{name: "a\x7f", mode: dir}), "has control characters or is not UTF-8"},
+		"C1":               {rpm(t, file{name: "a\u0085", mode: reg}), "has control characters or is not UTF-8"},
+		"not UTF-8":        {rpm(t, file{name: "a\xff", mode: reg}), "has control characters or is not UTF-8"},
+		"to control":       {rpm(t, one, file{name: "l", mode: lnk, content: "\x01/../x"}), "leads to a path with control"},
 		"no lead":          {rpmMagic, "neither"},
 		"lead":             {rpm(t)[:90], "read lead"},
 		"no header":        {append(bytes.Clone(rpmMagic), make([]byte, 200)...), "it is broken"},
@@ -330,6 +335,33 @@ func TestBomb(t *testing.T) {
 	err = tr.read(bytes.NewReader(deb(t, file{name: "x", mode: reg, content: "more than ten"})))
 	if !errors.Is(err, errBytes) || len(listed(t, into)) > 0 {
 		t.Error(err)
+	}
+}
+
+// Names have a limit together, with what links lead to: the manifest holds them all.
+func TestNames(t *testing.T) {
+	t.Parallel()
+	root, err := os.OpenRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	long := strings.Repeat("n", 200)
+	for name, test := range map[string]struct {
+		file file
+		room int
+		want error
+	}{
+		"file": {file{name: long, mode: reg}, 200, nil}, "long file": {file{name: long, mode: reg}, 199, errNames},
+		"link":             {file{name: "l", mode: lnk, content: long}, 201, nil},
+		"long":             {file{name: "l", mode: lnk, content: long}, 200, errNames},
+		"what is left out": {file{name: long, mode: syscall.S_IFIFO}, 199, errNames},
+	} {
+		tr := newTree(t.Context(), root)
+		tr.names = test.room
+		if err := tr.read(bytes.NewReader(deb(t, test.file))); !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
 	}
 }
 
