@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,10 +76,10 @@ func (c cached) fill(
 	ctx context.Context, download func(dir string) ([]pkgfile.Package, error), check func(root string) error,
 ) error {
 	parent := filepath.Dir(c.dir)
-	if err := openCache(parent); err != nil {
+	if err := openCache(ctx, parent); err != nil {
 		return err
 	}
-	temp, done, err := scratch(parent)
+	temp, done, err := scratch(ctx, parent)
 	if err != nil {
 		return fmt.Errorf("unpack packages: %w", err)
 	}
@@ -109,7 +110,7 @@ func (c cached) fill(
 	if os.Rename(made.dir, c.dir) == nil || c.verify(ctx) == nil {
 		return nil
 	}
-	if err := os.RemoveAll(c.dir); err != nil {
+	if err := removeAll(ctx, c.dir); err != nil {
 		return fmt.Errorf("unpack packages: %w", err)
 	}
 	if err := os.Rename(made.dir, c.dir); err != nil {
@@ -142,7 +143,7 @@ func files(paths []string) []pkgfile.Package {
 }
 
 // openCache makes the cache, and removes what killed runs left in it.
-func openCache(dir string) error {
+func openCache(ctx context.Context, dir string) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("make cache: %w", err)
 	}
@@ -158,7 +159,7 @@ func openCache(dir string) error {
 		if err != nil {
 			continue // a run that lives has it
 		}
-		err = os.RemoveAll(path)
+		err = removeAll(ctx, path)
 		f.Close()
 		if err != nil {
 			return fmt.Errorf("clean cache: %w", err)
@@ -169,9 +170,12 @@ func openCache(dir string) error {
 
 const scratchPrefix = "unpack-"
 
+// grace is how long after its context has ended a scratch folder may still be removed.
+const grace = 300 * time.Millisecond
+
 // scratch makes a folder that done removes. It is locked, which ends with this process:
-// [openCache] removes those that are not.
-func scratch(parent string) (dir string, done func(), err error) {
+// [openCache] removes those that are not, and what done leaves when ctx ends.
+func scratch(ctx context.Context, parent string) (dir string, done func(), err error) {
 	for range 10 {
 		if dir, err = os.MkdirTemp(parent, scratchPrefix); err != nil {
 			return "", nil, err
@@ -182,11 +186,40 @@ func scratch(parent string) (dir string, done func(), err error) {
 			continue
 		}
 		return dir, func() {
-			os.RemoveAll(dir)
+			late, cancel := context.WithCancel(context.WithoutCancel(ctx))
+			stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+			removeAll(late, dir)
+			stop()
+			cancel()
 			f.Close()
 		}, nil
 	}
 	return "", nil, errors.New("others remove what is made in " + parent)
+}
+
+// removeAll removes path and what is in it. When ctx ends it returns the error of ctx, and
+// what it has not come to stays: a package may have 100 000 folders.
+func removeAll(ctx context.Context, path string) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	err := os.Remove(path)
+	if err == nil || errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	entries, e := os.ReadDir(path)
+	if e != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := removeAll(ctx, filepath.Join(path, e.Name())); err != nil {
+			return err
+		}
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // lock locks a folder, or returns an error when another has it.

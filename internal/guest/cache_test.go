@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -156,11 +157,11 @@ func TestLeft(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alive, done, err := scratch(cache)
+	alive, done, err := scratch(t.Context(), cache)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := openCache(cache); err != nil {
+	if err := openCache(t.Context(), cache); err != nil {
 		t.Fatal(err)
 	}
 	for dir, want := range map[string]bool{dead: false, alive: true} {
@@ -170,6 +171,58 @@ func TestLeft(t *testing.T) {
 	}
 	done()
 	if _, err := os.Stat(alive); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// fading ends after it was asked some times whether it has.
+type fading struct {
+	context.Context
+	left int
+}
+
+func (f *fading) Err() error {
+	if f.left--; f.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Folders are removed with all that is in them and without what links lead to, and no more
+// of them when the context has ended.
+func TestRemoveAll(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path, kept := filepath.Join(dir, "x"), filepath.Join(dir, "kept")
+	for i := range 10 {
+		folder := filepath.Join(path, strconv.Itoa(i), "a")
+		err := errors.Join(os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, "b"), nil, 0o600))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(kept, nil, 0o600), os.Symlink("..", filepath.Join(path, "up"))); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeAll(&fading{t.Context(), 10}, path); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if left, err := os.ReadDir(path); err != nil || len(left) < 7 || len(left) > 9 {
+		t.Errorf("%v, %v", left, err)
+	}
+	for range 2 { // the second time there is nothing
+		if err := removeAll(t.Context(), path); err != nil {
+			t.Error(err)
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 || left[0].Name() != "kept" {
+		t.Errorf("%v, %v", left, err)
+	}
+	// What killed runs left is not removed when the context has ended.
+	if err := os.Mkdir(filepath.Join(dir, scratchPrefix+"1"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := openCache(&fading{Context: t.Context()}, dir); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

@@ -53,7 +53,7 @@ func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
 			return Kernel{}, missing(series, "needs Debian's "+tool)
 		}
 	}
-	if err := openCache(dir); err != nil {
+	if err := openCache(ctx, dir); err != nil {
 		return Kernel{}, err
 	}
 	// Debian 12 has 6.1 and 6.12, Debian 11 has 5.10.

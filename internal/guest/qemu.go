@@ -121,7 +121,7 @@ func downloadQEMU(ctx context.Context, c cached) error {
 		return err
 	}
 	dir := filepath.Dir(c.dir)
-	if err := openCache(dir); err != nil {
+	if err := openCache(ctx, dir); err != nil {
 		return err
 	}
 	a, err := newApt(ctx, filepath.Join(dir, "apt-qemu"), "bookworm", "bookworm-backports")

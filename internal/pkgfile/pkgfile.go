@@ -12,9 +12,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 
@@ -24,7 +26,7 @@ import (
 // Limits on what all packages of one call hold together. Debian's full 6.12 has 4600 files
 // and 110 MB, QEMU with its libraries 2000 files and 600 MB.
 const (
-	maxEntries = 100_000
+	maxEntries = 100_000  // and folders that are made
 	maxBytes   = 2 << 30  // that are written
 	maxStream  = 4 << 30  // that are unpacked of one package, what is left out included
 	maxDepth   = 32       // folders within folders
@@ -97,6 +99,7 @@ type tree struct {
 	root     *os.Root
 	manifest Manifest
 	links    []entry
+	folders  map[string]bool // that were made
 	entries  int
 	// What may still be written, and what a package may unpack to.
 	bytes, stream int64
@@ -105,11 +108,12 @@ type tree struct {
 
 func newTree(ctx context.Context, root *os.Root) *tree {
 	return &tree{ctx: ctx, root: root, manifest: Manifest{Files: make(map[string]string), Links: make(map[string]string)},
-		bytes: maxBytes, stream: maxStream, names: maxNames}
+		folders: make(map[string]bool),
+		bytes:   maxBytes, stream: maxStream, names: maxNames}
 }
 
 var (
-	errEntries = fmt.Errorf("more than %d files", maxEntries)
+	errEntries = fmt.Errorf("more than %d files and folders", maxEntries)
 	errBytes   = fmt.Errorf("more than %d MiB", maxBytes>>20)
 	errNames   = fmt.Errorf("names of more than %d MiB", maxNames>>20)
 )
@@ -132,7 +136,7 @@ func (t *tree) add(e entry, content io.Reader) error {
 	e.name = name
 	switch e.kind {
 	case folder:
-		return t.root.MkdirAll(name, 0o755)
+		return t.mkdir(name)
 	case regular:
 		return t.file(e, content)
 	case symlink, hardlink:
@@ -163,6 +167,39 @@ func inside(name string) (string, error) {
 	return clean, nil
 }
 
+// mkdir makes a folder and those that it is in. Each counts: an entry of 1000 bytes can
+// name 32 that are not there.
+func (t *tree) mkdir(name string) error {
+	for i := range len(name) + 1 {
+		if i < len(name) && name[i] != '/' {
+			continue
+		}
+		part := name[:i]
+		if part == "." || t.folders[part] {
+			continue
+		}
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
+		if t.entries++; t.entries > maxEntries {
+			return errEntries
+		}
+		err := t.root.Mkdir(part, 0o755)
+		if errors.Is(err, fs.ErrExist) {
+			info, e := t.root.Lstat(part)
+			if e == nil && !info.IsDir() {
+				e = &fs.PathError{Op: "mkdir", Path: part, Err: syscall.ENOTDIR}
+			}
+			err = e
+		}
+		if err != nil {
+			return err
+		}
+		t.folders[part] = true
+	}
+	return nil
+}
+
 // legible says that a name is UTF-8 without control characters, as all names of kernel
 // packages are: others grow sixfold in the manifest.
 func legible(name string) bool {
@@ -176,7 +213,7 @@ func (t *tree) file(e entry, content io.Reader) error {
 		return errBytes
 	}
 	t.bytes -= e.size
-	if err := t.root.MkdirAll(path.Dir(e.name), 0o755); err != nil {
+	if err := t.mkdir(path.Dir(e.name)); err != nil {
 		return err
 	}
 	mode := os.FileMode(0o644)
@@ -186,6 +223,7 @@ func (t *tree) file(e entry, content io.Reader) error {
 	if err := t.root.Remove(e.name); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
+	delete(t.folders, e.name) // an empty one was removed, too
 	f, err := t.root.OpenFile(e.name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
 	if err != nil {
 		return err
@@ -210,7 +248,11 @@ func (t *tree) finish() error {
 		if err := t.ctx.Err(); err != nil {
 			return err
 		}
-		if err := t.root.MkdirAll(path.Dir(e.name), 0o755); err != nil {
+		switch err := t.mkdir(path.Dir(e.name)); {
+		case err == nil:
+		case errors.Is(err, errEntries), errors.Is(err, t.ctx.Err()):
+			return err
+		default:
 			continue // below a file
 		}
 		if e.kind == hardlink {
@@ -226,6 +268,9 @@ func (t *tree) finish() error {
 		}
 	}
 	for name := range links {
+		if err := t.ctx.Err(); err != nil {
+			return err
+		}
 		// Stat follows links, and fails where they lead out of the root.
 		if _, err := t.root.Stat(name); err != nil {
 			if err := t.root.Remove(name); err != nil {

@@ -365,6 +365,77 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// fading ends after it was asked some times whether it has.
+type fading struct {
+	context.Context
+	left int
+}
+
+func (f *fading) Err() error {
+	if f.left--; f.left < 0 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// Folders that no entry names count as those that one does, and none is made when ctx has
+// ended.
+func TestImplied(t *testing.T) {
+	t.Parallel()
+	const depth = 20
+	deep := strings.Repeat("d/", depth)
+	// try adds an entry and returns how many folders that made.
+	try := func(ctx context.Context, f file, room int) (int, error) {
+		t.Helper()
+		into := t.TempDir()
+		root, err := os.OpenRoot(into)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		tr := newTree(t.Context(), root)
+		tr.entries = maxEntries - room
+		if err = tr.read(bytes.NewReader(deb(t, f))); err == nil {
+			tr.ctx = ctx
+			err = errors.Join(tr.mkdir(deep+"more"), tr.finish())
+		}
+		made := 0
+		for _, mode := range listed(t, into) {
+			if strings.HasPrefix(mode, "d") {
+				made++
+			}
+		}
+		return made, err
+	}
+	for name, f := range map[string]file{
+		"folder": {name: deep, mode: dir}, "file": {name: deep + "f", mode: reg}, "link": {name: deep + "l", mode: lnk, content: "f"},
+	} {
+		if n, err := try(t.Context(), f, depth+2); err != nil || n != depth+1 {
+			t.Errorf("%s: %v, %d folders", name, err, n)
+		}
+		if n, err := try(t.Context(), f, depth/2); !errors.Is(err, errEntries) || n > depth/2 {
+			t.Errorf("%s: %v, %d folders when there was room for %d", name, err, n, depth/2)
+		}
+	}
+	link := file{name: deep + "l", mode: lnk, content: "f"}
+	if n, err := try(&fading{t.Context(), depth / 2}, link, maxEntries); !errors.Is(err, context.Canceled) || n != depth/2 {
+		t.Errorf("%v, %d folders", err, n)
+	}
+}
+
+// A folder that a file has replaced is made anew or refused, not taken for one that is there.
+func TestReplaced(t *testing.T) {
+	t.Parallel()
+	folder, asFile := file{name: "x/", mode: dir}, file{name: "x", mode: reg, content: "x"}
+	into, m, err := unpackBytes(t, deb(t, folder, asFile))
+	if all := listed(t, into); err != nil || all["x"] != "-rw-r--r--" || len(m.Files) != 1 {
+		t.Errorf("%v, %v", all, err)
+	}
+	if _, _, err := unpackBytes(t, deb(t, folder, asFile, folder)); !errors.Is(err, syscall.ENOTDIR) {
+		t.Error(err)
+	}
+}
+
 // What was changed since it was unpacked is found.
 func TestVerify(t *testing.T) {
 	t.Parallel()
