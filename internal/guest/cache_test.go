@@ -293,12 +293,20 @@ func TestUnprivileged(t *testing.T) {
 		testutil.SkipMissing(t, err)
 	}
 	for _, q := range []QEMU{{}, {root: "/cache/qemu"}} {
+		left, err := unix.Open("/dev/null", unix.O_RDONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(left)
 		cmd, err := q.command(t.Context(), "-machine", "none")
 		if err != nil {
 			t.Fatal(err)
 		}
 		if args := strings.Join(cmd.Args, " "); !strings.Contains(args, "-sandbox on,") || !filepath.IsAbs(cmd.Path) {
 			t.Errorf("%s: %s", cmd.Path, args)
+		}
+		if flags, err := unix.FcntlInt(uintptr(left), unix.F_GETFD, 0); err != nil || flags&unix.FD_CLOEXEC == 0 {
+			t.Errorf("%s: what was open before stays open, %v", cmd.Path, err)
 		}
 		if c := cmd.SysProcAttr.Credential; (c == nil) != (os.Geteuid() != 0) || c != nil && (c.Uid != nobody || c.Gid != nobody) {
 			t.Errorf("%+v", c)

@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/privilege"
 )
 
 // programDirs are where root's programs are looked for, and the PATH of what is started.
@@ -32,10 +34,13 @@ func program(name string) (string, error) {
 }
 
 // command is a program with an environment that does not depend on the caller's, but for
-// proxies.
+// proxies, nor on what the caller left open.
 func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error) {
 	path, err := program(name)
 	if err != nil {
+		return nil, err
+	}
+	if err := privilege.Withhold(); err != nil {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, path, args...)

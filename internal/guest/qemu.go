@@ -15,6 +15,7 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/pkgfile"
+	"github.com/unthunk/unthunk/internal/privilege"
 )
 
 const qemuName = "qemu-system-x86_64"
@@ -71,6 +72,9 @@ func (q QEMU) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 		}
 		cmd = own
 	} else {
+		if err := privilege.Withhold(); err != nil {
+			return nil, err
+		}
 		lib := filepath.Join(q.root, "usr", "lib", "x86_64-linux-gnu")
 		cmd = exec.CommandContext(ctx, filepath.Join(q.root, "usr", "bin", qemuName), args...)
 		cmd.Env = append(environment(), "LD_LIBRARY_PATH="+lib, "QEMU_MODULE_DIR="+filepath.Join(lib, "qemu"))

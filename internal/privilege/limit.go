@@ -1,4 +1,5 @@
-// Package privilege takes from a process the capabilities that it does not need.
+// Package privilege takes from a process the capabilities that it does not need, and from
+// what it starts the files and capabilities that it was started with.
 package privilege
 
 import (
