@@ -26,7 +26,7 @@ func TestBenchDevice(t *testing.T) {
 		t.Fatalf("exit code %d: %s\n%s", code, stderr, stdout)
 	}
 	for _, want := range []string{
-		`(?m)^drop/in=in$`, `(?m)^   - +\d+\.\d+ \[`, `(?m)^queue +CPU +frames +share$`, `(?m)^ +0 +\d+ +\d+ +\d+\.\d %$`,
+		`(?m)^drop/in=in$`, `(?m)^ *\d+\.\d+ \[`, `(?m)^queue +CPU +frames +share$`, `(?m)^ +0 +\d+ +\d+ +\d+\.\d %$`,
 		`(?m)^Medians of 7 rounds \[95 % intervals\]\.$`,
 	} {
 		if !regexp.MustCompile(want).MatchString(stdout) {
