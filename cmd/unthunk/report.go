@@ -104,6 +104,9 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 // loadSource loads records and at most one folder of records.
 func loadSource(paths []string) (page.Source, error) {
 	src := page.Source{Version: buildVersion()}
+	if err := record.FitTogether(paths...); err != nil {
+		return src, err
+	}
 	for _, path := range paths {
 		if info, err := os.Stat(path); err == nil && info.IsDir() {
 			if src.History != nil {

@@ -74,6 +74,9 @@ func (e kindError) Is(target error) bool { return target == ErrKind }
 // Files compares two files of records by the way of their kinds. Files whose kinds
 // do not go together are an [ErrKind].
 func Files(old, new string, opts Options) (record.Changes, error) {
+	if err := record.FitTogether(old, new); err != nil {
+		return nil, err
+	}
 	oldKind, err := record.KindOf(old)
 	if err != nil {
 		return nil, err

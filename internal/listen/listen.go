@@ -114,14 +114,20 @@ func checkConfig(path string) (usesTLS bool, err error) {
 		return false, err
 	}
 	var c struct {
-		TLS map[string]any `yaml:"tls_server_config"`
+		TLS *struct {
+			Cert string `yaml:"cert_file"`
+			Key  string `yaml:"key_file"`
+			CA   string `yaml:"client_ca_file"`
+		} `yaml:"tls_server_config"`
 	}
 	if err := yaml.Unmarshal(b, &c); err != nil {
 		return false, err
 	}
+	if c.TLS == nil {
+		return false, web.Validate(path)
+	}
 	// What it names is read whole, too: at the start, and for each connection.
-	for _, key := range []string{"cert_file", "key_file", "client_ca_file"} {
-		name, _ := c.TLS[key].(string)
+	for key, name := range map[string]string{"cert_file": c.TLS.Cert, "key_file": c.TLS.Key, "client_ca_file": c.TLS.CA} {
 		if name == "" {
 			continue
 		}
@@ -134,7 +140,7 @@ func checkConfig(path string) (usesTLS bool, err error) {
 		}
 		f.Close()
 	}
-	return len(c.TLS) > 0, web.Validate(path)
+	return true, web.Validate(path)
 }
 
 // Addr is the address that the server got.

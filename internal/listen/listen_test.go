@@ -213,8 +213,10 @@ func TestServeFails(t *testing.T) {
 		}
 		return Options{Address: ":0", WebConfig: path}
 	}
-	if err := syscall.Mkfifo(filepath.Join(dir, "fifo"), 0o600); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"fifo", "1"} {
+		if err := syscall.Mkfifo(filepath.Join(dir, name), 0o600); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for want, o := range map[string]Options{
 		"missing port":              {Address: "nonsense"},
@@ -225,6 +227,8 @@ func TestServeFails(t *testing.T) {
 		// What has no end, and what never answers.
 		"cert_file: open /dev/zero: it is not a regular file": config("zero.yml",
 			"tls_server_config:\n  cert_file: /dev/zero\n  key_file: /dev/zero\n"),
+		"open " + filepath.Join(dir, "1") + ": it is not a regular file": config("number.yml",
+			"tls_server_config:\n  cert_file: 1\n  key_file: 1\n"),
 		"client_ca_file: open " + filepath.Join(dir, "fifo") + ": it is not a regular file": config("fifo.yml",
 			"tls_server_config:\n  client_ca_file: fifo\n"),
 		"hashedSecret too short": config("users.yml", "basic_auth_users:\n  a: plain\n"),

@@ -94,16 +94,37 @@ func Stream(path string) (*os.File, error) {
 	case t.old == nil:
 		flags |= unix.O_NOFOLLOW | unix.O_CREAT | unix.O_EXCL
 	default:
-		flags |= unix.O_NOFOLLOW | unix.O_TRUNC
+		flags |= unix.O_NOFOLLOW // emptied once it is known to be what was looked at
 	}
 	fd, err := unix.Openat(t.dir, t.name, flags, 0o600)
 	if errors.Is(err, unix.ENXIO) {
 		err = errors.New("no process reads this pipe")
 	}
+	if err == nil && t.old != nil {
+		err = t.empty(fd)
+	}
 	if err != nil {
 		return nil, failed(path, err)
 	}
 	return os.NewFile(uintptr(fd), path), nil
+}
+
+// empty empties the open file fd, when it is the one that was there: another may have its
+// name by now. It closes fd when it fails.
+func (t target) empty(fd int) error {
+	var st unix.Stat_t
+	err := unix.Fstat(fd, &st)
+	old := t.old
+	if err == nil && (st.Dev != old.Dev || st.Ino != old.Ino || st.Uid != old.Uid || st.Nlink != old.Nlink) {
+		err = errors.New("another process changed it")
+	}
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG {
+		err = unix.Ftruncate(fd, 0)
+	}
+	if err != nil {
+		unix.Close(fd)
+	}
+	return err
 }
 
 // regular resolves a path that is a regular file or nothing: renaming over /dev/null

@@ -216,3 +216,24 @@ func TestStreamPipe(t *testing.T) {
 		t.Errorf("read %q, %v", b[:n], err)
 	}
 }
+
+// A file that has taken the name of the one that was looked at is not emptied.
+func TestStreamExchanged(t *testing.T) {
+	dir := t.TempDir()
+	path, other := filepath.Join(dir, "capture"), filepath.Join(dir, "other")
+	must(t, os.WriteFile(path, []byte("old"), 0o600), os.WriteFile(other, []byte("secret"), 0o600))
+	was, err := stream(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer was.close()
+	must(t, os.Rename(other, path))
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := was.empty(fd); err == nil || !strings.Contains(err.Error(), "another process changed it") {
+		t.Error(err)
+	}
+	holds(t, path, "secret", 0o600, uint32(os.Geteuid()))
+}

@@ -16,7 +16,7 @@ import (
 )
 
 // limited is set in the environment of a process that [Limit] has started anew. It only
-// ends what would go on for ever: whoever sets it keeps no right by it.
+// ends what would go on for ever: whoever else sets it keeps no right by it.
 const limited = "UNTHUNK_LIMITED"
 
 // Limit leaves the process those capabilities that are in keep and that it has;
@@ -47,9 +47,9 @@ func Limit(keep []feature.Capability) error {
 		rename()
 		return nil
 	}
-	// Root gets all that is in the bounding set at execve, which only CAP_SETPCAP cuts.
-	if again && os.Geteuid() == 0 && has&(1<<unix.CAP_SETPCAP) == 0 {
-		return errors.New("CAP_SETPCAP is missing")
+	// With no_new_privs execve gives nothing that was not there: it has never come to this.
+	if again && noNewPrivs == 1 {
+		return errors.New("they came back when the program was executed anew")
 	}
 	failed := make(chan error)
 	go func() {

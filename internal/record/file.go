@@ -97,3 +97,19 @@ func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	}
 	return parsed, nil
 }
+
+// FitTogether returns an error when the files have more than [MaxSize] bytes in all: records
+// that are in memory at the same time have the limit of one. What is not there is left to
+// [Load].
+func FitTogether(files ...string) error {
+	var sum int64
+	for _, file := range files {
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			sum += info.Size()
+		}
+	}
+	if sum > MaxSize {
+		return fmt.Errorf("the records have %d MB together, more than %d", sum>>20, MaxSize>>20)
+	}
+	return nil
+}

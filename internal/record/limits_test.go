@@ -3,6 +3,8 @@ package record
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -78,6 +80,24 @@ func TestCounter(t *testing.T) {
 	}
 	c := counter{dec: json.NewDecoder(strings.NewReader(`{"samples":[` + strings.Repeat("0,", maxPlain) + `0]}`))}
 	if err := c.value(""); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
+		t.Error(err)
+	}
+}
+
+// Records that are in memory together have the limit of one.
+func TestFitTogether(t *testing.T) {
+	t.Parallel()
+	half := filepath.Join(t.TempDir(), "half.json")
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(half, MaxSize/2); err != nil {
+		t.Fatal(err)
+	}
+	if err := FitTogether(half, half, "not there"); err != nil {
+		t.Error(err)
+	}
+	if err := FitTogether(half, half, half); err == nil || err.Error() != "the records have 96 MB together, more than 64" {
 		t.Error(err)
 	}
 }
