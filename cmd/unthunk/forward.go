@@ -141,11 +141,6 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		return err
 	}
 	c.Warn = warner(s.err)
-	if f.duration > 0 {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, f.duration)
-		defer cancel()
-	}
 	if f.pcap != "" {
 		if err := outfile.CheckStream(f.pcap); err != nil {
 			return err
@@ -187,6 +182,11 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
+	if f.duration > 0 { // from here on: opening the devices takes a while on a busy machine
+		var stop context.CancelFunc
+		running, stop = context.WithTimeout(running, f.duration)
+		defer stop()
+	}
 	done := make(chan error, 1)
 	go func() { done <- forwarder.Run(running) }()
 	w := forwardWriter{s: s, json: f.json, filter: f.filter != ""}
