@@ -25,7 +25,7 @@ lint:
 deps:
 	@scripts/install-deps
 
-# What holds on every machine at every moment: five minutes on two cores. Each
+# What holds on every machine at every moment: a quarter of an hour on two cores. Each
 # benchmark and each check of make verify runs once, so that it cannot rot.
 test: missing check-generated
 	@scripts/test
