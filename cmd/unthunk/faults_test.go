@@ -85,7 +85,9 @@ func TestFewFiles(t *testing.T) {
 		if !e.works() && !e.refused(exitMissing, "room for ", "the limit is 64: raise it with ulimit -n ") {
 			t.Errorf("%s with 64 files: %+v", args, e)
 		}
-		for _, n := range []string{"20", "10", "6", "5"} {
+		// With fewer the runtime of Go ends in a stack trace: how many that is depends on what
+		// was inherited.
+		for _, n := range []string{"20", "12"} {
 			if e := limited(n, args); !e.refused(exitMissing, "room for ", "the limit is "+n+": raise it with ulimit -n ") {
 				t.Errorf("%s with %s files: %+v", args, n, e)
 			}
@@ -93,7 +95,7 @@ func TestFewFiles(t *testing.T) {
 	}
 	// As many as are asked for do.
 	for _, args := range measuring() {
-		_, need, ok := strings.Cut(limited("5", args).stderr, "ulimit -n ")
+		_, need, ok := strings.Cut(limited("12", args).stderr, "ulimit -n ")
 		if e := limited(strings.TrimSpace(need), args); !ok || !e.works() || strings.Contains(e.stdout, "open files") {
 			t.Errorf("%s with %s files: %+v", args, need, e)
 		}
@@ -164,7 +166,8 @@ func TestRefusedCalls(t *testing.T) {
 				}, test.errno, test.call)
 			}
 			e := unlessBusy(func() ended { return exits(t, exec.Command(exe, strings.Fields(args)...), filtered) })
-			ok := e.works()
+			// A busy machine may leave no number five times: no call refused that.
+			ok := e.works() || strings.HasSuffix(e.stderr, "no row has a number: the rows say why\n")
 			if test.needs(args) {
 				ok = e.refused(exitMissing, test.want)
 			}
