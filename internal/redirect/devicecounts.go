@@ -55,13 +55,19 @@ func (p *AttachedPair) counts(scenario Scenario) (c deviceCounts, err error) {
 	if c.in, err = p.statistics(p.In); err != nil {
 		return c, err
 	}
+	c.out, err = p.left(scenario)
+	return c, err
+}
+
+// left are the statistics of the device that frames leave by; zero where none leave.
+func (p *AttachedPair) left(scenario Scenario) (s netlink.LinkStatistics, err error) {
 	switch scenario {
 	case Map:
-		c.out, err = p.statistics(p.Out)
+		return p.statistics(p.Out)
 	case TX:
-		c.out = c.in
+		return p.statistics(p.In)
 	}
-	return c, err
+	return s, nil
 }
 
 // statistics are a device's own.

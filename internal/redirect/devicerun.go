@@ -44,7 +44,7 @@ func RunPair(ctx context.Context, d DevicePair, live func(Interval)) (result Pai
 	}
 	defer func() { err = errors.Join(err, references.Close()) }()
 	r.references = references
-	if r.first, err = r.read(); err != nil {
+	if err := r.begin(); err != nil {
 		return result, cmp.Or(attached.CheckPresent(), err)
 	}
 	stop := r.watch(live)
@@ -84,6 +84,18 @@ type pairRun struct {
 
 	mu   sync.Mutex
 	seen observe.Seen // by tracepoints, in all rounds
+}
+
+// begin reads the counts that the run begins with. What has left is read before what came: a frame that comes while a
+// busy machine lets the reader wait is in both counts of the run, or in that of what left only.
+func (r *pairRun) begin() error {
+	left, err := r.left(r.plan.Scenario)
+	if err != nil {
+		return err
+	}
+	r.first, err = r.read()
+	r.first.out = left
+	return err
 }
 
 // read reads all counts.
@@ -272,7 +284,8 @@ func (r *pairRun) refusal(total Interval) string {
 	case why != "" && d.Scenario == Map:
 		text += "; while tracepoints were watched " + why
 	case d.Tracepoints && d.Scenario == Map:
-		text += "; tracepoints saw no failure: the driver does not count such frames, or drops them later"
+		text += "; tracepoints, which watched half of the time, saw no failure: the driver does not count such frames, or drops " +
+			"them later"
 	case d.Scenario == Map:
 		text += "; --tracepoints says why"
 	default:

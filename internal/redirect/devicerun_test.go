@@ -138,6 +138,38 @@ func TestRunPair(t *testing.T) {
 			t.Errorf("lost %+v", row.Lost)
 		}
 	})
+	// What has left is read before what came, however long a busy machine lets the reader wait between them.
+	t.Run("begin", func(t *testing.T) {
+		stop := flood.Start(t, lab, userA.Index)
+		defer stop()
+		for range 10 {
+			time.Sleep(20 * time.Millisecond) // what the last program redirected leaves
+			err := lab.Do(func() (err error) {
+				before, err := netlink.LinkByName("out")
+				if err != nil {
+					return err
+				}
+				attached, err := DevicePair{In: "in", Out: "out"}.Attach(t.Context())
+				if err != nil {
+					return err
+				}
+				defer func() { err = errors.Join(err, attached.Close()) }()
+				time.Sleep(20 * time.Millisecond)
+				r := pairRun{AttachedPair: attached, plan: DevicePair{Scenario: Map}}
+				if err := r.begin(); err != nil {
+					return err
+				}
+				left, came := rose(r.first.out.TxPackets, before.Attrs().Statistics.TxPackets), r.first.handled()
+				if came == 0 || left > came {
+					t.Errorf("%d frames had left, %d had come", left, came)
+				}
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 	t.Run("deaf", func(t *testing.T) {
 		if _, _, err := lab.VethPair("deaf", "plain"); err != nil {
 			t.Fatal(err)
