@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"os/exec"
@@ -123,25 +124,44 @@ func TestCheckSeesAll(t *testing.T) {
 }
 
 // A verb drops what it does not need, in all its threads and for what it starts, whatever
-// the environment says.
+// the environment says, and also as root that may not change the bounding set.
 func TestRightsDropped(t *testing.T) {
 	testutil.Root(t)
-	cmd := exec.Command(build(t), "bench", "--duration", "5m", "--rounds", "2")
+	exe := build(t)
+	keeps := []int{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK, unix.CAP_SYS_NICE}
+	t.Run("root", func(t *testing.T) {
+		cmd := longBench(exe)
+		expectRights(t, cmd, cmd.Start, keeps, keeps)
+	})
+	t.Run("root without CAP_SETPCAP", func(t *testing.T) {
+		cmd, had := longBench(exe), append(slices.Clone(keeps), unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE)
+		expectRights(t, cmd, func() error { return testutil.Capable(t, cmd.Start, had...) }, keeps, had)
+	})
+}
+
+// longBench is a command that measures for minutes, in an environment that says its rights were cut.
+func longBench(exe string) *exec.Cmd {
+	cmd := exec.Command(exe, "bench", "--duration", "5m", "--rounds", "2")
 	cmd.Env = append(os.Environ(), "UNTHUNK_LIMITED=1")
-	if err := cmd.Start(); err != nil {
+	return cmd
+}
+
+// expectRights starts cmd and looks at the capabilities of all its threads, once it measures.
+func expectRights(t *testing.T, cmd *exec.Cmd, start func() error, keeps, bounding []int) {
+	t.Helper()
+	if err := start(); err != nil {
 		t.Fatal(err)
 	}
 	defer cmd.Wait()
 	defer cmd.Process.Kill()
-	want := uint64(1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_IPC_LOCK | 1<<unix.CAP_SYS_NICE)
-	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || filepath.Base(got) != "unthunk" {
-		t.Errorf("the process runs %s, %v", got, err)
-	}
 	// It is measuring once a thread is in a namespace of its own.
 	for start := time.Now(); len(holds(t, cmd.Process.Pid).namespaces) == 0; time.Sleep(10 * time.Millisecond) {
 		if time.Since(start) > time.Minute {
 			t.Fatal("it does not measure")
 		}
+	}
+	if got, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", cmd.Process.Pid)); err != nil || filepath.Base(got) != "unthunk" {
+		t.Errorf("the process runs %s, %v", got, err)
 	}
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", cmd.Process.Pid))
 	if err != nil || len(files) < 2 {
@@ -153,12 +173,98 @@ func TestRightsDropped(t *testing.T) {
 			continue // the thread has ended
 		}
 		for _, line := range []string{
-			fmt.Sprintf("CapPrm:\t%016x\n", want), fmt.Sprintf("CapEff:\t%016x\n", want), fmt.Sprintf("CapBnd:\t%016x\n", want),
-			"NoNewPrivs:\t1\n",
+			fmt.Sprintf("CapPrm:\t%016x\n", bits(keeps)), fmt.Sprintf("CapEff:\t%016x\n", bits(keeps)),
+			fmt.Sprintf("CapBnd:\t%016x\n", bits(bounding)), "NoNewPrivs:\t1\n",
 		} {
 			if !bytes.Contains(status, []byte(line)) {
 				t.Errorf("%s has no line %q:\n%s", file, line, status)
 			}
 		}
+	}
+}
+
+func bits(capabilities []int) (set uint64) {
+	for _, c := range capabilities {
+		set |= 1 << c
+	}
+	return set
+}
+
+// What Limit executes anew is the running program. Who may write its folder, and puts another program in its place
+// meanwhile, does not have that one executed with capabilities.
+func TestExchanged(t *testing.T) {
+	testutil.Root(t)
+	real := build(t)
+	other := filepath.Join(filepath.Dir(real), "other")
+	buildOther(t, other)
+	// struct vfs_ns_cap_data, revision 2, effective: include/uapi/linux/capability.h.
+	var caps [20]byte
+	binary.LittleEndian.PutUint32(caps[0:], 0x02000001)
+	binary.LittleEndian.PutUint32(caps[4:], 1<<unix.CAP_SYS_ADMIN|1<<unix.CAP_NET_ADMIN)
+	if err := unix.Setxattr(real, "security.capability", caps[:], 0); err != nil {
+		t.Logf("set capabilities of a file: %v", err)
+		testutil.Missing(t, "file capabilities")
+	}
+	quit := make(chan struct{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			select {
+			case <-quit:
+				return
+			default:
+				if err := unix.Renameat2(unix.AT_FDCWD, real, unix.AT_FDCWD, other, unix.RENAME_EXCHANGE); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	ours := 0
+	for range 200 {
+		cmd := exec.Command(real, "version")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if set, found := strings.CutPrefix(string(out), "other "); !found {
+			ours++
+		} else if set != "0000000000000000" {
+			t.Fatalf("another program was executed with capabilities %s", set)
+		}
+	}
+	close(quit)
+	<-done
+	if ours == 0 {
+		t.Error("the program itself was never executed")
+	}
+}
+
+// buildOther builds a program that says which capabilities it has.
+func buildOther(t *testing.T, exe string) {
+	t.Helper()
+	source := exe + ".go"
+	err := os.WriteFile(source, []byte(`package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+)
+
+func main() {
+	b, _ := os.ReadFile("/proc/self/status")
+	_, rest, _ := strings.Cut(string(b), "CapPrm:\t")
+	set, _, _ := strings.Cut(rest, "\n")
+	fmt.Print("other ", set)
+}
+`), 0o644)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("go", "build", "-o", exe, source).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
 	}
 }
