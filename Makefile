@@ -33,7 +33,7 @@ test: missing check-generated
 missing:
 	@scripts/install-deps check
 
-# What is measured: a table for docs/method.md, in a quarter of an hour or more. A check that the
+# What is measured: a table for docs/method.md, in some 20 minutes. A check that the
 # machine disturbed is repeated; where every try was disturbed, it is not judged.
 verify:
 	UNTHUNK_VERIFY=1 go test -json -p=1 -count=1 -timeout=60m -run='^TestVerify' $(AS_ROOT) \
