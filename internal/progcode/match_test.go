@@ -1,0 +1,143 @@
+package progcode
+
+import (
+	"bytes"
+	"encoding/binary"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// start is where the machine code of tests begins.
+const start = 0xffffffffc0001000
+
+// jitted is machine code, piece by piece: the offset of each piece is kept.
+type jitted struct{ code []byte }
+
+func (j *jitted) add(hex ...byte) uint64 {
+	at := start + uint64(len(j.code))
+	j.code = append(j.code, hex...)
+	return at
+}
+
+// call calls an address.
+func (j *jitted) call(target uint64) uint64 {
+	to := binary.LittleEndian.AppendUint32(nil, uint32(target-(start+uint64(len(j.code))+5)))
+	return j.add(append([]byte{0xe8}, to...)...)
+}
+
+// paired are the pairs of a function in words: "2 call +0x0".
+func paired(t *testing.T, insns asm.Instructions, code []byte, lines []lineInfo, base uint64) (out []string, unpaired int) {
+	t.Helper()
+	x, err := newXlated(insns, nil, nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var branches []*branch.Branch
+	for _, b := range branch.Branches(code, start, nil, nil, nil) {
+		if leaves(&b, start, start+uint64(len(code))) {
+			branches = append(branches, &b)
+		}
+	}
+	m := &matching{points: pointsOf(x, 0, start, uint64(len(code)), lines), addresses: []uint64{start}}
+	known := func(insn int) bool { return insn == 2 }
+	m.match(x, x.exits(0, base, known), events(code, start, branches))
+	for _, p := range m.pairs {
+		words := []string{}
+		if p.exit != nil {
+			words = append(words, []string{"call", "function", "tail-call", "jump-table"}[p.exit.kind])
+		}
+		if p.native != nil {
+			words = append(words, string(p.native.Class))
+		}
+		out = append(out, strings.Join(words, " "))
+	}
+	return out, m.unpaired
+}
+
+// The jump tables of Linux 6.19 are indirect jumps without the check of a tail call. One
+// stretch that does not agree leaves the others as they are.
+func TestMatch(t *testing.T) {
+	t.Parallel()
+	const base, helperAt = start - 0x100000, start - 0x8000
+	number := int64(helperAt - base)
+	call := asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Constant: number}
+	tail := call
+	tail.Constant = tailCall
+	table := asm.Instruction{OpCode: jumpTable, Dst: asm.R1}
+	other := call
+	other.Constant++
+	check := []byte{0x48, 0x83, 0x38, 33}
+	indirect := []byte{0xff, 0xe0}
+
+	var j jitted
+	j.call(helperAt)
+	second := j.add(check...)
+	j.add(indirect...)
+	j.add(check...) // of an empty entry
+	third := j.add(indirect...)
+	fourth := j.call(helperAt)
+	insns := asm.Instructions{call, tail, tail, table, other, asm.Return()}
+	lines := []lineInfo{{raw: 1, addr: second}, {raw: 3, addr: third}, {raw: 4, addr: fourth}}
+	want := []string{"call direct", "tail-call indirect-register", "tail-call", "jump-table indirect-register", "direct"}
+	got, unpaired := paired(t, insns, j.code, lines, base)
+	if diff := cmp.Diff(want, got); diff != "" || unpaired != 1 {
+		t.Errorf("%d not paired\n%s", unpaired, diff)
+	}
+	// Without lines it is one stretch, which does not agree.
+	if got, unpaired := paired(t, insns, j.code, nil, base); len(got) != 4 || unpaired != 1 {
+		t.Errorf("%v, %d not paired", got, unpaired)
+	}
+	// Lines that are not of this code are not used.
+	lines[2].addr = start + 1<<20
+	if _, unpaired := paired(t, insns, j.code, lines, base); unpaired != 1 {
+		t.Errorf("%d not paired", unpaired)
+	}
+	// Where the kernel hides what a helper's number is, the order alone counts.
+	insns[4] = call
+	if got, unpaired := paired(t, insns, j.code, nil, 0); len(got) != 5 || unpaired != 0 {
+		t.Errorf("%v, %d not paired", got, unpaired)
+	}
+}
+
+// FuzzFlow takes any bytes for BPF instructions.
+func FuzzFlow(f *testing.F) {
+	seed := func(insns ...asm.Instruction) {
+		var b bytes.Buffer
+		if err := asm.Instructions(insns).Marshal(&b, binary.LittleEndian); err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b.Bytes(), uint8(1))
+		f.Add(b.Bytes(), uint8(2))
+	}
+	seed(asm.Mov.Imm(asm.R0, 0), asm.Return())
+	seed(asm.LoadMapPtr(asm.R1, 1), asm.StoreMem(asm.RFP, -8, asm.R1, asm.DWord), asm.LoadMem(asm.R2, asm.RFP, -8, asm.DWord),
+		asm.Add.Imm(asm.R2, 272), asm.LoadMem(asm.R0, asm.R2, 0, asm.DWord), asm.FnMapLookupElem.Call(), asm.Return())
+	seed(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: 1, Constant: 1, Offset: 1}, asm.Return(), asm.Return())
+	f.Fuzz(func(t *testing.T, b []byte, functions uint8) {
+		insns, err := asm.AppendInstructions(nil, bytes.NewReader(b), binary.LittleEndian, "linux")
+		if err != nil || len(insns) == 0 || len(insns) > 4096 {
+			return
+		}
+		x, err := newXlated(insns, nil, nil, int(functions))
+		if err != nil {
+			return
+		}
+		testutil.Allocates(t, 32<<20, func() {
+			maps := []Map{{ID: 1, Type: ebpf.ArrayOfMaps}, {ID: 2, Type: ebpf.Hash}}
+			fl := newFlow(x, maps, func(*asm.Instruction) string { return "__htab_map_lookup_elem" })
+			if err := fl.run(); err != nil {
+				return
+			}
+			for f := range x.starts {
+				x.exits(f, 0, fl.known)
+			}
+		})
+	})
+}
