@@ -71,7 +71,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringVar(&f.accel, "accel", "auto",
 		"tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
-	fl.DurationVar(&f.limit, "limit", 2*time.Minute, "what one guest may take")
+	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 	f.output.add(cmd)
 	return cmd
 }
