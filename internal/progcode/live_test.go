@@ -127,8 +127,8 @@ func TestSamples(t *testing.T) {
 		},
 		"tailcall": {"tail-call indirect table to leaf_tx,leaf_drop,leaf_pass | bpf_tail_call(ctx, &table, index);"},
 		"tailconstant": {
-			"tail-call tail-call table[3] | bpf_tail_call(ctx, &table, 3);",
-			"tail-call tail-call leaf_drop table[1] to leaf_drop | bpf_tail_call(ctx, &table, 1);",
+			"tail-call empty table[3] | bpf_tail_call(ctx, &table, 3);",
+			"tail-call direct leaf_drop table[1] to leaf_drop | bpf_tail_call(ctx, &table, 1);",
 		},
 		"twomaps": {
 			"lookup direct bpf_map_lookup_elem local or backends within 1 | value = bpf_map_lookup_elem(map, &key);",
@@ -245,14 +245,14 @@ func TestTailCalls(t *testing.T) {
 	}{
 		"empty, variable, filled": {
 			[]asm.Instruction{asm.Mov.Imm(asm.R3, 2), variable, asm.Mov.Imm(asm.R3, 1)},
-			[]string{"tail-call tail-call table[2]", "tail-call indirect table to assembled",
-				"tail-call tail-call assembled table[1] to assembled"},
+			[]string{"tail-call empty table[2]", "tail-call indirect table to assembled",
+				"tail-call direct assembled table[1] to assembled"},
 		},
 		"variable, empty": {
 			[]asm.Instruction{variable, asm.Mov.Imm(asm.R3, 0)},
-			[]string{"tail-call indirect table to assembled", "tail-call tail-call table[0]"},
+			[]string{"tail-call indirect table to assembled", "tail-call empty table[0]"},
 		},
-		"empty": {[]asm.Instruction{asm.Mov.Imm(asm.R3, 0)}, []string{"tail-call tail-call table[0]"}},
+		"empty": {[]asm.Instruction{asm.Mov.Imm(asm.R3, 0)}, []string{"tail-call empty table[0]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			insns := []asm.Instruction{asm.Mov.Reg(asm.R6, asm.R1)}
