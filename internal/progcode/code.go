@@ -92,9 +92,10 @@ const (
 	KindHelper     Kind = "helper"
 	KindKfunc      Kind = "kfunc"
 	KindSubprogram Kind = "subprogram"
-	// KindAttached is a trampoline (fentry, fexit) or another program (freplace) at the
-	// entry of a function.
+	// KindAttached is a trampoline at the entry of a function (fentry, fexit), KindReplaced
+	// another program in its place (freplace), as a part of a libxdp dispatcher is.
 	KindAttached Kind = "attached"
+	KindReplaced Kind = "replaced"
 	// KindOther is an indirect branch that is paired with no BPF instruction.
 	KindOther Kind = "indirect"
 )

@@ -65,10 +65,11 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 		}
 		own := *b
 		if own.Offset <= entry && !own.Indirect() {
-			r.Sites = append(r.Sites, Site{
-				Function: f, Offset: int64(own.Offset), Kind: KindAttached, Made: string(own.Class),
-				Calls: cmp.Or(programName(own.Name), "a trampoline"), raw: -1,
-			})
+			s := Site{Function: f, Offset: int64(own.Offset), Kind: KindAttached, Made: string(branch.ClassDirect), raw: -1}
+			if s.Calls = programName(own.Name); own.Jump {
+				s.Kind = KindReplaced
+			}
+			r.Sites = append(r.Sites, s)
 			continue
 		}
 		branches = append(branches, &own)
