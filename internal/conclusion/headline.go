@@ -43,6 +43,8 @@ func headline(s *record.Saved) Headline {
 		return programHeadline(doc)
 	case *record.Check:
 		return Headline{Title: fmt.Sprintf("%s about the machine", many(len(doc.Rows), "finding"))}
+	case *record.ProgramList:
+		return programsHeadline(doc)
 	case *record.Lab:
 		return labHeadline(doc)
 	case *record.Document[record.TaxRow]:

@@ -28,6 +28,7 @@ func kinds() []kind {
 		{"lab", reader("lab", (*Lab).check)},
 		{"check", reader("check", checkFindings)},
 		{"prog-xray", reader("prog-xray", (*ProgXray).check)},
+		{"prog-list", reader("prog-list", (*ProgramList).check)},
 		{"compare", readComparison},
 	}
 }
@@ -130,6 +131,9 @@ func (s *Saved) Check() *Check { return as[*Check](s) }
 
 // ProgXray is a record of prog xray.
 func (s *Saved) ProgXray() *ProgXray { return as[*ProgXray](s) }
+
+// Programs is a record of prog list.
+func (s *Saved) Programs() *ProgramList { return as[*ProgramList](s) }
 
 // FindingComparison is a record of compare, of two records of check.
 func (s *Saved) FindingComparison() *FindingComparison { return as[*FindingComparison](s) }
