@@ -21,7 +21,7 @@ import (
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
 // captured runs a capture in a namespace while f runs.
-func captured(t *testing.T, lab *netlab.Namespace, ctx context.Context, opts Options, dev string, f func()) (r Result, file []byte, err error) {
+func captured(ctx context.Context, t *testing.T, lab *netlab.Namespace, opts Options, dev string, f func()) (r Result, file []byte, err error) {
 	t.Helper()
 	var c *Capture
 	errOpen := lab.Do(func() (err error) {
@@ -78,7 +78,7 @@ func TestRun(t *testing.T) {
 	plain, long := veth.Frame(t, 60), veth.Frame(t, 1500)
 	tagged := append(append(bytes.Clone(plain[:12]), 0x81, 0, 0, 5), plain[12:]...)
 	opts := Options{Duration: 300 * time.Millisecond}
-	r, file, err := captured(t, lab, t.Context(), opts, "cap1", func() {
+	r, file, err := captured(t.Context(), t, lab, opts, "cap1", func() {
 		veth.Send(t, lab, a.Index, plain, tagged, long)
 		veth.Send(t, lab, b.Index, plain) // not received by cap1
 	})
@@ -111,7 +111,7 @@ func TestOptions(t *testing.T) {
 		t.Fatal(err)
 	}
 	opts := Options{Duration: time.Minute, Filter: program, Snaplen: 18, Packets: 2}
-	r, file, err := captured(t, lab, t.Context(), opts, "cap1", func() {
+	r, file, err := captured(t.Context(), t, lab, opts, "cap1", func() {
 		veth.Send(t, lab, a.Index, plain, tagged, plain, tagged, tagged)
 	})
 	got, lengths := frames(t, file)
@@ -128,7 +128,7 @@ func TestEnds(t *testing.T) {
 	lab := veth.Namespace(t)
 	a, _ := veth.Pair(t, lab, "cap0", "cap1")
 	ctx, cancel := context.WithCancel(t.Context())
-	r, file, err := captured(t, lab, ctx, Options{Duration: time.Minute}, "cap1", func() {
+	r, file, err := captured(ctx, t, lab, Options{Duration: time.Minute}, "cap1", func() {
 		veth.Send(t, lab, a.Index, veth.Frame(t, 60))
 		time.Sleep(200 * time.Millisecond)
 		cancel()
@@ -136,7 +136,7 @@ func TestEnds(t *testing.T) {
 	if got, _ := frames(t, file); err != nil || len(got) != 1 || r.Took > 30*time.Second {
 		t.Errorf("%d frames, %+v, %v", len(got), r, err)
 	}
-	_, _, err = captured(t, lab, t.Context(), Options{Duration: time.Minute}, "cap1", func() {
+	_, _, err = captured(t.Context(), t, lab, Options{Duration: time.Minute}, "cap1", func() {
 		lab.Do(func() error {
 			l, err := netlink.LinkByName("cap1")
 			if err == nil {
@@ -172,12 +172,12 @@ func TestPromiscuous(t *testing.T) {
 		})
 		return on
 	}
-	captured(t, lab, t.Context(), Options{Duration: 10 * time.Millisecond}, "cap1", func() {
+	captured(t.Context(), t, lab, Options{Duration: 10 * time.Millisecond}, "cap1", func() {
 		if on() != 0 {
 			t.Error("promiscuous without being asked")
 		}
 	})
-	captured(t, lab, t.Context(), Options{Duration: 100 * time.Millisecond, Promiscuous: true}, "cap1", func() {
+	captured(t.Context(), t, lab, Options{Duration: 100 * time.Millisecond, Promiscuous: true}, "cap1", func() {
 		if on() == 0 {
 			t.Error("not promiscuous")
 		}

@@ -51,7 +51,8 @@ func TestProgramCosts(t *testing.T) {
 	native := []record.Attachment{{Device: "eth0", Mode: record.NativeMode, Namespace: 1}}
 	rows := []record.ProgramRow{
 		{Name: "id:1", ID: 1, Program: "in", Type: "xdp", JitedBytes: 9, Dispatcher: record.InDispatcher, Attached: native},
-		{Name: "id:2", ID: 2, Program: "out", Type: "xdp", JitedBytes: 9, Dispatcher: record.OutOfDispatcher, Attached: native, MapIDs: []uint32{5}},
+		{Name: "id:2", ID: 2, Program: "out", Type: "xdp", JitedBytes: 9, Dispatcher: record.OutOfDispatcher, Attached: native,
+			MapIDs: []uint32{5}},
 		{Name: "id:3", ID: 3, Program: "slow", Type: "xdp", Dispatcher: record.OutOfDispatcher,
 			Attached: []record.Attachment{{Device: "eth1", Mode: record.GenericMode, Namespace: 2}}},
 		{Name: "id:4", ID: 4, Program: "idle", Type: "xdp", JitedBytes: 9, MapIDs: []uint32{5}},
@@ -82,8 +83,10 @@ func TestProgramCosts(t *testing.T) {
 		said = append(said, fmt.Sprintf("%s a %s: %s (%s)", ns, c.Each, c.What, c.Note))
 	}
 	want := []string{
-		"10.0 a packet of eth0: out id:2 is not in the BPF dispatcher: called indirectly (attach it again when fewer than 48 programs are attached)",
-		"? a tail call by a variable index: out id:2 makes tail calls through tails (by a constant index there is none; tax.json has no price of it)",
+		"10.0 a packet of eth0: out id:2 is not in the BPF dispatcher: called indirectly " +
+			"(attach it again when fewer than 48 programs are attached)",
+		"? a tail call by a variable index: out id:2 makes tail calls through tails " +
+			"(by a constant index there is none; tax.json has no price of it)",
 		"? a packet of eth1 in blue: slow id:3 is interpreted (no price: sysctl net.core.bpf_jit_enable=1)",
 		"? a packet of eth1 in blue: slow id:3 is attached in generic mode: the kernel makes an skb first (no price: it depends on the driver)",
 		"? a packet redirected to such an entry: 2 programs of devmap_hash ports (tax.json has no price of it)",

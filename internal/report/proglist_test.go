@@ -29,7 +29,8 @@ func programList() *record.ProgramList {
 			Attached: []record.Attachment{{Device: "eth1", Index: 3, Namespace: 1, Mode: record.NativeMode, By: "unknown"}}},
 		{Name: "id:251", ID: 251, Program: "xdp_filter", Type: "extension", Tag: "b1", JitedBytes: 10, PartOf: 250, Slot: "prog1"},
 		{Name: "id:252", ID: 252, Program: "xdp_count", Type: "extension", Tag: "b2", JitedBytes: 10, PartOf: 250, Slot: "prog0"},
-		{Name: "id:243", ID: 243, Program: "icmp_reply", Type: "xdp", Tag: "a1", JitedBytes: 64, Entries: []record.MapEntry{{Map: 13, Key: 3}, {Map: 14}}},
+		{Name: "id:243", ID: 243, Program: "icmp_reply", Type: "xdp", Tag: "a1", JitedBytes: 64,
+			Entries: []record.MapEntry{{Map: 13, Key: 3}, {Map: 14}}},
 		{Name: "id:77", ID: 77, Type: "xdp", Tag: "c1"},
 		{Name: "id:78", ID: 78, Attached: []record.Attachment{{Device: "eth2", Index: 5, Namespace: 1, Mode: record.NativeMode, By: "unknown"}},
 			Dispatcher: record.DispatcherUnknown},
@@ -41,7 +42,8 @@ func programList() *record.ProgramList {
 	}
 	doc.Namespaces = []record.Namespace{{Inode: 1, Devices: 4}, {Inode: 2, Name: "ns1", Devices: 2}, {Inode: 3, Name: "x", Unseen: "no"}}
 	doc.Observers = []record.Observer{
-		{Tracepoint: "xdp_redirect", ProgramName: record.ProgramName{ID: 260, Name: "xdp_mon"}, Holders: []record.Process{{PID: 77, Name: "xdp-monitor"}}},
+		{Tracepoint: "xdp_redirect", ProgramName: record.ProgramName{ID: 260, Name: "xdp_mon"},
+			Holders: []record.Process{{PID: 77, Name: "xdp-monitor"}}},
 	}
 	doc.Dispatcher = &record.DispatcherState{Programs: 48, Slots: 48}
 	doc.Statistics = record.Statistics{Sysctl: &on}

@@ -26,8 +26,6 @@ type namespace struct {
 	rank int
 	// paths lead to it; a process may end, so there are several, maxPaths at most.
 	paths []string
-	// refused says why none of them could be opened.
-	refused error
 }
 
 const maxPaths = 8
