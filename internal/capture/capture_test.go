@@ -21,7 +21,9 @@ import (
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
 // captured runs a capture in a namespace while f runs.
-func captured(ctx context.Context, t *testing.T, lab *netlab.Namespace, opts Options, dev string, f func()) (r Result, file []byte, err error) {
+func captured(
+	ctx context.Context, t *testing.T, lab *netlab.Namespace, opts Options, dev string, f func(),
+) (r Result, file []byte, err error) {
 	t.Helper()
 	var c *Capture
 	errOpen := lab.Do(func() (err error) {
