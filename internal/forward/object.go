@@ -1,16 +1,12 @@
 package forward
 
 import (
-	"bytes"
-	"debug/elf"
 	"errors"
 	"fmt"
-	"os"
-	"strings"
 
 	"github.com/cilium/ebpf"
 
-	"github.com/unthunk/unthunk/internal/unpack"
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -21,19 +17,12 @@ type object struct {
 	maps    map[string]*ebpf.Map
 }
 
-// maxObject is the largest BPF object that is read, in bytes: it may be four times the million
-// instructions that the verifier takes, which are decoded into ten times their size.
-const maxObject = 32 << 20
-
 func loadObject(path string) (*object, error) {
-	b, err := unpack.ReadFile(path, maxObject)
+	spec, err := program.ReadObject(path)
 	if err != nil {
-		if failed, ok := errors.AsType[*os.PathError](err); ok {
-			err = failed.Err // the message has the name already
-		}
-		return nil, fmt.Errorf("open BPF object %s: %w", path, err)
+		return nil, err
 	}
-	spec, name, err := parseObject(b)
+	name, err := onlyProgram(spec)
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object %s: %w", path, err)
 	}
@@ -54,56 +43,21 @@ func loadObject(path string) (*object, error) {
 	return o, nil
 }
 
-// parseObject reads an object, and finds its one XDP program.
-func parseObject(b []byte) (spec *ebpf.CollectionSpec, program string, err error) {
-	if !bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
-		return nil, "", errors.New("it is not an ELF object, as clang -target bpf writes")
-	}
-	if err := checkSections(b); err != nil {
-		return nil, "", err
-	}
-	spec, err = ebpf.LoadCollectionSpecFromReader(bytes.NewReader(b))
-	if err != nil {
-		return nil, "", err
-	}
-	for name, p := range spec.Programs {
+// onlyProgram finds an object's one XDP program.
+func onlyProgram(spec *ebpf.CollectionSpec) (name string, err error) {
+	for n, p := range spec.Programs {
 		if p.Type != ebpf.XDP {
 			continue
 		}
-		if program != "" {
-			return nil, "", fmt.Errorf("it has two XDP programs, %s and %s", min(program, name), max(program, name))
+		if name != "" {
+			return "", fmt.Errorf("it has two XDP programs, %s and %s", min(name, n), max(name, n))
 		}
-		program = name
+		name = n
 	}
-	if program == "" {
-		return nil, "", errors.New("it has no XDP program")
+	if name == "" {
+		return "", errors.New("it has no XDP program")
 	}
-	return spec, program, nil
-}
-
-// checkSections refuses an object that would take much more memory than it has bytes:
-// whoever reads sections unpacks them, reads them several times, and makes their zeroes.
-func checkSections(b []byte) error {
-	if err := unpack.CheckHeaders(b); err != nil {
-		return err
-	}
-	file, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	room := uint64(maxObject)
-	for _, s := range file.Sections {
-		if s.Type == elf.SHT_NOBITS { // as .bss: zeroes that the file does not have
-			if s.Size > room {
-				return fmt.Errorf("section %.60q: more than %d MiB of zeroes", s.Name, maxObject>>20)
-			}
-			room -= s.Size
-		}
-		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
-			return fmt.Errorf("section %.60q is compressed", s.Name)
-		}
-	}
-	return nil
+	return name, nil
 }
 
 // mapOf is the object's one map of a type.

@@ -1,0 +1,251 @@
+package program
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+)
+
+// How a type of map is copied.
+type way int
+
+const (
+	wayBatch   way = iota // keys and values are bytes
+	wayMaps               // values are maps, which are copied too
+	wayDevices            // values name devices or CPUs, and programs for them
+	wayTable              // values are programs: shape has copied them
+	wayNone               // what is in it cannot be read, or not be put elsewhere
+)
+
+// wayOf says how a map's contents are copied, or why they cannot be.
+func wayOf(kind ebpf.MapType) (way, string) {
+	switch kind {
+	case ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.Array, ebpf.PerCPUArray, ebpf.LPMTrie:
+		return wayBatch, ""
+	case ebpf.ArrayOfMaps, ebpf.HashOfMaps:
+		return wayMaps, ""
+	case ebpf.DevMap, ebpf.DevMapHash, ebpf.CPUMap:
+		return wayDevices, ""
+	case ebpf.ProgramArray:
+		return wayTable, ""
+	case ebpf.XSKMap:
+		return wayNone, "it holds AF_XDP sockets of another process: redirects to them find none"
+	case ebpf.PerfEventArray:
+		return wayNone, "it holds perf events of another process: output to them fails"
+	case ebpf.RingBuf, ebpf.UserRingbuf:
+		return wayNone, "what is in a ring buffer is its reader's"
+	case ebpf.Queue, ebpf.Stack:
+		return wayNone, "reading a queue or a stack takes out what is in it"
+	case ebpf.BloomFilter:
+		return wayNone, "a Bloom filter cannot be read"
+	case ebpf.SockMap, ebpf.SockHash, ebpf.ReusePortSockArray:
+		return wayNone, "it holds sockets of other processes"
+	}
+	return wayNone, fmt.Sprintf("maps of type %v are not copied", kind)
+}
+
+// copyFrom fills the maps of a loaded object from the live ones, which are only read. What
+// cannot be copied is said in Copies.
+func (o *Opened) copyFrom(ctx context.Context, from *source) error {
+	inner := innerMaps{}
+	defer inner.Close()
+	for _, name := range slices.Sorted(maps.Keys(o.Spec.Maps)) {
+		spec, m := o.Spec.Maps[name], o.Maps[name]
+		if spec.Type == ebpf.ProgramArray || contents(spec) != nil || m == nil {
+			continue
+		}
+		live, why := from.find(name, spec)
+		c := Copy{Map: name, Why: why}
+		if live != nil {
+			c.From = live.String()
+			c.Entries, c.Why = 0, ""
+			n, why, err := inner.copy(ctx, spec, live.m, m)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err != nil {
+				why = err.Error()
+			}
+			c.Entries, c.Why = n, why
+		}
+		o.Copies = append(o.Copies, c)
+	}
+	slices.SortFunc(o.Copies, func(a, b Copy) int { return slices.Compare([]byte(a.Map), []byte(b.Map)) })
+	return nil
+}
+
+// innerMaps are copies of the maps in maps of maps, by the live one's id: one that stands in
+// several places is copied once.
+type innerMaps map[ebpf.MapID]*ebpf.Map
+
+func (inner innerMaps) Close() {
+	for _, m := range inner {
+		m.Close() // the maps that they are in hold them
+	}
+}
+
+// copy copies what is in a map. why says what was left out.
+func (inner innerMaps) copy(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
+	w, why := wayOf(from.Type())
+	switch w {
+	case wayBatch:
+		n, err = copyEntries(ctx, from, to)
+	case wayDevices:
+		n, why, err = copyDevices(ctx, from, to)
+	case wayMaps:
+		n, why, err = inner.copyMaps(ctx, spec, from, to)
+	case wayTable:
+		why = "its entries are programs"
+	}
+	return n, why, err
+}
+
+// copyDevices copies a devmap or a cpumap. The programs of its entries are left out: they run
+// where a redirect ends, and not in a replay.
+func copyDevices(ctx context.Context, from, to *ebpf.Map) (n int, why string, err error) {
+	programs, lost := 0, []string(nil)
+	err = each(from, func(key, value []byte) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if u32(value) == 0 {
+			return nil // no device has this index, no queue of a CPU this length
+		}
+		if len(value) > 4 && u32(value[4:]) != 0 {
+			programs++
+		}
+		if err := to.Put(key, withoutProgram(value)); err != nil {
+			lost = append(lost, fmt.Sprintf("key %d (%d): %v", u32(key), u32(value), errors.Unwrap(err)))
+			return nil
+		}
+		n++
+		return nil
+	})
+	switch {
+	case len(lost) > 0:
+		why = fmt.Sprintf("%d entries: %s", len(lost), lost[0])
+	case programs > 0:
+		why = fmt.Sprintf("the programs of %d entries, which run where a redirect ends", programs)
+	}
+	return n, why, err
+}
+
+// withoutProgram is a value of struct bpf_devmap_val or bpf_cpumap_val: a device's index or
+// the length of a queue, then a program, which is read as an id and written as a descriptor.
+func withoutProgram(value []byte) []byte {
+	v := make([]byte, len(value))
+	copy(v, value[:4])
+	return v
+}
+
+// maxInner is how many inner maps are copied, each of which is a descriptor for a while.
+const maxInner = 4096
+
+// copyMaps copies a map of maps, and the maps in it.
+func (inner innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
+	if spec == nil || spec.InnerMap == nil {
+		return 0, "the object does not say what its inner maps are", nil
+	}
+	var lost []string
+	err = each(from, func(key, value []byte) error {
+		id := ebpf.MapID(u32(value))
+		m := inner[id]
+		if m == nil {
+			if len(inner) == maxInner {
+				return fmt.Errorf("more than %d inner maps", maxInner)
+			}
+			var problem string
+			var err error
+			if m, problem, err = inner.clone(ctx, spec.InnerMap, id); err != nil {
+				return err
+			}
+			if problem != "" {
+				lost = append(lost, fmt.Sprintf("inner map %d: %s", id, problem))
+			}
+			if m == nil {
+				return nil
+			}
+			inner[id] = m
+		}
+		if err := to.Put(key, m); err != nil {
+			lost = append(lost, fmt.Sprintf("inner map %d: %v", id, err))
+			return nil
+		}
+		n++
+		return nil
+	})
+	if len(lost) > 0 {
+		why = lost[0]
+		if len(lost) > 1 {
+			why = fmt.Sprintf("%s, and %d more", why, len(lost)-1)
+		}
+	}
+	return n, why, err
+}
+
+// clone makes a copy of an inner map: of the object's types, and of the live one's size.
+func (inner innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id ebpf.MapID) (_ *ebpf.Map, why string, err error) {
+	live, err := mapByID(id)
+	if errors.Is(err, ebpf.ErrKeyNotExist) || errors.Is(err, unix.ENOENT) {
+		return nil, "it has just been taken out", nil
+	}
+	if err != nil {
+		return nil, "", fmt.Errorf("open inner map %d: %w", id, err)
+	}
+	defer live.Close()
+	spec := template.Copy()
+	if spec.Type != live.Type() || spec.KeySize != live.KeySize() || spec.ValueSize != live.ValueSize() {
+		return nil, fmt.Sprintf("it is a %v with keys of %d and values of %d bytes, the object's a %v with %d and %d",
+			live.Type(), live.KeySize(), live.ValueSize(), spec.Type, spec.KeySize, spec.ValueSize), nil
+	}
+	spec.MaxEntries, spec.Flags, spec.Contents = live.MaxEntries(), live.Flags(), nil
+	if err := checkMemory(map[string]*ebpf.MapSpec{fmt.Sprintf("inner map %d", id): spec}); err != nil {
+		return nil, "", err
+	}
+	m, err := ebpf.NewMap(spec)
+	if err != nil {
+		return nil, err.Error(), nil
+	}
+	_, why, err = inner.copy(ctx, nil, live, m)
+	if err != nil {
+		m.Close()
+		return nil, "", err
+	}
+	return m, why, nil
+}
+
+// each calls f with each key and value of a map, in no order. Keys that go meanwhile are left
+// out. It is for small maps: batches are faster.
+func each(m *ebpf.Map, f func(key, value []byte) error) error {
+	var key, value []byte
+	it := m.Iterate()
+	for it.Next(&key, &value) {
+		if err := f(slices.Clone(key), slices.Clone(value)); err != nil {
+			return err
+		}
+	}
+	return it.Err()
+}
+
+func u32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }
+
+// warnEmpty warns of maps that are empty where a loader would have filled them.
+func (o *Opened) warnEmpty() {
+	for _, name := range slices.Sorted(maps.Keys(o.Spec.Maps)) {
+		spec := o.Spec.Maps[name]
+		switch {
+		case spec.Type == ebpf.ProgramArray && len(spec.Contents) == 0:
+			o.warnf("tail-call table %s is empty: calls through it fail, and the program goes on behind them", name)
+		case spec.Type == ebpf.PerfEventArray:
+			o.warnf("nobody reads %s: output to it fails at once, which costs less than where it is read", name)
+		case spec.Type == ebpf.RingBuf:
+			o.warnf("nobody reads ring buffer %s: once it is full, output to it costs less than where it is read", name)
+		}
+	}
+}

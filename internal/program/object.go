@@ -1,0 +1,203 @@
+package program
+
+import (
+	"bytes"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/unthunk/unthunk/internal/unpack"
+)
+
+// MaxObject is the largest BPF object that is read, in bytes: it may be four times the million
+// instructions that the verifier takes, which are decoded into ten times their size.
+const MaxObject = 32 << 20
+
+// ReadObject reads a BPF object file of at most [MaxObject] bytes.
+func ReadObject(path string) (*ebpf.CollectionSpec, error) {
+	b, err := unpack.ReadFile(path, MaxObject)
+	if err != nil {
+		if failed, ok := errors.AsType[*os.PathError](err); ok {
+			err = failed.Err // the message has the name already
+		}
+		return nil, fmt.Errorf("open BPF object %s: %w", path, err)
+	}
+	spec, err := ParseObject(b)
+	if err != nil {
+		return nil, fmt.Errorf("read BPF object %s: %w", path, err)
+	}
+	return spec, nil
+}
+
+// ParseObject is [ReadObject] of bytes.
+func ParseObject(b []byte) (*ebpf.CollectionSpec, error) {
+	if !bytes.HasPrefix(b, []byte(elf.ELFMAG)) {
+		return nil, errors.New("it is not an ELF object, as clang -target bpf writes")
+	}
+	if err := checkSections(b); err != nil {
+		return nil, err
+	}
+	return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(b))
+}
+
+// unpin makes maps be of this process only that are to be pinned by their names
+// (LIBBPF_PIN_BY_NAME), which would be those of production.
+func unpin(spec *ebpf.CollectionSpec) {
+	for _, m := range spec.Maps {
+		m.Pinning = ebpf.PinNone
+		if m.InnerMap != nil {
+			m.InnerMap.Pinning = ebpf.PinNone
+		}
+	}
+}
+
+// checkSections refuses an object that would take much more memory than it has bytes:
+// whoever reads sections unpacks them, reads them several times, and makes their zeroes.
+func checkSections(b []byte) error {
+	if err := unpack.CheckHeaders(b); err != nil {
+		return err
+	}
+	file, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	room := uint64(MaxObject)
+	for _, s := range file.Sections {
+		if s.Type == elf.SHT_NOBITS { // as .bss: zeroes that the file does not have
+			if s.Size > room {
+				return fmt.Errorf("section %.60q: more than %d MiB of zeroes", s.Name, MaxObject>>20)
+			}
+			room -= s.Size
+		}
+		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
+			return fmt.Errorf("section %.60q is compressed", s.Name)
+		}
+	}
+	return nil
+}
+
+// choose finds the program that the user means: the one with the name of its function or of
+// its section, or the only XDP program when name is empty.
+func choose(spec *ebpf.CollectionSpec, path, name string) (program string, err error) {
+	names := slices.Sorted(maps.Keys(spec.Programs))
+	if name != "" {
+		return chooseNamed(spec, names, path, name)
+	}
+	var all, plain []string
+	for _, n := range names {
+		if p := spec.Programs[n]; p.Type == ebpf.XDP {
+			all = append(all, n)
+			if p.AttachType != ebpf.AttachXDPDevMap && p.AttachType != ebpf.AttachXDPCPUMap {
+				plain = append(plain, n)
+			}
+		}
+	}
+	switch {
+	case len(plain) == 1:
+		return plain[0], nil // the others stand in entries of a devmap or a cpumap
+	case len(all) == 1:
+		return all[0], nil
+	case len(all) > 1:
+		return "", fmt.Errorf("%s has %d XDP programs: name one, as %s:%s: %s", path, len(all), path, all[0], listed(all))
+	case len(names) == 0:
+		return "", fmt.Errorf("%s has no program", path)
+	}
+	var others []string
+	for _, n := range names {
+		others = append(others, described(spec.Programs[n]))
+	}
+	return "", fmt.Errorf("%s has no XDP program: it has %s", path, listed(others))
+}
+
+func chooseNamed(spec *ebpf.CollectionSpec, names []string, path, name string) (string, error) {
+	found := []string{name}
+	if spec.Programs[name] == nil {
+		found = nil
+		for _, n := range names {
+			if spec.Programs[n].SectionName == name {
+				found = append(found, n)
+			}
+		}
+	}
+	switch {
+	case len(found) == 0:
+		return "", &OptionError{Name: name, Known: names,
+			Err: fmt.Errorf("%s has no program %s: it has %s", path, name, listed(names))}
+	case len(found) > 1:
+		return "", fmt.Errorf("%s has %d programs in section %s: name one: %s", path, len(found), name, listed(found))
+	}
+	p := spec.Programs[found[0]]
+	if p.Type != ebpf.XDP && p.Type != ebpf.UnspecifiedProgram {
+		return "", fmt.Errorf("%s:%s is no XDP program: %s", path, name, described(p))
+	}
+	return found[0], nil
+}
+
+// described is a program with its type and section.
+func described(p *ebpf.ProgramSpec) string {
+	kind := p.Type.String()
+	if p.Type == ebpf.UnspecifiedProgram {
+		kind = "no type"
+	}
+	return fmt.Sprintf("%s (%s, section %s)", p.Name, kind, p.SectionName)
+}
+
+// listed joins the first of names with commas.
+func listed(names []string) string {
+	const most = 12
+	if len(names) > most {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	}
+	return strings.Join(names, ", ")
+}
+
+// prune returns a copy of an object's spec that has one program, the maps that it uses, and
+// what these hold: programs of tail-call tables with their maps, and inner maps. An object
+// may have programs for other hooks, which this kernel need not take.
+func prune(spec *ebpf.CollectionSpec, main string) *ebpf.CollectionSpec {
+	s := spec.Copy()
+	programs, used := map[string]*ebpf.ProgramSpec{}, map[string]*ebpf.MapSpec{}
+	var addProgram, addMap func(name string)
+	addMap = func(name string) {
+		m := s.Maps[name]
+		if m == nil || used[name] != nil {
+			return
+		}
+		used[name] = m
+		for _, kv := range m.Contents {
+			object, ok := kv.Value.(string)
+			switch {
+			case ok && m.Type == ebpf.ProgramArray:
+				addProgram(object)
+			case ok:
+				addMap(object)
+			}
+		}
+	}
+	addProgram = func(name string) {
+		p := s.Programs[name]
+		if p == nil || programs[name] != nil {
+			return
+		}
+		programs[name] = p
+		for i := range p.Instructions {
+			if ins := &p.Instructions[i]; ins.IsLoadFromMap() {
+				addMap(ins.Reference())
+			}
+		}
+	}
+	addProgram(main)
+	s.Programs, s.Maps = programs, used
+	for name, v := range s.Variables {
+		if used[v.SectionName] == nil {
+			delete(s.Variables, name)
+		}
+	}
+	return s
+}

@@ -1,0 +1,353 @@
+package program
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+// compile makes a BPF object of testdata/maps.bpf.c.
+func compile(t testing.TB, flags ...string) (path string) {
+	t.Helper()
+	const clang = "clang-14"
+	if _, err := exec.LookPath(clang); err != nil {
+		testutil.Missing(t, clang)
+	}
+	path = filepath.Join(t.TempDir(), "balancer.o")
+	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c",
+		"testdata/maps.bpf.c", "-o", path}, flags...)
+	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// open opens a target that there is.
+func open(t testing.TB, text string, o Options) *Opened {
+	t.Helper()
+	target, err := Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := target.Open(t.Context(), o)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatalf("open %s: %v", text, err)
+	}
+	t.Cleanup(func() {
+		if err := opened.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return opened
+}
+
+// refused opens a target that cannot be used.
+func refused(t testing.TB, text string, o Options) error {
+	t.Helper()
+	target, err := Parse(text)
+	if err != nil {
+		return err
+	}
+	opened, err := target.Open(t.Context(), o)
+	if err == nil {
+		opened.Close()
+		t.Fatalf("%s: opened", text)
+	}
+	if strings.Contains(err.Error(), "\n") {
+		t.Errorf("%s: more than a line: %v", text, err)
+	}
+	return err
+}
+
+// verdict runs a program once.
+func verdict(t testing.TB, p *ebpf.Program) uint32 {
+	t.Helper()
+	v, err := p.Run(&ebpf.RunOptions{Data: make([]byte, 64)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func idOf(t testing.TB, p *ebpf.Program) ebpf.ProgramID {
+	t.Helper()
+	info, err := p.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	return id
+}
+
+func TestParse(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"lb.o", "lb.o:balancer", "/sys/fs/bpf/lb", "id:42", "dev:eth0", "dev:eth0:prog0", "identity", "./id:4"} {
+		target, err := Parse(text)
+		if err != nil || target.String() != text || target.Live() != (strings.HasPrefix(text, "id:") || strings.HasPrefix(text, "dev:")) {
+			t.Errorf("%s: %v, %v", text, target, err)
+		}
+	}
+	for _, text := range []string{
+		"", "id:", "id:x", "id:0", "id:-1", "id:4294967296", "dev:", "dev:a/b", "dev:averyverylongname", "dev:eth0:", "a\x00b", "a\nb",
+		strings.Repeat("x", 5000),
+	} {
+		if target, err := Parse(text); err == nil || strings.ContainsAny(err.Error(), "\n\x00") {
+			t.Errorf("%q: %v, %v", text, target, err)
+		}
+	}
+}
+
+// An object's program is found by its function, by its section, or because it is the only one.
+func TestChoose(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t)
+	for _, tt := range []struct{ name, want string }{
+		{":balance", "balance"}, {":xdp/stage_of_the_balancer", "stage_of_the_balancer"}, {":at_exit", "at_exit"}, {":untyped", "untyped"},
+	} {
+		o := open(t, path+tt.name, Options{})
+		if o.Name != tt.want || o.Live || o.Program == nil || o.Spec.Programs[o.Name] == nil || o.Program.Type() != ebpf.XDP {
+			t.Errorf("%s: %+v", tt.name, o)
+		}
+	}
+	for name, want := range map[string]string{
+		"":          "has 5 XDP programs: name one, as " + path + ":at_exit: at_exit, balance, busy, stage_of_the_balancer, wild",
+		":classify": "classify is no XDP program: classify (SchedCLS, section tc)",
+		":balancer": "has no program balancer: it has at_exit, balance, busy, classify,",
+		":xdp":      "has 3 programs in section xdp: name one: balance, busy, wild",
+		":":         "the name of the program is empty",
+		":wild":     "the verifier refuses it: ",
+	} {
+		if err := refused(t, path+name, Options{}); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+	var load *LoadError
+	if err := refused(t, path+":wild", Options{}); !errors.As(err, &load) || len(load.Log) < 2 {
+		t.Errorf("there is no log: %v", err)
+	}
+	// The verifier says no more than one line, and what a program does not use need not load.
+	if len(open(t, path+":at_exit", Options{}).Maps) != 0 {
+		t.Error("maps of other programs are made")
+	}
+}
+
+func TestRefused(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	fifo := filepath.Join(dir, "fifo")
+	if out, err := exec.Command("mkfifo", fifo).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for target, want := range map[string]string{
+		filepath.Join(dir, "none.o"):          "there is no file",
+		filepath.Join(dir, "none.o:x"):        "there is no file",
+		dir:                                   "not a regular file",
+		fifo:                                  "not a regular file",
+		"/dev/zero":                           "not a regular file",
+		write("empty", ""):                    "not an ELF object",
+		write("text:o", "int main"):           "not an ELF object",
+		write("elf", "\x7fELF\x02\x01\x01xx"): "read BPF object",
+		"/bin/true":                           "unexpected machine type",
+		"id:4294967295":                       "there is no program with id",
+		"dev:nosuchdev":                       "there is no device nosuchdev",
+		"dev:lo":                              "has no XDP program attached",
+	} {
+		if err := refused(t, target, Options{}); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", target, err, want)
+		}
+	}
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "socket", Type: ebpf.SocketFilter, License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := refused(t, fmt.Sprintf("id:%d", idOf(t, p)), Options{}); !strings.Contains(err.Error(), "socket is of type SocketFilter") {
+		t.Error(err)
+	}
+}
+
+// Without rights a feature is missing, and not a file.
+func TestWithoutRights(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t)
+	o := open(t, path+":at_exit", Options{})
+	for _, text := range []string{path + ":at_exit", fmt.Sprintf("id:%d", idOf(t, o.Program))} {
+		target, err := Parse(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = testutil.Capable(t, func() error {
+			opened, err := target.open(t.Context(), Options{}) // on this thread
+			if err == nil {
+				opened.Close()
+			}
+			return err
+		}, 1 /* CAP_DAC_OVERRIDE */)
+		if feature.AsMissing(err) == nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+// A live program is only read, unless it is said that its maps may change.
+func TestLive(t *testing.T) {
+	testutil.Root(t)
+	production := open(t, compile(t)+":balance", Options{})
+	n, err := netlab.New(0)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { n.Close() })
+	dev, _, err := n.VethPair("a", "b")
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	if err := dev.Attach(production.Program, link.XDPGenericMode); err != nil {
+		t.Fatal(err)
+	}
+	err = n.Do(func() error {
+		target, err := Parse("dev:a")
+		if err != nil {
+			return err
+		}
+		live, err := target.open(t.Context(), Options{}) // on the namespace's thread
+		if err != nil {
+			return err
+		}
+		defer live.Close()
+		if !live.Live || live.Spec != nil || live.Name != "balance" || idOf(t, live.Program) != idOf(t, production.Program) {
+			t.Errorf("%+v", live)
+		}
+		if live.Maps["flows_of_this_b"] == nil || live.Maps["hash"] == nil {
+			t.Errorf("maps: %v", live.Maps)
+		}
+		if err := live.Maps["array"].Put(uint32(1), uint32(1)); err == nil {
+			t.Error("a live map is open for writing")
+		}
+		_, err = target.open(t.Context(), Options{Run: true})
+		if err == nil || !strings.Contains(err.Error(), "--maps-from dev:a, or --on-live-maps") {
+			t.Errorf("run on live maps: %v", err)
+		}
+		_, err = target.open(t.Context(), Options{Set: map[string]string{"x": "1"}})
+		var option *OptionError
+		if !errors.As(err, &option) || !strings.Contains(err.Error(), "--set is for an object file") {
+			t.Errorf("set in a live program: %v", err)
+		}
+		allowed, err := target.open(t.Context(), Options{Run: true, OnLiveMaps: true})
+		if err != nil {
+			return err
+		}
+		if len(allowed.Warnings) != 1 || !strings.Contains(allowed.Warnings[0], "which it changes") {
+			t.Errorf("warnings: %v", allowed.Warnings)
+		}
+		return allowed.Close()
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	// One without maps changes nothing.
+	free := open(t, compile(t)+":at_exit", Options{})
+	open(t, fmt.Sprintf("id:%d", idOf(t, free.Program)), Options{Run: true})
+}
+
+// What the object says is pinned is neither made nor touched.
+func TestPinsAreDropped(t *testing.T) {
+	testutil.Root(t)
+	before, _ := filepath.Glob("/sys/fs/bpf/*")
+	o := open(t, compile(t)+":balance", Options{})
+	if o.Maps["flows_of_this_balancer"].IsPinned() || o.Spec.Maps["flows_of_this_balancer"].Pinning != ebpf.PinNone {
+		t.Error("a map is pinned")
+	}
+	if after, _ := filepath.Glob("/sys/fs/bpf/*"); !slices.Equal(before, after) {
+		t.Errorf("pins before: %v, after: %v", before, after)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	testutil.Root(t)
+	target, err := Parse(compile(t) + ":balance")
+	if err != nil {
+		t.Fatal(err)
+	}
+	testutil.Unchanged(t, func() {
+		for range 20 {
+			ctx, cancel := context.WithCancel(t.Context())
+			go cancel()
+			if o, err := target.Open(ctx, Options{}); err == nil {
+				o.Close()
+			} else if !errors.Is(err, context.Canceled) {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestSet(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t) + ":balance"
+	if v := verdict(t, open(t, path, Options{}).Program); v != 1 {
+		t.Errorf("verdict %d as compiled, want XDP_DROP", v)
+	}
+	set := map[string]string{
+		"small": "9", "level": "-5", "large": "0x10000000000", "on": "true", "mode": "MODE_SLOW", "config.port": "443",
+		"config.strict": "1", "config.mac": "02:00:00:00:00:01", "config.backends[1].name": `"web"`,
+		"config.backends[0].address": "192.0.2.1", "hidden": "8", "limit": "1000",
+	}
+	o := open(t, path, Options{Set: set})
+	if v := verdict(t, o.Program); v != 3 {
+		t.Errorf("verdict %d with variables set, want XDP_TX", v)
+	}
+	got := map[string][]byte{}
+	for name, v := range variables(o.Spec) {
+		got[name] = v.data
+	}
+	if want := (net.HardwareAddr{2, 0, 0, 0, 0, 1}); !slices.Equal(got["config"][3:9], want) {
+		t.Errorf("address %v, want %v", got["config"][3:9], want)
+	}
+	if want := []byte{192, 0, 2, 1}; !slices.Equal(got["config"][12:16], want) {
+		t.Errorf("address %v, want %v", got["config"][12:16], want)
+	}
+	for _, tt := range []struct{ name, value, want string }{
+		{"smal", "1", "no global variable smal: it uses config, hidden, large,"},
+		{"small", "256", "256 does not fit: 0 to 255 do"}, {"level", "4294967295", "does not fit"},
+		{"level", "x", "no whole number"}, {"on", "2", "neither true nor false"},
+		{"mode", "MODE", "none of MODE_FAST, MODE_SLOW"}, {"config", "0x00", "1 bytes are given"},
+		{"config.por", "1", "no member por: it has port, strict"}, {"config.backends[2].name", "a", "has 2 elements"},
+		{"config.backends[1].name", "longname", "7 and a zero fit"}, {"config.port[0]", "1", "is no array"},
+		{"config.mac", "0x0", "not hex of whole bytes"}, {"config.port.x", "1", "is no structure"}, {"config.backends[x]", "1", "no index"},
+	} {
+		err := refused(t, path, Options{Set: map[string]string{tt.name: tt.value}})
+		var option *OptionError
+		if !errors.As(err, &option) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s=%s: %v, want %s", tt.name, tt.value, err, tt.want)
+		}
+	}
+}
