@@ -1,0 +1,157 @@
+package lines_test
+
+import (
+	"math/rand/v2"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/program/lines"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+func compile(t testing.TB, flags ...string) string {
+	t.Helper()
+	const clang = "clang-14"
+	if _, err := exec.LookPath(clang); err != nil {
+		testutil.Missing(t, clang)
+	}
+	path := filepath.Join(t.TempDir(), "count.o")
+	args := append([]string{"-O2", "-Wall", "-Werror", "-target", "bpf", "-I../../bpf/headers", "-c",
+		"testdata/count.bpf.c", "-o", path}, flags...)
+	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return path
+}
+
+// open loads a program with its maps, and counts when counters is not nil.
+func open(t testing.TB, text string, counters **lines.Counters) *program.Opened {
+	t.Helper()
+	target, err := program.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var o program.Options
+	if counters != nil {
+		o.Change = func(spec *ebpf.CollectionSpec) (changed *ebpf.CollectionSpec, err error) {
+			changed, *counters, err = lines.Instrument(spec)
+			return changed, err
+		}
+	}
+	opened, err := target.Open(t.Context(), o)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { opened.Close() })
+	return opened
+}
+
+func run(t testing.TB, p *ebpf.Program, data []byte) uint32 {
+	t.Helper()
+	v, err := p.Run(&ebpf.RunOptions{Data: data})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Each line has the count that the C says, and the verdicts are those of the program without
+// counters.
+func TestCounts(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t, "-g")
+	var counters *lines.Counters
+	plain, counted := open(t, path+":counted", nil), open(t, path+":counted", &counters)
+	want := map[string]uint64{}
+	r := rand.New(rand.NewPCG(1, 2))
+	slots := [10]uint64{}
+	for range 100 {
+		data := make([]byte, 64)
+		data[0] = byte(r.IntN(3))
+		for i := range slots {
+			slots[i]++
+			want["/* ten times */"]++
+			if (slots[i]+uint64(i))&1 == 1 {
+				want["/* odd */"]++
+			} else {
+				want["/* even */"]++
+			}
+		}
+		want["/* in a callback */"] += 7
+		if data[0] == 1 {
+			want["/* ones */"]++
+		} else {
+			want["/* others */"]++
+		}
+		if got, want := run(t, counted.Program, data), run(t, plain.Program, data); got != want {
+			t.Fatalf("verdict %d with counters, %d without", got, want)
+		}
+	}
+	all, err := counters.Read(counted.Maps[lines.MapName])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for text, n := range want {
+		found := false
+		for _, c := range all {
+			if strings.Contains(c.Text, text) {
+				found = true
+				if c.Runs != n {
+					t.Errorf("%s:%d %s ran %d times, want %d", c.File, c.Line, c.Text, c.Runs, n)
+				}
+			}
+		}
+		// The compiler may make one line's code another's.
+		if !found && text != "/* ones */" && text != "/* others */" && text != "/* odd */" && text != "/* even */" {
+			t.Errorf("no line has %s", text)
+		}
+	}
+	for _, c := range all {
+		t.Logf("%s %s:%d %8d  %s", c.Function, filepath.Base(c.File), c.Line, c.Runs, c.Text)
+	}
+}
+
+// A program that needs each register and more keeps its verdicts.
+func TestPressed(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t, "-g")
+	var counters *lines.Counters
+	plain, counted := open(t, path+":pressed", nil), open(t, path+":pressed", &counters)
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 1000 {
+		data := make([]byte, 64)
+		for i := range data {
+			data[i] = byte(r.Uint32())
+		}
+		if got, want := run(t, counted.Program, data), run(t, plain.Program, data); got != want {
+			t.Fatalf("verdict %d with counters, %d without: %x", got, want, data)
+		}
+	}
+}
+
+func TestInstrumentRefuses(t *testing.T) {
+	t.Parallel()
+	spec := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, Programs: map[string]*ebpf.ProgramSpec{
+		"p": {Type: ebpf.XDP, Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()}},
+	}}
+	if _, _, err := lines.Instrument(spec); err == nil || !strings.Contains(err.Error(), "clang -g") {
+		t.Errorf("without lines: %v", err)
+	}
+	spec.Programs["p"].Instructions = asm.Instructions{{OpCode: asm.Ja.Op(asm.ImmSource), Offset: 5}, asm.Return()}
+	if _, _, err := lines.Instrument(spec); err == nil || !strings.Contains(err.Error(), "jumps out of its function") {
+		t.Errorf("a wild jump: %v", err)
+	}
+	spec.Maps[lines.MapName] = &ebpf.MapSpec{}
+	if _, _, err := lines.Instrument(spec); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("twice: %v", err)
+	}
+}
