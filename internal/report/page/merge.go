@@ -19,7 +19,6 @@ const (
 	profilePart
 	sitesPart
 	labPart
-	programPart
 	changePart
 )
 

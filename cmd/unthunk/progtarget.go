@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/unthunk/unthunk/internal/program"
+)
+
+// targetFlags are those of a verb that takes a program of the user's.
+type targetFlags struct {
+	set, maps   []string
+	mapsFrom    string
+	onLiveMaps  bool
+	verifierLog bool
+	run         bool
+}
+
+// add adds the flags. run is set for a verb that runs the program.
+func (f *targetFlags) add(fl *pflag.FlagSet, run bool) {
+	f.run = run
+	fl.StringArrayVar(&f.set, "set", nil,
+		"give a global variable of an object file a value before it is loaded: `NAME=VALUE`; may be repeated")
+	if run {
+		fl.StringVar(&f.mapsFrom, "maps-from", "",
+			"copy what the maps of a live program hold, which are only read: `SOURCE` is id:N, dev:DEV, a pinned program, "+
+				"or a folder of pinned maps")
+		fl.StringArrayVar(&f.maps, "map", nil, "fill a map from what bpftool -j map dump wrote: `NAME=FILE`; may be repeated")
+		fl.BoolVar(&f.onLiveMaps, "on-live-maps", false, "run a live program on its own maps, which changes what production uses")
+	}
+	fl.BoolVar(&f.verifierLog, "verifier-log", false, "when the verifier refuses the program, print all that it says")
+}
+
+// options turns flags into options, or says what is wrong with them.
+func (f *targetFlags) options() (o program.Options, err error) {
+	o = program.Options{MapsFrom: f.mapsFrom, Run: f.run, OnLiveMaps: f.onLiveMaps}
+	if o.Set, err = pairs("set", f.set); err != nil {
+		return o, err
+	}
+	o.Maps, err = pairs("map", f.maps)
+	return o, err
+}
+
+// pairs splits values like NAME=VALUE.
+func pairs(flag string, values []string) (map[string]string, error) {
+	all := map[string]string{}
+	for _, v := range values {
+		name, value, ok := strings.Cut(v, "=")
+		if !ok || name == "" || value == "" {
+			return nil, usagef("--%s %q is not NAME=VALUE", flag, v)
+		}
+		if _, twice := all[name]; twice {
+			return nil, usagef("--%s: %s is given twice", flag, name)
+		}
+		all[name] = value
+	}
+	return all, nil
+}
+
+// open opens the program that the user names, and says what makes it another than the user
+// may think. What is wrong with an option is wrong usage.
+func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Opened, error) {
+	target, err := program.Parse(text)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	o, err := f.options()
+	if err != nil {
+		return nil, err
+	}
+	opened, err := target.Open(ctx, o)
+	if option, ok := errors.AsType[*program.OptionError](err); ok {
+		if near := nearest(option.Name, option.Known); near != "" && option.Name != "" {
+			return nil, usagef("%w: did you mean %s?", err, near)
+		}
+		return nil, usageError{err}
+	}
+	if refused, ok := errors.AsType[*program.LoadError](err); ok && len(refused.Log) > 0 {
+		if !f.verifierLog {
+			return nil, fmt.Errorf("%w (--verifier-log prints all that it says)", err)
+		}
+		for _, line := range refused.Log {
+			fmt.Fprintln(s.err, line)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	warn := warner(s.err)
+	for _, w := range opened.Warnings {
+		warn(w)
+	}
+	for _, c := range opened.Copies {
+		if c.Why != "" {
+			warn(fmt.Sprintf("map %s is not copied whole: %s", c.Map, c.Why))
+		}
+	}
+	return opened, nil
+}
