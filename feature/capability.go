@@ -20,6 +20,7 @@ var names = map[Capability]string{
 	unix.CAP_NET_ADMIN: "CAP_NET_ADMIN", unix.CAP_NET_RAW: "CAP_NET_RAW", unix.CAP_IPC_LOCK: "CAP_IPC_LOCK",
 	unix.CAP_SYS_RAWIO: "CAP_SYS_RAWIO", unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_SYS_NICE: "CAP_SYS_NICE",
 	unix.CAP_SYSLOG: "CAP_SYSLOG", unix.CAP_PERFMON: "CAP_PERFMON", unix.CAP_BPF: "CAP_BPF",
+	unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
 }
 
 func (c Capability) String() string {

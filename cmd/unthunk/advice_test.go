@@ -16,15 +16,15 @@ import (
 // What the packages behind the verbs advise names flags that there are: of the verb that stands before them, or of any.
 func TestAdviceNamesFlags(t *testing.T) {
 	t.Parallel()
-	verbs := make(map[string]*cobra.Command)
+	named := make(map[string]*cobra.Command)
 	root := newRoot(std{})
-	for _, cmd := range root.Commands() {
-		verbs[cmd.Name()] = cmd
+	for _, cmd := range verbs(root)[1:] {
+		named[verbOf(cmd)] = cmd
 	}
 	has := func(cmd *cobra.Command, flag string) bool {
 		return cmd.Flags().Lookup(flag) != nil || cmd.PersistentFlags().Lookup(flag) != nil
 	}
-	advice := regexp.MustCompile(`(?:([a-z]+) (?:[A-Z]+ )*)?--([a-z][a-z-]*)`)
+	advice := regexp.MustCompile(`(?:((?:prog )?[a-z]+) (?:[A-Z]+ )*)?--([a-z][a-z-]*)`)
 	found := 0
 	err := filepath.WalkDir("../../internal", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() && (d.Name() == "dev" || d.Name() == "guest") { // other programs' flags
@@ -48,9 +48,9 @@ func TestAdviceNamesFlags(t *testing.T) {
 			for _, m := range advice.FindAllStringSubmatch(literal.Value, -1) {
 				found++
 				verb, flag := m[1], m[2]
-				cmd := verbs[verb]
+				cmd := named[verb]
 				known := cmd != nil && has(cmd, flag) || cmd == nil && has(root, flag)
-				for _, other := range verbs {
+				for _, other := range named {
 					known = known || cmd == nil && has(other, flag)
 				}
 				if !known {

@@ -97,6 +97,7 @@ func flagValues() map[string]candidates {
 		"top":             none,
 		"row":             none,
 		"threshold":       none,
+		"snaplen":         none,
 		"rounds":          none,
 		"duration":        none,
 		"interval":        none,
@@ -120,13 +121,13 @@ func complete(root *cobra.Command) {
 		"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv", "svg"), "compare": anyOf(formatNames()...),
 	}
 	flags := flagValues()
-	for _, cmd := range append(root.Commands(), root) {
+	for _, cmd := range verbs(root) {
 		cmd.Flags().VisitAll(func(f *pflag.Flag) {
 			values := flags[f.Name]
 			switch {
 			case f.Name == "format":
-				values = formats[cmd.Name()]
-			case f.Name == "counts":
+				values = formats[verbOf(cmd)]
+			case f.Name == "counts", f.Name == "prices":
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyRecords)
 			case f.Name == "root":
 				// The only error is that the flag has a completion already.
@@ -136,14 +137,14 @@ func complete(root *cobra.Command) {
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, completer(values, strings.HasSuffix(f.Value.Type(), "Slice")))
 			}
 		})
-		switch cmd.Name() {
+		switch verbOf(cmd) {
 		case "compare", "report":
 			cmd.ValidArgsFunction = onlyRecords
 		case "history", "man":
 			cmd.ValidArgsFunction = onlyFolders
 		case "lab", "drivers":
 			cmd.ValidArgsFunction = orFiles(anyOf("debian:6.1-cloud", "debian:6.12-cloud", "debian:6.12"))
-		case root.Name(), "completion":
+		case root.Name(), "completion", "help":
 		default:
 			cmd.ValidArgsFunction = cobra.NoFileCompletions
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -15,17 +16,18 @@ func TestEmptyFlags(t *testing.T) {
 		"completion": {"bash"},
 	}
 	checked := make(map[string]bool)
-	for _, cmd := range newRoot(std{}).Commands() {
+	for _, cmd := range verbs(newRoot(std{}))[1:] {
 		cmd.Flags().VisitAll(func(fl *pflag.Flag) {
 			if kind := fl.Value.Type(); kind != "string" && kind != "stringSlice" {
 				return
 			}
-			args := append([]string{cmd.Name(), "--" + fl.Name, ""}, arguments[cmd.Name()]...)
+			verb := verbOf(cmd)
+			args := slices.Concat(strings.Fields(verb), []string{"--" + fl.Name, ""}, arguments[verb])
 			code, stdout, stderr := unthunk(t, args...)
 			if want := "unthunk: --" + fl.Name + " is empty\n"; code != exitUsage || stdout != "" || stderr != want {
 				t.Errorf("%s: exit code %d, %s%s, want %s", strings.Join(args, " "), code, stdout, stderr, want)
 			}
-			checked[cmd.Name()+" --"+fl.Name] = true
+			checked[verb+" --"+fl.Name] = true
 		})
 	}
 	for _, flag := range []string{"forward --filter", "forward --bpf", "forward --metrics", "lab --run", "lab --ab"} {

@@ -24,6 +24,7 @@ type section struct {
 // verbSections are the verbs by what they are for. A verb of none of them is in the last.
 func verbSections() []section {
 	return []section{
+		{"Your own program", []string{"prog"}},
 		{"Measure this machine", []string{"run", "check", "bench", "tax", "profile"}},
 		{"Read and count code", []string{"xray", "drivers", "lab"}},
 		{"Forward frames", []string{"forward"}},
@@ -36,9 +37,9 @@ func verbSections() []section {
 // in the last.
 func flagSections() []section {
 	return []section{
-		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver"}},
+		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
-		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "row", "top", "verbose"}},
+		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "prices", "row", "top", "verbose"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
 		{"What to compare", []string{"by", "threshold"}},
 		{"How frames are forwarded", []string{
@@ -49,6 +50,7 @@ func flagSections() []section {
 			"live", "format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
 			"metrics-config",
 		}},
+		{"Packets", []string{"packets", "snaplen"}},
 		{"Other", []string{"help", "version"}},
 	}
 }
@@ -60,8 +62,8 @@ func writeHelp(w io.Writer, cmd *cobra.Command) {
 		fmt.Fprintf(w, "%s\n\n", paragraph)
 	}
 	fmt.Fprintf(w, "Usage:\n  %s\n", cmd.UseLine())
-	if !cmd.HasParent() {
-		fmt.Fprintf(w, "  %s VERB [flags]\n", cmd.Name())
+	if cmd.HasSubCommands() {
+		fmt.Fprintf(w, "  %s VERB [flags]\n", cmd.CommandPath())
 	}
 	if cmd.Example != "" {
 		fmt.Fprintf(w, "\nExamples:\n%s\n", cmd.Example)
@@ -104,9 +106,13 @@ type verbSection struct {
 	verbs []*cobra.Command
 }
 
-// verbsOf are the verbs of root that people see, by section.
+// verbsOf are the verbs of root that people see, by section; those below another command
+// are one section.
 func verbsOf(root *cobra.Command) []verbSection {
 	sections := verbSections()
+	if root.HasParent() {
+		sections = []section{{"Verbs", nil}}
+	}
 	list := make([]verbSection, len(sections))
 	for i, s := range sections {
 		list[i].title = s.title

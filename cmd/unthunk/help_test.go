@@ -23,7 +23,7 @@ var quoted = regexp.MustCompile(`'[^']*'|\$\([^)]*\)|"[^"]*"`)
 // Each verb's help has two examples, which are commands that exist.
 func TestExamples(t *testing.T) {
 	root := newRoot(std{})
-	for _, cmd := range append(root.Commands(), root) {
+	for _, cmd := range verbs(root) {
 		if cmd.Hidden || cmd.Name() == "help" {
 			continue
 		}
@@ -52,11 +52,11 @@ func TestMan(t *testing.T) {
 	if code, _, stderr := unthunk(t, "man", dir); code != exitDone {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	for _, cmd := range newRoot(std{}).Commands() {
+	for _, cmd := range verbs(newRoot(std{})) {
 		if cmd.Hidden || cmd.Name() == "help" {
 			continue
 		}
-		b, err := os.ReadFile(filepath.Join(dir, "unthunk-"+cmd.Name()+".1"))
+		b, err := os.ReadFile(filepath.Join(dir, pageName(cmd)+".1"))
 		if err != nil {
 			t.Error(err)
 			continue
@@ -107,7 +107,7 @@ func TestHelpFits(t *testing.T) {
 			named[name] = true
 		}
 	}
-	for _, cmd := range append(root.Commands(), root) {
+	for _, cmd := range verbs(root) {
 		var b strings.Builder
 		writeHelp(&b, cmd)
 		for line := range strings.Lines(b.String()) {
@@ -124,7 +124,7 @@ func TestHelpFits(t *testing.T) {
 				t.Errorf("%s --help leaves out --%s", cmd.CommandPath(), f.Name)
 			}
 		})
-		if cmd.HasParent() && !cmd.Hidden && !slices.ContainsFunc(verbSections(),
+		if cmd.Parent() == root && !cmd.Hidden && !slices.ContainsFunc(verbSections(),
 			func(s section) bool { return slices.Contains(s.names, cmd.Name()) }) {
 			t.Errorf("%s is in no section of verbSections", cmd.Name())
 		}

@@ -33,7 +33,7 @@ func newMan(s std) *cobra.Command {
 				return fmt.Errorf("write man pages: %w", err)
 			}
 			pages := 0
-			for _, verb := range append(cmd.Root().Commands(), cmd.Root()) {
+			for _, verb := range verbs(cmd.Root()) {
 				if verb.Hidden {
 					continue
 				}
@@ -59,8 +59,8 @@ func manPage(cmd *cobra.Command, date time.Time) []byte {
 	fmt.Fprintf(&b, ".TH %q 1 %q unthunk unthunk\n", strings.ToUpper(pageName(cmd)), date.UTC().Format(time.DateOnly))
 	fmt.Fprintf(&b, ".SH NAME\n%s \\- %s\n", troff(pageName(cmd)), troff(cmd.Short))
 	fmt.Fprintf(&b, ".SH SYNOPSIS\n.B %s\n", troff(cmd.UseLine()))
-	if !cmd.HasParent() {
-		fmt.Fprintf(&b, ".br\n.B %s VERB [flags]\n", troff(cmd.Name()))
+	if cmd.HasSubCommands() {
+		fmt.Fprintf(&b, ".br\n.B %s VERB [flags]\n", troff(cmd.CommandPath()))
 	}
 	b.WriteString(".SH DESCRIPTION\n")
 	for i, paragraph := range aboutVerb(cmd) {

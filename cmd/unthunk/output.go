@@ -35,7 +35,7 @@ var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /d
 // closed (>&-): else it would measure, write to nowhere and say that all is well. Of
 // compare, check and version the exit code says something, and forward does something.
 func checkOutput(cmd *cobra.Command, stdout io.Writer) error {
-	switch cmd.Name() {
+	switch verbOf(cmd) {
 	case "compare", "check", "forward", "man", "version", "completion":
 		return nil
 	}

@@ -29,7 +29,7 @@ func openFiles(cmd *cobra.Command) uint64 {
 		return values
 	}
 	count := func(flag string) uint64 { return max(uint64(len(values(flag))), 1) }
-	switch cmd.Name() {
+	switch verbOf(cmd) {
 	case "bench":
 		return chainFiles + moreFiles*(count("scenario")*count("operation")-1)
 	case "tax":

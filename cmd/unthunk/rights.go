@@ -31,7 +31,7 @@ func rightsOf(cmd *cobra.Command) rights {
 	devices := []feature.Capability{unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON}
 	code := []feature.Capability{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}
 	onDevices := given("in") || given("out")
-	switch cmd.Name() {
+	switch verbOf(cmd) {
 	case "run", "unthunk":
 		return rights{
 			keeps: slices.Concat(chain, code),
@@ -83,6 +83,15 @@ func rightsOf(cmd *cobra.Command) rights {
 			about: "none; CAP_SYSLOG, CAP_BPF, CAP_PERFMON for what is read from kernel memory, CAP_SYS_ADMIN for settings " +
 				"and links of BPF.",
 		}
+	case "prog list":
+		return rights{
+			keeps: append(code, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE),
+			about: "none; CAP_SYS_ADMIN for programs, maps, links and other namespaces, CAP_SYS_PTRACE for what other processes " +
+				"have open and where they are, CAP_SYSLOG, CAP_BPF, CAP_PERFMON for the BPF dispatcher.",
+			reads: given("prices"),
+		}
+	case "prog record":
+		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}
 	case "forward":
 		return rights{
 			keeps: []feature.Capability{
@@ -117,7 +126,7 @@ func (r rights) keep(cmd *cobra.Command) []feature.Capability {
 			return append(keep, unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN)
 		}
 	}
-	if cmd.Name() == "man" {
+	if verbOf(cmd) == "man" {
 		keep = append(keep, unix.CAP_DAC_OVERRIDE, unix.CAP_CHOWN)
 	}
 	return keep
@@ -143,8 +152,8 @@ func dropRights(s std, stdout io.Writer, root *cobra.Command, limit func([]featu
 
 // tellRights adds to the help of each verb which capabilities it needs.
 func tellRights(root *cobra.Command) {
-	for _, cmd := range append(root.Commands(), root) {
-		if cmd.Hidden {
+	for _, cmd := range verbs(root) {
+		if cmd.Hidden || grouping(cmd) {
 			continue
 		}
 		if cmd.Long == "" {

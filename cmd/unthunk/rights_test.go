@@ -62,6 +62,7 @@ func TestRights(t *testing.T) {
 		{"profile --rounds 7 --duration 3s", symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"xray", symbols, map[int]string{unix.CAP_SYS_ADMIN: "CAP_"}},
 		{"check", []int{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, nil},
+		{"prog list", []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, nil},
 		{"report testdata/saved/bench.json --format csv", nil, nil},
 		{"history testdata/saved", nil, nil},
 	} {
@@ -102,6 +103,9 @@ func TestRightsOnDevices(t *testing.T) {
 		{"forward --in in --out out --duration 1s --filter tcp[13]&2!=0", append(xdp, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK), exitMissing,
 			"CAP_PERFMON is missing"},
 		{"forward --in in --out out --duration 1s --engine xdp", xdp[:1], exitMissing, "CAP_BPF and CAP_PERFMON is missing"},
+		// The pipe is root's: it is opened when the socket is.
+		{"prog record --dev in --duration 100ms -o /dev/stdout", []int{unix.CAP_NET_RAW}, exitFailed, "save /dev/stdout"},
+		{"prog record --dev in --duration 100ms -o /dev/stdout", nil, exitMissing, "root is missing"},
 		{"bench --in in --out out --duration 1s --rounds 1", append(xdp, unix.CAP_PERFMON), exitFailed, "no row has a number"},
 	} {
 		lab.Do(func() error {

@@ -110,7 +110,7 @@ found something slower; 4 this machine cannot do it.`,
 	addRun(s, root)
 	addVersionFlag(s, root)
 	root.AddCommand(
-		newRun(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s),
+		newRun(s), newProg(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s),
 		newCompare(s), newReport(s), newHistory(s),
 		newCompletion(s), newVersion(s), newLabGuest(s), newMan(s),
 	)

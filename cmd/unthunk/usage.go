@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -22,17 +23,18 @@ func (e usageError) Unwrap() error { return e.err }
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
 
 // unknownVerb refuses a verb that does not exist.
-func unknownVerb(root *cobra.Command, name string) error {
-	if near := nearest(name, visible(root)); near != "" {
-		return usagef("there is no verb %q: did you mean %s?", name, near)
+func unknownVerb(parent *cobra.Command, name string) error {
+	path := strings.TrimPrefix(parent.CommandPath()+" ", parent.Root().Name()+" ") // "prog ", or nothing
+	if near := nearest(name, visible(parent)); near != "" {
+		return usagef("there is no verb %q: did you mean %s?", path+name, path+near)
 	}
-	return usagef("there is no verb %q: see unthunk --help", name)
+	return usagef("there is no verb %q: see %s --help", path+name, parent.CommandPath())
 }
 
-// visible are the names of the verbs that help lists.
-func visible(root *cobra.Command) []string {
+// visible are the names of the verbs below a command that help lists.
+func visible(parent *cobra.Command) []string {
 	var verbs []string
-	for _, cmd := range root.Commands() {
+	for _, cmd := range parent.Commands() {
 		if !cmd.Hidden {
 			verbs = append(verbs, cmd.Name())
 		}
@@ -162,8 +164,11 @@ func newHelp() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
+			if err != nil {
 				return unknownVerb(cmd.Root(), args[0])
+			}
+			if len(rest) > 0 {
+				return unknownVerb(found, rest[0])
 			}
 			found.InitDefaultHelpFlag()
 			return found.Help()

@@ -39,8 +39,12 @@ func headline(s *record.Saved) Headline {
 		return Headline{Title: fmt.Sprintf("Of %s counted in the guests, %d differ", counted, len(doc.Rows))}
 	case *record.FindingComparison:
 		return Headline{Title: strings.TrimSuffix(FindingComparison(doc), ".")}
+	case *record.ProgXray:
+		return programHeadline(doc)
 	case *record.Check:
 		return Headline{Title: fmt.Sprintf("%s about the machine", many(len(doc.Rows), "finding"))}
+	case *record.ProgramList:
+		return programsHeadline(doc)
 	case *record.Lab:
 		return labHeadline(doc)
 	case *record.Document[record.TaxRow]:

@@ -8,6 +8,7 @@ import (
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -88,6 +89,15 @@ func TestHeadlineUnknown(t *testing.T) {
 		t.Fatal(err)
 	}
 	if h := Of(saved); h.Title != "No row has a number" {
+		t.Errorf("%+v", h)
+	}
+}
+
+func TestProgramHeadline(t *testing.T) {
+	t.Parallel()
+	h := Of(record.NewSaved(reporttest.ProgXray()))
+	if h.Title != "Program lb_main has 1 indirect branch in its code, and 2 calls of a function that has one in its own" ||
+		!strings.HasPrefix(h.Text, "lb.c:149: jump to table by a constant index\ndetach") {
 		t.Errorf("%+v", h)
 	}
 }

@@ -387,17 +387,17 @@ func TestHypervisorName(t *testing.T) {
 }
 
 func TestObserversRow(t *testing.T) {
-	monitor := observer{"xdp_redirect", "xdpmon"}
+	monitor := Observer{Tracepoint: "xdp_redirect", Program: "xdpmon"}
 	for _, tt := range []struct {
-		found []observer
+		found []Observer
 		err   error
 		level Level
 		said  string
 		do    bool
 	}{
 		{nil, nil, LevelOK, "none attached", false},
-		{[]observer{monitor, {"xdp_cpumap_kthread", ""}}, nil, LevelWarn, "at xdp_cpumap_kthread, xdpmon at xdp_redirect", true},
-		{[]observer{{"xdp_exception", "errors"}}, nil, LevelNote, "errors at xdp_exception", false},
+		{[]Observer{monitor, {Tracepoint: "xdp_cpumap_kthread"}}, nil, LevelWarn, "at xdp_cpumap_kthread, xdpmon at xdp_redirect", true},
+		{[]Observer{{Tracepoint: "xdp_exception", Program: "errors"}}, nil, LevelNote, "errors at xdp_exception", false},
 		{nil, fmt.Errorf("list BPF links: %w", fs.ErrPermission), LevelUnknown, "not seen: listing BPF links needs root", false},
 		{nil, errors.New("x"), LevelUnknown, "not seen: x", false},
 	} {
@@ -479,7 +479,7 @@ func TestObserversLive(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, o := range found {
-			if o.tracepoint == "xdp_redirect" && o.program == "observer" {
+			if o.Tracepoint == "xdp_redirect" && o.Program == "observer" {
 				n++
 			}
 		}

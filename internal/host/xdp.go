@@ -23,12 +23,17 @@ const (
 	DispatcherFinding = "xdp-dispatcher"
 )
 
-// observer is a program that is attached to a tracepoint of the redirect path.
-type observer struct{ tracepoint, program string }
+// Observer is a program that is attached to a tracepoint of XDP.
+type Observer struct {
+	Tracepoint, Program string
+	// ID is the program's number, Link that of the link which attaches it.
+	ID   ebpf.ProgramID
+	Link link.ID
+}
 
 // observers lists the programs that BPF links attach to the tracepoints of XDP. Programs
 // that are attached to a perf event without a link are not among them.
-func observers() (found []observer, err error) {
+func observers() (found []Observer, err error) {
 	var it link.Iterator
 	defer it.Close()
 	for it.Next() {
@@ -36,14 +41,24 @@ func observers() (found []observer, err error) {
 		if err != nil {
 			continue // it has just been detached
 		}
-		if tracepoint := tracepointOf(info); strings.HasPrefix(tracepoint, "xdp_") {
-			found = append(found, observer{tracepoint, programName(info.Program)})
+		if o, ok := ObserverOf(info); ok {
+			found = append(found, o)
 		}
 	}
 	if err := it.Err(); err != nil {
 		return nil, fmt.Errorf("list BPF links: %w", err)
 	}
 	return found, nil
+}
+
+// ObserverOf is the observer that a link attaches; false for a link to anything else. Links
+// to perf events tell their tracepoint since Linux 6.6.
+func ObserverOf(info *link.Info) (Observer, bool) {
+	tracepoint := tracepointOf(info)
+	if !strings.HasPrefix(tracepoint, "xdp_") {
+		return Observer{}, false
+	}
+	return Observer{tracepoint, programName(info.Program), info.Program, info.ID}, true
 }
 
 // tracepointOf is the tracepoint that a link is attached to; empty when it is none, and
@@ -73,7 +88,7 @@ func programName(id ebpf.ProgramID) string {
 }
 
 // observersRow says who observes the redirect path.
-func observersRow(found []observer, err error) Finding {
+func observersRow(found []Observer, err error) Finding {
 	switch {
 	case errors.Is(err, fs.ErrPermission):
 		return unseenf(ObserversFinding, "listing BPF links needs root")
@@ -86,8 +101,8 @@ func observersRow(found []observer, err error) Finding {
 	var names []string
 	level := LevelNote
 	for _, o := range found {
-		names = append(names, strings.TrimSpace(o.program+" at "+o.tracepoint))
-		if o.tracepoint == "xdp_redirect" || o.tracepoint == "xdp_devmap_xmit" {
+		names = append(names, strings.TrimSpace(o.Program+" at "+o.Tracepoint))
+		if o.Tracepoint == "xdp_redirect" || o.Tracepoint == "xdp_devmap_xmit" {
 			level = LevelWarn
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // DispatcherSlots is how many programs the BPF dispatcher holds (BPF_DISPATCHER_MAX in
@@ -59,6 +60,12 @@ func (k *Kernel) Dispatcher() (programs []uint64, fallback string, err error) {
 		}
 	}
 	return programs, fallback, nil
+}
+
+// Dispatched tells whether a program's first function is among the programs that
+// [Kernel.Dispatcher] read.
+func Dispatched(programs []uint64, main ksym.Symbol) bool {
+	return slices.ContainsFunc(programs, func(addr uint64) bool { return addr >= main.Addr && addr < main.Addr+main.Size })
 }
 
 // jumpsTo follows the dispatcher's function to its code: by the direct jump or

@@ -164,9 +164,14 @@ func Program(p *ebpf.Program) ([]ksym.Symbol, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
 	}
+	return ProgramFunctions(info), nil
+}
+
+// ProgramFunctions is [Program] of what the kernel said of a program.
+func ProgramFunctions(info *ebpf.ProgramInfo) []ksym.Symbol {
 	addrs, _ := info.JitedKsymAddrs()
 	lens, _ := info.JitedFuncLens()
-	return jited(addrs, lens), nil
+	return jited(addrs, lens)
 }
 
 // jited are the functions of a program whose JITed code begins at addrs. Of an

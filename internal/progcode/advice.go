@@ -41,7 +41,7 @@ func lookupOf(types []string) string {
 // trampoline, a jump to a known program.
 func priceOf(doc *record.ProgXray, row *record.ProgSiteRow) string {
 	switch kind := Kind(row.Kind); {
-	case row.Made == Inline, kind == KindAttached:
+	case row.Made == Inline, kind == KindAttached, kind == KindReplaced:
 		return ""
 	case kind == KindTailCall && row.Indirect:
 		return priceTailCall
@@ -150,7 +150,7 @@ func Advise(doc *record.ProgXray, prices []record.TaxRow, observers []string) {
 			add("inline-loop", rows, row.Price, "%s: go over the array by bpf_loop or a bounded loop: "+
 				"bpf_for_each_map_elem calls back indirectly for each element", at)
 		case kind == KindAttached:
-			add("trampoline", rows, nil, "%s has %s at its entry: detach it if nobody needs it", row.Function, row.Calls)
+			add("trampoline", rows, nil, "detach what runs at the entry of %s (fentry or fexit), if nobody needs it", row.Function)
 		}
 	}
 	if d := doc.Dispatcher; outside(doc) {

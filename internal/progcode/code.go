@@ -92,15 +92,21 @@ const (
 	KindHelper     Kind = "helper"
 	KindKfunc      Kind = "kfunc"
 	KindSubprogram Kind = "subprogram"
-	// KindAttached is a trampoline (fentry, fexit) or another program (freplace) at the
-	// entry of a function.
+	// KindAttached is a trampoline at the entry of a function (fentry, fexit), KindReplaced
+	// another program in its place (freplace), as a part of a libxdp dispatcher is.
 	KindAttached Kind = "attached"
+	KindReplaced Kind = "replaced"
 	// KindOther is an indirect branch that is paired with no BPF instruction.
 	KindOther Kind = "indirect"
 )
 
-// Inline is how a site is made for which nothing is called.
-const Inline = "inline"
+// How a site is made that has no branch.
+const (
+	// Inline is a lookup for which nothing is called.
+	Inline = "inline"
+	// Empty is a tail call to an entry of the table that has no program.
+	Empty = "empty"
+)
 
 // Site is one place in the code of a program where something is called, jumped to or
 // looked up.
@@ -110,7 +116,7 @@ type Site struct {
 	Function int
 	Offset   int64
 	Kind     Kind
-	// Made is the class of the branch, as of package branch, or [Inline].
+	// Made is the class of the branch, as of package branch, [Inline] or [Empty].
 	Made string
 	// Indirect is set for an indirect branch, through a thunk or not.
 	Indirect bool

@@ -14,11 +14,15 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/bpf/sample"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -127,8 +131,8 @@ func TestSamples(t *testing.T) {
 		},
 		"tailcall": {"tail-call indirect table to leaf_tx,leaf_drop,leaf_pass | bpf_tail_call(ctx, &table, index);"},
 		"tailconstant": {
-			"tail-call tail-call table[3] | bpf_tail_call(ctx, &table, 3);",
-			"tail-call tail-call leaf_drop table[1] to leaf_drop | bpf_tail_call(ctx, &table, 1);",
+			"tail-call empty table[3] | bpf_tail_call(ctx, &table, 3);",
+			"tail-call direct leaf_drop table[1] to leaf_drop | bpf_tail_call(ctx, &table, 1);",
 		},
 		"twomaps": {
 			"lookup direct bpf_map_lookup_elem local or backends within 1 | value = bpf_map_lookup_elem(map, &key);",
@@ -245,14 +249,14 @@ func TestTailCalls(t *testing.T) {
 	}{
 		"empty, variable, filled": {
 			[]asm.Instruction{asm.Mov.Imm(asm.R3, 2), variable, asm.Mov.Imm(asm.R3, 1)},
-			[]string{"tail-call tail-call table[2]", "tail-call indirect table to assembled",
-				"tail-call tail-call assembled table[1] to assembled"},
+			[]string{"tail-call empty table[2]", "tail-call indirect table to assembled",
+				"tail-call direct assembled table[1] to assembled"},
 		},
 		"variable, empty": {
 			[]asm.Instruction{variable, asm.Mov.Imm(asm.R3, 0)},
-			[]string{"tail-call indirect table to assembled", "tail-call tail-call table[0]"},
+			[]string{"tail-call indirect table to assembled", "tail-call empty table[0]"},
 		},
-		"empty": {[]asm.Instruction{asm.Mov.Imm(asm.R3, 0)}, []string{"tail-call tail-call table[0]"}},
+		"empty": {[]asm.Instruction{asm.Mov.Imm(asm.R3, 0)}, []string{"tail-call empty table[0]"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			insns := []asm.Instruction{asm.Mov.Reg(asm.R6, asm.R1)}
@@ -265,6 +269,96 @@ func TestTailCalls(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A loop that the verifier inlines calls its callback directly, one that it does not inline
+// by the helper.
+func TestLoops(t *testing.T) {
+	testutil.Root(t)
+	pair, err := price.LoadPair([2]string{"loop_called", "loop_inlined"})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer pair.Close()
+	for i, want := range []string{"callback direct bpf_loop within 1", "subprogram direct add_turn"} {
+		c := readProgram(t, pair.Programs[i])
+		got := slices.DeleteFunc(said(c), func(s string) bool { return strings.Contains(s, "ktime_get_ns") })
+		if len(got) != 1 || !strings.HasPrefix(got[0], want) {
+			t.Errorf("%q, want %s", got, want)
+		}
+	}
+}
+
+// Functions of the kernel that are called by name are kfuncs.
+func TestKfunc(t *testing.T) {
+	testutil.Root(t)
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		testutil.Missing(t, "BTF")
+	}
+	var calls []asm.Instruction
+	for _, name := range []string{"bpf_rcu_read_lock", "bpf_rcu_read_unlock"} {
+		var function *btf.Func
+		if err := types.TypeByName(name, &function); err != nil {
+			testutil.Missing(t, "bpf_rcu_read_lock") // Linux 6.2
+		}
+		id, err := types.TypeID(function)
+		if err != nil {
+			t.Fatal(err)
+		}
+		calls = append(calls, asm.Instruction{
+			OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: callKfunc, Constant: int64(id),
+		})
+	}
+	got := said(readProgram(t, assembled(t, append(calls, done()...)...)))
+	if diff := cmp.Diff([]string{"kfunc direct bpf_rcu_read_lock", "kfunc direct bpf_rcu_read_unlock"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Prices are those of what the code has, and what to change is said where it applies.
+func TestAdvice(t *testing.T) {
+	prices := []record.TaxRow{
+		taxed("tail-call", 12), taxed("map-lookup/hash", 18), taxed("callback/for-each", 9), taxed("direct-call", 1), taxed("bpf-prog", 7),
+		taxed("tracepoint/1", 50),
+	}
+	for name, want := range map[string]struct {
+		pairs, changes []string
+	}{
+		"pass":         {nil, nil},
+		"nat":          {[]string{"direct-call"}, nil},
+		"tailcall":     {[]string{"tail-call"}, []string{"constant-index 12"}},
+		"tailconstant": {nil, nil},
+		"twomaps":      {[]string{"direct-call", "map-lookup/hash"}, []string{"known-map 18"}},
+		"each":         {[]string{"callback/for-each"}, []string{"inline-loop 9"}},
+		"redirect":     {[]string{"direct-call"}, []string{"dispatcher 7", "observers 50"}},
+	} {
+		doc := readProgram(t, loadSample(t, name)).Record(host.Fingerprint{})
+		if diff := cmp.Diff(want.pairs, Pairs(doc, false)); diff != "" {
+			t.Errorf("%s, pairs: %s", name, diff)
+		}
+		if name == "redirect" {
+			doc.Program.Attached = []string{"eth0 (native)"}
+			doc.Dispatcher = &record.ProgXrayDispatcher{Programs: 48, Slots: 48}
+			if diff := cmp.Diff([]string{"bpf-prog", "direct-call", "tracepoint/1"}, Pairs(doc, true)); diff != "" {
+				t.Errorf("%s, pairs: %s", name, diff)
+			}
+		}
+		Price(doc, prices, "here")
+		Advise(doc, prices, []string{"dump at xdp_redirect"})
+		var changes []string
+		for _, c := range doc.Changes {
+			changes = append(changes, fmt.Sprintf("%s %.0f", c.What, c.Saves.Median))
+		}
+		if diff := cmp.Diff(want.changes, changes); diff != "" {
+			t.Errorf("%s, changes: %s", name, diff)
+		}
+	}
+}
+
+func taxed(name string, ns float64) record.TaxRow {
+	return record.TaxRow{Name: name, Price: &stat.Quantity{Median: ns, Low: ns, High: ns, N: 7, Unit: "ns"}}
 }
 
 // objdump and this package see the same calls, and there are as many as BPF instructions

@@ -11,7 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // start is where the machine code of tests begins.
@@ -103,6 +106,41 @@ func TestMatch(t *testing.T) {
 	insns[4] = call
 	if got, unpaired := paired(t, insns, j.code, nil, 0); len(got) != 5 || unpaired != 0 {
 		t.Errorf("%v, %d not paired", got, unpaired)
+	}
+}
+
+// What was attached to a program shows at the entry of its functions.
+func TestAttached(t *testing.T) {
+	t.Parallel()
+	const trampoline, part = start - 0x10000, start - 0x20000
+	symbols, err := ksym.New([]ksym.Symbol{
+		{Addr: trampoline, Type: 't', Name: "bpf_trampoline_6442", Module: "bpf"},
+		{Addr: part, Type: 't', Name: "bpf_prog_0123456789abcdef_part", Module: "bpf"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var traced jitted
+	traced.add(0xf3, 0x0f, 0x1e, 0xfa) // endbr64
+	traced.call(trampoline)
+	traced.add(0xc3)
+	replaced := []byte{0xe9}
+	replaced = binary.LittleEndian.AppendUint32(replaced, uint32(0xffffffff&(part-(start+0x100+5))))
+	c := &Code{
+		Functions: []Function{{Name: "main", Addr: start, Code: traced.code}, {Name: "prog0", Addr: start + 0x100, Code: replaced}},
+		Returns:   branch.Returns{}, kernel: kernel.New(nil, symbols, nil),
+	}
+	if err := c.readSites(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"attached direct bpf_trampoline_6442", "replaced direct part"}
+	if diff := cmp.Diff(want, said(c)); diff != "" {
+		t.Error(diff)
+	}
+	doc := c.Record(host.Fingerprint{})
+	Advise(doc, nil, nil)
+	if len(doc.Changes) != 1 || doc.Changes[0].What != "trampoline" {
+		t.Errorf("%+v", doc.Changes)
 	}
 }
 

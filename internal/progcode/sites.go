@@ -65,10 +65,11 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 		}
 		own := *b
 		if own.Offset <= entry && !own.Indirect() {
-			r.Sites = append(r.Sites, Site{
-				Function: f, Offset: int64(own.Offset), Kind: KindAttached, Made: string(own.Class),
-				Calls: cmp.Or(programName(own.Name), "a trampoline"), raw: -1,
-			})
+			s := Site{Function: f, Offset: int64(own.Offset), Kind: KindAttached, Made: string(branch.ClassDirect), raw: -1}
+			if s.Calls = programName(own.Name); own.Jump {
+				s.Kind = KindReplaced
+			}
+			r.Sites = append(r.Sites, s)
 			continue
 		}
 		branches = append(branches, &own)
@@ -98,7 +99,7 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 
 // add makes a site of a pair.
 func (r *reader) add(f int, p pair) error {
-	s := Site{Function: f, Offset: -1, Made: string(branch.ClassTailCall), raw: p.raw}
+	s := Site{Function: f, Offset: -1, Made: Empty, raw: p.raw}
 	if b := p.native; b != nil {
 		s.Offset, s.Made, s.Indirect = int64(b.Offset), string(b.Class), b.Indirect()
 		s.Kind, s.Calls = KindHelper, b.Name
@@ -106,7 +107,7 @@ func (r *reader) add(f int, p pair) error {
 		case s.Indirect:
 			s.Kind, s.Calls, s.Thunk = KindOther, "", b.Name
 		case b.Jump:
-			s.Kind = KindTailCall
+			s.Kind, s.Made = KindTailCall, string(branch.ClassDirect)
 		case r.own(b.Target) >= 0:
 			s.Kind, s.Calls = KindSubprogram, r.Functions[r.own(b.Target)].Name
 		default:

@@ -27,6 +27,8 @@ func kinds() []kind {
 		{"xray", reader("xray", checkSites)},
 		{"lab", reader("lab", (*Lab).check)},
 		{"check", reader("check", checkFindings)},
+		{"prog-xray", reader("prog-xray", (*ProgXray).check)},
+		{"prog-list", reader("prog-list", (*ProgramList).check)},
 		{"compare", readComparison},
 	}
 }
@@ -126,6 +128,12 @@ func (s *Saved) Lab() *Lab { return as[*Lab](s) }
 
 // Check is a record of check.
 func (s *Saved) Check() *Check { return as[*Check](s) }
+
+// ProgXray is a record of prog xray.
+func (s *Saved) ProgXray() *ProgXray { return as[*ProgXray](s) }
+
+// Programs is a record of prog list.
+func (s *Saved) Programs() *ProgramList { return as[*ProgramList](s) }
 
 // FindingComparison is a record of compare, of two records of check.
 func (s *Saved) FindingComparison() *FindingComparison { return as[*FindingComparison](s) }

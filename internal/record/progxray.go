@@ -18,10 +18,12 @@ type ProgSiteRow struct {
 	Function string  `json:"function"`
 	Offset   *uint64 `json:"offset"`
 	// Kind is what happens: "tail-call", "jump-table", "lookup", "update", "redirect",
-	// "callback", "helper", "kfunc", "subprogram", "attached", "indirect".
+	// "callback", "helper", "kfunc", "subprogram", "attached",
+	// "replaced", "indirect".
 	Kind string `json:"kind"`
-	// Made is how: "inline", or the class of the branch as xray --func has it. Indirect is
-	// set for an indirect branch, through a thunk or not.
+	// Made is how: "inline"; "empty" for a tail call to an entry that has no program; else
+	// the class of the branch as xray --func has it. Indirect is set for an indirect branch,
+	// through a thunk or not.
 	Made     string `json:"made"`
 	Indirect bool   `json:"indirect,omitempty"`
 	// Calls is the function, Thunk what an indirect branch goes through.

@@ -11,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -48,6 +49,7 @@ func savedTexts(t testing.TB) map[string]string {
 			"packet")), recordtest.Sites(recordtest.Site("f", "x", "register", "packet"), recordtest.Site("g", "y", "thunk", "bulk")))),
 		"lab comparison": recordtest.Marshal(t, compare.Labs(l, &other)),
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
+		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
 		"check":          recordtest.Marshal(t, checked(host.LevelOK)),
 		"findings":       recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelWarn))),
 		"equal findings": recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelOK))),
@@ -70,7 +72,10 @@ func TestLoadSaved(t *testing.T) {
 		"tax":     func(s *record.Saved) bool { return s.Tax() != nil && len(s.Prices()) > 0 },
 		"profile": func(s *record.Saved) bool { return s.Profile() != nil && s.Stages() == s.Profile() },
 		"xray":    func(s *record.Saved) bool { return s.Sites() != nil && s.Sites().Code[0].Lines[0].Note == "the trap" },
-		"check":   func(s *record.Saved) bool { return s.Check() != nil },
+		"prog-xray": func(s *record.Saved) bool {
+			return s.ProgXray() != nil && s.ProgXray().Rows[1].Source.Line > 0 && s.ProgXray().Changes[0].Saves != nil
+		},
+		"check": func(s *record.Saved) bool { return s.Check() != nil },
 		"findings": func(s *record.Saved) bool {
 			return s.FindingComparison() != nil && s.FindingComparison().Rows[0].Worse()
 		},

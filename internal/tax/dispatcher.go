@@ -2,7 +2,6 @@ package tax
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/cilium/ebpf"
 
@@ -46,7 +45,5 @@ func dispatched(k *kernel.Kernel, p *ebpf.Program) (room, error) {
 		return room{}, errNoJIT
 	}
 	programs, fallback, err := dispatcher(k)
-	main := functions[0]
-	in := slices.ContainsFunc(programs, func(addr uint64) bool { return addr >= main.Addr && addr < main.Addr+main.Size })
-	return room{in, len(programs), fallback}, err
+	return room{kernel.Dispatched(programs, functions[0]), len(programs), fallback}, err
 }

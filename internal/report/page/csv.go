@@ -117,6 +117,8 @@ func (c csvRecord) write(s *record.Saved) {
 		c.sites(s.Sites().Rows)
 	case s.Lab() != nil:
 		c.lab(s.Lab())
+	case s.ProgXray() != nil:
+		c.program(s.ProgXray().Rows)
 	case s.Comparison() != nil:
 		for i := range s.Comparison().Rows {
 			row := &s.Comparison().Rows[i]
@@ -165,6 +167,21 @@ func (c csvRecord) sites(rows []record.SiteRow) {
 		if row.PerPacket != nil {
 			c.exact(row.Name, "per-packet", *row.PerPacket, "", "executions counted by a guest of lab")
 		}
+	}
+}
+
+// program writes where a program calls, jumps and looks up, and what that takes.
+func (c csvRecord) program(rows []record.ProgSiteRow) {
+	for i := range rows {
+		row := &rows[i]
+		cell := cells.ProgSite(row)
+		note := cells.Join(", ", cell.What, cell.Made, cell.Calls, cells.SourceLine(row.Source))
+		if row.Offset == nil {
+			c.none(row.Name, "offset", note)
+		} else {
+			c.exact(row.Name, "offset", float64(*row.Offset), "bytes", note)
+		}
+		c.quantity(row.Name, "price", row.Price, row.PriceOf)
 	}
 }
 

@@ -19,6 +19,7 @@ const (
 	profilePart
 	sitesPart
 	labPart
+	programPart
 	changePart
 )
 

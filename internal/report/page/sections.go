@@ -67,6 +67,7 @@ func (v *viewer) sections() []section {
 		{"lab", "With and without, counted exactly", v.labBlocks},
 		{"prices", "What an indirect call costs", v.priceBlocks},
 		{"flames", "Flame graphs", v.flameBlocks},
+		{"programs", "What is in a program’s code", v.programBlocks},
 		{"branches", "The indirect branches, and what one is", v.branchBlocks},
 		{"machines", "Machines", v.machineBlocks},
 		{"records", "Records", v.recordBlocks},

@@ -100,6 +100,8 @@ func partOf(s *record.Saved, w *record.Warning, parts map[string]part) part {
 		return sitesPart
 	case s.Lab() != nil:
 		return labPart
+	case s.ProgXray() != nil:
+		return programPart
 	}
 	if p, ok := parts[w.Row]; ok && w.Row != "" {
 		return p

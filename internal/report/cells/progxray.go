@@ -1,0 +1,92 @@
+package cells
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Program is a program by its name, id and tag.
+func Program(p *record.ProgXrayProgram) string {
+	name := cmp.Or(Clean(p.Name), "a program without a name")
+	if p.Loaded {
+		return fmt.Sprintf("%s (tag %s; loaded to be read, and gone)", name, Clean(p.Tag))
+	}
+	return fmt.Sprintf("%s (id %d, tag %s)", name, p.ID, Clean(p.Tag))
+}
+
+// ProgDispatcher is a sentence that says where a program is attached, and how it is called.
+func ProgDispatcher(doc *record.ProgXray) string {
+	d, at := doc.Dispatcher, "Nothing that is seen has it attached."
+	if n := len(doc.Program.Attached); n > 0 {
+		const most = 8
+		at = "Attached to " + Clean(strings.Join(doc.Program.Attached[:min(n, most)], ", "))
+		if n > most {
+			at += fmt.Sprintf(" and %d more", n-most)
+		}
+		at += "."
+	}
+	switch {
+	case d == nil:
+		return at + " The kernel calls each XDP program indirectly: it has no BPF dispatcher."
+	case d.In:
+		return fmt.Sprintf("%s It is one of the %d programs in the BPF dispatcher, which has %d slots: it is called directly.",
+			at, d.Programs, d.Slots)
+	case doc.Program.Loaded:
+		return fmt.Sprintf("The BPF dispatcher has %d of %d slots taken: a program that is attached gets one while there is room.",
+			d.Programs, d.Slots)
+	}
+	return fmt.Sprintf("%s It is not among the %d programs in the BPF dispatcher, which has %d slots: who calls it does so indirectly (%s).",
+		at, d.Programs, d.Slots, cmp.Or(Clean(d.Fallback), "how is not known"))
+}
+
+// SourceLine is a place in the source and its text; empty for none.
+func SourceLine(s *record.SourceLine) string {
+	if s == nil {
+		return ""
+	}
+	file := Clean(s.File)
+	return fmt.Sprintf("%s:%d  %s", file[strings.LastIndexByte(file, '/')+1:], s.Line, Clean(s.Text))
+}
+
+// ProgSiteCells are a row of prog xray in cells.
+type ProgSiteCells struct{ Offset, What, Made, Calls, Price string }
+
+// ProgSite is a row of prog xray in cells.
+func ProgSite(row *record.ProgSiteRow) ProgSiteCells {
+	c := ProgSiteCells{What: Clean(row.Kind), Made: Clean(row.Made), Calls: Clean(row.Calls)}
+	if row.Offset != nil {
+		c.Offset = fmt.Sprintf("+%#x", *row.Offset)
+	}
+	var maps []string
+	for _, m := range row.Maps {
+		maps = append(maps, Clean(m))
+	}
+	for _, m := range row.Inner {
+		maps = append(maps, "one in "+Clean(m))
+	}
+	what := strings.Join(maps, " or ")
+	switch {
+	case row.Index != nil:
+		what += fmt.Sprintf("[%d]", *row.Index)
+	case what == "" && row.Generic:
+		what = "of a map not known"
+	}
+	c.What = Join(" ", c.What, what)
+	if row.Calls == "" {
+		c.Calls = Clean(strings.Join(row.Programs, ", "))
+	}
+	switch {
+	case row.Within > 0:
+		c.Calls += fmt.Sprintf(" (» %d in it)", row.Within)
+	case row.Thunk != "":
+		c.Calls = Join(" ", c.Calls, "by "+Clean(row.Thunk))
+	}
+	if row.Price != nil {
+		c.Price = stat.Number(row.Price.Median)
+	}
+	return c
+}

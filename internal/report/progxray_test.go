@@ -1,0 +1,67 @@
+package report
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
+)
+
+func TestProgXrayGolden(t *testing.T) {
+	t.Parallel()
+	loaded := reporttest.ProgXray()
+	loaded.Program.Loaded, loaded.Program.Attached = true, nil
+	loaded.Changes, loaded.PricesFrom, loaded.Rows, loaded.Warnings = nil, "", nil, nil
+	for name, doc := range map[string]*record.ProgXray{"prog-xray.txt": reporttest.ProgXray(), "prog-xray-loaded.txt": loaded} {
+		var b bytes.Buffer
+		if err := ProgXray(&b, Options{Width: 80}, doc); err != nil {
+			t.Fatal(err)
+		}
+		reporttest.Fits(t, b.String(), 80)
+		reporttest.Golden(t, name, b.String())
+	}
+}
+
+func TestProgAsmGolden(t *testing.T) {
+	t.Parallel()
+	doc := &record.ProgCode{Program: reporttest.ProgXray().Program, Listings: []record.ProgListing{{
+		Name: "lb_main", Address: 0xffffffffc0001000, Lines: []record.ProgListingLine{
+			{ListingLine: record.ListingLine{Text: "push %rbp"},
+				Source: &record.SourceLine{File: "src/lb.c", Line: 40, Text: "lb_main(xdp_md*ctx)"}},
+			{ListingLine: record.ListingLine{Offset: 0x9, Text: "jmp __x86_indirect_thunk_rcx", Indirect: true, Note: "tail-call table: v4, v6"},
+				Source: &record.SourceLine{File: "src/lb.c", Line: 41, Text: "bpf_tail_call(ctx,&table,proto);"}},
+		},
+	}}}
+	var b bytes.Buffer
+	if err := ProgAsm(&b, Options{Width: 80}, doc); err != nil {
+		t.Fatal(err)
+	}
+	reporttest.Golden(t, "prog-asm.txt", b.String())
+}
+
+// Records come from files: what they hold does not reach the terminal raw.
+func TestProgXrayHostile(t *testing.T) {
+	t.Parallel()
+	doc := reporttest.ProgXray()
+	const evil = "\x1b[2J\x07\n"
+	doc.Program.Name, doc.Program.Tag, doc.Program.Attached, doc.PricesFrom = evil, evil, []string{evil}, evil
+	doc.Dispatcher.Fallback, doc.Returns = evil, map[string]int{evil: 1}
+	for i := range doc.Rows {
+		row := &doc.Rows[i]
+		row.Function, row.Kind, row.Made, row.Calls, row.Thunk = evil, evil, evil, evil, evil
+		row.Maps, row.Inner, row.Programs = []string{evil}, []string{evil}, []string{evil}
+		row.Source = &record.SourceLine{File: evil, Text: evil}
+	}
+	for i := range doc.Changes {
+		doc.Changes[i].Text = evil
+	}
+	var b bytes.Buffer
+	if err := ProgXray(&b, Options{}, doc); err != nil {
+		t.Fatal(err)
+	}
+	if strings.ContainsAny(b.String(), "\x1b\x07") {
+		t.Errorf("%q", b.String())
+	}
+}
