@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Code is what was read of a program.
@@ -37,7 +38,8 @@ type Code struct {
 	// Returns counts the returns by the thunk that they jump to, "ret" for bare ones.
 	Returns branch.Returns
 
-	kernel *kernel.Kernel
+	kernel     *kernel.Kernel
+	dispatcher *record.ProgXrayDispatcher // nil where there is none
 }
 
 // Function is one function of a program.
@@ -172,6 +174,9 @@ func Read(k *kernel.Kernel, p *ebpf.Program) (*Code, error) {
 		return nil, err
 	}
 	if err := c.readSites(x, lines); err != nil {
+		return nil, err
+	}
+	if err := c.readDispatcher(); err != nil {
 		return nil, err
 	}
 	return c, nil

@@ -2,10 +2,13 @@ package progcode
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/cilium/ebpf"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
@@ -20,8 +23,8 @@ const maxText = 300
 func (c *Code) Record(machine host.Fingerprint) *record.ProgXray {
 	doc := &record.ProgXray{
 		Document: *record.New[record.ProgSiteRow]("prog-xray", machine),
-		Program:  c.about(),
-		Maps:     []record.ProgXrayMap{}, Functions: []record.ProgXrayFunction{},
+		Program:  c.about(), Dispatcher: c.dispatcher,
+		Maps: []record.ProgXrayMap{}, Functions: []record.ProgXrayFunction{},
 		Returns: c.Returns, Changes: []record.ProgXrayChange{},
 	}
 	for _, f := range c.Functions[:min(len(c.Functions), record.MaxRows)] {
@@ -45,7 +48,7 @@ func (c *Code) Record(machine host.Fingerprint) *record.ProgXray {
 
 func (c *Code) about() record.ProgXrayProgram {
 	return record.ProgXrayProgram{
-		Name: plain(c.Name), ID: uint32(c.ID), Tag: c.Tag, BPFInstructions: c.Xlated, Bytes: c.Native,
+		Name: plain(c.Name), ID: uint32(c.ID), Tag: c.Tag, Type: typeName(c.Type), BPFInstructions: c.Xlated, Bytes: c.Native,
 	}
 }
 
@@ -149,20 +152,34 @@ func plain(s string) string {
 	return strings.TrimSpace(s)
 }
 
-// Dispatcher says whether the BPF dispatcher calls the program directly. It is nil where
-// the kernel has none.
-func (c *Code) Dispatcher() (*record.ProgXrayDispatcher, error) {
+// typeName is the type of a program as records have it.
+func typeName(t ebpf.ProgramType) string {
+	switch t {
+	case ebpf.XDP:
+		return "xdp"
+	case ebpf.Extension:
+		return "extension"
+	}
+	return strings.ToLower(t.String())
+}
+
+// readDispatcher reads whether the BPF dispatcher calls the program directly.
+func (c *Code) readDispatcher() error {
 	programs, fallback, err := c.kernel.Dispatcher()
+	if errors.Is(err, kernel.ErrNoDispatcher) {
+		return nil
+	}
 	if err != nil {
-		return nil, err
+		return fmt.Errorf("read BPF dispatcher: %w", err)
 	}
 	main := c.Functions[0]
-	return &record.ProgXrayDispatcher{
+	c.dispatcher = &record.ProgXrayDispatcher{
 		In: slices.ContainsFunc(programs, func(addr uint64) bool {
 			return addr-main.Addr < uint64(len(main.Code))
 		}),
 		Programs: len(programs), Slots: kernel.DispatcherSlots, Fallback: fallback,
-	}, nil
+	}
+	return nil
 }
 
 // Listing is the document of its instructions, on a machine.

@@ -64,8 +64,12 @@ type ProgXrayProgram struct {
 	Tag string `json:"tag"`
 	// Loaded is set when it was loaded to be read, and is gone.
 	Loaded bool `json:"loaded,omitempty"`
-	// Attached says where it is attached, as far as seen.
+	// Type is "xdp", or "extension": a part of a libxdp dispatcher (freplace).
+	Type string `json:"type"`
+	// Attached are the devices that run it, as far as seen; Entries the entries of maps that
+	// hold it, and the dispatcher that a part is in.
 	Attached []string `json:"attached,omitempty"`
+	Entries  []string `json:"entries,omitempty"`
 	// BPFInstructions are those that the verifier left, in units of 8 bytes; Bytes those of
 	// the machine code.
 	BPFInstructions int `json:"bpf-instructions"`
@@ -150,7 +154,8 @@ func (r *ProgSiteRow) check() error {
 }
 
 func (p *ProgXray) check() error {
-	if err := checkTexts(append([]string{p.Program.Name, p.Program.Tag, p.PricesFrom}, p.Program.Attached...)); err != nil {
+	if err := checkTexts(append([]string{p.Program.Name, p.Program.Tag, p.Program.Type, p.PricesFrom}, append(p.Program.Attached,
+		p.Program.Entries...)...)); err != nil {
 		return err
 	}
 	if n := len(p.Functions) + len(p.Maps) + len(p.Changes); n > 3*MaxRows {

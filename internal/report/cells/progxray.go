@@ -20,7 +20,7 @@ func Program(p *record.ProgXrayProgram) string {
 
 // ProgDispatcher is a sentence that says where a program is attached, and how it is called.
 func ProgDispatcher(doc *record.ProgXray) string {
-	d, at := doc.Dispatcher, "Nothing that is seen has it attached."
+	d, at := doc.Dispatcher, "It is seen attached to no device."
 	if n := len(doc.Program.Attached); n > 0 {
 		const most = 8
 		at = "Attached to " + Clean(strings.Join(doc.Program.Attached[:min(n, most)], ", "))
@@ -29,7 +29,12 @@ func ProgDispatcher(doc *record.ProgXray) string {
 		}
 		at += "."
 	}
+	if n := len(doc.Program.Entries); n > 0 {
+		at += " Held by " + Clean(strings.Join(doc.Program.Entries[:min(n, 8)], ", ")) + "."
+	}
 	switch {
+	case doc.Program.Type == "extension":
+		return at + " It stands in place of a function of a libxdp dispatcher, which calls it directly."
 	case d == nil:
 		return at + " The kernel calls each XDP program indirectly: it has no BPF dispatcher."
 	case d.In:

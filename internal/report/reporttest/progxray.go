@@ -13,7 +13,7 @@ func ProgXray() *record.ProgXray {
 			Warnings: []record.Warning{{Text: "a warning"}},
 		},
 		Program: record.ProgXrayProgram{
-			Name: "lb_main", ID: 42, Tag: "0123456789abcdef", Attached: []string{"eth0 (native)"}, BPFInstructions: 1234, Bytes: 5678,
+			Name: "lb_main", ID: 42, Tag: "0123456789abcdef", Type: "xdp", Attached: []string{"eth0 (native)"}, BPFInstructions: 1234, Bytes: 5678,
 		},
 		Functions:  []record.ProgXrayFunction{{Name: "lb_main", Bytes: 5000}, {Name: "backend_of", Bytes: 678}},
 		Maps:       []record.ProgXrayMap{{ID: 7, Name: "flow_map", Type: "LRUHash", MaxEntries: 65536}},
