@@ -20,7 +20,7 @@ func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
 	rows := []record.TaxRow{}
 	for i := range raw.pairs {
 		p := &raw.pairs[i]
-		row := raw.row(p)
+		row := possible(raw.row(p))
 		if row.Refused == "" {
 			for _, text := range append(stat.Warnings(row.Samples), p.sides.complete(raw, p, &row)...) {
 				warns = append(warns, record.Warning{Row: row.Name, Text: text})
@@ -29,14 +29,37 @@ func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
 		rows = append(rows, row)
 	}
 	packets := raw.packets()
+	for i := range packets {
+		packets[i] = possible(packets[i])
+	}
 	if thunk := raw.pair(Thunk); thunk != nil {
 		for _, row := range packets {
+			if row.Refused != "" {
+				continue
+			}
 			for _, text := range fewFills(thunk) {
 				warns = append(warns, record.Warning{Row: row.Name, Text: text})
 			}
 		}
 	}
 	return append(rows, packets...), warns
+}
+
+// possible is row, refused when one of its sides is below zero: beside other work a round of the chain with the redirect
+// can be quicker than that of the chain without it.
+func possible(row record.TaxRow) record.TaxRow {
+	for _, q := range []*stat.Quantity{row.With, row.Without} {
+		if q == nil || q.Low >= 0 {
+			continue
+		}
+		return record.TaxRow{
+			Name: row.Name, Labels: row.Labels, Target: row.Target, Premise: row.Premise, Note: row.Note,
+			Refused: fmt.Sprintf("disturbed: one of its sides took %.3g ns [%.3g, %.3g], as the machine did other work: "+
+				"measure for longer, or while it does nothing else", q.Median, q.Low, q.High),
+			Samples: []float64{}, Rounds: []int{},
+		}
+	}
+	return row
 }
 
 // pair is what was measured of a pair by its name, nil when it was not or is refused.

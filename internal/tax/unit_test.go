@@ -1,6 +1,7 @@
 package tax
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -368,6 +370,31 @@ func TestSplit(t *testing.T) {
 	rows, _ = r.Record()
 	if rows[0].NsPerPacket != nil || !strings.Contains(rows[0].Note, "not measured") {
 		t.Errorf("%v, %s", rows[0].NsPerPacket, rows[0].Note)
+	}
+}
+
+// What no packet can have taken has no number: a record that has it is not read.
+func TestImpossible(t *testing.T) {
+	r := onPath(raw(Thunk, 10, 12))
+	r.pairs = append(r.pairs, raw("ndo-xdp-xmit/bulk=16", -677, 290).pairs...)
+	r.hops = map[int][]float64{16: slices.Repeat([]float64{-677}, 8)}
+	rows, warns := r.Record()
+	for _, row := range rows {
+		if refused := strings.HasPrefix(row.Refused, "disturbed: one of its sides took -"); refused != (row.Name != Thunk) {
+			t.Errorf("%s: refused %q", row.Name, row.Refused)
+		}
+	}
+	if len(rows) != 3 {
+		t.Errorf("%d rows", len(rows))
+	}
+	doc := record.New[record.TaxRow]("tax", host.Fingerprint{})
+	doc.Rows, doc.Warnings = rows, warns
+	b, err := json.Marshal(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := record.Parse(b); err != nil {
+		t.Error(err)
 	}
 }
 
