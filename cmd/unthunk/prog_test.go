@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
@@ -65,6 +66,27 @@ func TestProgList(t *testing.T) {
 	}
 	if code, _, stderr = unthunk(t, "compare", file, file); code != exitFailed || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("compare: exit code %d: %s", code, stderr)
+	}
+}
+
+// A run names the programs that devices run, also one of a namespace that it does not look
+// into: its link tells.
+func TestRunNamesPrograms(t *testing.T) {
+	lab := veth.Namespace(t)
+	a, _ := veth.Pair(t, lab, "run0", "run1")
+	pass := veth.Program(t, asm.Mov.Imm(asm.R0, 2), asm.Return())
+	if err := a.Attach(pass, link.XDPDriverMode); err != nil {
+		t.Fatal(err)
+	}
+	info, err := pass.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	doc := record.New[record.BenchRow]("run", host.Fingerprint{})
+	addPrograms(t.Context(), doc)
+	if !slices.ContainsFunc(doc.Programs, func(p record.ProgramRow) bool { return p.ID == uint32(id) }) || len(doc.Warnings) > 0 {
+		t.Errorf("%+v, %+v", doc.Programs, doc.Warnings)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/profile"
+	"github.com/unthunk/unthunk/internal/program/list"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
@@ -104,6 +105,7 @@ func addRun(s std, cmd *cobra.Command) {
 		}
 		doc := record.New[record.BenchRow]("run", machine)
 		doc.Settings = settings(cmd, l)
+		addPrograms(cmd.Context(), doc)
 		show, done := progressOf(s, "rates", parts.prices+parts.stages)
 		if err := measureChain(cmd.Context(), doc, ladder, show, done); err != nil {
 			return err
@@ -124,6 +126,21 @@ func addRun(s std, cmd *cobra.Command) {
 			return screen.Write(s.out, textOptions(s.out))
 		})
 		return stopped(doc, benchRefused, err)
+	}
+}
+
+// addPrograms adds the XDP programs that devices of the machine run. What cannot be seen
+// leaves the record without: the run measures programs of its own.
+func addPrograms(ctx context.Context, doc *record.Document[record.BenchRow]) {
+	found, err := list.Read(ctx, list.Options{})
+	if err != nil {
+		doc.Warn("", fmt.Sprintf("no list of XDP programs: %v", err))
+		return
+	}
+	for _, p := range found.Rows {
+		if len(p.Attached) > 0 {
+			doc.Programs = append(doc.Programs, p)
+		}
 	}
 }
 

@@ -36,6 +36,8 @@ type Answer struct {
 	// Try and Avoid are what would make this machine's redirect cheaper, and dearer, the
 	// largest first.
 	Try, Avoid []record.Gain
+	// Programs are the XDP programs that devices ran when the run began, a clause each.
+	Programs []string
 	// Trust are the clauses that say how sure the figures are.
 	Trust []string
 }
@@ -86,6 +88,7 @@ func NewAnswer(doc *record.Document[record.BenchRow]) *Answer {
 	if v := doc.Conclusion; v != nil {
 		a.Try, a.Avoid = v.Win, v.Lose
 	}
+	a.Programs = AttachedPrograms(doc.Programs, doc.Prices)
 	a.Trust = trust(doc, row)
 	return a
 }

@@ -90,7 +90,7 @@ func (c *costs) add(row string, cost record.ProgramCost) {
 
 // program adds what a program on a device costs by how it is called and what is around it.
 func (c *costs) program(p *record.ProgramRow) {
-	on := devicesOf(p, c.parts)
+	on := devicesOf(p.Attached, 3)
 	if p.Dispatcher == record.OutOfDispatcher && p.JitedBytes > 0 {
 		c.add("bpf-prog", record.ProgramCost{
 			What: p.Title() + " is not in the BPF dispatcher: called indirectly", Each: "packet of " + on,
@@ -107,7 +107,7 @@ func (c *costs) program(p *record.ProgramRow) {
 	}); len(generic) > 0 {
 		c.add("", record.ProgramCost{
 			What: p.Title() + " is attached in generic mode: the kernel makes an skb first",
-			Each: "packet of " + devicesOf(&record.ProgramRow{Attached: generic}, c.parts),
+			Each: "packet of " + devicesOf(generic, 3),
 			Note: "no price: it depends on the driver",
 		})
 	}
@@ -202,24 +202,46 @@ func (c *costs) statistics() {
 	c.add("", cost)
 }
 
-// devicesOf are the devices that run a program, three at most by name.
-func devicesOf(p *record.ProgramRow, parts *record.ProgramListParts) string {
-	const most = 3
+// devicesOf are the devices that run a program, the first of them by name.
+func devicesOf(attached []record.Attachment, most int) string {
 	var names []string
-	for _, a := range p.Attached {
-		name := a.Device
-		if name == "" {
-			name = fmt.Sprintf("device %d of another namespace", a.Index)
-		}
-		if ns := parts.NamespaceName(a.Namespace); ns != "" {
-			name += " in " + ns
-		}
-		names = append(names, name)
+	for _, a := range attached {
+		names = append(names, a.On())
 	}
 	if n := len(names); n > most {
 		return strings.Join(names[:most], ", ") + fmt.Sprintf(" and %d more", n-most)
 	}
 	return strings.Join(names, ", ")
+}
+
+// AttachedPrograms says of each XDP program that devices ran when a run began where it is,
+// and what calling it costs a packet by the run's prices: a clause each. What its own
+// instructions cost a run does not measure.
+func AttachedPrograms(rows []record.ProgramRow, prices []record.TaxRow) (said []string) {
+	for i := range rows {
+		p := &rows[i]
+		text := p.Title() + " on " + devicesOf(p.Attached, 1)
+		generic := slices.ContainsFunc(p.Attached, func(a record.Attachment) bool { return a.Mode == record.GenericMode })
+		row := priceRow(prices, "bpf-prog")
+		switch {
+		case p.Type != "" && p.JitedBytes == 0:
+			text += ": interpreted, several times slower"
+		case p.Dispatcher == record.OutOfDispatcher && row != nil:
+			text += fmt.Sprintf(": not in the BPF dispatcher, +%s ns a packet", stat.Number(row.Price.Median))
+		case p.Dispatcher == record.OutOfDispatcher:
+			text += ": not in the BPF dispatcher, called indirectly"
+		case p.Dispatcher == record.InDispatcher:
+			text += ": called directly, +0 ns"
+		}
+		if generic {
+			text += "; generic mode"
+		}
+		if n := len(p.Parts); n > 0 {
+			text += fmt.Sprintf("; runs %s", many(n, "part"))
+		}
+		said = append(said, text)
+	}
+	return said
 }
 
 // programsHeadline says how many programs a machine has.

@@ -54,7 +54,7 @@ func TestProgramCosts(t *testing.T) {
 		{Name: "id:2", ID: 2, Program: "out", Type: "xdp", JitedBytes: 9, Dispatcher: record.OutOfDispatcher, Attached: native,
 			MapIDs: []uint32{5}},
 		{Name: "id:3", ID: 3, Program: "slow", Type: "xdp", Dispatcher: record.OutOfDispatcher,
-			Attached: []record.Attachment{{Device: "eth1", Mode: record.GenericMode, Namespace: 2}}},
+			Attached: []record.Attachment{{Device: "eth1", Mode: record.GenericMode, Namespace: 2, Where: "blue"}}},
 		{Name: "id:4", ID: 4, Program: "idle", Type: "xdp", JitedBytes: 9, MapIDs: []uint32{5}},
 		{Name: "id:6", ID: 6, Attached: native, Dispatcher: record.DispatcherUnknown},
 	}
@@ -100,5 +100,33 @@ func TestProgramCosts(t *testing.T) {
 	}
 	if got := ProgramCosts(rows[:1], &record.ProgramListParts{}, prices); got == nil || len(got) != 0 {
 		t.Errorf("of one in the dispatcher: %+v", got)
+	}
+}
+
+// A run says of each program on a device how it is called, at the run's price of a call.
+func TestAttachedPrograms(t *testing.T) {
+	t.Parallel()
+	prices := []record.TaxRow{{Name: "bpf-prog", Price: &stat.Quantity{Median: 10, Low: 9, High: 11, Unit: "ns"}}}
+	on := func(mode string) []record.Attachment {
+		return []record.Attachment{{Device: "eth0", Mode: mode}, {Device: "eth1", Mode: mode}}
+	}
+	rows := []record.ProgramRow{
+		{Name: "id:1", Program: "in", Type: "xdp", JitedBytes: 9, Dispatcher: record.InDispatcher, Attached: on(record.NativeMode)[:1]},
+		{Name: "id:2", Program: "out", Type: "xdp", JitedBytes: 9, Dispatcher: record.OutOfDispatcher, Attached: on(record.GenericMode)},
+		{Name: "id:3", Type: "xdp", Dispatcher: record.OutOfDispatcher, Attached: on(record.NativeMode), Parts: []uint32{5}},
+		{Name: "id:4", Dispatcher: record.DispatcherUnknown, Attached: on(record.NativeMode)},
+	}
+	want := []string{
+		"in id:1 on eth0: called directly, +0 ns",
+		"out id:2 on eth0 and 1 more: not in the BPF dispatcher, +10.0 ns a packet; generic mode",
+		"id:3 on eth0 and 1 more: interpreted, several times slower; runs 1 part",
+		"id:4 on eth0 and 1 more",
+	}
+	if got := AttachedPrograms(rows, prices); strings.Join(got, "\n") != strings.Join(want, "\n") {
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	const unpriced = "out id:2 on eth0 and 1 more: not in the BPF dispatcher, called indirectly; generic mode"
+	if got := AttachedPrograms(rows[1:2], nil); got[0] != unpriced {
+		t.Error(got)
 	}
 }

@@ -79,8 +79,10 @@ type Attachment struct {
 	Index  uint32 `json:"index"`
 	// Driver is its driver's name; empty where it does not tell.
 	Driver string `json:"driver,omitempty"`
-	// Namespace is the inode of its network namespace, 0 when unknown.
+	// Namespace is the inode of its network namespace, 0 when unknown; Where is what people
+	// call it, empty for the one that unthunk runs in.
 	Namespace uint64 `json:"namespace"`
+	Where     string `json:"namespace-name,omitempty"`
 	// Mode is "native", "generic" or "offloaded"; empty when unknown.
 	Mode string `json:"mode"`
 	// By is "link" or "netlink"; "unknown" where links and devices do not tell. Link is
@@ -209,14 +211,16 @@ func (p *ProgramListParts) Map(id uint32) *ProgramMap {
 	return nil
 }
 
-// NamespaceName is what people call a namespace: "" for the one that unthunk runs in.
-func (p *ProgramListParts) NamespaceName(inode uint64) string {
-	for _, n := range p.Namespaces {
-		if n.Inode == inode {
-			return n.Name
-		}
+// On is where the device is: "eth0", "veth1 in blue".
+func (a *Attachment) On() string {
+	on := a.Device
+	if on == "" {
+		on = fmt.Sprintf("device %d of a namespace that was not seen", a.Index)
 	}
-	return ""
+	if a.Where != "" {
+		on += " in " + a.Where
+	}
+	return on
 }
 
 // InUse tells whether something may run the program: a device, a map, a dispatcher.
@@ -241,7 +245,7 @@ const (
 func (r *ProgramRow) check() error {
 	texts := []string{r.Program, r.Type, r.Tag, r.Slot}
 	for _, a := range r.Attached {
-		texts = append(texts, a.Device, a.Driver, a.Mode, a.By)
+		texts = append(texts, a.Device, a.Driver, a.Where, a.Mode, a.By)
 	}
 	for _, p := range r.Holders {
 		texts = append(texts, p.Name)

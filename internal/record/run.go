@@ -12,13 +12,16 @@ type RunParts struct {
 	// Stages are where a packet's ns go, and Profile what else its profile has.
 	Stages  []ProfileRow  `json:"stages,omitempty"`
 	Profile *ProfileParts `json:"profile,omitempty"`
+	// Programs are the XDP programs that devices ran when the run began, with Attached; none
+	// in records of versions that did not look.
+	Programs []ProgramRow `json:"programs,omitempty"`
 	// Conclusion is what the run comes to.
 	Conclusion *Conclusion `json:"verdict,omitempty"`
 }
 
 // checkNone refuses a record of another kind that has parts of a run.
 func (r *RunParts) checkNone(kind string) error {
-	if len(r.Prices)+len(r.Stages) > 0 || r.Profile != nil || r.Conclusion != nil {
+	if len(r.Prices)+len(r.Stages)+len(r.Programs) > 0 || r.Profile != nil || r.Conclusion != nil {
 		return fmt.Errorf("not a record of %s: it has prices or stages beside its rows", kind)
 	}
 	return nil
@@ -39,6 +42,9 @@ func checkRun(d *Document[BenchRow]) error {
 	}
 	if err := checkReferences(d.References); err != nil {
 		return err
+	}
+	if err := checkRows(d.Programs, nil); err != nil {
+		return fmt.Errorf("not a record of run: programs: %w", err)
 	}
 	if n := len(d.Rows) + len(d.Prices); n > MaxRows {
 		return errTooMany(n)

@@ -25,6 +25,7 @@ const (
 	rankLegend
 	rankAvoid
 	rankTrust
+	rankPrograms
 	rankTry
 	rankPath
 	rankMore
@@ -61,6 +62,7 @@ func (p *printer) answer(doc *record.Document[record.BenchRow], a *conclusion.An
 		all = append(all, block{rankDetail, p.labeled("try", green, "nothing that this run looks for would make a redirect cheaper here")})
 	}
 	all = append(all, p.advice("avoid", yellow, "+", rankAvoid, a.Avoid)...)
+	all = append(all, p.attached(a.Programs)...)
 	all = append(all, space)
 	if lines := p.trust(a.Trust); len(lines) > 0 {
 		all = append(all, block{rankTrust, lines})
@@ -270,6 +272,26 @@ func (p *printer) advice(label, color, sign string, rank rank, gains []record.Ga
 		label = ""
 	}
 	return all
+}
+
+// attached are the XDP programs that devices run: two, and how many more there are.
+func (p *printer) attached(programs []string) (all []block) {
+	const most = 2
+	if len(programs) == 0 {
+		return nil
+	}
+	more := "what its own code costs: unthunk prog cost"
+	if n := len(programs); n > most {
+		programs, more = programs[:most], fmt.Sprintf("and %d more: unthunk prog list; what they cost: prog cost", n-most)
+	}
+	label := "yours"
+	for _, text := range programs {
+		lines := p.filled(fmt.Sprintf("%-*s", labelWidth, label), text)
+		lines[0] = p.paint(green, label) + strings.TrimPrefix(lines[0], label)
+		all = append(all, block{rankPrograms, lines})
+		label = ""
+	}
+	return append(all, block{rankDetail, p.labeled("", "", more)})
 }
 
 // machineText is the machine in one line.

@@ -38,6 +38,12 @@ func runs() map[string]*record.Document[record.BenchRow] {
 			d.Prices, d.Conclusion = nil, new(record.Conclusion)
 			d.Warn("", "no prices: x86-64 is missing: tax decodes no other code yet")
 		},
+		"own-programs": func(d *record.Document[record.BenchRow]) {
+			d.Programs = programList().Rows[:2]
+			old := record.ProgramRow{Name: "id:9", ID: 9, Type: "xdp", Dispatcher: record.OutOfDispatcher,
+				Attached: []record.Attachment{{Device: "eth2", Mode: record.GenericMode}}}
+			d.Programs = append(d.Programs, old)
+		},
 		"pmu": func(d *record.Document[record.BenchRow]) { d.Profile.Sampling.Event = "cycles:pp" },
 		"incomplete": func(d *record.Document[record.BenchRow]) {
 			d.Incomplete = true

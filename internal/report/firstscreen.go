@@ -34,6 +34,7 @@ func (s *FirstScreen) details() []detail {
 		{"all rates", s.ladder},
 		{"largest prices of a call", s.largestPrices},
 		{"all stages", s.stages},
+		{"XDP programs on devices", s.programs},
 		{"worth trying, ns a packet", func(p *printer) { p.gains(s.Doc.Conclusion.Win) }},
 		{"avoid, ns a packet", func(p *printer) { p.gains(s.Doc.Conclusion.Lose) }},
 	}
@@ -43,6 +44,13 @@ func (s *FirstScreen) details() []detail {
 type detail struct {
 	heading string
 	write   func(p *printer)
+}
+
+// programs writes the XDP programs that devices ran, all of them.
+func (s *FirstScreen) programs(p *printer) {
+	for _, text := range conclusion.AttachedPrograms(s.Doc.Programs, s.Doc.Prices) {
+		p.wrap("", text)
+	}
 }
 
 // Write writes the screen: the answer on at most 24 lines, and with Verbose the details

@@ -87,7 +87,7 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 			p.wrap("  ", fmt.Sprintf("and on %d more devices", len(row.Attached)-maxNamed))
 			break
 		}
-		p.wrap("  ", attachmentText(a, doc))
+		p.wrap("  ", attachmentText(a))
 	}
 	if row.PartOf != 0 {
 		p.wrap("  ", "part of the libxdp dispatcher "+programTitle(row.PartOf, doc)+cells.Join("", " as ", row.Slot))
@@ -129,16 +129,10 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 }
 
 // attachmentText says on which device a program is.
-func attachmentText(a record.Attachment, doc *record.ProgramList) string {
-	on := "on " + a.Device
-	if a.Device == "" {
-		on = fmt.Sprintf("on device %d of a namespace that was not seen", a.Index)
-	}
+func attachmentText(a record.Attachment) string {
+	on := "on " + a.On()
 	if a.Driver != "" {
 		on += " (" + a.Driver + ")"
-	}
-	if ns := doc.NamespaceName(a.Namespace); ns != "" {
-		on += " in " + ns
 	}
 	how := map[string]string{"link": fmt.Sprintf("by link %d", a.Link), "netlink": "by netlink"}[a.By]
 	return cells.Join(", ", on, a.Mode, how)

@@ -21,7 +21,7 @@ func programList() *record.ProgramList {
 			Dispatcher: record.InDispatcher, MapIDs: []uint32{11, 12, 13}, Holders: lb,
 			Attached: []record.Attachment{
 				{Device: "eth0", Index: 2, Driver: "virtio_net", Namespace: 1, Mode: record.NativeMode, By: "link", Link: 12},
-				{Device: "veth1", Index: 4, Driver: "veth", Namespace: 2, Mode: record.GenericMode, By: "netlink"},
+				{Device: "veth1", Index: 4, Driver: "veth", Namespace: 2, Where: "ns1", Mode: record.GenericMode, By: "netlink"},
 				{Index: 9, By: "link", Link: 14},
 			}, Tracers: []record.ProgramName{{ID: 300, Name: "xdp_dump"}}},
 		{Name: "id:250", ID: 250, Program: "xdp_dispatcher", Type: "xdp", Tag: "90f686eb86991928", JitedBytes: 900,

@@ -9,7 +9,7 @@ import (
 
 // attachments are the programs on the devices of this thread's network namespace, by their
 // numbers, and how many devices there are.
-func attachments(inode uint64) (devices int, found map[uint32][]record.Attachment, err error) {
+func attachments(n *namespace) (devices int, found map[uint32][]record.Attachment, err error) {
 	devices, list, err := device.AllWithPrograms()
 	if err != nil || len(list) == 0 {
 		return devices, nil, err
@@ -23,7 +23,8 @@ func attachments(inode uint64) (devices int, found map[uint32][]record.Attachmen
 	for _, d := range list {
 		for _, p := range d.Programs {
 			found[p.ID] = append(found[p.ID], record.Attachment{
-				Device: clean(d.Name), Index: d.Index, Driver: driver(d.Name), Namespace: inode, Mode: p.Mode, By: "netlink",
+				Device: clean(d.Name), Index: d.Index, Driver: driver(d.Name), Namespace: n.inode, Where: clean(n.name),
+				Mode: p.Mode, By: "netlink",
 			})
 		}
 	}

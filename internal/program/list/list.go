@@ -104,7 +104,7 @@ func (r *reading) namespaces(ctx context.Context, opts Options) error {
 		var count int
 		if refused == nil {
 			var found map[uint32][]record.Attachment
-			if count, found, refused = attachments(n.inode); n.rank == rankOwn && refused != nil {
+			if count, found, refused = attachments(n); n.rank == rankOwn && refused != nil {
 				failed = refused
 			}
 			for id, list := range found {
