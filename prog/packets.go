@@ -1,0 +1,221 @@
+package prog
+
+import (
+	"bufio"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"slices"
+
+	"github.com/gopacket/gopacket"
+	"github.com/gopacket/gopacket/layers"
+	"github.com/gopacket/gopacket/pcapgo"
+
+	"github.com/unthunk/unthunk/internal/bpf/replay"
+)
+
+// DefaultPackets is how many packets [ReadPackets] keeps of a file that has more.
+const DefaultPackets = 16384
+
+// MaxPackets is the largest number of packets that can be asked for.
+const MaxPackets = 1 << 18
+
+// MaxFrame is the longest frame that is replayed, in bytes: what fits into one page beside the headroom.
+const MaxFrame = replay.MaxPacket
+
+// Packets are Ethernet frames.
+type Packets struct {
+	// Frames are without the frame check sequence.
+	Frames [][]byte
+	// Seen is how many the file had that could be replayed. Frames is a uniform sample of them when there
+	// are fewer.
+	Seen int
+	// Cut were left out because the capture does not have all their bytes, Short because they have no whole
+	// Ethernet header, Long because they are above MaxFrame.
+	Cut, Short, Long int
+}
+
+// maxGap is how many bytes of a file are read without a packet before it is refused: a pcapng file can
+// have blocks without end that hold none, which its reader remembers.
+const maxGap = 4 << 20
+
+// ReadPackets reads pcap or pcapng with Ethernet frames, from begin to end, and keeps at most most frames
+// (0 is [DefaultPackets]): a uniform sample in the order of the file, the same one each time.
+func ReadPackets(r io.Reader, most int) (*Packets, error) {
+	most = cmp.Or(most, DefaultPackets)
+	if most < 1 || most > MaxPackets {
+		return nil, fmt.Errorf("%d packets are not within 1 … %d", most, MaxPackets)
+	}
+	gap := &gapReader{r: r}
+	next, err := openCapture(gap)
+	if err != nil {
+		return nil, err
+	}
+	s := reservoir{most: most, random: rand.New(rand.NewPCG(1, 2))}
+	var p Packets
+	for {
+		gap.read = 0
+		frame, ci, err := next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("packet %d: %w", s.seen+p.Cut+p.Short+p.Long+1, plainEOF(err))
+		}
+		switch {
+		case ci.CaptureLength < ci.Length:
+			p.Cut++
+		case len(frame) < replay.MinPacket:
+			p.Short++
+		case len(frame) > MaxFrame:
+			p.Long++
+		default:
+			s.add(frame)
+		}
+	}
+	p.Frames, p.Seen = s.frames(), s.seen
+	if len(p.Frames) == 0 {
+		return nil, fmt.Errorf("no packet can be replayed: %s", cmp.Or(p.LeftOut(), "the file has none"))
+	}
+	return &p, nil
+}
+
+// LeftOut says which packets of the file cannot be replayed; empty when all can.
+func (p *Packets) LeftOut() string {
+	var parts []string
+	for _, part := range []struct {
+		n    int
+		what string
+	}{
+		{p.Cut, "cut short by the capture"},
+		{p.Short, fmt.Sprintf("under %d bytes", replay.MinPacket)},
+		{p.Long, fmt.Sprintf("above %d bytes", MaxFrame)},
+	} {
+		if part.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.what))
+		}
+	}
+	out := ""
+	for i, part := range parts {
+		if i > 0 {
+			out += ", "
+		}
+		out += part
+	}
+	return out
+}
+
+// plainEOF says in plain words that a file ends in the middle of a packet.
+func plainEOF(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return errors.New("the file ends in the middle of it")
+	}
+	return err
+}
+
+// openCapture tells pcap from pcapng and returns what reads the next packet. The frame is valid until the
+// next call.
+func openCapture(r io.Reader) (func() ([]byte, gopacket.CaptureInfo, error), error) {
+	buffered := bufio.NewReaderSize(r, 1<<16)
+	magic, err := buffered.Peek(4)
+	if len(magic) < 4 {
+		if err != nil && !errors.Is(err, io.EOF) {
+			return nil, err
+		}
+		return nil, errors.New("not a capture: the file has fewer than 4 bytes")
+	}
+	switch {
+	case magic[0] == 0x1f && magic[1] == 0x8b:
+		return nil, errors.New("the file is packed by gzip: unpack it first")
+	case binary.BigEndian.Uint32(magic) == 0x28b52ffd:
+		return nil, errors.New("the file is packed by zstd: unpack it first")
+	case binary.BigEndian.Uint32(magic) == 0x0a0d0d0a: // the first block of pcapng
+		return openNg(buffered)
+	}
+	capture, err := pcapgo.NewReader(buffered)
+	if err != nil {
+		return nil, fmt.Errorf("neither pcap nor pcapng: %w", plainEOF(err))
+	}
+	if err := ethernet(capture.LinkType()); err != nil {
+		return nil, err
+	}
+	return capture.ZeroCopyReadPacketData, nil
+}
+
+func openNg(r io.Reader) (func() ([]byte, gopacket.CaptureInfo, error), error) {
+	capture, err := pcapgo.NewNgReader(r, pcapgo.NgReaderOptions{WantMixedLinkType: true, SkipUnknownVersion: true})
+	if err != nil {
+		return nil, fmt.Errorf("not pcapng: %w", plainEOF(err))
+	}
+	return func() ([]byte, gopacket.CaptureInfo, error) {
+		frame, ci, err := capture.ZeroCopyReadPacketData()
+		if err != nil {
+			return nil, ci, err
+		}
+		link, _ := ci.AncillaryData[0].(layers.LinkType)
+		return frame, ci, ethernet(link)
+	}, nil
+}
+
+// ethernet refuses other link types by name.
+func ethernet(link layers.LinkType) error {
+	if link == layers.LinkTypeEthernet {
+		return nil
+	}
+	return fmt.Errorf("frames of link type %v (%d): only Ethernet can be replayed", link, uint32(link))
+}
+
+// gapReader fails when more is read than a packet can need.
+type gapReader struct {
+	r    io.Reader
+	read int
+}
+
+func (g *gapReader) Read(b []byte) (int, error) {
+	if g.read > maxGap {
+		return 0, fmt.Errorf("%d MiB without a packet", maxGap>>20)
+	}
+	n, err := g.r.Read(b)
+	g.read += n
+	return n, err
+}
+
+// reservoir keeps a uniform sample of what is added (reservoir sampling: Vitter, 1985, algorithm R).
+type reservoir struct {
+	most   int
+	seen   int
+	random *rand.Rand
+	kept   []numbered
+}
+
+type numbered struct {
+	number int
+	frame  []byte
+}
+
+func (s *reservoir) add(frame []byte) {
+	at := len(s.kept)
+	if at == s.most {
+		if at = s.random.IntN(s.seen + 1); at >= s.most {
+			s.seen++
+			return
+		}
+	} else {
+		s.kept = append(s.kept, numbered{})
+	}
+	s.kept[at] = numbered{s.seen, append(s.kept[at].frame[:0], frame...)}
+	s.seen++
+}
+
+// frames are those of the sample in the order of the file.
+func (s *reservoir) frames() [][]byte {
+	slices.SortFunc(s.kept, func(a, b numbered) int { return cmp.Compare(a.number, b.number) })
+	frames := make([][]byte, len(s.kept))
+	for i, k := range s.kept {
+		frames[i] = k.frame
+	}
+	return frames
+}

@@ -1,0 +1,253 @@
+package prog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/bpf/replay"
+)
+
+// MaxPrograms is how many programs can be measured side by side.
+const MaxPrograms = replay.Sites - 1
+
+// Program is an XDP program to measure.
+type Program struct {
+	// Name is for errors.
+	Name string
+	// Loaded is the program. It stays the caller's.
+	Loaded *ebpf.Program
+	// Reload loads it once more, with the same maps, and may be nil. Where in memory the kernel puts a program
+	// moves its cost by some percent; a program that is loaded anew for each round has the cost of the mean place.
+	// The caller's program is not closed, what Reload returns is.
+	Reload func() (*ebpf.Program, error)
+}
+
+// Options of a replay. The zero value replays hot packets on the loopback device.
+type Options struct {
+	// WorkingSet is how many packets take turns: a packet comes again after so many less one others, as
+	// far as the row has them. 0 is [DefaultWorkingSet].
+	WorkingSet int
+	// Cold is how many bytes of memory each run walks through before it, so that caches of that size hold nothing
+	// of the program or its maps; 0 for none. The packet itself is in the cache, as where a NIC writes into it.
+	Cold int
+	// Device and Queue are ingress_ifindex and rx_queue_index of the packets. The device is of the calling thread's
+	// network namespace, and has XDP queues; 0 is loopback.
+	Device, Queue uint32
+	// Metadata stands before each packet: up to 216 bytes, in steps of 4.
+	Metadata []byte
+}
+
+// MaxMetadata is the longest metadata in bytes: XDP's headroom less what the kernel keeps of it.
+const MaxMetadata = replay.MaxMetadata
+
+// DefaultWorkingSet is how many packets take turns in a replay that is hot.
+const DefaultWorkingSet = 64
+
+// Outcome is what comes out of a packet.
+type Outcome struct {
+	// Verdict is XDP's: 0 for XDP_ABORTED to 4 for XDP_REDIRECT.
+	Verdict uint32
+	// Length is that of the packet in bytes.
+	Length int
+	// Hash is of its bytes.
+	Hash uint64
+}
+
+// Clean is what a program made of packets that were run once each, by plain BPF_PROG_TEST_RUN.
+type Clean struct {
+	// Outcomes are those of the second of three passes, by packet.
+	Outcomes []Outcome
+	// Learned is how many packets came out of the first pass otherwise, as when the first packet of a flow makes an
+	// entry of a map. Unsteady is how many came out of the third with another verdict or length, Varying how many with
+	// other bytes alone: their bytes are not compared.
+	Learned, Unsteady, Varying int
+}
+
+// Row is a set of packets that is measured as one.
+type Row struct {
+	Name string
+	// Packets are indexes of frames. Their order does not matter. Of more than [MaxRow] a spread of them is timed.
+	Packets []int
+}
+
+// MaxRow is how many packets of a row are timed.
+const MaxRow = 1024
+
+// MaxRows is how many rows a replay can have.
+const MaxRows = 64
+
+// Replay measures programs on packets. It is not safe for concurrent use. All methods that run programs do so
+// on the calling thread.
+type Replay struct {
+	programs []Program
+	packets  *Packets
+	opts     Options
+	kind     replay.Options // of the programs
+	clean    []Clean
+
+	harness *replay.Harness
+	null    *ebpf.Program
+	fresh   []*ebpf.Program // loaded anew, by program; nil for the caller's
+	rows    []row
+	call    int     // of the harness
+	pacing  float64 // ns of a run of the last call
+	found   [][]Mismatch
+}
+
+// New makes a replay of at most [MaxPrograms] programs: it runs each packet three times through each of them,
+// one by one, to know what has to come out. It returns an error in one line for a program that cannot be run
+// on packets, and a feature.Missing where BPF programs cannot be loaded.
+func New(ctx context.Context, packets *Packets, opts Options, programs ...Program) (*Replay, error) {
+	switch {
+	case len(programs) < 1 || len(programs) > MaxPrograms:
+		return nil, fmt.Errorf("%d programs: 1 to %d can be replayed", len(programs), MaxPrograms)
+	case len(packets.Frames) == 0:
+		return nil, errNoPackets
+	case len(opts.Metadata) > replay.MaxMetadata || len(opts.Metadata)%4 != 0:
+		return nil, fmt.Errorf("metadata of %d bytes: up to %d, in steps of 4", len(opts.Metadata), replay.MaxMetadata)
+	case opts.WorkingSet < 0 || opts.Cold < 0:
+		return nil, errors.New("a working set is not negative")
+	case opts.Queue > 0 && opts.Device == 0:
+		return nil, fmt.Errorf("queue %d of no device", opts.Queue)
+	}
+	opts.WorkingSet = cmp.Or(opts.WorkingSet, DefaultWorkingSet)
+	r := &Replay{programs: programs, packets: packets, opts: opts, fresh: make([]*ebpf.Program, len(programs))}
+	for _, p := range programs {
+		if p.Loaded.Type() != ebpf.XDP {
+			return nil, fmt.Errorf("program %s is of type %v: only XDP can be replayed", p.Name, p.Loaded.Type())
+		}
+		clean, err := r.runClean(ctx, p)
+		if err != nil {
+			return nil, err
+		}
+		r.clean = append(r.clean, clean)
+	}
+	return r, r.findKind()
+}
+
+// Clean is what each program made of the packets.
+func (r *Replay) Clean() []Clean { return r.clean }
+
+// runClean runs each packet once in each of three passes.
+func (r *Replay) runClean(ctx context.Context, p Program) (Clean, error) {
+	n := len(r.packets.Frames)
+	c := Clean{Outcomes: make([]Outcome, n)}
+	first := make([]Outcome, n)
+	for pass := range 3 {
+		for i, frame := range r.packets.Frames {
+			if i%256 == 0 && ctx.Err() != nil {
+				return c, ctx.Err()
+			}
+			got, err := r.runOnce(ctx, p, frame)
+			if err != nil {
+				return c, err
+			}
+			switch pass {
+			case 0:
+				first[i] = got
+			case 1:
+				c.Outcomes[i] = got
+				if got != first[i] {
+					c.Learned++
+				}
+			case 2:
+				want := &c.Outcomes[i]
+				switch {
+				case got.Verdict != want.Verdict || got.Length != want.Length:
+					c.Unsteady++
+				case got.Hash != want.Hash:
+					c.Varying++
+					want.Hash = 0
+				}
+			}
+		}
+	}
+	return c, nil
+}
+
+func (r *Replay) runOnce(ctx context.Context, p Program, frame []byte) (Outcome, error) {
+	in := replay.Input{Data: frame, Metadata: r.opts.Metadata, Device: r.opts.Device, Queue: r.opts.Queue}
+	for {
+		out, err := replay.TestRun(p.Loaded, in)
+		switch {
+		case errors.Is(err, unix.EINTR) && ctx.Err() == nil:
+			continue
+		case errors.Is(err, unix.EINTR):
+			return Outcome{}, ctx.Err()
+		case errors.Is(err, unix.ENODEV):
+			return Outcome{}, fmt.Errorf("there is no device with index %d in this network namespace", r.opts.Device)
+		case errors.Is(err, unix.EINVAL) && r.opts.Device != 0:
+			return Outcome{}, fmt.Errorf("device %d, queue %d: the kernel refuses it for a test run: it has no such queue, or no "+
+				"XDP on it", r.opts.Device, r.opts.Queue)
+		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, notSupported):
+			return Outcome{}, fmt.Errorf("program %s cannot be replayed: %w", p.Name, ErrKind)
+		case err != nil:
+			return Outcome{}, fmt.Errorf("program %s: %w", p.Name, err)
+		}
+		return Outcome{Verdict: out.Verdict, Length: len(out.Data), Hash: replay.Hash(out.Data)}, nil
+	}
+}
+
+// notSupported is the kernel's ENOTSUPP, which user space has no name for.
+const notSupported = unix.Errno(524)
+
+// ErrKind is about programs that the kernel runs on no packet but a device's.
+var ErrKind = errors.New("the kernel test-runs no program that is bound to a device, or is for entries of a devmap or cpumap")
+
+// findKind finds out what kind of program a harness has to be, to be able to jump to these: the kernel does
+// not tell how a program was loaded, but refuses entries of a program array that are of another kind.
+func (r *Replay) findKind() error {
+	var errs []error
+	for _, kind := range []replay.Options{
+		{Attach: ebpf.AttachXDP}, {}, {Attach: ebpf.AttachXDP, Frags: true}, {Frags: true},
+	} {
+		err := r.fits(kind)
+		if err == nil {
+			r.kind = kind
+			return nil
+		}
+		if !errors.Is(err, unix.EINVAL) {
+			return err
+		}
+		errs = append(errs, err)
+	}
+	if len(r.programs) > 1 {
+		return errors.New("the two programs are of two kinds: one of them is for fragments (xdp.frags)")
+	}
+	return fmt.Errorf("program %s cannot be tail-called, so not be replayed: %w", r.programs[0].Name, errs[0])
+}
+
+// fits tries one kind.
+func (r *Replay) fits(kind replay.Options) (err error) {
+	h, err := replay.Load(kind)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.Close()) }()
+	for i, p := range r.programs {
+		if err := h.Place(i+1, p.Loaded); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close unloads what the replay loaded.
+func (r *Replay) Close() error {
+	var errs []error
+	if r.harness != nil {
+		errs = append(errs, r.harness.Close())
+	}
+	for _, p := range append(r.fresh, r.null) {
+		if p != nil {
+			errs = append(errs, p.Close())
+		}
+	}
+	r.harness, r.null, r.fresh = nil, nil, make([]*ebpf.Program, len(r.programs))
+	return errors.Join(errs...)
+}

@@ -1,0 +1,316 @@
+package prog
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/bpf/replay"
+)
+
+const (
+	// maxWindows is how many windows a call of the harness has room for, one of which ends it.
+	maxWindows = 8192
+	// firstGuess is about how long a run takes, in ns, before one was timed.
+	firstGuess = 250
+	// windowRuns is how many runs of a window are timed, in whole groups; warmRuns how many are not.
+	windowRuns = 192
+	warmRuns   = 64
+	// callWaste is the part of a call that belongs to no run: the kernel swaps the BPF dispatcher and waits for RCU.
+	callWaste = 24 * time.Millisecond
+	// longestCall bounds a call, so that a signal is seen soon.
+	longestCall  = 250 * time.Millisecond
+	shortestCall = 20 * time.Millisecond
+	// longWindow bounds a window of an expensive program, in ns.
+	longWindow = 2e6
+	// coldLine is about how long a load takes that walks through memory, in ns, before one was timed.
+	coldLine = 4
+)
+
+// Sample is what one round made of a row. Numbers are ns a packet; each is the mean over the packets of the row.
+type Sample struct {
+	// Null is a run of the null program, with all that the harness does around it.
+	Null float64
+	// Cost is by how much each program took longer.
+	Cost []float64
+	// Between is by how much the second program took longer than the first; 0 when there is one.
+	Between float64
+}
+
+// Round measures each row once, in about the given time. Programs that can be are loaded anew. Windows of the
+// null program and of the others alternate within one system call, in random order and with the same packets.
+func (r *Replay) Round(ctx context.Context, length time.Duration) ([]Sample, error) {
+	end := time.Now().Add(length)
+	if err := r.renew(); err != nil {
+		return nil, err
+	}
+	programs := 1 + len(r.programs)
+	sums := make([]Sample, len(r.rows))
+	for i := range sums {
+		sums[i].Cost = make([]float64, len(r.programs))
+	}
+	// Each program stands at each site once.
+	for n := range programs {
+		share := time.Until(end) / time.Duration(programs-n)
+		one := min(max(share-callWaste, shortestCall), longestCall)
+		samples, err := r.measure(ctx, one)
+		if err != nil {
+			return nil, err
+		}
+		for i, s := range samples {
+			sums[i].Null += s.Null / float64(programs)
+			sums[i].Between += s.Between / float64(programs)
+			for p := range s.Cost {
+				sums[i].Cost[p] += s.Cost[p] / float64(programs)
+			}
+		}
+	}
+	return sums, nil
+}
+
+// renew loads the harness, and the programs that can be, to another place in memory.
+func (r *Replay) renew() error {
+	reloads := false
+	for i, p := range r.programs {
+		if p.Reload == nil {
+			continue
+		}
+		reloads = true
+		fresh, err := p.Reload()
+		if err != nil {
+			return err
+		}
+		old := r.fresh[i]
+		r.fresh[i] = fresh
+		if old != nil {
+			if err := old.Close(); err != nil {
+				return err
+			}
+		}
+	}
+	if !reloads {
+		return nil
+	}
+	null, err := replay.Null(r.kind)
+	if err != nil {
+		return err
+	}
+	var old *ebpf.Program
+	old, r.null = r.null, null
+	return errors.Join(old.Close(), r.harness.Renew())
+}
+
+// cycle is the windows of one group of a row: one for each program, in some order.
+type cycle struct {
+	row, group int
+	at         []int // the window of each program, the null program first
+}
+
+// measure is one call of the harness.
+func (r *Replay) measure(ctx context.Context, length time.Duration) ([]Sample, error) {
+	sites, err := r.place()
+	if err != nil {
+		return nil, err
+	}
+	windows, cycles := r.plan(sites, length)
+	begun := time.Now()
+	spans, err := r.runWindows(ctx, windows)
+	if err != nil {
+		return nil, err
+	}
+	r.pace(windows, time.Since(begun))
+	if err := r.count(windows, spans, cycles); err != nil {
+		return nil, err
+	}
+	return r.estimate(windows, spans, cycles), nil
+}
+
+// runWindows is a call of the harness that begins anew after a signal that is not for us.
+func (r *Replay) runWindows(ctx context.Context, windows []replay.Window) ([]replay.Span, error) {
+	for {
+		spans, err := r.harness.Run(ctx, windows)
+		if !errors.Is(err, unix.EINTR) {
+			return spans, err
+		}
+	}
+}
+
+// plan fills a call with windows: rows and their groups take turns until the time is up.
+func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []cycle) {
+	var windows []replay.Window
+	var cycles []cycle
+	left := float64(length)
+	for n := 0; n < len(r.rows) || left > 0; n++ {
+		i := n % len(r.rows)
+		row := &r.rows[i]
+		if len(windows)+len(sites) >= maxWindows {
+			break
+		}
+		g := row.next % len(row.groups)
+		row.next++
+		w := r.window(row, row.groups[g])
+		c := cycle{row: i, group: g, at: make([]int, len(sites))}
+		for _, p := range rand.Perm(len(sites)) {
+			w.Site, w.Program = sites[p], uint32(p)
+			c.at[p] = len(windows)
+			windows = append(windows, w)
+			left -= float64(w.Runs()) * r.paceOf(row)
+		}
+		cycles = append(cycles, c)
+	}
+	return windows, cycles
+}
+
+// window is one of a group: some runs to warm up, then the group as often as fits.
+func (r *Replay) window(row *row, g group) replay.Window {
+	w := replay.Window{First: uint32(g.first), Group: uint32(g.size)}
+	if r.opts.Cold > 0 {
+		w.First, w.Group = w.First+rand.Uint32N(w.Group), 1
+		w.Timed, w.Walk = 1, true
+		return w
+	}
+	runs := windowRuns
+	if most := int(longWindow / row.ns); most < runs {
+		runs = most
+	}
+	w.Warm = uint32(min(g.size, warmRuns))
+	if g.size < 8 { // few packets: more than one turn, for branches to be learned
+		w.Warm = 32
+	}
+	w.Timed = uint32(g.size * max(1, runs/g.size))
+	return w
+}
+
+// pace learns how long a run takes when it walks through memory, which its own time does not tell.
+func (r *Replay) pace(windows []replay.Window, took time.Duration) {
+	runs := 0
+	for _, w := range windows {
+		runs += w.Runs()
+	}
+	r.pacing = max(float64(took-callWaste), float64(time.Microsecond)) / float64(runs)
+}
+
+// paceOf is how long a run of a row takes with all around it, in ns.
+func (r *Replay) paceOf(row *row) float64 {
+	switch {
+	case r.opts.Cold == 0:
+		return row.ns
+	case r.pacing == 0:
+		return float64(r.opts.Cold) / 64 * coldLine
+	}
+	return r.pacing
+}
+
+// count adds up what differed. A null program's packet that differs is the harness's own fault.
+func (r *Replay) count(windows []replay.Window, spans []replay.Span, cycles []cycle) error {
+	first := ""
+	for _, c := range cycles {
+		for p, at := range c.at {
+			m := replay.Span(spans[at])
+			wrong := m.Verdicts+m.Lengths+m.Lost > 0
+			if wrong && first == "" {
+				d, ok, err := r.harness.Differs()
+				if err != nil {
+					return err
+				}
+				if first = "a packet was not restored"; ok {
+					first = describe(d)
+				}
+			}
+			if p == 0 {
+				if wrong {
+					return errors.New("the harness does not restore packets: " + first)
+				}
+				continue
+			}
+			sum := &r.found[c.row][p-1]
+			sum.Runs += uint64(windows[at].Runs())
+			sum.Verdicts += uint64(m.Verdicts)
+			sum.Lengths += uint64(m.Lengths)
+			sum.Lost += uint64(m.Lost)
+			if wrong && sum.First == "" {
+				sum.First = first
+			}
+		}
+	}
+	return nil
+}
+
+// estimate makes one number for each row and program. Windows of one group are alike but for what disturbed them,
+// so their middle half is averaged; groups are averaged by their sizes.
+func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles []cycle) []Sample {
+	type series struct {
+		null, between []float64
+		cost          [][]float64
+	}
+	ns := func(at int) float64 { return float64(spans[at].Ns) / float64(windows[at].Timed) }
+	found := make([][]series, len(r.rows))
+	for i := range r.rows {
+		found[i] = make([]series, len(r.rows[i].groups))
+	}
+	slowest := make([]float64, len(r.rows))
+	for _, c := range cycles {
+		group := c.group
+		if r.opts.Cold > 0 {
+			group = 0
+		}
+		s := &found[c.row][group]
+		if s.cost == nil {
+			s.cost = make([][]float64, len(r.programs))
+		}
+		null := ns(c.at[0])
+		s.null = append(s.null, null)
+		slowest[c.row] = max(slowest[c.row], null)
+		for p := range r.programs {
+			s.cost[p] = append(s.cost[p], ns(c.at[p+1])-null)
+		}
+		if len(r.programs) > 1 {
+			s.between = append(s.between, ns(c.at[2])-ns(c.at[1]))
+		}
+	}
+	samples := make([]Sample, len(r.rows))
+	for i := range samples {
+		sum, total := Sample{Cost: make([]float64, len(r.programs))}, 0.0
+		for g, s := range found[i] {
+			if len(s.null) == 0 {
+				continue // the call ended before it
+			}
+			weight := float64(r.rows[i].groups[g].size)
+			total += weight
+			sum.Null += weight * middle(s.null)
+			sum.Between += weight * middle(s.between)
+			for p := range sum.Cost {
+				sum.Cost[p] += weight * middle(s.cost[p])
+			}
+		}
+		sum.Null /= total
+		sum.Between /= total
+		mean := sum.Null
+		for p := range sum.Cost {
+			sum.Cost[p] /= total
+			mean += max(sum.Cost[p], 0) / float64(1+len(sum.Cost))
+		}
+		r.rows[i].ns = max(mean, 1)
+		samples[i] = sum
+	}
+	return samples
+}
+
+// middle is the mean of the middle half; 0 of nothing.
+func middle(xs []float64) float64 {
+	if len(xs) == 0 {
+		return 0
+	}
+	s := slices.Sorted(slices.Values(xs))
+	s = s[len(s)/4 : len(s)-len(s)/4]
+	sum := 0.0
+	for _, x := range s {
+		sum += x
+	}
+	return sum / float64(len(s))
+}

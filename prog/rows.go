@@ -1,0 +1,222 @@
+package prog
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/unthunk/unthunk/internal/bpf/replay"
+)
+
+// row is a row as the harness runs it: a piece of the schedule, in groups whose packets take turns.
+type row struct {
+	name   string
+	first  int
+	count  int
+	groups []group
+	next   int // group
+	// ns is about how long one run takes, with all around it.
+	ns float64
+}
+
+type group struct{ first, size int }
+
+// Mismatch counts runs of a row that did not come out as the clean run of their packet.
+type Mismatch struct {
+	// Runs is how many were looked at; of them Verdicts, Lengths and Bytes are those with another one. Bytes are
+	// looked at by [Replay.Check] alone. Lost are those whose packet could not be restored.
+	Runs, Verdicts, Lengths, Bytes, Lost uint64
+	// First says what the first one was; empty when there was none.
+	First string
+}
+
+// Wrong is how many runs came out otherwise, counted once for each way.
+func (m Mismatch) Wrong() uint64 { return m.Verdicts + m.Lengths + m.Bytes + m.Lost }
+
+// SetRows says what [Replay.Round] measures, and loads the harness.
+func (r *Replay) SetRows(rows []Row) (err error) {
+	if len(rows) < 1 || len(rows) > MaxRows {
+		return fmt.Errorf("%d rows: 1 to %d can be measured", len(rows), MaxRows)
+	}
+	if err := r.Close(); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, r.Close())
+		}
+	}()
+	var schedule []uint32
+	r.rows = nil
+	for _, in := range rows {
+		if len(in.Packets) == 0 {
+			return fmt.Errorf("row %s: %w", in.Name, errNoPackets)
+		}
+		made := row{name: in.Name, first: len(schedule), ns: firstGuess}
+		for _, size := range r.spread(in.Packets, &schedule) {
+			made.groups = append(made.groups, group{made.first + made.count, size})
+			made.count += size
+		}
+		r.rows = append(r.rows, made)
+	}
+	opts := r.kind
+	opts.Packets, opts.Schedule, opts.Programs, opts.Windows = r.packets.Frames, schedule, 1+len(r.programs), maxWindows
+	opts.Metadata, opts.Walk, opts.Device, opts.Queue = r.opts.Metadata, r.opts.Cold, r.opts.Device, r.opts.Queue
+	if r.harness, err = replay.Load(opts); err != nil {
+		return err
+	}
+	if r.null, err = replay.Null(opts); err != nil {
+		return err
+	}
+	r.found = make([][]Mismatch, len(r.rows))
+	for i := range r.found {
+		r.found[i] = make([]Mismatch, len(r.programs))
+	}
+	return r.expect()
+}
+
+// expect tells the harness what has to come out: of the null program, which is program 0 there, the packet.
+func (r *Replay) expect() error {
+	expected := make([]replay.Expect, len(r.packets.Frames))
+	for i, frame := range r.packets.Frames {
+		expected[i] = replay.Expect{Hash: replay.Hash(frame), Verdict: pass, Length: uint32(len(frame))}
+	}
+	if err := r.harness.Expect(0, expected); err != nil {
+		return err
+	}
+	for p, clean := range r.clean {
+		for i, o := range clean.Outcomes {
+			expected[i] = replay.Expect{Hash: o.Hash, Verdict: o.Verdict, Length: uint32(o.Length)}
+		}
+		if err := r.harness.Expect(1+p, expected); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const pass = 2 // XDP_PASS
+
+// spread appends the packets of a row to the schedule in groups, and returns the sizes of these. Packets are
+// sorted by what comes out of them, then by length, and dealt out, so that all groups hold the same mix. Of a row
+// with too many packets each so-manieth is taken.
+func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
+	sorted := slices.Clone(packets)
+	slices.SortStableFunc(sorted, func(a, b int) int {
+		x, y := r.clean[0].Outcomes[a], r.clean[0].Outcomes[b]
+		return cmp.Or(cmp.Compare(x.Verdict, y.Verdict), cmp.Compare(x.Length, y.Length),
+			cmp.Compare(len(r.packets.Frames[a]), len(r.packets.Frames[b])))
+	})
+	most := max(MaxRow, r.opts.WorkingSet)
+	if n := len(sorted); n > most {
+		for i := range most {
+			sorted[i] = sorted[i*n/most]
+		}
+		sorted = sorted[:most]
+	}
+	count := max(1, (len(sorted)+r.opts.WorkingSet/2)/r.opts.WorkingSet)
+	var sizes []int
+	for g := range count {
+		size := 0
+		for i := g; i < len(sorted); i += count {
+			*schedule = append(*schedule, uint32(sorted[i]))
+			size++
+		}
+		sizes = append(sizes, size)
+	}
+	return sizes
+}
+
+// place puts the programs at the sites of the harness, each call one further: where a program is called from
+// moves its time by a little, and all take turns there. It returns the site of each, the null program first.
+func (r *Replay) place() ([]uint32, error) {
+	all := []*ebpf.Program{r.null}
+	for i, p := range r.programs {
+		all = append(all, cmp.Or(r.fresh[i], p.Loaded))
+	}
+	sites := make([]uint32, len(all))
+	for i, p := range all {
+		sites[i] = uint32((i + r.call) % len(all))
+		if err := r.harness.Place(int(sites[i]), p); err != nil {
+			return nil, err
+		}
+	}
+	r.call++
+	return sites, nil
+}
+
+// Check runs each packet of each row twice through each program, without timing, and compares bytes as well. It
+// returns what differed from the clean runs by row and program. An error says that the harness itself does not
+// restore packets.
+func (r *Replay) Check(ctx context.Context) ([][]Mismatch, error) {
+	sites, err := r.place()
+	if err != nil {
+		return nil, err
+	}
+	found := make([][]Mismatch, len(r.rows))
+	for i := range r.rows {
+		found[i] = make([]Mismatch, len(r.programs))
+		for p := range sites {
+			row := &r.rows[i]
+			n := uint32(row.count)
+			spans, err := r.runWindows(ctx, []replay.Window{{
+				Site: sites[p], Program: uint32(p), First: uint32(row.first), Group: n, Warm: n, Timed: n, Bytes: true,
+			}})
+			if err != nil {
+				return nil, err
+			}
+			m, err := r.mismatch(spans[0], uint64(2*n))
+			if err != nil {
+				return nil, err
+			}
+			if p > 0 {
+				found[i][p-1] = m
+			} else if m.Wrong() > 0 {
+				return nil, fmt.Errorf("the harness does not restore packets: %s", m.First)
+			}
+		}
+	}
+	return found, nil
+}
+
+// mismatch reads what differed in one window of the last call.
+func (r *Replay) mismatch(s replay.Span, runs uint64) (Mismatch, error) {
+	m := Mismatch{
+		Runs: runs, Verdicts: uint64(s.Verdicts), Lengths: uint64(s.Lengths), Bytes: uint64(s.Bytes), Lost: uint64(s.Lost),
+	}
+	d, ok, err := r.harness.Differs()
+	if err != nil {
+		return m, err
+	}
+	if ok {
+		m.First = describe(d)
+	}
+	return m, nil
+}
+
+// describe says how a packet came out.
+func describe(d replay.Differs) string {
+	switch {
+	case d.Got.Verdict != d.Want.Verdict:
+		return fmt.Sprintf("packet %d: %s, and %s when run once", d.Packet+1, Verdict(d.Got.Verdict), Verdict(d.Want.Verdict))
+	case d.Got.Length != d.Want.Length:
+		return fmt.Sprintf("packet %d: %d bytes, and %d when run once", d.Packet+1, d.Got.Length, d.Want.Length)
+	}
+	return fmt.Sprintf("packet %d: other bytes than when run once", d.Packet+1)
+}
+
+// Verdict names a verdict: "XDP_TX".
+func Verdict(v uint32) string {
+	names := []string{"XDP_ABORTED", "XDP_DROP", "XDP_PASS", "XDP_TX", "XDP_REDIRECT"}
+	if int(v) < len(names) {
+		return names[v]
+	}
+	return fmt.Sprintf("verdict %d", v)
+}
+
+// Mismatches are what differed in all rounds so far, by row and program.
+func (r *Replay) Mismatches() [][]Mismatch { return r.found }
