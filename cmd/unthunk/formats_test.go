@@ -48,6 +48,7 @@ func TestFormats(t *testing.T) {
 		{"prog-xray", []any{record.ProgXray{}, record.ProgSiteRow{}, record.SourceLine{}, record.ProgXrayProgram{}, record.ProgXrayFunction{},
 			record.ProgXrayMap{}, record.ProgXrayDispatcher{}, record.ProgXrayChange{}}},
 		{"prog-code", []any{record.ProgCode{}, record.ProgListing{}, record.ProgListingLine{}}},
+		{"prog-cost", []any{record.ProgCost{}, record.CostParts{}, record.ProgramIdentity{}, record.PacketSource{}, record.CostRow{}}},
 		{"compare", []any{record.Comparison{}, record.CompareRow{}, record.ReferenceChange{}, record.ProfileComparison{}, record.ProfileChange{},
 			record.SiteComparison{}, record.SiteChange{}, record.FindingComparison{}, record.FindingChange{},
 			record.LabComparison{}, record.LabChange{}, record.Origin{}, record.Cause{}}},

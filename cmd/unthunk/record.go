@@ -23,7 +23,8 @@ func stolen(since func() float64) []record.Warning {
 // made it.
 func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
 	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
-	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair"} {
+	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair",
+		"packets", "by", "working-set", "ifindex", "rx-queue", "metadata", "set", "maps-from", "map"} {
 		fl := cmd.Flags().Lookup(name)
 		if fl == nil {
 			continue

@@ -47,6 +47,8 @@ func headline(s *record.Saved) Headline {
 		return programsHeadline(doc)
 	case *record.Lab:
 		return labHeadline(doc)
+	case *record.ProgCost:
+		return costHeadline(doc)
 	case *record.Document[record.TaxRow]:
 		return taxHeadline(doc.Rows)
 	case *record.Profile:

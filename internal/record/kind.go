@@ -29,6 +29,7 @@ func kinds() []kind {
 		{"check", reader("check", checkFindings)},
 		{"prog-xray", reader("prog-xray", (*ProgXray).check)},
 		{"prog-list", reader("prog-list", (*ProgramList).check)},
+		{"prog-cost", reader("prog-cost", (*ProgCost).check)},
 		{"compare", readComparison},
 	}
 }

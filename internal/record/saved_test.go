@@ -50,6 +50,7 @@ func savedTexts(t testing.TB) map[string]string {
 		"lab comparison": recordtest.Marshal(t, compare.Labs(l, &other)),
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
 		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
+		"cost":           recordtest.Marshal(t, recordtest.Cost("run", 1, 1)),
 		"check":          recordtest.Marshal(t, checked(host.LevelOK)),
 		"findings":       recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelWarn))),
 		"equal findings": recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelOK))),
@@ -76,6 +77,9 @@ func TestLoadSaved(t *testing.T) {
 			return s.ProgXray() != nil && s.ProgXray().Rows[1].Source.Line > 0 && s.ProgXray().Changes[0].Saves != nil
 		},
 		"check": func(s *record.Saved) bool { return s.Check() != nil },
+		"cost": func(s *record.Saved) bool {
+			return s.ProgCost() != nil && s.ProgCost().Program.JitedBytes == 1234 && s.ProgCost().Rows[1].Verdicts["tx"] > 0
+		},
 		"findings": func(s *record.Saved) bool {
 			return s.FindingComparison() != nil && s.FindingComparison().Rows[0].Worse()
 		},

@@ -119,6 +119,8 @@ func (c csvRecord) write(s *record.Saved) {
 		c.lab(s.Lab())
 	case s.ProgXray() != nil:
 		c.program(s.ProgXray().Rows)
+	case s.ProgCost() != nil:
+		c.cost(s.ProgCost().Rows)
 	case s.Comparison() != nil:
 		for i := range s.Comparison().Rows {
 			row := &s.Comparison().Rows[i]
@@ -156,6 +158,20 @@ func (c csvRecord) ladder(rows []record.BenchRow) {
 		c.quantity(row.Name, "hop", row.Hop, "")
 		c.quantity(row.Name, "frames-per-xmit", row.FramesPerXmit, "")
 		c.quantity(row.Name, "observer", row.CountingCost, "")
+	}
+}
+
+// cost writes the rows of prog cost.
+func (c csvRecord) cost(rows []record.CostRow) {
+	for i := range rows {
+		row := &rows[i]
+		c.exact(row.Name, "share", row.Share, "percent", cells.Verdicts(row))
+		if row.Refused != "" {
+			c.none(row.Name, "ns", "no number: "+row.Refused)
+			continue
+		}
+		c.quantity(row.Name, "ns", row.Ns, "")
+		c.quantity(row.Name, "null", row.Null, "")
 	}
 }
 

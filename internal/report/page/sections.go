@@ -65,6 +65,7 @@ func (v *viewer) sections() []section {
 		{"changes", "What changed", v.changeBlocks},
 		{"history", "Over time", v.historyBlocks},
 		{"lab", "With and without, counted exactly", v.labBlocks},
+		{"cost", "What a packet costs a program", v.costBlocks},
 		{"prices", "What an indirect call costs", v.priceBlocks},
 		{"flames", "Flame graphs", v.flameBlocks},
 		{"programs", "What is in a program’s code", v.programBlocks},

@@ -1,0 +1,125 @@
+package record
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// ProgCost is a record of `prog cost`: a row is what packets of one class cost a program.
+type ProgCost struct {
+	Document[CostRow]
+	CostParts
+}
+
+// CostParts are what a record of prog cost has beside its rows.
+type CostParts struct {
+	// Program is what was measured, Packets on what.
+	Program ProgramIdentity `json:"program"`
+	Packets PacketSource    `json:"packets"`
+}
+
+// ProgramIdentity is a program that was replayed.
+type ProgramIdentity struct {
+	// Target is what the user named, Name the program's own name.
+	Target string `json:"target"`
+	Name   string `json:"name"`
+	// Tag is the hash of its instructions as they were loaded.
+	Tag string `json:"tag"`
+	// JitedBytes is the size of its machine code.
+	JitedBytes uint32 `json:"jited-bytes"`
+	// Places is in how many places of memory it was timed: one a round, or 1 for a program that was live.
+	Places int `json:"places"`
+}
+
+// PacketSource says where packets come from.
+type PacketSource struct {
+	// Source is the file, or the list of made packets.
+	Source string `json:"source"`
+	// Seen is how many could be replayed, Kept how many of them were.
+	Seen int `json:"seen"`
+	Kept int `json:"kept"`
+	// LeftOut says which could not be replayed; empty when all could.
+	LeftOut string `json:"left-out,omitempty"`
+}
+
+// CostRow is one row of `prog cost`: packets that have something in common.
+type CostRow struct {
+	// Name is "all", or what the packets have in common: "verdict/tx".
+	Name string `json:"name"`
+	// Labels are the row's coordinates: verdict, flow, length or packet.
+	Labels map[string]string `json:"labels"`
+	// Packets is how many of those kept the row has, Share that in percent, Timed how many of them were timed.
+	Packets int     `json:"packets"`
+	Share   float64 `json:"share"`
+	Timed   int     `json:"timed"`
+	// Verdicts is how many packets came out with each verdict: "pass", "tx".
+	Verdicts map[string]int `json:"verdicts"`
+	// Ns is what the program costs a packet, in ns: a run of it less a run of a program that only passes. Null is
+	// the latter, with all that the harness does around a run. Both are nil when Refused is set.
+	Ns   *stat.Quantity `json:"ns"`
+	Null *stat.Quantity `json:"null"`
+	// Refused says why there is no number. Empty when there is one.
+	Refused string `json:"refused,omitempty"`
+	// Samples are costs in ns, one a round, and may be negative; Rounds are the numbers of those rounds.
+	Samples []float64 `json:"samples"`
+	Rounds  []int     `json:"rounds"`
+}
+
+func (r *CostRow) rowName() string { return r.Name }
+
+// maxVerdicts is more than XDP has.
+const maxVerdicts = 64
+
+func (r *CostRow) check() error {
+	if err := checkSamples(r.Samples, r.Rounds, func(ns float64) bool { return math.Abs(ns) <= maxNs }); err != nil {
+		return err
+	}
+	if err := checkLabels(r.Labels); err != nil {
+		return err
+	}
+	if err := checkTexts([]string{r.Refused}); err != nil {
+		return err
+	}
+	if r.Packets < 0 || r.Timed < 0 || !(r.Share >= 0 && r.Share <= 100) || len(r.Verdicts) > maxVerdicts {
+		return fmt.Errorf("impossible number of packets: %d, %d timed, %v %%", r.Packets, r.Timed, r.Share)
+	}
+	for verdict, n := range r.Verdicts {
+		if !plain(verdict) || n < 0 {
+			return fmt.Errorf("impossible verdict %.60q", verdict)
+		}
+	}
+	switch {
+	case r.Refused == "" && r.Ns == nil:
+		return errNeither
+	case r.Refused != "" && r.Ns != nil:
+		return errBoth
+	case r.Ns != nil && len(r.Samples) == 0:
+		return errNoSamples
+	case r.Ns != nil && math.IsNaN(r.Ns.Median):
+		return errNeither
+	}
+	return checkQuantities([]quantity{{"ns", "ns", r.Ns, true}, {"null", "ns", r.Null, false}})
+}
+
+func (c *ProgCost) check() error {
+	if err := c.RunParts.checkNone(c.Kind); err != nil {
+		return err
+	}
+	if err := checkReferences(c.References); err != nil {
+		return err
+	}
+	if c.Packets.Seen < 0 || c.Packets.Kept < 0 || c.Program.Places < 0 {
+		return fmt.Errorf("impossible numbers of packets or places: %d, %d, %d", c.Packets.Seen, c.Packets.Kept, c.Program.Places)
+	}
+	if err := checkTexts([]string{
+		c.Program.Target, c.Program.Name, c.Program.Tag, c.Packets.Source, c.Packets.LeftOut,
+	}); err != nil {
+		return err
+	}
+	return checkRows(c.Rows, nil)
+}
+
+// ProgCost is a record of prog cost.
+func (s *Saved) ProgCost() *ProgCost { return as[*ProgCost](s) }
