@@ -122,6 +122,49 @@ func (d Device) Detach() error {
 	})
 }
 
+// SetMTU sets the device's MTU in bytes. A veth with an XDP program takes what fits into a page with it.
+func (d Device) SetMTU(bytes int) error {
+	return d.namespace.Do(func() error {
+		l, err := netlink.LinkByIndex(d.Index)
+		if err == nil {
+			err = netlink.LinkSetMTU(l, bytes)
+		}
+		if err != nil {
+			return fmt.Errorf("set MTU of %s: %w", d.Name, err)
+		}
+		return nil
+	})
+}
+
+// EndStack makes a program of type [ebpf.SchedCLS] take what the device hands to the network stack, before any protocol.
+// It returns a [feature.Missing] when the kernel has no such filters.
+func (d Device) EndStack(p *ebpf.Program) error {
+	return d.namespace.Do(func() error {
+		qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{
+			LinkIndex: d.Index, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT,
+		}}
+		filter := &netlink.BpfFilter{
+			FilterAttrs: netlink.FilterAttrs{
+				LinkIndex: d.Index, Parent: netlink.HANDLE_MIN_INGRESS, Handle: 1, Protocol: unix.ETH_P_ALL, Priority: 1,
+			},
+			Fd: p.FD(), Name: "end", DirectAction: true,
+		}
+		err := netlink.QdiscAdd(qdisc)
+		if err == nil {
+			err = netlink.FilterAdd(filter)
+		}
+		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
+			return &feature.Missing{
+				Feature: "BPF filters at ingress", Config: "CONFIG_NET_SCH_INGRESS, CONFIG_NET_CLS_BPF", Err: err,
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("attach filter to %s: %w", d.Name, err)
+		}
+		return nil
+	})
+}
+
 // EnableGRO turns generic receive offload on. It gives a veth without an XDP program a NAPI, so that it can receive
 // redirected frames.
 func (d Device) EnableGRO() error {

@@ -45,6 +45,12 @@ const volatile __u32 most = 0;
 /* The generator sends `burst` frames and waits until all have arrived, and ends
  * when it has sent `budget` frames. */
 const volatile bool bursts = false;
+/* The driver of the device under test counts what its program saw: it may be one
+ * that counts nothing for us. */
+const volatile bool driver_counts = false;
+/* The bytes of a frame as it is made for frames_generate: more than any packet has. */
+const volatile __u32 made_bytes = 0;
+const volatile __u32 packet_count = 1;
 
 #define LINE __attribute__((aligned(128)))
 
@@ -63,8 +69,11 @@ struct state {
 	/* Set by user space for a generator that sends bursts. */
 	__u32 burst;
 	__u32 budget; /* frames of the slot */
-	__u32 pad;
+	/* Written by frames_generate: the packet of the next frame. */
+	__u32 next;
 	__u64 stamp[MAX_WINDOWS];
+	/* Written by the end of the network stack. */
+	__u64 passed LINE;
 };
 
 struct state chain SEC(".data.state");
@@ -156,6 +165,52 @@ int generate(struct xdp_md *ctx)
 		bpf_xdp_adjust_meta(ctx, -4);
 	tick(CLOCK_GENERATOR);
 	if (counting || limit || most)
+		chain.sent++;
+	return bpf_redirect_map(&wire, 0, 0);
+}
+
+#define MAX_PACKET 2044
+#define ETH_HLEN 14
+
+struct packet {
+	__u32 length;
+	__u8 bytes[MAX_PACKET];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct packet);
+} packets SEC(".maps");
+
+/* Makes the frame the next of the packets. The page that it is in comes back from
+ * the end of the chain as programs have left it: the kernel sets pointers anew, and
+ * never bytes. It does so only for a frame whose pointers its program moved
+ * (ctx_was_changed in net/bpf/test_run.c), hence made_bytes. */
+static __always_inline bool fill(struct xdp_md *ctx)
+{
+	__u32 i = chain.next, length;
+	struct packet *p = bpf_map_lookup_elem(&packets, &i);
+
+	if (!p)
+		return false;
+	chain.next = i + 1 < packet_count ? i + 1 : 0;
+	length = p->length;
+	if (length < ETH_HLEN || length > MAX_PACKET)
+		return false;
+	return !bpf_xdp_store_bytes(ctx, 0, p->bytes, length) &&
+	       !bpf_xdp_adjust_tail(ctx, (int)length - (int)made_bytes);
+}
+
+/* A program under test that others wrote meets the packets one after the other. */
+SEC("xdp")
+int frames_generate(struct xdp_md *ctx)
+{
+	if (!fill(ctx))
+		return XDP_ABORTED;
+	tick(CLOCK_GENERATOR);
+	if (counting)
 		chain.sent++;
 	return bpf_redirect_map(&wire, 0, 0);
 }
@@ -266,7 +321,7 @@ static __always_inline void work(struct xdp_md *ctx)
 static __always_inline int tested(int action, int want)
 {
 	tick(CLOCK_TESTED);
-	if ((counting || limit) && action == want)
+	if ((counting || limit) && !driver_counts && action == want)
 		chain.tested++;
 	return action;
 }
@@ -408,6 +463,17 @@ int sink(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
+struct __sk_buff;
+
+/* Ends what a program under test passed to the network stack, before any protocol. */
+SEC("tc")
+int stack_end(struct __sk_buff *skb)
+{
+	if (counting)
+		chain.passed++;
+	return TC_ACT_SHOT;
+}
+
 SEC("xdp/cpumap")
 int sink_cpumap(struct xdp_md *ctx)
 {
@@ -420,21 +486,44 @@ int sink_cpumap(struct xdp_md *ctx)
  * left by one, and in the lowest bit whether the program under test had seen all
  * that was sent, so that a poll is one of the sink. */
 #define MAX_PHASES 2048
+#define MAX_SINKS 2
+
+#define NAPIF_STATE_SCHED 1
 
 struct phases {
 	__u64 n;
+	/* Where the state words of the NAPIs are that run the sink; 0 = none. Set by
+	 * user space where the program under test counts nothing. */
+	__u64 sinks[MAX_SINKS];
 	__u64 at[MAX_PHASES];
 };
 
 struct phases phases SEC(".data.phases");
 
+/* A sink's NAPI is scheduled by the flush that ends the poll of the program under
+ * test (XDP_XMIT_FLUSH), and has completed before the next. */
+static __always_inline bool sink_scheduled(void)
+{
+	__u64 state;
+	int i;
+
+#pragma unroll
+	for (i = 0; i < MAX_SINKS; i++) {
+		__u64 at = phases.sinks[i];
+
+		if (at && !bpf_probe_read_kernel(&state, sizeof(state), (void *)at) && (state & NAPIF_STATE_SCHED))
+			return true;
+	}
+	return false;
+}
+
 SEC("perf_event")
 int phase(void *ctx)
 {
 	__u64 i = phases.n;
+	bool sink = driver_counts ? sink_scheduled() : READ_ONCE(chain.sent) <= READ_ONCE(chain.tested);
 
-	phases.at[i & (MAX_PHASES - 1)] =
-		bpf_ktime_get_ns() << 1 | (READ_ONCE(chain.sent) <= READ_ONCE(chain.tested));
+	phases.at[i & (MAX_PHASES - 1)] = bpf_ktime_get_ns() << 1 | sink;
 	phases.n = i + 1;
 	return 1;
 }

@@ -38,9 +38,15 @@ const (
 // MaxWindows is how many time stamps one slot can hold.
 const MaxWindows = len(chainState{}.Stamp)
 
+// MaxPacket is the largest packet that frames can be made of, in bytes, MinPacket the smallest: an Ethernet header.
+const (
+	MaxPacket = len(chainPacket{}.Bytes)
+	MinPacket = 14
+)
+
 // Config is what is fixed when a chain's programs are loaded.
 type Config struct {
-	// Program is the program under test: "redirect_map", "drop", ….
+	// Program is the program under test: "redirect_map", "drop", …. It is empty when that is none of this package's.
 	Program   string
 	Operation Operation
 	// Spins is the loop count of Operation Spin.
@@ -65,12 +71,21 @@ type Config struct {
 	Queues int
 	// Phases loads the program Phase.
 	Phases bool
+	// Packets are what frames are made of, one after the other: what MakePackets returns. Nil when all frames are as
+	// they were first made.
+	Packets *ebpf.Map
+	// MadeBytes is how long frames are when they are first made, where there are Packets: more than any of them has.
+	MadeBytes int
+	// DriverCounts says that the device of the program under test counts in its place.
+	DriverCounts bool
 }
 
 // Programs are the loaded programs and maps of one chain. Maps a chain does
 // not use are nil.
 type Programs struct {
 	Generate, Tested, Sink, SinkCPUMap *ebpf.Program
+	// StackEnd ends what the program under test passes to the network stack. It is loaded where the driver counts.
+	StackEnd *ebpf.Program
 	// Phase notes where the chain is, for each sample of the perf event it is
 	// attached to.
 	Phase *ebpf.Program
@@ -85,6 +100,8 @@ type State struct {
 	// Sent, Tested and Received are frames: sent by the generator, given
 	// the wanted verdict by the program under test, received by the sink.
 	Sent, Tested, Received uint64
+	// Passed are frames that the program StackEnd has ended.
+	Passed uint64
 	// Stamps are times in ns (CLOCK_MONOTONIC), a window apart.
 	Stamps []uint64
 }
@@ -110,14 +127,22 @@ func Load(cfg Config) (*Programs, error) {
 		{chainVarLimitToSink, cfg.LimitToSink},
 		{chainVarCpu, uint32(cfg.CPU)},
 		{chainVarLastQueue, uint32(max(1, cfg.Queues) - 1)},
+		{chainVarDriverCounts, cfg.DriverCounts},
+		{chainVarMadeBytes, uint32(cfg.MadeBytes)},
+		{chainVarPacketCount, cfg.packets()},
 	} {
 		if err := spec.Variables[v.name].Set(v.value); err != nil {
 			return nil, fmt.Errorf("set %s: %w", v.name, err)
 		}
 	}
+	generate := chainProgGenerate
+	if cfg.Packets != nil {
+		generate = chainProgFramesGenerate
+	}
 	keep := map[string]bool{
-		chainProgGenerate: true, cfg.Program: true, chainProgSink: true,
+		generate: true, cfg.Program: true, chainProgSink: true,
 		chainProgSinkCpumap: cfg.Program == chainProgRedirectCpu,
+		chainProgStackEnd:   cfg.DriverCounts,
 		chainProgPhase:      cfg.Phases,
 	}
 	for name := range spec.Programs {
@@ -125,7 +150,7 @@ func Load(cfg Config) (*Programs, error) {
 			delete(spec.Programs, name)
 		}
 	}
-	if spec.Programs[cfg.Program] == nil {
+	if cfg.Program != "" && spec.Programs[cfg.Program] == nil {
 		return nil, fmt.Errorf("load chain: no program %q", cfg.Program)
 	}
 	ports := chainMapPorts
@@ -138,6 +163,7 @@ func Load(cfg Config) (*Programs, error) {
 	}{
 		{chainMapPorts, ports == chainMapPorts},
 		{chainMapPortsHash, ports == chainMapPortsHash},
+		{chainMapPackets, cfg.Packets != nil},
 		{chainMapQueues, cfg.Queues > 0},
 		{chainMapCpus, cfg.Program == chainProgRedirectCpu},
 		{chainMapSockets, cfg.Program == chainProgRedirectXsk},
@@ -153,13 +179,19 @@ func Load(cfg Config) (*Programs, error) {
 	if cfg.Queues > 0 {
 		spec.Maps[chainMapQueues].MaxEntries = uint32(cfg.Queues)
 	}
-	coll, err := ebpf.NewCollection(spec)
+	var options ebpf.CollectionOptions
+	if cfg.Packets != nil {
+		spec.Maps[chainMapPackets].MaxEntries = cfg.packets()
+		options.MapReplacements = map[string]*ebpf.Map{chainMapPackets: cfg.Packets}
+	}
+	coll, err := ebpf.NewCollectionWithOptions(spec, options)
 	if err != nil {
 		return nil, fmt.Errorf("load chain: %w", err)
 	}
 	defer coll.Close()
 	return &Programs{
-		Generate:   coll.DetachProgram(chainProgGenerate),
+		Generate:   coll.DetachProgram(generate),
+		StackEnd:   coll.DetachProgram(chainProgStackEnd),
 		Tested:     coll.DetachProgram(cfg.Program),
 		Sink:       coll.DetachProgram(chainProgSink),
 		SinkCPUMap: coll.DetachProgram(chainProgSinkCpumap),
@@ -172,6 +204,37 @@ func Load(cfg Config) (*Programs, error) {
 		state:      coll.DetachMap(".data.state"),
 		phases:     coll.DetachMap(".data.phases"),
 	}, nil
+}
+
+// packets is how many packets there are.
+func (cfg Config) packets() uint32 {
+	if cfg.Packets == nil {
+		return 1
+	}
+	return cfg.Packets.MaxEntries()
+}
+
+// MakePackets makes a map of packets of MinPacket to MaxPacket bytes.
+func MakePackets(packets [][]byte) (*ebpf.Map, error) {
+	spec, err := loadChain()
+	if err != nil {
+		return nil, err
+	}
+	m := spec.Maps[chainMapPackets]
+	m.MaxEntries = uint32(len(packets))
+	for i, bytes := range packets {
+		if len(bytes) < MinPacket || len(bytes) > MaxPacket {
+			return nil, fmt.Errorf("packet %d has %d bytes: %d to %d can be sent", i+1, len(bytes), MinPacket, MaxPacket)
+		}
+		packet := chainPacket{Length: uint32(len(bytes))}
+		copy(packet.Bytes[:], bytes)
+		m.Contents = append(m.Contents, ebpf.MapKV{Key: uint32(i), Value: packet})
+	}
+	made, err := ebpf.NewMap(m)
+	if err != nil {
+		return nil, fmt.Errorf("make map of packets: %w", err)
+	}
+	return made, nil
 }
 
 // Names are those of all programs that a chain may load.
@@ -242,7 +305,7 @@ func (p *Programs) State() (State, error) {
 	if err := p.state.Lookup(uint32(0), &raw); err != nil {
 		return State{}, fmt.Errorf("read chain: %w", err)
 	}
-	s := State{Sent: raw.Sent, Tested: raw.Tested, Received: raw.Received}
+	s := State{Sent: raw.Sent, Tested: raw.Tested, Received: raw.Received, Passed: raw.Passed}
 	s.Stamps = append(s.Stamps, raw.Stamp[:min(int(raw.Stamps), MaxWindows)]...)
 	return s, nil
 }
@@ -253,6 +316,20 @@ type Phase struct {
 	// Sink is set when the program under test had seen all frames that were
 	// sent: a poll is the sink's then.
 	Sink bool
+}
+
+// SetSinks says where the state words of the NAPIs are that run the sink: the program Phase reads them where the driver
+// counts. What it noted before is gone.
+func (p *Programs) SetSinks(words []uint64) error {
+	var raw chainPhases
+	if len(words) > len(raw.Sinks) {
+		return fmt.Errorf("%d NAPIs run the sink: more than %d", len(words), len(raw.Sinks))
+	}
+	copy(raw.Sinks[:], words)
+	if err := p.phases.Put(uint32(0), raw); err != nil {
+		return fmt.Errorf("set up chain: %w", err)
+	}
+	return nil
 }
 
 // Phases appends to old what the program Phase noted from its n-th run on, and
@@ -302,7 +379,7 @@ func (p *Programs) QueueCounts() (counts []QueueCount, err error) {
 // Close unloads everything.
 func (p *Programs) Close() error {
 	var errs []error
-	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap, p.Phase} {
+	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap, p.StackEnd, p.Phase} {
 		errs = append(errs, prog.Close())
 	}
 	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.queues, p.phases} {

@@ -43,10 +43,17 @@ const (
 	chainOperationOPERATION_SPIN      chainOperation = 4
 )
 
+type chainPacket struct {
+	_      structs.HostLayout
+	Length uint32
+	Bytes  [2044]uint8
+}
+
 type chainPhases struct {
-	_  structs.HostLayout
-	N  uint64
-	At [2048]uint64
+	_     structs.HostLayout
+	N     uint64
+	Sinks [2]uint64
+	At    [2048]uint64
 }
 
 type chainQueueCount struct {
@@ -69,9 +76,11 @@ type chainState struct {
 	Stamps   uint32
 	Burst    uint32
 	Budget   uint32
-	Pad      uint32
+	Next     uint32
 	Stamp    [64]uint64
 	_        [104]byte
+	Passed   uint64
+	_        [120]byte
 }
 
 // Names of all BPF objects in the ELF.
@@ -79,6 +88,7 @@ type chainState struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	chainMapCpus               = "cpus"
+	chainMapPackets            = "packets"
 	chainMapPorts              = "ports"
 	chainMapPortsHash          = "ports_hash"
 	chainMapQueues             = "queues"
@@ -89,6 +99,7 @@ const (
 	chainProgDeviceRedirectMap = "device_redirect_map"
 	chainProgDeviceTx          = "device_tx"
 	chainProgDrop              = "drop"
+	chainProgFramesGenerate    = "frames_generate"
 	chainProgGenerate          = "generate"
 	chainProgPass              = "pass"
 	chainProgPhase             = "phase"
@@ -100,18 +111,22 @@ const (
 	chainProgRedirectXsk       = "redirect_xsk"
 	chainProgSink              = "sink"
 	chainProgSinkCpumap        = "sink_cpumap"
+	chainProgStackEnd          = "stack_end"
 	chainProgTx                = "tx"
 	chainVarBursts             = "bursts"
 	chainVarChain              = "chain"
 	chainVarClockOf            = "clock_of"
 	chainVarCounting           = "counting"
 	chainVarCpu                = "cpu"
+	chainVarDriverCounts       = "driver_counts"
 	chainVarFrameOperation     = "frame_operation"
 	chainVarLastQueue          = "last_queue"
 	chainVarLimit              = "limit"
 	chainVarLimitToSink        = "limit_to_sink"
+	chainVarMadeBytes          = "made_bytes"
 	chainVarMost               = "most"
 	chainVarOutIfindex         = "out_ifindex"
+	chainVarPacketCount        = "packet_count"
 	chainVarPhases             = "phases"
 	chainVarSpins              = "spins"
 )
@@ -163,6 +178,7 @@ type chainProgramSpecs struct {
 	DeviceRedirectMap *ebpf.ProgramSpec `ebpf:"device_redirect_map"`
 	DeviceTx          *ebpf.ProgramSpec `ebpf:"device_tx"`
 	Drop              *ebpf.ProgramSpec `ebpf:"drop"`
+	FramesGenerate    *ebpf.ProgramSpec `ebpf:"frames_generate"`
 	Generate          *ebpf.ProgramSpec `ebpf:"generate"`
 	Pass              *ebpf.ProgramSpec `ebpf:"pass"`
 	Phase             *ebpf.ProgramSpec `ebpf:"phase"`
@@ -174,6 +190,7 @@ type chainProgramSpecs struct {
 	RedirectXsk       *ebpf.ProgramSpec `ebpf:"redirect_xsk"`
 	Sink              *ebpf.ProgramSpec `ebpf:"sink"`
 	SinkCpumap        *ebpf.ProgramSpec `ebpf:"sink_cpumap"`
+	StackEnd          *ebpf.ProgramSpec `ebpf:"stack_end"`
 	Tx                *ebpf.ProgramSpec `ebpf:"tx"`
 }
 
@@ -182,6 +199,7 @@ type chainProgramSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type chainMapSpecs struct {
 	Cpus      *ebpf.MapSpec `ebpf:"cpus"`
+	Packets   *ebpf.MapSpec `ebpf:"packets"`
 	Ports     *ebpf.MapSpec `ebpf:"ports"`
 	PortsHash *ebpf.MapSpec `ebpf:"ports_hash"`
 	Queues    *ebpf.MapSpec `ebpf:"queues"`
@@ -198,12 +216,15 @@ type chainVariableSpecs struct {
 	ClockOf        *ebpf.VariableSpec `ebpf:"clock_of"`
 	Counting       *ebpf.VariableSpec `ebpf:"counting"`
 	Cpu            *ebpf.VariableSpec `ebpf:"cpu"`
+	DriverCounts   *ebpf.VariableSpec `ebpf:"driver_counts"`
 	FrameOperation *ebpf.VariableSpec `ebpf:"frame_operation"`
 	LastQueue      *ebpf.VariableSpec `ebpf:"last_queue"`
 	Limit          *ebpf.VariableSpec `ebpf:"limit"`
 	LimitToSink    *ebpf.VariableSpec `ebpf:"limit_to_sink"`
+	MadeBytes      *ebpf.VariableSpec `ebpf:"made_bytes"`
 	Most           *ebpf.VariableSpec `ebpf:"most"`
 	OutIfindex     *ebpf.VariableSpec `ebpf:"out_ifindex"`
+	PacketCount    *ebpf.VariableSpec `ebpf:"packet_count"`
 	Phases         *ebpf.VariableSpec `ebpf:"phases"`
 	Spins          *ebpf.VariableSpec `ebpf:"spins"`
 }
@@ -229,6 +250,7 @@ func (o *chainObjects) Close() error {
 // It can be passed to loadChainObjects or ebpf.CollectionSpec.LoadAndAssign.
 type chainMaps struct {
 	Cpus      *ebpf.Map `ebpf:"cpus"`
+	Packets   *ebpf.Map `ebpf:"packets"`
 	Ports     *ebpf.Map `ebpf:"ports"`
 	PortsHash *ebpf.Map `ebpf:"ports_hash"`
 	Queues    *ebpf.Map `ebpf:"queues"`
@@ -239,6 +261,7 @@ type chainMaps struct {
 func (m *chainMaps) Close() error {
 	return _ChainClose(
 		m.Cpus,
+		m.Packets,
 		m.Ports,
 		m.PortsHash,
 		m.Queues,
@@ -256,12 +279,15 @@ type chainVariables struct {
 	ClockOf        *ebpf.Variable `ebpf:"clock_of"`
 	Counting       *ebpf.Variable `ebpf:"counting"`
 	Cpu            *ebpf.Variable `ebpf:"cpu"`
+	DriverCounts   *ebpf.Variable `ebpf:"driver_counts"`
 	FrameOperation *ebpf.Variable `ebpf:"frame_operation"`
 	LastQueue      *ebpf.Variable `ebpf:"last_queue"`
 	Limit          *ebpf.Variable `ebpf:"limit"`
 	LimitToSink    *ebpf.Variable `ebpf:"limit_to_sink"`
+	MadeBytes      *ebpf.Variable `ebpf:"made_bytes"`
 	Most           *ebpf.Variable `ebpf:"most"`
 	OutIfindex     *ebpf.Variable `ebpf:"out_ifindex"`
+	PacketCount    *ebpf.Variable `ebpf:"packet_count"`
 	Phases         *ebpf.Variable `ebpf:"phases"`
 	Spins          *ebpf.Variable `ebpf:"spins"`
 }
@@ -275,6 +301,7 @@ type chainPrograms struct {
 	DeviceRedirectMap *ebpf.Program `ebpf:"device_redirect_map"`
 	DeviceTx          *ebpf.Program `ebpf:"device_tx"`
 	Drop              *ebpf.Program `ebpf:"drop"`
+	FramesGenerate    *ebpf.Program `ebpf:"frames_generate"`
 	Generate          *ebpf.Program `ebpf:"generate"`
 	Pass              *ebpf.Program `ebpf:"pass"`
 	Phase             *ebpf.Program `ebpf:"phase"`
@@ -286,6 +313,7 @@ type chainPrograms struct {
 	RedirectXsk       *ebpf.Program `ebpf:"redirect_xsk"`
 	Sink              *ebpf.Program `ebpf:"sink"`
 	SinkCpumap        *ebpf.Program `ebpf:"sink_cpumap"`
+	StackEnd          *ebpf.Program `ebpf:"stack_end"`
 	Tx                *ebpf.Program `ebpf:"tx"`
 }
 
@@ -296,6 +324,7 @@ func (p *chainPrograms) Close() error {
 		p.DeviceRedirectMap,
 		p.DeviceTx,
 		p.Drop,
+		p.FramesGenerate,
 		p.Generate,
 		p.Pass,
 		p.Phase,
@@ -307,6 +336,7 @@ func (p *chainPrograms) Close() error {
 		p.RedirectXsk,
 		p.Sink,
 		p.SinkCpumap,
+		p.StackEnd,
 		p.Tx,
 	)
 }

@@ -44,6 +44,8 @@ enum xdp_action {
 	XDP_REDIRECT,
 };
 
+#define TC_ACT_SHOT 2
+
 enum {
 	BPF_ANY = 0,
 	BPF_F_NO_PREALLOC = 1 << 0,
