@@ -30,7 +30,7 @@ func TestFormats(t *testing.T) {
 		{"Quantity", []any{stat.Quantity{}}},
 		{"Reference", []any{record.Reference{}}},
 		{"Difference", []any{stat.Difference{}}},
-		{"bench", []any{record.BenchRow{}, record.Counts{}, record.QueueCount{}, record.LostFrames{}}},
+		{"bench", []any{record.BenchRow{}, record.Counts{}, record.Verdicts{}, record.QueueCount{}, record.LostFrames{}}},
 		{"run", []any{record.Conclusion{}, record.Gain{}}},
 		{"tax", []any{record.TaxRow{}}},
 		{"profile", []any{record.ProfileRow{}, record.ProfileParts{}, record.ProfileOutside{}, record.Sampling{}, record.ProfileFunction{},

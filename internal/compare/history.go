@@ -137,7 +137,7 @@ func loadDated(folder, file string) (*dated, error) {
 	if p := s.Stages(); p != nil {
 		of := "run"
 		if s.Profile() != nil {
-			of = cmp.Or(s.Settings["scenario"], "redirect") + "/bulk=" + cmp.Or(s.Settings["bulk"], "?") + devices
+			of = cmp.Or(s.Settings["prog"], s.Settings["scenario"], "redirect") + "/bulk=" + cmp.Or(s.Settings["bulk"], "?") + devices
 		}
 		add("profile/"+of+"/packet", p.Packet)
 		for _, row := range p.Rows {

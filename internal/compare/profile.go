@@ -152,7 +152,7 @@ func grain(p *record.Profile) float64 {
 // warnProfiles says what makes the two profiles unlike each other, and what a
 // comparison of two runs cannot know.
 func warnProfiles(c *record.ProfileComparison, old, new *record.Profile) {
-	asked := []string{"scenario", "bulk", "operation", "size", "mode", "place", "event", "rate", "duration",
+	asked := []string{"prog", "devmap", "packets", "scenario", "bulk", "operation", "size", "mode", "place", "event", "rate", "duration",
 		"rounds", "cpu", "in", "out"}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
 		c.Warn("", text)

@@ -87,6 +87,7 @@ func Records(old, new *record.Saved, opts Options) (*record.Comparison, error) {
 	if both {
 		c.watch(old, new, "", "")
 		c.addAll(rowEntries(old), rowEntries(new), sameRun)
+		c.warnVerdicts(old, new)
 	}
 	if priced {
 		c.watch(old, new, partOfPrices(old), partOfPrices(new))
@@ -367,7 +368,9 @@ func (c *rows) setAside() {
 func (c *rows) warnTwoRuns(old, new *record.Saved) {
 	// Scenarios and operations matter to rows that have neither: all chains'
 	// programs are in the dispatcher's one compare tree.
-	asked := []string{"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out"}
+	asked := []string{
+		"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out", "packets", "devmap",
+	}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
 		c.Warn("", text)
 	}

@@ -68,7 +68,11 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 		fastest.Ns.Text(stat.Number)))
 	share := fastest.Hop != nil && !math.IsNaN(fastest.Hop.Median) && fastest.Ns.Median > 0
 	if share {
-		said = append(said, fmt.Sprintf("Its redirect hop takes %s, %s of the packet.", fastest.Hop.Text(stat.Number),
+		what := "Its redirect hop takes"
+		if fastest.Labels["prog"] != "" {
+			what = "The program and the way of its verdict take"
+		}
+		said = append(said, fmt.Sprintf("%s %s, %s of the packet.", what, fastest.Hop.Text(stat.Number),
 			percent(fastest.Hop.Median/fastest.Ns.Median)))
 	}
 	if slowest != fastest {
@@ -77,7 +81,11 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 	}
 	if p == nil {
 		if share {
-			h.Title += fmt.Sprintf("; the redirect takes %s of a packet’s %s ns",
+			what := "the redirect takes"
+			if fastest.Labels["prog"] != "" {
+				what = "the program and its way take"
+			}
+			h.Title += fmt.Sprintf("; %s %s of a packet’s %s ns", what,
 				percent(fastest.Hop.Median/fastest.Ns.Median), stat.Number(fastest.Ns.Median))
 		}
 		h.Text = strings.Join(said, " ")
@@ -89,7 +97,7 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 
 // RatesBasis says in one sentence what the numbers are. It is empty when there are none.
 func RatesBasis(doc *record.Document[record.BenchRow]) string {
-	rounds, redirects, others, devices := 0, false, false, false
+	rounds, redirects, others, devices, yours := 0, false, false, false, false
 	var said []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
@@ -97,6 +105,7 @@ func RatesBasis(doc *record.Document[record.BenchRow]) string {
 		redirects = redirects || row.Hop != nil
 		others = others || row.Hop != nil && !strings.HasPrefix(cmp.Or(row.Labels["scenario"], "redirect"), "redirect")
 		devices = devices || row.Labels["in"] != ""
+		yours = yours || row.Labels["prog"] != ""
 		// A cost that may be 0 says nothing.
 		if c := row.CountingCost; c != nil && c.Low > 0 {
 			said = append(said, fmt.Sprintf("Counting cost: %s a packet, on %s.", c.Text(stat.Number), row.Name))
@@ -112,7 +121,10 @@ func RatesBasis(doc *record.Document[record.BenchRow]) string {
 	s := fmt.Sprintf("Medians of %s%s [95 %% intervals].", many(rounds, "round"), where)
 	if redirects {
 		s += " redirect: ns of the whole test less the same test that drops"
-		if others {
+		switch {
+		case yours:
+			s += ": your program and the way of its verdict"
+		case others:
 			s += "; of a test that does not redirect, too"
 		}
 		s += "."

@@ -1,8 +1,10 @@
 package record
 
 import (
+	"cmp"
 	"errors"
 	"math"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -13,7 +15,8 @@ type BenchRow struct {
 	// for every option that is not at its default.
 	Name string `json:"name"`
 	// Labels are the row's coordinates: scenario, bulk, operation, mode,
-	// size, place.
+	// size, place; of a program of the user's scenario, bulk, prog, object,
+	// tag, and packets or size.
 	Labels map[string]string `json:"labels"`
 	// Mpps is the rate of the whole chain on its one core, in million
 	// packets a second; Ns its inverse, in ns per packet. Both are nil
@@ -32,6 +35,8 @@ type BenchRow struct {
 	CountingCost *stat.Quantity `json:"observer"`
 	// Counts are packets as counted by the run's own programs.
 	Counts Counts `json:"counts"`
+	// Verdicts are what a program of the user's said of the packets that were sent. Nil of other rows.
+	Verdicts *Verdicts `json:"verdicts,omitempty"`
 	// Queues is what came by each receive queue on each CPU, Lost the frames that did not
 	// get where the scenario sends them. Both are of runs on real devices.
 	Queues []QueueCount `json:"queues,omitempty"`
@@ -78,6 +83,42 @@ type Counts struct {
 	Redirected uint64 `json:"redirected"`
 	// Received is what arrived at the end of the chain.
 	Received uint64 `json:"received"`
+}
+
+// Verdicts are packets by what an XDP program said of them, as the driver counts them.
+type Verdicts struct {
+	// Redirect are those that xdp_do_redirect took.
+	Redirect uint64 `json:"redirect"`
+	TX       uint64 `json:"tx"`
+	// Drop are those of XDP_DROP and of XDP_ABORTED.
+	Drop uint64 `json:"drop"`
+	Pass uint64 `json:"pass"`
+	// Failed are redirects and XDP_TX that the kernel could not follow.
+	Failed uint64 `json:"failed"`
+}
+
+// Named lists the verdicts that there are, the most frequent first, each as a share of all.
+func (v Verdicts) Named() []NamedShare {
+	all := []NamedShare{
+		{"REDIRECT", float64(v.Redirect)}, {"TX", float64(v.TX)}, {"DROP", float64(v.Drop)}, {"PASS", float64(v.Pass)},
+		{"failed", float64(v.Failed)},
+	}
+	sum := 0.0
+	for _, n := range all {
+		sum += n.Share
+	}
+	all = slices.DeleteFunc(all, func(n NamedShare) bool { return n.Share == 0 })
+	for i := range all {
+		all[i].Share /= sum
+	}
+	slices.SortStableFunc(all, func(a, b NamedShare) int { return cmp.Compare(b.Share, a.Share) })
+	return all
+}
+
+// NamedShare is the share of packets that have a verdict, from 0 to 1.
+type NamedShare struct {
+	Name  string
+	Share float64
 }
 
 func (r *BenchRow) check() error {

@@ -18,6 +18,7 @@ import (
 func Bench(w io.Writer, opts Options, doc *record.Document[record.BenchRow]) error {
 	p := newPrinter(opts)
 	p.ladder(doc)
+	p.verdicts(doc.Rows)
 	p.queues(doc.Rows)
 	return p.flush(w)
 }

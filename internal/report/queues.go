@@ -17,6 +17,20 @@ func Loss(l record.LostFrames) string {
 	return text
 }
 
+// verdicts says what a program of the user's did with the packets: once for all rows of it in a row that say the same.
+func (p *printer) verdicts(rows []record.BenchRow) {
+	last := ""
+	for _, row := range rows {
+		if row.Verdicts == nil {
+			continue
+		}
+		if text := cells.Verdicts(*row.Verdicts) + " of the packets: " + cells.Clean(row.Labels["prog"]); text != last {
+			p.wrap("verdicts  ", text)
+			last = text
+		}
+	}
+}
+
 // queues lists what real devices received, by queue and CPU, and what was lost.
 func (p *printer) queues(rows []record.BenchRow) {
 	for _, row := range rows {

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -40,9 +41,10 @@ func Tax(w io.Writer, opts Options, doc *record.Document[record.TaxRow], sum str
 	if ran := doc.Settings["core-clock"]; ran != "" {
 		clock = "; the core ran at " + ran
 	}
+	whose := cmp.Or(doc.Settings["prog"], "redirect-map")
 	p.wrap("", fmt.Sprintf("Prices of one call: ns with it less ns without it, %sestimates [95 %% intervals]. cycles: of the "+
-		"time stamp counter%s. /pkt: runs for a packet of redirect-map at bulk 64 where it is in use, or calls saved; "+
-		"ns/pkt: what they take. Both are blank for what is not on that path.", most, clock))
+		"time stamp counter%s. /pkt: runs for a packet of %s at bulk 64 where it is in use, or calls saved; "+
+		"ns/pkt: what they take. Both are blank for what is not on that path.", most, clock, cells.Clean(whose)))
 	if sum != "" {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", sum)

@@ -1,6 +1,12 @@
 package cells
 
-import "github.com/unthunk/unthunk/internal/record"
+import (
+	"fmt"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
 
 // BenchCells are the numbers of a row of bench. What a row does not have is empty.
 type BenchCells struct {
@@ -19,4 +25,13 @@ func Bench(row *record.BenchRow) BenchCells {
 	c.Hop, c.HopInterval = Quantity(row.Hop)
 	c.Frames, _ = Quantity(row.FramesPerXmit)
 	return c
+}
+
+// Verdicts are those of packets with their shares: "TX 99.9 %, PASS 0.1 %".
+func Verdicts(v record.Verdicts) string {
+	var all []string
+	for _, n := range v.Named() {
+		all = append(all, fmt.Sprintf("%s %s %%", n.Name, stat.Number(100*n.Share)))
+	}
+	return strings.Join(all, ", ")
 }

@@ -220,7 +220,7 @@ func profiled(s *record.Saved) string {
 	if set["in"] != "" {
 		return cells.Clean(set["in"] + " to " + set["out"])
 	}
-	name := cmp.Or(set["scenario"], "redirect")
+	name := cmp.Or(set["prog"], set["scenario"], "redirect")
 	if set["bulk"] != "" {
 		name += "/bulk=" + set["bulk"]
 	}
