@@ -38,7 +38,11 @@ func (m *Measurement) watch(ctx context.Context, polled int) (seen observe.Seen,
 
 // CallsPerPacket counts calls in one slot, by tracepoint programs.
 func (m *Measurement) CallsPerPacket(ctx context.Context) (CallsPerPacket, error) {
-	seen, received, err := m.watch(ctx, m.chain.sink.Index)
+	sink := m.chain.sink.Index
+	if v := m.verdicts; v.Sent > v.Redirected { // most frames come back
+		sink = m.chain.generator.Index
+	}
+	seen, received, err := m.watch(ctx, sink)
 	if err != nil {
 		return CallsPerPacket{}, err
 	}

@@ -29,6 +29,8 @@ type Chain struct {
 	generator, tested, out, sink netlab.Device
 	// elsewhere counts frames that arrive where no program of the chain runs; nil when there are none.
 	elsewhere arrivals
+	// verdicts counts what the program under test says, where it is none of this package's; else nil.
+	verdicts *verdicts
 }
 
 // variant is what a chain's programs do besides moving frames.
@@ -43,6 +45,16 @@ const (
 // Build makes the i-th chain of a namespace whose thread runs on cpu. Close it before the namespace.
 func Build(ctx context.Context, namespace *netlab.Namespace, i int, scenario Scenario, cpu int) (*Chain, error) {
 	spec := ChainSpec{Scenario: scenario, Mode: Native, Size: DefaultSize, Layout: OneCore}
+	return build(ctx, namespace, i, spec, cores{generator: cpu, tested: cpu, other: cpu}, counting)
+}
+
+// BuildTarget makes the i-th chain of a namespace whose thread runs on cpu, with the target or, for the same packets, with
+// a program that drops. Close it before the namespace.
+func BuildTarget(ctx context.Context, namespace *netlab.Namespace, i int, t *Target, drops bool, cpu int) (*Chain, error) {
+	spec := ChainSpec{Scenario: Prog, Mode: Native, Size: DefaultSize, Layout: OneCore, Target: t}
+	if drops {
+		spec = spec.without()
+	}
 	return build(ctx, namespace, i, spec, cores{generator: cpu, tested: cpu, other: cpu}, counting)
 }
 
@@ -94,6 +106,11 @@ func build(
 	if err := c.out.Attach(c.programs.Generate, link.XDPDriverMode); err != nil {
 		return c, err
 	}
+	if spec.Target != nil {
+		if err := c.setUpTarget(); err != nil {
+			return c, err
+		}
+	}
 	if connect := spec.Scenario.connection(); connect != nil {
 		if err := connect(c, ctx); err != nil {
 			return c, err
@@ -132,6 +149,9 @@ func (c *Chain) config(v variant) chain.Config {
 	}
 	if c.spec.Layout == TwoCore {
 		config.Limit, config.Clock = vethLimit, chain.TestedClock
+	}
+	if t := c.spec.Target; t != nil {
+		config.Packets, config.MadeBytes, config.DriverCounts = t.packets, t.madeBytes(), true
 	}
 	switch c.spec.Scenario {
 	case XSK:
@@ -223,37 +243,37 @@ func (c *Chain) Phases(n uint64, old []chain.Phase) ([]chain.Phase, uint64, erro
 // program redirects to, and the one where the sink is.
 func (c *Chain) Devices() (tested, out, sink int) { return c.tested.Index, c.out.Index, c.sink.Index }
 
+// FindSinks calls find for each device where the chain's sink is, on the thread of their namespace, for the state words
+// of its NAPIs: [Chain.Phases] reads them where a target is in the chain, which does not say what it has seen.
+func (c *Chain) FindSinks(find func(ifindex int) ([]uint64, error)) error {
+	var words []uint64
+	for _, d := range []netlab.Device{c.sink, c.generator} {
+		err := c.namespace.Do(func() error {
+			more, err := find(d.Index)
+			words = append(words, more...)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return c.programs.SetSinks(words)
+}
+
+// Tested is the program under test.
+func (c *Chain) Tested() *ebpf.Program { return c.programs.Tested }
+
 // Sink is the program that ends the chain.
 func (c *Chain) Sink() *ebpf.Program { return c.programs.Sink }
-
-// SetPortProgram makes the devmap run a program for each frame on its way out; nil ends that. Requires at least
-// Linux 5.8.
-func (c *Chain) SetPortProgram(p *ebpf.Program) error {
-	var want, got ebpf.ProgramID
-	if p != nil {
-		info, err := p.Info()
-		if err != nil {
-			return fmt.Errorf("read program: %w", err)
-		}
-		want, _ = info.ID()
-	}
-	err := c.namespace.Do(func() (err error) {
-		if err = c.programs.AddPort(0, c.out.Index, p); err == nil {
-			got, err = c.programs.PortProgram(0)
-		}
-		return err
-	})
-	if err == nil && got != want {
-		err = fmt.Errorf("the devmap runs program %d, not %d", got, want)
-	}
-	return err
-}
 
 // Close unloads the programs. The devices end with the namespace.
 func (c *Chain) Close() error {
 	var errs []error
 	if c.elsewhere != nil {
 		errs = append(errs, c.elsewhere.Close())
+	}
+	if c.verdicts != nil {
+		c.verdicts.close()
 	}
 	if c.programs != nil {
 		errs = append(errs, c.programs.Close())

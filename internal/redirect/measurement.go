@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
@@ -25,6 +26,7 @@ type Measurement struct {
 	chain   *Chain
 	live    traffic.Live
 	window  int // frames
+	unit    int // frames that a window has a multiple of
 	windows int // a slot
 	// tries is how often the generator runs for a frame that it sends: more than once when it waits for room.
 	tries float64
@@ -32,6 +34,8 @@ type Measurement struct {
 	ns []float64
 	// whole holds the kernel's time of each slot, in whole ns per frame.
 	whole []float64
+	// verdicts are frames by what a target said of them; empty of other chains.
+	verdicts netlab.XDPCounts
 	// unsettled is set while frames of a slot may still be under way.
 	unsettled bool
 	counts    rounds.Counts
@@ -40,15 +44,19 @@ type Measurement struct {
 
 // newMeasurement measures a chain at a bulk. It has sent nothing yet.
 func newMeasurement(c *Chain, bulk int) (*Measurement, error) {
-	frame, err := c.spec.Scenario.frame(c.spec.Size)
+	frame, err := c.spec.frame()
 	if err != nil {
 		return nil, err
 	}
 	m := &Measurement{
 		chain:   c,
 		live:    traffic.Live{Program: c.programs.Generate, Frame: frame, Batch: bulk},
+		unit:    bulk,
 		windows: 4,
 		tries:   1,
+	}
+	if t := c.spec.Target; t != nil {
+		m.unit = leastMultiple(bulk, len(t.frames))
 	}
 	m.SetWindow(windowFrames)
 	return m, nil
@@ -64,9 +72,9 @@ func (c *Chain) Measure(ctx context.Context, bulk int) (*Measurement, error) {
 }
 
 // SetWindow makes windows of at least frames frames: of whole bulks, so that a window holds the whole way of each of
-// its frames.
+// its frames, and of each packet equally often.
 func (m *Measurement) SetWindow(frames int) {
-	m.window = (frames + m.live.Batch - 1) / m.live.Batch * m.live.Batch
+	m.window = (frames + m.unit - 1) / m.unit * m.unit
 }
 
 // Lengthen makes slots n times as long, if the chain can hold that many frames, and gives them as many windows as they
@@ -202,6 +210,9 @@ func counts(s chain.State) rounds.Counts {
 // count adds a slot's counts and tells whether they agree.
 func (m *Measurement) count(s chain.State) (good bool) {
 	c := counts(s)
+	if v := m.chain.verdicts; v != nil {
+		m.verdicts = m.verdicts.Plus(v.now)
+	}
 	good = c.Agree(m.chain.spec.Scenario.copies())
 	m.counts.Add(c)
 	m.slots.Add(good)

@@ -19,6 +19,8 @@ type ChainSpec struct {
 	Mode      Mode
 	Size      int // bytes, without the frame check sequence
 	Layout    CoreLayout
+	// Target is what runs in the scenario [Prog], and whose packets are sent without it too. Nil in the others.
+	Target *Target
 }
 
 // Row is one measured row.
@@ -37,6 +39,9 @@ func DefaultBulks() []int { return []int{1, 2, 4, 8, 16, 32, 64} }
 
 // Name is the row's stable name: scenario, bulk, and what is not default.
 func (r Row) Name() string {
+	if r.Scenario == Prog {
+		return fmt.Sprintf("%s/%s/bulk=%d", Prog, r.Target.Name, r.Bulk)
+	}
 	s := fmt.Sprintf("%s/bulk=%d", r.Scenario, r.Bulk)
 	if r.Operation != (Operation{}) {
 		s += "/operation=" + r.Operation.String()
@@ -55,6 +60,17 @@ func (r Row) Name() string {
 
 // Labels are the row's coordinates, by option name.
 func (r Row) Labels() map[string]string {
+	if t := r.Target; t != nil {
+		labels := map[string]string{
+			"scenario": string(r.Scenario), "bulk": strconv.Itoa(r.Bulk), "prog": t.Name, "object": t.Object, "tag": t.Tag,
+		}
+		if t.Source != "" {
+			labels["packets"] = t.Source
+		} else {
+			labels["size"] = strconv.Itoa(r.Size)
+		}
+		return labels
+	}
 	return map[string]string{
 		"scenario":  string(r.Scenario),
 		"bulk":      strconv.Itoa(r.Bulk),
@@ -73,6 +89,8 @@ type Plan struct {
 	Mode       Mode
 	Size       int // bytes, without the frame check sequence
 	Layout     CoreLayout
+	// Target runs in the place of scenarios and operations: a program of the user's. It may be nil.
+	Target *Target
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -90,6 +108,9 @@ const (
 const maxChains = 14
 
 func (p Plan) withDefaults() Plan {
+	if p.Target != nil {
+		p.Scenarios = []Scenario{Prog}
+	}
 	if len(p.Scenarios) == 0 {
 		p.Scenarios = []Scenario{Map}
 	}
@@ -115,8 +136,11 @@ func (p Plan) withDefaults() Plan {
 // Validate returns an error in one line when the plan cannot be meant.
 func (p Plan) Validate() error {
 	p = p.withDefaults()
+	if p.Target != nil && (p.Mode != Native || p.Layout != OneCore || len(p.Operations) != 1 || p.Operations[0] != (Operation{})) {
+		return fmt.Errorf("a program of yours runs in native mode, on one core, without --operation: the driver counts its verdicts")
+	}
 	for _, s := range p.Scenarios {
-		if !slices.Contains(Scenarios(), s) {
+		if p.Target == nil && !slices.Contains(Scenarios(), s) {
 			return fmt.Errorf("scenario %q is not one of %s", s, names(Scenarios()))
 		}
 	}
@@ -152,7 +176,7 @@ func (p Plan) Rows() []Row {
 	for _, s := range p.Scenarios {
 		for _, op := range p.Operations {
 			for _, b := range p.Bulks {
-				r := Row{ChainSpec{s, op, p.Mode, p.Size, p.Layout}, b}
+				r := Row{ChainSpec{s, op, p.Mode, p.Size, p.Layout, p.Target}, b}
 				if !seen[r] {
 					seen[r] = true
 					rows = append(rows, r)

@@ -2,6 +2,7 @@ package redirect
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -20,6 +21,9 @@ func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 	if text := raw.Outcome.Warning(); text != "" {
 		warns = append(warns, record.Warning{Text: text})
 	}
+	if raw.Outside != "" {
+		warns = append(warns, record.Warning{Text: raw.Outside})
+	}
 	for i := range raw.Rows {
 		row := raw.Rows[i].record()
 		rows = append(rows, row)
@@ -34,6 +38,9 @@ func (raw *Raw) Record() ([]record.BenchRow, []record.Warning) {
 		}
 		if r := raw.Rows[i]; r.Layout == TwoCore && r.Tries < 1.1 {
 			warn("the generator never waited: its core was the limit, not the one under test")
+		}
+		if text := raw.Rows[i].nowhere(); text != "" {
+			warn("%s", text)
 		}
 		if d := stat.Median(raw.Rows[i].Disturbed); d > maxDisturbed {
 			warn("disturbed: the median window took %.0f %% longer than the number", 100*d)
@@ -54,6 +61,10 @@ func (r *RawRow) record() record.BenchRow {
 		Counts:        record.Counts(r.Counts),
 		Samples:       []float64{},
 		Rounds:        []int{},
+	}
+	if r.Scenario == Prog && r.Verdicts.Seen > 0 {
+		v := r.Verdicts
+		row.Verdicts = &record.Verdicts{Redirect: v.Redirected, TX: v.Sent, Drop: v.Dropped, Pass: v.Passed(), Failed: v.Failed}
 	}
 	if row.Refused = r.refusal(); row.Refused != "" {
 		row.CountingCost = nil
@@ -92,6 +103,15 @@ func (r *RawRow) refusal() string {
 		return noRound
 	}
 	return ""
+}
+
+// nowhere says that a target may want to redirect, and cannot.
+func (r *RawRow) nowhere() string {
+	if r.Target == nil || len(r.Target.ports) > 0 || len(r.Target.devmaps) == 0 || r.Verdicts.Redirected > 0 {
+		return ""
+	}
+	return fmt.Sprintf("no packet was redirected: entries of the program's devmaps lead nowhere unless --devmap names them (%s)",
+		strings.Join(r.Target.devmaps, ", "))
 }
 
 func quantity(xs []float64, unit string) *stat.Quantity {

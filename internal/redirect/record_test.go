@@ -10,7 +10,7 @@ import (
 // raw is a row of six good rounds.
 func raw(bulk int) RawRow {
 	return RawRow{
-		Row:        Row{ChainSpec{Map, Operation{}, Native, DefaultSize, OneCore}, bulk},
+		Row:        Row{ChainSpec{Map, Operation{}, Native, DefaultSize, OneCore, nil}, bulk},
 		Rounds:     []int{0, 1, 2, 3, 4, 5},
 		NsPerFrame: []float64{100, 101, 99, 100, 102, 98},
 		Hop:        []float64{40, 41, 39, 40, 42, 38},

@@ -22,6 +22,8 @@ type Raw struct {
 	CPU int
 	// References are what fixed work took on that core in the same rounds.
 	References []record.Reference
+	// Outside says that a target was called from outside the BPF dispatcher; else it is empty.
+	Outside string
 	rounds.Outcome
 }
 
@@ -43,6 +45,8 @@ type RawRow struct {
 	// Counts are frames over all slots.
 	Counts rounds.Counts
 	Slots  rounds.Slots
+	// Verdicts are frames by what a target said of them.
+	Verdicts netlab.XDPCounts
 	// Tries is how often the generator ran for a frame it sent: 1 when it never had to wait.
 	Tries float64
 	// Failure is what the kernel's tracepoints said of failing redirects.
@@ -117,6 +121,11 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 		// Equal slots: each call has a part that is not the frames'.
 		b.uncounted.windows = b.counted.windows
 	}
+	if t := r.plan.Target; t != nil && round.Number == 0 {
+		if r.raw.Outside, err = t.outside(b.measurements[0].chain.programs.Tested); err != nil {
+			return err
+		}
+	}
 	for i := range r.raw.Rows {
 		if err := r.raw.Rows[i].watch(ctx, b.measurements[i]); err != nil {
 			return err
@@ -182,7 +191,7 @@ func (r *run) build(ctx context.Context, namespace *netlab.Namespace) (*built, e
 	}
 
 	last := r.raw.Rows[len(r.raw.Rows)-1].Row
-	if last.paced() {
+	if last.paced() || last.Target != nil { // a target's maps lead to one chain
 		return b, nil
 	}
 	c, err := add(last.ChainSpec, uncounted)
@@ -233,6 +242,7 @@ func (b *built) count(rows []RawRow) {
 	for i := range rows {
 		m := b.measurements[i]
 		rows[i].Counts.Add(m.counts)
+		rows[i].Verdicts = rows[i].Verdicts.Plus(m.verdicts)
 		rows[i].Slots.All += m.slots.All
 		rows[i].Slots.Bad += m.slots.Bad
 		rows[i].Tries = m.tries

@@ -31,8 +31,13 @@ func Scenarios() []Scenario {
 	return []Scenario{Map, MapHash, Plain, Multi, CPU, XSK, TX, Drop, Pass}
 }
 
-// program is the name of the program under test.
-func (s Scenario) program() string { return strings.ReplaceAll(string(s), "-", "_") }
+// program is the name of the program under test, "" when it is none of this package's.
+func (s Scenario) program() string {
+	if s == Prog {
+		return ""
+	}
+	return strings.ReplaceAll(string(s), "-", "_")
+}
 
 // redirects says whether the scenario has a redirect that [Drop] lacks.
 func (s Scenario) redirects() bool { return s != Drop && s != Pass }
@@ -70,6 +75,8 @@ func (s Scenario) connection() func(*Chain, context.Context) error {
 		return (*Chain).connectBack
 	case Pass:
 		return (*Chain).connectStack
+	case Prog:
+		return (*Chain).connectTarget
 	}
 	return nil
 }

@@ -92,6 +92,11 @@ func (c *Chain) reset(window int) error {
 			return err
 		}
 	}
+	if c.verdicts != nil {
+		if err := c.verdicts.reset(); err != nil {
+			return err
+		}
+	}
 	return c.programs.Reset(window)
 }
 
@@ -109,7 +114,7 @@ func (c *Chain) settle(ctx context.Context) (chain.State, error) {
 	c.patience.idle = 0
 	for last := uint64(0); ; {
 		s, err := c.state()
-		if err != nil || !c.counted || s.Received >= s.Sent*c.spec.Scenario.copies() || c.patience.ends(s.Received != last) {
+		if err != nil || !c.counted || c.arrived(s) || c.patience.ends(s.Received != last) {
 			return s, err
 		}
 		last = s.Received
@@ -117,6 +122,11 @@ func (c *Chain) settle(ctx context.Context) (chain.State, error) {
 			return s, err
 		}
 	}
+}
+
+// arrived tells whether every frame that was sent has arrived. A driver counts at the end of a poll.
+func (c *Chain) arrived(s chain.State) bool {
+	return s.Received >= s.Sent*c.spec.Scenario.copies() && (c.verdicts == nil || c.verdicts.now.Seen >= s.Sent)
 }
 
 // state reads the sink first: the other programs have counted what it has received.
@@ -130,5 +140,8 @@ func (c *Chain) state() (chain.State, error) {
 	}
 	s, err := c.programs.State()
 	s.Received += elsewhere
+	if err == nil && c.verdicts != nil {
+		err = c.verdicts.add(&s)
+	}
 	return s, err
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/verify"
 )
@@ -91,6 +92,33 @@ func TestVerifyScatter(t *testing.T) {
 				Figure: fmt.Sprintf("%.1f %% by the 10th percentile of windows, %.1f %% by their median",
 					p10, 100*deviation(middle)),
 				Holds: p10 <= 5,
+			}
+		},
+	})
+}
+
+// A program of the user's is attached itself: the same one costs the same as that of the scenario.
+func TestVerifyTarget(t *testing.T) {
+	verify.Run(t, verify.Check{
+		Claim: "a redirect costs the same, within 4 %, as a scenario and as a program of the user's",
+		CPU:   lastCPU(t),
+		Measure: func(t *testing.T, short bool) verify.Finding {
+			made := target(t, chainObject+":redirect_map", TargetOptions{Ports: []Port{{"ports", 0}}})
+			var hops [2][]float64
+			for range 3 { // in turn: the machine changes
+				schedule := rounds.Schedule{Rounds: 6, Duration: of(4*time.Second, short)}
+				for i, plan := range []Plan{{}, {Target: made}} {
+					plan.Bulks, plan.Schedule = []int{16}, schedule
+					rows := mustRun(t, plan)
+					if rows[0].Hop == nil {
+						return verify.Finding{Figure: "no figure: " + rows[0].Refused}
+					}
+					hops[i] = append(hops[i], rows[0].Hop.Median)
+				}
+			}
+			own, yours := stat.Median(hops[0]), stat.Median(hops[1])
+			return verify.Finding{
+				Figure: fmt.Sprintf("%.1f ns as a scenario, %.1f ns as a target", own, yours), Holds: math.Abs(yours/own-1) <= 0.04,
 			}
 		},
 	})

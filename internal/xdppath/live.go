@@ -132,6 +132,35 @@ func (m *memory) device(ifindex int) (uint64, error) {
 	return dev, m.err
 }
 
+// NAPIStates returns where the state words of an interface's NAPI instances are (napi_struct.state), in the calling
+// thread's network namespace. The interface must stay while they are in use.
+func NAPIStates(k *kernel.Kernel, ifindex int) (words []uint64, err error) {
+	if !k.Live {
+		return nil, &feature.Missing{Feature: "the live kernel's memory"}
+	}
+	types, err := k.Types()
+	if err != nil {
+		return nil, err
+	}
+	m := &memory{kernel: k, types: codeflow.NewTypes(types, hints)}
+	dev, err := m.device(ifindex)
+	if err != nil {
+		return nil, fmt.Errorf("find interface %d in kernel memory: %w", ifindex, err)
+	}
+	state := m.at("napi_struct", "state")
+	m.list(dev+m.at("net_device", "napi_list"), m.at("napi_struct", "dev_list"), maxNAPIs, func(n uint64) bool {
+		words = append(words, n+state)
+		return true
+	})
+	if m.err == nil && len(words) == 0 {
+		m.err = errors.New("it has no NAPI")
+	}
+	if m.err != nil {
+		return nil, fmt.Errorf("read interface %d in kernel memory: %w", ifindex, m.err)
+	}
+	return words, nil
+}
+
 func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
 	var b [16]byte // IFNAMSIZ
 	if err := m.kernel.Text.ReadAddr(b[:], dev+m.at("net_device", "name")); err != nil {
