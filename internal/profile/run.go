@@ -11,12 +11,14 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/clock"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/xdppath"
 )
 
 // slots of a pass: all but one are sampled.
@@ -106,6 +108,11 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	if err := r.prepare(c); err != nil {
 		return err
 	}
+	if r.row.Target != nil {
+		if err := findSinks(c); err != nil {
+			return err
+		}
+	}
 	measurement, err := c.Measure(ctx, r.row.Bulk)
 	if err != nil {
 		return err
@@ -156,6 +163,16 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	}
 	r.references.End()
 	return m.conclude(ctx)
+}
+
+// findSinks tells a chain where its sinks' polls can be seen. Devices of each round are others.
+func findSinks(c *redirect.Chain) (err error) {
+	k, err := kernel.OpenLive()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, k.Close()) }()
+	return c.FindSinks(func(ifindex int) ([]uint64, error) { return xdppath.NAPIStates(k, ifindex) })
 }
 
 // sampledRound is a round under way.

@@ -41,6 +41,9 @@ func baseOf(name string) base {
 
 // byName is the stage of a function that its name tells, "" when it does not.
 func byName(name string) functions.Stage {
+	if isProgram(name) && strings.HasSuffix(name, "_stack_end") { // it ends a chain's packets in the stack
+		return functions.StageStack
+	}
 	if s := functions.StageOf(name); s != functions.StagePagePool {
 		return s
 	}

@@ -34,6 +34,8 @@ type chains struct {
 	observers      [maxObservers]*ebpf.Program
 	// foreignObservers tells that others' programs are at the tracepoint.
 	foreignObservers bool
+	// redirects is how many a packet makes behind the generator's.
+	redirects float64
 	// hops are the prices of the redirect hop in this round, by bulk.
 	hops map[int]float64
 }
@@ -51,7 +53,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 	for _, p := range pairs {
 		settings = append(settings, p.sides.settings()...)
 	}
-	if err := c.build(ctx, namespace, r.cpu, settings); err != nil {
+	if err := c.build(ctx, namespace, r, settings); err != nil {
 		return err
 	}
 	if err := r.check(c, pairs); err != nil {
@@ -61,6 +63,10 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 		if r.raw.calls, err = c.count(ctx); err != nil {
 			return err
 		}
+	}
+	c.redirects = 1
+	if calls, ok := r.raw.calls[topBulk]; ok && r.target != nil {
+		c.redirects = calls.Redirects
 	}
 	if err := r.measureChains(ctx, c, end); err != nil {
 		return err
@@ -79,11 +85,17 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 }
 
 // build makes the chains, the programs and the measurements of settings.
-func (c *chains) build(ctx context.Context, namespace *netlab.Namespace, cpu int, settings []setting) (err error) {
-	if c.redirect, err = redirect.Build(ctx, namespace, 0, redirect.Map, cpu); err != nil {
+func (c *chains) build(ctx context.Context, namespace *netlab.Namespace, r *run, settings []setting) (err error) {
+	build := func(i int, own redirect.Scenario) (*redirect.Chain, error) {
+		if r.target != nil {
+			return redirect.BuildTarget(ctx, namespace, i, r.target, own == redirect.Drop, r.cpu)
+		}
+		return redirect.Build(ctx, namespace, i, own, r.cpu)
+	}
+	if c.redirect, err = build(0, redirect.Map); err != nil {
 		return err
 	}
-	if c.drop, err = redirect.Build(ctx, namespace, 1, redirect.Drop, cpu); err != nil {
+	if c.drop, err = build(1, redirect.Drop); err != nil {
 		return err
 	}
 	if c.second, err = price.Load("second"); err != nil {
@@ -120,6 +132,15 @@ func (r *run) check(c *chains, pairs []open[onChain]) error {
 	r.raw.outside = 1
 	if sink.in {
 		r.raw.outside = 0
+	}
+	if r.target != nil {
+		yours, err := dispatched(r.kernel, c.redirect.Tested())
+		if err != nil && !errors.As(err, &refused) {
+			return err
+		}
+		if !yours.in { // the program that drops in its place is in the dispatcher
+			r.raw.outside++
+		}
 	}
 	if r.round.Number == 0 {
 		if r.raw.foreignObservers, err = traced(r.kernel, c.observers[0]); err != nil {
@@ -240,6 +261,9 @@ func (r *run) measureChains(ctx context.Context, c *chains, end time.Time) error
 
 // slot measures a setting without observers.
 func (c *chains) slot(ctx context.Context, s setting) (err error) {
+	if s.second && !c.redirect.TakesPortProgram() {
+		return nil
+	}
 	if s.second {
 		if err := c.redirect.SetPortProgram(c.second); err != nil {
 			return err

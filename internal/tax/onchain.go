@@ -3,6 +3,7 @@ package tax
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -101,6 +102,9 @@ func (devmapProgram) settings() []setting {
 }
 
 func (devmapProgram) check(k *kernel.Kernel, c *chains) (string, error) {
+	if !c.redirect.TakesPortProgram() {
+		return "", refusal("no --devmap names an entry that has room for a program (struct bpf_devmap_val)")
+	}
 	at, err := dispatched(k, c.second)
 	if err != nil {
 		return "", err
@@ -146,9 +150,10 @@ func (observers) check(_ *kernel.Kernel, c *chains) (string, error) {
 	return "", nil
 }
 
-// ns is per hit: the generator's redirect hits the tracepoint too.
+// ns is per hit: the generator's redirect hits the tracepoint too, and a program of the user's may not redirect each
+// packet.
 func (s observers) ns(c *chains) (with, without float64, err error) {
-	return c.both(s.settings(), 2)
+	return c.both(s.settings(), 1+c.redirects)
 }
 
 func (observers) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
@@ -156,4 +161,21 @@ func (observers) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
 		setPerPacket(row, calls.Redirects)
 	}
 	return observersWarning(raw)
+}
+
+// Bulks are those that pairs on chains are priced at.
+func Bulks() []int {
+	var bulks []int
+	for _, p := range pairs() {
+		s, ok := p.sides.(onChain)
+		if !ok {
+			continue
+		}
+		for _, setting := range s.settings() {
+			if !slices.Contains(bulks, setting.bulk) {
+				bulks = append(bulks, setting.bulk)
+			}
+		}
+	}
+	return bulks
 }

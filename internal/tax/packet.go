@@ -81,7 +81,7 @@ func (raw *Raw) packets() []record.TaxRow {
 		row := raw.packet(fmt.Sprintf("packet/bulk=%d", bulk), raw.hops[bulk], thunk, made, made)
 		row.Note, row.Premise = strings.Join(notes, ", "), strings.Join(premises, ", ")
 		rows = append(rows, row)
-		if bulk == topBulk {
+		if bulk == topBulk && !raw.yours { // the mail's program made one lookup
 			row := raw.packet("packet/2018", raw.hops[bulk], thunk, made, made-xmits-raw.outside+calls2018)
 			row.Note = note2018
 			rows = append(rows, row)

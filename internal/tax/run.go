@@ -23,6 +23,8 @@ import (
 type Plan struct {
 	// Pairs are names or families of pairs; without any, all are priced.
 	Pairs []string
+	// Target is a program of the user's that packets of the chains meet in the place of unthunk's own; it may be nil.
+	Target *redirect.Target
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -92,6 +94,8 @@ type Raw struct {
 	// outside is how many of the programs that a redirected packet meets on
 	// its hop are not in the dispatcher.
 	outside float64
+	// yours says that the program under test was the user's.
+	yours bool
 }
 
 // Run prices the pairs of a plan. When ctx ends it returns what it has, with
@@ -120,8 +124,8 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 	}
 	defer k.Close()
 	r := &run{
-		schedule: plan.Schedule, cpu: cpu, kernel: k,
-		raw: &Raw{CPU: cpu, hops: make(map[int][]float64), path: make(map[string]string)},
+		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target,
+		raw: &Raw{CPU: cpu, yours: plan.Target != nil, hops: make(map[int][]float64), path: make(map[string]string)},
 	}
 	for _, p := range plan.pairs() {
 		r.raw.pairs = append(r.raw.pairs, rawPair{pair: p})
@@ -148,6 +152,7 @@ type run struct {
 	schedule rounds.Schedule
 	cpu      int
 	kernel   *kernel.Kernel
+	target   *redirect.Target
 	raw      *Raw
 	// references are timed between what is measured.
 	references *reference.Watch

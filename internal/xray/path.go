@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 
 	"github.com/unthunk/unthunk/feature"
@@ -56,13 +57,22 @@ func Read(ctx context.Context, k *kernel.Kernel, device, driver string) (*Path, 
 	case device != "":
 		from, err = ofDevice(k, device)
 	default:
-		from, err = ofOwnVeth(k)
+		from, err = ofOwnVeth(k, nil, "a veth with an XDP program")
 	}
 	if err != nil {
 		return nil, err
 	}
-	p, err := from.walk(ctx, k)
-	return p, errors.Join(err, from.close())
+	return from.read(ctx, k)
+}
+
+// ReadProgram reads the path of a veth that Read makes, with an XDP program of the user's: what it calls is on the path
+// too. Name is the program's.
+func ReadProgram(ctx context.Context, k *kernel.Kernel, program *ebpf.Program, name string) (*Path, error) {
+	from, err := ofOwnVeth(k, program, "a veth with the XDP program "+name)
+	if err != nil {
+		return nil, err
+	}
+	return from.read(ctx, k)
 }
 
 // beginning is where a path begins.
@@ -75,6 +85,12 @@ type beginning struct {
 	roots []xdppath.Root
 	// closers take away what was made for the path, the last one first.
 	closers []io.Closer
+}
+
+// read walks and closes.
+func (b *beginning) read(ctx context.Context, k *kernel.Kernel) (*Path, error) {
+	p, err := b.walk(ctx, k)
+	return p, errors.Join(err, b.close())
 }
 
 func (b *beginning) close() (err error) {
@@ -117,16 +133,17 @@ func ofDevice(k *kernel.Kernel, name string) (*beginning, error) {
 	}, err
 }
 
-// ofOwnVeth makes a veth with an XDP program.
-func ofOwnVeth(k *kernel.Kernel) (*beginning, error) {
-	b := &beginning{of: "a veth with an XDP program", owner: "xray0", driver: DefaultDriver, reach: reach{dma: vethDMA}}
-	if err := b.makeVeth(k); err != nil {
+// ofOwnVeth makes a veth with an XDP program: the given one, or one that does nothing when that is nil. of says what it
+// is.
+func ofOwnVeth(k *kernel.Kernel, program *ebpf.Program, of string) (*beginning, error) {
+	b := &beginning{of: of, owner: "xray0", driver: DefaultDriver, reach: reach{dma: vethDMA}}
+	if err := b.makeVeth(k, program); err != nil {
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
 }
 
-func (b *beginning) makeVeth(k *kernel.Kernel) error {
+func (b *beginning) makeVeth(k *kernel.Kernel, program *ebpf.Program) error {
 	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return err
@@ -140,11 +157,12 @@ func (b *beginning) makeVeth(k *kernel.Kernel) error {
 	if err != nil {
 		return err
 	}
-	program, err := price.Load("nothing")
-	if err != nil {
-		return err
+	if program == nil {
+		if program, err = price.Load("nothing"); err != nil {
+			return err
+		}
+		b.closers = append(b.closers, program)
 	}
-	b.closers = append(b.closers, program)
 	if err := veth.Attach(program, link.XDPDriverMode); err != nil {
 		return err
 	}
