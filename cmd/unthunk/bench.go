@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -23,6 +24,7 @@ type benchFlags struct {
 	length                lengthFlags
 	in, out               string
 	tracepoints, live     bool
+	chain                 chainFlags
 	output                outputFlags
 	format                string
 }
@@ -40,8 +42,14 @@ disagree says why instead of a number.
 With --in and --out the program runs on real devices, under your own traffic, and a
 line a second says what comes, by queue and CPU, and what is lost. --in alone is for
 the scenarios drop, tx and pass. A device that has an XDP program is refused, and the
-program is gone when the process is, however it ends.`,
+program is gone when the process is, however it ends.
+
+With --prog a program of yours is in the driver's poll of the chain. Each frame meets it
+as it was first made. What it redirects goes to the next device, where --devmap says so;
+what it sends back, drops or passes is counted too. A live program is not moved: it is
+attached a second time.`,
 		Example: `  unthunk bench --scenario redirect-map,tx,drop --bulk 16,64
+  unthunk bench --prog lb.o --devmap tx_ports:0 --bulk 16 --save before.json
   unthunk bench --in eth0 --scenario drop
   unthunk bench --operation none,parse --bulk 64 --save parse.json`,
 		Args: noArgs,
@@ -63,6 +71,7 @@ program is gone when the process is, however it ends.`,
 			"then takes some 50 ns more (tax --pair tracepoint), in half of the time")
 	fl.BoolVar(&f.live, "live", false, "with --in a line a second on stderr, also when that is no terminal")
 	fl.StringVar(&f.format, "format", "text", "text, or bench: Go benchmark format, for benchstat")
+	f.chain.add(cmd)
 	f.length.add(cmd, redirect.DefaultRounds, redirect.DefaultDuration)
 	f.output.add(cmd)
 	return cmd
@@ -120,6 +129,9 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 		}
 		operations = append(operations, op)
 	}
+	if err := f.chain.check(cmd, "scenario", "operation", "mode", "place", "in", "out"); err != nil {
+		return nil, err
+	}
 	if f.in != "" || f.out != "" {
 		return f.devices(cmd, operations)
 	}
@@ -138,9 +150,15 @@ func (f benchFlags) plan(cmd *cobra.Command) (measurement, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, unknownValue(err, f.scenarios, redirect.Scenarios())
 	}
-	return func(ctx context.Context, s std) (*record.Document[record.BenchRow], error) {
-		doc := record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
+	return func(ctx context.Context, s std) (doc *record.Document[record.BenchRow], err error) {
+		doc = record.New[record.BenchRow]("bench", host.Identify(host.Options{}))
 		doc.Settings = settings(cmd, f.length)
+		if plan.Target, err = f.chain.open(ctx, s, f.size, f.bulks); err != nil {
+			return nil, err
+		}
+		if plan.Target != nil {
+			defer func() { err = errors.Join(err, plan.Target.Close()) }()
+		}
 		show, done := progress(s)
 		return doc, measureChain(ctx, doc, plan, show, done)
 	}, nil

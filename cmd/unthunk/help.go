@@ -38,6 +38,7 @@ func verbSections() []section {
 func flagSections() []section {
 	return []section{
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
+		{"Your program", []string{"prog", "devmap", "set", "map", "maps-from", "on-live-maps", "verifier-log"}},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
 		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "prices", "row", "top", "verbose"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -31,6 +32,7 @@ type profileFlags struct {
 	rate, top                 int
 	annotate                  string
 	pprof, folded, svg        string
+	chain                     chainFlags
 	length                    lengthFlags
 	output                    outputFlags
 }
@@ -47,7 +49,8 @@ of functions that are entered through one, has a line of its own, beside what ta
 makes of it.
 
 With --in and --out what DEV receives is redirected to another interface, and all
-CPUs are sampled, or one with --cpu.`,
+CPUs are sampled, or one with --cpu. With --prog a program of yours is in the chain,
+as with bench.`,
 		Example: `  unthunk profile
   unthunk profile --bulk 64 --annotate xdp_do_redirect
   unthunk profile --quick --pprof cpu.pb.gz --svg flame.svg --save before.json`,
@@ -69,6 +72,7 @@ CPUs are sampled, or one with --cpu.`,
 	fl.StringVar(&f.pprof, "pprof", "", "also write a profile for go tool pprof to `FILE`")
 	fl.StringVar(&f.folded, "folded", "", "also write folded stacks to `FILE`")
 	fl.StringVar(&f.svg, "svg", "", "also write a flame graph to `FILE`")
+	f.chain.add(cmd)
 	f.length.add(cmd, profile.DefaultRounds, profile.DefaultDuration)
 	f.output.add(cmd)
 	return cmd
@@ -176,6 +180,9 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if err != nil {
 		return nil, usageError{err}
 	}
+	if err := f.chain.check(cmd, "scenario", "operation", "mode", "in", "out"); err != nil {
+		return nil, err
+	}
 	schedule := f.length.schedule()
 	schedule.Duration = max(schedule.Duration-priceTime, time.Second)
 	if f.in != "" || f.out != "" {
@@ -212,11 +219,17 @@ func (f *profileFlags) plan(cmd *cobra.Command) (profiling, error) {
 	if err := plan.Validate(); err != nil {
 		return nil, unknownValue(err, []string{f.scenario}, redirect.Scenarios())
 	}
-	return func(ctx context.Context, s std) (*profile.Raw, []record.Warning, error) {
+	return func(ctx context.Context, s std) (raw *profile.Raw, warns []record.Warning, err error) {
+		if plan.Chain.Target, err = f.chain.open(ctx, s, f.size, plan.Chain.Bulks); err != nil {
+			return nil, nil, err
+		}
+		if plan.Chain.Target != nil {
+			defer func() { err = errors.Join(err, plan.Chain.Target.Close()) }()
+		}
 		steal := host.StealSince()
 		show, done := progress(s)
 		defer done()
-		raw, err := profile.Run(ctx, plan, show)
+		raw, err = profile.Run(ctx, plan, show)
 		return raw, stolen(steal), err
 	}, nil
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -23,13 +24,18 @@ func stolen(since func() float64) []record.Warning {
 // made it.
 func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
 	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
+	given := func(name string) bool { fl := cmd.Flags().Lookup(name); return fl != nil && fl.Changed }
 	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair",
-		"packets", "by", "working-set", "ifindex", "rx-queue", "metadata", "set", "maps-from", "map"} {
+		"packets", "by", "working-set", "ifindex", "rx-queue", "metadata", "prog", "devmap", "set", "maps-from", "map"} {
 		fl := cmd.Flags().Lookup(name)
-		if fl == nil {
+		if fl == nil || given("prog") && (name == "scenario" || name == "operation") {
 			continue
 		}
-		if value := strings.Trim(fl.Value.String(), "[]"); value != "" {
+		value := strings.Trim(fl.Value.String(), "[]")
+		if name == "prog" || name == "packets" { // a folder may have the name of a user
+			value = filepath.Base(value)
+		}
+		if value != "" && value != "." {
 			m[name] = value
 		}
 	}

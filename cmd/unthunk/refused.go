@@ -20,6 +20,8 @@ const (
 	moreFiles  = 24 // of each other chain
 	// fillFiles is while the BPF dispatcher is filled with 48 programs, each with its link.
 	fillFiles = 192
+	// progFiles is with a program of the user's, of 60 maps, which each round opens anew.
+	progFiles = 512
 )
 
 // openFiles is how many files a verb may have open at a time.
@@ -27,6 +29,9 @@ func openFiles(cmd *cobra.Command) uint64 {
 	values := func(flag string) []string {
 		values, _ := cmd.Flags().GetStringSlice(flag) // none without that flag
 		return values
+	}
+	if prog := cmd.Flags().Lookup("prog"); prog != nil && prog.Changed {
+		return progFiles
 	}
 	count := func(flag string) uint64 { return max(uint64(len(values(flag))), 1) }
 	switch verbOf(cmd) {

@@ -39,17 +39,21 @@ func rightsOf(cmd *cobra.Command) rights {
 		}
 	case "tax":
 		return rights{
-			keeps: slices.Concat(chain, code),
+			keeps: slices.Concat(chain, code), reads: given("prog"),
 			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN, CAP_SYSLOG for kernel symbols.",
 		}
 	case "bench":
 		r := rights{
 			keeps: append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK, unix.CAP_SYS_NICE),
 			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN; redirect-xsk: CAP_NET_RAW, CAP_IPC_LOCK; " +
-				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON.",
+				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON; with --prog: CAP_SYSLOG to see whether the program is in the " +
+				"BPF dispatcher.",
 		}
-		if onDevices {
+		switch {
+		case onDevices:
 			r.keeps = devices
+		case given("prog"):
+			r.keeps, r.reads = slices.Concat(chain, code), true
 		}
 		return r
 	case "profile":
@@ -62,10 +66,11 @@ func rightsOf(cmd *cobra.Command) rights {
 			// The price of an indirect call comes from a chain of its own.
 			r.keeps = slices.Concat(devices, chain, code)
 		}
+		r.reads = given("prog")
 		return r
 	case "xray":
 		r := rights{
-			keeps: slices.Concat(chain, code, []feature.Capability{unix.CAP_SYS_RAWIO}), reads: given("root"),
+			keeps: slices.Concat(chain, code, []feature.Capability{unix.CAP_SYS_RAWIO}), reads: given("root") || given("prog"),
 			about: "CAP_SYSLOG for kernel symbols, CAP_BPF, CAP_PERFMON for kernel memory (or CAP_SYS_RAWIO for /proc/kcore); " +
 				"CAP_SYS_ADMIN and CAP_NET_ADMIN for the veth that stands for a device where --dev is not given; " +
 				"with --root: none.",

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"strconv"
 	"strings"
 
@@ -10,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/tax"
@@ -19,6 +21,7 @@ import (
 type taxFlags struct {
 	pairs   []string
 	verbose bool
+	chain   chainFlags
 	length  lengthFlags
 	output  outputFlags
 }
@@ -31,7 +34,10 @@ func newTax(s std) *cobra.Command {
 		Long: `Price each indirect call of the redirect path, by taking it away: pairs of
 programs and chains that differ in one indirect branch run in turn, in the live
 kernel. The code of both is read first; where this kernel makes both alike, the
-row says so instead of a price.`,
+row says so instead of a price.
+
+With --prog a program of yours is in the chains, as with bench: pairs that are priced on
+chains, and how often a packet makes each call, are then of its packets.`,
 		Example: `  unthunk tax --quick
   unthunk tax --pair bpf-prog,map-lookup --verbose --save tax.json`,
 		Args: noArgs,
@@ -40,12 +46,13 @@ row says so instead of a price.`,
 	fl := cmd.Flags()
 	fl.StringSliceVar(&f.pairs, "pair", nil, "pairs to price, all without it: "+strings.Join(tax.Families(), ", "))
 	fl.BoolVar(&f.verbose, "verbose", false, "also show what was found in the code of each pair")
+	f.chain.add(cmd)
 	f.length.add(cmd, tax.DefaultRounds, tax.DefaultDuration)
 	f.output.add(cmd)
 	return cmd
 }
 
-func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
+func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) (err error) {
 	length, err := f.length.resolve(cmd)
 	if err != nil {
 		return err
@@ -54,8 +61,17 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) error {
 	if err := plan.Validate(); err != nil {
 		return unknownValue(err, f.pairs, tax.Families())
 	}
+	if err := f.chain.check(cmd); err != nil {
+		return err
+	}
 	if err := f.output.check(); err != nil {
 		return err
+	}
+	if plan.Target, err = f.chain.open(ctx, s, redirect.DefaultSize, tax.Bulks()); err != nil {
+		return err
+	}
+	if plan.Target != nil {
+		defer func() { err = errors.Join(err, plan.Target.Close()) }()
 	}
 	doc := record.New[record.TaxRow]("tax", host.Identify(host.Options{}))
 	doc.Settings = settings(cmd, length)

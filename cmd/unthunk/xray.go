@@ -3,12 +3,14 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/xray"
@@ -21,6 +23,8 @@ type xrayFlags struct {
 	counts         string
 	row            string
 	dot, rare, all bool
+	prog           string
+	target         targetFlags
 	output         outputFlags
 }
 
@@ -36,7 +40,8 @@ Without --dev that is a veth with an XDP program, in a namespace of its own.
 
 --func lists the calls and returns of one function, --asm shows its code, with what each
 instruction of a thunk is there for: __x86_indirect_thunk_rax is a function too.
---all counts the branches of the whole kernel.
+--all counts the branches of the whole kernel. --prog puts a program of yours on that veth:
+what it calls is on the path too.
 
 The path is what code may do. --counts takes a record of lab of the same kernel, and
 says beside each branch how often a packet really executed it.`,
@@ -51,6 +56,9 @@ says beside each branch how often a packet really executed it.`,
 	fl.StringVar(&f.dev, "dev", "", "the path of `DEV`")
 	fl.StringVar(&f.root, "root", "", "not the running kernel: that of a package unpacked in `DIR`")
 	fl.StringVar(&f.driver, "driver", "", "the path of driver `NAME`: with --root, veth without it")
+	fl.StringVar(&f.prog, "prog", "",
+		"the path of a veth with a program of yours: `TARGET` is an object file, a pinned program, id:N or dev:DEV; nothing is sent")
+	f.target.add(fl, false)
 	fl.StringVar(&f.counts, "counts", "", "show how often each branch was executed, from `FILE` of lab --save")
 	fl.StringVar(&f.row, "row", "", "with --counts, those of the row `NAME` (default: that of 16 frames a batch)")
 	fl.StringVar(&f.fn, "func", "", "every call, return and jump out of `FUNCTION`")
@@ -78,12 +86,12 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if f.fn != "" || f.asm != "" || f.all {
 		return f.showCode(ctx, s, k)
 	}
-	path, err := readKernel(ctx, k, func() (*xray.Path, error) { return xray.Read(ctx, k, f.dev, f.driver) })
+	path, name, err := f.read(ctx, s, k)
 	if err != nil {
 		return err
 	}
 	doc := record.New[record.SiteRow]("xray", path.Host())
-	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, xray.DefaultDriver)}
+	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, name, xray.DefaultDriver)}
 	path.Record(doc)
 	if counts != nil {
 		if err := xray.AddCounts(doc, path.Driver, counts, f.row); err != nil {
@@ -97,6 +105,21 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 		}
 		return report.Xray(s.out, textOptions(s.out), doc, path.Title, f.rare)
 	})
+}
+
+// read reads the path that the flags name. name is that of a program of the user's.
+func (f *xrayFlags) read(ctx context.Context, s std, k *kernel.Kernel) (path *xray.Path, name string, err error) {
+	if f.prog == "" {
+		path, err = readKernel(ctx, k, func() (*xray.Path, error) { return xray.Read(ctx, k, f.dev, f.driver) })
+		return path, "", err
+	}
+	opened, err := f.target.open(ctx, s, f.prog)
+	if err != nil {
+		return nil, "", err
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	path, err = xray.ReadProgram(ctx, k, opened.Program, opened.Name)
+	return path, opened.Name, err
 }
 
 // loadCounts reads the record of lab that the flags name; nil without one.
@@ -175,6 +198,19 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 	}
 	if f.dev != "" && (f.root != "" || f.driver != "") {
 		return usagef("--dev is of the running kernel: it does not go with --root and --driver")
+	}
+	if f.prog != "" {
+		for _, name := range []string{"dev", "root", "driver", "func", "asm", "all", "counts"} {
+			if cmd.Flags().Changed(name) {
+				return usagef("--%s does not go with --prog, which is read on a veth of its own", name)
+			}
+		}
+		if _, err := program.Parse(f.prog); err != nil {
+			return usageError{err}
+		}
+	}
+	if f.prog == "" && (cmd.Flags().Changed("set") || cmd.Flags().Changed("verifier-log")) {
+		return usagef("--set and --verifier-log go with --prog")
 	}
 	if f.counts == "" && f.row != "" {
 		return usagef("--row goes with --counts")
