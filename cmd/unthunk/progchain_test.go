@@ -72,7 +72,7 @@ func TestBenchProg(t *testing.T) {
 		if code != exitDone {
 			t.Fatalf("exit code %d: %s", code, stderr)
 		}
-		want := map[string]string{before: "verdicts  REDIRECT 100 % of the packets: redirect", after: "verdicts  DROP 100 %"}[file]
+		want := map[string]string{before: "verdicts  redirect 100 % of the packets: redirect", after: "verdicts  drop 100 %"}[file]
 		if !strings.Contains(stdout, want) || !strings.Contains(stdout, "prog/redirect\n") {
 			t.Errorf("%q is not in\n%s", want, stdout)
 		}
@@ -92,7 +92,7 @@ func TestBenchProg(t *testing.T) {
 	}
 	code, stdout, stderr := unthunk(t, "compare", before, after)
 	if code != exitDone || !strings.Contains(strings.Join(strings.Fields(stdout), " "),
-		"the program does something else with the packets: DROP +100.0 points, REDIRECT -100.0 points") {
+		"the program does something else with the packets: drop +100.0 points, redirect -100.0 points") {
 		t.Errorf("exit code %d: %s\n%s", code, stderr, stdout)
 	}
 }

@@ -20,11 +20,11 @@ func TestCompareVerdicts(t *testing.T) {
 		want     string
 	}{
 		{&record.Verdicts{Redirect: 100}, &record.Verdicts{Redirect: 99, Drop: 1},
-			"the program does something else with the packets: DROP +1.0 points, REDIRECT -1.0 points"},
+			"the program does something else with the packets: drop +1.0 points, redirect -1.0 points"},
 		{&record.Verdicts{Redirect: 50, TX: 50}, &record.Verdicts{TX: 5000, Redirect: 5001}, ""}, // half a packet in a slot
 		{nil, &record.Verdicts{TX: 1}, ""},
 		{&record.Verdicts{TX: 1}, nil, ""},
-		{&record.Verdicts{TX: 1}, &record.Verdicts{}, "the program does something else with the packets: TX -100.0 points"},
+		{&record.Verdicts{TX: 1}, &record.Verdicts{}, "the program does something else with the packets: tx -100.0 points"},
 	} {
 		old := with("a", test.old)
 		c := compared(t, old, with("b", test.new), Options{})

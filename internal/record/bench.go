@@ -100,7 +100,7 @@ type Verdicts struct {
 // Named lists the verdicts that there are, the most frequent first, each as a share of all.
 func (v Verdicts) Named() []NamedShare {
 	all := []NamedShare{
-		{"REDIRECT", float64(v.Redirect)}, {"TX", float64(v.TX)}, {"DROP", float64(v.Drop)}, {"PASS", float64(v.Pass)},
+		{"redirect", float64(v.Redirect)}, {"tx", float64(v.TX)}, {"drop", float64(v.Drop)}, {"pass", float64(v.Pass)},
 		{"failed", float64(v.Failed)},
 	}
 	sum := 0.0

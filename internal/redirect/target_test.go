@@ -126,7 +126,7 @@ func TestTargetPackets(t *testing.T) {
 	if labels["packets"] != "four" || labels["prog"] != "tailcall" || len(labels["tag"]) != 16 || labels["object"] != "sample_bpfel.o" {
 		t.Errorf("labels are %v", row.Labels)
 	}
-	if got := row.Verdicts.Named(); len(got) != 3 || got[0] != (record.NamedShare{Name: "TX", Share: 0.5}) {
+	if got := row.Verdicts.Named(); len(got) != 3 || got[0] != (record.NamedShare{Name: "tx", Share: 0.5}) {
 		t.Errorf("verdicts are %v", got)
 	}
 }

@@ -24,7 +24,7 @@ func (p *printer) verdicts(rows []record.BenchRow) {
 		if row.Verdicts == nil {
 			continue
 		}
-		if text := cells.Verdicts(*row.Verdicts) + " of the packets: " + cells.Clean(row.Labels["prog"]); text != last {
+		if text := cells.Fates(*row.Verdicts) + " of the packets: " + cells.Clean(row.Labels["prog"]); text != last {
 			p.wrap("verdicts  ", text)
 			last = text
 		}

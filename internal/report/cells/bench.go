@@ -27,8 +27,8 @@ func Bench(row *record.BenchRow) BenchCells {
 	return c
 }
 
-// Verdicts are those of packets with their shares: "TX 99.9 %, PASS 0.1 %".
-func Verdicts(v record.Verdicts) string {
+// Fates are verdicts of packets with their shares: "tx 99.9 %, pass 0.1 %".
+func Fates(v record.Verdicts) string {
 	var all []string
 	for _, n := range v.Named() {
 		all = append(all, fmt.Sprintf("%s %s %%", n.Name, stat.Number(100*n.Share)))
