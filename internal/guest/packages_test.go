@@ -15,13 +15,14 @@ import (
 // packages are those whose tests touch the kernel and do not measure: emulation is too
 // slow for what is timed.
 var packages = map[string]string{
-	"ksym":             "",
-	"ktext":            "Live|Kcore|JIT",
-	"internal/netlab":  "",
-	"internal/traffic": "",
-	"internal/xdppath": "Live|Known",
-	"internal/perf":    "Best|NoEvent|Counters|Parse",
-	"internal/host":    "",
+	"ksym":                  "",
+	"ktext":                 "Live|Kcore|JIT",
+	"internal/netlab":       "",
+	"internal/traffic":      "",
+	"internal/xdppath":      "Live|Known",
+	"internal/perf":         "Best|NoEvent|Counters|Parse",
+	"internal/host":         "",
+	"internal/program/list": "Read$|OutOf|Observers|Parts|WithoutRights|Leaves",
 }
 
 // TestPackages runs the tests of packages that touch the kernel on other kernels: on
