@@ -37,10 +37,11 @@ func verbSections() []section {
 // in the last.
 func flagSections() []section {
 	return []section{
+		{"The program", []string{"set", "verifier-log"}},
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
 		{"Your program", []string{"prog", "devmap", "set", "map", "maps-from", "on-live-maps", "verifier-log"}},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
-		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "prices", "row", "top", "verbose"}},
+		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "price", "prices", "row", "top", "verbose"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
 		{"What to compare", []string{"by", "threshold"}},
 		{"How frames are forwarded", []string{

@@ -20,7 +20,7 @@ func newProg(s std) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(
-		newProgList(s), newProgRecord(s),
+		newProgList(s), newProgXray(s), newProgRecord(s),
 	)
 	return cmd
 }

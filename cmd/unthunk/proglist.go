@@ -81,8 +81,14 @@ func pricesFrom(ctx context.Context, file string, warn *[]record.Warning, here h
 	if err != nil {
 		return prices, usagef("--prices %v", err)
 	}
-	if saved.Host.CPU != here.CPU || saved.Host.Kernel != here.Kernel || saved.Host.IndirectThunk != here.IndirectThunk {
-		*warn = append(*warn, record.Warning{Text: "the prices are of another CPU, kernel or kind of thunk: " + file})
-	}
+	*warn = append(*warn, pricedElsewhere(file, saved.Host, here)...)
 	return prices, nil
+}
+
+// pricedElsewhere warns of prices that are of a machine of another kind.
+func pricedElsewhere(file string, there, here host.Fingerprint) []record.Warning {
+	if there.CPU == here.CPU && there.Kernel == here.Kernel && there.IndirectThunk == here.IndirectThunk {
+		return nil
+	}
+	return []record.Warning{{Text: "the prices are of another CPU, kernel or kind of thunk: " + file}}
 }

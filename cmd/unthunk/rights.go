@@ -95,6 +95,12 @@ func rightsOf(cmd *cobra.Command) rights {
 				"have open and where they are, CAP_SYSLOG, CAP_BPF, CAP_PERFMON for the BPF dispatcher.",
 			reads: given("prices"),
 		}
+	case "prog xray":
+		return rights{
+			keeps: slices.Concat(chain, code), reads: true,
+			about: "CAP_SYS_ADMIN for programs that run, and for lines of the source; CAP_SYSLOG for addresses; CAP_BPF, CAP_PERFMON; " +
+				"CAP_NET_ADMIN for object files and --price.",
+		}
 	case "prog record":
 		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}
 	case "forward":

@@ -255,6 +255,9 @@ func (c *Code) readLines(info *ebpf.ProgramInfo) (out []lineInfo) {
 			File: l.Line.FileName(), Number: int(l.Line.LineNumber()), Column: int(l.Line.LineColumn()),
 			Text: strings.TrimSpace(l.Line.Line()),
 		}}
+		if li.Number == 0 { // the compiler's own
+			continue
+		}
 		f := slices.IndexFunc(c.Functions, func(f Function) bool { return li.addr-f.Addr < uint64(len(f.Code)) })
 		if f < 0 {
 			continue

@@ -188,7 +188,7 @@ func (c *Code) Listing(machine host.Fingerprint) *record.ProgCode {
 	for i := range c.Functions {
 		f, sites := &c.Functions[i], c.sitesOf(i)
 		l := record.ProgListing{Name: plain(f.Name), Address: f.Addr, Lines: []record.ProgListingLine{}}
-		lines := f.Lines
+		lines, last := f.Lines, ""
 		for _, a := range branch.Annotate(f.Code, f.Addr, c.kernel.Symbols.Starts, nil) {
 			line := record.ProgListingLine{ListingLine: record.ListingLine{
 				Offset: a.Addr - f.Addr, Text: a.Text, Note: a.Note, Indirect: a.Indirect,
@@ -197,7 +197,10 @@ func (c *Code) Listing(machine host.Fingerprint) *record.ProgCode {
 				line.Indirect, line.Note = s.Indirect, cmp.Or(c.note(s), line.Note)
 			}
 			for len(lines) > 0 && lines[0].Offset <= line.Offset {
-				line.Source, lines = lines[0].record(), lines[1:]
+				if at := fmt.Sprint(lines[0].File, lines[0].Number); at != last {
+					line.Source, last = lines[0].record(), at
+				}
+				lines = lines[1:]
 			}
 			l.Lines = append(l.Lines, line)
 		}

@@ -17,6 +17,7 @@ import (
 // what to change.
 func ProgXray(w io.Writer, opts Options, doc *record.ProgXray) error {
 	p := newPrinter(opts)
+	p.incomplete(doc.Incomplete)
 	p.wrap("", cells.Program(&doc.Program)+programParts(doc)+".")
 	p.wrap("", cells.ProgDispatcher(doc))
 	fmt.Fprintln(&p.buf)
@@ -52,8 +53,11 @@ func (p *printer) programRows(doc *record.ProgXray) {
 		fmt.Fprintln(&p.buf)
 		return
 	}
-	head := []string{"", "", "ns", "what", "made", "calls"}
-	table := [][]string{head}
+	ns := "ns"
+	if doc.PricesFrom == "" {
+		ns = ""
+	}
+	table := [][]string{{"", "", ns, "what", "made", "calls"}}
 	function, line := "", ""
 	for i := range doc.Rows {
 		row := &doc.Rows[i]

@@ -81,14 +81,13 @@ func ProgSite(row *record.ProgSiteRow) ProgSiteCells {
 		what = "of a map not known"
 	}
 	c.What = Join(" ", c.What, what)
-	if row.Calls == "" {
-		c.Calls = Clean(strings.Join(row.Programs, ", "))
-	}
 	switch {
 	case row.Within > 0:
 		c.Calls += fmt.Sprintf(" (» %d in it)", row.Within)
-	case row.Thunk != "":
-		c.Calls = Join(" ", c.Calls, "by "+Clean(row.Thunk))
+	case row.Calls == "" && len(row.Programs) > 0:
+		c.Calls = Clean(strings.Join(row.Programs, ", "))
+	case row.Calls == "" && row.Thunk != "":
+		c.Calls = "by " + Clean(row.Thunk)
 	}
 	if row.Price != nil {
 		c.Price = stat.Number(row.Price.Median)
