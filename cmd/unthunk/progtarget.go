@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/pflag"
@@ -14,6 +15,8 @@ import (
 // targetFlags are those of a verb that takes a program of the user's.
 type targetFlags struct {
 	set, maps   []string
+	sizes       []string
+	tailCalls   []string
 	mapsFrom    string
 	onLiveMaps  bool
 	verifierLog bool
@@ -25,6 +28,9 @@ func (f *targetFlags) add(fl *pflag.FlagSet, run bool) {
 	f.run = run
 	fl.StringArrayVar(&f.set, "set", nil,
 		"give a global variable of an object file a value before it is loaded: `NAME=VALUE`; may be repeated")
+	fl.StringArrayVar(&f.sizes, "map-size", nil, "make a map of an object file with that many entries: `NAME=N`; may be repeated")
+	fl.StringArrayVar(&f.tailCalls, "tail-call", nil,
+		"put a program of an object file into its tail-call table: `TABLE:INDEX=PROGRAM`; may be repeated")
 	if run {
 		fl.StringVar(&f.mapsFrom, "maps-from", "",
 			"copy what the maps of a live program hold, which are only read: `SOURCE` is id:N, dev:DEV, a pinned program, "+
@@ -41,8 +47,44 @@ func (f *targetFlags) options() (o program.Options, err error) {
 	if o.Set, err = pairs("set", f.set); err != nil {
 		return o, err
 	}
-	o.Maps, err = pairs("map", f.maps)
+	if o.Maps, err = pairs("map", f.maps); err != nil {
+		return o, err
+	}
+	sizes, err := pairs("map-size", f.sizes)
+	o.Sizes = map[string]uint32{}
+	for name, value := range sizes {
+		n, errNumber := strconv.ParseUint(value, 10, 32)
+		if errNumber != nil || n == 0 {
+			return o, usagef("--map-size %s=%s: a map has 1 to 4294967295 entries", name, value)
+		}
+		o.Sizes[name] = uint32(n)
+	}
+	if err != nil {
+		return o, err
+	}
+	o.TailCalls, err = f.tables()
 	return o, err
+}
+
+// tables are the programs of tail-call tables.
+func (f *targetFlags) tables() (map[string]map[uint32]string, error) {
+	entries, err := pairs("tail-call", f.tailCalls)
+	if err != nil {
+		return nil, err
+	}
+	tables := map[string]map[uint32]string{}
+	for entry, program := range entries {
+		table, text, _ := strings.Cut(entry, ":")
+		index, err := strconv.ParseUint(text, 10, 31)
+		if err != nil || table == "" {
+			return nil, usagef("--tail-call %s=%s is not TABLE:INDEX=PROGRAM", entry, program)
+		}
+		if tables[table] == nil {
+			tables[table] = map[uint32]string{}
+		}
+		tables[table][uint32(index)] = program
+	}
+	return tables, nil
 }
 
 // pairs splits values like NAME=VALUE.

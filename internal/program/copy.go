@@ -52,12 +52,12 @@ func wayOf(kind ebpf.MapType) (way, string) {
 
 // copyFrom fills the maps of a loaded object from the live ones, which are only read. What
 // cannot be copied is said in Copies.
-func (o *Opened) copyFrom(ctx context.Context, from *source) error {
+func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebpf.MapSpec) error {
 	inner := innerMaps{}
 	defer inner.Close()
-	for _, name := range slices.Sorted(maps.Keys(o.Spec.Maps)) {
+	for _, name := range slices.Sorted(maps.Keys(own)) { // not those that Change added
 		spec, m := o.Spec.Maps[name], o.Maps[name]
-		if spec.Type == ebpf.ProgramArray || contents(spec) != nil || m == nil {
+		if spec == nil || spec.Type == ebpf.ProgramArray || contents(spec) != nil || m == nil {
 			continue
 		}
 		live, why := from.find(name, spec)

@@ -30,15 +30,10 @@ func openFills(spec *ebpf.CollectionSpec, files map[string]string) (_ fills, err
 			open.Close()
 		}
 	}()
-	known := slices.Sorted(maps.Keys(spec.Maps))
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		m := spec.Maps[name]
 		if m == nil {
-			err := fmt.Errorf("the program uses no map %s: it uses %s", name, listed(known))
-			if len(known) == 0 {
-				err = fmt.Errorf("the program uses no map %s, and no other", name)
-			}
-			return nil, &OptionError{Name: name, Known: known, Err: err}
+			return nil, noMap(spec, name)
 		}
 		if w, why := wayOf(m.Type); w == wayMaps || w == wayTable || w == wayNone {
 			if why == "" {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"math/bits"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -31,10 +32,16 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	if err != nil {
 		return nil, err
 	}
-	opened := &Opened{Name: main, Type: ebpf.XDP, Spec: prune(spec, main)}
-	if p := opened.Spec.Programs[main]; p.Type == ebpf.UnspecifiedProgram {
-		p.Type = ebpf.XDP
-		opened.warnf("section %s says no type: %s is loaded as an XDP program", p.SectionName, main)
+	opened := &Opened{Name: main, Type: ebpf.XDP}
+	untyped := opened.giveType(spec, main)
+	if err := opened.setTailCalls(spec, o.TailCalls); err != nil {
+		return nil, err
+	}
+	opened.Spec = prune(spec, main)
+	for _, table := range slices.Sorted(maps.Keys(o.TailCalls)) {
+		if opened.Spec.Maps[table] == nil {
+			return nil, noMap(opened.Spec, table)
+		}
 	}
 	var from *source
 	if o.MapsFrom != "" {
@@ -42,7 +49,10 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 			return nil, err
 		}
 		defer from.Close()
-		opened.shape(from, spec)
+		opened.shape(from, spec, o.TailCalls)
+	}
+	if err := resizeAll(opened.Spec, o.Sizes); err != nil {
+		return nil, err
 	}
 	for _, n := range slices.Sorted(maps.Keys(o.Set)) {
 		if err := Assign(opened.Spec, n, o.Set[n]); err != nil {
@@ -54,12 +64,16 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 		return nil, err
 	}
 	defer fills.Close()
+	own := opened.Spec.Maps
 	if o.Change != nil {
 		if opened.Spec, err = o.Change(opened.Spec); err != nil {
 			return nil, err
 		}
 	}
 	if err := opened.load(path); err != nil {
+		if refused, ok := errors.AsType[*LoadError](err); ok {
+			refused.Untyped = untyped
+		}
 		return nil, err
 	}
 	defer func() {
@@ -68,7 +82,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 		}
 	}()
 	if from != nil {
-		if err := opened.copyFrom(ctx, from); err != nil {
+		if err := opened.copyFrom(ctx, from, own); err != nil {
 			return nil, err
 		}
 	}
@@ -77,6 +91,88 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	}
 	opened.warnEmpty()
 	return opened, nil
+}
+
+// giveType makes a program that the user names one of XDP, when its section says no type. It
+// returns that section.
+func (o *Opened) giveType(spec *ebpf.CollectionSpec, name string) (section string) {
+	p := spec.Programs[name]
+	if p.Type != ebpf.UnspecifiedProgram {
+		return ""
+	}
+	p.Type, p.AttachType = ebpf.XDP, ebpf.AttachXDP // as SEC("xdp"): a tail-call table takes one kind only
+	o.warnf("section %s says no type: %s is loaded as an XDP program", p.SectionName, name)
+	return p.SectionName
+}
+
+// setTailCalls puts programs of the object into its tail-call tables, as its loader would.
+func (o *Opened) setTailCalls(spec *ebpf.CollectionSpec, tables map[string]map[uint32]string) error {
+	for _, table := range slices.Sorted(maps.Keys(tables)) {
+		m := spec.Maps[table]
+		if m == nil {
+			return noMap(spec, table)
+		}
+		if m.Type != ebpf.ProgramArray {
+			return &OptionError{Err: fmt.Errorf("map %s is a %v, and no tail-call table", table, m.Type)}
+		}
+		for _, index := range slices.Sorted(maps.Keys(tables[table])) {
+			name := tables[table][index]
+			p := spec.Programs[name]
+			switch {
+			case p == nil:
+				known := slices.Sorted(maps.Keys(spec.Programs))
+				return &OptionError{Name: name, Known: known, Err: fmt.Errorf("the object has no program %s: it has %s", name, listed(known))}
+			case p.Type != ebpf.XDP && p.Type != ebpf.UnspecifiedProgram:
+				return &OptionError{Err: fmt.Errorf("%s is no XDP program: %s", name, described(p))}
+			}
+			o.giveType(spec, name)
+			m.Contents = slices.DeleteFunc(m.Contents, func(kv ebpf.MapKV) bool { return kv.Key == index })
+			m.Contents = append(m.Contents, ebpf.MapKV{Key: index, Value: name})
+			m.MaxEntries = max(m.MaxEntries, min(index, math.MaxUint32-1)+1)
+		}
+	}
+	return nil
+}
+
+// resizeAll gives maps the numbers of entries that the user wants, and finds those that have none.
+func resizeAll(spec *ebpf.CollectionSpec, sizes map[string]uint32) error {
+	for _, name := range slices.Sorted(maps.Keys(sizes)) {
+		m := spec.Maps[name]
+		if m == nil {
+			return noMap(spec, name)
+		}
+		if contents(m) != nil {
+			return &OptionError{Err: fmt.Errorf("%s is a section of variables, which has one entry", name)}
+		}
+		m.MaxEntries = sizes[name]
+	}
+	var unknown []string
+	for _, name := range slices.Sorted(maps.Keys(spec.Maps)) {
+		switch m := spec.Maps[name]; m.Type {
+		case ebpf.PerfEventArray, ebpf.CPUMap, ebpf.StructOpsMap, ebpf.SkStorage, ebpf.TaskStorage, ebpf.InodeStorage,
+			ebpf.CGroupStorage, ebpf.PerCPUCGroupStorage, ebpf.CgroupStorage:
+			// The library counts CPUs, or the kernel wants none.
+		default:
+			if m.MaxEntries == 0 {
+				unknown = append(unknown, "--map-size "+name+"=N")
+			}
+		}
+	}
+	if len(unknown) > 0 {
+		return &OptionError{Err: fmt.Errorf(
+			"the object leaves sizes of maps to its loader: add %s, or --maps-from a live program", strings.Join(unknown, " "))}
+	}
+	return nil
+}
+
+// noMap is about a map that a program does not use.
+func noMap(spec *ebpf.CollectionSpec, name string) error {
+	known := slices.Sorted(maps.Keys(spec.Maps))
+	err := fmt.Errorf("the program uses no map %s: it uses %s", name, listed(known))
+	if len(known) == 0 {
+		err = fmt.Errorf("the program uses no map %s, and no other", name)
+	}
+	return &OptionError{Name: name, Known: known, Err: err}
 }
 
 // load loads the program and its maps.
@@ -105,7 +201,9 @@ type LoadError struct {
 	Program string
 	// Log is what the verifier said, a line each; nil when it said nothing.
 	Log []string
-	Err error
+	// Untyped is the program's section when that says no type; it was loaded as an XDP program.
+	Untyped string
+	Err     error
 }
 
 // Error has the last line of the log that says something.
@@ -116,7 +214,11 @@ func (e *LoadError) Error() string {
 			strings.HasPrefix(line, "stack depth") || strings.HasPrefix(line, "max_states") {
 			continue
 		}
-		return fmt.Sprintf("load %s: the verifier refuses it: %.300s", e.Program, line)
+		as := ""
+		if e.Untyped != "" {
+			as = fmt.Sprintf(" as an XDP program (its section %s says no type)", e.Untyped)
+		}
+		return fmt.Sprintf("load %s: the verifier refuses it%s: %.300s", e.Program, as, line)
 	}
 	return fmt.Sprintf("load %s: %v", e.Program, e.Err)
 }
@@ -135,8 +237,16 @@ func explain(spec *ebpf.CollectionSpec, name string, err error) error {
 	if lacks := lacking(spec); lacks != nil {
 		return lacks
 	}
+	if call := kernelFunction.FindStringSubmatch(err.Error()); call != nil && errors.Is(err, ebpf.ErrNotSupported) {
+		return &feature.Missing{
+			Feature: fmt.Sprintf("the kernel function %s, which the program calls,", call[1]), Help: "a kernel, or a module, that has it",
+		}
+	}
 	return load
 }
+
+// kernelFunction is how the library names a kfunc.
+var kernelFunction = regexp.MustCompile(`kfunc "([a-zA-Z0-9_]+)"`)
 
 // lacking asks the kernel for what an object needs that an older one does not have: types of
 // maps, and helpers. It returns nil when all is there, or the kernel cannot be asked.

@@ -21,6 +21,12 @@ type Options struct {
 	// MapsFrom fills the maps of an object with copies of a live program's: id:N, dev:DEV, a
 	// pinned program, or a folder of pinned maps. Empty copies none.
 	MapsFrom string
+	// TailCalls puts programs of an object into its tail-call tables, by index, as its loader
+	// does.
+	TailCalls map[string]map[uint32]string
+	// Sizes are the numbers of entries of maps of an object, by name: some objects leave them to
+	// their loader.
+	Sizes map[string]uint32
 	// Maps fills maps of an object, by name, each from a file that bpftool wrote.
 	Maps map[string]string
 	// Change makes another spec of an object's, right before it is loaded: a copy with counters

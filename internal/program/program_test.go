@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -26,13 +27,18 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 // compile makes a BPF object of testdata/maps.bpf.c.
 func compile(t testing.TB, flags ...string) (path string) {
 	t.Helper()
+	return compileFile(t, "testdata/maps.bpf.c", flags...)
+}
+
+func compileFile(t testing.TB, source string, flags ...string) (path string) {
+	t.Helper()
 	const clang = "clang-14"
 	if _, err := exec.LookPath(clang); err != nil {
 		testutil.Missing(t, clang)
 	}
 	path = filepath.Join(t.TempDir(), "balancer.o")
 	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c",
-		"testdata/maps.bpf.c", "-o", path}, flags...)
+		source, "-o", path}, flags...)
 	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -291,6 +297,33 @@ func TestPinsAreDropped(t *testing.T) {
 	}
 }
 
+// 100 000 instructions and 60 maps load in seconds, in a bounded heap; who cancels does not wait.
+func TestLarge(t *testing.T) {
+	testutil.Root(t)
+	path := compileFile(t, "testdata/large.bpf.c")
+	start := time.Now()
+	testutil.Allocates(t, 512<<20, func() {
+		o := open(t, path, Options{})
+		if len(o.Maps) != 60 {
+			t.Errorf("%d maps", len(o.Maps))
+		}
+		if v := verdict(t, o.Program); v != 2 {
+			t.Errorf("verdict %d", v)
+		}
+	})
+	t.Logf("loaded in %v", time.Since(start))
+	target, err := Parse(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	start = time.Now()
+	if _, err := target.Open(ctx, Options{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Second {
+		t.Errorf("cancelled after 10 ms: %v after %v", err, time.Since(start))
+	}
+}
+
 func TestCancel(t *testing.T) {
 	testutil.Root(t)
 	target, err := Parse(compile(t) + ":balance")
@@ -308,6 +341,59 @@ func TestCancel(t *testing.T) {
 			}
 		}
 	})
+}
+
+// A table is filled as the loader would, and the program goes on there.
+func TestTailCalls(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t) + ":balance"
+	limit := map[string]string{"limit": "0"}
+	set := func(table string, index uint32, program string) Options {
+		return Options{Set: limit, TailCalls: map[string]map[uint32]string{table: {index: program}}}
+	}
+	if v := verdict(t, open(t, path, set("stages", 2, "stage_of_the_balancer")).Program); v != 0 {
+		t.Errorf("verdict %d, want that of the table's program, XDP_ABORTED", v)
+	}
+	if v := verdict(t, open(t, path, set("stages", 2, "untyped")).Program); v != 2 {
+		t.Errorf("verdict %d, want XDP_PASS", v)
+	}
+	if o := open(t, path, set("stages", 9, "untyped")); verdict(t, o.Program) != 1 || o.Maps["stages"].MaxEntries() != 10 {
+		t.Error("an entry at 9 is used at 2, or the table has not grown")
+	}
+	for _, tt := range []struct {
+		table, program, want string
+	}{
+		{"stage", "untyped", "no map stage"}, {"hash", "untyped", "no tail-call table"}, {"stages", "unknown", "no program unknown"},
+		{"stages", "classify", "no XDP program"},
+	} {
+		err := refused(t, path, set(tt.table, 2, tt.program))
+		var option *OptionError
+		if !errors.As(err, &option) || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s, %s: %v, want %s", tt.table, tt.program, err, tt.want)
+		}
+	}
+}
+
+// A map whose size is its loader's gets one, or the option is named.
+func TestSizes(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t, "-DFLOWS=0") + ":balance"
+	if err := refused(t, path, Options{}); !strings.Contains(err.Error(), "add --map-size flows_of_this_balancer=N, or") {
+		t.Error(err)
+	}
+	o := open(t, path, Options{Sizes: map[string]uint32{"flows_of_this_balancer": 7000, "hash": 1}})
+	if flows, hash := o.Maps["flows_of_this_balancer"].MaxEntries(), o.Maps["hash"].MaxEntries(); flows != 7000 || hash != 1 {
+		t.Errorf("room for %d flows and %d in the hash", flows, hash)
+	}
+	for name, want := range map[string]string{"none": "no map none", ".rodata": "a section of variables"} {
+		if err := refused(t, path, Options{Sizes: map[string]uint32{name: 1}}); !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+	err := refused(t, path, Options{Sizes: map[string]uint32{"flows_of_this_balancer": 4e9}})
+	if m := feature.AsMissing(err); m == nil || !strings.Contains(err.Error(), "memory for the maps of the object") {
+		t.Errorf("a map larger than the machine: %v", err)
+	}
 }
 
 func TestSet(t *testing.T) {

@@ -24,8 +24,7 @@ type Copy struct {
 
 // shape makes an object what the live program is, before it is loaded: sizes of maps, the
 // programs in tail-call tables, and variables, which the verifier computes with.
-func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec) {
-	whole = whole.Copy()
+func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec, tables map[string]map[uint32]string) {
 	done := map[string]bool{}
 	for again := true; again; {
 		again = false
@@ -35,10 +34,8 @@ func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec) {
 			}
 			// The programs in it bring maps of their own, which may be tables again.
 			done[name], again = true, true
-			o.fillTable(from, whole, name)
-			main := *o.Spec.Programs[o.Name]
+			o.fillTable(from, whole, name, tables[name])
 			o.Spec = prune(whole, o.Name)
-			o.Spec.Programs[o.Name].Type = main.Type
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Spec.Maps)) {
@@ -68,7 +65,7 @@ func resize(spec *ebpf.MapSpec, live *liveMap) {
 }
 
 // fillTable gives a tail-call table the object's programs that stand in the live one.
-func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string) {
+func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string, chosen map[uint32]string) {
 	spec := whole.Maps[name]
 	live, why := from.find(name, spec)
 	c := Copy{Map: name, Why: why}
@@ -77,13 +74,21 @@ func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string
 		return
 	}
 	c.From = live.String()
-	resize(spec, live)
-	spec.Contents = nil
+	spec.Contents = slices.DeleteFunc(spec.Contents, func(kv ebpf.MapKV) bool {
+		index, ok := kv.Key.(uint32)
+		return !ok || chosen[index] == ""
+	})
+	if table := spec.MaxEntries; table < live.info.MaxEntries || len(chosen) == 0 {
+		resize(spec, live)
+	}
 	var lost []string
 	err := each(live.m, func(key, value []byte) error {
 		id := ebpf.ProgramID(u32(value))
 		target := from.programs[id]
 		program := inObject(whole, target)
+		if chosen[u32(key)] != "" {
+			return nil // the user has another there
+		}
 		if program == "" {
 			lost = append(lost, fmt.Sprintf("entry %d is %s (id %d)", u32(key), target.name, id))
 			return nil
