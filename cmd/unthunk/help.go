@@ -39,7 +39,7 @@ func flagSections() []section {
 	return []section{
 		{"The program", []string{"set", "verifier-log"}},
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
-		{"Your program", []string{"prog", "devmap", "set", "map", "maps-from", "on-live-maps", "verifier-log"}},
+		{"Your program", append([]string{"prog", "devmap"}, targetFlagNames...)},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
 		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "price", "prices", "row", "top", "verbose"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},

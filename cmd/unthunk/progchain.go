@@ -30,7 +30,7 @@ func (f *chainFlags) add(cmd *cobra.Command) {
 }
 
 // onlyWithProg are flags that say nothing without --prog.
-var onlyWithProg = []string{"devmap", "set", "map", "maps-from", "on-live-maps", "verifier-log"}
+var onlyWithProg = append([]string{"devmap"}, targetFlagNames...)
 
 // check refuses flags that do not go together. notWith are those of the verb that say what --prog says otherwise.
 func (f *chainFlags) check(cmd *cobra.Command, notWith ...string) error {

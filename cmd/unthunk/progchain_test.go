@@ -48,7 +48,7 @@ func TestBenchProgRefuses(t *testing.T) {
 	})
 	refuses(t, "xray", []refused{
 		{"device", []string{"--prog", lb + ":encap", "--dev", "lo"}, exitUsage, "--dev does not go with --prog"},
-		{"set without prog", []string{"--set", "a=1"}, exitUsage, "go with --prog"},
+		{"set without prog", []string{"--set", "a=1"}, exitUsage, "goes with --prog"},
 	})
 	refuses(t, "tax", []refused{
 		{"map without prog", []string{"--map", "a=b"}, exitUsage, "--map goes with --prog"},

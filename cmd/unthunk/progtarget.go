@@ -23,6 +23,9 @@ type targetFlags struct {
 	run         bool
 }
 
+// targetFlagNames are the flags by name: not all verbs have all.
+var targetFlagNames = []string{"set", "map-size", "tail-call", "maps-from", "map", "on-live-maps", "verifier-log"}
+
 // add adds the flags. run is set for a verb that runs the program.
 func (f *targetFlags) add(fl *pflag.FlagSet, run bool) {
 	f.run = run

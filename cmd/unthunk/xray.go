@@ -209,8 +209,10 @@ func (f xrayFlags) check(cmd *cobra.Command) error {
 			return usageError{err}
 		}
 	}
-	if f.prog == "" && (cmd.Flags().Changed("set") || cmd.Flags().Changed("verifier-log")) {
-		return usagef("--set and --verifier-log go with --prog")
+	for _, name := range targetFlagNames {
+		if f.prog == "" && cmd.Flags().Changed(name) {
+			return usagef("--%s goes with --prog", name)
+		}
 	}
 	if f.counts == "" && f.row != "" {
 		return usagef("--row goes with --counts")
