@@ -74,7 +74,8 @@ func refuseForLive(t Target, o Options) error {
 	for _, option := range []struct {
 		given bool
 		name  string
-	}{{len(o.Set) > 0, "--set"}, {o.MapsFrom != "", "--maps-from"}, {len(o.Maps) > 0, "--map"}, {len(o.Sizes) > 0, "--map-size"}, {len(o.TailCalls) > 0, "--tail-call"}} {
+	}{{len(o.Set) > 0, "--set"}, {o.MapsFrom != "", "--maps-from"}, {len(o.Maps) > 0, "--map"}, {len(o.Sizes) > 0, "--map-size"},
+		{len(o.TailCalls) > 0, "--tail-call"}} {
 		if option.given {
 			return &OptionError{Err: fmt.Errorf("%s is for an object file: %s is loaded already, with maps of its own", option.name, t)}
 		}
