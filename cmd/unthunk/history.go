@@ -37,7 +37,7 @@ runs. unthunk report DIR draws the same.`,
 			if err := o.check(); err != nil {
 				return err
 			}
-			h, err := reading(cmd.Context(), func() (*record.History, error) { return compare.LoadHistory(args[0]) })
+			h, err := reading(cmd.Context(), func() (*record.History, error) { return compare.LoadHistory(new(record.Together), args[0]) })
 			if err != nil {
 				return err
 			}

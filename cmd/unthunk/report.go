@@ -104,7 +104,8 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 // loadSource loads records and at most one folder of records.
 func loadSource(paths []string) (page.Source, error) {
 	src := page.Source{Version: buildVersion()}
-	if err := record.FitTogether(paths...); err != nil {
+	var all record.Together
+	if err := all.Fit(paths...); err != nil {
 		return src, err
 	}
 	for _, path := range paths {
@@ -112,12 +113,12 @@ func loadSource(paths []string) (page.Source, error) {
 			if src.History != nil {
 				return src, usagef("report of two folders: one fits on a page")
 			}
-			if src.History, err = compare.LoadHistory(path); err != nil {
+			if src.History, err = compare.LoadHistory(&all, path); err != nil {
 				return src, err
 			}
 			continue
 		}
-		saved, err := record.Load(path)
+		saved, err := all.Load(path)
 		if err != nil {
 			return src, err
 		}

@@ -74,7 +74,8 @@ func (e kindError) Is(target error) bool { return target == ErrKind }
 // Files compares two files of records by the way of their kinds. Files whose kinds
 // do not go together are an [ErrKind].
 func Files(old, new string, opts Options) (record.Changes, error) {
-	if err := record.FitTogether(old, new); err != nil {
+	var both record.Together
+	if err := both.Fit(old, new); err != nil {
 		return nil, err
 	}
 	oldKind, err := record.KindOf(old)
@@ -93,11 +94,11 @@ func Files(old, new string, opts Options) (record.Changes, error) {
 		return nil, kindError(fmt.Sprintf("compare %s with %s: the first is of %s, the second of %s", old, new,
 			oldKind, newKind))
 	}
-	a, w, err := load(old)
+	a, w, err := load(&both, old)
 	if err != nil {
 		return nil, err
 	}
-	b, _, err := load(new)
+	b, _, err := load(&both, new)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +121,7 @@ func FileBy(file, label string, opts Options) (record.Changes, error) {
 		return nil, kindError(fmt.Sprintf("compare --by %s: %s is of %s: only rows of bench or run have labels to "+
 			"compare by", label, file, kind))
 	}
-	r, _, err := load(file)
+	r, _, err := load(new(record.Together), file)
 	if err != nil {
 		return nil, err
 	}
@@ -132,8 +133,8 @@ func FileBy(file, label string, opts Options) (record.Changes, error) {
 	return c, nil
 }
 
-// load reads a record that can be compared.
-func load(file string) (*record.Saved, way, error) {
+// load reads a record that can be compared, into memory with others.
+func load(with *record.Together, file string) (*record.Saved, way, error) {
 	kind, err := record.KindOf(file)
 	if err != nil {
 		return nil, way{}, err
@@ -148,7 +149,7 @@ func load(file string) (*record.Saved, way, error) {
 		return nil, way{}, fmt.Errorf("load %s: kind %.40q: only records of %s and %s can be compared",
 			file, kind, strings.Join(kinds[:last], ", "), kinds[last])
 	}
-	r, err := record.Load(file)
+	r, err := with.Load(file)
 	return r, w, err
 }
 

@@ -28,8 +28,8 @@ const (
 // LoadHistory reads the records of bench, run, tax and profile in a folder, not in
 // folders below it, and finds where their rows changed. Files that are no such record
 // are left out and named. A folder with none, or with more than the limits, is an
-// error.
-func LoadHistory(folder string) (*record.History, error) {
+// error; what is kept of its records counts among those of with.
+func LoadHistory(with *record.Together, folder string) (*record.History, error) {
 	files, left, err := recordFiles(folder)
 	if err != nil {
 		return nil, err
@@ -37,7 +37,10 @@ func LoadHistory(folder string) (*record.History, error) {
 	h := &record.History{Folder: folder, Groups: []record.HistoryGroup{}, Left: left}
 	var points []dated
 	for _, file := range files {
-		p, err := loadDated(folder, file)
+		p, err := loadDated(with, folder, file)
+		if record.TooLarge(err) {
+			return nil, err
+		}
 		if err != nil {
 			h.Left = append(h.Left, record.LeftFile{
 				File: file, Why: strings.TrimPrefix(err.Error(), "load "+filepath.Join(folder, file)+": "),
@@ -106,15 +109,39 @@ type datedRow struct {
 	ns   *stat.Quantity
 }
 
-func loadDated(folder, file string) (*dated, error) {
-	s, err := record.Load(filepath.Join(folder, file))
+func loadDated(with *record.Together, folder, file string) (*dated, error) {
+	s, err := with.Load(filepath.Join(folder, file))
 	if err != nil {
 		return nil, err
 	}
+	d, err := datedOf(s)
+	if err != nil {
+		with.Keep(0, 0, 0)
+		return nil, err
+	}
+	d.origin.File = file
+	with.Keep(d.size())
+	return d, nil
+}
+
+// size is what of a record is kept, for [record.Together.Keep].
+func (d *dated) size() (rows, texts, bytes int) {
+	for _, row := range d.rows {
+		bytes += len(row.name)
+	}
+	fields := d.host.Fields()
+	for _, field := range fields {
+		bytes += len(field.Name) + len(field.Value)
+	}
+	return len(d.rows), len(fields), bytes
+}
+
+// datedOf is what history keeps of a record; an error says why it keeps nothing.
+func datedOf(s *record.Saved) (*dated, error) {
 	if s.Time.IsZero() {
 		return nil, errors.New("it has no time")
 	}
-	d := &dated{origin: record.Origin{File: file, Time: s.Time, Run: s.Run}, host: s.Host}
+	d := &dated{origin: record.Origin{Time: s.Time, Run: s.Run}, host: s.Host}
 	add := func(name string, ns *stat.Quantity) {
 		if ns != nil && !math.IsNaN(ns.Median) {
 			d.rows = append(d.rows, datedRow{name, ns})

@@ -61,7 +61,7 @@ func TestHistory(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(dir, "folder.json"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	h, err := LoadHistory(dir)
+	h, err := LoadHistory(new(record.Together), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func TestHistoryKinds(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	h, err := LoadHistory(dir)
+	h, err := LoadHistory(new(record.Together), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,8 @@ func TestHistoryKinds(t *testing.T) {
 func TestHistoryRefuses(t *testing.T) {
 	refused := func(folder, want string) {
 		t.Helper()
-		if _, err := LoadHistory(folder); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		_, err := LoadHistory(new(record.Together), folder)
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
@@ -199,7 +200,7 @@ func TestHistoryRefuses(t *testing.T) {
 func TestHistoryNoise(t *testing.T) {
 	dir := t.TempDir()
 	series(t, dir, "6.12", 0, 30, func(int, int) float64 { return 1 })
-	h, err := LoadHistory(dir)
+	h, err := LoadHistory(new(record.Together), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -210,5 +211,42 @@ func TestHistoryNoise(t *testing.T) {
 	}
 	if want := fmt.Sprintf("No change in %d rows over time", len(h.Rows)); conclusion.OfHistory(h).Title != want || stat.MinChanges != 8 {
 		t.Error(conclusion.OfHistory(h))
+	}
+}
+
+// What is kept of all records has a limit, also where each record is small: here each has a machine of its own.
+func TestHistoryTogether(t *testing.T) {
+	dir := t.TempDir()
+	saved, err := os.ReadFile(filepath.Join("..", "..", "cmd", "unthunk", "testdata", "saved", "bench.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc map[string]any
+	if err := json.Unmarshal(saved, &doc); err != nil {
+		t.Fatal(err)
+	}
+	many := make(map[string]string)
+	for i := range 4990 {
+		many[fmt.Sprint(i)] = ""
+	}
+	for i := range 10 {
+		doc["run"], doc["host"] = fmt.Sprint(i), map[string]any{"mitigations": many}
+		b, err := json.Marshal(doc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%02d.json", i)), b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var with record.Together
+	for range 3 {
+		if _, err = LoadHistory(&with, dir); err != nil {
+			t.Error(err)
+		}
+	}
+	with.Keep(0, 0, 318<<20) // of records before these
+	if _, err = LoadHistory(&with, dir); !record.TooLarge(err) {
+		t.Errorf("error %v", err)
 	}
 }

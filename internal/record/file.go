@@ -28,6 +28,11 @@ const (
 	// machine may have thousands of devices.
 	maxNamed = 3_000_000
 	maxKeys  = 5000
+	// maxNames are in a list of a row: what one pointer may hold, the way from a root.
+	maxNames = 1000
+	// maxMemory of all records that are in use at the same time, in bytes, as [counter]
+	// estimates it. What is made of them takes some more.
+	maxMemory = 320 << 20
 	// maxNs is a packet a second: no chain is slower.
 	maxNs = 1e9
 	// maxText is the length of a row's sentences in characters.
@@ -59,7 +64,7 @@ func cause(err error) error {
 // unthunk is an error of one line with the file's name.
 func KindOf(path string) (string, error) {
 	kind, err := load(path, func(b []byte) (*string, error) {
-		kind, err := parseHead(b)
+		kind, err := new(Together).parseHead(b)
 		return &kind, err
 	})
 	if err != nil {
@@ -96,20 +101,4 @@ func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 		return nil, fmt.Errorf("load %s: %w", path, err)
 	}
 	return parsed, nil
-}
-
-// FitTogether returns an error when the files have more than [MaxSize] bytes in all: records
-// that are in memory at the same time have the limit of one. What is not there is left to
-// [Load].
-func FitTogether(files ...string) error {
-	var sum int64
-	for _, file := range files {
-		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
-			sum += info.Size()
-		}
-	}
-	if sum > MaxSize {
-		return fmt.Errorf("the records have %d MB together, more than %d", sum>>20, MaxSize>>20)
-	}
-	return nil
 }

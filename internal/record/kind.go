@@ -57,8 +57,10 @@ func reader[T any, P interface {
 // Parse reads a record of a kind that can be read. Anything else is an error of one
 // line: a truncated file, another program's JSON, another schema or kind, values no
 // measurement can give.
-func Parse(b []byte) (*Saved, error) {
-	name, err := parseHead(b)
+func Parse(b []byte) (*Saved, error) { return new(Together).parse(b) }
+
+func (t *Together) parse(b []byte) (*Saved, error) {
+	name, err := t.parseHead(b)
 	if err != nil {
 		return nil, err
 	}
@@ -81,14 +83,7 @@ func Parse(b []byte) (*Saved, error) {
 }
 
 // Load is [Parse] of a file. Errors have its name.
-func Load(path string) (*Saved, error) {
-	s, err := load(path, Parse)
-	if err != nil {
-		return nil, err
-	}
-	s.File = path
-	return s, nil
-}
+func Load(path string) (*Saved, error) { return new(Together).Load(path) }
 
 // Saved is a record of any kind. A method by the name of a kind is its document,
 // nil when the record is of another.

@@ -15,13 +15,14 @@ import (
 func TestManyObjects(t *testing.T) {
 	for _, kind := range kinds() {
 		for _, element := range []string{"{}", "null", "0", `""`, "[]"} {
-			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","stacks":[%s%s]}`, kind.name,
-				strings.Repeat(element+",", maxObjects), element)
+			list := "[" + strings.Repeat(element+",", MaxRows-1) + element + "],"
+			b := fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","x":[%s[]]}`, kind.name,
+				strings.Repeat(list, maxObjects/MaxRows))
 			var before, after runtime.MemStats
 			runtime.ReadMemStats(&before)
 			_, err := Parse(b)
 			runtime.ReadMemStats(&after)
-			if err == nil || !strings.Contains(err.Error(), "more than 500000 JSON objects") {
+			if err == nil || err.Error() != "more than 500000 JSON objects" {
 				t.Errorf("%s of %s: %v", kind.name, element, err)
 			}
 			// The counter takes 65 MB, with the race detector 70. As rows they would take 200 to 500.
@@ -48,6 +49,11 @@ func TestManyNames(t *testing.T) {
 		{`"rows":[` + strings.Repeat("{},", MaxRows) + `{}]`, "more than 10000 rows"},
 		{`"RowS":[` + strings.Repeat("{},", MaxRows) + `{}]`, "more than 10000 rows"},
 		{`"warnings":[` + strings.Repeat("{},", MaxRows) + `{}]`, "more than 10000 warnings"},
+		{`"rows":[{"Targets":[` + strings.Repeat(`"",`, maxNames) + `""]}]`, "more than 1000 targets"},
+		{`"rows":[{"what":[` + strings.Repeat(`"",`, maxNames) + `""]}]`, "more than 1000 what"},
+		{`"rows":[{"dma":[` + strings.Repeat(`{},`, MaxRows) + `{}]}]`, "more than 10000 dma"},
+		{`"partial":[` + strings.Repeat(`{},`, MaxRows) + `{}]`, "more than 10000 partial"},
+		{`"x":[` + strings.Repeat(`[`+strings.Repeat(`{"a":{},"b":{}},`, 9000)+`{}],`, 55) + `{}]`, "it would take more than 320 MiB of memory"},
 	} {
 		_, err := Parse([]byte(`{"schema":"unthunk/1","kind":"bench","run":"a",` + test.field + `}`))
 		if err == nil || err.Error() != test.want {
@@ -74,18 +80,20 @@ func TestCounter(t *testing.T) {
 		if err := c.value(""); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
-		if c.dec = nil; c != want {
+		if c.dec, c.memory = nil, 0; c != want {
 			t.Errorf("%s: %+v, want %+v", text, c, want)
 		}
 	}
-	c := counter{dec: json.NewDecoder(strings.NewReader(`{"samples":[` + strings.Repeat("0,", maxPlain) + `0]}`))}
+	samples := `{"samples":[` + strings.Repeat("0,", MaxRounds-1) + `0]},`
+	c := counter{dec: json.NewDecoder(strings.NewReader(`[` + strings.Repeat(samples, maxPlain/MaxRounds) + samples + `0]`))}
 	if err := c.value(""); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
 		t.Error(err)
 	}
 }
 
-// Records that are in memory together have the limit of one.
-func TestFitTogether(t *testing.T) {
+// Records that are in memory together have the limit of one, in bytes and in what they take. What is not kept
+// of a record does not count.
+func TestTogether(t *testing.T) {
 	t.Parallel()
 	half := filepath.Join(t.TempDir(), "half.json")
 	if err := os.WriteFile(half, nil, 0o600); err != nil {
@@ -94,10 +102,44 @@ func TestFitTogether(t *testing.T) {
 	if err := os.Truncate(half, MaxSize/2); err != nil {
 		t.Fatal(err)
 	}
-	if err := FitTogether(half, half, "not there"); err != nil {
+	var all Together
+	if err := all.Fit(half, half, "not there"); err != nil {
 		t.Error(err)
 	}
-	if err := FitTogether(half, half, half); err == nil || err.Error() != "the records have 96 MB together, more than 64" {
+	if err := all.Fit(half, half, half); err == nil || err.Error() != "the records have 96 MB together, more than 64" {
 		t.Error(err)
 	}
+	// 1 MB in the file, 150 MB in memory.
+	row := `{"name":"r%d","sites":[],"functions":[],"calls":1,"dma":[{}` + strings.Repeat(`,{}`, MaxRows-1) + `]}`
+	rows := make([]string, 35)
+	for i := range rows {
+		rows[i] = fmt.Sprintf(row, i)
+	}
+	many, bad := filepath.Join(t.TempDir(), "many.json"), filepath.Join(t.TempDir(), "bad.json")
+	doc := `{"schema":"unthunk/1","kind":"lab","run":"a","rows":[` + strings.Join(rows, ",") + `]}`
+	for file, text := range map[string]string{many: doc, bad: strings.Replace(doc, `"run":"a"`, `"run":""`, 1)} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	load := func(want string) {
+		t.Helper()
+		_, err := all.Load(many)
+		if fmt.Sprint(err) != want {
+			t.Errorf("error %v, want %s", err, want)
+		}
+		if TooLarge(err) != strings.Contains(want, "with the records before it") {
+			t.Errorf("TooLarge of %v", err)
+		}
+	}
+	for range 3 {
+		if _, err := all.Load(bad); err == nil || TooLarge(err) {
+			t.Error(err)
+		}
+	}
+	load("<nil>")
+	load("<nil>")
+	load("load " + many + ": with the records before it, it would take more than 320 MiB of memory: name fewer")
+	all.Keep(10, 10, 10)
+	load("<nil>")
 }

@@ -2,6 +2,7 @@ package record
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +13,7 @@ import (
 
 // parseHead is the document's kind. What it is comes before what is wrong with
 // it.
-func parseHead(b []byte) (kind string, err error) {
+func (t *Together) parseHead(b []byte) (kind string, err error) {
 	if len(b) > MaxSize {
 		return "", fmt.Errorf("larger than %d MiB", MaxSize>>20)
 	}
@@ -33,11 +34,12 @@ func parseHead(b []byte) (kind string, err error) {
 	case *head.Schema != Schema:
 		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
 	}
-	count := counter{dec: json.NewDecoder(bytes.NewReader(b))}
+	count := counter{dec: json.NewDecoder(bytes.NewReader(b)), memory: t.held + int64(len(b)), others: t.held > 0}
 	count.dec.UseNumber()
 	if err := count.value(""); err != nil {
 		return "", err
 	}
+	t.before, t.held = t.held, count.memory
 	return head.Kind, nil
 }
 
@@ -63,7 +65,20 @@ func notJSON(b []byte, err error) error {
 type counter struct {
 	dec                   *json.Decoder
 	objects, named, plain int
+	// memory is an estimate in bytes of what all of it takes once it is made.
+	memory int64
+	// others says that memory includes other records.
+	others bool
 }
+
+// What a value of a document takes in memory, in bytes: at most, of the types that there are.
+const (
+	costObject = 400 // an element of a list of rows: the largest type has 320
+	costNamed  = 80  // an entry of a map of texts
+	costInner  = 100 // what a pointer leads to
+	costText   = 48
+	costNumber = 16
+)
 
 // value counts one value, whose name in the object around it is key, and all in it.
 // Elements of a list count as objects, except for those of a plain list, which has
@@ -73,7 +88,14 @@ func (c *counter) value(key string) error {
 	if err != nil {
 		return fmt.Errorf("not JSON: %w", err)
 	}
-	open, _ := token.(json.Delim)
+	open, inside := token.(json.Delim)
+	if _, text := token.(string); text && key == "" { // in a list: the cost of a name includes that of its text
+		c.memory += costText - costNumber
+	}
+	if inside && key != "" {
+		c.memory += costInner
+	}
+	plain, most := slices.Contains(plainLists, key), mostElements(key)
 	n := 0 // values in this one
 	for ; open != 0 && c.dec.More(); n++ {
 		inner := ""
@@ -85,22 +107,27 @@ func (c *counter) value(key string) error {
 			}
 			inner, _ = name.(string)
 			c.named++
-		case slices.Contains(plainLists, key):
+			c.memory += costNamed
+		case plain:
 			c.plain++
+			c.memory += costNumber
 		default:
 			c.objects++
+			c.memory += costObject
 		}
 		switch {
 		case open == '{' && n >= maxKeys:
 			return fmt.Errorf("more than %d names in one JSON object", maxKeys)
-		case open == '[' && n >= MaxRows && (strings.EqualFold(key, "rows") || strings.EqualFold(key, "warnings")):
-			return fmt.Errorf("more than %d %s", MaxRows, strings.ToLower(key))
+		case open == '[' && n >= most:
+			return fmt.Errorf("more than %d %s", most, strings.ToLower(cmp.Or(key, "values")))
 		case c.objects > maxObjects:
 			return fmt.Errorf("more than %d JSON objects", maxObjects)
 		case c.named > maxNamed:
 			return fmt.Errorf("more than %d JSON names", maxNamed)
 		case c.plain > maxPlain:
 			return fmt.Errorf("more than %d JSON values in plain lists", maxPlain)
+		case c.memory > maxMemory:
+			return c.tooLarge()
 		}
 		if err := c.value(inner); err != nil {
 			return err
@@ -112,5 +139,30 @@ func (c *counter) value(key string) error {
 	return err
 }
 
+func (c *counter) tooLarge() error {
+	if c.others {
+		return errTogether
+	}
+	return fmt.Errorf("it would take more than %d MiB of memory", maxMemory>>20)
+}
+
 // plainLists are the names of lists that have numbers or texts.
 var plainLists = []string{"samples", "rounds", "cpus", "targets", "via", "frames"}
+
+// mostElements is the limit of a list by the name that it has, in any spelling that
+// json.Unmarshal takes for it.
+func mostElements(name string) int {
+	switch strings.ToLower(name) {
+	case "samples", "rounds":
+		return MaxRounds
+	case "functions":
+		return MaxFunctions
+	case "stacks":
+		return MaxStacks
+	case "cpus":
+		return maxCPUs
+	case "targets", "via", "what", "maps", "inner", "programs", "attached", "machine", "causes", "references":
+		return maxNames
+	}
+	return MaxRows
+}

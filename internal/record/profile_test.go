@@ -64,7 +64,7 @@ func TestLoadProfile(t *testing.T) {
 		"long function":  {func(p *record.Profile) { p.Functions[0].Name = strings.Repeat("x", 1001) }, "function 0: impossible text"},
 		"stageless":      {func(p *record.Profile) { p.Functions[0].Stage = "" }, "function 0: it has no name or no stage"},
 		"functionless":   {func(p *record.Profile) { p.Functions[0].Ns = nil }, "function 0: neither"},
-		"many functions": {func(p *record.Profile) { p.Functions = make([]record.ProfileFunction, record.MaxFunctions+1) }, "100001 functions"},
+		"many functions": {func(p *record.Profile) { p.Functions = make([]record.ProfileFunction, record.MaxFunctions+1) }, "100000 functions"},
 		"thunks":         {func(p *record.Profile) { p.Tax.Thunks.Median = -2 }, "tax: thunks is impossible"},
 		"agree":          {func(p *record.Profile) { p.Tax.Agree = "maybe" }, "tax: impossible agree"},
 		"site":           {func(p *record.Profile) { p.Tax.Sites[0].Targets = []string{"\x07"} }, "tax: site 0: impossible text"},
@@ -77,7 +77,7 @@ func TestLoadProfile(t *testing.T) {
 		"frame":          {func(p *record.Profile) { p.Stacks[0].Frames[1] = "\x1b" }, "stack 0: impossible text"},
 		"empty frame":    {func(p *record.Profile) { p.Stacks[0].Frames[1] = "" }, "stack 0: it has no name"},
 		"stack ns":       {func(p *record.Profile) { p.Stacks[0].Ns = -1 }, "stack 0: impossible: 12 samples, -1 ns"},
-		"many stacks":    {func(p *record.Profile) { p.Stacks = make([]record.ProfileStack, record.MaxStacks+1) }, "200001 stacks"},
+		"many stacks":    {func(p *record.Profile) { p.Stacks = make([]record.ProfileStack, record.MaxStacks+1) }, "200000 stacks"},
 	} {
 		bad := recordtest.FullProfile()
 		tt.change(bad)

@@ -2,10 +2,12 @@ package page
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -16,19 +18,24 @@ import (
 func ComparisonMarkdown(w io.Writer, c record.Changes) error {
 	saved := record.NewSaved(c)
 	v := &viewer{src: Source{Records: []*record.Saved{saved}}, first: saved}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "### %s\n\n", markdown(conclusion.Of(saved).Title))
+	b := memory.NewBuffer(context.Background(), MaxPage)
+	fmt.Fprintf(b, "### %s\n\n", markdown(conclusion.Of(saved).Title))
 	for i, block := range v.changeBlocks() {
 		if i == 0 {
-			fmt.Fprintf(&b, "%s\n\n", markdown(block.Heading))
+			fmt.Fprintf(b, "%s\n\n", markdown(block.Heading))
 		}
 		block.Heading = ""
-		block.markdown(&b)
+		block.markdown(b)
 	}
 	if speed := speedBlock(c); len(speed.Tables) > 0 {
-		speed.markdown(&b)
+		speed.markdown(b)
 	}
-	if _, err := w.Write(bytes.TrimSuffix(b.Bytes(), []byte("\n"))); err != nil {
+	if err := b.Err(); err != nil {
+		return fmt.Errorf("make Markdown: %w", tooMuch(err))
+	}
+	var text bytes.Buffer
+	b.WriteTo(&text) // which returns no error
+	if _, err := w.Write(bytes.TrimSuffix(text.Bytes(), []byte("\n"))); err != nil {
 		return fmt.Errorf("write Markdown: %w", err)
 	}
 	return nil

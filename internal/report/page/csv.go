@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -26,7 +27,8 @@ var csvHead = []string{"file", "kind", "time", "run", "kernel", "cpu", "row", "m
 // unit. What is unknown is empty. A text that a spreadsheet would take for a formula
 // has an apostrophe before it.
 func CSV(ctx context.Context, w io.Writer, src Source) error {
-	out := csv.NewWriter(w)
+	b := memory.NewBuffer(ctx, memory.MaxOutput)
+	out := csv.NewWriter(b)
 	if err := out.Write(csvHead); err != nil {
 		return fmt.Errorf("write CSV: %w", err)
 	}
@@ -38,6 +40,9 @@ func CSV(ctx context.Context, w io.Writer, src Source) error {
 	}
 	out.Flush()
 	if err := cmp.Or(ctx.Err(), out.Error()); err != nil {
+		return fmt.Errorf("make CSV: %w", tooMuch(err))
+	}
+	if _, err := b.WriteTo(w); err != nil {
 		return fmt.Errorf("write CSV: %w", err)
 	}
 	return nil
@@ -78,7 +83,7 @@ type csvRecord struct {
 
 // line writes a quantity of a row; q.N is 0 where it has no rounds.
 func (c csvRecord) line(row, measure string, q stat.Quantity, note string) {
-	if c.ctx.Err() != nil {
+	if c.ctx.Err() != nil || c.out.Error() != nil {
 		return
 	}
 	rounds := ""

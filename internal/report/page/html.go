@@ -1,7 +1,7 @@
 package page
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -11,6 +11,8 @@ import (
 	"html/template"
 	"io"
 	"sync"
+
+	"github.com/unthunk/unthunk/internal/memory"
 )
 
 //go:embed page.html
@@ -19,7 +21,7 @@ var pageTemplate string
 //go:embed page.css
 var pageStyle string
 
-// MaxPage is the most a page may have, in bytes.
+// MaxPage is the most a page, or the Markdown of one, may have, in bytes.
 const MaxPage = 2 << 20
 
 // pageTemplateOf is the template, read once: that takes longer than a small page.
@@ -41,42 +43,26 @@ func HTML(ctx context.Context, w io.Writer, src Source) error {
 		return fmt.Errorf("read page template: %w", err)
 	}
 	hash := sha256.Sum256([]byte(flameScript))
-	b := limited{ctx: ctx, most: MaxPage}
-	err = t.Execute(&b, struct {
+	b := memory.NewBuffer(ctx, MaxPage)
+	err = t.Execute(b, struct {
 		*view
 		Style      template.CSS
 		Script     template.JS
 		ScriptHash string
 	}{v, template.CSS(pageStyle), template.JS(flameScript), base64.StdEncoding.EncodeToString(hash[:])})
-	if b.full {
-		return fmt.Errorf("make page: %d records fill more than %d MiB: report fewer of them", len(src.Records),
-			MaxPage>>20)
-	}
 	if err != nil {
-		return fmt.Errorf("make page: %w", err)
+		return fmt.Errorf("make page: %w", tooMuch(cmp.Or(b.Err(), err)))
 	}
-	if _, err := w.Write(b.b.Bytes()); err != nil {
+	if _, err := b.WriteTo(w); err != nil {
 		return fmt.Errorf("write page: %w", err)
 	}
 	return nil
 }
 
-// limited is a buffer that takes no more than most bytes, and none once ctx is done.
-type limited struct {
-	b    bytes.Buffer
-	ctx  context.Context
-	most int
-	full bool
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	if err := l.ctx.Err(); err != nil {
-		return 0, err
+// tooMuch says of a full buffer what filled it.
+func tooMuch(err error) error {
+	if full, ok := errors.AsType[*memory.FullError](err); ok {
+		return fmt.Errorf("the records fill more than %d MiB: report fewer of them", full.Most>>20)
 	}
-	if l.full = l.full || l.b.Len()+len(p) > l.most; l.full {
-		return 0, errFull
-	}
-	return l.b.Write(p)
+	return err
 }
-
-var errFull = errors.New("full")

@@ -1,7 +1,6 @@
 package page
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -9,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
@@ -20,34 +20,37 @@ func Markdown(ctx context.Context, w io.Writer, src Source) error {
 	if err != nil {
 		return fmt.Errorf("make Markdown: %w", err)
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "# %s\n\n", markdown(v.Title))
+	b := memory.NewBuffer(ctx, MaxPage)
+	fmt.Fprintf(b, "# %s\n\n", markdown(v.Title))
 	if len(v.About) > 0 {
-		fmt.Fprintf(&b, "%s\n\n", markdown(strings.Join(v.About, ", ")))
+		fmt.Fprintf(b, "%s\n\n", markdown(strings.Join(v.About, ", ")))
 	}
 	for _, text := range v.Summary {
-		fmt.Fprintf(&b, "%s\n\n", markdown(text))
+		fmt.Fprintf(b, "%s\n\n", markdown(text))
 	}
 	for _, n := range v.Banners {
-		fmt.Fprintf(&b, "**%s** %s\n\n", markdown(n.Word), markdown(n.Text))
+		fmt.Fprintf(b, "**%s** %s\n\n", markdown(n.Word), markdown(n.Text))
 	}
 	if v.Glance != nil {
-		v.Glance.markdown(&b)
+		v.Glance.markdown(b)
 	}
 	for _, s := range v.Sections {
-		fmt.Fprintf(&b, "## %s\n\n", markdown(s.Title))
+		fmt.Fprintf(b, "## %s\n\n", markdown(s.Title))
 		for _, block := range s.Blocks {
-			block.markdown(&b)
+			block.markdown(b)
 		}
 	}
-	fmt.Fprintf(&b, "Made by unthunk %s from %s.\n", markdown(v.Version), v.Count)
-	if _, err := w.Write(b.Bytes()); err != nil {
+	fmt.Fprintf(b, "Made by unthunk %s from %s.\n", markdown(v.Version), v.Count)
+	if err := b.Err(); err != nil {
+		return fmt.Errorf("make Markdown: %w", tooMuch(err))
+	}
+	if _, err := b.WriteTo(w); err != nil {
 		return fmt.Errorf("write Markdown: %w", err)
 	}
 	return nil
 }
 
-func (bl *block) markdown(b *bytes.Buffer) {
+func (bl *block) markdown(b *memory.Buffer) {
 	if bl.Heading != "" {
 		fmt.Fprintf(b, "### %s\n\n", markdown(bl.Heading))
 	}
@@ -71,45 +74,40 @@ func (bl *block) markdown(b *bytes.Buffer) {
 	}
 }
 
-func (t *table) markdown(b *bytes.Buffer) {
+func (t *table) markdown(b *memory.Buffer) {
 	if t.Folded {
 		fmt.Fprintf(b, "<details><summary>%s</summary>\n\n", markdown(t.Caption))
 	} else {
 		fmt.Fprintf(b, "%s:\n\n", markdown(t.Caption))
 	}
+	// A cell is as wide as its column for those who read the text as it is: up to a limit, as
+	// one row of a record may be as long as the record.
+	const widest = 120
 	widths := make([]int, len(t.Columns))
-	grow := func(i int, s string) { widths[i] = max(widths[i], utf8.RuneCountInString(s), 3) }
-	cells := make([][]string, 0, len(t.Rows)+1)
+	grow := func(i int, s string) { widths[i] = max(widths[i], min(utf8.RuneCountInString(s), widest), 3) }
 	head := make([]string, len(t.Columns))
 	for i, c := range t.Columns {
 		head[i] = markdown(c.Name)
 		grow(i, head[i])
 	}
 	for _, row := range t.Rows {
-		line := make([]string, len(t.Columns))
-		if row.Group != "" { // the format has no cell over several columns
-			line[0] = "*" + markdown(row.Group) + "*"
-		}
 		for i, c := range row.Cells {
-			line[i] = markdown(c.Text)
-			grow(i, line[i])
+			grow(i, markdown(c.Text))
 		}
-		cells = append(cells, line)
 	}
-	writeRow := func(line []string) {
-		b.WriteString("|")
-		for i, cell := range line {
-			pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(cell), 0))
-			if t.Columns[i].numeric() {
-				fmt.Fprintf(b, " %s%s |", pad, cell)
-			} else {
-				fmt.Fprintf(b, " %s%s |", cell, pad)
-			}
+	writeCell := func(i int, cell string) {
+		pad := strings.Repeat(" ", max(widths[i]-utf8.RuneCountInString(cell), 0))
+		if t.Columns[i].numeric() {
+			fmt.Fprintf(b, " %s%s |", pad, cell)
+		} else {
+			fmt.Fprintf(b, " %s%s |", cell, pad)
 		}
-		b.WriteString("\n")
 	}
-	writeRow(head)
 	b.WriteString("|")
+	for i, name := range head {
+		writeCell(i, name)
+	}
+	b.WriteString("\n|")
 	for i, c := range t.Columns {
 		if c.numeric() {
 			b.WriteString(strings.Repeat("-", widths[i]+1) + ":|")
@@ -118,8 +116,19 @@ func (t *table) markdown(b *bytes.Buffer) {
 		}
 	}
 	b.WriteString("\n")
-	for _, line := range cells {
-		writeRow(line)
+	for _, row := range t.Rows {
+		b.WriteString("|")
+		for i := range t.Columns {
+			switch {
+			case i < len(row.Cells):
+				writeCell(i, markdown(row.Cells[i].Text))
+			case i == 0 && row.Group != "": // the format has no cell over several columns
+				writeCell(i, "*"+markdown(row.Group)+"*")
+			default:
+				writeCell(i, "")
+			}
+		}
+		b.WriteString("\n")
 	}
 	b.WriteString("\n")
 	if more := t.More(); more != "" {

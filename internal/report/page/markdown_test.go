@@ -2,10 +2,13 @@ package page
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
 )
 
@@ -63,5 +66,51 @@ func TestSiteCounts(t *testing.T) {
 	}
 	if n := strings.Count(csv.String(), "executions counted by a guest of lab"); n != 3 {
 		t.Errorf("%d counts in:\n%s", n, csv.String())
+	}
+}
+
+// One row of a record may have as much text as the record: no other row becomes as wide.
+func TestMarkdownWideRow(t *testing.T) {
+	t.Parallel()
+	doc := recordtest.Sites(recordtest.Site("bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "thunk", "bulk"))
+	row := doc.Rows[0]
+	doc.Rows = doc.Rows[:0]
+	for i := range 200 {
+		row.Name = fmt.Sprint(i)
+		doc.Rows = append(doc.Rows, row)
+	}
+	doc.Rows[7].Targets = slices.Repeat([]string{"veth_poll_of_some_length"}, 1000)
+	src := Source{Records: []*record.Saved{record.NewSaved(doc)}}
+	var b bytes.Buffer
+	if err := Markdown(t.Context(), &b, src); err != nil {
+		t.Fatal(err)
+	}
+	if b.Len() > 200_000 {
+		t.Errorf("%d bytes", b.Len())
+	}
+	for i := range doc.Rows {
+		doc.Rows[i].Targets = doc.Rows[7].Targets
+	}
+	b.Reset()
+	err := Markdown(t.Context(), &b, src)
+	if err == nil || err.Error() != "make Markdown: the records fill more than 2 MiB: report fewer of them" || b.Len() > 0 {
+		t.Errorf("%d bytes, error %v", b.Len(), err)
+	}
+}
+
+// Each line of CSV has the machine's names: they may be long.
+func TestCSVFull(t *testing.T) {
+	t.Parallel()
+	doc := recordtest.Sites(recordtest.Site("bq_xmit_all", "net_device_ops.ndo_xdp_xmit", "thunk", "bulk"))
+	row := doc.Rows[0]
+	for i := range 200 {
+		row.Name = fmt.Sprint(i)
+		doc.Rows = append(doc.Rows, row)
+	}
+	doc.Host.CPU = strings.Repeat("x", 1<<20)
+	var b bytes.Buffer
+	err := CSV(t.Context(), &b, Source{Records: []*record.Saved{record.NewSaved(doc)}})
+	if err == nil || err.Error() != "make CSV: the records fill more than 64 MiB: report fewer of them" || b.Len() > 0 {
+		t.Errorf("%d bytes, error %v", b.Len(), err)
 	}
 }

@@ -282,7 +282,7 @@ func TestHTMLLarge(t *testing.T) {
 		all = append(all, &s)
 	}
 	err := HTML(t.Context(), io.Discard, Source{Records: all})
-	if err == nil || !strings.Contains(err.Error(), "60 records fill more than 2 MiB: report fewer of them") {
+	if err == nil || !strings.Contains(err.Error(), "the records fill more than 2 MiB: report fewer of them") {
 		t.Error(err)
 	}
 }

@@ -40,7 +40,7 @@ func Trends(t testing.TB) *record.History {
 	if err := os.WriteFile(filepath.Join(dir, "x.json"), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	h, err := compare.LoadHistory(dir)
+	h, err := compare.LoadHistory(new(record.Together), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
