@@ -93,7 +93,7 @@ func TestProgramCosts(t *testing.T) {
 		"? a packet redirected to such an entry: 1 program of cpumap map id:8 (no price)",
 		"130 a redirected packet of the machine: a id:20, id:21, c id:22 at xdp_redirect (the price is of two empty programs, and there are 3)",
 		"? a redirected bulk of the machine: a id:20 at xdp_devmap_xmit (the price is of an empty program; tax.json has no price of it)",
-		"72.0 a run of each BPF program: run statistics are on (kernel.bpf_stats_enabled) (sysctl kernel.bpf_stats_enabled=0)",
+		"69.8 a run of each BPF program: run statistics are on (kernel.bpf_stats_enabled) (sysctl kernel.bpf_stats_enabled=0)",
 	}
 	if got := strings.Join(said, "\n"); got != strings.Join(want, "\n") {
 		t.Errorf("got:\n%s\nwant:\n%s", got, strings.Join(want, "\n"))

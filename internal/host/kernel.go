@@ -222,7 +222,7 @@ func (m *machine) bpf(f *Fingerprint) []Finding {
 		row := Finding{Name: "bpf-stats", Found: "off", Level: LevelOK}
 		if stats != "0" {
 			row.Found, row.Level = "on", LevelWarn
-			row.Means = "the clock is read twice around every run of an XDP program, some 20 ns per packet"
+			row.Means = "the clock is read twice around every run of a BPF program: tax prices that as run-statistics"
 			row.Do = "sysctl kernel.bpf_stats_enabled=0"
 		}
 		rows = append(rows, row)

@@ -91,6 +91,8 @@ func pairs() []pair {
 		{"direct-call", "a helper that does nothing: against none, a direct call and its return",
 			programs{with: "helper_called", without: "helper_spared", reference: true}, direct},
 
+		{Statistics, "run statistics of BPF programs (kernel.bpf_stats_enabled): on against off, a run", runStatistics{}, direct},
+
 		{"user/indirect", user, userCalls{way{"indirect", false}, directly}, ""},
 		{"user/indirect-varying", user, userCalls{way{"indirect", true}, directly}, ""},
 		{"user/retpoline", user, userCalls{way{"retpoline", false}, directly}, ""},
@@ -119,6 +121,6 @@ func EstimatePairs() []string { return []string{Thunk, "ndo-xdp-xmit/bulk=16"} }
 // kernel, and the control.
 func CallFamilies() []string {
 	return slices.DeleteFunc(Families(), func(family string) bool {
-		return slices.Contains([]string{"dispatcher-tree", "return-frame", "direct-call", "user"}, family)
+		return slices.Contains([]string{"dispatcher-tree", "return-frame", "direct-call", Statistics, "user"}, family)
 	})
 }

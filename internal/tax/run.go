@@ -179,6 +179,9 @@ func (r *run) measure(ctx context.Context, round rounds.Round) error {
 		if err := r.programs(ctx, namespace); err != nil {
 			return err
 		}
+		if err := r.statistics(ctx, namespace); err != nil {
+			return err
+		}
 		if err := r.users(ctx, namespace); err != nil {
 			return err
 		}

@@ -8,9 +8,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
@@ -336,5 +338,37 @@ func TestObserved(t *testing.T) {
 	}
 	if !slices.ContainsFunc(warns, func(w record.Warning) bool { return strings.Contains(w.Text, "others' programs") }) {
 		t.Errorf("warnings %v", warns)
+	}
+}
+
+// Run statistics are priced by switching them on, and are off after it; where somebody has
+// them on there is no price.
+func TestStatistics(t *testing.T) {
+	testutil.Root(t)
+	plan := Plan{Pairs: []string{Statistics}, Schedule: rounds.Schedule{Rounds: 2, Duration: time.Second}}
+	measured := func() rawPair {
+		raw, err := Run(t.Context(), plan, nil)
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
+		return raw.pairs[0]
+	}
+	p := measured()
+	if p.refused != "" || len(p.withNs) != 2 || p.premise == "" {
+		t.Fatalf("%+v", p)
+	}
+	for i := range p.withNs { // two clock readings take 20 ns and more
+		if p.withoutNs[i] <= 0 || p.withNs[i] < p.withoutNs[i]+5 || p.withNs[i] > 1e5 {
+			t.Errorf("%v ns against %v", p.withNs[i], p.withoutNs[i])
+		}
+	}
+	stats, err := ebpf.EnableStats(uint32(unix.BPF_STATS_RUN_TIME))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stats.Close()
+	if p := measured(); p.refused != string(errStatisticsOn) {
+		t.Errorf("with statistics on: %+v", p)
 	}
 }

@@ -24,7 +24,7 @@ const (
 func priceHeading(row *record.TaxRow) string {
 	family, _, _ := strings.Cut(row.Name, "/")
 	switch cmp.Or(row.Labels["pair"], family) {
-	case "control", "dispatcher-tree", "direct-call", "packet":
+	case "control", "dispatcher-tree", "direct-call", "run-statistics", "packet":
 		return ""
 	case "bpf-prog", "map-lookup", "tail-call", "callback", "ndo-xdp-xmit":
 		return oneCall
