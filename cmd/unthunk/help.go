@@ -37,7 +37,6 @@ func verbSections() []section {
 // in the last.
 func flagSections() []section {
 	return []section{
-		{"The program", []string{"set", "verifier-log"}},
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
 		{"Your program", append([]string{"prog", "devmap"}, targetFlagNames...)},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},

@@ -98,8 +98,8 @@ func rightsOf(cmd *cobra.Command) rights {
 	case "prog xray":
 		return rights{
 			keeps: slices.Concat(chain, code), reads: true,
-			about: "CAP_SYS_ADMIN for programs that run, and for lines of the source; CAP_SYSLOG for addresses; CAP_BPF, CAP_PERFMON; " +
-				"CAP_NET_ADMIN for object files and --price.",
+			about: "CAP_SYSLOG, CAP_BPF, CAP_PERFMON for code; CAP_NET_ADMIN to load an object file; CAP_SYS_ADMIN for programs that " +
+				"run, names of maps and lines of the source; with --price: those of tax.",
 		}
 	case "prog record":
 		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}

@@ -63,6 +63,8 @@ func TestRights(t *testing.T) {
 		{"xray", symbols, map[int]string{unix.CAP_SYS_ADMIN: "CAP_"}},
 		{"check", []int{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, nil},
 		{"prog list", []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, nil},
+		{"prog xray ../../internal/bpf/sample/sample_bpfel.o:twomaps", append(symbols, unix.CAP_BPF, unix.CAP_PERFMON),
+			map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"report testdata/saved/bench.json --format csv", nil, nil},
 		{"history testdata/saved", nil, nil},
 	} {

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
@@ -35,6 +37,8 @@ type Code struct {
 	// Unseen says why nothing could be.
 	Unpaired int
 	Unseen   string
+	// Hidden says what the kernel does not show for want of rights; empty for nothing.
+	Hidden string
 	// Returns counts the returns by the thunk that they jump to, "ret" for bare ones.
 	Returns branch.Returns
 
@@ -170,6 +174,13 @@ func Read(k *kernel.Kernel, p *ebpf.Program) (*Code, error) {
 		c.Unseen = err.Error()
 	}
 	lines := c.readLines(info)
+	if id, ok := info.BTFID(); ok && lines == nil {
+		if h, err := btf.NewHandleFromID(id); errors.Is(err, fs.ErrPermission) {
+			c.Hidden = "names of maps and lines of the source: CAP_SYS_ADMIN is missing"
+		} else if err == nil {
+			h.Close()
+		}
+	}
 	if err := c.readMaps(info); err != nil {
 		return nil, err
 	}

@@ -36,6 +36,9 @@ func (c *Code) Record(machine host.Fingerprint) *record.ProgXray {
 		})
 	}
 	doc.Rows = c.rows(doc)
+	if c.Hidden != "" {
+		doc.Warn("", "not seen: "+c.Hidden)
+	}
 	if c.Unseen != "" {
 		doc.Warn("", "which maps are looked into is not known: "+plain(c.Unseen))
 	}

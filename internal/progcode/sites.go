@@ -161,7 +161,7 @@ func (r *reader) describe(s *Site, e *exit) {
 				s.Kind = KindCallback
 			}
 		}
-		if strings.Contains(s.Calls, "perf_event_output") {
+		if strings.Contains(s.Calls, "event_output") {
 			table = asm.R2
 		}
 	}
