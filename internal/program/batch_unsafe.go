@@ -93,6 +93,18 @@ func (b *batch) call(command uintptr, m *ebpf.Map, count int) (int, unix.Errno) 
 // Entries that come or go meanwhile are copied or not. Requires at least Linux 5.6 to be fast,
 // 5.13 for arrays of a value for each CPU.
 func copyEntries(ctx context.Context, from, to *ebpf.Map) (entries int, err error) {
+	entries, err = scan(ctx, from, func(b *batch, n int) error { return b.put(to, n) })
+	if errors.Is(err, errNoBatches) {
+		return copySlowly(ctx, from, to)
+	}
+	return entries, err
+}
+
+// errNoBatches says that a map is to be read entry by entry.
+var errNoBatches = errors.New("the kernel has no batches for this type of map")
+
+// scan reads all entries of a map, and calls f for each batch with its number of entries.
+func scan(ctx context.Context, from *ebpf.Map, f func(b *batch, n int) error) (entries int, err error) {
 	b := newBatch(from)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -104,15 +116,15 @@ func copyEntries(ctx context.Context, from, to *ebpf.Map) (entries int, err erro
 			b.grow(4 * b.room())
 			continue
 		case errno == errNotSupported || errno == unix.EINVAL && !b.started:
-			return copySlowly(ctx, from, to)
+			return 0, errNoBatches
 		case errno == unix.EINTR && n > 0: // keys went while they were read: those before them are whole
 		case errno == unix.EINTR:
-			return copySlowly(ctx, from, to)
+			return 0, errNoBatches
 		case errno != 0 && errno != unix.ENOENT:
 			return entries, fmt.Errorf("read entries: %w", errno)
 		}
 		b.started = true
-		if err := b.put(to, n); err != nil {
+		if err := f(b, n); err != nil {
 			return entries, err
 		}
 		entries += n

@@ -95,13 +95,25 @@ func (inner innerMaps) copy(ctx context.Context, spec *ebpf.MapSpec, from, to *e
 	w, why := wayOf(from.Type())
 	switch w {
 	case wayBatch:
-		n, err = copyEntries(ctx, from, to)
+		if n, err = copyEntries(ctx, from, to); err == nil && (to.Type() == ebpf.LRUHash || to.Type() == ebpf.LRUCPUHash) {
+			n, why, err = kept(ctx, to, n)
+		}
 	case wayDevices:
 		n, why, err = copyDevices(ctx, from, to)
 	case wayMaps:
 		n, why, err = inner.copyMaps(ctx, spec, from, to)
 	case wayTable:
 		why = "its entries are programs"
+	}
+	return n, why, err
+}
+
+// kept counts what an LRU kept: one that is nearly full drops entries while it is filled, as
+// each CPU has free ones of its own.
+func kept(ctx context.Context, m *ebpf.Map, put int) (n int, why string, err error) {
+	n, err = scan(ctx, m, func(*batch, int) error { return nil })
+	if n < put {
+		why = fmt.Sprintf("the LRU dropped %d of %d entries while it was filled", put-n, put)
 	}
 	return n, why, err
 }

@@ -47,10 +47,11 @@ func ParseObject(b []byte) (*ebpf.CollectionSpec, error) {
 }
 
 // unpin makes maps be of this process only that are to be pinned by their names
-// (LIBBPF_PIN_BY_NAME), which would be those of production.
+// (LIBBPF_PIN_BY_NAME), which would be those of production. It leaves out what iproute2 has
+// behind the definition of a map in a section "maps" (struct bpf_elf_map): where to pin it.
 func unpin(spec *ebpf.CollectionSpec) {
 	for _, m := range spec.Maps {
-		m.Pinning = ebpf.PinNone
+		m.Pinning, m.Extra = ebpf.PinNone, nil
 		if m.InnerMap != nil {
 			m.InnerMap.Pinning = ebpf.PinNone
 		}

@@ -18,8 +18,6 @@ type Copy struct {
 	Entries int
 	// Why says what was not copied; empty when all was.
 	Why string
-	// Note says what else is as in the live map: its size.
-	Note string
 }
 
 // shape makes an object what the live program is, before it is loaded: sizes of maps, the
