@@ -107,7 +107,7 @@ func (r *RawRow) refusal() string {
 
 // nowhere says that a target may want to redirect, and cannot.
 func (r *RawRow) nowhere() string {
-	if r.Target == nil || len(r.Target.ports) > 0 || len(r.Target.devmaps) == 0 || r.Verdicts.Redirected > 0 {
+	if r.Target == nil || len(r.Target.ports) > 0 || len(r.Target.devmaps) == 0 || r.Verdicts.Redirected > 0 || r.Verdicts.Dropped == 0 {
 		return ""
 	}
 	return fmt.Sprintf("no packet was redirected: entries of the program's devmaps lead nowhere unless --devmap names them (%s)",
