@@ -188,3 +188,26 @@ func TestPromiscuous(t *testing.T) {
 		t.Error("still promiscuous")
 	}
 }
+
+// Each packet of a burst is in the file or is counted as dropped.
+func TestBurst(t *testing.T) {
+	lab := veth.Namespace(t)
+	a, b := veth.Pair(t, lab, "cap0", "cap1")
+	if err := b.EnableGRO(); err != nil { // redirected frames need a NAPI
+		t.Fatal(err)
+	}
+	source := veth.Source(t, a.Index)
+	const sent = 200_000
+	all := false
+	r, file, err := captured(t.Context(), t, lab, Options{Duration: 3 * time.Second}, "cap1", func() {
+		all = veth.Burst(t, lab, source, sent)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, _ := frames(t, file)
+	seen := r.Packets + r.Dropped
+	if len(got) != r.Packets || seen > sent || seen == 0 || all && seen < sent || r.Merged+r.Unmatched+r.Cut != 0 {
+		t.Errorf("%d frames, %+v, of %d, all sent: %v", len(got), r, sent, all)
+	}
+}

@@ -87,7 +87,7 @@ func Check(ctx context.Context, opts Options) (Fingerprint, []Finding, error) {
 	rows = append(rows, vulnerabilities...)
 	rows = append(rows, m.bpf(&f)...)
 	if m.live {
-		rows = append(rows, observersRow(observers()), dispatcherRow(mem.dispatched, cmp.Or(mem.err, mem.dispatcherErr)))
+		rows = append(rows, observersRow(observers(ctx)), dispatcherRow(mem.dispatched, cmp.Or(mem.err, mem.dispatcherErr)))
 	}
 	rows = append(rows, m.smt(&f), m.governor(&f))
 	if m.live {

@@ -474,7 +474,7 @@ func TestObserversLive(t *testing.T) {
 	}
 	defer p.Close()
 	count := func() (n int) {
-		found, err := observers()
+		found, err := observers(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,17 +1,20 @@
 package host
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
@@ -33,22 +36,41 @@ type Observer struct {
 
 // observers lists the programs that BPF links attach to the tracepoints of XDP. Programs
 // that are attached to a perf event without a link are not among them.
-func observers() (found []Observer, err error) {
-	var it link.Iterator
-	defer it.Close()
-	for it.Next() {
-		info, err := it.Link.Info()
-		if err != nil {
-			continue // it has just been detached
-		}
+func observers(ctx context.Context) (found []Observer, err error) {
+	err = Links(ctx, func(info *link.Info) {
 		if o, ok := ObserverOf(info); ok {
 			found = append(found, o)
 		}
+	})
+	return found, err
+}
+
+// Links calls f for each BPF link of the machine. Requires CAP_SYS_ADMIN, and Linux 5.8.
+func Links(ctx context.Context, f func(*link.Info)) error {
+	const tries = 100
+	var it link.Iterator
+	for range tries {
+		for it.Next() {
+			if info, err := it.Link.Info(); err == nil { // else it has just been detached
+				f(info)
+			}
+			if err := ctx.Err(); err != nil {
+				it.Close()
+				return err
+			}
+		}
+		if !errors.Is(it.Err(), unix.EAGAIN) {
+			break
+		}
+		// A link that is being attached has a number already, and cannot be opened yet
+		// (bpf_link_by_id in kernel/bpf/syscall.c).
+		it = link.Iterator{ID: it.ID}
+		time.Sleep(time.Millisecond)
 	}
 	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("list BPF links: %w", err)
+		return fmt.Errorf("list BPF links: %w", err)
 	}
-	return found, nil
+	return nil
 }
 
 // ObserverOf is the observer that a link attaches; false for a link to anything else. Links

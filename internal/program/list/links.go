@@ -2,7 +2,6 @@ package list
 
 import (
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -34,16 +33,7 @@ type programLink struct {
 // readLinks lists the BPF links that bear on XDP. Requires CAP_SYS_ADMIN.
 func readLinks(ctx context.Context) (*links, error) {
 	found := &links{}
-	var it link.Iterator
-	defer it.Close()
-	for it.Next() {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		info, err := it.Link.Info()
-		if err != nil {
-			continue // it has just been detached
-		}
+	err := host.Links(ctx, func(info *link.Info) {
 		if xdp := info.XDP(); xdp != nil && xdp.Ifindex != 0 { // 0: its device is gone
 			found.xdp = append(found.xdp, xdpLink{uint32(info.ID), uint32(info.Program), xdp.Ifindex})
 		}
@@ -54,9 +44,9 @@ func readLinks(ctx context.Context) (*links, error) {
 		if o, ok := host.ObserverOf(info); ok {
 			found.observers = append(found.observers, o)
 		}
-	}
-	if err := it.Err(); err != nil {
-		return nil, fmt.Errorf("list BPF links: %w", err)
+	})
+	if err != nil {
+		return nil, err
 	}
 	return found, nil
 }

@@ -360,3 +360,89 @@ func TestReadLeavesNothing(t *testing.T) {
 		t.Errorf("the thread is in the namespace %d, not in %d: %v", here, own, err)
 	}
 }
+
+// The entries of all maps together are bounded: what was not read is said, of maps that no
+// XDP program uses first.
+func TestManyEntries(t *testing.T) {
+	testutil.Root(t)
+	r := mapReader{t.Context(), 100}
+	target := load(t, "target", 0)
+	tails := newMap(t, ebpf.MapSpec{Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 80})
+	for _, key := range []uint32{0, 19, 79} {
+		if err := tails.Put(key, target); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"0 19 79 ", "0 19 only 20 of its entries were read", "only 0 of its entries were read"} {
+		got := ""
+		found, err := r.held(tails)
+		for _, h := range found {
+			got += fmt.Sprintf("%d ", h.Key)
+		}
+		if err != nil {
+			got += err.Error()
+		}
+		if got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// Programs, maps and links that come and go while it reads are no error.
+func TestReadWhileOthersComeAndGo(t *testing.T) {
+	testutil.Root(t)
+	looker, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "looker", Type: ebpf.RawTracepoint, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer looker.Close()
+	come := func() error {
+		m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "tails", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 8})
+		if err != nil {
+			return err
+		}
+		defer m.Close()
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Name: "comes", Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: tailCall(m)})
+		if err != nil {
+			return err
+		}
+		defer p.Close()
+		l, err := link.AttachRawTracepoint(link.RawTracepointOptions{Name: "xdp_exception", Program: looker})
+		if err != nil {
+			return err
+		}
+		return l.Close()
+	}
+	quit, done := make(chan struct{}), make(chan error)
+	const comers = 2
+	for range comers {
+		go func() {
+			for {
+				select {
+				case <-quit:
+					done <- nil
+					return
+				default:
+				}
+				if err := come(); err != nil {
+					done <- err
+					return
+				}
+			}
+		}()
+	}
+	for range 15 {
+		if _, err := Read(t.Context(), Options{Processes: true}); err != nil {
+			t.Error(err)
+		}
+	}
+	close(quit)
+	for range comers {
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}

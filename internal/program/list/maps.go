@@ -14,38 +14,64 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 )
 
-// maxLookups bounds how many entries of one map are read. A prog_array of 65 536 entries
-// takes 30 ms.
-const maxLookups = 1 << 16
+// Bounds on how many entries are read: of one map, and of all. 65 536 entries take 60 to 90 ms
+// on a busy machine.
+const (
+	maxLookups    = 1 << 16
+	maxAllLookups = 4 * maxLookups
+)
 
-// maps lists the maps with these numbers, and all that hold programs. Requires CAP_SYS_ADMIN.
+// mapReader lists maps.
+type mapReader struct {
+	ctx context.Context
+	// left is how many entries may still be read.
+	left int
+}
+
+// maps lists the maps with these numbers, and all that hold programs. Those with the numbers
+// come first, as the entries of all together are bounded. Requires CAP_SYS_ADMIN.
 func maps(ctx context.Context, of map[uint32]bool) ([]record.ProgramMap, error) {
+	r := mapReader{ctx, maxAllLookups}
 	found := []record.ProgramMap{}
-	for id := ebpf.MapID(0); ; {
-		if err := ctx.Err(); err != nil {
-			return nil, err
+	var others []ebpf.MapID
+	add := func(id ebpf.MapID, wanted bool) error {
+		m, err := r.open(id, wanted)
+		switch {
+		case errors.Is(err, fs.ErrNotExist): // gone since
+		case err != nil:
+			return fmt.Errorf("read map %d: %w", id, err)
+		case m != nil:
+			found = append(found, *m)
 		}
+		return nil
+	}
+	for id := ebpf.MapID(0); ; {
 		next, err := ebpf.MapGetNextID(id)
 		if errors.Is(err, fs.ErrNotExist) {
-			return found, nil
+			break
 		}
 		if err != nil {
 			return nil, fmt.Errorf("list maps: %w", err)
 		}
-		id = next
-		m, err := openMap(id, of[uint32(id)])
-		switch {
-		case errors.Is(err, fs.ErrNotExist): // gone since
-		case err != nil:
-			return nil, fmt.Errorf("read map %d: %w", id, err)
-		case m != nil:
-			found = append(found, *m)
+		if id = next; !of[uint32(id)] {
+			others = append(others, id)
+			continue
+		}
+		if err := cmp.Or(ctx.Err(), add(id, true)); err != nil {
+			return nil, err
 		}
 	}
+	for _, id := range others {
+		if err := cmp.Or(ctx.Err(), add(id, false)); err != nil {
+			return nil, err
+		}
+	}
+	slices.SortFunc(found, func(a, b record.ProgramMap) int { return cmp.Compare(a.ID, b.ID) })
+	return found, nil
 }
 
-// openMap reads a map by its number; nil for one that is neither wanted nor holds programs.
-func openMap(id ebpf.MapID, wanted bool) (*record.ProgramMap, error) {
+// open reads a map by its number; nil for one that is neither wanted nor holds programs.
+func (r *mapReader) open(id ebpf.MapID, wanted bool) (*record.ProgramMap, error) {
 	handle, err := ebpf.NewMapFromID(id)
 	if err != nil {
 		return nil, err
@@ -63,7 +89,10 @@ func openMap(id ebpf.MapID, wanted bool) (*record.ProgramMap, error) {
 		KeyBytes: info.KeySize, ValueBytes: info.ValueSize, MaxEntries: info.MaxEntries,
 	}
 	if holdsPrograms(handle) {
-		m.Programs, err = heldPrograms(handle)
+		m.Programs, err = r.held(handle)
+		if r.ctx.Err() != nil {
+			return nil, r.ctx.Err()
+		}
 		if err != nil {
 			m.Partial = clean(err.Error())
 		}
@@ -100,61 +129,63 @@ func holdsPrograms(m *ebpf.Map) bool {
 	return false
 }
 
-// heldPrograms reads which programs the entries of a map hold. The kernel gives the number
-// of a program on lookup.
-func heldPrograms(m *ebpf.Map) (found []record.HeldProgram, err error) {
-	value := make([]byte, m.ValueSize())
-	read := func(key uint32) error {
+// held reads which programs the entries of a map hold. The kernel gives the number of a
+// program on lookup. It returns an error that says why it did not read all.
+func (r *mapReader) held(m *ebpf.Map) (found []record.HeldProgram, err error) {
+	most := min(m.MaxEntries(), maxLookups, uint32(r.left))
+	keys := func(yield func(uint32) bool) {
+		for key := range most {
+			if !yield(key) {
+				return
+			}
+		}
+	}
+	if m.Type() == ebpf.DevMapHash { // the others are arrays
+		list, err := hashKeys(m, most)
+		if err != nil {
+			return nil, err
+		}
+		keys = slices.Values(list)
+	}
+	value, read := make([]byte, m.ValueSize()), 0
+	for key := range keys {
+		if read++; read%4096 == 0 && r.ctx.Err() != nil {
+			return found, r.ctx.Err()
+		}
 		err := m.Lookup(key, value)
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return nil
+			continue
 		}
 		if err != nil {
-			return fmt.Errorf("its entries cannot be read: %w", err)
+			return found, fmt.Errorf("its entries cannot be read: %w", err)
 		}
 		if id := binary.NativeEndian.Uint32(value[len(value)-4:]); id != 0 {
 			found = append(found, record.HeldProgram{Key: key, Program: id})
 		}
-		return nil
 	}
-	if m.Type() != ebpf.DevMapHash { // an array
-		for key := range min(m.MaxEntries(), maxLookups) {
-			if err := read(key); err != nil {
-				return found, err
-			}
-		}
-		if m.MaxEntries() > maxLookups {
-			return found, fmt.Errorf("only its first %d entries were read", maxLookups)
-		}
-		return found, nil
-	}
-	keys, err := hashKeys(m)
-	for _, key := range keys {
-		if err := read(key); err != nil {
-			return found, err
-		}
-	}
+	r.left -= read
 	slices.SortFunc(found, func(a, b record.HeldProgram) int { return cmp.Compare(a.Key, b.Key) })
+	if most < m.MaxEntries() && uint32(read) == most {
+		err = fmt.Errorf("only %d of its entries were read", most)
+	}
 	return found, err
 }
 
-// hashKeys are the keys of a hash, as far as they stay the same while they are read.
-func hashKeys(m *ebpf.Map) (keys []uint32, err error) {
+// hashKeys are the keys of a hash, at most most, as far as they stay the same while they are
+// read.
+func hashKeys(m *ebpf.Map, most uint32) (keys []uint32, err error) {
 	var key uint32
 	next := func() error { return m.NextKey(nil, &key) }
-	for range min(m.MaxEntries(), maxLookups) {
+	for range most {
 		err := next()
 		if errors.Is(err, ebpf.ErrKeyNotExist) {
-			return keys, nil
+			break
 		}
 		if err != nil {
-			return keys, fmt.Errorf("its keys cannot be read: %w", err)
+			return nil, fmt.Errorf("its keys cannot be read: %w", err)
 		}
 		keys = append(keys, key)
 		next = func() error { return m.NextKey(key, &key) }
-	}
-	if m.MaxEntries() > maxLookups {
-		return keys, fmt.Errorf("only %d of its entries were read", maxLookups)
 	}
 	return keys, nil
 }
