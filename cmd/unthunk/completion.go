@@ -144,6 +144,8 @@ func complete(root *cobra.Command) {
 			cmd.ValidArgsFunction = onlyFolders
 		case "lab", "drivers":
 			cmd.ValidArgsFunction = orFiles(anyOf("debian:6.1-cloud", "debian:6.12-cloud", "debian:6.12"))
+		case "prog xray", "prog cost", "prog diff", "prog watch":
+			cmd.ValidArgsFunction = orFiles(liveTargets)
 		case root.Name(), "completion", "help":
 		default:
 			cmd.ValidArgsFunction = cobra.NoFileCompletions
@@ -207,6 +209,14 @@ func anyOf(values ...string) candidates {
 
 // none keeps the shell from offering files.
 func none(context.Context, []string, string) []string { return nil }
+
+// liveTargets are the devices of this namespace, as a target that is not a file is written.
+func liveTargets(ctx context.Context, args []string, typed string) (found []string) {
+	for _, device := range deviceNames(ctx, args, typed) {
+		found = append(found, "dev:"+device)
+	}
+	return append(found, "id:")
+}
 
 // deviceNames are the network devices of this namespace.
 func deviceNames(context.Context, []string, string) []string {

@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/progcode"
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/program/list"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
@@ -111,18 +112,21 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 			return usagef("--prices %s has no prices: give a record of tax or run", f.prices)
 		}
 	}
-	code, live, machine, err := f.read(ctx, s, target)
+	code, machine, opened, err := f.read(ctx, s, target)
 	if err != nil {
 		return err
 	}
 	if f.asm {
 		listing := code.Listing(machine)
-		listing.Program.Loaded = !live
+		listing.Program.Loaded = !opened.Live
 		return f.output.publish(s, listing, func() error { return report.ProgAsm(s.out, textOptions(s.out), listing) })
 	}
 	doc := code.Record(machine)
 	doc.Settings = map[string]string{"version": buildVersion(), "target": target}
-	doc.Program.Loaded = !live
+	doc.Program.Loaded = !opened.Live
+	for _, part := range opened.Parts {
+		doc.Program.Parts = append(doc.Program.Parts, fmt.Sprintf("%s (id:%d)", part.Name, part.ID))
+	}
 	observers, err := surroundings(ctx, doc)
 	if err != nil {
 		return err
@@ -151,22 +155,19 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 
 // read opens the program, reads its code, and closes it: one that was loaded for that is gone.
 func (f *progXrayFlags) read(ctx context.Context, s std, target string) (
-	code *progcode.Code, live bool, machine host.Fingerprint, err error,
+	code *progcode.Code, machine host.Fingerprint, opened *program.Opened, err error,
 ) {
-	opened, err := f.target.open(ctx, s, target)
-	if err != nil {
-		return nil, false, machine, err
+	if opened, err = f.target.open(ctx, s, target); err != nil {
+		return nil, machine, nil, err
 	}
 	defer func() { err = errors.Join(err, opened.Close()) }()
 	k, err := kernel.OpenLive() // after the program, which has symbols
 	if err != nil {
-		return nil, false, machine, err
+		return nil, machine, nil, err
 	}
 	defer k.Close()
-	if code, err = progcode.Read(k, opened.Program); err != nil {
-		return nil, false, machine, err
-	}
-	return code, opened.Live, host.Identify(host.Options{Kernel: k}), nil
+	code, err = progcode.Read(k, opened.Program)
+	return code, host.Identify(host.Options{Kernel: k}), opened, err
 }
 
 // surroundings adds where the program is attached. It returns who observes redirects.

@@ -14,11 +14,11 @@ import (
 var update = flag.Bool("update", false, "write golden files anew")
 
 // Records that were saved before this version are read, and say what they said:
-// the files of testdata/saved were written by the version of 2026-11-28, and so
+// the files of testdata/saved were written by versions of 2026-11-28 and 29, and so
 // were the texts beside them.
 func TestSavedBefore(t *testing.T) {
 	t.Chdir("testdata/saved")
-	files := strings.Fields("run.json bench.json ops.json tax.json profile.json xray.json lab.json " +
+	files := strings.Fields("run.json bench.json ops.json tax.json profile.json xray.json lab.json prog-xray.json " +
 		"change-bench.json change-tax.json change-profile.json change-xray.json change-lab.json")
 	for golden, commands := range map[string][][]string{
 		"report.csv": {append([]string{"report", "--format", "csv"}, files...)},

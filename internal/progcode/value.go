@@ -12,13 +12,12 @@ const (
 	unknown
 )
 
-// kind is what a value is.
+// kind is what a value is, 0 when that does not matter.
 type kind uint8
 
 const (
-	kindOther kind = iota
 	// kindConstant is a number.
-	kindConstant
+	kindConstant kind = iota + 1
 	// kindFrame is an address in the stack frame: the frame pointer and a number.
 	kindFrame
 	// kindFunction is a function of the program, given to a helper as its callback.

@@ -3,6 +3,7 @@ package record
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -70,6 +71,8 @@ type ProgXrayProgram struct {
 	// hold it, and the dispatcher that a part is in.
 	Attached []string `json:"attached,omitempty"`
 	Entries  []string `json:"entries,omitempty"`
+	// Parts are the programs of a libxdp dispatcher.
+	Parts []string `json:"parts,omitempty"`
 	// BPFInstructions are those that the verifier left, in units of 8 bytes; Bytes those of
 	// the machine code.
 	BPFInstructions int `json:"bpf-instructions"`
@@ -154,8 +157,8 @@ func (r *ProgSiteRow) check() error {
 }
 
 func (p *ProgXray) check() error {
-	if err := checkTexts(append([]string{p.Program.Name, p.Program.Tag, p.Program.Type, p.PricesFrom}, append(p.Program.Attached,
-		p.Program.Entries...)...)); err != nil {
+	if err := checkTexts(append([]string{p.Program.Name, p.Program.Tag, p.Program.Type, p.PricesFrom}, slices.Concat(p.Program.Attached,
+		p.Program.Entries, p.Program.Parts)...)); err != nil {
 		return err
 	}
 	if n := len(p.Functions) + len(p.Maps) + len(p.Changes); n > 3*MaxRows {

@@ -65,3 +65,26 @@ func TestProgXrayHostile(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 }
+
+// A libxdp dispatcher names its parts, and a part says what calls it.
+func TestProgXrayParts(t *testing.T) {
+	t.Parallel()
+	doc, part := reporttest.ProgXray(), reporttest.ProgXray()
+	doc.Program.Parts = []string{"one (id:7)", "two (id:8)"}
+	part.Program.Type, part.Program.Entries = "extension", []string{"id:6 (prog0)"}
+	for _, test := range []struct {
+		doc  *record.ProgXray
+		want string
+	}{
+		{doc, "its parts are programs of their own: one (id:7), two (id:8). It is not among the 48"},
+		{part, "Held by id:6 (prog0). It stands in place of a function of a libxdp dispatcher"},
+	} {
+		var b bytes.Buffer
+		if err := ProgXray(&b, Options{}, test.doc); err != nil {
+			t.Fatal(err)
+		}
+		if text := strings.Join(strings.Fields(b.String()), " "); !strings.Contains(text, test.want) {
+			t.Errorf("no %q in %s", test.want, text)
+		}
+	}
+}

@@ -32,6 +32,10 @@ func ProgDispatcher(doc *record.ProgXray) string {
 	if n := len(doc.Program.Entries); n > 0 {
 		at += " Held by " + Clean(strings.Join(doc.Program.Entries[:min(n, 8)], ", ")) + "."
 	}
+	if n := len(doc.Program.Parts); n > 0 {
+		at += " It is a libxdp dispatcher; its parts are programs of their own: " +
+			Clean(strings.Join(doc.Program.Parts[:min(n, 10)], ", ")) + "."
+	}
 	switch {
 	case doc.Program.Type == "extension":
 		return at + " It stands in place of a function of a libxdp dispatcher, which calls it directly."
