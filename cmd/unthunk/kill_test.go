@@ -108,11 +108,13 @@ func TestKill(t *testing.T) {
 	seen := holdings{}
 	for n := range 20 {
 		cmd := exec.Command(exe, "bench", "--duration", "30s", "--rounds", "20", "--scenario", "redirect-map,redirect-xsk,redirect-cpu")
-		switch n % 3 {
+		switch n % 4 {
 		case 1:
 			cmd = exec.Command(exe, "tax")
 		case 2:
 			cmd = exec.Command(exe, "profile")
+		case 3:
+			cmd = exec.Command(exe, "bench", "--prog", "../../internal/bpf/sample/sample_bpfel.o:nat")
 		}
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -115,6 +116,40 @@ func TestProgInOtherVerbs(t *testing.T) {
 		}
 		if !json.Valid([]byte(stdout)) || !bytes.Contains([]byte(stdout), []byte(test.want)) {
 			t.Errorf("%s: %q is not in\n%.2000s", test.args, test.want, stdout)
+		}
+	}
+}
+
+// A live program is attached a second time. One that would change what production uses, or send frames to its devices, is
+// not.
+func TestBenchLiveProg(t *testing.T) {
+	testutil.Root(t)
+	for _, test := range []struct {
+		name, more string
+		code       int
+		want       string
+	}{
+		{"encap", "", exitDone, "verdicts  tx 100 % of the packets: encap"},
+		{"nat", "", exitUsage, "would run on its live maps"},
+		{"nat", " --on-live-maps", exitDone, "verdicts  tx 100 % of the packets: nat"},
+		{"redirect", " --on-live-maps", exitFailed, "redirects by its live map ports: frames of the chain would go where production's go"},
+	} {
+		live, p, err := sample.Load(test.name)
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		args := fmt.Sprintf("bench --bulk 16 --rounds 1 --duration 1s --prog id:%d%s", id, test.more)
+		code, stdout, stderr := unthunk(t, strings.Fields(args)...)
+		live.Close()
+		skipMissing(t, code, stderr)
+		if code != test.code || !strings.Contains(stdout+stderr, test.want) {
+			t.Errorf("%s%s: exit code %d: %s%s", test.name, test.more, code, stderr, stdout)
 		}
 	}
 }

@@ -57,6 +57,9 @@ func TestRights(t *testing.T) {
 	}{
 		{"bench --bulk 64" + quick, chain, map[int]string{unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN"}},
 		{"bench --bulk 64 --scenario redirect-xsk" + quick, append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK), nil},
+		{"bench --bulk 64 --prog ../../internal/bpf/sample/sample_bpfel.o:encap" + quick, symbols,
+			map[int]string{unix.CAP_SYS_ADMIN: "CAP_SYS_ADMIN", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN"}},
+		{"bench --bulk 64 --prog ../../internal/bpf/sample/sample_bpfel.o:nat" + quick, chain, nil},
 		{"run" + quick, symbols, nil},
 		{"tax --pair ndo-xdp-xmit" + quick, symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"profile --rounds 7 --duration 3s", symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},

@@ -27,8 +27,14 @@ type Device struct {
 // VethPair makes two connected devices with one queue each and sets them up. It returns a [feature.Missing] when the
 // kernel has no veth.
 func (n *Namespace) VethPair(nameA, nameB string) (a, b Device, err error) {
+	return n.VethPairAt(0, nameA, nameB)
+}
+
+// VethPairAt is VethPair with the index that the first device has, which no other may have; with 0 the kernel picks it.
+func (n *Namespace) VethPairAt(index int, nameA, nameB string) (a, b Device, err error) {
 	err = n.Do(func() error {
 		attrs := netlink.NewLinkAttrs()
+		attrs.Index = index
 		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = nameA, 1, 1
 		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNumTxQueues: 1, PeerNumRxQueues: 1}
 		if err := netlink.LinkAdd(veth); err != nil {

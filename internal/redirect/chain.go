@@ -88,10 +88,14 @@ func build(
 			c = nil
 		}
 	}()
-	if c.generator, c.tested, err = c.vethPair("g"); err != nil {
+	if c.generator, c.tested, err = c.vethPair(0, "g"); err != nil {
 		return c, err
 	}
-	if c.out, c.sink, err = c.vethPair("t"); err != nil {
+	index := 0
+	if spec.Scenario == Prog { // of which a namespace has one
+		index = NextIndex
+	}
+	if c.out, c.sink, err = c.vethPair(index, "t"); err != nil {
 		return c, err
 	}
 	if c.programs, err = chain.Load(c.config(v)); err != nil {
@@ -119,12 +123,13 @@ func build(
 	return c, c.attachTested(ctx)
 }
 
-// vethPair makes two connected devices, whose names are unique on the machine: [netlab.Device.ThreadNAPI] asks for it.
-func (c *Chain) vethPair(kind string) (a, b netlab.Device, err error) {
+// vethPair makes two connected devices, the first with an index or, with 0, any. Their names are unique on the machine:
+// [netlab.Device.ThreadNAPI] asks for it.
+func (c *Chain) vethPair(index int, kind string) (a, b netlab.Device, err error) {
 	name := func(end string) string {
 		return fmt.Sprintf("%s%d%s%s", kind, c.number, end, strconv.FormatUint(uint64(c.namespace.Inode&0xffffff), 36))
 	}
-	return c.namespace.VethPair(name("a"), name("b"))
+	return c.namespace.VethPairAt(index, name("a"), name("b"))
 }
 
 // The most frames that the generator may have under way when they arrive on another CPU. A veth's ring holds 256
@@ -194,7 +199,7 @@ func (c *Chain) addPort(i int, d netlab.Device) error {
 func (c *Chain) connectPort(context.Context) error { return c.addPort(0, c.out) }
 
 func (c *Chain) connectTwoPorts(context.Context) error {
-	out, sink, err := c.vethPair("u")
+	out, sink, err := c.vethPair(0, "u")
 	if err != nil {
 		return err
 	}

@@ -42,6 +42,9 @@ type Target struct {
 	reload bool
 }
 
+// NextIndex is the index of the device behind a target's: a program that calls bpf_redirect can be told it.
+const NextIndex = 100
+
 // Port is an entry of a devmap of the target's that leads to the next device of the chain.
 type Port struct {
 	Map string

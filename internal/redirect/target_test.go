@@ -266,3 +266,34 @@ func TestTargetMeetsFramesAsMade(t *testing.T) {
 		t.Errorf("refused %q, %+v of %d frames", row.Refused, raw.Verdicts, raw.Counts.Sent)
 	}
 }
+
+// A program that redirects by a number finds the next device by the one that the documentation names.
+func TestTargetByIndex(t *testing.T) {
+	testutil.Root(t)
+	for _, test := range []struct {
+		index int32
+		good  bool
+	}{{NextIndex, true}, {NextIndex + 1, false}} {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Name: "by_number", Type: ebpf.XDP, License: "Dual BSD/GPL",
+			Instructions: asm.Instructions{
+				asm.Mov.Imm(asm.R1, test.index), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return(),
+			},
+		})
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
+		made, err := NewTarget(&program.Opened{Program: p, Name: "by_number", Type: ebpf.XDP}, "x.o", TargetOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		row, raw := targetRow(t, made, 16)
+		if (row.Refused == "") != test.good || (raw.Verdicts.Redirected == raw.Counts.Sent) != test.good {
+			t.Errorf("index %d: refused %q, %+v of %d frames", test.index, row.Refused, raw.Verdicts, raw.Counts.Sent)
+		}
+		if err := made.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
