@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -96,6 +97,7 @@ type Replay struct {
 	rows    []row
 	call    int     // of the harness
 	pacing  float64 // ns of a run of the last call
+	waste   time.Duration
 	found   [][]Mismatch
 }
 

@@ -226,7 +226,9 @@ func TestGroups(t *testing.T) {
 		clean.Outcomes = append(clean.Outcomes, Outcome{Verdict: uint32(i % 2), Length: 60})
 		row.Packets = append(row.Packets, i)
 	}
-	for _, test := range []struct{ working, groups, timed int }{{64, 16, 1000}, {1000, 1, 1000}, {4000, 1, 1000}, {1, 1000, 1000}} {
+	for _, test := range []struct{ working, groups, timed int }{
+		{64, 16, 1000}, {256, 4, 1000}, {1000, 4, 1000}, {4000, 4, 1000}, {1, 1000, 1000},
+	} {
 		r := &Replay{packets: packets, clean: []Clean{clean}, opts: Options{WorkingSet: test.working}}
 		var schedule []uint32
 		sizes := r.spread(row.Packets, &schedule)
@@ -253,7 +255,7 @@ func TestGroups(t *testing.T) {
 // is measured exactly is for make verify.
 func TestRound(t *testing.T) {
 	packets := made(t, "udp4,tcp4:1514")
-	for _, o := range []Options{{}, {WorkingSet: 1}, {Cold: 1 << 20}, {Metadata: make([]byte, 16)}} {
+	for _, o := range []Options{{}, {WorkingSet: 1}, {WorkingSet: 4096}, {Cold: 1 << 20}, {Metadata: make([]byte, 16)}} {
 		r := opened(t, packets, o, sampleProgram(t, "pass"), sampleProgram(t, "loop"))
 		var samples []Sample
 		for range 3 {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/bpf/replay"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 const (
@@ -57,7 +58,7 @@ func (r *Replay) Round(ctx context.Context, length time.Duration) ([]Sample, err
 	// Each program stands at each site once.
 	for n := range programs {
 		share := time.Until(end) / time.Duration(programs-n)
-		one := min(max(share-callWaste, shortestCall), longestCall)
+		one := min(max(share-r.wasted(), shortestCall), longestCall)
 		samples, err := r.measure(ctx, one)
 		if err != nil {
 			return nil, err
@@ -123,11 +124,13 @@ func (r *Replay) measure(ctx context.Context, length time.Duration) ([]Sample, e
 	if err != nil {
 		return nil, err
 	}
-	r.pace(windows, time.Since(begun))
+	took := time.Since(begun)
 	if err := r.count(windows, spans, cycles); err != nil {
 		return nil, err
 	}
-	return r.estimate(windows, spans, cycles), nil
+	samples := r.estimate(windows, spans, cycles)
+	r.pace(windows, cycles, took)
+	return samples, nil
 }
 
 // runWindows is a call of the harness that begins anew after a signal that is not for us.
@@ -148,22 +151,38 @@ func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []
 	for n := 0; n < len(r.rows) || left > 0; n++ {
 		i := n % len(r.rows)
 		row := &r.rows[i]
-		if len(windows)+len(sites) >= maxWindows {
-			break
+		times := 1
+		if r.large() {
+			times = len(row.groups)
 		}
-		g := row.next % len(row.groups)
-		row.next++
-		w := r.window(row, row.groups[g])
-		c := cycle{row: i, group: g, at: make([]int, len(sites))}
-		for _, p := range rand.Perm(len(sites)) {
-			w.Site, w.Program = sites[p], uint32(p)
-			c.at[p] = len(windows)
-			windows = append(windows, w)
-			left -= float64(w.Runs()) * r.paceOf(row)
+		for range times {
+			if len(windows)+len(sites) >= maxWindows || left <= 0 && n >= len(r.rows) {
+				return windows, cycles
+			}
+			c, some := r.cycle(i, sites, len(windows))
+			for _, w := range some {
+				left -= float64(w.Runs()) * r.paceOf(row)
+			}
+			windows, cycles = append(windows, some...), append(cycles, c)
 		}
-		cycles = append(cycles, c)
 	}
 	return windows, cycles
+}
+
+// cycle makes the windows of the next group of a row, in random order; the first will be window at.
+func (r *Replay) cycle(i int, sites []uint32, at int) (cycle, []replay.Window) {
+	row := &r.rows[i]
+	g := row.next % len(row.groups)
+	row.next++
+	w := r.window(row, row.groups[g])
+	c := cycle{row: i, group: g, at: make([]int, len(sites))}
+	windows := make([]replay.Window, 0, len(sites))
+	for _, p := range rand.Perm(len(sites)) {
+		w.Site, w.Program = sites[p], uint32(p)
+		c.at[p] = at + len(windows)
+		windows = append(windows, w)
+	}
+	return c, windows
 }
 
 // window is one of a group: some runs to warm up, then the group as often as fits.
@@ -172,6 +191,12 @@ func (r *Replay) window(row *row, g group) replay.Window {
 	if r.opts.Cold > 0 {
 		w.First, w.Group = w.First+rand.Uint32N(w.Group), 1
 		w.Timed, w.Walk = 1, true
+		return w
+	}
+	if r.large() {
+		// The runs that warm up are of the packets before.
+		w.Warm = uint32(min(16, g.first-row.first))
+		w.First, w.Group, w.Timed = w.First-w.Warm, w.Group+w.Warm, w.Group
 		return w
 	}
 	runs := windowRuns
@@ -186,14 +211,28 @@ func (r *Replay) window(row *row, g group) replay.Window {
 	return w
 }
 
-// pace learns how long a run takes when it walks through memory, which its own time does not tell.
-func (r *Replay) pace(windows []replay.Window, took time.Duration) {
-	runs := 0
-	for _, w := range windows {
-		runs += w.Runs()
+// pace learns from a call how long a run takes when it walks through memory, which its own time does not tell, and
+// else how much of the call belonged to no run.
+func (r *Replay) pace(windows []replay.Window, cycles []cycle, took time.Duration) {
+	if r.opts.Cold > 0 {
+		runs := 0
+		for _, w := range windows {
+			runs += w.Runs()
+		}
+		r.pacing = max(float64(took-callWaste), float64(time.Microsecond)) / float64(runs)
+		return
 	}
-	r.pacing = max(float64(took-callWaste), float64(time.Microsecond)) / float64(runs)
+	ran := 0.0
+	for _, c := range cycles {
+		for _, at := range c.at {
+			ran += float64(windows[at].Runs()) * r.rows[c.row].ns
+		}
+	}
+	r.waste = min(max(took-time.Duration(ran), callWaste), 3*callWaste)
 }
+
+// wasted is about how much of the next call belongs to no run.
+func (r *Replay) wasted() time.Duration { return max(r.waste, callWaste) }
 
 // paceOf is how long a run of a row takes with all around it, in ns.
 func (r *Replay) paceOf(row *row) float64 {
@@ -253,8 +292,11 @@ func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles [
 	for i := range r.rows {
 		found[i] = make([]series, len(r.rows[i].groups))
 	}
-	slowest := make([]float64, len(r.rows))
-	for _, c := range cycles {
+	disturbed := r.disturbed(cycles, ns)
+	for n, c := range cycles {
+		if disturbed[n] {
+			continue
+		}
 		group := c.group
 		if r.opts.Cold > 0 {
 			group = 0
@@ -265,7 +307,6 @@ func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles [
 		}
 		null := ns(c.at[0])
 		s.null = append(s.null, null)
-		slowest[c.row] = max(slowest[c.row], null)
 		for p := range r.programs {
 			s.cost[p] = append(s.cost[p], ns(c.at[p+1])-null)
 		}
@@ -299,6 +340,34 @@ func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles [
 		samples[i] = sum
 	}
 	return samples
+}
+
+// farOff is how many times the median of its row and program a window takes in which something else had the CPU. Groups
+// of a row hold the same mix, so that their own times are much nearer to each other.
+const farOff = 3
+
+// disturbed tells of each cycle whether something else had the CPU in one of its windows.
+func (r *Replay) disturbed(cycles []cycle, ns func(window int) float64) []bool {
+	limits := make([][]float64, len(r.rows))
+	for i := range limits {
+		limits[i] = make([]float64, 1+len(r.programs))
+		for p := range limits[i] {
+			var all []float64
+			for _, c := range cycles {
+				if c.row == i {
+					all = append(all, ns(c.at[p]))
+				}
+			}
+			limits[i][p] = farOff * stat.Median(all)
+		}
+	}
+	out := make([]bool, len(cycles))
+	for n, c := range cycles {
+		for p, at := range c.at {
+			out[n] = out[n] || ns(at) > limits[c.row][p]
+		}
+	}
+	return out
 }
 
 // middle is the mean of the middle half; 0 of nothing.

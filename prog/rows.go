@@ -118,7 +118,11 @@ func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
 		}
 		sorted = sorted[:most]
 	}
-	count := max(1, (len(sorted)+r.opts.WorkingSet/2)/r.opts.WorkingSet)
+	size := r.opts.WorkingSet
+	if r.large() {
+		size = partSize
+	}
+	count := max(1, (len(sorted)+size/2)/size)
 	var sizes []int
 	for g := range count {
 		size := 0
@@ -130,6 +134,13 @@ func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
 	}
 	return sizes
 }
+
+// partSize is how many packets of a large working set a window has. Windows of the programs alternate part by part,
+// and a row goes through all its parts before one comes again.
+const partSize = 256
+
+// large tells whether the working set is more than a window has runs for.
+func (r *Replay) large() bool { return r.opts.WorkingSet > partSize }
 
 // place puts the programs at the sites of the harness, each call one further: where a program is called from
 // moves its time by a little, and all take turns there. It returns the site of each, the null program first.

@@ -51,7 +51,9 @@ func flagSections() []section {
 			"live", "format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
 			"metrics-config",
 		}},
-		{"Packets", []string{"packets", "snaplen"}},
+		{"Packets", []string{
+			"packets", "max-packets", "working-set", "cold", "ifindex", "rx-queue", "metadata", "snaplen",
+		}},
 		{"Other", []string{"help", "version"}},
 	}
 }

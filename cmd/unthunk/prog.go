@@ -11,7 +11,7 @@ func newProg(s std) *cobra.Command {
 		Short: "Your own XDP programs: which run here, and what they cost",
 		Long:  "Your own XDP programs: which run on this machine, and what they cost.",
 		Example: `  unthunk prog list
-  unthunk prog list --json`,
+  unthunk prog cost lb.o --packets p.pcap`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return unknownVerb(cmd, args[0])
@@ -20,7 +20,7 @@ func newProg(s std) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(
-		newProgList(s), newProgXray(s), newProgRecord(s),
+		newProgList(s), newProgXray(s), newProgCost(s), newProgRecord(s),
 	)
 	return cmd
 }

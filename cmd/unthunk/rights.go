@@ -101,6 +101,11 @@ func rightsOf(cmd *cobra.Command) rights {
 			about: "CAP_SYSLOG, CAP_BPF, CAP_PERFMON for code; CAP_NET_ADMIN to load an object file; CAP_SYS_ADMIN for programs that " +
 				"run, names of maps and lines of the source; with --price: those of tax.",
 		}
+	case "prog cost":
+		return rights{
+			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, reads: true,
+			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps.",
+		}
 	case "prog record":
 		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}
 	case "forward":

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
@@ -23,14 +24,11 @@ func ProgCost(w io.Writer, opts Options, doc *record.ProgCost) error {
 		names = append(names, row.Name)
 	}
 	notes := newFootnotes(inOrder(doc.Warnings, names))
-	t := newTextTable([]bool{true, false, false, false, true, true, true}, "", "", "packets", "share", "ns/packet", "", "", "verdict")
-	for i := range doc.Rows {
-		row := &doc.Rows[i]
-		name, out, mark := cells.Clean(row.Name), cells.Verdicts(row), notes.mark(row.Name)
-		ns, around := cells.Quantity(row.Ns)
-		t.add(name, strconv.Itoa(row.Packets), cells.Share(row), cmp.Or(ns, "-"), around, mark, out)
-		if row.Refused != "" {
-			t.below("  no number: ", row.Refused)
+	t := costTable(doc.Rows, notes, true)
+	for _, line := range columns(t.rows, t.left, t.gap) {
+		if utf8.RuneCountInString(line) > p.width { // what a packet costs goes before what comes of it
+			t = costTable(doc.Rows, notes, false)
+			break
 		}
 	}
 	p.table(t)
@@ -38,6 +36,30 @@ func ProgCost(w io.Writer, opts Options, doc *record.ProgCost) error {
 	fmt.Fprintln(&p.buf)
 	p.wrap("", costBasis(doc))
 	return p.flush(w)
+}
+
+// costTable has a line for each row, with verdicts where there is room for them.
+func costTable(rows []record.CostRow, notes *footnotes, verdicts bool) *textTable {
+	head, left := []string{"", "packets", "share", "ns/packet", "", ""}, []bool{true, false, false, false, true, true}
+	if verdicts {
+		head, left = append(head, "verdict"), append(left, true)
+	}
+	t := newTextTable(left, "", head...)
+	for i := range rows {
+		row := &rows[i]
+		ns, around := cells.Quantity(row.Ns)
+		line := []string{
+			cells.Clean(row.Name), strconv.Itoa(row.Packets), cells.Share(row), cmp.Or(ns, "-"), around, notes.mark(row.Name),
+		}
+		if verdicts {
+			line = append(line, cells.Verdicts(row))
+		}
+		t.add(line...)
+		if row.Refused != "" {
+			t.below("  no number: ", row.Refused)
+		}
+	}
+	return t
 }
 
 // costHeading says what was measured on what.
@@ -68,10 +90,14 @@ func costBasis(doc *record.ProgCost) string {
 	}
 	text := fmt.Sprintf("ns of the program a packet, %s, estimates [95 %% intervals]: a run less one of a program that only passes. "+
 		"Each run had its packet restored, and came out as a single run does.", cells.Plural(rounds, "round"))
-	if cold := doc.Settings["cold"]; cold != "" {
-		text += " Cold: each run walked through " + cells.Clean(cold) + " of memory before it."
-	} else {
-		text += " Hot: " + cells.Clean(cmp.Or(doc.Settings["working-set"], "64")) + " packets took turns."
+	working := cells.Clean(cmp.Or(doc.Settings["working-set"], "64"))
+	switch cold := cells.Clean(doc.Settings["cold"]); {
+	case cold != "":
+		text += " Cold: each run walked through " + cold + " of memory before it."
+	case len(working) > 3:
+		text += " The working set is " + working + " packets."
+	default:
+		text += " Hot: " + working + " packets took turns."
 	}
 	if doc.Program.Places > 1 {
 		text += " The program was loaded anew for each round: the interval holds what its place in memory does."

@@ -112,6 +112,10 @@ type Harness struct {
 // Load loads a harness with its packets. It returns a [feature.Missing] where BPF programs
 // cannot be loaded.
 func Load(o Options) (h *Harness, err error) {
+	// Without CAP_PERFMON the verifier refuses to make numbers of pointers, in words that name no right.
+	if err := feature.Need(unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON); err != nil {
+		return nil, err
+	}
 	spec, err := loadReplay()
 	if err != nil {
 		return nil, err
@@ -373,13 +377,8 @@ func Hash(b []byte) uint64 {
 
 // refused names the rights that a load needs.
 func refused(err error) error {
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) && !isVerifier(err) {
+	if errors.Is(err, unix.EPERM) {
 		return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 	}
 	return err
-}
-
-func isVerifier(err error) bool {
-	_, ok := errors.AsType[*ebpf.VerifierError](err)
-	return ok
 }

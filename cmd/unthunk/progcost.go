@@ -1,0 +1,188 @@
+package main
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/progcost"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/prog"
+)
+
+// replayFlags say on which packets, and how, programs are replayed.
+type replayFlags struct {
+	packets    string
+	most       int
+	by         string
+	workingSet int
+	cold       bool
+	rxQueue    int
+	ifindex    int
+	metadata   string
+}
+
+func (f *replayFlags) add(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVar(&f.packets, "packets", "", "`FILE` of pcap or pcapng with Ethernet frames, or packets to make: "+
+		strings.Join(prog.MadeNames(), ", ")+", with :SIZE, vlan- before, commas between")
+	fl.IntVar(&f.most, "max-packets", prog.DefaultPackets, "packets to keep of a file: a uniform sample when it has more")
+	fl.StringVar(&f.by, "by", string(progcost.ByVerdict), "rows by "+joined(progcost.Bys()))
+	fl.IntVar(&f.workingSet, "working-set", prog.DefaultWorkingSet, "packets that take turns: more need more of the caches")
+	fl.BoolVar(&f.cold, "cold", false, "walk through memory before each run, so that caches hold nothing of the program or its maps")
+	fl.IntVar(&f.ifindex, "ifindex", 0, "ingress_ifindex of the packets: a device of this network namespace that does XDP; 0 is loopback")
+	fl.IntVar(&f.rxQueue, "rx-queue", 0, "rx_queue_index of the packets, of the device of --ifindex")
+	fl.StringVar(&f.metadata, "metadata", "", "metadata before each packet, in `HEX`")
+}
+
+// options are those of a replay, and the packets.
+func (f *replayFlags) options() (o prog.Options, packets *prog.Packets, err error) {
+	o.WorkingSet = f.workingSet
+	switch {
+	case f.packets == "":
+		return o, nil, usagef("which packets? --packets FILE reads a capture, --packets udp4,tcp-syn6 makes some")
+	case f.workingSet < 1 || f.workingSet > prog.MaxPackets:
+		return o, nil, usagef("a working set of %d is not within 1 … %d", f.workingSet, prog.MaxPackets)
+	case f.most < 1 || f.most > prog.MaxPackets:
+		return o, nil, usagef("%d packets are not within 1 … %d", f.most, prog.MaxPackets)
+	case f.ifindex < 0 || f.rxQueue < 0 || f.ifindex > 1<<31-1 || f.rxQueue > 1<<16:
+		return o, nil, usagef("device %d, queue %d: not possible", f.ifindex, f.rxQueue)
+	case f.rxQueue > 0 && f.ifindex == 0:
+		return o, nil, usagef("--rx-queue %d needs --ifindex: a queue is one of a device", f.rxQueue)
+	}
+	o.Device, o.Queue = uint32(f.ifindex), uint32(f.rxQueue)
+	if o.Metadata, err = hex.DecodeString(f.metadata); err != nil {
+		return o, nil, usagef("--metadata %.40q is not hex", f.metadata)
+	}
+	if n := len(o.Metadata); n%4 != 0 || n > prog.MaxMetadata {
+		return o, nil, usagef("--metadata of %d bytes: up to %d, in steps of 4", n, prog.MaxMetadata)
+	}
+	packets, err = f.read()
+	return o, packets, err
+}
+
+// read reads or makes the packets.
+func (f *replayFlags) read() (*prog.Packets, error) {
+	_, err := os.Stat(f.packets)
+	if prog.IsMade(f.packets) && err != nil {
+		packets, err := prog.MakePackets(f.packets)
+		if err != nil {
+			return nil, usageError{err}
+		}
+		return packets, nil
+	}
+	file, err := os.Open(f.packets)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, usagef("--packets %.200s: there is no such file, and it is none of %s", f.packets, strings.Join(prog.MadeNames(), ", "))
+	}
+	if failed, ok := errors.AsType[*fs.PathError](err); ok {
+		return nil, fmt.Errorf("open %s: %w", f.packets, failed.Err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	packets, err := prog.ReadPackets(file, f.most)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", f.packets, err)
+	}
+	return packets, nil
+}
+
+// costFlags are what the user typed.
+type costFlags struct {
+	target targetFlags
+	replay replayFlags
+	length lengthFlags
+	output outputFlags
+}
+
+func newProgCost(s std) *cobra.Command {
+	var f costFlags
+	cmd := &cobra.Command{
+		Use:   "cost TARGET --packets FILE",
+		Short: "Measure what an XDP program costs a packet, on your packets",
+		Long: `Measure what an XDP program costs a packet, in ns, on your packets. Each run gets its
+packet back before it, byte for byte, which a test run of the kernel with a repeat does
+not do: what is timed is the way that a packet takes, also in programs that push headers
+or rewrite packets. What comes out of each run is compared with a single run; a row whose
+runs differ has no number. The same packets run through a program that only passes, in
+turn with yours: the cost is the difference.
+
+TARGET is an object file (lb.o, lb.o:balancer), a pinned program, id:N or dev:DEV. An
+object is loaded with maps of its own and is gone after the run; nothing is attached.`,
+		Example: `  unthunk prog cost lb.o --packets p.pcap
+  unthunk prog cost lb.o:balancer --packets udp4,tcp-syn6:74 --by packet
+  unthunk prog cost lb.o --packets p.pcap --maps-from dev:eth0 --save cost.json`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("prog cost needs one program: an object file, a pinned program, id:N or dev:DEV; got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runProgCost(cmd.Context(), s, cmd, f, args[0]) },
+	}
+	f.target.add(cmd.Flags(), true)
+	f.replay.add(cmd)
+	f.length.add(cmd, progcost.DefaultRounds, progcost.DefaultDuration)
+	f.output.add(cmd)
+	return cmd
+}
+
+func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, target string) error {
+	length, err := f.length.resolve(cmd)
+	if err != nil {
+		return err
+	}
+	plan := progcost.Plan{By: progcost.By(f.replay.by), CPU: rounds.OnCPU(length.cpu), Schedule: length.schedule()}
+	if err := plan.Validate(); err != nil {
+		return unknownValue(err, []string{f.replay.by}, progcost.Bys())
+	}
+	if err := f.output.check(); err != nil {
+		return err
+	}
+	plan.Cold = f.replay.cold
+	if plan.Replay, plan.Packets, err = f.replay.options(); err != nil {
+		return err
+	}
+	opened, err := f.target.open(ctx, s, target)
+	if err != nil {
+		return err
+	}
+	defer opened.Close()
+	plan.Programs = []prog.Program{progcost.Replayable(opened)}
+	doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", host.Identify(host.Options{}))}
+	doc.Settings = settings(cmd, length)
+	steal := host.StealSince()
+	show, done := progress(s)
+	raw, err := progcost.Run(ctx, plan, show)
+	done()
+	if err != nil {
+		return err
+	}
+	doc.Incomplete = raw.Incomplete
+	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
+	if raw.Cold > 0 {
+		doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
+	}
+	doc.Program = raw.Identity(target, opened, 0)
+	doc.Packets = record.PacketSource{
+		Source: f.replay.packets, Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
+	}
+	rows, warns := raw.Record()
+	doc.Rows = rows
+	doc.AddReferences("", raw.References)
+	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	err = f.output.publish(s, doc, func() error { return report.ProgCost(s.out, textOptions(s.out), doc) })
+	return stopped(&doc.Document, func(row record.CostRow) bool { return row.Refused != "" }, err)
+}

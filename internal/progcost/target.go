@@ -1,0 +1,53 @@
+package progcost
+
+import (
+	"fmt"
+	"maps"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/prog"
+)
+
+// Replayable is an opened program as one to replay. That of an object can be loaded anew, with the maps that it has.
+func Replayable(o *program.Opened) prog.Program {
+	p := prog.Program{Name: o.Name, Loaded: o.Program}
+	if o.Spec == nil {
+		return p
+	}
+	p.Reload = func() (*ebpf.Program, error) {
+		spec := o.Spec.Copy()
+		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != o.Name })
+		for _, m := range spec.Maps {
+			if m.Type == ebpf.ProgramArray {
+				m.Contents = nil // its programs are in it already, and not loaded again
+			}
+		}
+		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(o.Maps)})
+		if err != nil {
+			return nil, fmt.Errorf("load %s anew: %w", o.Name, err)
+		}
+		defer coll.Close()
+		return coll.DetachProgram(o.Name), nil
+	}
+	return p
+}
+
+// Identity says which program was measured: target is what the user typed.
+func (raw *Raw) Identity(target string, o *program.Opened, number int) record.ProgramIdentity {
+	id := record.ProgramIdentity{Target: target, Name: o.Name, Places: 1}
+	if raw.anew[number] {
+		id.Places = len(raw.numbers)
+	}
+	info, err := o.Program.Info()
+	if err != nil {
+		return id // it is what it is called
+	}
+	id.Tag = info.Tag
+	if size, err := info.JitedSize(); err == nil {
+		id.JitedBytes = size
+	}
+	return id
+}
