@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/traffic"
@@ -239,13 +241,17 @@ func TestCopyUnderLoad(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var wg sync.WaitGroup
-	sent, errSend := 0, error(nil)
+	sent, interrupted, errSend := 0, 0, error(nil)
 	started := make(chan struct{})
 	wg.Go(func() {
 		source := traffic.Live{Program: live.Program, Frame: frame, Batch: 64}
 		for once := sync.OnceFunc(func() { close(started) }); ctx.Err() == nil && errSend == nil; once() {
 			const frames = 1 << 14
-			if _, errSend = source.Send(t.Context(), frames); errSend == nil {
+			_, errSend = source.Send(t.Context(), frames)
+			switch {
+			case errors.Is(errSend, unix.EINTR): // some were sent
+				interrupted, errSend = interrupted+1, nil
+			case errSend == nil:
 				sent += frames
 			}
 		}
@@ -286,8 +292,8 @@ func TestCopyUnderLoad(t *testing.T) {
 		return n
 	}
 	t.Logf("%d copies, %d frames", copies, sent)
-	if ran, failed := count(0), count(1); ran != uint64(sent) || failed != 0 {
-		t.Errorf("%d frames were sent, %d updated the maps, %d failed", sent, ran, failed)
+	if ran, failed := count(0), count(1); ran < uint64(sent) || interrupted == 0 && ran != uint64(sent) || failed != 0 {
+		t.Errorf("%d frames were sent, and some %d times, %d updated the maps, %d failed", sent, interrupted, ran, failed)
 	}
 }
 

@@ -97,8 +97,11 @@ func (o *Opened) checkRun(t Target, options Options) error {
 		changes = append(changes, name)
 	}
 	slices.Sort(changes)
+	for _, part := range o.Parts {
+		changes = append(changes, "those of "+part.Name)
+	}
 	switch {
-	case len(changes) == 0 && len(o.Parts) == 0:
+	case len(changes) == 0:
 		return nil
 	case options.OnLiveMaps:
 		o.warnf("%s runs on its live maps, which it changes: %s", t, listed(changes))

@@ -45,7 +45,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	}
 	var from *source
 	if o.MapsFrom != "" {
-		if from, err = openSource(o.MapsFrom); err != nil {
+		if from, err = openSource(o.MapsFrom, main); err != nil {
 			return nil, err
 		}
 		defer from.Close()

@@ -22,6 +22,9 @@ type source struct {
 	maps []*liveMap
 	// programs are those of tail-call tables, by id.
 	programs map[ebpf.ProgramID]tailCall
+	// program is the name of the object's: the maps of a live one of that name are likelier the
+	// object's than those of others.
+	program string
 }
 
 // liveMap is a map in use.
@@ -31,6 +34,8 @@ type liveMap struct {
 	// name is the kernel's, of at most 15 bytes, or the whole one of a pin.
 	name  string
 	whole bool
+	// owner is the name of a program that uses it.
+	owner string
 }
 
 // tailCall is a program in a tail-call table.
@@ -44,8 +49,8 @@ const (
 
 // openSource opens the maps of a live program with those of what it calls by tail calls, those
 // of the parts of a libxdp dispatcher, or those of a folder of pins.
-func openSource(text string) (_ *source, err error) {
-	s := &source{text: text, programs: map[ebpf.ProgramID]tailCall{}}
+func openSource(text, program string) (_ *source, err error) {
+	s := &source{text: text, program: program, programs: map[ebpf.ProgramID]tailCall{}}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -121,6 +126,7 @@ func (s *source) addProgram(p *ebpf.Program, seen map[ebpf.MapID]bool) error {
 		if err := s.add(m, ""); err != nil {
 			return err
 		}
+		s.maps[len(s.maps)-1].owner = fullName(info)
 		if m.Type() == ebpf.ProgramArray {
 			if err := s.addTable(m, seen); err != nil {
 				return err
@@ -236,9 +242,11 @@ func (s *source) find(name string, spec *ebpf.MapSpec) (*liveMap, string) {
 	case len(fit) == 0:
 		return nil, named[0].differs(spec)
 	}
-	// Names are cut: one that is whole, or of the same size, is the likelier.
+	// Names are cut, and parts of a dispatcher may have maps of one name: one that is whole, of
+	// the same program, or of the same size, is the likelier.
 	for _, likelier := range []func(*liveMap) bool{
 		func(m *liveMap) bool { return m.whole && m.name == name },
+		func(m *liveMap) bool { return m.owner == s.program },
 		func(m *liveMap) bool { return m.info.MaxEntries == spec.MaxEntries },
 	} {
 		var better []*liveMap
