@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -16,6 +18,7 @@ import (
 type chainFlags struct {
 	prog    string
 	devmaps []string
+	packets string
 	target  targetFlags
 }
 
@@ -26,11 +29,13 @@ func (f *chainFlags) add(cmd *cobra.Command) {
 			"a pinned program, id:N or dev:DEV")
 	fl.StringArrayVar(&f.devmaps, "devmap", nil,
 		"with --prog, lead an entry of its devmap to the next device of the chain: `NAME:KEY`; may be repeated")
+	fl.StringVar(&f.packets, "packets", "", "with --prog, send these one after the other: `FILE` of pcap or pcapng with Ethernet frames, or "+
+		"packets to make, as those of prog cost; without it all frames are alike")
 	f.target.add(fl, true)
 }
 
 // onlyWithProg are flags that say nothing without --prog.
-var onlyWithProg = append([]string{"devmap"}, targetFlagNames...)
+var onlyWithProg = append([]string{"devmap", "packets"}, targetFlagNames...)
 
 // check refuses flags that do not go together. notWith are those of the verb that say what --prog says otherwise.
 func (f *chainFlags) check(cmd *cobra.Command, notWith ...string) error {
@@ -46,6 +51,9 @@ func (f *chainFlags) check(cmd *cobra.Command, notWith ...string) error {
 		if cmd.Flags().Changed(name) {
 			return usagef("--%s does not go with --prog: the program is yours", name)
 		}
+	}
+	if size := cmd.Flags().Lookup("size"); f.packets != "" && size != nil && size.Changed {
+		return usagef("--size does not go with --packets, which have sizes of their own")
 	}
 	if _, err := program.Parse(f.prog); err != nil {
 		return usageError{err}
@@ -87,6 +95,11 @@ func (f *chainFlags) open(ctx context.Context, s std, size int, bulks []int) (*r
 	if o.Ports, err = f.ports(); err != nil {
 		return nil, err
 	}
+	if f.packets != "" {
+		if err := f.readPackets(ctx, s, &o); err != nil {
+			return nil, err
+		}
+	}
 	opened, err := f.target.open(ctx, s, f.prog)
 	if err != nil {
 		return nil, err
@@ -103,4 +116,22 @@ func (f *chainFlags) open(ctx context.Context, s std, size int, bulks []int) (*r
 		return nil, usageError{err}
 	}
 	return t, err
+}
+
+// readPackets reads --packets, and says which of them are not sent.
+func (f *chainFlags) readPackets(ctx context.Context, s std, o *redirect.TargetOptions) error {
+	from := replayFlags{packets: f.packets, most: redirect.MaxPackets}
+	packets, err := reading(ctx, from.read)
+	if err != nil {
+		return err
+	}
+	leftOut := ""
+	if o.Packets, leftOut, err = redirect.ChoosePackets(packets, o.Bulks); err != nil {
+		return fmt.Errorf("--packets %s: %w", f.packets, err)
+	}
+	if leftOut != "" {
+		warner(s.err)(leftOut)
+	}
+	o.Source = filepath.Base(f.packets)
+	return nil
 }

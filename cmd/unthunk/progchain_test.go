@@ -41,6 +41,11 @@ func TestBenchProgRefuses(t *testing.T) {
 		{"key x", []string{"--prog", lb + ":redirect", "--devmap", "ports:x"}, exitUsage, "the key is not a number"},
 		{"map", []string{"--prog", lb + ":redirect", "--devmap", "port:0"}, exitUsage, "did you mean ports?"},
 		{"no devmap", []string{"--prog", lb + ":nat", "--devmap", "flows:0"}, exitFailed, "no devmap"},
+		{"packets without prog", []string{"--packets", "udp4"}, exitUsage, "--packets goes with --prog"},
+		{"packets and size", []string{"--prog", lb + ":encap", "--packets", "udp4", "--size", "64"}, exitUsage, "--size does not go"},
+		{"no packets", []string{"--prog", lb + ":encap", "--packets", "udp5"}, exitUsage, "there is no such file"},
+		{"packets of an object", []string{"--prog", lb + ":encap", "--packets", lb}, exitFailed, "lb.o"},
+		{"long packets", []string{"--prog", lb + ":encap", "--packets", "udp4:2100"}, exitFailed, "none of 1 packets has 2044 bytes or fewer"},
 		{"bulk", []string{"--prog", lb + ":encap", "--bulk", "300"}, exitUsage, "bulk 300"},
 		{"size", []string{"--prog", lb + ":encap", "--size", "20"}, exitUsage, "frame size 20"},
 	})
@@ -117,6 +122,29 @@ func TestProgInOtherVerbs(t *testing.T) {
 		if !json.Valid([]byte(stdout)) || !bytes.Contains([]byte(stdout), []byte(test.want)) {
 			t.Errorf("%s: %q is not in\n%.2000s", test.args, test.want, stdout)
 		}
+	}
+}
+
+// Packets of several kinds come in turn, each as often as the others.
+func TestBenchProgPackets(t *testing.T) {
+	testutil.Root(t)
+	save := filepath.Join(t.TempDir(), "x.json")
+	code, stdout, stderr := unthunk(t, "bench", "--bulk", "16", "--rounds", "1", "--duration", "1s", "--prog", object(t)+":tailcall",
+		"--packets", "udp4,tcp4:1514,icmp6,udp6:2000", "--save", save)
+	skipMissing(t, code, stderr)
+	if code != exitDone || !strings.Contains(stdout, "verdicts  tx 50.0 %, drop 25.0 %, pass 25.0 % of the packets: tailcall") {
+		t.Errorf("exit code %d: %s%s", code, stderr, stdout)
+	}
+	b, err := os.ReadFile(save)
+	if err != nil {
+		t.Fatal(err)
+	}
+	saved, err := record.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if labels := saved.Bench().Rows[0].Labels; labels["packets"] != "udp4,tcp4:1514,icmp6,udp6:2000" || labels["size"] != "" {
+		t.Errorf("labels are %v", labels)
 	}
 }
 
