@@ -1,11 +1,6 @@
 package progcost
 
 import (
-	"fmt"
-	"maps"
-
-	"github.com/cilium/ebpf"
-
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/prog"
@@ -17,21 +12,7 @@ func Replayable(o *program.Opened) prog.Program {
 	if o.Spec == nil {
 		return p
 	}
-	p.Reload = func() (*ebpf.Program, error) {
-		spec := o.Spec.Copy()
-		maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != o.Name })
-		for _, m := range spec.Maps {
-			if m.Type == ebpf.ProgramArray {
-				m.Contents = nil // its programs are in it already, and not loaded again
-			}
-		}
-		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(o.Maps)})
-		if err != nil {
-			return nil, fmt.Errorf("load %s anew: %w", o.Name, err)
-		}
-		defer coll.Close()
-		return coll.DetachProgram(o.Name), nil
-	}
+	p.Reload = prog.Reloader(o.Spec, o.Name, o.Maps)
 	return p
 }
 

@@ -1,0 +1,135 @@
+package prog_test
+
+import (
+	"fmt"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+
+	"github.com/unthunk/unthunk/internal/bpf/sample"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/prog"
+)
+
+// encap is an object with one program, which pushes a header.
+func encap() (*ebpf.CollectionSpec, error) {
+	spec, err := sample.Spec()
+	if err != nil {
+		return nil, err
+	}
+	spec.Programs = map[string]*ebpf.ProgramSpec{"encap": spec.Programs["encap"]}
+	spec.Maps, spec.Variables = nil, nil
+	return spec, nil
+}
+
+// Example is what a test of a load balancer has.
+func Example() {
+	_ = func(b *testing.B) {
+		spec, err := ebpf.LoadCollectionSpec("lb.o")
+		if err != nil {
+			b.Fatal(err)
+		}
+		packets, err := prog.MakePackets("udp4,tcp-syn6,vlan-udp4:1500")
+		if err != nil {
+			b.Fatal(err)
+		}
+		prog.Bench(b, spec, packets)
+	}
+	packets, err := prog.MakePackets("udp4,tcp-syn6,vlan-udp4:1500")
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, frame := range packets.Frames {
+		fmt.Println(len(frame), prog.Flow(frame))
+	}
+	// Output:
+	// 60 udp 192.0.2.1:40000 > 198.51.100.2:53
+	// 74 tcp [2001:db8::1]:40000 > [2001:db8::2]:443
+	// 1500 udp 192.0.2.1:40000 > 198.51.100.2:53
+}
+
+func BenchmarkEncap(b *testing.B) {
+	testutil.Root(b)
+	spec, err := encap()
+	if err != nil {
+		b.Fatal(err)
+	}
+	packets, err := prog.MakePackets("udp4,udp4:1500")
+	if err != nil {
+		b.Fatal(err)
+	}
+	prog.Bench(b, spec, packets)
+}
+
+// A benchmark reports ns/packet, and nothing of a round.
+func TestBench(t *testing.T) {
+	testutil.Root(t)
+	spec, err := encap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := prog.MakePackets("udp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := testing.Benchmark(func(b *testing.B) { prog.Bench(b, spec, packets) })
+	found := regexp.MustCompile(`^\s*\d+\s+([0-9.]+) ns/packet\s+([0-9.]+) ±ns/packet$`).FindStringSubmatch(result.String())
+	if found == nil {
+		t.Fatalf("%q", result.String())
+	}
+	if ns, err := strconv.ParseFloat(found[1], 64); err != nil || ns < 4 || ns > 1000 {
+		t.Errorf("%s ns (%v)", found[1], err)
+	}
+}
+
+// fatal is a benchmark that keeps what it fails with.
+type fatal struct {
+	*testing.B
+	said string
+}
+
+func (f *fatal) Fatal(args ...any) {
+	f.said = fmt.Sprint(args...)
+	f.SkipNow()
+}
+
+// A program without a number fails the benchmark in one line.
+func TestBenchRefuses(t *testing.T) {
+	testutil.Root(t)
+	packets, err := prog.MakePackets("udp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	random := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"random": {
+		Name: "random", Type: ebpf.XDP, AttachType: ebpf.AttachXDP, License: "GPL",
+		Instructions: asm.Instructions{asm.FnGetPrandomU32.Call(), asm.And.Imm(asm.R0, 1), asm.Return()},
+	}}}
+	whole, err := sample.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		spec  *ebpf.CollectionSpec
+		named []string
+		want  string
+	}{
+		"random":  {random, nil, "differ from a single run of their packet: packet 1: XDP_"},
+		"several": {whole, nil, "the specification has several XDP programs, name one: each, encap"},
+		"none":    {&ebpf.CollectionSpec{}, nil, "the specification has no XDP program"},
+		"another": {random, []string{"x"}, `no XDP program "x": there are random`},
+	} {
+		var f fatal
+		testing.Benchmark(func(b *testing.B) {
+			f.B = b
+			prog.Bench(&f, test.spec, packets, test.named...)
+		})
+		if !strings.Contains(f.said, test.want) || strings.Contains(f.said, "\n") {
+			t.Errorf("%s: %q, want %q", name, f.said, test.want)
+		}
+	}
+}
