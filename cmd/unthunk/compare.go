@@ -110,7 +110,7 @@ func runCompare(ctx context.Context, s std, f compareFlags, args []string) error
 	case err != nil:
 		return err
 	}
-	if err := f.output.publish(s, c, func() error { return write(s.out, c) }); err != nil {
+	if err := f.output.publishRead(ctx, s, c, func(s std) error { return write(s.out, c) }); err != nil {
 		return err
 	}
 	if why := c.Nothing(); why != "" {

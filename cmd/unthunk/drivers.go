@@ -52,7 +52,7 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 	if err != nil {
 		return err
 	}
-	return o.publish(s, doc, func() error { return report.Drivers(s.out, textOptions(s.out), doc) })
+	return o.publishRead(ctx, s, doc, func(s std) error { return report.Drivers(s.out, textOptions(s.out), doc) })
 }
 
 // inspect is the record of the modules in folders and files.

@@ -164,7 +164,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		}
 		// A disk that is full must end the verb with an error: err is the result's.
 		defer func() { err = errors.Join(err, file.Close()) }()
-		if err := c.Sample.Start(file); err != nil {
+		if err := c.Sample.Start(s.unread(file)); err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, c.Sample.Close()) }()

@@ -41,7 +41,7 @@ runs. unthunk report DIR draws the same.`,
 			if err != nil {
 				return err
 			}
-			return o.publish(s, h, func() error { return report.History(s.out, textOptions(s.out), h) })
+			return o.publishRead(cmd.Context(), s, h, func(s std) error { return report.History(s.out, textOptions(s.out), h) })
 		},
 	}
 	o.add(cmd)

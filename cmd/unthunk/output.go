@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"io"
 	"os"
@@ -10,24 +11,11 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 )
-
-// output is standard output. It keeps the first error, which not every writer returns.
-type output struct {
-	w   io.Writer
-	err error
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	n, err := o.w.Write(b)
-	if o.err == nil {
-		o.err = err
-	}
-	return n, err
-}
 
 var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /dev/null opened for reading too")
 
@@ -155,14 +143,40 @@ func inFolder(folder, path string) bool {
 }
 
 // publish writes a record to where it was asked for; text is how people see
-// it. It is shown first: what cannot be saved is not lost.
+// it. It is saved first, as standard output may wait for its reader for ever; what cannot
+// be saved is shown all the same.
 func (o outputFlags) publish(s std, doc any, text func() error) error {
 	if o.json {
 		text = func() error { return report.JSON(s.out, doc) }
 	}
-	err := text()
+	var err error
 	if o.save != "" {
-		err = errors.Join(err, record.Save(o.save, doc))
+		err = record.Save(o.save, doc)
 	}
-	return err
+	return errors.Join(err, text())
+}
+
+// publishRead is publish of what was made of files that others may have made: text may be
+// long, and take long. It ends with ctx, with nothing written.
+func (o outputFlags) publishRead(ctx context.Context, s std, doc any, text func(s std) error) error {
+	if o.json {
+		text = func(s std) error { return report.JSON(s.out, doc) }
+	}
+	var saved []byte
+	shown, err := reading(ctx, func() (_ *memory.Buffer, err error) {
+		if o.save != "" {
+			if saved, err = record.Encode(doc); err != nil {
+				return nil, err
+			}
+		}
+		return held(ctx, s, text)
+	})
+	if err != nil {
+		return err
+	}
+	if o.save != "" {
+		err = outfile.Write(o.save, saved)
+	}
+	_, errShow := shown.WriteTo(s.out)
+	return errors.Join(err, errShow)
 }

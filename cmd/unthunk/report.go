@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -10,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/page"
@@ -78,27 +78,33 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 	if err != nil {
 		return err
 	}
-	var b bytes.Buffer
-	switch f.format {
-	case "html":
-		err = page.HTML(ctx, &b, src)
-	case "markdown":
-		err = page.Markdown(ctx, &b, src)
-	case "csv":
-		err = page.CSV(ctx, &b, src)
-	case "svg":
-		err = page.SVG(ctx, &b, src)
-	}
+	made, err := reading(ctx, func() (*memory.Buffer, error) { return makeReport(ctx, f.format, src) })
 	if err != nil {
 		return err
 	}
-	if f.output == "" {
-		if _, err := s.out.Write(b.Bytes()); err != nil {
-			return fmt.Errorf("write report: %w", err)
-		}
-		return nil
+	if f.output != "" {
+		return outfile.WriteFrom(f.output, made)
 	}
-	return outfile.Write(f.output, b.Bytes())
+	if _, err := made.WriteTo(s.out); err != nil {
+		return fmt.Errorf("write report: %w", err)
+	}
+	return nil
+}
+
+// makeReport is a report in one of the formats.
+func makeReport(ctx context.Context, format string, src page.Source) (b *memory.Buffer, err error) {
+	b = memory.NewBuffer(ctx, memory.MaxOutput)
+	switch format {
+	case "html":
+		err = page.HTML(ctx, b, src)
+	case "markdown":
+		err = page.Markdown(ctx, b, src)
+	case "csv":
+		err = page.CSV(ctx, b, src)
+	case "svg":
+		err = page.SVG(ctx, b, src)
+	}
+	return b, err
 }
 
 // loadSource loads records and at most one folder of records.

@@ -45,17 +45,17 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.
 func runLimited(
 	ctx context.Context, args []string, stdin io.Reader, stdout, stderr io.Writer, limit func(keep []feature.Capability) error,
 ) int {
-	out := &output{w: stdout}
-	s := std{stdin, out, stderr}
+	out, errs := newOutputs(ctx, stdout, stderr)
+	s := std{stdin, out, errs}
 	root := newRoot(s)
 	dropRights(s, stdout, root, limit)
 	root.SetArgs(args)
 	root.SetIn(stdin)
 	root.SetOut(out)
-	root.SetErr(stderr)
+	root.SetErr(errs)
 	err := root.ExecuteContext(ctx)
-	if out.err != nil && !errors.Is(err, out.err) {
-		err = errors.Join(err, fmt.Errorf("write output: %w", out.err))
+	if failed := out.first(); failed != nil && !errors.Is(err, failed) {
+		err = errors.Join(err, fmt.Errorf("write output: %w", failed))
 	}
 	if err == nil {
 		return exitDone
@@ -67,7 +67,7 @@ func runLimited(
 	if onlyBrokenPipe(err) { // as with head: the reader has what it wants
 		return exitFailed
 	}
-	fmt.Fprintf(stderr, "unthunk: %s\n", oneLine(err))
+	fmt.Fprintf(errs, "unthunk: %s\n", oneLine(err))
 	var usage usageError
 	switch {
 	case errors.As(err, &usage):

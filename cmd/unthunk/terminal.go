@@ -17,6 +17,9 @@ func isTerminal(w io.Writer) bool {
 
 // file is the file that w writes to.
 func file(w io.Writer) (f *os.File, ok bool) {
+	if held, is := w.(*heldOutput); is {
+		w = held.of
+	}
 	if o, is := w.(*output); is {
 		w = o.w
 	}

@@ -74,7 +74,7 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	counts, err := f.loadCounts()
+	counts, err := reading(ctx, f.loadCounts)
 	if err != nil {
 		return err
 	}
@@ -94,12 +94,16 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, name, xray.DefaultDriver)}
 	path.Record(doc)
 	if counts != nil {
-		if err := xray.AddCounts(doc, path.Driver, counts, f.row); err != nil {
+		_, err := reading(ctx, func() (_ any, err error) { return nil, xray.AddCounts(doc, path.Driver, counts, f.row) })
+		switch {
+		case errors.Is(err, errInterrupted):
+			return err
+		case err != nil:
 			return usagef("--counts %s: %v", f.counts, err)
 		}
 		doc.Settings["counts"] = f.counts
 	}
-	return f.output.publish(s, doc, func() error {
+	return f.output.publishRead(ctx, s, doc, func(s std) error {
 		if f.dot {
 			return report.Dot(s.out, path.Graph(doc.Rows))
 		}
@@ -144,7 +148,7 @@ func (f xrayFlags) showCode(ctx context.Context, s std, k *kernel.Kernel) error 
 		if err != nil {
 			return err
 		}
-		return f.output.publish(s, totals, func() error { return report.Totals(s.out, textOptions(s.out), totals) })
+		return f.output.publishRead(ctx, s, totals, func(s std) error { return report.Totals(s.out, textOptions(s.out), totals) })
 	}
 	fn, err := xray.ReadFunction(k, cmp.Or(f.asm, f.fn))
 	if err != nil {
@@ -152,10 +156,10 @@ func (f xrayFlags) showCode(ctx context.Context, s std, k *kernel.Kernel) error 
 	}
 	if f.asm != "" {
 		listing := fn.Listing()
-		return f.output.publish(s, listing, func() error { return report.Asm(s.out, textOptions(s.out), listing) })
+		return f.output.publishRead(ctx, s, listing, func(s std) error { return report.Asm(s.out, textOptions(s.out), listing) })
 	}
 	list := fn.BranchList()
-	return f.output.publish(s, list, func() error { return report.Branches(s.out, textOptions(s.out), list) })
+	return f.output.publishRead(ctx, s, list, func(s std) error { return report.Branches(s.out, textOptions(s.out), list) })
 }
 
 // open opens the kernel that the flags name, and puts a driver on it when the path is

@@ -171,7 +171,7 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 	if !f.input(i) {
 		return ports, nil
 	}
-	p, err := f.attach(i)
+	p, err := f.attach(ctx, i)
 	if err != nil {
 		return nil, err
 	}
@@ -186,11 +186,11 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 	return ports, nil
 }
 
-func (f *afxdp) attach(i int) (*xsk.Program, error) {
+func (f *afxdp) attach(ctx context.Context, i int) (*xsk.Program, error) {
 	d := f.devices[i]
 	if f.config.Object != "" {
 		// One for each device: an XSKMAP is keyed by queue.
-		o, err := loadObject(f.config.Object)
+		o, err := loadObject(ctx, f.config.Object)
 		if err != nil {
 			return nil, err
 		}

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -17,8 +18,8 @@ type object struct {
 	maps    map[string]*ebpf.Map
 }
 
-func loadObject(path string) (*object, error) {
-	spec, err := program.ReadObject(path)
+func loadObject(ctx context.Context, path string) (*object, error) {
+	spec, err := program.ReadObject(ctx, path)
 	if err != nil {
 		return nil, err
 	}

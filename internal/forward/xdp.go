@@ -60,7 +60,7 @@ const (
 	countSize
 )
 
-func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
+func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	f = &inKernel{config: c, said: make(map[string]bool)}
 	defer func() {
 		if err != nil {
@@ -99,7 +99,7 @@ func openXDP(_ context.Context, c Config) (f *inKernel, err error) {
 		}
 		f.directions = append(f.directions, k)
 		// After its observer: what is sent from the first frame on counts.
-		if err := f.attachInput(uint32(i), in, in.MTU > xdpFrame || out.MTU > xdpFrame); err != nil {
+		if err := f.attachInput(ctx, uint32(i), in, in.MTU > xdpFrame || out.MTU > xdpFrame); err != nil {
 			return f, err
 		}
 	}
@@ -138,9 +138,9 @@ func privilege(err error) error {
 }
 
 // attachInput attaches what redirects a direction's frames.
-func (f *inKernel) attachInput(direction uint32, in queuedDevice, frags bool) error {
+func (f *inKernel) attachInput(ctx context.Context, direction uint32, in queuedDevice, frags bool) error {
 	if f.config.Object != "" {
-		o, err := loadObject(f.config.Object)
+		o, err := loadObject(ctx, f.config.Object)
 		if err != nil {
 			return err
 		}

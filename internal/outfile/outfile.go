@@ -1,10 +1,12 @@
 package outfile
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 
@@ -29,7 +31,10 @@ func Check(path string) error {
 // Write writes b to path. The file appears whole or not at all: it is written beside
 // path, flushed to disk and renamed. A file that was there is replaced by one with its
 // mode, its owner and its group, as far as the caller has the right to give files away.
-func Write(path string, b []byte) error {
+func Write(path string, b []byte) error { return WriteFrom(path, bytes.NewReader(b)) }
+
+// WriteFrom is [Write] of what from has.
+func WriteFrom(path string, from io.WriterTo) error {
 	t, err := regular(path)
 	if err != nil {
 		return failed(path, err)
@@ -39,7 +44,7 @@ func Write(path string, b []byte) error {
 	if err != nil {
 		return failed(path, err)
 	}
-	_, err = f.Write(b)
+	_, err = from.WriteTo(f)
 	if err == nil {
 		err = f.Sync()
 	}

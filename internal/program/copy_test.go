@@ -92,7 +92,7 @@ func production(t testing.TB, flags ...string) *Opened {
 // stage loads the program of the table with the maps of o, as a loader does.
 func (o *Opened) stage(t testing.TB) *ebpf.Program {
 	t.Helper()
-	spec, err := ReadObject(o.path(t))
+	spec, err := ReadObject(t.Context(), o.path(t))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 
 // openObject loads a program of an object file with maps of its own.
 func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, err error) {
-	spec, err := ReadObject(path)
+	spec, err := ReadObject(ctx, path)
 	if err != nil {
 		return nil, err
 	}

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"errors"
 	"fmt"
@@ -19,8 +20,27 @@ import (
 // instructions that the verifier takes, which are decoded into ten times their size.
 const MaxObject = 32 << 20
 
-// ReadObject reads a BPF object file of at most [MaxObject] bytes.
-func ReadObject(path string) (*ebpf.CollectionSpec, error) {
+// ReadObject reads a BPF object file of at most [MaxObject] bytes. When ctx ends it returns the
+// error of ctx at once: a large object takes seconds, and is then read on behind it.
+func ReadObject(ctx context.Context, path string) (*ebpf.CollectionSpec, error) {
+	type result struct {
+		spec *ebpf.CollectionSpec
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		spec, err := readObject(path)
+		done <- result{spec, err}
+	}()
+	select {
+	case <-ctx.Done():
+		return nil, fmt.Errorf("read BPF object %s: %w", path, ctx.Err())
+	case r := <-done:
+		return r.spec, r.err
+	}
+}
+
+func readObject(path string) (*ebpf.CollectionSpec, error) {
 	b, err := unpack.ReadFile(path, MaxObject)
 	if err != nil {
 		if failed, ok := errors.AsType[*os.PathError](err); ok {

@@ -66,7 +66,7 @@ func TestObjectHostile(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, path := range []string{pipe, "/dev/zero"} {
-		if _, err := ReadObject(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if _, err := ReadObject(t.Context(), path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Errorf("%s: %v", path, err)
 		}
 	}

@@ -42,13 +42,22 @@ const (
 // NewRunID is a new random run identity: 26 letters and digits.
 func NewRunID() string { return rand.Text() }
 
-// Save writes doc to path as indented JSON, by [outfile.Write].
+// Save writes doc to path as [Encode] makes it, by [outfile.Write].
 func Save(path string, doc any) error {
-	b, err := json.MarshalIndent(doc, "", "  ")
+	b, err := Encode(doc)
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
-	return outfile.Write(path, append(b, '\n'))
+	return outfile.Write(path, b)
+}
+
+// Encode is doc as indented JSON.
+func Encode(doc any) ([]byte, error) {
+	b, err := json.MarshalIndent(doc, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("encode record: %w", err)
+	}
+	return append(b, '\n'), nil
 }
 
 // cause strips the operation and the name of the file.
