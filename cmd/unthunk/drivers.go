@@ -57,13 +57,13 @@ func runDrivers(ctx context.Context, s std, o outputFlags, args []string) error 
 
 // inspect is the record of the modules in folders and files.
 func inspect(ctx context.Context, folders []string) (*record.Document[record.DriverRow], error) {
-	files, err := driver.Find(ctx, folders)
+	modules, err := driver.Find(ctx, folders)
 	if err != nil {
 		return nil, err
 	}
 	doc := record.New[record.DriverRow]("drivers", host.Identify(host.Options{}))
 	doc.Settings = map[string]string{"version": buildVersion()}
-	rows, warns, err := driver.InspectAll(ctx, files)
+	rows, warns, err := driver.InspectAll(ctx, modules)
 	if err != nil {
 		return nil, err
 	}

@@ -14,22 +14,26 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/ktext"
 )
 
-// File is a module to look at.
-type File struct {
-	path  string
-	types *btf.Spec // of its kernel, nil when unknown
-	named bool      // by the user, and not found in a folder
+// Modules are modules to look at, of one kernel.
+type Modules struct {
+	paths []string
+	named bool // by the user, and not found in a folder
+	// types reads those of the kernel, nil when unknown. They are read when the modules are,
+	// and not before: those of one kernel may take a third of the memory that there is.
+	types func(context.Context) (*btf.Spec, error)
 }
 
 // Find finds the modules that paths name: a module, a folder of modules, or one that a
 // kernel package is unpacked in. Without paths they are those of the running kernel.
 // Of a whole kernel they are the modules of network drivers.
-func Find(ctx context.Context, paths []string) (files []File, err error) {
+func Find(ctx context.Context, paths []string) (all []Modules, err error) {
 	if len(paths) == 0 {
-		return running(ctx)
+		m, err := running(ctx)
+		return []Modules{m}, err
 	}
 	for _, path := range paths {
 		info, err := os.Stat(path)
@@ -40,41 +44,59 @@ func Find(ctx context.Context, paths []string) (files []File, err error) {
 			return nil, fmt.Errorf("find modules in %s: %w", path, err)
 		}
 		if !info.IsDir() {
-			files = append(files, File{path: path, named: true})
+			if last := len(all) - 1; last >= 0 && all[last].named {
+				all[last].paths = append(all[last].paths, path)
+			} else {
+				all = append(all, Modules{paths: []string{path}, named: true, types: noTypes})
+			}
 			continue
 		}
-		var types *btf.Spec
+		m := Modules{types: noTypes}
 		if tree, err := ktext.OpenTree(ctx, path); err == nil && tree.Vmlinuz != "" {
-			if types, err = kernel.FileTypes(ctx, tree.Vmlinuz); err != nil {
-				return nil, err
-			}
+			m.types = func(ctx context.Context) (*btf.Spec, error) { return fileTypes(ctx, tree.Vmlinuz) }
 		}
-		found, err := under(ctx, path, types)
-		if err != nil {
+		if m.paths, err = under(ctx, path); err != nil {
 			return nil, err
 		}
-		files = append(files, found...)
+		all = append(all, m)
 	}
-	return files, nil
+	return all, nil
+}
+
+func noTypes(context.Context) (*btf.Spec, error) { return nil, nil }
+
+// fileTypes are the types of a kernel in a file. Reading them counts as reading a module does;
+// what they take afterwards does not, and is that of one kernel at a time.
+func fileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
+	release, err := unpack.Reserve(ctx, vmlinuz)
+	if err != nil {
+		return nil, fmt.Errorf("open kernel code: %w", err)
+	}
+	defer release()
+	return kernel.FileTypes(ctx, vmlinuz)
 }
 
 // running are the modules of the running kernel.
-func running(ctx context.Context) ([]File, error) {
+func running(ctx context.Context) (m Modules, err error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
-		return nil, fmt.Errorf("find running kernel: %w", err)
+		return m, fmt.Errorf("find running kernel: %w", err)
 	}
 	dir := filepath.Join("/lib/modules", unix.ByteSliceToString(u.Release[:]))
 	if _, err := os.Stat(dir); err != nil {
-		return nil, &feature.Missing{Feature: dir, Help: "name a kernel package's folder, or modules"}
+		return m, &feature.Missing{Feature: dir, Help: "name a kernel package's folder, or modules"}
 	}
-	types, _ := btf.LoadKernelSpec() // without types functions are told by their names
-	return under(ctx, dir, types)
+	m.types = func(context.Context) (*btf.Spec, error) {
+		types, _ := btf.LoadKernelSpec() // without types functions are told by their names
+		return types, nil
+	}
+	m.paths, err = under(ctx, dir)
+	return m, err
 }
 
 // under are the modules under a folder: those of network drivers where there are any.
-func under(ctx context.Context, dir string, types *btf.Spec) ([]File, error) {
-	var all, net []File
+func under(ctx context.Context, dir string) ([]string, error) {
+	var all, net []string
 	if to, err := filepath.EvalSymlinks(dir); err == nil { // WalkDir follows no link
 		dir = to
 	}
@@ -83,10 +105,9 @@ func under(ctx context.Context, dir string, types *btf.Spec) ([]File, error) {
 			return err
 		}
 		if _, ok := ktext.ModuleName(path); ok {
-			f := File{path: path, types: types}
-			all = append(all, f)
+			all = append(all, path)
 			if strings.Contains(path, "/drivers/net/") {
-				net = append(net, f)
+				net = append(net, path)
 			}
 		}
 		return nil
