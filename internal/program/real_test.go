@@ -202,7 +202,7 @@ func TestRealObjects(t *testing.T) {
 	testutil.Root(t)
 	loaded := 0
 	for _, path := range objects(t) {
-		spec, err := ReadObject(path)
+		spec, err := ReadObject(t.Context(), path)
 		if err != nil {
 			t.Errorf("%s: %v", path, err)
 			continue
@@ -268,7 +268,7 @@ func TestHostileObjects(t *testing.T) {
 			t.Fatal(err)
 		}
 		text := path
-		if spec, err := ReadObject(path); err == nil {
+		if spec, err := ReadObject(t.Context(), path); err == nil {
 			for name := range spec.Programs { // any
 				text = path + ":" + name
 			}
