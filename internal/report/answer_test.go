@@ -39,7 +39,7 @@ func runs() map[string]*record.Document[record.BenchRow] {
 			d.Warn("", "no prices: x86-64 is missing: tax decodes no other code yet")
 		},
 		"own-programs": func(d *record.Document[record.BenchRow]) {
-			d.Programs = programList().Rows[:2]
+			d.Programs = reporttest.ProgramList().Rows[:2]
 			old := record.ProgramRow{Name: "id:9", ID: 9, Type: "xdp", Dispatcher: record.OutOfDispatcher,
 				Attached: []record.Attachment{{Device: "eth2", Mode: record.GenericMode}}}
 			d.Programs = append(d.Programs, old)

@@ -3,7 +3,6 @@ package report
 import (
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"time"
 
@@ -71,10 +70,6 @@ func programCount(doc *record.ProgramList) string {
 	return said
 }
 
-// maxNamed is how many devices, entries and programs are named of a program; the record has
-// all.
-const maxNamed = 8
-
 // program writes one.
 func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 	title := cells.Clean(row.Name)
@@ -83,20 +78,20 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 	}
 	p.line(p.paint(bold, title))
 	for i, a := range row.Attached {
-		if i == maxNamed {
-			p.wrap("  ", fmt.Sprintf("and on %d more devices", len(row.Attached)-maxNamed))
+		if i == cells.MaxNamed {
+			p.wrap("  ", fmt.Sprintf("and on %d more devices", len(row.Attached)-cells.MaxNamed))
 			break
 		}
-		p.wrap("  ", attachmentText(a))
+		p.wrap("  ", cells.Attachment(a))
 	}
 	if row.PartOf != 0 {
-		p.wrap("  ", "part of the libxdp dispatcher "+programTitle(row.PartOf, doc)+cells.Join("", " as ", row.Slot))
+		p.wrap("  ", "part of the libxdp dispatcher "+cells.ProgramName(row.PartOf, doc)+cells.Join("", " as ", row.Slot))
 	}
 	if len(row.Parts) > 0 {
-		p.wrap("  libxdp dispatcher of: ", programTitles(row.Parts, doc))
+		p.wrap("  libxdp dispatcher of: ", cells.Programs(row.Parts, doc))
 	}
 	if len(row.Entries) > 0 {
-		p.wrap("  in ", entriesText(row.Entries, doc))
+		p.wrap("  in ", cells.MapEntries(row.Entries, doc))
 	}
 	if !row.InUse() && row.Type != "" {
 		p.wrap("  ", "loaded only: no device, map or dispatcher runs it")
@@ -105,7 +100,7 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 		p.wrap("  ", facts)
 	}
 	if len(row.MapIDs) > 0 {
-		p.wrap("  maps: ", mapsText(row.MapIDs, doc))
+		p.wrap("  maps: ", cells.Maps(row.MapIDs, doc))
 	}
 	for _, id := range row.MapIDs {
 		m := doc.Map(id)
@@ -117,7 +112,7 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 			to = append(to, held.Program)
 		}
 		if len(to) > 0 {
-			p.wrap("  tail calls by "+cells.Clean(m.Name)+": ", programTitles(to, doc))
+			p.wrap("  tail calls by "+cells.Clean(m.Name)+": ", cells.Programs(to, doc))
 		}
 	}
 	for _, t := range row.Tracers {
@@ -126,16 +121,6 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 	if len(row.Holders) > 0 {
 		p.wrap("  open in ", processesText(row.Holders))
 	}
-}
-
-// attachmentText says on which device a program is.
-func attachmentText(a record.Attachment) string {
-	on := "on " + a.On()
-	if a.Driver != "" {
-		on += " (" + a.Driver + ")"
-	}
-	how := map[string]string{"link": fmt.Sprintf("by link %d", a.Link), "netlink": "by netlink"}[a.By]
-	return cells.Join(", ", on, a.Mode, how)
 }
 
 // programFacts are what a program is: its size, its place, its tag, when it was loaded.
@@ -147,10 +132,7 @@ func programFacts(row *record.ProgramRow) string {
 	case row.Type != "":
 		size = "interpreted"
 	}
-	slot := map[string]string{
-		record.InDispatcher: "in the BPF dispatcher", record.OutOfDispatcher: "not in the BPF dispatcher",
-		record.DispatcherUnknown: "in the BPF dispatcher or not: not seen",
-	}[row.Dispatcher]
+	slot := cells.InDispatcher(row)
 	tag, loaded := row.Tag, ""
 	if tag != "" {
 		tag = "tag " + tag
@@ -159,68 +141,6 @@ func programFacts(row *record.ProgramRow) string {
 		loaded = "loaded " + row.Loaded.UTC().Format(time.DateTime) + " UTC"
 	}
 	return cells.Join(", ", size, slot, tag, loaded)
-}
-
-// mapsText names maps with their types.
-func mapsText(ids []uint32, doc *record.ProgramList) string {
-	var names []string
-	for _, id := range ids {
-		m := doc.Map(id)
-		switch {
-		case m == nil:
-			names = append(names, fmt.Sprintf("id:%d", id))
-		case m.Name == "":
-			names = append(names, fmt.Sprintf("id:%d (%s)", id, m.Type))
-		default:
-			names = append(names, fmt.Sprintf("%s (%s)", m.Name, m.Type))
-		}
-	}
-	return strings.Join(names, ", ")
-}
-
-// entriesText says which entries of maps hold a program.
-func entriesText(entries []record.MapEntry, doc *record.ProgramList) string {
-	var said []string
-	for i, e := range entries {
-		if i == maxNamed {
-			said = append(said, fmt.Sprintf("%d more", len(entries)-maxNamed))
-			break
-		}
-		name := fmt.Sprintf("map id:%d", e.Map)
-		if m := doc.Map(e.Map); m != nil {
-			name = strings.TrimSpace(m.Type + " " + m.Name)
-			if m.Name == "" {
-				name += fmt.Sprintf(" id:%d", e.Map)
-			}
-		}
-		said = append(said, fmt.Sprintf("%s[%d]", name, e.Key))
-	}
-	return strings.Join(said, ", ")
-}
-
-// programTitles names programs, each once.
-func programTitles(ids []uint32, doc *record.ProgramList) string {
-	var names []string
-	seen := make(map[uint32]bool)
-	for _, id := range ids {
-		if !seen[id] {
-			names = append(names, programTitle(id, doc))
-		}
-		seen[id] = true
-	}
-	if n := len(names); n > maxNamed {
-		names = append(names[:maxNamed], fmt.Sprintf("%d more", n-maxNamed))
-	}
-	return strings.Join(names, ", ")
-}
-
-func programTitle(id uint32, doc *record.ProgramList) string {
-	for i := range doc.Rows {
-		if doc.Rows[i].ID == id {
-			return doc.Rows[i].Title()
-		}
-	}
-	return "id:" + strconv.FormatUint(uint64(id), 10)
 }
 
 func processesText(list []record.Process) string {

@@ -122,6 +122,8 @@ func (c csvRecord) write(s *record.Saved) {
 		c.sites(s.Sites().Rows)
 	case s.Lab() != nil:
 		c.lab(s.Lab())
+	case s.Programs() != nil:
+		c.programs(s.Programs())
 	case s.ProgXray() != nil:
 		c.program(s.ProgXray().Rows)
 	case s.ProgCost() != nil:
@@ -203,6 +205,23 @@ func (c csvRecord) program(rows []record.ProgSiteRow) {
 			c.exact(row.Name, "offset", float64(*row.Offset), "bytes", note)
 		}
 		c.quantity(row.Name, "price", row.Price, row.PriceOf)
+	}
+}
+
+// programs writes the size of each program, and where it runs; and the costs.
+func (c csvRecord) programs(doc *record.ProgramList) {
+	for i := range doc.Rows {
+		row := &doc.Rows[i]
+		c.exact(row.Name, "jited", float64(row.JitedBytes), "bytes", cells.Join(": ", row.Program, cells.RunBy(row, doc)))
+	}
+	for i := range doc.Costs {
+		cost := &doc.Costs[i]
+		q := cost.Ns
+		if q == nil {
+			c.none(cost.Each, "cost", cost.What)
+			continue
+		}
+		c.line(cost.Each, "cost", *q, cost.What)
 	}
 }
 

@@ -68,6 +68,7 @@ func (v *viewer) sections() []section {
 		{"cost", "What a packet costs a program", v.costBlocks},
 		{"prices", "What an indirect call costs", v.priceBlocks},
 		{"flames", "Flame graphs", v.flameBlocks},
+		{"attached", "Which XDP programs run", v.attachedBlocks},
 		{"programs", "What is in a program’s code", v.programBlocks},
 		{"branches", "The indirect branches, and what one is", v.branchBlocks},
 		{"machines", "Machines", v.machineBlocks},
