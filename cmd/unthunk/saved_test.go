@@ -18,7 +18,7 @@ var update = flag.Bool("update", false, "write golden files anew")
 // were the texts beside them.
 func TestSavedBefore(t *testing.T) {
 	t.Chdir("testdata/saved")
-	files := strings.Fields("run.json bench.json ops.json tax.json profile.json xray.json lab.json prog-xray.json " +
+	files := strings.Fields("run.json bench.json ops.json tax.json profile.json xray.json lab.json prog-list.json prog-xray.json " +
 		"change-bench.json change-tax.json change-profile.json change-xray.json change-lab.json")
 	for golden, commands := range map[string][][]string{
 		"report.csv": {append([]string{"report", "--format", "csv"}, files...)},
