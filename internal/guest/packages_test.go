@@ -22,6 +22,8 @@ var packages = map[string]string{
 	"internal/xdppath":      "Live|Known",
 	"internal/perf":         "Best|NoEvent|Counters|Parse",
 	"internal/host":         "",
+	"internal/bpf/sample":   "",
+	"internal/progcode":     "Samples|Maps|TailCalls|Loops|Entry|Kfunc|Listing",
 	"internal/program/list": "Read$|OutOf|Observers|Parts|WithoutRights|Leaves",
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/bpf/price"
@@ -113,7 +114,9 @@ func said(c *Code) (out []string) {
 		if row.Source != nil {
 			words = append(words, "|", row.Source.Text)
 		}
-		out = append(out, strings.Join(strings.Fields(strings.Join(words, " ")), " "))
+		text := strings.Join(strings.Fields(strings.Join(words, " ")), " ")
+		// Linux 6.1 calls it, 6.12 has it inline.
+		out = append(out, strings.Replace(text, "lookup direct percpu_array_map_lookup_elem", "lookup inline", 1))
 	}
 	return out
 }
@@ -314,6 +317,58 @@ func TestKfunc(t *testing.T) {
 	got := said(readProgram(t, assembled(t, append(calls, done()...)...)))
 	if diff := cmp.Diff([]string{"kfunc direct bpf_rcu_read_lock", "kfunc direct bpf_rcu_read_unlock"}, got); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// What is attached at the entry of a program shows, and so does what stands in its place.
+func TestEntry(t *testing.T) {
+	target := loadSample(t, "pass")
+	tracer, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "tracer", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceFEntry, AttachTarget: target, AttachTo: "pass", License: "GPL",
+		Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()},
+	})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Logf("%v", err)
+		testutil.Missing(t, "fentry")
+	}
+	defer tracer.Close()
+	traced, err := link.AttachTracing(link.TracingOptions{Program: tracer})
+	if err != nil {
+		t.Logf("%v", err)
+		testutil.Missing(t, "fentry") // the verifier takes it, and the kernel has no trampolines
+	}
+	got := said(readProgram(t, target))
+	if len(got) != 1 || !strings.HasPrefix(got[0], "attached direct bpf_trampoline_") {
+		t.Errorf("%q", got)
+	}
+	if err := traced.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if got := said(readProgram(t, target)); len(got) != 0 {
+		t.Errorf("after it was detached: %q", got)
+	}
+	spec, err := sample.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := spec.Programs["leaf_drop"]
+	other.Type, other.AttachType, other.AttachTarget, other.AttachTo = ebpf.Extension, ebpf.AttachNone, target, "pass"
+	replacement, err := ebpf.NewProgram(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replacement.Close()
+	replaced, err := link.AttachFreplace(target, "pass", replacement)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer replaced.Close()
+	if got := said(readProgram(t, target)); !slices.Equal(got, []string{"replaced direct leaf_drop"}) {
+		t.Errorf("%q", got)
+	}
+	if c := readProgram(t, replacement); c.about().Type != "extension" {
+		t.Errorf("%+v", c.about())
 	}
 }
 
