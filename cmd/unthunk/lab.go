@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -215,28 +216,29 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 // runInGuests runs a verb in each guest and writes what it wrote, each under the
 // guest's name where there are several.
 func (f labFlags) runInGuests(ctx context.Context, s std, plan lab.Plan, self string) error {
+	var failed error
+	several := len(plan.Cells()) > 1
 	show, done := labProgress(s)
-	results, err := lab.Commands(ctx, plan, self, strings.Fields(f.run), show)
-	done()
-	if err != nil {
-		return err
-	}
-	for _, r := range results {
-		if len(results) > 1 {
+	err := lab.Commands(ctx, plan, self, strings.Fields(f.run), show, func(r lab.CommandResult) {
+		if isTerminal(s.err) {
+			fmt.Fprint(s.err, "\r\033[K") // the progress, which comes again
+		}
+		if several {
 			fmt.Fprintf(s.out, "== %s\n", r.Name())
 		}
 		if r.Err != nil {
-			err = errors.Join(err, fmt.Errorf("%s: %w", r.Name(), r.Err))
-			continue
+			failed = errors.Join(failed, fmt.Errorf("%s: %w", r.Name(), r.Err))
+			return
 		}
 		// A guest is another's kernel: it must not speak to this terminal.
 		fmt.Fprint(s.out, cells.CleanLines(string(r.Results[0].Stdout)))
 		fmt.Fprint(s.err, cells.CleanLines(string(r.Results[0].Stderr)))
 		if code := r.Results[0].Exit; code != 0 {
-			err = errors.Join(err, fmt.Errorf("%s: exit code %d", r.Name(), code))
+			failed = errors.Join(failed, fmt.Errorf("%s: exit code %d", r.Name(), code))
 		}
-	}
-	return err
+	})
+	done()
+	return cmp.Or(err, failed)
 }
 
 // newLabGuest is what lab runs in a guest.

@@ -339,7 +339,7 @@ func TestWatch(t *testing.T) {
 	}
 	ctx, stop := context.WithCancelCause(t.Context())
 	defer stop(nil)
-	go watch(ctx, stop, console, results)
+	go watch(ctx, stop, map[*os.File]int64{console: maxConsole, results: MaxResults})
 	<-ctx.Done()
 	if err := context.Cause(ctx); !strings.Contains(err.Error(), "it wrote more than 4 MiB") {
 		t.Error(err)

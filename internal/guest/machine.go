@@ -46,6 +46,8 @@ type Machine struct {
 	// Files are put into the guest with mode 0755: the path there → the
 	// path here.
 	Files map[string]string
+	// MaxResults is the most that the commands may write in all, in bytes; 0 is 32 MiB.
+	MaxResults int64
 }
 
 // NIC is a network interface of a guest.
@@ -148,7 +150,8 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	go watch(ctx, stop, console, results)
+	most := cmp.Or(m.MaxResults, int64(MaxResults))
+	go watch(ctx, stop, map[*os.File]int64{console: maxConsole, results: most})
 	qemu, err := m.QEMU.command(ctx, args...)
 	if err != nil {
 		return Report{}, fmt.Errorf("boot guest: %w", err)
@@ -170,7 +173,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		// Before what the guest printed: its last words are at the end.
 		r.Console = "QEMU: " + out.String() + r.Console
 	}
-	if r.Results, err = readResults(io.NewSectionReader(results, 0, maxResults), commands); err != nil && runErr == nil {
+	if r.Results, err = readResults(io.NewSectionReader(results, 0, most), commands); err != nil && runErr == nil {
 		return r, err
 	}
 	switch {
@@ -187,12 +190,12 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 // Limits on what a guest and QEMU may write, in bytes: tests of a package write 100 KB.
 const (
 	maxConsole  = 4 << 20
-	maxResults  = 32 << 20
+	MaxResults  = 32 << 20
 	maxMessages = 64 << 10
 )
 
-// watch ends a guest that writes more than it may, until ctx ends.
-func watch(ctx context.Context, stop context.CancelCauseFunc, console, results *os.File) {
+// watch ends a guest that writes more than it may into one of files, until ctx ends.
+func watch(ctx context.Context, stop context.CancelCauseFunc, files map[*os.File]int64) {
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -201,7 +204,7 @@ func watch(ctx context.Context, stop context.CancelCauseFunc, console, results *
 			return
 		case <-tick.C:
 		}
-		for f, limit := range map[*os.File]int64{console: maxConsole, results: maxResults} {
+		for f, limit := range files {
 			if info, err := f.Stat(); err == nil && info.Size() > limit {
 				stop(fmt.Errorf("it wrote more than %d MiB", limit>>20))
 			}

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -554,5 +555,81 @@ func TestBadGuests(t *testing.T) {
 	cancel()
 	if _, err := Run(ctx, Plan{Kernels: []string{dir}}, self, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("stopped: %v", err)
+	}
+}
+
+// Guests that end in any order are shown in their own, one at a time, and each as soon as those
+// before it were: what they wrote is not kept.
+func TestTurns(t *testing.T) {
+	t.Parallel()
+	const n = 5
+	var (
+		order []int
+		group sync.WaitGroup
+		turns = newTurns(n)
+		first = make(chan struct{})
+		last  = make(chan struct{})
+	)
+	for i := range n {
+		group.Go(func() {
+			switch i {
+			case 0:
+				<-last // the others have ended
+			case n - 1:
+				close(last)
+				<-first // it is shown while the last still runs
+			}
+			turns.take(i, func() { order = append(order, i) })
+			if i == 0 {
+				close(first)
+			}
+		})
+	}
+	group.Wait()
+	if !slices.Equal(order, []int{0, 1, 2, 3, 4}) {
+		t.Error(order)
+	}
+}
+
+func TestLastOf(t *testing.T) {
+	t.Parallel()
+	if got := lastOf("panic"); got != "panic" {
+		t.Errorf("%q", got)
+	}
+	if got := lastOf(strings.Repeat("x", 4<<20) + "panic"); len(got) != maxLast || !strings.HasSuffix(got, "xpanic") {
+		t.Errorf("%d bytes", len(got))
+	}
+}
+
+// Each guest is handed on in the order of the plan, also one that fails.
+func TestCommands(t *testing.T) {
+	dir := t.TempDir()
+	for name, text := range map[string]string{"boot/vmlinuz-0.0": strings.Repeat("no kernel", 10_000),
+		"lib/modules/0.0/modules.builtin": "kernel/drivers/net/veth.ko\n"} {
+		file := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := Plan{Kernels: []string{dir}, Appends: []string{"a", "b", "c"}, Limit: 3 * time.Second}
+	var names []string
+	var missing error
+	err = Commands(t.Context(), plan, self, []string{"version"}, nil, func(r CommandResult) {
+		if missing = r.Err; r.Err == nil {
+			t.Errorf("%s: a file that is not a kernel runs", r.Name())
+		}
+		names = append(names, r.Append)
+	})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	testutil.SkipMissing(t, missing)
+	if strings.Join(names, "") != "abc" {
+		t.Error(names)
 	}
 }

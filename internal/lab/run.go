@@ -22,7 +22,7 @@ type CellResult struct {
 	*Measurement
 	// Err is why there is no measurement, in one line.
 	Err error
-	// Console is what the guest printed, for when it failed.
+	// Console is the last that the guest printed, for when it failed.
 	Console string
 }
 
@@ -75,19 +75,32 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	args := append([]string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, flags...)
 	report, err := m.Run(ctx, guest.Command{Args: args, Timeout: plan.Limit})
 	if err := failed(report, err); err != nil {
-		return nil, report.Console, err
+		return nil, lastOf(report.Console), err
+	}
+	if most := min(maxMeasurement, maxMeasurements/len(plan.Cells())); len(report.Results[0].Stdout) > most {
+		return nil, lastOf(report.Console), fmt.Errorf("in the guest: a measurement of more than %d KiB", most>>10)
 	}
 	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, plan.Bulks)
 	if err != nil {
-		return nil, report.Console, fmt.Errorf("in the guest: %w", err)
+		return nil, lastOf(report.Console), fmt.Errorf("in the guest: %w", err)
 	}
-	return got, report.Console, nil
+	return got, lastOf(report.Console), nil
 }
+
+// lastOf is the end of what a guest printed: up to 256 guests' are kept.
+func lastOf(console string) string { return strings.Clone(console[max(0, len(console)-maxLast):]) }
 
 // Limits on what a guest says that it measured.
 const (
 	// maxMeasurement is its size in bytes: one bulk takes some 10 KB.
 	maxMeasurement = 1 << 20
+	// maxMeasurements is the same of all guests together.
+	maxMeasurements = 32 << 20
+	// maxLast is how much is kept of what a guest printed, in bytes.
+	maxLast = 64 << 10
+	// maxOutputs is what all guests that run at the same time may write, in bytes, and
+	// leastOutput what one may.
+	maxOutputs, leastOutput = 128 << 20, 2 << 20
 	// maxPerPacket is how many instructions a packet takes: some hundred to some ten
 	// thousand.
 	maxPerPacket = 1e6
@@ -158,20 +171,42 @@ type CommandResult struct {
 	Err error
 }
 
-// Commands boots each cell and runs unthunk with args in it.
+// Commands boots each cell and runs unthunk with args in it. It calls got with each result, in
+// the order of the cells and for one at a time, as soon as those before it have come: nobody
+// keeps what all of them wrote.
 func Commands(
-	ctx context.Context, plan Plan, self string, args []string, progress func(done, all int, cell string),
-) ([]CommandResult, error) {
+	ctx context.Context, plan Plan, self string, args []string, progress func(done, all int, cell string), got func(CommandResult),
+) error {
 	if err := plan.Validate(); err != nil {
-		return nil, err
+		return err
 	}
 	plan = plan.withDefaults()
-	results := make([]CommandResult, len(plan.Cells()))
-	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+	atOnce := runtime.NumCPU()
+	turns := newTurns(len(plan.Cells()))
+	return each(ctx, plan, atOnce, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+		m.MaxResults = max(leastOutput, min(maxOutputs/int64(atOnce), guest.MaxResults))
 		report, err := m.Run(ctx, guest.Command{Args: append([]string{guest.Self}, args...), Timeout: plan.Limit})
-		results[i] = CommandResult{cell, report, err}
+		turns.take(i, func() { got(CommandResult{cell, report, err}) })
 	})
-	return results, err
+}
+
+// turns lets goroutines, which begin in their order, do something in that order.
+type turns []chan struct{}
+
+func newTurns(n int) turns {
+	t := make(turns, n+1)
+	for i := range t {
+		t[i] = make(chan struct{})
+	}
+	close(t[0])
+	return t
+}
+
+// take calls f when all before the i-th have been called.
+func (t turns) take(i int, f func()) {
+	<-t[i]
+	defer close(t[i+1])
+	f()
 }
 
 // each calls f for each cell, as many at once, with a machine that is ready to run.
