@@ -160,7 +160,8 @@ func (f *progXrayFlags) read(ctx context.Context, s std, target string) (
 	if opened, err = f.target.open(ctx, s, target); err != nil {
 		return nil, machine, nil, err
 	}
-	defer func() { err = errors.Join(err, opened.Close()) }()
+	p := opened // what is returned is nil after an error
+	defer func() { err = errors.Join(err, p.Close()) }()
 	k, err := kernel.OpenLive() // after the program, which has symbols
 	if err != nil {
 		return nil, machine, nil, err
