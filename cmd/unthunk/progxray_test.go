@@ -60,7 +60,7 @@ func TestProgXray(t *testing.T) {
 	}
 	for _, want := range []string{
 		"twomaps (tag ", "loaded to be read, and gone)", "lookup local or backends", "(» 1 in it)", "What to change:",
-		"value = bpf_map_lookup_elem(map, &key);", "look into local and backends in a branch each", "are of another CPU",
+		"value = bpf_map_lookup_elem(map, &key);", "look into local and backends in a branch each, with asm volatile", "are of another CPU",
 	} {
 		if !strings.Contains(strings.Join(strings.Fields(stdout), " "), want) {
 			t.Errorf("no %q in\n%s", want, stdout)

@@ -136,10 +136,12 @@ func Advise(doc *record.ProgXray, prices []record.TaxRow, observers []string) {
 			add("constant-index", rows, row.Price, "%s: the index is %d, and the jump is indirect all the same: the JIT makes it direct "+
 				"when constants are not blinded (net.core.bpf_jit_harden)", at, *row.Index)
 		case kind == KindTailCall && row.Indirect:
-			add("constant-index", rows, row.Price, "%s: jump to %s by a constant index: a switch over the index, with a bpf_tail_call in "+
-				"each case, jumps directly", at, one(row.Maps, "the next program"))
+			add("constant-index", rows, row.Price, "%s: jump to %s by a constant index: a switch over the index, with libbpf's "+
+				"bpf_tail_call_static in each case, jumps directly; of plain bpf_tail_call the compiler makes one call again",
+				at, one(row.Maps, "the next program"))
 		case kind == KindLookup && row.Generic && len(row.Maps) > 1:
-			add("known-map", rows, row.Price, "%s: look into %s in a branch each: the verifier makes a lookup of a known map inline or direct",
+			add("known-map", rows, row.Price, "%s: look into %s in a branch each, with asm volatile(\"\") behind one lookup: the "+
+				"compiler makes one of two that are alike, and the verifier makes one of a known map inline or direct",
 				at, strings.Join(row.Maps, " and "))
 		case kind == KindLookup && row.Generic:
 			add("known-map", rows, row.Price, "%s: name the map: the verifier makes a lookup of a known map inline or direct", at)
