@@ -44,7 +44,7 @@ func rightsOf(cmd *cobra.Command) rights {
 		}
 	case "bench":
 		r := rights{
-			keeps: append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK, unix.CAP_SYS_NICE),
+			keeps: append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK),
 			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN; redirect-xsk: CAP_NET_RAW, CAP_IPC_LOCK; " +
 				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON; with --prog: CAP_SYSLOG to see whether the program is in the " +
 				"BPF dispatcher.",
@@ -60,7 +60,7 @@ func rightsOf(cmd *cobra.Command) rights {
 		r := rights{
 			keeps: slices.Concat(chain, code),
 			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN, CAP_SYSLOG for kernel symbols; " +
-				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYSLOG.",
+				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON, CAP_SYSLOG, and CAP_SYS_ADMIN for the price of an indirect call.",
 		}
 		if onDevices {
 			// The price of an indirect call comes from a chain of its own.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -276,5 +278,38 @@ func main() {
 	}
 	if out, err := exec.Command("go", "build", "-o", exe, source).CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// A verb keeps no capability that its help, and so the table of docs/security.md, does not name.
+func TestRightsNamed(t *testing.T) {
+	t.Parallel()
+	root := newRoot(std{out: io.Discard, err: io.Discard})
+	var check func(cmd *cobra.Command)
+	check = func(cmd *cobra.Command) {
+		for _, sub := range cmd.Commands() {
+			check(sub)
+		}
+		r := rightsOf(cmd)
+		for _, c := range r.keeps {
+			// CAP_SYS_ADMIN includes two others; lab says that it keeps what tax does.
+			included := (c == unix.CAP_BPF || c == unix.CAP_PERFMON) && strings.Contains(r.about, "CAP_SYS_ADMIN")
+			as := r.about
+			if cmd.Name() == "lab" {
+				as += "CAP_SYS_ADMIN CAP_NET_ADMIN CAP_SYSLOG CAP_BPF CAP_PERFMON"
+			}
+			if !included && !strings.Contains(as, c.String()) {
+				t.Errorf("%s keeps %s: %s", cmd.CommandPath(), c, r.about)
+			}
+		}
+	}
+	check(root)
+	for _, cmd := range root.Commands() {
+		if cmd.Flags().Lookup("in") != nil {
+			if err := cmd.Flags().Set("in", "eth0"); err != nil {
+				t.Fatal(err)
+			}
+			check(cmd)
+		}
 	}
 }
