@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strings"
@@ -13,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/outfile"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 func newMan(s std) *cobra.Command {
@@ -29,7 +29,7 @@ func newMan(s std) *cobra.Command {
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := os.MkdirAll(args[0], 0o777); err != nil {
+			if err := outfile.MkdirAll(args[0]); err != nil {
 				return fmt.Errorf("write man pages: %w", err)
 			}
 			pages := 0
@@ -43,7 +43,7 @@ func newMan(s std) *cobra.Command {
 				}
 				pages++
 			}
-			fmt.Fprintf(s.out, "%d pages in %s\n", pages, args[0])
+			fmt.Fprintf(s.out, "%d pages in %s\n", pages, cells.Clean(args[0]))
 			return nil
 		},
 	}

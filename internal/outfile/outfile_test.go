@@ -237,3 +237,35 @@ func TestStreamExchanged(t *testing.T) {
 	}
 	holds(t, path, "secret", 0o600, uint32(os.Geteuid()))
 }
+
+// Folders are made where a path leads, and none behind a link that another user put into a
+// folder where everybody can write.
+func TestMkdirAll(t *testing.T) {
+	testutil.Root(t)
+	dir, victim := folder(t, os.ModeSticky|0o777, 0), t.TempDir()
+	link := filepath.Join(dir, "link")
+	must(t, os.Symlink(victim, link), os.Lchown(link, mallory, mallory))
+	for _, path := range []string{link + "/sub", link, link + "/sub/sub"} {
+		if err := MkdirAll(path); err == nil || !strings.Contains(err.Error(), "is not followed") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if made, err := os.ReadDir(victim); err != nil || len(made) > 0 {
+		t.Errorf("%v is behind the link, %v", made, err)
+	}
+	own := filepath.Join(dir, "own")
+	must(t, os.Symlink(victim, own), os.WriteFile(filepath.Join(dir, "file"), nil, 0o600))
+	for _, path := range []string{dir, dir + "/a/b/", dir + "/a/b", dir + "/a/../c", own + "/d/e", "/"} {
+		if err := MkdirAll(path); err != nil {
+			t.Errorf("%s: %v", path, err)
+		}
+		if info, err := os.Stat(path); err != nil || !info.IsDir() {
+			t.Errorf("%s: %v, %v", path, info, err)
+		}
+	}
+	for _, path := range []string{"", dir + "/file", dir + "/file/x"} {
+		if err := MkdirAll(path); err == nil {
+			t.Errorf("%q was made", path)
+		}
+	}
+}

@@ -32,7 +32,27 @@ func (t target) close() { unix.Close(t.dir) }
 // caller, root, or the owner of the folder it is in: fs.protected_symlinks is the same
 // rule for sticky folders, which a machine may have turned off, and which does not hold
 // for a program that reads links by itself.
-func resolve(path string) (t target, err error) {
+func resolve(path string) (t target, err error) { return walk(path, false) }
+
+// MkdirAll makes the folder path and those above it that are not there, with all rights less
+// the umask. It follows links as [Write] does, so that it makes nothing behind another user's.
+func MkdirAll(path string) error {
+	if path == "" {
+		return errors.New("make folder: no name")
+	}
+	t, err := walk(path, true)
+	switch {
+	case errors.Is(err, unix.EISDIR): // as it should be
+		return nil
+	case err != nil:
+		return &os.PathError{Op: "make folder", Path: path, Err: err}
+	}
+	t.close()
+	return &os.PathError{Op: "make folder", Path: path, Err: unix.ENOTDIR}
+}
+
+// walk is resolve; with makes it makes the folders that are not there.
+func walk(path string, makes bool) (t target, err error) {
 	names := strings.Split(path, "/")
 	at := "."
 	if filepath.IsAbs(path) {
@@ -53,6 +73,12 @@ func resolve(path string) (t target, err error) {
 			continue
 		}
 		fd, err := unix.Openat(t.dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if errors.Is(err, unix.ENOENT) && makes {
+			if err := unix.Mkdirat(t.dir, name, 0o777); err != nil && !errors.Is(err, unix.EEXIST) {
+				return t, err
+			}
+			continue // it is there now, or what another process put there
+		}
 		if errors.Is(err, unix.ENOENT) && len(rest) == 0 {
 			t.name = name
 			return t, nil
