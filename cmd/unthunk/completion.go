@@ -18,6 +18,7 @@ import (
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/tax"
 	"github.com/unthunk/unthunk/ksym"
 )
@@ -163,6 +164,9 @@ func completer(values candidates, list bool) cobra.CompletionFunc {
 		}
 		var found []string
 		for _, value := range values(cmd.Context(), args, typed) {
+			if value != cells.Clean(value) { // as a device may be called: a shell would print it as it is
+				continue
+			}
 			if strings.HasPrefix(value, typed) && !slices.Contains(strings.Split(before, ","), value) {
 				found = append(found, before+value)
 			}

@@ -19,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // forwardFlags are what the user typed.
@@ -137,7 +138,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkFiles([]string{f.object}, outFile{"pcap", f.pcap}); err != nil {
+	if err := checkFiles(append(f.metrics.Files(), f.object), outFile{"pcap", f.pcap}); err != nil {
 		return err
 	}
 	c.Warn = warner(s.err)
@@ -226,7 +227,7 @@ func warner(w io.Writer) func(string) {
 	return func(text string) {
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintf(w, "warning: %s\n", text)
+		fmt.Fprintf(w, "warning: %s\n", cells.Clean(text)) // it may have the name of a device
 	}
 }
 
@@ -279,6 +280,10 @@ type forwardRow struct {
 	InFlight uint64         `json:"in-flight"`
 	Drops    []forward.Drop `json:"drops"`
 }
+
+// devices are those of a row for a terminal: the kernel takes any character for a name but
+// spaces and slashes.
+func (r forwardRow) devices() string { return cells.Clean(r.In + " → " + r.Out) }
 
 type forwardDocument struct {
 	Schema  string       `json:"schema"`
@@ -353,7 +358,7 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 	}
 	w.lines++
 	for _, r := range list {
-		fmt.Fprintf(w.s.out, "%s %-24s %8.4f %8s %6s %s %s\n", at.Format("15:04:05"), r.In+" → "+r.Out, r.Mpps,
+		fmt.Fprintf(w.s.out, "%s %-24s %8.4f %8s %6s %s %s\n", at.Format("15:04:05"), r.devices(), r.Mpps,
 			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), w.unmatched(strconv.FormatUint(r.Passed, 10)), drops(r))
 	}
 	w.last, w.at = now, at
@@ -410,7 +415,7 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 		if w.filter {
 			unmatched = fmt.Sprintf("%d unmatched, ", r.Passed)
 		}
-		fmt.Fprintf(w.s.out, "%s → %s: %s%d received, %d sent, dropped: %s\n", r.In, r.Out, unmatched, r.Received, r.Sent,
+		fmt.Fprintf(w.s.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), unmatched, r.Received, r.Sent,
 			drops(r))
 	}
 	if sample != nil {

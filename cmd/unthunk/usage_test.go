@@ -86,6 +86,7 @@ func TestSameFiles(t *testing.T) {
 	}
 	overwrites, twice := "would overwrite a file that is read", "write to one file"
 	x := filepath.Join(dir, "x")
+	web := writeFile(t, "tls_server_config:\n  cert_file: nope.pem\n  key_file: "+record+"\n")
 	for _, test := range []struct {
 		args []string
 		want string
@@ -99,6 +100,9 @@ func TestSameFiles(t *testing.T) {
 		{[]string{"profile", "--svg", x, "--pprof", x}, twice},
 		{[]string{"profile", "--folded", x, "--save", dir + "/./x"}, twice},
 		{[]string{"forward", "--in", "a", "--out", "b", "--bpf", record, "--pcap", record}, overwrites},
+		{[]string{"forward", "--in", "a", "--out", "b", "--metrics", ":0", "--metrics-config", web, "--pcap", web}, overwrites},
+		{[]string{"forward", "--in", "a", "--out", "b", "--metrics", ":0", "--metrics-config", web, "--pcap", record}, overwrites},
+		{[]string{"forward", "--in", "a", "--out", "b", "--metrics", ":0", "--metrics-config", web, "--pcap", link}, overwrites},
 	} {
 		code, stdout, stderr := unthunk(t, test.args...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, test.want) {

@@ -10,10 +10,12 @@ import (
 	"io"
 	"log"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -106,12 +108,29 @@ func checkConfig(path string) (usesTLS bool, err error) {
 	if path == "" {
 		return false, nil
 	}
+	usesTLS, named, err := namedBy(path)
+	if err != nil {
+		return false, err
+	}
+	// What it names is read whole, too: at the start, and for each connection.
+	for key, name := range named {
+		f, _, err := unpack.Open(name, maxConfig)
+		if err != nil {
+			return false, fmt.Errorf("%s: %w", key, err)
+		}
+		f.Close()
+	}
+	return usesTLS, web.Validate(path)
+}
+
+// namedBy are the files that a web configuration names, by their keys in it.
+func namedBy(path string) (usesTLS bool, named map[string]string, err error) {
 	b, err := unpack.ReadFile(path, maxConfig)
 	if err != nil {
 		if p, ok := errors.AsType[*os.PathError](err); ok {
 			err = p.Err
 		}
-		return false, err
+		return false, nil, err
 	}
 	var c struct {
 		TLS *struct {
@@ -121,26 +140,31 @@ func checkConfig(path string) (usesTLS bool, err error) {
 		} `yaml:"tls_server_config"`
 	}
 	if err := yaml.Unmarshal(b, &c); err != nil {
-		return false, err
+		return false, nil, err
 	}
 	if c.TLS == nil {
-		return false, web.Validate(path)
+		return false, nil, nil
 	}
-	// What it names is read whole, too: at the start, and for each connection.
-	for key, name := range map[string]string{"cert_file": c.TLS.Cert, "key_file": c.TLS.Key, "client_ca_file": c.TLS.CA} {
-		if name == "" {
-			continue
+	named = map[string]string{"cert_file": c.TLS.Cert, "key_file": c.TLS.Key, "client_ca_file": c.TLS.CA}
+	for key, name := range named {
+		switch {
+		case name == "":
+			delete(named, key)
+		case !filepath.IsAbs(name):
+			named[key] = filepath.Join(filepath.Dir(path), name)
 		}
-		if !filepath.IsAbs(name) {
-			name = filepath.Join(filepath.Dir(path), name)
-		}
-		f, _, err := unpack.Open(name, maxConfig)
-		if err != nil {
-			return false, fmt.Errorf("%s: %w", key, err)
-		}
-		f.Close()
 	}
-	return true, web.Validate(path)
+	return true, named, nil
+}
+
+// Files are those that a server with these options reads: the web configuration and what it
+// names, as far as it can be read.
+func (o Options) Files() []string {
+	if o.WebConfig == "" {
+		return nil
+	}
+	_, named, _ := namedBy(o.WebConfig) // an error is that of Serve
+	return append(slices.Collect(maps.Values(named)), o.WebConfig)
 }
 
 // Addr is the address that the server got.

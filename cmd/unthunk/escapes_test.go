@@ -1,0 +1,43 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/forward"
+)
+
+// Names of devices and folders may hold any character: none of them speaks to a terminal, nor
+// to the shell that completes.
+func TestNamesWithEscapes(t *testing.T) {
+	t.Parallel()
+	const escape = "a\x1b]0;P\x07b"
+	var out, errs bytes.Buffer
+	w := forwardWriter{s: std{out: &out, err: &errs}, started: time.Now()}
+	totals := forward.Totals{Mode: "copy", Directions: []forward.Direction{{In: escape, Out: escape}}}
+	if err := w.interval(totals, time.Now()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.final(totals, nil); err != nil {
+		t.Fatal(err)
+	}
+	warner(&errs)("what " + escape + " sends is not counted")
+	code, stdout, stderr := unthunk(t, "man", filepath.Join(t.TempDir(), escape))
+	if code != exitDone {
+		t.Error(code)
+	}
+	for _, text := range []string{out.String(), errs.String(), stdout + stderr} {
+		if text == "" || strings.ContainsAny(text, "\x1b\x07") || !strings.Contains(text, "a\ufffd]0;P\ufffdb") {
+			t.Errorf("%q", text)
+		}
+	}
+	devices := func(context.Context, []string, string) []string { return []string{escape, "eth0"} }
+	if found, _ := completer(devices, true)(newRoot(std{out: &out, err: &errs}), nil, ""); !slices.Equal(found, []string{"eth0"}) {
+		t.Errorf("%q", found)
+	}
+}
