@@ -79,7 +79,7 @@ func printable(s string) bool {
 	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
-// checkMeans is [checkQuantities] for means: the interval of one may reach below
+// checkMeans is [checkQuantities] for means and differences: the interval of one may reach below
 // 0 when it itself cannot.
 func checkMeans(qs []quantity) error {
 	for i, q := range qs {

@@ -124,8 +124,8 @@ func (r *TaxRow) check() error {
 	case !measured && (r.Cycles != nil || r.NsPerPacket != nil):
 		return errors.New("cycles or ns per packet of no price")
 	}
-	err := checkQuantities([]quantity{
-		{"with", "ns", r.With, false},
+	err := checkMeans([]quantity{
+		{"with", "ns", r.With, false},              // of a hop: a chain's time less another's
 		{"without", "ns", r.Without, r.Estimate()}, // a difference then
 		{"price", "ns", r.Price, true},
 		{"cycles", "cycles", r.Cycles, true},

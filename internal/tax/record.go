@@ -45,11 +45,11 @@ func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
 	return append(rows, packets...), warns
 }
 
-// possible is row, refused when one of its sides is below zero: beside other work a round of the chain with the redirect
-// can be quicker than that of the chain without it.
+// possible is row, refused when one of its sides is below zero: beside other work the chain with the redirect can be quicker
+// than that without it.
 func possible(row record.TaxRow) record.TaxRow {
 	for _, q := range []*stat.Quantity{row.With, row.Without} {
-		if q == nil || q.Low >= 0 {
+		if q == nil || q.Median >= 0 {
 			continue
 		}
 		return record.TaxRow{
