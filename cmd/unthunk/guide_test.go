@@ -17,29 +17,36 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
-// guideLine is a command of docs/getting-started.md.
+// guideLine is a command of a page that a reader follows.
 type guideLine struct {
 	number  int
 	command string
 }
 
-// guideLines are the commands of the guide, in their order: those of indented lines and
-// behind the prompts of its outputs.
-func guideLines(t *testing.T) []guideLine {
+// guideLines are the commands of a part of a page, in their order: those of indented lines and
+// behind the prompts of its outputs. The part begins with a line that has the text first, and ends before the next line that
+// has the text end; empty texts stand for the whole page.
+func guideLines(t *testing.T, page, first, end string, least int) []guideLine {
 	t.Helper()
-	command := regexp.MustCompile(`^(?:    |\$ )(\S.*)$`)
+	command := regexp.MustCompile(`^(?:    |\$ )(?:sudo )?(\S.*)$`)
 	var lines []guideLine
-	fenced := false
-	for i, line := range strings.Split(readFile(t, "../../docs/getting-started.md"), "\n") {
+	fenced, within := false, false
+	for i, line := range strings.Split(readFile(t, page), "\n") {
+		switch {
+		case !within:
+			within = strings.Contains(line, first)
+		case end != "" && strings.Contains(line, end):
+			within = false
+		}
 		if strings.HasPrefix(line, "```") {
 			fenced = !fenced
 		}
 		m := command.FindStringSubmatch(line)
-		if m != nil && fenced == strings.HasPrefix(line, "$") {
+		if within && m != nil && fenced == strings.HasPrefix(line, "$") {
 			lines = append(lines, guideLine{i + 1, m[1]})
 		}
 	}
-	if len(lines) < 20 {
+	if len(lines) < least {
 		t.Fatalf("%d commands: the test reads nothing", len(lines))
 	}
 	return lines
@@ -56,7 +63,8 @@ func TestGettingStarted(t *testing.T) {
 			testutil.Missing(t, tool)
 		}
 	}
-	guide := guideShell{dir: t.TempDir(), clone: cloneable(t)}
+	dir := t.TempDir()
+	guide := guideShell{dir: dir, files: filepath.Join(dir, "unthunk"), clone: cloneable(t)}
 	text := readFile(t, "../../docs/getting-started.md")
 	for _, flag := range []string{"--quick", "--duration"} {
 		if !strings.Contains(text, flag) {
@@ -70,7 +78,7 @@ func TestGettingStarted(t *testing.T) {
 		t.Fatal(err)
 	}
 	stop := func() {}
-	for _, line := range guideLines(t) {
+	for _, line := range guideLines(t, "../../docs/getting-started.md", "", "", 20) {
 		if strings.Contains(line.command, "eth0") && guide.namespace == nil { // the first of the last part
 			guide.namespace = real
 			stop = flood.Start(t, real, source.Index)
@@ -85,9 +93,9 @@ func TestGettingStarted(t *testing.T) {
 
 // guideShell runs commands as a shell does that keeps its folder and its environment.
 type guideShell struct {
-	// dir is the folder in which the guide begins, clone what the address of the
-	// repository stands for.
-	dir, clone string
+	// dir is the folder in which the guide begins, files the one that commands save files in, clone what the address of
+	// the repository stands for.
+	dir, files, clone string
 	// namespace is where the commands run; nil for that of the test.
 	namespace *netlab.Namespace
 	// failed is set when a command before this one failed that others need.
@@ -105,6 +113,10 @@ var short = map[string]struct {
 	"profile": {" --quick --duration 4s", nil},
 	"tax":     {" --quick", nil},
 	"compare": {"", []int{exitRegression}},
+
+	"prog cost":   {" --quick --duration 4s", nil},
+	"prog diff":   {" --quick --duration 4s", nil},
+	"prog record": {" --packets 1000", nil},
 }
 
 // shortened is a command line that takes seconds.
@@ -116,6 +128,9 @@ func shortened(command string) (line string, codes []int) {
 	verb := "run"
 	if len(words) > 1 && !strings.HasPrefix(words[1], "-") {
 		verb = words[1]
+	}
+	if verb == "prog" {
+		verb += " " + words[2]
 	}
 	before, after, redirected := strings.Cut(command, " > ")
 	before += short[verb].flags
@@ -160,7 +175,7 @@ exit $code`, g.dir, state, line)
 	// The files that later commands of the guide read.
 	_, name, saves := strings.Cut(command, "--save ")
 	if name, _, _ = strings.Cut(name, " "); saves && !strings.Contains(name, "$") {
-		if _, err := os.Stat(filepath.Join(g.dir, "unthunk", name)); err != nil {
+		if _, err := os.Stat(filepath.Join(g.files, name)); err != nil {
 			t.Error(err)
 		}
 	}
