@@ -14,6 +14,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/progcost"
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -105,6 +106,7 @@ type costFlags struct {
 	replay replayFlags
 	length lengthFlags
 	output outputFlags
+	lines  bool
 }
 
 func newProgCost(s std) *cobra.Command {
@@ -134,6 +136,8 @@ object is loaded with maps of its own and is gone after the run; nothing is atta
 	}
 	f.target.add(cmd.Flags(), true)
 	f.replay.add(cmd)
+	cmd.Flags().BoolVar(&f.lines, "lines", false,
+		"also say of each source line how often it runs a packet, and what it takes: of an object file, compiled with -g")
 	f.length.add(cmd, progcost.DefaultRounds, progcost.DefaultDuration)
 	f.output.add(cmd)
 	return cmd
@@ -160,6 +164,9 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 		return err
 	}
 	defer opened.Close()
+	if f.lines && opened.Live {
+		return usagef("--lines is for an object file: counters are put into a copy of the program, and %s is loaded already", target)
+	}
 	plan.Programs = []prog.Program{progcost.Replayable(opened)}
 	doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", host.Identify(host.Options{}))}
 	doc.Settings = settings(cmd, length)
@@ -183,6 +190,45 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	doc.Rows = rows
 	doc.AddReferences("", raw.References)
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	if f.lines && !doc.Incomplete {
+		if err := f.measureLines(ctx, s, doc, opened, plan, raw.CPU); err != nil {
+			return err
+		}
+	}
 	err = f.output.publish(s, doc, func() error { return report.ProgCost(s.out, textOptions(s.out), doc) })
 	return stopped(&doc.Document, func(row record.CostRow) bool { return row.Refused != "" }, err)
+}
+
+// measureLines adds to a record how often each source line runs a packet, and what it takes.
+func (f *costFlags) measureLines(
+	ctx context.Context, s std, doc *record.ProgCost, opened *program.Opened, plan progcost.Plan, cpu int,
+) error {
+	counted, counters, err := f.target.openCounted(ctx, s, doc.Program.Target)
+	if ctx.Err() != nil {
+		doc.Incomplete = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer counted.Close()
+	l := progcost.Lines{Timed: opened, Counted: counted, Counters: counters, CPU: cpu, Length: progcost.LinesLength(plan.Schedule)}
+	for _, row := range doc.Rows {
+		if row.Name == "all" && row.Ns != nil {
+			l.Ns = row.Ns.Median
+		}
+	}
+	found, warns, err := l.Measure(ctx, plan.Packets, plan.Replay)
+	if ctx.Err() != nil {
+		doc.Incomplete = true // the rows are whole
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	doc.Lines = found
+	for _, text := range warns {
+		doc.Warnings = append(doc.Warnings, record.Warning{Text: text})
+	}
+	return nil
 }

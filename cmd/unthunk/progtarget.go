@@ -9,7 +9,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/unthunk/unthunk/internal/progcost"
 	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/program/lines"
 )
 
 // targetFlags are those of a verb that takes a program of the user's.
@@ -118,21 +120,7 @@ func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Op
 		return nil, err
 	}
 	opened, err := target.Open(ctx, o)
-	if option, ok := errors.AsType[*program.OptionError](err); ok {
-		if near := nearest(option.Name, option.Known); near != "" && option.Name != "" {
-			return nil, usagef("%w: did you mean %s?", err, near)
-		}
-		return nil, usageError{err}
-	}
-	if refused, ok := errors.AsType[*program.LoadError](err); ok && len(refused.Log) > 0 {
-		if !f.verifierLog {
-			return nil, fmt.Errorf("%w (--verifier-log prints all that it says)", err)
-		}
-		for _, line := range refused.Log {
-			fmt.Fprintln(s.err, line)
-		}
-	}
-	if err != nil {
+	if err := f.explain(s, err); err != nil {
 		return nil, err
 	}
 	warn := warner(s.err)
@@ -145,4 +133,38 @@ func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Op
 		}
 	}
 	return opened, nil
+}
+
+// explain says of an error of a target which known name resembles one that is not there, or what
+// the verifier says.
+func (f *targetFlags) explain(s std, err error) error {
+	if option, ok := errors.AsType[*program.OptionError](err); ok {
+		if near := nearest(option.Name, option.Known); near != "" && option.Name != "" {
+			return usagef("%w: did you mean %s?", err, near)
+		}
+		return usageError{err}
+	}
+	if refused, ok := errors.AsType[*program.LoadError](err); ok && len(refused.Log) > 0 {
+		if !f.verifierLog {
+			return fmt.Errorf("%w (--verifier-log prints all that it says)", err)
+		}
+		for _, line := range refused.Log {
+			fmt.Fprintln(s.err, line)
+		}
+	}
+	return err
+}
+
+// openCounted opens an object once more, with counters of source lines in it.
+func (f *targetFlags) openCounted(ctx context.Context, s std, text string) (*program.Opened, *lines.Counters, error) {
+	target, err := program.Parse(text)
+	if err != nil {
+		return nil, nil, usageError{err}
+	}
+	o, err := f.options()
+	if err != nil {
+		return nil, nil, err
+	}
+	opened, counters, err := progcost.OpenCounted(ctx, target, o)
+	return opened, counters, f.explain(s, err)
 }

@@ -102,10 +102,15 @@ func rightsOf(cmd *cobra.Command) rights {
 				"run, names of maps and lines of the source; with --price: those of tax.",
 		}
 	case "prog cost":
-		return rights{
+		r := rights{
 			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, reads: true,
-			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps.",
+			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps; " +
+				"--lines: CAP_SYSLOG for ns.",
 		}
+		if given("lines") {
+			r.keeps = append(r.keeps, unix.CAP_SYSLOG)
+		}
+		return r
 	case "prog record":
 		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}
 	case "forward":

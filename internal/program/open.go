@@ -177,6 +177,9 @@ func (o *Opened) Close() error {
 	return errors.Join(errs...)
 }
 
+// TailCalls are the programs of the tail-call tables of an object, in no order.
+func (o *Opened) TailCalls() []*ebpf.Program { return o.others }
+
 func (o *Opened) warnf(format string, args ...any) {
 	o.Warnings = append(o.Warnings, fmt.Sprintf(format, args...))
 }

@@ -320,7 +320,7 @@ func TestLarge(t *testing.T) {
 	defer cancel()
 	start = time.Now()
 	if _, err := target.Open(ctx, Options{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Second {
-		t.Errorf("cancelled after 10 ms: %v after %v", err, time.Since(start))
+		t.Errorf("canceled after 10 ms: %v after %v", err, time.Since(start))
 	}
 }
 

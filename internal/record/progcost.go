@@ -18,6 +18,42 @@ type CostParts struct {
 	// Program is what was measured, Packets on what.
 	Program ProgramIdentity `json:"program"`
 	Packets PacketSource    `json:"packets"`
+	// Lines are the source lines of the program that ran, in their order; none without --lines.
+	Lines []CostLine `json:"lines,omitempty"`
+}
+
+// CostLine is a source line of a program: counted in a copy of it, and sampled while it was replayed.
+type CostLine struct {
+	// Program is the one that was named, or one of its tail-call tables.
+	Program  string `json:"program"`
+	Function string `json:"function"`
+	File     string `json:"file"`
+	Line     int    `json:"line"`
+	Text     string `json:"text"`
+	// Runs is how often the line ran a packet.
+	Runs float64 `json:"runs"`
+	// Sampled is how many samples were in it or in what it called, Ns their share of what a packet costs, in ns;
+	// nil when there is none.
+	Sampled int      `json:"sampled"`
+	Ns      *float64 `json:"ns"`
+}
+
+// MaxCostLines is how many lines a record has.
+const MaxCostLines = 10_000
+
+func checkLines(lines []CostLine) error {
+	if n := len(lines); n > MaxCostLines {
+		return errTooMany(n)
+	}
+	for _, l := range lines {
+		if err := checkTexts([]string{l.Program, l.Function, l.File, l.Text}); err != nil {
+			return err
+		}
+		if l.Line < 0 || l.Sampled < 0 || !(l.Runs >= 0 && l.Runs <= math.MaxUint32) || l.Ns != nil && !(*l.Ns >= 0 && *l.Ns <= maxNs) {
+			return fmt.Errorf("impossible line %d: %v runs, %d samples", l.Line, l.Runs, l.Sampled)
+		}
+	}
+	return nil
 }
 
 // ProgramIdentity is a program that was replayed.
@@ -116,6 +152,9 @@ func (c *ProgCost) check() error {
 	if err := checkTexts([]string{
 		c.Program.Target, c.Program.Name, c.Program.Tag, c.Packets.Source, c.Packets.LeftOut,
 	}); err != nil {
+		return err
+	}
+	if err := checkLines(c.Lines); err != nil {
 		return err
 	}
 	return checkRows(c.Rows, nil)

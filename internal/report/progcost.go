@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -35,7 +36,55 @@ func ProgCost(w io.Writer, opts Options, doc *record.ProgCost) error {
 	notes.write(p)
 	fmt.Fprintln(&p.buf)
 	p.wrap("", costBasis(doc))
+	p.costLines(doc.Lines)
 	return p.flush(w)
+}
+
+// mostLines is how many source lines are written: the dearest, in the order of the source.
+const mostLines = 40
+
+// costLines writes how often each source line runs a packet, and what it takes.
+func (p *printer) costLines(all []record.CostLine) {
+	if len(all) == 0 {
+		return
+	}
+	shown := slices.Clone(all)
+	if len(shown) > mostLines {
+		slices.SortStableFunc(shown, func(a, b record.CostLine) int {
+			return cmp.Or(cmp.Compare(b.Sampled, a.Sampled), cmp.Compare(b.Runs, a.Runs))
+		})
+		least := shown[mostLines]
+		shown = slices.DeleteFunc(slices.Clone(all), func(l record.CostLine) bool {
+			return cmp.Or(cmp.Compare(l.Sampled, least.Sampled), cmp.Compare(l.Runs, least.Runs)) <= 0
+		})
+	}
+	fmt.Fprintln(&p.buf)
+	t := newTextTable([]bool{false, false, false, true}, "", "runs", "ns", "line", "")
+	place := ""
+	for _, l := range shown {
+		if at := cells.Clean(l.Program + ", " + l.File); at != place {
+			place = at
+			t.heading(at)
+		}
+		ns := "-"
+		if l.Ns != nil {
+			ns = strconv.FormatFloat(*l.Ns, 'f', 2, 64)
+		}
+		t.add(strconv.FormatFloat(l.Runs, 'g', 3, 64), ns, strconv.Itoa(l.Line), cells.Clean(l.Text))
+	}
+	for _, line := range columns(t.rows, t.left, t.gap) {
+		if r := []rune(line); len(r) > p.width {
+			line = string(r[:p.width-1]) + "…"
+		}
+		p.line(strings.TrimRight(line, " "))
+	}
+	fmt.Fprintln(&p.buf)
+	text := "runs: how often the line ran a packet, counted in a copy of the program. ns: its share of the ns of a packet, " +
+		"with what it calls, by samples; a line's samples can be its neighbor's."
+	if left := len(all) - len(shown); left > 0 {
+		text += fmt.Sprintf(" %s that take less are left out.", cells.Plural(left, "line"))
+	}
+	p.wrap("", text)
 }
 
 // costTable has a line for each row, with verdicts where there is room for them.

@@ -17,6 +17,20 @@ func TestProgCostGolden(t *testing.T) {
 		change func(*record.ProgCost)
 	}{
 		{"prog-cost.txt", 80, func(c *record.ProgCost) {}},
+		{"prog-cost-lines.txt", 80, func(c *record.ProgCost) {
+			ns := func(ns float64) *float64 { return &ns }
+			c.Lines = []record.CostLine{
+				{Program: "xdp_lb", Function: "xdp_lb", File: "lb.c", Line: 9, Text: "if (end_of(frame) <= frame->end)",
+					Runs: 1, Sampled: 10, Ns: ns(0.5)},
+				{Program: "xdp_lb", Function: "xdp_lb", File: "lb.c", Line: 120, Runs: 0.8, Sampled: 400, Ns: ns(20.25),
+					Text: "entry = bpf_map_lookup_elem(&connections_of_this_balancer, &key_of_the_connection);"},
+				{Program: "xdp_lb", Function: "parse", File: "parse.h", Line: 7, Text: "for (i = 0; i < 6; i++)", Runs: 5.5},
+			}
+			for i := range 50 {
+				c.Lines = append(c.Lines, record.CostLine{
+					Program: "xdp_lb", File: "z.h", Line: i + 1, Text: "x++;", Runs: 1, Sampled: i % 4, Ns: ns(0.1)})
+			}
+		}},
 		{"prog-cost-60.txt", 60, func(c *record.ProgCost) {}},
 		{"prog-cost-refused.txt", 80, func(c *record.ProgCost) {
 			c.Incomplete, c.Program.Places, c.Settings = true, 1, map[string]string{"cold": "64 MiB"}

@@ -75,15 +75,37 @@ func Instrument(spec *ebpf.CollectionSpec) (*ebpf.CollectionSpec, *Counters, err
 	return copied, counters, nil
 }
 
-// Read returns the counts of all lines, in the order of the source. m is the map [MapName] of
-// the instrumented object.
-func (c *Counters) Read(m *ebpf.Map) ([]Count, error) {
+// Runs returns how often a program of the object was run.
+func (c *Counters) Runs(m *ebpf.Map, program string) (uint64, error) {
+	b, err := c.read(m)
+	if err != nil {
+		return 0, err
+	}
+	for i, block := range c.blocks {
+		if block.program == program { // the first is that of its first instruction
+			return binary.NativeEndian.Uint64(b[8*i:]), nil
+		}
+	}
+	return 0, fmt.Errorf("read counters of lines: there is no program %s", program)
+}
+
+func (c *Counters) read(m *ebpf.Map) ([]byte, error) {
 	b, err := m.LookupBytes(uint32(0))
 	if err != nil {
 		return nil, fmt.Errorf("read counters of lines: %w", err)
 	}
 	if len(b) != 8*len(c.blocks) {
 		return nil, fmt.Errorf("read counters of lines: %d bytes, want %d", len(b), 8*len(c.blocks))
+	}
+	return b, nil
+}
+
+// Read returns the counts of all lines, in the order of the source. m is the map [MapName] of
+// the instrumented object.
+func (c *Counters) Read(m *ebpf.Map) ([]Count, error) {
+	b, err := c.read(m)
+	if err != nil {
+		return nil, err
 	}
 	type key struct {
 		program, function, file string
