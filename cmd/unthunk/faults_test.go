@@ -80,7 +80,7 @@ func TestFewFiles(t *testing.T) {
 		shell := append([]string{"-c", "ulimit -n " + n + `; exec "$@"`, "sh", exe}, strings.Fields(args)...)
 		return unlessBusy(func() ended { return exits(t, exec.Command("sh", shell...), nil) })
 	}
-	for _, args := range append(measuring(), "tax --pair bpf-prog"+quickly, "check", "version", "history testdata/saved") {
+	for _, args := range append(measuring(), "tax --pair bpf-prog"+quickly, "check", "prog list", "version", "history testdata/saved") {
 		e := limited("64", args)
 		if !e.works() && !e.refused(exitMissing, "room for ", "the limit is 64: raise it with ulimit -n ") {
 			t.Errorf("%s with 64 files: %+v", args, e)
@@ -119,7 +119,7 @@ func TestReadOnlySysctl(t *testing.T) {
 	testutil.Root(t)
 	exe := build(t)
 	readOnly := func(run func() error) error { return testutil.ReadOnly(t, "/proc/sys", run) }
-	for _, args := range append(measuring(), "check") {
+	for _, args := range append(measuring(), "check", "prog list") {
 		e := unlessBusy(func() ended { return exits(t, exec.Command(exe, strings.Fields(args)...), readOnly) })
 		if !e.works() {
 			t.Errorf("%s: %+v", args, e)
@@ -137,7 +137,7 @@ func TestRefusedCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ns.Close()
-	all := append(measuring(), "check", "forward --in in --out out --duration 1s",
+	all := append(measuring(), "check", "prog list", "forward --in in --out out --duration 1s",
 		"forward --in in --out out --engine xdp --duration 1s", "bench --in in --out out"+quickly)
 	stop := flood.Start(t, lab, gen)
 	defer stop()
@@ -178,11 +178,11 @@ func TestRefusedCalls(t *testing.T) {
 	}
 }
 
-func needsBPF(args string) bool { return args != "check" }
+func needsBPF(args string) bool { return args != "check" && args != "prog list" }
 
 func needsPerf(args string) bool { return strings.HasPrefix(args, "profile") }
 
-func needsNamespace(args string) bool { return args != "check" && !strings.Contains(args, " --in ") }
+func needsNamespace(args string) bool { return needsBPF(args) && !strings.Contains(args, " --in ") }
 
 // In a cgroup with 100 MB of memory all verbs work. A record that is too large for it is
 // refused, before the kernel ends the process.
@@ -196,7 +196,7 @@ func TestLittleMemory(t *testing.T) {
 	}
 	saved := filepath.Join(t.TempDir(), "bench.json")
 	for _, args := range append(measuring(),
-		"check", "tax --duration 4s", "profile --duration 4s", "run --duration 10s",
+		"check", "prog list", "tax --duration 4s", "profile --duration 4s", "run --duration 10s",
 		"bench --quick --save "+saved, "report "+saved+" --format csv",
 		"compare "+saved+" "+saved, "history testdata/saved",
 	) {

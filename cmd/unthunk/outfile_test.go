@@ -61,6 +61,7 @@ func outputs() []string {
 		"bench --bulk 64 --rounds 2 --duration 1s --save",
 		"profile" + short + " --svg", "profile" + short + " --pprof", "profile" + short + " --folded",
 		"forward --in in --out out --duration 1s --pcap",
+		"prog list --save", "prog record --dev in --duration 100ms -o",
 	}
 }
 
@@ -113,7 +114,7 @@ func TestOutputs(t *testing.T) {
 
 // newMode is the mode of a file that was not there: a capture is for its owner alone.
 func newMode(args string) os.FileMode {
-	if strings.HasSuffix(args, "--pcap") {
+	if strings.HasSuffix(args, "--pcap") || strings.HasPrefix(args, "prog record") {
 		return 0o600
 	}
 	return 0o644
@@ -136,7 +137,7 @@ func TestOutputIsInput(t *testing.T) {
 	for _, args := range []string{
 		"report in.json -o in.json", "report in.json -o ./hard", "report in.json -o soft",
 		"report in.json --format csv -o in.json", "compare in.json in.json --save in.json", "history . --save in.json",
-		"forward --in a --out b --bpf in.json --pcap in.json",
+		"forward --in a --out b --bpf in.json --pcap in.json", "prog list --prices in.json --save in.json",
 		"profile --svg x --pprof x", "profile --folded x --save x",
 	} {
 		cmd := exec.Command(exe, strings.Fields(args)...)

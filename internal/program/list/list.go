@@ -69,8 +69,13 @@ func (r *reading) unseen(format string, args ...any) {
 	r.found.Unseen = append(r.found.Unseen, clean(fmt.Sprintf(format, args...)))
 }
 
-// refused notes what the kernel refuses for want of rights. It returns all other errors.
+// refused notes what the kernel refuses: for want of rights, or as it has no such call. It
+// returns all other errors.
 func (r *reading) refused(what string, err error, needs ...feature.Capability) error {
+	if errors.Is(err, unix.ENOSYS) {
+		r.unseen("%s: %v", what, err)
+		return nil
+	}
 	if !errors.Is(err, fs.ErrPermission) { // EPERM, EACCES
 		return err
 	}
