@@ -226,7 +226,10 @@ func (f *progXrayFlags) measure(ctx context.Context, s std, doc *record.ProgXray
 	}
 	rows, warnings := raw.Record()
 	for _, w := range warnings {
-		if w.Row == "" || slices.Contains(pairs, w.Row) {
+		switch {
+		case w.Row == "":
+			doc.Warn("", "prices: "+w.Text)
+		case slices.Contains(pairs, w.Row):
 			doc.Warn("", fmt.Sprintf("price of %s: %s", w.Row, w.Text))
 		}
 	}

@@ -28,10 +28,10 @@ func newReport(s std) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report FILE…|DIR",
 		Short: "Make one page of saved records: pictures, tables, machines, warnings",
-		Long: `Make one page of saved records: of run, bench, tax, profile, xray, lab and compare
+		Long: `Make one page of saved records: of run, bench, tax, profile, xray, lab, prog and compare
 (what --save and --json write), in any mix. The page shows where a packet's ns go and
-its indirect branches, the bulk ladder, prices, differences, flame graphs, machines and
-warnings; of a folder, what history shows. It is one file that loads nothing, for any
+its indirect branches, the bulk ladder, prices, what is in the code of programs,
+differences, flame graphs, machines and warnings; of a folder, what history shows. It is one file that loads nothing, for any
 browser, printer or phone.
 
 --format markdown is for issue trackers, --format csv has one number a line, --format svg

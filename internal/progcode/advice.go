@@ -133,8 +133,10 @@ func Advise(doc *record.ProgXray, prices []record.TaxRow, observers []string) {
 		redirects = redirects || Kind(row.Kind) == KindRedirect
 		switch kind := Kind(row.Kind); {
 		case kind == KindTailCall && row.Indirect && row.Index != nil:
-			add("constant-index", rows, row.Price, "%s: the index is %d, and the jump is indirect all the same: the JIT makes it direct "+
-				"when constants are not blinded (net.core.bpf_jit_harden)", at, *row.Index)
+			if h := doc.Host.BPFHarden; h != "" && h != "off" {
+				add("constant-index", rows, row.Price, "%s: the index is %d, and the jump is indirect as constants are blinded "+
+					"(net.core.bpf_jit_harden)", at, *row.Index)
+			}
 		case kind == KindTailCall && row.Indirect:
 			add("constant-index", rows, row.Price, "%s: jump to %s by a constant index: a switch over the index, with libbpf's "+
 				"bpf_tail_call_static in each case, jumps directly; of plain bpf_tail_call the compiler makes one call again",

@@ -111,7 +111,7 @@ func (c *Code) row(s *Site) record.ProgSiteRow {
 	}
 	row.Name = strings.TrimSpace(fmt.Sprintf("%s/%s %s", row.Function, row.Kind, cmp.Or(what, row.Calls)))
 	if len(row.Name) > 200 {
-		row.Name = row.Name[:200]
+		row.Name = strings.ToValidUTF8(row.Name[:200], "")
 	}
 	return row
 }
