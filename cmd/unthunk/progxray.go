@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"time"
 
@@ -167,8 +168,17 @@ func (f *progXrayFlags) read(ctx context.Context, s std, target string) (
 		return nil, machine, nil, err
 	}
 	defer k.Close()
-	code, err = progcode.Read(k, opened.Program)
-	return code, host.Identify(host.Options{Kernel: k}), opened, err
+	if code, err = progcode.Read(k, opened.Program); err != nil {
+		return nil, machine, nil, err
+	}
+	for _, part := range opened.Parts {
+		if err := code.AddID(part.ID); errors.Is(err, fs.ErrNotExist) {
+			continue // it has just been detached
+		} else if err != nil {
+			return nil, machine, nil, err
+		}
+	}
+	return code, host.Identify(host.Options{Kernel: k}), opened, nil
 }
 
 // surroundings adds where the program is attached. It returns who observes redirects.

@@ -1,7 +1,10 @@
 package progcode
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -369,6 +372,45 @@ func TestEntry(t *testing.T) {
 	}
 	if c := readProgram(t, replacement); c.about().Type != "extension" {
 		t.Errorf("%+v", c.about())
+	}
+}
+
+// The parts of a program are read beside it: functions, places and maps, of which one that
+// both use is one.
+func TestParts(t *testing.T) {
+	testutil.Root(t)
+	spec, err := sample.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.DeleteFunc(spec.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != "twomaps" && name != "steps" })
+	delete(spec.Maps, "table") // it has programs
+	coll, err := ebpf.NewCollection(spec)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer coll.Close()
+	c := readProgram(t, coll.Programs["twomaps"])
+	alone := said(c)
+	part := readProgram(t, coll.Programs["steps"])
+	info, err := coll.Programs["steps"].Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	bytes := c.Native + part.Native
+	if err := c.AddID(id); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(append(alone, said(part)...), said(c)); diff != "" {
+		t.Error(diff)
+	}
+	if len(c.Maps) != 3 || len(c.Functions) != 3 || c.Native != bytes || c.Functions[2].Name != "backend_of" {
+		t.Errorf("%d maps, %d functions, %d bytes", len(c.Maps), len(c.Functions), c.Native)
+	}
+	if err := c.AddID(1 << 31); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a program that is gone: %v", err)
 	}
 }
 

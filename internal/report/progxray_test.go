@@ -76,7 +76,7 @@ func TestProgXrayParts(t *testing.T) {
 		doc  *record.ProgXray
 		want string
 	}{
-		{doc, "its parts are programs of their own: one (id:7), two (id:8). It is not among the 48"},
+		{doc, "below are its parts too: one (id:7), two (id:8). It is not among the 48"},
 		{part, "Held by id:6 (prog0). It stands in place of a function of a libxdp dispatcher"},
 	} {
 		var b bytes.Buffer

@@ -33,7 +33,7 @@ func ProgDispatcher(doc *record.ProgXray) string {
 		at += " Held by " + Clean(strings.Join(doc.Program.Entries[:min(n, 8)], ", ")) + "."
 	}
 	if n := len(doc.Program.Parts); n > 0 {
-		at += " It is a libxdp dispatcher; its parts are programs of their own: " +
+		at += " It is a libxdp dispatcher; below are its parts too: " +
 			Clean(strings.Join(doc.Program.Parts[:min(n, 10)], ", ")) + "."
 	}
 	switch {
