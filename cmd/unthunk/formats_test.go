@@ -34,6 +34,7 @@ func TestFormats(t *testing.T) {
 		{"run", []any{record.Conclusion{}, record.Gain{}}},
 		{"tax", []any{record.TaxRow{}}},
 		{"profile", []any{record.ProfileRow{}, record.ProfileParts{}, record.ProfileOutside{}, record.Sampling{}, record.ProfileFunction{},
+			record.ProfileLine{},
 			record.ProfileCounter{}, record.ProfileStack{}, record.ProfileTax{}, record.ProfileSite{}}},
 		{"xray", []any{record.SiteRow{}, record.SiteCounts{}, record.PartialFunction{}, record.Listing{}, record.ListingLine{}}},
 		{"code", []any{record.Code{}, record.ListingLine{}, record.CodeBranch{}, record.CodeTotals{}}},

@@ -37,6 +37,11 @@ type Raw struct {
 	// DevicePair is set for a run on real devices: the time of a packet is that which
 	// samples stand for, and what of it samples take is not known.
 	DevicePair bool
+	// Lines are the source lines of a program of the user's, LineRuns how often each runs for a packet, NoRuns why that was
+	// not counted.
+	Lines    map[sourceLine]*lineTime
+	LineRuns []redirect.LineRuns
+	NoRuns   string
 	// Code is that of the BPF programs that were sampled, by name.
 	Code map[string]Code
 	// Counted are the events of the PMU that could be counted; empty without one.
@@ -100,7 +105,7 @@ func (c *collector) release(s *perf.Sampler) error {
 
 // done is what was measured.
 func (c *collector) done() *Raw {
-	c.raw.Stacks = c.stacks.all()
+	c.raw.Stacks, c.raw.Lines = c.stacks.all(), c.stacks.byLine
 	return c.raw
 }
 

@@ -49,6 +49,10 @@ func (raw *Raw) Record(price *stat.Quantity) *record.Profile {
 	p.Packet = positive(v.packet, "ns") // though in single rounds other work may seem to have had more than all of it
 	p.Rows = v.rows()
 	p.Functions = v.functions()
+	p.Lines = v.lines()
+	if len(p.Lines) > 0 && raw.NoRuns != "" {
+		warn("runs of source lines are not counted: %.300s", raw.NoRuns)
+	}
 	p.Stacks = v.stacks()
 	p.Counters = v.counters()
 	p.Outside = v.outsides()

@@ -94,6 +94,11 @@ func runPrepared(
 // while its programs are still there.
 func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	end := round.End()
+	if t := r.row.Target; t != nil && round.Number == 0 {
+		if r.raw.LineRuns, err = t.CountLines(ctx, r.row.Bulk, r.cpu); err != nil && ctx.Err() == nil {
+			r.raw.NoRuns = err.Error()
+		}
+	}
 	r.references.Begin(round.Number)
 	lab, err := netlab.New(r.cpu)
 	if err != nil {
@@ -109,7 +114,7 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 		return err
 	}
 	if r.row.Target != nil {
-		if err := findSinks(c); err != nil {
+		if err := errors.Join(findSinks(c), r.readLinesOf(c)); err != nil {
 			return err
 		}
 	}

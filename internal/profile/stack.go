@@ -62,6 +62,9 @@ type stacks struct {
 	known map[string]*Stack
 	ids   map[Frame]uint32 // of places, without their addresses
 	key   []byte
+	// lines say which source lines of a program of the user's the round's addresses are of; nil without one.
+	lines  *lineTable
+	byLine map[sourceLine]*lineTime
 }
 
 type rawStack struct {
@@ -90,7 +93,10 @@ func (c circumstances) key() byte {
 }
 
 func newStacks() *stacks {
-	return &stacks{raw: make(map[string]*rawStack), known: make(map[string]*Stack), ids: make(map[Frame]uint32)}
+	return &stacks{
+		raw: make(map[string]*rawStack), known: make(map[string]*Stack), ids: make(map[Frame]uint32),
+		byLine: make(map[sourceLine]*lineTime),
+	}
 }
 
 // add counts a sample of the round that is under way.
@@ -159,6 +165,9 @@ func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
 			stack.Ns = append(stack.Ns, 0)
 		}
 		stack.Ns[s.round] += raw.weight * scale
+		if stack.packets() {
+			s.addLine(raw.chain, raw.samples, raw.weight*scale)
+		}
 	}
 	clear(s.raw)
 	s.round++

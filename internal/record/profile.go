@@ -47,6 +47,8 @@ type ProfileParts struct {
 	Sampling Sampling `json:"sampling"`
 	// Functions are those that samples fell into, the most ns first.
 	Functions []ProfileFunction `json:"functions"`
+	// Lines are the source lines of a program of the user's that took time or ran, in the order of the source.
+	Lines []ProfileLine `json:"lines,omitempty"`
 	// Tax is what samples say of indirect branches; null when the code could not
 	// be read.
 	Tax *ProfileTax `json:"tax"`
@@ -96,6 +98,34 @@ type ProfileFunction struct {
 	Samples int `json:"samples"`
 	// Ns is in ns per packet, of the function itself without what it calls.
 	Ns *stat.Quantity `json:"ns"`
+}
+
+// ProfileLine is a source line of a BPF program.
+type ProfileLine struct {
+	File string `json:"file"`
+	Line int    `json:"line"`
+	// Text is the line itself.
+	Text string `json:"source"`
+	// Samples that fell into it or what it calls.
+	Samples int `json:"samples"`
+	// Ns is in ns per packet, with what the line calls, Self without.
+	Ns   *stat.Quantity `json:"ns"`
+	Self *stat.Quantity `json:"self"`
+	// Runs is how often it runs for a packet, counted; nil when that was not.
+	Runs *float64 `json:"runs"`
+}
+
+func (l *ProfileLine) check() error {
+	if err := checkTexts([]string{l.File, l.Text}); err != nil {
+		return err
+	}
+	if l.Line < 0 || l.Samples < 0 || l.Runs != nil && !(*l.Runs >= 0 && *l.Runs <= maxNs) {
+		return fmt.Errorf("impossible line %d", l.Line)
+	}
+	if l.Ns == nil || l.Self == nil {
+		return errNeither
+	}
+	return checkMeans([]quantity{{"ns", "ns", l.Ns, false}, {"self", "ns", l.Self, false}})
 }
 
 // ProfileTax is what samples say of indirect branches, in ns per packet.
@@ -168,6 +198,8 @@ type ProfileStack struct {
 
 // Limits on what [Load] accepts of a profile.
 const (
+	// MaxSourceLines of a profile.
+	MaxSourceLines = 10_000
 	// MaxFunctions of a profile.
 	MaxFunctions = 100_000
 	// MaxStacks of a profile.
@@ -303,6 +335,7 @@ func (p *Profile) check() error {
 	}{
 		{"rows", len(p.Rows), MaxRows},
 		{"functions", len(p.Functions), MaxFunctions},
+		{"lines", len(p.Lines), MaxSourceLines},
 		{"stacks", len(p.Stacks), MaxStacks},
 		{"counters", len(p.Counters), MaxRows},
 	} {
@@ -315,6 +348,9 @@ func (p *Profile) check() error {
 	}
 	err := checkQuantities([]quantity{{"packet", "ns", p.Packet, true}, {"undisturbed", "ns", p.Undisturbed, true}})
 	if err != nil {
+		return err
+	}
+	if err := checkEach("line", p.Lines); err != nil {
 		return err
 	}
 	if err := checkEach("outside", p.Outside); err != nil {

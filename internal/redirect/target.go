@@ -40,6 +40,8 @@ type Target struct {
 	longest int
 	// reload says that each round loads the program anew.
 	reload bool
+	// instead runs in the place of the program, if it is not nil.
+	instead *ebpf.Program
 }
 
 // NextIndex is the index of the device behind a target's: a program that calls bpf_redirect can be told it.
@@ -239,15 +241,29 @@ const mostVerified = 100_000
 // load loads the program anew, so that it is somewhere else in memory, with the maps that it has. One that is live, or
 // that takes the verifier long, stays the same.
 func (t *Target) load() (*ebpf.Program, error) {
+	if t.instead != nil {
+		return t.instead.Clone()
+	}
 	if !t.reload {
 		return t.opened.Program.Clone()
 	}
-	c, err := ebpf.NewCollectionWithOptions(t.opened.Spec, ebpf.CollectionOptions{MapReplacements: t.opened.Maps})
+	c, err := ebpf.NewCollectionWithOptions(t.spec(), ebpf.CollectionOptions{MapReplacements: t.opened.Maps})
 	if err != nil {
 		return nil, fmt.Errorf("load %s again: %w", t.Name, err)
 	}
 	defer c.Close()
 	return c.DetachProgram(t.opened.Name), nil
+}
+
+// spec is what loads the program anew. Maps of maps keep what they hold, which may be copies of live ones.
+func (t *Target) spec() *ebpf.CollectionSpec {
+	spec := t.opened.Spec.Copy()
+	for _, m := range spec.Maps {
+		if m.Type == ebpf.ArrayOfMaps || m.Type == ebpf.HashOfMaps {
+			m.Contents = nil
+		}
+	}
+	return spec
 }
 
 // connect points the target's ports at a device. It must run on the thread of the device's namespace.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"path/filepath"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -36,6 +38,7 @@ func Profile(w io.Writer, opts Options, prof *record.Profile, name string, top i
 	fmt.Fprintln(&p.buf)
 	p.branchTable(prof)
 	p.functionTable(prof, top)
+	p.lineTable(prof, top)
 	p.counterLine(prof)
 	fmt.Fprintln(&p.buf)
 	p.samplingLine(prof)
@@ -148,6 +151,36 @@ func (p *printer) functionTable(prof *record.Profile, top int) {
 		table = append(table, []string{name, median, around, cells.Percent(f.Ns, prof.Packet), cells.Clean(f.Stage)})
 	}
 	for _, line := range columns(table, []bool{true, false, true, false, true}, "") {
+		p.line(line)
+	}
+}
+
+// lineTable are the source lines of the user's program that take most, in the order of the source.
+func (p *printer) lineTable(prof *record.Profile, top int) {
+	if top == 0 || len(prof.Lines) == 0 {
+		return
+	}
+	lines := slices.Clone(prof.Lines)
+	slices.SortStableFunc(lines, func(a, b record.ProfileLine) int { return cmp.Compare(b.Ns.Median, a.Ns.Median) })
+	lines = lines[:min(top, len(lines))]
+	slices.SortStableFunc(lines, func(a, b record.ProfileLine) int {
+		return cmp.Or(cmp.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line))
+	})
+	fmt.Fprintln(&p.buf)
+	table := [][]string{{"ns/packet", "", "runs", "source line"}}
+	for _, l := range lines {
+		median, around := cells.Quantity(l.Ns)
+		runs := "?"
+		if l.Runs != nil {
+			runs = stat.Number(*l.Runs)
+		}
+		text := []rune(cells.Clean(fmt.Sprintf("%s:%d  %s", filepath.Base(l.File), l.Line, l.Text)))
+		if most := max(p.width-34, 10); len(text) > most {
+			text = append(text[:most-1], '…')
+		}
+		table = append(table, []string{median, around, runs, string(text)})
+	}
+	for _, line := range columns(table, []bool{false, true, false, true}, "") {
 		p.line(line)
 	}
 }

@@ -32,6 +32,36 @@ func TestProfileGolden(t *testing.T) {
 	reporttest.Golden(t, "profile-60.txt", b.String())
 }
 
+// Source lines that take most stand in the order of the source.
+func TestProfileLines(t *testing.T) {
+	t.Parallel()
+	p := reporttest.Profile()
+	once, many := 1.0, 12.5
+	for _, l := range []record.ProfileLine{
+		{Line: 7, Text: "int small = 0;", Ns: reporttest.Around(0.1, 0.1, "ns"), Runs: &once},
+		{Line: 12, Text: "struct flow *found = bpf_map_lookup_elem(&flows_of_all, &key);", Ns: reporttest.Around(28.9, 1.9, "ns"), Runs: &once},
+		{Line: 19, Text: "for (i = 0; i < n; i++)", Ns: reporttest.Around(3.5, 0.4, "ns"), Runs: &many},
+		{Line: 21, Text: "return XDP_TX;", Ns: reporttest.Around(1, 0.2, "ns")},
+	} {
+		l.File, l.Self = "src/lb.c", l.Ns
+		p.Lines = append(p.Lines, l)
+	}
+	for _, width := range []int{60, 80} {
+		var b bytes.Buffer
+		if err := Profile(&b, Options{Width: width}, p, "prog/lb/bulk=16", 3); err != nil {
+			t.Fatal(err)
+		}
+		reporttest.Fits(t, b.String(), width)
+		_, table, _ := strings.Cut(b.String(), "source line\n")
+		table, _, _ = strings.Cut(table, "\n\n")
+		lines := strings.Split(table, "\n")
+		if len(lines) != 3 || !strings.Contains(lines[0], "28.9 [27.0, 30.8] 1.00 lb.c:12  struct flow") || !strings.Contains(lines[0], "…") ||
+			!strings.Contains(lines[1], "12.5 lb.c:19  for (i") || !strings.Contains(lines[2], "? lb.c:21  return") {
+			t.Errorf("%d columns:\n%s", width, table)
+		}
+	}
+}
+
 // Nothing measured is no reason to fail.
 func TestProfileEmpty(t *testing.T) {
 	t.Parallel()
