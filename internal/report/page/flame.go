@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -132,7 +134,14 @@ type flameGraph struct {
 	most    float64
 	// frames are how many are drawn.
 	frames int
+	// room is the most bytes that b may have.
+	room int
 }
+
+// maxFlameFile is the largest file of a flame graph in bytes.
+const maxFlameFile = memory.MaxOutput / 2
+
+var errFlameRoom = fmt.Errorf("it has more than %d MiB", maxFlameFile>>20)
 
 func newFlameGraph(tree *flameTree, sampled string) *flameGraph {
 	return &flameGraph{tree: tree, root: tree.root, sampled: sampled, width: flameWide, lines: 1}
@@ -146,6 +155,7 @@ func (g *flameGraph) narrowed() *flameGraph {
 
 // file writes the graph as a file of its own.
 func (g *flameGraph) file(ctx context.Context, w io.Writer, title string) error {
+	g.room = maxFlameFile
 	height, err := g.draw(ctx, title, flameLeast)
 	if err != nil {
 		return fmt.Errorf("make flame graph: %w", err)
@@ -174,8 +184,12 @@ func (g *flameGraph) onPage(ctx context.Context, title, id string, most int) (te
 		class = "narrow"
 	}
 	id += class
+	g.room = most
 	for _, least := range []float64{flameLeast, 1, 3, 10, 40} {
 		height, err := g.draw(ctx, "", least)
+		if errors.Is(err, errFlameRoom) {
+			continue
+		}
 		if err != nil {
 			return "", err
 		}
@@ -256,6 +270,9 @@ func (g *flameGraph) frame(ctx context.Context, f *flameFrame, x, y, least float
 	}
 	if g.frames++; g.frames%1024 == 0 && ctx.Err() != nil {
 		return ctx.Err()
+	}
+	if g.b.Len() > g.room {
+		return errFlameRoom
 	}
 	label := g.label(f)
 	fmt.Fprintf(&g.b, "<g class=\"f\" data-n=\"%s\" data-x=\"%.3f\" data-w=\"%.3f\"><title>%s</title>",

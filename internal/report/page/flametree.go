@@ -3,6 +3,7 @@ package page
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -31,8 +32,19 @@ type flameFrame struct {
 	// just the next and takes no time itself.
 	under    []string
 	children []*flameFrame
-	index    map[flameKey]*flameFrame
+	// index has the children of a frame that has more than a few: a map takes more than all else.
+	index map[flameKey]*flameFrame
 }
+
+const (
+	// maxFlameFrames is the most frames of a graph: that of a profile of this machine has 3000.
+	// A record of 10 MB may have a million, which take 200 bytes each.
+	maxFlameFrames = 500_000
+	// unindexed is how many children are looked through one by one.
+	unindexed = 8
+)
+
+var errFlameFrames = fmt.Errorf("the call chains have more than %d frames", maxFlameFrames)
 
 // flameKey parts the functions that one calls. The polls of the redirect and of the sink
 // have the same names.
@@ -47,6 +59,8 @@ type flameTree struct {
 	// stages are ns by stage of what is in the graph, left those of what is not: samples
 	// that are no packet's. In a differential graph both are of the new profile.
 	stages, left map[string]float64
+	// frames is how many there are.
+	frames int
 }
 
 // indirectCalls are the functions that an indirect branch of a function was seen to call,
@@ -144,7 +158,10 @@ func (t *flameTree) addStacks(ctx context.Context, prof *record.Profile, calls i
 		f := t.root
 		add(f, s, false)
 		for i, name := range s.Frames {
-			f = f.child(name, s.Stage == string(functions.StageSink), calls)
+			f = t.child(f, name, s.Stage == string(functions.StageSink), calls)
+			if t.frames > maxFlameFrames {
+				return errFlameFrames
+			}
 			add(f, s, i == len(s.Frames)-1)
 		}
 	}
@@ -152,19 +169,39 @@ func (t *flameTree) addStacks(ctx context.Context, prof *record.Profile, calls i
 }
 
 // child is the function of that name that f calls.
-func (f *flameFrame) child(name string, sink bool, calls indirectCalls) *flameFrame {
+func (t *flameTree) child(f *flameFrame, name string, sink bool, calls indirectCalls) *flameFrame {
 	at := f.at.of(name, sink)
 	key := flameKey{name, at.base == inSink}
-	if c := f.index[key]; c != nil {
+	if c := f.find(key); c != nil {
 		return c
 	}
 	c := &flameFrame{name: name, at: at, indirect: isThunk(name) || calls[f.name][name]}
 	f.children = append(f.children, c)
-	if f.index == nil {
+	if f.index != nil {
+		f.index[key] = c
+	} else if len(f.children) > unindexed {
 		f.index = make(map[flameKey]*flameFrame)
+		for _, c := range f.children {
+			f.index[c.key()] = c
+		}
 	}
-	f.index[key] = c
+	t.frames++
 	return c
+}
+
+func (f *flameFrame) key() flameKey { return flameKey{f.name, f.at.base == inSink} }
+
+// find is the child of that key; nil when there is none.
+func (f *flameFrame) find(key flameKey) *flameFrame {
+	if f.index != nil {
+		return f.index[key]
+	}
+	for _, c := range f.children {
+		if c.key() == key {
+			return c
+		}
+	}
+	return nil
 }
 
 // compress leaves out functions outside of all stages that do no more than call one

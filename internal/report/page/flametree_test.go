@@ -270,3 +270,50 @@ func TestFlameStopped(t *testing.T) {
 		}
 	}
 }
+
+// A record of 10 MB may have a million frames: they are refused before they take the memory, and
+// the picture that they would make is too large for a page.
+func TestFlameLimits(t *testing.T) {
+	t.Parallel()
+	p := &record.Profile{}
+	for i := range 30_000 {
+		s := record.ProfileStack{Stage: "receive", Samples: 1, Ns: 1}
+		for j := range 18 {
+			s.Frames = append(s.Frames, fmt.Sprintf("%d_%d", i, j))
+		}
+		p.Stacks = append(p.Stacks, s)
+	}
+	if _, err := newFlameTree(t.Context(), p, nil); !errors.Is(err, errFlameFrames) {
+		t.Error(err)
+	}
+	p.Stacks = p.Stacks[:20_000]
+	tree, err := newFlameTree(t.Context(), p, nil)
+	if err != nil || tree.frames != 360_000 {
+		t.Fatal(tree.frames, err)
+	}
+	g := newFlameGraph(tree, "")
+	g.room = 10_000
+	if _, err := g.draw(t.Context(), "", 0.01); !errors.Is(err, errFlameRoom) {
+		t.Error(err)
+	}
+	if g.b.Len() > 20_000 {
+		t.Errorf("%d bytes are drawn", g.b.Len())
+	}
+}
+
+// A frame finds its children whether it has few or many.
+func TestFlameChildren(t *testing.T) {
+	t.Parallel()
+	tree := emptyFlameTree()
+	for range 2 {
+		for i := range 3 * unindexed {
+			f := tree.child(tree.root, fmt.Sprint(i), false, nil)
+			if f != tree.root.children[i] {
+				t.Fatalf("child %d is another", i)
+			}
+		}
+	}
+	if tree.frames != 3*unindexed {
+		t.Error(tree.frames)
+	}
+}
