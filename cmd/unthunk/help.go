@@ -40,7 +40,9 @@ func flagSections() []section {
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
 		{"Your program", append([]string{"prog", "devmap"}, targetFlagNames...)},
 		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate"}},
-		{"What to show", []string{"all", "func", "asm", "annotate", "rare", "counts", "lines", "price", "prices", "row", "top", "verbose"}},
+		{"What to show", []string{
+			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
+		}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
 		{"What to compare", []string{"by", "threshold"}},
 		{"How frames are forwarded", []string{

@@ -26,6 +26,7 @@ import (
 type progXrayFlags struct {
 	target     targetFlags
 	asm, price bool
+	follow     bool
 	prices     string
 	cpu        int
 	output     outputFlags
@@ -59,6 +60,7 @@ that others attach then stays outside for as long as it is attached.`,
 	fl := cmd.Flags()
 	f.target.add(fl, false)
 	fl.BoolVar(&f.asm, "asm", false, "the code, annotated, with the lines of the source")
+	fl.BoolVar(&f.follow, "follow", false, "also read the programs that tail calls go to now")
 	fl.BoolVar(&f.price, "price", false, "measure what is in the code on this machine")
 	fl.StringVar(&f.prices, "prices", "", "take prices from `FILE` of tax --save or run --save")
 	fl.IntVar(&f.cpu, "cpu", -1, "with --price: CPU under test; -1 is the last one")
@@ -176,6 +178,15 @@ func (f *progXrayFlags) read(ctx context.Context, s std, target string) (
 			continue // it has just been detached
 		} else if err != nil {
 			return nil, machine, nil, err
+		}
+	}
+	if f.follow {
+		left, err := code.Follow(ctx)
+		if err != nil {
+			return nil, machine, nil, err
+		}
+		if left > 0 {
+			warner(s.err)(fmt.Sprintf("%d more programs that tail calls go to are left out", left))
 		}
 	}
 	return code, host.Identify(host.Options{Kernel: k}), opened, nil

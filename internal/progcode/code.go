@@ -78,8 +78,9 @@ type Map struct {
 	Programs []string
 	Filled   int
 
-	// entries are the programs by their index.
+	// entries are the names of programs by their index, targets the programs.
 	entries map[int64]string
+	targets []ebpf.ProgramID
 }
 
 // holdsMaps tells whether its elements are maps.

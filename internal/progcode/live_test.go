@@ -414,6 +414,40 @@ func TestParts(t *testing.T) {
 	}
 }
 
+// The programs that tail calls go to are read too, each once, those of their tables as well.
+func TestFollow(t *testing.T) {
+	c := readProgram(t, loadSample(t, "tailcall"))
+	if left, err := c.Follow(t.Context()); err != nil || left != 0 {
+		t.Fatal(left, err)
+	}
+	var names []string
+	for _, f := range c.Functions {
+		names = append(names, f.Name)
+	}
+	if diff := cmp.Diff([]string{"tailcall", "leaf_tx", "leaf_drop", "leaf_pass"}, names); diff != "" {
+		t.Error(diff)
+	}
+	// A program in a table of its own, in many entries, beside many others.
+	table := newMap(t, ebpf.MapSpec{Name: "table", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 300})
+	self := assembled(t, asm.LoadMem(asm.R3, asm.R1, 16, asm.Word), asm.LoadMapPtr(asm.R2, table.FD()), asm.FnTailCall.Call(),
+		asm.Mov.Imm(asm.R0, 1), asm.Return())
+	for i := range uint32(150) {
+		if err := table.Put(i, assembled(t, done()...)); err != nil {
+			t.Fatal(err)
+		}
+		if err := table.Put(299-i, self); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c = readProgram(t, self)
+	if left, err := c.Follow(t.Context()); err != nil || left != 150-maxFollowed || len(c.Functions) != 1+maxFollowed {
+		t.Errorf("%d left, %d functions: %v", left, len(c.Functions), err)
+	}
+	if c.Maps[0].Filled != 300 {
+		t.Errorf("%d entries", c.Maps[0].Filled)
+	}
+}
+
 // Prices are those of what the code has, and what to change is said where it applies.
 func TestAdvice(t *testing.T) {
 	prices := []record.TaxRow{

@@ -62,6 +62,7 @@ func (m *Map) readPrograms(table *ebpf.Map) {
 		m.Filled++
 		if names[id] == "" {
 			names[id] = loadedName(id, len(names) < maxPrograms)
+			m.targets = append(m.targets, id)
 		}
 		m.entries[int64(i)] = names[id]
 		if !slices.Contains(m.Programs, names[id]) && len(m.Programs) < maxPrograms {

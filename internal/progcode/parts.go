@@ -1,7 +1,11 @@
 package progcode
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -63,4 +67,29 @@ func (c *Code) AddID(id ebpf.ProgramID) error {
 	}
 	c.Add(part)
 	return nil
+}
+
+// maxFollowed bounds how many programs [Code.Follow] adds.
+const maxFollowed = 128
+
+// Follow adds the programs that tail calls may jump to now, and those that these may jump to.
+// It returns how many it left out for their number.
+func (c *Code) Follow(ctx context.Context) (left int, err error) {
+	seen := map[ebpf.ProgramID]bool{c.ID: true}
+	for i := 0; i < len(c.Maps); i++ { // those that are added have tables too
+		for _, id := range c.Maps[i].targets {
+			switch {
+			case seen[id]:
+			case len(seen) > maxFollowed:
+				left++
+			default:
+				err = c.AddID(id)
+				if err = cmp.Or(ctx.Err(), err); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					return left, err
+				}
+			}
+			seen[id] = true
+		}
+	}
+	return left, nil
 }
