@@ -26,6 +26,10 @@ func TestNamesWithEscapes(t *testing.T) {
 	if err := w.final(totals, nil); err != nil {
 		t.Fatal(err)
 	}
+	sample := progSample{Device: escape, File: escape, Warnings: []string{escape}}
+	if err := sample.write(&out, &errs, false); err != nil {
+		t.Fatal(err)
+	}
 	warner(&errs)("what " + escape + " sends is not counted")
 	code, stdout, stderr := unthunk(t, "man", filepath.Join(t.TempDir(), escape))
 	if code != exitDone {

@@ -15,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // progRecordFlags are what the user typed.
@@ -106,7 +107,7 @@ func runProgRecord(ctx context.Context, s std, f progRecordFlags) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
-	result, err := c.Run(ctx, file)
+	result, err := c.Run(ctx, s.unread(file))
 	if err != nil {
 		return err
 	}
@@ -170,12 +171,13 @@ func (p progSample) write(out, warn io.Writer, asJSON bool) error {
 	if asJSON {
 		return json.NewEncoder(out).Encode(p)
 	}
-	fmt.Fprintf(out, "%d packets, %d bytes, of %s in %.1f s: %s\n", p.Packets, p.Bytes, p.Device, p.Seconds, p.File)
+	fmt.Fprintf(out, "%d packets, %d bytes, of %s in %.1f s: %s\n", p.Packets, p.Bytes, cells.Clean(p.Device), p.Seconds,
+		cells.Clean(p.File))
 	if p.Unmatched > 0 {
 		fmt.Fprintf(out, "%d others did not match the filter\n", p.Unmatched)
 	}
 	for _, text := range p.Warnings {
-		fmt.Fprintf(warn, "warning: %s\n", text)
+		fmt.Fprintf(warn, "warning: %s\n", cells.Clean(text))
 	}
 	return nil
 }
