@@ -101,8 +101,9 @@ func Reloader(spec *ebpf.CollectionSpec, name string, with map[string]*ebpf.Map)
 		spec := spec.Copy()
 		maps.DeleteFunc(spec.Programs, func(n string, _ *ebpf.ProgramSpec) bool { return n != name })
 		for _, m := range spec.Maps {
-			if m.Type == ebpf.ProgramArray {
-				m.Contents = nil // its programs are in it already, and not loaded again
+			switch m.Type {
+			case ebpf.ProgramArray, ebpf.ArrayOfMaps, ebpf.HashOfMaps:
+				m.Contents = nil // its programs and maps are in it already, and are not loaded again
 			}
 		}
 		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(with)})

@@ -51,6 +51,7 @@ func TestFormats(t *testing.T) {
 		{"prog-code", []any{record.ProgCode{}, record.ProgListing{}, record.ProgListingLine{}}},
 		{"prog-cost", []any{record.ProgCost{}, record.CostParts{}, record.ProgramIdentity{}, record.PacketSource{}, record.CostRow{},
 			record.CostLine{}}},
+		{"prog-diff", []any{record.ProgDiffParts{}, record.BehaviorChange{}, record.CallChange{}}},
 		{"compare", []any{record.Comparison{}, record.CompareRow{}, record.ReferenceChange{}, record.ProfileComparison{}, record.ProfileChange{},
 			record.SiteComparison{}, record.SiteChange{}, record.FindingComparison{}, record.FindingChange{},
 			record.LabComparison{}, record.LabChange{}, record.Origin{}, record.Cause{}}},

@@ -186,7 +186,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	doc.Packets = record.PacketSource{
 		Source: f.replay.packets, Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
 	}
-	rows, warns := raw.Record()
+	rows, warns := raw.Record(0)
 	doc.Rows = rows
 	doc.AddReferences("", raw.References)
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)

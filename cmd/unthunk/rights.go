@@ -111,6 +111,13 @@ func rightsOf(cmd *cobra.Command) rights {
 			r.keeps = append(r.keeps, unix.CAP_SYSLOG)
 		}
 		return r
+	case "prog diff":
+		return rights{
+			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG},
+			reads: true,
+			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps; CAP_SYSLOG for " +
+				"the calls in their code.",
+		}
 	case "prog record":
 		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}
 	case "forward":

@@ -48,6 +48,8 @@ type entry struct {
 	rounds  []int
 	// price is set for a row of tax.
 	price *record.TaxRow
+	// cost is set for a row of prog cost, whose samples may be of either sign.
+	cost bool
 }
 
 func (e *entry) key() string { return e.name }
@@ -58,7 +60,7 @@ func rowEntries(r *record.Saved) []entry {
 	}
 	es := make([]entry, len(r.Bench().Rows))
 	for i, row := range r.Bench().Rows {
-		es[i] = entry{row.Name, row.Labels, row.Ns, row.Refused, row.Samples, row.Rounds, nil}
+		es[i] = entry{row.Name, row.Labels, row.Ns, row.Refused, row.Samples, row.Rounds, nil, false}
 	}
 	return es
 }
@@ -67,19 +69,50 @@ func priceEntries(r *record.Saved) []entry {
 	es := make([]entry, len(r.Prices()))
 	for i := range r.Prices() {
 		row := &r.Prices()[i]
-		es[i] = entry{row.Name, row.Labels, row.Price, row.Refused, row.Samples, row.Rounds, row}
+		es[i] = entry{row.Name, row.Labels, row.Price, row.Refused, row.Samples, row.Rounds, row, false}
 	}
 	return es
 }
 
-// Records compares the rows of equal name of two records: rows of bench when
+func costEntries(r *record.Saved) []entry {
+	if r.ProgCost() == nil {
+		return nil
+	}
+	es := make([]entry, len(r.ProgCost().Rows))
+	for i, row := range r.ProgCost().Rows {
+		es[i] = entry{row.Name, row.Labels, row.Ns, row.Refused, row.Samples, row.Rounds, nil, true}
+	}
+	return es
+}
+
+// leastCost is what a cost is compared with that is less, in ns: what a packet costs that a program hardly looks at is 0
+// but for chance, and nothing is a share of that.
+const leastCost = 1
+
+// lifted are two rows of prog cost with as much added to both that the old one is at least leastCost: their difference
+// stays as it is.
+func lifted(old, new *entry) (a, b *entry) {
+	more := max(leastCost-stat.Median(old.samples), 0)
+	lift := func(e *entry) *entry {
+		out := *e
+		out.samples = slices.Clone(e.samples)
+		for i := range out.samples {
+			out.samples[i] += more
+		}
+		return &out
+	}
+	return lift(old), lift(new)
+}
+
+// Records compares the rows of equal name of two records: rows of bench or of prog cost when
 // both records have such, and prices when both have prices. Rows are paired
 // round by round when both records are of the same run. Records that share no rows
 // are an [ErrKind].
 func Records(old, new *record.Saved, opts Options) (*record.Comparison, error) {
 	both := measures(old) && measures(new)
 	priced := prices(old) && prices(new)
-	if !both && !priced {
+	costs := old.ProgCost() != nil && new.ProgCost() != nil
+	if !both && !priced && !costs {
 		return nil, fmt.Errorf("%w: old is of %s, new of %s, and they share no rows", ErrKind, old.Kind, new.Kind)
 	}
 	c := newRows(old, new, opts)
@@ -88,6 +121,10 @@ func Records(old, new *record.Saved, opts Options) (*record.Comparison, error) {
 		c.watch(old, new, "", "")
 		c.addAll(rowEntries(old), rowEntries(new), sameRun)
 		c.warnVerdicts(old, new)
+	}
+	if costs {
+		c.watch(old, new, "", "")
+		c.addAll(costEntries(old), costEntries(new), sameRun)
 	}
 	if priced {
 		c.watch(old, new, partOfPrices(old), partOfPrices(new))
@@ -178,15 +215,15 @@ func (c *rows) add(old, new *entry, sameRun bool) {
 	switch {
 	case new == nil:
 		row.Name, row.Labels, row.Old = old.name, old.labels, old.ns
-		row.Price = old.price != nil
+		row.Price, row.Cost = old.price != nil, old.cost
 		row.Missing = "only in old"
 	case old == nil:
 		row.Name, row.Labels, row.New = new.name, new.labels, new.ns
-		row.Price = new.price != nil
+		row.Price, row.Cost = new.price != nil, new.cost
 		row.Missing = "only in new"
 	default:
 		row.Name, row.Labels, row.Old, row.New = new.name, new.labels, old.ns, new.ns
-		row.Price = new.price != nil
+		row.Price, row.Cost = new.price != nil, new.cost
 		if old.name != new.name {
 			row.Against = old.name
 		}
@@ -211,7 +248,7 @@ func (c *rows) add(old, new *entry, sameRun bool) {
 	}
 	if row.Missing == "" {
 		c.difference(&row.Change, old, new, sameRun)
-		if !row.Price {
+		if !row.Price && !new.cost {
 			c.old, c.new = append(c.old, old), append(c.new, new)
 		}
 	}
@@ -237,8 +274,11 @@ func priceless(old, new *entry) string {
 // difference adds to a change what its two rows differ in.
 func (c *rows) difference(change *record.Change, old, new *entry, sameRun bool) {
 	paired, unpaired := stat.Paired, stat.Unpaired
-	if new.price != nil {
+	if new.price != nil || new.cost {
 		paired, unpaired = stat.PairedPrices, stat.UnpairedPrices
+	}
+	if new.cost {
+		old, new = lifted(old, new)
 	}
 	if sameRun {
 		d := paired(inBoth(old, new))
@@ -370,6 +410,7 @@ func (c *rows) warnTwoRuns(old, new *record.Saved) {
 	// programs are in the dispatcher's one compare tree.
 	asked := []string{
 		"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out", "packets", "devmap",
+		"by", "working-set", "cold", "ifindex", "rx-queue", "metadata",
 	}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
 		c.Warn("", text)
@@ -437,7 +478,7 @@ func (c *rows) carry(side string, r *record.Saved) {
 	for _, kind := range []struct {
 		price bool
 		rows  []entry
-	}{{false, rowEntries(r)}, {true, priceEntries(r)}} {
+	}{{false, append(rowEntries(r), costEntries(r)...)}, {true, priceEntries(r)}} {
 		if slices.ContainsFunc(c.Rows, func(row record.CompareRow) bool { return row.Price == kind.price }) {
 			continue
 		}

@@ -22,7 +22,7 @@ func comparisonHeadline(c *record.Comparison) Headline {
 	var changes []change
 	for i := range c.Rows {
 		if row := &c.Rows[i]; row.Difference != nil && row.Old != nil && row.New != nil {
-			rate := !row.Price && row.Old.Median > 0 && row.New.Median > 0
+			rate := !row.Price && !row.Cost && row.Old.Median > 0 && row.New.Median > 0
 			changes = append(changes, change{row.Name, &row.Change, rate})
 		}
 	}

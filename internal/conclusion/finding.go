@@ -19,7 +19,7 @@ func Comparison(c *record.Comparison) string {
 	prices := 0
 	for i := range c.Rows {
 		if row := &c.Rows[i]; row.Difference != nil {
-			f.add(row.Name, &row.Change, !row.Price)
+			f.add(row.Name, &row.Change, !row.Price && !row.Cost)
 			if row.Price {
 				prices++
 			}

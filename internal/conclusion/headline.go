@@ -30,6 +30,8 @@ func headline(s *record.Saved) Headline {
 	switch doc := s.Doc.(type) {
 	case *record.Comparison:
 		return comparisonHeadline(doc)
+	case *record.ProgDiff:
+		return progDiffHeadline(doc)
 	case *record.ProfileComparison:
 		return profileComparisonHeadline(doc)
 	case *record.SiteComparison:

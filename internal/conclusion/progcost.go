@@ -17,3 +17,17 @@ func costHeadline(c *record.ProgCost) Headline {
 	}
 	return Headline{Title: fmt.Sprintf("What a packet costs %s has no number", c.Program.Name)}
 }
+
+// progDiffHeadline says what comes out otherwise before it says how fast.
+func progDiffHeadline(d *record.ProgDiff) Headline {
+	h := comparisonHeadline(&d.Comparison)
+	packets := 0
+	for _, b := range d.Behaviors {
+		packets += b.Packets
+	}
+	if packets > 0 {
+		h.Title = fmt.Sprintf("Behavior changed: %d of %d packets come out otherwise. %s", packets, d.Packets.Kept, h.Title)
+		h.Tells = true
+	}
+	return h
+}

@@ -120,7 +120,7 @@ func TestRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, _ := raw.Record()
+	rows, _ := raw.Record(0)
 	if len(rows) != 3 || len(raw.References) == 0 {
 		t.Fatalf("%d rows, %d references", len(rows), len(raw.References))
 	}
@@ -149,18 +149,18 @@ func TestRefused(t *testing.T) {
 		checked: [][]prog.Mismatch{{{Runs: 4}}}, found: [][]prog.Mismatch{{{Runs: 1000, Verdicts: 1}}},
 		samples: [][]prog.Sample{{{Cost: []float64{1}, Null: 80}}}, numbers: []int{0},
 	}
-	rows, warns := raw.Record()
+	rows, warns := raw.Record(0)
 	if rows[0].Refused != "" || len(warns) == 0 {
 		t.Errorf("one run in a thousand: %q, %v", rows[0].Refused, warns)
 	}
 	raw.found[0][0].Verdicts, raw.found[0][0].First = 20, "packet 1: XDP_DROP, and XDP_TX when run once"
-	rows, _ = raw.Record()
+	rows, _ = raw.Record(0)
 	want := "timed runs differ from a single run: the verdict of 2 %; first packet 1: XDP_DROP, and XDP_TX when run once"
 	if rows[0].Refused != want || rows[0].Ns != nil {
 		t.Errorf("%q", rows[0].Refused)
 	}
 	raw.checked[0][0].Bytes = 4
-	if rows, _ = raw.Record(); !strings.Contains(rows[0].Refused, "what comes out is not what a single run gives: the bytes of 100 %") {
+	if rows, _ = raw.Record(0); !strings.Contains(rows[0].Refused, "what comes out is not what a single run gives: the bytes of 100 %") {
 		t.Errorf("%q", rows[0].Refused)
 	}
 }
@@ -177,7 +177,7 @@ func TestStopped(t *testing.T) {
 	if err != nil || !raw.Incomplete || time.Since(begun) > 5*time.Second {
 		t.Fatalf("after %v: %+v, %v", time.Since(begun), raw, err)
 	}
-	rows, _ := raw.Record()
+	rows, _ := raw.Record(0)
 	if rows[0].Ns == nil || len(rows[0].Samples) != len(rows[0].Rounds) {
 		t.Errorf("%+v", rows[0])
 	}
@@ -196,7 +196,7 @@ func TestRecord(t *testing.T) {
 	}
 	doc := &record.ProgCost{}
 	doc.Head = record.Head{Schema: record.Schema, Kind: "prog-cost", Run: "x"}
-	doc.Rows, doc.Warnings = raw.Record()
+	doc.Rows, doc.Warnings = raw.Record(0)
 	path := t.TempDir() + "/cost.json"
 	if err := record.Save(path, doc); err != nil {
 		t.Fatal(err)

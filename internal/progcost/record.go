@@ -13,14 +13,15 @@ import (
 // be busy for a moment. More, and there is no number.
 const tolerated = 1e-3
 
-// Record turns what was measured into rows and warnings.
-func (raw *Raw) Record() ([]record.CostRow, []record.Warning) {
-	warns := raw.warnings(0)
+// Record turns what was measured of a program into rows and warnings. The second program's costs are those of the first
+// and by how much the second took longer in the same windows.
+func (raw *Raw) Record(program int) ([]record.CostRow, []record.Warning) {
+	warns := raw.warnings(program)
 	rows := []record.CostRow{}
 	for i, c := range raw.classes {
-		row := raw.row(i, c)
+		row := raw.row(i, program, c)
 		if row.Refused == "" {
-			for _, text := range raw.doubts(i, row.Samples) {
+			for _, text := range raw.doubts(i, program, row.Samples) {
 				warns = append(warns, record.Warning{Row: row.Name, Text: text})
 			}
 		}
@@ -29,7 +30,7 @@ func (raw *Raw) Record() ([]record.CostRow, []record.Warning) {
 	return rows, warns
 }
 
-func (raw *Raw) row(i int, c class) record.CostRow {
+func (raw *Raw) row(i, program int, c class) record.CostRow {
 	n := len(raw.packets.Frames)
 	row := record.CostRow{
 		Name: c.name, Labels: map[string]string{}, Packets: len(c.packets), Share: 100 * float64(len(c.packets)) / float64(n),
@@ -39,14 +40,14 @@ func (raw *Raw) row(i int, c class) record.CostRow {
 		row.Labels[string(raw.by)] = c.value
 	}
 	for _, p := range c.packets {
-		row.Verdicts[verdict(raw.Clean[0].Outcomes[p].Verdict)]++
+		row.Verdicts[verdict(raw.Clean[program].Outcomes[p].Verdict)]++
 	}
-	if row.Refused = raw.refusal(i, 0); row.Refused != "" {
+	if row.Refused = raw.refusal(i, program); row.Refused != "" {
 		return row
 	}
 	var null []float64
 	for _, s := range raw.samples[i] {
-		row.Samples = append(row.Samples, s.Cost[0])
+		row.Samples = append(row.Samples, s.Cost[0]+float64(program)*s.Between)
 		null = append(null, s.Null)
 	}
 	if len(row.Samples) == 0 {
@@ -94,10 +95,10 @@ func ways(m prog.Mismatch) string {
 }
 
 // doubts are what makes a row's samples less worth.
-func (raw *Raw) doubts(i int, samples []float64) []string {
+func (raw *Raw) doubts(i, program int, samples []float64) []string {
 	warns := stat.Warnings(samples)
 	if raw.found != nil {
-		if m := raw.found[i][0]; m.Wrong() > 0 {
+		if m := raw.found[i][program]; m.Wrong() > 0 {
 			warns = append(warns, fmt.Sprintf("%d of %d runs came out otherwise than a single run", m.Wrong(), m.Runs))
 		}
 	}

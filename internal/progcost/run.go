@@ -191,7 +191,12 @@ func dropSlow(programs []prog.Program, schedule rounds.Schedule) (slow time.Dura
 		}
 		took := time.Since(begun)
 		if float64(took)*float64(schedule.Rounds) > reloadShare*float64(schedule.Duration) {
-			p.Reload, slow = nil, max(slow, took)
+			slow = max(slow, took)
+		}
+	}
+	if slow > 0 { // one that stays where it is, and one that moves, could not be compared
+		for i := range programs {
+			programs[i].Reload = nil
 		}
 	}
 	return slow, nil

@@ -1,6 +1,8 @@
 package progcost
 
 import (
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/prog"
@@ -29,6 +31,11 @@ func (raw *Raw) Identity(target string, o *program.Opened, number int) record.Pr
 	id.Tag = info.Tag
 	if size, err := info.JitedSize(); err == nil {
 		id.JitedBytes = size
+	}
+	if code, ok := info.JitedInsns(); ok && clock.X86 {
+		for range branch.Decode(code, 0) {
+			id.Instructions++
+		}
 	}
 	return id
 }

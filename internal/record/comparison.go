@@ -164,6 +164,8 @@ type CompareRow struct {
 	// Price is set when the row is the price of a call, else it is one of
 	// bench.
 	Price bool `json:"price,omitempty"`
+	// Cost is set when the row is what packets cost a program.
+	Cost bool `json:"cost,omitempty"`
 	// Paired is set when both sides were measured in the same rounds.
 	Paired bool `json:"paired"`
 	Change
@@ -369,7 +371,8 @@ func (r *CompareRow) check() error {
 	if err := checkLabels(r.Labels); err != nil {
 		return err
 	}
-	return r.Change.check(r.Name, []string{r.Against, r.Verdict}, r.Price)
+	// Prices, and what a packet costs a program, may be below 0.
+	return r.Change.check(r.Name, []string{r.Against, r.Verdict}, true)
 }
 
 func (r *ProfileChange) check() error {

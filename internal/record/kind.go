@@ -30,6 +30,7 @@ func kinds() []kind {
 		{"prog-xray", reader("prog-xray", (*ProgXray).check)},
 		{"prog-list", reader("prog-list", (*ProgramList).check)},
 		{"prog-cost", reader("prog-cost", (*ProgCost).check)},
+		{"prog-diff", reader("prog-diff", (*ProgDiff).check)},
 		{"compare", readComparison},
 	}
 }
@@ -134,8 +135,14 @@ func (s *Saved) Programs() *ProgramList { return as[*ProgramList](s) }
 // FindingComparison is a record of compare, of two records of check.
 func (s *Saved) FindingComparison() *FindingComparison { return as[*FindingComparison](s) }
 
-// Comparison is a record of compare, of rows of bench and of prices.
-func (s *Saved) Comparison() *Comparison { return as[*Comparison](s) }
+// Comparison is a record of compare, of rows of bench, of prices and of what packets cost, or that part of one of prog
+// diff.
+func (s *Saved) Comparison() *Comparison {
+	if d := s.ProgDiff(); d != nil {
+		return &d.Comparison
+	}
+	return as[*Comparison](s)
+}
 
 // ProfileComparison is a record of compare, of two profiles.
 func (s *Saved) ProfileComparison() *ProfileComparison { return as[*ProfileComparison](s) }

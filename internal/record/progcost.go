@@ -1,6 +1,7 @@
 package record
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -65,6 +66,8 @@ type ProgramIdentity struct {
 	Tag string `json:"tag"`
 	// JitedBytes is the size of its machine code.
 	JitedBytes uint32 `json:"jited-bytes"`
+	// Instructions is how many instructions that is, 0 where they were not decoded.
+	Instructions int `json:"instructions"`
 	// Places is in how many places of memory it was timed: one a round, or 1 for a program that was live.
 	Places int `json:"places"`
 }
@@ -146,12 +149,7 @@ func (c *ProgCost) check() error {
 	if err := checkReferences(c.References); err != nil {
 		return err
 	}
-	if c.Packets.Seen < 0 || c.Packets.Kept < 0 || c.Program.Places < 0 {
-		return fmt.Errorf("impossible numbers of packets or places: %d, %d, %d", c.Packets.Seen, c.Packets.Kept, c.Program.Places)
-	}
-	if err := checkTexts([]string{
-		c.Program.Target, c.Program.Name, c.Program.Tag, c.Packets.Source, c.Packets.LeftOut,
-	}); err != nil {
+	if err := errors.Join(c.Program.check(), c.Packets.check()); err != nil {
 		return err
 	}
 	if err := checkLines(c.Lines); err != nil {
@@ -162,3 +160,17 @@ func (c *ProgCost) check() error {
 
 // ProgCost is a record of prog cost.
 func (s *Saved) ProgCost() *ProgCost { return as[*ProgCost](s) }
+
+func (id ProgramIdentity) check() error {
+	if id.Places < 0 || id.Instructions < 0 {
+		return fmt.Errorf("impossible numbers of places and instructions: %d, %d", id.Places, id.Instructions)
+	}
+	return checkTexts([]string{id.Target, id.Name, id.Tag})
+}
+
+func (p PacketSource) check() error {
+	if p.Seen < 0 || p.Kept < 0 {
+		return fmt.Errorf("impossible numbers of packets: %d, %d", p.Seen, p.Kept)
+	}
+	return checkTexts([]string{p.Source, p.LeftOut})
+}

@@ -51,10 +51,27 @@ func savedTexts(t testing.TB) map[string]string {
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
 		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
 		"cost":           recordtest.Marshal(t, recordtest.Cost("run", 1, 1)),
+		"prog diff":      recordtest.Marshal(t, progDiff(t)),
 		"check":          recordtest.Marshal(t, checked(host.LevelOK)),
 		"findings":       recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelWarn))),
 		"equal findings": recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelOK))),
 	}
+}
+
+// progDiff is a record of prog diff.
+func progDiff(t testing.TB) *record.ProgDiff {
+	t.Helper()
+	old, is := recordtest.Cost("run", 1, 1), recordtest.Cost("run", 1, 1.1)
+	c, err := compare.Records(record.NewSaved(old), record.NewSaved(is), compare.Options{Threshold: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Kind = "prog-diff"
+	return &record.ProgDiff{Comparison: *c, ProgDiffParts: record.ProgDiffParts{
+		OldProgram: old.Program, NewProgram: is.Program, Packets: is.Packets,
+		Behaviors: []record.BehaviorChange{{What: "verdict", Old: "tx", New: "drop", Packets: 2, First: 1}},
+		Calls:     []record.CallChange{{Name: "lookup vips", Old: 1}},
+	}}
 }
 
 // checked is a record of check with a finding of some level.
@@ -79,6 +96,9 @@ func TestLoadSaved(t *testing.T) {
 		"check": func(s *record.Saved) bool { return s.Check() != nil },
 		"cost": func(s *record.Saved) bool {
 			return s.ProgCost() != nil && s.ProgCost().Program.JitedBytes == 1234 && s.ProgCost().Rows[1].Verdicts["tx"] > 0
+		},
+		"prog diff": func(s *record.Saved) bool {
+			return s.ProgDiff() != nil && s.Comparison() != nil && s.ProgDiff().Behaviors[0].New == "drop" && len(s.Comparison().Rows) == 3
 		},
 		"findings": func(s *record.Saved) bool {
 			return s.FindingComparison() != nil && s.FindingComparison().Rows[0].Worse()

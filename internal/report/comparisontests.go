@@ -47,6 +47,15 @@ const (
 // newTestSuite is a comparison as tests.
 func newTestSuite(c record.Changes) testSuite {
 	var s testSuite
+	if d, ok := c.(*record.ProgDiff); ok {
+		s = newTestSuite(&d.Comparison)
+		said := append(cells.Behaviors(d), cells.CallChanges(d)...)
+		s.finding = strings.Join(append(said, s.finding), " ")
+		for _, text := range said {
+			s.properties = append(s.properties, testProperty{"behavior", strings.TrimSpace(text)})
+		}
+		return s
+	}
 	switch c := c.(type) {
 	case *record.Comparison:
 		s.finding = conclusion.Comparison(c)

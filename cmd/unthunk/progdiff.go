@@ -1,0 +1,304 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/progcode"
+	"github.com/unthunk/unthunk/internal/progcost"
+	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/page"
+	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/prog"
+)
+
+// diffFlags are what the user typed.
+type diffFlags struct {
+	target    targetFlags
+	replay    replayFlags
+	threshold float64
+	format    string
+	length    lengthFlags
+	output    outputFlags
+}
+
+// Length of a run of prog diff: what finds 2 % of a program of 50 ns.
+const (
+	diffRounds   = 40
+	diffDuration = 20 * time.Second
+)
+
+func newProgDiff(s std) *cobra.Command {
+	var f diffFlags
+	cmd := &cobra.Command{
+		Use:   "diff OLD NEW --packets FILE",
+		Short: "Say what two programs differ in: behavior, then speed, on the same packets",
+		Long: `Say what two XDP programs differ in on the same packets. First behavior: which packets
+come out with another verdict, length or bytes. Then the calls in their code that came
+and went. Then ns a packet: both run in turn, within one system call, on packets that are
+restored before each run, so that much smaller differences are seen than between two runs.
+
+OLD and NEW are object files (lb.o, lb.o:balancer), pinned programs, id:N or dev:DEV. Each
+object has maps of its own; --set, --map and --maps-from are for both. OLD may also be a
+saved record of prog cost: NEW is then measured now, and compared with that run.
+
+The exit code is 3 when a row is slower by more than --threshold, with confidence, and 1
+when no row could be compared.`,
+		Example: `  unthunk prog diff old.o new.o --packets p.pcap
+  unthunk prog diff old.o new.o --packets udp4,tcp-syn4 --format markdown
+  unthunk prog diff cost.json lb.o --packets p.pcap --threshold 5`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 2 {
+				return usagef("prog diff needs two programs, or a saved record of prog cost and a program: got %d", len(args))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runProgDiff(cmd.Context(), s, cmd, &f, args) },
+	}
+	fl := cmd.Flags()
+	f.target.add(fl, true)
+	f.replay.add(cmd)
+	fl.Float64Var(&f.threshold, "threshold", compare.DefaultThreshold, "smallest difference that matters, in `percent`")
+	fl.StringVar(&f.format, "format", "text", "text, markdown for a pull request, junit or ktap for CI, bench for benchstat, json")
+	f.length.add(cmd, diffRounds, diffDuration)
+	f.output.add(cmd)
+	return cmd
+}
+
+// diffFormats are what a difference can be written as; json is what --json does.
+func diffFormats() map[string]func(io.Writer, *progDifference) error {
+	return map[string]func(io.Writer, *progDifference) error{
+		"text":     func(w io.Writer, d *progDifference) error { return report.ProgDiff(w, textOptions(w), d.doc) },
+		"markdown": func(w io.Writer, d *progDifference) error { return page.ComparisonMarkdown(w, d.doc) },
+		"junit":    func(w io.Writer, d *progDifference) error { return report.JUnitComparison(w, d.doc) },
+		"ktap":     func(w io.Writer, d *progDifference) error { return report.KTAPComparison(w, d.doc) },
+		"bench":    func(w io.Writer, d *progDifference) error { return report.ProgDiffBench(w, d.old, d.new) },
+		"json":     nil,
+	}
+}
+
+// progDifference is what was found, with the two sides that it was made of.
+type progDifference struct {
+	doc      *record.ProgDiff
+	old, new *record.ProgCost
+}
+
+// check refuses flags that do not go together, and returns the writer.
+func (f *diffFlags) check(args []string) (func(io.Writer, *progDifference) error, error) {
+	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
+		return nil, usagef("a threshold of %v %% is impossible", f.threshold)
+	}
+	write, known := diffFormats()[f.format]
+	names := slices.Sorted(maps.Keys(diffFormats()))
+	switch {
+	case !known:
+		return nil, unknownValue(fmt.Errorf("format %q is not one of %s", f.format, strings.Join(names, ", ")), []string{f.format}, names)
+	case f.output.json && f.format != "text" && f.format != "json":
+		return nil, usagef("--json and --format %s are two outputs: choose one", f.format)
+	}
+	f.output.json = f.output.json || f.format == "json"
+	if err := checkFiles(args, outFile{"save", f.output.save}); err != nil {
+		return nil, err
+	}
+	return write, f.output.check()
+}
+
+func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, args []string) error {
+	write, err := f.check(args)
+	if err != nil {
+		return err
+	}
+	length, err := f.length.resolve(cmd)
+	if err != nil {
+		return err
+	}
+	saved, err := f.saved(ctx, cmd, args[0])
+	if err != nil {
+		return err
+	}
+	plan := progcost.Plan{By: progcost.By(f.replay.by), CPU: rounds.OnCPU(length.cpu), Schedule: length.schedule(), Cold: f.replay.cold}
+	if err := plan.Validate(); err != nil {
+		return unknownValue(err, []string{f.replay.by}, progcost.Bys())
+	}
+	if plan.Replay, plan.Packets, err = f.replay.options(); err != nil {
+		return err
+	}
+	targets := args
+	if saved != nil {
+		targets = args[1:]
+	}
+	var opened []*program.Opened
+	for _, target := range targets {
+		o, err := f.target.open(ctx, s, target)
+		if err != nil {
+			return err
+		}
+		defer o.Close()
+		opened = append(opened, o)
+		plan.Programs = append(plan.Programs, progcost.Replayable(o))
+	}
+	twin, err := f.twin(ctx, s, plan, targets, opened)
+	if err != nil {
+		return err
+	}
+	d, err := f.measure(ctx, s, cmd, length, plan, saved, args, opened, twin)
+	if err != nil {
+		return err
+	}
+	if err := f.output.publish(s, d.doc, func() error { return write(s.out, d) }); err != nil {
+		return err
+	}
+	switch why := d.doc.Nothing(); {
+	case d.doc.Incomplete:
+		return errStopped
+	case why != "":
+		return fmt.Errorf("prog diff: %s", why)
+	case d.doc.Regressed():
+		return errRegression
+	}
+	if n, row := d.doc.Lost(); n > 0 {
+		return fmt.Errorf("prog diff: %s lost its number: %s", row.Name, row.Missing)
+	}
+	return nil
+}
+
+// saved loads the old side when it is a record of prog cost, and takes from it which packets are wanted, where the user
+// does not say. It is nil for a program.
+func (f *diffFlags) saved(ctx context.Context, cmd *cobra.Command, old string) (*record.Saved, error) {
+	if !strings.HasSuffix(old, ".json") {
+		return nil, nil
+	}
+	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(old) })
+	if err != nil {
+		return nil, err
+	}
+	if saved.ProgCost() == nil {
+		return nil, usagef("%s is a record of %s: prog diff compares a program with one of prog cost", old, saved.Kind)
+	}
+	for flag, value := range map[string]*string{"packets": &f.replay.packets, "by": &f.replay.by} {
+		if was := saved.Settings[flag]; was != "" && !cmd.Flags().Changed(flag) {
+			*value = was
+		}
+	}
+	return saved, nil
+}
+
+// twin is what another load of the old object makes of the packets, with maps of its own: a program that takes a random
+// port, or the time, is no other program for that. It is nil without two objects.
+func (f *diffFlags) twin(
+	ctx context.Context, s std, plan progcost.Plan, targets []string, opened []*program.Opened,
+) (clean *prog.Clean, err error) {
+	if len(opened) < 2 || opened[0].Spec == nil {
+		return nil, nil
+	}
+	again, err := f.target.open(ctx, std{s.in, s.out, io.Discard}, targets[0]) // it warned the first time
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, again.Close()) }()
+	r, err := prog.New(ctx, plan.Packets, plan.Replay, prog.Program{Name: again.Name, Loaded: again.Program})
+	if err != nil {
+		return nil, err
+	}
+	return &r.Clean()[0], r.Close()
+}
+
+// measure runs the programs and compares them.
+func (f *diffFlags) measure(
+	ctx context.Context, s std, cmd *cobra.Command, length lengthFlags, plan progcost.Plan, saved *record.Saved, args []string,
+	opened []*program.Opened, twin *prog.Clean,
+) (*progDifference, error) {
+	calls, machine := callChanges(opened)
+	steal := host.StealSince()
+	show, done := progress(s)
+	raw, err := progcost.Run(ctx, plan, show)
+	done()
+	if err != nil {
+		return nil, err
+	}
+	docs := make([]*record.ProgCost, len(opened))
+	run := record.NewRunID()
+	for i, o := range opened {
+		doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", machine)}
+		doc.Run, doc.Incomplete, doc.Settings = run, raw.Incomplete, settings(cmd, length)
+		doc.Settings["packets"], doc.Settings["by"], doc.Settings["cpu"] = f.replay.packets, f.replay.by, strconv.Itoa(raw.CPU)
+		doc.Program = raw.Identity(args[len(args)-len(opened)+i], o, i)
+		doc.Packets = record.PacketSource{
+			Source: f.replay.packets, Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
+		}
+		doc.Rows, doc.Warnings = raw.Record(i)
+		doc.AddReferences("", raw.References)
+		docs[i] = doc
+	}
+	d := &progDifference{new: docs[len(docs)-1], doc: &record.ProgDiff{}}
+	if saved != nil {
+		d.old = saved.ProgCost()
+	} else {
+		d.old = docs[0]
+		var unsteady int
+		if d.doc.Behaviors, unsteady = raw.Behaviors(twin); unsteady > 0 {
+			d.new.Warn("", fmt.Sprintf("%d of %d packets come out of the old program otherwise whenever it is loaded: what comes of "+
+				"them is not compared", unsteady, len(plan.Packets.Frames)))
+		}
+	}
+	c, err := compare.Records(record.NewSaved(d.old), record.NewSaved(d.new), compare.Options{Threshold: f.threshold})
+	if err != nil {
+		return nil, err
+	}
+	c.NameFiles(args[0], args[1])
+	c.Kind, c.Incomplete = "prog-diff", raw.Incomplete
+	c.Warnings = append(c.Warnings, stolen(steal)...)
+	d.doc.Comparison = *c
+	d.doc.OldProgram, d.doc.NewProgram, d.doc.Packets, d.doc.Calls = d.old.Program, d.new.Program, d.new.Packets, calls
+	return d, nil
+}
+
+// callChanges are the calls that two programs have unlike often; nil where one is missing, or where code cannot be read.
+func callChanges(opened []*program.Opened) ([]record.CallChange, host.Fingerprint) {
+	k, err := kernel.OpenLive() // after the programs, which have symbols
+	if err != nil {
+		return nil, host.Identify(host.Options{})
+	}
+	defer k.Close()
+	machine := host.Identify(host.Options{Kernel: k})
+	if len(opened) != 2 {
+		return nil, machine
+	}
+	var counts [2]map[string]int
+	for i, o := range opened {
+		code, err := progcode.Read(k, o.Program)
+		if err != nil {
+			return nil, machine
+		}
+		counts[i] = make(map[string]int)
+		for _, row := range code.Record(machine).Rows {
+			_, what, _ := strings.Cut(row.Name, "/")
+			what, _, _ = strings.Cut(what, "#") // the number of one that repeats
+			counts[i][what]++
+		}
+	}
+	changes := []record.CallChange{}
+	names := maps.Clone(counts[0])
+	maps.Copy(names, counts[1])
+	for _, name := range slices.Sorted(maps.Keys(names)) {
+		if old, is := counts[0][name], counts[1][name]; old != is {
+			changes = append(changes, record.CallChange{Name: name, Old: old, New: is})
+		}
+	}
+	return changes, machine
+}

@@ -1,0 +1,81 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+func TestProgDiffRefuses(t *testing.T) {
+	testutil.Root(t)
+	pass := samples + ":pass"
+	var tests []refused
+	for _, tt := range []struct {
+		name, args string
+		code       int
+		want       string
+	}{
+		{"one program", pass + " --packets udp4", exitUsage, "prog diff needs two programs"},
+		{"threshold", pass + " " + pass + " --packets udp4 --threshold -1", exitUsage, "a threshold of -1 % is impossible"},
+		{"format", pass + " " + pass + " --packets udp4 --format junti", exitUsage, "did you mean junit?"},
+		{"two formats", pass + " " + pass + " --packets udp4 --format junit --json", exitUsage, "two outputs"},
+		{"no packets", pass + " " + pass, exitUsage, "which packets?"},
+		{"another record", "testdata/saved/bench.json " + pass + " --packets udp4", exitUsage, "is a record of bench"},
+		{"no record", "nothing.json " + pass + " --packets udp4", exitFailed, "nothing.json"},
+		{"no such object", pass + " nothing.o --packets udp4", exitFailed, "there is no file nothing.o"},
+		{"overwrites", "testdata/saved/bench.json " + pass + " --save testdata/saved/bench.json", exitUsage, "would overwrite a file"},
+	} {
+		tests = append(tests, refused{tt.name, append([]string{"diff"}, strings.Fields(tt.args)...), tt.code, tt.want})
+	}
+	refuses(t, "prog", tests)
+}
+
+// Behavior comes before speed; a program that is slower by more than the threshold is exit code 3, and one against
+// itself is not.
+func TestProgDiff(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	file := filepath.Join(dir, "diff.json")
+	run := func(args string) (int, string, string) {
+		t.Helper()
+		code, stdout, stderr := unthunk(t, append([]string{"prog", "diff"}, strings.Fields(args+quicklyReplayed)...)...)
+		skipMissing(t, code, stderr)
+		return code, stdout, stderr
+	}
+	code, stdout, stderr := run(samples + ":ttl " + samples + ":encap --packets udp4,arp --save " + file)
+	if code != exitRegression || stderr != "" || !strings.Contains(stdout, "BEHAVIOR CHANGED: 1 packet of 2 come out otherwise.") ||
+		!strings.Contains(stdout, "60 → 80 bytes") || !strings.Contains(stdout, "Calls that came: helper bpf_xdp_adjust_head") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	saved, err := record.Load(file)
+	if err != nil || saved.ProgDiff() == nil || !saved.ProgDiff().Regressed() || saved.ProgDiff().NewProgram.Name != "encap" {
+		t.Fatalf("%+v, %v", saved, err)
+	}
+	code, stdout, stderr = unthunk(t, "report", file, "--format", "markdown")
+	if code != exitDone || !strings.Contains(stdout, "Behavior changed: 1 of 2 packets") {
+		t.Errorf("report: exit code %d: %s%s", code, stdout, stderr)
+	}
+	// A random port is no other behavior.
+	code, stdout, stderr = run(samples + ":nat " + samples + ":nat --packets udp4 --threshold 50 --format markdown")
+	if code != exitDone || strings.Contains(strings.ToLower(stdout), "behavior changed") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	// A saved record, with its packets.
+	cost := filepath.Join(dir, "cost.json")
+	code, _, stderr = unthunk(t, strings.Fields("prog cost "+samples+":loop --packets udp4 --save "+cost+quicklyReplayed)...)
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	code, stdout, _ = run(cost + " " + samples + ":loop --set turns=1000 --format junit --threshold 50")
+	// So short runs at two times may be too few for a verdict on a busy machine.
+	if code != exitRegression && code != exitDone || !strings.Contains(stdout, "the old side is a saved record") ||
+		!strings.Contains(stdout, `testcase name="all"`) {
+		t.Errorf("exit code %d: %s", code, stdout)
+	}
+	if code, stdout, stderr = unthunk(t, "compare", cost, cost); code != exitDone || !strings.Contains(stdout, "no difference seen") {
+		t.Errorf("compare: exit code %d: %s%s", code, stdout, stderr)
+	}
+}

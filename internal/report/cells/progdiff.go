@@ -1,0 +1,70 @@
+package cells
+
+import (
+	"fmt"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// shownBehaviors is how many ways to come out otherwise are shown.
+const shownBehaviors = 8
+
+// Behaviors say in a line each how packets come out of two programs otherwise, the ways of most packets first.
+func Behaviors(d *record.ProgDiff) []string {
+	switch {
+	case d.Behaviors == nil:
+		return []string{"Whether packets come out otherwise is not known: the old side is a saved record."}
+	case len(d.Behaviors) == 0:
+		return []string{"All packets come out of both alike: verdict, length and bytes."}
+	}
+	packets := 0
+	for _, b := range d.Behaviors {
+		packets += b.Packets
+	}
+	out := []string{fmt.Sprintf("BEHAVIOR CHANGED: %s of %d come out otherwise.", Plural(packets, "packet"), d.Packets.Kept)}
+	for i, b := range d.Behaviors {
+		if i == shownBehaviors {
+			out = append(out, fmt.Sprintf("  and %d other ways", len(d.Behaviors)-i))
+			break
+		}
+		how := "other bytes"
+		switch b.What {
+		case "verdict":
+			how = b.Old + " → " + b.New
+		case "length":
+			how = b.Old + " → " + b.New + " bytes"
+		}
+		out = append(out, Clean(fmt.Sprintf("  %s: %s, first packet %d", Plural(b.Packets, "packet"), how, b.First)))
+	}
+	return out
+}
+
+// CallChanges say which calls came and went.
+func CallChanges(d *record.ProgDiff) []string {
+	if d.Calls == nil {
+		return nil
+	}
+	if len(d.Calls) == 0 {
+		return []string{"Both call and look up the same."}
+	}
+	var came, went []string
+	for _, c := range d.Calls {
+		text, more := Clean(c.Name), c.New-c.Old
+		if more > 1 || more < -1 {
+			text += fmt.Sprintf(" ×%d", max(more, -more))
+		}
+		if more > 0 {
+			came = append(came, text)
+		} else {
+			went = append(went, text)
+		}
+	}
+	var out []string
+	if len(came) > 0 {
+		out = append(out, "Calls that came: "+Join(", ", came...)+".")
+	}
+	if len(went) > 0 {
+		out = append(out, "Calls that went: "+Join(", ", went...)+".")
+	}
+	return out
+}

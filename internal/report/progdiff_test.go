@@ -1,0 +1,87 @@
+package report
+
+import (
+	"bytes"
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
+)
+
+// difference is a record of prog diff, of two programs in one run, of which the second costs factor times as much.
+func difference(t *testing.T, factor float64) *record.ProgDiff {
+	t.Helper()
+	old, is := recordtest.Cost("run", 1, 1), recordtest.Cost("run", 1, factor)
+	old.Program.Instructions, is.Program.Instructions, is.Program.Target = 300, 312, "new.o"
+	c, err := compare.Records(record.NewSaved(old), record.NewSaved(is), compare.Options{Threshold: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Kind = "prog-diff"
+	return &record.ProgDiff{Comparison: *c, ProgDiffParts: record.ProgDiffParts{
+		OldProgram: old.Program, NewProgram: is.Program, Packets: is.Packets,
+		Behaviors: []record.BehaviorChange{
+			{What: "verdict", Old: "tx", New: "drop", Packets: 120, First: 7}, {What: "length", Old: "80", New: "100", Packets: 3, First: 9},
+			{What: "bytes", Packets: 1, First: 99},
+		},
+		Calls: []record.CallChange{{Name: "lookup vips", Old: 1, New: 3}, {Name: "tail-call table", Old: 1, New: 0}},
+	}}
+}
+
+func TestProgDiffGolden(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		width  int
+		factor float64
+		change func(*record.ProgDiff)
+	}{
+		{"prog-diff.txt", 80, 1.05, func(*record.ProgDiff) {}},
+		{"prog-diff-60.txt", 60, 0.9, func(d *record.ProgDiff) { d.Behaviors, d.Calls = []record.BehaviorChange{}, []record.CallChange{} }},
+		{"prog-diff-saved.txt", 80, 1, func(d *record.ProgDiff) {
+			d.Behaviors, d.Calls, d.Incomplete = nil, nil, true
+			row := &d.Rows[1]
+			row.New, row.Difference, row.Missing = nil, nil, "new refused: timed runs differ from a single run: the verdict of 12.5 %"
+		}},
+	} {
+		d := difference(t, test.factor)
+		test.change(d)
+		var b bytes.Buffer
+		if err := ProgDiff(&b, Options{Width: test.width}, d); err != nil {
+			t.Fatal(err)
+		}
+		reporttest.Fits(t, b.String(), test.width)
+		reporttest.Golden(t, test.name, b.String())
+	}
+}
+
+// CI reads the behavior before the rows, and a row that is slower is a failure.
+func TestProgDiffTests(t *testing.T) {
+	t.Parallel()
+	for _, write := range []func(w io.Writer, c record.Changes) error{JUnitComparison, KTAPComparison} {
+		var b bytes.Buffer
+		if err := write(&b, difference(t, 1.1)); err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"BEHAVIOR CHANGED: 124 packets of 16384 come out otherwise.", "120 packets: tx → drop", "verdict/tx"} {
+			if !strings.Contains(b.String(), want) {
+				t.Errorf("no %q in\n%s", want, b.String())
+			}
+		}
+	}
+	old := recordtest.Cost("run", 1, 1)
+	old.Rows[2].Refused, old.Rows[2].Ns = "it differs", nil
+	var b bytes.Buffer
+	if err := ProgDiffBench(&b, old, recordtest.Cost("run", 1, 2)); err != nil {
+		t.Fatal(err)
+	}
+	text := b.String()
+	if strings.Count(text, "BenchmarkXDP/packets=verdict/tx/program=new 1 ") != 20 ||
+		!strings.Contains(text, "# BenchmarkXDP/packets=verdict/pass/program=old refused: it differs\n") {
+		t.Error(text)
+	}
+}
