@@ -70,7 +70,7 @@ func progDiff(t testing.TB) *record.ProgDiff {
 	return &record.ProgDiff{Comparison: *c, ProgDiffParts: record.ProgDiffParts{
 		OldProgram: old.Program, NewProgram: is.Program, Packets: is.Packets,
 		Behaviors: []record.BehaviorChange{{What: "verdict", Old: "tx", New: "drop", Packets: 2, First: 1}},
-		Calls:     []record.CallChange{{Name: "lookup vips", Old: 1}},
+		Calls:     []record.CallChange{{Name: "lookup vip_map", Old: 1}},
 	}}
 }
 

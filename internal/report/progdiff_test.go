@@ -28,7 +28,7 @@ func difference(t *testing.T, factor float64) *record.ProgDiff {
 			{What: "verdict", Old: "tx", New: "drop", Packets: 120, First: 7}, {What: "length", Old: "80", New: "100", Packets: 3, First: 9},
 			{What: "bytes", Packets: 1, First: 99},
 		},
-		Calls: []record.CallChange{{Name: "lookup vips", Old: 1, New: 3}, {Name: "tail-call table", Old: 1, New: 0}},
+		Calls: []record.CallChange{{Name: "lookup vip_map", Old: 1, New: 3}, {Name: "tail-call table", Old: 1, New: 0}},
 	}}
 }
 
