@@ -1,13 +1,18 @@
 package redirect
 
 import (
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 
+	"github.com/unthunk/unthunk/internal/bpf/sample"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
@@ -295,5 +300,98 @@ func TestTargetByIndex(t *testing.T) {
 		if err := made.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Entries of a live program's devmap are copied with its maps, and lead to devices of production: no frame may go there.
+func TestTargetForgetsDevices(t *testing.T) {
+	testutil.Root(t)
+	coll, p, err := sample.Load("redirect")
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer coll.Close()
+	// The loopback device takes no redirected frames, so that the test is harmless if it fails.
+	if err := coll.Maps["ports"].Put(uint32(0), uint32(1)); err != nil {
+		t.Fatal(err)
+	}
+	info, err := p.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	parsed, err := program.Parse(sampleObject + ":redirect")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := parsed.Open(t.Context(), program.Options{Run: true, MapsFrom: fmt.Sprintf("id:%d", id)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var before, after, live uint32
+	if err := opened.Maps["ports"].Lookup(uint32(0), &before); err != nil || before != 1 {
+		t.Fatalf("the copy has device %d, %v: the test shows nothing", before, err)
+	}
+	made, err := NewTarget(opened, sampleObject, TargetOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer made.Close()
+	row, raw := targetRow(t, made, 16)
+	if row.Refused != "" || raw.Verdicts.Dropped != raw.Counts.Sent {
+		t.Errorf("refused %q, %+v of %d frames", row.Refused, raw.Verdicts, raw.Counts.Sent)
+	}
+	if err := opened.Maps["ports"].Lookup(uint32(0), &after); !errors.Is(err, ebpf.ErrKeyNotExist) {
+		t.Errorf("the entry is there: %d, %v", after, err)
+	}
+	if err := coll.Maps["ports"].Lookup(uint32(0), &live); err != nil || live != 1 {
+		t.Errorf("the live entry is %d, %v", live, err)
+	}
+}
+
+// A program that found no room in the BPF dispatcher is said to be outside.
+func TestTargetOutside(t *testing.T) {
+	testutil.Root(t)
+	made := target(t, sampleObject+":ttl", TargetOptions{})
+	plan := Plan{Target: made, Bulks: []int{16}, Schedule: rounds.Schedule{Rounds: 1, Duration: time.Second}}
+	raw, err := Run(t.Context(), plan, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if raw.Outside != "" {
+		t.Logf("others fill the dispatcher: %s", raw.Outside)
+	}
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	for i := range kernel.DispatcherSlots / 2 {
+		a, b, err := lab.VethPair(fmt.Sprintf("a%d", i), fmt.Sprintf("b%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range []netlab.Device{a, b} {
+			coll, p, err := sample.Load("pass")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer coll.Close()
+			if err := d.Attach(p, link.XDPDriverMode); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if raw, err = Run(t.Context(), plan, nil); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := kernel.OpenLive(); err != nil {
+		testutil.SkipMissing(t, err)
+	} else {
+		k.Close()
+	}
+	if !strings.Contains(raw.Outside, "ttl is outside the BPF dispatcher, which holds 48 of 48 programs") {
+		t.Errorf("outside: %q", raw.Outside)
 	}
 }
