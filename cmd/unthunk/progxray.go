@@ -232,6 +232,7 @@ func surroundings(ctx context.Context, doc *record.ProgXray) (observers []string
 func (f *progXrayFlags) measure(ctx context.Context, s std, doc *record.ProgXray, observed bool) ([]record.TaxRow, error) {
 	pairs := progcode.Pairs(doc, observed)
 	if len(pairs) == 0 {
+		doc.Warn("", "nothing was measured: no pair of tax prices what is in it")
 		return nil, nil
 	}
 	show, done := progress(s)

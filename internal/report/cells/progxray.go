@@ -20,7 +20,7 @@ func Program(p *record.ProgXrayProgram) string {
 
 // ProgDispatcher is a sentence that says where a program is attached, and how it is called.
 func ProgDispatcher(doc *record.ProgXray) string {
-	d, at := doc.Dispatcher, "It is seen attached to no device."
+	d, at := doc.Dispatcher, "No device of this namespace has it: prog list looks into others too."
 	if n := len(doc.Program.Attached); n > 0 {
 		const most = 8
 		at = "Attached to " + Clean(strings.Join(doc.Program.Attached[:min(n, most)], ", "))
