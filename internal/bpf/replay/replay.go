@@ -28,8 +28,6 @@ const (
 	MaxPacket = 4096 - 256 - 320
 	// MaxMetadata is the longest metadata, a multiple of 4 bytes.
 	MaxMetadata = 216
-	// most is the longest packet that can come out.
-	most = 4096
 	// walkPiece is WALK_PIECE of the C source.
 	walkPiece = 64 << 10
 )

@@ -32,7 +32,7 @@ type Output struct {
 }
 
 // xdpMD is struct xdp_md.
-type xdpMD struct{ data, dataEnd, dataMeta, device, queue, egress uint32 }
+type xdpMD struct{ data, dataEnd, _, device, queue, _ uint32 }
 
 // testRunAttr is the "test" member of union bpf_attr.
 type testRunAttr struct {
