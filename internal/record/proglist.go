@@ -67,6 +67,8 @@ type ProgramRow struct {
 	Tracers []ProgramName `json:"tracers,omitempty"`
 	// Holders are processes that have it or its link open.
 	Holders []Process `json:"holders,omitempty"`
+	// Pins are the paths at which it, or its link, is pinned.
+	Pins []string `json:"pins,omitempty"`
 	// MapIDs are its maps.
 	MapIDs []uint32 `json:"map-ids"`
 }
@@ -243,7 +245,7 @@ const (
 )
 
 func (r *ProgramRow) check() error {
-	texts := []string{r.Program, r.Type, r.Tag, r.Slot}
+	texts := append([]string{r.Program, r.Type, r.Tag, r.Slot}, r.Pins...)
 	for _, a := range r.Attached {
 		texts = append(texts, a.Device, a.Driver, a.Where, a.Mode, a.By)
 	}
@@ -253,7 +255,7 @@ func (r *ProgramRow) check() error {
 	for _, t := range r.Tracers {
 		texts = append(texts, t.Name)
 	}
-	if n := max(len(r.Attached), len(r.Entries), len(r.Parts), len(r.Tracers), len(r.Holders), len(r.MapIDs)); n > maxOfProgram {
+	if n := max(len(r.Attached), len(r.Entries), len(r.Parts), len(r.Tracers), len(r.Holders), len(r.Pins), len(r.MapIDs)); n > maxOfProgram {
 		return fmt.Errorf("%d entries of one list: at most %d are possible", n, maxOfProgram)
 	}
 	if !slices.Contains([]string{"", InDispatcher, OutOfDispatcher, DispatcherUnknown}, r.Dispatcher) {

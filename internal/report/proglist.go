@@ -118,6 +118,9 @@ func (p *printer) program(row *record.ProgramRow, doc *record.ProgramList) {
 	for _, t := range row.Tracers {
 		p.wrap("  ", fmt.Sprintf("at its entry or exit: %s id:%d", t.Name, t.ID))
 	}
+	if len(row.Pins) > 0 {
+		p.wrap("  pinned at ", strings.Join(row.Pins, ", "))
+	}
 	if len(row.Holders) > 0 {
 		p.wrap("  open in ", processesText(row.Holders))
 	}

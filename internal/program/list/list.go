@@ -59,6 +59,9 @@ type reading struct {
 	// attached are the programs on devices, by number.
 	attached  map[uint32][]record.Attachment
 	processes *held
+	// mounts is the table of mounts, pins what is pinned.
+	mounts string
+	pins   pins
 	// links is nil where they cannot be read.
 	links    *links
 	programs map[uint32]*program
@@ -92,6 +95,7 @@ func (r *reading) namespaces(ctx context.Context, opts Options) error {
 	all.addNamed(namedFolder)
 	if mounts, err := os.ReadFile("/proc/self/mountinfo"); err == nil {
 		all.addMounted(string(mounts))
+		r.mounts = string(mounts)
 	}
 	if opts.Processes {
 		processes, err := processes(ctx, all)
@@ -134,6 +138,13 @@ func (r *reading) loaded(ctx context.Context) error {
 	}
 	r.links = links
 	links.parts(programs)
+	r.pins, err = readPins(ctx, r.mounts)
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		r.unseen("pins: %v", err)
+	}
 	return nil
 }
 
@@ -272,6 +283,7 @@ func (r *reading) finish() *Found {
 	f := r.found
 	for _, p := range r.programs {
 		p.Holders = r.holders(p)
+		p.Pins = r.pinned(p)
 		slices.SortFunc(p.Attached, func(a, b record.Attachment) int {
 			return cmp.Or(cmp.Compare(r.order(a.Namespace), r.order(b.Namespace)), cmp.Compare(a.Index, b.Index), cmp.Compare(a.Mode, b.Mode))
 		})
@@ -318,6 +330,17 @@ func (r *reading) holders(p *program) []record.Process {
 		}
 	}
 	return list[:min(len(list), maxHolders)]
+}
+
+// pinned are the paths at which a program or its links are pinned.
+func (r *reading) pinned(p *program) []string {
+	list := slices.Clone(r.pins.programs[p.ID])
+	for _, a := range p.Attached {
+		if a.Link != 0 {
+			list = append(list, r.pins.links[a.Link]...)
+		}
+	}
+	return list
 }
 
 // rank orders rows: on devices of the own namespace, on others, held by maps, loaded only.

@@ -24,10 +24,23 @@ func TestMountedNamespaces(t *testing.T) {
 	}
 }
 
+func TestBPFMounts(t *testing.T) {
+	t.Parallel()
+	const text = mountinfo + `44 23 0:22 /fs/bpf /sys/fs/bpf rw - sysfs sysfs rw
+45 44 0:39 / /sys/fs/bpf rw,relatime shared:3 - bpf bpf rw,mode=700
+46 44 0:40 / /run/my\040bpf rw,relatime - bpf none rw
+45 44 0:39 / /sys/fs/bpf rw,relatime - bpf bpf rw
+47 - bpf
+`
+	if got, want := fmt.Sprintf("%q", bpfMounts(text)), `["/sys/fs/bpf" "/run/my bpf"]`; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+}
+
 func FuzzMountedNamespaces(f *testing.F) {
 	f.Add(mountinfo)
 	f.Fuzz(func(t *testing.T, text string) {
-		testutil.Allocates(t, 1<<20+32*uint64(len(text)), func() { mountedNamespaces(text) })
+		testutil.Allocates(t, 1<<20+32*uint64(len(text)), func() { mountedNamespaces(text); bpfMounts(text) })
 	})
 }
 
