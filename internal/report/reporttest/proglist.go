@@ -16,7 +16,8 @@ func ProgramList() *record.ProgramList {
 		Head: record.Head{Schema: record.Schema, Kind: "prog-list", Run: "one"},
 	}}
 	doc.Rows = []record.ProgramRow{
-		{Name: "id:241", ID: 241, Program: "lb_main", Type: "xdp", Tag: "3f2a9c1104b1d2aa", Pins: []string{"/sys/fs/bpf/lb1"}, JitedBytes: 1204, Loaded: &loaded,
+		{Name: "id:241", ID: 241, Program: "lb_main", Type: "xdp", Tag: "3f2a9c1104b1d2aa",
+			Pins: []string{"/sys/fs/bpf/lb1"}, JitedBytes: 1204, Loaded: &loaded,
 			Dispatcher: record.InDispatcher, MapIDs: []uint32{11, 12, 13}, Holders: lb,
 			Attached: []record.Attachment{
 				{Device: "eth0", Index: 2, Driver: "virtio_net", Namespace: 1, Mode: record.NativeMode, By: "link", Link: 12},
