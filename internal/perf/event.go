@@ -110,15 +110,15 @@ func Online() ([]int, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read online CPUs: %w", err)
 	}
-	cpus, err := parseList(strings.TrimSpace(string(text)))
+	cpus, err := ParseCPUs(strings.TrimSpace(string(text)))
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", file, err)
 	}
 	return cpus, nil
 }
 
-// parseList reads "0-3,8".
-func parseList(s string) (cpus []int, err error) {
+// ParseCPUs reads a list of CPUs as the kernel writes it: "0-3,8".
+func ParseCPUs(s string) (cpus []int, err error) {
 	for part := range strings.SplitSeq(s, ",") {
 		from, to, isRange := strings.Cut(part, "-")
 		if !isRange {

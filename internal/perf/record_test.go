@@ -113,12 +113,12 @@ func FuzzParse(f *testing.F) {
 
 func TestParseList(t *testing.T) {
 	for text, want := range map[string][]int{"0": {0}, "0-2": {0, 1, 2}, "0-1,4": {0, 1, 4}} {
-		if got, err := parseList(text); err != nil || !slices.Equal(got, want) {
+		if got, err := ParseCPUs(text); err != nil || !slices.Equal(got, want) {
 			t.Errorf("%q: %v, %v", text, got, err)
 		}
 	}
 	for _, text := range []string{"", "a", "1-", "70000"} {
-		if got, err := parseList(text); err == nil {
+		if got, err := ParseCPUs(text); err == nil {
 			t.Errorf("%q: %v, no error", text, got)
 		}
 	}
@@ -130,7 +130,7 @@ func FuzzParseList(f *testing.F) {
 		if strings.Count(text, ",") > 4 { // each part may be 65536 CPUs
 			return
 		}
-		cpus, err := parseList(text)
+		cpus, err := ParseCPUs(text)
 		if err != nil {
 			return
 		}

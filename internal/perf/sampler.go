@@ -17,6 +17,12 @@ const ringSize = 1 << 20
 // each 1/rate s, of other events at about that rate. It needs 1 MiB of locked
 // memory.
 func NewSampler(e Event, cpu, rate int) (*Sampler, error) {
+	return NewSamplerOf(e, cpu, rate, ringSize)
+}
+
+// NewSamplerOf is [NewSampler] with a ring buffer of size bytes of locked memory, which must
+// be a power of two of pages: for many CPUs, and rates at which a smaller one is enough.
+func NewSamplerOf(e Event, cpu, rate, size int) (*Sampler, error) {
 	attr := e.attr()
 	attr.Sample_type = sampleType
 	attr.Bits |= unix.PerfBitUseClockID | unix.PerfBitExcludeCallchainUser
@@ -29,7 +35,7 @@ func NewSampler(e Event, cpu, rate int) (*Sampler, error) {
 		attr.Bits |= unix.PerfBitFreq
 		attr.Sample = uint64(rate)
 	}
-	r, err := openRing(attr, e, cpu, ringSize)
+	r, err := openRing(attr, e, cpu, size)
 	if err != nil {
 		return nil, err
 	}

@@ -61,6 +61,17 @@ func Parse(text string) (Target, error) {
 // String is the target as it was typed.
 func (t Target) String() string { return t.text }
 
+// Object says whether the target is an object file, or no file at all: what is at work is
+// pinned, or has an id or a device.
+func (t Target) Object() bool { return t.path != "" && !onBPFFS(t.path) }
+
+// Device is the device that the target names, and the part of the dispatcher there; empty when
+// it names none.
+func (t Target) Device() (name, part string) { return t.device, t.part }
+
+// OfID is the target id:N.
+func OfID(id ebpf.ProgramID) Target { return Target{text: fmt.Sprintf("id:%d", id), id: id} }
+
 // Live says whether the target names a program that is loaded already, as far as its text
 // tells: a path may be of an object file or of a pin.
 func (t Target) Live() bool { return t.path == "" }

@@ -135,30 +135,48 @@ func (m *memory) device(ifindex int) (uint64, error) {
 // NAPIStates returns where the state words of an interface's NAPI instances are (napi_struct.state), in the calling
 // thread's network namespace. The interface must stay while they are in use.
 func NAPIStates(k *kernel.Kernel, ifindex int) (words []uint64, err error) {
-	if !k.Live {
-		return nil, &feature.Missing{Feature: "the live kernel's memory"}
-	}
-	types, err := k.Types()
+	m, all, err := napis(k, ifindex)
 	if err != nil {
 		return nil, err
 	}
-	m := &memory{kernel: k, types: codeflow.NewTypes(types, hints)}
+	state := m.at("napi_struct", "state")
+	for _, n := range all {
+		words = append(words, n+state)
+	}
+	return words, m.err
+}
+
+// NAPIs returns where the NAPI instances of an interface are (struct napi_struct), in the calling
+// thread's network namespace. They go with the interface, and with its queues.
+func NAPIs(k *kernel.Kernel, ifindex int) ([]uint64, error) {
+	_, all, err := napis(k, ifindex)
+	return all, err
+}
+
+func napis(k *kernel.Kernel, ifindex int) (m *memory, all []uint64, err error) {
+	if !k.Live {
+		return nil, nil, &feature.Missing{Feature: "the live kernel's memory"}
+	}
+	types, err := k.Types()
+	if err != nil {
+		return nil, nil, err
+	}
+	m = &memory{kernel: k, types: codeflow.NewTypes(types, hints)}
 	dev, err := m.device(ifindex)
 	if err != nil {
-		return nil, fmt.Errorf("find interface %d in kernel memory: %w", ifindex, err)
+		return nil, nil, fmt.Errorf("find interface %d in kernel memory: %w", ifindex, err)
 	}
-	state := m.at("napi_struct", "state")
 	m.list(dev+m.at("net_device", "napi_list"), m.at("napi_struct", "dev_list"), maxNAPIs, func(n uint64) bool {
-		words = append(words, n+state)
+		all = append(all, n)
 		return true
 	})
-	if m.err == nil && len(words) == 0 {
+	if m.err == nil && len(all) == 0 {
 		m.err = errors.New("it has no NAPI")
 	}
 	if m.err != nil {
-		return nil, fmt.Errorf("read interface %d in kernel memory: %w", ifindex, m.err)
+		return nil, nil, fmt.Errorf("read interface %d in kernel memory: %w", ifindex, m.err)
 	}
-	return words, nil
+	return m, all, nil
 }
 
 func (m *memory) deviceRoots(dev uint64) ([]Root, error) {
