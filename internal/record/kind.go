@@ -31,6 +31,7 @@ func kinds() []kind {
 		{"prog-list", reader("prog-list", (*ProgramList).check)},
 		{"prog-cost", reader("prog-cost", (*ProgCost).check)},
 		{"prog-diff", reader("prog-diff", (*ProgDiff).check)},
+		{"prog-watch", reader("prog-watch", (*ProgWatch).check)},
 		{"compare", readComparison},
 	}
 }
