@@ -95,6 +95,7 @@ func flagValues() map[string]candidates {
 		"by":              labels,
 		"size":            none,
 		"rate":            none,
+		"hz":              none,
 		"top":             none,
 		"row":             none,
 		"threshold":       none,

@@ -74,8 +74,13 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 
 // serveMetrics serves a forwarder's counters until the server is closed.
 func serveMetrics(o listen.Options, f forward.Forwarder) (*listen.Server, error) {
+	return serve(o, newForwardCollector(f))
+}
+
+// serve serves what a collector reads until the server is closed.
+func serve(o listen.Options, c prometheus.Collector) (*listen.Server, error) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newForwardCollector(f))
+	registry.MustRegister(c)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
 	server, err := listen.Serve(o, mux)

@@ -20,7 +20,7 @@ func newProg(s std) *cobra.Command {
 		},
 	}
 	cmd.AddCommand(
-		newProgList(s), newProgXray(s), newProgCost(s), newProgDiff(s), newProgRecord(s),
+		newProgList(s), newProgXray(s), newProgCost(s), newProgDiff(s), newProgRecord(s), newProgWatch(s),
 	)
 	return cmd
 }

@@ -118,6 +118,12 @@ func rightsOf(cmd *cobra.Command) rights {
 			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps; CAP_SYSLOG for " +
 				"the calls in their code.",
 		}
+	case "prog watch":
+		return rights{
+			keeps: append(code, unix.CAP_SYS_ADMIN), reads: true,
+			about: "CAP_SYS_ADMIN for programs that run, and for --stats; CAP_SYSLOG for kernel symbols; CAP_BPF, CAP_PERFMON for " +
+				"samples.",
+		}
 	case "prog record":
 		return rights{keeps: []feature.Capability{unix.CAP_NET_RAW}, about: "CAP_NET_RAW."}
 	case "forward":

@@ -115,6 +115,8 @@ func TestRightsOnDevices(t *testing.T) {
 		// The pipe is root's: it is opened when the socket is.
 		{"prog record --dev in --duration 100ms -o /dev/stdout", []int{unix.CAP_NET_RAW}, exitFailed, "save /dev/stdout"},
 		{"prog record --dev in --duration 100ms -o /dev/stdout", nil, exitMissing, "root is missing"},
+		{"prog watch dev:in --duration 1s", []int{unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, exitFailed,
+			"device in has no XDP program attached"},
 		{"bench --in in --out out --duration 1s --rounds 1", append(xdp, unix.CAP_PERFMON), exitFailed, "no row has a number"},
 	} {
 		lab.Do(func() error {

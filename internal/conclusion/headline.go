@@ -51,6 +51,8 @@ func headline(s *record.Saved) Headline {
 		return labHeadline(doc)
 	case *record.ProgCost:
 		return costHeadline(doc)
+	case *record.ProgWatch:
+		return Headline{Title: strings.TrimSuffix(WatchHead(doc), ".")}
 	case *record.Document[record.TaxRow]:
 		return taxHeadline(doc.Rows)
 	case *record.Profile:

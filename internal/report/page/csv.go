@@ -128,6 +128,8 @@ func (c csvRecord) write(s *record.Saved) {
 		c.program(s.ProgXray().Rows)
 	case s.ProgCost() != nil:
 		c.cost(s.ProgCost().Rows)
+	case s.ProgWatch() != nil:
+		c.watch(s.ProgWatch().Rows)
 	case s.Comparison() != nil:
 		for i := range s.Comparison().Rows {
 			row := &s.Comparison().Rows[i]
@@ -165,6 +167,17 @@ func (c csvRecord) ladder(rows []record.BenchRow) {
 		c.quantity(row.Name, "hop", row.Hop, "")
 		c.quantity(row.Name, "frames-per-xmit", row.FramesPerXmit, "")
 		c.quantity(row.Name, "observer", row.CountingCost, "")
+	}
+}
+
+// watch writes the rows of prog watch.
+func (c csvRecord) watch(rows []record.WatchRow) {
+	for _, row := range rows {
+		if row.Value == nil {
+			c.none(row.Name, "mean", row.Refused)
+			continue
+		}
+		c.quantity(row.Name, "mean", row.Value, "")
 	}
 }
 

@@ -66,6 +66,7 @@ func (v *viewer) sections() []section {
 		{"history", "Over time", v.historyBlocks},
 		{"lab", "With and without, counted exactly", v.labBlocks},
 		{"cost", "What a packet costs a program", v.costBlocks},
+		{"watch", "A program at work", v.watchBlocks},
 		{"prices", "What an indirect call costs", v.priceBlocks},
 		{"flames", "Flame graphs", v.flameBlocks},
 		{"attached", "Which XDP programs run", v.attachedBlocks},

@@ -1,0 +1,42 @@
+package conclusion
+
+import (
+	"fmt"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// WatchHead says what a program at work was seen to do.
+func WatchHead(w *record.ProgWatch) string {
+	p := &w.Program
+	text := fmt.Sprintf("%s id:%d on %s (%s)", p.Name, p.ID, p.Device, p.Mode)
+	if p.Driver != "" {
+		text = fmt.Sprintf("%s id:%d on %s (%s, %s)", p.Name, p.ID, p.Device, p.Driver, p.Mode)
+	}
+	text += fmt.Sprintf(", %.0f s", w.Seconds)
+	value := func(row string) (float64, bool) {
+		r := w.Row(row)
+		if r == nil || r.Value == nil {
+			return 0, false
+		}
+		return r.Value.Median, true
+	}
+	if pps, ok := value("packets"); ok {
+		text += fmt.Sprintf(": %s Mpps", stat.Number(pps/1e6))
+	}
+	if ns, ok := value("program"); ok {
+		text += fmt.Sprintf(", %s ns a packet in the program", stat.Number(ns))
+	}
+	if ns, ok := value("path"); ok {
+		text += fmt.Sprintf(" of %s in the device’s polls", stat.Number(ns))
+	}
+	if core, ok := value("core"); ok {
+		text += fmt.Sprintf(", %.0f %% of a core", core)
+	}
+	text += "."
+	if w.Ended != "" {
+		text += " It ended early: " + w.Ended + "."
+	}
+	return text
+}
