@@ -88,6 +88,9 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 	if err != nil {
 		return err
 	}
+	if err := checkFiles(f.chain.files(), outFile{"save", f.output.save}); err != nil {
+		return err
+	}
 	if err := f.output.check(); err != nil {
 		return err
 	}

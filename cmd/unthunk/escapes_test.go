@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/program"
 )
 
 // Names of devices and folders may hold any character: none of them speaks to a terminal, nor
@@ -29,6 +30,11 @@ func TestNamesWithEscapes(t *testing.T) {
 	sample := progSample{Device: escape, File: escape, Warnings: []string{escape}}
 	if err := sample.write(&out, &errs, false); err != nil {
 		t.Fatal(err)
+	}
+	refused := &program.LoadError{Log: []string{"; " + escape}}
+	flags := targetFlags{verifierLog: true}
+	if err := flags.explain(std{err: &errs}, refused); err != refused {
+		t.Error(err)
 	}
 	warner(&errs)("what " + escape + " sends is not counted")
 	code, stdout, stderr := unthunk(t, "man", filepath.Join(t.TempDir(), escape))

@@ -87,7 +87,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		return err
 	}
 	files := []outFile{{"pprof", f.pprof}, {"folded", f.folded}, {"svg", f.svg}}
-	if err := checkFiles(nil, append(files, outFile{"save", f.output.save})...); err != nil {
+	if err := checkFiles(f.chain.files(), append(files, outFile{"save", f.output.save})...); err != nil {
 		return err
 	}
 	if err := f.output.check(); err != nil {

@@ -65,6 +65,9 @@ func (f *chainFlags) check(cmd *cobra.Command, notWith ...string) error {
 	return err
 }
 
+// files are those that are read.
+func (f *chainFlags) files() []string { return append(f.target.files(f.prog), f.packets) }
+
 // ports reads --devmap.
 func (f *chainFlags) ports() ([]redirect.Port, error) {
 	var ports []redirect.Port

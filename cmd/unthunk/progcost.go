@@ -47,7 +47,7 @@ func (f *replayFlags) add(cmd *cobra.Command) {
 }
 
 // options are those of a replay, and the packets.
-func (f *replayFlags) options() (o prog.Options, packets *prog.Packets, err error) {
+func (f *replayFlags) options(ctx context.Context) (o prog.Options, packets *prog.Packets, err error) {
 	o.WorkingSet = f.workingSet
 	switch {
 	case f.packets == "":
@@ -68,7 +68,7 @@ func (f *replayFlags) options() (o prog.Options, packets *prog.Packets, err erro
 	if n := len(o.Metadata); n%4 != 0 || n > prog.MaxMetadata {
 		return o, nil, usagef("--metadata of %d bytes: up to %d, in steps of 4", n, prog.MaxMetadata)
 	}
-	packets, err = f.read()
+	packets, err = reading(ctx, f.read)
 	return o, packets, err
 }
 
@@ -152,11 +152,14 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	if err := plan.Validate(); err != nil {
 		return unknownValue(err, []string{f.replay.by}, progcost.Bys())
 	}
+	if err := checkFiles(append(f.target.files(target), f.replay.packets), outFile{"save", f.output.save}); err != nil {
+		return err
+	}
 	if err := f.output.check(); err != nil {
 		return err
 	}
 	plan.Cold = f.replay.cold
-	if plan.Replay, plan.Packets, err = f.replay.options(); err != nil {
+	if plan.Replay, plan.Packets, err = f.replay.options(ctx); err != nil {
 		return err
 	}
 	opened, err := f.target.open(ctx, s, target)

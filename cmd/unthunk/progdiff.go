@@ -112,7 +112,7 @@ func (f *diffFlags) check(args []string) (func(io.Writer, *progDifference) error
 		return nil, usagef("--json and --format %s are two outputs: choose one", f.format)
 	}
 	f.output.json = f.output.json || f.format == "json"
-	if err := checkFiles(args, outFile{"save", f.output.save}); err != nil {
+	if err := checkFiles(append(f.target.files(args...), f.replay.packets), outFile{"save", f.output.save}); err != nil {
 		return nil, err
 	}
 	return write, f.output.check()
@@ -135,7 +135,7 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 	if err := plan.Validate(); err != nil {
 		return unknownValue(err, []string{f.replay.by}, progcost.Bys())
 	}
-	if plan.Replay, plan.Packets, err = f.replay.options(); err != nil {
+	if plan.Replay, plan.Packets, err = f.replay.options(ctx); err != nil {
 		return err
 	}
 	targets := args

@@ -12,6 +12,7 @@ import (
 	"github.com/unthunk/unthunk/internal/progcost"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/program/lines"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // targetFlags are those of a verb that takes a program of the user's.
@@ -108,6 +109,23 @@ func pairs(flag string, values []string) (map[string]string, error) {
 	return all, nil
 }
 
+// files are those that are read of targets, and of the flags: none is written to. A path may be of
+// an object with the name of a program behind it.
+func (f *targetFlags) files(targets ...string) (all []string) {
+	for _, target := range targets {
+		all = append(all, target)
+		if i := strings.LastIndexByte(target, ':'); i > 0 {
+			all = append(all, target[:i])
+		}
+	}
+	for _, text := range f.maps {
+		if _, file, ok := strings.Cut(text, "="); ok {
+			all = append(all, file)
+		}
+	}
+	return all
+}
+
 // open opens the program that the user names, and says what makes it another than the user
 // may think. What is wrong with an option is wrong usage.
 func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Opened, error) {
@@ -149,7 +167,7 @@ func (f *targetFlags) explain(s std, err error) error {
 			return fmt.Errorf("%w (--verifier-log prints all that it says)", err)
 		}
 		for _, line := range refused.Log {
-			fmt.Fprintln(s.err, line)
+			fmt.Fprintln(s.err, cells.Clean(line)) // lines of the source are in it
 		}
 	}
 	return err

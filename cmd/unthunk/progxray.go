@@ -80,7 +80,7 @@ func oneTarget(cmd *cobra.Command, args []string) error {
 }
 
 // check refuses flags that do not go together.
-func (f *progXrayFlags) check(cmd *cobra.Command) error {
+func (f *progXrayFlags) check(cmd *cobra.Command, target string) error {
 	switch {
 	case f.price && f.prices != "":
 		return usagef("--price and --prices are two sources of prices: choose one")
@@ -94,14 +94,14 @@ func (f *progXrayFlags) check(cmd *cobra.Command) error {
 	if _, err := rounds.OnCPU(f.cpu).Pick(); f.cpu < -1 || f.price && err != nil {
 		return usagef("CPU %d is not a CPU", f.cpu)
 	}
-	if err := checkFiles([]string{f.prices}, outFile{"save", f.output.save}); err != nil {
+	if err := checkFiles(append(f.target.files(target), f.prices), outFile{"save", f.output.save}); err != nil {
 		return err
 	}
 	return f.output.check()
 }
 
 func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags, target string) error {
-	if err := f.check(cmd); err != nil {
+	if err := f.check(cmd, target); err != nil {
 		return err
 	}
 	var prices []record.TaxRow
