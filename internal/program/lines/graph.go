@@ -110,11 +110,19 @@ func distance(ins *asm.Instruction) int64 {
 // functionAt is the name of the function that begins at an instruction.
 func (g *graph) functionAt(i int) string { return g.ins[i].Symbol() }
 
+// maxPasses is how often the instructions are gone through to follow what loops keep: each level
+// of loops takes one pass, and a compiler's code a few.
+const maxPasses = 64
+
 // liveness says for each instruction which registers hold what may be read before it is
 // written again.
-func (g *graph) liveness() []registers {
+func (g *graph) liveness() ([]registers, error) {
 	live := make([]registers, len(g.ins)+1)
-	for changed := true; changed; {
+	passes := 0
+	for changed := true; changed; passes++ {
+		if passes == maxPasses {
+			return nil, errors.New("its jumps are more entangled than those of loops")
+		}
 		changed = false
 		for i := len(g.ins) - 1; i >= 0; i-- {
 			ins := &g.ins[i]
@@ -131,7 +139,7 @@ func (g *graph) liveness() []registers {
 			}
 		}
 	}
-	return live
+	return live, nil
 }
 
 // effects are the registers that an instruction reads and writes.

@@ -140,7 +140,10 @@ func (c *Counters) instrument(program string, ins asm.Instructions) (asm.Instruc
 	if err != nil {
 		return nil, err
 	}
-	live := g.liveness()
+	live, err := g.liveness()
+	if err != nil {
+		return nil, err
+	}
 	stack := g.stackUse()
 	function := ""
 	var out asm.Instructions

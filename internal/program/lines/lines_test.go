@@ -2,6 +2,7 @@ package lines_test
 
 import (
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -154,4 +155,89 @@ func TestInstrumentRefuses(t *testing.T) {
 	if _, _, err := lines.Instrument(spec); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("twice: %v", err)
 	}
+}
+
+// Programs that nobody here wrote load with counters in them as they do without: those of
+// internal/program, those that packages have put on this machine, and those of UNTHUNK_OBJECTS.
+func TestRealObjects(t *testing.T) {
+	testutil.Root(t)
+	var paths []string
+	for _, pattern := range []string{
+		"../testdata/real/*.o", "../../bpf/sample/*.o", "/usr/lib/*/bpf/*.o", "/usr/lib/suricata/ebpf/*.bpf", os.Getenv("UNTHUNK_OBJECTS") + "/*.o",
+	} {
+		found, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, found...)
+	}
+	counted := 0
+	for _, path := range paths {
+		spec, err := program.ReadObject(t.Context(), path)
+		if err != nil {
+			t.Errorf("%s: %v", path, err)
+			continue
+		}
+		for name, p := range spec.Programs {
+			if p.Type != ebpf.XDP {
+				continue
+			}
+			target, err := program.Parse(path + ":" + name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			plain, err := target.Open(t.Context(), program.Options{})
+			if err != nil {
+				t.Logf("%s:%s: %v", path, name, err)
+				continue
+			}
+			plain.Close()
+			o, err := target.Open(t.Context(), program.Options{Change: func(spec *ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) {
+				changed, _, err := lines.Instrument(spec)
+				return changed, err
+			}})
+			switch {
+			case err == nil:
+				counted++
+				o.Close()
+			case !strings.Contains(err.Error(), "clang -g"):
+				t.Errorf("%s:%s: %v", path, name, err)
+			}
+		}
+	}
+	t.Logf("%d programs count their lines", counted)
+	if counted == 0 {
+		t.Error("no program counts its lines")
+	}
+}
+
+// Objects of anybody get counters or are refused, in little memory.
+func FuzzInstrument(f *testing.F) {
+	for _, name := range []string{"count/count_bpfel.o", "sample/sample_bpfel.o"} {
+		b, err := os.ReadFile(filepath.Join("../../bpf", name))
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		testutil.Allocates(t, uint64(128<<20+512*len(b)), func() {
+			spec, err := program.ParseObject(b)
+			if err != nil {
+				return
+			}
+			changed, _, err := lines.Instrument(spec)
+			if err != nil {
+				if strings.Contains(err.Error(), "\n") {
+					t.Errorf("more than a line: %v", err)
+				}
+				return
+			}
+			for name := range changed.Programs {
+				if len(changed.Programs[name].Instructions) <= len(spec.Programs[name].Instructions) {
+					t.Errorf("%s has no counter", name)
+				}
+			}
+		})
+	})
 }
