@@ -106,6 +106,40 @@ func TestProgCost(t *testing.T) {
 	}
 }
 
+// Source lines are counted in a copy, and say where the ns go.
+func TestProgCostLines(t *testing.T) {
+	testutil.Root(t)
+	file := filepath.Join(t.TempDir(), "cost.json")
+	code, stdout, stderr := unthunk(t, strings.Fields("prog cost "+samples+":nat --packets udp4,arp --lines --save "+file+quicklyReplayed)...)
+	skipMissing(t, code, stderr)
+	if code != exitDone || !strings.Contains(stdout, "runs: how often the line ran a packet") {
+		t.Fatalf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	s, err := record.Load(file)
+	if err != nil || s.ProgCost() == nil {
+		t.Fatal(err)
+	}
+	found := false
+	for _, l := range s.ProgCost().Lines {
+		if strings.Contains(l.Text, "bpf_map_lookup_elem(&flows") {
+			found = true
+			if l.Runs != 0.5 || l.Function != "nat" || l.File != "sample.bpf.c" || l.Line == 0 {
+				t.Errorf("of two packets one is looked up: %+v", l)
+			}
+		}
+	}
+	if !found {
+		t.Errorf("no line has the lookup: %+v", s.ProgCost().Lines)
+	}
+	code, stdout, stderr = unthunk(t, "report", file, "--format", "markdown")
+	if code != exitDone || !strings.Contains(stdout, "bpf_map_lookup_elem(&flows") && !strings.Contains(stdout, "&amp;flows") {
+		t.Errorf("report: exit code %d: %s%s", code, stdout, stderr)
+	}
+	refuses(t, "prog", []refused{
+		{"lines of a live program", strings.Fields("cost id:4294967295 --packets udp4 --lines"), exitFailed, "there is no program"},
+	})
+}
+
 // Constants are set, rows are by what is asked for, and the device is seen.
 func TestProgCostOptions(t *testing.T) {
 	testutil.Root(t)

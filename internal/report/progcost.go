@@ -66,11 +66,7 @@ func (p *printer) costLines(all []record.CostLine) {
 			place = at
 			t.heading(at)
 		}
-		ns := "-"
-		if l.Ns != nil {
-			ns = strconv.FormatFloat(*l.Ns, 'f', 2, 64)
-		}
-		t.add(strconv.FormatFloat(l.Runs, 'g', 3, 64), ns, strconv.Itoa(l.Line), cells.Clean(l.Text))
+		t.add(strconv.FormatFloat(l.Runs, 'g', 3, 64), cells.LineNs(l.Ns), strconv.Itoa(l.Line), cells.Clean(l.Text))
 	}
 	for _, line := range columns(t.rows, t.left, t.gap) {
 		if r := []rune(line); len(r) > p.width {

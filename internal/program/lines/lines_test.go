@@ -163,7 +163,8 @@ func TestRealObjects(t *testing.T) {
 	testutil.Root(t)
 	var paths []string
 	for _, pattern := range []string{
-		"../testdata/real/*.o", "../../bpf/sample/*.o", "/usr/lib/*/bpf/*.o", "/usr/lib/suricata/ebpf/*.bpf", os.Getenv("UNTHUNK_OBJECTS") + "/*.o",
+		"../testdata/real/*.o", "../../bpf/sample/*.o", "/usr/lib/*/bpf/*.o", "/usr/lib/suricata/ebpf/*.bpf",
+		os.Getenv("UNTHUNK_OBJECTS") + "/*.o",
 	} {
 		found, err := filepath.Glob(pattern)
 		if err != nil {

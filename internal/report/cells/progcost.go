@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -31,4 +32,12 @@ func Verdicts(row *record.CostRow) string {
 		parts = append(parts, fmt.Sprintf("%s %s %%", Clean(name), stat.Number(100*float64(row.Verdicts[name])/float64(max(total, 1)))))
 	}
 	return strings.Join(parts, ", ")
+}
+
+// LineNs is what a source line of a program takes of a packet, in ns.
+func LineNs(ns *float64) string {
+	if ns == nil {
+		return "-"
+	}
+	return strconv.FormatFloat(*ns, 'f', 2, 64)
 }

@@ -16,6 +16,9 @@ func (v *viewer) costBlocks() []block {
 			continue
 		}
 		b := block{Heading: v.heading(s), Tables: []*table{costTable(c)}}
+		if len(c.Lines) > 0 {
+			b.Tables = append(b.Tables, linesTable(c))
+		}
 		var refused []note
 		for _, row := range c.Rows {
 			if row.Refused != "" {
@@ -26,6 +29,29 @@ func (v *viewer) costBlocks() []block {
 		out = append(out, b)
 	}
 	return out
+}
+
+// linesTable has how often each source line runs a packet, and what it takes. The dearest tenth
+// is marked.
+func linesTable(c *record.ProgCost) *table {
+	t := &table{
+		Caption: "source lines, a packet: runs counted in a copy of the program, ns by samples, with what the line calls",
+		Columns: []column{{"runs", "n"}, {"ns", "n"}, {"line", "n"}, {"source", "m"}},
+	}
+	most := 0
+	for _, l := range c.Lines {
+		most = max(most, l.Sampled)
+	}
+	place := ""
+	for _, l := range c.Lines {
+		if at := l.Program + ", " + l.File; at != place {
+			place = at
+			t.group(at)
+		}
+		row := t.add(strconv.FormatFloat(l.Runs, 'g', 3, 64), cells.LineNs(l.Ns), strconv.Itoa(l.Line), l.Text)
+		row.Differs = most > 0 && l.Sampled > most/10
+	}
+	return t
 }
 
 // costTable has the numbers of each row.
