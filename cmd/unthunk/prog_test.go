@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -66,6 +68,18 @@ func TestProgList(t *testing.T) {
 	}
 	if code, _, stderr = unthunk(t, "compare", file, file); code != exitFailed || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("compare: exit code %d: %s", code, stderr)
+	}
+}
+
+// A signal ends prog list before it has written anything, and prog record with what it has.
+func TestProgInterrupted(t *testing.T) {
+	testutil.Root(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"prog", "list"}, strings.NewReader(""), &out, &errs)
+	if code != exitFailed || out.Len() > 0 || errs.String() != "unthunk: "+errInterrupted.Error()+"\n" {
+		t.Errorf("exit code %d: %s%s", code, &out, &errs)
 	}
 }
 

@@ -58,6 +58,9 @@ func runProgList(ctx context.Context, s std, o outputFlags, file string) error {
 		return err
 	}
 	found, err := list.Read(ctx, list.Options{Processes: true})
+	if err != nil && ctx.Err() != nil { // because of that
+		return errInterrupted
+	}
 	if err != nil {
 		return err
 	}

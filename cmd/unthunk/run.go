@@ -133,6 +133,9 @@ func addRun(s std, cmd *cobra.Command) {
 // leaves the record without: the run measures programs of its own.
 func addPrograms(ctx context.Context, doc *record.Document[record.BenchRow]) {
 	found, err := list.Read(ctx, list.Options{})
+	if ctx.Err() != nil {
+		return
+	}
 	if err != nil {
 		doc.Warn("", fmt.Sprintf("no list of XDP programs: %v", err))
 		return
