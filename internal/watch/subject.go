@@ -163,7 +163,7 @@ func deviceOf(ctx context.Context, t program.Target, id uint32) (string, error) 
 	case len(here) > 1:
 		return "", fmt.Errorf("program %s is at work on %s: name one by dev:DEV", t, strings.Join(here, ", "))
 	case len(elsewhere) > 0:
-		return "", fmt.Errorf("program %s is at work on %s: watch it there (ip netns exec, nsenter --net)", t, elsewhere[0])
+		return "", fmt.Errorf("program %s is at work on %s: watch it there (ip netns exec, nsenter -n)", t, elsewhere[0])
 	}
 	return "", fmt.Errorf("program %s is not at work: no device runs it (unthunk prog list shows which do)", t)
 }
