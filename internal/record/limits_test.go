@@ -53,6 +53,7 @@ func TestManyNames(t *testing.T) {
 		{`"rows":[{"what":[` + strings.Repeat(`"",`, maxNames) + `""]}]`, "more than 1000 what"},
 		{`"rows":[{"dma":[` + strings.Repeat(`{},`, MaxRows) + `{}]}]`, "more than 10000 dma"},
 		{`"partial":[` + strings.Repeat(`{},`, MaxRows) + `{}]`, "more than 10000 partial"},
+		{`"maps":[` + strings.Repeat(`{},`, maxPrograms) + `{}]`, "more than 100000 maps"},
 		{`"x":[` + strings.Repeat(`[`+strings.Repeat(`{"a":{},"b":{}},`, 9000)+`{}],`, 55) + `{}]`, "it would take more than 320 MiB of memory"},
 	} {
 		_, err := Parse([]byte(`{"schema":"unthunk/1","kind":"bench","run":"a",` + test.field + `}`))

@@ -161,7 +161,9 @@ func mostElements(name string) int {
 		return MaxStacks
 	case "cpus":
 		return maxCPUs
-	case "targets", "via", "what", "maps", "inner", "programs", "attached", "machine", "causes", "references":
+	case "namespaces", "maps", "observers", "costs", "unseen":
+		return maxPrograms
+	case "targets", "via", "what", "inner", "machine", "causes", "references":
 		return maxNames
 	}
 	return MaxRows
