@@ -27,8 +27,9 @@ const (
 	// longestCall bounds a call, so that a signal is seen soon.
 	longestCall  = 250 * time.Millisecond
 	shortestCall = 20 * time.Millisecond
-	// longWindow bounds a window of an expensive program, in ns.
-	longWindow = 2e6
+	// longWindow bounds a window of an expensive program, in ns, as far as its packets take one turn: the longer a window
+	// the likelier something else has the CPU in it.
+	longWindow = 150e3
 	// coldLine is about how long a load takes that walks through memory, in ns, before one was timed.
 	coldLine = 4
 )
