@@ -50,6 +50,11 @@ func (c *Classifier) Find(chain []uint64) *Known {
 		known.Frames[i] = c.place(addr, i > 0)
 	}
 	known.Stage, known.Outside = classify(known.Frames, false, anyTask)
+	if len(chain) > 1 && known.Frames[0].Function == "" { // a BPF program that was loaded later, as a rule
+		if _, outside := classify(known.Frames[1:], false, anyTask); outside == Inside {
+			known.Stage, known.Outside = functions.StageUnattributed, Inside
+		}
+	}
 	if len(c.known) >= maxKnown {
 		clear(c.known)
 	}

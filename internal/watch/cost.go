@@ -2,6 +2,7 @@ package watch
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -48,9 +49,12 @@ var errNoPrice = errors.New("its CPUs had no time left to measure it")
 // then around a short system call: where a sample was taken the clock stands still for as long
 // as that took. It takes a quarter of a second of the CPU's idle time. Where no CPU has some, a
 // thread of normal priority has its share of one.
-func measurePrice(cpus []int) (price, error) {
+func measurePrice(ctx context.Context, cpus []int) (price, error) {
 	for _, policy := range []uint32{unix.SCHED_IDLE, unix.SCHED_NORMAL} {
 		for _, cpu := range cpus[:min(len(cpus), maxTries)] {
+			if err := ctx.Err(); err != nil {
+				return price{}, err
+			}
 			p, err := priceOn(cpu, policy)
 			if !errors.Is(err, errNoPrice) {
 				return p, err

@@ -126,7 +126,7 @@ func Open(ctx context.Context, plan Plan) (_ *Watch, err error) {
 	if w.cpus, err = w.choose(); err != nil {
 		return nil, err
 	}
-	p, err := measurePrice(slices.Concat(w.cpus, others(w.cpus)))
+	p, err := measurePrice(ctx, slices.Concat(w.cpus, others(w.cpus)))
 	switch {
 	case err == nil:
 		w.price = &p
