@@ -51,6 +51,7 @@ func savedTexts(t testing.TB) map[string]string {
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
 		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
 		"cost":           recordtest.Marshal(t, recordtest.Cost("run", 1, 1)),
+		"watch":          recordtest.Marshal(t, recordtest.Watch("run", 1)),
 		"prog diff":      recordtest.Marshal(t, progDiff(t)),
 		"check":          recordtest.Marshal(t, checked(host.LevelOK)),
 		"findings":       recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelWarn))),
@@ -97,6 +98,7 @@ func TestLoadSaved(t *testing.T) {
 		"cost": func(s *record.Saved) bool {
 			return s.ProgCost() != nil && s.ProgCost().Program.JitedBytes == 1234 && s.ProgCost().Rows[1].Verdicts["tx"] > 0
 		},
+		"watch": func(s *record.Saved) bool { return s.ProgWatch() != nil && len(s.ProgWatch().Profile().Stacks) == 2 },
 		"prog diff": func(s *record.Saved) bool {
 			return s.ProgDiff() != nil && s.Comparison() != nil && s.ProgDiff().Behaviors[0].New == "drop" && len(s.Comparison().Rows) == 3
 		},

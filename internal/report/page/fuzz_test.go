@@ -68,7 +68,7 @@ func change(v reflect.Value, s string, x float64) {
 
 // documentIn is what a record was read from.
 func documentIn(s *record.Saved) any {
-	for _, doc := range []any{s.Bench(), s.Tax(), s.Profile(), s.Sites(), s.Lab(), s.Programs(), s.ProgXray(), s.Comparison(),
+	for _, doc := range []any{s.Bench(), s.Tax(), s.Profile(), s.Sites(), s.Lab(), s.Programs(), s.ProgXray(), s.ProgWatch(), s.Comparison(),
 		s.ProfileComparison(),
 		s.SiteComparison(), s.LabComparison()} {
 		if !reflect.ValueOf(doc).IsNil() {
