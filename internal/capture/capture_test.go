@@ -20,6 +20,17 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
+// pair makes two connected devices that can send: until a device's carrier was noticed,
+// the kernel drops what it sends without a word.
+func pair(t *testing.T, lab *netlab.Namespace) (a, b netlab.Device) {
+	t.Helper()
+	a, b = veth.Pair(t, lab, "cap0", "cap1")
+	if err := lab.Do(func() error { return device.AwaitUp(t.Context(), a.Index, b.Index) }); err != nil {
+		t.Fatal(err)
+	}
+	return a, b
+}
+
 // captured runs a capture in a namespace while f runs.
 func captured(
 	ctx context.Context, t *testing.T, lab *netlab.Namespace, opts Options, dev string, f func(),
@@ -76,7 +87,7 @@ func frames(t *testing.T, file []byte) (frames [][]byte, lengths []uint32) {
 // sends is not.
 func TestRun(t *testing.T) {
 	lab := veth.Namespace(t)
-	a, b := veth.Pair(t, lab, "cap0", "cap1")
+	a, b := pair(t, lab)
 	plain, long := veth.Frame(t, 60), veth.Frame(t, 1500)
 	tagged := append(append(bytes.Clone(plain[:12]), 0x81, 0, 0, 5), plain[12:]...)
 	opts := Options{Duration: 300 * time.Millisecond}
@@ -105,7 +116,7 @@ func TestRun(t *testing.T) {
 // A filter sees the frame with its tag, snaplen cuts after it, packets end it.
 func TestOptions(t *testing.T) {
 	lab := veth.Namespace(t)
-	a, _ := veth.Pair(t, lab, "cap0", "cap1")
+	a, _ := pair(t, lab)
 	plain := veth.Frame(t, 60)
 	tagged := append(append(bytes.Clone(plain[:12]), 0x81, 0, 0, 5), plain[12:]...)
 	program, err := filter.Compile("vlan 5")
@@ -118,7 +129,7 @@ func TestOptions(t *testing.T) {
 	})
 	got, lengths := frames(t, file)
 	if err != nil || len(got) != 2 || !bytes.Equal(got[1], tagged[:18]) || int(lengths[1]) != len(tagged) {
-		t.Fatalf("%x, %v: %v", got, lengths, err)
+		t.Fatalf("%x, %v, %+v: %v", got, lengths, r, err)
 	}
 	if !r.Full || r.Packets != 2 || r.Unmatched != 2 || r.Cut != 2 || r.Took > 30*time.Second {
 		t.Errorf("%+v", r)
@@ -128,7 +139,7 @@ func TestOptions(t *testing.T) {
 // A signal ends it with what it has; a device that goes away is an error.
 func TestEnds(t *testing.T) {
 	lab := veth.Namespace(t)
-	a, _ := veth.Pair(t, lab, "cap0", "cap1")
+	a, _ := pair(t, lab)
 	ctx, cancel := context.WithCancel(t.Context())
 	r, file, err := captured(ctx, t, lab, Options{Duration: time.Minute}, "cap1", func() {
 		veth.Send(t, lab, a.Index, veth.Frame(t, 60))
@@ -163,7 +174,7 @@ func TestMerged(t *testing.T) {
 
 func TestPromiscuous(t *testing.T) {
 	lab := veth.Namespace(t)
-	veth.Pair(t, lab, "cap0", "cap1")
+	pair(t, lab)
 	on := func() (on int) {
 		lab.Do(func() error {
 			l, err := netlink.LinkByName("cap1")
@@ -192,7 +203,7 @@ func TestPromiscuous(t *testing.T) {
 // Each packet of a burst is in the file or is counted as dropped.
 func TestBurst(t *testing.T) {
 	lab := veth.Namespace(t)
-	a, b := veth.Pair(t, lab, "cap0", "cap1")
+	a, b := pair(t, lab)
 	if err := b.EnableGRO(); err != nil { // redirected frames need a NAPI
 		t.Fatal(err)
 	}
