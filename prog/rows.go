@@ -180,6 +180,8 @@ func (r *Replay) Check(ctx context.Context) ([][]Mismatch, error) {
 			if err != nil {
 				return nil, err
 			}
+			// What a run takes is not known before: an expensive program would take many times its time.
+			row.ns = max(row.ns, float64(spans[0].Ns)/float64(n))
 			m, err := r.mismatch(spans[0], uint64(2*n))
 			if err != nil {
 				return nil, err

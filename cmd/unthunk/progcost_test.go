@@ -2,11 +2,13 @@ package main
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/bpf/sample"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -161,6 +163,40 @@ func TestProgCostOptions(t *testing.T) {
 		}
 		if strings.Contains(args, "turns=2000") && s.ProgCost().Rows[0].Ns.Median < 300 {
 			t.Errorf("2000 turns take %v", s.ProgCost().Rows[0].Ns)
+		}
+	}
+}
+
+// A program that is loaded is measured where it is; on the maps that it has only when the user says so.
+func TestProgCostLive(t *testing.T) {
+	testutil.Root(t)
+	for _, test := range []struct {
+		program, flags string
+		code           int
+		want           string
+	}{
+		{"ttl", "", exitDone, "tx"},
+		{"nat", "", exitUsage, "--on-live-maps"},
+		{"nat", " --on-live-maps", exitDone, "tx"},
+	} {
+		coll, p, err := sample.Load(test.program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer coll.Close()
+		info, err := p.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		id, _ := info.ID()
+		args := fmt.Sprintf("prog cost id:%d --packets udp4%s%s", id, quicklyReplayed, test.flags)
+		code, stdout, stderr := unthunk(t, strings.Fields(args)...)
+		skipMissing(t, code, stderr)
+		if code != test.code || !strings.Contains(stdout+stderr, test.want) {
+			t.Errorf("%s: exit code %d: %s%s", args, code, stdout, stderr)
+		}
+		if strings.Contains(stdout, "loaded anew") {
+			t.Errorf("a live program is loaded anew:\n%s", stdout)
 		}
 	}
 }
