@@ -13,7 +13,7 @@ import (
 func TestEmptyFlags(t *testing.T) {
 	arguments := map[string][]string{
 		"compare": {"old.json", "new.json"}, "report": {"run.json"}, "history": {"runs"}, "lab": {"debian:6.12-cloud"},
-		"completion": {"bash"},
+		"completion": {"bash"}, "prog xray": {"lb.o"}, "prog cost": {"lb.o"}, "prog diff": {"old.o", "new.o"}, "prog watch": {"dev:eth0"},
 	}
 	checked := make(map[string]bool)
 	for _, cmd := range verbs(newRoot(std{}))[1:] {
