@@ -132,7 +132,9 @@ object is loaded with maps of its own and is gone after the run; nothing is atta
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return runProgCost(cmd.Context(), s, cmd, f, args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return interrupted(cmd.Context(), runProgCost(cmd.Context(), s, cmd, f, args[0]))
+		},
 	}
 	f.target.add(cmd.Flags(), true)
 	f.replay.add(cmd)
@@ -234,4 +236,12 @@ func (f *costFlags) measureLines(
 		doc.Warnings = append(doc.Warnings, record.Warning{Text: text})
 	}
 	return nil
+}
+
+// interrupted is err, or that the user ended the verb before anything was written, when err is for that.
+func interrupted(ctx context.Context, err error) error {
+	if ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+		return errInterrupted
+	}
+	return err
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/binary"
 	"fmt"
 	"os"
@@ -197,6 +199,20 @@ func TestProgCostLive(t *testing.T) {
 		}
 		if strings.Contains(stdout, "loaded anew") {
 			t.Errorf("a live program is loaded anew:\n%s", stdout)
+		}
+	}
+}
+
+// Who ends a run before its first round is told so, in one line.
+func TestProgCostInterrupted(t *testing.T) {
+	testutil.Root(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	for _, verb := range []string{"cost " + samples + ":ttl", "diff " + samples + ":ttl " + samples + ":ttl"} {
+		var out, errs bytes.Buffer
+		code := run(ctx, strings.Fields("prog "+verb+" --packets udp4"), strings.NewReader(""), &out, &errs)
+		if code != exitFailed || out.Len() > 0 || errs.String() != "unthunk: "+errInterrupted.Error()+"\n" {
+			t.Errorf("%s: exit code %d: %s%s", verb, code, out.String(), errs.String())
 		}
 	}
 }

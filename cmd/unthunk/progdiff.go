@@ -68,7 +68,9 @@ when no row could be compared.`,
 			}
 			return nil
 		},
-		RunE: func(cmd *cobra.Command, args []string) error { return runProgDiff(cmd.Context(), s, cmd, &f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return interrupted(cmd.Context(), runProgDiff(cmd.Context(), s, cmd, &f, args))
+		},
 	}
 	fl := cmd.Flags()
 	f.target.add(fl, true)
