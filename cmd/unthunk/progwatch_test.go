@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -287,4 +289,64 @@ func TestProgWatchMetrics(t *testing.T) {
 			t.Errorf("%s is %v", name, values["unthunk_watch_"+name])
 		}
 	}
+}
+
+// A signal ends a watch, within a second; what it saw is printed and saved. A watch of a fixed
+// length was stopped then. Metrics are served meanwhile.
+func TestProgWatchSignal(t *testing.T) {
+	lab, _, _ := watched(t, "loop", link.XDPDriverMode)
+	network := handle(t, lab)
+	lo, err := network.LinkByName("lo")
+	if err == nil {
+		err = network.LinkSetUp(lo)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		args string
+		code int
+	}{{"", exitDone}, {"--duration 1m", exitFailed}} {
+		save := filepath.Join(t.TempDir(), "w.json")
+		cmd, stdout, stderr := watching(t, lab, "dev:w0 --hz 500 --metrics 127.0.0.1:9105 --save "+save+" "+test.args)
+		answer := ""
+		testutil.Eventually(t, "a second is watched and served", func() bool {
+			answer = scraped(t, lab, "127.0.0.1:9105")
+			return strings.Contains(answer, `unthunk_watch_verdict_packets_total{device="w0",program="loop",verdict="drop"} `)
+		})
+		if !strings.Contains(answer, `unthunk_watch_up{device="w0",program="loop"} 1`) {
+			t.Errorf("%s", answer)
+		}
+		if err := cmd.Process.Signal(os.Interrupt); err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		code := watchEnd(t, cmd, stderr)
+		if took := time.Since(begun); code != test.code || took > 3*time.Second || !strings.Contains(stdout.String(), "packets a second") {
+			t.Errorf("%q: exit code %d after %v: %s%s", test.args, code, took, stdout, stderr)
+		}
+		if saved, err := record.Load(save); err != nil || saved.Incomplete != (test.args != "") {
+			t.Errorf("%q: %+v, %v", test.args, saved, err)
+		}
+	}
+}
+
+// scraped is what a server in a namespace answers, "" while there is none.
+func scraped(t *testing.T, lab *netlab.Namespace, address string) (text string) {
+	t.Helper()
+	_ = lab.Do(func() error {
+		conn, err := net.DialTimeout("tcp", address, time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+		if _, err := io.WriteString(conn, "GET /metrics HTTP/1.0\r\n\r\n"); err != nil {
+			return err
+		}
+		b, err := io.ReadAll(conn)
+		text = string(b)
+		return err
+	})
+	return text
 }

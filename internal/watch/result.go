@@ -117,7 +117,11 @@ func (w *Watch) warn(doc *record.ProgWatch, sum tally) {
 	if n := w.counts.Throttled; n > 0 {
 		doc.Warn("", fmt.Sprintf("the kernel slowed sampling down %d times", n))
 	}
-	if sum.samples < 100 && sum.packets > 0 {
+	switch {
+	case sum.packets == 0:
+	case sum.samples == 0 && len(others(w.cpus)) > 0:
+		doc.Warn("program", "no sample was taken of its packets: another CPU than those of the device's interrupts may poll it (--cpu)")
+	case sum.samples < 100:
 		doc.Warn("program", fmt.Sprintf("%d samples were taken of its packets: watch for longer, or at more --hz, for a figure", sum.samples))
 	}
 	expected := float64(w.rate) / 0.991 * sum.length.Seconds() * float64(len(w.cpus))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/sample"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/program/list"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
@@ -178,6 +179,22 @@ func TestNothing(t *testing.T) {
 	}
 	if row := doc.Row("program"); row.Value != nil && value(t, doc, "packets") == 0 {
 		t.Errorf("ns a packet of no packet: %+v", row)
+	}
+}
+
+// A program is at work where it is on a device, a part of what is, or where that goes by a tail
+// call.
+func TestMayRun(t *testing.T) {
+	t.Parallel()
+	found := &list.Found{ProgramListParts: record.ProgramListParts{Maps: []record.ProgramMap{
+		{ID: 1, Type: "prog_array", Programs: []record.HeldProgram{{Key: 0, Program: 30}}},
+		{ID: 2, Type: "devmap", Programs: []record.HeldProgram{{Key: 0, Program: 40}}},
+	}}}
+	row := &record.ProgramRow{ID: 10, Parts: []uint32{20, 21}, MapIDs: []uint32{1, 2, 3}}
+	for id, want := range map[uint32]bool{10: true, 21: true, 30: true, 40: false, 50: false} {
+		if got := mayRun(found, row, id); got != want {
+			t.Errorf("program %d: %v, want %v", id, got, want)
+		}
 	}
 }
 
