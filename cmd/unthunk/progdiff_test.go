@@ -58,6 +58,10 @@ func TestProgDiff(t *testing.T) {
 	if code != exitDone || !strings.Contains(stdout, "Behavior changed: 1 of 2 packets") {
 		t.Errorf("report: exit code %d: %s%s", code, stdout, stderr)
 	}
+	code, stdout, stderr = run(samples + ":ttl " + samples + ":encap --packets udp4,arp --format markdown")
+	if code != exitRegression || !strings.Contains(stdout, "- 1 packet: 60 → 80 bytes, first packet 1") {
+		t.Errorf("markdown: exit code %d: %s%s", code, stdout, stderr)
+	}
 	// A random port is no other behavior.
 	code, stdout, stderr = run(samples + ":nat " + samples + ":nat --packets udp4 --threshold 50 --format markdown")
 	if code != exitDone || strings.Contains(strings.ToLower(stdout), "behavior changed") {

@@ -19,6 +19,7 @@ var update = flag.Bool("update", false, "write golden files anew")
 func TestSavedBefore(t *testing.T) {
 	t.Chdir("testdata/saved")
 	files := strings.Fields("run.json bench.json ops.json tax.json profile.json xray.json lab.json prog-list.json prog-xray.json " +
+		"prog-cost.json prog-diff.json " +
 		"change-bench.json change-tax.json change-profile.json change-xray.json change-lab.json")
 	for golden, commands := range map[string][][]string{
 		"report.csv": {append([]string{"report", "--format", "csv"}, files...)},
@@ -35,6 +36,7 @@ func TestSavedBefore(t *testing.T) {
 			{"compare", "profile.json", "profile2.json"},
 			{"compare", "xray.json", "xray2.json"},
 			{"compare", "lab.json", "lab2.json"},
+			{"compare", "prog-cost.json", "prog-cost.json"},
 			{"compare", "bench.json", "tax.json"},
 			{"compare", "lab.json", "xray.json"},
 		},

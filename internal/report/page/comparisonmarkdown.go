@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/memory"
@@ -20,6 +21,12 @@ func ComparisonMarkdown(w io.Writer, c record.Changes) error {
 	v := &viewer{src: Source{Records: []*record.Saved{saved}}, first: saved}
 	b := memory.NewBuffer(context.Background(), MaxPage)
 	fmt.Fprintf(b, "### %s\n\n", markdown(conclusion.Of(saved).Title))
+	if d, ok := c.(*record.ProgDiff); ok { // behavior comes before speed
+		for _, text := range append(cells.Behaviors(d), cells.CallChanges(d)...) {
+			fmt.Fprintf(b, "- %s\n", markdown(strings.TrimSpace(text)))
+		}
+		fmt.Fprintln(b)
+	}
 	for i, block := range v.changeBlocks() {
 		if i == 0 {
 			fmt.Fprintf(b, "%s\n\n", markdown(block.Heading))
