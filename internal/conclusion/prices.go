@@ -38,6 +38,9 @@ func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 // callsAt is how many calls a packet makes, and the price of each.
 func callsAt(row *record.TaxRow) string {
 	n := row.PerPacket.Median
+	if n == 0 { // a program of the user's may not redirect
+		return "no indirect call"
+	}
 	return fmt.Sprintf("%s indirect calls of %s ns each", trimmed(n), stat.Number(row.Price.Median/n))
 }
 

@@ -128,3 +128,11 @@ func TestTaken(t *testing.T) {
 		t.Errorf("try %+v, avoid %+v", v.Win, v.Lose)
 	}
 }
+
+// A program of the user's that redirects nothing makes no indirect call.
+func TestNoCalls(t *testing.T) {
+	row := record.TaxRow{PerPacket: &stat.Quantity{Unit: "calls"}, Price: &stat.Quantity{Unit: "ns"}}
+	if got := callsAt(&row); got != "no indirect call" {
+		t.Errorf("%q", got)
+	}
+}

@@ -39,7 +39,7 @@ func (m *Measurement) watch(ctx context.Context, polled int) (seen observe.Seen,
 // CallsPerPacket counts calls in one slot, by tracepoint programs.
 func (m *Measurement) CallsPerPacket(ctx context.Context) (CallsPerPacket, error) {
 	sink := m.chain.sink.Index
-	if v := m.verdicts; v.Sent > v.Redirected { // most frames come back
+	if v := m.chain.verdicts; v != nil && v.now.Sent > v.now.Redirected { // of the last slot most frames came back
 		sink = m.chain.generator.Index
 	}
 	seen, received, err := m.watch(ctx, sink)

@@ -395,3 +395,30 @@ func TestTargetOutside(t *testing.T) {
 		t.Errorf("outside: %q", raw.Outside)
 	}
 }
+
+// The polls that end what a program sends back are those of the device that it came from.
+func TestTargetCalls(t *testing.T) {
+	made := target(t, sampleObject+":ttl", TargetOptions{})
+	lab, err := netlab.New(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lab.Close()
+	c, err := BuildTarget(t.Context(), lab, 0, made, false, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	m, err := c.Measure(t.Context(), 16)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	calls, err := m.CallsPerPacket(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if calls.Polls < 0.01 || calls.Polls > 0.1 || calls.Xmits != 0 || calls.Redirects != 0 {
+		t.Errorf("%+v", calls)
+	}
+}
