@@ -143,7 +143,7 @@ func TestCheckSeesAll(t *testing.T) {
 func TestRightsDropped(t *testing.T) {
 	testutil.Root(t)
 	exe := build(t)
-	keeps := []int{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK, unix.CAP_SYS_NICE}
+	keeps := []int{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK}
 	t.Run("root", func(t *testing.T) {
 		cmd := longBench(exe)
 		expectRights(t, cmd, cmd.Start, keeps, keeps)
