@@ -10,12 +10,10 @@ import (
 	"io"
 	"log"
 	"log/slog"
-	"maps"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -113,18 +111,21 @@ func checkConfig(path string) (usesTLS bool, err error) {
 		return false, err
 	}
 	// What it names is read whole, too: at the start, and for each connection.
-	for key, name := range named {
-		f, _, err := unpack.Open(name, maxConfig)
+	for _, file := range named {
+		f, _, err := unpack.Open(file.path, maxConfig)
 		if err != nil {
-			return false, fmt.Errorf("%s: %w", key, err)
+			return false, fmt.Errorf("%s: %w", file.key, err)
 		}
 		f.Close()
 	}
 	return usesTLS, web.Validate(path)
 }
 
-// namedBy are the files that a web configuration names, by their keys in it.
-func namedBy(path string) (usesTLS bool, named map[string]string, err error) {
+// namedFile is a file that a web configuration names by a key.
+type namedFile struct{ key, path string }
+
+// namedBy are the files that a web configuration names.
+func namedBy(path string) (usesTLS bool, named []namedFile, err error) {
 	b, err := unpack.ReadFile(path, maxConfig)
 	if err != nil {
 		if p, ok := errors.AsType[*os.PathError](err); ok {
@@ -145,14 +146,14 @@ func namedBy(path string) (usesTLS bool, named map[string]string, err error) {
 	if c.TLS == nil {
 		return false, nil, nil
 	}
-	named = map[string]string{"cert_file": c.TLS.Cert, "key_file": c.TLS.Key, "client_ca_file": c.TLS.CA}
-	for key, name := range named {
-		switch {
-		case name == "":
-			delete(named, key)
-		case !filepath.IsAbs(name):
-			named[key] = filepath.Join(filepath.Dir(path), name)
+	for _, f := range []namedFile{{"cert_file", c.TLS.Cert}, {"key_file", c.TLS.Key}, {"client_ca_file", c.TLS.CA}} {
+		if f.path == "" {
+			continue
 		}
+		if !filepath.IsAbs(f.path) {
+			f.path = filepath.Join(filepath.Dir(path), f.path)
+		}
+		named = append(named, f)
 	}
 	return true, named, nil
 }
@@ -163,8 +164,12 @@ func (o Options) Files() []string {
 	if o.WebConfig == "" {
 		return nil
 	}
+	files := []string{o.WebConfig}
 	_, named, _ := namedBy(o.WebConfig) // an error is that of Serve
-	return append(slices.Collect(maps.Values(named)), o.WebConfig)
+	for _, f := range named {
+		files = append(files, f.path)
+	}
+	return files
 }
 
 // Addr is the address that the server got.
