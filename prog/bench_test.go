@@ -95,7 +95,7 @@ type fatal struct {
 
 func (f *fatal) Fatal(args ...any) {
 	f.said = fmt.Sprint(args...)
-	f.SkipNow()
+	f.FailNow()
 }
 
 // A program without a number fails the benchmark in one line.
