@@ -209,7 +209,7 @@ func changed(t *testing.T, length time.Duration, old, is prog.Program) (outcome 
 // Two percent of a program of some 50 ns are found, and a program against itself is not called another.
 func TestVerifyDifference(t *testing.T) {
 	verify.Run(t, verify.Check{
-		Claim: "in 20 s, 2 % more of a program of some 50 ns is slower, and the same program is not, each in 4 tries",
+		Claim: "in 20 s, 2 % more instructions in a program of some 50 ns are slower, and the same program is not, each in 4 tries",
 		CPU:   testCPU(t),
 		Measure: func(t *testing.T, short bool) verify.Finding {
 			length, tries := 20*time.Second, 4
