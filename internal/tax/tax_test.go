@@ -42,11 +42,16 @@ func openTest(t *testing.T) *kernel.Kernel {
 func TestRun(t *testing.T) {
 	testutil.Root(t)
 	var shown []string
-	plan := Plan{Schedule: rounds.Schedule{Rounds: 2, Duration: 5 * time.Second}}
-	raw, err := Run(t.Context(), plan, func(p rounds.Progress) { shown = append(shown, p.What) })
-	if err != nil {
-		testutil.SkipMissing(t, err)
-		t.Fatal(err)
+	var raw *Raw
+	for try := 0; try == 0 || try < 5 && disturbed(raw); try++ {
+		shown = nil
+		plan := Plan{Schedule: rounds.Schedule{Rounds: 2, Duration: 5 * time.Second}}
+		var err error
+		raw, err = Run(t.Context(), plan, func(p rounds.Progress) { shown = append(shown, p.What) })
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
 	}
 	for _, p := range raw.pairs {
 		if p.name == "return-frame" {
@@ -94,6 +99,15 @@ func TestRun(t *testing.T) {
 	if n := len(rows); n != len(pairs())+4 {
 		t.Errorf("%d rows", n)
 	}
+}
+
+// disturbed says whether others attached XDP programs, or had the CPU, while a run measured.
+func disturbed(raw *Raw) bool {
+	return slices.ContainsFunc(raw.pairs, func(p rawPair) bool {
+		return strings.Contains(p.refused, "another process changed the dispatcher") ||
+			strings.Contains(p.refused, "others have attached theirs") ||
+			slices.ContainsFunc(append(slices.Clone(p.withNs), p.withoutNs...), func(ns float64) bool { return ns <= 0 })
+	})
 }
 
 // What is picked is what runs: nothing else takes time.
