@@ -43,7 +43,7 @@ func TestRun(t *testing.T) {
 	testutil.Root(t)
 	var shown []string
 	var raw *Raw
-	for try := 0; try == 0 || try < 5 && disturbed(raw); try++ {
+	for try := 0; try == 0 || try < 3 && disturbed(raw); try++ {
 		shown = nil
 		plan := Plan{Schedule: rounds.Schedule{Rounds: 2, Duration: 5 * time.Second}}
 		var err error
@@ -58,6 +58,10 @@ func TestRun(t *testing.T) {
 			if !strings.Contains(p.refused, "xdp_return_frame") {
 				t.Errorf("%s: %q", p.name, p.refused)
 			}
+			continue
+		}
+		if byOthers(p) {
+			t.Logf("%s: %s", p.name, p.refused)
 			continue
 		}
 		if p.refused != "" {
@@ -95,19 +99,26 @@ func TestRun(t *testing.T) {
 	if !slices.Contains(shown, "control") || !slices.Contains(shown, "redirect chains") {
 		t.Errorf("shown: %v", shown)
 	}
-	rows, _ := raw.Record()
-	if n := len(rows); n != len(pairs())+4 {
-		t.Errorf("%d rows", n)
+	want := len(pairs()) + 4
+	if raw.pair(Thunk) == nil {
+		want = len(pairs()) // no estimates
+	}
+	if rows, _ := raw.Record(); len(rows) != want {
+		t.Errorf("%d rows, want %d", len(rows), want)
 	}
 }
 
 // disturbed says whether others attached XDP programs, or had the CPU, while a run measured.
 func disturbed(raw *Raw) bool {
 	return slices.ContainsFunc(raw.pairs, func(p rawPair) bool {
-		return strings.Contains(p.refused, "another process changed the dispatcher") ||
-			strings.Contains(p.refused, "others have attached theirs") ||
-			slices.ContainsFunc(append(slices.Clone(p.withNs), p.withoutNs...), func(ns float64) bool { return ns <= 0 })
+		return byOthers(p) || slices.ContainsFunc(append(slices.Clone(p.withNs), p.withoutNs...), func(ns float64) bool { return ns <= 0 })
 	})
+}
+
+// byOthers says whether a pair has no price because of XDP programs of others.
+func byOthers(p rawPair) bool {
+	return strings.Contains(p.refused, "another process changed the dispatcher") ||
+		strings.Contains(p.refused, "others have attached theirs")
 }
 
 // What is picked is what runs: nothing else takes time.
