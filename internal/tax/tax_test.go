@@ -117,8 +117,9 @@ func disturbed(raw *Raw) bool {
 
 // byOthers says whether a pair has no price because of XDP programs of others.
 func byOthers(p rawPair) bool {
-	return strings.Contains(p.refused, "another process changed the dispatcher") ||
-		strings.Contains(p.refused, "others have attached theirs")
+	return slices.ContainsFunc([]string{
+		"another process changed the dispatcher", "others have attached theirs", "an attached program is not in the dispatcher",
+	}, func(text string) bool { return strings.Contains(p.refused, text) })
 }
 
 // What is picked is what runs: nothing else takes time.
