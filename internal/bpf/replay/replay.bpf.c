@@ -68,7 +68,7 @@ struct run {
 	__u32 left;            /* runs of the window */
 	__u32 entry;           /* of the group */
 	__u32 next;            /* window */
-	__u32 none;            /* what no program returns */
+	__u32 none;            /* the verdict when there is no target */
 	__u64 fence;
 	__u64 sum;
 	struct span s;
@@ -169,7 +169,9 @@ static __always_inline void look(struct xdp_md *ctx)
 }
 
 /* Brings a packet back: where it begins and ends, its bytes, its metadata. The
- * tail grows first and shrinks last, as less than an Ethernet header is refused. */
+ * tail grows first and shrinks last, as less than an Ethernet header is refused.
+ * It stands in the window of the program that ran before: so each call is made
+ * always, by 0 where nothing moved, or programs that move an end would pay for it. */
 static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 {
 	__u64 length = packet->length;
@@ -182,15 +184,11 @@ static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 	end = run.end;
 	if (!run.home)
 		run.home = at;
-	if (run.meta != at)
-		failed |= bpf_xdp_adjust_meta(ctx, at - run.meta);
 	want = run.home + length;
-	if (end < want)
-		failed |= bpf_xdp_adjust_tail(ctx, want - end);
-	if (at != run.home)
-		failed |= bpf_xdp_adjust_head(ctx, run.home - at);
-	if (end > want)
-		failed |= bpf_xdp_adjust_tail(ctx, want - end);
+	failed |= bpf_xdp_adjust_meta(ctx, at - run.meta);
+	failed |= bpf_xdp_adjust_tail(ctx, end < want ? want - end : 0);
+	failed |= bpf_xdp_adjust_head(ctx, run.home - at);
+	failed |= bpf_xdp_adjust_tail(ctx, end > want ? want - end : 0);
 	if (length < ETH_HLEN || length > longest)
 		return -1;
 	failed |= bpf_xdp_store_bytes(ctx, 0, packet->bytes, length);

@@ -105,6 +105,8 @@ type Harness struct {
 	opts    Options
 	coll    *ebpf.Collection
 	program *ebpf.Program
+	// verdicts are those that programs have, by program.
+	verdicts map[int]map[uint32]bool
 }
 
 // Load loads a harness with its packets. It returns a [feature.Missing] where BPF programs
@@ -137,7 +139,7 @@ func Load(o Options) (h *Harness, err error) {
 		return nil, err
 	}
 	configure(spec, o)
-	h = &Harness{opts: o}
+	h = &Harness{opts: o, verdicts: map[int]map[uint32]bool{}}
 	if h.coll, err = ebpf.NewCollection(spec); err != nil {
 		return nil, refused(fmt.Errorf("load replay harness: %w", err))
 	}
@@ -255,6 +257,11 @@ func (h *Harness) Expect(program int, expect []Expect) error {
 	if _, err := h.coll.Maps[replayMapExpected].BatchUpdate(keys, expect, nil); err != nil {
 		return fmt.Errorf("put expectations into replay harness: %w", err)
 	}
+	verdicts := map[uint32]bool{}
+	for _, e := range expect {
+		verdicts[e.Verdict] = true
+	}
+	h.verdicts[program] = verdicts
 	return nil
 }
 
@@ -281,7 +288,7 @@ func (h *Harness) Run(ctx context.Context, windows []Window) ([]Span, error) {
 	if _, err := h.coll.Maps[replayMapWindows].BatchUpdate(numbers(0, len(raw)), raw, nil); err != nil {
 		return nil, fmt.Errorf("put windows into replay harness: %w", err)
 	}
-	state := replayRun{None: none}
+	state := replayRun{None: h.none()}
 	if err := h.coll.Variables[replayVarRun].Set(state); err != nil {
 		return nil, fmt.Errorf("reset replay harness: %w", err)
 	}
@@ -310,11 +317,21 @@ func (h *Harness) Run(ctx context.Context, windows []Window) ([]Span, error) {
 	return found, nil
 }
 
-const (
-	pass = 2 // XDP_PASS
-	// none is what no program returns: the harness's own subprogram, when there is no target.
-	none = 0xffffffff
-)
+const pass = 2 // XDP_PASS
+
+// none is what the harness's own subprogram returns when there is no target. A program may return any number: it is
+// one that none of these does.
+func (h *Harness) none() uint32 {
+	for n := uint32(0xffffffff); ; n-- {
+		used := false
+		for _, verdicts := range h.verdicts {
+			used = used || verdicts[n]
+		}
+		if !used {
+			return n
+		}
+	}
+}
 
 func number(b bool) uint32 {
 	if b {

@@ -160,6 +160,26 @@ func TestDiffers(t *testing.T) {
 	}
 }
 
+// A site without a program is not taken for a program that returns -1.
+func TestNone(t *testing.T) {
+	h, _ := harness(t, "pass", Options{Packets: [][]byte{ipv4(60)}, Schedule: []uint32{0}, Windows: 4})
+	if err := h.coll.Maps[replayMapTargets].Delete(uint32(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, verdict := range []uint32{0xffffffff, 0xfffffffe, pass} {
+		if err := h.Expect(1, []Expect{{Verdict: verdict, Length: 60}}); err != nil {
+			t.Fatal(err)
+		}
+		spans, err := h.Run(t.Context(), []Window{{Site: 1, Program: 1, Group: 1, Timed: 5}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if spans[0].Verdicts != 5 {
+			t.Errorf("expected verdict %#x: %+v, want 5 other verdicts", verdict, spans[0])
+		}
+	}
+}
+
 // A harness that was loaded anew has the same packets, and memory that it walks through.
 func TestRenew(t *testing.T) {
 	h, program := harness(t, "encap", Options{
