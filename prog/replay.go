@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -72,12 +73,16 @@ type Clean struct {
 // Row is a set of packets that is measured as one.
 type Row struct {
 	Name string
-	// Packets are indexes of frames. Their order does not matter. Of more than [MaxRow] a spread of them is timed.
+	// Packets are indexes of frames. Their order does not matter. Of more than [Options.MostTimed] a spread of them is
+	// timed.
 	Packets []int
 }
 
-// MaxRow is how many packets of a row are timed.
+// MaxRow is how many packets of a row are timed, but for a working set that is larger.
 const MaxRow = 1024
+
+// MostTimed is how many packets of a row are timed.
+func (o Options) MostTimed() int { return max(MaxRow, o.WorkingSet) }
 
 // MaxRows is how many rows a replay can have.
 const MaxRows = 64
@@ -204,39 +209,56 @@ var ErrKind = errors.New("the kernel test-runs no program that is bound to a dev
 // findKind finds out what kind of program a harness has to be, to be able to jump to these: the kernel does
 // not tell how a program was loaded, but refuses entries of a program array that are of another kind.
 func (r *Replay) findKind() error {
-	var errs []error
-	for _, kind := range []replay.Options{
-		{Attach: ebpf.AttachXDP}, {}, {Attach: ebpf.AttachXDP, Frags: true}, {Frags: true},
-	} {
-		err := r.fits(kind)
-		if err == nil {
-			r.kind = kind
-			return nil
-		}
-		if !errors.Is(err, unix.EINVAL) {
+	kinds := []replay.Options{{Attach: ebpf.AttachXDP}, {}, {Attach: ebpf.AttachXDP, Frags: true}, {Frags: true}}
+	common, frags := kinds, make([]bool, len(r.programs))
+	for i, p := range r.programs {
+		fit, err := fitting(kinds, p)
+		if err != nil {
 			return err
 		}
-		errs = append(errs, err)
+		frags[i] = fit[0].Frags
+		common = slices.DeleteFunc(slices.Clone(common), func(k replay.Options) bool {
+			return !slices.ContainsFunc(fit, func(f replay.Options) bool { return f.Frags == k.Frags && f.Attach == k.Attach })
+		})
 	}
-	if len(r.programs) > 1 {
+	switch {
+	case len(common) > 0:
+		r.kind = common[0]
+		return nil
+	case frags[0] != frags[1]:
 		return errors.New("the two programs are of two kinds: one of them is for fragments (xdp.frags)")
 	}
-	return fmt.Errorf("program %s cannot be tail-called, so not be replayed: %w", r.programs[0].Name, errs[0])
+	return errors.New("the two programs are of two kinds: one of them was loaded with the attach type of XDP, the other without one")
+}
+
+// fitting are the kinds of a harness that can jump to a program: at least one.
+func fitting(kinds []replay.Options, p Program) (fit []replay.Options, err error) {
+	var first error
+	for _, kind := range kinds {
+		err := fits(kind, p)
+		switch {
+		case err == nil:
+			fit = append(fit, kind)
+		case !errors.Is(err, unix.EINVAL):
+			return nil, err
+		case first == nil:
+			first = err
+		}
+	}
+	if len(fit) == 0 {
+		return nil, fmt.Errorf("program %s cannot be tail-called, so not be replayed: %w", p.Name, first)
+	}
+	return fit, nil
 }
 
 // fits tries one kind.
-func (r *Replay) fits(kind replay.Options) (err error) {
+func fits(kind replay.Options, p Program) (err error) {
 	h, err := replay.Load(kind)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.Close()) }()
-	for i, p := range r.programs {
-		if err := h.Place(i+1, p.Loaded); err != nil {
-			return err
-		}
-	}
-	return nil
+	return h.Place(1, p.Loaded)
 }
 
 // Close unloads what the replay loaded.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -211,6 +212,42 @@ func TestKinds(t *testing.T) {
 	} {
 		if err := f(); err == nil {
 			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// What keeps two programs from being replayed side by side is told by what each is alone.
+func TestTwoKinds(t *testing.T) {
+	testutil.Root(t)
+	load := func(attach ebpf.AttachType, flags uint32) Program {
+		p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+			Type: ebpf.XDP, License: "GPL", AttachType: attach, Flags: flags,
+			Instructions: asm.Instructions{asm.Mov.Imm(asm.R0, 2), asm.Return()},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { p.Close() })
+		return Program{Name: "x", Loaded: p}
+	}
+	const frags = 1 << 5 // BPF_F_XDP_HAS_FRAGS
+	with, without := load(ebpf.AttachXDP, 0), load(ebpf.AttachNone, 0)
+	for _, test := range []struct {
+		other Program
+		want  string
+	}{
+		{load(ebpf.AttachXDP, 0), ""},
+		{without, "attach type"},
+		{load(ebpf.AttachXDP, frags), "fragments"},
+	} {
+		_, err := New(t.Context(), made(t, "udp4"), Options{}, with, test.other)
+		testutil.SkipMissing(t, err)
+		// Kernels differ in whether the attach type of a program array's entries matters.
+		if err == nil && test.want == "attach type" {
+			continue
+		}
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%v, want %q", err, test.want)
 		}
 	}
 }

@@ -3,15 +3,14 @@ package prog
 import (
 	"context"
 	"errors"
+	"math"
 	"math/rand/v2"
-	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/bpf/replay"
-	"github.com/unthunk/unthunk/internal/stat"
 )
 
 const (
@@ -32,6 +31,9 @@ const (
 	longWindow = 150e3
 	// coldLine is about how long a load takes that walks through memory, in ns, before one was timed.
 	coldLine = 4
+	// coldTurns is how many windows in a row a packet has of each program when caches are cold: more than one, so that
+	// a packet that is slow is told from one beside which something else had the CPU.
+	coldTurns = 2
 )
 
 // Sample is what one round made of a row. Numbers are ns a packet; each is the mean over the packets of the row.
@@ -144,7 +146,8 @@ func (r *Replay) runWindows(ctx context.Context, windows []replay.Window) ([]rep
 	}
 }
 
-// plan fills a call with windows: rows and their groups take turns until the time is up.
+// plan fills a call with windows: rows and their groups take turns until the time is up. What takes its turns together
+// is not parted.
 func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []cycle) {
 	var windows []replay.Window
 	var cycles []cycle
@@ -152,12 +155,16 @@ func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []
 	for n := 0; n < len(r.rows) || left > 0; n++ {
 		i := n % len(r.rows)
 		row := &r.rows[i]
-		times := 1
-		if r.large() {
+		times, together := 1, 1
+		switch {
+		case r.opts.Cold > 0:
+			times, together = coldTurns, coldTurns
+		case r.large():
 			times = len(row.groups)
 		}
-		for range times {
-			if len(windows)+len(sites) >= maxWindows || left <= 0 && n >= len(r.rows) {
+		for t := range times {
+			full := len(windows)+together*len(sites) >= maxWindows || left <= 0 && n >= len(r.rows)
+			if full && t%together == 0 {
 				return windows, cycles
 			}
 			c, some := r.cycle(i, sites, len(windows))
@@ -170,13 +177,20 @@ func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []
 	return windows, cycles
 }
 
-// cycle makes the windows of the next group of a row, in random order; the first will be window at.
+// cycle makes the windows of the next group of a row, in random order; the first will be window at. With cold caches
+// the packets take turns one by one, and each stands for a group.
 func (r *Replay) cycle(i int, sites []uint32, at int) (cycle, []replay.Window) {
 	row := &r.rows[i]
-	g := row.next % len(row.groups)
+	c := cycle{row: i, at: make([]int, len(sites))}
+	var w replay.Window
+	if r.opts.Cold > 0 {
+		c.group = row.coldPacket()
+		w = replay.Window{First: uint32(row.first + c.group), Group: 1, Timed: 1, Walk: true}
+	} else {
+		c.group = row.next % len(row.groups)
+		w = r.window(row, row.groups[c.group])
+	}
 	row.next++
-	w := r.window(row, row.groups[g])
-	c := cycle{row: i, group: g, at: make([]int, len(sites))}
 	windows := make([]replay.Window, 0, len(sites))
 	for _, p := range rand.Perm(len(sites)) {
 		w.Site, w.Program = sites[p], uint32(p)
@@ -186,14 +200,26 @@ func (r *Replay) cycle(i int, sites []uint32, at int) (cycle, []replay.Window) {
 	return c, windows
 }
 
-// window is one of a group: some runs to warm up, then the group as often as fits.
+// coldPacket is which packet of the row is next. They are sorted by what comes out of them: steps of about the golden
+// ratio of their number go through all of them, and a part of the way has near enough the mix of all.
+func (row *row) coldPacket() int {
+	step := max(1, int(math.Round(float64(row.count)*(math.Phi-1))))
+	for !coprime(step, row.count) {
+		step++
+	}
+	return row.next / coldTurns * step % row.count
+}
+
+func coprime(a, b int) bool {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a == 1
+}
+
+// window is one of a group of hot packets: some runs to warm up, then the group as often as fits.
 func (r *Replay) window(row *row, g group) replay.Window {
 	w := replay.Window{First: uint32(g.first), Group: uint32(g.size)}
-	if r.opts.Cold > 0 {
-		w.First, w.Group = w.First+rand.Uint32N(w.Group), 1
-		w.Timed, w.Walk = 1, true
-		return w
-	}
 	if r.large() {
 		// The runs that warm up are of the packets before.
 		w.Warm = uint32(min(16, g.first-row.first))
@@ -279,108 +305,4 @@ func (r *Replay) count(windows []replay.Window, spans []replay.Span, cycles []cy
 		}
 	}
 	return nil
-}
-
-// estimate makes one number for each row and program. Windows of one group are alike but for what disturbed them,
-// so their middle half is averaged; groups are averaged by their sizes.
-func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles []cycle) []Sample {
-	type series struct {
-		null, between []float64
-		cost          [][]float64
-	}
-	ns := func(at int) float64 { return float64(spans[at].Ns) / float64(windows[at].Timed) }
-	found := make([][]series, len(r.rows))
-	for i := range r.rows {
-		found[i] = make([]series, len(r.rows[i].groups))
-	}
-	disturbed := r.disturbed(cycles, ns)
-	for n, c := range cycles {
-		if disturbed[n] {
-			continue
-		}
-		group := c.group
-		if r.opts.Cold > 0 {
-			group = 0
-		}
-		s := &found[c.row][group]
-		if s.cost == nil {
-			s.cost = make([][]float64, len(r.programs))
-		}
-		null := ns(c.at[0])
-		s.null = append(s.null, null)
-		for p := range r.programs {
-			s.cost[p] = append(s.cost[p], ns(c.at[p+1])-null)
-		}
-		if len(r.programs) > 1 {
-			s.between = append(s.between, ns(c.at[2])-ns(c.at[1]))
-		}
-	}
-	samples := make([]Sample, len(r.rows))
-	for i := range samples {
-		sum, total := Sample{Cost: make([]float64, len(r.programs))}, 0.0
-		for g, s := range found[i] {
-			if len(s.null) == 0 {
-				continue // the call ended before it
-			}
-			weight := float64(r.rows[i].groups[g].size)
-			total += weight
-			sum.Null += weight * middle(s.null)
-			sum.Between += weight * middle(s.between)
-			for p := range sum.Cost {
-				sum.Cost[p] += weight * middle(s.cost[p])
-			}
-		}
-		sum.Null /= total
-		sum.Between /= total
-		mean := sum.Null
-		for p := range sum.Cost {
-			sum.Cost[p] /= total
-			mean += max(sum.Cost[p], 0) / float64(1+len(sum.Cost))
-		}
-		r.rows[i].ns = max(mean, 1)
-		samples[i] = sum
-	}
-	return samples
-}
-
-// farOff is how many times the median of its row and program a window takes in which something else had the CPU. Groups
-// of a row hold the same mix, so that their own times are much nearer to each other.
-const farOff = 3
-
-// disturbed tells of each cycle whether something else had the CPU in one of its windows.
-func (r *Replay) disturbed(cycles []cycle, ns func(window int) float64) []bool {
-	limits := make([][]float64, len(r.rows))
-	for i := range limits {
-		limits[i] = make([]float64, 1+len(r.programs))
-		for p := range limits[i] {
-			var all []float64
-			for _, c := range cycles {
-				if c.row == i {
-					all = append(all, ns(c.at[p]))
-				}
-			}
-			limits[i][p] = farOff * stat.Median(all)
-		}
-	}
-	out := make([]bool, len(cycles))
-	for n, c := range cycles {
-		for p, at := range c.at {
-			out[n] = out[n] || ns(at) > limits[c.row][p]
-		}
-	}
-	return out
-}
-
-// middle is the mean of the middle half; 0 of nothing.
-func middle(xs []float64) float64 {
-	if len(xs) == 0 {
-		return 0
-	}
-	s := slices.Sorted(slices.Values(xs))
-	s = s[len(s)/4 : len(s)-len(s)/4]
-	sum := 0.0
-	for _, x := range s {
-		sum += x
-	}
-	return sum / float64(len(s))
 }

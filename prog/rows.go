@@ -18,7 +18,7 @@ type row struct {
 	first  int
 	count  int
 	groups []group
-	next   int // group
+	next   int // group, or turn of a cold packet
 	// ns is about how long one run takes, with all around it.
 	ns float64
 }
@@ -111,15 +111,17 @@ func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
 		return cmp.Or(cmp.Compare(x.Verdict, y.Verdict), cmp.Compare(x.Length, y.Length),
 			cmp.Compare(len(r.packets.Frames[a]), len(r.packets.Frames[b])))
 	})
-	most := max(MaxRow, r.opts.WorkingSet)
-	if n := len(sorted); n > most {
+	if n, most := len(sorted), r.opts.MostTimed(); n > most {
 		for i := range most {
 			sorted[i] = sorted[i*n/most]
 		}
 		sorted = sorted[:most]
 	}
 	size := r.opts.WorkingSet
-	if r.large() {
+	switch {
+	case r.opts.Cold > 0: // each run has one packet
+		size = len(sorted)
+	case r.large():
 		size = partSize
 	}
 	count := max(1, (len(sorted)+size/2)/size)
@@ -140,7 +142,7 @@ func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
 const partSize = 256
 
 // large tells whether the working set is more than a window has runs for.
-func (r *Replay) large() bool { return r.opts.WorkingSet > partSize }
+func (r *Replay) large() bool { return r.opts.Cold == 0 && r.opts.WorkingSet > partSize }
 
 // place puts the programs at the sites of the harness, each call one further: where a program is called from
 // moves its time by a little, and all take turns there. It returns the site of each, the null program first.

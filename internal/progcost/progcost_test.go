@@ -3,6 +3,7 @@ package progcost
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -162,6 +163,24 @@ func TestRefused(t *testing.T) {
 	raw.checked[0][0].Bytes = 4
 	if rows, _ = raw.Record(0); !strings.Contains(rows[0].Refused, "what comes out is not what a single run gives: the bytes of 100 %") {
 		t.Errorf("%q", rows[0].Refused)
+	}
+}
+
+// The record says how many packets of a row were timed: with a large working set more than else.
+func TestTimed(t *testing.T) {
+	for working, want := range map[int]int{0: 1024, 64: 1024, 1200: 1200, 4000: 1500} {
+		p := plan(t, "udp4", "pass")
+		p.Packets = &prog.Packets{Frames: slices.Repeat(p.Packets.Frames, 1500)}
+		p.Replay.WorkingSet = working
+		p.Schedule = rounds.Schedule{Rounds: 1, Duration: time.Second}
+		raw, err := Run(t.Context(), p, nil)
+		testutil.SkipMissing(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rows, _ := raw.Record(0); rows[0].Timed != want || rows[0].Packets != 1500 {
+			t.Errorf("working set %d: %d of %d timed, want %d of 1500", working, rows[0].Timed, rows[0].Packets, want)
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ func (raw *Raw) row(i, program int, c class) record.CostRow {
 	n := len(raw.packets.Frames)
 	row := record.CostRow{
 		Name: c.name, Labels: map[string]string{}, Packets: len(c.packets), Share: 100 * float64(len(c.packets)) / float64(n),
-		Timed: min(len(c.packets), prog.MaxRow), Verdicts: map[string]int{}, Samples: []float64{}, Rounds: []int{},
+		Timed: min(len(c.packets), raw.mostTimed), Verdicts: map[string]int{}, Samples: []float64{}, Rounds: []int{},
 	}
 	if c.value != "" {
 		row.Labels[string(raw.by)] = c.value

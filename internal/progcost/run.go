@@ -66,6 +66,8 @@ type Raw struct {
 	packets *prog.Packets
 	by      By
 	classes []class
+	// mostTimed is how many packets of a row are timed.
+	mostTimed int
 	// samples are by row and round; numbers are those of the rounds.
 	samples        [][]prog.Sample
 	numbers        []int
@@ -123,7 +125,8 @@ func run(ctx context.Context, plan Plan, cpu int, show func(rounds.Progress)) (r
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, replay.Close()) }()
-	raw = &Raw{CPU: cpu, Clean: replay.Clean(), packets: plan.Packets, by: plan.By, Cold: plan.Replay.Cold, slow: slow}
+	raw = &Raw{CPU: cpu, Clean: replay.Clean(), packets: plan.Packets, by: plan.By, Cold: plan.Replay.Cold, slow: slow,
+		mostTimed: plan.Replay.MostTimed()}
 	for _, p := range plan.Programs {
 		raw.anew = append(raw.anew, p.Reload != nil)
 	}
