@@ -31,8 +31,8 @@ type Program struct {
 
 // Options of a replay. The zero value replays hot packets on the loopback device.
 type Options struct {
-	// WorkingSet is how many packets take turns: a packet comes again after so many less one others, as
-	// far as the row has them. 0 is [DefaultWorkingSet].
+	// WorkingSet is how many packets take turns: a packet comes again after N-1 others, as far as
+	// the row has them. 0 is [DefaultWorkingSet].
 	WorkingSet int
 	// Cold is how many bytes of memory each run walks through before it, so that caches of that size hold nothing
 	// of the program or its maps; 0 for none. The packet itself is in the cache, as where a NIC writes into it.
@@ -56,8 +56,10 @@ type Outcome struct {
 	Verdict uint32
 	// Length is that of the packet in bytes.
 	Length int
-	// Hash is of its bytes.
+	// Hash is of its bytes; 0 when they differ from run to run.
 	Hash uint64
+	// Unsteady is set when the next run had another verdict or length.
+	Unsteady bool
 }
 
 // Clean is what a program made of packets that were run once each, by plain BPF_PROG_TEST_RUN.
@@ -167,6 +169,7 @@ func (r *Replay) runClean(ctx context.Context, p Program) (Clean, error) {
 				switch {
 				case got.Verdict != want.Verdict || got.Length != want.Length:
 					c.Unsteady++
+					want.Unsteady = true
 				case got.Hash != want.Hash:
 					c.Varying++
 					want.Hash = 0

@@ -103,7 +103,7 @@ const pass = 2 // XDP_PASS
 
 // spread appends the packets of a row to the schedule in groups, and returns the sizes of these. Packets are
 // sorted by what comes out of them, then by length, and dealt out, so that all groups hold the same mix. Of a row
-// with too many packets each so-manieth is taken.
+// with too many packets every n-th is taken.
 func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
 	sorted := slices.Clone(packets)
 	slices.SortStableFunc(sorted, func(a, b int) int {

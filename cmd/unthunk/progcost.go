@@ -196,7 +196,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	doc.AddReferences("", raw.References)
 	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
 	if f.lines && !doc.Incomplete {
-		if err := f.measureLines(ctx, s, doc, opened, plan, raw.CPU); err != nil {
+		if err := f.measureLines(ctx, s, doc, opened, plan, raw); err != nil {
 			return err
 		}
 	}
@@ -206,7 +206,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 
 // measureLines adds to a record how often each source line runs a packet, and what it takes.
 func (f *costFlags) measureLines(
-	ctx context.Context, s std, doc *record.ProgCost, opened *program.Opened, plan progcost.Plan, cpu int,
+	ctx context.Context, s std, doc *record.ProgCost, opened *program.Opened, plan progcost.Plan, raw *progcost.Raw,
 ) error {
 	counted, counters, err := f.target.openCounted(ctx, s, doc.Program.Target)
 	if ctx.Err() != nil {
@@ -217,13 +217,15 @@ func (f *costFlags) measureLines(
 		return err
 	}
 	defer counted.Close()
-	l := progcost.Lines{Timed: opened, Counted: counted, Counters: counters, CPU: cpu, Length: progcost.LinesLength(plan.Schedule)}
+	l := progcost.Lines{Timed: opened, Counted: counted, Counters: counters, CPU: raw.CPU, Length: progcost.LinesLength(plan.Schedule)}
 	for _, row := range doc.Rows {
 		if row.Name == "all" && row.Ns != nil {
 			l.Ns = row.Ns.Median
 		}
 	}
-	found, warns, err := l.Measure(ctx, plan.Packets, plan.Replay)
+	replayed := plan.Replay
+	replayed.Cold = raw.Cold // samples are of runs as those that were timed
+	found, warns, err := l.Measure(ctx, plan.Packets, replayed)
 	if ctx.Err() != nil {
 		doc.Incomplete = true // the rows are whole
 		return nil

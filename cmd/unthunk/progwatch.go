@@ -252,7 +252,7 @@ func (w *watchWriter) write(second watch.Second) {
 		fmt.Sprintf("%.4f", float64(second.Packets)/second.Length.Seconds()/1e6),
 		share("pass"), share("drop"), share("tx"), share("redirect"),
 		cell(second.Program, "%.1f"), cell(second.Path, "%.0f"), cell(second.Core, "%.1f"), cell(second.Cost, "%.2f"), lostRate(second))
-	if second.Event != "" {
+	if second.Event != "" && w.err == nil {
 		_, w.err = fmt.Fprintf(w.s.out, "%-8s %s\n", "", second.Event)
 	}
 }

@@ -53,8 +53,12 @@ func wayOf(kind ebpf.MapType) (way, string) {
 // copyFrom fills the maps of a loaded object from the live ones, which are only read. What
 // cannot be copied is said in Copies.
 func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebpf.MapSpec) error {
-	inner := innerMaps{}
+	inner := innerMaps{maps: map[ebpf.MapID]*ebpf.Map{}}
 	defer inner.Close()
+	var err error
+	if inner.memory, err = checkMemory(0, o.Spec.Maps); err != nil {
+		return err
+	}
 	for _, name := range slices.Sorted(maps.Keys(own)) { // not those that Change added
 		spec, m := o.Spec.Maps[name], o.Maps[name]
 		if spec == nil || spec.Type == ebpf.ProgramArray || contents(spec) != nil || m == nil {
@@ -82,16 +86,20 @@ func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebp
 
 // innerMaps are copies of the maps in maps of maps, by the live one's id: one that stands in
 // several places is copied once.
-type innerMaps map[ebpf.MapID]*ebpf.Map
+type innerMaps struct {
+	maps map[ebpf.MapID]*ebpf.Map
+	// memory is about what the object's maps and these take, in bytes.
+	memory uint64
+}
 
-func (inner innerMaps) Close() {
-	for _, m := range inner {
+func (inner *innerMaps) Close() {
+	for _, m := range inner.maps {
 		m.Close() // the maps that they are in hold them
 	}
 }
 
 // copy copies what is in a map. why says what was left out.
-func (inner innerMaps) copy(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
+func (inner *innerMaps) copy(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
 	w, why := wayOf(from.Type())
 	switch w {
 	case wayBatch:
@@ -160,16 +168,16 @@ func withoutProgram(value []byte) []byte {
 const maxInner = 4096
 
 // copyMaps copies a map of maps, and the maps in it.
-func (inner innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
+func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
 	if spec == nil || spec.InnerMap == nil {
 		return 0, "the object does not say what its inner maps are", nil
 	}
 	var lost []string
 	err = each(from, func(key, value []byte) error {
 		id := ebpf.MapID(u32(value))
-		m := inner[id]
+		m := inner.maps[id]
 		if m == nil {
-			if len(inner) == maxInner {
+			if len(inner.maps) == maxInner {
 				return fmt.Errorf("more than %d inner maps", maxInner)
 			}
 			var problem string
@@ -183,7 +191,7 @@ func (inner innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, t
 			if m == nil {
 				return nil
 			}
-			inner[id] = m
+			inner.maps[id] = m
 		}
 		if err := to.Put(key, m); err != nil {
 			lost = append(lost, fmt.Sprintf("inner map %d: %v", id, err))
@@ -202,7 +210,7 @@ func (inner innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, t
 }
 
 // clone makes a copy of an inner map: of the object's types, and of the live one's size.
-func (inner innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id ebpf.MapID) (_ *ebpf.Map, why string, err error) {
+func (inner *innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id ebpf.MapID) (_ *ebpf.Map, why string, err error) {
 	live, err := mapByID(id)
 	if errors.Is(err, ebpf.ErrKeyNotExist) || errors.Is(err, unix.ENOENT) {
 		return nil, "it has just been taken out", nil
@@ -217,13 +225,15 @@ func (inner innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id ebp
 			live.Type(), live.KeySize(), live.ValueSize(), spec.Type, spec.KeySize, spec.ValueSize), nil
 	}
 	spec.MaxEntries, spec.Flags, spec.Contents = live.MaxEntries(), live.Flags(), nil
-	if err := checkMemory(map[string]*ebpf.MapSpec{fmt.Sprintf("inner map %d", id): spec}); err != nil {
+	sum, err := checkMemory(inner.memory, map[string]*ebpf.MapSpec{fmt.Sprintf("inner map %d", id): spec})
+	if err != nil {
 		return nil, "", err
 	}
 	m, err := ebpf.NewMap(spec)
 	if err != nil {
 		return nil, err.Error(), nil
 	}
+	inner.memory = sum
 	_, why, err = inner.copy(ctx, nil, live, m)
 	if err != nil {
 		m.Close()

@@ -91,7 +91,7 @@ func (f fills) fill(ctx context.Context, o *Opened) error {
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		m := o.Maps[name]
 		b := newBatch(m)
-		n := 0
+		n, entries := 0, 0
 		flush := func() error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -105,6 +105,7 @@ func (f fills) fill(ctx context.Context, o *Opened) error {
 			if w == wayDevices {
 				return m.Put(key, withoutProgram(value))
 			}
+			entries++
 			copy(b.keys[n*b.keySize:], key)
 			copy(b.values[n*b.valueSize:], value)
 			if n++; n < b.room() {
@@ -117,6 +118,15 @@ func (f fills) fill(ctx context.Context, o *Opened) error {
 		}
 		if err != nil {
 			return fmt.Errorf("fill map %s from %s: %w", name, f[name].Name(), err)
+		}
+		if m.Type() == ebpf.LRUHash || m.Type() == ebpf.LRUCPUHash {
+			_, why, err := kept(ctx, m, entries)
+			if err != nil {
+				return fmt.Errorf("read map %s: %w", name, err)
+			}
+			if why != "" {
+				o.warnf("map %s: %s", name, why)
+			}
 		}
 		if d.otherCPUs > 0 {
 			o.warnf("%s: %d values of CPUs that this machine does not have are left out of map %s", f[name].Name(), d.otherCPUs, name)

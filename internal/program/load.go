@@ -177,7 +177,7 @@ func noMap(spec *ebpf.CollectionSpec, name string) error {
 
 // load loads the program and its maps.
 func (o *Opened) load(path string) error {
-	if err := checkMemory(o.Spec.Maps); err != nil {
+	if _, err := checkMemory(0, o.Spec.Maps); err != nil {
 		return err
 	}
 	c, err := ebpf.NewCollection(o.Spec)
@@ -279,20 +279,21 @@ func lacking(spec *ebpf.CollectionSpec) *feature.Missing {
 }
 
 // checkMemory refuses an object whose maps would take more than half of the memory that this
-// process may have: the kernel takes that of most maps when they are made.
-func checkMemory(specs map[string]*ebpf.MapSpec) error {
+// process may have: the kernel takes that of most maps when they are made. It returns their bytes and those of maps
+// that are there already.
+func checkMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err error) {
 	limit := memory.Limit() / 2
-	sum := uint64(0)
+	sum = there
 	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		size := mapMemory(specs[name])
 		if sum += size; sum > limit {
-			return &feature.Missing{
+			return sum, &feature.Missing{
 				Feature: fmt.Sprintf("memory for the maps of the object: with %s, of %d MiB, they take %d MiB", name, size>>20, sum>>20),
 				Help:    fmt.Sprintf("half of what this process may have is %d MiB", limit>>20),
 			}
 		}
 	}
-	return nil
+	return sum, nil
 }
 
 // mapMemory is about what the kernel takes for a map when it makes it, in bytes.

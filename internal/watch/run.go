@@ -137,10 +137,24 @@ func (w *Watch) Run(ctx context.Context, live func(Second)) (*Result, error) {
 				return nil, err
 			}
 			if fresh {
-				before.events = poll.Counts{}
+				if before, err = w.resume(before); err != nil {
+					return nil, err
+				}
 			}
 		}
 	}
+}
+
+// resume is where counting goes on after the rings were made anew: packets of which no sample could be taken meanwhile
+// would make the others cheaper. What looking took of this process is a part of the cost.
+func (w *Watch) resume(before reading) (reading, error) {
+	now, _, err := w.readAll()
+	if errors.Is(err, errGone) { // the next second finds out
+		before.events = poll.Counts{}
+		return before, nil
+	}
+	now.self = before.self
+	return now, err
 }
 
 // orGone puts the device's end in words.
