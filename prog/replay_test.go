@@ -136,6 +136,15 @@ func TestState(t *testing.T) {
 		if clean.Learned != test.learned || clean.Unsteady != test.unsteady || clean.Varying != 0 {
 			t.Errorf("%s: %+v", test.name, clean)
 		}
+		marked := 0
+		for _, o := range clean.Outcomes {
+			if o.Unsteady {
+				marked++
+			}
+		}
+		if marked != test.unsteady {
+			t.Errorf("%s: %d packets are marked: %+v", test.name, marked, clean)
+		}
 		if _, err := r.Round(t.Context(), 100*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}

@@ -44,7 +44,7 @@ func flagSections() []section {
 			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
 		}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
-		{"What to compare", []string{"by", "threshold"}},
+		{"What to compare", []string{"by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
 			"engine", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",
 		}},

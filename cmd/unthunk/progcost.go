@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -189,7 +190,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	}
 	doc.Program = raw.Identity(target, opened, 0)
 	doc.Packets = record.PacketSource{
-		Source: f.replay.packets, Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
+		Source: filepath.Base(f.replay.packets), Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
 	}
 	rows, warns := raw.Record(0)
 	doc.Rows = rows

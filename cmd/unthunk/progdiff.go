@@ -7,6 +7,8 @@ import (
 	"io"
 	"maps"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +34,7 @@ type diffFlags struct {
 	target    targetFlags
 	replay    replayFlags
 	threshold float64
+	mayChange bool
 	format    string
 	length    lengthFlags
 	output    outputFlags
@@ -57,8 +60,9 @@ OLD and NEW are object files (lb.o, lb.o:balancer), pinned programs, id:N or dev
 object has maps of its own; --set, --map and --maps-from are for both. OLD may also be a
 saved record of prog cost: NEW is then measured now, and compared with that run.
 
-The exit code is 3 when a row is slower by more than --threshold, with confidence, and 1
-when no row could be compared.`,
+The exit code is 3 when packets come out otherwise, unless --behavior-may-change, or when
+a row is slower by more than --threshold, with confidence; it is 1 when no row could be
+compared.`,
 		Example: `  unthunk prog diff old.o new.o --packets p.pcap
   unthunk prog diff old.o new.o --packets udp4,tcp-syn4 --format markdown
   unthunk prog diff cost.json lb.o --packets p.pcap --threshold 5`,
@@ -76,6 +80,7 @@ when no row could be compared.`,
 	f.target.add(fl, true)
 	f.replay.add(cmd)
 	fl.Float64Var(&f.threshold, "threshold", compare.DefaultThreshold, "smallest difference that matters, in `percent`")
+	fl.BoolVar(&f.mayChange, "behavior-may-change", false, "packets that come out otherwise are shown, and are no regression")
 	fl.StringVar(&f.format, "format", "text", "text, markdown for a pull request, junit or ktap for CI, bench for benchstat, json")
 	f.length.add(cmd, diffRounds, diffDuration)
 	f.output.add(cmd)
@@ -154,11 +159,11 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 		opened = append(opened, o)
 		plan.Programs = append(plan.Programs, progcost.Replayable(o))
 	}
-	twin, err := f.twin(ctx, s, plan, targets, opened)
+	twins, err := f.twins(ctx, s, plan, targets, opened)
 	if err != nil {
 		return err
 	}
-	d, err := f.measure(ctx, s, cmd, length, plan, saved, args, opened, twin)
+	d, err := f.measure(ctx, s, cmd, length, plan, saved, args, opened, twins)
 	if err != nil {
 		return err
 	}
@@ -179,8 +184,8 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 	return nil
 }
 
-// saved loads the old side when it is a record of prog cost, and takes from it which packets are wanted, where the user
-// does not say. It is nil for a program.
+// saved loads the old side when it is a record of prog cost, and takes from it what the user does not say: which packets,
+// and how they are replayed. It is nil for a program.
 func (f *diffFlags) saved(ctx context.Context, cmd *cobra.Command, old string) (*record.Saved, error) {
 	if !strings.HasSuffix(old, ".json") {
 		return nil, nil
@@ -192,23 +197,61 @@ func (f *diffFlags) saved(ctx context.Context, cmd *cobra.Command, old string) (
 	if saved.ProgCost() == nil {
 		return nil, usagef("%s is a record of %s: prog diff compares a program with one of prog cost", old, saved.Kind)
 	}
-	for flag, value := range map[string]*string{"packets": &f.replay.packets, "by": &f.replay.by} {
-		if was := saved.Settings[flag]; was != "" && !cmd.Flags().Changed(flag) {
-			*value = was
-		}
+	if err := f.take(cmd, saved); err != nil {
+		return nil, fmt.Errorf("%s: %w", old, err)
 	}
 	return saved, nil
 }
 
-// twin is what another load of the old object makes of the packets, with maps of its own: a program that takes a random
-// port, or the time, is no other program for that. It is nil without two objects.
-func (f *diffFlags) twin(
-	ctx context.Context, s std, plan progcost.Plan, targets []string, opened []*program.Opened,
-) (clean *prog.Clean, err error) {
-	if len(opened) < 2 || opened[0].Spec == nil {
-		return nil, nil
+// take sets the flags of a replay that the user did not give as they were when a record was made.
+func (f *diffFlags) take(cmd *cobra.Command, saved *record.Saved) error {
+	fl := cmd.Flags()
+	was := map[string]string{}
+	for _, flag := range []string{"packets", "by", "working-set", "ifindex", "rx-queue", "metadata"} {
+		was[flag] = saved.Settings[flag]
 	}
-	again, err := f.target.open(ctx, std{s.in, s.out, io.Discard}, targets[0]) // it warned the first time
+	if saved.Settings["cold"] != "" {
+		was["cold"] = "true"
+	}
+	if p := saved.ProgCost().Packets; p.Seen > p.Kept { // a sample of a file
+		was["max-packets"] = strconv.Itoa(p.Kept)
+	}
+	given := fl.Changed("packets")
+	for _, flag := range slices.Sorted(maps.Keys(was)) {
+		if was[flag] == "" || fl.Changed(flag) {
+			continue
+		}
+		if err := fl.Set(flag, was[flag]); err != nil {
+			return fmt.Errorf("the record's --%s %.40q is impossible", flag, was[flag])
+		}
+	}
+	if _, err := os.Stat(f.replay.packets); err != nil && !given && f.replay.packets != "" && !prog.IsMade(f.replay.packets) {
+		return usagef("its packets are of a file %.200s, which is not in this folder: --packets FILE says where it is", f.replay.packets)
+	}
+	return nil
+}
+
+// twins are what another load of each object makes of the packets, with maps of its own: a program that takes a random
+// port, or the time, is no other program for that. One is nil where that is no object; both are without two programs.
+func (f *diffFlags) twins(
+	ctx context.Context, s std, plan progcost.Plan, targets []string, opened []*program.Opened,
+) (twins [2]*prog.Clean, err error) {
+	if len(opened) < 2 {
+		return twins, nil
+	}
+	for i, o := range opened {
+		if o.Spec == nil {
+			continue
+		}
+		if twins[i], err = f.twin(ctx, s, plan, targets[i]); err != nil {
+			return twins, err
+		}
+	}
+	return twins, nil
+}
+
+func (f *diffFlags) twin(ctx context.Context, s std, plan progcost.Plan, target string) (clean *prog.Clean, err error) {
+	again, err := f.target.open(ctx, std{s.in, s.out, io.Discard}, target) // it warned the first time
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +266,7 @@ func (f *diffFlags) twin(
 // measure runs the programs and compares them.
 func (f *diffFlags) measure(
 	ctx context.Context, s std, cmd *cobra.Command, length lengthFlags, plan progcost.Plan, saved *record.Saved, args []string,
-	opened []*program.Opened, twin *prog.Clean,
+	opened []*program.Opened, twins [2]*prog.Clean,
 ) (*progDifference, error) {
 	calls, machine := callChanges(opened)
 	steal := host.StealSince()
@@ -238,10 +281,13 @@ func (f *diffFlags) measure(
 	for i, o := range opened {
 		doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", machine)}
 		doc.Run, doc.Incomplete, doc.Settings = run, raw.Incomplete, settings(cmd, length)
-		doc.Settings["packets"], doc.Settings["by"], doc.Settings["cpu"] = f.replay.packets, f.replay.by, strconv.Itoa(raw.CPU)
+		doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
+		if raw.Cold > 0 {
+			doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
+		}
 		doc.Program = raw.Identity(args[len(args)-len(opened)+i], o, i)
 		doc.Packets = record.PacketSource{
-			Source: f.replay.packets, Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
+			Source: filepath.Base(f.replay.packets), Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
 		}
 		doc.Rows, doc.Warnings = raw.Record(i)
 		doc.AddReferences("", raw.References)
@@ -252,11 +298,8 @@ func (f *diffFlags) measure(
 		d.old = saved.ProgCost()
 	} else {
 		d.old = docs[0]
-		var unsteady int
-		if d.doc.Behaviors, unsteady = raw.Behaviors(twin); unsteady > 0 {
-			d.new.Warn("", fmt.Sprintf("%d of %d packets come out of the old program otherwise whenever it is loaded: what comes of "+
-				"them is not compared", unsteady, len(plan.Packets.Frames)))
-		}
+		d.doc.Behaviors, d.doc.Unsteady = raw.Behaviors(twins)
+		d.doc.BehaviorMayChange = f.mayChange
 	}
 	c, err := compare.Records(record.NewSaved(d.old), record.NewSaved(d.new), compare.Options{Threshold: f.threshold})
 	if err != nil {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"encoding/binary"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -79,7 +81,49 @@ func TestProgDiff(t *testing.T) {
 		!strings.Contains(stdout, `testcase name="all"`) {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}
+	checkTaken(t, run, dir)
+	code, stdout, stderr = run(samples + ":leaf_pass " + samples + ":leaf_drop --packets udp4,arp --threshold 1000")
+	if code != exitRegression || !strings.Contains(stdout, "BEHAVIOR CHANGED") {
+		t.Errorf("all dropped: exit code %d: %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = run(samples + ":leaf_pass " + samples + ":leaf_drop --packets udp4,arp --threshold 1000 --behavior-may-change")
+	if code != exitDone || !strings.Contains(stdout, "BEHAVIOR CHANGED") {
+		t.Errorf("all dropped, as is meant: exit code %d: %s%s", code, stdout, stderr)
+	}
 	if code, stdout, stderr = unthunk(t, "compare", cost, cost); code != exitDone || !strings.Contains(stdout, "no difference seen") {
 		t.Errorf("compare: exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
+// checkTaken checks that what the user does not say of a replay is that of the record, and that a folder's name stays out.
+func checkTaken(t *testing.T, run func(string) (int, string, string), dir string) {
+	t.Helper()
+	cost, again := filepath.Join(dir, "cold.json"), filepath.Join(dir, "again.json")
+	packets := filepath.Join(dir, "taken.pcap")
+	capture := binary.LittleEndian.AppendUint32(nil, 0xa1b2c3d4) // pcap, as libpcap's savefile(5) has it
+	for _, word := range []uint32{4<<16 | 2, 0, 0, 65535, 1, 0, 0, 60, 60} {
+		capture = binary.LittleEndian.AppendUint32(capture, word)
+	}
+	if err := os.WriteFile(packets, append(capture, make([]byte, 60)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, _, stderr := unthunk(t, strings.Fields("prog cost "+samples+":loop --packets "+packets+
+		" --cold --working-set 8 --metadata 01020304 --save "+cost+quicklyReplayed)...)
+	if code != exitDone {
+		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	code, _, stderr = run(cost + " " + samples + ":loop")
+	if code != exitUsage || !strings.Contains(stderr, "a file taken.pcap, which is not in this folder: --packets") {
+		t.Errorf("packets elsewhere: exit code %d: %s", code, stderr)
+	}
+	// Cold runs of two times may be too few for a verdict.
+	_, stdout, stderr := run(cost + " " + samples + ":loop --threshold 1000 --packets " + packets + " --save " + again)
+	if strings.Contains(stdout+stderr, "asked for different") {
+		t.Errorf("%s%s", stdout, stderr)
+	}
+	b, err := os.ReadFile(again)
+	if err != nil || strings.Contains(string(b), packets) || !strings.Contains(string(b), `"metadata": "01020304"`) ||
+		!strings.Contains(string(b), `"working-set": "8"`) || !strings.Contains(string(b), `"cold": "`) {
+		t.Errorf("%s (%v)", b, err)
 	}
 }

@@ -350,3 +350,23 @@ func scraped(t *testing.T, lab *netlab.Namespace, address string) (text string) 
 	})
 	return text
 }
+
+// failsOnce fails at the first write.
+type failsOnce struct{ failed bool }
+
+func (f *failsOnce) Write(p []byte) (int, error) {
+	if f.failed {
+		return len(p), nil
+	}
+	f.failed = true
+	return 0, os.ErrClosed
+}
+
+// A line that could not be written is an error, whatever comes after it.
+func TestWatchWriterError(t *testing.T) {
+	t.Parallel()
+	w := watchWriter{s: std{out: &failsOnce{}}, lines: 1} // without the head
+	if w.write(watch.Second{Length: time.Second, Event: "the program was replaced"}); w.err == nil {
+		t.Error("the error of the line is lost")
+	}
+}

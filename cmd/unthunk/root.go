@@ -18,12 +18,12 @@ const (
 	exitDone       = 0
 	exitFailed     = 1
 	exitUsage      = 2
-	exitRegression = 3 // compare: done, and something got slower
+	exitRegression = 3 // compare, prog diff: done, and something got slower, or behaves otherwise
 	exitMissing    = 4 // this machine cannot do it
 )
 
 var (
-	errRegression  = errors.New("something got slower")
+	errRegression  = errors.New("something got slower, or behaves otherwise")
 	errNoNumber    = errors.New("no row has a number: the rows say why")
 	errInterrupted = errors.New("interrupted before anything was written")
 	errStopped     = errors.New("stopped before the end: the record is incomplete")
@@ -90,7 +90,8 @@ core, shows the indirect branches that a packet runs through, and prices them.
 Without a verb it does what unthunk run does.
 
 Exit codes: 0 done; 1 failed, or no row got a number; 2 wrong usage; 3 compare
-found something slower; 4 this machine cannot do it.`,
+or prog diff found something slower, or prog diff another behavior; 4 this machine
+cannot do it.`,
 		Example: `  unthunk
   unthunk --save run.json && unthunk report run.json -o report.html`,
 		SilenceUsage:  true,

@@ -13,24 +13,27 @@ import (
 const maxBehaviors = 1000
 
 // Behaviors are the ways in which packets come out of the two programs otherwise, run once each: those of most packets
-// first. It is empty, not nil, when all come out alike. twin is what another load of the first program made of the
-// packets, nil when it was loaded before: what comes out of that otherwise is not compared, and counted.
-func (raw *Raw) Behaviors(twin *prog.Clean) (changes []record.BehaviorChange, unsteady int) {
+// first. It is empty, not nil, when all come out alike. twins are what other loads of the two programs made of the
+// packets, nil for one that is loaded no second time. What a program itself does otherwise from run to run, or from load
+// to load, is not compared: unsteady is of how many packets that is something.
+func (raw *Raw) Behaviors(twins [2]*prog.Clean) (changes []record.BehaviorChange, unsteady int) {
 	found := []record.BehaviorChange{}
 	at := make(map[record.BehaviorChange]int)
-	for i, old := range raw.Clean[0].Outcomes {
-		is := raw.Clean[1].Outcomes[i]
-		if twin != nil && twin.Outcomes[i] != old {
-			unsteady++
-			continue
-		}
+	for i := range raw.Clean[0].Outcomes {
+		old, is := steady(&raw.Clean[0], twins[0], i), steady(&raw.Clean[1], twins[1], i)
 		var b record.BehaviorChange
 		switch {
+		case old.Unsteady || is.Unsteady:
+			unsteady++
+			continue
 		case old.Verdict != is.Verdict:
 			b = record.BehaviorChange{What: "verdict", Old: verdict(old.Verdict), New: verdict(is.Verdict)}
 		case old.Length != is.Length:
 			b = record.BehaviorChange{What: "length", Old: strconv.Itoa(old.Length), New: strconv.Itoa(is.Length)}
-		case old.Hash != is.Hash && old.Hash != 0 && is.Hash != 0: // 0 is of bytes that differ each time
+		case old.Hash == 0 || is.Hash == 0:
+			unsteady++
+			continue
+		case old.Hash != is.Hash:
 			b = record.BehaviorChange{What: "bytes"}
 		default:
 			continue
@@ -49,4 +52,18 @@ func (raw *Raw) Behaviors(twin *prog.Clean) (changes []record.BehaviorChange, un
 	}
 	slices.SortStableFunc(found, func(a, b record.BehaviorChange) int { return cmp.Compare(b.Packets, a.Packets) })
 	return found, unsteady
+}
+
+// steady is what comes out of a packet in all runs of a program and its twin.
+func steady(clean, twin *prog.Clean, packet int) prog.Outcome {
+	o := clean.Outcomes[packet]
+	if twin == nil {
+		return o
+	}
+	t := twin.Outcomes[packet]
+	o.Unsteady = o.Unsteady || t.Unsteady || t.Verdict != o.Verdict || t.Length != o.Length
+	if t.Hash != o.Hash {
+		o.Hash = 0
+	}
+	return o
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
@@ -367,5 +368,18 @@ func TestCopyMillion(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Inner maps that fit one by one do not when there are many.
+func TestCheckMemorySums(t *testing.T) {
+	t.Parallel()
+	sum, limit := uint64(0), memory.Limit()/2
+	spec := map[string]*ebpf.MapSpec{"inner map 1": {Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: uint32(limit / 3 >> 20)}}
+	for i := range 4 {
+		var err error
+		if sum, err = checkMemory(sum, spec); (err != nil) != (i == 3) {
+			t.Errorf("map %d, %d of %d bytes: %v", i+1, sum, limit, err)
+		}
 	}
 }

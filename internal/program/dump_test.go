@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -144,6 +146,22 @@ func TestFill(t *testing.T) {
 		if err := refused(t, path, Options{Maps: map[string]string{tt.name: tt.file}}); !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s=%s: %v, want %s", tt.name, tt.file, err, tt.want)
 		}
+	}
+	var many strings.Builder
+	for i := range 1000 { // of an LRU with room for 100
+		values := ""
+		for cpu := range ebpf.MustPossibleCPU() {
+			values += fmt.Sprintf(`,{"cpu":%d,"value":["0","0","0","0","0","0","0","0"]}`, cpu)
+		}
+		fmt.Fprintf(&many, `,{"key":["%d","%d","0","0"],"values":[%s]}`, i%256, i/256, values[1:])
+	}
+	large := filepath.Join(dir, "many")
+	if err := os.WriteFile(large, []byte("["+many.String()[1:]+"]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	o = open(t, path, Options{Maps: map[string]string{"lru_percpu": large}})
+	if said := strings.Join(o.Warnings, " "); !strings.Contains(said, "map lru_percpu: the LRU dropped") || !strings.Contains(said, "of 1000 entries") {
+		t.Errorf("an LRU that is too small: %s", said)
 	}
 	var option *OptionError
 	if err := refused(t, path, Options{Maps: map[string]string{"hass": "x"}}); !errors.As(err, &option) || len(option.Known) < 10 {

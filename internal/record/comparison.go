@@ -19,7 +19,7 @@ import (
 type Changes interface {
 	Doc
 	// Regressed reports whether something got slower by more than the threshold,
-	// with confidence.
+	// with confidence, or a program of the user changed its behavior.
 	Regressed() bool
 	// Nothing says why nothing could be compared; it is empty when something was.
 	Nothing() string

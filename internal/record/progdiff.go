@@ -20,6 +20,10 @@ type ProgDiffParts struct {
 	// Behaviors are the ways in which packets come out of the two otherwise; empty when all come out alike, and nil
 	// where the old side is a saved record.
 	Behaviors []BehaviorChange `json:"behaviors"`
+	// Unsteady is of how many packets a program itself makes something else from run to run: that is not compared.
+	Unsteady int `json:"unsteady,omitempty"`
+	// BehaviorMayChange is set when the user said so: such a change is no regression then.
+	BehaviorMayChange bool `json:"behavior-may-change,omitempty"`
 	// Calls are what the code of one calls more often than that of the other; nil where code could not be read.
 	Calls []CallChange `json:"calls"`
 }
@@ -45,6 +49,11 @@ type CallChange struct {
 	New int `json:"new"`
 }
 
+// Regressed implements [Changes]: a packet got slower, or comes out otherwise where that was not asked for.
+func (d *ProgDiff) Regressed() bool {
+	return d.Comparison.Regressed() || len(d.Behaviors) > 0 && !d.BehaviorMayChange
+}
+
 func (d *ProgDiff) check() error {
 	if d.Mean != nil {
 		return errors.New("programs have no geometric mean")
@@ -56,6 +65,9 @@ func (d *ProgDiff) check() error {
 	}
 	if err := d.Packets.check(); err != nil {
 		return err
+	}
+	if d.Unsteady < 0 {
+		return fmt.Errorf("impossible number of packets: %d", d.Unsteady)
 	}
 	if n := len(d.Behaviors) + len(d.Calls); n > MaxRows {
 		return errTooMany(n)

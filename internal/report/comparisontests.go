@@ -29,6 +29,8 @@ type test struct {
 	outcome testOutcome
 	// text is the change, its verdict, or why there is none.
 	text string
+	// kind is that of a failure, for JUnit; empty is one of time.
+	kind string
 }
 
 // testOutcome is what a row is to CI.
@@ -36,7 +38,7 @@ type testOutcome int
 
 const (
 	testPassed testOutcome = iota
-	// testFailed is of a row that is slower by more than the threshold, with confidence.
+	// testFailed is of a row that is slower by more than the threshold, with confidence, and of behavior that changed.
 	testFailed
 	// testError is of a row that lost its number, and of a comparison of nothing.
 	testError
@@ -54,6 +56,7 @@ func newTestSuite(c record.Changes) testSuite {
 		for _, text := range said {
 			s.properties = append(s.properties, testProperty{"behavior", strings.TrimSpace(text)})
 		}
+		s.tests = append([]test{behaviorTest(d)}, s.tests...)
 		return s
 	}
 	switch c := c.(type) {
@@ -83,28 +86,40 @@ func newTestSuite(c record.Changes) testSuite {
 		s.finding = conclusion.Of(record.NewSaved(c)).Title + "."
 		s.describe(c.Compared, c.Causes)
 		for _, row := range c.Rows {
-			s.tests = append(s.tests, test{row.Name, testPassed, cells.Join(": ", row.Change, strings.Join(row.What, "; "))})
+			s.tests = append(s.tests, test{name: row.Name, text: cells.Join(": ", row.Change, strings.Join(row.What, "; "))})
 		}
 	case *record.FindingComparison:
 		s.finding = conclusion.FindingComparison(c)
 		s.describe(c.Compared, c.Causes)
 		for i := range c.Rows {
-			s.tests = append(s.tests, test{c.Rows[i].Name, testPassed, foundText(c.Rows[i].Old) + " → " + foundText(c.Rows[i].New)})
+			s.tests = append(s.tests, test{name: c.Rows[i].Name, text: foundText(c.Rows[i].Old) + " → " + foundText(c.Rows[i].New)})
 		}
 	case *record.LabComparison:
 		s.finding = conclusion.LabComparison(c)
 		s.describe(c.Compared, c.Causes)
 		for _, row := range c.Rows {
-			s.tests = append(s.tests, test{row.Name, testPassed, strings.Join(row.What, "; ")})
+			s.tests = append(s.tests, test{name: row.Name, text: strings.Join(row.What, "; ")})
 		}
 	}
 	switch why := c.Nothing(); {
 	case why != "":
-		s.tests = append(s.tests, test{"compare", testError, why})
+		s.tests = append(s.tests, test{name: "compare", outcome: testError, text: why})
 	case len(s.tests) == 0:
-		s.tests = []test{{"compare", testPassed, s.finding}}
+		s.tests = []test{{name: "compare", text: s.finding}}
 	}
 	return s
+}
+
+// behaviorTest is whether packets come out of two programs alike.
+func behaviorTest(d *record.ProgDiff) test {
+	t := test{name: "behavior", text: cells.Behaviors(d)[0], kind: "behavior"}
+	switch {
+	case d.Behaviors == nil:
+		t.outcome = testSkipped
+	case len(d.Behaviors) > 0 && !d.BehaviorMayChange:
+		t.outcome = testFailed
+	}
+	return t
 }
 
 // describe adds what a comparison is of.

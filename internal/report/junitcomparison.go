@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/xml"
 	"fmt"
 	"io"
@@ -54,7 +55,7 @@ type (
 )
 
 // JUnitComparison writes a comparison as a JUnit report: each row is a test case. A row
-// that is slower by more than the threshold is a failure, one that lost its number an
+// that is slower by more than the threshold is a failure, as is behavior that changed, one that lost its number an
 // error, and one that these runs cannot tell of is skipped.
 func JUnitComparison(w io.Writer, c record.Changes) error {
 	s := newTestSuite(c)
@@ -72,7 +73,7 @@ func JUnitComparison(w io.Writer, c record.Changes) error {
 		found := junitTest{Name: cells.Clean(t.name), Class: "unthunk.compare", Time: "0"}
 		switch t.outcome {
 		case testFailed:
-			found.Failure = &junitMessage{text, "slower", text}
+			found.Failure = &junitMessage{text, cmp.Or(t.kind, "slower"), text}
 		case testError:
 			found.Error = &junitMessage{text, "no number", text}
 		case testSkipped:

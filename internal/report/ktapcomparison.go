@@ -12,7 +12,7 @@ import (
 
 // KTAPComparison writes a comparison in the Kernel Test Anything Protocol, version 1
 // (Documentation/dev-tools/ktap.rst of Linux): each row is a test. A row that is slower by
-// more than the threshold is not ok, one that lost its number is an ERROR, and one that
+// more than the threshold is not ok, nor is behavior that changed; one that lost its number is an ERROR, and one that
 // these runs cannot tell of a SKIP.
 func KTAPComparison(w io.Writer, c record.Changes) error {
 	s := newTestSuite(c)

@@ -9,6 +9,7 @@ import (
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
 )
 
@@ -67,11 +68,31 @@ func TestProgDiffTests(t *testing.T) {
 		if err := write(&b, difference(t, 1.1)); err != nil {
 			t.Fatal(err)
 		}
+		allowed := difference(t, 1)
+		allowed.BehaviorMayChange = true
+		for _, of := range []struct {
+			d    *record.ProgDiff
+			fail bool
+		}{{difference(t, 1), true}, {allowed, false}} {
+			var b bytes.Buffer
+			if err := write(&b, of.d); err != nil {
+				t.Fatal(err)
+			}
+			failed := strings.Contains(b.String(), `type="behavior"`) || strings.Contains(b.String(), "not ok 1 behavior # BEHAVIOR CHANGED")
+			if failed != of.fail || of.d.Regressed() != of.fail {
+				t.Errorf("behavior failed %v, want %v:\n%s", failed, of.fail, b.String())
+			}
+		}
 		for _, want := range []string{"BEHAVIOR CHANGED: 124 packets of 16384 come out otherwise.", "120 packets: tx → drop", "verdict/tx"} {
 			if !strings.Contains(b.String(), want) {
 				t.Errorf("no %q in\n%s", want, b.String())
 			}
 		}
+	}
+	steadyOnly := difference(t, 1)
+	steadyOnly.Behaviors, steadyOnly.Unsteady = []record.BehaviorChange{}, 3
+	if said := strings.Join(cells.Behaviors(steadyOnly), " "); strings.Contains(said, "All packets") || !strings.Contains(said, "Of 3 of 16384") {
+		t.Error(said)
 	}
 	old := recordtest.Cost("run", 1, 1)
 	old.Rows[2].Refused, old.Rows[2].Ns = "it differs", nil

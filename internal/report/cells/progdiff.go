@@ -14,6 +14,9 @@ func Behaviors(d *record.ProgDiff) []string {
 	switch {
 	case d.Behaviors == nil:
 		return []string{"Whether packets come out otherwise is not known: the old side is a saved record."}
+	case len(d.Behaviors) == 0 && d.Unsteady > 0:
+		return []string{fmt.Sprintf("No packet is known to come out otherwise. Of %d of %d something changes from run to run by itself: "+
+			"it is not compared.", d.Unsteady, d.Packets.Kept)}
 	case len(d.Behaviors) == 0:
 		return []string{"All packets come out of both alike: verdict, length and bytes."}
 	}
@@ -22,6 +25,9 @@ func Behaviors(d *record.ProgDiff) []string {
 		packets += b.Packets
 	}
 	out := []string{fmt.Sprintf("BEHAVIOR CHANGED: %s of %d come out otherwise.", Plural(packets, "packet"), d.Packets.Kept)}
+	if d.Unsteady > 0 {
+		out[0] += fmt.Sprintf(" Of %d more something changes from run to run by itself: it is not compared.", d.Unsteady)
+	}
 	for i, b := range d.Behaviors {
 		if i == shownBehaviors {
 			out = append(out, fmt.Sprintf("  and %d other ways", len(d.Behaviors)-i))

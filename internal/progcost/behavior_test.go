@@ -1,0 +1,42 @@
+package progcost
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/prog"
+)
+
+// What a program does otherwise by itself is not compared, and the rest of the same packet is.
+func TestBehaviors(t *testing.T) {
+	t.Parallel()
+	sent := func(hash uint64) prog.Outcome { return prog.Outcome{Verdict: 3, Length: 60, Hash: hash} }
+	dropped := prog.Outcome{Verdict: 1, Length: 60, Hash: 1}
+	atRandom := prog.Outcome{Verdict: 3, Length: 60, Hash: 1, Unsteady: true}
+	drop := record.BehaviorChange{What: "verdict", Old: "tx", New: "drop", Packets: 1, First: 1}
+	for _, tt := range []struct {
+		name                      string
+		old, oldTwin, is, newTwin prog.Outcome
+		want                      []record.BehaviorChange
+		unsteady                  int
+	}{
+		{"alike", sent(1), sent(1), sent(1), sent(1), nil, 0},
+		{"a random port, then a drop", sent(1), sent(2), dropped, dropped, []record.BehaviorChange{drop}, 0},
+		{"a random port in both", sent(1), sent(2), sent(3), sent(4), nil, 1},
+		{"a port that is random now", sent(1), sent(1), sent(3), sent(4), nil, 1},
+		{"other bytes", sent(1), sent(1), sent(2), sent(2), []record.BehaviorChange{{What: "bytes", Packets: 1, First: 1}}, 0},
+		{"bytes that vary", sent(0), sent(0), sent(0), sent(0), nil, 1},
+		{"drops at random, seen by the old one", atRandom, dropped, dropped, dropped, nil, 1},
+		{"drops at random, seen by the new one", sent(1), sent(1), prog.Outcome{Verdict: 1, Length: 60, Hash: 1, Unsteady: true}, sent(1), nil, 1},
+		{"drops at random, seen by the new one's other load", sent(1), sent(1), dropped, sent(1), nil, 1},
+	} {
+		clean := func(o prog.Outcome) prog.Clean { return prog.Clean{Outcomes: []prog.Outcome{o}} }
+		oldTwin, newTwin := clean(tt.oldTwin), clean(tt.newTwin)
+		raw := Raw{Clean: []prog.Clean{clean(tt.old), clean(tt.is)}}
+		got, unsteady := raw.Behaviors([2]*prog.Clean{&oldTwin, &newTwin})
+		if got == nil || !slices.Equal(got, append([]record.BehaviorChange{}, tt.want...)) || unsteady != tt.unsteady {
+			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)
+		}
+	}
+}
