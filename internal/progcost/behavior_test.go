@@ -14,6 +14,7 @@ func TestBehaviors(t *testing.T) {
 	sent := func(hash uint64) prog.Outcome { return prog.Outcome{Verdict: 3, Length: 60, Hash: hash} }
 	dropped := prog.Outcome{Verdict: 1, Length: 60, Hash: 1}
 	atRandom := prog.Outcome{Verdict: 3, Length: 60, Hash: 1, Unsteady: true}
+	dropsNow := prog.Outcome{Verdict: 1, Length: 60, Hash: 1, Unsteady: true}
 	drop := record.BehaviorChange{What: "verdict", Old: "tx", New: "drop", Packets: 1, First: 1}
 	for _, tt := range []struct {
 		name                      string
@@ -28,7 +29,7 @@ func TestBehaviors(t *testing.T) {
 		{"other bytes", sent(1), sent(1), sent(2), sent(2), []record.BehaviorChange{{What: "bytes", Packets: 1, First: 1}}, 0},
 		{"bytes that vary", sent(0), sent(0), sent(0), sent(0), nil, 1},
 		{"drops at random, seen by the old one", atRandom, dropped, dropped, dropped, nil, 1},
-		{"drops at random, seen by the new one", sent(1), sent(1), prog.Outcome{Verdict: 1, Length: 60, Hash: 1, Unsteady: true}, sent(1), nil, 1},
+		{"drops at random, seen by the new one", sent(1), sent(1), dropsNow, sent(1), nil, 1},
 		{"drops at random, seen by the new one's other load", sent(1), sent(1), dropped, sent(1), nil, 1},
 	} {
 		clean := func(o prog.Outcome) prog.Clean { return prog.Clean{Outcomes: []prog.Outcome{o}} }

@@ -160,7 +160,8 @@ func TestFill(t *testing.T) {
 		t.Fatal(err)
 	}
 	o = open(t, path, Options{Maps: map[string]string{"lru_percpu": large}})
-	if said := strings.Join(o.Warnings, " "); !strings.Contains(said, "map lru_percpu: the LRU dropped") || !strings.Contains(said, "of 1000 entries") {
+	said := strings.Join(o.Warnings, " ")
+	if !strings.Contains(said, "map lru_percpu: the LRU dropped") || !strings.Contains(said, "of 1000 entries") {
 		t.Errorf("an LRU that is too small: %s", said)
 	}
 	var option *OptionError

@@ -91,7 +91,8 @@ func TestProgDiffTests(t *testing.T) {
 	}
 	steadyOnly := difference(t, 1)
 	steadyOnly.Behaviors, steadyOnly.Unsteady = []record.BehaviorChange{}, 3
-	if said := strings.Join(cells.Behaviors(steadyOnly), " "); strings.Contains(said, "All packets") || !strings.Contains(said, "Of 3 of 16384") {
+	said := strings.Join(cells.Behaviors(steadyOnly), " ")
+	if strings.Contains(said, "All packets") || !strings.Contains(said, "Of 3 of 16384") {
 		t.Error(said)
 	}
 	old := recordtest.Cost("run", 1, 1)
