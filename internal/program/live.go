@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"os"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -83,35 +84,6 @@ func refuseForLive(t Target, o Options) error {
 	return nil
 }
 
-// checkRun refuses to run a live program that could change what production uses.
-func (o *Opened) checkRun(t Target, options Options) error {
-	if o.Type == ebpf.Extension {
-		return fmt.Errorf("%s is a part of a libxdp dispatcher, which the kernel runs only there: give its object file", t)
-	}
-	var changes []string
-	for name, m := range o.Maps {
-		// Read-only data is frozen: neither programs nor user space write it.
-		if info, err := m.Info(); err == nil && m.Flags()&unix.BPF_F_RDONLY_PROG != 0 && info.Frozen() {
-			continue
-		}
-		changes = append(changes, name)
-	}
-	slices.Sort(changes)
-	for _, part := range o.Parts {
-		changes = append(changes, "those of "+part.Name)
-	}
-	switch {
-	case len(changes) == 0:
-		return nil
-	case options.OnLiveMaps:
-		o.warnf("%s runs on its live maps, which it changes: %s", t, listed(changes))
-		return nil
-	}
-	return &OptionError{Err: fmt.Errorf(
-		"%s would run on its live maps (%s): give its object file with --maps-from %s, or --on-live-maps to change what production uses",
-		t, listed(changes), t)}
-}
-
 // program opens the program of a live target.
 func (t Target) program() (*ebpf.Program, error) {
 	switch {
@@ -119,6 +91,9 @@ func (t Target) program() (*ebpf.Program, error) {
 		return programByID(t.id, t.text)
 	case t.device != "":
 		return t.attached()
+	}
+	if info, err := os.Stat(t.path); err == nil && info.IsDir() {
+		return nil, &OptionError{Err: fmt.Errorf("%s is a folder, and no pinned program: name one in it", t.path)}
 	}
 	p, err := ebpf.LoadPinnedProgram(t.path, nil)
 	if err == nil {

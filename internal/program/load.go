@@ -54,6 +54,9 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	if err := resizeAll(opened.Spec, o.Sizes); err != nil {
 		return nil, err
 	}
+	if err := checkTailCalls(opened.Spec, o.TailCalls); err != nil {
+		return nil, err
+	}
 	for _, n := range slices.Sorted(maps.Keys(o.Set)) {
 		if err := Assign(opened.Spec, n, o.Set[n]); err != nil {
 			return nil, err
@@ -115,6 +118,7 @@ func (o *Opened) setTailCalls(spec *ebpf.CollectionSpec, tables map[string]map[u
 		if m.Type != ebpf.ProgramArray {
 			return &OptionError{Err: fmt.Errorf("map %s is a %v, and no tail-call table", table, m.Type)}
 		}
+		unsized := m.MaxEntries == 0 // its loader gives it the entries that it needs
 		for _, index := range slices.Sorted(maps.Keys(tables[table])) {
 			name := tables[table][index]
 			p := spec.Programs[name]
@@ -128,7 +132,24 @@ func (o *Opened) setTailCalls(spec *ebpf.CollectionSpec, tables map[string]map[u
 			o.giveType(spec, name)
 			m.Contents = slices.DeleteFunc(m.Contents, func(kv ebpf.MapKV) bool { return kv.Key == index })
 			m.Contents = append(m.Contents, ebpf.MapKV{Key: index, Value: name})
-			m.MaxEntries = max(m.MaxEntries, min(index, math.MaxUint32-1)+1)
+			if unsized {
+				m.MaxEntries = max(m.MaxEntries, min(index, math.MaxUint32-1)+1)
+			}
+		}
+	}
+	return nil
+}
+
+// checkTailCalls refuses entries beyond the end of a table: no tail call would find them.
+func checkTailCalls(spec *ebpf.CollectionSpec, tables map[string]map[uint32]string) error {
+	for _, table := range slices.Sorted(maps.Keys(tables)) {
+		size := spec.Maps[table].MaxEntries
+		for _, index := range slices.Sorted(maps.Keys(tables[table])) {
+			if index >= size {
+				return &OptionError{Err: fmt.Errorf(
+					"the tail-call table %s has the entries 0 to %d, and none for %s at %d (--map-size %s=N makes it larger)", table, int64(size)-1,
+					tables[table][index], index, table)}
+			}
 		}
 	}
 	return nil

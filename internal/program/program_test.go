@@ -271,7 +271,7 @@ func TestLive(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if len(allowed.Warnings) != 1 || !strings.Contains(allowed.Warnings[0], "which it changes") {
+		if len(allowed.Warnings) != 1 || !strings.Contains(allowed.Warnings[0], "which it can change") {
 			t.Errorf("warnings: %v", allowed.Warnings)
 		}
 		return allowed.Close()
@@ -279,9 +279,52 @@ func TestLive(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	changesOfTailCalls(t, production)
+	folder := "/sys/fs/bpf"
+	if onBPFFS(folder) {
+		var option *OptionError
+		if err := refused(t, folder, Options{}); !errors.As(err, &option) || !strings.Contains(err.Error(), "is a folder") {
+			t.Errorf("a folder of pins: %v", err)
+		}
+	}
 	// One without maps changes nothing.
 	free := open(t, compile(t)+":at_exit", Options{})
 	open(t, fmt.Sprintf("id:%d", idOf(t, free.Program)), Options{Run: true})
+}
+
+// changesOfTailCalls runs a program that changes nothing but by a tail call.
+func changesOfTailCalls(t *testing.T, production *Opened) {
+	t.Helper()
+	table, err := ebpf.NewMap(&ebpf.MapSpec{Name: "handlers", Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: 2})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "jumps", Type: ebpf.XDP, AttachType: ebpf.AttachXDP, License: "Dual BSD/GPL",
+		Instructions: asm.Instructions{
+			asm.LoadMapPtr(asm.R2, table.FD()), asm.Mov.Imm(asm.R3, 1), asm.FnTailCall.Call(), asm.Mov.Imm(asm.R0, 2), asm.Return(),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	target := fmt.Sprintf("id:%d", idOf(t, p))
+	if o := open(t, target, Options{Run: true}); len(o.Warnings) != 0 {
+		t.Errorf("it cannot change a table of programs: %v", o.Warnings)
+	}
+	if err := table.Put(uint32(1), production.Program); err != nil {
+		t.Fatal(err)
+	}
+	o := open(t, target, Options{Run: true, OnLiveMaps: true})
+	if len(o.Warnings) != 1 || !strings.Contains(o.Warnings[0], "array") || strings.Contains(o.Warnings[0], "handlers") ||
+		strings.Contains(o.Warnings[0], "ports") || strings.Contains(o.Warnings[0], "stages") {
+		t.Errorf("warnings: %v", o.Warnings)
+	}
+	if err := refused(t, target, Options{Run: true}); !strings.Contains(err.Error(), "array") || strings.Contains(err.Error(), "handlers") {
+		t.Errorf("refused: %v", err)
+	}
 }
 
 // What the object says is pinned is neither made nor touched.
@@ -357,8 +400,15 @@ func TestTailCalls(t *testing.T) {
 	if v := verdict(t, open(t, path, set("stages", 2, "untyped")).Program); v != 2 {
 		t.Errorf("verdict %d, want XDP_PASS", v)
 	}
-	if o := open(t, path, set("stages", 9, "untyped")); verdict(t, o.Program) != 1 || o.Maps["stages"].MaxEntries() != 10 {
+	larger := set("stages", 9, "untyped")
+	larger.Sizes = map[string]uint32{"stages": 10}
+	if o := open(t, path, larger); verdict(t, o.Program) != 1 || o.Maps["stages"].MaxEntries() != 10 {
 		t.Error("an entry at 9 is used at 2, or the table has not grown")
+	}
+	var beyond *OptionError
+	if err := refused(t, path, set("stages", 4, "untyped")); !errors.As(err, &beyond) ||
+		!strings.Contains(err.Error(), "stages has the entries 0 to 3, and none for untyped at 4") {
+		t.Errorf("an entry beyond the table's 4: %v", err)
 	}
 	for _, tt := range []struct {
 		table, program, want string
