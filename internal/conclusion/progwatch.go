@@ -10,6 +10,7 @@ import (
 // WatchHead says what a program at work was seen to do.
 func WatchHead(w *record.ProgWatch) string {
 	p := &w.Program
+	part := p.ID != p.Attached // of a dispatcher, or reached by a tail call: not by each packet
 	text := fmt.Sprintf("%s id:%d on %s (%s)", p.Name, p.ID, p.Device, p.Mode)
 	if p.Driver != "" {
 		text = fmt.Sprintf("%s id:%d on %s (%s, %s)", p.Name, p.ID, p.Device, p.Driver, p.Mode)
@@ -24,9 +25,16 @@ func WatchHead(w *record.ProgWatch) string {
 	}
 	if pps, ok := value("packets"); ok {
 		text += fmt.Sprintf(": %s Mpps", stat.Number(pps/1e6))
+		if part {
+			text += " on the device"
+		}
 	}
 	if ns, ok := value("program"); ok {
-		text += fmt.Sprintf(", %s ns a packet in the program", stat.Number(ns))
+		of := "packet"
+		if part {
+			of = fmt.Sprintf("packet of %s, whether it reaches %s or not,", p.Device, p.Name)
+		}
+		text += fmt.Sprintf(", %s ns a %s in the program", stat.Number(ns), of)
 	}
 	if ns, ok := value("path"); ok {
 		text += fmt.Sprintf(" of %s in the device’s polls", stat.Number(ns))

@@ -36,7 +36,7 @@ func ProgWatch(w io.Writer, opts Options, doc *record.ProgWatch, top int) error 
 			continue
 		}
 		mean, around := cells.Quantity(row.Value)
-		t.add(cells.Clean(row.Name), mean, around, cells.WatchUnit(row), notes.mark(row.Name))
+		t.add(cells.Clean(row.Name), mean, around, cells.WatchUnit(doc, row), notes.mark(row.Name))
 	}
 	p.table(t)
 	for _, text := range unknown {

@@ -35,6 +35,14 @@ var ofXDP = map[string]string{
 	"redirect_err": "lost", "redirect_errors": "lost", "redirect_failed": "lost", "redirect_fail": "lost",
 }
 
+// failedTX are the counters of packets that the program returned XDP_TX for and that were not
+// sent, in drivers whose counter of XDP_TX has those that were: veth (drivers/net/veth.c,
+// veth_xdp_flush_bq) and mlx5 (en/xdp.c). Others count the verdict first.
+var failedTX = map[string]bool{
+	"rx_queue_#_xdp_tx_errors": true,
+	"rx#_xdp_tx_full":          true, "rx_xdp_tx_full": true, "rx#_xdp_tx_err": true, "rx_xdp_tx_err": true,
+}
+
 var digits = regexp.MustCompile(`[0-9]+`)
 
 // kindOf says what a counter of a driver's counts of XDP, "" for others, and how it is named
@@ -65,25 +73,35 @@ func count(driver map[string]uint64, own *netlink.LinkStatistics) counters {
 		}
 		sums[kind][shape] += n
 	}
+	failed := uint64(0)
 	c := counters{verdicts: make(map[string]uint64), lost: make(map[string]uint64)}
 	for shape, n := range withoutTotals(sums["lost"]) {
-		c.lost[strings.NewReplacer("rx_queue_#_", "", "_#_", "_", "#_", "", "#", "").Replace(shape)] = n
+		c.lost[strings.NewReplacer("rx_queue_#_", "", "rx#_", "rx_", "_#_", "_", "#_", "", "#", "").Replace(shape)] = n
+		if failedTX[shape] {
+			failed += n
+		}
 	}
 	for _, verdict := range verdicts() {
 		for _, n := range withoutTotals(sums[verdict]) {
 			c.verdicts[verdict] += n
 		}
 	}
+	if _, ok := c.verdicts["tx"]; ok {
+		c.verdicts["tx"] += failed
+	} else {
+		failed = 0
+	}
 	seen := withoutTotals(sums["packets"])
 	for _, n := range seen {
 		c.packets += n
 	}
-	c.complete(len(seen) > 0, own)
+	c.complete(len(seen) > 0, failed, own)
 	return c
 }
 
-// complete works out what a driver does not count.
-func (c *counters) complete(seen bool, own *netlink.LinkStatistics) {
+// complete works out what a driver does not count. failed are packets that are both in a verdict
+// and lost.
+func (c *counters) complete(seen bool, failed uint64, own *netlink.LinkStatistics) {
 	known, sum := 0, uint64(0)
 	for _, verdict := range []string{"drop", "tx", "redirect"} {
 		if n, ok := c.verdicts[verdict]; ok {
@@ -97,7 +115,8 @@ func (c *counters) complete(seen bool, own *netlink.LinkStatistics) {
 		for _, n := range c.lost {
 			sum += n
 		}
-		c.verdicts["pass"] = max(c.packets, sum+c.verdicts["aborted"]) - sum - c.verdicts["aborted"]
+		sum = sum + c.verdicts["aborted"] - min(failed, sum)
+		c.verdicts["pass"] = max(c.packets, sum) - sum
 	case !seen && known == 3 && passes:
 		c.packets = sum + c.verdicts["pass"] + c.verdicts["aborted"]
 	case !seen:

@@ -28,7 +28,7 @@ func TestCount(t *testing.T) {
 			"rx_queue_1_xdp_packets": 10, "rx_queue_1_xdp_redirect": 10, "rx_queue_1_xdp_drops": 0, "rx_queue_1_xdp_tx": 0,
 			"tx_queue_0_xdp_xmit": 99, "tx_queue_0_xdp_xmit_errors": 9, "rx_pp_alloc_fast": 12,
 		}, counters{
-			packets: 110, verdicts: map[string]uint64{"pass": 15, "drop": 20, "tx": 10, "redirect": 60},
+			packets: 110, verdicts: map[string]uint64{"pass": 15, "drop": 20, "tx": 11, "redirect": 60},
 			lost: map[string]uint64{"drops": 4, "xdp_tx_errors": 1, "rx_missed_errors": 3}, own: true}},
 		{"virtio_net", map[string]uint64{
 			"rx0_packets": 90, "rx0_drops": 2, "rx0_xdp_packets": 80, "rx0_xdp_tx": 5, "rx0_xdp_redirects": 6, "rx0_xdp_drops": 7,
@@ -38,10 +38,10 @@ func TestCount(t *testing.T) {
 			lost: map[string]uint64{"rx_missed_errors": 3, "rx_dropped": 7}, own: true}},
 		{"mlx5_core: sums and each queue", map[string]uint64{
 			"rx_xdp_drop": 20, "rx_xdp_redirect": 6, "rx_xdp_tx_xmit": 4, "rx0_xdp_drop": 12, "rx1_xdp_drop": 8, "rx0_xdp_redirect": 6,
-			"rx0_xdp_tx_xmit": 4, "tx_xdp_xmit": 77, "tx0_xdp_xmit": 77,
+			"rx0_xdp_tx_xmit": 4, "tx_xdp_xmit": 77, "tx0_xdp_xmit": 77, "rx_xdp_tx_full": 3, "rx0_xdp_tx_full": 3,
 		}, counters{
-			packets: 1000, verdicts: map[string]uint64{"drop": 20, "tx": 4, "redirect": 6},
-			lost: map[string]uint64{"rx_missed_errors": 3, "rx_dropped": 7}, own: false}},
+			packets: 1000, verdicts: map[string]uint64{"drop": 20, "tx": 7, "redirect": 6},
+			lost: map[string]uint64{"rx_xdp_tx_full": 3, "rx_missed_errors": 3}, own: false}},
 		{"ena: all verdicts and no sum", map[string]uint64{
 			"queue_0_rx_xdp_aborted": 1, "queue_0_rx_xdp_drop": 2, "queue_0_rx_xdp_pass": 3, "queue_0_rx_xdp_tx": 4,
 			"queue_0_rx_xdp_invalid": 5, "queue_0_rx_xdp_redirect": 6,

@@ -47,16 +47,26 @@ func per(a, b float64) *float64 {
 	return &x
 }
 
+// minSamples is how many samples of a second say what a packet took in it.
+const minSamples = 5
+
 // line is what a second says.
 func (w *Watch) line(t tally, at time.Time, event string) Second {
 	packets := float64(t.packets)
 	s := Second{
 		End: at, Length: t.length, Packets: t.packets, Verdicts: t.verdicts, Lost: t.lost, Errors: t.errors,
-		Program: per(t.program, packets), Samples: t.samples, Event: event,
+		Samples: t.samples, Event: event,
 		FramesPerXmit: per(float64(t.frames), float64(t.calls)), Stages: make(map[functions.Stage]float64),
 	}
+	enough := t.samples >= minSamples
+	if enough {
+		s.Program = per(t.program, packets)
+	}
 	if w.filter != nil {
-		s.Path, s.Core = per(t.path(), packets), per(100*t.path(), float64(t.length))
+		s.Core = per(100*t.path(), float64(t.length))
+	}
+	if w.filter != nil && enough {
+		s.Path = per(t.path(), packets)
 		for stage, ns := range t.stages {
 			if packets > 0 {
 				s.Stages[stage] = ns / packets

@@ -35,7 +35,8 @@ type Second struct {
 	// Errors of redirects by errno, with tracepoints.
 	Errors map[string]uint64
 	// Program and Path are ns a packet: of the program with what it calls, and of the device's
-	// polls without observers. Core is what the polls took, in percent of one core.
+	// polls without observers; nil in a second of fewer than 5 samples, or in which the program
+	// went. Core is what the polls took, in percent of one core.
 	Program, Path, Core *float64
 	Stages              map[functions.Stage]float64 // ns a packet
 	// FramesPerXmit is how many frames ndo_xdp_xmit was given at once, with tracepoints.
@@ -278,10 +279,9 @@ func (w *Watch) conclude(ctx context.Context, before reading, live func(Second))
 		t.cost = w.price.of(taken, float64(w.frames))
 	}
 	t.cost += float64(after.self - before.self)
-	w.taken += taken
 	w.events, w.frames, w.second = 0, 0, tally{}
-	event := ""
-	if xdp != w.subject.attached {
+	event, whole := "", xdp == w.subject.attached
+	if !whole {
 		event, ended, err = w.replaced(ctx)
 		if err != nil {
 			return after, "", err
@@ -292,10 +292,21 @@ func (w *Watch) conclude(ctx context.Context, before reading, live func(Second))
 			after.self, err = self, w.orGone(err)
 		}
 	}
-	w.add(t)
+	// Packets of a second in which the program went are also such as it did not see, and no
+	// sample is in the code of the one that came.
+	if whole {
+		w.add(t)
+		w.keepStacks()
+		w.taken += taken
+	}
+	clear(w.pending)
 	w.publish(t)
 	if live != nil {
-		live(w.line(t, after.at, event))
+		second := w.line(t, after.at, event)
+		if !whole {
+			second.Program, second.Path, second.Stages = nil, nil, map[functions.Stage]float64{}
+		}
+		live(second)
 	}
 	return after, ended, err
 }

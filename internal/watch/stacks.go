@@ -19,9 +19,10 @@ type stackTotal struct {
 
 // chains are the call chains of a watch.
 type chains struct {
-	// stacks are by place, byName by the names of functions, the outermost first.
-	stacks map[*profile.Known]*stackTotal
-	byName map[string]*stackTotal
+	// stacks are by place, byName by the names of functions, the outermost first. pending are
+	// those of the second under way, by place.
+	pending, stacks map[*profile.Known]*stackTotal
+	byName          map[string]*stackTotal
 	// events and frames are samples of the second under way and the frames of their chains;
 	// taken is how often the perf events came, of the whole watch.
 	events, frames int
@@ -29,21 +30,35 @@ type chains struct {
 }
 
 func newChains() chains {
-	return chains{stacks: make(map[*profile.Known]*stackTotal), byName: make(map[string]*stackTotal)}
+	return chains{
+		pending: make(map[*profile.Known]*stackTotal), stacks: make(map[*profile.Known]*stackTotal), byName: make(map[string]*stackTotal),
+	}
 }
 
 // maxStacks is how many call chains a record has. Samples of more go to "[others]".
 const maxStacks = 20_000
 
-// addStack counts a sample's call chain.
+// addStack counts a sample's call chain in the second under way.
 func (c *chains) addStack(known *profile.Known, stage functions.Stage, ns float64) {
-	total := c.stacks[known]
+	total := c.pending[known]
 	if total == nil {
 		total = &stackTotal{stage: stage}
-		c.stacks[known] = total
+		c.pending[known] = total
 	}
 	total.samples++
 	total.ns += ns
+}
+
+// keepStacks ends a second whose packets count: those of others would make ns a packet too many.
+func (c *chains) keepStacks() {
+	for known, total := range c.pending {
+		if at := c.stacks[known]; at != nil {
+			at.samples, at.ns = at.samples+total.samples, at.ns+total.ns
+		} else {
+			c.stacks[known] = total
+		}
+	}
+	clear(c.pending)
 }
 
 // foldStacks names what was gathered, so that what is kept does not grow with time.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/bpf/poll"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
@@ -61,5 +62,18 @@ func TestRatio(t *testing.T) {
 	}
 	if row := ratio([]tally{{}}, "ns", (*tally).path, func(*tally) float64 { return 0 }); row.Value != nil || row.Refused == "" {
 		t.Errorf("of nothing: %+v", row)
+	}
+}
+
+// A second of few samples says nothing of a packet.
+func TestFewSamples(t *testing.T) {
+	t.Parallel()
+	w := &Watch{filter: &poll.Filter{}}
+	for samples, known := range map[int]bool{0: false, minSamples - 1: false, minSamples: true} {
+		s := w.line(tally{length: time.Second, packets: 1000, samples: samples, program: 5000,
+			stages: map[functions.Stage]float64{functions.StageReceive: 9000}}, time.Time{}, "")
+		if (s.Program != nil) != known || (s.Path != nil) != known || (len(s.Stages) > 0) != known || s.Core == nil {
+			t.Errorf("%d samples: %+v", samples, s)
+		}
 	}
 }

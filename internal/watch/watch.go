@@ -136,6 +136,10 @@ func Open(ctx context.Context, plan Plan) (_ *Watch, err error) {
 		return nil, err
 	}
 	w.rate = w.affordable()
+	if s := w.subject; s.watched != s.attached {
+		w.warnf("%s id:%d is not what is attached to %s (id:%d): packets, and what each took, are of all packets of %s, "+
+			"also of those that do not reach it", s.name, s.watched, s.device.Name, s.attached, s.device.Name)
+	}
 	if plan.Stats {
 		if w.stats, err = openStatistics(ctx, w.subject.watched); err != nil {
 			return nil, err

@@ -3,7 +3,7 @@ package cells
 import "github.com/unthunk/unthunk/internal/record"
 
 // WatchUnit is the unit of a row of prog watch in words.
-func WatchUnit(row *record.WatchRow) string {
+func WatchUnit(doc *record.ProgWatch, row *record.WatchRow) string {
 	if row.Value == nil {
 		return ""
 	}
@@ -20,6 +20,9 @@ func WatchUnit(row *record.WatchRow) string {
 	case "ns":
 		if row.Name == "statistics" {
 			return "ns a run"
+		}
+		if doc.Program.ID != doc.Program.Attached { // a dispatcher or tail calls bring it some of them
+			return "ns a packet of " + Clean(doc.Program.Device)
 		}
 		return "ns a packet"
 	}

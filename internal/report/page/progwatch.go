@@ -28,7 +28,7 @@ func watchTable(w *record.ProgWatch) *table {
 	for i := range w.Rows {
 		row := &w.Rows[i]
 		mean, around := cells.Quantity(row.Value)
-		t.add(cells.Clean(row.Name), cmp.Or(mean, "–"), around, cmp.Or(cells.WatchUnit(row), cells.Clean(row.Refused)))
+		t.add(cells.Clean(row.Name), cmp.Or(mean, "–"), around, cmp.Or(cells.WatchUnit(w, row), cells.Clean(row.Refused)))
 	}
 	return t
 }
