@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -71,6 +73,19 @@ func (f *replayFlags) options(ctx context.Context) (o prog.Options, packets *pro
 	}
 	packets, err = reading(ctx, f.read)
 	return o, packets, err
+}
+
+// source is what a record says of the packets. A folder may have the name of a user.
+func (f *replayFlags) source(packets *prog.Packets) record.PacketSource {
+	all := sha256.New()
+	for _, frame := range packets.Frames {
+		all.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(frame))))
+		all.Write(frame)
+	}
+	return record.PacketSource{
+		Source: filepath.Base(f.packets), Seen: packets.Seen, Kept: len(packets.Frames), LeftOut: packets.LeftOut(),
+		Hash: hex.EncodeToString(all.Sum(nil)[:8]),
+	}
 }
 
 // read reads or makes the packets.
@@ -189,9 +204,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 		doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
 	}
 	doc.Program = raw.Identity(target, opened, 0)
-	doc.Packets = record.PacketSource{
-		Source: filepath.Base(f.replay.packets), Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
-	}
+	doc.Packets = f.replay.source(plan.Packets)
 	rows, warns := raw.Record(0)
 	doc.Rows = rows
 	doc.AddReferences("", raw.References)

@@ -7,8 +7,6 @@ import (
 	"io"
 	"maps"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -147,6 +145,9 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 	}
 	targets := args
 	if saved != nil {
+		if err := f.same(saved, settings(cmd, length), plan.Packets); err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
 		targets = args[1:]
 	}
 	var opened []*program.Opened
@@ -201,34 +202,6 @@ func (f *diffFlags) saved(ctx context.Context, cmd *cobra.Command, old string) (
 		return nil, fmt.Errorf("%s: %w", old, err)
 	}
 	return saved, nil
-}
-
-// take sets the flags of a replay that the user did not give as they were when a record was made.
-func (f *diffFlags) take(cmd *cobra.Command, saved *record.Saved) error {
-	fl := cmd.Flags()
-	was := map[string]string{}
-	for _, flag := range []string{"packets", "by", "working-set", "ifindex", "rx-queue", "metadata"} {
-		was[flag] = saved.Settings[flag]
-	}
-	if saved.Settings["cold"] != "" {
-		was["cold"] = "true"
-	}
-	if p := saved.ProgCost().Packets; p.Seen > p.Kept { // a sample of a file
-		was["max-packets"] = strconv.Itoa(p.Kept)
-	}
-	given := fl.Changed("packets")
-	for _, flag := range slices.Sorted(maps.Keys(was)) {
-		if was[flag] == "" || fl.Changed(flag) {
-			continue
-		}
-		if err := fl.Set(flag, was[flag]); err != nil {
-			return fmt.Errorf("the record's --%s %.40q is impossible", flag, was[flag])
-		}
-	}
-	if _, err := os.Stat(f.replay.packets); err != nil && !given && f.replay.packets != "" && !prog.IsMade(f.replay.packets) {
-		return usagef("its packets are of a file %.200s, which is not in this folder: --packets FILE says where it is", f.replay.packets)
-	}
-	return nil
 }
 
 // twins are what another load of each object makes of the packets, with maps of its own: a program that takes a random
@@ -286,9 +259,7 @@ func (f *diffFlags) measure(
 			doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
 		}
 		doc.Program = raw.Identity(args[len(args)-len(opened)+i], o, i)
-		doc.Packets = record.PacketSource{
-			Source: filepath.Base(f.replay.packets), Seen: plan.Packets.Seen, Kept: len(plan.Packets.Frames), LeftOut: plan.Packets.LeftOut(),
-		}
+		doc.Packets = f.replay.source(plan.Packets)
 		doc.Rows, doc.Warnings = raw.Record(i)
 		doc.AddReferences("", raw.References)
 		docs[i] = doc

@@ -75,7 +75,7 @@ func TestProgDiff(t *testing.T) {
 	if code != exitDone {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
-	code, stdout, _ = run(cost + " " + samples + ":loop --set turns=1000 --format junit --threshold 50")
+	code, stdout, _ = run(cost + " " + samples + ":encap --format junit --threshold 50")
 	// So short runs at two times may be too few for a verdict on a busy machine.
 	if code != exitRegression && code != exitDone || !strings.Contains(stdout, "the old side is a saved record") ||
 		!strings.Contains(stdout, `testcase name="all"`) {
@@ -115,6 +115,14 @@ func checkTaken(t *testing.T, run func(string) (int, string, string), dir string
 	code, _, stderr = run(cost + " " + samples + ":loop")
 	if code != exitUsage || !strings.Contains(stderr, "a file taken.pcap, which is not in this folder: --packets") {
 		t.Errorf("packets elsewhere: exit code %d: %s", code, stderr)
+	}
+	for args, want := range map[string]string{
+		"--set turns=1000 --packets " + packets: "with --set none, this run would be with turns=1000",
+		"--packets udp4":                        "on other packets: 1 of taken.pcap",
+	} {
+		if code, _, stderr = run(cost + " " + samples + ":loop " + args); code != exitUsage || !strings.Contains(stderr, want) {
+			t.Errorf("%s: exit code %d: %s", args, code, stderr)
+		}
 	}
 	// Cold runs of two times may be too few for a verdict.
 	_, stdout, stderr := run(cost + " " + samples + ":loop --threshold 1000 --packets " + packets + " --save " + again)

@@ -81,6 +81,8 @@ type PacketSource struct {
 	Kept int `json:"kept"`
 	// LeftOut says which could not be replayed; empty when all could.
 	LeftOut string `json:"left-out,omitempty"`
+	// Hash is of the bytes of those kept; empty in a record of an older version.
+	Hash string `json:"hash,omitempty"`
 }
 
 // CostRow is one row of `prog cost`: packets that have something in common.
@@ -172,5 +174,5 @@ func (p PacketSource) check() error {
 	if p.Seen < 0 || p.Kept < 0 {
 		return fmt.Errorf("impossible numbers of packets: %d, %d", p.Seen, p.Kept)
 	}
-	return checkTexts([]string{p.Source, p.LeftOut})
+	return checkTexts([]string{p.Source, p.LeftOut, p.Hash})
 }
