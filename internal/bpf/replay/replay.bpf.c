@@ -171,7 +171,9 @@ static __always_inline void look(struct xdp_md *ctx)
 /* Brings a packet back: where it begins and ends, its bytes, its metadata. The
  * tail grows first and shrinks last, as less than an Ethernet header is refused.
  * It stands in the window of the program that ran before: so each call is made
- * always, by 0 where nothing moved, or programs that move an end would pay for it. */
+ * always, by 0 where nothing moved, or programs that move an end would pay for it.
+ * One of the tail alone: with a fourth call the figure of a program with a retpoline
+ * read 9 ns more in some rounds and not in others. */
 static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 {
 	__u64 length = packet->length;
@@ -186,9 +188,11 @@ static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 		run.home = at;
 	want = run.home + length;
 	failed |= bpf_xdp_adjust_meta(ctx, at - run.meta);
-	failed |= bpf_xdp_adjust_tail(ctx, end < want ? want - end : 0);
+	if (end < want)
+		failed |= bpf_xdp_adjust_tail(ctx, want - end);
 	failed |= bpf_xdp_adjust_head(ctx, run.home - at);
-	failed |= bpf_xdp_adjust_tail(ctx, end > want ? want - end : 0);
+	if (end >= want)
+		failed |= bpf_xdp_adjust_tail(ctx, want - end);
 	if (length < ETH_HLEN || length > longest)
 		return -1;
 	failed |= bpf_xdp_store_bytes(ctx, 0, packet->bytes, length);
