@@ -57,6 +57,16 @@ func TestLines(t *testing.T) {
 		t.Log(warns)
 		return
 	}
+	// Cold runs have too few samples for ns, and say so; how often lines run is known.
+	cold, coldWarns, err := l.Measure(t.Context(), packets, prog.Options{Cold: 64 << 20})
+	if err != nil || len(cold) == 0 || len(coldWarns) != 1 || !strings.Contains(coldWarns[0], "lines have no ns") {
+		t.Errorf("cold: %d lines, %v (%v)", len(cold), coldWarns, err)
+	}
+	for _, f := range cold {
+		if f.Ns != nil {
+			t.Errorf("cold: %+v", f)
+		}
+	}
 	sum, dearest := 0.0, record.CostLine{}
 	for _, f := range found {
 		if f.Line == 0 {
