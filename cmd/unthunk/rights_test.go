@@ -70,7 +70,7 @@ func TestRights(t *testing.T) {
 		{"prog list", []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, nil},
 		{"prog xray ../../internal/bpf/sample/sample_bpfel.o:twomaps", append(symbols, unix.CAP_BPF, unix.CAP_PERFMON),
 			map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
-		{"prog cost " + samples + ":nat --packets udp4" + quicklyReplayed, []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON},
+		{"prog cost " + samples + ":encap --packets udp4" + quicklyReplayed, []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON},
 			map[int]string{unix.CAP_BPF: "CAP_BPF", unix.CAP_PERFMON: "CAP_PERFMON", unix.CAP_NET_ADMIN: "CAP_NET_ADMIN"}},
 		{"report testdata/saved/bench.json --format csv", nil, nil},
 		{"history testdata/saved", nil, nil},

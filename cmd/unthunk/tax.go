@@ -37,7 +37,8 @@ kernel. The code of both is read first; where this kernel makes both alike, the
 row says so instead of a price.
 
 With --prog a program of yours is in the chains, as with bench: pairs that are priced on
-chains, and how often a packet makes each call, are then of its packets.`,
+chains, and how often a packet makes each call around it, are then of its packets. Calls
+that the program makes itself are not counted: prog xray and prog cost --lines do that.`,
 		Example: `  unthunk tax --quick
   unthunk tax --pair bpf-prog,map-lookup --verbose --save tax.json`,
 		Args: noArgs,

@@ -93,6 +93,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 		return nil, err
 	}
 	opened.warnEmpty()
+	opened.warnMisses(o)
 	return opened, nil
 }
 

@@ -424,6 +424,22 @@ func TestTailCalls(t *testing.T) {
 	}
 }
 
+// An object that is run with maps that nothing fills says which lookups miss.
+func TestMisses(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t) + ":balance"
+	said := func(o Options) int {
+		return strings.Count(strings.Join(open(t, path, o).Warnings, "\n"),
+			"lookups in them miss: blue, flows_of_this_balancer, hash, lru_percpu, percpu_hash, routes, shades (")
+	}
+	if n := said(Options{Run: true}); n != 1 {
+		t.Errorf("said %d times: %v", n, open(t, path, Options{Run: true}).Warnings)
+	}
+	if n := said(Options{}); n != 0 {
+		t.Error("said of a program that is not run")
+	}
+}
+
 // A map whose size is its loader's gets one, or the option is named.
 func TestSizes(t *testing.T) {
 	testutil.Root(t)

@@ -82,7 +82,7 @@ func programText(id *record.ProgramIdentity) string {
 	}
 	switch {
 	case id.Instructions > 0:
-		text += fmt.Sprintf(": %d instructions, %d bytes", id.Instructions, id.JitedBytes)
+		text += fmt.Sprintf(": %d machine instructions, %d bytes", id.Instructions, id.JitedBytes)
 	case id.JitedBytes > 0:
 		text += fmt.Sprintf(": %d bytes", id.JitedBytes)
 	}

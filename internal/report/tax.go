@@ -41,10 +41,14 @@ func Tax(w io.Writer, opts Options, doc *record.Document[record.TaxRow], sum str
 	if ran := doc.Settings["core-clock"]; ran != "" {
 		clock = "; the core ran at " + ran
 	}
-	whose := cmp.Or(doc.Settings["prog"], "redirect-map")
+	whose, own := cmp.Or(doc.Settings["prog"], "redirect-map"), ""
+	if doc.Settings["prog"] != "" {
+		own = " /pkt has no calls that your program makes itself, as a tail call by a variable index: " +
+			"prog xray shows these, and prog cost --lines how often each line runs."
+	}
 	p.wrap("", fmt.Sprintf("Prices of one call: ns with it less ns without it, %sestimates [95 %% intervals]. cycles: of the "+
 		"time stamp counter%s. /pkt: runs for a packet of %s at bulk 64 where it is in use, or calls saved; "+
-		"ns/pkt: what they take. Both are blank for what is not on that path.", most, clock, cells.Clean(whose)))
+		"ns/pkt: what they take. Both are blank for what is not on that path.%s", most, clock, cells.Clean(whose), own))
 	if sum != "" {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", sum)

@@ -40,6 +40,23 @@ func TestTaxGolden(t *testing.T) {
 	}
 }
 
+// Calls that a program of the user's makes itself are not counted, which is said.
+func TestTaxOfProgram(t *testing.T) {
+	t.Parallel()
+	for prog, want := range map[string]bool{"": false, "lb.o:balancer": true} {
+		doc := reporttest.Tax()
+		doc.Settings = map[string]string{"prog": prog}
+		var b bytes.Buffer
+		if err := Tax(&b, Options{Width: 80}, doc, "", false); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(strings.Fields(b.String()), " ")
+		if strings.Contains(text, "/pkt has no calls that your program makes itself") != want {
+			t.Errorf("prog %q:\n%s", prog, b.String())
+		}
+	}
+}
+
 // A price without rounds of its own, as that of the dispatcher's pairs has none, does not claim some.
 func TestTaxOfFills(t *testing.T) {
 	t.Parallel()
