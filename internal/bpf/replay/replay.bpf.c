@@ -171,9 +171,8 @@ static __always_inline void look(struct xdp_md *ctx)
 /* Brings a packet back: where it begins and ends, its bytes, its metadata. The
  * tail grows first and shrinks last, as less than an Ethernet header is refused.
  * It stands in the window of the program that ran before: so each call is made
- * always, by 0 where nothing moved, or programs that move an end would pay for it.
- * One of the tail alone: with a fourth call the figure of a program with a retpoline
- * read 9 ns more in some rounds and not in others. */
+ * always, by 0 where nothing moved, or programs that move an end would pay for it. Of
+ * the tail's two one is made: a call less around the program. */
 static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 {
 	__u64 length = packet->length;
