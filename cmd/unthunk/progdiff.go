@@ -305,6 +305,9 @@ func callChanges(opened []*program.Opened) ([]record.CallChange, host.Fingerprin
 		for _, row := range code.Record(machine).Rows {
 			_, what, _ := strings.Cut(row.Name, "/")
 			what, _, _ = strings.Cut(what, "#") // the number of one that repeats
+			if row.Indirect {
+				what += " (indirect)" // not the same call as the direct one that takes its place
+			}
 			counts[i][what]++
 		}
 	}

@@ -42,7 +42,7 @@ type BehaviorChange struct {
 
 // CallChange is a call, a lookup or an indirect branch that one of two programs has more often.
 type CallChange struct {
-	// Name is as in a row of prog xray.
+	// Name is as in a row of prog xray, with " (indirect)" for an indirect branch.
 	Name string `json:"name"`
 	// Old and New are how often it stands in the code.
 	Old int `json:"old"`
