@@ -206,8 +206,9 @@ func TestProgWatchEnds(t *testing.T) {
 				t.Fatal(err)
 			}
 			code := watchEnd(t, cmd, stderr)
-			text := strings.Join(strings.Fields(stdout.String()), " ")
-			if code != test.code || !strings.Contains(text, test.want) || (code == exitFailed) != strings.HasPrefix(stderr.String(), "unthunk: ") {
+			// A busy machine may not have come to its first second, and warns.
+			text := strings.Join(strings.Fields(stdout.String()+stderr.String()), " ")
+			if code != test.code || !strings.Contains(text, test.want) || (code == exitFailed) != strings.Contains(text, "unthunk: ") {
 				t.Errorf("exit code %d: %q is not in\n%s%s", code, test.want, stdout, stderr)
 			}
 		})
