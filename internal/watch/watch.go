@@ -116,7 +116,16 @@ func Open(ctx context.Context, plan Plan) (_ *Watch, err error) {
 	if w.subject, err = find(ctx, plan.Target); err != nil {
 		return nil, err
 	}
-	if w.kernel, err = kernel.OpenLive(); err != nil { // after the programs: it has their symbols
+	if plan.Tracepoints {
+		inode, err := ownNamespace()
+		if err != nil {
+			return nil, err
+		}
+		if w.observer, err = observe.New(observe.Config{Netns: uint32(inode), From: w.subject.device.Index}); err != nil {
+			return nil, err
+		}
+	}
+	if w.kernel, err = kernel.OpenLive(); err != nil { // after the programs, also the observer's: it has their symbols
 		return nil, err
 	}
 	if w.driver, err = ethtool.NewEthtool(); err != nil {
@@ -182,17 +191,8 @@ func (w *Watch) warnf(format string, args ...any) {
 	}
 }
 
-// attach opens the samplers, and the observer that was asked for.
+// attach opens the samplers.
 func (w *Watch) attach() (err error) {
-	if w.plan.Tracepoints && w.observer == nil {
-		inode, err := ownNamespace()
-		if err != nil {
-			return err
-		}
-		if w.observer, err = observe.New(observe.Config{Netns: uint32(inode), From: w.subject.device.Index}); err != nil {
-			return err
-		}
-	}
 	if w.napis, err = w.polls(); err != nil {
 		return err
 	}
