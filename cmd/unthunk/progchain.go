@@ -103,7 +103,7 @@ func (f *chainFlags) open(ctx context.Context, s std, size int, bulks []int) (*r
 			return nil, err
 		}
 	}
-	opened, err := f.target.open(ctx, s, f.prog)
+	opened, err := f.target.load(ctx, s, f.prog)
 	if err != nil {
 		return nil, err
 	}
@@ -117,6 +117,9 @@ func (f *chainFlags) open(ctx context.Context, s std, size int, bulks []int) (*r
 			return nil, usagef("%w: did you mean %s?", err, near)
 		}
 		return nil, usageError{err}
+	}
+	if err == nil { // an error is one line
+		tell(s, opened)
 	}
 	return t, err
 }

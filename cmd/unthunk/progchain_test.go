@@ -40,7 +40,7 @@ func TestBenchProgRefuses(t *testing.T) {
 		{"key", []string{"--prog", lb + ":redirect", "--devmap", "ports"}, exitUsage, "is not NAME:KEY"},
 		{"key x", []string{"--prog", lb + ":redirect", "--devmap", "ports:x"}, exitUsage, "the key is not a number"},
 		{"map", []string{"--prog", lb + ":redirect", "--devmap", "port:0"}, exitUsage, "did you mean ports?"},
-		{"no devmap", []string{"--prog", lb + ":tailcall", "--devmap", "table:0"}, exitFailed, "no devmap"},
+		{"no devmap", []string{"--prog", lb + ":nat", "--devmap", "flows:0"}, exitFailed, "no devmap"},
 		{"packets without prog", []string{"--packets", "udp4"}, exitUsage, "--packets goes with --prog"},
 		{"packets and size", []string{"--prog", lb + ":encap", "--packets", "udp4", "--size", "64"}, exitUsage, "--size does not go"},
 		{"no packets", []string{"--prog", lb + ":encap", "--packets", "udp5"}, exitUsage, "there is no such file"},

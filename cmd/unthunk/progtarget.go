@@ -126,9 +126,17 @@ func (f *targetFlags) files(targets ...string) (all []string) {
 	return all
 }
 
-// open opens the program that the user names, and says what makes it another than the user
-// may think. What is wrong with an option is wrong usage.
+// open opens the program that the user names, and tells of it.
 func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Opened, error) {
+	opened, err := f.load(ctx, s, text)
+	if err == nil {
+		tell(s, opened)
+	}
+	return opened, err
+}
+
+// load opens the program that the user names. What is wrong with an option is wrong usage.
+func (f *targetFlags) load(ctx context.Context, s std, text string) (*program.Opened, error) {
 	target, err := program.Parse(text)
 	if err != nil {
 		return nil, usageError{err}
@@ -141,6 +149,11 @@ func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Op
 	if err := f.explain(s, err); err != nil {
 		return nil, err
 	}
+	return opened, nil
+}
+
+// tell says what makes a program another than the user may think.
+func tell(s std, opened *program.Opened) {
 	warn := warner(s.err)
 	for _, w := range opened.Warnings {
 		warn(w)
@@ -150,7 +163,6 @@ func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Op
 			warn(fmt.Sprintf("map %s is not copied whole: %s", c.Map, c.Why))
 		}
 	}
-	return opened, nil
 }
 
 // explain says of an error of a target which known name resembles one that is not there, or what
