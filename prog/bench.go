@@ -27,9 +27,6 @@ type B interface {
 // benchRound is how long a round of a benchmark takes.
 const benchRound = 110 * time.Millisecond
 
-// tolerated is the share of runs that may come out otherwise than the clean run of their packet.
-const tolerated = 1e-3
-
 // Bench reports what the XDP program of a specification costs a packet: ns/packet, and with six rounds or more
 // ±ns/packet, half the width of its 95 % interval. name is the program's when the specification has several. It is
 // loaded with maps of its own, nothing is pinned, and the specification stays as it is.
@@ -155,7 +152,7 @@ func bench(b B, packets *Packets, p Program) {
 // refuse fails the benchmark of a program whose runs differ from a single run.
 func refuse(b B, p Program, m Mismatch) {
 	b.Helper()
-	if float64(m.Wrong()) > tolerated*float64(m.Runs) {
+	if !m.Tolerable() {
 		b.Fatal(fmt.Sprintf("program %s: %d of %d runs differ from a single run of their packet: %s", p.Name, m.Wrong(), m.Runs, m.First))
 	}
 }

@@ -212,7 +212,7 @@ func surroundings(ctx context.Context, doc *record.ProgXray) (observers []string
 		for _, e := range row.Entries {
 			name := fmt.Sprintf("map %d", e.Map)
 			if m := found.Map(e.Map); m != nil {
-				name = m.Name
+				name = m.Type + " " + m.Name
 			}
 			doc.Program.Entries = append(doc.Program.Entries, fmt.Sprintf("%s[%d]", name, e.Key))
 		}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -47,6 +48,8 @@ func TestSaveWithoutReader(t *testing.T) {
 // does not end a run that nohup started.
 func TestHangup(t *testing.T) {
 	testutil.Root(t)
+	// A signal that is handled here is not ignored by what is started, as it is under nohup.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	exe := build(t)
 	for _, test := range []struct {
 		shell, flags string

@@ -23,7 +23,11 @@ func comparisonHeadline(c *record.Comparison) Headline {
 	for i := range c.Rows {
 		if row := &c.Rows[i]; row.Difference != nil && row.Old != nil && row.New != nil {
 			rate := !row.Price && !row.Cost && row.Old.Median > 0 && row.New.Median > 0
-			changes = append(changes, change{row.Name, &row.Change, rate})
+			name := row.Name
+			if row.Cost && name == "all" { // of prog cost, where a row is a class of packets
+				name = "all packets"
+			}
+			changes = append(changes, change{name, &row.Change, rate})
 		}
 	}
 	return changesHeadline(changes, "%")

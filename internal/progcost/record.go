@@ -9,10 +9,6 @@ import (
 	"github.com/unthunk/unthunk/prog"
 )
 
-// tolerated is the share of runs that may come out otherwise than the clean run of their packet: an entry of a map can
-// be busy for a moment. More, and there is no number.
-const tolerated = 1e-3
-
 // Record turns what was measured of a program into rows and warnings. The second program's costs are those of the first
 // and by how much the second took longer in the same windows.
 func (raw *Raw) Record(program int) ([]record.CostRow, []record.Warning) {
@@ -62,13 +58,13 @@ func (raw *Raw) row(i, program int, c class) record.CostRow {
 
 // refusal says why a row has no number of a program; empty when it has.
 func (raw *Raw) refusal(i, program int) string {
-	if m := raw.checked[i][program]; float64(m.Wrong()) > tolerated*float64(m.Runs) {
+	if m := raw.checked[i][program]; !m.Tolerable() {
 		return "what comes out is not what a single run gives: " + ways(m)
 	}
 	if raw.found == nil {
 		return ""
 	}
-	if m := raw.found[i][program]; float64(m.Wrong()) > tolerated*float64(m.Runs) {
+	if m := raw.found[i][program]; !m.Tolerable() {
 		return "timed runs differ from a single run: " + ways(m)
 	}
 	return ""

@@ -228,6 +228,41 @@ func (a *Attachment) On() string {
 // InUse tells whether something may run the program: a device, a map, a dispatcher.
 func (r *ProgramRow) InUse() bool { return len(r.Attached)+len(r.Entries) > 0 || r.PartOf != 0 }
 
+// Reached are the programs that a program on a device may run, by number: those in its maps and in the maps of what it
+// reaches, and the parts of a dispatcher. Programs on devices are among them.
+func (d *ProgramList) Reached() map[uint32]bool {
+	rows := make(map[uint32]*ProgramRow, len(d.Rows))
+	held := make(map[uint32][]HeldProgram, len(d.Maps))
+	var next []uint32
+	for i := range d.Rows {
+		rows[d.Rows[i].ID] = &d.Rows[i]
+		if len(d.Rows[i].Attached) > 0 {
+			next = append(next, d.Rows[i].ID)
+		}
+	}
+	for i := range d.Maps {
+		held[d.Maps[i].ID] = d.Maps[i].Programs
+	}
+	reached := make(map[uint32]bool)
+	for len(next) > 0 {
+		id := next[len(next)-1]
+		next = next[:len(next)-1]
+		row := rows[id]
+		if reached[id] || row == nil {
+			continue
+		}
+		reached[id] = true
+		next = append(next, row.Parts...)
+		for _, m := range row.MapIDs {
+			for _, p := range held[m] {
+				next = append(next, p.Program)
+			}
+			delete(held, m) // each map once
+		}
+	}
+	return reached
+}
+
 // Title is its name and target: "xdp_lb id:241".
 func (r *ProgramRow) Title() string {
 	if r.Program == "" {

@@ -25,12 +25,12 @@ func ProgCost(w io.Writer, opts Options, doc *record.ProgCost) error {
 		names = append(names, row.Name)
 	}
 	notes := newFootnotes(inOrder(doc.Warnings, names))
-	t := costTable(doc.Rows, notes, true)
-	for _, line := range columns(t.rows, t.left, t.gap) {
-		if utf8.RuneCountInString(line) > p.width { // what a packet costs goes before what comes of it
-			t = costTable(doc.Rows, notes, false)
+	t := costTable(doc.Rows, notes, withVerdicts)
+	for _, narrower := range []costLayout{withoutVerdicts, namesAbove} { // what a packet costs goes before what comes of it
+		if !t.wider(p.width) {
 			break
 		}
+		t = costTable(doc.Rows, notes, narrower)
 	}
 	p.table(t)
 	notes.write(p)
@@ -83,20 +83,39 @@ func (p *printer) costLines(all []record.CostLine) {
 	p.wrap("", text)
 }
 
+// costLayout is how a table of costs is laid out, by the room that there is.
+type costLayout int
+
+const (
+	withVerdicts costLayout = iota
+	withoutVerdicts
+	namesAbove // each row's name has a line of its own: flows of IPv6 are long
+)
+
+// wider tells whether a line of the table has more than width characters.
+func (t *textTable) wider(width int) bool {
+	return slices.ContainsFunc(columns(t.rows, t.left, t.gap), func(line string) bool { return utf8.RuneCountInString(line) > width })
+}
+
 // costTable has a line for each row, with verdicts where there is room for them.
-func costTable(rows []record.CostRow, notes *footnotes, verdicts bool) *textTable {
+func costTable(rows []record.CostRow, notes *footnotes, layout costLayout) *textTable {
 	head, left := []string{"", "packets", "share", "ns/packet", "", ""}, []bool{true, false, false, false, true, true}
-	if verdicts {
+	if layout == withVerdicts {
 		head, left = append(head, "verdict"), append(left, true)
 	}
 	t := newTextTable(left, "", head...)
 	for i := range rows {
 		row := &rows[i]
 		ns, around := cells.Quantity(row.Ns)
-		line := []string{
-			cells.Clean(row.Name), strconv.Itoa(row.Packets), cells.Share(row), cmp.Or(ns, "-"), around, notes.mark(row.Name),
+		name := cells.Clean(row.Name)
+		if layout == namesAbove {
+			t.heading(name)
+			name = ""
 		}
-		if verdicts {
+		line := []string{
+			name, strconv.Itoa(row.Packets), cells.Share(row), cmp.Or(ns, "-"), around, notes.mark(row.Name),
+		}
+		if layout == withVerdicts {
 			line = append(line, cells.Verdicts(row))
 		}
 		t.add(line...)

@@ -32,6 +32,10 @@ func TestProgCostGolden(t *testing.T) {
 			}
 		}},
 		{"prog-cost-60.txt", 60, func(c *record.ProgCost) {}},
+		{"prog-cost-flow.txt", 80, func(c *record.ProgCost) { // too long a name for a column
+			c.Rows[1].Name = "flow/tcp 2001:db8::1:40000 > 2001:db8:1234:5678:9abc:def0:1234:5678:443"
+			c.Warnings = nil
+		}},
 		{"prog-cost-refused.txt", 80, func(c *record.ProgCost) {
 			c.Incomplete, c.Program.Places, c.Settings = true, 1, map[string]string{"cold": "64 MiB"}
 			row := &c.Rows[1]

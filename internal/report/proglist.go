@@ -36,19 +36,25 @@ func ProgramList(w io.Writer, opts Options, doc *record.ProgramList) error {
 
 // programCount is the sentence above the list.
 func programCount(doc *record.ProgramList) string {
-	onDevices, inMaps, idle := 0, 0, 0
+	onDevices, byThose, inMaps, idle := 0, 0, 0, 0
+	reached := doc.Reached()
 	for i := range doc.Rows {
 		switch row := &doc.Rows[i]; {
 		case len(row.Attached) > 0:
 			onDevices++
+		case reached[row.ID]:
+			byThose++
 		case row.InUse():
 			inMaps++
 		default:
 			idle++
 		}
 	}
-	said := fmt.Sprintf("%s: %d on devices, %d run by those, %d loaded only.", cells.Plural(len(doc.Rows), "XDP program"),
-		onDevices, inMaps, idle)
+	said := fmt.Sprintf("%s: %d on devices, %d run by those", cells.Plural(len(doc.Rows), "XDP program"), onDevices, byThose)
+	if inMaps > 0 {
+		said += fmt.Sprintf(", %d in maps that no program on a device has", inMaps)
+	}
+	said += fmt.Sprintf(", %d loaded only.", idle)
 	seen := 0
 	for _, n := range doc.Namespaces {
 		if n.Unseen == "" {
@@ -185,7 +191,12 @@ func (p *printer) observers(doc *record.ProgramList) {
 // programCosts writes what packets pay beside the programs' own instructions.
 func (p *printer) programCosts(doc *record.ProgramList) {
 	fmt.Fprintln(&p.buf)
-	if len(doc.Costs) == 0 {
+	switch {
+	case len(doc.Costs) > 0:
+	case len(doc.Unseen) > 0 || doc.Observers == nil || doc.Dispatcher == nil:
+		p.wrap("", "Nothing that was seen costs a packet beside the programs' own instructions; not all was seen.")
+		return
+	default:
 		p.wrap("", "Nothing of this costs a packet beside the programs' own instructions.")
 		return
 	}

@@ -3,6 +3,7 @@ package cells
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -47,6 +48,8 @@ func ProgDispatcher(doc *record.ProgXray) string {
 	case doc.Program.Loaded:
 		return fmt.Sprintf("The BPF dispatcher has %d of %d slots taken: a program that is attached gets one while there is room.",
 			d.Programs, d.Slots)
+	case tailCalled(doc):
+		return at + " A tail call does not go through the BPF dispatcher: it jumps to the program itself."
 	}
 	return fmt.Sprintf("%s It is not among the %d programs in the BPF dispatcher, which has %d slots: who calls it does so indirectly (%s).",
 		at, d.Programs, d.Slots, cmp.Or(Clean(d.Fallback), "how is not known"))
@@ -97,4 +100,11 @@ func ProgSite(row *record.ProgSiteRow) ProgSiteCells {
 		c.Price = stat.Number(row.Price.Median)
 	}
 	return c
+}
+
+// tailCalled tells whether nothing but tables for tail calls holds a program.
+func tailCalled(doc *record.ProgXray) bool {
+	p := &doc.Program
+	return len(p.Attached) == 0 && len(p.Entries) > 0 &&
+		!slices.ContainsFunc(p.Entries, func(entry string) bool { return !strings.HasPrefix(entry, "prog_array ") })
 }

@@ -36,6 +36,20 @@ func (v *viewer) changeBlocks() []block {
 	return out
 }
 
+// behaviorBlocks are which packets come out of two programs otherwise, and which calls came and went.
+func (v *viewer) behaviorBlocks() (out []block) {
+	for _, s := range v.src.Records {
+		if d := s.ProgDiff(); d != nil {
+			b := block{Heading: between(d.Old, d.New, "")}
+			for _, text := range append(cells.Behaviors(d), cells.CallChanges(d)...) {
+				b.Text = append(b.Text, strings.TrimSpace(text))
+			}
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
 // between names the two sides of a comparison.
 func between(old, new record.Origin, by string) string {
 	if by != "" {

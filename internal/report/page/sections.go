@@ -62,6 +62,7 @@ func (v *viewer) sections() []section {
 	}{
 		{"path", v.pathTitle(), v.pathBlocks},
 		{"ladder", "The bulk ladder", v.ladderBlocks},
+		{"behavior", "What comes out otherwise", v.behaviorBlocks},
 		{"changes", "What changed", v.changeBlocks},
 		{"history", "Over time", v.historyBlocks},
 		{"lab", "With and without, counted exactly", v.labBlocks},
@@ -76,7 +77,7 @@ func (v *viewer) sections() []section {
 		{"records", "Records", v.recordBlocks},
 	}
 	if v.first != nil && v.first.Kind == "compare" {
-		sections[0], sections[1], sections[2] = sections[2], sections[0], sections[1]
+		sections[0], sections[1], sections[2], sections[3] = sections[3], sections[0], sections[1], sections[2]
 	}
 	var out []section
 	for _, s := range sections {
