@@ -118,6 +118,24 @@ func (q QEMU) emulates(ctx context.Context, device string) bool {
 	return err == nil && strings.Contains(string(out), fmt.Sprintf("name %q", device))
 }
 
+// Version is that of an emulator: "7.2.22".
+func (q QEMU) Version(ctx context.Context) (string, error) {
+	cmd, err := q.command(ctx, "--version")
+	if err != nil {
+		return "", err
+	}
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("ask QEMU for its version: %w", err)
+	}
+	// "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", and a line of copyright
+	fields := strings.Fields(strings.TrimPrefix(string(out), "QEMU emulator version "))
+	if len(fields) == 0 || fields[0] == "QEMU" || len(fields[0]) > 40 {
+		return "", fmt.Errorf("ask QEMU for its version: %.40q", out)
+	}
+	return fields[0], nil
+}
+
 // downloadQEMU unpacks QEMU of Debian 12's backports, with what it needs and this machine
 // lacks, into a folder of the cache.
 func downloadQEMU(ctx context.Context, c cached) error {

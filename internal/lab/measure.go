@@ -21,6 +21,8 @@ import (
 // Measurement is what a guest counted.
 type Measurement struct {
 	Host host.Fingerprint `json:"host"`
+	// Build is what the guest found of the build that ran in it.
+	Build *record.LabBuild `json:"build,omitempty"`
 	// Mapped is how the interfaces' memory is mapped, as the guest found it; empty for
 	// veth, which has none to map.
 	Mapped DMA `json:"mapped,omitempty"`
@@ -82,6 +84,15 @@ const slots = 6
 // goes through at each bulk or, when timed, takes its time instead. It needs
 // CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
 func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measurement, error) {
+	m, err := inGuest(ctx, nic, bulks, timed)
+	if err != nil {
+		return nil, err
+	}
+	m.Build = ownBuild(m.Host.Compiler) // at the end: reading it moves no count
+	return m, nil
+}
+
+func inGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measurement, error) {
 	switch {
 	case nic != Veth:
 		return overWires(ctx, bulks, timed)

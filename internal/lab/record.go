@@ -77,6 +77,7 @@ func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 	for _, s := range b.Sites {
 		calls += s.PerPacket
 	}
+	row.Build = c.Build
 	row.Sites = append(row.Sites, b.Sites...)
 	row.NotExecuted = b.NotExecuted
 	row.Instructions, row.Ns, row.CallsPerPacket, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp

@@ -43,6 +43,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		r.Cell, r.Release = cell, m.Kernel.Release
 		m.Exact = true
 		if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
+			completeBuild(ctx, m, r.Measurement)
 			r.Err = confirm(cell, r.Measurement)
 		}
 	})

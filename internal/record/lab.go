@@ -45,6 +45,8 @@ type LabRow struct {
 	Functions []LabFunction `json:"functions"`
 	// DMA is what is done of the DMA API, one entry a part; empty for veth.
 	DMA []LabDMA `json:"dma,omitempty"`
+	// Build is what the guest's kernel was built by and booted with; nil in records of versions before 2026-11-29.
+	Build *LabBuild `json:"build,omitempty"`
 	// Refused says why there are no numbers. Empty when there are.
 	Refused string `json:"refused,omitempty"`
 }
@@ -204,6 +206,9 @@ func (r *LabRow) check() error {
 		}
 	}
 	if err := checkLabSites(r.Sites); err != nil {
+		return err
+	}
+	if err := r.Build.check(); err != nil {
 		return err
 	}
 	return r.checkPlaces()

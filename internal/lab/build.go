@@ -1,0 +1,123 @@
+package lab
+
+import (
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/unpack"
+)
+
+// ownBuild is what a guest finds of the build that runs in it. What cannot be read is left out: a kernel has no
+// copy of its configuration without CONFIG_IKCONFIG_PROC.
+func ownBuild(compiler string) *record.LabBuild {
+	b := &record.LabBuild{Compiler: compiler}
+	if line, err := os.ReadFile("/proc/cmdline"); err == nil {
+		b.CommandLine = printable(string(line), record.MaxCommandLine)
+	}
+	if f, err := os.Open("/proc/config.gz"); err == nil {
+		defer f.Close()
+		if text, err := gzip.NewReader(f); err == nil {
+			b.Config, _ = configSum(text)
+		}
+	}
+	return b
+}
+
+// maxConfig is the most of a kernel's configuration in bytes: Debian's has 280 KB.
+const maxConfig = 4 << 20
+
+// unsummed begin the options that name the build or its tools, which are compared by themselves.
+var unsummed = []string{
+	"CONFIG_BUILD_SALT=", "CONFIG_LOCALVERSION", "CONFIG_CC_VERSION_TEXT=", "CONFIG_GCC_VERSION=", "CONFIG_CLANG_VERSION=",
+	"CONFIG_AS_VERSION=", "CONFIG_LD_VERSION=", "CONFIG_LLD_VERSION=", "CONFIG_PAHOLE_VERSION=", "CONFIG_RUSTC_VERSION",
+	"CONFIG_RUSTC_LLVM_VERSION=", "CONFIG_BINDGEN_VERSION_TEXT=",
+}
+
+// configSum is a SHA-256 of the options that a kernel's configuration sets, in whichever order.
+func configSum(r io.Reader) (string, error) {
+	text, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("read configuration: %w", err)
+	case len(text) > maxConfig:
+		return "", fmt.Errorf("read configuration: more than %d MiB", maxConfig>>20)
+	}
+	var set []string
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if strings.HasPrefix(line, "CONFIG_") && !slices.ContainsFunc(unsummed, func(s string) bool { return strings.HasPrefix(line, s) }) {
+			set = append(set, line)
+		}
+	}
+	if len(set) == 0 {
+		return "", errors.New("read configuration: it sets no option")
+	}
+	slices.Sort(set)
+	sum := sha256.Sum256([]byte(strings.Join(set, "\n")))
+	return hex.EncodeToString(sum[:]), nil
+}
+
+// configBeside is the sum of the configuration that lies beside a kernel: boot/config-RELEASE of a package, or
+// .config of a build tree. It is "" where there is none.
+func configBeside(k guest.Kernel) (string, error) {
+	names := []string{filepath.Join(filepath.Dir(k.Image), "config-"+k.Release)}
+	if k.Dir != "" {
+		names = append(names, filepath.Join(k.Dir, "boot", "config-"+k.Release), filepath.Join(k.Dir, ".config"))
+	}
+	for _, name := range names {
+		f, size, err := unpack.Open(name, maxConfig)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		defer f.Close()
+		return configSum(io.NewSectionReader(f, 0, size))
+	}
+	return "", nil
+}
+
+// programSum is the beginning of a SHA-256 of the program that runs in guests: another one may put its BPF programs at
+// other addresses.
+func programSum(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fmt.Errorf("read this program: %w", err)
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("read this program: %w", err)
+	}
+	return hex.EncodeToString(h.Sum(nil)[:8]), nil
+}
+
+// completeBuild adds to what a guest found of its build what is known outside of it.
+func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
+	if got.Build == nil {
+		got.Build = new(record.LabBuild)
+	}
+	b := got.Build
+	b.CPU, b.Unthunk = m.CPU, ""
+	if b.CPU == "" {
+		b.CPU = "max"
+	}
+	if b.Config == "" {
+		b.Config, _ = configBeside(m.Kernel) // what cannot be read is not known
+	}
+	b.QEMU, _ = m.QEMU.Version(ctx)
+	b.Unthunk, _ = programSum(m.Init)
+}

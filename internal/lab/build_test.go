@@ -1,0 +1,120 @@
+package lab
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// The order of options, comments, and what names the build or its tools, are no part of a configuration.
+func TestConfigSum(t *testing.T) {
+	sum := func(text string) string {
+		t.Helper()
+		s, err := configSum(strings.NewReader(text))
+		if err != nil || len(s) != 64 {
+			t.Fatalf("%q: %v", s, err)
+		}
+		return s
+	}
+	const text = "# Linux/x86 6.12.1\nCONFIG_VETH=y\n# CONFIG_SMP is not set\nCONFIG_HZ=250\nCONFIG_BUILD_SALT=\"6.12.1\"\n"
+	same := "CONFIG_HZ=250\r\nCONFIG_VETH=y\nCONFIG_CC_VERSION_TEXT=\"gcc 13\"\nCONFIG_LOCALVERSION=\"-x\"\nCONFIG_GCC_VERSION=130000"
+	if sum(text) != sum(same) {
+		t.Error("a configuration and the same in another order differ")
+	}
+	hz, module := strings.Replace(text, "=250", "=1000", 1), strings.Replace(text, "VETH=y", "VETH=m", 1)
+	for _, other := range []string{hz, module, text + "CONFIG_X=y"} {
+		if sum(text) == sum(other) {
+			t.Errorf("%q has the sum of another", other)
+		}
+	}
+	for _, bad := range []string{"", "# CONFIG_X is not set\n", "rubbish\x00", strings.Repeat("#", maxConfig+1)} {
+		if s, err := configSum(strings.NewReader(bad)); err == nil {
+			t.Errorf("%.40q: %s", bad, s)
+		}
+	}
+}
+
+// FuzzConfig sums what no kernel was configured with.
+func FuzzConfig(f *testing.F) {
+	f.Add("CONFIG_VETH=y\n# CONFIG_SMP is not set\nCONFIG_HZ=250\n")
+	f.Add("CONFIG_\nCONFIG_=\n\r\rCONFIG_LOCALVERSION")
+	f.Fuzz(func(t *testing.T, text string) {
+		var sum string
+		var err error
+		testutil.Allocates(t, uint64(1<<20+64*len(text)), func() { sum, err = configSum(strings.NewReader(text)) })
+		if (err == nil) != (len(sum) == 64) {
+			t.Fatalf("%q, %v", sum, err)
+		}
+	})
+}
+
+func TestConfigBeside(t *testing.T) {
+	dir := t.TempDir()
+	const text = "CONFIG_VETH=y\n"
+	want, err := configSum(strings.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "boot"), 0o755),
+		os.WriteFile(filepath.Join(dir, "boot", "config-6.1"), []byte(text), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	image := filepath.Join(dir, "boot", "vmlinuz-6.1")
+	for _, k := range []guest.Kernel{{Release: "6.1", Image: image}, {Release: "6.1", Image: "/none", Dir: dir}} {
+		if got, err := configBeside(k); err != nil || got != want {
+			t.Errorf("%q, %v", got, err)
+		}
+	}
+	if got, err := configBeside(guest.Kernel{Release: "6.2", Image: image, Dir: dir}); err != nil || got != "" {
+		t.Errorf("of another release: %q, %v", got, err)
+	}
+	if err := os.Symlink("/dev/zero", filepath.Join(dir, "boot", "config-6.3")); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := configBeside(guest.Kernel{Release: "6.3", Image: image}); err == nil {
+		t.Errorf("a device: %q", got)
+	}
+}
+
+// What a base has counted is counted again, on another kernel.
+func TestPlanOf(t *testing.T) {
+	l := recordtest.GateLab("a")
+	p, err := PlanOf(l, "b")
+	if err != nil || !slices.Equal(p.Kernels, []string{"b"}) || !slices.Equal(p.Bulks, []int{1, 16}) || len(p.Cells()) != 1 ||
+		p.Cells()[0] != (Cell{Kernel: "b", NIC: Veth}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	l.Rows[1].Labels = map[string]string{"kernel": "a", "cpu": "EPYC", "append": "x", "nic": "igb", "dma": "swiotlb", "bulk": "16"}
+	if p, err = PlanOf(l, "b"); err != nil || !slices.Contains(p.Cells(), Cell{"b", "EPYC", "x", "igb", Swiotlb}) {
+		t.Errorf("%+v, %v", p, err)
+	}
+	for _, bad := range []map[string]string{{"bulk": "x"}, {"bulk": "0"}, {"bulk": "1", "append": "\n"}, {"bulk": "1", "nic": "x"},
+		{"bulk": "1", "dma": "x", "nic": "igb"}, {}} {
+		l.Rows[1].Labels = bad
+		if _, err := PlanOf(l, "b"); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%v: %v", bad, err)
+		}
+	}
+	if _, err := PlanOf(&record.Lab{}, "b"); err != nil {
+		t.Error(err) // what has no row is no base, which is said elsewhere
+	}
+}
+
+func TestLastLines(t *testing.T) {
+	c := CellResult{Console: "one\n\n \x1b[2Jtwo\r\nthree\n\n" + strings.Repeat("x", 2*maxWords) + "\n"}
+	got := c.LastLines(3)
+	if len(got) != 3 || got[0] != "�[2Jtwo" || got[1] != "three" || len(got[2]) != maxWords {
+		t.Errorf("%q", got)
+	}
+	if got := (&CellResult{}).LastLines(3); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}

@@ -1,0 +1,39 @@
+package record
+
+import (
+	"fmt"
+	"unicode/utf8"
+)
+
+// LabBuild is what the kernel of a guest was built by, and what it was booted with. Counts of two
+// guests tell of a change of the kernel's source only where these are alike. What could not be
+// found is empty.
+type LabBuild struct {
+	// Compiler is that of /proc/version, without the linker.
+	Compiler string `json:"compiler,omitempty"`
+	// Config is a SHA-256 of the kernel's options, in hexadecimal digits: those of the kernel's own
+	// copy (CONFIG_IKCONFIG_PROC), or of the file beside it. Options that name the build or its tools
+	// are left out.
+	Config string `json:"config,omitempty"`
+	// CommandLine is /proc/cmdline of the guest.
+	CommandLine string `json:"command-line,omitempty"`
+	// CPU is the model that QEMU emulates, QEMU the version of it.
+	CPU  string `json:"cpu,omitempty"`
+	QEMU string `json:"qemu,omitempty"`
+	// Unthunk is the version of the program in the guest.
+	Unthunk string `json:"unthunk,omitempty"`
+}
+
+// MaxCommandLine is the most of a kernel's command line in characters: the kernel has room for 2048 of
+// x86 (COMMAND_LINE_SIZE), its own included.
+const MaxCommandLine = 4096
+
+func (b *LabBuild) check() error {
+	if b == nil {
+		return nil
+	}
+	if utf8.RuneCountInString(b.CommandLine) > MaxCommandLine || !printable(b.CommandLine) {
+		return fmt.Errorf("impossible command line %.60q", b.CommandLine)
+	}
+	return checkTexts([]string{b.Compiler, b.Config, b.CPU, b.QEMU, b.Unthunk})
+}
