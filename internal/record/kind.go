@@ -32,6 +32,7 @@ func kinds() []kind {
 		{"prog-cost", reader("prog-cost", (*ProgCost).check)},
 		{"prog-diff", reader("prog-diff", (*ProgDiff).check)},
 		{"prog-watch", reader("prog-watch", (*ProgWatch).check)},
+		{"gate", reader("gate", (*Gate).check)},
 		{"compare", readComparison},
 	}
 }

@@ -147,7 +147,7 @@ func (c *counter) tooLarge() error {
 }
 
 // plainLists are the names of lists that have numbers or texts.
-var plainLists = []string{"samples", "rounds", "cpus", "targets", "via", "frames"}
+var plainLists = []string{"samples", "rounds", "cpus", "targets", "via", "frames", "console"}
 
 // mostElements is the limit of a list by the name that it has, in any spelling that
 // json.Unmarshal takes for it.
@@ -163,7 +163,7 @@ func mostElements(name string) int {
 		return maxCPUs
 	case "namespaces", "maps", "observers", "costs", "unseen":
 		return maxPrograms
-	case "targets", "via", "what", "inner", "machine", "causes", "references":
+	case "targets", "via", "what", "inner", "machine", "causes", "references", "console", "unlike":
 		return maxNames
 	}
 	return MaxRows

@@ -49,6 +49,7 @@ func savedTexts(t testing.TB) map[string]string {
 			"packet")), recordtest.Sites(recordtest.Site("f", "x", "register", "packet"), recordtest.Site("g", "y", "thunk", "bulk")))),
 		"lab comparison": recordtest.Marshal(t, compare.Labs(l, &other)),
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
+		"gate":           recordtest.Marshal(t, gateOf(t)),
 		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
 		"cost":           recordtest.Marshal(t, recordtest.Cost("run", 1, 1)),
 		"watch":          recordtest.Marshal(t, recordtest.Watch("run", 1)),
@@ -57,6 +58,20 @@ func savedTexts(t testing.TB) map[string]string {
 		"findings":       recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelWarn))),
 		"equal findings": recordtest.Marshal(t, compare.Findings(checked(host.LevelOK), checked(host.LevelOK))),
 	}
+}
+
+// gateOf is a verdict of a gate: a kernel that takes an instruction and an indirect branch more.
+func gateOf(t testing.TB) *record.Gate {
+	t.Helper()
+	now := recordtest.GateLab("b")
+	*now.Rows[0].Instructions++
+	now.Rows[1].Sites[0].Target = "other"
+	now.Rows[1].Build.Compiler = "gcc 13"
+	g, err := compare.Gate(recordtest.GateLab("a"), now, compare.GateOptions{Kernel: "b", Unlike: []string{"compiler"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return g
 }
 
 // progDiff is a record of prog diff.
@@ -105,7 +120,10 @@ func TestLoadSaved(t *testing.T) {
 		"findings": func(s *record.Saved) bool {
 			return s.FindingComparison() != nil && s.FindingComparison().Rows[0].Worse()
 		},
-		"equal findings":     func(s *record.Saved) bool { return s.FindingComparison() != nil && s.FindingComparison().Same == 1 },
+		"equal findings": func(s *record.Saved) bool { return s.FindingComparison() != nil && s.FindingComparison().Same == 1 },
+		"gate": func(s *record.Saved) bool {
+			return s.Gate() != nil && s.Gate().Verdict == "beyond" && len(s.Gate().Rows[1].Sites) == 2 && s.Gate().Unlike[0].Allowed
+		},
 		"lab":                func(s *record.Saved) bool { return s.Lab() != nil },
 		"comparison":         func(s *record.Saved) bool { return s.Comparison() != nil },
 		"profile comparison": func(s *record.Saved) bool { return s.ProfileComparison() != nil },

@@ -17,6 +17,8 @@ type testSuite struct {
 	// properties are the two records, and what their machines differ in.
 	properties []testProperty
 	tests      []test
+	// verb is what made the comparison; empty is compare.
+	verb string
 	// machine says that a reference moved; empty when none did.
 	machine string
 }
@@ -31,6 +33,8 @@ type test struct {
 	text string
 	// kind is that of a failure, for JUnit; empty is one of time.
 	kind string
+	// more are numbers of the test, a line each.
+	more []string
 }
 
 // testOutcome is what a row is to CI.
@@ -49,6 +53,9 @@ const (
 // newTestSuite is a comparison as tests.
 func newTestSuite(c record.Changes) testSuite {
 	var s testSuite
+	if g, ok := c.(*record.Gate); ok {
+		return gateSuite(g)
+	}
 	if d, ok := c.(*record.ProgDiff); ok {
 		s = newTestSuite(&d.Comparison)
 		said := append(cells.Behaviors(d), cells.CallChanges(d)...)

@@ -31,6 +31,9 @@ func ciComparisons(t *testing.T) map[string]record.Changes {
 	lab := compare.Labs(reporttest.Lab(), reporttest.Lab())
 	sites := compare.Sites(reporttest.Xray(), &record.Document[record.SiteRow]{Head: reporttest.Xray().Head})
 	all := map[string]record.Changes{"rows": rows, "nothing": nothing, "profile": profile, "lab": lab, "sites": sites}
+	for name, g := range gates(t) {
+		all[name] = g
+	}
 	for _, c := range all {
 		c.NameFiles("before.json", "after.json")
 	}
@@ -123,7 +126,7 @@ func TestJUnit(t *testing.T) {
 			}
 		}
 		failed := counts["failure"] > 0
-		if failed != c.Regressed() || (counts["error"] > 0) != (c.Nothing() != "" || name == "rows") {
+		if failed != c.Regressed() || (counts["error"] > 0) != (c.Nothing() != "" || name == "rows" || name == "gate beyond") {
 			t.Errorf("%s: %d failures, %d errors", name, counts["failure"], counts["error"])
 		}
 	}

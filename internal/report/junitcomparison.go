@@ -5,6 +5,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
@@ -60,8 +61,9 @@ type (
 func JUnitComparison(w io.Writer, c record.Changes) error {
 	s := newTestSuite(c)
 	head := record.NewSaved(c).Head
+	verb := cmp.Or(s.verb, "compare")
 	suite := junitSuite{
-		Name: "unthunk compare", Tests: len(s.tests), Failures: s.count(testFailed), Errors: s.count(testError),
+		Name: "unthunk " + verb, Tests: len(s.tests), Failures: s.count(testFailed), Errors: s.count(testError),
 		Skipped: s.count(testSkipped), Time: "0", Timestamp: head.Time.UTC().Format("2006-01-02T15:04:05"),
 		Out: cells.Clean(s.finding),
 	}
@@ -70,16 +72,23 @@ func JUnitComparison(w io.Writer, c record.Changes) error {
 	}
 	for _, t := range s.tests {
 		text := cells.Clean(t.text)
-		found := junitTest{Name: cells.Clean(t.name), Class: "unthunk.compare", Time: "0"}
+		found := junitTest{Name: cells.Clean(t.name), Class: "unthunk." + verb, Time: "0"}
 		switch t.outcome {
 		case testFailed:
 			found.Failure = &junitMessage{text, cmp.Or(t.kind, "slower"), text}
 		case testError:
-			found.Error = &junitMessage{text, "no number", text}
+			found.Error = &junitMessage{text, cmp.Or(t.kind, "no number"), text}
 		case testSkipped:
 			found.Skipped = &junitMessage{text, "cannot tell", ""}
 		default:
 			found.Out = text
+		}
+		if len(t.more) > 0 {
+			lines := append([]string{found.Out}, t.more...)
+			if found.Out == "" {
+				lines = t.more
+			}
+			found.Out = cells.CleanLines(strings.Join(lines, "\n"))
 		}
 		suite.Cases = append(suite.Cases, found)
 	}

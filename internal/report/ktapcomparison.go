@@ -22,6 +22,9 @@ func KTAPComparison(w io.Writer, c record.Changes) error {
 		fmt.Fprintf(&b, "# %s: %s\n", cells.Clean(p.name), cells.Clean(p.value))
 	}
 	for i, t := range s.tests {
+		for _, line := range t.more {
+			fmt.Fprintf(&b, "# %s\n", cells.Clean(line))
+		}
 		result, directive := "ok", ""
 		switch t.outcome {
 		case testFailed:

@@ -26,6 +26,8 @@ func (v *viewer) changeBlocks() []block {
 			out = append(out, siteComparisonBlock(s))
 		case s.FindingComparison() != nil:
 			out = append(out, findingComparisonBlock(s.FindingComparison()))
+		case s.Gate() != nil:
+			out = append(out, gateBlock(s.Gate()))
 		case s.LabComparison() != nil:
 			out = append(out, labComparisonBlock(s.LabComparison()))
 		}

@@ -144,6 +144,8 @@ func (c csvRecord) write(s *record.Saved) {
 		for _, row := range s.SiteComparison().Rows {
 			c.none(row.Name, row.Change, strings.Join(row.What, "; "))
 		}
+	case s.Gate() != nil:
+		c.gate(s.Gate())
 	case s.LabComparison() != nil:
 		for _, row := range s.LabComparison().Rows {
 			c.none(row.Name, "change", strings.Join(row.What, "; "))

@@ -1,0 +1,262 @@
+package compare
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// GateOptions are the choices of [Gate].
+type GateOptions struct {
+	// Kernel is the one that was counted, as it was asked for.
+	Kernel string
+	// Max are what a packet may take more; what they do not name may take nothing more.
+	Max []Allowance
+	// Unlike are the parts of a build, of [BuildParts], that may differ.
+	Unlike []string
+	// Price is that of one indirect call in ns, on the machine of PriceOf; it may be nil.
+	Price   *stat.Quantity
+	PriceOf string
+}
+
+// buildPart is a part of a build that counts depend on besides the kernel's source.
+type buildPart struct {
+	name string
+	of   func(*record.LabBuild) string
+}
+
+// buildParts are what two builds must agree in.
+func buildParts() []buildPart {
+	return []buildPart{
+		{"compiler", func(b *record.LabBuild) string { return b.Compiler }},
+		{"config", func(b *record.LabBuild) string { return b.Config }},
+		{"boot", func(b *record.LabBuild) string { return b.CommandLine }},
+		{"cpu", func(b *record.LabBuild) string { return b.CPU }},
+		{"qemu", func(b *record.LabBuild) string { return b.QEMU }},
+		{"unthunk", func(b *record.LabBuild) string { return b.Unthunk }},
+	}
+}
+
+// BuildParts are the names of what two builds must agree in.
+func BuildParts() []string {
+	var names []string
+	for _, p := range buildParts() {
+		names = append(names, p.name)
+	}
+	return names
+}
+
+// CheckBase returns why a record cannot be a base; nil when it can.
+func CheckBase(base *record.Lab) error {
+	kernels := make(map[string]bool)
+	for i := range base.Rows {
+		kernels[base.Rows[i].Labels["kernel"]] = true
+	}
+	switch {
+	case base.Incomplete:
+		return errors.New("the run that made it was stopped before its end")
+	case len(base.Rows) == 0:
+		return errors.New("it has no row")
+	case len(kernels) > 1:
+		return fmt.Errorf("it has rows of %d kernels: a base is of one", len(kernels))
+	}
+	return nil
+}
+
+// Gate says whether a packet takes more in the rows of now than the rows of base allow. Rows are matched by
+// [record.LabRow.Place]. A row of the base that was not counted cannot be told, and neither can builds that are
+// unlike. It returns an error when an option names a row that the base does not have, or the base is none.
+func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
+	if err := CheckBase(base); err != nil {
+		return nil, err
+	}
+	g := &record.Gate{Kernel: opts.Kernel, Price: opts.Price, PriceOf: opts.PriceOf}
+	g.Head, g.Compared = headOf(&base.Head, &now.Head)
+	g.Kind, g.Rows, g.Warnings = "gate", []record.GateRow{}, []record.Warning{}
+	place := placesOf(base)
+	if err := knownRows(opts.Max, base, place); err != nil {
+		return nil, err
+	}
+	counted := make(map[string]*record.LabRow)
+	for i := range now.Rows {
+		counted[place(&now.Rows[i])] = &now.Rows[i]
+	}
+	for i := range base.Rows {
+		was := &base.Rows[i]
+		is := counted[place(was)]
+		g.OldRelease = cmp.Or(g.OldRelease, was.Release)
+		g.Rows = append(g.Rows, gateRow(place(was), was, is, opts))
+		if is != nil {
+			g.NewRelease = cmp.Or(g.NewRelease, is.Release)
+			addUnlike(g, was, is, opts.Unlike)
+		}
+	}
+	judge(g)
+	return g, nil
+}
+
+// placesOf tells rows apart as those of base are: by CPU model and command line only where it has several.
+func placesOf(base *record.Lab) func(*record.LabRow) string {
+	boots := make(map[[2]string]bool)
+	for i := range base.Rows {
+		boots[[2]string{base.Rows[i].Labels["cpu"], base.Rows[i].Labels["append"]}] = true
+	}
+	return func(r *record.LabRow) string { return r.Place(len(boots) > 1) }
+}
+
+// gateRow is what became of a row of the base; is may be nil.
+func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateRow {
+	r := record.GateRow{Name: name, Labels: maps.Clone(was.Labels), Verdict: record.GateCannotTell}
+	switch {
+	case was.Refused != "":
+		r.Missing = shortened("the base has no number: " + was.Refused)
+		return r
+	case is == nil:
+		r.Missing = "it was not counted"
+		return r
+	case is.Refused != "":
+		r.Missing = shortened(is.Refused)
+		return r
+	case (was.Instructions == nil) != (is.Instructions == nil):
+		r.Missing = "only one side has instructions"
+	}
+	if was.Instructions != nil && is.Instructions != nil {
+		r.Instructions = &record.GateCount{Old: *was.Instructions, New: *is.Instructions,
+			Allowed: allowed(opts.Max, name, "instructions", *was.Instructions)}
+	}
+	r.Indirect = &record.GateCount{Old: *was.CallsPerPacket, New: *is.CallsPerPacket,
+		Allowed: allowed(opts.Max, name, "indirect", *was.CallsPerPacket)}
+	price := opts.Price
+	if !strings.HasPrefix(is.Thunk, "retpoline") { // as record.Lab.BranchNs
+		price = nil
+	}
+	r.Ns = times(price, r.Indirect.Difference())
+	r.Sites = siteChanges(was, is, price)
+	r.Functions = functionChanges(was, is)
+	if r.Missing != "" {
+		return r
+	}
+	r.Verdict = record.GateWithin
+	for _, c := range []*record.GateCount{r.Instructions, r.Indirect} {
+		if c != nil && c.Verdict() == record.GateBeyond {
+			r.Verdict = record.GateBeyond
+		}
+	}
+	return r
+}
+
+// shortened is the beginning of a sentence: as much as records take.
+func shortened(s string) string {
+	const most = 1000
+	if r := []rune(s); len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return s
+}
+
+// times is a price that is paid some number of times more, or fewer; nil where there is nothing to pay.
+func times(price *stat.Quantity, n float64) *stat.Quantity {
+	if price == nil || n == 0 {
+		return nil
+	}
+	a, b := price.Low*n, price.High*n
+	return &stat.Quantity{Median: price.Median * n, Low: min(a, b), High: max(a, b), N: price.N, Unit: "ns"}
+}
+
+// siteKey is an indirect branch in two kernels: its offset moves with every build.
+type siteKey struct{ function, target, part string }
+
+func siteChanges(was, is *record.LabRow, price *stat.Quantity) []record.GateChange {
+	count := func(r *record.LabRow) map[siteKey]float64 {
+		n := make(map[siteKey]float64)
+		for _, s := range r.Sites {
+			n[siteKey{s.Function, cmp.Or(s.Target, s.Pointer), s.Part}] += s.PerPacket
+		}
+		return n
+	}
+	changes := countChanges(count(was), count(is))
+	for i := range changes {
+		changes[i].Ns = times(price, changes[i].Difference())
+	}
+	return changes
+}
+
+func functionChanges(was, is *record.LabRow) []record.GateChange {
+	count := func(r *record.LabRow) map[siteKey]float64 {
+		n := make(map[siteKey]float64)
+		for _, f := range r.Functions {
+			n[siteKey{function: f.Function, part: f.Part}] += f.PerPacket
+		}
+		return n
+	}
+	return countChanges(count(was), count(is))
+}
+
+// countChanges are the entries in which two differ, what grew most first.
+func countChanges(old, new map[siteKey]float64) (changes []record.GateChange) {
+	keys := maps.Clone(old)
+	maps.Copy(keys, new)
+	for k := range keys {
+		if old[k] != new[k] {
+			changes = append(changes, record.GateChange{Function: k.function, Target: k.target, Part: k.part, Old: old[k], New: new[k]})
+		}
+	}
+	slices.SortFunc(changes, func(a, b record.GateChange) int {
+		return cmp.Or(cmp.Compare(b.Difference(), a.Difference()), strings.Compare(a.Part, b.Part),
+			strings.Compare(a.Function, b.Function), strings.Compare(a.Target, b.Target))
+	})
+	return changes
+}
+
+// addUnlike adds what two builds differ in, each part once.
+func addUnlike(g *record.Gate, was, is *record.LabRow, allow []string) {
+	if is.Refused != "" || was.Refused != "" {
+		return
+	}
+	var none record.LabBuild
+	old, now := cmp.Or(was.Build, &none), cmp.Or(is.Build, &none)
+	for _, part := range buildParts() {
+		a, b := part.of(old), part.of(now)
+		if a == b || slices.ContainsFunc(g.Unlike, func(u record.GateUnlike) bool { return u.Name == part.name }) {
+			continue
+		}
+		g.Unlike = append(g.Unlike, record.GateUnlike{Name: part.name, Old: a, New: b, Allowed: slices.Contains(allow, part.name)})
+	}
+}
+
+// judge gives the verdict of all rows together.
+func judge(g *record.Gate) {
+	var refused []string
+	for _, u := range g.Unlike {
+		if !u.Allowed {
+			refused = append(refused, u.Name)
+		}
+	}
+	if len(refused) > 0 {
+		names := strings.Join(refused, ",")
+		g.Verdict = record.GateCannotTell
+		g.Why = shortened(fmt.Sprintf("the builds are unlike in %s: --unlike %s compares them all the same",
+			strings.Join(refused, ", "), names))
+		for i := range g.Rows {
+			r := &g.Rows[i]
+			r.Verdict, r.Missing = record.GateCannotTell, cmp.Or(r.Missing, "the builds are unlike")
+		}
+		return
+	}
+	g.Verdict = record.GateWithin
+	for i := range g.Rows {
+		switch r := &g.Rows[i]; {
+		case r.Verdict == record.GateBeyond:
+			g.Verdict, g.Why = record.GateBeyond, ""
+			return
+		case r.Verdict == record.GateCannotTell && g.Verdict == record.GateWithin:
+			g.Verdict, g.Why = record.GateCannotTell, shortened(r.Name+": "+r.Missing)
+		}
+	}
+}

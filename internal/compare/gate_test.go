@@ -1,0 +1,214 @@
+package compare
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// gateTexts are rows of a verdict, in short.
+func gateTexts(g *record.Gate) (texts []string) {
+	for _, r := range g.Rows {
+		text := r.Name + " " + r.Verdict
+		if r.Missing != "" {
+			text += ": " + r.Missing
+		}
+		texts = append(texts, text)
+	}
+	return texts
+}
+
+func TestGate(t *testing.T) {
+	const one, sixteen = "redirect-map/bulk=1", "redirect-map/bulk=16"
+	same := func(*record.Lab) {}
+	for name, test := range map[string]struct {
+		base, now func(*record.Lab)
+		opts      GateOptions
+		verdict   string
+		why       string // a part of it
+		rows      []string
+	}{
+		"the same": {base: same, now: same, verdict: "within", rows: []string{one + " within", sixteen + " within"}},
+		"an instruction more": {base: same, now: func(l *record.Lab) { *l.Rows[1].Instructions++ }, verdict: "beyond",
+			rows: []string{one + " within", sixteen + " beyond"}},
+		"the least more": {base: same, now: func(l *record.Lab) { *l.Rows[1].Instructions += 1.0 / 128 }, verdict: "beyond",
+			rows: []string{one + " within", sixteen + " beyond"}},
+		"less": {base: same, now: func(l *record.Lab) { *l.Rows[0].Instructions -= 4 }, verdict: "within",
+			rows: []string{one + " within", sixteen + " within"}},
+		"a branch more": {base: same, now: func(l *record.Lab) { *l.Rows[0].CallsPerPacket += 0.125 }, verdict: "beyond",
+			rows: []string{one + " beyond", sixteen + " within"}},
+		"as many as allowed": {base: same, now: func(l *record.Lab) { *l.Rows[0].Instructions += 4 },
+			opts:    GateOptions{Max: []Allowance{{Count: "instructions", More: 4}}},
+			verdict: "within", rows: []string{one + " within", sixteen + " within"}},
+		"more than allowed": {base: same, now: func(l *record.Lab) { *l.Rows[0].Instructions += 4.5 },
+			opts:    GateOptions{Max: []Allowance{{Count: "instructions", More: 4}}},
+			verdict: "beyond", rows: []string{one + " beyond", sixteen + " within"}},
+		"percent": {base: same, now: func(l *record.Lab) { *l.Rows[0].Instructions *= 1.01; *l.Rows[1].Instructions *= 1.011 },
+			opts:    GateOptions{Max: []Allowance{{Count: "instructions", More: 1.05, Percent: true}}},
+			verdict: "beyond", rows: []string{one + " within", sixteen + " beyond"}},
+		"for one row": {base: same, now: func(l *record.Lab) { *l.Rows[0].Instructions += 4; *l.Rows[1].Instructions += 4 },
+			opts:    GateOptions{Max: []Allowance{{Row: one, Count: "instructions", More: 4}, {Count: "instructions", More: 3}}},
+			verdict: "beyond", rows: []string{one + " within", sixteen + " beyond"}},
+		"not counted": {base: same, now: func(l *record.Lab) { l.Rows = l.Rows[:1] }, verdict: "cannot tell", why: "bulk=16: it was not counted",
+			rows: []string{one + " within", sixteen + " cannot tell: it was not counted"}},
+		"refused": {base: same, now: refuse(0, "it did not boot"), verdict: "cannot tell", why: "bulk=1: it did not boot",
+			rows: []string{one + " cannot tell: it did not boot", sixteen + " within"}},
+		"refused in the base": {base: refuse(0, "it did not boot"), now: same, verdict: "cannot tell", why: "the base has no number",
+			rows: []string{one + " cannot tell: the base has no number: it did not boot", sixteen + " within"}},
+		"refused and beyond": {base: same, now: func(l *record.Lab) { refuse(0, "x")(l); *l.Rows[1].Instructions++ }, verdict: "beyond",
+			rows: []string{one + " cannot tell: x", sixteen + " beyond"}},
+		"no instructions": {base: same, now: func(l *record.Lab) { l.Rows[0].Instructions = nil }, verdict: "cannot tell",
+			why:  "only one side has instructions",
+			rows: []string{one + " cannot tell: only one side has instructions", sixteen + " within"}},
+		"another compiler": {base: same, now: func(l *record.Lab) { oneBuild(l).Compiler = "gcc 13"; *l.Rows[0].Instructions++ },
+			verdict: "cannot tell", why: "unlike in compiler: --unlike compiler",
+			rows: []string{one + " cannot tell: the builds are unlike", sixteen + " cannot tell: the builds are unlike"}},
+		"another compiler, allowed": {base: same, now: func(l *record.Lab) { oneBuild(l).Compiler = "gcc 13"; *l.Rows[0].Instructions++ },
+			opts:    GateOptions{Unlike: []string{"compiler"}},
+			verdict: "beyond", rows: []string{one + " beyond", sixteen + " within"}},
+		"one of two allowed": {base: same, now: func(l *record.Lab) { oneBuild(l).Compiler, oneBuild(l).Config = "gcc 13", "" },
+			opts:    GateOptions{Unlike: []string{"compiler"}},
+			verdict: "cannot tell", why: "unlike in config: --unlike config",
+			rows: []string{one + " cannot tell: the builds are unlike", sixteen + " cannot tell: the builds are unlike"}},
+		"a base without builds": {base: func(l *record.Lab) { l.Rows[0].Build, l.Rows[1].Build = nil, nil }, now: same,
+			verdict: "cannot tell", why: "unlike in compiler, config, boot, cpu, qemu, unthunk",
+			rows: []string{one + " cannot tell: the builds are unlike", sixteen + " cannot tell: the builds are unlike"}},
+	} {
+		base, now := recordtest.GateLab("debian:6.12"), recordtest.GateLab(".")
+		test.base(base)
+		test.now(now)
+		g, err := Gate(base, now, test.opts)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if g.Verdict != test.verdict || !strings.Contains(g.Why, test.why) || (g.Why == "") != (test.why == "") {
+			t.Errorf("%s: %s, %q", name, g.Verdict, g.Why)
+		}
+		if diff := cmp.Diff(test.rows, gateTexts(g)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+		if (g.Nothing() != "") != (test.verdict == "cannot tell") || g.Regressed() != (test.verdict == "beyond") {
+			t.Errorf("%s: nothing %q, regressed %v", name, g.Nothing(), g.Regressed())
+		}
+		if _, err := record.Parse([]byte(recordtest.Marshal(t, g))); err != nil {
+			t.Errorf("%s: what it writes is not read: %v", name, err)
+		}
+	}
+}
+
+func refuse(row int, why string) func(*record.Lab) {
+	return func(l *record.Lab) {
+		r := &l.Rows[row]
+		r.Refused, r.Instructions, r.CallsPerPacket, r.Sites, r.Functions = why, nil, nil, nil, nil
+	}
+}
+
+// oneBuild makes the build of all rows one, and returns it.
+func oneBuild(l *record.Lab) *record.LabBuild {
+	for i := range l.Rows {
+		l.Rows[i].Build = l.Rows[0].Build
+	}
+	return l.Rows[0].Build
+}
+
+// What two rows differ in is named and priced; of kernels without retpolines a price says nothing.
+func TestGateChanges(t *testing.T) {
+	base, now := recordtest.GateLab("a"), recordtest.GateLab("b")
+	row := &now.Rows[0]
+	row.Sites = append(row.Sites, record.LabSite{Function: "f", Target: "new", PerPacket: 0.5}, record.LabSite{Function: "g", Pointer: "ops.x",
+		PerPacket: 1})
+	row.Sites[0].PerPacket = 0
+	row.Functions[0].PerPacket++
+	*row.CallsPerPacket += 0.5
+	price := &stat.Quantity{Median: 10, Low: 9, High: 12, N: 7, Unit: "ns"}
+	g, err := Gate(base, now, GateOptions{Price: price})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ns := func(low, median, high float64) *stat.Quantity {
+		return &stat.Quantity{Median: median, Low: low, High: high, N: 7, Unit: "ns"}
+	}
+	old := base.Rows[0].Sites[0]
+	want := []record.GateChange{
+		{Function: "g", Target: "ops.x", New: 1, Ns: ns(9, 10, 12)},
+		{Function: "f", Target: "new", New: 0.5, Ns: ns(4.5, 5, 6)},
+		{Function: old.Function, Target: old.Target, Old: old.PerPacket, Ns: ns(-12*old.PerPacket, -10*old.PerPacket, -9*old.PerPacket)},
+	}
+	if diff := cmp.Diff(want, g.Rows[0].Sites); diff != "" {
+		t.Errorf("sites (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(ns(4.5, 5, 6), g.Rows[0].Ns); diff != "" {
+		t.Errorf("ns (-want +got):\n%s", diff)
+	}
+	if f := g.Rows[0].Functions; len(f) != 1 || f[0].Difference() != 1 || f[0].Ns != nil {
+		t.Errorf("functions %+v", f)
+	}
+	row.Thunk = "plain jmp"
+	if g, err = Gate(base, now, GateOptions{Price: price}); err != nil || g.Rows[0].Ns != nil || g.Rows[0].Sites[0].Ns != nil {
+		t.Errorf("without retpolines: %+v, %v", g.Rows[0], err)
+	}
+}
+
+func TestGateBase(t *testing.T) {
+	for want, change := range map[string]func(*record.Lab){
+		"stopped before its end": func(l *record.Lab) { l.Incomplete = true },
+		"no row":                 func(l *record.Lab) { l.Rows = nil },
+		"rows of 2 kernels":      func(l *record.Lab) { l.Rows[1].Labels["kernel"] = "other" },
+	} {
+		base := recordtest.GateLab("a")
+		change(base)
+		if _, err := Gate(base, recordtest.GateLab("b"), GateOptions{}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	_, err := Gate(recordtest.GateLab("a"), recordtest.GateLab("b"), GateOptions{Max: []Allowance{{Row: "drop/bulk=1", Count: "indirect"}}})
+	if err == nil || err.Error() != `the base has no row "drop/bulk=1": its rows are redirect-map/bulk=1, redirect-map/bulk=16` {
+		t.Error(err)
+	}
+}
+
+// A base of one kernel with several command lines tells rows apart by them.
+func TestGateBoots(t *testing.T) {
+	both := func(kernel string) *record.Lab {
+		l := recordtest.GateLab(kernel)
+		l.Rows[1].Labels["bulk"], l.Rows[1].Labels["append"] = "1", "spectre_v2=off"
+		return l
+	}
+	now := both("b")
+	*now.Rows[1].Instructions++
+	g, err := Gate(both("a"), now, GateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"redirect-map/bulk=1 within", "append=spectre_v2=off/redirect-map/bulk=1 beyond"}
+	if diff := cmp.Diff(want, gateTexts(g)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestParseAllowance(t *testing.T) {
+	for text, want := range map[string]Allowance{
+		"instructions=+4":                      {Count: "instructions", More: 4},
+		"indirect=+0.5%":                       {Count: "indirect", More: 0.5, Percent: true},
+		"redirect-map/bulk=16:instructions=+0": {Row: "redirect-map/bulk=16", Count: "instructions"},
+		"prog=a:b.o/bulk=1:indirect=+1e2":      {Row: "prog=a:b.o/bulk=1", Count: "indirect", More: 100},
+	} {
+		if got, err := ParseAllowance(text); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "instructions", "instructions=", "instructions=4", "instructions=-4", "instructions=+-4", "instructions=+x",
+		"instructions=+NaN", "instructions=+Inf",
+		"instructions=+1e10", "instructions=+0x10", "ns=+4", ":instructions=+4", "instructions=+4%%",
+		"instructions=++4", "instructions=+1_0", "row:", "instructions=+"} {
+		if got, err := ParseAllowance(text); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%q: %+v, %v", text, got, err)
+		}
+	}
+}
