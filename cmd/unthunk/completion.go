@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -113,6 +114,8 @@ func flagValues() map[string]candidates {
 		"source-mac":      none,
 		"destination-mac": none,
 		"append":          none,
+		"max":             none,
+		"unlike":          anyOf(compare.BuildParts()...),
 		"driver":          none,
 	}
 }
@@ -121,6 +124,7 @@ func flagValues() map[string]candidates {
 func complete(root *cobra.Command) {
 	formats := map[string]candidates{
 		"bench": anyOf("text", "bench"), "report": anyOf("html", "markdown", "csv", "svg"), "compare": anyOf(formatNames()...),
+		"gate": anyOf(gateFormatNames()...),
 	}
 	flags := flagValues()
 	for _, cmd := range verbs(root) {
@@ -129,7 +133,7 @@ func complete(root *cobra.Command) {
 			switch {
 			case f.Name == "format":
 				values = formats[verbOf(cmd)]
-			case f.Name == "counts", f.Name == "prices":
+			case f.Name == "base", f.Name == "counts", f.Name == "prices":
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyRecords)
 			case f.Name == "root":
 				// The only error is that the flag has a completion already.
@@ -144,7 +148,7 @@ func complete(root *cobra.Command) {
 			cmd.ValidArgsFunction = onlyRecords
 		case "history", "man":
 			cmd.ValidArgsFunction = onlyFolders
-		case "lab", "drivers":
+		case "lab", "gate", "drivers":
 			cmd.ValidArgsFunction = orFiles(anyOf("debian:6.1-cloud", "debian:6.12-cloud", "debian:6.12"))
 		case "prog xray", "prog cost", "prog diff", "prog watch":
 			cmd.ValidArgsFunction = orFiles(liveTargets)

@@ -12,8 +12,10 @@ import (
 // a shell variable that was not set. An empty --filter would forward everything.
 func TestEmptyFlags(t *testing.T) {
 	arguments := map[string][]string{
-		"compare": {"old.json", "new.json"}, "report": {"run.json"}, "history": {"runs"}, "lab": {"debian:6.12-cloud"},
-		"completion": {"bash"}, "prog xray": {"lb.o"}, "prog cost": {"lb.o"}, "prog diff": {"old.o", "new.o"}, "prog watch": {"dev:eth0"},
+		"compare": {"old.json", "new.json"}, "report": {"run.json"}, "history": {"runs"},
+		"lab": {"debian:6.12-cloud"}, "gate": {"debian:6.12-cloud"}, "completion": {"bash"}, "prog xray": {"lb.o"}, "prog cost": {"lb.o"},
+		"prog diff":  {"old.o", "new.o"},
+		"prog watch": {"dev:eth0"},
 	}
 	checked := make(map[string]bool)
 	for _, cmd := range verbs(newRoot(std{}))[1:] {
@@ -24,7 +26,11 @@ func TestEmptyFlags(t *testing.T) {
 			verb := verbOf(cmd)
 			args := slices.Concat(strings.Fields(verb), []string{"--" + fl.Name, ""}, arguments[verb])
 			code, stdout, stderr := unthunk(t, args...)
-			if want := "unthunk: --" + fl.Name + " is empty\n"; code != exitUsage || stdout != "" || stderr != want {
+			refusal := exitUsage
+			if verb == "gate" {
+				refusal = exitCannotTell
+			}
+			if want := "unthunk: --" + fl.Name + " is empty\n"; code != refusal || stdout != "" || stderr != want {
 				t.Errorf("%s: exit code %d, %s%s, want %s", strings.Join(args, " "), code, stdout, stderr, want)
 			}
 			checked[verb+" --"+fl.Name] = true

@@ -26,7 +26,7 @@ func verbSections() []section {
 	return []section{
 		{"Your own program", []string{"prog"}},
 		{"Measure this machine", []string{"run", "check", "bench", "tax", "profile"}},
-		{"Read and count code", []string{"xray", "drivers", "lab"}},
+		{"Read and count code", []string{"xray", "drivers", "lab", "gate"}},
 		{"Forward frames", []string{"forward"}},
 		{"Work with saved records", []string{"compare", "history", "report"}},
 		{"unthunk itself", []string{"help", "version", "completion", "man"}},
@@ -44,7 +44,7 @@ func flagSections() []section {
 			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
 		}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit"}},
-		{"What to compare", []string{"by", "threshold", "behavior-may-change"}},
+		{"What to compare", []string{"base", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
 			"engine", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",
 		}},

@@ -21,10 +21,10 @@ var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /d
 
 // checkOutput refuses a verb whose only result is its output, when standard output was
 // closed (>&-): else it would measure, write to nowhere and say that all is well. Of
-// compare, check and version the exit code says something, and forward does something.
+// compare, gate, check and version the exit code says something, and forward does something.
 func checkOutput(cmd *cobra.Command, stdout io.Writer) error {
 	switch verbOf(cmd) {
-	case "compare", "check", "forward", "man", "version", "completion":
+	case "compare", "check", "gate", "forward", "man", "version", "completion":
 		return nil
 	}
 	if file, ok := stdout.(*os.File); !ok || !replaced(file) {

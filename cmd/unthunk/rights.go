@@ -30,6 +30,9 @@ func rightsOf(cmd *cobra.Command) rights {
 	chain := []feature.Capability{unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN}
 	devices := []feature.Capability{unix.CAP_NET_ADMIN, unix.CAP_BPF, unix.CAP_PERFMON}
 	code := []feature.Capability{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}
+	guests := []feature.Capability{ // QEMU and apt run as other users
+		unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_KILL, unix.CAP_SETGID, unix.CAP_SETUID,
+	}
 	onDevices := given("in") || given("out")
 	switch verbOf(cmd) {
 	case "run", "unthunk":
@@ -135,11 +138,16 @@ func rightsOf(cmd *cobra.Command) rights {
 				"locked memory; --filter and engine xdp: CAP_PERFMON.",
 			reads: given("bpf") || given("metrics-config"),
 		}
+	case "gate":
+		return rights{
+			keeps: guests,
+			about: "none. As root: CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE to run QEMU and " +
+				"apt as other users.",
+			reads: true,
+		}
 	case "lab":
 		return rights{
-			keeps: slices.Concat(chain, code, []feature.Capability{
-				unix.CAP_CHOWN, unix.CAP_DAC_OVERRIDE, unix.CAP_FOWNER, unix.CAP_KILL, unix.CAP_SETGID, unix.CAP_SETUID,
-			}),
+			keeps: slices.Concat(chain, code, guests),
 			about: "none. As root: CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE to run QEMU and " +
 				"apt as other users; those of tax for the price in ns.",
 			reads: true,

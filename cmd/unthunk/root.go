@@ -20,6 +20,10 @@ const (
 	exitUsage      = 2
 	exitRegression = 3 // compare, prog diff: done, and something got slower, or behaves otherwise
 	exitMissing    = 4 // this machine cannot do it
+
+	// Those of gate alone, as git bisect run reads them.
+	exitBeyond     = 1
+	exitCannotTell = 125 // of all that is neither within nor beyond, wrong usage too
 )
 
 var (
@@ -53,7 +57,7 @@ func runLimited(
 	root.SetIn(stdin)
 	root.SetOut(out)
 	root.SetErr(errs)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if failed := out.first(); failed != nil && !errors.Is(err, failed) {
 		err = errors.Join(err, fmt.Errorf("write output: %w", failed))
 	}
@@ -63,13 +67,19 @@ func runLimited(
 	if errors.Is(err, errRegression) {
 		return exitRegression
 	}
+	if errors.Is(err, errBeyond) {
+		return exitBeyond
+	}
 	err = explain(err)
-	if onlyBrokenPipe(err) { // as with head: the reader has what it wants
+	gate := cmd != nil && verbOf(cmd) == "gate"
+	if onlyBrokenPipe(err) && !gate { // as with head: the reader has what it wants
 		return exitFailed
 	}
 	fmt.Fprintf(errs, "unthunk: %s\n", oneLine(err))
 	var usage usageError
 	switch {
+	case gate:
+		return exitCannotTell
 	case errors.As(err, &usage):
 		return exitUsage
 	case feature.AsMissing(err) != nil:
@@ -91,7 +101,7 @@ Without a verb it does what unthunk run does.
 
 Exit codes: 0 done; 1 failed, or no row got a number; 2 wrong usage; 3 compare
 or prog diff found something slower, or prog diff another behavior; 4 this machine
-cannot do it.`,
+cannot do it. Those of gate are 0 within, 1 beyond, 125 cannot tell.`,
 		Example: `  unthunk
   unthunk --save run.json && unthunk report run.json -o report.html`,
 		SilenceUsage:  true,
@@ -111,7 +121,8 @@ cannot do it.`,
 	addRun(s, root)
 	addVersionFlag(s, root)
 	root.AddCommand(
-		newRun(s), newProg(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newForward(s), newCheck(s),
+		newRun(s), newProg(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newGate(s),
+		newForward(s), newCheck(s),
 		newCompare(s), newReport(s), newHistory(s),
 		newCompletion(s), newVersion(s), newLabGuest(s), newMan(s),
 	)

@@ -203,7 +203,8 @@ func TestParseAllowance(t *testing.T) {
 			t.Errorf("%s: %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "instructions", "instructions=", "instructions=4", "instructions=-4", "instructions=+-4", "instructions=+x",
+	for _, text := range []string{"", "instructions", "instructions=", "instructions=4", "instructions=-4", "instructions=+-4",
+		"instructions=+x",
 		"instructions=+NaN", "instructions=+Inf",
 		"instructions=+1e10", "instructions=+0x10", "ns=+4", ":instructions=+4", "instructions=+4%%",
 		"instructions=++4", "instructions=+1_0", "row:", "instructions=+"} {

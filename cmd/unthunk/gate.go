@@ -1,0 +1,325 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/page"
+	"github.com/unthunk/unthunk/internal/tax"
+)
+
+// gateFlags are what the user typed.
+type gateFlags struct {
+	base, format, prices       string
+	max, unlike                []string
+	appends, cpus, nics, dmas  []string
+	bulks                      []int
+	limit                      time.Duration
+	output                     outputFlags
+	appendsGiven, cpuModelsSet bool
+}
+
+func newGate(s std) *cobra.Command {
+	var f gateFlags
+	cmd := &cobra.Command{
+		Use:   "gate [--base FILE] KERNEL",
+		Short: "Say whether a packet takes more on a kernel than a base allows: for CI and git bisect",
+		Long: `Say whether a packet takes more on a kernel than a base allows: for CI and git bisect.
+What a redirected packet takes is counted in QEMU, exactly, as lab does it: instructions
+and indirect branches.
+
+Without --base it counts, and --save makes the base. With --base it counts the same rows
+and compares them. --max says how much more is within: instructions=+4, indirect=+0.5%,
+or redirect-map/bulk=16:instructions=+4 for one row; what it does not name may take
+nothing more. Less than the base is within.
+
+The compiler, the configuration, the command line, the CPU model, QEMU and unthunk itself
+must be those of the base: counts of builds that are unlike say nothing of the source.
+--unlike names what may differ.
+
+Exit codes are those of git bisect run: 0 within, 1 beyond, 125 cannot tell. 125 is of all else
+too: a kernel that does not boot or lacks veth or BTF, wrong usage, a missing QEMU.
+
+An indirect call is priced by --prices, or by the price in the base: an estimate.`,
+		Example: `  unthunk gate --save base.json debian:6.12-cloud
+  unthunk gate --base base.json --max instructions=+4 debian:6.12-cloud
+  unthunk gate --base base.json --format junit debian:6.12-cloud > gate.xml`,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) != 1 {
+				return usagef("gate needs one kernel: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.base != "" {
+				for _, flag := range []string{"bulk", "nic", "dma"} {
+					if cmd.Flags().Changed(flag) {
+						return usagef("--%s is the base's: leave it out", flag)
+					}
+				}
+			}
+			f.appendsGiven, f.cpuModelsSet = cmd.Flags().Changed("append"), cmd.Flags().Changed("cpu-model")
+			return runGate(cmd.Context(), s, f, args[0])
+		},
+	}
+	fl := cmd.Flags()
+	fl.StringVar(&f.base, "base", "", "compare with the record in `FILE`, of gate or lab")
+	fl.StringSliceVar(&f.max, "max", nil, "what a packet may take more, `[ROW:]COUNT=+N[%]`; COUNT is instructions or indirect")
+	fl.StringSliceVar(&f.unlike, "unlike", nil, "what of the builds may differ: "+strings.Join(compare.BuildParts(), ", "))
+	fl.StringVar(&f.format, "format", "text", "text, or markdown for a pull request, junit or ktap for CI, json")
+	fl.StringVar(&f.prices, "prices", "", "take the price of an indirect call from `FILE` of tax --save or run --save")
+	fl.StringArrayVar(&f.appends, "append", nil, "kernel command line; once for each guest that is wanted")
+	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
+	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: veth, virtio, vmxnet3, igb")
+	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
+		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
+	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
+	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
+	f.output.add(cmd)
+	return cmd
+}
+
+// gateFormats are what a verdict can be written as; json is what --json does.
+func gateFormats() map[string]func(io.Writer, *record.Gate) error {
+	return map[string]func(io.Writer, *record.Gate) error{
+		"text":     func(w io.Writer, g *record.Gate) error { return report.Gate(w, textOptions(w), g) },
+		"markdown": func(w io.Writer, g *record.Gate) error { return page.ComparisonMarkdown(w, g) },
+		"junit":    func(w io.Writer, g *record.Gate) error { return report.JUnitComparison(w, g) },
+		"ktap":     func(w io.Writer, g *record.Gate) error { return report.KTAPComparison(w, g) },
+		"json":     nil,
+	}
+}
+
+func gateFormatNames() []string { return slices.Sorted(maps.Keys(gateFormats())) }
+
+// errBeyond is of a verdict that the output says.
+var errBeyond = errors.New("a packet takes more than the base allows")
+
+// cannotTell is a verdict that there is none.
+type cannotTell struct{ why string }
+
+func (e cannotTell) Error() string { return "cannot tell: " + e.why }
+
+func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
+	write, known := gateFormats()[f.format]
+	switch {
+	case !known:
+		return unknownValue(fmt.Errorf("format %q is not one of %s", f.format, strings.Join(gateFormatNames(), ", ")),
+			[]string{f.format}, gateFormatNames())
+	case f.output.json && f.format != "text" && f.format != "json":
+		return usagef("--json and --format %s are two outputs: choose one", f.format)
+	}
+	f.output.json = f.output.json || f.format == "json"
+	if f.base == "" {
+		return f.makeBase(ctx, s, kernel)
+	}
+	opts, err := f.options(kernel)
+	if err != nil {
+		return err
+	}
+	if err := checkFiles([]string{f.base, f.prices, kernel}, outFile{"save", f.output.save}); err != nil {
+		return err
+	}
+	base, err := f.loadBase(ctx)
+	if err != nil {
+		return err
+	}
+	if err := f.price(ctx, base, &opts); err != nil {
+		return err
+	}
+	plan, err := f.planOf(base, kernel)
+	if err != nil {
+		return fmt.Errorf("base %s: %w", f.base, err)
+	}
+	// What is wrong with the options is known before a guest boots.
+	if _, err := compare.Gate(base, new(record.Lab), opts); err != nil {
+		return fmt.Errorf("base %s: %w", f.base, err)
+	}
+	l, cells, errRun := f.count(ctx, s, plan)
+	g, err := compare.Gate(base, l, opts)
+	if err != nil {
+		return err
+	}
+	g.NameFiles(f.base, "")
+	f.tellFailures(g, cells, errRun)
+	if f.output.save != "" {
+		err = record.Save(f.output.save, l)
+	}
+	if f.output.json {
+		write = func(w io.Writer, g *record.Gate) error { return report.JSON(w, g) }
+	}
+	err = errors.Join(err, write(s.out, g))
+	switch g.Verdict {
+	case record.GateBeyond:
+		return errors.Join(errBeyond, err)
+	case record.GateCannotTell:
+		return errors.Join(cannotTell{g.Why}, err)
+	}
+	return err
+}
+
+// options are those of the comparison.
+func (f gateFlags) options(kernel string) (compare.GateOptions, error) {
+	opts := compare.GateOptions{Kernel: kernel, Unlike: f.unlike}
+	for _, text := range f.max {
+		a, err := compare.ParseAllowance(text)
+		if err != nil {
+			return opts, usagef("--max %w", err)
+		}
+		opts.Max = append(opts.Max, a)
+	}
+	for _, name := range f.unlike {
+		if !slices.Contains(compare.BuildParts(), name) {
+			return opts, unknownValue(fmt.Errorf("--unlike %q is not one of %s", name, strings.Join(compare.BuildParts(), ", ")),
+				[]string{name}, compare.BuildParts())
+		}
+	}
+	return opts, nil
+}
+
+func (f gateFlags) loadBase(ctx context.Context) (*record.Lab, error) {
+	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(f.base) })
+	if err != nil {
+		return nil, err
+	}
+	base := saved.Lab()
+	if base == nil {
+		return nil, fmt.Errorf("%s is a record of %s: a base is one of gate or lab", f.base, saved.Kind)
+	}
+	return base, nil
+}
+
+// price is that of one indirect call: of --prices, or that of the base.
+func (f gateFlags) price(ctx context.Context, base *record.Lab, opts *compare.GateOptions) error {
+	if f.prices == "" {
+		if base.Price != nil {
+			opts.Price, opts.PriceOf = base.Price, cmp.Or(base.Host.CPU, "the machine of the base")
+		}
+		return nil
+	}
+	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(f.prices) })
+	if err != nil {
+		return err
+	}
+	var why string
+	if opts.Price, why = tax.CallPriceOf(saved.Prices()); opts.Price == nil {
+		return fmt.Errorf("--prices %s has no price of an indirect call: %s", f.prices, why)
+	}
+	opts.PriceOf = cmp.Or(saved.Host.CPU, "the machine of "+f.prices)
+	return nil
+}
+
+// planOf is what is counted beside a base.
+func (f gateFlags) planOf(base *record.Lab, kernel string) (lab.Plan, error) {
+	plan, err := lab.PlanOf(base, kernel)
+	if err != nil {
+		return plan, err
+	}
+	plan.Limit = f.limit
+	for _, of := range []struct {
+		flag  string
+		given bool
+		value []string
+		plan  *[]string
+	}{{"append", f.appendsGiven, f.appends, &plan.Appends}, {"cpu-model", f.cpuModelsSet, f.cpus, &plan.CPUs}} {
+		switch {
+		case !of.given:
+		case len(of.value) != 1 || len(*of.plan) > 1:
+			return plan, fmt.Errorf("--%s in the place of the base's is one of one", of.flag)
+		default:
+			*of.plan = of.value
+		}
+	}
+	return plan, plan.Validate()
+}
+
+// makeBase counts, and writes what it counted.
+func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
+	switch {
+	case f.format != "text" && f.format != "json":
+		return usagef("--format %s writes a verdict: it needs --base", f.format)
+	case len(f.max) > 0 || len(f.unlike) > 0 || f.prices != "":
+		return usagef("--max, --unlike and --prices compare: they need --base")
+	}
+	plan := lab.Plan{Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit}
+	for _, dma := range f.dmas {
+		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
+	}
+	if err := plan.Validate(); err != nil {
+		return usageError{err}
+	}
+	if err := checkFiles([]string{kernel}, outFile{"save", f.output.save}); err != nil {
+		return err
+	}
+	l, cells, err := f.count(ctx, s, plan)
+	if err != nil && ctx.Err() == nil {
+		return err
+	}
+	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	switch {
+	case err != nil:
+		return err
+	case l.Incomplete:
+		return errStopped
+	}
+	return cellErrors(cells)
+}
+
+// count boots the guests of a plan. The record has what was counted, also when it returns an error.
+func (f gateFlags) count(ctx context.Context, s std, plan lab.Plan) (*record.Lab, []lab.CellResult, error) {
+	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
+	l, cells, err := f.boot(ctx, s, plan)
+	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
+	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(plan.Kernels, " ")}
+	l.Document = *doc
+	return l, cells, err
+}
+
+func (f gateFlags) boot(ctx context.Context, s std, plan lab.Plan) (*record.Lab, []lab.CellResult, error) {
+	none := lab.Record(nil, plan.Bulks, nil)
+	models := slices.DeleteFunc(slices.Clone(plan.CPUs), func(model string) bool { return model == "" })
+	if err := errors.Join(checkModels(ctx, models), f.output.check()); err != nil {
+		return none, nil, err
+	}
+	self, err := lab.Executable()
+	if err != nil {
+		return none, nil, err
+	}
+	show, done := labProgress(s)
+	cells, err := lab.Run(ctx, plan, self, show)
+	done()
+	return lab.Record(cells, plan.Bulks, nil), cells, err
+}
+
+// tellFailures adds to a verdict why guests have no number, and the last lines of the first of them.
+func (f gateFlags) tellFailures(g *record.Gate, cells []lab.CellResult, err error) {
+	for _, c := range cells {
+		if c.Err != nil {
+			g.Console = c.LastLines(consoleLines)
+			break
+		}
+	}
+	if err != nil && g.Verdict == record.GateCannotTell {
+		g.Why = lab.OneLine(explain(err).Error())
+		if errors.Is(err, context.Canceled) {
+			g.Why = "the run was stopped before its end"
+		}
+	}
+}
+
+// consoleLines are how many of a guest's last lines are shown.
+const consoleLines = 10

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+)
+
+// All that is neither within nor beyond is 125, as git bisect run reads any other code as bad, or stops.
+func TestGateRefuses(t *testing.T) {
+	dir := t.TempDir()
+	file := func(name string, doc any) string {
+		b, ok := doc.([]byte)
+		if !ok {
+			var err error
+			if b, err = json.Marshal(doc); err != nil {
+				t.Fatal(err)
+			}
+		}
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	base := file("base.json", recordtest.GateLab("debian:6.12-cloud"))
+	two := recordtest.GateLab("a")
+	two.Rows[1].Labels["kernel"] = "b"
+	bad := recordtest.GateLab("a")
+	bad.Rows[1].Labels["bulk"] = "many"
+	nic := recordtest.GateLab("a")
+	nic.Rows[1].Labels["nic"] = "e1000"
+	const kernel = "debian:6.12-cloud"
+	refuses(t, "gate", []refused{
+		{"no kernel", nil, exitCannotTell, "gate needs one kernel"},
+		{"two kernels", []string{kernel, kernel}, exitCannotTell, "gate needs one kernel"},
+		{"no such flag", []string{"--bse", base, kernel}, exitCannotTell, "did you mean --base?"},
+		{"empty base", []string{"--base", "", kernel}, exitCannotTell, "--base is empty"},
+		{"no base", []string{"--base", filepath.Join(dir, "none"), kernel}, exitCannotTell, "no such file"},
+		{"a folder as base", []string{"--base", dir, kernel}, exitCannotTell, dir},
+		{"a base that is no record", []string{"--base", file("x.json", []byte("{}")), kernel}, exitCannotTell, "not a record of unthunk"},
+		{"a base of bench", []string{"--base", "testdata/saved/bench.json", kernel}, exitCannotTell,
+			"a record of bench: a base is one of gate or lab"},
+		{"a base of two kernels", []string{"--base", file("two.json", two), kernel}, exitCannotTell, "rows of 2 kernels"},
+		{"a base with a bad bulk", []string{"--base", file("bad.json", bad), kernel}, exitCannotTell, `bulk "many" is no number`},
+		{"a base with a bad NIC", []string{"--base", file("nic.json", nic), kernel}, exitCannotTell, `NIC "e1000"`},
+		{"max", []string{"--base", base, "--max", "instructions=4", kernel}, exitCannotTell, "with a + before it"},
+		{"max of no row", []string{"--base", base, "--max", "tx/bulk=1:indirect=+1", kernel}, exitCannotTell, "the base has no row"},
+		{"max without base", []string{"--max", "instructions=+4", kernel}, exitCannotTell, "they need --base"},
+		{"unlike", []string{"--base", base, "--unlike", "bot", kernel}, exitCannotTell, "did you mean boot?"},
+		{"format", []string{"--base", base, "--format", "junt", kernel}, exitCannotTell, "did you mean junit?"},
+		{"format without base", []string{"--format", "junit", kernel}, exitCannotTell, "it needs --base"},
+		{"two formats", []string{"--base", base, "--format", "junit", "--json", kernel}, exitCannotTell, "two outputs"},
+		{"bulk with base", []string{"--base", base, "--bulk", "1", kernel}, exitCannotTell, "--bulk is the base's"},
+		{"two command lines", []string{"--base", base, "--append", "a", "--append", "b", kernel}, exitCannotTell, "--append"},
+		{"bulk", []string{"--bulk", "0", kernel}, exitCannotTell, "bulk 0"},
+		{"limit", []string{"--limit", "1ms", kernel}, exitCannotTell, "1ms"},
+		{"save over the base", []string{"--base", base, "--save", base, kernel}, exitCannotTell, "would overwrite"},
+		{"prices", []string{"--base", base, "--prices", "testdata/saved/lab.json", kernel}, exitCannotTell, "no price of an indirect call"},
+		{"name", []string{"debian:bookworm"}, exitCannotTell, "debian:VERSION"},
+		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "no such file"},
+	})
+	if guest.Available() == nil {
+		refuses(t, "gate", []refused{
+			{"model", []string{kernel, "--cpu-model", "NoSuchCPU"}, exitCannotTell, `no CPU model "NoSuchCPU"`},
+		})
+	}
+	// With a base the verdict is written for CI too when there is no kernel to count.
+	code, stdout, stderr := unthunk(t, "gate", "--base", base, "--format", "json", filepath.Join(dir, "none"))
+	saved, err := record.Parse([]byte(stdout))
+	if err != nil {
+		t.Fatalf("%v: %s %s", err, stdout, stderr)
+	}
+	if g := saved.Gate(); code != exitCannotTell || g.Verdict != record.GateCannotTell || len(g.Rows) != 2 ||
+		!strings.Contains(g.Why, "no such file") && !strings.Contains(g.Why, "is missing") {
+		t.Errorf("exit code %d, %+v", code, g)
+	}
+}

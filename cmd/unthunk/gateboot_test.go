@@ -1,0 +1,134 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// Real-mode code for the beginning of a kernel, 16 bits each. DX is the first serial port.
+var (
+	toSerial = []byte{0xba, 0xf8, 0x03}                   // mov $0x3f8,%dx
+	forever  = []byte{0xeb, 0xfe}                         // jmp .
+	rubbish  = []byte{0xee, 0xfe, 0xc0, 0xeb, 0xfb}       // out %al,(%dx); inc %al; jmp to the out
+	resets   = []byte{0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe} // mov $0xfe,%al; out %al,$0x64: the keyboard controller resets
+)
+
+// prints is code that prints a text and runs on behind it.
+func prints(text string) (code []byte) {
+	for _, c := range []byte(text) {
+		code = append(code, 0xb0, c, 0xee) // mov $c,%al; out %al,(%dx)
+	}
+	return code
+}
+
+// bzImage is a kernel whose header is right (Documentation/arch/x86/boot.rst of Linux, protocol 2.12) and that runs code.
+func bzImage(code []byte) []byte {
+	const setup, entry = 4, 0x268
+	image := make([]byte, 512*(1+setup)+64<<10)
+	image[0x1f1] = setup
+	binary.LittleEndian.PutUint16(image[0x1fe:], 0xaa55)
+	copy(image[0x200:], []byte{0xeb, entry - 0x202}) // jmp to the code
+	copy(image[0x202:], "HdrS")
+	binary.LittleEndian.PutUint16(image[0x206:], 0x020c)
+	const version = 0x800
+	binary.LittleEndian.PutUint16(image[0x20e:], version-0x200)
+	copy(image[version:], "0.0 (nobody@nowhere)\x00")
+	image[0x211] = 1                                              // loaded high
+	binary.LittleEndian.PutUint32(image[0x214:], 0x100000)        // where
+	binary.LittleEndian.PutUint32(image[0x22c:], 0x7fffffff)      // the initramfs may be anywhere
+	binary.LittleEndian.PutUint32(image[0x230:], 1<<20)           // alignment
+	binary.LittleEndian.PutUint32(image[0x238:], 2047)            // command line
+	binary.LittleEndian.PutUint32(image[0x260:], uint32(512<<10)) // room
+	copy(image[entry:version], code)
+	return image
+}
+
+// Kernels that never come up cannot be told, within the limit, and the last that they printed is shown.
+func TestGateHopeless(t *testing.T) {
+	if err := guest.Available(); err != nil {
+		testutil.SkipMissing(t, err)
+	}
+	random := make([]byte, 64<<10)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range random {
+		random[i] = byte(r.Uint32())
+	}
+	tests := []struct {
+		name  string
+		image []byte
+		limit string
+		want  []string // on standard output
+	}{
+		{"waits for a secret", bzImage(slices.Concat(toSerial, prints("disk\r\n\x1b[31mpassphrase: "), forever)), "2s",
+			[]string{"did not boot and finish within 2s", "The last lines of the guest:", "passphrase:"}},
+		{"resets", bzImage(slices.Concat(toSerial, prints("bye\n"), resets)), "1m",
+			[]string{"guest 0.0 ended after 0 of 1 commands", "\n  bye\n"}},
+	}
+	if !testing.Short() && os.Getenv("UNTHUNK_GUEST") != "" {
+		tests = append(tests, []struct {
+			name  string
+			image []byte
+			limit string
+			want  []string
+		}{
+			{"prints rubbish", bzImage(slices.Concat(toSerial, rubbish)), "1m", []string{"it wrote more than 4 MiB"}},
+			{"zeros", bzImage(nil), "2s", []string{"did not boot and finish within 2s"}},
+			{"no header", random, "10s", []string{"boot guest 0.0"}},
+			{"cut off", bzImage(forever)[:0x400], "10s", []string{"boot guest 0.0"}},
+		}...)
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) { hopeless(t, test.image, test.limit, test.want) })
+	}
+}
+
+func hopeless(t *testing.T, image []byte, limit string, want []string) {
+	dir := t.TempDir()
+	base, kernel := filepath.Join(dir, "base.json"), filepath.Join(dir, "k")
+	b, err := json.Marshal(recordtest.GateLab("debian:6.12-cloud"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = errors.Join(os.WriteFile(base, b, 0o600), os.MkdirAll(filepath.Join(kernel, "boot"), 0o755),
+		os.MkdirAll(filepath.Join(kernel, "lib/modules/0.0"), 0o755), os.WriteFile(filepath.Join(kernel, "boot/vmlinuz-0.0"), image, 0o600),
+		os.WriteFile(filepath.Join(kernel, "lib/modules/0.0/modules.builtin"), []byte("kernel/drivers/net/veth.ko\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	code, stdout, stderr := unthunk(t, "gate", "--base", base, "--limit", limit, kernel)
+	if took := time.Since(begun); took > 90*time.Second {
+		t.Errorf("it took %v", took)
+	}
+	if code != exitCannotTell || !strings.Contains(stdout, "Cannot tell: ") {
+		t.Errorf("exit code %d: %s", code, stdout)
+	}
+	if !strings.HasPrefix(stderr, "unthunk: cannot tell: ") && !strings.Contains(stderr, "\nunthunk: cannot tell: ") {
+		t.Errorf("stderr: %s", stderr)
+	}
+	for _, text := range want {
+		if !strings.Contains(strings.Join(strings.Fields(stdout), " "), strings.Join(strings.Fields(text), " ")) {
+			t.Errorf("no %q in %s", text, stdout)
+		}
+	}
+	if strings.Contains(stdout+stderr, "\x1b[31m") {
+		t.Error("a guest speaks to the terminal")
+	}
+	code, stdout, _ = unthunk(t, "gate", "--base", base, "--limit", limit, "--json", kernel)
+	if _, err := record.Parse([]byte(stdout)); err != nil || code != exitCannotTell {
+		t.Errorf("%v, exit code %d: %s", err, code, stdout)
+	}
+}
