@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/lab"
@@ -31,6 +32,8 @@ type labFlags struct {
 	nics, dmas    []string
 	bulks         []int
 	limit         time.Duration
+	trace         bool
+	annotate, svg string
 	output        outputFlags
 }
 
@@ -72,13 +75,17 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringVar(&f.accel, "accel", "auto",
 		"tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
+	fl.BoolVar(&f.trace, "trace", false, "say where the instructions are executed: by stage, function and line of programs")
+	fl.StringVar(&f.annotate, "annotate", "", "trace, and list the executed instructions of this function")
+	fl.StringVar(&f.svg, "svg", "", "trace, and write a flame graph of the instructions to `FILE`: of one row, or of how two differ")
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 	f.output.add(cmd)
 	return cmd
 }
 
 func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
-	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit}
+	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
+		Trace: f.trace || f.annotate != "" || f.svg != "", Annotate: f.annotate}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
 	}
@@ -110,6 +117,9 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if err := plan.Validate(); err != nil {
 		return usageError{err}
 	}
+	if f.run != "" && plan.Trace {
+		return usagef("--run writes what the guest writes: leave --trace, --annotate and --svg out")
+	}
 	if f.run != "" && (f.output.json || f.output.save != "") {
 		return usagef("--run writes what the guest writes: leave --json and --save out")
 	}
@@ -121,10 +131,13 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if err := checkModels(ctx, f.cpus); err != nil {
 		return err
 	}
-	if err := checkFiles(kernels, outFile{"save", f.output.save}); err != nil {
+	if err := checkFiles(kernels, outFile{"save", f.output.save}, outFile{"svg", f.svg}); err != nil {
 		return err
 	}
 	if err := f.output.check(); err != nil {
+		return err
+	}
+	if err := f.checkTrace(plan); err != nil {
 		return err
 	}
 	self, err := lab.Executable()
@@ -151,7 +164,11 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
 	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
 	l.Document = *doc
+	l.TraceChanges = compare.LabTraces(l)
 	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	if err == nil {
+		err = f.drawTrace(ctx, l)
+	}
 	switch {
 	case err != nil:
 		return err
@@ -247,6 +264,7 @@ func newLabGuest(s std) *cobra.Command {
 		bulks []int
 		nic   string
 		timed bool
+		trace bool
 	)
 	cmd := &cobra.Command{
 		Use:    "lab-guest",
@@ -257,7 +275,7 @@ func newLabGuest(s std) *cobra.Command {
 			if !guest.Guest() {
 				return &feature.Missing{Feature: "a guest of lab", Help: "unthunk lab boots one and runs this in it"}
 			}
-			m, err := lab.InGuest(cmd.Context(), nic, bulks, timed)
+			m, err := lab.InGuest(cmd.Context(), nic, bulks, timed, trace)
 			if err != nil {
 				return err
 			}
@@ -266,6 +284,7 @@ func newLabGuest(s std) *cobra.Command {
 	}
 	cmd.Flags().IntSliceVar(&bulks, "bulk", []int{16}, "frames a batch")
 	cmd.Flags().BoolVar(&timed, "time", false, "measure time instead")
+	cmd.Flags().BoolVar(&trace, "trace", false, "for a host that traces the guest")
 	cmd.Flags().StringVar(&nic, "nic", lab.Veth, "what frames go through")
 	return cmd
 }

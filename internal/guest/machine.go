@@ -48,6 +48,10 @@ type Machine struct {
 	Files map[string]string
 	// MaxResults is the most that the commands may write in all, in bytes; 0 is 32 MiB.
 	MaxResults int64
+	// Debug, when set, is called before the guest executes anything, and beside it from its
+	// first [gdb.Client.Continue] on. An error other than [gdb.ErrEnded] ends the guest. When
+	// the guest ends, what Debug waits for fails.
+	Debug func(*Debugger) error
 }
 
 // NIC is a network interface of a guest.
@@ -147,6 +151,14 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		cmdline += " nokaslr cryptomgr.notests=1 tsc_early_khz=1000000 hpet=disable pmtmr=0"
 	}
 	args = append(args, m.devices()...)
+	debugger, err := m.newDebugger(len(files))
+	if err != nil {
+		return Report{}, fmt.Errorf("boot guest: %w", err)
+	}
+	if debugger != nil {
+		defer debugger.close()
+		args = append(args, debugger.args...)
+	}
 	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -161,7 +173,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	qemu.Stdout, qemu.Stderr = out, out
 	runtime.LockOSThread() // the signal of Pdeathsig comes when the thread ends that started it
 	defer runtime.UnlockOSThread()
-	runErr := qemu.Run()
+	runErr := debugger.run(qemu, m.Debug, stop)
 
 	var r Report
 	text, err := io.ReadAll(io.NewSectionReader(console, 0, maxConsole))

@@ -33,6 +33,8 @@ type Measurement struct {
 	Stamp int `json:"stamp"`
 	// Bulks are in the order asked for.
 	Bulks []BulkCount `json:"bulks"`
+	// Codes are what was loaded while slots were traced, each a [Traced.Code].
+	Codes []GuestCode `json:"codes,omitempty"`
 }
 
 // BulkCount is what a redirected packet goes through at one bulk. On veth that is all
@@ -62,6 +64,9 @@ type BulkCount struct {
 	NotExecuted []record.LabPlace `json:"not-executed,omitempty"`
 	// Functions are entries of functions per packet.
 	Functions []record.LabFunction `json:"functions"`
+	// Traced is the slot that is traced from outside, Trace what came of it there.
+	Traced *Traced          `json:"traced,omitempty"`
+	Trace  *record.LabTrace `json:"-"`
 }
 
 // The parts of a chain over wires that are told apart.
@@ -83,8 +88,10 @@ const slots = 6
 // InGuest is what runs in a guest that [Run] made: it counts what a redirected packet
 // goes through at each bulk or, when timed, takes its time instead. It needs
 // CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
-func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measurement, error) {
-	m, err := inGuest(ctx, nic, bulks, timed)
+//
+// Traced marks a slot of each bulk for whoever traces the guest.
+func InGuest(ctx context.Context, nic string, bulks []int, timed, traced bool) (*Measurement, error) {
+	m, err := inGuest(ctx, nic, bulks, timed, traced)
 	if err != nil {
 		return nil, err
 	}
@@ -92,18 +99,20 @@ func InGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measure
 	return m, nil
 }
 
-func inGuest(ctx context.Context, nic string, bulks []int, timed bool) (*Measurement, error) {
+func inGuest(ctx context.Context, nic string, bulks []int, timed, traced bool) (*Measurement, error) {
 	switch {
 	case nic != Veth:
 		return overWires(ctx, bulks, timed)
 	case timed:
 		return timeChain(ctx, bulks)
+	case traced:
+		return countChain(ctx, bulks, &marker{})
 	}
-	return countChain(ctx, bulks)
+	return countChain(ctx, bulks, nil)
 }
 
 // countChain counts what a packet of the veth chain goes through.
-func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
+func countChain(ctx context.Context, bulks []int, mark *marker) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify(host.Options{})}
 	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
@@ -136,7 +145,13 @@ func countChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
 			return nil, fmt.Errorf("count instructions at bulk %d: %w", row.Bulk, err)
 		}
 		b.Bulk = row.Bulk
+		if err := mark.trace(ctx, arm, &b); err != nil {
+			return nil, fmt.Errorf("bulk %d: %w", row.Bulk, err)
+		}
 		arms, m.Bulks = append(arms, arm), append(m.Bulks, b)
+	}
+	if err := mark.describe(m); err != nil {
+		return nil, err
 	}
 	tested, _, _ := chain.Devices()
 	p, err := placeProbes(ctx, lab, tested, nil, slotOf(ctx, arms[0]))

@@ -26,6 +26,10 @@ type Plan struct {
 	Bulks []int
 	// Time boots each guest once more, with KVM, one at a time, and measures time.
 	Time bool
+	// Trace says where the instructions are executed, on veth.
+	Trace bool
+	// Annotate is a function whose instructions a trace lists; empty for none.
+	Annotate string
 	// Limit is what one guest may take; 0 is [DefaultLimit].
 	Limit time.Duration
 }
@@ -108,6 +112,9 @@ func (p Plan) Validate() error {
 		if dma != Direct && slices.Equal(p.NICs, []string{Veth}) {
 			return errors.New("a veth does no DMA: choose --nic virtio, vmxnet3 or igb")
 		}
+	}
+	if p.Trace && !slices.Equal(p.NICs, []string{Veth}) {
+		return errors.New("a trace is of a veth: leave the other NICs out")
 	}
 	if p.Limit < time.Second {
 		return fmt.Errorf("a limit of %v is too short for a boot", p.Limit)

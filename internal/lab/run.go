@@ -74,6 +74,14 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 		bulks = append(bulks, fmt.Sprint(b))
 	}
 	args := append([]string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, flags...)
+	var traces *tracer
+	if plan.Trace && m.Exact {
+		var err error
+		if traces, err = newTracer(ctx, m.Kernel.Image, plan.Annotate); err != nil {
+			return nil, "", err
+		}
+		args, m.Debug = append(args, "--trace"), traces.debug
+	}
 	report, err := m.Run(ctx, guest.Command{Args: args, Timeout: plan.Limit})
 	if err := failed(report, err); err != nil {
 		return nil, lastOf(report.Console), err
@@ -85,7 +93,10 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	if err != nil {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: %w", err)
 	}
-	return got, lastOf(report.Console), nil
+	if traces != nil {
+		err = traces.finish(got)
+	}
+	return got, lastOf(report.Console), err
 }
 
 // lastOf is the end of what a guest printed: up to 256 guests' are kept.
@@ -136,6 +147,9 @@ func readMeasurement(b []byte, nic string, bulks []int) (*Measurement, error) {
 				return nil, fmt.Errorf("bulk %d: impossible count %v", bulk, *n)
 			}
 		}
+	}
+	if err := checkCodes(m.Codes); err != nil {
+		return nil, err
 	}
 	for _, name := range m.Uncounted {
 		if printable(name, maxWords) != name {

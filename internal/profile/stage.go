@@ -160,3 +160,18 @@ func unwound(stage functions.Stage, function string, sink bool, by task) (functi
 	}
 	return stage, by.elsewhere()
 }
+
+// StageOfCalls is the stage of a chain of calls by their names, the innermost first, in the
+// task that sends the packets. sink tells that a poll under way is that of the sink. What
+// does nothing for a packet is in [functions.StageOther].
+func StageOfCalls(calls []string, sink bool) functions.Stage {
+	frames := make([]Frame, len(calls))
+	for i, name := range calls {
+		frames[i].Function = name
+	}
+	stage, outside := classify(frames, sink, sender)
+	if outside != Inside || stage == "" {
+		return functions.StageOther
+	}
+	return stage
+}

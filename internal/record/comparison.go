@@ -305,6 +305,8 @@ type LabChange struct {
 	Name string `json:"name"`
 	// What differs: "instructions: 1180.33 → 1179.71".
 	What []string `json:"what"`
+	// Trace is where the instructions differ; nil unless both rows were traced and differ.
+	Trace *LabTraceChange `json:"trace,omitempty"`
 }
 
 // Regressed implements [Changes]: counts are no time.
@@ -382,7 +384,14 @@ func (r *ProfileChange) check() error {
 	return r.Change.check(r.Name, []string{r.Verdict}, r.Name == Unattributed || r.Name == PacketRow)
 }
 
-func (r *LabChange) check() error { return checkTexts(append([]string{r.Name}, r.What...)) }
+func (r *LabChange) check() error {
+	if r.Trace != nil {
+		if err := r.Trace.check(); err != nil {
+			return err
+		}
+	}
+	return checkTexts(append([]string{r.Name}, r.What...))
+}
 
 func (r *SiteChange) check() error {
 	if r.Old == nil && r.New == nil {

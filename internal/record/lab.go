@@ -47,6 +47,8 @@ type LabRow struct {
 	DMA []LabDMA `json:"dma,omitempty"`
 	// Build is what the guest's kernel was built by and booted with; nil in records of versions before 2026-11-29.
 	Build *LabBuild `json:"build,omitempty"`
+	// Trace says where the instructions are executed; nil when nobody asked, and on wires.
+	Trace *LabTrace `json:"trace,omitempty"`
 	// Refused says why there are no numbers. Empty when there are.
 	Refused string `json:"refused,omitempty"`
 }
@@ -161,6 +163,8 @@ const LabMpps = 13
 type Lab struct {
 	Document[LabRow]
 	Differences []LabDifference `json:"differences"`
+	// TraceChanges are what traces of two rows differ in; absent where none was traced.
+	TraceChanges []LabTraceChange `json:"trace-changes,omitempty"`
 	// Price is that of one indirect call on this machine, in ns; nil when none was
 	// measured.
 	Price *stat.Quantity `json:"price"`
@@ -211,6 +215,14 @@ func (r *LabRow) check() error {
 	if err := r.Build.check(); err != nil {
 		return err
 	}
+	if r.Trace != nil {
+		if err := r.Trace.check(); err != nil {
+			return err
+		}
+		if n := r.Instructions; n == nil || math.Round(*n*float64(r.Trace.Packets)) != float64(r.Trace.Executed) {
+			return fmt.Errorf("a trace of %d instructions, and another count of them", r.Trace.Executed)
+		}
+	}
 	return r.checkPlaces()
 }
 
@@ -251,6 +263,12 @@ func (r *LabRow) rowName() string { return r.Name }
 
 func (l *Lab) check() error {
 	if err := checkRows(l.Rows, nil); err != nil {
+		return err
+	}
+	if n := len(l.TraceChanges); n > MaxRows {
+		return fmt.Errorf("%d differences of traces: at most %d are possible", n, MaxRows)
+	}
+	if err := checkEach("difference of traces", l.TraceChanges); err != nil {
 		return err
 	}
 	if n := len(l.Differences); n > MaxRows {

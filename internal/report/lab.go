@@ -34,6 +34,7 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 		}
 		p.labSites(l, d.With)
 	}
+	p.labTraces(l)
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's "+
 		"verdict; the generator and the redirect both call ndo_xdp_xmit. Instructions are no time: QEMU predicts "+

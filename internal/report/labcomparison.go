@@ -20,6 +20,9 @@ func LabComparison(w io.Writer, opts Options, c *record.LabComparison) error {
 		for _, what := range row.What {
 			p.wrap("  ", what)
 		}
+		if row.Trace != nil {
+			p.labTraceChange(row.Trace)
+		}
 	}
 	if len(c.Rows) > 0 {
 		fmt.Fprintln(&p.buf)

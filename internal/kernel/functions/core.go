@@ -306,7 +306,7 @@ var stack = []Function{
 // measured is what makes frames and watches them, and where call chains begin.
 var measured = []Function{
 	{Name: "bpf_test_run_xdp_live", Since: "5.18", Roles: Checked | Generator, What: "makes frames"},
-	{Name: "xdp_test_run_batch", Since: "5.18", Absent: "static", Roles: Checked | Generator,
+	{Name: "xdp_test_run_batch", Since: "5.18", Into: "bpf_test_run_xdp_live", Absent: "static", Roles: Checked | Generator,
 		What: "makes a batch of frames"},
 	{Name: "bpf_prog_test_run_xdp", Roles: Checked | Generator, What: "BPF_PROG_TEST_RUN of XDP programs"},
 

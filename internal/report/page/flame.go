@@ -59,15 +59,22 @@ func Flame(ctx context.Context, w io.Writer, prof *record.Profile, name string) 
 }
 
 // SVG writes the flame graph of the one profile of a source, or the differential one of
-// the two: red functions take more ns a packet in the second one, blue ones less.
+// the two: red functions take more ns a packet in the second one, blue ones less. Of records
+// of lab it is as [LabFlame].
 func SVG(ctx context.Context, w io.Writer, src Source) error {
 	var profiles []*record.Saved
+	var traced []*record.LabRow
 	for _, s := range src.Records {
+		traced = append(traced, tracedRows(s.Lab())...)
 		if p := s.Stages(); p != nil && len(p.Stacks) > 0 {
 			profiles = append(profiles, s)
 		}
 	}
 	switch len(profiles) {
+	case 0:
+		if len(traced) > 0 {
+			return LabFlame(ctx, w, traced)
+		}
 	case 1:
 		return Flame(ctx, w, profiles[0].Stages(), profiled(profiles[0]))
 	case 2:
@@ -128,6 +135,8 @@ type flameGraph struct {
 	head, base float64
 	// scale is pixels for a ns.
 	scale float64
+	// unit is what widths are of a packet.
+	unit string
 	// differs is set for two profiles; most is the most that the time of a function
 	// itself differs.
 	differs bool
@@ -144,13 +153,13 @@ const maxFlameFile = memory.MaxOutput / 2
 var errFlameRoom = fmt.Errorf("it has more than %d MiB", maxFlameFile>>20)
 
 func newFlameGraph(tree *flameTree, sampled string) *flameGraph {
-	return &flameGraph{tree: tree, root: tree.root, sampled: sampled, width: flameWide, lines: 1}
+	return &flameGraph{tree: tree, root: tree.root, sampled: sampled, width: flameWide, lines: 1, unit: "ns"}
 }
 
 // narrowed is the graph for a phone: of the poll that redirects alone, and less wide.
 func (g *flameGraph) narrowed() *flameGraph {
 	return &flameGraph{tree: g.tree, root: g.tree.root.redirect(), sampled: g.sampled, width: narrowDrawing, lines: 4,
-		differs: g.differs, most: g.most}
+		unit: g.unit, differs: g.differs, most: g.most}
 }
 
 // file writes the graph as a file of its own.
@@ -313,10 +322,13 @@ func (g *flameGraph) label(f *flameFrame) string {
 func (g *flameGraph) details(f *flameFrame) string {
 	s := cells.ShortName(cells.Clean(f.name))
 	if g.differs {
-		s += fmt.Sprintf(": %s → %s ns a packet; the function itself %s → %s (%s)", stat.Number(f.old), stat.Number(f.ns),
+		s += fmt.Sprintf(": %s → %s %s a packet; the function itself %s → %s (%s)", stat.Number(f.old), stat.Number(f.ns), g.unit,
 			stat.Number(f.oldOwn), stat.Number(f.own), stat.Signed(f.own-f.oldOwn))
 	} else {
-		s += fmt.Sprintf(": %s ns a packet, %s of itself, %d samples", stat.Number(f.ns), stat.Number(f.own), f.samples)
+		s += fmt.Sprintf(": %s %s a packet, %s of itself", stat.Number(f.ns), g.unit, stat.Number(f.own))
+		if f.samples > 0 {
+			s += fmt.Sprintf(", %d samples", f.samples)
+		}
 		if whole := g.tree.root.ns; whole > 0 {
 			s += fmt.Sprintf(", %.1f %% of what is drawn", 100*f.ns/whole)
 		}
@@ -357,7 +369,7 @@ func (g *flameGraph) legend(y float64) float64 {
 	entry("", "indirect call, thunk")
 	if g.differs {
 		for _, part := range []float64{-1, -0.5, 0, 0.5, 1} {
-			entry(changeColor(part), stat.Signed(part*g.most)+" ns")
+			entry(changeColor(part), stat.Signed(part*g.most)+" "+g.unit)
 		}
 	} else {
 		for _, name := range g.tree.stagesByNs() {

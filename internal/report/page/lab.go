@@ -22,6 +22,7 @@ func (v *viewer) labBlocks() []block {
 			out = append(out, v.labWiresBlock(s))
 		}
 		out = append(out, v.labCountsBlock(s))
+		out = append(out, v.labTraceBlocks(s.Lab())...)
 		out = append(out, v.labPathBlocks(s.Lab())...)
 	}
 	return out

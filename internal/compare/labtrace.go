@@ -1,0 +1,197 @@
+package compare
+
+import (
+	"cmp"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// LabTrace is what two rows of lab differ in, by function and by stage: where the instructions
+// are that one has more than the other. The differences add up to that of the rows. It is nil
+// unless both rows have a trace.
+//
+// Functions are the same when the table of package functions says that one name is another's
+// old one. Where only one of the two kernels has a function that compilers put into its
+// caller, the two are taken together.
+func LabTrace(old, new *record.LabRow) *record.LabTraceChange {
+	if old.Trace == nil || new.Trace == nil {
+		return nil
+	}
+	c := &record.LabTraceChange{Old: old.Name, New: new.Name, Functions: []record.LabTraceDifference{},
+		Stages: []record.LabTraceDifference{}}
+	c.Was, c.Is = old.Trace.PerPacket(old.Trace.Executed), new.Trace.PerPacket(new.Trace.Executed)
+	c.Difference = c.Is - c.Was
+
+	groups := make(map[string]*traceGroup)
+	gather(groups, old.Trace, 0)
+	gather(groups, new.Trace, 1)
+	join(groups)
+	for _, g := range groups {
+		if d := g.difference(); d.Difference != 0 || d.Was != "" {
+			c.Functions = append(c.Functions, d)
+		} else {
+			c.Same++
+		}
+	}
+	sortDifferences(c.Functions)
+
+	stages := make(map[string]*traceGroup)
+	for side, t := range []*record.LabTrace{old.Trace, new.Trace} {
+		for _, f := range t.Functions {
+			g := groupOf(stages, f.Stage)
+			g.sums[side] += t.PerPacket(f.Executed)
+			g.names[side][f.Stage] = true
+		}
+	}
+	for name, g := range stages {
+		d := g.difference()
+		d.Name, d.Was = name, ""
+		c.Stages = append(c.Stages, d)
+	}
+	slices.SortFunc(c.Stages, func(a, b record.LabTraceDifference) int {
+		return cmp.Or(cmp.Compare(functions.Stage(a.Name).Order(), functions.Stage(b.Name).Order()), strings.Compare(a.Name, b.Name))
+	})
+	return c
+}
+
+// LabTraces are the differences of rows of one record that have a trace: of each kernel
+// against the one before it, and of each command line against the first, all else alike.
+func LabTraces(l *record.Lab) []record.LabTraceChange {
+	var out []record.LabTraceChange
+	add := func(old, new *record.LabRow) {
+		if c := LabTrace(old, new); c != nil {
+			out = append(out, *c)
+		}
+	}
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		if before := lastBut(l.Rows[:i], row, "kernel"); before >= 0 {
+			add(&l.Rows[before], row)
+		}
+		if first := slices.IndexFunc(l.Rows[:i], func(r record.LabRow) bool { return onlyDiffer(&r, row, "append") }); first >= 0 {
+			add(&l.Rows[first], row)
+		}
+	}
+	return out
+}
+
+// lastBut is the last of rows that differs from a row in one label only, -1 when none does.
+func lastBut(rows []record.LabRow, row *record.LabRow, label string) int {
+	for i := range slices.Backward(rows) {
+		if onlyDiffer(&rows[i], row, label) {
+			return i
+		}
+	}
+	return -1
+}
+
+// onlyDiffer tells whether two rows differ in one label and in no other.
+func onlyDiffer(a, b *record.LabRow, label string) bool {
+	if a.Labels[label] == b.Labels[label] {
+		return false
+	}
+	x, y := maps.Clone(a.Labels), maps.Clone(b.Labels)
+	delete(x, label)
+	delete(y, label)
+	return maps.Equal(x, y)
+}
+
+// traceGroup is what functions that are the same execute for a packet, before and after.
+type traceGroup struct {
+	sums  [2]float64
+	names [2]map[string]bool
+}
+
+func groupOf(groups map[string]*traceGroup, key string) *traceGroup {
+	g := groups[key]
+	if g == nil {
+		g = &traceGroup{names: [2]map[string]bool{{}, {}}}
+		groups[key] = g
+	}
+	return g
+}
+
+// gather sums up a trace by the newest names of its functions.
+func gather(groups map[string]*traceGroup, t *record.LabTrace, side int) {
+	for _, f := range t.Functions {
+		if f.Executed == 0 {
+			continue
+		}
+		name := shortest(f.Function)
+		key := name
+		if known, ok := functions.Find(name); ok {
+			key = known.Name
+		}
+		g := groupOf(groups, key)
+		g.sums[side] += t.PerPacket(f.Executed)
+		g.names[side][name] = true
+	}
+}
+
+// shortest is a function's name without what differs from build to build: what the compiler
+// appended, and the tag of a BPF program.
+func shortest(symbol string) string {
+	if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" && len(parts[2]) == 16 {
+		return parts[3] + " [bpf]"
+	}
+	return functions.Source(symbol)
+}
+
+// join takes a function and its caller together where one side only has the function.
+func join(groups map[string]*traceGroup) {
+	for again := true; again; {
+		again = false
+		for _, f := range functions.Table() {
+			g := groups[f.Name]
+			if f.Into == "" || g == nil || (len(g.names[0]) == 0) == (len(g.names[1]) == 0) {
+				continue
+			}
+			caller := callerOf(groups, f)
+			if caller == nil || caller == g {
+				continue
+			}
+			for side := range g.sums {
+				caller.sums[side] += g.sums[side]
+				maps.Copy(caller.names[side], g.names[side])
+			}
+			delete(groups, f.Name)
+			again = true
+		}
+	}
+}
+
+// callerOf is the group of the caller that a function is put into, or of that one's.
+func callerOf(groups map[string]*traceGroup, f functions.Function) *traceGroup {
+	for range 8 { // a table that goes round would not end
+		into, ok := functions.Find(f.Into)
+		if !ok {
+			return groups[f.Into]
+		}
+		if g := groups[into.Name]; g != nil || into.Into == "" {
+			return g
+		}
+		f = into
+	}
+	return nil
+}
+
+func (g *traceGroup) difference() record.LabTraceDifference {
+	names := func(side int) string { return strings.Join(slices.Sorted(maps.Keys(g.names[side])), " + ") }
+	d := record.LabTraceDifference{Name: cmp.Or(names(1), names(0)), Old: g.sums[0], New: g.sums[1], Difference: g.sums[1] - g.sums[0]}
+	if was := names(0); was != d.Name {
+		d.Was = was
+	}
+	return d
+}
+
+// sortDifferences puts the largest first.
+func sortDifferences(ds []record.LabTraceDifference) {
+	slices.SortFunc(ds, func(a, b record.LabTraceDifference) int {
+		return cmp.Or(cmp.Compare(math.Abs(b.Difference), math.Abs(a.Difference)), strings.Compare(a.Name, b.Name))
+	})
+}

@@ -1,0 +1,92 @@
+package compare
+
+import (
+	"math"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// tracedRow is a row of 128 packets whose functions execute so much, in the stage redirect
+// unless they are named with another.
+func tracedRow(kernel, line string, functions ...record.LabTraceFunction) record.LabRow {
+	t := &record.LabTrace{Packets: 128}
+	for _, f := range functions {
+		if f.Stage == "" {
+			f.Stage = "redirect"
+		}
+		f.Inclusive = f.Executed
+		t.Functions, t.Executed = append(t.Functions, f), t.Executed+f.Executed
+	}
+	n := t.PerPacket(t.Executed)
+	return record.LabRow{Name: kernel + "/" + line + "/bulk=16", Labels: map[string]string{"kernel": kernel, "append": line, "bulk": "16"},
+		Instructions: &n, Trace: t}
+}
+
+// Renamed and split functions are the same ones, and all differences add up.
+func TestLabTrace(t *testing.T) {
+	t.Parallel()
+	old := tracedRow("6.1", "", record.LabTraceFunction{Function: "dev_map_enqueue", Executed: 40 * 128},
+		record.LabTraceFunction{Function: "page_pool_put_defragged_page", Stage: "return", Executed: 49*128 + 16},
+		record.LabTraceFunction{Function: "bpf_test_run_xdp_live", Stage: "generator", Executed: 66 * 128},
+		record.LabTraceFunction{Function: "bpf_prog_0123456789abcdef_sink", Stage: "sink", Executed: 13 * 128},
+		record.LabTraceFunction{Function: "veth_xdp_rcv.constprop.0", Stage: "receive", Executed: 91 * 128},
+		record.LabTraceFunction{Function: "gone", Executed: 1})
+	new := tracedRow("6.12", "", record.LabTraceFunction{Function: "dev_map_enqueue", Executed: 50 * 128},
+		record.LabTraceFunction{Function: "dev_map_enqueue", Stage: "other", Executed: 4 * 128},
+		record.LabTraceFunction{Function: "page_pool_put_unrefed_netmem", Stage: "return", Executed: 72*128 + 16},
+		record.LabTraceFunction{Function: "bpf_test_run_xdp_live", Stage: "generator", Executed: 5 * 128},
+		record.LabTraceFunction{Function: "xdp_test_run_batch", Stage: "generator", Executed: 66*128 + 88},
+		record.LabTraceFunction{Function: "bpf_prog_fedcba9876543210_sink", Stage: "sink", Executed: 13 * 128},
+		record.LabTraceFunction{Function: "veth_xdp_rcv", Stage: "receive", Executed: 91 * 128})
+	c := LabTrace(&old, &new)
+	want := []record.LabTraceDifference{
+		{Name: "page_pool_put_unrefed_netmem", Was: "page_pool_put_defragged_page", Old: 49.125, New: 72.125, Difference: 23},
+		{Name: "dev_map_enqueue", Old: 40, New: 54, Difference: 14},
+		{Name: "bpf_test_run_xdp_live + xdp_test_run_batch", Was: "bpf_test_run_xdp_live", Old: 66, New: 71.6875, Difference: 5.6875},
+		{Name: "gone", Old: 1.0 / 128, Difference: -1.0 / 128},
+	}
+	if diff := cmp.Diff(want, c.Functions); diff != "" {
+		t.Errorf("functions (-want +got):\n%s", diff)
+	}
+	if c.Same != 2 {
+		t.Errorf("%d functions are the same", c.Same)
+	}
+	sum := 0.0
+	for _, d := range c.Functions {
+		sum += d.Difference
+	}
+	if sum != c.Difference || c.Difference != *new.Instructions-*old.Instructions {
+		t.Errorf("functions add up to %v of %v", sum, c.Difference)
+	}
+	sum = 0
+	for _, d := range c.Stages {
+		sum += d.Difference
+	}
+	if math.Abs(sum-c.Difference) > 1e-9 || len(c.Stages) != 6 || c.Stages[0].Name != "generator" {
+		t.Errorf("stages %+v", c.Stages)
+	}
+	if LabTrace(&old, &record.LabRow{}) != nil {
+		t.Error("a row without a trace is compared")
+	}
+}
+
+// Each kernel is held against the one before it, each command line against the first.
+func TestLabTraces(t *testing.T) {
+	t.Parallel()
+	f := record.LabTraceFunction{Function: "f", Executed: 128}
+	l := &record.Lab{}
+	l.Rows = []record.LabRow{tracedRow("a", "on", f), tracedRow("a", "off", f), tracedRow("b", "on", f), tracedRow("b", "off", f),
+		tracedRow("c", "on", f)}
+	l.Rows[4].Labels["bulk"] = "64"
+	var got []string
+	for _, c := range LabTraces(l) {
+		got = append(got, c.Old+" "+c.New)
+	}
+	want := []string{"a/on/bulk=16 a/off/bulk=16", "a/on/bulk=16 b/on/bulk=16", "a/off/bulk=16 b/off/bulk=16", "b/on/bulk=16 b/off/bulk=16"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("pairs (-want +got):\n%s", diff)
+	}
+}

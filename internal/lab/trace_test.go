@@ -1,0 +1,176 @@
+package lab
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/trace"
+	"github.com/unthunk/unthunk/ksym"
+)
+
+// TestTrace traces guests: what functions execute adds up to what the guest's clock counts,
+// and the indirect branches are those that kprobes count. Both are errors of [Run] otherwise.
+func TestTrace(t *testing.T) {
+	all := os.Getenv("UNTHUNK_GUEST") != ""
+	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, Bulks: []int{16}, Trace: true, Annotate: "dev_map_enqueue"}
+	if all { // make test-kernels
+		plan.Kernels = append(plan.Kernels, "debian:6.1-cloud")
+		plan.Bulks = []int{1, 16, 64}
+		plan.Appends = []string{"spectre_v2=retpoline", "spectre_v2=off"}
+	}
+	cells, err := Run(t.Context(), plan, unthunk(t), nil)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cells {
+		testutil.SkipMissing(t, c.Err)
+		if c.Err != nil {
+			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
+		}
+	}
+	l := Record(cells, plan.Bulks, nil)
+	for i := range l.Rows {
+		checkTrace(t, &l.Rows[i])
+	}
+}
+
+func checkTrace(t *testing.T, row *record.LabRow) {
+	t.Helper()
+	tr := row.Trace
+	if err := row.Check(); err != nil {
+		t.Errorf("%s: %v", row.Name, err)
+	}
+	if tr.PerPacket(tr.Executed) != *row.Instructions {
+		t.Errorf("%s: %v instructions a packet, %v of them traced", row.Name, *row.Instructions, tr.PerPacket(tr.Executed))
+	}
+	stages := make(map[string]uint64)
+	for _, f := range tr.Functions {
+		stages[f.Stage] += f.Executed
+		if f.Function == trace.Unnamed {
+			t.Errorf("%s: %d instructions have no name", row.Name, f.Executed)
+		}
+	}
+	for _, stage := range []string{"generator", "receive", "program", "redirect", "bulk-queue", "transmit", "return", "softirq", "sink"} {
+		if stages[stage] == 0 {
+			t.Errorf("%s: nothing is executed in stage %s: %v", row.Name, stage, stages)
+		}
+	}
+	if stages["other"] != 0 {
+		t.Errorf("%s: %d instructions in no stage", row.Name, stages["other"])
+	}
+	// The clock's own branch, where no kprobe can stand.
+	if !slices.ContainsFunc(tr.Branches, func(b record.LabTraceBranch) bool {
+		return b.Function == "ktime_get_mono_fast_ns" && b.Target == "read_tsc" && b.Times == 1
+	}) {
+		t.Errorf("%s: the time stamp calls read_tsc: %+v", row.Name, tr.Branches)
+	}
+	programs := make(map[string]uint64)
+	for _, f := range tr.Functions {
+		if strings.HasPrefix(f.Function, "bpf_prog_") {
+			programs[f.Function] += f.Executed
+		}
+	}
+	for _, line := range tr.Lines {
+		programs[line.Program] -= line.Executed
+	}
+	if len(programs) != 3 {
+		t.Errorf("%s: programs %v", row.Name, programs)
+	}
+	for name, n := range programs {
+		if n != 0 {
+			t.Errorf("%s: lines of %s lack %d instructions", row.Name, name, n)
+		}
+	}
+	sum, want := uint64(0), uint64(0)
+	for _, a := range tr.Annotated {
+		sum += a.Times
+	}
+	for _, f := range tr.Functions {
+		if f.Function == "dev_map_enqueue" {
+			want += f.Executed
+		}
+	}
+	if sum != want || sum == 0 {
+		t.Errorf("%s: instructions of dev_map_enqueue add up to %d of %d", row.Name, sum, want)
+	}
+}
+
+// What a guest says of its code is checked before anything is made of it.
+func TestCheckCodes(t *testing.T) {
+	t.Parallel()
+	for want, code := range map[string]GuestCode{
+		"":                    {Symbols: []GuestSymbol{{1, 2, "f"}}, Programs: []GuestProgram{{1, 2, []GuestLine{{1, "a.c", 1, "x  =  1;"}}}}},
+		"impossible name":     {Symbols: []GuestSymbol{{1, 2, "\x1b[2J"}}},
+		"impossible program":  {Programs: []GuestProgram{{2, 1, nil}}},
+		"impossible program ": {Programs: []GuestProgram{{1, 4, []GuestLine{{3, "", 1, ""}, {2, "", 1, ""}}}}},
+		"impossible line":     {Programs: []GuestProgram{{1, 4, []GuestLine{{3, "a\n", 1, ""}}}}},
+		"impossible line -1":  {Programs: []GuestProgram{{1, 4, []GuestLine{{3, "a", -1, ""}}}}},
+	} {
+		err := checkCodes([]GuestCode{code})
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), strings.TrimSpace(want)) {
+			t.Errorf("%+v: %v, want %q", code, err, want)
+		}
+	}
+}
+
+// A trace that is no whole window of what the guest counted is refused with both numbers.
+func TestFinish(t *testing.T) {
+	t.Parallel()
+	n := 3.0
+	w := &trace.Window{Addrs: []uint64{0x10}, Order: []uint32{0, 0, 0, 0, 0, 0}}
+	tr := &tracer{slots: []tracedSlot{{Window: w}, {err: trace.ErrNoWindow}}}
+	for want, b := range map[string]BulkCount{
+		"":                            {Window: 2, Traced: &Traced{0, 1}},
+		"marked no slot":              {Window: 2},
+		"says that it marked slot 2":  {Window: 2, Traced: &Traced{2, 1}},
+		"says that it marked slot -1": {Window: 2, Traced: &Traced{-1, 1}},
+		"says that it marked slot 0":  {Window: 2, Traced: &Traced{0, 2}},
+		"no whole window":             {Window: 2, Traced: &Traced{1, 1}},
+		"6 instructions were executed, but the guest's clock counts 9": {Window: 3, Traced: &Traced{0, 1}},
+		"f+0x0 enters g 1 times a packet by its kprobe, and 0 times by the trace": {Window: 2, Traced: &Traced{0, 1},
+			Sites: []record.LabSite{{Function: "f", Target: "g", PerPacket: 1}}},
+	} {
+		b.Bulk, b.Instructions = 16, &n
+		m := &Measurement{Bulks: []BulkCount{b}, Codes: []GuestCode{{Symbols: []GuestSymbol{{0x10, 16, "h"}}}}}
+		tr.symbols = noSymbols(t)
+		err := tr.finish(m)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+		if err == nil && (m.Bulks[0].Trace.Executed != 6 || m.Bulks[0].Trace.Functions[0].Function != "h") {
+			t.Errorf("%+v", m.Bulks[0].Trace)
+		}
+	}
+}
+
+func noSymbols(t *testing.T) *ksym.Table {
+	t.Helper()
+	table, err := ksym.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// A kernel without the marks cannot be traced, and one line says so.
+func TestNewTracer(t *testing.T) {
+	t.Parallel()
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newTracer(t.Context(), self, ""); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Error(err)
+	}
+	if _, err := newTracer(t.Context(), t.TempDir(), ""); err == nil {
+		t.Error("a folder is traced")
+	}
+	if err := (Plan{Kernels: []string{"a"}, NICs: []string{Veth, "igb"}, Trace: true}).Validate(); err == nil {
+		t.Error("wires are traced")
+	}
+}

@@ -1,0 +1,221 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/ksym"
+)
+
+// The marks around a traced slot are system calls that nothing else in a guest makes.
+const (
+	beginMark = "__x64_sys_sethostname"
+	endMark   = "__x64_sys_setdomainname"
+	// stampMark is what the chain's programs call for a time stamp, once a window.
+	stampMark = "bpf_ktime_get_ns"
+)
+
+// Traced says which of the slots that a guest marked is that of a bulk.
+type Traced struct {
+	Slot int `json:"slot"`
+	// Code is the number of what was loaded then in [Measurement.Codes], from 1.
+	Code int `json:"code"`
+}
+
+// GuestCode is what only a guest knows of its code: what lies in no kernel image.
+type GuestCode struct {
+	// Symbols are the functions of modules, BPF programs and the dispatcher, by address.
+	Symbols []GuestSymbol `json:"symbols"`
+	// Programs are the BPF functions with their source lines.
+	Programs []GuestProgram `json:"programs"`
+}
+
+// GuestSymbol is a function.
+type GuestSymbol struct {
+	Addr uint64 `json:"addr"`
+	Size uint64 `json:"size"` // in bytes; 0 when not known
+	Name string `json:"name"`
+}
+
+// GuestProgram is the machine code of a function of a BPF program.
+type GuestProgram struct {
+	Start uint64      `json:"start"`
+	End   uint64      `json:"end"`
+	Lines []GuestLine `json:"lines"` // by address
+}
+
+// GuestLine is where the machine code of a source line begins.
+type GuestLine struct {
+	Addr uint64 `json:"addr"`
+	File string `json:"file"`
+	Line int    `json:"line"`
+	Text string `json:"text"`
+}
+
+// marker has slots traced from outside the guest. It is nil where nobody traces.
+type marker struct{ slots int }
+
+// tracedSlots are how many slots a bulk has traced at most until one has the shortest window:
+// a tick of the timer may fall into the only such one.
+const tracedSlots = 8
+
+// trace has slots of a measurement traced until the shortest window of one is as short as the
+// shortest of all. It counts them in b like others.
+func (m *marker) trace(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
+	if m == nil {
+		return nil
+	}
+	for range tracedSlots {
+		span, ok, err := m.slot(ctx, arm)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		b.add(span)
+		if float64(slices.Min(span.Windows))/float64(span.Window) == *b.Instructions {
+			b.Traced = &Traced{Slot: m.slots - 1}
+			return nil
+		}
+	}
+	return fmt.Errorf("trace: none of %d slots has a window as short as the shortest", tracedSlots)
+}
+
+// slot measures a slot between two marks.
+func (m *marker) slot(ctx context.Context, arm *redirect.Measurement) (span redirect.Span, ok bool, err error) {
+	m.slots++
+	if err := unix.Sethostname([]byte("unthunk")); err != nil {
+		return span, false, fmt.Errorf("mark the beginning of a trace: %w", err)
+	}
+	span, ok, err = arm.Span(ctx)
+	if mark := unix.Setdomainname([]byte("unthunk")); mark != nil {
+		return span, false, errors.Join(err, fmt.Errorf("mark the end of a trace: %w", mark))
+	}
+	if errors.Is(err, rounds.ErrDisagree) {
+		return span, false, nil
+	}
+	return span, ok, err
+}
+
+// describe tells of the code that is loaded, for the bulks that were traced since.
+func (m *marker) describe(got *Measurement) error {
+	if m == nil {
+		return nil
+	}
+	var c GuestCode
+	symbols, err := ksym.Select(func(_, module []byte) bool { return len(module) > 0 })
+	if err != nil {
+		return fmt.Errorf("describe the guest's code: %w", err)
+	}
+	for _, s := range symbols {
+		if s.Text() {
+			c.Symbols = append(c.Symbols, GuestSymbol{s.Addr, s.Size, s.Name})
+		}
+	}
+	slices.SortFunc(c.Symbols, func(a, b GuestSymbol) int { return cmp.Compare(a.Addr, b.Addr) })
+	if c.Programs, err = programs(); err != nil {
+		return fmt.Errorf("describe the guest's code: %w", err)
+	}
+	got.Codes = append(got.Codes, c)
+	for i := range got.Bulks {
+		if t := got.Bulks[i].Traced; t != nil && t.Code == 0 {
+			t.Code = len(got.Codes)
+		}
+	}
+	return nil
+}
+
+// programs are the functions of all BPF programs that are loaded, as far as they have lines.
+func programs() (all []GuestProgram, err error) {
+	for id := ebpf.ProgramID(0); ; {
+		if id, err = ebpf.ProgramGetNextID(id); err != nil {
+			if errors.Is(err, unix.ENOENT) {
+				return all, nil
+			}
+			return nil, err
+		}
+		p, err := ebpf.NewProgramFromID(id)
+		if err != nil {
+			continue // it is gone
+		}
+		info, err := p.Info()
+		if err == nil {
+			all = append(all, linesOf(info)...)
+		}
+		if err := errors.Join(err, p.Close()); err != nil {
+			return nil, err
+		}
+	}
+}
+
+func linesOf(info *ebpf.ProgramInfo) (all []GuestProgram) {
+	starts, ok := info.JitedKsymAddrs()
+	lengths, okLengths := info.JitedFuncLens()
+	places, okPlaces := info.JitedLineInfos()
+	source, err := info.LineInfos()
+	if err != nil || !ok || !okLengths || !okPlaces || len(places) != len(source) || len(starts) != len(lengths) {
+		return nil
+	}
+	for i, start := range starts {
+		p := GuestProgram{Start: uint64(start), End: uint64(start) + uint64(lengths[i])}
+		for j, at := range places {
+			if at >= p.Start && at < p.End {
+				l := source[j].Line
+				p.Lines = append(p.Lines, GuestLine{at, legible(l.FileName()), int(l.LineNumber()), legible(l.Line())})
+			}
+		}
+		slices.SortStableFunc(p.Lines, func(a, b GuestLine) int { return cmp.Compare(a.Addr, b.Addr) })
+		all = append(all, p)
+	}
+	return all
+}
+
+// legible is a text of an object file as a record can have it.
+func legible(text string) string {
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case !unicode.IsPrint(r):
+			return -1
+		}
+		return r
+	}, strings.ToValidUTF8(text, ""))
+	if runes := []rune(text); len(runes) > maxWords {
+		text = string(runes[:maxWords])
+	}
+	return strings.TrimSpace(text)
+}
+
+// checkCodes refuses what no guest can say of its code.
+func checkCodes(codes []GuestCode) error {
+	for i := range codes {
+		for _, s := range codes[i].Symbols {
+			if s.Name == "" || printable(s.Name, maxWords) != s.Name {
+				return fmt.Errorf("impossible name %.60q", s.Name)
+			}
+		}
+		for _, p := range codes[i].Programs {
+			if p.End < p.Start || !slices.IsSortedFunc(p.Lines, func(a, b GuestLine) int { return cmp.Compare(a.Addr, b.Addr) }) {
+				return fmt.Errorf("impossible program at %#x", p.Start)
+			}
+			for _, l := range p.Lines {
+				if l.Line < 0 || printable(l.File, maxWords) != l.File || legible(l.Text) != l.Text {
+					return fmt.Errorf("impossible line %d of %.60q", l.Line, l.File)
+				}
+			}
+		}
+	}
+	return nil
+}

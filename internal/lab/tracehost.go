@@ -1,0 +1,328 @@
+package lab
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"slices"
+	"sort"
+	"strings"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/guest/gdb"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/profile"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/trace"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// tracer traces the slots that a guest marks, from outside.
+type tracer struct {
+	symbols           *ksym.Table // of the kernel's image
+	begin, end, stamp uint64
+	annotate          string // a function whose instructions are wanted; "" for none
+	slots             []tracedSlot
+	kept              int // instructions of all windows that are kept
+}
+
+// tracedSlot is the shortest window of a slot.
+type tracedSlot struct {
+	*trace.Window
+	code snippets
+	err  error // why there is no window
+}
+
+// Limits on what a guest may have traced.
+const (
+	// maxSlots are those of a guest: a bulk has one, a few where ticks are in the way.
+	maxSlots = 256
+	// maxKept are the instructions of all windows, of 4 bytes each.
+	maxKept = 32 << 20
+)
+
+// newTracer reads the symbols of a kernel that is booted without KASLR.
+func newTracer(ctx context.Context, image, annotate string) (*tracer, error) {
+	img, err := ktext.OpenFile(ctx, image)
+	if err != nil {
+		return nil, fmt.Errorf("trace: %w", err)
+	}
+	t := &tracer{symbols: img.Table, annotate: annotate}
+	for name, at := range map[string]*uint64{beginMark: &t.begin, endMark: &t.end, stampMark: &t.stamp} {
+		s, ok := t.symbols.Lookup(name)
+		if !ok {
+			return nil, fmt.Errorf("trace: the kernel has no function %s", name)
+		}
+		*at = s.Addr
+	}
+	return t, nil
+}
+
+// debug is what [guest.Machine.Debug] does: it lets the guest run from mark to mark, and has
+// QEMU log between them. At each stop the guest's clock may go on to its next timer. So there
+// is none within a slot.
+func (t *tracer) debug(d *guest.Debugger) error {
+	if err := d.Break(t.begin); err != nil {
+		return err
+	}
+	executed := bufio.NewReader(d.Executed)
+	for {
+		if err := d.Continue(); err != nil {
+			return err
+		}
+		if len(t.slots) == maxSlots {
+			return fmt.Errorf("trace: the guest asks for more than %d traces", maxSlots)
+		}
+		if err := move(d, t.begin, t.end); err != nil {
+			return err
+		}
+		if err := d.Log(); err != nil {
+			return err
+		}
+		slot, err := t.slot(d, executed)
+		if err != nil {
+			return err
+		}
+		t.slots = append(t.slots, slot)
+		if err := move(d, t.end, t.begin); err != nil {
+			return err
+		}
+	}
+}
+
+// move takes the breakpoint that the guest stands at away, so that it goes on, and sets
+// another.
+func move(d *guest.Debugger, from, to uint64) error {
+	if err := d.Unbreak(from); err != nil {
+		return err
+	}
+	return d.Break(to)
+}
+
+// slot reads what is executed up to the next mark. QEMU waits for whoever reads its log.
+func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, error) {
+	type read struct {
+		window *trace.Window
+		err    error
+	}
+	done := make(chan read, 1)
+	go func() {
+		w, _, err := trace.Read(executed, t.stamp, guest.LogEnd)
+		if err != nil && !errors.Is(err, trace.ErrNoWindow) {
+			d.Stop() // nobody reads any more
+		}
+		done <- read{w, err}
+	}()
+	err := d.Continue()
+	if err == nil {
+		err = d.Unlog()
+	}
+	if err != nil {
+		d.Stop() // so that the log ends
+	}
+	r := <-done
+	switch {
+	case errors.Is(r.err, trace.ErrNoWindow) && err == nil:
+		return tracedSlot{err: r.err}, nil
+	case err != nil && (r.err == nil || errors.Is(r.err, io.ErrUnexpectedEOF) || errors.Is(r.err, os.ErrClosed)):
+		return tracedSlot{}, err
+	case r.err != nil: // which ended the connection
+		return tracedSlot{}, r.err
+	}
+	if t.kept += len(r.window.Order); t.kept > maxKept {
+		return tracedSlot{}, fmt.Errorf("trace: windows of more than %d instructions in all", maxKept)
+	}
+	code, err := readSnippets(d.Client, r.window.Addrs)
+	return tracedSlot{Window: r.window, code: code}, err
+}
+
+// snippets are pieces of a guest's code, by address.
+type snippets []ktext.Bytes
+
+// ReadAddr implements [ktext.Source].
+func (s snippets) ReadAddr(p []byte, addr uint64) error {
+	i := sort.Search(len(s), func(i int) bool { return s[i].Addr > addr })
+	if i == 0 {
+		return fmt.Errorf("read code at %#x: it was not executed", addr)
+	}
+	return s[i-1].ReadAddr(p, addr)
+}
+
+// longest is the length of an instruction at most, in bytes.
+const longest = 15
+
+// readSnippets reads the instructions at addresses from a guest that stands still. What is
+// not mapped any more is left out.
+func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
+	const gap, page = 256, 4096
+	addrs = slices.Sorted(slices.Values(addrs))
+	for len(addrs) > 0 {
+		n := 1
+		for n < len(addrs) && addrs[n]-addrs[n-1] < gap && addrs[n]-addrs[0] < page {
+			n++
+		}
+		first, last := addrs[0], addrs[n-1]
+		addrs = addrs[n:]
+		// The page behind the last instruction may not be mapped.
+		for _, end := range []uint64{last + longest, min(last+longest, last|(page-1)+1)} {
+			if end <= first { // the last byte of all
+				continue
+			}
+			code := make([]byte, end-first)
+			if err := c.Memory(code, first); err == nil {
+				all = append(all, ktext.Bytes{Addr: first, Code: code})
+				break
+			} else if errors.Is(err, gdb.ErrEnded) {
+				return nil, err
+			}
+		}
+	}
+	return all, nil
+}
+
+// finish makes the traces of what a guest measured.
+func (t *tracer) finish(m *Measurement) error {
+	for i := range m.Bulks {
+		b := &m.Bulks[i]
+		if b.Traced == nil {
+			return fmt.Errorf("trace bulk %d: the guest marked no slot", b.Bulk)
+		}
+		if n := b.Traced.Slot; n < 0 || n >= len(t.slots) || b.Traced.Code < 1 || b.Traced.Code > len(m.Codes) {
+			return fmt.Errorf("trace bulk %d: the guest says that it marked slot %d of %d", b.Bulk, n, len(t.slots))
+		}
+		var err error
+		if b.Trace, err = t.trace(b, t.slots[b.Traced.Slot], &m.Codes[b.Traced.Code-1]); err != nil {
+			return fmt.Errorf("trace bulk %d: %w", b.Bulk, err)
+		}
+		if err := b.agree(); err != nil {
+			return fmt.Errorf("trace bulk %d: %w", b.Bulk, err)
+		}
+	}
+	return nil
+}
+
+// trace is that of one slot.
+func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.LabTrace, error) {
+	if slot.err != nil {
+		return nil, slot.err
+	}
+	if counted := math.Round(*b.Instructions * float64(b.Window)); counted != float64(len(slot.Order)) {
+		return nil, fmt.Errorf("%d instructions were executed, but the guest's clock counts %.0f", len(slot.Order), counted)
+	}
+	name, err := t.namer(code)
+	if err != nil {
+		return nil, err
+	}
+	tree, err := trace.Cut(slot.Window, trace.Options{Code: slot.code, Name: name, Sink: isSink,
+		Poll: func(function string) bool { return functions.Has(function, functions.Poll) }})
+	if err != nil {
+		return nil, err
+	}
+	out := &record.LabTrace{Packets: b.Window, Executed: tree.Instructions}
+	fs, stacks := tree.Functions(stageOf)
+	for _, f := range fs {
+		out.Functions = append(out.Functions, record.LabTraceFunction{Function: f.Name, Stage: f.Stage, Executed: f.Own, Inclusive: f.With})
+	}
+	for _, s := range stacks {
+		out.Stacks = append(out.Stacks, record.LabTraceStack{Frames: s.Frames, Stage: s.Stage, Executed: s.Own})
+	}
+	for _, br := range tree.Branches {
+		out.Branches = append(out.Branches, record.LabTraceBranch{
+			Function: br.Function, Offset: br.Offset, Jump: br.Jump, Target: br.Entered, Times: br.Executed})
+	}
+	out.Lines = code.lines(slot.Window, name)
+	if t.annotate != "" {
+		out.Annotated = annotated(slot.Window, slot.code, name, code.source, t.annotate)
+	}
+	return out, nil
+}
+
+// stageOf is the stage of a chain of calls: that of a thunk is its caller's.
+func stageOf(calls []string, sink bool) string {
+	for len(calls) > 1 && (trace.IndirectThunk(calls[0]) || branch.ReturnThunk(calls[0])) {
+		calls = calls[1:]
+	}
+	return string(profile.StageOfCalls(calls, sink))
+}
+
+// isSink tells the programs at the end of a chain.
+func isSink(function string) bool {
+	parts := strings.SplitN(function, "_", 4)
+	return len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" && (parts[3] == "sink" || parts[3] == "sink_cpumap")
+}
+
+// namer names addresses by what the guest says of its modules and programs, and by the
+// kernel's image.
+func (t *tracer) namer(code *GuestCode) (trace.Namer, error) {
+	var symbols []ksym.Symbol
+	for _, s := range code.Symbols {
+		symbols = append(symbols, ksym.Symbol{Addr: s.Addr, Size: s.Size, Type: 't', Name: s.Name})
+	}
+	loaded, err := ksym.New(symbols)
+	if err != nil {
+		return nil, err
+	}
+	return func(addr uint64) (string, uint64, bool) {
+		if s, off, ok := loaded.Find(addr); ok {
+			return s.Name, addr - off, true
+		}
+		s, off, ok := t.symbols.Find(addr)
+		return s.Name, addr - off, ok
+	}, nil
+}
+
+// lines are the instructions of BPF programs by source line, in the order of the source.
+func (code *GuestCode) lines(w *trace.Window, name trace.Namer) (out []record.LabTraceLine) {
+	type key struct {
+		program, file string
+		line          int
+	}
+	sums := make(map[key]*record.LabTraceLine)
+	for i, n := range w.Counts() {
+		addr := w.Addrs[i]
+		l := code.line(addr)
+		if l == nil {
+			continue
+		}
+		program, _, _ := name(addr)
+		k := key{program, l.File, l.Line}
+		if sums[k] == nil {
+			sums[k] = &record.LabTraceLine{Program: program, File: l.File, Line: l.Line, Text: l.Text}
+		}
+		sums[k].Executed += n
+	}
+	for _, l := range sums {
+		out = append(out, *l)
+	}
+	slices.SortFunc(out, func(a, b record.LabTraceLine) int {
+		return strings.Compare(fmt.Sprintf("%s %s %08d", a.Program, a.File, a.Line), fmt.Sprintf("%s %s %08d", b.Program, b.File, b.Line))
+	})
+	return out
+}
+
+// agree holds the branches of the trace against those that kprobes count, at each place.
+func (b *BulkCount) agree() error {
+	type place struct {
+		function string
+		offset   uint64
+		target   string
+	}
+	traced := make(map[place]float64)
+	for _, br := range b.Trace.Branches {
+		traced[place{br.Function, br.Offset, br.Target}] += b.Trace.PerPacket(br.Times)
+		traced[place{br.Function, br.Offset, ""}] += b.Trace.PerPacket(br.Times) // of one whose target no probe can tell
+	}
+	for _, s := range b.Sites {
+		if n := traced[place{s.Function, s.Offset, s.Target}]; n != s.PerPacket {
+			return fmt.Errorf("%s+%#x enters %s %v times a packet by its kprobe, and %v times by the trace",
+				s.Function, s.Offset, s.Target, s.PerPacket, n)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,142 @@
+package trace
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/ktext"
+)
+
+// instruction is one address of a window.
+type instruction struct {
+	addr, end, target uint64
+	kind              branch.Kind
+	function          int
+}
+
+// function is one that an address lies in.
+type function struct {
+	name  string
+	start uint64
+	// thunk is set for one that only leads an indirect branch to its target.
+	thunk, poll, sink bool
+}
+
+// code is what the addresses of a window are.
+type code struct {
+	instructions []instruction
+	functions    []function
+	places       map[uint64]uint32 // of instructions by their addresses
+}
+
+// IndirectThunk tells the functions that only lead an indirect branch to its target
+// (arch/x86/lib/retpoline.S of Linux).
+func IndirectThunk(name string) bool {
+	for _, prefix := range []string{"__x86_indirect_thunk", "__x86_indirect_call_thunk", "__x86_indirect_jump_thunk",
+		"__x86_indirect_its_thunk", "its_static_thunk"} {
+		if strings.HasPrefix(name, prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+func decode(w *Window, opts Options) (c code) {
+	type place struct {
+		name  string
+		start uint64
+	}
+	known := make(map[place]int)
+	c.places = make(map[uint64]uint32)
+	for _, addr := range w.Addrs {
+		name, start, ok := opts.Name(addr)
+		if !ok || name == "" {
+			name, start = Unnamed, 0
+		}
+		f, ok := known[place{name, start}]
+		if !ok {
+			f = len(c.functions)
+			known[place{name, start}] = f
+			c.functions = append(c.functions, function{
+				name: name, start: start, thunk: IndirectThunk(name),
+				poll: opts.Poll != nil && opts.Poll(name), sink: opts.Sink != nil && opts.Sink(name),
+			})
+		}
+		inst := instruction{addr: addr, function: f, kind: branch.Bad}
+		if step, ok := stepAt(opts.Code, addr); ok {
+			inst.kind, inst.end, inst.target = step.Kind, addr+uint64(step.Len), step.Target
+		}
+		c.places[addr] = uint32(len(c.instructions))
+		c.instructions = append(c.instructions, inst)
+	}
+	return c
+}
+
+// stepAt decodes what is at an address; the last instructions before a hole in the code too.
+func stepAt(text ktext.Source, addr uint64) (branch.Step, bool) {
+	for n := 16; n > 0; n-- {
+		var code [16]byte
+		if text.ReadAddr(code[:n], addr) != nil {
+			continue
+		}
+		for step := range branch.Scan(code[:n], addr) {
+			return step, step.Kind != branch.Bad
+		}
+	}
+	return branch.Step{}, false
+}
+
+// branches are the indirect branches of a window with their targets. Of one through a thunk
+// that is what is executed behind the thunk.
+func (c *code) branches(w *Window) []Branch {
+	type way struct{ from, to uint32 }
+	counts := make(map[way]uint64)
+	for i, at := range w.Order {
+		inst := &c.instructions[at]
+		if !c.indirect(inst) {
+			continue
+		}
+		next := i + 1
+		for next < len(w.Order) && c.functionOf(w.Order[next]).thunk {
+			next++
+		}
+		if next < len(w.Order) {
+			counts[way{at, w.Order[next]}]++
+		}
+	}
+	var out []Branch
+	for way, n := range counts {
+		from, to := &c.instructions[way.from], &c.instructions[way.to]
+		f := c.functions[from.function]
+		b := Branch{Addr: from.addr, Target: to.addr, Function: f.name, Entered: c.functions[to.function].name,
+			Jump: from.kind == branch.JumpIndirect || from.kind == branch.JumpDirect || from.kind == branch.JumpCond, Executed: n}
+		if f.start != 0 {
+			b.Offset = from.addr - f.start
+		}
+		out = append(out, b)
+	}
+	slices.SortFunc(out, func(a, b Branch) int {
+		return cmp.Or(cmp.Compare(b.Executed, a.Executed), cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.Target, b.Target))
+	})
+	return out
+}
+
+// indirect tells whether an instruction is an indirect branch, or a call or jump of a thunk
+// that is one.
+func (c *code) indirect(inst *instruction) bool {
+	if c.functions[inst.function].thunk {
+		return false // it belongs to the branch that came here
+	}
+	switch inst.kind {
+	case branch.CallIndirect, branch.JumpIndirect:
+		return true
+	case branch.CallDirect, branch.JumpDirect, branch.JumpCond:
+		at, ok := c.places[inst.target]
+		return ok && c.functionOf(at).thunk
+	}
+	return false
+}
+
+func (c *code) functionOf(at uint32) *function { return &c.functions[c.instructions[at].function] }
