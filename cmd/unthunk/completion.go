@@ -83,6 +83,7 @@ func flagValues() map[string]candidates {
 		"pair":            anyOf(tax.Families()...),
 		"engine":          anyOf(names(forward.Engines())...),
 		"ab":              anyOf("spectre_v2", "mitigations"),
+		"list":            anyOf("debian", "debian:"),
 		"accel":           anyOf("auto", "tcg", "kvm"),
 		"nic":             anyOf(lab.Veth, "virtio", "vmxnet3", "igb"),
 		"dma":             anyOf(names([]lab.DMA{lab.Direct, lab.Swiotlb, lab.IOMMULazy, lab.IOMMUStrict, lab.IOMMUPass})...),

@@ -43,7 +43,7 @@ func flagSections() []section {
 		{"What to show", []string{
 			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
 		}},
-		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit", "trace"}},
+		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit", "trace", "list", "config"}},
 		{"What to compare", []string{"base", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
 			"engine", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",

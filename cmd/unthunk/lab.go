@@ -26,7 +26,8 @@ import (
 
 // labFlags are what the user typed.
 type labFlags struct {
-	ab, run       string
+	ab, run, list string
+	config        bool
 	accel         string
 	appends, cpus []string
 	nics, dmas    []string
@@ -46,8 +47,10 @@ func newLab(s std) *cobra.Command {
 instructions and indirect branches per redirected packet, exact to the digit, before
 an update is rolled out, without a reboot and without a NIC.
 
-KERNEL is the folder of an unpacked package, a vmlinuz with its modules, a .deb or
-.rpm, or debian:6.12-cloud, which apt downloads once. --ab spectre_v2 is the experiment of
+KERNEL is the tree in which one was built, a bzImage or a vmlinux, the folder of an unpacked
+package or of a container image, a .deb or .rpm, several with "+" between them, or
+debian:6.12-cloud or debian:unstable, which apt downloads once; --list debian names those.
+--config prints what a kernel must have, as merge_config.sh takes it. --ab spectre_v2 is the experiment of
 2018: the same kernel with retpolines and without. --run runs another verb in each
 guest instead of counting.
 
@@ -55,13 +58,10 @@ Instructions are no time: QEMU predicts no branches. As root the price of an ind
 call is measured on this machine (see tax) and put beside the counts, as an estimate.`,
 		Example: `  unthunk lab debian:6.12-cloud --ab spectre_v2
   unthunk lab debian:6.1-cloud debian:6.12-cloud --bulk 1,16,64 --save lab.json
-  unthunk lab debian:6.12-cloud --cpu-model EPYC --run 'xray --rare'`,
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return usagef("lab needs a kernel: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
-			}
-			return nil
-		},
+  unthunk lab debian:6.12-cloud --cpu-model EPYC --run 'xray --rare'
+  unthunk lab . --append spectre_v2=off
+  unthunk lab --list debian:6.12`,
+		Args: func(_ *cobra.Command, args []string) error { return f.checkArgs(args) },
 		RunE: func(cmd *cobra.Command, args []string) error { return runLab(cmd.Context(), s, f, args) },
 	}
 	fl := cmd.Flags()
@@ -78,12 +78,42 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.BoolVar(&f.trace, "trace", false, "say where the instructions are executed: by stage, function and line of programs")
 	fl.StringVar(&f.annotate, "annotate", "", "trace, and list the executed instructions of this function")
 	fl.StringVar(&f.svg, "svg", "", "trace, and write a flame graph of the instructions to `FILE`: of one row, or of how two differ")
+	fl.StringVar(&f.list, "list", "", "name the kernels that can be had instead: debian, or debian:6.12 for all of a series")
+	fl.BoolVar(&f.config, "config", false, "print what a kernel must have instead, as merge_config.sh takes it")
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 	f.output.add(cmd)
 	return cmd
 }
 
+// checkArgs refuses a run that names no kernel, and one that asks for something else and names one.
+func (f *labFlags) checkArgs(args []string) error {
+	switch {
+	case f.list != "" || f.config:
+		flag := "--list"
+		if f.config {
+			flag = "--config"
+		}
+		switch {
+		case len(args) > 0:
+			return usagef("%s takes no kernel", flag)
+		case f.list != "" && f.config, f.output.json, f.output.save != "":
+			return usagef("%s writes text alone: leave --json, --save and the like out", flag)
+		}
+		return nil
+	case len(args) == 0:
+		return usagef("lab needs a kernel: a tree, a folder, a bzImage, a .deb or .rpm, or debian:6.12-cloud")
+	}
+	return nil
+}
+
 func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
+	switch {
+	case f.config:
+		fmt.Fprint(s.out, guest.Config())
+		return nil
+	case f.list != "":
+		return listKernels(ctx, s, f.list)
+	}
 	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
 		Trace: f.trace || f.annotate != "" || f.svg != "", Annotate: f.annotate}
 	for _, dma := range f.dmas {

@@ -16,7 +16,7 @@ import (
 
 func TestLabRefuses(t *testing.T) {
 	dir := t.TempDir()
-	text := filepath.Join(dir, "vmlinuz-0.0")
+	text := filepath.Join(t.TempDir(), "vmlinuz-0.0")
 	if err := os.WriteFile(text, []byte("no kernel"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -34,9 +34,14 @@ func TestLabRefuses(t *testing.T) {
 		{"save nowhere", []string{"debian:6.12-cloud", "--save", filepath.Join(dir, "no", "x.json")}, exitFailed, "no such file"},
 		{"no such file", []string{filepath.Join(dir, "none")}, exitFailed, "no such file"},
 		{"empty folder", []string{dir}, exitFailed, "no boot/vmlinuz"},
-		{"no modules", []string{text}, exitFailed, "no lib/modules/0.0"},
+		{"no kernel in it", []string{text}, exitFailed, "neither a bzImage nor a vmlinux"},
 		{"package that is a device", []string{zero}, exitFailed, "not a regular file"},
-		{"name", []string{"debian:bookworm"}, exitFailed, "debian:VERSION"},
+		{"name", []string{"debian:6_12"}, exitFailed, "debian:VERSION"},
+		{"suite", []string{"debian:bookwurm"}, exitFailed, "the suite is none of bullseye"},
+		{"list of a kernel", []string{"debian:6.12", "--list", "debian"}, exitUsage, "--list"},
+		{"list of another", []string{"--list", "fedora"}, exitUsage, `"fedora"`},
+		{"list as JSON", []string{"--list", "debian", "--json"}, exitUsage, "--json"},
+		{"configuration of a kernel", []string{"debian:6.12", "--config"}, exitUsage, "--config"},
 	})
 	if guest.Available() == nil {
 		refuses(t, "lab", []refused{
@@ -80,7 +85,7 @@ func TestLabWithoutGuest(t *testing.T) {
 	dir := t.TempDir()
 	modules := filepath.Join(dir, "lib/modules/6.12.1-made")
 	err := errors.Join(os.MkdirAll(modules, 0o755), os.Mkdir(filepath.Join(dir, "boot"), 0o755),
-		os.WriteFile(filepath.Join(dir, "boot/vmlinuz-6.12.1-made"), []byte("no kernel"), 0o600),
+		os.WriteFile(filepath.Join(dir, "boot/vmlinuz-6.12.1-made"), testutil.BzImage("6.12.1-made", "no kernel"), 0o600),
 		os.WriteFile(filepath.Join(modules, "modules.builtin"), nil, 0o600))
 	if err != nil {
 		t.Fatal(err)

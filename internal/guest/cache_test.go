@@ -47,7 +47,7 @@ func deb(t *testing.T, files map[string]string) (path string) {
 }
 
 var kernelFiles = map[string]string{
-	"boot/vmlinuz-1": "kernel", "lib/modules/1/modules.builtin": "", "lib/modules/1/kernel/veth.ko": "module",
+	"boot/vmlinuz-1": string(testutil.BzImage("1", "kernel")), "lib/modules/1/modules.builtin": "", "lib/modules/1/kernel/veth.ko": "module",
 }
 
 // A package is unpacked once, into a folder that only its user can write. What was changed
@@ -88,7 +88,7 @@ func TestCache(t *testing.T) {
 		t.Fatal(err)
 	}
 	resolve()
-	if b, err := os.ReadFile(k.Image); err != nil || string(b) != "kernel" {
+	if b, err := os.ReadFile(k.Image); err != nil || string(b) != kernelFiles["boot/vmlinuz-1"] {
 		t.Errorf("the cached kernel is %q, %v", b, err)
 	}
 	if err := os.Remove(filepath.Join(filepath.Dir(k.Dir), manifestName)); err != nil {
@@ -114,7 +114,7 @@ func TestExchanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	sum := fmt.Sprintf("%x", sha256.Sum256(b))
-	evil := deb(t, map[string]string{"boot/vmlinuz-1": "evil", "lib/modules/1/modules.builtin": ""})
+	evil := deb(t, map[string]string{"boot/vmlinuz-1": string(testutil.BzImage("1", "evil")), "lib/modules/1/modules.builtin": ""})
 	if k, err := summed(t.Context(), cache, pkgfile.Package{Path: evil, SHA256: sum}); err == nil ||
 		!strings.Contains(err.Error(), "it was changed while it was read") {
 		t.Errorf("%+v, %v", k, err)
@@ -126,7 +126,8 @@ func TestExchanged(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err := os.ReadFile(k.Image); err != nil || string(b) != "kernel" || filepath.Base(filepath.Dir(k.Dir)) != "package-"+sum {
+	if b, err := os.ReadFile(k.Image); err != nil || string(b) != kernelFiles["boot/vmlinuz-1"] ||
+		filepath.Base(filepath.Dir(k.Dir)) != "package-"+sum {
 		t.Errorf("%s holds %q, %v", k.Image, b, err)
 	}
 }
@@ -371,7 +372,7 @@ func TestModulesRefused(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		_, err := modules(ctx, dir, func(string, []byte) error { return nil }, "veth")
+		_, err := (&Kernel{Modules: dir}).modules(ctx, func(string, []byte) error { return nil }, "veth")
 		if err == nil || !strings.Contains(err.Error(), test.want) || ctx.Err() != nil {
 			t.Errorf("%s: %v, want %q", name, err, test.want)
 		}
@@ -432,7 +433,7 @@ func TestModulesLimits(t *testing.T) {
 		{"long", "", "bytes of modules that it needs", 3},
 	} {
 		read := 0
-		order, err := modules(t.Context(), dir, func(string, []byte) error {
+		order, err := (&Kernel{Modules: dir}).modules(t.Context(), func(string, []byte) error {
 			if read++; read > test.room {
 				return full
 			}

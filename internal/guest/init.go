@@ -22,7 +22,13 @@ func Init() {
 		fmt.Fprintln(os.Stderr, "init:", err)
 	}
 	unix.Sync()
-	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {
+	// Without ACPI there is no power to turn off, and the guest would halt; to restart ends it
+	// as well, by -no-reboot.
+	how := unix.LINUX_REBOOT_CMD_POWER_OFF
+	if _, err := os.Stat("/sys/firmware/acpi"); err != nil {
+		how = unix.LINUX_REBOOT_CMD_RESTART
+	}
+	if err := unix.Reboot(how); err != nil {
 		fmt.Fprintln(os.Stderr, "init: power off:", err)
 	}
 	select {} // the kernel panics when process 1 ends
@@ -72,25 +78,31 @@ func serve() error {
 	return nil
 }
 
+// mounts mounts what unthunk reads. What only some verbs need may be missing: those say so.
 func mounts() error {
 	var errs []error
-	for _, m := range []struct{ kind, dir string }{
-		{"proc", "/proc"},
-		{"sysfs", "/sys"},
-		{"devtmpfs", "/dev"},
-		{"tmpfs", "/tmp"},
-		{"tmpfs", "/run"},
-		{"bpf", "/sys/fs/bpf"},
-		{"debugfs", "/sys/kernel/debug"},
-		{"tracefs", "/sys/kernel/tracing"},
+	for _, m := range []struct{ kind, dir, option string }{
+		{"proc", "/proc", "CONFIG_PROC_FS"},
+		{"sysfs", "/sys", "CONFIG_SYSFS"},
+		{"devtmpfs", "/dev", "CONFIG_DEVTMPFS"},
+		{"tmpfs", "/tmp", "CONFIG_TMPFS"},
+		{"tmpfs", "/run", "CONFIG_TMPFS"},
+		{"bpf", "/sys/fs/bpf", ""},
+		{"debugfs", "/sys/kernel/debug", ""},
+		{"tracefs", "/sys/kernel/tracing", ""},
 	} {
 		// Directories in sysfs exist or cannot be made.
-		if err := os.MkdirAll(m.dir, 0o755); err != nil {
-			errs = append(errs, fmt.Errorf("mount %s: %w", m.dir, err))
-			continue
+		err := os.MkdirAll(m.dir, 0o755)
+		if err == nil {
+			err = unix.Mount(m.kind, m.dir, m.kind, 0, "")
 		}
-		err := unix.Mount(m.kind, m.dir, m.kind, 0, "")
-		if err != nil && !errors.Is(err, unix.EBUSY) {
+		switch {
+		case err == nil, errors.Is(err, unix.EBUSY):
+		case m.option == "" && (errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOENT)):
+		case errors.Is(err, unix.ENODEV):
+			fmt.Fprintln(os.Stderr, lacksPrefix+m.option+": mount "+m.dir)
+			fallthrough
+		default:
 			errs = append(errs, fmt.Errorf("mount %s: %w", m.dir, err))
 		}
 	}
@@ -102,6 +114,9 @@ func mounts() error {
 func openPort(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENXIO) || errors.Is(err, unix.EIO) {
+			fmt.Fprintln(os.Stderr, lacksPrefix+"CONFIG_SERIAL_8250: open "+path)
+		}
 		return nil, fmt.Errorf("open result port: %w", err)
 	}
 	fd := int(f.Fd())
@@ -169,6 +184,9 @@ func execute(c Command) Result {
 		r.Err = fmt.Sprintf("stopped after %v", timeout)
 	case err != nil && !errors.As(err, &exit):
 		r.Err = err.Error()
+	}
+	if r.Err != "" || r.Exit != 0 {
+		r.Lacks = lacks()
 	}
 	return r
 }

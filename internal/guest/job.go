@@ -36,4 +36,6 @@ type Result struct {
 	Exit int
 	// Err says why the command could not be started or was stopped.
 	Err string
+	// Lacks are options that the kernel has not, of a command that failed: CONFIG_VETH.
+	Lacks []string `json:",omitempty"`
 }

@@ -1,259 +1,248 @@
 package guest
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
 	"strings"
-
-	"github.com/unthunk/unthunk/feature"
-	"github.com/unthunk/unthunk/internal/pkgfile"
 )
 
-// Kernel is an unpacked kernel package.
+// Kernel is a kernel that can be booted.
 type Kernel struct {
 	// Release is what uname -r says in it.
 	Release string
-	// Image is the bzImage, Modules the directory /lib/modules/Release.
+	// Image is the bzImage, or a vmlinux that QEMU can boot. Modules is the directory
+	// /lib/modules/Release, or the tree it was built in; empty where there is none.
 	Image, Modules string
-	// Dir is the folder in which its package is unpacked; empty for a vmlinuz by itself.
+	// Tree is set where Modules is a tree.
+	Tree bool
+	// Dir is the folder in which its package is unpacked; empty for an image by itself.
 	Dir string
+	// Vmlinux is the ELF file of the same build, with its symbols and debug information
+	// where the build made them; empty where it is not at hand.
+	Vmlinux string
+	// Config is the file with its configuration, or the image that has it in itself; empty
+	// where neither is at hand.
+	Config  string
+	options options
 }
 
-// Fetch returns Debian's newest cloud kernel of a series ("6.1") and downloads
-// it when dir does not hold one of that series yet. It takes apt's package
-// sources of this machine, in Debian 12 and 11 whatever is installed, and an
-// apt state of its own inside dir, so that it needs no root and changes
-// nothing here. Where apt has no Debian source or no such kernel it returns a
-// [feature.Missing].
-func Fetch(ctx context.Context, dir, series string) (Kernel, error) {
-	return fetch(ctx, dir, series, `^linux-image-`+regexp.QuoteMeta(series)+`\.[0-9].*-cloud-amd64$`)
-}
-
-// fetch downloads the newest package whose name matches and keeps it as name in dir.
-func fetch(ctx context.Context, dir, series, pattern string) (Kernel, error) {
-	c := cached{filepath.Join(dir, series)}
-	err := c.verify(ctx)
-	switch {
-	case err == nil:
-		return unpacked(c.root())
-	case !errors.Is(err, fs.ErrNotExist):
-		return Kernel{}, err
-	}
-	for _, tool := range []string{"apt-get", "apt-cache"} {
-		if _, err := program(tool); err != nil {
-			return Kernel{}, missing(series, "needs Debian's "+tool)
-		}
-	}
-	if err := openCache(ctx, dir); err != nil {
-		return Kernel{}, err
-	}
-	// Debian 12 has 6.1 and 6.12, Debian 11 has 5.10.
-	a, err := newApt(ctx, filepath.Join(dir, "apt"), "bookworm", "bullseye")
-	if err != nil {
-		return Kernel{}, err
-	}
-	if a == nil {
-		return Kernel{}, missing(series, "apt knows no Debian source; try apt-get update")
-	}
-	names, err := a.search(ctx, pattern)
-	if err != nil {
-		return Kernel{}, err
-	}
-	if len(names) == 0 {
-		return Kernel{}, missing(series, "Debian's sources hold none")
-	}
-	return c.fillKernel(ctx, func(debs string) ([]pkgfile.Package, error) {
-		paths, err := a.download(ctx, slices.MaxFunc(names, compareVersions), debs)
-		return files(paths), err
-	})
-}
-
-// fillKernel makes the folder of a kernel's packages.
-func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkgfile.Package, error)) (Kernel, error) {
-	err := c.fill(ctx, download, func(root string) error {
-		_, err := unpacked(root)
-		return err
-	})
-	if err != nil {
-		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
-	}
-	return unpacked(c.root())
-}
-
-func missing(series, help string) error {
-	return &feature.Missing{Feature: "guest kernel " + series, Help: help}
-}
-
-// unpacked finds the kernel in an unpacked package.
-func unpacked(dir string) (Kernel, error) {
-	for _, pattern := range []string{"boot/vmlinuz-*", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz"} {
-		images, err := filepath.Glob(filepath.Join(dir, pattern))
+// unpacked finds the kernel in a folder: that of an unpacked package, of a container image, or
+// one that has images of kernels in it. ok is false where there is none.
+func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
+	var found []Kernel
+	for _, pattern := range []string{
+		"boot/vmlinuz-*", "boot/vmlinuz", "boot/bzImage", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz",
+		"vmlinuz-*", "vmlinuz", "bzImage",
+	} {
+		names, err := fs.Glob(os.DirFS(dir), pattern)
 		if err != nil {
-			return Kernel{}, fmt.Errorf("find kernel: %w", err)
+			return Kernel{}, false, fmt.Errorf("find kernel: %w", err)
 		}
-		if len(images) == 0 {
-			continue
+		if len(names) > maxKernels {
+			return Kernel{}, false, fmt.Errorf("find kernel in %s: more than %d kernels", dir, maxKernels)
 		}
-		k := Kernel{Image: images[0], Modules: filepath.Dir(images[0])}
-		if release, ok := strings.CutPrefix(filepath.Base(images[0]), "vmlinuz-"); ok {
-			if k, err = withModules(images[0], release, dir, filepath.Join(dir, "usr")); err != nil {
-				return Kernel{}, fmt.Errorf("%w; where a kernel comes in several packages, unpack them into one folder and name that", err)
+		for _, name := range names {
+			k, err := fromFolder(ctx, dir, name)
+			if err != nil {
+				return Kernel{}, false, err
 			}
-		} else {
-			k.Release = filepath.Base(k.Modules)
-		}
-		k.Dir = dir
-		return k, nil
-	}
-	return Kernel{}, fmt.Errorf("find kernel in %s: %w", dir, fs.ErrNotExist)
-}
-
-// withModules is an image with its modules in the first of roots that has them.
-func withModules(image, release string, roots ...string) (Kernel, error) {
-	for _, root := range roots {
-		dir := filepath.Join(root, "lib", "modules", release)
-		if info, err := os.Stat(dir); err == nil && info.IsDir() {
-			return Kernel{Release: release, Image: image, Modules: dir}, nil
+			// The same kernel may have several names, and a link for one.
+			if !slices.ContainsFunc(found, func(other Kernel) bool { return other.Release == k.Release }) {
+				found = append(found, k)
+			}
 		}
 	}
-	return Kernel{}, fmt.Errorf("find the modules of %s: there is no lib/modules/%s", image, release)
-}
-
-// compareVersions orders package names by the numbers in them.
-func compareVersions(a, b string) int {
-	return cmp.Or(slices.Compare(numbers(a), numbers(b)), strings.Compare(a, b))
-}
-
-var digits = regexp.MustCompile(`[0-9]+`)
-
-func numbers(s string) []int {
-	var ns []int
-	for _, d := range digits.FindAllString(s, -1) {
-		n, _ := strconv.Atoi(d)
-		ns = append(ns, n)
-	}
-	return ns
-}
-
-// apt runs Debian's package tools with a state of their own.
-type apt struct{ options []string }
-
-// newApt sets up the state in dir for suites. It returns nil when this machine's apt
-// has no Debian source.
-func newApt(ctx context.Context, dir string, suites ...string) (*apt, error) {
-	targets, err := output(ctx, "apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)")
-	if err != nil {
-		return nil, err
-	}
-	sources := debianSources(targets, suites...)
-	if sources == "" {
-		return nil, nil
-	}
-	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
-			return nil, fmt.Errorf("set up apt: %w", err)
-		}
-	}
-	list := filepath.Join(dir, "sources.list")
-	if err := os.WriteFile(list, []byte(sources), 0o644); err != nil {
-		return nil, fmt.Errorf("set up apt: %w", err)
-	}
-	a := &apt{[]string{
-		"-qq",
-		"-o", "Dir::Etc::sourcelist=" + list,
-		"-o", "Dir::Etc::sourceparts=/dev/null",
-		"-o", "Dir::State::lists=" + filepath.Join(dir, "lists"),
-		"-o", "Dir::Cache=" + filepath.Join(dir, "cache"),
-	}}
-	if os.Geteuid() == 0 {
-		// apt would otherwise download as a user who cannot write here.
-		a.options = append(a.options, "-o", "APT::Sandbox::User=root")
-	}
-	if _, err := output(ctx, "apt-get", append(a.options, "update")...); err != nil {
-		return nil, err
-	}
-	return a, nil
-}
-
-// debianSources turns lines of "RELEASE SITE" into apt sources for suites, with their
-// security updates.
-func debianSources(targets string, suites ...string) string {
-	var main, security string
-	for line := range strings.Lines(targets) {
-		release, site, ok := strings.Cut(strings.TrimSpace(line), " ")
-		switch {
-		case !ok:
-		case strings.HasSuffix(release, "-security") && strings.HasSuffix(site, "debian-security"):
-			security = site
-		case strings.HasSuffix(site, "/debian"):
-			main = site
-		}
-	}
-	var b strings.Builder
-	for _, suite := range suites {
-		if main != "" {
-			fmt.Fprintf(&b, "deb [arch=amd64] %s %s main\n", main, suite)
-		}
-		if security != "" && !strings.Contains(suite, "-") {
-			fmt.Fprintf(&b, "deb [arch=amd64] %s %s-security main\n", security, suite)
-		}
-	}
-	return b.String()
-}
-
-// search returns the names of packages that match a regular expression.
-func (a *apt) search(ctx context.Context, pattern string) ([]string, error) {
-	out, err := output(ctx, "apt-cache", append(a.options, "search", "--names-only", pattern)...)
-	if err != nil {
-		return nil, err
+	switch len(found) {
+	case 0:
+		return Kernel{}, false, nil
+	case 1:
+		return found[0], true, nil
 	}
 	var names []string
-	for line := range strings.Lines(out) {
-		name, _, _ := strings.Cut(line, " ")
-		names = append(names, name)
+	for _, k := range found {
+		names = append(names, k.Image)
 	}
-	return names, nil
+	return Kernel{}, false, fmt.Errorf("find kernel in %s: there are %d, name one: %s", dir, len(found), strings.Join(names, ", "))
 }
 
-// download downloads a package into dir.
-func (a *apt) download(ctx context.Context, name, dir string) (packages []string, err error) {
-	cmd, err := command(ctx, "apt-get", append(a.options, "download", name)...)
-	if err != nil {
-		return nil, err
-	}
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("download %s: %w: %s", name, err, strings.TrimSpace(string(out)))
-	}
-	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
-	if err != nil || len(debs) != 1 {
-		return nil, fmt.Errorf("download %s: %d packages came", name, len(debs))
-	}
-	return debs, nil
-}
+// maxKernels is how many kernels a folder may have.
+const maxKernels = 64
 
-// output runs a command and returns its standard output.
-func output(ctx context.Context, name string, args ...string) (string, error) {
-	cmd, err := command(ctx, name, args...)
+// fromFolder is the kernel whose image is name in a folder.
+func fromFolder(ctx context.Context, dir, name string) (Kernel, error) {
+	path, err := inside(dir, name)
 	if err != nil {
-		return "", err
+		return Kernel{}, err
 	}
-	out, err := cmd.Output()
+	i, err := readImage(ctx, path)
 	if err != nil {
-		var exit *exec.ExitError
-		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		return Kernel{}, err
+	}
+	k := Kernel{Release: i.release, Image: path, Dir: dir}
+	others := false // modules of other kernels
+	for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
+		entries, err := fs.ReadDir(os.DirFS(dir), lib)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return Kernel{}, fmt.Errorf("find modules: %w", err)
 		}
-		return "", fmt.Errorf("run %s: %w", name, err)
+		others = others || len(entries) > 0
+		modules := filepath.Join(lib, i.release)
+		if info, err := os.Stat(filepath.Join(dir, modules)); k.Modules == "" && err == nil && info.IsDir() {
+			if k.Modules, err = inside(dir, modules); err != nil {
+				return Kernel{}, err
+			}
+		}
 	}
-	return string(out), nil
+	if k.Modules == "" && others {
+		return Kernel{}, fmt.Errorf("find the modules of %s: there is no lib/modules/%s; where a kernel comes in several packages, "+
+			"unpack them into one folder and name that", path, i.release)
+	}
+	k.Vmlinux = beside(dir, filepath.Join(k.Modules, "build", "vmlinux"), "boot/vmlinux-"+i.release, "usr/lib/debug/boot/vmlinux-"+i.release)
+	return k, k.findConfig(ctx, dir, filepath.Join(filepath.Dir(name), "config-"+i.release), "boot/config-"+i.release,
+		"lib/modules/"+i.release+"/config", "usr/lib/modules/"+i.release+"/config")
+}
+
+// inside is the path of a file in a folder with no link in it. A link that leads out of the folder
+// is an error: the folder is another's, and what it leads to may be for root only.
+func inside(dir, name string) (string, error) {
+	root, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return "", fmt.Errorf("find kernel: %w", err)
+	}
+	path, err := filepath.EvalSymlinks(filepath.Join(root, name))
+	if err != nil {
+		return "", fmt.Errorf("find kernel: %w", err)
+	}
+	if rel, err := filepath.Rel(root, path); err != nil || !filepath.IsLocal(rel) {
+		return "", fmt.Errorf("find kernel: %s is a link that leads out of %s, to %s", filepath.Join(dir, name), dir, path)
+	}
+	return path, nil
+}
+
+// beside is the first of names that is a file in a folder, without a link that leads out of it;
+// empty where there is none.
+func beside(dir string, names ...string) string {
+	for _, name := range names {
+		path, err := inside(dir, name)
+		if err != nil {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
+}
+
+// single is the kernel of a file: a bzImage or a vmlinux, by itself or in the tree that it was
+// built in.
+func single(ctx context.Context, path string) (Kernel, error) {
+	path, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("find kernel: %w", err)
+	}
+	i, err := readImage(ctx, path)
+	if err != nil {
+		return Kernel{}, err
+	}
+	dir := filepath.Dir(path)
+	for range 4 { // a bzImage is in arch/x86/boot
+		if isTree(dir) {
+			return built(ctx, dir, path, i)
+		}
+		dir = filepath.Dir(dir)
+	}
+	dir = filepath.Dir(path)
+	k := Kernel{Release: i.release, Image: path}
+	if i.elf {
+		if k.Vmlinux = path; !i.pvh {
+			return Kernel{}, noPVH(path)
+		}
+	}
+	for _, root := range []string{filepath.Join(dir, ".."), "/"} {
+		modules := filepath.Join(root, "lib", "modules", i.release)
+		if info, err := os.Stat(modules); k.Modules == "" && err == nil && info.IsDir() {
+			k.Modules = modules
+		}
+	}
+	return k, k.findConfig(ctx, dir, "config-"+i.release)
+}
+
+func noPVH(path string) error {
+	return fmt.Errorf("boot %s: QEMU boots a vmlinux with CONFIG_PVH, which this has not; there is no bzImage of the same build in "+
+		"arch/x86/boot beside it either", path)
+}
+
+// isTree tells whether kernels are built in a folder.
+func isTree(dir string) bool {
+	for _, name := range []string{".config", "Makefile"} {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || !info.Mode().IsRegular() {
+			return false
+		}
+	}
+	info, err := os.Stat(filepath.Join(dir, "arch", "x86"))
+	return err == nil && info.IsDir()
+}
+
+// inTree is the kernel that was built in a tree.
+func inTree(ctx context.Context, dir string) (Kernel, error) {
+	for _, name := range []string{bzImage, "vmlinux"} {
+		if path := beside(dir, name); path != "" {
+			i, err := readImage(ctx, path)
+			if err != nil {
+				return Kernel{}, err
+			}
+			return built(ctx, dir, path, i)
+		}
+	}
+	return Kernel{}, fmt.Errorf("find kernel in %s: the tree has no %s: make bzImage", dir, bzImage)
+}
+
+// bzImage is where a tree has it; arch/x86_64/boot is a link to there.
+const bzImage = "arch/x86/boot/bzImage"
+
+// built is the kernel in a tree whose image is path.
+func built(ctx context.Context, dir, path string, i image) (Kernel, error) {
+	dir, err := filepath.EvalSymlinks(dir)
+	if err != nil {
+		return Kernel{}, fmt.Errorf("find kernel: %w", err)
+	}
+	k := Kernel{Release: i.release, Image: path}
+	if other := beside(dir, "vmlinux"); i.elf {
+		k.Vmlinux = path
+	} else if other != "" {
+		elf, err := readImage(ctx, other)
+		if err != nil {
+			return Kernel{}, err
+		}
+		// A build that failed on its way has left the image of the one before.
+		if elf.release != i.release || elf.version != i.version {
+			return Kernel{}, fmt.Errorf("%s (%s %s) is of another build than vmlinux (%s %s): make bzImage",
+				path, i.release, i.version, elf.release, elf.version)
+		}
+		k.Vmlinux = other
+	}
+	if i.elf && !i.pvh {
+		other := beside(dir, bzImage)
+		if other == "" {
+			return Kernel{}, noPVH(path)
+		}
+		same, err := readImage(ctx, other)
+		switch {
+		case err != nil:
+			return Kernel{}, err
+		case same.release != i.release || same.version != i.version:
+			return Kernel{}, noPVH(path)
+		}
+		k.Image = other
+	}
+	if beside(dir, "modules.builtin", "modules.order") != "" {
+		k.Modules, k.Tree = dir, true
+	}
+	return k, k.findConfig(ctx, dir, ".config")
 }

@@ -14,8 +14,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Machine is a guest to boot. Kernel and Init are required.
@@ -43,6 +41,9 @@ type Machine struct {
 	IOMMU bool
 	// Modules are loaded before the commands run, with what they depend on.
 	Modules []string
+	// Needs are parts of [Config] that the commands need. What a kernel's configuration lacks of
+	// them, where that is known, is a [Lacking] before the guest is booted.
+	Needs []string
 	// Files are put into the guest with mode 0755: the path there → the
 	// path here.
 	Files map[string]string
@@ -113,6 +114,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	if err := Available(); err != nil {
 		return Report{}, err
 	}
+	if err := m.Kernel.check(append([]string{PartBoot}, m.Needs...)...); err != nil {
+		return Report{}, err
+	}
 	// Files without names: nothing is left, however this process ends.
 	var files [4]*os.File
 	for i := range files {
@@ -127,7 +131,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	if err := m.writeInitrd(ctx, initrd, commands); err != nil {
 		return Report{}, fmt.Errorf("write initramfs: %w", err)
 	}
-	if err := copyImage(image, m.Kernel.Image); err != nil {
+	if err := copyImage(ctx, image, m.Kernel.Image); err != nil {
 		return Report{}, fmt.Errorf("boot guest: %w", err)
 	}
 	accel := "tcg"
@@ -190,11 +194,12 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	switch {
 	case ctx.Err() != nil:
-		return r, fmt.Errorf("boot guest %s: %w", m.Kernel.Release, context.Cause(ctx))
+		return r, m.Kernel.explain(r.Console, fmt.Errorf("boot guest %s: %w", m.Kernel.Release, context.Cause(ctx)))
 	case runErr != nil:
 		return r, fmt.Errorf("boot guest %s: %w: %s", m.Kernel.Release, runErr, bytes.TrimSpace(out.Bytes()))
 	case len(r.Results) != len(commands):
-		return r, fmt.Errorf("guest %s ended after %d of %d commands", m.Kernel.Release, len(r.Results), len(commands))
+		err := fmt.Errorf("guest %s ended after %d of %d commands", m.Kernel.Release, len(r.Results), len(commands))
+		return r, m.Kernel.explain(r.Console, err)
 	}
 	return r, nil
 }
@@ -237,18 +242,6 @@ func (l *limited) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// copyImage copies a kernel for QEMU, who may have no right to read the file, and who must
-// not read what is no regular file.
-func copyImage(to *os.File, path string) error {
-	from, size, err := unpack.Open(path, unpack.Max)
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	_, err = io.Copy(to, io.LimitReader(from, size))
-	return err
-}
-
 // nameless is a file in the folder for temporary ones that has no name any more. QEMU can
 // open it again.
 func nameless() (*os.File, error) {
@@ -281,7 +274,7 @@ func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Comma
 	for _, nic := range m.NICs {
 		wanted = append(wanted, nicModules[nic.Model]...)
 	}
-	order, err := modules(ctx, m.Kernel.Modules, func(name string, data []byte) error {
+	order, err := m.Kernel.modules(ctx, func(name string, data []byte) error {
 		a.file(inGuest(name), data)
 		return a.err
 	}, wanted...)

@@ -17,11 +17,11 @@ import (
 
 // modules reads the named modules and all they depend on, gives each to write until that
 // returns an error, and returns their names in the order to load them. A module that is built
-// into the kernel is left out. dir is the kernel's /lib/modules/RELEASE.
-func modules(
-	ctx context.Context, dir string, write func(name string, data []byte) error, names ...string,
+// into the kernel is left out, and so is one that may be, for all that is known of a kernel.
+func (k *Kernel) modules(
+	ctx context.Context, write func(name string, data []byte) error, names ...string,
 ) (order []string, err error) {
-	files, err := moduleFiles(ctx, dir)
+	files, err := k.moduleFiles(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -29,11 +29,22 @@ func modules(
 	var add func(name, by string) error
 	add = func(name, by string) error {
 		path, ok := files[name]
+		if k.Tree && path != "" {
+			if path = beside(k.Modules, path, strings.TrimPrefix(path, "kernel/")); path == "" {
+				return fmt.Errorf("find module %s: %w: make modules", name, fs.ErrNotExist)
+			}
+		}
 		switch {
 		case !ok && by != "":
 			return fmt.Errorf("find module %s, which %s needs: %w", name, by, fs.ErrNotExist)
 		case !ok:
-			return fmt.Errorf("find module %s: %w", name, fs.ErrNotExist)
+			if err := k.without(name); err != nil {
+				return fmt.Errorf("find module %s: %w", name, err)
+			}
+			if k.Modules != "" && k.options == nil {
+				return fmt.Errorf("find module %s: %w", name, fs.ErrNotExist)
+			}
+			return nil
 		case path == "":
 			return nil
 		}
@@ -71,19 +82,20 @@ const maxDepends = 16 << 10
 const maxBuiltin = 4 << 20
 
 // moduleFiles are the files of a kernel's modules by name, "" for those that are built in.
-func moduleFiles(ctx context.Context, dir string) (map[string]string, error) {
-	files := make(map[string]string)
-	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if name, ok := moduleName(path); err == nil && ok && !d.IsDir() {
-			files[name] = path
-		}
-		return cmp.Or(err, ctx.Err())
-	})
+func (k *Kernel) moduleFiles(ctx context.Context) (map[string]string, error) {
+	if k.Modules == "" {
+		return nil, nil
+	}
+	list := walkModules
+	if k.Tree {
+		list = treeModules
+	}
+	files, err := list(ctx, k.Modules)
 	if err != nil {
 		return nil, fmt.Errorf("list modules: %w", err)
 	}
-	builtin, err := unpack.ReadFile(filepath.Join(dir, "modules.builtin"), maxBuiltin)
-	if err != nil {
+	builtin, err := unpack.ReadFile(filepath.Join(k.Modules, "modules.builtin"), maxBuiltin)
+	if err != nil && !(k.Tree && errors.Is(err, fs.ErrNotExist)) {
 		return nil, fmt.Errorf("list built-in modules: %w", err)
 	}
 	for line := range strings.Lines(string(builtin)) {
@@ -92,6 +104,35 @@ func moduleFiles(ctx context.Context, dir string) (map[string]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// walkModules are the files of the modules in a folder, by name.
+func walkModules(ctx context.Context, dir string) (map[string]string, error) {
+	files := make(map[string]string)
+	return files, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if name, ok := moduleName(path); err == nil && ok && !d.IsDir() {
+			files[name] = path
+		}
+		return cmp.Or(err, ctx.Err())
+	})
+}
+
+// treeModules are the files of the modules that a tree builds, from the tree. Its list of them names what they
+// were linked of from Linux 6.4 on (.o), and a folder "kernel" before them up to 5.17.
+func treeModules(ctx context.Context, dir string) (map[string]string, error) {
+	files := make(map[string]string)
+	list, err := unpack.ReadFile(filepath.Join(dir, "modules.order"), maxBuiltin)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range strings.Lines(string(list)) {
+		path := strings.TrimSpace(line)
+		path = strings.TrimSuffix(strings.TrimSuffix(path, ".o"), ".ko") + ".ko"
+		if name, ok := moduleName(path); ok {
+			files[name] = path
+		}
+	}
+	return files, ctx.Err()
 }
 
 // moduleName returns the name of the module in a file, "virtio_net" of

@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -14,80 +15,115 @@ import (
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// Resolve finds a kernel: an unpacked package's folder, with boot/vmlinuz-* or
-// lib/modules/*/vmlinuz and the modules; a vmlinuz whose modules are in ../lib/modules
-// beside it or in /lib/modules; a .deb or .rpm file; or debian:6.12-cloud, debian:6.12, which apt downloads
-// once. Packages are kept unpacked in dir.
+// Resolve finds a kernel by its name:
+//
+//   - a folder: a kernel's build tree, an unpacked package or a container image with
+//     boot/vmlinuz or lib/modules/*/vmlinuz, or one with images in it;
+//   - a bzImage, or a vmlinux, whose modules are in the tree that it was built in, in
+//     ../lib/modules beside it or in /lib/modules, or nowhere;
+//   - a .deb or .rpm file, or several that belong together, joined by "+";
+//   - debian:6.12-cloud, debian:6.12, debian:6.12.118+deb13 or debian:unstable, which apt downloads once.
+//
+// Packages are kept unpacked in dir. The release is the one that the image says. Nothing of a
+// kernel is executed here, and no link out of a folder is followed.
 func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
-	if series, ok := strings.CutPrefix(name, "debian:"); ok {
-		return debian(ctx, dir, series)
+	if version, ok := strings.CutPrefix(name, debianPrefix); ok {
+		return debian(ctx, dir, version)
 	}
 	info, err := os.Stat(name)
-	switch {
-	case err != nil:
+	if err != nil {
+		if parts := split(name, maxParts); len(parts) > 1 {
+			return fromPackages(ctx, dir, parts)
+		}
 		return Kernel{}, fmt.Errorf("find kernel: %w", err)
+	}
+	switch {
+	case info.IsDir() && isTree(name):
+		return inTree(ctx, name)
 	case info.IsDir():
-		k, err := unpacked(name)
-		if errors.Is(err, fs.ErrNotExist) {
-			return Kernel{}, fmt.Errorf("find kernel in %s: it has no boot/vmlinuz-* and no lib/modules/*/vmlinuz", name)
+		k, ok, err := unpacked(ctx, name)
+		if err == nil && !ok {
+			err = errNoKernelIn(name)
 		}
 		return k, err
-	case strings.HasSuffix(name, ".deb"), strings.HasSuffix(name, ".rpm"):
-		return fromPackage(ctx, dir, name)
+	case isPackage(name):
+		return fromPackages(ctx, dir, []string{name})
 	}
-	return image(name)
+	return single(ctx, name)
 }
 
-// debian is the newest kernel of a series, "6.12" or "6.12-cloud".
-func debian(ctx context.Context, dir, series string) (Kernel, error) {
-	version, cloud := strings.CutSuffix(series, "-cloud")
-	if strings.Trim(version, "0123456789.") != "" || version == "" {
-		return Kernel{}, fmt.Errorf("find kernel debian:%s: it is not debian:VERSION or debian:VERSION-cloud", series)
-	}
-	if !cloud {
-		return fetch(ctx, dir, version+"-full", `^linux-image-`+strings.ReplaceAll(version, ".",
-			`\.`)+`\.[0-9][^-]*(-[0-9]+)?(\+deb[0-9]+)?-amd64$`)
-	}
-	return Fetch(ctx, dir, version)
+func errNoKernelIn(dir string) error {
+	return fmt.Errorf("find kernel in %s: it has no boot/vmlinuz, no lib/modules/*/vmlinuz, and no %s of a tree", dir, bzImage)
 }
 
-// fromPackage unpacks a package, once for each content.
-func fromPackage(ctx context.Context, dir, path string) (Kernel, error) {
-	f, size, err := unpack.Open(path, pkgfile.MaxPackage)
-	if err != nil {
-		return Kernel{}, fmt.Errorf("open package: %w", err)
-	}
-	defer f.Close()
-	sum, err := pkgfile.Sum(ctx, io.NewSectionReader(f, 0, size))
-	if err != nil {
-		return Kernel{}, fmt.Errorf("read package: %w", err)
-	}
-	return summed(ctx, dir, pkgfile.Package{Path: path, SHA256: sum})
+func isPackage(name string) bool {
+	return strings.HasSuffix(name, ".deb") || strings.HasSuffix(name, ".rpm")
 }
 
-// summed is the kernel of a package that had a SHA-256 when it was looked at. Its folder
-// has the whole of that for its name.
-func summed(ctx context.Context, dir string, p pkgfile.Package) (Kernel, error) {
-	c := cached{filepath.Join(dir, "package-"+p.SHA256)}
-	err := c.verify(ctx)
-	switch {
-	case err == nil:
-		return unpacked(c.root())
-	case !errors.Is(err, fs.ErrNotExist):
-		return Kernel{}, err
+// maxParts is how many packages a kernel may come in: Ubuntu's has three, Debian's four.
+const maxParts = 16
+
+// split takes a name of several files apart, "a.deb+b.deb". A file's own name may have a "+" in
+// it. It returns nil when not all of them are there.
+func split(name string, most int) []string {
+	if info, err := os.Stat(name); err == nil && !info.IsDir() {
+		return []string{name}
 	}
-	k, err := c.fillKernel(ctx, func(string) ([]pkgfile.Package, error) { return []pkgfile.Package{p}, nil })
+	for i := range name {
+		if name[i] != '+' || most <= 1 || !isPackage(name[:i]) {
+			continue
+		}
+		if _, err := os.Stat(name[:i]); err != nil {
+			continue
+		}
+		if rest := split(name[i+1:], most-1); rest != nil {
+			return append([]string{name[:i]}, rest...)
+		}
+	}
+	return nil
+}
+
+// fromPackages unpacks packages into one folder, once for each content.
+func fromPackages(ctx context.Context, dir string, paths []string) (Kernel, error) {
+	packages := make([]pkgfile.Package, len(paths))
+	for i, path := range paths {
+		if !isPackage(path) {
+			return Kernel{}, fmt.Errorf("unpack %s: it is no .deb and no .rpm: only packages are joined by +", path)
+		}
+		f, size, err := unpack.Open(path, pkgfile.MaxPackage)
+		if err != nil {
+			return Kernel{}, fmt.Errorf("open package: %w", err)
+		}
+		sum, err := pkgfile.Sum(ctx, io.NewSectionReader(f, 0, size))
+		f.Close()
+		if err != nil {
+			return Kernel{}, fmt.Errorf("read package: %w", err)
+		}
+		packages[i] = pkgfile.Package{Path: path, SHA256: sum}
+	}
+	return summed(ctx, dir, packages...)
+}
+
+// summed is the kernel of packages that had a SHA-256 each when they were looked at. The folder
+// has the whole of that for its name, or that of several sums.
+func summed(ctx context.Context, dir string, packages ...pkgfile.Package) (Kernel, error) {
+	var paths, sums []string
+	for _, p := range packages {
+		paths, sums = append(paths, p.Path), append(sums, p.SHA256)
+	}
+	name := sums[0]
+	if len(sums) > 1 {
+		name = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(sums, "\n"))))
+	}
+	c := cached{filepath.Join(dir, "package-"+name)}
+	k, err := c.kernel(ctx)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return k, err
+	}
+	k, err = c.fillKernel(ctx, func(string) ([]pkgfile.Package, error) { return packages, nil })
 	if errors.Is(err, fs.ErrNotExist) {
-		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel", p.Path)
+		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel; where a kernel comes in several packages, name them all: %s",
+			strings.Join(paths, "+"), "image.deb+modules.deb")
 	}
 	return k, err
-}
-
-// image is a vmlinuz by itself.
-func image(path string) (Kernel, error) {
-	release, ok := strings.CutPrefix(filepath.Base(path), "vmlinuz-")
-	if !ok {
-		return Kernel{}, fmt.Errorf("find the modules of %s: it is not called vmlinuz-RELEASE; name the folder of its package", path)
-	}
-	return withModules(path, release, filepath.Join(filepath.Dir(path), ".."), "/")
 }

@@ -3,8 +3,6 @@ package guest
 import (
 	"bytes"
 	"io"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -85,54 +83,6 @@ func TestModuleName(t *testing.T) {
 		if ok != tt.ok || ok && name != tt.name {
 			t.Errorf("moduleName(%q) = %q, %v; want %q, %v", tt.path, name, ok, tt.name, tt.ok)
 		}
-	}
-}
-
-// A package's kernel is found with its modules where Debian put them, before and after
-// /lib became a part of /usr.
-func TestUnpacked(t *testing.T) {
-	for name, test := range map[string]struct {
-		files   []string
-		modules string
-		fails   string
-	}{
-		"lib":          {[]string{"boot/vmlinuz-6.1", "lib/modules/6.1/modules.builtin"}, "lib/modules/6.1", ""},
-		"usr/lib":      {[]string{"boot/vmlinuz-6.18", "usr/lib/modules/6.18/modules.builtin"}, "usr/lib/modules/6.18", ""},
-		"all in usr":   {[]string{"usr/lib/modules/7.2/vmlinuz", "usr/lib/modules/7.2/modules.builtin"}, "usr/lib/modules/7.2", ""},
-		"no modules":   {[]string{"boot/vmlinuz-6.8"}, "", "several packages"},
-		"other kernel": {[]string{"boot/vmlinuz-6.8", "lib/modules/6.9/modules.builtin"}, "", "no lib/modules/6.8"},
-		"no kernel":    {[]string{"etc/passwd"}, "", "find kernel"},
-	} {
-		dir := t.TempDir()
-		for _, f := range test.files {
-			path := filepath.Join(dir, f)
-			if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(path, nil, 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		k, err := unpacked(dir)
-		switch {
-		case test.fails != "":
-			if err == nil || !strings.Contains(err.Error(), test.fails) {
-				t.Errorf("%s: %v, want %q", name, err, test.fails)
-			}
-		case err != nil || k.Modules != filepath.Join(dir, test.modules) || k.Release != filepath.Base(test.modules):
-			t.Errorf("%s: %+v, %v", name, k, err)
-		}
-	}
-}
-
-func TestCompareVersions(t *testing.T) {
-	names := []string{
-		"linux-image-6.1.0-9-cloud-amd64",
-		"linux-image-6.1.0-56-cloud-amd64",
-		"linux-image-6.1.0-50-cloud-amd64",
-	}
-	if got := slices.MaxFunc(names, compareVersions); got != names[1] {
-		t.Errorf("newest is %s, want %s", got, names[1])
 	}
 }
 

@@ -8,9 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -72,22 +70,15 @@ func configSum(r io.Reader) (string, error) {
 // configBeside is the sum of the configuration that lies beside a kernel: boot/config-RELEASE of a package, or
 // .config of a build tree. It is "" where there is none.
 func configBeside(k guest.Kernel) (string, error) {
-	names := []string{filepath.Join(filepath.Dir(k.Image), "config-"+k.Release)}
-	if k.Dir != "" {
-		names = append(names, filepath.Join(k.Dir, "boot", "config-"+k.Release), filepath.Join(k.Dir, ".config"))
+	if k.Config == "" || k.Config == k.Image {
+		return "", nil
 	}
-	for _, name := range names {
-		f, size, err := unpack.Open(name, maxConfig)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		defer f.Close()
-		return configSum(io.NewSectionReader(f, 0, size))
+	f, size, err := unpack.Open(k.Config, maxConfig)
+	if err != nil {
+		return "", err
 	}
-	return "", nil
+	defer f.Close()
+	return configSum(io.NewSectionReader(f, 0, size))
 }
 
 // programSum is the beginning of a SHA-256 of the program that runs in guests: another one may put its BPF programs at

@@ -67,19 +67,20 @@ func TestConfigBeside(t *testing.T) {
 		os.WriteFile(filepath.Join(dir, "boot", "config-6.1"), []byte(text), 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	image := filepath.Join(dir, "boot", "vmlinuz-6.1")
-	for _, k := range []guest.Kernel{{Release: "6.1", Image: image}, {Release: "6.1", Image: "/none", Dir: dir}} {
-		if got, err := configBeside(k); err != nil || got != want {
-			t.Errorf("%q, %v", got, err)
+	config := filepath.Join(dir, "boot", "config-6.1")
+	if got, err := configBeside(guest.Kernel{Config: config}); err != nil || got != want {
+		t.Errorf("%q, %v", got, err)
+	}
+	for _, k := range []guest.Kernel{{}, {Image: config, Config: config}} {
+		if got, err := configBeside(k); err != nil || got != "" {
+			t.Errorf("none beside it: %q, %v", got, err)
 		}
 	}
-	if got, err := configBeside(guest.Kernel{Release: "6.2", Image: image, Dir: dir}); err != nil || got != "" {
-		t.Errorf("of another release: %q, %v", got, err)
-	}
-	if err := os.Symlink("/dev/zero", filepath.Join(dir, "boot", "config-6.3")); err != nil {
+	device := filepath.Join(dir, "boot", "config-6.3")
+	if err := os.Symlink("/dev/zero", device); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := configBeside(guest.Kernel{Release: "6.3", Image: image}); err == nil {
+	if got, err := configBeside(guest.Kernel{Config: device}); err == nil {
 		t.Errorf("a device: %q", got)
 	}
 }

@@ -531,7 +531,7 @@ func TestBadGuests(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for name, text := range map[string]string{"boot/vmlinuz-0.0": strings.Repeat("no kernel", 10_000),
+	for name, text := range map[string]string{"boot/vmlinuz-0.0": string(testutil.BzImage("0.0", strings.Repeat("no kernel", 10_000))),
 		"lib/modules/0.0/modules.builtin": "kernel/drivers/net/veth.ko\n"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -604,7 +604,7 @@ func TestLastOf(t *testing.T) {
 // Each guest is handed on in the order of the plan, also one that fails.
 func TestCommands(t *testing.T) {
 	dir := t.TempDir()
-	for name, text := range map[string]string{"boot/vmlinuz-0.0": strings.Repeat("no kernel", 10_000),
+	for name, text := range map[string]string{"boot/vmlinuz-0.0": string(testutil.BzImage("0.0", strings.Repeat("no kernel", 10_000))),
 		"lib/modules/0.0/modules.builtin": "kernel/drivers/net/veth.ko\n"} {
 		file := filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {

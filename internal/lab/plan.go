@@ -88,7 +88,7 @@ const maxCells = 256
 func (p Plan) Validate() error {
 	p = p.withDefaults()
 	if len(p.Kernels) == 0 {
-		return errors.New("no kernel is named: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
+		return errors.New("no kernel is named: a tree, a folder, a bzImage, a .deb or .rpm, or debian:6.12-cloud")
 	}
 	if err := (redirect.Plan{Bulks: p.Bulks}).Validate(); err != nil {
 		return err

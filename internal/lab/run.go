@@ -46,7 +46,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 			completeBuild(ctx, m, r.Measurement)
 			r.Err = confirm(cell, r.Measurement)
 		}
-	})
+	}, guest.PartCount)
 	if err != nil || !plan.Time {
 		return results, err
 	}
@@ -227,7 +227,7 @@ func (t turns) take(i int, f func()) {
 // each calls f for each cell, as many at once, with a machine that is ready to run.
 func each(
 	ctx context.Context, plan Plan, atOnce int, self string, progress func(done, all int, cell string),
-	f func(ctx context.Context, i int, m *guest.Machine, cell Cell),
+	f func(ctx context.Context, i int, m *guest.Machine, cell Cell), needs ...string,
 ) error {
 	if err := guest.Available(); err != nil {
 		return err
@@ -283,7 +283,7 @@ func each(
 			defer cancel()
 			m := &guest.Machine{
 				QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append,
-				Modules: []string{"veth"}, Files: files,
+				Modules: []string{"veth"}, Files: files, Needs: needs,
 			}
 			if c.NIC != Veth {
 				m.NICs, m.IOMMU = wires(c.NIC), strings.HasPrefix(string(c.DMA), "iommu")
@@ -308,9 +308,9 @@ func failed(r guest.Report, err error) error {
 	case err != nil:
 		return fmt.Errorf("%w%s", err, lastWords(r.Console))
 	case r.Results[0].Err != "":
-		return fmt.Errorf("in the guest: %s%s", printable(r.Results[0].Err, maxWords), lastWords(r.Console))
+		return r.Lacks(fmt.Errorf("in the guest: %s%s", printable(r.Results[0].Err, maxWords), lastWords(r.Console)))
 	case r.Results[0].Exit != 0:
-		return fmt.Errorf("in the guest: %s", printable(string(r.Results[0].Stderr), maxWords))
+		return r.Lacks(fmt.Errorf("in the guest: %s", printable(string(r.Results[0].Stderr), maxWords)))
 	}
 	return nil
 }

@@ -1,0 +1,198 @@
+package guest
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/unpack"
+)
+
+//go:embed unthunk.config
+var config string
+
+// Config is what a kernel needs to be booted and counted in, as scripts/kconfig/merge_config.sh of
+// its tree takes it: parts of options, each with its reason.
+func Config() string { return config }
+
+// Parts of [Config] that [Machine.Needs] names.
+const (
+	// PartBoot are what each guest needs.
+	PartBoot = "boot"
+	// PartCount are what counting on veth needs.
+	PartCount = "count"
+)
+
+// partOptions are the options of a part of [Config].
+func partOptions(part string) (names []string) {
+	in := false
+	for line := range strings.Lines(config) {
+		if heading, ok := strings.CutPrefix(line, "## "); ok {
+			name, _, _ := strings.Cut(heading, ":")
+			in = name == part
+		}
+		if name, _, ok := strings.Cut(line, "="); ok && in && strings.HasPrefix(name, "CONFIG_") {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// known tells whether [Config] has an option.
+func known(option string) bool { return strings.Contains(config, "\n"+option+"=y\n") }
+
+// options are those of a kernel that are built in or modules, with "y" or "m".
+type options map[string]string
+
+// Limits on a configuration: Debian's have 300 KB and 9000 lines.
+const (
+	maxConfig  = 4 << 20
+	maxOptions = 100_000
+)
+
+// parseOptions reads a kernel's configuration.
+func parseOptions(text []byte) (options, error) {
+	o := make(options)
+	for line := range bytes.Lines(text) {
+		name, value, ok := strings.Cut(strings.TrimSpace(string(line)), "=")
+		if !ok || !strings.HasPrefix(name, "CONFIG_") || value != "y" && value != "m" {
+			continue
+		}
+		if o[name] = value; len(o) > maxOptions {
+			return nil, fmt.Errorf("more than %d options", maxOptions)
+		}
+	}
+	if len(o) == 0 {
+		return nil, errors.New("it is no kernel configuration")
+	}
+	return o, nil
+}
+
+// findConfig reads the configuration of a kernel: the first of files in a folder that is there, or
+// what the image has in itself with CONFIG_IKCONFIG. There may be neither.
+func (k *Kernel) findConfig(ctx context.Context, dir string, names ...string) error {
+	if path := beside(dir, names...); path != "" {
+		text, err := unpack.ReadFile(path, maxConfig)
+		if err == nil {
+			k.options, err = parseOptions(text)
+		}
+		if err != nil {
+			return fmt.Errorf("read configuration %s: %w", path, err)
+		}
+		k.Config = path
+		return nil
+	}
+	release, err := unpack.Reserve(ctx, k.Image)
+	if err != nil {
+		return fmt.Errorf("read kernel %s: %w", k.Image, err)
+	}
+	defer release()
+	b, err := unpack.File(ctx, k.Image)
+	if err != nil {
+		// One that cannot be unpacked here boots for all that.
+		return ctx.Err()
+	}
+	if k.options = embedded(b); k.options != nil {
+		k.Config = k.Image
+	}
+	return nil
+}
+
+// embedded are the options that a kernel has in itself (kernel/configs.c); nil where there are none.
+func embedded(b []byte) options {
+	const start = "IKCFG_ST"
+	for range 16 { // the name stands in the kernel's own code, too
+		i := bytes.Index(b, []byte(start))
+		if i < 0 {
+			return nil
+		}
+		b = b[i+len(start):]
+		r, err := gzip.NewReader(bytes.NewReader(b))
+		if err != nil {
+			continue
+		}
+		r.Multistream(false)
+		text, err := io.ReadAll(io.LimitReader(r, maxConfig))
+		if err != nil {
+			continue
+		}
+		if o, err := parseOptions(text); err == nil {
+			return o
+		}
+	}
+	return nil
+}
+
+// Lacking is the error of a guest whose kernel lacks options.
+type Lacking struct {
+	// Release is the kernel's, or empty; Options are what it lacks: CONFIG_VETH.
+	Release string
+	Options []string
+	// By is how that is known: a configuration, or what failed in the guest.
+	By string
+	// Err is what failed, nil where nothing was tried.
+	Err error
+}
+
+func (l *Lacking) Error() string {
+	kernel := "the kernel"
+	if l.Release != "" {
+		kernel = "Linux " + l.Release
+	}
+	text := fmt.Sprintf("%s lacks %s (%s): unthunk lab --config prints what it needs", kernel, strings.Join(l.Options, ", "), l.By)
+	if l.Err != nil {
+		text = l.Err.Error() + ": " + text
+	}
+	return text
+}
+
+func (l *Lacking) Unwrap() error { return l.Err }
+
+// check returns a [Lacking] when the configuration says that a kernel has not what parts need.
+// Without a configuration it returns nil: the guest will tell.
+func (k *Kernel) check(parts ...string) error {
+	if k.options == nil {
+		return nil
+	}
+	var lacks []string
+	for _, part := range parts {
+		for _, name := range partOptions(part) {
+			if k.options[name] == "" && !slices.Contains(lacks, name) {
+				lacks = append(lacks, name)
+			}
+		}
+	}
+	if len(lacks) > 0 {
+		return &Lacking{Release: k.Release, Options: lacks, By: "by " + k.Config}
+	}
+	return nil
+}
+
+// moduleOptions are the options that build the modules a guest may load.
+var moduleOptions = map[string]string{
+	"veth": "CONFIG_VETH", "virtio_pci": "CONFIG_VIRTIO_PCI", "virtio_net": "CONFIG_VIRTIO_NET", "vmxnet3": "CONFIG_VMXNET3",
+	"igb": "CONFIG_IGB",
+}
+
+// without is whether a guest can do without the file of a module that is not there: where it is
+// built in, or where nothing says that it is not.
+func (k *Kernel) without(module string) error {
+	option := moduleOptions[module]
+	switch value := k.options[option]; {
+	case value == "m" && k.Tree:
+		return fmt.Errorf("it is a module (%s=m), and not built: make modules", option)
+	case value == "m":
+		return fmt.Errorf("it is a module (%s=m), and there is no lib/modules/%s with it; where a kernel comes in several packages, "+
+			"name them all: %s", option, k.Release, "image.deb+modules.deb")
+	case value == "" && k.options != nil && option != "":
+		return &Lacking{Release: k.Release, Options: []string{option}, By: "by " + filepath.Clean(k.Config)}
+	}
+	return nil
+}

@@ -1,0 +1,164 @@
+package guest
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// vmlinux is an ELF file with a segment that holds text, with the note of PVH or without, and
+// behind them what is not loaded.
+func vmlinux(text string, pvh bool) []byte {
+	le := binary.LittleEndian
+	b := make([]byte, 64+2*56)
+	copy(b, "\x7fELF\x02\x01\x01")
+	le.PutUint16(b[16:], 2) // ET_EXEC
+	le.PutUint16(b[18:], 62)
+	le.PutUint64(b[32:], 64)
+	le.PutUint64(b[40:], 1<<20) // sections
+	le.PutUint16(b[54:], 56)
+	le.PutUint16(b[56:], 2)
+	le.PutUint16(b[60:], 7)
+	segment := func(at int, kind uint32, content []byte) {
+		le.PutUint32(b[at:], kind)
+		le.PutUint64(b[at+8:], uint64(len(b)))
+		le.PutUint64(b[at+32:], uint64(len(content)))
+		b = append(b, content...)
+	}
+	segment(64, 1, []byte(text))
+	note := []byte{4, 0, 0, 0, 8, 0, 0, 0, 18, 0, 0, 0, 'X', 'e', 'n', 0, 1, 2, 3, 4, 5, 6, 7, 8}
+	if !pvh {
+		note[8] = 17
+	}
+	segment(64+56, 4, append([]byte{4, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 'G', 'N', 'U', 0, 9, 0, 0, 0}, note...))
+	return append(b, "debug information"...)
+}
+
+const made = "Linux version 6.12.1-made (me@here) (gcc (Debian 12.2.0-14) 12.2.0, GNU ld 2.40) #7 SMP Mon\n\x00"
+
+func TestImage(t *testing.T) {
+	t.Parallel()
+	with := func(b []byte, at int, bytes ...byte) []byte {
+		copy(b[at:], bytes)
+		return b
+	}
+	bz := func() []byte { return testutil.BzImage("6.12.1-made", "packed") }
+	for name, test := range map[string]struct {
+		b                    []byte
+		release, version, is string
+	}{
+		"bzImage":         {bz(), "6.12.1-made", "#1 SMP made up", ""},
+		"vmlinux":         {vmlinux("Linux version %s"+made, true), "6.12.1-made", "#7 SMP Mon", "elf pvh"},
+		"no PVH":          {vmlinux(made, false), "6.12.1-made", "#7 SMP Mon", "elf"},
+		"far in it":       {vmlinux(strings.Repeat("Linux version x", 100_000)+made, true), "6.12.1-made", "#7 SMP Mon", "elf pvh"},
+		"empty":           {nil, "", "", "the file is empty"},
+		"text":            {[]byte(strings.Repeat("no kernel", 100)), "", "", "neither a bzImage nor a vmlinux"},
+		"arm64":           {with(make([]byte, 4096), 0x38, 0x41, 0x52, 0x4d, 0x64), "", "", "of arm64"},
+		"32 bit":          {with(bz(), 0x236, 0), "", "", "CONFIG_64BIT"},
+		"old":             {with(bz(), 0x206, 9, 2), "", "", "boot protocol 2.09"},
+		"cut":             {bz()[:1025], "", "", "truncated"},
+		"no version":      {with(bz(), 0x20e, 0, 0), "", "", "no kernel_version"},
+		"version behind":  {with(bz(), 0x20e, 0, 0xff), "", "", "no kernel_version"},
+		"path as version": {testutil.BzImage("6.1/../../etc", ""), "", "", "impossible release"},
+		"word as version": {testutil.BzImage("linux", ""), "", "", "impossible release"},
+		"long version":    {testutil.BzImage("6."+strings.Repeat("1", 70), ""), "", "", "impossible release"},
+		"object":          {with(vmlinux(made, true), 16, 1), "", "", "an object file"},
+		"other machine":   {with(vmlinux(made, true), 18, 183), "", "", "neither"},
+		"program":         {vmlinux("Linux version", true), "", "", `no "Linux version " stands`},
+		"segments behind": {with(vmlinux(made, true), 32, 0xff, 0xff, 0xff), "", "", "without segments"},
+		"segment behind":  {with(vmlinux(made, true), 64+32, 0xff, 0xff, 0xff), "", "", "truncated"},
+		"head only":       {vmlinux(made, true)[:60], "", "", "neither"},
+	} {
+		i, err := parseImage(t.Context(), bytes.NewReader(test.b), int64(len(test.b)))
+		if err != nil {
+			if test.release != "" || !strings.Contains(err.Error(), test.is) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v, want %q", name, err, test.is)
+			}
+			continue
+		}
+		if i.release != test.release || i.version != test.version ||
+			i.elf != strings.Contains(test.is, "elf") || i.pvh != strings.Contains(test.is, "pvh") {
+			t.Errorf("%s: %+v, want %q %q %q", name, i, test.release, test.version, test.is)
+		}
+	}
+}
+
+// Of a vmlinux the segments are copied, and what is left names no section.
+func TestCopyImage(t *testing.T) {
+	t.Parallel()
+	b := vmlinux(made, true)
+	path := filepath.Join(t.TempDir(), "vmlinux")
+	if err := os.WriteFile(path, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	to, err := nameless()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Close()
+	if err := copyImage(t.Context(), to, path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(io.NewSectionReader(to, 0, 1<<20))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := bytes.CutSuffix(b, []byte("debug information"))
+	clear(want[40:48])
+	clear(want[60:64])
+	if !bytes.Equal(got, want) {
+		t.Errorf("%d bytes, want %d", len(got), len(want))
+	}
+	for _, hostile := range []func(string) error{
+		func(path string) error { return os.Symlink("/dev/zero", path) },
+		func(path string) error { return unix.Mkfifo(path, 0o600) },
+	} {
+		path := filepath.Join(t.TempDir(), "x")
+		if err := hostile(path); err != nil {
+			t.Fatal(err)
+		}
+		if err := copyImage(t.Context(), to, path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Error(err)
+		}
+	}
+	// One that is as large as a disk, with nothing in it.
+	sparse := filepath.Join(t.TempDir(), "x")
+	if err := errors.Join(os.WriteFile(sparse, testutil.BzImage("1", ""), 0o600), os.Truncate(sparse, 1<<30)); err != nil {
+		t.Fatal(err)
+	}
+	if err := copyImage(t.Context(), to, sparse); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := copyImage(ctx, to, path); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+// FuzzImage feeds parseImage what is no kernel: it takes a constant amount of memory, and a release
+// is one.
+func FuzzImage(f *testing.F) {
+	f.Add(testutil.BzImage("6.12.1-made", "packed"))
+	f.Add(vmlinux(made, true))
+	f.Add(vmlinux(made, false)[:120])
+	f.Add([]byte("\x7fELF"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		testutil.Allocates(t, 4<<20+uint64(2*len(b)), func() {
+			i, err := parseImage(t.Context(), bytes.NewReader(b), int64(len(b)))
+			if err == nil && (!isRelease(i.release) || i.size > int64(len(b)) || filepath.Base(i.release) != i.release) {
+				t.Errorf("%+v", i)
+			}
+		})
+	})
+}

@@ -1,0 +1,236 @@
+package guest
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// folder makes files by their names: what begins with "-> " is a link, "|" a pipe.
+func folder(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		to, isLink := strings.CutPrefix(content, "-> ")
+		switch {
+		case err != nil:
+		case isLink:
+			err = os.Symlink(to, path)
+		case content == "|":
+			err = unix.Mkfifo(path, 0o600)
+		default:
+			err = os.WriteFile(path, []byte(content), 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+// tree are the files of a kernel's tree that was built, with changes.
+func tree(changes map[string]string) map[string]string {
+	version := "6.12.1-made (me@here) (gcc) #1 SMP made up\n\x00"
+	files := map[string]string{
+		".config": Config(), "Makefile": "", bzImage: string(testutil.BzImage("6.12.1-made", "")),
+		"vmlinux": string(vmlinux(linuxVersion+version, true)), "modules.builtin": "kernel/drivers/net/veth.ko\n",
+	}
+	for name, content := range changes {
+		if files[name] = content; content == "" {
+			delete(files, name)
+		}
+	}
+	return files
+}
+
+// A kernel is found where packages, images of containers and builds have it. What is not whole, or
+// leads elsewhere, is refused in one line.
+func TestResolveFolder(t *testing.T) {
+	t.Parallel()
+	bz := func(release string) string { return string(testutil.BzImage(release, "")) }
+	for name, test := range map[string]struct {
+		files          map[string]string
+		image, modules string
+		fails          string
+	}{
+		"lib": {map[string]string{"boot/vmlinuz-6.1": bz("6.1"), "lib/modules/6.1/modules.builtin": ""},
+			"boot/vmlinuz-6.1", "lib/modules/6.1", ""},
+		"usr/lib": {map[string]string{"boot/vmlinuz-6.18": bz("6.18"), "usr/lib/modules/6.18/modules.builtin": ""},
+			"boot/vmlinuz-6.18", "usr/lib/modules/6.18", ""},
+		"all in usr": {map[string]string{"usr/lib/modules/7.2/vmlinuz": bz("7.2"), "usr/lib/modules/7.2/modules.builtin": ""},
+			"usr/lib/modules/7.2/vmlinuz", "usr/lib/modules/7.2", ""},
+		"container": {map[string]string{"boot/vmlinuz": bz("6.8"), "lib": "-> usr/lib", "usr/lib/modules/6.8/modules.builtin": ""},
+			"boot/vmlinuz", "usr/lib/modules/6.8", ""},
+		"one with two names": {map[string]string{"boot/vmlinuz": "-> vmlinuz-6.8", "boot/vmlinuz-6.8": bz("6.8"),
+			"usr/lib/modules/6.8/vmlinuz": bz("6.8")}, "boot/vmlinuz-6.8", "usr/lib/modules/6.8", ""},
+		"no modules": {map[string]string{"boot/vmlinuz-6.8": bz("6.8")}, "boot/vmlinuz-6.8", "", ""},
+		"image":      {map[string]string{"bzImage": bz("6.8")}, "bzImage", "", ""},
+		"other name": {map[string]string{"boot/vmlinuz-x": bz("6.8"), "lib/modules/6.8/x": ""},
+			"boot/vmlinuz-x", "lib/modules/6.8", ""},
+		"other kernel": {map[string]string{"boot/vmlinuz-6.8": bz("6.8"), "lib/modules/6.9/x": ""}, "", "", "no lib/modules/6.8"},
+		"two": {map[string]string{"boot/vmlinuz-6.8": bz("6.8"), "boot/vmlinuz-6.9": bz("6.9")},
+			"", "", "there are 2, name one"},
+		"none":                 {map[string]string{"etc/passwd": ""}, "", "", "it has no boot/vmlinuz"},
+		"text":                 {map[string]string{"boot/vmlinuz": "text"}, "", "", "neither a bzImage nor a vmlinux"},
+		"device":               {map[string]string{"boot/vmlinuz": "-> /dev/zero"}, "", "", "a link that leads out of"},
+		"secret":               {map[string]string{"boot/vmlinuz": "-> ../../../../../../../../etc/passwd"}, "", "", "a link that leads out of"},
+		"circle":               {map[string]string{"boot/vmlinuz": "-> vmlinuz"}, "", "", "it has no boot/vmlinuz"},
+		"nothing":              {map[string]string{"boot/vmlinuz": "-> none"}, "", "", "it has no boot/vmlinuz"},
+		"pipe":                 {map[string]string{"boot/vmlinuz": "|"}, "", "", "not a regular file"},
+		"folder":               {map[string]string{"boot/vmlinuz/x": ""}, "", "", "not a regular file"},
+		"modules out":          {map[string]string{"boot/vmlinuz": bz("6.8"), "lib/modules/6.8": "-> /"}, "", "", "a link that leads out of"},
+		"config as pipe":       {map[string]string{"boot/vmlinuz": bz("6.8"), "boot/config-6.8": "|"}, "boot/vmlinuz", "", ""},
+		"tree":                 {tree(nil), bzImage, ".", ""},
+		"tree not built":       {tree(map[string]string{bzImage: "", "vmlinux": "", "arch/x86/Makefile": " "}), "", "", "make bzImage"},
+		"tree with vmlinux":    {tree(map[string]string{bzImage: "", "arch/x86/Makefile": " "}), "vmlinux", ".", ""},
+		"tree without modules": {tree(map[string]string{"modules.builtin": ""}), bzImage, "", ""},
+		"half a build":         {tree(map[string]string{bzImage: bz("6.12.0-made")}), "", "", "of another build than vmlinux"},
+		"link in tree":         {tree(map[string]string{bzImage: "-> /dev/zero", "vmlinux": ""}), "", "", "make bzImage"},
+		"tree without PVH": {tree(map[string]string{bzImage: "", "arch/x86/Makefile": " ", "vmlinux": string(vmlinux(made, false))}),
+			"", "", "CONFIG_PVH"},
+		"broken config": {tree(map[string]string{".config": "text"}), "", "", "it is no kernel configuration"},
+	} {
+		dir := folder(t, test.files)
+		k, err := Resolve(t.Context(), filepath.Join(t.TempDir(), "cache"), dir)
+		if err != nil {
+			if test.fails == "" || !strings.Contains(err.Error(), test.fails) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s: %v, want %q", name, err, test.fails)
+			}
+			continue
+		}
+		modules := ""
+		if test.modules != "" {
+			modules = filepath.Join(dir, test.modules)
+		}
+		if test.fails != "" || k.Image != filepath.Join(dir, test.image) || k.Modules != modules {
+			t.Errorf("%s: %+v, want %s, %s, %q", name, k, test.image, test.modules, test.fails)
+		}
+	}
+}
+
+// A file of a tree is the kernel of that tree; QEMU gets the bzImage where the vmlinux is none
+// that it boots.
+func TestResolveFile(t *testing.T) {
+	t.Parallel()
+	pvh, plain := folder(t, tree(nil)), folder(t, tree(map[string]string{
+		"vmlinux": string(vmlinux("Linux version 6.12.1-made (me@here) (gcc) #1 SMP made up\n", false))}))
+	other := folder(t, tree(map[string]string{"vmlinux": string(vmlinux(made, false))}))
+	alone := folder(t, map[string]string{
+		"a/b/c/d/bzImage": string(testutil.BzImage("6.12.1-made", "")), "vmlinux": string(vmlinux(made, false)),
+		"dir/boot/vmlinuz-6.1": string(testutil.BzImage("6.1-x", "")), "dir/lib/modules/6.1-x/modules.builtin": ""})
+	for name, test := range map[string]struct{ path, image, vmlinux, modules, fails string }{
+		"bzImage of a tree": {filepath.Join(pvh, bzImage), filepath.Join(pvh, bzImage), filepath.Join(pvh, "vmlinux"), pvh, ""},
+		"vmlinux of a tree": {filepath.Join(pvh, "vmlinux"), filepath.Join(pvh, "vmlinux"), filepath.Join(pvh, "vmlinux"), pvh, ""},
+		"no PVH":            {filepath.Join(plain, "vmlinux"), filepath.Join(plain, bzImage), filepath.Join(plain, "vmlinux"), plain, ""},
+		"of another build":  {filepath.Join(other, "vmlinux"), "", "", "", "CONFIG_PVH"},
+		"bzImage":           {filepath.Join(alone, "a/b/c/d/bzImage"), filepath.Join(alone, "a/b/c/d/bzImage"), "", "", ""},
+		"vmlinux":           {filepath.Join(alone, "vmlinux"), "", "", "", "CONFIG_PVH"},
+		"modules beside it": {filepath.Join(alone, "dir/boot/vmlinuz-6.1"), filepath.Join(alone, "dir/boot/vmlinuz-6.1"), "",
+			filepath.Join(alone, "dir/lib/modules/6.1-x"), ""},
+	} {
+		k, err := Resolve(t.Context(), filepath.Join(t.TempDir(), "cache"), test.path)
+		if err != nil {
+			if test.fails == "" || !strings.Contains(err.Error(), test.fails) {
+				t.Errorf("%s: %v, want %q", name, err, test.fails)
+			}
+			continue
+		}
+		if test.fails != "" || k.Image != test.image || k.Vmlinux != test.vmlinux || k.Modules != test.modules || k.Release == "" {
+			t.Errorf("%s: %+v", name, k)
+		}
+	}
+}
+
+// A tree's modules come from its list of them; one that is wanted and was not built is named.
+func TestTreeModules(t *testing.T) {
+	t.Parallel()
+	veth, other := string(moduleWith("depends=a-b\x00")), string(moduleWith("x\x00"))
+	config := strings.Replace(Config(), "CONFIG_VETH=y", "CONFIG_VETH=m", 1)
+	for name, test := range map[string]struct {
+		changes map[string]string
+		order   string
+		fails   string
+	}{
+		"built in": {nil, "", ""},
+		"list of 6.4": {map[string]string{"modules.order": "drivers/net/veth.o\nlib/a-b.o\n", "drivers/net/veth.ko": veth,
+			"lib/a-b.ko": other}, "a_b veth", ""},
+		"list of 5.10": {map[string]string{"modules.order": "kernel/drivers/net/veth.ko\nkernel/a-b.ko\n", "drivers/net/veth.ko": veth,
+			"a-b.ko": other}, "a_b veth", ""},
+		"not built":     {map[string]string{"modules.order": "drivers/net/veth.o\n"}, "", "file does not exist: make modules"},
+		"not listed":    {map[string]string{"modules.order": "", ".config": config}, "", "make modules"},
+		"device":        {map[string]string{"modules.order": "drivers/net/veth.o\n", "drivers/net/veth.ko": "-> /dev/zero"}, "", "make modules"},
+		"out of it":     {map[string]string{"modules.order": "../../etc/veth.o\n"}, "", "make modules"},
+		"list as pipe":  {map[string]string{"modules.order": "|"}, "", "not a regular file"},
+		"list as zeros": {map[string]string{"modules.order": "-> /dev/zero"}, "", "not a regular file"},
+	} {
+		changes := map[string]string{}
+		if test.changes != nil {
+			changes["modules.builtin"] = "kernel/lib/other.ko\n"
+		}
+		for name, content := range test.changes {
+			changes[name] = content
+		}
+		k, err := Resolve(t.Context(), t.TempDir(), folder(t, tree(changes)))
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		order, err := k.modules(t.Context(), func(string, []byte) error { return nil }, "veth")
+		if strings.Join(order, " ") != test.order || (err == nil) != (test.fails == "") ||
+			err != nil && !strings.Contains(err.Error(), test.fails) {
+			t.Errorf("%s: %v, %v, want %q, %q", name, order, err, test.order, test.fails)
+		}
+	}
+}
+
+// Packages of one kernel are unpacked together; their names may have a "+".
+func TestJoined(t *testing.T) {
+	t.Parallel()
+	cache := filepath.Join(t.TempDir(), "cache")
+	rename := func(path, name string) string {
+		t.Helper()
+		to := filepath.Join(filepath.Dir(path), name)
+		if err := os.Rename(path, to); err != nil {
+			t.Fatal(err)
+		}
+		return to
+	}
+	image := rename(deb(t, map[string]string{"boot/vmlinuz-1": kernelFiles["boot/vmlinuz-1"]}), "linux-image-1+deb13_1.deb")
+	modules := rename(deb(t, map[string]string{"lib/modules/1/modules.builtin": ""}), "linux-modules-1+deb13_1.deb")
+	k, err := Resolve(t.Context(), cache, image+"+"+modules)
+	if err != nil || filepath.Base(k.Modules) != "1" || !strings.HasPrefix(k.Image, cache) {
+		t.Fatalf("%+v, %v", k, err)
+	}
+	if alone, err := Resolve(t.Context(), cache, image); err != nil || alone.Modules != "" || alone.Dir == k.Dir {
+		t.Errorf("%+v, %v", alone, err)
+	}
+	for name, want := range map[string]string{
+		modules: "name them all", image + "+" + image + ".none": "no such file", image + "+" + filepath.Dir(image): "no such file",
+		image + "+": "no such file", strings.Repeat(image+"+", 40) + image: "no such file",
+	} {
+		if _, err := Resolve(t.Context(), cache, name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", name, err, want)
+		}
+	}
+	text := filepath.Join(t.TempDir(), "notes")
+	if err := errors.Join(os.WriteFile(text, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Resolve(t.Context(), cache, image+"+"+text); err == nil || !strings.Contains(err.Error(), "only packages are joined") {
+		t.Error(err)
+	}
+	if got := split(image, maxParts); !slices.Equal(got, []string{image}) {
+		t.Error(got)
+	}
+}
