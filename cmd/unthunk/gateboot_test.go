@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -45,7 +46,8 @@ func bzImage(code []byte) []byte {
 	binary.LittleEndian.PutUint16(image[0x206:], 0x020c)
 	const version = 0x800
 	binary.LittleEndian.PutUint16(image[0x20e:], version-0x200)
-	copy(image[version:], "0.0 (nobody@nowhere)\x00")
+	copy(image[version:], "0.0 (nobody@nowhere) #1\x00")
+	image[0x236] = 1                                              // XLF_KERNEL_64
 	image[0x211] = 1                                              // loaded high
 	binary.LittleEndian.PutUint32(image[0x214:], 0x100000)        // where
 	binary.LittleEndian.PutUint32(image[0x22c:], 0x7fffffff)      // the initramfs may be anywhere
@@ -86,8 +88,8 @@ func TestGateHopeless(t *testing.T) {
 		}{
 			{"prints rubbish", bzImage(slices.Concat(toSerial, rubbish)), "1m", []string{"it wrote more than 4 MiB"}},
 			{"zeros", bzImage(nil), "2s", []string{"did not boot and finish within 2s"}},
-			{"no header", random, "10s", []string{"boot guest 0.0"}},
-			{"cut off", bzImage(forever)[:0x400], "10s", []string{"boot guest 0.0"}},
+			{"no header", random, "10s", []string{"neither a bzImage nor a vmlinux"}},
+			{"cut off", bzImage(forever)[:0x400], "10s", []string{"read kernel"}},
 		}...)
 	}
 	for _, test := range tests {
@@ -95,17 +97,26 @@ func TestGateHopeless(t *testing.T) {
 	}
 }
 
-func hopeless(t *testing.T, image []byte, limit string, want []string) {
+// kernelFolder is the folder of a package with an image, of a kernel that has veth in itself.
+func kernelFolder(t *testing.T, image []byte) string {
+	t.Helper()
 	dir := t.TempDir()
-	base, kernel := filepath.Join(dir, "base.json"), filepath.Join(dir, "k")
+	err := errors.Join(os.Mkdir(filepath.Join(dir, "boot"), 0o755), os.MkdirAll(filepath.Join(dir, "lib/modules/0.0"), 0o755),
+		os.WriteFile(filepath.Join(dir, "boot/vmlinuz-0.0"), image, 0o600),
+		os.WriteFile(filepath.Join(dir, "lib/modules/0.0/modules.builtin"), []byte("kernel/drivers/net/veth.ko\n"), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func hopeless(t *testing.T, image []byte, limit string, want []string) {
+	base, kernel := filepath.Join(t.TempDir(), "base.json"), kernelFolder(t, image)
 	b, err := json.Marshal(recordtest.GateLab("debian:6.12-cloud"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = errors.Join(os.WriteFile(base, b, 0o600), os.MkdirAll(filepath.Join(kernel, "boot"), 0o755),
-		os.MkdirAll(filepath.Join(kernel, "lib/modules/0.0"), 0o755), os.WriteFile(filepath.Join(kernel, "boot/vmlinuz-0.0"), image, 0o600),
-		os.WriteFile(filepath.Join(kernel, "lib/modules/0.0/modules.builtin"), []byte("kernel/drivers/net/veth.ko\n"), 0o600))
-	if err != nil {
+	if err := os.WriteFile(base, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	begun := time.Now()
@@ -130,5 +141,56 @@ func hopeless(t *testing.T, image []byte, limit string, want []string) {
 	code, stdout, _ = unthunk(t, "gate", "--base", base, "--limit", limit, "--json", kernel)
 	if _, err := record.Parse([]byte(stdout)); err != nil || code != exitCannotTell {
 		t.Errorf("%v, exit code %d: %s", err, code, stdout)
+	}
+}
+
+// A real kernel that fails in each of these ways cannot be told; what it last printed says why.
+func TestGateFailingKernel(t *testing.T) {
+	if os.Getenv("UNTHUNK_GUEST") == "" {
+		testutil.Missing(t, "guest kernels (make test-kernels)")
+	}
+	cache, err := guest.CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const kernel = "debian:6.12-cloud"
+	k, err := guest.Resolve(t.Context(), cache, kernel)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	image, err := os.ReadFile(k.Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := len(image) / 2; i < len(image)/2+4096; i++ { // in the payload
+		image[i] ^= 0xff
+	}
+	corrupt := kernelFolder(t, image)
+	b, err := json.Marshal(recordtest.GateLab(kernel))
+	if err != nil {
+		t.Fatal(err)
+	}
+	base := filepath.Join(t.TempDir(), "base.json")
+	if err := os.WriteFile(base, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	exe := build(t) // a test binary is no init
+	for name, test := range map[string]struct{ kernel, line, limit, want string }{
+		"panics":             {kernel, "rdinit=/none init=/none", "2m", "Kernel panic - not syncing"},
+		"hangs":              {kernel, "rdinit=/none init=/none panic=0", "30s", "did not boot and finish within 30s"},
+		"lacks memory":       {kernel, "mem=48M", "10s", "did not boot and finish within 10s"},
+		"does not load veth": {kernel, "module_blacklist=veth", "2m", "veth"},
+		"is corrupt":         {corrupt, "console=ttyS0", "10s", "did not boot and finish within 10s"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			begun := time.Now()
+			cmd := exec.Command(exe, "gate", "--base", base, "--limit", test.limit, "--append", test.line, test.kernel)
+			out, err := cmd.CombinedOutput()
+			t.Logf("%v: %s", time.Since(begun), out)
+			if cmd.ProcessState.ExitCode() != exitCannotTell || !strings.Contains(strings.Join(strings.Fields(string(out)), " "), test.want) {
+				t.Errorf("%v: %s", err, out)
+			}
+		})
 	}
 }
