@@ -1,9 +1,11 @@
 package lab
 
 import (
+	"cmp"
 	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"debug/buildinfo"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -12,6 +14,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/unpack"
@@ -67,9 +71,8 @@ func configSum(r io.Reader) (string, error) {
 	return hex.EncodeToString(sum[:]), nil
 }
 
-// configBeside is the sum of the configuration that lies beside a kernel: boot/config-RELEASE of a package, or
-// .config of a build tree. It is "" where there is none.
-func configBeside(k guest.Kernel) (string, error) {
+// configOf is the sum of the configuration of a kernel that lies beside it; "" where none does.
+func configOf(k guest.Kernel) (string, error) {
 	if k.Config == "" || k.Config == k.Image {
 		return "", nil
 	}
@@ -81,19 +84,17 @@ func configBeside(k guest.Kernel) (string, error) {
 	return configSum(io.NewSectionReader(f, 0, size))
 }
 
-// programSum is the beginning of a SHA-256 of the program that runs in guests: another one may put its BPF programs at
-// other addresses.
+// programSum says which unthunk counts: its version, and the beginning of a SHA-256 of the BPF programs that send, redirect
+// and receive packets. Counts hold their instructions, and those of the dispatcher, which finds them by their addresses.
+// The same source built otherwise counts the same.
 func programSum(path string) (string, error) {
-	f, err := os.Open(path)
+	info, err := buildinfo.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("read this program: %w", err)
 	}
-	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("read this program: %w", err)
-	}
-	return hex.EncodeToString(h.Sum(nil)[:8]), nil
+	chain, replay := chain.Sum(), replay.Sum()
+	sum := sha256.Sum256(slices.Concat(chain[:], replay[:]))
+	return info.Main.Version + " " + hex.EncodeToString(sum[:6]), nil
 }
 
 // completeBuild adds to what a guest found of its build what is known outside of it.
@@ -102,12 +103,9 @@ func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
 		got.Build = new(record.LabBuild)
 	}
 	b := got.Build
-	b.CPU, b.Unthunk = m.CPU, ""
-	if b.CPU == "" {
-		b.CPU = "max"
-	}
+	b.CPU = cmp.Or(m.CPU, "max")
 	if b.Config == "" {
-		b.Config, _ = configBeside(m.Kernel) // what cannot be read is not known
+		b.Config, _ = configOf(m.Kernel) // what cannot be read is not known
 	}
 	b.QEMU, _ = m.QEMU.Version(ctx)
 	b.Unthunk, _ = programSum(m.Init)

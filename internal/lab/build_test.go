@@ -56,32 +56,29 @@ func FuzzConfig(f *testing.F) {
 	})
 }
 
-func TestConfigBeside(t *testing.T) {
+func TestConfigOf(t *testing.T) {
 	dir := t.TempDir()
 	const text = "CONFIG_VETH=y\n"
 	want, err := configSum(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(os.Mkdir(filepath.Join(dir, "boot"), 0o755),
-		os.WriteFile(filepath.Join(dir, "boot", "config-6.1"), []byte(text), 0o600)); err != nil {
+	file, device := filepath.Join(dir, "config-6.1"), filepath.Join(dir, "config-6.3")
+	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.Symlink("/dev/zero", device)); err != nil {
 		t.Fatal(err)
 	}
-	config := filepath.Join(dir, "boot", "config-6.1")
-	if got, err := configBeside(guest.Kernel{Config: config}); err != nil || got != want {
+	if got, err := configOf(guest.Kernel{Config: file}); err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
 	}
-	for _, k := range []guest.Kernel{{}, {Image: config, Config: config}} {
-		if got, err := configBeside(k); err != nil || got != "" {
-			t.Errorf("none beside it: %q, %v", got, err)
+	for _, k := range []guest.Kernel{{}, {Image: "vmlinuz", Config: "vmlinuz"}} { // the guest says it
+		if got, err := configOf(k); err != nil || got != "" {
+			t.Errorf("%q, %v", got, err)
 		}
 	}
-	device := filepath.Join(dir, "boot", "config-6.3")
-	if err := os.Symlink("/dev/zero", device); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := configBeside(guest.Kernel{Config: device}); err == nil {
-		t.Errorf("a device: %q", got)
+	for _, bad := range []string{device, dir, filepath.Join(dir, "none")} {
+		if got, err := configOf(guest.Kernel{Config: bad}); err == nil {
+			t.Errorf("%s: %q", bad, got)
+		}
 	}
 }
 

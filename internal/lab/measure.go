@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
@@ -94,10 +93,6 @@ const slots = 6
 func InGuest(ctx context.Context, nic string, bulks []int, timed, traced bool) (*Measurement, error) {
 	m, err := inGuest(ctx, nic, bulks, timed, traced)
 	if err != nil {
-		// Only what failed is looked at: a probe before would move counts.
-		if why := feature.AsMissing(redirect.Probe(ctx)); why != nil {
-			return nil, why
-		}
 		return nil, err
 	}
 	m.Build = ownBuild(m.Host.Compiler) // at the end: reading it moves no count

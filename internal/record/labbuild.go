@@ -20,7 +20,7 @@ type LabBuild struct {
 	// CPU is the model that QEMU emulates, QEMU the version of it.
 	CPU  string `json:"cpu,omitempty"`
 	QEMU string `json:"qemu,omitempty"`
-	// Unthunk is the version of the program in the guest.
+	// Unthunk is the version of the program in the guest, and a sum of its BPF programs.
 	Unthunk string `json:"unthunk,omitempty"`
 }
 
