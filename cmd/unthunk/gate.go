@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
@@ -29,6 +30,7 @@ type gateFlags struct {
 	appends, cpus, nics, dmas  []string
 	bulks                      []int
 	limit                      time.Duration
+	trace, config              bool
 	output                     outputFlags
 	appendsGiven, cpuModelsSet bool
 }
@@ -54,17 +56,28 @@ must be those of the base: counts of builds that are unlike say nothing of the s
 Exit codes are those of git bisect run: 0 within, 1 beyond, 125 cannot tell. 125 is of all else
 too: a kernel that does not boot or lacks veth or BTF, wrong usage, a missing QEMU.
 
+Where a row is beyond, the kernel boots once more, with a trace: which functions execute
+more, to the last instruction. The base has a trace from when it was made; --trace=false leaves both
+out.
+
 An indirect call is priced by --prices, or by the price in the base: an estimate.`,
 		Example: `  unthunk gate --save base.json debian:6.12-cloud
   unthunk gate --base base.json --max instructions=+4 debian:6.12-cloud
   unthunk gate --base base.json --format junit debian:6.12-cloud > gate.xml`,
 		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) != 1 {
-				return usagef("gate needs one kernel: a folder, a vmlinuz, a .deb or .rpm, or debian:6.12-cloud")
+			switch {
+			case f.config && len(args) > 0:
+				return usagef("--config takes no kernel")
+			case !f.config && len(args) != 1:
+				return usagef("gate needs one kernel: a tree, a folder, a bzImage, a .deb or .rpm, or debian:6.12-cloud")
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.config {
+				fmt.Fprint(s.out, guest.Config())
+				return nil
+			}
 			if f.base != "" {
 				for _, flag := range []string{"bulk", "nic", "dma"} {
 					if cmd.Flags().Changed(flag) {
@@ -89,6 +102,8 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
+	fl.BoolVar(&f.config, "config", false, "print the options that a small kernel needs, for merge_config.sh of its tree")
+	fl.BoolVar(&f.trace, "trace", true, "say in which functions a row is beyond: a base has a trace, and such a kernel boots again")
 	f.output.add(cmd)
 	return cmd
 }
@@ -154,8 +169,14 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	if err != nil {
 		return err
 	}
-	g.NameFiles(f.base, "")
+	g.NameFiles(f.base, f.output.save)
 	f.tellFailures(g, cells, errRun)
+	if f.trace && compare.CanTrace(g, base) {
+		plan.Trace = true
+		if traced, _, err := f.count(ctx, s, plan); err == nil {
+			compare.AddTraces(g, base, traced)
+		}
+	}
 	if f.output.save != "" {
 		err = record.Save(f.output.save, l)
 	}
@@ -255,7 +276,8 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	case len(f.max) > 0 || len(f.unlike) > 0 || f.prices != "":
 		return usagef("--max, --unlike and --prices compare: they need --base")
 	}
-	plan := lab.Plan{Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit}
+	plan := lab.Plan{Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
+		Trace: f.trace && slices.Equal(f.nics, []string{lab.Veth})}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
 	}

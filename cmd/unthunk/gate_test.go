@@ -63,7 +63,7 @@ func TestGateRefuses(t *testing.T) {
 		{"limit", []string{"--limit", "1ms", kernel}, exitCannotTell, "1ms"},
 		{"save over the base", []string{"--base", base, "--save", base, kernel}, exitCannotTell, "would overwrite"},
 		{"prices", []string{"--base", base, "--prices", "testdata/saved/lab.json", kernel}, exitCannotTell, "no price of an indirect call"},
-		{"name", []string{"debian:bookworm"}, exitCannotTell, "debian:VERSION"},
+		{"name", []string{"debian:6_12"}, exitCannotTell, "debian:VERSION"},
 		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "no such file"},
 	})
 	if guest.Available() == nil {

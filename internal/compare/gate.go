@@ -101,6 +101,44 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	return g, nil
 }
 
+// CanTrace tells whether a trace of now would say where the rows of a verdict are beyond: the base has traces of such
+// rows.
+func CanTrace(g *record.Gate, base *record.Lab) bool {
+	beyond, place := make(map[string]bool), placesOf(base)
+	for i := range g.Rows {
+		beyond[g.Rows[i].Name] = g.Rows[i].Verdict == record.GateBeyond
+	}
+	return slices.ContainsFunc(base.Rows, func(r record.LabRow) bool { return r.Trace != nil && beyond[place(&r)] })
+}
+
+// AddTraces adds to rows that are beyond in which functions their instructions differ, by the traces of the base and of
+// a second count. It warns of rows that the second count counted otherwise.
+func AddTraces(g *record.Gate, base, traced *record.Lab) {
+	place := placesOf(base)
+	was, is := make(map[string]*record.LabRow), make(map[string]*record.LabRow)
+	for i := range base.Rows {
+		was[place(&base.Rows[i])] = &base.Rows[i]
+	}
+	for i := range traced.Rows {
+		is[place(&traced.Rows[i])] = &traced.Rows[i]
+	}
+	for i := range g.Rows {
+		r := &g.Rows[i]
+		old, now := was[r.Name], is[r.Name]
+		if r.Verdict != record.GateBeyond || old == nil || now == nil {
+			continue
+		}
+		switch {
+		case now.Refused != "":
+			g.Warn(r.Name, shortened("not traced: "+now.Refused))
+		case r.Instructions == nil || now.Instructions == nil || *now.Instructions != r.Instructions.New:
+			g.Warn(r.Name, "not traced: the guest that was traced counted otherwise")
+		default:
+			r.Trace = LabTrace(old, now)
+		}
+	}
+}
+
 // placesOf tells rows apart as those of base are: by CPU model and command line only where it has several.
 func placesOf(base *record.Lab) func(*record.LabRow) string {
 	boots := make(map[[2]string]bool)

@@ -68,6 +68,8 @@ type GateRow struct {
 	// number of times. The two are empty where nothing differs.
 	Sites     []GateChange `json:"sites,omitempty"`
 	Functions []GateChange `json:"functions,omitempty"`
+	// Trace says in which functions the instructions differ; nil unless the row is beyond and both sides were traced.
+	Trace *LabTraceChange `json:"trace,omitempty"`
 }
 
 // GateCount is a count of the base, and what it is now.
@@ -179,6 +181,11 @@ func (r *GateRow) check() error {
 	}
 	if err := checkQuantities([]quantity{{"ns", "ns", r.Ns, true}}); err != nil {
 		return err
+	}
+	if r.Trace != nil {
+		if err := r.Trace.check(); err != nil {
+			return fmt.Errorf("trace: %w", err)
+		}
 	}
 	for _, changes := range [][]GateChange{r.Sites, r.Functions} {
 		if n := len(changes); n > MaxRows {

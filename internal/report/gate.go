@@ -41,6 +41,14 @@ func Gate(w io.Writer, opts Options, g *record.Gate) error {
 	p.table(t)
 	for i := range g.Rows {
 		p.gateRow(&g.Rows[i])
+		if g.Rows[i].Trace != nil {
+			fmt.Fprintln(&p.buf)
+			p.labTraceChange(g.Rows[i].Trace)
+		}
+	}
+	for _, w := range g.Warnings {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", cells.Join(": ", w.Row, w.Text))
 	}
 	if len(g.Console) > 0 {
 		fmt.Fprintln(&p.buf)

@@ -35,6 +35,9 @@ func gateSuite(g *record.Gate) testSuite {
 	return s
 }
 
+// tracedShown are how many functions of a trace a test names: what is most of a difference comes first.
+const tracedShown = 20
+
 func gateTest(row *record.GateRow) test {
 	t := test{name: row.Name, kind: row.Verdict}
 	var said []string
@@ -52,6 +55,12 @@ func gateTest(row *record.GateRow) test {
 		for i := range of.changes {
 			change, what, ns := cells.GateChange(&of.changes[i])
 			t.more = append(t.more, cells.Join(", ", fmt.Sprintf("%s: %s %s", of.name, change, what), ns))
+		}
+	}
+	if row.Trace != nil {
+		for _, d := range row.Trace.Functions[:min(len(row.Trace.Functions), tracedShown)] {
+			t.more = append(t.more, fmt.Sprintf("instructions: %s in %s, %s → %s", cells.Signed(d.Difference), d.Name, stat.Exact(d.Old),
+				stat.Exact(d.New)))
 		}
 	}
 	t.text = strings.Join(said, ", ")

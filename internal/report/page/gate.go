@@ -35,6 +35,12 @@ func gateBlock(g *record.Gate) block {
 				changes.add(row.Name, change, what, ns)
 			}
 		}
+		if row.Trace != nil {
+			for _, d := range row.Trace.Functions {
+				what := "instructions in " + d.Name + ", " + stat.Exact(d.Old) + " → " + stat.Exact(d.New)
+				changes.add(row.Name, cells.Signed(d.Difference), what, "")
+			}
+		}
 	}
 	b := block{
 		Heading: cells.GateSide(g.OldRelease, g.Old.File) + " → " + cells.GateSide(g.NewRelease, g.Kernel),
