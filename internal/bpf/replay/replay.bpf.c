@@ -216,7 +216,9 @@ static __always_inline __u64 hash(struct xdp_md *ctx, __u64 length)
 	__u64 sum = length;
 
 	barrier_var(length); /* one register, whose bounds the verifier keeps */
-	if (!word || length < 1 || length > MOST_OUT)
+	/* Signed: before Linux 6.8 the verifier learns no least value from "not 0",
+	 * which clang makes of an unsigned "less than 1". */
+	if (!word || (__s64)length < 1 || length > MOST_OUT)
 		return 0;
 	barrier_var(length);
 	word[length / 8] = 0; /* what follows the last byte */
