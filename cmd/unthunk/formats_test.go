@@ -41,7 +41,7 @@ func TestFormats(t *testing.T) {
 		{"drivers", []any{record.DriverRow{}, record.DriverCalls{}}},
 		{"lab", []any{record.Lab{}, record.LabRow{}, record.LabBuild{}, record.LabSite{}, record.LabPlace{},
 			record.LabFunction{}, record.LabDMA{},
-			record.LabDifference{}, record.Counts{},
+			record.LabDifference{}, record.LabProgram{}, record.Counts{},
 			record.LabTrace{}, record.LabTraceFunction{}, record.LabTraceBranch{}, record.LabTraceLine{},
 			record.LabTraceInstruction{}, record.LabTraceStack{}, record.LabTraceChange{}, record.LabTraceDifference{}}},
 		{"prog-list", []any{record.ProgramList{}, record.ProgramRow{}, record.Attachment{}, record.MapEntry{}, record.ProgramMap{},

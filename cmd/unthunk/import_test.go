@@ -16,7 +16,7 @@ import (
 )
 
 // public are the packages that others import; README lists them.
-var public = []string{"branch", "datapath", "feature", "filter", "ksym", "ktext", "xsk"}
+var public = []string{"branch", "datapath", "feature", "filter", "gate", "ksym", "ktext", "prog", "xsk"}
 
 // goCommand runs the go command in a folder, without the network.
 func goCommand(t *testing.T, dir string, args ...string) string {

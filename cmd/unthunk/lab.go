@@ -35,6 +35,7 @@ type labFlags struct {
 	limit         time.Duration
 	trace         bool
 	annotate, svg string
+	counted       countedFlags
 	output        outputFlags
 }
 
@@ -52,7 +53,7 @@ package or of a container image, a .deb or .rpm, several with "+" between them, 
 debian:6.12-cloud or debian:unstable, which apt downloads once; --list debian names those.
 --config prints what a kernel must have, as merge_config.sh takes it. --ab spectre_v2 is the experiment of
 2018: the same kernel with retpolines and without. --run runs another verb in each
-guest instead of counting.
+guest instead of counting. --prog counts an XDP program of yours on packets of yours.
 
 Instructions are no time: QEMU predicts no branches. As root the price of an indirect
 call is measured on this machine (see tax) and put beside the counts, as an estimate.`,
@@ -60,9 +61,16 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
   unthunk lab debian:6.1-cloud debian:6.12-cloud --bulk 1,16,64 --save lab.json
   unthunk lab debian:6.12-cloud --cpu-model EPYC --run 'xray --rare'
   unthunk lab . --append spectre_v2=off
+  unthunk lab debian:6.1-cloud debian:6.12-cloud --prog lb.o --packets p.pcap
   unthunk lab --list debian:6.12`,
 		Args: func(_ *cobra.Command, args []string) error { return f.checkArgs(args) },
-		RunE: func(cmd *cobra.Command, args []string) error { return runLab(cmd.Context(), s, f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			counts, err := f.counted.given(cmd)
+			if err != nil {
+				return err
+			}
+			return interrupted(cmd.Context(), runLab(cmd.Context(), s, f, args, counts))
+		},
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.ab, "ab", "", "boot each kernel with a mitigation and without: spectre_v2, or mitigations")
@@ -81,6 +89,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringVar(&f.list, "list", "", "name the kernels that can be had instead: debian, or debian:6.12 for all of a series")
 	fl.BoolVar(&f.config, "config", false, "print what a kernel must have instead, as merge_config.sh takes it")
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
+	f.counted.add(fl)
 	f.output.add(cmd)
 	return cmd
 }
@@ -106,15 +115,9 @@ func (f *labFlags) checkArgs(args []string) error {
 	return nil
 }
 
-func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
-	switch {
-	case f.config:
-		fmt.Fprint(s.out, guest.Config())
-		return nil
-	case f.list != "":
-		return listKernels(ctx, s, f.list)
-	}
-	plan := lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
+// plan is what the flags say, but for the program.
+func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, err error) {
+	plan = lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
 		Trace: f.trace || f.annotate != "" || f.svg != "", Annotate: f.annotate}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
@@ -124,28 +127,44 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 		plan.Time = guest.KVM(ctx)
 	case "kvm":
 		if err := guest.Available(); err != nil {
-			return err
+			return plan, err
 		}
 		if !guest.KVM(ctx) {
-			return &feature.Missing{Feature: "KVM", Help: "--accel tcg counts without it"}
+			return plan, &feature.Missing{Feature: "KVM", Help: "--accel tcg counts without it"}
 		}
 		plan.Time = true
 	case "tcg":
 	default:
-		return usagef("--accel %q is not auto, tcg or kvm", f.accel)
+		return plan, usagef("--accel %q is not auto, tcg or kvm", f.accel)
 	}
 	if f.ab != "" {
 		if len(f.appends) > 0 {
-			return usagef("--ab chooses the command lines: leave --append out")
+			return plan, usagef("--ab chooses the command lines: leave --append out")
 		}
 		with, without, err := lab.AB(f.ab)
 		if err != nil {
-			return usageError{err}
+			return plan, usageError{err}
 		}
 		plan.Appends = []string{with, without}
 	}
 	if err := plan.Validate(); err != nil {
-		return usageError{err}
+		return plan, usageError{err}
+	}
+	return plan, nil
+}
+
+// runLab counts redirects, or, when counts is set, a program of the user's.
+func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts bool) error {
+	switch {
+	case f.config:
+		fmt.Fprint(s.out, guest.Config())
+		return nil
+	case f.list != "":
+		return listKernels(ctx, s, f.list)
+	}
+	plan, err := f.plan(ctx, kernels)
+	if err != nil {
+		return err
 	}
 	if f.run != "" && plan.Trace {
 		return usagef("--run writes what the guest writes: leave --trace, --annotate and --svg out")
@@ -161,7 +180,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	if err := checkModels(ctx, f.cpus); err != nil {
 		return err
 	}
-	if err := checkFiles(kernels, outFile{"save", f.output.save}, outFile{"svg", f.svg}); err != nil {
+	if err := checkFiles(append(f.counted.files(), kernels...), outFile{"save", f.output.save}, outFile{"svg", f.svg}); err != nil {
 		return err
 	}
 	if err := f.output.check(); err != nil {
@@ -169,6 +188,11 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	}
 	if err := f.checkTrace(plan); err != nil {
 		return err
+	}
+	if counts {
+		if err := f.counted.into(ctx, s, &plan); err != nil {
+			return err
+		}
 	}
 	self, err := lab.Executable()
 	if err != nil {
@@ -186,13 +210,14 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string) error {
 	}
 	var price *stat.Quantity
 	var warns []record.Warning
-	if slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Err == nil }) {
+	if !counts && slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Err == nil }) {
 		price, warns = labPrice(ctx, s)
 	}
 	l := lab.Record(cells, f.bulks, price)
 	l.Warnings = append(l.Warnings, warns...)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
 	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
+	f.counted.tellRefused(s, cells)
 	l.Document = *doc
 	l.TraceChanges = compare.LabTraces(l)
 	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })

@@ -149,7 +149,7 @@ func rightsOf(cmd *cobra.Command) rights {
 		return rights{
 			keeps: slices.Concat(chain, code, guests),
 			about: "none. As root: CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE to run QEMU and " +
-				"apt as other users; those of tax for the price in ns.",
+				"apt as other users; those of tax for the price in ns; with --maps-from: CAP_SYS_ADMIN.",
 			reads: true,
 		}
 	}

@@ -54,6 +54,14 @@ func labHeadline(l *record.Lab) Headline {
 			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.CallsPerPacket), row.Name))
 		}
 	}
+	for _, row := range l.Rows {
+		if row.Program != nil && row.Instructions != nil && row.Labels["class"] == "all" && len(title) < most {
+			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.Instructions), row.Name))
+		}
+	}
+	if len(title) > 0 && l.Rows[0].Labels["prog"] != "" {
+		return Headline{Title: "Instructions of the program a packet: " + strings.Join(title, ", ")}
+	}
 	if len(title) == 0 {
 		return Headline{Title: "No guest has a number", Text: "Each row says why."}
 	}

@@ -47,6 +47,8 @@ type Machine struct {
 	// Files are put into the guest with mode 0755: the path there → the
 	// path here.
 	Files map[string]string
+	// Data is put into the guest too: the path there → what is in it.
+	Data map[string][]byte
 	// MaxResults is the most that the commands may write in all, in bytes; 0 is 32 MiB.
 	MaxResults int64
 	// Debug, when set, is called before the guest executes anything, and beside it from its
@@ -297,6 +299,9 @@ func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Comma
 			return err
 		}
 		a.file(there, data)
+	}
+	for _, there := range slices.Sorted(maps.Keys(m.Data)) {
+		a.file(there, m.Data[there])
 	}
 	// /dev/console, which the kernel opens for /init, is in the initramfs
 	// that is built into it.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -35,6 +36,8 @@ type Measurement struct {
 	Bulks []BulkCount `json:"bulks"`
 	// Codes are what was loaded while slots were traced, each a [Traced.Code].
 	Codes []GuestCode `json:"codes,omitempty"`
+	// Program is what was counted of a program of the user's, in place of bulks.
+	Program *progcount.Counted `json:"program,omitempty"`
 }
 
 // BulkCount is what a redirected packet goes through at one bulk. On veth that is all

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/redirect"
 )
 
@@ -30,6 +31,8 @@ type Plan struct {
 	Trace bool
 	// Annotate is a function whose instructions a trace lists; empty for none.
 	Annotate string
+	// Program is one of the user's that is counted on packets, in place of a redirect: no NICs, DMAs and bulks then.
+	Program *progcount.Job
 	// Limit is what one guest may take; 0 is [DefaultLimit].
 	Limit time.Duration
 }
@@ -115,6 +118,14 @@ func (p Plan) Validate() error {
 	}
 	if p.Trace && !slices.Equal(p.NICs, []string{Veth}) {
 		return errors.New("a trace is of a veth: leave the other NICs out")
+	}
+	if p.Program != nil {
+		if !slices.Equal(p.NICs, []string{Veth}) || p.Time {
+			return errors.New("a program is counted on packets, by no NIC and without time")
+		}
+		if err := p.Program.Validate(); err != nil {
+			return err
+		}
 	}
 	if p.Limit < time.Second {
 		return fmt.Errorf("a limit of %v is too short for a boot", p.Limit)

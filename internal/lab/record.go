@@ -24,13 +24,17 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
 					Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n,
 						strings.Join(m.Uncounted[:min(n, 3)], ", "))})
 			}
+			if m.Program != nil {
+				l.Warnings = append(l.Warnings, cells[i].programDoubts()...)
+			}
 		}
 	}
 	for i := range l.Rows {
 		with := &l.Rows[i]
 		for j := i + 1; j < len(l.Rows); j++ {
 			without := &l.Rows[j]
-			if alike(with, without) && cells[0].Append == with.Labels["append"] && with.Instructions != nil && without.Instructions != nil {
+			if with.Program == nil && alike(with, without) &&
+				cells[0].Append == with.Labels["append"] && with.Instructions != nil && without.Instructions != nil {
 				l.Differences = append(l.Differences, difference(with, without, price))
 			}
 		}
@@ -40,7 +44,7 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
 
 // alike tells whether rows differ in their command line at most.
 func alike(a, b *record.LabRow) bool {
-	for _, label := range []string{"kernel", "cpu", "nic", "dma", "bulk"} {
+	for _, label := range []string{"kernel", "cpu", "nic", "dma", "bulk", "prog", "class"} {
 		if a.Labels[label] != b.Labels[label] {
 			return false
 		}
@@ -50,6 +54,9 @@ func alike(a, b *record.LabRow) bool {
 
 // rows are those of one guest, one a bulk.
 func (c *CellResult) rows(bulks []int) (rows []record.LabRow) {
+	if c.job != nil {
+		return c.programRows()
+	}
 	for i, bulk := range bulks {
 		row := record.LabRow{
 			Name: fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),

@@ -12,6 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -24,6 +25,8 @@ type CellResult struct {
 	Err error
 	// Console is the last that the guest printed, for when it failed.
 	Console string
+
+	job *progcount.Job // the program to count, nil for a redirect
 }
 
 // Run boots each cell of a plan, as many at a time as this machine has CPUs, and counts in
@@ -40,7 +43,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	results := make([]CellResult, len(plan.Cells()))
 	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
-		r.Cell, r.Release = cell, m.Kernel.Release
+		r.Cell, r.Release, r.job = cell, m.Kernel.Release, plan.Program
 		m.Exact = true
 		if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
 			completeBuild(ctx, m, r.Measurement)
@@ -69,6 +72,9 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 
 // measure runs the measurement of a cell in its guest.
 func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags ...string) (*Measurement, string, error) {
+	if plan.Program != nil {
+		return countProgram(ctx, plan, m)
+	}
 	var bulks []string
 	for _, b := range plan.Bulks {
 		bulks = append(bulks, fmt.Sprint(b))

@@ -69,6 +69,25 @@ func classes(by By, packets *prog.Packets, clean prog.Clean) []class {
 	return append([]class{all}, found...)
 }
 
+// Class is a set of packets that make a row: of [All], or with a value in common.
+type Class struct {
+	// Name is "all" or "verdict/tx", Value the latter's "tx".
+	Name, Value string
+	// Packets are indexes.
+	Packets []int
+}
+
+// Classes divides packets into rows, as a run does.
+func Classes(by By, packets *prog.Packets, clean prog.Clean) (all []Class) {
+	for _, c := range classes(by, packets, clean) {
+		all = append(all, Class{c.name, c.value, c.packets})
+	}
+	return all
+}
+
+// VerdictName is the short name of a verdict: "tx".
+func VerdictName(v uint32) string { return verdict(v) }
+
 // keyOf returns what tells the class of a packet.
 func keyOf(by By, packets *prog.Packets, clean prog.Clean) func(i int) string {
 	switch by {

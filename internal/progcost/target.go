@@ -1,6 +1,8 @@
 package progcost
 
 import (
+	"fmt"
+
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/program"
@@ -20,13 +22,23 @@ func Replayable(o *program.Opened) prog.Program {
 
 // Identity says which program was measured: target is what the user typed.
 func (raw *Raw) Identity(target string, o *program.Opened, number int) record.ProgramIdentity {
-	id := record.ProgramIdentity{Target: target, Name: o.Name, Places: 1}
+	id, err := Identify(o)
+	if err != nil {
+		id = record.ProgramIdentity{Name: o.Name} // it is what it is called
+	}
+	id.Target, id.Places = target, 1
 	if raw.anew[number] {
 		id.Places = len(raw.numbers)
 	}
+	return id
+}
+
+// Identify says what program the kernel made of an opened one: its hash, and the size of its machine code.
+func Identify(o *program.Opened) (record.ProgramIdentity, error) {
+	id := record.ProgramIdentity{Name: o.Name}
 	info, err := o.Program.Info()
 	if err != nil {
-		return id // it is what it is called
+		return id, fmt.Errorf("read about program %s: %w", o.Name, err)
 	}
 	id.Tag = info.Tag
 	if size, err := info.JitedSize(); err == nil {
@@ -37,5 +49,5 @@ func (raw *Raw) Identity(target string, o *program.Opened, number int) record.Pr
 			id.Instructions++
 		}
 	}
-	return id
+	return id, nil
 }

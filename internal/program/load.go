@@ -21,52 +21,89 @@ import (
 	"github.com/unthunk/unthunk/internal/memory"
 )
 
+// prepared is a program of an object file as it is right before it is loaded.
+type prepared struct {
+	*Opened
+	// untyped is the section of a program that says no type.
+	untyped string
+	// from is where maps are copied from, nil for nowhere.
+	from *source
+	// fills are the files that maps are filled from.
+	fills fills
+}
+
+// Close closes what is read from. What was loaded stays.
+func (p *prepared) Close() {
+	if p.from != nil {
+		p.from.Close()
+	}
+	p.fills.Close()
+}
+
+// prepare makes of an object what is to be loaded: one program with the maps that it uses, of their sizes, with
+// variables and tail-call tables as they are to be. Nothing is loaded. It must be closed.
+func prepare(spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepared, err error) {
+	unpin(spec)
+	main, err := choose(spec, path, name)
+	if err != nil {
+		return nil, err
+	}
+	p := &prepared{Opened: &Opened{Name: main, Type: ebpf.XDP}}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	p.untyped = p.giveType(spec, main)
+	if err := p.setTailCalls(spec, o.TailCalls); err != nil {
+		return nil, err
+	}
+	p.Spec = prune(spec, main)
+	for _, table := range slices.Sorted(maps.Keys(o.TailCalls)) {
+		if p.Spec.Maps[table] == nil {
+			return nil, noMap(p.Spec, table)
+		}
+	}
+	if o.MapsFrom != "" {
+		if p.from, err = openSource(o.MapsFrom, main); err != nil {
+			return nil, err
+		}
+		p.shape(p.from, spec, o.TailCalls)
+	}
+	if err := resizeAll(p.Spec, o.Sizes); err != nil {
+		return nil, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(o.Flags)) {
+		m := p.Spec.Maps[name]
+		if m == nil {
+			return nil, noMap(p.Spec, name)
+		}
+		m.Flags = m.Flags&^allocation | o.Flags[name]&allocation
+	}
+	if err := checkTailCalls(p.Spec, o.TailCalls); err != nil {
+		return nil, err
+	}
+	for _, n := range slices.Sorted(maps.Keys(o.Set)) {
+		if err := Assign(p.Spec, n, o.Set[n]); err != nil {
+			return nil, err
+		}
+	}
+	p.fills, err = openFills(p.Spec, o.Maps)
+	return p, err
+}
+
 // openObject loads a program of an object file with maps of its own.
 func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, err error) {
 	spec, err := ReadObject(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	unpin(spec)
-	main, err := choose(spec, path, name)
+	p, err := prepare(spec, path, name, o)
 	if err != nil {
 		return nil, err
 	}
-	opened := &Opened{Name: main, Type: ebpf.XDP}
-	untyped := opened.giveType(spec, main)
-	if err := opened.setTailCalls(spec, o.TailCalls); err != nil {
-		return nil, err
-	}
-	opened.Spec = prune(spec, main)
-	for _, table := range slices.Sorted(maps.Keys(o.TailCalls)) {
-		if opened.Spec.Maps[table] == nil {
-			return nil, noMap(opened.Spec, table)
-		}
-	}
-	var from *source
-	if o.MapsFrom != "" {
-		if from, err = openSource(o.MapsFrom, main); err != nil {
-			return nil, err
-		}
-		defer from.Close()
-		opened.shape(from, spec, o.TailCalls)
-	}
-	if err := resizeAll(opened.Spec, o.Sizes); err != nil {
-		return nil, err
-	}
-	if err := checkTailCalls(opened.Spec, o.TailCalls); err != nil {
-		return nil, err
-	}
-	for _, n := range slices.Sorted(maps.Keys(o.Set)) {
-		if err := Assign(opened.Spec, n, o.Set[n]); err != nil {
-			return nil, err
-		}
-	}
-	fills, err := openFills(opened.Spec, o.Maps)
-	if err != nil {
-		return nil, err
-	}
-	defer fills.Close()
+	defer p.Close()
+	opened := p.Opened
 	own := opened.Spec.Maps
 	if o.Change != nil {
 		if opened.Spec, err = o.Change(opened.Spec); err != nil {
@@ -75,7 +112,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	}
 	if err := opened.load(path); err != nil {
 		if refused, ok := errors.AsType[*LoadError](err); ok {
-			refused.Untyped = untyped
+			refused.Untyped = p.untyped
 		}
 		return nil, err
 	}
@@ -84,12 +121,12 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 			_ = opened.Close()
 		}
 	}()
-	if from != nil {
-		if err := opened.copyFrom(ctx, from, own); err != nil {
+	if p.from != nil {
+		if err := opened.copyFrom(ctx, p.from, own); err != nil {
 			return nil, err
 		}
 	}
-	if err := fills.fill(ctx, opened); err != nil {
+	if err := p.fills.fill(ctx, opened); err != nil {
 		return nil, err
 	}
 	opened.warnEmpty()

@@ -27,11 +27,13 @@ type Options struct {
 	// Sizes are the numbers of entries of maps of an object, by name: some objects leave them to
 	// their loader.
 	Sizes map[string]uint32
+	// Flags say how elements of maps of an object are allocated, by name: BPF_F_NO_PREALLOC and BPF_F_NO_COMMON_LRU.
+	Flags map[string]uint32
 	// Maps fills maps of an object, by name, each from a file that bpftool wrote.
 	Maps map[string]string
 	// Change makes another spec of an object's, right before it is loaded: a copy with counters
 	// in it. Nil changes nothing.
-	Change func(*ebpf.CollectionSpec) (*ebpf.CollectionSpec, error)
+	Change func(*ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) `json:"-"`
 	// Run says that the program is to be run: a live one with maps is refused, unless
 	// OnLiveMaps is set.
 	Run bool

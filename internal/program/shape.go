@@ -54,10 +54,12 @@ func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec, tables map[stri
 	}
 }
 
+// allocation are the flags that say how a map's elements are allocated.
+const allocation = unix.BPF_F_NO_PREALLOC | unix.BPF_F_NO_COMMON_LRU
+
 // resize gives a map the size of the live one, which its loader may have chosen, and how its
 // elements are allocated: both change what a lookup costs.
 func resize(spec *ebpf.MapSpec, live *liveMap) {
-	const allocation = unix.BPF_F_NO_PREALLOC | unix.BPF_F_NO_COMMON_LRU
 	spec.MaxEntries = live.info.MaxEntries
 	spec.Flags = spec.Flags&^allocation | live.info.Flags&allocation
 }

@@ -230,7 +230,8 @@ func (r *LabRow) Place(boot bool) string {
 	}
 	scenario := cmp.Or(r.Labels["scenario"], DefaultLabScenario)
 	if r.Labels["prog"] != "" && r.Labels["scenario"] == "" {
-		scenario = "prog=" + r.Labels["prog"]
+		// The packets may have another file: what they are is compared with the counts.
+		return strings.Join(append(parts, "prog="+r.Labels["prog"], r.Labels["class"]), "/")
 	}
 	parts = append(parts, scenario)
 	for _, name := range slices.Sorted(maps.Keys(r.Labels)) {

@@ -35,6 +35,7 @@ type LabRow struct {
 	// Ns is the time of a packet in ns, measured with KVM; nil where that is not used.
 	Ns *stat.Quantity `json:"ns,omitempty"`
 	// CallsPerPacket are indirect calls and jumps, counted at their sites.
+	// They are nil where only instructions were counted.
 	CallsPerPacket *float64  `json:"calls"`
 	Sites          []LabSite `json:"sites"`
 	// NotExecuted are sites that were watched in the same way and that no packet went
@@ -49,8 +50,50 @@ type LabRow struct {
 	Build *LabBuild `json:"build,omitempty"`
 	// Trace says where the instructions are executed; nil when nobody asked, and on wires.
 	Trace *LabTrace `json:"trace,omitempty"`
+	// Program is what the row is of when that is a program of the user's, on packets: nil for a redirect. Its instructions
+	// are those that the program takes a packet more than one that only passes.
+	Program *LabProgram `json:"program,omitempty"`
 	// Refused says why there are no numbers. Empty when there are.
 	Refused string `json:"refused,omitempty"`
+}
+
+// LabProgram is a program of the user's on a class of packets.
+type LabProgram struct {
+	Identity ProgramIdentity `json:"identity"`
+	// Source is where the packets come from, Packets how many of them the row has, Share that in percent.
+	Source  PacketSource `json:"source"`
+	Packets int          `json:"packets"`
+	Share   float64      `json:"share"`
+	// Verdicts is how many packets came out with each verdict: "pass", "tx".
+	Verdicts map[string]int `json:"verdicts"`
+	// Outcome is a hash of what comes out of each packet: verdict, length, and bytes where they are always the same.
+	Outcome string `json:"outcome,omitempty"`
+	// Least and Most are the instructions of single packets.
+	Least float64 `json:"least"`
+	Most  float64 `json:"most"`
+}
+
+func (p *LabProgram) check() error {
+	if p == nil {
+		return nil
+	}
+	if err := errors.Join(p.Identity.check(), p.Source.check(), checkTexts([]string{p.Outcome})); err != nil {
+		return err
+	}
+	if p.Packets < 0 || !(p.Share >= 0 && p.Share <= 100) || len(p.Verdicts) > maxVerdicts {
+		return fmt.Errorf("impossible number of packets: %d, %v %%", p.Packets, p.Share)
+	}
+	for verdict, n := range p.Verdicts {
+		if !plain(verdict) || n < 0 {
+			return fmt.Errorf("impossible verdict %.60q", verdict)
+		}
+	}
+	for _, n := range []float64{p.Least, p.Most} {
+		if !(math.Abs(n) <= maxNs) {
+			return fmt.Errorf("impossible count %v", n)
+		}
+	}
+	return nil
 }
 
 // LabFunction is how often a function is entered for a packet.
@@ -178,7 +221,7 @@ func (r *LabRow) check() error {
 		return err
 	}
 	switch {
-	case r.Refused == "" && r.CallsPerPacket == nil:
+	case r.Refused == "" && r.CallsPerPacket == nil && (r.Program == nil || r.Instructions == nil):
 		return errNeither
 	case r.Refused != "" && (r.Instructions != nil || r.CallsPerPacket != nil):
 		return errBoth
@@ -189,7 +232,8 @@ func (r *LabRow) check() error {
 		return err
 	}
 	for _, n := range []*float64{r.Instructions, r.CallsPerPacket} {
-		if n != nil && !possibleCount(*n) {
+		// A program of the user's may take less than one that only passes.
+		if n != nil && !possibleCount(*n) && !(r.Program != nil && math.Abs(*n) <= maxNs) {
 			return fmt.Errorf("impossible count %v", *n)
 		}
 	}
@@ -212,7 +256,7 @@ func (r *LabRow) check() error {
 	if err := checkLabSites(r.Sites); err != nil {
 		return err
 	}
-	if err := r.Build.check(); err != nil {
+	if err := errors.Join(r.Build.check(), r.Program.check()); err != nil {
 		return err
 	}
 	if r.Trace != nil {

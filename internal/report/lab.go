@@ -21,6 +21,7 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	notes := newFootnotes(l.Warnings)
 	p.labChain(l, notes)
 	p.labWires(l, notes)
+	p.labPrograms(l, notes)
 	for _, d := range l.Differences {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", fmt.Sprintf("%s against %s: %s instructions a packet, %s of them by %s indirect branches%s, "+
@@ -35,10 +36,12 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 		p.labSites(l, d.With)
 	}
 	p.labTraces(l)
-	fmt.Fprintln(&p.buf)
-	p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's "+
-		"verdict; the generator and the redirect both call ndo_xdp_xmit. Instructions are no time: QEMU predicts "+
-		"no branches.")
+	if slices.ContainsFunc(l.Rows, func(r record.LabRow) bool { return !cells.OfProgram(&r) }) {
+		fmt.Fprintln(&p.buf)
+		p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's "+
+			"verdict; the generator and the redirect both call ndo_xdp_xmit. Instructions are no time: QEMU predicts "+
+			"no branches.")
+	}
 	if timed(l) {
 		p.wrap("", "Times in ns are those of a second boot with KVM: on veth of the whole chain, as bench takes it, "+
 			"on wires (took) between packets of one poll.")
@@ -58,7 +61,7 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 	heading := ""
 	for i := range l.Rows {
 		row := &l.Rows[i]
-		if cells.OnWires(row) {
+		if cells.OnWires(row) || cells.OfProgram(row) {
 			continue
 		}
 		bulk := "bulk=" + row.Labels["bulk"]

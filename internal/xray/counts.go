@@ -60,6 +60,8 @@ func AddCounts(doc *record.Document[record.SiteRow], driver string, l *record.La
 
 // counted finds the row of a kernel and a driver that has counts.
 func counted(rows []record.LabRow, release, driver, name string) (*record.LabRow, error) {
+	// Rows of a user's program are of no path.
+	rows = slices.DeleteFunc(slices.Clone(rows), func(r record.LabRow) bool { return r.Program != nil })
 	var found []*record.LabRow
 	for i := range rows {
 		if name == "" || rows[i].Name == name {

@@ -16,20 +16,23 @@ import (
 func Share(row *record.CostRow) string { return stat.Number(row.Share) + " %" }
 
 // Verdicts are what comes out of the packets of a row, the most frequent first: "tx", or "tx 90 %, drop 10 %".
-func Verdicts(row *record.CostRow) string {
+func Verdicts(row *record.CostRow) string { return VerdictsOf(row.Verdicts) }
+
+// VerdictsOf are verdicts with how many packets have each, the most frequent first.
+func VerdictsOf(verdicts map[string]int) string {
 	total := 0
-	for _, n := range row.Verdicts {
+	for _, n := range verdicts {
 		total += n
 	}
-	names := slices.SortedFunc(maps.Keys(row.Verdicts), func(a, b string) int {
-		return cmp.Or(cmp.Compare(row.Verdicts[b], row.Verdicts[a]), cmp.Compare(a, b))
+	names := slices.SortedFunc(maps.Keys(verdicts), func(a, b string) int {
+		return cmp.Or(cmp.Compare(verdicts[b], verdicts[a]), cmp.Compare(a, b))
 	})
 	if len(names) == 1 {
 		return Clean(names[0])
 	}
 	var parts []string
 	for _, name := range names {
-		parts = append(parts, fmt.Sprintf("%s %s %%", Clean(name), stat.Number(100*float64(row.Verdicts[name])/float64(max(total, 1)))))
+		parts = append(parts, fmt.Sprintf("%s %s %%", Clean(name), stat.Number(100*float64(verdicts[name])/float64(max(total, 1)))))
 	}
 	return strings.Join(parts, ", ")
 }

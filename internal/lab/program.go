@@ -1,0 +1,126 @@
+package lab
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/progcount"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// ProgramVerb is the command that a guest runs to count a program of the user's: [ProgramInGuest].
+const ProgramVerb = "prog-guest"
+
+// ProgramInGuest is what runs in a guest that [Run] made for a plan with a program: it counts what the program takes a
+// packet. It needs Linux 5.18.
+func ProgramInGuest(ctx context.Context) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(host.Options{})}
+	m.Program, err = progcount.InGuest(ctx)
+	m.Build = ownBuild(m.Host.Compiler)
+	return m, err
+}
+
+// RefusedError is about a program that a guest's kernel does not take.
+type RefusedError struct {
+	// Why is one line.
+	Why string
+	// Log are the last lines of the verifier; nil when it said nothing.
+	Log []string
+}
+
+func (e *RefusedError) Error() string { return e.Why }
+
+// countProgram runs a plan's program in a guest.
+func countProgram(ctx context.Context, plan Plan, m *guest.Machine) (*Measurement, string, error) {
+	files, err := plan.Program.Files()
+	if err != nil {
+		return nil, "", err
+	}
+	m.Modules, m.Needs, m.Data = nil, nil, files // no veth, no kprobes
+	report, err := m.Run(ctx, guest.Command{Args: []string{guest.Self, ProgramVerb}, Timeout: plan.Limit})
+	if err := failed(report, err); err != nil {
+		return nil, lastOf(report.Console), err
+	}
+	got, err := readProgram(report.Results[0].Stdout, plan.Program, maxMeasurements/len(plan.Cells()))
+	if _, refused := errors.AsType[*RefusedError](err); err != nil && !refused {
+		err = fmt.Errorf("in the guest: %w", err)
+	}
+	return got, lastOf(report.Console), err
+}
+
+// readProgram reads what a guest counted of a program, of at most most bytes.
+func readProgram(b []byte, j *progcount.Job, most int) (*Measurement, error) {
+	if most = min(most, maxMeasurement); len(b) > most {
+		return nil, fmt.Errorf("counts of more than %d KiB", most>>10)
+	}
+	m := new(Measurement)
+	if err := json.Unmarshal(b, m); err != nil {
+		return nil, fmt.Errorf("read counts: %w", err)
+	}
+	if m.Program == nil || len(m.Bulks) > 0 || len(m.Uncounted) > 0 {
+		return nil, errors.New("what was counted is no program")
+	}
+	if err := m.Program.Check(j); err != nil {
+		return nil, err
+	}
+	if m.Program.Refused != "" {
+		return nil, &RefusedError{m.Program.Refused, m.Program.Log}
+	}
+	cell := CellResult{Measurement: m, job: j}
+	for _, row := range cell.programRows() {
+		if err := row.Check(); err != nil {
+			return nil, fmt.Errorf("row %s: %w", row.Name, err)
+		}
+	}
+	return m, nil
+}
+
+// programRows are the rows of a guest that counted a program: one for all packets, and one a class of them.
+func (c *CellResult) programRows() (rows []record.LabRow) {
+	made := []progcount.Row{{Name: "all"}}
+	if c.Measurement != nil && c.Program != nil {
+		made = c.Program.Rows(c.job)
+	}
+	for _, m := range made {
+		row := record.LabRow{
+			Name: fmt.Sprintf("%s/prog=%s/%s", c.Name(), c.job.Program.Name, m.Name),
+			Labels: map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": "", "dma": "", "bulk": "",
+				"prog": c.job.Program.Name, "packets": c.job.Source.Source, "class": m.Name},
+			Release: c.Release,
+			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},
+		}
+		switch {
+		case c.Err != nil:
+			row.Refused = printable(c.Err.Error(), maxWhy)
+		case c.Measurement == nil || c.Program == nil:
+			row.Refused = "not measured: the run ended before it"
+		default:
+			row.Build = c.Build
+			row.Thunk, row.SpectreV2 = c.Host.IndirectThunk, c.Host.Mitigations["spectre-v2"]
+			row.Program = &record.LabProgram{
+				Identity: record.ProgramIdentity{Target: c.job.Target, Name: c.job.Program.Name, Tag: c.Program.Tag,
+					JitedBytes: c.Program.JitedBytes, Instructions: c.Program.Code, Places: 1},
+				Source: c.job.Source, Packets: m.Packets, Share: m.Share, Verdicts: m.Verdicts,
+				Outcome: m.Outcome, Least: float64(m.Least), Most: float64(m.Most),
+			}
+			if row.Refused = m.Refused; row.Refused == "" {
+				n := m.Instructions
+				row.Instructions = &n
+			}
+		}
+		rows = append(rows, row)
+	}
+	return rows
+}
+
+// programDoubts are warnings of a guest that counted a program.
+func (c *CellResult) programDoubts() (warns []record.Warning) {
+	for _, text := range c.Program.Doubts(c.job) {
+		warns = append(warns, record.Warning{Row: c.Name(), Text: text})
+	}
+	return warns
+}

@@ -1,0 +1,93 @@
+package progcount
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/progcost"
+	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/prog"
+)
+
+// A tick in some passes changes no count; where passes do not agree it is their median; and a clock that does not count
+// instructions is refused.
+func TestCount(t *testing.T) {
+	null := [][]uint64{{50, 50, 17050, 50, 50}, {50, 50, 50, 50, 50}}
+	c := new(Counted)
+	err := c.count(prog.Singles{
+		Null: null, Program: [][]uint64{{81, 81, 81, 16081, 81}, {60, 61, 62, 63, 64}}, Wrong: []int{0, 2}, First: "packet 2: other bytes",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(c.Instructions, []int64{31, 12}) || !slices.Equal(c.Varies, []int{1}) || c.Wrong[1] != 2 || len(c.Wrong) != 1 {
+		t.Errorf("%+v", c)
+	}
+	for _, null := range [][][]uint64{{{50, 50, 50}, {51, 51, 51}}, {{50, 51, 52}, {50, 50, 50}}} {
+		if err := new(Counted).count(prog.Singles{Null: null, Program: null, Wrong: make([]int, 2)}); err == nil ||
+			!strings.Contains(err.Error(), "does not count instructions") {
+			t.Errorf("%v: %v", null, err)
+		}
+	}
+}
+
+// Packets come out of the guest's file as they went in.
+func TestPacked(t *testing.T) {
+	frames := [][]byte{{1, 2, 3}, {}, make([]byte, 1500)}
+	got, err := unpacked(packed(frames))
+	if err != nil || len(got) != 3 {
+		t.Fatalf("%d frames, %v", len(got), err)
+	}
+	for i := range frames {
+		if string(got[i]) != string(frames[i]) {
+			t.Errorf("frame %d: %d bytes, want %d", i, len(got[i]), len(frames[i]))
+		}
+	}
+	for _, b := range [][]byte{{1}, {5, 0, 0, 0, 1}, {255, 255, 255, 255}} {
+		if _, err := unpacked(b); err == nil {
+			t.Errorf("%v: no error", b)
+		}
+	}
+}
+
+// A job that no guest has room for is refused, and what a guest gets is what the options say.
+func TestJob(t *testing.T) {
+	job := func(n, size int) *Job {
+		j := &Job{By: progcost.ByVerdict, Packets: &prog.Packets{}, Program: &program.Packed{
+			Name: "lb", Object: []byte("\x7fELF"), Dumps: map[string][]byte{"b": []byte("[2]"), "a": []byte("[1]")},
+			Options: program.Options{Set: map[string]string{"port": "1"}},
+		}}
+		for range n {
+			j.Packets.Frames = append(j.Packets.Frames, make([]byte, size))
+		}
+		return j
+	}
+	for want, j := range map[string]*Job{
+		"no packet is to be counted":    job(0, 0),
+		"16385 packets: at most 16384":  job(MaxPackets+1, 0),
+		"packets of 80 MiB: at most 64": job(8, 10<<20),
+	} {
+		if err := j.Validate(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	j := job(2, 60)
+	if err := j.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	files, err := j.Files()
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"Name":"lb","Options":{"Set":{"port":"1"},"MapsFrom":"","TailCalls":null,"Sizes":null,"Flags":null,` +
+		`"Maps":{"a":"/prog/map-0.json","b":"/prog/map-1.json"},"Run":false,"OnLiveMaps":false},"Metadata":null}`
+	if diff := cmp.Diff(want, string(files[jobFile])); diff != "" {
+		t.Error(diff)
+	}
+	if string(files["/prog/map-1.json"]) != "[2]" || string(files[objectFile]) != "\x7fELF" || len(files) != 5 {
+		t.Errorf("%d files", len(files))
+	}
+}
