@@ -13,21 +13,34 @@ var ErrNoTables = errors.New("no kallsyms tables in it")
 // Recover reads the symbols that a kernel has built in for its own kallsyms, out of
 // the read-only data of an image without a symbol table. Nothing points to the
 // tables, so they are found by their structure, and returned only when every
-// check agrees. Layouts of Linux 4.20 to 6.14 on 64 bit are known
+// check agrees. Layouts of Linux 4.20 to 6.18 on 64 bit are known
 // (scripts/kallsyms.c); what else there is, is an [ErrNoTables].
-func Recover(data []byte) (*Table, error) {
+func Recover(data []byte) (*Table, error) { return recoverTables(data, 0, 8) }
+
+// RecoverAt is [Recover] for data whose address is known. It reads the layout of Linux 7.2
+// too, in which addresses are relative to their own places.
+func RecoverAt(data []byte, addr uint64) (*Table, error) {
+	table, err := recoverTables(data, addr, 8)
+	if err != nil {
+		table, err = recoverTables(data, addr, 4)
+	}
+	return table, err
+}
+
+// recoverTables finds tables that lie on a multiple of align bytes: 4 in Linux 7.2, 8 before.
+func recoverTables(data []byte, addr uint64, align int) (*Table, error) {
 	tries, left := 0, work{names: maxWork, reads: maxTries}
-	for index := 0; tries < maxTries; index += 8 {
-		index = nextIndex(data, index)
+	for index := 0; tries < maxTries; index += align {
+		index = nextIndex(data, index, align)
 		if index < 0 {
 			return nil, ErrNoTables
 		}
-		tokens, start, ok := tokenTable(data, index)
+		tokens, start, ok := tokenTable(data, index, align)
 		if !ok {
 			continue
 		}
 		tries++
-		t := tables{data: data, tokens: tokens, tokenTable: start, tokenIndex: index, left: left}
+		t := tables{data: data, addr: addr, align: align, tokens: tokens, tokenTable: start, tokenIndex: index, left: left}
 		if b, ok := t.symbols(); ok {
 			return b.table(), nil
 		}
@@ -48,11 +61,11 @@ const (
 
 var le = binary.LittleEndian
 
-// nextIndex finds the next place from at on, on 8 bytes, that looks like
+// nextIndex finds the next place from at on, on align bytes, that looks like
 // kallsyms_token_index: 256 numbers of 16 bits from 0 that rise.
-func nextIndex(data []byte, at int) int {
+func nextIndex(data []byte, at, align int) int {
 next:
-	for ; at+2*tokenCount <= len(data); at += 8 {
+	for ; at+2*tokenCount <= len(data); at += align {
 		if le.Uint16(data[at:]) != 0 || le.Uint16(data[at+2:]) < 2 {
 			continue
 		}
@@ -69,9 +82,9 @@ next:
 
 // tokenTable finds kallsyms_token_table, which ends where its index begins, except for
 // padding: 256 strings that end in 0.
-func tokenTable(data []byte, index int) (tokens [tokenCount][]byte, start int, ok bool) {
+func tokenTable(data []byte, index, align int) (tokens [tokenCount][]byte, start int, ok bool) {
 	last := int(le.Uint16(data[index+2*(tokenCount-1):]))
-	for start = (index - last - 2) &^ 7; start >= 0 && start > index-last-maxToken-8; start -= 8 {
+	for start = (index - last - 2) &^ (align - 1); start >= 0 && start > index-last-maxToken-8; start -= align {
 		ok = true
 		for i := range tokens {
 			from := start + int(le.Uint16(data[index+2*i:]))
@@ -94,6 +107,8 @@ func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }
 // tables are the tables of kallsyms in data.
 type tables struct {
 	data                   []byte
+	addr                   uint64 // of data; 0 when not known
+	align                  int
 	tokens                 [tokenCount][]byte
 	tokenTable, tokenIndex int
 	left                   work
@@ -160,9 +175,9 @@ func (t *tables) names(markers, blocks int) (*builder, bool) {
 		return nil, false
 	}
 	last := int(le.Uint32(t.data[markers+4*blocks-4:]))
-	for names := (markers - last) &^ 7; names >= 16 && names > markers-last-256*600; names -= 8 {
-		count := int(le.Uint32(t.data[names-8:]))
-		if count > maxTables || (count+255)/256 != blocks || le.Uint32(t.data[names-4:]) != 0 {
+	for names := (markers - last) &^ (t.align - 1); names >= 16 && names > markers-last-256*600; names -= t.align {
+		count := int(le.Uint32(t.data[names-t.align:]))
+		if count > maxTables || (count+255)/256 != blocks || t.align == 8 && le.Uint32(t.data[names-4:]) != 0 {
 			continue
 		}
 		if t.left.names <= 0 || t.left.reads <= 0 {
@@ -235,8 +250,12 @@ func (t *tables) read(names, markers, count int) (*builder, bool) {
 
 // address fills the addresses in: kallsyms_offsets and kallsyms_relative_base
 // stand before kallsyms_num_syms up to Linux 6.3, and behind the tokens' index
-// since.
+// since. In Linux 7.2 there is no base: an address is that of its offset plus the offset.
 func (t *tables) address(b *builder, names int) bool {
+	if t.align == 4 {
+		at := t.tokenIndex + 2*tokenCount
+		return at+4*len(b.syms) <= len(t.data) && b.placeRelative(t.data[at:], t.addr+uint64(at))
+	}
 	size := (4*len(b.syms) + 7) &^ 7
 	behind := (t.tokenIndex + 2*tokenCount + 7) &^ 7
 	for _, at := range []struct{ offsets, base int }{
@@ -277,6 +296,23 @@ func (b *builder) place(offsets []byte, base uint64, percpu bool) bool {
 			return false
 		}
 	}
+	return b.hasText(base)
+}
+
+// placeRelative computes the addresses from offsets that lie at an address.
+func (b *builder) placeRelative(offsets []byte, at uint64) bool {
+	for i := range b.syms {
+		e := &b.syms[i]
+		e.addr = at + 4*uint64(i) + uint64(int64(int32(le.Uint32(offsets[4*i:]))))
+		if i > 0 && e.addr < b.syms[i-1].addr {
+			return false
+		}
+	}
+	return b.hasText(1 << 63)
+}
+
+// hasText tells whether the kernel's text begins at base or behind it.
+func (b *builder) hasText(base uint64) bool {
 	t := Table{syms: b.syms, names: b.names.String()}
 	return slices.ContainsFunc(b.syms, func(e entry) bool {
 		name := t.name(e)

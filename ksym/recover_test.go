@@ -3,6 +3,7 @@ package ksym
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"testing"
@@ -83,6 +84,65 @@ func TestRecover(t *testing.T) {
 	}
 }
 
+// relative are tables of count symbols in the layout of Linux 7.2, at an address.
+func relative(addr uint64, count int) []byte {
+	b := make([]byte, 20)
+	align := func() {
+		for len(b)%4 != 0 {
+			b = append(b, 0)
+		}
+	}
+	b = le.AppendUint32(b, uint32(count))
+	var markers []uint32
+	first := len(b)
+	for n := range count {
+		if n%256 == 0 {
+			markers = append(markers, uint32(len(b)-first))
+		}
+		name := "T_text"
+		if n > 0 {
+			name = fmt.Sprintf("tf%d", n)
+		}
+		b = append(append(b, byte(len(name))), name...)
+	}
+	align()
+	for _, at := range markers {
+		b = le.AppendUint32(b, at)
+	}
+	var index []uint16
+	start := len(b)
+	for i := range tokenCount {
+		index = append(index, uint16(len(b)-start))
+		b = append(b, max(byte(i), 1), 0)
+	}
+	for _, off := range index {
+		b = le.AppendUint16(b, off)
+	}
+	for n := range count {
+		to := 0xffffffff81000000 + 16*uint64(n)
+		b = le.AppendUint32(b, uint32(to-addr-uint64(len(b))))
+	}
+	return b
+}
+
+func TestRecoverAt(t *testing.T) {
+	const addr = 0xffffffff82400000
+	table, err := RecoverAt(relative(addr, 300), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := Symbol{Addr: 0xffffffff81000010, Size: 16, Type: 't', Name: "f1"}
+	if s, ok := table.Lookup("f1"); !ok || s != want || table.Len() != 300 {
+		t.Errorf("%+v of %d symbols, want %+v", s, table.Len(), want)
+	}
+	if table, err = RecoverAt(append(make([]byte, 24), built()...), addr); err != nil || table.Len() != 2 {
+		t.Errorf("tables of Linux 6.4: %v, %v", table, err)
+	}
+	if _, err := Recover(relative(addr, 300)); !errors.Is(err, ErrNoTables) {
+		t.Errorf("addresses without one to begin at: %v", err)
+	}
+}
+
 // Names that are short in the file and long when expanded are not all made.
 func TestRecoverLongNames(t *testing.T) {
 	var tables tables
@@ -115,7 +175,7 @@ func TestRecoverLongNames(t *testing.T) {
 // elsewhere: that ends too.
 func TestRecoverWork(t *testing.T) {
 	const blocks, count, names = 4, 0x307, 256 * 600 / 8
-	tables := tables{left: work{names: 10 * count, reads: maxTries}}
+	tables := tables{align: 8, left: work{names: 10 * count, reads: maxTries}}
 	for range names + 2*count { // the number of names, which is a name of 7 tokens too
 		tables.data = le.AppendUint64(tables.data, count)
 	}
@@ -153,8 +213,9 @@ func TestRecoverTries(t *testing.T) {
 
 func FuzzRecover(f *testing.F) {
 	f.Add(built())
+	f.Add(relative(1<<63, 3))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		table, err := Recover(b)
+		table, err := RecoverAt(b, 1<<63)
 		if (err == nil) != (table != nil) {
 			t.Errorf("%v, %v", table, err)
 		}

@@ -75,7 +75,7 @@ type Reloc struct {
 // or a bzImage (x86 boot protocol 2.08, Linux 2.6.26) with a payload of gzip,
 // zstd, lz4, xz or lzma. Its format is known by its bytes. The symbols of a
 // stripped vmlinux, as that in a bzImage, are those of its kallsyms
-// ([ksym.Recover]); without these it has none. A file may have up to 512 MiB, one that
+// ([ksym.RecoverAt]); without these it has none. A file may have up to 512 MiB, one that
 // is packed, and what it unpacks to, up to 192 MiB; 64 MiB when it does not say how much
 // it unpacks to. When ctx ends OpenFile returns the error of ctx.
 func OpenFile(ctx context.Context, path string) (*Image, error) { return openFile(ctx, path, nil) }
@@ -185,7 +185,7 @@ func recovered(img *Image) *ksym.Table {
 		if tries++; tries > maxRodata {
 			break
 		}
-		if table, err := ksym.Recover(s.Data); err == nil {
+		if table, err := ksym.RecoverAt(s.Data, s.Addr); err == nil {
 			return table
 		}
 	}
