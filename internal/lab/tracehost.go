@@ -175,12 +175,15 @@ func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
 				continue
 			}
 			code := make([]byte, end-first)
-			if err := c.Memory(code, first); err == nil {
-				all = append(all, ktext.Bytes{Addr: first, Code: code})
-				break
-			} else if errors.Is(err, gdb.ErrEnded) {
+			err := c.Memory(code, first)
+			if errors.Is(err, gdb.ErrUnmapped) {
+				continue
+			}
+			if err != nil {
 				return nil, err
 			}
+			all = append(all, ktext.Bytes{Addr: first, Code: code})
+			break
 		}
 	}
 	return all, nil

@@ -13,15 +13,20 @@ import (
 // ErrEnded is returned once the guest has ended.
 var ErrEnded = errors.New("the guest has ended")
 
-// Limits on what the stub may say, in bytes. QEMU's own limit of a packet is 128 KiB.
+// Limits on what the stub may say, in bytes. QEMU's own limit of a packet is 4 KiB in 7.2,
+// 128 KiB in newer ones.
 const (
 	maxPacket = 128 << 10
 	maxOutput = 64 << 10 // of a command of the monitor
 	maxNoise  = 64 << 10 // between two packets
 )
 
-// maxMemory is how much [Client.Memory] asks for at once, in bytes: each takes two letters.
-const maxMemory = 16 << 10
+// ErrUnmapped is returned for memory that is not mapped.
+var ErrUnmapped = errors.New("not mapped in the guest")
+
+// maxMemory is how much [Client.Memory] asks for at once, in bytes: QEMU 7.2 refuses more than
+// 2048.
+const maxMemory = 1024
 
 // Client is one end of a connection to a stub. The guest stands still except in
 // [Client.Continue]. It is not safe for concurrent use; closing the connection ends each of
@@ -81,8 +86,8 @@ func (c *Client) Monitor(command string) (string, error) {
 	return strings.TrimSpace(string(out)), nil
 }
 
-// Memory reads from the address space that the guest is in. It fails where a part of that is
-// not mapped.
+// Memory reads from the address space that the guest is in. It returns [ErrUnmapped] where a
+// part of that is not mapped.
 func (c *Client) Memory(p []byte, addr uint64) error {
 	for len(p) > 0 {
 		n := min(len(p), maxMemory)
@@ -90,6 +95,9 @@ func (c *Client) Memory(p []byte, addr uint64) error {
 		reply, err := c.ask(command)
 		if err != nil {
 			return err
+		}
+		if string(reply) == "E14" { // EFAULT
+			return ErrUnmapped
 		}
 		if len(reply) != 2*n {
 			return unexpected(command, reply)

@@ -77,6 +77,14 @@ func TestMemory(t *testing.T) {
 	}
 }
 
+func TestUnmapped(t *testing.T) {
+	t.Parallel()
+	s := &stub{Reader: strings.NewReader(says("E14"))}
+	if err := New(s).Memory(make([]byte, 1), 1); !errors.Is(err, ErrUnmapped) {
+		t.Error(err)
+	}
+}
+
 func TestBadStub(t *testing.T) {
 	t.Parallel()
 	for said, want := range map[string]string{
