@@ -167,17 +167,16 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 			rest.Old, rest.New, rest.Difference = rest.Old+d.Old, rest.New+d.New, rest.Difference+d.Difference
 			continue
 		}
-		name := cells.Clean(d.Name)
+		table.add("  "+signedExact(d.Difference), stat.Exact(d.Old), stat.Exact(d.New), cells.Clean(d.Name))
 		if d.Was != "" {
-			name += ", was " + cells.Clean(d.Was)
+			table.below("    ", "was "+cells.Clean(d.Was))
 		}
-		table.add("  "+signedExact(d.Difference), stat.Exact(d.Old), stat.Exact(d.New), name)
 	}
 	if n := len(c.Functions) - differencesShown; n > 0 {
 		table.add("  "+signedExact(rest.Difference), stat.Exact(rest.Old), stat.Exact(rest.New), cells.Plural(n, "other"))
 	}
 	table.add("  "+signedExact(c.Difference), stat.Exact(c.Was), stat.Exact(c.Is),
-		fmt.Sprintf("all, and %s without a difference", cells.Plural(c.Same, "function")))
+		fmt.Sprintf("all; %s unchanged", cells.Plural(c.Same, "function")))
 	p.table(table)
 }
 

@@ -114,7 +114,8 @@ var core = []Function{
 var memory = []Function{
 	{Name: "page_pool_alloc_pages", Stage: StagePagePool, Per: PerPacket, Absent: "CONFIG_PAGE_POOL",
 		Roles: Root | Checked | Counted, What: "takes a page"},
-	{Name: "page_pool_alloc_netmems", Since: "6.11", Stage: StagePagePool, Per: PerPacket,
+	// 4dec64c52e24 took it out of page_pool_alloc_pages, which remains around it.
+	{Name: "page_pool_alloc_netmems", Since: "6.11", Into: "page_pool_alloc_pages", Stage: StagePagePool, Per: PerPacket,
 		Absent: "CONFIG_PAGE_POOL", Roles: Root | Checked | Counted, What: "takes a page"},
 	{Name: "page_pool_alloc_frag", Since: "5.15", Stage: StagePagePool, Per: PerPacket,
 		Absent: "CONFIG_PAGE_POOL", Roles: Root | Checked, What: "takes a part of a page"},
@@ -237,8 +238,8 @@ var stack = []Function{
 	{Name: "__local_bh_enable_ip", Stage: StageSoftirq, What: "runs softirqs that are due"},
 	{Name: "__local_bh_disable_ip", Stage: StageSoftirq, Absent: "inline", What: "keeps softirqs off"},
 	{Name: "____napi_schedule", Stage: StageSoftirq, Absent: "inline", What: "asks for a poll"},
-	{Name: "__raise_softirq_irqoff", Stage: StageSoftirq, What: "asks for a softirq"},
-	{Name: "skb_defer_free_flush", Since: "5.19", Stage: StageSoftirq, Absent: "static",
+	{Name: "__raise_softirq_irqoff", Into: "raise_softirq_irqoff", Stage: StageSoftirq, What: "asks for a softirq"},
+	{Name: "skb_defer_free_flush", Since: "5.19", Into: "net_rx_action", Stage: StageSoftirq, Absent: "static",
 		What: "frees skbs of other CPUs"},
 	{Name: "net_rps_action_and_irq_enable", Stage: StageSoftirq, Absent: "static",
 		What: "sends skbs to other CPUs after the polls"},
@@ -286,6 +287,11 @@ var stack = []Function{
 		What: "asks for a queue of the stack to be run, when a driver has room again"},
 	{Name: "virtnet_receive_done", Since: "6.11", Absent: "a module",
 		What: "gives an skb of virtio_net to GRO"},
+	// aebc7b0d8d91: the names without _or_report are inline and check first.
+	{Name: "__list_add_valid_or_report", Since: "6.6", Was: []Name{{"__list_add_valid", "", "6.5"}}, Absent: "CONFIG_LIST_HARDENED",
+		What: "checks a list before something is put into it"},
+	{Name: "__list_del_entry_valid_or_report", Since: "6.6", Was: []Name{{"__list_del_entry_valid", "", "6.5"}},
+		Absent: "CONFIG_LIST_HARDENED", What: "checks a list before something is taken out"},
 	{Name: "ktime_get", What: "reads the clock source"},
 	{Name: "process_backlog", Stage: StageStack, What: "the poll of a CPU's backlog"},
 	{Name: "sk_skb_reason_drop", Since: "6.11", Stage: StageStack, What: "frees an skb that is dropped"},

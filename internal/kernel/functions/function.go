@@ -33,8 +33,8 @@ type Function struct {
 	// Inlined is set for a helper that the verifier mostly calls another function for;
 	// Per holds where it does not.
 	Inlined bool
-	// Into is the caller that compilers put it into; empty when they do not, or when
-	// it has many.
+	// Into is the caller that compilers put it into, or that it was a part of before its
+	// first version; empty when there is none, or when it has many.
 	Into string
 	// Absent is why a kernel may be without it: "static", "CONFIG_PAGE_POOL". Without it
 	// every kernel that redirects has a symbol of one of its names.

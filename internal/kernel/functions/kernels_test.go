@@ -109,16 +109,16 @@ var conditions = map[string]string{
 var inlined = map[string][]string{
 	"__napi_poll":                   {"5.10"},
 	"page_pool_return_netmem":       {"5.10", "6.1"},
-	"skb_defer_free_flush":          {"6.1", "6.12"},
+	"skb_defer_free_flush":          {"6.1", "6.12", "6.16"},
 	"__irq_exit_rcu":                {"5.10"},
-	"__netif_reschedule":            {"5.10"},
+	"__netif_reschedule":            {"5.10", "7.3"},
 	"net_rps_action_and_irq_enable": {"5.10"},
 	"cpu_map_bpf_prog_run_xdp":      {"6.1"},
 	"cpu_map_bpf_prog_run":          {"6.1"},
 	"__xsk_rcv":                     {"5.10"},
-	"xsk_rcv":                       {"6.1", "6.12"},
+	"xsk_rcv":                       {"6.1", "6.12", "6.16", "6.18", "7.2", "7.3"},
 	"xdp_test_run_batch":            {"6.1"},
-	"bpf_overflow_handler":          {"6.12"},
+	"bpf_overflow_handler":          {"6.12", "6.16", "6.18", "7.2", "7.3"},
 }
 
 // TestKernels compares the table with the names of each kernel at hand. It fails for a
@@ -141,6 +141,37 @@ func TestKernels(t *testing.T) {
 			if !slices.ContainsFunc(all, func(k names) bool { return k.has[n.Name] }) {
 				t.Logf("no kernel at hand has %s: %s", n.Name, cmp.Or(f.Absent, "it is of other versions"))
 			}
+		}
+	}
+}
+
+// TestInto looks for the code of each function that a kernel at hand has no symbol of: the
+// caller that it is said to be in has one.
+func TestInto(t *testing.T) {
+	all := kernels(t)
+	if len(all) == 0 {
+		testutil.Missing(t, "a kernel's names")
+	}
+	has := func(k names, f functions.Function) bool {
+		return slices.ContainsFunc(f.Names(), func(n functions.Name) bool { return k.has[n.Name] })
+	}
+	for _, f := range functions.Table() {
+		if f.Into == "" {
+			continue
+		}
+		apart := 0
+		for _, k := range all {
+			caller, ok := functions.Find(f.Into)
+			switch {
+			case has(k, f):
+				apart++
+			case !slices.ContainsFunc(f.Names(), k.version.due): // it came later, or is gone
+			case !k.has[f.Into] && !(ok && has(k, caller)):
+				t.Errorf("%s has neither %s nor %s, which it is said to be put into", k.release, f.Name, f.Into)
+			}
+		}
+		if apart == 0 {
+			t.Errorf("no kernel at hand has %s apart from %s", f.Name, f.Into)
 		}
 	}
 }
