@@ -1,0 +1,68 @@
+package report
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/reporttest"
+)
+
+func TestLabTraceGolden(t *testing.T) {
+	t.Parallel()
+	two := reporttest.Traced()
+	two.TraceChanges = compare.LabTraces(two)
+	one := reporttest.Traced()
+	one.Rows = one.Rows[:1]
+	for name, l := range map[string]*record.Lab{"lab-trace.txt": one, "lab-traces.txt": two} {
+		for i := range l.Rows {
+			if err := l.Rows[i].Check(); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		var b bytes.Buffer
+		if err := Lab(&b, Options{Width: 80}, l); err != nil {
+			t.Fatal(err)
+		}
+		reporttest.Fits(t, b.String(), 80)
+		reporttest.Golden(t, name, b.String())
+	}
+}
+
+// Many functions and lines are cut, and what is cut off is summed up.
+func TestLabTraceLong(t *testing.T) {
+	t.Parallel()
+	l := reporttest.Traced()
+	for i := range l.Rows {
+		tr := l.Rows[i].Trace
+		for n := range 60 {
+			name := strings.Repeat("f", n+1)
+			tr.Functions = append(tr.Functions, record.LabTraceFunction{
+				Function: name, Stage: "other", Executed: uint64(128 * (i + 1)), Inclusive: 256})
+			tr.Lines = append(tr.Lines, record.LabTraceLine{Program: "p", File: "x.c", Line: n, Executed: 1})
+			tr.Executed += uint64(128 * (i + 1))
+		}
+		tr.Stacks = nil
+		x := tr.PerPacket(tr.Executed)
+		l.Rows[i].Instructions = &x
+		if err := l.Rows[i].Check(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	change := compare.LabTraces(l)
+	var b bytes.Buffer
+	p := newPrinter(Options{Width: 80})
+	p.labTraceChange(&change[0])
+	p.labTrace(l.Rows[0].Trace)
+	if err := p.flush(&b); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(strings.Fields(b.String()), " ")
+	for _, want := range []string{"+22 22 44 22 others", "all; 1 function unchanged", " 39 39 others", "0.171875 22 others"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("no %q:\n%s", want, b.String())
+		}
+	}
+}
