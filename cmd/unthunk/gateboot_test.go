@@ -167,6 +167,9 @@ func TestGateFailingKernel(t *testing.T) {
 		image[i] ^= 0xff
 	}
 	corrupt := kernelFolder(t, image)
+	if err := os.Rename(filepath.Join(corrupt, "lib/modules/0.0"), filepath.Join(corrupt, "lib/modules", k.Release)); err != nil {
+		t.Fatal(err)
+	}
 	b, err := json.Marshal(recordtest.GateLab(kernel))
 	if err != nil {
 		t.Fatal(err)
@@ -177,11 +180,12 @@ func TestGateFailingKernel(t *testing.T) {
 	}
 	exe := build(t) // a test binary is no init
 	for name, test := range map[string]struct{ kernel, line, limit, want string }{
-		"panics":             {kernel, "rdinit=/none init=/none", "2m", "Kernel panic - not syncing"},
-		"hangs":              {kernel, "rdinit=/none init=/none panic=0", "30s", "did not boot and finish within 30s"},
-		"lacks memory":       {kernel, "mem=48M", "10s", "did not boot and finish within 10s"},
-		"does not load veth": {kernel, "module_blacklist=veth", "2m", "veth"},
-		"is corrupt":         {corrupt, "console=ttyS0", "10s", "did not boot and finish within 10s"},
+		"panics":       {kernel, "rdinit=/none init=/none", "2m", "Kernel panic - not syncing"},
+		"hangs":        {kernel, "rdinit=/none init=/none panic=0", "30s", "did not boot and finish within 30s"},
+		"lacks memory": {kernel, "mem=48M", "10s", "did not boot and finish within 10s"},
+		"does not load veth": {kernel, "module_blacklist=veth", "2m",
+			`its last words: "init: load module /modules/veth.ko: operation not permitted"`},
+		"is corrupt": {corrupt, "console=ttyS0", "10s", "did not boot and finish within 10s"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			begun := time.Now()

@@ -155,6 +155,13 @@ func (l *Lacking) Error() string {
 
 func (l *Lacking) Unwrap() error { return l.Err }
 
+// instead are options that do in the place of one: Linux 7.3 has SYSCTL alone for what was PROC_SYSCTL, and which DWARF
+// is made is the kernel's own matter.
+var instead = map[string]string{
+	"CONFIG_PROC_SYSCTL":                        "CONFIG_SYSCTL",
+	"CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT": "CONFIG_DEBUG_INFO",
+}
+
 // check returns a [Lacking] when the configuration says that a kernel has not what parts need.
 // Without a configuration it returns nil: the guest will tell.
 func (k *Kernel) check(parts ...string) error {
@@ -164,7 +171,7 @@ func (k *Kernel) check(parts ...string) error {
 	var lacks []string
 	for _, part := range parts {
 		for _, name := range partOptions(part) {
-			if k.options[name] == "" && !slices.Contains(lacks, name) {
+			if k.options[name] == "" && k.options[instead[name]] == "" && !slices.Contains(lacks, name) {
 				lacks = append(lacks, name)
 			}
 		}

@@ -321,12 +321,15 @@ func failed(r guest.Report, err error) error {
 	return nil
 }
 
-// lastWords are the line a kernel panics in, with the one before, or the last line that
-// has text.
+// lastWords are the line a kernel panics in, with the one before, what /init said, or the last line
+// that has text.
 func lastWords(console string) string {
 	lines := strings.Split(strings.TrimSpace(console), "\n")
 	last := strings.TrimSpace(lines[len(lines)-1])
 	for i, line := range lines {
+		if strings.HasPrefix(line, "init: ") { // said by /init before it ended
+			last = strings.TrimSpace(line)
+		}
 		if strings.Contains(line, "Kernel panic") {
 			last = strings.TrimSpace(lines[max(i-1, 0)]) + " " + strings.TrimSpace(line)
 			break
