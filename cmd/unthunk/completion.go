@@ -134,6 +134,8 @@ func complete(root *cobra.Command) {
 			switch {
 			case f.Name == "format":
 				values = formats[verbOf(cmd)]
+			case f.Name == "scenario" && (verbOf(cmd) == "lab" || verbOf(cmd) == "gate"):
+				values = anyOf(append(lab.Scenarios(), lab.AllScenarios)...)
 			case f.Name == "base", f.Name == "counts", f.Name == "prices":
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyRecords)
 			case f.Name == "root":

@@ -29,6 +29,7 @@ type gateFlags struct {
 	max, unlike                []string
 	appends, cpus, nics, dmas  []string
 	bulks                      []int
+	scenarios                  []string
 	limit                      time.Duration
 	trace, config              bool
 	output                     outputFlags
@@ -41,7 +42,7 @@ func newGate(s std) *cobra.Command {
 		Use:   "gate [--base FILE] KERNEL",
 		Short: "Say whether a packet takes more on a kernel than a base allows: for CI and git bisect",
 		Long: `Say whether a packet takes more on a kernel than a base allows: for CI and git bisect.
-What a redirected packet takes is counted in QEMU, exactly, as lab does it: instructions
+What a packet takes is counted in QEMU, exactly, as lab does it: instructions
 and indirect branches.
 
 Without --base it counts, and --save makes the base. With --base it counts the same rows
@@ -79,7 +80,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 				return nil
 			}
 			if f.base != "" {
-				for _, flag := range []string{"bulk", "nic", "dma"} {
+				for _, flag := range []string{"scenario", "bulk", "nic", "dma"} {
 					if cmd.Flags().Changed(flag) {
 						return usagef("--%s is the base's: leave it out", flag)
 					}
@@ -101,6 +102,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
 		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
+	addScenarios(fl, &f.scenarios)
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 	fl.BoolVar(&f.config, "config", false, "print the options that a small kernel needs, for merge_config.sh of its tree")
 	fl.BoolVar(&f.trace, "trace", true, "say in which functions a row is beyond: a base has a trace, and such a kernel boots again")
@@ -276,13 +278,15 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	case len(f.max) > 0 || len(f.unlike) > 0 || f.prices != "":
 		return usagef("--max, --unlike and --prices compare: they need --base")
 	}
-	plan := lab.Plan{Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
-		Trace: f.trace && slices.Equal(f.nics, []string{lab.Veth})}
+	plan := lab.Plan{
+		Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
+		Trace: f.trace && slices.Equal(f.nics, []string{lab.Veth}),
+	}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
 	}
 	if err := plan.Validate(); err != nil {
-		return usageError{err}
+		return unknownScenario(err, f.scenarios)
 	}
 	if err := checkFiles([]string{kernel}, outFile{"save", f.output.save}); err != nil {
 		return err
@@ -312,7 +316,7 @@ func (f gateFlags) count(ctx context.Context, s std, plan lab.Plan) (*record.Lab
 }
 
 func (f gateFlags) boot(ctx context.Context, s std, plan lab.Plan) (*record.Lab, []lab.CellResult, error) {
-	none := lab.Record(nil, plan.Bulks, nil)
+	none := lab.Record(nil, plan.Rows(), nil)
 	models := slices.DeleteFunc(slices.Clone(plan.CPUs), func(model string) bool { return model == "" })
 	if err := errors.Join(checkModels(ctx, models), f.output.check()); err != nil {
 		return none, nil, err
@@ -324,7 +328,7 @@ func (f gateFlags) boot(ctx context.Context, s std, plan lab.Plan) (*record.Lab,
 	show, done := labProgress(s)
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
-	return lab.Record(cells, plan.Bulks, nil), cells, err
+	return lab.Record(cells, plan.Rows(), nil), cells, err
 }
 
 // tellFailures adds to a verdict why guests have no number, and the last lines of the first of them.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/compare"
@@ -32,6 +33,7 @@ type labFlags struct {
 	appends, cpus []string
 	nics, dmas    []string
 	bulks         []int
+	scenarios     []string
 	limit         time.Duration
 	trace         bool
 	annotate, svg string
@@ -45,7 +47,7 @@ func newLab(s std) *cobra.Command {
 		Use:   "lab KERNEL…",
 		Short: "Count what a packet goes through on other kernels and boot parameters, in QEMU",
 		Long: `Count what a packet goes through on other kernels and boot parameters, in QEMU:
-instructions and indirect branches per redirected packet, exact to the digit, before
+instructions and indirect branches per packet, exact to the digit, before
 an update is rolled out, without a reboot and without a NIC.
 
 KERNEL is the tree in which one was built, a bzImage or a vmlinux, the folder of an unpacked
@@ -80,6 +82,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
 		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
+	addScenarios(fl, &f.scenarios)
 	fl.StringVar(&f.accel, "accel", "auto",
 		"tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
@@ -115,10 +118,23 @@ func (f *labFlags) checkArgs(args []string) error {
 	return nil
 }
 
+// addScenarios adds the flag that names scenarios of guests.
+func addScenarios(fl *pflag.FlagSet, scenarios *[]string) {
+	fl.StringSliceVar(scenarios, "scenario", []string{lab.DefaultScenario},
+		"ways of a packet that are counted in each guest, or all: "+strings.Join(lab.Scenarios(), ", "))
+}
+
+// unknownScenario is a plan's error as one of wrong usage.
+func unknownScenario(err error, scenarios []string) error {
+	return unknownValue(err, scenarios, append(lab.Scenarios(), lab.AllScenarios))
+}
+
 // plan is what the flags say, but for the program.
 func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, err error) {
-	plan = lab.Plan{Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Limit: f.limit,
-		Trace: f.trace || f.annotate != "" || f.svg != "", Annotate: f.annotate}
+	plan = lab.Plan{
+		Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
+		Trace: f.trace || f.annotate != "" || f.svg != "", Annotate: f.annotate,
+	}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
 	}
@@ -148,7 +164,7 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 		plan.Appends = []string{with, without}
 	}
 	if err := plan.Validate(); err != nil {
-		return plan, usageError{err}
+		return plan, unknownScenario(err, f.scenarios)
 	}
 	return plan, nil
 }
@@ -213,7 +229,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	if !counts && slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Err == nil }) {
 		price, warns = labPrice(ctx, s)
 	}
-	l := lab.Record(cells, f.bulks, price)
+	l := lab.Record(cells, plan.Rows(), price)
 	l.Warnings = append(l.Warnings, warns...)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
 	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
@@ -253,13 +269,26 @@ func checkModels(ctx context.Context, models []string) error {
 	return nil
 }
 
-// cellErrors is the first failure of a cell; that nothing was missing on this machine
-// makes it one of the run.
+// cellErrors is the first failure of a cell, or why there is no number at all; that nothing
+// was missing on this machine makes it one of the run.
 func cellErrors(cells []lab.CellResult) error {
+	refused, counted := "", false
 	for _, c := range cells {
 		if c.Err != nil {
 			return fmt.Errorf("%s: %w", c.Name(), c.Err)
 		}
+		if c.Measurement == nil {
+			continue
+		}
+		for _, b := range c.Bulks {
+			if b.Failed {
+				return fmt.Errorf("%s: %s at bulk %d: %s", c.Name(), cmp.Or(b.Scenario, lab.DefaultScenario), b.Bulk, b.Refused)
+			}
+			refused, counted = cmp.Or(refused, b.Refused), counted || b.Refused == ""
+		}
+	}
+	if !counted && refused != "" {
+		return fmt.Errorf("no guest has a number: %s", refused)
 	}
 	return nil
 }
@@ -316,28 +345,36 @@ func (f labFlags) runInGuests(ctx context.Context, s std, plan lab.Plan, self st
 // newLabGuest is what lab runs in a guest.
 func newLabGuest(s std) *cobra.Command {
 	var (
-		bulks []int
+		texts []string
 		nic   string
 		timed bool
 		trace bool
 	)
 	cmd := &cobra.Command{
 		Use:    "lab-guest",
-		Short:  "Count what a redirected packet goes through, inside a guest of lab",
+		Short:  "Count what a packet goes through, inside a guest of lab",
 		Hidden: true,
 		Args:   noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if !guest.Guest() {
 				return &feature.Missing{Feature: "a guest of lab", Help: "unthunk lab boots one and runs this in it"}
 			}
-			m, err := lab.InGuest(cmd.Context(), nic, bulks, timed, trace)
+			var rows []lab.Row
+			for _, text := range texts {
+				r, err := lab.ParseRow(text)
+				if err != nil {
+					return usageError{err}
+				}
+				rows = append(rows, r)
+			}
+			m, err := lab.InGuest(cmd.Context(), nic, rows, timed, trace)
 			if err != nil {
 				return err
 			}
 			return report.JSON(s.out, m)
 		},
 	}
-	cmd.Flags().IntSliceVar(&bulks, "bulk", []int{16}, "frames a batch")
+	cmd.Flags().StringArrayVar(&texts, "row", []string{lab.DefaultScenario + ":16"}, "a scenario and frames a batch")
 	cmd.Flags().BoolVar(&timed, "time", false, "measure time instead")
 	cmd.Flags().BoolVar(&trace, "trace", false, "for a host that traces the guest")
 	cmd.Flags().StringVar(&nic, "nic", lab.Veth, "what frames go through")

@@ -21,16 +21,16 @@ func labHeadline(l *record.Lab) Headline {
 		inNs = inNs && d.Ns != nil
 	}
 	for i, d := range l.Differences {
+		of, with, without := whatOf(l, d)
 		if i < most {
 			if inNs {
-				title = append(title, fmt.Sprintf("%s ns at bulk %s", stat.Number(d.Ns.Median), labelOf(l, d.With, "bulk")))
+				title = append(title, fmt.Sprintf("%s ns %s", stat.Number(d.Ns.Median), of))
 			} else {
-				title = append(title, fmt.Sprintf("%s at bulk %s", stat.Number(d.CallsPerPacket), labelOf(l, d.With, "bulk")))
+				title = append(title, fmt.Sprintf("%s %s", stat.Number(d.CallsPerPacket), of))
 			}
 		}
-		s := fmt.Sprintf("At bulk %s, %s against %s: %s indirect branches a packet, %+.2f instructions",
-			labelOf(l, d.With, "bulk"), withoutBulk(d.With), withoutBulk(d.Without), stat.Number(d.CallsPerPacket),
-			d.Instructions)
+		s := fmt.Sprintf("%s%s, %s against %s: %s indirect branches a packet, %+.2f instructions",
+			strings.ToUpper(of[:1]), of[1:], with, without, stat.Number(d.CallsPerPacket), d.Instructions)
 		if d.Ns != nil {
 			s += fmt.Sprintf(", about %s", d.Ns.Text(stat.Number))
 		}
@@ -108,18 +108,21 @@ func wiresHeadline(l *record.Lab) (Headline, bool) {
 	return h, true
 }
 
-func withoutBulk(name string) string {
-	head, _, _ := strings.Cut(name, "/bulk=")
-	return head
-}
-
-func labelOf(l *record.Lab, name, label string) string {
-	for _, row := range l.Rows {
-		if row.Name == name {
-			return cmp.Or(row.Labels[label], "?")
+// whatOf says what a difference is of, "at bulk 16", and which guests differ.
+func whatOf(l *record.Lab, d record.LabDifference) (of, with, without string) {
+	of, with, without = "at bulk ?", d.With, d.Without
+	for i := range l.Rows {
+		switch row := &l.Rows[i]; row.Name {
+		case d.With:
+			with, of = row.Guest(), "at bulk "+cmp.Or(row.Labels["bulk"], "?")
+			if !row.IsDefault() {
+				of = "in " + row.Scenario() + " " + of
+			}
+		case d.Without:
+			without = row.Guest()
 		}
 	}
-	return "?"
+	return of, with, without
 }
 
 // LabComparison counts the rows that two records of lab agree in.

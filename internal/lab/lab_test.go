@@ -60,6 +60,8 @@ func TestPlan(t *testing.T) {
 		{"bulk 0", Plan{Kernels: []string{"a"}, Bulks: []int{0}}},
 		{"too short for a boot", Plan{Kernels: []string{"a"}, Limit: time.Millisecond}},
 		{"has a control character", Plan{Kernels: []string{"a"}, Appends: []string{"x\ny"}}},
+		{`scenario "tx2" is not one of`, Plan{Kernels: []string{"a"}, Scenarios: []string{"tx2"}}},
+		{"scenario skb-tx is counted on veth", Plan{Kernels: []string{"a"}, NICs: []string{"igb"}, Scenarios: []string{"skb-tx"}}},
 		{"257 guests: at most 256", Plan{Kernels: []string{"a"}, Appends: numbered(maxCells + 1)}},
 	} {
 		if err := tt.plan.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -73,6 +75,36 @@ func TestPlan(t *testing.T) {
 	}
 	if _, _, err := AB("nonsense"); err == nil {
 		t.Error("an experiment that does not exist: no error")
+	}
+}
+
+// Rows have names of their own; those of a redirect by a map keep the names that they had.
+func TestRows(t *testing.T) {
+	plan := Plan{
+		Kernels: []string{"k"}, Appends: []string{"x=1"}, Scenarios: []string{"redirect-map", "skb-drop", "skb-drop"}, Bulks: []int{1, 16},
+	}
+	cells := []CellResult{{Cell: plan.Cells()[0], Err: errors.New("no boot")}}
+	var names []string
+	for _, r := range Record(cells, plan.Rows(), nil).Rows {
+		names = append(names, r.Name)
+		if r.Guest() != "k/x=1" || r.Scenario() != r.Labels["scenario"] {
+			t.Errorf("%s: guest %q, scenario %q", r.Name, r.Guest(), r.Scenario())
+		}
+	}
+	want := []string{"k/x=1/bulk=1", "k/x=1/bulk=16", "k/x=1/skb-drop/bulk=1", "k/x=1/skb-drop/bulk=16"}
+	if !slices.Equal(names, want) {
+		t.Errorf("rows %v, want %v", names, want)
+	}
+	for _, name := range Scenarios() {
+		r, err := ParseRow(name + ":16")
+		if err != nil || r.String() != name+":16" {
+			t.Errorf("%v, %v", r, err)
+		}
+	}
+	for _, text := range []string{"", "tx", "tx:", "tx:0", "tx:x", "tx2:16", "generic-redirect-cpu:16"} {
+		if r, err := ParseRow(text); err == nil {
+			t.Errorf("%q is %v", text, r)
+		}
 	}
 }
 
@@ -205,6 +237,9 @@ func TestExecuted(t *testing.T) {
 	}
 }
 
+// at16 is the row of most of these tests.
+var at16 = []Row{{DefaultScenario, 16}}
+
 // measured is what a guest counted at bulk 16.
 func measured(thunk string, stamp int, instructions float64, sites ...record.LabSite) *Measurement {
 	return &Measurement{
@@ -225,7 +260,7 @@ func TestRecord(t *testing.T) {
 		{Cell: Cell{Kernel: "k", Append: "off"}, Measurement: measured("plain jmp", 2, 1000, sites(2, 1)...)},
 		{Cell: Cell{Kernel: "k", Append: "broken"}, Err: errors.New("it\npanicked")},
 	}
-	l := Record(cells, []int{16}, &stat.Quantity{Median: 10, Low: 9, High: 11, Unit: "ns"})
+	l := Record(cells, at16, &stat.Quantity{Median: 10, Low: 9, High: 11, Unit: "ns"})
 	if len(l.Rows) != 3 || len(l.Differences) != 1 {
 		t.Fatalf("%d rows, %d differences", len(l.Rows), len(l.Differences))
 	}
@@ -255,26 +290,28 @@ func guestJSON(t testing.TB, m *Measurement) []byte {
 // What a guest says that it measured is checked before anything is made of it.
 func TestReadMeasurement(t *testing.T) {
 	good := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
-	if m, err := readMeasurement(guestJSON(t, good), Veth, []int{16}); err != nil || m.Stamp != 4 || len(m.Bulks) != 1 {
+	if m, err := readMeasurement(guestJSON(t, good), Veth, at16); err != nil || m.Stamp != 4 || len(m.Bulks) != 1 {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	for want, change := range map[string]func(m *Measurement){
-		"0 of 1 bulks":                         func(m *Measurement) { m.Bulks = nil },
-		"bulk 17 was measured for bulk 16":     func(m *Measurement) { m.Bulks[0].Bulk = 17 },
-		"impossible count -2":                  func(m *Measurement) { *m.Bulks[0].Instructions = -2 },
-		"impossible count 1e+07":               func(m *Measurement) { *m.Bulks[0].Instructions = 1e7 },
-		"impossible count -1":                  func(m *Measurement) { m.Bulks[0].Sites[0].PerPacket = -1 },
-		"impossible count 4e+15":               func(m *Measurement) { m.Bulks[0].Sites[0].Executed = 4e15 },
-		"impossible count -0.0009":             func(m *Measurement) { m.Stamp = -1 },
-		`impossible text "\x1b[2J"`:            func(m *Measurement) { m.Bulks[0].Sites[0].Target = "\x1b[2J" },
-		`impossible text "\a"`:                 func(m *Measurement) { m.Host.IndirectThunk = "\a" },
-		`impossible name "\x1b[2J"`:            func(m *Measurement) { m.Uncounted = []string{"\x1b[2J"} },
-		"a measurement of more than 1 MiB":     func(m *Measurement) { m.Uncounted = []string{strings.Repeat("x", 1<<20)} },
-		`impossible count of function "bq_xmi`: func(m *Measurement) { m.Bulks[0].Functions[0].PerPacket = 1e12 },
+		"0 of 1 rows":                            func(m *Measurement) { m.Bulks = nil },
+		`"redirect-map" at bulk 17 was measured`: func(m *Measurement) { m.Bulks[0].Bulk = 17 },
+		`"tx" at bulk 16 was measured`:           func(m *Measurement) { m.Bulks[0].Scenario = "tx" },
+		`impossible text "\x1b"`:                 func(m *Measurement) { m.Bulks[0].Refused = "\x1b" },
+		"impossible count -2":                    func(m *Measurement) { *m.Bulks[0].Instructions = -2 },
+		"impossible count 1e+07":                 func(m *Measurement) { *m.Bulks[0].Instructions = 1e7 },
+		"impossible count -1":                    func(m *Measurement) { m.Bulks[0].Sites[0].PerPacket = -1 },
+		"impossible count 4e+15":                 func(m *Measurement) { m.Bulks[0].Sites[0].Executed = 4e15 },
+		"impossible count -0.0009":               func(m *Measurement) { m.Stamp = -1 },
+		`impossible text "\x1b[2J"`:              func(m *Measurement) { m.Bulks[0].Sites[0].Target = "\x1b[2J" },
+		`impossible text "\a"`:                   func(m *Measurement) { m.Host.IndirectThunk = "\a" },
+		`impossible name "\x1b[2J"`:              func(m *Measurement) { m.Uncounted = []string{"\x1b[2J"} },
+		"a measurement of more than 1 MiB":       func(m *Measurement) { m.Uncounted = []string{strings.Repeat("x", 1<<20)} },
+		`impossible count of function "bq_xmi`:   func(m *Measurement) { m.Bulks[0].Functions[0].PerPacket = 1e12 },
 	} {
 		m := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
 		change(m)
-		if _, err := readMeasurement(guestJSON(t, m), Veth, []int{16}); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := readMeasurement(guestJSON(t, m), Veth, at16); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
@@ -300,7 +337,7 @@ func FuzzMeasurement(f *testing.F) {
 		}
 		var m *Measurement
 		var err error
-		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { m, err = readMeasurement(b, cells[0].NIC, []int{16}) })
+		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { m, err = readMeasurement(b, cells[0].NIC, at16) })
 		switch {
 		case err != nil:
 			cells[0].Err = err
@@ -310,7 +347,7 @@ func FuzzMeasurement(f *testing.F) {
 		}
 		report := guest.Report{Console: console, Results: []guest.Result{{Err: words, Stderr: []byte(console), Exit: 1}}}
 		cells[2].Err = failed(report, nil)
-		l := Record(cells, []int{16}, price)
+		l := Record(cells, at16, price)
 		doc := record.New[record.LabRow]("lab", host.Fingerprint{})
 		doc.Rows, doc.Warnings = l.Rows, l.Warnings
 		l.Document = *doc
@@ -400,7 +437,7 @@ func TestExact(t *testing.T) {
 			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
 		}
 	}
-	l := Record(cells, plan.Bulks, nil)
+	l := Record(cells, plan.Rows(), nil)
 	for i := range plan.Bulks {
 		a, b := l.Rows[i], l.Rows[len(plan.Bulks)+i]
 		if *a.Instructions != *b.Instructions || *a.CallsPerPacket != *b.CallsPerPacket {

@@ -5,13 +5,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/unthunk/unthunk/internal/host"
-	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -40,12 +38,18 @@ type Measurement struct {
 	Program *progcount.Counted `json:"program,omitempty"`
 }
 
-// BulkCount is what a redirected packet goes through at one bulk. On veth that is all
-// from the generator's call to the sink's verdict. On wires it is what runs in the NAPI
+// BulkCount is what a packet of a scenario goes through at one bulk. On veth that is all
+// from the generator's call to the packet's end. On wires it is what runs in the NAPI
 // polls of the interface that redirects and of the one it redirects to, and in the
 // transmission by that one.
 type BulkCount struct {
-	Bulk int `json:"bulk"`
+	// Scenario is empty for [DefaultScenario].
+	Scenario string `json:"scenario,omitempty"`
+	Bulk     int    `json:"bulk"`
+	// Refused says why nothing was counted, in one line; Failed that it was no lack of the
+	// kernel's.
+	Refused string `json:"refused,omitempty"`
+	Failed  bool   `json:"failed,omitempty"`
 	// Instructions per packet: the least of all windows of Window packets, as the
 	// others hold a timer's tick. Without an exact clock it is time in ns, and means
 	// nothing. On wires it is the median of windows within a poll, so that it lacks
@@ -88,123 +92,8 @@ const window = 128
 // slots a bulk is measured in: nearly all have a window without a tick.
 const slots = 6
 
-// InGuest is what runs in a guest that [Run] made: it counts what a redirected packet
-// goes through at each bulk or, when timed, takes its time instead. It needs
-// CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
-//
-// Traced marks a slot of each bulk for whoever traces the guest.
-func InGuest(ctx context.Context, nic string, bulks []int, timed, traced bool) (*Measurement, error) {
-	m, err := inGuest(ctx, nic, bulks, timed, traced)
-	if err != nil {
-		return nil, err
-	}
-	m.Build = ownBuild(m.Host.Compiler) // at the end: reading it moves no count
-	return m, nil
-}
-
-func inGuest(ctx context.Context, nic string, bulks []int, timed, traced bool) (*Measurement, error) {
-	switch {
-	case nic != Veth:
-		return overWires(ctx, bulks, timed)
-	case timed:
-		return timeChain(ctx, bulks)
-	case traced:
-		return countChain(ctx, bulks, &marker{})
-	}
-	return countChain(ctx, bulks, nil)
-}
-
-// countChain counts what a packet of the veth chain goes through.
-func countChain(ctx context.Context, bulks []int, mark *marker) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify(host.Options{})}
-	cpu, err := rounds.CPU{}.Pick()
-	if err != nil {
-		return nil, err
-	}
-	plan := redirect.Plan{Bulks: bulks, CPU: rounds.OnCPU(cpu)}
-	if err := plan.Validate(); err != nil {
-		return nil, err
-	}
-	lab, err := netlab.New(cpu)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, lab.Close()) }()
-	rows := plan.Rows()
-	chain, err := redirect.BuildRow(ctx, lab, 0, rows[0], cpu)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, chain.Close()) }()
-	var arms []*redirect.Measurement
-	for _, row := range rows {
-		arm, err := chain.Measure(ctx, row.Bulk)
-		if err != nil {
-			return nil, err
-		}
-		arm.SetWindow(window)
-		b, err := instructions(ctx, arm)
-		if err != nil {
-			return nil, fmt.Errorf("count instructions at bulk %d: %w", row.Bulk, err)
-		}
-		b.Bulk = row.Bulk
-		if err := mark.trace(ctx, arm, &b); err != nil {
-			return nil, fmt.Errorf("bulk %d: %w", row.Bulk, err)
-		}
-		arms, m.Bulks = append(arms, arm), append(m.Bulks, b)
-	}
-	if err := mark.describe(m); err != nil {
-		return nil, err
-	}
-	tested, _, _ := chain.Devices()
-	p, err := placeProbes(ctx, lab, tested, nil, slotOf(ctx, arms[0]))
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, p.Close()) }()
-	m.Uncounted, m.Stamp = p.uncounted, p.stamp
-	for i := range m.Bulks {
-		if err := p.countSlots(ctx, arms[i], &m.Bulks[i]); err != nil {
-			return nil, fmt.Errorf("count at bulk %d: %w", m.Bulks[i].Bulk, err)
-		}
-	}
-	return m, nil
-}
-
-// timeChain measures the time of a packet of the veth chain, in rounds that interleave
-// the bulks.
-func timeChain(ctx context.Context, bulks []int) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify(host.Options{})}
-	raw, err := redirect.Run(ctx, redirect.Plan{Bulks: bulks, Schedule: rounds.Schedule{Duration: timeOf}}, nil)
-	if err != nil {
-		return nil, err
-	}
-	rows, _ := raw.Record()
-	for i, row := range rows {
-		if row.Refused != "" {
-			return nil, fmt.Errorf("measure %s: %s", row.Name, row.Refused)
-		}
-		m.Bulks = append(m.Bulks, BulkCount{Bulk: bulks[i], Ns: row.Ns})
-	}
-	return m, nil
-}
-
 // timeOf is what measuring time takes in a guest.
 const timeOf = 10 * time.Second
-
-func instructions(ctx context.Context, arm *redirect.Measurement) (b BulkCount, err error) {
-	for range slots {
-		span, ok, err := arm.Span(ctx)
-		if err != nil {
-			return b, err
-		}
-		if !ok {
-			return b, span.Disagree()
-		}
-		b.add(span)
-	}
-	return b, nil
-}
 
 // add counts a span's packets, and takes its shortest window when that is the shortest.
 func (b *BulkCount) add(span redirect.Span) {
@@ -272,51 +161,6 @@ func (p *probes) during(send sender) (hits map[hit]uint64, packets uint64, err e
 
 const tries = 5
 
-// countSlots adds what a packet of the veth chain executes: the difference of a slot
-// and one of twice as many packets, so that what a slot takes besides its packets
-// cancels. What most of some pairs of slots do not agree on, or what is not repeated with
-// every 64 packets, is a timer's or another task's.
-func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
-	send := slotOf(ctx, arm)
-	times := make(map[hit]map[float64]int) // how many pairs say that number a packet
-	executed := make(map[int]bool)         // probes
-	for range pairs {
-		arm.SetWindow(window)
-		one, packets, err := p.during(send)
-		if err != nil {
-			return err
-		}
-		arm.SetWindow(2 * window)
-		two, more, err := p.during(send)
-		if err != nil {
-			return err
-		}
-		for t := range one {
-			executed[t.probe] = true
-		}
-		for t, n := range two {
-			executed[t.probe] = true
-			if times[t] == nil {
-				times[t] = make(map[float64]int)
-			}
-			times[t][(float64(n)-float64(one[t]))/float64(more-packets)]++
-		}
-	}
-	for t, counts := range times {
-		for per, n := range counts {
-			if n > pairs/2 && per > 0 && per*64 == math.Trunc(per*64) {
-				p.count(b, t, per)
-			}
-		}
-	}
-	p.leftOut(b, executed)
-	b.sort()
-	return nil
-}
-
-// pairs of slots that counts are taken of.
-const pairs = 7
-
 // slotOf sends a slot of the veth chain.
 func slotOf(ctx context.Context, arm *redirect.Measurement) sender {
 	return func() (uint64, error) {
@@ -345,10 +189,10 @@ func (p *probes) count(b *BulkCount, t hit, per float64) {
 	})
 }
 
-// leftOut adds the sites whose probes were not executed.
+// leftOut adds the sites of the redirect path whose probes were not executed.
 func (p *probes) leftOut(b *BulkCount, executed map[int]bool) {
 	for probe, s := range p.sites {
-		if !executed[probe] {
+		if !executed[probe] && !s.beyond {
 			b.NotExecuted = append(b.NotExecuted, record.LabPlace{Function: s.Function, Offset: s.Offset, Pointer: s.Pointer})
 		}
 	}

@@ -8,8 +8,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
@@ -63,24 +65,24 @@ func wires(model string) (nics []guest.NIC) {
 
 // poll is what NAPI polls take at once (NAPI_POLL_WEIGHT in include/linux/netdevice.h).
 // Bursts of whole polls have four windows of 16 packets in each: the first has no call of
-// ndo_xdp_xmit, as the bulk queue is only filling, the last reaches into the next poll,
-// and the two between them, which are their median, have all that a packet in a stream
-// goes through.
+// ndo_xdp_xmit, as the bulk queue is only filling, the last reaches into the next poll, and
+// the two between them have all that a packet in a stream goes through.
 const poll = 64
 
 // packets is how many are counted: whole bursts.
 func packets(bulk int) int { return (4096 + bulk - 1) / bulk * bulk }
 
-// overWires counts, in a guest whose interfaces are wired as [Run] does it, what a
-// redirected packet goes through at each bulk, which is the length of bursts here, or
-// takes the time of a packet between others of a poll.
-func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify(host.Options{})}
-	cpu, err := rounds.CPU{}.Pick()
+// overWires counts, in a guest whose interfaces are wired as [Run] does it, what a packet
+// goes through for each row, whose bulk is the length of bursts here, or takes the time of
+// a packet between others of a poll.
+func overWires(ctx context.Context, rows []Row, timed bool) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(host.Options{}), Bulks: counts(rows)}
+	all, err := ways(rows, m.Bulks)
 	if err != nil {
 		return nil, err
 	}
-	if err := (redirect.Plan{Bulks: bulks, CPU: rounds.OnCPU(cpu)}).Validate(); err != nil {
+	cpu, err := rounds.CPU{}.Pick()
+	if err != nil {
 		return nil, err
 	}
 	names, err := interfaces()
@@ -95,55 +97,101 @@ func overWires(ctx context.Context, bulks []int, timed bool) (m *Measurement, er
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
-	chain, err := redirect.BuildWireChain(ctx, lab, redirect.WireDevices{
-		Generator: names[0], In: names[1], Out: names[2], Sink: names[3],
-	})
+	wires, err := redirect.TakeWires(lab, redirect.WireDevices{Generator: names[0], In: names[1], Out: names[2], Sink: names[3]})
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, chain.Close()) }()
-	for _, bulk := range bulks {
-		b, err := wireWindows(ctx, chain, bulk, timed)
-		if err != nil {
-			return nil, err
-		}
-		m.Bulks = append(m.Bulks, b)
+	w := wired{wires: wires}
+	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error { return wireWindows(ctx, c, b, timed) })
+	if timed || err != nil {
+		return m, err
 	}
-	if timed {
-		return m, nil
-	}
-	p, err := placeProbes(ctx, lab, chain.In, map[work]string{{chain.In, false}: InPoll, {chain.Out, true}: OutXmit,
-		{chain.Out, false}: OutPoll}, func() (uint64, error) {
-		span, err := chain.Send(ctx, bulks[0], packets(bulks[0]))
-		return span.Sent, err
-	})
-	if err != nil {
-		return nil, err
-	}
+	p := newProbes(map[work]string{{wires.In, false}: InPoll, {wires.Out, true}: OutXmit, {wires.Out, false}: OutPoll})
 	defer func() { err = errors.Join(err, p.Close()) }()
+	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error {
+		err := p.follow(ctx, lab, wires.In, false, func() (uint64, error) {
+			span, err := c.Send(ctx, b.Bulk, packets(b.Bulk))
+			return span.Sent, err
+		})
+		if err != nil {
+			return err
+		}
+		return p.countWires(ctx, c, b)
+	})
+	if err != nil {
+		return nil, err
+	}
 	m.Uncounted, m.Stamp = p.uncounted, p.stamp
 	for i := range m.Bulks {
-		b := &m.Bulks[i]
-		if err := p.countWires(ctx, chain, b); err != nil {
-			return nil, err
-		}
-		if m.Mapped == Direct && b.calls("swiotlb_tbl_map_single") > 0 {
+		if m.Mapped == Direct && m.Bulks[i].calls("swiotlb_tbl_map_single") > 0 {
 			m.Mapped = Swiotlb
 		}
 	}
 	return m, nil
 }
 
+// wired are the wires of a guest.
+type wired struct {
+	wires *redirect.Wires
+	built int // chains so far
+}
+
+// each builds the chain of each way, one after the other, and calls f for each of its
+// rows. A way that wires do not have, or that cannot be built, is refused; where it is the
+// only one, that is an error.
+func (w *wired) each(ctx context.Context, all []way, f func(c *redirect.WireChain, b *BulkCount) error) error {
+	for i := range all {
+		a := &all[i]
+		if !onWires(a.scenario) {
+			a.refuse(errVethOnly)
+		}
+		if a.refused() {
+			continue
+		}
+		err := w.on(ctx, a, f)
+		if err != nil && len(all) == 1 {
+			return err
+		}
+		if err != nil {
+			a.refuse(err)
+		}
+	}
+	return nil
+}
+
+func (w *wired) on(ctx context.Context, a *way, f func(c *redirect.WireChain, b *BulkCount) error) (err error) {
+	w.built++
+	chain, err := w.wires.Build(ctx, w.built, a.chain)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chain.Close()) }()
+	for i := range a.counts {
+		if err := f(chain, &a.counts[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// onWires tells whether packets can go a scenario's way on wires.
+func onWires(s scenario) bool {
+	return s.mode == redirect.Native && slices.Contains(redirect.WireScenarios(), s.chain)
+}
+
+// errVethOnly says why a scenario has no counts on wires.
+var errVethOnly = &feature.Missing{Feature: "this scenario on wires", Help: "it is counted on veth"}
+
 // wireWindows sends bursts of a bulk and takes from the chain's time stamps the ns of a
 // packet, or its instructions where the clock counts those. A bulk that does not fill
 // polls has neither.
-func wireWindows(ctx context.Context, chain *redirect.WireChain, bulk int, timed bool) (BulkCount, error) {
-	b := BulkCount{Bulk: bulk}
+func wireWindows(ctx context.Context, chain *redirect.WireChain, b *BulkCount, timed bool) error {
+	bulk := b.Bulk
 	var windows []float64
 	for range 2 { // the first fills rings and page pools
 		span, err := chain.Send(ctx, bulk, packets(bulk))
 		if err != nil {
-			return b, fmt.Errorf("redirect bursts of %d: %w", bulk, err)
+			return fmt.Errorf("bursts of %d: %w", bulk, err)
 		}
 		b.add(span)
 		windows = windows[:0]
@@ -160,7 +208,7 @@ func wireWindows(ctx context.Context, chain *redirect.WireChain, bulk int, timed
 	default:
 		b.Instructions = &q.Median
 	}
-	return b, nil
+	return nil
 }
 
 // countWires adds to b what the probes count of bursts of its bulk.

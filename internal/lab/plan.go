@@ -25,6 +25,9 @@ type Plan struct {
 	DMAs []DMA
 	// Bulks are measured in each guest; none means 1, 16 and 64.
 	Bulks []int
+	// Scenarios are the ways of a packet that each guest counts at each bulk: names of
+	// [Scenarios], or [AllScenarios] alone; none means [DefaultScenario].
+	Scenarios []string
 	// Time boots each guest once more, with KVM, one at a time, and measures time.
 	Time bool
 	// Trace says where the instructions are executed, on veth.
@@ -78,6 +81,12 @@ func (p Plan) withDefaults() Plan {
 	if len(p.Bulks) == 0 {
 		p.Bulks = []int{1, 16, 64}
 	}
+	switch {
+	case len(p.Scenarios) == 0:
+		p.Scenarios = []string{DefaultScenario}
+	case slices.Equal(p.Scenarios, []string{AllScenarios}):
+		p.Scenarios = Scenarios()
+	}
 	if p.Limit == 0 {
 		p.Limit = DefaultLimit
 	}
@@ -95,6 +104,15 @@ func (p Plan) Validate() error {
 	}
 	if err := (redirect.Plan{Bulks: p.Bulks}).Validate(); err != nil {
 		return err
+	}
+	for _, name := range p.Scenarios {
+		s, err := findScenario(name)
+		if err != nil {
+			return err
+		}
+		if !onWires(s) && !slices.Contains(p.NICs, Veth) {
+			return fmt.Errorf("scenario %s is counted on veth, and not on wires", name)
+		}
 	}
 	for _, texts := range [][]string{p.Kernels, p.CPUs, p.Appends} {
 		for _, text := range texts {
@@ -159,6 +177,19 @@ func (p Plan) Cells() []Cell {
 		}
 	}
 	return cells
+}
+
+// Rows are those of each guest: bulks within scenarios, each once.
+func (p Plan) Rows() (rows []Row) {
+	p = p.withDefaults()
+	for _, s := range p.Scenarios {
+		for _, b := range p.Bulks {
+			if r := (Row{s, b}); !slices.Contains(rows, r) {
+				rows = append(rows, r)
+			}
+		}
+	}
+	return rows
 }
 
 // AB are the command lines of an experiment by its short name: with a mitigation and

@@ -29,6 +29,7 @@ func PlanOf(l *record.Lab, kernel string) (Plan, error) {
 			p.Bulks = append(p.Bulks, bulk)
 		}
 		p.CPUs, p.Appends = add(p.CPUs, labels["cpu"]), add(p.Appends, labels["append"])
+		p.Scenarios = add(p.Scenarios, l.Rows[i].Scenario())
 		if nic := labels["nic"]; nic != "" {
 			p.NICs = add(p.NICs, nic)
 		}

@@ -27,6 +27,11 @@ type probes struct {
 	// were searched for sites.
 	sites  map[int]site
 	walked map[uint64]bool
+	// beyond is set while functions beyond the redirect path are searched.
+	beyond bool
+	// limited are functions that the path calls and that were not searched, by address: see
+	// [functions.Limit].
+	limited map[uint64]xdppath.Function
 	// stamp is how many instructions the indirect branch of a time stamp takes.
 	stamp int
 	// parts of the chain are told apart; nil when all count together.
@@ -40,6 +45,8 @@ type probes struct {
 type site struct {
 	xdppath.Site
 	executed int
+	// beyond says that it was found beyond the redirect path.
+	beyond bool
 }
 
 // work is what an interface does: its NAPI poll, or the transmission of frames that were
@@ -52,51 +59,110 @@ type work struct {
 // sender sends a slot and returns how many packets that were.
 type sender func() (packets uint64, err error)
 
-// placeProbes puts a probe at each indirect branch of the path of an interface, and at the
-// functions that are counted. What the branches enter when a slot is sent is on the path
-// too: the functions of the DMA setup are found so.
-func placeProbes(
-	ctx context.Context, lab *netlab.Namespace, ifindex int, parts map[work]string, send sender,
-) (p *probes, err error) {
-	p = &probes{sites: make(map[int]site), walked: make(map[uint64]bool), parts: parts}
-	if p.kernel, err = kernel.OpenLive(); err != nil {
-		return nil, err
+// newProbes are probes of which none is placed yet. parts may be nil.
+func newProbes(parts map[work]string) *probes {
+	return &probes{sites: make(map[int]site), walked: make(map[uint64]bool), limited: make(map[uint64]xdppath.Function), parts: parts}
+}
+
+// open reads the kernel, when that was not done, and counts the functions that are counted
+// on every path.
+func (p *probes) open(ctx context.Context) (err error) {
+	if p.kernel != nil {
+		return nil
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, p.Close())
-		}
-	}()
+	if p.kernel, err = kernel.OpenLive(); err != nil {
+		return err
+	}
 	if p.Counters, err = count.New(); err != nil {
-		return p, err
+		return err
 	}
 	for _, name := range functions.Names(functions.Counted) {
 		if s, ok := p.kernel.Symbols.Lookup(name); ok && s.Text() {
 			if err := p.Add(count.Place{Function: name}); err != nil {
-				return p, err
+				return err
 			}
 		}
 	}
-	if p.stamp, err = stamp(ctx, p.kernel); err != nil {
-		return p, err
+	p.stamp, err = stamp(ctx, p.kernel)
+	return err
+}
+
+// follow puts a probe at each indirect branch of the path of an interface that has none
+// yet. What the branches enter when a slot is sent is on the path too: the functions of
+// the DMA setup are found so. With beyond it follows the path into the network stack and the
+// scheduler.
+func (p *probes) follow(ctx context.Context, lab *netlab.Namespace, ifindex int, beyond bool, send sender) error {
+	if err := p.open(ctx); err != nil {
+		return err
+	}
+	var all []xdppath.Root
+	if err := lab.Do(func() (err error) { all, err = xdppath.LiveRoots(p.kernel, ifindex); return err }); err != nil {
+		return err
+	}
+	all = append(all, p.named(functions.Generator)...)
+	if beyond {
+		all = append(all, p.named(functions.Sends)...)
 	}
 	var roots []xdppath.Root
-	if err := lab.Do(func() (err error) { roots, err = xdppath.LiveRoots(p.kernel, ifindex); return err }); err != nil {
-		return p, err
-	}
-	roots = append(roots, generator(p.kernel)...)
-	for len(roots) > 0 && len(p.walked) < maxWalked {
-		inv, err := xdppath.Walk(ctx, p.kernel, roots)
-		if err != nil {
-			return p, err
+	for _, r := range all {
+		if !p.walked[r.Addr] {
+			roots = append(roots, r)
 		}
-		p.add(inv)
+	}
+	p.beyond = beyond
+	for len(p.walked) < maxWalked {
+		if beyond {
+			roots = append(roots, p.behind()...)
+		}
+		if len(roots) > 0 {
+			inv, err := xdppath.Walk(ctx, p.kernel, roots)
+			if err != nil {
+				return err
+			}
+			p.add(inv, roots)
+		}
+		var err error
 		if roots, err = p.entered(send); err != nil {
-			return p, err
+			return err
+		}
+		if len(roots) == 0 && (!beyond || !p.leadsOn()) {
+			break
 		}
 	}
 	slices.Sort(p.uncounted)
-	return p, nil
+	return nil
+}
+
+// leadsOn tells whether there are functions beyond the path that were not searched.
+func (p *probes) leadsOn() bool {
+	for _, f := range p.limited {
+		if goesOn(f.Name) {
+			return true
+		}
+	}
+	return false
+}
+
+// goesOn tells whether a packet that leaves the redirect path goes through a function there.
+func goesOn(name string) bool {
+	why := functions.Limit(name)
+	return why == functions.StackLimit || why == functions.SchedulerLimit || strings.HasPrefix(name, "security_")
+}
+
+// behind are the functions beyond the path that were not searched yet.
+func (p *probes) behind() (roots []xdppath.Root) {
+	for addr, f := range p.limited {
+		if goesOn(f.Name) {
+			delete(p.limited, addr)
+			per := f.Per
+			if per == "" {
+				per = functions.PerBulk
+			}
+			roots = append(roots, xdppath.Root{Function: f.Name, Addr: addr, Stage: functions.StageStack, Per: per, Why: "it is beyond the path"})
+		}
+	}
+	slices.SortFunc(roots, func(a, b xdppath.Root) int { return cmp.Compare(a.Addr, b.Addr) })
+	return roots
 }
 
 // maxWalked bounds the functions of a path.
@@ -124,10 +190,10 @@ func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 	return 0, nil
 }
 
-// generator are the functions that make frames.
-func generator(k *kernel.Kernel) (roots []xdppath.Root) {
-	for _, name := range functions.Names(functions.Generator) {
-		for _, s := range k.Functions(name) {
+// named are the functions with a role.
+func (p *probes) named(role functions.Role) (roots []xdppath.Root) {
+	for _, name := range functions.Names(role) {
+		for _, s := range p.kernel.Functions(name) {
 			roots = append(roots, xdppath.Root{
 				Function: s.Name, Addr: s.Addr, Stage: functions.StageReceive, Per: functions.PerBulk,
 				Why: "it generates frames",
@@ -138,8 +204,12 @@ func generator(k *kernel.Kernel) (roots []xdppath.Root) {
 }
 
 // add counts at the indirect branches of functions that were not walked before.
-func (p *probes) add(inv *xdppath.Inventory) {
+func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 	for _, f := range inv.Functions {
+		isRoot := slices.ContainsFunc(roots, func(r xdppath.Root) bool { return r.Addr == f.Addr })
+		if !isRoot && !p.walked[f.Addr] && functions.Limit(f.Name) != "" && f.Per != functions.PerRare {
+			p.limited[f.Addr] = f
+		}
 		p.walked[f.Addr] = true
 	}
 	for _, s := range inv.Sites {
@@ -160,7 +230,7 @@ func (p *probes) add(inv *xdppath.Inventory) {
 			p.uncounted = append(p.uncounted, at.String())
 			continue
 		}
-		p.sites[len(p.Places)-1] = site{s, n}
+		p.sites[len(p.Places)-1] = site{s, n, p.beyond}
 	}
 }
 
@@ -190,7 +260,10 @@ func (p *probes) Close() error {
 	if p.Counters != nil {
 		err = p.Counters.Close()
 	}
-	return errors.Join(err, p.kernel.Close())
+	if p.kernel != nil {
+		err = errors.Join(err, p.kernel.Close())
+	}
+	return err
 }
 
 // probeAt is where to count an indirect branch. That is its own place except for a call with

@@ -11,13 +11,13 @@ import (
 )
 
 // Record turns what guests counted into rows, and into the differences of each two
-// cells of one kernel and CPU, the first against the others. price is that of one
-// indirect call on this machine in ns; it may be nil.
-func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
+// cells of one kernel and CPU, the first against the others. rows are those of
+// [Plan.Rows]. price is that of one indirect call on this machine in ns; it may be nil.
+func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 	l := &record.Lab{Price: price, Differences: []record.LabDifference{}}
 	l.Rows, l.Warnings = []record.LabRow{}, []record.Warning{}
 	for i := range cells {
-		l.Rows = append(l.Rows, cells[i].rows(bulks)...)
+		l.Rows = append(l.Rows, cells[i].rows(rows)...)
 		if m := cells[i].Measurement; m != nil {
 			if n := len(m.Uncounted); n > 0 {
 				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(),
@@ -44,7 +44,7 @@ func Record(cells []CellResult, bulks []int, price *stat.Quantity) *record.Lab {
 
 // alike tells whether rows differ in their command line at most.
 func alike(a, b *record.LabRow) bool {
-	for _, label := range []string{"kernel", "cpu", "nic", "dma", "bulk", "prog", "class"} {
+	for _, label := range []string{"kernel", "cpu", "nic", "dma", "scenario", "bulk", "prog", "class"} {
 		if a.Labels[label] != b.Labels[label] {
 			return false
 		}
@@ -52,16 +52,16 @@ func alike(a, b *record.LabRow) bool {
 	return true
 }
 
-// rows are those of one guest, one a bulk.
-func (c *CellResult) rows(bulks []int) (rows []record.LabRow) {
+// rows are those of one guest.
+func (c *CellResult) rows(wanted []Row) (rows []record.LabRow) {
 	if c.job != nil {
 		return c.programRows()
 	}
-	for i, bulk := range bulks {
+	for i, w := range wanted {
 		row := record.LabRow{
-			Name: fmt.Sprintf("%s/bulk=%d", c.Name(), bulk),
+			Name: c.Name() + w.suffix(),
 			Labels: map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC,
-				"dma": string(c.DMA), "bulk": strconv.Itoa(bulk)},
+				"dma": string(c.DMA), "scenario": w.Scenario, "bulk": strconv.Itoa(w.Bulk)},
 			Release: c.Release,
 			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},
 		}
@@ -70,6 +70,9 @@ func (c *CellResult) rows(bulks []int) (rows []record.LabRow) {
 			row.Refused = printable(c.Err.Error(), maxWhy)
 		case c.Measurement == nil || i >= len(c.Bulks):
 			row.Refused = "not measured: the run ended before it"
+		case c.Bulks[i].Refused != "":
+			row.Thunk, row.SpectreV2, row.Build = c.Host.IndirectThunk, c.Host.Mitigations["spectre-v2"], c.Build
+			row.Refused = c.Bulks[i].Refused
 		default:
 			c.fill(&row, &c.Bulks[i])
 		}

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -65,7 +66,9 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 			return
 		}
 		for i := range r.Bulks {
-			r.Bulks[i].Ns = timed.Bulks[i].Ns
+			if r.Bulks[i].Refused == "" {
+				r.Bulks[i].Ns = timed.Bulks[i].Ns
+			}
 		}
 	})
 }
@@ -75,11 +78,11 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	if plan.Program != nil {
 		return countProgram(ctx, plan, m)
 	}
-	var bulks []string
-	for _, b := range plan.Bulks {
-		bulks = append(bulks, fmt.Sprint(b))
+	rows := plan.Rows()
+	args := append([]string{guest.Self, "lab-guest", "--nic", cell.NIC}, flags...)
+	for _, r := range rows {
+		args = append(args, "--row", r.String())
 	}
-	args := append([]string{guest.Self, "lab-guest", "--nic", cell.NIC, "--bulk", strings.Join(bulks, ",")}, flags...)
 	var traces *tracer
 	if plan.Trace && m.Exact {
 		var err error
@@ -95,7 +98,7 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	if most := min(maxMeasurement, maxMeasurements/len(plan.Cells())); len(report.Results[0].Stdout) > most {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: a measurement of more than %d KiB", most>>10)
 	}
-	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, plan.Bulks)
+	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, rows)
 	if err != nil {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: %w", err)
 	}
@@ -110,10 +113,10 @@ func lastOf(console string) string { return strings.Clone(console[max(0, len(con
 
 // Limits on what a guest says that it measured.
 const (
-	// maxMeasurement is its size in bytes: one bulk takes some 10 KB.
-	maxMeasurement = 1 << 20
+	// maxMeasurement is its size in bytes: one bulk of a scenario takes some 30 KB.
+	maxMeasurement = 4 << 20
 	// maxMeasurements is the same of all guests together.
-	maxMeasurements = 32 << 20
+	maxMeasurements = 64 << 20
 	// maxLast is how much is kept of what a guest printed, in bytes.
 	maxLast = 64 << 10
 	// maxOutputs is what all guests that run at the same time may write, in bytes, and
@@ -124,9 +127,9 @@ const (
 	maxPerPacket = 1e6
 )
 
-// readMeasurement reads what a guest measured at bulks. The kernel of a guest is another's:
+// readMeasurement reads what a guest measured for rows. The kernel of a guest is another's:
 // what no measurement can give is an error.
-func readMeasurement(b []byte, nic string, bulks []int) (*Measurement, error) {
+func readMeasurement(b []byte, nic string, rows []Row) (*Measurement, error) {
 	if len(b) > maxMeasurement {
 		return nil, fmt.Errorf("a measurement of more than %d MiB", maxMeasurement>>20)
 	}
@@ -134,24 +137,13 @@ func readMeasurement(b []byte, nic string, bulks []int) (*Measurement, error) {
 	if err := json.Unmarshal(b, m); err != nil {
 		return nil, fmt.Errorf("read measurement: %w", err)
 	}
-	if len(m.Bulks) != len(bulks) {
-		return nil, fmt.Errorf("%d of %d bulks were measured", len(m.Bulks), len(bulks))
+	if len(m.Bulks) != len(rows) {
+		return nil, fmt.Errorf("%d of %d rows were measured", len(m.Bulks), len(rows))
 	}
 	cell := CellResult{Cell: Cell{NIC: nic}, Measurement: m}
-	for i, bulk := range bulks {
-		if m.Bulks[i].Bulk != bulk {
-			return nil, fmt.Errorf("bulk %d was measured for bulk %d", m.Bulks[i].Bulk, bulk)
-		}
-		var row record.LabRow
-		cell.fill(&row, &m.Bulks[i])
-		if err := row.Check(); err != nil {
-			return nil, fmt.Errorf("bulk %d: %w", bulk, err)
-		}
-		sites, observer := byBranches(&row)
-		for _, n := range []*float64{row.Instructions, row.CallsPerPacket, &sites, &observer} {
-			if n != nil && (*n < 0 || *n > maxPerPacket) {
-				return nil, fmt.Errorf("bulk %d: impossible count %v", bulk, *n)
-			}
+	for i, want := range counts(rows) {
+		if err := cell.checkCount(&m.Bulks[i], &want); err != nil {
+			return nil, fmt.Errorf("%s at bulk %d: %w", rows[i].Scenario, rows[i].Bulk, err)
 		}
 	}
 	if err := checkCodes(m.Codes); err != nil {
@@ -163,6 +155,31 @@ func readMeasurement(b []byte, nic string, bulks []int) (*Measurement, error) {
 		}
 	}
 	return m, nil
+}
+
+// checkCount returns an error when no measurement of what was wanted can give a count.
+func (c *CellResult) checkCount(b, want *BulkCount) error {
+	if b.Scenario != want.Scenario || b.Bulk != want.Bulk {
+		return fmt.Errorf("%.60q at bulk %d was measured in its place", cmp.Or(b.Scenario, DefaultScenario), b.Bulk)
+	}
+	if printable(b.Refused, maxWhy) != b.Refused {
+		return fmt.Errorf("impossible text %.60q", b.Refused)
+	}
+	if b.Refused != "" {
+		return nil
+	}
+	var row record.LabRow
+	c.fill(&row, b)
+	if err := row.Check(); err != nil {
+		return err
+	}
+	sites, observer := byBranches(&row)
+	for _, n := range []*float64{row.Instructions, row.CallsPerPacket, &sites, &observer} {
+		if n != nil && (*n < 0 || *n > maxPerPacket) {
+			return fmt.Errorf("impossible count %v", *n)
+		}
+	}
+	return nil
 }
 
 // How many characters are kept of what a guest says in words, and of why it says nothing.

@@ -33,7 +33,7 @@ func TestTrace(t *testing.T) {
 			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
 		}
 	}
-	l := Record(cells, plan.Bulks, nil)
+	l := Record(cells, plan.Rows(), nil)
 	for i := range l.Rows {
 		checkTrace(t, &l.Rows[i])
 	}

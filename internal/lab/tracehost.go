@@ -193,6 +193,9 @@ func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
 func (t *tracer) finish(m *Measurement) error {
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
+		if b.Refused != "" {
+			continue
+		}
 		if b.Traced == nil {
 			return fmt.Errorf("trace bulk %d: the guest marked no slot", b.Bulk)
 		}

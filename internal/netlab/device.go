@@ -113,6 +113,15 @@ func (d Device) Attach(p *ebpf.Program, flags link.XDPAttachFlags) error {
 	})
 }
 
+// Attached tells whether Attach attached a program that is still there.
+func (d Device) Attached() (is bool) {
+	_ = d.namespace.Do(func() error { // a closed one has none
+		_, is = d.namespace.links[d.Index]
+		return nil
+	})
+	return is
+}
+
 // Detach detaches what Attach attached.
 func (d Device) Detach() error {
 	return d.namespace.Do(func() error {
@@ -142,7 +151,8 @@ func (d Device) SetMTU(bytes int) error {
 	})
 }
 
-// EndStack makes a program of type [ebpf.SchedCLS] take what the device hands to the network stack, before any protocol.
+// EndStack makes a program of type [ebpf.SchedCLS] take what the device hands to the network stack, before any protocol,
+// in place of an earlier one.
 // It returns a [feature.Missing] when the kernel has no such filters.
 func (d Device) EndStack(p *ebpf.Program) error {
 	return d.namespace.Do(func() error {
@@ -156,8 +166,11 @@ func (d Device) EndStack(p *ebpf.Program) error {
 			Fd: p.FD(), Name: "end", DirectAction: true,
 		}
 		err := netlink.QdiscAdd(qdisc)
+		if errors.Is(err, unix.EEXIST) { // that of an earlier program
+			err = nil
+		}
 		if err == nil {
-			err = netlink.FilterAdd(filter)
+			err = netlink.FilterReplace(filter)
 		}
 		if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) {
 			return &feature.Missing{

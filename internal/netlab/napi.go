@@ -24,7 +24,7 @@ func (d Device) ThreadNAPI(ctx context.Context, cpu int) error {
 	}
 	// The thread renames itself when it first runs.
 	for range 100 {
-		pid, err := kernelThread("napi/" + d.Name + "-")
+		pid, err := KernelThread(func(name string) bool { return strings.HasPrefix(name, "napi/"+d.Name+"-") })
 		if err != nil {
 			return err
 		}
@@ -73,16 +73,16 @@ func setThreaded(name string) error {
 	return err
 }
 
-// kernelThread returns the process id of the thread whose name starts with
-// prefix, or 0.
-func kernelThread(prefix string) (int, error) {
+// KernelThread returns the process id of the thread with a name that fits, 0 when there is none. Kernels before 5.17 show
+// 15 bytes of a name.
+func KernelThread(fits func(name string) bool) (int, error) {
 	comms, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
 		return 0, err
 	}
 	for _, path := range comms {
 		b, err := os.ReadFile(path)
-		if err == nil && strings.HasPrefix(string(b), prefix) {
+		if err == nil && fits(strings.TrimSuffix(string(b), "\n")) {
 			return strconv.Atoi(filepath.Base(filepath.Dir(path)))
 		}
 	}

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -9,15 +10,16 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// LabRow is one row of `lab`: what a redirected packet goes through in one guest at
-// one bulk. Counts are exact and per packet: on veth from the generator's call to the
-// sink's verdict; on wires what runs in the NAPI polls of the interface that redirects
+// LabRow is one row of `lab`: what a packet of a scenario goes through in one guest at
+// one bulk. Counts are exact and per packet: on veth from the generator's call, or the
+// system call of a socket, to the packet's end; on wires what runs in the NAPI polls of the interface that redirects
 // and of the one it redirects to, and in its transmission.
 type LabRow struct {
-	// Name is stable: the guest as it was asked for, and the bulk:
-	// "debian:6.12-cloud/spectre_v2=off/bulk=16".
+	// Name is stable: the guest as it was asked for, the scenario unless it is
+	// redirect-map, and the bulk: "debian:6.12-cloud/spectre_v2=off/tx/bulk=16".
 	Name string `json:"name"`
-	// Labels are the row's coordinates: kernel, cpu, append, nic, dma, bulk.
+	// Labels are the row's coordinates: kernel, cpu, append, nic, dma, scenario, bulk.
+	// Records of versions before 2026-11-29 have no scenario: it is redirect-map.
 	Labels map[string]string `json:"labels"`
 	// Release is the kernel's own name; Thunk what an indirect call is in its
 	// memory, SpectreV2 what its /sys says.
@@ -94,6 +96,21 @@ func (p *LabProgram) check() error {
 		}
 	}
 	return nil
+}
+
+// Scenario is the way of a packet that is counted.
+func (r *LabRow) Scenario() string { return cmp.Or(r.Labels["scenario"], DefaultLabScenario) }
+
+// IsDefault tells whether that is the scenario which names leave out.
+func (r *LabRow) IsDefault() bool { return r.Scenario() == DefaultLabScenario }
+
+// Guest is the name of the row's guest: what the row's own has before the scenario and the bulk.
+func (r *LabRow) Guest() string {
+	name := strings.TrimSuffix(r.Name, "/bulk="+r.Labels["bulk"])
+	if !r.IsDefault() {
+		name = strings.TrimSuffix(name, "/"+r.Scenario())
+	}
+	return name
 }
 
 // LabFunction is how often a function is entered for a packet.

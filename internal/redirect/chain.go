@@ -31,6 +31,14 @@ type Chain struct {
 	elsewhere arrivals
 	// verdicts counts what the program under test says, where it is none of this package's; else nil.
 	verdicts *verdicts
+	// source sends packets in place of the generator's live frames; nil where those are sent. sent is how many of a slot.
+	source source
+	sent   uint64
+	// packets are what live frames are made of; nil when all are alike. exact chains keep them here.
+	packets *ebpf.Map
+	// filler is a program that does nothing, and idle the device that it is attached to: see [Chain.fillDispatcher].
+	filler *ebpf.Program
+	idle   netlab.Device
 }
 
 // variant is what a chain's programs do besides moving frames.
@@ -40,6 +48,7 @@ const (
 	counting   variant = iota // count frames and take the time
 	uncounted                 // nothing, to price the counting
 	withPhases                // as counting, and note where the chain is; see [Chain.Phases]
+	exact                     // as counting, so that two chains take the same instructions; see [BuildExact]
 )
 
 // Build makes the i-th chain of a namespace whose thread runs on cpu. Close it before the namespace.
@@ -98,7 +107,14 @@ func build(
 	if c.out, c.sink, err = c.vethPair(index, "t"); err != nil {
 		return c, err
 	}
-	if c.programs, err = chain.Load(c.config(v)); err != nil {
+	config := c.config(v)
+	if spec.Scenario.intoStack() {
+		if c.packets, err = tcpSegments(); err != nil {
+			return c, err
+		}
+		config.Packets, config.MadeBytes = c.packets, 2*DefaultSize
+	}
+	if c.programs, err = chain.Load(config); err != nil {
 		return c, err
 	}
 	if err := namespace.Do(func() error { return c.programs.SendTo(c.generator.Index) }); err != nil {
@@ -117,6 +133,11 @@ func build(
 	}
 	if connect := spec.Scenario.connection(); connect != nil {
 		if err := connect(c, ctx); err != nil {
+			return c, err
+		}
+	}
+	if v == exact {
+		if err := c.makeExact(ctx); err != nil {
 			return c, err
 		}
 	}
@@ -158,10 +179,15 @@ func (c *Chain) config(v variant) chain.Config {
 	if t := c.spec.Target; t != nil {
 		config.Packets, config.MadeBytes, config.DriverCounts = t.packets, t.madeBytes(), true
 	}
-	switch c.spec.Scenario {
-	case XSK:
+	switch s := c.spec.Scenario; {
+	case v == exact: // slots are short, and nothing runs beside the chain: nobody has to wait
+		config.Frags, config.Egress, config.IntoStack = ways[s].frags, s == Egress, s.intoStack()
+		if ways[s].origin != liveFrames {
+			config.Clock = chain.TestedClock
+		}
+	case s == XSK:
 		config.Most = xskRing - traffic.MaxBatch
-	case CPU:
+	case s == CPU:
 		config.LimitToSink = true
 		if c.spec.Layout == OneCore {
 			config.Limit = cpumapLimit
@@ -277,11 +303,15 @@ func (c *Chain) Close() error {
 	if c.elsewhere != nil {
 		errs = append(errs, c.elsewhere.Close())
 	}
+	if c.source != nil {
+		errs = append(errs, c.source.Close())
+	}
 	if c.verdicts != nil {
 		c.verdicts.close()
 	}
 	if c.programs != nil {
 		errs = append(errs, c.programs.Close())
 	}
+	errs = append(errs, c.packets.Close(), c.filler.Close())
 	return errors.Join(errs...)
 }

@@ -55,8 +55,11 @@ func newMeasurement(c *Chain, bulk int) (*Measurement, error) {
 		windows: 4,
 		tries:   1,
 	}
-	if t := c.spec.Target; t != nil {
+	switch t := c.spec.Target; {
+	case t != nil:
 		m.unit = leastMultiple(bulk, len(t.frames))
+	case c.packets != nil:
+		m.unit = leastMultiple(bulk, segments)
 	}
 	m.SetWindow(windowFrames)
 	return m, nil
@@ -136,6 +139,11 @@ func (m *Measurement) sendOnce(ctx context.Context) (s chain.State, ns float64, 
 	m.unsettled = true
 	frames := int(float64((m.windows+2)*m.window) * m.tries)
 	err = m.chain.namespace.Do(func() error {
+		if source := m.chain.source; source != nil {
+			sent, err := source.send(frames, m.live.Batch)
+			m.chain.sent += uint64(sent)
+			return err
+		}
 		d, err := m.live.Send(ctx, frames)
 		ns = float64(d)
 		return err

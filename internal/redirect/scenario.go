@@ -36,7 +36,7 @@ func (s Scenario) program() string {
 	if s == Prog {
 		return ""
 	}
-	return strings.ReplaceAll(string(s), "-", "_")
+	return strings.ReplaceAll(string(s.verdict()), "-", "_")
 }
 
 // redirects says whether the scenario has a redirect that [Drop] lacks.
@@ -44,7 +44,7 @@ func (s Scenario) redirects() bool { return s != Drop && s != Pass }
 
 // copies is how many frames arrive for one that is redirected.
 func (s Scenario) copies() uint64 {
-	if s == Multi {
+	if s.verdict() == Multi {
 		return 2
 	}
 	return 1
@@ -52,8 +52,11 @@ func (s Scenario) copies() uint64 {
 
 // frame is the content of the frames.
 func (s Scenario) frame(size int) ([]byte, error) {
-	if s == Pass {
+	switch {
+	case s.verdict() == Pass:
 		return traffic.UnknownFrame(size)
+	case ways[s].frags:
+		return traffic.JumboFrame(fragsSize)
 	}
 	return traffic.UDPFrame(size)
 }
@@ -63,6 +66,12 @@ func (s Scenario) frame(size int) ([]byte, error) {
 // here, and the program of its name in internal/bpf/chain.
 func (s Scenario) connection() func(*Chain, context.Context) error {
 	switch s {
+	case Egress:
+		return (*Chain).connectEgress
+	case CPUPass, CPUGRO:
+		return (*Chain).connectCPUStack
+	}
+	switch s.verdict() {
 	case Map, MapHash:
 		return (*Chain).connectPort
 	case Multi:

@@ -97,15 +97,20 @@ func (c *Chain) reset(window int) error {
 			return err
 		}
 	}
+	c.sent = 0
 	return c.programs.Reset(window)
 }
 
 // capacity is the largest number of frames that a slot may hold.
 func (c *Chain) capacity() int {
+	most := maxFrames
 	if c.elsewhere != nil {
-		return c.elsewhere.capacity()
+		most = c.elsewhere.capacity()
 	}
-	return maxFrames
+	if c.source != nil {
+		most = min(most, c.source.capacity())
+	}
+	return most
 }
 
 // settle waits until every frame that was sent has arrived, or until none has come for long, and returns the slot's
@@ -140,6 +145,12 @@ func (c *Chain) state() (chain.State, error) {
 	}
 	s, err := c.programs.State()
 	s.Received += elsewhere
+	if c.spec.Scenario.intoStack() {
+		s.Received += s.Passed
+	}
+	if c.source != nil {
+		s.Sent = c.sent
+	}
 	if err == nil && c.verdicts != nil {
 		err = c.verdicts.add(&s)
 	}

@@ -83,5 +83,8 @@ func (c ChainSpec) frame() ([]byte, error) {
 	if c.Target != nil {
 		return make([]byte, c.Target.madeBytes()), nil
 	}
+	if c.Scenario.intoStack() { // each is one of tcpSegments when it is sent
+		return make([]byte, 2*DefaultSize), nil
+	}
 	return c.Scenario.frame(c.Size)
 }

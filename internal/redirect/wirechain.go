@@ -18,73 +18,103 @@ import (
 // those arrive at Sink. All have XDP of their own.
 type WireDevices struct{ Generator, In, Out, Sink string }
 
-// WireChain is a chain over wires between NICs, as a guest has them.
-type WireChain struct {
+// Wires are the devices of chains over wires between NICs, as a guest has them.
+type Wires struct {
 	// In and Out are the indexes of the device that redirects, and of the one it redirects to.
 	In, Out int
 
+	namespace                *netlab.Namespace
+	generator, in, out, sink netlab.Device
+}
+
+// WireChain is a chain over wires.
+type WireChain struct {
 	chain *Chain
 	live  traffic.Live
+	wires *Wires
 }
+
+// WireScenarios are those that chains over wires can have.
+func WireScenarios() []Scenario { return []Scenario{Map, TX, Drop, Pass} }
 
 // wireWindow is how many frames are between two time stamps: the devmap hands that many at once to ndo_xdp_xmit
 // (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c).
 const wireWindow = 16
 
-// BuildWireChain makes a chain of devices, which it takes from this thread's network namespace into namespace. Close it
-// before namespace. Requires Linux 5.18 and drivers with XDP.
-func BuildWireChain(ctx context.Context, namespace *netlab.Namespace, names WireDevices) (w *WireChain, err error) {
-	c := &Chain{
-		spec:      ChainSpec{Scenario: Map, Mode: Native, Size: DefaultSize, Layout: OneCore},
-		namespace: namespace, counted: true, patience: patience{most: emulatedPolls},
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(fmt.Errorf("build chain over wires: %w", err), c.Close())
-		}
-	}()
+// TakeWires takes devices from this thread's network namespace into namespace: when that ends, they go back.
+func TakeWires(namespace *netlab.Namespace, names WireDevices) (*Wires, error) {
+	w := &Wires{namespace: namespace}
 	for _, nic := range []struct {
 		name string
 		to   *netlab.Device
-	}{{names.Generator, &c.generator}, {names.In, &c.tested}, {names.Out, &c.out}, {names.Sink, &c.sink}} {
+	}{{names.Generator, &w.generator}, {names.In, &w.in}, {names.Out, &w.out}, {names.Sink, &w.sink}} {
+		var err error
 		if *nic.to, err = namespace.Take(nic.name); err != nil {
 			return nil, err
 		}
 	}
-	c.programs, err = chain.Load(chain.Config{Program: Map.program(), Clock: chain.TestedClock, Bursts: true})
+	w.In, w.Out = w.in.Index, w.out.Index
+	return w, nil
+}
+
+// Build makes the i-th chain of the namespace of wires. Close it before the next. Requires Linux 5.18 and drivers with XDP.
+func (w *Wires) Build(ctx context.Context, i int, scenario Scenario) (chained *WireChain, err error) {
+	c := &Chain{
+		spec:      ChainSpec{Scenario: scenario, Mode: Native, Size: DefaultSize, Layout: OneCore},
+		namespace: w.namespace, number: i, counted: true, patience: patience{most: emulatedPolls},
+		generator: w.generator, tested: w.in, out: w.out, sink: w.sink,
+	}
+	chained = &WireChain{chain: c, wires: w}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("build chain over wires: %w", err), chained.Close())
+		}
+	}()
+	c.programs, err = chain.Load(chain.Config{
+		Program: scenario.program(), Clock: chain.TestedClock, Bursts: true, StackEnd: scenario == Pass,
+	})
 	if err != nil {
-		return nil, err
+		return chained, err
+	}
+	if err := c.fillDispatcher(); err != nil {
+		return chained, err
+	}
+	// Many drivers have queues for redirected frames only while they run an XDP program themselves: the
+	// generator's and Out are given ones, which meet nothing.
+	onGenerator := c.programs.Generate
+	if scenario == TX {
+		onGenerator = c.programs.Sink
 	}
 	for _, attach := range []struct {
 		to      netlab.Device
 		program *ebpf.Program
-	}{
-		{c.sink, c.programs.Sink},
-		// Many drivers have queues for redirected frames only while they run an XDP program themselves: the
-		// generator's and Out are given ones, which meet nothing.
-		{c.generator, c.programs.Generate},
-		{c.out, c.programs.Generate},
-		{c.tested, c.programs.Tested},
-	} {
+	}{{c.sink, c.programs.Sink}, {c.generator, onGenerator}, {c.out, c.programs.Generate}, {c.tested, c.programs.Tested}} {
 		if err := attach.to.Attach(attach.program, link.XDPDriverMode); err != nil {
-			return nil, err
+			return chained, err
 		}
 	}
-	err = namespace.Do(func() error {
+	if scenario == Pass {
+		if err := c.tested.EndStack(c.programs.StackEnd); err != nil {
+			return chained, err
+		}
+	}
+	err = w.namespace.Do(func() error {
 		if err := c.programs.SendTo(c.generator.Index); err != nil {
 			return err
 		}
-		if err := c.programs.AddPort(0, c.out.Index, nil); err != nil {
-			return err
+		if scenario == Map {
+			if err := c.programs.AddPort(0, c.out.Index, nil); err != nil {
+				return err
+			}
 		}
 		return device.AwaitUp(ctx, c.generator.Index, c.tested.Index, c.out.Index, c.sink.Index)
 	})
 	if err != nil {
-		return nil, err
+		return chained, err
 	}
-	frame, err := c.spec.Scenario.frame(c.spec.Size)
-	live := traffic.Live{Program: c.programs.Generate, Frame: frame}
-	return &WireChain{In: c.tested.Index, Out: c.out.Index, chain: c, live: live}, err
+	frame, err := scenario.frame(DefaultSize)
+	chained.live = traffic.Live{Program: c.programs.Generate, Frame: frame}
+	return chained, err
 }
 
 // Send sends frames, a multiple of burst, in bursts, each after the one before has arrived. It returns what was counted,
@@ -135,5 +165,13 @@ const (
 	maxIdle       = 16
 )
 
-// Close unloads the programs. The devices go back when the namespace ends.
-func (w *WireChain) Close() error { return w.chain.Close() }
+// Close unloads the programs.
+func (w *WireChain) Close() error {
+	var errs []error
+	for _, d := range []netlab.Device{w.wires.generator, w.wires.in, w.wires.out, w.wires.sink, w.chain.idle} {
+		if d.Index != 0 && d.Attached() {
+			errs = append(errs, d.Detach())
+		}
+	}
+	return errors.Join(append(errs, w.chain.Close())...)
+}

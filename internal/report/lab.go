@@ -38,8 +38,8 @@ func Lab(w io.Writer, opts Options, l *record.Lab) error {
 	p.labTraces(l)
 	if slices.ContainsFunc(l.Rows, func(r record.LabRow) bool { return !cells.OfProgram(&r) }) {
 		fmt.Fprintln(&p.buf)
-		p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the sink's "+
-			"verdict; the generator and the redirect both call ndo_xdp_xmit. Instructions are no time: QEMU predicts "+
+		p.wrap("", "Counts of the emulated guest, on veth exact to the digit and from the generator's call to the packet's "+
+			"end; the generator and the redirect both call ndo_xdp_xmit. Instructions are no time: QEMU predicts "+
 			"no branches.")
 	}
 	if timed(l) {
@@ -58,6 +58,7 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 		left, head = append(left, true), append(head, "ns")
 	}
 	t := newTextTable(left, "  ", head...)
+	several := slices.ContainsFunc(l.Rows, func(r record.LabRow) bool { return !r.IsDefault() })
 	heading := ""
 	for i := range l.Rows {
 		row := &l.Rows[i]
@@ -65,12 +66,13 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 			continue
 		}
 		bulk := "bulk=" + row.Labels["bulk"]
-		if name := strings.TrimSuffix(row.Name, "/"+bulk); name != heading {
+		if several {
+			bulk = cells.Clean(row.Scenario()) + " " + bulk
+		}
+		if name := row.Guest(); name != heading {
 			heading = name
 			mark := notes.mark(name)
-			if row.Refused == "" {
-				name += labGuest(row)
-			}
+			name += labGuest(row)
 			t.heading(cells.Join("  ", name, mark))
 		}
 		line := append([]string{"  " + cells.Clean(bulk)}, slices.Repeat([]string{"-"}, len(left)-1)...)
@@ -140,7 +142,7 @@ func (p *printer) labWires(l *record.Lab, notes *footnotes) {
 	for _, row := range rows {
 		if h := heading(row); h != last {
 			last = h
-			t.heading(cells.Join("  ", h+labGuest(row), notes.mark(strings.TrimSuffix(row.Name, "/bulk="+row.Labels["bulk"]))))
+			t.heading(cells.Join("  ", h+labGuest(row), notes.mark(row.Guest())))
 		}
 		t.add(labWiresCells(l, row, timed)...)
 		if row.Refused != "" {

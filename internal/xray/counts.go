@@ -28,7 +28,7 @@ func driverOf(r *record.LabRow) string {
 // AddCounts adds to the rows of a record of xray how often a guest of lab executed each
 // for a packet: the row of that name, of a guest that ran the same kernel with a device of
 // the same driver. Without a name it is the only such row that has counts, or the only one
-// of 16 frames.
+// of 16 frames that a map redirects.
 //
 // A row whose branch no packet went through has 0; one that was not counted has none. Errors
 // say which counts there are instead.
@@ -101,7 +101,9 @@ func countedOnce(rows []*record.LabRow) (*record.LabRow, error) {
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("its counts were refused: %s", why)
 	}
-	usual := slices.DeleteFunc(slices.Clone(rows), func(r *record.LabRow) bool { return r.Labels["bulk"] != defaultBulk })
+	usual := slices.DeleteFunc(slices.Clone(rows), func(r *record.LabRow) bool {
+		return r.Labels["bulk"] != defaultBulk || !r.IsDefault()
+	})
 	switch {
 	case len(rows) == 1:
 		return rows[0], nil

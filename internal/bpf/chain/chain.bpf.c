@@ -463,14 +463,17 @@ int sink(struct xdp_md *ctx)
 	return XDP_DROP;
 }
 
-struct __sk_buff;
-
-/* Ends what a program under test passed to the network stack, before any protocol. */
+/* Ends what a program passed to the network stack, before any protocol. GRO makes
+ * one skb of several packets: it has as many segments. */
 SEC("tc")
 int stack_end(struct __sk_buff *skb)
 {
+	__u32 packets = skb->gso_segs ? skb->gso_segs : 1;
+
 	if (counting)
-		chain.passed++;
+		chain.passed += packets;
+	if (bursts) /* the generator waits for it */
+		chain.received += packets;
 	return TC_ACT_SHOT;
 }
 
@@ -480,6 +483,19 @@ int sink_cpumap(struct xdp_md *ctx)
 	if (counting || limit)
 		chain.received++;
 	return XDP_DROP;
+}
+
+SEC("xdp/cpumap")
+int pass_cpumap(struct xdp_md *ctx)
+{
+	return XDP_PASS;
+}
+
+/* Lets a frame through on its way out. */
+SEC("xdp/devmap")
+int egress(struct xdp_md *ctx)
+{
+	return XDP_PASS;
 }
 
 /* Where the chain was when a CPU was sampled, for each sample: the time, shifted

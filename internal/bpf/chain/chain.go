@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 //go:generate go tool bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel chain chain.bpf.c -- -O2 -g -Wall -Werror -I../headers
@@ -78,13 +79,25 @@ type Config struct {
 	MadeBytes int
 	// DriverCounts says that the device of the program under test counts in its place.
 	DriverCounts bool
+	// Frags loads programs that take frames in fragments (Linux 5.18).
+	Frags bool
+	// Egress loads the program of that name.
+	Egress bool
+	// StackEnd loads the program of that name.
+	StackEnd bool
+	// IntoStack makes the program of a cpumap pass frames to the network stack, and loads StackEnd.
+	IntoStack bool
 }
 
 // Programs are the loaded programs and maps of one chain. Maps a chain does
 // not use are nil.
 type Programs struct {
-	Generate, Tested, Sink, SinkCPUMap *ebpf.Program
-	// StackEnd ends what the program under test passes to the network stack. It is loaded where the driver counts.
+	Generate, Tested, Sink *ebpf.Program
+	// OnCPU is the program of a cpumap's entry: it is the sink or, with IntoStack, passes frames.
+	OnCPU *ebpf.Program
+	// Egress is for a devmap's entry: it lets frames through.
+	Egress *ebpf.Program
+	// StackEnd ends what a program passes to the network stack. It is loaded where the driver counts, and when asked for.
 	StackEnd *ebpf.Program
 	// Phase notes where the chain is, for each sample of the perf event it is
 	// attached to.
@@ -139,15 +152,23 @@ func Load(cfg Config) (*Programs, error) {
 	if cfg.Packets != nil {
 		generate = chainProgFramesGenerate
 	}
+	onCPU := chainProgSinkCpumap
+	if cfg.IntoStack {
+		onCPU = chainProgPassCpumap
+	}
 	keep := map[string]bool{
 		generate: true, cfg.Program: true, chainProgSink: true,
-		chainProgSinkCpumap: cfg.Program == chainProgRedirectCpu,
-		chainProgStackEnd:   cfg.DriverCounts,
-		chainProgPhase:      cfg.Phases,
+		onCPU:             cfg.Program == chainProgRedirectCpu,
+		chainProgEgress:   cfg.Egress,
+		chainProgStackEnd: cfg.DriverCounts || cfg.StackEnd || cfg.IntoStack,
+		chainProgPhase:    cfg.Phases,
 	}
-	for name := range spec.Programs {
-		if !keep[name] {
+	for name, p := range spec.Programs {
+		switch {
+		case !keep[name]:
 			delete(spec.Programs, name)
+		case cfg.Frags && p.Type == ebpf.XDP:
+			p.Flags |= unix.BPF_F_XDP_HAS_FRAGS
 		}
 	}
 	if cfg.Program != "" && spec.Programs[cfg.Program] == nil {
@@ -190,19 +211,20 @@ func Load(cfg Config) (*Programs, error) {
 	}
 	defer coll.Close()
 	return &Programs{
-		Generate:   coll.DetachProgram(generate),
-		StackEnd:   coll.DetachProgram(chainProgStackEnd),
-		Tested:     coll.DetachProgram(cfg.Program),
-		Sink:       coll.DetachProgram(chainProgSink),
-		SinkCPUMap: coll.DetachProgram(chainProgSinkCpumap),
-		Phase:      coll.DetachProgram(chainProgPhase),
-		Wire:       coll.DetachMap(chainMapWire),
-		Ports:      coll.DetachMap(ports),
-		CPUs:       coll.DetachMap(chainMapCpus),
-		queues:     coll.DetachMap(chainMapQueues),
-		Sockets:    coll.DetachMap(chainMapSockets),
-		state:      coll.DetachMap(".data.state"),
-		phases:     coll.DetachMap(".data.phases"),
+		Generate: coll.DetachProgram(generate),
+		StackEnd: coll.DetachProgram(chainProgStackEnd),
+		Tested:   coll.DetachProgram(cfg.Program),
+		Sink:     coll.DetachProgram(chainProgSink),
+		OnCPU:    coll.DetachProgram(onCPU),
+		Egress:   coll.DetachProgram(chainProgEgress),
+		Phase:    coll.DetachProgram(chainProgPhase),
+		Wire:     coll.DetachMap(chainMapWire),
+		Ports:    coll.DetachMap(ports),
+		CPUs:     coll.DetachMap(chainMapCpus),
+		queues:   coll.DetachMap(chainMapQueues),
+		Sockets:  coll.DetachMap(chainMapSockets),
+		state:    coll.DetachMap(".data.state"),
+		phases:   coll.DetachMap(".data.phases"),
 	}, nil
 }
 
@@ -273,10 +295,10 @@ func (p *Programs) PortProgram(i int) (ebpf.ProgramID, error) {
 }
 
 // AddCPU lets the program under test send frames to a CPU's kernel thread,
-// which runs the sink. qsize is the length of its queue in frames. Requires
+// which runs the program OnCPU. qsize is the length of its queue in frames. Requires
 // at least Linux 5.9.
 func (p *Programs) AddCPU(cpu, qsize int) error {
-	return put(p.CPUs, uint32(cpu), chainCpumapValue{Qsize: uint32(qsize), Prog: uint32(p.SinkCPUMap.FD())})
+	return put(p.CPUs, uint32(cpu), chainCpumapValue{Qsize: uint32(qsize), Prog: uint32(p.OnCPU.FD())})
 }
 
 func put(m *ebpf.Map, key uint32, value any) error {
@@ -379,7 +401,7 @@ func (p *Programs) QueueCounts() (counts []QueueCount, err error) {
 // Close unloads everything.
 func (p *Programs) Close() error {
 	var errs []error
-	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.SinkCPUMap, p.StackEnd, p.Phase} {
+	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.OnCPU, p.Egress, p.StackEnd, p.Phase} {
 		errs = append(errs, prog.Close())
 	}
 	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.queues, p.phases} {

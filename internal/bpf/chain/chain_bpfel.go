@@ -99,9 +99,11 @@ const (
 	chainProgDeviceRedirectMap = "device_redirect_map"
 	chainProgDeviceTx          = "device_tx"
 	chainProgDrop              = "drop"
+	chainProgEgress            = "egress"
 	chainProgFramesGenerate    = "frames_generate"
 	chainProgGenerate          = "generate"
 	chainProgPass              = "pass"
+	chainProgPassCpumap        = "pass_cpumap"
 	chainProgPhase             = "phase"
 	chainProgRedirect          = "redirect"
 	chainProgRedirectCpu       = "redirect_cpu"
@@ -178,9 +180,11 @@ type chainProgramSpecs struct {
 	DeviceRedirectMap *ebpf.ProgramSpec `ebpf:"device_redirect_map"`
 	DeviceTx          *ebpf.ProgramSpec `ebpf:"device_tx"`
 	Drop              *ebpf.ProgramSpec `ebpf:"drop"`
+	Egress            *ebpf.ProgramSpec `ebpf:"egress"`
 	FramesGenerate    *ebpf.ProgramSpec `ebpf:"frames_generate"`
 	Generate          *ebpf.ProgramSpec `ebpf:"generate"`
 	Pass              *ebpf.ProgramSpec `ebpf:"pass"`
+	PassCpumap        *ebpf.ProgramSpec `ebpf:"pass_cpumap"`
 	Phase             *ebpf.ProgramSpec `ebpf:"phase"`
 	Redirect          *ebpf.ProgramSpec `ebpf:"redirect"`
 	RedirectCpu       *ebpf.ProgramSpec `ebpf:"redirect_cpu"`
@@ -301,9 +305,11 @@ type chainPrograms struct {
 	DeviceRedirectMap *ebpf.Program `ebpf:"device_redirect_map"`
 	DeviceTx          *ebpf.Program `ebpf:"device_tx"`
 	Drop              *ebpf.Program `ebpf:"drop"`
+	Egress            *ebpf.Program `ebpf:"egress"`
 	FramesGenerate    *ebpf.Program `ebpf:"frames_generate"`
 	Generate          *ebpf.Program `ebpf:"generate"`
 	Pass              *ebpf.Program `ebpf:"pass"`
+	PassCpumap        *ebpf.Program `ebpf:"pass_cpumap"`
 	Phase             *ebpf.Program `ebpf:"phase"`
 	Redirect          *ebpf.Program `ebpf:"redirect"`
 	RedirectCpu       *ebpf.Program `ebpf:"redirect_cpu"`
@@ -324,9 +330,11 @@ func (p *chainPrograms) Close() error {
 		p.DeviceRedirectMap,
 		p.DeviceTx,
 		p.Drop,
+		p.Egress,
 		p.FramesGenerate,
 		p.Generate,
 		p.Pass,
+		p.PassCpumap,
 		p.Phase,
 		p.Redirect,
 		p.RedirectCpu,

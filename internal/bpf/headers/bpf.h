@@ -61,6 +61,11 @@ struct xdp_md {
 	__u32 egress_ifindex;
 };
 
+struct __sk_buff {
+	__u32 unused[41];
+	__u32 gso_segs; /* 5.1 */
+};
+
 static void *(*const bpf_map_lookup_elem)(void *map, const void *key) = (void *)1;
 static long (*const bpf_map_update_elem)(void *map, const void *key, const void *value, __u64 flags) = (void *)2;
 static __u64 (*const bpf_ktime_get_ns)(void) = (void *)5;

@@ -316,6 +316,9 @@ var measured = []Function{
 		What: "makes a batch of frames"},
 	{Name: "bpf_prog_test_run_xdp", Roles: Checked | Generator, What: "BPF_PROG_TEST_RUN of XDP programs"},
 
+	{Name: "__sys_sendmmsg", Roles: Sends, What: "sends messages of a packet socket"},
+	{Name: "__sys_sendto", Roles: Sends, What: "sends what is in the TX ring of an AF_XDP socket"},
+
 	// With as many arguments as the tracepoint xdp_redirect has: the map's type came with
 	// Linux 5.13 (ee75aef23afe).
 	{Name: "bpf_trace_run7", Was: []Name{{"bpf_trace_run6", "", ""}}, Stage: StageObserver,

@@ -71,6 +71,8 @@ const (
 	NoReturn
 	// Generator makes the frames of BPF_PROG_TEST_RUN.
 	Generator
+	// Sends is where a packet socket, or one of AF_XDP, sends packets.
+	Sends
 	// Poll is where the frames of one poll come from: a call chain further out says
 	// nothing of the packet. So it is with the four below.
 	Poll

@@ -2,6 +2,12 @@ package functions
 
 import "strings"
 
+// What [Limit] says of functions that packets go through which are not redirected.
+const (
+	SchedulerLimit = "the scheduler"
+	StackLimit     = "the network stack, which takes no redirected frame"
+)
+
 // limits are functions that a walk of the path does not go into, and why. They are part
 // of its inventory all the same, as partial ones.
 var limits = []struct {
@@ -24,7 +30,7 @@ var limits = []struct {
 		"rwsem_*", "down_*", "up_*", "mutex_*", "__mutex_*", "lock_acquire*", "lock_release*", "lockdep_*",
 		"__lock_*", "debug_*", "rt_spin_*",
 	}},
-	{"the scheduler", matcher{
+	{SchedulerLimit, matcher{
 		"schedule*", "__schedule*", "preempt_schedule*", "__cond_resched*", "try_to_wake_up", "wake_up_*",
 		"__wake_up*", "default_wake_*", "ttwu_*", "__SCT__cond_resched", "__SCT__might_resched",
 		"__SCT__preempt_*", "kthread_*", "complete", "complete_all", "swake_up_*", "set_cpus_allowed*",
@@ -50,7 +56,7 @@ var limits = []struct {
 		"__alloc_percpu*", "xa_*", "__xa_*", "idr_*", "ida_*", "radix_tree_*", "xas_*", "__lruvec_*",
 		"lruvec_*", "mod_memcg_*", "__mod_memcg_*", "mod_node_*", "__mod_node_*", "iommu_put_pages_list",
 	}},
-	{"the network stack, which takes no redirected frame", matcher{
+	{StackLimit, matcher{
 		"netif_receive_*", "__netif_receive_*", "napi_gro_*", "gro_*", "__gro_*", "dev_gro_*", "netif_rx*",
 		"__netif_rx*", "kfree_skb*", "consume_skb*", "__kfree_skb*", "__consume_*", "napi_consume_skb",
 		"napi_skb_*", "__napi_kfree_*", "skb_*", "__skb_*", "___skb_*", "pskb_*", "__pskb_*", "sk_skb_*",

@@ -1,0 +1,317 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/redirect"
+	"github.com/unthunk/unthunk/internal/rounds"
+)
+
+// InGuest is what runs in a guest that [Run] made: it counts what a packet goes through
+// for each of the rows or, when timed, takes its time instead. Rows of a scenario are
+// beside each other. It needs CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS.
+//
+// Traced marks a slot of each row for whoever traces the guest.
+func InGuest(ctx context.Context, nic string, rows []Row, timed, traced bool) (*Measurement, error) {
+	m, err := inGuest(ctx, nic, rows, timed, traced)
+	if err != nil {
+		return nil, err
+	}
+	m.Build = ownBuild(m.Host.Compiler) // at the end: reading it moves no count
+	return m, nil
+}
+
+func inGuest(ctx context.Context, nic string, rows []Row, timed, traced bool) (*Measurement, error) {
+	switch {
+	case nic != Veth:
+		return overWires(ctx, rows, timed)
+	case timed:
+		return timeChains(ctx, rows)
+	case traced:
+		return countChains(ctx, rows, &marker{})
+	}
+	return countChains(ctx, rows, nil)
+}
+
+// counts makes an empty count for each row.
+func counts(rows []Row) (out []BulkCount) {
+	for _, r := range rows {
+		b := BulkCount{Scenario: r.Scenario, Bulk: r.Bulk}
+		if b.Scenario == DefaultScenario {
+			b.Scenario = ""
+		}
+		out = append(out, b)
+	}
+	return out
+}
+
+// way is the rows of a scenario, with their counts.
+type way struct {
+	scenario
+	counts []BulkCount // a part of those of the measurement
+}
+
+// ways cuts rows by their scenarios.
+func ways(rows []Row, counts []BulkCount) (out []way, err error) {
+	for i := 0; i < len(rows); {
+		s, err := findScenario(rows[i].Scenario)
+		if err != nil {
+			return nil, err
+		}
+		n := 1
+		for i+n < len(rows) && rows[i+n].Scenario == rows[i].Scenario {
+			n++
+		}
+		out = append(out, way{s, counts[i : i+n]})
+		i += n
+	}
+	return out, nil
+}
+
+// refuse says of each row of a way why nothing was counted. That the kernel lacks
+// something is no failure.
+func (w *way) refuse(err error) {
+	for i := range w.counts {
+		b := &w.counts[i]
+		*b = BulkCount{Scenario: b.Scenario, Bulk: b.Bulk, Refused: printable(err.Error(), maxWhy), Failed: feature.AsMissing(err) == nil}
+	}
+}
+
+func (w *way) refused() bool { return w.counts[0].Refused != "" }
+
+// on builds the chain of a way in a namespace of its own, and calls f with it. What is in
+// the BPF dispatcher then does not depend on the other scenarios of a run.
+func (w *way) on(ctx context.Context, cpu int, f func(lab *netlab.Namespace, c *redirect.Chain) error) (err error) {
+	lab, err := netlab.New(cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lab.Close()) }()
+	chain, err := redirect.BuildExact(ctx, lab, redirect.Row{ChainSpec: redirect.ChainSpec{
+		Scenario: w.chain, Mode: w.mode, Size: redirect.DefaultSize, Layout: redirect.OneCore,
+	}}, cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chain.Close()) }()
+	return f(lab, chain)
+}
+
+// countChains counts what a packet of veth chains goes through. Instructions come first,
+// for all rows: kprobes take some of their own.
+func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(host.Options{}), Bulks: counts(rows)}
+	cpu, err := rounds.CPU{}.Pick()
+	if err != nil {
+		return nil, err
+	}
+	all, err := ways(rows, m.Bulks)
+	if err != nil {
+		return nil, err
+	}
+	types, err := btf.LoadKernelSpec()
+	if err != nil {
+		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF", Err: err}
+	}
+	for i := range all {
+		w := &all[i]
+		if err := w.check(types); err != nil {
+			w.refuse(err)
+			continue
+		}
+		err := w.on(ctx, cpu, func(_ *netlab.Namespace, c *redirect.Chain) error {
+			if err := w.instructions(ctx, c, mark); err != nil {
+				return err
+			}
+			return mark.describe(m)
+		})
+		if err != nil && len(all) == 1 && feature.AsMissing(err) == nil {
+			return nil, err
+		}
+		if err != nil {
+			w.refuse(err)
+		}
+	}
+	p := newProbes(nil)
+	defer func() { err = errors.Join(err, p.Close()) }()
+	for i := range all {
+		w := &all[i]
+		if w.refused() {
+			continue
+		}
+		err := w.on(ctx, cpu, func(lab *netlab.Namespace, c *redirect.Chain) error { return w.probe(ctx, p, lab, c) })
+		if err != nil && len(all) == 1 {
+			return nil, err
+		}
+		if err != nil {
+			w.refuse(err)
+		}
+	}
+	m.Uncounted, m.Stamp = p.uncounted, p.stamp
+	return m, nil
+}
+
+// arm measures a chain at the bulk of a count.
+func arm(ctx context.Context, c *redirect.Chain, bulk int) (*redirect.Measurement, error) {
+	m, err := c.Measure(ctx, bulk)
+	if err != nil {
+		return nil, err
+	}
+	m.SetWindow(window)
+	return m, nil
+}
+
+// instructions counts those of each row of a way.
+func (w *way) instructions(ctx context.Context, c *redirect.Chain, mark *marker) error {
+	for i := range w.counts {
+		b := &w.counts[i]
+		m, err := arm(ctx, c, b.Bulk)
+		if err != nil {
+			return err
+		}
+		for range slots {
+			span, ok, err := m.Span(ctx)
+			if err == nil && !ok {
+				err = span.Disagree()
+			}
+			if err != nil {
+				return fmt.Errorf("count instructions at bulk %d: %w", b.Bulk, err)
+			}
+			b.add(span)
+		}
+		if err := mark.trace(ctx, m, b); err != nil {
+			return fmt.Errorf("bulk %d: %w", b.Bulk, err)
+		}
+	}
+	return nil
+}
+
+// probe counts the indirect branches of each row of a way.
+func (w *way) probe(ctx context.Context, p *probes, lab *netlab.Namespace, c *redirect.Chain) error {
+	var arms []*redirect.Measurement
+	for _, b := range w.counts {
+		m, err := arm(ctx, c, b.Bulk)
+		if err != nil {
+			return err
+		}
+		arms = append(arms, m)
+	}
+	tested, _, _ := c.Devices()
+	if err := p.follow(ctx, lab, tested, w.beyond, slotOf(ctx, arms[0])); err != nil {
+		return err
+	}
+	for i := range w.counts {
+		if err := p.countSlots(ctx, arms[i], &w.counts[i]); err != nil {
+			return fmt.Errorf("count at bulk %d: %w", w.counts[i].Bulk, err)
+		}
+	}
+	return nil
+}
+
+// countSlots adds what a packet of a veth chain executes: the difference of a slot
+// and one of twice as many packets, so that what a slot takes besides its packets
+// cancels. What most of some pairs of slots do not agree on, or what is not repeated with
+// every 64 packets, is a timer's or another task's.
+func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
+	send := slotOf(ctx, arm)
+	said := make(votes)
+	executed := make(map[int]bool) // probes
+	for n := 1; n <= pairs && !said.settled(pairs-n+1); n++ {
+		arm.SetWindow(window)
+		one, packets, err := p.during(send)
+		if err != nil {
+			return err
+		}
+		arm.SetWindow(2 * window)
+		two, more, err := p.during(send)
+		if err != nil {
+			return err
+		}
+		for t := range one {
+			executed[t.probe] = true
+		}
+		for t, n := range two {
+			executed[t.probe] = true
+			said.add(t, (float64(n)-float64(one[t]))/float64(more-packets))
+		}
+	}
+	for t, counts := range said {
+		for per, n := range counts {
+			if n > pairs/2 && per > 0 && per*64 == math.Trunc(per*64) {
+				p.count(b, t, per)
+			}
+		}
+	}
+	p.leftOut(b, executed)
+	b.sort()
+	return nil
+}
+
+// pairs of slots that counts are taken of, at most.
+const pairs = 7
+
+// votes are how many pairs of slots say a number a packet.
+type votes map[hit]map[float64]int
+
+func (v votes) add(t hit, per float64) {
+	if v[t] == nil {
+		v[t] = make(map[float64]int)
+	}
+	v[t][per]++
+}
+
+// settled tells whether as many pairs as are left cannot change what most of all say.
+func (v votes) settled(left int) bool {
+	if left > pairs/2 {
+		return false
+	}
+	for _, counts := range v {
+		most := 0
+		for _, n := range counts {
+			most = max(most, n)
+		}
+		if most <= pairs/2 && most+left > pairs/2 {
+			return false
+		}
+	}
+	return true
+}
+
+// timeChains measures the time of a packet of veth chains, for each scenario in rounds
+// that interleave the bulks. Those that only guests count have no time.
+func timeChains(ctx context.Context, rows []Row) (m *Measurement, err error) {
+	m = &Measurement{Host: host.Identify(host.Options{}), Bulks: counts(rows)}
+	all, err := ways(rows, m.Bulks)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range all {
+		plan := redirect.Plan{Scenarios: []redirect.Scenario{w.chain}, Mode: w.mode, Schedule: rounds.Schedule{Duration: timeOf}}
+		for _, b := range w.counts {
+			plan.Bulks = append(plan.Bulks, b.Bulk)
+		}
+		if plan.Validate() != nil {
+			continue
+		}
+		raw, err := redirect.Run(ctx, plan, nil)
+		if err != nil {
+			return nil, err
+		}
+		timed, _ := raw.Record()
+		for i, row := range timed {
+			if row.Refused != "" && len(all) == 1 {
+				return nil, fmt.Errorf("measure %s: %s", row.Name, row.Refused)
+			}
+			w.counts[i].Ns = row.Ns
+		}
+	}
+	return m, nil
+}
