@@ -48,7 +48,8 @@ func partOptions(part string) (names []string) {
 // known tells whether [Config] has an option.
 func known(option string) bool { return strings.Contains(config, "\n"+option+"=y\n") }
 
-// options are those of a kernel that are built in or modules, with "y" or "m".
+// options are those of a kernel that are built in, modules or left out: "y", "m", "n". One that the
+// kernel does not know, or whose dependencies are left out, is not there.
 type options map[string]string
 
 // Limits on a configuration: Debian's have 300 KB and 9000 lines.
@@ -61,8 +62,12 @@ const (
 func parseOptions(text []byte) (options, error) {
 	o := make(options)
 	for line := range bytes.Lines(text) {
-		name, value, ok := strings.Cut(strings.TrimSpace(string(line)), "=")
-		if !ok || !strings.HasPrefix(name, "CONFIG_") || value != "y" && value != "m" {
+		text := strings.TrimSpace(string(line))
+		name, value, ok := strings.Cut(text, "=")
+		if off, isOff := strings.CutSuffix(text, " is not set"); isOff {
+			name, value, ok = strings.TrimPrefix(off, "# "), "n", true
+		}
+		if !ok || !strings.HasPrefix(name, "CONFIG_") || value != "y" && value != "m" && value != "n" {
 			continue
 		}
 		if o[name] = value; len(o) > maxOptions {
@@ -155,31 +160,29 @@ func (l *Lacking) Error() string {
 
 func (l *Lacking) Unwrap() error { return l.Err }
 
-// instead are options that do in the place of one: Linux 7.3 has SYSCTL alone for what was PROC_SYSCTL, and which DWARF
-// is made is the kernel's own matter.
-var instead = map[string]string{
-	"CONFIG_PROC_SYSCTL":                        "CONFIG_SYSCTL",
-	"CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT": "CONFIG_DEBUG_INFO",
-}
-
-// check returns a [Lacking] when the configuration says that a kernel has not what parts need.
-// Without a configuration it returns nil: the guest will tell.
+// check returns a [Lacking] when the configuration says that a kernel is built without what parts
+// need. Without a configuration it returns nil: the guest will tell. It will tell, too, of options
+// that the configuration does not have: Linux 7.3 works without PROC_SYSCTL, which it does not know.
 func (k *Kernel) check(parts ...string) error {
-	if k.options == nil {
-		return nil
-	}
-	var lacks []string
-	for _, part := range parts {
-		for _, name := range partOptions(part) {
-			if k.options[name] == "" && k.options[instead[name]] == "" && !slices.Contains(lacks, name) {
-				lacks = append(lacks, name)
-			}
-		}
-	}
-	if len(lacks) > 0 {
+	if lacks := k.which("n", parts...); len(lacks) > 0 {
 		return &Lacking{Release: k.Release, Options: lacks, By: "by " + k.Config}
 	}
 	return nil
+}
+
+// which are the options of parts that have a value in the configuration, or with "" have none.
+func (k *Kernel) which(value string, parts ...string) (names []string) {
+	if k.options == nil {
+		return nil
+	}
+	for _, part := range parts {
+		for _, name := range partOptions(part) {
+			if k.options[name] == value && !slices.Contains(names, name) {
+				names = append(names, name)
+			}
+		}
+	}
+	return names
 }
 
 // moduleOptions are the options that build the modules a guest may load.
@@ -198,7 +201,7 @@ func (k *Kernel) without(module string) error {
 	case value == "m":
 		return fmt.Errorf("it is a module (%s=m), and there is no lib/modules/%s with it; where a kernel comes in several packages, "+
 			"name them all: %s", option, k.Release, "image.deb+modules.deb")
-	case value == "" && k.options != nil && option != "":
+	case (value == "" || value == "n") && k.options != nil && option != "":
 		return &Lacking{Release: k.Release, Options: []string{option}, By: "by " + filepath.Clean(k.Config)}
 	}
 	return nil

@@ -64,7 +64,8 @@ func TestConfig(t *testing.T) {
 func TestLacking(t *testing.T) {
 	t.Parallel()
 	all := Config()
-	without := strings.NewReplacer("CONFIG_VETH=y", "# CONFIG_VETH is not set", "CONFIG_BPF_JIT=y", "").Replace(all)
+	without := strings.NewReplacer("CONFIG_VETH=y", "# CONFIG_VETH is not set", "CONFIG_BPF_JIT=y", "# CONFIG_BPF_JIT is not set",
+		"CONFIG_KPROBES=y", "").Replace(all)
 	dir := t.TempDir()
 	write := func(name string, b []byte) string {
 		t.Helper()
@@ -98,6 +99,15 @@ func TestLacking(t *testing.T) {
 		}
 		if err := k.check(PartBoot); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		// What is not in a configuration refuses nothing, and is named when something fails.
+		absent := strings.Join(k.which("", PartBoot, PartCount), " ")
+		if absent != map[bool]string{true: "CONFIG_KPROBES"}[want != ""] {
+			t.Errorf("%s has no %q", name, absent)
+		}
+		err = Report{absent: k.which("", PartCount), absentBy: "by " + k.Config}.Lacks(errors.New("it failed"))
+		if strings.Contains(err.Error(), "lacks CONFIG_KPROBES") != (want != "") {
+			t.Error(err)
 		}
 	}
 	write("package/boot/config-6.1-x", []byte("text"))
@@ -137,6 +147,9 @@ func TestDebianConfigs(t *testing.T) {
 		}
 		if err := k.check(PartBoot, PartCount); err != nil {
 			t.Error(err)
+		}
+		if absent := k.which("", PartBoot, PartCount); len(absent) > 0 {
+			t.Errorf("%s does not know %v", file, absent)
 		}
 	}
 }
@@ -182,7 +195,7 @@ func FuzzConfig(f *testing.F) {
 		testutil.Allocates(t, 64<<20+uint64(64*len(b)), func() {
 			o, err := parseOptions(b)
 			for name, value := range o {
-				if err != nil || !strings.HasPrefix(name, "CONFIG_") || value != "y" && value != "m" {
+				if err != nil || !strings.HasPrefix(name, "CONFIG_") || value != "y" && value != "m" && value != "n" {
 					t.Errorf("%q=%q, %v", name, value, err)
 				}
 			}

@@ -36,10 +36,14 @@ func (k *Kernel) explain(console string, err error) error {
 			}
 		}
 	}
+	by := "by what it printed"
+	if len(lacks) == 0 {
+		lacks, by = k.which("", PartBoot), "by "+k.Config
+	}
 	if len(lacks) == 0 {
 		return err
 	}
-	return &Lacking{Release: k.Release, Options: lacks, By: "by what it printed", Err: err}
+	return &Lacking{Release: k.Release, Options: lacks, By: by, Err: err}
 }
 
 // lacksPrefix is what /init prints before an option that is missing, and a colon behind it.
@@ -57,10 +61,14 @@ func (r Report) Lacks(err error) error {
 			}
 		}
 	}
+	by := "by what failed in the guest"
+	if len(lacks) == 0 {
+		lacks, by = r.absent, r.absentBy
+	}
 	if len(lacks) == 0 || err == nil {
 		return err
 	}
-	return &Lacking{Options: lacks, By: "by what failed in the guest", Err: err}
+	return &Lacking{Options: lacks, By: by, Err: err}
 }
 
 // lacks tries, in a guest in which a command has failed, what counting stands on.

@@ -97,6 +97,10 @@ type Report struct {
 	Results []Result
 	// Console is what the kernel and /init printed, and QEMU before them.
 	Console string
+	// absent are options that are needed and not in the kernel's configuration, which may be why
+	// a command failed.
+	absent   []string
+	absentBy string
 }
 
 // Build builds a Go package as a static binary.
@@ -181,7 +185,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	defer runtime.UnlockOSThread()
 	runErr := debugger.run(qemu, m.Debug, stop)
 
-	var r Report
+	r := Report{absent: m.Kernel.which("", m.Needs...), absentBy: "by " + m.Kernel.Config}
 	text, err := io.ReadAll(io.NewSectionReader(console, 0, maxConsole))
 	if err != nil && runErr == nil {
 		return r, fmt.Errorf("read console: %w", err)
