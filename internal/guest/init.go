@@ -65,6 +65,10 @@ func serve() error {
 			return err
 		}
 	}
+	// Up to Linux 5.10 BPF programs and maps count as locked memory, of which 64 KiB are allowed.
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}); err != nil {
+		return fmt.Errorf("allow locked memory: %w", err)
+	}
 	enc := json.NewEncoder(port)
 	for _, c := range job.Commands {
 		if err := enc.Encode(execute(c)); err != nil {

@@ -23,6 +23,10 @@ import (
 func InGuest(ctx context.Context, nic string, rows []Row, timed, traced bool) (*Measurement, error) {
 	m, err := inGuest(ctx, nic, rows, timed, traced)
 	if err != nil {
+		// Only what failed is looked at: a probe before would move counts.
+		if why := feature.AsMissing(redirect.Probe(ctx)); why != nil {
+			return nil, why
+		}
 		return nil, err
 	}
 	m.Build = ownBuild(m.Host.Compiler) // at the end: reading it moves no count
