@@ -85,15 +85,18 @@ func configOf(k guest.Kernel) (string, error) {
 }
 
 // programSum says which unthunk counts: its version, and the beginning of a SHA-256 of the BPF programs that send, redirect
-// and receive packets. Counts hold their instructions, and those of the dispatcher, which finds them by their addresses.
+// and receive packets, or that replay them. Counts hold their instructions, and those of the dispatcher, which finds them by
+// their addresses.
 // The same source built otherwise counts the same.
-func programSum(path string) (string, error) {
+func programSum(path string, m *Measurement) (string, error) {
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
 		return "", fmt.Errorf("read this program: %w", err)
 	}
-	chain, replay := chain.Sum(), replay.Sum()
-	sum := sha256.Sum256(slices.Concat(chain[:], replay[:]))
+	sum := chain.Sum()
+	if m.Program != nil {
+		sum = replay.Sum()
+	}
 	return info.Main.Version + " " + hex.EncodeToString(sum[:6]), nil
 }
 
@@ -108,5 +111,5 @@ func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
 		b.Config, _ = configOf(m.Kernel) // what cannot be read is not known
 	}
 	b.QEMU, _ = m.QEMU.Version(ctx)
-	b.Unthunk, _ = programSum(m.Init)
+	b.Unthunk, _ = programSum(m.Init, got)
 }
