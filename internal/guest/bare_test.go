@@ -34,7 +34,7 @@ func TestBare(t *testing.T) {
 		t.Errorf("%+v, want release %s and no more", m.Kernel, release)
 	}
 	m.Exact, m.Needs = true, []string{PartCount}
-	rs := run(ctx, t, m, unthunk("version"), unthunk("lab-guest", "--bulk", "16"))
+	rs := run(ctx, t, m, unthunk("version"), unthunk("bench", "--quick"))
 	wantExit(t, rs[0], 0)
 	if rs[1].Exit == 0 || !slices.Equal(rs[1].Lacks, []string{"CONFIG_VETH"}) || len(rs[0].Lacks) > 0 {
 		t.Errorf("exit code %d, lacks %q and %q: %s", rs[1].Exit, rs[1].Lacks, rs[0].Lacks, rs[1].Stderr)

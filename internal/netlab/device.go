@@ -39,7 +39,7 @@ func (n *Namespace) VethPairAt(index int, nameA, nameB string) (a, b Device, err
 		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNumTxQueues: 1, PeerNumRxQueues: 1}
 		if err := netlink.LinkAdd(veth); err != nil {
 			if errors.Is(err, unix.EOPNOTSUPP) {
-				return &feature.Missing{Feature: "veth", Help: "modprobe veth", Err: err}
+				return &feature.Missing{Feature: "veth", Config: "CONFIG_VETH", Help: "modprobe veth", Err: err}
 			}
 			return fmt.Errorf("add veth %s: %w", nameA, err)
 		}
