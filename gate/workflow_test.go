@@ -38,7 +38,8 @@ func TestWorkflow(t *testing.T) {
 		t.Run(test.request, func(t *testing.T) {
 			work, summary := t.TempDir(), filepath.Join(t.TempDir(), "summary.md")
 			env := append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"), "GITHUB_SERVER_URL=file://"+dir, "GITHUB_REPOSITORY=owner/lb",
-				"GITHUB_REF="+test.request, "GITHUB_BASE_REF=main", "GITHUB_STEP_SUMMARY="+summary)
+				"GITHUB_REF="+test.request, "GITHUB_BASE_REF=main", "GITHUB_STEP_SUMMARY="+summary,
+				"GATE="+variable(t, "GATE"), "KERNEL="+variable(t, "KERNEL"))
 			for i, step := range steps {
 				cmd := exec.Command("bash", "-e", "-o", "pipefail", "-c", step)
 				cmd.Dir, cmd.Env = work, env
@@ -61,8 +62,8 @@ func TestWorkflow(t *testing.T) {
 	}
 }
 
-// workflowSteps are the commands of the workflow, without those that install what a test has.
-func workflowSteps(t *testing.T) (steps []string) {
+// workflow is that of the page.
+func workflow(t *testing.T) string {
 	t.Helper()
 	page, err := os.ReadFile("../docs/gate.md")
 	if err != nil {
@@ -71,6 +72,23 @@ func workflowSteps(t *testing.T) (steps []string) {
 	_, section, _ := strings.Cut(string(page), "\n## A program in a pull request\n")
 	_, block, _ := strings.Cut(section, "```yaml\n")
 	block, _, _ = strings.Cut(block, "```")
+	return block
+}
+
+// variable is one of the workflow's environment.
+func variable(t *testing.T, name string) string {
+	t.Helper()
+	m := regexp.MustCompile(`[{ ]` + name + `: ("[^"]*"|.*?)(?:, [A-Z]+:|}\n)`).FindStringSubmatch(workflow(t))
+	if m == nil {
+		t.Fatalf("the workflow has no %s", name)
+	}
+	return strings.Trim(m[1], `"`)
+}
+
+// workflowSteps are the commands of the workflow, without those that install what a test has.
+func workflowSteps(t *testing.T) (steps []string) {
+	t.Helper()
+	block := workflow(t)
 	for _, m := range regexp.MustCompile(`(?m)^ +- run: (.+)$`).FindAllStringSubmatch(block, -1) {
 		if !strings.HasPrefix(m[1], "apt-get") {
 			steps = append(steps, m[1])

@@ -32,6 +32,8 @@ type gateFlags struct {
 	scenarios                  []string
 	limit                      time.Duration
 	trace, config              bool
+	counted                    countedFlags
+	behaviorMayChange          bool
 	output                     outputFlags
 	appendsGiven, cpuModelsSet bool
 }
@@ -61,10 +63,15 @@ Where a row is beyond, the kernel boots once more, with a trace: which functions
 more, to the last instruction. The base has a trace from when it was made; --trace=false leaves both
 out.
 
+--prog counts the instructions that an XDP program of yours takes a packet, in place of a redirect;
+with --base it must also do the same with each packet, unless --behavior-may-change.
+
 An indirect call is priced by --prices, or by the price in the base: an estimate.`,
 		Example: `  unthunk gate --save base.json debian:6.12-cloud
   unthunk gate --base base.json --max instructions=+4 debian:6.12-cloud
-  unthunk gate --base base.json --format junit debian:6.12-cloud > gate.xml`,
+  unthunk gate --base base.json --format junit debian:6.12-cloud > gate.xml
+  unthunk gate --prog lb.o --packets p.pcap --save base.json debian:6.12-cloud
+  unthunk gate --prog lb.o --packets p.pcap --base base.json debian:6.12-cloud`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case f.config && len(args) > 0:
@@ -87,6 +94,9 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 				}
 			}
 			f.appendsGiven, f.cpuModelsSet = cmd.Flags().Changed("append"), cmd.Flags().Changed("cpu-model")
+			if _, err := f.counted.given(cmd); err != nil {
+				return err
+			}
 			return runGate(cmd.Context(), s, f, args[0])
 		},
 	}
@@ -106,6 +116,9 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 	fl.BoolVar(&f.config, "config", false, "print the options that a small kernel needs, for merge_config.sh of its tree")
 	fl.BoolVar(&f.trace, "trace", true, "say in which functions a row is beyond: a base has a trace, and such a kernel boots again")
+	f.counted.add(fl)
+	fl.BoolVar(&f.behaviorMayChange, "behavior-may-change", false,
+		"with --prog: packets may come out otherwise than of the base's program")
 	f.output.add(cmd)
 	return cmd
 }
@@ -148,7 +161,7 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkFiles([]string{f.base, f.prices, kernel}, outFile{"save", f.output.save}); err != nil {
+	if err := checkFiles(append(f.counted.files(), f.base, f.prices, kernel), outFile{"save", f.output.save}); err != nil {
 		return err
 	}
 	base, err := f.loadBase(ctx)
@@ -161,6 +174,9 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	plan, err := f.planOf(base, kernel)
 	if err != nil {
 		return fmt.Errorf("base %s: %w", f.base, err)
+	}
+	if err := f.program(ctx, s, base, &plan); err != nil {
+		return err
 	}
 	// What is wrong with the options is known before a guest boots.
 	if _, err := compare.Gate(base, new(record.Lab), opts); err != nil {
@@ -197,7 +213,7 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 
 // options are those of the comparison.
 func (f gateFlags) options(kernel string) (compare.GateOptions, error) {
-	opts := compare.GateOptions{Kernel: kernel, Unlike: f.unlike}
+	opts := compare.GateOptions{Kernel: kernel, Unlike: f.unlike, BehaviorMayChange: f.behaviorMayChange}
 	for _, text := range f.max {
 		a, err := compare.ParseAllowance(text)
 		if err != nil {
@@ -270,13 +286,36 @@ func (f gateFlags) planOf(base *record.Lab, kernel string) (lab.Plan, error) {
 	return plan, plan.Validate()
 }
 
+// program makes the plan one that counts a program, where the base does.
+func (f gateFlags) program(ctx context.Context, s std, base *record.Lab, plan *lab.Plan) error {
+	named := ""
+	for i := range base.Rows {
+		named = cmp.Or(named, base.Rows[i].Labels["prog"])
+	}
+	switch {
+	case named == "" && f.counted.prog == "":
+		return nil
+	case named == "":
+		return fmt.Errorf("base %s counts a redirect: leave --prog out", f.base)
+	case f.counted.prog == "":
+		return fmt.Errorf("base %s counts the program %s: name it by --prog, and --packets", f.base, named)
+	}
+	if err := f.counted.into(ctx, s, plan); err != nil {
+		return err
+	}
+	if name := plan.Program.Program.Name; name != named {
+		return fmt.Errorf("base %s counts the program %s, and %s is %s", f.base, named, f.counted.prog, name)
+	}
+	return nil
+}
+
 // makeBase counts, and writes what it counted.
 func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	switch {
 	case f.format != "text" && f.format != "json":
 		return usagef("--format %s writes a verdict: it needs --base", f.format)
-	case len(f.max) > 0 || len(f.unlike) > 0 || f.prices != "":
-		return usagef("--max, --unlike and --prices compare: they need --base")
+	case len(f.max) > 0 || len(f.unlike) > 0 || f.prices != "" || f.behaviorMayChange:
+		return usagef("--max, --unlike, --prices and --behavior-may-change compare: they need --base")
 	}
 	plan := lab.Plan{
 		Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
@@ -288,8 +327,13 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	if err := plan.Validate(); err != nil {
 		return unknownScenario(err, f.scenarios)
 	}
-	if err := checkFiles([]string{kernel}, outFile{"save", f.output.save}); err != nil {
+	if err := checkFiles(append(f.counted.files(), kernel), outFile{"save", f.output.save}); err != nil {
 		return err
+	}
+	if f.counted.prog != "" {
+		if err := f.counted.into(ctx, s, &plan); err != nil {
+			return err
+		}
 	}
 	l, cells, err := f.count(ctx, s, plan)
 	if err != nil && ctx.Err() == nil {

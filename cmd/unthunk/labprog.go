@@ -74,7 +74,7 @@ func (f *countedFlags) files() []string {
 
 // into makes a plan one that counts the program.
 func (f *countedFlags) into(ctx context.Context, s std, plan *lab.Plan) (err error) {
-	plan.Time = false
+	plan.Time, plan.Trace = false, false
 	if plan.Program, err = f.job(ctx, s); err != nil {
 		return err
 	}

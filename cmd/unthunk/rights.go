@@ -139,10 +139,14 @@ func rightsOf(cmd *cobra.Command) rights {
 			reads: given("bpf") || given("metrics-config"),
 		}
 	case "gate":
+		keeps := slices.Clone(guests)
+		if given("maps-from") {
+			keeps = append(keeps, unix.CAP_SYS_ADMIN, unix.CAP_BPF)
+		}
 		return rights{
-			keeps: guests,
+			keeps: keeps,
 			about: "none. As root: CAP_SETUID, CAP_SETGID, CAP_KILL, CAP_CHOWN, CAP_FOWNER and CAP_DAC_OVERRIDE to run QEMU and " +
-				"apt as other users.",
+				"apt as other users; with --maps-from: CAP_SYS_ADMIN, CAP_BPF.",
 			reads: true,
 		}
 	case "lab":

@@ -20,6 +20,8 @@ type GateOptions struct {
 	Max []Allowance
 	// Unlike are the parts of a build, of [BuildParts], that may differ.
 	Unlike []string
+	// BehaviorMayChange lets packets come out of a program otherwise than in the base.
+	BehaviorMayChange bool
 	// Price is that of one indirect call in ns, on the machine of PriceOf; it may be nil.
 	Price   *stat.Quantity
 	PriceOf string
@@ -28,18 +30,19 @@ type GateOptions struct {
 // buildPart is a part of a build that counts depend on besides the kernel's source.
 type buildPart struct {
 	name string
-	of   func(*record.LabBuild) string
+	of   func(*record.LabBuild, *record.LabProgram) string
 }
 
 // buildParts are what two builds must agree in.
 func buildParts() []buildPart {
 	return []buildPart{
-		{"compiler", func(b *record.LabBuild) string { return b.Compiler }},
-		{"config", func(b *record.LabBuild) string { return b.Config }},
-		{"boot", func(b *record.LabBuild) string { return b.CommandLine }},
-		{"cpu", func(b *record.LabBuild) string { return b.CPU }},
-		{"qemu", func(b *record.LabBuild) string { return b.QEMU }},
-		{"unthunk", func(b *record.LabBuild) string { return b.Unthunk }},
+		{"compiler", func(b *record.LabBuild, _ *record.LabProgram) string { return b.Compiler }},
+		{"config", func(b *record.LabBuild, _ *record.LabProgram) string { return b.Config }},
+		{"boot", func(b *record.LabBuild, _ *record.LabProgram) string { return b.CommandLine }},
+		{"cpu", func(b *record.LabBuild, _ *record.LabProgram) string { return b.CPU }},
+		{"qemu", func(b *record.LabBuild, _ *record.LabProgram) string { return b.QEMU }},
+		{"unthunk", func(b *record.LabBuild, _ *record.LabProgram) string { return b.Unthunk }},
+		{"packets", func(_ *record.LabBuild, p *record.LabProgram) string { return p.Source.Hash }},
 	}
 }
 
@@ -168,13 +171,17 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		r.Instructions = &record.GateCount{Old: *was.Instructions, New: *is.Instructions,
 			Allowed: allowed(opts.Max, name, "instructions", *was.Instructions)}
 	}
-	r.Indirect = &record.GateCount{Old: *was.CallsPerPacket, New: *is.CallsPerPacket,
-		Allowed: allowed(opts.Max, name, "indirect", *was.CallsPerPacket)}
+	if was.CallsPerPacket != nil && is.CallsPerPacket != nil {
+		r.Indirect = &record.GateCount{Old: *was.CallsPerPacket, New: *is.CallsPerPacket,
+			Allowed: allowed(opts.Max, name, "indirect", *was.CallsPerPacket)}
+	}
 	price := opts.Price
 	if !strings.HasPrefix(is.Thunk, "retpoline") { // as record.Lab.BranchNs
 		price = nil
 	}
-	r.Ns = times(price, r.Indirect.Difference())
+	if r.Indirect != nil {
+		r.Ns = times(price, r.Indirect.Difference())
+	}
 	r.Sites = siteChanges(was, is, price)
 	r.Functions = functionChanges(was, is)
 	if r.Missing != "" {
@@ -186,7 +193,32 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 			r.Verdict = record.GateBeyond
 		}
 	}
+	if was.Program != nil && is.Program != nil && was.Program.Source.Hash == is.Program.Source.Hash &&
+		was.Program.Outcome != is.Program.Outcome {
+		r.Behavior = behavior(was.Program, is.Program)
+		if !opts.BehaviorMayChange {
+			r.Verdict = record.GateBeyond
+		}
+	}
 	return r
+}
+
+// behavior says how packets come out of a program otherwise.
+func behavior(was, is *record.LabProgram) string {
+	if maps.Equal(was.Verdicts, is.Verdicts) {
+		return "packets come out otherwise than of the base's program"
+	}
+	return shortened(fmt.Sprintf("packets come out otherwise than of the base's program: %s, which were %s", byVerdict(is.Verdicts),
+		byVerdict(was.Verdicts)))
+}
+
+// byVerdict is how many packets have each, by name.
+func byVerdict(of map[string]int) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(of)) {
+		parts = append(parts, fmt.Sprintf("%s %d", name, of[name]))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // shortened is the beginning of a sentence: as much as records take.
@@ -259,8 +291,10 @@ func addUnlike(g *record.Gate, was, is *record.LabRow, allow []string) {
 	}
 	var none record.LabBuild
 	old, now := cmp.Or(was.Build, &none), cmp.Or(is.Build, &none)
+	var noProgram record.LabProgram
+	oldProgram, nowProgram := cmp.Or(was.Program, &noProgram), cmp.Or(is.Program, &noProgram)
 	for _, part := range buildParts() {
-		a, b := part.of(old), part.of(now)
+		a, b := part.of(old, oldProgram), part.of(now, nowProgram)
 		if a == b || slices.ContainsFunc(g.Unlike, func(u record.GateUnlike) bool { return u.Name == part.name }) {
 			continue
 		}

@@ -213,3 +213,38 @@ func TestParseAllowance(t *testing.T) {
 		}
 	}
 }
+
+// A program's rows have instructions alone. Packets that come out otherwise are beyond, unless they may; other packets
+// cannot be told.
+func TestGateProgram(t *testing.T) {
+	lab := func(instructions float64, outcome, packets string) *record.Lab {
+		l := recordtest.GateLab("k")
+		l.Rows = l.Rows[:1]
+		l.Rows[0].Labels = map[string]string{"kernel": "k", "prog": "lb", "class": "verdict/tx", "packets": "p.pcap"}
+		l.Rows[0].Instructions, l.Rows[0].CallsPerPacket, l.Rows[0].Sites, l.Rows[0].Functions = &instructions, nil, nil, nil
+		l.Rows[0].Program = &record.LabProgram{Outcome: outcome, Source: record.PacketSource{Hash: packets}, Verdicts: map[string]int{outcome: 2}}
+		return l
+	}
+	for name, test := range map[string]struct {
+		now                    *record.Lab
+		opts                   GateOptions
+		verdict, why, behavior string
+	}{
+		"the same":              {lab(40, "a", "x"), GateOptions{}, "within", "", ""},
+		"one more":              {lab(41, "a", "x"), GateOptions{}, "beyond", "", ""},
+		"one less, otherwise":   {lab(39, "b", "x"), GateOptions{}, "beyond", "", "b 2, which were a 2"},
+		"otherwise, and it may": {lab(40, "b", "x"), GateOptions{BehaviorMayChange: true}, "within", "", "b 2, which were a 2"},
+		"other packets":         {lab(40, "b", "y"), GateOptions{}, "cannot tell", "unlike in packets", ""},
+		"a redirect":            {recordtest.GateLab("k"), GateOptions{}, "cannot tell", "it was not counted", ""},
+	} {
+		g, err := Gate(lab(40, "a", "x"), test.now, test.opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r := g.Rows[0]
+		if g.Verdict != test.verdict || !strings.Contains(g.Why, test.why) || !strings.Contains(r.Behavior, test.behavior) ||
+			(test.behavior == "") != (r.Behavior == "") || r.Name != "prog=lb/verdict/tx" || r.Indirect != nil {
+			t.Errorf("%s: %s, %q, %+v", name, g.Verdict, g.Why, r)
+		}
+	}
+}

@@ -23,7 +23,14 @@ func Gate(g *record.Gate) string {
 		}
 		return text
 	}
-	text := "Beyond: " + gateChanges(g, func(d float64, r *record.GateRow) bool { return d > 0 && r.Verdict == record.GateBeyond }) + "."
+	more := gateChanges(g, func(d float64, r *record.GateRow) bool { return d > 0 && r.Verdict == record.GateBeyond })
+	for i := range g.Rows {
+		if row := &g.Rows[i]; row.Behavior != "" {
+			more = strings.TrimPrefix(more+"; "+row.Name+": "+row.Behavior, "; ")
+			break // others are parts of it
+		}
+	}
+	text := "Beyond: " + more + "."
 	var untold []string
 	for i := range g.Rows {
 		if g.Rows[i].Verdict == record.GateCannotTell {

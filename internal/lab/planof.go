@@ -21,6 +21,10 @@ func PlanOf(l *record.Lab, kernel string) (Plan, error) {
 	var dmas []string
 	for i := range l.Rows {
 		labels := l.Rows[i].Labels
+		if labels["prog"] != "" { // which program and which packets the caller knows
+			p.CPUs, p.Appends = add(p.CPUs, labels["cpu"]), add(p.Appends, labels["append"])
+			continue
+		}
 		bulk, err := strconv.Atoi(labels["bulk"])
 		if err != nil {
 			return p, fmt.Errorf("row %s: bulk %.20q is no number", l.Rows[i].Name, labels["bulk"])

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -58,6 +59,8 @@ type GateRow struct {
 	// Verdict is in the words of [Gate.Verdict]; Missing says why it cannot be told.
 	Verdict string `json:"verdict"`
 	Missing string `json:"missing,omitempty"`
+	// Behavior says how packets come out of a program of the user's otherwise; empty where they do not, and for a redirect.
+	Behavior string `json:"behavior,omitempty"`
 	// Instructions and Indirect branches per packet. Nil where one side has none.
 	Instructions *GateCount `json:"instructions"`
 	Indirect     *GateCount `json:"indirect"`
@@ -168,15 +171,16 @@ func (r *GateRow) check() error {
 	if err := checkVerdict(r.Verdict, r.Missing); err != nil {
 		return err
 	}
-	if err := checkTexts([]string{r.Missing}); err != nil {
+	if err := checkTexts([]string{r.Missing, r.Behavior}); err != nil {
 		return err
 	}
 	for _, c := range []*GateCount{r.Instructions, r.Indirect} {
-		if c != nil && !(possibleCount(c.Old) && possibleCount(c.New) && possibleCount(c.Allowed) && possibleCount(c.Spread)) {
+		// A program of the user's may take less than one that only passes.
+		if c != nil && !(possibleCount(math.Abs(c.Old)) && possibleCount(math.Abs(c.New)) && possibleCount(c.Allowed) && possibleCount(c.Spread)) {
 			return fmt.Errorf("impossible count %v → %v", c.Old, c.New)
 		}
 	}
-	if r.Missing == "" && r.Indirect == nil {
+	if r.Missing == "" && r.Indirect == nil && r.Instructions == nil {
 		return errNeither
 	}
 	if err := checkQuantities([]quantity{{"ns", "ns", r.Ns, true}}); err != nil {

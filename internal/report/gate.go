@@ -31,6 +31,9 @@ func Gate(w io.Writer, opts Options, g *record.Gate) error {
 			}
 			t.add("  "+c.Name, stat.Exact(c.Old), stat.Exact(c.New), cells.Signed(c.Difference()), cells.Allowed(c.GateCount), verdict)
 		}
+		if row.Behavior != "" {
+			t.below("    ", row.Behavior)
+		}
 		if row.Missing != "" {
 			if len(t.rows[len(t.rows)-1]) == 1 {
 				t.add("  -", "", "", "", "", "")

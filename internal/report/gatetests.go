@@ -63,6 +63,9 @@ func gateTest(row *record.GateRow) test {
 				stat.Exact(d.New)))
 		}
 	}
+	if row.Behavior != "" {
+		said = append(said, row.Behavior)
+	}
 	t.text = strings.Join(said, ", ")
 	switch row.Verdict {
 	case record.GateBeyond:

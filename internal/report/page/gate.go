@@ -24,7 +24,7 @@ func gateBlock(g *record.Gate) block {
 				verdict = row.Verdict
 			}
 			counts.add(row.Name, c.Name, stat.Exact(c.Old), stat.Exact(c.New), cells.Signed(c.Difference()), cells.Allowed(c.GateCount),
-				verdict, row.Missing).Differs = verdict == record.GateBeyond
+				verdict, cells.Join(", ", row.Missing, row.Behavior)).Differs = verdict == record.GateBeyond
 		}
 		if len(found) == 0 {
 			counts.add(row.Name, "", "–", "–", "–", "–", row.Verdict, row.Missing)
