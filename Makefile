@@ -61,7 +61,7 @@ race:
 # Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
 # kernels under QEMU; downloads them once.
 test-kernels: missing
-	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./internal/guest ./internal/lab | go run ./internal/dev/testsum
+	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./gate ./internal/guest ./internal/lab | go run ./internal/dev/testsum
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an
 # hour.

@@ -176,7 +176,8 @@ func (r *GateRow) check() error {
 	}
 	for _, c := range []*GateCount{r.Instructions, r.Indirect} {
 		// A program of the user's may take less than one that only passes.
-		if c != nil && !(possibleCount(math.Abs(c.Old)) && possibleCount(math.Abs(c.New)) && possibleCount(c.Allowed) && possibleCount(c.Spread)) {
+		if c != nil && !(possibleCount(math.Abs(c.Old)) && possibleCount(math.Abs(c.New)) && possibleCount(c.Allowed) &&
+			possibleCount(c.Spread)) {
 			return fmt.Errorf("impossible count %v → %v", c.Old, c.New)
 		}
 	}
