@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 
 	"github.com/unthunk/unthunk/internal/unpack"
 )
@@ -148,9 +149,13 @@ func parseELF(ctx context.Context, r io.ReaderAt, size int64, head []byte) (i im
 				return i, err
 			}
 			i.pvh = i.pvh || pvh
-		case kind == elf.PT_LOAD && i.release == "":
-			if i.release, i.version, err = findBanner(ctx, part); err != nil {
+		case kind == elf.PT_LOAD && !numbered.MatchString(i.version):
+			release, version, err := findBanner(ctx, part)
+			if err != nil {
 				return i, err
+			}
+			if release != "" {
+				i.release, i.version = release, version
 			}
 		}
 	}
@@ -163,8 +168,12 @@ func parseELF(ctx context.Context, r io.ReaderAt, size int64, head []byte) (i im
 // linuxVersion begins linux_banner (init/version-timestamp.c).
 const linuxVersion = "Linux version "
 
+// numbered begins what uname -v says.
+var numbered = regexp.MustCompile(`^#[0-9]`)
+
 // findBanner looks for a kernel's banner in what r reads, which may be the whole of a kernel. The
-// release is empty where there is none.
+// release is empty where there is none. From Linux 6.1 on there is one more, without the number of
+// the build, that was linked before it was known (init/version.c): it counts where no other is.
 func findBanner(ctx context.Context, r io.Reader) (release, version string, err error) {
 	b := make([]byte, 0, 1<<20)
 	for {
@@ -183,12 +192,17 @@ func findBanner(ctx context.Context, r io.Reader) (release, version string, err 
 				break
 			}
 			rest = rest[k+len(linuxVersion):]
-			if release, version, err := banner(rest[:min(len(rest), maxBanner)], 1); err == nil {
-				return release, version, nil
+			r, v, err := banner(rest[:min(len(rest), maxBanner)], 1)
+			switch {
+			case err != nil:
+			case numbered.MatchString(v):
+				return r, v, nil
+			case release == "":
+				release, version = r, v
 			}
 		}
 		if last {
-			return "", "", nil
+			return release, version, nil
 		}
 		b = b[:copy(b, b[len(b)-maxBanner:])]
 	}

@@ -59,6 +59,8 @@ func TestImage(t *testing.T) {
 	}{
 		"bzImage":         {bz(), "6.12.1-made", "#1 SMP made up", ""},
 		"vmlinux":         {vmlinux("Linux version %s"+made, true), "6.12.1-made", "#7 SMP Mon", "elf pvh"},
+		"linked twice":    {vmlinux("Linux version 6.12.1-made (me@here) (gcc) # SMP \n\x00"+made, true), "6.12.1-made", "#7 SMP Mon", "elf pvh"},
+		"not numbered":    {vmlinux("Linux version 6.12.1-made (me@here) (gcc) # SMP \n\x00", true), "6.12.1-made", "# SMP ", "elf pvh"},
 		"no PVH":          {vmlinux(made, false), "6.12.1-made", "#7 SMP Mon", "elf"},
 		"far in it":       {vmlinux(strings.Repeat("Linux version x", 100_000)+made, true), "6.12.1-made", "#7 SMP Mon", "elf pvh"},
 		"empty":           {nil, "", "", "the file is empty"},
