@@ -248,3 +248,49 @@ func TestGateProgram(t *testing.T) {
 		}
 	}
 }
+
+// A row that is beyond says in which functions, where both sides were traced and the second count is the first.
+func TestGateTraces(t *testing.T) {
+	traced := func(kernel string, more uint64) *record.Lab {
+		l := recordtest.GateLab(kernel)
+		for i := range l.Rows {
+			row := &l.Rows[i]
+			executed := uint64(*row.Instructions*128) + 128*more
+			*row.Instructions += float64(more)
+			row.Trace = &record.LabTrace{Packets: 128, Executed: executed, Functions: []record.LabTraceFunction{
+				{Function: "xdp_do_redirect", Stage: "redirect", Executed: 128 * (50 + more), Inclusive: 128 * (50 + more)},
+				{Function: "veth_poll", Stage: "receive", Executed: executed - 128*(50+more), Inclusive: executed - 128*(50+more)},
+			}}
+		}
+		return l
+	}
+	base, now := traced("a", 0), traced("b", 7)
+	g, err := Gate(base, now, GateOptions{})
+	if err != nil || g.Verdict != record.GateBeyond || !CanTrace(g, base) || CanTrace(g, recordtest.GateLab("a")) {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	AddTraces(g, base, now)
+	tr := g.Rows[0].Trace
+	if tr == nil || len(tr.Functions) != 1 || tr.Functions[0].Name != "xdp_do_redirect" || tr.Functions[0].Difference != 7 {
+		t.Errorf("%+v, %v", tr, g.Warnings)
+	}
+	if _, err := record.Parse([]byte(recordtest.Marshal(t, g))); err != nil {
+		t.Error(err)
+	}
+	for want, again := range map[string]*record.Lab{"counted otherwise": traced("b", 8), "not traced: it hung": traced("b", 7)} {
+		if strings.Contains(want, "hung") {
+			again.Rows[0].Refused = "it hung"
+		}
+		g, err := Gate(base, now, GateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		AddTraces(g, base, again)
+		if g.Rows[0].Trace != nil || len(g.Warnings) == 0 || !strings.Contains(g.Warnings[0].Text, want) {
+			t.Errorf("%+v, want %s", g.Warnings, want)
+		}
+	}
+	if g, err := Gate(base, traced("b", 0), GateOptions{}); err != nil || CanTrace(g, base) {
+		t.Errorf("what is within needs no trace: %v", err)
+	}
+}
