@@ -42,6 +42,9 @@ type Packets struct {
 // have blocks without end that hold none, which its reader remembers.
 const maxGap = 4 << 20
 
+// maxInterfaces is how many interfaces a section of pcapng may have: its reader keeps them all.
+const maxInterfaces = 1 << 16
+
 // ReadPackets reads pcap or pcapng with Ethernet frames, from begin to end, and keeps at most most frames
 // (0 is [DefaultPackets]): a uniform sample in the order of the file, the same one each time.
 func ReadPackets(r io.Reader, most int) (*Packets, error) {
@@ -154,6 +157,9 @@ func openNg(r io.Reader) (func() ([]byte, gopacket.CaptureInfo, error), error) {
 		frame, ci, err := capture.ZeroCopyReadPacketData()
 		if err != nil {
 			return nil, ci, err
+		}
+		if capture.NInterfaces() > maxInterfaces {
+			return nil, ci, fmt.Errorf("more than %d interfaces", maxInterfaces)
 		}
 		link, _ := ci.AncillaryData[0].(layers.LinkType)
 		return frame, ci, ethernet(link)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,6 +105,28 @@ func TestReadPackets(t *testing.T) {
 	}
 	if _, err := ReadPackets(nil, MaxPackets+1); err == nil {
 		t.Error("too many packets: no error")
+	}
+}
+
+// Interfaces are kept while a section lasts: those between packets are counted together.
+func TestReadPacketsInterfaces(t *testing.T) {
+	t.Parallel()
+	file := captureNg(t, layers.LinkTypeEthernet, frame(60, 1))
+	at := bytes.LastIndex(file, []byte{6, 0, 0, 0, 0x5c, 0, 0, 0}) // the packet's block
+	if at < 0 {
+		t.Fatal("the capture has no block of a packet")
+	}
+	packet := file[at:]
+	described := []byte{1, 0, 0, 0, 20, 0, 0, 0, 1, 0, 0, 0, 0xff, 0xff, 0, 0, 20, 0, 0, 0}
+	many := slices.Clone(file)
+	for range 5 {
+		many = append(append(many, bytes.Repeat(described, 20_000)...), packet...)
+	}
+	if _, err := ReadPackets(bytes.NewReader(many), 0); err == nil || !strings.Contains(err.Error(), "more than 65536 interfaces") {
+		t.Errorf("100 000 interfaces: %v", err)
+	}
+	if p, err := ReadPackets(bytes.NewReader(many[:len(file)+3*(20_000*len(described)+len(packet))]), 0); err != nil || p.Seen != 4 {
+		t.Errorf("60 000 interfaces: %v, %v", p, err)
 	}
 }
 

@@ -38,8 +38,16 @@ func (f *diffFlags) take(cmd *cobra.Command, saved *record.Saved) error {
 			return fmt.Errorf("the record's --%s %.40q is impossible", flag, was[flag])
 		}
 	}
-	if _, err := os.Stat(f.replay.packets); err != nil && !given && f.replay.packets != "" && !prog.IsMade(f.replay.packets) {
-		return usagef("its packets are of a file %.200s, which is not in this folder: --packets FILE says where it is", f.replay.packets)
+	if given || f.replay.packets == "" {
+		return nil
+	}
+	// A record may be another's: it names no other file than one beside the user, and none that waits for a writer.
+	info, err := os.Stat(f.replay.packets)
+	switch {
+	case err != nil && prog.IsMade(f.replay.packets):
+	case err != nil, !info.Mode().IsRegular(), filepath.Base(f.replay.packets) != f.replay.packets:
+		return usagef("its packets are of a file %.200s, which is not a file in this folder: --packets FILE says where it is",
+			f.replay.packets)
 	}
 	return nil
 }

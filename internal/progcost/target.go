@@ -24,9 +24,9 @@ func Replayable(o *program.Opened) prog.Program {
 func (raw *Raw) Identity(target string, o *program.Opened, number int) record.ProgramIdentity {
 	id, err := Identify(o)
 	if err != nil {
-		id = record.ProgramIdentity{Name: o.Name} // it is what it is called
+		id = record.ProgramIdentity{Name: printable(o.Name)} // it is what it is called
 	}
-	id.Target, id.Places = target, 1
+	id.Target, id.Places = printable(target), 1
 	if raw.anew[number] {
 		id.Places = len(raw.numbers)
 	}
@@ -35,7 +35,7 @@ func (raw *Raw) Identity(target string, o *program.Opened, number int) record.Pr
 
 // Identify says what program the kernel made of an opened one: its hash, and the size of its machine code.
 func Identify(o *program.Opened) (record.ProgramIdentity, error) {
-	id := record.ProgramIdentity{Name: o.Name}
+	id := record.ProgramIdentity{Name: printable(o.Name)}
 	info, err := o.Program.Info()
 	if err != nil {
 		return id, fmt.Errorf("read about program %s: %w", o.Name, err)

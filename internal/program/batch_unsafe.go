@@ -48,9 +48,12 @@ type batch struct {
 // no faster, and are longer until ctx is looked at.
 const batchBytes = 1 << 20
 
+// maxBatch is the most bytes of entries in one system call, and so the largest entry that is read.
+const maxBatch = 64 << 20
+
 func newBatch(m *ebpf.Map) *batch {
 	b := &batch{keySize: int(m.KeySize()), valueSize: valueBytes(m)}
-	b.grow(min(max(batchBytes/(b.keySize+b.valueSize), 64), 1<<14))
+	b.grow(min(max(batchBytes/(b.keySize+b.valueSize), 1), 1<<14))
 	b.cursor = make([]byte, max(b.keySize, 4))
 	return b
 }
@@ -93,6 +96,9 @@ func (b *batch) call(command uintptr, m *ebpf.Map, count int) (int, unix.Errno) 
 // Entries that come or go meanwhile are copied or not. Requires at least Linux 5.6 to be fast,
 // 5.13 for arrays of a value for each CPU.
 func copyEntries(ctx context.Context, from, to *ebpf.Map) (entries int, err error) {
+	if n := valueBytes(from); n > maxBatch {
+		return 0, fmt.Errorf("its values have %d MiB each: at most %d are copied", n>>20, maxBatch>>20)
+	}
 	entries, err = scan(ctx, from, func(b *batch, n int) error { return b.put(to, n) })
 	if errors.Is(err, errNoBatches) {
 		return copySlowly(ctx, from, to)
@@ -112,7 +118,7 @@ func scan(ctx context.Context, from *ebpf.Map, f func(b *batch, n int) error) (e
 		}
 		n, errno := b.call(unix.BPF_MAP_LOOKUP_BATCH, from, b.room())
 		switch {
-		case errno == unix.ENOSPC && b.room() < 1<<22: // one bucket of the hash has more
+		case errno == unix.ENOSPC && b.room() < 1<<22 && 4*(len(b.keys)+len(b.values)) <= maxBatch: // one bucket of the hash has more
 			b.grow(4 * b.room())
 			continue
 		case errno == errNotSupported || errno == unix.EINVAL && !b.started:

@@ -25,18 +25,25 @@ func (l layout) stride() int {
 }
 
 // room is how many bytes of text one entry may have: bpftool writes up to 32 for a byte with
-// line breaks, and as much again for its formatted form, for each CPU.
+// line breaks, and as much again for its formatted form, for each CPU of the machine that it runs on.
 func (l layout) room() int64 {
 	const text, other = 256, 64 << 10
-	return int64(l.key+l.value*max(l.cpus, 64))*text + other
+	values := int64(l.value)
+	if l.cpus > 0 {
+		values *= int64(max(l.cpus, 64))
+	}
+	return min((int64(l.key)+values)*text, maxEntryText) + other
 }
+
+// maxEntryText is the most text of one entry, in bytes: a value of 9 MB. An entry is held up to three times.
+const maxEntryText = 64 << 20
 
 // dumpEntry is an element of a dump: `bpftool map dump -j` writes it (print_entry_json in
 // tools/bpf/bpftool/map.c).
 type dumpEntry struct {
 	Key       json.RawMessage `json:"key"`
 	Value     json.RawMessage `json:"value"`
-	Values    []dumpValue     `json:"values"`
+	Values    dumpValues      `json:"values"`
 	Formatted json.RawMessage `json:"formatted"`
 	// Elements is of the document around elements, when bpftool dumps several maps.
 	Elements json.RawMessage `json:"elements"`
@@ -45,6 +52,37 @@ type dumpEntry struct {
 type dumpValue struct {
 	CPU   *int            `json:"cpu"`
 	Value json.RawMessage `json:"value"`
+}
+
+// dumpValues are the values of an entry, one for each CPU.
+type dumpValues []dumpValue
+
+// maxDumpCPUs is the most CPUs that Linux can have (NR_CPUS of arch/x86/Kconfig).
+const maxDumpCPUs = 8192
+
+// UnmarshalJSON reads one value after the other: an empty one of two bytes would take twenty times as much.
+func (v *dumpValues) UnmarshalJSON(b []byte) error {
+	d := json.NewDecoder(bytes.NewReader(b))
+	switch token, err := d.Token(); {
+	case err != nil:
+		return err
+	case token == nil: // null
+		return nil
+	case token != json.Delim('['):
+		return errors.New("its values are no array")
+	}
+	*v = dumpValues{}
+	for d.More() {
+		if len(*v) == maxDumpCPUs {
+			return fmt.Errorf("values of more than %d CPUs", maxDumpCPUs)
+		}
+		var one dumpValue
+		if err := d.Decode(&one); err != nil {
+			return err
+		}
+		*v = append(*v, one)
+	}
+	return nil
 }
 
 // dumped says what a dump had beside what was read.

@@ -67,6 +67,23 @@ func TestReadDump(t *testing.T) {
 	}
 }
 
+// An entry takes little memory whatever is in it: 6 MB of empty values took 160.
+func TestReadDumpMemory(t *testing.T) {
+	values := `[{"key":["1","2"],"values":[` + strings.Repeat("{},", 2<<20) + `{}]}]`
+	for _, l := range []layout{{key: 2, value: 1 << 20}, {key: 2, value: 1 << 20, cpus: 2}} {
+		testutil.Allocates(t, uint64(8*len(values)), func() {
+			_, err := readDump(strings.NewReader(values), l, func(_, _ []byte) error { return nil })
+			if err == nil || !strings.Contains(err.Error(), "values of more than 8192 CPUs") {
+				t.Errorf("%+v: %v", l, err)
+			}
+		})
+	}
+	huge := layout{key: 4, value: 1 << 30, cpus: 128}
+	if n := huge.room(); n > 65<<20 {
+		t.Errorf("an entry may have %d bytes of text", n)
+	}
+}
+
 // What no bpftool wrote ends in one line, and takes little memory.
 func FuzzDump(f *testing.F) {
 	f.Add([]byte(`[{"key":["0x01","0x02"],"value":["0xff","0x00","0x7f"],"formatted":{"key":1}}]`), false)

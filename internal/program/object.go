@@ -78,6 +78,9 @@ func unpin(spec *ebpf.CollectionSpec) {
 	}
 }
 
+// maxSymbols is how many symbols an object may have: large ones have some thousand.
+const maxSymbols = 1 << 17
+
 // checkSections refuses an object that would take much more memory than it has bytes:
 // whoever reads sections unpacks them, reads them several times, and makes their zeroes.
 func checkSections(b []byte) error {
@@ -95,6 +98,9 @@ func checkSections(b []byte) error {
 				return fmt.Errorf("section %.60q: more than %d MiB of zeroes", s.Name, MaxObject>>20)
 			}
 			room -= s.Size
+		}
+		if s.Type == elf.SHT_SYMTAB && s.Size/elf.Sym64Size > maxSymbols {
+			return fmt.Errorf("section %.60q: more than %d symbols", s.Name, maxSymbols)
 		}
 		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
 			return fmt.Errorf("section %.60q is compressed", s.Name)

@@ -40,6 +40,7 @@ func FuzzObject(f *testing.F) {
 func TestObjectHostile(t *testing.T) {
 	for want, change := range map[string]func(header []byte){
 		"is compressed":              func(header []byte) { header[9] |= byte(elf.SHF_COMPRESSED >> 8) },
+		"more than 131072 symbols":   func(header []byte) { binary.LittleEndian.PutUint64(header[32:], 24<<18) },
 		"more than 32 MiB of zeroes": func(header []byte) { header[4], header[35] = byte(elf.SHT_NOBITS), 0x80 },
 	} {
 		b, err := os.ReadFile("../bpf/count/count_bpfel.o")
@@ -49,11 +50,15 @@ func TestObjectHostile(t *testing.T) {
 		if _, err := ParseObject(b); err != nil {
 			t.Fatal(err)
 		}
+		symbols := want == "more than 131072 symbols"
 		headers, size := binary.LittleEndian.Uint64(b[40:]), uint64(binary.LittleEndian.Uint16(b[58:]))
 		for i := range uint64(binary.LittleEndian.Uint16(b[60:])) {
 			header := b[headers+i*size:]
-			progbits := elf.SectionType(binary.LittleEndian.Uint32(header[4:])) == elf.SHT_PROGBITS
-			if progbits && binary.LittleEndian.Uint64(header[32:]) > 24 { // there is room for the header of what is packed
+			kind := elf.SectionType(binary.LittleEndian.Uint32(header[4:]))
+			if symbols && kind == elf.SHT_SYMTAB {
+				change(header)
+			}
+			if !symbols && kind == elf.SHT_PROGBITS && binary.LittleEndian.Uint64(header[32:]) > 24 { // there is room for the header of what is packed
 				change(header)
 			}
 		}
