@@ -113,7 +113,7 @@ func checkTaken(t *testing.T, run func(string) (int, string, string), dir string
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
 	code, _, stderr = run(cost + " " + samples + ":loop")
-	if code != exitUsage || !strings.Contains(stderr, "a file taken.pcap, which is not in this folder: --packets") {
+	if code != exitUsage || !strings.Contains(stderr, "a file taken.pcap, which is no file in this folder: --packets") {
 		t.Errorf("packets elsewhere: exit code %d: %s", code, stderr)
 	}
 	for args, want := range map[string]string{

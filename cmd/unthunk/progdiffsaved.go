@@ -46,7 +46,7 @@ func (f *diffFlags) take(cmd *cobra.Command, saved *record.Saved) error {
 	switch {
 	case err != nil && prog.IsMade(f.replay.packets):
 	case err != nil, !info.Mode().IsRegular(), filepath.Base(f.replay.packets) != f.replay.packets:
-		return usagef("its packets are of a file %.200s, which is not a file in this folder: --packets FILE says where it is",
+		return usagef("its packets are of a file %.200s, which is no file in this folder: --packets FILE says where it is",
 			f.replay.packets)
 	}
 	return nil
