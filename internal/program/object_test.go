@@ -58,7 +58,8 @@ func TestObjectHostile(t *testing.T) {
 			if symbols && kind == elf.SHT_SYMTAB {
 				change(header)
 			}
-			if !symbols && kind == elf.SHT_PROGBITS && binary.LittleEndian.Uint64(header[32:]) > 24 { // there is room for the header of what is packed
+			// There is room for the header of what is packed.
+			if !symbols && kind == elf.SHT_PROGBITS && binary.LittleEndian.Uint64(header[32:]) > 24 {
 				change(header)
 			}
 		}
