@@ -86,7 +86,7 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	var traces *tracer
 	if plan.Trace && m.Exact {
 		var err error
-		if traces, err = newTracer(ctx, m.Kernel.Image, plan.Annotate); err != nil {
+		if traces, err = newTracer(ctx, m.Kernel, plan.Annotate); err != nil {
 			return nil, "", err
 		}
 		args, m.Debug = append(args, "--trace"), traces.debug

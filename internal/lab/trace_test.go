@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/trace"
@@ -164,10 +165,10 @@ func TestNewTracer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newTracer(t.Context(), self, ""); err == nil || strings.Contains(err.Error(), "\n") {
+	if _, err := newTracer(t.Context(), guest.Kernel{Image: self}, ""); err == nil || strings.Contains(err.Error(), "\n") {
 		t.Error(err)
 	}
-	if _, err := newTracer(t.Context(), t.TempDir(), ""); err == nil {
+	if _, err := newTracer(t.Context(), guest.Kernel{Image: t.TempDir()}, ""); err == nil {
 		t.Error("a folder is traced")
 	}
 	if err := (Plan{Kernels: []string{"a"}, NICs: []string{Veth, "igb"}, Trace: true}).Validate(); err == nil {

@@ -82,10 +82,18 @@ func (code *GuestCode) line(addr uint64) *GuestLine {
 	return &lines[max(sort.Search(len(lines), func(i int) bool { return lines[i].Addr > addr })-1, 0)]
 }
 
-// source is the source line of an address, with its text where that is known.
-func (code *GuestCode) source(addr uint64) string {
-	if l := code.line(addr); l != nil {
-		return fmt.Sprintf("%s:%d %s", path.Base(l.File), l.Line, l.Text)
+// source tells the source line of an address: of a BPF program with its text; of the kernel
+// where its vmlinux has debugging information.
+func (t *tracer) source(code *GuestCode) func(addr uint64) string {
+	return func(addr uint64) string {
+		if l := code.line(addr); l != nil {
+			return fmt.Sprintf("%s:%d %s", path.Base(l.File), l.Line, l.Text)
+		}
+		if t.lines != nil {
+			if file, line, ok := t.lines.At(addr); ok {
+				return legible(fmt.Sprintf("%s:%d", path.Base(file), line))
+			}
+		}
+		return ""
 	}
-	return ""
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/internal/profile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/trace"
+	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -27,7 +28,8 @@ import (
 type tracer struct {
 	symbols           *ksym.Table // of the kernel's image
 	begin, end, stamp uint64
-	annotate          string // a function whose instructions are wanted; "" for none
+	annotate          string       // a function whose instructions are wanted; "" for none
+	lines             *trace.Lines // of the kernel; nil where it has none at hand
 	slots             []tracedSlot
 	kept              int // instructions of all windows that are kept
 }
@@ -48,8 +50,8 @@ const (
 )
 
 // newTracer reads the symbols of a kernel that is booted without KASLR.
-func newTracer(ctx context.Context, image, annotate string) (*tracer, error) {
-	img, err := ktext.OpenFile(ctx, image)
+func newTracer(ctx context.Context, k guest.Kernel, annotate string) (*tracer, error) {
+	img, err := ktext.OpenFile(ctx, k.Image)
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
@@ -61,8 +63,27 @@ func newTracer(ctx context.Context, image, annotate string) (*tracer, error) {
 		}
 		*at = s.Addr
 	}
+	if annotate != "" && k.Vmlinux != "" {
+		if t.lines, err = openLines(k.Vmlinux); err != nil && !errors.Is(err, trace.ErrNoLines) {
+			return nil, fmt.Errorf("trace: %w", err)
+		}
+	}
 	return t, nil
 }
+
+// openLines reads the source lines of a vmlinux.
+func openLines(vmlinux string) (*trace.Lines, error) {
+	f, size, err := unpack.Open(vmlinux, maxVmlinux)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return trace.NewLines(f, size)
+}
+
+// maxVmlinux is the largest vmlinux that source lines are read from, in bytes: Debian's has
+// 500 MB.
+const maxVmlinux = 2 << 30
 
 // debug is what [guest.Machine.Debug] does: it lets the guest run from mark to mark, and has
 // QEMU log between them. At each stop the guest's clock may go on to its next timer. So there
@@ -244,7 +265,7 @@ func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.
 	}
 	out.Lines = code.lines(slot.Window, name)
 	if t.annotate != "" {
-		out.Annotated = annotated(slot.Window, slot.code, name, code.source, t.annotate)
+		out.Annotated = annotated(slot.Window, slot.code, name, t.source(code), t.annotate)
 	}
 	return out, nil
 }
