@@ -210,28 +210,39 @@ func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
 	return all, nil
 }
 
-// finish makes the traces of what a guest measured.
+// finish makes the traces of what a guest measured. A row whose trace is not what was counted
+// is refused.
 func (t *tracer) finish(m *Measurement) error {
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
 		if b.Refused != "" {
 			continue
 		}
-		if b.Traced == nil {
-			return fmt.Errorf("trace bulk %d: the guest marked no slot", b.Bulk)
+		err := t.finishRow(b, m.Codes)
+		if err != nil && len(m.Bulks) == 1 {
+			return err
 		}
-		if n := b.Traced.Slot; n < 0 || n >= len(t.slots) || b.Traced.Code < 1 || b.Traced.Code > len(m.Codes) {
-			return fmt.Errorf("trace bulk %d: the guest says that it marked slot %d of %d", b.Bulk, n, len(t.slots))
-		}
-		var err error
-		if b.Trace, err = t.trace(b, t.slots[b.Traced.Slot], &m.Codes[b.Traced.Code-1]); err != nil {
-			return fmt.Errorf("trace bulk %d: %w", b.Bulk, err)
-		}
-		if err := b.agree(); err != nil {
-			return fmt.Errorf("trace bulk %d: %w", b.Bulk, err)
+		if err != nil {
+			*b = BulkCount{Scenario: b.Scenario, Bulk: b.Bulk, Refused: printable(err.Error(), maxWhy), Failed: true}
 		}
 	}
 	return nil
+}
+
+func (t *tracer) finishRow(b *BulkCount, codes []GuestCode) (err error) {
+	if b.Traced == nil {
+		return errors.New("trace: the guest marked no slot")
+	}
+	if n := b.Traced.Slot; n < 0 || n >= len(t.slots) || b.Traced.Code < 1 || b.Traced.Code > len(codes) {
+		return fmt.Errorf("trace: the guest says that it marked slot %d of %d", n, len(t.slots))
+	}
+	if b.Trace, err = t.trace(b, t.slots[b.Traced.Slot], &codes[b.Traced.Code-1]); err == nil {
+		err = b.agree()
+	}
+	if err != nil {
+		err = fmt.Errorf("trace: %w", err)
+	}
+	return err
 }
 
 // trace is that of one slot.

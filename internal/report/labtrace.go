@@ -167,7 +167,11 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 			rest.Old, rest.New, rest.Difference = rest.Old+d.Old, rest.New+d.New, rest.Difference+d.Difference
 			continue
 		}
-		table.add("  "+signedExact(d.Difference), stat.Exact(d.Old), stat.Exact(d.New), cells.Clean(d.Name))
+		name, others, _ := strings.Cut(cells.Clean(d.Name), " + ")
+		table.add("  "+signedExact(d.Difference), stat.Exact(d.Old), stat.Exact(d.New), name)
+		if others != "" {
+			table.below("    ", "with "+others)
+		}
 		if d.Was != "" {
 			table.below("    ", "was "+cells.Clean(d.Was))
 		}
