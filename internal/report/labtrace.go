@@ -180,7 +180,7 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 		table.add("  "+signedExact(rest.Difference), stat.Exact(rest.Old), stat.Exact(rest.New), cells.Plural(n, "other"))
 	}
 	table.add("  "+signedExact(c.Difference), stat.Exact(c.Was), stat.Exact(c.Is),
-		fmt.Sprintf("all; %s unchanged", cells.Plural(c.Same, "function")))
+		fmt.Sprintf("all; without a difference: %d", c.Same))
 	p.table(table)
 }
 

@@ -60,7 +60,7 @@ func TestLabTraceLong(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(strings.Fields(b.String()), " ")
-	for _, want := range []string{"+22 22 44 22 others", "all; 1 function unchanged", " 39 39 others", "0.171875 22 others"} {
+	for _, want := range []string{"+22 22 44 22 others", "all; without a difference: 1", " 39 39 others", "0.171875 22 others"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q:\n%s", want, b.String())
 		}
