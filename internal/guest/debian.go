@@ -218,9 +218,11 @@ func List(ctx context.Context, dir string) ([]Offer, error) {
 			folders = append(folders, series.folder())
 		}
 		for _, folder := range folders {
-			images, err := filepath.Glob(filepath.Join(dir, folder, "root/boot/vmlinuz-*"))
-			if err == nil && len(images) == 1 {
-				o.Cached = strings.TrimPrefix(filepath.Base(images[0]), "vmlinuz-")
+			for _, lib := range []string{"root/lib/modules/*", "root/usr/lib/modules/*"} {
+				releases, err := filepath.Glob(filepath.Join(dir, folder, lib))
+				if err == nil && len(releases) == 1 {
+					o.Cached = filepath.Base(releases[0])
+				}
 			}
 		}
 	}

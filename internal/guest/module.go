@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -41,7 +42,7 @@ func (k *Kernel) modules(
 			if err := k.without(name); err != nil {
 				return fmt.Errorf("find module %s: %w", name, err)
 			}
-			if k.Modules != "" && k.options == nil {
+			if _, err := os.Stat(filepath.Join(k.Modules, "modules.builtin")); k.Modules != "" && k.options == nil && err == nil {
 				return fmt.Errorf("find module %s: %w", name, fs.ErrNotExist)
 			}
 			return nil
@@ -95,7 +96,10 @@ func (k *Kernel) moduleFiles(ctx context.Context) (map[string]string, error) {
 		return nil, fmt.Errorf("list modules: %w", err)
 	}
 	builtin, err := unpack.ReadFile(filepath.Join(k.Modules, "modules.builtin"), maxBuiltin)
-	if err != nil && !(k.Tree && errors.Is(err, fs.ErrNotExist)) {
+	if errors.Is(err, fs.ErrNotExist) {
+		return files, nil // Debian's is in a package of its own, linux-base
+	}
+	if err != nil {
 		return nil, fmt.Errorf("list built-in modules: %w", err)
 	}
 	for line := range strings.Lines(string(builtin)) {

@@ -194,6 +194,24 @@ func TestTreeModules(t *testing.T) {
 	}
 }
 
+// Without a list of what is built in, a module that is not there may be.
+func TestNoBuiltin(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		files map[string]string
+		fails bool
+	}{
+		"no list":         {map[string]string{"kernel/lib/other.ko": ""}, false},
+		"not in the list": {map[string]string{"modules.builtin": "kernel/lib/other.ko\n"}, true},
+	} {
+		k := Kernel{Modules: folder(t, test.files)}
+		order, err := k.modules(t.Context(), func(string, []byte) error { return nil }, "veth")
+		if len(order) > 0 || (err != nil) != test.fails {
+			t.Errorf("%s: %v, %v", name, order, err)
+		}
+	}
+}
+
 // Packages of one kernel are unpacked together; their names may have a "+".
 func TestJoined(t *testing.T) {
 	t.Parallel()
