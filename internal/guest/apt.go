@@ -65,11 +65,13 @@ func newApt(ctx context.Context, dir string, suites ...string) (*apt, error) {
 		return nil, fmt.Errorf("set up apt: %w", err)
 	}
 	if _, err := output(ctx, "apt-get", append(a.options, "update")...); err != nil {
-		// A suite that is not there is an error of all; those that are have come.
+		// A suite that is not there is an error of all; those that are have come. They are asked
+		// for again the next time.
 		got, e := output(ctx, "apt-get", append(a.options, "indextargets", "--format", "$(CREATED_BY)")...)
 		if e != nil || !strings.Contains(got, "Packages") {
 			return nil, err
 		}
+		return a, nil
 	}
 	if err := os.WriteFile(stamp, nil, 0o644); err != nil {
 		return nil, fmt.Errorf("set up apt: %w", err)

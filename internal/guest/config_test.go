@@ -160,9 +160,11 @@ func TestExplain(t *testing.T) {
 	t.Parallel()
 	k, failed := Kernel{Release: "6.1-x"}, errors.New("guest ended")
 	for console, want := range map[string]string{
-		"":            "",
-		"init: gone":  "",
-		"CONFIG_VETH": "",
+		"":                                     "",
+		"init: gone":                           "",
+		"CONFIG_VETH":                          "",
+		"module returned -38":                  "",
+		"futexwakeup addr=0x1234 returned -38": "CONFIG_FUTEX",
 		"[1.0] VFS: Unable to mount root fs on unknown-block(0,0)\nKernel panic":                "CONFIG_BLK_DEV_INITRD",
 		"Failed to execute /init (error -8)":                                                    "CONFIG_BINFMT_ELF",
 		lacksPrefix + "CONFIG_TMPFS: mount /tmp\n" + lacksPrefix + "CONFIG_TMPFS: mount /run\n": "CONFIG_TMPFS",

@@ -102,7 +102,7 @@ func fromFolder(ctx context.Context, dir, name string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("find the modules of %s: there is no lib/modules/%s; where a kernel comes in several packages, "+
 			"unpack them into one folder and name that", path, i.release)
 	}
-	k.Vmlinux = beside(dir, filepath.Join(k.Modules, "build", "vmlinux"), "boot/vmlinux-"+i.release, "usr/lib/debug/boot/vmlinux-"+i.release)
+	k.Vmlinux = beside(dir, "boot/vmlinux-"+i.release, "usr/lib/debug/boot/vmlinux-"+i.release)
 	return k, k.findConfig(ctx, dir, filepath.Join(filepath.Dir(name), "config-"+i.release), "boot/config-"+i.release,
 		"lib/modules/"+i.release+"/config", "usr/lib/modules/"+i.release+"/config")
 }

@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -18,8 +19,10 @@ var signs = []struct{ text, option string }{
 	{"Failed to execute /init (error -8)", "CONFIG_BINFMT_ELF"},
 	{"epollcreate failed with 38", "CONFIG_EPOLL"}, // runtime/netpoll_epoll.go of Go
 	{"eventfd failed with 38", "CONFIG_EVENTFD"},
-	{"returned -38", "CONFIG_FUTEX"}, // runtime/os_linux.go: futexwakeup
 }
+
+// futex is what the runtime of Go prints where there are no futexes (runtime/os_linux.go).
+var futex = regexp.MustCompile(`futexwakeup addr=[^\n]* returned -38`)
 
 // explain adds to an error what the console says that a kernel lacks.
 func (k *Kernel) explain(console string, err error) error {
@@ -28,6 +31,9 @@ func (k *Kernel) explain(console string, err error) error {
 		if strings.Contains(console, s.text) {
 			lacks = append(lacks, s.option)
 		}
+	}
+	if futex.MatchString(console) {
+		lacks = append(lacks, "CONFIG_FUTEX")
 	}
 	for _, part := range []string{PartBoot, PartCount} {
 		for _, option := range partOptions(part) {

@@ -34,6 +34,12 @@ func (k *Kernel) modules(
 			if path = beside(k.Modules, path, strings.TrimPrefix(path, "kernel/")); path == "" {
 				return fmt.Errorf("find module %s: %w: make modules", name, fs.ErrNotExist)
 			}
+		} else if path != "" {
+			in, err := inside(k.Modules, path)
+			if err != nil {
+				return fmt.Errorf("find module %s: %w", name, err)
+			}
+			path = in
 		}
 		switch {
 		case !ok && by != "":
@@ -110,14 +116,19 @@ func (k *Kernel) moduleFiles(ctx context.Context) (map[string]string, error) {
 	return files, nil
 }
 
-// walkModules are the files of the modules in a folder, by name.
+// walkModules are the files of the modules in a folder, by name, from the folder.
 func walkModules(ctx context.Context, dir string) (map[string]string, error) {
 	files := make(map[string]string)
 	return files, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if name, ok := moduleName(path); err == nil && ok && !d.IsDir() {
-			files[name] = path
+		if err := cmp.Or(err, ctx.Err()); err != nil {
+			return err
 		}
-		return cmp.Or(err, ctx.Err())
+		name, ok := moduleName(path)
+		if !ok || d.IsDir() {
+			return nil
+		}
+		files[name], err = filepath.Rel(dir, path)
+		return err
 	})
 }
 
@@ -161,10 +172,11 @@ func readModule(ctx context.Context, path string, write func([]byte) error) (nee
 	if err != nil {
 		return nil, err
 	}
-	if err := write(data); err != nil {
+	// What is no module is nobody's to read in a guest.
+	if needs, err = depends(data); err != nil {
 		return nil, err
 	}
-	return depends(data)
+	return needs, write(data)
 }
 
 // depends returns what the module's .modinfo section says it needs. The

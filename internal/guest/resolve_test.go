@@ -212,6 +212,21 @@ func TestNoBuiltin(t *testing.T) {
 	}
 }
 
+// No module is a link out of the folder, and what is no module is not given to a guest.
+func TestModulesInside(t *testing.T) {
+	t.Parallel()
+	secret := filepath.Join(folder(t, map[string]string{"secret": "root's"}), "secret")
+	for content, want := range map[string]string{"-> " + secret: "a link that leads out of", "root's": "no kernel, no module",
+		string(moduleWith("x\x00")): ""} {
+		dir := folder(t, map[string]string{"modules.builtin": "", "kernel/veth.ko": content})
+		written := 0
+		_, err := (&Kernel{Modules: dir}).modules(t.Context(), func(string, []byte) error { written++; return nil }, "veth")
+		if (err == nil) != (want == "") || err != nil && (!strings.Contains(err.Error(), want) || written > 0) {
+			t.Errorf("%.10q: %d files, %v, want %q", content, written, err, want)
+		}
+	}
+}
+
 // Packages of one kernel are unpacked together; their names may have a "+".
 func TestJoined(t *testing.T) {
 	t.Parallel()
