@@ -26,6 +26,10 @@ const (
 	// longestCall bounds a call, so that a signal is seen soon.
 	longestCall  = 250 * time.Millisecond
 	shortestCall = 20 * time.Millisecond
+	// A call is cut that takes this much longer than so many times what was planned: what else runs on the CPU makes it
+	// longer too.
+	overdue   = time.Second
+	lateTimes = 4
 	// longWindow bounds a window of an expensive program, in ns, as far as its packets take one turn: the longer a window
 	// the likelier something else has the CPU in it.
 	longWindow = 150e3
@@ -115,19 +119,32 @@ type cycle struct {
 	at         []int // the window of each program, the null program first
 }
 
-// measure is one call of the harness.
+// measure is one call of the harness. It is planned by how long runs took so far. A program that became slower, as one
+// whose map filled up, can make minutes of it: a call that takes several times what was planned is cut, and planned anew
+// by what its runs took.
 func (r *Replay) measure(ctx context.Context, length time.Duration) ([]Sample, error) {
 	sites, err := r.place()
 	if err != nil {
 		return nil, err
 	}
-	windows, cycles := r.plan(sites, length)
-	begun := time.Now()
-	spans, err := r.runWindows(ctx, windows)
+	var windows []replay.Window
+	var cycles []cycle
+	var spans []replay.Span
+	var took time.Duration
+	for {
+		windows, cycles = r.plan(sites, length)
+		begun := time.Now()
+		spans, err = r.runWindows(ctx, windows, overdue+lateTimes*r.planned(windows, cycles))
+		took = time.Since(begun)
+		late, ok := errors.AsType[*replay.TooLong](err)
+		if !ok {
+			break
+		}
+		r.slower(late)
+	}
 	if err != nil {
 		return nil, err
 	}
-	took := time.Since(begun)
 	if err := r.count(windows, spans, cycles); err != nil {
 		return nil, err
 	}
@@ -136,10 +153,31 @@ func (r *Replay) measure(ctx context.Context, length time.Duration) ([]Sample, e
 	return samples, nil
 }
 
-// runWindows is a call of the harness that begins anew after a signal that is not for us.
-func (r *Replay) runWindows(ctx context.Context, windows []replay.Window) ([]replay.Span, error) {
+// planned is about how long the windows take.
+func (r *Replay) planned(windows []replay.Window, cycles []cycle) time.Duration {
+	ns := 0.0
+	for _, c := range cycles {
+		for _, at := range c.at {
+			ns += float64(windows[at].Runs()) * r.paceOf(&r.rows[c.row])
+		}
+	}
+	return time.Duration(min(ns, float64(time.Hour)))
+}
+
+// slower learns how long a run takes from a call that was cut: all rows are taken to be as slow, until they are measured.
+func (r *Replay) slower(late *replay.TooLong) {
+	real := float64(max(late.Took-callWaste, 0)) / float64(late.Runs+1)
+	r.pacing = max(r.pacing, real)
+	for i := range r.rows {
+		r.rows[i].ns = max(r.rows[i].ns, real)
+	}
+}
+
+// runWindows is a call of the harness that begins anew after a signal that is not for us. Longer than limit it does not
+// take; 0 is for none.
+func (r *Replay) runWindows(ctx context.Context, windows []replay.Window, limit time.Duration) ([]replay.Span, error) {
 	for {
-		spans, err := r.harness.Run(ctx, windows)
+		spans, err := r.harness.Run(ctx, windows, limit)
 		if !errors.Is(err, unix.EINTR) {
 			return spans, err
 		}
@@ -233,6 +271,9 @@ func (r *Replay) window(row *row, g group) replay.Window {
 	w.Warm = uint32(min(g.size, warmRuns))
 	if g.size < 8 { // few packets: more than one turn, for branches to be learned
 		w.Warm = 32
+	}
+	if row.ns > longWindow { // a run is a window: none has to come before it
+		w.Warm = 1
 	}
 	w.Timed = uint32(g.size * max(1, runs/g.size))
 	return w

@@ -182,7 +182,7 @@ func (r *Replay) Check(ctx context.Context) ([][]Mismatch, error) {
 			n := uint32(row.count)
 			spans, err := r.runWindows(ctx, []replay.Window{{
 				Site: sites[p], Program: uint32(p), First: uint32(row.first), Group: n, Warm: n, Timed: n, Bytes: true,
-			}})
+			}}, 0)
 			if err != nil {
 				return nil, err
 			}

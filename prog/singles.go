@@ -82,7 +82,7 @@ func (r *Replay) singles(ctx context.Context, program, runs int, times [][]uint6
 			packet := uint32((done + i) % len(times))
 			windows[i] = replay.Window{Program: uint32(program), First: packet, Group: 1, Timed: 1, Bytes: true}
 		}
-		spans, err := r.runWindows(ctx, windows)
+		spans, err := r.runWindows(ctx, windows, 0)
 		if err != nil {
 			return err
 		}

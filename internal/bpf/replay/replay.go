@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -266,9 +267,10 @@ func (h *Harness) Expect(program int, expect []Expect) error {
 }
 
 // Run runs windows, one after the other, in one system call on the calling thread, which some
-// 24 ms of are nobody's. The spans are those of the windows. A signal ends it with ctx's error,
-// or unix.EINTR.
-func (h *Harness) Run(ctx context.Context, windows []Window) ([]Span, error) {
+// 24 ms of are nobody's. The spans are those of the windows. When ctx ends, the call ends after the run under way, with
+// ctx's error. One that takes longer than limit ends with a [TooLong]; a limit of 0 is none. Any other signal to the
+// thread ends it with unix.EINTR.
+func (h *Harness) Run(ctx context.Context, windows []Window, limit time.Duration) ([]Span, error) {
 	if len(windows) > h.opts.Windows {
 		return nil, fmt.Errorf("%d windows: %d have room", len(windows), h.opts.Windows)
 	}
@@ -292,12 +294,16 @@ func (h *Harness) Run(ctx context.Context, windows []Window) ([]Span, error) {
 	if err := h.coll.Variables[replayVarRun].Set(state); err != nil {
 		return nil, fmt.Errorf("reset replay harness: %w", err)
 	}
+	begun, done := time.Now(), interruptible(ctx, limit)
 	out, err := TestRun(h.program, Input{
 		Data: make([]byte, 64), Repeat: uint32(runs), Device: h.opts.Device, Queue: h.opts.Queue,
 	})
+	tooLong := done()
 	switch {
 	case errors.Is(err, unix.EINTR) && ctx.Err() != nil:
 		return nil, ctx.Err()
+	case errors.Is(err, unix.EINTR) && tooLong:
+		return nil, h.tooLong(windows, time.Since(begun))
 	case err != nil:
 		return nil, err
 	case out.Verdict != pass:
@@ -315,6 +321,19 @@ func (h *Harness) Run(ctx context.Context, windows []Window) ([]Span, error) {
 		found[i] = Span{Ns: s.Ns, Verdicts: s.Verdicts, Lengths: s.Lengths, Bytes: s.Bytes, Lost: s.Lost}
 	}
 	return found, nil
+}
+
+// tooLong says how far a call came that was cut.
+func (h *Harness) tooLong(windows []Window, took time.Duration) error {
+	var state replayRun
+	if err := h.coll.Variables[replayVarRun].Get(&state); err != nil {
+		return fmt.Errorf("read replay harness: %w", err)
+	}
+	runs := -int(state.Left)
+	for _, w := range windows[:min(int(state.Next), len(windows))] {
+		runs += w.Runs()
+	}
+	return &TooLong{Took: took, Runs: max(0, runs)}
 }
 
 const pass = 2 // XDP_PASS

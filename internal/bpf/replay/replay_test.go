@@ -107,7 +107,7 @@ func TestRestores(t *testing.T) {
 			}
 			n := uint32(len(o.Schedule))
 			w := Window{Group: n, Warm: n, Timed: 999 * n, Bytes: true}
-			spans, err := h.Run(t.Context(), []Window{w, {Site: 1, Program: 1, Group: n, Warm: n, Timed: 999 * n, Bytes: true}, w})
+			spans, err := h.Run(t.Context(), []Window{w, {Site: 1, Program: 1, Group: n, Warm: n, Timed: 999 * n, Bytes: true}, w}, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -149,7 +149,7 @@ func TestDiffers(t *testing.T) {
 		if err := h.Expect(1, expect); err != nil {
 			t.Fatal(err)
 		}
-		spans, err := h.Run(t.Context(), []Window{{Site: 1, Program: 1, Group: 2, Warm: 2, Timed: 6, Bytes: true}})
+		spans, err := h.Run(t.Context(), []Window{{Site: 1, Program: 1, Group: 2, Warm: 2, Timed: 6, Bytes: true}}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +175,7 @@ func TestNone(t *testing.T) {
 		if err := h.Expect(1, []Expect{{Verdict: verdict, Length: 60}}); err != nil {
 			t.Fatal(err)
 		}
-		spans, err := h.Run(t.Context(), []Window{{Site: 1, Program: 1, Group: 1, Timed: 5}})
+		spans, err := h.Run(t.Context(), []Window{{Site: 1, Program: 1, Group: 1, Timed: 5}}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func TestRenew(t *testing.T) {
 		if err := h.Renew(); err != nil {
 			t.Fatal(err)
 		}
-		spans, err := h.Run(t.Context(), window)
+		spans, err := h.Run(t.Context(), window, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -227,10 +227,10 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 	h, _ := harness(t, "pass", Options{Packets: [][]byte{ipv4(60)}, Schedule: []uint32{0}, Windows: 1})
-	if _, err := h.Run(t.Context(), make([]Window, 2)); err == nil {
+	if _, err := h.Run(t.Context(), make([]Window, 2), 0); err == nil {
 		t.Error("more windows than there is room for: no error")
 	}
-	if _, err := h.Run(t.Context(), []Window{{First: 9, Group: 1, Timed: 1}}); err == nil {
+	if _, err := h.Run(t.Context(), []Window{{First: 9, Group: 1, Timed: 1}}, 0); err == nil {
 		t.Error("a window without packets: no error")
 	}
 }
