@@ -82,6 +82,9 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if f.config && (f.base != "" || f.output.json || f.output.save != "") {
+				return usagef("--config writes text alone: leave --base, --json and --save out")
+			}
 			if f.config {
 				fmt.Fprint(s.out, guest.Config())
 				return nil
@@ -191,8 +194,10 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	f.tellFailures(g, cells, errRun)
 	if f.trace && compare.CanTrace(g, base) {
 		plan.Trace = true
-		if traced, _, err := f.count(ctx, s, plan); err == nil {
-			compare.AddTraces(g, base, traced)
+		traced, _, err := f.count(ctx, s, plan)
+		compare.AddTraces(g, base, traced)
+		if err != nil {
+			g.Warn("", lab.OneLine("not traced: "+explain(err).Error()))
 		}
 	}
 	if f.output.save != "" {
@@ -277,8 +282,8 @@ func (f gateFlags) planOf(base *record.Lab, kernel string) (lab.Plan, error) {
 	}{{"append", f.appendsGiven, f.appends, &plan.Appends}, {"cpu-model", f.cpuModelsSet, f.cpus, &plan.CPUs}} {
 		switch {
 		case !of.given:
-		case len(of.value) != 1 || len(*of.plan) > 1:
-			return plan, fmt.Errorf("--%s in the place of the base's is one of one", of.flag)
+		case len(of.value) != 1 || len(plan.Appends) > 1 || len(plan.CPUs) > 1:
+			return plan, fmt.Errorf("--%s takes the place of the base's where both are one, of one boot", of.flag)
 		default:
 			*of.plan = of.value
 		}
@@ -339,14 +344,18 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	failed := cellErrors(cells)
 	switch {
-	case err != nil:
-		return err
 	case l.Incomplete:
-		return errStopped
+		failed = errStopped
+	case failed == nil:
+		failed = compare.CheckBase(l)
 	}
-	return cellErrors(cells)
+	if failed != nil {
+		f.output.save = "" // a base that was there stays
+	}
+	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	return cmp.Or(err, failed)
 }
 
 // count boots the guests of a plan. The record has what was counted, also when it returns an error.

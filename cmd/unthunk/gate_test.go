@@ -56,6 +56,7 @@ func TestGateRefuses(t *testing.T) {
 		{"unlike", []string{"--base", base, "--unlike", "bot", kernel}, exitCannotTell, "did you mean boot?"},
 		{"format", []string{"--base", base, "--format", "junt", kernel}, exitCannotTell, "did you mean junit?"},
 		{"format without base", []string{"--format", "junit", kernel}, exitCannotTell, "it needs --base"},
+		{"config and save", []string{"--config", "--save", filepath.Join(dir, "x.json")}, exitCannotTell, "--config writes text alone"},
 		{"two formats", []string{"--base", base, "--format", "junit", "--json", kernel}, exitCannotTell, "two outputs"},
 		{"bulk with base", []string{"--base", base, "--bulk", "1", kernel}, exitCannotTell, "--bulk is the base's"},
 		{"two command lines", []string{"--base", base, "--append", "a", "--append", "b", kernel}, exitCannotTell, "--append"},

@@ -68,6 +68,9 @@ func runLimited(
 		return exitRegression
 	}
 	if errors.Is(err, errBeyond) {
+		if rest := without(err, errBeyond); rest != nil && !onlyBrokenPipe(rest) {
+			fmt.Fprintf(errs, "unthunk: %s\n", oneLine(rest))
+		}
 		return exitBeyond
 	}
 	err = explain(err)
@@ -86,6 +89,22 @@ func runLimited(
 		return exitMissing
 	}
 	return exitFailed
+}
+
+// without is what is joined in an error besides another; nil when that is all.
+func without(err, other error) error {
+	if err == other {
+		return nil
+	}
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return err
+	}
+	var rest []error
+	for _, e := range joined.Unwrap() {
+		rest = append(rest, without(e, other))
+	}
+	return errors.Join(rest...)
 }
 
 // oneLine is an error for a terminal: what a guest or a file says may be in it.

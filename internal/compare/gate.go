@@ -57,9 +57,10 @@ func BuildParts() []string {
 
 // CheckBase returns why a record cannot be a base; nil when it can.
 func CheckBase(base *record.Lab) error {
-	kernels := make(map[string]bool)
+	kernels, counted := make(map[string]bool), false
 	for i := range base.Rows {
 		kernels[base.Rows[i].Labels["kernel"]] = true
+		counted = counted || base.Rows[i].Refused == ""
 	}
 	switch {
 	case base.Incomplete:
@@ -68,13 +69,16 @@ func CheckBase(base *record.Lab) error {
 		return errors.New("it has no row")
 	case len(kernels) > 1:
 		return fmt.Errorf("it has rows of %d kernels: a base is of one", len(kernels))
+	case !counted:
+		return fmt.Errorf("no row of it has a number: %s", base.Rows[0].Refused)
 	}
 	return nil
 }
 
 // Gate says whether a packet takes more in the rows of now than the rows of base allow. Rows are matched by
 // [record.LabRow.Place]. A row of the base that was not counted cannot be told, and neither can builds that are
-// unlike. It returns an error when an option names a row that the base does not have, or the base is none.
+// unlike. A row that has no number in the base is left out, with a warning: its kernel lacks what is counted. It
+// returns an error when an option names a row that the base does not have, or the base is none.
 func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	if err := CheckBase(base); err != nil {
 		return nil, err
@@ -90,9 +94,19 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	for i := range now.Rows {
 		counted[place(&now.Rows[i])] = &now.Rows[i]
 	}
+	for i, side := range []*record.Lab{base, now} {
+		for _, w := range side.Warnings {
+			text := [2]string{"base: ", "now: "}[i] + w.Text
+			g.Warn(w.Row, shortened(text))
+		}
+	}
 	for i := range base.Rows {
 		was := &base.Rows[i]
 		is := counted[place(was)]
+		if was.Refused != "" {
+			g.Warn(place(was), shortened("left out, as the base has no number: "+was.Refused))
+			continue
+		}
 		g.OldRelease = cmp.Or(g.OldRelease, was.Release)
 		g.Rows = append(g.Rows, gateRow(place(was), was, is, opts))
 		if is != nil {
@@ -155,9 +169,6 @@ func placesOf(base *record.Lab) func(*record.LabRow) string {
 func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateRow {
 	r := record.GateRow{Name: name, Labels: maps.Clone(was.Labels), Verdict: record.GateCannotTell}
 	switch {
-	case was.Refused != "":
-		r.Missing = shortened("the base has no number: " + was.Refused)
-		return r
 	case is == nil:
 		r.Missing = "it was not counted"
 		return r
@@ -192,6 +203,10 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		if c != nil && c.Verdict() == record.GateBeyond {
 			r.Verdict = record.GateBeyond
 		}
+	}
+	if nic := was.Labels["nic"]; nic != "" && nic != "veth" && r.Verdict == record.GateBeyond && r.Indirect.Verdict() != record.GateBeyond {
+		r.Verdict = record.GateCannotTell
+		r.Missing = "on wires two boots differ in some instructions, and nothing says how many"
 	}
 	if was.Program != nil && is.Program != nil && was.Program.Source.Hash == is.Program.Source.Hash &&
 		was.Program.Outcome != is.Program.Outcome {
@@ -295,7 +310,8 @@ func addUnlike(g *record.Gate, was, is *record.LabRow, allow []string) {
 	oldProgram, nowProgram := cmp.Or(was.Program, &noProgram), cmp.Or(is.Program, &noProgram)
 	for _, part := range buildParts() {
 		a, b := part.of(old, oldProgram), part.of(now, nowProgram)
-		if a == b || slices.ContainsFunc(g.Unlike, func(u record.GateUnlike) bool { return u.Name == part.name }) {
+		known := a != "" || part.name == "packets" // which redirects have not
+		if a == b && known || slices.ContainsFunc(g.Unlike, func(u record.GateUnlike) bool { return u.Name == part.name }) {
 			continue
 		}
 		g.Unlike = append(g.Unlike, record.GateUnlike{Name: part.name, Old: a, New: b, Allowed: slices.Contains(allow, part.name)})

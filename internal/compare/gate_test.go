@@ -58,8 +58,18 @@ func TestGate(t *testing.T) {
 			rows: []string{one + " within", sixteen + " cannot tell: it was not counted"}},
 		"refused": {base: same, now: refuse(0, "it did not boot"), verdict: "cannot tell", why: "bulk=1: it did not boot",
 			rows: []string{one + " cannot tell: it did not boot", sixteen + " within"}},
-		"refused in the base": {base: refuse(0, "it did not boot"), now: same, verdict: "cannot tell", why: "the base has no number",
-			rows: []string{one + " cannot tell: the base has no number: it did not boot", sixteen + " within"}},
+		"refused in the base": {base: refuse(0, "it needs Linux 6.15"), now: same, verdict: "within", rows: []string{sixteen + " within"}},
+		"lacking on both sides": {base: refuse(0, "it needs Linux 6.15"), now: refuse(0, "it needs Linux 6.15"), verdict: "within",
+			rows: []string{sixteen + " within"}},
+		"a configuration that nobody knows": {base: func(l *record.Lab) { oneBuild(l).Config = "" },
+			now: func(l *record.Lab) { oneBuild(l).Config = "" }, verdict: "cannot tell", why: "unlike in config: --unlike config",
+			rows: []string{one + " cannot tell: the builds are unlike", sixteen + " cannot tell: the builds are unlike"}},
+		"one more on wires": {base: onWires, now: func(l *record.Lab) { onWires(l); *l.Rows[0].Instructions++ }, verdict: "cannot tell",
+			why: "on wires two boots differ", rows: []string{
+				"nic=igb/dma=direct/" + one + " cannot tell: on wires two boots differ in some instructions, and nothing says how many",
+				"nic=igb/dma=direct/" + sixteen + " within"}},
+		"a branch more on wires": {base: onWires, now: func(l *record.Lab) { onWires(l); *l.Rows[0].CallsPerPacket++ }, verdict: "beyond",
+			rows: []string{"nic=igb/dma=direct/" + one + " beyond", "nic=igb/dma=direct/" + sixteen + " within"}},
 		"refused and beyond": {base: same, now: func(l *record.Lab) { refuse(0, "x")(l); *l.Rows[1].Instructions++ }, verdict: "beyond",
 			rows: []string{one + " cannot tell: x", sixteen + " beyond"}},
 		"no instructions": {base: same, now: func(l *record.Lab) { l.Rows[0].Instructions = nil }, verdict: "cannot tell",
@@ -99,6 +109,12 @@ func TestGate(t *testing.T) {
 		if _, err := record.Parse([]byte(recordtest.Marshal(t, g))); err != nil {
 			t.Errorf("%s: what it writes is not read: %v", name, err)
 		}
+	}
+}
+
+func onWires(l *record.Lab) {
+	for i := range l.Rows {
+		l.Rows[i].Labels["nic"], l.Rows[i].Labels["dma"] = "igb", "direct"
 	}
 }
 
@@ -156,10 +172,23 @@ func TestGateChanges(t *testing.T) {
 }
 
 func TestGateBase(t *testing.T) {
+	base, now := recordtest.GateLab("a"), recordtest.GateLab("b")
+	refuse(0, "it needs Linux 6.15")(base)
+	base.Warn("", "old doubt")
+	now.Warn("b/bulk=1", "new doubt")
+	g, err := Gate(base, now, GateOptions{})
+	if err != nil || len(g.Warnings) != 3 || g.Warnings[0].Text != "base: old doubt" || g.Warnings[1].Text != "now: new doubt" ||
+		g.Warnings[2] != (record.Warning{Row: "redirect-map/bulk=1", Text: "left out, as the base has no number: it needs Linux 6.15"}) {
+		t.Errorf("%+v, %v", g, err)
+	}
 	for want, change := range map[string]func(*record.Lab){
 		"stopped before its end": func(l *record.Lab) { l.Incomplete = true },
 		"no row":                 func(l *record.Lab) { l.Rows = nil },
-		"rows of 2 kernels":      func(l *record.Lab) { l.Rows[1].Labels["kernel"] = "other" },
+		"no row of it has a number: it did not boot": func(l *record.Lab) {
+			refuse(0, "it did not boot")(l)
+			refuse(1, "it did not boot")(l)
+		},
+		"rows of 2 kernels": func(l *record.Lab) { l.Rows[1].Labels["kernel"] = "other" },
 	} {
 		base := recordtest.GateLab("a")
 		change(base)
@@ -167,7 +196,7 @@ func TestGateBase(t *testing.T) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	_, err := Gate(recordtest.GateLab("a"), recordtest.GateLab("b"), GateOptions{Max: []Allowance{{Row: "drop/bulk=1", Count: "indirect"}}})
+	_, err = Gate(recordtest.GateLab("a"), recordtest.GateLab("b"), GateOptions{Max: []Allowance{{Row: "drop/bulk=1", Count: "indirect"}}})
 	if err == nil || err.Error() != `the base has no row "drop/bulk=1": its rows are redirect-map/bulk=1, redirect-map/bulk=16` {
 		t.Error(err)
 	}

@@ -15,15 +15,17 @@ func Gate(g *record.Gate) string {
 		return "Cannot tell: " + g.Why + "."
 	case record.GateWithin:
 		text := "Within: " + many(len(g.Rows), "row") + " of the base, and none takes more than is allowed."
-		if less := gateChanges(g, func(d float64, r *record.GateRow) bool { return d < 0 }); less != "" {
+		if less := gateChanges(g, func(c *record.GateCount, _ *record.GateRow) bool { return c.Difference() < 0 }); less != "" {
 			text += " Less: " + less + "."
 		}
-		if more := gateChanges(g, func(d float64, r *record.GateRow) bool { return d > 0 }); more != "" {
+		if more := gateChanges(g, func(c *record.GateCount, _ *record.GateRow) bool { return c.Difference() > 0 }); more != "" {
 			text += " More, and allowed: " + more + "."
 		}
 		return text
 	}
-	more := gateChanges(g, func(d float64, r *record.GateRow) bool { return d > 0 && r.Verdict == record.GateBeyond })
+	more := gateChanges(g, func(c *record.GateCount, r *record.GateRow) bool {
+		return r.Verdict == record.GateBeyond && c.Verdict() == record.GateBeyond
+	})
 	for i := range g.Rows {
 		if row := &g.Rows[i]; row.Behavior != "" {
 			more = strings.TrimPrefix(more+"; "+row.Name+": "+row.Behavior, "; ")
@@ -50,7 +52,7 @@ func gateHeadline(g *record.Gate) Headline {
 }
 
 // gateChanges lists the rows whose counts changed in a way that counts.
-func gateChanges(g *record.Gate, counts func(difference float64, r *record.GateRow) bool) string {
+func gateChanges(g *record.Gate, counts func(c *record.GateCount, r *record.GateRow) bool) string {
 	const most = 3
 	var said []string
 	rows := 0
@@ -61,7 +63,7 @@ func gateChanges(g *record.Gate, counts func(difference float64, r *record.GateR
 			name string
 			*record.GateCount
 		}{{"instructions", r.Instructions}, {"indirect branches", r.Indirect}} {
-			if c.GateCount != nil && counts(c.Difference(), r) {
+			if c.GateCount != nil && counts(c.GateCount, r) {
 				what = append(what, exactly(c.Difference())+" "+c.name)
 			}
 		}
