@@ -15,8 +15,8 @@ func (f *labFlags) checkTrace(plan lab.Plan) error {
 	if f.svg == "" {
 		return nil
 	}
-	if rows := len(plan.Cells()) * len(f.bulks); rows > 2 {
-		return usagef("--svg draws one row or how two differ, and %d are asked for: choose kernels, command lines and --bulk", rows)
+	if rows := len(plan.Cells()) * len(plan.Rows()); rows > 2 {
+		return usagef("--svg draws one row or how two differ, and %d are asked for: choose kernels, command lines, --scenario and --bulk", rows)
 	}
 	return outfile.Check(f.svg)
 }

@@ -136,8 +136,8 @@ func gather(groups map[string]*traceGroup, t *record.LabTrace, side int) {
 // shortest is a function's name without what differs from build to build: what the compiler
 // appended, and the tag of a BPF program.
 func shortest(symbol string) string {
-	if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" && len(parts[2]) == 16 {
-		return parts[3] + " [bpf]"
+	if own := functions.Program(symbol); own != "" {
+		return own + " [bpf]"
 	}
 	return functions.Source(symbol)
 }

@@ -74,6 +74,8 @@ type BulkCount struct {
 	// Traced is the slot that is traced from outside, Trace what came of it there.
 	Traced *Traced          `json:"traced,omitempty"`
 	Trace  *record.LabTrace `json:"-"`
+	// Doubts are what is to be said of the row's trace, a sentence each.
+	Doubts []string `json:"-"`
 }
 
 // The parts of a chain over wires that are told apart.

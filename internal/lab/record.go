@@ -24,6 +24,11 @@ func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 					Text: fmt.Sprintf("%d indirect branches of the path could not be counted, as no kprobe can stand there: %s…", n,
 						strings.Join(m.Uncounted[:min(n, 3)], ", "))})
 			}
+			for j := range m.Bulks {
+				for _, doubt := range m.Bulks[j].Doubts {
+					l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name() + rows[j].suffix(), Text: doubt})
+				}
+			}
 			if m.Program != nil {
 				l.Warnings = append(l.Warnings, cells[i].programDoubts()...)
 			}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -41,6 +42,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		return nil, err
 	}
 	plan = plan.withDefaults()
+	plan.images = new(images)
 	results := make([]CellResult, len(plan.Cells()))
 	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
@@ -83,14 +85,34 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	for _, r := range rows {
 		args = append(args, "--row", r.String())
 	}
-	var traces *tracer
-	if plan.Trace && m.Exact {
-		var err error
-		if traces, err = newTracer(ctx, m.Kernel, plan.Annotate); err != nil {
-			return nil, "", err
-		}
-		args, m.Debug = append(args, "--trace"), traces.debug
+	if !plan.Trace || !m.Exact {
+		return countIn(ctx, plan, m, cell, args)
 	}
+	traces, err := newTracer(ctx, m.Kernel, plan.images, plan.Annotate)
+	if err == nil {
+		m.Debug = traces.debug
+		got, console, failed := countIn(ctx, plan, m, cell, append(slices.Clone(args), "--trace"))
+		m.Debug = nil
+		if failed == nil {
+			traces.finish(got)
+		}
+		if traces.err == nil || ctx.Err() != nil {
+			return got, console, failed
+		}
+		err = traces.err
+	}
+	// What keeps a guest from being traced does not keep it from being counted.
+	got, console, failed := countIn(ctx, plan, m, cell, args)
+	if failed == nil {
+		for i := range got.Bulks {
+			got.Bulks[i].doubt(err)
+		}
+	}
+	return got, console, failed
+}
+
+// countIn runs the command of a guest that counts, and reads what it counted.
+func countIn(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, args []string) (*Measurement, string, error) {
 	report, err := m.Run(ctx, guest.Command{Args: args, Timeout: plan.Limit})
 	if err := failed(report, err); err != nil {
 		return nil, lastOf(report.Console), err
@@ -98,14 +120,11 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	if most := min(maxMeasurement, maxMeasurements/len(plan.Cells())); len(report.Results[0].Stdout) > most {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: a measurement of more than %d KiB", most>>10)
 	}
-	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, rows)
+	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, plan.Rows())
 	if err != nil {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: %w", err)
 	}
-	if traces != nil {
-		err = traces.finish(got)
-	}
-	return got, lastOf(report.Console), err
+	return got, lastOf(report.Console), nil
 }
 
 // lastOf is the end of what a guest printed: up to 256 guests' are kept.

@@ -5,7 +5,6 @@ import (
 	"path"
 	"slices"
 	"sort"
-	"strings"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -42,15 +41,8 @@ func annotated(w *trace.Window, text ktext.Source, name trace.Namer, source func
 			continue
 		}
 		inst := record.LabTraceInstruction{Function: function, Offset: addr - start, Times: counts[i], Text: "(not decoded)"}
-		var code [longest]byte
-		for n := len(code); n > 0; n-- {
-			if text.ReadAddr(code[:n], addr) != nil {
-				continue // the page ends
-			}
-			for step := range branch.Decode(code[:n], addr) {
-				inst.Text = legible(step.Text(resolve))
-				break
-			}
+		for step := range branch.Decode(trace.CodeAt(text, addr), addr) {
+			inst.Text = legible(step.Text(resolve))
 			break
 		}
 		if at := source(addr); at != last {
@@ -64,11 +56,7 @@ func annotated(w *trace.Window, text ktext.Source, name trace.Namer, source func
 // named tells whether a symbol is that of a function by its name in the source, or of a BPF
 // program by its own.
 func named(symbol, wanted string) bool {
-	if symbol == wanted || functions.Source(symbol) == wanted {
-		return true
-	}
-	parts := strings.SplitN(symbol, "_", 4)
-	return len(parts) == 4 && strings.HasPrefix(symbol, "bpf_prog_") && parts[3] == wanted
+	return symbol == wanted || functions.Source(symbol) == wanted || functions.Program(symbol) == wanted
 }
 
 // line is the source line of an address in a BPF program, nil where there is none. What is

@@ -8,9 +8,11 @@ import (
 	"io"
 	"math"
 	"os"
+	"runtime"
 	"slices"
 	"sort"
 	"strings"
+	"sync"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/guest"
@@ -31,7 +33,8 @@ type tracer struct {
 	annotate          string       // a function whose instructions are wanted; "" for none
 	lines             *trace.Lines // of the kernel; nil where it has none at hand
 	slots             []tracedSlot
-	kept              int // instructions of all windows that are kept
+	kept, mostKept    int   // instructions of all windows that are kept, and how many may be
+	err               error // why nothing is traced any more, other than the end of the guest
 }
 
 // tracedSlot is the shortest window of a slot.
@@ -45,17 +48,47 @@ type tracedSlot struct {
 const (
 	// maxSlots are those of a guest: a bulk has one, a few where ticks are in the way.
 	maxSlots = 256
-	// maxKept are the instructions of all windows, of 4 bytes each.
-	maxKept = 32 << 20
+	// maxKept are the instructions of all windows of the guests that run at the same time, of
+	// 4 bytes each; leastKept are what one may have.
+	maxKept, leastKept = 64 << 20, 8 << 20
 )
 
+// images are the symbols of kernels, each read once a run.
+type images struct {
+	mu     sync.Mutex
+	tables map[string]*ksym.Table
+}
+
+// symbols are those of the kernel in a file.
+func (i *images) symbols(ctx context.Context, path string) (*ksym.Table, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if t := i.tables[path]; t != nil {
+		return t, nil
+	}
+	release, err := unpack.Reserve(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	img, err := ktext.OpenFile(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if i.tables == nil {
+		i.tables = make(map[string]*ksym.Table)
+	}
+	i.tables[path] = img.Table
+	return img.Table, nil
+}
+
 // newTracer reads the symbols of a kernel that is booted without KASLR.
-func newTracer(ctx context.Context, k guest.Kernel, annotate string) (*tracer, error) {
-	img, err := ktext.OpenFile(ctx, k.Image)
+func newTracer(ctx context.Context, k guest.Kernel, all *images, annotate string) (*tracer, error) {
+	symbols, err := all.symbols(ctx, k.Image)
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	t := &tracer{symbols: img.Table, annotate: annotate}
+	t := &tracer{symbols: symbols, annotate: annotate, mostKept: max(maxKept/runtime.NumCPU(), leastKept)}
 	for name, at := range map[string]*uint64{beginMark: &t.begin, endMark: &t.end, stampMark: &t.stamp} {
 		s, ok := t.symbols.Lookup(name)
 		if !ok {
@@ -89,6 +122,14 @@ const maxVmlinux = 2 << 30
 // QEMU log between them. At each stop the guest's clock may go on to its next timer. So there
 // is none within a slot.
 func (t *tracer) debug(d *guest.Debugger) error {
+	err := t.follow(d)
+	if !errors.Is(err, gdb.ErrEnded) {
+		t.err = err
+	}
+	return err
+}
+
+func (t *tracer) follow(d *guest.Debugger) error {
 	if err := d.Break(t.begin); err != nil {
 		return err
 	}
@@ -156,8 +197,8 @@ func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, er
 	case r.err != nil: // which ended the connection
 		return tracedSlot{}, r.err
 	}
-	if t.kept += len(r.window.Order); t.kept > maxKept {
-		return tracedSlot{}, fmt.Errorf("trace: windows of more than %d instructions in all", maxKept)
+	if t.kept += len(r.window.Order); t.kept > t.mostKept {
+		return tracedSlot{}, fmt.Errorf("trace: windows of more than %d instructions in all", t.mostKept)
 	}
 	code, err := readSnippets(d.Client, r.window.Addrs)
 	return tracedSlot{Window: r.window, code: code}, err
@@ -175,9 +216,6 @@ func (s snippets) ReadAddr(p []byte, addr uint64) error {
 	return s[i-1].ReadAddr(p, addr)
 }
 
-// longest is the length of an instruction at most, in bytes.
-const longest = 15
-
 // readSnippets reads the instructions at addresses from a guest that stands still. What is
 // not mapped any more is left out.
 func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
@@ -191,7 +229,7 @@ func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
 		first, last := addrs[0], addrs[n-1]
 		addrs = addrs[n:]
 		// The page behind the last instruction may not be mapped.
-		for _, end := range []uint64{last + longest, min(last+longest, last|(page-1)+1)} {
+		for _, end := range []uint64{last + trace.Longest, min(last+trace.Longest, last|(page-1)+1)} {
 			if end <= first { // the last byte of all
 				continue
 			}
@@ -210,39 +248,51 @@ func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
 	return all, nil
 }
 
-// finish makes the traces of what a guest measured. A row whose trace is not what was counted
-// is refused.
-func (t *tracer) finish(m *Measurement) error {
+// finish makes the traces of what a guest measured. A row whose trace has another number of
+// instructions than were counted is refused; what else is wrong with a trace is said of the
+// row, whose counts stay.
+func (t *tracer) finish(m *Measurement) {
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
 		if b.Refused != "" {
 			continue
 		}
 		err := t.finishRow(b, m.Codes)
-		if err != nil && len(m.Bulks) == 1 {
-			return err
-		}
-		if err != nil {
+		if errors.Is(err, errUnlike) {
 			*b = BulkCount{Scenario: b.Scenario, Bulk: b.Bulk, Refused: printable(err.Error(), maxWhy), Failed: true}
+		} else if err != nil {
+			b.Trace = nil
+			b.doubt(err)
 		}
 	}
-	return nil
+}
+
+// errUnlike is of a trace that is not what was counted.
+var errUnlike = errors.New("the trace is not what was counted")
+
+// doubt keeps what is to be said of a row that has no trace.
+func (b *BulkCount) doubt(err error) {
+	b.Doubts = append(b.Doubts, printable("no trace: "+err.Error(), maxWhy))
 }
 
 func (t *tracer) finishRow(b *BulkCount, codes []GuestCode) (err error) {
 	if b.Traced == nil {
-		return errors.New("trace: the guest marked no slot")
+		return errors.New("the guest marked no slot")
 	}
 	if n := b.Traced.Slot; n < 0 || n >= len(t.slots) || b.Traced.Code < 1 || b.Traced.Code > len(codes) {
-		return fmt.Errorf("trace: the guest says that it marked slot %d of %d", n, len(t.slots))
+		return fmt.Errorf("the guest says that it marked slot %d of %d", n, len(t.slots))
 	}
-	if b.Trace, err = t.trace(b, t.slots[b.Traced.Slot], &codes[b.Traced.Code-1]); err == nil {
-		err = b.agree()
+	if b.Trace, err = t.trace(b, t.slots[b.Traced.Slot], &codes[b.Traced.Code-1]); err != nil {
+		return err
 	}
-	if err != nil {
-		err = fmt.Errorf("trace: %w", err)
+	if err := b.agree(); err != nil {
+		return err
 	}
-	return err
+	if t.annotate != "" && len(b.Trace.Annotated) == 0 {
+		b.Doubts = append(b.Doubts, printable(t.annotate+" is not executed, or is a part of its caller: there is nothing to list", maxWhy))
+	}
+	calls := 0.0
+	return (&record.LabRow{Instructions: b.Instructions, CallsPerPacket: &calls, Trace: b.Trace}).Check()
 }
 
 // trace is that of one slot.
@@ -251,7 +301,7 @@ func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.
 		return nil, slot.err
 	}
 	if counted := math.Round(*b.Instructions * float64(b.Window)); counted != float64(len(slot.Order)) {
-		return nil, fmt.Errorf("%d instructions were executed, but the guest's clock counts %.0f", len(slot.Order), counted)
+		return nil, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, len(slot.Order), counted)
 	}
 	name, err := t.namer(code)
 	if err != nil {
@@ -291,8 +341,8 @@ func stageOf(calls []string, sink bool) string {
 
 // isSink tells the programs at the end of a chain.
 func isSink(function string) bool {
-	parts := strings.SplitN(function, "_", 4)
-	return len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" && (parts[3] == "sink" || parts[3] == "sink_cpumap")
+	name := functions.Program(function)
+	return name == "sink" || name == "sink_cpumap"
 }
 
 // namer names addresses by what the guest says of its modules and programs, and by the

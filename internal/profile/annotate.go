@@ -2,11 +2,11 @@ package profile
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
 
 // Annotated is the code of a function with what its instructions take.
@@ -85,8 +85,8 @@ const maxProgramName = 15
 // programName is a BPF program's own name by its symbol: bpf_prog_, the tag, _, the name.
 // It is empty for other symbols.
 func programName(symbol string) string {
-	if parts := strings.SplitN(symbol, "_", 4); len(parts) == 4 && isProgram(symbol) {
-		return parts[3]
+	if !isProgram(symbol) {
+		return ""
 	}
-	return ""
+	return functions.Program(symbol)
 }

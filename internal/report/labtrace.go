@@ -150,11 +150,11 @@ func (p *printer) labTraceLines(t *record.LabTrace) {
 
 // labTraceChange writes which functions make the difference of two traces.
 func (p *printer) labTraceChange(c *record.LabTraceChange) {
-	p.wrap("", fmt.Sprintf("From %s to %s: %s instructions a packet.", cells.Clean(c.Old), cells.Clean(c.New), signedExact(c.Difference)))
+	p.wrap("", fmt.Sprintf("From %s to %s: %s instructions a packet.", cells.Clean(c.Old), cells.Clean(c.New), cells.Signed(c.Difference)))
 	var parts []string
 	for _, s := range c.Stages {
 		if s.Difference != 0 {
-			parts = append(parts, cells.Clean(s.Name)+" "+signedExact(s.Difference))
+			parts = append(parts, cells.Clean(s.Name)+" "+cells.Signed(s.Difference))
 		}
 	}
 	if len(parts) > 0 {
@@ -168,7 +168,7 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 			continue
 		}
 		name, others, _ := strings.Cut(cells.Clean(d.Name), " + ")
-		table.add("  "+signedExact(d.Difference), stat.Exact(d.Old), stat.Exact(d.New), name)
+		table.add("  "+cells.Signed(d.Difference), stat.Exact(d.Old), stat.Exact(d.New), name)
 		if others != "" {
 			table.below("    ", "with "+others)
 		}
@@ -177,17 +177,9 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 		}
 	}
 	if n := len(c.Functions) - differencesShown; n > 0 {
-		table.add("  "+signedExact(rest.Difference), stat.Exact(rest.Old), stat.Exact(rest.New), cells.Plural(n, "other"))
+		table.add("  "+cells.Signed(rest.Difference), stat.Exact(rest.Old), stat.Exact(rest.New), cells.Plural(n, "other"))
 	}
-	table.add("  "+signedExact(c.Difference), stat.Exact(c.Was), stat.Exact(c.Is),
+	table.add("  "+cells.Signed(c.Difference), stat.Exact(c.Was), stat.Exact(c.Is),
 		fmt.Sprintf("all; without a difference: %d", c.Same))
 	p.table(table)
-}
-
-// signedExact is [stat.Exact] with its sign.
-func signedExact(x float64) string {
-	if x > 0 {
-		return "+" + stat.Exact(x)
-	}
-	return stat.Exact(x)
 }

@@ -65,8 +65,9 @@ func decode(w *Window, opts Options) (c code) {
 			})
 		}
 		inst := instruction{addr: addr, function: f, kind: branch.Bad}
-		if step, ok := stepAt(opts.Code, addr); ok {
+		for step := range branch.Scan(CodeAt(opts.Code, addr), addr) {
 			inst.kind, inst.end, inst.target = step.Kind, addr+uint64(step.Len), step.Target
+			break
 		}
 		c.places[addr] = uint32(len(c.instructions))
 		c.instructions = append(c.instructions, inst)
@@ -74,18 +75,19 @@ func decode(w *Window, opts Options) (c code) {
 	return c
 }
 
-// stepAt decodes what is at an address; the last instructions before a hole in the code too.
-func stepAt(text ktext.Source, addr uint64) (branch.Step, bool) {
-	for n := 16; n > 0; n-- {
-		var code [16]byte
-		if text.ReadAddr(code[:n], addr) != nil {
-			continue
-		}
-		for step := range branch.Scan(code[:n], addr) {
-			return step, step.Kind != branch.Bad
+// Longest is the length of an instruction at most, in bytes.
+const Longest = 15
+
+// CodeAt is as much of the code at an address as an instruction may have, less where the code
+// ends before.
+func CodeAt(text ktext.Source, addr uint64) []byte {
+	code := make([]byte, Longest)
+	for ; len(code) > 0; code = code[:len(code)-1] {
+		if text.ReadAddr(code, addr) == nil {
+			break
 		}
 	}
-	return branch.Step{}, false
+	return code
 }
 
 // branches are the indirect branches of a window with their targets. Of one through a thunk

@@ -52,8 +52,10 @@ type Branch struct {
 
 // Limits on a tree: that of a packet has a hundred nodes, 20 deep.
 const (
-	maxNodes = 1 << 16
+	maxNodes = 1 << 13
 	maxDepth = 512
+	// maxFrames is how many functions all chains of calls have, each counted with its callers.
+	maxFrames = 1 << 18
 )
 
 // Cut makes the tree of a window. Calls and returns are taken from the code of each

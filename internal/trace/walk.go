@@ -37,6 +37,8 @@ type walker struct {
 	own   []uint64 // instructions of nodes
 	ids   map[node]int
 	stack []frame
+	// frames are those of the chains of all nodes.
+	frames int
 	// outer are the functions around the one that the window began in, the innermost first.
 	outer []outer
 	// polls under way, as places in sinks; sinks tell for each poll whether the sink ran in
@@ -74,7 +76,7 @@ func walk(w *Window, c code, before *walker) (*walker, error) {
 		switch {
 		case len(k.stack)+len(k.outer) > maxDepth:
 			return nil, fmt.Errorf("cut trace: calls nest more than %d deep", maxDepth)
-		case len(k.nodes) > maxNodes:
+		case len(k.nodes) > maxNodes, k.frames > maxFrames:
 			return nil, fmt.Errorf("cut trace: more than %d chains of calls", maxNodes)
 		}
 	}
@@ -132,6 +134,7 @@ func (k *walker) push(f frame) {
 	if !ok {
 		id = len(k.nodes)
 		k.ids[n], k.nodes, k.own = id, append(k.nodes, n), append(k.own, 0)
+		k.frames += len(k.stack) + 1
 	}
 	f.node = id
 	k.stack = append(k.stack, f)

@@ -183,6 +183,17 @@ func Source(symbol string) string {
 	return symbol
 }
 
+// Program is the own name of a BPF program by its symbol: bpf_prog_, the tag, _, the name (bpf_get_prog_name in
+// kernel/bpf/core.c). It is empty for other symbols.
+func Program(symbol string) string {
+	const tag = 16 // letters
+	parts := strings.SplitN(symbol, "_", 4)
+	if len(parts) < 4 || parts[0] != "bpf" || parts[1] != "prog" || len(parts[2]) != tag {
+		return ""
+	}
+	return parts[3]
+}
+
 // Find is the function of a symbol, which is no pattern. The cold part of a function is
 // not that function.
 func Find(symbol string) (Function, bool) {

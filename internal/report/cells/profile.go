@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -40,9 +41,8 @@ func ShortNames(names []string) string {
 // ShortName is the name of a function; of a BPF program it is its own, without the
 // tag.
 func ShortName(name string) string {
-	if parts := strings.SplitN(name, "_", 4); len(parts) == 4 && parts[0] == "bpf" && parts[1] == "prog" &&
-		len(parts[2]) == 16 {
-		return parts[3] + " [bpf]"
+	if own := functions.Program(name); own != "" {
+		return own + " [bpf]"
 	}
 	return name
 }

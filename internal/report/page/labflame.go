@@ -145,18 +145,11 @@ func (v *viewer) labTraceBlocks(l *record.Lab) []block {
 		for i := range changes {
 			c := &changes[i]
 			for _, d := range c.Functions {
-				t.add(c.Old, c.New, d.Name, stat.Exact(d.Old), stat.Exact(d.New), signed(d.Difference))
+				t.add(c.Old, c.New, d.Name, stat.Exact(d.Old), stat.Exact(d.New), cells.Signed(d.Difference))
 			}
-			t.add(c.Old, c.New, "all", stat.Exact(c.Was), stat.Exact(c.Is), signed(c.Difference))
+			t.add(c.Old, c.New, "all", stat.Exact(c.Was), stat.Exact(c.Is), cells.Signed(c.Difference))
 		}
 		out = append(out, block{Heading: "Which functions make the differences", Tables: []*table{t}})
 	}
 	return out
-}
-
-func signed(x float64) string {
-	if x > 0 {
-		return "+" + stat.Exact(x)
-	}
-	return stat.Exact(x)
 }
