@@ -103,7 +103,10 @@ func Reloader(spec *ebpf.CollectionSpec, name string, with map[string]*ebpf.Map)
 				m.Contents = nil // its programs and maps are in it already, and are not loaded again
 			}
 		}
-		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(with)})
+		coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+			MapReplacements: maps.Clone(with),
+			Programs:        ebpf.ProgramOptions{LogDisabled: true}, // it was taken once; the log of a refusal may be 1 GiB
+		})
 		if err != nil {
 			return nil, fmt.Errorf("load %s anew: %w", name, err)
 		}

@@ -233,7 +233,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	l.Warnings = append(l.Warnings, warns...)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
 	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
-	f.counted.tellRefused(s, cells)
+	f.counted.tellRefused(ctx, s, cells)
 	l.Document = *doc
 	l.TraceChanges = compare.LabTraces(l)
 	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })

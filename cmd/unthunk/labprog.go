@@ -116,20 +116,18 @@ func (f *countedFlags) job(ctx context.Context, s std) (*progcount.Job, error) {
 	}
 	j.Source = f.replay.source(j.Packets)
 	j.Program, err = program.Pack(ctx, target, o)
-	return j, f.target.explain(s, err)
+	return j, f.target.explain(ctx, s, err)
 }
 
 // tellRefused prints what the verifiers of guests said, where the user wants all of it.
-func (f *countedFlags) tellRefused(s std, all []lab.CellResult) {
+func (f *countedFlags) tellRefused(ctx context.Context, s std, all []lab.CellResult) {
 	for _, c := range all {
 		refused, ok := errors.AsType[*lab.RefusedError](c.Err)
 		if !ok || !f.target.verifierLog {
 			continue
 		}
 		fmt.Fprintf(s.err, "%s:\n", cells.Clean(c.Name()))
-		for _, line := range refused.Log {
-			fmt.Fprintln(s.err, cells.Clean(line))
-		}
+		printLog(ctx, s, refused.Log)
 	}
 }
 

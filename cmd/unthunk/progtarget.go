@@ -49,7 +49,7 @@ func (f *targetFlags) add(fl *pflag.FlagSet, run bool) {
 
 // options turns flags into options, or says what is wrong with them.
 func (f *targetFlags) options() (o program.Options, err error) {
-	o = program.Options{MapsFrom: f.mapsFrom, Run: f.run, OnLiveMaps: f.onLiveMaps}
+	o = program.Options{MapsFrom: f.mapsFrom, Run: f.run, OnLiveMaps: f.onLiveMaps, WholeLog: f.verifierLog}
 	if o.Set, err = pairs("set", f.set); err != nil {
 		return o, err
 	}
@@ -146,7 +146,7 @@ func (f *targetFlags) load(ctx context.Context, s std, text string) (*program.Op
 		return nil, err
 	}
 	opened, err := target.Open(ctx, o)
-	if err := f.explain(s, err); err != nil {
+	if err := f.explain(ctx, s, err); err != nil {
 		return nil, err
 	}
 	return opened, nil
@@ -167,7 +167,7 @@ func tell(s std, opened *program.Opened) {
 
 // explain says of an error of a target which known name resembles one that is not there, or what
 // the verifier says.
-func (f *targetFlags) explain(s std, err error) error {
+func (f *targetFlags) explain(ctx context.Context, s std, err error) error {
 	if option, ok := errors.AsType[*program.OptionError](err); ok {
 		if near := nearest(option.Name, option.Known); near != "" && option.Name != "" {
 			return usagef("%w: did you mean %s?", err, near)
@@ -178,11 +178,21 @@ func (f *targetFlags) explain(s std, err error) error {
 		if !f.verifierLog {
 			return fmt.Errorf("%w (--verifier-log prints all that it says)", err)
 		}
-		for _, line := range refused.Log {
-			fmt.Fprintln(s.err, cells.Clean(line)) // lines of the source are in it
-		}
+		printLog(ctx, s, refused.Log)
 	}
 	return err
+}
+
+// printLog prints what the verifier says, until ctx ends or it cannot be written.
+func printLog(ctx context.Context, s std, log []string) {
+	for _, line := range log {
+		if ctx.Err() != nil {
+			return
+		}
+		if _, err := fmt.Fprintln(s.err, cells.Clean(line)); err != nil { // lines of the source are in it
+			return
+		}
+	}
 }
 
 // openCounted opens an object once more, with counters of source lines in it.
@@ -196,5 +206,5 @@ func (f *targetFlags) openCounted(ctx context.Context, s std, text string) (*pro
 		return nil, nil, err
 	}
 	opened, counters, err := progcost.OpenCounted(ctx, target, o)
-	return opened, counters, f.explain(s, err)
+	return opened, counters, f.explain(ctx, s, err)
 }

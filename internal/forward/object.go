@@ -32,7 +32,7 @@ func loadObject(ctx context.Context, path string) (*object, error) {
 			delete(spec.Programs, n)
 		}
 	}
-	collection, err := ebpf.NewCollection(spec)
+	collection, err := program.LoadCollection(spec, ebpf.CollectionOptions{}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load BPF object %s: %w", path, err)
 	}

@@ -110,7 +110,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 			return nil, err
 		}
 	}
-	if err := opened.load(path); err != nil {
+	if err := opened.load(path, o.WholeLog); err != nil {
 		if refused, ok := errors.AsType[*LoadError](err); ok {
 			refused.Untyped = p.untyped
 		}
@@ -234,12 +234,12 @@ func noMap(spec *ebpf.CollectionSpec, name string) error {
 	return &OptionError{Name: name, Known: known, Err: err}
 }
 
-// load loads the program and its maps.
-func (o *Opened) load(path string) error {
+// load loads the program and its maps. An error has the whole log of the verifier if that is wanted.
+func (o *Opened) load(path string, wholeLog bool) error {
 	if _, err := checkMemory(0, o.Spec.Maps); err != nil {
 		return err
 	}
-	c, err := ebpf.NewCollection(o.Spec)
+	c, err := LoadCollection(o.Spec, ebpf.CollectionOptions{}, wholeLog)
 	if err != nil {
 		return explain(o.Spec, path+":"+o.Name, err)
 	}
@@ -258,7 +258,7 @@ func (o *Opened) load(path string) error {
 type LoadError struct {
 	// Program is the object's file with the name of the program.
 	Program string
-	// Log is what the verifier said, a line each; nil when it said nothing.
+	// Log is what the verifier said, a line each: its last words, or all with [Options] WholeLog; nil when it said nothing.
 	Log []string
 	// Untyped is the program's section when that says no type; it was loaded as an XDP program.
 	Untyped string

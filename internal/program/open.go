@@ -34,6 +34,8 @@ type Options struct {
 	// Change makes another spec of an object's, right before it is loaded: a copy with counters
 	// in it. Nil changes nothing.
 	Change func(*ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) `json:"-"`
+	// WholeLog asks for all that the verifier says of a program that it refuses, as far as it fits: see [LoadCollection].
+	WholeLog bool
 	// Run says that the program is to be run: a live one with maps is refused, unless
 	// OnLiveMaps is set.
 	Run bool

@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/program/lines"
 )
 
@@ -64,7 +65,7 @@ func (t *Target) CountLines(ctx context.Context, bulk, cpu int) (runs []LineRuns
 			maps[name] = m
 		}
 	}
-	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps})
+	coll, err := program.LoadCollection(spec, ebpf.CollectionOptions{MapReplacements: maps}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load a copy of %s with counters: %w", t.Name, err)
 	}

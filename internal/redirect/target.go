@@ -247,7 +247,7 @@ func (t *Target) load() (*ebpf.Program, error) {
 	if !t.reload {
 		return t.opened.Program.Clone()
 	}
-	c, err := ebpf.NewCollectionWithOptions(t.spec(), ebpf.CollectionOptions{MapReplacements: t.opened.Maps})
+	c, err := program.LoadCollection(t.spec(), ebpf.CollectionOptions{MapReplacements: t.opened.Maps}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load %s again: %w", t.Name, err)
 	}

@@ -1,0 +1,125 @@
+package program
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/internal/memory"
+)
+
+const (
+	// mostLog bounds the verifier's log of a program, in bytes, as it is estimated: read, and cut into lines, it takes
+	// two to three times as much.
+	mostLog = 128 << 20
+	// eachInstruction and eachRegister are about what the log has at most of an instruction that was looked at, and of a
+	// register, or a slot of the stack, of the state before it. The state is there for one in two at most: behind a branch.
+	eachInstruction, eachRegister, registers = 256, 128, 11
+)
+
+// LoadCollection loads an object that others made, as [ebpf.NewCollectionWithOptions] does. That grows its buffer until
+// it has all that the verifier says about a program that is refused, which is up to 1 GiB of a small object. Here a
+// program that is refused is loaded once more for the verifier's last words and its figures (BPF_LOG_STATS, Linux 5.2),
+// and only when whole is set, and the figures say that its log fits into 128 MiB, or an eighth of the memory, once more
+// for all of it. Of a longer log the error has the last words, and a line before them that says so.
+func LoadCollection(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebpf.Collection, error) {
+	o.Programs.LogDisabled = true
+	c, err := load(spec, o)
+	if _, ok := errors.AsType[*ebpf.VerifierError](err); !ok {
+		return c, err
+	}
+	o.Programs.LogDisabled = false
+	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
+		one := spec.Copy()
+		maps.DeleteFunc(one.Programs, func(n string, _ *ebpf.ProgramSpec) bool { return n != name })
+		for _, m := range one.Maps {
+			if m.Type == ebpf.ProgramArray {
+				m.Contents = nil // the others are not there
+			}
+		}
+		o.Programs.LogLevel = ebpf.LogLevelStats
+		refused := try(one, o)
+		short, ok := errors.AsType[*ebpf.VerifierError](refused)
+		if !ok {
+			continue // it is not the one
+		}
+		if !whole {
+			return nil, refused
+		}
+		size, limit := logSize(one.Programs[name], short.Log), min(mostLog, memory.Limit()/8)
+		if size > limit {
+			short.Log = append([]string{fmt.Sprintf("(all that the verifier says may be %d MiB: what follows is its end)", size>>20)},
+				short.Log...)
+			return nil, refused
+		}
+		o.Programs.LogLevel = ebpf.LogLevelBranch
+		if all := try(one, o); all != nil {
+			return nil, all
+		}
+		return nil, refused
+	}
+	return nil, err
+}
+
+// load is [ebpf.NewCollectionWithOptions], which changes the map of replacements.
+func load(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions) (*ebpf.Collection, error) {
+	o.MapReplacements = maps.Clone(o.MapReplacements)
+	return ebpf.NewCollectionWithOptions(spec, o)
+}
+
+// try says why a specification cannot be loaded; nil when it can.
+func try(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions) error {
+	c, err := load(spec, o)
+	if err == nil {
+		c.Close()
+	}
+	return err
+}
+
+// The verifier's figures, behind what it says of the program.
+var (
+	processed  = regexp.MustCompile(`^processed (\d+) insns `)
+	stackDepth = regexp.MustCompile(`^stack depth ([\d+]+)`)
+)
+
+// logSize is about how long the log of a program is at most, in bytes, by the verifier's figures. It is 0 of one that
+// it refused before it looked at its instructions one by one.
+func logSize(p *ebpf.ProgramSpec, figures []string) uint64 {
+	var looked, slots uint64
+	for _, line := range figures {
+		if m := processed.FindStringSubmatch(line); m != nil {
+			looked, _ = strconv.ParseUint(m[1], 10, 32)
+		}
+		if m := stackDepth.FindStringSubmatch(line); m != nil {
+			for depth := range strings.SplitSeq(m[1], "+") {
+				n, _ := strconv.ParseUint(depth, 10, 16)
+				slots = max(slots, (n+7)/8)
+			}
+		}
+	}
+	return looked * (eachInstruction + longestLine(p.Instructions) + eachRegister*(registers+slots))
+}
+
+// longestLine is the length of the longest source line, in bytes: the log has it before its instructions.
+func longestLine(ins asm.Instructions) (longest uint64) {
+	for i := range ins {
+		source := ins[i].Source()
+		if source == nil {
+			continue
+		}
+		n := len(source.String())
+		if line, ok := source.(*btf.Line); ok {
+			n += len(line.FileName())
+		}
+		longest = max(longest, uint64(n))
+	}
+	return longest
+}
