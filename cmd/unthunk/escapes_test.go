@@ -33,7 +33,7 @@ func TestNamesWithEscapes(t *testing.T) {
 	}
 	refused := &program.LoadError{Log: []string{"; " + escape}}
 	flags := targetFlags{verifierLog: true}
-	if err := flags.explain(std{err: &errs}, refused); err != refused {
+	if err := flags.explain(t.Context(), std{err: &errs}, refused); err != refused {
 		t.Error(err)
 	}
 	warner(&errs)("what " + escape + " sends is not counted")
