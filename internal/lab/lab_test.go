@@ -306,7 +306,7 @@ func TestReadMeasurement(t *testing.T) {
 		`impossible text "\x1b[2J"`:              func(m *Measurement) { m.Bulks[0].Sites[0].Target = "\x1b[2J" },
 		`impossible text "\a"`:                   func(m *Measurement) { m.Host.IndirectThunk = "\a" },
 		`impossible name "\x1b[2J"`:              func(m *Measurement) { m.Uncounted = []string{"\x1b[2J"} },
-		"a measurement of more than 1 MiB":       func(m *Measurement) { m.Uncounted = []string{strings.Repeat("x", 1<<20)} },
+		"a measurement of more than 4 MiB":       func(m *Measurement) { m.Uncounted = []string{strings.Repeat("x", 4<<20)} },
 		`impossible count of function "bq_xmi`:   func(m *Measurement) { m.Bulks[0].Functions[0].PerPacket = 1e12 },
 	} {
 		m := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
@@ -521,6 +521,24 @@ func TestWires(t *testing.T) {
 				t.Errorf("%v calls of bq_xmit_all a packet, want 1/16", b.calls("bq_xmit_all"))
 			}
 		})
+	}
+}
+
+// What most windows have is what is counted; a send that is elsewhere is in the spread.
+func TestMostOften(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		sends         [][]float64
+		often, spread float64
+	}{
+		{[][]float64{{698, 698, 900}, {698, 700, 698}}, 698, 1},
+		{[][]float64{{698, 698, 700}, {701, 701, 698}, {}}, 698, 3},
+		{[][]float64{{5, 4}}, 4, 1},
+		{nil, 0, 1},
+	} {
+		if often, spread := mostOften(test.sends); often != test.often || spread != test.spread {
+			t.Errorf("%v: %v ±%v, want %v ±%v", test.sends, often, spread, test.often, test.spread)
+		}
 	}
 }
 

@@ -55,7 +55,9 @@ type BulkCount struct {
 	// nothing. On wires it is the median of windows within a poll, so that it lacks
 	// what completes transmission; nil for bursts that are not whole polls.
 	Instructions *float64 `json:"instructions"`
-	Windows      int      `json:"windows"`
+	// Spread is that of a row: nil on veth.
+	Spread  *float64 `json:"spread,omitempty"`
+	Windows int      `json:"windows"`
 	// Ns is the time of a packet in ns, of the whole chain as `bench` takes it, on wires
 	// of windows within a poll. Nil unless time was measured.
 	Ns     *stat.Quantity `json:"ns,omitempty"`

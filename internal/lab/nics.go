@@ -186,29 +186,75 @@ var errVethOnly = &feature.Missing{Feature: "this scenario on wires", Help: "it 
 // packet, or its instructions where the clock counts those. A bulk that does not fill
 // polls has neither.
 func wireWindows(ctx context.Context, chain *redirect.WireChain, b *BulkCount, timed bool) error {
-	bulk := b.Bulk
-	var windows []float64
-	for range 2 { // the first fills rings and page pools
-		span, err := chain.Send(ctx, bulk, packets(bulk))
+	burst := (wireFrames + b.Bulk - 1) / b.Bulk * b.Bulk
+	var ns []float64      // per packet
+	var sends [][]float64 // those of windows in the middle of a poll
+	for i := range wireSends {
+		span, err := chain.Send(ctx, b.Bulk, burst)
 		if err != nil {
-			return fmt.Errorf("bursts of %d: %w", bulk, err)
+			return fmt.Errorf("bursts of %d: %w", b.Bulk, err)
 		}
 		b.add(span)
-		windows = windows[:0]
-		for _, ns := range span.Windows {
-			windows = append(windows, float64(ns)/float64(span.Window))
+		if i == 0 {
+			continue // it fills rings and page pools
 		}
+		var middle []float64
+		for j, n := range span.Windows {
+			per := float64(n) / float64(span.Window)
+			ns = append(ns, per)
+			if at := j % (poll / span.Window); at == 1 || at == 2 {
+				middle = append(middle, per)
+			}
+		}
+		sends = append(sends, middle)
 	}
-	b.Windows = len(windows)
-	b.Instructions = nil
-	switch q := stat.Summarize(windows, "ns"); {
-	case bulk%poll != 0:
+	b.Windows, b.Instructions = len(ns), nil
+	switch {
+	case b.Bulk%poll != 0:
 	case timed:
+		q := stat.Summarize(ns, "ns")
 		b.Ns = &q
 	default:
-		b.Instructions = &q.Median
+		often, spread := mostOften(sends)
+		b.Instructions, b.Spread = &often, &spread
 	}
 	return nil
+}
+
+// Of each bulk wireFrames packets, or a few more, are sent wireSends times: as many as there
+// are time stamps for.
+const wireFrames, wireSends = 1024, 9
+
+// leastSpread is how far two boots are from each other on wires, in instructions a packet,
+// also where all windows of both agree: those of five boots were within half of it.
+const leastSpread = 1
+
+// mostOften is the number that most windows have, and how far those of single sends are from
+// it. It repeats better than the median: what an interrupt, a refilled ring or a wire's late
+// thread adds is different each time.
+func mostOften(sends [][]float64) (often, spread float64) {
+	often = mode(slices.Concat(sends...))
+	spread = leastSpread
+	for _, windows := range sends {
+		if len(windows) > 0 {
+			spread = max(spread, math.Abs(mode(windows)-often))
+		}
+	}
+	return often, spread
+}
+
+// mode is the most frequent of numbers, the least of those that are as frequent.
+func mode(numbers []float64) (most float64) {
+	times := make(map[float64]int)
+	for _, n := range numbers {
+		times[n]++
+	}
+	for n, k := range times {
+		if k > times[most] || k == times[most] && n < most {
+			most = n
+		}
+	}
+	return most
 }
 
 // countWires adds to b what the probes count of bursts of its bulk.

@@ -95,7 +95,7 @@ func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 	row.Build = c.Build
 	row.Sites = append(row.Sites, b.Sites...)
 	row.NotExecuted, row.Trace = b.NotExecuted, b.Trace
-	row.Instructions, row.Ns, row.CallsPerPacket, row.Window, row.Stamp = b.Instructions, b.Ns, &calls, b.Window, c.Stamp
+	row.Instructions, row.Spread, row.Ns, row.CallsPerPacket, row.Window, row.Stamp = b.Instructions, b.Spread, b.Ns, &calls, b.Window, c.Stamp
 	row.Functions = append(row.Functions, b.Functions...)
 	if c.NIC != Veth {
 		for _, part := range parts {

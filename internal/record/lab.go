@@ -30,6 +30,9 @@ type LabRow struct {
 	// stamp in Window packets. On wires it lacks what completes transmission, and is
 	// nil for bursts that are too short. Nil when Refused is set.
 	Instructions *float64 `json:"instructions"`
+	// Spread is how far instructions of the same row may be from these in another boot, in
+	// instructions a packet. It is nil where they are equal to the digit, as on veth.
+	Spread *float64 `json:"spread,omitempty"`
 	Window       int      `json:"window,omitempty"`
 	// Stamp is how many instructions the indirect branch of a time stamp takes, 0 for
 	// none.
@@ -248,7 +251,10 @@ func (r *LabRow) check() error {
 	if err := checkQuantities([]quantity{{"time", "ns", r.Ns, false}}); err != nil {
 		return err
 	}
-	for _, n := range []*float64{r.Instructions, r.CallsPerPacket} {
+	if r.Spread != nil && r.Instructions == nil {
+		return errors.New("a spread of no instructions")
+	}
+	for _, n := range []*float64{r.Instructions, r.Spread, r.CallsPerPacket} {
 		// A program of the user's may take less than one that only passes.
 		if n != nil && !possibleCount(*n) && !(r.Program != nil && math.Abs(*n) <= maxNs) {
 			return fmt.Errorf("impossible count %v", *n)

@@ -83,6 +83,9 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 		}
 		if row.Instructions != nil {
 			line[1] = stat.Exact(*row.Instructions)
+			if row.Spread != nil {
+				line[1] += " ±" + cells.Few(*row.Spread)
+			}
 		}
 		line[2], line[3] = stat.Exact(*row.CallsPerPacket), stat.Exact(row.Entries("bq_xmit_all"))
 		if timed && row.Ns != nil {
@@ -173,6 +176,9 @@ func labWiresCells(l *record.Lab, row *record.LabRow, timed bool) []string {
 	}
 	if row.Instructions != nil {
 		line[1] = fmt.Sprintf("%.0f", *row.Instructions)
+		if row.Spread != nil {
+			line[1] += " ±" + cells.Few(*row.Spread)
+		}
 	}
 	sum := row.SumDMA()
 	for i, n := range []float64{*row.CallsPerPacket, sum.Map, sum.Sync, sum.Bounce, sum.Flush} {
