@@ -41,6 +41,8 @@ type Machine struct {
 	IOMMU bool
 	// Modules are loaded before the commands run, with what they depend on.
 	Modules []string
+	// Extra are modules that are loaded too where the kernel has them.
+	Extra []string
 	// Needs are parts of [Config] that the commands need. What a kernel's configuration lacks of
 	// them, where that is known, is a [Lacking] before the guest is booted.
 	Needs []string
@@ -280,6 +282,11 @@ func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Comma
 	for _, nic := range m.NICs {
 		wanted = append(wanted, nicModules[nic.Model]...)
 	}
+	extra, err := m.Kernel.having(ctx, m.Extra)
+	if err != nil {
+		return err
+	}
+	wanted = append(wanted, extra...)
 	order, err := m.Kernel.modules(ctx, func(name string, data []byte) error {
 		a.file(inGuest(name), data)
 		return a.err

@@ -79,6 +79,25 @@ func (k *Kernel) modules(
 	return order, nil
 }
 
+// having are those of modules that are files of the kernel's.
+func (k *Kernel) having(ctx context.Context, names []string) (has []string, err error) {
+	if len(names) == 0 {
+		return nil, nil
+	}
+	files, err := k.moduleFiles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, n := range names {
+		path := files[normal(n)]
+		if path == "" || k.Tree && beside(k.Modules, path, strings.TrimPrefix(path, "kernel/")) == "" {
+			continue
+		}
+		has = append(has, n)
+	}
+	return has, nil
+}
+
 // maxModules is how many modules a guest may need: igb needs six.
 const maxModules = 128
 

@@ -325,7 +325,7 @@ func each(
 			defer cancel()
 			m := &guest.Machine{
 				QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append,
-				Modules: []string{"veth"}, Files: files, Needs: needs,
+				Modules: []string{"veth"}, Extra: plan.extra(), Files: files, Needs: needs,
 			}
 			if c.NIC != Veth {
 				m.NICs, m.IOMMU = wires(c.NIC), strings.HasPrefix(string(c.DMA), "iommu")

@@ -118,6 +118,17 @@ func findScenario(name string) (s scenario, err error) {
 	return s, nil
 }
 
+// extra are the modules of filters at ingress, for scenarios that end in the network stack by one.
+func (p Plan) extra() []string {
+	for _, r := range p.Rows() {
+		switch redirect.Scenario(r.Scenario) {
+		case redirect.CPUPass, redirect.CPUGRO, redirect.Pass: // the last on wires
+			return []string{"sch_ingress", "cls_bpf"}
+		}
+	}
+	return nil
+}
+
 // check returns a [feature.Missing] when the running kernel lacks what a scenario needs.
 func (s scenario) check(types *btf.Spec) error {
 	for _, n := range s.needs {

@@ -33,7 +33,7 @@ type LabRow struct {
 	// Spread is how far instructions of the same row may be from these in another boot, in
 	// instructions a packet. It is nil where they are equal to the digit, as on veth.
 	Spread *float64 `json:"spread,omitempty"`
-	Window       int      `json:"window,omitempty"`
+	Window int      `json:"window,omitempty"`
 	// Stamp is how many instructions the indirect branch of a time stamp takes, 0 for
 	// none.
 	Stamp int `json:"stamp,omitempty"`
