@@ -54,6 +54,9 @@ func (s Scenario) verdict() Scenario {
 	return s
 }
 
+// ByPacketSocket tells whether a packet socket sends.
+func (s Scenario) ByPacketSocket() bool { return ways[s].origin == packetSocket }
+
 // intoStack tells whether frames are TCP segments that a program of a cpumap passes to the network stack.
 func (s Scenario) intoStack() bool { return s == CPUPass || s == CPUGRO }
 
