@@ -59,9 +59,12 @@ race:
 		'\bgo func|^\s+go [a-z]|"sync(/atomic)?"' . | xargs dirname | sort -u)
 
 # Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
-# kernels under QEMU; downloads them once.
+# kernels under QEMU; downloads them once. UNTHUNK_TREE=DIR is a built tree of Linux 6.12 or
+# later: a history on a copy of it is bisected.
 test-kernels: missing
 	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./gate ./internal/guest ./internal/lab | go run ./internal/dev/testsum
+	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=30m -run='^TestGate' ./cmd/unthunk | go run ./internal/dev/testsum
+	[ -z "$${UNTHUNK_TREE:-}" ] || scripts/bisect "$$UNTHUNK_TREE"
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an
 # hour.
