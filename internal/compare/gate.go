@@ -180,7 +180,7 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 	}
 	if was.Instructions != nil && is.Instructions != nil {
 		r.Instructions = &record.GateCount{Old: *was.Instructions, New: *is.Instructions,
-			Allowed: allowed(opts.Max, name, "instructions", *was.Instructions)}
+			Allowed: allowed(opts.Max, name, "instructions", *was.Instructions), Spread: spread(was, is)}
 	}
 	if was.CallsPerPacket != nil && is.CallsPerPacket != nil {
 		r.Indirect = &record.GateCount{Old: *was.CallsPerPacket, New: *is.CallsPerPacket,
@@ -204,7 +204,9 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 			r.Verdict = record.GateBeyond
 		}
 	}
-	if nic := was.Labels["nic"]; nic != "" && nic != "veth" && r.Verdict == record.GateBeyond && r.Indirect.Verdict() != record.GateBeyond {
+	nic := was.Labels["nic"]
+	if nic != "" && nic != "veth" && (was.Spread == nil || is.Spread == nil) && r.Verdict == record.GateBeyond &&
+		r.Indirect.Verdict() != record.GateBeyond {
 		r.Verdict = record.GateCannotTell
 		r.Missing = "on wires two boots differ in some instructions, and nothing says how many"
 	}
@@ -216,6 +218,16 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		}
 	}
 	return r
+}
+
+// spread is how many instructions two boots may differ in: what either side says.
+func spread(rows ...*record.LabRow) (most float64) {
+	for _, r := range rows {
+		if r.Spread != nil {
+			most = max(most, *r.Spread)
+		}
+	}
+	return most
 }
 
 // behavior says how packets come out of a program otherwise.

@@ -68,6 +68,10 @@ func TestGate(t *testing.T) {
 			why: "on wires two boots differ", rows: []string{
 				"nic=igb/dma=direct/" + one + " cannot tell: on wires two boots differ in some instructions, and nothing says how many",
 				"nic=igb/dma=direct/" + sixteen + " within"}},
+		"within the spread": {base: spreads(2), now: func(l *record.Lab) { spreads(1.5)(l); *l.Rows[0].Instructions += 2 }, verdict: "within",
+			rows: []string{"nic=igb/dma=direct/" + one + " within", "nic=igb/dma=direct/" + sixteen + " within"}},
+		"more than the spread": {base: spreads(2), now: func(l *record.Lab) { spreads(2)(l); *l.Rows[0].Instructions += 2.5 }, verdict: "beyond",
+			rows: []string{"nic=igb/dma=direct/" + one + " beyond", "nic=igb/dma=direct/" + sixteen + " within"}},
 		"a branch more on wires": {base: onWires, now: func(l *record.Lab) { onWires(l); *l.Rows[0].CallsPerPacket++ }, verdict: "beyond",
 			rows: []string{"nic=igb/dma=direct/" + one + " beyond", "nic=igb/dma=direct/" + sixteen + " within"}},
 		"refused and beyond": {base: same, now: func(l *record.Lab) { refuse(0, "x")(l); *l.Rows[1].Instructions++ }, verdict: "beyond",
@@ -115,6 +119,16 @@ func TestGate(t *testing.T) {
 func onWires(l *record.Lab) {
 	for i := range l.Rows {
 		l.Rows[i].Labels["nic"], l.Rows[i].Labels["dma"] = "igb", "direct"
+	}
+}
+
+// spreads makes rows of wires that say by how many instructions boots differ.
+func spreads(n float64) func(*record.Lab) {
+	return func(l *record.Lab) {
+		onWires(l)
+		for i := range l.Rows {
+			l.Rows[i].Spread = &n
+		}
 	}
 }
 
