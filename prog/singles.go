@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 )
 
@@ -21,19 +23,22 @@ type Singles struct {
 	First string
 }
 
-// Singles runs each packet by itself, first through the null program and then through the program of that number: as
-// many passes over all packets, in their order. Other than in a round there is no run to warm up, and nothing is between
-// the two stamps but the program: what restores a packet is before them.
-func (r *Replay) Singles(ctx context.Context, program, passes int) (s Singles, err error) {
-	n := len(r.packets.Frames)
-	switch {
-	case program < 0 || program >= len(r.programs):
-		return s, fmt.Errorf("program %d of %d", program, len(r.programs))
-	case passes < 1:
-		return s, fmt.Errorf("%d passes", passes)
+// Alone runs packets one by one. It must be closed, before its [Replay] is used again.
+type Alone struct {
+	one *Replay // its harness
+	// programs are the null program and the other one.
+	programs [2]*ebpf.Program
+	packets  int
+}
+
+// Alone loads what runs packets of the replay one by one, through the program of that number and the null program.
+func (r *Replay) Alone(program int) (a *Alone, err error) {
+	if program < 0 || program >= len(r.programs) {
+		return nil, fmt.Errorf("program %d of %d", program, len(r.programs))
 	}
+	n := len(r.packets.Frames)
 	opts := r.kind
-	opts.Packets, opts.Programs, opts.Windows = r.packets.Frames, 2, min(passes*n+1, maxWindows)
+	opts.Packets, opts.Programs, opts.Windows = r.packets.Frames, 2, maxWindows
 	opts.Metadata, opts.Device, opts.Queue = r.opts.Metadata, r.opts.Device, r.opts.Queue
 	opts.Schedule = make([]uint32, n)
 	expected := [2][]replay.Expect{make([]replay.Expect, n), make([]replay.Expect, n)}
@@ -43,72 +48,114 @@ func (r *Replay) Singles(ctx context.Context, program, passes int) (s Singles, e
 		expected[0][i] = replay.Expect{Hash: replay.Hash(frame), Verdict: pass, Length: uint32(len(frame))}
 		expected[1][i] = replay.Expect{Hash: o.Hash, Verdict: o.Verdict, Length: uint32(o.Length)}
 	}
-	one := &Replay{}
-	if one.harness, err = replay.Load(opts); err != nil {
-		return s, err
+	a = &Alone{one: &Replay{}, packets: n}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, a.Close())
+		}
+	}()
+	if a.one.harness, err = replay.Load(opts); err != nil {
+		return nil, err
 	}
-	defer func() { err = errors.Join(err, one.Close()) }()
-	if one.null, err = replay.Null(opts); err != nil {
-		return s, err
+	if a.one.null, err = replay.Null(opts); err != nil {
+		return nil, err
 	}
-	s.Wrong = make([]int, n)
-	for i, p := range []Program{{Name: "null", Loaded: one.null}, r.programs[program]} {
-		if err := one.harness.Expect(i, expected[i]); err != nil {
-			return s, err
-		}
-		// Both stand at one site: what the harness does between the stamps depends on it.
-		if err := one.harness.Place(0, p.Loaded); err != nil {
-			return s, err
-		}
-		times := make([][]uint64, n)
-		if err := one.singles(ctx, i, passes*n, times, &s); err != nil {
-			return s, err
-		}
-		if i == 0 {
-			s.Null = times
-		} else {
-			s.Program = times
+	a.programs = [2]*ebpf.Program{a.one.null, r.programs[program].Loaded}
+	for i := range expected {
+		if err := a.one.harness.Expect(i, expected[i]); err != nil {
+			return nil, err
 		}
 	}
-	return s, nil
+	return a, nil
 }
 
-// singles are runs of a program, over all packets again and again, in calls of as many as there is room for: a call takes
-// long by itself.
-func (r *Replay) singles(ctx context.Context, program, runs int, times [][]uint64, s *Singles) error {
-	for done := 0; done < runs; {
-		windows := make([]replay.Window, min(maxWindows-1, runs-done))
+// Close unloads what was loaded.
+func (a *Alone) Close() error { return a.one.Close() }
+
+// Time is the ns of one run of a packet, of the null program or the other one, with what is around a run. ok is false
+// when it came out otherwise than when it was run once.
+func (a *Alone) Time(ctx context.Context, null bool, packet int) (ns uint64, ok bool, err error) {
+	program := 1
+	if null {
+		program = 0
+	}
+	err = a.run(ctx, program, []uint32{uint32(packet)}, func(_ uint32, span uint64, why string) { ns, ok = span, why == "" })
+	return ns, ok, err
+}
+
+// run runs packets in that order, in calls of as many as there is room for: a call takes long by itself. got gets the ns
+// of each, and what came out otherwise.
+func (a *Alone) run(ctx context.Context, program int, packets []uint32, got func(packet uint32, ns uint64, why string)) error {
+	// Both programs stand at one site: what the harness does between the stamps depends on it.
+	if err := a.one.harness.Place(0, a.programs[program]); err != nil {
+		return err
+	}
+	for len(packets) > 0 {
+		windows := make([]replay.Window, min(maxWindows-1, len(packets)))
 		for i := range windows {
-			packet := uint32((done + i) % len(times))
-			windows[i] = replay.Window{Program: uint32(program), First: packet, Group: 1, Timed: 1, Bytes: true}
+			windows[i] = replay.Window{Program: uint32(program), First: packets[i], Group: 1, Timed: 1, Bytes: true}
 		}
-		spans, err := r.runWindows(ctx, windows, 0)
+		spans, err := a.one.runWindows(ctx, windows, 0)
 		if err != nil {
 			return err
 		}
 		for i, span := range spans {
-			packet := windows[i].First
-			times[packet] = append(times[packet], span.Ns)
-			if span.Verdicts+span.Lengths+span.Bytes+span.Lost == 0 {
-				continue
+			why := ""
+			if span.Verdicts+span.Lengths+span.Bytes+span.Lost > 0 {
+				d, ok, err := a.one.harness.Differs()
+				if err != nil {
+					return err
+				}
+				if why = "a packet was not restored"; ok {
+					why = describe(d)
+				}
+				if program == 0 {
+					return errors.New("the harness does not restore packets: " + why)
+				}
 			}
-			text := "a packet was not restored"
-			d, ok, err := r.harness.Differs()
-			if err != nil {
-				return err
-			}
-			if ok {
-				text = describe(d)
-			}
-			if program == 0 {
-				return errors.New("the harness does not restore packets: " + text)
-			}
-			s.Wrong[packet]++
-			if s.First == "" {
-				s.First = text
-			}
+			got(packets[i], span.Ns, why)
 		}
-		done += len(windows)
+		packets = packets[len(windows):]
 	}
 	return nil
+}
+
+// Singles runs each packet by itself, first through the null program and then through the program of that number: as
+// many passes over all packets, in their order. Other than in a round there is no run to warm up, and nothing is between
+// the two stamps but the program: what restores a packet is before them.
+func (r *Replay) Singles(ctx context.Context, program, passes int) (s Singles, err error) {
+	if passes < 1 {
+		return s, fmt.Errorf("%d passes", passes)
+	}
+	a, err := r.Alone(program)
+	if err != nil {
+		return s, err
+	}
+	defer func() { err = errors.Join(err, a.Close()) }()
+	return a.Singles(ctx, passes)
+}
+
+// Singles is [Replay.Singles] of the program.
+func (a *Alone) Singles(ctx context.Context, passes int) (s Singles, err error) {
+	var order []uint32
+	for range passes {
+		for i := range a.packets {
+			order = append(order, uint32(i))
+		}
+	}
+	s.Wrong = make([]int, a.packets)
+	s.Null, s.Program = make([][]uint64, a.packets), make([][]uint64, a.packets)
+	if err := a.run(ctx, 0, order, func(packet uint32, ns uint64, _ string) { s.Null[packet] = append(s.Null[packet], ns) }); err != nil {
+		return s, err
+	}
+	return s, a.run(ctx, 1, order, func(packet uint32, ns uint64, why string) {
+		s.Program[packet] = append(s.Program[packet], ns)
+		if why == "" {
+			return
+		}
+		s.Wrong[packet]++
+		if s.First == "" {
+			s.First = why
+		}
+	})
 }

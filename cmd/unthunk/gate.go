@@ -193,11 +193,15 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	g.NameFiles(f.base, f.output.save)
 	f.tellFailures(g, cells, errRun)
 	if f.trace && compare.CanTrace(g, base) {
-		plan.Trace = true
-		traced, _, err := f.count(ctx, s, plan)
+		traced := l
+		if !plan.Trace {
+			plan.Trace = true
+			traced, _, err = f.count(ctx, s, plan)
+		}
 		compare.AddTraces(g, base, traced)
 		if err != nil {
 			g.Warn("", lab.OneLine("not traced: "+explain(err).Error()))
+			err = nil
 		}
 	}
 	if f.output.save != "" {
@@ -305,6 +309,8 @@ func (f gateFlags) program(ctx context.Context, s std, base *record.Lab, plan *l
 	case f.counted.prog == "":
 		return fmt.Errorf("base %s counts the program %s: name it by --prog, and --packets", f.base, named)
 	}
+	// Indirect branches of a program are those of its trace.
+	plan.Trace = f.trace && slices.ContainsFunc(base.Rows, func(r record.LabRow) bool { return r.Trace != nil })
 	if err := f.counted.into(ctx, s, plan); err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ func (f *countedFlags) add(fl *pflag.FlagSet) {
 // given tells whether a program is to be counted, or says what is wrong with the flags.
 func (f *countedFlags) given(cmd *cobra.Command) (bool, error) {
 	if f.prog != "" {
-		for _, name := range []string{"nic", "dma", "bulk", "run", "scenario", "accel", "trace", "annotate", "svg", "on-live-maps"} {
+		for _, name := range []string{"nic", "dma", "bulk", "run", "scenario", "accel", "annotate", "svg", "on-live-maps"} {
 			if flag := cmd.Flags().Lookup(name); flag != nil && flag.Changed {
 				return false, usagef("--prog counts a program on packets: leave --%s out", name)
 			}
@@ -74,7 +74,7 @@ func (f *countedFlags) files() []string {
 
 // into makes a plan one that counts the program.
 func (f *countedFlags) into(ctx context.Context, s std, plan *lab.Plan) (err error) {
-	plan.Time, plan.Trace = false, false
+	plan.Time = false
 	if plan.Program, err = f.job(ctx, s); err != nil {
 		return err
 	}
@@ -133,7 +133,8 @@ func (f *countedFlags) tellRefused(ctx context.Context, s std, all []lab.CellRes
 
 // newProgGuest is what lab and gate run in a guest to count a program.
 func newProgGuest(s std) *cobra.Command {
-	return &cobra.Command{
+	var traced bool
+	cmd := &cobra.Command{
 		Use:    lab.ProgramVerb,
 		Short:  "Count what an XDP program takes a packet, inside a guest of lab",
 		Hidden: true,
@@ -142,11 +143,13 @@ func newProgGuest(s std) *cobra.Command {
 			if !guest.Guest() {
 				return &feature.Missing{Feature: "a guest of lab", Help: "unthunk lab --prog boots one and runs this in it"}
 			}
-			m, err := lab.ProgramInGuest(cmd.Context())
+			m, err := lab.ProgramInGuest(cmd.Context(), traced)
 			if err != nil {
 				return err
 			}
 			return report.JSON(s.out, m)
 		},
 	}
+	cmd.Flags().BoolVar(&traced, "trace", false, "for a host that traces the guest")
+	return cmd
 }

@@ -36,6 +36,8 @@ type Measurement struct {
 	Codes []GuestCode `json:"codes,omitempty"`
 	// Program is what was counted of a program of the user's, in place of bulks.
 	Program *progcount.Counted `json:"program,omitempty"`
+
+	traces []programRun // of Program.Traced, as they were cut outside of the guest
 }
 
 // BulkCount is what a packet of a scenario goes through at one bulk. On veth that is all

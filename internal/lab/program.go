@@ -17,9 +17,23 @@ const ProgramVerb = "prog-guest"
 
 // ProgramInGuest is what runs in a guest that [Run] made for a plan with a program: it counts what the program takes a
 // packet. It needs Linux 5.18.
-func ProgramInGuest(ctx context.Context) (m *Measurement, err error) {
+//
+// Traced marks runs for whoever traces the guest.
+func ProgramInGuest(ctx context.Context, traced bool) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify(host.Options{})}
-	m.Program, err = progcount.InGuest(ctx)
+	var mark progcount.Mark
+	if traced {
+		marks := &marker{}
+		mark = func(run func() error) (slot int, err error) {
+			if marks.slots == 0 { // what is traced is loaded now
+				if err := marks.describe(m); err != nil {
+					return 0, err
+				}
+			}
+			return marks.run(run)
+		}
+	}
+	m.Program, err = progcount.InGuest(ctx, mark)
 	m.Build = ownBuild(m.Host.Compiler)
 	return m, err
 }
@@ -41,7 +55,41 @@ func countProgram(ctx context.Context, plan Plan, m *guest.Machine) (*Measuremen
 		return nil, "", err
 	}
 	m.Modules, m.Needs, m.Data = nil, nil, files // no veth, no kprobes
-	report, err := m.Run(ctx, guest.Command{Args: []string{guest.Self, ProgramVerb}, Timeout: plan.Limit})
+	if !plan.Trace {
+		return countProgramIn(ctx, plan, m)
+	}
+	traces, err := newTracer(ctx, m.Kernel, plan.images, "")
+	if err == nil {
+		traces.first, m.Debug = true, traces.debug
+		got, console, failed := countProgramIn(ctx, plan, m, tracedFlag)
+		m.Debug = nil
+		if failed == nil {
+			if got.traces, err = traces.programTrees(got); err != nil {
+				got.notTraced(err)
+			}
+			return got, console, nil
+		}
+		if traces.err == nil || ctx.Err() != nil {
+			return got, console, failed
+		}
+		err = traces.err
+	}
+	// What keeps a guest from being traced does not keep it from being counted.
+	got, console, failed := countProgramIn(ctx, plan, m)
+	if failed == nil {
+		got.notTraced(err)
+	}
+	return got, console, failed
+}
+
+// notTraced warns that a program was counted, and not traced.
+func (m *Measurement) notTraced(err error) {
+	m.Program.Warnings = append(m.Program.Warnings, printable("not traced: "+err.Error(), maxWords))
+}
+
+// countProgramIn runs the command of a guest that counts a program, and reads what it counted.
+func countProgramIn(ctx context.Context, plan Plan, m *guest.Machine, flags ...string) (*Measurement, string, error) {
+	report, err := m.Run(ctx, guest.Command{Args: append([]string{guest.Self, ProgramVerb}, flags...), Timeout: plan.Limit})
 	if err := failed(report, err); err != nil {
 		return nil, lastOf(report.Console), err
 	}
@@ -51,6 +99,9 @@ func countProgram(ctx context.Context, plan Plan, m *guest.Machine) (*Measuremen
 	}
 	return got, lastOf(report.Console), err
 }
+
+// tracedFlag has the guest mark runs for a trace.
+const tracedFlag = "--trace"
 
 // readProgram reads what a guest counted of a program, of at most most bytes.
 func readProgram(b []byte, j *progcount.Job, most int) (*Measurement, error) {
@@ -64,7 +115,7 @@ func readProgram(b []byte, j *progcount.Job, most int) (*Measurement, error) {
 	if m.Program == nil || len(m.Bulks) > 0 || len(m.Uncounted) > 0 {
 		return nil, errors.New("what was counted is no program")
 	}
-	if err := m.Program.Check(j); err != nil {
+	if err := errors.Join(m.Program.Check(j), checkCodes(m.Codes)); err != nil {
 		return nil, err
 	}
 	if m.Program.Refused != "" {
@@ -110,6 +161,7 @@ func (c *CellResult) programRows() (rows []record.LabRow) {
 			if row.Refused = m.Refused; row.Refused == "" {
 				n := m.Instructions
 				row.Instructions = &n
+				c.addTrace(&row, m)
 			}
 		}
 		rows = append(rows, row)

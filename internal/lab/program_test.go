@@ -9,6 +9,8 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/unthunk/unthunk/internal/bpf/sample"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/progcost"
@@ -85,7 +87,7 @@ func TestProgramExact(t *testing.T) {
 	var group sync.WaitGroup
 	defer group.Wait()
 	defer close(stop)
-	for range 4 {
+	for range 2 {
 		group.Go(func() {
 			for n := 0; ; n++ {
 				select {
@@ -108,7 +110,14 @@ func TestProgramExact(t *testing.T) {
 	}
 	var first []record.LabRow
 	for boot := range 5 {
-		rows := counted(t, self, Plan{Program: jobOf(t, sample.Object(), "nat", "udp4,udp4:1400,tcp4,arp")})
+		rows := counted(t, self, Plan{Program: jobOf(t, sample.Object(), "nat", "udp4,udp4:1400,tcp4,arp"), Trace: boot == 4})
+		if boot == 4 { // what is traced is checked to add up; it is the program's and that of the helpers that it calls
+			for _, r := range rows {
+				if r.Trace == nil || r.CallsPerPacket == nil || !strings.HasSuffix(r.Trace.Functions[0].Function, "_nat") || len(r.Trace.Lines) < 5 {
+					t.Errorf("%s: %+v", r.Name, r.Trace)
+				}
+			}
+		}
 		if boot == 0 {
 			first = rows
 			continue
@@ -201,7 +210,15 @@ func TestReadProgram(t *testing.T) {
 		"packet 3: impossible length -1":    func(c *progcount.Counted) { c.Lengths[2] = -1 },
 		"packet 8 of 3 came out otherwise":  func(c *progcount.Counted) { c.Wrong[7] = 1 },
 		"packet 0 of 3 varies":              func(c *progcount.Counted) { c.Varies = []int{-1} },
-		"more words than a guest":           func(c *progcount.Counted) { c.Warnings = make([]string, 1000) },
+		"1 traced runs stand for 0 of 3":    func(c *progcount.Counted) { c.Traced = make([]progcount.TracedRun, 1) },
+		"impossible traced run of packet 9": func(c *progcount.Counted) {
+			c.Traced, c.Stands = []progcount.TracedRun{{Packet: 8}}, []int{0, 0, 0}
+		},
+		"packet 2 is like run 1 of 1": func(c *progcount.Counted) { c.Traced, c.Stands = make([]progcount.TracedRun, 1), []int{0, 1, 0} },
+		"is like a run of other instruct": func(c *progcount.Counted) {
+			c.Traced, c.Stands = []progcount.TracedRun{{Ns: 50}, {Ns: 151}}, []int{1, 0, 0}
+		},
+		"more words than a guest": func(c *progcount.Counted) { c.Warnings = make([]string, 1000) },
 	} {
 		m := said()
 		change(m.Program)
@@ -225,6 +242,36 @@ func TestReadProgram(t *testing.T) {
 	rows := cell.programRows()
 	if !strings.Contains(rows[2].Refused, "1 of 7 runs differ") || rows[2].Instructions != nil || rows[1].Refused != "" {
 		t.Errorf("%+v", rows)
+	}
+}
+
+// A row's trace is that of the runs that its packets are like, less the null program's: it adds up to its instructions.
+func TestProgramTrace(t *testing.T) {
+	branch := record.LabTraceBranch{Function: "bpf_map_lookup_elem", Offset: 4, Target: "htab_map_lookup_elem"}
+	line := record.LabTraceLine{Program: "bpf_prog_0123456789abcdef_nat", File: "lb.c", Line: 7}
+	m := said()
+	m.Program.Traced = []progcount.TracedRun{{Ns: 50}, {Ns: 150}, {Packet: 1, Slot: 1, Ns: 90}}
+	m.Program.Stands = []int{1, 2, 0}
+	null := programRun{own: map[string]int64{"replay": 44, "bpf_prog_a_unthunk_null": 6}, with: map[string]int64{"replay": 50}}
+	m.traces = []programRun{null,
+		{own: map[string]int64{"replay": 44, "bpf_prog_0123456789abcdef_nat": 86, "htab_map_lookup_elem": 20},
+			with:     map[string]int64{"replay": 150, "bpf_prog_0123456789abcdef_nat": 106, "htab_map_lookup_elem": 20},
+			branches: map[record.LabTraceBranch]int64{branch: 1}, lines: map[record.LabTraceLine]int64{line: 86}},
+		{own: map[string]int64{"replay": 44, "bpf_prog_0123456789abcdef_nat": 46}, with: map[string]int64{"replay": 90}}}
+	cell := CellResult{Cell: Cell{Kernel: "k"}, Measurement: m, job: jobOf(t, sample.Object(), "nat", "udp4,tcp4,arp")}
+	rows := cell.programRows()
+	if rows[0].Trace != nil || rows[1].Trace != nil || rows[0].CallsPerPacket != nil {
+		t.Errorf("rows with a packet that is like none have traces: %+v", rows)
+	}
+	tx := rows[2]
+	want := []record.LabTraceFunction{{Function: "bpf_prog_0123456789abcdef_nat", Stage: "program", Executed: 80, Inclusive: 100},
+		{Function: "htab_map_lookup_elem", Stage: "program", Executed: 20, Inclusive: 20}}
+	if diff := cmp.Diff(want, tx.Trace.Functions); diff != "" || tx.Trace.Executed != 100 || *tx.CallsPerPacket != 1 || len(tx.Sites) != 1 ||
+		tx.Trace.Lines[0].Executed != 86 {
+		t.Errorf("%+v, functions (-want +got):\n%s", tx.Trace, diff)
+	}
+	if err := tx.Check(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -35,6 +35,7 @@ type tracer struct {
 	slots             []tracedSlot
 	kept, mostKept    int   // instructions of all windows that are kept, and how many may be
 	err               error // why nothing is traced any more, other than the end of the guest
+	first             bool  // the first window of a slot is wanted, and not the shortest
 }
 
 // tracedSlot is the shortest window of a slot.
@@ -175,7 +176,11 @@ func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, er
 	}
 	done := make(chan read, 1)
 	go func() {
-		w, _, err := trace.Read(executed, t.stamp, guest.LogEnd)
+		window := trace.Read
+		if t.first {
+			window = trace.ReadFirst
+		}
+		w, _, err := window(executed, t.stamp, guest.LogEnd)
 		if err != nil && !errors.Is(err, trace.ErrNoWindow) {
 			d.Stop() // nobody reads any more
 		}

@@ -39,9 +39,24 @@ type Counted struct {
 	Learned  int `json:"learned"`
 	Unsteady int `json:"unsteady"`
 	Varying  int `json:"varying"`
+	// Traced are runs of single packets that were traced from outside, the null program's first; none without a trace.
+	// Stands is which of them each packet is like, from 1 on: in instructions, verdict and lengths; 0 for none.
+	Traced []TracedRun `json:"traced,omitempty"`
+	Stands []int       `json:"stands,omitempty"`
 	// Warnings are a sentence each.
 	Warnings []string `json:"warnings,omitempty"`
 }
+
+// TracedRun is a run of a packet.
+type TracedRun struct {
+	Packet int `json:"packet"`
+	// Slot is the number of what was traced, Ns how long the run took between its stamps: in instructions.
+	Slot int    `json:"slot"`
+	Ns   uint64 `json:"ns"`
+}
+
+// Mark has what run does traced from outside, and returns the number of that slot.
+type Mark func(run func() error) (slot int, err error)
 
 // passes over the packets: a timer's tick is in few runs, and not in the same of most passes.
 const passes = 7
@@ -50,8 +65,9 @@ const passes = 7
 const maxLog = 400
 
 // InGuest counts in the guest that it runs in, what a [Job] has put there. Its clock must count instructions. A program
-// that cannot be loaded or replayed is no error, but Refused. Requires at least Linux 5.18.
-func InGuest(ctx context.Context) (*Counted, error) {
+// that cannot be loaded or replayed is no error, but Refused. With mark, which may be nil, runs are traced. Requires at least
+// Linux 5.18.
+func InGuest(ctx context.Context, mark Mark) (*Counted, error) {
 	g, packets, err := readJob()
 	if err != nil {
 		return nil, err
@@ -90,11 +106,79 @@ func InGuest(ctx context.Context) (*Counted, error) {
 	}
 	defer replay.Close()
 	c.outcomes(replay.Clean()[0])
-	singles, err := replay.Singles(ctx, 0, passes)
+	alone, err := replay.Alone(0)
 	if err != nil {
 		return nil, err
 	}
-	return c, c.count(singles)
+	defer alone.Close()
+	singles, err := alone.Singles(ctx, passes)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.count(singles); err != nil || mark == nil {
+		return c, err
+	}
+	null, _ := agreed(singles.Null[0])
+	return c, c.trace(ctx, packets, null, func(isNull bool, packet int) (slot int, ns uint64, err error) {
+		slot, err = mark(func() error {
+			ns, _, err = alone.Time(ctx, isNull, packet)
+			return err
+		})
+		return slot, ns, err
+	})
+}
+
+// maxTraced is how many kinds of packets are traced: a run takes some hundredths of a second. tracedTries are how many
+// runs of each: a tick of the timer may fall into one.
+const maxTraced, tracedTries = 32, 8
+
+// trace has a run of the null program traced, and one of a packet of each kind, those of most packets first.
+func (c *Counted) trace(
+	ctx context.Context, packets *prog.Packets, null uint64, run func(null bool, packet int) (slot int, ns uint64, err error),
+) error {
+	type kind struct {
+		count            int64
+		verdict          uint32
+		length, original int
+	}
+	of, first := map[kind][]int{}, []kind{}
+	for i, count := range c.Instructions {
+		k := kind{count, c.Verdicts[i], c.Lengths[i], len(packets.Frames[i])}
+		if of[k] == nil {
+			first = append(first, k)
+		}
+		of[k] = append(of[k], i)
+	}
+	slices.SortStableFunc(first, func(a, b kind) int { return len(of[b]) - len(of[a]) })
+	c.Stands = make([]int, len(c.Instructions))
+	one := func(isNull bool, packet int, want uint64) error {
+		for range tracedTries {
+			slot, ns, err := run(isNull, packet)
+			if err != nil || ctx.Err() != nil {
+				return errors.Join(err, ctx.Err())
+			}
+			if ns == want {
+				c.Traced = append(c.Traced, TracedRun{packet, slot, ns})
+				return nil
+			}
+		}
+		return nil
+	}
+	if err := one(true, 0, null); err != nil || len(c.Traced) == 0 {
+		return err
+	}
+	for _, k := range first[:min(len(first), maxTraced)] {
+		before := len(c.Traced)
+		if err := one(false, of[k][0], uint64(int64(null)+k.count)); err != nil {
+			return err
+		}
+		if len(c.Traced) > before {
+			for _, i := range of[k] {
+				c.Stands[i] = before
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Counted) identify(opened *program.Opened) error {

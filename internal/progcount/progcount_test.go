@@ -91,3 +91,29 @@ func TestJob(t *testing.T) {
 		t.Errorf("%d files", len(files))
 	}
 }
+
+// A packet of each kind is traced, again where a tick fell into its run; others are like it.
+func TestTrace(t *testing.T) {
+	c := &Counted{Instructions: []int64{30, 10, 30, 30}, Verdicts: []uint32{3, 2, 3, 1}, Lengths: []int{60, 60, 60, 60}}
+	packets := &prog.Packets{Frames: [][]byte{make([]byte, 60), make([]byte, 60), make([]byte, 60), make([]byte, 60)}}
+	slots := 0
+	err := c.trace(t.Context(), packets, 50, func(null bool, packet int) (int, uint64, error) {
+		slots++
+		switch {
+		case null:
+			return slots - 1, 50, nil
+		case packet == 1: // never without a tick
+			return slots - 1, 9000, nil
+		case slots == 2:
+			return slots - 1, 16000, nil
+		}
+		return slots - 1, uint64(50 + c.Instructions[packet]), nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []TracedRun{{0, 0, 50}, {0, 2, 80}, {3, 11, 80}}
+	if diff := cmp.Diff(want, c.Traced); diff != "" || !slices.Equal(c.Stands, []int{1, 0, 1, 2}) {
+		t.Errorf("%v, traced (-want +got):\n%s", c.Stands, diff)
+	}
+}

@@ -39,6 +39,8 @@ func (c *Counted) Check(j *Job) error {
 		return fmt.Errorf("outcomes of %d, %d and %d packets of %d", len(c.Verdicts), len(c.Lengths), len(c.Hashes), n)
 	case len(c.Warnings) > maxWarnings || len(c.Log) > maxLog || len(c.Varies) > n || len(c.Wrong) > n:
 		return errors.New("more words than a guest has to say")
+	case len(c.Traced) > maxTraced+1 || len(c.Stands) > n || len(c.Traced) > 0 && len(c.Stands) != n:
+		return fmt.Errorf("%d traced runs stand for %d of %d packets", len(c.Traced), len(c.Stands), n)
 	case c.Code < 0 || c.Passes < 0 || c.Learned < 0 || c.Unsteady < 0 || c.Varying < 0:
 		return errors.New("impossible numbers")
 	}
@@ -54,6 +56,19 @@ func (c *Counted) Check(j *Job) error {
 	for i, times := range c.Wrong {
 		if i < 0 || i >= n || times < 1 || times > c.Passes {
 			return fmt.Errorf("packet %d of %d came out otherwise %d times", i+1, n, times)
+		}
+	}
+	for _, run := range c.Traced {
+		if run.Packet < 0 || run.Packet >= n || run.Slot < 0 || run.Ns > maxInstructions {
+			return fmt.Errorf("impossible traced run of packet %d", run.Packet+1)
+		}
+	}
+	for i, stands := range c.Stands {
+		if stands < 0 || stands >= max(len(c.Traced), 1) {
+			return fmt.Errorf("packet %d is like run %d of %d", i+1, stands, len(c.Traced))
+		}
+		if stands > 0 && c.Instructions[i] != int64(c.Traced[stands].Ns)-int64(c.Traced[0].Ns) {
+			return fmt.Errorf("packet %d is like a run of other instructions", i+1)
 		}
 	}
 	for _, i := range c.Varies {
@@ -97,6 +112,8 @@ type Row struct {
 	// Name is "all", or what the packets have in common, "verdict/tx"; Value is that alone.
 	Name, Value string
 	Packets     int
+	// Of are the packets by number.
+	Of []int
 	// Share is in percent.
 	Share float64
 	// Instructions are the mean of the packets, Least and Most those of single ones.
@@ -129,7 +146,7 @@ const tolerated = 1e-3
 
 func (c *Counted) row(class progcost.Class) Row {
 	row := Row{
-		Name: class.Name, Value: class.Value, Packets: len(class.Packets), Verdicts: map[string]int{},
+		Name: class.Name, Value: class.Value, Packets: len(class.Packets), Of: class.Packets, Verdicts: map[string]int{},
 		Share: 100 * float64(len(class.Packets)) / float64(len(c.Instructions)),
 	}
 	var sum int64

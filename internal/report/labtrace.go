@@ -27,7 +27,8 @@ const (
 func (p *printer) labTraces(l *record.Lab) {
 	var rows []*record.LabRow
 	for i := range l.Rows {
-		if l.Rows[i].Trace != nil {
+		// Of a program's classes that of all packets is written; a record has the others.
+		if row := &l.Rows[i]; row.Trace != nil && (!cells.OfProgram(row) || row.Labels["class"] == "all") {
 			rows = append(rows, &l.Rows[i])
 		}
 	}

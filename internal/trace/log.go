@@ -39,7 +39,15 @@ var ErrNoWindow = errors.New("the log holds no whole window")
 // 10.0): the second of the four is the address. A block that QEMU took back is logged again
 // when it is executed.
 func Read(r *bufio.Reader, stamp uint64, end string) (w *Window, lengths []int, err error) {
-	l := &log{stamp: stamp, index: make(map[uint64]uint32)}
+	return readLog(r, &log{stamp: stamp, index: make(map[uint64]uint32)}, end)
+}
+
+// ReadFirst is [Read] of the first window, whatever its length.
+func ReadFirst(r *bufio.Reader, stamp uint64, end string) (w *Window, lengths []int, err error) {
+	return readLog(r, &log{stamp: stamp, first: true, index: make(map[uint64]uint32)}, end)
+}
+
+func readLog(r *bufio.Reader, l *log, end string) (w *Window, lengths []int, err error) {
 	for range maxLines {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
@@ -68,6 +76,7 @@ func Read(r *bufio.Reader, stamp uint64, end string) (w *Window, lengths []int, 
 // log is one that is being read.
 type log struct {
 	stamp uint64
+	first bool // the first window is wanted, and no other is kept
 	index map[uint64]uint32
 	addrs []uint64
 	// stamps are the entries of stamp so far; window is the one under way, best the shortest.
@@ -139,8 +148,8 @@ func (l *log) execute() error {
 	if l.last == l.stamp {
 		l.cut()
 	}
-	if l.stamps < 2 {
-		return nil // before the windows that count
+	if l.stamps < 1 || l.stamps < 2 && !l.first || l.first && l.best != nil {
+		return nil // before the windows that count, or behind the one
 	}
 	at, ok := l.index[l.last]
 	if !ok {
@@ -160,7 +169,7 @@ func (l *log) execute() error {
 // cut ends a window and begins the next.
 func (l *log) cut() {
 	l.stamps++
-	if l.stamps < 3 {
+	if l.stamps < 2 || l.stamps < 3 && !l.first || l.first && l.best != nil {
 		return
 	}
 	l.lengths = append(l.lengths, len(l.window))

@@ -52,6 +52,24 @@ func TestRead(t *testing.T) {
 	}
 }
 
+// The first window is the one between the first two stamps, whatever its length.
+func TestReadFirst(t *testing.T) {
+	t.Parallel()
+	const stamp, a, b = 0xffffffff81000000, 0xffffffff81000010, 0xffffffffc0000000
+	for log, want := range map[string][]uint32{
+		logged(a, stamp, a, b, a, stamp, a, stamp, b) + "END\n": {0, 1, 2, 1},
+		logged(stamp, stamp) + "END\n":                          {0},
+	} {
+		w, _, err := ReadFirst(bufio.NewReader(strings.NewReader(log)), stamp, "END")
+		if err != nil || !slices.Equal(w.Order, want) {
+			t.Errorf("%+v, %v, want %v", w, err, want)
+		}
+	}
+	if _, _, err := ReadFirst(bufio.NewReader(strings.NewReader(logged(stamp, a)+"END\n")), stamp, "END"); !errors.Is(err, ErrNoWindow) {
+		t.Errorf("one stamp: %v", err)
+	}
+}
+
 // Logs one after the other come from one pipe.
 func TestReadTwice(t *testing.T) {
 	t.Parallel()
