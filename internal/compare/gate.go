@@ -94,12 +94,7 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	for i := range now.Rows {
 		counted[place(&now.Rows[i])] = &now.Rows[i]
 	}
-	for i, side := range []*record.Lab{base, now} {
-		for _, w := range side.Warnings {
-			text := [2]string{"base: ", "now: "}[i] + w.Text
-			g.Warn(w.Row, shortened(text))
-		}
-	}
+	addDoubts(g, base.Warnings, now.Warnings)
 	for i := range base.Rows {
 		was := &base.Rows[i]
 		is := counted[place(was)]
@@ -116,6 +111,25 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	}
 	judge(g)
 	return g, nil
+}
+
+// addDoubts adds the warnings of both sides; those that both have once.
+func addDoubts(g *record.Gate, base, now []record.Warning) {
+	has := func(list []record.Warning, text string) bool {
+		return slices.ContainsFunc(list, func(w record.Warning) bool { return w.Text == text })
+	}
+	for _, w := range base {
+		if !has(now, w.Text) {
+			g.Warn(w.Row, shortened("base: "+w.Text))
+		}
+	}
+	for _, w := range now {
+		if has(base, w.Text) {
+			g.Warn(w.Row, w.Text)
+		} else {
+			g.Warn(w.Row, shortened("now: "+w.Text))
+		}
+	}
 }
 
 // CanTrace tells whether a trace of now would say where the rows of a verdict are beyond: the base has traces of such

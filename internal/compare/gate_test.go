@@ -189,10 +189,13 @@ func TestGateBase(t *testing.T) {
 	base, now := recordtest.GateLab("a"), recordtest.GateLab("b")
 	refuse(0, "it needs Linux 6.15")(base)
 	base.Warn("", "old doubt")
+	base.Warn("a/bulk=1", "doubt of both")
 	now.Warn("b/bulk=1", "new doubt")
+	now.Warn("b/bulk=1", "doubt of both")
 	g, err := Gate(base, now, GateOptions{})
-	if err != nil || len(g.Warnings) != 3 || g.Warnings[0].Text != "base: old doubt" || g.Warnings[1].Text != "now: new doubt" ||
-		g.Warnings[2] != (record.Warning{Row: "redirect-map/bulk=1", Text: "left out, as the base has no number: it needs Linux 6.15"}) {
+	if err != nil || len(g.Warnings) != 4 || g.Warnings[0].Text != "base: old doubt" || g.Warnings[1].Text != "now: new doubt" ||
+		g.Warnings[2].Text != "doubt of both" ||
+		g.Warnings[3] != (record.Warning{Row: "redirect-map/bulk=1", Text: "left out, as the base has no number: it needs Linux 6.15"}) {
 		t.Errorf("%+v, %v", g, err)
 	}
 	for want, change := range map[string]func(*record.Lab){
