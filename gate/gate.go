@@ -107,9 +107,6 @@ func run(ctx context.Context, kernel string, p Program, packets *prog.Packets, o
 	if o.By != "" {
 		job.By = progcost.By(o.By)
 	}
-	if n := len(o.Metadata); n%4 != 0 || n > prog.MaxMetadata {
-		return nil, fmt.Errorf("metadata of %d bytes: up to %d, in steps of 4", n, prog.MaxMetadata)
-	}
 	var err error
 	if job.Program, err = p.pack(ctx); err != nil {
 		return nil, err

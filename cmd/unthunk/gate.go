@@ -350,7 +350,7 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	if err != nil && ctx.Err() == nil {
 		return err
 	}
-	failed := cellErrors(cells)
+	failed := cmp.Or(cellErrors(cells), noCounts(l, f.counted.prog != ""))
 	switch {
 	case l.Incomplete:
 		failed = errStopped

@@ -246,7 +246,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	case l.Incomplete:
 		return errStopped
 	}
-	return cellErrors(cells)
+	return cmp.Or(cellErrors(cells), noCounts(l, counts))
 }
 
 // checkModels refuses CPU models that QEMU does not have. A model may have features after a

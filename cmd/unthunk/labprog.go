@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/progcost"
 	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/prog"
@@ -100,9 +102,6 @@ func (f *countedFlags) job(ctx context.Context, s std) (*progcount.Job, error) {
 	if j.Metadata, err = hex.DecodeString(f.replay.metadata); err != nil {
 		return nil, usagef("--metadata %.40q is not hex", f.replay.metadata)
 	}
-	if n := len(j.Metadata); n%4 != 0 || n > prog.MaxMetadata {
-		return nil, usagef("--metadata of %d bytes: up to %d, in steps of 4", n, prog.MaxMetadata)
-	}
 	target, err := program.Parse(f.prog)
 	if err != nil {
 		return nil, usageError{err}
@@ -117,6 +116,15 @@ func (f *countedFlags) job(ctx context.Context, s std) (*progcount.Job, error) {
 	j.Source = f.replay.source(j.Packets)
 	j.Program, err = program.Pack(ctx, target, o)
 	return j, f.target.explain(ctx, s, err)
+}
+
+// noCounts is an error when a program was counted, and no row has a number: packets that come out otherwise from run to
+// run have none.
+func noCounts(l *record.Lab, counts bool) error {
+	if !counts || slices.ContainsFunc(l.Rows, func(r record.LabRow) bool { return r.Refused == "" }) {
+		return nil
+	}
+	return errNoNumber
 }
 
 // tellRefused prints what the verifiers of guests said, where the user wants all of it.

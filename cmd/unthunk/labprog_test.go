@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -72,5 +73,26 @@ func writeOrMarshal(t *testing.T, path string, content any) {
 	}
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A program whose packets come out otherwise from run to run has no number, and that is a failure.
+func TestNoCounts(t *testing.T) {
+	n := 7.0
+	refused := record.LabRow{Refused: "3 of 7 runs differ"}
+	for _, test := range []struct {
+		rows   []record.LabRow
+		counts bool
+		want   error
+	}{
+		{[]record.LabRow{refused, refused}, true, errNoNumber},
+		{[]record.LabRow{refused, {Instructions: &n}}, true, nil},
+		{[]record.LabRow{refused}, false, nil}, // of a redirect: its guest says why
+	} {
+		l := new(record.Lab)
+		l.Rows = test.rows
+		if got := noCounts(l, test.counts); !errors.Is(got, test.want) {
+			t.Errorf("%+v: %v, want %v", test.rows, got, test.want)
+		}
 	}
 }

@@ -32,7 +32,8 @@ type Plan struct {
 	Time bool
 	// Trace says where the instructions are executed, on veth.
 	Trace  bool
-	images *images // what is read of kernels for traces; made by [Run]
+	files  map[string][]byte // what a program's guests get; made by [Run]
+	images *images           // what is read of kernels for traces; made by [Run]
 	// Annotate is a function whose instructions a trace lists; empty for none.
 	Annotate string
 	// Program is one of the user's that is counted on packets, in place of a redirect: no NICs, DMAs and bulks then.

@@ -50,11 +50,7 @@ func (e *RefusedError) Error() string { return e.Why }
 
 // countProgram runs a plan's program in a guest.
 func countProgram(ctx context.Context, plan Plan, m *guest.Machine) (*Measurement, string, error) {
-	files, err := plan.Program.Files()
-	if err != nil {
-		return nil, "", err
-	}
-	m.Modules, m.Needs, m.Data = nil, nil, files // no veth, no kprobes
+	m.Modules, m.Needs, m.Data = nil, nil, plan.files // no veth, no kprobes
 	if !plan.Trace {
 		return countProgramIn(ctx, plan, m)
 	}

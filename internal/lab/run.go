@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"unicode"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
@@ -43,6 +42,12 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	}
 	plan = plan.withDefaults()
 	plan.images = new(images)
+	if plan.Program != nil {
+		var err error
+		if plan.files, err = plan.Program.Files(); err != nil {
+			return nil, err
+		}
+	}
 	results := make([]CellResult, len(plan.Cells()))
 	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
@@ -209,16 +214,7 @@ const (
 
 // printable is the beginning of what a guest wrote, as one line that a terminal prints as
 // it is.
-func printable(s string, most int) string {
-	r := []rune(strings.Join(strings.Fields(s), " "))
-	r = r[:min(len(r), most)]
-	for i := range r {
-		if !unicode.IsPrint(r[i]) {
-			r[i] = unicode.ReplacementChar
-		}
-	}
-	return string(r)
-}
+func printable(s string, most int) string { return progcount.Printable(s, most) }
 
 // CommandResult is what unthunk wrote in the guest of a cell. Err is set when the guest
 // did not come to its end.

@@ -54,6 +54,8 @@ func (j *Job) Validate() error {
 		return fmt.Errorf("%d packets: at most %d are counted in a guest", n, MaxPackets)
 	case bytes > maxBytes:
 		return fmt.Errorf("packets of %d MiB: at most %d MiB are counted in a guest", bytes>>20, maxBytes>>20)
+	case len(j.Metadata)%4 != 0 || len(j.Metadata) > prog.MaxMetadata:
+		return fmt.Errorf("metadata of %d bytes: up to %d, in steps of 4", len(j.Metadata), prog.MaxMetadata)
 	case !slices.Contains(progcost.Bys(), j.By):
 		return fmt.Errorf("rows by %q: by verdict, flow, length or packet", j.By)
 	}

@@ -82,10 +82,10 @@ func TestJob(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := `{"Name":"lb","Options":{"Set":{"port":"1"},"MapsFrom":"","TailCalls":null,"Sizes":null,"Flags":null,` +
-		`"Maps":{"a":"/prog/map-0.json","b":"/prog/map-1.json"},"Run":false,"OnLiveMaps":false},"Metadata":null}`
-	if diff := cmp.Diff(want, string(files[jobFile])); diff != "" {
-		t.Error(diff)
+	for _, want := range []string{`{"Name":"lb","Options":{"Set":{"port":"1"}`, `"Maps":{"a":"/prog/map-0.json","b":"/prog/map-1.json"}`} {
+		if !strings.Contains(string(files[jobFile]), want) {
+			t.Errorf("%s, without %s", files[jobFile], want)
+		}
 	}
 	if string(files["/prog/map-1.json"]) != "[2]" || string(files[objectFile]) != "\x7fELF" || len(files) != 5 {
 		t.Errorf("%d files", len(files))

@@ -3,7 +3,6 @@ package progcount
 import (
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -76,27 +75,18 @@ func (c *Counted) Check(j *Job) error {
 			return fmt.Errorf("packet %d of %d varies", i+1, n)
 		}
 	}
-	c.Refused, c.First, c.Tag = printable(c.Refused, maxText), printable(c.First, maxText), printable(c.Tag, maxText)
+	c.Refused, c.First, c.Tag = Printable(c.Refused, maxText), Printable(c.First, maxText), Printable(c.Tag, maxText)
 	for i := range c.Warnings {
-		c.Warnings[i] = printable(c.Warnings[i], maxText)
+		c.Warnings[i] = Printable(c.Warnings[i], maxText)
 	}
 	for i := range c.Log {
-		c.Log[i] = printable(c.Log[i], maxLine)
+		c.Log[i] = Printable(c.Log[i], maxLine)
 	}
 	return nil
 }
 
-// Read reads what a guest counted of a job. Its size is limited by the caller.
-func Read(b []byte, j *Job) (*Counted, error) {
-	c := new(Counted)
-	if err := json.Unmarshal(b, c); err != nil {
-		return nil, fmt.Errorf("read counts: %w", err)
-	}
-	return c, c.Check(j)
-}
-
-// printable is the beginning of what a guest wrote, as one line that a terminal prints as it is.
-func printable(s string, most int) string {
+// Printable is the beginning of what a guest wrote, as one line that a terminal prints as it is.
+func Printable(s string, most int) string {
 	r := []rune(strings.Join(strings.Fields(s), " "))
 	r = r[:min(len(r), most)]
 	for i := range r {

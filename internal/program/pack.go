@@ -66,6 +66,9 @@ func Pack(ctx context.Context, t Target, o Options) (*Packed, error) {
 
 // PackObject is [Pack] of the bytes of an object file. name is that of the program when it has several.
 func PackObject(ctx context.Context, object []byte, name string, o Options) (*Packed, error) {
+	if len(object) > MaxObject {
+		return nil, fmt.Errorf("read BPF object: more than %d MiB", MaxObject>>20)
+	}
 	spec, err := ParseObject(object)
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object: %w", err)
@@ -80,7 +83,7 @@ func pack(ctx context.Context, spec *ebpf.CollectionSpec, object []byte, path, n
 	}
 	defer prepared.Close()
 	p := &Packed{Name: prepared.Name, Object: object, Dumps: map[string][]byte{}, Options: Options{
-		Set: o.Set, TailCalls: o.TailCalls, Sizes: o.Sizes, Run: true,
+		Set: o.Set, TailCalls: o.TailCalls, Sizes: o.Sizes, WholeLog: o.WholeLog, Run: true,
 	}}
 	room := MaxPacked - len(object)
 	if o.MapsFrom != "" {
@@ -111,6 +114,9 @@ func (p *Packed) take(ctx context.Context, from *prepared, room *int) error {
 		spec := from.Spec.Maps[name]
 		if contents(spec) != nil {
 			p.Dumps[name] = section(from.Spec, name)
+			if *room -= len(p.Dumps[name]); *room < 0 {
+				return errTooMuch
+			}
 			continue
 		}
 		if spec.MaxEntries > 0 {
@@ -191,7 +197,7 @@ func (p *Packed) dump(ctx context.Context, name string, m *ebpf.Map, room *int) 
 	default:
 		return 0, why, nil
 	}
-	if err != nil {
+	if err := errors.Join(err, d.within(*room)); err != nil {
 		return 0, "", err
 	}
 	*room -= len(d.b)
@@ -222,6 +228,8 @@ func (d *dumper) devices(m *ebpf.Map) (n int, why string, err error) {
 	}
 	return n, why, err
 }
+
+var errTooMuch = fmt.Errorf("the maps hold more than %d MiB as they are written for a guest", MaxPacked>>20)
 
 // loopback is the index of the loopback device in each network namespace.
 const loopback = 1
@@ -262,7 +270,7 @@ func (d *dumper) numbers(all []byte) {
 // within returns an error when more was written than there is room for.
 func (d *dumper) within(room int) error {
 	if len(d.b) > room {
-		return fmt.Errorf("the maps hold more than %d MiB as they are written for a guest", MaxPacked>>20)
+		return errTooMuch
 	}
 	return nil
 }

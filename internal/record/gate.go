@@ -233,14 +233,13 @@ func (r *LabRow) Place(boot bool) string {
 	if boot {
 		add("cpu", "append")
 	}
-	scenario := cmp.Or(r.Labels["scenario"], DefaultLabScenario)
-	if r.Labels["prog"] != "" && r.Labels["scenario"] == "" {
+	if r.Labels["prog"] != "" {
 		// The packets may have another file: what they are is compared with the counts.
 		return strings.Join(append(parts, "prog="+r.Labels["prog"], r.Labels["class"]), "/")
 	}
-	parts = append(parts, scenario)
+	parts = append(parts, cmp.Or(r.Labels["scenario"], DefaultLabScenario))
 	for _, name := range slices.Sorted(maps.Keys(r.Labels)) {
-		if !slices.Contains([]string{"kernel", "cpu", "append", "nic", "dma", "scenario", "prog", "bulk"}, name) {
+		if !slices.Contains([]string{"kernel", "cpu", "append", "nic", "dma", "scenario", "bulk"}, name) {
 			add(name)
 		}
 	}
