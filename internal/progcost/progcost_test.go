@@ -224,3 +224,18 @@ func TestRecord(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+// A run of packets that take long ends all the same, and says why: the packets are run before the time is looked at.
+func TestTooSlow(t *testing.T) {
+	before := overrun
+	overrun = 50*time.Millisecond - 3*time.Second
+	defer func() { overrun = before }()
+	p := plan(t, "udp4", "pass")
+	p.Packets = &prog.Packets{Frames: slices.Repeat(p.Packets.Frames, 50_000)}
+	p.Schedule = rounds.Schedule{Rounds: 1, Duration: time.Second}
+	_, err := Run(t.Context(), p, nil)
+	testutil.SkipMissing(t, err)
+	if err == nil || !strings.Contains(err.Error(), "50000 of them are not through after 50ms") {
+		t.Error(err)
+	}
+}

@@ -110,9 +110,27 @@ func onCPU(cpu int, f func() error) (err error) {
 	return <-done
 }
 
+// A run ends after three times its duration and this, which is for a machine that is busy: a packet is run five times
+// before it is timed, and the fewest rounds are made of any program.
+var overrun = time.Minute
+
+// tooSlow is about packets that have not run five times each when a run has to end.
+func tooSlow(packets int, limit time.Duration) error {
+	return fmt.Errorf("a packet takes so long that %d of them are not through after %v: give fewer packets, or a longer --duration",
+		packets, limit)
+}
+
 func run(ctx context.Context, plan Plan, cpu int, show func(rounds.Progress)) (raw *Raw, err error) {
 	schedule := plan.schedule()
 	begun := time.Now()
+	whole, limit := ctx, 3*schedule.Duration+overrun
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer func() {
+		if errors.Is(err, context.DeadlineExceeded) && whole.Err() == nil {
+			err = tooSlow(len(plan.Packets.Frames), limit)
+		}
+	}()
 	if plan.Cold {
 		plan.Replay.Cold = coldBytes(cpu)
 	}
