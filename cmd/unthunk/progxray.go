@@ -115,14 +115,30 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 			return usagef("--prices %s has no prices: give a record of tax or run", f.prices)
 		}
 	}
-	code, machine, opened, err := f.read(ctx, s, target)
+	var code *progcode.Code
+	var machine host.Fingerprint
+	// To load and to decode a program of a million instructions takes many seconds: it is left behind when a signal comes.
+	opened, err := reading(ctx, func() (opened *program.Opened, err error) {
+		code, machine, opened, err = f.read(ctx, s, target)
+		return opened, err
+	})
 	if err != nil {
 		return err
 	}
 	if f.asm {
-		listing := code.Listing(machine)
+		listing, err := reading(ctx, func() (*record.ProgCode, error) { return code.Listing(machine), nil })
+		if err != nil {
+			return err
+		}
 		listing.Program.Loaded = !opened.Live
-		return f.output.publish(s, listing, func() error { return report.ProgAsm(s.out, textOptions(s.out), listing) })
+		if !f.output.json {
+			return report.ProgAsm(s.out, textOptions(s.out), listing)
+		}
+		err = report.ProgCodeJSON(ctx, s.out, listing)
+		if err != nil && ctx.Err() != nil {
+			return errStopped
+		}
+		return err
 	}
 	doc := code.Record(machine)
 	doc.Settings = map[string]string{"version": buildVersion(), "target": target}
