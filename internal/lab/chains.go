@@ -173,11 +173,12 @@ func arm(ctx context.Context, c *redirect.Chain, bulk int) (*redirect.Measuremen
 	return m, nil
 }
 
-// socketSpread is how far two builds of unthunk may be from each other where a packet socket
-// sends, in instructions a packet; the same build is equal to the digit. Up to 2.05 was seen
-// with Linux 6.12. The kernel copies such a packet with memcpy, which goes forward or
-// backward by the addresses of its buffers (arch/x86/lib/memcpy_64.S): that may be why.
-const socketSpread = 2.5
+// socketSpread is how far two builds of unthunk, or runs of other scenarios, may be from each
+// other where a packet socket sends, in instructions a packet; the same command of the same
+// build is equal to the digit. Up to 4.25 was seen with Linux 6.12. The kernel copies such a
+// packet with memcpy, which goes forward or backward by the addresses of its buffers
+// (arch/x86/lib/memcpy_64.S): that may be why.
+const socketSpread = 5.0
 
 // instructions counts those of each row of a way.
 func (w *way) instructions(ctx context.Context, c *redirect.Chain, mark *marker) error {
