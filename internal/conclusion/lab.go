@@ -110,7 +110,9 @@ func wiresHeadline(l *record.Lab) (Headline, bool) {
 
 // whatOf says what a difference is of, "at bulk 16", and which guests differ.
 func whatOf(l *record.Lab, d record.LabDifference) (of, with, without string) {
-	of, with, without = "at bulk ?", d.With, d.Without
+	of = "at bulk ?"
+	with, _, _ = strings.Cut(d.With, "/bulk=") // a record may lack the row
+	without, _, _ = strings.Cut(d.Without, "/bulk=")
 	for i := range l.Rows {
 		switch row := &l.Rows[i]; row.Name {
 		case d.With:

@@ -109,16 +109,16 @@ var conditions = map[string]string{
 var inlined = map[string][]string{
 	"__napi_poll":                   {"5.10"},
 	"page_pool_return_netmem":       {"5.10", "6.1"},
-	"skb_defer_free_flush":          {"6.1", "6.12", "6.16"},
+	"skb_defer_free_flush":          {"6.1", "6.12", "6.16", "6.17"},
 	"__irq_exit_rcu":                {"5.10"},
 	"__netif_reschedule":            {"5.10", "7.3"},
 	"net_rps_action_and_irq_enable": {"5.10"},
 	"cpu_map_bpf_prog_run_xdp":      {"6.1"},
 	"cpu_map_bpf_prog_run":          {"6.1"},
 	"__xsk_rcv":                     {"5.10"},
-	"xsk_rcv":                       {"6.1", "6.12", "6.16", "6.18", "7.2", "7.3"},
+	"xsk_rcv":                       {"6.1", "6.12", "6.16", "6.17", "6.18", "7.2", "7.3"},
 	"xdp_test_run_batch":            {"6.1"},
-	"bpf_overflow_handler":          {"6.12", "6.16", "6.18", "7.2", "7.3"},
+	"bpf_overflow_handler":          {"6.12", "6.16", "6.17", "6.18", "7.2", "7.3"},
 }
 
 // TestKernels compares the table with the names of each kernel at hand. It fails for a
