@@ -186,6 +186,10 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 		return fmt.Errorf("base %s: %w", f.base, err)
 	}
 	l, cells, errRun := f.count(ctx, s, plan)
+	begun := slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Kernel != "" })
+	if errRun != nil && !begun && f.format == "text" && !f.output.json { // a table of nothing says nothing
+		return cannotTell{lab.OneLine(explain(errRun).Error())}
+	}
 	g, err := compare.Gate(base, l, opts)
 	if err != nil {
 		return err
@@ -204,7 +208,11 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 			err = nil
 		}
 	}
-	if f.output.save != "" {
+	switch {
+	case f.output.save == "":
+	case errRun != nil || cellErrors(cells) != nil:
+		g.Warn("", "not all guests came to their end: nothing is saved, and a file that was there stays")
+	default:
 		err = record.Save(f.output.save, l)
 	}
 	if f.output.json {
@@ -402,6 +410,11 @@ func (f gateFlags) tellFailures(g *record.Gate, cells []lab.CellResult, err erro
 		g.Why = lab.OneLine(explain(err).Error())
 		if errors.Is(err, context.Canceled) {
 			g.Why = "the run was stopped before its end"
+		}
+		for i := range g.Rows { // of CI's formats each row is read by itself
+			if r := &g.Rows[i]; r.Verdict == record.GateCannotTell {
+				r.Missing = g.Why
+			}
 		}
 	}
 }

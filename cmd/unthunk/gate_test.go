@@ -72,8 +72,14 @@ func TestGateRefuses(t *testing.T) {
 			{"model", []string{kernel, "--cpu-model", "NoSuchCPU"}, exitCannotTell, `no CPU model "NoSuchCPU"`},
 		})
 	}
+	// For a person one line says it, and a record that was there stays.
+	kept := file("kept.json", []byte("a record"))
+	code, stdout, stderr := unthunk(t, "gate", "--base", base, filepath.Join(dir, "none"))
+	if code != exitCannotTell || stdout != "" || strings.Count(stderr, "\n") != 1 {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
 	// With a base the verdict is written for CI too when there is no kernel to count.
-	code, stdout, stderr := unthunk(t, "gate", "--base", base, "--format", "json", filepath.Join(dir, "none"))
+	code, stdout, stderr = unthunk(t, "gate", "--base", base, "--save", kept, "--format", "json", filepath.Join(dir, "none"))
 	saved, err := record.Parse([]byte(stdout))
 	if err != nil {
 		t.Fatalf("%v: %s %s", err, stdout, stderr)
@@ -81,5 +87,8 @@ func TestGateRefuses(t *testing.T) {
 	if g := saved.Gate(); code != exitCannotTell || g.Verdict != record.GateCannotTell || len(g.Rows) != 2 ||
 		!strings.Contains(g.Why, "no such file") && !strings.Contains(g.Why, "is missing") {
 		t.Errorf("exit code %d, %+v", code, g)
+	}
+	if b, err := os.ReadFile(kept); err != nil || string(b) != "a record" {
+		t.Errorf("the record that was there is %q (%v)", b, err)
 	}
 }
