@@ -37,11 +37,11 @@ func listKernels(ctx context.Context, s std, what string) error {
 	w := tabwriter.NewWriter(s.out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "KERNEL\tversion\tsuite\tin the cache")
 	for _, o := range offers {
-		name := o.Name
+		name, there := o.Name, o.Cached
 		if !one {
-			name = "debian:" + o.Series
+			name, there = "debian:"+o.Series, o.CachedSeries
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, o.Version, strings.Join(o.Suites, ", "), o.Cached)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", name, o.Version, strings.Join(o.Suites, ", "), there)
 	}
 	if err := w.Flush(); err != nil {
 		return fmt.Errorf("write kernels: %w", err)

@@ -30,10 +30,10 @@ type Offer struct {
 	Suites []string
 	// Newest is set for the newest of its series: debian:6.12-cloud names it, too.
 	Newest bool
-	// Cached is the release that the cache holds under this name, or that of the series where
-	// this is its newest: an older one, it may be. Empty where there is none.
-	Cached string
-	pkg    string
+	// Cached is the release that the cache holds under this name, CachedSeries what it holds of the
+	// series, an older one, it may be, where this is its newest. Empty where there is none.
+	Cached, CachedSeries string
+	pkg                  string
 	// parts are the other packages that it comes in: from Linux 6.19 on Debian has the image
 	// and the modules apart.
 	parts map[string]bool
@@ -213,20 +213,22 @@ func List(ctx context.Context, dir string) ([]Offer, error) {
 	for i := range offers {
 		o := &offers[i]
 		o.Newest = newest[o.Series] == i
-		folders := []string{folderOf(*o)}
+		o.Cached = releaseIn(filepath.Join(dir, folderOf(*o)))
 		if series, err := parseWant(o.Series); err == nil && o.Newest {
-			folders = append(folders, series.folder())
-		}
-		for _, folder := range folders {
-			for _, lib := range []string{"root/lib/modules/*", "root/usr/lib/modules/*"} {
-				releases, err := filepath.Glob(filepath.Join(dir, folder, lib))
-				if err == nil && len(releases) == 1 {
-					o.Cached = filepath.Base(releases[0])
-				}
-			}
+			o.CachedSeries = releaseIn(filepath.Join(dir, series.folder()))
 		}
 	}
 	return offers, nil
+}
+
+// releaseIn is the release of the kernel in a folder of the cache; empty for none.
+func releaseIn(folder string) string {
+	for _, lib := range []string{"root/lib/modules/*", "root/usr/lib/modules/*"} {
+		if releases, err := filepath.Glob(filepath.Join(folder, lib)); err == nil && len(releases) == 1 {
+			return filepath.Base(releases[0])
+		}
+	}
+	return ""
 }
 
 // offered sets up apt in the cache and reads which kernels there are.
