@@ -1,6 +1,7 @@
 package progcost
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"strings"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/bpf/sample"
@@ -147,7 +149,11 @@ func kernelCost(t *testing.T, p prog.Program) float64 {
 	err = onCPU(testCPU(t), func() error {
 		for range 7 {
 			for i, program := range []*ebpf.Program{null, p.Loaded} {
-				out, err := replay.TestRun(program, replay.Input{Data: made(t, "udp4").Frames[0], Repeat: 100_000})
+				in := replay.Input{Data: made(t, "udp4").Frames[0], Repeat: 100_000}
+				out, err := replay.TestRun(program, in)
+				for errors.Is(err, unix.EINTR) { // a signal of Go's came to this thread
+					out, err = replay.TestRun(program, in)
+				}
 				if err != nil {
 					return err
 				}
