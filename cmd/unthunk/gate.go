@@ -9,7 +9,6 @@ import (
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -25,12 +24,9 @@ import (
 
 // gateFlags are what the user typed.
 type gateFlags struct {
+	matrixFlags
 	base, format, prices       string
 	max, unlike                []string
-	appends, cpus, nics, dmas  []string
-	bulks                      []int
-	scenarios                  []string
-	limit                      time.Duration
 	trace, config              bool
 	counted                    countedFlags
 	behaviorMayChange          bool
@@ -109,14 +105,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 	fl.StringSliceVar(&f.unlike, "unlike", nil, "what of the builds may differ: "+strings.Join(compare.BuildParts(), ", "))
 	fl.StringVar(&f.format, "format", "text", "text, or markdown for a pull request, junit or ktap for CI, json")
 	fl.StringVar(&f.prices, "prices", "", "take the price of an indirect call from `FILE` of tax --save or run --save")
-	fl.StringArrayVar(&f.appends, "append", nil, "kernel command line; once for each guest that is wanted")
-	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
-	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: veth, virtio, vmxnet3, igb")
-	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
-		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
-	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
-	addScenarios(fl, &f.scenarios)
-	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
+	f.matrixFlags.add(fl)
 	fl.BoolVar(&f.config, "config", false, "print the options that a small kernel needs, for merge_config.sh of its tree")
 	fl.BoolVar(&f.trace, "trace", true, "say in which functions a row is beyond: a base has a trace, and such a kernel boots again")
 	f.counted.add(fl)

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -27,14 +26,10 @@ import (
 
 // labFlags are what the user typed.
 type labFlags struct {
+	matrixFlags
 	ab, run, list string
 	config        bool
 	accel         string
-	appends, cpus []string
-	nics, dmas    []string
-	bulks         []int
-	scenarios     []string
-	limit         time.Duration
 	trace         bool
 	annotate, svg string
 	counted       countedFlags
@@ -76,13 +71,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&f.ab, "ab", "", "boot each kernel with a mitigation and without: spectre_v2, or mitigations")
-	fl.StringArrayVar(&f.appends, "append", nil, "kernel command line; once for each guest that is wanted")
-	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
-	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: veth, virtio, vmxnet3, igb")
-	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
-		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
-	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
-	addScenarios(fl, &f.scenarios)
+	f.matrixFlags.add(fl)
 	fl.StringVar(&f.accel, "accel", "auto",
 		"tcg only counts; kvm measures time too, in a second boot; auto is kvm where it can be used")
 	fl.StringVar(&f.run, "run", "", "run this verb with its flags in each guest")
@@ -91,7 +80,6 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringVar(&f.svg, "svg", "", "trace, and write a flame graph of the instructions to `FILE`: of one row, or of how two differ")
 	fl.StringVar(&f.list, "list", "", "name the kernels that can be had instead: debian, or debian:6.12 for all of a series")
 	fl.BoolVar(&f.config, "config", false, "print what a kernel must have instead, as merge_config.sh takes it")
-	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 	f.counted.add(fl)
 	f.output.add(cmd)
 	return cmd
