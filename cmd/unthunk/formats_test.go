@@ -57,6 +57,8 @@ func TestFormats(t *testing.T) {
 		{"prog-diff", []any{record.ProgDiffParts{}, record.BehaviorChange{}, record.CallChange{}}},
 		{"prog-watch", []any{record.ProgWatch{}, record.WatchParts{}, record.WatchedProgram{}, record.SampleCost{}, record.WatchRow{},
 			record.Sampling{}, record.ProfileStack{}}},
+		{"agent", []any{record.AgentParts{}, record.Machine{}, record.AgentPath{}, record.ProgramCode{}, record.AgentRefusal{},
+			record.AgentCost{}}},
 		{"prog-watch-second", []any{watchSecond{}}},
 		{"compare", []any{record.Comparison{}, record.CompareRow{}, record.ReferenceChange{}, record.ProfileComparison{}, record.ProfileChange{},
 			record.SiteComparison{}, record.SiteChange{}, record.FindingComparison{}, record.FindingChange{},

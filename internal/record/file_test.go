@@ -119,7 +119,7 @@ func TestLoadRefuses(t *testing.T) {
 		"schema":    {edit("unthunk/1", "unthunk/2"), `schema "unthunk/2": this unthunk reads "unthunk/1"`},
 		"kind": {edit(`"kind":"bench"`, `"kind":"drivers"`),
 			`kind "drivers": only records of bench, run, tax, profile, xray, lab, check, prog-xray, prog-list, prog-cost, prog-diff, ` +
-				`prog-watch, gate and ` +
+				`prog-watch, gate, agent and ` +
 				"compare are read here"},
 		"trailing":       {good + "{}", "more follows"},
 		"garbage":        {good + "x", "more follows"},

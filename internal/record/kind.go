@@ -33,6 +33,7 @@ func kinds() []kind {
 		{"prog-diff", reader("prog-diff", (*ProgDiff).check)},
 		{"prog-watch", reader("prog-watch", (*ProgWatch).check)},
 		{"gate", reader("gate", (*Gate).check)},
+		{"agent", reader("agent", (*Agent).check)},
 		{"compare", readComparison},
 	}
 }

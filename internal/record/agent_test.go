@@ -1,0 +1,46 @@
+package record_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+)
+
+// A record of agent is read as it was written; what no machine can give is not read.
+func TestAgent(t *testing.T) {
+	good := recordtest.Agent("run", 1, 12)
+	saved, err := record.Parse([]byte(recordtest.Marshal(t, good)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(good, saved.Agent()); d != "" {
+		t.Error(d)
+	}
+	if p := saved.Agent().Price("bpf-prog"); p == nil || p.Price.Median < 11 || p.Price.Median > 13 {
+		t.Errorf("price of the thunk: %v", p)
+	}
+	for want, change := range map[string]func(*record.Agent){
+		"impossible identity":  func(a *record.Agent) { a.Machine.ID = "edge-1" },
+		"impossible label":     func(a *record.Agent) { a.Machine.Labels["a"] = "\x1b" },
+		"impossible reason":    func(a *record.Agent) { a.Reason = "" },
+		"without a time":       func(a *record.Agent) { a.Measured = nil },
+		"or the other way":     func(a *record.Agent) { a.Rows, a.Redirect, a.Measured = nil, nil, new(time.Time) },
+		"slots":                func(a *record.Agent) { a.Cost.Slots = 49 },
+		"impossible time":      func(a *record.Agent) { a.Cost.Seconds = -1 },
+		"no part":              func(a *record.Agent) { a.Refused = []record.AgentRefusal{{Part: "measure"}} },
+		"impossible counts of": func(a *record.Agent) { a.Code[0].Indirect = -1 },
+		`of "veth"`:            func(a *record.Agent) { a.Paths[0].PerBulk = -1 },
+		"impossible level":     func(a *record.Agent) { a.Findings[0].Level = "x" },
+	} {
+		a := recordtest.Agent("run", 1, 12)
+		change(a)
+		if _, err := record.Parse([]byte(recordtest.Marshal(t, a))); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
