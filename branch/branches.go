@@ -189,7 +189,7 @@ func (c *Classifier) outside(b *Branch) {
 			}
 		}
 	}
-	if c.resolve.within(b.Target) != "" {
+	if c.resolve.within(b.Target) != "" && !endsCheck(code) {
 		return // it comes back into the middle of a function, as a .cold part does
 	}
 	if thunk := c.thunk(b.Target, code); thunk.Kind == ThunkITS {

@@ -183,6 +183,63 @@ func TestBranchesBody(t *testing.T) {
 	}
 }
 
+// TestBranchesParanoidITS is what Linux 6.15 and later make of an indirect call of clang with
+// cfi=fineibt,paranoid where ITS needs a thunk: the end of the check, udb and jne, stands in the
+// thunk, which is entered behind the udb (its_init_thunk, emit_paranoid_trampoline and
+// __x86_indirect_paranoid_thunk_* in arch/x86/kernel/alternative.c and arch/x86/lib/retpoline.S
+// of Linux 7.2.13). Thunks made at boot have no symbol, and their udb may be in one.
+func TestBranchesParanoidITS(t *testing.T) {
+	const (
+		base = 0xffffffff8154bbf0
+		page = 0xffffffffc0100060
+	)
+	for name, resolve := range map[string]Resolver{
+		"no symbols":    nil,
+		"its own":       resolve,
+		"its udb's one": func(addr uint64) (string, bool) { return "page", addr == page },
+	} {
+		for _, thunk := range []string{"\xd6\x75\xfd\x41\xff\xe3\xcc", "\xd6\x75\xfd\xff\xe1\xcc\xcc"} {
+			want := "r11"
+			if thunk[3] == 0xff {
+				want = "rcx"
+			}
+			follow := func(addr uint64) []byte {
+				if addr != page+1 {
+					return nil
+				}
+				return []byte(thunk[1:])
+			}
+			c := (&code{base: base}).
+				raw("\xb8\x78\x56\x34\x12").     // 0 mov $hash,%eax
+				raw("\x41\x3b\x43\xf5").         // 5 cmp -11(%r11),%eax
+				raw("\x2e\x4d\x8d\x5b\xf0").     // 9 cs lea -16(%r11),%r11
+				rel("\x2e\xe8", page+1).         // 14 cs call thunk+1
+				raw("\xb8\x78\x56\x34\x12").     // 20
+				raw("\x41\x3b\x43\xf5").         // 25
+				raw("\x2e\x4d\x8d\x5b\xf0").     // 29
+				rel("\xe9", page+1).             // 34 jmp thunk+1
+				rel("\xe8", 0xffffffff822051de). // 39 call the static thunk
+				raw("\xcc")
+			var got []Branch
+			for _, b := range Branches(c.b, base, resolve, nil, follow) {
+				got = append(got, Branch{Offset: b.Offset, Class: b.Class, Jump: b.Jump, Register: b.Register})
+			}
+			static := Branch{Offset: 39, Class: ClassDirect}
+			if name == "its own" {
+				static = Branch{Offset: 39, Class: ClassITS, Register: "rax"}
+			}
+			all := []Branch{{Offset: 14, Class: ClassITS, Register: want}, {Offset: 34, Class: ClassITS, Jump: true, Register: want}, static}
+			if diff := cmp.Diff(all, got); diff != "" {
+				t.Errorf("%s, % x: %s", name, thunk, diff)
+			}
+			sites, _ := Sites(c.b, base, resolve, follow)
+			if len(sites) < 2 || sites[0] != (Site{Offset: 14, Kind: SiteITS, Register: want, Target: page + 1}) {
+				t.Errorf("%s, % x: sites %+v", name, thunk, sites)
+			}
+		}
+	}
+}
+
 // A cold part jumps back into the middle of its function: that is no tail call, whatever
 // stands there. A counting call to the padding in front of a function, which has a symbol
 // of its own from Linux 6.2, is recognized.

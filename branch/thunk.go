@@ -25,7 +25,8 @@ const (
 	ThunkPlain ThunkKind = "plain jmp"
 	// ThunkITS is "jmp *reg" placed in the upper half of a cache line
 	// against indirect target selection (Linux 6.15 and stable kernels of
-	// May 2025).
+	// May 2025). With cfi=fineibt,paranoid the end of the check, a jne to the
+	// byte in front, is part of it.
 	ThunkITS ThunkKind = "ITS thunk"
 )
 
@@ -47,7 +48,7 @@ type Thunk struct {
 // NameIndirectThunk names the thunk that begins at addr. The code may run on
 // past its end; 32 bytes are enough for every known shape. resolve may be
 // nil: then a thunk for ITS reads as a plain jmp when it is not in the upper
-// half of a 64-byte line, which every ITS thunk is.
+// half of a 64-byte line, where every ITS thunk is.
 func NameIndirectThunk(code []byte, addr uint64, resolve Resolver) Thunk {
 	t := Thunk{Kind: ThunkUnknown}
 	var insts []Inst
@@ -73,9 +74,12 @@ func NameIndirectThunk(code []byte, addr uint64, resolve Resolver) Thunk {
 	switch first := insts[0]; {
 	case jumpsToRegister(first):
 		t.Kind, t.Register = ThunkPlain, register(first)
-		its := strings.HasPrefix(resolve.lookup(addr), "__x86_indirect_its_thunk_")
-		if its || resolve.lookup(addr) == "" && first.Addr&63 >= 32 && trapped(code, first, addr) {
+		if upperThunk(code, first, addr, resolve) {
 			t.Kind = ThunkITS
+		}
+	case endsCheck(code) && len(insts) > 1 && jumpsToRegister(insts[1]):
+		if upperThunk(code, insts[1], addr, resolve) {
+			t.Kind, t.Register = ThunkITS, register(insts[1])
 		}
 	case first.Asm.Op == x86asm.LFENCE && len(insts) > 1 && jumpsToRegister(insts[1]):
 		t.Kind, t.Register = ThunkLfence, register(insts[1])
@@ -189,6 +193,17 @@ func trapped(code []byte, inst Inst, addr uint64) bool {
 	end := inst.Addr - addr + uint64(inst.Len)
 	return end < uint64(len(code)) && code[end] == 0xcc
 }
+
+// upperThunk tells whether "jmp *reg" is the jump of the ITS thunk at addr: by its symbol, or
+// without one by where it stands.
+func upperThunk(code []byte, jmp Inst, addr uint64, resolve Resolver) bool {
+	name := resolve.lookup(addr)
+	return thunkClass(name) == ClassITS || name == "" && jmp.Addr&63 >= 32 && trapped(code, jmp, addr)
+}
+
+// endsCheck tells the end of a paranoid FineIBT check: a jne to the byte in front, which is a udb
+// in an ITS thunk and a lock prefix of the jne at a call site.
+func endsCheck(code []byte) bool { return len(code) > 1 && code[0] == 0x75 && code[1] == 0xfd }
 
 // ReturnKind is how functions return.
 type ReturnKind string

@@ -19,6 +19,7 @@ func resolve(addr uint64) (string, bool) {
 		0xffffffff822056c0: "retbleed_return_thunk",
 		0xffffffff82205710: "call_depth_return_thunk",
 		0xffffffff82204dc0: "__x86_indirect_call_thunk_rax",
+		0xffffffff822051de: "__x86_indirect_paranoid_thunk_rax",
 		0xffffffff822051e0: "__x86_indirect_its_thunk_rax",
 		0xffffffff82204be0: "__x86_indirect_thunk_rcx",
 	}[addr]
@@ -55,6 +56,10 @@ func TestNameIndirectThunk(t *testing.T) {
 		{"plain r11", at, "\x41\xff\xe3\xcc", ThunkPlain, "r11", "", ""},
 		{"its symbol", 0xffffffff822051e0, "\xff\xe0\xcc\xcc", ThunkITS, "rax", "", ""},
 		{"its page", 0xffffffffc0100060, "\x41\xff\xe3\xcc\xcc", ThunkITS, "r11", "", ""},
+		{"its page, paranoid FineIBT", 0xffffffffc0100061, "\x75\xfd\x41\xff\xe3\xcc", ThunkITS, "r11", "", ""},
+		{"its symbol, paranoid FineIBT", 0xffffffff822051de, "\x75\xfd\xff\xe0\xcc", ThunkITS, "rax", "", ""},
+		{"jne back is no thunk in the lower half", 0xffffffffc0100041, "\x75\xfd\x41\xff\xe3\xcc", ThunkUnknown, "", "", ""},
+		{"jne elsewhere", 0xffffffffc0100061, "\x75\xfc\x41\xff\xe3\xcc", ThunkUnknown, "", "", ""},
 		{"lower half is not its", 0xffffffffc0100040, "\x41\xff\xe3\xcc\xcc", ThunkPlain, "r11", "", ""},
 		{"jump to its", at, "\xe9\x1b\x06\x00\x00\xcc", ThunkITS, "", "", ""},
 		{"mov elsewhere", at, "\xe8\x01\x00\x00\x00\xcc\x48\x89\x44\x24\x08\xc3", ThunkUnknown, "", "", ""},
