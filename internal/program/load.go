@@ -243,6 +243,7 @@ func (o *Opened) load(path string, wholeLog bool) error {
 	if err != nil {
 		return explain(o.Spec, path+":"+o.Name, err)
 	}
+	forgetLines(o.Spec)
 	o.Program = c.DetachProgram(o.Name)
 	for _, n := range slices.Sorted(maps.Keys(c.Programs)) {
 		o.others = append(o.others, c.DetachProgram(n))
@@ -252,6 +253,16 @@ func (o *Opened) load(path string, wholeLog bool) error {
 		o.Maps[n] = c.DetachMap(n)
 	}
 	return nil
+}
+
+// forgetLines takes the source lines out of what the kernel has loaded, and has them from now on. An object may have one for
+// each instruction, of 136 bytes, and prog diff keeps two objects, and opens a second copy of each.
+func forgetLines(spec *ebpf.CollectionSpec) {
+	for _, p := range spec.Programs {
+		for i := range p.Instructions {
+			p.Instructions[i] = p.Instructions[i].WithSource(nil)
+		}
+	}
 }
 
 // LoadError is a program that the kernel refuses.

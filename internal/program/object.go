@@ -78,8 +78,13 @@ func unpin(spec *ebpf.CollectionSpec) {
 	}
 }
 
-// maxSymbols is how many symbols an object may have: large ones have some thousand.
-const maxSymbols = 1 << 17
+const (
+	// maxSymbols is how many symbols an object may have: large ones have some thousand. The label of each block may be one.
+	maxSymbols = 1 << 17
+	// maxNames is how many bytes the names of all symbols may have, each counted: debug/elf copies the name of each, and
+	// many may be one, or the end of one.
+	maxNames = 16 << 20
+)
 
 // checkSections refuses an object that would take much more memory than it has bytes:
 // whoever reads sections unpacks them, reads them several times, and makes their zeroes.
@@ -99,11 +104,42 @@ func checkSections(b []byte) error {
 			}
 			room -= s.Size
 		}
-		if s.Type == elf.SHT_SYMTAB && s.Size/elf.Sym64Size > maxSymbols {
-			return fmt.Errorf("section %.60q: more than %d symbols", s.Name, maxSymbols)
+		if s.Type == elf.SHT_SYMTAB {
+			if err := checkSymbols(file, s); err != nil {
+				return fmt.Errorf("section %.60q: %w", s.Name, err)
+			}
 		}
 		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
 			return fmt.Errorf("section %.60q is compressed", s.Name)
+		}
+	}
+	return nil
+}
+
+// checkSymbols refuses a table of more than maxSymbols symbols, one whose names are in no table of names, whose names
+// unpack.CheckHeaders has not seen, and names of more than maxNames bytes.
+func checkSymbols(file *elf.File, table *elf.Section) error {
+	if table.Size/elf.Sym64Size > maxSymbols {
+		return fmt.Errorf("more than %d symbols", maxSymbols)
+	}
+	if table.Link >= uint32(len(file.Sections)) || file.Sections[table.Link].Type != elf.SHT_STRTAB {
+		return errors.New("its names are in no table of names")
+	}
+	names, err := file.Sections[table.Link].Data()
+	if err != nil {
+		return err
+	}
+	symbols, err := table.Data()
+	if err != nil {
+		return err
+	}
+	room := maxNames
+	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
+		if at := file.ByteOrder.Uint32(symbols); uint64(at) < uint64(len(names)) {
+			room -= max(0, bytes.IndexByte(names[at:], 0))
+		}
+		if room < 0 {
+			return fmt.Errorf("names of symbols of more than %d MiB", maxNames>>20)
 		}
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -365,6 +366,40 @@ func TestLarge(t *testing.T) {
 	if _, err := target.Open(ctx, Options{}); !errors.Is(err, context.DeadlineExceeded) || time.Since(start) > time.Second {
 		t.Errorf("canceled after 10 ms: %v after %v", err, time.Since(start))
 	}
+}
+
+// What an open program keeps of an object has no source lines: the kernel has them.
+func TestLinesAreForgotten(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t)
+	spec, err := ReadObject(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened := open(t, path+":balance", Options{})
+	lines := func(s *ebpf.CollectionSpec) (n int) {
+		for _, ins := range s.Programs[opened.Name].Instructions {
+			if ins.Source() != nil {
+				n++
+			}
+		}
+		return n
+	}
+	if was, is := lines(spec), lines(opened.Spec); was == 0 || is != 0 {
+		t.Errorf("%d lines are kept of %d", is, was)
+	}
+	info, err := opened.Program.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if l, err := info.LineInfos(); err != nil || len(l) == 0 {
+		t.Errorf("the kernel has %d lines: %v", len(l), err)
+	}
+	again, err := ebpf.NewCollectionWithOptions(opened.Spec.Copy(), ebpf.CollectionOptions{MapReplacements: maps.Clone(opened.Maps)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
 }
 
 func TestCancel(t *testing.T) {

@@ -18,6 +18,7 @@ const MapName = "unthunk_lines"
 // Counters say which counter is of which lines.
 type Counters struct {
 	blocks []block
+	lines  int // of all blocks
 }
 
 // block is one counter's.
@@ -44,7 +45,8 @@ type Count struct {
 	Runs uint64
 }
 
-// most is how many blocks an object may have: the verifier takes a million instructions.
+// most is how many blocks an object may have, and how many lines they may have together: the verifier takes a million
+// instructions.
 const most = 1 << 18
 
 // Instrument returns a copy of an object's spec in which each block counts its runs. The
@@ -148,6 +150,7 @@ func (c *Counters) instrument(program string, ins asm.Instructions) (asm.Instruc
 	function := ""
 	var out asm.Instructions
 	var line place
+	counted := map[place]int{} // how many blocks there were when the line got its last counter
 	starts := make([]int, len(ins)+1) // where each instruction goes, in instructions of out
 	for i := range ins {
 		if f := g.functionAt(i); f != "" {
@@ -169,6 +172,7 @@ func (c *Counters) instrument(program string, ins asm.Instructions) (asm.Instruc
 			b := block{program: program, function: function}
 			if !ok && line.line > 0 { // the line goes on from the block before
 				b.lines = append(b.lines, line)
+				counted[line] = len(c.blocks) + 1
 			}
 			c.blocks = append(c.blocks, b)
 			// What says where a function begins must be of its first instruction.
@@ -184,7 +188,12 @@ func (c *Counters) instrument(program string, ins asm.Instructions) (asm.Instruc
 			counter[0] = first
 			out = append(out, counter...)
 		}
-		if last := &c.blocks[len(c.blocks)-1]; ok && !slices.Contains(last.lines, line) {
+		if ok && counted[line] < len(c.blocks) {
+			if c.lines++; c.lines > most {
+				return nil, fmt.Errorf("its blocks have more than %d lines", most)
+			}
+			counted[line] = len(c.blocks)
+			last := &c.blocks[len(c.blocks)-1]
 			last.lines = append(last.lines, line)
 		}
 		out = append(out, ins[i])

@@ -1,15 +1,20 @@
 package lines_test
 
 import (
+	"bytes"
+	"encoding/binary"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/program/lines"
@@ -154,6 +159,50 @@ func TestInstrumentRefuses(t *testing.T) {
 	spec.Maps[lines.MapName] = &ebpf.MapSpec{}
 	if _, _, err := lines.Instrument(spec); err == nil || !strings.Contains(err.Error(), "already") {
 		t.Errorf("twice: %v", err)
+	}
+}
+
+// sourceLines are so many lines of one file.
+func sourceLines(t *testing.T, n int) btf.LineOffsets {
+	t.Helper()
+	const names = "\x00a.c\x00x++;\x00"
+	raw := binary.LittleEndian.AppendUint16(nil, 0xeb9f)
+	for _, v := range []uint32{1, 24, 0, 0, 0, uint32(len(names))} { // version 1; no types
+		raw = binary.LittleEndian.AppendUint32(raw, v)
+	}
+	raw = slices.Delete(raw, 4, 6) // version and flags are a byte each
+	spec, err := btf.LoadSpecFromReader(bytes.NewReader(append(raw, names...)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var infos []byte
+	for i := range n {
+		for _, v := range []int{8 * i, 1, 5, (i + 1) << 10} {
+			infos = binary.LittleEndian.AppendUint32(infos, uint32(v))
+		}
+	}
+	offsets, err := btf.LoadLineInfos(bytes.NewReader(infos), binary.LittleEndian, uint32(n), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return offsets
+}
+
+// Each instruction of a block may be of a line of its own. Whether a line has its counter was looked for among all lines
+// of the block: minutes of a million.
+func TestLongBlock(t *testing.T) {
+	for n, want := range map[int]string{200_000: "<nil>", 300_000: "its blocks have more than 262144 lines"} {
+		var ins asm.Instructions
+		for _, l := range sourceLines(t, n) {
+			ins = append(ins, asm.Mov.Imm(asm.R0, 2).WithSource(l.Line))
+		}
+		ins[0] = ins[0].WithSymbol("main")
+		spec := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, Programs: map[string]*ebpf.ProgramSpec{
+			"main": {Name: "main", Type: ebpf.XDP, Instructions: append(ins, asm.Return())},
+		}}
+		if _, _, err := lines.Instrument(spec); !strings.Contains(fmt.Sprint(err), want) {
+			t.Errorf("%d lines: %v", n, err)
+		}
 	}
 }
 
