@@ -2,6 +2,8 @@ package branch
 
 import (
 	"fmt"
+	"iter"
+	"slices"
 	"strings"
 )
 
@@ -28,13 +30,21 @@ type Line struct {
 // What thunks do is said in arch/x86/lib/retpoline.S, arch/x86/entry/entry_64.S
 // and Documentation/admin-guide/hw-vuln of Linux 6.18.
 func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
+	return slices.Collect(Annotated(code, addr, resolve, facts))
+}
+
+// Annotated is [Annotate], a line at a time: those of a long function take many times its memory.
+func Annotated(code []byte, addr uint64, resolve Resolver, facts *Facts) iter.Seq[Line] {
+	return func(yield func(Line) bool) { annotate(code, addr, resolve, facts, yield) }
+}
+
+func annotate(code []byte, addr uint64, resolve Resolver, facts *Facts, yield func(Line) bool) {
 	branches := make(map[uint64]Branch)
 	for _, b := range Branches(code, addr, resolve, facts, nil) {
 		branches[b.Addr] = b
 	}
 	rules := thunkRules(code, addr, resolve)
 	end := addr + uint64(len(code))
-	var lines []Line
 	for inst := range Decode(code, addr) {
 		b, isBranch := branches[inst.Addr]
 		line := Line{
@@ -67,9 +77,10 @@ func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
 				line.Note = note
 			}
 		}
-		lines = append(lines, line)
+		if !yield(line) {
+			return
+		}
 	}
-	return lines
 }
 
 // note is the branch in words.

@@ -126,15 +126,13 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 		return err
 	}
 	if f.asm {
-		listing, err := reading(ctx, func() (*record.ProgCode, error) { return code.Listing(machine), nil })
-		if err != nil {
-			return err
-		}
+		listing := code.Listing(machine)
 		listing.Program.Loaded = !opened.Live
-		if !f.output.json {
-			return report.ProgAsm(s.out, textOptions(s.out), listing)
+		if f.output.json {
+			err = report.ProgCodeJSON(ctx, s.out, listing, code.Lines)
+		} else {
+			err = report.ProgAsm(ctx, s.out, textOptions(s.out), listing, code.Lines)
 		}
-		err = report.ProgCodeJSON(ctx, s.out, listing)
 		if err != nil && ctx.Err() != nil {
 			return errStopped
 		}

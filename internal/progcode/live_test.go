@@ -556,8 +556,8 @@ func TestListing(t *testing.T) {
 	c := readProgram(t, loadSample(t, "nat"))
 	doc := c.Listing(host.Fingerprint{})
 	lines, notes := 0, 0
-	for _, l := range doc.Listings {
-		for _, line := range l.Lines {
+	for i := range doc.Listings {
+		for line := range c.Lines(i) {
 			if line.Source != nil {
 				lines++
 			}
@@ -568,6 +568,24 @@ func TestListing(t *testing.T) {
 	}
 	if lines < 20 || notes != 1 {
 		t.Errorf("%d lines of the source, %d notes on a lookup", lines, notes)
+	}
+}
+
+// A program may be half a million calls, which took 600 MB: it is refused.
+func TestManyCalls(t *testing.T) {
+	insns := make([]asm.Instruction, maxBranches+1, maxBranches+3)
+	for i := range insns {
+		insns[i] = asm.FnGetPrandomU32.Call()
+	}
+	p := assembled(t, append(insns, done()...)...)
+	k, err := kernel.OpenLive()
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if _, err := Read(k, p); err == nil || !strings.Contains(err.Error(), "more than 262144 calls and jumps") {
+		t.Error(err)
 	}
 }
 

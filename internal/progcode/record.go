@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"unicode"
@@ -185,14 +186,22 @@ func (c *Code) readDispatcher() error {
 	return nil
 }
 
-// Listing is the document of its instructions, on a machine.
+// Listing is the document of its functions, on a machine. Their instructions are [Code.Lines]: those of a program of a
+// million take hundreds of MB at once.
 func (c *Code) Listing(machine host.Fingerprint) *record.ProgCode {
 	doc := &record.ProgCode{Head: record.New[record.ProgSiteRow]("prog-code", machine).Head, Program: c.about()}
-	for i := range c.Functions {
-		f, sites := &c.Functions[i], c.sitesOf(i)
-		l := record.ProgListing{Name: plain(f.Name), Address: f.Addr, Lines: []record.ProgListingLine{}}
+	for _, f := range c.Functions {
+		doc.Listings = append(doc.Listings, record.ProgListing{Name: plain(f.Name), Address: f.Addr, Lines: []record.ProgListingLine{}})
+	}
+	return doc
+}
+
+// Lines are the instructions of a function, by its number.
+func (c *Code) Lines(function int) iter.Seq[record.ProgListingLine] {
+	return func(yield func(record.ProgListingLine) bool) {
+		f, sites := &c.Functions[function], c.sitesOf(function)
 		lines, last := f.Lines, ""
-		for _, a := range branch.Annotate(f.Code, f.Addr, c.kernel.Symbols.Starts, nil) {
+		for a := range branch.Annotated(f.Code, f.Addr, c.kernel.Symbols.Starts, nil) {
 			line := record.ProgListingLine{ListingLine: record.ListingLine{
 				Offset: a.Addr - f.Addr, Text: a.Text, Note: a.Note, Indirect: a.Indirect,
 			}}
@@ -205,11 +214,11 @@ func (c *Code) Listing(machine host.Fingerprint) *record.ProgCode {
 				}
 				lines = lines[1:]
 			}
-			l.Lines = append(l.Lines, line)
+			if !yield(line) {
+				return
+			}
 		}
-		doc.Listings = append(doc.Listings, l)
 	}
-	return doc
 }
 
 // sitesOf are the sites of a function by their offset.

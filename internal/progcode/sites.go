@@ -2,6 +2,7 @@ package progcode
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
 
@@ -16,6 +17,10 @@ import (
 // arch/x86/net/bpf_jit_comp.c).
 const entry = 4
 
+// maxBranches is how many branches out of its functions a program may have: each takes some 500 bytes until it is paired, and
+// the largest that are known have some ten thousand.
+const maxBranches = 1 << 18
+
 // reader finds the sites of a program.
 type reader struct {
 	*Code
@@ -24,6 +29,8 @@ type reader struct {
 	lines []lineInfo
 	// within are the indirect branches of kernel functions, by their names.
 	within map[string]int
+	// branches is how many were found, of all functions.
+	branches int
 }
 
 // readSites finds all sites.
@@ -62,6 +69,9 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 		}
 		if !leaves(b, fn.Addr, fn.Addr+uint64(len(fn.Code))) {
 			continue
+		}
+		if r.branches++; r.branches > maxBranches {
+			return fmt.Errorf("read program: more than %d calls and jumps out of its functions", maxBranches)
 		}
 		own := *b
 		if own.Offset <= entry && !own.Indirect() {

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"iter"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 )
@@ -14,9 +16,9 @@ import (
 // listingsKey is how JSON begins the last field of a [record.ProgCode] without listings.
 const listingsKey = `"listings": `
 
-// ProgCodeJSON writes what [JSON] writes, an instruction at a time: a program of a million takes hundreds of MB as one
-// text. It ends with ctx's error once ctx is done.
-func ProgCodeJSON(ctx context.Context, w io.Writer, doc *record.ProgCode) error {
+// ProgCodeJSON writes what [JSON] writes of doc with these lines, an instruction at a time: a program of a million takes
+// hundreds of MB as one text. It ends with ctx's error once ctx is done.
+func ProgCodeJSON(ctx context.Context, w io.Writer, doc *record.ProgCode, lines ListingLines) error {
 	out := bufio.NewWriterSize(w, 64<<10)
 	p := &pieces{ctx: ctx, w: out}
 	head := *doc
@@ -28,7 +30,7 @@ func ProgCodeJSON(ctx context.Context, w io.Writer, doc *record.ProgCode) error 
 	}
 	p.text(string(text[:end]) + listingsKey + "[")
 	for i := range doc.Listings {
-		p.listing(i, &doc.Listings[i])
+		p.listing(i, &doc.Listings[i], lines(i))
 	}
 	p.text("\n  ]\n}\n")
 	if p.err != nil {
@@ -48,21 +50,24 @@ type pieces struct {
 	err error
 }
 
-func (p *pieces) listing(i int, l *record.ProgListing) {
+func (p *pieces) listing(i int, l *record.ProgListing, lines iter.Seq[record.ProgListingLine]) {
 	p.next(i, "    ")
 	head := *l
 	head.Lines = []record.ProgListingLine{}
-	text := p.encode("    ", &head)
-	if len(l.Lines) == 0 {
-		p.text(string(text))
-		return
+	const none = "]\n    }"
+	p.text(strings.TrimSuffix(string(p.encode("    ", &head)), none))
+	n := 0
+	for line := range lines {
+		p.next(n, "        ")
+		p.text(string(p.encode("        ", &line)))
+		if n++; p.err != nil {
+			return
+		}
 	}
-	p.text(string(bytes.TrimSuffix(text, []byte("]\n    }"))))
-	for i := range l.Lines {
-		p.next(i, "        ")
-		p.text(string(p.encode("        ", &l.Lines[i])))
+	if n > 0 {
+		p.text("\n      ")
 	}
-	p.text("\n      ]\n    }")
+	p.text(none)
 }
 
 // next begins the element i of a list.

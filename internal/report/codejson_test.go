@@ -5,12 +5,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/record"
 )
+
+// linesOf are those that a document has.
+func linesOf(doc *record.ProgCode) ListingLines {
+	return func(i int) iter.Seq[record.ProgListingLine] { return slices.Values(doc.Listings[i].Lines) }
+}
 
 // What is written piece by piece is what is written at once.
 func TestProgCodeJSON(t *testing.T) {
@@ -26,7 +33,7 @@ func TestProgCodeJSON(t *testing.T) {
 			l.Lines = append(l.Lines, line)
 		}
 		var want, got bytes.Buffer
-		if err := errors.Join(JSON(&want, doc), ProgCodeJSON(t.Context(), &got, doc)); err != nil {
+		if err := errors.Join(JSON(&want, doc), ProgCodeJSON(t.Context(), &got, doc, linesOf(doc))); err != nil {
 			t.Fatal(err)
 		}
 		if diff := cmp.Diff(want.String(), got.String()); diff != "" {
@@ -36,7 +43,7 @@ func TestProgCodeJSON(t *testing.T) {
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := ProgCodeJSON(ended, new(bytes.Buffer), doc); !errors.Is(err, context.Canceled) {
+	if err := ProgCodeJSON(ended, new(bytes.Buffer), doc, linesOf(doc)); !errors.Is(err, context.Canceled) {
 		t.Errorf("an ended context: %v", err)
 	}
 }

@@ -1,8 +1,10 @@
 package report
 
 import (
+	"context"
 	"fmt"
 	"io"
+	"iter"
 	"maps"
 	"slices"
 	"strings"
@@ -124,26 +126,46 @@ func (p *printer) programChanges(changes []record.ProgXrayChange) {
 	}
 }
 
-// ProgAsm writes the code of a program, each line of its source before the code of it.
-func ProgAsm(w io.Writer, opts Options, doc *record.ProgCode) error {
+// ListingLines are the instructions of a listing of a [record.ProgCode], by its number.
+type ListingLines func(listing int) iter.Seq[record.ProgListingLine]
+
+// ProgAsm writes the code of a program, each line of its source before the code of it. It is written piece by piece, and
+// ends with ctx's error once ctx is done.
+func ProgAsm(ctx context.Context, w io.Writer, opts Options, doc *record.ProgCode, lines ListingLines) error {
+	const piece = 64 << 10
 	p := newPrinter(opts)
 	p.wrap("", fmt.Sprintf("%s: » marks indirect branches.", cells.Program(&doc.Program)))
-	for _, l := range doc.Listings {
+	for i, l := range doc.Listings {
 		fmt.Fprintln(&p.buf)
 		p.line(fmt.Sprintf("%s at %x:", cells.Clean(l.Name), l.Address))
-		for _, line := range l.Lines {
-			if line.Source != nil {
-				fmt.Fprintln(&p.buf, p.paint(dim, cut("; "+cells.SourceLine(line.Source), p.width)))
+		for line := range lines(i) {
+			p.asmLine(&line)
+			if p.buf.Len() < piece {
+				continue
 			}
-			mark := " "
-			if line.Indirect {
-				mark = "»"
+			if err := ctx.Err(); err != nil {
+				return err
 			}
-			p.line(fmt.Sprintf("%s %6s  %s", mark, fmt.Sprintf("+%#x", line.Offset), instruction(line.Text)))
-			if line.Note != "" {
-				p.wrap("          ; ", line.Note)
+			if err := p.flush(w); err != nil {
+				return err
 			}
+			p.buf.Reset()
 		}
 	}
 	return p.flush(w)
+}
+
+// asmLine is an instruction, behind the line of the source that begins there.
+func (p *printer) asmLine(line *record.ProgListingLine) {
+	if line.Source != nil {
+		fmt.Fprintln(&p.buf, p.paint(dim, cut("; "+cells.SourceLine(line.Source), p.width)))
+	}
+	mark := " "
+	if line.Indirect {
+		mark = "»"
+	}
+	p.line(fmt.Sprintf("%s %6s  %s", mark, fmt.Sprintf("+%#x", line.Offset), instruction(line.Text)))
+	if line.Note != "" {
+		p.wrap("          ; ", line.Note)
+	}
 }

@@ -2,6 +2,9 @@ package report
 
 import (
 	"bytes"
+	"context"
+	"errors"
+	"iter"
 	"strings"
 	"testing"
 
@@ -35,10 +38,34 @@ func TestProgAsmGolden(t *testing.T) {
 		},
 	}}}
 	var b bytes.Buffer
-	if err := ProgAsm(&b, Options{Width: 80}, doc); err != nil {
+	if err := ProgAsm(t.Context(), &b, Options{Width: 80}, doc, linesOf(doc)); err != nil {
 		t.Fatal(err)
 	}
 	reporttest.Golden(t, "prog-asm.txt", b.String())
+}
+
+// What ProgAsm writes is out before the code is at its end: it holds a piece of it, and hears its context.
+func TestProgAsmPieces(t *testing.T) {
+	t.Parallel()
+	doc := &record.ProgCode{Listings: []record.ProgListing{{Name: "long"}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var b bytes.Buffer
+	made, out := 0, 0
+	err := ProgAsm(ctx, &b, Options{Width: 80}, doc, func(int) iter.Seq[record.ProgListingLine] {
+		return func(yield func(record.ProgListingLine) bool) {
+			line := record.ProgListingLine{ListingLine: record.ListingLine{Text: "nop"}}
+			for made < 1<<20 && yield(line) {
+				if made++; made == 1<<17 {
+					out = b.Len()
+					cancel()
+				}
+			}
+		}
+	})
+	if !errors.Is(err, context.Canceled) || made == 1<<20 || out < 1<<20 {
+		t.Errorf("%v after %d lines; %d bytes were out before it was to end", err, made, out)
+	}
 }
 
 // Records come from files: what they hold does not reach the terminal raw.

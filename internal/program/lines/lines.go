@@ -150,7 +150,7 @@ func (c *Counters) instrument(program string, ins asm.Instructions) (asm.Instruc
 	function := ""
 	var out asm.Instructions
 	var line place
-	counted := map[place]int{} // how many blocks there were when the line got its last counter
+	counted := map[place]int{}        // how many blocks there were when the line got its last counter
 	starts := make([]int, len(ins)+1) // where each instruction goes, in instructions of out
 	for i := range ins {
 		if f := g.functionAt(i); f != "" {
