@@ -39,6 +39,8 @@ type Chain struct {
 	// filler is a program that does nothing, and idle the device that it is attached to: see [Chain.fillDispatcher].
 	filler *ebpf.Program
 	idle   netlab.Device
+	// twin is set when another chain has the same programs: see [run.buildTwins].
+	twin bool
 }
 
 // variant is what a chain's programs do besides moving frames.
@@ -49,6 +51,7 @@ const (
 	uncounted                 // nothing, to price the counting
 	withPhases                // as counting, and note where the chain is; see [Chain.Phases]
 	exact                     // as counting, so that two chains take the same instructions; see [BuildExact]
+	twin                      // as counting, with the program of the same chain without the redirect; see [run.buildTwins]
 )
 
 // Build makes the i-th chain of a namespace whose thread runs on cpu. Close it before the namespace.
@@ -89,7 +92,7 @@ func build(
 ) (c *Chain, err error) {
 	c = &Chain{
 		spec: spec, cpus: cpus, namespace: namespace, number: i,
-		counted: v != uncounted, patience: patience{most: patientPolls},
+		counted: v != uncounted, patience: patience{most: patientPolls}, twin: v == twin,
 	}
 	defer func() {
 		if err != nil {
@@ -172,6 +175,7 @@ func (c *Chain) config(v variant) chain.Config {
 		OutIfindex: c.out.Index,
 		CPU:        c.cpus.other,
 		Phases:     v == withPhases,
+		Drop:       v == twin,
 	}
 	if c.spec.Layout == TwoCore {
 		config.Limit, config.Clock = vethLimit, chain.TestedClock

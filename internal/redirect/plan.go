@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/traffic"
 )
@@ -91,6 +93,11 @@ type Plan struct {
 	Layout     CoreLayout
 	// Target runs in the place of scenarios and operations: a program of the user's. It may be nil.
 	Target *Target
+	// Sparing says to disturb nobody else: it takes [SparingSlots] entries of the BPF dispatcher, attaches nothing to
+	// tracepoints, leaves the caches that CPUs share alone, and does not price the counting. Of [Map] only.
+	Sparing bool
+	// Built is called in each round of a sparing run with its XDP programs, all of which are attached. It may be nil.
+	Built func([]*ebpf.Program) error
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -138,6 +145,11 @@ func (p Plan) Validate() error {
 	p = p.withDefaults()
 	if p.Target != nil && (p.Mode != Native || p.Layout != OneCore || len(p.Operations) != 1 || p.Operations[0] != (Operation{})) {
 		return fmt.Errorf("a program of yours runs in native mode, on one core, without --operation: the driver counts its verdicts")
+	}
+	if p.Sparing {
+		if err := p.validSparing(); err != nil {
+			return err
+		}
 	}
 	for _, s := range p.Scenarios {
 		if p.Target == nil && !slices.Contains(Scenarios(), s) {

@@ -72,7 +72,11 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 		return nil, &feature.Missing{Feature: "a second CPU", Help: "redirect-cpu hands frames to it"}
 	}
 	r := &run{plan: plan, cpus: cpus, raw: &Raw{CPU: cpus.tested}}
-	if r.references, err = reference.Open(cpus.tested); err != nil {
+	open := reference.Open
+	if plan.Sparing {
+		open = reference.OpenSparing
+	}
+	if r.references, err = open(cpus.tested); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.references.Close()) }()
@@ -126,10 +130,8 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 			return err
 		}
 	}
-	for i := range r.raw.Rows {
-		if err := r.raw.Rows[i].watch(ctx, b.measurements[i]); err != nil {
-			return err
-		}
+	if err := r.watch(ctx, b); err != nil {
+		return err
 	}
 	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {
 		// A new order each pass: what ran before must not always be the same.
@@ -165,6 +167,9 @@ type built struct {
 // build builds the plan's chains and their measurements.
 func (r *run) build(ctx context.Context, namespace *netlab.Namespace) (*built, error) {
 	b := &built{}
+	if r.plan.Sparing {
+		return b, r.buildTwins(ctx, namespace, b)
+	}
 	add := func(spec ChainSpec, v variant) (*Chain, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
@@ -281,6 +286,19 @@ func (b *built) Close() error {
 		errs = append(errs, c.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// watch runs one slot of each row under the tracepoints, for which all redirects of the machine pay: a sparing run does not.
+func (r *run) watch(ctx context.Context, b *built) error {
+	if r.plan.Sparing {
+		return nil
+	}
+	for i := range r.raw.Rows {
+		if err := r.raw.Rows[i].watch(ctx, b.measurements[i]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // watch runs one slot of the row under the tracepoints.

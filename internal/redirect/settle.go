@@ -98,6 +98,11 @@ func (c *Chain) reset(window int) error {
 		}
 	}
 	c.sent = 0
+	if c.twin {
+		if err := c.sendHere(); err != nil {
+			return err
+		}
+	}
 	return c.programs.Reset(window)
 }
 

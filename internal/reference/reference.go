@@ -58,7 +58,12 @@ type series struct {
 
 // Open prepares the references of a CPU. It takes some 50 ms and 64 MiB of memory until [Watch.Close].
 // Requires the rights to load BPF programs.
-func Open(cpu int) (w *Watch, err error) {
+func Open(cpu int) (*Watch, error) { return open(cpu, memory.Limit() >= farLimit) }
+
+// OpenSparing is [Open] without the walk through memory, which would take lines of the cache that other CPUs share.
+func OpenSparing(cpu int) (*Watch, error) { return open(cpu, false) }
+
+func open(cpu int, far bool) (w *Watch, err error) {
 	w = &Watch{cpu: cpu, work: make(chan func() error), done: make(chan error), found: make(map[string]*series)}
 	w.sibling, w.hasSibling = sibling(os.DirFS("/sys"), cpu)
 	defer func() {
@@ -72,7 +77,7 @@ func Open(cpu int) (w *Watch, err error) {
 	if w.near, err = newWalk(nearSize); err != nil {
 		return nil, err
 	}
-	if memory.Limit() >= farLimit {
+	if far {
 		if w.far, err = newWalk(farSize); err != nil {
 			return nil, err
 		}

@@ -25,6 +25,9 @@ type Plan struct {
 	Pairs []string
 	// Target is a program of the user's that packets of the chains meet in the place of unthunk's own; it may be nil.
 	Target *redirect.Target
+	// Sparing says to leave the caches that CPUs share alone. Without it pairs may still charge others, see
+	// [Plan.FillsDispatcher]: name those that do not.
+	Sparing bool
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -133,7 +136,11 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 	if err := r.inspect(); err != nil {
 		return nil, err
 	}
-	if r.references, err = reference.Open(cpu); err != nil {
+	open := reference.Open
+	if plan.Sparing {
+		open = reference.OpenSparing
+	}
+	if r.references, err = open(cpu); err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.references.Close()) }()

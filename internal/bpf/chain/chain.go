@@ -83,6 +83,8 @@ type Config struct {
 	Frags bool
 	// Egress loads the program of that name.
 	Egress bool
+	// Drop loads the program of that name beside the one under test.
+	Drop bool
 	// StackEnd loads the program of that name.
 	StackEnd bool
 	// IntoStack makes the program of a cpumap pass frames to the network stack, and loads StackEnd.
@@ -93,6 +95,8 @@ type Config struct {
 // not use are nil.
 type Programs struct {
 	Generate, Tested, Sink *ebpf.Program
+	// Drop is the program under test of the same chain without the redirect; it shares the counters.
+	Drop *ebpf.Program
 	// OnCPU is the program of a cpumap's entry: it is the sink or, with IntoStack, passes frames.
 	OnCPU *ebpf.Program
 	// Egress is for a devmap's entry: it lets frames through.
@@ -160,6 +164,7 @@ func Load(cfg Config) (*Programs, error) {
 		generate: true, cfg.Program: true, chainProgSink: true,
 		onCPU:             cfg.Program == chainProgRedirectCpu,
 		chainProgEgress:   cfg.Egress,
+		chainProgDrop:     cfg.Drop || cfg.Program == chainProgDrop,
 		chainProgStackEnd: cfg.DriverCounts || cfg.StackEnd || cfg.IntoStack,
 		chainProgPhase:    cfg.Phases,
 	}
@@ -217,6 +222,7 @@ func Load(cfg Config) (*Programs, error) {
 		Sink:     coll.DetachProgram(chainProgSink),
 		OnCPU:    coll.DetachProgram(onCPU),
 		Egress:   coll.DetachProgram(chainProgEgress),
+		Drop:     coll.DetachProgram(chainProgDrop),
 		Phase:    coll.DetachProgram(chainProgPhase),
 		Wire:     coll.DetachMap(chainMapWire),
 		Ports:    coll.DetachMap(ports),
@@ -401,7 +407,7 @@ func (p *Programs) QueueCounts() (counts []QueueCount, err error) {
 // Close unloads everything.
 func (p *Programs) Close() error {
 	var errs []error
-	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.OnCPU, p.Egress, p.StackEnd, p.Phase} {
+	for _, prog := range []*ebpf.Program{p.Generate, p.Tested, p.Sink, p.Drop, p.OnCPU, p.Egress, p.StackEnd, p.Phase} {
 		errs = append(errs, prog.Close())
 	}
 	for _, m := range []*ebpf.Map{p.Wire, p.Ports, p.CPUs, p.Sockets, p.state, p.queues, p.phases} {
