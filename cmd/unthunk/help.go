@@ -28,6 +28,7 @@ func verbSections() []section {
 		{"Measure this machine", []string{"run", "check", "bench", "tax", "profile"}},
 		{"Read and count code", []string{"xray", "drivers", "lab", "gate"}},
 		{"Forward frames", []string{"forward"}},
+		{"Many machines", []string{"agent"}},
 		{"Work with saved records", []string{"compare", "history", "report"}},
 		{"unthunk itself", []string{"help", "version", "completion", "man"}},
 	}
@@ -48,10 +49,12 @@ func flagSections() []section {
 		{"How frames are forwarded", []string{
 			"engine", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",
 		}},
-		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval"}},
+		{"When", []string{"once", "every", "splay", "check-every"}},
+		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval", "max-load", "max-steal"}},
+		{"Which machine", []string{"label", "anonymous"}},
 		{"Output", []string{
 			"live", "format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
-			"metrics-config",
+			"records", "post", "token-file", "ca-file", "textfile", "listen", "metrics-config", "state",
 		}},
 		{"Packets", []string{
 			"packets", "max-packets", "working-set", "cold", "ifindex", "rx-queue", "metadata", "snaplen",

@@ -43,7 +43,7 @@ func checkOutput(cmd *cobra.Command, stdout io.Writer) error {
 }
 
 // filesOut are the flags that name a file to write.
-var filesOut = []string{"save", "output", "pprof", "folded", "svg", "pcap"}
+var filesOut = []string{"save", "output", "pprof", "folded", "svg", "pcap", "records", "textfile", "post", "listen"}
 
 // replaced says whether the runtime of Go has put /dev/null in the place of a standard
 // stream that was closed. It opens it for reading and writing, and anew for each stream: a

@@ -42,7 +42,7 @@ func openFiles(cmd *cobra.Command) uint64 {
 			return chainFiles
 		}
 		return fillFiles
-	case "run", "unthunk", "profile":
+	case "run", "unthunk", "profile", "agent":
 		return fillFiles
 	}
 	return anyFiles

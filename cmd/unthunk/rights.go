@@ -85,6 +85,12 @@ func rightsOf(cmd *cobra.Command) rights {
 			r.keeps = append(code, unix.CAP_NET_ADMIN, unix.CAP_SYS_RAWIO)
 		}
 		return r
+	case "agent":
+		return rights{
+			keeps: slices.Concat(chain, code), reads: true,
+			about: "CAP_SYS_ADMIN for network namespaces, programs, maps and links; CAP_NET_ADMIN for XDP programs on devices of its " +
+				"own; CAP_SYSLOG for kernel symbols; CAP_BPF, CAP_PERFMON for kernel memory.",
+		}
 	case "check":
 		return rights{
 			keeps: append(code, unix.CAP_SYS_ADMIN),

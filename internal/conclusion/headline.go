@@ -39,6 +39,8 @@ func headline(s *record.Saved) Headline {
 	case *record.LabComparison:
 		counted := many(doc.Same+len(doc.Rows), "row")
 		return Headline{Title: fmt.Sprintf("Of %s counted in the guests, %d differ", counted, len(doc.Rows))}
+	case *record.Agent:
+		return agentHeadline(doc)
 	case *record.Gate:
 		return gateHeadline(doc)
 	case *record.FindingComparison:

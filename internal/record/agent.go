@@ -10,7 +10,8 @@ import (
 )
 
 // Agent is a record of `agent`: what one machine at work is, and what indirect calls cost it. Its rows are
-// prices: the control, the thunk and the direct call of `tax`.
+// prices, of those pairs of `tax` that charge nobody else: the control, an indirect call by a callback and by a map lookup,
+// and the direct call.
 type Agent struct {
 	Document[TaxRow]
 	AgentParts

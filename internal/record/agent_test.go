@@ -21,7 +21,7 @@ func TestAgent(t *testing.T) {
 	if d := cmp.Diff(good, saved.Agent()); d != "" {
 		t.Error(d)
 	}
-	if p := saved.Agent().Price("bpf-prog"); p == nil || p.Price.Median < 11 || p.Price.Median > 13 {
+	if p := saved.Agent().Price("callback/loop"); p == nil || p.Price.Median < 11 || p.Price.Median > 13 {
 		t.Errorf("price of the thunk: %v", p)
 	}
 	for want, change := range map[string]func(*record.Agent){

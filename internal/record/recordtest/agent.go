@@ -36,7 +36,8 @@ func Agent(run string, n uint64, ns float64) *record.Agent {
 		Document: record.Document[record.TaxRow]{
 			Head: record.Head{Schema: record.Schema, Kind: "agent", Run: run, Time: at,
 				Host: host.Fingerprint{CPU: "Some CPU", Microcode: "0x1", Virtual: "none", CPUs: 8, Kernel: "6.18", IndirectThunk: "retpoline"}},
-			Rows:     []record.TaxRow{AgentPrice(r, "control", 0), AgentPrice(r, "bpf-prog", ns), AgentPrice(r, "direct-call", 1.2)},
+			Rows: []record.TaxRow{AgentPrice(r, "control", 0), AgentPrice(r, "callback/loop", ns), AgentPrice(r, "map-lookup/lpm", ns+0.5),
+				AgentPrice(r, "direct-call", 1.2)},
 			Warnings: []record.Warning{},
 		},
 		AgentParts: record.AgentParts{

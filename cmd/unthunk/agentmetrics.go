@@ -1,0 +1,159 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"strconv"
+	"sync"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// maxSeries is the most series that one machine has.
+const maxSeries = 40
+
+// agentMetrics are the metrics of the last run.
+type agentMetrics struct {
+	mu sync.Mutex
+	// doc is the record of the last run, nil before there is one; measured the last one whose numbers hold, or nil.
+	doc, measured *record.Agent
+	// waiting is how many records wait for a server, dropped how many were given up.
+	waiting, dropped int
+}
+
+// take takes the metrics of a newer run.
+func (m *agentMetrics) take(newer *agentMetrics) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.doc, m.measured, m.waiting, m.dropped = newer.doc, newer.measured, newer.waiting, newer.dropped
+}
+
+// Describe describes nothing: the metrics of a run depend on it (prometheus.Collector calls that unchecked).
+func (m *agentMetrics) Describe(chan<- *prometheus.Desc) {}
+
+// Collect writes at most [maxSeries] series. What is left out is XDP programs, of which there is a count.
+func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.doc == nil {
+		return
+	}
+	series := 0
+	emit := func(name, help string, value float64, labels ...string) {
+		var names, values []string
+		for i := 0; i < len(labels); i += 2 {
+			names, values = append(names, labels[i]), append(values, labels[i+1])
+		}
+		desc := prometheus.NewDesc("unthunk_"+name, help, names, nil)
+		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, values...)
+		series++
+	}
+	m.machine(emit)
+	m.numbers(emit)
+	d := m.doc
+	refused := make(map[string]int)
+	for _, r := range d.Refused {
+		refused[r.Reason]++
+	}
+	for _, reason := range sortedKeys(refused) {
+		emit("refused", "Parts of the last run that were not done, by reason.", float64(refused[reason]), "reason", reason)
+	}
+	emit("read_timestamp_seconds", "When the last run began.", float64(d.Time.Unix()))
+	emit("agent_duration_seconds", "What the last run took.", d.Cost.Seconds)
+	emit("agent_measuring_seconds", "How long the last run measured.", d.Cost.MeasureSeconds)
+	emit("agent_cpu_seconds", "CPU time that the last run took.", d.Cost.CPUSeconds)
+	emit("agent_peak_bytes", "Most memory of the last run that was resident.", float64(d.Cost.PeakBytes))
+	emit("agent_dispatcher_entries", "Entries of the BPF dispatcher that the last run took at one time.", float64(d.Cost.Slots))
+	emit("agent_waiting_records", "Records that wait for the server.", float64(m.waiting))
+	emit("agent_dropped_records", "Records that were given up since the state was made, as too many waited.", float64(m.dropped))
+	m.programs(emit, func() int { return maxSeries - series })
+}
+
+// emitter writes one series: its name and help, its value, and names and values of labels in turn.
+type emitter func(name, help string, value float64, labels ...string)
+
+// machine writes what the machine is.
+func (m *agentMetrics) machine(emit emitter) {
+	h, driver := m.doc.Host, ""
+	for i, name := range m.doc.Machine.Drivers {
+		if i > 0 {
+			driver += ","
+		}
+		driver += name
+	}
+	emit("host_info", "What this machine is, to join with.", 1,
+		"kernel", h.Kernel, "microcode", h.Microcode, "cpu", h.CPU, "indirect", h.IndirectThunk, "return", h.ReturnThunk,
+		"virtual", h.Virtual, "iommu", m.doc.Machine.IOMMU, "driver", driver)
+}
+
+// numbers writes what was measured.
+func (m *agentMetrics) numbers(emit emitter) {
+	if m.measured == nil {
+		return
+	}
+	const ns = 1e-9
+	quantity := func(name, help string, q *stat.Quantity, label, value string) {
+		emit(name+"_seconds", help, ns*q.Median, label, value)
+		emit(name+"_low_seconds", "Low end of the 95 % interval of unthunk_"+name+"_seconds.", ns*q.Low, label, value)
+		emit(name+"_high_seconds", "High end of the 95 % interval of unthunk_"+name+"_seconds.", ns*q.High, label, value)
+	}
+	for i := range m.measured.Rows {
+		if row := &m.measured.Rows[i]; row.Price != nil {
+			quantity("price", "What one call takes, by the pair of programs that differ in it.", row.Price, "row", row.Name)
+		}
+	}
+	for i := range m.measured.Redirect {
+		if row := &m.measured.Redirect[i]; row.Hop != nil {
+			quantity("redirect", "What XDP_REDIRECT alone takes of a packet, by packets in a bulk.", row.Hop, "bulk", row.Labels["bulk"])
+		}
+	}
+	emit("measured_timestamp_seconds", "When these numbers were measured.", float64(m.measured.Measured.Unix()))
+}
+
+// programs writes the XDP programs that devices run, as many as there is room for besides their counts.
+func (m *agentMetrics) programs(emit emitter, room func() int) {
+	indirect := make(map[string]string)
+	for _, c := range m.doc.Code {
+		indirect[c.Name] = strconv.Itoa(c.Indirect)
+	}
+	const counts = 2
+	all, left := 0, 0
+	for i := range m.doc.Programs {
+		p := &m.doc.Programs[i]
+		for _, a := range p.Attached {
+			all++
+			if room() <= counts {
+				left++
+				continue
+			}
+			emit("xdp_program_info", "An XDP program that a device runs.", 1, "ifname", a.Device, "id", strconv.Itoa(int(p.ID)),
+				"tag", p.Tag, "name", p.Program, "mode", a.Mode, "dispatcher", p.Dispatcher,
+				"jited_bytes", strconv.Itoa(int(p.JitedBytes)), "indirect", indirect[p.Name])
+		}
+	}
+	emit("xdp_programs", "XDP programs on devices.", float64(all))
+	emit("xdp_programs_left_out", "XDP programs on devices that have no series of their own.", float64(left))
+}
+
+// text is the metrics in the text format of Prometheus.
+func (m *agentMetrics) text() ([]byte, error) {
+	registry := prometheus.NewRegistry()
+	if err := registry.Register(m); err != nil {
+		return nil, fmt.Errorf("write metrics: %w", err)
+	}
+	families, err := registry.Gather()
+	if err != nil {
+		return nil, fmt.Errorf("write metrics: %w", err)
+	}
+	var b bytes.Buffer
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(&b, family); err != nil {
+			return nil, fmt.Errorf("write metrics: %w", err)
+		}
+	}
+	return b.Bytes(), nil
+}

@@ -1,0 +1,213 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Part is a part of a run that a child of the process does, for what it takes to be gone with it, also when it is killed.
+type Part string
+
+// The parts, as the hidden verb takes them.
+const (
+	ReadPart    Part = "read"
+	MeasurePart Part = "measure"
+)
+
+// Limits of a child.
+const (
+	// childHeap is where its collector begins to work hard, childData the most memory that it can have. Reading takes 60 to
+	// 90 MiB here, most of which is the kernel's symbols.
+	childHeap = 96 << 20
+	childData = 512 << 20
+	// readTime and measureTime are how long they may take: then they are killed. Before it measures, a child reads the
+	// symbols of the kernel and the code of the pairs.
+	readTime    = 20 * time.Second
+	measureTime = MeasureTime + 500*time.Millisecond
+	// cpuSeconds is how much CPU time a child may have.
+	cpuSeconds = 10
+	// maxAnswer is the longest answer of a child, in bytes.
+	maxAnswer = 64 << 20
+)
+
+// usage is what a child took.
+type usage struct {
+	seconds, cpuSeconds float64
+	peakBytes           uint64
+}
+
+// add adds that of another child, which ran at another time.
+func (u *usage) add(o usage) {
+	u.seconds += o.seconds
+	u.cpuSeconds += o.cpuSeconds
+	u.peakBytes = max(u.peakBytes, o.peakBytes)
+}
+
+// errKilled says that a child took too long.
+var errKilled = errors.New("it was ended as it took too long")
+
+// child does a part in a child of the process, on one CPU, and decodes its answer into out. The child goes when the process
+// is killed. It is gone when child returns, unless ctx ended: then it has been killed, and may need a moment, as all others
+// go before it.
+func child(ctx context.Context, command []string, part Part, cpu int, limit time.Duration, out any) (usage, error) {
+	type result struct {
+		used usage
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		// The child is killed when the thread ends that started it: it stays until then, and does not end after it.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		used, err := start(ctx, command, part, cpu, limit, out)
+		done <- result{used, err}
+	}()
+	select {
+	case r := <-done:
+		return r.used, r.err
+	case <-ctx.Done():
+		return usage{}, ctx.Err()
+	}
+}
+
+func start(ctx context.Context, command []string, part Part, cpu int, limit time.Duration, out any) (used usage, err error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	args := append(command[1:len(command):len(command)], string(part), strconv.Itoa(cpu))
+	cmd := exec.CommandContext(ctx, command[0], args...)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", childHeap), "GOMAXPROCS=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	answer, said := &bounded{most: maxAnswer}, &bounded{most: 4 << 10}
+	cmd.Stdout, cmd.Stderr = answer, said
+	began := time.Now()
+	err = cmd.Run()
+	used.seconds = time.Since(began).Seconds()
+	if state := cmd.ProcessState; state != nil {
+		used.cpuSeconds = (state.UserTime() + state.SystemTime()).Seconds()
+		if r, ok := state.SysUsage().(*syscall.Rusage); ok {
+			used.peakBytes = uint64(r.Maxrss) << 10 // KiB: getrusage(2)
+		}
+	}
+	switch {
+	case err == nil && answer.full:
+		return used, fmt.Errorf("%s: its answer is longer than %d bytes", part, maxAnswer)
+	case err == nil:
+		if err := json.Unmarshal(answer.Bytes(), out); err != nil {
+			return used, fmt.Errorf("%s: read its answer: %w", part, err)
+		}
+		return used, nil
+	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+		return used, fmt.Errorf("%s: %w", part, errKilled)
+	case ctx.Err() != nil:
+		return used, ctx.Err()
+	}
+	if text := strings.TrimSpace(said.String()); text != "" {
+		err = errors.New(lastLine(text))
+	}
+	return used, fmt.Errorf("%s: %w", part, err)
+}
+
+func lastLine(text string) string { return text[strings.LastIndexByte(text, '\n')+1:] }
+
+// bounded keeps the first bytes that are written to it.
+type bounded struct {
+	bytes.Buffer
+	most int
+	full bool
+}
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if room := b.most - b.Len(); len(p) > room {
+		b.full = true
+		b.Buffer.Write(p[:room])
+		return len(p), nil
+	}
+	return b.Buffer.Write(p)
+}
+
+// humbled is set in the environment of a child that has given away what it does not need.
+const humbled = "UNTHUNK_AGENT_PART"
+
+// humble takes from this process all CPUs but one, the right to it where others want it, and to more memory and CPU time
+// than a part needs; then it executes the program anew, so that all its threads are as the calling one.
+func humble(part Part, cpu int) error {
+	if os.Getenv(humbled) == string(part) {
+		return nil
+	}
+	runtime.LockOSThread() // and never unlocked: execve is next
+	for resource, most := range map[int]uint64{unix.RLIMIT_DATA: childData, unix.RLIMIT_CPU: cpuSeconds, unix.RLIMIT_CORE: 0} {
+		var old unix.Rlimit
+		if err := unix.Getrlimit(resource, &old); err != nil {
+			return fmt.Errorf("read limit: %w", err)
+		}
+		most = min(most, old.Max)
+		if err := unix.Setrlimit(resource, &unix.Rlimit{Cur: most, Max: most}); err != nil {
+			return fmt.Errorf("set limit: %w", err)
+		}
+	}
+	var set unix.CPUSet
+	set.Set(cpu)
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return fmt.Errorf("pin thread to CPU %d: %w", cpu, err)
+	}
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 19); err != nil { // 0: the thread
+		return fmt.Errorf("set nice value: %w", err)
+	}
+	if part == MeasurePart { // runs only when no other task wants the CPU (sched(7))
+		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+			return fmt.Errorf("set scheduling class: %w", err)
+		}
+	}
+	err := syscall.Exec("/proc/self/exe", os.Args, append(os.Environ(), humbled+"="+string(part)))
+	return fmt.Errorf("execute this program: %w", err)
+}
+
+// Answer does a part on a CPU and writes its answer: it is what the hidden verb does in a child.
+func Answer(ctx context.Context, part Part, cpu int, w io.Writer) error {
+	if err := humble(part, cpu); err != nil {
+		return err
+	}
+	var (
+		answer any
+		err    error
+	)
+	switch part {
+	case ReadPart:
+		answer, err = Read(ctx)
+	case MeasurePart:
+		answer, err = answerMeasure(ctx, cpu)
+	default:
+		return fmt.Errorf("no part %q", part)
+	}
+	if err != nil {
+		return err
+	}
+	b, err := json.Marshal(answer)
+	if err != nil {
+		return fmt.Errorf("encode answer: %w", err)
+	}
+	_, err = w.Write(b)
+	return err
+}
+
+// answerMeasure is Measure whose errors are refusals.
+func answerMeasure(ctx context.Context, cpu int) (*Measured, error) {
+	m, err := Measure(ctx, cpu)
+	if err != nil {
+		m = &Measured{Refused: refusal(reasonOf(err), "%s", oneLine(err))}
+	}
+	return m, nil
+}

@@ -1,0 +1,116 @@
+package conclusion
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// agentHeadline says what a machine pays, or why that is not known.
+func agentHeadline(a *record.Agent) Headline {
+	h := Headline{Text: strings.Join([]string{AgentMachine(a), AgentPaths(a), AgentPrograms(a)}, "\n")}
+	hop := agentRedirect(a, "16")
+	thunk := a.Price("callback/loop")
+	switch {
+	case hop != nil && thunk != nil && thunk.Price != nil:
+		h.Title = fmt.Sprintf("A redirect costs %s ns a packet in bulks of 16, an indirect call %s", stat.Number(hop.Median),
+			stat.Number(thunk.Price.Median))
+	case hop != nil:
+		h.Title = fmt.Sprintf("A redirect costs %s ns a packet in bulks of 16", stat.Number(hop.Median))
+	case len(a.Refused) > 0:
+		h.Title = fmt.Sprintf("Not measured (%s): %s", a.Refused[len(a.Refused)-1].Reason, a.Refused[len(a.Refused)-1].Text)
+	default:
+		h.Title = "Not measured"
+	}
+	return h
+}
+
+// agentRedirect is the redirect alone at a bulk, nil where it was not measured.
+func agentRedirect(a *record.Agent, bulk string) *stat.Quantity {
+	for i := range a.Redirect {
+		if a.Redirect[i].Labels["bulk"] == bulk {
+			return a.Redirect[i].Hop
+		}
+	}
+	return nil
+}
+
+// AgentMachine says what makes calls dear or cheap on a machine.
+func AgentMachine(a *record.Agent) string {
+	seen := func(s string) string {
+		if s == "" {
+			return "not seen"
+		}
+		return s
+	}
+	drivers := "no network hardware is up"
+	if len(a.Machine.Drivers) > 0 {
+		drivers = "drivers " + strings.Join(a.Machine.Drivers, ", ")
+	}
+	return fmt.Sprintf("Indirect calls: %s; returns: %s; IOMMU: %s; %s.", seen(a.Host.IndirectThunk), seen(a.Host.ReturnThunk),
+		seen(a.Machine.IOMMU), drivers)
+}
+
+// AgentPaths says how many indirect branches there are on the redirect paths; empty when none was read.
+func AgentPaths(a *record.Agent) string {
+	var all []string
+	for _, p := range a.Paths {
+		var kinds []string
+		for _, kind := range slices.Sorted(maps.Keys(p.Kinds)) {
+			kinds = append(kinds, fmt.Sprintf("%d %s", p.Kinds[kind], kind))
+		}
+		all = append(all, fmt.Sprintf("Redirect path of %s: %s a packet, %d a bulk, %d a poll (%s).", p.Device,
+			many(p.PerPacket, "indirect branch"), p.PerBulk, p.PerPoll, strings.Join(kinds, ", ")))
+	}
+	return strings.Join(all, " ")
+}
+
+// AgentPrograms says which XDP programs devices run, and what is in their code.
+func AgentPrograms(a *record.Agent) string {
+	on, outside, indirect, tails, changes := 0, 0, 0, 0, 0
+	for _, p := range a.Programs {
+		if len(p.Attached) > 0 {
+			on++
+			if p.Dispatcher == record.OutOfDispatcher {
+				outside++
+			}
+		}
+	}
+	for _, c := range a.Code {
+		indirect, tails, changes = indirect+c.Indirect, tails+c.TailCalls, changes+c.Changes
+	}
+	if on == 0 {
+		return "No device runs an XDP program."
+	}
+	said := fmt.Sprintf("%s on devices, %d outside the BPF dispatcher", many(on, "XDP program"), outside)
+	if len(a.Code) > 0 {
+		said += fmt.Sprintf("; in their code %s, %d of them tail calls; %s to make: unthunk prog xray",
+			many(indirect, "indirect branch"), tails, many(changes, "change"))
+	}
+	return said + "."
+}
+
+// AgentFindings says how many findings of check warn.
+func AgentFindings(a *record.Agent) string {
+	count := make(map[host.Level]int)
+	for _, f := range a.Findings {
+		count[f.Level]++
+	}
+	return fmt.Sprintf("%s of check, %d note, %d could not be seen.", many(count[host.LevelWarn], "warning"), count[host.LevelNote],
+		count[host.LevelUnknown])
+}
+
+// AgentCost says what a run took.
+func AgentCost(a *record.Agent) string {
+	c := &a.Cost
+	said := fmt.Sprintf("The run took %.1f s, %.2f s of CPU time and %d MiB", c.Seconds, c.CPUSeconds, c.PeakBytes>>20)
+	if c.CPU != nil {
+		said += fmt.Sprintf("; it measured for %.1f s on CPU %d", c.MeasureSeconds, *c.CPU)
+	}
+	return said + fmt.Sprintf("; at most %d entries of the BPF dispatcher.", c.Slots)
+}
