@@ -198,18 +198,30 @@ func (s signedRank) count(t float64) (atMost, equal int) {
 }
 
 func (s signedRank) interval(alpha float64) (low, high float64, ok bool) {
-	dist := signedRankDist(len(s.d))
-	// The largest k with 2 P(W < k) <= alpha.
+	k := signedRankQuantile(len(s.d), alpha)
+	if k == 0 {
+		return math.NaN(), math.NaN(), false
+	}
+	return s.order(k), s.order(s.walsh() + 1 - k), true
+}
+
+// exactPairs is up to how many pairs the distribution of W is exact.
+const exactPairs = 100
+
+// signedRankQuantile is the largest k with 2 P(W < k) <= alpha for n pairs.
+func signedRankQuantile(n int, alpha float64) int {
+	if n > exactPairs {
+		mean, sd := signedRankNormal(n)
+		return max(int(math.Floor(mean-0.5+sd*normalQuantile(alpha/2)))+1, 0)
+	}
+	dist := signedRankDist(n)
 	k := 0
 	for tail := 0.0; k < len(dist); k++ {
 		if tail += dist[k]; 2*tail > alpha {
 			break
 		}
 	}
-	if k == 0 {
-		return math.NaN(), math.NaN(), false
-	}
-	return s.order(k), s.order(s.walsh() + 1 - k), true
+	return k
 }
 
 func (s signedRank) p(delta float64) float64 {
@@ -217,6 +229,10 @@ func (s signedRank) p(delta float64) float64 {
 	// Ties count half on each side: towards no difference.
 	below := float64(atMost) - float64(equal)/2
 	w := int(math.Ceil(min(below, float64(s.walsh())-below)))
+	if n := len(s.d); n > exactPairs {
+		mean, sd := signedRankNormal(n)
+		return min(2*normalCDF((float64(w)+0.5-mean)/sd), 1)
+	}
 	tail := 0.0
 	for k, p := range signedRankDist(len(s.d)) {
 		if k > w {
@@ -227,21 +243,17 @@ func (s signedRank) p(delta float64) float64 {
 	return min(2*tail, 1)
 }
 
-// signedRankDist is the distribution of Wilcoxon's W for n pairs without a
-// shift, from 0 up to half its range: exact up to 100 pairs, else normal.
+// signedRankNormal are the mean and the standard deviation of W for n pairs without a shift.
+func signedRankNormal(n int) (mean, sd float64) {
+	top := float64(n) * float64(n+1) / 2
+	return top / 2, math.Sqrt(top * float64(2*n+1) / 12)
+}
+
+// signedRankDist is the distribution of Wilcoxon's W for at most [exactPairs] pairs without a
+// shift, from 0 up to its range.
 func signedRankDist(n int) []float64 {
 	top := n * (n + 1) / 2
 	dist := make([]float64, top+1)
-	if n > 100 {
-		mean := float64(top) / 2
-		sd := math.Sqrt(float64(top) * float64(2*n+1) / 12)
-		last := 0.0
-		for k := range dist {
-			c := normalCDF((float64(k) + 0.5 - mean) / sd)
-			dist[k], last = c-last, c
-		}
-		return dist
-	}
 	dist[0] = 1
 	for rank := 1; rank <= n; rank++ {
 		for k := rank * (rank + 1) / 2; k >= 0; k-- {

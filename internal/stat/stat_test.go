@@ -426,3 +426,48 @@ func BenchmarkUnpaired(b *testing.B) {
 		Unpaired(x, y)
 	}
 }
+
+// The sample of a fleet is machines, of which there may be many: intervals of a hundred pairs and of a hundred and one, of
+// the exact distribution and of the normal one, are as wide, and fifty thousand pairs take little memory.
+func TestManyPairs(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	of := func(n int) (a, b []float64) {
+		for range n {
+			x := 100 + r.NormFloat64()
+			a, b = append(a, x), append(b, x*1.01*(1+r.NormFloat64()/100))
+		}
+		return a, b
+	}
+	a, b := of(101)
+	exact, normal := Paired(a[:100], b[:100]), Paired(a, b)
+	if w, v := exact.High-exact.Low, normal.High-normal.Low; math.Abs(w/v-1) > 0.05 || math.Abs(exact.Low-normal.Low) > w/10 {
+		t.Errorf("100 pairs: %v, 101 pairs: %v", exact, normal)
+	}
+	d := Paired(of(50_000))
+	if math.Abs(d.Median-1) > 0.05 || d.High-d.Low > 0.05 || d.High-d.Low < 0.005 || d.P > 1e-9 {
+		t.Errorf("50 000 pairs: %v [%v, %v], p %v", d.Median, d.Low, d.High, d.P)
+	}
+}
+
+// Samples of independent machines have no drift: their order says nothing, and intervals are narrower than those of runs.
+func TestIndependent(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	var a, b []float64
+	for range 60 {
+		a, b = append(a, 100+r.NormFloat64()), append(b, 102+r.NormFloat64())
+	}
+	d, again := Independent(a, b), Independent(sorted(a), sorted(b))
+	if d.Low != again.Low || d.High != again.High || !(d.Low > 1.3 && d.High < 2.7 && d.P < 1e-6) {
+		t.Errorf("%v, sorted %v", d, again)
+	}
+	if run := Unpaired(a, b); run.High-run.Low < d.High-d.Low {
+		t.Errorf("runs that may drift: %v, machines: %v", run, d)
+	}
+	prices := IndependentPrices([]float64{-1, 0, 1, 2, 3, 4, 5}, []float64{1, 2, 3, 4, 5, 6, 7})
+	if prices.Median != 100 || prices.N != 7 {
+		t.Errorf("prices of 2 and of 4 ns: %v", prices)
+	}
+	if none := Independent(nil, b); !math.IsNaN(none.Median) {
+		t.Errorf("nothing: %v", none)
+	}
+}

@@ -54,6 +54,39 @@ func UnpairedPrices(a, b []float64) Difference {
 	return unpaired(a, b, scale)
 }
 
+// Independent compares b with a when each value is of another machine: nothing drifts from one
+// to the next. The estimate is that of [Unpaired], its interval that of Mann and Whitney alone.
+// Nothing is compared when a value is not positive.
+func Independent(a, b []float64) Difference {
+	la, okA := logs(a)
+	lb, okB := logs(b)
+	if !okA || !okB {
+		return noDifference(min(len(a), len(b)), percent)
+	}
+	return independent(la, lb, ofRatio)
+}
+
+// IndependentPrices is [Independent] for prices, as [UnpairedPrices] is [Unpaired].
+func IndependentPrices(a, b []float64) Difference {
+	scale, ok := ofPrice(a, b)
+	if !ok {
+		return noDifference(min(len(a), len(b)), percent)
+	}
+	return independent(a, b, scale)
+}
+
+func independent(a, b []float64, scale func(float64) float64) Difference {
+	n := min(len(a), len(b))
+	if n == 0 {
+		return noDifference(n, percent)
+	}
+	s := twoRuns{a: sorted(a), b: sorted(b)}
+	if n >= MinRounds {
+		s.df = float64(len(a) + len(b) - 2)
+	}
+	return newDifference(s, scale, n, percent)
+}
+
 func unpaired(a, b []float64, scale func(float64) float64) Difference {
 	n := min(len(a), len(b))
 	if n == 0 {
@@ -81,8 +114,8 @@ func logs(xs []float64) ([]float64, bool) {
 // twoRuns are the sorted values of two runs: logarithms, or prices in ns.
 type twoRuns struct {
 	a, b []float64
-	// se is the standard error of the shift with drift, df its degrees of
-	// freedom; df is 0 when there were too few rounds.
+	// se is the standard error of the shift with drift, 0 where nothing drifts; df its
+	// degrees of freedom, 0 when there were too few rounds.
 	se, df float64
 }
 
