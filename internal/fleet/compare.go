@@ -1,0 +1,284 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Comparison is what [Store.Compare] compares.
+type Comparison struct {
+	Window Window
+	// Base and Canary are the conditions of the two sides.
+	Base, Canary Where
+	// Threshold is the smallest difference that matters, in percent.
+	Threshold float64
+}
+
+// visible is the difference that Needed is about, in percent.
+const visible = 1
+
+// matchFields are those in which a canary is like the machines of the base that it is compared with.
+var matchFields = []string{"cpu", "virtual"}
+
+// pair are the newest records of a machine on the two sides; nil where it was on one only.
+type pair struct{ base, canary *Machine }
+
+// Compare says what the canaries pay more than the base. Machines are the sample. Where [stat.MinRounds] of them were on both
+// sides, each is compared with itself; else canaries with machines of the base of the same CPU and hypervisor.
+func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare, error) {
+	if len(c.Base) == 0 || len(c.Canary) == 0 {
+		return nil, errors.New("a side without a condition is all machines")
+	}
+	all, err := s.Newest(ctx, c.Window)
+	if err != nil {
+		return nil, err
+	}
+	doc := &record.FleetCompare{
+		Document: *record.New[record.FleetCompareRow]("fleet-compare", host.Fingerprint{}),
+		Base:     c.Base.String(), Canary: c.Canary.String(), Threshold: c.Threshold, Design: "unpaired",
+	}
+	pairs, both := sides(all, c)
+	if doc.FleetHead, err = s.head(ctx, c.Window, nil, both); err != nil {
+		return nil, err
+	}
+	var paired []pair
+	for _, p := range pairs {
+		switch {
+		case p.base != nil && p.canary != nil:
+			paired = append(paired, p)
+			doc.BaseMachines++
+			doc.CanaryMachines++
+		case p.base != nil:
+			doc.BaseMachines++
+		default:
+			doc.CanaryMachines++
+		}
+	}
+	doc.Paired = len(paired)
+	switch {
+	case doc.BaseMachines == 0:
+		return nil, fmt.Errorf("no machine with a number meets --base %s", doc.Base)
+	case doc.CanaryMachines == 0:
+		return nil, fmt.Errorf("no machine with a number meets --canary %s", doc.Canary)
+	}
+	var judged []stat.Difference
+	var of []int
+	needed := neededPaired
+	compare := comparePaired
+	if len(paired) >= stat.MinRounds {
+		doc.Design = "paired"
+		pairs = paired
+	} else {
+		pairs, doc.Unmatched = matched(pairs)
+		needed, compare = neededUnpaired, compareUnpaired
+	}
+	for n := DirectCall; n < numbers; n++ {
+		for _, name := range rowNames(both, n) {
+			row, d := compare(pairs, n, name)
+			if row == nil {
+				continue
+			}
+			row.Reference = n == DirectCall
+			if d != nil && !row.Reference {
+				judged, of = append(judged, *d), append(of, len(doc.Rows))
+			}
+			row.Difference = d
+			doc.Rows = append(doc.Rows, *row)
+		}
+	}
+	for i, d := range stat.Family(judged) {
+		doc.Rows[of[i]].Difference = &d
+	}
+	for i := range doc.Rows {
+		finish(doc, &doc.Rows[i], needed)
+	}
+	return doc, nil
+}
+
+// finish gives a row its verdict.
+func finish(doc *record.FleetCompare, row *record.FleetCompareRow, needed func(d *stat.Difference, base, canaries int) *int) {
+	d := row.Difference
+	if d == nil || math.IsNaN(d.Median) {
+		row.Difference = nil
+		row.Missing = fmt.Sprintf("%d and %d machines: %d of each side have to have the number", row.Base.N, row.Canary.N, stat.MinRounds)
+		return
+	}
+	row.Verdict = stat.Verdict(*d, doc.Threshold)
+	row.Needed = needed(d, row.Base.N, row.Canary.N)
+	switch beyond := stat.Beyond(*d, doc.Threshold); {
+	case row.Reference && beyond:
+		doc.Warn(row.Name, "a direct call, which no kernel makes dearer, takes longer too: the machines or their clocks changed")
+	case beyond:
+		row.Regression = true
+	}
+}
+
+// sides are the machines of the two sides that have a number, with the newest record of each, and all of these records.
+func sides(all []Machine, c Comparison) (pairs []pair, both []Machine) {
+	for i := 0; i < len(all); {
+		var p pair
+		id := all[i].ID
+		for ; i < len(all) && all[i].ID == id; i++ {
+			switch m := &all[i]; {
+			case !m.Measured():
+			case p.base == nil && c.Base.Holds(m.Setup):
+				p.base = m
+			case p.canary == nil && c.Canary.Holds(m.Setup):
+				p.canary = m
+			}
+		}
+		if p.base != nil {
+			both = append(both, *p.base)
+		}
+		if p.canary != nil {
+			both = append(both, *p.canary)
+		}
+		if p.base != nil || p.canary != nil {
+			pairs = append(pairs, p)
+		}
+	}
+	return pairs, both
+}
+
+// matched leaves out canaries that no machine of the base is like. A machine of both sides is a canary only.
+func matched(pairs []pair) (kept []pair, left int) {
+	like := make(map[string]bool)
+	for _, p := range pairs {
+		if p.base != nil && p.canary == nil {
+			_, key := labels(p.base.Setup, matchFields)
+			like[key] = true
+		}
+	}
+	for _, p := range pairs {
+		if p.canary != nil {
+			p.base = nil
+			if _, key := labels(p.canary.Setup, matchFields); !like[key] {
+				left++
+				continue
+			}
+		}
+		kept = append(kept, p)
+	}
+	return kept, left
+}
+
+// number is one of a record, under that name; NaN where it has none.
+func number(m *Machine, n Number, name string) float64 {
+	if m == nil || n == Thunk && n.row(m.Setup) != name {
+		return math.NaN()
+	}
+	return m.Numbers[n]
+}
+
+// price tells whether a number may be 0 or negative.
+func (n Number) price() bool { return n < Redirect1 }
+
+// newRow is a row of two samples; nil when both are empty.
+func newRow(name string, base, canary []float64) *record.FleetCompareRow {
+	if len(base)+len(canary) == 0 {
+		return nil
+	}
+	b, c := stat.Summarize(base, "ns"), stat.Summarize(canary, "ns")
+	return &record.FleetCompareRow{Name: name, Base: &b, Canary: &c}
+}
+
+func comparePaired(pairs []pair, n Number, name string) (*record.FleetCompareRow, *stat.Difference) {
+	var base, canary []float64
+	for _, p := range pairs {
+		b, c := number(p.base, n, name), number(p.canary, n, name)
+		if !math.IsNaN(b) && !math.IsNaN(c) {
+			base, canary = append(base, b), append(canary, c)
+		}
+	}
+	row := newRow(name, base, canary)
+	if row == nil || len(base) < stat.MinRounds {
+		return row, nil
+	}
+	d := stat.Paired(base, canary)
+	if n.price() {
+		d = stat.PairedPrices(base, canary)
+	}
+	return row, &d
+}
+
+// compareUnpaired compares canaries with a base of other machines: each number as far as it lies from the median of the base
+// of its CPU and hypervisor, so that a side with more of one CPU is not taken for a difference.
+func compareUnpaired(pairs []pair, n Number, name string) (*record.FleetCompareRow, *stat.Difference) {
+	strata := make(map[string][]float64)
+	for _, p := range pairs {
+		if x := number(p.base, n, name); !math.IsNaN(x) {
+			_, key := labels(p.base.Setup, matchFields)
+			strata[key] = append(strata[key], x)
+		}
+	}
+	var base, canary, baseOff, canaryOff []float64
+	for _, xs := range strata {
+		base = append(base, xs...)
+	}
+	level := stat.Median(base)
+	off := func(x, median float64) float64 {
+		if n.price() {
+			return x - median + level
+		}
+		return x / median * level
+	}
+	medians := make(map[string]float64)
+	for key, xs := range strata {
+		medians[key] = stat.Median(xs)
+		for _, x := range xs {
+			baseOff = append(baseOff, off(x, medians[key]))
+		}
+	}
+	for _, p := range pairs {
+		x := number(p.canary, n, name)
+		if math.IsNaN(x) {
+			continue
+		}
+		_, key := labels(p.canary.Setup, matchFields)
+		if median, ok := medians[key]; ok {
+			canary, canaryOff = append(canary, x), append(canaryOff, off(x, median))
+		}
+	}
+	row := newRow(name, base, canary)
+	if row == nil || min(len(base), len(canary)) < stat.MinRounds {
+		return row, nil
+	}
+	d := stat.Independent(baseOff, canaryOff)
+	if n.price() {
+		d = stat.IndependentPrices(baseOff, canaryOff)
+	}
+	return row, &d
+}
+
+// neededPaired is how many machines on both sides would show a difference of [visible]: what can be seen shrinks with the
+// square root of their number.
+func neededPaired(d *stat.Difference, _, canaries int) *int {
+	if math.IsNaN(d.Smallest) {
+		return nil
+	}
+	return atLeast(float64(canaries) * math.Pow(d.Smallest/visible, 2))
+}
+
+// neededUnpaired is how many canaries would show it beside the same base; nil when the base is too small for any number.
+func neededUnpaired(d *stat.Difference, base, canaries int) *int {
+	if math.IsNaN(d.Smallest) {
+		return nil
+	}
+	nb, nc := float64(base), float64(canaries)
+	each := math.Pow(visible/d.Smallest, 2)*(1/nb+1/nc) - 1/nb
+	if each <= 0 {
+		return nil
+	}
+	return atLeast(1 / each)
+}
+
+func atLeast(n float64) *int {
+	needed := max(int(math.Ceil(n)), stat.MinRounds)
+	return &needed
+}

@@ -1,0 +1,185 @@
+package fleet
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// Number is one of the numbers that the store has of a machine.
+type Number int
+
+// The numbers of a machine, in ns.
+const (
+	Control Number = iota
+	DirectCall
+	Thunk
+	Redirect1
+	Redirect16
+	Redirect64
+	numbers
+)
+
+const (
+	controlRow = "control"
+	directRow  = "direct-call"
+)
+
+// row is what a number is called in answers.
+func (n Number) row(s *Setup) string {
+	switch n {
+	case Control:
+		return controlRow
+	case DirectCall:
+		return directRow
+	case Thunk:
+		return s.Value("thunk-row")
+	}
+	return "redirect/bulk=" + redirectBulks[n-Redirect1]
+}
+
+var redirectBulks = [...]string{"1", "16", "64"}
+
+// maxRecord is the most bytes a record of agent may have; one of 40 programs has some 60 kB.
+const maxRecord = 4 << 20
+
+// firstRecord is when there was no agent yet.
+var firstRecord = time.Date(2025, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// maxAhead is how much later than now a record may be: clocks differ.
+const maxAhead = 24 * time.Hour
+
+// entry is a record as the store keeps it.
+type entry struct {
+	run, machine, name, boot string
+	at                       int64 // seconds since 1970
+	clock                    int   // 1: ahead, -1: behind
+	refused                  string
+	numbers                  [numbers]float64 // NaN where there is none
+	setup                    *Setup
+	setupID                  int64
+	labels                   string
+	doc                      []byte
+	// from is the file that it is from.
+	from string
+}
+
+// refusal is a document that is not taken, and why: one of the Refused constants of package record.
+type refusal struct {
+	reason string
+	err    error
+}
+
+func (r *refusal) Error() string { return r.err.Error() }
+func (r *refusal) Unwrap() error { return r.err }
+
+// newEntry makes an entry of a document. An error is a [refusal].
+func newEntry(doc []byte, now time.Time) (*entry, error) {
+	if len(doc) > maxRecord {
+		return nil, &refusal{record.RefusedLarge, fmt.Errorf("larger than %d MiB", maxRecord>>20)}
+	}
+	saved, err := record.Parse(doc)
+	if err != nil {
+		return nil, &refusal{reasonOf(doc), err}
+	}
+	a := saved.Agent()
+	if a == nil {
+		return nil, &refusal{record.RefusedKind, fmt.Errorf("a record of %s: a fleet has those of agent", saved.Kind)}
+	}
+	if len(a.Run) > 64 || a.Time.Year() < 1970 || a.Time.Year() > 9999 {
+		return nil, &refusal{record.RefusedImpossible, errors.New("impossible run identity or time")}
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, doc); err != nil {
+		return nil, &refusal{record.RefusedForeign, err}
+	}
+	e := &entry{
+		run: a.Run, machine: a.Machine.ID, name: a.Machine.Name, boot: a.Machine.Boot, at: a.Time.Unix(),
+		numbers: numbersOf(a), setup: newSetup(a), doc: compact.Bytes(),
+	}
+	switch {
+	case a.Time.After(now.Add(maxAhead)):
+		e.clock = 1
+	case a.Time.Before(firstRecord):
+		e.clock = -1
+	}
+	for _, r := range a.Refused {
+		if r.Part == "measure" {
+			e.refused = r.Reason
+		}
+	}
+	if e.labels, err = e.setup.labelsText(); err != nil {
+		return nil, &refusal{record.RefusedImpossible, err}
+	}
+	e.setupID = e.setup.id(e.labels)
+	return e, nil
+}
+
+// reasonOf is why a document that is no record cannot be read.
+func reasonOf(doc []byte) string {
+	var head struct {
+		Schema *string `json:"schema"`
+		Kind   string  `json:"kind"`
+	}
+	err := json.Unmarshal(doc, &head)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax) && syntax.Offset >= int64(len(bytes.TrimRight(doc, " \t\r\n"))):
+		return record.RefusedTruncated
+	case err != nil || head.Schema == nil:
+		return record.RefusedForeign
+	case *head.Schema != record.Schema:
+		return record.RefusedSchema
+	case head.Kind != "agent":
+		return record.RefusedKind
+	}
+	return record.RefusedImpossible
+}
+
+// numbersOf are the numbers of a record.
+func numbersOf(a *record.Agent) [numbers]float64 {
+	var ns [numbers]float64
+	for i := range ns {
+		ns[i] = math.NaN()
+	}
+	set := func(n Number, q *stat.Quantity) {
+		if q != nil {
+			ns[n] = q.Median
+		}
+	}
+	if row := a.Price(controlRow); row != nil {
+		set(Control, row.Price)
+	}
+	if row := a.Price(directRow); row != nil {
+		set(DirectCall, row.Price)
+	}
+	if row := thunkOf(a); row != nil {
+		set(Thunk, row.Price)
+	}
+	for i := range a.Redirect {
+		for bulk, name := range redirectBulks {
+			if a.Redirect[i].Labels["bulk"] == name {
+				set(Redirect1+Number(bulk), a.Redirect[i].Hop)
+			}
+		}
+	}
+	return ns
+}
+
+// measured tells whether an entry has a number.
+func (e *entry) measured() bool { return hasNumber(e.numbers) }
+
+func hasNumber(ns [numbers]float64) bool {
+	for _, x := range ns {
+		if !math.IsNaN(x) {
+			return true
+		}
+	}
+	return false
+}

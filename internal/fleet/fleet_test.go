@@ -1,0 +1,435 @@
+package fleet_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/fleet"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/pgserver"
+)
+
+func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+var now = time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)
+
+// window is the month before now.
+var window = fleet.Window{Until: now, Since: 30 * 24 * time.Hour}
+
+// engines runs a test with an empty store of each engine.
+func engines(t *testing.T, test func(t *testing.T, where string)) {
+	t.Run("sqlite", func(t *testing.T) { test(t, filepath.Join(t.TempDir(), "fleet.db")) })
+	t.Run("postgres", func(t *testing.T) { test(t, pgserver.Start(t).Database(t, "fleet")) })
+}
+
+// machine makes a record of machine n, n days before now.
+func machine(n uint64, daysAgo float64, change func(*record.Agent)) *record.Agent {
+	a := recordtest.Agent(fmt.Sprintf("RUN%d-%v", n, daysAgo), n, 8)
+	a.Time = now.Add(-time.Duration(daysAgo * 24 * float64(time.Hour)))
+	measured := a.Time
+	a.Measured = &measured
+	a.Machine.Name = fmt.Sprintf("edge-%d", n)
+	if change != nil {
+		change(a)
+	}
+	return a
+}
+
+// redirect sets the redirect alone of a record, at each bulk.
+func redirect(a *record.Agent, ns float64) {
+	for i := range a.Redirect {
+		a.Redirect[i].Hop = &stat.Quantity{Median: ns, Low: ns - 1, High: ns + 1, N: 7, Unit: "ns"}
+	}
+}
+
+// stream is records one after another, as files or a log have them.
+func stream(t *testing.T, records ...*record.Agent) string {
+	t.Helper()
+	var b strings.Builder
+	for i, a := range records {
+		encoded, err := record.Encode(a)
+		if err == nil && i%2 == 1 {
+			encoded, err = json.Marshal(a)
+			encoded = append(encoded, '\n')
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Write(encoded)
+	}
+	return b.String()
+}
+
+// ingest puts a stream into a store.
+func ingest(t *testing.T, where, text string) *record.FleetIngest {
+	t.Helper()
+	s, err := fleet.Create(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	in := fleet.Ingest{Store: s, In: strings.NewReader(text), Now: now}
+	done, err := in.Run(t.Context(), "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return done
+}
+
+// ask opens a store to read.
+func ask[T any](t *testing.T, where string, question func(ctx context.Context, s *fleet.Store) (T, error)) T {
+	t.Helper()
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	answer, err := question(t.Context(), s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// Records come in once, and who says what groups of machines pay: the newest record of each counts.
+func TestWho(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		var all []*record.Agent
+		for n := range uint64(20) {
+			all = append(all, machine(n, 8, func(a *record.Agent) { redirect(a, 500); a.Machine.Labels = map[string]string{"rack": "old"} }),
+				machine(n, 1, func(a *record.Agent) {
+					redirect(a, 100+float64(n))
+					if n >= 10 {
+						a.Host.Kernel = "6.19"
+						redirect(a, 200+float64(n))
+					}
+					if n == 19 {
+						a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
+						a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "the load is 9 a CPU"}}
+					}
+				}))
+		}
+		text := stream(t, all...)
+		if done := ingest(t, where, text); done.New != 40 || done.Known != 0 || len(done.Rows) != 0 || len(done.SharedIDs) != 0 {
+			t.Errorf("%+v", done)
+		}
+		if done := ingest(t, where, text); done.New != 0 || done.Known != 40 {
+			t.Errorf("a second time: %+v", done)
+		}
+		who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, nil, []string{"kernel", "label:rack"})
+		})
+		if who.Machines != 20 || who.Measured != 19 || len(who.Rows) != 2 {
+			t.Fatalf("%d machines, %d measured: %+v", who.Machines, who.Measured, who.Rows)
+		}
+		newer, older := who.Rows[0], who.Rows[1]
+		if newer.Name != "kernel=6.19, label:rack=r12" || newer.Machines != 10 || newer.Measured != 9 || newer.Refused["load"] != 1 {
+			t.Errorf("%+v", newer)
+		}
+		for _, test := range []struct {
+			row  record.FleetWhoRow
+			name string
+			want float64
+			n    int
+		}{
+			{newer, "redirect/bulk=16", 214, 9}, {older, "redirect/bulk=16", 104.5, 10}, {older, "bpf-prog", 8, 10}, {older, "direct-call", 1.2, 10},
+			{older, "control", 0, 10},
+		} {
+			i := slices.IndexFunc(test.row.Numbers, func(n record.FleetNumber) bool { return n.Row == test.name })
+			if i < 0 {
+				t.Errorf("%s has no %s", test.row.Name, test.name)
+				continue
+			}
+			if q := test.row.Numbers[i].Ns; q.N != test.n || math.Abs(q.Median-test.want) > 0.2 || !(q.Low <= q.Median && q.Median <= q.High) {
+				t.Errorf("%s %s: %+v, want %v of %d machines", test.row.Name, test.name, q, test.want, test.n)
+			}
+		}
+		// A week before, all had the older record.
+		before := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, fleet.Window{Until: now.Add(-5 * 24 * time.Hour), Since: window.Since}, nil, []string{"label:rack"})
+		})
+		if len(before.Rows) != 1 || before.Rows[0].Labels["label:rack"] != "old" || before.Rows[0].Machines != 20 {
+			t.Errorf("as of a week before: %+v", before.Rows)
+		}
+		some := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, fleet.Where{{Field: "kernel", Value: "6.18"}}, []string{"cpu"})
+		})
+		if some.Machines != 10 || some.Where != "kernel=6.18" {
+			t.Errorf("of one kernel: %+v", some)
+		}
+	})
+}
+
+// What is no record of agent is counted by its reason, and stops nothing.
+func TestWrongInput(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		good := stream(t, machine(1, 1, nil), machine(2, 1, nil), machine(3, 1, nil))
+		first, rest, _ := strings.Cut(good, "\n}\n")
+		change := func(old, new string) string {
+			a, err := record.Encode(machine(4, 1, nil))
+			if err != nil || !strings.Contains(string(a), old) {
+				t.Fatalf("%q is not in %s", old, a)
+			}
+			return strings.Replace(string(a), old, new, 1)
+		}
+		bench, err := record.Encode(recordtest.Agent("x", 4, 8).Redirect[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts := []string{
+			first + "\n}\n",
+			first[:len(first)/2] + "\n",                           // truncated, in the middle of the stream
+			"a line of a log\nand another\n",                      // one
+			`{"name":"somebody"}` + "\n",                          // foreign
+			string(bench),                                         // foreign
+			change(`"unthunk/1"`, `"unthunk/2"`),                  // schema
+			change(`"kind": "agent"`, `"kind": "tax"`),            // kind
+			change(`"reason": "boot"`, `"reason": "\u001b[31m"`),  // impossible
+			change(`"edge-4"`, `"`+strings.Repeat("x", 2000)+`"`), // impossible
+			"{" + strings.Repeat(" ", 5<<20) + "\n",               // large
+			change(`"reason": "boot"`, `"reason": "boot", "extra": "\u0000"`),
+			rest,
+		}
+		done := ingest(t, where, strings.Join(parts, ""))
+		got := map[string]int{}
+		for _, row := range done.Rows {
+			got[row.Name] = row.Count
+			if row.Example == "" || strings.Contains(row.Example, "\n") {
+				t.Errorf("%s: %q", row.Name, row.Example)
+			}
+		}
+		want := map[string]int{"truncated": 1, "foreign": 3, "schema": 1, "kind": 1, "impossible": 2, "large": 1}
+		fresh := 4
+		if fleet.IsPostgres(where) { // a text of jsonb has no zero byte
+			want["store"], fresh = 1, 3
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) || done.New != fresh ||
+			done.Documents != fresh+len(parts)-3+fleet.BoolInt(fresh == 3) {
+			t.Errorf("%d documents, %d new, refused %v, want %v", done.Documents, done.New, got, want)
+		}
+	})
+}
+
+// Clocks that are wrong are counted, kept and left out; identities of two machines are named.
+func TestClocksAndIdentities(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		other := func(a *record.Agent) { a.Machine.Boot = strings.Repeat("a", 32) }
+		done := ingest(t, where, stream(t,
+			machine(1, 1, nil),
+			machine(2, -0.5, nil), // within a day
+			machine(3, -400, nil),
+			machine(4, 20000, nil),
+			machine(5, 9, nil), machine(5, 8, other), machine(5, 7, nil), // in turns
+			machine(6, 9, nil), machine(6, 8, nil), machine(6, 7, other), // started anew
+		))
+		if done.New != 10 || done.Ahead != 1 || done.Behind != 1 || len(done.SharedIDs) != 1 ||
+			!strings.HasPrefix(done.SharedIDs[0], "00000005") {
+			t.Errorf("%+v", done)
+		}
+		who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, fleet.Window{Until: now.Add(500 * 24 * time.Hour), Since: 600 * 24 * time.Hour}, nil, []string{"cpu"})
+		})
+		if who.Machines != 4 || who.WrongClock != 2 || len(who.SharedIDs) != 1 {
+			t.Errorf("%+v", who)
+		}
+	})
+}
+
+// A machine that is unlike its twins is found, with the field and what it loses.
+func TestOdd(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		var all []*record.Agent
+		for n := range uint64(30) {
+			all = append(all, machine(n, 1, func(a *record.Agent) {
+				redirect(a, 100+float64(n%5)/10)
+				switch n {
+				case 3:
+					a.Host.BootParams, a.Host.IndirectThunk = "mitigations=off", "none"
+					redirect(a, 60)
+				case 4:
+					redirect(a, 150)
+				case 5:
+					a.Machine.IOMMU = "strict"
+				case 6, 7:
+					a.Host.CPU = "Another"
+				}
+			}))
+		}
+		ingest(t, where, stream(t, all...))
+		odd := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetOdd, error) {
+			return s.Odd(ctx, window, nil, 10)
+		})
+		if odd.Compared != 28 || odd.Alone != 2 || len(odd.Rows) != 3 {
+			t.Fatalf("%d compared, %d alone: %+v", odd.Compared, odd.Alone, odd.Rows)
+		}
+		slow, iommu, off := odd.Rows[0], odd.Rows[1], odd.Rows[2]
+		if slow.Name != "edge-4" || math.Abs(*slow.Lost-49.8) > 0.2 || len(slow.Prices) != 3 || len(slow.Fields) != 0 || slow.Twins != 27 {
+			t.Errorf("%+v", slow)
+		}
+		if iommu.Name != "edge-5" || len(iommu.Fields) != 1 || iommu.Fields[0].Value != "strict" || iommu.Fields[0].Usual != "off" {
+			t.Errorf("%+v", iommu)
+		}
+		if off.Name != "edge-3" || *off.Lost > -39 || len(off.Fields) != 2 || off.Fields[1].Value != "mitigations=off" {
+			t.Errorf("%+v", off)
+		}
+		few := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetOdd, error) { return s.Odd(ctx, window, nil, 1) })
+		if len(few.Rows) != 1 || few.LeftOut != 2 {
+			t.Errorf("one of three: %+v", few)
+		}
+	})
+}
+
+// Canaries are compared with themselves where they were on both sides, else with machines of their CPU.
+func TestCompare(t *testing.T) {
+	// level is what the redirect of machine n takes: machines of two CPUs differ by a factor, and within by some percent.
+	level := func(n uint64) float64 { return 100 * (1 + float64(n%2)) * (1 + float64(n%7)/100) }
+	fleetOf := func(slower float64, both bool) string {
+		var all []*record.Agent
+		for n := range uint64(60) {
+			cpu := func(a *record.Agent) { a.Host.CPU = fmt.Sprintf("CPU %d", n%2) }
+			canary := n >= 40
+			if !canary || both {
+				all = append(all, machine(n, 9, func(a *record.Agent) { cpu(a); redirect(a, level(n)) }))
+			}
+			if canary {
+				all = append(all, machine(n, 1, func(a *record.Agent) {
+					cpu(a)
+					a.Host.Kernel = "6.19"
+					redirect(a, level(n)*slower*(1+float64(n%3)/1000))
+				}))
+			}
+		}
+		all = append(all, machine(99, 1, func(a *record.Agent) { a.Host.Kernel, a.Host.CPU = "6.19", "Alone" }))
+		return stream(t, all...)
+	}
+	for _, test := range []struct {
+		name      string
+		slower    float64
+		both      bool
+		design    string
+		regressed bool
+		unmatched int
+	}{
+		{"paired, slower", 1.1, true, "paired", true, 0},
+		{"paired, alike", 1, true, "paired", false, 0},
+		{"unpaired, slower", 1.1, false, "unpaired", true, 1},
+		{"unpaired, alike", 1, false, "unpaired", false, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			where := filepath.Join(t.TempDir(), "fleet.db")
+			ingest(t, where, fleetOf(test.slower, test.both))
+			c := fleet.Comparison{
+				Window: window, Threshold: 5,
+				Base: fleet.Where{{Field: "kernel", Value: "6.18"}}, Canary: fleet.Where{{Field: "kernel", Value: "6.19"}},
+			}
+			got := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetCompare, error) { return s.Compare(ctx, c) })
+			if got.Design != test.design || got.Regressed() != test.regressed || got.Unmatched != test.unmatched || got.CanaryMachines != 21 {
+				t.Errorf("%s, regressed %v, %d unmatched, %d canaries", got.Design, got.Regressed(), got.Unmatched, got.CanaryMachines)
+			}
+			i := slices.IndexFunc(got.Rows, func(r record.FleetCompareRow) bool { return r.Name == "redirect/bulk=16" })
+			if d := got.Rows[i].Difference; math.Abs(d.Median-100*(test.slower-1)) > 1 || d.Low > d.Median || d.High < d.Median {
+				t.Errorf("%+v", d)
+			}
+			if n := got.Rows[i].Needed; n != nil && *n < stat.MinRounds || n == nil && test.both {
+				t.Errorf("canaries to show 1 %%: %v", n)
+			}
+		})
+	}
+}
+
+// The number of canaries that a comparison asks for shows 1 %, and a tenth of it does not: the answer is checked by making
+// that fleet.
+func TestNeeded(t *testing.T) {
+	run := func(canaries uint64, slower float64) *record.FleetCompareRow {
+		where := filepath.Join(t.TempDir(), "fleet.db")
+		var all []*record.Agent
+		for n := range canaries {
+			noise := func(k uint64) float64 { return 1 + 0.03*rand.New(rand.NewPCG(n, k)).NormFloat64() }
+			all = append(all, machine(n, 9, func(a *record.Agent) { redirect(a, 100*noise(1)) }),
+				machine(n, 1, func(a *record.Agent) { a.Host.Kernel = "6.19"; redirect(a, 100*slower*noise(2)) }))
+		}
+		ingest(t, where, stream(t, all...))
+		c := fleet.Comparison{Window: window, Threshold: 0.1, Base: fleet.Where{{Field: "kernel", Value: "6.18"}},
+			Canary: fleet.Where{{Field: "kernel", Value: "6.19"}}}
+		got := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetCompare, error) { return s.Compare(ctx, c) })
+		i := slices.IndexFunc(got.Rows, func(r record.FleetCompareRow) bool { return r.Name == "redirect/bulk=16" })
+		return &got.Rows[i]
+	}
+	first := run(20, 1)
+	if first.Needed == nil || *first.Needed < 60 {
+		t.Fatalf("machines that scatter by 3 %%: %s", fmt.Sprint(first.Needed != nil, first.Difference))
+	}
+	if enough := run(uint64(*first.Needed)*3/2, 1.01); enough.Verdict != stat.Slower {
+		t.Errorf("with %d canaries 1 %% is %q", *first.Needed*3/2, enough.Verdict)
+	}
+}
+
+// Conditions may have commas, and unknown fields are refused.
+func TestParseWhere(t *testing.T) {
+	where, err := fleet.ParseWhere(`cpu=A\, B,label:rack=r12,iommu=`)
+	if err != nil || len(where) != 3 || where[0].Value != "A, B" || where[2].Value != "" ||
+		where.String() != `cpu=A\, B,label:rack=r12,iommu=` {
+		t.Errorf("%v %v", where, err)
+	}
+	for _, text := range []string{"kernel", "colour=red", "label:=x", ",", "thunk-row=x"} {
+		if where, err := fleet.ParseWhere(text); err == nil {
+			t.Errorf("%q is %v", text, where)
+		}
+	}
+}
+
+// A store that is none, is another program's, or is of a later version is one line, and is not written to.
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	text := filepath.Join(dir, "text")
+	if err := os.WriteFile(text, bytes.Repeat([]byte("not a database "), 100), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, open := range map[string]func() (*fleet.Store, error){
+		"there is no store":         func() (*fleet.Store, error) { return fleet.Open(t.Context(), filepath.Join(dir, "none")) },
+		"not a SQLite database":     func() (*fleet.Store, error) { return fleet.Create(t.Context(), text) },
+		"it is not a regular file":  func() (*fleet.Store, error) { return fleet.Create(t.Context(), "/dev/null") },
+		"a password on the command": func() (*fleet.Store, error) { return fleet.Open(t.Context(), "postgres://a:secret@127.0.0.1/b") },
+		"open store":                func() (*fleet.Store, error) { return fleet.Open(t.Context(), "postgres://a@127.0.0.1:1/b") },
+	} {
+		s, err := open()
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), name) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%v, want %q", err, name)
+		}
+	}
+	if b, err := os.ReadFile(text); err != nil || len(b) != 1500 {
+		t.Errorf("the file has %d bytes now: %v", len(b), err)
+	}
+	engines(t, func(t *testing.T, where string) {
+		if s, err := fleet.Open(t.Context(), where); err == nil || !strings.Contains(err.Error(), "no ") {
+			t.Errorf("an empty store opens: %v %v", s, err)
+		}
+		ingest(t, where, stream(t, machine(1, 1, nil)))
+		if err := fleet.SetVersion(t.Context(), where, 99); err != nil {
+			t.Fatal(err)
+		}
+		for _, open := range []func(context.Context, string) (*fleet.Store, error){fleet.Open, fleet.Create} {
+			if s, err := open(t.Context(), where); err == nil || !strings.Contains(err.Error(), "use a newer one") {
+				t.Errorf("a newer store opens: %v %v", s, err)
+			}
+		}
+	})
+}

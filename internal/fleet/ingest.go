@@ -1,0 +1,275 @@
+package fleet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// Batches are what one transaction takes.
+const (
+	batchRecords = 256
+	batchBytes   = 8 << 20
+)
+
+// Ingest reads documents into a store. Each batch of them is one transaction, so what was committed stays whatever
+// happens, and a second run takes what is missing.
+type Ingest struct {
+	Store *Store
+	// In is what "-" stands for.
+	In io.Reader
+	// Now is the time by which clocks are judged.
+	Now time.Time
+
+	mu   sync.Mutex
+	done *record.FleetIngest
+	// machines are the identities that were read.
+	machines map[string]bool
+}
+
+// Run ingests files, the files *.json in folders and in those below them, and "-". The record says what was done also
+// when there is an error.
+func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest, error) {
+	in.done = &record.FleetIngest{Document: *record.New[record.FleetRefusal]("fleet-ingest", host.Fingerprint{}), SharedIDs: []string{}}
+	in.machines = make(map[string]bool)
+	g, gctx := errgroup.WithContext(ctx)
+	docs, entries := make(chan document, 64), make(chan *entry, 64)
+	g.Go(func() error {
+		defer close(docs)
+		for _, path := range paths {
+			if err := in.read(gctx, path, docs); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	var workers sync.WaitGroup
+	for range runtime.GOMAXPROCS(0) {
+		workers.Add(1)
+		g.Go(func() error {
+			defer workers.Done()
+			return in.parse(gctx, docs, entries)
+		})
+	}
+	go func() { workers.Wait(); close(entries) }()
+	g.Go(func() error { return in.store(gctx, entries) })
+	err := g.Wait()
+	if err == nil {
+		in.done.SharedIDs, err = in.Store.sharedIDs(ctx, in.machines)
+	}
+	slices.SortFunc(in.done.Rows, func(a, b record.FleetRefusal) int { return strings.Compare(a.Name, b.Name) })
+	if err != nil {
+		in.done.Stopped, in.done.Incomplete = err.Error(), true
+	}
+	return in.done, err
+}
+
+// document is one of a stream.
+type document struct {
+	b    []byte
+	from string
+}
+
+// read sends the documents of a path.
+func (in *Ingest) read(ctx context.Context, path string, docs chan<- document) error {
+	if path == "-" {
+		return in.readStream(ctx, in.In, "stdin", docs)
+	}
+	return filepath.WalkDir(path, func(file string, entry fs.DirEntry, err error) error {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
+			in.refuse(file, &refusal{record.RefusedUnreadable, unwrapPath(err)})
+			return nil
+		case entry.IsDir():
+			if file != path && strings.HasPrefix(entry.Name(), ".") {
+				return filepath.SkipDir
+			}
+			return nil
+		case file != path && (filepath.Ext(file) != ".json" || strings.HasPrefix(entry.Name(), ".")):
+			return nil
+		}
+		return in.readFile(ctx, file, docs)
+	})
+}
+
+func (in *Ingest) readFile(ctx context.Context, file string, docs chan<- document) error {
+	// A pipe would wait for its writer, and a link in a folder of others may lead anywhere: only one that was named is followed.
+	info, err := os.Stat(file)
+	if err == nil && !info.Mode().IsRegular() {
+		err = errors.New("it is not a regular file")
+	}
+	var f *os.File
+	if err == nil {
+		f, err = os.Open(file)
+	}
+	if err != nil {
+		in.refuse(file, &refusal{record.RefusedUnreadable, unwrapPath(err)})
+		return nil
+	}
+	defer f.Close()
+	return in.readStream(ctx, f, file, docs)
+}
+
+// unwrapPath is an error without the name of the file.
+func unwrapPath(err error) error {
+	if p, ok := errors.AsType[*fs.PathError](err); ok {
+		return p.Err
+	}
+	return err
+}
+
+func (in *Ingest) readStream(ctx context.Context, r io.Reader, from string, docs chan<- document) error {
+	stream := newDocuments(r)
+	for {
+		doc, err := stream.next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			in.refuse(from, &refusal{record.RefusedUnreadable, unwrapPath(err)})
+			return nil
+		}
+		select {
+		case docs <- document{doc, from}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// parse makes entries of documents, and counts those that it cannot.
+func (in *Ingest) parse(ctx context.Context, docs <-chan document, entries chan<- *entry) error {
+	for doc := range docs {
+		e, err := newEntry(doc.b, in.Now)
+		if err != nil {
+			in.refuse(doc.from, err)
+			continue
+		}
+		e.from = doc.from
+		select {
+		case entries <- e:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+// refuse counts a document that is not taken.
+func (in *Ingest) refuse(from string, err error) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	reason := record.RefusedStore
+	if r, ok := errors.AsType[*refusal](err); ok {
+		reason = r.reason
+	}
+	in.done.Documents++
+	i := slices.IndexFunc(in.done.Rows, func(r record.FleetRefusal) bool { return r.Name == reason })
+	if i < 0 {
+		in.done.Rows = append(in.done.Rows, record.FleetRefusal{Name: reason, Example: from + ": " + err.Error()})
+		i = len(in.done.Rows) - 1
+	}
+	in.done.Rows[i].Count++
+}
+
+// store stores entries in batches.
+func (in *Ingest) store(ctx context.Context, entries <-chan *entry) error {
+	var batch []*entry
+	size := 0
+	flush := func() error {
+		some := batch
+		batch, size = nil, 0
+		return in.storeBatch(ctx, some)
+	}
+	for e := range entries {
+		batch = append(batch, e)
+		if size += len(e.doc); len(batch) >= batchRecords || size >= batchBytes {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return flush()
+}
+
+// storeBatch stores entries. Of one that the database does not take the others are stored all the same.
+func (in *Ingest) storeBatch(ctx context.Context, batch []*entry) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	added, err := in.Store.insert(ctx, batch, in.Now)
+	switch {
+	case err == nil:
+		in.count(batch, added)
+		return nil
+	case !in.Store.ofData(err):
+		return err
+	case len(batch) == 1:
+		in.refuse(batch[0].from, err)
+		return nil
+	}
+	half := len(batch) / 2
+	if err := in.storeBatch(ctx, batch[:half]); err != nil {
+		return err
+	}
+	return in.storeBatch(ctx, batch[half:])
+}
+
+// count counts entries that are in the store, of which so many were not before.
+func (in *Ingest) count(batch []*entry, added int) {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.done.Documents += len(batch)
+	in.done.New += added
+	in.done.Known += len(batch) - added
+	for _, e := range batch {
+		in.machines[e.machine] = true
+		switch {
+		case e.clock > 0:
+			in.done.Ahead++
+		case e.clock < 0:
+			in.done.Behind++
+		}
+	}
+}
+
+// sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one
+// identity that were seen in turns. nil stands for all machines.
+func (s *Store) sharedIDs(ctx context.Context, of map[string]bool) ([]string, error) {
+	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT a.machine FROM boot a JOIN boot b ON a.machine = b.machine
+WHERE a.seen_first < b.seen_last AND b.seen_first < a.seen_last AND (a.boot <> b.boot OR a.name <> b.name) ORDER BY 1`)
+	if err != nil {
+		return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
+	}
+	defer rows.Close()
+	ids := []string{}
+	for rows.Next() {
+		var id string
+		if err := rows.Scan(&id); err != nil {
+			return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
+		}
+		if of == nil || of[id] {
+			ids = append(ids, id)
+		}
+	}
+	return ids, rows.Err()
+}

@@ -1,0 +1,136 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+	"time"
+)
+
+// recordColumns are those of the table record.
+var recordColumns = []string{
+	"run", "machine", "name", "boot", "at", "kind", "ingested", "setup", "clock", "measured", "refused",
+	"control", "direct_call", "thunk", "redirect_1", "redirect_16", "redirect_64", "doc",
+}
+
+// insert puts entries into the store, all in one transaction, and says how many were not there before.
+func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (added int, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) error {
+		added = 0
+		if err := s.insertSetups(ctx, tx, entries); err != nil {
+			return err
+		}
+		width := len(recordColumns)
+		for some := range slices.Chunk(entries, s.parameters/width) {
+			args := make([]any, 0, len(some)*width)
+			for _, e := range some {
+				args = append(args, e.run, e.machine, e.name, e.boot, e.at, "agent", now.Unix(), e.setupID, e.clock, oneIf(e.measured()), e.refused)
+				for _, x := range e.numbers {
+					args = append(args, sql.NullFloat64{Float64: x, Valid: !math.IsNaN(x)})
+				}
+				args = append(args, string(e.doc))
+			}
+			result, err := tx.ExecContext(ctx, "INSERT INTO record ("+strings.Join(recordColumns, ",")+") VALUES "+
+				values(len(some), width)+" ON CONFLICT (run) DO NOTHING", args...)
+			if err != nil {
+				return fmt.Errorf("store records: %w", s.explain(err))
+			}
+			n, err := result.RowsAffected()
+			if err != nil {
+				return fmt.Errorf("store records: %w", s.explain(err))
+			}
+			added += int(n)
+		}
+		return s.insertBoots(ctx, tx, entries)
+	})
+	return added, err
+}
+
+func oneIf(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// insertSetups puts the setups of entries into the store, in the order of their numbers: writers that meet wait for each
+// other, and none for ever.
+func (s *Store) insertSetups(ctx context.Context, tx *sql.Tx, entries []*entry) error {
+	byID := func(a, b *entry) int { return cmp.Compare(a.setupID, b.setupID) }
+	sorted := slices.CompactFunc(slices.SortedFunc(slices.Values(entries), byID), func(a, b *entry) bool { return a.setupID == b.setupID })
+	names := []string{"id"}
+	for _, c := range columns {
+		names = append(names, c.name)
+	}
+	names = append(names, "labels")
+	for some := range slices.Chunk(sorted, s.parameters/len(names)) {
+		var args []any
+		for _, e := range some {
+			args = append(args, e.setupID)
+			for _, v := range e.setup.values {
+				args = append(args, v)
+			}
+			args = append(args, e.labels)
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO setup ("+strings.Join(names, ",")+") VALUES "+values(len(some), len(names))+
+			" ON CONFLICT (id) DO NOTHING", args...)
+		if err != nil {
+			return fmt.Errorf("store setups: %w", s.explain(err))
+		}
+	}
+	return nil
+}
+
+// span is when a boot of a machine was seen.
+type span struct {
+	machine, boot, name string
+	first, last         int64
+}
+
+// spans are those of entries whose clock is right, sorted.
+func spans(entries []*entry) []span {
+	type key struct{ machine, boot, name string }
+	seen := make(map[key]*span)
+	for _, e := range entries {
+		if e.clock != 0 {
+			continue
+		}
+		k := key{e.machine, e.boot, e.name}
+		if sp := seen[k]; sp != nil {
+			sp.first, sp.last = min(sp.first, e.at), max(sp.last, e.at)
+		} else {
+			seen[k] = &span{e.machine, e.boot, e.name, e.at, e.at}
+		}
+	}
+	var all []span
+	for _, sp := range seen {
+		all = append(all, *sp)
+	}
+	slices.SortFunc(all, func(a, b span) int {
+		return cmp.Or(strings.Compare(a.machine, b.machine), strings.Compare(a.boot, b.boot), strings.Compare(a.name, b.name))
+	})
+	return all
+}
+
+func (s *Store) insertBoots(ctx context.Context, tx *sql.Tx, entries []*entry) error {
+	const width = 5
+	for some := range slices.Chunk(spans(entries), s.parameters/width) {
+		var args []any
+		for _, sp := range some {
+			args = append(args, sp.machine, sp.boot, sp.name, sp.first, sp.last)
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO boot (machine, boot, name, seen_first, seen_last) VALUES "+values(len(some), width)+`
+ON CONFLICT (machine, boot, name) DO UPDATE SET
+	seen_first = CASE WHEN excluded.seen_first < boot.seen_first THEN excluded.seen_first ELSE boot.seen_first END,
+	seen_last = CASE WHEN excluded.seen_last > boot.seen_last THEN excluded.seen_last ELSE boot.seen_last END
+WHERE excluded.seen_first < boot.seen_first OR excluded.seen_last > boot.seen_last`, args...)
+		if err != nil {
+			return fmt.Errorf("store boots: %w", s.explain(err))
+		}
+	}
+	return nil
+}

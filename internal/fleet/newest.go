@@ -1,0 +1,200 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// Window is the time that a question is about: Until, and so long before it.
+type Window struct {
+	Until time.Time
+	Since time.Duration
+}
+
+// Machine is what the newest record of a machine in one of its setups says.
+type Machine struct {
+	ID, Name, Run string
+	At            time.Time
+	Setup         *Setup
+	// Numbers are in ns, NaN where there is none.
+	Numbers [numbers]float64
+	// Refused is the agent's reason why there is no number.
+	Refused string
+}
+
+// Title is the name of a machine, or its identity where it has none.
+func (m *Machine) Title() string { return cmp.Or(m.Name, m.ID) }
+
+// Measured tells whether it has a number.
+func (m *Machine) Measured() bool { return hasNumber(m.Numbers) }
+
+// Newest are the newest records of each machine in each setup that it had in the window, those of a machine together, the
+// newest first. Records with a wrong clock are not among them.
+func (s *Store) Newest(ctx context.Context, w Window) ([]Machine, error) {
+	setups, err := s.setups(ctx)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := s.db.QueryContext(ctx, `SELECT r.run, r.machine, r.name, r.at, r.setup, r.refused,
+	r.control, r.direct_call, r.thunk, r.redirect_1, r.redirect_16, r.redirect_64
+FROM (SELECT machine, setup, max(at) AS at FROM record WHERE clock = 0 AND at > $1 AND at <= $2 GROUP BY machine, setup) n
+JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup`, w.Until.Add(-w.Since).Unix(), w.Until.Unix())
+	if err != nil {
+		return nil, fmt.Errorf("ask for records: %w", s.explain(err))
+	}
+	defer rows.Close()
+	var all []Machine
+	for rows.Next() {
+		var m Machine
+		var at, setup int64
+		var ns [numbers]sql.NullFloat64
+		err := rows.Scan(&m.Run, &m.ID, &m.Name, &at, &setup, &m.Refused, &ns[0], &ns[1], &ns[2], &ns[3], &ns[4], &ns[5])
+		if err != nil {
+			return nil, fmt.Errorf("ask for records: %w", s.explain(err))
+		}
+		m.At = time.Unix(at, 0).UTC()
+		for i, x := range ns {
+			m.Numbers[i] = orNaN(x)
+		}
+		if m.Setup = setups[setup]; m.Setup == nil {
+			return nil, fmt.Errorf("the store has no setup %d, which record %s names", setup, m.Run)
+		}
+		all = append(all, m)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("ask for records: %w", s.explain(err))
+	}
+	slices.SortFunc(all, func(a, b Machine) int {
+		return cmp.Or(strings.Compare(a.ID, b.ID), b.At.Compare(a.At), strings.Compare(a.Run, b.Run))
+	})
+	return all, nil
+}
+
+// setups are all that machines ever had, by their number.
+func (s *Store) setups(ctx context.Context) (map[int64]*Setup, error) {
+	names := []string{"id"}
+	for _, c := range columns {
+		names = append(names, c.name)
+	}
+	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM setup")
+	if err != nil {
+		return nil, fmt.Errorf("ask for setups: %w", s.explain(err))
+	}
+	defer rows.Close()
+	all := make(map[int64]*Setup)
+	for rows.Next() {
+		var id int64
+		var labels string
+		setup := new(Setup)
+		into := []any{&id}
+		for i := range setup.values {
+			into = append(into, &setup.values[i])
+		}
+		if err := rows.Scan(append(into, &labels)...); err != nil {
+			return nil, fmt.Errorf("ask for setups: %w", s.explain(err))
+		}
+		if err := json.Unmarshal([]byte(labels), &setup.labels); err != nil {
+			return nil, fmt.Errorf("setup %d has impossible labels: %w", id, err)
+		}
+		all[id] = setup
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("ask for setups: %w", s.explain(err))
+	}
+	return all, nil
+}
+
+// Condition is one that machines have to meet: a field has a value.
+type Condition struct{ Field, Value string }
+
+// Where are conditions that all have to hold.
+type Where []Condition
+
+// ParseWhere reads "kernel=6.12.9-amd64,label:rack=r12". A backslash before a comma makes it a part of the value.
+func ParseWhere(text string) (Where, error) {
+	var where Where
+	for _, part := range split(text) {
+		field, value, ok := strings.Cut(part, "=")
+		if !ok {
+			return nil, fmt.Errorf("%.60q is no condition: FIELD=VALUE", part)
+		}
+		if err := checkField(field); err != nil {
+			return nil, err
+		}
+		where = append(where, Condition{field, value})
+	}
+	return where, nil
+}
+
+// split splits at commas without a backslash before them.
+func split(text string) []string {
+	if text == "" {
+		return nil
+	}
+	var parts []string
+	part := ""
+	for piece := range strings.SplitSeq(text, ",") {
+		if rest, ok := strings.CutSuffix(piece, `\`); ok {
+			part += rest + ","
+			continue
+		}
+		parts = append(parts, part+piece)
+		part = ""
+	}
+	if part != "" {
+		parts = append(parts, part)
+	}
+	return parts
+}
+
+// Holds tells whether a setup meets all conditions.
+func (w Where) Holds(s *Setup) bool {
+	return !slices.ContainsFunc(w, func(c Condition) bool { return s.Value(c.Field) != c.Value })
+}
+
+// String is what [ParseWhere] reads.
+func (w Where) String() string {
+	var parts []string
+	for _, c := range w {
+		parts = append(parts, c.Field+"="+strings.ReplaceAll(c.Value, ",", `\,`))
+	}
+	return strings.Join(parts, ",")
+}
+
+// current are the newest records of those machines that meet the conditions in it.
+func current(all []Machine, where Where) []Machine {
+	var now []Machine
+	for i := range all {
+		if (i == 0 || all[i].ID != all[i-1].ID) && where.Holds(all[i].Setup) {
+			now = append(now, all[i])
+		}
+	}
+	return now
+}
+
+// head is what answers of these machines have in common.
+func (s *Store) head(ctx context.Context, w Window, where Where, machines []Machine) (record.FleetHead, error) {
+	h := record.FleetHead{
+		Since: w.Until.Add(-w.Since).UTC().Truncate(time.Second), Until: w.Until.UTC().Truncate(time.Second),
+		Where: where.String(), Machines: len(machines),
+	}
+	for i := range machines {
+		if machines[i].Measured() {
+			h.Measured++
+		}
+	}
+	err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM record WHERE clock <> 0").Scan(&h.WrongClock)
+	if err != nil {
+		return h, fmt.Errorf("count records with a wrong clock: %w", s.explain(err))
+	}
+	h.SharedIDs, err = s.sharedIDs(ctx, nil)
+	return h, err
+}

@@ -1,0 +1,106 @@
+package fleet
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+)
+
+// ErrPassword is a password where everybody on the machine can see it.
+var ErrPassword = errors.New("a password on the command line is in the list of processes: leave it out, and put it into a file " +
+	"that PGPASSFILE names (~/.pgpass), or into a service file (postgres:///?service=NAME)")
+
+// IsPostgres tells whether a store is a PostgreSQL database.
+func IsPostgres(where string) bool {
+	scheme, _, ok := strings.Cut(where, "://")
+	return ok && (scheme == "postgres" || scheme == "postgresql")
+}
+
+// CheckStore refuses the name of a store that is none, and one with a password ([ErrPassword]).
+func CheckStore(where string) error {
+	if !IsPostgres(where) {
+		if scheme, _, ok := strings.Cut(where, "://"); ok {
+			return fmt.Errorf("a store is a file, a folder or postgres://: not %.20s://", scheme)
+		}
+		return nil
+	}
+	u, err := url.Parse(where)
+	if err != nil {
+		return errors.New("the address of the store cannot be read: postgres://USER@HOST/DATABASE") // err would have the password
+	}
+	_, has := u.User.Password()
+	for name := range u.Query() {
+		has = has || strings.EqualFold(name, "password") || strings.EqualFold(name, "sslpassword")
+	}
+	if has {
+		return ErrPassword
+	}
+	return nil
+}
+
+// migrationLock is the number of the advisory lock of migrations: "unthunk" in ASCII.
+const migrationLock = "SELECT pg_advisory_xact_lock(33054018522934891)"
+
+func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
+	if err := CheckStore(where); err != nil {
+		return nil, err
+	}
+	config, err := pgx.ParseConfig(where)
+	if err != nil {
+		return nil, fmt.Errorf("read the address of the store: %w", err)
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 10 * time.Second
+	}
+	if config.RuntimeParams["application_name"] == "" {
+		config.RuntimeParams["application_name"] = "unthunk"
+	}
+	s := &Store{stdlib.OpenDB(*config), engine{
+		name:       "postgres",
+		lock:       migrationLock,
+		hasVersion: "SELECT count(*) FROM pg_class WHERE relname = 'unthunk_schema' AND pg_table_is_visible(oid)",
+		parameters: 65000,
+		ofData:     ofData,
+		explain:    explainPostgres,
+	}}
+	s.db.SetMaxOpenConns(2)
+	if err := s.db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.db.Close())
+	}
+	return s, nil
+}
+
+// ofData tells whether PostgreSQL refuses what it was given: class 22 is of data (a text with a zero byte, a number that is
+// too large), 54 of limits of the program (an index entry or a JSON text that is too large).
+func ofData(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && (strings.HasPrefix(e.Code, "22") || strings.HasPrefix(e.Code, "54"))
+}
+
+// explainPostgres says what an error of PostgreSQL means for the store.
+func explainPostgres(err error) error {
+	var e *pgconn.PgError
+	if !errors.As(err, &e) {
+		if errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err) {
+			return fmt.Errorf("the database went away: %w", err)
+		}
+		return err
+	}
+	switch {
+	case strings.HasPrefix(e.Code, "53"): // insufficient resources
+		return fmt.Errorf("the database is full: %w", err)
+	case strings.HasPrefix(e.Code, "57"): // operator intervention
+		return fmt.Errorf("the database went away: %w", err)
+	case e.Code == "42501":
+		return fmt.Errorf("this user may not: %w", err)
+	}
+	return err
+}

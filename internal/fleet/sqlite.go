@@ -1,0 +1,84 @@
+package fleet
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+)
+
+// fileName is that of a store in a folder.
+const fileName = "fleet.db"
+
+// File is the file of a store that is not PostgreSQL.
+func File(where string) string {
+	if info, err := os.Stat(where); err == nil && info.IsDir() || strings.HasSuffix(where, "/") {
+		return filepath.Join(where, fileName)
+	}
+	return where
+}
+
+func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
+	path := File(where)
+	info, err := os.Lstat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist) && !write:
+		return nil, fmt.Errorf("there is no store %s: unthunk fleet ingest makes one", path)
+	case err != nil && !errors.Is(err, os.ErrNotExist):
+		return nil, fmt.Errorf("open store: %w", err)
+	case err == nil && !info.Mode().IsRegular():
+		return nil, fmt.Errorf("open store %s: it is not a regular file", path)
+	}
+	// A question reads only; writers wait for each other.
+	options := url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(30000)"}}
+	if write {
+		options.Set("mode", "rwc")
+		options.Add("_pragma", "journal_mode(truncate)")
+		options.Set("_txlock", "immediate")
+	}
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: options.Encode()}).String())
+	if err != nil {
+		return nil, fmt.Errorf("open store %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(1)
+	s := &Store{db, engine{
+		name:       "sqlite",
+		lock:       "SELECT 1", // the transaction is one that writes from its beginning
+		hasVersion: "SELECT count(*) FROM sqlite_master WHERE name = 'unthunk_schema'",
+		parameters: 32000,
+		ofData:     func(error) bool { return false }, // a text is any bytes
+		explain:    func(err error) error { return explainSQLite(path, err) },
+	}}
+	if err := db.PingContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), db.Close())
+	}
+	return s, nil
+}
+
+// explainSQLite says what an error of SQLite means for the store.
+func explainSQLite(path string, err error) error {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return err
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%s: the disk or the database is full: %w", path, err)
+	case sqlite3.SQLITE_NOTADB:
+		return fmt.Errorf("%s: it is not a SQLite database", path)
+	case sqlite3.SQLITE_CORRUPT:
+		return fmt.Errorf("%s: the database is damaged: %w", path, err)
+	case sqlite3.SQLITE_BUSY:
+		return fmt.Errorf("%s: another process writes to it", path)
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM:
+		return fmt.Errorf("%s: it cannot be opened or written: %w", path, err)
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}

@@ -1,0 +1,165 @@
+package fleet
+
+import (
+	"cmp"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+func orNaN(x sql.NullFloat64) float64 {
+	if !x.Valid {
+		return math.NaN()
+	}
+	return x.Float64
+}
+
+// ErrNoMachines is a question about no machine.
+var ErrNoMachines = errors.New("no machine has a record of that time that meets the conditions")
+
+// CheckBy refuses fields that machines cannot be grouped by.
+func CheckBy(by []string) error {
+	if len(by) == 0 {
+		return errors.New("no field to group machines by")
+	}
+	for i, field := range by {
+		if err := checkField(field); err != nil {
+			return err
+		}
+		if slices.Contains(by[:i], field) {
+			return fmt.Errorf("the field %s is named twice", field)
+		}
+	}
+	return nil
+}
+
+// Who groups machines by fields and says what each group pays: the medians over machines of their newest records. Groups are
+// sorted by what their redirect takes in bulks of 16, the longest first.
+func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*record.FleetWho, error) {
+	if err := CheckBy(by); err != nil {
+		return nil, err
+	}
+	all, err := s.Newest(ctx, w)
+	if err != nil {
+		return nil, err
+	}
+	machines := current(all, where)
+	if len(machines) == 0 {
+		return nil, ErrNoMachines
+	}
+	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), By: by}
+	if doc.FleetHead, err = s.head(ctx, w, where, machines); err != nil {
+		return nil, err
+	}
+	for _, g := range group(machines, by) {
+		doc.Rows = append(doc.Rows, whoRow(g, by))
+	}
+	slices.SortStableFunc(doc.Rows, func(a, b record.FleetWhoRow) int {
+		return cmp.Or(-cmp.Compare(redirectOf(a), redirectOf(b)), -cmp.Compare(a.Machines, b.Machines), strings.Compare(a.Name, b.Name))
+	})
+	if n := len(doc.Rows); n > record.MaxRows {
+		return nil, fmt.Errorf("%d groups: at most %d are answered; group by fewer fields", n, record.MaxRows)
+	}
+	return doc, nil
+}
+
+// redirectOf is what the redirect of a group takes in bulks of 16; -Inf when no machine of it says.
+func redirectOf(row record.FleetWhoRow) float64 {
+	for _, n := range row.Numbers {
+		if n.Row == Redirect16.row(nil) {
+			return n.Ns.Median
+		}
+	}
+	return math.Inf(-1)
+}
+
+// group parts machines by the values of fields, in the order of their first.
+func group(machines []Machine, by []string) [][]Machine {
+	at := make(map[string]int)
+	var groups [][]Machine
+	var key strings.Builder
+	for _, m := range machines {
+		key.Reset()
+		for _, field := range by {
+			key.WriteString(m.Setup.Value(field))
+			key.WriteByte(0)
+		}
+		i, ok := at[key.String()]
+		if !ok {
+			i = len(groups)
+			at[key.String()] = i
+			groups = append(groups, nil)
+		}
+		groups[i] = append(groups[i], m)
+	}
+	return groups
+}
+
+// labels are the values of fields, and both as one text.
+func labels(s *Setup, by []string) (map[string]string, string) {
+	of := make(map[string]string)
+	var parts []string
+	for _, field := range by {
+		of[field] = s.Value(field)
+		parts = append(parts, field+"="+of[field])
+	}
+	return of, strings.Join(parts, ", ")
+}
+
+func whoRow(machines []Machine, by []string) record.FleetWhoRow {
+	row := record.FleetWhoRow{Machines: len(machines), Refused: map[string]int{}, Numbers: []record.FleetNumber{}}
+	row.Labels, row.Name = labels(machines[0].Setup, by)
+	for i := range machines {
+		switch m := &machines[i]; {
+		case m.Measured():
+			row.Measured++
+		default:
+			row.Refused[cmp.Or(m.Refused, "not-measured")]++
+		}
+	}
+	for n := range numbers {
+		for _, name := range rowNames(machines, n) {
+			if xs := valuesOf(machines, n, name); len(xs) > 0 {
+				q := stat.Summarize(xs, "ns")
+				row.Numbers = append(row.Numbers, record.FleetNumber{Row: name, Ns: &q})
+			}
+		}
+	}
+	return row
+}
+
+// rowNames are what a number is called, by machines that have it: thunks may be priced by several pairs.
+func rowNames(machines []Machine, n Number) []string {
+	if n != Thunk {
+		return []string{n.row(nil)}
+	}
+	seen := make(map[string]bool)
+	var names []string
+	for i := range machines {
+		if name := n.row(machines[i].Setup); !seen[name] && name != "" {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// valuesOf are a number of machines, of those that have it under that name.
+func valuesOf(machines []Machine, n Number, name string) []float64 {
+	var xs []float64
+	for i := range machines {
+		if x := machines[i].Numbers[n]; !math.IsNaN(x) && (n != Thunk || n.row(machines[i].Setup) == name) {
+			xs = append(xs, x)
+		}
+	}
+	return xs
+}

@@ -1,0 +1,200 @@
+package record
+
+import (
+	"time"
+
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// FleetHead is what the answers of `fleet` have in common. They are of no one host.
+type FleetHead struct {
+	// Since and Until are the time that the records are of; each machine's newest counts.
+	Since time.Time `json:"since"`
+	Until time.Time `json:"until"`
+	// Where are the conditions that machines had to meet, as they were typed; empty for all.
+	Where string `json:"where,omitempty"`
+	// Machines in that time, Measured of them with a number in their newest record.
+	Machines int `json:"machines"`
+	Measured int `json:"measured"`
+	// WrongClock are records that are left out, because their time cannot be: it lies more than a day ahead of when
+	// they came in, or before there was unthunk.
+	WrongClock int `json:"wrong-clock"`
+	// SharedIDs are identities that more than one machine has: their records cannot be told apart.
+	SharedIDs []string `json:"shared-ids"`
+}
+
+// FleetIngest is what `fleet ingest` did. Its rows are the reasons for which documents were refused.
+type FleetIngest struct {
+	Document[FleetRefusal]
+	// Documents that were read. New ones are in the store now, Known ones were before.
+	Documents int `json:"documents"`
+	New       int `json:"new"`
+	Known     int `json:"known"`
+	// Ahead and Behind are new records that are kept, and left out of answers: their clock is wrong.
+	Ahead  int `json:"ahead"`
+	Behind int `json:"behind"`
+	// SharedIDs are the identities, among those that were read, that more than one machine has.
+	SharedIDs []string `json:"shared-ids"`
+	// Stopped says why it ended before the end; empty when it did not.
+	Stopped string `json:"stopped,omitempty"`
+}
+
+// FleetRefusal counts the documents that were refused for one reason.
+type FleetRefusal struct {
+	// Name is the reason, one of the Refused constants.
+	Name  string `json:"name"`
+	Count int    `json:"count"`
+	// Example is the first of them: its file, and what is wrong with it.
+	Example string `json:"example"`
+}
+
+// Why `fleet ingest` refuses a document.
+const (
+	RefusedTruncated  = "truncated"  // it ends in the middle
+	RefusedForeign    = "foreign"    // no record of unthunk
+	RefusedSchema     = "schema"     // of another version of the schema
+	RefusedKind       = "kind"       // a record, but not of agent
+	RefusedImpossible = "impossible" // it says what no machine can be
+	RefusedLarge      = "large"      // beyond the limit of a record
+	RefusedUnreadable = "unreadable" // the file could not be read
+	RefusedStore      = "store"      // the database does not take it
+)
+
+// FleetWho is the answer of `fleet who`: who pays what.
+type FleetWho struct {
+	Document[FleetWhoRow]
+	FleetHead
+	// By are the fields by which machines are grouped.
+	By []string `json:"by"`
+}
+
+// FleetWhoRow is a group of machines.
+type FleetWhoRow struct {
+	// Name is "kernel=6.12.9, cpu=…".
+	Name string `json:"name"`
+	// Labels are the group's fields. What could not be seen is empty.
+	Labels map[string]string `json:"labels"`
+	// Machines of the group, Measured of them with a number.
+	Machines int `json:"machines"`
+	Measured int `json:"measured"`
+	// Refused are machines whose newest record has no number, by the reason of the agent.
+	Refused map[string]int `json:"refused"`
+	// Numbers are medians over machines, in ns.
+	Numbers []FleetNumber `json:"numbers"`
+}
+
+// FleetNumber is a price, or a redirect alone, over machines.
+type FleetNumber struct {
+	// Row is "control", "direct-call", the pair that is the price of a thunk, "redirect/bulk=16".
+	Row string `json:"row"`
+	// Ns is the median over machines with its interval; N is the number of machines.
+	Ns *stat.Quantity `json:"ns"`
+}
+
+// FleetOdd is the answer of `fleet odd`: machines that are unlike their twins.
+type FleetOdd struct {
+	Document[FleetOddRow]
+	FleetHead
+	// Twins are the fields in which twins are alike. Compared are machines that have enough twins, Alone those that have not.
+	Twins    []string `json:"twins"`
+	Compared int      `json:"compared"`
+	Alone    int      `json:"alone"`
+	// LeftOut are odd machines beyond the rows.
+	LeftOut int `json:"left-out"`
+}
+
+// FleetOddRow is a machine that is unlike its twins.
+type FleetOddRow struct {
+	// Name is the machine's host name, or else its identity; Machine the identity, Run its newest record.
+	Name    string    `json:"name"`
+	Machine string    `json:"machine"`
+	Run     string    `json:"run"`
+	At      time.Time `json:"at"`
+	// Labels are the fields in which it is like its twins, Twins how many these are.
+	Labels map[string]string `json:"labels"`
+	Twins  int               `json:"twins"`
+	// Fields are those in which it is not.
+	Fields []FleetField `json:"fields"`
+	// Prices are numbers that lie outside the limits of its twins.
+	Prices []FleetLimit `json:"prices"`
+	// Lost is how much longer its redirect takes than the median of its twins, in ns a packet in bulks of 16; negative
+	// is faster. Nil when there is no such number.
+	Lost *float64 `json:"lost"`
+}
+
+// FleetField is a field that a machine has otherwise than its twins.
+type FleetField struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+	// Usual is the value of Share of its twins, from 0 to 1.
+	Usual string  `json:"usual"`
+	Share float64 `json:"share"`
+}
+
+// FleetLimit is a number outside the limits of the machine's twins, all in ns.
+type FleetLimit struct {
+	Row    string  `json:"row"`
+	Ns     float64 `json:"ns"`
+	Median float64 `json:"median"`
+	Low    float64 `json:"low"`
+	High   float64 `json:"high"`
+}
+
+// FleetCompare is the answer of `fleet compare`: what a rollout costs. Its sample is machines.
+type FleetCompare struct {
+	Document[FleetCompareRow]
+	FleetHead
+	// Base and Canary are the conditions of the two sides.
+	Base   string `json:"base"`
+	Canary string `json:"canary"`
+	// BaseMachines and CanaryMachines have a number on that side, Paired are on both.
+	BaseMachines   int `json:"base-machines"`
+	CanaryMachines int `json:"canary-machines"`
+	Paired         int `json:"paired"`
+	// Design is "paired" when machines are compared with themselves, else "unpaired".
+	Design string `json:"design"`
+	// Unmatched are canaries without a machine of the base of the same CPU and hypervisor; they are left out.
+	Unmatched int `json:"unmatched"`
+	// Threshold in percent.
+	Threshold float64 `json:"threshold"`
+}
+
+// FleetCompareRow is one number on the two sides.
+type FleetCompareRow struct {
+	// Name is as [FleetNumber.Row].
+	Name string `json:"name"`
+	// Base and Canary are medians over machines, in ns.
+	Base   *stat.Quantity `json:"base"`
+	Canary *stat.Quantity `json:"canary"`
+	// Difference is in percent of the base, + is slower; it holds for all rows together. Nil when there are too few machines.
+	Difference *stat.Difference `json:"difference"`
+	// Verdict is in the words of [stat.Verdict]; empty without a difference.
+	Verdict string `json:"verdict,omitempty"`
+	// Reference is set for the control, which no kernel change moves: it does not count.
+	Reference bool `json:"reference"`
+	// Regression is set when the canaries are slower by more than the threshold, with confidence.
+	Regression bool `json:"regression"`
+	// Needed is how many canaries would show 1 % nine times in ten; nil when no number of them would, or it is not known.
+	Needed *int `json:"needed"`
+	// Missing says why there is no difference.
+	Missing string `json:"missing,omitempty"`
+}
+
+// Regressed tells whether a number of the canaries is slower by more than the threshold.
+func (c *FleetCompare) Regressed() bool {
+	for i := range c.Rows {
+		if c.Rows[i].Regression {
+			return true
+		}
+	}
+	return false
+}
+
+// Who is an answer of fleet who.
+func (s *Saved) Who() *FleetWho { return as[*FleetWho](s) }
+
+// Odd is an answer of fleet odd.
+func (s *Saved) Odd() *FleetOdd { return as[*FleetOdd](s) }
+
+// Canaries is an answer of fleet compare.
+func (s *Saved) Canaries() *FleetCompare { return as[*FleetCompare](s) }
