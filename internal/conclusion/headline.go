@@ -45,6 +45,12 @@ func headline(s *record.Saved) Headline {
 		return gateHeadline(doc)
 	case *record.FindingComparison:
 		return Headline{Title: strings.TrimSuffix(FindingComparison(doc), ".")}
+	case *record.FleetWho:
+		return Headline{Title: strings.TrimSuffix(FleetWho(doc), ".")}
+	case *record.FleetOdd:
+		return Headline{Title: strings.TrimSuffix(FleetOdd(doc), ".")}
+	case *record.FleetCompare:
+		return Headline{Title: strings.TrimSuffix(FleetCompare(doc), ".")}
 	case *record.ProgXray:
 		return programHeadline(doc)
 	case *record.Check:

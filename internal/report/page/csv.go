@@ -130,6 +130,12 @@ func (c csvRecord) write(s *record.Saved) {
 		c.cost(s.ProgCost().Rows)
 	case s.ProgWatch() != nil:
 		c.watch(s.ProgWatch().Rows)
+	case s.Who() != nil:
+		c.who(s.Who())
+	case s.Odd() != nil:
+		c.odd(s.Odd())
+	case s.Canaries() != nil:
+		c.canaries(s.Canaries())
 	case s.Comparison() != nil:
 		for i := range s.Comparison().Rows {
 			row := &s.Comparison().Rows[i]

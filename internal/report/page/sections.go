@@ -61,6 +61,7 @@ func (v *viewer) sections() []section {
 		blocks    func() []block
 	}{
 		{"path", v.pathTitle(), v.pathBlocks},
+		{"fleet", "The fleet", v.fleetBlocks},
 		{"ladder", "The bulk ladder", v.ladderBlocks},
 		{"behavior", "What comes out otherwise", v.behaviorBlocks},
 		{"changes", "What changed", v.changeBlocks},
@@ -77,7 +78,7 @@ func (v *viewer) sections() []section {
 		{"records", "Records", v.recordBlocks},
 	}
 	if v.first != nil && v.first.Kind == "compare" {
-		sections[0], sections[1], sections[2], sections[3] = sections[3], sections[0], sections[1], sections[2]
+		sections[0], sections[1], sections[2], sections[3], sections[4] = sections[4], sections[0], sections[1], sections[2], sections[3]
 	}
 	var out []section
 	for _, s := range sections {

@@ -1,0 +1,83 @@
+package cells
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+// FleetRows are the numbers that rows of fleet who have, the control apart: it says nothing of a kernel.
+func FleetRows(doc *record.FleetWho) []string {
+	var names []string
+	for i := range doc.Rows {
+		for _, n := range doc.Rows[i].Numbers {
+			if n.Row != "control" && !slices.Contains(names, n.Row) {
+				names = append(names, n.Row)
+			}
+		}
+	}
+	return names
+}
+
+// FleetNumber is a number of a group; nil when no machine has it.
+func FleetNumber(row *record.FleetWhoRow, name string) *stat.Quantity {
+	for _, n := range row.Numbers {
+		if n.Row == name {
+			return n.Ns
+		}
+	}
+	return nil
+}
+
+// FleetRefused is how many machines of a group have no number, as a share, and why: "3 % (load 20, steal 4)".
+func FleetRefused(row *record.FleetWhoRow) string {
+	if row.Machines == row.Measured {
+		return "0 %"
+	}
+	var why []string
+	for _, reason := range slices.Sorted(maps.Keys(row.Refused)) {
+		why = append(why, fmt.Sprintf("%s %d", Clean(reason), row.Refused[reason]))
+	}
+	return fmt.Sprintf("%s %% (%s)", stat.Number(100*float64(row.Machines-row.Measured)/float64(row.Machines)), strings.Join(why, ", "))
+}
+
+// FleetField is a field that a machine has otherwise than its twins.
+func FleetField(f record.FleetField) string {
+	return fmt.Sprintf("%s: %s; of %.0f %% of the twins: %s", f.Name, nothing(f.Value), 100*f.Share, nothing(f.Usual))
+}
+
+func nothing(value string) string {
+	if value == "" {
+		return "(empty)"
+	}
+	return Clean(value)
+}
+
+// FleetLimit is a number outside the limits of a machine's twins.
+func FleetLimit(l record.FleetLimit) string {
+	return fmt.Sprintf("%s: %s ns; the twins: %s %s", Clean(l.Row), stat.Number(l.Ns), stat.Number(l.Median),
+		Interval(l.Low, l.High, stat.Number))
+}
+
+// FleetTwins are the fields in which machines are alike: their values only.
+func FleetTwins(row *record.FleetOddRow, by []string) string {
+	var parts []string
+	for _, field := range by {
+		if v := row.Labels[field]; v != "" {
+			parts = append(parts, Clean(v))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// Needed is a number of canaries; "-" when there is none.
+func Needed(n *int) string {
+	if n == nil {
+		return "-"
+	}
+	return fmt.Sprint(*n)
+}
