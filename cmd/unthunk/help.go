@@ -28,7 +28,7 @@ func verbSections() []section {
 		{"Measure this machine", []string{"run", "check", "bench", "tax", "profile"}},
 		{"Read and count code", []string{"xray", "drivers", "lab", "gate"}},
 		{"Forward frames", []string{"forward"}},
-		{"Many machines", []string{"agent"}},
+		{"Many machines", []string{"agent", "fleet"}},
 		{"Work with saved records", []string{"compare", "history", "report"}},
 		{"unthunk itself", []string{"help", "version", "completion", "man"}},
 	}
@@ -44,8 +44,9 @@ func flagSections() []section {
 		{"What to show", []string{
 			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
 		}},
+		{"Which records", []string{"store", "since", "at", "where"}},
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit", "trace", "list", "config"}},
-		{"What to compare", []string{"base", "max", "unlike", "by", "threshold", "behavior-may-change"}},
+		{"What to compare", []string{"base", "canary", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
 			"engine", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",
 		}},

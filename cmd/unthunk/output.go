@@ -21,14 +21,14 @@ var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /d
 
 // checkOutput refuses a verb whose only result is its output, when standard output was
 // closed (>&-): else it would measure, write to nowhere and say that all is well. Of
-// compare, gate, check and version the exit code says something, and forward does something.
+// compare, gate, check and version the exit code says something; forward and fleet ingest do something.
 func checkOutput(cmd *cobra.Command, stdout io.Writer) error {
 	switch verbOf(cmd) {
 	case "gate":
 		if base := cmd.Flags().Lookup("base"); base != nil && base.Changed {
 			return nil
 		}
-	case "compare", "check", "forward", "man", "version", "completion":
+	case "compare", "fleet compare", "fleet ingest", "check", "forward", "man", "version", "completion":
 		return nil
 	}
 	if file, ok := stdout.(*os.File); !ok || !replaced(file) {

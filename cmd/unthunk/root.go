@@ -18,7 +18,7 @@ const (
 	exitDone       = 0
 	exitFailed     = 1
 	exitUsage      = 2
-	exitRegression = 3 // compare, prog diff: done, and something got slower, or behaves otherwise
+	exitRegression = 3 // compare, fleet compare, prog diff: done, and something got slower, or behaves otherwise
 	exitMissing    = 4 // this machine cannot do it
 
 	// Those of gate alone, as git bisect run reads them.
@@ -118,8 +118,8 @@ func newRoot(s std) *cobra.Command {
 core, shows the indirect branches that a packet runs through, and prices them.
 Without a verb it does what unthunk run does.
 
-Exit codes: 0 done; 1 failed, or no row got a number; 2 wrong usage; 3 compare
-or prog diff found something slower, or prog diff another behavior; 4 this machine
+Exit codes: 0 done; 1 failed, or no row got a number; 2 wrong usage; 3 compare, fleet
+compare or prog diff found something slower, or prog diff another behavior; 4 this machine
 cannot do it. Those of gate are 0 within, 1 beyond, 125 cannot tell.`,
 		Example: `  unthunk
   unthunk --save run.json && unthunk report run.json -o report.html`,
@@ -142,7 +142,7 @@ cannot do it. Those of gate are 0 within, 1 beyond, 125 cannot tell.`,
 	root.AddCommand(
 		newRun(s), newProg(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newGate(s),
 		newForward(s), newCheck(s), newAgent(s), newAgentPart(s),
-		newCompare(s), newReport(s), newHistory(s),
+		newCompare(s), newReport(s), newHistory(s), newFleet(s),
 		newCompletion(s), newVersion(s), newLabGuest(s), newProgGuest(s), newMan(s),
 	)
 	tellRights(root)

@@ -1,0 +1,70 @@
+package main
+
+import (
+	"github.com/spf13/cobra"
+
+	"github.com/unthunk/unthunk/internal/fleet"
+	"github.com/unthunk/unthunk/internal/memory"
+	"github.com/unthunk/unthunk/internal/outfile"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/page"
+)
+
+func newFleetReport() *cobra.Command {
+	var f fleetFlags
+	var output string
+	by := []string{"kernel", "cpu", "indirect"}
+	cmd := &cobra.Command{
+		Use:   "report -o FILE",
+		Short: "Make one page of a fleet: who pays what, and the odd ones",
+		Long: `Make one page of a fleet: who pays what (fleet who), and which machines are unlike their twins
+(fleet odd). It is one file that loads nothing.`,
+		Example: `  unthunk fleet report --store fleet.db -o fleet.html
+  unthunk fleet report --store fleet.db --by kernel,microcode -o fleet.html`,
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			w, err := f.window()
+			if err != nil {
+				return err
+			}
+			if output == "" {
+				return usagef("a page goes to a file: add -o fleet.html")
+			}
+			if err := fleet.CheckBy(by); err != nil {
+				return usagef("--by: %w", err)
+			}
+			where, err := parseWhere("where", f.where)
+			if err != nil {
+				return err
+			}
+			if err := checkFiles(storeFiles(f.store), outFile{"output", output}); err != nil {
+				return err
+			}
+			if err := outfile.Check(output); err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			made, err := asked(ctx, f.store, func(store *fleet.Store) (*memory.Buffer, error) {
+				who, err := store.Who(ctx, w, where, by)
+				if err != nil {
+					return nil, err
+				}
+				odd, err := store.Odd(ctx, w, where, record.MaxRows)
+				if err != nil {
+					return nil, err
+				}
+				b := memory.NewBuffer(ctx, memory.MaxOutput)
+				return b, page.HTML(ctx, b, page.Source{Records: []*record.Saved{record.NewSaved(who), record.NewSaved(odd)}, Version: buildVersion()})
+			})
+			if err != nil {
+				return err
+			}
+			return outfile.WriteFrom(output, made)
+		},
+	}
+	f.add(cmd)
+	f.addWhere(cmd)
+	cmd.Flags().StringSliceVar(&by, "by", by, "group by these fields")
+	cmd.Flags().StringVarP(&output, "output", "o", "", "write to `FILE`")
+	return cmd
+}
