@@ -27,7 +27,7 @@ one number, its newest record on that side. Where six machines or more were on b
 compared with itself; else canaries with machines of the base of the same CPU and hypervisor.
 Verdicts are those of unthunk compare. Each row says how many canaries would show 1 %.
 
-The exit code is 3 when a thunk or a redirect of the canaries is slower by more than the
+The exit code is 3 when an indirect call or a redirect of the canaries is slower by more than the
 threshold, with confidence, and 1 when that cannot be told of each redirect.`,
 		Example: `  unthunk fleet compare --store fleet.db --base kernel=6.12 --canary kernel=6.18
   unthunk fleet compare --store fleet.db --base label:on=a --canary label:on=b`,

@@ -19,7 +19,7 @@ func newFleetWho(s std) *cobra.Command {
 		Short: "Say who pays what: machines by kernel, CPU, thunk and others",
 		Long: `Say who pays what: machines by kernel, CPU, thunk and others. The newest record of each machine
 counts. Of each group it says how many machines it has, the medians over machines, with an
-interval, of a thunk, of a direct call and of the redirect alone in bulks of 1, 16 and 64,
+interval, of an indirect call, of a direct call and of the redirect alone in bulks of 1, 16 and 64,
 and how many have no number because the agent refused to measure, and why.
 
 Fields: kernel, kernel-build, cpu, microcode, virtual, indirect, return, call-sites, compiler,

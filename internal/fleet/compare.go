@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
@@ -78,19 +79,17 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 		pairs, doc.Unmatched = matched(pairs)
 		needed, compare = neededUnpaired, compareUnpaired
 	}
-	for n := DirectCall; n < numbers; n++ {
-		for _, name := range rowNames(both, n) {
-			row, d := compare(pairs, n, name)
-			if row == nil {
-				continue
-			}
-			row.Reference = n == DirectCall
-			if d != nil && !row.Reference {
-				judged, of = append(judged, *d), append(of, len(doc.Rows))
-			}
-			row.Difference = d
-			doc.Rows = append(doc.Rows, *row)
+	for _, name := range numberNames(both)[1:] { // two identical programs have no difference
+		row, d := compare(pairs, name)
+		if row == nil {
+			continue
 		}
+		row.Reference = name == directRow
+		if d != nil && !row.Reference {
+			judged, of = append(judged, *d), append(of, len(doc.Rows))
+		}
+		row.Difference = d
+		doc.Rows = append(doc.Rows, *row)
 	}
 	for i, d := range stat.Family(judged) {
 		doc.Rows[of[i]].Difference = &d
@@ -168,16 +167,8 @@ func matched(pairs []pair) (kept []pair, left int) {
 	return kept, left
 }
 
-// number is one of a record, under that name; NaN where it has none.
-func number(m *Machine, n Number, name string) float64 {
-	if m == nil || n == Thunk && n.row(m.Setup) != name {
-		return math.NaN()
-	}
-	return m.Numbers[n]
-}
-
-// price tells whether a number may be 0 or negative.
-func (n Number) price() bool { return n < Redirect1 }
+// isPrice tells whether a number may be 0 or negative.
+func isPrice(name string) bool { return !strings.HasPrefix(name, redirectRow) }
 
 // newRow is a row of two samples; nil when both are empty.
 func newRow(name string, base, canary []float64) *record.FleetCompareRow {
@@ -188,10 +179,10 @@ func newRow(name string, base, canary []float64) *record.FleetCompareRow {
 	return &record.FleetCompareRow{Name: name, Base: &b, Canary: &c}
 }
 
-func comparePaired(pairs []pair, n Number, name string) (*record.FleetCompareRow, *stat.Difference) {
+func comparePaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.Difference) {
 	var base, canary []float64
 	for _, p := range pairs {
-		b, c := number(p.base, n, name), number(p.canary, n, name)
+		b, c := p.base.number(name), p.canary.number(name)
 		if !math.IsNaN(b) && !math.IsNaN(c) {
 			base, canary = append(base, b), append(canary, c)
 		}
@@ -201,7 +192,7 @@ func comparePaired(pairs []pair, n Number, name string) (*record.FleetCompareRow
 		return row, nil
 	}
 	d := stat.Paired(base, canary)
-	if n.price() {
+	if isPrice(name) {
 		d = stat.PairedPrices(base, canary)
 	}
 	return row, &d
@@ -209,10 +200,10 @@ func comparePaired(pairs []pair, n Number, name string) (*record.FleetCompareRow
 
 // compareUnpaired compares canaries with a base of other machines: each number as far as it lies from the median of the base
 // of its CPU and hypervisor, so that a side with more of one CPU is not taken for a difference.
-func compareUnpaired(pairs []pair, n Number, name string) (*record.FleetCompareRow, *stat.Difference) {
+func compareUnpaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.Difference) {
 	strata := make(map[string][]float64)
 	for _, p := range pairs {
-		if x := number(p.base, n, name); !math.IsNaN(x) {
+		if x := p.base.number(name); !math.IsNaN(x) {
 			_, key := labels(p.base.Setup, matchFields)
 			strata[key] = append(strata[key], x)
 		}
@@ -223,7 +214,7 @@ func compareUnpaired(pairs []pair, n Number, name string) (*record.FleetCompareR
 	}
 	level := stat.Median(base)
 	off := func(x, median float64) float64 {
-		if n.price() {
+		if isPrice(name) {
 			return x - median + level
 		}
 		return x / median * level
@@ -236,7 +227,7 @@ func compareUnpaired(pairs []pair, n Number, name string) (*record.FleetCompareR
 		}
 	}
 	for _, p := range pairs {
-		x := number(p.canary, n, name)
+		x := p.canary.number(name)
 		if math.IsNaN(x) {
 			continue
 		}
@@ -250,7 +241,7 @@ func compareUnpaired(pairs []pair, n Number, name string) (*record.FleetCompareR
 		return row, nil
 	}
 	d := stat.Independent(baseOff, canaryOff)
-	if n.price() {
+	if isPrice(name) {
 		d = stat.IndependentPrices(baseOff, canaryOff)
 	}
 	return row, &d

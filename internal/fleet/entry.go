@@ -6,45 +6,69 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// Number is one of the numbers that the store has of a machine.
-type Number int
-
-// The numbers of a machine, in ns.
+// The numbers that the store has of a record, in ns, by their place among them.
 const (
-	Control Number = iota
-	DirectCall
-	Thunk
-	Redirect1
-	Redirect16
-	Redirect64
-	numbers
+	control    = 0
+	directCall = 1
+	firstCall  = 2
+	redirect   = firstCall + maxCalls
+	numbers    = redirect + len(redirectBulks)
 )
 
+// What numbers are called in answers; the prices of indirect calls have the names of their rows.
 const (
-	controlRow = "control"
-	directRow  = "direct-call"
+	controlRow  = "control"
+	directRow   = "direct-call"
+	redirectRow = "redirect/bulk="
 )
 
-// row is what a number is called in answers.
-func (n Number) row(s *Setup) string {
-	switch n {
-	case Control:
-		return controlRow
-	case DirectCall:
-		return directRow
-	case Thunk:
-		return s.Value("thunk-row")
+var redirectBulks = [3]string{"1", "16", "64"}
+
+// redirect16 is what groups of machines and odd ones are sorted by.
+const redirect16 = redirectRow + "16"
+
+// place is where the number of that name is; -1 for one that there is not.
+func (s *Setup) place(name string) int {
+	switch name {
+	case controlRow:
+		return control
+	case directRow:
+		return directCall
 	}
-	return "redirect/bulk=" + redirectBulks[n-Redirect1]
+	if bulk, ok := strings.CutPrefix(name, redirectRow); ok {
+		return redirect + slices.Index(redirectBulks[:], bulk)
+	}
+	if i := slices.Index(s.calls, name); i >= 0 {
+		return firstCall + i
+	}
+	return -1
 }
 
-var redirectBulks = [...]string{"1", "16", "64"}
+// numberNames are the names of the numbers that machines have: the control, the direct call, indirect calls, redirects.
+func numberNames(machines []Machine) []string {
+	var calls []string
+	for i := range machines {
+		for _, name := range machines[i].Setup.calls {
+			if !slices.Contains(calls, name) {
+				calls = append(calls, name)
+			}
+		}
+	}
+	slices.Sort(calls)
+	names := append([]string{controlRow, directRow}, calls...)
+	for _, bulk := range redirectBulks {
+		names = append(names, redirectRow+bulk)
+	}
+	return names
+}
 
 // maxRecord is the most bytes a record of agent may have; one of 40 programs has some 60 kB.
 const maxRecord = 4 << 20
@@ -148,24 +172,20 @@ func numbersOf(a *record.Agent) [numbers]float64 {
 	for i := range ns {
 		ns[i] = math.NaN()
 	}
-	set := func(n Number, q *stat.Quantity) {
+	set := func(n int, q *stat.Quantity) {
 		if q != nil {
 			ns[n] = q.Median
 		}
 	}
-	if row := a.Price(controlRow); row != nil {
-		set(Control, row.Price)
-	}
-	if row := a.Price(directRow); row != nil {
-		set(DirectCall, row.Price)
-	}
-	if row := thunkOf(a); row != nil {
-		set(Thunk, row.Price)
+	for i, name := range append([]string{controlRow, directRow}, callsOf(a)...) {
+		if row := a.Price(name); row != nil {
+			set(i, row.Price)
+		}
 	}
 	for i := range a.Redirect {
 		for bulk, name := range redirectBulks {
 			if a.Redirect[i].Labels["bulk"] == name {
-				set(Redirect1+Number(bulk), a.Redirect[i].Hop)
+				set(redirect+bulk, a.Redirect[i].Hop)
 			}
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // recordColumns are those of the table record.
 var recordColumns = []string{
 	"run", "machine", "name", "boot", "at", "kind", "ingested", "setup", "clock", "measured", "refused",
-	"control", "direct_call", "thunk", "redirect_1", "redirect_16", "redirect_64", "doc",
+	"control", "direct_call", "call_1", "call_2", "call_3", "redirect_1", "redirect_16", "redirect_64", "doc",
 }
 
 // insert puts entries into the store, all in one transaction, and says how many were not there before.

@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -33,6 +34,17 @@ type Machine struct {
 // Title is the name of a machine, or its identity where it has none.
 func (m *Machine) Title() string { return cmp.Or(m.Name, m.ID) }
 
+// number is the one of that name, NaN where the machine has none.
+func (m *Machine) number(name string) float64 {
+	if m == nil {
+		return math.NaN()
+	}
+	if i := m.Setup.place(name); i >= 0 {
+		return m.Numbers[i]
+	}
+	return math.NaN()
+}
+
 // Measured tells whether it has a number.
 func (m *Machine) Measured() bool { return hasNumber(m.Numbers) }
 
@@ -44,7 +56,7 @@ func (s *Store) Newest(ctx context.Context, w Window) ([]Machine, error) {
 		return nil, err
 	}
 	rows, err := s.db.QueryContext(ctx, `SELECT r.run, r.machine, r.name, r.at, r.setup, r.refused,
-	r.control, r.direct_call, r.thunk, r.redirect_1, r.redirect_16, r.redirect_64
+	r.control, r.direct_call, r.call_1, r.call_2, r.call_3, r.redirect_1, r.redirect_16, r.redirect_64
 FROM (SELECT machine, setup, max(at) AS at FROM record WHERE clock = 0 AND at > $1 AND at <= $2 GROUP BY machine, setup) n
 JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup`, w.Until.Add(-w.Since).Unix(), w.Until.Unix())
 	if err != nil {
@@ -56,8 +68,11 @@ JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup`, w
 		var m Machine
 		var at, setup int64
 		var ns [numbers]sql.NullFloat64
-		err := rows.Scan(&m.Run, &m.ID, &m.Name, &at, &setup, &m.Refused, &ns[0], &ns[1], &ns[2], &ns[3], &ns[4], &ns[5])
-		if err != nil {
+		into := []any{&m.Run, &m.ID, &m.Name, &at, &setup, &m.Refused}
+		for i := range ns {
+			into = append(into, &ns[i])
+		}
+		if err := rows.Scan(into...); err != nil {
 			return nil, fmt.Errorf("ask for records: %w", s.explain(err))
 		}
 		m.At = time.Unix(at, 0).UTC()
@@ -103,6 +118,12 @@ func (s *Store) setups(ctx context.Context) (map[int64]*Setup, error) {
 		}
 		if err := json.Unmarshal([]byte(labels), &setup.labels); err != nil {
 			return nil, fmt.Errorf("setup %d has impossible labels: %w", id, err)
+		}
+		if calls := setup.Value(callRows); calls != "" {
+			setup.calls = strings.Split(calls, callsBetween)
+		}
+		if len(setup.calls) > maxCalls {
+			return nil, fmt.Errorf("setup %d has impossible names of calls", id)
 		}
 		all[id] = setup
 	}

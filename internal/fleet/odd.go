@@ -96,7 +96,7 @@ func oddOnes(twins []Machine) []record.FleetOddRow {
 		}
 	}
 	limits := limitsOf(like)
-	median := stat.Median(valuesOf(like, Redirect16, ""))
+	median := stat.Median(numbersNamed(like, redirect16))
 	var rows []record.FleetOddRow
 	for i := range twins {
 		m := &twins[i]
@@ -108,7 +108,7 @@ func oddOnes(twins []Machine) []record.FleetOddRow {
 			continue
 		}
 		row.Labels, _ = labels(m.Setup, twinFields)
-		if x := m.Numbers[Redirect16] - median; !math.IsNaN(x) {
+		if x := m.number(redirect16) - median; !math.IsNaN(x) {
 			row.Lost = &x
 		}
 		rows = append(rows, row)
@@ -130,34 +130,30 @@ func usual(machines []Machine, field string) (value string, n int) {
 	return value, n
 }
 
-// limitsOf are the limits of numbers of machines, by what the numbers are called.
-func limitsOf(machines []Machine) map[Number]map[string]record.FleetLimit {
-	limits := make(map[Number]map[string]record.FleetLimit)
-	for n := range numbers {
-		limits[n] = make(map[string]record.FleetLimit)
-		for _, name := range rowNames(machines, n) {
-			xs := valuesOf(machines, n, name)
-			if len(xs) < minPriced {
-				continue
-			}
-			median := stat.Median(xs)
-			off := make([]float64, len(xs))
-			for i, x := range xs {
-				off[i] = math.Abs(x - median)
-			}
-			reach := max(maxDeviations*1.4826*stat.Median(off), minRelative*math.Abs(median), minNs)
-			limits[n][name] = record.FleetLimit{Row: name, Median: median, Low: median - reach, High: median + reach}
+// limitsOf are the limits of numbers of machines.
+func limitsOf(machines []Machine) []record.FleetLimit {
+	var limits []record.FleetLimit
+	for _, name := range numberNames(machines) {
+		xs := numbersNamed(machines, name)
+		if len(xs) < minPriced {
+			continue
 		}
+		median := stat.Median(xs)
+		off := make([]float64, len(xs))
+		for i, x := range xs {
+			off[i] = math.Abs(x - median)
+		}
+		reach := max(maxDeviations*1.4826*stat.Median(off), minRelative*math.Abs(median), minNs)
+		limits = append(limits, record.FleetLimit{Row: name, Median: median, Low: median - reach, High: median + reach})
 	}
 	return limits
 }
 
 // outside are the numbers of a machine that are outside limits.
-func outside(m *Machine, limits map[Number]map[string]record.FleetLimit) []record.FleetLimit {
+func outside(m *Machine, limits []record.FleetLimit) []record.FleetLimit {
 	found := []record.FleetLimit{}
-	for n := range numbers {
-		limit, ok := limits[n][n.row(m.Setup)]
-		if x := m.Numbers[n]; ok && (x < limit.Low || x > limit.High) {
+	for _, limit := range limits {
+		if x := m.number(limit.Row); x < limit.Low || x > limit.High {
 			limit.Ns = x
 			found = append(found, limit)
 		}

@@ -22,8 +22,11 @@ var columns = []column{
 	{"virtual", "hypervisor"}, {"indirect", "indirect_thunk"}, {"return", "return_thunk"}, {"call-sites", "call_sites"},
 	{"compiler", "compiler"}, {"boot-params", "boot_params"}, {"mitigations", "mitigations"}, {"iommu", "iommu"},
 	{"driver", "driver"}, {"xdp-program", "xdp_program"}, {"jit", "jit"}, {"smt", "smt"}, {"governor", "governor"},
-	{"thunk-row", "thunk_row"},
+	{"call-rows", "call_rows"},
 }
+
+// callRows has the names of the prices of indirect calls: how numbers were made, not what the machine is.
+const callRows = "call-rows"
 
 // labelPrefix comes before the name of a label where a field is asked for: "label:rack".
 const labelPrefix = "label:"
@@ -32,7 +35,7 @@ const labelPrefix = "label:"
 func Fields() []string {
 	var names []string
 	for _, c := range columns {
-		if c.field != "thunk-row" { // how a number was made, not what the machine is
+		if c.field != callRows {
 			names = append(names, c.field)
 		}
 	}
@@ -43,6 +46,8 @@ func Fields() []string {
 type Setup struct {
 	values [18]string // in the order of columns
 	labels map[string]string
+	// calls are the names in call-rows, where they are known already.
+	calls []string
 }
 
 // Value is that of a field; empty for one that could not be seen and for a label that the machine has not.
@@ -77,28 +82,32 @@ func newSetup(a *record.Agent) *Setup {
 		}
 	}
 	slices.Sort(programs)
-	thunkRow := ""
-	if row := thunkOf(a); row != nil {
-		thunkRow = row.Name
-	}
 	return &Setup{
 		values: [18]string{
 			h.Kernel, h.KernelBuild, h.CPU, h.Microcode, h.Virtual, h.IndirectThunk, h.ReturnThunk, h.CallSites, h.Compiler,
 			h.BootParams, strings.Join(mitigations, "; "), a.Machine.IOMMU, strings.Join(a.Machine.Drivers, ", "),
-			strings.Join(slices.Compact(programs), ", "), h.BPFJIT, h.SMT, h.Governor, thunkRow,
+			strings.Join(slices.Compact(programs), ", "), h.BPFJIT, h.SMT, h.Governor, strings.Join(callsOf(a), callsBetween),
 		},
-		labels: a.Machine.Labels,
+		labels: a.Machine.Labels, calls: callsOf(a),
 	}
 }
 
-// thunkOf is the price of a thunk: the first row that is neither the control nor the direct call.
-func thunkOf(a *record.Agent) *record.TaxRow {
-	for i := range a.Rows {
-		if name := a.Rows[i].Name; name != controlRow && name != directRow && !strings.HasPrefix(name, "packet/") {
-			return &a.Rows[i]
+// callsBetween is between names of calls; maxCalls is how many the store has.
+const (
+	callsBetween = ", "
+	maxCalls     = 3
+)
+
+// callsOf are the names of prices of indirect calls, sorted: all rows but the control and the direct call.
+func callsOf(a *record.Agent) []string {
+	var names []string
+	for _, row := range a.Rows {
+		if row.Name != controlRow && row.Name != directRow && !strings.ContainsAny(row.Name, ",") {
+			names = append(names, row.Name)
 		}
 	}
-	return nil
+	slices.Sort(names)
+	return names[:min(len(names), maxCalls)]
 }
 
 // labelsText are the labels as the store has them: one text for one set of labels.

@@ -74,7 +74,7 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 // redirectOf is what the redirect of a group takes in bulks of 16; -Inf when no machine of it says.
 func redirectOf(row record.FleetWhoRow) float64 {
 	for _, n := range row.Numbers {
-		if n.Row == Redirect16.row(nil) {
+		if n.Row == redirect16 {
 			return n.Ns.Median
 		}
 	}
@@ -125,39 +125,20 @@ func whoRow(machines []Machine, by []string) record.FleetWhoRow {
 			row.Refused[cmp.Or(m.Refused, "not-measured")]++
 		}
 	}
-	for n := range numbers {
-		for _, name := range rowNames(machines, n) {
-			if xs := valuesOf(machines, n, name); len(xs) > 0 {
-				q := stat.Summarize(xs, "ns")
-				row.Numbers = append(row.Numbers, record.FleetNumber{Row: name, Ns: &q})
-			}
+	for _, name := range numberNames(machines) {
+		if xs := numbersNamed(machines, name); len(xs) > 0 {
+			q := stat.Summarize(xs, "ns")
+			row.Numbers = append(row.Numbers, record.FleetNumber{Row: name, Ns: &q})
 		}
 	}
 	return row
 }
 
-// rowNames are what a number is called, by machines that have it: thunks may be priced by several pairs.
-func rowNames(machines []Machine, n Number) []string {
-	if n != Thunk {
-		return []string{n.row(nil)}
-	}
-	seen := make(map[string]bool)
-	var names []string
-	for i := range machines {
-		if name := n.row(machines[i].Setup); !seen[name] && name != "" {
-			seen[name] = true
-			names = append(names, name)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// valuesOf are a number of machines, of those that have it under that name.
-func valuesOf(machines []Machine, n Number, name string) []float64 {
+// numbersNamed are those of that name, of machines that have it.
+func numbersNamed(machines []Machine, name string) []float64 {
 	var xs []float64
 	for i := range machines {
-		if x := machines[i].Numbers[n]; !math.IsNaN(x) && (n != Thunk || n.row(machines[i].Setup) == name) {
+		if x := machines[i].number(name); !math.IsNaN(x) {
 			xs = append(xs, x)
 		}
 	}

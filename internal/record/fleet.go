@@ -85,7 +85,7 @@ type FleetWhoRow struct {
 
 // FleetNumber is a price, or a redirect alone, over machines.
 type FleetNumber struct {
-	// Row is "control", "direct-call", the pair that is the price of a thunk, "redirect/bulk=16".
+	// Row is "control", "direct-call", a pair that is the price of an indirect call, "redirect/bulk=16".
 	Row string `json:"row"`
 	// Ns is the median over machines with its interval; N is the number of machines.
 	Ns *stat.Quantity `json:"ns"`

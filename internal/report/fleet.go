@@ -60,29 +60,44 @@ func only(where string) string {
 func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 	p := newPrinter(opts)
 	p.fleetHead(conclusion.FleetWho(doc), &doc.FleetHead)
-	names := cells.FleetRows(doc)
 	head, left := []string{"machines"}, []bool{false}
-	for _, name := range names {
-		head, left = append(head, strings.TrimPrefix(name, "redirect/"), ""), append(left, false, true)
+	var redirects, calls []string
+	for _, name := range cells.FleetRows(doc) {
+		bulk, is := strings.CutPrefix(name, "redirect/")
+		if !is {
+			calls = append(calls, name)
+			continue
+		}
+		redirects = append(redirects, name)
+		head, left = append(head, bulk, ""), append(left, false, true)
 	}
-	t := newTextTable(left, "", head...)
+	t := newTextTable(left, "  ", head...)
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		t.heading(cells.Clean(row.Name))
 		line := []string{strconv.Itoa(row.Machines)}
-		for _, name := range names {
+		for _, name := range redirects {
 			q := cells.FleetNumber(row, name)
 			line = append(line, cells.OrDash(q), plusMinus(q))
 		}
 		t.add(line...)
+		var prices []string
+		for _, name := range calls {
+			if q := cells.FleetNumber(row, name); q != nil {
+				prices = append(prices, cells.Join(" ", cells.Clean(name), stat.Number(q.Median), plusMinus(q)))
+			}
+		}
+		if len(prices) > 0 {
+			t.below("          ", "a call: "+strings.Join(prices, ", "))
+		}
 		if row.Measured < row.Machines {
 			t.below("          ", "without a number: "+cells.FleetRefused(row))
 		}
 	}
 	p.table(t)
 	fmt.Fprintln(&p.buf)
-	p.wrap("", "ns: medians over machines ± half of the 95 % interval. bulk=16: a packet's redirect alone, in bulks of 16; the others: "+
-		"the price of one call.")
+	p.wrap("", "ns, medians over machines ± half of the 95 % interval: a packet's redirect alone, by bulk; a call: one indirect call of "+
+		"that kind, and a direct one.")
 	return p.flush(w)
 }
 

@@ -20,7 +20,7 @@ CREATE TABLE setup (
 	jit text NOT NULL,
 	smt text NOT NULL,
 	governor text NOT NULL,
-	thunk_row text NOT NULL,
+	call_rows text NOT NULL, -- names of the prices record.call_1 and so on, with commas between them
 	labels jsonb NOT NULL -- those that the operator gave the machine
 );
 
@@ -37,10 +37,12 @@ CREATE TABLE record (
 	clock smallint NOT NULL, -- 1: at was more than a day ahead when the record came in; -1: before there was unthunk
 	measured smallint NOT NULL, -- 1 when it has a number
 	refused text NOT NULL, -- the agent's reason when it did not measure
-	-- Medians in ns; null where there is none. thunk is the price that setup.thunk_row names.
+	-- Medians in ns; null where there is none. call_1 and so on are prices of an indirect call, which setup.call_rows names.
 	control double precision,
 	direct_call double precision,
-	thunk double precision,
+	call_1 double precision,
+	call_2 double precision,
+	call_3 double precision,
 	redirect_1 double precision,
 	redirect_16 double precision,
 	redirect_64 double precision,
