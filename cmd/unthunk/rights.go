@@ -163,8 +163,11 @@ func rightsOf(cmd *cobra.Command) rights {
 			reads: true,
 		}
 	}
-	if verbOf(cmd) == "fleet ingest" { // the store may be another user's
-		return rights{about: "none; as root CAP_DAC_OVERRIDE for a store of another user.", reads: true, keeps: []feature.Capability{unix.CAP_DAC_OVERRIDE}}
+	if verbOf(cmd) == "fleet ingest" {
+		return rights{
+			keeps: []feature.Capability{unix.CAP_DAC_OVERRIDE}, reads: true,
+			about: "none; as root CAP_DAC_OVERRIDE for a store of another user.",
+		}
 	}
 	return rights{about: "none.", reads: true}
 }
