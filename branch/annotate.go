@@ -28,7 +28,7 @@ type Line struct {
 // facts may be nil.
 //
 // What thunks do is said in arch/x86/lib/retpoline.S, arch/x86/entry/entry_64.S
-// and Documentation/admin-guide/hw-vuln of Linux 6.18.
+// and Documentation/admin-guide/hw-vuln of Linux 7.2.
 func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
 	return slices.Collect(Annotated(code, addr, resolve, facts))
 }
@@ -44,6 +44,12 @@ func annotate(code []byte, addr uint64, resolve Resolver, facts *Facts, yield fu
 		branches[b.Addr] = b
 	}
 	rules := thunkRules(code, addr, resolve)
+	checked := make(map[uint64]Check)
+	for _, b := range branches {
+		for at := b.Addr - b.CheckLen; at < b.Addr; at++ {
+			checked[at] = b.Check
+		}
+	}
 	end := addr + uint64(len(code))
 	for inst := range Decode(code, addr) {
 		b, isBranch := branches[inst.Addr]
@@ -64,12 +70,17 @@ func annotate(code []byte, addr uint64, resolve Resolver, facts *Facts, yield fu
 		if !isBranch && facts != nil && facts.Alternatives[inst.Addr] != "" {
 			line.Note = "not patched yet, becomes: " + facts.Alternatives[inst.Addr]
 		}
+		if line.Note == "" {
+			line.Note = checked[inst.Addr].note(line.Text)
+		}
 		switch {
 		case inst.raw == "endbr64" && line.Note == "":
 			line.Note = "indirect branches may come here"
 			if facts != nil && facts.Sealed[inst.Addr] != "" {
 				line.Note = "not patched yet: becomes a nop, nothing calls this indirectly"
 			}
+		case inst.raw == "ibhf":
+			line.Note = "what branches went before it predicts none behind it"
 		case len(rules) > 0:
 			var note string
 			note, rules = match(rules, line.Text, isBranch && b.Returns())
@@ -124,6 +135,8 @@ func (b Branch) note() string {
 		}
 	case ClassBHI:
 		s = "clears the branch history before indirect branches use it"
+	case ClassPoison:
+		s = "clears the registers of arguments where the hash is wrong, so that nothing is speculated with them"
 	case ClassUntrain:
 		s = "untrains the prediction of the return thunk"
 	case ClassReturn:
@@ -160,6 +173,9 @@ func (b Branch) note() string {
 	case ClassFar:
 		s = "leaves the code segment or the kernel"
 	}
+	if b.Check.Preamble() {
+		s += ", which is the preamble of the function, 16 bytes in front of it"
+	}
 	if b.Pending != "" {
 		if s != "" {
 			s += "; "
@@ -169,10 +185,45 @@ func (b Branch) note() string {
 	return s
 }
 
+// note says what an instruction of the check is there for, by its text.
+func (c Check) note(text string) string {
+	op, _, _ := strings.Cut(strings.TrimPrefix(text, "cs "), " ")
+	if c == CheckNone {
+		return ""
+	}
+	if c == CheckOff && op != "jmp" {
+		return "never run: cfi=off"
+	}
+	switch op {
+	case "mov", "movl":
+		if c == CheckKCFI {
+			return "CFI: the hash of the called prototype, negated"
+		}
+		return "CFI: the hash of the called prototype"
+	case "add", "addl":
+		return "plus the hash in front of the function, loaded from its text"
+	case "cmp", "cmpl":
+		return "is it the hash in the preamble of the function, loaded from its text"
+	case "lea", "sub":
+		return "from the function to its preamble, 16 bytes in front of it"
+	case "je":
+		return "they are equal when that is 0"
+	case "jne":
+		return "if not, into the last byte of the lea, with which it traps"
+	case "ud2":
+		return "the trap of a wrong hash"
+	case "jmp":
+		return "over the check, and the hash behind the jump: cfi=off"
+	}
+	return ""
+}
+
 func returnMeaning(name string) string {
 	switch name {
 	case "its_return_thunk":
 		return ": a ret in the upper half of a cache line"
+	case warnThunk:
+		return ": warns once that a return was not patched"
 	case "retbleed_return_thunk", "zen_return_thunk":
 		return ": a ret whose prediction is untrained on kernel entry"
 	case "call_depth_return_thunk":
@@ -210,6 +261,9 @@ const (
 // there is no thunk. Instructions that only some kernels have may be missing.
 func thunkRules(code []byte, addr uint64, resolve Resolver) []rule {
 	name := strings.TrimPrefix(resolve.lookup(addr), "__pi_")
+	if strings.HasPrefix(name, "__cfi_") && len(code) >= PreambleLen {
+		return preambleRules(code, addr)
+	}
 	if rules := namedRules(name); rules != nil {
 		return rules
 	}
@@ -249,6 +303,19 @@ func thunkRules(code []byte, addr uint64, resolve Resolver) []rule {
 		}
 	}
 	return nil
+}
+
+// preambleRules are the notes of what stands in front of a function for CFI.
+func preambleRules(code []byte, addr uint64) []rule {
+	at := len(code) - PreambleLen
+	if _, ok := NamePreamble(code[at:], addr+uint64(at), nil); !ok {
+		return []rule{{"mov", "the hash of the function's prototype: callers read it, nothing runs it"}}
+	}
+	return []rule{
+		{"sub", "0 when the hash of the caller is the function's"},
+		{"cmovne", "clears the argument where it is not: nothing is speculated with it"},
+		{"j", "traps where it is not"},
+	}
 }
 
 func retpolineRules(t Thunk) []rule {
@@ -352,6 +419,13 @@ func namedRules(name string) []rule {
 			rule{"mov", "all ones: credits 12 calls before the next filling"},
 			rule{"return", "returns to the caller; speculates to a trap"},
 			rule{"int3", straight})
+	case "__bhi_args", "__bhi_args_0", "__bhi_args_1", "__bhi_args_2", "__bhi_args_3", "__bhi_args_4", "__bhi_args_5",
+		"__bhi_args_6", "__bhi_args_7":
+		rules := []rule{{"jne", "traps where the hash is wrong"}}
+		for range 7 {
+			rules = append(rules, rule{"cmovne", "clears an argument where the hash is wrong: nothing is speculated with it"})
+		}
+		return append(rules, rule{"return", "to the function"}, rule{"int3", straight})
 	case "clear_bhb_loop":
 		return []rule{
 			{"push", "sets up a frame for the unwinder"},

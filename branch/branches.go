@@ -65,7 +65,7 @@ func (c *Classifier) EachBranch(code []byte, addr uint64) iter.Seq[*Branch] {
 			ok := step.Kind != Other || step.special == far
 			if ok {
 				b = Branch{}
-				ok = c.branch(&b, &step, code[step.Addr-addr:][:step.Len], fenced)
+				ok = c.branch(&b, &step, code, fenced)
 			}
 			if switches {
 				if what, found := facts.Alternatives[step.Addr]; found {
@@ -95,8 +95,10 @@ func (c *Classifier) EachBranch(code []byte, addr uint64) iter.Seq[*Branch] {
 	}
 }
 
-// branch classifies an instruction; it returns false when the instruction is no branch.
-func (c *Classifier) branch(b *Branch, step *Step, text []byte, fenced bool) bool {
+// branch classifies an instruction of code, which begins at c.addr; it returns false when the
+// instruction is no branch.
+func (c *Classifier) branch(b *Branch, step *Step, code []byte, fenced bool) bool {
+	before, text := code[:step.Addr-c.addr], code[step.Addr-c.addr:][:step.Len]
 	switch {
 	case step.special == far:
 		b.Class, b.Jump = ClassFar, true
@@ -109,9 +111,11 @@ func (c *Classifier) branch(b *Branch, step *Step, text []byte, fenced bool) boo
 		b.Class, b.Jump = ClassReturn, true
 	case step.Kind == CallDirect:
 		c.direct(b, step)
+		c.checked(b, before)
 	case step.Kind == JumpDirect, step.Kind == JumpCond:
 		b.Jump, b.Conditional = true, step.Kind == JumpCond
 		c.direct(b, step)
+		c.checked(b, before)
 	case step.Kind == CallIndirect, step.Kind == JumpIndirect:
 		b.Jump = step.Kind == JumpIndirect
 		b.Register = step.Register()
@@ -123,6 +127,7 @@ func (c *Classifier) branch(b *Branch, step *Step, text []byte, fenced bool) boo
 		default:
 			b.Class = ClassRegister
 		}
+		c.checked(b, before)
 		if b.Slot = slot(text, step); b.Slot != 0 {
 			b.Name = c.resolve.within(b.Slot)
 			if b.Name == "pv_ops" {
@@ -145,6 +150,26 @@ func (c *Classifier) direct(b *Branch, step *Step) {
 	}
 	if step.Target < c.addr || step.Target >= c.end || step.Target == c.addr && !b.Jump {
 		c.outside(b)
+	}
+}
+
+// checked adds the check of CFI that the code in front of a branch is. Only indirect branches
+// have one, so a direct branch behind it goes to a thunk, also to one without a symbol.
+func (c *Classifier) checked(b *Branch, before []byte) {
+	if b.Class != ClassDirect && b.Class != ClassTailCall && !b.Indirect() || b.Conditional {
+		return
+	}
+	check, n := checkBefore(before)
+	if check == CheckNone || b.Register != "" && b.Register != checkedRegister {
+		return
+	}
+	b.Check, b.CheckLen = check, uint64(n)
+	if b.Indirect() {
+		return
+	}
+	b.Class, b.Register = ClassRetpoline, checkedRegister
+	if check == CheckParanoid {
+		b.Class = ClassITS
 	}
 }
 

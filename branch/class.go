@@ -32,6 +32,10 @@ const (
 	// ClassBHI calls the sequence that clears the branch history buffer
 	// (Linux 6.9).
 	ClassBHI Class = "bhi"
+	// ClassPoison calls __bhi_args_N, as the FineIBT preamble of a function does with
+	// cfi=bhi: it clears the registers of N arguments where the hash is wrong, not the
+	// branch history (Linux 6.15).
+	ClassPoison Class = "poison-args"
 	// ClassUntrain calls the sequence that untrains the prediction of the
 	// return thunk, on kernel entry (Linux 5.19).
 	ClassUntrain Class = "untrain-ret"
@@ -84,6 +88,10 @@ type Branch struct {
 	// Register is that of an indirect branch, "rax"; empty when its target
 	// comes from memory.
 	Register string
+	// Check is how CFI tests the target of an indirect branch, CheckLen how many
+	// bytes of code that has in front of the branch.
+	Check    Check
+	CheckLen uint64
 	// Signed is set when an indirect branch or a return of arm64
 	// authenticates its pointer: blraa, retaa.
 	Signed bool
@@ -157,8 +165,10 @@ func thunkClass(name string) Class {
 		return ClassStaticCall
 	case strings.HasPrefix(name, "bpf_dispatcher_") && strings.HasSuffix(name, "_func"), name == "bpf_dispatcher_xdp":
 		return ClassDispatcher
-	case strings.HasPrefix(name, "clear_bhb_loop"), strings.HasPrefix(name, "__bhi_args"):
+	case strings.HasPrefix(name, "clear_bhb_loop"):
 		return ClassBHI
+	case strings.HasPrefix(name, "__bhi_args"):
+		return ClassPoison
 	case strings.HasSuffix(name, "untrain_ret"):
 		return ClassUntrain
 	}

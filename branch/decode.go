@@ -27,7 +27,7 @@ const (
 	JumpIndirect
 	// Return is a bare ret.
 	Return
-	// Fence is lfence, pause or another instruction that is only there to
+	// Fence is lfence, pause, ibhf or another instruction that is only there to
 	// hold back speculation.
 	Fence
 	// Trap is int3 or ud2: not meant to be reached.
@@ -174,7 +174,8 @@ func decode(code []byte, addr uint64) Inst {
 	}
 	a, err := x86asm.Decode(code, 64)
 	// Op 0 with a nil error is a failure too (golang/go#35865).
-	if err != nil || a.Op == 0 || a.Len != step.Len {
+	hash := step.Kind == JumpDirect && a.Len+hashLen == step.Len // see overHash
+	if err != nil || a.Op == 0 || a.Len != step.Len && !hash {
 		inst.raw = bytesText(code)
 		return inst
 	}
@@ -211,6 +212,9 @@ func known(code []byte) string {
 		n = 1
 	}
 	op := code[n:]
+	if string(code) == "\xf3\x48\x0f\x1e\xf8" {
+		return "ibhf"
+	}
 	if len(op) == 1 && op[0] == 0xd6 {
 		return "udb"
 	}

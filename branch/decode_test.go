@@ -134,6 +134,10 @@ func FuzzDecode(f *testing.F) {
 	f.Add([]byte("\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xe9\x91\x0a\x00\x00\x90"), uint64(at))
 	f.Add([]byte("\x0f\xae\xe8\xff\xe0\xcc"), uint64(0))
 	f.Add([]byte("\xf3\x0f\x1e\xfa\x0f\x01\xca\x66\x0f\x01\xcb"), ^uint64(0))
+	f.Add([]byte(kcfiOff+callR11+kcfi+jmpR11), uint64(at))
+	f.Add([]byte(paranoid72+jneBack+callR11+fineibt615+callR11), uint64(at))
+	f.Add([]byte(preamble615One+"\xf5"+preamble72[:9]+"\x2e\x2e\xe8\x00\x00\x00\x00\x75\xee\x48\x0f\x45\xf8\xc3"), uint64(at))
+	f.Add([]byte("\x75\xfd\x41\xff\xe3\xcc\xf3\x48\x0f\x1e\xf8"), uint64(0xffffffffc0100061))
 	f.Fuzz(func(t *testing.T, code []byte, addr uint64) {
 		n := 0
 		for inst := range Decode(code, addr) {
@@ -152,10 +156,17 @@ func FuzzDecode(f *testing.F) {
 		NameIndirectThunk(code, addr, resolve)
 		NameIndirectThunk(code, addr, nil)
 		NameReturnThunk(code, addr, resolve)
-		sites, _ := Sites(code, addr, resolve, func(uint64) []byte { return code })
+		follow := func(uint64) []byte { return code }
+		if p, ok := NamePreamble(code, addr, follow); ok != (Landing(code, addr) != addr) || p.Instructions > maxThunk {
+			t.Fatalf("preamble %+v, %v", p, ok)
+		}
+		if n := ThunkInstructions(addr, follow); n > maxThunk {
+			t.Fatalf("%d instructions", n)
+		}
+		sites, _ := Sites(code, addr, resolve, follow)
 		for _, s := range sites {
-			if s.Offset >= uint64(len(code)) {
-				t.Fatalf("site at %d of %d bytes", s.Offset, len(code))
+			if s.Offset >= uint64(len(code)) || s.CheckLen > s.Offset || (s.Check == CheckNone) != (s.CheckLen == 0) {
+				t.Fatalf("%+v in %d bytes", s, len(code))
 			}
 		}
 	})

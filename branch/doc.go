@@ -11,5 +11,6 @@
 // It is pure. Bytes come from wherever the caller has them; names of
 // addresses come through a [Resolver].
 //
-// Thunk shapes are those of arch/x86/lib/retpoline.S from Linux 4.15 to 6.18.
+// Thunk shapes are those of arch/x86/lib/retpoline.S from Linux 4.15 to 7.2, those of CFI those of
+// arch/x86/kernel/alternative.c from 6.2 to 7.2.
 package branch

@@ -256,6 +256,10 @@ func measure(p *[16]byte, s *Step) {
 		case 0xeb:
 			s.Kind, s.Target = JumpDirect, uint64(int8(p[i&15]))
 			i++
+			if i == 2 && overHash(p) {
+				s.Target -= hashLen
+				i += hashLen
+			}
 		case 0xe0, 0xe1, 0xe2, 0xe3,
 			0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77,
 			0x78, 0x79, 0x7a, 0x7b, 0x7c, 0x7d, 0x7e, 0x7f:
@@ -362,8 +366,11 @@ func (s *Step) group(p *[16]byte, i uint, op byte, escaped bool, saw uint8, rex 
 	if escaped {
 		switch op {
 		case 0x1e:
-			if saw&sawRep != 0 && (m == 0xfa || m == 0xfb) {
+			switch {
+			case saw&sawRep != 0 && (m == 0xfa || m == 0xfb):
 				s.special = pad
+			case saw&sawRep != 0 && rex&8 != 0 && m == 0xf8: // ibhf
+				s.Kind = Fence
 			}
 		case 0x1f:
 			s.special = pad

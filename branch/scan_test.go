@@ -87,6 +87,7 @@ func TestScan(t *testing.T) {
 func FuzzScan(f *testing.F) {
 	f.Add([]byte("\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xe9\x91\x0a\x00\x00\x90"), uint64(at))
 	f.Add([]byte("\xc5\xf8\x77\x62\xf1\x7d\x48\x6f\x46\x01\xff\x15\x00\x00\x00\x00"), uint64(0))
+	f.Add([]byte(kcfiOff+callR11+paranoid72+"\x2e\xe8\x00\x00\x00\x00"), uint64(at))
 	f.Fuzz(func(t *testing.T, code []byte, addr uint64) {
 		n, end := 0, addr+uint64(len(code))
 		var steps []Step

@@ -33,6 +33,11 @@ type Site struct {
 	Thunk string
 	// Target is the address of the thunk, 0 when there is no thunk.
 	Target uint64
+	// Check is how CFI tests the target, CheckLen how many bytes of code that has in
+	// front of the branch. With the preamble of FineIBT ([Check.Preamble]) Register is 16
+	// less than the address of the function.
+	Check    Check
+	CheckLen uint64
 }
 
 // Returns counts the returns of functions: by the symbol of the thunk they
@@ -67,7 +72,8 @@ func Sites(code []byte, addr uint64, resolve Resolver, follow Follow) ([]Site, R
 		case b.Returns():
 			returns[b.Name]++
 		case b.Indirect():
-			site := Site{Offset: b.Offset, Kind: b.siteKind(), Jump: b.Jump, Register: b.Register, Target: b.Target}
+			site := Site{Offset: b.Offset, Kind: b.siteKind(), Jump: b.Jump, Register: b.Register, Target: b.Target,
+				Check: b.Check, CheckLen: b.CheckLen}
 			if b.Target != 0 {
 				site.Thunk = b.Name
 			}

@@ -222,6 +222,9 @@ const (
 	ReturnSRSO ReturnKind = "SRSO safe ret"
 	// ReturnITS is ret in the upper half of a cache line (Linux 6.15).
 	ReturnITS ReturnKind = "ITS return thunk"
+	// ReturnUnpatched warns and returns: it is left where the kernel missed a return
+	// when it put the return thunk that it chose (Linux 6.9).
+	ReturnUnpatched ReturnKind = "unpatched return thunk"
 	// ReturnCallDepth counts call depth and refills the return stack now
 	// and then (Linux 6.2).
 	ReturnCallDepth ReturnKind = "call-depth return thunk"
@@ -241,6 +244,8 @@ func NameReturnThunk(code []byte, addr uint64, resolve Resolver) ReturnKind {
 		return ReturnITS
 	case "call_depth_return_thunk":
 		return ReturnCallDepth
+	case warnThunk:
+		return ReturnUnpatched
 	}
 	var insts []Inst
 	for inst := range Decode(code[:min(len(code), 32)], addr) {
@@ -272,7 +277,10 @@ func NameReturnThunk(code []byte, addr uint64, resolve Resolver) ReturnKind {
 	return ReturnUnknown
 }
 
+// warnThunk is where __x86_return_thunk jumps to when another return thunk was chosen.
+const warnThunk = "warn_thunk_thunk"
+
 // ReturnThunk tells whether name is that of a return thunk.
 func ReturnThunk(name string) bool {
-	return strings.HasSuffix(name, "_return_thunk")
+	return strings.HasSuffix(name, "_return_thunk") || name == warnThunk
 }

@@ -51,7 +51,7 @@ type pair struct {
 // returning or for what guards against speculation.
 func leaves(b *branch.Branch, start, end uint64) bool {
 	switch b.Class {
-	case branch.ClassBHI, branch.ClassUntrain, branch.ClassFar:
+	case branch.ClassBHI, branch.ClassPoison, branch.ClassUntrain, branch.ClassFar:
 		return false
 	}
 	if b.Returns() || b.Conditional {
