@@ -1,0 +1,525 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+func TestAgentRefuses(t *testing.T) {
+	testutil.Root(t)
+	dir := t.TempDir()
+	refuses(t, "agent", []refused{
+		{"argument", []string{"x"}, exitUsage, `"x"`},
+		{"once and every", []string{"--once", "--every", "1h"}, exitUsage, "choose one"},
+		{"every 1s", []string{"--every", "1s"}, exitUsage, "--every 1s"},
+		{"every 0", []string{"--every", "0"}, exitUsage, "--every 0s"},
+		{"splay", []string{"--splay", "-1s"}, exitUsage, "--splay -1s"},
+		{"check-every alone", []string{"--check-every", "1m"}, exitUsage, "goes with --every"},
+		{"check-every 0", []string{"--every", "1h", "--check-every", "0"}, exitUsage, "--check-every 0s"},
+		{"listen alone", []string{"--listen", ":1"}, exitUsage, "--listen goes with --every"},
+		{"metrics-config alone", []string{"--metrics-config", dir}, exitUsage, "needs --listen"},
+		{"save with every", []string{"--every", "1h", "--save", dir + "/x"}, exitUsage, "--save is of one record"},
+		{"token alone", []string{"--token-file", dir}, exitUsage, "go with --post"},
+		{"password in URL", []string{"--post", "https://a:b@c/"}, exitUsage, "a password in a URL"},
+		{"CPU", []string{"--cpu", "9999"}, exitUsage, "CPU 9999"},
+		{"load", []string{"--max-load", "0"}, exitUsage, "--max-load"},
+		{"label", []string{"--label", "rack"}, exitUsage, "give NAME=VALUE"},
+		{"no folder", []string{"--records", dir + "/none"}, exitUsage, "there is no such folder"},
+		{"no textfile folder", []string{"--textfile", dir + "/none"}, exitUsage, "there is no such folder"},
+	})
+}
+
+// Without rights the exit code is 4, and one line says which are missing.
+func TestAgentRights(t *testing.T) {
+	testutil.Root(t)
+	code, stderr := -1, ""
+	err := testutil.Capable(t, func() error {
+		code, _, stderr = unthunk(t, "agent", "--state", t.TempDir())
+		return nil
+	})
+	if err != nil || code != exitMissing || !strings.Contains(stderr, "CAP_SYS_ADMIN") {
+		t.Errorf("exit code %d, %v: %s", code, err, stderr)
+	}
+}
+
+// anyBusy are the flags of an agent that measures however busy the machine is.
+var anyBusy = []string{"--max-load", "1000", "--max-steal", "100"}
+
+// agentOf runs an agent that was built, and reads its record.
+func agentOf(t *testing.T, exe string, args ...string) (*record.Agent, string) {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.Command(exe, append([]string{"agent", "--json", "--state", t.TempDir()}, args...)...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s", err, &stderr)
+	}
+	saved, err := record.Parse(stdout.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return saved.Agent(), stdout.String()
+}
+
+// children are the processes that a process has started, by /proc.
+func children(pid int) (all []int) {
+	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, path := range tasks {
+		b, _ := os.ReadFile(path)
+		for _, field := range strings.Fields(string(b)) {
+			if n, err := strconv.Atoi(field); err == nil {
+				all = append(all, n)
+			}
+		}
+	}
+	return all
+}
+
+// programTypes are the types of the BPF programs that a process has open, and whether it has switched run statistics on or
+// holds a link to anything but an XDP program.
+func forbidden(pid int) (found []string) {
+	allowed := map[string]bool{
+		strconv.Itoa(int(ebpf.XDP)): true, strconv.Itoa(int(ebpf.SocketFilter)): true, strconv.Itoa(int(ebpf.Syscall)): true,
+	}
+	infos, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
+	for _, path := range infos {
+		link, _ := os.Readlink(strings.Replace(path, "fdinfo", "fd", 1))
+		if strings.Contains(link, "stats") || strings.Contains(link, "perf_event") {
+			found = append(found, link)
+		}
+		b, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(b)) {
+			key, value, _ := strings.Cut(line, ":")
+			value = strings.TrimSpace(value)
+			if key == "prog_type" && !allowed[value] || key == "link_type" && value != "xdp" {
+				found = append(found, key+" "+value)
+			}
+		}
+	}
+	return found
+}
+
+// While it measures, an agent has at most four entries of the BPF dispatcher, nothing at a tracepoint, and run statistics
+// as they are; and the devices of its network namespace stay as they are.
+func TestAgentSafe(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	k, err := kernel.OpenNamed(func(name, _ []byte) bool { return kernel.DispatcherSymbol(name) })
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer k.Close()
+	before := linksNow(t)
+	file := filepath.Join(t.TempDir(), "agent.json")
+	cmd := exec.Command(exe, append([]string{"agent", "--state", t.TempDir(), "--save", file}, anyBusy...)...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	most, looks := 0, 0
+	for running := true; running; {
+		select {
+		case err := <-ended:
+			if err != nil {
+				t.Fatal(err)
+			}
+			running = false
+		case <-time.After(5 * time.Millisecond):
+		}
+		for _, pid := range children(cmd.Process.Pid) {
+			if found := forbidden(pid); found != nil {
+				t.Fatalf("it has %v", found)
+			}
+			most = max(most, entries(t, k, pid))
+			looks++
+		}
+	}
+	saved, err := record.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := saved.Agent()
+	if most > 4 || doc.Cost.Slots > 4 {
+		t.Errorf("%d entries of the BPF dispatcher were seen, the record says %d", most, doc.Cost.Slots)
+	}
+	if looks < 10 {
+		t.Errorf("its children were looked at %d times", looks)
+	}
+	if doc.Measured != nil && (most == 0 || doc.Cost.Slots != 4) {
+		t.Errorf("it measured with %d entries seen, and %d in the record", most, doc.Cost.Slots)
+	}
+	if d := cmp.Diff(before, linksNow(t)); d != "" {
+		t.Errorf("devices changed:\n%s", d)
+	}
+	checkAgent(t, doc)
+}
+
+// entries is how many programs of a process are in the BPF dispatcher.
+func entries(t *testing.T, k *kernel.Kernel, pid int) (n int) {
+	t.Helper()
+	h := holds(t, pid)
+	slices.Sort(h.progs)
+	now, _, err := k.Dispatcher()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range slices.Compact(h.progs) {
+		p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
+		if err != nil {
+			continue // gone by now
+		}
+		functions, err := kernel.Program(p)
+		p.Close()
+		if err == nil && functions != nil && kernel.Dispatched(now, functions[0]) {
+			n++
+		}
+	}
+	return n
+}
+
+// linksNow are the devices here with what can be set of them, less counters.
+func linksNow(t *testing.T) (all []string) {
+	t.Helper()
+	links, err := netlink.LinkList()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		a := *l.Attrs()
+		xdp := ""
+		if a.Xdp != nil {
+			xdp = fmt.Sprintf("%+v", *a.Xdp)
+		}
+		all = append(all, fmt.Sprintf("%s %d %v mtu %d, qlen %d, promisc %d, gso %d, queues %d %d, xdp %s",
+			a.Name, a.Index, a.Flags, a.MTU, a.TxQLen, a.Promisc, a.GSOMaxSize, a.NumRxQueues, a.NumTxQueues, xdp))
+	}
+	return all
+}
+
+// checkAgent checks what each record has: all parts were read; and there are numbers, or the reason why not.
+func checkAgent(t *testing.T, doc *record.Agent) {
+	t.Helper()
+	if len(doc.Findings) == 0 || len(doc.Paths) == 0 || doc.Host.Kernel == "" || doc.Host.IndirectThunk == "" {
+		t.Errorf("not read: %d findings, %d paths, kernel %q; refused: %v", len(doc.Findings), len(doc.Paths), doc.Host.Kernel, doc.Refused)
+	}
+	if doc.Machine.ID == "" || doc.Cost.CPUSeconds <= 0 || doc.Cost.PeakBytes == 0 {
+		t.Errorf("machine %+v, cost %+v", doc.Machine, doc.Cost)
+	}
+	if doc.Measured == nil {
+		i := slices.IndexFunc(doc.Refused, func(r record.AgentRefusal) bool { return r.Part == "measure" })
+		if i < 0 || doc.Refused[i].Reason != "time" && doc.Refused[i].Reason != "load" {
+			t.Errorf("not measured: %v", doc.Refused)
+		}
+		return
+	}
+	var rows []string
+	for _, row := range doc.Rows {
+		rows = append(rows, row.Name)
+	}
+	for _, name := range []string{"control", "callback/loop", "map-lookup/lpm", "direct-call"} {
+		if !slices.Contains(rows, name) {
+			t.Errorf("no row %s: %v", name, rows)
+		}
+	}
+	if len(doc.Redirect) != 3 {
+		t.Errorf("%d rows of the redirect", len(doc.Redirect))
+	}
+}
+
+// A load or a steal above what it states is a refusal, and all else is read.
+func TestAgentTooBusy(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	doc, _ := agentOf(t, build(t), "--max-load", "1e-9")
+	checkAgent(t, doc)
+	if doc.Measured != nil || len(doc.Rows)+len(doc.Redirect) > 0 || len(doc.Refused) != 1 || doc.Refused[0].Reason != "load" {
+		t.Errorf("measured %v; refused %v", doc.Measured, doc.Refused)
+	}
+}
+
+// An anonymous record has no name, address or identity of the machine.
+func TestAgentAnonymous(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	doc, text := agentOf(t, exe, "--anonymous", "--max-load", "1e-9", "--label", "group=canary")
+	if doc.Machine.Name != "" || doc.Machine.Labels["group"] != "canary" {
+		t.Errorf("%+v", doc.Machine)
+	}
+	open, _ := agentOf(t, exe, "--max-load", "1e-9")
+	if open.Machine.ID != doc.Machine.ID || open.Machine.Boot != doc.Machine.Boot {
+		t.Error("the identity of an anonymous record is another one")
+	}
+	names := map[string]string{}
+	add := func(what, name string) {
+		if name = strings.TrimSpace(name); name != "" && name != "lo" {
+			names[what+" "+name] = name
+		}
+	}
+	host, _ := os.Hostname()
+	for _, file := range []string{"/etc/machine-id", "/proc/sys/kernel/random/boot_id", "/sys/class/dmi/id/product_uuid"} {
+		b, _ := os.ReadFile(file)
+		add(file, string(b))
+		add(file, strings.ReplaceAll(string(b), "-", ""))
+	}
+	devices, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range devices {
+		add("device", d.Name)
+		add("address", d.HardwareAddr.String())
+		add("address", strings.ReplaceAll(d.HardwareAddr.String(), ":", ""))
+		addresses, _ := d.Addrs()
+		for _, a := range addresses {
+			if ip, _, err := net.ParseCIDR(a.String()); err == nil && !ip.IsLoopback() {
+				add("address", ip.String())
+			}
+		}
+	}
+	for what, name := range names {
+		if strings.Contains(text, name) {
+			t.Errorf("the record has the %s", what)
+		}
+	}
+	// The host's name may be a word of its own elsewhere: vm.
+	for _, quoted := range []string{`"` + host + `"`, " " + host + " "} {
+		if strings.Contains(text, quoted) {
+			t.Errorf("the record has the host's name %s", quoted)
+		}
+	}
+}
+
+// An agent that is killed at any moment leaves nothing, its children neither.
+func TestAgentKill(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	before := linksNow(t)
+	held := 0
+	for n := range 8 {
+		cmd := exec.Command(exe, append([]string{"agent", "--state", t.TempDir()}, anyBusy...)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Duration(rand.N(4000)) * time.Millisecond)
+		pids := append(children(cmd.Process.Pid), cmd.Process.Pid)
+		var h holdings
+		for _, pid := range pids {
+			more := holds(t, pid)
+			h.progs, h.maps, h.links = append(h.progs, more.progs...), append(h.maps, more.maps...), append(h.links, more.links...)
+			h.namespaces = append(h.namespaces, more.namespaces...)
+		}
+		held += len(h.progs)
+		if err := cmd.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		cmd.Wait()
+		testutil.Eventually(t, fmt.Sprintf("kill %d: children are gone", n), func() bool {
+			return !slices.ContainsFunc(pids, func(pid int) bool { return syscall.Kill(pid, 0) == nil })
+		})
+		testutil.Eventually(t, fmt.Sprintf("kill %d: nothing is left", n), func() bool { return len(h.left()) == 0 })
+	}
+	if held == 0 {
+		t.Error("no kill came while anything was held")
+	}
+	if d := cmp.Diff(before, linksNow(t)); d != "" {
+		t.Errorf("devices changed:\n%s", d)
+	}
+}
+
+// SIGTERM ends an agent soon, at any moment, with nothing written.
+func TestAgentSignal(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	for _, args := range [][]string{{}, {"--every", "1h"}, {"--splay", "1h"}} {
+		for _, after := range []time.Duration{100 * time.Millisecond, time.Second, 2500 * time.Millisecond} {
+			dir := t.TempDir()
+			cmd := exec.Command(exe, slices.Concat([]string{"agent", "--state", dir, "--records", dir}, anyBusy, args)...)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after)
+			began := time.Now()
+			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			late := time.AfterFunc(time.Minute, func() { cmd.Process.Kill() })
+			cmd.Wait()
+			if !late.Stop() {
+				t.Errorf("%v, SIGTERM after %v: it did not end", args, after)
+			}
+			t.Logf("%v, SIGTERM after %v: ended in %v", args, after, time.Since(began))
+		}
+	}
+}
+
+// A run hands its record and its metrics to all that ask for them, and the next one knows of it.
+func TestAgentOutputs(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	var mu sync.Mutex
+	var got []string
+	away := true
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		defer mu.Unlock()
+		if away {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		b, _ := io.ReadAll(r.Body)
+		saved, err := record.Parse(b)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		got = append(got, saved.Run)
+	}))
+	defer server.Close()
+	dir := t.TempDir()
+	args := []string{"agent", "--max-load", "1e-9", "--state", filepath.Join(dir, "state"), "--records", dir, "--textfile", dir,
+		"--post", server.URL}
+	var reasons, runs []string
+	for n := range 2 {
+		mu.Lock()
+		away = n == 0
+		mu.Unlock()
+		out, err := exec.Command(exe, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		if waits := strings.Contains(string(out), "1 records wait"); waits != (n == 0) {
+			t.Errorf("run %d:\n%s", n, out)
+		}
+		files, _ := filepath.Glob(filepath.Join(dir, "*.json"))
+		if len(files) != n+1 {
+			t.Fatalf("%d records", len(files))
+		}
+		for _, file := range files {
+			saved, err := record.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.Contains(runs, saved.Run) {
+				runs, reasons = append(runs, saved.Run), append(reasons, saved.Agent().Reason)
+			}
+		}
+		text := readFile(t, filepath.Join(dir, "unthunk.prom"))
+		for _, want := range []string{"unthunk_host_info{", `unthunk_refused{reason="load"} 1`, "unthunk_agent_cpu_seconds ",
+			fmt.Sprintf("unthunk_agent_waiting_records %d", 1-n)} {
+			if !strings.Contains(text, want) {
+				t.Errorf("run %d: metrics lack %s:\n%s", n, want, text)
+			}
+		}
+	}
+	if d := cmp.Diff([]string{record.AgentBoot, record.AgentAsked}, reasons); d != "" {
+		t.Errorf("reasons:\n%s", d)
+	}
+	slices.Sort(got)
+	slices.Sort(runs)
+	if d := cmp.Diff(runs, got); d != "" {
+		t.Errorf("the server got other records:\n%s", d)
+	}
+}
+
+// fleetMachine is a record of a machine with so many XDP programs.
+func fleetMachine(programs int) *record.Agent {
+	doc := recordtest.Agent("run", 1, 12)
+	doc.Programs, doc.Code = nil, nil
+	for i := range programs {
+		name := fmt.Sprintf("id:%d", i+1)
+		doc.Programs = append(doc.Programs, record.ProgramRow{Name: name, ID: uint32(i + 1), Program: "xdp", Type: "xdp", Tag: "0123456789abcdef",
+			Dispatcher: "in", Attached: []record.Attachment{{Device: fmt.Sprintf("veth%d", i), Mode: "native"}}})
+		doc.Code = append(doc.Code, record.ProgramCode{Name: name, Indirect: 2})
+	}
+	doc.Refused = []record.AgentRefusal{
+		{Part: "check", Reason: "failed", Text: "a"}, {Part: "xray", Reason: "kernel", Text: "b"}, {Part: "prog-xray", Reason: "kernel", Text: "c"},
+		{Part: "measure", Reason: "load", Text: "d"},
+	}
+	return doc
+}
+
+// A machine has at most 40 series, however many programs it has, and no series twice; what is left out is counted.
+func TestAgentSeries(t *testing.T) {
+	t.Parallel()
+	for _, programs := range []int{0, 1, 200} {
+		doc := fleetMachine(programs)
+		m := &agentMetrics{doc: doc, measured: doc, waiting: 3, dropped: 1}
+		b, err := m.text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		series := map[string]bool{}
+		for line := range strings.Lines(string(b)) {
+			if name, _, ok := strings.Cut(line, " "); ok && !strings.HasPrefix(line, "#") {
+				if series[name] {
+					t.Errorf("twice: %s", name)
+				}
+				series[name] = true
+			}
+		}
+		shown := strings.Count(string(b), "\nunthunk_xdp_program_info{")
+		if len(series) > maxSeries || programs == 200 && len(series) != maxSeries {
+			t.Errorf("%d programs: %d series", programs, len(series))
+		}
+		for _, want := range []string{
+			fmt.Sprintf("unthunk_xdp_programs %d\n", programs), fmt.Sprintf("unthunk_xdp_programs_left_out %d\n", programs-shown),
+			`unthunk_refused{reason="kernel"} 2`, `unthunk_price_low_seconds{row="callback/loop"}`, `unthunk_redirect_seconds{bulk="64"}`,
+		} {
+			if !strings.Contains(string(b), want) {
+				t.Errorf("%d programs: no %q in\n%s", programs, want, b)
+			}
+		}
+	}
+	if b, err := (&agentMetrics{}).text(); err != nil || len(b) != 0 {
+		t.Errorf("before the first run: %q, %v", b, err)
+	}
+}
+
+// promtool finds nothing to say of the metrics.
+func TestAgentPromtool(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("promtool"); err != nil {
+		testutil.Missing(t, "promtool")
+	}
+	doc := fleetMachine(3)
+	b, err := (&agentMetrics{doc: doc, measured: doc}).text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("promtool", "check", "metrics")
+	cmd.Stdin = bytes.NewReader(b)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}

@@ -1,0 +1,171 @@
+package agent
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// server takes records, unless its answer is another one.
+type server struct {
+	*httptest.Server
+	mu     sync.Mutex
+	answer int
+	got    []string
+	tokens []string
+}
+
+func newServer(t *testing.T) *server {
+	s := &server{answer: http.StatusOK}
+	s.Server = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		b, _ := io.ReadAll(r.Body)
+		s.tokens = append(s.tokens, r.Header.Get("Authorization"))
+		answer := s.answer
+		if string(b) == "bad" {
+			answer = http.StatusUnprocessableEntity
+		}
+		if answer == http.StatusOK {
+			s.got = append(s.got, string(b))
+		}
+		if answer == http.StatusFound {
+			w.Header().Set("Location", "/elsewhere")
+		}
+		w.WriteHeader(answer)
+	}))
+	t.Cleanup(s.Close)
+	return s
+}
+
+func (s *server) set(answer int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.answer = answer
+}
+
+// What a server does not take waits, in order, and is sent when the server is back.
+func TestPost(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("secret\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := Post{URL: s.URL, TokenFile: token, Spool: filepath.Join(dir, "spool")}
+	if err := p.Check(); err != nil {
+		t.Fatal(err)
+	}
+	add := func(name, text string) {
+		t.Helper()
+		if dropped, err := p.Add(name, []byte(text)); err != nil || dropped != 0 {
+			t.Fatalf("%d dropped, %v", dropped, err)
+		}
+	}
+	add("1.json", "one")
+	for _, answer := range []int{http.StatusServiceUnavailable, http.StatusUnauthorized, http.StatusFound, http.StatusTooManyRequests} {
+		s.set(answer)
+		if sent, err := p.Send(t.Context()); err == nil || sent != 0 || p.Waiting() != 1 {
+			t.Errorf("answer %d: %d sent, %d wait, %v", answer, sent, p.Waiting(), err)
+		}
+	}
+	add("2.json", "two")
+	away := p
+	away.URL = "http://127.0.0.1:1" // nobody listens
+	if sent, err := away.Send(t.Context()); err == nil || sent != 0 || p.Waiting() != 2 {
+		t.Errorf("away: %d sent, %d wait, %v", sent, p.Waiting(), err)
+	}
+	add("3.json", "bad")
+	add("4.json", "four")
+	s.set(http.StatusOK)
+	sent, err := p.Send(t.Context())
+	if sent != 3 || err == nil || p.Waiting() != 0 {
+		t.Errorf("%d sent, %d wait, %v", sent, p.Waiting(), err)
+	}
+	if !slices.Equal(s.got, []string{"one", "two", "four"}) {
+		t.Errorf("the server got %v", s.got)
+	}
+	if b, err := os.ReadFile(filepath.Join(p.Spool, "3.json.refused")); err != nil || string(b) != "bad" {
+		t.Errorf("what the server refused is %q, %v", b, err)
+	}
+	if slices.ContainsFunc(s.tokens, func(token string) bool { return token != "Bearer secret" }) {
+		t.Errorf("tokens %v", s.tokens)
+	}
+	if sent, err := p.Send(t.Context()); sent != 0 || err != nil {
+		t.Errorf("nothing waits: %d sent, %v", sent, err)
+	}
+}
+
+// The spool holds so many records, and drops the oldest. So do those that were refused.
+func TestSpoolBounded(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	p := Post{URL: s.URL, Spool: t.TempDir()}
+	dropped := 0
+	for i := range MaxSpooled + 5 {
+		n, err := p.Add(fmt.Sprintf("%03d.json", i), []byte("bad"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dropped += n
+	}
+	files, err := p.waiting()
+	if err != nil || len(files) != MaxSpooled || dropped != 5 || filepath.Base(files[0]) != "005.json" {
+		t.Errorf("%d wait, %d dropped, the oldest is %s, %v", len(files), dropped, files[0], err)
+	}
+	for range 2 {
+		if _, err := p.Send(t.Context()); err == nil {
+			t.Error("refused records are no error")
+		}
+		if _, err := p.Add("999.json", []byte("bad")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused, err := filepath.Glob(filepath.Join(p.Spool, "*.refused"))
+	if err != nil || len(refused) != MaxSpooled {
+		t.Errorf("%d were put aside, %v", len(refused), err)
+	}
+	// One that is too large by itself stays: it is the newest.
+	if n, err := p.Add("z.json", make([]byte, maxSpooledBytes+1)); err != nil || n != 1 || p.Waiting() != 1 {
+		t.Errorf("%d dropped, %d wait, %v", n, p.Waiting(), err)
+	}
+}
+
+func TestPostCheck(t *testing.T) {
+	t.Parallel()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		p    Post
+		want string
+	}{
+		{Post{URL: "https://fleet.example/records", TokenFile: token}, ""},
+		{Post{URL: "http://[::1]:9/", TokenFile: token}, ""},
+		{Post{URL: "http://fleet.example/records"}, ""},
+		{Post{URL: "http://fleet.example/records", TokenFile: token}, "in the clear"},
+		{Post{URL: "https://me:secret@fleet.example/"}, "a password in a URL"},
+		{Post{URL: "fleet.example/records"}, "is not an address"},
+		{Post{URL: "ftp://fleet.example/"}, "is not an address"},
+		{Post{URL: "http://%"}, "cannot be read"},
+		{Post{URL: "https://fleet.example/", TokenFile: token + "x"}, "no such file"},
+		{Post{URL: "https://fleet.example/", CAFile: t.TempDir()}, "read "},
+	} {
+		err := test.p.Check()
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%+v: %v, want %q", test.p, err, test.want)
+		}
+		if err != nil && strings.Contains(err.Error(), "secret") {
+			t.Errorf("%+v: the error has the password: %v", test.p, err)
+		}
+	}
+}
