@@ -458,13 +458,15 @@ func fleetMachine(programs int) *record.Agent {
 	doc.Programs, doc.Code = nil, nil
 	for i := range programs {
 		name := fmt.Sprintf("id:%d", i+1)
-		doc.Programs = append(doc.Programs, record.ProgramRow{Name: name, ID: uint32(i + 1), Program: "xdp", Type: "xdp", Tag: "0123456789abcdef",
-			Dispatcher: "in", Attached: []record.Attachment{{Device: fmt.Sprintf("veth%d", i), Mode: "native"}}})
+		doc.Programs = append(doc.Programs, record.ProgramRow{
+			Name: name, ID: uint32(i + 1), Program: "xdp", Type: "xdp", Tag: "0123456789abcdef", Dispatcher: "in",
+			Attached: []record.Attachment{{Device: fmt.Sprintf("veth%d", i), Mode: "native"}},
+		})
 		doc.Code = append(doc.Code, record.ProgramCode{Name: name, Indirect: 2})
 	}
 	doc.Refused = []record.AgentRefusal{
-		{Part: "check", Reason: "failed", Text: "a"}, {Part: "xray", Reason: "kernel", Text: "b"}, {Part: "prog-xray", Reason: "kernel", Text: "c"},
-		{Part: "measure", Reason: "load", Text: "d"},
+		{Part: "check", Reason: "failed", Text: "a"}, {Part: "xray", Reason: "kernel", Text: "b"},
+		{Part: "prog-xray", Reason: "kernel", Text: "c"}, {Part: "measure", Reason: "load", Text: "d"},
 	}
 	return doc
 }

@@ -177,9 +177,10 @@ func TestDue(t *testing.T) {
 		want  Why
 		due   bool
 	}{
-		"first of all":     {State{}, f, week, Why{Reason: record.AgentBoot}, true},
-		"boot":             {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot = "c" }), week, Why{Reason: record.AgentBoot}, true},
-		"boot of a kernel": {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot, f.Kernel = "c", "l" }), week, Why{record.AgentBoot, []string{"kernel"}}, true},
+		"first of all": {State{}, f, week, Why{Reason: record.AgentBoot}, true},
+		"boot":         {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot = "c" }), week, Why{Reason: record.AgentBoot}, true},
+		"boot of a kernel": {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot, f.Kernel = "c", "l" }), week,
+			Why{record.AgentBoot, []string{"kernel"}}, true},
 		"programs": {State{Facts: f, Run: at}, with(func(f *Facts) { f.Programs = []string{"x"} }), week,
 			Why{record.AgentChanged, []string{"programs"}}, true},
 		"not yet":           {State{Facts: f, Run: at.Add(-week + time.Minute)}, f, week, Why{Reason: record.AgentAsked}, false},

@@ -40,6 +40,10 @@ func ways() []way {
 			c, err := Records(old, new, opts)
 			return c, err
 		}},
+		{[]string{"agent"}, false, func(old, new *record.Saved, opts Options) (record.Changes, error) {
+			c, err := Records(old, new, opts)
+			return c, err
+		}},
 		{[]string{"prog-cost"}, false, func(old, new *record.Saved, opts Options) (record.Changes, error) {
 			c, err := Records(old, new, opts)
 			return c, err

@@ -32,7 +32,7 @@ func newRows(old, new *record.Saved, opts Options) *rows {
 }
 
 // measures reports whether the record is of a kind that has rows of bench.
-func measures(r *record.Saved) bool { return r.Bench() != nil }
+func measures(r *record.Saved) bool { return r.Bench() != nil || r.Agent() != nil }
 
 // prices reports whether the record has prices: one of tax has, though it may
 // have been stopped before the first.
@@ -58,8 +58,8 @@ func rowEntries(r *record.Saved) []entry {
 	if !measures(r) {
 		return nil
 	}
-	es := make([]entry, len(r.Bench().Rows))
-	for i, row := range r.Bench().Rows {
+	es := make([]entry, len(r.Redirects()))
+	for i, row := range r.Redirects() {
 		es[i] = entry{row.Name, row.Labels, row.Ns, row.Refused, row.Samples, row.Rounds, nil, false}
 	}
 	return es

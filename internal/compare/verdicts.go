@@ -16,12 +16,12 @@ const otherVerdicts = 0.001
 // warnVerdicts says of which programs the packets met another fate: what they take is then not what the same work takes.
 func (c *rows) warnVerdicts(old, new *record.Saved) {
 	was := make(map[string]record.Verdicts)
-	for _, row := range old.Bench().Rows {
+	for _, row := range old.Redirects() {
 		if row.Verdicts != nil {
 			was[row.Name] = *row.Verdicts
 		}
 	}
-	for _, row := range new.Bench().Rows {
+	for _, row := range new.Redirects() {
 		before, ok := was[row.Name]
 		if !ok || row.Verdicts == nil {
 			continue

@@ -95,13 +95,23 @@ func AgentPrograms(a *record.Agent) string {
 	return said + "."
 }
 
+// AgentCalls says what a row of agent prices, in few words; empty for rows that it does not know.
+func AgentCalls(row string) string {
+	return map[string]string{
+		"control":        "nothing: two loads of one program",
+		"callback/loop":  "an indirect call: of bpf_loop's callback",
+		"map-lookup/lpm": "an indirect call: of a map's lookup",
+		"direct-call":    "a direct call and its return",
+	}[row]
+}
+
 // AgentFindings says how many findings of check warn.
 func AgentFindings(a *record.Agent) string {
 	count := make(map[host.Level]int)
 	for _, f := range a.Findings {
 		count[f.Level]++
 	}
-	return fmt.Sprintf("%s of check, %d note, %d could not be seen.", many(count[host.LevelWarn], "warning"), count[host.LevelNote],
+	return fmt.Sprintf("check: %s, %s, %d not seen.", many(count[host.LevelWarn], "warning"), many(count[host.LevelNote], "note"),
 		count[host.LevelUnknown])
 }
 

@@ -175,8 +175,22 @@ func (s *Saved) Stages() *Profile {
 	return p
 }
 
-// Prices are those of a record of tax, or of a run that has some.
+// Redirects are the rows of a record of bench, of a run, or of an agent.
+func (s *Saved) Redirects() []BenchRow {
+	if a := s.Agent(); a != nil {
+		return a.Redirect
+	}
+	if b := s.Bench(); b != nil {
+		return b.Rows
+	}
+	return nil
+}
+
+// Prices are those of a record of tax, or of a run or an agent that has some.
 func (s *Saved) Prices() []TaxRow {
+	if a := s.Agent(); a != nil {
+		return a.Rows
+	}
 	if t := s.Tax(); t != nil {
 		return t.Rows
 	}

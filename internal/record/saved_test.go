@@ -50,6 +50,7 @@ func savedTexts(t testing.TB) map[string]string {
 		"lab comparison": recordtest.Marshal(t, compare.Labs(l, &other)),
 		"equal labs":     recordtest.Marshal(t, compare.Labs(l, l)),
 		"gate":           recordtest.Marshal(t, gateOf(t)),
+		"agent":          recordtest.Marshal(t, recordtest.Agent("run", 1, 12)),
 		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
 		"cost":           recordtest.Marshal(t, recordtest.Cost("run", 1, 1)),
 		"watch":          recordtest.Marshal(t, recordtest.Watch("run", 1)),

@@ -20,8 +20,9 @@ func Agent(w io.Writer, opts Options, doc *record.Agent) error {
 	p.wrap("", cells.Join("", cmp.Or(doc.Machine.Name, doc.Machine.ID), ": Linux ", h.Kernel, ", ", h.CPU))
 	p.wrap("", conclusion.AgentMachine(doc))
 	fmt.Fprintln(&p.buf)
+	notes := newFootnotes(doc.Warnings)
 	if doc.Measured != nil {
-		p.agentNumbers(doc)
+		p.agentNumbers(doc, notes)
 		fmt.Fprintln(&p.buf)
 	}
 	for _, text := range []string{conclusion.AgentPaths(doc), conclusion.AgentPrograms(doc), conclusion.AgentFindings(doc)} {
@@ -36,34 +37,37 @@ func Agent(w io.Writer, opts Options, doc *record.Agent) error {
 		}
 		p.wrap("! ", fmt.Sprintf("%s (%s): %s", what, r.Reason, r.Text))
 	}
-	newFootnotes(doc.Warnings).write(p)
+	notes.write(p)
 	fmt.Fprintln(&p.buf)
 	p.wrap("", conclusion.AgentCost(doc))
 	return p.flush(w)
 }
 
 // agentNumbers writes prices of calls, and the redirect alone.
-func (p *printer) agentNumbers(doc *record.Agent) {
-	t := newTextTable([]bool{true, false, true, true}, "  ", "ns", "", "", "")
-	t.heading("one call")
+func (p *printer) agentNumbers(doc *record.Agent, notes *footnotes) {
+	t := newTextTable([]bool{true, false, true, true, true}, " ", "one call", "ns", "", "", "")
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		if row.Price == nil {
-			t.add("  "+row.Name, "-", "", cells.Clean(row.Refused))
+			t.add("  "+cells.Clean(row.Name), "-", "", "", "")
+			t.below("    no price: ", row.Refused)
 			continue
 		}
 		price, around := cells.Quantity(row.Price)
-		t.add("  "+row.Name, price, around, row.Target)
+		t.add("  "+cells.Clean(row.Name), price, around, notes.mark(row.Name), conclusion.AgentCalls(row.Name))
 	}
-	t.heading("the redirect alone, a packet")
+	t.add("redirect alone", "", "", "", "")
 	for i := range doc.Redirect {
 		row := &doc.Redirect[i]
+		bulk := "  bulk " + cells.Clean(row.Labels["bulk"])
 		if row.Hop == nil {
-			t.add("  bulk "+row.Labels["bulk"], "-", "", cells.Clean(row.Refused))
+			t.add(bulk, "-", "", "", "")
+			t.below("    no number: ", row.Refused)
 			continue
 		}
 		hop, around := cells.Quantity(row.Hop)
-		t.add("  bulk "+row.Labels["bulk"], hop, around, "")
+		t.add(bulk, hop, around, notes.mark(row.Name), "a packet")
 	}
+	t.dropEmpty()
 	p.table(t)
 }

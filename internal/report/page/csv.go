@@ -118,6 +118,8 @@ func (c csvRecord) write(s *record.Saved) {
 	switch {
 	case s.Bench() != nil:
 		c.ladder(s.Bench().Rows)
+	case s.Agent() != nil:
+		c.agent(s.Agent())
 	case s.Sites() != nil:
 		c.sites(s.Sites().Rows)
 	case s.Lab() != nil:
@@ -161,6 +163,24 @@ func (c csvRecord) write(s *record.Saved) {
 	if p := s.Stages(); p != nil {
 		c.profile(p)
 	}
+}
+
+// agent writes what agent measured and counted; prices follow.
+func (c csvRecord) agent(doc *record.Agent) {
+	c.ladder(doc.Redirect)
+	for _, p := range doc.Paths {
+		c.exact("path/"+p.Device, "per-packet", float64(p.PerPacket), "branches", "")
+		c.exact("path/"+p.Device, "per-bulk", float64(p.PerBulk), "branches", "")
+		c.exact("path/"+p.Device, "per-poll", float64(p.PerPoll), "branches", "")
+	}
+	for _, code := range doc.Code {
+		c.exact(code.Name, "indirect", float64(code.Indirect), "branches", "")
+	}
+	for _, r := range doc.Refused {
+		c.none(r.Part, "refused", r.Reason+": "+r.Text)
+	}
+	c.exact("cost", "cpu-seconds", doc.Cost.CPUSeconds, "s", "")
+	c.exact("cost", "seconds", doc.Cost.Seconds, "s", "")
 }
 
 // ladder writes the rows of bench.

@@ -34,6 +34,7 @@ func TestCSV(t *testing.T) {
 		"profile packet ns", "profile site/bq_xmit_all+0xa3 landing",
 		"xray __napi_poll/napi_struct.poll offset", "lab debian:6.12-cloud/spectre_v2=off/bulk=16 instructions",
 		"compare redirect-map/bulk=64 change",
+		"agent redirect-map/bulk=16 hop", "agent callback/loop price", "agent path/veth per-packet", "agent cost cpu-seconds",
 		"prog-list id:241 jited", "prog-list packet of eth1 cost",
 		"history redirect-map/bulk=64 ns", "history redirect-map/bulk=64 change", "bench redirect-xsk/bulk=1 mpps",
 	} {

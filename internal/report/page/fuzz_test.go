@@ -68,8 +68,8 @@ func change(v reflect.Value, s string, x float64) {
 
 // documentIn is what a record was read from.
 func documentIn(s *record.Saved) any {
-	for _, doc := range []any{s.Bench(), s.Tax(), s.Profile(), s.Sites(), s.Lab(), s.Programs(), s.ProgXray(), s.ProgWatch(), s.Comparison(),
-		s.ProfileComparison(),
+	for _, doc := range []any{s.Bench(), s.Tax(), s.Profile(), s.Sites(), s.Lab(), s.Programs(), s.Agent(), s.ProgXray(), s.ProgWatch(),
+		s.Comparison(), s.ProfileComparison(),
 		s.SiteComparison(), s.LabComparison()} {
 		if !reflect.ValueOf(doc).IsNil() {
 			return doc

@@ -81,7 +81,7 @@ func everyRecord(t testing.TB) []*record.Saved {
 	}{
 		{"run.json", run}, {"bench.json", bench}, {"tax.json", calls}, {"profile.json", p}, {"xray.json", sites},
 		{"lab.json", reporttest.Lab()}, {"prog-xray.json", reporttest.ProgXray()}, {"prog-watch.json", recordtest.Watch("run", 1)},
-		{"prog-list.json", reporttest.ProgramList()},
+		{"prog-list.json", reporttest.ProgramList()}, {"agent.json", recordtest.Agent("agent", 1, 12)},
 		{"compare.json", c}, {"stages.json", compare.Profiles(reporttest.Stages("a", 1, 10),
 			reporttest.Stages("b", 2, 14), compare.Options{Threshold: 2})},
 		{"sites.json", compare.Sites(reporttest.Xray(), changed)}, {"labs.json", compare.Labs(reporttest.Lab(), other)},
@@ -197,7 +197,7 @@ func TestHTML(t *testing.T) {
 		"pushes the address of the trap", "bench.json stopped before the end",
 		"the hypervisor took 4.1", "gcc (Debian 14.2.0-19) 14.2.0", "Linux 6.18.2", "packet counts disagree",
 		"beside the path", "Kernel panic",
-		"Made by unthunk v1 from 37 records",
+		"Made by unthunk v1 from 38 records",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q", want)

@@ -62,6 +62,7 @@ func (v *viewer) sections() []section {
 	}{
 		{"path", v.pathTitle(), v.pathBlocks},
 		{"fleet", "The fleet", v.fleetBlocks},
+		{"agent", "A machine at work", v.agentBlocks},
 		{"ladder", "The bulk ladder", v.ladderBlocks},
 		{"behavior", "What comes out otherwise", v.behaviorBlocks},
 		{"changes", "What changed", v.changeBlocks},
