@@ -12,7 +12,10 @@
  * A window is a number of runs of one program. Its time is taken from before
  * the first timed run of the program to after the last one; all windows do the
  * same between these, so that the difference of two windows is the difference
- * of their programs. The file is loaded once as xdp, once as xdp.frags. */
+ * of their programs. The file is loaded once as xdp, once as xdp.frags.
+ *
+ * A frame in fragments cannot get or lose any here: a call has frames of one number
+ * of them, which the kernel makes before its first run. */
 #include "bpf.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
@@ -20,12 +23,18 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 #define ETH_HLEN 14
 /* What the kernel's buffer can hold: a page less the headroom's free part. */
 #define MOST_OUT 4096
+/* Helpers reach bytes up to this one; pieces of a packet in fragments. */
+#define MOST_FRAGS 65535
+#define PIECE 4096
+#define MOST_PIECES 16
 #define MOST_META 252
 #define WALK_PIECE 65536
 #define LINE 64
 
 /* The longest packet, which is what a value of `packets` has room for. */
 volatile const __u32 longest = 64;
+/* Packets may be in fragments: what is longer than PIECE has further values. */
+volatile const __u32 frags;
 /* Pieces of memory that a run walks through first, to leave nothing cached. */
 volatile const __u32 pieces;
 volatile const __u32 meta_length;
@@ -56,7 +65,7 @@ struct expect {
 
 struct packet {
 	__u32 length;
-	__u32 _pad;
+	__u32 rest; /* entry of the second piece, which the others follow */
 	__u8 bytes[];
 };
 
@@ -65,6 +74,7 @@ struct run {
 	__u64 begin;
 	__u64 at, end, meta;   /* pointers of the packet before a run */
 	__u64 home;            /* where its data was at first */
+	__u64 edge;            /* and the end of its first buffer; 0: it has no other */
 	__u32 left;            /* runs of the window */
 	__u32 entry;           /* of the group */
 	__u32 next;            /* window */
@@ -168,11 +178,37 @@ static __always_inline void look(struct xdp_md *ctx)
 	*(void *volatile *)&run.meta = meta;
 }
 
+/* Stores the bytes of a packet, piece by piece. */
+static __always_inline long store(struct xdp_md *ctx, struct packet *packet)
+{
+	__u32 at = 0, key = packet->rest, i;
+	__u64 left = packet->length;
+
+	for (i = 0; i < MOST_PIECES; i++) {
+		__u64 n = left < PIECE ? left : PIECE;
+
+		barrier_var(n); /* one register, whose bounds the verifier keeps */
+		if ((__s64)n < 1 || n > PIECE || bpf_xdp_store_bytes(ctx, at, packet->bytes, n))
+			return -1;
+		at += n;
+		left -= n;
+		if (!left)
+			return 0;
+		packet = bpf_map_lookup_elem(&packets, &key);
+		if (!packet)
+			return -1;
+		key++;
+	}
+	return -1;
+}
+
 /* Brings a packet back: where it begins and ends, its bytes, its metadata. The
  * tail grows first and shrinks last, as less than an Ethernet header is refused.
  * It stands in the window of the program that ran before: so each call is made
  * always, by 0 where nothing moved, or programs that move an end would pay for it. Of
- * the tail's two one is made: a call less around the program. */
+ * the tail's two one is made: a call less around the program.
+ * Of a packet in fragments the tail is that of the last one. Fragments that a
+ * program released, and bytes that it moved into the first buffer, stay there. */
 static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 {
 	__u64 length = packet->length;
@@ -183,6 +219,11 @@ static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 	look(ctx);
 	at = run.at;
 	end = run.end;
+	if (frags) {
+		end = at + bpf_xdp_get_buff_len(ctx);
+		if (!run.home && end > run.end)
+			run.edge = run.end;
+	}
 	if (!run.home)
 		run.home = at;
 	want = run.home + length;
@@ -190,11 +231,23 @@ static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 	if (end < want)
 		failed |= bpf_xdp_adjust_tail(ctx, want - end);
 	failed |= bpf_xdp_adjust_head(ctx, run.home - at);
-	if (end >= want)
-		failed |= bpf_xdp_adjust_tail(ctx, want - end);
-	if (length < ETH_HLEN || length > longest)
-		return -1;
-	failed |= bpf_xdp_store_bytes(ctx, 0, packet->bytes, length);
+	if (end >= want) {
+		long error = bpf_xdp_adjust_tail(ctx, want - end);
+
+		/* By 0 too it is refused of fragments whose driver tells no size of them. */
+		if (!frags || end > want)
+			failed |= error;
+	}
+	if (frags) {
+		look(ctx);
+		if (run.edge && run.end != run.edge)
+			return -1;
+		failed |= store(ctx, packet);
+	} else {
+		if (length < ETH_HLEN || length > longest)
+			return -1;
+		failed |= bpf_xdp_store_bytes(ctx, 0, packet->bytes, length);
+	}
 	if (meta_length) {
 		failed |= bpf_xdp_adjust_meta(ctx, -(int)meta_length);
 		for (i = 0; i < MOST_META / 4; i++) {
@@ -208,12 +261,11 @@ static __always_inline long restore(struct xdp_md *ctx, struct packet *packet)
 	return failed;
 }
 
-/* The same as Hash in replay.go. */
-static __always_inline __u64 hash(struct xdp_md *ctx, __u64 length)
+/* One step of hash, on the bytes from an offset on. 0: they could not be read. */
+static __always_inline __u64 hash_on(struct xdp_md *ctx, __u64 sum, __u32 at, __u64 length)
 {
 	__u32 key = 0, i;
 	__u64 *word = bpf_map_lookup_elem(&scratch, &key);
-	__u64 sum = length;
 
 	barrier_var(length); /* one register, whose bounds the verifier keeps */
 	/* Signed: before Linux 6.8 the verifier learns no least value from "not 0",
@@ -222,7 +274,7 @@ static __always_inline __u64 hash(struct xdp_md *ctx, __u64 length)
 		return 0;
 	barrier_var(length);
 	word[length / 8] = 0; /* what follows the last byte */
-	if (bpf_xdp_load_bytes(ctx, 0, word, length))
+	if (bpf_xdp_load_bytes(ctx, at, word, length))
 		return 0;
 	for (i = 0; i < MOST_OUT / 8; i++) {
 		if (8 * i >= length)
@@ -230,6 +282,37 @@ static __always_inline __u64 hash(struct xdp_md *ctx, __u64 length)
 		sum = (sum ^ word[i]) * 0x9e3779b97f4a7c15ULL;
 		sum ^= sum >> 29;
 	}
+	return sum;
+}
+
+struct hashing {
+	struct xdp_md *ctx;
+	__u64 length, sum;
+};
+
+static long hash_piece(__u32 piece, struct hashing *h)
+{
+	__u64 at = (__u64)piece * PIECE, n = h->length - at;
+
+	if (at >= h->length)
+		return 1;
+	h->sum = hash_on(h->ctx, h->sum, at, n < PIECE ? n : PIECE);
+	return !h->sum;
+}
+
+/* The same as Hash in replay.go. */
+static __always_inline __u64 hash(struct xdp_md *ctx, __u64 length)
+{
+	struct hashing h = { ctx, length, length };
+	__u64 sum;
+
+	if (frags) {
+		if (length > MOST_FRAGS)
+			return 0;
+		bpf_loop(MOST_PIECES, hash_piece, &h, 0);
+		return h.sum;
+	}
+	sum = hash_on(ctx, length, 0, length);
 	return sum ? sum : 1;
 }
 

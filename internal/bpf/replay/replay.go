@@ -4,11 +4,13 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -23,10 +25,14 @@ import (
 const (
 	// Sites is how many programs a harness can run.
 	Sites = 3
-	// MinPacket and MaxPacket are the limits of a packet in bytes: an Ethernet header, and a
+	// MinPacket and MaxPacket are the limits of a packet in one buffer in bytes: an Ethernet header, and a
 	// page less headroom (256 bytes) and the end that the kernel keeps (net/bpf/test_run.c).
 	MinPacket = 14
 	MaxPacket = 4096 - 256 - 320
+	// MaxFragmented is the longest packet in fragments: helpers of BPF reach no byte behind. Each fragment has FragmentSize
+	// bytes, but for the last one.
+	MaxFragmented = 1<<16 - 1
+	FragmentSize  = 4096
 	// MaxMetadata is the longest metadata, a multiple of 4 bytes.
 	MaxMetadata = 216
 	// walkPiece is WALK_PIECE of the C source.
@@ -38,8 +44,11 @@ const hasFrags = 1 << 5
 
 // Options are what a harness is made of.
 type Options struct {
-	// Packets are the frames, each of MinPacket to MaxPacket bytes.
+	// Packets are the frames, each of MinPacket to MaxPacket bytes; with Frags to MaxFragmented.
 	Packets [][]byte
+	// FirstBuffer is how many bytes of a packet its first buffer has, MinPacket to MaxPacket; the rest is in fragments. 0 is
+	// MaxPacket. All else needs Frags and Linux 6.18.
+	FirstBuffer int
 	// Schedule is the order in which windows take packets: indexes.
 	Schedule []uint32
 	// Programs is how many programs have expectations, the null program included.
@@ -101,6 +110,33 @@ type Differs struct {
 	Got, Want Expect
 }
 
+// Fragments is in how many fragments a packet of n bytes is, beside its first buffer.
+func (o Options) Fragments(n int) int {
+	return max(0, n-cmp.Or(o.FirstBuffer, MaxPacket)+FragmentSize-1) / FragmentSize
+}
+
+// fragmented tells whether a packet is in fragments.
+func (o Options) fragmented() bool {
+	return o.Frags && slices.ContainsFunc(o.Packets, func(p []byte) bool { return o.Fragments(len(p)) > 0 })
+}
+
+// check refuses packets that the harness cannot have.
+func (o Options) check() error {
+	most := MaxPacket
+	if o.Frags {
+		most = MaxFragmented
+	}
+	for _, p := range o.Packets {
+		if len(p) < MinPacket || len(p) > most {
+			return fmt.Errorf("packet of %d bytes: %d to %d can be replayed", len(p), MinPacket, most)
+		}
+	}
+	if n := o.FirstBuffer; n != 0 && (!o.Frags || n < MinPacket || n > MaxPacket) {
+		return fmt.Errorf("a first buffer of %d bytes: %d to %d are possible, of programs for fragments", n, MinPacket, MaxPacket)
+	}
+	return nil
+}
+
 // Harness is a loaded one.
 type Harness struct {
 	opts    Options
@@ -121,22 +157,19 @@ func Load(o Options) (h *Harness, err error) {
 	if err != nil {
 		return nil, err
 	}
-	longest := MinPacket
-	for _, p := range o.Packets {
-		if len(p) < MinPacket || len(p) > MaxPacket {
-			return nil, fmt.Errorf("packet of %d bytes: %d to %d can be replayed", len(p), MinPacket, MaxPacket)
-		}
-		longest = max(longest, len(p))
+	if err := o.check(); err != nil {
+		return nil, err
 	}
+	pieces := piecesOf(o)
 	size := func(name string, entries int) { spec.Maps[name].MaxEntries = uint32(max(entries, 1)) }
-	size(replayMapPackets, len(o.Packets))
+	size(replayMapPackets, len(pieces))
 	size(replayMapSchedule, len(o.Schedule))
 	size(replayMapExpected, o.Programs*len(o.Packets))
 	size(replayMapWindows, o.Windows)
 	size(replayMapSpans, o.Windows)
 	size(replayMapMemory, o.Walk/walkPiece)
-	spec.Maps[replayMapPackets].ValueSize = uint32(8 + (longest+7)/8*8)
-	if err := setConstants(spec, o, longest); err != nil {
+	spec.Maps[replayMapPackets].ValueSize = uint32(8 + (o.longest()+7)/8*8)
+	if err := setConstants(spec, o); err != nil {
 		return nil, err
 	}
 	configure(spec, o)
@@ -145,20 +178,20 @@ func Load(o Options) (h *Harness, err error) {
 		return nil, refused(fmt.Errorf("load replay harness: %w", err))
 	}
 	h.program = h.coll.DetachProgram(replayProgReplay)
-	if err := h.fill(spec.Maps[replayMapPackets].ValueSize); err != nil {
+	if err := h.fill(pieces, spec.Maps[replayMapPackets].ValueSize); err != nil {
 		return nil, errors.Join(err, h.Close())
 	}
 	return h, nil
 }
 
-func setConstants(spec *ebpf.CollectionSpec, o Options, longest int) error {
+func setConstants(spec *ebpf.CollectionSpec, o Options) error {
 	if len(o.Metadata) > MaxMetadata || len(o.Metadata)%4 != 0 {
 		return fmt.Errorf("metadata of %d bytes: up to %d, in steps of 4", len(o.Metadata), MaxMetadata)
 	}
 	var metadata [252]byte
 	copy(metadata[:], o.Metadata)
 	for name, value := range map[string]any{
-		replayVarLongest: uint32(longest), replayVarPieces: uint32(o.Walk / walkPiece),
+		replayVarLongest: uint32(o.longest()), replayVarFrags: number(o.fragmented()), replayVarPieces: uint32(o.Walk / walkPiece),
 		replayVarMetaLength: uint32(len(o.Metadata)), replayVarMetadata: metadata,
 	} {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -176,13 +209,46 @@ func configure(spec *ebpf.CollectionSpec, o Options) {
 	}
 }
 
+// piece is a value of the map of packets: a packet, or so much of one in fragments.
+type piece struct {
+	length, rest uint32 // of the packet; entry of its second piece
+	bytes        []byte
+}
+
+// piecesOf are the values of the map of packets: one for each packet, then what is behind the first piece of those that
+// are longer.
+func piecesOf(o Options) []piece {
+	pieces := make([]piece, len(o.Packets))
+	for i, p := range o.Packets {
+		first := min(len(p), o.longest())
+		pieces[i] = piece{uint32(len(p)), uint32(len(pieces)), p[:first]}
+		for p = p[first:]; len(p) > 0; p = p[min(len(p), FragmentSize):] {
+			pieces = append(pieces, piece{bytes: p[:min(len(p), FragmentSize)]})
+		}
+	}
+	return pieces
+}
+
+// longest is how many bytes a piece of a packet has at most.
+func (o Options) longest() int {
+	if o.fragmented() {
+		return FragmentSize // PIECE of the C source
+	}
+	longest := MinPacket
+	for _, p := range o.Packets {
+		longest = max(longest, len(p))
+	}
+	return longest
+}
+
 // fill puts packets and schedule into their maps.
-func (h *Harness) fill(valueSize uint32) error {
+func (h *Harness) fill(pieces []piece, valueSize uint32) error {
 	value := make([]byte, valueSize)
-	for i, p := range h.opts.Packets {
+	for i, p := range pieces {
 		clear(value)
-		binary.NativeEndian.PutUint32(value, uint32(len(p)))
-		copy(value[8:], p)
+		binary.NativeEndian.PutUint32(value, p.length)
+		binary.NativeEndian.PutUint32(value[4:], p.rest)
+		copy(value[8:], p.bytes)
 		if err := h.coll.Maps[replayMapPackets].Put(uint32(i), value); err != nil {
 			return fmt.Errorf("put packets into replay harness: %w", err)
 		}
@@ -219,7 +285,7 @@ func (h *Harness) Renew() error {
 		}
 		spec.Maps[name].MaxEntries, spec.Maps[name].ValueSize = info.MaxEntries, info.ValueSize
 	}
-	if err := setConstants(spec, h.opts, h.longest()); err != nil {
+	if err := setConstants(spec, h.opts); err != nil {
 		return err
 	}
 	coll, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: maps.Clone(h.coll.Maps)})
@@ -231,14 +297,6 @@ func (h *Harness) Renew() error {
 	err = h.program.Close()
 	h.program = program
 	return err
-}
-
-func (h *Harness) longest() int {
-	longest := MinPacket
-	for _, p := range h.opts.Packets {
-		longest = max(longest, len(p))
-	}
-	return longest
 }
 
 // Place puts a program at a site. The kernel refuses one that is not of the harness's kind.
@@ -267,7 +325,8 @@ func (h *Harness) Expect(program int, expect []Expect) error {
 }
 
 // Run runs windows, one after the other, in one system call on the calling thread, which some
-// 24 ms of are nobody's. The spans are those of the windows. When ctx ends, the call ends after the run under way, with
+// 24 ms of are nobody's. Their packets are in equally many fragments, see [Options.Fragments]: what is in more or fewer
+// is counted as lost. The spans are those of the windows. When ctx ends, the call ends after the run under way, with
 // ctx's error. One that takes longer than limit ends with a [TooLong]; a limit of 0 is none. Any other signal to the
 // thread ends it with unix.EINTR.
 func (h *Harness) Run(ctx context.Context, windows []Window, limit time.Duration) ([]Span, error) {
@@ -296,7 +355,8 @@ func (h *Harness) Run(ctx context.Context, windows []Window, limit time.Duration
 	}
 	begun, done := time.Now(), interruptible(ctx, limit)
 	out, err := TestRun(h.program, Input{
-		Data: make([]byte, 64), Repeat: uint32(runs), Device: h.opts.Device, Queue: h.opts.Queue,
+		Data: make([]byte, h.frame(windows)), Repeat: uint32(runs), Device: h.opts.Device, Queue: h.opts.Queue,
+		FirstBuffer: h.opts.FirstBuffer,
 	})
 	tooLong := done()
 	switch {
@@ -321,6 +381,17 @@ func (h *Harness) Run(ctx context.Context, windows []Window, limit time.Duration
 		found[i] = Span{Ns: s.Ns, Verdicts: s.Verdicts, Lengths: s.Lengths, Bytes: s.Bytes, Lost: s.Lost}
 	}
 	return found, nil
+}
+
+// frame is the length of the frame that a call begins with: that of the first packet, if it is in fragments.
+func (h *Harness) frame(windows []Window) int {
+	if len(windows) > 0 && int(windows[0].First) < len(h.opts.Schedule) {
+		n := len(h.opts.Packets[h.opts.Schedule[windows[0].First]])
+		if h.opts.Fragments(n) > 0 {
+			return n
+		}
+	}
+	return min(64, cmp.Or(h.opts.FirstBuffer, MaxPacket))
 }
 
 // tooLong says how far a call came that was cut.

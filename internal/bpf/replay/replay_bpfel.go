@@ -38,6 +38,7 @@ type replayRun struct {
 	End   uint64
 	Meta  uint64
 	Home  uint64
+	Edge  uint64
 	Left  uint32
 	Entry uint32
 	Next  uint32
@@ -104,6 +105,7 @@ const (
 	replayMapTargets    = "targets"
 	replayMapWindows    = "windows"
 	replayProgReplay    = "replay"
+	replayVarFrags      = "frags"
 	replayVarLongest    = "longest"
 	replayVarMetaLength = "meta_length"
 	replayVarMetadata   = "metadata"
@@ -174,6 +176,7 @@ type replayMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type replayVariableSpecs struct {
+	Frags      *ebpf.VariableSpec `ebpf:"frags"`
 	Longest    *ebpf.VariableSpec `ebpf:"longest"`
 	MetaLength *ebpf.VariableSpec `ebpf:"meta_length"`
 	Metadata   *ebpf.VariableSpec `ebpf:"metadata"`
@@ -228,6 +231,7 @@ func (m *replayMaps) Close() error {
 //
 // It can be passed to loadReplayObjects or ebpf.CollectionSpec.LoadAndAssign.
 type replayVariables struct {
+	Frags      *ebpf.Variable `ebpf:"frags"`
 	Longest    *ebpf.Variable `ebpf:"longest"`
 	MetaLength *ebpf.Variable `ebpf:"meta_length"`
 	Metadata   *ebpf.Variable `ebpf:"metadata"`

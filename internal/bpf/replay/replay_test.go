@@ -218,6 +218,10 @@ func TestRefuses(t *testing.T) {
 	for name, o := range map[string]Options{
 		"short":    {Packets: [][]byte{make([]byte, MinPacket-1)}},
 		"long":     {Packets: [][]byte{make([]byte, MaxPacket+1)}},
+		"longer":   {Packets: [][]byte{make([]byte, MaxFragmented+1)}, Frags: true},
+		"buffer":   {FirstBuffer: 100},
+		"small":    {FirstBuffer: MinPacket - 1, Frags: true},
+		"large":    {FirstBuffer: MaxPacket + 1, Frags: true},
 		"metadata": {Metadata: make([]byte, 3)},
 		"much":     {Metadata: make([]byte, MaxMetadata+4)},
 	} {
@@ -232,6 +236,61 @@ func TestRefuses(t *testing.T) {
 	}
 	if _, err := h.Run(t.Context(), []Window{{First: 9, Group: 1, Timed: 1}}, 0); err == nil {
 		t.Error("a window without packets: no error")
+	}
+}
+
+// Packets are in as many fragments as the kernel makes.
+func TestFragmentsOf(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ first, length, want int }{
+		{0, 60, 0}, {0, MaxPacket, 0}, {0, MaxPacket + 1, 1}, {0, MaxPacket + FragmentSize, 1}, {0, MaxPacket + FragmentSize + 1, 2},
+		{0, 9000, 2}, {0, 60000, 14}, {0, MaxFragmented, 16}, {256, 256, 0}, {256, 257, 1}, {256, 9000, 3}, {14, MaxFragmented, 16},
+	} {
+		if got := (Options{FirstBuffer: test.first}).Fragments(test.length); got != test.want {
+			t.Errorf("%d bytes behind a first buffer of %d: %d fragments, want %d", test.length, test.first, got, test.want)
+		}
+	}
+}
+
+// A packet in fragments is restored as a whole, and one of another number of fragments is counted as lost.
+func TestRestoresFragments(t *testing.T) {
+	testutil.Root(t)
+	packets := [][]byte{ipv4(9000), ipv4(60000), ipv4(8000)}
+	for i := range packets {
+		for at := 34; at < len(packets[i]); at++ {
+			packets[i][at] = byte(at * (i + 3) >> 4)
+		}
+	}
+	o := Options{Packets: packets, Schedule: []uint32{0, 2, 1}, Windows: 4, Programs: 1, Frags: true, Attach: ebpf.AttachXDP}
+	h, err := Load(o)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	null, err := Null(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	var expect []Expect
+	for _, p := range packets {
+		expect = append(expect, Expect{Hash(p), pass, uint32(len(p))})
+	}
+	if err := errors.Join(h.Place(0, null), h.Expect(0, expect)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		first, group uint32
+		lost         bool
+	}{{0, 2, false}, {1, 1, false}, {2, 1, false}, {0, 3, true}} {
+		spans, err := h.Run(t.Context(), []Window{{First: test.first, Group: test.group, Timed: 100, Bytes: true}}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := spans[0]; s.Lost > 0 != test.lost || s.Verdicts > 0 || !test.lost && s.Lengths+s.Bytes > 0 {
+			t.Errorf("packets %d to %d of the schedule: %+v", test.first, test.first+test.group-1, s)
+		}
 	}
 }
 

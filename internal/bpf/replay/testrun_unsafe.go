@@ -20,6 +20,9 @@ type Input struct {
 	Repeat uint32
 	// Device and Queue are ingress_ifindex and rx_queue_index; a device of 0 is loopback.
 	Device, Queue uint32
+	// FirstBuffer is how many bytes of the packet its first buffer has, what is behind is in fragments. 0 is [MaxPacket].
+	// All else requires at least Linux 6.18.
+	FirstBuffer int
 }
 
 // Output is what came out of it.
@@ -48,7 +51,7 @@ type testRunAttr struct {
 
 const bpfProgTestRun = 10 // enum bpf_cmd
 
-// maxOut is more than any packet that comes out of a run without fragments.
+// maxOut is more than a program can add to a packet: at its head, and up to a page at its tail.
 const maxOut = 8192
 
 // TestRun runs a program by BPF_PROG_TEST_RUN on the calling thread. A signal ends it with
@@ -59,6 +62,9 @@ func TestRun(p *ebpf.Program, in Input) (Output, error) {
 	out := make([]byte, len(data)+maxOut)
 	ctxIn := xdpMD{
 		data: uint32(len(in.Metadata)), dataEnd: uint32(len(data)), device: in.Device, queue: in.Queue,
+	}
+	if in.FirstBuffer > 0 {
+		ctxIn.dataEnd = uint32(min(len(data), len(in.Metadata)+in.FirstBuffer))
 	}
 	var ctxOut xdpMD
 	var pinned runtime.Pinner // the kernel gets their addresses as numbers
