@@ -307,3 +307,81 @@ int steps(struct xdp_md *ctx)
 	value = backend_of(ip->to);
 	return value && *value ? XDP_TX : XDP_PASS;
 }
+
+/* Programs for frames in fragments, which see the bytes behind the first buffer by
+ * helpers alone. */
+
+#define PIECE 256
+
+struct summing {
+	struct xdp_md *ctx;
+	__u64 sum;
+};
+
+static long sum_piece(__u32 piece, struct summing *s)
+{
+	__u32 words[PIECE / 4], i;
+
+	if (bpf_xdp_load_bytes(s->ctx, piece * PIECE, words, sizeof(words)))
+		return 1;
+	for (i = 0; i < PIECE / 4; i++)
+		s->sum += words[i];
+	return 0;
+}
+
+/* A sum over all whole pieces of the frame. */
+SEC("xdp.frags")
+int sumall(struct xdp_md *ctx)
+{
+	struct summing s = { ctx, 0 };
+
+	bpf_loop(bpf_xdp_get_buff_len(ctx) / PIECE, sum_piece, &s, 0);
+	return s.sum == 42 ? XDP_ABORTED : XDP_PASS;
+}
+
+/* Inverts the last two bytes: every second run of one buffer leaves it as it was. */
+SEC("xdp.frags")
+int lasttwo(struct xdp_md *ctx)
+{
+	__u32 at = bpf_xdp_get_buff_len(ctx) - 2;
+	__u16 last;
+
+	if (bpf_xdp_load_bytes(ctx, at, &last, sizeof(last)))
+		return XDP_ABORTED;
+	last = ~last;
+	if (bpf_xdp_store_bytes(ctx, at, &last, sizeof(last)))
+		return XDP_ABORTED;
+	return last & 1 ? XDP_TX : XDP_PASS;
+}
+
+/* A trailer of 16 bytes, as for telemetry. */
+SEC("xdp.frags")
+int trailer(struct xdp_md *ctx)
+{
+	__u32 at = bpf_xdp_get_buff_len(ctx);
+	__u64 trailer[2] = { 0x0123456789abcdefULL, at };
+
+	if (bpf_xdp_adjust_tail(ctx, sizeof(trailer)))
+		return XDP_DROP;
+	if (bpf_xdp_store_bytes(ctx, at, trailer, sizeof(trailer)))
+		return XDP_ABORTED;
+	return XDP_TX;
+}
+
+/* Cuts such a trailer off. */
+SEC("xdp.frags")
+int untrailer(struct xdp_md *ctx)
+{
+	return bpf_xdp_adjust_tail(ctx, -16) ? XDP_DROP : XDP_PASS;
+}
+
+/* Cuts a frame to its headers, as for a log: what is behind is released. */
+SEC("xdp.frags")
+int snap(struct xdp_md *ctx)
+{
+	__u32 length = bpf_xdp_get_buff_len(ctx);
+
+	if (length > 128 && bpf_xdp_adjust_tail(ctx, 128 - (int)length))
+		return XDP_DROP;
+	return XDP_TX;
+}

@@ -43,6 +43,7 @@ const (
 	sampleMapTable         = "table"
 	sampleProgEach         = "each"
 	sampleProgEncap        = "encap"
+	sampleProgLasttwo      = "lasttwo"
 	sampleProgLeafDrop     = "leaf_drop"
 	sampleProgLeafPass     = "leaf_pass"
 	sampleProgLeafTx       = "leaf_tx"
@@ -50,11 +51,15 @@ const (
 	sampleProgNat          = "nat"
 	sampleProgPass         = "pass"
 	sampleProgRedirect     = "redirect"
+	sampleProgSnap         = "snap"
 	sampleProgSteps        = "steps"
+	sampleProgSumall       = "sumall"
 	sampleProgTailcall     = "tailcall"
 	sampleProgTailconstant = "tailconstant"
+	sampleProgTrailer      = "trailer"
 	sampleProgTtl          = "ttl"
 	sampleProgTwomaps      = "twomaps"
+	sampleProgUntrailer    = "untrailer"
 	sampleVarTurns         = "turns"
 )
 
@@ -102,6 +107,7 @@ type sampleSpecs struct {
 type sampleProgramSpecs struct {
 	Each         *ebpf.ProgramSpec `ebpf:"each"`
 	Encap        *ebpf.ProgramSpec `ebpf:"encap"`
+	Lasttwo      *ebpf.ProgramSpec `ebpf:"lasttwo"`
 	LeafDrop     *ebpf.ProgramSpec `ebpf:"leaf_drop"`
 	LeafPass     *ebpf.ProgramSpec `ebpf:"leaf_pass"`
 	LeafTx       *ebpf.ProgramSpec `ebpf:"leaf_tx"`
@@ -109,11 +115,15 @@ type sampleProgramSpecs struct {
 	Nat          *ebpf.ProgramSpec `ebpf:"nat"`
 	Pass         *ebpf.ProgramSpec `ebpf:"pass"`
 	Redirect     *ebpf.ProgramSpec `ebpf:"redirect"`
+	Snap         *ebpf.ProgramSpec `ebpf:"snap"`
 	Steps        *ebpf.ProgramSpec `ebpf:"steps"`
+	Sumall       *ebpf.ProgramSpec `ebpf:"sumall"`
 	Tailcall     *ebpf.ProgramSpec `ebpf:"tailcall"`
 	Tailconstant *ebpf.ProgramSpec `ebpf:"tailconstant"`
+	Trailer      *ebpf.ProgramSpec `ebpf:"trailer"`
 	Ttl          *ebpf.ProgramSpec `ebpf:"ttl"`
 	Twomaps      *ebpf.ProgramSpec `ebpf:"twomaps"`
+	Untrailer    *ebpf.ProgramSpec `ebpf:"untrailer"`
 }
 
 // sampleMapSpecs contains maps before they are loaded into the kernel.
@@ -190,6 +200,7 @@ type sampleVariables struct {
 type samplePrograms struct {
 	Each         *ebpf.Program `ebpf:"each"`
 	Encap        *ebpf.Program `ebpf:"encap"`
+	Lasttwo      *ebpf.Program `ebpf:"lasttwo"`
 	LeafDrop     *ebpf.Program `ebpf:"leaf_drop"`
 	LeafPass     *ebpf.Program `ebpf:"leaf_pass"`
 	LeafTx       *ebpf.Program `ebpf:"leaf_tx"`
@@ -197,17 +208,22 @@ type samplePrograms struct {
 	Nat          *ebpf.Program `ebpf:"nat"`
 	Pass         *ebpf.Program `ebpf:"pass"`
 	Redirect     *ebpf.Program `ebpf:"redirect"`
+	Snap         *ebpf.Program `ebpf:"snap"`
 	Steps        *ebpf.Program `ebpf:"steps"`
+	Sumall       *ebpf.Program `ebpf:"sumall"`
 	Tailcall     *ebpf.Program `ebpf:"tailcall"`
 	Tailconstant *ebpf.Program `ebpf:"tailconstant"`
+	Trailer      *ebpf.Program `ebpf:"trailer"`
 	Ttl          *ebpf.Program `ebpf:"ttl"`
 	Twomaps      *ebpf.Program `ebpf:"twomaps"`
+	Untrailer    *ebpf.Program `ebpf:"untrailer"`
 }
 
 func (p *samplePrograms) Close() error {
 	return _SampleClose(
 		p.Each,
 		p.Encap,
+		p.Lasttwo,
 		p.LeafDrop,
 		p.LeafPass,
 		p.LeafTx,
@@ -215,11 +231,15 @@ func (p *samplePrograms) Close() error {
 		p.Nat,
 		p.Pass,
 		p.Redirect,
+		p.Snap,
 		p.Steps,
+		p.Sumall,
 		p.Tailcall,
 		p.Tailconstant,
+		p.Trailer,
 		p.Ttl,
 		p.Twomaps,
+		p.Untrailer,
 	)
 }
 
