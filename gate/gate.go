@@ -102,12 +102,15 @@ func Run(t testing.TB, kernel string, p Program, packets *prog.Packets, o Option
 }
 
 func run(ctx context.Context, kernel string, p Program, packets *prog.Packets, o Options) (*Result, error) {
+	packets, err := packets.OneBuffer(progcount.NoFragments)
+	if err != nil {
+		return nil, err
+	}
 	job := &progcount.Job{Target: p.Object, Packets: packets, Metadata: o.Metadata, By: progcost.ByVerdict,
 		Source: record.PacketSource{Source: "packets", Seen: packets.Seen, Kept: len(packets.Frames)}}
 	if o.By != "" {
 		job.By = progcost.By(o.By)
 	}
-	var err error
 	if job.Program, err = p.pack(ctx); err != nil {
 		return nil, err
 	}

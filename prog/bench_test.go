@@ -87,6 +87,23 @@ func TestBench(t *testing.T) {
 	}
 }
 
+// A program for fragments is benchmarked on packets in them.
+func TestBenchFragments(t *testing.T) {
+	testutil.Root(t)
+	spec, err := sample.Spec()
+	if err != nil {
+		t.Fatal(err)
+	}
+	packets, err := prog.MakePackets("udp4:9000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	result := testing.Benchmark(func(b *testing.B) { prog.Bench(b, spec, packets, "lasttwo") })
+	if !strings.Contains(result.String(), " ns/packet") {
+		t.Errorf("%q", result.String())
+	}
+}
+
 // fatal is a benchmark that keeps what it fails with.
 type fatal struct {
 	*testing.B
@@ -113,20 +130,27 @@ func TestBenchRefuses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	jumbo, err := prog.MakePackets("udp4:9000")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for name, test := range map[string]struct {
 		spec  *ebpf.CollectionSpec
 		named []string
+		on    *prog.Packets
 		want  string
 	}{
-		"random":  {random, nil, "differ from a single run of their packet: packet 1: XDP_"},
-		"several": {whole, nil, "the specification has several XDP programs, name one: each, encap"},
-		"none":    {&ebpf.CollectionSpec{}, nil, "the specification has no XDP program"},
-		"another": {random, []string{"x"}, `no XDP program "x": there are random`},
+		"random":    {random, nil, packets, "differ from a single run of their packet: packet 1: XDP_"},
+		"several":   {whole, nil, packets, "the specification has several XDP programs, name one: each, encap"},
+		"none":      {&ebpf.CollectionSpec{}, nil, packets, "the specification has no XDP program"},
+		"another":   {random, []string{"x"}, packets, `no XDP program "x": there are random`},
+		"fragments": {whole, []string{"ttl"}, jumbo, "packet 1 has 9000 bytes: a device gives fragments only to programs for them"},
+		"releases":  {whole, []string{"snap"}, jumbo, "program snap cannot be replayed: it releases fragments"},
 	} {
 		var f fatal
 		testing.Benchmark(func(b *testing.B) {
 			f.B = b
-			prog.Bench(&f, test.spec, packets, test.named...)
+			prog.Bench(&f, test.spec, test.on, test.named...)
 		})
 		if !strings.Contains(f.said, test.want) || strings.Contains(f.said, "\n") {
 			t.Errorf("%s: %q, want %q", name, f.said, test.want)

@@ -13,10 +13,10 @@ type series struct {
 	cost          [][]float64
 }
 
-// estimate makes one number for each row and program. Hot windows of one group are alike but for what disturbed them,
+// estimate makes one number for each of the rows, and program. Hot windows of one group are alike but for what disturbed them,
 // so their middle half is averaged; groups are averaged by their sizes. A cold window is one run of one packet: those
 // of a packet are averaged, then all packets.
-func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles []cycle) []Sample {
+func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles []cycle, rows []int) map[int]Sample {
 	ns := func(at int) float64 { return float64(spans[at].Ns) / float64(windows[at].Timed) }
 	found := make([]map[int]*series, len(r.rows))
 	for i := range r.rows {
@@ -41,8 +41,8 @@ func (r *Replay) estimate(windows []replay.Window, spans []replay.Span, cycles [
 			s.between = append(s.between, ns(c.at[2])-ns(c.at[1]))
 		}
 	}
-	samples := make([]Sample, len(r.rows))
-	for i := range samples {
+	samples := make(map[int]Sample, len(rows))
+	for _, i := range rows {
 		samples[i] = r.average(&r.rows[i], found[i])
 		mean := samples[i].Null
 		for _, cost := range samples[i].Cost {

@@ -136,7 +136,7 @@ func TestEstimate(t *testing.T) {
 				disturbed++
 			}
 		}
-		s := r.estimate(windows, spans, cycles)[0]
+		s := r.estimate(windows, spans, cycles, []int{0})[0]
 		got := s.Cost[0]
 		if test.name == "each disturbed" { // whatever it is, it is a number
 			got = test.cost

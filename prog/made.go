@@ -36,6 +36,11 @@ func MakePackets(names string) (*Packets, error) {
 		p.Frames = append(p.Frames, frame)
 	}
 	p.Seen = len(p.Frames)
+	for _, frame := range p.Frames {
+		if len(frame) > MaxBuffer {
+			p.inFragments++
+		}
+	}
 	return &p, nil
 }
 

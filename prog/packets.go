@@ -23,8 +23,16 @@ const DefaultPackets = 16384
 // MaxPackets is the largest number of packets that can be asked for.
 const MaxPackets = 1 << 18
 
-// MaxFrame is the longest frame that is replayed, in bytes: what fits into one page beside the headroom.
-const MaxFrame = replay.MaxPacket
+const (
+	// MaxFrame is the longest frame that is replayed, in bytes: the last byte that helpers of BPF reach.
+	MaxFrame = replay.MaxFragmented
+	// MaxBuffer is how many bytes of a frame fit into one buffer: a page beside the headroom. Longer frames are in
+	// fragments, for programs that are loaded for them (xdp.frags).
+	MaxBuffer = replay.MaxPacket
+)
+
+// maxSample is how many bytes the packets of a sample have together.
+const maxSample = 512 << 20
 
 // Packets are Ethernet frames.
 type Packets struct {
@@ -36,6 +44,11 @@ type Packets struct {
 	// Cut were left out because the capture does not have all their bytes, Short because they have no whole
 	// Ethernet header, Long because they are above MaxFrame.
 	Cut, Short, Long int
+	// Fragmented were left out by [Packets.OneBuffer].
+	Fragmented int
+	// inFragments is how many of Seen are above MaxBuffer, why says why they were left out.
+	inFragments int
+	why         string
 }
 
 // maxGap is how many bytes of a file are read without a packet before it is refused: a pcapng file can
@@ -57,7 +70,7 @@ func ReadPackets(r io.Reader, most int) (*Packets, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := reservoir{most: most, random: rand.New(rand.NewPCG(1, 2))}
+	s := reservoir{most: most, mostBytes: maxSample, random: rand.New(rand.NewPCG(1, 2))}
 	var p Packets
 	for {
 		gap.read = 0
@@ -76,14 +89,38 @@ func ReadPackets(r io.Reader, most int) (*Packets, error) {
 		case len(frame) > MaxFrame:
 			p.Long++
 		default:
+			if len(frame) > MaxBuffer {
+				p.inFragments++
+			}
 			s.add(frame)
 		}
 	}
 	p.Frames, p.Seen = s.frames(), s.seen
 	if len(p.Frames) == 0 {
-		return nil, fmt.Errorf("no packet can be replayed: %s", cmp.Or(p.LeftOut(), "the file has none"))
+		return nil, p.none()
 	}
 	return &p, nil
+}
+
+func (p *Packets) none() error {
+	return fmt.Errorf("no packet can be replayed: %s", cmp.Or(p.LeftOut(), "the file has none"))
+}
+
+// OneBuffer are the packets of at most MaxBuffer bytes. why says in words why the others, which are in fragments, are
+// left out. It is an error when none is left.
+func (p *Packets) OneBuffer(why string) (*Packets, error) {
+	long := func(frame []byte) bool { return len(frame) > MaxBuffer }
+	if !slices.ContainsFunc(p.Frames, long) {
+		return p, nil
+	}
+	short := *p
+	short.Frames = slices.DeleteFunc(slices.Clone(p.Frames), long)
+	short.Fragmented, short.inFragments, short.why = max(p.inFragments, len(p.Frames)-len(short.Frames)), 0, why
+	short.Seen = max(p.Seen-short.Fragmented, len(short.Frames))
+	if len(short.Frames) == 0 {
+		return nil, short.none()
+	}
+	return &short, nil
 }
 
 // LeftOut says which packets of the file cannot be replayed; empty when all can.
@@ -96,6 +133,7 @@ func (p *Packets) LeftOut() string {
 		{p.Cut, "cut short by the capture"},
 		{p.Short, fmt.Sprintf("under %d bytes", replay.MinPacket)},
 		{p.Long, fmt.Sprintf("above %d bytes", MaxFrame)},
+		{p.Fragmented, fmt.Sprintf("above %d bytes, %s", MaxBuffer, p.why)},
 	} {
 		if part.n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", part.n, part.what))
@@ -191,10 +229,12 @@ func (g *gapReader) Read(b []byte) (int, error) {
 
 // reservoir keeps a uniform sample of what is added (reservoir sampling: Vitter, 1985, algorithm R).
 type reservoir struct {
-	most   int
+	most   int // packets, mostBytes together
 	seen   int
 	random *rand.Rand
 	kept   []numbered
+	// bytes are those of what is kept, mostBytes what they may be.
+	bytes, mostBytes int
 }
 
 type numbered struct {
@@ -212,8 +252,15 @@ func (s *reservoir) add(frame []byte) {
 	} else {
 		s.kept = append(s.kept, numbered{})
 	}
+	s.bytes += len(frame) - len(s.kept[at].frame)
 	s.kept[at] = numbered{s.seen, append(s.kept[at].frame[:0], frame...)}
 	s.seen++
+	for s.bytes > s.mostBytes { // any of them: the rest is uniform too
+		at, last := s.random.IntN(len(s.kept)), len(s.kept)-1
+		s.bytes -= len(s.kept[at].frame)
+		s.kept[at] = s.kept[last]
+		s.kept, s.most = s.kept[:last], last
+	}
 }
 
 // frames are those of the sample in the order of the file.

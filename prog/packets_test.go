@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -168,7 +169,7 @@ func TestSample(t *testing.T) {
 func TestMakePackets(t *testing.T) {
 	t.Parallel()
 	for _, name := range MadeNames() {
-		for _, text := range []string{name, "vlan-" + name, name + ":700", "vlan-" + name + ":3520"} {
+		for _, text := range []string{name, "vlan-" + name, name + ":700", "vlan-" + name + ":3520", name + ":65535"} {
 			p, err := MakePackets(text)
 			if strings.Contains(text, "arp:") {
 				if err == nil {
@@ -210,7 +211,7 @@ func TestMakePackets(t *testing.T) {
 		}
 	}
 	for text, want := range map[string]string{
-		"udp5": "not one of", "udp4:59": "59 bytes are not within 60", "udp4:4000": "not within", "udp4:x": "its size is no number",
+		"udp5": "not one of", "udp4:59": "59 bytes are not within 60", "udp4:65536": "not within 60 … 65535", "udp4:x": "its size is no number",
 		"": "not one of", "udp4,": "not one of", strings.Repeat("udp4,", 1024) + "udp4": "more than 1024",
 	} {
 		if _, err := MakePackets(text); err == nil || !strings.Contains(err.Error(), want) {
@@ -237,6 +238,59 @@ func TestFlow(t *testing.T) {
 		if got := Flow(p.Frames[i]); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// What is in fragments can be left out, and is counted, also where the file has more than are kept.
+func TestOneBuffer(t *testing.T) {
+	t.Parallel()
+	var frames [][]byte
+	for i := range 100 {
+		frames = append(frames, frame([]int{MaxBuffer, MaxBuffer + 1}[i%2], i))
+	}
+	p, err := ReadPackets(bytes.NewReader(capture(t, layers.LinkTypeEthernet, frames...)), 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	short, err := p.OneBuffer("for a test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(short.Frames); n == 0 || n >= 40 || short.Seen != 50 || short.Fragmented != 50 || p.Seen != 100 || len(p.Frames) != 40 {
+		t.Errorf("%d of %d packets in one buffer, %d not; %d of %d packets", n, short.Seen, short.Fragmented, len(p.Frames), p.Seen)
+	}
+	for _, f := range short.Frames {
+		if len(f) > MaxBuffer {
+			t.Errorf("a frame of %d bytes", len(f))
+		}
+	}
+	if got, want := short.LeftOut(), "50 above 3520 bytes, for a test"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if again, err := short.OneBuffer("again"); err != nil || again != short {
+		t.Errorf("of packets in one buffer: %v, %v", again, err)
+	}
+	if _, err := made(t, "udp4:9000").OneBuffer("for a test"); err == nil ||
+		err.Error() != "no packet can be replayed: 1 above 3520 bytes, for a test" {
+		t.Errorf("none is left: %v", err)
+	}
+}
+
+// A sample has a limit in bytes, and stays one of all packets.
+func TestReservoirBytes(t *testing.T) {
+	t.Parallel()
+	s := reservoir{most: 1000, mostBytes: 50_000, random: rand.New(rand.NewPCG(1, 2))}
+	for i := range 1000 {
+		s.add(frame(1000, i))
+	}
+	late := 0
+	for _, k := range s.kept {
+		if k.number >= 500 {
+			late++
+		}
+	}
+	if len(s.kept) != 50 || s.bytes != 50_000 || s.seen != 1000 || late < 10 || late > 40 {
+		t.Errorf("%d of %d packets kept, %d bytes, %d of the second half", len(s.kept), s.seen, s.bytes, late)
 	}
 }
 

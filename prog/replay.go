@@ -11,6 +11,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 )
 
@@ -42,6 +43,10 @@ type Options struct {
 	Device, Queue uint32
 	// Metadata stands before each packet: up to 216 bytes, in steps of 4.
 	Metadata []byte
+	// FirstBuffer is how many bytes of a packet its first buffer has, of programs for fragments (xdp.frags): 14 to MaxBuffer,
+	// as a device gives them. What is behind is in fragments of 4096 bytes. 0 is MaxBuffer; all else requires at
+	// least Linux 6.18.
+	FirstBuffer int
 }
 
 // MaxMetadata is the longest metadata in bytes: XDP's headroom less what the kernel keeps of it.
@@ -56,7 +61,7 @@ type Outcome struct {
 	Verdict uint32
 	// Length is that of the packet in bytes.
 	Length int
-	// Hash is of its bytes; 0 when they differ from run to run.
+	// Hash is of its bytes; 0 when they differ from run to run, or when there are more than [MaxFrame].
 	Hash uint64
 	// Unsteady is set when the next run had another verdict or length.
 	Unsteady bool
@@ -101,11 +106,14 @@ type Replay struct {
 	harness *replay.Harness
 	null    *ebpf.Program
 	fresh   []*ebpf.Program // loaded anew, by program; nil for the caller's
-	rows    []row
-	call    int     // of the harness
-	pacing  float64 // ns of a run of the last call
-	waste   time.Duration
-	found   [][]Mismatch
+	// rows are parts of the caller's rows, of which there are so many as wholes says; shapes are those of their packets.
+	rows   []row
+	wholes int
+	shapes []shape
+	call   int     // of the harness
+	pacing float64 // ns of a run of the last call
+	waste  time.Duration
+	found  [][]Mismatch
 }
 
 // New makes a replay of at most [MaxPrograms] programs: it runs each packet three times through each of them,
@@ -121,6 +129,8 @@ func New(ctx context.Context, packets *Packets, opts Options, programs ...Progra
 		return nil, fmt.Errorf("metadata of %d bytes: up to %d, in steps of 4", len(opts.Metadata), replay.MaxMetadata)
 	case opts.WorkingSet < 0 || opts.Cold < 0:
 		return nil, errors.New("a working set is not negative")
+	case opts.FirstBuffer != 0 && (opts.FirstBuffer < replay.MinPacket || opts.FirstBuffer > MaxBuffer):
+		return nil, fmt.Errorf("a first buffer of %d bytes is not within %d … %d", opts.FirstBuffer, replay.MinPacket, MaxBuffer)
 	case opts.Queue > 0 && opts.Device == 0:
 		return nil, fmt.Errorf("queue %d of no device", opts.Queue)
 	}
@@ -136,7 +146,59 @@ func New(ctx context.Context, packets *Packets, opts Options, programs ...Progra
 		}
 		r.clean = append(r.clean, clean)
 	}
-	return r, r.findKind()
+	if err := r.findKind(); err != nil {
+		return nil, err
+	}
+	return r, r.checkBuffers()
+}
+
+// checkBuffers refuses packets that no device gives to the programs.
+func (r *Replay) checkBuffers() error {
+	if !r.kind.Frags {
+		for i, frame := range r.packets.Frames {
+			if len(frame) > MaxBuffer {
+				return fmt.Errorf("packet %d has %d bytes: %s", i+1, len(frame), forFragments)
+			}
+		}
+		if r.opts.FirstBuffer != 0 {
+			return fmt.Errorf("a first buffer of %d bytes: %s", r.opts.FirstBuffer, forFragments)
+		}
+	}
+	return nil
+}
+
+// forFragments is about programs that were loaded without BPF_F_XDP_HAS_FRAGS.
+const forFragments = "a device gives fragments only to programs for them (xdp.frags)"
+
+// For are the packets that a device gives to the programs: when one of them is not for fragments (xdp.frags) those
+// that fit into one buffer. It is an error when none is left.
+func (p *Packets) For(programs ...Program) (*Packets, error) {
+	if p.inFragments == 0 {
+		return p, nil
+	}
+	for _, program := range programs {
+		frags, err := hasFrags(program)
+		if err != nil {
+			return nil, err
+		}
+		if !frags {
+			return p.OneBuffer("which a device gives in fragments, to programs for them alone (xdp.frags)")
+		}
+	}
+	return p, nil
+}
+
+// hasFrags tells whether a program is for fragments. One that cannot be replayed is not.
+func hasFrags(p Program) (bool, error) {
+	for _, kind := range kinds() {
+		switch err := fits(kind, p); {
+		case err == nil:
+			return kind.Frags, nil
+		case !errors.Is(err, unix.EINVAL):
+			return false, err
+		}
+	}
+	return false, nil
 }
 
 // Clean is what each program made of the packets.
@@ -182,7 +244,8 @@ func (r *Replay) runClean(ctx context.Context, p Program) (Clean, error) {
 }
 
 func (r *Replay) runOnce(ctx context.Context, p Program, frame []byte) (Outcome, error) {
-	in := replay.Input{Data: frame, Metadata: r.opts.Metadata, Device: r.opts.Device, Queue: r.opts.Queue}
+	in := replay.Input{Data: frame, Metadata: r.opts.Metadata, Device: r.opts.Device, Queue: r.opts.Queue,
+		FirstBuffer: r.opts.FirstBuffer}
 	for {
 		out, err := replay.TestRun(p.Loaded, in)
 		switch {
@@ -192,6 +255,10 @@ func (r *Replay) runOnce(ctx context.Context, p Program, frame []byte) (Outcome,
 			return Outcome{}, ctx.Err()
 		case errors.Is(err, unix.ENODEV):
 			return Outcome{}, fmt.Errorf("there is no device with index %d in this network namespace", r.opts.Device)
+		case errors.Is(err, unix.EINVAL) && r.opts.FirstBuffer != 0:
+			return Outcome{}, &feature.Missing{
+				Feature: "a first buffer of a given size in test runs", Since: "6.18", Err: err,
+			}
 		case errors.Is(err, unix.EINVAL) && r.opts.Device != 0:
 			return Outcome{}, fmt.Errorf("device %d, queue %d: the kernel refuses it for a test run: it has no such queue, or no "+
 				"XDP on it", r.opts.Device, r.opts.Queue)
@@ -200,7 +267,11 @@ func (r *Replay) runOnce(ctx context.Context, p Program, frame []byte) (Outcome,
 		case err != nil:
 			return Outcome{}, fmt.Errorf("program %s: %w", p.Name, err)
 		}
-		return Outcome{Verdict: out.Verdict, Length: len(out.Data), Hash: replay.Hash(out.Data)}, nil
+		o := Outcome{Verdict: out.Verdict, Length: len(out.Data)}
+		if o.Length <= MaxFrame {
+			o.Hash = replay.Hash(out.Data)
+		}
+		return o, nil
 	}
 }
 
@@ -210,10 +281,15 @@ const notSupported = unix.Errno(524)
 // ErrKind is about programs that the kernel runs on no packet but a device's.
 var ErrKind = errors.New("the kernel test-runs no program that is bound to a device, or is for entries of a devmap or cpumap")
 
+// kinds are those that a program may be of.
+func kinds() []replay.Options {
+	return []replay.Options{{Attach: ebpf.AttachXDP}, {}, {Attach: ebpf.AttachXDP, Frags: true}, {Frags: true}}
+}
+
 // findKind finds out what kind of program a harness has to be, to be able to jump to these: the kernel does
 // not tell how a program was loaded, but refuses entries of a program array that are of another kind.
 func (r *Replay) findKind() error {
-	kinds := []replay.Options{{Attach: ebpf.AttachXDP}, {}, {Attach: ebpf.AttachXDP, Frags: true}, {Frags: true}}
+	kinds := kinds()
 	common, frags := kinds, make([]bool, len(r.programs))
 	for i, p := range r.programs {
 		fit, err := fitting(kinds, p)
@@ -228,6 +304,7 @@ func (r *Replay) findKind() error {
 	switch {
 	case len(common) > 0:
 		r.kind = common[0]
+		r.kind.FirstBuffer = r.opts.FirstBuffer
 		return nil
 	case frags[0] != frags[1]:
 		return errors.New("the two programs are of two kinds: one of them is for fragments (xdp.frags)")

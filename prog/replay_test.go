@@ -277,7 +277,11 @@ func TestGroups(t *testing.T) {
 	} {
 		r := &Replay{packets: packets, clean: []Clean{clean}, opts: Options{WorkingSet: test.working}}
 		var schedule []uint32
-		sizes := r.spread(row.Packets, &schedule)
+		parts := r.parts(row.Packets)
+		if len(parts) != 1 {
+			t.Fatalf("%d parts of packets in one buffer", len(parts))
+		}
+		sizes := r.spread(parts[0], &schedule)
 		seen := map[uint32]bool{}
 		at := 0
 		for _, size := range sizes {

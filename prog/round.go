@@ -58,27 +58,46 @@ func (r *Replay) Round(ctx context.Context, length time.Duration) ([]Sample, err
 		return nil, err
 	}
 	programs := 1 + len(r.programs)
-	sums := make([]Sample, len(r.rows))
+	sums := make([]Sample, r.wholes)
 	for i := range sums {
 		sums[i].Cost = make([]float64, len(r.programs))
 	}
+	calls := programs * len(r.shapes)
 	// Each program stands at each site once.
-	for n := range programs {
-		share := time.Until(end) / time.Duration(programs-n)
-		one := min(max(share-r.wasted(), shortestCall), longestCall)
-		samples, err := r.measure(ctx, one)
+	for range programs {
+		sites, err := r.place()
 		if err != nil {
 			return nil, err
 		}
-		for i, s := range samples {
-			sums[i].Null += s.Null / float64(programs)
-			sums[i].Between += s.Between / float64(programs)
-			for p := range s.Cost {
-				sums[i].Cost[p] += s.Cost[p] / float64(programs)
+		for _, shape := range r.shapes {
+			share := time.Until(end) / time.Duration(calls)
+			calls--
+			one := min(max(share-r.wasted(), shortestCall), longestCall)
+			samples, err := r.measure(ctx, sites, r.rowsOf(shape), one)
+			if err != nil {
+				return nil, err
+			}
+			for i, s := range samples {
+				whole, weight := &sums[r.rows[i].whole], r.rows[i].share/float64(programs)
+				whole.Null += weight * s.Null
+				whole.Between += weight * s.Between
+				for p := range s.Cost {
+					whole.Cost[p] += weight * s.Cost[p]
+				}
 			}
 		}
 	}
 	return sums, nil
+}
+
+// rowsOf are those whose packets have a shape: they have calls of their own.
+func (r *Replay) rowsOf(s shape) (rows []int) {
+	for i, row := range r.rows {
+		if row.shape == s {
+			rows = append(rows, i)
+		}
+	}
+	return rows
 }
 
 // renew loads the harness, and the programs that can be, to another place in memory.
@@ -121,18 +140,15 @@ type cycle struct {
 
 // measure is one call of the harness. It is planned by how long runs took so far. A program that became slower, as one
 // whose map filled up, can make minutes of it: a call that takes several times what was planned is cut, and planned anew
-// by what its runs took.
-func (r *Replay) measure(ctx context.Context, length time.Duration) ([]Sample, error) {
-	sites, err := r.place()
-	if err != nil {
-		return nil, err
-	}
+// by what its runs took. It returns the samples of the rows.
+func (r *Replay) measure(ctx context.Context, sites []uint32, rows []int, length time.Duration) (map[int]Sample, error) {
+	var err error
 	var windows []replay.Window
 	var cycles []cycle
 	var spans []replay.Span
 	var took time.Duration
 	for {
-		windows, cycles = r.plan(sites, length)
+		windows, cycles = r.plan(sites, rows, length)
 		begun := time.Now()
 		spans, err = r.runWindows(ctx, windows, overdue+lateTimes*r.planned(windows, cycles))
 		took = time.Since(begun)
@@ -148,7 +164,7 @@ func (r *Replay) measure(ctx context.Context, length time.Duration) ([]Sample, e
 	if err := r.count(windows, spans, cycles); err != nil {
 		return nil, err
 	}
-	samples := r.estimate(windows, spans, cycles)
+	samples := r.estimate(windows, spans, cycles, rows)
 	r.pace(windows, cycles, took)
 	return samples, nil
 }
@@ -184,14 +200,14 @@ func (r *Replay) runWindows(ctx context.Context, windows []replay.Window, limit 
 	}
 }
 
-// plan fills a call with windows: rows and their groups take turns until the time is up. What takes its turns together
+// plan fills a call with windows: the rows and their groups take turns until the time is up. What takes its turns together
 // is not parted.
-func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []cycle) {
+func (r *Replay) plan(sites []uint32, rows []int, length time.Duration) ([]replay.Window, []cycle) {
 	var windows []replay.Window
 	var cycles []cycle
 	left := float64(length)
-	for n := 0; n < len(r.rows) || left > 0; n++ {
-		i := n % len(r.rows)
+	for n := 0; n < len(rows) || left > 0; n++ {
+		i := rows[n%len(rows)]
 		row := &r.rows[i]
 		times, together := 1, 1
 		switch {
@@ -201,7 +217,7 @@ func (r *Replay) plan(sites []uint32, length time.Duration) ([]replay.Window, []
 			times = len(row.groups)
 		}
 		for t := range times {
-			full := len(windows)+together*len(sites) >= maxWindows || left <= 0 && n >= len(r.rows)
+			full := len(windows)+together*len(sites) >= maxWindows || left <= 0 && n >= len(rows)
 			if full && t%together == 0 {
 				return windows, cycles
 			}
@@ -335,7 +351,7 @@ func (r *Replay) count(windows []replay.Window, spans []replay.Span, cycles []cy
 				}
 				continue
 			}
-			sum := &r.found[c.row][p-1]
+			sum := &r.found[r.rows[c.row].whole][p-1]
 			sum.Runs += uint64(windows[at].Runs())
 			sum.Verdicts += uint64(m.Verdicts)
 			sum.Lengths += uint64(m.Lengths)

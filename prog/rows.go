@@ -12,9 +12,15 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 )
 
-// row is a row as the harness runs it: a piece of the schedule, in groups whose packets take turns.
+// row is a row as the harness runs it, or the part of one whose packets are in equally many fragments: a piece of the
+// schedule, in groups whose packets take turns.
 type row struct {
-	name   string
+	name string
+	// whole is the number of the row that it is of, share its share of that one's packets.
+	whole int
+	share float64
+	shape shape
+
 	first  int
 	count  int
 	groups []group
@@ -55,17 +61,34 @@ func (r *Replay) SetRows(rows []Row) (err error) {
 		}
 	}()
 	var schedule []uint32
-	r.rows = nil
-	for _, in := range rows {
+	r.rows, r.shapes = nil, nil
+	for whole, in := range rows {
 		if len(in.Packets) == 0 {
 			return fmt.Errorf("row %s: %w", in.Name, errNoPackets)
 		}
-		made := row{name: in.Name, first: len(schedule), ns: firstGuess}
-		for _, size := range r.spread(in.Packets, &schedule) {
-			made.groups = append(made.groups, group{made.first + made.count, size})
-			made.count += size
+		for _, packets := range r.parts(in.Packets) {
+			made := row{name: in.Name, whole: whole, first: len(schedule), ns: firstGuess, shape: r.shapeOf(packets[0])}
+			for _, size := range r.spread(packets, &schedule) {
+				made.groups = append(made.groups, group{made.first + made.count, size})
+				made.count += size
+			}
+			made.share = float64(made.count)
+			r.rows = append(r.rows, made)
+			if !slices.Contains(r.shapes, made.shape) {
+				r.shapes = append(r.shapes, made.shape)
+			}
 		}
-		r.rows = append(r.rows, made)
+	}
+	if n := len(r.shapes); r.opts.Device > 0 && n > maxLengths {
+		return fmt.Errorf("packets in fragments of %d lengths: with a device %d are possible, as each has calls of its own", n, maxLengths)
+	}
+	r.wholes = len(rows)
+	timed := make([]float64, r.wholes)
+	for _, row := range r.rows {
+		timed[row.whole] += row.share
+	}
+	for i := range r.rows {
+		r.rows[i].share /= timed[r.rows[i].whole]
 	}
 	opts := r.kind
 	opts.Packets, opts.Schedule, opts.Programs, opts.Windows = r.packets.Frames, schedule, 1+len(r.programs), maxWindows
@@ -76,11 +99,59 @@ func (r *Replay) SetRows(rows []Row) (err error) {
 	if r.null, err = replay.Null(opts); err != nil {
 		return err
 	}
-	r.found = make([][]Mismatch, len(r.rows))
-	for i := range r.found {
-		r.found[i] = make([]Mismatch, len(r.programs))
-	}
+	r.found = r.noMismatches()
 	return r.expect()
+}
+
+// noMismatches has room for a count of each row and program.
+func (r *Replay) noMismatches() [][]Mismatch {
+	found := make([][]Mismatch, r.wholes)
+	for i := range found {
+		found[i] = make([]Mismatch, len(r.programs))
+	}
+	return found
+}
+
+// shape is what the packets of one call of the harness have in common: how many fragments they are in, and with a device,
+// whose driver may let none of these grow, how long they are.
+type shape struct{ fragments, length int }
+
+// maxLengths is how many shapes a replay with a device can have: a call takes 24 ms by itself.
+const maxLengths = 32
+
+func (r *Replay) shapeOf(packet int) shape {
+	n := len(r.packets.Frames[packet])
+	s := shape{fragments: r.kind.Fragments(n)}
+	if s.fragments > 0 && r.opts.Device > 0 {
+		s.length = n
+	}
+	return s
+}
+
+// parts are the packets of a row by their shape, and of each part those that are timed: sorted by what
+// comes out of them, then by length. Of a row with too many packets every n-th is taken.
+func (r *Replay) parts(packets []int) (parts [][]int) {
+	sorted := slices.Clone(packets)
+	slices.SortStableFunc(sorted, func(a, b int) int {
+		x, y := r.clean[0].Outcomes[a], r.clean[0].Outcomes[b]
+		return cmp.Or(cmp.Compare(r.shapeOf(a).fragments, r.shapeOf(b).fragments),
+			cmp.Compare(r.shapeOf(a).length, r.shapeOf(b).length), cmp.Compare(x.Verdict, y.Verdict),
+			cmp.Compare(x.Length, y.Length), cmp.Compare(len(r.packets.Frames[a]), len(r.packets.Frames[b])))
+	})
+	if n, most := len(sorted), r.opts.MostTimed(); n > most {
+		for i := range most {
+			sorted[i] = sorted[i*n/most]
+		}
+		sorted = sorted[:most]
+	}
+	for len(sorted) > 0 {
+		n := 1
+		for n < len(sorted) && r.shapeOf(sorted[n]) == r.shapeOf(sorted[0]) {
+			n++
+		}
+		parts, sorted = append(parts, sorted[:n]), sorted[n:]
+	}
+	return parts
 }
 
 // expect tells the harness what has to come out: of the null program, which is program 0 there, the packet.
@@ -105,22 +176,9 @@ func (r *Replay) expect() error {
 
 const pass = 2 // XDP_PASS
 
-// spread appends the packets of a row to the schedule in groups, and returns the sizes of these. Packets are
-// sorted by what comes out of them, then by length, and dealt out, so that all groups hold the same mix. Of a row
-// with too many packets every n-th is taken.
-func (r *Replay) spread(packets []int, schedule *[]uint32) []int {
-	sorted := slices.Clone(packets)
-	slices.SortStableFunc(sorted, func(a, b int) int {
-		x, y := r.clean[0].Outcomes[a], r.clean[0].Outcomes[b]
-		return cmp.Or(cmp.Compare(x.Verdict, y.Verdict), cmp.Compare(x.Length, y.Length),
-			cmp.Compare(len(r.packets.Frames[a]), len(r.packets.Frames[b])))
-	})
-	if n, most := len(sorted), r.opts.MostTimed(); n > most {
-		for i := range most {
-			sorted[i] = sorted[i*n/most]
-		}
-		sorted = sorted[:most]
-	}
+// spread appends sorted packets to the schedule in groups, and returns the sizes of these. They are dealt out, so that all
+// groups hold the same mix.
+func (r *Replay) spread(sorted []int, schedule *[]uint32) []int {
 	size := r.opts.WorkingSet
 	switch {
 	case r.opts.Cold > 0: // each run has one packet
@@ -174,11 +232,10 @@ func (r *Replay) Check(ctx context.Context) ([][]Mismatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	found := make([][]Mismatch, len(r.rows))
+	found := r.noMismatches()
 	for i := range r.rows {
-		found[i] = make([]Mismatch, len(r.programs))
+		row := &r.rows[i]
 		for p := range sites {
-			row := &r.rows[i]
 			n := uint32(row.count)
 			spans, err := r.runWindows(ctx, []replay.Window{{
 				Site: sites[p], Program: uint32(p), First: uint32(row.first), Group: n, Warm: n, Timed: n, Bytes: true,
@@ -189,17 +246,39 @@ func (r *Replay) Check(ctx context.Context) ([][]Mismatch, error) {
 			// What a run takes is not known before: an expensive program would take many times its time.
 			row.ns = max(row.ns, float64(spans[0].Ns)/float64(n))
 			m, err := r.mismatch(spans[0], uint64(2*n))
-			if err != nil {
+			switch {
+			case err != nil:
 				return nil, err
-			}
-			if p > 0 {
-				found[i][p-1] = m
-			} else if m.Wrong() > 0 {
+			case p > 0 && m.Lost > 0 && row.shape.fragments > 0 && r.opts.Device > 0:
+				return nil, fmt.Errorf("program %s cannot be replayed on device %d: it %w", r.programs[p-1].Name, r.opts.Device, errNoTailroom)
+			case p > 0 && m.Lost > 0 && row.shape.fragments > 0:
+				return nil, fmt.Errorf("program %s cannot be replayed: it %w", r.programs[p-1].Name, errReleases)
+			case p > 0:
+				found[row.whole][p-1].add(m)
+			case m.Wrong() > 0:
 				return nil, fmt.Errorf("the harness does not restore packets: %s", m.First)
 			}
 		}
 	}
 	return found, nil
+}
+
+var (
+	// errReleases is about programs that change which buffers a packet has. Nothing of BPF makes a fragment.
+	errReleases = errors.New("releases fragments of a packet or moves bytes between them, and what restores the packet " +
+		"in BPF has no helper that makes one")
+	// errNoTailroom is about drivers that tell the kernel no size of their fragments (frag_size of the queue's xdp_rxq_info).
+	errNoTailroom = errors.New("shortens or moves fragments of a packet, which cannot be restored where the driver lets none grow")
+)
+
+// add adds up two counts.
+func (m *Mismatch) add(o Mismatch) {
+	m.Runs += o.Runs
+	m.Verdicts += o.Verdicts
+	m.Lengths += o.Lengths
+	m.Bytes += o.Bytes
+	m.Lost += o.Lost
+	m.First = cmp.Or(m.First, o.First)
 }
 
 // mismatch reads what differed in one window of the last call.

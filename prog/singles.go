@@ -37,6 +37,11 @@ func (r *Replay) Alone(program int) (a *Alone, err error) {
 		return nil, fmt.Errorf("program %d of %d", program, len(r.programs))
 	}
 	n := len(r.packets.Frames)
+	for i := range n {
+		if r.shapeOf(i).fragments > 0 {
+			return nil, fmt.Errorf("packet %d of %d bytes is in fragments: such packets are not run one by one", i+1, len(r.packets.Frames[i]))
+		}
+	}
 	opts := r.kind
 	opts.Packets, opts.Programs, opts.Windows = r.packets.Frames, 2, maxWindows
 	opts.Metadata, opts.Device, opts.Queue = r.opts.Metadata, r.opts.Device, r.opts.Queue

@@ -58,7 +58,7 @@ func flagSections() []section {
 			"records", "post", "token-file", "ca-file", "textfile", "listen", "metrics-config", "state",
 		}},
 		{"Packets", []string{
-			"packets", "max-packets", "working-set", "cold", "ifindex", "rx-queue", "metadata", "snaplen",
+			"packets", "max-packets", "working-set", "cold", "ifindex", "rx-queue", "metadata", "first-buffer", "snaplen",
 		}},
 		{"Other", []string{"help", "version"}},
 	}

@@ -113,6 +113,9 @@ func (f *countedFlags) job(ctx context.Context, s std) (*progcount.Job, error) {
 	if j.Packets, err = reading(ctx, f.replay.read); err != nil {
 		return nil, err
 	}
+	if j.Packets, err = j.Packets.OneBuffer(progcount.NoFragments); err != nil {
+		return nil, err
+	}
 	j.Source = f.replay.source(j.Packets)
 	j.Program, err = program.Pack(ctx, target, o)
 	return j, f.target.explain(ctx, s, err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -34,6 +35,7 @@ type replayFlags struct {
 	rxQueue    int
 	ifindex    int
 	metadata   string
+	first      int
 }
 
 func (f *replayFlags) add(cmd *cobra.Command) {
@@ -47,6 +49,8 @@ func (f *replayFlags) add(cmd *cobra.Command) {
 	fl.IntVar(&f.ifindex, "ifindex", 0, "ingress_ifindex of the packets: a device of this network namespace that does XDP; 0 is loopback")
 	fl.IntVar(&f.rxQueue, "rx-queue", 0, "rx_queue_index of the packets, of the device of --ifindex")
 	fl.StringVar(&f.metadata, "metadata", "", "metadata before each packet, in `HEX`")
+	fl.IntVar(&f.first, "first-buffer", prog.MaxBuffer, "`BYTES` of a packet in its first buffer, of a program for fragments (xdp.frags): "+
+		"what is behind is in fragments of 4096; needs Linux 6.18")
 }
 
 // options are those of a replay, and the packets.
@@ -63,6 +67,12 @@ func (f *replayFlags) options(ctx context.Context) (o prog.Options, packets *pro
 		return o, nil, usagef("device %d, queue %d: not possible", f.ifindex, f.rxQueue)
 	case f.rxQueue > 0 && f.ifindex == 0:
 		return o, nil, usagef("--rx-queue %d needs --ifindex: a queue is one of a device", f.rxQueue)
+	}
+	if f.first < minFirstBuffer || f.first > prog.MaxBuffer {
+		return o, nil, usagef("a first buffer of %d bytes is not within %d … %d", f.first, minFirstBuffer, prog.MaxBuffer)
+	}
+	if f.first != prog.MaxBuffer {
+		o.FirstBuffer = f.first
 	}
 	o.Device, o.Queue = uint32(f.ifindex), uint32(f.rxQueue)
 	if o.Metadata, err = hex.DecodeString(f.metadata); err != nil {
@@ -82,11 +92,22 @@ func (f *replayFlags) source(packets *prog.Packets) record.PacketSource {
 		all.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(frame))))
 		all.Write(frame)
 	}
-	return record.PacketSource{
+	src := record.PacketSource{
 		Source: filepath.Base(f.packets), Seen: packets.Seen, Kept: len(packets.Frames), LeftOut: packets.LeftOut(),
 		Hash: hex.EncodeToString(all.Sum(nil)[:8]),
 	}
+	first := cmp.Or(f.first, prog.MaxBuffer)
+	for _, frame := range packets.Frames {
+		if len(frame) > first {
+			src.Fragmented++
+			src.FirstBuffer = first
+		}
+	}
+	return src
 }
+
+// minFirstBuffer is what the kernel reads of a packet in a test run at least: an Ethernet header.
+const minFirstBuffer = 14
 
 // read reads or makes the packets.
 func (f *replayFlags) read() (*prog.Packets, error) {
@@ -189,6 +210,9 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 		return usagef("--lines is for an object file: counters are put into a copy of the program, and %s is loaded already", target)
 	}
 	plan.Programs = []prog.Program{progcost.Replayable(opened)}
+	if plan.Packets, err = plan.Packets.For(plan.Programs...); err != nil {
+		return err
+	}
 	doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", host.Identify(host.Options{}))}
 	doc.Settings = settings(cmd, length)
 	steal := host.StealSince()

@@ -145,9 +145,6 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 	}
 	targets := args
 	if saved != nil {
-		if err := f.same(saved, settings(cmd, length), plan.Packets); err != nil {
-			return fmt.Errorf("%s: %w", args[0], err)
-		}
 		targets = args[1:]
 	}
 	var opened []*program.Opened
@@ -159,6 +156,14 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 		defer o.Close()
 		opened = append(opened, o)
 		plan.Programs = append(plan.Programs, progcost.Replayable(o))
+	}
+	if plan.Packets, err = plan.Packets.For(plan.Programs...); err != nil {
+		return err
+	}
+	if saved != nil {
+		if err := f.same(saved, settings(cmd, length), plan.Packets); err != nil {
+			return fmt.Errorf("%s: %w", args[0], err)
+		}
 	}
 	twins, err := f.twins(ctx, s, plan, targets, opened)
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 func (f *diffFlags) take(cmd *cobra.Command, saved *record.Saved) error {
 	fl := cmd.Flags()
 	was := map[string]string{}
-	for _, flag := range []string{"packets", "by", "working-set", "ifindex", "rx-queue", "metadata"} {
+	for _, flag := range []string{"packets", "by", "working-set", "ifindex", "rx-queue", "metadata", "first-buffer"} {
 		was[flag] = saved.Settings[flag]
 	}
 	if saved.Settings["cold"] != "" {
@@ -64,6 +64,9 @@ func (f *diffFlags) same(saved *record.Saved, now map[string]string, packets *pr
 	was, is := saved.ProgCost().Packets, f.replay.source(packets)
 	if was.Kept != is.Kept || was.Hash != "" && was.Hash != is.Hash {
 		return usagef("it was measured on other packets: %d of %.200s, not these %d", was.Kept, was.Source, is.Kept)
+	}
+	if was.FirstBuffer != is.FirstBuffer {
+		return usagef("its packets had first buffers of %d bytes, these have %d: prog diff needs the same", was.FirstBuffer, is.FirstBuffer)
 	}
 	return nil
 }

@@ -26,7 +26,8 @@ func settings(cmd *cobra.Command, l lengthFlags) map[string]string {
 	m := map[string]string{"rounds": strconv.Itoa(l.rounds), "duration": l.duration.String(), "version": buildVersion()}
 	given := func(name string) bool { fl := cmd.Flags().Lookup(name); return fl != nil && fl.Changed }
 	for _, name := range []string{"scenario", "bulk", "operation", "mode", "place", "size", "in", "out", "pair",
-		"packets", "by", "working-set", "ifindex", "rx-queue", "metadata", "prog", "devmap", "set", "map-size", "tail-call", "maps-from", "map"} {
+		"packets", "by", "working-set", "ifindex", "rx-queue", "metadata", "first-buffer", "prog", "devmap", "set",
+		"map-size", "tail-call", "maps-from", "map"} {
 		fl := cmd.Flags().Lookup(name)
 		if fl == nil || given("prog") && (name == "scenario" || name == "operation") {
 			continue

@@ -34,7 +34,10 @@ func testCPU(t *testing.T) int {
 }
 
 // turning is the sample program loop with so many turns.
-func turning(t *testing.T, turns uint32) prog.Program {
+func turning(t *testing.T, turns uint32) prog.Program { return changedSample(t, "loop", turns, 0) }
+
+// changedSample is a sample program that was loaded with these flags, where the program loop turns so often.
+func changedSample(t *testing.T, name string, turns, flags uint32) prog.Program {
 	t.Helper()
 	testutil.Root(t)
 	load := func() (*ebpf.Collection, error) {
@@ -45,20 +48,21 @@ func turning(t *testing.T, turns uint32) prog.Program {
 		if err := spec.Variables[sample.Turns].Set(turns); err != nil {
 			return nil, err
 		}
-		return sample.LoadOf(spec, "loop")
+		spec.Programs[name].Flags |= flags
+		return sample.LoadOf(spec, name)
 	}
 	coll, err := load()
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(coll.Close)
-	return prog.Program{Name: "loop", Loaded: coll.Programs["loop"], Reload: func() (*ebpf.Program, error) {
+	return prog.Program{Name: name, Loaded: coll.Programs[name], Reload: func() (*ebpf.Program, error) {
 		coll, err := load()
 		if err != nil {
 			return nil, err
 		}
 		defer coll.Close()
-		return coll.Programs["loop"].Clone()
+		return coll.Programs[name].Clone()
 	}}
 }
 
@@ -88,8 +92,14 @@ func chained(t *testing.T, units int) prog.Program {
 // costs runs programs on one packet.
 func costs(t *testing.T, length time.Duration, programs ...prog.Program) *Raw {
 	t.Helper()
+	return costsOf(t, "udp4", length, programs...)
+}
+
+// costsOf runs programs on packets that are made.
+func costsOf(t *testing.T, packets string, length time.Duration, programs ...prog.Program) *Raw {
+	t.Helper()
 	raw, err := Run(t.Context(), Plan{
-		Programs: programs, Packets: made(t, "udp4"), By: ByVerdict,
+		Programs: programs, Packets: made(t, packets), By: ByVerdict,
 		Schedule: rounds.Schedule{Rounds: max(6, int(length/(400*time.Millisecond))), Duration: length},
 	}, nil)
 	testutil.SkipMissing(t, err)
@@ -132,6 +142,40 @@ func TestVerifyLoop(t *testing.T) {
 					stat.Median(double)),
 				Holds: math.Abs(stat.Median(off)) <= 3 && math.Abs(stat.Median(double)) <= 3,
 			}
+		},
+	})
+}
+
+// A packet in fragments costs a program that touches none of it what a short one does.
+func TestVerifyFragments(t *testing.T) {
+	const turns, flags = 2000, unix.BPF_F_XDP_HAS_FRAGS
+	sizes := []int{1500, 4000, 9000, 60000}
+	verify.Run(t, verify.Check{
+		Claim: "of packets of 1500 to 60000 bytes, in up to 14 fragments, a program that only passes costs 0 within its interval " +
+			"or 0.3 ns, and a loop what it costs of one of 60 bytes, within 3 %",
+		CPU: testCPU(t),
+		Measure: func(t *testing.T, short bool) verify.Finding {
+			length, tries := 10*time.Second, 5
+			if short {
+				length, tries = time.Second, 1
+			}
+			f := verify.Finding{Holds: true}
+			var figures []string
+			for _, size := range sizes {
+				packet := fmt.Sprintf("udp4:%d", size)
+				pass := of(t, costsOf(t, packet, length, changedSample(t, "pass", turns, flags)))
+				var off []float64
+				for range tries { // in turn, as the machine's speed moves
+					short := of(t, costs(t, time.Second, changedSample(t, "loop", turns, flags)))
+					long := of(t, costsOf(t, packet, time.Second, changedSample(t, "loop", turns, flags)))
+					off = append(off, 100*(long.Median/short.Median-1))
+				}
+				f.Holds = f.Holds && pass.Low <= 0.3 && pass.High >= -0.3 && math.Abs(stat.Median(off)) <= 3
+				figures = append(figures, fmt.Sprintf("%d bytes: pass %.2f ±%.2f ns, loop %+.1f %%", size, pass.Median,
+					(pass.High-pass.Low)/2, stat.Median(off)))
+			}
+			f.Figure = strings.Join(figures, "; ")
+			return f
 		},
 	})
 }

@@ -41,6 +41,9 @@ const (
 	maxBytes = 64 << 20
 )
 
+// NoFragments says why packets above [prog.MaxBuffer] are left out of a job.
+const NoFragments = "in fragments, which are not counted in a guest"
+
 // Validate returns an error in one line when the job cannot be done.
 func (j *Job) Validate() error {
 	bytes := 0

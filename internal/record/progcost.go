@@ -81,6 +81,9 @@ type PacketSource struct {
 	Kept int `json:"kept"`
 	// LeftOut says which could not be replayed; empty when all could.
 	LeftOut string `json:"left-out,omitempty"`
+	// Fragmented is how many of those kept are in fragments, FirstBuffer how many bytes of these the first buffer has.
+	Fragmented  int `json:"fragmented,omitempty"`
+	FirstBuffer int `json:"first-buffer,omitempty"`
 	// Hash is of the bytes of those kept; empty in a record of an older version.
 	Hash string `json:"hash,omitempty"`
 }
@@ -171,8 +174,8 @@ func (id ProgramIdentity) check() error {
 }
 
 func (p PacketSource) check() error {
-	if p.Seen < 0 || p.Kept < 0 {
-		return fmt.Errorf("impossible numbers of packets: %d, %d", p.Seen, p.Kept)
+	if p.Seen < 0 || p.Kept < 0 || p.Fragmented < 0 || p.FirstBuffer < 0 {
+		return fmt.Errorf("impossible numbers of packets: %d, %d, %d in fragments behind %d bytes", p.Seen, p.Kept, p.Fragmented, p.FirstBuffer)
 	}
 	return checkTexts([]string{p.Source, p.LeftOut, p.Hash})
 }

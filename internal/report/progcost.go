@@ -163,6 +163,9 @@ func costBasis(doc *record.ProgCost) string {
 	default:
 		text += " Hot: " + working + " packets took turns."
 	}
+	if fragmented := cells.Fragmented(&doc.Packets); fragmented != "" {
+		text += " " + fragmented
+	}
 	if doc.Program.Places > 1 {
 		text += " The program was loaded anew for each round: the interval holds what its place in memory does."
 	}

@@ -20,6 +20,9 @@ func ProgDiff(w io.Writer, opts Options, d *record.ProgDiff) error {
 	p.wrap("old  ", programText(&d.OldProgram))
 	p.wrap("new  ", programText(&d.NewProgram))
 	p.wrap("on   ", packetsText(&d.Packets))
+	if fragmented := cells.Fragmented(&d.Packets); fragmented != "" {
+		p.wrap("     ", fragmented)
+	}
 	fmt.Fprintln(&p.buf)
 	for _, line := range cells.Behaviors(d) {
 		p.paintLines(behaviorColor(d), func() { p.wrap(line[:len(line)-len(strings.TrimLeft(line, " "))], line) })

@@ -37,6 +37,15 @@ func VerdictsOf(verdicts map[string]int) string {
 	return strings.Join(parts, ", ")
 }
 
+// Fragmented says how packets in fragments are; empty when there are none.
+func Fragmented(p *record.PacketSource) string {
+	if p.Fragmented == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d of %s in fragments: %d bytes in the first buffer, then 4096 each, as the kernel's test run makes them.",
+		p.Fragmented, Plural(p.Kept, "packet"), p.FirstBuffer)
+}
+
 // LineNs is what a source line of a program takes of a packet, in ns.
 func LineNs(ns *float64) string {
 	if ns == nil {
