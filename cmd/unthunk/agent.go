@@ -187,6 +187,9 @@ type agentRun struct {
 	state   agent.State
 	warn    func(string)
 	served  *agentMetrics // nil without --listen
+	// sendAt is when to try again to reach a server that is away, backoff how long that is after the last attempt.
+	sendAt  time.Time
+	backoff time.Duration
 }
 
 func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err error) {
@@ -278,7 +281,7 @@ func (a *agentRun) forever(ctx context.Context) error {
 				return nil
 			}
 			if err := a.run(ctx, facts, why); err != nil && ctx.Err() == nil {
-				return err
+				a.warn(oneLine(err)) // a full disk is no reason to end
 			}
 		} else {
 			a.send(ctx)
@@ -295,7 +298,7 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 		a.state.Identity = agent.NewIdentity()
 	}
 	a.options.Identity = a.state.Identity
-	began := time.Now().UTC().Truncate(time.Second)
+	a.state.Facts, a.state.Run = facts, time.Now().UTC().Truncate(time.Second) // also of a run that fails: it is not repeated at once
 	doc, err := agent.Run(ctx, a.options, why)
 	if ctx.Err() != nil {
 		return errInterrupted
@@ -303,7 +306,6 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 	if err != nil {
 		return err
 	}
-	a.state.Facts, a.state.Run = facts, began
 	if doc.Measured != nil {
 		a.state.Measured = *doc.Measured
 	}
@@ -350,16 +352,28 @@ func (a *agentRun) keep(doc *record.Agent) {
 // sendTime is how long a run sends what waits.
 const sendTime = 30 * time.Second
 
-// send sends what waits for the server, if there is one.
+// maxBackoff is the longest time from one attempt to reach a server to the next.
+const maxBackoff = time.Hour
+
+// send sends what waits for the server, if there is one. While it is away, each attempt comes after twice the time.
 func (a *agentRun) send(ctx context.Context) {
-	if a.flags.post.URL == "" {
+	if a.flags.post.URL == "" || time.Now().Before(a.sendAt) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
-	if _, err := a.flags.post.Send(ctx); err != nil {
-		a.warn(fmt.Sprintf("%v; %d records wait in %s", err, a.flags.post.Waiting(), a.flags.post.Spool))
+	_, err := a.flags.post.Send(ctx)
+	waiting := a.flags.post.Waiting()
+	if a.served != nil {
+		a.served.wait(waiting)
 	}
+	if err == nil {
+		a.sendAt, a.backoff = time.Time{}, 0
+		return
+	}
+	a.backoff = min(max(2*a.backoff, a.flags.checkEvery), maxBackoff)
+	a.sendAt = time.Now().Add(a.backoff)
+	a.warn(fmt.Sprintf("%v; records that wait in %s: %d", err, a.flags.post.Spool, waiting))
 }
 
 // metrics hands the metrics of a run to where they were asked for.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
 	"fmt"
 	"io"
@@ -20,6 +21,8 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
@@ -27,6 +30,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
 func TestAgentRefuses(t *testing.T) {
@@ -99,8 +103,8 @@ func children(pid int) (all []int) {
 	return all
 }
 
-// programTypes are the types of the BPF programs that a process has open, and whether it has switched run statistics on or
-// holds a link to anything but an XDP program.
+// forbidden is what a process has open that others would pay for: BPF programs of other types than those that it runs itself,
+// links to anything but devices, perf events, run statistics.
 func forbidden(pid int) (found []string) {
 	allowed := map[string]bool{
 		strconv.Itoa(int(ebpf.XDP)): true, strconv.Itoa(int(ebpf.SocketFilter)): true, strconv.Itoa(int(ebpf.Syscall)): true,
@@ -418,7 +422,7 @@ func TestAgentOutputs(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		if waits := strings.Contains(string(out), "1 records wait"); waits != (n == 0) {
+		if waits := strings.Contains(string(out), "records that wait in "); waits != (n == 0) {
 			t.Errorf("run %d:\n%s", n, out)
 		}
 		files, _ := filepath.Glob(filepath.Join(dir, "*.json"))
@@ -450,6 +454,85 @@ func TestAgentOutputs(t *testing.T) {
 	if d := cmp.Diff(runs, got); d != "" {
 		t.Errorf("the server got other records:\n%s", d)
 	}
+}
+
+// An agent that runs again and again runs once for a boot, and once more when XDP programs on devices changed.
+func TestAgentEvery(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	lab := veth.Namespace(t)
+	device, _ := veth.Pair(t, lab, "ag0", "ag1")
+	dir := t.TempDir()
+	cmd := exec.Command(exe, "agent", "--every", "1h", "--check-every", "1s", "--max-load", "1e-9",
+		"--state", filepath.Join(dir, "state"), "--records", dir)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	if err := lab.Do(cmd.Start); err != nil { // in that namespace
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, &stderr)
+		}
+	}()
+	records := func() []*record.Agent {
+		files, _ := filepath.Glob(filepath.Join(dir, "*.json"))
+		var all []*record.Agent
+		for _, file := range files {
+			saved, err := record.Load(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, saved.Agent())
+		}
+		return all
+	}
+	testutil.Eventually(t, "a record of the boot", func() bool { return len(records()) == 1 })
+	if got := records()[0]; got.Reason != record.AgentBoot || len(got.Code) != 0 {
+		t.Errorf("reason %s, %d programs", got.Reason, len(got.Code))
+	}
+	if err := device.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, 2), asm.Return()), link.XDPDriverMode); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, "a record of the change", func() bool { return len(records()) == 2 })
+	if got := records()[1]; got.Reason != record.AgentChanged || !slices.Equal(got.Changed, []string{"programs"}) || len(got.Code) == 0 {
+		t.Errorf("reason %s, changed %v, code of %d programs; refused %v", got.Reason, got.Changed, len(got.Code), got.Refused)
+	}
+}
+
+// An agent serves the metrics of its last run.
+func TestAgentListen(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	exe := build(t)
+	cmd := exec.Command(exe, "agent", "--every", "1h", "--max-load", "1e-9", "--state", t.TempDir(), "--listen", "127.0.0.1:0")
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	}()
+	line, err := bufio.NewReader(stderr).ReadString('\n')
+	url, ok := strings.CutPrefix(strings.TrimSpace(line), "metrics at ")
+	if err != nil || !ok {
+		t.Fatalf("%v: %q", err, line)
+	}
+	testutil.Eventually(t, "metrics of a run", func() bool {
+		response, err := http.Get(url)
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		b, err := io.ReadAll(response.Body)
+		return err == nil && strings.Contains(string(b), "unthunk_host_info{") && strings.Contains(string(b), `unthunk_refused{reason="load"} 1`)
+	})
 }
 
 // fleetMachine is a record of a machine with so many XDP programs.

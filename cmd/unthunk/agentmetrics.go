@@ -32,6 +32,13 @@ func (m *agentMetrics) take(newer *agentMetrics) {
 	m.doc, m.measured, m.waiting, m.dropped = newer.doc, newer.measured, newer.waiting, newer.dropped
 }
 
+// wait says how many records wait for a server.
+func (m *agentMetrics) wait(records int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.waiting = records
+}
+
 // Describe describes nothing: the metrics of a run depend on it (prometheus.Collector calls that unchecked).
 func (m *agentMetrics) Describe(chan<- *prometheus.Desc) {}
 

@@ -287,11 +287,12 @@ func TestCPUs(t *testing.T) {
 }
 
 // busyFS is a machine whose CPU 1 spends, from one reading of /proc/stat to the next, so many ticks of 10 ms on tasks, on
-// softirqs and on other guests.
+// softirqs and on other guests; and CPU 0, a thread of the same core, so many on tasks.
 type busyFS struct {
-	files fstest.MapFS
-	ticks [3]int
-	n     int
+	files   fstest.MapFS
+	ticks   [3]int
+	sibling int
+	n       int
 }
 
 func (b *busyFS) Open(name string) (fs.File, error) { return b.files.Open(name) }
@@ -300,14 +301,15 @@ func (b *busyFS) ReadFile(name string) ([]byte, error) {
 	if name == "proc/stat" {
 		n := b.n
 		b.n++
-		return []byte("cpu  0 0 0 0 0 0 0 0 0 0\n" + statLine(n*b.ticks[0], n*b.ticks[1], n*b.ticks[2])), nil
+		return []byte("cpu  0 0 0 0 0 0 0 0 0 0\n" + statLine("cpu0", n*b.sibling, 0, 0) +
+			statLine("cpu1", n*b.ticks[0], n*b.ticks[1], n*b.ticks[2])), nil
 	}
 	return b.files.ReadFile(name)
 }
 
-func statLine(tasks, softirq, steal int) string {
+func statLine(cpu string, tasks, softirq, steal int) string {
 	b, _ := json.Marshal([]int{tasks, 0, 0, 0, 0, 0, softirq, steal, 0, 0})
-	return "cpu1 " + strings.NewReplacer("[", "", "]", "", ",", " ").Replace(string(b)) + "\n"
+	return cpu + " " + strings.NewReplacer("[", "", "]", "", ",", " ").Replace(string(b)) + "\n"
 }
 
 // Above a load or a steal time the machine is not measured, and the reason says which.
@@ -315,20 +317,23 @@ func TestTooBusy(t *testing.T) {
 	t.Parallel()
 	const watch = 20 * time.Millisecond
 	for name, test := range map[string]struct {
-		load  string
-		ticks [3]int // of a CPU that is watched for two
-		want  string
+		load    string
+		ticks   [3]int // of a CPU that is watched for two
+		sibling int
+		want    string
 	}{
-		"quiet":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, ""},
-		"load":     {"1.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, reasonLoad},
-		"tasks":    {"0.50 0.1 0.1 1/100 1", [3]int{1000, 0, 0}, reasonLoad},
-		"softirqs": {"0.50 0.1 0.1 1/100 1", [3]int{0, 1000, 0}, reasonLoad},
-		"steal":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 1000}, reasonSteal},
-		"garbage":  {"x", [3]int{0, 0, 0}, reasonLoad},
+		"quiet":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 0, ""},
+		"load":     {"1.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 0, reasonLoad},
+		"tasks":    {"0.50 0.1 0.1 1/100 1", [3]int{1000, 0, 0}, 0, reasonLoad},
+		"softirqs": {"0.50 0.1 0.1 1/100 1", [3]int{0, 1000, 0}, 0, reasonLoad},
+		"steal":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 1000}, 0, reasonSteal},
+		"sibling":  {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 1000, reasonLoad},
+		"garbage":  {"x", [3]int{0, 0, 0}, 0, reasonLoad},
 	} {
 		root := &busyFS{files: fstest.MapFS{
 			"proc/loadavg": file(test.load), "sys/devices/system/cpu/online": file("0-1\n"),
-		}, ticks: test.ticks}
+			"sys/devices/system/cpu/cpu1/topology/thread_siblings_list": file("0-1\n"),
+		}, ticks: test.ticks, sibling: test.sibling}
 		got, err := tooBusy(t.Context(), root, 1, Limits{Load: DefaultMaxLoad, Steal: DefaultMaxSteal}, watch)
 		if err != nil {
 			t.Fatal(err)

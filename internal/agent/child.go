@@ -114,13 +114,24 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	case ctx.Err() != nil:
 		return used, ctx.Err()
 	}
-	if text := strings.TrimSpace(said.String()); text != "" {
-		err = errors.New(lastLine(text))
+	if text := saidLine(said.String()); text != "" {
+		err = errors.New(text)
 	}
 	return used, fmt.Errorf("%s: %w", part, err)
 }
 
-func lastLine(text string) string { return text[strings.LastIndexByte(text, '\n')+1:] }
+// saidLine is the line of what a child said that says why it ended: the last, or the first before a trace of the runtime.
+func saidLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	for _, line := range lines {
+		for _, begins := range []string{"fatal error: ", "runtime: out of memory", "panic: "} {
+			if strings.HasPrefix(line, begins) {
+				return line
+			}
+		}
+	}
+	return lines[len(lines)-1]
+}
 
 // bounded keeps the first bytes that are written to it.
 type bounded struct {

@@ -39,7 +39,8 @@ const (
 // Limits above which a machine is too busy to be measured.
 type Limits struct {
 	// Load is that of the load average of a minute, divided by the number of CPUs; of the share of the time that the chosen CPU
-	// is busy; and of the share in which tasks of others had it while it was measured.
+	// is busy, and twice that of the other thread of its core; and of the share in which tasks of others had it while it was
+	// measured.
 	Load float64
 	// Steal is that of the time which the hypervisor has of the chosen CPU, in percent.
 	Steal float64
@@ -152,6 +153,8 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 		return refusal(reasonLoad, "the load average is %.2f a CPU: at most %.2f is measured beside", load, most.Load), nil
 	}
 	before, ok := reference.ReadTimes(sub(root, "proc"), cpu)
+	sibling, hasSibling := reference.SiblingOf(sub(root, "sys"), cpu)
+	beside, _ := reference.ReadTimes(sub(root, "proc"), sibling)
 	began := time.Now()
 	select {
 	case <-ctx.Done():
@@ -170,6 +173,12 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 	if busy := (after.Busy - before.Busy).Seconds() / took; busy > most.Load {
 		return refusal(reasonLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside", cpu, 100*busy,
 			100*most.Load), nil
+	}
+	if now, _ := reference.ReadTimes(sub(root, "proc"), sibling); hasSibling {
+		if busy := (now.Busy - beside.Busy).Seconds() / took; busy > most.Load/2 {
+			return refusal(reasonLoad, "CPU %d, a thread of the same core as CPU %d, is busy for %.0f %% of the time, and would get slower: "+
+				"at most %.0f %% is measured beside", sibling, cpu, 100*busy, 50*most.Load), nil
+		}
 	}
 	return nil, nil
 }

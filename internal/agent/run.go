@@ -8,7 +8,10 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
@@ -153,10 +156,10 @@ func (o Options) measure(ctx context.Context, doc *record.Agent, cpu int) (usage
 
 // reasonOfChild is the word for the error of a child, which may be what the runtime of Go said last.
 func reasonOfChild(err error) string {
-	if errors.Is(err, errKilled) {
+	switch text := err.Error(); {
+	case errors.Is(err, errKilled), strings.Contains(text, unix.SIGXCPU.String()):
 		return reasonTime
-	}
-	if text := err.Error(); text == "out of memory" {
+	case strings.Contains(text, "out of memory"), strings.Contains(text, unix.ENOMEM.Error()):
 		return reasonMemory
 	}
 	return reasonFailed

@@ -89,8 +89,8 @@ func ReadTimes(proc fs.FS, cpu int) (t Times, ok bool) {
 	return t, false
 }
 
-// sibling returns the other thread of a CPU's core; ok is false when it has none, or the kernel does not tell.
-func sibling(sys fs.FS, cpu int) (other int, ok bool) {
+// SiblingOf returns the other thread of a CPU's core; ok is false when it has none, or the kernel does not tell.
+func SiblingOf(sys fs.FS, cpu int) (other int, ok bool) {
 	b, err := fs.ReadFile(sys, fmt.Sprintf("devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu))
 	if err != nil {
 		return 0, false

@@ -65,7 +65,7 @@ func OpenSparing(cpu int) (*Watch, error) { return open(cpu, false) }
 
 func open(cpu int, far bool) (w *Watch, err error) {
 	w = &Watch{cpu: cpu, work: make(chan func() error), done: make(chan error), found: make(map[string]*series)}
-	w.sibling, w.hasSibling = sibling(os.DirFS("/sys"), cpu)
+	w.sibling, w.hasSibling = SiblingOf(os.DirFS("/sys"), cpu)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, w.release())
