@@ -3,6 +3,7 @@ package branch
 import (
 	"bytes"
 	"encoding/binary"
+	"iter"
 )
 
 // Check is how control flow integrity (CFI) tests the target of an indirect branch before
@@ -124,6 +125,25 @@ func overHash(code *[16]byte) bool {
 		code[10] == 0x74 && code[11] == 2 && code[12] == 0x0f && code[13] == 0x0b
 }
 
+// Live yields the instructions of insts without those of checks that cfi=off jumps over: nothing else
+// leads there.
+func Live(insts iter.Seq[Inst]) iter.Seq[Inst] {
+	return func(yield func(Inst) bool) {
+		var dead, until uint64 // [dead, until) is jumped over
+		for inst := range insts {
+			if inst.Addr-dead < until-dead {
+				continue
+			}
+			if inst.Kind == JumpDirect && inst.Asm.Len == 2 && inst.Len > 2 { // see overHash
+				dead, until = inst.Addr+uint64(inst.Len), inst.Target
+			}
+			if !yield(inst) {
+				return
+			}
+		}
+	}
+}
+
 // PreambleLen is how many bytes a function's preamble has for FineIBT. The function follows.
 const PreambleLen = 16
 
@@ -205,38 +225,4 @@ func Landing(code []byte, addr uint64) uint64 {
 		return addr + PreambleLen
 	}
 	return addr
-}
-
-// maxThunk bounds the instructions of a thunk; those known have up to 7.
-const maxThunk = 16
-
-// ThunkInstructions is how many instructions run in the indirect thunk at addr until it is left:
-// direct jumps and calls are followed, conditional jumps are not taken. It returns 0 when that
-// cannot be read.
-func ThunkInstructions(addr uint64, follow Follow) int {
-	for n := 0; n < maxThunk; {
-		code := follow(addr)
-		next := addr
-		for step := range Scan(code, addr) {
-			if n++; n > maxThunk {
-				return 0
-			}
-			switch step.Kind {
-			case Return, JumpIndirect:
-				return n
-			case CallDirect, JumpDirect:
-				next = step.Target
-			case CallIndirect, Trap, Bad:
-				return 0
-			}
-			if next != addr {
-				break
-			}
-		}
-		if next == addr {
-			return 0
-		}
-		addr = next
-	}
-	return 0
 }

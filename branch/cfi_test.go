@@ -211,53 +211,6 @@ func TestPreambles(t *testing.T) {
 	}
 }
 
-// TestThunkInstructions counts by arch/x86/lib/retpoline.S of Linux 7.2.13.
-func TestThunkInstructions(t *testing.T) {
-	const (
-		thunk = 0xffffffff82204bc0
-		srso  = 0xffffffff82205660
-		safe  = 0xffffffff82205640
-		its   = 0xffffffff822057e0
-	)
-	for name, tt := range map[string]struct {
-		code map[uint64]string
-		want int
-	}{
-		"retpoline":       {map[uint64]string{thunk: "\xe8\x01\x00\x00\x00\xcc\x4c\x89\x1c\x24\xc3\xcc"}, 3},
-		"retpoline, 4.15": {map[uint64]string{thunk: "\xe8\x07\x00\x00\x00\xf3\x90\x0f\xae\xe8\xeb\xf9\x48\x89\x04\x24\xc3"}, 3},
-		"lfence":          {map[uint64]string{thunk: "\x0f\xae\xe8\xff\xe0\xcc"}, 2},
-		"plain":           {map[uint64]string{thunk: "\x41\xff\xe3\xcc"}, 1},
-		"paranoid ITS":    {map[uint64]string{thunk: "\x75\xfd\x41\xff\xe3\xcc"}, 2},
-		"call depth":      {map[uint64]string{thunk: "\x65\x48\xc1\x3d\x07\x89\x90\x01\x05\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3"}, 4},
-		"retpoline, its ret": {map[uint64]string{
-			thunk: string((&code{base: thunk}).raw("\xe8\x01\x00\x00\x00\xcc\x4c\x89\x1c\x24").rel("\xe9", its).b),
-			its:   "\xc3\xcc",
-		}, 4},
-		"retpoline, safe ret": {map[uint64]string{
-			thunk: string((&code{base: thunk}).raw("\xe8\x01\x00\x00\x00\xcc\x4c\x89\x1c\x24").rel("\xe9", srso).b),
-			srso:  string((&code{base: srso}).rel("\xe8", safe).raw("\x0f\x0b").b),
-			safe:  "\x48\x8d\x64\x24\x08\xc3\xcc",
-		}, 6},
-		"a loop":    {map[uint64]string{thunk: "\xeb\xfe"}, 0},
-		"two loops": {map[uint64]string{thunk: "\xeb\x02\xcc\xcc\xeb\xfa"}, 0},
-		"a trap":    {map[uint64]string{thunk: "\x90\x0f\x0b"}, 0},
-		"cut short": {map[uint64]string{thunk: "\x90\x90"}, 0},
-		"no code":   {nil, 0},
-	} {
-		follow := func(addr uint64) []byte {
-			for start, code := range tt.code {
-				if addr >= start && addr < start+uint64(len(code)) {
-					return []byte(code[addr-start:])
-				}
-			}
-			return nil
-		}
-		if got := ThunkInstructions(thunk, follow); got != tt.want {
-			t.Errorf("%s: %d, want %d", name, got, tt.want)
-		}
-	}
-}
-
 // TestBarriers: ibhf of the BPF JIT (emit_spectre_bhb_barrier in arch/x86/net/bpf_jit_comp.c of Linux
 // 7.2.13) is a fence, __bhi_args_N poisons arguments and clears nothing, and a jump to warn_thunk_thunk
 // is how a return thunk that was not chosen returns (arch/x86/lib/retpoline.S).

@@ -160,13 +160,13 @@ func FuzzDecode(f *testing.F) {
 		if p, ok := NamePreamble(code, addr, follow); ok != (Landing(code, addr) != addr) || p.Instructions > maxThunk {
 			t.Fatalf("preamble %+v, %v", p, ok)
 		}
-		if n := ThunkInstructions(addr, follow); n > maxThunk {
-			t.Fatalf("%d instructions", n)
-		}
 		sites, _ := Sites(code, addr, resolve, follow)
 		for _, s := range sites {
 			if s.Offset >= uint64(len(code)) || s.CheckLen > s.Offset || (s.Check == CheckNone) != (s.CheckLen == 0) {
 				t.Fatalf("%+v in %d bytes", s, len(code))
+			}
+			if n := s.Instructions(addr+s.Offset, follow); n < 0 || n > maxThunk+6 {
+				t.Fatalf("%+v has %d instructions", s, n)
 			}
 		}
 	})

@@ -97,3 +97,75 @@ func (b *Branch) siteKind() SiteKind {
 	}
 	return SiteMemory
 }
+
+// Instructions is how many run from the first of its check, or of an lfence before it, to the
+// first of the function that it enters, when it is at addr: the thunk's among them, and the nop
+// behind a call that fills the room of a longer one. follow reads code; the result is 0 when that
+// cannot be read. A preamble of the function ([NamePreamble]) is not among them.
+func (s *Site) Instructions(addr uint64, follow Follow) int {
+	n := s.Check.Instructions() + 1
+	if s.Kind == SiteLfence {
+		n++
+	}
+	if s.Target == 0 {
+		return n + filled(follow(addr))
+	}
+	thunk := thunkInstructions(s.Target, follow)
+	switch {
+	case thunk == 0:
+		return 0
+	case s.Check == CheckParanoid:
+		thunk-- // the jne in it is the check's
+	}
+	return n + thunk
+}
+
+// filled counts the nop behind a call at the beginning of code. Compilers write the call of a thunk,
+// whose room it has, in 5 bytes, or 6 with a prefix.
+func filled(code []byte) int {
+	length := 0
+	for step := range Scan(code, 0) {
+		switch {
+		case length == 0 && step.Kind == CallIndirect:
+			length = step.Len
+		case length > 0 && step.Nop() && (length+step.Len == 5 || length+step.Len == 6):
+			return 1
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+// maxThunk bounds the instructions of a thunk; those known have up to 7.
+const maxThunk = 16
+
+// thunkInstructions is how many run in the indirect thunk at addr until it is left: direct jumps
+// and calls are followed, conditional jumps are not taken. It is 0 when the code cannot be read.
+func thunkInstructions(addr uint64, follow Follow) int {
+	for n := 0; n < maxThunk; {
+		code := follow(addr)
+		next := addr
+		for step := range Scan(code, addr) {
+			if n++; n > maxThunk {
+				return 0
+			}
+			switch step.Kind {
+			case Return, JumpIndirect:
+				return n
+			case CallDirect, JumpDirect:
+				next = step.Target
+			case CallIndirect, Trap, Bad:
+				return 0
+			}
+			if next != addr {
+				break
+			}
+		}
+		if next == addr {
+			return 0
+		}
+		addr = next
+	}
+	return 0
+}
