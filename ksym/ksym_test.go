@@ -116,6 +116,20 @@ func TestTableNames(t *testing.T) {
 	}
 }
 
+func TestBehind(t *testing.T) {
+	table, err := Parse(strings.NewReader("1000 t __cfi_f\n1010 t f\n1020 t __cfi_data\n1030 d data\n1040 t g\n1050 t __cfi_last\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[uint64]string{0x1000: "f", 0x1008: "f", 0x1010: "", 0x1020: "", 0x1040: "", 0x1050: ""} {
+		s, _, _ := table.Find(addr)
+		f, ok := table.Behind(s)
+		if f.Name != want && ok || ok != (want != "") {
+			t.Errorf("%#x, %s: %q, %v, want %q", addr, s.Name, f.Name, ok, want)
+		}
+	}
+}
+
 func TestSelect(t *testing.T) {
 	table, err := Parse(strings.NewReader(sample))
 	if err != nil {

@@ -298,6 +298,16 @@ func rank(s Symbol) int {
 	return r
 }
 
+// Behind is the function in front of which s stands for control flow integrity: clang calls what
+// it puts there __cfi_ and the function's name. It returns false for any other symbol.
+func (t *Table) Behind(s Symbol) (Symbol, bool) {
+	if !strings.HasPrefix(s.Name, "__cfi_") || s.Size == 0 {
+		return Symbol{}, false
+	}
+	f, off, ok := t.Find(s.Addr + s.Size)
+	return f, ok && off == 0 && f.Text()
+}
+
 // Starts is the name of the symbol that begins at addr, as [Table.Find] chooses it. It
 // has the shape of what package branch names targets by.
 func (t *Table) Starts(addr uint64) (string, bool) {

@@ -123,6 +123,16 @@ func (k *Kernel) Follow(addr uint64) []byte {
 	return b
 }
 
+// Entered is the function that an indirect branch to addr enters: with FineIBT it is the one behind
+// a preamble there. It returns false when no function begins there.
+func (k *Kernel) Entered(addr uint64) (ksym.Symbol, bool) {
+	s, off, ok := k.Symbols.Find(addr)
+	if _, preamble := k.Symbols.Behind(s); preamble {
+		s, off, ok = k.Symbols.Find(branch.Landing(k.Follow(addr), addr))
+	}
+	return s, ok && off == 0 && s.Text()
+}
+
 // Sites finds the indirect branches of a function and counts its returns.
 func (k *Kernel) Sites(f ksym.Symbol) ([]branch.Site, branch.Returns, error) {
 	code, err := k.Code(f)

@@ -60,6 +60,30 @@ func TestFunction(t *testing.T) {
 	}
 }
 
+// An indirect branch that goes to a preamble of FineIBT enters the function behind it, also where clang put
+// more in front of the function than the preamble has.
+func TestEntered(t *testing.T) {
+	const preamble = "\xf3\x0f\x1e\xfa\x2d\x78\x56\x34\x12\x2e\x0f\x85\x03\x00\x00\x00"
+	page := make([]byte, 4096)
+	copy(page[0x10:], preamble)
+	copy(page[0xb0:], preamble)
+	copy(page[0xd0:], "\xb8\x78\x56\x34\x12")
+	k := made(t, page,
+		ksym.Symbol{Addr: base + 0x10, Type: 't', Name: "__cfi_near"}, ksym.Symbol{Addr: base + 0x20, Type: 't', Name: "near"},
+		ksym.Symbol{Addr: base + 0x80, Type: 't', Name: "__cfi_far"}, ksym.Symbol{Addr: base + 0xc0, Type: 't', Name: "far"},
+		ksym.Symbol{Addr: base + 0xd0, Type: 't', Name: "__cfi_kcfi"}, ksym.Symbol{Addr: base + 0xe0, Type: 't', Name: "kcfi"},
+		ksym.Symbol{Addr: base + 0xf0, Type: 'd', Name: "data"}, ksym.Symbol{Addr: base + 0x100, Type: 't', Name: "end"},
+	)
+	for offset, want := range map[uint64]string{
+		0x10: "near", 0x20: "near", 0xb0: "far", 0xc0: "far", 0xe0: "kcfi", 0x24: "", 0x18: "", 0xf0: "", 0x8: "",
+	} {
+		f, ok := k.Entered(base + offset)
+		if ok != (want != "") || ok && f.Name != want {
+			t.Errorf("%#x: %q, %v, want %q", offset, f.Name, ok, want)
+		}
+	}
+}
+
 // What a live kernel lacks is told from what could not be read.
 func TestTypesOfLive(t *testing.T) {
 	denied := errors.New("permission denied")

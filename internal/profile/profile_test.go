@@ -18,6 +18,7 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/flood"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -158,6 +159,30 @@ func TestEntered(t *testing.T) {
 			if kind != want && kind != unknown {
 				t.Errorf("%s: %d samples entered %d, want %d", name, n, kind, want)
 			}
+		}
+	}
+}
+
+// With FineIBT an indirect call enters a function through a preamble, and with cfi=bhi that calls what poisons the
+// arguments: samples there are of the function.
+func TestPlacePreamble(t *testing.T) {
+	table, err := ksym.Parse(strings.NewReader("1000 t __cfi_f\n1010 t f\n1040 t __bhi_args_2\n1060 t end\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		addr    uint64
+		returns bool
+		want    Frame
+	}{
+		{0x1004, false, Frame{Function: "f", Addr: 0x1010}},
+		{0x1010, true, Frame{Function: "f", Addr: 0x1010}}, // the call of __bhi_args_2 returns there
+		{0x1018, false, Frame{Function: "f", Offset: 8, Addr: 0x1018}},
+		{0x1018, true, Frame{Function: "f", Offset: 8, Addr: 0x1018}},
+		{0x1044, false, Frame{Function: "__bhi_args_2", Offset: 4, Addr: 0x1044}},
+	} {
+		if got := place(table, tt.addr, tt.returns); got != tt.want {
+			t.Errorf("%#x, %v: %+v, want %+v", tt.addr, tt.returns, got, tt.want)
 		}
 	}
 }

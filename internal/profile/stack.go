@@ -188,7 +188,7 @@ func (s *Stack) enter(code *reader) {
 	at, from := s.Frames[0], s.Frames[1].Addr
 	start := at.Addr - at.Offset
 	if thunk := indirectThunk(at.Function); thunk || returnThunk(at.Function) {
-		if target, off, ok := code.kernel.Symbols.Find(from); ok && off == 0 && len(s.Frames) > 2 {
+		if target, ok := code.kernel.Entered(from); ok && len(s.Frames) > 2 {
 			s.target = target.Name
 			s.entry = code.entered(from, s.Frames[2].Addr)
 			return
@@ -200,7 +200,8 @@ func (s *Stack) enter(code *reader) {
 }
 
 // place names an address. The instruction before a return address made the call, and
-// may be the last of its function.
+// may be the last of its function. What stands in front of a function for CFI, and is run by
+// those that call it indirectly, is its first instruction.
 func place(table *ksym.Table, addr uint64, returns bool) Frame {
 	at := addr
 	if returns {
@@ -209,6 +210,9 @@ func place(table *ksym.Table, addr uint64, returns bool) Frame {
 	symbol, off, ok := table.Find(at)
 	if !ok {
 		return Frame{Offset: addr, Addr: addr}
+	}
+	if f, ok := table.Behind(symbol); ok {
+		return Frame{Function: f.Name, Addr: f.Addr}
 	}
 	return Frame{Function: symbol.Name, Offset: off + addr - at, Addr: addr}
 }
