@@ -175,13 +175,19 @@ func TestProbe(t *testing.T) {
 		want     uint64
 		register string
 		refused  bool
+		check    branch.Check
+		checkLen uint64
 	}{
-		"a plain call":          {[][]byte{load, plain, ret}, 1, 3, "r10", false},
-		"the one before":        {[][]byte{load, other, prefix, ret}, 2, 3, "r10", false},
-		"loaded just before":    {[][]byte{load, prefix, ret}, 1, 0, "", false},
-		"a jump leads there":    {[][]byte{jump, other, prefix, ret}, 2, 0, "", true},
-		"right behind a branch": {[][]byte{other, plain, prefix, ret}, 2, 0, "", true},
-		"the first instruction": {[][]byte{prefix, ret}, 0, 0, "", true},
+		"a plain call":          {[][]byte{load, plain, ret}, 1, 3, "r10", false, "", 0},
+		"the one before":        {[][]byte{load, other, prefix, ret}, 2, 3, "r10", false, "", 0},
+		"loaded just before":    {[][]byte{load, prefix, ret}, 1, 0, "", false, "", 0},
+		"a jump leads there":    {[][]byte{jump, other, prefix, ret}, 2, 0, "", true, "", 0},
+		"right behind a branch": {[][]byte{other, plain, prefix, ret}, 2, 0, "", true, "", 0},
+		"the first instruction": {[][]byte{prefix, ret}, 0, 0, "", true, "", 0},
+		// The kernel refuses a kprobe on the first two instructions of a kCFI check.
+		"behind kCFI":    {[][]byte{load, make([]byte, 14), prefix, ret}, 2, 3 + 10, "r10", false, branch.CheckKCFI, 14},
+		"behind FineIBT": {[][]byte{load, make([]byte, 14), prefix, ret}, 2, 3, "r10", false, branch.CheckFineIBT, 14},
+		"paranoid":       {[][]byte{load, make([]byte, 16), plain, ret}, 2, 3, "r10", false, branch.CheckParanoid, 16},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var offset uint64
@@ -189,8 +195,8 @@ func TestProbe(t *testing.T) {
 				offset += uint64(len(part))
 			}
 			code := slices.Concat(test.code...)
-			site := xdppath.Site{Function: "f", Offset: offset}
-			site.Addr, site.Thunk = at+offset, "__x86_indirect_thunk_r10"
+			site := xdppath.Site{Function: "f", Offset: offset, Check: test.check, CheckLen: test.checkLen}
+			site.Addr, site.Register = at+offset, "r10"
 			got, err := probeAt(kernel.New(ktext.Bytes{Addr: at, Code: code}, symbols(len(code)), nil), site)
 			if (err != nil) != test.refused {
 				t.Fatalf("%v, %v", got, err)
@@ -199,41 +205,6 @@ func TestProbe(t *testing.T) {
 				t.Errorf("%v with %q, want offset %#x with %q", got, got.Register, test.want, test.register)
 			}
 		})
-	}
-}
-
-// TestExecuted counts the instructions of branches as kernels write and patch them.
-func TestExecuted(t *testing.T) {
-	const at, thunk = 0xffffffff81000000, 0xffffffff81000040
-	retpoline := []byte{0xe8, 1, 0, 0, 0, 0xcc, 0x48, 0x89, 0x04, 0x24, 0xc3} // call +1; int3; mov %rax,(%rsp); ret
-	returns := []byte{0xe8, 1, 0, 0, 0, 0xcc, 0xc3}                           // a return thunk: call +1; int3; ret
-	for name, test := range map[string]struct {
-		site, thunk []byte
-		kind        branch.SiteKind
-		want        int
-	}{
-		"call of a retpoline":      {[]byte{0xe8, 0x3b, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
-		"with a prefix":            {[]byte{0x2e, 0xe8, 0x3a, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
-		"jump to a retpoline":      {[]byte{0xe9, 0x3b, 0, 0, 0}, retpoline, branch.SiteThunk, 4},
-		"retpoline, return thunk":  {[]byte{0xe8, 0x3b, 0, 0, 0}, append(slices.Clone(retpoline[:10]), 0xe9, 0x11, 0, 0, 0), branch.SiteThunk, 6},
-		"thunk that jumps":         {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0xff, 0xe0}, branch.SiteThunk, 2},
-		"plain call, nop":          {[]byte{0xff, 0xd0, 0x0f, 0x1f, 0x00}, nil, branch.SiteRegister, 2},
-		"plain call of r10, nop":   {[]byte{0x41, 0xff, 0xd2, 0x0f, 0x1f, 0x00}, nil, branch.SiteRegister, 2},
-		"call filled by prefixes":  {[]byte{0x2e, 0x2e, 0x2e, 0xff, 0xd0}, nil, branch.SiteRegister, 1},
-		"a nop of something else":  {[]byte{0xff, 0xd0, 0x0f, 0x1f, 0x44, 0, 0}, nil, branch.SiteRegister, 1},
-		"plain jump":               {[]byte{0xff, 0xe0, 0xcc}, nil, branch.SiteRegister, 1},
-		"call behind an lfence":    {[]byte{0xff, 0xd0}, nil, branch.SiteLfence, 2},
-		"thunk that is rubbish":    {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0x06}, branch.SiteThunk, 0},
-		"thunk that runs on":       {[]byte{0xe8, 0x3b, 0, 0, 0}, []byte{0xeb, 0xfe}, branch.SiteThunk, 0},
-		"thunk that is not mapped": {[]byte{0xe8, 0, 0x10, 0, 0}, nil, branch.SiteThunk, 0},
-	} {
-		code := make([]byte, 0x80) // 00 00: add %al,(%rax), which no branch ends in
-		copy(code[0x60:], returns)
-		copy(code, test.site)
-		copy(code[thunk-at:], test.thunk)
-		if got := executed(ktext.Bytes{Addr: at, Code: code}, xdppath.Site{Addr: at, Kind: test.kind}); got != test.want {
-			t.Errorf("%s: %d instructions, want %d", name, got, test.want)
-		}
 	}
 }
 

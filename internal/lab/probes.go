@@ -16,7 +16,6 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/xdppath"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 // probes are the kprobes on the path of a packet, with their counters.
@@ -184,7 +183,7 @@ func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 	}
 	for _, site := range inv.Sites {
 		if site.Function == function && site.Always {
-			return executed(k.Text, site), nil
+			return site.Instructions, nil
 		}
 	}
 	return 0, nil
@@ -218,7 +217,6 @@ func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 			strings.HasPrefix(s.Function, "0x") {
 			continue
 		}
-		n := executed(p.kernel.Text, s)
 		at, err := probeAt(p.kernel, s)
 		if err == nil && slices.Contains(p.Places, at) {
 			continue
@@ -230,7 +228,7 @@ func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 			p.uncounted = append(p.uncounted, at.String())
 			continue
 		}
-		p.sites[len(p.Places)-1] = site{s, n, p.beyond}
+		p.sites[len(p.Places)-1] = site{s, s.Instructions, p.beyond}
 	}
 }
 
@@ -266,13 +264,27 @@ func (p *probes) Close() error {
 	return err
 }
 
-// probeAt is where to count an indirect branch. That is its own place except for a call with
-// a prefix, "cs call __x86_indirect_thunk_r10", as compilers write those of r8 to r15: a
+// jumpOfKCFI is where, in bytes before an indirect branch, the jump of its kCFI check stands.
+const jumpOfKCFI = 4
+
+// probeAt is where to count an indirect branch. Behind a check of CFI that is where the check
+// begins, with the function in the register, or the jump of kCFI: the kernel puts no kprobe
+// before that (can_probe in arch/x86/kernel/kprobes/core.c). Else it is the branch's own place
+// except for a call with a prefix, "cs call __x86_indirect_thunk_r10", as compilers write those of r8 to r15: a
 // kprobe there would return one byte early and crash the kernel, as int3_emulate_call in
 // arch/x86/include/asm/text-patching.h takes each call for 5 bytes long (seen with Linux
 // 6.1 and 6.12). The instruction before is as good when it always runs on into the call.
 func probeAt(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
-	at := count.Place{Function: s.Function, Offset: s.Offset, Register: register(k.Text, s)}
+	at := count.Place{Function: s.Function, Offset: s.Offset, Register: s.Register}
+	switch s.Check {
+	case branch.CheckNone:
+	case branch.CheckKCFI:
+		at.Offset -= jumpOfKCFI
+		return at, nil
+	default:
+		at.Offset -= s.CheckLen
+		return at, nil
+	}
 	call, err := k.Read(s.Addr, 2)
 	if err != nil {
 		return at, fmt.Errorf("read %v: %w", at, err)
@@ -309,20 +321,4 @@ func probeAt(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
 		at.Register = "" // it is loaded only here
 	}
 	return at, nil
-}
-
-// register is the one that holds a site's target: of its thunk, or of the branch that
-// the kernel made of it.
-func register(text ktext.Source, s xdppath.Site) string {
-	if i := strings.LastIndexByte(s.Thunk, '_'); i >= 0 {
-		return s.Thunk[i+1:]
-	}
-	var code [8]byte
-	if text.ReadAddr(code[:], s.Addr) != nil {
-		return ""
-	}
-	for step := range branch.Scan(code[:], s.Addr) {
-		return step.Register()
-	}
-	return ""
 }

@@ -66,10 +66,24 @@ func (w *walker) read(n *node) {
 		n.note("runs on after the end of its symbol")
 	}
 	sites := w.findSites(code, insts)
+	// What a check of FineIBT leaves in the register is not the function.
+	checked, held := make(map[uint64]uint64), make(map[uint64]*codeflow.Value)
+	for addr, s := range sites {
+		if s.Check != branch.CheckNone {
+			checked[addr-s.CheckLen] = addr
+		}
+	}
 	entry := w.values.Entry(n.name, n.given)
 	settled := w.values.Flow(n.graph, entry, func(block int, inst branch.Inst, s *codeflow.State) {
+		if addr, ok := checked[inst.Addr]; ok {
+			held[addr] = s.Register(sites[addr].Register)
+		}
 		if found, ok := sites[inst.Addr]; ok {
-			w.addSite(n, found, block, inst, s)
+			target := s.Register(found.Register)
+			if found.Check != branch.CheckNone {
+				target = held[inst.Addr]
+			}
+			w.addSite(n, found, block, inst, s, target)
 		} else {
 			w.addCall(n, code, block, inst, s)
 		}
@@ -114,7 +128,7 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 			continue
 		}
 		out = append(out, piece{s.Addr, cold})
-		insts = slices.AppendSeq(insts, branch.Decode(cold, s.Addr))
+		insts = slices.AppendSeq(insts, branch.Live(branch.Decode(cold, s.Addr)))
 	}
 	if len(out) > 1 {
 		slices.SortFunc(insts, func(a, b branch.Inst) int { return cmp.Compare(a.Addr, b.Addr) })
@@ -125,7 +139,7 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 // instructions are those of code. They have 4.2 bytes on average, and 200 decoded, so that
 // growing the list would take longer than decoding.
 func instructions(code []byte, addr uint64) []branch.Inst {
-	return slices.AppendSeq(make([]branch.Inst, 0, len(code)/4+8), branch.Decode(code, addr))
+	return slices.AppendSeq(make([]branch.Inst, 0, len(code)/4+8), branch.Live(branch.Decode(code, addr)))
 }
 
 // maxCold bounds the cold pieces of one function; compilers make one or two.
@@ -166,10 +180,10 @@ func (w *walker) findSites(code pieces, insts []branch.Inst) map[uint64]branch.S
 	return out
 }
 
-// addSite adds an indirect branch of n, with what its register or its memory operand
-// holds.
-func (w *walker) addSite(n *node, found branch.Site, block int, inst branch.Inst, s *codeflow.State) {
-	st := site{Site: found, addr: inst.Addr, block: block, target: s.Register(found.Register)}
+// addSite adds an indirect branch of n. target is what its register holds, that of a branch
+// through memory is read from its operand.
+func (w *walker) addSite(n *node, found branch.Site, block int, inst branch.Inst, s *codeflow.State, target *codeflow.Value) {
+	st := site{Site: found, addr: inst.Addr, block: block, target: target}
 	if found.Kind == branch.SiteMemory {
 		st.target = w.values.Operand(s, inst.Asm.Args[0], inst)
 		if found.Jump {

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
@@ -86,7 +87,8 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 			}
 			out := Site{
 				Function: n.name, Addr: s.addr, Offset: s.addr - n.addr, Entry: n.addr,
-				Kind: s.Kind, Jump: s.Jump, Thunk: s.Thunk, Stage: n.stage,
+				Kind: s.Kind, Jump: s.Jump, Thunk: s.Thunk, Register: s.Register, Stage: n.stage,
+				Check: s.Check, CheckLen: s.CheckLen, Instructions: s.Site.Instructions(s.addr, w.kernel.Follow),
 				Per: n.blockPer(s.block), Always: always[s.block] && n.always, Via: n.via,
 			}
 			if s.symbol.Name != "" && s.symbol.Addr != n.addr {
@@ -98,6 +100,9 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 			}
 			if w.kernel.Live {
 				out.Targets = w.values.Targets(s.target, objects)
+			}
+			if s.Check.Preamble() {
+				out.Preamble = w.preamble(out.Targets)
 			}
 			inv.Sites = append(inv.Sites, out)
 		}
@@ -116,6 +121,22 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 	// Two functions may jump into one cold part.
 	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool { return a.Addr == b.Addr && a.Function == b.Function })
 	return inv
+}
+
+// preamble is how many instructions stand in front of functions for FineIBT: of the first that has
+// some, as all that one branch calls have one prototype.
+func (w *walker) preamble(targets []string) int {
+	for _, name := range targets {
+		f, ok := w.kernel.Function(name)
+		if !ok || f.Addr < branch.PreambleLen {
+			continue
+		}
+		at := f.Addr - branch.PreambleLen
+		if p, ok := branch.NamePreamble(w.kernel.Follow(at), at, w.kernel.Follow); ok {
+			return p.Instructions
+		}
+	}
+	return 0
 }
 
 // tracepoint tells whether a symbol is the code that calls what is attached to

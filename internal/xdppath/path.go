@@ -34,7 +34,17 @@ type Site struct {
 	// Thunk is the symbol that it goes through; empty when there is no thunk or
 	// the thunk has no symbol.
 	Thunk string
-	Stage functions.Stage
+	// Register is that of its target; empty when the target comes from memory.
+	Register string
+	// Check is how CFI tests the target, CheckLen how many bytes of code that has in
+	// front of the branch.
+	Check    branch.Check
+	CheckLen uint64
+	// Instructions is how many run up to the first of what is called, those of the check and
+	// of the thunk among them; 0 when they cannot be read. Preamble is how many more run in
+	// front of the called function, for FineIBT: 0 without, and when the target is not known.
+	Instructions, Preamble int
+	Stage                  functions.Stage
 	// Pointer is the chain of struct members that the target is read from:
 	// "net_device.netdev_ops → net_device_ops.ndo_xdp_xmit". Empty when
 	// Confidence is Unknown.

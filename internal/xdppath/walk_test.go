@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -199,6 +200,75 @@ func TestNames(t *testing.T) {
 			}
 			if s := inv.Sites[0]; s.Pointer != tt.pointer || s.Confidence != tt.confidence || s.Function != "f" {
 				t.Errorf("%q %s, want %q %s", s.Pointer, s.Confidence, tt.pointer, tt.confidence)
+			}
+		})
+	}
+}
+
+// The checks of CFI (see branch/cfi.go) stand between the load of a pointer and its call. What was
+// known before a check is known behind it, also where the check takes the register to the preamble of
+// the function, and where nothing but the jump over it leads past it.
+func TestNamesBehindChecks(t *testing.T) {
+	const (
+		hash     = "\x78\x56\x34\x12"
+		kcfi     = "\x41\xba" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
+		off      = "\xeb\x0c" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
+		fineibt  = "\xb8" + hash + "\x4d\x8d\x5b\xf0\x0f\x1f\x44\x00\x00"
+		older    = "\x41\xba" + hash + "\x49\x83\xeb\x10\x0f\x1f\x40\x00"
+		paranoid = "\xb8" + hash + "\x41\x3b\x43\xf5\x2e\x4d\x8d\x5b\xf0"
+		jne      = "\x75\xfd"
+		call     = "\x41\xff\xd3"
+		thunk    = callTo("__x86_indirect_thunk_r11")
+		its      = callTo("__x86_indirect_paranoid_thunk_r11")
+		padding  = 4096 - branch.PreambleLen
+	)
+	for _, tt := range []struct {
+		name         string
+		asm          []any
+		check        branch.Check
+		instructions int
+		preamble     int
+	}{
+		{"kcfi", []any{kcfi, call}, branch.CheckKCFI, 4, 0},
+		{"kcfi, retpoline", []any{kcfi, thunk}, branch.CheckKCFI, 7, 0},
+		{"off", []any{off, call}, branch.CheckOff, 2, 0},
+		{"fineibt", []any{fineibt, call}, branch.CheckFineIBT, 4, 3},
+		{"fineibt 6.2", []any{older, call}, branch.CheckFineIBT, 4, 3},
+		{"fineibt, retpoline", []any{fineibt, thunk}, branch.CheckFineIBT, 7, 3},
+		{"paranoid", []any{paranoid + jne, call}, branch.CheckParanoid, 5, 3},
+		{"paranoid, ITS", []any{paranoid, its}, branch.CheckParanoid, 6, 3},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			asm := []any{"\x53\x48\x89\xfb", "\x48\x8b\x47\x08", "\x4c\x8b\x58\x10"} // push %rbx; mov %rdi,%rbx; to %r11
+			asm = append(asm, tt.asm...)
+			asm = append(asm, "\x48\x89\xd8", load, called)   // mov %rbx,%rax: the device is still known
+			asm = append(asm, "\x49\xc7\xc3\x00\x20\x00\x81") // mov $g,%r11
+			asm = append(append(asm, tt.asm...), "\x5b", ret)
+			code := image(t, []function{
+				{"f", asm},
+				{"filler", []any{strings.Repeat("\xcc", padding) + "\xf3\x0f\x1e\xfa\x2d" + hash + "\x2e\x0f\x85\x03\x00\x00\x00"}},
+				{"g", []any{ret}},
+				{"__x86_indirect_thunk_r11", []any{"\xe8\x01\x00\x00\x00\xcc\x4c\x89\x1c\x24\xc3"}},
+				{"__x86_indirect_paranoid_thunk_r11", []any{"\x75\xfd\x41\xff\xe3\xcc"}},
+			})
+			code.Live = true
+			roots := []Root{{Function: "f", Addr: base, Stage: functions.StageReceive, Per: functions.PerPacket}}
+			inv, err := Walk(context.Background(), code, roots)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(inv.Sites) != 3 {
+				t.Fatalf("sites %+v", inv.Sites)
+			}
+			first, second, last := inv.Sites[0], inv.Sites[1], inv.Sites[2]
+			if first.Pointer != xmit || first.Confidence != codeflow.Certain || second.Pointer != xmit {
+				t.Errorf("%q %s, then %q", first.Pointer, first.Confidence, second.Pointer)
+			}
+			if first.Check != tt.check || first.Instructions != tt.instructions || first.Register != "r11" || first.Preamble != 0 {
+				t.Errorf("%+v", first)
+			}
+			if !slices.Equal(last.Targets, []string{"g"}) || last.Preamble != tt.preamble || !last.Always {
+				t.Errorf("calls %v, preamble %d, always %v", last.Targets, last.Preamble, last.Always)
 			}
 		})
 	}
