@@ -53,6 +53,7 @@ func made(r *record.SiteRow) string {
 func siteDiffers(r, new *record.SiteRow) (what []string) {
 	for _, f := range []struct{ name, old, new string }{
 		{"kind", r.Kind, new.Kind},
+		{"check", r.Check, new.Check},
 		{"made", made(r), made(new)},
 		// Which register a thunk takes is the compiler's whim.
 		{"thunk", thunkFamily(r.Thunk), thunkFamily(new.Thunk)},

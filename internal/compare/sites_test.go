@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
 
@@ -28,5 +29,15 @@ func TestCompareSites(t *testing.T) {
 	new.Settings["path"] = "eth0"
 	if c = Sites(old, new); len(c.Warnings) != 1 {
 		t.Errorf("%v", c.Warnings)
+	}
+}
+
+func TestSiteDiffersInCheck(t *testing.T) {
+	old, now := record.SiteRow{Kind: "thunk", Per: "packet"}, record.SiteRow{Kind: "thunk", Per: "packet", Check: "kcfi"}
+	if got := siteDiffers(&old, &now); len(got) != 1 || !strings.Contains(got[0], "check") || !strings.Contains(got[0], "kcfi") {
+		t.Errorf("%q", got)
+	}
+	if got := siteDiffers(&now, &now); len(got) != 0 {
+		t.Errorf("%q", got)
 	}
 }

@@ -29,6 +29,8 @@ type CodeBranch struct {
 	// branch.
 	To       string `json:"to,omitempty"`
 	Register string `json:"register,omitempty"`
+	// Check is how CFI tests the target of an indirect branch, as of [SiteRow].
+	Check string `json:"check,omitempty"`
 	// Within is set for a jump that stays in the function.
 	Within bool `json:"within,omitempty"`
 	// Pending is what the kernel will put there, where code was not patched yet.

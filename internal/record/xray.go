@@ -20,6 +20,16 @@ type SiteRow struct {
 	Jump bool   `json:"jump,omitempty"`
 	// Thunk is the symbol it goes through, empty without one.
 	Thunk string `json:"thunk,omitempty"`
+	// Check is how CFI tests the target first: "kcfi", "kcfi-off", "fineibt" or
+	// "fineibt-paranoid"; empty without CFI.
+	Check string `json:"check,omitempty"`
+	// Instructions is how many run to the first of the called function, those of the check and
+	// of the thunk among them, 0 when they cannot be read; Loads how many of them read the text in
+	// front of the function. Preamble is how many more run there, for FineIBT; 0 also when
+	// nothing says what is called.
+	Instructions int `json:"instructions,omitempty"`
+	Loads        int `json:"loads,omitempty"`
+	Preamble     int `json:"preamble,omitempty"`
 	// Stage of the path: receive, program, redirect, bulk-queue, transmit,
 	// completion, return, page-pool or dma.
 	Stage string `json:"stage"`
@@ -68,7 +78,7 @@ type PartialFunction struct {
 }
 
 func (r *SiteRow) check() error {
-	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Stage, r.Confidence, r.Per, r.CannotRun, r.what()}, r.Targets...)
+	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Check, r.Stage, r.Confidence, r.Per, r.CannotRun, r.what()}, r.Targets...)
 	for _, text := range append(texts, r.Via...) {
 		if utf8.RuneCountInString(text) > maxText || !printable(text) {
 			return fmt.Errorf("impossible text %.60q", text)
@@ -76,6 +86,9 @@ func (r *SiteRow) check() error {
 	}
 	if r.Function == "" || r.Kind == "" || r.Per == "" {
 		return errors.New("it has no function, kind or per")
+	}
+	if min(r.Instructions, r.Loads, r.Preamble) < 0 {
+		return fmt.Errorf("impossible number of instructions at %s", r.Function)
 	}
 	if r.PerPacket != nil && !possibleCount(*r.PerPacket) {
 		return fmt.Errorf("impossible count at %s", r.Function)

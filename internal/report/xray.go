@@ -47,6 +47,9 @@ func Xray(w io.Writer, opts Options, doc *record.Document[record.SiteRow], path 
 	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", totals(doc.Rows, hidden))
+	if text := cells.Checks(doc.Rows); text != "" {
+		p.wrap("", text)
+	}
 	if doc.Counts != nil {
 		p.siteCounts(doc.Counts)
 	}
@@ -195,9 +198,9 @@ func Branches(w io.Writer, opts Options, c *record.Code) error {
 			continue
 		}
 		table = append(table, []string{fmt.Sprintf("  %s+%#x", cells.Clean(c.Function), b.Offset), b.Verb, cells.Clean(b.Class),
-			cells.Clean(cmp.Or(b.To, b.Register)), cells.Clean(b.Pending)})
+			cells.Clean(cmp.Or(b.To, b.Register)), cells.Clean(b.Check), cells.Clean(b.Pending)})
 	}
-	for _, line := range columns(table, []bool{true, true, true, true, true}, "") {
+	for _, line := range columns(table, []bool{true, true, true, true, true, true}, "") {
 		p.line(line)
 	}
 	fmt.Fprintln(&p.buf)

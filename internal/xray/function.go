@@ -63,7 +63,7 @@ func (f *Function) BranchList() *record.Code {
 		}
 		c.Branches = append(c.Branches, record.CodeBranch{
 			Offset: b.Offset, Verb: verb, Class: string(b.Class), Conditional: b.Conditional, Indirect: b.Indirect(),
-			To: b.Name, Register: b.Register, Pending: b.Pending,
+			To: b.Name, Register: b.Register, Check: string(b.Check), Pending: b.Pending,
 			Within: b.Target != 0 && b.Target-f.Addr < uint64(len(f.Code)),
 		})
 	}

@@ -47,6 +47,7 @@ func rows(sites []xdppath.Site, reach reach) []record.SiteRow {
 	for _, s := range sites {
 		row := record.SiteRow{
 			Function: s.Function, Offset: s.Offset, Kind: string(s.Kind), Jump: s.Jump, Thunk: s.Thunk,
+			Check: string(s.Check), Instructions: s.Instructions, Loads: s.Check.Loads(), Preamble: s.Preamble,
 			Stage: string(s.Stage), Confidence: string(s.Confidence), Targets: s.Targets,
 			Per: string(s.Per), Always: s.Always, Via: s.Via, CannotRun: reach.cannot(s),
 		}

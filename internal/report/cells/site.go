@@ -2,6 +2,7 @@ package cells
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,13 +13,47 @@ import (
 // Site is the address of a branch: its function and the offset in it.
 func Site(row record.SiteRow) string { return fmt.Sprintf("%s+%#x", Clean(row.Function), row.Offset) }
 
-// Made is how a branch is made, in one word.
+// Made is how a branch is made: a call or a jump, through what, behind which check of CFI.
 func Made(row record.SiteRow) string {
 	verb := "call"
 	if row.Jump {
 		verb = "jmp"
 	}
-	return verb + " " + Clean(row.Kind)
+	made := verb + " " + Clean(row.Kind)
+	if row.Check != "" {
+		made += " behind " + Clean(row.Check)
+	}
+	return made
+}
+
+// Checks says what CFI adds to branches; empty when it adds nothing.
+func Checks(rows []record.SiteRow) string {
+	checks := make(map[string]int)
+	loads, preambles := 0, 0
+	for _, row := range rows {
+		if row.Check != "" {
+			checks[row.Check]++
+		}
+		loads += row.Loads
+		preambles = max(preambles, row.Preamble)
+	}
+	if len(checks) == 0 {
+		return ""
+	}
+	var parts []string
+	n := 0
+	for _, check := range slices.Sorted(maps.Keys(checks)) {
+		n += checks[check]
+		parts = append(parts, fmt.Sprintf("%s at %d", Clean(check), checks[check]))
+	}
+	text := fmt.Sprintf("CFI stands in front of %d of %d branches: %s.", n, len(rows), strings.Join(parts, ", "))
+	if loads > 0 {
+		text += fmt.Sprintf(" %d of them load from the text of what they call.", loads)
+	}
+	if preambles > 0 {
+		text += fmt.Sprintf(" What is called runs up to %d instructions more, in front of its first.", preambles)
+	}
+	return text
 }
 
 // Target is what a branch calls: the last member of the chain, how sure that is
