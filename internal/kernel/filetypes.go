@@ -23,7 +23,7 @@ const (
 // loadTypes reads a section of types of which nothing is trusted. It takes 0.1 s and 30 MB
 // of a distribution's kernel.
 func loadTypes(raw []byte) (*btf.Spec, error) {
-	graph, err := readTypes(raw)
+	graph, err := readTypes(raw, maxBTF, maxTypes)
 	if err != nil {
 		return nil, err
 	}
@@ -81,16 +81,23 @@ const (
 
 var errTypes = errors.New("types that end within one, or are of a kind that is not known")
 
-// readTypes finds where each type begins.
-func readTypes(raw []byte) (*typeGraph, error) {
-	if len(raw) > maxBTF {
-		return nil, fmt.Errorf("%d MiB of types: at most %d are possible", len(raw)>>20, maxBTF>>20)
+// CheckTypes refuses types (BTF) that do not hold together, and those of more than so many bytes, or so many types: package
+// btf takes 2 KB of stack for each type of a chain of them.
+func CheckTypes(raw []byte, size, number int) error {
+	_, err := readTypes(raw, size, number)
+	return err
+}
+
+// readTypes finds where each type begins, of at most so many bytes and types.
+func readTypes(raw []byte, size, number int) (*typeGraph, error) {
+	if len(raw) > size {
+		return nil, fmt.Errorf("%d MiB of types: at most %d are possible", len(raw)>>20, size>>20)
 	}
 	if len(raw) < btfHeaderLen || binary.LittleEndian.Uint16(raw) != btfMagic {
 		return nil, errors.New("no types, or not in little endian")
 	}
-	head, off, size := binary.LittleEndian.Uint32(raw[4:]), binary.LittleEndian.Uint32(raw[8:]), binary.LittleEndian.Uint32(raw[12:])
-	from, to := uint64(head)+uint64(off), uint64(head)+uint64(off)+uint64(size)
+	head, off, length := binary.LittleEndian.Uint32(raw[4:]), binary.LittleEndian.Uint32(raw[8:]), binary.LittleEndian.Uint32(raw[12:])
+	from, to := uint64(head)+uint64(off), uint64(head)+uint64(off)+uint64(length)
 	if from > to || to > uint64(len(raw)) {
 		return nil, errTypes
 	}
@@ -99,8 +106,8 @@ func readTypes(raw []byte) (*typeGraph, error) {
 		if len(g.raw)-at < btfTypeSize {
 			return nil, errTypes
 		}
-		if len(g.offsets) == maxTypes {
-			return nil, fmt.Errorf("more than %d types", maxTypes)
+		if len(g.offsets) == number {
+			return nil, fmt.Errorf("more than %d types", number)
 		}
 		g.offsets = append(g.offsets, uint32(at))
 		kind, vlen := g.kind(at)

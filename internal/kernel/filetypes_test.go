@@ -140,7 +140,7 @@ func TestTypesOfKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := readTypes(img.BTF)
+	g, err := readTypes(img.BTF, maxBTF, maxTypes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func FuzzTypes(f *testing.F) {
 	f.Add(many(3))
 	f.Add(section(integer, rawType{kind: kindStruct, name: "s", of: 8, members: 1, more: []uint32{0, 2, 0}}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		g, err := readTypes(raw)
+		g, err := readTypes(raw, maxBTF, maxTypes)
 		if err != nil {
 			return
 		}

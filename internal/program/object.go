@@ -13,6 +13,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
@@ -84,6 +85,10 @@ const (
 	// maxNames is how many bytes the names of all symbols may have, each counted: debug/elf copies the name of each, and
 	// many may be one, or the end of one.
 	maxNames = 16 << 20
+	// maxTypeBytes and maxTypes are limits on the types of an object (BTF), which has those alone that it uses: large ones
+	// have some thousand. Decoded, members take 25 times their size, and types that lead to others 2 KB of stack each.
+	maxTypeBytes = 4 << 20
+	maxTypes     = 1 << 16
 )
 
 // checkSections refuses an object that would take much more memory than it has bytes:
@@ -107,6 +112,11 @@ func checkSections(b []byte) error {
 		if s.Type == elf.SHT_SYMTAB {
 			if err := checkSymbols(file, s); err != nil {
 				return fmt.Errorf("section %.60q: %w", s.Name, err)
+			}
+		}
+		if s.Name == ".BTF" {
+			if err := checkTypes(s); err != nil {
+				return fmt.Errorf("section .BTF: %w", err)
 			}
 		}
 		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
@@ -143,6 +153,15 @@ func checkSymbols(file *elf.File, table *elf.Section) error {
 		}
 	}
 	return nil
+}
+
+// checkTypes refuses types that would take much more memory than they have bytes.
+func checkTypes(s *elf.Section) error {
+	raw, err := s.Data()
+	if err != nil {
+		return err
+	}
+	return kernel.CheckTypes(raw, maxTypeBytes, maxTypes)
 }
 
 // choose finds the program that the user means: the one with the name of its function or of

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"bytes"
 	"debug/elf"
 	"encoding/binary"
 	"fmt"
@@ -82,6 +83,40 @@ func TestObjectNames(t *testing.T) {
 				t.Errorf("%+v: %v", test, err)
 			}
 		})
+	}
+}
+
+// Types that lead to others 600 000 deep, of 7 MB, ended the process: package btf decodes them by calls of itself. What an
+// object has of types is bounded before it reads them.
+func TestObjectTypes(t *testing.T) {
+	b, err := os.ReadFile("../bpf/count/count_bpfel.o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, types := range map[string][]byte{
+		"more than 65536 types":               bytes.Repeat([]byte{0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0}, maxTypes+1), // pointers to type 1
+		"5 MiB of types: at most 4 are possi": make([]byte, 5<<20),
+	} {
+		section := append(bytes.Clone(b[file.Section(".BTF").Offset:][:24]), types...) // the header
+		binary.LittleEndian.PutUint32(section[12:], uint32(len(types)))
+		binary.LittleEndian.PutUint32(section[16:], uint32(len(types)))
+		binary.LittleEndian.PutUint32(section[20:], 0)
+		object := append(bytes.Clone(b), section...)
+		headers := binary.LittleEndian.Uint64(b[40:])
+		for i, s := range file.Sections {
+			if s.Name == ".BTF" {
+				header := object[headers+64*uint64(i):]
+				binary.LittleEndian.PutUint64(header[24:], uint64(len(b)))
+				binary.LittleEndian.PutUint64(header[32:], uint64(len(section)))
+			}
+		}
+		if _, err := ParseObject(object); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 }
 
