@@ -13,7 +13,6 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
@@ -77,91 +76,6 @@ func unpin(spec *ebpf.CollectionSpec) {
 			m.InnerMap.Pinning = ebpf.PinNone
 		}
 	}
-}
-
-const (
-	// maxSymbols is how many symbols an object may have: large ones have some thousand. The label of each block may be one.
-	maxSymbols = 1 << 17
-	// maxNames is how many bytes the names of all symbols may have, each counted: debug/elf copies the name of each, and
-	// many may be one, or the end of one.
-	maxNames = 16 << 20
-	// maxTypeBytes and maxTypes are limits on the types of an object (BTF), which has those alone that it uses: large ones
-	// have some thousand. Decoded, members take 25 times their size, and types that lead to others 2 KB of stack each.
-	maxTypeBytes = 4 << 20
-	maxTypes     = 1 << 16
-)
-
-// checkSections refuses an object that would take much more memory than it has bytes:
-// whoever reads sections unpacks them, reads them several times, and makes their zeroes.
-func checkSections(b []byte) error {
-	if err := unpack.CheckHeaders(b); err != nil {
-		return err
-	}
-	file, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil {
-		return err
-	}
-	room := uint64(MaxObject)
-	for _, s := range file.Sections {
-		if s.Type == elf.SHT_NOBITS { // as .bss: zeroes that the file does not have
-			if s.Size > room {
-				return fmt.Errorf("section %.60q: more than %d MiB of zeroes", s.Name, MaxObject>>20)
-			}
-			room -= s.Size
-		}
-		if s.Type == elf.SHT_SYMTAB {
-			if err := checkSymbols(file, s); err != nil {
-				return fmt.Errorf("section %.60q: %w", s.Name, err)
-			}
-		}
-		if s.Name == ".BTF" {
-			if err := checkTypes(s); err != nil {
-				return fmt.Errorf("section .BTF: %w", err)
-			}
-		}
-		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
-			return fmt.Errorf("section %.60q is compressed", s.Name)
-		}
-	}
-	return nil
-}
-
-// checkSymbols refuses a table of more than maxSymbols symbols, one whose names are in no table of names, whose names
-// unpack.CheckHeaders has not seen, and names of more than maxNames bytes.
-func checkSymbols(file *elf.File, table *elf.Section) error {
-	if table.Size/elf.Sym64Size > maxSymbols {
-		return fmt.Errorf("more than %d symbols", maxSymbols)
-	}
-	if table.Link >= uint32(len(file.Sections)) || file.Sections[table.Link].Type != elf.SHT_STRTAB {
-		return errors.New("its names are in no table of names")
-	}
-	names, err := file.Sections[table.Link].Data()
-	if err != nil {
-		return err
-	}
-	symbols, err := table.Data()
-	if err != nil {
-		return err
-	}
-	room := maxNames
-	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
-		if at := file.ByteOrder.Uint32(symbols); uint64(at) < uint64(len(names)) {
-			room -= max(0, bytes.IndexByte(names[at:], 0))
-		}
-		if room < 0 {
-			return fmt.Errorf("names of symbols of more than %d MiB", maxNames>>20)
-		}
-	}
-	return nil
-}
-
-// checkTypes refuses types that would take much more memory than they have bytes.
-func checkTypes(s *elf.Section) error {
-	raw, err := s.Data()
-	if err != nil {
-		return err
-	}
-	return kernel.CheckTypes(raw, maxTypeBytes, maxTypes)
 }
 
 // choose finds the program that the user means: the one with the name of its function or of

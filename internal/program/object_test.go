@@ -86,6 +86,74 @@ func TestObjectNames(t *testing.T) {
 	}
 }
 
+// replaced is an object with another section in the place of one.
+func replaced(object []byte, file *elf.File, name string, section []byte) []byte {
+	changed := append(bytes.Clone(object), section...)
+	for i, s := range file.Sections {
+		if s.Name == name {
+			header := changed[binary.LittleEndian.Uint64(object[40:])+64*uint64(i):]
+			binary.LittleEndian.PutUint64(header[24:], uint64(len(object)))
+			binary.LittleEndian.PutUint64(header[32:], uint64(len(section)))
+		}
+	}
+	return changed
+}
+
+// Each relocation of a type has a text, which becomes numbers, and many may have one: 1.9 million of an object of 30 MB took
+// more than 4.7 GB.
+func TestObjectAccesses(t *testing.T) {
+	b, err := os.ReadFile("../bpf/count/count_bpfel.o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := file.Section(".BTF").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	infos, err := file.Section(".BTF.ext").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := binary.LittleEndian.Uint32(types[20:])
+	types = append(bytes.Clone(types), strings.Repeat("0:", 5000)+"0\x00"...)
+	binary.LittleEndian.PutUint32(types[20:], names+10_002)
+	object := replaced(b, file, ".BTF", types)
+	if file, err = elf.NewFile(bytes.NewReader(object)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		number, header uint32
+		text           uint32
+		want           string
+	}{
+		{1, 32, names, "<nil>"},
+		{70_000, 32, names + 9_998, "more than 65536 relocations"},
+		{200, 32, names, "or of 1 MiB"},
+		{200, 24, names, "or of 1 MiB"}, // package btf reads what is behind a short header
+	} {
+		section := bytes.Clone(infos)
+		binary.LittleEndian.PutUint32(section[4:], test.header)
+		binary.LittleEndian.PutUint32(section[24:], uint32(len(infos))-test.header)
+		binary.LittleEndian.PutUint32(section[28:], 12+16*test.number)
+		section = binary.LittleEndian.AppendUint32(section, 16)
+		// The section is that of the first function, whose name stands behind the size of its entries.
+		section = append(section, infos[32+binary.LittleEndian.Uint32(infos[8:])+4:][:4]...)
+		section = binary.LittleEndian.AppendUint32(section, test.number)
+		for range test.number {
+			for _, v := range []uint32{0, 1, test.text, 0} {
+				section = binary.LittleEndian.AppendUint32(section, v)
+			}
+		}
+		if _, err := ParseObject(replaced(object, file, ".BTF.ext", section)); !strings.Contains(fmt.Sprint(err), test.want) {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
+
 // Types that lead to others 600 000 deep, of 7 MB, ended the process: package btf decodes them by calls of itself. What an
 // object has of types is bounded before it reads them.
 func TestObjectTypes(t *testing.T) {
@@ -105,15 +173,7 @@ func TestObjectTypes(t *testing.T) {
 		binary.LittleEndian.PutUint32(section[12:], uint32(len(types)))
 		binary.LittleEndian.PutUint32(section[16:], uint32(len(types)))
 		binary.LittleEndian.PutUint32(section[20:], 0)
-		object := append(bytes.Clone(b), section...)
-		headers := binary.LittleEndian.Uint64(b[40:])
-		for i, s := range file.Sections {
-			if s.Name == ".BTF" {
-				header := object[headers+64*uint64(i):]
-				binary.LittleEndian.PutUint64(header[24:], uint64(len(b)))
-				binary.LittleEndian.PutUint64(header[32:], uint64(len(section)))
-			}
-		}
+		object := replaced(b, file, ".BTF", section)
 		if _, err := ParseObject(object); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}

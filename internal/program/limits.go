@@ -1,0 +1,142 @@
+package program
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/unpack"
+)
+
+const (
+	// maxSymbols is how many symbols an object may have: large ones have some thousand. The label of each block may be one.
+	maxSymbols = 1 << 17
+	// maxNames is how many bytes the names of all symbols may have, each counted: debug/elf copies the name of each, and
+	// many may be one, or the end of one.
+	maxNames = 16 << 20
+	// maxTypeBytes and maxTypes are limits on the types of an object (BTF), which has those alone that it uses: large ones
+	// have some thousand. Decoded, members take 25 times their size, and types that lead to others 2 KB of stack each.
+	maxTypeBytes = 4 << 20
+	maxTypes     = 1 << 16
+	// maxAccesses is how many relocations of types (CO-RE) an object may have, maxAccessText how many bytes their
+	// texts may have, each counted: one of "0:1:2" becomes three numbers, and many may be one.
+	maxAccesses   = 1 << 16
+	maxAccessText = 1 << 20
+)
+
+// checkSections refuses an object that would take much more memory than it has bytes:
+// whoever reads sections unpacks them, reads them several times, and makes their zeroes.
+func checkSections(b []byte) error {
+	if err := unpack.CheckHeaders(b); err != nil {
+		return err
+	}
+	file, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		return err
+	}
+	var types []byte
+	room := uint64(MaxObject)
+	for _, s := range file.Sections {
+		if s.Type == elf.SHT_NOBITS { // as .bss: zeroes that the file does not have
+			if s.Size > room {
+				return fmt.Errorf("section %.60q: more than %d MiB of zeroes", s.Name, MaxObject>>20)
+			}
+			room -= s.Size
+		}
+		if s.Type == elf.SHT_SYMTAB {
+			if err := checkSymbols(file, s); err != nil {
+				return fmt.Errorf("section %.60q: %w", s.Name, err)
+			}
+		}
+		if s.Name == ".BTF" {
+			if types, err = checkTypes(s); err != nil {
+				return fmt.Errorf("section .BTF: %w", err)
+			}
+		}
+		if s.Flags&elf.SHF_COMPRESSED != 0 && !strings.HasPrefix(s.Name, ".debug") {
+			return fmt.Errorf("section %.60q is compressed", s.Name)
+		}
+	}
+	if s := file.Section(".BTF.ext"); s != nil && types != nil {
+		if err := checkAccesses(s, types); err != nil {
+			return fmt.Errorf("section .BTF.ext: %w", err)
+		}
+	}
+	return nil
+}
+
+// checkSymbols refuses a table of more than maxSymbols symbols, one whose names are in no table of names, whose names
+// unpack.CheckHeaders has not seen, and names of more than maxNames bytes.
+func checkSymbols(file *elf.File, table *elf.Section) error {
+	if table.Size/elf.Sym64Size > maxSymbols {
+		return fmt.Errorf("more than %d symbols", maxSymbols)
+	}
+	if table.Link >= uint32(len(file.Sections)) || file.Sections[table.Link].Type != elf.SHT_STRTAB {
+		return errors.New("its names are in no table of names")
+	}
+	names, err := file.Sections[table.Link].Data()
+	if err != nil {
+		return err
+	}
+	symbols, err := table.Data()
+	if err != nil {
+		return err
+	}
+	room := maxNames
+	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
+		if at := file.ByteOrder.Uint32(symbols); uint64(at) < uint64(len(names)) {
+			room -= max(0, bytes.IndexByte(names[at:], 0))
+		}
+		if room < 0 {
+			return fmt.Errorf("names of symbols of more than %d MiB", maxNames>>20)
+		}
+	}
+	return nil
+}
+
+// checkTypes refuses types that would take much more memory than they have bytes, and returns their section.
+func checkTypes(s *elf.Section) ([]byte, error) {
+	raw, err := s.Data()
+	if err != nil {
+		return nil, err
+	}
+	return raw, kernel.CheckTypes(raw, maxTypeBytes, maxTypes)
+}
+
+// checkAccesses refuses relocations of types that would take much more memory than they have bytes. What does not hold
+// together is left to who reads it (struct btf_ext_header and bpf_core_relo in Documentation/bpf/btf.rst).
+func checkAccesses(s *elf.Section, types []byte) error {
+	const header, entry, head = 32, 16, 8
+	raw, err := s.Data()
+	if err != nil {
+		return err
+	}
+	word := func(b []byte, at int) uint64 { return uint64(binary.LittleEndian.Uint32(b[at:])) }
+	if len(raw) < header { // the length that it says of its header is not looked at by package btf
+		return nil
+	}
+	at, size := word(raw, 4)+word(raw, 24), word(raw, 28)
+	if at > uint64(len(raw)) || size < 4 {
+		return nil
+	}
+	names := types[min(word(types, 4)+word(types, 16), uint64(len(types))):]
+	list := raw[at:][:min(size, uint64(len(raw))-at)]
+	number, room := 0, maxAccessText
+	for list = list[min(4, len(list)):]; len(list) >= head; { // behind the size of an entry
+		count := word(list, 4)
+		for list = list[head:]; count > 0 && len(list) >= entry; count, list = count-1, list[entry:] {
+			number++
+			if text := word(list, 8); text < uint64(len(names)) {
+				room -= max(0, bytes.IndexByte(names[text:], 0))
+			}
+			if number > maxAccesses || room < 0 {
+				return fmt.Errorf("more than %d relocations of types, or of %d MiB", maxAccesses, maxAccessText>>20)
+			}
+		}
+	}
+	return nil
+}
