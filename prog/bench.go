@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 // B is a benchmark: what of [testing.B] is used.
@@ -56,7 +57,7 @@ func Bench(b B, spec *ebpf.CollectionSpec, packets *Packets, name ...string) {
 	for _, m := range spec.Maps {
 		m.Pinning = ebpf.PinNone
 	}
-	coll, err := ebpf.NewCollection(spec)
+	coll, err := verifier.Load(spec, ebpf.CollectionOptions{}, false)
 	if err != nil {
 		b.Fatal(fmt.Errorf("load %s: %w", main, err))
 	}

@@ -157,3 +157,32 @@ func TestBenchRefuses(t *testing.T) {
 		}
 	}
 }
+
+// What the verifier says of a program that it refuses may be 1 GiB: a benchmark reads its last words.
+func TestBenchRefusedByVerifier(t *testing.T) {
+	testutil.Root(t)
+	packets, err := prog.MakePackets("udp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := &ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"long": {
+		Name: "long", Type: ebpf.XDP, License: "GPL",
+		Instructions: asm.Instructions{
+			asm.Mov.Imm(asm.R1, 0),
+			asm.Add.Imm(asm.R1, 1).WithSymbol("turn"),
+			asm.JLT.Imm(asm.R1, 60_000, "turn"),
+			asm.LoadMem(asm.R0, asm.R1, 0, asm.DWord), // a number is no pointer
+			asm.Return(),
+		},
+	}}}
+	var f fatal
+	testutil.Allocates(t, 8<<20, func() {
+		testing.Benchmark(func(b *testing.B) {
+			f.B = b
+			prog.Bench(&f, spec, packets)
+		})
+	})
+	if !strings.Contains(f.said, "load long: ") || !strings.Contains(f.said, "invalid mem access 'scalar'") || strings.Contains(f.said, "\n") {
+		t.Errorf("%q", f.said)
+	}
+}

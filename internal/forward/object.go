@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/verifier"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -32,7 +33,7 @@ func loadObject(ctx context.Context, path string) (*object, error) {
 			delete(spec.Programs, n)
 		}
 	}
-	collection, err := program.LoadCollection(spec, ebpf.CollectionOptions{}, false)
+	collection, err := verifier.Load(spec, ebpf.CollectionOptions{}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load BPF object %s: %w", path, err)
 	}

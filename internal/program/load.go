@@ -19,6 +19,7 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/memory"
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 // prepared is a program of an object file as it is right before it is loaded.
@@ -239,7 +240,7 @@ func (o *Opened) load(path string, wholeLog bool) error {
 	if _, err := checkMemory(0, o.Spec.Maps); err != nil {
 		return err
 	}
-	c, err := LoadCollection(o.Spec, ebpf.CollectionOptions{}, wholeLog)
+	c, err := verifier.Load(o.Spec, ebpf.CollectionOptions{}, wholeLog)
 	if err != nil {
 		return explain(o.Spec, path+":"+o.Name, err)
 	}
@@ -280,8 +281,7 @@ type LoadError struct {
 func (e *LoadError) Error() string {
 	for _, line := range slices.Backward(e.Log) {
 		line = strings.TrimSpace(line)
-		if line == "" || strings.HasPrefix(line, "processed ") || strings.HasPrefix(line, "verification time") ||
-			strings.HasPrefix(line, "stack depth") || strings.HasPrefix(line, "max_states") {
+		if verifier.Figure(line) {
 			continue
 		}
 		as := ""

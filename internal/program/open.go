@@ -34,7 +34,7 @@ type Options struct {
 	// Change makes another spec of an object's, right before it is loaded: a copy with counters
 	// in it. Nil changes nothing.
 	Change func(*ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) `json:"-"`
-	// WholeLog asks for all that the verifier says of a program that it refuses, as far as it fits: see [LoadCollection].
+	// WholeLog asks for all that the verifier says of a program that it refuses, as far as it fits: see [verifier.Load].
 	WholeLog bool
 	// Run says that the program is to be run: a live one with maps is refused, unless
 	// OnLiveMaps is set.

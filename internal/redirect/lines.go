@@ -9,8 +9,8 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/unthunk/unthunk/internal/netlab"
-	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/program/lines"
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 // maxTailCalled is how many programs of tail-call tables are looked at.
@@ -65,7 +65,7 @@ func (t *Target) CountLines(ctx context.Context, bulk, cpu int) (runs []LineRuns
 			maps[name] = m
 		}
 	}
-	coll, err := program.LoadCollection(spec, ebpf.CollectionOptions{MapReplacements: maps}, false)
+	coll, err := verifier.Load(spec, ebpf.CollectionOptions{MapReplacements: maps}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load a copy of %s with counters: %w", t.Name, err)
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 // Prog is the scenario of a program that is none of this package's: it has a [Target], and frames go the way of its
@@ -247,7 +248,7 @@ func (t *Target) load() (*ebpf.Program, error) {
 	if !t.reload {
 		return t.opened.Program.Clone()
 	}
-	c, err := program.LoadCollection(t.spec(), ebpf.CollectionOptions{MapReplacements: t.opened.Maps}, false)
+	c, err := verifier.Load(t.spec(), ebpf.CollectionOptions{MapReplacements: t.opened.Maps}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load %s again: %w", t.Name, err)
 	}

@@ -1,4 +1,6 @@
-package program
+// Package verifier loads BPF objects that others made, in bounded memory: the verifier's log of a small one that it refuses
+// can have 1 GiB.
+package verifier
 
 import (
 	"errors"
@@ -25,12 +27,12 @@ const (
 	eachInstruction, eachRegister, registers = 256, 128, 11
 )
 
-// LoadCollection loads an object that others made, as [ebpf.NewCollectionWithOptions] does. That grows its buffer until
+// Load loads an object that others made, as [ebpf.NewCollectionWithOptions] does. That grows its buffer until
 // it has all that the verifier says about a program that is refused, which is up to 1 GiB of a small object. Here a
 // program that is refused is loaded once more for the verifier's last words and its figures (BPF_LOG_STATS, Linux 5.2),
 // and only when whole is set, and the figures say that its log fits into 128 MiB, or an eighth of the memory, once more
 // for all of it. Of a longer log the error has the last words, and a line before them that says so.
-func LoadCollection(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebpf.Collection, error) {
+func Load(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebpf.Collection, error) {
 	o.Programs.LogDisabled = true
 	c, err := load(spec, o)
 	if _, ok := errors.AsType[*ebpf.VerifierError](err); !ok {
@@ -52,7 +54,10 @@ func LoadCollection(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole b
 			continue // it is not the one
 		}
 		if !whole {
-			return nil, refused
+			for len(short.Log) > 1 && Figure(short.Log[len(short.Log)-1]) { // an error has the last line
+				short.Log = short.Log[:len(short.Log)-1]
+			}
+			return nil, fmt.Errorf("program %s: %w", name, short)
 		}
 		size, limit := logSize(one.Programs[name], short.Log), min(mostLog, memory.Limit()/8)
 		if size > limit {
@@ -89,6 +94,12 @@ var (
 	processed  = regexp.MustCompile(`^processed (\d+) insns `)
 	stackDepth = regexp.MustCompile(`^stack depth ([\d+]+)`)
 )
+
+// Figure tells whether a line of the verifier's log is empty or has figures alone, as those at its end.
+func Figure(line string) bool {
+	return line == "" || slices.ContainsFunc([]string{"processed ", "verification time", "stack depth", "max_states"},
+		func(start string) bool { return strings.HasPrefix(line, start) })
+}
 
 // logSize is about how long the log of a program is at most, in bytes, by the verifier's figures. It is 0 of one that
 // it refused before it looked at its instructions one by one.
