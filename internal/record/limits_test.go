@@ -1,7 +1,6 @@
 package record
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -68,25 +67,28 @@ func TestManyNames(t *testing.T) {
 }
 
 func TestCounter(t *testing.T) {
-	for text, want := range map[string]counter{
-		`{}`:                            {},
-		`{"a":1,"b":{"c":null}}`:        {named: 3},
-		`{"rows":[{"a":1},null,0,[]]}`:  {named: 2, objects: 4},
-		`{"samples":[1,2,"x"]}`:         {named: 1, plain: 3},
-		`{"samples":[[1,2],{"a":[1]}]}`: {named: 2, plain: 2, objects: 3},
-		`{"Samples":[1,2]}`:             {named: 1, objects: 2},
-		`[1,[2,"a\"[{"]]`:               {objects: 4},
+	for text, want := range map[string]struct{ objects, named, plain int }{
+		`{}`:                               {},
+		`{"a":1,"b":{"c":null}}`:           {named: 3},
+		`{"rows":[{"a":1},null,0,[]]}`:     {named: 2, objects: 4},
+		`{"samples":[1,2,"x"]}`:            {named: 1, plain: 3},
+		`{"samples":[[1,2],{"a":[1]}]}`:    {named: 2, plain: 2, objects: 3},
+		`{"Samples":[1,2]}`:                {named: 1, objects: 2},
+		`[1,[2,"a\"[{"]]`:                  {objects: 4},
+		`{"s\u0061mples":[1]}`:             {named: 1, plain: 1},
+		" [ 1 , { \"a\" : [ ] } ,\n{ } ] ": {objects: 3, named: 1},
+		"-1e3":                             {},
 	} {
-		c := counter{dec: json.NewDecoder(strings.NewReader(text))}
+		c := counter{b: []byte(text)}
 		if err := c.value(""); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
-		if c.dec, c.memory = nil, 0; c != want {
-			t.Errorf("%s: %+v, want %+v", text, c, want)
+		if c.objects != want.objects || c.named != want.named || c.plain != want.plain || strings.TrimSpace(text[c.at:]) != "" {
+			t.Errorf("%s: %d objects, %d names, %d plain, read up to %d, want %+v", text, c.objects, c.named, c.plain, c.at, want)
 		}
 	}
 	samples := `{"samples":[` + strings.Repeat("0,", MaxRounds-1) + `0]},`
-	c := counter{dec: json.NewDecoder(strings.NewReader(`[` + strings.Repeat(samples, maxPlain/MaxRounds) + samples + `0]`))}
+	c := counter{b: []byte(`[` + strings.Repeat(samples, maxPlain/MaxRounds) + samples + `0]`)}
 	if err := c.value(""); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
 		t.Error(err)
 	}
