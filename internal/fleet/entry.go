@@ -119,13 +119,13 @@ func newEntry(doc []byte, now time.Time) (*entry, error) {
 	if len(a.Run) > 64 || a.Time.Year() < 1970 || a.Time.Year() > 9999 {
 		return nil, &refusal{record.RefusedImpossible, errors.New("impossible run identity or time")}
 	}
-	var compact bytes.Buffer
-	if err := json.Compact(&compact, doc); err != nil {
+	doc, err = onOneLine(doc)
+	if err != nil {
 		return nil, &refusal{record.RefusedForeign, err}
 	}
 	e := &entry{
 		run: a.Run, machine: a.Machine.ID, name: a.Machine.Name, boot: a.Machine.Boot, at: a.Time.Unix(),
-		numbers: numbersOf(a), setup: newSetup(a), doc: compact.Bytes(),
+		numbers: numbersOf(a), setup: newSetup(a), doc: doc,
 	}
 	switch {
 	case a.Time.After(now.Add(maxAhead)):
@@ -143,6 +143,19 @@ func newEntry(doc []byte, now time.Time) (*entry, error) {
 	}
 	e.setupID = e.setup.id(e.labels)
 	return e, nil
+}
+
+// onOneLine is a document without the blanks between its values, when it has more lines than one.
+func onOneLine(doc []byte) ([]byte, error) {
+	doc = bytes.TrimSpace(doc)
+	if bytes.IndexByte(doc, '\n') < 0 {
+		return doc, nil
+	}
+	var compact bytes.Buffer
+	if err := json.Compact(&compact, doc); err != nil {
+		return nil, err
+	}
+	return compact.Bytes(), nil
 }
 
 // reasonOf is why a document that is no record cannot be read.
