@@ -1,0 +1,323 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"math"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// packaged is the folder of what is shipped beside the command.
+const packaged = "../../packaging"
+
+// The recording and alert rules are right for Prometheus, and say of series what they should.
+func TestPrometheusRules(t *testing.T) {
+	if _, err := exec.LookPath("promtool"); err != nil {
+		testutil.Missing(t, "promtool")
+	}
+	for _, args := range [][]string{
+		{"check", "rules", packaged + "/prometheus/recording.rules.yml", packaged + "/prometheus/alerts.rules.yml"},
+		{"test", "rules", packaged + "/prometheus/tests/rules_test.yml"},
+	} {
+		if out, err := exec.Command("promtool", args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v\n%s", args, err, out)
+		}
+	}
+}
+
+// simulatedFleet makes records of machines that there are not: of two kernels and two CPUs, one of them slow, one with
+// another thunk, one that refused to measure and never had.
+func simulatedFleet(machines uint64) []*record.Agent {
+	var all []*record.Agent
+	for n := range machines {
+		a := recordtest.Agent(fmt.Sprintf("RUN%d", n), n, 8+float64(n%7)/10)
+		r := rand.New(rand.NewPCG(n, 1))
+		a.Time = time.Now().UTC().Truncate(time.Second).Add(-time.Hour)
+		measured := a.Time
+		a.Measured = &measured
+		a.Machine.Name = fmt.Sprintf("edge-%d", n)
+		a.Programs[0].Attached = []record.Attachment{{Device: "eth0", Mode: "native"}}
+		a.Host.CPU = fmt.Sprintf("CPU %d", n%2)
+		a.Host.Kernel = fmt.Sprintf("6.1%d", n/2%2)
+		ns := 100 + 10*float64(n%4) + r.Float64()
+		switch n {
+		case 5:
+			ns = 190
+		case 6:
+			a.Host.IndirectThunk = "none"
+		case 7:
+			a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
+			a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "a load of 3 a CPU"}}
+		}
+		for i := range a.Redirect {
+			x := ns / float64(i+1)
+			a.Redirect[i].Hop = &stat.Quantity{Median: x, Low: x - 1, High: x + 1, N: 7, Unit: "ns"}
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+// prometheusOf starts a Prometheus that asks these machines for their metrics, as of the agent, and waits until it has all.
+func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr string) []promSample) {
+	t.Helper()
+	program, err := exec.LookPath("prometheus")
+	if err != nil {
+		testutil.Missing(t, "prometheus")
+	}
+	agents := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
+		if err != nil || n >= len(machines) {
+			http.NotFound(w, r)
+			return
+		}
+		m := agentMetrics{doc: machines[n]}
+		if m.doc.Measured != nil {
+			m.measured = m.doc
+		}
+		b, err := m.text()
+		if err != nil {
+			t.Error(err)
+		}
+		w.Write(b)
+	}))
+	t.Cleanup(agents.Close)
+	config := strings.Builder{}
+	config.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n")
+	for i, m := range machines {
+		fmt.Fprintf(&config, "- job_name: m%d\n  metrics_path: /%d\n  static_configs: [{targets: ['%s'], labels: {instance: %s}}]\n"+
+			"  metric_relabel_configs: [{target_label: job, replacement: unthunk}]\n", i, i, strings.TrimPrefix(agents.URL, "http://"), m.Machine.Name)
+	}
+	dir := t.TempDir()
+	file := filepath.Join(dir, "prometheus.yml")
+	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	address := freeAddress(t)
+	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	var log strings.Builder
+	cmd.Stderr = &log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	})
+	query = func(expr string) []promSample { return promQuery(t, address, expr) }
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
+		if c, err := net.Dial("tcp", address); err == nil {
+			c.Close()
+			if got := query("count(unthunk_host_info)"); len(got) == 1 && got[0].value == float64(len(machines)) {
+				return query
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("Prometheus has not all machines:\n%s", log.String())
+		}
+	}
+}
+
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// promSample is one of an answer of Prometheus.
+type promSample struct {
+	labels map[string]string
+	value  float64
+}
+
+// promQuery asks a Prometheus, or what answers as it does.
+func promQuery(t *testing.T, address, expr string) []promSample {
+	t.Helper()
+	resp, err := http.Get("http://" + address + "/api/v1/query?query=" + url.QueryEscape(expr))
+	if err != nil {
+		return nil // it is not up yet
+	}
+	defer resp.Body.Close()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answer struct {
+		Status, Error string
+		Data          struct {
+			Result []struct {
+				Metric map[string]string
+				Value  [2]any
+			}
+		}
+	}
+	if err := json.Unmarshal(b, &answer); err != nil || resp.StatusCode == http.StatusServiceUnavailable {
+		return nil
+	}
+	if answer.Status != "success" {
+		t.Fatalf("%s: %s", expr, answer.Error)
+	}
+	var samples []promSample
+	for _, r := range answer.Data.Result {
+		text, _ := r.Value[1].(string)
+		value, err := strconv.ParseFloat(text, 64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples = append(samples, promSample{r.Metric, value})
+	}
+	return samples
+}
+
+// dashboard is the part of a Grafana dashboard that asks.
+type dashboard struct {
+	UID    string
+	Panels []struct {
+		Title   string
+		Targets []struct{ Expr string }
+	}
+}
+
+// Each query of the dashboard is one that a real Prometheus answers, and what it answers of groups of machines is what fleet
+// who says of their records, and of odd ones what fleet odd says. The machines are simulated.
+func TestDashboard(t *testing.T) {
+	var board dashboard
+	if err := json.Unmarshal([]byte(readFile(t, packaged+"/grafana/unthunk.json")), &board); err != nil {
+		t.Fatal(err)
+	}
+	machines := simulatedFleet(40)
+	query := prometheusOf(t, machines)
+	store := filepath.Join(t.TempDir(), "fleet.db")
+	who, odd := askFleet(t, store, machines)
+	asked := 0
+	for _, panel := range board.Panels {
+		for _, target := range panel.Targets {
+			asked++
+			if got := query(target.Expr); len(got) == 0 {
+				t.Errorf("%s: no answer to %s", panel.Title, target.Expr)
+			}
+		}
+	}
+	if asked < 15 {
+		t.Errorf("%d queries: the test reads nothing", asked)
+	}
+	panel := func(title string) []promSample {
+		for _, p := range board.Panels {
+			if p.Title == title {
+				return query(p.Targets[0].Expr)
+			}
+		}
+		t.Fatalf("there is no panel %q", title)
+		return nil
+	}
+	counted := panel("Machines")
+	for _, bulk := range []string{"1", "16", "64"} {
+		redirects := panel("A redirect in bulks of " + bulk)
+		if len(redirects) != len(who.Rows) || len(counted) != len(who.Rows) {
+			t.Fatalf("%d and %d groups, fleet who has %d", len(counted), len(redirects), len(who.Rows))
+		}
+		for _, row := range who.Rows {
+			if got := find(t, counted, row.Labels); got != float64(row.Machines) {
+				t.Errorf("%s: %v machines, fleet who says %d", row.Name, got, row.Machines)
+			}
+			want := fleetNumber(t, row, "redirect/bulk="+bulk)
+			if got := 1e9 * find(t, redirects, row.Labels); math.Abs(got-want) > 1e-6 {
+				t.Errorf("%s, bulk %s: %v ns, fleet who says %v", row.Name, bulk, got, want)
+			}
+		}
+	}
+	for _, s := range panel("What one call takes") {
+		for _, row := range who.Rows {
+			if row.Labels["kernel"] != s.labels["kernel"] || row.Labels["cpu"] != s.labels["cpu"] || row.Labels["indirect"] != s.labels["indirect"] {
+				continue
+			}
+			if want := fleetNumber(t, row, s.labels["row"]); math.Abs(1e9*s.value-want) > 1e-6 {
+				t.Errorf("%s, %s: %v s, fleet who says %v ns", row.Name, s.labels["row"], s.value, want)
+			}
+		}
+	}
+	slow, thunk := panel("Slower than their twins"), panel("Another thunk than their twins")
+	if len(thunk) != 1 || thunk[0].labels["instance"] != "edge-6" {
+		t.Errorf("machines with another thunk: %v", thunk)
+	}
+	if len(odd.Rows) != 2 || odd.Rows[0].Name != "edge-5" || odd.Rows[1].Name != "edge-6" {
+		t.Fatalf("fleet odd: %+v", odd.Rows)
+	}
+	if slow[0].labels["instance"] != "edge-5" || math.Abs(1e9*slow[0].value-*odd.Rows[0].Lost) > 1 {
+		t.Errorf("the slowest is %v, fleet odd says %v of %s", slow[0], *odd.Rows[0].Lost, odd.Rows[0].Name)
+	}
+}
+
+// askFleet puts records into a store, and asks it who pays what and which machines are odd.
+func askFleet(t *testing.T, store string, machines []*record.Agent) (who record.FleetWho, odd record.FleetOdd) {
+	t.Helper()
+	dir := t.TempDir()
+	for _, m := range machines {
+		if err := record.Save(filepath.Join(dir, m.Machine.Name+".json"), m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if code, _, stderr := unthunk(t, "fleet", "ingest", "--store", store, dir); code != exitDone {
+		t.Fatal(stderr)
+	}
+	for verb, into := range map[string]any{"who": &who, "odd": &odd} {
+		code, stdout, stderr := unthunk(t, "fleet", verb, "--store", store, "--json")
+		if code != exitDone {
+			t.Fatal(stderr)
+		}
+		if err := json.Unmarshal([]byte(stdout), into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return who, odd
+}
+
+// find is the sample that has these labels.
+func find(t *testing.T, samples []promSample, labels map[string]string) float64 {
+	t.Helper()
+next:
+	for _, s := range samples {
+		for name, value := range labels {
+			if s.labels[name] != value {
+				continue next
+			}
+		}
+		return s.value
+	}
+	t.Errorf("no sample has %v", labels)
+	return math.NaN()
+}
+
+// fleetNumber is a number of a group, in ns.
+func fleetNumber(t *testing.T, row record.FleetWhoRow, name string) float64 {
+	t.Helper()
+	for _, n := range row.Numbers {
+		if n.Row == name {
+			return n.Ns.Median
+		}
+	}
+	t.Errorf("%s has no %s", row.Name, name)
+	return math.NaN()
+}
