@@ -104,7 +104,8 @@ func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr strin
 	config.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n")
 	for i, m := range machines {
 		fmt.Fprintf(&config, "- job_name: m%d\n  metrics_path: /%d\n  static_configs: [{targets: ['%s'], labels: {instance: %s}}]\n"+
-			"  metric_relabel_configs: [{target_label: job, replacement: unthunk}]\n", i, i, strings.TrimPrefix(agents.URL, "http://"), m.Machine.Name)
+			"  metric_relabel_configs: [{target_label: job, replacement: unthunk}]\n",
+			i, i, strings.TrimPrefix(agents.URL, "http://"), m.Machine.Name)
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")
@@ -112,7 +113,8 @@ func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr strin
 		t.Fatal(err)
 	}
 	address := freeAddress(t)
-	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address)
+	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+address)
 	var log strings.Builder
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {

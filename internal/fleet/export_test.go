@@ -1,6 +1,9 @@
 package fleet
 
-import "context"
+import (
+	"context"
+	"fmt"
+)
 
 // BoolInt is 1 for true.
 var BoolInt = oneIf
@@ -13,5 +16,11 @@ func SetVersion(ctx context.Context, where string, version int) error {
 	}
 	defer s.Close()
 	_, err = s.db.ExecContext(ctx, "INSERT INTO unthunk_schema (version) VALUES ($1)", version)
+	return err
+}
+
+// LimitPages makes a SQLite database full at so many pages, for as long as it is open.
+func LimitPages(ctx context.Context, s *Store, pages int) error {
+	_, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
 	return err
 }

@@ -111,7 +111,8 @@ func TestWho(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
 		var all []*record.Agent
 		for n := range uint64(20) {
-			all = append(all, machine(n, 8, func(a *record.Agent) { redirect(a, 500); a.Machine.Labels = map[string]string{"rack": "old"} }),
+			old := func(a *record.Agent) { redirect(a, 500); a.Machine.Labels = map[string]string{"rack": "old"} }
+			all = append(all, machine(n, 8, old),
 				machine(n, 1, func(a *record.Agent) {
 					redirect(a, 100+float64(n))
 					if n >= 10 {

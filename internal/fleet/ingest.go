@@ -104,13 +104,17 @@ func (in *Ingest) read(ctx context.Context, path string, docs chan<- document) e
 		case file != path && (filepath.Ext(file) != ".json" || strings.HasPrefix(entry.Name(), ".")):
 			return nil
 		}
-		return in.readFile(ctx, file, docs)
+		return in.readFile(ctx, file, file == path, docs)
 	})
 }
 
-func (in *Ingest) readFile(ctx context.Context, file string, docs chan<- document) error {
+func (in *Ingest) readFile(ctx context.Context, file string, named bool, docs chan<- document) error {
 	// A pipe would wait for its writer, and a link in a folder of others may lead anywhere: only one that was named is followed.
-	info, err := os.Stat(file)
+	stat := os.Lstat
+	if named {
+		stat = os.Stat
+	}
+	info, err := stat(file)
 	if err == nil && !info.Mode().IsRegular() {
 		err = errors.New("it is not a regular file")
 	}

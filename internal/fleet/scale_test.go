@@ -137,10 +137,11 @@ func (s *simulated) fill(tb testing.TB, store *Store, machines int) {
 		if week == from {
 			continue
 		}
-		shifted := strings.NewReplacer("run,", fmt.Sprintf("run || 'C%d',", week), "at,", fmt.Sprintf("at + %d,", (week-from)*7*24*3600)).Replace(list)
+		later := fmt.Sprintf("at + %d,", (week-from)*7*24*3600)
+		shifted := strings.NewReplacer("run,", fmt.Sprintf("run || 'C%d',", week), "at,", later).Replace(list)
 		first := s.now.Add(-time.Duration(weeks-1-from) * 7 * 24 * time.Hour).Unix()
-		_, err := store.db.ExecContext(ctx, fmt.Sprintf("INSERT INTO record (%s) SELECT %s FROM record WHERE at > %d AND at <= %d", list, shifted,
-			first-6*24*3600, first))
+		_, err := store.db.ExecContext(ctx, fmt.Sprintf("INSERT INTO record (%s) SELECT %s FROM record WHERE at > %d AND at <= %d",
+			list, shifted, first-6*24*3600, first))
 		if err != nil {
 			tb.Fatal(err)
 		}
@@ -164,7 +165,8 @@ func fleets(b *testing.B, bench func(b *testing.B, s *simulated, store *Store, m
 	}{
 		{"sqlite", 1000, func(b *testing.B, _ int) string { return filepath.Join(b.TempDir(), "fleet.db") }},
 		{"postgres", math.MaxInt, func(b *testing.B, machines int) string {
-			return pgserver.Start(b, "shared_buffers=1GB", "max_wal_size=8GB", "work_mem=64MB").Database(b, fmt.Sprintf("fleet%d", machines))
+			server := pgserver.Start(b, "shared_buffers=1GB", "max_wal_size=8GB", "work_mem=64MB")
+			return server.Database(b, fmt.Sprintf("fleet%d", machines))
 		}},
 	} {
 		for size := range strings.SplitSeq(sizes, ",") {
