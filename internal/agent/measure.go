@@ -100,18 +100,20 @@ func Measure(ctx context.Context, cpu int) (*Measured, error) {
 		return nil
 	}
 	others := watchOthers(cpu)
-	if err := m.prices(ctx, cpu); err != nil {
-		return nil, err
-	}
-	if err := m.redirect(ctx, cpu, built); err != nil {
-		return nil, err
+	err = m.prices(ctx, cpu)
+	if err == nil {
+		err = m.redirect(ctx, cpu, built)
 	}
 	m.Others = others()
+	if ctx.Err() != nil {
+		m.Refused = refusal(reasonTime, "it took longer than %v", MeasureTime)
+		return m, nil
+	}
+	if err != nil {
+		return nil, err
+	}
 	// It says how long the pinned threads waited: all of this process are, and wait for one another.
 	m.References = slices.DeleteFunc(m.References, func(r record.Reference) bool { return r.Name == record.OtherTasks })
-	if ctx.Err() != nil && m.Refused == nil {
-		m.Refused = refusal(reasonTime, "it took longer than %v", MeasureTime)
-	}
 	return m, nil
 }
 

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -141,8 +142,8 @@ func (o Options) measure(ctx context.Context, doc *record.Agent, cpu int) (usage
 		refused = refusal(reasonLoad, "others had CPU %d: measuring got %.1f of %.1f s", cpu, used.cpuSeconds, used.seconds)
 	case err != nil:
 		refused = refusal(reasonOfChild(err), "%s", oneLine(err))
-	case refused == nil:
-		refused = disturbed(&m, o.Limits)
+	case refused == nil || refused.Reason == reasonTime: // why it took so long
+		refused = cmp.Or(disturbed(&m, o.Limits), refused)
 	}
 	doc.References = m.References
 	if refused != nil { // never a number that was disturbed
