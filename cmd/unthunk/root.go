@@ -64,6 +64,9 @@ func runLimited(
 	if err == nil {
 		return exitDone
 	}
+	if cmd == root && len(args) > 0 && !strings.HasPrefix(args[0], "-") { // its flags are of no verb either
+		err = unknownVerb(root, args[0])
+	}
 	if errors.Is(err, errRegression) {
 		return exitRegression
 	}

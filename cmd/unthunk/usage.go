@@ -78,11 +78,22 @@ func unknownValue[T ~string](err error, values []string, known []T) error {
 		if slices.Contains(words, v) {
 			continue
 		}
-		if near := nearest(v, words); near != "" {
+		near := nearest(v, words)
+		if plain := spelledPlainly(v); near == "" && slices.Contains(words, plain) {
+			near = plain
+		} else if near == "" {
+			near = nearest(plain, words)
+		}
+		if near != "" {
 			return usagef("%w: did you mean %s?", err, near)
 		}
 	}
 	return usageError{err}
+}
+
+// spelledPlainly is a word as values of flags are spelled: tx of the kernel's XDP_TX.
+func spelledPlainly(word string) string {
+	return strings.TrimPrefix(strings.ReplaceAll(strings.ToLower(word), "_", "-"), "xdp-")
 }
 
 // nearest is the known word that takes the fewest changes, two at most and fewer than half

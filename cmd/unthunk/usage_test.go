@@ -17,6 +17,7 @@ func TestWrongWords(t *testing.T) {
 	}{
 		{"bnech", `there is no verb "bnech": did you mean bench?`},
 		{"benc", "did you mean bench?"},
+		{"gaet --base b.json .", `there is no verb "gaet": did you mean gate?`},
 		{"frob", `there is no verb "frob": see unthunk --help`},
 		{"help nope", `there is no verb "nope": see unthunk --help`},
 		{"help bnech", "did you mean bench?"},
@@ -24,6 +25,9 @@ func TestWrongWords(t *testing.T) {
 		{"bench --frobnicate", "unknown flag: --frobnicate"},
 		{"bench --scenario redirekt", `scenario "redirekt" is not one of`},
 		{"bench --scenario redirekt", "did you mean redirect?"},
+		{"bench --scenario XDP-TX", "did you mean tx?"},
+		{"bench --scenario XDP-REDIRCT", "did you mean redirect?"},
+		{"lab debian:6.12-cloud --scenario XDP-DROP", "did you mean drop?"},
 		{"profile --scenario redirect-mpa", "did you mean redirect-map?"},
 		{"tax --pair bpf-pog", "did you mean bpf-prog?"},
 		{"bench --bulk abc", `--bulk "abc" is not a whole number`},

@@ -35,7 +35,7 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 		if parts := split(name, maxParts); len(parts) > 1 {
 			return fromPackages(ctx, dir, parts)
 		}
-		return Kernel{}, fmt.Errorf("find kernel: %w", err)
+		return Kernel{}, noFile(name, err)
 	}
 	switch {
 	case info.IsDir() && isTree(name):
@@ -50,6 +50,19 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 		return fromPackages(ctx, dir, []string{name})
 	}
 	return single(ctx, name)
+}
+
+// noFile is the error of a name that is no file's. One that a version ends is meant for Debian's.
+func noFile(name string, err error) error {
+	_, version, ok := strings.Cut(name, ":")
+	if !ok {
+		version = name
+	}
+	want, wrong := parseWant(version)
+	if wrong == nil && (ok || want.suite == "") && errors.Is(err, fs.ErrNotExist) && !strings.Contains(name, "/") {
+		return fmt.Errorf("find kernel: there is no file %s: did you mean %s%s?", name, debianPrefix, version)
+	}
+	return fmt.Errorf("find kernel: %w", err)
 }
 
 func errNoKernelIn(dir string) error {
