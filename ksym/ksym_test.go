@@ -270,3 +270,16 @@ func BenchmarkParse(b *testing.B) {
 		}
 	}
 }
+
+func TestModules(t *testing.T) {
+	table, err := Parse(strings.NewReader("ffffffff81000000 T a\nffffffffc0000000 t v\t[veth]\nffffffffc0001000 t p\t[bpf]\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := table.Modules(); !slices.Equal(got, []string{"veth", "bpf"}) {
+		t.Errorf("%q", got)
+	}
+	if got := new(Table).Modules(); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+}

@@ -315,6 +315,12 @@ func (t *Table) Starts(addr uint64) (string, bool) {
 	return s.Name, ok && off == 0
 }
 
+// Modules are the names of the modules that have symbols, in the order in which they were
+// read, without the kernel itself.
+func (t *Table) Modules() []string {
+	return slices.DeleteFunc(slices.Clone(t.modules), func(name string) bool { return name == "" })
+}
+
 // Module lists the symbols of a module by address; "" are those of the kernel
 // itself.
 func (t *Table) Module(name string) []Symbol {

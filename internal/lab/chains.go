@@ -7,7 +7,6 @@ import (
 	"math"
 
 	"github.com/cilium/ebpf/btf"
-
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
@@ -112,7 +111,7 @@ func (w *way) on(ctx context.Context, cpu int, f func(lab *netlab.Namespace, c *
 // countChains counts what a packet of veth chains goes through. Instructions come first,
 // for all rows: kprobes take some of their own.
 func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement, err error) {
-	m = &Measurement{Host: host.Identify(host.Options{}), Bulks: counts(rows)}
+	m = &Measurement{Bulks: counts(rows)}
 	cpu, err := rounds.CPU{}.Pick()
 	if err != nil {
 		return nil, err
@@ -121,6 +120,8 @@ func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement,
 	if err != nil {
 		return nil, err
 	}
+	p := newProbes(nil)
+	defer func() { err = errors.Join(err, p.Close()) }()
 	types, err := btf.LoadKernelSpec()
 	if err != nil {
 		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF", Err: err}
@@ -132,10 +133,13 @@ func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement,
 			continue
 		}
 		err := w.on(ctx, cpu, func(_ *netlab.Namespace, c *redirect.Chain) error {
+			if err := p.read(); err != nil { // now that the dispatcher has a symbol
+				return err
+			}
 			if err := w.instructions(ctx, c, mark); err != nil {
 				return err
 			}
-			return mark.describe(m)
+			return mark.describe(m, p.kernel.Symbols)
 		})
 		if err != nil && len(all) == 1 && feature.AsMissing(err) == nil {
 			return nil, err
@@ -144,8 +148,6 @@ func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement,
 			w.refuse(err)
 		}
 	}
-	p := newProbes(nil)
-	defer func() { err = errors.Join(err, p.Close()) }()
 	for i := range all {
 		w := &all[i]
 		if w.refused() {
@@ -159,7 +161,7 @@ func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement,
 			w.refuse(err)
 		}
 	}
-	m.Uncounted, m.Stamp = p.uncounted, p.stamp
+	m.Uncounted, m.Stamp, m.Host = p.uncounted, p.stamp, host.Identify(host.Options{Kernel: p.kernel})
 	return m, nil
 }
 
@@ -239,6 +241,7 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 	send := slotOf(ctx, arm)
 	said := make(votes)
 	executed := make(map[int]bool) // probes
+	arm.Shorten(1)
 	for n := 1; n <= pairs && !said.settled(pairs-n+1); n++ {
 		arm.SetWindow(window)
 		one, packets, err := p.during(send)

@@ -1,10 +1,13 @@
 package lab
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"slices"
 	"strings"
 
@@ -16,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/xdppath"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // probes are the kprobes on the path of a packet, with their counters.
@@ -26,6 +30,8 @@ type probes struct {
 	// were searched for sites.
 	sites  map[int]site
 	walked map[uint64]bool
+	// known are those of them that need not be walked again, as all that they reach was.
+	known map[uint64]bool
 	// beyond is set while functions beyond the redirect path are searched.
 	beyond bool
 	// limited are functions that the path calls and that were not searched, by address: see
@@ -60,25 +66,44 @@ type sender func() (packets uint64, err error)
 
 // newProbes are probes of which none is placed yet. parts may be nil.
 func newProbes(parts map[work]string) *probes {
-	return &probes{sites: make(map[int]site), walked: make(map[uint64]bool), limited: make(map[uint64]xdppath.Function), parts: parts}
+	return &probes{
+		sites: make(map[int]site), walked: make(map[uint64]bool), known: make(map[uint64]bool),
+		limited: make(map[uint64]xdppath.Function), parts: parts,
+	}
 }
 
-// open reads the kernel, when that was not done, and counts the functions that are counted
-// on every path.
+// read opens the kernel, when that was not done. Its symbols are read once: that is 600 million instructions.
+func (p *probes) read() (err error) {
+	if p.kernel == nil {
+		p.kernel, err = kernel.OpenLive()
+	}
+	return err
+}
+
+// open reads the kernel and counts the functions that are counted on every path, when that was not done.
 func (p *probes) open(ctx context.Context) (err error) {
-	if p.kernel != nil {
+	if p.Counters != nil {
 		return nil
 	}
-	if p.kernel, err = kernel.OpenLive(); err != nil {
+	if err := p.read(); err != nil {
 		return err
+	}
+	// Probes run too seldom here to be worth it that the kernel makes jumps of them, for which it decodes each function.
+	if err := os.WriteFile("/proc/sys/debug/kprobes-optimization", []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep probes as they are: %w", err)
 	}
 	if p.Counters, err = count.New(); err != nil {
 		return err
 	}
-	for _, name := range functions.Names(functions.Counted) {
-		if s, ok := p.kernel.Symbols.Lookup(name); ok && s.Text() {
-			if err := p.Add(count.Place{Function: name}); err != nil {
-				return err
+	for _, f := range functions.With(functions.Counted) {
+		if p.parts == nil && (f.Stage == functions.StageDMA || f.Stage == "") { // IOMMUs are of no stage
+			continue // a veth does no DMA
+		}
+		for _, n := range f.Names() {
+			if s, ok := p.kernel.Symbols.Lookup(n.Name); ok && s.Text() {
+				if err := p.Add(entryOf(p.kernel, s)); err != nil {
+					return err
+				}
 			}
 		}
 	}
@@ -114,7 +139,7 @@ func (p *probes) follow(ctx context.Context, lab *netlab.Namespace, ifindex int,
 			roots = append(roots, p.behind()...)
 		}
 		if len(roots) > 0 {
-			inv, err := xdppath.Walk(ctx, p.kernel, roots)
+			inv, err := xdppath.WalkOn(ctx, p.kernel, roots, p.known)
 			if err != nil {
 				return err
 			}
@@ -210,6 +235,9 @@ func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 			p.limited[f.Addr] = f
 		}
 		p.walked[f.Addr] = true
+		if f.Per != functions.PerRare && f.Partial == "" {
+			p.known[f.Addr] = true
+		}
 	}
 	for _, s := range inv.Sites {
 		// Code of BPF programs and of the dispatcher cannot be probed.
@@ -321,4 +349,32 @@ func probeAt(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
 		at.Register = "" // it is loaded only here
 	}
 	return at, nil
+}
+
+// entryOf is where to count the entries of a function: at its first instruction behind the nop that ftrace has there, which
+// each entry executes and no jump leads to. At the nop the kernel would go through all of its 40 000 nops for each probe.
+func entryOf(k *kernel.Kernel, f ksym.Symbol) count.Place {
+	entry := count.Place{Function: f.Name}
+	if f.Size == 0 || f.Size > kernel.MaxFunction {
+		return entry
+	}
+	code, err := k.Code(f)
+	if err != nil {
+		return entry
+	}
+	at := uint64(0)
+	for _, padding := range [][]byte{{0xf3, 0x0f, 0x1e, 0xfa}, {0x0f, 0x1f, 0x44, 0x00, 0x00}} { // endbr64, ftrace's nop
+		if bytes.HasPrefix(code[at:], padding) {
+			at += uint64(len(padding))
+		}
+	}
+	for inst := range branch.Decode(code, f.Addr) {
+		switch {
+		case inst.Kind == branch.Bad, inst.Target == f.Addr+at,
+			inst.Addr == f.Addr+at && inst.Kind != branch.Other:
+			return entry
+		}
+	}
+	entry.Offset = at
+	return entry
 }

@@ -26,7 +26,7 @@ func ProgramInGuest(ctx context.Context, traced bool) (m *Measurement, err error
 		marks := &marker{}
 		mark = func(run func() error) (slot int, err error) {
 			if marks.slots == 0 { // what is traced is loaded now
-				if err := marks.describe(m); err != nil {
+				if err := marks.describe(m, nil); err != nil {
 					return 0, err
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/ksym"
@@ -75,6 +76,7 @@ func (m *marker) trace(ctx context.Context, arm *redirect.Measurement, b *BulkCo
 	if m == nil {
 		return nil
 	}
+	arm.Shorten(2) // QEMU logs all of a slot, whose first window often takes some instructions more
 	for range tracedSlots {
 		span, ok, err := m.slot(ctx, arm)
 		if err != nil {
@@ -108,25 +110,29 @@ func (m *marker) slot(ctx context.Context, arm *redirect.Measurement) (span redi
 	return span, ok, err
 }
 
-// describe tells of the code that is loaded, for the bulks that were traced since.
-func (m *marker) describe(got *Measurement) error {
+// describe tells of the code that is loaded, for the bulks that were traced since. table, which may be nil, has the symbols
+// of modules and of the dispatcher: to read all of them again takes 600 million instructions.
+func (m *marker) describe(got *Measurement, table *ksym.Table) error {
 	if m == nil {
 		return nil
 	}
-	var c GuestCode
-	symbols, err := ksym.Select(func(_, module []byte) bool { return len(module) > 0 })
+	c, named, err := programs()
 	if err != nil {
 		return fmt.Errorf("describe the guest's code: %w", err)
 	}
-	for _, s := range symbols {
-		if s.Text() {
-			c.Symbols = append(c.Symbols, GuestSymbol{s.Addr, s.Size, s.Name})
+	if table == nil || !named {
+		c.Symbols = nil
+		symbols, err := ksym.Select(func(_, module []byte) bool { return len(module) > 0 })
+		if err != nil {
+			return fmt.Errorf("describe the guest's code: %w", err)
+		}
+		c.add(symbols)
+	} else {
+		for _, module := range table.Modules() {
+			c.add(slices.DeleteFunc(table.Module(module), func(s ksym.Symbol) bool { return functions.Program(s.Name) != "" }))
 		}
 	}
 	slices.SortFunc(c.Symbols, func(a, b GuestSymbol) int { return cmp.Compare(a.Addr, b.Addr) })
-	if c.Programs, err = programs(); err != nil {
-		return fmt.Errorf("describe the guest's code: %w", err)
-	}
 	got.Codes = append(got.Codes, c)
 	for i := range got.Bulks {
 		if t := got.Bulks[i].Traced; t != nil && t.Code == 0 {
@@ -136,14 +142,25 @@ func (m *marker) describe(got *Measurement) error {
 	return nil
 }
 
-// programs are the functions of all BPF programs that are loaded, as far as they have lines.
-func programs() (all []GuestProgram, err error) {
+// add adds those of symbols that are functions.
+func (c *GuestCode) add(symbols []ksym.Symbol) {
+	for _, s := range symbols {
+		if s.Text() {
+			c.Symbols = append(c.Symbols, GuestSymbol{s.Addr, s.Size, s.Name})
+		}
+	}
+}
+
+// programs are the functions of all BPF programs that are loaded, as far as they have lines. named tells that each
+// program has one function, whose name is known then.
+func programs() (c GuestCode, named bool, err error) {
+	named = true
 	for id := ebpf.ProgramID(0); ; {
 		if id, err = ebpf.ProgramGetNextID(id); err != nil {
 			if errors.Is(err, unix.ENOENT) {
-				return all, nil
+				return c, named, nil
 			}
-			return nil, err
+			return c, false, err
 		}
 		p, err := ebpf.NewProgramFromID(id)
 		if err != nil {
@@ -151,12 +168,29 @@ func programs() (all []GuestProgram, err error) {
 		}
 		info, err := p.Info()
 		if err == nil {
-			all = append(all, linesOf(info)...)
+			c.Programs = append(c.Programs, linesOf(info)...)
+			symbol, ok := programSymbol(info)
+			c.Symbols, named = append(c.Symbols, symbol), named && ok
 		}
 		if err := errors.Join(err, p.Close()); err != nil {
-			return nil, err
+			return c, false, err
 		}
 	}
+}
+
+// programSymbol is the symbol of a program of one function, as bpf_get_prog_name in kernel/bpf/core.c makes it. Those of
+// several functions have tags that only the kernel tells.
+func programSymbol(info *ebpf.ProgramInfo) (s GuestSymbol, ok bool) {
+	starts, _ := info.JitedKsymAddrs()
+	lengths, _ := info.JitedFuncLens()
+	if len(starts) != 1 || len(lengths) != 1 {
+		return s, false
+	}
+	name := info.Name
+	if of, err := info.FuncInfos(); err == nil && len(of) == 1 {
+		name = of[0].Func.Name
+	}
+	return GuestSymbol{uint64(starts[0]), uint64(lengths[0]), fmt.Sprintf("bpf_prog_%s_%s", info.Tag, name)}, true
 }
 
 func linesOf(info *ebpf.ProgramInfo) (all []GuestProgram) {

@@ -80,6 +80,9 @@ func (m *Measurement) SetWindow(frames int) {
 	m.window = (frames + m.unit - 1) / m.unit * m.unit
 }
 
+// Shorten makes slots of some windows.
+func (m *Measurement) Shorten(windows int) { m.windows = windows }
+
 // Lengthen makes slots n times as long, if the chain can hold that many frames, and gives them as many windows as they
 // can have: the shorter a window is, the less is lost with one that is disturbed.
 func (m *Measurement) Lengthen(n int) {

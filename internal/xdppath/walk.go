@@ -34,6 +34,7 @@ type walker struct {
 	values *codeflow.Values
 	keys   map[uint64]uint64 // see [codeflow.Knowledge]
 	nodes  map[uint64]*node  // by address
+	known  map[uint64]bool   // see [WalkOn]
 	queue  []*node           // to be visited
 	// What was read: bytes, direct calls, indirect branches.
 	text, calls, sites int
@@ -109,6 +110,12 @@ type site struct {
 // the path may run on another device: bq_xmit_all calls the ndo_xdp_xmit of
 // whatever the map holds.
 func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, error) {
+	return WalkOn(ctx, k, roots, nil)
+}
+
+// WalkOn is [Walk] that does not follow functions of known, by address, unless they are roots: what they reach has been
+// walked before.
+func WalkOn(ctx context.Context, k *kernel.Kernel, roots []Root, known map[uint64]bool) (*Inventory, error) {
 	if k.Live && runtime.GOARCH != "amd64" {
 		return nil, &feature.Missing{Feature: "following code of " + runtime.GOARCH, Help: "an x86-64 machine"}
 	}
@@ -118,7 +125,7 @@ func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, erro
 	}
 	w := &walker{
 		kernel: k, values: codeflow.NewValues(k, codeflow.NewTypes(types, hints)), keys: codeflow.StaticKeys(k),
-		nodes: make(map[uint64]*node), returns: make(branch.Returns),
+		nodes: make(map[uint64]*node), returns: make(branch.Returns), known: known,
 	}
 	w.values.FindVariables()
 	for _, r := range roots {
@@ -183,6 +190,9 @@ func (w *walker) node(addr uint64, name string) *node {
 	if program(n.name) {
 		// The dispatcher leads to the programs of all devices.
 		why = "a program of another device"
+	}
+	if why == "" && w.known[addr] {
+		why = "it was walked before"
 	}
 	if why != "" {
 		n.boundary = true

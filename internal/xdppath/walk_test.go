@@ -425,3 +425,38 @@ func FuzzWalk(f *testing.F) {
 		}
 	})
 }
+
+// What was walked before is a boundary, unless it is a root.
+func TestWalkOn(t *testing.T) {
+	k := image(t, []function{
+		{"poll", []any{callTo("before"), callTo("next"), ret}},
+		{"before", []any{callTo("behind"), "\x48\x89\xf8", load, called, ret}},
+		{"next", []any{"\x48\x89\xf8", load, called, ret}},
+		{"behind", []any{ret}},
+	})
+	known := map[uint64]bool{base + 1<<12: true}
+	walk := func(roots ...Root) (functions, sites []string) {
+		inv, err := WalkOn(t.Context(), k, roots, known)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range inv.Functions {
+			functions = append(functions, f.Name+f.Partial)
+		}
+		slices.Sort(functions)
+		for _, s := range inv.Sites {
+			sites = append(sites, s.Function)
+		}
+		return functions, sites
+	}
+	poll := Root{Function: "poll", Addr: base, Stage: functions.StageReceive, Per: functions.PerPacket}
+	fs, sites := walk(poll)
+	want := []string{"beforenot followed: it was walked before", "next", "poll"}
+	if diff := cmp.Diff(want, fs); diff != "" || len(sites) != 1 || sites[0] != "next" {
+		t.Errorf("%s, %v", diff, sites)
+	}
+	before := Root{Function: "before", Addr: base + 1<<12, Stage: functions.StageReceive, Per: functions.PerPacket}
+	if fs, sites = walk(poll, before); len(fs) != 4 || len(sites) != 2 {
+		t.Errorf("%v, %v", fs, sites)
+	}
+}
