@@ -109,8 +109,45 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 			addUnlike(g, was, is, opts.Unlike)
 		}
 	}
+	for i := range g.Unlike {
+		if u := &g.Unlike[i]; u.Name == "config" {
+			u.Options = optionChanges(optionsOf(base), optionsOf(now))
+		}
+	}
 	judge(g)
 	return g, nil
+}
+
+// optionsOf are the options of the kernel that a record has counted, by name.
+func optionsOf(l *record.Lab) map[string]string {
+	for i := range l.Rows {
+		b := l.Rows[i].Build
+		if b == nil || len(b.Options) == 0 {
+			continue
+		}
+		values := make(map[string]string)
+		for _, o := range b.Options {
+			name, value, _ := strings.Cut(o, "=")
+			values[name] = value
+		}
+		return values
+	}
+	return nil
+}
+
+// optionChanges are the options that two kernels differ in; none where one side has not kept any.
+func optionChanges(old, new map[string]string) (changes []string) {
+	if old == nil || new == nil {
+		return nil
+	}
+	all := maps.Clone(old)
+	maps.Copy(all, new)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if old[name] != new[name] {
+			changes = append(changes, fmt.Sprintf("%s: %s → %s", name, cmp.Or(old[name], "off"), cmp.Or(new[name], "off")))
+		}
+	}
+	return changes
 }
 
 // addDoubts adds the warnings of both sides; those that both have once.

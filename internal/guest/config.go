@@ -104,19 +104,32 @@ func (k *Kernel) findConfig(ctx context.Context, dir string, names ...string) er
 		// One that cannot be unpacked here boots for all that.
 		return ctx.Err()
 	}
-	if k.options = embedded(b); k.options != nil {
+	if k.embedded, k.options = embedded(b); k.options != nil {
 		k.Config = k.Image
 	}
 	return nil
 }
 
-// embedded are the options that a kernel has in itself (kernel/configs.c); nil where there are none.
-func embedded(b []byte) options {
+// ConfigText is the configuration of a kernel that is at hand: of the file beside it, or of the image; nil where there is
+// none.
+func (k *Kernel) ConfigText() ([]byte, error) {
+	if k.Config == "" || k.embedded != nil {
+		return k.embedded, nil
+	}
+	text, err := unpack.ReadFile(k.Config, maxConfig)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration: %w", err)
+	}
+	return text, nil
+}
+
+// embedded is the configuration that a kernel has in itself (kernel/configs.c), with its options; nil where there is none.
+func embedded(b []byte) ([]byte, options) {
 	const start = "IKCFG_ST"
 	for range 16 { // the name stands in the kernel's own code, too
 		i := bytes.Index(b, []byte(start))
 		if i < 0 {
-			return nil
+			return nil, nil
 		}
 		b = b[i+len(start):]
 		r, err := gzip.NewReader(bytes.NewReader(b))
@@ -129,10 +142,10 @@ func embedded(b []byte) options {
 			continue
 		}
 		if o, err := parseOptions(text); err == nil {
-			return o
+			return text, o
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // Lacking is the error of a guest whose kernel lacks options.

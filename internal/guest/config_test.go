@@ -201,7 +201,7 @@ func FuzzConfig(f *testing.F) {
 					t.Errorf("%q=%q, %v", name, value, err)
 				}
 			}
-			if o := embedded(b); o != nil && len(o) == 0 {
+			if text, o := embedded(b); (text == nil) != (o == nil) || o != nil && len(o) == 0 {
 				t.Error("an empty configuration")
 			}
 		})

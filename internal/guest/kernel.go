@@ -27,8 +27,9 @@ type Kernel struct {
 	Vmlinux string
 	// Config is the file with its configuration, or the image that has it in itself; empty
 	// where neither is at hand.
-	Config  string
-	options options
+	Config   string
+	options  options
+	embedded []byte // the text of the configuration that the image has in itself
 }
 
 // unpacked finds the kernel in a folder: that of an unpacked package, of a container image, or

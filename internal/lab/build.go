@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"cmp"
 	"compress/gzip"
 	"context"
@@ -11,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -18,10 +20,9 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
-	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// ownBuild is what a guest finds of the build that runs in it. What cannot be read is left out: a kernel has no
+// ownBuild is what a guest finds of the build that runs in it. What cannot be read is left out: a kernel shows no
 // copy of its configuration without CONFIG_IKCONFIG_PROC.
 func ownBuild(compiler string) *record.LabBuild {
 	b := &record.LabBuild{Compiler: compiler}
@@ -31,7 +32,7 @@ func ownBuild(compiler string) *record.LabBuild {
 	if f, err := os.Open("/proc/config.gz"); err == nil {
 		defer f.Close()
 		if text, err := gzip.NewReader(f); err == nil {
-			b.Config, _ = configSum(text)
+			b.Config, b.Options, _ = readConfig(text)
 		}
 	}
 	return b
@@ -47,14 +48,23 @@ var unsummed = []string{
 	"CONFIG_RUSTC_LLVM_VERSION=", "CONFIG_BINDGEN_VERSION_TEXT=",
 }
 
-// configSum is a SHA-256 of the options that a kernel's configuration sets, in whichever order.
-func configSum(r io.Reader) (string, error) {
+// weighty begin the options that change what is executed for a packet on a kernel of another configuration most often: those
+// of the path, of mitigations, of what checks, counts or traces, and of the compiler.
+var weighty = regexp.MustCompile("^CONFIG_(64BIT|X86_|CPU_|MITIGATION|RETPOLINE|RETHUNK|SLS|CALL_|CFI|FINEIBT|BPF|XDP|NET|VETH|" +
+	"PAGE_POOL|PREEMPT|HZ|NO_HZ|TICK|RCU|SMP|NR_CPUS|NUMA|NODES|SLUB|SLAB|MEMCG|INIT_|HARDENED|FORTIFY|STACK|UBSAN|KASAN|" +
+	"KCSAN|KMSAN|KFENCE|DEBUG_|LOCK|PROVE|TRACE|FTRACE|FUNCTION|DYNAMIC_FTRACE|KPROBE|UPROBE|PERF|JUMP_LABEL|CC_OPTIMIZE|LTO|" +
+	"GCC_PLUGIN|RANDOM|RANDSTRUCT|CGROUP_NET|SOCK_|RPS|XPS|IRQ|PARAVIRT|DMA|SWIOTLB|IOMMU|TRANSPARENT|VMAP|SCHED|LIST_|BUG|" +
+	"STATIC)[A-Z0-9_]*=([yn]|-?[0-9]|0x)")
+
+// readConfig is a SHA-256 of the options that a kernel's configuration sets, in whichever order, and those of them that are
+// kept, without their CONFIG_.
+func readConfig(r io.Reader) (sum string, kept []string, err error) {
 	text, err := io.ReadAll(io.LimitReader(r, maxConfig+1))
 	switch {
 	case err != nil:
-		return "", fmt.Errorf("read configuration: %w", err)
+		return "", nil, fmt.Errorf("read configuration: %w", err)
 	case len(text) > maxConfig:
-		return "", fmt.Errorf("read configuration: more than %d MiB", maxConfig>>20)
+		return "", nil, fmt.Errorf("read configuration: more than %d MiB", maxConfig>>20)
 	}
 	var set []string
 	for line := range strings.Lines(string(text)) {
@@ -64,24 +74,25 @@ func configSum(r io.Reader) (string, error) {
 		}
 	}
 	if len(set) == 0 {
-		return "", errors.New("read configuration: it sets no option")
+		return "", nil, errors.New("read configuration: it sets no option")
 	}
 	slices.Sort(set)
-	sum := sha256.Sum256([]byte(strings.Join(set, "\n")))
-	return hex.EncodeToString(sum[:]), nil
+	for _, line := range set {
+		if len(line) <= record.MaxOption && len(kept) < record.MaxOptions && weighty.MatchString(line) {
+			kept = append(kept, strings.TrimPrefix(line, "CONFIG_"))
+		}
+	}
+	all := sha256.Sum256([]byte(strings.Join(set, "\n")))
+	return hex.EncodeToString(all[:]), kept, nil
 }
 
-// configOf is the sum of the configuration of a kernel that lies beside it; "" where none does.
-func configOf(k guest.Kernel) (string, error) {
-	if k.Config == "" || k.Config == k.Image {
-		return "", nil
+// configOf is [readConfig] of what lies beside a kernel, or is in its image; empty where neither is.
+func configOf(k guest.Kernel) (sum string, kept []string, err error) {
+	text, err := k.ConfigText()
+	if err != nil || text == nil {
+		return "", nil, err
 	}
-	f, size, err := unpack.Open(k.Config, maxConfig)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return configSum(io.NewSectionReader(f, 0, size))
+	return readConfig(bytes.NewReader(text))
 }
 
 // programSum says which unthunk counts: its version, and the beginning of a SHA-256 of the BPF programs that send, redirect
@@ -108,7 +119,7 @@ func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
 	b := got.Build
 	b.CPU = cmp.Or(m.CPU, "max")
 	if b.Config == "" {
-		b.Config, _ = configOf(m.Kernel) // what cannot be read is not known
+		b.Config, b.Options, _ = configOf(m.Kernel) // what cannot be read is not known
 	}
 	b.QEMU, _ = m.QEMU.Version(ctx)
 	b.Unthunk, _ = programSum(m.Init, got)

@@ -14,11 +14,26 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
+// Of a configuration those options are kept that matter for packets, each once a guest.
+func TestReadConfig(t *testing.T) {
+	_, kept, err := readConfig(strings.NewReader("CONFIG_HZ=250\nCONFIG_VETH=y\nCONFIG_NET=y\nCONFIG_NET_VENDOR_X=m\nCONFIG_SND=y\n" +
+		"CONFIG_BPF_JIT=y\nCONFIG_NODES_SHIFT=10\nCONFIG_CC_VERSION_TEXT=\"gcc 13\"\nCONFIG_X86_64=" + strings.Repeat("1", record.MaxOption)))
+	if want := []string{"BPF_JIT=y", "HZ=250", "NET=y", "NODES_SHIFT=10", "VETH=y"}; err != nil || !slices.Equal(kept, want) {
+		t.Errorf("%q, want %q, %v", kept, want, err)
+	}
+	c := CellResult{Cell: Cell{Kernel: "a", NIC: Veth}, Measurement: &Measurement{Build: &record.LabBuild{Config: "x", Options: kept},
+		Bulks: []BulkCount{{Bulk: 1, Refused: "no"}, {Bulk: 16, Refused: "no"}}}}
+	rows := c.rows([]Row{{DefaultScenario, 1}, {DefaultScenario, 16}})
+	if len(rows[0].Build.Options) != 5 || rows[1].Build.Options != nil || rows[1].Build.Config != "x" {
+		t.Errorf("%+v, %+v", rows[0].Build, rows[1].Build)
+	}
+}
+
 // The order of options, comments, and what names the build or its tools, are no part of a configuration.
 func TestConfigSum(t *testing.T) {
 	sum := func(text string) string {
 		t.Helper()
-		s, err := configSum(strings.NewReader(text))
+		s, _, err := readConfig(strings.NewReader(text))
 		if err != nil || len(s) != 64 {
 			t.Fatalf("%q: %v", s, err)
 		}
@@ -36,7 +51,7 @@ func TestConfigSum(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "# CONFIG_X is not set\n", "rubbish\x00", strings.Repeat("#", maxConfig+1)} {
-		if s, err := configSum(strings.NewReader(bad)); err == nil {
+		if s, _, err := readConfig(strings.NewReader(bad)); err == nil {
 			t.Errorf("%.40q: %s", bad, s)
 		}
 	}
@@ -48,10 +63,14 @@ func FuzzConfig(f *testing.F) {
 	f.Add("CONFIG_\nCONFIG_=\n\r\rCONFIG_LOCALVERSION")
 	f.Fuzz(func(t *testing.T, text string) {
 		var sum string
+		var kept []string
 		var err error
-		testutil.Allocates(t, uint64(1<<20+64*len(text)), func() { sum, err = configSum(strings.NewReader(text)) })
+		testutil.Allocates(t, uint64(1<<20+64*len(text)), func() { sum, kept, err = readConfig(strings.NewReader(text)) })
 		if (err == nil) != (len(sum) == 64) {
 			t.Fatalf("%q, %v", sum, err)
+		}
+		if err := (&record.LabRow{Refused: "no", Build: &record.LabBuild{Options: kept}}).Check(); err != nil {
+			t.Fatal(err)
 		}
 	})
 }
@@ -59,7 +78,7 @@ func FuzzConfig(f *testing.F) {
 func TestConfigOf(t *testing.T) {
 	dir := t.TempDir()
 	const text = "CONFIG_VETH=y\n"
-	want, err := configSum(strings.NewReader(text))
+	want, _, err := readConfig(strings.NewReader(text))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,16 +86,14 @@ func TestConfigOf(t *testing.T) {
 	if err := errors.Join(os.WriteFile(file, []byte(text), 0o600), os.Symlink("/dev/zero", device)); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := configOf(guest.Kernel{Config: file}); err != nil || got != want {
+	if got, _, err := configOf(guest.Kernel{Config: file}); err != nil || got != want {
 		t.Errorf("%q, %v", got, err)
 	}
-	for _, k := range []guest.Kernel{{}, {Image: "vmlinuz", Config: "vmlinuz"}} { // the guest says it
-		if got, err := configOf(k); err != nil || got != "" {
-			t.Errorf("%q, %v", got, err)
-		}
+	if got, _, err := configOf(guest.Kernel{}); err != nil || got != "" {
+		t.Errorf("%q, %v", got, err)
 	}
 	for _, bad := range []string{device, dir, filepath.Join(dir, "none")} {
-		if got, err := configOf(guest.Kernel{Config: bad}); err == nil {
+		if got, _, err := configOf(guest.Kernel{Config: bad}); err == nil {
 			t.Errorf("%s: %q", bad, got)
 		}
 	}

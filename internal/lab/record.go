@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -71,15 +73,19 @@ func (c *CellResult) rows(wanted []Row) (rows []record.LabRow) {
 			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},
 		}
 		switch {
-		case c.Err != nil:
+		case c.Err != nil && !errors.Is(c.Err, context.Canceled):
 			row.Refused = printable(c.Err.Error(), maxWhy)
-		case c.Measurement == nil || i >= len(c.Bulks):
+		case c.Err != nil, c.Measurement == nil || i >= len(c.Bulks):
 			row.Refused = "not measured: the run ended before it"
 		case c.Bulks[i].Refused != "":
 			row.Thunk, row.SpectreV2, row.Build = c.Host.IndirectThunk, c.Host.Mitigations["spectre-v2"], c.Build
 			row.Refused = c.Bulks[i].Refused
 		default:
 			c.fill(&row, &c.Bulks[i])
+		}
+		if b := row.Build; i > 0 && b != nil && b.Options != nil {
+			without := *b
+			without.Options, row.Build = nil, &without
 		}
 		rows = append(rows, row)
 	}

@@ -47,6 +47,8 @@ type GateUnlike struct {
 	Name string `json:"name"`
 	Old  string `json:"old"`
 	New  string `json:"new"`
+	// Options are those that two configurations differ in, "HZ: 250 → 1000", as far as both records have them.
+	Options []string `json:"options,omitempty"`
 	// Allowed is set when it was asked to compare such builds all the same.
 	Allowed bool `json:"allowed,omitempty"`
 }
@@ -139,7 +141,10 @@ func (g *Gate) check() error {
 				return err
 			}
 		}
-		if err := checkTexts([]string{u.Name}); err != nil {
+		if n := len(u.Options); n > 2*MaxOptions {
+			return errTooMany(n)
+		}
+		if err := checkTexts(append([]string{u.Name}, u.Options...)); err != nil {
 			return err
 		}
 	}

@@ -15,6 +15,8 @@ type LabBuild struct {
 	// copy (CONFIG_IKCONFIG_PROC), or of the file beside it. Options that name the build or its tools
 	// are left out.
 	Config string `json:"config,omitempty"`
+	// Options are those of them that matter most often for a packet, "HZ=250", sorted. Only the first row of a guest has them.
+	Options []string `json:"options,omitempty"`
 	// CommandLine is /proc/cmdline of the guest.
 	CommandLine string `json:"command-line,omitempty"`
 	// CPU is the model that QEMU emulates, QEMU the version of it.
@@ -28,12 +30,26 @@ type LabBuild struct {
 // x86 (COMMAND_LINE_SIZE), its own included.
 const MaxCommandLine = 4096
 
+// Limits on the options that are kept of a configuration: Debian's have 320 of some 25 bytes.
+const (
+	MaxOptions = 1000
+	MaxOption  = 100 // bytes
+)
+
 func (b *LabBuild) check() error {
 	if b == nil {
 		return nil
 	}
 	if utf8.RuneCountInString(b.CommandLine) > MaxCommandLine || !printable(b.CommandLine) {
 		return fmt.Errorf("impossible command line %.60q", b.CommandLine)
+	}
+	if n := len(b.Options); n > MaxOptions {
+		return errTooMany(n)
+	}
+	for _, o := range b.Options {
+		if len(o) > MaxOption || !printable(o) {
+			return fmt.Errorf("impossible option %.60q", o)
+		}
 	}
 	return checkTexts([]string{b.Compiler, b.Config, b.CPU, b.QEMU, b.Unthunk})
 }

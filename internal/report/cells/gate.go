@@ -75,8 +75,19 @@ func GateBuild(u record.GateUnlike) string {
 	if u.Name == "config" { // sums
 		old, now = old[:min(12, len(old))], now[:min(12, len(now))]
 	}
-	return Clean(fmt.Sprintf("%s: %s → %s%s", u.Name, old, now, allowed))
+	options := ""
+	if n := len(u.Options); n > 0 {
+		options = " (" + strings.Join(u.Options[:min(n, optionsShown)], ", ")
+		if n > optionsShown {
+			options += fmt.Sprintf(" and %d more", n-optionsShown)
+		}
+		options += ")"
+	}
+	return Clean(fmt.Sprintf("%s: %s → %s%s%s", u.Name, old, now, options, allowed))
 }
+
+// optionsShown are how many options are named that two configurations differ in.
+const optionsShown = 12
 
 // GateSide is one side of a gate: the release of its kernel, and where its counts are from.
 func GateSide(release, from string) string {
