@@ -55,6 +55,8 @@ must be those of the base: counts of builds that are unlike say nothing of the s
 Exit codes are those of git bisect run: 0 within, 1 beyond, 125 cannot tell. 125 is of all else
 too: a kernel that does not boot or lacks veth or BTF, wrong usage, a missing QEMU.
 
+A record of gate --save in the kernel's place is compared without a boot.
+
 Where a row is beyond, the kernel boots once more, with a trace: which functions execute
 more, to the last instruction. The base has a trace from when it was made; --trace=false leaves both
 out.
@@ -66,6 +68,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 		Example: `  unthunk gate --save base.json debian:6.12-cloud
   unthunk gate --base base.json --max instructions=+4 debian:6.12-cloud
   unthunk gate --base base.json --format junit debian:6.12-cloud > gate.xml
+  unthunk gate --base base.json new.json
   unthunk gate --prog lb.o --packets p.pcap --save base.json debian:6.12-cloud
   unthunk gate --prog lb.o --packets p.pcap --base base.json debian:6.12-cloud`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -92,6 +95,9 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 					}
 				}
 			}
+			if err := recordFlags(cmd, f.base, args[0]); err != nil {
+				return err
+			}
 			f.appendsGiven, f.cpuModelsSet = cmd.Flags().Changed("append"), cmd.Flags().Changed("cpu-model")
 			if _, err := f.counted.given(cmd); err != nil {
 				return err
@@ -113,6 +119,22 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 		"with --prog: packets may come out otherwise than of the base's program")
 	f.output.add(cmd)
 	return cmd
+}
+
+// recordFlags refuses flags of guests where a record is judged.
+func recordFlags(cmd *cobra.Command, base, kernel string) error {
+	if !isRecord(kernel) {
+		return nil
+	}
+	if base == "" {
+		return usagef("%s is a record: --base names the one to compare it with", kernel)
+	}
+	for _, flag := range append([]string{"append", "cpu-model", "limit", "prog", "save"}, countedFlagNames...) {
+		if cmd.Flags().Changed(flag) {
+			return usagef("%s is a record, and no guest is booted: leave --%s out", kernel, flag)
+		}
+	}
+	return nil
 }
 
 // gateFormats are what a verdict can be written as; json is what --json does.
@@ -137,7 +159,7 @@ type cannotTell struct{ why string }
 func (e cannotTell) Error() string { return "cannot tell: " + e.why }
 
 func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
-	write, known := gateFormats()[f.format]
+	_, known := gateFormats()[f.format]
 	switch {
 	case !known:
 		return unknownValue(fmt.Errorf("format %q is not one of %s", f.format, strings.Join(gateFormatNames(), ", ")),
@@ -156,12 +178,15 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	if err := checkFiles(append(f.counted.files(), f.base, f.prices, kernel), outFile{"save", f.output.save}); err != nil {
 		return err
 	}
-	base, err := f.loadBase(ctx)
+	base, err := loadCounted(ctx, f.base)
 	if err != nil {
 		return err
 	}
 	if err := f.price(ctx, base, &opts); err != nil {
 		return err
+	}
+	if isRecord(kernel) {
+		return f.judge(ctx, s, kernel, base, opts)
 	}
 	plan, err := f.planOf(base, kernel)
 	if err != nil {
@@ -175,6 +200,9 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 		return fmt.Errorf("base %s: %w", f.base, err)
 	}
 	l, cells, errRun := f.count(ctx, s, plan)
+	if errors.Is(errRun, context.Canceled) {
+		errRun = errStopped
+	}
 	begun := slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Kernel != "" })
 	if errRun != nil && !begun && f.format == "text" && !f.output.json { // a table of nothing says nothing
 		return cannotTell{lab.OneLine(explain(errRun).Error())}
@@ -204,6 +232,12 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	default:
 		err = record.Save(f.output.save, l)
 	}
+	return f.tell(s, g, err)
+}
+
+// tell writes a verdict, and returns it as an error with one that there is already.
+func (f gateFlags) tell(s std, g *record.Gate, err error) error {
+	write := gateFormats()[f.format]
 	if f.output.json {
 		write = func(w io.Writer, g *record.Gate) error { return report.JSON(w, g) }
 	}
@@ -215,6 +249,30 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 		return errors.Join(cannotTell{g.Why}, err)
 	}
 	return err
+}
+
+// isRecord tells whether what stands in a kernel's place is a record of one that was counted before.
+func isRecord(kernel string) bool { return strings.HasSuffix(kernel, ".json") }
+
+// judge compares a record with the base, and boots nothing.
+func (f gateFlags) judge(ctx context.Context, s std, file string, base *record.Lab, opts compare.GateOptions) error {
+	now, err := loadCounted(ctx, file)
+	if err != nil {
+		return err
+	}
+	if err := compare.CheckBase(now); err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	opts.Kernel = now.Rows[0].Labels["kernel"]
+	g, err := compare.Gate(base, now, opts)
+	if err != nil {
+		return fmt.Errorf("base %s: %w", f.base, err)
+	}
+	g.NameFiles(f.base, file)
+	if f.trace && slices.ContainsFunc(now.Rows, func(r record.LabRow) bool { return r.Trace != nil }) {
+		compare.AddTraces(g, base, now)
+	}
+	return f.tell(s, g, nil)
 }
 
 // options are those of the comparison.
@@ -236,16 +294,17 @@ func (f gateFlags) options(kernel string) (compare.GateOptions, error) {
 	return opts, nil
 }
 
-func (f gateFlags) loadBase(ctx context.Context) (*record.Lab, error) {
-	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(f.base) })
+// loadCounted reads a record of counts.
+func loadCounted(ctx context.Context, file string) (*record.Lab, error) {
+	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(file) })
 	if err != nil {
 		return nil, err
 	}
-	base := saved.Lab()
-	if base == nil {
-		return nil, fmt.Errorf("%s is a record of %s: a base is one of gate or lab", f.base, saved.Kind)
+	l := saved.Lab()
+	if l == nil {
+		return nil, fmt.Errorf("%s is a record of %s: gate compares those of gate --save and lab --save", file, saved.Kind)
 	}
-	return base, nil
+	return l, nil
 }
 
 // price is that of one indirect call: of --prices, or that of the base.
@@ -357,7 +416,12 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	if failed != nil {
 		f.output.save = "" // a base that was there stays
 	}
-	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
+	err = f.output.publish(s, l, func() error {
+		if failed != nil {
+			return report.Lab(s.out, textOptions(s.out), l)
+		}
+		return report.GateBase(s.out, textOptions(s.out), l, f.output.save)
+	})
 	return cmp.Or(err, failed)
 }
 
@@ -397,9 +461,6 @@ func (f gateFlags) tellFailures(g *record.Gate, cells []lab.CellResult, err erro
 	}
 	if err != nil && g.Verdict == record.GateCannotTell {
 		g.Why = lab.OneLine(explain(err).Error())
-		if errors.Is(err, context.Canceled) {
-			g.Why = "the run was stopped before its end"
-		}
 		for i := range g.Rows { // of CI's formats each row is read by itself
 			if r := &g.Rows[i]; r.Verdict == record.GateCannotTell {
 				r.Missing = g.Why

@@ -46,7 +46,7 @@ func TestGateRefuses(t *testing.T) {
 		{"a folder as base", []string{"--base", dir, kernel}, exitCannotTell, dir},
 		{"a base that is no record", []string{"--base", file("x.json", []byte("{}")), kernel}, exitCannotTell, "not a record of unthunk"},
 		{"a base of bench", []string{"--base", "testdata/saved/bench.json", kernel}, exitCannotTell,
-			"a record of bench: a base is one of gate or lab"},
+			"a record of bench: gate compares those of gate --save"},
 		{"a base of two kernels", []string{"--base", file("two.json", two), kernel}, exitCannotTell, "rows of 2 kernels"},
 		{"a base with a bad bulk", []string{"--base", file("bad.json", bad), kernel}, exitCannotTell, `bulk "many" is no number`},
 		{"a base with a bad NIC", []string{"--base", file("nic.json", nic), kernel}, exitCannotTell, `NIC "e1000"`},
@@ -65,6 +65,14 @@ func TestGateRefuses(t *testing.T) {
 		{"save over the base", []string{"--base", base, "--save", base, kernel}, exitCannotTell, "would overwrite"},
 		{"prices", []string{"--base", base, "--prices", "testdata/saved/lab.json", kernel}, exitCannotTell, "no price of an indirect call"},
 		{"name", []string{"debian:6_12"}, exitCannotTell, "debian:VERSION"},
+		{"record without base", []string{base}, exitCannotTell, "--base names the one to compare it with"},
+		{"record and command line", []string{"--base", base, "--append", "x", base}, exitCannotTell, "no guest is booted: leave --append out"},
+		{"record and packets", []string{"--base", base, "--prog", "a.o", base}, exitCannotTell, "leave --prog out"},
+		{"record of bench", []string{"--base", base, "testdata/saved/bench.json"}, exitCannotTell, "a record of bench"},
+		{"record of two kernels", []string{"--base", base, file("two.json", two)}, exitCannotTell, "rows of 2 kernels"},
+		{"no record", []string{"--base", base, filepath.Join(dir, "none.json")}, exitCannotTell, "no such file"},
+		{"near series", []string{"debain:6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
+		{"series alone", []string{"6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
 		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "no such file"},
 	})
 	if guest.Available() == nil {
@@ -90,5 +98,52 @@ func TestGateRefuses(t *testing.T) {
 	}
 	if b, err := os.ReadFile(kept); err != nil || string(b) != "a record" {
 		t.Errorf("the record that was there is %q (%v)", b, err)
+	}
+}
+
+// A record is judged without a boot: the verdict and its exit code are those of the guest that it was counted in.
+func TestGateJudges(t *testing.T) {
+	dir := t.TempDir()
+	save := func(name string, change func(*record.Lab)) string {
+		l := recordtest.GateLab("debian:6.12-cloud")
+		change(l)
+		path := filepath.Join(dir, name)
+		if err := record.Save(path, l); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	options := func(all ...string) func(*record.Lab) {
+		return func(l *record.Lab) { l.Rows[0].Build.Options = all }
+	}
+	base := save("base.json", options("HZ=250", "NUMA=y", "SMP=y"))
+	more := save("more.json", func(l *record.Lab) {
+		*l.Rows[1].Instructions++
+		options("HZ=250", "NUMA=y", "SMP=y")(l)
+	})
+	unlike := save("unlike.json", func(l *record.Lab) {
+		options("HZ=1000", "PREEMPT=y", "SMP=y")(l)
+		l.Rows[0].Build.Config = strings.Repeat("f", 64)
+	})
+	stopped := save("stopped.json", func(l *record.Lab) { l.Incomplete = true })
+	for _, test := range []struct {
+		args   string
+		code   int
+		stdout string // or stderr
+	}{
+		{base, exitDone, "Within: 2 rows of the base"},
+		{more, exitBeyond, "Beyond: redirect-map/bulk=16 +1 instructions."},
+		{more + " --max instructions=+1", exitDone, "More, and allowed: redirect-map/bulk=16 +1 instructions."},
+		{more + " --format junit", exitBeyond, `classname="unthunk.gate.6_12_117"`},
+		{unlike, exitCannotTell, "(HZ: 250 → 1000, NUMA: y → off, PREEMPT: off → y)"},
+		{unlike + " --unlike config", exitDone, "Within"},
+		{stopped, exitCannotTell, "the run that made it was stopped before its end"},
+	} {
+		args := append([]string{"gate", "--base", base}, strings.Fields(test.args)...)
+		code, stdout, stderr := unthunk(t, args...)
+		said := strings.Join(strings.Fields(stdout+stderr), " ")
+		if code != test.code || !strings.Contains(said, test.stdout) {
+			t.Errorf("%s: exit code %d, %s", test.args, code, said)
+		}
 	}
 }

@@ -45,6 +45,30 @@ func Gate(g *record.Gate) string {
 	return text
 }
 
+// GateBase says in a sentence what was counted for a base. file is where it is saved; empty where it is not.
+func GateBase(l *record.Lab, file string) string {
+	counted, traced := 0, 0
+	for i := range l.Rows {
+		if l.Rows[i].Refused == "" {
+			counted++
+		}
+		if l.Rows[i].Trace != nil {
+			traced++
+		}
+	}
+	text := fmt.Sprintf("%s of %s counted", many(counted, "row"), l.Rows[0].Labels["kernel"])
+	if n := len(l.Rows) - counted; n > 0 {
+		text += fmt.Sprintf(", %d without a number", n)
+	}
+	if traced > 0 {
+		text += fmt.Sprintf(", %d with a trace", traced)
+	}
+	if file == "" {
+		return text + ": --save FILE makes a base of it."
+	}
+	return text + fmt.Sprintf(": gate --base %s KERNEL compares with it.", file)
+}
+
 // gateHeadline is the beginning of that.
 func gateHeadline(g *record.Gate) Headline {
 	title, text, _ := strings.Cut(strings.TrimSuffix(Gate(g), "."), ". ")

@@ -17,8 +17,8 @@ type testSuite struct {
 	// properties are the two records, and what their machines differ in.
 	properties []testProperty
 	tests      []test
-	// verb is what made the comparison; empty is compare.
-	verb string
+	// verb is what made the comparison; empty is compare. of is the kernel that it is of, of gate.
+	verb, of string
 	// machine says that a reference moved; empty when none did.
 	machine string
 }

@@ -38,7 +38,9 @@ func Gate(w io.Writer, opts Options, g *record.Gate) error {
 			if len(t.rows[len(t.rows)-1]) == 1 {
 				t.add("  -", "", "", "", "", "")
 			}
-			t.below("    ", row.Missing)
+			if row.Missing != g.Why { // which the verdict says
+				t.below("    ", row.Missing)
+			}
 		}
 	}
 	p.table(t)
@@ -66,6 +68,17 @@ func Gate(w io.Writer, opts Options, g *record.Gate) error {
 		p.wrap("", fmt.Sprintf("ns are an estimate: %s ns %s for an indirect branch, by the prices of %s.", price, around, g.PriceOf))
 	}
 	p.paintLines(gateColor(g.Verdict), func() { p.wrap("", conclusion.Gate(g)) })
+	return p.flush(w)
+}
+
+// GateBase writes what was counted for a base, and in a sentence what it is. file is where it is saved; empty where it is not.
+func GateBase(w io.Writer, opts Options, l *record.Lab, file string) error {
+	if err := Lab(w, opts, l); err != nil {
+		return err
+	}
+	p := newPrinter(opts)
+	fmt.Fprintln(&p.buf)
+	p.wrap("", conclusion.GateBase(l, cells.Clean(file)))
 	return p.flush(w)
 }
 

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 // gateSuite is a verdict of a gate as tests: one beyond fails, one that cannot be told is an error, as a gate that
 // cannot tell must not pass. Numbers and what differs are diagnostics.
 func gateSuite(g *record.Gate) testSuite {
-	s := testSuite{verb: "gate", finding: conclusion.Gate(g)}
+	// Readers of JUnit take what is between dots for a package.
+	s := testSuite{verb: "gate", of: strings.ReplaceAll(cmp.Or(g.NewRelease, g.Kernel), ".", "_"), finding: conclusion.Gate(g)}
 	s.properties = []testProperty{
 		{"base", originText(g.Old)}, {"base-kernel", g.OldRelease}, {"kernel", cells.GateSide(g.NewRelease, g.Kernel)},
 	}

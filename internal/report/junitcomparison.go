@@ -72,7 +72,7 @@ func JUnitComparison(w io.Writer, c record.Changes) error {
 	}
 	for _, t := range s.tests {
 		text := cells.Clean(t.text)
-		found := junitTest{Name: cells.Clean(t.name), Class: "unthunk." + verb, Time: "0"}
+		found := junitTest{Name: cells.Clean(t.name), Class: cells.Clean(cells.Join(".", "unthunk."+verb, s.of)), Time: "0"}
 		switch t.outcome {
 		case testFailed:
 			found.Failure = &junitMessage{text, cmp.Or(t.kind, "slower"), text}
@@ -83,7 +83,9 @@ func JUnitComparison(w io.Writer, c record.Changes) error {
 		default:
 			found.Out = text
 		}
-		if len(t.more) > 0 {
+		if found.Failure != nil && len(t.more) > 0 { // what CI systems show of one
+			found.Failure.Text = cells.CleanLines(strings.Join(append([]string{text}, t.more...), "\n"))
+		} else if len(t.more) > 0 {
 			lines := append([]string{found.Out}, t.more...)
 			if found.Out == "" {
 				lines = t.more

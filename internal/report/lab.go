@@ -67,7 +67,7 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 		}
 		bulk := "bulk=" + row.Labels["bulk"]
 		if several {
-			bulk = cells.Clean(row.Scenario()) + " " + bulk
+			bulk = cells.Clean(row.Scenario()) + "/" + bulk
 		}
 		if name := row.Guest(); name != heading {
 			heading = name
@@ -78,7 +78,9 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 		line := append([]string{"  " + cells.Clean(bulk)}, slices.Repeat([]string{"-"}, len(left)-1)...)
 		if row.Refused != "" {
 			t.add(line...)
-			t.below("    no number: ", row.Refused)
+			if i == 0 || l.Rows[i-1].Refused != row.Refused || l.Rows[i-1].Guest() != row.Guest() { // once for rows of a guest
+				t.below("    no number: ", row.Refused)
+			}
 			continue
 		}
 		if row.Instructions != nil {
