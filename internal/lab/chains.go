@@ -7,6 +7,8 @@ import (
 	"math"
 
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
@@ -98,6 +100,11 @@ func (w *way) on(ctx context.Context, cpu int, f func(lab *netlab.Namespace, c *
 		return err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
+	if w.chain.ByPacketSocket() {
+		if err := preferSoftirqs(cpu); err != nil {
+			return err
+		}
+	}
 	chain, err := redirect.BuildExact(ctx, lab, redirect.Row{ChainSpec: redirect.ChainSpec{
 		Scenario: w.chain, Mode: w.mode, Size: redirect.DefaultSize, Layout: redirect.OneCore,
 	}}, cpu)
@@ -106,6 +113,22 @@ func (w *way) on(ctx context.Context, cpu int, f func(lab *netlab.Namespace, c *
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
 	return f(lab, chain)
+}
+
+// preferSoftirqs lets the thread of left softirqs run as soon as there are some. Up to Linux 6.3 a system call leaves all
+// of its own to that thread once it was woken (ksoftirqd_running in kernel/softirq.c), and a socket that sends meanwhile fills
+// the veth's ring: with Linux 6.1 it is told ENOBUFS.
+func preferSoftirqs(cpu int) error {
+	name := fmt.Sprintf("ksoftirqd/%d", cpu)
+	pid, err := netlab.KernelThread(func(got string) bool { return got == name })
+	if err != nil || pid == 0 {
+		return err // with PREEMPT_RT it may have another name, and waits for nobody
+	}
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
+	if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
+		return fmt.Errorf("prefer thread %s: %w", name, err)
+	}
+	return nil
 }
 
 // countChains counts what a packet of veth chains goes through. Instructions come first,
@@ -190,7 +213,11 @@ func (w *way) instructions(ctx context.Context, c *redirect.Chain, mark *marker)
 		if err != nil {
 			return err
 		}
-		for range slots {
+		n := slots
+		if w.beyond {
+			n = slotsBeyond
+		}
+		for range n {
 			span, ok, err := m.Span(ctx)
 			if err == nil && !ok {
 				err = span.Disagree()

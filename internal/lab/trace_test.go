@@ -128,6 +128,7 @@ func TestFinish(t *testing.T) {
 	for want, b := range map[string]BulkCount{
 		"":                            {Window: 2, Traced: &Traced{0, 1}},
 		"marked no slot":              {Window: 2},
+		"no trace: none of 8 slots":   {Window: 2, Untraced: "none of 8 slots\n is short"},
 		"says that it marked slot 2":  {Window: 2, Traced: &Traced{2, 1}},
 		"says that it marked slot -1": {Window: 2, Traced: &Traced{-1, 1}},
 		"says that it marked slot 0":  {Window: 2, Traced: &Traced{0, 2}},

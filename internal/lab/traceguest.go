@@ -91,7 +91,8 @@ func (m *marker) trace(ctx context.Context, arm *redirect.Measurement, b *BulkCo
 			return nil
 		}
 	}
-	return fmt.Errorf("trace: none of %d slots has a window as short as the shortest", tracedSlots)
+	b.Untraced = fmt.Sprintf("none of %d slots has a window as short as the shortest", tracedSlots)
+	return nil
 }
 
 // slot measures a slot between two marks.

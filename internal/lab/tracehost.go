@@ -2,6 +2,7 @@ package lab
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -282,7 +283,7 @@ func (b *BulkCount) doubt(err error) {
 
 func (t *tracer) finishRow(b *BulkCount, codes []GuestCode) (err error) {
 	if b.Traced == nil {
-		return errors.New("the guest marked no slot")
+		return errors.New(cmp.Or(printable(b.Untraced, maxWords), "the guest marked no slot"))
 	}
 	if n := b.Traced.Slot; n < 0 || n >= len(t.slots) || b.Traced.Code < 1 || b.Traced.Code > len(codes) {
 		return fmt.Errorf("the guest says that it marked slot %d of %d", n, len(t.slots))
