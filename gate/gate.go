@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/progcost"
 	"github.com/unthunk/unthunk/internal/progcount"
@@ -74,7 +75,12 @@ type Result struct {
 	Rows []Row
 	// Warnings say in a sentence each what makes the numbers less worth.
 	Warnings []string
+
+	counted *record.Lab
 }
+
+// Save writes what was counted to a file, for "unthunk gate --base FILE NEW": where it was counted nothing is judged.
+func (r *Result) Save(file string) error { return record.Save(file, r.counted) }
 
 // Row is the row of that name, nil when there is none.
 func (r *Result) Row(name string) *Row {
@@ -107,7 +113,7 @@ func run(ctx context.Context, kernel string, p Program, packets *prog.Packets, o
 		return nil, err
 	}
 	job := &progcount.Job{Target: p.Object, Packets: packets, Metadata: o.Metadata, By: progcost.ByVerdict,
-		Source: record.PacketSource{Source: "packets", Seen: packets.Seen, Kept: len(packets.Frames)}}
+		Source: record.PacketSource{Source: "packets", Seen: packets.Seen, Kept: len(packets.Frames), Hash: progcount.Hash(packets)}}
 	if o.By != "" {
 		job.By = progcost.By(o.By)
 	}
@@ -129,7 +135,11 @@ func run(ctx context.Context, kernel string, p Program, packets *prog.Packets, o
 	if err := guests[0].Err; err != nil {
 		return nil, err
 	}
-	return resultOf(lab.Record(guests, nil, nil))
+	l := lab.Record(guests, nil, nil)
+	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
+	doc.Rows, doc.Warnings = l.Rows, l.Warnings
+	l.Document = *doc
+	return resultOf(l)
 }
 
 // lastOf are the last lines of a log.
@@ -155,7 +165,7 @@ func (p Program) pack(ctx context.Context) (*program.Packed, error) {
 }
 
 func resultOf(l *record.Lab) (*Result, error) {
-	r := new(Result)
+	r := &Result{counted: l}
 	for _, row := range l.Rows {
 		if row.Refused != "" {
 			return nil, fmt.Errorf("row %s: %s", row.Labels["class"], row.Refused)

@@ -1,12 +1,14 @@
 package gate
 
 import (
+	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/bpf/balancer"
 	"github.com/unthunk/unthunk/internal/bpf/sample"
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/prog"
 )
@@ -56,6 +58,14 @@ func TestRun(t *testing.T) {
 	// A packet that is rewritten looks into a hash; the others are only looked at.
 	if tx.Instructions < 100 || pass.Instructions < 1 || pass.Instructions > 40 || got.Row("none") != nil {
 		t.Errorf("tx %+v, pass %+v", tx, pass)
+	}
+	file := filepath.Join(t.TempDir(), "counted.json")
+	if err := got.Save(file); err != nil {
+		t.Fatal(err)
+	}
+	saved, err := record.Load(file)
+	if err != nil || saved.Lab() == nil || len(saved.Lab().Rows) != 3 || len(saved.Lab().Rows[0].Program.Source.Hash) != 16 {
+		t.Errorf("%+v, %v", saved, err)
 	}
 	if tx.Verdicts["tx"] != 1 || pass.Least > pass.Most {
 		t.Errorf("tx %+v, pass %+v", tx, pass)

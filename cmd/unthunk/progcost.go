@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,6 +16,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/progcost"
+	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
@@ -87,14 +86,9 @@ func (f *replayFlags) options(ctx context.Context) (o prog.Options, packets *pro
 
 // source is what a record says of the packets. A folder may have the name of a user.
 func (f *replayFlags) source(packets *prog.Packets) record.PacketSource {
-	all := sha256.New()
-	for _, frame := range packets.Frames {
-		all.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(frame))))
-		all.Write(frame)
-	}
 	src := record.PacketSource{
 		Source: filepath.Base(f.packets), Seen: packets.Seen, Kept: len(packets.Frames), LeftOut: packets.LeftOut(),
-		Hash: hex.EncodeToString(all.Sum(nil)[:8]),
+		Hash: progcount.Hash(packets),
 	}
 	first := cmp.Or(f.first, prog.MaxBuffer)
 	for _, frame := range packets.Frames {

@@ -1,7 +1,9 @@
 package progcount
 
 import (
+	"crypto/sha256"
 	"encoding/binary"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +30,16 @@ type Job struct {
 	Metadata []byte
 	// By divides the packets into rows.
 	By progcost.By
+}
+
+// Hash is the beginning of a SHA-256 of packets with their lengths, in hexadecimal digits.
+func Hash(packets *prog.Packets) string {
+	all := sha256.New()
+	for _, frame := range packets.Frames {
+		all.Write(binary.LittleEndian.AppendUint32(nil, uint32(len(frame))))
+		all.Write(frame)
+	}
+	return hex.EncodeToString(all.Sum(nil)[:8])
 }
 
 // Limits of a job.
