@@ -114,6 +114,8 @@ var short = map[string]struct {
 	"tax":     {" --quick", nil},
 	"compare": {"", []int{exitRegression}},
 
+	"fleet compare": {"", []int{exitRegression}},
+
 	"prog cost":   {" --quick --duration 4s", nil},
 	"prog diff":   {" --quick --duration 4s", nil},
 	"prog record": {" --packets 1000", nil},
@@ -129,7 +131,7 @@ func shortened(command string) (line string, codes []int) {
 	if len(words) > 1 && !strings.HasPrefix(words[1], "-") {
 		verb = words[1]
 	}
-	if verb == "prog" {
+	if verb == "prog" || verb == "fleet" {
 		verb += " " + words[2]
 	}
 	before, after, redirected := strings.Cut(command, " > ")

@@ -11,11 +11,14 @@ import (
 	"time"
 )
 
-// recordColumns are those of the table record.
-var recordColumns = []string{
-	"run", "machine", "name", "boot", "at", "kind", "ingested", "setup", "clock", "measured", "refused",
-	"control", "direct_call", "call_1", "call_2", "call_3", "redirect_1", "redirect_16", "redirect_64", "doc",
-}
+// numberColumns are where the tables have the numbers, recordColumns and latestColumns those of two tables.
+var (
+	numberColumns = []string{"control", "direct_call", "call_1", "call_2", "call_3", "redirect_1", "redirect_16", "redirect_64"}
+	recordColumns = slices.Concat([]string{
+		"run", "machine", "name", "boot", "at", "kind", "ingested", "setup", "clock", "measured", "refused",
+	}, numberColumns, []string{"doc"})
+	latestColumns = append([]string{"machine", "setup", "run", "name", "at", "refused"}, numberColumns...)
+)
 
 // insert puts entries into the store, all in one transaction, and says how many were not there before.
 func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (added int, err error) {
@@ -29,10 +32,7 @@ func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (ad
 			args := make([]any, 0, len(some)*width)
 			for _, e := range some {
 				args = append(args, e.run, e.machine, e.name, e.boot, e.at, "agent", now.Unix(), e.setupID, e.clock, oneIf(e.measured()), e.refused)
-				for _, x := range e.numbers {
-					args = append(args, sql.NullFloat64{Float64: x, Valid: !math.IsNaN(x)})
-				}
-				args = append(args, string(e.doc))
+				args = append(e.appendNumbers(args), string(e.doc))
 			}
 			result, err := tx.ExecContext(ctx, "INSERT INTO record ("+strings.Join(recordColumns, ",")+") VALUES "+
 				values(len(some), width)+" ON CONFLICT (run) DO NOTHING", args...)
@@ -45,6 +45,9 @@ func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (ad
 			}
 			added += int(n)
 		}
+		if err := s.insertLatest(ctx, tx, entries); err != nil {
+			return err
+		}
 		return s.insertBoots(ctx, tx, entries)
 	})
 	return added, err
@@ -55,6 +58,40 @@ func oneIf(is bool) int {
 		return 1
 	}
 	return 0
+}
+
+// appendNumbers appends the numbers of an entry to the parameters of a statement.
+func (e *entry) appendNumbers(args []any) []any {
+	for _, x := range e.numbers {
+		args = append(args, sql.NullFloat64{Float64: x, Valid: !math.IsNaN(x)})
+	}
+	return args
+}
+
+// insertLatest makes entries the newest of their machines and setups, where they are.
+func (s *Store) insertLatest(ctx context.Context, tx *sql.Tx, entries []*entry) error {
+	sorted := slices.DeleteFunc(slices.Clone(entries), func(e *entry) bool { return e.clock != 0 })
+	slices.SortFunc(sorted, func(a, b *entry) int {
+		return cmp.Or(strings.Compare(a.machine, b.machine), cmp.Compare(a.setupID, b.setupID), cmp.Compare(b.at, a.at))
+	})
+	sorted = slices.CompactFunc(sorted, func(a, b *entry) bool { return a.machine == b.machine && a.setupID == b.setupID })
+	var set []string
+	for _, c := range latestColumns[2:] {
+		set = append(set, c+" = excluded."+c)
+	}
+	width := len(latestColumns)
+	for some := range slices.Chunk(sorted, s.parameters/width) {
+		var args []any
+		for _, e := range some {
+			args = e.appendNumbers(append(args, e.machine, e.setupID, e.run, e.name, e.at, e.refused))
+		}
+		_, err := tx.ExecContext(ctx, "INSERT INTO latest ("+strings.Join(latestColumns, ",")+") VALUES "+values(len(some), width)+
+			" ON CONFLICT (machine, setup) DO UPDATE SET "+strings.Join(set, ",")+" WHERE excluded.at > latest.at", args...)
+		if err != nil {
+			return fmt.Errorf("store newest records: %w", s.explain(err))
+		}
+	}
+	return nil
 }
 
 // insertSetups puts the setups of entries into the store, in the order of their numbers: writers that meet wait for each

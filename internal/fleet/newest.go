@@ -55,10 +55,14 @@ func (s *Store) Newest(ctx context.Context, w Window) ([]Machine, error) {
 	if err != nil {
 		return nil, err
 	}
-	rows, err := s.db.QueryContext(ctx, `SELECT r.run, r.machine, r.name, r.at, r.setup, r.refused,
-	r.control, r.direct_call, r.call_1, r.call_2, r.call_3, r.redirect_1, r.redirect_16, r.redirect_64
-FROM (SELECT machine, setup, max(at) AS at FROM record WHERE clock = 0 AND at > $1 AND at <= $2 GROUP BY machine, setup) n
-JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup`, w.Until.Add(-w.Since).Unix(), w.Until.Unix())
+	columns := strings.Join(latestColumns, ", ")
+	// Of a setup whose newest record came after the window, an older one counts.
+	rows, err := s.db.QueryContext(ctx, "SELECT "+columns+" FROM latest WHERE at > $1 AND at <= $2 UNION ALL SELECT r."+
+		strings.Join(latestColumns, ", r.")+` FROM (
+	SELECT o.machine, o.setup, max(o.at) AS at FROM latest l JOIN record o ON o.machine = l.machine AND o.setup = l.setup
+	WHERE l.at > $2 AND o.clock = 0 AND o.at > $1 AND o.at <= $2 GROUP BY o.machine, o.setup
+) n JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup WHERE r.clock = 0`,
+		w.Until.Add(-w.Since).Unix(), w.Until.Unix())
 	if err != nil {
 		return nil, fmt.Errorf("ask for records: %w", s.explain(err))
 	}
@@ -68,7 +72,7 @@ JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup`, w
 		var m Machine
 		var at, setup int64
 		var ns [numbers]sql.NullFloat64
-		into := []any{&m.Run, &m.ID, &m.Name, &at, &setup, &m.Refused}
+		into := []any{&m.ID, &setup, &m.Run, &m.Name, &at, &m.Refused}
 		for i := range ns {
 			into = append(into, &ns[i])
 		}

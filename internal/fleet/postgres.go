@@ -73,7 +73,7 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 	}}
 	s.db.SetMaxOpenConns(2)
 	if err := s.db.PingContext(ctx); err != nil {
-		return nil, errors.Join(fmt.Errorf("open store: %w", err), s.db.Close())
+		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), s.db.Close())
 	}
 	return s, nil
 }
@@ -87,6 +87,9 @@ func ofData(err error) bool {
 
 // explainPostgres says what an error of PostgreSQL means for the store.
 func explainPostgres(err error) error {
+	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok { // it has a line for each address
+		return fmt.Errorf("the database does not answer: %s", strings.Join(strings.Fields(err.Error()), " "))
+	}
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
 		if errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err) {

@@ -146,8 +146,17 @@ func (s *simulated) fill(tb testing.TB, store *Store, machines int) {
 			tb.Fatal(err)
 		}
 	}
-	if _, err := store.db.ExecContext(ctx, "ANALYZE"); err != nil {
-		tb.Fatal(err)
+	columns := strings.Join(latestColumns, ", ")
+	for _, statement := range []string{
+		"DELETE FROM latest",
+		"INSERT INTO latest (" + columns + ") SELECT r." + strings.Join(latestColumns, ", r.") +
+			" FROM (SELECT machine, setup, max(at) AS at FROM record GROUP BY machine, setup) n" +
+			" JOIN record r ON r.machine = n.machine AND r.setup = n.setup AND r.at = n.at",
+		"ANALYZE",
+	} {
+		if _, err := store.db.ExecContext(ctx, statement); err != nil {
+			tb.Fatal(err)
+		}
 	}
 }
 

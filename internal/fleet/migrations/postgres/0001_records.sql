@@ -53,6 +53,25 @@ CREATE INDEX record_at ON record (at, machine, setup, clock);
 CREATE INDEX record_machine ON record (machine, at);
 CREATE INDEX record_clock ON record (clock) WHERE clock <> 0;
 
+-- The newest record of a machine in each of its setups, so that a question reads no others.
+CREATE TABLE latest (
+	machine text COLLATE "C" NOT NULL,
+	setup bigint NOT NULL,
+	run text NOT NULL,
+	name text NOT NULL,
+	at bigint NOT NULL,
+	refused text NOT NULL,
+	control double precision,
+	direct_call double precision,
+	call_1 double precision,
+	call_2 double precision,
+	call_3 double precision,
+	redirect_1 double precision,
+	redirect_16 double precision,
+	redirect_64 double precision,
+	PRIMARY KEY (machine, setup)
+);
+
 -- From when to when a boot of a machine was seen. Two of one machine that overlap are two machines with one identity.
 CREATE TABLE boot (
 	machine text COLLATE "C" NOT NULL,

@@ -53,6 +53,25 @@ CREATE INDEX record_at ON record (at, machine, setup, clock);
 CREATE INDEX record_machine ON record (machine, at);
 CREATE INDEX record_clock ON record (clock) WHERE clock <> 0;
 
+-- The newest record of a machine in each of its setups, so that a question reads no others.
+CREATE TABLE latest (
+	machine text NOT NULL,
+	setup integer NOT NULL,
+	run text NOT NULL,
+	name text NOT NULL,
+	at integer NOT NULL,
+	refused text NOT NULL,
+	control real,
+	direct_call real,
+	call_1 real,
+	call_2 real,
+	call_3 real,
+	redirect_1 real,
+	redirect_16 real,
+	redirect_64 real,
+	PRIMARY KEY (machine, setup)
+);
+
 -- From when to when a boot of a machine was seen. Two of one machine that overlap are two machines with one identity.
 CREATE TABLE boot (
 	machine text NOT NULL,

@@ -1,0 +1,184 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/testutil/pgserver"
+)
+
+// rollout makes the records of 40 machines that there are not: all had kernel 6.12, half of them have 6.18 since yesterday, on
+// which a redirect takes 8 % more; one of them has another thunk and a boot parameter of its own, one did not measure.
+func rollout() []*record.Agent {
+	var all []*record.Agent
+	for n := range uint64(40) {
+		for _, kernel := range []string{"6.12", "6.18"} {
+			if kernel == "6.18" && n < 20 {
+				continue
+			}
+			a := recordtest.Agent(fmt.Sprintf("RUN%d-%s", n, kernel), n, 8+float64(n%7)/10)
+			a.Time = time.Now().UTC().Truncate(time.Second).Add(-time.Hour)
+			ns := 100 + float64(n%5)
+			if kernel == "6.12" {
+				a.Time = a.Time.AddDate(0, 0, -7)
+			} else {
+				ns *= 1.08
+			}
+			measured := a.Time
+			a.Measured, a.Host.Kernel, a.Host.CPU, a.Machine.Name = &measured, kernel, "CPU 0", fmt.Sprintf("edge-%d", n)
+			switch {
+			case n == 33:
+				a.Host.IndirectThunk, a.Host.BootParams = "none", "mitigations=off"
+				ns = 70
+			case n == 34 && kernel == "6.18":
+				a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
+				a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "a load of 3 a CPU"}}
+			}
+			for i, factor := range []float64{3, 1, 0.9}[:len(a.Redirect)] {
+				a.Redirect[i].Hop = &stat.Quantity{Median: ns * factor, Low: ns*factor - 1, High: ns*factor + 1, N: 7, Unit: "ns"}
+			}
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// saveRollout saves the records of [rollout] in a folder for each machine.
+func saveRollout(t *testing.T, dir string) {
+	t.Helper()
+	for _, a := range rollout() {
+		folder := filepath.Join(dir, a.Machine.Name)
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := record.Save(filepath.Join(folder, a.Run+".json"), a); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Each command of the parts on SQLite and on PostgreSQL of docs/fleet.md runs as it is written, on simulated records.
+func TestFleetGuide(t *testing.T) {
+	dir := t.TempDir()
+	saveRollout(t, filepath.Join(dir, "records"))
+	t.Setenv("PATH", filepath.Dir(build(t))+":"+os.Getenv("PATH"))
+	guide := guideShell{dir: dir, files: dir}
+	for _, line := range guideLines(t, "../../docs/fleet.md", "## From records to who pays, with SQLite", "## With PostgreSQL", 5) {
+		t.Run(strconv.Itoa(line.number), func(t *testing.T) { guide.run(t, line.command) })
+	}
+	if _, err := os.Stat(filepath.Join(dir, "fleet.html")); err != nil {
+		t.Error(err)
+	}
+	server := pgserver.Start(t)
+	t.Setenv("PGHOST", "127.0.0.1")
+	t.Setenv("PGPORT", strconv.Itoa(server.Port))
+	t.Setenv("PGUSER", "fleet")
+	for _, line := range guideLines(t, "../../docs/fleet.md", "## With PostgreSQL", "## The questions", 6) {
+		t.Run(strconv.Itoa(line.number), func(t *testing.T) { guide.run(t, line.command) })
+	}
+}
+
+// The exit code of fleet compare says whether canaries are slower; the odd machine is found, with the fields that differ; all
+// formats say it.
+func TestFleet(t *testing.T) {
+	dir := t.TempDir()
+	store := filepath.Join(dir, "fleet.db")
+	saveRollout(t, filepath.Join(dir, "records"))
+	ask := func(code int, args ...string) string {
+		t.Helper()
+		got, stdout, stderr := unthunk(t, append([]string{"fleet", args[0], "--store", store}, args[1:]...)...)
+		if got != code || got != exitDone && got != exitRegression && stderr == "" {
+			t.Fatalf("fleet %v: exit code %d, want %d: %s%s", args, got, code, stdout, stderr)
+		}
+		return stdout + stderr
+	}
+	if said := ask(exitDone, "ingest", filepath.Join(dir, "records")); !strings.Contains(said, "Of 60 documents 60 are new") {
+		t.Error(said)
+	}
+	for _, want := range []string{"40 machines in 3 groups", "39 of 40 have numbers", "without a number: 5.26 % (load 1)", "±"} {
+		if said := ask(exitDone, "who"); !strings.Contains(said, want) {
+			t.Errorf("who has no %q:\n%s", want, said)
+		}
+	}
+	if said := ask(exitDone, "odd"); !strings.Contains(said, "edge-33  -4") || !strings.Contains(said, "boot-params: mitigations=off") {
+		t.Error(said)
+	}
+	sides := []string{"--base", "kernel=6.12", "--canary", "kernel=6.18"}
+	if said := ask(exitRegression, append([]string{"compare"}, sides...)...); !strings.Contains(said, "slower than the base") {
+		t.Error(said)
+	}
+	ask(exitRegression, append([]string{"compare", "--threshold", "5"}, sides...)...)
+	ask(exitDone, append([]string{"compare", "--threshold", "20"}, sides...)...)
+	few := append([]string{"compare", "--where-is-none"}, sides...)
+	if code, _, stderr := unthunk(t, append([]string{"fleet", few[0], "--store", store}, few[1:]...)...); code != exitUsage {
+		t.Errorf("%d %s", code, stderr)
+	}
+	if said := ask(exitFailed, "compare", "--base", "kernel=6.12", "--canary", "boot-params=mitigations=off"); !strings.Contains(said, "machines") {
+		t.Error(said)
+	}
+	for format, want := range map[string]string{
+		"csv": "kernel=6.18, cpu=CPU 0, indirect=retpoline\",machines,19", "markdown": "## The fleet", "json": `"kind": "fleet-who"`,
+	} {
+		if said := ask(exitDone, "who", "--format", format); !strings.Contains(said, want) {
+			t.Errorf("%s has no %q:\n%s", format, want, said)
+		}
+	}
+	saved := filepath.Join(dir, "odd.json")
+	said := ask(exitDone, "odd", "--json", "--save", saved)
+	var odd record.FleetOdd
+	if err := json.Unmarshal([]byte(said), &odd); err != nil || len(odd.Rows) != 1 || odd.Rows[0].Machine == "" {
+		t.Errorf("%v: %+v", err, odd.Rows)
+	}
+	if b, err := os.ReadFile(saved); err != nil || string(b) != said {
+		t.Errorf("--save is not --json: %v", err)
+	}
+}
+
+func TestFleetRefuses(t *testing.T) {
+	dir := t.TempDir()
+	store := filepath.Join(dir, "fleet.db")
+	empty := filepath.Join(dir, "empty")
+	if err := os.Mkdir(empty, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, "fleet", []refused{
+		{"no verb", nil, exitUsage, "fleet needs a verb"},
+		{"another verb", []string{"whom"}, exitUsage, "did you mean fleet who"},
+		{"no store", []string{"who"}, exitUsage, "--store is missing"},
+		{"password", []string{"who", "--store", "postgres://me:secret@127.0.0.1/fleet"}, exitUsage, "list of processes"},
+		{"password as an option", []string{"ingest", "--store", "postgres://127.0.0.1/fleet?password=secret"}, exitUsage, "PGPASSFILE"},
+		{"another database", []string{"who", "--store", "mysql://127.0.0.1/fleet"}, exitUsage, "not mysql://"},
+		{"store that is not there", []string{"who", "--store", store}, exitFailed, "there is no store"},
+		{"since", []string{"who", "--store", store, "--since", "30x"}, exitUsage, "is no time"},
+		{"at", []string{"who", "--store", store, "--at", "yesterday"}, exitUsage, "is no date"},
+		{"by", []string{"who", "--store", store, "--by", "color"}, exitUsage, "there is no field"},
+		{"by twice", []string{"who", "--store", store, "--by", "cpu,cpu"}, exitUsage, "named twice"},
+		{"where", []string{"odd", "--store", store, "--where", "kernel"}, exitUsage, "is no condition"},
+		{"top", []string{"odd", "--store", store, "--top", "0"}, exitUsage, "--top 0"},
+		{"format", []string{"who", "--store", store, "--format", "cvs"}, exitUsage, "did you mean csv"},
+		{"two formats", []string{"who", "--store", store, "--format", "csv", "--json"}, exitUsage, "two outputs"},
+		{"no base", []string{"compare", "--store", store, "--canary", "kernel=1"}, exitUsage, "--base is missing"},
+		{"threshold", []string{"compare", "--store", store, "--base", "cpu=1", "--canary", "cpu=2", "--threshold", "-1"}, exitUsage, "impossible"},
+		{"no output", []string{"report", "--store", store}, exitUsage, "add -o"},
+		{"a file that is not there", []string{"ingest", "--store", store, "none.json"}, exitUsage, "none.json"},
+		{"a file twice", []string{"ingest", "--store", store, empty, empty}, exitUsage, "named twice"},
+		{"--save over the store", []string{"who", "--store", store, "--save", store}, exitUsage, "overwrite"},
+		{"a server that is not there", []string{"who", "--store", "postgres://me@127.0.0.1:1/fleet"}, exitFailed, "open store"},
+	})
+	if _, err := os.Stat(store); err == nil {
+		t.Error("a refused command made the store")
+	}
+	code, _, stderr := unthunk(t, "fleet", "ingest", "--store", store, empty)
+	if code != exitFailed || !strings.Contains(stderr, "no record of agent") {
+		t.Errorf("an empty folder: exit code %d: %s", code, stderr)
+	}
+}
