@@ -122,7 +122,8 @@ func TestFleet(t *testing.T) {
 	if code, _, stderr := unthunk(t, append([]string{"fleet", few[0], "--store", store}, few[1:]...)...); code != exitUsage {
 		t.Errorf("%d %s", code, stderr)
 	}
-	if said := ask(exitFailed, "compare", "--base", "kernel=6.12", "--canary", "boot-params=mitigations=off"); !strings.Contains(said, "machines") {
+	said := ask(exitFailed, "compare", "--base", "kernel=6.12", "--canary", "boot-params=mitigations=off")
+	if !strings.Contains(said, "machines") {
 		t.Error(said)
 	}
 	for format, want := range map[string]string{
@@ -133,7 +134,7 @@ func TestFleet(t *testing.T) {
 		}
 	}
 	saved := filepath.Join(dir, "odd.json")
-	said := ask(exitDone, "odd", "--json", "--save", saved)
+	said = ask(exitDone, "odd", "--json", "--save", saved)
 	var odd record.FleetOdd
 	if err := json.Unmarshal([]byte(said), &odd); err != nil || len(odd.Rows) != 1 || odd.Rows[0].Machine == "" {
 		t.Errorf("%v: %+v", err, odd.Rows)
@@ -167,7 +168,8 @@ func TestFleetRefuses(t *testing.T) {
 		{"format", []string{"who", "--store", store, "--format", "cvs"}, exitUsage, "did you mean csv"},
 		{"two formats", []string{"who", "--store", store, "--format", "csv", "--json"}, exitUsage, "two outputs"},
 		{"no base", []string{"compare", "--store", store, "--canary", "kernel=1"}, exitUsage, "--base is missing"},
-		{"threshold", []string{"compare", "--store", store, "--base", "cpu=1", "--canary", "cpu=2", "--threshold", "-1"}, exitUsage, "impossible"},
+		{"threshold", []string{"compare", "--store", store, "--base", "cpu=1", "--canary", "cpu=2", "--threshold", "-1"}, exitUsage,
+			"impossible"},
 		{"no output", []string{"report", "--store", store}, exitUsage, "add -o"},
 		{"a file that is not there", []string{"ingest", "--store", store, "none.json"}, exitUsage, "none.json"},
 		{"a file twice", []string{"ingest", "--store", store, empty, empty}, exitUsage, "named twice"},
