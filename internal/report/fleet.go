@@ -121,7 +121,7 @@ func FleetOdd(w io.Writer, opts Options, doc *record.FleetOdd) error {
 		}
 	}
 	if doc.LeftOut > 0 {
-		p.wrap("", fmt.Sprintf("%d more are left out: raise --top.", doc.LeftOut))
+		p.wrap("", fmt.Sprintf("Left out: %d more; raise --top.", doc.LeftOut))
 	}
 	if len(doc.Rows) > 0 {
 		fmt.Fprintln(&p.buf)
