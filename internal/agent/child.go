@@ -37,6 +37,8 @@ const (
 	// symbols of the kernel and the code of the pairs.
 	readTime    = 20 * time.Second
 	measureTime = MeasureTime + 500*time.Millisecond
+	// dyingTime is how long one that was killed is waited for: it dies when the kernel gives it the CPU.
+	dyingTime = 500 * time.Millisecond
 	// cpuSeconds is how much CPU time a child may have.
 	cpuSeconds = 10
 	// maxAnswer is the longest answer of a child, in bytes.
@@ -60,8 +62,8 @@ func (u *usage) add(o usage) {
 var errKilled = errors.New("it was ended as it took too long")
 
 // child does a part in a child of the process, on one CPU, and decodes its answer into out. The child goes when the process
-// is killed. It is gone when child returns, unless ctx ended: then it has been killed, and may need a moment, as all others
-// go before it.
+// is killed. It is gone when child returns, unless ctx ended or it took too long: then it has been killed, and may need a
+// moment, as all others go before it.
 func child(ctx context.Context, command []string, part Part, cpu int, limit time.Duration, out any) (usage, error) {
 	type result struct {
 		used usage
@@ -80,6 +82,8 @@ func child(ctx context.Context, command []string, part Part, cpu int, limit time
 		return r.used, r.err
 	case <-ctx.Done():
 		return usage{}, ctx.Err()
+	case <-time.After(limit + dyingTime):
+		return usage{seconds: (limit + dyingTime).Seconds()}, fmt.Errorf("%s: %w", part, errKilled)
 	}
 }
 
