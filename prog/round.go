@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/bpf/replay"
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 const (
@@ -54,7 +55,7 @@ type Sample struct {
 // null program and of the others alternate within one system call, in random order and with the same packets.
 func (r *Replay) Round(ctx context.Context, length time.Duration) ([]Sample, error) {
 	end := time.Now().Add(length)
-	if err := r.renew(); err != nil {
+	if err := r.renew(ctx); err != nil {
 		return nil, err
 	}
 	programs := 1 + len(r.programs)
@@ -100,15 +101,15 @@ func (r *Replay) rowsOf(s shape) (rows []int) {
 	return rows
 }
 
-// renew loads the harness, and the programs that can be, to another place in memory.
-func (r *Replay) renew() error {
+// renew loads the harness, and the programs that can be, to another place in memory. It returns soon after ctx ends.
+func (r *Replay) renew(ctx context.Context) error {
 	reloads := false
 	for i, p := range r.programs {
 		if p.Reload == nil {
 			continue
 		}
 		reloads = true
-		fresh, err := p.Reload()
+		fresh, err := verifier.Await(ctx, p.Reload)
 		if err != nil {
 			return err
 		}

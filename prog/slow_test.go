@@ -96,3 +96,31 @@ func TestCancelledBetweenPackets(t *testing.T) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }
+
+// The verifier takes seconds for a large program, and its system call cannot be left: a round that loads programs anew ends
+// all the same when ctx does, and closes what it gets then.
+func TestCancelledInReload(t *testing.T) {
+	p := slowing(t, 0)
+	r := opened(t, made(t, "udp4"), Options{}, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	release, late := make(chan struct{}), make(chan *ebpf.Program, 1)
+	r.programs[0].Reload = func() (*ebpf.Program, error) {
+		cancel()
+		select {
+		case <-release:
+		case <-time.After(time.Minute):
+			return nil, errors.New("the round waits for it")
+		}
+		fresh, err := p.Loaded.Clone()
+		late <- fresh
+		return fresh, err
+	}
+	_, err := r.Round(ctx, time.Second)
+	close(release)
+	if !errors.Is(err, context.Canceled) {
+		t.Fatalf("%v, want %v", err, context.Canceled)
+	}
+	for fresh := <-late; fresh.FD() >= 0; { // the test ends by its own timeout when nobody closes it
+		time.Sleep(time.Millisecond)
+	}
+}

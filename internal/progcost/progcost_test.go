@@ -239,3 +239,22 @@ func TestTooSlow(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// How long loading a program takes is found out by loading it: that too is left when ctx ends.
+func TestCancelledInFirstReload(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	release := make(chan struct{})
+	p := prog.Program{Reload: func() (*ebpf.Program, error) {
+		cancel()
+		select {
+		case <-release:
+		case <-time.After(time.Minute):
+		}
+		return nil, errors.New("the run waits for it")
+	}}
+	_, err := dropSlow(ctx, []prog.Program{p}, rounds.Schedule{Rounds: 1, Duration: time.Second})
+	close(release)
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}

@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/internal/verifier"
 	"github.com/unthunk/unthunk/prog"
 )
 
@@ -134,7 +135,7 @@ func run(ctx context.Context, plan Plan, cpu int, show func(rounds.Progress)) (r
 	if plan.Cold {
 		plan.Replay.Cold = coldBytes(cpu)
 	}
-	slow, err := dropSlow(plan.Programs, schedule)
+	slow, err := dropSlow(ctx, plan.Programs, schedule)
 	if err != nil {
 		return nil, err
 	}
@@ -196,14 +197,14 @@ func run(ctx context.Context, plan Plan, cpu int, show func(rounds.Progress)) (r
 const reloadShare = 0.2
 
 // dropSlow leaves programs as they are whose loading would take too much of the run, and returns how long it takes.
-func dropSlow(programs []prog.Program, schedule rounds.Schedule) (slow time.Duration, err error) {
+func dropSlow(ctx context.Context, programs []prog.Program, schedule rounds.Schedule) (slow time.Duration, err error) {
 	for i := range programs {
 		p := &programs[i]
 		if p.Reload == nil {
 			continue
 		}
 		begun := time.Now()
-		fresh, err := p.Reload()
+		fresh, err := verifier.Await(ctx, p.Reload)
 		if err != nil {
 			return 0, err
 		}

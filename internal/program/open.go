@@ -10,6 +10,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 // Options say how a target is opened. The zero value opens an object with empty maps, and a
@@ -88,32 +90,7 @@ func (e *OptionError) Unwrap() error { return e.Err }
 //
 // Programs by id need CAP_SYS_ADMIN, objects CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 func (t Target) Open(ctx context.Context, o Options) (*Opened, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	type result struct {
-		opened *Opened
-		err    error
-	}
-	// The verifier takes seconds for a large program, and its system call cannot be left.
-	done, gone := make(chan result), make(chan struct{})
-	go func() {
-		opened, err := t.open(ctx, o)
-		select {
-		case done <- result{opened, err}:
-		case <-gone:
-			if opened != nil {
-				_ = opened.Close() // nobody wants it any more
-			}
-		}
-	}()
-	select {
-	case r := <-done:
-		return r.opened, r.err
-	case <-ctx.Done():
-		close(gone)
-		return nil, ctx.Err()
-	}
+	return verifier.Await(ctx, func() (*Opened, error) { return t.open(ctx, o) })
 }
 
 func (t Target) open(ctx context.Context, o Options) (*Opened, error) {

@@ -3,8 +3,10 @@
 package verifier
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -72,6 +74,37 @@ func Load(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebp
 		return nil, refused
 	}
 	return nil, err
+}
+
+// Await returns what load does, or the error of ctx soon after that ends: the verifier takes seconds for a large program, and
+// its system call cannot be left. What load returns then is closed.
+func Await[T io.Closer](ctx context.Context, load func() (T, error)) (T, error) {
+	var none T
+	if err := ctx.Err(); err != nil {
+		return none, err
+	}
+	type result struct {
+		loaded T
+		err    error
+	}
+	done, gone := make(chan result), make(chan struct{})
+	go func() {
+		loaded, err := load()
+		select {
+		case done <- result{loaded, err}:
+		case <-gone:
+			if err == nil {
+				_ = loaded.Close() // nobody wants it any more
+			}
+		}
+	}()
+	select {
+	case r := <-done:
+		return r.loaded, r.err
+	case <-ctx.Done():
+		close(gone)
+		return none, ctx.Err()
+	}
 }
 
 // load is [ebpf.NewCollectionWithOptions], which changes the map of replacements.

@@ -1,6 +1,7 @@
 package verifier
 
 import (
+	"context"
 	"errors"
 	"runtime"
 	"strings"
@@ -80,5 +81,37 @@ func TestVerifierLog(t *testing.T) {
 		if took := after.TotalAlloc - before.TotalAlloc; took > 8<<20 {
 			t.Errorf("%+v: %d MiB", test, took>>20)
 		}
+	}
+}
+
+// closing tells when it is closed.
+type closing chan struct{}
+
+func (c closing) Close() error { close(c); return nil }
+
+// What takes long is left when the context ends, and closed when it is there.
+func TestAwait(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	got, err := Await(ctx, func() (closing, error) { return closing(make(chan struct{})), nil })
+	if got == nil || err != nil {
+		t.Fatalf("loaded %v, %v", got, err)
+	}
+	failed := errors.New("refused")
+	if _, err := Await(ctx, func() (closing, error) { return nil, failed }); !errors.Is(err, failed) {
+		t.Errorf("%v, want %v", err, failed)
+	}
+	late, release := closing(make(chan struct{})), make(chan struct{})
+	got, err = Await(ctx, func() (closing, error) {
+		cancel()
+		<-release
+		return late, nil
+	})
+	close(release)
+	if got != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("loaded %v, %v, want %v", got, err, context.Canceled)
+	}
+	<-late
+	if _, err := Await(ctx, func() (closing, error) { panic("loads though nobody waits") }); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
 	}
 }
