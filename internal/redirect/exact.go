@@ -26,7 +26,7 @@ func BuildExact(ctx context.Context, namespace *netlab.Namespace, row Row, cpu i
 // makeExact does what is done for exact chains alone.
 func (c *Chain) makeExact(ctx context.Context) error {
 	s := c.spec.Scenario
-	if s.verdict() == CPU {
+	if s.ByCPUThread() {
 		if err := c.preferCPUThread(ctx); err != nil {
 			return err
 		}

@@ -57,6 +57,9 @@ func (s Scenario) verdict() Scenario {
 // ByPacketSocket tells whether a packet socket sends.
 func (s Scenario) ByPacketSocket() bool { return ways[s].origin == packetSocket }
 
+// ByCPUThread tells whether the thread of a cpumap handles frames: what the scheduler does is counted with them.
+func (s Scenario) ByCPUThread() bool { return s.verdict() == CPU }
+
 // intoStack tells whether frames are TCP segments that a program of a cpumap passes to the network stack.
 func (s Scenario) intoStack() bool { return s == CPUPass || s == CPUGRO }
 
