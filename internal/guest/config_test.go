@@ -59,6 +59,34 @@ func TestConfig(t *testing.T) {
 	}
 }
 
+// The configuration of a kernel is the file's beside it, or that in its image (CONFIG_IKCONFIG).
+func TestConfigText(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	image, file := filepath.Join(dir, "vmlinux"), filepath.Join(dir, "config")
+	const inside, beside = "CONFIG_VETH=y\nCONFIG_HZ=1000\n", "CONFIG_VETH=m\n"
+	if err := errors.Join(os.WriteFile(image, configured(t, inside), 0o600), os.WriteFile(file, []byte(beside), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	k := &Kernel{Image: image}
+	if err := k.findConfig(t.Context(), dir, "none"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := k.ConfigText(); err != nil || string(text) != inside || k.Config != image {
+		t.Errorf("%q, %v", text, err)
+	}
+	k = &Kernel{Image: image}
+	if err := k.findConfig(t.Context(), dir, "config"); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := k.ConfigText(); err != nil || string(text) != beside {
+		t.Errorf("%q, %v", text, err)
+	}
+	if text, err := new(Kernel).ConfigText(); text != nil || err != nil {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
 // A kernel that lacks options is told which before it is booted, by its configuration wherever
 // that is.
 func TestLacking(t *testing.T) {

@@ -208,6 +208,31 @@ func TestProbe(t *testing.T) {
 	}
 }
 
+// Entries are counted behind what ftrace and IBT have there, where each entry comes by once.
+func TestEntryOf(t *testing.T) {
+	const at = 0xffffffff81000000
+	for _, test := range []struct {
+		name, code string
+		want       uint64
+	}{
+		{"ftrace's nop", "\x0f\x1f\x44\x00\x00\x55\xc3", 5}, // push %rbp; ret
+		{"IBT too", "\xf3\x0f\x1e\xfa\x0f\x1f\x44\x00\x00\x55\xc3", 9},
+		{"neither", "\x55\xc3", 0},
+		{"a loop to it", "\x0f\x1f\x44\x00\x00\x55\xeb\xfd", 0}, // push %rbp; jmp to it
+		{"a branch", "\x0f\x1f\x44\x00\x00\xc3", 0},
+		{"no code of the kernel's", "\x0f\x1f\x44\x00\x00\x55\x06", 0},
+	} {
+		f := ksym.Symbol{Addr: at, Size: uint64(len(test.code)), Type: 't', Name: "f"}
+		k := kernel.New(ktext.Bytes{Addr: at, Code: []byte(test.code)}, noSymbols(t), nil)
+		if got := entryOf(k, f); got.Offset != test.want || got.Function != "f" || got.Register != "" {
+			t.Errorf("%s: %v, want +%#x", test.name, got, test.want)
+		}
+	}
+	if got := entryOf(kernel.New(ktext.Bytes{}, noSymbols(t), nil), ksym.Symbol{Addr: at, Size: 8, Name: "f"}); got.Offset != 0 {
+		t.Errorf("what cannot be read: %v", got)
+	}
+}
+
 // at16 is the row of most of these tests.
 var at16 = []Row{{DefaultScenario, 16}}
 

@@ -101,7 +101,10 @@ func (p *probes) open(ctx context.Context) (err error) {
 		}
 		for _, n := range f.Names() {
 			if s, ok := p.kernel.Symbols.Lookup(n.Name); ok && s.Text() {
-				if err := p.Add(entryOf(p.kernel, s)); err != nil {
+				if p.Add(entryOf(p.kernel, s)) == nil {
+					continue
+				}
+				if err := p.Add(count.Place{Function: s.Name}); err != nil { // where the kernel refuses that one
 					return err
 				}
 			}
