@@ -16,6 +16,7 @@ func plausible() []struct{ name, why string } {
 		{"indirect-thunk", "every indirect call of the redirect path runs through it"},
 		{"call-sites", "decides whether an indirect call is a thunk or a plain call *reg"},
 		{"return-thunk", "every return of the redirect path may run through it"},
+		{"cfi", "every indirect call of the redirect path may test its target first"},
 		{"kernel", "the redirect path itself is other code"},
 		{"compiler", "decides which calls stay indirect and whether retpolines are built in"},
 		{"boot-params", "mitigations=, spectre_v2=, iommu= change calls and DMA"},

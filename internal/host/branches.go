@@ -29,6 +29,7 @@ type branches struct {
 	returnKind  branch.ReturnKind
 	returns     branch.Returns
 	core, all   tally
+	cfi         cfi
 	// unread are functions that could not be read.
 	unread int
 	// dispatched are the programs in the BPF dispatcher, of the running kernel.
@@ -127,7 +128,7 @@ func pathFunctions() []string { return functions.Names(functions.Checked | funct
 // jmp *%rdx where spectre_v2=off.
 func structural(name []byte) bool {
 	return bytes.HasPrefix(name, []byte("__x86_indirect_")) || bytes.HasSuffix(name, []byte("_return_thunk")) ||
-		bytes.HasPrefix(name, []byte("srso_")) || string(name) == "__ret" || string(name) == "bpf_dispatcher_nop_func"
+		bytes.HasPrefix(name, []byte("srso_")) || string(name) == "__ret" || string(name) == "warn_thunk_thunk" || string(name) == "bpf_dispatcher_nop_func"
 }
 
 // readBranches counts the branches of the redirect path and names the thunks that they
@@ -147,9 +148,10 @@ func readBranches(k *kernel.Kernel) branches {
 // kernel has. One that cannot be read is counted as unread.
 func countBranches(k *kernel.Kernel) (branches, error) {
 	newTally := func() tally { return tally{sites: make(map[branch.SiteKind]int), thunks: make(map[string]int)} }
-	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns)}
+	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns), cfi: cfi{checks: make(map[branch.Check]int)}}
 	var firstErr error
-	for _, f := range sized(k, pathFunctions()) {
+	path := sized(k, pathFunctions())
+	for _, f := range path {
 		sites, returns, err := k.Sites(f)
 		if err != nil {
 			b.unread++
@@ -157,6 +159,7 @@ func countBranches(k *kernel.Kernel) (branches, error) {
 			continue
 		}
 		b.all.add(f.Name, sites)
+		b.cfi.sites(sites)
 		if functions.Has(f.Name, functions.Checked) {
 			b.core.add(f.Name, sites)
 		}
@@ -169,6 +172,7 @@ func countBranches(k *kernel.Kernel) (branches, error) {
 		return b, cmp.Or(firstErr, errors.New("no function of the redirect path is in the symbol table"))
 	}
 	slices.Sort(b.all.names)
+	b.cfi.readPreambles(k, path)
 	return b, nil
 }
 
@@ -248,17 +252,18 @@ func (b branches) callSites() string {
 }
 
 func branchRows(f *Fingerprint, flags []string, b branches) []Finding {
-	const indirect, returns, sites = "indirect-call", "return-thunk", "call-sites"
+	const indirect, returns, sites, integrity = "indirect-call", "return-thunk", "call-sites", "cfi"
 	if b.err != nil {
-		return []Finding{unseen(indirect, b.err), unseen(returns, b.err), unseen(sites, b.err)}
+		return []Finding{unseen(indirect, b.err), unseen(returns, b.err), unseen(sites, b.err), unseen(integrity, b.err)}
 	}
+	f.CFI = b.cfi.mode()
 	f.ReturnThunk = b.returnThunk
 	f.CallSites = b.callSites()
 	f.IndirectThunk = "none"
 	if b.thunkName != "" {
 		f.IndirectThunk = string(b.thunk.Kind)
 	}
-	return []Finding{indirectRow(indirect, f, flags, b), returnRow(returns, f, flags, b), sitesRow(sites, f, b)}
+	return []Finding{indirectRow(indirect, f, flags, b), returnRow(returns, f, flags, b), sitesRow(sites, f, b), b.cfi.row(integrity)}
 }
 
 // throughThunk tells whether the path's call sites use thunks at all.
@@ -343,6 +348,9 @@ func returnRow(name string, f *Fingerprint, flags []string, b branches) Finding 
 	case branch.ReturnITS:
 		row.Level = LevelNote
 		row.Means = "some returns take one more direct jump; prediction still works"
+	case branch.ReturnUnpatched:
+		row.Level = LevelWarn
+		row.Means = "the kernel chose another return thunk and missed these returns, of which it warns once: they are a bare ret"
 	case branch.ReturnCallDepth:
 		row.Level = LevelWarn
 		row.Means = "every call and return updates a count, and deep call chains refill the return stack"

@@ -38,6 +38,7 @@ func (f Fingerprint) Fields() []Field {
 		Field{"indirect-thunk", f.IndirectThunk},
 		Field{"return-thunk", f.ReturnThunk},
 		Field{"call-sites", f.CallSites},
+		Field{"cfi", f.CFI},
 		Field{"bpf-jit", f.BPFJIT},
 		Field{"bpf-jit-harden", f.BPFHarden},
 		Field{"smt", f.SMT},

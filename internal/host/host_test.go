@@ -191,6 +191,7 @@ func TestCheckNothing(t *testing.T) {
 type code struct {
 	thunk, site, ret string
 	retName          string
+	before           string // of the function
 }
 
 const (
@@ -216,6 +217,7 @@ func (c code) read(t *testing.T) branches {
 		}
 	}
 	copy(text[0x200:], fn)
+	copy(text[0x200-len(c.before):], c.before)
 	symbols, err := ksym.New([]ksym.Symbol{
 		{Addr: thunkAddr, Size: 32, Type: 'T', Name: "__x86_indirect_thunk_array"},
 		{Addr: thunkAddr, Size: 32, Type: 'T', Name: "__x86_indirect_thunk_rax"},
@@ -246,34 +248,34 @@ func TestBranches(t *testing.T) {
 		callSites string
 		agree     string
 	}{
-		{"retpoline and srso", code{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
+		{"retpoline and srso", code{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk", ""},
 			"Mitigation: Retpolines; STIBP: disabled", "Mitigation: Safe RET", "Not affected",
 			"retpoline", "srso_return_thunk", "through thunks", "agree"},
-		{"without microcode", code{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk"},
+		{"without microcode", code{retpoline, "\xe8XXXX\xe9RRRR", "\xe8\x00\x00\x00\x00\x0f\x0b", "srso_return_thunk", ""},
 			"Mitigation: Retpolines", "Vulnerable: Safe RET, no microcode", "Not affected",
 			"retpoline", "srso_return_thunk", "through thunks", "begins with Vulnerable"},
-		{"enhanced ibrs", code{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"enhanced ibrs", code{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk", ""},
 			"Mitigation: Enhanced / Automatic IBRS; IBPB", "Not affected", "Not affected",
 			"plain jmp", "ret", "rewritten to call *reg", "agree"},
-		{"lfence", code{"\x0f\xae\xe8\xff\xe0\xcc", "\x0f\xae\xe8\xff\xd0\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"lfence", code{"\x0f\xae\xe8\xff\xe0\xcc", "\x0f\xae\xe8\xff\xd0\xc3\xcc", "\xc3\xcc", "__x86_return_thunk", ""},
 			"Mitigation: LFENCE", "Not affected", "Not affected",
 			"lfence; jmp", "ret", "rewritten to lfence; call *reg", "agree"},
-		{"sys says retpolines, memory does not", code{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"sys says retpolines, memory does not", code{"\xff\xe0\xcc", "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk", ""},
 			"Mitigation: Retpolines", "Not affected", "Not affected",
 			"plain jmp", "ret", "rewritten to call *reg", "thunk in memory is a plain jmp"},
-		{"retpolines nobody calls", code{retpoline, "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"retpolines nobody calls", code{retpoline, "\xff\xd0\x0f\x1f\x00\xc3\xcc", "\xc3\xcc", "__x86_return_thunk", ""},
 			"Mitigation: Retpolines", "Not affected", "Not affected",
 			"retpoline", "ret", "rewritten to call *reg", "call sites are rewritten"},
-		{"memory has retpolines, sys does not", code{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "__x86_return_thunk"},
+		{"memory has retpolines, sys does not", code{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "__x86_return_thunk", ""},
 			"Vulnerable", "Not affected", "Not affected",
 			"retpoline", "ret", "through thunks", "go through a retpoline"},
-		{"its", code{retpoline, "\xe8XXXX\xe9RRRR", "\xc3\xcc", "its_return_thunk"},
+		{"its", code{retpoline, "\xe8XXXX\xe9RRRR", "\xc3\xcc", "its_return_thunk", ""},
 			"Mitigation: Retpolines", "Not affected", "Mitigation: Aligned branch/return thunks",
 			"retpoline", "its_return_thunk", "through thunks", "agree"},
-		{"safe ret that is not there", code{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "its_return_thunk"},
+		{"safe ret that is not there", code{retpoline, "\xe8XXXX\xc3\xcc", "\xc3\xcc", "its_return_thunk", ""},
 			"Mitigation: Retpolines", "Mitigation: Safe RET", "Not affected",
 			"retpoline", "ret", "through thunks", "but returns in memory are a plain ret"},
-		{"no retpolines built", code{"", "\xff\x50\x08\xc3", "", "x"},
+		{"no retpolines built", code{"", "\xff\x50\x08\xc3", "", "x", ""},
 			"Vulnerable", "Not affected", "Not affected",
 			"unknown", "ret", "call *mem, as compiled without retpolines", "agree"},
 	} {
@@ -297,6 +299,80 @@ func TestBranches(t *testing.T) {
 	}
 }
 
+// TestCFI reads the mode from code (see branch/cfi.go): nothing in /sys has it.
+func TestCFI(t *testing.T) {
+	if !x86() {
+		testutil.Missing(t, "amd64")
+	}
+	const (
+		hash     = "\x78\x56\x34\x12"
+		call     = "\x41\xff\xd3"
+		kcfi     = "\x41\xba" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
+		off      = "\xeb\x0c" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
+		fineibt  = "\xb8" + hash + "\x4d\x8d\x5b\xf0\x0f\x1f\x44\x00\x00"
+		paranoid = "\xb8" + hash + "\x41\x3b\x43\xf5\x2e\x4d\x8d\x5b\xf0\x75\xfd"
+		preamble = "\xf3\x0f\x1e\xfa\x2d" + hash + "\x2e\x0f\x85\x03\x00\x00\x00"
+		poisons  = "\xf3\x0f\x1e\xfa\x2d" + hash + "\x48\x0f\x45\xf8\x2e\x75\x03"
+		ret      = "\xc3"
+	)
+	for _, tt := range []struct {
+		site, before string
+		mode, found  string
+		means        string
+		level        Level
+	}{
+		{call + ret, "", "off", "off: 0 of 1 indirect branches", "", LevelOK},
+		{off + call + ret, "", "off", "off: 0 of 1 indirect branches", "a jump over its check", LevelOK},
+		{kcfi + call + call + ret, "", "kcfi", "kcfi: 1 of 2 indirect branches", "one of which loads from the text", LevelNote},
+		{fineibt + call + ret, preamble, "fineibt", "fineibt: 1 of 1", "at least 3 more in front of its first", LevelNote},
+		{fineibt + call + ret, poisons, "fineibt,bhi", "fineibt,bhi: 1 of 1", "1 of 1 preambles clear arguments", LevelNote},
+		{paranoid + call + ret, preamble, "fineibt,paranoid", "fineibt,paranoid: 1 of 1", "runs 4 instructions more and loads", LevelNote},
+		{paranoid + call + ret, poisons, "fineibt,paranoid,bhi", "fineibt,paranoid,bhi: 1 of 1", "1 of 1 preambles", LevelNote},
+	} {
+		b := code{retpoline, tt.site, "\xc3\xcc", "__x86_return_thunk", tt.before}.read(t)
+		if b.err != nil {
+			t.Fatal(b.err)
+		}
+		var f Fingerprint
+		row := find(t, branchRows(&f, nil, b), "cfi")
+		if f.CFI != tt.mode || !strings.Contains(row.Found, tt.found) || !strings.Contains(row.Means, tt.means) || row.Level != tt.level ||
+			(tt.means == "") != (row.Means == "") || (row.Do != "") != (tt.level == LevelNote) {
+			t.Errorf("%q, want %q: %+v", f.CFI, tt.mode, row)
+		}
+	}
+}
+
+// A return that the kernel missed goes through a thunk that warns (Linux 6.9).
+func TestUnpatchedReturn(t *testing.T) {
+	b := branches{returns: branch.Returns{"warn_thunk_thunk": 1}, returnThunk: "__x86_return_thunk", returnKind: branch.ReturnUnpatched}
+	b.all.returns = 1
+	var f Fingerprint
+	if row := returnRow("return-thunk", &f, nil, b); row.Level != LevelWarn || !strings.Contains(row.Means, "missed these returns") {
+		t.Errorf("%+v", row)
+	}
+}
+
+// The states of VMSCAPE and TSA, by vmscape_strings and tsa_strings in arch/x86/kernel/cpu/bugs.c of Linux 7.2.13.
+func TestMitigationCostNew(t *testing.T) {
+	for _, tt := range []struct {
+		entry, state, means string
+		level               Level
+	}{
+		{"vmscape", "Mitigation: IBPB before exit to userspace", "after a guest ran", LevelOK},
+		{"vmscape", "Mitigation: IBPB on VMEXIT", "whenever a guest is left", LevelOK},
+		{"vmscape", "Vulnerable", "not mitigated", LevelNote},
+		{"tsa", "Mitigation: Clear CPU buffers", "on return to user space", LevelNote},
+		{"tsa", "Mitigation: Clear CPU buffers: user/kernel boundary", "on return to user space", LevelNote},
+		{"tsa", "Mitigation: Clear CPU buffers: VM", "before a guest is entered", LevelOK},
+		{"tsa", "Vulnerable: No microcode", "not mitigated", LevelNote},
+	} {
+		means, level := mitigationCost(tt.entry, tt.state)
+		if !strings.Contains(means, tt.means) || level != tt.level {
+			t.Errorf("%s, %s: %q, %s", tt.entry, tt.state, means, level)
+		}
+	}
+}
+
 func TestBranchesUnseen(t *testing.T) {
 	b := branches{err: &feature.Missing{Feature: "root"}}
 	var f Fingerprint
@@ -305,7 +381,7 @@ func TestBranchesUnseen(t *testing.T) {
 			t.Errorf("%+v", row)
 		}
 	}
-	if f.IndirectThunk != "" || f.ReturnThunk != "" || f.CallSites != "" {
+	if f.IndirectThunk != "" || f.ReturnThunk != "" || f.CallSites != "" || f.CFI != "" {
 		t.Errorf("%+v", f)
 	}
 }

@@ -89,14 +89,27 @@ func mitigationCost(entry, state string) (string, Level) {
 		if has("PTI") {
 			return "page tables are switched on every syscall and interrupt: per poll at most, not per packet", LevelNote
 		}
-	case "mds", "tsx_async_abort", "mmio_stale_data", "srbds", "reg_file_data_sampling", "tsa":
+	case "tsa":
+		switch {
+		case has("Clear CPU buffers: VM"):
+			return "buffers are cleared before a guest is entered: nothing on the redirect path", LevelOK
+		case has("Clear CPU buffers"):
+			return "buffers are cleared on return to user space: per syscall, not per packet; AF_XDP's sendto pays it", LevelNote
+		}
+	case "mds", "tsx_async_abort", "mmio_stale_data", "srbds", "reg_file_data_sampling":
 		if has("Clear") || has("clear") {
 			return "buffers are cleared on return to user space: per syscall, not per packet; AF_XDP's sendto pays it", LevelNote
 		}
 	case "gather_data_sampling", "l1tf", "itlb_multihit", "old_microcode", "ghostwrite":
 		return "nothing on the redirect path", LevelOK
 	case "vmscape":
-		return "predictors are flushed before a hypervisor returns to user space: nothing on the redirect path", LevelOK
+		switch {
+		case has("before exit to userspace"):
+			return "predictors are flushed on the first return to user space after a guest ran (IBPB): hosts of guests pay in " +
+				"AF_XDP and vhost, nothing on the redirect path", LevelOK
+		case has("VMEXIT"):
+			return "predictors are flushed whenever a guest is left (IBPB): nothing on the redirect path", LevelOK
+		}
 	}
 	if off {
 		return "not mitigated, so it costs nothing", LevelNote
