@@ -257,7 +257,7 @@ func (c *Classifier) thunk(addr uint64, code []byte) Thunk {
 }
 
 // prologue is how far behind a BPF program's start a tail call may enter it:
-// X86_TAIL_CALL_OFFSET is 11 to 23 bytes from Linux 5.5 to 6.18.
+// X86_TAIL_CALL_OFFSET is 11 to 23 bytes from Linux 5.5 to 7.2.
 const prologue = 32
 
 // intoProgram recognizes the direct tail call of the BPF JIT.

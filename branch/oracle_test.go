@@ -256,6 +256,13 @@ func TestKernelAgainstObjdump(t *testing.T) {
 			}, "-d", "-z", "-w", "--no-show-raw-insn", "-j", ".text", name)
 			flush(text.Addr + uint64(len(code)))
 			t.Logf("%+v", d)
+			// Debian's are built by GCC, without CFI.
+			for step := range Scan(code, text.Addr) {
+				at := code[:step.Addr-text.Addr]
+				if check, n := checkBefore(at); check != CheckNone && step.Kind != Other {
+					t.Errorf("%s at %#x: % x", check, step.Addr, at[len(at)-n:])
+				}
+			}
 			if d.branches < 500000 {
 				t.Error("objdump had next to nothing to say")
 			}

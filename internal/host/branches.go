@@ -127,8 +127,12 @@ func pathFunctions() []string { return functions.Names(functions.Checked | funct
 // code jumps to and that looks like one: bpf_dispatcher_nop_func is a bare
 // jmp *%rdx where spectre_v2=off.
 func structural(name []byte) bool {
+	switch string(name) {
+	case "__ret", "warn_thunk_thunk", "bpf_dispatcher_nop_func":
+		return true
+	}
 	return bytes.HasPrefix(name, []byte("__x86_indirect_")) || bytes.HasSuffix(name, []byte("_return_thunk")) ||
-		bytes.HasPrefix(name, []byte("srso_")) || string(name) == "__ret" || string(name) == "warn_thunk_thunk" || string(name) == "bpf_dispatcher_nop_func"
+		bytes.HasPrefix(name, []byte("srso_"))
 }
 
 // readBranches counts the branches of the redirect path and names the thunks that they
@@ -148,7 +152,8 @@ func readBranches(k *kernel.Kernel) branches {
 // kernel has. One that cannot be read is counted as unread.
 func countBranches(k *kernel.Kernel) (branches, error) {
 	newTally := func() tally { return tally{sites: make(map[branch.SiteKind]int), thunks: make(map[string]int)} }
-	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns), cfi: cfi{checks: make(map[branch.Check]int)}}
+	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns)}
+	b.cfi.checks = make(map[branch.Check]int)
 	var firstErr error
 	path := sized(k, pathFunctions())
 	for _, f := range path {
@@ -350,7 +355,7 @@ func returnRow(name string, f *Fingerprint, flags []string, b branches) Finding 
 		row.Means = "some returns take one more direct jump; prediction still works"
 	case branch.ReturnUnpatched:
 		row.Level = LevelWarn
-		row.Means = "the kernel chose another return thunk and missed these returns, of which it warns once: they are a bare ret"
+		row.Means = "the kernel put another return thunk in place and left these returns out: they are a bare ret"
 	case branch.ReturnCallDepth:
 		row.Level = LevelWarn
 		row.Means = "every call and return updates a count, and deep call chains refill the return stack"

@@ -85,14 +85,14 @@ func (c *cfi) row(name string) Finding {
 	case c.checks[branch.CheckParanoid] > 0:
 		row.Means = "each runs 4 instructions more and loads from the text of what it calls, which runs at least 3 more"
 	case c.checks[branch.CheckFineIBT] > 0:
-		row.Means = "each runs 3 instructions more, and what it calls at least 3 more in front of its first"
+		row.Means = "each runs 3 instructions more, and what it calls at least 3 more before its first"
 	case checked > 0:
 		row.Means = "each runs 3 instructions more, one of which loads from the text of what it calls"
 	case c.checks[branch.CheckOff] > 0:
-		row.Means = "the kernel was built with CFI and booted with cfi=off: each indirect branch runs a jump over its check"
+		row.Means = "the kernel was built with CFI and has cfi=off: each indirect branch runs a jump over its check"
 	}
 	if c.poisoning > 0 {
-		row.Means += fmt.Sprintf("; %d of %d preambles clear arguments where the check fails, mostly in a call of their own",
+		row.Means += fmt.Sprintf("; %d of %d such functions also set arguments to 0 where the check fails",
 			c.poisoning, c.preambles)
 	}
 	return row

@@ -324,10 +324,10 @@ func TestCFI(t *testing.T) {
 		{call + ret, "", "off", "off: 0 of 1 indirect branches", "", LevelOK},
 		{off + call + ret, "", "off", "off: 0 of 1 indirect branches", "a jump over its check", LevelOK},
 		{kcfi + call + call + ret, "", "kcfi", "kcfi: 1 of 2 indirect branches", "one of which loads from the text", LevelNote},
-		{fineibt + call + ret, preamble, "fineibt", "fineibt: 1 of 1", "at least 3 more in front of its first", LevelNote},
-		{fineibt + call + ret, poisons, "fineibt,bhi", "fineibt,bhi: 1 of 1", "1 of 1 preambles clear arguments", LevelNote},
+		{fineibt + call + ret, preamble, "fineibt", "fineibt: 1 of 1", "at least 3 more before its first", LevelNote},
+		{fineibt + call + ret, poisons, "fineibt,bhi", "fineibt,bhi: 1 of 1", "1 of 1 such functions also set arguments to 0", LevelNote},
 		{paranoid + call + ret, preamble, "fineibt,paranoid", "fineibt,paranoid: 1 of 1", "runs 4 instructions more and loads", LevelNote},
-		{paranoid + call + ret, poisons, "fineibt,paranoid,bhi", "fineibt,paranoid,bhi: 1 of 1", "1 of 1 preambles", LevelNote},
+		{paranoid + call + ret, poisons, "fineibt,paranoid,bhi", "fineibt,paranoid,bhi: 1 of 1", "1 of 1 such functions", LevelNote},
 	} {
 		b := code{retpoline, tt.site, "\xc3\xcc", "__x86_return_thunk", tt.before}.read(t)
 		if b.err != nil {
@@ -347,7 +347,7 @@ func TestUnpatchedReturn(t *testing.T) {
 	b := branches{returns: branch.Returns{"warn_thunk_thunk": 1}, returnThunk: "__x86_return_thunk", returnKind: branch.ReturnUnpatched}
 	b.all.returns = 1
 	var f Fingerprint
-	if row := returnRow("return-thunk", &f, nil, b); row.Level != LevelWarn || !strings.Contains(row.Means, "missed these returns") {
+	if row := returnRow("return-thunk", &f, nil, b); row.Level != LevelWarn || !strings.Contains(row.Means, "left these returns out") {
 		t.Errorf("%+v", row)
 	}
 }
@@ -359,7 +359,7 @@ func TestMitigationCostNew(t *testing.T) {
 		level               Level
 	}{
 		{"vmscape", "Mitigation: IBPB before exit to userspace", "after a guest ran", LevelOK},
-		{"vmscape", "Mitigation: IBPB on VMEXIT", "whenever a guest is left", LevelOK},
+		{"vmscape", "Mitigation: IBPB on VMEXIT", "each time a guest is left", LevelOK},
 		{"vmscape", "Vulnerable", "not mitigated", LevelNote},
 		{"tsa", "Mitigation: Clear CPU buffers", "on return to user space", LevelNote},
 		{"tsa", "Mitigation: Clear CPU buffers: user/kernel boundary", "on return to user space", LevelNote},

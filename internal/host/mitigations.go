@@ -91,9 +91,9 @@ func mitigationCost(entry, state string) (string, Level) {
 		}
 	case "tsa":
 		switch {
-		case has("Clear CPU buffers: VM"):
+		case has(": VM"):
 			return "buffers are cleared before a guest is entered: nothing on the redirect path", LevelOK
-		case has("Clear CPU buffers"):
+		case has("Clear"):
 			return "buffers are cleared on return to user space: per syscall, not per packet; AF_XDP's sendto pays it", LevelNote
 		}
 	case "mds", "tsx_async_abort", "mmio_stale_data", "srbds", "reg_file_data_sampling":
@@ -104,11 +104,11 @@ func mitigationCost(entry, state string) (string, Level) {
 		return "nothing on the redirect path", LevelOK
 	case "vmscape":
 		switch {
-		case has("before exit to userspace"):
-			return "predictors are flushed on the first return to user space after a guest ran (IBPB): hosts of guests pay in " +
-				"AF_XDP and vhost, nothing on the redirect path", LevelOK
+		case has("IBPB before exit"):
+			return "predictors are flushed on the first return to user space after a guest ran: hosts of guests pay in AF_XDP, " +
+				"nothing on the redirect path", LevelOK
 		case has("VMEXIT"):
-			return "predictors are flushed whenever a guest is left (IBPB): nothing on the redirect path", LevelOK
+			return "predictors are flushed each time a guest is left: nothing on the redirect path", LevelOK
 		}
 	}
 	if off {

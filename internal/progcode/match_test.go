@@ -38,12 +38,20 @@ func (j *jitted) call(target uint64) uint64 {
 // paired are the pairs of a function in words: "2 call +0x0".
 func paired(t *testing.T, insns asm.Instructions, code []byte, lines []lineInfo, base uint64) (out []string, unpaired int) {
 	t.Helper()
+	return pairedBy(t, nil, insns, code, lines, base)
+}
+
+// pairedBy is that with names for what the function jumps to.
+func pairedBy(
+	t *testing.T, resolve branch.Resolver, insns asm.Instructions, code []byte, lines []lineInfo, base uint64,
+) (out []string, unpaired int) {
+	t.Helper()
 	x, err := newXlated(insns, nil, nil, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var branches []*branch.Branch
-	for _, b := range branch.Branches(code, start, nil, nil, nil) {
+	for _, b := range branch.Branches(code, start, resolve, nil, nil) {
 		if leaves(&b, start, start+uint64(len(code))) {
 			branches = append(branches, &b)
 		}
@@ -106,6 +114,38 @@ func TestMatch(t *testing.T) {
 	insns[4] = call
 	if got, unpaired := paired(t, insns, j.code, nil, 0); len(got) != 5 || unpaired != 0 {
 		t.Errorf("%v, %d not paired", got, unpaired)
+	}
+}
+
+// The JIT makes "goto *rN" of Linux 6.19 as the indirect jump of a tail call: emit_indirect_jump in
+// arch/x86/net/bpf_jit_comp.c of Linux 7.2.13 has these forms. With cfi=fineibt,paranoid that of ITS goes 2 bytes
+// in front of the thunk.
+func TestJumpTableForms(t *testing.T) {
+	t.Parallel()
+	const thunk = start - 0x8000
+	for _, tt := range []struct {
+		name, symbol, text, class string
+	}{
+		{"plain", "", "\xff\xe2\xcc", "indirect-register"},
+		{"lfence", "", "\x0f\xae\xe8\xff\xe2", "lfence"},
+		{"retpoline", "__x86_indirect_thunk_rdx", "", "retpoline"},
+		{"call depth", "__x86_indirect_jump_thunk_rdx", "", "call-depth"},
+		{"ITS", "__x86_indirect_its_thunk_rdx", "", "its-thunk"},
+		{"ITS, paranoid", "__x86_indirect_paranoid_thunk_rdx", "", "its-thunk"},
+	} {
+		var j jitted
+		j.add([]byte(tt.text)...)
+		if tt.symbol != "" {
+			j.code = append(j.code, 0xe9)
+			next := start + uint64(len(j.code)) + 4
+			j.code = binary.LittleEndian.AppendUint32(j.code, uint32(thunk-next))
+		}
+		resolve := func(addr uint64) (string, bool) { return tt.symbol, tt.symbol != "" && addr == thunk }
+		insns := asm.Instructions{{OpCode: jumpTable, Dst: asm.R3}, asm.Return()}
+		got, unpaired := pairedBy(t, resolve, insns, j.code, nil, 0)
+		if diff := cmp.Diff([]string{"jump-table " + tt.class}, got); diff != "" || unpaired != 0 {
+			t.Errorf("%s: %d not paired\n%s", tt.name, unpaired, diff)
+		}
 	}
 }
 

@@ -46,12 +46,12 @@ func Checks(rows []record.SiteRow) string {
 		n += checks[check]
 		parts = append(parts, fmt.Sprintf("%s at %d", Clean(check), checks[check]))
 	}
-	text := fmt.Sprintf("CFI stands in front of %d of %d branches: %s.", n, len(rows), strings.Join(parts, ", "))
+	text := fmt.Sprintf("CFI checks the target of %d of %d branches: %s.", n, len(rows), strings.Join(parts, ", "))
 	if loads > 0 {
 		text += fmt.Sprintf(" %d of them load from the text of what they call.", loads)
 	}
 	if preambles > 0 {
-		text += fmt.Sprintf(" What is called runs up to %d instructions more, in front of its first.", preambles)
+		text += fmt.Sprintf(" What is called runs up to %d instructions more before its first.", preambles)
 	}
 	return text
 }

@@ -23,9 +23,9 @@ func TestChecks(t *testing.T) {
 	fineibt := record.SiteRow{Kind: "register", Check: "fineibt", Preamble: 3}
 	for want, rows := range map[string][]record.SiteRow{
 		"": {plain},
-		"CFI stands in front of 2 of 3 branches: kcfi at 2. 2 of them load from the text of what they call.": {plain, kcfi, kcfi},
-		"CFI stands in front of 2 of 2 branches: fineibt at 1, kcfi at 1. 1 of them load from the text of what they call." +
-			" What is called runs up to 3 instructions more, in front of its first.": {kcfi, fineibt},
+		"CFI checks the target of 2 of 3 branches: kcfi at 2. 2 of them load from the text of what they call.": {plain, kcfi, kcfi},
+		"CFI checks the target of 2 of 2 branches: fineibt at 1, kcfi at 1. 1 of them load from the text of what they call." +
+			" What is called runs up to 3 instructions more before its first.": {kcfi, fineibt},
 	} {
 		if got := Checks(rows); got != want {
 			t.Errorf("%q, want %q", got, want)
