@@ -1,8 +1,12 @@
 package main
 
 import (
+	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -183,4 +187,79 @@ func TestFleetRefuses(t *testing.T) {
 	if code != exitFailed || !strings.Contains(stderr, "no record of agent") {
 		t.Errorf("an empty folder: exit code %d: %s", code, stderr)
 	}
+}
+
+// What an agent posts is in the store when it is answered; without the token, or when it is no record, it is not. A signal
+// ends the server.
+func TestFleetListen(t *testing.T) {
+	dir := t.TempDir()
+	store, token := filepath.Join(dir, "fleet.db"), filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	ended := make(chan int, 1)
+	go func() {
+		code := run(ctx, []string{"fleet", "ingest", "--store", store, "--listen", "127.0.0.1:0", "--token-file", token},
+			strings.NewReader(""), io.Discard, w)
+		w.Close()
+		ended <- code
+	}()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	_, url, ok := strings.Cut(strings.TrimSpace(line), "taken at ")
+	if err != nil || !ok {
+		t.Fatalf("%v: %s", err, line)
+	}
+	go io.Copy(io.Discard, r)
+	body, err := record.Encode(rollout()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		method, token, body string
+		want                int
+	}{
+		{http.MethodPost, "Bearer 0123456789abcdef", string(body), http.StatusNoContent},
+		{http.MethodPost, "Bearer 0123456789abcdef", string(body), http.StatusNoContent},
+		{http.MethodPost, "Bearer 0123456789abcdeX", string(body), http.StatusUnauthorized},
+		{http.MethodPost, "", string(body), http.StatusUnauthorized},
+		{http.MethodGet, "Bearer 0123456789abcdef", "", http.StatusMethodNotAllowed},
+		{http.MethodPost, "Bearer 0123456789abcdef", string(body[:200]), http.StatusBadRequest},
+		{http.MethodPost, "Bearer 0123456789abcdef", "", http.StatusBadRequest},
+		{http.MethodPost, "Bearer 0123456789abcdef", strings.Repeat("x", 9<<20), http.StatusBadRequest},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), test.method, url, strings.NewReader(test.body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", test.token)
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != test.want {
+			t.Errorf("%s of %d bytes with %q: %s, want %d", test.method, len(test.body), test.token, resp.Status, test.want)
+		}
+	}
+	http.DefaultClient.CloseIdleConnections()
+	cancel()
+	if code := <-ended; code != exitDone {
+		t.Errorf("exit code %d", code)
+	}
+	if _, stdout, _ := unthunk(t, "fleet", "who", "--store", store); !strings.Contains(stdout, "1 machine in 1 group") {
+		t.Error(stdout)
+	}
+	short := filepath.Join(dir, "short")
+	if err := os.WriteFile(short, []byte("guess\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, "fleet", []refused{
+		{"open to all", []string{"ingest", "--store", store, "--listen", "0.0.0.0:0"}, exitUsage, "add --token-file"},
+		{"a token that is short", []string{"ingest", "--store", store, "--listen", ":0", "--token-file", short}, exitFailed, "guessed"},
+		{"files too", []string{"ingest", "--store", store, "--listen", ":0", dir}, exitUsage, "of another run"},
+		{"token alone", []string{"ingest", "--store", store, "--token-file", token}, exitUsage, "go with --listen"},
+		{"no port", []string{"ingest", "--store", store, "--listen", "localhost"}, exitUsage, "--listen"},
+	})
 }

@@ -10,12 +10,14 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/fleet"
+	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/report"
 )
 
 func newFleetIngest(s std) *cobra.Command {
-	var store string
+	var store, tokenFile string
 	var o outputFlags
+	var serve listen.Options
 	cmd := &cobra.Command{
 		Use:   "ingest [FILE|DIR|-]…",
 		Short: "Put records of agent into the store",
@@ -29,12 +31,18 @@ or that a database ended, is repeated. What is no record of agent is counted by 
 reason (truncated, foreign, schema, kind, impossible, large, unreadable, store) and
 stops nothing. Records of a clock more than a day ahead are kept, and left out of answers.
 
+With --listen it takes what unthunk agent --post sends, until a signal. Beyond the loopback
+that needs --token-file or --metrics-config.
+
 A password is never on the command line: PGPASSFILE (~/.pgpass), PGPASSWORD and service
 files say it, as with psql.`,
 		Example: `  unthunk fleet ingest --store fleet.db /var/lib/unthunk/records
   unthunk fleet ingest --store postgres://fleet@db/fleet records`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := checkIngest(store, args); err != nil {
+				return err
+			}
+			if err := checkListen(serve, tokenFile, args, o); err != nil {
 				return err
 			}
 			if err := checkFiles(append(storeFiles(store), args...), outFile{"save", o.save}); err != nil {
@@ -50,6 +58,9 @@ files say it, as with psql.`,
 			db, err := fleet.Create(ctx, store)
 			if err != nil {
 				return err
+			}
+			if serve.Address != "" {
+				return errors.Join(receive(ctx, s, db, serve, tokenFile), db.Close())
 			}
 			in := fleet.Ingest{Store: db, In: s.in, Now: time.Now()}
 			doc, err := in.Run(ctx, args...)
@@ -69,7 +80,28 @@ files say it, as with psql.`,
 	}
 	addStore(cmd, &store)
 	o.add(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&serve.Address, "listen", "", "take records by HTTP at `ADDR`; without a host on the loopback")
+	fl.StringVar(&serve.WebConfig, "metrics-config", "", "TLS and users of --listen: a web configuration `FILE` of Prometheus")
+	fl.StringVar(&tokenFile, "token-file", "", "with --listen: the bearer token that agents have to send is in `FILE`")
 	return cmd
+}
+
+// checkListen refuses flags that do not go together.
+func checkListen(serve listen.Options, tokenFile string, args []string, o outputFlags) error {
+	if serve.Address == "" {
+		if serve.WebConfig != "" || tokenFile != "" {
+			return usagef("--metrics-config and --token-file go with --listen")
+		}
+		return nil
+	}
+	if _, err := listen.Host(serve.Address); err != nil {
+		return usagef("--listen: %w", err)
+	}
+	if len(args) > 0 || o.json || o.save != "" {
+		return usagef("--listen takes records by HTTP: files, --json and --save are of another run")
+	}
+	return nil
 }
 
 // checkIngest refuses what cannot be read, before anything is.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/tax"
 )
 
@@ -44,6 +45,10 @@ func openFiles(cmd *cobra.Command) uint64 {
 		return fillFiles
 	case "run", "unthunk", "profile", "agent":
 		return fillFiles
+	case "fleet ingest":
+		if cmd.Flags().Lookup("listen").Changed {
+			return anyFiles + listen.Connections
+		}
 	}
 	return anyFiles
 }

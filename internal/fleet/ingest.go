@@ -259,8 +259,19 @@ func (in *Ingest) count(batch []*entry, added int) {
 // sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one
 // identity that were seen in turns. nil stands for all machines.
 func (s *Store) sharedIDs(ctx context.Context, of map[string]bool) ([]string, error) {
-	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT a.machine FROM boot a JOIN boot b ON a.machine = b.machine
-WHERE a.seen_first < b.seen_last AND b.seen_first < a.seen_last AND (a.boot <> b.boot OR a.name <> b.name) ORDER BY 1`)
+	query := `SELECT DISTINCT a.machine FROM boot a JOIN boot b ON a.machine = b.machine
+WHERE a.seen_first < b.seen_last AND b.seen_first < a.seen_last AND (a.boot <> b.boot OR a.name <> b.name)`
+	var args []any
+	if of != nil && len(of) <= batchRecords { // a few, as one agent posts, are asked for by name
+		for id := range of {
+			args = append(args, id)
+		}
+		if len(args) == 0 {
+			return []string{}, nil
+		}
+		query += " AND a.machine IN " + values(1, len(args))
+	}
+	rows, err := s.db.QueryContext(ctx, query+" ORDER BY 1", args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
 	}

@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/fleet"
+	"github.com/unthunk/unthunk/internal/listen"
+	"github.com/unthunk/unthunk/internal/unpack"
+)
+
+// Limits of what fleet ingest --listen reads.
+const (
+	maxToken  = 4 << 10
+	maxPosted = 8 << 20
+)
+
+// receiver puts the records that agents post into a store.
+type receiver struct {
+	store *fleet.Store
+	// token is the SHA-256 of what clients have to send, nil when they need none.
+	token *[sha256.Size]byte
+}
+
+// newReceiver reads the token from a file; "" is none.
+func newReceiver(store *fleet.Store, tokenFile string) (*receiver, error) {
+	r := &receiver{store: store}
+	if tokenFile == "" {
+		return r, nil
+	}
+	b, err := unpack.ReadFile(tokenFile, maxToken)
+	if err != nil {
+		return nil, fmt.Errorf("read token: %w", err)
+	}
+	if b = bytes.TrimSpace(b); len(b) < 16 {
+		return nil, fmt.Errorf("read token %s: it has %d bytes, and 16 at least cannot be guessed", tokenFile, len(b))
+	}
+	sum := sha256.Sum256(append([]byte("Bearer "), b...))
+	r.token = &sum
+	return r, nil
+}
+
+// ServeHTTP answers 204 to records that are in the store, 400 to what is no record of agent, and 503 when the store takes
+// none: the agent keeps the record then.
+func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	given := sha256.Sum256([]byte(req.Header.Get("Authorization")))
+	switch {
+	case r.token != nil && subtle.ConstantTimeCompare(given[:], r.token[:]) != 1:
+		http.Error(w, "the token is another", http.StatusUnauthorized)
+		return
+	case req.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		http.Error(w, "records are posted", http.StatusMethodNotAllowed)
+		return
+	}
+	in := fleet.Ingest{Store: r.store, In: http.MaxBytesReader(w, req.Body, maxPosted), Now: time.Now()}
+	switch done, err := in.Run(req.Context(), "-"); {
+	case err != nil:
+		http.Error(w, "the store takes no records now", http.StatusServiceUnavailable)
+	case len(done.Rows) > 0:
+		http.Error(w, done.Rows[0].Name+": "+oneLine(errors.New(done.Rows[0].Example)), http.StatusBadRequest)
+	case done.New+done.Known == 0:
+		http.Error(w, "there is no record of agent", http.StatusBadRequest)
+	default:
+		w.WriteHeader(http.StatusNoContent)
+	}
+}
+
+// receive serves until ctx ends.
+func receive(ctx context.Context, s std, store *fleet.Store, o listen.Options, tokenFile string) error {
+	r, err := newReceiver(store, tokenFile)
+	if err != nil {
+		return err
+	}
+	server, err := listen.Serve(o, r)
+	if err != nil {
+		return err
+	}
+	if r.token == nil && server.Open(o) {
+		return errors.Join(usagef("--listen %s: everybody could put records there: add --token-file or --metrics-config", o.Address),
+			server.Close())
+	}
+	fmt.Fprintf(s.err, "records are taken at %s\n", strings.TrimSuffix(server.URL("/"), "/"))
+	<-ctx.Done()
+	return server.Close()
+}
