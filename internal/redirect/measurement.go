@@ -65,6 +65,11 @@ func newMeasurement(c *Chain, bulk int) (*Measurement, error) {
 	return m, nil
 }
 
+// renew forgets what was measured in the round before.
+func (m *Measurement) renew() {
+	m.ns, m.whole, m.verdicts, m.counts, m.slots = nil, nil, netlab.XDPCounts{}, rounds.Counts{}, rounds.Slots{}
+}
+
 // Measure returns a measurement that has sent its first slot.
 func (c *Chain) Measure(ctx context.Context, bulk int) (*Measurement, error) {
 	m, err := newMeasurement(c, bulk)

@@ -94,9 +94,10 @@ type Plan struct {
 	// Target runs in the place of scenarios and operations: a program of the user's. It may be nil.
 	Target *Target
 	// Sparing says to disturb nobody else: it takes [SparingSlots] entries of the BPF dispatcher, attaches nothing to
-	// tracepoints, leaves the caches that CPUs share alone, and does not price the counting. Of [Map] only.
+	// tracepoints, leaves the caches that CPUs share alone, does not price the counting, and builds its chains once. So its
+	// intervals do not hold what differs from one build to the next. Of [Map] only.
 	Sparing bool
-	// Built is called in each round of a sparing run with its XDP programs, all of which are attached. It may be nil.
+	// Built is called in a sparing run with its XDP programs, all of which are attached. It may be nil.
 	Built func([]*ebpf.Program) error
 	// CPU is the core under test.
 	CPU rounds.CPU

@@ -80,6 +80,11 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, r.references.Close()) }()
+	defer func() {
+		if r.kept != nil {
+			err = errors.Join(err, r.kept.Close())
+		}
+	}()
 	for _, row := range plan.Rows() {
 		r.raw.Rows = append(r.raw.Rows, RawRow{Row: row})
 	}
@@ -98,21 +103,52 @@ type run struct {
 	raw  *Raw
 	// references are timed between slots.
 	references *reference.Watch
+	// kept is what all rounds of a sparing run share; nil before the first.
+	kept *standing
+}
+
+// standing is what a round has built, and where.
+type standing struct {
+	*built
+	namespace *netlab.Namespace
+}
+
+// Close unloads the chains, and gives the namespace up.
+func (s *standing) Close() error { return errors.Join(s.built.Close(), s.namespace.Close()) }
+
+// stand builds what a round measures. A sparing run builds once: whenever code changes, the kernel interrupts all CPUs.
+func (r *run) stand(ctx context.Context) (*standing, error) {
+	if r.kept != nil {
+		for _, m := range r.kept.measurements {
+			m.renew()
+		}
+		return r.kept, nil
+	}
+	namespace, err := netlab.New(r.cpus.generator)
+	if err != nil {
+		return nil, err
+	}
+	b, err := r.build(ctx, namespace)
+	s := &standing{b, namespace}
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	if r.plan.Sparing {
+		r.kept = s
+	}
+	return s, nil
 }
 
 // round builds everything, measures until the round ends, and adds one number to each row.
 func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 	end := round.End()
 	r.references.Begin(round.Number)
-	namespace, err := netlab.New(r.cpus.generator)
+	b, err := r.stand(ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, namespace.Close()) }()
-	b, err := r.build(ctx, namespace)
-	defer func() { err = errors.Join(err, b.Close()) }()
-	if err != nil {
-		return err
+	if r.kept == nil {
+		defer func() { err = errors.Join(err, b.Close()) }()
 	}
 	// Also when ctx ends the round: a row says then that no round was finished.
 	defer func() { b.count(r.raw.Rows) }()
@@ -130,7 +166,7 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 			return err
 		}
 	}
-	if err := r.watch(ctx, b); err != nil {
+	if err := r.watch(ctx, b.built); err != nil {
 		return err
 	}
 	for pass := 0; pass == 0 || time.Now().Before(end); pass++ {

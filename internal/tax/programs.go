@@ -56,19 +56,38 @@ func (r *run) programs(ctx context.Context, namespace *netlab.Namespace) error {
 	return nil
 }
 
-// program loads one pair of programs, checks its premise and times both in turn.
-func (r *run) program(namespace *netlab.Namespace, p open[programs]) error {
+// load loads one pair of programs and checks its premise. A sparing run does it once and keeps the pair: whenever code
+// changes, the kernel interrupts all CPUs. The pair is nil where it is refused, or after an error.
+func (r *run) load(p open[programs]) (*price.Pair, error) {
+	if loaded := r.kept[p.name]; loaded != nil {
+		return loaded, nil
+	}
 	loaded, err := price.LoadPair([2]string{p.sides.with, p.sides.without})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer loaded.Close()
 	check := differ
 	if p.sides.reference {
 		check = alike
 	}
 	if err := p.found(check(r.kernel, loaded.Programs[0], loaded.Programs[1])); err != nil || p.refused != "" {
+		loaded.Close()
+		return nil, err
+	}
+	if r.kept != nil {
+		r.kept[p.name] = loaded
+	}
+	return loaded, nil
+}
+
+// program times one pair of programs in turn.
+func (r *run) program(namespace *netlab.Namespace, p open[programs]) error {
+	loaded, err := r.load(p)
+	if err != nil || p.refused != "" {
 		return err
+	}
+	if r.kept == nil {
+		defer loaded.Close()
 	}
 	var first [2]price.Run
 	var slots [2][]float64

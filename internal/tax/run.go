@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -25,8 +26,9 @@ type Plan struct {
 	Pairs []string
 	// Target is a program of the user's that packets of the chains meet in the place of unthunk's own; it may be nil.
 	Target *redirect.Target
-	// Sparing says to leave the caches that CPUs share alone. Without it pairs may still charge others, see
-	// [Plan.FillsDispatcher]: name those that do not.
+	// Sparing says to leave the caches that CPUs share alone, and to load programs of pairs once, so that intervals do not
+	// hold what differs from one load to the next. Pairs may still charge others, see [Plan.FillsDispatcher]: name those
+	// that do not.
 	Sparing bool
 	// CPU is the core under test.
 	CPU rounds.CPU
@@ -133,6 +135,14 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 	for _, p := range plan.pairs() {
 		r.raw.pairs = append(r.raw.pairs, rawPair{pair: p})
 	}
+	if plan.Sparing {
+		r.kept = make(map[string]*price.Pair)
+		defer func() {
+			for _, loaded := range r.kept {
+				loaded.Close()
+			}
+		}()
+	}
 	if err := r.inspect(); err != nil {
 		return nil, err
 	}
@@ -167,6 +177,8 @@ type run struct {
 	round rounds.Round
 	// fills is how often the dispatcher has been filled.
 	fills int
+	// kept are the pairs of programs of a sparing run, which all rounds share; nil in others.
+	kept map[string]*price.Pair
 }
 
 // fillShare is the share of a run that filling the dispatcher may take.

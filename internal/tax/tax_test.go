@@ -398,3 +398,31 @@ func TestStatistics(t *testing.T) {
 		t.Errorf("with statistics on: %+v", p)
 	}
 }
+
+// A sparing run prices pairs of programs that it loads once, round by round.
+func TestSparing(t *testing.T) {
+	testutil.Root(t)
+	testutil.AMD64(t)
+	raw, err := Run(t.Context(), Plan{
+		Pairs: []string{"control", "callback/loop"}, Sparing: true, Schedule: rounds.Schedule{Rounds: 3, Duration: time.Second},
+	}, nil)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	rows, _ := raw.Record()
+	priced := 0
+	for _, row := range rows {
+		if row.Refused == "" && len(row.Rounds) == 3 && row.Premise != "" {
+			priced++
+		}
+	}
+	if priced != 2 {
+		t.Errorf("%d rows have a premise and three rounds: %+v", priced, rows)
+	}
+	for _, r := range raw.References {
+		if r.Name == record.FarWalk {
+			t.Error("it walked through memory")
+		}
+	}
+}
