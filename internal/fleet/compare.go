@@ -150,14 +150,13 @@ func matched(pairs []pair) (kept []pair, left int) {
 	like := make(map[string]bool)
 	for _, p := range pairs {
 		if p.base != nil && p.canary == nil {
-			_, key := labels(p.base.Setup, matchFields)
-			like[key] = true
+			like[p.base.Setup.key(matchFields)] = true
 		}
 	}
 	for _, p := range pairs {
 		if p.canary != nil {
 			p.base = nil
-			if _, key := labels(p.canary.Setup, matchFields); !like[key] {
+			if !like[p.canary.Setup.key(matchFields)] {
 				left++
 				continue
 			}
@@ -204,7 +203,7 @@ func compareUnpaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.
 	strata := make(map[string][]float64)
 	for _, p := range pairs {
 		if x := p.base.number(name); !math.IsNaN(x) {
-			_, key := labels(p.base.Setup, matchFields)
+			key := p.base.Setup.key(matchFields)
 			strata[key] = append(strata[key], x)
 		}
 	}
@@ -231,8 +230,7 @@ func compareUnpaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.
 		if math.IsNaN(x) {
 			continue
 		}
-		_, key := labels(p.canary.Setup, matchFields)
-		if median, ok := medians[key]; ok {
+		if median, ok := medians[p.canary.Setup.key(matchFields)]; ok {
 			canary, canaryOff = append(canary, x), append(canaryOff, off(x, median))
 		}
 	}

@@ -388,7 +388,7 @@ func TestParseWhere(t *testing.T) {
 		where.String() != `cpu=A\, B,label:rack=r12,iommu=` {
 		t.Errorf("%v %v", where, err)
 	}
-	for _, text := range []string{"kernel", "colour=red", "label:=x", ",", "call-rows=x"} {
+	for _, text := range []string{"kernel", "color=red", "label:=x", ",", "call-rows=x"} {
 		if where, err := fleet.ParseWhere(text); err == nil {
 			t.Errorf("%q is %v", text, where)
 		}

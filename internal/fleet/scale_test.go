@@ -9,10 +9,13 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -28,7 +31,7 @@ const weeks = 52
 // simulated makes the records of fleets that there are not, from one that a real machine made (testdata/agent.json): CPUs,
 // kernels, drivers and racks are invented, numbers scatter by 3 % around those of the real one.
 type simulated struct {
-	real []byte
+	real *record.Agent
 	now  time.Time
 }
 
@@ -38,17 +41,18 @@ func newSimulated(tb testing.TB) *simulated {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &simulated{b, time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
-}
-
-// at is the record of machine n in a week, 0 the first of them.
-func (s *simulated) at(tb testing.TB, n, week int) *record.Agent {
-	tb.Helper()
-	saved, err := record.Parse(s.real)
+	saved, err := record.Parse(b)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	a := saved.Agent()
+	return &simulated{saved.Agent(), time.Date(2026, 11, 1, 12, 0, 0, 0, time.UTC)}
+}
+
+// at is the record of machine n in a week, 0 the first of them.
+func (s *simulated) at(n, week int) *record.Agent {
+	copied := *s.real
+	a := &copied
+	a.Rows, a.Redirect = slices.Clone(a.Rows), slices.Clone(a.Redirect)
 	r := rand.New(rand.NewPCG(uint64(n), uint64(week)))
 	rack := n % 100
 	a.Run = fmt.Sprintf("SIM%dW%d", n, week)
@@ -75,19 +79,15 @@ func (s *simulated) at(tb testing.TB, n, week int) *record.Agent {
 		a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
 		a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "a load of 3 a CPU: at most 0.5"}}
 	}
-	scale := func(q *stat.Quantity) {
-		if q != nil {
-			x := factor * (1 + 0.03*r.NormFloat64())
-			if x *= q.Median; x != 0 {
-				q.Low, q.High, q.Median = x-math.Abs(x)/50, x+math.Abs(x)/50, x
-			}
-		}
+	scale := func(q *stat.Quantity) *stat.Quantity {
+		x := q.Median * factor * (1 + 0.03*r.NormFloat64())
+		return &stat.Quantity{Median: x, Low: x - math.Abs(x)/50, High: x + math.Abs(x)/50, N: q.N, Unit: q.Unit}
 	}
 	for i := range a.Rows {
-		scale(a.Rows[i].Price)
+		a.Rows[i].Price = scale(a.Rows[i].Price)
 	}
 	for i := range a.Redirect {
-		scale(a.Redirect[i].Hop)
+		a.Redirect[i].Hop = scale(a.Redirect[i].Hop)
 	}
 	return a
 }
@@ -95,7 +95,7 @@ func (s *simulated) at(tb testing.TB, n, week int) *record.Agent {
 // document is a record as a file has it.
 func (s *simulated) document(tb testing.TB, n, week int) []byte {
 	tb.Helper()
-	b, err := json.Marshal(s.at(tb, n, week))
+	b, err := json.Marshal(s.at(n, week))
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func (s *simulated) fill(tb testing.TB, store *Store, machines int) {
 	for _, week := range []int{0, weeks / 2, weeks - 1} {
 		var batch []*entry
 		for n := range machines {
-			a := s.at(tb, n, week)
+			a := s.at(n, week)
 			e := &entry{
 				run: a.Run, machine: a.Machine.ID, name: a.Machine.Name, boot: a.Machine.Boot, at: a.Time.Unix(), numbers: numbersOf(a),
 				setup: newSetup(a), doc: []byte("{}"),
@@ -161,7 +161,7 @@ func (s *simulated) fill(tb testing.TB, store *Store, machines int) {
 }
 
 // fleets runs a benchmark on fleets of each size, in each engine that holds them.
-func fleets(b *testing.B, bench func(b *testing.B, s *simulated, store *Store, machines int)) {
+func fleets(b *testing.B, bench func(b *testing.B, s *simulated, store *Store, machines int, cpu func() time.Duration)) {
 	sizes := os.Getenv(machinesEnv)
 	if sizes == "" {
 		sizes = "100"
@@ -170,12 +170,14 @@ func fleets(b *testing.B, bench func(b *testing.B, s *simulated, store *Store, m
 	for _, engine := range []struct {
 		name string
 		most int
-		open func(b *testing.B, machines int) string
+		open func(b *testing.B, machines int) (where string, cpu func() time.Duration)
 	}{
-		{"sqlite", 1000, func(b *testing.B, _ int) string { return filepath.Join(b.TempDir(), "fleet.db") }},
-		{"postgres", math.MaxInt, func(b *testing.B, machines int) string {
+		{"sqlite", 1000, func(b *testing.B, _ int) (string, func() time.Duration) {
+			return filepath.Join(b.TempDir(), "fleet.db"), func() time.Duration { return 0 }
+		}},
+		{"postgres", math.MaxInt, func(b *testing.B, machines int) (string, func() time.Duration) {
 			server := pgserver.Start(b, "shared_buffers=1GB", "max_wal_size=8GB", "work_mem=64MB")
-			return server.Database(b, fmt.Sprintf("fleet%d", machines))
+			return server.Database(b, fmt.Sprintf("fleet%d", machines)), server.CPU
 		}},
 	} {
 		for size := range strings.SplitSeq(sizes, ",") {
@@ -187,21 +189,31 @@ func fleets(b *testing.B, bench func(b *testing.B, s *simulated, store *Store, m
 				continue
 			}
 			b.Run(fmt.Sprintf("engine=%s/machines=%d", engine.name, machines), func(b *testing.B) {
-				store, err := Create(b.Context(), engine.open(b, machines))
+				where, cpu := engine.open(b, machines)
+				store, err := Create(b.Context(), where)
 				if err != nil {
 					b.Fatal(err)
 				}
 				b.Cleanup(func() { store.Close() })
 				s.fill(b, store, machines)
-				bench(b, s, store, machines)
+				bench(b, s, store, machines, cpu)
 			})
 		}
 	}
 }
 
+// ownCPU is what this process has taken of the CPUs.
+func ownCPU(b *testing.B) time.Duration {
+	var usage unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(usage.Utime.Nano() + usage.Stime.Nano())
+}
+
 // Each question of a fleet, and how many records a second come in beside what is there.
 func BenchmarkFleet(b *testing.B) {
-	fleets(b, func(b *testing.B, s *simulated, store *Store, machines int) {
+	fleets(b, func(b *testing.B, s *simulated, store *Store, machines int, cpu func() time.Duration) {
 		ctx := b.Context()
 		month := Window{Until: s.now, Since: 30 * 24 * time.Hour}
 		before := Window{Until: s.now.Add(-20 * 7 * 24 * time.Hour), Since: month.Since}
@@ -225,6 +237,7 @@ func BenchmarkFleet(b *testing.B) {
 		b.Run("ingest", func(b *testing.B) {
 			const records = 4000
 			next := 0
+			var taken time.Duration // of the CPUs, by both sides
 			for b.Loop() {
 				b.StopTimer()
 				var stream bytes.Buffer
@@ -234,12 +247,15 @@ func BenchmarkFleet(b *testing.B) {
 				}
 				b.SetBytes(int64(stream.Len()))
 				b.StartTimer()
+				taken -= cpu() + ownCPU(b)
 				in := Ingest{Store: store, In: &stream, Now: s.now.AddDate(100, 0, 0)}
 				done, err := in.Run(ctx, "-")
 				if err != nil || done.New != records {
 					b.Fatalf("%+v: %v", done, err)
 				}
+				taken += cpu() + ownCPU(b)
 			}
+			b.ReportMetric(taken.Seconds()*1000/records/float64(b.N), "cpu-ms/record")
 			b.ReportMetric(records*float64(b.N)/b.Elapsed().Seconds(), "records/s")
 		})
 		var size int64

@@ -85,22 +85,32 @@ func redirectOf(row record.FleetWhoRow) float64 {
 func group(machines []Machine, by []string) [][]Machine {
 	at := make(map[string]int)
 	var groups [][]Machine
-	var key strings.Builder
+	keys := make(map[*Setup]string)
 	for _, m := range machines {
-		key.Reset()
-		for _, field := range by {
-			key.WriteString(m.Setup.Value(field))
-			key.WriteByte(0)
+		key, ok := keys[m.Setup]
+		if !ok {
+			key = m.Setup.key(by)
+			keys[m.Setup] = key
 		}
-		i, ok := at[key.String()]
+		i, ok := at[key]
 		if !ok {
 			i = len(groups)
-			at[key.String()] = i
+			at[key] = i
 			groups = append(groups, nil)
 		}
 		groups[i] = append(groups[i], m)
 	}
 	return groups
+}
+
+// key is a text that setups with the same values of fields have in common.
+func (s *Setup) key(by []string) string {
+	var key strings.Builder
+	for _, field := range by {
+		key.WriteString(s.Value(field))
+		key.WriteByte(0)
+	}
+	return key.String()
 }
 
 // labels are the values of fields, and both as one text.

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -127,6 +128,32 @@ func (s *Server) Kill() {
 	s.cmd.Process.Signal(syscall.SIGQUIT)
 	<-s.ended
 	s.cmd = nil
+}
+
+// CPU is what the server's processes that run now have taken of the CPUs.
+func (s *Server) CPU() (taken time.Duration) {
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		return 0
+	}
+	for _, stat := range stats {
+		b, err := os.ReadFile(stat)
+		if err != nil {
+			continue // it has ended
+		}
+		// Behind the name, which may have blanks: the state, the parent, and as 11th and 12th ticks of user and system.
+		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+		if len(fields) < 13 || fields[1] != strconv.Itoa(s.cmd.Process.Pid) {
+			continue
+		}
+		for _, field := range fields[11:13] {
+			ticks, err := strconv.Atoi(field)
+			if err == nil {
+				taken += time.Duration(ticks) * 10 * time.Millisecond
+			}
+		}
+	}
+	return taken
 }
 
 // Database makes a database, and returns its address.
