@@ -227,11 +227,13 @@ func BenchmarkFleet(b *testing.B) {
 			},
 		} {
 			b.Run(name, func(b *testing.B) {
+				taken := -cpu() - ownCPU(b)
 				for b.Loop() {
 					if _, err := ask(ctx); err != nil {
 						b.Fatal(err)
 					}
 				}
+				b.ReportMetric((taken+cpu()+ownCPU(b)).Seconds()*1000/float64(b.N), "cpu-ms/op")
 			})
 		}
 		b.Run("ingest", func(b *testing.B) {
