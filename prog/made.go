@@ -37,7 +37,7 @@ func MakePackets(names string) (*Packets, error) {
 	}
 	p.Seen = len(p.Frames)
 	for _, frame := range p.Frames {
-		if len(frame) > MaxBuffer {
+		if isInFragments(frame) {
 			p.inFragments++
 		}
 	}

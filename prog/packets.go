@@ -89,7 +89,7 @@ func ReadPackets(r io.Reader, most int) (*Packets, error) {
 		case len(frame) > MaxFrame:
 			p.Long++
 		default:
-			if len(frame) > MaxBuffer {
+			if isInFragments(frame) {
 				p.inFragments++
 			}
 			s.add(frame)
@@ -106,15 +106,21 @@ func (p *Packets) none() error {
 	return fmt.Errorf("no packet can be replayed: %s", cmp.Or(p.LeftOut(), "the file has none"))
 }
 
+func isInFragments(frame []byte) bool { return len(frame) > MaxBuffer }
+
+// anyInFragments tells whether a packet is in fragments: one of the frames, or one that the sample does not have.
+func (p *Packets) anyInFragments() bool {
+	return p.inFragments > 0 || slices.ContainsFunc(p.Frames, isInFragments)
+}
+
 // OneBuffer are the packets of at most MaxBuffer bytes. why says in words why the others, which are in fragments, are
 // left out. It is an error when none is left.
 func (p *Packets) OneBuffer(why string) (*Packets, error) {
-	long := func(frame []byte) bool { return len(frame) > MaxBuffer }
-	if !slices.ContainsFunc(p.Frames, long) {
+	if !p.anyInFragments() {
 		return p, nil
 	}
 	short := *p
-	short.Frames = slices.DeleteFunc(slices.Clone(p.Frames), long)
+	short.Frames = slices.DeleteFunc(slices.Clone(p.Frames), isInFragments)
 	short.Fragmented, short.inFragments, short.why = max(p.inFragments, len(p.Frames)-len(short.Frames)), 0, why
 	short.Seen = max(p.Seen-short.Fragmented, len(short.Frames))
 	if len(short.Frames) == 0 {

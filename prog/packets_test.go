@@ -270,6 +270,10 @@ func TestOneBuffer(t *testing.T) {
 	if again, err := short.OneBuffer("again"); err != nil || again != short {
 		t.Errorf("of packets in one buffer: %v, %v", again, err)
 	}
+	sampled := &Packets{Frames: [][]byte{frame(60, 1)}, Seen: 5, inFragments: 2} // none of the two is in the sample
+	if rest, err := sampled.OneBuffer("for a test"); err != nil || rest.Seen != 3 || rest.Fragmented != 2 || len(rest.Frames) != 1 {
+		t.Errorf("%+v (%v), want 3 packets, and 2 that are left out", rest, err)
+	}
 	if _, err := made(t, "udp4:9000").OneBuffer("for a test"); err == nil ||
 		err.Error() != "no packet can be replayed: 1 above 3520 bytes, for a test" {
 		t.Errorf("none is left: %v", err)

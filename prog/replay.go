@@ -156,7 +156,7 @@ func New(ctx context.Context, packets *Packets, opts Options, programs ...Progra
 func (r *Replay) checkBuffers() error {
 	if !r.kind.Frags {
 		for i, frame := range r.packets.Frames {
-			if len(frame) > MaxBuffer {
+			if isInFragments(frame) {
 				return fmt.Errorf("packet %d has %d bytes: %s", i+1, len(frame), forFragments)
 			}
 		}
@@ -173,7 +173,7 @@ const forFragments = "a device gives fragments only to programs for them (xdp.fr
 // For are the packets that a device gives to the programs: when one of them is not for fragments (xdp.frags) those
 // that fit into one buffer. It is an error when none is left.
 func (p *Packets) For(programs ...Program) (*Packets, error) {
-	if p.inFragments == 0 {
+	if !p.anyInFragments() {
 		return p, nil
 	}
 	for _, program := range programs {

@@ -216,13 +216,18 @@ type piece struct {
 }
 
 // piecesOf are the values of the map of packets: one for each packet, then what is behind the first piece of those that
-// are longer.
+// are longer and that a window can take.
 func piecesOf(o Options) []piece {
 	pieces := make([]piece, len(o.Packets))
+	taken := make([]bool, len(o.Packets))
+	for _, i := range o.Schedule {
+		taken[i] = true
+	}
+	longest := o.longest()
 	for i, p := range o.Packets {
-		first := min(len(p), o.longest())
+		first := min(len(p), longest)
 		pieces[i] = piece{uint32(len(p)), uint32(len(pieces)), p[:first]}
-		for p = p[first:]; len(p) > 0; p = p[min(len(p), FragmentSize):] {
+		for p = p[first:]; len(p) > 0 && taken[i]; p = p[min(len(p), FragmentSize):] {
 			pieces = append(pieces, piece{bytes: p[:min(len(p), FragmentSize)]})
 		}
 	}
