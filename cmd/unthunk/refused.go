@@ -43,7 +43,9 @@ func openFiles(cmd *cobra.Command) uint64 {
 			return chainFiles
 		}
 		return fillFiles
-	case "run", "unthunk", "profile", "agent":
+	case "agent":
+		return chainFiles + moreFiles
+	case "run", "unthunk", "profile":
 		return fillFiles
 	case "fleet ingest":
 		if cmd.Flags().Lookup("listen").Changed {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -418,5 +419,25 @@ func TestAnonymize(t *testing.T) {
 	}
 	if _, err := record.Parse([]byte(text)); err != nil {
 		t.Error(err)
+	}
+}
+
+// What a child says last gives the reason, a trace of the runtime its first line.
+func TestReasonOfChild(t *testing.T) {
+	t.Parallel()
+	for said, want := range map[string]string{
+		"runtime: out of memory: cannot allocate 4194304-byte block (8388608 in use)\nfatal error: out of memory\n\ngoroutine 1": reasonMemory,
+		"fatal error: out of memory\n\ngoroutine 1 [running]:\nmain.main()":                                                      reasonMemory,
+		"warning: x\nunthunk: load program: cannot allocate memory\n":                                                            reasonMemory,
+		"signal: CPU time limit exceeded (core dumped)":                                                                          reasonTime,
+		"unthunk: something else\n": reasonFailed,
+		"":                          reasonFailed,
+	} {
+		if got := reasonOfChild(errors.New(saidLine(said))); got != want {
+			t.Errorf("%q: %s, want %s", said, got, want)
+		}
+	}
+	if got := reasonOfChild(fmt.Errorf("read: %w", errKilled)); got != reasonTime {
+		t.Errorf("killed: %s", got)
 	}
 }
