@@ -401,13 +401,23 @@ func judge(g *record.Gate) {
 		return
 	}
 	g.Verdict = record.GateWithin
+	var first *record.GateRow
+	untold := 0
 	for i := range g.Rows {
-		switch r := &g.Rows[i]; {
-		case r.Verdict == record.GateBeyond:
-			g.Verdict, g.Why = record.GateBeyond, ""
+		switch r := &g.Rows[i]; r.Verdict {
+		case record.GateBeyond:
+			g.Verdict = record.GateBeyond
 			return
-		case r.Verdict == record.GateCannotTell && g.Verdict == record.GateWithin:
-			g.Verdict, g.Why = record.GateCannotTell, shortened(r.Name+": "+r.Missing)
+		case record.GateCannotTell:
+			first, untold = cmp.Or(first, r), untold+1
 		}
 	}
+	if first == nil {
+		return
+	}
+	name := first.Name
+	if untold > 1 {
+		name += fmt.Sprintf(" and %d more", untold-1)
+	}
+	g.Verdict, g.Why = record.GateCannotTell, shortened(name+": "+first.Missing)
 }
