@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"runtime"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -176,10 +176,13 @@ func devices(root fs.FS) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return name == "lo" })
 }
 
-// Check says whether this machine's architecture can be measured.
-func Check() error {
-	if runtime.GOARCH != "amd64" {
-		return fmt.Errorf("agent reads x86-64 code, and this is %s", runtime.GOARCH)
+// Check returns a [feature.Missing] where this machine's architecture cannot be measured.
+func Check() error { return reads(runtime.GOARCH) }
+
+// reads says whether the code of an architecture can be read.
+func reads(arch string) error {
+	if arch != "amd64" {
+		return &feature.Missing{Feature: "x86-64", Help: "agent reads no code of " + arch}
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -216,8 +217,14 @@ func CPUModels(ctx context.Context) ([]string, error) {
 	return models, nil
 }
 
-// Available returns a [feature.Missing] when there is no QEMU.
-func Available() error {
+// Available returns a [feature.Missing] when no guest can be booted: there is no QEMU, or this
+// program is of another architecture than the guests, whose first program it is.
+func Available() error { return available(runtime.GOARCH) }
+
+func available(arch string) error {
+	if arch != "amd64" {
+		return &feature.Missing{Feature: "x86-64", Help: "guests are of x86-64, and run this program, which is of " + arch}
+	}
 	if _, err := program(qemuName); err != nil {
 		return &feature.Missing{Feature: qemuName, Help: "install qemu-system-x86"}
 	}

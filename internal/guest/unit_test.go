@@ -9,10 +9,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+// A program of another architecture boots no guest, whether there is a QEMU or not.
+func TestAvailableOnArm(t *testing.T) {
+	missing := feature.AsMissing(available("arm64"))
+	if missing == nil || missing.Feature != "x86-64" {
+		t.Errorf("on arm64: %v", missing)
+	}
+}
 
 func TestArchive(t *testing.T) {
 	var b bytes.Buffer
