@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test missing verify bench fuzz filters race test-kernels trust deps man spectre peers soak
+.PHONY: generate check-generated lint test missing verify bench fuzz filters race test-kernels trust deps man dist dist-check spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -74,6 +74,16 @@ trust:
 # Man pages, one a verb, in build/man.
 man:
 	go run ./cmd/unthunk man build/man
+
+# Binaries, packages, an image and what belongs to them, of the commit, in build/dist. Two
+# runs write the same bytes.
+dist:
+	go -C internal/dev/dist run . -o $(CURDIR)/build/dist
+
+# That they are the same; the .deb in a Debian made from the archive, with its units under
+# systemd and by the Ansible role; the .rpm. As root, in a quarter of an hour.
+dist-check:
+	@scripts/dist-check
 
 # The experiment and the ladder of docs/datapath.md: benchmarks built plain and with
 # retpolines, run in turn, in two minutes.
