@@ -77,6 +77,7 @@ func simulatedFleet(machines uint64) []*record.Agent {
 }
 
 // prometheusOf starts a Prometheus that asks these machines for their metrics, as of the agent, and waits until it has all.
+// Queries are as of that moment: a busy machine may be late for the next.
 func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr string) []promSample) {
 	t.Helper()
 	program, err := exec.LookPath("prometheus")
@@ -101,7 +102,7 @@ func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr strin
 	}))
 	t.Cleanup(agents.Close)
 	config := strings.Builder{}
-	config.WriteString("global: {scrape_interval: 1s, scrape_timeout: 1s}\nscrape_configs:\n")
+	config.WriteString("global: {scrape_interval: 5s, scrape_timeout: 5s}\nscrape_configs:\n")
 	for i, m := range machines {
 		fmt.Fprintf(&config, "- job_name: m%d\n  metrics_path: /%d\n  static_configs: [{targets: ['%s'], labels: {instance: %s}}]\n"+
 			"  metric_relabel_configs: [{target_label: job, replacement: unthunk}]\n",
@@ -124,12 +125,13 @@ func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr strin
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
 	})
-	query = func(expr string) []promSample { return promQuery(t, address, expr) }
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		if c, err := net.Dial("tcp", address); err == nil {
 			c.Close()
-			if got := query("count(unthunk_host_info)"); len(got) == 1 && got[0].value == float64(len(machines)) {
-				return query
+			at := time.Now()
+			got := promQuery(t, address, "count(unthunk_host_info)", at)
+			if len(got) == 1 && got[0].value == float64(len(machines)) {
+				return func(expr string) []promSample { return promQuery(t, address, expr, at) }
 			}
 		}
 		if time.Now().After(deadline) {
@@ -154,10 +156,11 @@ type promSample struct {
 	value  float64
 }
 
-// promQuery asks a Prometheus, or what answers as it does.
-func promQuery(t *testing.T, address, expr string) []promSample {
+// promQuery asks a Prometheus as of a time; nil while it does not answer.
+func promQuery(t *testing.T, address, expr string, at time.Time) []promSample {
 	t.Helper()
-	resp, err := http.Get("http://" + address + "/api/v1/query?query=" + url.QueryEscape(expr))
+	resp, err := http.Get("http://" + address + "/api/v1/query?" +
+		url.Values{"query": {expr}, "time": {at.Format(time.RFC3339Nano)}}.Encode())
 	if err != nil {
 		return nil // it is not up yet
 	}
