@@ -125,6 +125,7 @@ func TestLoadSaved(t *testing.T) {
 		"gate": func(s *record.Saved) bool {
 			return s.Gate() != nil && s.Gate().Verdict == "beyond" && len(s.Gate().Rows[1].Sites) == 2 && s.Gate().Unlike[0].Allowed
 		},
+		"agent":              func(s *record.Saved) bool { return s.Agent() != nil },
 		"lab":                func(s *record.Saved) bool { return s.Lab() != nil },
 		"comparison":         func(s *record.Saved) bool { return s.Comparison() != nil },
 		"profile comparison": func(s *record.Saved) bool { return s.ProfileComparison() != nil },
