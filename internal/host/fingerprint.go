@@ -17,7 +17,7 @@ type Fingerprint struct {
 	IndirectThunk string            `json:"indirect-thunk"` // as read from memory
 	ReturnThunk   string            `json:"return-thunk"`   // as read from memory
 	CallSites     string            `json:"call-sites"`     // "through thunks", "rewritten to call *reg", …
-	CFI           string            `json:"cfi"`            // "off", "kcfi", "fineibt,paranoid,bhi", …; as read from memory
+	CFI           string            `json:"cfi,omitempty"`  // "off", "kcfi", "fineibt,paranoid,bhi", …; as read from memory
 	BPFJIT        string            `json:"bpf-jit"`
 	BPFHarden     string            `json:"bpf-jit-harden"`
 	SMT           string            `json:"smt"`

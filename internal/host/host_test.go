@@ -388,7 +388,7 @@ func TestBranchesUnseen(t *testing.T) {
 
 // TestFieldsComplete fails when a field of Fingerprint is not in Fields.
 func TestFieldsComplete(t *testing.T) {
-	f := Fingerprint{Mitigations: map[string]string{"a": "b"}, Drivers: map[string]string{"eth0": "x"}}
+	f := Fingerprint{Mitigations: map[string]string{"a": "b"}, Drivers: map[string]string{"eth0": "x"}, CFI: "off"}
 	b, err := json.Marshal(f)
 	if err != nil {
 		t.Fatal(err)
