@@ -1,11 +1,13 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -18,6 +20,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Batches are what one transaction takes.
@@ -39,23 +42,29 @@ type Ingest struct {
 	done *record.FleetIngest
 	// machines are the identities that were read.
 	machines map[string]bool
+	// over is set when what is done is known: a read that was left behind counts nothing more.
+	over bool
 }
 
 // Run ingests files, the files *.json in folders and in those below them, and "-". The record says what was done also
-// when there is an error.
+// when there is an error. It returns soon after ctx ends: a read that waits, as of a pipe, is left behind.
 func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest, error) {
 	in.done = &record.FleetIngest{Document: *record.New[record.FleetRefusal]("fleet-ingest", host.Fingerprint{}), SharedIDs: []string{}}
 	in.machines = make(map[string]bool)
 	g, gctx := errgroup.WithContext(ctx)
 	docs, entries := make(chan document, 64), make(chan *entry, 64)
-	g.Go(func() error {
+	read := make(chan error, 1)
+	go func() {
 		defer close(docs)
-		for _, path := range paths {
-			if err := in.read(gctx, path, docs); err != nil {
-				return err
-			}
+		read <- in.readAll(gctx, paths, docs)
+	}()
+	g.Go(func() error {
+		select {
+		case err := <-read:
+			return err
+		case <-gctx.Done():
+			return gctx.Err()
 		}
-		return nil
 	})
 	var workers sync.WaitGroup
 	for range runtime.GOMAXPROCS(0) {
@@ -71,6 +80,9 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 	if err == nil {
 		in.done.SharedIDs, err = in.Store.sharedIDs(ctx, in.machines)
 	}
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.over = true
 	slices.SortFunc(in.done.Rows, func(a, b record.FleetRefusal) int { return strings.Compare(a.Name, b.Name) })
 	if err != nil {
 		in.done.Stopped, in.done.Incomplete = err.Error(), true
@@ -82,6 +94,16 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 type document struct {
 	b    []byte
 	from string
+}
+
+// readAll sends the documents of paths.
+func (in *Ingest) readAll(ctx context.Context, paths []string, docs chan<- document) error {
+	for _, path := range paths {
+		if err := in.read(ctx, path, docs); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // read sends the documents of a path.
@@ -109,18 +131,16 @@ func (in *Ingest) read(ctx context.Context, path string, docs chan<- document) e
 }
 
 func (in *Ingest) readFile(ctx context.Context, file string, named bool, docs chan<- document) error {
-	// A pipe would wait for its writer, and a link in a folder of others may lead anywhere: only one that was named is followed.
-	stat := os.Lstat
-	if named {
-		stat = os.Stat
-	}
-	info, err := stat(file)
-	if err == nil && !info.Mode().IsRegular() {
-		err = errors.New("it is not a regular file")
+	// A link in a folder of others may lead anywhere: only one that was named is followed.
+	var err error
+	if !named {
+		if info, errInfo := os.Lstat(file); errInfo != nil || !info.Mode().IsRegular() {
+			err = cmp.Or(errInfo, errors.New("it is not a regular file"))
+		}
 	}
 	var f *os.File
 	if err == nil {
-		f, err = os.Open(file)
+		f, _, err = unpack.Open(file, math.MaxInt64)
 	}
 	if err != nil {
 		in.refuse(file, &refusal{record.RefusedUnreadable, unwrapPath(err)})
@@ -139,13 +159,16 @@ func unwrapPath(err error) error {
 }
 
 func (in *Ingest) readStream(ctx context.Context, r io.Reader, from string, docs chan<- document) error {
-	stream := newDocuments(r)
+	stream := newDocuments(unpack.Heard(ctx, r)) // a line, or what is no document, may have no end
 	for {
 		doc, err := stream.next()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil:
 			in.refuse(from, &refusal{record.RefusedUnreadable, unwrapPath(err)})
 			return nil
 		}
@@ -159,7 +182,17 @@ func (in *Ingest) readStream(ctx context.Context, r io.Reader, from string, docs
 
 // parse makes entries of documents, and counts those that it cannot.
 func (in *Ingest) parse(ctx context.Context, docs <-chan document, entries chan<- *entry) error {
-	for doc := range docs {
+	for {
+		var doc document
+		more := true
+		select {
+		case doc, more = <-docs:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		if !more {
+			return nil
+		}
 		e, err := newEntry(doc.b, in.Now)
 		if err != nil {
 			in.refuse(doc.from, err)
@@ -172,13 +205,15 @@ func (in *Ingest) parse(ctx context.Context, docs <-chan document, entries chan<
 			return ctx.Err()
 		}
 	}
-	return nil
 }
 
 // refuse counts a document that is not taken.
 func (in *Ingest) refuse(from string, err error) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
+	if in.over {
+		return
+	}
 	reason := record.RefusedStore
 	if r, ok := errors.AsType[*refusal](err); ok {
 		reason = r.reason
@@ -259,8 +294,7 @@ func (in *Ingest) count(batch []*entry, added int) {
 // sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one
 // identity that were seen in turns. nil stands for all machines.
 func (s *Store) sharedIDs(ctx context.Context, of map[string]bool) ([]string, error) {
-	query := `SELECT DISTINCT a.machine FROM boot a JOIN boot b ON a.machine = b.machine
-WHERE a.seen_first < b.seen_last AND b.seen_first < a.seen_last AND (a.boot <> b.boot OR a.name <> b.name)`
+	which := ""
 	var args []any
 	if of != nil && len(of) <= batchRecords { // a few, as one agent posts, are asked for by name
 		for id := range of {
@@ -269,9 +303,13 @@ WHERE a.seen_first < b.seen_last AND b.seen_first < a.seen_last AND (a.boot <> b
 		if len(args) == 0 {
 			return []string{}, nil
 		}
-		query += " AND a.machine IN " + values(1, len(args))
+		which = " WHERE machine IN " + values(1, len(args))
 	}
-	rows, err := s.db.QueryContext(ctx, query+" ORDER BY 1", args...)
+	// Sorted by when they were first seen, one overlaps another before it when it begins before the latest of those ended: each
+	// boot is looked at once, however many one machine says that it had.
+	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT machine FROM (SELECT machine, seen_first, max(seen_last) OVER
+	(PARTITION BY machine ORDER BY seen_first, seen_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM boot`+which+`) b
+WHERE seen_first < before ORDER BY 1`, args...)
 	if err != nil {
 		return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
 	}

@@ -12,6 +12,8 @@ import (
 
 	"modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/unthunk/unthunk/internal/outfile"
 )
 
 // fileName is that of a store in a folder.
@@ -36,9 +38,12 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 	case err == nil && !info.Mode().IsRegular():
 		return nil, fmt.Errorf("open store %s: it is not a regular file", path)
 	}
-	// A question reads only; writers wait for each other.
-	options := url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(30000)"}}
+	// A question reads only; writers wait for each other. The file may be of others: what its schema calls is not trusted.
+	options := url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(30000)", "trusted_schema(off)", "cell_size_check(on)"}}
 	if write {
+		if err := checkWritten(path); err != nil {
+			return nil, fmt.Errorf("open store: %w", err)
+		}
 		options.Set("mode", "rwc")
 		options.Add("_pragma", "journal_mode(truncate)")
 		options.Set("_txlock", "immediate")
@@ -56,10 +61,46 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 		ofData:     func(error) bool { return false }, // a text is any bytes
 		explain:    func(err error) error { return explainSQLite(path, err) },
 	}}
-	if err := db.PingContext(ctx); err != nil {
+	if err := vetSQLite(ctx, db); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), db.Close())
 	}
 	return s, nil
+}
+
+// checkWritten refuses to write through links of other users, and to what is of another user where everybody can write: the
+// store, or the journal that SQLite puts beside it.
+func checkWritten(path string) error {
+	return errors.Join(outfile.CheckStream(path), outfile.CheckStream(path+"-journal"))
+}
+
+// maxValue is the longest text of a store, and the longest row, in bytes: a record and its columns.
+const maxValue = 4 * maxRecord
+
+// madeUp counts what computes values where unthunk reads or writes: views, virtual tables and generated columns in place of
+// its tables, and triggers of these. A file of some bytes has as many as it likes.
+const madeUp = `WITH own(name) AS (VALUES ('unthunk_schema'), ('setup'), ('record'), ('boot'))
+SELECT (SELECT count(*) FROM pragma_table_list t JOIN own ON lower(t.name) = own.name WHERE t.type <> 'table')
+	+ (SELECT count(*) FROM own JOIN pragma_table_xinfo(own.name) c WHERE c.hidden <> 0)
+	+ (SELECT count(*) FROM sqlite_master m JOIN own ON lower(m.tbl_name) = own.name WHERE m.type = 'trigger')`
+
+// vetSQLite bounds what a connection takes, and refuses a store whose tables are not plain ones.
+func vetSQLite(ctx context.Context, db *sql.DB) error {
+	conn, err := db.Conn(ctx)
+	if err != nil {
+		return err
+	}
+	defer conn.Close() // back to the pool, which has one
+	if _, err := sqlite.Limit(conn, sqlite3.SQLITE_LIMIT_LENGTH, maxValue); err != nil {
+		return err
+	}
+	var n int
+	if err := conn.QueryRowContext(ctx, madeUp).Scan(&n); err != nil {
+		return err
+	}
+	if n > 0 {
+		return errors.New("it has views, triggers or computed columns where unthunk has its tables: it is not a store of unthunk")
+	}
+	return nil
 }
 
 // explainSQLite says what an error of SQLite means for the store.

@@ -1,0 +1,163 @@
+package fleet_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/fleet"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// repeated is a text without end.
+type repeated string
+
+func (r repeated) Read(b []byte) (int, error) {
+	n := 0
+	for n < len(b) {
+		n += copy(b[n:], r)
+	}
+	return n, nil
+}
+
+// An ingest hears its context in a stream without end, of one line or of many, and at a pipe that nobody writes to.
+func TestIngestIsStopped(t *testing.T) {
+	pipe, writer := io.Pipe()
+	t.Cleanup(func() { writer.Close() })
+	for name, in := range map[string]io.Reader{
+		"one line": repeated("\x00"), "lines": repeated("y\n"), "document": repeated("{\n  1,\n"), "pipe": pipe,
+	} {
+		s, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		stream := &interrupted{Reader: in, left: 1 << 20, do: cancel}
+		if in == pipe {
+			stream.left = 1
+			go cancel() // while it waits, or before
+		}
+		ingest := fleet.Ingest{Store: s, In: stream, Now: now}
+		done, err := ingest.Run(ctx, "-")
+		if !errors.Is(err, context.Canceled) || done.New != 0 {
+			t.Errorf("%s: %v, %+v", name, err, done)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// change runs statements in a SQLite file.
+func change(t *testing.T, where, statements string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	if _, err := db.Exec(statements); err != nil {
+		t.Fatalf("%s: %v", statements, err)
+	}
+}
+
+// A SQLite file of others in which a table computes what it has, without end or of any size, is refused before it is asked.
+func TestComputedTables(t *testing.T) {
+	const setups = `ALTER TABLE setup RENAME TO kept; CREATE VIEW setup AS `
+	for name, statements := range map[string]string{
+		"endless view": setups + `WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x AS id, kept.* FROM n, kept`,
+		"large view":   setups + `SELECT id, hex(zeroblob(400000000)) AS kernel FROM kept`,
+		"other case":   `ALTER TABLE setup RENAME TO kept; CREATE VIEW SETUP AS SELECT * FROM kept`,
+		"version":      `DROP TABLE unthunk_schema; CREATE VIEW unthunk_schema AS SELECT 1 AS version`,
+		"column":       `ALTER TABLE record ADD COLUMN more text AS (hex(zeroblob(400000000)))`,
+		"trigger":      `CREATE TRIGGER t AFTER INSERT ON boot BEGIN DELETE FROM record; END`,
+		"virtual":      `DROP TABLE boot; CREATE VIRTUAL TABLE boot USING rtree(id, seen_first, seen_last)`,
+	} {
+		where := filepath.Join(t.TempDir(), "fleet.db")
+		ingest(t, where, stream(t, machine(1, 1, nil)))
+		change(t, where, statements)
+		for _, open := range []func(context.Context, string) (*fleet.Store, error){fleet.Open, fleet.Create} {
+			s, err := open(t.Context(), where)
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), "not a store of unthunk") {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+	// What somebody adds beside the tables is nobody's business.
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	change(t, where, `CREATE VIEW kernels AS SELECT DISTINCT kernel FROM setup; CREATE TABLE mine (a)`)
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+}
+
+// A text of a store is no longer than a record can be.
+func TestLargeValue(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	change(t, where, `UPDATE setup SET kernel = hex(zeroblob(20000000))`)
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Who(t.Context(), window, nil, []string{"cpu"}); err == nil || !strings.Contains(err.Error(), "too big") {
+		t.Errorf("a text of 40 MB: %v", err)
+	}
+}
+
+// Root writes neither through another user's link in place of the journal, nor into it.
+func TestForeignJournal(t *testing.T) {
+	testutil.Root(t)
+	dir := filepath.Join(t.TempDir(), "shared")
+	victim := filepath.Join(t.TempDir(), "victim")
+	for _, err := range []error{
+		os.Mkdir(dir, 0o700), os.Chmod(dir, os.ModeSticky|0o777), os.WriteFile(victim, []byte("secret"), 0o600),
+		os.Symlink(victim, filepath.Join(dir, "fleet.db-journal")), os.Lchown(filepath.Join(dir, "fleet.db-journal"), 23_456, 23_456),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, err := fleet.Create(t.Context(), filepath.Join(dir, "fleet.db"))
+	if err == nil {
+		s.Close()
+	}
+	if b, errRead := os.ReadFile(victim); err == nil || errRead != nil || string(b) != "secret" {
+		t.Errorf("a store beside a foreign journal: %v; the file has %q now", err, b)
+	}
+}
+
+// A machine that says another boot each time costs what as many machines cost: each pair of boots compared would be 2·10⁸.
+func TestManyBoots(t *testing.T) {
+	const boots = 20_000
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	change(t, where, fmt.Sprintf(`WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < %d)
+INSERT INTO boot SELECT 'busy', x, '', 10 * x, 10 * x + 9 FROM n`, boots))
+	shared := func() []string {
+		return ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, nil, []string{"cpu"})
+		}).SharedIDs
+	}
+	if got := shared(); len(got) != 0 {
+		t.Errorf("shared: %v, want none", got)
+	}
+	change(t, where, `INSERT INTO boot VALUES ('busy', 'other', '', 15, 25)`)
+	if got := shared(); len(got) != 1 || got[0] != "busy" {
+		t.Errorf("shared: %v, want busy", got)
+	}
+}
