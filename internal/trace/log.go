@@ -23,6 +23,8 @@ const (
 	maxLines = 32 << 20
 	// maxWindow is how many instructions a window may have: 128 packets take 400 000 one by one.
 	maxWindow = 4 << 20
+	// maxWindows is how many windows a log may have: 32 slots have some 100.
+	maxWindows = 1 << 16
 	// maxAddrs is how many addresses a log may have: some 5000 are usual.
 	maxAddrs = 1 << 20
 )
@@ -146,6 +148,9 @@ func (l *log) execute() error {
 	}
 	l.pending = false
 	if l.last == l.stamp {
+		if len(l.lengths) == maxWindows {
+			return fmt.Errorf("read QEMU's log: more than %d windows", maxWindows)
+		}
 		l.cut()
 	}
 	if l.stamps < 1 || l.stamps < 2 && !l.first || l.first && l.best != nil {

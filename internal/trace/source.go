@@ -16,6 +16,8 @@ import (
 // were asked for.
 type Lines struct {
 	data *dwarf.Data
+	// table is .debug_line: the header of a unit is vetted before it is read.
+	table []byte
 	// ranges and lines are of the unit that was asked for last: a function lies in one.
 	ranges [][2]uint64
 	lines  []line
@@ -34,6 +36,9 @@ type line struct {
 const (
 	maxDebug     = 1 << 30
 	maxUnitLines = 1 << 20
+	// Packed sections unpack to about three times their length.
+	mostUnpacked  = 4
+	leastUnpacked = 64 << 20
 )
 
 // ErrNoLines is returned for a kernel without debugging information.
@@ -41,6 +46,9 @@ var ErrNoLines = errors.New("it has no debugging information (CONFIG_DEBUG_INFO)
 
 // NewLines reads the debugging information of a vmlinux of some size, in bytes.
 func NewLines(r io.ReaderAt, size int64) (*Lines, error) {
+	if err := vetTitles(r); err != nil {
+		return nil, fmt.Errorf("read debugging information: %w", err)
+	}
 	f, err := elf.NewFile(r)
 	if err != nil {
 		return nil, fmt.Errorf("read debugging information: %w", err)
@@ -62,14 +70,36 @@ func NewLines(r io.ReaderAt, size int64) (*Lines, error) {
 	switch {
 	case !found:
 		return nil, ErrNoLines
-	case sum > maxDebug:
-		return nil, fmt.Errorf("read debugging information: more than %d MiB", maxDebug>>20)
+	case sum > min(maxDebug, max(leastUnpacked, mostUnpacked*uint64(size))):
+		return nil, fmt.Errorf("read debugging information: more than %d MiB", min(maxDebug, max(leastUnpacked, mostUnpacked*uint64(size)))>>20)
 	}
-	data, err := f.DWARF()
-	if err != nil {
+	l := new(Lines)
+	if err := l.open(f); err != nil {
 		return nil, fmt.Errorf("read debugging information: %w", err)
 	}
-	return &Lines{data: data}, nil
+	return l, nil
+}
+
+// open reads all sections, when they have nothing that package dwarf takes without limit.
+func (l *Lines) open(f *elf.File) (err error) {
+	for _, s := range f.Sections {
+		switch s.Name {
+		case ".debug_info":
+			err = vetUnits(s)
+		case ".debug_line_str":
+			var b []byte
+			if b, err = s.Data(); err == nil {
+				err = vetPaths(b)
+			}
+		case ".debug_line":
+			l.table, err = s.Data()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	l.data, err = f.DWARF()
+	return err
 }
 
 // At is the source line that an address comes from; ok is unset where none is known.
@@ -93,6 +123,11 @@ func (l *Lines) At(addr uint64) (file string, number int, ok bool) {
 
 // read reads the lines of a unit, by address; what cannot be read ends them.
 func (l *Lines) read(unit *dwarf.Entry) (lines []line) {
+	dir, _ := unit.Val(dwarf.AttrCompDir).(string)
+	if at, ok := unit.Val(dwarf.AttrStmtList).(int64); !ok || at < 0 || at > int64(len(l.table)) || len(dir) > maxPath ||
+		vetHeader(l.table[at:]) != nil {
+		return nil
+	}
 	r, err := l.data.LineReader(unit)
 	if err != nil || r == nil {
 		return nil

@@ -95,7 +95,8 @@ func TestReadBad(t *testing.T) {
 		"Trace 0: [1//3/4]\n":   "no address",
 		"Trace 0: [12]\n":       "no address",
 		"Trace 0: [" + strings.Repeat("0", 17) + "/" + strings.Repeat("0", 17) + "/1]\n": "no address",
-		strings.Repeat("x", 5000): "too long",
+		strings.Repeat("x", 5000):                                 "too long",
+		strings.Repeat(logged(0xffffffff81000000), maxWindows+10): "more than 65536 windows",
 	} {
 		if _, _, err := read(log); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.40q: %v, want %q", log, err, want)

@@ -1,0 +1,205 @@
+package trace
+
+import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// Limits on what package dwarf copies or makes room for as often as debugging information says, without looking at how much
+// of it there is. The units of Debian's 6.12 are some 5000, and the largest table of files has 1000 in 100 KB.
+const (
+	maxSections = 1024
+	maxTitles   = 64 << 10 // bytes of names of sections
+	maxUnits    = 1 << 16
+	maxHeader   = 256 << 10 // bytes before the lines of a unit
+	maxFiles    = 1 << 14
+	maxPath     = 4096 // bytes
+)
+
+// vetTitles refuses section headers that package elf would take much memory for: it copies the name of each section.
+func vetTitles(r io.ReaderAt) error {
+	var head [64]byte
+	if _, err := r.ReadAt(head[:], 0); err != nil {
+		return fmt.Errorf("read its header: %w", err)
+	}
+	if head[elf.EI_CLASS] != byte(elf.ELFCLASS64) || head[elf.EI_DATA] != byte(elf.ELFDATA2LSB) {
+		return errors.New("not 64 bit, little endian")
+	}
+	at, each := binary.LittleEndian.Uint64(head[40:]), binary.LittleEndian.Uint16(head[58:])
+	n, titles := binary.LittleEndian.Uint16(head[60:]), binary.LittleEndian.Uint16(head[62:])
+	if n == 0 || n > maxSections || titles >= n || each != 64 || at > 1<<62 {
+		return fmt.Errorf("%d sections: 1 to %d are read", n, maxSections)
+	}
+	var h [64]byte
+	if _, err := r.ReadAt(h[:], int64(at)+64*int64(titles)); err != nil {
+		return fmt.Errorf("read the header of its names: %w", err)
+	}
+	packed := elf.SectionFlag(binary.LittleEndian.Uint64(h[8:]))&elf.SHF_COMPRESSED != 0
+	if length := binary.LittleEndian.Uint64(h[32:]); packed || length > maxTitles {
+		return fmt.Errorf("names of sections of %d bytes, packed %v", length, packed)
+	}
+	return nil
+}
+
+// vetUnits refuses more units than there is a file for: each takes ten times its length in memory.
+func vetUnits(s *elf.Section) error {
+	r, at := s.Open(), int64(0)
+	for n := 0; ; n++ {
+		var length uint64
+		var b [12]byte
+		if _, err := io.ReadFull(r, b[:4]); err != nil {
+			return nil // the end, or what package dwarf refuses
+		}
+		length, at = uint64(binary.LittleEndian.Uint32(b[:])), at+4
+		if length == 1<<32-1 {
+			if _, err := io.ReadFull(r, b[4:]); err != nil {
+				return nil
+			}
+			length, at = binary.LittleEndian.Uint64(b[4:]), at+8
+		}
+		if n == maxUnits {
+			return fmt.Errorf("more than %d units", maxUnits)
+		}
+		if length > s.Size {
+			return nil
+		}
+		at += int64(length)
+		if _, err := r.Seek(at, io.SeekStart); err != nil {
+			return nil
+		}
+	}
+}
+
+var errPath = fmt.Errorf("a path of more than %d bytes", maxPath)
+
+// vetPaths refuses texts that are too long for a path: one is copied for each file that is said to be there.
+func vetPaths(b []byte) error {
+	for len(b) > maxPath {
+		i := bytes.IndexByte(b, 0)
+		if i < 0 || i > maxPath {
+			return errPath
+		}
+		b = b[i+1:]
+	}
+	return nil
+}
+
+// cursor reads a table. Behind its end all is 0, and short is set.
+type cursor struct {
+	b     []byte
+	short bool
+}
+
+func (c *cursor) skip(n uint64) []byte {
+	if n > uint64(len(c.b)) {
+		c.b, c.short = nil, true
+		return nil
+	}
+	some := c.b[:n:n]
+	c.b = c.b[n:]
+	return some
+}
+
+// fixed reads a number of at most 8 bytes.
+func (c *cursor) fixed(n uint64) uint64 {
+	var b [8]byte
+	copy(b[:n], c.skip(n))
+	return binary.LittleEndian.Uint64(b[:])
+}
+
+func (c *cursor) uint() uint64 {
+	v, n := binary.Uvarint(c.b)
+	if n <= 0 {
+		c.skip(uint64(len(c.b)) + 1)
+		return 0
+	}
+	c.skip(uint64(n))
+	return v
+}
+
+// vetHeader refuses a table of lines, which begins b, whose files package dwarf would make room for without end.
+func vetHeader(b []byte) error {
+	c := &cursor{b: b}
+	wide, length := uint64(4), c.fixed(4)
+	if length == 1<<32-1 {
+		wide, length = 8, c.fixed(8)
+	}
+	if length < uint64(len(c.b)) {
+		c.b = c.b[:length]
+	}
+	version := c.fixed(2)
+	if version >= 5 {
+		c.skip(2)
+	}
+	size := c.fixed(wide)
+	switch {
+	case c.short:
+		return nil // package dwarf says so
+	case size > maxHeader:
+		return fmt.Errorf("a table of files of %d bytes", size)
+	case size < uint64(len(c.b)):
+		c.b = c.b[:size]
+	}
+	if err := vetPaths(c.b); err != nil || version < 5 {
+		return err
+	}
+	c.skip(5) // lengths of instructions, the range of lines
+	c.skip(max(c.fixed(1), 1) - 1)
+	for range 2 { // folders, files
+		var forms []uint64
+		for range c.fixed(1) {
+			c.uint() // what it is
+			forms = append(forms, c.uint())
+		}
+		n := c.uint()
+		if n > maxFiles || n > 0 && len(forms) == 0 {
+			return fmt.Errorf("a table of %d files", n)
+		}
+		for range n {
+			for _, form := range forms {
+				if err := c.form(form, wide); err != nil {
+					return err
+				}
+			}
+		}
+		if c.short {
+			return nil
+		}
+	}
+	return nil
+}
+
+// form goes behind a value in one of the forms that tables of files have (DWARF 5, 6.2.4.1 and 7.5.6).
+func (c *cursor) form(form, wide uint64) error {
+	switch form {
+	case 0x08: // string
+		if i := bytes.IndexByte(c.b, 0); i >= 0 {
+			c.skip(uint64(i) + 1)
+			return nil
+		}
+		c.skip(uint64(len(c.b)) + 1)
+	case 0x1f: // line_strp
+		c.skip(wide)
+	case 0x0b: // data1
+		c.skip(1)
+	case 0x05: // data2
+		c.skip(2)
+	case 0x06: // data4
+		c.skip(4)
+	case 0x07: // data8
+		c.skip(8)
+	case 0x1e: // data16
+		c.skip(16)
+	case 0x0f: // udata
+		c.uint()
+	case 0x09: // block
+		c.skip(c.uint())
+	default:
+		return fmt.Errorf("a table of files with values of form %#x", form)
+	}
+	return nil
+}
