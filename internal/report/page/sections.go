@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
@@ -56,10 +57,11 @@ func newView(ctx context.Context, src Source, draw bool) (*view, error) {
 // sections are the sections of a page in their order; one without blocks is left out.
 // A new section is a line here and a file with its blocks.
 func (v *viewer) sections() []section {
-	sections := []struct {
+	type unmade struct {
 		id, title string
 		blocks    func() []block
-	}{
+	}
+	sections := []unmade{
 		{"path", v.pathTitle(), v.pathBlocks},
 		{"fleet", "The fleet", v.fleetBlocks},
 		{"agent", "A machine at work", v.agentBlocks},
@@ -79,7 +81,9 @@ func (v *viewer) sections() []section {
 		{"records", "Records", v.recordBlocks},
 	}
 	if v.first != nil && v.first.Kind == "compare" {
-		sections[0], sections[1], sections[2], sections[3], sections[4] = sections[4], sections[0], sections[1], sections[2], sections[3]
+		i := slices.IndexFunc(sections, func(s unmade) bool { return s.id == "changes" })
+		changes := sections[i]
+		sections = slices.Insert(slices.Delete(sections, i, i+1), 0, changes)
 	}
 	var out []section
 	for _, s := range sections {
