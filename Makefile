@@ -63,7 +63,7 @@ race:
 # later: a history on a copy of it is bisected.
 test-kernels: missing
 	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=30m ./gate ./internal/guest ./internal/lab | go run ./internal/dev/testsum
-	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=30m -run='^TestGate' ./cmd/unthunk | go run ./internal/dev/testsum
+	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=45m -run='^Test(Gate|Rollout)' ./cmd/unthunk | go run ./internal/dev/testsum
 	[ -z "$${UNTHUNK_TREE:-}" ] || scripts/bisect "$$UNTHUNK_TREE"
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an

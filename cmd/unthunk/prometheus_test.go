@@ -76,9 +76,33 @@ func simulatedFleet(machines uint64) []*record.Agent {
 	return all
 }
 
-// prometheusOf starts a Prometheus that asks these machines for their metrics, as of the agent, and waits until it has all.
-// Queries are as of that moment: a busy machine may be late for the next.
-func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr string) []promSample) {
+// promTarget is a machine that a Prometheus asks for its metrics: its name, labels that the configuration gives it, and the metrics.
+type promTarget struct {
+	name   string
+	labels map[string]string
+	text   []byte
+}
+
+// promTargets are the metrics of machines, as the agent writes them of their records.
+func promTargets(t *testing.T, machines []*record.Agent) (targets []promTarget) {
+	t.Helper()
+	for _, doc := range machines {
+		m := agentMetrics{doc: doc}
+		if doc.Measured != nil {
+			m.measured = doc
+		}
+		text, err := m.text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		targets = append(targets, promTarget{name: doc.Machine.Name, text: text})
+	}
+	return targets
+}
+
+// prometheusOf starts a Prometheus that asks these machines for their metrics and has files of rules, and waits until it has all
+// machines. It returns its address, and that moment: queries are as of it, as a busy machine may be late for the next.
+func prometheusOf(t *testing.T, machines []promTarget, rules ...string) (address string, at time.Time) {
 	t.Helper()
 	program, err := exec.LookPath("prometheus")
 	if err != nil {
@@ -90,30 +114,30 @@ func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr strin
 			http.NotFound(w, r)
 			return
 		}
-		m := agentMetrics{doc: machines[n]}
-		if m.doc.Measured != nil {
-			m.measured = m.doc
-		}
-		b, err := m.text()
-		if err != nil {
-			t.Error(err)
-		}
-		w.Write(b)
+		w.Write(machines[n].text)
 	}))
 	t.Cleanup(agents.Close)
 	config := strings.Builder{}
-	config.WriteString("global: {scrape_interval: 5s, scrape_timeout: 5s}\nscrape_configs:\n")
+	config.WriteString("global: {scrape_interval: 5s, scrape_timeout: 5s}\nrule_files:\n")
+	for _, file := range rules {
+		fmt.Fprintf(&config, "- %s\n", file)
+	}
+	config.WriteString("scrape_configs:\n")
 	for i, m := range machines {
-		fmt.Fprintf(&config, "- job_name: m%d\n  metrics_path: /%d\n  static_configs: [{targets: ['%s'], labels: {instance: %s}}]\n"+
+		labels := "instance: " + m.name
+		for _, name := range sortedKeys(m.labels) {
+			labels += ", " + name + ": " + m.labels[name]
+		}
+		fmt.Fprintf(&config, "- job_name: m%d\n  metrics_path: /%d\n  static_configs: [{targets: ['%s'], labels: {%s}}]\n"+
 			"  metric_relabel_configs: [{target_label: job, replacement: unthunk}]\n",
-			i, i, strings.TrimPrefix(agents.URL, "http://"), m.Machine.Name)
+			i, i, strings.TrimPrefix(agents.URL, "http://"), labels)
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address := freeAddress(t)
+	address = freeAddress(t)
 	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
 		"--web.listen-address="+address)
 	var log strings.Builder
@@ -131,7 +155,7 @@ func prometheusOf(t *testing.T, machines []*record.Agent) (query func(expr strin
 			at := time.Now()
 			got := promQuery(t, address, "count(unthunk_host_info)", at)
 			if len(got) == 1 && got[0].value == float64(len(machines)) {
-				return func(expr string) []promSample { return promQuery(t, address, expr, at) }
+				return address, at
 			}
 		}
 		if time.Now().After(deadline) {
@@ -213,7 +237,8 @@ func TestDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 	machines := simulatedFleet(40)
-	query := prometheusOf(t, machines)
+	address, at := prometheusOf(t, promTargets(t, machines))
+	query := func(expr string) []promSample { return promQuery(t, address, expr, at) }
 	store := filepath.Join(t.TempDir(), "fleet.db")
 	who, odd := askFleet(t, store, machines)
 	asked := 0
