@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -103,9 +104,14 @@ func (p Post) Add(name string, b []byte) (dropped int, err error) {
 	return dropped, nil
 }
 
-// waiting are the records in the spool, the oldest first: their names begin with the time.
+// waiting are the records in the spool, the oldest first: their names begin with the time. What is no regular file is none: a
+// link would lead to what others may not see, and a pipe would hold up the records behind it.
 func (p Post) waiting() ([]string, error) {
-	return filepath.Glob(filepath.Join(globEscaper.Replace(p.Spool), "*.json"))
+	files, err := filepath.Glob(filepath.Join(globEscaper.Replace(p.Spool), "*.json"))
+	return slices.DeleteFunc(files, func(file string) bool {
+		info, err := os.Lstat(file)
+		return err != nil || !info.Mode().IsRegular()
+	}), err
 }
 
 var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 // server takes records, unless its answer is another one.
@@ -167,5 +169,27 @@ func TestPostCheck(t *testing.T) {
 		if err != nil && strings.Contains(err.Error(), "secret") {
 			t.Errorf("%+v: the error has the password: %v", test.p, err)
 		}
+	}
+}
+
+// A link in the spool is not sent, and neither it nor a pipe holds up the records behind it.
+func TestSpoolOfOthers(t *testing.T) {
+	s := newServer(t)
+	p := Post{URL: s.URL, Spool: t.TempDir()}
+	secret := filepath.Join(t.TempDir(), "secret")
+	for _, err := range []error{
+		os.WriteFile(secret, []byte("secret"), 0o600),
+		os.Symlink(secret, filepath.Join(p.Spool, "1.json")),
+		unix.Mkfifo(filepath.Join(p.Spool, "2.json"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.Add("3.json", []byte("record")); err != nil {
+		t.Fatal(err)
+	}
+	if sent, err := p.Send(t.Context()); err != nil || sent != 1 || !slices.Equal(s.got, []string{"record"}) || p.Waiting() != 0 {
+		t.Errorf("%d sent, %v: the server has %q, %d wait", sent, err, s.got, p.Waiting())
 	}
 }
