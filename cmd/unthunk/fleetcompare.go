@@ -24,11 +24,12 @@ func newFleetCompare(s std) *cobra.Command {
 		Short: "Say what canaries pay more than the base: machines are the sample",
 		Long: `Say what canaries pay more than the base. Machines are the sample, not rounds: one machine is
 one number, its newest record on that side. Where six machines or more were on both sides, each is
-compared with itself; else canaries with machines of the base of the same CPU and hypervisor.
-Verdicts are those of unthunk compare. Each row says how many canaries would show 1 %.
+compared with itself; else canaries with six or more machines of the base of the same CPU and
+hypervisor. Verdicts are those of unthunk compare. Each row says how many canaries would show 1 %.
 
-The exit code is 3 when an indirect call or a redirect of the canaries is slower by more than the
-threshold, with confidence, and 1 when that cannot be told of each redirect.`,
+The exit code is 3 when a call or a redirect of the canaries is slower by more than the threshold,
+with confidence, and 1 when that cannot be told of each redirect. A direct call counts where the
+two sides return otherwise.`,
 		Example: `  unthunk fleet compare --store fleet.db --base kernel=6.12 --canary kernel=6.18
   unthunk fleet compare --store fleet.db --base label:on=a --canary label:on=b`,
 		Args: noArgs,

@@ -1,6 +1,7 @@
 package conclusion
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
@@ -31,9 +32,11 @@ func FleetCompare(doc *record.FleetCompare) string {
 	switch outcomes := redirectOutcomes(doc); {
 	case doc.Regressed():
 		said = fmt.Sprintf("slower than the base by more than %s %%", stat.FormatPercent(doc.Threshold))
+	case FleetUntold(doc) != "" && outcomes[stat.Slower]:
+		said = fmt.Sprintf("slower than the base, by more than %s %% or not: cannot be told", stat.FormatPercent(doc.Threshold))
 	case FleetUntold(doc) != "":
 	case outcomes[stat.Slower]:
-		said = fmt.Sprintf("slower than the base, by no more than %s %% as far as can be told", stat.FormatPercent(doc.Threshold))
+		said = fmt.Sprintf("slower than the base, by no more than %s %%", stat.FormatPercent(doc.Threshold))
 	case outcomes[stat.Faster]:
 		said = "faster than the base"
 	default:
@@ -58,26 +61,46 @@ func redirectOutcomes(doc *record.FleetCompare) map[string]bool {
 	return found
 }
 
-// FleetUntold says why a comparison does not answer whether a redirect takes longer; it is empty when it does.
+// FleetUntold says why a comparison does not answer whether a redirect takes longer, by more than the threshold; it is empty
+// when it does.
 func FleetUntold(doc *record.FleetCompare) string {
-	outcomes := redirectOutcomes(doc)
-	if doc.Regressed() || len(outcomes) > 0 && !outcomes[""] && !outcomes[stat.CannotTell] {
+	if doc.Regressed() {
 		return ""
 	}
+	redirects := 0
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
-		outcome, _, _ := strings.Cut(row.Verdict, " (")
-		switch {
-		case !strings.HasPrefix(row.Name, "redirect/"):
-		case row.Missing != "":
-			return row.Name + ": " + row.Missing
-		case outcome == stat.CannotTell && row.Needed != nil:
-			return fmt.Sprintf("%s: cannot tell: %d canaries would show 1 %%", row.Name, *row.Needed)
-		case outcome == stat.CannotTell:
-			return row.Name + ": cannot tell: the base has too few machines to show 1 % by any number of canaries"
+		if !strings.HasPrefix(row.Name, "redirect/") {
+			continue
+		}
+		redirects++
+		if why := untold(row, doc.Threshold); why != "" {
+			return row.Name + ": " + why
 		}
 	}
+	switch {
+	case redirects > 0:
+		return ""
+	case doc.Unmatched > 0 && doc.Unmatched == doc.CanaryMachines:
+		return fmt.Sprintf("no canary has %d machines of the base of its CPU and hypervisor", stat.MinRounds)
+	}
 	return "no machine of both sides has measured a redirect"
+}
+
+// untold says why a row does not answer whether it takes longer by more than a threshold.
+func untold(row *record.FleetCompareRow, threshold float64) string {
+	outcome, _, _ := strings.Cut(row.Verdict, " (")
+	switch d := row.Difference; {
+	case d == nil || outcome == "":
+		return cmp.Or(row.Missing, "there is no difference")
+	case outcome == stat.Slower && !(d.High <= threshold):
+		return fmt.Sprintf("slower by %.1f to %.1f %%: whether by more than %s %% cannot be told", d.Low, d.High, stat.FormatPercent(threshold))
+	case outcome == stat.CannotTell && row.Needed != nil:
+		return fmt.Sprintf("cannot tell: %d canaries would show 1 %%", *row.Needed)
+	case outcome == stat.CannotTell:
+		return "cannot tell: the base has too few machines to show 1 % by any number of canaries"
+	}
+	return ""
 }
 
 // FleetNotes are what answers leave out, or cannot know, a sentence each.

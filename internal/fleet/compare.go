@@ -1,9 +1,11 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"strings"
 
@@ -23,6 +25,9 @@ type Comparison struct {
 
 // visible is the difference that Needed is about, in percent.
 const visible = 1
+
+// returnField is how functions return.
+const returnField = "return"
 
 // matchFields are those in which a canary is like the machines of the base that it is compared with.
 var matchFields = []string{"cpu", "virtual"}
@@ -84,7 +89,7 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 		if row == nil {
 			continue
 		}
-		row.Reference = name == directRow
+		row.Reference = name == directRow && returnAlike(pairs)
 		if d != nil && !row.Reference {
 			judged, of = append(judged, *d), append(of, len(doc.Rows))
 		}
@@ -105,14 +110,17 @@ func finish(doc *record.FleetCompare, row *record.FleetCompareRow, needed func(d
 	d := row.Difference
 	if d == nil || math.IsNaN(d.Median) {
 		row.Difference = nil
-		row.Missing = fmt.Sprintf("%d and %d machines: %d of each side have to have the number", row.Base.N, row.Canary.N, stat.MinRounds)
+		row.Missing = fmt.Sprintf("%d and %d machines have the number: %d of each side have to", row.Base.N, row.Canary.N, stat.MinRounds)
+		if doc.Design == "unpaired" {
+			row.Missing += ", of the base as many of each CPU and hypervisor"
+		}
 		return
 	}
 	row.Verdict = stat.Verdict(*d, doc.Threshold)
 	row.Needed = needed(d, row.Base.N, row.Canary.N)
 	switch beyond := stat.Beyond(*d, doc.Threshold); {
 	case row.Reference && beyond:
-		doc.Warn(row.Name, "a direct call, which no kernel makes dearer, takes longer too: the machines or their clocks changed")
+		doc.Warn(row.Name, "a direct call takes longer too, and both sides return alike: the machines or their clocks changed")
 	case beyond:
 		row.Regression = true
 	}
@@ -145,25 +153,50 @@ func sides(all []Machine, c Comparison) (pairs []pair, both []Machine) {
 	return pairs, both
 }
 
-// matched leaves out canaries that no machine of the base is like. A machine of both sides is a canary only.
+// matched leaves out canaries that fewer than [stat.MinRounds] machines of the base are like: the error of these few would be in
+// each of them. It leaves out machines of the base that no canary is like, too. A machine of both sides is a canary only.
 func matched(pairs []pair) (kept []pair, left int) {
-	like := make(map[string]bool)
-	for _, p := range pairs {
-		if p.base != nil && p.canary == nil {
-			like[p.base.Setup.key(matchFields)] = true
-		}
-	}
+	base, canaries := make(map[string]int), make(map[string]int)
 	for _, p := range pairs {
 		if p.canary != nil {
-			p.base = nil
-			if !like[p.canary.Setup.key(matchFields)] {
-				left++
-				continue
-			}
+			canaries[p.canary.Setup.key(matchFields)]++
+		} else {
+			base[p.base.Setup.key(matchFields)]++
 		}
-		kept = append(kept, p)
+	}
+	for _, p := range pairs {
+		switch {
+		case p.canary == nil && canaries[p.base.Setup.key(matchFields)] == 0:
+		case p.canary == nil:
+			kept = append(kept, p)
+		case base[p.canary.Setup.key(matchFields)] < stat.MinRounds:
+			left++
+		default:
+			kept = append(kept, pair{canary: p.canary})
+		}
 	}
 	return kept, left
+}
+
+// returnAlike tells whether a function returns on canaries as on the machines that they are compared with. A direct call, too,
+// returns through a thunk where there is one, as against SRSO and ITS.
+func returnAlike(pairs []pair) bool {
+	returns := make(map[string]string) // by CPU and hypervisor
+	for _, p := range pairs {
+		if p.base != nil && p.canary != nil {
+			if p.base.Setup.Value(returnField) != p.canary.Setup.Value(returnField) {
+				return false
+			}
+			continue
+		}
+		setup := cmp.Or(p.base, p.canary).Setup
+		key, value := setup.key(matchFields), setup.Value(returnField)
+		if known, ok := returns[key]; ok && known != value {
+			return false
+		}
+		returns[key] = value
+	}
+	return true
 }
 
 // isPrice tells whether a number may be 0 or negative.
@@ -197,52 +230,58 @@ func comparePaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.Di
 	return row, &d
 }
 
+// stratum are the numbers of machines of one CPU and hypervisor.
+type stratum struct{ base, canary []float64 }
+
 // compareUnpaired compares canaries with a base of other machines: each number as far as it lies from the median of the base
-// of its CPU and hypervisor, so that a side with more of one CPU is not taken for a difference.
+// of its CPU and hypervisor, so that a side with more of one CPU is not taken for a difference. Of a CPU and hypervisor are
+// compared at least [stat.MinRounds] machines of the base with at least one canary.
 func compareUnpaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.Difference) {
-	strata := make(map[string][]float64)
+	strata := make(map[string]*stratum)
+	of := func(m *Machine) *stratum {
+		key := m.Setup.key(matchFields)
+		if strata[key] == nil {
+			strata[key] = new(stratum)
+		}
+		return strata[key]
+	}
+	var all stratum
 	for _, p := range pairs {
 		if x := p.base.number(name); !math.IsNaN(x) {
-			key := p.base.Setup.key(matchFields)
-			strata[key] = append(strata[key], x)
+			of(p.base).base, all.base = append(of(p.base).base, x), append(all.base, x)
+		}
+		if x := p.canary.number(name); !math.IsNaN(x) {
+			of(p.canary).canary, all.canary = append(of(p.canary).canary, x), append(all.canary, x)
 		}
 	}
-	var base, canary, baseOff, canaryOff []float64
-	for _, xs := range strata {
-		base = append(base, xs...)
+	maps.DeleteFunc(strata, func(_ string, s *stratum) bool { return len(s.base) < stat.MinRounds || len(s.canary) == 0 })
+	var compared, off stratum
+	for _, s := range strata {
+		compared.base, compared.canary = append(compared.base, s.base...), append(compared.canary, s.canary...)
 	}
-	level := stat.Median(base)
-	off := func(x, median float64) float64 {
-		if isPrice(name) {
-			return x - median + level
+	if min(len(compared.base), len(compared.canary)) < stat.MinRounds {
+		return newRow(name, all.base, all.canary), nil
+	}
+	level := stat.Median(compared.base)
+	for _, s := range strata {
+		median := stat.Median(s.base)
+		relative := func(xs []float64) []float64 {
+			to := make([]float64, len(xs))
+			for i, x := range xs {
+				to[i] = x / median * level
+				if isPrice(name) {
+					to[i] = x - median + level
+				}
+			}
+			return to
 		}
-		return x / median * level
+		off.base, off.canary = append(off.base, relative(s.base)...), append(off.canary, relative(s.canary)...)
 	}
-	medians := make(map[string]float64)
-	for key, xs := range strata {
-		medians[key] = stat.Median(xs)
-		for _, x := range xs {
-			baseOff = append(baseOff, off(x, medians[key]))
-		}
-	}
-	for _, p := range pairs {
-		x := p.canary.number(name)
-		if math.IsNaN(x) {
-			continue
-		}
-		if median, ok := medians[p.canary.Setup.key(matchFields)]; ok {
-			canary, canaryOff = append(canary, x), append(canaryOff, off(x, median))
-		}
-	}
-	row := newRow(name, base, canary)
-	if row == nil || min(len(base), len(canary)) < stat.MinRounds {
-		return row, nil
-	}
-	d := stat.Independent(baseOff, canaryOff)
+	d := stat.Independent(off.base, off.canary)
 	if isPrice(name) {
-		d = stat.IndependentPrices(baseOff, canaryOff)
+		d = stat.IndependentPrices(off.base, off.canary)
 	}
-	return row, &d
+	return newRow(name, compared.base, compared.canary), &d
 }
 
 // neededPaired is how many machines on both sides would show a difference of [visible]: what can be seen shrinks with the

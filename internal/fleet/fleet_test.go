@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
@@ -351,6 +352,86 @@ func TestCompare(t *testing.T) {
 				t.Errorf("canaries to show 1 %%: %v", n)
 			}
 		})
+	}
+}
+
+// kernels are the sides of a comparison of two kernels.
+var kernels = fleet.Comparison{
+	Window: window, Threshold: 2,
+	Base: fleet.Where{{Field: "kernel", Value: "6.18"}}, Canary: fleet.Where{{Field: "kernel", Value: "6.19"}},
+}
+
+// compared is the answer of a fleet of these records.
+func compared(t *testing.T, c fleet.Comparison, all ...*record.Agent) *record.FleetCompare {
+	t.Helper()
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, all...))
+	return ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetCompare, error) { return s.Compare(ctx, c) })
+}
+
+// compareRow is the row of that name, nil when there is none.
+func compareRow(doc *record.FleetCompare, name string) *record.FleetCompareRow {
+	if i := slices.IndexFunc(doc.Rows, func(r record.FleetCompareRow) bool { return r.Name == name }); i >= 0 {
+		return &doc.Rows[i]
+	}
+	return nil
+}
+
+// Canaries of a CPU of which the base has a machine or a few are not judged by these: what is odd in them would be in all canaries.
+func TestCompareFewOfBase(t *testing.T) {
+	for _, few := range []int{1, stat.MinRounds - 1} {
+		var all []*record.Agent
+		add := func(n int, kernel, cpu string, ns float64) {
+			all = append(all, machine(uint64(n), 1, func(a *record.Agent) {
+				a.Host.Kernel, a.Host.CPU = kernel, cpu
+				redirect(a, ns*(1+float64(n%5)/1000))
+			}))
+		}
+		for n := range 20 {
+			add(n, "6.18", "many", 100)
+			add(100+n, "6.19", "few", 100) // as fast as the others, and slower than the few
+			if n < few {
+				add(200+n, "6.18", "few", 80)
+			}
+		}
+		got := compared(t, kernels, all...)
+		if got.Regressed() || got.Unmatched != 20 || conclusion.FleetUntold(got) == "" {
+			t.Errorf("%d of the base: %d unmatched, regressed %v, %+v", few, got.Unmatched, got.Regressed(), got.Rows)
+		}
+		for n := range 10 {
+			add(300+n, "6.19", "many", 110)
+		}
+		got = compared(t, kernels, all...)
+		row := compareRow(got, "redirect/bulk=16")
+		if row == nil || !row.Regression || row.Base.N != 20 || row.Canary.N != 10 || math.Abs(row.Difference.Median-10) > 1 {
+			t.Errorf("%d of the base, and canaries like many: %+v", few, row)
+		}
+	}
+}
+
+// A direct call is a check where both sides return alike. Where a rollout makes returns dearer, its price counts.
+func TestCompareReturns(t *testing.T) {
+	for _, both := range []bool{true, false} {
+		for _, thunk := range []string{"ret", "srso_return_thunk"} {
+			var all []*record.Agent
+			for n := range uint64(20) {
+				side := func(daysAgo float64, kernel, thunk string, ns float64) {
+					all = append(all, machine(n+uint64(daysAgo)*uint64(100*fleet.BoolInt(!both)), daysAgo, func(a *record.Agent) {
+						a.Host.Kernel, a.Host.ReturnThunk = kernel, thunk
+						x := ns + float64(n)/1000
+						a.Price("direct-call").Price = &stat.Quantity{Median: x, Low: x - 0.1, High: x + 0.1, N: 7, Unit: "ns"}
+					}))
+				}
+				side(9, "6.18", "ret", 1.2)
+				side(1, "6.19", thunk, 1.5)
+			}
+			got := compared(t, kernels, all...)
+			row := compareRow(got, "direct-call")
+			alike := thunk == "ret"
+			if row.Reference != alike || row.Regression == alike || got.Regressed() == alike || (len(got.Warnings) > 0) != alike {
+				t.Errorf("%s, %s: %+v, %+v", got.Design, thunk, row, got.Warnings)
+			}
+		}
 	}
 }
 

@@ -153,7 +153,7 @@ type FleetCompare struct {
 	Paired         int `json:"paired"`
 	// Design is "paired" when machines are compared with themselves, else "unpaired".
 	Design string `json:"design"`
-	// Unmatched are canaries without a machine of the base of the same CPU and hypervisor; they are left out.
+	// Unmatched are canaries that fewer than six machines of the base are like in CPU and hypervisor; they are left out.
 	Unmatched int `json:"unmatched"`
 	// Threshold in percent.
 	Threshold float64 `json:"threshold"`
@@ -170,7 +170,7 @@ type FleetCompareRow struct {
 	Difference *stat.Difference `json:"difference"`
 	// Verdict is in the words of [stat.Verdict]; empty without a difference.
 	Verdict string `json:"verdict,omitempty"`
-	// Reference is set for the control, which no kernel change moves: it does not count.
+	// Reference is set for the direct call where both sides return alike: no kernel makes it dearer then, and it does not count.
 	Reference bool `json:"reference"`
 	// Regression is set when the canaries are slower by more than the threshold, with confidence.
 	Regression bool `json:"regression"`

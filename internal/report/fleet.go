@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -154,11 +155,15 @@ func FleetCompare(w io.Writer, opts Options, doc *record.FleetCompare) error {
 	p.verdictTable(t, t.fits(p.width))
 	notes.write(p)
 	if n := doc.Unmatched; n > 0 {
-		p.wrap("! ", fmt.Sprintf("%s left out: no machine of the base has that CPU and hypervisor",
-			map[bool]string{true: "1 canary is", false: fmt.Sprintf("%d canaries are", n)}[n == 1]))
+		p.wrap("! ", fmt.Sprintf("%s left out: fewer than %d machines of the base have that CPU and hypervisor",
+			map[bool]string{true: "1 canary is", false: fmt.Sprintf("%d canaries are", n)}[n == 1], stat.MinRounds))
 	}
 	fmt.Fprintln(&p.buf)
-	p.wrap("", fmt.Sprintf("Machines are the sample; intervals hold at 95 %% for all rows but direct-call, which is there as a check. "+
-		"Threshold: %s %%.", stat.FormatPercent(doc.Threshold)))
+	rows := "all rows together"
+	if slices.ContainsFunc(doc.Rows, func(row record.FleetCompareRow) bool { return row.Reference }) {
+		rows = "all rows but direct-call, which is there as a check"
+	}
+	p.wrap("", fmt.Sprintf("Machines are the sample; intervals hold at 95 %% for %s. Threshold: %s %%.", rows,
+		stat.FormatPercent(doc.Threshold)))
 	return p.flush(w)
 }

@@ -89,14 +89,14 @@ func FleetCompare() *record.FleetCompare {
 			record.FleetCompareRow{Name: "callback/loop", Base: overMachines(8.2, 0.1, 20), Canary: overMachines(8.3, 0.1, 20),
 				Difference: d(1.2, 2, 0.4, 3), Verdict: stat.CannotTell},
 			record.FleetCompareRow{Name: "redirect/bulk=1", Base: overMachines(343, 9, 4), Canary: overMachines(350, 9, 3),
-				Missing: "4 and 3 machines: 6 of each side have to have the number"},
+				Missing: "4 and 3 machines have the number: 6 of each side have to"},
 			record.FleetCompareRow{Name: "redirect/bulk=16", Base: overMachines(99.9, 1, 20), Canary: overMachines(107, 1, 20),
 				Difference: d(7.1, 0.7, 0.0001, 0.8), Verdict: stat.Slower, Regression: true, Needed: &needed}),
 		FleetHead: fleetHead(), Base: "kernel=6.12.57", Canary: "kernel=6.18.5", BaseMachines: 1180, CanaryMachines: 24, Paired: 20,
 		Design: "paired", Unmatched: 1, Threshold: 2,
 	}
 	doc.Where = ""
-	doc.Warn("direct-call", "a direct call, which no kernel makes dearer, takes longer too: the machines or their clocks changed")
+	doc.Warn("direct-call", "a direct call takes longer too, and both sides return alike: the machines or their clocks changed")
 	return doc
 }
 
