@@ -19,6 +19,12 @@ func SetVersion(ctx context.Context, where string, version int) error {
 	return err
 }
 
+// CloseConnections makes the next question open another connection.
+func CloseConnections(s *Store) {
+	s.db.SetMaxIdleConns(-1)
+	s.db.SetMaxIdleConns(1)
+}
+
 // LimitPages makes a SQLite database full at so many pages, for as long as it is open.
 func LimitPages(ctx context.Context, s *Store, pages int) error {
 	_, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))

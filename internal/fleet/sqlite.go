@@ -3,6 +3,7 @@ package fleet
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
 	"net/url"
@@ -48,10 +49,11 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 		options.Add("_pragma", "journal_mode(truncate)")
 		options.Set("_txlock", "immediate")
 	}
-	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: options.Encode()}).String())
+	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: options.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
+	db := sql.OpenDB(bounded{connector})
 	db.SetMaxOpenConns(1)
 	s := &Store{db, engine{
 		name:       "sqlite",
@@ -78,23 +80,51 @@ const maxValue = 4 * maxRecord
 
 // madeUp counts what computes values where unthunk reads or writes: views, virtual tables and generated columns in place of
 // its tables, and triggers of these. A file of some bytes has as many as it likes.
-const madeUp = `WITH own(name) AS (VALUES ('unthunk_schema'), ('setup'), ('record'), ('boot'))
+const madeUp = `WITH own(name) AS (VALUES ('unthunk_schema'), ('setup'), ('record'), ('latest'), ('boot'))
 SELECT (SELECT count(*) FROM pragma_table_list t JOIN own ON lower(t.name) = own.name WHERE t.type <> 'table')
 	+ (SELECT count(*) FROM own JOIN pragma_table_xinfo(own.name) c WHERE c.hidden <> 0)
 	+ (SELECT count(*) FROM sqlite_master m JOIN own ON lower(m.tbl_name) = own.name WHERE m.type = 'trigger')`
 
-// vetSQLite bounds what a connection takes, and refuses a store whose tables are not plain ones.
-func vetSQLite(ctx context.Context, db *sql.DB) error {
-	conn, err := db.Conn(ctx)
+// bounded makes connections that take no text and no row of more than [maxValue]. database/sql makes another in place of one whose
+// question was interrupted.
+type bounded struct{ driver.Connector }
+
+func (b bounded) Connect(ctx context.Context) (driver.Conn, error) {
+	c, err := b.Connector.Connect(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer conn.Close() // back to the pool, which has one
-	if _, err := sqlite.Limit(conn, sqlite3.SQLITE_LIMIT_LENGTH, maxValue); err != nil {
-		return err
+	db := sql.OpenDB(lent{b.Connector, c}) // the limit is set by a connection of database/sql only
+	conn, err := db.Conn(ctx)
+	if err == nil {
+		_, err = sqlite.Limit(conn, sqlite3.SQLITE_LIMIT_LENGTH, maxValue)
+		err = errors.Join(err, conn.Close())
 	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
+	return c, nil
+}
+
+// lent makes one connection, which stays open when it is closed.
+type lent struct {
+	driver.Connector
+	conn driver.Conn
+}
+
+func (l lent) Connect(context.Context) (driver.Conn, error) { return lentConn{l.conn}, nil }
+
+type lentConn struct{ driver.Conn }
+
+func (lentConn) Close() error { return nil }
+
+// Unwrap is for [sqlite.Limit].
+func (l lentConn) Unwrap() driver.Conn { return l.Conn }
+
+// vetSQLite refuses a store whose tables are not plain ones.
+func vetSQLite(ctx context.Context, db *sql.DB) error {
 	var n int
-	if err := conn.QueryRowContext(ctx, madeUp).Scan(&n); err != nil {
+	if err := db.QueryRowContext(ctx, madeUp).Scan(&n); err != nil {
 		return err
 	}
 	if n > 0 {
