@@ -49,8 +49,9 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 		Document: *record.New[record.FleetCompareRow]("fleet-compare", host.Fingerprint{}),
 		Base:     c.Base.String(), Canary: c.Canary.String(), Threshold: c.Threshold, Design: "unpaired",
 	}
-	pairs, both := sides(all, c)
-	if doc.FleetHead, err = s.head(ctx, c.Window, nil, both); err != nil {
+	pairs, both, unmeasured := sides(all, c)
+	asked := func(s *Setup) bool { return c.Base.Holds(s) || c.Canary.Holds(s) }
+	if doc.FleetHead, err = s.head(ctx, c.Window, append(both, unmeasured...), asked); err != nil {
 		return nil, err
 	}
 	var paired []pair
@@ -126,19 +127,29 @@ func finish(doc *record.FleetCompare, row *record.FleetCompareRow, needed func(d
 	}
 }
 
-// sides are the machines of the two sides that have a number, with the newest record of each, and all of these records.
-func sides(all []Machine, c Comparison) (pairs []pair, both []Machine) {
+// sides are the machines of the two sides that have a number, with the newest such record of each, and all of these records;
+// unmeasured are records of machines that have none on a side on which they were.
+func sides(all []Machine, c Comparison) (pairs []pair, both, unmeasured []Machine) {
 	for i := 0; i < len(all); {
-		var p pair
+		var p, without pair
 		id := all[i].ID
 		for ; i < len(all) && all[i].ID == id; i++ {
-			switch m := &all[i]; {
-			case !m.Measured():
-			case p.base == nil && c.Base.Holds(m.Setup):
-				p.base = m
-			case p.canary == nil && c.Canary.Holds(m.Setup):
-				p.canary = m
+			m, into := &all[i], &p
+			if !m.Measured() {
+				into = &without
 			}
+			switch {
+			case into.base == nil && c.Base.Holds(m.Setup):
+				into.base = m
+			case into.canary == nil && c.Canary.Holds(m.Setup):
+				into.canary = m
+			}
+		}
+		if p.base == nil && without.base != nil {
+			unmeasured = append(unmeasured, *without.base)
+		}
+		if p.canary == nil && without.canary != nil {
+			unmeasured = append(unmeasured, *without.canary)
 		}
 		if p.base != nil {
 			both = append(both, *p.base)
@@ -150,7 +161,7 @@ func sides(all []Machine, c Comparison) (pairs []pair, both []Machine) {
 			pairs = append(pairs, p)
 		}
 	}
-	return pairs, both
+	return pairs, both, unmeasured
 }
 
 // matched leaves out canaries that fewer than [stat.MinRounds] machines of the base are like: the error of these few would be in

@@ -2,6 +2,7 @@ package fleet_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"io"
@@ -214,6 +215,64 @@ func TestTwoAtOnce(t *testing.T) {
 			t.Errorf("%+v and %+v", a, b)
 		}
 	})
+}
+
+// An ingest takes the records of a batch in their order: a writer that has a later one does not have an earlier one, so that none
+// of the two waits for ever. Here another transaction has the first, and takes the last when the ingest waits.
+func TestWritersInOrder(t *testing.T) {
+	where := pgserver.Start(t).Database(t, "fleet")
+	ingest(t, where, many(t, 1))
+	db, err := sql.Open("pgx", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	tx, err := db.BeginTx(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func(run string) {
+		t.Helper()
+		if _, err := tx.ExecContext(t.Context(), `INSERT INTO record SELECT $1, machine, name, boot, at, kind, ingested, setup, clock, measured,
+	refused, control, direct_call, call_1, call_2, call_3, redirect_1, redirect_16, redirect_64, doc FROM record LIMIT 1`, run); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var all []*record.Agent
+	for n := range uint64(100) {
+		a := machine(n, 1, nil)
+		a.Run = fmt.Sprintf("ORDER%03d", 99-n)
+		all = append(all, a)
+	}
+	take("ORDER000")
+	done := make(chan error, 1)
+	text := stream(t, all...)
+	go func() {
+		s, err := fleet.Create(t.Context(), where)
+		if err == nil {
+			in := fleet.Ingest{Store: s, Now: now, In: strings.NewReader(text)}
+			_, err = in.Run(t.Context(), "-")
+			err = errors.Join(err, s.Close())
+		}
+		done <- err
+	}()
+	for waits := 0; waits == 0; time.Sleep(time.Millisecond) {
+		if err := db.QueryRowContext(t.Context(), "SELECT count(*) FROM pg_locks WHERE NOT granted").Scan(&waits); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			t.Fatalf("the ingest did not wait: %v", err)
+		default:
+		}
+	}
+	take("ORDER099")
+	if err := tx.Commit(); err != nil {
+		t.Error(err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
 }
 
 // Folders are read with those below them; files that are no records, hidden or no files are passed over or counted.

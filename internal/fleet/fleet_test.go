@@ -253,6 +253,72 @@ func TestClocksAndIdentities(t *testing.T) {
 	})
 }
 
+// Runs of one boot with a name and without are of one machine. An answer names what is shared and left out of its own machines
+// and time only.
+func TestNotesAreOfTheQuestion(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		anonymous := func(a *record.Agent) { a.Machine.Name = "" }
+		other := func(a *record.Agent) { a.Machine.Boot = strings.Repeat("a", 32) }
+		rack := func(a *record.Agent) { a.Machine.Labels = map[string]string{"rack": "r13"} }
+		ingest(t, where, stream(t,
+			machine(1, 9, nil), machine(1, 8, anonymous), machine(1, 7, nil),
+			machine(2, 9, nil), machine(2, 8, func(a *record.Agent) { anonymous(a); other(a) }), machine(2, 7, nil), // two machines
+			machine(3, 90, nil), machine(3, 80, other), machine(3, 70, nil), machine(3, 1, nil), // were two
+			machine(4, 20000, rack), machine(5, 1, rack),
+		))
+		who := func(condition fleet.Where, days int) *record.FleetWho {
+			w := fleet.Window{Until: now, Since: time.Duration(days) * 24 * time.Hour}
+			return ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+				return s.Who(ctx, w, condition, []string{"cpu"})
+			})
+		}
+		all, long, one := who(nil, 30), who(nil, 100), who(fleet.Where{{Field: "label:rack", Value: "r13"}}, 100)
+		if len(all.SharedIDs) != 1 || !strings.HasPrefix(all.SharedIDs[0], "00000002") || all.WrongClock != 1 {
+			t.Errorf("of a month: %v, %d with a wrong clock", all.SharedIDs, all.WrongClock)
+		}
+		if len(long.SharedIDs) != 2 {
+			t.Errorf("of 100 days: %v", long.SharedIDs)
+		}
+		if one.Machines != 1 || len(one.SharedIDs) != 0 || one.WrongClock != 1 {
+			t.Errorf("of a rack: %+v", one.FleetHead)
+		}
+		if two := who(fleet.Where{{Field: "label:rack", Value: "r12"}}, 30); two.WrongClock != 0 {
+			t.Errorf("of the other rack: %d with a wrong clock", two.WrongClock)
+		}
+	})
+}
+
+// A run that is known changes nothing, whatever it says now, and is not counted as new with a wrong clock.
+func TestKnownRun(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		first := []*record.Agent{machine(1, 2, nil), machine(2, 20000, nil)}
+		if done := ingest(t, where, stream(t, first...)); done.New != 2 || done.Behind != 1 {
+			t.Fatalf("%+v", done)
+		}
+		changed := machine(1, 1, func(a *record.Agent) { redirect(a, 999); a.Machine.Boot = strings.Repeat("b", 32) })
+		changed.Run = first[0].Run
+		fresh := machine(3, 1, nil)
+		twice := machine(3, 0.5, func(a *record.Agent) { redirect(a, 999) })
+		twice.Run = fresh.Run
+		done := ingest(t, where, stream(t, first[1], changed, fresh))
+		if done.New != 1 || done.Known != 2 || done.Behind != 0 {
+			t.Errorf("%+v", done)
+		}
+		if done := ingest(t, where, stream(t, twice)); done.Known != 1 {
+			t.Errorf("%+v", done)
+		}
+		all := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]fleet.Machine, error) { return s.Newest(ctx, window) })
+		for _, m := range all {
+			if m.Numbers[len(m.Numbers)-1] == 999 || m.At.After(now.AddDate(0, 0, -1)) {
+				t.Errorf("%s is of %v with %v", m.Name, m.At, m.Numbers)
+			}
+		}
+		if len(all) != 2 {
+			t.Errorf("%d machines", len(all))
+		}
+	})
+}
+
 // A machine that is unlike its twins is found, with the field and what it loses.
 func TestOdd(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {
@@ -318,6 +384,12 @@ func TestCompare(t *testing.T) {
 			}
 		}
 		all = append(all, machine(99, 1, func(a *record.Agent) { a.Host.Kernel, a.Host.CPU = "6.19", "Alone" }))
+		refuses := func(a *record.Agent) { // no number on the side of the canaries
+			a.Host.Kernel = "6.19"
+			a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
+			a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "the load is 9 a CPU"}}
+		}
+		all = append(all, machine(98, 1, refuses), machine(1, 0.5, refuses))
 		return stream(t, all...)
 	}
 	for _, test := range []struct {
@@ -347,6 +419,9 @@ func TestCompare(t *testing.T) {
 			i := slices.IndexFunc(got.Rows, func(r record.FleetCompareRow) bool { return r.Name == "redirect/bulk=16" })
 			if d := got.Rows[i].Difference; math.Abs(d.Median-100*(test.slower-1)) > 1 || d.Low > d.Median || d.High < d.Median {
 				t.Errorf("%+v", d)
+			}
+			if got.Machines != 62 || got.Measured != 60 {
+				t.Errorf("%d of %d machines have numbers", got.Measured, got.Machines)
 			}
 			if n := got.Rows[i].Needed; n != nil && *n < stat.MinRounds || n == nil && test.both {
 				t.Errorf("canaries to show 1 %%: %v", n)

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,7 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 	g.Go(func() error { return in.store(gctx, entries) })
 	err := g.Wait()
 	if err == nil {
-		in.done.SharedIDs, err = in.Store.sharedIDs(ctx, in.machines)
+		in.done.SharedIDs, err = in.Store.sharedIDs(ctx, in.machines, math.MinInt64, math.MaxInt64)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -273,15 +274,17 @@ func (in *Ingest) storeBatch(ctx context.Context, batch []*entry) error {
 	return in.storeBatch(ctx, batch[half:])
 }
 
-// count counts entries that are in the store, of which so many were not before.
-func (in *Ingest) count(batch []*entry, added int) {
+// count counts entries that are in the store, of which some were not before.
+func (in *Ingest) count(batch, added []*entry) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.done.Documents += len(batch)
-	in.done.New += added
-	in.done.Known += len(batch) - added
+	in.done.New += len(added)
+	in.done.Known += len(batch) - len(added)
 	for _, e := range batch {
 		in.machines[e.machine] = true
+	}
+	for _, e := range added {
 		switch {
 		case e.clock > 0:
 			in.done.Ahead++
@@ -291,38 +294,36 @@ func (in *Ingest) count(batch []*entry, added int) {
 	}
 }
 
-// sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one
-// identity that were seen in turns. nil stands for all machines.
-func (s *Store) sharedIDs(ctx context.Context, of map[string]bool) ([]string, error) {
+// sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one identity
+// that were seen in turns, after a time and until another, in seconds since 1970. Records without a name are those of the name
+// that the same boot has elsewhere.
+func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) ([]string, error) {
 	which := ""
-	var args []any
-	if of != nil && len(of) <= batchRecords { // a few, as one agent posts, are asked for by name
-		for id := range of {
-			args = append(args, id)
-		}
-		if len(args) == 0 {
+	args := []any{after, until}
+	if len(of) <= batchRecords { // a few, as one agent posts, are asked for by name
+		if len(of) == 0 {
 			return []string{}, nil
 		}
-		which = " WHERE machine IN " + values(1, len(args))
+		var in []string
+		for id := range of {
+			args = append(args, id)
+			in = append(in, "$"+strconv.Itoa(len(args)))
+		}
+		which = " WHERE machine IN (" + strings.Join(in, ",") + ")"
 	}
 	// Sorted by when they were first seen, one overlaps another before it when it begins before the latest of those ended: each
 	// boot is looked at once, however many one machine says that it had.
-	rows, err := s.db.QueryContext(ctx, `SELECT DISTINCT machine FROM (SELECT machine, seen_first, max(seen_last) OVER
-	(PARTITION BY machine ORDER BY seen_first, seen_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM boot`+which+`) b
-WHERE seen_first < before ORDER BY 1`, args...)
+	ids, err := texts(s.db.QueryContext(ctx, `WITH named AS (
+	SELECT machine, boot, CASE WHEN name = '' THEN max(name) OVER (PARTITION BY machine, boot) ELSE name END AS name, seen_first, seen_last
+	FROM boot`+which+`
+), span AS (
+	SELECT machine, min(seen_first) AS seen_first, max(seen_last) AS seen_last FROM named GROUP BY machine, boot, name
+)
+SELECT DISTINCT machine FROM (SELECT machine, seen_first, seen_last, max(seen_last) OVER
+	(PARTITION BY machine ORDER BY seen_first, seen_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM span) b
+WHERE seen_first < before AND seen_last > $1 AND before > $1 AND seen_first <= $2 ORDER BY 1`, args...))
 	if err != nil {
 		return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
 	}
-	defer rows.Close()
-	ids := []string{}
-	for rows.Next() {
-		var id string
-		if err := rows.Scan(&id); err != nil {
-			return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
-		}
-		if of == nil || of[id] {
-			ids = append(ids, id)
-		}
-	}
-	return ids, rows.Err()
+	return slices.DeleteFunc(ids, func(id string) bool { return !of[id] }), nil
 }

@@ -20,37 +20,65 @@ var (
 	latestColumns = append([]string{"machine", "setup", "run", "name", "at", "refused"}, numberColumns...)
 )
 
-// insert puts entries into the store, all in one transaction, and says how many were not there before.
-func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (added int, err error) {
-	err = s.inTx(ctx, func(tx *sql.Tx) error {
-		added = 0
+// insert puts entries into the store, all in one transaction, and returns those that were not there before: only they say what
+// is newest, and when boots were seen. Each table is written in the order of its keys: writers that meet wait for each other, and
+// none for ever.
+func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (added []*entry, err error) {
+	err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
 		if err := s.insertSetups(ctx, tx, entries); err != nil {
 			return err
 		}
-		width := len(recordColumns)
-		for some := range slices.Chunk(entries, s.parameters/width) {
-			args := make([]any, 0, len(some)*width)
-			for _, e := range some {
-				args = append(args, e.run, e.machine, e.name, e.boot, e.at, "agent", now.Unix(), e.setupID, e.clock, oneIf(e.measured()), e.refused)
-				args = append(e.appendNumbers(args), string(e.doc))
-			}
-			result, err := tx.ExecContext(ctx, "INSERT INTO record ("+strings.Join(recordColumns, ",")+") VALUES "+
-				values(len(some), width)+" ON CONFLICT (run) DO NOTHING", args...)
-			if err != nil {
-				return fmt.Errorf("store records: %w", s.explain(err))
-			}
-			n, err := result.RowsAffected()
-			if err != nil {
-				return fmt.Errorf("store records: %w", s.explain(err))
-			}
-			added += int(n)
+		if added, err = s.insertRecords(ctx, tx, entries, now); err != nil {
+			return fmt.Errorf("store records: %w", s.explain(err))
 		}
-		if err := s.insertLatest(ctx, tx, entries); err != nil {
+		if err := s.insertLatest(ctx, tx, added); err != nil {
 			return err
 		}
-		return s.insertBoots(ctx, tx, entries)
+		return s.insertBoots(ctx, tx, added)
 	})
 	return added, err
+}
+
+// insertRecords puts records into the store, and returns those that were not there before. Of several of one run the first is.
+func (s *Store) insertRecords(ctx context.Context, tx *sql.Tx, entries []*entry, now time.Time) (added []*entry, err error) {
+	byRun := func(a, b *entry) int { return strings.Compare(a.run, b.run) }
+	sorted := slices.CompactFunc(slices.SortedStableFunc(slices.Values(entries), byRun), func(a, b *entry) bool { return a.run == b.run })
+	width := len(recordColumns)
+	for some := range slices.Chunk(sorted, s.parameters/width) {
+		args := make([]any, 0, len(some)*width)
+		for _, e := range some {
+			args = append(args, e.run, e.machine, e.name, e.boot, e.at, "agent", now.Unix(), e.setupID, e.clock, oneIf(e.measured()), e.refused)
+			args = append(e.appendNumbers(args), string(e.doc))
+		}
+		runs, err := texts(tx.QueryContext(ctx, "INSERT INTO record ("+strings.Join(recordColumns, ",")+") VALUES "+
+			values(len(some), width)+" ON CONFLICT (run) DO NOTHING RETURNING run", args...))
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range some {
+			if slices.Contains(runs, e.run) {
+				added = append(added, e)
+			}
+		}
+	}
+	return added, nil
+}
+
+// texts are the values of rows of one column.
+func texts(rows *sql.Rows, err error) ([]string, error) {
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	all := []string{}
+	for rows.Next() {
+		var text string
+		if err := rows.Scan(&text); err != nil {
+			return nil, err
+		}
+		all = append(all, text)
+	}
+	return all, rows.Err()
 }
 
 func oneIf(is bool) int {
@@ -94,8 +122,7 @@ func (s *Store) insertLatest(ctx context.Context, tx *sql.Tx, entries []*entry) 
 	return nil
 }
 
-// insertSetups puts the setups of entries into the store, in the order of their numbers: writers that meet wait for each
-// other, and none for ever.
+// insertSetups puts the setups of entries into the store.
 func (s *Store) insertSetups(ctx context.Context, tx *sql.Tx, entries []*entry) error {
 	byID := func(a, b *entry) int { return cmp.Compare(a.setupID, b.setupID) }
 	sorted := slices.CompactFunc(slices.SortedFunc(slices.Values(entries), byID), func(a, b *entry) bool { return a.setupID == b.setupID })

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -205,21 +206,58 @@ func current(all []Machine, where Where) []Machine {
 	return now
 }
 
-// head is what answers of these machines have in common.
-func (s *Store) head(ctx context.Context, w Window, where Where, machines []Machine) (record.FleetHead, error) {
-	h := record.FleetHead{
-		Since: w.Until.Add(-w.Since).UTC().Truncate(time.Second), Until: w.Until.UTC().Truncate(time.Second),
-		Where: where.String(), Machines: len(machines),
-	}
+// head is what answers of these machines have in common; asked tells whether a setup is one that the question is about.
+func (s *Store) head(ctx context.Context, w Window, machines []Machine, asked func(*Setup) bool) (h record.FleetHead, err error) {
+	after, until := w.Until.Add(-w.Since), w.Until
+	h = record.FleetHead{Since: after.UTC().Truncate(time.Second), Until: until.UTC().Truncate(time.Second)}
+	measured := make(map[string]bool)
 	for i := range machines {
-		if machines[i].Measured() {
-			h.Measured++
+		id, is := machines[i].ID, machines[i].Measured()
+		if before, ok := measured[id]; ok {
+			is = is && before
 		}
+		measured[id] = is
 	}
-	err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM record WHERE clock <> 0").Scan(&h.WrongClock)
-	if err != nil {
+	ids := make(map[string]bool)
+	for id, is := range measured {
+		ids[id] = true
+		h.Machines++
+		h.Measured += oneIf(is)
+	}
+	if h.WrongClock, err = s.wrongClock(ctx, asked); err != nil {
 		return h, fmt.Errorf("count records with a wrong clock: %w", s.explain(err))
 	}
-	h.SharedIDs, err = s.sharedIDs(ctx, nil)
+	h.SharedIDs, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
 	return h, err
+}
+
+// wrongClock is how many records of setups that a question is about are left out of every answer.
+func (s *Store) wrongClock(ctx context.Context, asked func(*Setup) bool) (n int, err error) {
+	rows, err := s.db.QueryContext(ctx, "SELECT setup, count(*) FROM record WHERE clock <> 0 GROUP BY setup")
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	of := make(map[int64]int)
+	for rows.Next() {
+		var setup int64
+		var records int
+		if err := rows.Scan(&setup, &records); err != nil {
+			return 0, err
+		}
+		of[setup] = records
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(of) == 0 {
+		return 0, err
+	}
+	setups, err := s.setups(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for setup, records := range of {
+		if is := setups[setup]; is != nil && asked(is) {
+			n += records
+		}
+	}
+	return n, nil
 }

@@ -47,9 +47,10 @@ func (s *Store) Odd(ctx context.Context, w Window, where Where, most int) (*reco
 		return nil, ErrNoMachines
 	}
 	doc := &record.FleetOdd{Document: *record.New[record.FleetOddRow]("fleet-odd", host.Fingerprint{}), Twins: twinFields}
-	if doc.FleetHead, err = s.head(ctx, w, where, machines); err != nil {
+	if doc.FleetHead, err = s.head(ctx, w, machines, where.Holds); err != nil {
 		return nil, err
 	}
+	doc.Where = where.String()
 	for _, twins := range group(machines, twinFields) {
 		if len(twins) < minTwins {
 			doc.Alone += len(twins)

@@ -56,9 +56,10 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 		return nil, ErrNoMachines
 	}
 	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), By: by}
-	if doc.FleetHead, err = s.head(ctx, w, where, machines); err != nil {
+	if doc.FleetHead, err = s.head(ctx, w, machines, where.Holds); err != nil {
 		return nil, err
 	}
+	doc.Where = where.String()
 	for _, g := range group(machines, by) {
 		doc.Rows = append(doc.Rows, whoRow(g, by))
 	}

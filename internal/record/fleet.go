@@ -13,13 +13,13 @@ type FleetHead struct {
 	Until time.Time `json:"until"`
 	// Where are the conditions that machines had to meet, as they were typed; empty for all.
 	Where string `json:"where,omitempty"`
-	// Machines in that time, Measured of them with a number in their newest record.
+	// Machines in that time, Measured of them with a number in their newest record; of compare: on each side on which they were.
 	Machines int `json:"machines"`
 	Measured int `json:"measured"`
 	// WrongClock are records that are left out, because their time cannot be: it lies more than a day ahead of when
-	// they came in, or before there was unthunk.
+	// they came in, or before there was unthunk. They are of machines that meet the conditions, and of any time.
 	WrongClock int `json:"wrong-clock"`
-	// SharedIDs are identities that more than one machine has: their records cannot be told apart.
+	// SharedIDs are identities, of these machines, that more than one machine had in that time: their records cannot be told apart.
 	SharedIDs []string `json:"shared-ids"`
 }
 
