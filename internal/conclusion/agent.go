@@ -120,7 +120,11 @@ func AgentCost(a *record.Agent) string {
 	c := &a.Cost
 	said := fmt.Sprintf("The run took %.1f s, %.2f s of CPU time and %d MiB", c.Seconds, c.CPUSeconds, c.PeakBytes>>20)
 	if c.CPU != nil {
-		said += fmt.Sprintf("; it measured for %.1f s on CPU %d", c.MeasureSeconds, *c.CPU)
+		what := "it measured for"
+		if a.Measured == nil {
+			what = "the try to measure took"
+		}
+		said += fmt.Sprintf("; %s %.1f s on CPU %d", what, c.MeasureSeconds, *c.CPU)
 	}
 	return said + fmt.Sprintf("; at most %d entries of the BPF dispatcher.", c.Slots)
 }

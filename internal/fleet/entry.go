@@ -134,7 +134,7 @@ func newEntry(doc []byte, now time.Time) (*entry, error) {
 		e.clock = -1
 	}
 	for _, r := range a.Refused {
-		if r.Part == "measure" {
+		if r.Part == record.PartMeasure {
 			e.refused = r.Reason
 		}
 	}

@@ -21,7 +21,7 @@ type Agent struct {
 type AgentParts struct {
 	// Machine is which one.
 	Machine Machine `json:"machine"`
-	// Reason is why the agent ran: one of the Agent constants. Changed is what is not as in the run before:
+	// Reason is why the agent ran: one of the Agent constants. Changed is what is not as in the run before, whatever the reason:
 	// "kernel", "microcode", "boot-params", "programs".
 	Reason  string   `json:"reason"`
 	Changed []string `json:"changed,omitempty"`
@@ -70,7 +70,7 @@ type Machine struct {
 
 // AgentPath counts the indirect branches of one redirect path.
 type AgentPath struct {
-	// Device is its driver's name: "veth", "ixgbe".
+	// Device is the name of the driver, not of a device: "veth", "ixgbe".
 	Device string `json:"device"`
 	// PerPacket, PerBulk and PerPoll are branches that run once for each of these.
 	PerPacket int `json:"per-packet"`
@@ -93,24 +93,46 @@ type ProgramCode struct {
 
 // AgentRefusal is a part of a run that was not done.
 type AgentRefusal struct {
-	// Part is "measure", "check", "xray", "prog-list" or "prog-xray".
+	// Part is one of the Part constants below.
 	Part string `json:"part"`
-	// Reason is one word of few, for a metric's label: "load", "steal", "dispatcher", "rights", "kernel", "memory",
-	// "time", "cpu", "failed".
+	// Reason is one word of few, for a metric's label: one of the Refused constants below.
 	Reason string `json:"reason"`
 	// Text is one sentence without a full stop.
 	Text string `json:"text"`
 }
 
+// Parts of a run of agent that may not be done.
+const (
+	PartMeasure  = "measure"
+	PartCheck    = "check"
+	PartXray     = "xray"
+	PartProgList = "prog-list"
+	PartProgXray = "prog-xray"
+)
+
+// Why a part of a run was not done.
+const (
+	RefusedLoad       = "load"       // the machine, its CPU or the other thread of the core is busy, or was meanwhile
+	RefusedSteal      = "steal"      // the hypervisor takes too much of the CPU
+	RefusedDispatcher = "dispatcher" // the BPF dispatcher has too few free entries
+	RefusedRights     = "rights"     // a capability is missing
+	RefusedKernel     = "kernel"     // the kernel lacks something
+	RefusedMemory     = "memory"     // there was none
+	RefusedTime       = "time"       // it took too long, or too much CPU time
+	RefusedCPU        = "cpu"        // there is no CPU to measure on
+	RefusedFailed     = "failed"     // anything else: Text says what
+)
+
 // AgentCost is what a run took from the machine.
 type AgentCost struct {
-	// Seconds it took, CPUSeconds of all its threads, and MeasureSeconds in which packets of its own ran.
+	// Seconds it took, CPUSeconds of all its threads, and MeasureSeconds that the process lived which measures: that loads
+	// programs, sends packets of its own, and reads; or refuses to, after a look at the dispatcher.
 	Seconds        float64 `json:"seconds"`
 	CPUSeconds     float64 `json:"cpu-seconds"`
 	MeasureSeconds float64 `json:"measure-seconds"`
 	// PeakBytes is the most memory that was resident.
 	PeakBytes uint64 `json:"peak-bytes"`
-	// CPU is the one on which it measured, nil when it did not.
+	// CPU is the one on which that process ran, nil when none was started.
 	CPU *int `json:"cpu"`
 	// Slots is the most of the BPF dispatcher's 48 that it took at one time.
 	Slots int `json:"slots"`

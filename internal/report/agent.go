@@ -32,7 +32,7 @@ func Agent(w io.Writer, opts Options, doc *record.Agent) error {
 	}
 	for _, r := range doc.Refused {
 		what := "no " + strings.ReplaceAll(r.Part, "-", " ")
-		if r.Part == "measure" {
+		if r.Part == record.PartMeasure {
 			what = "not measured"
 		}
 		p.wrap("! ", fmt.Sprintf("%s (%s): %s", what, r.Reason, r.Text))

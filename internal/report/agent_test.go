@@ -28,6 +28,10 @@ func TestAgentGolden(t *testing.T) {
 				{Part: "measure", Reason: "load", Text: "the load average is 3.20 a CPU: at most 0.70 is measured beside"},
 			}
 		}},
+		{"agent-disturbed.txt", 80, func(a *record.Agent) {
+			a.Rows, a.Redirect, a.Measured = nil, nil, nil
+			a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "time", Text: "it took longer than 3s"}}
+		}},
 		{"agent-partly.txt", 80, func(a *record.Agent) {
 			a.Rows[1].Price, a.Rows[1].Refused = nil, "already direct here: the code of both sides makes the same indirect branches"
 			a.Redirect[0].Hop, a.Redirect[0].Refused = nil, "no round was finished"
