@@ -183,10 +183,12 @@ type agentRun struct {
 	s       std
 	flags   agentFlags
 	options agent.Options
-	watcher agent.Watcher
 	state   agent.State
 	warn    func(string)
 	served  *agentMetrics // nil without --listen
+	// facts reads what a run depends on, measure makes one.
+	facts   func() (agent.Facts, error)
+	measure func(context.Context, agent.Options, agent.Why) (*record.Agent, error)
 	// sendAt is when to try again to reach a server that is away, backoff how long that is after the last attempt.
 	sendAt  time.Time
 	backoff time.Duration
@@ -206,7 +208,7 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	if err := agent.Check(); err != nil {
 		return err
 	}
-	a := &agentRun{s: s, flags: f, warn: warner(s.err), options: agent.Options{
+	a := &agentRun{s: s, flags: f, warn: warner(s.err), facts: new(agent.Watcher).Facts, measure: agent.Run, options: agent.Options{
 		Command: agentCommand, CPU: rounds.OnCPU(f.cpu), Limits: agent.Limits{Load: f.maxLoad, Steal: f.maxSteal},
 		Labels: labels, Anonymous: f.anonymous, Version: buildVersion(),
 	}}
@@ -218,6 +220,7 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	}
 	if f.listen.Address != "" {
 		a.served = &agentMetrics{}
+		a.resume()
 		server, err := serve(f.listen, a.served)
 		if err != nil {
 			return err
@@ -236,11 +239,11 @@ func (a *agentRun) once(ctx context.Context) error {
 	if !sleep(ctx, a.delay()) {
 		return errInterrupted
 	}
-	facts, err := a.watcher.Facts()
+	facts, err := a.facts()
 	if err != nil {
 		return err
 	}
-	why, _ := a.state.Due(facts, time.Now(), 0)
+	why, _ := a.state.Due(facts, facts, time.Now(), 0)
 	return a.run(ctx, facts, why)
 }
 
@@ -262,33 +265,56 @@ func sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// forever runs when a run is due, until ctx ends. A change counts when it was seen twice: what is attached for some seconds is
-// not waited for.
+// resume serves the metrics of the last run before this process. Where there is no record of it, or one with names while there
+// are to be none, a run is due.
+func (a *agentRun) resume() {
+	last := agent.LoadLast(a.flags.state)
+	if last == nil || a.flags.anonymous && last.Machine.Name != "" {
+		a.state.Run = time.Time{}
+		return
+	}
+	a.served.take(a.newMetrics(last))
+}
+
+// forever looks again and again whether a run is due, until ctx ends. The first look must succeed; later ones may fail.
 func (a *agentRun) forever(ctx context.Context) error {
 	var before agent.Facts
-	for {
-		facts, err := a.watcher.Facts()
-		if err != nil {
+	for first := true; ; first = false {
+		now, err := a.facts()
+		switch {
+		case err != nil && first:
 			return err
-		}
-		why, due := a.state.Due(facts, time.Now(), a.flags.every)
-		if due && why.Reason == record.AgentChanged && len(facts.Changed(before)) > 0 {
-			due = false
-		}
-		before = facts
-		if due {
-			if !sleep(ctx, a.delay()) {
-				return nil
-			}
-			if err := a.run(ctx, facts, why); err != nil && ctx.Err() == nil {
-				a.warn(oneLine(err)) // a full disk is no reason to end
-			}
-		} else {
-			a.send(ctx)
+		case err != nil:
+			a.warn(oneLine(err))
+		default:
+			a.look(ctx, now, before)
+			before = now
 		}
 		if !sleep(ctx, a.flags.checkEvery) {
 			return nil
 		}
+	}
+}
+
+// look makes a run if one is due, and sends what waits if none is. Before is what the look before saw.
+func (a *agentRun) look(ctx context.Context, now, before agent.Facts) {
+	if _, due := a.state.Due(now, before, time.Now(), a.flags.every); !due {
+		a.send(ctx)
+		return
+	}
+	if !sleep(ctx, a.delay()) {
+		return
+	}
+	later, err := a.facts() // by days
+	if err == nil {
+		why, due := a.state.Due(later, now, time.Now(), a.flags.every)
+		if !due { // what changed is as it was, or changed again
+			return
+		}
+		err = a.run(ctx, later, why)
+	}
+	if err != nil && ctx.Err() == nil {
+		a.warn(oneLine(err)) // a full disk is no reason to end
 	}
 }
 
@@ -299,15 +325,15 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 	}
 	a.options.Identity = a.state.Identity
 	a.state.Facts, a.state.Run = facts, time.Now().UTC().Truncate(time.Second) // also of a run that fails: it is not repeated at once
-	doc, err := agent.Run(ctx, a.options, why)
+	if why.Reason == record.AgentChanged {
+		a.state.Change = a.state.Run
+	}
+	doc, err := a.measure(ctx, a.options, why)
 	if ctx.Err() != nil {
 		return errInterrupted
 	}
 	if err != nil {
 		return err
-	}
-	if doc.Measured != nil {
-		a.state.Measured = *doc.Measured
 	}
 	var errs []error
 	if f := a.flags; f.records != "" {
@@ -341,8 +367,11 @@ func recordName(doc *record.Agent) string {
 // keep saves the state. Without it the next run does not know of this one, and that is all.
 func (a *agentRun) keep(doc *record.Agent) {
 	err := a.state.Save(a.flags.state)
-	if err == nil && doc != nil && doc.Measured != nil {
+	if err == nil && doc.Measured != nil {
 		err = agent.SaveMeasured(a.flags.state, doc)
+	}
+	if err == nil && a.served != nil {
+		err = agent.SaveLast(a.flags.state, doc)
 	}
 	if err != nil {
 		a.warn(err.Error())
@@ -362,10 +391,16 @@ func (a *agentRun) send(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
-	_, err := a.flags.post.Send(ctx)
+	refused, err := a.flags.post.Send(ctx)
 	waiting := a.flags.post.Waiting()
+	if refused > 0 {
+		a.state.Dropped += refused
+		if err := a.state.Save(a.flags.state); err != nil {
+			a.warn(err.Error())
+		}
+	}
 	if a.served != nil {
-		a.served.wait(waiting)
+		a.served.wait(waiting, a.state.Dropped)
 	}
 	if err == nil {
 		a.sendAt, a.backoff = time.Time{}, 0
@@ -376,11 +411,16 @@ func (a *agentRun) send(ctx context.Context) {
 	a.warn(fmt.Sprintf("%v; records that wait in %s: %d", err, a.flags.post.Spool, waiting))
 }
 
-// metrics hands the metrics of a run to where they were asked for.
-func (a *agentRun) metrics(doc *record.Agent) error {
-	m := &agentMetrics{
+// newMetrics are the metrics of a run.
+func (a *agentRun) newMetrics(doc *record.Agent) *agentMetrics {
+	return &agentMetrics{
 		doc: doc, measured: agent.LoadMeasured(a.flags.state, doc), waiting: a.flags.post.Waiting(), dropped: a.state.Dropped,
 	}
+}
+
+// metrics hands the metrics of a run to where they were asked for.
+func (a *agentRun) metrics(doc *record.Agent) error {
+	m := a.newMetrics(doc)
 	if a.served != nil {
 		a.served.take(m)
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -26,6 +28,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
 
+	"github.com/unthunk/unthunk/internal/agent"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
@@ -439,7 +442,7 @@ func TestAgentOutputs(t *testing.T) {
 			}
 		}
 		text := readFile(t, filepath.Join(dir, "unthunk.prom"))
-		for _, want := range []string{"unthunk_host_info{", `unthunk_refused{reason="load"} 1`, "unthunk_agent_cpu_seconds ",
+		for _, want := range []string{"unthunk_host_info{", `unthunk_refused{part="measure",reason="load"} 1`, "unthunk_agent_cpu_seconds ",
 			fmt.Sprintf("unthunk_agent_waiting_records %d", 1-n)} {
 			if !strings.Contains(text, want) {
 				t.Errorf("run %d: metrics lack %s:\n%s", n, want, text)
@@ -502,37 +505,168 @@ func TestAgentEvery(t *testing.T) {
 	}
 }
 
-// An agent serves the metrics of its last run.
+// An agent serves the metrics of its last run, at once when it is started anew.
 func TestAgentListen(t *testing.T) {
 	testutil.Root(t)
 	testutil.AMD64(t)
 	exe := build(t)
-	cmd := exec.Command(exe, "agent", "--every", "1h", "--max-load", "1e-9", "--state", t.TempDir(), "--listen", "127.0.0.1:0")
-	stderr, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		cmd.Process.Signal(syscall.SIGTERM)
-		cmd.Wait()
-	}()
-	line, err := bufio.NewReader(stderr).ReadString('\n')
-	url, ok := strings.CutPrefix(strings.TrimSpace(line), "metrics at ")
-	if err != nil || !ok {
-		t.Fatalf("%v: %q", err, line)
-	}
-	testutil.Eventually(t, "metrics of a run", func() bool {
+	state := t.TempDir()
+	metrics := func(url string) string {
 		response, err := http.Get(url)
 		if err != nil {
-			return false
+			return ""
 		}
 		defer response.Body.Close()
 		b, err := io.ReadAll(response.Body)
-		return err == nil && strings.Contains(string(b), "unthunk_host_info{") && strings.Contains(string(b), `unthunk_refused{reason="load"} 1`)
+		if err != nil {
+			return ""
+		}
+		return string(b)
+	}
+	first := ""
+	for n := range 2 {
+		cmd := exec.Command(exe, "agent", "--every", "1h", "--max-load", "1e-9", "--state", state, "--listen", "127.0.0.1:0")
+		stderr, err := cmd.StderrPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		line, err := bufio.NewReader(stderr).ReadString('\n')
+		url, ok := strings.CutPrefix(strings.TrimSpace(line), "metrics at ")
+		if err == nil && ok && n == 0 {
+			testutil.Eventually(t, "metrics of a run", func() bool {
+				first = metrics(url)
+				return strings.Contains(first, "unthunk_host_info{") && strings.Contains(first, `unthunk_refused{part="measure",reason="load"} 1`)
+			})
+			testutil.Eventually(t, "a state", func() bool { _, err := os.Stat(filepath.Join(state, "last.json")); return err == nil })
+		} else if d := cmp.Diff(first, metrics(url)); d != "" {
+			t.Errorf("%v: %q; the metrics of the next agent differ:\n%s", err, line, d)
+		}
+		cmd.Process.Signal(syscall.SIGTERM)
+		cmd.Wait()
+	}
+}
+
+// fakeAgent is an agent whose runs are recorded, and measure nothing; facts are those that a function gives at each call.
+func fakeAgent(t *testing.T, flags agentFlags, facts func(call int) (agent.Facts, error)) (a *agentRun, reasons, warnings *[]string) {
+	t.Helper()
+	reasons, warnings = new([]string), new([]string)
+	calls := 0
+	flags.state, flags.every, flags.checkEvery = t.TempDir(), time.Hour, time.Nanosecond
+	a = &agentRun{
+		s: std{out: io.Discard, err: io.Discard}, flags: flags, warn: func(text string) { *warnings = append(*warnings, text) },
+		facts: func() (agent.Facts, error) { calls++; return facts(calls) },
+		measure: func(_ context.Context, _ agent.Options, why agent.Why) (*record.Agent, error) {
+			*reasons = append(*reasons, why.Reason)
+			doc := recordtest.Agent(fmt.Sprintf("run%d", len(*reasons)), 1, 12)
+			doc.Machine.Name = "edge-1"
+			return doc, nil
+		},
+	}
+	return a, reasons, warnings
+}
+
+// A look that fails is warned of, and the next one is as ever; a run knows the facts from after its delay.
+func TestAgentForever(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	was, is := agent.Facts{Boot: "b", Programs: []string{"x"}}, agent.Facts{Boot: "b", Programs: []string{"y"}}
+	flags := agentFlags{splay: time.Nanosecond}
+	a, reasons, warnings := fakeAgent(t, flags, func(call int) (agent.Facts, error) {
+		switch call {
+		case 1:
+			return was, nil
+		case 4:
+			return agent.Facts{}, errors.New("there are too many files")
+		case 8:
+			cancel()
+		}
+		return is, nil
 	})
+	if err := a.forever(ctx); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff([]string{record.AgentBoot}, *reasons); d != "" {
+		t.Errorf("runs:\n%s", d)
+	}
+	if d := cmp.Diff([]string{"there are too many files"}, *warnings); d != "" {
+		t.Errorf("warnings:\n%s", d)
+	}
+	broken, _, _ := fakeAgent(t, agentFlags{}, func(int) (agent.Facts, error) { return agent.Facts{}, errors.New("there is no /proc") })
+	if err := broken.forever(t.Context()); err == nil {
+		t.Error("an agent that never sees its machine goes on")
+	}
+}
+
+// Where programs are other ones at each look, the runs of each period are made, and no others.
+func TestAgentChanging(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	const looks = 50
+	a, reasons, _ := fakeAgent(t, agentFlags{}, func(call int) (agent.Facts, error) {
+		if call == looks {
+			cancel()
+		}
+		return agent.Facts{Boot: "b", Programs: []string{strconv.Itoa(call)}}, nil
+	})
+	a.state = agent.State{Facts: agent.Facts{Boot: "b"}, Run: time.Now().Add(-2 * time.Hour)}
+	if err := a.forever(ctx); err != nil {
+		t.Error(err)
+	}
+	if d := cmp.Diff([]string{record.AgentDue}, *reasons); d != "" {
+		t.Errorf("runs:\n%s", d)
+	}
+}
+
+// Without the record of the last run, or with one that has names while there are to be none, a run is due.
+func TestAgentResume(t *testing.T) {
+	t.Parallel()
+	a, _, _ := fakeAgent(t, agentFlags{}, func(int) (agent.Facts, error) { return agent.Facts{Boot: "b"}, nil })
+	a.served = &agentMetrics{}
+	resumed := func(saved, anonymous bool) {
+		t.Helper()
+		a.served.doc, a.state.Run, a.flags.anonymous = nil, time.Now(), anonymous
+		a.resume()
+		want := saved && !anonymous
+		if got := a.served.doc != nil; got != want || a.state.Run.IsZero() == want {
+			t.Errorf("saved %v, anonymous %v: served %v, last run %v", saved, anonymous, got, a.state.Run)
+		}
+	}
+	resumed(false, false)
+	if err := a.run(t.Context(), agent.Facts{Boot: "b"}, agent.Why{Reason: record.AgentBoot}); err != nil {
+		t.Fatal(err)
+	}
+	resumed(true, false)
+	resumed(true, true)
+}
+
+// What a server refuses for good is given up: the metrics and the state say so.
+func TestAgentGivenUp(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusUnprocessableEntity)
+	}))
+	defer server.Close()
+	a, _, warnings := fakeAgent(t, agentFlags{textfile: t.TempDir()}, nil)
+	a.flags.post = agent.Post{URL: server.URL, Spool: filepath.Join(a.flags.state, "spool")}
+	a.served = &agentMetrics{}
+	for n := 1; n <= 2; n++ {
+		a.sendAt = time.Time{}
+		if err := a.run(t.Context(), agent.Facts{}, agent.Why{Reason: record.AgentDue}); err != nil {
+			t.Fatal(err)
+		}
+		saved, err := agent.LoadState(a.flags.state)
+		if err != nil || saved.Dropped != n || a.served.dropped != n || a.served.waiting != 0 || len(*warnings) != n {
+			t.Errorf("run %d: %d dropped in the state, %d in the metrics, %d wait, %v; %v", n, saved.Dropped, a.served.dropped,
+				a.served.waiting, err, *warnings)
+		}
+		text := readFile(t, filepath.Join(a.flags.textfile, "unthunk.prom"))
+		if !strings.Contains(text, fmt.Sprintf("unthunk_agent_dropped_records %d\n", n)) {
+			t.Errorf("run %d:\n%s", n, text)
+		}
+	}
 }
 
 // fleetMachine is a record of a machine with so many XDP programs.
@@ -549,7 +683,7 @@ func fleetMachine(programs int) *record.Agent {
 	}
 	doc.Refused = []record.AgentRefusal{
 		{Part: "check", Reason: "failed", Text: "a"}, {Part: "xray", Reason: "kernel", Text: "b"},
-		{Part: "prog-xray", Reason: "kernel", Text: "c"}, {Part: "measure", Reason: "load", Text: "d"},
+		{Part: "xray", Reason: "failed", Text: "c"}, {Part: "measure", Reason: "load", Text: "d"},
 	}
 	return doc
 }
@@ -579,11 +713,26 @@ func TestAgentSeries(t *testing.T) {
 		}
 		for _, want := range []string{
 			fmt.Sprintf("unthunk_xdp_programs %d\n", programs), fmt.Sprintf("unthunk_xdp_programs_left_out %d\n", programs-shown),
-			`unthunk_refused{reason="kernel"} 2`, `unthunk_price_low_seconds{row="callback/loop"}`, `unthunk_redirect_seconds{bulk="64"}`,
+			`unthunk_refused{part="xray",reason="kernel"} 1`, `unthunk_refused{part="measure",reason="load"} 1`,
+			`unthunk_price_low_seconds{row="callback/loop"}`, `unthunk_redirect_seconds{bulk="64"}`,
 		} {
 			if !strings.Contains(string(b), want) {
 				t.Errorf("%d programs: no %q in\n%s", programs, want, b)
 			}
+		}
+	}
+	// Devices of one name in two network namespaces run one program: one has the series.
+	doc := fleetMachine(1)
+	doc.Programs[0].Attached = []record.Attachment{
+		{Device: "eth0", Namespace: 7, Mode: "native"}, {Device: "eth0", Namespace: 8, Mode: "native"},
+	}
+	b, err := (&agentMetrics{doc: doc, measured: doc}).text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"unthunk_xdp_programs 2\n", "unthunk_xdp_programs_left_out 1\n"} {
+		if !strings.Contains(string(b), want) {
+			t.Errorf("one program on eth0 in two namespaces: no %q in\n%s", want, b)
 		}
 	}
 	if b, err := (&agentMetrics{}).text(); err != nil || len(b) != 0 {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -32,11 +33,11 @@ func (m *agentMetrics) take(newer *agentMetrics) {
 	m.doc, m.measured, m.waiting, m.dropped = newer.doc, newer.measured, newer.waiting, newer.dropped
 }
 
-// wait says how many records wait for a server.
-func (m *agentMetrics) wait(records int) {
+// wait says how many records wait for a server, and how many were given up.
+func (m *agentMetrics) wait(records, dropped int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.waiting = records
+	m.waiting, m.dropped = records, dropped
 }
 
 // Describe describes nothing: the metrics of a run depend on it (prometheus.Collector calls that unchecked).
@@ -62,12 +63,12 @@ func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
 	m.machine(emit)
 	m.numbers(emit)
 	d := m.doc
-	refused := make(map[string]int)
+	refused := make(map[string]bool)
 	for _, r := range d.Refused {
-		refused[r.Reason]++
-	}
-	for _, reason := range sortedKeys(refused) {
-		emit("refused", "Parts of the last run that were not done, by reason.", float64(refused[reason]), "reason", reason)
+		if !refused[r.Part] { // the paths of two drivers are one part
+			emit("refused", "1 for each part of the last run that was not done, with the reason.", 1, "part", r.Part, "reason", r.Reason)
+		}
+		refused[r.Part] = true
 	}
 	emit("read_timestamp_seconds", "When the last run began.", float64(d.Time.Unix()))
 	emit("agent_duration_seconds", "What the last run took.", d.Cost.Seconds)
@@ -76,7 +77,8 @@ func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
 	emit("agent_peak_bytes", "Most memory of the last run that was resident.", float64(d.Cost.PeakBytes))
 	emit("agent_dispatcher_entries", "Entries of the BPF dispatcher that the last run took at one time.", float64(d.Cost.Slots))
 	emit("agent_waiting_records", "Records that wait for the server.", float64(m.waiting))
-	emit("agent_dropped_records", "Records that were given up since the state was made, as too many waited.", float64(m.dropped))
+	emit("agent_dropped_records", "Records that were given up since the state was made, as too many waited or the server refused them.",
+		float64(m.dropped))
 	m.programs(emit, func() int { return maxSeries - series })
 }
 
@@ -85,16 +87,10 @@ type emitter func(name, help string, value float64, labels ...string)
 
 // machine writes what the machine is.
 func (m *agentMetrics) machine(emit emitter) {
-	h, driver := m.doc.Host, ""
-	for i, name := range m.doc.Machine.Drivers {
-		if i > 0 {
-			driver += ","
-		}
-		driver += name
-	}
+	h := m.doc.Host
 	emit("host_info", "What this machine is, to join with.", 1,
 		"kernel", h.Kernel, "microcode", h.Microcode, "cpu", h.CPU, "indirect", h.IndirectThunk, "return", h.ReturnThunk,
-		"virtual", h.Virtual, "iommu", m.doc.Machine.IOMMU, "driver", driver)
+		"virtual", h.Virtual, "iommu", m.doc.Machine.IOMMU, "driver", strings.Join(m.doc.Machine.Drivers, ", "))
 }
 
 // numbers writes what was measured.
@@ -121,7 +117,9 @@ func (m *agentMetrics) numbers(emit emitter) {
 	emit("measured_timestamp_seconds", "When these numbers were measured.", float64(m.measured.Measured.Unix()))
 }
 
-// programs writes the XDP programs that devices run, as many as there is room for besides their counts.
+// programs writes the XDP programs that devices run, as many as there is room for besides their counts. The labels do not name
+// the network namespace, whose number is another one after each start: of devices of one name in two that run one program, the
+// first has the series.
 func (m *agentMetrics) programs(emit emitter, room func() int) {
 	indirect := make(map[string]string)
 	for _, c := range m.doc.Code {
@@ -129,17 +127,22 @@ func (m *agentMetrics) programs(emit emitter, room func() int) {
 	}
 	const counts = 2
 	all, left := 0, 0
+	seen := make(map[string]bool)
 	for i := range m.doc.Programs {
 		p := &m.doc.Programs[i]
 		for _, a := range p.Attached {
 			all++
-			if room() <= counts {
+			labels := []string{
+				"ifname", a.Device, "id", strconv.Itoa(int(p.ID)), "tag", p.Tag, "name", p.Program, "mode", a.Mode, "dispatcher", p.Dispatcher,
+				"jited_bytes", strconv.Itoa(int(p.JitedBytes)), "indirect", indirect[p.Name],
+			}
+			key := strings.Join(labels, "\x00")
+			if seen[key] || room() <= counts {
 				left++
 				continue
 			}
-			emit("xdp_program_info", "An XDP program that a device runs.", 1, "ifname", a.Device, "id", strconv.Itoa(int(p.ID)),
-				"tag", p.Tag, "name", p.Program, "mode", a.Mode, "dispatcher", p.Dispatcher,
-				"jited_bytes", strconv.Itoa(int(p.JitedBytes)), "indirect", indirect[p.Name])
+			seen[key] = true
+			emit("xdp_program_info", "An XDP program that a device runs.", 1, labels...)
 		}
 	}
 	emit("xdp_programs", "XDP programs on devices.", float64(all))

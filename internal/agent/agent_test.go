@@ -19,6 +19,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -187,26 +188,39 @@ func TestDue(t *testing.T) {
 	f := Facts{Boot: "b", Kernel: "k", Programs: []string{}}
 	with := func(change func(*Facts)) Facts { g := f; change(&g); return g }
 	const week = 7 * 24 * time.Hour
+	other := with(func(f *Facts) { f.Programs = []string{"x"} })
+	programs := Why{record.AgentChanged, []string{"programs"}}
 	for name, test := range map[string]struct {
-		state State
-		facts Facts
-		every time.Duration
-		want  Why
-		due   bool
+		state  State
+		facts  Facts
+		before *Facts // as at the look before; nil for the same
+		every  time.Duration
+		want   Why
+		due    bool
 	}{
-		"first of all": {State{}, f, week, Why{Reason: record.AgentBoot}, true},
-		"boot":         {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot = "c" }), week, Why{Reason: record.AgentBoot}, true},
-		"boot of a kernel": {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot, f.Kernel = "c", "l" }), week,
+		"first of all": {State{}, f, nil, week, Why{Reason: record.AgentBoot}, true},
+		"boot":         {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot = "c" }), nil, week, Why{Reason: record.AgentBoot}, true},
+		"boot of a kernel": {State{Facts: f, Run: at}, with(func(f *Facts) { f.Boot, f.Kernel = "c", "l" }), nil, week,
 			Why{record.AgentBoot, []string{"kernel"}}, true},
-		"programs": {State{Facts: f, Run: at}, with(func(f *Facts) { f.Programs = []string{"x"} }), week,
-			Why{record.AgentChanged, []string{"programs"}}, true},
-		"not yet":           {State{Facts: f, Run: at.Add(-week + time.Minute)}, f, week, Why{Reason: record.AgentAsked}, false},
-		"due":               {State{Facts: f, Run: at.Add(-week)}, f, week, Why{Reason: record.AgentDue}, true},
-		"clock was ahead":   {State{Facts: f, Run: at.Add(2 * week)}, f, week, Why{Reason: record.AgentDue}, true},
-		"clock a bit ahead": {State{Facts: f, Run: at.Add(time.Minute)}, f, week, Why{Reason: record.AgentAsked}, false},
-		"once":              {State{Facts: f, Run: at.Add(-week)}, f, 0, Why{Reason: record.AgentAsked}, false},
+		"programs":          {State{Facts: f, Run: at}, other, nil, week, programs, true},
+		"seen once":         {State{Facts: f, Run: at}, other, &f, week, Why{Reason: record.AgentAsked}, false},
+		"seen once, asked":  {State{Facts: f, Run: at}, other, &f, 0, programs, true},
+		"changes each look": {State{Facts: f, Run: at.Add(-week)}, other, &f, week, Why{record.AgentDue, []string{"programs"}}, true},
+		"changed again": {State{Facts: f, Run: at, Change: at.Add(time.Second - changesApart)}, other, nil, week,
+			Why{Reason: record.AgentAsked}, false},
+		"changed an hour ago":   {State{Facts: f, Run: at, Change: at.Add(-changesApart)}, other, nil, week, programs, true},
+		"changed in the future": {State{Facts: f, Run: at, Change: at.Add(2 * changesApart)}, other, nil, week, programs, true},
+		"not yet":               {State{Facts: f, Run: at.Add(-week + time.Minute)}, f, nil, week, Why{Reason: record.AgentAsked}, false},
+		"due":                   {State{Facts: f, Run: at.Add(-week)}, f, nil, week, Why{Reason: record.AgentDue}, true},
+		"clock was ahead":       {State{Facts: f, Run: at.Add(2 * week)}, f, nil, week, Why{Reason: record.AgentDue}, true},
+		"clock a bit ahead":     {State{Facts: f, Run: at.Add(time.Minute)}, f, nil, week, Why{Reason: record.AgentAsked}, false},
+		"once":                  {State{Facts: f, Run: at.Add(-week)}, f, nil, 0, Why{Reason: record.AgentAsked}, false},
 	} {
-		why, due := test.state.Due(test.facts, at, test.every)
+		before := test.facts
+		if test.before != nil {
+			before = *test.before
+		}
+		why, due := test.state.Due(test.facts, before, at, test.every)
 		if d := cmp.Diff(test.want, why); d != "" || due != test.due {
 			t.Errorf("%s: due %v, want %v\n%s", name, due, test.due, d)
 		}
@@ -340,12 +354,12 @@ func TestTooBusy(t *testing.T) {
 		want    string
 	}{
 		"quiet":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 0, ""},
-		"load":     {"1.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 0, reasonLoad},
-		"tasks":    {"0.50 0.1 0.1 1/100 1", [3]int{1000, 0, 0}, 0, reasonLoad},
-		"softirqs": {"0.50 0.1 0.1 1/100 1", [3]int{0, 1000, 0}, 0, reasonLoad},
-		"steal":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 1000}, 0, reasonSteal},
-		"sibling":  {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 1000, reasonLoad},
-		"garbage":  {"x", [3]int{0, 0, 0}, 0, reasonLoad},
+		"load":     {"1.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 0, record.RefusedLoad},
+		"tasks":    {"0.50 0.1 0.1 1/100 1", [3]int{1000, 0, 0}, 0, record.RefusedLoad},
+		"softirqs": {"0.50 0.1 0.1 1/100 1", [3]int{0, 1000, 0}, 0, record.RefusedLoad},
+		"steal":    {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 1000}, 0, record.RefusedSteal},
+		"sibling":  {"0.50 0.1 0.1 1/100 1", [3]int{0, 0, 0}, 1000, record.RefusedLoad},
+		"garbage":  {"x", [3]int{0, 0, 0}, 0, record.RefusedLoad},
 	} {
 		root := &busyFS{files: fstest.MapFS{
 			"proc/loadavg": file(test.load), "sys/devices/system/cpu/online": file("0-1\n"),
@@ -358,7 +372,7 @@ func TestTooBusy(t *testing.T) {
 		reason := ""
 		if got != nil {
 			reason = got.Reason
-			if got.Part != partMeasure || got.Text == "" {
+			if got.Part != record.PartMeasure || got.Text == "" {
 				t.Errorf("%s: %+v", name, got)
 			}
 		}
@@ -385,12 +399,32 @@ func TestDisturbed(t *testing.T) {
 		want string
 	}{
 		{Measured{Others: 0.4, References: steal(4)}, ""},
-		{Measured{Others: 0.6, References: steal(4)}, reasonLoad},
-		{Measured{Others: 0.4, References: steal(6)}, reasonSteal},
+		{Measured{Others: 0.6, References: steal(4)}, record.RefusedLoad},
+		{Measured{Others: 0.4, References: steal(6)}, record.RefusedSteal},
 	} {
 		got := disturbed(&test.m, most)
 		if (got == nil) != (test.want == "") || got != nil && got.Reason != test.want {
 			t.Errorf("others %v, %v: %+v, want %q", test.m.Others, test.m.References[0].Value.Median, got, test.want)
+		}
+	}
+}
+
+// A path that needs a veth is not read where that would take one of the last twelve entries of the BPF dispatcher.
+func TestPathsLeaveDispatcher(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		taken int
+		err   error
+		want  string
+	}{
+		"one too many": {kernel.DispatcherSlots - leastFree + 1, nil, record.RefusedDispatcher},
+		"full":         {kernel.DispatcherSlots, nil, record.RefusedDispatcher},
+		"not read":     {0, errors.New("no memory of the kernel"), record.RefusedFailed},
+	} {
+		r := &Reading{}
+		r.paths(t.Context(), nil, func() ([]uint64, error) { return make([]uint64, test.taken), test.err })
+		if len(r.Refused) != 1 || r.Refused[0].Part != record.PartXray || r.Refused[0].Reason != test.want || r.Slots != 0 {
+			t.Errorf("%s: refused %+v, %d entries", name, r.Refused, r.Slots)
 		}
 	}
 }
@@ -425,19 +459,38 @@ func TestAnonymize(t *testing.T) {
 // What a child says last gives the reason, a trace of the runtime its first line.
 func TestReasonOfChild(t *testing.T) {
 	t.Parallel()
-	for said, want := range map[string]string{
-		"runtime: out of memory: cannot allocate 4194304-byte block (8388608 in use)\nfatal error: out of memory\n\ngoroutine 1": reasonMemory,
-		"fatal error: out of memory\n\ngoroutine 1 [running]:\nmain.main()":                                                      reasonMemory,
-		"warning: x\nunthunk: load program: cannot allocate memory\n":                                                            reasonMemory,
-		"signal: CPU time limit exceeded (core dumped)":                                                                          reasonTime,
-		"unthunk: something else\n": reasonFailed,
-		"":                          reasonFailed,
+	for _, test := range []struct{ said, want string }{
+		{"runtime: out of memory: cannot allocate 4194304-byte block (8388608 in use)\nfatal error: out of memory\n\ngoroutine 1",
+			record.RefusedMemory},
+		{"fatal error: out of memory\n\ngoroutine 1 [running]:\nmain.main()", record.RefusedMemory},
+		{"warning: x\nunthunk: load program: cannot allocate memory\n", record.RefusedMemory},
+		{"unthunk: something else\n", record.RefusedFailed},
+		{"", record.RefusedFailed},
 	} {
-		if got := reasonOfChild(errors.New(saidLine(said))); got != want {
-			t.Errorf("%q: %s, want %s", said, got, want)
+		if got := reasonOfChild(errors.New(saidLine(test.said))); got != test.want {
+			t.Errorf("%q: %s, want %s", test.said, got, test.want)
 		}
 	}
-	if got := reasonOfChild(fmt.Errorf("read: %w", errKilled)); got != reasonTime {
-		t.Errorf("killed: %s", got)
+	for _, err := range []error{errKilled, errCPUTime} {
+		if got := reasonOfChild(fmt.Errorf("read: %w", err)); got != record.RefusedTime {
+			t.Errorf("%v: %s", err, got)
+		}
+	}
+}
+
+// A process that the kernel ends for its CPU time is told from one that somebody else kills.
+func TestOutOfCPUTime(t *testing.T) {
+	t.Parallel()
+	for script, want := range map[string]bool{"ulimit -t 1; while :; do :; done": true, "kill -9 $$": false, "exit 1": false} {
+		cmd := exec.Command("sh", "-c", script)
+		if err := cmd.Run(); err == nil {
+			t.Fatalf("%s: it ended well", script)
+		}
+		if got := outOfCPUTime(cmd.ProcessState, 1); got != want {
+			t.Errorf("%s: %v (%v)", script, got, cmd.ProcessState)
+		}
+	}
+	if outOfCPUTime(nil, 1) {
+		t.Error("a process that did not start took CPU time")
 	}
 }

@@ -58,8 +58,11 @@ func (u *usage) add(o usage) {
 	u.peakBytes = max(u.peakBytes, o.peakBytes)
 }
 
-// errKilled says that a child took too long.
-var errKilled = errors.New("it was ended as it took too long")
+// errKilled says that a child took too long, errCPUTime that it took too much CPU time.
+var (
+	errKilled  = errors.New("it was ended as it took too long")
+	errCPUTime = fmt.Errorf("the kernel ended it as it took %d s of CPU time", cpuSeconds)
+)
 
 // child does a part in a child of the process, on one CPU, and decodes its answer into out. The child goes when the process
 // is killed. It is gone when child returns, unless ctx ended or it took too long: then it has been killed, and may need a
@@ -118,10 +121,23 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	case ctx.Err() != nil:
 		return used, ctx.Err()
 	}
+	if outOfCPUTime(cmd.ProcessState, cpuSeconds) {
+		return used, fmt.Errorf("%s: %w", part, errCPUTime)
+	}
 	if text := saidLine(said.String()); text != "" {
 		err = errors.New(text)
 	}
 	return used, fmt.Errorf("%s: %w", part, err)
+}
+
+// outOfCPUTime tells whether a process was killed by RLIMIT_CPU, in seconds: where the soft limit is the hard one, the kernel
+// sends SIGKILL and no SIGXCPU. It counts in ticks, and so up to a tenth less than what the process took.
+func outOfCPUTime(state *os.ProcessState, limit float64) bool {
+	if state == nil {
+		return false
+	}
+	status, ok := state.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL && (state.UserTime()+state.SystemTime()).Seconds() >= 0.9*limit
 }
 
 // saidLine is the line of what a child said that says why it ended: the last, or the first before a trace of the runtime.

@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"time"
 
@@ -66,24 +65,17 @@ func Measure(ctx context.Context, cpu int) (*Measured, error) {
 		return nil, err
 	}
 	defer k.Close()
-	taken := func() (programs []uint64, err error) {
-		programs, _, err = k.Dispatcher()
-		if errors.Is(err, kernel.ErrNoDispatcher) {
-			err = nil
-		}
-		return programs, err
-	}
-	before, err := taken()
+	before, err := dispatched(k)
 	if err != nil {
 		return nil, err
 	}
 	if free := kernel.DispatcherSlots - len(before); free < leastFree {
-		m.Refused = refusal(reasonDispatcher, "%d of the BPF dispatcher's %d entries are free: %d have to be, as the redirect takes %d of "+
-			"them for a second", free, kernel.DispatcherSlots, leastFree, redirect.SparingSlots)
+		m.Refused = refusal(record.RefusedDispatcher, "%d of the BPF dispatcher's %d entries are free: %d have to be, as the redirect takes "+
+			"%d of them for a second", free, kernel.DispatcherSlots, leastFree, redirect.SparingSlots)
 		return m, nil
 	}
 	built := func(programs []*ebpf.Program) error {
-		now, err := taken()
+		now, err := dispatched(k)
 		if err != nil {
 			return err
 		}
@@ -106,7 +98,7 @@ func Measure(ctx context.Context, cpu int) (*Measured, error) {
 	}
 	m.Others = others()
 	if ctx.Err() != nil {
-		m.Refused = refusal(reasonTime, "it took longer than %v", MeasureTime)
+		m.Refused = refusal(record.RefusedTime, "it took longer than %v", MeasureTime)
 		return m, nil
 	}
 	if err != nil {
@@ -115,6 +107,15 @@ func Measure(ctx context.Context, cpu int) (*Measured, error) {
 	// It says how long the pinned threads waited: all of this process are, and wait for one another.
 	m.References = slices.DeleteFunc(m.References, func(r record.Reference) bool { return r.Name == record.OtherTasks })
 	return m, nil
+}
+
+// dispatched are the programs that have an entry of the BPF dispatcher, by address; none where the kernel has no dispatcher.
+func dispatched(k *kernel.Kernel) (programs []uint64, err error) {
+	programs, _, err = k.Dispatcher()
+	if errors.Is(err, kernel.ErrNoDispatcher) {
+		err = nil
+	}
+	return programs, err
 }
 
 // watchOthers returns what says how long tasks of others had a CPU since, as a share of the time.
@@ -154,7 +155,7 @@ func (m *Measured) redirect(ctx context.Context, cpu int, built func([]*ebpf.Pro
 		Schedule: rounds.Schedule{Rounds: measureRounds, Duration: redirectTime},
 	}, nil)
 	if errors.Is(err, errDispatcher) {
-		m.Refused = refusal(reasonDispatcher, "others attached programs while the redirect was measured: too few entries of the BPF "+
+		m.Refused = refusal(record.RefusedDispatcher, "others attached programs while the redirect was measured: too few entries of the BPF "+
 			"dispatcher are free")
 		return nil
 	}
@@ -175,9 +176,4 @@ func (m *Measured) add(warnings []record.Warning) {
 			m.Warnings = append(m.Warnings, w)
 		}
 	}
-}
-
-// String says what was measured, for tests and errors.
-func (m *Measured) String() string {
-	return fmt.Sprintf("%d prices, %d redirects, %d slots", len(m.Rows), len(m.Redirect), m.Slots)
 }

@@ -128,8 +128,8 @@ type errRefused struct{ status string }
 func (e errRefused) Error() string { return "the server refuses it: " + e.status }
 
 // Send sends what is in the spool, the oldest first, until one cannot be sent. What the server will never take is put aside:
-// NAME.json.refused. The error says why records wait, or were refused.
-func (p Post) Send(ctx context.Context) (sent int, err error) {
+// NAME.json.refused. It returns how many were; the error says why records wait, or were refused.
+func (p Post) Send(ctx context.Context) (refused int, err error) {
 	files, err := p.waiting()
 	if err != nil || len(files) == 0 {
 		return 0, err
@@ -142,20 +142,23 @@ func (p Post) Send(ctx context.Context) (sent int, err error) {
 	var aside error
 	for _, file := range files {
 		err := p.send(ctx, client, file)
-		var refused errRefused
+		var never errRefused
 		switch {
-		case errors.As(err, &refused):
-			aside = errors.Join(err, p.putAside(file))
+		case errors.As(err, &never):
+			if moved := p.putAside(file); moved != nil {
+				return refused, errors.Join(err, moved)
+			}
+			refused++
+			aside = err
 		case err != nil:
-			return sent, err
+			return refused, err
 		default:
-			sent++
 			if err := os.Remove(file); err != nil {
-				return sent, fmt.Errorf("remove record that was sent: %w", err)
+				return refused, fmt.Errorf("remove record that was sent: %w", err)
 			}
 		}
 	}
-	return sent, aside
+	return refused, aside
 }
 
 // putAside renames a record that the server refuses. Of those the newest [MaxSpooled] stay.

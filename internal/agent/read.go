@@ -52,7 +52,7 @@ func Read(ctx context.Context) (*Reading, error) {
 		Refused: []record.AgentRefusal{}, Warnings: []record.Warning{},
 	}
 	found, err := list.Read(ctx, list.Options{})
-	r.refuse(partProgList, err)
+	r.refuse(record.PartProgList, err)
 	if err == nil {
 		r.Programs = found.Rows
 		for _, text := range found.Unseen {
@@ -61,8 +61,8 @@ func Read(ctx context.Context) (*Reading, error) {
 	}
 	k, err := kernel.OpenLive() // after the list: what is attached later is read the next time
 	if err != nil {
-		r.refuse(partXray, err)
-		r.refuse(partProgXray, err)
+		r.refuse(record.PartXray, err)
+		r.refuse(record.PartProgXray, err)
 		r.check(ctx, nil)
 		return r, ctx.Err()
 	}
@@ -71,7 +71,7 @@ func Read(ctx context.Context) (*Reading, error) {
 	if found != nil {
 		r.code(ctx, k, found)
 	}
-	r.paths(ctx, k)
+	r.paths(ctx, k, func() ([]uint64, error) { return dispatched(k) })
 	return r, ctx.Err()
 }
 
@@ -87,14 +87,16 @@ func (r *Reading) refuse(part string, err error) {
 func reasonOf(err error) string {
 	missing := feature.AsMissing(err)
 	switch {
+	case errors.Is(err, errDispatcher):
+		return record.RefusedDispatcher
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
-		return reasonTime
+		return record.RefusedTime
 	case errors.Is(err, fs.ErrPermission), missing != nil && rights(missing.Feature):
-		return reasonRights
+		return record.RefusedRights
 	case missing != nil:
-		return reasonKernel
+		return record.RefusedKernel
 	}
-	return reasonFailed
+	return record.RefusedFailed
 }
 
 // rights tells whether what is missing is a right: root, a capability, a permission.
@@ -118,7 +120,7 @@ func oneLine(err error) string {
 // of others, one a container.
 func (r *Reading) check(ctx context.Context, k *kernel.Kernel) {
 	fp, findings, err := host.Check(ctx, host.Options{Kernel: k})
-	r.refuse(partCheck, err)
+	r.refuse(record.PartCheck, err)
 	r.Host = fp
 	virtual := func(f host.Finding) bool {
 		device, ok := strings.CutPrefix(f.Name, "nic-")
@@ -135,8 +137,9 @@ func (r *Reading) check(ctx context.Context, k *kernel.Kernel) {
 	r.Host.Drivers = nil // [record.Machine] has those that matter
 }
 
-// paths adds the redirect path of each driver whose device has an XDP program, or that of a veth.
-func (r *Reading) paths(ctx context.Context, k *kernel.Kernel) {
+// paths adds the redirect path of each driver whose device has an XDP program, or that of a veth, which takes an entry of the
+// BPF dispatcher. Taken are the programs that have one.
+func (r *Reading) paths(ctx context.Context, k *kernel.Kernel, taken func() ([]uint64, error)) {
 	devices := []string{""}
 	seen := make(map[string]bool)
 	for _, p := range r.Programs {
@@ -153,11 +156,20 @@ func (r *Reading) paths(ctx context.Context, k *kernel.Kernel) {
 	}
 	for _, device := range devices {
 		if device == "" {
+			programs, err := taken()
+			if free := kernel.DispatcherSlots - len(programs); err == nil && free < leastFree {
+				err = fmt.Errorf("%w: %d of %d, and %d have to be for a veth with a program", errDispatcher, free, kernel.DispatcherSlots,
+					leastFree)
+			}
+			if err != nil {
+				r.refuse(record.PartXray, err)
+				return
+			}
 			r.Slots = xraySlots
 		}
 		p, err := xray.Read(ctx, k, device, "")
 		if err != nil {
-			r.refuse(partXray, err)
+			r.refuse(record.PartXray, err)
 			continue
 		}
 		doc := record.New[record.SiteRow]("xray", host.Fingerprint{})
@@ -223,7 +235,7 @@ func (r *Reading) code(ctx context.Context, k *kernel.Kernel, found *list.Found)
 		read[row.Tag] = c
 		r.Code = append(r.Code, c)
 	}
-	r.refuse(partProgXray, cmp.Or(failed, ctx.Err()))
+	r.refuse(record.PartProgXray, cmp.Or(failed, ctx.Err()))
 	if left > 0 {
 		r.Warnings = append(r.Warnings, record.Warning{Text: fmt.Sprintf("the code of %d programs was not read", left)})
 	}

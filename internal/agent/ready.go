@@ -14,28 +14,6 @@ import (
 	"github.com/unthunk/unthunk/internal/rounds"
 )
 
-// Reasons of refusals: [record.AgentRefusal.Reason].
-const (
-	reasonLoad       = "load"
-	reasonSteal      = "steal"
-	reasonDispatcher = "dispatcher"
-	reasonRights     = "rights"
-	reasonKernel     = "kernel"
-	reasonMemory     = "memory"
-	reasonTime       = "time"
-	reasonCPU        = "cpu"
-	reasonFailed     = "failed"
-)
-
-// Parts of a run: [record.AgentRefusal.Part].
-const (
-	partMeasure  = "measure"
-	partCheck    = "check"
-	partXray     = "xray"
-	partProgList = "prog-list"
-	partProgXray = "prog-xray"
-)
-
 // Limits above which a machine is too busy to be measured.
 type Limits struct {
 	// Load is that of the load average of a minute, divided by the number of CPUs; of the share of the time that the chosen CPU
@@ -57,7 +35,7 @@ const watched = 500 * time.Millisecond
 
 // refusal is a refusal to measure.
 func refusal(reason, format string, args ...any) *record.AgentRefusal {
-	return &record.AgentRefusal{Part: partMeasure, Reason: reason, Text: fmt.Sprintf(format, args...)}
+	return &record.AgentRefusal{Part: record.PartMeasure, Reason: reason, Text: fmt.Sprintf(format, args...)}
 }
 
 // cpuSet reads a list of CPUs, as "0-3,8".
@@ -107,19 +85,19 @@ func housekeeping(root fs.FS, usable []int) (int, bool) {
 func pick(root fs.FS, want rounds.CPU) (int, *record.AgentRefusal) {
 	usable, err := rounds.UsableCPUs()
 	if err != nil {
-		return 0, refusal(reasonCPU, "%v", err)
+		return 0, refusal(record.RefusedCPU, "%v", err)
 	}
 	last := usable[len(usable)-1]
 	if _, given := want.Number(); given {
 		cpu, err := want.Pick()
 		if err != nil {
-			return last, refusal(reasonCPU, "%v", err)
+			return last, refusal(record.RefusedCPU, "%v", err)
 		}
 		return cpu, nil
 	}
 	cpu, ok := housekeeping(root, usable)
 	if !ok {
-		return last, refusal(reasonCPU, "all CPUs that this process may run on are isolated: name one with --cpu")
+		return last, refusal(record.RefusedCPU, "all CPUs that this process may run on are isolated: name one with --cpu")
 	}
 	return cpu, nil
 }
@@ -148,9 +126,9 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 	load, err := loadAverage(root)
 	switch {
 	case err != nil:
-		return refusal(reasonLoad, "the load average cannot be read: %v", err), nil
+		return refusal(record.RefusedLoad, "the load average cannot be read: %v", err), nil
 	case load > most.Load:
-		return refusal(reasonLoad, "the load average is %.2f a CPU: at most %.2f is measured beside", load, most.Load), nil
+		return refusal(record.RefusedLoad, "the load average is %.2f a CPU: at most %.2f is measured beside", load, most.Load), nil
 	}
 	before, ok := reference.ReadTimes(sub(root, "proc"), cpu)
 	sibling, hasSibling := reference.SiblingOf(sub(root, "sys"), cpu)
@@ -163,21 +141,21 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 	}
 	after, ok2 := reference.ReadTimes(sub(root, "proc"), cpu)
 	if !ok || !ok2 {
-		return refusal(reasonCPU, "what CPU %d does cannot be read from /proc/stat", cpu), nil
+		return refusal(record.RefusedCPU, "what CPU %d does cannot be read from /proc/stat", cpu), nil
 	}
 	took := time.Since(began).Seconds()
 	if steal := 100 * (after.Stolen - before.Stolen).Seconds() / took; steal > most.Steal {
-		return refusal(reasonSteal, "the hypervisor has CPU %d for %.0f %% of the time: at most %.0f %% is measured beside", cpu, steal,
+		return refusal(record.RefusedSteal, "the hypervisor has CPU %d for %.0f %% of the time: at most %.0f %% is measured beside", cpu, steal,
 			most.Steal), nil
 	}
 	if busy := (after.Busy - before.Busy).Seconds() / took; busy > most.Load {
-		return refusal(reasonLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside", cpu, 100*busy,
+		return refusal(record.RefusedLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside", cpu, 100*busy,
 			100*most.Load), nil
 	}
 	if now, _ := reference.ReadTimes(sub(root, "proc"), sibling); hasSibling {
 		if busy := (now.Busy - beside.Busy).Seconds() / took; busy > most.Load/2 {
-			return refusal(reasonLoad, "CPU %d, a thread of the same core as CPU %d, is busy for %.0f %% of the time, and would get slower: "+
-				"at most %.0f %% is measured beside", sibling, cpu, 100*busy, 50*most.Load), nil
+			return refusal(record.RefusedLoad, "CPU %d, a thread of the same core as CPU %d, is busy for %.0f %% of the time, and would get "+
+				"slower: at most %.0f %% is measured beside", sibling, cpu, 100*busy, 50*most.Load), nil
 		}
 	}
 	return nil, nil
@@ -195,11 +173,11 @@ func sub(root fs.FS, dir string) fs.FS {
 // disturbed says that others had the CPU while it was measured; nil when they had not.
 func disturbed(m *Measured, most Limits) *record.AgentRefusal {
 	if m.Others > most.Load {
-		return refusal(reasonLoad, "tasks of others had the CPU for %.0f %% of the time of the measurement", 100*m.Others)
+		return refusal(record.RefusedLoad, "tasks of others had the CPU for %.0f %% of the time of the measurement", 100*m.Others)
 	}
 	for _, r := range m.References {
 		if r.Name == record.Steal && r.Value != nil && r.Value.Median > most.Steal {
-			return refusal(reasonSteal, "the hypervisor had the CPU for %.0f %% of the time of the measurement", r.Value.Median)
+			return refusal(record.RefusedSteal, "the hypervisor had the CPU for %.0f %% of the time of the measurement", r.Value.Median)
 		}
 	}
 	return nil

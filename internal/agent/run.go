@@ -113,7 +113,7 @@ func (o Options) read(ctx context.Context, doc *record.Agent, cpu int) (usage, e
 		return used, ctx.Err()
 	}
 	if err != nil { // the record says so, and what was read without it
-		for _, part := range []string{partCheck, partXray, partProgList, partProgXray} {
+		for _, part := range []string{record.PartCheck, record.PartXray, record.PartProgList, record.PartProgXray} {
 			doc.Refused = append(doc.Refused, record.AgentRefusal{Part: part, Reason: reasonOfChild(err), Text: oneLine(err)})
 		}
 		doc.Host = host.Identify(host.Options{})
@@ -139,10 +139,10 @@ func (o Options) measure(ctx context.Context, doc *record.Agent, cpu int) (usage
 	refused := m.Refused
 	switch {
 	case errors.Is(err, errKilled) && used.cpuSeconds < used.seconds/2:
-		refused = refusal(reasonLoad, "others had CPU %d: measuring got %.1f of %.1f s", cpu, used.cpuSeconds, used.seconds)
+		refused = refusal(record.RefusedLoad, "others had CPU %d: measuring got %.1f of %.1f s", cpu, used.cpuSeconds, used.seconds)
 	case err != nil:
 		refused = refusal(reasonOfChild(err), "%s", oneLine(err))
-	case refused == nil || refused.Reason == reasonTime: // why it took so long
+	case refused == nil || refused.Reason == record.RefusedTime: // why it took so long
 		refused = cmp.Or(disturbed(&m, o.Limits), refused)
 	}
 	doc.References = m.References
@@ -158,12 +158,12 @@ func (o Options) measure(ctx context.Context, doc *record.Agent, cpu int) (usage
 // reasonOfChild is the word for the error of a child, which may be what the runtime of Go said last.
 func reasonOfChild(err error) string {
 	switch text := err.Error(); {
-	case errors.Is(err, errKilled), strings.Contains(text, unix.SIGXCPU.String()):
-		return reasonTime
+	case errors.Is(err, errKilled), errors.Is(err, errCPUTime):
+		return record.RefusedTime
 	case strings.Contains(text, "out of memory"), strings.Contains(text, unix.ENOMEM.Error()):
-		return reasonMemory
+		return record.RefusedMemory
 	}
-	return reasonFailed
+	return record.RefusedFailed
 }
 
 // devices are the names of the network devices here.

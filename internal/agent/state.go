@@ -20,9 +20,9 @@ import (
 type State struct {
 	// Facts are those of the last run; its zero value is that of a machine that had none.
 	Facts Facts `json:"facts"`
-	// Run is when the last run began, Measured when numbers were last measured; zero for never.
-	Run      time.Time `json:"run"`
-	Measured time.Time `json:"measured"`
+	// Run is when the last run began, Change when the last one did that was made as something changed; zero for never.
+	Run    time.Time `json:"run"`
+	Change time.Time `json:"change"`
 	// Identity stands for that of the machine where it has none of its own: 32 hexadecimal digits.
 	Identity string `json:"identity,omitempty"`
 	// Dropped is how many records were given up, as the server was away for too long or refused them.
@@ -33,6 +33,7 @@ type State struct {
 const (
 	stateFile    = "agent.json"
 	measuredFile = "measured.json"
+	lastFile     = "last.json"
 	maxState     = 1 << 20
 )
 
@@ -83,21 +84,43 @@ func (s State) Save(dir string) error {
 	return outfile.Write(filepath.Join(dir, stateFile), append(b, '\n'))
 }
 
-// Due says why a run is due at a time, and false when none is. Every is the time from one to the next, 0 for none.
-func (s State) Due(now Facts, at time.Time, every time.Duration) (Why, bool) {
+// changesApart is the least time from one run that is made for a change to the next: where programs come and go all day, each
+// of them would be one.
+const changesApart = time.Hour
+
+// Due says why a run is due at a time, and false when none is. Every is the time from one to the next, 0 for one that is asked
+// for. Otherwise a change counts when the look before saw it too: what is attached for some seconds is not waited for.
+func (s State) Due(now, before Facts, at time.Time, every time.Duration) (Why, bool) {
 	changed := now.Changed(s.Facts)
+	over := func(since time.Time, d time.Duration) bool { // also by a clock that was wrong
+		return at.Sub(since) >= d || since.After(at.Add(d))
+	}
 	switch {
 	case now.Boot != s.Facts.Boot:
 		if s.Facts.Boot == "" { // the first of all
 			changed = nil
 		}
 		return Why{record.AgentBoot, changed}, true
-	case len(changed) > 0:
+	case len(changed) > 0 && (every == 0 || len(now.Changed(before)) == 0 && over(s.Change, changesApart)):
 		return Why{record.AgentChanged, changed}, true
-	case every > 0 && (at.Sub(s.Run) >= every || s.Run.After(at.Add(every))): // a clock that was wrong, too
-		return Why{Reason: record.AgentDue}, true
+	case every > 0 && over(s.Run, every):
+		return Why{record.AgentDue, changed}, true
 	}
 	return Why{Reason: record.AgentAsked}, false
+}
+
+// SaveLast keeps the record of the last run.
+func SaveLast(dir string, doc *record.Agent) error {
+	return record.Save(filepath.Join(dir, lastFile), doc)
+}
+
+// LoadLast is the record of the last run, nil where there is none.
+func LoadLast(dir string) *record.Agent {
+	saved, err := record.Load(filepath.Join(dir, lastFile))
+	if err != nil {
+		return nil
+	}
+	return saved.Agent()
 }
 
 // SaveMeasured keeps a record for the numbers in it, which later runs may not have.
