@@ -44,7 +44,10 @@ func (s *Setup) place(name string) int {
 		return directCall
 	}
 	if bulk, ok := strings.CutPrefix(name, redirectRow); ok {
-		return redirect + slices.Index(redirectBulks[:], bulk)
+		if i := slices.Index(redirectBulks[:], bulk); i >= 0 {
+			return redirect + i
+		}
+		return -1
 	}
 	if i := slices.Index(s.calls, name); i >= 0 {
 		return firstCall + i

@@ -30,3 +30,6 @@ func LimitPages(ctx context.Context, s *Store, pages int) error {
 	_, err := s.db.ExecContext(ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
 	return err
 }
+
+// Place is where a setup without calls has the number of that name.
+func Place(name string) int { return new(Setup).place(name) }

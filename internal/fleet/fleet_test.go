@@ -350,7 +350,8 @@ func TestOdd(t *testing.T) {
 		if slow.Name != "edge-4" || math.Abs(*slow.Lost-49.8) > 0.2 || len(slow.Prices) != 3 || len(slow.Fields) != 0 || slow.Twins != 27 {
 			t.Errorf("%+v", slow)
 		}
-		if iommu.Name != "edge-5" || len(iommu.Fields) != 1 || iommu.Fields[0].Value != "strict" || iommu.Fields[0].Usual != "off" {
+		if iommu.Name != "edge-5" || len(iommu.Fields) != 1 || iommu.Fields[0].Value != "strict" || iommu.Fields[0].Usual != "off" ||
+			iommu.Fields[0].Share != 1 {
 			t.Errorf("%+v", iommu)
 		}
 		if off.Name != "edge-3" || *off.Lost > -39 || len(off.Fields) != 2 || off.Fields[1].Value != "mitigations=off" {
@@ -534,6 +535,15 @@ func TestNeeded(t *testing.T) {
 	}
 	if enough := run(uint64(*first.Needed)*3/2, 1.01); enough.Verdict != stat.Slower {
 		t.Errorf("with %d canaries 1 %% is %q", *first.Needed*3/2, enough.Verdict)
+	}
+}
+
+// What the store has no column for has no place.
+func TestPlace(t *testing.T) {
+	for name, want := range map[string]int{"redirect/bulk=8": -1, "redirect/bulk=1": 5, "control": 0, "callback/loop": -1} {
+		if got := fleet.Place(name); got != want {
+			t.Errorf("%s is at %d, want %d", name, got, want)
+		}
 	}
 }
 

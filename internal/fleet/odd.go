@@ -86,7 +86,8 @@ func oddOnes(twins []Machine) []record.FleetOddRow {
 		}
 		for i := range twins {
 			if v := twins[i].Setup.Value(field); v != value {
-				fields[i] = append(fields[i], record.FleetField{Name: field, Value: v, Usual: value, Share: float64(n) / float64(len(twins))})
+				share := float64(n) / float64(len(twins)-1) // it is not one of them
+				fields[i] = append(fields[i], record.FleetField{Name: field, Value: v, Usual: value, Share: share})
 			}
 		}
 	}

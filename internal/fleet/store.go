@@ -29,7 +29,7 @@ type engine struct {
 	lock string
 	// hasVersion counts the tables of the name unthunk_schema.
 	hasVersion string
-	// tooMany is how many parameters a statement may have.
+	// parameters is how many parameters a statement may have.
 	parameters int
 	// ofData tells whether an error is about what is stored, and not about the store.
 	ofData func(error) bool
