@@ -2,18 +2,22 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -189,6 +193,36 @@ func TestFleetRefuses(t *testing.T) {
 	}
 }
 
+// A body that cannot be read to its end is sent again: it is no wrong record.
+func TestFleetReceivesHalf(t *testing.T) {
+	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	text, err := record.Encode(rollout()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		sent int
+		err  error
+		want int
+	}{
+		{len(text), io.EOF, http.StatusNoContent},
+		{200, os.ErrDeadlineExceeded, http.StatusRequestTimeout},
+		{0, io.ErrUnexpectedEOF, http.StatusRequestTimeout},
+		{200, io.EOF, http.StatusBadRequest},
+	} {
+		answer := httptest.NewRecorder()
+		sent := io.MultiReader(bytes.NewReader(text[:test.sent]), iotest.ErrReader(test.err))
+		(&receiver{store: store}).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", sent))
+		if answer.Code != test.want {
+			t.Errorf("%d bytes, then %v: %d, want %d: %s", test.sent, test.err, answer.Code, test.want, answer.Body)
+		}
+	}
+}
+
 // What an agent posts is in the store when it is answered; without the token, or when it is no record, it is not. A signal
 // ends the server.
 func TestFleetListen(t *testing.T) {
@@ -227,7 +261,7 @@ func TestFleetListen(t *testing.T) {
 		{http.MethodGet, "Bearer 0123456789abcdef", "", http.StatusMethodNotAllowed},
 		{http.MethodPost, "Bearer 0123456789abcdef", string(body[:200]), http.StatusBadRequest},
 		{http.MethodPost, "Bearer 0123456789abcdef", "", http.StatusBadRequest},
-		{http.MethodPost, "Bearer 0123456789abcdef", strings.Repeat("x", 9<<20), http.StatusBadRequest},
+		{http.MethodPost, "Bearer 0123456789abcdef", strings.Repeat("x", 9<<20), http.StatusRequestEntityTooLarge},
 	} {
 		req, err := http.NewRequestWithContext(t.Context(), test.method, url, strings.NewReader(test.body))
 		if err != nil {
@@ -255,8 +289,13 @@ func TestFleetListen(t *testing.T) {
 	if err := os.WriteFile(short, []byte("guess\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	web := filepath.Join(dir, "web.yml")
+	if err := os.WriteFile(web, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	refuses(t, "fleet", []refused{
 		{"open to all", []string{"ingest", "--store", store, "--listen", "0.0.0.0:0"}, exitUsage, "add --token-file"},
+		{"no users", []string{"ingest", "--store", store, "--listen", "0.0.0.0:0", "--web-config", web}, exitUsage, "add --token-file"},
 		{"a token that is short", []string{"ingest", "--store", store, "--listen", ":0", "--token-file", short}, exitFailed, "guessed"},
 		{"files too", []string{"ingest", "--store", store, "--listen", ":0", dir}, exitUsage, "of another run"},
 		{"token alone", []string{"ingest", "--store", store, "--token-file", token}, exitUsage, "go with --listen"},

@@ -32,7 +32,7 @@ reason (truncated, foreign, schema, kind, impossible, large, unreadable, store) 
 stops nothing. Records of a clock more than a day ahead are kept, and left out of answers.
 
 With --listen it takes what unthunk agent --post sends, until a signal. Beyond the loopback
-that needs --token-file or --metrics-config.
+that needs --token-file, or users in --web-config.
 
 A password is never on the command line: PGPASSFILE (~/.pgpass), PGPASSWORD and service
 files say it, as with psql.`,
@@ -82,7 +82,7 @@ files say it, as with psql.`,
 	o.add(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&serve.Address, "listen", "", "take records by HTTP at `ADDR`; without a host on the loopback")
-	fl.StringVar(&serve.WebConfig, "metrics-config", "", "TLS and users of --listen: a web configuration `FILE` of Prometheus")
+	fl.StringVar(&serve.WebConfig, "web-config", "", "TLS and users of --listen: a web configuration `FILE` of Prometheus")
 	fl.StringVar(&tokenFile, "token-file", "", "with --listen: the bearer token that agents have to send is in `FILE`")
 	return cmd
 }
@@ -91,7 +91,7 @@ files say it, as with psql.`,
 func checkListen(serve listen.Options, tokenFile string, args []string, o outputFlags) error {
 	if serve.Address == "" {
 		if serve.WebConfig != "" || tokenFile != "" {
-			return usagef("--metrics-config and --token-file go with --listen")
+			return usagef("--web-config and --token-file go with --listen")
 		}
 		return nil
 	}

@@ -7,6 +7,7 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -47,8 +48,22 @@ func newReceiver(store *fleet.Store, tokenFile string) (*receiver, error) {
 	return r, nil
 }
 
-// ServeHTTP answers 204 to records that are in the store, 400 to what is no record of agent, and 503 when the store takes
-// none: the agent keeps the record then.
+// body is what a client sends; err is why it could not be read to its end.
+type body struct {
+	io.Reader
+	err error
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	n, err := b.Reader.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		b.err = err
+	}
+	return n, err
+}
+
+// ServeHTTP answers 204 to records that are in the store, 400 to what is no record of agent, and 413 to what is too large. The
+// agent keeps the record when it answers 408, as it could not be read to its end, or 503, as the store takes none.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	given := sha256.Sum256([]byte(req.Header.Get("Authorization")))
 	switch {
@@ -60,10 +75,17 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "records are posted", http.StatusMethodNotAllowed)
 		return
 	}
-	in := fleet.Ingest{Store: r.store, In: http.MaxBytesReader(w, req.Body, maxPosted), Now: time.Now()}
-	switch done, err := in.Run(req.Context(), "-"); {
+	sent := &body{Reader: http.MaxBytesReader(w, req.Body, maxPosted)}
+	in := fleet.Ingest{Store: r.store, In: sent, Now: time.Now()}
+	done, err := in.Run(req.Context(), "-")
+	var large *http.MaxBytesError
+	switch {
 	case err != nil:
 		http.Error(w, "the store takes no records now", http.StatusServiceUnavailable)
+	case errors.As(sent.err, &large):
+		http.Error(w, fmt.Sprintf("at most %d MiB are taken", maxPosted>>20), http.StatusRequestEntityTooLarge)
+	case sent.err != nil:
+		http.Error(w, "the request ended before its body", http.StatusRequestTimeout)
 	case len(done.Rows) > 0:
 		http.Error(w, done.Rows[0].Name+": "+oneLine(errors.New(done.Rows[0].Example)), http.StatusBadRequest)
 	case done.New+done.Known == 0:
@@ -83,8 +105,8 @@ func receive(ctx context.Context, s std, store *fleet.Store, o listen.Options, t
 	if err != nil {
 		return err
 	}
-	if r.token == nil && server.Open(o) {
-		return errors.Join(usagef("--listen %s: everybody could put records there: add --token-file or --metrics-config", o.Address),
+	if r.token == nil && server.OpenToAll() {
+		return errors.Join(usagef("--listen %s: everybody could put records there: add --token-file, or users to a --web-config", o.Address),
 			server.Close())
 	}
 	fmt.Fprintf(s.err, "records are taken at %s\n", strings.TrimSuffix(server.URL("/"), "/"))

@@ -55,7 +55,7 @@ func flagSections() []section {
 		{"Which machine", []string{"label", "anonymous"}},
 		{"Output", []string{
 			"live", "format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
-			"records", "post", "token-file", "ca-file", "textfile", "listen", "metrics-config", "state",
+			"records", "post", "token-file", "ca-file", "textfile", "listen", "metrics-config", "web-config", "state",
 		}},
 		{"Packets", []string{
 			"packets", "max-packets", "working-set", "cold", "ifindex", "rx-queue", "metadata", "first-buffer", "snaplen",

@@ -54,8 +54,9 @@ type Options struct {
 type Server struct {
 	server   *http.Server
 	listener net.Listener
-	tls      bool
-	done     chan error
+	// tls says whether there is TLS, known whether clients have to say who they are.
+	tls, known bool
+	done       chan error
 }
 
 // Host adds the loopback to an address that has no host.
@@ -78,7 +79,7 @@ func serve(o Options, h http.Handler, header, idle time.Duration) (*Server, erro
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	usesTLS, err := checkConfig(o.WebConfig)
+	config, err := checkConfig(o.WebConfig)
 	if err != nil {
 		return nil, fmt.Errorf("read web configuration %s: %w", o.WebConfig, err)
 	}
@@ -87,7 +88,7 @@ func serve(o Options, h http.Handler, header, idle time.Duration) (*Server, erro
 		return nil, err // it says listen, and the address
 	}
 	s := &Server{
-		listener: netutil.LimitListener(l, Connections), tls: usesTLS, done: make(chan error, 1),
+		listener: netutil.LimitListener(l, Connections), tls: config.tls, known: config.known, done: make(chan error, 1),
 		server: &http.Server{
 			Handler: h, ReadHeaderTimeout: header, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idle,
 			MaxHeaderBytes: headerSize,
@@ -101,51 +102,64 @@ func serve(o Options, h http.Handler, header, idle time.Duration) (*Server, erro
 	return s, nil
 }
 
-// checkConfig refuses a web configuration that is wrong, and says whether it has TLS.
-func checkConfig(path string) (usesTLS bool, err error) {
-	if path == "" {
-		return false, nil
-	}
-	usesTLS, named, err := namedBy(path)
-	if err != nil {
-		return false, err
-	}
-	// What it names is read whole, too: at the start, and for each connection.
-	for _, file := range named {
-		f, _, err := unpack.Open(file.path, maxConfig)
-		if err != nil {
-			return false, fmt.Errorf("%s: %w", file.key, err)
-		}
-		f.Close()
-	}
-	return usesTLS, web.Validate(path)
+// webConfig is what a web configuration says.
+type webConfig struct {
+	// tls says that there is TLS, known that clients have to have a password or a certificate.
+	tls, known bool
+	// named are the files that it names.
+	named []namedFile
 }
 
 // namedFile is a file that a web configuration names by a key.
 type namedFile struct{ key, path string }
 
-// namedBy are the files that a web configuration names.
-func namedBy(path string) (usesTLS bool, named []namedFile, err error) {
+// checkConfig refuses a web configuration that is wrong.
+func checkConfig(path string) (webConfig, error) {
+	if path == "" {
+		return webConfig{}, nil
+	}
+	config, err := readConfig(path)
+	if err != nil {
+		return config, err
+	}
+	// What it names is read whole, too: at the start, and for each connection.
+	for _, file := range config.named {
+		f, _, err := unpack.Open(file.path, maxConfig)
+		if err != nil {
+			return config, fmt.Errorf("%s: %w", file.key, err)
+		}
+		f.Close()
+	}
+	return config, web.Validate(path)
+}
+
+// readConfig reads a web configuration.
+func readConfig(path string) (config webConfig, err error) {
 	b, err := unpack.ReadFile(path, maxConfig)
 	if err != nil {
 		if p, ok := errors.AsType[*os.PathError](err); ok {
 			err = p.Err
 		}
-		return false, nil, err
+		return config, err
 	}
 	var c struct {
-		TLS *struct {
-			Cert string `yaml:"cert_file"`
-			Key  string `yaml:"key_file"`
-			CA   string `yaml:"client_ca_file"`
+		Users map[string]string `yaml:"basic_auth_users"`
+		TLS   *struct {
+			Cert    string `yaml:"cert_file"`
+			Key     string `yaml:"key_file"`
+			CA      string `yaml:"client_ca_file"`
+			Clients string `yaml:"client_auth_type"`
 		} `yaml:"tls_server_config"`
 	}
 	if err := yaml.Unmarshal(b, &c); err != nil {
-		return false, nil, err
+		return config, err
 	}
+	config.known = len(c.Users) > 0
 	if c.TLS == nil {
-		return false, nil, nil
+		return config, nil
 	}
+	config.tls = true
+	config.known = config.known || c.TLS.Clients == "RequireAndVerifyClientCert"
 	for _, f := range []namedFile{{"cert_file", c.TLS.Cert}, {"key_file", c.TLS.Key}, {"client_ca_file", c.TLS.CA}} {
 		if f.path == "" {
 			continue
@@ -153,9 +167,9 @@ func namedBy(path string) (usesTLS bool, named []namedFile, err error) {
 		if !filepath.IsAbs(f.path) {
 			f.path = filepath.Join(filepath.Dir(path), f.path)
 		}
-		named = append(named, f)
+		config.named = append(config.named, f)
 	}
-	return true, named, nil
+	return config, nil
 }
 
 // Files are those that a server with these options reads: the web configuration and what it
@@ -165,8 +179,8 @@ func (o Options) Files() []string {
 		return nil
 	}
 	files := []string{o.WebConfig}
-	_, named, _ := namedBy(o.WebConfig) // an error is that of Serve
-	for _, f := range named {
+	config, _ := readConfig(o.WebConfig) // an error is that of Serve
+	for _, f := range config.named {
 		files = append(files, f.path)
 	}
 	return files
@@ -187,8 +201,17 @@ func (s *Server) URL(path string) string {
 // Open says whether others than this machine's processes can reach a server that has
 // neither TLS nor passwords.
 func (s *Server) Open(o Options) bool {
+	return o.WebConfig == "" && s.reachable()
+}
+
+// OpenToAll says whether others than this machine's processes can reach a server that asks for neither a password nor a
+// certificate.
+func (s *Server) OpenToAll() bool { return !s.known && s.reachable() }
+
+// reachable says whether others than this machine's processes can reach the server.
+func (s *Server) reachable() bool {
 	address, ok := s.Addr().(*net.TCPAddr)
-	return ok && o.WebConfig == "" && !address.IP.IsLoopback()
+	return ok && !address.IP.IsLoopback()
 }
 
 // Close ends the server, within a second.

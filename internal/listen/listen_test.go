@@ -251,3 +251,30 @@ func TestOpen(t *testing.T) {
 		}
 	}
 }
+
+// TLS keeps nobody out: who has no password and needs no certificate can send what they like.
+func TestOpenToAll(t *testing.T) {
+	dir, _ := certificate(t)
+	config := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	const withTLS = "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n"
+	clients := "  client_ca_file: cert.pem\n  client_auth_type: "
+	for path, want := range map[string]bool{
+		"": true, config("empty", ""): true, config("tls", withTLS): true,
+		config("users", "basic_auth_users:\n  a: "+fakeHash+"\n"):         false,
+		config("any", withTLS+clients+"VerifyClientCertIfGiven\n"):        true,
+		config("clients", withTLS+clients+"RequireAndVerifyClientCert\n"): false,
+	} {
+		for address, reachable := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
+			s := start(t, Options{Address: address, WebConfig: path}, headerTime, idleTime)
+			if s.OpenToAll() != (want && reachable) {
+				t.Errorf("%s at %s: open to all is %v", filepath.Base(path), address, s.OpenToAll())
+			}
+		}
+	}
+}
