@@ -81,12 +81,22 @@ func checkPod(t *testing.T, folder string, pod corev1.PodSpec) {
 	if !pod.HostNetwork || pod.HostPID || pod.HostIPC || pod.AutomountServiceAccountToken == nil || *pod.AutomountServiceAccountToken {
 		t.Errorf("%s: the pod shares too much, or not the network", folder)
 	}
+	c := pod.Containers[0]
+	identified := false
 	for _, v := range pod.Volumes {
-		if v.EmptyDir == nil {
+		mounted := slices.ContainsFunc(c.VolumeMounts, func(m corev1.VolumeMount) bool {
+			return m.Name == v.Name && m.ReadOnly && m.MountPath == "/etc/machine-id"
+		})
+		switch {
+		case v.HostPath != nil && v.HostPath.Path == "/etc/machine-id" && mounted:
+			identified = true
+		case v.EmptyDir == nil:
 			t.Errorf("%s: volume %s stays on the node", folder, v.Name)
 		}
 	}
-	c := pod.Containers[0]
+	if !identified {
+		t.Errorf("%s: a pod does not know which machine its node is", folder)
+	}
 	s := c.SecurityContext
 	caps := []corev1.Capability{"SYS_ADMIN", "NET_ADMIN", "BPF", "PERFMON", "SYSLOG"}
 	if s.Privileged != nil || !*s.ReadOnlyRootFilesystem || s.SeccompProfile.Type != corev1.SeccompProfileTypeRuntimeDefault ||
