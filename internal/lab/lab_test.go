@@ -233,6 +233,25 @@ func TestEntryOf(t *testing.T) {
 	}
 }
 
+// Code with probes in it is read as it was before, and a breakpoint that is nobody's probe stays.
+func TestUnprobed(t *testing.T) {
+	const at = 0xffffffff81000000
+	code := []byte("\xcc\x89\xf8\xcc\x0f\x1f\x44\x00\x00") // mov %rdi,%rax under a probe; int3; a nop that is ftrace's
+	u := &unprobed{Source: ktext.Bytes{Addr: at, Code: code}, was: map[uint64]byte{at: 0x48, at + 4: 0xe8}}
+	for _, from := range []int{0, 1} {
+		b := make([]byte, len(code)-from)
+		if err := u.ReadAddr(b, at+uint64(from)); err != nil {
+			t.Fatal(err)
+		}
+		if want := "\x48" + string(code[1:]); string(b) != want[from:] {
+			t.Errorf("from %d: % x, want % x", from, b, want[from:])
+		}
+	}
+	if u.ReadAddr(make([]byte, 1), at-1) == nil {
+		t.Error("what is not there was read")
+	}
+}
+
 // at16 is the row of most of these tests.
 var at16 = []Row{{DefaultScenario, 16}}
 

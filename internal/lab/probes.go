@@ -20,6 +20,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 // probes are the kprobes on the path of a packet, with their counters.
@@ -32,6 +33,8 @@ type probes struct {
 	walked map[uint64]bool
 	// known are those of them that need not be walked again, as all that they reach was.
 	known map[uint64]bool
+	// before is the code as it is without probes.
+	before *unprobed
 	// beyond is set while functions beyond the redirect path are searched.
 	beyond bool
 	// limited are functions that the path calls and that were not searched, by address: see
@@ -74,10 +77,50 @@ func newProbes(parts map[work]string) *probes {
 
 // read opens the kernel, when that was not done. Its symbols are read once: that is 600 million instructions.
 func (p *probes) read() (err error) {
-	if p.kernel == nil {
-		p.kernel, err = kernel.OpenLive()
+	if p.kernel != nil {
+		return nil
 	}
-	return err
+	if p.kernel, err = kernel.OpenLive(); err != nil {
+		return err
+	}
+	p.before = &unprobed{Source: p.kernel.Text, was: make(map[uint64]byte)}
+	p.kernel.Text = p.before
+	return nil
+}
+
+// unprobed is code as it is without kprobes, each of which puts a breakpoint over its first byte: a walk that is made
+// when some functions have probes would follow what a breakpoint left of an instruction.
+type unprobed struct {
+	ktext.Source
+	was map[uint64]byte
+}
+
+// breakpoint is the code of int3.
+const breakpoint = 0xcc
+
+func (u *unprobed) ReadAddr(b []byte, addr uint64) error {
+	if err := u.Source.ReadAddr(b, addr); err != nil {
+		return err
+	}
+	for i, c := range b {
+		if was, ok := u.was[addr+uint64(i)]; c == breakpoint && ok {
+			b[i] = was
+		}
+	}
+	return nil
+}
+
+// put counts at a place, which is at addr.
+func (p *probes) put(place count.Place, addr uint64) error {
+	var code [1]byte
+	readable := p.kernel.Text.ReadAddr(code[:], addr) == nil
+	if err := p.Add(place); err != nil {
+		return err
+	}
+	if readable {
+		p.before.was[addr] = code[0]
+	}
+	return nil
 }
 
 // open reads the kernel and counts the functions that are counted on every path, when that was not done.
@@ -101,10 +144,10 @@ func (p *probes) open(ctx context.Context) (err error) {
 		}
 		for _, n := range f.Names() {
 			if s, ok := p.kernel.Symbols.Lookup(n.Name); ok && s.Text() {
-				if p.Add(entryOf(p.kernel, s)) == nil {
+				if entry := entryOf(p.kernel, s); p.put(entry, s.Addr+entry.Offset) == nil {
 					continue
 				}
-				if err := p.Add(count.Place{Function: s.Name}); err != nil { // where the kernel refuses that one
+				if err := p.put(count.Place{Function: s.Name}, s.Addr); err != nil { // where the kernel refuses that one
 					return err
 				}
 			}
@@ -253,7 +296,7 @@ func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 			continue
 		}
 		if err == nil {
-			err = p.Add(at)
+			err = p.put(at, s.Addr-s.Offset+at.Offset)
 		}
 		if err != nil {
 			p.uncounted = append(p.uncounted, at.String())
