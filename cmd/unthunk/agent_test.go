@@ -107,7 +107,7 @@ func children(pid int) (all []int) {
 }
 
 // forbidden is what a process has open that others would pay for: BPF programs of other types than those that it runs itself,
-// links to anything but devices, perf events, run statistics.
+// links to anything but devices, perf events, run statistics. What somebody else has too it only looks at, as prog list does.
 func forbidden(pid int) (found []string) {
 	allowed := map[string]bool{
 		strconv.Itoa(int(ebpf.XDP)): true, strconv.Itoa(int(ebpf.SocketFilter)): true, strconv.Itoa(int(ebpf.Syscall)): true,
@@ -118,16 +118,36 @@ func forbidden(pid int) (found []string) {
 		if strings.Contains(link, "stats") || strings.Contains(link, "perf_event") {
 			found = append(found, link)
 		}
-		b, _ := os.ReadFile(path)
-		for line := range strings.Lines(string(b)) {
-			key, value, _ := strings.Cut(line, ":")
-			value = strings.TrimSpace(value)
-			if key == "prog_type" && !allowed[value] || key == "link_type" && value != "xdp" {
-				found = append(found, key+" "+value)
-			}
+		info := fdInfo(path)
+		programType, isProgram := info["prog_type"]
+		linkType, isLink := info["link_type"]
+		switch {
+		case isLink && linkType != "xdp" && !hasAnother(pid, "link_id", info["link_id"]):
+			found = append(found, "link to "+linkType)
+		case !isLink && isProgram && !allowed[programType] && !hasAnother(pid, "prog_id", info["prog_id"]):
+			found = append(found, "program of type "+programType)
 		}
 	}
 	return found
+}
+
+// fdInfo is what /proc says of a descriptor, empty when it is gone.
+func fdInfo(path string) map[string]string {
+	info := make(map[string]string)
+	b, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(line, ":")
+		info[key] = strings.TrimSpace(value)
+	}
+	return info
+}
+
+// hasAnother tells whether another process has a descriptor of which /proc says the same.
+func hasAnother(pid int, key, value string) bool {
+	infos, _ := filepath.Glob("/proc/[0-9]*/fdinfo/*")
+	return slices.ContainsFunc(infos, func(path string) bool {
+		return !strings.HasPrefix(path, fmt.Sprintf("/proc/%d/", pid)) && fdInfo(path)[key] == value
+	})
 }
 
 // While it measures, an agent has at most four entries of the BPF dispatcher, nothing at a tracepoint, and run statistics
@@ -493,15 +513,26 @@ func TestAgentEvery(t *testing.T) {
 		return all
 	}
 	testutil.Eventually(t, "a record of the boot", func() bool { return len(records()) == 1 })
-	if got := records()[0]; got.Reason != record.AgentBoot || len(got.Code) != 0 {
-		t.Errorf("reason %s, %d programs", got.Reason, len(got.Code))
+	// Other tests have programs in other network namespaces.
+	programs := func(doc *record.Agent) (names []string) {
+		for _, p := range doc.Programs {
+			for _, a := range p.Attached {
+				if a.Device == device.Name && slices.ContainsFunc(doc.Code, func(c record.ProgramCode) bool { return c.Name == p.Name }) {
+					names = append(names, p.Name)
+				}
+			}
+		}
+		return names
+	}
+	if got := records()[0]; got.Reason != record.AgentBoot || programs(got) != nil {
+		t.Errorf("reason %s, programs %v", got.Reason, programs(got))
 	}
 	if err := device.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, 2), asm.Return()), link.XDPDriverMode); err != nil {
 		t.Fatal(err)
 	}
 	testutil.Eventually(t, "a record of the change", func() bool { return len(records()) == 2 })
-	if got := records()[1]; got.Reason != record.AgentChanged || !slices.Equal(got.Changed, []string{"programs"}) || len(got.Code) == 0 {
-		t.Errorf("reason %s, changed %v, code of %d programs; refused %v", got.Reason, got.Changed, len(got.Code), got.Refused)
+	if got := records()[1]; got.Reason != record.AgentChanged || !slices.Equal(got.Changed, []string{"programs"}) || len(programs(got)) != 1 {
+		t.Errorf("reason %s, changed %v, code of programs %v; refused %v", got.Reason, got.Changed, programs(got), got.Refused)
 	}
 }
 
