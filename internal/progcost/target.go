@@ -10,12 +10,14 @@ import (
 	"github.com/unthunk/unthunk/prog"
 )
 
-// Replayable is an opened program as one to replay. That of an object can be loaded anew, with the maps that it has.
+// Replayable is an opened program as one to replay. That of an object can be loaded anew, with the maps that it has; the
+// object's source lines are let go.
 func Replayable(o *program.Opened) prog.Program {
 	p := prog.Program{Name: o.Name, Loaded: o.Program}
 	if o.Spec == nil {
 		return p
 	}
+	o.ForgetLines()
 	p.Reload = prog.Reloader(o.Spec, o.Name, o.Maps)
 	return p
 }

@@ -244,7 +244,6 @@ func (o *Opened) load(path string, wholeLog bool) error {
 	if err != nil {
 		return explain(o.Spec, path+":"+o.Name, err)
 	}
-	forgetLines(o.Spec)
 	o.Program = c.DetachProgram(o.Name)
 	for _, n := range slices.Sorted(maps.Keys(c.Programs)) {
 		o.others = append(o.others, c.DetachProgram(n))
@@ -256,10 +255,10 @@ func (o *Opened) load(path string, wholeLog bool) error {
 	return nil
 }
 
-// forgetLines takes the source lines out of what the kernel has loaded, and has them from now on. An object may have one for
-// each instruction, of 136 bytes, and prog diff keeps two objects, and opens a second copy of each.
-func forgetLines(spec *ebpf.CollectionSpec) {
-	for _, p := range spec.Programs {
+// ForgetLines takes the source lines out of the spec: the kernel has them from now on, and who counts them asks before. An
+// object may have one for each instruction, of 136 bytes, and prog diff keeps two objects, and opens a second copy of each.
+func (o *Opened) ForgetLines() {
+	for _, p := range o.Spec.Programs {
 		for i := range p.Instructions {
 			p.Instructions[i] = p.Instructions[i].WithSource(nil)
 		}

@@ -50,7 +50,7 @@ type Opened struct {
 	// Program is loaded. That of a target that is live is the live one.
 	Program *ebpf.Program
 	// Spec is what was loaded: the program, the maps that it uses, and what tail-call tables
-	// hold, without source lines. It is nil when the target is live.
+	// hold. It is nil when the target is live.
 	Spec *ebpf.CollectionSpec
 	// Name is the program's name: that of its function for an object, at most 15 bytes of it for a live one.
 	Name string

@@ -377,6 +377,7 @@ func TestLinesAreForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	opened := open(t, path+":balance", Options{})
+	opened.ForgetLines()
 	lines := func(s *ebpf.CollectionSpec) (n int) {
 		for _, ins := range s.Programs[opened.Name].Instructions {
 			if ins.Source() != nil {
