@@ -26,12 +26,19 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
-// TestMain also does a part of a run, in a child of a test.
+// agentPart is what does a part of a run in tests: this program.
+var agentPart = []string{"/proc/self/exe", "agent-part"}
+
+// TestMain also does a part of a run, in a child of a test, and is the parent of one.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 4 && os.Args[1] == "agent-part" {
+	if len(os.Args) == 4 && (os.Args[1] == "agent-part" || os.Args[1] == "agent-parent") {
 		cpu, err := strconv.Atoi(os.Args[3])
-		if err == nil {
-			err = Answer(context.Background(), Part(os.Args[2]), cpu, os.Stdout)
+		switch {
+		case err != nil:
+		case os.Args[1] == "agent-parent":
+			_, err = child(context.Background(), agentPart, Part(os.Args[2]), cpu, time.Hour, new(Reading))
+		default:
+			err = elsewhere(func() error { return Answer(context.Background(), Part(os.Args[2]), cpu, partOutput()) })
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)

@@ -95,7 +95,7 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	defer cancel()
 	args := append(command[1:len(command):len(command)], string(part), strconv.Itoa(cpu))
 	cmd := exec.CommandContext(ctx, command[0], args...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", childHeap), "GOMAXPROCS=1")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", childHeap), "GOMAXPROCS=1", fmt.Sprintf("%s=%d", parent, os.Getpid()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	answer, said := &bounded{most: maxAnswer}, &bounded{most: 4 << 10}
 	cmd.Stdout, cmd.Stderr = answer, said
@@ -169,16 +169,31 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.Buffer.Write(p)
 }
 
-// humbled is set in the environment of a child that has given away what it does not need.
-const humbled = "UNTHUNK_AGENT_PART"
+// In the environment of a child: who started it, and that it has given away what it does not need.
+const (
+	parent  = "UNTHUNK_AGENT_PID"
+	humbled = "UNTHUNK_AGENT_PART"
+)
+
+// endWithParent has the kernel kill this process when the one ends that started it, also by SIGKILL, for as long as the calling
+// thread lives. What was set before it was executed is of the thread that was the first then, and is lost where another one
+// executes, and where execve gives capabilities (prctl(2)). A parent that has ended already is an error.
+func endWithParent() error {
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+		return fmt.Errorf("end with parent: %w", err)
+	}
+	if pid, set := os.LookupEnv(parent); set && pid != strconv.Itoa(os.Getppid()) {
+		return fmt.Errorf("process %s, which started this one, has ended", pid)
+	}
+	return nil
+}
 
 // humble takes from this process all CPUs but one, the right to it where others want it, and to more memory and CPU time
-// than a part needs; then it executes the program anew, so that all its threads are as the calling one.
+// than a part needs; then it executes the program anew, so that all its threads are as the calling one, which is locked.
 func humble(part Part, cpu int) error {
 	if os.Getenv(humbled) == string(part) {
 		return nil
 	}
-	runtime.LockOSThread() // and never unlocked: execve is next
 	for resource, most := range map[int]uint64{unix.RLIMIT_DATA: childData, unix.RLIMIT_CPU: cpuSeconds, unix.RLIMIT_CORE: 0} {
 		var old unix.Rlimit
 		if err := unix.Getrlimit(resource, &old); err != nil {
@@ -208,6 +223,11 @@ func humble(part Part, cpu int) error {
 
 // Answer does a part on a CPU and writes its answer: it is what the hidden verb does in a child.
 func Answer(ctx context.Context, part Part, cpu int, w io.Writer) error {
+	runtime.LockOSThread() // the kernel ends the process with its parent by this thread, which execve makes the first
+	defer runtime.UnlockOSThread()
+	if err := endWithParent(); err != nil {
+		return err
+	}
 	if err := humble(part, cpu); err != nil {
 		return err
 	}
