@@ -42,7 +42,7 @@ puts records of agent into a store, a SQLite file or a PostgreSQL database; the 
 type fleetFlags struct {
 	store     string
 	since, at string
-	where     string
+	where     []string
 }
 
 func addStore(cmd *cobra.Command, store *string) {
@@ -56,7 +56,8 @@ func (f *fleetFlags) add(cmd *cobra.Command) {
 }
 
 func (f *fleetFlags) addWhere(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.where, "where", "", "only machines that meet a `CONDITION`: cpu=…,label:rack=r12")
+	cmd.Flags().StringArrayVar(&f.where, "where", nil,
+		"only machines that meet a `CONDITION`: kernel=6.12*,label:rack=r12; may be repeated")
 }
 
 // checkStore refuses a store that cannot be one.
@@ -176,8 +177,8 @@ func asked[T any](ctx context.Context, where string, ask func(store *fleet.Store
 }
 
 // parseWhere reads the conditions of a flag.
-func parseWhere(flag, text string) (fleet.Where, error) {
-	where, err := fleet.ParseWhere(text)
+func parseWhere(flag string, texts []string) (fleet.Where, error) {
+	where, err := fleet.ParseWhere(texts...)
 	if err != nil {
 		return nil, usagef("--%s: %w", flag, err)
 	}

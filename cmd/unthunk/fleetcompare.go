@@ -17,7 +17,7 @@ import (
 func newFleetCompare(s std) *cobra.Command {
 	var f fleetFlags
 	var a answerFlags
-	var base, canary string
+	var base, canary []string
 	threshold := float64(compare.DefaultThreshold)
 	cmd := &cobra.Command{
 		Use:   "compare --base CONDITION --canary CONDITION",
@@ -30,7 +30,8 @@ hypervisor. Verdicts are those of unthunk compare. Each row says how many canari
 The exit code is 3 when a call or a redirect of the canaries is slower by more than the threshold,
 with confidence, and 1 when that cannot be told of each redirect. A direct call counts where the
 two sides return otherwise.`,
-		Example: `  unthunk fleet compare --store fleet.db --base kernel=6.12 --canary kernel=6.18
+		Example: `  unthunk fleet compare --store fleet.db \
+    --base 'kernel=6.12*' --canary 'kernel=6.18*'
   unthunk fleet compare --store fleet.db --base label:on=a --canary label:on=b`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -43,13 +44,14 @@ two sides return otherwise.`,
 				return usagef("a threshold of %v %% is impossible", threshold)
 			}
 			for _, side := range []struct {
-				flag, text string
-				into       *fleet.Where
+				flag  string
+				texts []string
+				into  *fleet.Where
 			}{{"base", base, &c.Base}, {"canary", canary, &c.Canary}} {
-				if side.text == "" {
+				if len(side.texts) == 0 || side.texts[0] == "" {
 					return usagef("--%s is missing: the condition of a side, as kernel=6.12.57", side.flag)
 				}
-				if *side.into, err = parseWhere(side.flag, side.text); err != nil {
+				if *side.into, err = parseWhere(side.flag, side.texts); err != nil {
 					return err
 				}
 			}
@@ -74,8 +76,9 @@ two sides return otherwise.`,
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringVar(&base, "base", "", "the machines that have not changed: a `CONDITION`, as kernel=6.12.57")
-	cmd.Flags().StringVar(&canary, "canary", "", "the machines that have: a `CONDITION`")
+	cmd.Flags().StringArrayVar(&base, "base", nil,
+		"the machines that have not changed: a `CONDITION`, as kernel=6.12*; may be repeated")
+	cmd.Flags().StringArrayVar(&canary, "canary", nil, "the machines that have: a `CONDITION`; may be repeated")
 	cmd.Flags().Float64Var(&threshold, "threshold", threshold, "smallest difference that matters, in `percent`")
 	a.add(cmd)
 	return cmd

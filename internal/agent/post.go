@@ -107,6 +107,9 @@ func (p Post) Add(name string, b []byte) (dropped int, err error) {
 // waiting are the records in the spool, the oldest first: their names begin with the time. What is no regular file is none: a
 // link would lead to what others may not see, and a pipe would hold up the records behind it.
 func (p Post) waiting() ([]string, error) {
+	if p.Spool == "" { // no server: the folder would be the one that the process is in
+		return nil, nil
+	}
 	files, err := filepath.Glob(filepath.Join(globEscaper.Replace(p.Spool), "*.json"))
 	return slices.DeleteFunc(files, func(file string) bool {
 		info, err := os.Lstat(file)

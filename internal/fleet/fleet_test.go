@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
@@ -136,6 +137,22 @@ func TestWho(t *testing.T) {
 		who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
 			return s.Who(ctx, window, nil, []string{"kernel", "label:rack"})
 		})
+		some := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, fleet.Where{{Field: "kernel", Value: "6.1*"}, {Field: "kernel", Value: "6.19"}}, []string{"kernel"})
+		})
+		if some.Machines != 10 {
+			t.Errorf("%d machines have 6.19", some.Machines)
+		}
+		store, failed := fleet.Open(t.Context(), where)
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		defer store.Close()
+		_, none := store.Who(t.Context(), window, fleet.Where{{Field: "kernel", Value: "5.*"}}, []string{"kernel"})
+		const want = `none has kernel=5.*; some have ["6.18" "6.19"]`
+		if !errors.Is(none, fleet.ErrNoMachines) || !strings.Contains(none.Error(), want) {
+			t.Errorf("%v, want %s", none, want)
+		}
 		if who.Machines != 20 || who.Measured != 19 || len(who.Rows) != 2 {
 			t.Fatalf("%d machines, %d measured: %+v", who.Machines, who.Measured, who.Rows)
 		}
@@ -169,7 +186,7 @@ func TestWho(t *testing.T) {
 		if len(before.Rows) != 1 || before.Rows[0].Labels["label:rack"] != "old" || before.Rows[0].Machines != 20 {
 			t.Errorf("as of a week before: %+v", before.Rows)
 		}
-		some := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+		some = ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
 			return s.Who(ctx, window, fleet.Where{{Field: "kernel", Value: "6.18"}}, []string{"cpu"})
 		})
 		if some.Machines != 10 || some.Where != "kernel=6.18" {
@@ -552,6 +569,11 @@ func TestParseWhere(t *testing.T) {
 	where, err := fleet.ParseWhere(`cpu=A\, B,label:rack=r12,iommu=`)
 	if err != nil || len(where) != 3 || where[0].Value != "A, B" || where[2].Value != "" ||
 		where.String() != `cpu=A\, B,label:rack=r12,iommu=` {
+		t.Errorf("%v %v", where, err)
+	}
+	where, err = fleet.ParseWhere("cpu=AMD EPYC, family 25,label:rack=r12", "kernel=6.12*")
+	if err != nil || len(where) != 3 || where[0].Value != "AMD EPYC, family 25" ||
+		where[2] != (fleet.Condition{Field: "kernel", Value: "6.12*"}) {
 		t.Errorf("%v %v", where, err)
 	}
 	for _, text := range []string{"kernel", "color=red", "label:=x", ",", "call-rows=x"} {

@@ -138,24 +138,32 @@ func (s *Store) setups(ctx context.Context) (map[int64]*Setup, error) {
 	return all, nil
 }
 
-// Condition is one that machines have to meet: a field has a value.
+// Condition is one that machines have to meet: a field has a value, or one that begins with what stands before a "*" at the
+// end of Value.
 type Condition struct{ Field, Value string }
 
 // Where are conditions that all have to hold.
 type Where []Condition
 
-// ParseWhere reads "kernel=6.12.9-amd64,label:rack=r12". A backslash before a comma makes it a part of the value.
-func ParseWhere(text string) (Where, error) {
+// ParseWhere reads texts as "kernel=6.12*,label:rack=r12", whose conditions all have to hold. A comma with no FIELD= behind
+// it is a part of the value, as in names of CPUs; a backslash makes any comma one.
+func ParseWhere(texts ...string) (Where, error) {
 	var where Where
-	for _, part := range split(text) {
-		field, value, ok := strings.Cut(part, "=")
-		if !ok {
-			return nil, fmt.Errorf("%.60q is no condition: FIELD=VALUE", part)
+	for _, text := range texts {
+		first := len(where)
+		for _, part := range split(text) {
+			field, value, ok := strings.Cut(part, "=")
+			switch err := checkField(field); {
+			case !ok && len(where) > first:
+				where[len(where)-1].Value += "," + part
+				continue
+			case !ok:
+				return nil, fmt.Errorf("%.60q is no condition: FIELD=VALUE", part)
+			case err != nil:
+				return nil, err
+			}
+			where = append(where, Condition{field, value})
 		}
-		if err := checkField(field); err != nil {
-			return nil, err
-		}
-		where = append(where, Condition{field, value})
 	}
 	return where, nil
 }
@@ -183,7 +191,33 @@ func split(text string) []string {
 
 // Holds tells whether a setup meets all conditions.
 func (w Where) Holds(s *Setup) bool {
-	return !slices.ContainsFunc(w, func(c Condition) bool { return s.Value(c.Field) != c.Value })
+	return !slices.ContainsFunc(w, func(c Condition) bool { return !c.holds(s) })
+}
+
+func (c Condition) holds(s *Setup) bool {
+	value := s.Value(c.Field)
+	if prefix, ok := strings.CutSuffix(c.Value, "*"); ok {
+		return strings.HasPrefix(value, prefix)
+	}
+	return value == c.Value
+}
+
+// noMachines is [ErrNoMachines] with some of the values that machines have where they do not meet a condition.
+func noMachines(all []Machine, where Where) error {
+	for _, c := range where {
+		var values []string
+		for _, m := range all {
+			if v := m.Setup.Value(c.Field); !c.holds(m.Setup) && !slices.Contains(values, v) && len(values) < 4 {
+				values = append(values, v)
+			}
+		}
+		if slices.ContainsFunc(all, func(m Machine) bool { return c.holds(m.Setup) }) || len(values) == 0 {
+			continue
+		}
+		slices.Sort(values)
+		return fmt.Errorf("%w: none has %s=%s; some have %q", ErrNoMachines, c.Field, c.Value, values)
+	}
+	return ErrNoMachines
 }
 
 // String is what [ParseWhere] reads.

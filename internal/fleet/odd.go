@@ -44,7 +44,7 @@ func (s *Store) Odd(ctx context.Context, w Window, where Where, most int) (*reco
 	}
 	machines := current(all, where)
 	if len(machines) == 0 {
-		return nil, ErrNoMachines
+		return nil, noMachines(all, where)
 	}
 	doc := &record.FleetOdd{Document: *record.New[record.FleetOddRow]("fleet-odd", host.Fingerprint{}), Twins: twinFields}
 	if doc.FleetHead, err = s.head(ctx, w, machines, where.Holds); err != nil {

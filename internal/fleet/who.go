@@ -53,7 +53,7 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 	}
 	machines := current(all, where)
 	if len(machines) == 0 {
-		return nil, ErrNoMachines
+		return nil, noMachines(all, where)
 	}
 	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), By: by}
 	if doc.FleetHead, err = s.head(ctx, w, machines, where.Holds); err != nil {
