@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -204,6 +205,10 @@ func TestFleetReceivesHalf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r, err := newReceiver(store, "")
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		sent int
 		err  error
@@ -216,10 +221,58 @@ func TestFleetReceivesHalf(t *testing.T) {
 	} {
 		answer := httptest.NewRecorder()
 		sent := io.MultiReader(bytes.NewReader(text[:test.sent]), iotest.ErrReader(test.err))
-		(&receiver{store: store}).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", sent))
+		r.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", sent))
 		if answer.Code != test.want {
 			t.Errorf("%d bytes, then %v: %d, want %d: %s", test.sent, test.err, answer.Code, test.want, answer.Body)
 		}
+	}
+}
+
+// A request waits for its turn until the server ends, and is answered so that the agent keeps its record.
+func TestFleetReceivesInTurn(t *testing.T) {
+	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	text, err := record.Encode(rollout()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newReceiver(store, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []int{http.StatusServiceUnavailable, http.StatusNoContent} {
+		if !r.pending.TryAcquire(maxPending - 1) {
+			t.Fatal("a request was answered, and has its room still")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		answered := make(chan int, 1)
+		go func() {
+			answer := httptest.NewRecorder()
+			endedBy(ctx, r).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(text)))
+			answered <- answer.Code
+		}()
+		for r.pending.TryAcquire(1) { // it does not while another waits
+			r.pending.Release(1)
+			if len(answered) > 0 {
+				t.Fatalf("it did not wait: %d", <-answered)
+			}
+			runtime.Gosched()
+		}
+		if want == http.StatusNoContent {
+			r.pending.Release(maxPending - 1)
+		} else {
+			cancel()
+		}
+		if got := <-answered; got != want {
+			t.Errorf("%d, want %d", got, want)
+		}
+		if want != http.StatusNoContent {
+			r.pending.Release(maxPending - 1)
+		}
+		cancel()
 	}
 }
 

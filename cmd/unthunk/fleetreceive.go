@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/unpack"
@@ -21,6 +23,8 @@ import (
 const (
 	maxToken  = 4 << 10
 	maxPosted = 8 << 20
+	// maxPending is how many bytes of bodies are on their way into the store at a time: other requests wait.
+	maxPending = 2 * maxPosted
 )
 
 // receiver puts the records that agents post into a store.
@@ -28,11 +32,13 @@ type receiver struct {
 	store *fleet.Store
 	// token is the SHA-256 of what clients have to send, nil when they need none.
 	token *[sha256.Size]byte
+	// pending has maxPending.
+	pending *semaphore.Weighted
 }
 
 // newReceiver reads the token from a file; "" is none.
 func newReceiver(store *fleet.Store, tokenFile string) (*receiver, error) {
-	r := &receiver{store: store}
+	r := &receiver{store: store, pending: semaphore.NewWeighted(maxPending)}
 	if tokenFile == "" {
 		return r, nil
 	}
@@ -75,6 +81,15 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "records are posted", http.StatusMethodNotAllowed)
 		return
 	}
+	size := req.ContentLength
+	if size < 0 || size > maxPosted {
+		size = maxPosted
+	}
+	if r.pending.Acquire(req.Context(), size) != nil {
+		http.Error(w, "no records are taken any more", http.StatusServiceUnavailable)
+		return
+	}
+	defer r.pending.Release(size)
 	sent := &body{Reader: http.MaxBytesReader(w, req.Body, maxPosted)}
 	in := fleet.Ingest{Store: r.store, In: sent, Now: time.Now()}
 	done, err := in.Run(req.Context(), "-")
@@ -95,13 +110,23 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 }
 
+// endedBy ends the context of requests when ctx ends, too.
+func endedBy(ctx context.Context, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		both, cancel := context.WithCancel(req.Context())
+		defer cancel()
+		defer context.AfterFunc(ctx, cancel)()
+		h.ServeHTTP(w, req.WithContext(both))
+	})
+}
+
 // receive serves until ctx ends.
 func receive(ctx context.Context, s std, store *fleet.Store, o listen.Options, tokenFile string) error {
 	r, err := newReceiver(store, tokenFile)
 	if err != nil {
 		return err
 	}
-	server, err := listen.Serve(o, r)
+	server, err := listen.Serve(o, endedBy(ctx, r))
 	if err != nil {
 		return err
 	}

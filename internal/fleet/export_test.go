@@ -31,5 +31,21 @@ func LimitPages(ctx context.Context, s *Store, pages int) error {
 	return err
 }
 
+// HoldParsing leaves room for one byte among the documents that are parsed at a time. waits tells whether one waits
+// for more, release gives the room back.
+func HoldParsing(s *Store) (waits func() bool, release func()) {
+	if !s.parsing.TryAcquire(maxParsed - 1) {
+		panic("documents are being parsed")
+	}
+	waits = func() bool {
+		if !s.parsing.TryAcquire(1) {
+			return true
+		}
+		s.parsing.Release(1)
+		return false
+	}
+	return waits, func() { s.parsing.Release(maxParsed - 1) }
+}
+
 // Place is where a setup without calls has the number of that name.
 func Place(name string) int { return new(Setup).place(name) }

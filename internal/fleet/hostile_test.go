@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -52,6 +53,46 @@ func TestIngestIsStopped(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Documents wait until there is room for them among those that are parsed at a time, of whatever Ingest, and hear their context.
+func TestIngestWaits(t *testing.T) {
+	s, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	text := stream(t, machine(1, 1, nil))
+	for _, stopped := range []bool{true, false} {
+		waits, release := fleet.HoldParsing(s)
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan *record.FleetIngest, 1)
+		go func() {
+			in := fleet.Ingest{Store: s, In: strings.NewReader(text), Now: now}
+			done, _ := in.Run(ctx, "-")
+			ended <- done
+		}()
+		for !waits() {
+			if len(ended) > 0 {
+				t.Fatalf("it did not wait: %+v", <-ended)
+			}
+			runtime.Gosched()
+		}
+		want := 1
+		if stopped {
+			cancel()
+			want = 0
+		} else {
+			release()
+		}
+		if done := <-ended; done.New != want || done.Incomplete != stopped {
+			t.Errorf("stopped %v: %+v, want %d new", stopped, done, want)
+		}
+		if stopped {
+			release()
+		}
+		cancel()
 	}
 }
 

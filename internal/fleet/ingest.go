@@ -30,6 +30,15 @@ const (
 	batchBytes   = 8 << 20
 )
 
+// Documents on their way into a store. One takes up to 200 times its bytes, and never more than a record may, while it is parsed.
+const (
+	// maxParsed is how many bytes of documents are parsed at a time, by all that put some into one [Store]; a larger one is alone.
+	maxParsed = 1 << 20
+	// maxParsers are those of one Ingest, and waiting how many documents wait before and behind them.
+	maxParsers = 4
+	waiting    = 4
+)
+
 // Ingest reads documents into a store. Each batch of them is one transaction, so what was committed stays whatever
 // happens, and a second run takes what is missing.
 type Ingest struct {
@@ -53,7 +62,7 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 	in.done = &record.FleetIngest{Document: *record.New[record.FleetRefusal]("fleet-ingest", host.Fingerprint{}), SharedIDs: []string{}}
 	in.machines = make(map[string]bool)
 	g, gctx := errgroup.WithContext(ctx)
-	docs, entries := make(chan document, 64), make(chan *entry, 64)
+	docs, entries := make(chan document, waiting), make(chan *entry, waiting)
 	read := make(chan error, 1)
 	go func() {
 		defer close(docs)
@@ -68,7 +77,7 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 		}
 	})
 	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range min(runtime.GOMAXPROCS(0), maxParsers) {
 		workers.Add(1)
 		g.Go(func() error {
 			defer workers.Done()
@@ -194,7 +203,12 @@ func (in *Ingest) parse(ctx context.Context, docs <-chan document, entries chan<
 		if !more {
 			return nil
 		}
+		size := int64(min(len(doc.b), maxParsed))
+		if err := in.Store.parsing.Acquire(ctx, size); err != nil {
+			return err
+		}
 		e, err := newEntry(doc.b, in.Now)
+		in.Store.parsing.Release(size)
 		if err != nil {
 			in.refuse(doc.from, err)
 			continue

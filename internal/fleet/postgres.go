@@ -63,7 +63,7 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "unthunk"
 	}
-	s := &Store{stdlib.OpenDB(*config), engine{
+	s := &Store{db: stdlib.OpenDB(*config), engine: engine{
 		name:       "postgres",
 		lock:       migrationLock,
 		hasVersion: "SELECT count(*) FROM pg_class WHERE relname = 'unthunk_schema' AND pg_table_is_visible(oid)",

@@ -55,7 +55,7 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 	}
 	db := sql.OpenDB(bounded{connector})
 	db.SetMaxOpenConns(1)
-	s := &Store{db, engine{
+	s := &Store{db: db, engine: engine{
 		name:       "sqlite",
 		lock:       "SELECT 1", // the transaction is one that writes from its beginning
 		hasVersion: "SELECT count(*) FROM sqlite_master WHERE name = 'unthunk_schema'",

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"golang.org/x/sync/semaphore"
 )
 
 //go:embed migrations
@@ -19,6 +21,8 @@ var migrations embed.FS
 type Store struct {
 	db *sql.DB
 	engine
+	// parsing has [maxParsed].
+	parsing *semaphore.Weighted
 }
 
 // engine is what SQLite and PostgreSQL do not have in common.
@@ -53,6 +57,7 @@ func open(ctx context.Context, where string, write bool) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.parsing = semaphore.NewWeighted(maxParsed)
 	if write {
 		err = s.migrate(ctx)
 	} else {
