@@ -11,6 +11,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/record"
@@ -53,6 +54,41 @@ func TestIngestIsStopped(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// Who opens a store that another process holds, to read or to write, or writes to it, hears its context.
+func TestLockedStore(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	opened, err := fleet.Create(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	db, err := sql.Open("sqlite", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec("BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	for name, do := range map[string]func(context.Context) error{
+		"read":  func(ctx context.Context) error { _, err := fleet.Open(ctx, where); return err },
+		"write": func(ctx context.Context) error { _, err := fleet.Create(ctx, where); return err },
+		"ingest": func(ctx context.Context) error {
+			in := fleet.Ingest{Store: opened, In: strings.NewReader(stream(t, machine(2, 1, nil))), Now: now}
+			_, err := in.Run(ctx, "-")
+			return err
+		},
+	} {
+		ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		if err := do(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		cancel()
 	}
 }
 

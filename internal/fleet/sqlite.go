@@ -46,14 +46,13 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 			return nil, fmt.Errorf("open store: %w", err)
 		}
 		options.Set("mode", "rwc")
-		options.Add("_pragma", "journal_mode(truncate)")
 		options.Set("_txlock", "immediate")
 	}
 	connector, err := sqlite.NewConnector((&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: options.Encode()}).String())
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
-	db := sql.OpenDB(bounded{connector})
+	db := sql.OpenDB(bounded{connector, write})
 	db.SetMaxOpenConns(1)
 	s := &Store{db: db, engine: engine{
 		name:       "sqlite",
@@ -87,7 +86,11 @@ SELECT (SELECT count(*) FROM pragma_table_list t JOIN own ON lower(t.name) = own
 
 // bounded makes connections that take no text and no row of more than [maxValue]. database/sql makes another in place of one whose
 // question was interrupted.
-type bounded struct{ driver.Connector }
+type bounded struct {
+	driver.Connector
+	// write says that they write.
+	write bool
+}
 
 func (b bounded) Connect(ctx context.Context) (driver.Conn, error) {
 	c, err := b.Connector.Connect(ctx)
@@ -100,7 +103,11 @@ func (b bounded) Connect(ctx context.Context) (driver.Conn, error) {
 		_, err = sqlite.Limit(conn, sqlite3.SQLITE_LIMIT_LENGTH, maxValue)
 		err = errors.Join(err, conn.Close())
 	}
-	if err = errors.Join(err, db.Close()); err != nil {
+	err = errors.Join(err, db.Close())
+	if err == nil && b.write { // here, as it may wait for a lock: the driver hears no context while it opens
+		_, err = c.(driver.ExecerContext).ExecContext(ctx, "PRAGMA journal_mode = truncate", nil)
+	}
+	if err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	return c, nil
