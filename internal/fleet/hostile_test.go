@@ -156,6 +156,11 @@ func TestComputedTables(t *testing.T) {
 		"column":       `ALTER TABLE record ADD COLUMN more text AS (hex(zeroblob(400000000)))`,
 		"trigger":      `CREATE TRIGGER t AFTER INSERT ON boot BEGIN DELETE FROM record; END`,
 		"virtual":      `DROP TABLE boot; CREATE VIRTUAL TABLE boot USING rtree(id, seen_first, seen_last)`,
+		"index":        `CREATE INDEX more ON boot (hex(zeroblob(400000000)))`,
+		"other index":  `DROP INDEX record_clock; CREATE INDEX record_clock ON record (clock) WHERE length(hex(zeroblob(400000000)))`,
+		"condition": `ALTER TABLE boot RENAME TO kept; CREATE TABLE boot (machine text NOT NULL, boot text NOT NULL, name text NOT NULL,
+			seen_first integer NOT NULL, seen_last integer NOT NULL CHECK (length(hex(zeroblob(400000000)))), PRIMARY KEY (machine, boot, name))`,
+		"plain column": `ALTER TABLE setup ADD COLUMN more text`,
 		"newest":       `ALTER TABLE latest RENAME TO kept; CREATE VIEW latest AS SELECT * FROM kept`,
 	} {
 		where := filepath.Join(t.TempDir(), "fleet.db")
@@ -170,6 +175,13 @@ func TestComputedTables(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		}
+	}
+	// Tables of a later version are not those of this one, and are said to be later.
+	later := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, later, stream(t, machine(1, 1, nil)))
+	change(t, later, `ALTER TABLE setup ADD COLUMN more text; INSERT INTO unthunk_schema VALUES (1000)`)
+	if _, err := fleet.Open(t.Context(), later); err == nil || !strings.Contains(err.Error(), "use a newer one") {
+		t.Errorf("later: %v", err)
 	}
 	// What somebody adds beside the tables is nobody's business.
 	where := filepath.Join(t.TempDir(), "fleet.db")

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"modernc.org/sqlite"
@@ -62,7 +63,7 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 		ofData:     func(error) bool { return false }, // a text is any bytes
 		explain:    func(err error) error { return explainSQLite(path, err) },
 	}}
-	if err := vetSQLite(ctx, db); err != nil {
+	if err := s.vet(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), db.Close())
 	}
 	return s, nil
@@ -77,12 +78,31 @@ func checkWritten(path string) error {
 // maxValue is the longest text of a store, and the longest row, in bytes: a record and its columns.
 const maxValue = 4 * maxRecord
 
-// madeUp counts what computes values where unthunk reads or writes: views, virtual tables and generated columns in place of
-// its tables, and triggers of these. A file of some bytes has as many as it likes.
-const madeUp = `WITH own(name) AS (VALUES ('unthunk_schema'), ('setup'), ('record'), ('latest'), ('boot'))
-SELECT (SELECT count(*) FROM pragma_table_list t JOIN own ON lower(t.name) = own.name WHERE t.type <> 'table')
-	+ (SELECT count(*) FROM own JOIN pragma_table_xinfo(own.name) c WHERE c.hidden <> 0)
-	+ (SELECT count(*) FROM sqlite_master m JOIN own ON lower(m.tbl_name) = own.name WHERE m.type = 'trigger')`
+// ownSchema is what a database says of the tables of unthunk: each of them, and each index and trigger of one, in SQL. Schemas are
+// compared as texts.
+const ownSchema = `SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema
+WHERE lower(tbl_name) IN ('unthunk_schema', 'setup', 'record', 'latest', 'boot') ORDER BY 1, 2, 3, 4`
+
+// object is a row of ownSchema.
+type object struct{ kind, name, table, sql string }
+
+// schemaOf is the ownSchema of a database.
+func schemaOf(ctx context.Context, db *sql.DB) ([]object, error) {
+	rows, err := db.QueryContext(ctx, ownSchema)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var all []object
+	for rows.Next() {
+		var o object
+		if err := rows.Scan(&o.kind, &o.name, &o.table, &o.sql); err != nil {
+			return nil, err
+		}
+		all = append(all, o)
+	}
+	return all, rows.Err()
+}
 
 // bounded makes connections that take no text and no row of more than [maxValue]. database/sql makes another in place of one whose
 // question was interrupted.
@@ -128,16 +148,44 @@ func (lentConn) Close() error { return nil }
 // Unwrap is for [sqlite.Limit].
 func (l lentConn) Unwrap() driver.Conn { return l.Conn }
 
-// vetSQLite refuses a store whose tables are not plain ones.
-func vetSQLite(ctx context.Context, db *sql.DB) error {
-	var n int
-	if err := db.QueryRowContext(ctx, madeUp).Scan(&n); err != nil {
+// vet refuses a store whose tables are not those that the steps make: a view, a virtual table, a trigger, a computed column, an
+// index or a condition of a table computes where unthunk reads or writes, and a file of some bytes has as many as it likes.
+func (s *Store) vet(ctx context.Context) error {
+	have, err := schemaOf(ctx, s.db)
+	if err != nil || len(have) == 0 {
 		return err
 	}
-	if n > 0 {
-		return errors.New("it has views, triggers or computed columns where unthunk has its tables: it is not a store of unthunk")
+	steps, err := s.steps()
+	if err != nil {
+		return err
 	}
-	return nil
+	plain, err := sql.Open("sqlite", ":memory:")
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	plain.SetMaxOpenConns(1)
+	var want []object
+	for i := range steps {
+		if _, err := plain.ExecContext(ctx, up(steps, i)); err != nil {
+			return err
+		}
+		if want, err = schemaOf(ctx, plain); err != nil {
+			return err
+		}
+		if slices.Equal(have, want) {
+			return nil
+		}
+	}
+	// The version can be asked for where its table is a plain one.
+	ofVersion := func(o object) bool { return strings.EqualFold(o.table, "unthunk_schema") }
+	others := func(o object) bool { return !ofVersion(o) }
+	if slices.Equal(slices.DeleteFunc(have, others), slices.DeleteFunc(want, others)) {
+		if version, err := s.version(ctx, s.db); err == nil && version > len(steps) {
+			return newerError(version, len(steps))
+		}
+	}
+	return errors.New("its tables, or their indexes or triggers, are others than unthunk makes: it is not a store of unthunk")
 }
 
 // explainSQLite says what an error of SQLite means for the store.

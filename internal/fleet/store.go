@@ -90,6 +90,15 @@ func (e *engine) steps() ([]string, error) {
 	return steps, nil
 }
 
+// up is step i and the version that it makes.
+func up(steps []string, i int) string {
+	sql := steps[i] + ";\nINSERT INTO unthunk_schema (version) VALUES (" + strconv.Itoa(i+1) + ");\n"
+	if i == 0 {
+		return "CREATE TABLE unthunk_schema (version integer NOT NULL);\n" + sql
+	}
+	return sql
+}
+
 // querier is a database or a transaction.
 type querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
@@ -154,11 +163,7 @@ func (s *Store) migrate(ctx context.Context) error {
 			return newerError(version, len(steps))
 		}
 		for i := version; i < len(steps); i++ {
-			up := steps[i] + ";\nINSERT INTO unthunk_schema (version) VALUES (" + strconv.Itoa(i+1) + ");\n"
-			if i == 0 {
-				up = "CREATE TABLE unthunk_schema (version integer NOT NULL);\n" + up
-			}
-			if _, err := tx.ExecContext(ctx, up); err != nil {
+			if _, err := tx.ExecContext(ctx, up(steps, i)); err != nil {
 				return fmt.Errorf("make version %d of the tables: %w", i+1, s.explain(err))
 			}
 		}
