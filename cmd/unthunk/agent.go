@@ -337,7 +337,7 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 	}
 	var errs []error
 	if f := a.flags; f.records != "" {
-		errs = append(errs, record.Save(filepath.Join(f.records, recordName(doc)), doc))
+		errs = append(errs, record.SaveNamed(filepath.Join(f.records, recordName(doc)), doc))
 	}
 	if a.flags.post.URL != "" {
 		b, err := record.Encode(doc)
@@ -431,7 +431,7 @@ func (a *agentRun) metrics(doc *record.Agent) error {
 	if err != nil {
 		return err
 	}
-	return outfile.Write(filepath.Join(a.flags.textfile, "unthunk.prom"), text)
+	return outfile.Replace(filepath.Join(a.flags.textfile, "unthunk.prom"), text)
 }
 
 // sortedKeys are the keys of a map in order.

@@ -81,7 +81,7 @@ func (p Post) Add(name string, b []byte) (dropped int, err error) {
 	if err := os.MkdirAll(p.Spool, 0o700); err != nil {
 		return 0, fmt.Errorf("keep record for %s: %w", p.Spool, err)
 	}
-	if err := outfile.Write(filepath.Join(p.Spool, name), b); err != nil {
+	if err := outfile.Replace(filepath.Join(p.Spool, name), b); err != nil {
 		return 0, err
 	}
 	files, err := p.waiting()

@@ -81,7 +81,7 @@ func (s State) Save(dir string) error {
 	if err != nil {
 		return fmt.Errorf("save state: %w", err)
 	}
-	return outfile.Write(filepath.Join(dir, stateFile), append(b, '\n'))
+	return outfile.Replace(filepath.Join(dir, stateFile), append(b, '\n'))
 }
 
 // changesApart is the least time from one run that is made for a change to the next: where programs come and go all day, each
@@ -111,7 +111,7 @@ func (s State) Due(now, before Facts, at time.Time, every time.Duration) (Why, b
 
 // SaveLast keeps the record of the last run.
 func SaveLast(dir string, doc *record.Agent) error {
-	return record.Save(filepath.Join(dir, lastFile), doc)
+	return record.SaveNamed(filepath.Join(dir, lastFile), doc)
 }
 
 // LoadLast is the record of the last run, nil where there is none.
@@ -125,7 +125,7 @@ func LoadLast(dir string) *record.Agent {
 
 // SaveMeasured keeps a record for the numbers in it, which later runs may not have.
 func SaveMeasured(dir string, doc *record.Agent) error {
-	return record.Save(filepath.Join(dir, measuredFile), doc)
+	return record.SaveNamed(filepath.Join(dir, measuredFile), doc)
 }
 
 // LoadMeasured is the last record with numbers that hold for the machine of doc: doc itself, or one of the same kernel,

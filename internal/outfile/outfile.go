@@ -39,6 +39,27 @@ func WriteFrom(path string, from io.WriterTo) error {
 	if err != nil {
 		return failed(path, err)
 	}
+	return t.write(path, from)
+}
+
+// Replace is [Write] to a name that the user did not choose: a link that is there is replaced and not followed, whoever made
+// it. Links to the folder are followed.
+func Replace(path string, b []byte) error {
+	t, err := target{replaces: true}.walk(path, false)
+	switch {
+	case errors.Is(err, unix.EISDIR):
+		return failed(path, errors.New("it is a directory"))
+	case err != nil:
+		return failed(path, err)
+	case t.old != nil && t.old.Mode&unix.S_IFMT != unix.S_IFREG:
+		t.close()
+		return failed(path, errors.New("it is not a regular file"))
+	}
+	return t.write(path, bytes.NewReader(b))
+}
+
+// write writes what from has to t, which it closes.
+func (t target) write(path string, from io.WriterTo) error {
 	defer t.close()
 	f, name, err := t.temporary()
 	if err != nil {

@@ -142,6 +142,23 @@ func TestOwnLink(t *testing.T) {
 	}
 }
 
+// A link at a name that the user did not choose is replaced, whoever owns it and its folder; a file keeps mode and owner.
+func TestReplace(t *testing.T) {
+	testutil.Root(t)
+	for _, owner := range []int{0, alice, mallory} {
+		dir := folder(t, 0o755, alice)
+		victim, name := filepath.Join(t.TempDir(), "victim"), filepath.Join(dir, "unthunk.prom")
+		must(t, os.WriteFile(victim, []byte("secret"), 0o600), os.Symlink(victim, name), os.Lchown(name, owner, owner))
+		must(t, Replace(name, []byte("new")))
+		holds(t, victim, "secret", 0o600, 0)
+		must(t, os.Chmod(name, 0o640), os.Chown(name, alice, alice), Replace(name, []byte("newer")))
+		holds(t, name, "newer", 0o640, alice)
+		if err := Replace(dir, nil); err == nil || !strings.Contains(err.Error(), "it is a directory") {
+			t.Error(err)
+		}
+	}
+}
+
 // A caller who may not give files away owns what it writes, and a group that it is not
 // in gets no rights.
 func TestOwnerWithoutRights(t *testing.T) {

@@ -24,6 +24,8 @@ type target struct {
 	old *unix.Stat_t
 	// descriptor says that the name is a link of /proc to an open file: /dev/stdout.
 	descriptor bool
+	// replaces says that a link at the end of the path is what is there, wherever it leads.
+	replaces bool
 }
 
 func (t target) close() { unix.Close(t.dir) }
@@ -32,7 +34,7 @@ func (t target) close() { unix.Close(t.dir) }
 // caller, root, or the owner of the folder it is in: fs.protected_symlinks is the same
 // rule for sticky folders, which a machine may have turned off, and which does not hold
 // for a program that reads links by itself.
-func resolve(path string) (t target, err error) { return walk(path, false) }
+func resolve(path string) (t target, err error) { return target{}.walk(path, false) }
 
 // MkdirAll makes the folder path and those above it that are not there, with all rights less
 // the umask. It follows links as [Write] does, so that it makes nothing behind another user's.
@@ -40,7 +42,7 @@ func MkdirAll(path string) error {
 	if path == "" {
 		return errors.New("make folder: no name")
 	}
-	t, err := walk(path, true)
+	t, err := target{}.walk(path, true)
 	switch {
 	case errors.Is(err, unix.EISDIR): // as it should be
 		return nil
@@ -52,7 +54,7 @@ func MkdirAll(path string) error {
 }
 
 // walk is resolve; with makes it makes the folders that are not there.
-func walk(path string, makes bool) (t target, err error) {
+func (t target) walk(path string, makes bool) (_ target, err error) {
 	names := strings.Split(path, "/")
 	at := "."
 	if filepath.IsAbs(path) {
@@ -123,6 +125,10 @@ func (t *target) visit(fd int, name string, last bool) (link string, err error) 
 	case unix.S_IFDIR:
 		return "", nil
 	case unix.S_IFLNK:
+		if last && t.replaces {
+			t.name = name
+			return "", nil
+		}
 		if !trusted(st.Uid, dir.Uid) {
 			return "", fmt.Errorf("%s is a link of user %d in a folder of user %d: it is not followed", name, st.Uid, dir.Uid)
 		}

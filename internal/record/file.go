@@ -43,12 +43,17 @@ const (
 func NewRunID() string { return rand.Text() }
 
 // Save writes doc to path as [Encode] makes it, by [outfile.Write].
-func Save(path string, doc any) error {
+func Save(path string, doc any) error { return save(path, doc, outfile.Write) }
+
+// SaveNamed is [Save] to a name that the user did not choose, by [outfile.Replace]: it follows no link there.
+func SaveNamed(path string, doc any) error { return save(path, doc, outfile.Replace) }
+
+func save(path string, doc any, write func(string, []byte) error) error {
 	b, err := Encode(doc)
 	if err != nil {
 		return fmt.Errorf("save %s: %w", path, err)
 	}
-	return outfile.Write(path, b)
+	return write(path, b)
 }
 
 // Encode is doc as indented JSON.
