@@ -30,8 +30,7 @@ hypervisor. Verdicts are those of unthunk compare. Each row says how many canari
 The exit code is 3 when a call or a redirect of the canaries is slower by more than the threshold,
 with confidence, and 1 when that cannot be told of each redirect. A direct call counts where the
 two sides return otherwise.`,
-		Example: `  unthunk fleet compare --store fleet.db \
-    --base 'kernel=6.12*' --canary 'kernel=6.18*'
+		Example: `  unthunk fleet compare --store f.db --base 'kernel=6.1*' --canary 'kernel=7*'
   unthunk fleet compare --store fleet.db --base label:on=a --canary label:on=b`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
