@@ -240,6 +240,21 @@ func current(all []Machine, where Where) []Machine {
 	return now
 }
 
+// about are the machines that a question with conditions is about, and the head of its answer.
+func (s *Store) about(ctx context.Context, w Window, where Where) ([]Machine, record.FleetHead, error) {
+	all, err := s.Newest(ctx, w)
+	if err != nil {
+		return nil, record.FleetHead{}, err
+	}
+	machines := current(all, where)
+	if len(machines) == 0 {
+		return nil, record.FleetHead{}, noMachines(all, where)
+	}
+	head, err := s.head(ctx, w, machines, where.Holds)
+	head.Where = where.String()
+	return machines, head, err
+}
+
 // head is what answers of these machines have in common; asked tells whether a setup is one that the question is about.
 func (s *Store) head(ctx context.Context, w Window, machines []Machine, asked func(*Setup) bool) (h record.FleetHead, err error) {
 	after, until := w.Until.Add(-w.Since), w.Until

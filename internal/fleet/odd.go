@@ -38,19 +38,11 @@ const (
 // another value than with most of them, or a number lies outside their limits. They are sorted by what their redirect loses,
 // in bulks of 16; most is how many are answered.
 func (s *Store) Odd(ctx context.Context, w Window, where Where, most int) (*record.FleetOdd, error) {
-	all, err := s.Newest(ctx, w)
+	machines, head, err := s.about(ctx, w, where)
 	if err != nil {
 		return nil, err
 	}
-	machines := current(all, where)
-	if len(machines) == 0 {
-		return nil, noMachines(all, where)
-	}
-	doc := &record.FleetOdd{Document: *record.New[record.FleetOddRow]("fleet-odd", host.Fingerprint{}), Twins: twinFields}
-	if doc.FleetHead, err = s.head(ctx, w, machines, where.Holds); err != nil {
-		return nil, err
-	}
-	doc.Where = where.String()
+	doc := &record.FleetOdd{Document: *record.New[record.FleetOddRow]("fleet-odd", host.Fingerprint{}), FleetHead: head, Twins: twinFields}
 	for _, twins := range group(machines, twinFields) {
 		if len(twins) < minTwins {
 			doc.Alone += len(twins)

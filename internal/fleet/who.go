@@ -47,19 +47,11 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 	if err := CheckBy(by); err != nil {
 		return nil, err
 	}
-	all, err := s.Newest(ctx, w)
+	machines, head, err := s.about(ctx, w, where)
 	if err != nil {
 		return nil, err
 	}
-	machines := current(all, where)
-	if len(machines) == 0 {
-		return nil, noMachines(all, where)
-	}
-	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), By: by}
-	if doc.FleetHead, err = s.head(ctx, w, machines, where.Holds); err != nil {
-		return nil, err
-	}
-	doc.Where = where.String()
+	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), FleetHead: head, By: by}
 	for _, g := range group(machines, by) {
 		doc.Rows = append(doc.Rows, whoRow(g, by))
 	}
