@@ -116,12 +116,7 @@ func ofRatio(shift float64) float64 { return 100 * math.Expm1(shift) }
 //
 // The slices must be equally long and positive, or nothing is compared.
 func Paired(a, b []float64) Difference {
-	la, okA := logs(a)
-	lb, okB := logs(b)
-	if !okA || !okB {
-		return noDifference(min(len(a), len(b)), percent)
-	}
-	return paired(la, lb, ofRatio)
+	return ofRatios(a, b, paired)
 }
 
 // PairedPrices is [Paired] for prices, which may be 0 or negative in a round:
@@ -129,11 +124,25 @@ func Paired(a, b []float64) Difference {
 // the median of a. What that median is uncertain by is not in the interval; p
 // does not depend on it. Nothing is compared when it is not positive.
 func PairedPrices(a, b []float64) Difference {
+	return ofPrices(a, b, paired)
+}
+
+// ofRatios compares by the logarithms of values, ofPrices by values that may be 0 or negative.
+func ofRatios(a, b []float64, compare func(a, b []float64, scale func(float64) float64) Difference) Difference {
+	la, okA := logs(a)
+	lb, okB := logs(b)
+	if !okA || !okB {
+		return noDifference(min(len(a), len(b)), percent)
+	}
+	return compare(la, lb, ofRatio)
+}
+
+func ofPrices(a, b []float64, compare func(a, b []float64, scale func(float64) float64) Difference) Difference {
 	scale, ok := ofPrice(a, b)
 	if !ok {
 		return noDifference(min(len(a), len(b)), percent)
 	}
-	return paired(a, b, scale)
+	return compare(a, b, scale)
 }
 
 // ofPrice shows shifts in percent of the median of a; ok is false when that is

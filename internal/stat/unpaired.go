@@ -33,12 +33,7 @@ import (
 // as one: only rows of one run settle that. Nothing is compared when a value
 // is not positive.
 func Unpaired(a, b []float64) Difference {
-	la, okA := logs(a)
-	lb, okB := logs(b)
-	if !okA || !okB {
-		return noDifference(min(len(a), len(b)), percent)
-	}
-	return unpaired(la, lb, ofRatio)
+	return ofRatios(a, b, unpaired)
 }
 
 // UnpairedPrices is [Unpaired] for prices, which may be 0 or negative in a
@@ -47,32 +42,19 @@ func Unpaired(a, b []float64) Difference {
 // interval; p does not depend on it. Nothing is compared when it is not
 // positive.
 func UnpairedPrices(a, b []float64) Difference {
-	scale, ok := ofPrice(a, b)
-	if !ok {
-		return noDifference(min(len(a), len(b)), percent)
-	}
-	return unpaired(a, b, scale)
+	return ofPrices(a, b, unpaired)
 }
 
 // Independent compares b with a when each value is of another machine: nothing drifts from one
 // to the next. The estimate is that of [Unpaired], its interval that of Mann and Whitney alone.
 // Nothing is compared when a value is not positive.
 func Independent(a, b []float64) Difference {
-	la, okA := logs(a)
-	lb, okB := logs(b)
-	if !okA || !okB {
-		return noDifference(min(len(a), len(b)), percent)
-	}
-	return independent(la, lb, ofRatio)
+	return ofRatios(a, b, independent)
 }
 
 // IndependentPrices is [Independent] for prices, as [UnpairedPrices] is [Unpaired].
 func IndependentPrices(a, b []float64) Difference {
-	scale, ok := ofPrice(a, b)
-	if !ok {
-		return noDifference(min(len(a), len(b)), percent)
-	}
-	return independent(a, b, scale)
+	return ofPrices(a, b, independent)
 }
 
 func independent(a, b []float64, scale func(float64) float64) Difference {
