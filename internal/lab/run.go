@@ -99,7 +99,7 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 		got, console, failed := countIn(ctx, plan, m, cell, append(slices.Clone(args), "--trace"))
 		m.Debug = nil
 		if failed == nil {
-			traces.finish(got)
+			traces.finish(ctx, got)
 		}
 		if traces.err == nil || ctx.Err() != nil {
 			return got, console, failed

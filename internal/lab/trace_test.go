@@ -1,7 +1,10 @@
 package lab
 
 import (
+	"debug/elf"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -140,7 +143,7 @@ func TestFinish(t *testing.T) {
 		b.Bulk, b.Instructions = 16, &n
 		m := &Measurement{Bulks: []BulkCount{b}, Codes: []GuestCode{{Symbols: []GuestSymbol{{0x10, 16, "h"}}}}}
 		tr.symbols = noSymbols(t)
-		tr.finish(m)
+		tr.finish(t.Context(), m)
 		got := &m.Bulks[0]
 		said := strings.Join(append(got.Doubts, got.Refused), "")
 		if (said == "") != (want == "") || !strings.Contains(said, want) {
@@ -151,6 +154,60 @@ func TestFinish(t *testing.T) {
 		}
 		if want == "" && (got.Trace.Executed != 6 || got.Trace.Functions[0].Function != "h") {
 			t.Errorf("%+v", got.Trace)
+		}
+	}
+}
+
+// Source lines of a kernel are read once for all rows; debugging information that cannot be read takes nothing else away.
+func TestAddSources(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	program, damaged := filepath.Join(dir, "program"), filepath.Join(dir, "damaged")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../examples/forwarder").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if err := os.WriteFile(damaged, []byte("no vmlinux"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := elf.Open(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	symbols, err := f.Symbols()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(symbols, func(s elf.Symbol) bool { return s.Name == "main.main" })
+	if i < 0 {
+		t.Fatal("the program has no main.main")
+	}
+	all := new(images)
+	for _, test := range []struct{ vmlinux, source, doubt string }{
+		{program, "main.go:", ""}, {damaged, "", "no lines of the kernel's source: read debugging information"}, {"", "", ""},
+		{program, "main.go:", ""},
+	} {
+		tr := &tracer{vmlinux: test.vmlinux, images: all}
+		for range 2 {
+			code := &GuestCode{Programs: []GuestProgram{{8, 16, []GuestLine{{8, "a.c", 1, "x"}}}}}
+			tr.listings = append(tr.listings, listing{new(BulkCount), code, make([]record.LabTraceInstruction, 3), []uint64{8, 9, symbols[i].Value}})
+		}
+		tr.finish(t.Context(), new(Measurement))
+		for _, l := range tr.listings {
+			if first, same := l.instructions[0].Source, l.instructions[1].Source; first != "a.c:1 x" || same != "" {
+				t.Errorf("%s: a program is at %q, then at %q", test.vmlinux, first, same)
+			}
+			if got := l.instructions[2].Source; !strings.HasPrefix(got, test.source) || (got == "") != (test.source == "") {
+				t.Errorf("%s: main is at %q", test.vmlinux, got)
+			}
+			if got := strings.Join(l.row.Doubts, ""); !strings.HasPrefix(got, test.doubt) || (got == "") != (test.doubt == "") {
+				t.Errorf("%s: %q", test.vmlinux, got)
+			}
+		}
+		if test.vmlinux == program { // known already: it is read no more
+			if err := os.RemoveAll(program); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -1,6 +1,8 @@
 package lab
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -16,10 +18,18 @@ import (
 // maxAnnotated is how many instructions of a function are kept: the longest have some 2000.
 const maxAnnotated = record.MaxRows
 
+// listing are the executed instructions of a function in a row, and where they are.
+type listing struct {
+	row          *BulkCount
+	code         *GuestCode
+	instructions []record.LabTraceInstruction
+	addrs        []uint64
+}
+
 // annotated are the executed instructions of the functions of a name in the source, or of a
 // program's own name, by address.
-func annotated(w *trace.Window, text ktext.Source, name trace.Namer, source func(addr uint64) string, wanted string,
-) (out []record.LabTraceInstruction) {
+func annotated(w *trace.Window, text ktext.Source, name trace.Namer, wanted string,
+) (out []record.LabTraceInstruction, addrs []uint64) {
 	counts := w.Counts()
 	places := make([]int, len(counts))
 	for i := range places {
@@ -33,7 +43,6 @@ func annotated(w *trace.Window, text ktext.Source, name trace.Namer, source func
 		}
 		return function, ok
 	}
-	last := ""
 	for _, i := range places {
 		addr := w.Addrs[i]
 		function, start, ok := name(addr)
@@ -45,12 +54,9 @@ func annotated(w *trace.Window, text ktext.Source, name trace.Namer, source func
 			inst.Text = legible(step.Text(resolve))
 			break
 		}
-		if at := source(addr); at != last {
-			inst.Source, last = at, at
-		}
-		out = append(out, inst)
+		out, addrs = append(out, inst), append(addrs, addr)
 	}
-	return out
+	return out, addrs
 }
 
 // named tells whether a symbol is that of a function by its name in the source, or of a BPF
@@ -70,18 +76,37 @@ func (code *GuestCode) line(addr uint64) *GuestLine {
 	return &lines[max(sort.Search(len(lines), func(i int) bool { return lines[i].Addr > addr })-1, 0)]
 }
 
-// source tells the source line of an address: of a BPF program with its text; of the kernel
-// where its vmlinux has debugging information.
-func (t *tracer) source(code *GuestCode) func(addr uint64) string {
-	return func(addr uint64) string {
-		if l := code.line(addr); l != nil {
-			return fmt.Sprintf("%s:%d %s", path.Base(l.File), l.Line, l.Text)
-		}
-		if t.lines != nil {
-			if file, line, ok := t.lines.At(addr); ok {
-				return legible(fmt.Sprintf("%s:%d", path.Base(file), line))
+// addSources says where in the source each line of the listings begins: of a BPF program with its text; of the kernel where its
+// vmlinux has debugging information.
+func (t *tracer) addSources(ctx context.Context) error {
+	var addrs []uint64
+	for _, l := range t.listings {
+		for _, addr := range l.addrs {
+			if l.code.line(addr) == nil {
+				addrs = append(addrs, addr)
 			}
 		}
-		return ""
 	}
+	var places map[uint64]trace.Place
+	var err error
+	if t.vmlinux != "" && len(addrs) > 0 {
+		if places, err = t.images.sources(ctx, t.vmlinux, addrs); errors.Is(err, trace.ErrNoLines) {
+			err = nil
+		}
+	}
+	for _, l := range t.listings {
+		last := ""
+		for i, addr := range l.addrs {
+			at := ""
+			if line := l.code.line(addr); line != nil {
+				at = fmt.Sprintf("%s:%d %s", path.Base(line.File), line.Line, line.Text)
+			} else if p := places[addr]; p.Line > 0 {
+				at = legible(fmt.Sprintf("%s:%d", path.Base(p.File), p.Line))
+			}
+			if at != last {
+				l.instructions[i].Source, last = at, at
+			}
+		}
+	}
+	return err
 }

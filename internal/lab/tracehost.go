@@ -31,8 +31,10 @@ import (
 type tracer struct {
 	symbols           *ksym.Table // of the kernel's image
 	begin, end, stamp uint64
-	annotate          string       // a function whose instructions are wanted; "" for none
-	lines             *trace.Lines // of the kernel; nil where it has none at hand
+	annotate          string // a function whose instructions are wanted; "" for none
+	vmlinux           string // the file that may have the kernel's source lines; "" where none is at hand
+	images            *images
+	listings          []listing // of the rows of a guest
 	slots             []tracedSlot
 	kept, mostKept    int   // instructions of all windows that are kept, and how many may be
 	err               error // why nothing is traced any more, other than the end of the guest
@@ -55,10 +57,11 @@ const (
 	maxKept, leastKept = 64 << 20, 8 << 20
 )
 
-// images are the symbols of kernels, each read once a run.
+// images are the symbols of kernels, each read once a run, and the source lines that were asked for, by file.
 type images struct {
 	mu     sync.Mutex
 	tables map[string]*ksym.Table
+	places map[string]map[uint64]trace.Place
 }
 
 // symbols are those of the kernel in a file.
@@ -90,7 +93,7 @@ func newTracer(ctx context.Context, k guest.Kernel, all *images, annotate string
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	t := &tracer{symbols: symbols, annotate: annotate, mostKept: max(maxKept/runtime.NumCPU(), leastKept)}
+	t := &tracer{symbols: symbols, annotate: annotate, vmlinux: k.Vmlinux, images: all, mostKept: max(maxKept/runtime.NumCPU(), leastKept)}
 	for name, at := range map[string]*uint64{beginMark: &t.begin, endMark: &t.end, stampMark: &t.stamp} {
 		s, ok := t.symbols.Lookup(name)
 		if !ok {
@@ -98,22 +101,40 @@ func newTracer(ctx context.Context, k guest.Kernel, all *images, annotate string
 		}
 		*at = s.Addr
 	}
-	if annotate != "" && k.Vmlinux != "" {
-		if t.lines, err = openLines(k.Vmlinux); err != nil && !errors.Is(err, trace.ErrNoLines) {
-			return nil, fmt.Errorf("trace: %w", err)
-		}
-	}
 	return t, nil
 }
 
-// openLines reads the source lines of a vmlinux.
-func openLines(vmlinux string) (*trace.Lines, error) {
-	f, size, err := unpack.Open(vmlinux, maxVmlinux)
-	if err != nil {
-		return nil, err
+// sources are the source lines of addresses in a vmlinux, as far as they are known. One vmlinux is read at a time.
+func (i *images) sources(ctx context.Context, vmlinux string, addrs []uint64) (map[uint64]trace.Place, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	asked := i.places[vmlinux] // with no file where none is known
+	if slices.ContainsFunc(addrs, func(addr uint64) bool { _, ok := asked[addr]; return !ok }) {
+		f, _, err := unpack.Open(vmlinux, maxVmlinux)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		found, err := trace.Places(ctx, f, addrs)
+		if err != nil {
+			return nil, err
+		}
+		if i.places == nil {
+			i.places = make(map[string]map[uint64]trace.Place)
+		}
+		if asked == nil {
+			asked = make(map[uint64]trace.Place)
+			i.places[vmlinux] = asked
+		}
+		for _, addr := range addrs {
+			asked[addr] = found[addr]
+		}
 	}
-	defer f.Close()
-	return trace.NewLines(f, size)
+	places := make(map[uint64]trace.Place)
+	for _, addr := range addrs {
+		places[addr] = asked[addr]
+	}
+	return places, nil
 }
 
 // maxVmlinux is the largest vmlinux that source lines are read from, in bytes: Debian's has
@@ -257,7 +278,7 @@ func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
 // finish makes the traces of what a guest measured. A row whose trace has another number of
 // instructions than were counted is refused; what else is wrong with a trace is said of the
 // row, whose counts stay.
-func (t *tracer) finish(m *Measurement) {
+func (t *tracer) finish(ctx context.Context, m *Measurement) {
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
 		if b.Refused != "" {
@@ -269,6 +290,11 @@ func (t *tracer) finish(m *Measurement) {
 		} else if err != nil {
 			b.Trace = nil
 			b.doubt(err)
+		}
+	}
+	if err := t.addSources(ctx); err != nil {
+		for _, l := range t.listings {
+			l.row.Doubts = append(l.row.Doubts, printable("no lines of the kernel's source: "+err.Error(), maxWhy))
 		}
 	}
 }
@@ -332,7 +358,10 @@ func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.
 	}
 	out.Lines = code.lines(slot.Window, name)
 	if t.annotate != "" {
-		out.Annotated = annotated(slot.Window, slot.code, name, t.source(code), t.annotate)
+		l := listing{row: b, code: code}
+		out.Annotated, l.addrs = annotated(slot.Window, slot.code, name, t.annotate)
+		l.instructions = out.Annotated
+		t.listings = append(t.listings, l)
 	}
 	return out, nil
 }

@@ -1,51 +1,42 @@
 package trace
 
 import (
+	"bufio"
 	"cmp"
+	"context"
 	"debug/dwarf"
 	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
-	"sort"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// Lines are the source lines of a kernel by its debugging information (DWARF), as far as they
-// were asked for.
-type Lines struct {
-	data *dwarf.Data
-	// table is .debug_line: the header of a unit is vetted before it is read.
-	table []byte
-	// ranges and lines are of the unit that was asked for last: a function lies in one.
-	ranges [][2]uint64
-	lines  []line
+// Place is a line of a source file.
+type Place struct {
+	File string
+	Line int
 }
 
-// line is where the code of a source line begins; end is set where no line goes on.
-type line struct {
-	addr uint64
-	file string
-	line int
-	end  bool
-}
-
-// Limits on debugging information, which may be a stranger's: that of Debian's 6.12 has
-// 400 MB, and the largest unit of it some 30 000 lines.
+// Limits on debugging information, which may be a stranger's, in bytes: the largest unit of Debian's 6.12 has some 30 000 lines
+// in 200 KB, and the paths of all units have 200 KB. A table shorter than leastTable has no line.
 const (
-	maxDebug     = 1 << 30
-	maxUnitLines = 1 << 20
-	// Packed sections unpack to about three times their length.
-	mostUnpacked  = 4
-	leastUnpacked = 64 << 20
+	leastTable = 16
+	maxTable   = 2 << 20
+	maxPaths   = 16 << 20
 )
 
 // ErrNoLines is returned for a kernel without debugging information.
 var ErrNoLines = errors.New("it has no debugging information (CONFIG_DEBUG_INFO)")
 
-// NewLines reads the debugging information of a vmlinux of some size, in bytes.
-func NewLines(r io.ReaderAt, size int64) (*Lines, error) {
+// Places finds in the debugging information (DWARF) of a vmlinux the source lines that addresses come from; those that are not
+// known are left out. It reads the tables of lines of all units, one after the other, until all addresses are found or ctx ends.
+func Places(ctx context.Context, r io.ReaderAt, addrs []uint64) (map[uint64]Place, error) {
 	if err := vetTitles(r); err != nil {
 		return nil, fmt.Errorf("read debugging information: %w", err)
 	}
@@ -53,108 +44,114 @@ func NewLines(r io.ReaderAt, size int64) (*Lines, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read debugging information: %w", err)
 	}
-	sum, found := uint64(0), false
-	for _, s := range f.Sections {
-		if strings.HasPrefix(s.Name, ".zdebug_") { // of compilers before 2016
-			return nil, fmt.Errorf("read debugging information: %s is packed in an old way", s.Name)
-		}
-		if !strings.HasPrefix(s.Name, ".debug_") {
-			continue
-		}
-		found = found || s.Name == ".debug_info"
-		if s.Size > maxDebug || s.Size > 64*uint64(size) {
-			return nil, fmt.Errorf("read debugging information: %s has %d bytes", s.Name, s.Size)
-		}
-		sum += s.Size
+	if slices.ContainsFunc(f.Sections, func(s *elf.Section) bool { return strings.HasPrefix(s.Name, ".zdebug_") }) {
+		return nil, errors.New("read debugging information: it is packed in an old way") // of compilers before 2016
 	}
-	switch {
-	case !found:
+	tables := f.Section(".debug_line")
+	if tables == nil {
 		return nil, ErrNoLines
-	case sum > min(maxDebug, max(leastUnpacked, mostUnpacked*uint64(size))):
-		return nil, fmt.Errorf("read debugging information: more than %d MiB", min(maxDebug, max(leastUnpacked, mostUnpacked*uint64(size)))>>20)
 	}
-	l := new(Lines)
-	if err := l.open(f); err != nil {
+	s := search{found: make(map[uint64]Place)}
+	if paths := f.Section(".debug_line_str"); paths != nil {
+		if s.paths, err = io.ReadAll(io.LimitReader(unpack.Heard(ctx, paths.Open()), maxPaths+1)); err == nil && len(s.paths) > maxPaths {
+			err = fmt.Errorf("paths of more than %d MiB", maxPaths>>20)
+		}
+		if err = cmp.Or(err, vetPaths(s.paths)); err != nil {
+			return nil, fmt.Errorf("read debugging information: %w", err)
+		}
+	}
+	s.left = slices.Compact(slices.Sorted(slices.Values(addrs)))
+	if err := s.readAll(unpack.Heard(ctx, tables.Open())); err != nil {
 		return nil, fmt.Errorf("read debugging information: %w", err)
 	}
-	return l, nil
+	return s.found, nil
 }
 
-// open reads all sections, when they have nothing that package dwarf takes without limit.
-func (l *Lines) open(f *elf.File) (err error) {
-	for _, s := range f.Sections {
-		switch s.Name {
-		case ".debug_info":
-			err = vetUnits(s)
-		case ".debug_line_str":
-			var b []byte
-			if b, err = s.Data(); err == nil {
-				err = vetPaths(b)
-			}
-		case ".debug_line":
-			l.table, err = s.Data()
+// search looks for the lines of addresses.
+type search struct {
+	// paths is .debug_line_str.
+	paths []byte
+	// left are the addresses that are not found, sorted.
+	left  []uint64
+	found map[uint64]Place
+}
+
+// readAll reads tables of lines; what is no table ends them.
+func (s *search) readAll(r io.Reader) error {
+	in := bufio.NewReaderSize(r, 64<<10)
+	for len(s.left) > 0 {
+		table, err := nextTable(in)
+		if err == io.EOF || err == io.ErrUnexpectedEOF {
+			return nil
 		}
 		if err != nil {
 			return err
 		}
+		if table != nil && vetHeader(table) == nil {
+			s.read(table)
+		}
 	}
-	l.data, err = f.DWARF()
-	return err
+	return nil
 }
 
-// At is the source line that an address comes from; ok is unset where none is known.
-func (l *Lines) At(addr uint64) (file string, number int, ok bool) {
-	if !slices.ContainsFunc(l.ranges, func(r [2]uint64) bool { return r[0] <= addr && addr < r[1] }) {
-		unit, err := l.data.Reader().SeekPC(addr)
-		if err != nil {
-			return "", 0, false
-		}
-		if l.ranges, err = l.data.Ranges(unit); err != nil {
-			return "", 0, false
-		}
-		l.lines = l.read(unit)
+// nextTable reads a table with its length before it (DWARF 5, 6.2.4); nil for one that is shorter or longer than any of a compiler.
+func nextTable(r *bufio.Reader) ([]byte, error) {
+	head, err := r.Peek(4)
+	if err != nil {
+		return nil, err
 	}
-	i := sort.Search(len(l.lines), func(i int) bool { return l.lines[i].addr > addr }) - 1
-	if i < 0 || l.lines[i].end || l.lines[i].line == 0 {
-		return "", 0, false
+	length := uint64(binary.LittleEndian.Uint32(head)) + 4
+	if length == 1<<32-1+4 {
+		if head, err = r.Peek(12); err != nil {
+			return nil, err
+		}
+		length = binary.LittleEndian.Uint64(head[4:])
+		if length > math.MaxInt64-12 {
+			return nil, io.ErrUnexpectedEOF
+		}
+		length += 12
 	}
-	return l.lines[i].file, l.lines[i].line, true
+	if length < leastTable || length > maxTable {
+		_, err := r.Discard(int(length))
+		return nil, err
+	}
+	table := make([]byte, length)
+	_, err = io.ReadFull(r, table)
+	return table, err
 }
 
-// read reads the lines of a unit, by address; what cannot be read ends them.
-func (l *Lines) read(unit *dwarf.Entry) (lines []line) {
-	dir, _ := unit.Val(dwarf.AttrCompDir).(string)
-	if at, ok := unit.Val(dwarf.AttrStmtList).(int64); !ok || at < 0 || at > int64(len(l.table)) || len(dir) > maxPath ||
-		vetHeader(l.table[at:]) != nil {
-		return nil
+// read finds addresses in a table; what cannot be read ends it.
+func (s *search) read(table []byte) {
+	// Package dwarf reads tables of units only: this is one of version 4 with addresses of 8 bytes, and one byte of content.
+	unit := []byte{8, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8, 0}
+	data, err := dwarf.New([]byte{0}, nil, nil, unit, table, nil, nil, nil)
+	if err != nil || data.AddSection(".debug_line_str", s.paths) != nil {
+		return
 	}
-	r, err := l.data.LineReader(unit)
-	if err != nil || r == nil {
-		return nil
-	}
-	for len(lines) < maxUnitLines {
-		var e dwarf.LineEntry
-		if r.Next(&e) != nil {
-			break
-		}
-		at := line{addr: e.Address, line: e.Line, end: e.EndSequence}
-		if e.File != nil {
-			at.file = e.File.Name
-		}
-		lines = append(lines, at)
-	}
-	// The end of a sequence is before what begins at its address; of two lines there the later
-	// one in the table holds.
-	slices.SortStableFunc(lines, func(a, b line) int {
-		switch {
-		case a.addr != b.addr:
-			return cmp.Compare(a.addr, b.addr)
-		case a.end == b.end:
-			return 0
-		case a.end:
-			return -1
-		}
-		return 1
+	r, err := data.LineReader(&dwarf.Entry{
+		Offset: dwarf.Offset(len(unit) - 1), Tag: dwarf.TagCompileUnit,
+		Field: []dwarf.Field{{Attr: dwarf.AttrStmtList, Val: int64(0), Class: dwarf.ClassLinePtr}},
 	})
-	return lines
+	if err != nil || r == nil {
+		return
+	}
+	var last, next dwarf.LineEntry
+	last.EndSequence = true
+	for len(s.left) > 0 && r.Next(&next) == nil {
+		if !last.EndSequence && last.File != nil && last.Line > 0 {
+			s.take(last.Address, next.Address, Place{last.File.Name, last.Line})
+		}
+		last = next
+	}
+}
+
+// take finds the addresses from low to before high.
+func (s *search) take(low, high uint64, at Place) {
+	i, _ := slices.BinarySearch(s.left, low)
+	j := i
+	for j < len(s.left) && s.left[j] < high {
+		s.found[s.left[j]] = at
+		j++
+	}
+	s.left = slices.Delete(s.left, i, j)
 }

@@ -10,14 +10,13 @@ import (
 )
 
 // Limits on what package dwarf copies or makes room for as often as debugging information says, without looking at how much
-// of it there is. The units of Debian's 6.12 are some 5000, and the largest table of files has 1000 in 100 KB.
+// of it there is. The largest table of files of Debian's 6.12 has 1000 in 100 KB.
 const (
 	maxSections = 1024
-	maxTitles   = 64 << 10 // bytes of names of sections
-	maxUnits    = 1 << 16
+	maxTitles   = 64 << 10  // bytes of names of sections
 	maxHeader   = 256 << 10 // bytes before the lines of a unit
 	maxFiles    = 1 << 14
-	maxPath     = 4096 // bytes
+	maxPath     = 1024 // bytes
 )
 
 // vetTitles refuses section headers that package elf would take much memory for: it copies the name of each section.
@@ -43,35 +42,6 @@ func vetTitles(r io.ReaderAt) error {
 		return fmt.Errorf("names of sections of %d bytes, packed %v", length, packed)
 	}
 	return nil
-}
-
-// vetUnits refuses more units than there is a file for: each takes ten times its length in memory.
-func vetUnits(s *elf.Section) error {
-	r, at := s.Open(), int64(0)
-	for n := 0; ; n++ {
-		var length uint64
-		var b [12]byte
-		if _, err := io.ReadFull(r, b[:4]); err != nil {
-			return nil // the end, or what package dwarf refuses
-		}
-		length, at = uint64(binary.LittleEndian.Uint32(b[:])), at+4
-		if length == 1<<32-1 {
-			if _, err := io.ReadFull(r, b[4:]); err != nil {
-				return nil
-			}
-			length, at = binary.LittleEndian.Uint64(b[4:]), at+8
-		}
-		if n == maxUnits {
-			return fmt.Errorf("more than %d units", maxUnits)
-		}
-		if length > s.Size {
-			return nil
-		}
-		at += int64(length)
-		if _, err := r.Seek(at, io.SeekStart); err != nil {
-			return nil
-		}
-	}
 }
 
 var errPath = fmt.Errorf("a path of more than %d bytes", maxPath)
