@@ -386,7 +386,7 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	}
 	plan := lab.Plan{
 		Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
-		Trace: f.trace && slices.Equal(f.nics, []string{lab.Veth}),
+		Trace: f.trace,
 	}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))

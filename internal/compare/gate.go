@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -199,7 +200,7 @@ func AddTraces(g *record.Gate, base, traced *record.Lab) {
 		switch {
 		case now.Refused != "":
 			g.Warn(r.Name, shortened("not traced: "+now.Refused))
-		case r.Instructions == nil || now.Instructions == nil || *now.Instructions != r.Instructions.New:
+		case r.Instructions == nil || now.Instructions == nil || math.Abs(*now.Instructions-r.Instructions.New) > r.Instructions.Spread:
 			g.Warn(r.Name, "not traced: the guest that was traced counted otherwise")
 		default:
 			r.Trace = LabTrace(old, now)

@@ -35,15 +35,17 @@ func InGuest(ctx context.Context, nic string, rows []Row, timed, traced bool) (*
 }
 
 func inGuest(ctx context.Context, nic string, rows []Row, timed, traced bool) (*Measurement, error) {
+	var mark *marker
+	if traced {
+		mark = &marker{}
+	}
 	switch {
 	case nic != Veth:
-		return overWires(ctx, rows, timed)
+		return overWires(ctx, rows, timed, mark)
 	case timed:
 		return timeChains(ctx, rows)
-	case traced:
-		return countChains(ctx, rows, &marker{})
 	}
-	return countChains(ctx, rows, nil)
+	return countChains(ctx, rows, mark)
 }
 
 // counts makes an empty count for each row.

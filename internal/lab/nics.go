@@ -69,13 +69,22 @@ func wires(model string) (nics []guest.NIC) {
 // the two between them have all that a packet in a stream goes through.
 const poll = 64
 
-// packets is how many are counted: whole bursts.
-func packets(bulk int) int { return (4096 + bulk - 1) / bulk * bulk }
+// inMiddle tells whether the i-th window of a slot of whole polls is in the middle of one.
+func inMiddle(i int) bool {
+	at := i % (poll / redirect.WireWindow)
+	return at == 1 || at == 2
+}
+
+// packets is how many are counted.
+func packets(bulk int) int { return wholeBursts(4096, bulk) }
+
+// wholeBursts is as many frames, or as many more as fill bursts.
+func wholeBursts(frames, bulk int) int { return (frames + bulk - 1) / bulk * bulk }
 
 // overWires counts, in a guest whose interfaces are wired as [Run] does it, what a packet
 // goes through for each row, whose bulk is the length of bursts here, or takes the time of
 // a packet between others of a poll.
-func overWires(ctx context.Context, rows []Row, timed bool) (m *Measurement, err error) {
+func overWires(ctx context.Context, rows []Row, timed bool, mark *marker) (m *Measurement, err error) {
 	m = &Measurement{Host: host.Identify(host.Options{}), Bulks: counts(rows)}
 	all, err := ways(rows, m.Bulks)
 	if err != nil {
@@ -102,12 +111,23 @@ func overWires(ctx context.Context, rows []Row, timed bool) (m *Measurement, err
 		return nil, err
 	}
 	w := wired{wires: wires}
-	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error { return wireWindows(ctx, c, b, timed) })
+	p := newProbes(map[work]string{{wires.In, false}: InPoll, {wires.Out, true}: OutXmit, {wires.Out, false}: OutPoll})
+	defer func() { err = errors.Join(err, p.Close()) }()
+	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error {
+		if err := wireWindows(ctx, c, b, timed); err != nil || mark == nil {
+			return err
+		}
+		if err := mark.traceWires(ctx, c, b); err != nil {
+			return err
+		}
+		if err := p.read(); err != nil {
+			return err
+		}
+		return mark.describe(m, p.kernel.Symbols)
+	})
 	if timed || err != nil {
 		return m, err
 	}
-	p := newProbes(map[work]string{{wires.In, false}: InPoll, {wires.Out, true}: OutXmit, {wires.Out, false}: OutPoll})
-	defer func() { err = errors.Join(err, p.Close()) }()
 	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error {
 		err := p.follow(ctx, lab, wires.In, false, func() (uint64, error) {
 			span, err := c.Send(ctx, b.Bulk, packets(b.Bulk))
@@ -186,7 +206,7 @@ var errVethOnly = &feature.Missing{Feature: "this scenario on wires", Help: "it 
 // packet, or its instructions where the clock counts those. A bulk that does not fill
 // polls has neither.
 func wireWindows(ctx context.Context, chain *redirect.WireChain, b *BulkCount, timed bool) error {
-	burst := (wireFrames + b.Bulk - 1) / b.Bulk * b.Bulk
+	burst := wholeBursts(wireFrames, b.Bulk)
 	var ns []float64      // per packet
 	var sends [][]float64 // those of windows in the middle of a poll
 	for i := range wireSends {
@@ -202,7 +222,7 @@ func wireWindows(ctx context.Context, chain *redirect.WireChain, b *BulkCount, t
 		for j, n := range span.Windows {
 			per := float64(n) / float64(span.Window)
 			ns = append(ns, per)
-			if at := j % (poll / span.Window); at == 1 || at == 2 {
+			if inMiddle(j) {
 				middle = append(middle, per)
 			}
 		}

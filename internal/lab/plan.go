@@ -30,7 +30,7 @@ type Plan struct {
 	Scenarios []string
 	// Time boots each guest once more, with KVM, one at a time, and measures time.
 	Time bool
-	// Trace says where the instructions are executed, on veth.
+	// Trace says where the instructions are executed.
 	Trace  bool
 	files  map[string][]byte // what a program's guests get; made by [Run]
 	images *images           // what is read of kernels for traces; made by [Run]
@@ -135,9 +135,6 @@ func (p Plan) Validate() error {
 		if dma != Direct && slices.Equal(p.NICs, []string{Veth}) {
 			return errors.New("a veth does no DMA: choose --nic virtio, vmxnet3 or igb")
 		}
-	}
-	if p.Trace && !slices.Equal(p.NICs, []string{Veth}) {
-		return errors.New("a trace is of a veth: leave the other NICs out")
 	}
 	if p.Program != nil {
 		if !slices.Equal(p.NICs, []string{Veth}) || p.Time {

@@ -152,16 +152,34 @@ func difference(with, without *record.LabRow, price *stat.Quantity) record.LabDi
 	return d
 }
 
-// byBranches is how many instructions of a packet are those of indirect branches and
-// their thunks: at the sites, and for the observer's time stamps. On wires a window lies
-// within one poll: what completes transmission, or is executed less than once in it, is
-// not in it.
-func byBranches(row *record.LabRow) (sites, observer float64) {
+// tracedBranches is how many instructions of a packet the trace of a row has at its sites.
+func tracedBranches(row *record.LabRow) (sites float64) {
+	executed := make(map[record.LabPlace]int)
 	for _, s := range row.Sites {
-		if s.Part == OutPoll || s.Part != "" && s.PerPacket*float64(row.Window) < 1 {
-			continue
+		executed[record.LabPlace{Function: s.Function, Offset: s.Offset}] = s.Executed
+	}
+	for _, b := range row.Trace.Branches {
+		sites += float64(executed[record.LabPlace{Function: b.Function, Offset: b.Offset}]) * row.Trace.PerPacket(b.Times)
+	}
+	return sites
+}
+
+// inWindow tells whether each window of a row has a site in it. On wires a window lies within one poll: what completes
+// transmission, or is executed less than once in it, is not in it.
+func inWindow(s *record.LabSite, window int) bool {
+	return s.Part == "" || s.Part != OutPoll && s.PerPacket*float64(window) >= 1
+}
+
+// byBranches is how many instructions of a packet are those of indirect branches and their thunks: at the sites, and for
+// the observer's time stamps. On wires a trace tells which branches are in a window.
+func byBranches(row *record.LabRow) (sites, observer float64) {
+	for i := range row.Sites {
+		if s := &row.Sites[i]; inWindow(s, row.Window) {
+			sites += float64(s.Executed) * s.PerPacket
 		}
-		sites += float64(s.Executed) * s.PerPacket
+	}
+	if row.Trace != nil && row.Trace.Windows > 0 {
+		sites = tracedBranches(row)
 	}
 	if row.Window > 0 {
 		observer = float64(row.Stamp) / float64(row.Window)

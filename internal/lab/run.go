@@ -95,7 +95,7 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	}
 	traces, err := newTracer(ctx, m.Kernel, plan.images, plan.Annotate)
 	if err == nil {
-		m.Debug = traces.debug
+		m.Debug, traces.wires = traces.debug, cell.NIC != Veth
 		got, console, failed := countIn(ctx, plan, m, cell, append(slices.Clone(args), "--trace"))
 		m.Debug = nil
 		if failed == nil {

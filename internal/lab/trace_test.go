@@ -1,7 +1,11 @@
 package lab
 
 import (
+	"bufio"
 	"debug/elf"
+	"fmt"
+	"maps"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -40,6 +44,56 @@ func TestTrace(t *testing.T) {
 	l := Record(cells, plan.Rows(), nil)
 	for i := range l.Rows {
 		checkTrace(t, &l.Rows[i])
+	}
+}
+
+// TestTraceWires traces a chain over wires: the windows that most agree in add up to the row.
+func TestTraceWires(t *testing.T) {
+	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, NICs: []string{"virtio"}, Bulks: []int{64}, Trace: true}
+	if os.Getenv("UNTHUNK_GUEST") != "" { // make test-kernels
+		plan.Kernels, plan.NICs = []string{"debian:6.12"}, []string{"virtio", "vmxnet3", "igb"}
+		plan.Appends = []string{"spectre_v2=retpoline", "spectre_v2=off"}
+	}
+	cells, err := Run(t.Context(), plan, unthunk(t), nil)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range cells {
+		testutil.SkipMissing(t, c.Err)
+		if c.Err != nil {
+			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
+		}
+	}
+	l := Record(cells, plan.Rows(), nil)
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		tr := row.Trace
+		if tr == nil {
+			t.Errorf("%s: no trace: %v", row.Name, l.Warnings)
+			continue
+		}
+		if tr.PerPacket(tr.Executed) != *row.Instructions || tr.Windows < leastUsual || tr.Windows > tr.Among {
+			t.Errorf("%s: %v instructions a packet, %v of them traced in %d of %d windows", row.Name, *row.Instructions,
+				tr.PerPacket(tr.Executed), tr.Windows, tr.Among)
+		}
+		stages := make(map[string]uint64)
+		for _, f := range tr.Functions {
+			stages[f.Stage] += f.Executed
+		}
+		for _, stage := range []string{"receive", "program", "redirect", "bulk-queue", "transmit"} {
+			if stages[stage] == 0 {
+				t.Errorf("%s: nothing is executed in stage %s: %v", row.Name, stage, stages)
+			}
+		}
+		if stages["other"] != 0 || stages["sink"] != 0 || stages["generator"] != 0 {
+			t.Errorf("%s: a window holds more than its poll: %v", row.Name, stages)
+		}
+	}
+	for _, d := range l.Differences {
+		if math.Abs(d.Remainder) > 1 {
+			t.Errorf("%s against %s: %v instructions a packet are unexplained", d.With, d.Without, d.Remainder)
+		}
 	}
 }
 
@@ -129,15 +183,15 @@ func TestFinish(t *testing.T) {
 	w := &trace.Window{Addrs: []uint64{0x10}, Order: []uint32{0, 0, 0, 0, 0, 0}}
 	tr := &tracer{slots: []tracedSlot{{Window: w}, {err: trace.ErrNoWindow}}}
 	for want, b := range map[string]BulkCount{
-		"":                            {Window: 2, Traced: &Traced{0, 1}},
+		"":                            {Window: 2, Traced: &Traced{Slot: 0, Code: 1}},
 		"marked no slot":              {Window: 2},
 		"no trace: none of 8 slots":   {Window: 2, Untraced: "none of 8 slots\n is short"},
-		"says that it marked slot 2":  {Window: 2, Traced: &Traced{2, 1}},
-		"says that it marked slot -1": {Window: 2, Traced: &Traced{-1, 1}},
-		"says that it marked slot 0":  {Window: 2, Traced: &Traced{0, 2}},
-		"no whole window":             {Window: 2, Traced: &Traced{1, 1}},
-		"6 instructions were executed, but the guest's clock counts 9": {Window: 3, Traced: &Traced{0, 1}},
-		"f+0x0 enters g 1 times a packet by its kprobe, and 0 times by the trace": {Window: 2, Traced: &Traced{0, 1},
+		"says that it marked slot 2":  {Window: 2, Traced: &Traced{Slot: 2, Code: 1}},
+		"says that it marked slot -1": {Window: 2, Traced: &Traced{Slot: -1, Code: 1}},
+		"says that it marked slot 0":  {Window: 2, Traced: &Traced{Slot: 0, Code: 2}},
+		"no whole window":             {Window: 2, Traced: &Traced{Slot: 1, Code: 1}},
+		"6 instructions were executed, but the guest's clock counts 9": {Window: 3, Traced: &Traced{Slot: 0, Code: 1}},
+		"f+0x0 enters g 1 times a packet by its kprobe, and 0 times by the trace": {Window: 2, Traced: &Traced{Slot: 0, Code: 1},
 			Sites: []record.LabSite{{Function: "f", Target: "g", PerPacket: 1}}},
 	} {
 		b.Bulk, b.Instructions = 16, &n
@@ -212,6 +266,93 @@ func TestAddSources(t *testing.T) {
 	}
 }
 
+// On wires all windows that take as many instructions as most are one trace, and how many there are has to be what the
+// guest's clock says.
+func TestFinishWires(t *testing.T) {
+	t.Parallel()
+	const stamp, first, second = 0x10, 0x20, 0x30
+	var log strings.Builder
+	for _, a := range []uint64{stamp, stamp, first, first, stamp, first, second, stamp, stamp, first, stamp, second, second} {
+		fmt.Fprintf(&log, "Trace 0: 0x7f [0/%x/0/0] \n", a)
+	}
+	log.WriteString("END\n")
+	middle, err := trace.ReadSome(bufio.NewReader(strings.NewReader(log.String())), stamp, "END", func(i int) bool { return i > 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	slot := tracedSlot{Window: middle.Joined(), middle: middle}
+	codes := []GuestCode{{Symbols: []GuestSymbol{{stamp, 16, "stamp"}, {first, 16, "f"}, {second, 16, "g"}}}}
+	for want, traced := range map[string]Traced{
+		"": {Code: 1, Usual: 2, Middle: 4},
+		"2 of 4 windows have 3 instructions, but by the guest's clock 3 of 4": {Code: 1, Usual: 3, Middle: 4},
+		"2 of 4 windows have 3 instructions, but by the guest's clock 2 of 5": {Code: 1, Usual: 2, Middle: 5},
+		"2 of 4 windows have 3 instructions, but by the guest's clock 0 of 0": {Code: 1},
+	} {
+		n := 1.5
+		m := &Measurement{Bulks: []BulkCount{{Bulk: 64, Window: 2, Instructions: &n, Traced: &traced}}, Codes: codes}
+		tr := &tracer{slots: []tracedSlot{slot}, wires: true, symbols: noSymbols(t)}
+		tr.finish(t.Context(), m)
+		got := &m.Bulks[0]
+		if !strings.Contains(got.Refused, want) || (got.Refused == "") != (want == "") {
+			t.Errorf("%q, want %q", got.Refused, want)
+		}
+		if want != "" {
+			continue
+		}
+		if got.Trace == nil {
+			t.Fatal(got.Doubts)
+		}
+		if tr := got.Trace; tr.Packets != 4 || tr.Executed != 6 || tr.Windows != 2 || tr.Among != 4 || tr.PerPacket(tr.Executed) != n {
+			t.Errorf("%+v", tr)
+		}
+		spreads := make(map[string]float64)
+		for _, f := range got.Trace.Functions {
+			spreads[f.Function] += f.Spread
+		}
+		// f is executed 2 times in the one window and once in the other, g once in the second: 3 and 1 in 4 packets.
+		if want := (map[string]float64{"stamp": 0, "f": 0.25, "g": 0.25}); !maps.Equal(spreads, want) {
+			t.Errorf("spreads %v, want %v", spreads, want)
+		}
+	}
+}
+
+// On wires kprobes count whole bursts: what is not in each window of a trace is not compared, and a poll may have what
+// is in none.
+func TestAgreeWires(t *testing.T) {
+	t.Parallel()
+	branches := []record.LabTraceBranch{{Function: "xmit", Target: "driver", Times: 4}, {Function: "map", Target: "iommu", Times: 64}}
+	site := func(function, target, part string, per float64) record.LabSite {
+		return record.LabSite{Function: function, Target: target, Part: part, PerPacket: per, Executed: 4}
+	}
+	for _, test := range []struct {
+		want  string
+		sites []record.LabSite
+	}{
+		{"", []record.LabSite{site("xmit", "driver", OutXmit, 0.0625), site("map", "iommu", OutXmit, 1), site("map", "iommu", InPoll, 1)}},
+		{"", []record.LabSite{site("map", "iommu", InPoll, 1), site("refill", "iommu", InPoll, 2)}},
+		{"", []record.LabSite{site("poll", "driver", InPoll, 0.03125), site("clean", "driver", OutPoll, 1)}},
+		{"unmap+0x0 enters iommu 1 times a packet by its kprobe, and 0 times by the trace",
+			[]record.LabSite{site("unmap", "iommu", OutXmit, 1)}},
+		{"map+0x0 enters iommu 0.25 times a packet by its kprobe, and 1 times by the trace",
+			[]record.LabSite{site("map", "iommu", InPoll, 0.25)}},
+	} {
+		b := &BulkCount{Window: 16, Sites: test.sites, Trace: &record.LabTrace{Packets: 64, Windows: 4, Among: 4, Branches: branches}}
+		err := b.agree()
+		if (err == nil) != (test.want == "") || err != nil && err.Error() != test.want {
+			t.Errorf("%v, want %q", err, test.want)
+		}
+	}
+	// A refill that is in no window has no part in what a window's branches take.
+	row := &record.LabRow{Window: 16, Sites: []record.LabSite{site("map", "iommu", OutXmit, 1), site("map", "iommu", InPoll, 1)}}
+	if sites, _ := byBranches(row); sites != 8 {
+		t.Errorf("%v instructions by branches without a trace", sites)
+	}
+	row.Trace = &record.LabTrace{Packets: 64, Windows: 4, Among: 4, Branches: branches}
+	if sites, _ := byBranches(row); sites != 4 {
+		t.Errorf("%v instructions by branches of a trace", sites)
+	}
+}
+
 func noSymbols(t *testing.T) *ksym.Table {
 	t.Helper()
 	table, err := ksym.New(nil)
@@ -233,8 +374,5 @@ func TestNewTracer(t *testing.T) {
 	}
 	if _, err := newTracer(t.Context(), guest.Kernel{Image: t.TempDir()}, new(images), ""); err == nil {
 		t.Error("a folder is traced")
-	}
-	if err := (Plan{Kernels: []string{"a"}, NICs: []string{Veth, "igb"}, Trace: true}).Validate(); err == nil {
-		t.Error("wires are traced")
 	}
 }

@@ -31,6 +31,9 @@ type Traced struct {
 	Slot int `json:"slot"`
 	// Code is the number of what was loaded then in [Measurement.Codes], from 1.
 	Code int `json:"code"`
+	// Usual is, on wires, how many of the slot's windows in the middle of polls take as many instructions as most do, of Middle.
+	Usual  int `json:"usual,omitempty"`
+	Middle int `json:"middle,omitempty"`
 }
 
 // GuestCode is what only a guest knows of its code: what lies in no kernel image.
@@ -95,16 +98,57 @@ func (m *marker) trace(ctx context.Context, arm *redirect.Measurement, b *BulkCo
 	return nil
 }
 
+// wireTraced is how many frames a traced slot of wires has: 16 windows in the middle of polls.
+const wireTraced = 512
+
+// traceWires has slots of a chain over wires traced until of one that has windows as long as most have. It counts them in b
+// like others.
+func (m *marker) traceWires(ctx context.Context, chain *redirect.WireChain, b *BulkCount) error {
+	if b.Instructions == nil {
+		b.Untraced = fmt.Sprintf("bursts of %d are not whole polls of %d, and have no windows", b.Bulk, poll)
+		return nil
+	}
+	for range tracedSlots {
+		var span redirect.Span
+		slot, err := m.run(func() (err error) {
+			span, err = chain.Send(ctx, b.Bulk, wholeBursts(wireTraced, b.Bulk))
+			return err
+		})
+		if errors.Is(err, rounds.ErrDisagree) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		b.Sent, b.Redirected, b.Received = b.Sent+span.Sent, b.Redirected+span.Redirected, b.Received+span.Received
+		t := &Traced{Slot: slot}
+		for i, n := range span.Windows {
+			if !inMiddle(i) {
+				continue
+			}
+			t.Middle++
+			if float64(n)/float64(span.Window) == *b.Instructions {
+				t.Usual++
+			}
+		}
+		if t.Usual >= leastUsual {
+			b.Traced = t
+			return nil
+		}
+	}
+	b.Untraced = fmt.Sprintf("none of %d slots has %d windows of as many instructions as most have", tracedSlots, leastUsual)
+	return nil
+}
+
+// leastUsual is how many windows of a slot of wires have to take as many instructions as most do.
+const leastUsual = 4
+
 // slot measures a slot between two marks.
 func (m *marker) slot(ctx context.Context, arm *redirect.Measurement) (span redirect.Span, ok bool, err error) {
-	m.slots++
-	if err := unix.Sethostname([]byte("unthunk")); err != nil {
-		return span, false, fmt.Errorf("mark the beginning of a trace: %w", err)
-	}
-	span, ok, err = arm.Span(ctx)
-	if mark := unix.Setdomainname([]byte("unthunk")); mark != nil {
-		return span, false, errors.Join(err, fmt.Errorf("mark the end of a trace: %w", mark))
-	}
+	_, err = m.run(func() error {
+		span, ok, err = arm.Span(ctx)
+		return err
+	})
 	if errors.Is(err, rounds.ErrDisagree) {
 		return span, false, nil
 	}

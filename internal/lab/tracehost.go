@@ -39,13 +39,15 @@ type tracer struct {
 	kept, mostKept    int   // instructions of all windows that are kept, and how many may be
 	err               error // why nothing is traced any more, other than the end of the guest
 	first             bool  // the first window of a slot is wanted, and not the shortest
+	wires             bool  // those in the middle of polls are wanted
 }
 
-// tracedSlot is the shortest window of a slot.
+// tracedSlot is the shortest window of a slot or, on wires, those in the middle of polls.
 type tracedSlot struct {
 	*trace.Window
-	code snippets
-	err  error // why there is no window
+	middle *trace.Windows
+	code   snippets
+	err    error // why there is no window
 }
 
 // Limits on what a guest may have traced.
@@ -192,21 +194,13 @@ func move(d *guest.Debugger, from, to uint64) error {
 
 // slot reads what is executed up to the next mark. QEMU waits for whoever reads its log.
 func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, error) {
-	type read struct {
-		window *trace.Window
-		err    error
-	}
-	done := make(chan read, 1)
+	done := make(chan tracedSlot, 1)
 	go func() {
-		window := trace.Read
-		if t.first {
-			window = trace.ReadFirst
-		}
-		w, _, err := window(executed, t.stamp, guest.LogEnd)
-		if err != nil && !errors.Is(err, trace.ErrNoWindow) {
+		slot := t.read(executed)
+		if slot.err != nil && !errors.Is(slot.err, trace.ErrNoWindow) {
 			d.Stop() // nobody reads any more
 		}
-		done <- read{w, err}
+		done <- slot
 	}()
 	err := d.Continue()
 	if err == nil {
@@ -218,17 +212,32 @@ func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, er
 	r := <-done
 	switch {
 	case errors.Is(r.err, trace.ErrNoWindow) && err == nil:
-		return tracedSlot{err: r.err}, nil
+		return r, nil
 	case err != nil && (r.err == nil || errors.Is(r.err, io.ErrUnexpectedEOF) || errors.Is(r.err, os.ErrClosed)):
 		return tracedSlot{}, err
 	case r.err != nil: // which ended the connection
 		return tracedSlot{}, r.err
 	}
-	if t.kept += len(r.window.Order); t.kept > t.mostKept {
+	if t.kept += len(r.Order); t.kept > t.mostKept {
 		return tracedSlot{}, fmt.Errorf("trace: windows of more than %d instructions in all", t.mostKept)
 	}
-	code, err := readSnippets(d.Client, r.window.Addrs)
-	return tracedSlot{Window: r.window, code: code}, err
+	r.code, err = readSnippets(d.Client, r.Addrs)
+	return r, err
+}
+
+// read reads the windows of a slot that are wanted. On wires the window that is kept is all of them.
+func (t *tracer) read(executed *bufio.Reader) (s tracedSlot) {
+	switch {
+	case t.wires:
+		if s.middle, s.err = trace.ReadSome(executed, t.stamp, guest.LogEnd, inMiddle); s.err == nil {
+			s.Window = s.middle.Joined()
+		}
+	case t.first:
+		s.Window, _, s.err = trace.ReadFirst(executed, t.stamp, guest.LogEnd)
+	default:
+		s.Window, _, s.err = trace.Read(executed, t.stamp, guest.LogEnd)
+	}
+	return s
 }
 
 // snippets are pieces of a guest's code, by address.
@@ -329,23 +338,29 @@ func (t *tracer) finishRow(b *BulkCount, codes []GuestCode) (err error) {
 
 // trace is that of one slot.
 func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.LabTrace, error) {
-	if slot.err != nil {
-		return nil, slot.err
-	}
-	if counted := math.Round(*b.Instructions * float64(b.Window)); counted != float64(len(slot.Order)) {
-		return nil, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, len(slot.Order), counted)
+	w, usual, err := slot.counted(b)
+	if err != nil {
+		return nil, err
 	}
 	name, err := t.namer(code)
 	if err != nil {
 		return nil, err
 	}
-	tree, err := trace.Cut(slot.Window, trace.Options{Code: slot.code, Name: name, Sink: isSink,
-		Poll: func(function string) bool { return functions.Has(function, functions.Poll) }})
+	opts := trace.Options{Code: slot.code, Name: name, Sink: isSink,
+		Poll: func(function string) bool { return functions.Has(function, functions.Poll) }}
+	tree, err := trace.Cut(w, opts)
 	if err != nil {
 		return nil, err
 	}
 	out := &record.LabTrace{Packets: b.Window, Executed: tree.Instructions}
-	fs, stacks := tree.Functions(stageOf)
+	if usual != nil {
+		out.Packets, out.Windows, out.Among = b.Window*usual.Len(), usual.Len(), slot.middle.Len()
+	}
+	stages := stageOf
+	if usual != nil {
+		stages = stageInPoll
+	}
+	fs, stacks := tree.Functions(stages)
 	for _, f := range fs {
 		out.Functions = append(out.Functions, record.LabTraceFunction{Function: f.Name, Stage: f.Stage, Executed: f.Own, Inclusive: f.With})
 	}
@@ -356,14 +371,63 @@ func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.
 		out.Branches = append(out.Branches, record.LabTraceBranch{
 			Function: br.Function, Offset: br.Offset, Jump: br.Jump, Target: br.Entered, Times: br.Executed})
 	}
-	out.Lines = code.lines(slot.Window, name)
+	out.Lines = code.lines(w, name)
 	if t.annotate != "" {
 		l := listing{row: b, code: code}
-		out.Annotated, l.addrs = annotated(slot.Window, slot.code, name, t.annotate)
+		out.Annotated, l.addrs = annotated(w, slot.code, name, t.annotate)
 		l.instructions = out.Annotated
 		t.listings = append(t.listings, l)
 	}
-	return out, nil
+	if usual != nil {
+		err = spreads(out, usual, opts)
+	}
+	return out, err
+}
+
+// counted is the window of a slot that has as many instructions as were counted. On wires it is all of them, one behind
+// the other, that have as many, and usual are those.
+func (s *tracedSlot) counted(b *BulkCount) (w *trace.Window, usual *trace.Windows, err error) {
+	if s.err != nil {
+		return nil, nil, s.err
+	}
+	counted := math.Round(*b.Instructions * float64(b.Window))
+	if s.middle == nil {
+		if counted != float64(len(s.Order)) {
+			return nil, nil, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, len(s.Order), counted)
+		}
+		return s.Window, nil, nil
+	}
+	usual = s.middle.OfLength(int(min(counted, math.MaxInt32)))
+	if b.Traced.Usual < 1 || usual.Len() != b.Traced.Usual || s.middle.Len() != b.Traced.Middle {
+		return nil, nil, fmt.Errorf("%w: %d of %d windows have %.0f instructions, but by the guest's clock %d of %d", errUnlike,
+			usual.Len(), s.middle.Len(), counted, b.Traced.Usual, b.Traced.Middle)
+	}
+	return usual.Joined(), usual, nil
+}
+
+// spreads sets how far functions are from what the trace says of them in any of its windows.
+func spreads(t *record.LabTrace, windows *trace.Windows, opts trace.Options) error {
+	type key struct{ name, stage string }
+	places := make(map[key]*record.LabTraceFunction)
+	for i := range t.Functions {
+		places[key{t.Functions[i].Function, t.Functions[i].Stage}] = &t.Functions[i]
+	}
+	packets := float64(t.Packets) / float64(t.Windows)
+	for i := range windows.Len() {
+		tree, err := trace.Cut(windows.Each(i), opts)
+		if err != nil {
+			return err
+		}
+		own := make(map[key]uint64)
+		fs, _ := tree.Functions(stageInPoll)
+		for _, f := range fs {
+			own[key{f.Name, f.Stage}] = f.Own
+		}
+		for k, f := range places {
+			f.Spread = max(f.Spread, math.Abs(float64(own[k])/packets-t.PerPacket(f.Executed)))
+		}
+	}
+	return nil
 }
 
 // stageOf is the stage of a chain of calls: that of a thunk is its caller's.
@@ -372,6 +436,11 @@ func stageOf(calls []string, sink bool) string {
 		calls = calls[1:]
 	}
 	return string(profile.StageOfCalls(calls, sink))
+}
+
+// stageInPoll is the stage of a chain of calls of a window in the middle of a poll, which it does not return from.
+func stageInPoll(calls []string, sink bool) string {
+	return stageOf(append(calls, functions.Names(functions.Poll)[0]), sink)
 }
 
 // isSink tells the programs at the end of a chain.
@@ -429,23 +498,44 @@ func (code *GuestCode) lines(w *trace.Window, name trace.Namer) (out []record.La
 	return out
 }
 
-// agree holds the branches of the trace against those that kprobes count, at each place.
+// agree holds the branches of the trace against those that kprobes count, at each place. On wires kprobes count whole
+// bursts and the trace the middle of polls. Transmission is in each window, and all of what is in a poll may be or not, as
+// the refill of a ring is at its end; of both the two may differ by one a window.
 func (b *BulkCount) agree() error {
-	type place struct {
-		function string
-		offset   uint64
-		target   string
-	}
-	traced := make(map[place]float64)
+	traced := make(map[sitePlace]float64)
 	for _, br := range b.Trace.Branches {
-		traced[place{br.Function, br.Offset, br.Target}] += b.Trace.PerPacket(br.Times)
-		traced[place{br.Function, br.Offset, ""}] += b.Trace.PerPacket(br.Times) // of one whose target no probe can tell
+		traced[sitePlace{br.Function, br.Offset, br.Target}] += b.Trace.PerPacket(br.Times)
+		traced[sitePlace{br.Function, br.Offset, ""}] += b.Trace.PerPacket(br.Times) // of one whose target no probe can tell
 	}
-	for _, s := range b.Sites {
-		if n := traced[place{s.Function, s.Offset, s.Target}]; n != s.PerPacket {
+	least, most := make(map[sitePlace]float64), make(map[sitePlace]float64)
+	for i := range b.Sites {
+		s := &b.Sites[i]
+		at := sitePlace{s.Function, s.Offset, s.Target}
+		if inWindow(s, b.Window) {
+			most[at] += s.PerPacket
+			if s.Part != InPoll {
+				least[at] += s.PerPacket
+			}
+		}
+	}
+	tolerance := 0.0
+	if b.Trace.Windows > 0 {
+		tolerance = 1 / float64(b.Window)
+	}
+	for i := range b.Sites { // in their order, so that the same one is named
+		s := &b.Sites[i]
+		at := sitePlace{s.Function, s.Offset, s.Target}
+		if n := traced[at]; inWindow(s, b.Window) && (n < least[at]-tolerance || n > most[at]+tolerance) {
 			return fmt.Errorf("%s+%#x enters %s %v times a packet by its kprobe, and %v times by the trace",
-				s.Function, s.Offset, s.Target, s.PerPacket, n)
+				s.Function, s.Offset, s.Target, most[at], n)
 		}
 	}
 	return nil
+}
+
+// sitePlace is an indirect branch with what it enters.
+type sitePlace struct {
+	function string
+	offset   uint64
+	target   string
 }

@@ -14,6 +14,10 @@ type LabTrace struct {
 	// guest's clock counts: [LabRow.Instructions] times Packets.
 	Packets  int    `json:"packets"`
 	Executed uint64 `json:"executed"`
+	// Windows are, on wires, how many windows the trace is of: all that take as many instructions as most do, of Among that
+	// were traced.
+	Windows int `json:"windows,omitempty"`
+	Among   int `json:"among,omitempty"`
 	// Functions by stage, the most instructions first. Their Executed add up to that of all.
 	Functions []LabTraceFunction `json:"functions"`
 	// Branches are the indirect branches with what they really entered, those too that no
@@ -35,6 +39,8 @@ type LabTraceFunction struct {
 	// calls and jumps to.
 	Executed  uint64 `json:"executed"`
 	Inclusive uint64 `json:"inclusive"`
+	// Spread is how far Executed is from that of any of the windows, in instructions per packet; 0 where all are alike.
+	Spread float64 `json:"spread,omitempty"`
 }
 
 // LabTraceBranch is an indirect call or jump that entered one target.
@@ -86,6 +92,9 @@ func (t *LabTrace) check() error {
 	if t.Packets <= 0 || t.Packets > maxExecuted || t.Executed > maxExecuted {
 		return fmt.Errorf("impossible trace of %d packets with %d instructions", t.Packets, t.Executed)
 	}
+	if t.Windows < 0 || t.Windows > t.Among || t.Among > maxExecuted || t.Windows > 0 && t.Packets%t.Windows != 0 {
+		return fmt.Errorf("impossible trace of %d windows among %d with %d packets", t.Windows, t.Among, t.Packets)
+	}
 	for _, n := range []int{len(t.Functions), len(t.Branches), len(t.Lines), len(t.Stacks), len(t.Annotated)} {
 		if n > MaxRows {
 			return errors.New("a trace of too many functions")
@@ -96,7 +105,7 @@ func (t *LabTrace) check() error {
 		if err := checkNames(f.Function, f.Stage); err != nil {
 			return err
 		}
-		if f.Executed > left || f.Inclusive > t.Executed || f.Inclusive < f.Executed {
+		if f.Executed > left || f.Inclusive > t.Executed || f.Inclusive < f.Executed || !possibleCount(f.Spread) {
 			return fmt.Errorf("impossible count of function %.60q", f.Function)
 		}
 		left -= f.Executed

@@ -30,6 +30,9 @@ func TestLabTraceCheck(t *testing.T) {
 	}
 	for want, change := range map[string]func(tr *LabTrace){
 		"impossible trace of 0 packets":              func(tr *LabTrace) { tr.Packets = 0 },
+		"impossible trace of 2 windows among 1":      func(tr *LabTrace) { tr.Windows, tr.Among = 2, 1 },
+		"impossible trace of 3 windows among 4":      func(tr *LabTrace) { tr.Windows, tr.Among = 3, 4 },
+		`impossible count of function "f" `:          func(tr *LabTrace) { tr.Functions[0].Spread = -1 },
 		"another count of them":                      func(tr *LabTrace) { tr.Packets = 3 },
 		"3 instructions of a trace are in no funct":  func(tr *LabTrace) { tr.Functions[1].Executed = 3 },
 		`impossible count of function "g"`:           func(tr *LabTrace) { tr.Functions[1].Executed = 7 },
@@ -47,7 +50,7 @@ func TestLabTraceCheck(t *testing.T) {
 	} {
 		tr := goodTrace()
 		change(tr)
-		if err := row(tr).Check(); err == nil || !strings.Contains(err.Error(), want) {
+		if err := row(tr).Check(); err == nil || !strings.Contains(err.Error(), strings.TrimSpace(want)) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}

@@ -37,9 +37,9 @@ type WireChain struct {
 // WireScenarios are those that chains over wires can have.
 func WireScenarios() []Scenario { return []Scenario{Map, TX, Drop, Pass} }
 
-// wireWindow is how many frames are between two time stamps: the devmap hands that many at once to ndo_xdp_xmit
+// WireWindow is how many frames are between two time stamps: the devmap hands that many at once to ndo_xdp_xmit
 // (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c).
-const wireWindow = 16
+const WireWindow = 16
 
 // TakeWires takes devices from this thread's network namespace into namespace: when that ends, they go back.
 func TakeWires(namespace *netlab.Namespace, names WireDevices) (*Wires, error) {
@@ -120,8 +120,8 @@ func (w *Wires) Build(ctx context.Context, i int, scenario Scenario) (chained *W
 // Send sends frames, a multiple of burst, in bursts, each after the one before has arrived. It returns what was counted,
 // with the times between every 16 frames of the first thousand, in ns.
 func (w *WireChain) Send(ctx context.Context, burst, frames int) (Span, error) {
-	span := Span{Window: wireWindow}
-	if err := w.chain.programs.ResetBursts(wireWindow, burst, frames); err != nil {
+	span := Span{Window: WireWindow}
+	if err := w.chain.programs.ResetBursts(WireWindow, burst, frames); err != nil {
 		return span, err
 	}
 	w.live.Batch = burst

@@ -35,8 +35,8 @@ func (p *printer) labTraces(l *record.Lab) {
 	for _, row := range rows {
 		t := row.Trace
 		fmt.Fprintln(&p.buf)
-		p.wrap("", fmt.Sprintf("%s: where %s instructions a packet are executed.", cells.Clean(row.Name),
-			stat.Exact(t.PerPacket(t.Executed))))
+		p.wrap("", fmt.Sprintf("%s: where %s instructions a packet are executed%s.", cells.Clean(row.Name),
+			stat.Exact(t.PerPacket(t.Executed)), tracedWindows(t)))
 		p.labTraceStages(t)
 		if len(rows) == 1 {
 			p.labTrace(t)
@@ -47,6 +47,22 @@ func (p *printer) labTraces(l *record.Lab) {
 		fmt.Fprintln(&p.buf)
 		p.labTraceChange(&l.TraceChanges[i])
 	}
+}
+
+// tracedWindows says of which windows a trace is, "" for one of a single window.
+func tracedWindows(t *record.LabTrace) string {
+	if t.Windows == 0 {
+		return ""
+	}
+	most := 0.0
+	for _, f := range t.Functions {
+		most = max(most, f.Spread)
+	}
+	alike := "each function is alike in all of them"
+	if most > 0 {
+		alike = fmt.Sprintf("a function is within ±%s in each of them", stat.Exact(most))
+	}
+	return fmt.Sprintf(", in %d of %s within a poll: %s", t.Windows, cells.Plural(t.Among, "window"), alike)
 }
 
 // labTraceStages writes a trace by stage.
@@ -76,7 +92,11 @@ func (p *printer) labTrace(t *record.LabTrace) {
 			rest, more = rest+f.Executed, more+1
 			continue
 		}
-		table.add("  "+stat.Exact(t.PerPacket(f.Executed)), stat.Exact(t.PerPacket(f.Inclusive)), cells.Clean(f.Stage),
+		own := "  " + stat.Exact(t.PerPacket(f.Executed))
+		if f.Spread > 0 {
+			own += " ±" + cells.Few(f.Spread)
+		}
+		table.add(own, stat.Exact(t.PerPacket(f.Inclusive)), cells.Clean(f.Stage),
 			cells.ShortName(cells.Clean(f.Function)))
 	}
 	if more > 0 {

@@ -16,7 +16,12 @@ func TestLabTraceGolden(t *testing.T) {
 	two.TraceChanges = compare.LabTraces(two)
 	one := reporttest.Traced()
 	one.Rows = one.Rows[:1]
-	for name, l := range map[string]*record.Lab{"lab-trace.txt": one, "lab-traces.txt": two} {
+	wires := reporttest.Traced()
+	wires.Rows = wires.Rows[:1]
+	row := &wires.Rows[0]
+	row.Name, row.Labels["nic"], row.Labels["dma"] = "debian:6.1-cloud/nic=igb/dma=direct/bulk=16", "igb", "direct"
+	row.Trace.Windows, row.Trace.Among, row.Trace.Functions[0].Spread = 8, 16, 0.0625
+	for name, l := range map[string]*record.Lab{"lab-trace.txt": one, "lab-traces.txt": two, "lab-trace-wires.txt": wires} {
 		for i := range l.Rows {
 			if err := l.Rows[i].Check(); err != nil {
 				t.Errorf("%s: %v", name, err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 )
 
 // Window are the instructions between two entries of the function that takes time stamps.
@@ -50,37 +51,85 @@ func ReadFirst(r *bufio.Reader, stamp uint64, end string) (w *Window, lengths []
 }
 
 func readLog(r *bufio.Reader, l *log, end string) (w *Window, lengths []int, err error) {
+	if err := l.read(r, end); err != nil {
+		return nil, nil, err
+	}
+	if l.best == nil {
+		return nil, nil, ErrNoWindow
+	}
+	return l.join(l.best), l.lengths, nil
+}
+
+// Windows are some of a log.
+type Windows struct {
+	log *log
+	of  [][]uint32 // places in the log's addresses
+}
+
+// ReadSome is [Read] of the windows that wanted tells by their number, from 0. All together they may have as many
+// instructions as one window may.
+func ReadSome(r *bufio.Reader, stamp uint64, end string, wanted func(i int) bool) (*Windows, error) {
+	l := &log{stamp: stamp, wanted: wanted, index: make(map[uint64]uint32)}
+	if err := l.read(r, end); err != nil {
+		return nil, err
+	}
+	return &Windows{log: l, of: l.some}, nil
+}
+
+// Len is how many windows there are.
+func (w *Windows) Len() int { return len(w.of) }
+
+// OfLength are the windows that have as many instructions.
+func (w *Windows) OfLength(instructions int) *Windows {
+	out := &Windows{log: w.log}
+	for _, one := range w.of {
+		if len(one) == instructions {
+			out.of = append(out.of, one)
+		}
+	}
+	return out
+}
+
+// Each is the i-th window.
+func (w *Windows) Each(i int) *Window { return w.log.join(w.of[i]) }
+
+// Joined is all windows, one behind the other.
+func (w *Windows) Joined() *Window { return w.log.join(w.of...) }
+
+// read reads up to a line end.
+func (l *log) read(r *bufio.Reader, end string) error {
 	for range maxLines {
 		line, err := r.ReadSlice('\n')
 		if err != nil {
 			if errors.Is(err, bufio.ErrBufferFull) {
-				return nil, nil, errors.New("read QEMU's log: a line that is too long")
+				return errors.New("read QEMU's log: a line that is too long")
 			}
 			if errors.Is(err, io.EOF) {
 				err = io.ErrUnexpectedEOF
 			}
-			return nil, nil, fmt.Errorf("read QEMU's log: %w", err)
+			return fmt.Errorf("read QEMU's log: %w", err)
 		}
 		line = line[:len(line)-1]
 		if string(line) == end {
-			if err := l.execute(); err != nil {
-				return nil, nil, err
-			}
-			return l.shortest()
+			return l.execute()
 		}
 		if err := l.line(line); err != nil {
-			return nil, nil, err
+			return err
 		}
 	}
-	return nil, nil, fmt.Errorf("read QEMU's log: more than %d instructions", maxLines)
+	return fmt.Errorf("read QEMU's log: more than %d instructions", maxLines)
 }
 
 // log is one that is being read.
 type log struct {
 	stamp uint64
 	first bool // the first window is wanted, and no other is kept
-	index map[uint64]uint32
-	addrs []uint64
+	// wanted tells the windows that are kept in some, in place of one in best; nil for none. kept are their instructions.
+	wanted func(i int) bool
+	some   [][]uint32
+	kept   int
+	index  map[uint64]uint32
+	addrs  []uint64
 	// stamps are the entries of stamp so far; window is the one under way, best the shortest.
 	stamps       int
 	window, best []uint32
@@ -153,8 +202,8 @@ func (l *log) execute() error {
 		}
 		l.cut()
 	}
-	if l.stamps < 1 || l.stamps < 2 && !l.first || l.first && l.best != nil {
-		return nil // before the windows that count, or behind the one
+	if !l.counts() {
+		return nil
 	}
 	at, ok := l.index[l.last]
 	if !ok {
@@ -164,45 +213,61 @@ func (l *log) execute() error {
 		at = uint32(len(l.addrs))
 		l.index[l.last], l.addrs = at, append(l.addrs, l.last)
 	}
-	if len(l.window) == maxWindow {
+	if len(l.window)+l.kept == maxWindow {
 		return fmt.Errorf("read QEMU's log: a window of more than %d instructions", maxWindow)
 	}
 	l.window = append(l.window, at)
 	return nil
 }
 
+// counts tells whether the window under way is one that may be kept: not what is before the first stamp, nor the window
+// that warms up where the shortest is wanted, nor one behind the first where that is.
+func (l *log) counts() bool {
+	switch {
+	case l.wanted != nil:
+		return l.stamps > 0 && l.wanted(l.stamps-1)
+	case l.first:
+		return l.stamps > 0 && l.best == nil
+	}
+	return l.stamps > 1
+}
+
 // cut ends a window and begins the next.
 func (l *log) cut() {
+	ends := l.counts()
 	l.stamps++
-	if l.stamps < 2 || l.stamps < 3 && !l.first || l.first && l.best != nil {
+	if !ends {
 		return
 	}
 	l.lengths = append(l.lengths, len(l.window))
-	if l.best == nil || len(l.window) < len(l.best) {
+	switch {
+	case l.wanted != nil:
+		l.some, l.kept = append(l.some, slices.Clone(l.window)), l.kept+len(l.window)
+	case l.best == nil || len(l.window) < len(l.best):
 		l.best, l.window = l.window, l.best
 	}
 	l.window = l.window[:0]
 }
 
-// shortest is the shortest window with the addresses that are in it.
-func (l *log) shortest() (*Window, []int, error) {
-	if l.best == nil {
-		return nil, nil, ErrNoWindow
+// join makes a window of some, one behind the other, with the addresses that are in them.
+func (l *log) join(windows ...[]uint32) *Window {
+	n := 0
+	for _, window := range windows {
+		n += len(window)
 	}
-	w := &Window{Order: make([]uint32, len(l.best))}
+	w := &Window{Order: make([]uint32, 0, n)}
 	const none = math.MaxUint32
-	places := make([]uint32, len(l.addrs))
-	for i := range places {
-		places[i] = none
-	}
-	for i, at := range l.best {
-		if places[at] == none {
-			places[at] = uint32(len(w.Addrs))
-			w.Addrs = append(w.Addrs, l.addrs[at])
+	places := slices.Repeat([]uint32{none}, len(l.addrs))
+	for _, window := range windows {
+		for _, at := range window {
+			if places[at] == none {
+				places[at] = uint32(len(w.Addrs))
+				w.Addrs = append(w.Addrs, l.addrs[at])
+			}
+			w.Order = append(w.Order, places[at])
 		}
-		w.Order[i] = places[at]
 	}
-	return w, l.lengths, nil
+	return w
 }
 
 // Counts are how often each of Addrs was executed.

@@ -70,6 +70,40 @@ func TestReadFirst(t *testing.T) {
 	}
 }
 
+// Windows that are wanted by their number are kept, those of a length are found, and they are joined as they come.
+func TestReadSome(t *testing.T) {
+	t.Parallel()
+	const stamp, a, b, c = 0xffffffff81000000, 0xffffffff81000010, 0xffffffffc0000000, 0xffffffffc0000010
+	log := logged(a, stamp, a, stamp, b, b, stamp, c, stamp, b, stamp, c) + "END\n"
+	w, err := ReadSome(bufio.NewReader(strings.NewReader(log)), stamp, "END", func(i int) bool { return i != 0 })
+	if err != nil {
+		t.Fatal(err)
+	}
+	two := w.OfLength(2)
+	if w.Len() != 3 || two.Len() != 2 || w.OfLength(4).Len() != 0 {
+		t.Errorf("%d windows, %d of 2 instructions", w.Len(), two.Len())
+	}
+	for want, got := range map[*Window]*Window{
+		{Addrs: []uint64{stamp, b, c}, Order: []uint32{0, 1, 1, 0, 2, 0, 1}}: w.Joined(),
+		{Addrs: []uint64{stamp, c, b}, Order: []uint32{0, 1, 0, 2}}:          two.Joined(),
+		{Addrs: []uint64{stamp, b}, Order: []uint32{0, 1}}:                   two.Each(1),
+		{Order: []uint32{}}: w.OfLength(4).Joined(),
+	} {
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("window (-want +got):\n%s", diff)
+		}
+	}
+	for want, log := range map[string]string{
+		"unexpected EOF":        logged(stamp, a),
+		"a window of more than": strings.Repeat(logged(stamp)+strings.Repeat(logged(a), maxWindow/8), 9) + "END\n",
+	} {
+		_, err := ReadSome(bufio.NewReader(strings.NewReader(log)), stamp, "END", func(int) bool { return true })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
 // Logs one after the other come from one pipe.
 func TestReadTwice(t *testing.T) {
 	t.Parallel()
