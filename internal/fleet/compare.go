@@ -41,7 +41,8 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 	if len(c.Base) == 0 || len(c.Canary) == 0 {
 		return nil, errors.New("a side without a condition is all machines")
 	}
-	all, err := s.Newest(ctx, c.Window)
+	h := s.room()
+	all, err := s.newest(ctx, h, c.Window)
 	if err != nil {
 		return nil, err
 	}
@@ -85,7 +86,11 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 		pairs, doc.Unmatched = matched(pairs)
 		needed, compare = neededUnpaired, compareUnpaired
 	}
-	for _, name := range numberNames(both)[1:] { // two identical programs have no difference
+	names := numberNames(both)[1:] // two identical programs have no difference
+	if err := h.take(len(names) * costNumber); err != nil {
+		return nil, err
+	}
+	for _, name := range names {
 		row, d := compare(pairs, name)
 		if row == nil {
 			continue
@@ -129,7 +134,7 @@ func finish(doc *record.FleetCompare, row *record.FleetCompareRow, needed func(d
 
 // sides are the machines of the two sides that have a number, with the newest such record of each, and all of these records;
 // unmeasured are records of machines that have none on a side on which they were.
-func sides(all []Machine, c Comparison) (pairs []pair, both, unmeasured []Machine) {
+func sides(all []Machine, c Comparison) (pairs []pair, both, unmeasured []*Machine) {
 	for i := 0; i < len(all); {
 		var p, without pair
 		id := all[i].ID
@@ -146,16 +151,16 @@ func sides(all []Machine, c Comparison) (pairs []pair, both, unmeasured []Machin
 			}
 		}
 		if p.base == nil && without.base != nil {
-			unmeasured = append(unmeasured, *without.base)
+			unmeasured = append(unmeasured, without.base)
 		}
 		if p.canary == nil && without.canary != nil {
-			unmeasured = append(unmeasured, *without.canary)
+			unmeasured = append(unmeasured, without.canary)
 		}
 		if p.base != nil {
-			both = append(both, *p.base)
+			both = append(both, p.base)
 		}
 		if p.canary != nil {
-			both = append(both, *p.canary)
+			both = append(both, p.canary)
 		}
 		if p.base != nil || p.canary != nil {
 			pairs = append(pairs, p)

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -56,17 +57,14 @@ func (s *Setup) place(name string) int {
 }
 
 // numberNames are the names of the numbers that machines have: the control, the direct call, indirect calls, redirects.
-func numberNames(machines []Machine) []string {
-	var calls []string
-	for i := range machines {
-		for _, name := range machines[i].Setup.calls {
-			if !slices.Contains(calls, name) {
-				calls = append(calls, name)
-			}
+func numberNames(machines []*Machine) []string {
+	calls := make(map[string]bool)
+	for _, m := range machines {
+		for _, name := range m.Setup.calls {
+			calls[name] = true
 		}
 	}
-	slices.Sort(calls)
-	names := append([]string{controlRow, directRow}, calls...)
+	names := append([]string{controlRow, directRow}, slices.Sorted(maps.Keys(calls))...)
 	for _, bulk := range redirectBulks {
 		names = append(names, redirectRow+bulk)
 	}

@@ -19,6 +19,14 @@ func SetVersion(ctx context.Context, where string, version int) error {
 	return err
 }
 
+// Newest are the newest records of a window.
+func Newest(ctx context.Context, s *Store, w Window) ([]Machine, error) {
+	return s.newest(ctx, s.room(), w)
+}
+
+// SetMaxHeld lets a question hold so many bytes.
+func SetMaxHeld(s *Store, n int) { s.maxHeld = n }
+
 // CloseConnections makes the next question open another connection.
 func CloseConnections(s *Store) {
 	s.db.SetMaxIdleConns(-1)

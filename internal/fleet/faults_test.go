@@ -35,7 +35,7 @@ func many(t *testing.T, machines int) string {
 func stored(t *testing.T, where string) int {
 	t.Helper()
 	return ask(t, where, func(ctx context.Context, s *fleet.Store) (int, error) {
-		all, err := s.Newest(ctx, window)
+		all, err := fleet.Newest(ctx, s, window)
 		return len(all), err
 	})
 }

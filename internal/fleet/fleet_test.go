@@ -324,7 +324,9 @@ func TestKnownRun(t *testing.T) {
 		if done := ingest(t, where, stream(t, twice)); done.Known != 1 {
 			t.Errorf("%+v", done)
 		}
-		all := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]fleet.Machine, error) { return s.Newest(ctx, window) })
+		all := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]fleet.Machine, error) {
+			return fleet.Newest(ctx, s, window)
+		})
 		for _, m := range all {
 			if m.Numbers[len(m.Numbers)-1] == 999 || m.At.After(now.AddDate(0, 0, -1)) {
 				t.Errorf("%s is of %v with %v", m.Name, m.At, m.Numbers)

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math"
@@ -49,10 +48,12 @@ func (m *Machine) number(name string) float64 {
 // Measured tells whether it has a number.
 func (m *Machine) Measured() bool { return hasNumber(m.Numbers) }
 
-// Newest are the newest records of each machine in each setup that it had in the window, those of a machine together, the
+// newest are the newest records of each machine in each setup that it had in the window, those of a machine together, the
 // newest first. Records with a wrong clock are not among them.
-func (s *Store) Newest(ctx context.Context, w Window) ([]Machine, error) {
-	setups, err := s.setups(ctx)
+func (s *Store) newest(ctx context.Context, h *held, w Window) ([]Machine, error) {
+	setups := make(map[int64]*Setup)
+	err := s.eachSetup(ctx, h, func(id int64, setup *Setup) { setups[id] = setup },
+		"id IN (SELECT setup FROM latest WHERE at > $1)", w.Until.Add(-w.Since).Unix())
 	if err != nil {
 		return nil, err
 	}
@@ -87,6 +88,9 @@ func (s *Store) Newest(ctx context.Context, w Window) ([]Machine, error) {
 		if m.Setup = setups[setup]; m.Setup == nil {
 			return nil, fmt.Errorf("the store has no setup %d, which record %s names", setup, m.Run)
 		}
+		if err := h.take(costMachine + len(m.ID) + len(m.Run) + len(m.Name) + len(m.Refused)); err != nil {
+			return nil, err
+		}
 		all = append(all, m)
 	}
 	if err := rows.Err(); err != nil {
@@ -98,18 +102,18 @@ func (s *Store) Newest(ctx context.Context, w Window) ([]Machine, error) {
 	return all, nil
 }
 
-// setups are all that machines ever had, by their number.
-func (s *Store) setups(ctx context.Context) (map[int64]*Setup, error) {
+// eachSetup calls do with each setup that meets a condition of SQL, and its number. Setups have equal texts in common.
+func (s *Store) eachSetup(ctx context.Context, h *held, do func(id int64, setup *Setup), condition string, args ...any) error {
 	names := []string{"id"}
 	for _, c := range columns {
 		names = append(names, c.name)
 	}
-	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM setup")
+	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM setup WHERE "+condition, args...)
 	if err != nil {
-		return nil, fmt.Errorf("ask for setups: %w", s.explain(err))
+		return fmt.Errorf("ask for setups: %w", s.explain(err))
 	}
 	defer rows.Close()
-	all := make(map[int64]*Setup)
+	known := known{h, make(map[string]string), make(map[string]map[string]string)}
 	for rows.Next() {
 		var id int64
 		var labels string
@@ -119,23 +123,17 @@ func (s *Store) setups(ctx context.Context) (map[int64]*Setup, error) {
 			into = append(into, &setup.values[i])
 		}
 		if err := rows.Scan(append(into, &labels)...); err != nil {
-			return nil, fmt.Errorf("ask for setups: %w", s.explain(err))
+			return fmt.Errorf("ask for setups: %w", s.explain(err))
 		}
-		if err := json.Unmarshal([]byte(labels), &setup.labels); err != nil {
-			return nil, fmt.Errorf("setup %d has impossible labels: %w", id, err)
+		if err := known.take(id, setup, labels); err != nil {
+			return err
 		}
-		if calls := setup.Value(callRows); calls != "" {
-			setup.calls = strings.Split(calls, callsBetween)
-		}
-		if len(setup.calls) > maxCalls {
-			return nil, fmt.Errorf("setup %d has impossible names of calls", id)
-		}
-		all[id] = setup
+		do(id, setup)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("ask for setups: %w", s.explain(err))
+		return fmt.Errorf("ask for setups: %w", s.explain(err))
 	}
-	return all, nil
+	return nil
 }
 
 // Condition is one that machines have to meet: a field has a value, or one that begins with what stands before a "*" at the
@@ -230,19 +228,19 @@ func (w Where) String() string {
 }
 
 // current are the newest records of those machines that meet the conditions in it.
-func current(all []Machine, where Where) []Machine {
-	var now []Machine
+func current(all []Machine, where Where) []*Machine {
+	var now []*Machine
 	for i := range all {
 		if (i == 0 || all[i].ID != all[i-1].ID) && where.Holds(all[i].Setup) {
-			now = append(now, all[i])
+			now = append(now, &all[i])
 		}
 	}
 	return now
 }
 
 // about are the machines that a question with conditions is about, and the head of its answer.
-func (s *Store) about(ctx context.Context, w Window, where Where) ([]Machine, record.FleetHead, error) {
-	all, err := s.Newest(ctx, w)
+func (s *Store) about(ctx context.Context, h *held, w Window, where Where) ([]*Machine, record.FleetHead, error) {
+	all, err := s.newest(ctx, h, w)
 	if err != nil {
 		return nil, record.FleetHead{}, err
 	}
@@ -256,12 +254,12 @@ func (s *Store) about(ctx context.Context, w Window, where Where) ([]Machine, re
 }
 
 // head is what answers of these machines have in common; asked tells whether a setup is one that the question is about.
-func (s *Store) head(ctx context.Context, w Window, machines []Machine, asked func(*Setup) bool) (h record.FleetHead, err error) {
+func (s *Store) head(ctx context.Context, w Window, machines []*Machine, asked func(*Setup) bool) (h record.FleetHead, err error) {
 	after, until := w.Until.Add(-w.Since), w.Until
 	h = record.FleetHead{Since: after.UTC().Truncate(time.Second), Until: until.UTC().Truncate(time.Second)}
 	measured := make(map[string]bool)
-	for i := range machines {
-		id, is := machines[i].ID, machines[i].Measured()
+	for _, m := range machines {
+		id, is := m.ID, m.Measured()
 		if before, ok := measured[id]; ok {
 			is = is && before
 		}
@@ -282,31 +280,33 @@ func (s *Store) head(ctx context.Context, w Window, machines []Machine, asked fu
 
 // wrongClock is how many records of setups that a question is about are left out of every answer.
 func (s *Store) wrongClock(ctx context.Context, asked func(*Setup) bool) (n int, err error) {
+	h := s.room()
+	of, err := s.wrongSetups(ctx, h)
+	if err != nil || len(of) == 0 {
+		return 0, err
+	}
+	return n, s.eachSetup(ctx, h, func(id int64, setup *Setup) {
+		if asked(setup) {
+			n += of[id]
+		}
+	}, "id IN (SELECT setup FROM record WHERE clock <> 0)")
+}
+
+// wrongSetups are the setups of records with a wrong clock, and how many of these each has.
+func (s *Store) wrongSetups(ctx context.Context, h *held) (map[int64]int, error) {
 	rows, err := s.db.QueryContext(ctx, "SELECT setup, count(*) FROM record WHERE clock <> 0 GROUP BY setup")
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer rows.Close()
 	of := make(map[int64]int)
 	for rows.Next() {
 		var setup int64
 		var records int
-		if err := rows.Scan(&setup, &records); err != nil {
-			return 0, err
+		if err := errors.Join(rows.Scan(&setup, &records), h.take(costSetup)); err != nil {
+			return nil, err
 		}
 		of[setup] = records
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil || len(of) == 0 {
-		return 0, err
-	}
-	setups, err := s.setups(ctx)
-	if err != nil {
-		return 0, err
-	}
-	for setup, records := range of {
-		if is := setups[setup]; is != nil && asked(is) {
-			n += records
-		}
-	}
-	return n, nil
+	return of, rows.Err()
 }

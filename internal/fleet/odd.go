@@ -38,27 +38,48 @@ const (
 // another value than with most of them, or a number lies outside their limits. They are sorted by what their redirect loses,
 // in bulks of 16; most is how many are answered.
 func (s *Store) Odd(ctx context.Context, w Window, where Where, most int) (*record.FleetOdd, error) {
-	machines, head, err := s.about(ctx, w, where)
+	machines, head, err := s.about(ctx, s.room(), w, where)
 	if err != nil {
 		return nil, err
 	}
 	doc := &record.FleetOdd{Document: *record.New[record.FleetOddRow]("fleet-odd", host.Fingerprint{}), FleetHead: head, Twins: twinFields}
+	found := oddest{most: most}
 	for _, twins := range group(machines, twinFields) {
 		if len(twins) < minTwins {
 			doc.Alone += len(twins)
 			continue
 		}
 		doc.Compared += len(twins)
-		doc.Rows = append(doc.Rows, oddOnes(twins)...)
+		found.addTwins(twins)
 	}
-	slices.SortFunc(doc.Rows, func(a, b record.FleetOddRow) int {
+	doc.Rows = append(doc.Rows, found.cut()...)
+	doc.LeftOut = found.all - len(doc.Rows)
+	return doc, nil
+}
+
+// oddest keeps the rows of the first odd machines, in the order of the answer.
+type oddest struct {
+	rows      []record.FleetOddRow
+	most, all int
+}
+
+func (o *oddest) add(row record.FleetOddRow) {
+	o.all++
+	if o.rows = append(o.rows, row); len(o.rows) >= 2*o.most {
+		o.cut()
+	}
+}
+
+// cut leaves out what is behind the first, and returns these.
+func (o *oddest) cut() []record.FleetOddRow {
+	slices.SortFunc(o.rows, func(a, b record.FleetOddRow) int {
 		return cmp.Or(-cmp.Compare(lost(a), lost(b)), -cmp.Compare(len(a.Fields), len(b.Fields)), strings.Compare(a.Name, b.Name),
 			strings.Compare(a.Machine, b.Machine))
 	})
-	if n := len(doc.Rows) - most; n > 0 {
-		doc.Rows, doc.LeftOut = doc.Rows[:most], n
+	if n := min(len(o.rows), o.most); n < len(o.rows) {
+		o.rows = slices.Delete(o.rows, n, len(o.rows))
 	}
-	return doc, nil
+	return o.rows
 }
 
 func lost(row record.FleetOddRow) float64 {
@@ -68,35 +89,26 @@ func lost(row record.FleetOddRow) float64 {
 	return *row.Lost
 }
 
-// oddOnes are the odd ones among twins.
-func oddOnes(twins []Machine) []record.FleetOddRow {
-	fields := make([][]record.FleetField, len(twins))
+// addTwins adds the odd ones among twins.
+func (o *oddest) addTwins(twins []*Machine) {
+	var usual []record.FleetField
 	for _, field := range alikeFields {
-		value, n := usual(twins, field)
-		if few := len(twins)-n > 1; n < 2 || few && float64(n) < usualShare*float64(len(twins)) {
-			continue // no value is the usual one
-		}
-		for i := range twins {
-			if v := twins[i].Setup.Value(field); v != value {
-				share := float64(n) / float64(len(twins)-1) // it is not one of them
-				fields[i] = append(fields[i], record.FleetField{Name: field, Value: v, Usual: value, Share: share})
-			}
+		if f, ok := usualField(twins, field); ok {
+			usual = append(usual, f)
 		}
 	}
-	var like []Machine // those of the usual fields, whose numbers are the limits
-	for i := range twins {
-		if len(fields[i]) == 0 {
-			like = append(like, twins[i])
+	var like []*Machine // those of the usual fields, whose numbers are the limits
+	for _, m := range twins {
+		if len(unusual(m, usual)) == 0 {
+			like = append(like, m)
 		}
 	}
 	limits := limitsOf(like)
 	median := stat.Median(numbersNamed(like, redirect16))
-	var rows []record.FleetOddRow
-	for i := range twins {
-		m := &twins[i]
+	for _, m := range twins {
 		row := record.FleetOddRow{
 			Name: m.Title(), Machine: m.ID, Run: m.Run, At: m.At, Twins: len(twins) - 1,
-			Fields: slices.Concat([]record.FleetField{}, fields[i]), Prices: outside(m, limits),
+			Fields: unusual(m, usual), Prices: outside(m, limits),
 		}
 		if len(row.Fields)+len(row.Prices) == 0 {
 			continue
@@ -105,27 +117,43 @@ func oddOnes(twins []Machine) []record.FleetOddRow {
 		if x := m.number(redirect16) - median; !math.IsNaN(x) {
 			row.Lost = &x
 		}
-		rows = append(rows, row)
+		o.add(row)
 	}
-	return rows
 }
 
-// usual is the value of a field that most machines have, and how many: of two as frequent ones the first in order.
-func usual(machines []Machine, field string) (value string, n int) {
+// usualField is the value of a field that most twins have, and the share of the others of a machine that is not one of them; of
+// two as frequent ones the first in order. ok is unset where no value is the usual one.
+func usualField(twins []*Machine, field string) (f record.FleetField, ok bool) {
 	count := make(map[string]int)
-	for i := range machines {
-		count[machines[i].Setup.Value(field)]++
+	for _, m := range twins {
+		count[m.Setup.Value(field)]++
 	}
+	n := 0
+	f.Name = field
 	for v, c := range count {
-		if c > n || c == n && v < value {
-			value, n = v, c
+		if c > n || c == n && v < f.Usual {
+			f.Usual, n = v, c
 		}
 	}
-	return value, n
+	f.Share = float64(n) / float64(len(twins)-1)
+	few := len(twins)-n > 1
+	return f, n >= 2 && (!few || float64(n) >= usualShare*float64(len(twins)))
+}
+
+// unusual are the fields of which a machine has another value than the usual one.
+func unusual(m *Machine, usual []record.FleetField) []record.FleetField {
+	fields := []record.FleetField{}
+	for _, f := range usual {
+		if v := m.Setup.Value(f.Name); v != f.Usual {
+			f.Value = v
+			fields = append(fields, f)
+		}
+	}
+	return fields
 }
 
 // limitsOf are the limits of numbers of machines.
-func limitsOf(machines []Machine) []record.FleetLimit {
+func limitsOf(machines []*Machine) []record.FleetLimit {
 	var limits []record.FleetLimit
 	for _, name := range numberNames(machines) {
 		xs := numbersNamed(machines, name)

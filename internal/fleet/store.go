@@ -23,6 +23,8 @@ type Store struct {
 	engine
 	// parsing has [maxParsed].
 	parsing *semaphore.Weighted
+	// maxHeld is what a question may hold, in bytes.
+	maxHeld int
 }
 
 // engine is what SQLite and PostgreSQL do not have in common.
@@ -57,7 +59,7 @@ func open(ctx context.Context, where string, write bool) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.parsing = semaphore.NewWeighted(maxParsed)
+	s.parsing, s.maxHeld = semaphore.NewWeighted(maxParsed), maxHeld
 	if write {
 		err = s.migrate(ctx)
 	} else {

@@ -3,6 +3,7 @@ package fleet
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -47,20 +48,26 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 	if err := CheckBy(by); err != nil {
 		return nil, err
 	}
-	machines, head, err := s.about(ctx, w, where)
+	h := s.room()
+	machines, head, err := s.about(ctx, h, w, where)
 	if err != nil {
 		return nil, err
 	}
+	groups := group(machines, by)
+	if n := len(groups); n > record.MaxRows {
+		return nil, fmt.Errorf("%d groups: at most %d are answered; group by fewer fields", n, record.MaxRows)
+	}
 	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), FleetHead: head, By: by}
-	for _, g := range group(machines, by) {
-		doc.Rows = append(doc.Rows, whoRow(g, by))
+	for _, g := range groups {
+		row := whoRow(g, by)
+		if err := h.take(len(row.Name) + len(row.Numbers)*costNumber); err != nil {
+			return nil, err
+		}
+		doc.Rows = append(doc.Rows, row)
 	}
 	slices.SortStableFunc(doc.Rows, func(a, b record.FleetWhoRow) int {
 		return cmp.Or(-cmp.Compare(redirectOf(a), redirectOf(b)), -cmp.Compare(a.Machines, b.Machines), strings.Compare(a.Name, b.Name))
 	})
-	if n := len(doc.Rows); n > record.MaxRows {
-		return nil, fmt.Errorf("%d groups: at most %d are answered; group by fewer fields", n, record.MaxRows)
-	}
 	return doc, nil
 }
 
@@ -75,9 +82,9 @@ func redirectOf(row record.FleetWhoRow) float64 {
 }
 
 // group parts machines by the values of fields, in the order of their first.
-func group(machines []Machine, by []string) [][]Machine {
+func group(machines []*Machine, by []string) [][]*Machine {
 	at := make(map[string]int)
-	var groups [][]Machine
+	var groups [][]*Machine
 	keys := make(map[*Setup]string)
 	for _, m := range machines {
 		key, ok := keys[m.Setup]
@@ -96,14 +103,22 @@ func group(machines []Machine, by []string) [][]Machine {
 	return groups
 }
 
-// key is a text that setups with the same values of fields have in common.
+// maxKey is the longest text by which machines are grouped, in bytes: setups have long texts in common, and their keys have none.
+const maxKey = 256
+
+// key is a text that setups with the same values of fields have in common: the values, or their SHA-256.
 func (s *Setup) key(by []string) string {
 	var key strings.Builder
+	key.WriteByte('v')
 	for _, field := range by {
 		key.WriteString(s.Value(field))
 		key.WriteByte(0)
 	}
-	return key.String()
+	if key.Len() <= maxKey {
+		return key.String()
+	}
+	sum := sha256.Sum256([]byte(key.String()))
+	return "h" + string(sum[:])
 }
 
 // labels are the values of fields, and both as one text.
@@ -117,11 +132,11 @@ func labels(s *Setup, by []string) (map[string]string, string) {
 	return of, strings.Join(parts, ", ")
 }
 
-func whoRow(machines []Machine, by []string) record.FleetWhoRow {
+func whoRow(machines []*Machine, by []string) record.FleetWhoRow {
 	row := record.FleetWhoRow{Machines: len(machines), Refused: map[string]int{}, Numbers: []record.FleetNumber{}}
 	row.Labels, row.Name = labels(machines[0].Setup, by)
-	for i := range machines {
-		switch m := &machines[i]; {
+	for _, m := range machines {
+		switch {
 		case m.Measured():
 			row.Measured++
 		default:
@@ -138,10 +153,10 @@ func whoRow(machines []Machine, by []string) record.FleetWhoRow {
 }
 
 // numbersNamed are those of that name, of machines that have it.
-func numbersNamed(machines []Machine, name string) []float64 {
+func numbersNamed(machines []*Machine, name string) []float64 {
 	var xs []float64
-	for i := range machines {
-		if x := machines[i].number(name); !math.IsNaN(x) {
+	for _, m := range machines {
+		if x := m.number(name); !math.IsNaN(x) {
 			xs = append(xs, x)
 		}
 	}

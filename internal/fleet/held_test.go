@@ -1,0 +1,127 @@
+package fleet_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/fleet"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// questions are all that hold machines.
+var questions = map[string]func(ctx context.Context, s *fleet.Store) error{
+	"who": func(ctx context.Context, s *fleet.Store) error {
+		_, err := s.Who(ctx, window, nil, []string{"kernel"})
+		return err
+	},
+	"odd": func(ctx context.Context, s *fleet.Store) error { _, err := s.Odd(ctx, window, nil, 50); return err },
+	"compare": func(ctx context.Context, s *fleet.Store) error {
+		_, err := s.Compare(ctx, fleet.Comparison{Window: window, Base: fleet.Where{{"kernel", "6.12"}}, Canary: fleet.Where{{"kernel", "6.18"}}})
+		return err
+	},
+}
+
+// own is a record of a machine that is like no other: two machines have nothing in common.
+func own(n uint64) *record.Agent {
+	return machine(n, 1, func(a *record.Agent) {
+		a.Host.Kernel = []string{"6.12", "6.18"}[n%2]
+		a.Host.BootParams = fmt.Sprintf("machine=%d %s", n, strings.Repeat("x", 1000))
+		a.Machine.Labels = map[string]string{"asset": fmt.Sprint(n)}
+	})
+}
+
+// A question about more machines, or setups, than there is memory for is refused in one line.
+func TestMaxHeld(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		var all []*record.Agent
+		for n := range uint64(20) {
+			all = append(all, own(n))
+		}
+		ingest(t, where, stream(t, all...))
+		s, err := fleet.Open(t.Context(), where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		for _, test := range []struct {
+			held    int
+			refused bool
+		}{{20 * 1000, true}, {20 * 2000, true}, {20 * 3000, false}} {
+			fleet.SetMaxHeld(s, test.held)
+			for name, question := range questions {
+				err := question(t.Context(), s)
+				if test.refused != (err != nil) || err != nil && (!strings.Contains(err.Error(), "ask for a shorter time") ||
+					strings.Contains(err.Error(), "\n")) {
+					t.Errorf("%s, %d bytes: %v", name, test.held, err)
+				}
+			}
+		}
+	})
+}
+
+// Setups that no machine had in the time of a question take no memory.
+func TestManySetups(t *testing.T) {
+	where := t.TempDir() + "/fleet.db"
+	ingest(t, where, stream(t, own(1), own(2)))
+	change(t, where, `WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 300000) INSERT INTO setup
+SELECT x, '', '', '', '', '', '', '', '', '', '', '', '', '', '', '', '', '', '', '{}' FROM n`)
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for name, question := range questions {
+		testutil.Allocates(t, 16<<20, func() {
+			if err := question(t.Context(), s); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+}
+
+// Of odd machines only those that are answered are held, and groups are counted before they have numbers.
+func TestManyRows(t *testing.T) {
+	const machines = record.MaxRows + 2
+	where := t.TempDir() + "/fleet.db"
+	ingest(t, where, stream(t, machine(1, 1, nil), machine(2, 1, nil), machine(3, 1, nil)))
+	columns := "kernel_build, cpu, microcode, hypervisor, indirect_thunk, return_thunk, call_sites, compiler, %s, mitigations," +
+		" iommu, driver, xdp_program, jit, smt, governor, call_rows, labels"
+	change(t, where, fmt.Sprintf(`CREATE TABLE n AS WITH RECURSIVE n(x) AS
+	(SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < %d) SELECT x FROM n;
+CREATE TABLE one AS SELECT * FROM setup LIMIT 1;
+INSERT INTO setup SELECT x, kernel, `+columns+` FROM n, one;
+INSERT INTO latest SELECT 'm' || x, x, x, '', (SELECT max(at) FROM latest), '', 1, 1, 1, 1, 1, 1, 1, 1 FROM n`,
+		machines, "'machine=' || x"))
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if _, err := s.Who(t.Context(), window, nil, []string{"boot-params"}); err == nil || !strings.Contains(err.Error(), "group by fewer") {
+		t.Errorf("a group for each machine: %v", err)
+	}
+	// The usual value of the others is that of three: all fields of the rest are none.
+	change(t, where, `UPDATE setup SET boot_params = '' WHERE id % 10 < 9`)
+	odd, err := s.Odd(t.Context(), window, nil, 10)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(odd.Rows) != 10 || odd.LeftOut < machines/11 || odd.LeftOut > machines/9 {
+		t.Errorf("%d rows, %d left out", len(odd.Rows), odd.LeftOut)
+	}
+	all, err := s.Odd(t.Context(), window, nil, record.MaxRows)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all.LeftOut != 0 || len(all.Rows) != 10+odd.LeftOut {
+		t.Fatalf("%d rows of %d", len(all.Rows), 10+odd.LeftOut)
+	}
+	for i, row := range odd.Rows {
+		if row.Machine != all.Rows[i].Machine {
+			t.Errorf("row %d is %s, of all rows it is %s", i, row.Machine, all.Rows[i].Machine)
+		}
+	}
+}
