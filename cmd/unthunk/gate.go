@@ -8,6 +8,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -32,6 +33,8 @@ type gateFlags struct {
 	behaviorMayChange          bool
 	output                     outputFlags
 	appendsGiven, cpuModelsSet bool
+	rows                       map[string][]string // labels of the rows of a base that are compared; empty for all
+	top                        int
 }
 
 func newGate(s std) *cobra.Command {
@@ -57,9 +60,12 @@ too: a kernel that does not boot or lacks veth or BTF, wrong usage, a missing QE
 
 A record of gate --save in the kernel's place is compared without a boot.
 
+With --base, --scenario, --bulk, --nic and --dma choose some of its rows.
+
 Where a row is beyond, the kernel boots once more, with a trace: which functions execute
 more, to the last instruction. The base has a trace from when it was made; --trace=false leaves both
-out.
+out. Instruction by instruction, and as a flame graph of the difference, lab shows it:
+lab OLD NEW --bulk 1 --annotate FUNCTION --svg FILE.
 
 --prog counts the instructions that an XDP program of yours takes a packet, in place of a redirect;
 with --base it must also do the same with each packet, unless --behavior-may-change.
@@ -69,6 +75,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
   unthunk gate --base base.json --max instructions=+4 debian:6.12-cloud
   unthunk gate --base base.json --format junit debian:6.12-cloud > gate.xml
   unthunk gate --base base.json new.json
+  unthunk gate --base base.json --scenario tx,drop --bulk 16 debian:6.12-cloud
   unthunk gate --prog lb.o --packets p.pcap --save base.json debian:6.12-cloud
   unthunk gate --prog lb.o --packets p.pcap --base base.json debian:6.12-cloud`,
 		Args: func(_ *cobra.Command, args []string) error {
@@ -89,11 +96,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 				return nil
 			}
 			if f.base != "" {
-				for _, flag := range []string{"scenario", "bulk", "nic", "dma"} {
-					if cmd.Flags().Changed(flag) {
-						return usagef("--%s is the base's: leave it out", flag)
-					}
-				}
+				f.rows = f.chosen(cmd)
 			}
 			if err := recordFlags(cmd, f.base, args[0]); err != nil {
 				return err
@@ -114,11 +117,28 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 	f.matrixFlags.add(fl)
 	fl.BoolVar(&f.config, "config", false, "print the options that a small kernel needs, for merge_config.sh of its tree")
 	fl.BoolVar(&f.trace, "trace", true, "say in which functions a row is beyond: a base has a trace, and such a kernel boots again")
+	fl.IntVar(&f.top, "top", 10, "functions and indirect branches of a row that are shown, those that differ most; 0 shows all, as JSON does")
 	f.counted.add(fl)
 	fl.BoolVar(&f.behaviorMayChange, "behavior-may-change", false,
 		"with --prog: packets may come out otherwise than of the base's program")
 	f.output.add(cmd)
 	return cmd
+}
+
+// chosen are the labels, with their values, by which flags choose rows of a base.
+func (f *gateFlags) chosen(cmd *cobra.Command) map[string][]string {
+	rows := make(map[string][]string)
+	for flag, values := range map[string][]string{"scenario": f.scenarios, "nic": f.nics, "dma": f.dmas} {
+		if cmd.Flags().Changed(flag) && !slices.Equal(values, []string{lab.AllScenarios}) {
+			rows[flag] = values
+		}
+	}
+	if cmd.Flags().Changed("bulk") {
+		for _, bulk := range f.bulks {
+			rows["bulk"] = append(rows["bulk"], strconv.Itoa(bulk))
+		}
+	}
+	return rows
 }
 
 // recordFlags refuses flags of guests where a record is judged.
@@ -164,6 +184,8 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	case !known:
 		return unknownValue(fmt.Errorf("format %q is not one of %s", f.format, strings.Join(gateFormatNames(), ", ")),
 			[]string{f.format}, gateFormatNames())
+	case f.top < 0:
+		return usagef("--top %d: no list is that short", f.top)
 	case f.output.json && f.format != "text" && f.format != "json":
 		return usagef("--json and --format %s are two outputs: choose one", f.format)
 	}
@@ -181,6 +203,11 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	base, err := loadCounted(ctx, f.base)
 	if err != nil {
 		return err
+	}
+	if len(f.rows) > 0 {
+		if base, err = compare.Subset(base, f.rows); err != nil {
+			return fmt.Errorf("base %s: %w", f.base, err)
+		}
 	}
 	if err := f.price(ctx, base, &opts); err != nil {
 		return err
@@ -240,6 +267,8 @@ func (f gateFlags) tell(s std, g *record.Gate, err error) error {
 	write := gateFormats()[f.format]
 	if f.output.json {
 		write = func(w io.Writer, g *record.Gate) error { return report.JSON(w, g) }
+	} else {
+		g.Shorten(f.top)
 	}
 	err = errors.Join(err, write(s.out, g))
 	switch g.Verdict {

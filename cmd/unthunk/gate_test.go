@@ -58,7 +58,9 @@ func TestGateRefuses(t *testing.T) {
 		{"format without base", []string{"--format", "junit", kernel}, exitCannotTell, "it needs --base"},
 		{"config and save", []string{"--config", "--save", filepath.Join(dir, "x.json")}, exitCannotTell, "--config writes text alone"},
 		{"two formats", []string{"--base", base, "--format", "junit", "--json", kernel}, exitCannotTell, "two outputs"},
-		{"bulk with base", []string{"--base", base, "--bulk", "1", kernel}, exitCannotTell, "--bulk is the base's"},
+		{"bulk that the base has not", []string{"--base", base, "--bulk", "8", kernel}, exitCannotTell, "the base has no row of bulk 8: it has"},
+		{"scenario that the base has not", []string{"--base", base, "--scenario", "tx", kernel}, exitCannotTell, "no row of scenario tx"},
+		{"top", []string{"--base", base, "--top", "-1", kernel}, exitCannotTell, "--top -1"},
 		{"two command lines", []string{"--base", base, "--append", "a", "--append", "b", kernel}, exitCannotTell, "--append"},
 		{"bulk", []string{"--bulk", "0", kernel}, exitCannotTell, "bulk 0"},
 		{"limit", []string{"--limit", "1ms", kernel}, exitCannotTell, "1ms"},
@@ -137,6 +139,9 @@ func TestGateJudges(t *testing.T) {
 		{more + " --format junit", exitBeyond, `classname="unthunk.gate.6_12_117"`},
 		{unlike, exitCannotTell, "(HZ: 250 → 1000, NUMA: y → off, PREEMPT: off → y)"},
 		{unlike + " --unlike config", exitDone, "Within"},
+		{more + " --bulk 1", exitDone, "Within: 1 row of the base"},
+		{more + " --bulk 16 --scenario redirect-map", exitBeyond, "Beyond: redirect-map/bulk=16 +1 instructions."},
+		{more + " --bulk 8", exitCannotTell, "the base has no row of bulk 8"},
 		{stopped, exitCannotTell, "the run that made it was stopped before its end"},
 	} {
 		args := append([]string{"gate", "--base", base}, strings.Fields(test.args)...)

@@ -30,6 +30,8 @@ func LabTrace(old, new *record.LabRow) *record.LabTraceChange {
 	groups := make(map[string]*traceGroup)
 	gather(groups, old.Trace, 0)
 	gather(groups, new.Trace, 1)
+	gatherCallers(groups, old.Trace, 0)
+	gatherCallers(groups, new.Trace, 1)
 	join(groups)
 	for _, g := range groups {
 		if d := g.difference(); d.Difference != 0 || d.Was != "" {
@@ -50,7 +52,7 @@ func LabTrace(old, new *record.LabRow) *record.LabTraceChange {
 	}
 	for name, g := range stages {
 		d := g.difference()
-		d.Name, d.Was = name, ""
+		d.Name, d.Was, d.Caller = name, "", ""
 		c.Stages = append(c.Stages, d)
 	}
 	slices.SortFunc(c.Stages, func(a, b record.LabTraceDifference) int {
@@ -105,12 +107,14 @@ func onlyDiffer(a, b *record.LabRow, label string) bool {
 type traceGroup struct {
 	sums  [2]float64
 	names [2]map[string]bool
+	// callers are the instructions by what called the functions.
+	callers map[string][2]float64
 }
 
 func groupOf(groups map[string]*traceGroup, key string) *traceGroup {
 	g := groups[key]
 	if g == nil {
-		g = &traceGroup{names: [2]map[string]bool{{}, {}}}
+		g = &traceGroup{names: [2]map[string]bool{{}, {}}, callers: make(map[string][2]float64)}
 		groups[key] = g
 	}
 	return g
@@ -123,14 +127,34 @@ func gather(groups map[string]*traceGroup, t *record.LabTrace, side int) {
 			continue
 		}
 		name := shortest(f.Function)
-		key := name
-		if known, ok := functions.Find(name); ok {
-			key = known.Name
-		}
-		g := groupOf(groups, key)
+		g := groupOf(groups, groupKey(name))
 		g.sums[side] += t.PerPacket(f.Executed)
 		g.names[side][name] = true
 	}
+}
+
+// gatherCallers sums up the chains of calls of a trace by the functions that called the innermost ones.
+func gatherCallers(groups map[string]*traceGroup, t *record.LabTrace, side int) {
+	for _, s := range t.Stacks {
+		if len(s.Frames) < 2 {
+			continue
+		}
+		g, caller := groups[groupKey(shortest(s.Frames[len(s.Frames)-1]))], shortest(s.Frames[len(s.Frames)-2])
+		if g == nil {
+			continue
+		}
+		sums := g.callers[caller]
+		sums[side] += t.PerPacket(s.Executed)
+		g.callers[caller] = sums
+	}
+}
+
+// groupKey is the newest name of a function.
+func groupKey(name string) string {
+	if known, ok := functions.Find(name); ok {
+		return known.Name
+	}
+	return name
 }
 
 // shortest is a function's name without what differs from build to build: what the compiler
@@ -159,6 +183,10 @@ func join(groups map[string]*traceGroup) {
 				caller.sums[side] += g.sums[side]
 				maps.Copy(caller.names[side], g.names[side])
 			}
+			for name, sums := range g.callers {
+				was := caller.callers[name]
+				caller.callers[name] = [2]float64{was[0] + sums[0], was[1] + sums[1]}
+			}
 			delete(groups, f.Name)
 			again = true
 		}
@@ -186,7 +214,20 @@ func (g *traceGroup) difference() record.LabTraceDifference {
 	if was := names(0); was != d.Name {
 		d.Was = was
 	}
+	d.Caller = g.caller()
 	return d
+}
+
+// caller is the function that most of the difference comes from, none of the group's own.
+func (g *traceGroup) caller() (most string) {
+	largest := 0.0
+	for _, name := range slices.Sorted(maps.Keys(g.callers)) {
+		sums := g.callers[name]
+		if d := math.Abs(sums[1] - sums[0]); d > largest && !g.names[0][name] && !g.names[1][name] {
+			most, largest = name, d
+		}
+	}
+	return most
 }
 
 // sortDifferences puts the largest first.

@@ -1,7 +1,10 @@
 package compare
 
 import (
+	"maps"
 	"math"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -70,6 +73,33 @@ func TestLabTrace(t *testing.T) {
 	}
 	if LabTrace(&old, &record.LabRow{}) != nil {
 		t.Error("a row without a trace is compared")
+	}
+}
+
+// A difference says which caller most of it comes from, by the newest name, and never one of the functions themselves.
+func TestLabTraceCallers(t *testing.T) {
+	t.Parallel()
+	stacks := func(row record.LabRow, chains map[string]uint64) *record.LabRow {
+		for _, frames := range slices.Sorted(maps.Keys(chains)) {
+			row.Trace.Stacks = append(row.Trace.Stacks, record.LabTraceStack{Frames: strings.Fields(frames), Executed: chains[frames]})
+		}
+		return &row
+	}
+	old := stacks(tracedRow("6.12", "", record.LabTraceFunction{Function: "_find_next_bit", Executed: 128},
+		record.LabTraceFunction{Function: "net_rx_action", Executed: 128}),
+		map[string]uint64{"net_rx_action": 128, "net_rx_action tick _find_next_bit": 128})
+	new := stacks(tracedRow("6.18", "", record.LabTraceFunction{Function: "_find_next_bit", Executed: 512},
+		record.LabTraceFunction{Function: "net_rx_action", Executed: 256},
+		record.LabTraceFunction{Function: "skb_defer_free_flush", Executed: 64}),
+		map[string]uint64{"net_rx_action": 256, "net_rx_action skb_defer_free_flush": 64, "net_rx_action tick _find_next_bit": 96,
+			"net_rx_action skb_defer_free_flush _find_next_bit": 416})
+	callers := make(map[string]string)
+	for _, d := range LabTrace(old, new).Functions {
+		callers[d.Name] = d.Caller
+	}
+	want := map[string]string{"_find_next_bit": "skb_defer_free_flush", "net_rx_action + skb_defer_free_flush": ""}
+	if !maps.Equal(callers, want) {
+		t.Errorf("%v, want %v", callers, want)
 	}
 }
 

@@ -77,6 +77,48 @@ type GateRow struct {
 	Trace *LabTraceChange `json:"trace,omitempty"`
 }
 
+// Shorten keeps those functions and indirect branches of each row that changed most, of each kind the most that there may
+// be, and puts what the others have into one behind them; 0 keeps all.
+func (g *Gate) Shorten(most int) {
+	if most <= 0 {
+		return
+	}
+	for i := range g.Rows {
+		r := &g.Rows[i]
+		r.Sites, r.Functions = shortened(r.Sites, most), shortened(r.Functions, most)
+		if r.Trace != nil {
+			r.Trace.Shorten(most)
+		}
+	}
+}
+
+// shortened are the changes that are largest, in their order, and one of all others.
+func shortened(changes []GateChange, most int) []GateChange {
+	if len(changes) <= most+1 {
+		return changes
+	}
+	places := make([]int, len(changes))
+	for i := range places {
+		places[i] = i
+	}
+	slices.SortStableFunc(places, func(a, b int) int {
+		return cmp.Compare(math.Abs(changes[b].Difference()), math.Abs(changes[a].Difference()))
+	})
+	keep := places[:most]
+	slices.Sort(keep)
+	var kept []GateChange
+	var rest GateChange
+	for i, c := range changes {
+		if slices.Contains(keep, i) {
+			kept = append(kept, c)
+			continue
+		}
+		rest.Old, rest.New = rest.Old+c.Old, rest.New+c.New
+	}
+	rest.Function = more(len(changes) - len(kept))
+	return append(kept, rest)
+}
+
 // GateCount is a count of the base, and what it is now.
 type GateCount struct {
 	Old float64 `json:"old"`

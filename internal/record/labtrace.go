@@ -182,11 +182,30 @@ type LabTraceDifference struct {
 	Name string `json:"name"`
 	// Was is the name in the old kernel, if that was another; empty for a function that was
 	// not executed there.
-	Was        string  `json:"was,omitempty"`
+	Was string `json:"was,omitempty"`
+	// Caller is the function from whose calls and jumps most of the difference comes; empty for an outermost one, and for a
+	// stage.
+	Caller     string  `json:"caller,omitempty"`
 	Old        float64 `json:"old"`
 	New        float64 `json:"new"`
 	Difference float64 `json:"difference"`
 }
+
+// Shorten keeps the most functions of a difference, and puts what the others have into one behind them, "and 12 more"; 0
+// keeps all.
+func (c *LabTraceChange) Shorten(most int) {
+	if most <= 0 || len(c.Functions) <= most+1 {
+		return
+	}
+	rest := LabTraceDifference{Name: more(len(c.Functions) - most)}
+	for _, d := range c.Functions[most:] {
+		rest.Old, rest.New, rest.Difference = rest.Old+d.Old, rest.New+d.New, rest.Difference+d.Difference
+	}
+	c.Functions = append(slices.Clone(c.Functions[:most]), rest)
+}
+
+// more is the name of what a list leaves out.
+func more(n int) string { return fmt.Sprintf("and %d more", n) }
 
 func (c *LabTraceChange) check() error {
 	if len(c.Functions) > MaxRows || len(c.Stages) > MaxRows || c.Same < 0 {
@@ -197,7 +216,7 @@ func (c *LabTraceChange) check() error {
 	}
 	sum := 0.0
 	for i, d := range slices.Concat(c.Functions, c.Stages) {
-		if err := checkTexts([]string{d.Name, d.Was}); err != nil {
+		if err := checkTexts([]string{d.Name, d.Was, d.Caller}); err != nil {
 			return err
 		}
 		if d.Name == "" || !possibleCount(d.Old) || !possibleCount(d.New) || !(math.Abs(d.Difference-(d.New-d.Old)) < 1e-6) {

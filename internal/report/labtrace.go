@@ -196,6 +196,10 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 		if d.Was != "" {
 			table.below("    ", "was "+cells.Clean(d.Was))
 		}
+		// Whoever knows the path knows who calls its functions.
+		if _, ofPath := functions.Find(name); d.Caller != "" && !ofPath {
+			table.below("    ", "called by "+cells.Clean(d.Caller))
+		}
 	}
 	if n := len(c.Functions) - differencesShown; n > 0 {
 		table.add("  "+cells.Signed(rest.Difference), stat.Exact(rest.Old), stat.Exact(rest.New), cells.Plural(n, "other"))

@@ -71,3 +71,20 @@ func TestLabTraceLong(t *testing.T) {
 		}
 	}
 }
+
+// Of a function that is not of the path it is said who calls it.
+func TestLabTraceCaller(t *testing.T) {
+	t.Parallel()
+	p := newPrinter(Options{Width: 80})
+	p.labTraceChange(&record.LabTraceChange{Functions: []record.LabTraceDifference{
+		{Name: "_find_next_bit", Caller: "skb_defer_free_flush", New: 2, Difference: 2},
+		{Name: "dev_map_enqueue", Caller: "xdp_do_redirect", Old: 1, New: 2, Difference: 1},
+	}})
+	var b bytes.Buffer
+	if err := p.flush(&b); err != nil {
+		t.Fatal(err)
+	}
+	if out := b.String(); !strings.Contains(out, "called by skb_defer_free_flush") || strings.Contains(out, "called by xdp_do_redirect") {
+		t.Error(out)
+	}
+}

@@ -22,8 +22,8 @@ type Window struct {
 const (
 	// maxLines are those of a log: at 3 µs each that is a minute and a half.
 	maxLines = 32 << 20
-	// maxWindow is how many instructions a window may have: 128 packets take 400 000 one by one.
-	maxWindow = 4 << 20
+	// maxWindow is how many instructions a window may have: 128 packets take 400 000 one by one, and 4.4 million in fragments.
+	maxWindow = 8 << 20
 	// maxWindows is how many windows a log may have: 32 slots have some 100.
 	maxWindows = 1 << 16
 	// maxAddrs is how many addresses a log may have: some 5000 are usual.

@@ -93,14 +93,9 @@ func TestReadSome(t *testing.T) {
 			t.Errorf("window (-want +got):\n%s", diff)
 		}
 	}
-	for want, log := range map[string]string{
-		"unexpected EOF":        logged(stamp, a),
-		"a window of more than": strings.Repeat(logged(stamp)+strings.Repeat(logged(a), maxWindow/8), 9) + "END\n",
-	} {
-		_, err := ReadSome(bufio.NewReader(strings.NewReader(log)), stamp, "END", func(int) bool { return true })
-		if err == nil || !strings.Contains(err.Error(), want) {
-			t.Errorf("%v, want %q", err, want)
-		}
+	_, err = ReadSome(bufio.NewReader(strings.NewReader(logged(stamp, a))), stamp, "END", func(int) bool { return true })
+	if err == nil || !strings.Contains(err.Error(), "unexpected EOF") {
+		t.Error(err)
 	}
 }
 
