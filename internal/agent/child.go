@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,7 +96,9 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	defer cancel()
 	args := append(command[1:len(command):len(command)], string(part), strconv.Itoa(cpu))
 	cmd := exec.CommandContext(ctx, command[0], args...)
-	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMEMLIMIT=%d", childHeap), "GOMAXPROCS=1", fmt.Sprintf("%s=%d", parent, os.Getpid()))
+	// With that of a part the child would keep what it does not need.
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, humbled+"=") })
+	cmd.Env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", childHeap), "GOMAXPROCS=1", fmt.Sprintf("%s=%d", parent, os.Getpid()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	answer, said := &bounded{most: maxAnswer}, &bounded{most: 4 << 10}
 	cmd.Stdout, cmd.Stderr = answer, said

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -75,7 +76,7 @@ func TestChildEndsWithParent(t *testing.T) {
 	}
 	defer listener.Close()
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "agent-parent", string(ReadPart), strconv.Itoa(cpu))
-	cmd.Env = append(os.Environ(), held+"="+path)
+	cmd.Env = append(os.Environ(), held+"="+path, humbled+"="+string(ReadPart))
 	var said strings.Builder
 	cmd.Stderr = &said
 	if err := cmd.Start(); err != nil {
@@ -97,6 +98,20 @@ func TestChildEndsWithParent(t *testing.T) {
 	b := make([]byte, 4)
 	if _, err := io.ReadFull(conn, b); err != nil {
 		t.Fatal(err)
+	}
+	// It is limited, whatever the environment of its parent says.
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var peer *unix.Ucred
+	var errPeer error
+	if err := raw.Control(func(fd uintptr) { peer, errPeer = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil {
+		t.Fatal(err)
+	}
+	var limit unix.Rlimit
+	if err := errors.Join(errPeer, unix.Prlimit(int(peer.Pid), unix.RLIMIT_CPU, nil, &limit)); err != nil || limit.Max > cpuSeconds {
+		t.Errorf("the child may take %d s of CPU time, %v", limit.Max, err)
 	}
 	if err := cmd.Process.Kill(); err != nil {
 		t.Fatal(err)

@@ -81,6 +81,9 @@ func (p Post) Add(name string, b []byte) (dropped int, err error) {
 	if err := os.MkdirAll(p.Spool, 0o700); err != nil {
 		return 0, fmt.Errorf("keep record for %s: %w", p.Spool, err)
 	}
+	if err := p.checkSpool(); err != nil {
+		return 0, err
+	}
 	if err := outfile.Replace(filepath.Join(p.Spool, name), b); err != nil {
 		return 0, err
 	}
@@ -104,11 +107,26 @@ func (p Post) Add(name string, b []byte) (dropped int, err error) {
 	return dropped, nil
 }
 
+// checkSpool refuses a spool that is a link: what is at its other end would be sent, and removed.
+func (p Post) checkSpool() error {
+	info, err := os.Lstat(p.Spool)
+	if err == nil && !info.IsDir() {
+		err = errors.New("it is not a folder")
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("open the folder of records that wait, %s: %w", p.Spool, cause(err))
+	}
+	return nil
+}
+
 // waiting are the records in the spool, the oldest first: their names begin with the time. What is no regular file is none: a
 // link would lead to what others may not see, and a pipe would hold up the records behind it.
 func (p Post) waiting() ([]string, error) {
 	if p.Spool == "" { // no server: the folder would be the one that the process is in
 		return nil, nil
+	}
+	if err := p.checkSpool(); err != nil {
+		return nil, err
 	}
 	files, err := filepath.Glob(filepath.Join(globEscaper.Replace(p.Spool), "*.json"))
 	return slices.DeleteFunc(files, func(file string) bool {
@@ -179,7 +197,7 @@ func (p Post) putAside(file string) error {
 // client is one that trusts the given certificates and follows no redirection, which could lead a token elsewhere.
 func (p Post) client() (*http.Client, error) {
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSHandshakeTimeout: postTime, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		Proxy: proxy, TLSHandshakeTimeout: postTime, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if p.CAFile != "" {
 		pem, err := unpack.ReadFile(p.CAFile, maxSecret)
@@ -197,8 +215,16 @@ func (p Post) client() (*http.Client, error) {
 	}, nil
 }
 
+// proxy is that of the environment for https alone, through which the proxy sees the server's name and no record.
+func proxy(request *http.Request) (*url.URL, error) {
+	if request.URL.Scheme != "https" {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(request)
+}
+
 func (p Post) send(ctx context.Context, client *http.Client, file string) error {
-	b, err := unpack.ReadFile(file, maxSpooledBytes)
+	b, err := unpack.ReadFileNoFollow(file, maxSpooledBytes)
 	if err != nil {
 		return fmt.Errorf("read record: %w", err)
 	}

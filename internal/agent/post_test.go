@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -191,5 +192,58 @@ func TestSpoolOfOthers(t *testing.T) {
 	}
 	if _, err := p.Send(t.Context()); err != nil || !slices.Equal(s.got, []string{"record"}) || p.Waiting() != 0 {
 		t.Errorf("%v: the server has %q, %d wait", err, s.got, p.Waiting())
+	}
+}
+
+// A spool that is a link is refused: what is at its other end is neither sent nor removed.
+func TestSpoolIsALink(t *testing.T) {
+	s := newServer(t)
+	others := filepath.Join(t.TempDir(), "others")
+	p := Post{URL: s.URL, Spool: filepath.Join(t.TempDir(), "spool")}
+	for _, err := range []error{
+		os.Mkdir(others, 0o700), os.WriteFile(filepath.Join(others, "1.json"), []byte("secret"), 0o600), os.Symlink(others, p.Spool),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.Add("2.json", []byte("record")); err == nil || !strings.Contains(err.Error(), "it is not a folder") {
+		t.Error(err)
+	}
+	if _, err := p.Send(t.Context()); err == nil || !strings.Contains(err.Error(), "it is not a folder") || len(s.got) > 0 {
+		t.Errorf("%v: the server has %q", err, s.got)
+	}
+	if files, err := os.ReadDir(others); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v", files, err)
+	}
+}
+
+// A proxy of the environment is for https alone: it sees no record. Go reads the environment once in a process.
+func TestProxy(t *testing.T) {
+	const variable = "UNTHUNK_TEST_PROXY"
+	if os.Getenv(variable) == "" {
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestProxy$")
+		cmd.Env = append(os.Environ(), variable+"=1", "HTTP_PROXY=http://192.0.2.1:8080", "HTTPS_PROXY=http://192.0.2.1:8080", "NO_PROXY=")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	client, err := Post{}.client()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for address, want := range map[string]string{"http://fleet.example/": "", "https://fleet.example/": "http://192.0.2.1:8080"} {
+		request, err := http.NewRequest(http.MethodPost, address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		by, err := client.Transport.(*http.Transport).Proxy(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := by; (got == nil) != (want == "") || got != nil && got.String() != want {
+			t.Errorf("%s goes to the proxy %v, want %q", address, got, want)
+		}
 	}
 }

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -231,6 +233,32 @@ func TestForeignJournal(t *testing.T) {
 	}
 	if b, errRead := os.ReadFile(victim); err == nil || errRead != nil || string(b) != "secret" {
 		t.Errorf("a store beside a foreign journal: %v; the file has %q now", err, b)
+	}
+}
+
+// A store that is not one file is refused, to read and to write, and nothing is left beside it. A new one can be written by its
+// owner only.
+func TestWriteAheadLog(t *testing.T) {
+	dir := t.TempDir()
+	where := filepath.Join(dir, "fleet.db")
+	old := unix.Umask(0)
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	unix.Umask(old)
+	if info, err := os.Stat(where); err != nil || info.Mode() != 0o644 {
+		t.Errorf("a new store: %v, %v", info.Mode(), err)
+	}
+	change(t, where, "PRAGMA journal_mode = wal")
+	for _, open := range []func(context.Context, string) (*fleet.Store, error){fleet.Open, fleet.Create} {
+		s, err := open(t.Context(), where)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "write-ahead log") {
+			t.Error(err)
+		}
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 1 {
+		t.Errorf("%v, %v", files, err)
 	}
 }
 

@@ -1,14 +1,12 @@
 package fleet
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -142,16 +140,11 @@ func (in *Ingest) read(ctx context.Context, path string, docs chan<- document) e
 
 func (in *Ingest) readFile(ctx context.Context, file string, named bool, docs chan<- document) error {
 	// A link in a folder of others may lead anywhere: only one that was named is followed.
-	var err error
-	if !named {
-		if info, errInfo := os.Lstat(file); errInfo != nil || !info.Mode().IsRegular() {
-			err = cmp.Or(errInfo, errors.New("it is not a regular file"))
-		}
+	open := unpack.OpenNoFollow
+	if named {
+		open = unpack.Open
 	}
-	var f *os.File
-	if err == nil {
-		f, _, err = unpack.Open(file, math.MaxInt64)
-	}
+	f, _, err := open(file, math.MaxInt64)
 	if err != nil {
 		in.refuse(file, &refusal{record.RefusedUnreadable, unwrapPath(err)})
 		return nil

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -40,6 +41,9 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 	case err == nil && !info.Mode().IsRegular():
 		return nil, fmt.Errorf("open store %s: it is not a regular file", path)
 	}
+	if err := checkJournal(ctx, path); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
 	// A question reads only; writers wait for each other. The file may be of others: what its schema calls is not trusted.
 	options := url.Values{"mode": {"ro"}, "_pragma": {"busy_timeout(30000)", "trusted_schema(off)", "cell_size_check(on)"}}
 	if write {
@@ -73,6 +77,23 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 // store, or the journal that SQLite puts beside it.
 func checkWritten(path string) error {
 	return errors.Join(outfile.CheckStream(path), outfile.CheckStream(path+"-journal"))
+}
+
+// checkJournal refuses a file that keeps its changes in others beside it (WAL, of which the bytes 18 and 19 of the file are 2):
+// reading it makes these, and leaves them there. SQLite reads the bytes, as who closes a file gives up all locks that the process
+// has on it (fcntl(2)).
+func checkJournal(ctx context.Context, path string) error {
+	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: url.PathEscape(path), RawQuery: "mode=ro&immutable=1"}).String())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	var version []byte
+	err = db.QueryRowContext(ctx, "SELECT substr(data, 19, 2) FROM sqlite_dbpage WHERE pgno = 1").Scan(&version)
+	if err == nil && bytes.Contains(version, []byte{2}) {
+		return fmt.Errorf("%s keeps a write-ahead log: sqlite3 %[1]s 'PRAGMA journal_mode=delete' makes it one file", path)
+	}
+	return nil // what is no database is said to be none by who opens it
 }
 
 // maxValue is the longest text of a store, and the longest row, in bytes: a record and its columns.

@@ -32,8 +32,19 @@ func Buffer(n int) []byte {
 // Open opens a regular file of at most limit bytes, and says how many it has. Of a pipe or
 // a device it returns an error at once, where opening the one would wait and reading the
 // other may have no end.
-func Open(path string, limit int64) (*os.File, int64, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+func Open(path string, limit int64) (*os.File, int64, error) { return open(path, 0, limit) }
+
+// OpenNoFollow is [Open] that refuses a symbolic link.
+func OpenNoFollow(path string, limit int64) (*os.File, int64, error) {
+	f, size, err := open(path, unix.O_NOFOLLOW, limit)
+	if errors.Is(err, unix.ELOOP) {
+		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("it is a symbolic link")}
+	}
+	return f, size, err
+}
+
+func open(path string, flags int, limit int64) (*os.File, int64, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -53,14 +64,22 @@ func Open(path string, limit int64) (*os.File, int64, error) {
 
 // ReadFile reads a regular file of at most limit bytes, as [Open] opens it.
 func ReadFile(path string, limit int64) ([]byte, error) {
-	f, size, err := Open(path, limit)
+	return readOpened(Open(path, limit))
+}
+
+// ReadFileNoFollow is [ReadFile] that refuses a symbolic link.
+func ReadFileNoFollow(path string, limit int64) ([]byte, error) {
+	return readOpened(OpenNoFollow(path, limit))
+}
+
+func readOpened(f *os.File, size int64, err error) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
 	b := make([]byte, size)
 	if _, err := io.ReadFull(f, b); err != nil {
-		return nil, fmt.Errorf("read %s: %w", path, err)
+		return nil, fmt.Errorf("read %s: %w", f.Name(), err)
 	}
 	return b, nil
 }

@@ -58,6 +58,16 @@ func TestNotRegular(t *testing.T) {
 			t.Errorf("reserve for %s: %v", path, err)
 		}
 	}
+	link := filepath.Join(dir, "link")
+	if err := os.Symlink(write(t, "x", []byte("text")), link); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := ReadFile(link, 10); string(b) != "text" {
+		t.Errorf("%q, %v", b, err)
+	}
+	if b, err := ReadFileNoFollow(link, 10); err == nil || !strings.Contains(err.Error(), "it is a symbolic link") {
+		t.Errorf("%q, %v", b, err)
+	}
 	if _, err := ReadFile(write(t, "x", make([]byte, 11)), 10); err == nil || !strings.Contains(err.Error(), "more than 10 bytes") {
 		t.Error(err)
 	}
