@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -95,6 +96,54 @@ func TestImage(t *testing.T) {
 	}
 }
 
+// Of a bzImage the vmlinux in it is copied where QEMU can boot that, and the bzImage where it cannot or nothing can be unpacked.
+func TestCopyPacked(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		payload       string
+		unpacked, elf bool
+	}{
+		"PVH":           {zipped(t, vmlinux(made, true)), true, true},
+		"no PVH":        {zipped(t, vmlinux(made, false)), true, false},
+		"no ELF":        {zipped(t, []byte("no kernel")), true, false},
+		"not packed":    {"no kernel", true, false},
+		"not asked for": {zipped(t, vmlinux(made, true)), false, false},
+	} {
+		path := filepath.Join(t.TempDir(), "bzImage")
+		b := testutil.BzImage("6.12.1-made", test.payload)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		to, err := nameless()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		if err := copyImage(t.Context(), to, path, test.unpacked); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got, err := io.ReadAll(io.NewSectionReader(to, 0, 1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if elf := bytes.HasPrefix(got, []byte("\x7fELF")); elf != test.elf || !elf && !bytes.Equal(got, b) {
+			t.Errorf("%s: ELF %v of %d bytes, want %v", name, elf, len(got), test.elf)
+		}
+	}
+}
+
+// zipped is b as a kernel is packed in a bzImage: by gzip, with its length behind.
+func zipped(t *testing.T, b []byte) string {
+	t.Helper()
+	var out bytes.Buffer
+	w := gzip.NewWriter(&out)
+	_, err := w.Write(b)
+	if err := errors.Join(err, w.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return string(binary.LittleEndian.AppendUint32(out.Bytes(), uint32(len(b))))
+}
+
 // Of a vmlinux the segments are copied, and what is left names no section.
 func TestCopyImage(t *testing.T) {
 	t.Parallel()
@@ -108,7 +157,7 @@ func TestCopyImage(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer to.Close()
-	if err := copyImage(t.Context(), to, path); err != nil {
+	if err := copyImage(t.Context(), to, path, false); err != nil {
 		t.Fatal(err)
 	}
 	got, err := io.ReadAll(io.NewSectionReader(to, 0, 1<<20))
@@ -129,7 +178,7 @@ func TestCopyImage(t *testing.T) {
 		if err := hostile(path); err != nil {
 			t.Fatal(err)
 		}
-		if err := copyImage(t.Context(), to, path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+		if err := copyImage(t.Context(), to, path, false); err == nil || !strings.Contains(err.Error(), "not a regular file") {
 			t.Error(err)
 		}
 	}
@@ -138,12 +187,12 @@ func TestCopyImage(t *testing.T) {
 	if err := errors.Join(os.WriteFile(sparse, testutil.BzImage("1", ""), 0o600), os.Truncate(sparse, 1<<30)); err != nil {
 		t.Fatal(err)
 	}
-	if err := copyImage(t.Context(), to, sparse); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
+	if err := copyImage(t.Context(), to, sparse, false); err == nil || !strings.Contains(err.Error(), "more than 512 MiB") {
 		t.Error(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := copyImage(ctx, to, path); !errors.Is(err, context.Canceled) {
+	if err := copyImage(ctx, to, path, false); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }
