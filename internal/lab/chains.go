@@ -147,13 +147,12 @@ func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement,
 	}
 	p := newProbes(nil)
 	defer func() { err = errors.Join(err, p.Close()) }()
-	types, err := btf.LoadKernelSpec()
-	if err != nil {
+	if p.types, err = btf.LoadKernelSpec(); err != nil {
 		return nil, &feature.Missing{Feature: "BTF", Config: "CONFIG_DEBUG_INFO_BTF", Err: err}
 	}
 	for i := range all {
 		w := &all[i]
-		if err := w.check(types); err != nil {
+		if err := w.check(p.types); err != nil {
 			w.refuse(err)
 			continue
 		}

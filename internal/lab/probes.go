@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/arch/x86/x86asm"
 
 	"github.com/unthunk/unthunk/branch"
@@ -37,9 +38,11 @@ type probes struct {
 	before *unprobed
 	// beyond is set while functions beyond the redirect path are searched.
 	beyond bool
-	// limited are functions that the path calls and that were not searched, by address: see
-	// [functions.Limit].
+	// limited are functions that the path calls, that were not searched and that a packet beyond it goes through, by
+	// address: see [functions.Limit].
 	limited map[uint64]xdppath.Function
+	// types are those of the kernel, nil where nobody has read them yet.
+	types *btf.Spec
 	// stamp is how many instructions the indirect branch of a time stamp takes.
 	stamp int
 	// parts of the chain are told apart; nil when all count together.
@@ -83,6 +86,9 @@ func (p *probes) read() (err error) {
 	if p.kernel, err = kernel.OpenLive(); err != nil {
 		return err
 	}
+	if p.types != nil {
+		p.kernel.UseTypes(p.types)
+	}
 	p.before = &unprobed{Source: p.kernel.Text, was: make(map[uint64]byte)}
 	p.kernel.Text = p.before
 	return nil
@@ -103,7 +109,10 @@ func (u *unprobed) ReadAddr(b []byte, addr uint64) error {
 		return err
 	}
 	for i, c := range b {
-		if was, ok := u.was[addr+uint64(i)]; c == breakpoint && ok {
+		if c != breakpoint {
+			continue
+		}
+		if was, ok := u.was[addr+uint64(i)]; ok {
 			b[i] = was
 		}
 	}
@@ -135,7 +144,15 @@ func (p *probes) open(ctx context.Context) (err error) {
 	if err := os.WriteFile("/proc/sys/debug/kprobes-optimization", []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("keep probes as they are: %w", err)
 	}
-	if p.Counters, err = count.New(); err != nil {
+	// Each probe that goes waits for RCU, some 40 ms that QEMU goes through tick by tick.
+	if err := os.WriteFile("/sys/kernel/rcu_expedited", []byte("1"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("hurry RCU: %w", err)
+	}
+	types, err := p.kernel.Types()
+	if err != nil {
+		return err
+	}
+	if p.Counters, err = count.New(types); err != nil {
 		return err
 	}
 	for _, f := range functions.With(functions.Counted) {
@@ -195,22 +212,12 @@ func (p *probes) follow(ctx context.Context, lab *netlab.Namespace, ifindex int,
 		if roots, err = p.entered(send); err != nil {
 			return err
 		}
-		if len(roots) == 0 && (!beyond || !p.leadsOn()) {
+		if len(roots) == 0 && (!beyond || len(p.limited) == 0) {
 			break
 		}
 	}
 	slices.Sort(p.uncounted)
 	return nil
-}
-
-// leadsOn tells whether there are functions beyond the path that were not searched.
-func (p *probes) leadsOn() bool {
-	for _, f := range p.limited {
-		if goesOn(f.Name) {
-			return true
-		}
-	}
-	return false
 }
 
 // goesOn tells whether a packet that leaves the redirect path goes through a function there.
@@ -222,15 +229,13 @@ func goesOn(name string) bool {
 // behind are the functions beyond the path that were not searched yet.
 func (p *probes) behind() (roots []xdppath.Root) {
 	for addr, f := range p.limited {
-		if goesOn(f.Name) {
-			delete(p.limited, addr)
-			per := f.Per
-			if per == "" {
-				per = functions.PerBulk
-			}
-			roots = append(roots, xdppath.Root{Function: f.Name, Addr: addr, Stage: functions.StageStack, Per: per, Why: "it is beyond the path"})
+		per := f.Per
+		if per == "" {
+			per = functions.PerBulk
 		}
+		roots = append(roots, xdppath.Root{Function: f.Name, Addr: addr, Stage: functions.StageStack, Per: per, Why: "it is beyond the path"})
 	}
+	clear(p.limited)
 	slices.SortFunc(roots, func(a, b xdppath.Root) int { return cmp.Compare(a.Addr, b.Addr) })
 	return roots
 }
@@ -277,7 +282,7 @@ func (p *probes) named(role functions.Role) (roots []xdppath.Root) {
 func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 	for _, f := range inv.Functions {
 		isRoot := slices.ContainsFunc(roots, func(r xdppath.Root) bool { return r.Addr == f.Addr })
-		if !isRoot && !p.walked[f.Addr] && functions.Limit(f.Name) != "" && f.Per != functions.PerRare {
+		if !isRoot && !p.walked[f.Addr] && f.Per != functions.PerRare && goesOn(f.Name) {
 			p.limited[f.Addr] = f
 		}
 		p.walked[f.Addr] = true
