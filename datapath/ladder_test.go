@@ -103,7 +103,7 @@ func register(mem []byte) (err error) {
 	var reg [24]byte // struct xdp_umem_reg, linux/if_xdp.h: address, length, chunk size, headroom
 	binary.NativeEndian.PutUint64(reg[:], uint64(reflect.ValueOf(mem).Pointer()))
 	binary.NativeEndian.PutUint64(reg[8:], uint64(len(mem)))
-	binary.NativeEndian.PutUint32(reg[16:], xsk.DefaultFrameSize)
+	binary.NativeEndian.PutUint32(reg[16:], 2048)
 	return unix.SetsockoptString(fd, unix.SOL_XDP, unix.XDP_UMEM_REG, string(reg[:]))
 }
 
@@ -168,7 +168,7 @@ func TestLadder(t *testing.T) {
 			if r.registered {
 				testutil.Root(t)
 			}
-			u := newUMEM(t, xsk.Config{Frames: 1024})
+			u := newUMEM(t, xsk.Config{Frames: 1024, FrameSize: 2048})
 			in, out := newMemory(t, u, 256), newMemory(t, u, 256)
 			sent := 0
 			out.Sent = func(parts [][]byte) {
@@ -210,7 +210,7 @@ func BenchmarkLadder(b *testing.B) {
 			if r.registered {
 				testutil.Root(b)
 			}
-			u := newUMEM(b, xsk.Config{Frames: 4096})
+			u := newUMEM(b, xsk.Config{Frames: 4096, FrameSize: 2048})
 			in, out := newMemory(b, u, 2048), newMemory(b, u, 2048)
 			if err := in.Generate(frame); err != nil {
 				b.Fatal(err)
@@ -234,7 +234,7 @@ func BenchmarkLadderVeth(b *testing.B) {
 	for _, r := range ladder {
 		b.Run("veth/"+r.name, func(b *testing.B) {
 			lab := newBench(b)
-			u := newUMEM(b, xsk.Config{Frames: 8192})
+			u := newUMEM(b, xsk.Config{Frames: 8192, FrameSize: 2048})
 			in, out := lab.port(b, u, lab.in.Index, true), lab.port(b, u, lab.out.Index, false)
 			d := newDatapath(b, Config{UMEM: u, Ports: []Port{r.port(u, in), r.port(u, out)}, Program: r.programs(work(b))})
 			stop := start(d)
@@ -259,7 +259,7 @@ func BenchmarkGather(b *testing.B) {
 	}
 	for _, name := range []string{"copied-together", "gather-list"} {
 		b.Run("parts/"+name, func(b *testing.B) {
-			u := newUMEM(b, xsk.Config{Frames: 4096})
+			u := newUMEM(b, xsk.Config{Frames: 4096, FrameSize: 2048})
 			in, out := newMemory(b, u, 2048), newMemory(b, u, 2048)
 			var port Port = out
 			if name == "copied-together" {

@@ -9,8 +9,9 @@ import (
 // XSK is a port on an AF_XDP socket.
 type XSK struct {
 	socket *xsk.Socket
-	// Down says that the link was down when the port was last flushed. It is the
-	// worker's to read.
+	// Down says that the link was down when the port was last flushed, or its
+	// device without the XDP program that its driver wants (xsk.ErrNoProgram). It
+	// is the worker's to read.
 	Down bool
 }
 
@@ -69,7 +70,7 @@ func (p *XSK) Flush() (unsent int, err error) {
 
 // lost keeps the errors that mean the end of the port.
 func (p *XSK) lost(err error) error {
-	p.Down = errors.Is(err, xsk.ErrDown)
+	p.Down = errors.Is(err, xsk.ErrDown) || errors.Is(err, xsk.ErrNoProgram)
 	if p.Down {
 		return nil
 	}

@@ -24,14 +24,11 @@ func Example() {
 	defer socket.Close()
 	chunks := make([]uint64, 512)
 	socket.Fill.Put(chunks[:umem.Alloc(chunks)])
-	program, err := xsk.Attach(2, xsk.ProgramOptions{})
+	program, err := xsk.Attach(2, xsk.ProgramOptions{Sockets: []*xsk.Socket{socket}})
 	if err != nil {
 		panic(err)
 	}
 	defer program.Close()
-	if err := program.Add(socket); err != nil {
-		panic(err)
-	}
 	frames := make([]xsk.Desc, 64)
 	for {
 		n := socket.RX.Take(frames)
@@ -56,7 +53,7 @@ func ExampleUMEM() {
 	frame := xsk.Desc{Addr: chunks[1] + 100, Len: 5}
 	copy(umem.Data(frame), "hello")
 	fmt.Println(n, umem.Available(), umem.Base(frame.Addr), umem.Index(frame.Addr))
-	// Output: 2 2 2048 1
+	// Output: 2 2 4096 1
 }
 
 // The life of a UMEM, and what a socket refuses before it asks the kernel.

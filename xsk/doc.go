@@ -20,6 +20,39 @@
 // (unaligned chunks). Everything that comes out of a ring is checked against
 // the UMEM before anyone gets to see it.
 //
+// # The life of a socket
+//
+// [Open] binds it to a queue, or [OpenAll] several to theirs; [Fill.Put] gives it
+// chunks; [Attach] brings the frames. The order matters without copies, and Attach
+// refuses another. At the end [Program.Close] of devices that frames come in by,
+// then completions until nothing is on its way, [Program.Close] of the others,
+// [Socket.Close], [UMEM.Close].
+//
+// # Zero copy
+//
+// In mode [ZeroCopy], and in [Auto] where it can be had, the device reads and writes
+// the UMEM: its pages are mapped for the device when the socket is bound, and no
+// frame is copied, mapped or unmapped again, also behind an IOMMU. What that asks
+// of users is taken care of by default, or is an error that says what to do:
+//
+//   - All sockets of a UMEM are in one mode. [OpenAll] takes all to copy mode where
+//     one device cannot do without; [Open] says which cannot ([ErrNoZeroCopy]).
+//     [Socket.WhyCopy] says it afterwards.
+//   - igb and igc receive whole KiB into a chunk, and would cut a longer frame into
+//     two, silently: chunks are of 4096 bytes by default, and a queue whose frames
+//     would be cut is not bound without copies.
+//   - igb looks into the fill ring when the program is attached, and up to Linux
+//     6.18 never again if it is empty.
+//   - Intel's drivers transmit only while the device has an XDP program. [Attach] one
+//     without sockets to a device that receives nothing ([ErrNoProgram]).
+//   - igb asks for a call (need-wakeup) for ever: [Socket.Kick] makes no second one
+//     before the first is answered.
+//   - virtio-net has no zero copy before Linux 6.16 here, and none without
+//     iommu_platform=on, which is the host's to set.
+//   - What a program passes to the network stack is copied there (XDP_PASS).
+//
+// Tested with igb and virtio-net of QEMU 10.0 on Debian's Linux 6.16, 6.18 and 7.3.
+//
 // Requires at least Linux 5.10 (a UMEM shared between devices and queues).
 // What later kernels added is asked for where it is used. The kernel's side is
 // in net/xdp/xsk.c, xsk_queue.h and xsk_buff_pool.c.

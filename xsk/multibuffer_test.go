@@ -72,7 +72,7 @@ func setMTU(t testing.TB, w *wire, mtu int) {
 func TestFrameLargerThanChunk(t *testing.T) {
 	w := newWire(t)
 	setMTU(t, w, 1900)
-	u := fakeUMEM(t, Config{Frames: 64})
+	u := fakeUMEM(t, Config{Frames: 64, FrameSize: 2048})
 	s := w.open(t, u, Options{Interface: w.near.Index})
 	fill(t, s, 32)
 	w.attach(t, w.near.Index, ProgramOptions{}, s)

@@ -11,12 +11,15 @@ import (
 type Mode int
 
 const (
-	// Auto is zero-copy where the driver has it, copy elsewhere.
+	// Auto is zero-copy where device and driver can, copy elsewhere. See
+	// [Socket.WhyCopy], and [OpenAll] for devices that differ.
 	Auto Mode = iota
 	// Copy has the kernel copy each frame between an skb or an XDP buffer and the
 	// UMEM. Every driver can.
 	Copy
-	// ZeroCopy has the device read and write the UMEM. Its driver must support it.
+	// ZeroCopy has the device read and write the UMEM, whose pages are mapped for
+	// it once, when the socket is bound. Its driver must support it: igb since
+	// Linux 6.14, virtio-net since 6.16 and with iommu_platform=on alone.
 	ZeroCopy
 )
 
@@ -46,7 +49,8 @@ type Options struct {
 	// Lengths of the rings in entries, powers of two; 0 is [DefaultRing].
 	Fill, Completion, RX, TX int
 	// Mode is what to ask for. The second socket on a UMEM gets what the first
-	// has, or an error.
+	// has, or an error: the kernel has one mode for a UMEM (xp_assign_dev_shared
+	// in net/xdp/xsk_buff_pool.c).
 	Mode Mode
 	// AlwaysPolling turns need-wakeup off (XDP_USE_NEED_WAKEUP): the driver then
 	// runs on without being called. The second socket on a UMEM gets what the

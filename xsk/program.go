@@ -15,6 +15,9 @@ import (
 
 // ProgramOptions say which XDP program gives a device's frames to sockets.
 type ProgramOptions struct {
+	// Sockets get the frames of their queues from the first on. Each that is in
+	// zero-copy mode must have chunks in its fill ring.
+	Sockets []*Socket
 	// Queues is how many queues may have a socket; 0 is 64.
 	Queues int
 	// MultiBuffer loads the program for frames of several buffers (xdp.frags,
@@ -67,6 +70,12 @@ const xdpPass = 2
 // unless Claim says no, and all others to the network stack (XDP_PASS). It is
 // detached by Close, and with the process however that ends. Requires at least
 // Linux 5.9.
+//
+// Attach when the sockets are bound and their fill rings have chunks: a driver in
+// zero-copy mode may take the first of them now, and never ask again if there are
+// none (igb up to Linux 6.18). A device that only transmits from zero-copy sockets
+// needs a program too, without sockets; see [ErrNoProgram]. Many drivers reset the
+// link.
 func Attach(ifindex int, o ProgramOptions) (*Program, error) {
 	if o.Queues == 0 {
 		o.Queues = defaultQueues
@@ -76,6 +85,11 @@ func Attach(ifindex int, o ProgramOptions) (*Program, error) {
 		return nil, fmt.Errorf("make XSKMAP: %w", bpfMissing(err))
 	}
 	p := &Program{sockets: sockets, owned: true}
+	for _, s := range o.Sockets {
+		if err := p.Add(s); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+	}
 	if err := p.loadAndAttach(ifindex, o); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -218,8 +232,13 @@ func bpfMissing(err error) error {
 	return err
 }
 
-// Add gives the frames of a socket's queue to it.
+// Add gives the frames of a socket's queue to it. One in zero-copy mode must have chunks
+// in its fill ring.
 func (p *Program) Add(s *Socket) error {
+	if s.mode == ZeroCopy && s.Fill.untouched() {
+		return fmt.Errorf("put socket into XSKMAP at queue %d: put chunks into its fill ring before: without any, %s may never receive",
+			s.options.Queue, deviceName(s.options.Interface))
+	}
 	if err := p.sockets.Update(uint32(s.options.Queue), uint32(s.fd), ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("put socket into XSKMAP at queue %d: %w", s.options.Queue, err)
 	}
@@ -235,7 +254,8 @@ func (p *Program) Remove(queue int) error {
 	return nil
 }
 
-// Close detaches the program.
+// Close detaches the program. In zero-copy mode what is in a TX ring may leave only before
+// that: of a device that transmits, wait for the completions first.
 func (p *Program) Close() error {
 	var errs []error
 	if p.link != nil {

@@ -113,6 +113,9 @@ func (f *Fill) Put(chunks []uint64) int {
 	return n
 }
 
+// untouched says whether nothing was ever put into the ring.
+func (f *Fill) untouched() bool { return f.own == 0 }
+
 // Room is how many chunks the ring would take now, at most want.
 func (f *Fill) Room(want int) int { return f.room(want) }
 
@@ -240,6 +243,14 @@ func (t *TX) Room(want int) int { return t.room(want) }
 
 // Pending is how many descriptors the kernel has not read yet.
 func (t *TX) Pending() int { return len(t.entries) - t.room(len(t.entries)) }
+
+// consumed is the first entry that the kernel has not read yet.
+func (t *TX) consumed() uint32 {
+	if t.entries == nil { // closed
+		return t.own
+	}
+	return t.consumer.Load()
+}
 
 // NeedsWakeup says whether the kernel waits for [Socket.Kick].
 func (t *TX) NeedsWakeup() bool { return len(t.entries) > 0 && t.wantsWakeup() }

@@ -125,7 +125,7 @@ func TestConfig(t *testing.T) {
 		"odd size":    {FrameSize: 3000},
 		"small":       {FrameSize: 1024},
 		"large":       {FrameSize: 1 << 16},
-		"headroom":    {Headroom: 2048 - 256},
+		"headroom":    {Headroom: DefaultFrameSize - KernelHeadroom},
 		"no frames":   {Frames: -1},
 		"many frames": {Frames: 1 << 30},
 		"checksum":    {SoftwareChecksum: true},
@@ -181,7 +181,7 @@ func TestUMEM(t *testing.T) {
 }
 
 func TestTxMetadata(t *testing.T) {
-	u := fakeUMEM(t, Config{Frames: 2, TxMetadata: true})
+	u := fakeUMEM(t, Config{Frames: 2, FrameSize: 2048, TxMetadata: true})
 	d := Desc{Addr: 2048 + TxMetadataSize, Len: 60}
 	if err := u.SetTxMetadata(&d, TxMetadata{Checksum: true, ChecksumStart: 34, ChecksumOffset: 6, Timestamp: true,
 		LaunchTime: 77}); err != nil {

@@ -24,7 +24,9 @@ type Socket struct {
 	options Options
 	fd      int
 	mode    Mode
+	whyCopy error
 	budget  int
+	kicked  kicked
 }
 
 // Errors of Kick, WakeFill and Wait that are no fault of the caller.
@@ -37,11 +39,21 @@ var (
 	// dropped it: its completion comes, but it was not sent. The device was
 	// not running or had no carrier.
 	ErrDropped = errors.New("kernel dropped a frame")
+	// ErrNoProgram says that the driver transmits from a zero-copy socket only
+	// while the device has an XDP program, as Intel's do: [Attach] one without
+	// sockets, which passes all. What is in the TX ring stays there.
+	ErrNoProgram = errors.New("device has no XDP program")
 )
 
 // Open binds a socket to a queue. The calling thread must be in the device's
 // network namespace. The kernel gives frames to the socket once an XDP program
-// does ([Program.Add]); put chunks into the fill ring first.
+// does ([Attach]); put chunks into the fill ring first.
+//
+// In mode Auto it binds without copies where that works, and else with:
+// [Socket.WhyCopy] says why. That includes drivers that would cut frames, as igb
+// does where a chunk is too small. Where the mode is ZeroCopy, or that of the
+// UMEM's other sockets, the error is an [ErrNoZeroCopy] that names the device and
+// the cause.
 //
 // While another socket has the queue Open waits, up to Options.BindWait, and tries
 // again. When ctx is done before that it returns ctx's error.
@@ -64,6 +76,15 @@ func Open(ctx context.Context, u *UMEM, o Options) (*Socket, error) {
 			return s, err
 		}
 		if time.Now().Add(pause).After(deadline) {
+			// Linux gives EBUSY also for zero copy on a device whose memory is somebody
+			// else's (dev_get_min_mp_channel_count in net/xdp/xsk_buff_pool.c).
+			if o.Mode == Auto {
+				o.Mode = Copy
+				if s, errCopy := u.open(o); errCopy == nil {
+					s.whyCopy = err
+					return s, nil
+				}
+			}
 			return nil, fmt.Errorf("%w: queue %d is bound by another socket", err, o.Queue)
 		}
 		select {
@@ -81,7 +102,17 @@ func (u *UMEM) open(o Options) (*Socket, error) {
 	if u.closed {
 		return nil, fmt.Errorf("open AF_XDP socket: UMEM %w", ErrClosed)
 	}
-	s, err := open(u, o)
+	first := o.Mode
+	if first == Auto {
+		first = ZeroCopy // the kernel chooses by itself too, and does not say why
+	}
+	s, err := open(u, o, first)
+	if why, ok := errors.AsType[noZeroCopy](err); ok && o.Mode == Auto && !why.shared {
+		whyCopy := err
+		if s, err = open(u, o, Copy); err == nil {
+			s.whyCopy = whyCopy
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +120,8 @@ func (u *UMEM) open(o Options) (*Socket, error) {
 	return s, nil
 }
 
-func open(u *UMEM, o Options) (s *Socket, err error) {
+// open binds a socket in the mode of the UMEM's others or, when it is the first, in this one.
+func open(u *UMEM, o Options, first Mode) (s *Socket, err error) {
 	s = &Socket{umem: u, options: o, fd: -1}
 	s.Fill.umem, s.Completion.umem, s.RX.umem, s.TX.umem = u, u, u, u
 	defer func() {
@@ -117,7 +149,7 @@ func open(u *UMEM, o Options) (s *Socket, err error) {
 	if err := s.setOptions(); err != nil {
 		return s, err
 	}
-	if err := s.bind(); err != nil {
+	if err := s.bind(first); err != nil {
 		return s, err
 	}
 	var flags uint32
@@ -132,6 +164,43 @@ func open(u *UMEM, o Options) (s *Socket, err error) {
 		return s, fmt.Errorf("%v mode: the UMEM's other sockets are in %v mode", o.Mode, s.mode)
 	}
 	return s, nil
+}
+
+// OpenAll opens sockets on one UMEM that all are in one mode, as the kernel wants it: where
+// one of several devices cannot do without copies and all are asked for in mode [Auto], those
+// that are open already are opened again in copy mode, and [Socket.WhyCopy] of each names the
+// device that cannot. With [ZeroCopy] that is the error, an [ErrNoZeroCopy]. On an error no
+// socket is left open.
+func OpenAll(ctx context.Context, u *UMEM, all []Options) (sockets []*Socket, err error) {
+	sockets, err = openAll(ctx, u, all)
+	auto := !slices.ContainsFunc(all, func(o Options) bool { return o.Mode != Auto })
+	if !auto || !errors.Is(err, ErrNoZeroCopy) {
+		return sockets, err
+	}
+	whyCopy := err
+	all = slices.Clone(all)
+	for i := range all {
+		all[i].Mode = Copy
+	}
+	sockets, err = openAll(ctx, u, all)
+	for _, s := range sockets {
+		s.whyCopy = whyCopy
+	}
+	return sockets, err
+}
+
+func openAll(ctx context.Context, u *UMEM, all []Options) (sockets []*Socket, err error) {
+	for _, o := range all {
+		s, err := Open(ctx, u, o)
+		if err != nil {
+			for _, s := range sockets {
+				err = errors.Join(err, s.Close())
+			}
+			return nil, err
+		}
+		sockets = append(sockets, s)
+	}
+	return sockets, nil
 }
 
 // missing names what a kernel lacks that has no AF_XDP for us.
@@ -206,23 +275,32 @@ func (s *Socket) setOptions() error {
 
 // bind registers the UMEM or shares the registration of a bound socket. A
 // sharing socket must give none of the flags: it inherits them
-// (xp_assign_dev_shared in net/xdp/xsk_buff_pool.c).
-func (s *Socket) bind() error {
+// (xp_assign_dev_shared in net/xdp/xsk_buff_pool.c). Without one that is bound
+// the mode is first.
+func (s *Socket) bind(first Mode) error {
 	o := s.options
 	to := unix.SockaddrXDP{Ifindex: uint32(o.Interface), QueueID: uint32(o.Queue)}
+	n := nicOf(o.Interface)
+	cut := checkCut(n.driver, n.mtu, s.umem.config)
 	for _, other := range s.umem.sockets {
+		if cut != nil && other.mode == ZeroCopy {
+			return noZeroCopy{fmt.Errorf("bind in zero-copy mode, which the UMEM's other sockets are in: %w", cut), true}
+		}
 		to.Flags, to.SharedUmemFD = unix.XDP_SHARED_UMEM, uint32(other.fd)
 		err := unix.Bind(s.fd, &to)
 		if errors.Is(err, unix.EBADF) {
 			continue // its device is gone, and the socket unbound
 		}
-		return bindError(err, o)
+		return s.bindError(err, n, other.mode, true)
+	}
+	if cut != nil && first == ZeroCopy {
+		return noZeroCopy{fmt.Errorf("bind in zero-copy mode: %w", cut), false}
 	}
 	if err := s.register(); err != nil {
 		return err
 	}
 	to.Flags, to.SharedUmemFD = 0, 0
-	switch o.Mode {
+	switch first {
 	case Copy:
 		to.Flags |= unix.XDP_COPY
 	case ZeroCopy:
@@ -234,18 +312,21 @@ func (s *Socket) bind() error {
 	if o.MultiBuffer {
 		to.Flags |= unix.XDP_USE_SG
 	}
-	return bindError(unix.Bind(s.fd, &to), o)
+	return s.bindError(unix.Bind(s.fd, &to), n, first, false)
 }
 
-func bindError(err error, o Options) error {
+// bindError says what a bind in a mode failed for.
+func (s *Socket) bindError(err error, n nic, mode Mode, shared bool) error {
+	o := s.options
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, unix.ENODEV):
 		return fmt.Errorf("bind: no such interface: %w", err)
-	case errors.Is(err, unix.EOPNOTSUPP) && o.Mode == ZeroCopy:
-		return &feature.Missing{Feature: "zero-copy AF_XDP on " + deviceName(o.Interface),
-			Help: "its driver lacks it; use copy mode", Err: err}
+	case errors.Is(err, unix.EINVAL) && n.queues > 0 && o.Queue >= n.queues:
+		return fmt.Errorf("bind: no such queue: %s has %d: %w", n.name, n.queues, err)
+	case mode == ZeroCopy && !errors.Is(err, unix.EBUSY):
+		return n.refusal(err, o, s.umem.config, shared)
 	case errors.Is(err, unix.EINVAL) && o.MultiBuffer:
 		return fmt.Errorf("bind: no such queue, or no multi-buffer (Linux 6.6): %w", err)
 	case errors.Is(err, unix.EINVAL):
@@ -295,22 +376,30 @@ func (s *Socket) Options() Options { return s.options }
 // Mode is the mode in use: Copy or ZeroCopy.
 func (s *Socket) Mode() Mode { return s.mode }
 
+// WhyCopy is why a socket that was opened in mode [Auto] is in copy mode, an
+// [ErrNoZeroCopy] in general; nil for all others.
+func (s *Socket) WhyCopy() error { return s.whyCopy }
+
 // TXBudget is how many frames one Kick transmits at most in copy mode.
 func (s *Socket) TXBudget() int { return s.budget }
 
 // Kick makes the kernel transmit what is in the TX ring. In copy mode that is
 // the call that does the work, for at most [Socket.TXBudget] frames; in
 // zero-copy mode it is needed only while the ring's NeedsWakeup is set, and this
-// makes no call otherwise. That frames are left, that the device had no room or
-// the kernel no memory is no error: kick again. It returns [ErrDropped] when one
-// frame was dropped and others may be left, [ErrDown] or [ErrGone] when none is
-// sent.
+// makes no call otherwise. Nor does it while the driver has taken nothing since
+// the last call, which it has still to answer, 256 times at most: igb never clears
+// NeedsWakeup, and each call writes a register of the device. That frames are
+// left, that the device had no room or the kernel no memory is no error: kick
+// again. It returns [ErrDropped] when one frame was dropped and others may be
+// left, [ErrDown], [ErrGone] or [ErrNoProgram] when none is sent.
 func (s *Socket) Kick() error {
-	if s.mode == ZeroCopy && !s.TX.NeedsWakeup() && !s.options.AlwaysPolling {
+	if s.mode == ZeroCopy && !s.options.AlwaysPolling && (!s.TX.NeedsWakeup() || s.kicked.waits(&s.TX)) {
 		return nil
 	}
+	s.kicked.calls++
 	switch errno := send(s.fd); errno {
 	case 0, unix.EAGAIN, unix.ENOBUFS, unix.EINTR, unix.ENOMEM:
+		s.kicked.done(&s.TX)
 		return nil
 	case unix.EBUSY:
 		// In copy mode NET_XMIT_DROP: "SKB completed but not sent"
@@ -319,9 +408,46 @@ func (s *Socket) Kick() error {
 			return ErrDropped
 		}
 		return nil
+	case unix.EINVAL:
+		// igb_xsk_wakeup and its like in i40e, ice and ixgbe.
+		if s.mode == ZeroCopy {
+			return fmt.Errorf("kick AF_XDP socket on %s queue %d: %w", deviceName(s.options.Interface), s.options.Queue, ErrNoProgram)
+		}
+		fallthrough
 	default:
 		return s.failure("kick", errno)
 	}
+}
+
+// Kicks is how many system calls [Socket.Kick] has made. It is for the goroutine that kicks.
+func (s *Socket) Kicks() uint64 { return s.kicked.calls }
+
+// kicked is what is known of the last kick in zero-copy mode.
+type kicked struct {
+	calls uint64
+	// asked is set while frames lay in the TX ring at the last one, from the entry at on.
+	asked bool
+	at    uint32
+	left  int // calls that were left out since
+}
+
+// maxLeft is how many calls are left out while a driver does not answer: it may have missed
+// one while it was reset.
+const maxLeft = 256
+
+// waits says whether the driver has still to answer the last kick.
+func (k *kicked) waits(tx *TX) bool {
+	if !k.asked || tx.consumed() != k.at || k.left == maxLeft {
+		return false
+	}
+	k.left++
+	return true
+}
+
+// done notes a kick. One of an empty ring the driver does not answer.
+func (k *kicked) done(tx *TX) {
+	k.at, k.left = tx.consumed(), 0
+	k.asked = k.at != tx.own
 }
 
 // WakeFill tells a driver that ran out of chunks that the fill ring has some.

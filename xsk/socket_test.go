@@ -130,7 +130,7 @@ func complete(t testing.TB, s *Socket, n int) []uint64 {
 
 func TestReceiveAndTransmit(t *testing.T) {
 	for name, c := range map[string]Config{
-		"2048":      {Frames: 64},
+		"2048":      {Frames: 64, FrameSize: 2048},
 		"4096":      {Frames: 64, FrameSize: 4096, Headroom: 32},
 		"unaligned": {Frames: 64, FrameSize: 3000, Unaligned: true},
 		"huge":      {Frames: 64, HugePages: true},

@@ -16,19 +16,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	umem := must(xsk.NewUMEM(xsk.Config{Frames: 8192}))
-	in := must(xsk.Open(ctx, umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
-	out := must(xsk.Open(ctx, umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[2])).Index}))
+	a, b := must(net.InterfaceByName(os.Args[1])).Index, must(net.InterfaceByName(os.Args[2])).Index
+	sockets := must(xsk.OpenAll(ctx, umem, []xsk.Options{{Interface: a}, {Interface: b}}))
 	path := must(datapath.New(datapath.Config{
 		UMEM:  umem,
-		Ports: []datapath.Port{datapath.NewXSK(in), datapath.NewXSK(out)},
+		Ports: []datapath.Port{datapath.NewXSK(sockets[0]), datapath.NewXSK(sockets[1])},
 		Program: func(frames []datapath.Frame, actions []datapath.Action) {
 			for i := range frames {
 				actions[i] = datapath.Redirect(1)
 			}
 		},
 	}))
-	program := must(xsk.Attach(in.Options().Interface, xsk.ProgramOptions{}))
-	must(0, program.Add(in))
+	// Now that New has filled the rings. Some drivers send nothing without a program.
+	defer must(xsk.Attach(b, xsk.ProgramOptions{})).Close()
+	defer must(xsk.Attach(a, xsk.ProgramOptions{Sockets: sockets[:1]})).Close()
 	must(0, path.Run(ctx))
 	log.Printf("%+v", path.Counters(nil))
 }

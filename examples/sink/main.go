@@ -16,8 +16,7 @@ func main() {
 	socket := must(xsk.Open(context.Background(), umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
 	chunks, frames := make([]uint64, 2048), make([]xsk.Desc, 64)
 	socket.Fill.Put(chunks[:umem.Alloc(chunks)])
-	program := must(xsk.Attach(socket.Options().Interface, xsk.ProgramOptions{}))
-	must(0, program.Add(socket))
+	defer must(xsk.Attach(socket.Options().Interface, xsk.ProgramOptions{Sockets: []*xsk.Socket{socket}})).Close()
 	for count, last := 0, time.Now(); ; {
 		n := socket.RX.Take(frames)
 		for i := range n { // the data is umem.Data(frames[i])

@@ -121,6 +121,10 @@ func Listen(t testing.TB, lab *netlab.Namespace, ifindex int) (receive func() []
 			return err
 		}
 		t.Cleanup(func() { unix.Close(fd) })
+		// Room for bursts: each frame takes some 2 KiB.
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 2<<20); err != nil {
+			return err
+		}
 		wait := unix.NsecToTimeval(int64(2 * time.Second))
 		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &wait); err != nil {
 			return err
