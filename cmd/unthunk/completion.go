@@ -82,6 +82,7 @@ func flagValues() map[string]candidates {
 		"bulk":            anyOf("1", "2", "4", "8", "16", "32", "64", "128", "256"),
 		"pair":            anyOf(tax.Families()...),
 		"engine":          anyOf(names(forward.Engines())...),
+		"zero-copy":       anyOf(slices.Sorted(maps.Keys(zeroCopies))...),
 		"ab":              anyOf("spectre_v2", "mitigations"),
 		"list":            anyOf("debian", "debian:"),
 		"accel":           anyOf("auto", "tcg", "kvm"),

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +22,7 @@ import (
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // forwardFlags are what the user typed.
@@ -30,6 +33,7 @@ type forwardFlags struct {
 	source, dest     string
 	filter, object   string
 	generic          bool
+	zeroCopy         string
 	batch, frames    int
 	pcap             string
 	every            int
@@ -66,6 +70,8 @@ Programs and sockets are gone when the process is, however it ends.`,
 	fl.StringVar(&f.object, "bpf", "",
 		"use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
 	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
+	fl.StringVar(&f.zeroCopy, "zero-copy", "auto",
+		"AF_XDP without copies (afxdp): auto, where all devices can; require, or fail; never")
 	fl.IntVar(&f.batch, "batch", 0, "frames taken at once (afxdp); 0 is 64")
 	fl.IntVar(&f.frames, "frames", 0, "chunks of memory for each queue (afxdp); 0 is 8192")
 	fl.StringVar(&f.pcap, "pcap", "", "write a sample of the frames to `FILE` (afxdp)")
@@ -80,6 +86,9 @@ Programs and sockets are gone when the process is, however it ends.`,
 	return cmd
 }
 
+// zeroCopies are the values of --zero-copy.
+var zeroCopies = map[string]xsk.Mode{"auto": xsk.Auto, "require": xsk.ZeroCopy, "never": xsk.Copy}
+
 // config turns flags into a configuration, or says what is wrong with them.
 func (f forwardFlags) config() (c forward.Config, err error) {
 	if len(f.in) != len(f.out) {
@@ -89,6 +98,11 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 		Both: f.both, Engine: forward.Engine(f.engine), Object: f.object,
 		Generic: f.generic, Batch: f.batch, Frames: f.frames,
 	}
+	mode, ok := zeroCopies[f.zeroCopy]
+	if !ok {
+		return c, usagef("--zero-copy %q is not %s", f.zeroCopy, joined(slices.Sorted(maps.Keys(zeroCopies))))
+	}
+	c.Mode = mode
 	for i := range f.in {
 		c.Pairs = append(c.Pairs, forward.Pair{In: f.in[i], Out: f.out[i]})
 	}

@@ -23,7 +23,9 @@ import (
 
 func TestForwardUsage(t *testing.T) {
 	for _, args := range []string{
-		"", "--in a", "--in a --out a", "--in a --out b --engine dpdk", "--in a --out b --in a --out c", "--in a --out b --filter bogus",
+		"", "--in a", "--in a --out a", "--in a --out b --engine dpdk", "--in a --out b --zero-copy x",
+		"--in a --out b --zero-copy require --engine xdp",
+		"--in a --out b --zero-copy require --generic", "--in a --out b --in a --out c", "--in a --out b --filter bogus",
 		"--in a --out b --filter tcp[", "--in a --out b --source-mac 1:2", "--in a --out b --interval 1us", "--in a --out b --duration -1s",
 		"--in a --out b --engine xdp --pcap x", "--in a --out b --pcap-every 0", "--in a --out b --filter tcp --bpf x", "--in a --out b extra",
 		"--in a --out b --batch -1", "--in a --out b --metrics nonsense", "--in a --out b --metrics-config x",

@@ -48,7 +48,7 @@ func flagSections() []section {
 		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit", "trace", "list", "config"}},
 		{"What to compare", []string{"base", "canary", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
-			"engine", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",
+			"engine", "zero-copy", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",
 		}},
 		{"When", []string{"once", "every", "splay", "check-every"}},
 		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval", "max-load", "max-steal"}},

@@ -4,15 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
-
 	"github.com/unthunk/unthunk/datapath"
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -22,6 +17,10 @@ const defaultFrames = 8192
 
 // ring is the length of all rings in entries.
 const ring = 2048
+
+// copyChunk is the size of chunks in copy mode, in bytes: half of what zero copy needs, and
+// kinder to caches.
+const copyChunk = 2048
 
 // afxdp is a forwarder in user space.
 type afxdp struct {
@@ -42,7 +41,9 @@ type afxdp struct {
 	past     []xsk.Statistics     // by port, of sockets that are closed
 	sockets  []*xsk.Socket        // by port, nil while lost
 	objects  map[int]*object      // by device
-	modes    map[xsk.Mode]bool
+	mode     xsk.Mode             // of all sockets, once they are open
+
+	recovering []sync.Mutex // by device: held while it is taken back
 }
 
 // portOf says which queue of which device a port is.
@@ -57,7 +58,7 @@ type route struct {
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
 		config: c, programs: make(map[int]*xsk.Program), passed: make(map[int]uint64), lost: make(map[int]bool),
-		objects: make(map[int]*object), down: make(chan int, 64), modes: make(map[xsk.Mode]bool),
+		objects: make(map[int]*object), down: make(chan int, 64),
 	}
 	defer func() {
 		if err != nil {
@@ -77,35 +78,30 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 			f.ports = append(f.ports, portOf{i, q})
 		}
 	}
-	frames := c.Frames
-	if frames == 0 {
-		frames = defaultFrames
-	}
-	f.umem, err = xsk.NewUMEM(xsk.Config{Frames: frames * len(f.ports), HugePages: true})
-	if err != nil {
-		return f, err
-	}
-	for _, d := range f.devices {
-		// The Ethernet header, and two VLAN tags.
-		f.multi = f.multi || d.MTU+22 > f.umem.Capacity()
-	}
 	f.routes(numbers)
+	f.recovering = make([]sync.Mutex, len(f.devices))
 	f.sockets = make([]*xsk.Socket, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
+	if err := f.openSockets(ctx); err != nil {
+		return f, err
+	}
 	ports := make([]datapath.Port, len(f.ports))
-	for i := range f.devices {
-		list, err := f.openDevice(ctx, i)
-		if err != nil {
-			return f, err
-		}
-		for queue, port := range f.portsOf(i) {
-			ports[port] = list[queue]
-		}
+	for port, s := range f.sockets {
+		ports[port] = datapath.NewXSK(s)
 	}
 	f.path, err = datapath.New(datapath.Config{
 		UMEM: f.umem, Ports: ports, Batch: c.Batch, Program: f.program, Lost: f.portLost,
 	})
-	return f, err
+	if err != nil {
+		return f, err
+	}
+	// Now that fill rings have chunks: some drivers take the first now or never.
+	for i := range f.devices {
+		if err := f.attach(ctx, i); err != nil {
+			return f, err
+		}
+	}
+	return f, nil
 }
 
 // portsOf returns the numbers of a device's ports, by queue.
@@ -143,102 +139,14 @@ func (f *afxdp) input(device int) bool {
 	return false
 }
 
-// openDevice opens a socket on each queue and attaches the program. The ports are
-// by queue.
-func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, err error) {
-	d := f.devices[i]
-	defer func() {
-		if err != nil {
-			f.closeSockets(i)
-		}
-	}()
-	sockets := make([]*xsk.Socket, 0, d.queues)
-	for queue, port := range f.portsOf(i) {
-		s, err := xsk.Open(ctx, f.umem, xsk.Options{
-			Interface: d.Index, Queue: queue, MultiBuffer: f.multi,
-			Fill: ring, Completion: ring, RX: ring, TX: ring,
-		})
-		if err != nil {
-			return nil, err
-		}
-		f.mu.Lock()
-		f.sockets[port] = s
-		f.modes[s.Mode()] = true
-		f.mu.Unlock()
-		sockets = append(sockets, s)
-		ports = append(ports, datapath.NewXSK(s))
-	}
-	if !f.input(i) {
-		return ports, nil
-	}
-	p, err := f.attach(ctx, i)
-	if err != nil {
-		return nil, err
-	}
-	f.mu.Lock()
-	f.programs[i] = p
-	f.mu.Unlock()
-	for _, s := range sockets {
-		if err := p.Add(s); err != nil {
-			return nil, err
+// output says whether frames are forwarded to a device.
+func (f *afxdp) output(device int) bool {
+	for _, d := range f.config.directions() {
+		if d.Out == f.devices[device].Name {
+			return true
 		}
 	}
-	return ports, nil
-}
-
-func (f *afxdp) attach(ctx context.Context, i int) (*xsk.Program, error) {
-	d := f.devices[i]
-	if f.config.Object != "" {
-		// One for each device: an XSKMAP is keyed by queue.
-		o, err := loadObject(ctx, f.config.Object)
-		if err != nil {
-			return nil, err
-		}
-		f.mu.Lock()
-		f.objects[i] = o
-		f.mu.Unlock()
-		return o.attachXSK(d.Index, f.config.Generic)
-	}
-	p, err := xsk.Attach(d.Index, xsk.ProgramOptions{
-		Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
-	})
-	if errors.Is(err, unix.EOPNOTSUPP) && !f.config.Generic {
-		if m := feature.AsMissing(err); m != nil {
-			err = m.Err
-		}
-		return nil, &feature.Missing{Feature: "native XDP on " + d.Name, Help: "try --generic", Err: err}
-	}
-	return p, err
-}
-
-// closeSockets closes what the datapath has not got, and detaches the program.
-func (f *afxdp) closeSockets(device int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, port := range f.portsOf(device) {
-		if f.sockets[port] != nil {
-			f.sockets[port].Close()
-			f.sockets[port] = nil
-		}
-		add(&f.past[port], f.kernel[port])
-		f.kernel[port] = xsk.Statistics{}
-	}
-	if f.programs[device] != nil {
-		f.closeProgram(device) // the device may be gone, and its link with it
-	}
-	if o := f.objects[device]; o != nil {
-		o.Close()
-		delete(f.objects, device)
-	}
-}
-
-// closeProgram detaches the program of a device, and keeps what it counted. f.mu is held.
-func (f *afxdp) closeProgram(device int) error {
-	p := f.programs[device]
-	delete(f.programs, device)
-	passed, err := p.Passed()
-	f.passed[device] += passed
-	return errors.Join(err, p.Close())
+	return false
 }
 
 // passedBy is how many frames of a device its programs left to the network stack.
@@ -322,57 +230,6 @@ func (f *afxdp) Run(ctx context.Context) error {
 	}
 }
 
-// recoverEach is how often a lost device is looked for.
-const recoverEach = 200 * time.Millisecond
-
-// recover waits for a device to come back, by name.
-func (f *afxdp) recover(ctx context.Context, i int) {
-	said := ""
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(recoverEach):
-		}
-		if slices.ContainsFunc(f.portsOf(i), f.path.Present) {
-			continue // its other queues are not lost yet
-		}
-		f.closeSockets(i)
-		var ports []datapath.Port
-		err := f.config.Do(func() error {
-			d, err := find(f.devices[i].Name)
-			if err != nil {
-				return err
-			}
-			if d.queues != f.devices[i].queues {
-				return fmt.Errorf("it has %d queues and had %d", d.queues, f.devices[i].queues)
-			}
-			f.devices[i].Index = d.Index
-			ports, err = f.openDevice(ctx, i)
-			return err
-		})
-		if err != nil {
-			var absent netlink.LinkNotFoundError
-			if text := err.Error(); text != said && ctx.Err() == nil && !errors.As(err, &absent) {
-				f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].Name, err))
-				said = text
-			}
-			continue
-		}
-		for queue, port := range f.portsOf(i) {
-			err = errors.Join(err, f.path.SetPort(port, ports[queue]))
-		}
-		if err != nil {
-			return // closed in between
-		}
-		f.mu.Lock()
-		delete(f.lost, i)
-		f.mu.Unlock()
-		f.config.Warn(fmt.Sprintf("%s is back", f.devices[i].Name))
-		return
-	}
-}
-
 // Reasons for drops.
 const (
 	// DropVerdict is the reason of frames that the program drops on purpose.
@@ -390,7 +247,7 @@ const (
 
 func (f *afxdp) Totals() (Totals, error) {
 	counters := f.path.Counters(nil)
-	t := Totals{Busy: f.path.Busy(), Mode: f.mode()}
+	t := Totals{Busy: f.path.Busy(), Mode: f.mode.String()}
 	for _, d := range f.config.directions() {
 		t.Directions = append(t.Directions, Direction{In: d.In, Out: d.Out, Up: f.up(d.In) && f.up(d.Out)})
 	}
@@ -457,36 +314,20 @@ func add(sum *xsk.Statistics, s xsk.Statistics) {
 	sum.RXRingFull += s.RXRingFull
 }
 
-func (f *afxdp) mode() string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(f.modes) == 2 {
-		return "copy and zero-copy"
-	}
-	for m := range f.modes {
-		return m.String()
-	}
-	return ""
-}
-
 // drain is how long Close lets what is in flight leave.
 const drain = 100 * time.Millisecond
 
-// Close detaches the programs, lets what was received leave, and gives all back.
+// Close detaches the programs of inputs, lets what was received leave, detaches the others,
+// and returns all.
 func (f *afxdp) Close() error {
-	var errs []error
-	f.mu.Lock()
-	for i := range f.programs {
-		errs = append(errs, f.closeProgram(i))
-	}
-	f.mu.Unlock()
+	errs := []error{f.stopInputs()}
 	if f.path != nil {
 		f.path.Drain(drain)
 		errs = append(errs, f.path.Close())
 	}
 	for i := range f.devices {
 		if f.sockets != nil {
-			f.closeSockets(i)
+			errs = append(errs, f.closeSockets(i))
 		}
 	}
 	if f.umem != nil {

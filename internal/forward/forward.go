@@ -13,6 +13,7 @@ import (
 
 	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // Engine is where frames are forwarded.
@@ -47,6 +48,9 @@ type Config struct {
 	Object string
 	// Generic attaches in generic mode, for drivers without XDP.
 	Generic bool
+	// Mode is that of all sockets of AFXDP: xsk.Auto is zero copy where all
+	// devices can, and else Warn is told which cannot.
+	Mode xsk.Mode
 	// Batch is how many frames are taken at once; 0 is datapath.DefaultBatch.
 	// Frames is how many chunks a queue has; 0 is 8192. Both are of AFXDP.
 	Batch, Frames int
@@ -100,6 +104,10 @@ func (c Config) Validate() error {
 	switch {
 	case c.Object != "" && c.Claim != nil:
 		return errors.New("a filter and a BPF object are two programs: choose one")
+	case c.Mode != xsk.Auto && c.Engine == XDP:
+		return errors.New("zero copy is of the engine afxdp: the kernel redirects frames where they lie")
+	case c.Mode == xsk.ZeroCopy && c.Generic:
+		return errors.New("generic mode copies each frame: zero copy needs native mode")
 	case c.Engine == XDP && c.Sample != nil:
 		return errors.New("frames can be sampled only by the engine afxdp")
 	case c.Engine == XDP && c.Object != "" && (c.Source != nil || c.Destination != nil):

@@ -1,0 +1,283 @@
+package forward
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/datapath"
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/xsk"
+)
+
+// openSockets opens a socket for each port, all in one mode, on memory that is made for it.
+func (f *afxdp) openSockets(ctx context.Context) error {
+	f.mode = f.config.Mode
+	if f.config.Generic {
+		f.mode = xsk.Copy
+	}
+	err := f.tryMode(ctx)
+	if err != nil || f.mode != xsk.Auto {
+		return err
+	}
+	if f.mode = f.sockets[0].Mode(); f.mode == xsk.ZeroCopy {
+		return nil
+	}
+	// That a driver has none is nothing new; that one device keeps the others from it is.
+	why, together := f.sockets[0].WhyCopy(), f.sockets[0].Options().Mode == xsk.Copy
+	if together || !errors.Is(why, unix.EOPNOTSUPP) {
+		f.config.Warn(fmt.Sprintf("frames are copied: %v", why))
+	}
+	if err := f.dropSockets(); err != nil {
+		return err
+	}
+	return f.tryMode(ctx)
+}
+
+// tryMode makes the memory of a mode and opens the sockets of all ports on it.
+func (f *afxdp) tryMode(ctx context.Context) (err error) {
+	c := xsk.Config{Frames: cmp.Or(f.config.Frames, defaultFrames) * len(f.ports), HugePages: true}
+	if f.mode == xsk.Copy {
+		c.FrameSize = copyChunk
+	}
+	if f.umem, err = xsk.NewUMEM(c); err != nil {
+		return err
+	}
+	f.multi = false
+	for _, d := range f.devices {
+		// The Ethernet header, and two VLAN tags.
+		f.multi = f.multi || d.MTU+22 > f.umem.Capacity()
+	}
+	var all []xsk.Options
+	for _, p := range f.ports {
+		all = append(all, f.options(p))
+	}
+	sockets, err := xsk.OpenAll(ctx, f.umem, all)
+	copy(f.sockets, sockets)
+	return err
+}
+
+// options are those of a port's socket.
+func (f *afxdp) options(p portOf) xsk.Options {
+	return xsk.Options{
+		Interface: f.devices[p.device].Index, Queue: p.queue, Mode: f.mode, MultiBuffer: f.multi,
+		Fill: ring, Completion: ring, RX: ring, TX: ring,
+	}
+}
+
+// dropSockets closes all sockets, which no datapath has got yet, and their memory.
+func (f *afxdp) dropSockets() error {
+	var errs []error
+	for port, s := range f.sockets {
+		errs = append(errs, s.Close())
+		f.sockets[port] = nil
+	}
+	errs = append(errs, f.umem.Close())
+	f.umem = nil
+	return errors.Join(errs...)
+}
+
+// openDevice opens a socket on each queue of a device that came back. The ports are by queue.
+func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, err error) {
+	for _, port := range f.portsOf(i) {
+		s, err := xsk.Open(ctx, f.umem, f.options(f.ports[port]))
+		if err != nil {
+			f.closeSockets(i)
+			return nil, err
+		}
+		f.mu.Lock()
+		f.sockets[port] = s
+		f.mu.Unlock()
+		ports = append(ports, datapath.NewXSK(s))
+	}
+	return ports, nil
+}
+
+// attach attaches the program of an input to a device. In zero-copy mode an output gets one
+// too, which passes all to the network stack: Intel's drivers transmit nothing without.
+func (f *afxdp) attach(ctx context.Context, i int) error {
+	var p *xsk.Program
+	var err error
+	switch {
+	case f.input(i):
+		p, err = f.attachInput(ctx, i)
+	case f.mode == xsk.ZeroCopy:
+		p, err = xsk.Attach(f.devices[i].Index, xsk.ProgramOptions{Queues: 1, MultiBuffer: f.multi})
+	}
+	if p != nil {
+		f.mu.Lock()
+		f.programs[i] = p
+		f.mu.Unlock()
+	}
+	return err
+}
+
+func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {
+	d := f.devices[i]
+	f.mu.Lock()
+	var sockets []*xsk.Socket
+	for _, port := range f.portsOf(i) {
+		sockets = append(sockets, f.sockets[port])
+	}
+	f.mu.Unlock()
+	if f.config.Object != "" {
+		// One for each device: an XSKMAP is keyed by queue.
+		o, err := loadObject(ctx, f.config.Object)
+		if err != nil {
+			return nil, err
+		}
+		f.mu.Lock()
+		f.objects[i] = o
+		f.mu.Unlock()
+		p, err := o.attachXSK(d.Index, f.config.Generic)
+		for _, s := range sockets {
+			if err == nil {
+				err = p.Add(s)
+			}
+		}
+		return p, err
+	}
+	p, err := xsk.Attach(d.Index, xsk.ProgramOptions{
+		Sockets: sockets, Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
+	})
+	if errors.Is(err, unix.EOPNOTSUPP) && !f.config.Generic {
+		if m := feature.AsMissing(err); m != nil {
+			err = m.Err
+		}
+		return nil, &feature.Missing{Feature: "native XDP on " + d.Name, Help: "try --generic", Err: err}
+	}
+	return p, err
+}
+
+// closeSockets closes what the datapath has not got, and detaches the program.
+func (f *afxdp) closeSockets(device int) (err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, port := range f.portsOf(device) {
+		if f.sockets[port] != nil {
+			f.sockets[port].Close()
+			f.sockets[port] = nil
+		}
+		add(&f.past[port], f.kernel[port])
+		f.kernel[port] = xsk.Statistics{}
+	}
+	if f.programs[device] != nil {
+		err = f.closeProgram(device)
+	}
+	if o := f.objects[device]; o != nil {
+		err = errors.Join(err, o.Close())
+		delete(f.objects, device)
+	}
+	return err
+}
+
+// closeProgram detaches the program of a device, and keeps what it counted. f.mu is held.
+func (f *afxdp) closeProgram(device int) error {
+	p := f.programs[device]
+	delete(f.programs, device)
+	passed, err := p.Passed()
+	f.passed[device] += passed
+	return errors.Join(err, p.Close())
+}
+
+// stopInputs ends that frames come in. The program of a device that also transmits without
+// copies stays until what it has to transmit has left, and passes all frames.
+func (f *afxdp) stopInputs() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var errs []error
+	for i, p := range f.programs {
+		if f.mode != xsk.ZeroCopy || !f.output(i) {
+			errs = append(errs, f.closeProgram(i))
+			continue
+		}
+		for queue := range f.devices[i].queues {
+			errs = append(errs, p.Remove(queue))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// recoverEach is how often a lost device is looked for.
+const recoverEach = 200 * time.Millisecond
+
+// recover waits for a device to come back, by name.
+func (f *afxdp) recover(ctx context.Context, i int) {
+	f.recovering[i].Lock()
+	defer f.recovering[i].Unlock()
+	said := ""
+	complain := func(err error) {
+		var absent netlink.LinkNotFoundError
+		if text := err.Error(); text != said && ctx.Err() == nil && !errors.As(err, &absent) {
+			f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", f.devices[i].Name, err))
+			said = text
+		}
+	}
+	opened := false
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(recoverEach):
+		}
+		switch {
+		case !opened && slices.ContainsFunc(f.portsOf(i), f.path.Present):
+			continue // its other queues are not lost yet
+		case !opened:
+			if err := f.reopen(ctx, i); err != nil {
+				complain(err)
+				continue
+			}
+			opened = true
+		case f.isLost(i):
+			return // again: it is found by who waits for this to end
+		}
+		// With chunks in its fill rings, as in the beginning.
+		if err := f.config.Do(func() error { return f.attach(ctx, i) }); err != nil {
+			complain(err)
+			continue
+		}
+		f.config.Warn(fmt.Sprintf("%s is back", f.devices[i].Name))
+		return
+	}
+}
+
+func (f *afxdp) isLost(device int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.lost[device]
+}
+
+// reopen finds a lost device by its name and opens its sockets, and the datapath fills them.
+func (f *afxdp) reopen(ctx context.Context, i int) error {
+	f.closeSockets(i) // the device may be gone, and its link with it
+	var ports []datapath.Port
+	err := f.config.Do(func() error {
+		d, err := find(f.devices[i].Name)
+		if err != nil {
+			return err
+		}
+		if d.queues != f.devices[i].queues {
+			return fmt.Errorf("it has %d queues and had %d", d.queues, f.devices[i].queues)
+		}
+		f.devices[i].Index = d.Index
+		ports, err = f.openDevice(ctx, i)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	f.mu.Lock()
+	delete(f.lost, i)
+	f.mu.Unlock()
+	for queue, port := range f.portsOf(i) {
+		err = errors.Join(err, f.path.SetPort(port, ports[queue]))
+	}
+	return err
+}
