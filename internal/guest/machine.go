@@ -64,6 +64,8 @@ type NIC struct {
 	// Model is virtio, vmxnet3 or igb.
 	Model string
 	MAC   string
+	// Options are QEMU's of the device, on top of those of its model: "iommu_platform=off".
+	Options string
 	// Wire connects it to those with the same number.
 	Wire int
 }
@@ -89,7 +91,8 @@ func (m *Machine) devices() (args []string) {
 		args = append(args,
 			"-netdev", fmt.Sprintf("hubport,id=%s,hubid=%d", id, nic.Wire),
 			// igb claims the slot after its own.
-			"-device", fmt.Sprintf("%s,netdev=%s,mac=%s,addr=%#x", models[nic.Model], id, nic.MAC, 4+2*i))
+			"-device", fmt.Sprintf("%s,netdev=%s,mac=%s,addr=%#x", strings.TrimSuffix(models[nic.Model]+","+nic.Options, ","),
+				id, nic.MAC, 4+2*i))
 	}
 	return args
 }
