@@ -44,18 +44,19 @@ func (t *tracer) programTrees(m *Measurement) (runs []programRun, err error) {
 			return nil, fmt.Errorf("trace: the guest says that it marked slot %d of %d", traced.Slot, len(t.slots))
 		}
 		slot := t.slots[traced.Slot]
+		w, err := slot.window()
 		switch {
-		case slot.err != nil:
-			return nil, fmt.Errorf("trace packet %d: %w", traced.Packet+1, slot.err)
-		case uint64(len(slot.Order)) != traced.Ns:
+		case err != nil:
+			return nil, fmt.Errorf("trace packet %d: %w", traced.Packet+1, err)
+		case uint64(len(w.Order)) != traced.Ns:
 			return nil, fmt.Errorf("trace packet %d: %d instructions up to the next time stamp, but %d by the guest's clock: a program "+
-				"that takes time stamps itself is not traced", traced.Packet+1, len(slot.Order), traced.Ns)
+				"that takes time stamps itself is not traced", traced.Packet+1, len(w.Order), traced.Ns)
 		}
 		name, err := t.namer(&m.Codes[0])
 		if err != nil {
 			return nil, err
 		}
-		tree, err := trace.Cut(slot.Window, trace.Options{Code: slot.code, Name: name})
+		tree, err := trace.Cut(w, trace.Options{Code: slot.code, Name: name})
 		if err != nil {
 			return nil, err
 		}
@@ -68,7 +69,7 @@ func (t *tracer) programTrees(m *Measurement) (runs []programRun, err error) {
 		for _, br := range tree.Branches {
 			run.branches[record.LabTraceBranch{Function: br.Function, Offset: br.Offset, Jump: br.Jump, Target: br.Entered}] += int64(br.Executed)
 		}
-		for _, l := range m.Codes[0].lines(slot.Window, name) {
+		for _, l := range m.Codes[0].lines(w, name) {
 			executed := int64(l.Executed)
 			l.Executed = 0
 			run.lines[l] += executed

@@ -181,7 +181,11 @@ func TestFinish(t *testing.T) {
 	t.Parallel()
 	n := 3.0
 	w := &trace.Window{Addrs: []uint64{0x10}, Order: []uint32{0, 0, 0, 0, 0, 0}}
-	tr := &tracer{slots: []tracedSlot{{Window: w}, {err: trace.ErrNoWindow}}}
+	tr := &tracer{mostKept: 1 << 10}
+	tr.slots = []tracedSlot{tr.keep(tracedSlot{Window: w}), {err: trace.ErrNoWindow}}
+	if again := tr.keep(tracedSlot{Window: &trace.Window{Addrs: make([]uint64, 200)}}); again.err == nil || tr.kept > tr.mostKept {
+		t.Errorf("%d bytes are kept: %v", tr.kept, again.err)
+	}
 	for want, b := range map[string]BulkCount{
 		"":                            {Window: 2, Traced: &Traced{Slot: 0, Code: 1}},
 		"marked no slot":              {Window: 2},

@@ -36,7 +36,7 @@ type tracer struct {
 	images            *images
 	listings          []listing // of the rows of a guest
 	slots             []tracedSlot
-	kept, mostKept    int   // instructions of all windows that are kept, and how many may be
+	kept, mostKept    int   // bytes of all windows that are kept, and how many may be
 	err               error // why nothing is traced any more, other than the end of the guest
 	first             bool  // the first window of a slot is wanted, and not the shortest
 	wires             bool  // those in the middle of polls are wanted
@@ -44,19 +44,40 @@ type tracer struct {
 
 // tracedSlot is the shortest window of a slot or, on wires, those in the middle of polls.
 type tracedSlot struct {
-	*trace.Window
-	middle *trace.Windows
-	code   snippets
-	err    error // why there is no window
+	*trace.Window               // nil when it is packed
+	packed        *trace.Packed // or nil
+	middle        *trace.Windows
+	code          snippets
+	err           error // why there is no window
+}
+
+// window is the window of a slot.
+func (s *tracedSlot) window() (*trace.Window, error) {
+	if s.err != nil || s.packed == nil {
+		return s.Window, s.err
+	}
+	return s.packed.Unpack()
+}
+
+// pack makes the window small. It returns what the slot takes, in bytes.
+func (s *tracedSlot) pack() (size int, err error) {
+	if s.middle != nil {
+		return 8 * len(s.Order), nil // in the one window that joins them, and by themselves
+	}
+	if s.packed, err = s.Window.Pack(); err != nil {
+		return 0, err
+	}
+	s.Window = nil
+	return s.packed.Size(), nil
 }
 
 // Limits on what a guest may have traced.
 const (
 	// maxSlots are those of a guest: a bulk has one, a few where ticks are in the way.
 	maxSlots = 256
-	// maxKept are the instructions of all windows of the guests that run at the same time, of
-	// 4 bytes each; leastKept are what one may have.
-	maxKept, leastKept = 64 << 20, 8 << 20
+	// maxKept is what all windows of the guests that run at the same time may take, in bytes; leastKept is what those of
+	// one may.
+	maxKept, leastKept = 256 << 20, 32 << 20
 )
 
 // images are the symbols of kernels, each read once a run, and the source lines that were asked for, by file.
@@ -218,11 +239,23 @@ func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, er
 	case r.err != nil: // which ended the connection
 		return tracedSlot{}, r.err
 	}
-	if t.kept += len(r.Order); t.kept > t.mostKept {
-		return tracedSlot{}, fmt.Errorf("trace: windows of more than %d instructions in all", t.mostKept)
+	if r.code, err = readSnippets(d.Client, r.Addrs); err != nil {
+		return tracedSlot{}, err
 	}
-	r.code, err = readSnippets(d.Client, r.Addrs)
-	return r, err
+	return t.keep(r), nil
+}
+
+// keep makes a slot small, or leaves its window out where the others have taken all that there may be.
+func (t *tracer) keep(s tracedSlot) tracedSlot {
+	size, err := s.pack()
+	if err == nil && t.kept+size > t.mostKept {
+		err = fmt.Errorf("trace: windows of more than %d bytes in all", t.mostKept)
+	}
+	if err != nil {
+		return tracedSlot{err: err}
+	}
+	t.kept += size
+	return s
 }
 
 // read reads the windows of a slot that are wanted. On wires the window that is kept is all of them.
@@ -387,15 +420,15 @@ func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.
 // counted is the window of a slot that has as many instructions as were counted. On wires it is all of them, one behind
 // the other, that have as many, and usual are those.
 func (s *tracedSlot) counted(b *BulkCount) (w *trace.Window, usual *trace.Windows, err error) {
-	if s.err != nil {
-		return nil, nil, s.err
+	if w, err = s.window(); err != nil {
+		return nil, nil, err
 	}
 	counted := math.Round(*b.Instructions * float64(b.Window))
 	if s.middle == nil {
-		if counted != float64(len(s.Order)) {
-			return nil, nil, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, len(s.Order), counted)
+		if counted != float64(len(w.Order)) {
+			return nil, nil, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, len(w.Order), counted)
 		}
-		return s.Window, nil, nil
+		return w, nil, nil
 	}
 	usual = s.middle.OfLength(int(min(counted, math.MaxInt32)))
 	if b.Traced.Usual < 1 || usual.Len() != b.Traced.Usual || s.middle.Len() != b.Traced.Middle {
