@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -194,6 +195,37 @@ func TestComputedTables(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+}
+
+// A message of a server is no longer than a row of a store, before anybody knows whose the server is.
+func TestLargeMessage(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, err = conn.Write([]byte{'E', 0x3f, 0xff, 0xff, 0xff}) // an error of 1 GiB
+			for err == nil {
+				_, err = conn.Write(make([]byte, 1<<20))
+			}
+			conn.Close()
+		}
+	}()
+	testutil.Allocates(t, 256<<20, func() {
+		s, err := fleet.Open(t.Context(), fmt.Sprintf("postgres://me@%s/fleet?sslmode=disable", listener.Addr()))
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "invalid body length") {
+			t.Error(err)
+		}
+	})
 }
 
 // A text of a store is no longer than a record can be.
