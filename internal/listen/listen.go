@@ -214,9 +214,9 @@ func (s *Server) reachable() bool {
 	return ok && !address.IP.IsLoopback()
 }
 
-// Close ends the server, within a second.
+// Close ends the server: clients have half a second to end what they began.
 func (s *Server) Close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second/2)
 	defer cancel()
 	if s.server.Shutdown(ctx) != nil {
 		s.server.Close()
