@@ -10,8 +10,8 @@ import (
 )
 
 // DecodeARM64 yields the instructions of arm64 code, the first byte of which
-// is at addr. An instruction that arm64asm does not know (nor this package) is
-// Bad; the next one is 4 bytes on. The last one may be shorter, and is Bad.
+// is at addr. An instruction that arm64asm does not know has no name, and is Bad where
+// it is in no group that grew since; the next one is 4 bytes on. The last one may be shorter, and is Bad.
 func DecodeARM64(code []byte, addr uint64) iter.Seq[Inst] {
 	return func(yield func(Inst) bool) {
 		for len(code) > 0 {
@@ -38,13 +38,22 @@ func decodeARM64(w uint32, addr uint64) Inst {
 			break
 		}
 		if _, err := arm64asm.Decode(binary.LittleEndian.AppendUint32(nil, w)); err != nil {
-			inst.Kind, inst.raw = Bad, fmt.Sprintf(".inst %#08x", w)
+			inst.raw = fmt.Sprintf(".inst %#08x", w)
+			if !younger(w) {
+				inst.Kind = Bad
+			}
 		}
 	}
 	if w == 0 { // udf #0
 		inst.raw = "udf #0x0"
 	}
 	return inst
+}
+
+// younger tells whether a word is in the groups that grew after arm64asm was written: loads, stores and atomics
+// (LSE), pointer authentication, calls of the hypervisor and of firmware, system registers. These words do not branch.
+func younger(w uint32) bool {
+	return w&0x0a000000 == 0x08000000 || w&0xffff0000 == 0xdac10000 || w&0xffe0001c == 0xd4000000 || w>>24 == 0xd5
 }
 
 // flow is what an arm64 instruction does to the flow of control.
@@ -255,6 +264,31 @@ func xregister(n int) string {
 		return "xzr"
 	}
 	return fmt.Sprintf("x%d", n)
+}
+
+// Instructions that do nothing, and that wait for another CPU.
+const (
+	NopARM64   = 0xd503201f
+	YieldARM64 = 0xd503203f
+)
+
+// Word is the instruction's word when it is one of arm64 that is not 0, else 0.
+func (i Inst) Word() uint32 { return i.arm64 }
+
+// SitesARM64 finds every indirect branch and return of the arm64 function that begins at addr, as [Sites] does.
+func SitesARM64(code []byte, addr uint64) ([]Site, Returns) {
+	var sites []Site
+	returns := make(Returns)
+	for _, b := range BranchesARM64(code, addr, nil, nil) {
+		switch b.Class {
+		case ClassReturn:
+			returns["ret"]++
+		case ClassRegister:
+			sites = append(sites, Site{Offset: b.Offset, Kind: SiteRegister, Jump: b.Jump, Register: b.Register,
+				Check: b.Check, CheckLen: b.CheckLen})
+		}
+	}
+	return sites, returns
 }
 
 // BranchesARM64 classifies every call, jump and return of the arm64 function

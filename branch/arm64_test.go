@@ -64,6 +64,8 @@ func TestDecodeARM64(t *testing.T) {
 		{0xd50330ff, Fence, "sb", false},
 		{0, Trap, "udf #0x0", false},
 		{0xd61f0201, Bad, ".inst 0xd61f0201", false},
+		{0xf8220061, Other, ".inst 0xf8220061", false}, // ldadd x2, x1, [x3]
+		{0xd4000002, Other, ".inst 0xd4000002", false}, // hvc #0
 		{0xffffffff, Bad, ".inst 0xffffffff", false},
 	} {
 		for inst := range DecodeARM64(words(tt.word), 0x1000) {
