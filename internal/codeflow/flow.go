@@ -100,9 +100,13 @@ func (vs *Values) element(addr *Value) btf.Type {
 
 // hook tells whether an instruction is the call of the function tracer or of a BPF
 // trampoline at the start of a function, which keeps all registers. It stands
-// first, or after an endbr64.
+// first, or after an endbr64; on arm64 after a bti and one more.
 func (vs *Values) hook(inst branch.Inst, start uint64) bool {
-	if inst.Kind != branch.CallDirect || inst.Addr != start && inst.Addr != start+4 {
+	last := uint64(4)
+	if inst.Word() != 0 {
+		last = 8
+	}
+	if inst.Kind != branch.CallDirect || inst.Addr-start > last {
 		return false
 	}
 	s, off, ok := vs.kernel.Symbols.Find(inst.Target)
@@ -121,7 +125,7 @@ func (vs *Values) call(s *State, inst branch.Inst) {
 	if name != "" {
 		p = vs.types.proto(name)
 	}
-	for i, r := range arguments {
+	for i, r := range vs.calling.arguments {
 		v := s.regs[r]
 		if v == nil || v.op != opStack {
 			continue
@@ -144,18 +148,19 @@ func (vs *Values) call(s *State, inst branch.Inst) {
 			returned = vs.intern(Value{op: opReturn, name: name, elem: elem, guessed: !p.only})
 		}
 	}
-	for _, r := range clobbered {
+	for _, r := range vs.calling.clobbered {
 		s.regs[r] = nil
 	}
-	s.regs[regAX] = returned
+	s.regs[vs.calling.returned] = returned
 }
 
 // Entry is the state at the start of the function called name: its arguments by
 // its prototype, or as one of its callers gives them.
 func (vs *Values) Entry(name string, given Arguments) State {
 	var s State
-	s.regs[regSP] = vs.intern(Value{op: opStack})
+	s.regs[vs.calling.stack] = vs.intern(Value{op: opStack})
 	p := vs.types.proto(name)
+	arguments := vs.calling.arguments
 	r := 0
 	if p.typ != nil {
 		for i, param := range p.typ.Params {

@@ -183,7 +183,7 @@ func (g *Graph) link(b int, known Knowledge) {
 		blk.exit = true
 	case branch.Trap:
 		// A WARN goes on after its ud2.
-		if last.Asm.Op != x86asm.INT {
+		if last.Asm.Op != x86asm.INT || last.Word() != 0 {
 			to(next, false)
 		}
 	case branch.CallDirect:
@@ -202,9 +202,13 @@ func (g *Graph) link(b int, known Knowledge) {
 	}
 }
 
-// errorNumber tells whether an instruction is "mov $-EINVAL,%reg" and the
+// errorNumber tells whether an instruction is "mov $-EINVAL,%reg", "mov w0, #-22" and the
 // like. -1 is left out: it means too many things.
 func errorNumber(i branch.Inst) bool {
+	if w := i.Word(); w&0x7fe00000 == 0x12800000 { // movn
+		n := -int64(w>>5&0xffff) - 1
+		return n >= -133 && n <= -2 || n >= -531 && n <= -512
+	}
 	if i.Asm.Op != x86asm.MOV {
 		return false
 	}
@@ -285,6 +289,9 @@ func (b *block) afterTrap(g *Graph) bool {
 // return.
 func (g *Graph) padding(b *block) bool {
 	for _, inst := range g.insts[b.first:b.end] {
+		if inst.Word() == branch.NopARM64 {
+			continue
+		}
 		a := inst.Asm
 		if a.Op != x86asm.NOP && (a.Op != x86asm.XCHG || a.Args[0] != a.Args[1]) {
 			return false

@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"golang.org/x/arch/x86/x86asm"
+
+	"github.com/unthunk/unthunk/branch"
 )
 
 // loops numbers the strongly connected parts of the hot blocks: a loop with
@@ -73,7 +75,7 @@ func (g *Graph) loops() {
 			for _, m := range members {
 				g.blocks[m].loop = loop
 				for _, inst := range g.insts[g.blocks[m].first:g.blocks[m].end] {
-					if inst.Asm.Op == x86asm.PAUSE {
+					if inst.Asm.Op == x86asm.PAUSE || inst.Word() == branch.YieldARM64 {
 						g.spin[loop] = true
 					}
 				}

@@ -3,6 +3,8 @@ package codeflow
 import (
 	"cmp"
 	"slices"
+	"strconv"
+	"strings"
 )
 
 // Registers by x86 number.
@@ -19,20 +21,31 @@ const (
 	reg9
 	reg10
 	reg11
-	registers = 16
 )
 
-// arguments are the registers that hold a function's arguments.
-var arguments = [6]int{regDI, regSI, regDX, regCX, reg8, reg9}
+// registers is how many an architecture has at most.
+const registers = 32
 
-// Arguments are the values of the six registers that hold a function's arguments, in
-// their order.
-type Arguments [6]*Value
+// calling is how functions of an architecture are called.
+type calling struct {
+	registers int
+	// arguments are the registers that hold a function's arguments, clobbered those that a call does not keep.
+	arguments, clobbered []int
+	returned, stack      int
+}
 
-// clobbered are the registers that a call does not keep.
-var clobbered = [...]int{regAX, regCX, regDX, regSI, regDI, reg8, reg9, reg10, reg11}
+var callings = map[string]*calling{
+	"amd64": {16, []int{regDI, regSI, regDX, regCX, reg8, reg9},
+		[]int{regAX, regCX, regDX, regSI, regDI, reg8, reg9, reg10, reg11}, regAX, regSP},
+	"arm64": {32, []int{0, 1, 2, 3, 4, 5, 6, 7},
+		[]int{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 30}, 0, arm64SP},
+}
 
-var registerNames = [registers]string{
+// Arguments are the values of the registers that hold a function's arguments, in their order: six on
+// x86-64, eight on arm64.
+type Arguments [8]*Value
+
+var registerNames = []string{
 	"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
 	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
 }
@@ -54,8 +67,8 @@ type State struct {
 }
 
 // Arguments are those values of the registers of arguments whose type is known.
-func (s *State) Arguments() (out Arguments) {
-	for i, r := range arguments {
+func (vs *Values) Arguments(s *State) (out Arguments) {
+	for i, r := range vs.calling.arguments {
 		if v := s.regs[r]; v != nil && v.elem != nil {
 			out[i] = v
 		}
@@ -63,9 +76,15 @@ func (s *State) Arguments() (out Arguments) {
 	return out
 }
 
-// Register is the value of the 64-bit register called name, "rax".
+// Register is the value of the 64-bit register called name, "rax" or "x8".
 func (s *State) Register(name string) *Value {
-	r := slices.Index(registerNames[:], name)
+	if number, ok := strings.CutPrefix(name, "x"); ok {
+		if r, err := strconv.ParseUint(number, 10, 8); err == nil && r < arm64SP {
+			return s.regs[r]
+		}
+		return nil
+	}
+	r := slices.Index(registerNames, name)
 	if r < 0 {
 		return nil
 	}
@@ -109,7 +128,7 @@ func (vs *Values) meet(s, t *State, at int) bool {
 		return true
 	}
 	changed := false
-	for r := range s.regs {
+	for r := range vs.calling.registers {
 		v := vs.join(s.regs[r], t.regs[r], uint64(at)<<16|uint64(r))
 		if v != s.regs[r] {
 			s.regs[r], changed = v, true

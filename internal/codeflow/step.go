@@ -187,6 +187,10 @@ func onStack(s *State, m x86asm.Mem) bool {
 
 // step does one instruction to the state.
 func (vs *Values) step(s *State, inst branch.Inst) {
+	if inst.Word() != 0 {
+		vs.stepARM64(s, inst)
+		return
+	}
 	a := inst.Asm.Args
 	switch inst.Kind {
 	case branch.CallDirect, branch.CallIndirect:

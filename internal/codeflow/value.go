@@ -70,6 +70,7 @@ func (v *Value) Member() string {
 // not safe for concurrent use.
 type Values struct {
 	kernel     *kernel.Kernel
+	calling    *calling
 	types      *Types
 	interned   map[Value]*Value
 	operations []operation // nil until they are asked for
@@ -80,7 +81,7 @@ type Values struct {
 
 // NewValues follows values through k's functions, whose types are types.
 func NewValues(k *kernel.Kernel, types *Types) *Values {
-	return &Values{kernel: k, types: types, interned: make(map[Value]*Value)}
+	return &Values{kernel: k, calling: callings[k.Arch], types: types, interned: make(map[Value]*Value)}
 }
 
 // maxChain bounds the loads that one value goes through.

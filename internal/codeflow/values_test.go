@@ -161,7 +161,7 @@ func TestState(t *testing.T) {
 	if s.Register("rip") != nil || s.Register("rdx").PointsTo() != nil || s.Register("rdx").Member() != "" {
 		t.Error("a register that nothing is known of has a value")
 	}
-	args := s.Arguments()
+	args := vs.Arguments(s)
 	if typeName(args[0].PointsTo()) != "queue" || args[1] != nil {
 		t.Errorf("arguments %v", args)
 	}

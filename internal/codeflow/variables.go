@@ -59,7 +59,7 @@ func (vs *Values) FindVariables() {
 // memoryOperand is the first memory operand of a short function.
 func (vs *Values) memoryOperand(name string) (branch.Inst, x86asm.Mem, bool) {
 	s, ok := vs.kernel.Symbols.Lookup(name)
-	if !ok || !s.Text() {
+	if !ok || !s.Text() || vs.kernel.Arch != "amd64" {
 		return branch.Inst{}, x86asm.Mem{}, false
 	}
 	b, err := vs.kernel.Code(ksym.Symbol{Addr: s.Addr, Size: min(s.Size, 64)})

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 
 	"github.com/cilium/ebpf"
@@ -79,7 +80,7 @@ func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
 		return nil, err
 	}
 	if f.Module == program {
-		code = untilTraps(code)
+		code = k.untilTraps(code)
 	}
 	return code, nil
 }
@@ -94,11 +95,21 @@ func (k *Kernel) ReadFunction(name string) (ksym.Symbol, []byte, error) {
 	return f, code, err
 }
 
-// untilTraps is code up to four int3 in a row. The JIT fills memory around programs
-// with them (jit_fill_hole in arch/x86/net/bpf_jit_comp.c), and a program's symbol
-// reaches up to the next program.
-func untilTraps(code []byte) []byte {
+// untilTraps is code up to four int3 in a row, or on arm64 four brk. The JIT fills memory around
+// programs with them (jit_fill_hole in arch/x86/net/bpf_jit_comp.c and arch/arm64/net/bpf_jit_comp.c), and a
+// program's symbol reaches up to the next program.
+func (k *Kernel) untilTraps(code []byte) []byte {
 	traps := 0
+	if k.Arch == "arm64" {
+		for inst := range branch.DecodeARM64(code, 0) {
+			if inst.Kind != branch.Trap {
+				traps = 0
+			} else if traps++; traps == 4 {
+				return code[:inst.Addr-3*4]
+			}
+		}
+		return code
+	}
 	for step := range branch.Scan(code, 0) {
 		if step.Kind != branch.Trap || step.Len != 1 {
 			traps = 0
@@ -139,8 +150,24 @@ func (k *Kernel) Sites(f ksym.Symbol) ([]branch.Site, branch.Returns, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sites, returns := branch.Sites(code, f.Addr, k.Symbols.Starts, k.Follow)
+	sites, returns := k.SitesIn(code, f.Addr)
 	return sites, returns, nil
+}
+
+// SitesIn are the indirect branches and returns of the function at addr, whose code the caller has.
+func (k *Kernel) SitesIn(code []byte, addr uint64) ([]branch.Site, branch.Returns) {
+	if k.Arch == "arm64" {
+		return branch.SitesARM64(code, addr)
+	}
+	return branch.Sites(code, addr, k.Symbols.Starts, k.Follow)
+}
+
+// Decode yields the instructions of code at addr that can be executed, see [branch.Live].
+func (k *Kernel) Decode(code []byte, addr uint64) iter.Seq[branch.Inst] {
+	if k.Arch == "arm64" {
+		return branch.DecodeARM64(code, addr)
+	}
+	return branch.Live(branch.Decode(code, addr))
 }
 
 // textBounds are the addresses of _stext and _etext.

@@ -20,6 +20,8 @@ type Kernel struct {
 	Text ktext.Source
 	// Symbols names addresses.
 	Symbols *ksym.Table
+	// Arch is the architecture of its code: "amd64" or "arm64".
+	Arch string
 	// Live is set for the running kernel, whose code is patched for this machine.
 	Live bool
 	// Release is what uname -r says of a kernel in files; empty when that is not known,
@@ -30,9 +32,9 @@ type Kernel struct {
 	close func() error
 }
 
-// New is a kernel of parts that the caller has. types may be nil: see [Kernel.Types].
+// New is a kernel of x86-64, of parts that the caller has. types may be nil: see [Kernel.Types].
 func New(text ktext.Source, symbols *ksym.Table, types *btf.Spec) *Kernel {
-	return &Kernel{Text: text, Symbols: symbols, types: func() (*btf.Spec, error) { return types, nil }}
+	return &Kernel{Text: text, Symbols: symbols, Arch: "amd64", types: func() (*btf.Spec, error) { return types, nil }}
 }
 
 // Types are those of the kernel, read when they are first asked for. They are nil

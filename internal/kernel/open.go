@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 
@@ -43,7 +44,7 @@ func openLive(symbols func() (*ksym.Table, error)) (*Kernel, error) {
 		return nil, err
 	}
 	return &Kernel{
-		Text: text, Symbols: table, Live: true,
+		Text: text, Symbols: table, Arch: runtime.GOARCH, Live: true,
 		types: sync.OnceValues(btf.LoadKernelSpec), close: text.Close,
 	}, nil
 }
@@ -90,7 +91,7 @@ func OpenTree(ctx context.Context, dir, driver string) (*Kernel, error) {
 		}
 	}
 	return &Kernel{
-		Text: img, Symbols: img.Table, Release: tree.Release,
+		Text: img, Symbols: img.Table, Arch: "amd64", Release: tree.Release,
 		types: sync.OnceValues(func() (*btf.Spec, error) { return imageTypes(img, tree.Vmlinuz) }),
 	}, nil
 }

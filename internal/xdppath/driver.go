@@ -251,7 +251,7 @@ func (d *driverCode) eachFunction(
 			continue
 		}
 		read += len(code)
-		insts := instructions(code, f.Addr)
+		insts := instructions(d.kernel, code, f.Addr)
 		if !slices.ContainsFunc(insts, fits) {
 			continue
 		}

@@ -112,7 +112,7 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 		n.note("only its first %d bytes were decoded", len(code))
 	}
 	out := pieces{{n.addr, code}}
-	insts := instructions(code, n.addr)
+	insts := instructions(w.kernel, code, n.addr)
 	for i := 0; i < len(insts); i++ {
 		inst := insts[i]
 		if inst.Kind != branch.JumpDirect && inst.Kind != branch.JumpCond || out.has(inst.Target) {
@@ -128,7 +128,7 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 			continue
 		}
 		out = append(out, piece{s.Addr, cold})
-		insts = slices.AppendSeq(insts, branch.Live(branch.Decode(cold, s.Addr)))
+		insts = slices.AppendSeq(insts, w.kernel.Decode(cold, s.Addr))
 	}
 	if len(out) > 1 {
 		slices.SortFunc(insts, func(a, b branch.Inst) int { return cmp.Compare(a.Addr, b.Addr) })
@@ -138,8 +138,8 @@ func (w *walker) decode(n *node) (pieces, []branch.Inst) {
 
 // instructions are those of code. They have 4.2 bytes on average, and 200 decoded, so that
 // growing the list would take longer than decoding.
-func instructions(code []byte, addr uint64) []branch.Inst {
-	return slices.AppendSeq(make([]branch.Inst, 0, len(code)/4+8), branch.Live(branch.Decode(code, addr)))
+func instructions(k *kernel.Kernel, code []byte, addr uint64) []branch.Inst {
+	return slices.AppendSeq(make([]branch.Inst, 0, len(code)/4+8), k.Decode(code, addr))
 }
 
 // maxCold bounds the cold pieces of one function; compilers make one or two.
@@ -172,7 +172,7 @@ func (w *walker) findSites(code pieces, insts []branch.Inst) map[uint64]branch.S
 	}
 	out := make(map[uint64]branch.Site)
 	for _, p := range code {
-		sites, _ := branch.Sites(p.code, p.addr, w.kernel.Symbols.Starts, w.kernel.Follow)
+		sites, _ := w.kernel.SitesIn(p.code, p.addr)
 		for _, s := range sites {
 			out[p.addr+s.Offset] = s
 		}
@@ -211,7 +211,7 @@ func (w *walker) addCall(n *node, code pieces, block int, inst branch.Inst, s *c
 	if thunkSymbol(w.symbol(inst.Target)) {
 		return
 	}
-	c := call{to: w.node(inst.Target, ""), block: block, args: s.Arguments()}
+	c := call{to: w.node(inst.Target, ""), block: block, args: w.values.Arguments(s)}
 	if program(n.name) && program(c.to.name) { // its own functions
 		c.to.boundary = false
 	}

@@ -88,7 +88,7 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 			out := Site{
 				Function: n.name, Addr: s.addr, Offset: s.addr - n.addr, Entry: n.addr,
 				Kind: s.Kind, Jump: s.Jump, Thunk: s.Thunk, Register: s.Register, Stage: n.stage,
-				Check: s.Check, CheckLen: s.CheckLen, Instructions: s.Site.Instructions(s.addr, w.kernel.Follow),
+				Check: s.Check, CheckLen: s.CheckLen, Instructions: w.executed(s),
 				Per: n.blockPer(s.block), Always: always[s.block] && n.always, Via: n.via,
 			}
 			if s.symbol.Name != "" && s.symbol.Addr != n.addr {
@@ -121,6 +121,14 @@ func (w *walker) inventory(order []*node, roots []Root) *Inventory {
 	// Two functions may jump into one cold part.
 	inv.Sites = slices.CompactFunc(inv.Sites, func(a, b Site) bool { return a.Addr == b.Addr && a.Function == b.Function })
 	return inv
+}
+
+// executed is how many instructions an indirect branch takes, see [branch.Site.Instructions].
+func (w *walker) executed(s site) int {
+	if w.kernel.Arch == "arm64" {
+		return s.Check.Instructions() + 1
+	}
+	return s.Site.Instructions(s.addr, w.kernel.Follow)
 }
 
 // preamble is how many instructions stand in front of functions for FineIBT: of the first that has

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 
@@ -97,7 +96,7 @@ type site struct {
 // Walk follows the code from the roots and returns every function and
 // indirect branch that it reaches. Code that cannot be read makes its function
 // partial; only an ended context and types that cannot be read are errors, and a
-// [feature.Missing] on a live kernel that is not x86-64 or has no types.
+// [feature.Missing] on a live kernel that is not of x86-64 or arm64 or has no types.
 //
 // How often a site runs is that of its function, raised by the loops around
 // it: what a poll or a bulk loops over are packets. Functions of the XDP core
@@ -116,8 +115,8 @@ func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, erro
 // WalkOn is [Walk] that does not follow functions of known, by address, unless they are roots: what they reach has been
 // walked before.
 func WalkOn(ctx context.Context, k *kernel.Kernel, roots []Root, known map[uint64]bool) (*Inventory, error) {
-	if k.Live && runtime.GOARCH != "amd64" {
-		return nil, &feature.Missing{Feature: "following code of " + runtime.GOARCH, Help: "an x86-64 machine"}
+	if k.Live && !slices.Contains([]string{"amd64", "arm64"}, k.Arch) {
+		return nil, &feature.Missing{Feature: "following code of " + k.Arch, Help: "a machine of x86-64 or arm64"}
 	}
 	types, err := k.Types()
 	if err != nil {
