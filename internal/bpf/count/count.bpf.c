@@ -25,10 +25,11 @@ struct xdp_dev_bulk_queue {
 	struct net_device *dev;
 } CORE;
 
-/* arch/x86/include/asm/ptrace.h; kprobes give all of it. */
-struct pt_regs {
-	unsigned long di;
-} CORE;
+/* kprobes give all of it: arch/x86/include/asm/ptrace.h, arch/arm64/include/asm/ptrace.h. */
+struct pt_regs;
+
+/* Where it has a function's first argument. */
+const volatile __u32 argument SEC(".rodata") = 0;
 
 struct hit {
 	__u64 target;  /* what the register held; 0 = none was asked for */
@@ -85,7 +86,7 @@ static __always_inline void *first(struct pt_regs *ctx)
 {
 	void *arg = 0;
 
-	bpf_probe_read_kernel(&arg, sizeof(arg), &ctx->di);
+	bpf_probe_read_kernel(&arg, sizeof(arg), (void *)ctx + argument);
 	return arg;
 }
 

@@ -5,6 +5,9 @@ package count
 import (
 	"errors"
 	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -17,7 +20,7 @@ import (
 type Place struct {
 	Function string
 	Offset   uint64
-	// Register is the one that holds what an indirect branch there enters, "rax";
+	// Register is the one that holds what an indirect branch there enters, "rax" or "x8";
 	// empty where nothing is to be told apart.
 	Register string
 }
@@ -36,7 +39,25 @@ type Hit struct {
 	Target uint64
 }
 
-// offsets are those of registers in struct pt_regs (arch/x86/include/asm/ptrace.h).
+// offsetOf is that of a register in struct pt_regs: arch/x86/include/asm/ptrace.h and arch/arm64/include/asm/ptrace.h,
+// whose x0 to x30 come first.
+func offsetOf(register string) (offset uint64, ok bool) {
+	if number, isArm := strings.CutPrefix(register, "x"); isArm {
+		n, err := strconv.ParseUint(number, 10, 8)
+		return 8 * n, err == nil && n <= 30
+	}
+	offset, ok = offsets[register]
+	return offset, ok
+}
+
+// first is the register that holds a function's first argument.
+func first() string {
+	if runtime.GOARCH == "arm64" {
+		return "x0"
+	}
+	return "rdi"
+}
+
 var offsets = map[string]uint64{
 	"r15": 0, "r14": 8, "r13": 16, "r12": 24, "rbp": 32, "rbx": 40, "r11": 48, "r10": 56,
 	"r9": 64, "r8": 72, "rax": 80, "rcx": 88, "rdx": 96, "rsi": 104, "rdi": 112,
@@ -64,6 +85,10 @@ func New(types *btf.Spec) (c *Counters, err error) {
 	spec, err := loadCount()
 	if err != nil {
 		return nil, err
+	}
+	offset, _ := offsetOf(first())
+	if err := spec.Variables[countVarArgument].Set(uint32(offset)); err != nil {
+		return nil, fmt.Errorf("load counters: %w", err)
 	}
 	room := spec.Maps[countMapHits].MaxEntries
 	c = &Counters{keys: make([]countHit, room), ns: make([]uint64, room)}
@@ -100,7 +125,7 @@ func New(types *btf.Spec) (c *Counters, err error) {
 // Add counts at a place from now on. The kernel refuses some, as the code of entry paths
 // and of kprobes themselves.
 func (c *Counters) Add(p Place) error {
-	offset, ok := offsets[p.Register]
+	offset, ok := offsetOf(p.Register)
 	if !ok {
 		return fmt.Errorf("count at %v: there is no register %q", p, p.Register)
 	}

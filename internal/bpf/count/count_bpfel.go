@@ -34,6 +34,7 @@ const (
 	countProgPollEnds        = "poll_ends"
 	countProgTransmitBegins  = "transmit_begins"
 	countProgTransmitEnds    = "transmit_ends"
+	countVarArgument         = "argument"
 	countVarInterrupted      = "interrupted"
 	countVarLost             = "lost"
 	countVarPolled           = "polled"
@@ -102,6 +103,7 @@ type countMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type countVariableSpecs struct {
+	Argument     *ebpf.VariableSpec `ebpf:"argument"`
 	Interrupted  *ebpf.VariableSpec `ebpf:"interrupted"`
 	Lost         *ebpf.VariableSpec `ebpf:"lost"`
 	Polled       *ebpf.VariableSpec `ebpf:"polled"`
@@ -141,6 +143,7 @@ func (m *countMaps) Close() error {
 //
 // It can be passed to loadCountObjects or ebpf.CollectionSpec.LoadAndAssign.
 type countVariables struct {
+	Argument     *ebpf.Variable `ebpf:"argument"`
 	Interrupted  *ebpf.Variable `ebpf:"interrupted"`
 	Lost         *ebpf.Variable `ebpf:"lost"`
 	Polled       *ebpf.Variable `ebpf:"polled"`
