@@ -5,5 +5,5 @@
 // same to the digit on each machine, however busy it is: a test may demand that they stay what they are.
 //
 // The guest's first process is the test binary itself: importing this package is all that takes, and no function of the
-// test runs in the guest. Requires qemu-system-x86_64, 7.2 or later, and a kernel of Linux 5.18 or later with BTF.
+// test runs in the guest. Requires QEMU for this machine's architecture, 7.2 or later, and a kernel of Linux 5.18 or later with BTF.
 package gate

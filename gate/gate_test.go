@@ -27,7 +27,7 @@ func kernel(t *testing.T) string {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	if err := guest.Available(); err != nil {
+	if err := guest.Available(guest.AMD64); err != nil {
 		testutil.SkipMissing(t, err)
 	}
 	return name

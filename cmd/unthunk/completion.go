@@ -89,6 +89,7 @@ func flagValues() map[string]candidates {
 		"nic":             anyOf(lab.Veth, "virtio", "vmxnet3", "igb"),
 		"dma":             anyOf(names([]lab.DMA{lab.Direct, lab.Swiotlb, lab.IOMMULazy, lab.IOMMUStrict, lab.IOMMUPass})...),
 		"cpu-model":       cpuModels,
+		"arch":            anyOf(guest.Arches()...),
 		"in":              deviceNames,
 		"out":             deviceNames,
 		"dev":             deviceNames,
@@ -265,7 +266,7 @@ func kernelFunctions(_ context.Context, _ []string, typed string) []string {
 
 // cpuModels are those that this machine's QEMU emulates.
 func cpuModels(ctx context.Context, _ []string, _ string) []string {
-	models, err := guest.CPUModels(ctx)
+	models, err := guest.CPUModels(ctx, (&matrixFlags{}).guestArch())
 	if err != nil {
 		return nil
 	}

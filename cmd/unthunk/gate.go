@@ -149,7 +149,7 @@ func recordFlags(cmd *cobra.Command, base, kernel string) error {
 	if base == "" {
 		return usagef("%s is a record: --base names the one to compare it with", kernel)
 	}
-	for _, flag := range append([]string{"append", "cpu-model", "limit", "prog", "save"}, countedFlagNames...) {
+	for _, flag := range append([]string{"append", "cpu-model", "limit", "arch", "guest-program", "prog", "save"}, countedFlagNames...) {
 		if cmd.Flags().Changed(flag) {
 			return usagef("%s is a record, and no guest is booted: leave --%s out", kernel, flag)
 		}
@@ -358,11 +358,15 @@ func (f gateFlags) price(ctx context.Context, base *record.Lab, opts *compare.Ga
 
 // planOf is what is counted beside a base.
 func (f gateFlags) planOf(base *record.Lab, kernel string) (lab.Plan, error) {
-	plan, err := lab.PlanOf(base, kernel)
+	arch := lab.ArchOf(base)
+	if f.arch != "" && f.arch != arch {
+		return lab.Plan{}, fmt.Errorf("it is of guests of %s, and --arch %s was asked for", arch, f.arch)
+	}
+	plan, err := lab.PlanOf(base, guest.ArchName(kernel, arch))
 	if err != nil {
 		return plan, err
 	}
-	plan.Limit = f.limit
+	plan.Limit, plan.GuestProgram = f.limit, f.guestProgram
 	for _, of := range []struct {
 		flag  string
 		given bool
@@ -414,8 +418,8 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 		return usagef("--max, --unlike, --prices and --behavior-may-change compare: they need --base")
 	}
 	plan := lab.Plan{
-		Kernels: []string{kernel}, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
-		Trace: f.trace,
+		Kernels: f.kernels(kernel), Arch: f.arch, GuestProgram: f.guestProgram, CPUs: f.cpus, Appends: f.appends, NICs: f.nics,
+		Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit, Trace: f.trace,
 	}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
@@ -467,7 +471,7 @@ func (f gateFlags) count(ctx context.Context, s std, plan lab.Plan) (*record.Lab
 func (f gateFlags) boot(ctx context.Context, s std, plan lab.Plan) (*record.Lab, []lab.CellResult, error) {
 	none := lab.Record(nil, plan.Rows(), nil)
 	models := slices.DeleteFunc(slices.Clone(plan.CPUs), func(model string) bool { return model == "" })
-	if err := errors.Join(checkModels(ctx, models), f.output.check()); err != nil {
+	if err := errors.Join(checkModels(ctx, models, cmp.Or(plan.Arch, f.guestArch())), f.output.check()); err != nil {
 		return none, nil, err
 	}
 	self, err := lab.Executable()

@@ -77,7 +77,7 @@ func TestGateRefuses(t *testing.T) {
 		{"series alone", []string{"6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
 		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "no such file"},
 	})
-	if guest.Available() == nil {
+	if guest.Available(guest.AMD64) == nil {
 		refuses(t, "gate", []refused{
 			{"model", []string{kernel, "--cpu-model", "NoSuchCPU"}, exitCannotTell, `no CPU model "NoSuchCPU"`},
 		})

@@ -60,7 +60,7 @@ func bzImage(code []byte) []byte {
 
 // Kernels that never come up cannot be told, within the limit, and the last that they printed is shown.
 func TestGateHopeless(t *testing.T) {
-	if err := guest.Available(); err != nil {
+	if err := guest.Available(guest.AMD64); err != nil {
 		testutil.SkipMissing(t, err)
 	}
 	random := make([]byte, 64<<10)

@@ -45,7 +45,9 @@ func flagSections() []section {
 			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
 		}},
 		{"Which records", []string{"store", "since", "at", "where"}},
-		{"Guests", []string{"ab", "append", "cpu-model", "nic", "dma", "accel", "run", "limit", "trace", "list", "config"}},
+		{"Guests", []string{
+			"ab", "append", "arch", "cpu-model", "guest-program", "nic", "dma", "accel", "run", "limit", "trace", "list", "config",
+		}},
 		{"What to compare", []string{"base", "canary", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
 			"engine", "zero-copy", "generic", "filter", "source-mac", "destination-mac", "bpf", "batch", "frames",

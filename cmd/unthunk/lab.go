@@ -52,6 +52,9 @@ debian:6.12-cloud or debian:unstable, which apt downloads once; --list debian na
 2018: the same kernel with retpolines and without. --run runs another verb in each
 guest instead of counting. --prog counts an XDP program of yours on packets of yours.
 
+--arch arm64 takes kernels of arm64, on x86-64 too. unthunk runs in the guests, so it needs one that is
+built for arm64: by GOARCH=arm64 go build -o unthunk-arm64 beside this one, or by --guest-program.
+
 Instructions are no time: QEMU predicts no branches. As root the price of an indirect
 call is measured on this machine (see tax) and put beside the counts, as an estimate.`,
 		Example: `  unthunk lab debian:6.12-cloud --ab spectre_v2
@@ -59,6 +62,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
   unthunk lab debian:6.12-cloud --cpu-model EPYC --run 'xray --rare'
   unthunk lab . --append spectre_v2=off
   unthunk lab debian:6.1-cloud debian:6.12-cloud --prog lb.o --packets p.pcap
+  unthunk lab debian:6.12-cloud --arch arm64 --guest-program unthunk-arm64
   unthunk lab --list debian:6.12`,
 		Args: func(_ *cobra.Command, args []string) error { return f.checkArgs(args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -120,7 +124,8 @@ func unknownScenario(err error, scenarios []string) error {
 // plan is what the flags say, but for the program.
 func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, err error) {
 	plan = lab.Plan{
-		Kernels: kernels, CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
+		Kernels: f.kernels(kernels...), Arch: f.arch, GuestProgram: f.guestProgram,
+		CPUs: f.cpus, Appends: f.appends, NICs: f.nics, Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit,
 		Trace: f.trace || f.annotate != "" || f.svg != "", Annotate: f.annotate,
 	}
 	for _, dma := range f.dmas {
@@ -128,12 +133,12 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 	}
 	switch f.accel {
 	case "auto":
-		plan.Time = guest.KVM(ctx)
+		plan.Time = guest.KVM(ctx, f.guestArch())
 	case "kvm":
-		if err := guest.Available(); err != nil {
+		if err := guest.Available(f.guestArch()); err != nil {
 			return plan, err
 		}
-		if !guest.KVM(ctx) {
+		if !guest.KVM(ctx, f.guestArch()) {
 			return plan, &feature.Missing{Feature: "KVM", Help: "--accel tcg counts without it"}
 		}
 		plan.Time = true
@@ -145,7 +150,7 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 		if len(f.appends) > 0 {
 			return plan, usagef("--ab chooses the command lines: leave --append out")
 		}
-		with, without, err := lab.AB(f.ab)
+		with, without, err := lab.AB(f.ab, f.guestArch())
 		if err != nil {
 			return plan, usageError{err}
 		}
@@ -164,7 +169,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 		fmt.Fprint(s.out, guest.Config())
 		return nil
 	case f.list != "":
-		return listKernels(ctx, s, f.list)
+		return listKernels(ctx, s, f.list, f.guestArch())
 	}
 	plan, err := f.plan(ctx, kernels)
 	if err != nil {
@@ -181,7 +186,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 			return fmt.Errorf("--run: %w", err)
 		}
 	}
-	if err := checkModels(ctx, f.cpus); err != nil {
+	if err := checkModels(ctx, f.cpus, f.guestArch()); err != nil {
 		return err
 	}
 	if err := checkFiles(append(f.counted.files(), kernels...), outFile{"save", f.output.save}, outFile{"svg", f.svg}); err != nil {
@@ -239,18 +244,18 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 
 // checkModels refuses CPU models that QEMU does not have. A model may have features after a
 // comma.
-func checkModels(ctx context.Context, models []string) error {
+func checkModels(ctx context.Context, models []string, arch string) error {
 	if len(models) == 0 {
 		return nil
 	}
-	known, err := guest.CPUModels(ctx)
+	known, err := guest.CPUModels(ctx, arch)
 	if err != nil {
 		return err
 	}
 	for _, model := range models {
 		name, _, _ := strings.Cut(model, ",")
 		if !slices.Contains(known, name) {
-			err := fmt.Errorf("QEMU has no CPU model %q: qemu-system-x86_64 -cpu help lists them", name)
+			err := fmt.Errorf("QEMU has no CPU model %q of %s: its -cpu help lists them", name, arch)
 			return unknownValue(err, []string{name}, known)
 		}
 	}

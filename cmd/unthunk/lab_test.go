@@ -43,12 +43,12 @@ func TestLabRefuses(t *testing.T) {
 		{"list as JSON", []string{"--list", "debian", "--json"}, exitUsage, "--json"},
 		{"configuration of a kernel", []string{"debian:6.12", "--config"}, exitUsage, "--config"},
 	})
-	if guest.Available() == nil {
+	if guest.Available(guest.AMD64) == nil {
 		refuses(t, "lab", []refused{
 			{"model", []string{"debian:6.12-cloud", "--cpu-model", "NoSuchCPU"}, exitUsage, `no CPU model "NoSuchCPU"`},
 			{"near model", []string{"debian:6.12-cloud", "--cpu-model", "EPIC"}, exitUsage, "did you mean EPYC?"},
 		})
-		if !guest.KVM(t.Context()) {
+		if !guest.KVM(t.Context(), guest.AMD64) {
 			refuses(t, "lab", []refused{{"no KVM", []string{"debian:6.12-cloud", "--accel", "kvm"}, exitMissing, "KVM is missing"}})
 		}
 	}

@@ -11,8 +11,8 @@ import (
 	"github.com/unthunk/unthunk/internal/guest"
 )
 
-// listKernels writes which kernels an archive has: the newest of each series, or all of one.
-func listKernels(ctx context.Context, s std, what string) error {
+// listKernels writes which kernels of an architecture an archive has: the newest of each series, or all of one.
+func listKernels(ctx context.Context, s std, what, arch string) error {
 	archive, series, one := strings.Cut(what, ":")
 	if archive != "debian" || one && series == "" {
 		return usagef("--list %q is not debian or debian:SERIES", what)
@@ -21,7 +21,7 @@ func listKernels(ctx context.Context, s std, what string) error {
 	if err != nil {
 		return err
 	}
-	offers, err := guest.List(ctx, cache)
+	offers, err := guest.List(ctx, cache, arch)
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"cmp"
+	"runtime"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/lab"
 )
 
@@ -13,6 +17,24 @@ type matrixFlags struct {
 	appends, cpus, nics, dmas, scenarios []string
 	bulks                                []int
 	limit                                time.Duration
+	arch, guestProgram                   string
+}
+
+// kernels are names of kernels for guests of the architecture that was asked for.
+func (f *matrixFlags) kernels(names ...string) []string {
+	var out []string
+	for _, name := range names {
+		out = append(out, guest.ArchName(name, f.arch))
+	}
+	return out
+}
+
+// guestArch is that of the guests, as far as it is known before kernels are opened.
+func (f *matrixFlags) guestArch() string {
+	if f.arch == "" && slices.Contains(guest.Arches(), runtime.GOARCH) {
+		return runtime.GOARCH
+	}
+	return cmp.Or(f.arch, guest.AMD64)
 }
 
 func (f *matrixFlags) add(fl *pflag.FlagSet) {
@@ -23,5 +45,8 @@ func (f *matrixFlags) add(fl *pflag.FlagSet) {
 		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
 	addScenarios(fl, &f.scenarios)
+	fl.StringVar(&f.arch, "arch", "", "the architecture of the guests, amd64 or arm64; without it that of each kernel")
+	fl.StringVar(&f.guestProgram, "guest-program", "",
+		"unthunk for guests of another architecture than this machine's, in `FILE`; without it unthunk-ARCH beside this one")
 	fl.DurationVar(&f.limit, "limit", lab.DefaultLimit, "what one guest may take")
 }

@@ -40,6 +40,7 @@ func buildParts() []buildPart {
 		{"compiler", func(b *record.LabBuild, _ *record.LabProgram) string { return b.Compiler }},
 		{"config", func(b *record.LabBuild, _ *record.LabProgram) string { return b.Config }},
 		{"boot", func(b *record.LabBuild, _ *record.LabProgram) string { return b.CommandLine }},
+		{"arch", func(b *record.LabBuild, _ *record.LabProgram) string { return cmp.Or(b.Arch, "amd64") }},
 		{"cpu", func(b *record.LabBuild, _ *record.LabProgram) string { return b.CPU }},
 		{"qemu", func(b *record.LabBuild, _ *record.LabProgram) string { return b.QEMU }},
 		{"unthunk", func(b *record.LabBuild, _ *record.LabProgram) string { return b.Unthunk }},

@@ -21,14 +21,14 @@ type apt struct{ options []string }
 // fresh is how old lists of packages may be.
 const fresh = time.Hour
 
-// newApt sets up the state in dir for suites. It returns nil when this machine's apt
+// newApt sets up the state in dir for suites and an architecture. It returns nil when this machine's apt
 // has no Debian source. Suites that the archive does not have are left out.
-func newApt(ctx context.Context, dir string, suites ...string) (*apt, error) {
+func newApt(ctx context.Context, dir, arch string, suites ...string) (*apt, error) {
 	targets, err := output(ctx, "apt-get", "indextargets", "--format", "$(RELEASE) $(SITE)")
 	if err != nil {
 		return nil, err
 	}
-	sources := debianSources(targets, suites...)
+	sources := debianSources(targets, arch, suites...)
 	if sources == "" {
 		return nil, nil
 	}
@@ -45,6 +45,8 @@ func newApt(ctx context.Context, dir string, suites ...string) (*apt, error) {
 	list, stamp := filepath.Join(dir, "sources.list"), filepath.Join(dir, "updated")
 	a := &apt{[]string{
 		"-qq",
+		"-o", "APT::Architecture=" + arch,
+		"-o", "APT::Architectures=" + arch,
 		"-o", "Dir::Etc::sourcelist=" + list,
 		"-o", "Dir::Etc::sourceparts=/dev/null",
 		"-o", "Dir::State::lists=" + filepath.Join(dir, "lists"),
@@ -97,9 +99,9 @@ func wait(ctx context.Context, dir string) (unlock func(), err error) {
 	}
 }
 
-// debianSources turns lines of "RELEASE SITE" into apt sources for suites, with their
-// security updates.
-func debianSources(targets string, suites ...string) string {
+// debianSources turns lines of "RELEASE SITE" into apt sources for suites and an architecture, with
+// their security updates.
+func debianSources(targets, arch string, suites ...string) string {
 	var main, security string
 	for line := range strings.Lines(targets) {
 		release, site, ok := strings.Cut(strings.TrimSpace(line), " ")
@@ -114,10 +116,10 @@ func debianSources(targets string, suites ...string) string {
 	var b strings.Builder
 	for _, suite := range suites {
 		if main != "" {
-			fmt.Fprintf(&b, "deb [arch=amd64] %s %s main\n", main, suite)
+			fmt.Fprintf(&b, "deb [arch=%s] %s %s main\n", arch, main, suite)
 		}
 		if security != "" && !strings.Contains(suite, "-") && !slices.Contains([]string{"sid", "experimental"}, suite) {
-			fmt.Fprintf(&b, "deb [arch=amd64] %s %s-security main\n", security, suite)
+			fmt.Fprintf(&b, "deb [arch=%s] %s %s-security main\n", arch, security, suite)
 		}
 	}
 	return b.String()

@@ -290,7 +290,7 @@ func TestProgram(t *testing.T) {
 
 // QEMU has its sandbox and, as root, no rights.
 func TestUnprivileged(t *testing.T) {
-	if err := Available(); err != nil {
+	if err := Available(AMD64); err != nil {
 		testutil.SkipMissing(t, err)
 	}
 	for _, q := range []QEMU{{}, {root: "/cache/qemu"}} {

@@ -173,7 +173,9 @@ func TestDebianConfigs(t *testing.T) {
 		if k.options, err = parseOptions(text); err != nil {
 			t.Fatal(err)
 		}
-		if err := k.check(PartBoot, PartCount); err != nil {
+		// Debian's arm64 kernels have it from 6.12 on.
+		old := strings.HasSuffix(file, "-arm64") && strings.Contains(file, "config-6.1.")
+		if err := k.check(PartBoot, PartCount); err != nil && !old {
 			t.Error(err)
 		}
 		if absent := k.which("", PartBoot, PartCount); len(absent) > 0 {

@@ -19,10 +19,10 @@ import (
 
 // Offer is a kernel of Debian's archive.
 type Offer struct {
-	// Name is what [Resolve] takes: debian:6.12.118+deb13-cloud.
+	// Name is what [Resolve] takes: debian:6.12.118+deb13-cloud, with "-arm64" behind it for one of arm64 on another machine.
 	Name string
 	// Series is the first two numbers of its version, with -cloud for Debian's small kernel for
-	// virtual machines.
+	// virtual machines, and with -arm64.
 	Series string
 	// Version is that of its package.
 	Version string
@@ -30,6 +30,8 @@ type Offer struct {
 	Suites []string
 	// Newest is set for the newest of its series: debian:6.12-cloud names it, too.
 	Newest bool
+	// Arch is its architecture.
+	Arch string
 	// Cached is the release that the cache holds under this name, CachedSeries what it holds of the
 	// series, an older one, it may be, where this is its newest. Empty where there is none.
 	Cached, CachedSeries string
@@ -72,7 +74,7 @@ func debian(ctx context.Context, dir, name string) (Kernel, error) {
 			return k, err
 		}
 	}
-	a, offers, err := offered(ctx, dir)
+	a, offers, err := offered(ctx, dir, want.arch)
 	if err != nil {
 		return Kernel{}, err
 	}
@@ -127,6 +129,8 @@ func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkg
 type want struct {
 	version, suite string
 	cloud          bool
+	arch           string
+	explicit       bool // the name says the architecture
 }
 
 var (
@@ -135,8 +139,12 @@ var (
 )
 
 func parseWant(name string) (w want, err error) {
-	if name, ok := strings.CutSuffix(name, "-amd64"); ok {
-		return parseWant(name)
+	w.arch = hostArch()
+	for _, arch := range Arches() {
+		if rest, ok := strings.CutSuffix(name, "-"+arch); ok {
+			name, w.arch, w.explicit = rest, arch, true
+			break
+		}
 	}
 	name, w.cloud = strings.CutSuffix(name, cloud)
 	switch {
@@ -149,14 +157,15 @@ func parseWant(name string) (w want, err error) {
 		}
 		return w, fmt.Errorf("the suite is none of %s", strings.Join(suites, ", "))
 	}
-	return w, errors.New("it is not debian:VERSION or debian:SUITE, each with -cloud or without")
+	return w, errors.New("it is not debian:VERSION or debian:SUITE, each with -cloud or without, and with -arm64 or without")
 }
 
 // has tells whether an offer is one of those that are wanted.
 func (w want) has(o Offer) bool {
-	version, isCloud := strings.CutSuffix(strings.TrimPrefix(o.Name, debianPrefix), cloud)
+	name := strings.TrimSuffix(strings.TrimPrefix(o.Name, debianPrefix), archSuffix(o.Arch))
+	version, isCloud := strings.CutSuffix(name, cloud)
 	switch {
-	case isCloud != w.cloud:
+	case isCloud != w.cloud || o.Arch != w.arch:
 		return false
 	case w.suite != "":
 		return slices.Contains(o.Suites, w.suite) || slices.Contains(o.Suites, w.suite+"-security")
@@ -167,15 +176,23 @@ func (w want) has(o Offer) bool {
 
 const debianPrefix = "debian:"
 
+// archSuffix is what names of kernels and folders of the cache end in, nothing for this machine's architecture.
+func archSuffix(arch string) string {
+	if arch == hostArch() {
+		return ""
+	}
+	return "-" + arch
+}
+
 // folder is where the cache keeps what was wanted: of a series its newest.
 func (w want) folder() string {
 	switch {
 	case strings.Count(w.version, ".") > 1 || strings.Trim(w.version, "0123456789.") != "":
-		return folderOf(Offer{Name: debianPrefix + w.version + map[bool]string{true: cloud}[w.cloud]})
+		return folderOf(Offer{Name: debianPrefix + w.version + map[bool]string{true: cloud}[w.cloud] + archSuffix(w.arch)})
 	case w.cloud:
-		return w.version
+		return w.version + archSuffix(w.arch)
 	}
-	return w.version + "-full"
+	return w.version + "-full" + archSuffix(w.arch)
 }
 
 // folderOf is where the cache keeps a kernel of a version.
@@ -197,10 +214,10 @@ func numbers(s string) []int {
 	return ns
 }
 
-// List lists the kernels of Debian's archive, the oldest first, as [Resolve] names them. dir is
-// the cache.
-func List(ctx context.Context, dir string) ([]Offer, error) {
-	_, offers, err := offered(ctx, dir)
+// List lists the kernels of an architecture in Debian's archive, the oldest first, as [Resolve] names
+// them. dir is the cache.
+func List(ctx context.Context, dir, arch string) ([]Offer, error) {
+	_, offers, err := offered(ctx, dir, arch)
 	if err != nil {
 		return nil, err
 	}
@@ -232,7 +249,7 @@ func releaseIn(folder string) string {
 }
 
 // offered sets up apt in the cache and reads which kernels there are.
-func offered(ctx context.Context, dir string) (*apt, []Offer, error) {
+func offered(ctx context.Context, dir, arch string) (*apt, []Offer, error) {
 	for _, tool := range []string{"apt-get", "apt-cache"} {
 		if _, err := program(tool); err != nil {
 			return nil, nil, &feature.Missing{Feature: "Debian's " + tool, Help: "unthunk lab takes files, folders and trees without it"}
@@ -241,14 +258,14 @@ func offered(ctx context.Context, dir string) (*apt, []Offer, error) {
 	if err := openCache(ctx, dir); err != nil {
 		return nil, nil, err
 	}
-	a, err := newApt(ctx, filepath.Join(dir, "apt"), suites...)
+	a, err := newApt(ctx, filepath.Join(dir, "apt"+archSuffix(arch)), arch, suites...)
 	if err != nil {
 		return nil, nil, err
 	}
 	if a == nil {
 		return nil, nil, &feature.Missing{Feature: "a Debian source of apt", Help: "try apt-get update"}
 	}
-	names, err := a.search(ctx, `^linux-(image|binary|modules|base)-[0-9].*-amd64$`)
+	names, err := a.search(ctx, `^linux-(image|binary|modules|base)-[0-9].*-`+arch+"$")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -283,7 +300,7 @@ func whole(offers []Offer, parts map[string][]string, names []string) []Offer {
 
 // packageName is that of a kernel: no real-time one, none with debug symbols or without signature.
 var packageName = regexp.MustCompile(
-	`^linux-image-([0-9]+\.[0-9]+)((?:\.[0-9]+)*(?:-(?:0\.deb)?[0-9.]+)?(?:\+deb[0-9.]+)?)(-cloud)?-amd64$`)
+	`^linux-image-([0-9]+\.[0-9]+)((?:\.[0-9]+)*(?:-(?:0\.deb)?[0-9.]+)?(?:\+deb[0-9.]+)?)(-cloud)?-(amd64|arm64)$`)
 
 // parseOffers reads lines of "PACKAGE | VERSION | SITE SUITE/COMPONENT ARCHITECTURE Packages", the
 // newest version of each package first.
@@ -301,8 +318,8 @@ func parseOffers(text string) (offers []Offer) {
 			continue
 		}
 		suite, _, _ := strings.Cut(where[1], "/")
-		o := Offer{Name: debianPrefix + m[1] + m[2] + m[3], Series: m[1] + m[3], Version: version, Suites: []string{suite}, pkg: pkg,
-			parts: make(map[string]bool)}
+		o := Offer{Name: debianPrefix + m[1] + m[2] + m[3] + archSuffix(m[4]), Series: m[1] + m[3] + archSuffix(m[4]), Arch: m[4],
+			Version: version, Suites: []string{suite}, pkg: pkg, parts: make(map[string]bool)}
 		switch i := slices.IndexFunc(offers, func(other Offer) bool { return other.Name == o.Name }); {
 		case i < 0:
 			offers = append(offers, o)

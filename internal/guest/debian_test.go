@@ -25,6 +25,8 @@ linux-image-7.3.4+deb13-amd64 | 7.3.4-1~bpo13+1 | http://mirror.test/debian trix
 linux-image-7.3.4+deb13-rt-amd64 | 7.3.4-1~bpo13+1 | http://mirror.test/debian trixie-backports/main amd64 Packages
 linux-image-7.3.4+deb13-amd64-unsigned | 7.3.4-1 | http://mirror.test/debian trixie-backports/main amd64 Packages
 linux-image-7.3.4+deb13-amd64-dbg | 7.3.4-1 | http://mirror.test/debian trixie-backports/main amd64 Packages
+linux-image-6.12.117+deb13-cloud-arm64 | 6.12.117-1 | http://mirror.test/debian trixie/main arm64 Packages
+linux-image-7.2.13+deb14-arm64 | 7.2.13-1 | http://mirror.test/debian sid/main arm64 Packages
 nonsense
 a | b | c
 `
@@ -33,7 +35,7 @@ a | b | c
 func TestOffers(t *testing.T) {
 	t.Parallel()
 	offers := parseOffers(madison)
-	if len(offers) != 10 || !slices.IsSortedFunc(offers, func(a, b Offer) int { return slices.Compare(numbers(a.Name), numbers(b.Name)) }) {
+	if len(offers) != 12 || !slices.IsSortedFunc(offers, func(a, b Offer) int { return slices.Compare(numbers(a.Name), numbers(b.Name)) }) {
 		t.Errorf("%d offers: %v", len(offers), offers)
 	}
 	for name, want := range map[string]string{
@@ -44,6 +46,9 @@ func TestOffers(t *testing.T) {
 		"6.12-cloud":                 "6.12.118+deb13-cloud 6.12.118-2 trixie-security in 6.12",
 		"6.12.117-cloud":             "6.12.117+deb13-cloud 6.12.117-1 trixie in debian-6.12.117-cloud",
 		"6.12.117+deb13-cloud-amd64": "6.12.117+deb13-cloud 6.12.117-1 trixie in debian-6.12.117+deb13-cloud",
+		"6.12-cloud-arm64":           "6.12.117+deb13-cloud-arm64 6.12.117-1 trixie in 6.12-arm64",
+		"sid-arm64":                  "7.2.13+deb14-arm64 7.2.13-1 sid in -full-arm64",
+		"6.1-arm64":                  "",
 		"7.2":                        "7.2.13+deb14 7.2.13-1 sid in 7.2-full",
 		"7.3":                        "7.3.4+deb13 7.3.4-1~bpo13+1 trixie-backports in 7.3-full",
 		"unstable":                   "7.2.13+deb14 7.2.13-1 sid in -full",
@@ -102,7 +107,7 @@ Depends: kmod, linux-base-6.12.90+deb12-amd64
 	names := []string{"linux-binary-7.2.13+deb14-amd64", "linux-modules-7.2.13+deb14-amd64", "linux-binary-7.2.12+deb14-amd64"}
 	var got []string
 	for _, o := range whole(parseOffers(madison), parts, names) {
-		if strings.HasPrefix(o.Name, "debian:7.2.1") || strings.HasPrefix(o.Name, "debian:6.12.90") {
+		if o.Arch == AMD64 && strings.HasPrefix(o.Name, "debian:7.2.1") || strings.HasPrefix(o.Name, "debian:6.12.90") {
 			got = append(got, o.Name+": "+strings.Join(slices.Sorted(maps.Keys(o.parts)), " "))
 		}
 	}

@@ -30,6 +30,7 @@ const (
 // image is what the file of a kernel says of itself.
 type image struct {
 	release string
+	arch    string
 	// version is what uname -v says: the number of the build and its time.
 	version string
 	// elf is set for a vmlinux, pvh when it has the entry by which QEMU boots one.
@@ -38,7 +39,7 @@ type image struct {
 	size int64
 }
 
-var errNoKernel = errors.New("it is neither a bzImage nor a vmlinux of x86-64")
+var errNoKernel = errors.New("it is neither a bzImage nor a vmlinux of x86-64, nor an Image of arm64")
 
 // openImage opens the file of a kernel and reads what it says of itself.
 func openImage(ctx context.Context, path string) (*os.File, image, error) {
@@ -66,8 +67,8 @@ func readImage(ctx context.Context, path string) (image, error) {
 	return i, f.Close()
 }
 
-// parseImage reads the head of a bzImage (Documentation/arch/x86/boot.rst), or of an ELF file
-// with a kernel's banner in it.
+// parseImage reads the head of a bzImage (Documentation/arch/x86/boot.rst), of an ELF file
+// with a kernel's banner in it, or of an Image of arm64.
 func parseImage(ctx context.Context, r io.ReaderAt, size int64) (image, error) {
 	head := make([]byte, min(size, 0x260))
 	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
@@ -78,10 +79,9 @@ func parseImage(ctx context.Context, r io.ReaderAt, size int64) (image, error) {
 		return image{}, errors.New("the file is empty")
 	case bytes.HasPrefix(head, []byte(elf.ELFMAG)):
 		return parseELF(ctx, r, size, head)
+	case len(head) > 0x40 && string(head[0x38:0x3c]) == "ARM\x64":
+		return parseArm64(ctx, r, size)
 	case len(head) < 0x260 || string(head[0x202:0x206]) != "HdrS" || binary.LittleEndian.Uint16(head[0x1fe:]) != 0xaa55:
-		if len(head) > 0x40 && string(head[0x38:0x3c]) == "ARM\x64" {
-			return image{}, fmt.Errorf("%w, but of arm64", errNoKernel)
-		}
 		return image{}, errNoKernel
 	}
 	return parseBzImage(r, size, head)
@@ -109,7 +109,16 @@ func parseBzImage(r io.ReaderAt, size int64, head []byte) (image, error) {
 		return image{}, fmt.Errorf("read: %w", err)
 	}
 	release, version, err := banner(text, 0)
-	return image{release: release, version: version, size: size}, err
+	return image{arch: AMD64, release: release, version: version, size: size}, err
+}
+
+// parseArm64 reads an Image (Documentation/arch/arm64/booting.rst), which is the kernel itself.
+func parseArm64(ctx context.Context, r io.ReaderAt, size int64) (image, error) {
+	release, version, err := findBanner(ctx, io.NewSectionReader(r, 0, size))
+	if err == nil && release == "" {
+		err = fmt.Errorf("an Image of arm64 in which no %q stands", linuxVersion)
+	}
+	return image{arch: ARM64, release: release, version: version, size: size}, err
 }
 
 // parseELF reads a vmlinux. What is loaded of it is needed, its symbols and its debug
@@ -131,7 +140,7 @@ func parseELF(ctx context.Context, r io.ReaderAt, size int64, head []byte) (i im
 	if _, err := r.ReadAt(segments, int64(at)); err != nil && err != io.EOF {
 		return i, fmt.Errorf("read: %w", err)
 	}
-	i = image{elf: true, size: int64(at) + int64(len(segments))}
+	i = image{arch: AMD64, elf: true, size: int64(at) + int64(len(segments))}
 	for ; len(segments) > 0; segments = segments[56:] {
 		kind, start, length := elf.ProgType(le.Uint32(segments)), le.Uint64(segments[8:]), le.Uint64(segments[32:])
 		if kind != elf.PT_LOAD && kind != elf.PT_NOTE {

@@ -55,7 +55,7 @@ func serve() error {
 	if err := json.Unmarshal(b, &job); err != nil {
 		return fmt.Errorf("read job: %w", err)
 	}
-	port, err := openPort(ResultPort)
+	port, err := openPort(resultPort())
 	if err != nil {
 		return err
 	}
@@ -77,7 +77,7 @@ func serve() error {
 	}
 	// TCSBRK with a non-zero argument waits until all is sent.
 	if err := unix.IoctlSetInt(int(port.Fd()), unix.TCSBRK, 1); err != nil {
-		return fmt.Errorf("drain %s: %w", ResultPort, err)
+		return fmt.Errorf("drain %s: %w", port.Name(), err)
 	}
 	return nil
 }

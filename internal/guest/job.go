@@ -5,11 +5,13 @@ import "time"
 // Paths and devices in the guest that the host side and /init agree on.
 const (
 	// Self as a command's name is unthunk itself, which is /init too.
-	Self       = "unthunk"
-	JobFile    = "/job.json"
-	ModuleDir  = "/modules"
-	ResultPort = "/dev/ttyS1" // one JSON Result a line; the console is ttyS0
+	Self      = "unthunk"
+	JobFile   = "/job.json"
+	ModuleDir = "/modules"
 )
+
+// resultPort takes one JSON [Result] a line.
+func resultPort() string { return "/dev/" + architectures[hostArch()].results }
 
 // Job is what /init does before it powers off.
 type Job struct {

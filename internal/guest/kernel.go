@@ -15,7 +15,9 @@ import (
 type Kernel struct {
 	// Release is what uname -r says in it.
 	Release string
-	// Image is the bzImage, or a vmlinux that QEMU can boot. Modules is the directory
+	// Arch is its architecture: [AMD64] or [ARM64].
+	Arch string
+	// Image is the bzImage, a vmlinux that QEMU can boot, or the Image of arm64. Modules is the directory
 	// /lib/modules/Release, or the tree it was built in; empty where there is none.
 	Image, Modules string
 	// Tree is set where Modules is a tree.
@@ -84,7 +86,7 @@ func fromFolder(ctx context.Context, dir, name string) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, err
 	}
-	k := Kernel{Release: i.release, Image: path, Dir: dir}
+	k := Kernel{Release: i.release, Arch: i.arch, Image: path, Dir: dir}
 	others := false // modules of other kernels
 	for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
 		entries, err := fs.ReadDir(os.DirFS(dir), lib)
@@ -159,7 +161,7 @@ func single(ctx context.Context, path string) (Kernel, error) {
 		dir = filepath.Dir(dir)
 	}
 	dir = filepath.Dir(path)
-	k := Kernel{Release: i.release, Image: path}
+	k := Kernel{Release: i.release, Arch: i.arch, Image: path}
 	if i.elf {
 		if k.Vmlinux = path; !i.pvh {
 			return Kernel{}, noPVH(path)
@@ -213,7 +215,7 @@ func built(ctx context.Context, dir, path string, i image) (Kernel, error) {
 	if err != nil {
 		return Kernel{}, fmt.Errorf("find kernel: %w", err)
 	}
-	k := Kernel{Release: i.release, Image: path}
+	k := Kernel{Release: i.release, Arch: i.arch, Image: path}
 	if other := beside(dir, "vmlinux"); i.elf {
 		k.Vmlinux = path
 	} else if other != "" {

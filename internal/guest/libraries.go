@@ -11,7 +11,8 @@ import (
 
 // libraryDirs are where the loader looks (ld.so(8)), and the folders of Debian's
 // multiarch.
-var libraryDirs = []string{"/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu", "/lib", "/usr/lib"}
+var libraryDirs = []string{"/lib64", "/usr/lib64", "/lib/x86_64-linux-gnu", "/usr/lib/x86_64-linux-gnu",
+	"/lib/aarch64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/lib", "/usr/lib"}
 
 // Libraries are the loader and the shared libraries that a program needs in a guest,
 // none for one that is static: path there → path here.

@@ -14,6 +14,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/unthunk/unthunk/feature"
 )
 
 // Machine is a guest to boot. Kernel and Init are required.
@@ -108,10 +110,27 @@ type Report struct {
 	absentBy string
 }
 
-// Build builds a Go package as a static binary.
+// checkArch returns an error when the first program is of another architecture than the kernel, or a device is
+// none of its guests'.
+func (m *Machine) checkArch(arch string) error {
+	if arch == ARM64 && (len(m.NICs) > 0 || m.IOMMU) {
+		return &feature.Missing{Feature: "a NIC in guests of " + arch, Help: "they have veth"}
+	}
+	if err := CheckProgram(m.Init, arch); err != nil {
+		return fmt.Errorf("boot guest %s: %w", m.Kernel.Release, err)
+	}
+	return nil
+}
+
+// Build builds a Go package as a static binary for guests of this machine's architecture.
 func Build(ctx context.Context, pkg, binary string) error {
+	return BuildFor(ctx, runtime.GOARCH, pkg, binary)
+}
+
+// BuildFor is [Build] for guests of an architecture.
+func BuildFor(ctx context.Context, arch, pkg, binary string) error {
 	cmd := exec.CommandContext(ctx, "go", "build", "-o", binary, pkg)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOARCH="+arch)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build %s: %w: %s", pkg, err, bytes.TrimSpace(out))
 	}
@@ -122,9 +141,14 @@ func Build(ctx context.Context, pkg, binary string) error {
 // it has powered off. It returns an error when the guest ended before all
 // commands did; the report then holds what came out until there.
 func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) {
-	if err := Available(); err != nil {
+	arch := cmp.Or(m.Kernel.Arch, AMD64)
+	if err := Available(arch); err != nil {
 		return Report{}, err
 	}
+	if err := m.checkArch(arch); err != nil {
+		return Report{}, err
+	}
+	a := architectures[arch]
 	if err := m.Kernel.check(append([]string{PartBoot}, m.Needs...)...); err != nil {
 		return Report{}, err
 	}
@@ -150,25 +174,27 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		accel = "kvm"
 	}
 	// A panic reboots at once, which -no-reboot turns into an exit.
-	cmdline := "console=ttyS0 loglevel=4 panic=-1"
+	cmdline := "console=" + a.console + " loglevel=4 panic=-1"
+	cpu := cmp.Or(m.CPU, "max")
+	if m.Exact {
+		cpu += a.counter
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		// Without the disks, the bus and the mouse that this machine has by itself.
-		"-machine", "q35,usb=off,sata=off,smbus=off,vmport=off,accel=" + accel, "-cpu", cmp.Or(m.CPU, "max"), "-m", "512", "-smp", "1",
-		"-serial", "file:" + inherited(1), "-serial", "file:" + inherited(2),
+		"-machine", a.board + ",accel=" + accel, "-cpu", cpu, "-m", "512", "-smp", "1",
+		"-serial", "file:" + inherited(1),
 		"-kernel", inherited(3), "-initrd", inherited(0),
 	}
 	if m.Exact {
-		// One instruction a nanosecond. Linux must not refine the rate of the time stamp
-		// counter, which it would by a timer and to 1 ppm: its clock then counts
-		// instructions without rounding.
+		// One instruction a nanosecond.
 		args = append(args, "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm")
-		cmdline += " nokaslr cryptomgr.notests=1 tsc_early_khz=1000000 hpet=disable pmtmr=0"
-		// To find the rate of the APIC's timer Linux waits for 0.2 s in loops of pause, which take QEMU 9.5 s: 13 s of a core
-		// to boot Debian's 6.12 were 2.5 s without. Ticks come from the PIT then.
-		cmdline += " nolapic_timer no_timer_check"
 		// The self-test of a source of random numbers takes 130 million instructions.
-		cmdline += " initcall_blacklist=jent_mod_init"
+		cmdline += " nokaslr cryptomgr.notests=1" + a.exact + " initcall_blacklist=jent_mod_init"
+	}
+	if arch == ARM64 {
+		args = append(args, "-chardev", "file,id=results,path="+inherited(2), "-device", "pci-serial,chardev=results,addr=2")
+	} else {
+		args = append(args, "-serial", "file:"+inherited(2))
 	}
 	args = append(args, m.devices()...)
 	debugger, err := m.newDebugger(len(files))
@@ -184,7 +210,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	defer stop(nil)
 	most := cmp.Or(m.MaxResults, int64(MaxResults))
 	go watch(ctx, stop, map[*os.File]int64{console: maxConsole, results: most})
-	qemu, err := m.QEMU.command(ctx, args...)
+	qemu, err := m.QEMU.For(arch).command(ctx, args...)
 	if err != nil {
 		return Report{}, fmt.Errorf("boot guest: %w", err)
 	}

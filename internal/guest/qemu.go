@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -19,20 +20,28 @@ import (
 	"github.com/unthunk/unthunk/internal/privilege"
 )
 
-const qemuName = "qemu-system-x86_64"
-
-// QEMU is an emulator. The zero value is this machine's own: for root one that only root
+// QEMU is an emulator. The zero value is this machine's own of x86-64: for root one that only root
 // can change.
 type QEMU struct {
+	arch string // empty for amd64
 	// root is the folder its packages are unpacked in, empty for the machine's own.
 	root string
 }
+
+// For is the same emulator of guests of an architecture.
+func (q QEMU) For(arch string) QEMU {
+	q.arch = arch
+	return q
+}
+
+// name is the emulator's program.
+func (q QEMU) name() string { return architectures[cmp.Or(q.arch, AMD64)].qemu }
 
 // FindQEMU returns a QEMU that emulates a model of [NIC]: this machine's, or, where that has
 // none, the one of Debian's backports, which apt downloads once and which is kept
 // unpacked in dir. It returns a [feature.Missing] where there is neither.
 func FindQEMU(ctx context.Context, dir, model string) (QEMU, error) {
-	if err := Available(); err != nil {
+	if err := Available(AMD64); err != nil {
 		return QEMU{}, err
 	}
 	device, _, _ := strings.Cut(models[model], ",")
@@ -67,7 +76,7 @@ func (q QEMU) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 	args = append([]string{"-sandbox", sandbox}, args...)
 	var cmd *exec.Cmd
 	if q.root == "" {
-		own, err := command(ctx, qemuName, args...)
+		own, err := command(ctx, q.name(), args...)
 		if err != nil {
 			return nil, err
 		}
@@ -77,7 +86,7 @@ func (q QEMU) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 			return nil, err
 		}
 		lib := filepath.Join(q.root, "usr", "lib", "x86_64-linux-gnu")
-		cmd = exec.CommandContext(ctx, filepath.Join(q.root, "usr", "bin", qemuName), args...)
+		cmd = exec.CommandContext(ctx, filepath.Join(q.root, "usr", "bin", q.name()), args...)
 		cmd.Env = append(environment(), "LD_LIBRARY_PATH="+lib, "QEMU_MODULE_DIR="+filepath.Join(lib, "qemu"))
 	}
 	cmd.Dir = "/"
@@ -148,7 +157,7 @@ func downloadQEMU(ctx context.Context, c cached) error {
 	if err := openCache(ctx, dir); err != nil {
 		return err
 	}
-	a, err := newApt(ctx, filepath.Join(dir, "apt-qemu"), "bookworm", "bookworm-backports")
+	a, err := newApt(ctx, filepath.Join(dir, "apt-qemu"), AMD64, "bookworm", "bookworm-backports")
 	if err != nil {
 		return err
 	}
@@ -171,19 +180,23 @@ func downloadQEMU(ctx context.Context, c cached) error {
 		}
 		return files(paths), nil
 	}, func(root string) error {
-		_, err := os.Stat(filepath.Join(root, "usr", "bin", qemuName))
+		_, err := os.Stat(filepath.Join(root, "usr", "bin", QEMU{}.name()))
 		return err
 	})
 }
 
-// KVM tells whether QEMU can run guests on this machine's CPU. A machine may have
+// KVM tells whether QEMU can run guests of an architecture on this machine's CPU. A machine may have
 // /dev/kvm and refuse what QEMU asks of it, as virtual ones do: it is tried, without a
 // kernel.
-func KVM(ctx context.Context) bool {
+func KVM(ctx context.Context, arch string) bool {
+	if arch != runtime.GOARCH {
+		return false
+	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	var own QEMU
-	cmd, err := own.command(ctx, "-nodefaults", "-display", "none", "-machine", "q35,accel=kvm", "-cpu", "max", "-S", "-qmp", "stdio")
+	own := QEMU{arch: arch}
+	board, _, _ := strings.Cut(architectures[arch].board, ",")
+	cmd, err := own.command(ctx, "-nodefaults", "-display", "none", "-machine", board+",accel=kvm", "-cpu", "max", "-S", "-qmp", "stdio")
 	if err != nil {
 		return false
 	}
@@ -191,13 +204,13 @@ func KVM(ctx context.Context) bool {
 	return cmd.Run() == nil
 }
 
-// CPUModels are the names of the CPUs that this machine's QEMU emulates. It returns a
+// CPUModels are the names of the CPUs of an architecture that this machine's QEMU emulates. It returns a
 // [feature.Missing] when there is no QEMU.
-func CPUModels(ctx context.Context) ([]string, error) {
-	if err := Available(); err != nil {
+func CPUModels(ctx context.Context, arch string) ([]string, error) {
+	if err := Available(arch); err != nil {
 		return nil, err
 	}
-	var own QEMU
+	own := QEMU{arch: arch}
 	cmd, err := own.command(ctx, "-cpu", "help")
 	if err != nil {
 		return nil, err
@@ -217,16 +230,14 @@ func CPUModels(ctx context.Context) ([]string, error) {
 	return models, nil
 }
 
-// Available returns a [feature.Missing] when no guest can be booted: there is no QEMU, or this
-// program is of another architecture than the guests, whose first program it is.
-func Available() error { return available(runtime.GOARCH) }
-
-func available(arch string) error {
-	if arch != "amd64" {
-		return &feature.Missing{Feature: "x86-64", Help: "guests are of x86-64, and run this program, which is of " + arch}
+// Available returns a [feature.Missing] when no guest of an architecture can be booted: there is no QEMU for it.
+func Available(arch string) error {
+	a, ok := architectures[arch]
+	if !ok {
+		return &feature.Missing{Feature: "a guest of " + arch, Help: "guests are of " + strings.Join(Arches(), " and ")}
 	}
-	if _, err := program(qemuName); err != nil {
-		return &feature.Missing{Feature: qemuName, Help: "install qemu-system-x86"}
+	if _, err := program(a.qemu); err != nil {
+		return &feature.Missing{Feature: a.qemu, Help: "install " + a.pkg}
 	}
 	return nil
 }

@@ -19,10 +19,11 @@ import (
 //
 //   - a folder: a kernel's build tree, an unpacked package or a container image with
 //     boot/vmlinuz or lib/modules/*/vmlinuz, or one with images in it;
-//   - a bzImage, or a vmlinux, whose modules are in the tree that it was built in, in
+//   - a bzImage, a vmlinux, or an Image of arm64, whose modules are in the tree that it was built in, in
 //     ../lib/modules beside it or in /lib/modules, or nowhere;
 //   - a .deb or .rpm file, or several that belong together, joined by "+";
-//   - debian:6.12-cloud, debian:6.12, debian:6.12.118+deb13 or debian:unstable, which apt downloads once.
+//   - debian:6.12-cloud, debian:6.12, debian:6.12.118+deb13 or debian:unstable, which apt downloads once,
+//     each with "-arm64" or "-amd64" behind it for another architecture than this machine's.
 //
 // Packages are kept unpacked in dir. The release is the one that the image says. Nothing of a
 // kernel is executed here, and no link out of a folder is followed.

@@ -3,6 +3,8 @@ package guest
 import (
 	"bytes"
 	"io"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,11 +17,48 @@ import (
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
-// A program of another architecture boots no guest, whether there is a QEMU or not.
-func TestAvailableOnArm(t *testing.T) {
-	missing := feature.AsMissing(available("arm64"))
-	if missing == nil || missing.Feature != "x86-64" {
-		t.Errorf("on arm64: %v", missing)
+// There are no guests of other architectures, whether there is a QEMU or not.
+func TestAvailable(t *testing.T) {
+	missing := feature.AsMissing(Available("riscv64"))
+	if missing == nil || missing.Feature != "a guest of riscv64" {
+		t.Errorf("riscv64: %v", missing)
+	}
+}
+
+// A kernel of Debian's is named for the architecture that was asked for, once; a file is what it is.
+func TestArchName(t *testing.T) {
+	other := map[string]string{AMD64: ARM64, ARM64: AMD64}[hostArch()]
+	for _, test := range []struct{ kernel, arch, want string }{
+		{"debian:6.12-cloud", other, "debian:6.12-cloud-" + other},
+		{"debian:6.12-cloud", hostArch(), "debian:6.12-cloud"},
+		{"debian:6.12-cloud", "", "debian:6.12-cloud"},
+		{"debian:6.12-cloud-" + other, hostArch(), "debian:6.12-cloud-" + other},
+		{"debian:nothing at all", other, "debian:nothing at all"},
+		{"boot/Image", other, "boot/Image"},
+	} {
+		if got := ArchName(test.kernel, test.arch); got != test.want {
+			t.Errorf("%s for %s: %s, want %s", test.kernel, test.arch, got, test.want)
+		}
+	}
+	if CheckArch(ARM64) != nil || CheckArch("arm") == nil {
+		t.Error("arm64 is an architecture of guests, and arm is none")
+	}
+}
+
+// A program of another architecture is refused before a guest boots.
+func TestCheckProgram(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := map[string]string{AMD64: ARM64, ARM64: AMD64}[hostArch()]
+	if err := CheckProgram(self, hostArch()); err != nil {
+		t.Error(err)
+	}
+	for _, path := range []string{self, "/dev/null", filepath.Join(t.TempDir(), "none")} {
+		if err := CheckProgram(path, other); err == nil || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s in guests of %s: %v", path, other, err)
+		}
 	}
 }
 
@@ -106,10 +145,10 @@ deb [arch=amd64] http://other.test/debian-security bookworm-security main
 deb [arch=amd64] http://mirror.test/debian bullseye main
 deb [arch=amd64] http://other.test/debian-security bullseye-security main
 `
-	if diff := cmp.Diff(want, debianSources(targets, "bookworm", "bullseye")); diff != "" {
+	if diff := cmp.Diff(want, debianSources(targets, "amd64", "bookworm", "bullseye")); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
 	}
-	if got := debianSources("jammy http://mirror.test/ubuntu\n", "bookworm"); got != "" {
+	if got := debianSources("jammy http://mirror.test/ubuntu\n", "amd64", "bookworm"); got != "" {
 		t.Errorf("sources of another distribution: %q", got)
 	}
 }

@@ -117,7 +117,7 @@ func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
 		got.Build = new(record.LabBuild)
 	}
 	b := got.Build
-	b.CPU = cmp.Or(m.CPU, "max")
+	b.CPU, b.Arch = cmp.Or(m.CPU, "max"), m.Kernel.Arch
 	if b.Config == "" {
 		b.Config, b.Options, _ = configOf(m.Kernel) // what cannot be read is not known
 	}

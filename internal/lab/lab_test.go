@@ -62,6 +62,8 @@ func TestPlan(t *testing.T) {
 		{"has a control character", Plan{Kernels: []string{"a"}, Appends: []string{"x\ny"}}},
 		{`scenario "tx2" is not one of`, Plan{Kernels: []string{"a"}, Scenarios: []string{"tx2"}}},
 		{"scenario skb-tx is counted on veth", Plan{Kernels: []string{"a"}, NICs: []string{"igb"}, Scenarios: []string{"skb-tx"}}},
+		{`architecture "riscv64" is not amd64 or arm64`, Plan{Kernels: []string{"a"}, Arch: "riscv64"}},
+		{"guests of arm64 have veth", Plan{Kernels: []string{"a"}, Arch: guest.ARM64, NICs: []string{"igb"}}},
 		{"257 guests: at most 256", Plan{Kernels: []string{"a"}, Appends: numbered(maxCells + 1)}},
 	} {
 		if err := tt.plan.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -73,8 +75,10 @@ func TestPlan(t *testing.T) {
 	if err := again.Validate(); err != nil || len(again.Cells()) != 1 {
 		t.Errorf("%d guests: %v", len(again.Cells()), err)
 	}
-	if _, _, err := AB("nonsense"); err == nil {
-		t.Error("an experiment that does not exist: no error")
+	for name, arch := range map[string]string{"nonsense": guest.AMD64, "spectre_v2": guest.ARM64} {
+		if _, _, err := AB(name, arch); err == nil {
+			t.Errorf("experiment %s on %s, which does not exist: no error", name, arch)
+		}
 	}
 }
 
@@ -237,7 +241,7 @@ func TestEntryOf(t *testing.T) {
 func TestUnprobed(t *testing.T) {
 	const at = 0xffffffff81000000
 	code := []byte("\xcc\x89\xf8\xcc\x0f\x1f\x44\x00\x00") // mov %rdi,%rax under a probe; int3; a nop that is ftrace's
-	u := &unprobed{Source: ktext.Bytes{Addr: at, Code: code}, was: map[uint64]byte{at: 0x48, at + 4: 0xe8}}
+	u := &unprobed{Source: ktext.Bytes{Addr: at, Code: code}, breakpoint: []byte{0xcc}, was: map[uint64][]byte{at: {0x48}, at + 4: {0xe8}}}
 	for _, from := range []int{0, 1} {
 		b := make([]byte, len(code)-from)
 		if err := u.ReadAddr(b, at+uint64(from)); err != nil {
@@ -436,7 +440,7 @@ func TestExact(t *testing.T) {
 		t.Fatal(err)
 	}
 	self := unthunk(t)
-	with, without, err := AB("spectre_v2")
+	with, without, err := AB("spectre_v2", guest.AMD64)
 	if err != nil {
 		t.Fatal(err)
 	}

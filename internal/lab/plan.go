@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/redirect"
 )
@@ -15,6 +16,10 @@ import (
 type Plan struct {
 	// Kernels are what [guest.Resolve] takes.
 	Kernels []string
+	// Arch is the architecture that all of them must be of; empty for whichever they are.
+	Arch string
+	// GuestProgram is unthunk for guests of another architecture than this machine's; empty for the file unthunk-ARCH beside this one.
+	GuestProgram string
 	// CPUs are QEMU models; none means "max".
 	CPUs []string
 	// Appends are kernel command lines; none means an empty one.
@@ -123,7 +128,15 @@ func (p Plan) Validate() error {
 			}
 		}
 	}
+	if p.Arch != "" {
+		if err := guest.CheckArch(p.Arch); err != nil {
+			return err
+		}
+	}
 	for _, nic := range p.NICs {
+		if p.Arch == guest.ARM64 && nic != Veth {
+			return errors.New("guests of arm64 have veth, and no other NIC")
+		}
 		if !slices.Contains(nicModels, nic) {
 			return fmt.Errorf("NIC %q is not %s", nic, strings.Join(nicModels, ", "))
 		}
@@ -193,9 +206,12 @@ func (p Plan) Rows() (rows []Row) {
 
 // AB are the command lines of an experiment by its short name: with a mitigation and
 // without.
-func AB(name string) (with, without string, err error) {
+func AB(name, arch string) (with, without string, err error) {
 	switch name {
 	case "spectre_v2":
+		if arch == guest.ARM64 {
+			return "", "", errors.New("experiment spectre_v2 is of retpolines, which arm64 has not: there is mitigations")
+		}
 		return "spectre_v2=retpoline", "spectre_v2=off", nil
 	case "mitigations":
 		return "mitigations=auto", "mitigations=off", nil

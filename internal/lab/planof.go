@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -18,6 +19,7 @@ func PlanOf(l *record.Lab, kernel string) (Plan, error) {
 		}
 		return append(list, value)
 	}
+	p.Arch = ArchOf(l)
 	var dmas []string
 	for i := range l.Rows {
 		labels := l.Rows[i].Labels
@@ -48,4 +50,14 @@ func PlanOf(l *record.Lab, kernel string) (Plan, error) {
 		return p, err
 	}
 	return p, nil
+}
+
+// ArchOf is the architecture of the guests that a record has counted in.
+func ArchOf(l *record.Lab) string {
+	for i := range l.Rows {
+		if b := l.Rows[i].Build; b != nil && b.Arch != "" {
+			return b.Arch
+		}
+	}
+	return guest.AMD64
 }

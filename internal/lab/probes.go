@@ -89,31 +89,32 @@ func (p *probes) read() (err error) {
 	if p.types != nil {
 		p.kernel.UseTypes(p.types)
 	}
-	p.before = &unprobed{Source: p.kernel.Text, was: make(map[uint64]byte)}
+	p.before = &unprobed{Source: p.kernel.Text, breakpoint: []byte{0xcc}, was: make(map[uint64][]byte)}
+	if p.kernel.Arch == "arm64" {
+		p.before.breakpoint = []byte{0x80, 0x00, 0x20, 0xd4} // brk #4
+	}
 	p.kernel.Text = p.before
 	return nil
 }
 
-// unprobed is code as it is without kprobes, each of which puts a breakpoint over its first byte: a walk that is made
-// when some functions have probes would follow what a breakpoint left of an instruction.
+// unprobed is code as it is without kprobes, each of which puts a breakpoint over its first byte, on arm64 its only
+// four: a walk that is made when some functions have probes would follow what a breakpoint left of an instruction.
 type unprobed struct {
 	ktext.Source
-	was map[uint64]byte
+	breakpoint []byte
+	was        map[uint64][]byte // as long as the breakpoint
 }
-
-// breakpoint is the code of int3.
-const breakpoint = 0xcc
 
 func (u *unprobed) ReadAddr(b []byte, addr uint64) error {
 	if err := u.Source.ReadAddr(b, addr); err != nil {
 		return err
 	}
 	for i, c := range b {
-		if c != breakpoint {
+		if c != u.breakpoint[0] || !bytes.HasPrefix(b[i:], u.breakpoint) {
 			continue
 		}
 		if was, ok := u.was[addr+uint64(i)]; ok {
-			b[i] = was
+			copy(b[i:], was)
 		}
 	}
 	return nil
@@ -121,13 +122,13 @@ func (u *unprobed) ReadAddr(b []byte, addr uint64) error {
 
 // put counts at a place, which is at addr.
 func (p *probes) put(place count.Place, addr uint64) error {
-	var code [1]byte
-	readable := p.kernel.Text.ReadAddr(code[:], addr) == nil
+	code := make([]byte, len(p.before.breakpoint))
+	readable := p.kernel.Text.ReadAddr(code, addr) == nil
 	if err := p.Add(place); err != nil {
 		return err
 	}
 	if readable {
-		p.before.was[addr] = code[0]
+		p.before.was[addr] = code
 	}
 	return nil
 }
@@ -291,8 +292,8 @@ func (p *probes) add(inv *xdppath.Inventory, roots []xdppath.Root) {
 		}
 	}
 	for _, s := range inv.Sites {
-		// Code of BPF programs and of the dispatcher cannot be probed.
-		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") || strings.HasPrefix(s.Function, "bpf_prog_") ||
+		// Code of BPF programs and of the dispatcher cannot be probed. arm64 has none: its function calls the program.
+		if strings.HasPrefix(s.Function, "bpf_dispatcher_xdp") && p.kernel.Arch == "amd64" || strings.HasPrefix(s.Function, "bpf_prog_") ||
 			strings.HasPrefix(s.Function, "0x") {
 			continue
 		}
@@ -364,6 +365,9 @@ func probeAt(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
 		at.Offset -= s.CheckLen
 		return at, nil
 	}
+	if k.Arch == "arm64" {
+		return at, nil
+	}
 	call, err := k.Read(s.Addr, 2)
 	if err != nil {
 		return at, fmt.Errorf("read %v: %w", at, err)
@@ -413,6 +417,9 @@ func entryOf(k *kernel.Kernel, f ksym.Symbol) count.Place {
 	if err != nil {
 		return entry
 	}
+	if k.Arch == "arm64" {
+		return entryOfARM64(entry, code, f.Addr)
+	}
 	at := uint64(0)
 	for _, padding := range [][]byte{{0xf3, 0x0f, 0x1e, 0xfa}, {0x0f, 0x1f, 0x44, 0x00, 0x00}} { // endbr64, ftrace's nop
 		if bytes.HasPrefix(code[at:], padding) {
@@ -423,6 +430,24 @@ func entryOf(k *kernel.Kernel, f ksym.Symbol) count.Place {
 		switch {
 		case inst.Kind == branch.Bad, inst.Target == f.Addr+at,
 			inst.Addr == f.Addr+at && inst.Kind != branch.Other:
+			return entry
+		}
+	}
+	entry.Offset = at
+	return entry
+}
+
+// entryOfARM64 is [entryOf] behind the bti, the two nops and the paciasp that functions of arm64 may begin with.
+func entryOfARM64(entry count.Place, code []byte, addr uint64) count.Place {
+	at := uint64(0)
+	for inst := range branch.DecodeARM64(code, addr) {
+		if at = inst.Addr - addr; !inst.Endbr() && inst.Word() != branch.NopARM64 {
+			break
+		}
+	}
+	for inst := range branch.DecodeARM64(code, addr) {
+		switch {
+		case inst.Kind == branch.Bad, inst.Target == addr+at, inst.Addr == addr+at && inst.Kind != branch.Other:
 			return entry
 		}
 	}

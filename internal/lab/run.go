@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -93,7 +94,11 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 	if !plan.Trace || !m.Exact {
 		return countIn(ctx, plan, m, cell, args)
 	}
-	traces, err := newTracer(ctx, m.Kernel, plan.images, plan.Annotate)
+	var traces *tracer
+	var err error = &feature.Missing{Feature: "a trace of a guest of " + m.Kernel.Arch, Help: "guests of amd64 have one"}
+	if m.Kernel.Arch == guest.AMD64 {
+		traces, err = newTracer(ctx, m.Kernel, plan.images, plan.Annotate)
+	}
 	if err == nil {
 		m.Debug, traces.wires = traces.debug, cell.NIC != Veth
 		got, console, failed := countIn(ctx, plan, m, cell, append(slices.Clone(args), "--trace"))
@@ -267,9 +272,6 @@ func each(
 	ctx context.Context, plan Plan, atOnce int, self string, progress func(done, all int, cell string),
 	f func(ctx context.Context, i int, m *guest.Machine, cell Cell), needs ...string,
 ) error {
-	if err := guest.Available(); err != nil {
-		return err
-	}
 	cache, err := guest.CacheDir()
 	if err != nil {
 		return err
@@ -280,9 +282,18 @@ func each(
 		if _, ok := kernels[c.Kernel]; ok {
 			continue
 		}
-		if kernels[c.Kernel], err = guest.Resolve(ctx, cache, c.Kernel); err != nil {
+		k, err := guest.Resolve(ctx, cache, c.Kernel)
+		if err != nil {
 			return err
 		}
+		if plan.Arch != "" && k.Arch != plan.Arch {
+			return fmt.Errorf("kernel %s is of %s, and %s was asked for", c.Kernel, k.Arch, plan.Arch)
+		}
+		kernels[c.Kernel] = k
+	}
+	programs, err := plan.programs(self, kernels)
+	if err != nil {
+		return err
 	}
 	emulators := make(map[string]guest.QEMU)
 	for _, c := range cells {
@@ -292,10 +303,6 @@ func each(
 		if emulators[c.NIC], err = guest.FindQEMU(ctx, cache, c.NIC); err != nil {
 			return err
 		}
-	}
-	files, err := guest.Libraries(self)
-	if err != nil {
-		return err
 	}
 	if progress == nil {
 		progress = func(int, int, string) {}
@@ -320,9 +327,11 @@ func each(
 				fmt.Errorf("it did not boot and finish within %v: --limit allows more", plan.Limit))
 			defer cancel()
 			m := &guest.Machine{
-				QEMU: emulators[c.NIC], Kernel: kernels[c.Kernel], Init: self, CPU: c.CPU, Append: c.Append,
-				Modules: []string{"veth"}, Extra: plan.extra(), Files: files, Needs: needs,
+				QEMU: emulators[c.NIC].For(kernels[c.Kernel].Arch), Kernel: kernels[c.Kernel], CPU: c.CPU, Append: c.Append,
+				Modules: []string{"veth"}, Extra: plan.extra(), Needs: needs,
 			}
+			p := programs[m.Kernel.Arch]
+			m.Init, m.Files = p.path, p.libraries
 			if c.NIC != Veth {
 				m.NICs, m.IOMMU = wires(c.NIC), strings.HasPrefix(string(c.DMA), "iommu")
 				m.Append = strings.TrimSpace(dmaLines[c.DMA] + " " + c.Append)
@@ -372,6 +381,49 @@ func lastWords(console string) string {
 	}
 	return fmt.Sprintf("; its last words: %q", printable(last, maxWords))
 }
+
+// initProgram is unthunk for guests of an architecture.
+type initProgram struct {
+	path      string
+	libraries map[string]string // see [guest.Libraries]
+}
+
+// programs are those for the architectures of kernels. self is this program's own file. It returns a
+// [feature.Missing] where there is no emulator or no program for one.
+func (p Plan) programs(self string, kernels map[string]guest.Kernel) (map[string]initProgram, error) {
+	programs := make(map[string]initProgram)
+	for _, k := range kernels {
+		if _, ok := programs[k.Arch]; ok {
+			continue
+		}
+		if err := guest.Available(k.Arch); err != nil {
+			return nil, err
+		}
+		path := self
+		if k.Arch != runtime.GOARCH {
+			if path = cmp.Or(p.GuestProgram, besides(self, k.Arch)); path != p.GuestProgram {
+				if _, err := os.Stat(path); err != nil {
+					return nil, &feature.Missing{
+						Feature: "unthunk for guests of " + k.Arch,
+						Help:    fmt.Sprintf("name its file by --guest-program, or have it at %s (GOARCH=%s go build)", path, k.Arch),
+					}
+				}
+			}
+			if err := guest.CheckProgram(path, k.Arch); err != nil {
+				return nil, err
+			}
+		}
+		libraries, err := guest.Libraries(path)
+		if err != nil {
+			return nil, err
+		}
+		programs[k.Arch] = initProgram{path, libraries}
+	}
+	return programs, nil
+}
+
+// besides is where unthunk for guests of another architecture is looked for: beside self, unthunk-arm64.
+func besides(self, arch string) string { return filepath.Join(filepath.Dir(self), "unthunk-"+arch) }
 
 // Executable is this program's own file.
 func Executable() (string, error) {

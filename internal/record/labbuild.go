@@ -19,6 +19,8 @@ type LabBuild struct {
 	Options []string `json:"options,omitempty"`
 	// CommandLine is /proc/cmdline of the guest.
 	CommandLine string `json:"command-line,omitempty"`
+	// Arch is the architecture of the guest, "amd64" or "arm64"; empty, in records of before, is amd64.
+	Arch string `json:"arch,omitempty"`
 	// CPU is the model that QEMU emulates, QEMU the version of it.
 	CPU  string `json:"cpu,omitempty"`
 	QEMU string `json:"qemu,omitempty"`

@@ -1,0 +1,90 @@
+package guest
+
+import (
+	"debug/elf"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// architecture is what differs between guests.
+type architecture struct {
+	// qemu emulates it, and is in the Debian package pkg.
+	qemu, pkg string
+	machine   elf.Machine
+	// board are the options of -machine.
+	board string
+	// console and results are the serial ports.
+	console, results string
+	// exact is added to the kernel's command line, and counter to QEMU's -cpu, where the clock counts instructions.
+	exact, counter string
+}
+
+// AMD64 and ARM64 are the architectures of guests, as Go and Debian call them.
+const (
+	AMD64 = "amd64"
+	ARM64 = "arm64"
+)
+
+var architectures = map[string]architecture{
+	AMD64: {
+		qemu: "qemu-system-x86_64", pkg: "qemu-system-x86", machine: elf.EM_X86_64,
+		// Without the disks, the bus and the mouse that this machine has by itself.
+		board:   "q35,usb=off,sata=off,smbus=off,vmport=off",
+		console: "ttyS0", results: "ttyS1",
+		// Linux must not refine the rate of the time stamp counter, which it would by a timer and to 1 ppm: its clock then
+		// counts instructions without rounding. To find the rate of the APIC's timer it waits for 0.2 s in loops of pause,
+		// which take QEMU 9.5 s: 13 s of a core to boot Debian's 6.12 were 2.5 s without. Ticks come from the PIT then.
+		exact: " tsc_early_khz=1000000 hpet=disable pmtmr=0 nolapic_timer no_timer_check",
+	},
+	ARM64: {
+		qemu: "qemu-system-aarch64", pkg: "qemu-system-arm", machine: elf.EM_AARCH64,
+		board:   "virt,gic-version=3",
+		console: "ttyAMA0", results: "ttyS0", // on PCI: the second PL011 is of QEMU 9.1
+		// The kernel takes the rate of the generic timer as QEMU says it.
+		counter: ",cntfrq=1000000000",
+	},
+}
+
+// Arches are the architectures of guests.
+func Arches() []string { return []string{AMD64, ARM64} }
+
+// CheckArch returns an error when name is none of [Arches].
+func CheckArch(name string) error {
+	if !slices.Contains(Arches(), name) {
+		return fmt.Errorf("architecture %q is not %s", name, strings.Join(Arches(), " or "))
+	}
+	return nil
+}
+
+// ArchName is the name of a kernel for guests of an architecture: of Debian's those of another architecture
+// than this machine's end in that, debian:6.12-cloud-arm64.
+func ArchName(kernel, arch string) string {
+	version, ok := strings.CutPrefix(kernel, debianPrefix)
+	if w, err := parseWant(version); !ok || arch == "" || err != nil || w.explicit || w.arch == arch {
+		return kernel
+	}
+	return kernel + "-" + arch
+}
+
+// CheckProgram returns an error when a program cannot run in guests of an architecture.
+func CheckProgram(path, arch string) error {
+	f, err := elf.Open(path)
+	if err != nil {
+		return fmt.Errorf("read program %s: %w", path, err)
+	}
+	defer f.Close()
+	if want := architectures[arch].machine; f.Machine != want {
+		return fmt.Errorf("program %s is of %v: guests of %s need one of %v", path, f.Machine, arch, want)
+	}
+	return nil
+}
+
+// hostArch is this program's architecture when guests may be of it, else that of most kernels.
+func hostArch() string {
+	if slices.Contains(Arches(), runtime.GOARCH) {
+		return runtime.GOARCH
+	}
+	return AMD64
+}
