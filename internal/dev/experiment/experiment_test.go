@@ -240,7 +240,7 @@ func FuzzRedirect(f *testing.F) {
 				w.core.ports[i].up = i != 5
 			}
 			var rx []Desc
-			for j := range int(n) {
+			for j := range int(n) % (Poll + 16) {
 				frame := a
 				if j%3 == 1 {
 					frame = b
