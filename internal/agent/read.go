@@ -183,17 +183,15 @@ func pathOf(driver string, rows []record.SiteRow) record.AgentPath {
 	out := record.AgentPath{Device: cmp.Or(driver, xray.DefaultDriver), Kinds: make(map[string]int)}
 	for i := range rows {
 		row := &rows[i]
-		switch {
-		case row.CannotRun != "":
+		of, ok := map[string][2]*int{
+			"packet": {&out.PerPacket, &out.PacketMaybe}, "bulk": {&out.PerBulk, &out.BulkMaybe}, "poll": {&out.PerPoll, &out.PollMaybe},
+		}[row.Per]
+		if !ok || row.CannotRun != "" {
 			continue
-		case row.Per == "packet":
-			out.PerPacket++
-		case row.Per == "bulk":
-			out.PerBulk++
-		case row.Per == "poll":
-			out.PerPoll++
-		default:
-			continue
+		}
+		*of[0]++
+		if !row.Always {
+			*of[1]++
 		}
 		out.Kinds[row.Kind]++
 	}

@@ -49,6 +49,7 @@ func TestVerifyBeside(t *testing.T) {
 			with, without := beside(t, usable[0], usable[len(usable)-1], pairs)
 			d := stat.Paired(without, with)
 			figure := fmt.Sprintf("%+.2f %% ns a packet [%+.2f, %+.2f], %d pairs of %d ms", d.Median, d.Low, d.High, pairs, spanTime.Milliseconds())
+			t.Log(figure) // of each try
 			if d.High > most && d.Low < most {
 				return verify.Finding{Figure: figure, Unknown: "the interval is too wide"}
 			}

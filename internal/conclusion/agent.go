@@ -64,10 +64,30 @@ func AgentPaths(a *record.Agent) string {
 		for _, kind := range slices.Sorted(maps.Keys(p.Kinds)) {
 			kinds = append(kinds, fmt.Sprintf("%d %s", p.Kinds[kind], kind))
 		}
-		all = append(all, fmt.Sprintf("Redirect path of %s: %s a packet, %d a bulk, %d a poll (%s).", p.Device,
-			many(p.PerPacket, "indirect branch"), p.PerBulk, p.PerPoll, strings.Join(kinds, ", ")))
+		var counts []string
+		for _, c := range []struct {
+			all, maybe int
+			per        string
+		}{{p.PerPacket, p.PacketMaybe, "packet"}, {p.PerBulk, p.BulkMaybe, "bulk"}, {p.PerPoll, p.PollMaybe, "poll"}} {
+			if n := c.all - c.maybe; n > 0 || c.maybe == 0 {
+				counts = append(counts, fmt.Sprintf("%d a %s", n, c.per))
+			}
+			if c.maybe > 0 {
+				counts = append(counts, fmt.Sprintf("%d a %s?", c.maybe, c.per))
+			}
+		}
+		all = append(all, fmt.Sprintf("Redirect path of %s, indirect branches: %s (%s); %s a packet in bulks of %s.", p.Device,
+			strings.Join(counts, ", "), strings.Join(kinds, ", "), between(p.Branches()), answerBulk))
 	}
 	return strings.Join(all, " ")
+}
+
+// between is a count, or from which to which it is.
+func between(least, most float64) string {
+	if least == most {
+		return trimmed(most)
+	}
+	return trimmed(least) + " to " + trimmed(most)
 }
 
 // AgentPrograms says which XDP programs devices run, and what is in their code.

@@ -76,6 +76,10 @@ type AgentPath struct {
 	PerPacket int `json:"per-packet"`
 	PerBulk   int `json:"per-bulk"`
 	PerPoll   int `json:"per-poll"`
+	// PacketMaybe, BulkMaybe and PollMaybe are those of them that not each packet, bulk or poll runs through: xray's "packet?".
+	PacketMaybe int `json:"per-packet-maybe"`
+	BulkMaybe   int `json:"per-bulk-maybe"`
+	PollMaybe   int `json:"per-poll-maybe"`
 	// Kinds are how many of all of them are made how: "thunk", "register".
 	Kinds map[string]int `json:"kinds"`
 }
@@ -121,6 +125,7 @@ const (
 	RefusedTime       = "time"       // it took too long, or too much CPU time
 	RefusedCPU        = "cpu"        // there is no CPU to measure on
 	RefusedFailed     = "failed"     // anything else: Text says what
+	RefusedWaiting    = "waiting"    // of metrics only: there was no run yet
 )
 
 // AgentCost is what a run took from the machine.
@@ -228,7 +233,12 @@ func (m *Machine) check() error {
 const maxLabels = 64
 
 func (p *AgentPath) check() error {
-	if p.PerPacket < 0 || p.PerBulk < 0 || p.PerPoll < 0 || len(p.Kinds) > maxLabels {
+	for _, n := range [][2]int{{p.PacketMaybe, p.PerPacket}, {p.BulkMaybe, p.PerBulk}, {p.PollMaybe, p.PerPoll}} {
+		if n[0] < 0 || n[0] > n[1] {
+			return fmt.Errorf("impossible counts of %.60q", p.Device)
+		}
+	}
+	if len(p.Kinds) > maxLabels {
 		return fmt.Errorf("impossible counts of %.60q", p.Device)
 	}
 	texts := []string{p.Device}
@@ -239,6 +249,13 @@ func (p *AgentPath) check() error {
 		texts = append(texts, kind)
 	}
 	return checkTexts(texts)
+}
+
+// Branches are how many a packet runs through, at least and at most, where polls find 16 packets, which are one bulk.
+func (p *AgentPath) Branches() (least, most float64) {
+	const bulk = 16
+	least = float64(p.PerPacket-p.PacketMaybe) + float64(p.PerBulk-p.BulkMaybe+p.PerPoll-p.PollMaybe)/bulk
+	return least, float64(p.PerPacket) + float64(p.PerBulk+p.PerPoll)/bulk
 }
 
 func (p *ProgramCode) check() error {

@@ -35,12 +35,25 @@ func TestAgent(t *testing.T) {
 		"no part":              func(a *record.Agent) { a.Refused = []record.AgentRefusal{{Part: "measure"}} },
 		"impossible counts of": func(a *record.Agent) { a.Code[0].Indirect = -1 },
 		`of "veth"`:            func(a *record.Agent) { a.Paths[0].PerBulk = -1 },
+		`counts of "veth"`:     func(a *record.Agent) { a.Paths[0].PacketMaybe = a.Paths[0].PerPacket + 1 },
 		"impossible level":     func(a *record.Agent) { a.Findings[0].Level = "x" },
 	} {
 		a := recordtest.Agent("run", 1, 12)
 		change(a)
 		if _, err := record.Parse([]byte(recordtest.Marshal(t, a))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// A packet runs through what each packet does, and a sixteenth of what each bulk and each poll does.
+func TestAgentPathBranches(t *testing.T) {
+	for want, p := range map[[2]float64]record.AgentPath{
+		{0.125, 2.1875}:  {PerPacket: 2, PacketMaybe: 2, PerBulk: 1, PerPoll: 2, PollMaybe: 1},
+		{1.0625, 1.0625}: {PerPacket: 1, PerBulk: 1},
+	} {
+		if least, most := p.Branches(); [2]float64{least, most} != want {
+			t.Errorf("%+v: %v to %v, want %v", p, least, most, want)
 		}
 	}
 }

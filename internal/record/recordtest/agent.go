@@ -45,7 +45,9 @@ func Agent(run string, n uint64, ns float64) *record.Agent {
 				Labels: map[string]string{"rack": "r12"}, IOMMU: "off", Drivers: []string{"mlx5_core"}},
 			Reason: record.AgentBoot, Measured: &at,
 			Findings: []host.Finding{{Name: "retpoline", Level: host.LevelWarn, Found: "indirect calls go through a retpoline"}},
-			Paths:    []record.AgentPath{{Device: "veth", PerPacket: 4, PerBulk: 2, PerPoll: 3, Kinds: map[string]int{"thunk": 9}}},
+			Paths: []record.AgentPath{{
+				Device: "veth", PerPacket: 4, PacketMaybe: 3, PerBulk: 2, PerPoll: 3, PollMaybe: 1, Kinds: map[string]int{"thunk": 9},
+			}},
 			Programs: []record.ProgramRow{{Name: "id:42", ID: 42, Program: "xdp_lb", Type: "xdp", Tag: "0123456789abcdef",
 				JitedBytes: 1234, Dispatcher: "in", Attached: []record.Attachment{}, Entries: []record.MapEntry{}, MapIDs: []uint32{}}},
 			Code:    []record.ProgramCode{{Name: "id:42", Indirect: 2, TailCalls: 1, Changes: 1}},

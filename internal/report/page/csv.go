@@ -172,6 +172,8 @@ func (c csvRecord) agent(doc *record.Agent) {
 		c.exact("path/"+p.Device, "per-packet", float64(p.PerPacket), "branches", "")
 		c.exact("path/"+p.Device, "per-bulk", float64(p.PerBulk), "branches", "")
 		c.exact("path/"+p.Device, "per-poll", float64(p.PerPoll), "branches", "")
+		_, most := p.Branches()
+		c.exact("path/"+p.Device, "at-most", most, "branches", "of a packet in bulks of 16")
 	}
 	for _, code := range doc.Code {
 		c.exact(code.Name, "indirect", float64(code.Indirect), "branches", "")
