@@ -3,6 +3,7 @@ package conclusion
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -18,6 +19,45 @@ func FleetIngest(doc *record.FleetIngest) string {
 // FleetWho says in a sentence who was asked.
 func FleetWho(doc *record.FleetWho) string {
 	return fmt.Sprintf("%s in %s by %s.", many(doc.Machines, "machine"), many(len(doc.Rows), "group"), strings.Join(doc.By, ", "))
+}
+
+// FleetPays says which group pays most for a redirect in bulks of 16, how much more than that which pays least, and how much of it
+// indirect branches take; empty where no group has the number. Groups are sorted by it.
+func FleetPays(doc *record.FleetWho) string {
+	var rows []*record.FleetWhoRow
+	for i := range doc.Rows {
+		if fleetNumber(&doc.Rows[i], "redirect/bulk="+answerBulk) != nil {
+			rows = append(rows, &doc.Rows[i])
+		}
+	}
+	if len(rows) == 0 {
+		return ""
+	}
+	dear, cheap := rows[0], rows[len(rows)-1]
+	most, least := fleetNumber(dear, "redirect/bulk="+answerBulk), fleetNumber(cheap, "redirect/bulk="+answerBulk)
+	said := fmt.Sprintf("Who pays: %s (%s), %s ns a packet in bulks of %s", dear.Name, many(dear.Machines, "machine"), stat.Number(most.Median),
+		answerBulk)
+	if q := fleetNumber(dear, "indirect/bulk="+answerBulk); q != nil {
+		said += fmt.Sprintf(", at most %s of it for indirect branches", stat.Number(q.Median))
+	}
+	other := fmt.Sprintf("%s (%s; %s)", cheap.Name, many(cheap.Machines, "machine"), stat.Number(least.Median))
+	switch {
+	case dear == cheap:
+		return said + "."
+	case most.Low > least.High:
+		return said + fmt.Sprintf("; %s more than %s, which pays least.", stat.Number(most.Median-least.Median), other)
+	}
+	return said + fmt.Sprintf("; whether %s pays less cannot be told.", other) // also where there is no interval
+}
+
+// fleetNumber is a number of a group, nil where it has none.
+func fleetNumber(row *record.FleetWhoRow, name string) *stat.Quantity {
+	for _, n := range row.Numbers {
+		if n.Row == name {
+			return n.Ns
+		}
+	}
+	return nil
 }
 
 // FleetOdd says in a sentence how many machines are odd.
@@ -112,9 +152,20 @@ func FleetNotes(h *record.FleetHead) []string {
 	if n := len(h.SharedIDs); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s more than one machine, whose records cannot be told apart: give each its own "+
 			"/etc/machine-id (%s)", map[bool]string{true: "1 identity is that of", false: fmt.Sprintf("%d identities are those of", n)}[n == 1],
-			few(h.SharedIDs)))
+			few(sharedBy(h))))
 	}
 	return notes
+}
+
+// sharedBy are identities with the names of machines that have them, where these are known.
+func sharedBy(h *record.FleetHead) []string {
+	ids := slices.Clone(h.SharedIDs)
+	for i, id := range ids {
+		if names := h.SharedNames[id]; len(names) > 0 {
+			ids[i] = id + " of " + few(names)
+		}
+	}
+	return ids
 }
 
 // few are the first of many names.

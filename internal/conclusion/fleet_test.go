@@ -31,3 +31,27 @@ func TestFleetCompareSlower(t *testing.T) {
 		}
 	}
 }
+
+// Who pays is the first group with a number, and how much more than the last when their intervals do not meet.
+func TestFleetPays(t *testing.T) {
+	group := func(name string, low, high float64) record.FleetWhoRow {
+		return record.FleetWhoRow{Name: name, Machines: 7, Numbers: []record.FleetNumber{{
+			Row: "redirect/bulk=16", Ns: &stat.Quantity{Median: (low + high) / 2, Low: low, High: high, N: 7, Unit: "ns"},
+		}}}
+	}
+	none := record.FleetWhoRow{Name: "none", Machines: 1}
+	for _, test := range []struct {
+		rows []record.FleetWhoRow
+		want string
+	}{
+		{[]record.FleetWhoRow{group("a", 99, 101), group("b", 79, 81), group("c", 59, 61), none}, "40.0 more than c (7 machines; 60.0), which pays least."},
+		{[]record.FleetWhoRow{group("a", 99, 101), group("c", 89, 109)}, "whether c (7 machines; 99.0) pays less cannot be told."},
+		{[]record.FleetWhoRow{group("a", 99, 101), none}, "Who pays: a (7 machines), 100 ns a packet in bulks of 16."},
+		{[]record.FleetWhoRow{none}, ""},
+	} {
+		got := FleetPays(&record.FleetWho{Document: record.Document[record.FleetWhoRow]{Rows: test.rows}})
+		if !strings.HasSuffix(got, test.want) || (got == "") != (test.want == "") {
+			t.Errorf("%q, want %q", got, test.want)
+		}
+	}
+}

@@ -46,7 +46,7 @@ func headline(s *record.Saved) Headline {
 	case *record.FindingComparison:
 		return Headline{Title: strings.TrimSuffix(FindingComparison(doc), ".")}
 	case *record.FleetWho:
-		return Headline{Title: strings.TrimSuffix(FleetWho(doc), ".")}
+		return Headline{Title: strings.TrimSuffix(FleetWho(doc), "."), Text: FleetPays(doc)}
 	case *record.FleetOdd:
 		return Headline{Title: strings.TrimSuffix(FleetOdd(doc), ".")}
 	case *record.FleetCompare:

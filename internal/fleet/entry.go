@@ -15,13 +15,15 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// The numbers that the store has of a record, in ns, by their place among them.
+// The numbers that the store has of a record by their place among them: in ns, and how many indirect branches a packet runs
+// through at most, in bulks of 16.
 const (
 	control    = 0
 	directCall = 1
 	firstCall  = 2
 	redirect   = firstCall + maxCalls
-	numbers    = redirect + len(redirectBulks)
+	branches   = redirect + len(redirectBulks)
+	numbers    = branches + 1
 )
 
 // What numbers are called in answers; the prices of indirect calls have the names of their rows.
@@ -32,6 +34,12 @@ const (
 )
 
 var redirectBulks = [3]string{"1", "16", "64"}
+
+// indirect16 is what indirect branches take of a packet at most: so many, each of which takes what branchRow says.
+const (
+	indirect16 = "indirect/bulk=16"
+	branchRow  = "callback/loop"
+)
 
 // redirect16 is what groups of machines and odd ones are sorted by.
 const redirect16 = redirectRow + "16"
@@ -203,14 +211,20 @@ func numbersOf(a *record.Agent) [numbers]float64 {
 			}
 		}
 	}
+	for i := range a.Paths { // of several drivers the one with most
+		if _, most := a.Paths[i].Branches(); !(most <= ns[branches]) {
+			ns[branches] = most
+		}
+	}
 	return ns
 }
 
 // measured tells whether an entry has a number.
 func (e *entry) measured() bool { return hasNumber(e.numbers) }
 
+// hasNumber tells whether one of them was measured: branches are counted in code.
 func hasNumber(ns [numbers]float64) bool {
-	for _, x := range ns {
+	for _, x := range ns[:branches] {
 		if !math.IsNaN(x) {
 			return true
 		}

@@ -57,3 +57,27 @@ func HoldParsing(s *Store) (waits func() bool, release func()) {
 
 // Place is where a setup without calls has the number of that name.
 func Place(name string) int { return new(Setup).place(name) }
+
+// CreateFirst makes a store of the first version, and changes it.
+func CreateFirst(ctx context.Context, where, statement string) error {
+	connect := openSQLite
+	if IsPostgres(where) {
+		connect = openPostgres
+	}
+	s, err := connect(ctx, where, true)
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	steps, err := s.steps()
+	if err != nil {
+		return err
+	}
+	_, err = s.db.ExecContext(ctx, up(steps, 0)+statement)
+	return err
+}
+
+// Shared are the identities that a store notes as seen in turns.
+func Shared(ctx context.Context, s *Store) ([]string, error) {
+	return texts(s.db.QueryContext(ctx, "SELECT machine FROM shared ORDER BY 1"))
+}

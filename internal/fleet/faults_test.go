@@ -67,8 +67,10 @@ func TestDatabaseGoesAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	in := fleet.Ingest{Store: s, Now: now, In: &interrupted{strings.NewReader(text), len(text) * 2 / 3, server.Kill}}
+	killed := make(chan bool)
+	in := fleet.Ingest{Store: s, Now: now, In: &interrupted{strings.NewReader(text), len(text) * 2 / 3, func() { server.Kill(); close(killed) }}}
 	done, err := in.Run(t.Context(), "-")
+	<-killed // the read may be left behind
 	if err == nil || strings.Contains(err.Error(), "\n") || done.Stopped == "" || !done.Incomplete {
 		t.Errorf("%v: %+v", err, done)
 	}

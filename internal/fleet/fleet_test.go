@@ -245,6 +245,56 @@ func TestWrongInput(t *testing.T) {
 	})
 }
 
+// A machine is a group of its own when it is asked for each; what its indirect branches take is their number times the price of one.
+func TestWhoByMachine(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		path := func(a *record.Agent) {
+			a.Paths = []record.AgentPath{{Device: "veth", PerBulk: 1, PerPoll: 1}, {Device: "ice", PerPacket: 1, PerBulk: 1, PerPoll: 1}}
+		}
+		ingest(t, where, stream(t, machine(1, 2, nil), machine(1, 1, path), machine(2, 1, func(a *record.Agent) { a.Paths = nil })))
+		who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, nil, []string{"machine", "cpu"})
+		})
+		if len(who.Rows) != 2 {
+			t.Fatalf("%d rows of two machines", len(who.Rows))
+		}
+		for _, row := range who.Rows {
+			call, branches := math.NaN(), math.NaN()
+			for _, n := range row.Numbers {
+				switch n.Row {
+				case "callback/loop":
+					call = n.Ns.Median
+				case "indirect/bulk=16":
+					branches = n.Ns.Median
+				}
+			}
+			switch name := row.Labels["machine"]; {
+			case row.Machines != 1 || !strings.HasPrefix(row.Name, "machine="+name+", cpu="):
+				t.Errorf("%q of %d machines", row.Name, row.Machines)
+			case name == "edge-1" && branches != 1.125*call, name == "edge-2" && !math.IsNaN(branches):
+				t.Errorf("%s: branches take %v, a call %v", name, branches, call)
+			}
+		}
+	})
+}
+
+// A store of the first version becomes one of this, which knows the identities that were seen in turns.
+func TestMigrates(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		if err := fleet.CreateFirst(t.Context(), where, `INSERT INTO boot VALUES ('a', '1', '', 10, 30), ('a', '2', '', 20, 40),
+	('b', '1', 'x', 10, 20), ('b', '2', 'x', 21, 40), ('c', '1', '', 10, 30), ('c', '1', 'x', 20, 40)`); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fleet.Open(t.Context(), where); err == nil || !strings.Contains(err.Error(), "makes version") {
+			t.Errorf("a question to a store of the first version: %v", err)
+		}
+		ingest(t, where, stream(t, machine(1, 1, nil)))
+		if got := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]string, error) { return fleet.Shared(ctx, s) }); !slices.Equal(got, []string{"a"}) {
+			t.Errorf("seen in turns: %v, want a", got)
+		}
+	})
+}
+
 // Clocks that are wrong are counted, kept and left out; identities of two machines are named.
 func TestClocksAndIdentities(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {

@@ -93,7 +93,7 @@ func TestManyRows(t *testing.T) {
 	(SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < %d) SELECT x FROM n;
 CREATE TABLE one AS SELECT * FROM setup LIMIT 1;
 INSERT INTO setup SELECT x, kernel, `+columns+` FROM n, one;
-INSERT INTO latest SELECT 'm' || x, x, x, '', (SELECT max(at) FROM latest), '', 1, 1, 1, 1, 1, 1, 1, 1 FROM n`,
+INSERT INTO latest SELECT 'm' || x, x, x, '', (SELECT max(at) FROM latest), '', 1, 1, 1, 1, 1, 1, 1, 1, 1 FROM n`,
 		machines, "'machine=' || x"))
 	s, err := fleet.Open(t.Context(), where)
 	if err != nil {

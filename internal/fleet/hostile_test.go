@@ -307,6 +307,7 @@ INSERT INTO boot SELECT (SELECT machine FROM record), x, '', %d + 10 * x, %[2]d 
 			return s.Who(ctx, window, nil, []string{"cpu"})
 		}).SharedIDs
 	}
+	change(t, where, "INSERT INTO shared SELECT machine FROM record")
 	if got := shared(); len(got) != 0 {
 		t.Errorf("shared: %v, want none", got)
 	}

@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -83,10 +82,15 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 		})
 	}
 	go func() { workers.Wait(); close(entries) }()
-	g.Go(func() error { return in.store(gctx, entries) })
+	batches := make(chan []*entry)
+	g.Go(func() error {
+		defer close(batches)
+		return in.collect(gctx, entries, batches)
+	})
+	g.Go(func() error { return in.store(gctx, batches) })
 	err := g.Wait()
 	if err == nil {
-		in.done.SharedIDs, err = in.Store.sharedIDs(ctx, in.machines, math.MinInt64, math.MaxInt64)
+		in.done.SharedIDs, in.done.SharedNames, err = in.Store.sharedIDs(ctx, in.machines, math.MinInt64, math.MaxInt64)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -235,14 +239,21 @@ func (in *Ingest) refuse(from string, err error) {
 	in.done.Rows[i].Count++
 }
 
-// store stores entries in batches.
-func (in *Ingest) store(ctx context.Context, entries <-chan *entry) error {
+// collect makes batches of entries: one is collected while another is stored.
+func (in *Ingest) collect(ctx context.Context, entries <-chan *entry, batches chan<- []*entry) error {
 	var batch []*entry
 	size := 0
 	flush := func() error {
-		some := batch
+		if len(batch) == 0 {
+			return nil
+		}
+		select {
+		case batches <- batch:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		batch, size = nil, 0
-		return in.storeBatch(ctx, some)
+		return nil
 	}
 	for e := range entries {
 		batch = append(batch, e)
@@ -258,11 +269,18 @@ func (in *Ingest) store(ctx context.Context, entries <-chan *entry) error {
 	return flush()
 }
 
+// store stores batches, each in a transaction.
+func (in *Ingest) store(ctx context.Context, batches <-chan []*entry) error {
+	for batch := range batches {
+		if err := in.storeBatch(ctx, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // storeBatch stores entries. Of one that the database does not take the others are stored all the same.
 func (in *Ingest) storeBatch(ctx context.Context, batch []*entry) error {
-	if len(batch) == 0 {
-		return nil
-	}
 	added, err := in.Store.insert(ctx, batch, in.Now)
 	switch {
 	case err == nil:
@@ -301,36 +319,33 @@ func (in *Ingest) count(batch, added []*entry) {
 	}
 }
 
-// sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one identity
-// that were seen in turns, after a time and until another, in seconds since 1970. Records without a name are those of the name
-// that the same boot has elsewhere.
-func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) ([]string, error) {
-	which := ""
-	args := []any{after, until}
-	if len(of) <= batchRecords { // a few, as one agent posts, are asked for by name
-		if len(of) == 0 {
-			return []string{}, nil
-		}
-		var in []string
-		for id := range of {
-			args = append(args, id)
-			in = append(in, "$"+strconv.Itoa(len(args)))
-		}
-		which = " WHERE machine IN (" + strings.Join(in, ",") + ")"
-	}
-	// Sorted by when they were first seen, one overlaps another before it when it begins before the latest of those ended: each
-	// boot is looked at once, however many one machine says that it had.
-	ids, err := texts(s.db.QueryContext(ctx, `WITH named AS (
-	SELECT machine, boot, CASE WHEN name = '' THEN max(name) OVER (PARTITION BY machine, boot) ELSE name END AS name, seen_first, seen_last
-	FROM boot`+which+`
-), span AS (
-	SELECT machine, min(seen_first) AS seen_first, max(seen_last) AS seen_last FROM named GROUP BY machine, boot, name
+// Of shared identities so many have names in answers, and each so many names.
+const (
+	maxShared      = 16
+	maxSharedNames = 8
 )
-SELECT DISTINCT machine FROM (SELECT machine, seen_first, seen_last, max(seen_last) OVER
-	(PARTITION BY machine ORDER BY seen_first, seen_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM span) b
-WHERE seen_first < before AND seen_last > $1 AND before > $1 AND seen_first <= $2 ORDER BY 1`, args...))
+
+// sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one identity
+// that were seen in turns, after a time and until another, in seconds since 1970; and names of some.
+func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) (ids []string, names map[string][]string, err error) {
+	ids, err = texts(s.db.QueryContext(ctx, seenInTurns("machine IN (SELECT machine FROM shared)")+`SELECT DISTINCT machine FROM turn
+WHERE seen_first < before AND seen_last > $1 AND before > $1 AND seen_first <= $2 ORDER BY 1`, after, until))
 	if err != nil {
-		return nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
+		return nil, nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
 	}
-	return slices.DeleteFunc(ids, func(id string) bool { return !of[id] }), nil
+	ids = slices.DeleteFunc(ids, func(id string) bool { return !of[id] })
+	for _, id := range ids[:min(len(ids), maxShared)] {
+		some, err := texts(s.db.QueryContext(ctx, "SELECT DISTINCT name FROM boot WHERE machine = $1 AND name <> '' ORDER BY 1 LIMIT $2", id,
+			maxSharedNames))
+		if err != nil {
+			return nil, nil, fmt.Errorf("look for names of shared identities: %w", s.explain(err))
+		}
+		if len(some) > 0 {
+			if names == nil {
+				names = make(map[string][]string)
+			}
+			names[id] = some
+		}
+	}
+	return ids, names, nil
 }

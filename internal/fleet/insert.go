@@ -5,15 +5,18 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
 
 // numberColumns are where the tables have the numbers, recordColumns and latestColumns those of two tables.
 var (
-	numberColumns = []string{"control", "direct_call", "call_1", "call_2", "call_3", "redirect_1", "redirect_16", "redirect_64"}
+	numberColumns = []string{"control", "direct_call", "call_1", "call_2", "call_3", "redirect_1", "redirect_16", "redirect_64",
+		"branches_16"}
 	recordColumns = slices.Concat([]string{
 		"run", "machine", "name", "boot", "at", "kind", "ingested", "setup", "clock", "measured", "refused",
 	}, numberColumns, []string{"doc"})
@@ -24,31 +27,55 @@ var (
 // is newest, and when boots were seen. Each table is written in the order of its keys: writers that meet wait for each other, and
 // none for ever.
 func (s *Store) insert(ctx context.Context, entries []*entry, now time.Time) (added []*entry, err error) {
-	err = s.inTx(ctx, func(tx *sql.Tx) (err error) {
+	byRun := func(a, b *entry) int { return strings.Compare(a.run, b.run) }
+	sorted := slices.SortedStableFunc(slices.Values(entries), byRun)
+	sorted = slices.CompactFunc(sorted, func(a, b *entry) bool { return a.run == b.run }) // of several of one run the first
+	put := s.insertRecords
+	if s.copyIn != nil {
+		put = s.copyRecords
+	}
+	added, err = s.insertAll(ctx, sorted, now, put)
+	if err != nil && s.copyIn != nil && s.known(err) { // another writer was first
+		added, err = s.insertAll(ctx, sorted, now, s.insertRecords)
+	}
+	return added, err
+}
+
+// putRecords puts records into the store, and returns those that were not there before.
+type putRecords func(ctx context.Context, conn *sql.Conn, tx *sql.Tx, sorted []*entry, now time.Time) (added []*entry, err error)
+
+func (s *Store) insertAll(ctx context.Context, entries []*entry, now time.Time, put putRecords) (added []*entry, err error) {
+	err = s.inTx(ctx, func(conn *sql.Conn, tx *sql.Tx) (err error) {
 		if err := s.insertSetups(ctx, tx, entries); err != nil {
 			return err
 		}
-		if added, err = s.insertRecords(ctx, tx, entries, now); err != nil {
+		if added, err = put(ctx, conn, tx, entries, now); err != nil {
 			return fmt.Errorf("store records: %w", s.explain(err))
 		}
 		if err := s.insertLatest(ctx, tx, added); err != nil {
 			return err
 		}
-		return s.insertBoots(ctx, tx, added)
+		if err := s.insertBoots(ctx, tx, added); err != nil {
+			return err
+		}
+		return s.insertShared(ctx, tx, added)
 	})
 	return added, err
 }
 
-// insertRecords puts records into the store, and returns those that were not there before. Of several of one run the first is.
-func (s *Store) insertRecords(ctx context.Context, tx *sql.Tx, entries []*entry, now time.Time) (added []*entry, err error) {
-	byRun := func(a, b *entry) int { return strings.Compare(a.run, b.run) }
-	sorted := slices.CompactFunc(slices.SortedStableFunc(slices.Values(entries), byRun), func(a, b *entry) bool { return a.run == b.run })
+// row is an entry as the table record has it; doc makes the document a parameter.
+func (e *entry) row(now time.Time, doc any) []any {
+	args := []any{e.run, e.machine, e.name, e.boot, e.at, "agent", now.Unix(), e.setupID, e.clock, oneIf(e.measured()), e.refused}
+	return append(e.appendNumbers(args), doc)
+}
+
+// insertRecords is a [putRecords] beside which others may put the same.
+func (s *Store) insertRecords(ctx context.Context, _ *sql.Conn, tx *sql.Tx, sorted []*entry, now time.Time) (added []*entry, err error) {
 	width := len(recordColumns)
 	for some := range slices.Chunk(sorted, s.parameters/width) {
 		args := make([]any, 0, len(some)*width)
 		for _, e := range some {
-			args = append(args, e.run, e.machine, e.name, e.boot, e.at, "agent", now.Unix(), e.setupID, e.clock, oneIf(e.measured()), e.refused)
-			args = append(e.appendNumbers(args), string(e.doc))
+			args = append(args, e.row(now, string(e.doc))...)
 		}
 		runs, err := texts(tx.QueryContext(ctx, "INSERT INTO record ("+strings.Join(recordColumns, ",")+") VALUES "+
 			values(len(some), width)+" ON CONFLICT (run) DO NOTHING RETURNING run", args...))
@@ -62,6 +89,29 @@ func (s *Store) insertRecords(ctx context.Context, tx *sql.Tx, entries []*entry,
 		}
 	}
 	return added, nil
+}
+
+// copyRecords is a [putRecords] that fails when another writer puts one of them.
+func (s *Store) copyRecords(ctx context.Context, conn *sql.Conn, tx *sql.Tx, sorted []*entry, now time.Time) (added []*entry, err error) {
+	var all []string
+	for _, e := range sorted {
+		all = append(all, e.run)
+	}
+	which, args := oneOf("run", all, 1)
+	known, err := texts(tx.QueryContext(ctx, "SELECT run FROM record WHERE "+which, args...))
+	if err != nil {
+		return nil, err
+	}
+	var rows [][]any
+	for _, e := range sorted {
+		if !slices.Contains(known, e.run) {
+			added, rows = append(added, e), append(rows, e.row(now, e.doc))
+		}
+	}
+	if len(rows) == 0 {
+		return nil, nil
+	}
+	return added, s.copyIn(ctx, conn, "record", recordColumns, rows)
 }
 
 // texts are the values of rows of one column.
@@ -178,6 +228,48 @@ func spans(entries []*entry) []span {
 		return cmp.Or(strings.Compare(a.machine, b.machine), strings.Compare(a.boot, b.boot), strings.Compare(a.name, b.name))
 	})
 	return all
+}
+
+// insertShared notes machines of entries of which two boots, or names, were seen in turns at any time.
+func (s *Store) insertShared(ctx context.Context, tx *sql.Tx, entries []*entry) error {
+	machines := make(map[string]bool)
+	for _, e := range entries {
+		machines[e.machine] = true
+	}
+	for some := range slices.Chunk(slices.Sorted(maps.Keys(machines)), s.parameters) {
+		which, args := oneOf("machine", some, 1)
+		_, err := tx.ExecContext(ctx, "INSERT INTO shared (machine) "+seenInTurns(which)+"SELECT DISTINCT machine FROM turn WHERE seen_first < before "+
+			"ORDER BY 1 ON CONFLICT (machine) DO NOTHING", args...)
+		if err != nil {
+			return fmt.Errorf("store shared identities: %w", s.explain(err))
+		}
+	}
+	return nil
+}
+
+// oneOf is a condition that a column has one of these values, which are parameters from the number first on, and these.
+func oneOf(column string, values []string, first int) (condition string, args []any) {
+	places := make([]string, len(values))
+	for i, v := range values {
+		places[i], args = "$"+strconv.Itoa(first+i), append(args, v)
+	}
+	return column + " IN (" + strings.Join(places, ",") + ")", args
+}
+
+// seenInTurns is a table turn of SQL: when each boot of machines that meet a condition was first and last seen, sorted by the
+// first, and before: until when any of those before it was seen. Records without a name are those of the name that the same boot has
+// elsewhere. One overlaps another before it when it begins before the latest of those ended: each boot is looked at once, however
+// many one machine says that it had.
+func seenInTurns(which string) string {
+	return `WITH named AS (
+	SELECT machine, boot, CASE WHEN name = '' THEN max(name) OVER (PARTITION BY machine, boot) ELSE name END AS name, seen_first, seen_last
+	FROM boot WHERE ` + which + `
+), span AS (
+	SELECT machine, min(seen_first) AS seen_first, max(seen_last) AS seen_last FROM named GROUP BY machine, boot, name
+), turn AS (
+	SELECT machine, seen_first, seen_last, max(seen_last) OVER
+	(PARTITION BY machine ORDER BY seen_first, seen_last ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before FROM span
+) `
 }
 
 func (s *Store) insertBoots(ctx context.Context, tx *sql.Tx, entries []*entry) error {

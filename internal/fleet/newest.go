@@ -39,6 +39,9 @@ func (m *Machine) number(name string) float64 {
 	if m == nil {
 		return math.NaN()
 	}
+	if name == indirect16 {
+		return m.Numbers[branches] * m.number(branchRow)
+	}
 	if i := m.Setup.place(name); i >= 0 {
 		return m.Numbers[i]
 	}
@@ -274,7 +277,7 @@ func (s *Store) head(ctx context.Context, w Window, machines []*Machine, asked f
 	if h.WrongClock, err = s.wrongClock(ctx, asked); err != nil {
 		return h, fmt.Errorf("count records with a wrong clock: %w", s.explain(err))
 	}
-	h.SharedIDs, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
+	h.SharedIDs, h.SharedNames, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
 	return h, err
 }
 

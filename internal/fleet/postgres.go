@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/url"
 	"strings"
 	"time"
@@ -76,6 +77,8 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 		hasVersion: "SELECT count(*) FROM pg_class WHERE relname = 'unthunk_schema' AND pg_table_is_visible(oid)",
 		parameters: 65000,
 		ofData:     ofData,
+		copyIn:     copyIn,
+		known:      alreadyThere,
 		explain:    explainPostgres,
 	}}
 	s.db.SetMaxOpenConns(2)
@@ -83,6 +86,24 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), s.db.Close())
 	}
 	return s, nil
+}
+
+// copyIn puts rows into a table by COPY: of the time of INSERT it takes three quarters.
+func copyIn(ctx context.Context, conn *sql.Conn, table string, columns []string, rows [][]any) error {
+	return conn.Raw(func(driver any) error {
+		c, ok := driver.(*stdlib.Conn)
+		if !ok {
+			return fmt.Errorf("a connection of another driver: %T", driver)
+		}
+		_, err := c.Conn().CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromRows(rows))
+		return err
+	})
+}
+
+// alreadyThere tells whether PostgreSQL refuses a row that is there.
+func alreadyThere(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && e.Code == "23505"
 }
 
 // ofData tells whether PostgreSQL refuses what it was given: class 22 is of data (a text with a zero byte, a number that is
@@ -99,7 +120,8 @@ func explainPostgres(err error) error {
 	}
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
-		if errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err) {
+		_, lost := errors.AsType[*net.OpError](err)
+		if lost || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err) {
 			return fmt.Errorf("the database went away: %w", err)
 		}
 		return err

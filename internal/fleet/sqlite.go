@@ -102,7 +102,7 @@ const maxValue = 4 * maxRecord
 // ownSchema is what a database says of the tables of unthunk: each of them, and each index and trigger of one, in SQL. Schemas are
 // compared as texts.
 const ownSchema = `SELECT type, name, tbl_name, coalesce(sql, '') FROM sqlite_schema
-WHERE lower(tbl_name) IN ('unthunk_schema', 'setup', 'record', 'latest', 'boot') ORDER BY 1, 2, 3, 4`
+WHERE lower(tbl_name) IN ('unthunk_schema', 'setup', 'record', 'latest', 'boot', 'shared') ORDER BY 1, 2, 3, 4`
 
 // object is a row of ownSchema.
 type object struct{ kind, name, table, sql string }

@@ -26,14 +26,17 @@ func orNaN(x sql.NullFloat64) float64 {
 // ErrNoMachines is a question about no machine.
 var ErrNoMachines = errors.New("no machine has a record of that time that meets the conditions")
 
+// machineField groups machines one by one; it is no field of a setup, so that no condition is about it.
+const machineField = "machine"
+
 // CheckBy refuses fields that machines cannot be grouped by.
 func CheckBy(by []string) error {
 	if len(by) == 0 {
 		return errors.New("no field to group machines by")
 	}
 	for i, field := range by {
-		if err := checkField(field); err != nil {
-			return err
+		if err := checkField(field); err != nil && field != machineField {
+			return fmt.Errorf("%w, %s", err, machineField)
 		}
 		if slices.Contains(by[:i], field) {
 			return fmt.Errorf("the field %s is named twice", field)
@@ -86,11 +89,15 @@ func group(machines []*Machine, by []string) [][]*Machine {
 	at := make(map[string]int)
 	var groups [][]*Machine
 	keys := make(map[*Setup]string)
+	each := slices.Contains(by, machineField)
 	for _, m := range machines {
 		key, ok := keys[m.Setup]
 		if !ok {
 			key = m.Setup.key(by)
 			keys[m.Setup] = key
+		}
+		if each {
+			key += m.ID
 		}
 		i, ok := at[key]
 		if !ok {
@@ -122,11 +129,14 @@ func (s *Setup) key(by []string) string {
 }
 
 // labels are the values of fields, and both as one text.
-func labels(s *Setup, by []string) (map[string]string, string) {
+func labels(m *Machine, by []string) (map[string]string, string) {
 	of := make(map[string]string)
 	var parts []string
 	for _, field := range by {
-		of[field] = s.Value(field)
+		of[field] = m.Setup.Value(field)
+		if field == machineField {
+			of[field] = m.Title()
+		}
 		parts = append(parts, field+"="+of[field])
 	}
 	return of, strings.Join(parts, ", ")
@@ -134,7 +144,7 @@ func labels(s *Setup, by []string) (map[string]string, string) {
 
 func whoRow(machines []*Machine, by []string) record.FleetWhoRow {
 	row := record.FleetWhoRow{Machines: len(machines), Refused: map[string]int{}, Numbers: []record.FleetNumber{}}
-	row.Labels, row.Name = labels(machines[0].Setup, by)
+	row.Labels, row.Name = labels(machines[0], by)
 	for _, m := range machines {
 		switch {
 		case m.Measured():
@@ -143,7 +153,7 @@ func whoRow(machines []*Machine, by []string) record.FleetWhoRow {
 			row.Refused[cmp.Or(m.Refused, "not-measured")]++
 		}
 	}
-	for _, name := range numberNames(machines) {
+	for _, name := range append(numberNames(machines), indirect16) {
 		if xs := numbersNamed(machines, name); len(xs) > 0 {
 			q := stat.Summarize(xs, "ns")
 			row.Numbers = append(row.Numbers, record.FleetNumber{Row: name, Ns: &q})

@@ -21,6 +21,8 @@ type FleetHead struct {
 	WrongClock int `json:"wrong-clock"`
 	// SharedIDs are identities, of these machines, that more than one machine had in that time: their records cannot be told apart.
 	SharedIDs []string `json:"shared-ids"`
+	// SharedNames are host names that machines of the first of SharedIDs have, some of each.
+	SharedNames map[string][]string `json:"shared-names,omitempty"`
 }
 
 // FleetIngest is what `fleet ingest` did. Its rows are the reasons for which documents were refused.
@@ -35,6 +37,8 @@ type FleetIngest struct {
 	Behind int `json:"behind"`
 	// SharedIDs are the identities, among those that were read, that more than one machine has.
 	SharedIDs []string `json:"shared-ids"`
+	// SharedNames is as [FleetHead.SharedNames].
+	SharedNames map[string][]string `json:"shared-names,omitempty"`
 	// Stopped says why it ended before the end; empty when it did not.
 	Stopped string `json:"stopped,omitempty"`
 }
@@ -85,7 +89,8 @@ type FleetWhoRow struct {
 
 // FleetNumber is a price, or a redirect alone, over machines.
 type FleetNumber struct {
-	// Row is "control", "direct-call", a pair that is the price of an indirect call, "redirect/bulk=16".
+	// Row is "control", "direct-call", a pair that is the price of an indirect call, "redirect/bulk=16", or "indirect/bulk=16": what the
+	// indirect branches take that a packet runs through at most, their number times the price of one.
 	Row string `json:"row"`
 	// Ns is the median over machines with its interval; N is the number of machines.
 	Ns *stat.Quantity `json:"ns"`

@@ -208,17 +208,9 @@ func rateLines(rates []conclusion.Rate) []string {
 		mpps, _ := cells.Quantity(r.Mpps)
 		ns, _ := cells.Quantity(r.Ns)
 		redirect, _ := cells.Quantity(r.Redirect)
-		table = append(table, []string{cells.Clean(r.Bulk), mpps, ns, redirect, plusMinus(r.Redirect)})
+		table = append(table, []string{cells.Clean(r.Bulk), mpps, ns, redirect, cells.PlusMinus(r.Redirect)})
 	}
 	return columns(table, []bool{false, false, false, false, true}, " ")
-}
-
-// plusMinus is half of an interval: "±0.5".
-func plusMinus(q *stat.Quantity) string {
-	if q == nil || q.Interval(stat.Number) == "" {
-		return ""
-	}
-	return "±" + stat.Number((q.High-q.Low)/2)
 }
 
 // pathWidth is the least width of the redirect path as a chart.

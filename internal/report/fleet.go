@@ -21,7 +21,7 @@ func FleetIngest(w io.Writer, opts Options, doc *record.FleetIngest) error {
 		p.wrap("! ", fmt.Sprintf("%s kept, and left out of answers: the clock was ahead in %d, behind in %d",
 			cells.Plural(n, "record"), doc.Ahead, doc.Behind))
 	}
-	for _, note := range conclusion.FleetNotes(&record.FleetHead{SharedIDs: doc.SharedIDs}) {
+	for _, note := range conclusion.FleetNotes(&record.FleetHead{SharedIDs: doc.SharedIDs, SharedNames: doc.SharedNames}) {
 		p.wrap("! ", note)
 	}
 	if len(doc.Rows) > 0 {
@@ -60,7 +60,7 @@ func only(where string) string {
 // FleetWho writes who pays what: a group of machines, and beneath it its numbers.
 func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 	p := newPrinter(opts)
-	p.fleetHead(conclusion.FleetWho(doc), &doc.FleetHead)
+	p.fleetHead(strings.TrimSpace(conclusion.FleetWho(doc)+" "+conclusion.FleetPays(doc)), &doc.FleetHead)
 	head, left := []string{"machines"}, []bool{false}
 	var redirects, calls []string
 	for _, name := range cells.FleetRows(doc) {
@@ -79,17 +79,20 @@ func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 		line := []string{strconv.Itoa(row.Machines)}
 		for _, name := range redirects {
 			q := cells.FleetNumber(row, name)
-			line = append(line, cells.OrDash(q), plusMinus(q))
+			line = append(line, cells.OrDash(q), cells.PlusMinus(q))
 		}
 		t.add(line...)
 		var prices []string
 		for _, name := range calls {
 			if q := cells.FleetNumber(row, name); q != nil {
-				prices = append(prices, cells.Join(" ", cells.Clean(name), stat.Number(q.Median), plusMinus(q)))
+				prices = append(prices, cells.Join(" ", cells.Clean(name), stat.Number(q.Median), cells.PlusMinus(q)))
 			}
 		}
 		if len(prices) > 0 {
 			t.below("          ", "a call: "+strings.Join(prices, ", "))
+		}
+		if q := cells.FleetNumber(row, cells.FleetIndirect); q != nil {
+			t.below("          ", cells.Join(" ", "indirect branches: at most", stat.Number(q.Median), cells.PlusMinus(q), "of bulk=16"))
 		}
 		if row.Measured < row.Machines {
 			t.below("          ", "without a number: "+cells.FleetRefused(row))
@@ -135,7 +138,14 @@ func FleetOdd(w io.Writer, opts Options, doc *record.FleetOdd) error {
 func FleetCompare(w io.Writer, opts Options, doc *record.FleetCompare) error {
 	p := newPrinter(opts)
 	p.fleetHead(conclusion.FleetCompare(doc), &doc.FleetHead)
-	notes := newFootnotes(doc.Warnings)
+	warnings, names := slices.Clone(doc.Warnings), []string(nil)
+	for i := range doc.Rows {
+		names = append(names, doc.Rows[i].Name)
+		if doc.Rows[i].Missing != "" {
+			warnings = append(warnings, record.Warning{Row: doc.Rows[i].Name, Text: doc.Rows[i].Missing})
+		}
+	}
+	notes := newFootnotes(inOrder(warnings, names))
 	const verdict = 5 // its column
 	t := newVerdictTable([]bool{true, false, false, false, true, true, true}, []int{verdict},
 		"ns", "base", "canary", "", "change in %", "", "")
@@ -144,7 +154,6 @@ func FleetCompare(w io.Writer, opts Options, doc *record.FleetCompare) error {
 		name, mark := cells.Clean(row.Name), notes.mark(row.Name)
 		if row.Difference == nil {
 			t.add(name, cells.OrDash(row.Base), cells.OrDash(row.Canary), "-", "", "", mark)
-			t.below("     ", row.Missing)
 			continue
 		}
 		change, around := cells.Difference(row.Difference)

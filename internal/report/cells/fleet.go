@@ -10,12 +10,15 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// FleetRows are the numbers that rows of fleet who have, the control apart: it says nothing of a kernel.
+// FleetIndirect is the number of what a packet's indirect branches take.
+const FleetIndirect = "indirect/bulk=16"
+
+// FleetRows are the numbers that rows of fleet who have, but the control, which says nothing of a kernel, and [FleetIndirect].
 func FleetRows(doc *record.FleetWho) []string {
 	var names []string
 	for i := range doc.Rows {
 		for _, n := range doc.Rows[i].Numbers {
-			if n.Row != "control" && !slices.Contains(names, n.Row) {
+			if n.Row != "control" && n.Row != FleetIndirect && !slices.Contains(names, n.Row) {
 				names = append(names, n.Row)
 			}
 		}
@@ -45,9 +48,20 @@ func FleetRefused(row *record.FleetWhoRow) string {
 	return fmt.Sprintf("%s %% (%s)", stat.Number(100*float64(row.Machines-row.Measured)/float64(row.Machines)), strings.Join(why, ", "))
 }
 
-// FleetField is a field that a machine has otherwise than its twins.
+// FleetField is a field that a machine has otherwise than its twins; of mitigations those that differ.
 func FleetField(f record.FleetField) string {
-	return fmt.Sprintf("%s: %s; of %.0f %% of the twins: %s", f.Name, nothing(f.Value), 100*f.Share, nothing(f.Usual))
+	value, usual := f.Value, f.Usual
+	if f.Name == "mitigations" {
+		value, usual = unlike(value, usual), unlike(usual, value)
+	}
+	return fmt.Sprintf("%s: %s; of %.0f %% of the twins: %s", f.Name, nothing(value), 100*f.Share, nothing(usual))
+}
+
+// unlike are the parts of a list that another list does not have.
+func unlike(list, other string) string {
+	const between = "; "
+	have := strings.Split(other, between)
+	return strings.Join(slices.DeleteFunc(strings.Split(list, between), func(p string) bool { return slices.Contains(have, p) }), between)
 }
 
 func nothing(value string) string {
@@ -59,8 +73,8 @@ func nothing(value string) string {
 
 // FleetLimit is a number outside the limits of a machine's twins.
 func FleetLimit(l record.FleetLimit) string {
-	return fmt.Sprintf("%s: %s ns; the twins: %s %s", Clean(l.Row), stat.Number(l.Ns), stat.Number(l.Median),
-		Interval(l.Low, l.High, stat.Number))
+	return fmt.Sprintf("%s: %s ns; the twins' median is %s, and less than %s or more than %s is odd", Clean(l.Row), stat.Number(l.Ns),
+		stat.Number(l.Median), stat.Number(l.Low), stat.Number(l.High))
 }
 
 // FleetTwins are the fields in which machines are alike: their values only.

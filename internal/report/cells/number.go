@@ -27,6 +27,14 @@ func Difference(d *stat.Difference) (median, around string) {
 	return stat.Signed(d.Median), Interval(d.Low, d.High, stat.Signed)
 }
 
+// PlusMinus is half of an interval: "±0.5".
+func PlusMinus(q *stat.Quantity) string {
+	if q == nil || q.Interval(stat.Number) == "" {
+		return ""
+	}
+	return "±" + stat.Number((q.High-q.Low)/2)
+}
+
 // OrDash is a median, "-" when there is none.
 func OrDash(q *stat.Quantity) string {
 	if q == nil {

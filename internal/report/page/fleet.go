@@ -1,7 +1,9 @@
 package page
 
 import (
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
@@ -17,7 +19,8 @@ func (v *viewer) fleetBlocks() []block {
 		case *record.FleetCompare:
 			out = append(out, fleetBlock("What the canaries pay", conclusion.FleetCompare(doc), &doc.FleetHead, canaryTable(doc)))
 		case *record.FleetWho:
-			out = append(out, fleetBlock("Who pays what", conclusion.FleetWho(doc), &doc.FleetHead, whoTable(doc)))
+			out = append(out, fleetBlock("Who pays what", strings.TrimSpace(conclusion.FleetPays(doc)+" "+conclusion.FleetWho(doc)),
+				&doc.FleetHead, whoTables(doc)...))
 		case *record.FleetOdd:
 			out = append(out, fleetBlock("Machines unlike their twins", conclusion.FleetOdd(doc), &doc.FleetHead, oddTable(doc)))
 		}
@@ -25,7 +28,7 @@ func (v *viewer) fleetBlocks() []block {
 	return out
 }
 
-func fleetBlock(heading, said string, h *record.FleetHead, t *table) block {
+func fleetBlock(heading, said string, h *record.FleetHead, tables ...*table) block {
 	b := block{Heading: heading, Text: []string{said}}
 	b.addText("Newest records from " + cells.Day(h.Since) + " to " + cells.Day(h.Until) + only(h.Where) + ".")
 	var notes []note
@@ -33,8 +36,10 @@ func fleetBlock(heading, said string, h *record.FleetHead, t *table) block {
 		notes = append(notes, note{"", cells.Clean(text)})
 	}
 	b.addList("", notes)
-	if len(t.Rows) > 0 {
-		b.Tables = append(b.Tables, t)
+	for _, t := range tables {
+		if len(t.Rows) > 0 {
+			b.Tables = append(b.Tables, t)
+		}
 	}
 	return b
 }
@@ -47,23 +52,48 @@ func only(where string) string {
 	return "; only " + where
 }
 
-func whoTable(doc *record.FleetWho) *table {
-	t := &table{Caption: "Medians over machines, in ns", Columns: []column{{"machines like this", "t"}, {"machines", "n"}}}
-	names := cells.FleetRows(doc)
-	for _, name := range names {
-		t.Columns = append(t.Columns, column{name, "n"}, column{"95 %", "i w"})
+// whoTables are what redirects take in groups of machines, and what calls do.
+func whoTables(doc *record.FleetWho) []*table {
+	redirects := &table{Caption: "A redirect: medians over machines ± half of the 95 % interval, in ns", Columns: []column{
+		{"machines like this", "t"}, {"machines", "n"},
+	}}
+	calls := &table{Caption: "One call of that kind; indirect: what the branches take that a packet runs through at most, in bulks of 16",
+		Columns: []column{{"machines like this", "t"}}}
+	var shown []string
+	for _, name := range cells.FleetRows(doc) {
+		bulk, is := strings.CutPrefix(name, "redirect/")
+		switch {
+		case is && bulk == "bulk=16":
+			redirects.Columns = append(redirects.Columns, column{bulk, "n"})
+		case is:
+			redirects.Columns = append(redirects.Columns, column{bulk, "n w"})
+		default:
+			calls.Columns = append(calls.Columns, column{name, "n w"})
+			continue
+		}
+		shown = append(shown, name)
 	}
-	t.Columns = append(t.Columns, column{"without a number", "t w"})
+	redirects.Columns = append(redirects.Columns, column{"without a number", "t w"})
+	calls.Columns = append(calls.Columns, column{"indirect", "n"})
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
-		line := []string{row.Name, strconv.Itoa(row.Machines)}
-		for _, name := range names {
-			median, around := cells.Quantity(cells.FleetNumber(row, name))
-			line = append(line, median, around)
+		redirect, call := []string{row.Name, strconv.Itoa(row.Machines)}, []string{row.Name}
+		number := func(name string) string {
+			q := cells.FleetNumber(row, name)
+			return cells.Join(" ", cells.OrDash(q), cells.PlusMinus(q))
 		}
-		t.add(append(line, cells.FleetRefused(row))...)
+		for _, name := range shown {
+			redirect = append(redirect, number(name))
+		}
+		for _, name := range cells.FleetRows(doc) {
+			if !slices.Contains(shown, name) {
+				call = append(call, number(name))
+			}
+		}
+		redirects.add(append(redirect, cells.FleetRefused(row))...)
+		calls.add(append(call, number(cells.FleetIndirect))...)
 	}
-	return t
+	return []*table{redirects, calls}
 }
 
 func oddTable(doc *record.FleetOdd) *table {
@@ -90,18 +120,25 @@ func oddTable(doc *record.FleetOdd) *table {
 }
 
 func canaryTable(doc *record.FleetCompare) *table {
-	t := &table{Caption: "Medians over machines, in ns; change in %", Columns: []column{
-		{"row", "m"}, {"base", "n"}, {"canary", "n"}, {"change", "n"}, {"95 %", "i w"}, {"verdict", "t"}, {"canaries to show 1 %", "n w"},
+	t := &table{Caption: "Medians over machines, in ns; change in %; needed: canaries that would show 1 %", Columns: []column{
+		{"row", "m"}, {"base", "n"}, {"canary", "n"}, {"change", "n"}, {"95 %", "i w"}, {"verdict", ""}, {"needed", "n w"},
 	}}
+	var missing []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		if row.Difference == nil {
-			t.add(row.Name, cells.OrDash(row.Base), cells.OrDash(row.Canary), "–", "", row.Missing)
+			t.add(row.Name, cells.OrDash(row.Base), cells.OrDash(row.Canary), "–")
+			if !slices.Contains(missing, row.Missing) {
+				missing = append(missing, row.Missing)
+			}
 			continue
 		}
 		change, around := cells.Difference(row.Difference)
 		added := t.add(row.Name, cells.OrDash(row.Base), cells.OrDash(row.Canary), change, around, row.Verdict, cells.Needed(row.Needed))
 		added.Differs = row.Regression
+	}
+	if len(missing) > 0 {
+		t.Remark = "–: " + cells.Clean(strings.Join(missing, "; ")) + "."
 	}
 	return t
 }

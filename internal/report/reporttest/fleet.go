@@ -13,7 +13,8 @@ func fleetHead() record.FleetHead {
 	until := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	return record.FleetHead{
 		Since: until.AddDate(0, 0, -30), Until: until, Where: "label:rack=r12", Machines: 1204, Measured: 1171, WrongClock: 2,
-		SharedIDs: []string{"0000000589abcdef0123456789abcdef"},
+		SharedIDs:   []string{"0000000589abcdef0123456789abcdef"},
+		SharedNames: map[string][]string{"0000000589abcdef0123456789abcdef": {"edge-5", "edge-5-old"}},
 	}
 }
 
@@ -41,7 +42,7 @@ func FleetWho() *record.FleetWho {
 					{Row: "control", Ns: overMachines(0.01, 0.02, 1170)}, {Row: "direct-call", Ns: overMachines(1.21, 0.03, 1170)},
 					{Row: "callback/loop", Ns: overMachines(8.3, 0.1, 1170)}, {Row: "map-lookup/lpm", Ns: overMachines(8.8, 0.1, 1170)},
 					{Row: "redirect/bulk=1", Ns: overMachines(343, 7.9, 1170)}, {Row: "redirect/bulk=16", Ns: overMachines(99.9, 2.3, 1170)},
-					{Row: "redirect/bulk=64", Ns: overMachines(93.6, 1.9, 1169)},
+					{Row: "redirect/bulk=64", Ns: overMachines(93.6, 1.9, 1169)}, {Row: "indirect/bulk=16", Ns: overMachines(1.04, 0.02, 1170)},
 				},
 			},
 			record.FleetWhoRow{
@@ -69,6 +70,7 @@ func FleetOdd() *record.FleetOdd {
 				Fields: []record.FleetField{
 					{Name: "indirect", Value: "none", Usual: "retpoline", Share: 0.995},
 					{Name: "boot-params", Value: "mitigations=off", Share: 0.995},
+					{Name: "mitigations", Value: "mds: Not affected; spectre_v2: Vulnerable", Usual: "mds: Not affected; spectre_v2: Retpolines", Share: 0.995},
 				},
 				Prices: []record.FleetLimit{}, Lost: &fast,
 			}),
@@ -88,6 +90,8 @@ func FleetCompare() *record.FleetCompare {
 				Difference: d(8.3, 2, 0.001, 3), Verdict: stat.Slower, Reference: true, Needed: &needed},
 			record.FleetCompareRow{Name: "callback/loop", Base: overMachines(8.2, 0.1, 20), Canary: overMachines(8.3, 0.1, 20),
 				Difference: d(1.2, 2, 0.4, 3), Verdict: stat.CannotTell},
+			record.FleetCompareRow{Name: "map-lookup/lpm", Base: overMachines(8.8, 0.1, 4), Canary: overMachines(8.9, 0.1, 3),
+				Missing: "4 and 3 machines have the number: 6 of each side have to"},
 			record.FleetCompareRow{Name: "redirect/bulk=1", Base: overMachines(343, 9, 4), Canary: overMachines(350, 9, 3),
 				Missing: "4 and 3 machines have the number: 6 of each side have to"},
 			record.FleetCompareRow{Name: "redirect/bulk=16", Base: overMachines(99.9, 1, 20), Canary: overMachines(107, 1, 20),
@@ -106,6 +110,6 @@ func FleetIngest() *record.FleetIngest {
 		Document: fleetDocument("fleet-ingest",
 			record.FleetRefusal{Name: record.RefusedTruncated, Count: 3, Example: "records/edge-9/a.json: truncated: the JSON ends in the middle"},
 			record.FleetRefusal{Name: record.RefusedForeign, Count: 1, Example: "stdin: not a record of unthunk"}),
-		Documents: 1210, New: 1200, Known: 6, Ahead: 2, SharedIDs: fleetHead().SharedIDs,
+		Documents: 1210, New: 1200, Known: 6, Ahead: 2, SharedIDs: fleetHead().SharedIDs, SharedNames: fleetHead().SharedNames,
 	}
 }
