@@ -18,6 +18,7 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/agent"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
@@ -84,7 +85,7 @@ A run is a record (--json, --save, --records, --post) and Prometheus metrics (--
 	fl.StringSliceVar(&f.labels, "label", nil, "say of the machine `NAME=VALUE`: rack=r12,group=canary")
 	fl.BoolVar(&f.anonymous, "anonymous", false, "leave out host name, device names, paths and processes")
 	fl.StringVar(&f.state, "state", "/var/lib/unthunk", "keep what runs before found, and records that wait, in `DIR`")
-	fl.StringVar(&f.records, "records", "", "save each record in `DIR`, named by time and run")
+	fl.StringVar(&f.records, "records", "", "save each record in `DIR`, which is made, named by time and run")
 	fl.StringVar(&f.textfile, "textfile", "", "write metrics to unthunk.prom in `DIR`, for node_exporter")
 	fl.StringVar(&f.post.URL, "post", "", "send each record to `URL`; it waits in the state while the server is away")
 	fl.StringVar(&f.post.TokenFile, "token-file", "", "with --post: a bearer token is in `FILE`")
@@ -151,13 +152,11 @@ func (f *agentFlags) check(cmd *cobra.Command) error {
 	if err := checkFiles(inputs, outFile{"save", f.output.save}); err != nil {
 		return err
 	}
-	for flag, dir := range map[string]string{"records": f.records, "textfile": f.textfile} {
-		if dir == "" {
-			continue
-		}
-		if info, err := os.Stat(dir); err != nil || !info.IsDir() {
-			return usagef("--%s %s: there is no such folder", flag, dir)
-		}
+	if info, err := os.Stat(f.records); f.records != "" && err == nil && !info.IsDir() {
+		return usagef("--records %s: it is no folder", f.records)
+	}
+	if info, err := os.Stat(f.textfile); f.textfile != "" && (err != nil || !info.IsDir()) {
+		return usagef("--textfile %s: there is no such folder: node_exporter reads that of its --collector.textfile.directory", f.textfile)
 	}
 	return f.output.check()
 }
@@ -207,6 +206,11 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	}
 	if err := agent.Check(); err != nil {
 		return err
+	}
+	if f.records != "" {
+		if err := outfile.MkdirAll(f.records); err != nil {
+			return fmt.Errorf("--records: %w", err)
+		}
 	}
 	a := &agentRun{s: s, flags: f, warn: warner(s.err), facts: new(agent.Watcher).Facts, measure: agent.Run, options: agent.Options{
 		Command: agentCommand, CPU: rounds.OnCPU(f.cpu), Limits: agent.Limits{Load: f.maxLoad, Steal: f.maxSteal},
@@ -266,11 +270,13 @@ func sleep(ctx context.Context, d time.Duration) bool {
 }
 
 // resume serves the metrics of the last run before this process. Where there is no record of it, or one with names while there
-// are to be none, a run is due.
+// are to be none, a run is due, and until it is over the metrics say what the machine is.
 func (a *agentRun) resume() {
 	last := agent.LoadLast(a.flags.state)
 	if last == nil || a.flags.anonymous && last.Machine.Name != "" {
 		a.state.Run = time.Time{}
+		machine := host.Identify(host.Options{})
+		a.served.host = &machine
 		return
 	}
 	a.served.take(a.newMetrics(last))

@@ -55,7 +55,7 @@ func TestAgentRefuses(t *testing.T) {
 		{"CPU", []string{"--cpu", "9999"}, exitUsage, "CPU 9999"},
 		{"load", []string{"--max-load", "0"}, exitUsage, "--max-load"},
 		{"label", []string{"--label", "rack"}, exitUsage, "give NAME=VALUE"},
-		{"no folder", []string{"--records", dir + "/none"}, exitUsage, "there is no such folder"},
+		{"no folder", []string{"--records", "/proc/self/exe"}, exitUsage, "it is no folder"},
 		{"no textfile folder", []string{"--textfile", dir + "/none"}, exitUsage, "there is no such folder"},
 	})
 }
@@ -658,11 +658,19 @@ func TestAgentResume(t *testing.T) {
 	a.served = &agentMetrics{}
 	resumed := func(saved, anonymous bool) {
 		t.Helper()
-		a.served.doc, a.state.Run, a.flags.anonymous = nil, time.Now(), anonymous
+		a.served.doc, a.served.host, a.state.Run, a.flags.anonymous = nil, nil, time.Now(), anonymous
 		a.resume()
 		want := saved && !anonymous
 		if got := a.served.doc != nil; got != want || a.state.Run.IsZero() == want {
 			t.Errorf("saved %v, anonymous %v: served %v, last run %v", saved, anonymous, got, a.state.Run)
+		}
+		text, err := a.served.text()
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits := strings.Contains(string(text), `unthunk_refused{part="measure",reason="waiting"} 1`)
+		if !strings.Contains(string(text), "unthunk_host_info{") || waits == want || strings.Contains(string(text), "timestamp") == waits {
+			t.Errorf("saved %v, anonymous %v: metrics\n%s", saved, anonymous, text)
 		}
 	}
 	resumed(false, false)

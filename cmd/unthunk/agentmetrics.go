@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/common/expfmt"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -22,6 +23,8 @@ type agentMetrics struct {
 	mu sync.Mutex
 	// doc is the record of the last run, nil before there is one; measured the last one whose numbers hold, or nil.
 	doc, measured *record.Agent
+	// host is the machine until there is doc: the first run waits for its turn, or is under way.
+	host *host.Fingerprint
 	// waiting is how many records wait for a server, dropped how many were given up.
 	waiting, dropped int
 }
@@ -47,9 +50,6 @@ func (m *agentMetrics) Describe(chan<- *prometheus.Desc) {}
 func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.doc == nil {
-		return
-	}
 	series := 0
 	emit := func(name, help string, value float64, labels ...string) {
 		var names, values []string
@@ -60,13 +60,20 @@ func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
 		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, values...)
 		series++
 	}
-	m.machine(emit)
+	if m.doc == nil {
+		if m.host != nil {
+			machineMetrics(emit, m.host, &record.Machine{})
+			emit("refused", refusedHelp, 1, "part", record.PartMeasure, "reason", record.RefusedWaiting)
+		}
+		return
+	}
+	machineMetrics(emit, &m.doc.Host, &m.doc.Machine)
 	m.numbers(emit)
 	d := m.doc
 	refused := make(map[string]bool)
 	for _, r := range d.Refused {
 		if !refused[r.Part] { // the paths of two drivers are one part
-			emit("refused", "1 for each part of the last run that was not done, with the reason.", 1, "part", r.Part, "reason", r.Reason)
+			emit("refused", refusedHelp, 1, "part", r.Part, "reason", r.Reason)
 		}
 		refused[r.Part] = true
 	}
@@ -85,12 +92,13 @@ func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
 // emitter writes one series: its name and help, its value, and names and values of labels in turn.
 type emitter func(name, help string, value float64, labels ...string)
 
-// machine writes what the machine is.
-func (m *agentMetrics) machine(emit emitter) {
-	h := m.doc.Host
+const refusedHelp = "1 for each part of the last run that was not done, with the reason."
+
+// machineMetrics writes what the machine is.
+func machineMetrics(emit emitter, h *host.Fingerprint, machine *record.Machine) {
 	emit("host_info", "What this machine is, to join with.", 1,
 		"kernel", h.Kernel, "microcode", h.Microcode, "cpu", h.CPU, "indirect", h.IndirectThunk, "return", h.ReturnThunk,
-		"virtual", h.Virtual, "iommu", m.doc.Machine.IOMMU, "driver", strings.Join(m.doc.Machine.Drivers, ", "))
+		"virtual", h.Virtual, "iommu", machine.IOMMU, "driver", strings.Join(machine.Drivers, ", "))
 }
 
 // numbers writes what was measured.

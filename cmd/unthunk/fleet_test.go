@@ -194,6 +194,56 @@ func TestFleetRefuses(t *testing.T) {
 	}
 }
 
+// posted is a request with a record.
+func posted(t *testing.T, body io.Reader) *http.Request {
+	req := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", body)
+	req.Header.Set("Content-Type", "application/json")
+	return req
+}
+
+// What a page of another origin can send without asking is no record; clients without the token are told of, and not each of them.
+func TestFleetLetsIn(t *testing.T) {
+	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	token := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(token, []byte("0123456789abcdef"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var said []string
+	r, err := newReceiver(store, token, func(text string) { said = append(said, text) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := record.Encode(rollout()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		token, kind string
+		want        int
+	}{
+		{"0123456789abcdef", "application/json; charset=utf-8", http.StatusNoContent},
+		{"0123456789abcdef", "text/plain", http.StatusUnsupportedMediaType},
+		{"0123456789abcdef", "", http.StatusUnsupportedMediaType},
+		{"other", "application/json", http.StatusUnauthorized},
+		{"", "application/json", http.StatusUnauthorized},
+	} {
+		req := posted(t, bytes.NewReader(text))
+		req.Header.Set("Content-Type", test.kind)
+		req.Header.Set("Authorization", "Bearer "+test.token)
+		answer := httptest.NewRecorder()
+		if r.ServeHTTP(answer, req); answer.Code != test.want {
+			t.Errorf("%q, %q: %d, want %d", test.token, test.kind, answer.Code, test.want)
+		}
+	}
+	if len(said) != 1 || !strings.Contains(said[0], "192.0.2.1") || strings.Contains(said[0], "other,") {
+		t.Errorf("told of two clients without the token: %q", said)
+	}
+}
+
 // A body that cannot be read to its end is sent again: it is no wrong record.
 func TestFleetReceivesHalf(t *testing.T) {
 	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
@@ -205,7 +255,7 @@ func TestFleetReceivesHalf(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newReceiver(store, "")
+	r, err := newReceiver(store, "", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +271,7 @@ func TestFleetReceivesHalf(t *testing.T) {
 	} {
 		answer := httptest.NewRecorder()
 		sent := io.MultiReader(bytes.NewReader(text[:test.sent]), iotest.ErrReader(test.err))
-		r.ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", sent))
+		r.ServeHTTP(answer, posted(t, sent))
 		if answer.Code != test.want {
 			t.Errorf("%d bytes, then %v: %d, want %d: %s", test.sent, test.err, answer.Code, test.want, answer.Body)
 		}
@@ -239,7 +289,7 @@ func TestFleetReceivesInTurn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newReceiver(store, "")
+	r, err := newReceiver(store, "", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -251,7 +301,7 @@ func TestFleetReceivesInTurn(t *testing.T) {
 		answered := make(chan int, 1)
 		go func() {
 			answer := httptest.NewRecorder()
-			endedBy(ctx, r).ServeHTTP(answer, httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/", bytes.NewReader(text)))
+			endedBy(ctx, r).ServeHTTP(answer, posted(t, bytes.NewReader(text)))
 			answered <- answer.Code
 		}()
 		for r.pending.TryAcquire(1) { // it does not while another waits
@@ -293,11 +343,13 @@ func TestFleetListen(t *testing.T) {
 		w.Close()
 		ended <- code
 	}()
-	line, err := bufio.NewReader(r).ReadString('\n')
+	said := bufio.NewReader(r)
+	line, err := said.ReadString('\n')
 	_, url, ok := strings.Cut(strings.TrimSpace(line), "taken at ")
 	if err != nil || !ok {
 		t.Fatalf("%v: %s", err, line)
 	}
+	go io.Copy(io.Discard, said)
 	go io.Copy(io.Discard, r)
 	body, err := record.Encode(rollout()[0])
 	if err != nil {
@@ -321,6 +373,7 @@ func TestFleetListen(t *testing.T) {
 			t.Fatal(err)
 		}
 		req.Header.Set("Authorization", test.token)
+		req.Header.Set("Content-Type", "application/json")
 		resp, err := http.DefaultClient.Do(req)
 		if err != nil {
 			t.Fatal(err)

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -34,11 +36,16 @@ type receiver struct {
 	token *[sha256.Size]byte
 	// pending has maxPending.
 	pending *semaphore.Weighted
+	// warn takes a line about clients that are not let in, one a minute at most.
+	warn   func(string)
+	mu     sync.Mutex
+	warned time.Time
+	others int // that were not let in since
 }
 
 // newReceiver reads the token from a file; "" is none.
-func newReceiver(store *fleet.Store, tokenFile string) (*receiver, error) {
-	r := &receiver{store: store, pending: semaphore.NewWeighted(maxPending)}
+func newReceiver(store *fleet.Store, tokenFile string, warn func(string)) (*receiver, error) {
+	r := &receiver{store: store, pending: semaphore.NewWeighted(maxPending), warn: warn}
 	if tokenFile == "" {
 		return r, nil
 	}
@@ -68,17 +75,34 @@ func (b *body) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// ServeHTTP answers 204 to records that are in the store, 400 to what is no record of agent, and 413 to what is too large. The
+// notLetIn warns of a client without the token.
+func (r *receiver) notLetIn(req *http.Request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.others++; time.Since(r.warned) < time.Minute {
+		return
+	}
+	r.warn(fmt.Sprintf("%s sends another token than that of --token-file, or none: %d requests were answered 401", req.RemoteAddr, r.others))
+	r.warned, r.others = time.Now(), 0
+}
+
+// ServeHTTP answers 204 to records that are in the store, 400 to what is no record of agent, and 413 to what is too large. What is
+// not application/json is answered 415: a browser sends that to another origin only when the server lets it. The
 // agent keeps the record when it answers 408, as it could not be read to its end, or 503, as the store takes none.
 func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	given := sha256.Sum256([]byte(req.Header.Get("Authorization")))
 	switch {
 	case r.token != nil && subtle.ConstantTimeCompare(given[:], r.token[:]) != 1:
+		r.notLetIn(req)
 		http.Error(w, "the token is another", http.StatusUnauthorized)
 		return
 	case req.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
 		http.Error(w, "records are posted", http.StatusMethodNotAllowed)
+		return
+	}
+	if kind, _, err := mime.ParseMediaType(req.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		http.Error(w, "records are application/json", http.StatusUnsupportedMediaType)
 		return
 	}
 	size := req.ContentLength
@@ -122,7 +146,7 @@ func endedBy(ctx context.Context, h http.Handler) http.Handler {
 
 // receive serves until ctx ends.
 func receive(ctx context.Context, s std, store *fleet.Store, o listen.Options, tokenFile string) error {
-	r, err := newReceiver(store, tokenFile)
+	r, err := newReceiver(store, tokenFile, warner(s.err))
 	if err != nil {
 		return err
 	}

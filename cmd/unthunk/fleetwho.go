@@ -23,7 +23,8 @@ interval, of an indirect call, of a direct call and of the redirect alone in bul
 and how many have no number because the agent refused to measure, and why.
 
 Fields: kernel, kernel-build, cpu, microcode, virtual, indirect, return, call-sites, compiler,
-boot-params, mitigations, iommu, driver, xdp-program, jit, smt, governor, and label:NAME.`,
+boot-params, mitigations, iommu, driver, xdp-program, jit, smt, governor, and label:NAME; machine
+makes a row of each machine.`,
 		Example: `  unthunk fleet who --store fleet.db
   unthunk fleet who --store postgres://fleet@db/fleet --by label:rack,microcode`,
 		Args: noArgs,

@@ -128,7 +128,7 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 	case err != nil:
 		return refusal(record.RefusedLoad, "the load average cannot be read: %v", err), nil
 	case load > most.Load:
-		return refusal(record.RefusedLoad, "the load average is %.2f a CPU: at most %.2f is measured beside", load, most.Load), nil
+		return refusal(record.RefusedLoad, "the load average is %.2f a CPU: at most %.2f is measured beside (--max-load)", load, most.Load), nil
 	}
 	before, ok := reference.ReadTimes(sub(root, "proc"), cpu)
 	sibling, hasSibling := reference.SiblingOf(sub(root, "sys"), cpu)
@@ -145,17 +145,17 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 	}
 	took := time.Since(began).Seconds()
 	if steal := 100 * (after.Stolen - before.Stolen).Seconds() / took; steal > most.Steal {
-		return refusal(record.RefusedSteal, "the hypervisor has CPU %d for %.0f %% of the time: at most %.0f %% is measured beside", cpu, steal,
+		return refusal(record.RefusedSteal, "the hypervisor has CPU %d for %.0f %% of the time: at most %.0f %% is measured beside (--max-steal)", cpu, steal,
 			most.Steal), nil
 	}
 	if busy := (after.Busy - before.Busy).Seconds() / took; busy > most.Load {
-		return refusal(record.RefusedLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside", cpu, 100*busy,
+		return refusal(record.RefusedLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside (--max-load)", cpu, 100*busy,
 			100*most.Load), nil
 	}
 	if now, _ := reference.ReadTimes(sub(root, "proc"), sibling); hasSibling {
 		if busy := (now.Busy - beside.Busy).Seconds() / took; busy > most.Load/2 {
 			return refusal(record.RefusedLoad, "CPU %d, a thread of the same core as CPU %d, is busy for %.0f %% of the time, and would get "+
-				"slower: at most %.0f %% is measured beside", sibling, cpu, 100*busy, 50*most.Load), nil
+				"slower: at most %.0f %% is measured beside (--max-load)", sibling, cpu, 100*busy, 50*most.Load), nil
 		}
 	}
 	return nil, nil
