@@ -100,13 +100,45 @@ func promTargets(t *testing.T, machines []*record.Agent) (targets []promTarget) 
 	return targets
 }
 
-// prometheusOf starts a Prometheus that asks these machines for their metrics and has files of rules, and waits until it has all
-// machines. It returns its address, and that moment: queries are as of it, as a busy machine may be late for the next.
-func prometheusOf(t *testing.T, machines []promTarget, rules ...string) (address string, at time.Time) {
+// metricsEngine is a server of metrics that scrapes: its program, and arguments that give it a configuration, a folder and an address.
+type metricsEngine struct {
+	program string
+	args    func(config, dir, address string) []string
+}
+
+// metricsEngines are those that answer the queries of the dashboard.
+func metricsEngines() []metricsEngine {
+	return []metricsEngine{
+		{"prometheus", func(config, dir, address string) []string {
+			return []string{"--config.file=" + config, "--storage.tsdb.path=" + dir, "--web.listen-address=" + address}
+		}},
+		{"victoria-metrics", func(config, dir, address string) []string {
+			return []string{"-promscrape.config=" + config, "-storageDataPath=" + dir, "-httpListenAddr=" + address,
+				"-search.latencyOffset=0s", "-search.disableCache", "-promscrape.config.strictParse=false"}
+		}},
+	}
+}
+
+// metricsServer is one that runs, and has asked all machines.
+type metricsServer struct {
+	address string
+	pid     int
+	// at is when it had all machines: queries are as of that moment, as a busy machine may be late for the next.
+	at time.Time
+}
+
+// prometheusOf starts a Prometheus that asks these machines for their metrics, and has files of rules.
+func prometheusOf(t *testing.T, machines []promTarget, rules ...string) metricsServer {
 	t.Helper()
-	program, err := exec.LookPath("prometheus")
+	return metricsEngines()[0].start(t, machines, 5*time.Second, rules...)
+}
+
+// start starts a server that asks these machines for their metrics, and waits until it has all machines.
+func (e metricsEngine) start(t *testing.T, machines []promTarget, interval time.Duration, rules ...string) metricsServer {
+	t.Helper()
+	program, err := exec.LookPath(e.program)
 	if err != nil {
-		testutil.Missing(t, "prometheus")
+		testutil.Missing(t, e.program)
 	}
 	agents := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, err := strconv.Atoi(strings.TrimPrefix(r.URL.Path, "/"))
@@ -118,50 +150,54 @@ func prometheusOf(t *testing.T, machines []promTarget, rules ...string) (address
 	}))
 	t.Cleanup(agents.Close)
 	config := strings.Builder{}
-	config.WriteString("global: {scrape_interval: 5s, scrape_timeout: 5s}\nrule_files:\n")
+	fmt.Fprintf(&config, "global: {scrape_interval: %v, scrape_timeout: 5s}\nrule_files:\n", interval)
 	for _, file := range rules {
 		fmt.Fprintf(&config, "- %s\n", file)
 	}
-	config.WriteString("scrape_configs:\n")
+	config.WriteString("scrape_configs:\n- job_name: unthunk\n  static_configs:\n")
 	for i, m := range machines {
-		labels := "instance: " + m.name
+		labels := fmt.Sprintf("__metrics_path__: /%d, instance: %s", i, m.name)
 		for _, name := range sortedKeys(m.labels) {
 			labels += ", " + name + ": " + m.labels[name]
 		}
-		fmt.Fprintf(&config, "- job_name: m%d\n  metrics_path: /%d\n  static_configs: [{targets: ['%s'], labels: {%s}}]\n"+
-			"  metric_relabel_configs: [{target_label: job, replacement: unthunk}]\n",
-			i, i, strings.TrimPrefix(agents.URL, "http://"), labels)
+		fmt.Fprintf(&config, "  - {targets: ['%s'], labels: {%s}}\n", strings.TrimPrefix(agents.URL, "http://"), labels)
 	}
 	dir := t.TempDir()
 	file := filepath.Join(dir, "prometheus.yml")
 	if err := os.WriteFile(file, []byte(config.String()), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	address = freeAddress(t)
-	cmd := exec.Command(program, "--config.file="+file, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address)
+	s := metricsServer{address: freeAddress(t)}
+	cmd := exec.Command(program, e.args(file, filepath.Join(dir, "data"), s.address)...)
 	var log strings.Builder
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
+	s.pid = cmd.Process.Pid
 	t.Cleanup(func() {
 		cmd.Process.Signal(syscall.SIGTERM)
 		cmd.Wait()
 	})
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
-		if c, err := net.Dial("tcp", address); err == nil {
+	for deadline := time.Now().Add(2*time.Minute + 3*interval); ; time.Sleep(200 * time.Millisecond) {
+		if c, err := net.Dial("tcp", s.address); err == nil {
 			c.Close()
-			at := time.Now()
-			got := promQuery(t, address, "count(unthunk_host_info)", at)
+			s.at = time.Now()
+			got := s.query(t, "count(unthunk_host_info)")
 			if len(got) == 1 && got[0].value == float64(len(machines)) {
-				return address, at
+				return s
 			}
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("Prometheus has not all machines:\n%s", log.String())
+			t.Fatalf("%s has not all machines:\n%s", e.program, log.String())
 		}
 	}
+}
+
+// query asks as of the moment when it had all machines.
+func (s metricsServer) query(t *testing.T, expr string) []promSample {
+	t.Helper()
+	return promQuery(t, s.address, expr, s.at)
 }
 
 func freeAddress(t *testing.T) string {
@@ -229,18 +265,32 @@ type dashboard struct {
 	}
 }
 
-// Each query of the dashboard is one that a real Prometheus answers, and what it answers of groups of machines is what fleet
-// who says of their records, and of odd ones what fleet odd says. The machines are simulated.
-func TestDashboard(t *testing.T) {
-	var board dashboard
+// dashboardOf is the dashboard that is shipped.
+func dashboardOf(t *testing.T) (board dashboard) {
+	t.Helper()
 	if err := json.Unmarshal([]byte(readFile(t, packaged+"/grafana/unthunk.json")), &board); err != nil {
 		t.Fatal(err)
 	}
+	return board
+}
+
+// Each query of the dashboard is one that a real Prometheus and a real VictoriaMetrics answer, and what they answer of groups of
+// machines is what fleet who says of their records, and of odd ones what fleet odd says. The machines are simulated.
+func TestDashboard(t *testing.T) {
+	board := dashboardOf(t)
 	machines := simulatedFleet(40)
-	address, at := prometheusOf(t, promTargets(t, machines))
-	query := func(expr string) []promSample { return promQuery(t, address, expr, at) }
-	store := filepath.Join(t.TempDir(), "fleet.db")
-	who, odd := askFleet(t, store, machines)
+	who, odd := askFleet(t, filepath.Join(t.TempDir(), "fleet.db"), machines)
+	for _, engine := range metricsEngines() {
+		t.Run(engine.program, func(t *testing.T) {
+			server := engine.start(t, promTargets(t, machines), 5*time.Second)
+			testDashboard(t, board, func(expr string) []promSample { return server.query(t, expr) }, who, odd)
+		})
+	}
+}
+
+// testDashboard holds the answers to the queries of a dashboard against those of fleet.
+func testDashboard(t *testing.T, board dashboard, query func(expr string) []promSample, who record.FleetWho, odd record.FleetOdd) {
+	t.Helper()
 	asked := 0
 	for _, panel := range board.Panels {
 		for _, target := range panel.Targets {
@@ -298,6 +348,83 @@ func TestDashboard(t *testing.T) {
 	if slow[0].labels["instance"] != "edge-5" || math.Abs(1e9*slow[0].value-*odd.Rows[0].Lost) > 1 {
 		t.Errorf("the slowest is %v, fleet odd says %v of %s", slow[0], *odd.Rows[0].Lost, odd.Rows[0].Name)
 	}
+}
+
+// targetsEnv is how many machines TestManyTargets simulates; the figures of docs/fleet.md are of 10000.
+const targetsEnv = "UNTHUNK_TARGETS"
+
+// Many machines are scraped, each has at most as many series as promised, and each query of the dashboard is answered. What
+// it takes is in the log: memory of the server, and the longest of three answers and the CPU time of one.
+func TestManyTargets(t *testing.T) {
+	targets := 100
+	if text := os.Getenv(targetsEnv); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil || n < 10 {
+			t.Fatalf("%s=%s: a number of machines, 10 at least", targetsEnv, text)
+		}
+		targets = n
+	}
+	board := dashboardOf(t)
+	machines := promTargets(t, simulatedFleet(uint64(targets)))
+	interval := max(5*time.Second, time.Duration(targets)*6*time.Millisecond) // a minute for 10000
+	for _, engine := range metricsEngines() {
+		t.Run(engine.program, func(t *testing.T) {
+			server := engine.start(t, machines, interval)
+			each := server.query(t, `max(count by (instance) ({__name__=~"unthunk_.+"}))`)
+			if len(each) != 1 || each[0].value > maxSeries || each[0].value < 20 {
+				t.Errorf("series of a machine: %v, at most %d", each, maxSeries)
+			}
+			slowest, slowestCPU, of := time.Duration(0), time.Duration(0), ""
+			for _, panel := range board.Panels {
+				for _, target := range panel.Targets {
+					longest := time.Duration(0)
+					before := processCPU(t, server.pid)
+					for range 3 {
+						began := time.Now()
+						if got := server.query(t, target.Expr); len(got) == 0 {
+							t.Errorf("%s: no answer to %s", panel.Title, target.Expr)
+						}
+						longest = max(longest, time.Since(began))
+					}
+					slowestCPU = max(slowestCPU, (processCPU(t, server.pid)-before)/3)
+					if longest > slowest {
+						slowest, of = longest, panel.Title
+					}
+				}
+			}
+			t.Logf("%d targets each %v, at most %v series of one: %s resident; the slowest query took %v (%s); at most %v of CPU time", targets,
+				interval, each[0].value, residentOf(t, server.pid), slowest, of, slowestCPU)
+		})
+	}
+}
+
+// processCPU is what a process has taken of the CPUs.
+func processCPU(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	// Behind the name, which may have blanks: the state, and as 12th and 13th ticks of user and system.
+	_, text, _ := strings.Cut(readFile(t, fmt.Sprintf("/proc/%d/stat", pid)), ") ")
+	fields := strings.Fields(text)
+	ticks := 0
+	for _, field := range fields[11:13] {
+		n, err := strconv.Atoi(field)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * 10 * time.Millisecond
+}
+
+// residentOf is how much memory of a process was resident at most.
+func residentOf(t *testing.T, pid int) string {
+	t.Helper()
+	for line := range strings.Lines(readFile(t, fmt.Sprintf("/proc/%d/status", pid))) {
+		if value, ok := strings.CutPrefix(line, "VmHWM:"); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	t.Error("the kernel does not say how much memory was resident")
+	return ""
 }
 
 // askFleet puts records into a store, and asks it who pays what and which machines are odd.

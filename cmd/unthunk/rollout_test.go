@@ -260,7 +260,7 @@ func alertOnRollout(t *testing.T, machines []*rolloutMachine) {
 	for _, m := range machines {
 		targets = append(targets, promTarget{name: m.name, labels: map[string]string{"group": m.group}, text: m.metrics})
 	}
-	address, _ := prometheusOf(t, targets, rules...)
+	address := prometheusOf(t, targets, rules...).address
 	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(200 * time.Millisecond) {
 		alerts := promAlerts(t, address)
 		for _, a := range alerts {
