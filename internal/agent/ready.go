@@ -145,12 +145,12 @@ func tooBusy(ctx context.Context, root fs.FS, cpu int, most Limits, watch time.D
 	}
 	took := time.Since(began).Seconds()
 	if steal := 100 * (after.Stolen - before.Stolen).Seconds() / took; steal > most.Steal {
-		return refusal(record.RefusedSteal, "the hypervisor has CPU %d for %.0f %% of the time: at most %.0f %% is measured beside (--max-steal)", cpu, steal,
-			most.Steal), nil
+		return refusal(record.RefusedSteal, "the hypervisor has CPU %d for %.0f %% of the time: at most %.0f %% is measured beside (--max-steal)",
+			cpu, steal, most.Steal), nil
 	}
 	if busy := (after.Busy - before.Busy).Seconds() / took; busy > most.Load {
-		return refusal(record.RefusedLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside (--max-load)", cpu, 100*busy,
-			100*most.Load), nil
+		return refusal(record.RefusedLoad, "CPU %d is busy for %.0f %% of the time: at most %.0f %% is measured beside (--max-load)", cpu,
+			100*busy, 100*most.Load), nil
 	}
 	if now, _ := reference.ReadTimes(sub(root, "proc"), sibling); hasSibling {
 		if busy := (now.Busy - beside.Busy).Seconds() / took; busy > most.Load/2 {

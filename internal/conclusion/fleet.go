@@ -35,8 +35,8 @@ func FleetPays(doc *record.FleetWho) string {
 	}
 	dear, cheap := rows[0], rows[len(rows)-1]
 	most, least := fleetNumber(dear, "redirect/bulk="+answerBulk), fleetNumber(cheap, "redirect/bulk="+answerBulk)
-	said := fmt.Sprintf("Who pays: %s (%s), %s ns a packet in bulks of %s", dear.Name, many(dear.Machines, "machine"), stat.Number(most.Median),
-		answerBulk)
+	said := fmt.Sprintf("Who pays: %s (%s), %s ns a packet in bulks of %s", dear.Name, many(dear.Machines, "machine"),
+		stat.Number(most.Median), answerBulk)
 	if q := fleetNumber(dear, "indirect/bulk="+answerBulk); q != nil {
 		said += fmt.Sprintf(", at most %s of it for indirect branches", stat.Number(q.Median))
 	}

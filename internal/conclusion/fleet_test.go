@@ -44,7 +44,8 @@ func TestFleetPays(t *testing.T) {
 		rows []record.FleetWhoRow
 		want string
 	}{
-		{[]record.FleetWhoRow{group("a", 99, 101), group("b", 79, 81), group("c", 59, 61), none}, "40.0 more than c (7 machines; 60.0), which pays least."},
+		{[]record.FleetWhoRow{group("a", 99, 101), group("b", 79, 81), group("c", 59, 61), none},
+			"40.0 more than c (7 machines; 60.0), which pays least."},
 		{[]record.FleetWhoRow{group("a", 99, 101), group("c", 89, 109)}, "whether c (7 machines; 99.0) pays less cannot be told."},
 		{[]record.FleetWhoRow{group("a", 99, 101), none}, "Who pays: a (7 machines), 100 ns a packet in bulks of 16."},
 		{[]record.FleetWhoRow{none}, ""},

@@ -68,7 +68,8 @@ func TestDatabaseGoesAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	killed := make(chan bool)
-	in := fleet.Ingest{Store: s, Now: now, In: &interrupted{strings.NewReader(text), len(text) * 2 / 3, func() { server.Kill(); close(killed) }}}
+	kill := func() { server.Kill(); close(killed) }
+	in := fleet.Ingest{Store: s, Now: now, In: &interrupted{strings.NewReader(text), len(text) * 2 / 3, kill}}
 	done, err := in.Run(t.Context(), "-")
 	<-killed // the read may be left behind
 	if err == nil || strings.Contains(err.Error(), "\n") || done.Stopped == "" || !done.Incomplete {

@@ -289,7 +289,7 @@ func TestMigrates(t *testing.T) {
 			t.Errorf("a question to a store of the first version: %v", err)
 		}
 		ingest(t, where, stream(t, machine(1, 1, nil)))
-		if got := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]string, error) { return fleet.Shared(ctx, s) }); !slices.Equal(got, []string{"a"}) {
+		if got := ask(t, where, fleet.Shared); !slices.Equal(got, []string{"a"}) {
 			t.Errorf("seen in turns: %v, want a", got)
 		}
 	})

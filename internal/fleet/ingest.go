@@ -327,8 +327,9 @@ const (
 
 // sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one identity
 // that were seen in turns, after a time and until another, in seconds since 1970; and names of some.
-func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) (ids []string, names map[string][]string, err error) {
-	ids, err = texts(s.db.QueryContext(ctx, seenInTurns("machine IN (SELECT machine FROM shared)")+`SELECT DISTINCT machine FROM turn
+func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) ([]string, map[string][]string, error) {
+	var names map[string][]string
+	ids, err := texts(s.db.QueryContext(ctx, seenInTurns("machine IN (SELECT machine FROM shared)")+`SELECT DISTINCT machine FROM turn
 WHERE seen_first < before AND seen_last > $1 AND before > $1 AND seen_first <= $2 ORDER BY 1`, after, until))
 	if err != nil {
 		return nil, nil, fmt.Errorf("look for shared identities: %w", s.explain(err))

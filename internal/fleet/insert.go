@@ -238,8 +238,8 @@ func (s *Store) insertShared(ctx context.Context, tx *sql.Tx, entries []*entry) 
 	}
 	for some := range slices.Chunk(slices.Sorted(maps.Keys(machines)), s.parameters) {
 		which, args := oneOf("machine", some, 1)
-		_, err := tx.ExecContext(ctx, "INSERT INTO shared (machine) "+seenInTurns(which)+"SELECT DISTINCT machine FROM turn WHERE seen_first < before "+
-			"ORDER BY 1 ON CONFLICT (machine) DO NOTHING", args...)
+		_, err := tx.ExecContext(ctx, "INSERT INTO shared (machine) "+seenInTurns(which)+
+			"SELECT DISTINCT machine FROM turn WHERE seen_first < before ORDER BY 1 ON CONFLICT (machine) DO NOTHING", args...)
 		if err != nil {
 			return fmt.Errorf("store shared identities: %w", s.explain(err))
 		}

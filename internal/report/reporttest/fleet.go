@@ -70,7 +70,8 @@ func FleetOdd() *record.FleetOdd {
 				Fields: []record.FleetField{
 					{Name: "indirect", Value: "none", Usual: "retpoline", Share: 0.995},
 					{Name: "boot-params", Value: "mitigations=off", Share: 0.995},
-					{Name: "mitigations", Value: "mds: Not affected; spectre_v2: Vulnerable", Usual: "mds: Not affected; spectre_v2: Retpolines", Share: 0.995},
+					{Name: "mitigations", Value: "mds: Not affected; spectre_v2: Vulnerable", Usual: "mds: Not affected; spectre_v2: Retpolines",
+						Share: 0.995},
 				},
 				Prices: []record.FleetLimit{}, Lost: &fast,
 			}),
