@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,7 @@ func kinds() map[string]any {
 // Each folder renders, every field in it is one of the API's, and each pod has what it needs
 // and no more.
 func TestManifests(t *testing.T) {
+	all := make(map[string]corev1.PodSpec)
 	for folder, want := range map[string]int{"base": 4, "metrics": 4, "job": 4} {
 		m, err := render(filepath.Join("..", "..", "..", "packaging", "kubernetes", folder))
 		if err != nil {
@@ -32,7 +34,6 @@ func TestManifests(t *testing.T) {
 		if m.Size() != want {
 			t.Errorf("%s: %d objects, want %d", folder, m.Size(), want)
 		}
-		pods := 0
 		for _, r := range m.Resources() {
 			text, err := r.AsYAML()
 			if err != nil {
@@ -52,7 +53,7 @@ func TestManifests(t *testing.T) {
 			}
 			switch o := into.(type) {
 			case *appsv1.DaemonSet:
-				pods++
+				all[folder] = o.Spec.Template.Spec
 				checkPod(t, folder, o.Spec.Template.Spec)
 				for key, value := range o.Spec.Selector.MatchLabels {
 					if o.Spec.Template.Labels[key] != value {
@@ -66,13 +67,23 @@ func TestManifests(t *testing.T) {
 					t.Errorf("%s: listens: %v", folder, listens)
 				}
 			case *batchv1.CronJob:
-				pods++
-				checkPod(t, folder, o.Spec.JobTemplate.Spec.Template.Spec)
+				all[folder] = o.Spec.JobTemplate.Spec.Template.Spec
+				checkPod(t, folder, all[folder])
 			}
 		}
-		if pods != 1 {
-			t.Errorf("%s: %d kinds of pods", folder, pods)
+		if _, ok := all[folder]; !ok {
+			t.Errorf("%s has no pods", folder)
 		}
+	}
+	// A job's pod is that of the DaemonSet, but that it ends, and that no node has two.
+	want, got := all["base"], all["job"]
+	if got.Affinity == nil || len(got.Affinity.PodAntiAffinity.RequiredDuringSchedulingIgnoredDuringExecution) != 1 {
+		t.Errorf("two pods of a job may be on one node: %+v", got.Affinity)
+	}
+	want.RestartPolicy, want.Affinity = corev1.RestartPolicyNever, got.Affinity
+	want.Containers[0].Args[1] = "--once"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("pods of DaemonSet and job (-want +got):\n%s", diff)
 	}
 }
 
