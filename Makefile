@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test missing verify bench fuzz filters race test-kernels trust deps man dist dist-check spectre peers soak
+.PHONY: generate check-generated lint test missing verify bench fuzz filters race test-kernels trust deps man dist dist-check test-cluster spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -81,9 +81,19 @@ dist:
 	go -C internal/dev/dist run . -o $(CURDIR)/build/dist
 
 # That they are the same; the .deb in a Debian made from the archive, with its units under
-# systemd and by the Ansible role; the .rpm. As root, in a quarter of an hour.
+# systemd and by the Ansible role; the .rpm, the .apk, what is for arm64. As root, in a quarter
+# of an hour.
 dist-check:
 	@scripts/dist-check
+
+# What make dist makes, on a Kubernetes of two nodes and on a Slurm, in namespaces here: the
+# manifests from the first pod to the last, and the .deb. As root, in some minutes; the first
+# time it builds Kubernetes, in a quarter of an hour on two idle cores, and a Debian, in
+# $XDG_CACHE_HOME/unthunk-cluster or /var/cache. TESTS=Slurm runs what has that in its name.
+TESTS ?=
+test-cluster: dist
+	UNTHUNK_CLUSTER=1 UNTHUNK_DIST=$(CURDIR)/build/dist go test -json -count=1 -timeout=90m -run='$(TESTS)' $(AS_ROOT) \
+		./internal/dev/cluster | go run ./internal/dev/testsum
 
 # The experiment and the ladder of docs/datapath.md: benchmarks built plain and with
 # retpolines, run in turn, in two minutes.
