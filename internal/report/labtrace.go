@@ -3,6 +3,7 @@ package report
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -11,6 +12,9 @@ import (
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
 )
+
+// leastCalled is the difference from which on a function's caller is said, in instructions a packet.
+const leastCalled = 1
 
 // tracedRows are how many functions of a trace are shown, linesShown how many source lines,
 // and differencesShown how many functions of a difference; what the others have is a row.
@@ -197,7 +201,7 @@ func (p *printer) labTraceChange(c *record.LabTraceChange) {
 			table.below("    ", "was "+cells.Clean(d.Was))
 		}
 		// Whoever knows the path knows who calls its functions.
-		if _, ofPath := functions.Find(name); d.Caller != "" && !ofPath {
+		if _, ofPath := functions.Find(name); d.Caller != "" && !ofPath && math.Abs(d.Difference) >= leastCalled {
 			table.below("    ", "called by "+cells.Clean(d.Caller))
 		}
 	}
