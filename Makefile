@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test missing verify bench fuzz filters race test-kernels trust deps man dist dist-check test-cluster spectre peers soak
+.PHONY: generate check-generated lint test test-arm64 missing verify bench fuzz filters race test-kernels trust deps man dist dist-check test-cluster spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -27,8 +27,12 @@ deps:
 
 # What holds on every machine at every moment: a quarter of an hour on two cores. Each
 # benchmark and each check of make verify runs once, so that it cannot rot.
-test: missing check-generated
+test: missing check-generated test-arm64
 	@scripts/test
+
+# Those of packages that ask no kernel, for arm64 under QEMU's user mode: half a minute and what building takes.
+test-arm64:
+	@scripts/test-arm64
 
 missing:
 	@scripts/install-deps check
