@@ -266,6 +266,31 @@ func xregister(n int) string {
 	return fmt.Sprintf("x%d", n)
 }
 
+// kcfiARM64 are the words of [CheckKCFIARM64], which a branch follows, and which of their bits are the same in all: ldur
+// w16, [x8, #-4]; movk w17, #…; movk w17, #…, lsl #16; cmp w16, w17; b.eq over the trap; brk #0x8228.
+var kcfiARM64 = []struct{ word, same uint32 }{
+	{0xb8500000, 0xfff00c00}, {0x72800000, 0xffe00000}, {0x72a00000, 0xffe00000}, {0x6b00001f, 0xffe0fc1f},
+	{0x54000040, 0xffffffff}, {0xd4300000, 0xfff0001f},
+}
+
+// checkedARM64 is the check of a branch to a register, which ends before.
+func checkedARM64(before []byte, register int) (Check, uint64) {
+	n := 4 * len(kcfiARM64)
+	if len(before) < n {
+		return CheckNone, 0
+	}
+	before = before[len(before)-n:]
+	for i, w := range kcfiARM64 {
+		if binary.LittleEndian.Uint32(before[4*i:])&w.same != w.word {
+			return CheckNone, 0
+		}
+	}
+	if int(binary.LittleEndian.Uint32(before)>>5&31) != register {
+		return CheckNone, 0
+	}
+	return CheckKCFIARM64, uint64(n)
+}
+
 // Instructions that do nothing, and that wait for another CPU.
 const (
 	NopARM64   = 0xd503201f
@@ -314,8 +339,10 @@ func BranchesARM64(code []byte, addr uint64, resolve Resolver, facts *Facts) []B
 			b.Class, b.Jump, b.Conditional, b.Target = ClassConditional, true, true, at+f.rel
 		case CallIndirect:
 			b.Class, b.Register = ClassRegister, xregister(f.reg)
+			b.Check, b.CheckLen = checkedARM64(code[:off], f.reg)
 		case JumpIndirect:
 			b.Class, b.Jump, b.Register = ClassRegister, true, xregister(f.reg)
+			b.Check, b.CheckLen = checkedARM64(code[:off], f.reg)
 		case Return:
 			b.Class, b.Jump = ClassReturn, true
 		default:

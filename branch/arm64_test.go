@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -123,6 +124,40 @@ func TestBranchesARM64(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, BranchesARM64(code, base, resolve, facts)); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// The check that clang puts in front of an indirect call on arm64 is told from what only looks like it.
+func TestKCFIARM64(t *testing.T) {
+	check := []uint32{0xb85fc110, 0x728acf11, 0x72a24691, 0x6b11021f, 0x54000040, 0xd4304500} // of x8
+	for _, test := range []struct {
+		name   string
+		change map[int]uint32
+		branch uint32
+		want   Check
+	}{
+		{"call", nil, 0xd63f0100, CheckKCFIARM64},
+		{"tail call", nil, 0xd61f0100, CheckKCFIARM64},
+		{"of another register", nil, 0xd63f0120, CheckNone},
+		{"a warning's trap", map[int]uint32{5: 0xd4210000}, 0xd63f0100, CheckNone},
+		{"jumps farther", map[int]uint32{4: 0x54000060}, 0xd63f0100, CheckNone},
+		{"loads from behind the start", map[int]uint32{0: 0xb8404110}, 0xd63f0100, CheckNone},
+	} {
+		list := append(slices.Clone(check), test.branch)
+		for i, w := range test.change {
+			list[i] = w
+		}
+		sites, _ := SitesARM64(words(list...), 0x1000)
+		if len(sites) != 1 || sites[0].Check != test.want || test.want != CheckNone && (sites[0].CheckLen != 24 || sites[0].Offset != 24) {
+			t.Errorf("%s: %+v, want %q", test.name, sites, test.want)
+		}
+	}
+	if n, loads := CheckKCFIARM64.Instructions(), CheckKCFIARM64.Loads(); n != 5 || loads != 1 {
+		t.Errorf("%d instructions, %d loads", n, loads)
+	}
+	sites, _ := SitesARM64(words(check[1:]...), 0x1000)
+	if len(sites) != 0 {
+		t.Errorf("no branch: %+v", sites)
 	}
 }
 

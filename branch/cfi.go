@@ -7,7 +7,7 @@ import (
 )
 
 // Check is how control flow integrity (CFI) tests the target of an indirect branch before
-// the branch is taken. All but [CheckNone] test r11, the register that clang calls through.
+// the branch is taken. Those of x86-64 test r11, the register that clang calls through.
 type Check string
 
 const (
@@ -17,6 +17,9 @@ const (
 	// function, which it loads from the text (CONFIG_CFI_CLANG since Linux 6.1, CONFIG_CFI
 	// later; clang 16).
 	CheckKCFI Check = "kcfi"
+	// CheckKCFIARM64 is that of arm64: the hash is made by two movk and compared with the one that
+	// an ldur loads (CONFIG_CFI_CLANG since Linux 6.1; LowerKCFI_CHECK of LLVM's AArch64AsmPrinter.cpp).
+	CheckKCFIARM64 Check = "kcfi-arm64"
 	// CheckOff is that with a jump over it: cfi=off.
 	CheckOff Check = "kcfi-off"
 	// CheckFineIBT passes the hash on: the function compares it, in its preamble 16 bytes in
@@ -38,6 +41,8 @@ func (c Check) Instructions() int {
 		return 1 // jmp
 	case CheckKCFI: // mov, add, je
 		return 3
+	case CheckKCFIARM64: // ldur, movk, movk, cmp, b.eq
+		return 5
 	case CheckFineIBT: // mov, lea, nop
 		return 3
 	case CheckParanoid: // mov, cmp, lea, jne
@@ -49,7 +54,7 @@ func (c Check) Instructions() int {
 // Loads is how many of them read the text in front of the called function.
 func (c Check) Loads() int {
 	switch c {
-	case CheckKCFI, CheckParanoid:
+	case CheckKCFI, CheckKCFIARM64, CheckParanoid:
 		return 1
 	}
 	return 0
