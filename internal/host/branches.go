@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -30,6 +31,7 @@ type branches struct {
 	returns     branch.Returns
 	core, all   tally
 	cfi         cfi
+	arch        string // see [kernel.Kernel.Arch]
 	// unread are functions that could not be read.
 	unread int
 	// dispatched are the programs in the BPF dispatcher, of the running kernel.
@@ -88,8 +90,8 @@ func most(counts map[string]int) string {
 
 // readBranches reads the given kernel, or the running one.
 func (m *machine) readBranches() branches {
-	if !x86() {
-		return branches{err: errors.New("only x86-64 code is understood")}
+	if !x86() && runtime.GOARCH != "arm64" {
+		return branches{err: errors.New("only code of x86-64 and arm64 is understood")}
 	}
 	k := m.opts.Kernel
 	if k == nil {
@@ -152,7 +154,7 @@ func readBranches(k *kernel.Kernel) branches {
 // kernel has. One that cannot be read is counted as unread.
 func countBranches(k *kernel.Kernel) (branches, error) {
 	newTally := func() tally { return tally{sites: make(map[branch.SiteKind]int), thunks: make(map[string]int)} }
-	b := branches{core: newTally(), all: newTally(), returns: make(branch.Returns)}
+	b := branches{arch: k.Arch, core: newTally(), all: newTally(), returns: make(branch.Returns)}
 	b.cfi.checks = make(map[branch.Check]int)
 	var firstErr error
 	path := sized(k, pathFunctions())
@@ -244,7 +246,9 @@ func (b branches) callSites() string {
 	if s[branch.SiteLfence] > 0 {
 		ways = append(ways, "rewritten to lfence; call *reg")
 	}
-	if s[branch.SiteRegister] > 0 && s[branch.SiteMemory] == 0 {
+	if s[branch.SiteRegister] > 0 && b.arch == "arm64" {
+		ways = append(ways, "blr and br, as compiled")
+	} else if s[branch.SiteRegister] > 0 && s[branch.SiteMemory] == 0 {
 		ways = append(ways, "rewritten to call *reg")
 	}
 	if s[branch.SiteMemory] > 0 {
@@ -278,6 +282,11 @@ func (b branches) throughThunk() bool {
 
 func indirectRow(name string, f *Fingerprint, flags []string, b branches) Finding {
 	row := Finding{Name: name, Level: LevelOK}
+	if b.arch == "arm64" {
+		row.Found = "blr and br: arm64 has no thunks"
+		row.Means = "indirect calls are predicted like any other branch"
+		return row
+	}
 	if b.thunkName == "" {
 		row.Found = "this kernel has no __x86_indirect_thunk_rax: it was built without retpolines"
 		row.Means = "indirect calls are predicted like any other branch"

@@ -54,7 +54,7 @@ func (c *cfi) mode() string {
 		check branch.Check
 		name  string
 	}{
-		{branch.CheckKCFI, "kcfi"}, {branch.CheckFineIBT, "fineibt"}, {branch.CheckParanoid, "fineibt,paranoid"},
+		{branch.CheckKCFI, "kcfi"}, {branch.CheckKCFIARM64, "kcfi"}, {branch.CheckFineIBT, "fineibt"}, {branch.CheckParanoid, "fineibt,paranoid"},
 	} {
 		if c.checks[m.check] > 0 {
 			mode = m.name
@@ -86,6 +86,8 @@ func (c *cfi) row(name string) Finding {
 		row.Means = "each runs 4 instructions more and loads from the text of what it calls, which runs at least 3 more"
 	case c.checks[branch.CheckFineIBT] > 0:
 		row.Means = "each runs 3 instructions more, and what it calls at least 3 more before its first"
+	case c.checks[branch.CheckKCFIARM64] > 0:
+		row.Means = "each runs 5 instructions more, one of which loads from the text of what it calls"
 	case checked > 0:
 		row.Means = "each runs 3 instructions more, one of which loads from the text of what it calls"
 	case c.checks[branch.CheckOff] > 0:

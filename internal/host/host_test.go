@@ -234,6 +234,47 @@ func (c code) read(t *testing.T) branches {
 
 const retpoline = "\xe8\x01\x00\x00\x00\xcc\x48\x89\x04\x24\xc3\xcc"
 
+// On arm64 there are no thunks: check says what stands in the code, what /sys says of it and that there is no dispatcher.
+func TestBranchesARM64(t *testing.T) {
+	const at = 0xffff800080010000
+	text := []byte("\x00\x01\x3f\xd6\xc0\x03\x5f\xd6") // blr x8; ret
+	symbols, err := ksym.New([]ksym.Symbol{
+		{Addr: at, Size: 8, Type: 't', Name: "bq_xmit_all"}, {Addr: at + 8, Size: 8, Type: 't', Name: "bpf_dispatcher_xdp_func"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kernel.New(ktext.Bytes{Addr: at, Code: text}, symbols, nil)
+	k.Arch = "arm64"
+	b := readBranches(k)
+	if b.err != nil {
+		t.Fatal(b.err)
+	}
+	f := Fingerprint{Mitigations: map[string]string{"spectre-v2": "Mitigation: CSV2, BHB"}}
+	rows := append(branchRows(&f, nil, b), agreement(f, b)...)
+	if f.IndirectThunk != "none" || f.ReturnThunk != "ret" || f.CallSites != "blr and br, as compiled" || f.CFI != "off" {
+		t.Errorf("%+v", f)
+	}
+	for name, want := range map[string]string{
+		"indirect-call": "arm64 has no thunks", "call-sites": "make 1 indirect calls and 0", "sys-and-memory": "agree",
+	} {
+		if got := find(t, rows, name).Found; !strings.Contains(got, want) {
+			t.Errorf("%s: %s", name, got)
+		}
+	}
+	if _, _, err := k.Dispatcher(); !errors.Is(err, kernel.ErrNoDispatcher) {
+		t.Errorf("dispatcher: %v", err)
+	}
+	for state, want := range map[string]string{
+		"Mitigation: CSV2, BHB": "per syscall", "Mitigation: CSV2, but not BHB": "nor on syscalls", "Mitigation: CSV2": "nothing on",
+		"Mitigation: Branch predictor hardening": "firmware", "Vulnerable": "plain",
+	} {
+		if means, _ := mitigationCost("spectre_v2", state); !strings.Contains(means, want) {
+			t.Errorf("%s: %q, want %q", state, means, want)
+		}
+	}
+}
+
 func TestBranches(t *testing.T) {
 	if !x86() {
 		testutil.Missing(t, "amd64")

@@ -34,13 +34,23 @@ func (m *machine) vulnerabilities(f *Fingerprint) []Finding {
 }
 
 // mitigationCost says what one entry's state costs a redirected packet, by
-// Documentation/admin-guide/hw-vuln and arch/x86/kernel/cpu/bugs.c.
+// Documentation/admin-guide/hw-vuln, arch/x86/kernel/cpu/bugs.c and arch/arm64/kernel/proton-pack.c.
 func mitigationCost(entry, state string) (string, Level) {
 	has := func(s string) bool { return strings.Contains(state, s) }
 	off := strings.HasPrefix(state, "Vulnerable")
 	switch entry {
 	case "spectre_v2":
 		switch {
+		case has("but not BHB"):
+			return "the CPU keeps what user space trains out of the kernel's predictions (CSV2); the branch history is not cleared, " +
+				"so nothing is paid on the redirect path nor on syscalls", LevelNote
+		case has("BHB"):
+			return "the branch history is overwritten on entry from user space, by a loop, clearbhb or firmware: per syscall, not " +
+				"per packet; AF_XDP's sendto pays it", LevelNote
+		case has("CSV2"):
+			return "the CPU keeps what user space trains out of the kernel's predictions: nothing on the redirect path", LevelOK
+		case has("Branch predictor hardening"):
+			return "firmware flushes predictions on some faults of user space: nothing on the redirect path", LevelOK
 		case has("Retpolines"):
 			return "indirect calls go through retpolines, unless memory says otherwise (indirect-call)", LevelWarn
 		case has("LFENCE"):

@@ -29,7 +29,7 @@ func DispatcherSymbol(name []byte) bool {
 // The error wraps [ErrNoDispatcher] where there is none.
 func (k *Kernel) Dispatcher() (programs []uint64, fallback string, err error) {
 	entry, ok := k.Function("bpf_dispatcher_xdp_func")
-	if !ok {
+	if !ok || k.Arch == "arm64" { // where that function calls the program
 		return nil, "", ErrNoDispatcher
 	}
 	image, err := k.jumpsTo(entry.Addr)
