@@ -77,7 +77,9 @@ func TestLabARM64(t *testing.T) {
 	}
 	t.Log(counts[0])
 	for _, want := range []string{
-		"1 bq_xmit_all net_device.netdev_ops → net_device_ops.ndo_xdp_xmit veth_ndo_xdp_xmit 2 1\n",
+		"1 bq_xmit_all xdp_dev_bulk_queue.dev → net_device.netdev_ops → net_device_ops.ndo_xdp_xmit veth_ndo_xdp_xmit 2 1\n",
+		"1 bpf_dispatcher_xdp_func argument bpf_func of bpf_dispatcher_xdp_func  3 1\n",
+		"16 bpf_dispatcher_xdp_func argument bpf_func of bpf_dispatcher_xdp_func  3 1\n",
 		"1 __napi_poll napi_struct.poll veth_poll 2 1\n",
 	} {
 		if !strings.Contains(counts[0], want) {

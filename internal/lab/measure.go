@@ -188,8 +188,15 @@ func (p *probes) count(b *BulkCount, t hit, per float64) {
 		return
 	}
 	name := ""
-	if f, off, ok := p.kernel.Symbols.Find(t.target); ok && off == 0 {
+	// Symbols are older than the programs of a chain, which may lie where others were.
+	if f, off, ok := p.kernel.Symbols.Find(t.target); ok && off == 0 && f.Module != "bpf" {
 		name = f.Name
+	}
+	for i := range b.Sites {
+		if x := &b.Sites[i]; x.Function == s.Function && x.Offset == s.Offset && x.Part == t.part && x.Target == name {
+			x.PerPacket += per
+			return
+		}
 	}
 	b.Sites = append(b.Sites, record.LabSite{
 		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
