@@ -206,20 +206,19 @@ func arm(ctx context.Context, c *redirect.Chain, bulk int) (*redirect.Measuremen
 // (arch/x86/lib/memcpy_64.S): that may be why.
 const socketSpread = 5.0
 
-// threadSpread is the same where the thread of a cpumap handles packets: of 72 windows with Linux 6.12 only one or two had
-// nothing of what the scheduler does from time to time, and the shortest of two runs, with other scenarios beside, were 34
-// instructions a packet apart at bulk 64, 8 at bulk 16 and 2 at bulk 1.
-const threadSpread = 35.0
+// groSpread is the same of GRO in a cpumap: two runs of Linux 6.18, with other scenarios beside, were 1.05 instructions a
+// packet apart at bulk 64, and equal at bulk 16. Without GRO such runs were equal, with Linux 6.12 and 6.18.
+const groSpread = 3.0
 
-// spread is how far counts of a way may be from each other, 0 where they are exact.
-func (w *way) spread() float64 {
+// spread is how far counts of a way may be from each other, nil where they are exact.
+func (w *way) spread() *float64 {
 	switch {
 	case w.chain.ByPacketSocket():
-		return socketSpread
-	case w.chain.ByCPUThread():
-		return threadSpread
+		return new(socketSpread)
+	case w.chain == redirect.CPUGRO:
+		return new(groSpread)
 	}
-	return 0
+	return nil
 }
 
 // instructions counts those of each row of a way.
@@ -244,9 +243,7 @@ func (w *way) instructions(ctx context.Context, c *redirect.Chain, mark *marker)
 			}
 			b.add(span)
 		}
-		if spread := w.spread(); spread > 0 {
-			b.Spread = &spread
-		}
+		b.Spread = w.spread()
 		if err := mark.trace(ctx, m, b); err != nil {
 			return fmt.Errorf("bulk %d: %w", b.Bulk, err)
 		}

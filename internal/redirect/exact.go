@@ -65,7 +65,8 @@ func (c *Chain) fillDispatcher() (err error) {
 }
 
 // preferCPUThread lets the thread of the cpumap's entry run as soon as it has frames: at the end of each batch, before
-// the generator's next one. By itself it would run when the scheduler finds that the generator had its share.
+// the generator's next one. By itself it would run when the scheduler finds that the generator had its share. The generator
+// is of the same class, below it: from and to a fair task each switch does what the time says, as averages and deadlines.
 func (c *Chain) preferCPUThread(ctx context.Context) error {
 	info, err := c.programs.CPUs.Info()
 	if err != nil {
@@ -82,9 +83,14 @@ func (c *Chain) preferCPUThread(ctx context.Context) error {
 	if pid == 0 {
 		return fmt.Errorf("find thread %s: no such kernel thread", name)
 	}
-	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
+	attr := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 2}
 	if err := unix.SchedSetAttr(pid, &attr, 0); err != nil {
 		return fmt.Errorf("prefer thread %s: %w", name, err)
+	}
+	attr.Priority, attr.Flags = 1, unix.SCHED_FLAG_RESET_ON_FORK
+	err = c.namespace.Do(func() error { return unix.SchedSetAttr(0, &attr, 0) })
+	if err != nil {
+		return fmt.Errorf("prefer the generator: %w", err)
 	}
 	return ctx.Err()
 }
