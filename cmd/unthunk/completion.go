@@ -137,7 +137,7 @@ func complete(root *cobra.Command) {
 			case f.Name == "format":
 				values = formats[verbOf(cmd)]
 			case f.Name == "scenario" && (verbOf(cmd) == "lab" || verbOf(cmd) == "gate"):
-				values = anyOf(append(lab.Scenarios(), lab.AllScenarios)...)
+				values = anyOf(slices.Concat(lab.Scenarios(), lab.WireScenarios(), []string{lab.AllScenarios})...)
 			case f.Name == "base", f.Name == "counts", f.Name == "prices":
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyRecords)
 			case f.Name == "root":

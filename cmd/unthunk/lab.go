@@ -113,12 +113,13 @@ func (f *labFlags) checkArgs(args []string) error {
 // addScenarios adds the flag that names scenarios of guests.
 func addScenarios(fl *pflag.FlagSet, scenarios *[]string) {
 	fl.StringSliceVar(scenarios, "scenario", []string{lab.DefaultScenario},
-		"ways of a packet that are counted in each guest, or all: "+strings.Join(lab.Scenarios(), ", "))
+		"ways of a packet that are counted in each guest, or all: "+strings.Join(lab.Scenarios(), ", ")+
+			"; with --nic also "+strings.Join(lab.WireScenarios(), ", "))
 }
 
 // unknownScenario is a plan's error as one of wrong usage.
 func unknownScenario(err error, scenarios []string) error {
-	return unknownValue(err, scenarios, append(lab.Scenarios(), lab.AllScenarios))
+	return unknownValue(err, scenarios, slices.Concat(lab.Scenarios(), lab.WireScenarios(), []string{lab.AllScenarios}))
 }
 
 // plan is what the flags say, but for the program.

@@ -64,6 +64,7 @@ func TestPlan(t *testing.T) {
 		{"scenario skb-tx is counted on veth", Plan{Kernels: []string{"a"}, NICs: []string{"igb"}, Scenarios: []string{"skb-tx"}}},
 		{`architecture "riscv64" is not amd64 or arm64`, Plan{Kernels: []string{"a"}, Arch: "riscv64"}},
 		{"guests of arm64 have veth", Plan{Kernels: []string{"a"}, Arch: guest.ARM64, NICs: []string{"igb"}}},
+		{"scenario forward-copy is counted on wires", Plan{Kernels: []string{"a"}, Scenarios: []string{"forward-copy"}}},
 		{"257 guests: at most 256", Plan{Kernels: []string{"a"}, Appends: numbered(maxCells + 1)}},
 	} {
 		if err := tt.plan.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -99,7 +100,7 @@ func TestRows(t *testing.T) {
 	if !slices.Equal(names, want) {
 		t.Errorf("rows %v, want %v", names, want)
 	}
-	for _, name := range Scenarios() {
+	for _, name := range append(Scenarios(), WireScenarios()...) {
 		r, err := ParseRow(name + ":16")
 		if err != nil || r.String() != name+":16" {
 			t.Errorf("%v, %v", r, err)

@@ -88,9 +88,20 @@ const (
 	InPoll  = "in-poll"  // NAPI polls of the interface that redirects
 	OutXmit = "out-xmit" // transmission by the one it redirects to
 	OutPoll = "out-poll" // NAPI polls of that one, which complete transmission
+	Worker  = "worker"   // system calls of the worker that forwards, where one does
 )
 
-var parts = []string{InPoll, OutXmit, OutPoll}
+// parts are those of a packet's way on wires.
+func (b *BulkCount) parts() []string {
+	all := []string{InPoll, OutXmit, OutPoll}
+	if byWorker(redirect.Scenario(b.Scenario)) {
+		all = append(all, Worker)
+	}
+	return all
+}
+
+// byWorker tells whether a worker in user space forwards.
+func byWorker(s redirect.Scenario) bool { return slices.Contains(redirect.WorkerScenarios(), s) }
 
 // window is the least distance of two time stamps, in packets: some lie between two
 // ticks of a kernel with 1000 a second, which takes one every million instructions.
@@ -132,7 +143,7 @@ func (p *probes) hits() (map[hit]uint64, error) {
 	}
 	out := make(map[hit]uint64)
 	for h, n := range raw {
-		part, ok := p.parts[work{h.Ifindex, h.Transmits}]
+		part, ok := p.parts[work{h.Ifindex, h.Transmits, h.Called}]
 		if ok || p.parts == nil {
 			out[hit{h.Place, part, h.Target}] += n
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -111,11 +112,15 @@ func overWires(ctx context.Context, rows []Row, timed bool, mark *marker) (m *Me
 		return nil, err
 	}
 	w := wired{wires: wires}
-	p := newProbes(map[work]string{{wires.In, false}: InPoll, {wires.Out, true}: OutXmit, {wires.Out, false}: OutPoll})
+	p := newWireProbes(wires, all)
 	defer func() { err = errors.Join(err, p.Close()) }()
 	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error {
 		if err := wireWindows(ctx, c, b, timed); err != nil || mark == nil {
 			return err
+		}
+		if byWorker(redirect.Scenario(b.Scenario)) {
+			b.Untraced = "a worker forwards, outside of what is traced"
+			return nil
 		}
 		if err := mark.traceWires(ctx, c, b); err != nil {
 			return err
@@ -129,7 +134,7 @@ func overWires(ctx context.Context, rows []Row, timed bool, mark *marker) (m *Me
 		return m, err
 	}
 	err = w.each(ctx, all, func(c *redirect.WireChain, b *BulkCount) error {
-		err := p.follow(ctx, lab, wires.In, false, func() (uint64, error) {
+		err := p.follow(ctx, lab, wires.In, byWorker(redirect.Scenario(b.Scenario)), func() (uint64, error) {
 			span, err := c.Send(ctx, b.Bulk, packets(b.Bulk))
 			return span.Sent, err
 		})
@@ -143,11 +148,22 @@ func overWires(ctx context.Context, rows []Row, timed bool, mark *marker) (m *Me
 	}
 	m.Uncounted, m.Stamp = p.uncounted, p.stamp
 	for i := range m.Bulks {
-		if m.Mapped == Direct && m.Bulks[i].calls("swiotlb_tbl_map_single") > 0 {
+		if m.Mapped == Direct && m.Bulks[i].calls("swiotlb_tbl_map_single")+m.Bulks[i].calls("swiotlb_bounce") > 0 {
 			m.Mapped = Swiotlb
 		}
 	}
 	return m, nil
+}
+
+// newWireProbes are the probes of ways over wires, by the parts of those.
+func newWireProbes(wires *redirect.Wires, all []way) *probes {
+	p := newProbes(map[work]string{
+		{ifindex: wires.In}: InPoll, {wires.Out, true, false}: OutXmit, {ifindex: wires.Out}: OutPoll, {called: true}: Worker,
+	})
+	if slices.ContainsFunc(all, func(w way) bool { return byWorker(w.chain) }) {
+		p.calls = functions.Names(functions.WorkerCalls)
+	}
+	return p
 }
 
 // wired are the wires of a guest.
@@ -230,7 +246,7 @@ func wireWindows(ctx context.Context, chain *redirect.WireChain, b *BulkCount, t
 	}
 	b.Windows, b.Instructions = len(ns), nil
 	switch {
-	case b.Bulk%poll != 0:
+	case b.Bulk%poll != 0, byWorker(redirect.Scenario(b.Scenario)): // windows lie within polls, and most of the work elsewhere
 	case timed:
 		q := stat.Summarize(ns, "ns")
 		b.Ns = &q
@@ -306,7 +322,7 @@ const maxRing = 512
 
 // mapped are the maps and unmaps of a packet.
 func (b *BulkCount) mapped() (maps, unmaps float64) {
-	for _, part := range parts {
+	for _, part := range b.parts() {
 		d := b.dma(part)
 		maps, unmaps = maps+d.Map, unmaps+d.Unmap
 	}

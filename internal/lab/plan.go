@@ -120,6 +120,9 @@ func (p Plan) Validate() error {
 		if !onWires(s) && !slices.Contains(p.NICs, Veth) {
 			return fmt.Errorf("scenario %s is counted on veth, and not on wires", name)
 		}
+		if byWorker(s.chain) && slices.Contains(p.NICs, Veth) {
+			return fmt.Errorf("scenario %s is counted on wires: choose --nic igb or virtio", name)
+		}
 	}
 	for _, texts := range [][]string{p.Kernels, p.CPUs, p.Appends} {
 		for _, text := range texts {

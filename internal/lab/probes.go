@@ -47,6 +47,8 @@ type probes struct {
 	stamp int
 	// parts of the chain are told apart; nil when all count together.
 	parts map[work]string
+	// calls are functions of system calls whose work is a part.
+	calls []string
 	// uncounted are sites that cannot be probed.
 	uncounted []string
 }
@@ -61,10 +63,11 @@ type site struct {
 }
 
 // work is what an interface does: its NAPI poll, or the transmission of frames that were
-// redirected to it.
+// redirected to it; or what is done in system calls.
 type work struct {
 	ifindex   int
 	transmits bool
+	called    bool
 }
 
 // sender sends a slot and returns how many packets that were.
@@ -153,11 +156,11 @@ func (p *probes) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if p.Counters, err = count.New(types); err != nil {
+	if p.Counters, err = count.New(types, p.calls...); err != nil {
 		return err
 	}
 	for _, f := range functions.With(functions.Counted) {
-		if p.parts == nil && (f.Stage == functions.StageDMA || f.Stage == "") { // IOMMUs are of no stage
+		if p.parts == nil && (f.Stage == functions.StageDMA || f.Stage == "" || f.DMA != "") { // IOMMUs are of no stage
 			continue // a veth does no DMA
 		}
 		for _, n := range f.Names() {

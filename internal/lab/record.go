@@ -104,7 +104,7 @@ func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 	row.Instructions, row.Spread, row.Ns, row.CallsPerPacket, row.Window, row.Stamp = b.Instructions, b.Spread, b.Ns, &calls, b.Window, c.Stamp
 	row.Functions = append(row.Functions, b.Functions...)
 	if c.NIC != Veth {
-		for _, part := range parts {
+		for _, part := range b.parts() {
 			row.DMA = append(row.DMA, b.dma(part))
 		}
 	}
@@ -113,7 +113,7 @@ func (c *CellResult) fill(row *record.LabRow, b *BulkCount) {
 
 // dma adds up what a part of the chain does of the DMA API.
 func (b *BulkCount) dma(part string) record.LabDMA {
-	d := record.LabDMA{Part: part}
+	d := record.LabDMA{Part: part, Copy: new(float64)}
 	for _, f := range b.Functions {
 		if f.Part != part {
 			continue
@@ -129,6 +129,8 @@ func (b *BulkCount) dma(part string) record.LabDMA {
 			d.Bounce += f.PerPacket
 		case functions.DMAFlush:
 			d.Flush += f.PerPacket
+		case functions.DMACopy:
+			*d.Copy += f.PerPacket
 		}
 	}
 	return d

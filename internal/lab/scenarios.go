@@ -91,10 +91,18 @@ func Scenarios() (names []string) {
 	return names
 }
 
+// WireScenarios are the names of those that guests count on wires alone.
+func WireScenarios() (names []string) {
+	for _, s := range redirect.WorkerScenarios() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
 // findScenario is the scenario of a name.
 func findScenario(name string) (s scenario, err error) {
-	if !slices.Contains(Scenarios(), name) {
-		return s, fmt.Errorf("scenario %q is not one of %s", name, strings.Join(Scenarios(), ", "))
+	if all := append(Scenarios(), WireScenarios()...); !slices.Contains(all, name) {
+		return s, fmt.Errorf("scenario %q is not one of %s", name, strings.Join(all, ", "))
 	}
 	s.mode, s.needs = redirect.Native, []need{liveFrames}
 	if of, ok := strings.CutPrefix(name, generic); ok {

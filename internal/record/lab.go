@@ -121,7 +121,8 @@ type LabFunction struct {
 	Function string `json:"function"`
 	// Part of the chain that does it: "in-poll" are NAPI polls of the interface that
 	// redirects, "out-xmit" is transmission by the one it redirects to, "out-poll" are
-	// that one's NAPI polls, which complete transmission. Empty for veth.
+	// that one's NAPI polls, which complete transmission, "worker" are the system calls
+	// of a forwarder in user space. Empty for veth.
 	Part      string  `json:"part,omitempty"`
 	PerPacket float64 `json:"per-packet"`
 }
@@ -136,6 +137,9 @@ type LabDMA struct {
 	// forget mappings.
 	Bounce float64 `json:"bounce"`
 	Flush  float64 `json:"flush"`
+	// Copy is how often the kernel copies it elsewhere; nil in records that did not
+	// count it.
+	Copy *float64 `json:"copy,omitempty"`
 }
 
 // Entries are how often a function is entered for a packet, by all parts.
@@ -153,6 +157,13 @@ func (r *LabRow) SumDMA() (sum LabDMA) {
 	for _, d := range r.DMA {
 		sum.Map, sum.Unmap, sum.Sync = sum.Map+d.Map, sum.Unmap+d.Unmap, sum.Sync+d.Sync
 		sum.Bounce, sum.Flush = sum.Bounce+d.Bounce, sum.Flush+d.Flush
+		if d.Copy != nil {
+			copies := *d.Copy
+			if sum.Copy != nil {
+				copies += *sum.Copy
+			}
+			sum.Copy = &copies
+		}
 	}
 	return sum
 }
@@ -272,7 +283,8 @@ func (r *LabRow) check() error {
 		if err := checkTexts([]string{d.Part}); err != nil {
 			return err
 		}
-		if !possibleCount(d.Map) || !possibleCount(d.Unmap) || !possibleCount(d.Sync) || !possibleCount(d.Bounce) || !possibleCount(d.Flush) {
+		if !possibleCount(d.Map) || !possibleCount(d.Unmap) || !possibleCount(d.Sync) || !possibleCount(d.Bounce) || !possibleCount(d.Flush) ||
+			d.Copy != nil && !possibleCount(*d.Copy) {
 			return fmt.Errorf("impossible count of DMA by %s", d.Part)
 		}
 	}

@@ -18,6 +18,10 @@ const (
 	FragsMap  Scenario = "frags-redirect-map"
 	FragsTX   Scenario = "frags-tx"
 	FragsDrop Scenario = "frags-drop"
+
+	// A worker in user space forwards, over wires, with the kernel's copies of frames and without.
+	ForwardCopy     Scenario = "forward-copy"
+	ForwardZeroCopy Scenario = "forward-zero-copy"
 )
 
 // origin is where the packets of a scenario come from.
@@ -43,6 +47,7 @@ var ways = map[Scenario]way{
 	SendXSK: {Drop, xdpSocket, false},
 	SKBMap:  {Map, packetSocket, false}, SKBTX: {TX, packetSocket, false},
 	SKBDrop: {Drop, packetSocket, false}, SKBPass: {Pass, packetSocket, false},
+	ForwardCopy: {of: XSK}, ForwardZeroCopy: {of: XSK},
 	FragsMap: {Map, packetSocket, true}, FragsTX: {TX, packetSocket, true}, FragsDrop: {Drop, packetSocket, true},
 }
 

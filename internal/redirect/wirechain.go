@@ -12,6 +12,7 @@ import (
 	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/traffic"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // WireDevices names the devices of a wire chain: the frames of Generator arrive at In, which redirects them to Out, and
@@ -29,13 +30,18 @@ type Wires struct {
 
 // WireChain is a chain over wires.
 type WireChain struct {
-	chain *Chain
-	live  traffic.Live
-	wires *Wires
+	chain  *Chain
+	live   traffic.Live
+	wires  *Wires
+	worker *worker // nil where the kernel forwards
 }
 
 // WireScenarios are those that chains over wires can have.
-func WireScenarios() []Scenario { return []Scenario{Map, TX, Drop, Pass} }
+func WireScenarios() []Scenario { return append([]Scenario{Map, TX, Drop, Pass}, WorkerScenarios()...) }
+
+// WorkerScenarios are those in which a worker in user space forwards (packages xsk and datapath): only chains over wires have
+// them.
+func WorkerScenarios() []Scenario { return []Scenario{ForwardCopy, ForwardZeroCopy} }
 
 // WireWindow is how many frames are between two time stamps: the devmap hands that many at once to ndo_xdp_xmit
 // (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c).
@@ -79,6 +85,12 @@ func (w *Wires) Build(ctx context.Context, i int, scenario Scenario) (chained *W
 	if err := c.fillDispatcher(); err != nil {
 		return chained, err
 	}
+	if mode, ok := workerModes[scenario]; ok {
+		// Before any program: some drivers look at the fill ring when theirs is attached, and never again.
+		if err := chained.startWorker(ctx, mode); err != nil {
+			return chained, err
+		}
+	}
 	// Many drivers have queues for redirected frames only while they run an XDP program themselves: the
 	// generator's and Out are given ones, which meet nothing.
 	onGenerator := c.programs.Generate
@@ -115,6 +127,25 @@ func (w *Wires) Build(ctx context.Context, i int, scenario Scenario) (chained *W
 	frame, err := scenario.frame(DefaultSize)
 	chained.live = traffic.Live{Program: c.programs.Generate, Frame: frame}
 	return chained, err
+}
+
+// workerModes are how workers' sockets are bound.
+var workerModes = map[Scenario]xsk.Mode{ForwardCopy: xsk.Copy, ForwardZeroCopy: xsk.ZeroCopy}
+
+// startWorker makes the worker that forwards.
+func (w *WireChain) startWorker(ctx context.Context, mode xsk.Mode) error {
+	err := w.wires.namespace.Do(func() (err error) {
+		w.worker, err = newWorker(ctx, w.wires.In, w.wires.Out, mode)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if err := w.chain.programs.Sockets.Put(uint32(0), uint32(w.worker.in.FD())); err != nil {
+		return fmt.Errorf("update sockets: %w", err)
+	}
+	w.worker.start()
+	return nil
 }
 
 // Send sends frames, a multiple of burst, in bursts, each after the one before has arrived. It returns what was counted,
@@ -168,6 +199,9 @@ const (
 // Close unloads the programs.
 func (w *WireChain) Close() error {
 	var errs []error
+	if w.worker != nil {
+		errs = append(errs, w.worker.Close())
+	}
 	for _, d := range []netlab.Device{w.wires.generator, w.wires.in, w.wires.out, w.wires.sink, w.chain.idle} {
 		if d.Index != 0 && d.Attached() {
 			errs = append(errs, d.Detach())

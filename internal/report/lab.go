@@ -132,12 +132,20 @@ func (p *printer) labWires(l *record.Lab, notes *footnotes) {
 	if len(rows) == 0 {
 		return
 	}
+	scenarios := slices.ContainsFunc(rows, func(r *record.LabRow) bool { return !r.IsDefault() })
 	heading := func(r *record.LabRow) string {
-		return strings.Join(strings.Fields(r.Labels["kernel"]+" "+r.Labels["cpu"]+" "+r.Labels["append"]), "/")
+		guest := strings.Join(strings.Fields(r.Labels["kernel"]+" "+r.Labels["cpu"]+" "+r.Labels["append"]), "/")
+		if scenarios {
+			guest += fmt.Sprintf(", %s, %s", r.Labels["nic"], r.Labels["dma"])
+		}
+		return guest
 	}
 	slices.SortStableFunc(rows, func(a, b *record.LabRow) int { return strings.Compare(heading(a), heading(b)) })
-	left := []bool{true, false, false, false, false, false, false, false}
-	head := []string{"NIC, DMA, bulk", "insns", "indirect", "map", "sync", "bounce", "flush", "ns"}
+	head := []string{"NIC, DMA, bulk", "insns", "indirect", "map", "sync", "bounce", "flush", "copy", "ns"}
+	if scenarios {
+		head[0] = "scenario, bulk"
+	}
+	left := append([]bool{true}, make([]bool, len(head)-1)...)
 	timed := timed(l)
 	if timed {
 		left, head = append(left, false), append(head, "took")
@@ -149,23 +157,32 @@ func (p *printer) labWires(l *record.Lab, notes *footnotes) {
 			last = h
 			t.heading(cells.Join("  ", h+labGuest(row), notes.mark(row.Guest())))
 		}
-		t.add(labWiresCells(l, row, timed)...)
+		line := labWiresCells(l, row, timed)
+		if scenarios {
+			line[0] = fmt.Sprintf("  %s %s", cells.Clean(row.Scenario()), cells.Clean(row.Labels["bulk"]))
+		}
+		t.add(line...)
 		if row.Refused != "" {
 			t.below("    no number: ", row.Refused)
 		}
 	}
 	p.table(t)
 	fmt.Fprintln(&p.buf)
+	worker := ""
+	if scenarios {
+		worker = "Where a worker forwards, also in its system calls. "
+	}
 	p.wrap("", "Per packet on wires: what is executed in the NAPI polls of the device that redirects and of the device "+
-		"that it redirects to, and in transmission. As many pages are unmapped as mapped. insns: instructions between "+
-		"packets of one poll. ns: indirect branches at this machine's price of one, an estimate.")
+		"that it redirects to, and in transmission. "+worker+"As many pages are unmapped as mapped. insns: instructions between "+
+		"packets of one poll. copy: the kernel's of the frame, but for bounce buffers. ns: indirect branches at this machine's "+
+		"price of one, an estimate.")
 }
 
 // labWiresCells are the cells of a row of interfaces on wires.
 func labWiresCells(l *record.Lab, row *record.LabRow, timed bool) []string {
 	label := func(name string) string { return cells.Clean(row.Labels[name]) }
 	line := []string{fmt.Sprintf("  %s %s %s", label("nic"), label("dma"), label("bulk")), "-", "-", "-", "-", "-", "-",
-		"-"}
+		"-", "-"}
 	if timed {
 		took := "-"
 		if row.Ns != nil {
@@ -186,8 +203,11 @@ func labWiresCells(l *record.Lab, row *record.LabRow, timed bool) []string {
 	for i, n := range []float64{*row.CallsPerPacket, sum.Map, sum.Sync, sum.Bounce, sum.Flush} {
 		line[2+i] = cells.Few(n)
 	}
+	if sum.Copy != nil {
+		line[7] = cells.Few(*sum.Copy)
+	}
 	if ns := l.BranchNs(row); ns != nil {
-		line[7] = fmt.Sprintf("%.1f", *ns)
+		line[8] = fmt.Sprintf("%.1f", *ns)
 	}
 	return line
 }

@@ -41,6 +41,24 @@ func TestLabWiresGolden(t *testing.T) {
 	reporttest.Golden(t, "lab-timed.txt", b.String())
 }
 
+// Several ways of a packet are beside each other, by interface and DMA setup.
+func TestLabWorkersGolden(t *testing.T) {
+	t.Parallel()
+	l := reporttest.Wires()
+	for i, scenario := range []string{"redirect-map", "forward-zero-copy"} {
+		copies := float64(i)
+		l.Rows[i].Labels["scenario"], l.Rows[i].Labels["append"] = scenario, ""
+		l.Rows[i].DMA = append(l.Rows[i].DMA, record.LabDMA{Part: "worker", Copy: &copies})
+	}
+	l.Rows[1].Instructions = nil
+	var b bytes.Buffer
+	if err := Lab(&b, Options{Width: 80}, l); err != nil {
+		t.Fatal(err)
+	}
+	reporttest.Fits(t, b.String(), 80)
+	reporttest.Golden(t, "lab-workers.txt", b.String())
+}
+
 func TestLabComparisonGolden(t *testing.T) {
 	t.Parallel()
 	old, new := reporttest.Lab(), reporttest.Lab()

@@ -4,7 +4,8 @@
 /* Counts how often instructions of the kernel are executed, for which network
  * device, and what the indirect branches among them enter. A device is the one
  * whose NAPI poll is under way or, within that, the one that redirected frames
- * are handed to; what an interrupt does meanwhile is none's.
+ * are handed to; what an interrupt does meanwhile is none's. What a system call
+ * does outside of polls is told apart where that is asked for.
  *
  * The scopes are of one CPU: it is for guests that have one. */
 #include "bpf.h"
@@ -36,7 +37,7 @@ struct hit {
 	__u32 place;   /* its number */
 	__u32 ifindex; /* 0 = no device's */
 	__u32 transmits; /* 1 = in the transmission of redirected frames */
-	__u32 pad;
+	__u32 called; /* 1 = in a system call that is told apart */
 };
 
 struct {
@@ -50,6 +51,8 @@ bool interrupted SEC(".data.scope");
 /* Interface indexes; 0 = outside. */
 __u32 polled SEC(".data.scope");
 __u32 transmitting SEC(".data.scope");
+/* The task that is in a system call; 0 = none. */
+__u64 caller SEC(".data.scope");
 /* Hits that had no room. */
 __u64 lost SEC(".data.scope");
 
@@ -70,6 +73,7 @@ int count(struct pt_regs *ctx)
 	if (!interrupted) {
 		hit.ifindex = transmitting ? transmitting : polled;
 		hit.transmits = !!transmitting;
+		hit.called = !hit.ifindex && caller && caller == bpf_get_current_pid_tgid();
 	}
 	if (offset != NO_REGISTER)
 		bpf_probe_read_kernel(&hit.target, sizeof(hit.target), (void *)ctx + offset);
@@ -146,5 +150,21 @@ SEC("kretprobe")
 int transmit_ends(void *ctx)
 {
 	transmitting = 0;
+	return 0;
+}
+
+/* A function that a system call runs in. */
+SEC("kprobe")
+int call_begins(void *ctx)
+{
+	caller = bpf_get_current_pid_tgid();
+	return 0;
+}
+
+SEC("kretprobe")
+int call_ends(void *ctx)
+{
+	if (caller == bpf_get_current_pid_tgid())
+		caller = 0;
 	return 0;
 }

@@ -35,6 +35,8 @@ type Hit struct {
 	// redirected frames were handed to; 0 outside of both.
 	Ifindex   int
 	Transmits bool
+	// Called is set in a system call that is told apart, outside of both.
+	Called bool
 	// Target is what the register held, 0 without one.
 	Target uint64
 }
@@ -66,6 +68,12 @@ var offsets = map[string]uint64{
 
 const noRegister = 0xffff
 
+// scope is where something begins or ends that is told apart.
+type scope struct {
+	attach            func(string, *ebpf.Program, *link.KprobeOptions) (link.Link, error)
+	function, program string
+}
+
 // Counters count until closed.
 type Counters struct {
 	// Places are those that are counted.
@@ -78,10 +86,11 @@ type Counters struct {
 	ns   []uint64
 }
 
-// New makes counters without a place, for a kernel of these types. It is for a machine of one CPU: which device is
+// New makes counters without a place, for a kernel of these types. What is done in calls, functions that system calls
+// run in, is told apart; tasks must not be in them at the same time. It is for a machine of one CPU: which device is
 // at work is not kept apart for each. Requires CONFIG_BPF_EVENTS, CONFIG_KPROBE_EVENTS
 // and Linux 5.15.
-func New(types *btf.Spec) (c *Counters, err error) {
+func New(types *btf.Spec, calls ...string) (c *Counters, err error) {
 	spec, err := loadCount()
 	if err != nil {
 		return nil, err
@@ -102,17 +111,18 @@ func New(types *btf.Spec) (c *Counters, err error) {
 		return c, fmt.Errorf("load counters: %w", err)
 	}
 	// A poll's beginning is noted before anything in it is counted.
-	for _, scope := range []struct {
-		attach            func(string, *ebpf.Program, *link.KprobeOptions) (link.Link, error)
-		function, program string
-	}{
+	scopes := []scope{
 		{link.Kprobe, "irq_enter_rcu", countProgInterruptBegins},
 		{link.Kprobe, "irq_exit_rcu", countProgInterruptEnds},
 		{link.Kprobe, "__napi_poll", countProgPollBegins},
 		{link.Kretprobe, "__napi_poll", countProgPollEnds},
 		{link.Kprobe, "bq_xmit_all", countProgTransmitBegins},
 		{link.Kretprobe, "bq_xmit_all", countProgTransmitEnds},
-	} {
+	}
+	for _, call := range calls {
+		scopes = append(scopes, scope{link.Kprobe, call, countProgCallBegins}, scope{link.Kretprobe, call, countProgCallEnds})
+	}
+	for _, scope := range scopes {
 		l, err := scope.attach(scope.function, c.coll.Programs[scope.program], nil)
 		if err != nil {
 			return c, fmt.Errorf("attach counters: %w", err)
@@ -155,7 +165,8 @@ func (c *Counters) Hits() (map[Hit]uint64, error) {
 	}
 	hits := make(map[Hit]uint64, n)
 	for i, key := range c.keys[:n] {
-		hits[Hit{Place: int(key.Place), Ifindex: int(key.Ifindex), Transmits: key.Transmits != 0, Target: key.Target}] = c.ns[i]
+		hits[Hit{Place: int(key.Place), Ifindex: int(key.Ifindex), Transmits: key.Transmits != 0,
+			Called: key.Called != 0, Target: key.Target}] = c.ns[i]
 	}
 	return hits, nil
 }

@@ -19,7 +19,7 @@ type countHit struct {
 	Place     uint32
 	Ifindex   uint32
 	Transmits uint32
-	Pad       uint32
+	Called    uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -27,6 +27,8 @@ type countHit struct {
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
 	countMapHits             = "hits"
+	countProgCallBegins      = "call_begins"
+	countProgCallEnds        = "call_ends"
 	countProgCount           = "count"
 	countProgInterruptBegins = "interrupt_begins"
 	countProgInterruptEnds   = "interrupt_ends"
@@ -35,6 +37,7 @@ const (
 	countProgTransmitBegins  = "transmit_begins"
 	countProgTransmitEnds    = "transmit_ends"
 	countVarArgument         = "argument"
+	countVarCaller           = "caller"
 	countVarInterrupted      = "interrupted"
 	countVarLost             = "lost"
 	countVarPolled           = "polled"
@@ -83,6 +86,8 @@ type countSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type countProgramSpecs struct {
+	CallBegins      *ebpf.ProgramSpec `ebpf:"call_begins"`
+	CallEnds        *ebpf.ProgramSpec `ebpf:"call_ends"`
 	Count           *ebpf.ProgramSpec `ebpf:"count"`
 	InterruptBegins *ebpf.ProgramSpec `ebpf:"interrupt_begins"`
 	InterruptEnds   *ebpf.ProgramSpec `ebpf:"interrupt_ends"`
@@ -104,6 +109,7 @@ type countMapSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type countVariableSpecs struct {
 	Argument     *ebpf.VariableSpec `ebpf:"argument"`
+	Caller       *ebpf.VariableSpec `ebpf:"caller"`
 	Interrupted  *ebpf.VariableSpec `ebpf:"interrupted"`
 	Lost         *ebpf.VariableSpec `ebpf:"lost"`
 	Polled       *ebpf.VariableSpec `ebpf:"polled"`
@@ -144,6 +150,7 @@ func (m *countMaps) Close() error {
 // It can be passed to loadCountObjects or ebpf.CollectionSpec.LoadAndAssign.
 type countVariables struct {
 	Argument     *ebpf.Variable `ebpf:"argument"`
+	Caller       *ebpf.Variable `ebpf:"caller"`
 	Interrupted  *ebpf.Variable `ebpf:"interrupted"`
 	Lost         *ebpf.Variable `ebpf:"lost"`
 	Polled       *ebpf.Variable `ebpf:"polled"`
@@ -154,6 +161,8 @@ type countVariables struct {
 //
 // It can be passed to loadCountObjects or ebpf.CollectionSpec.LoadAndAssign.
 type countPrograms struct {
+	CallBegins      *ebpf.Program `ebpf:"call_begins"`
+	CallEnds        *ebpf.Program `ebpf:"call_ends"`
 	Count           *ebpf.Program `ebpf:"count"`
 	InterruptBegins *ebpf.Program `ebpf:"interrupt_begins"`
 	InterruptEnds   *ebpf.Program `ebpf:"interrupt_ends"`
@@ -165,6 +174,8 @@ type countPrograms struct {
 
 func (p *countPrograms) Close() error {
 	return _CountClose(
+		p.CallBegins,
+		p.CallEnds,
 		p.Count,
 		p.InterruptBegins,
 		p.InterruptEnds,

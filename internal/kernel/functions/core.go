@@ -262,7 +262,9 @@ var stack = []Function{
 		What: "the second program of a cpumap entry"},
 	{Name: "cpu_map_bpf_prog_run", Since: "5.15", Absent: "static", Roles: Checked,
 		What: "the second program of a cpumap entry"},
-	{Name: "__xsk_rcv", Absent: "static", Roles: Checked, What: "copies a frame for AF_XDP"},
+	{Name: "__xsk_rcv", Absent: "static", DMA: DMACopy, Roles: Checked | Counted, What: "copies a frame for AF_XDP"},
+	{Name: "skb_store_bits", DMA: DMACopy, Roles: Counted, What: "copies a frame into an skb"},
+	{Name: "skb_copy_bits", DMA: DMACopy, Roles: Counted, What: "copies a frame, or its beginning, out of an skb"},
 	{Name: "xsk_rcv", Absent: "static", Roles: Checked, What: "gives a frame to AF_XDP"},
 	{Name: "xsk_flush", Stage: StageBulkQueue, Absent: "inline", Roles: Checked,
 		What: "publishes the RX ring of AF_XDP"},
@@ -317,7 +319,9 @@ var measured = []Function{
 	{Name: "bpf_prog_test_run_xdp", Roles: Checked | Generator, What: "BPF_PROG_TEST_RUN of XDP programs"},
 
 	{Name: "__sys_sendmmsg", Roles: Sends, What: "sends messages of a packet socket"},
-	{Name: "__sys_sendto", Roles: Sends, What: "sends what is in the TX ring of an AF_XDP socket"},
+	{Name: "__sys_sendto", Roles: Sends | WorkerCalls, What: "sends what is in the TX ring of an AF_XDP socket"},
+	{Name: "__sys_recvfrom", Roles: WorkerCalls, What: "wakes the driver of an AF_XDP socket"},
+	{Name: "do_sys_poll", Roles: WorkerCalls, What: "waits for frames of AF_XDP sockets"},
 
 	// With as many arguments as the tracepoint xdp_redirect has: the map's type came with
 	// Linux 5.13 (ee75aef23afe).

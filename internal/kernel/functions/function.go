@@ -73,6 +73,8 @@ const (
 	Generator
 	// Sends is where a packet socket, or one of AF_XDP, sends packets.
 	Sends
+	// WorkerCalls are the system calls of a worker that forwards by AF_XDP.
+	WorkerCalls
 	// Poll is where the frames of one poll come from: a call chain further out says
 	// nothing of the packet. So it is with the four below.
 	Poll
@@ -121,6 +123,7 @@ const (
 	DMASync      DMA = "sync"
 	DMABounce    DMA = "bounce" // swiotlb copies a frame
 	DMAFlush     DMA = "flush"  // an IOMMU's TLB is invalidated
+	DMACopy      DMA = "copy"   // the kernel copies a frame; no call of the DMA API, and what that is there to avoid
 )
 
 // Names are all names of a function, the newest first.

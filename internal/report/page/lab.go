@@ -38,8 +38,8 @@ func exactQuantity(x float64, unit string) *stat.Quantity {
 func (v *viewer) labWiresBlock(s *record.Saved) block {
 	b := block{Heading: cmp.Or(v.heading(s), "Interfaces and their DMA")}
 	t := &table{Caption: "What a redirected packet makes", Columns: []column{
-		{"NIC", ""}, {"DMA", ""}, {"bulk", "n"}, {"kernel", ""}, {"indirect calls are", "w"},
-		{"indirect branches", "n"}, {"map", "n"}, {"sync", "n w"}, {"bounce", "n w"}, {"flush", "n w"}, {"≈ ns", "n"},
+		{"NIC", ""}, {"DMA", ""}, {"scenario", ""}, {"bulk", "n"}, {"kernel", ""}, {"indirect calls are", "w"},
+		{"indirect branches", "n"}, {"map", "n"}, {"sync", "n w"}, {"bounce", "n w"}, {"flush", "n w"}, {"copy", "n w"}, {"≈ ns", "n"},
 	}}
 	var pairs []pair
 	bulks := make(map[string]bool)
@@ -51,13 +51,16 @@ func (v *viewer) labWiresBlock(s *record.Saved) block {
 		if !cells.OnWires(row) || row.CallsPerPacket == nil {
 			continue
 		}
-		dma, ns, change := row.SumDMA(), "–", cells.Few(*row.CallsPerPacket)
+		dma, ns, copies, change := row.SumDMA(), "–", "–", cells.Few(*row.CallsPerPacket)
+		if dma.Copy != nil {
+			copies = cells.Few(*dma.Copy)
+		}
 		if x := s.Lab().BranchNs(row); x != nil {
 			ns = stat.Number(*x)
 			change += ", ≈ " + ns + " ns"
 		}
-		t.add(row.Labels["nic"], row.Labels["dma"], row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.CallsPerPacket),
-			cells.Few(dma.Map), cells.Few(dma.Sync), cells.Few(dma.Bounce), cells.Few(dma.Flush), ns)
+		t.add(row.Labels["nic"], row.Labels["dma"], row.Scenario(), row.Labels["bulk"], row.Release, row.Thunk, cells.Few(*row.CallsPerPacket),
+			cells.Few(dma.Map), cells.Few(dma.Sync), cells.Few(dma.Bounce), cells.Few(dma.Flush), copies, ns)
 		// With retpolines and without it is the same count: one of them is drawn.
 		label := labWiresLabel(row, len(bulks) > 1)
 		if !slices.ContainsFunc(pairs, func(p pair) bool { return p.label == label }) {
@@ -80,6 +83,9 @@ func labWiresLabel(row *record.LabRow, bulk bool) string {
 	name := fmt.Sprintf("%s %s %s", row.Labels["nic"], row.Labels["dma"], version)
 	if bulk {
 		name += " bulk " + row.Labels["bulk"]
+	}
+	if !row.IsDefault() {
+		name += " " + row.Scenario()
 	}
 	return cells.Clean(name)
 }
