@@ -76,18 +76,18 @@ func (p *printer) wrap(first, text string) {
 func (p *printer) fill(first, rest, text string, cut bool) {
 	line, empty := first, true
 	for _, word := range strings.Fields(cells.Clean(text)) {
-		for {
+		for width := utf8.RuneCountInString(word); ; {
 			room := p.width - utf8.RuneCountInString(line)
 			if !empty {
 				room--
 			}
-			if utf8.RuneCountInString(word) <= room || empty && (!cut || room < 1) {
+			if width <= room || empty && (!cut || room < 1) {
 				break
 			}
 			if empty {
-				runes := []rune(word)
-				fmt.Fprintln(&p.buf, line+string(runes[:room]))
-				word = string(runes[room:])
+				at := end(word, room)
+				fmt.Fprintln(&p.buf, line+word[:at])
+				word, width = word[at:], width-room
 			} else {
 				fmt.Fprintln(&p.buf, line)
 			}
@@ -100,6 +100,17 @@ func (p *printer) fill(first, rest, text string, cut bool) {
 		empty = false
 	}
 	fmt.Fprintln(&p.buf, strings.TrimRight(line, " "))
+}
+
+// end is where so many characters of s end, in bytes.
+func end(s string, characters int) int {
+	for i := range s {
+		if characters == 0 {
+			return i
+		}
+		characters--
+	}
+	return len(s)
 }
 
 // line writes s, cut to the printer's width.

@@ -10,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // Records come from files: what they hold does not reach the terminal raw.
@@ -42,6 +43,23 @@ func TestHostile(t *testing.T) {
 	}
 	if strings.ContainsAny(b.String(), "\x1b\x07") || !utf8.ValidString(b.String()) {
 		t.Errorf("%q", b.String())
+	}
+}
+
+// A long word is cut into lines without a copy of what is left of it for each: 3 GB for this one.
+func TestFillLongWord(t *testing.T) {
+	const length = 300_000
+	word := strings.Repeat("é", length)
+	p := newPrinter(Options{})
+	testutil.Allocates(t, 64<<20, func() { p.wrap("a: ", word) })
+	lines := strings.Split(strings.TrimSpace(p.buf.String()), "\n")
+	for i, line := range lines {
+		if n := utf8.RuneCountInString(line); n > 80 || n < 80 && i < len(lines)-1 {
+			t.Fatalf("line %d has %d characters: %s", i, n, line)
+		}
+	}
+	if got := strings.Count(p.buf.String(), "é"); got != length {
+		t.Errorf("%d characters of %d", got, length)
 	}
 }
 
