@@ -8,6 +8,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -103,6 +104,18 @@ func checkTexts(texts []string) error {
 	for _, text := range texts {
 		if utf8.RuneCountInString(text) > maxText || !printable(text) {
 			return fmt.Errorf("impossible text %.60q", text)
+		}
+	}
+	return nil
+}
+
+// checkHost checks a fingerprint, which may have characters that no terminal prints.
+func checkHost(f *host.Fingerprint) error {
+	for _, field := range f.Fields() {
+		for _, text := range []string{field.Name, field.Value} {
+			if utf8.RuneCountInString(text) > maxHostText {
+				return fmt.Errorf("impossible text %.60q", text)
+			}
 		}
 	}
 	return nil

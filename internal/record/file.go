@@ -37,6 +37,8 @@ const (
 	maxNs = 1e9
 	// maxText is the length of a row's sentences in characters.
 	maxText = 1000
+	// maxHostText is that of a text of the fingerprint: a kernel's command line has 2048 characters on x86 and on arm64.
+	maxHostText = 4096
 )
 
 // NewRunID is a new random run identity: 26 letters and digits.

@@ -51,6 +51,9 @@ func reader[T any, P interface {
 		if doc.head().Run == "" {
 			return nil, errors.New("the record has no run identity")
 		}
+		if err := checkHost(&doc.head().Host); err != nil {
+			return nil, fmt.Errorf("host: %w", err)
+		}
 		if err := check(doc); err != nil {
 			return nil, err
 		}

@@ -66,6 +66,30 @@ func TestManyNames(t *testing.T) {
 	}
 }
 
+// A text of a machine has a limit, whatever the kind of the record.
+func TestHostTexts(t *testing.T) {
+	for field, text := range map[string]string{
+		"cpu": "%q", "microcode": "%q", "virtual": "%q", "kernel": "%q", "kernel-build": "%q", "compiler": "%q", "boot-params": "%q",
+		"indirect-thunk": "%q", "return-thunk": "%q", "call-sites": "%q", "cfi": "%q", "bpf-jit": "%q", "bpf-jit-harden": "%q",
+		"smt": "%q", "governor": "%q", "mitigations": `{"x":%q}`, "drivers": `{"x":%q}`,
+	} {
+		for _, kind := range []string{"bench", "check", "compare"} {
+			for n, want := range map[int]bool{maxHostText: true, maxHostText + 1: false} {
+				host := fmt.Sprintf(text, strings.Repeat("é", n))
+				_, err := Parse(fmt.Appendf(nil, `{"schema":"unthunk/1","kind":%q,"run":"a","rows":[],"host":{%q:%s}}`, kind, field, host))
+				if (err == nil) != want || err != nil && !strings.HasPrefix(err.Error(), "host: impossible text ") {
+					t.Errorf("%s of %s, %d characters: %v", field, kind, n, err)
+				}
+			}
+		}
+	}
+	long := strings.Repeat("x", maxHostText)
+	_, err := Parse(fmt.Appendf(nil, `{"schema":"unthunk/1","kind":"bench","run":"a","rows":[],"host":{"drivers":{%q:"veth"}}}`, long))
+	if err == nil || !strings.HasPrefix(err.Error(), "host: impossible text ") {
+		t.Errorf("name: %v", err)
+	}
+}
+
 func TestCounter(t *testing.T) {
 	for text, want := range map[string]struct{ objects, named, plain int }{
 		`{}`:                               {},
