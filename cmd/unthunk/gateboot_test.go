@@ -72,12 +72,13 @@ func TestGateHopeless(t *testing.T) {
 		name  string
 		image []byte
 		limit string
-		want  []string // on standard output
+		want  []string // on standard output, or on standard error where no guest is booted
 	}{
-		{"waits for a secret", bzImage(slices.Concat(toSerial, prints("disk\r\n\x1b[31mpassphrase: "), forever)), "2s",
-			[]string{"did not boot and finish within 2s", "The last lines of the guest:", "passphrase:"}},
+		// In 10 s a guest prints that also on a machine that is busy.
+		{"waits for a secret", bzImage(slices.Concat(toSerial, prints("disk\r\n\x1b[31mpassphrase: "), forever)), "10s",
+			[]string{"Cannot tell: ", "did not boot and finish within 10s", "The last lines of the guest:", "passphrase:"}},
 		{"resets", bzImage(slices.Concat(toSerial, prints("bye\n"), resets)), "1m",
-			[]string{"guest 0.0 ended after 0 of 1 commands", "\n  bye\n"}},
+			[]string{"Cannot tell: ", "guest 0.0 ended after 0 of 1 commands", "\n  bye\n"}},
 	}
 	if !testing.Short() && os.Getenv("UNTHUNK_GUEST") != "" {
 		tests = append(tests, []struct {
@@ -86,8 +87,8 @@ func TestGateHopeless(t *testing.T) {
 			limit string
 			want  []string
 		}{
-			{"prints rubbish", bzImage(slices.Concat(toSerial, rubbish)), "1m", []string{"it wrote more than 4 MiB"}},
-			{"zeros", bzImage(nil), "2s", []string{"did not boot and finish within 2s"}},
+			{"prints rubbish", bzImage(slices.Concat(toSerial, rubbish)), "10m", []string{"Cannot tell: ", "it wrote more than 4 MiB"}},
+			{"zeros", bzImage(nil), "2s", []string{"Cannot tell: ", "did not boot and finish within 2s"}},
 			{"no header", random, "10s", []string{"neither a bzImage nor a vmlinux"}},
 			{"cut off", bzImage(forever)[:0x400], "10s", []string{"read kernel"}},
 		}...)
@@ -119,20 +120,16 @@ func hopeless(t *testing.T, image []byte, limit string, want []string) {
 	if err := os.WriteFile(base, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	begun := time.Now()
 	code, stdout, stderr := unthunk(t, "gate", "--base", base, "--limit", limit, kernel)
-	if took := time.Since(begun); took > 90*time.Second {
-		t.Errorf("it took %v", took)
-	}
-	if code != exitCannotTell || !strings.Contains(stdout, "Cannot tell: ") {
+	if code != exitCannotTell {
 		t.Errorf("exit code %d: %s", code, stdout)
 	}
 	if !strings.HasPrefix(stderr, "unthunk: cannot tell: ") && !strings.Contains(stderr, "\nunthunk: cannot tell: ") {
 		t.Errorf("stderr: %s", stderr)
 	}
 	for _, text := range want {
-		if !strings.Contains(strings.Join(strings.Fields(stdout), " "), strings.Join(strings.Fields(text), " ")) {
-			t.Errorf("no %q in %s", text, stdout)
+		if !strings.Contains(strings.Join(strings.Fields(stdout+stderr), " "), strings.Join(strings.Fields(text), " ")) {
+			t.Errorf("no %q in %s%s", text, stdout, stderr)
 		}
 	}
 	if strings.Contains(stdout+stderr, "\x1b[31m") {
