@@ -62,3 +62,41 @@ func TestPackages(t *testing.T) {
 		})
 	}
 }
+
+// TestPMU runs the tests of perf where there is a PMU that counts exactly: in a guest of arm64 whose clock counts
+// instructions.
+func TestPMU(t *testing.T) {
+	needGuests(t)
+	testutil.SkipMissing(t, Available(ARM64))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cache, err := CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel, err := Resolve(ctx, cache, "debian:6.12-cloud-arm64")
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	m := &Machine{Kernel: kernel, Init: filepath.Join(dir, "init"), Exact: true, Files: map[string]string{"/perf": filepath.Join(dir, "perf")}}
+	if err := BuildFor(ctx, ARM64, testutil.Package("cmd/unthunk"), m.Init); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(ctx, "go", "test", "-c", "-o", m.Files["/perf"], testutil.Package("internal/perf"))
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH="+ARM64)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build tests of perf: %v: %s", err, out)
+	}
+	r := run(ctx, t, m, Command{Args: []string{"/perf", "-test.v"}, Timeout: 5 * time.Minute})[0]
+	out := string(r.Stdout)
+	for _, want := range []string{"TestExact", "TestSampler", "TestLost", "TestCounters"} {
+		if !strings.Contains(out, "--- PASS: "+want+" ") {
+			t.Errorf("%s did not pass", want)
+		}
+	}
+	if r.Exit != 0 || r.Err != "" || t.Failed() {
+		t.Errorf("exit code %d %s\n%s%s", r.Exit, r.Err, out, r.Stderr)
+	}
+}

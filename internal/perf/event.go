@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -41,7 +42,7 @@ var ErrNoEvent = errors.New("no such event on this machine")
 // the clock where there is no PMU. It returns a [feature.Missing] when there are
 // no perf events at all, or not for this user.
 func Best(cpu int) (Event, error) {
-	for precise := 3; precise >= 0; precise-- {
+	for precise := mostPrecise(runtime.GOARCH); precise >= 0; precise-- {
 		e := Cycles(precise)
 		switch err := try(e, cpu); {
 		case err == nil:
@@ -51,6 +52,15 @@ func Best(cpu int) (Event, error) {
 		}
 	}
 	return Clock, try(Clock, cpu)
+}
+
+// mostPrecise is what may be asked for of an architecture. That of arm64 takes whatever is asked for and samples
+// as if it were 0 (drivers/perf/arm_pmu.c does not look at precise_ip).
+func mostPrecise(arch string) int {
+	if arch == "arm64" {
+		return 0
+	}
+	return 3
 }
 
 func try(e Event, cpu int) error {

@@ -66,7 +66,8 @@ func indirectEvents(vendor string, family, model int) (branches, mispredicts uin
 }
 
 // cpu is the vendor, family and model of the first CPU in /proc/cpuinfo, empty where
-// that does not say.
+// that does not say, as on arm64: events of these CPUs are not known here. A PMU of arm64 opens raw events that it does
+// not have, and reads 0.
 func cpu() (vendor string, family, model int) {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {

@@ -1,0 +1,68 @@
+package perf
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"runtime"
+	"slices"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// work adds numbers: each turn takes the same instructions.
+//
+//go:noinline
+func work(turns int) (sum int) {
+	for i := range turns {
+		sum ^= i
+	}
+	return sum
+}
+
+// TestExact counts on the PMU of a guest of arm64, which executes an instruction a cycle and counts each: turns of a
+// loop take the same, to the instruction, and what the PMU has not is not among the counters.
+func TestExact(t *testing.T) {
+	if _, err := os.Stat("/job.json"); runtime.GOARCH != "arm64" || errors.Is(err, fs.ErrNotExist) {
+		testutil.Missing(t, "a guest of arm64 (make test-kernels)")
+	}
+	c, err := NewCounters(PerPacket(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if names := c.Names(); !slices.Equal(names, []string{"cycles", "instructions"}) {
+		t.Errorf("counters %v", names)
+	}
+	least := func(turns int) map[string]float64 {
+		var best map[string]float64
+		for range 20 { // a tick, or the runtime, is in some
+			before, err := c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			work(turns)
+			after, err := c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := after.Since(before); best == nil || got["instructions"] < best["instructions"] {
+				best = got
+			}
+		}
+		return best
+	}
+	const turns = 1000
+	one, two, three := least(turns), least(2*turns), least(3*turns)
+	for _, name := range c.Names() {
+		first, second := two[name]-one[name], three[name]-two[name]
+		t.Logf("%s: %v, %v and %v of %d, %d and %d turns", name, one[name], two[name], three[name], turns, 2*turns, 3*turns)
+		if first != second || first < 2*turns || int(first)%turns != 0 {
+			t.Errorf("%s: %v and %v more for %d turns more", name, first, second, turns)
+		}
+	}
+	if e, err := Best(0); err != nil || e.Precise != 0 || e.Name != "cycles" {
+		t.Errorf("%+v, %v, want cycles, which are not precise there", e, err)
+	}
+}
