@@ -266,7 +266,7 @@ func TestBranchesARM64(t *testing.T) {
 		t.Errorf("dispatcher: %v", err)
 	}
 	for state, want := range map[string]string{
-		"Mitigation: CSV2, BHB": "per syscall", "Mitigation: CSV2, but not BHB": "nor on syscalls", "Mitigation: CSV2": "nothing on",
+		"Mitigation: CSV2, BHB": "per syscall", "Mitigation: CSV2, but not BHB": "nothing on syscalls", "Mitigation: CSV2": "nothing on",
 		"Mitigation: Branch predictor hardening": "firmware", "Vulnerable": "plain",
 	} {
 		if means, _ := mitigationCost("spectre_v2", state); !strings.Contains(means, want) {

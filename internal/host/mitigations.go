@@ -42,15 +42,15 @@ func mitigationCost(entry, state string) (string, Level) {
 	case "spectre_v2":
 		switch {
 		case has("but not BHB"):
-			return "the CPU keeps what user space trains out of the kernel's predictions (CSV2); the branch history is not cleared, " +
-				"so nothing is paid on the redirect path nor on syscalls", LevelNote
+			return "the CPU predicts the kernel's branches without user space's (CSV2), and the branch history is not cleared: " +
+				"nothing on the redirect path, and nothing on syscalls", LevelNote
 		case has("BHB"):
-			return "the branch history is overwritten on entry from user space, by a loop, clearbhb or firmware: per syscall, not " +
+			return "the branch history is cleared on entry from user space, by a loop, clearbhb or firmware: per syscall, not " +
 				"per packet; AF_XDP's sendto pays it", LevelNote
 		case has("CSV2"):
-			return "the CPU keeps what user space trains out of the kernel's predictions: nothing on the redirect path", LevelOK
+			return "the CPU predicts the kernel's branches without user space's: nothing on the redirect path", LevelOK
 		case has("Branch predictor hardening"):
-			return "firmware flushes predictions on some faults of user space: nothing on the redirect path", LevelOK
+			return "predictions are flushed by firmware for user space: nothing on the redirect path", LevelOK
 		case has("Retpolines"):
 			return "indirect calls go through retpolines, unless memory says otherwise (indirect-call)", LevelWarn
 		case has("LFENCE"):
