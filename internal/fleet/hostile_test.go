@@ -1,8 +1,10 @@
 package fleet_test
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -190,6 +192,108 @@ func TestComputedTables(t *testing.T) {
 	where := filepath.Join(t.TempDir(), "fleet.db")
 	ingest(t, where, stream(t, machine(1, 1, nil)))
 	change(t, where, `CREATE VIEW kernels AS SELECT DISTINCT kernel FROM setup; CREATE TABLE mine (a)`)
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+}
+
+// multiply makes a table or an index of a file, which is one page, into six levels of pages of which each leads 40 times to the next.
+// The file is said to have so many pages, and has that size.
+func multiply(t *testing.T, where, name string, pages uint32) {
+	t.Helper()
+	db, err := sql.Open("sqlite", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	var root, size, count int
+	if err := db.QueryRow("SELECT rootpage, page_size, page_count FROM sqlite_schema, pragma_page_size, pragma_page_count WHERE name = $1",
+		name).Scan(&root, &size, &count); err != nil {
+		t.Fatal(err)
+	}
+	file, err := os.ReadFile(where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := file[(root-1)*size : root*size]
+	const ofTable, ofIndex, inner = 13, 10, 8 // what a page is, and how much less its inner pages are
+	var rest []byte                           // of a cell, behind the page that it leads to
+	switch leaf[0] {
+	case ofTable:
+		rest = []byte{1}
+	case ofIndex:
+		at := int(binary.BigEndian.Uint16(leaf[inner:]))
+		if leaf[at] >= 0x80 {
+			t.Fatalf("the first row of %s has 128 bytes or more", name)
+		}
+		rest = leaf[at : at+1+int(leaf[at])]
+	default:
+		t.Fatalf("%s has more than one page", name)
+	}
+	page := func(child int) []byte {
+		const cells, header = 40, 12
+		p := make([]byte, size)
+		p[0] = leaf[0] - inner
+		binary.BigEndian.PutUint16(p[3:], cells)
+		binary.BigEndian.PutUint32(p[8:], uint32(child))
+		at := size
+		for i := range cells {
+			at -= 4 + len(rest)
+			binary.BigEndian.PutUint32(p[at:], uint32(child))
+			copy(p[at+4:], rest)
+			binary.BigEndian.PutUint16(p[header+2*i:], uint16(at))
+		}
+		binary.BigEndian.PutUint16(p[5:], uint16(at))
+		return p
+	}
+	leaf = bytes.Clone(leaf)
+	file = append(file, leaf...)
+	for range 6 {
+		count++
+		file = append(file, page(count)...)
+	}
+	copy(file[(root-1)*size:], page(count+1))
+	copy(file[92:96], file[24:28])
+	binary.BigEndian.PutUint32(file[28:], max(pages, uint32(len(file)/size)))
+	if err := os.WriteFile(where, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(where, int64(binary.BigEndian.Uint32(file[28:]))*int64(size)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A file of some pages that says that it has billions of rows is refused before it is asked, also one that says it is large.
+func TestManyRowsOfFewPages(t *testing.T) {
+	for name, pages := range map[string][]uint32{
+		"latest": {0, 20_000}, "sqlite_autoindex_latest_1": {0}, "sqlite_autoindex_boot_1": {0, 20_000}, "boot": {0}, "setup": {0},
+		"sqlite_autoindex_shared_1": {0}, "record_at": {0, 20_000}, "record_machine": {0, 20_000}, "record": {0},
+	} {
+		for _, pages := range pages {
+			where := filepath.Join(t.TempDir(), "fleet.db")
+			ingest(t, where, stream(t, machine(1, 1, nil)))
+			change(t, where, "INSERT INTO shared SELECT machine FROM record")
+			multiply(t, where, name, pages)
+			for _, open := range []func(context.Context, string) (*fleet.Store, error){fleet.Open, fleet.Create} {
+				s, err := open(t.Context(), where)
+				if err == nil {
+					s.Close()
+				}
+				if err == nil || !strings.Contains(err.Error(), "the database is damaged: ") {
+					t.Errorf("%s, %d pages: %v", name, pages, err)
+				}
+			}
+		}
+	}
+}
+
+// A store of more than 64 MiB is as good as a small one.
+func TestLargeStore(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	change(t, where, "CREATE TABLE mine (a); INSERT INTO mine SELECT zeroblob(70000000)")
 	s, err := fleet.Open(t.Context(), where)
 	if err != nil {
 		t.Fatal(err)
