@@ -9,7 +9,6 @@ import (
 func TestLabTraceRefuses(t *testing.T) {
 	t.Parallel()
 	for args, want := range map[string]string{
-		"lab debian:6.1-cloud --nic igb --trace":                                 "a trace is of a veth",
 		"lab debian:6.1-cloud debian:6.12-cloud --svg " + t.TempDir() + "/x.svg": "6 are asked for",
 		"lab debian:6.1-cloud --run check --annotate f":                          "leave --trace, --annotate and --svg out",
 	} {
