@@ -56,11 +56,12 @@ func countProgram(ctx context.Context, plan Plan, m *guest.Machine) (*Measuremen
 	}
 	traces, err := newTracer(ctx, m.Kernel, plan.images, "")
 	if err == nil {
+		defer traces.release()
 		traces.first, m.Debug = true, traces.debug
 		got, console, failed := countProgramIn(ctx, plan, m, tracedFlag)
 		m.Debug = nil
 		if failed == nil {
-			if got.traces, err = traces.programTrees(got); err != nil {
+			if got.traces, err = traces.programTrees(ctx, got); err != nil {
 				got.notTraced(err)
 			}
 			return got, console, nil

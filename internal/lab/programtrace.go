@@ -2,6 +2,7 @@ package lab
 
 import (
 	"cmp"
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -35,44 +36,60 @@ type programRun struct {
 }
 
 // programTrees cuts the runs that a guest says were traced, the null program's first.
-func (t *tracer) programTrees(m *Measurement) (runs []programRun, err error) {
+func (t *tracer) programTrees(ctx context.Context, m *Measurement) (runs []programRun, err error) {
+	t.images.work.Lock()
+	defer t.images.work.Unlock()
+	t.named = make(map[int]bool)
 	if len(m.Program.Traced) > 0 && len(m.Codes) != 1 {
 		return nil, fmt.Errorf("trace: the guest describes its code %d times", len(m.Codes))
 	}
 	for _, traced := range m.Program.Traced {
-		if traced.Slot >= len(t.slots) {
-			return nil, fmt.Errorf("trace: the guest says that it marked slot %d of %d", traced.Slot, len(t.slots))
+		slot, err := t.slotOf(traced.Slot)
+		if err == nil {
+			err = slot.err
 		}
-		slot := t.slots[traced.Slot]
-		w, err := slot.window()
-		switch {
-		case err != nil:
+		if err != nil {
 			return nil, fmt.Errorf("trace packet %d: %w", traced.Packet+1, err)
-		case uint64(len(w.Order)) != traced.Ns:
+		}
+		if n := slot.Lengths()[0]; uint64(n) != traced.Ns {
 			return nil, fmt.Errorf("trace packet %d: %d instructions up to the next time stamp, but %d by the guest's clock: a program "+
-				"that takes time stamps itself is not traced", traced.Packet+1, len(w.Order), traced.Ns)
+				"that takes time stamps itself is not traced", traced.Packet+1, n, traced.Ns)
+		}
+		w, err := slot.Unpack(ctx, int(traced.Ns))
+		if err != nil {
+			return nil, fmt.Errorf("trace packet %d: %w", traced.Packet+1, err)
 		}
 		name, err := t.namer(&m.Codes[0])
 		if err != nil {
 			return nil, err
 		}
-		tree, err := trace.Cut(w, trace.Options{Code: slot.code, Name: name})
+		tree, err := trace.Cut(ctx, w, trace.Options{Code: slot.code, Name: name})
 		if err != nil {
 			return nil, err
 		}
 		run := programRun{own: map[string]int64{}, with: map[string]int64{}, branches: map[record.LabTraceBranch]int64{},
 			lines: map[record.LabTraceLine]int64{}}
-		functions, _ := tree.Functions(func([]string, bool) string { return programStage })
+		functions, _, err := tree.Functions(ctx, func([]string, bool) string { return programStage })
+		if err != nil {
+			return nil, err
+		}
 		for _, f := range functions {
 			run.own[f.Name], run.with[f.Name] = int64(f.Own), int64(f.With)
 		}
 		for _, br := range tree.Branches {
 			run.branches[record.LabTraceBranch{Function: br.Function, Offset: br.Offset, Jump: br.Jump, Target: br.Entered}] += int64(br.Executed)
 		}
-		for _, l := range m.Codes[0].lines(w, name) {
+		lines, err := m.Codes[0].lines(ctx, w, name)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range lines {
 			executed := int64(l.Executed)
 			l.Executed = 0
 			run.lines[l] += executed
+		}
+		if err := t.images.traces.Take(64*len(run.own) + 128*len(run.branches) + 160*len(run.lines)); err != nil {
+			return nil, fmt.Errorf("trace packet %d: %w", traced.Packet+1, err)
 		}
 		runs = append(runs, run)
 	}

@@ -42,7 +42,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		return nil, err
 	}
 	plan = plan.withDefaults()
-	plan.images = new(images)
+	plan.images = newImages()
 	if plan.Program != nil {
 		var err error
 		if plan.files, err = plan.Program.Files(); err != nil {
@@ -100,6 +100,7 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 		traces, err = newTracer(ctx, m.Kernel, plan.images, plan.Annotate)
 	}
 	if err == nil {
+		defer traces.release()
 		m.Debug, traces.wires = traces.debug, cell.NIC != Veth
 		got, console, failed := countIn(ctx, plan, m, cell, append(slices.Clone(args), "--trace"))
 		m.Debug = nil

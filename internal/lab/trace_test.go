@@ -2,22 +2,27 @@ package lab
 
 import (
 	"bufio"
+	"context"
 	"debug/elf"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/trace"
 	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 // TestTrace traces guests: what functions execute adds up to what the guest's clock counts,
@@ -180,12 +185,9 @@ func TestCheckCodes(t *testing.T) {
 func TestFinish(t *testing.T) {
 	t.Parallel()
 	n := 3.0
-	w := &trace.Window{Addrs: []uint64{0x10}, Order: []uint32{0, 0, 0, 0, 0, 0}}
-	tr := &tracer{mostKept: 1 << 10}
-	tr.slots = []tracedSlot{tr.keep(tracedSlot{Window: w}), {err: trace.ErrNoWindow}}
-	if again := tr.keep(tracedSlot{Window: &trace.Window{Addrs: make([]uint64, 200)}}); again.err == nil || tr.kept > tr.mostKept {
-		t.Errorf("%d bytes are kept: %v", tr.kept, again.err)
-	}
+	const at = 0x10
+	tr := &tracer{stamp: 1, images: newImages(), symbols: noSymbols(t)}
+	tr.slots = []tracedSlot{tr.read(logOf(1, 1, at, at, at, at, at, 1)), {err: trace.ErrNoWindow}}
 	for want, b := range map[string]BulkCount{
 		"":                            {Window: 2, Traced: &Traced{Slot: 0, Code: 1}},
 		"marked no slot":              {Window: 2},
@@ -199,8 +201,7 @@ func TestFinish(t *testing.T) {
 			Sites: []record.LabSite{{Function: "f", Target: "g", PerPacket: 1}}},
 	} {
 		b.Bulk, b.Instructions = 16, &n
-		m := &Measurement{Bulks: []BulkCount{b}, Codes: []GuestCode{{Symbols: []GuestSymbol{{0x10, 16, "h"}}}}}
-		tr.symbols = noSymbols(t)
+		m := &Measurement{Bulks: []BulkCount{b}, Codes: []GuestCode{{Symbols: []GuestSymbol{{1, 32, "h"}}}}}
 		tr.finish(t.Context(), m)
 		got := &m.Bulks[0]
 		said := strings.Join(append(got.Doubts, got.Refused), "")
@@ -212,6 +213,200 @@ func TestFinish(t *testing.T) {
 		}
 		if want == "" && (got.Trace.Executed != 6 || got.Trace.Functions[0].Function != "h") {
 			t.Errorf("%+v", got.Trace)
+		}
+	}
+}
+
+// logOf is QEMU's log of instructions.
+func logOf(addrs ...uint64) *bufio.Reader {
+	var log strings.Builder
+	for _, a := range addrs {
+		fmt.Fprintf(&log, "Trace 0: 0x7f [0/%x/0/0] \n", a)
+	}
+	return bufio.NewReader(strings.NewReader(log.String() + guest.LogEnd + "\n"))
+}
+
+// What slots take is what the budget of all guests knows of: nothing else of a log stays, on wires neither.
+func TestKeep(t *testing.T) {
+	const stamp, n = 1, 200_000
+	addrs := []uint64{stamp, stamp}
+	for i := range uint64(n) {
+		addrs = append(addrs, (i*0x9e3779b97f4a7c15)&^0xfff|2) // a page each
+	}
+	addrs = append(addrs, stamp)
+	for _, wires := range []bool{false, true} {
+		all := newImages()
+		var tracers []*tracer
+		before := heap()
+		for range 2 {
+			tr := &tracer{stamp: stamp, images: all, wires: wires}
+			for range 2 {
+				s := tr.read(logOf(append(addrs, addrs...)...))
+				if s.err != nil {
+					t.Fatal(s.err)
+				}
+				spans := spansOf(s.Addrs())
+				if got := len(spans); got < n {
+					t.Fatalf("%d spans of %d pages", got, n)
+				}
+				if s = tr.keep(s, spans); s.err != nil {
+					t.Fatal(s.err)
+				}
+				for range spans { // as readSnippets makes them
+					s.code = append(s.code, ktext.Bytes{Code: make([]byte, trace.Longest)})
+				}
+				tr.slots = append(tr.slots, s)
+			}
+			tracers = append(tracers, tr)
+		}
+		if got, known := heap()-before, int64(all.windows.Taken()); got > known+known/2+16<<20 || known > maxKept {
+			t.Errorf("wires %v: %d bytes are kept, of which %d are known", wires, got, known)
+		}
+		// A guest has no more than the others leave.
+		if err := all.windows.Take(maxKept - all.windows.Taken()); err != nil {
+			t.Fatal(err)
+		}
+		if s := tracers[0].keep(tracers[1].slots[0], nil); s.err == nil || s.Packed != nil {
+			t.Errorf("wires %v: more is kept than there may be: %v", wires, s.err)
+		}
+		all.windows.Give(maxKept)
+		for _, tr := range tracers {
+			if err := all.windows.Take(tr.kept); err != nil {
+				t.Fatal(err)
+			}
+			tr.release()
+		}
+		if all.windows.Taken() != 0 || len(tracers[0].slots) > 0 {
+			t.Errorf("wires %v: %d bytes are not given back", wires, all.windows.Taken())
+		}
+	}
+}
+
+// heap is how many bytes are in use.
+func heap() int64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
+}
+
+// Once the run has ended no window is worked up, and each row says why it has no trace.
+func TestFinishEnded(t *testing.T) {
+	t.Parallel()
+	for _, wires := range []bool{false, true} {
+		n := 3.0
+		row := BulkCount{Window: 1, Instructions: &n, Traced: &Traced{Code: 1, Usual: 1, Middle: 1}}
+		m := &Measurement{Bulks: []BulkCount{row, row, row}, Codes: []GuestCode{{}}}
+		tr := &tracer{stamp: 1, images: newImages(), wires: wires} // whose symbols are not asked
+		tr.slots = []tracedSlot{tr.read(logOf(1, 1, 2, 2, 1))}
+		if err := tr.slots[0].err; err != nil {
+			t.Fatal(err)
+		}
+		reason := errors.New("a signal")
+		ctx, end := context.WithCancelCause(t.Context())
+		end(reason)
+		tr.finish(ctx, m)
+		for i := range m.Bulks {
+			if b := &m.Bulks[i]; b.Trace != nil || !slices.Equal(b.Doubts, []string{"no trace: a signal"}) {
+				t.Errorf("wires %v: row %d: %+v, %q", wires, i, b.Trace, b.Doubts)
+			}
+		}
+		code := &GuestCode{}
+		w := &trace.Window{Addrs: []uint64{1}, Order: []uint32{0}}
+		if _, err := code.lines(ctx, w, nil); !errors.Is(err, reason) {
+			t.Errorf("lines: %v", err)
+		}
+		if _, _, err := annotated(ctx, w, nil, nil, "f"); !errors.Is(err, reason) {
+			t.Errorf("annotated: %v", err)
+		}
+		tr.listings = []listing{{code: code, addrs: []uint64{1}}}
+		if err := tr.addSources(ctx); !errors.Is(err, reason) {
+			t.Errorf("sources: %v", err)
+		}
+		m.Program, tr.named = &progcount.Counted{Traced: []progcount.TracedRun{{Ns: 3}}}, nil
+		if _, err := tr.programTrees(ctx, m); !errors.Is(err, reason) {
+			t.Errorf("runs of a program: %v", err)
+		}
+	}
+}
+
+// A slot is of one row: a guest cannot have one worked up again and again.
+func TestFinishTwice(t *testing.T) {
+	t.Parallel()
+	n := 3.0
+	row := BulkCount{Window: 1, Instructions: &n, Traced: &Traced{Code: 1}}
+	m := &Measurement{Bulks: []BulkCount{row, row}, Codes: []GuestCode{{}},
+		Program: &progcount.Counted{Traced: []progcount.TracedRun{{Ns: 3}, {Ns: 3}}}}
+	tr := &tracer{stamp: 1, images: newImages(), symbols: noSymbols(t)}
+	tr.slots = []tracedSlot{tr.read(logOf(1, 1, 2, 2, 1))}
+	tr.finish(t.Context(), m)
+	if m.Bulks[0].Trace == nil || !slices.Equal(m.Bulks[1].Doubts, []string{"no trace: the guest says that it marked slot 0 twice"}) {
+		t.Errorf("%q, %q", m.Bulks[0].Doubts, m.Bulks[1].Doubts)
+	}
+	if _, err := tr.programTrees(t.Context(), m); err == nil || !strings.Contains(err.Error(), "slot 0 twice") {
+		t.Errorf("runs of a program: %v", err)
+	}
+}
+
+// The traces of all guests, with what is annotated and the lines of its source, have one budget.
+func TestFinishBudget(t *testing.T) {
+	t.Parallel()
+	n := 3.0
+	code := GuestCode{Symbols: []GuestSymbol{{1, 32, "h"}},
+		Programs: []GuestProgram{{1, 3, []GuestLine{{1, "a.c", 1, "x"}, {2, "a.c", 2, "y"}}}}}
+	all := newImages()
+	row := func(annotate string) BulkCount {
+		tr := &tracer{stamp: 1, images: all, symbols: noSymbols(t), annotate: annotate}
+		tr.slots = []tracedSlot{tr.read(logOf(1, 1, 2, 2, 1))}
+		m := &Measurement{Bulks: []BulkCount{{Window: 1, Instructions: &n, Traced: &Traced{Code: 1}}}, Codes: []GuestCode{code}}
+		tr.finish(t.Context(), m)
+		return m.Bulks[0]
+	}
+	plain := row("")
+	size := all.traces.Taken()
+	if plain.Trace == nil || size < 64 {
+		t.Fatalf("a trace of %d bytes: %v", size, plain.Doubts)
+	}
+	if b := row("h"); b.Trace == nil || len(b.Trace.Annotated) != 2 || all.traces.Taken() < 2*size+2*80 {
+		t.Fatalf("%d bytes with what is annotated: %+v", all.traces.Taken()-size, b.Doubts)
+	}
+	both := all.traces.Taken() - size
+	take := func(left int) {
+		if err := all.traces.Take(maxTraces - all.traces.Taken() - left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take(size - 1)
+	if b := row(""); b.Trace != nil || !strings.Contains(strings.Join(b.Doubts, ""), "of traces at a time") {
+		t.Errorf("a trace beyond all that there may be: %q", b.Doubts)
+	}
+	all.traces.Give(both)
+	take(both - 1)
+	if b := row("h"); b.Trace == nil || b.Trace.Annotated[0].Source == "" || b.Trace.Annotated[1].Source != "" ||
+		!strings.Contains(strings.Join(b.Doubts, ""), "no lines of the kernel's source: ") {
+		t.Errorf("lines beyond all that there may be: %+v", b)
+	}
+}
+
+// Code is read from a guest in spans, and is given as far as it was read.
+func TestSpans(t *testing.T) {
+	t.Parallel()
+	got := spansOf([]uint64{0x5000, 0x10ff, 0x1000, 0x11ff, math.MaxUint64, 0x5000 + 0x80})
+	if want := []span{{0x1000, 0x10ff}, {0x11ff, 0x11ff}, {0x5000, 0x5080}, {math.MaxUint64, math.MaxUint64}}; !slices.Equal(got, want) {
+		t.Errorf("%#x, want %#x", got, want)
+	}
+	var page []uint64
+	for addr := uint64(0); addr < 3*4096; addr += 128 {
+		page = append(page, addr)
+	}
+	if got, want := spansOf(page), []span{{0, 4096 - 128}, {4096, 8192 - 128}, {8192, 3*4096 - 128}}; !slices.Equal(got, want) {
+		t.Errorf("%#x, want %#x", got, want)
+	}
+	s := snippets{{Addr: 0x1000, Code: make([]byte, 20)}, {Addr: 0x2000, Code: []byte{1, 2}}}
+	for addr, want := range map[uint64]int{0xfff: 0, 0x1000: trace.Longest, 0x1005: trace.Longest, 0x1006: 14, 0x1014: 0, 0x1800: 0, 0x2001: 1,
+		math.MaxUint64: 0} {
+		if got := len(s.CodeAt(addr)); got != want {
+			t.Errorf("%d bytes at %#x, want %d", got, addr, want)
 		}
 	}
 }
@@ -240,7 +435,7 @@ func TestAddSources(t *testing.T) {
 	if i < 0 {
 		t.Fatal("the program has no main.main")
 	}
-	all := new(images)
+	all := newImages()
 	for _, test := range []struct{ vmlinux, source, doubt string }{
 		{program, "main.go:", ""}, {damaged, "", "no lines of the kernel's source: read debugging information"}, {"", "", ""},
 		{program, "main.go:", ""},
@@ -275,16 +470,11 @@ func TestAddSources(t *testing.T) {
 func TestFinishWires(t *testing.T) {
 	t.Parallel()
 	const stamp, first, second = 0x10, 0x20, 0x30
-	var log strings.Builder
-	for _, a := range []uint64{stamp, stamp, first, first, stamp, first, second, stamp, stamp, first, stamp, second, second} {
-		fmt.Fprintf(&log, "Trace 0: 0x7f [0/%x/0/0] \n", a)
-	}
-	log.WriteString("END\n")
-	middle, err := trace.ReadSome(bufio.NewReader(strings.NewReader(log.String())), stamp, "END", func(i int) bool { return i > 0 })
+	log := logOf(stamp, stamp, first, first, stamp, first, second, stamp, stamp, first, stamp, second, second)
+	middle, err := trace.ReadSome(log, stamp, guest.LogEnd, trace.NewBudget(1<<20), func(i int) bool { return i > 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
-	slot := tracedSlot{Window: middle.Joined(), middle: middle}
 	codes := []GuestCode{{Symbols: []GuestSymbol{{stamp, 16, "stamp"}, {first, 16, "f"}, {second, 16, "g"}}}}
 	for want, traced := range map[string]Traced{
 		"": {Code: 1, Usual: 2, Middle: 4},
@@ -294,7 +484,7 @@ func TestFinishWires(t *testing.T) {
 	} {
 		n := 1.5
 		m := &Measurement{Bulks: []BulkCount{{Bulk: 64, Window: 2, Instructions: &n, Traced: &traced}}, Codes: codes}
-		tr := &tracer{slots: []tracedSlot{slot}, wires: true, symbols: noSymbols(t)}
+		tr := &tracer{slots: []tracedSlot{{Packed: middle}}, images: newImages(), wires: true, symbols: noSymbols(t)}
 		tr.finish(t.Context(), m)
 		got := &m.Bulks[0]
 		if !strings.Contains(got.Refused, want) || (got.Refused == "") != (want == "") {
@@ -373,10 +563,10 @@ func TestNewTracer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := newTracer(t.Context(), guest.Kernel{Image: self}, new(images), ""); err == nil || strings.Contains(err.Error(), "\n") {
+	if _, err := newTracer(t.Context(), guest.Kernel{Image: self}, newImages(), ""); err == nil || strings.Contains(err.Error(), "\n") {
 		t.Error(err)
 	}
-	if _, err := newTracer(t.Context(), guest.Kernel{Image: t.TempDir()}, new(images), ""); err == nil {
+	if _, err := newTracer(t.Context(), guest.Kernel{Image: t.TempDir()}, newImages(), ""); err == nil {
 		t.Error("a folder is traced")
 	}
 }

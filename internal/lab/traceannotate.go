@@ -12,7 +12,6 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/trace"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 // maxAnnotated is how many instructions of a function are kept: the longest have some 2000.
@@ -28,8 +27,8 @@ type listing struct {
 
 // annotated are the executed instructions of the functions of a name in the source, or of a
 // program's own name, by address.
-func annotated(w *trace.Window, text ktext.Source, name trace.Namer, wanted string,
-) (out []record.LabTraceInstruction, addrs []uint64) {
+func annotated(ctx context.Context, w *trace.Window, text trace.Source, name trace.Namer, wanted string,
+) (out []record.LabTraceInstruction, addrs []uint64, err error) {
 	counts := w.Counts()
 	places := make([]int, len(counts))
 	for i := range places {
@@ -44,19 +43,22 @@ func annotated(w *trace.Window, text ktext.Source, name trace.Namer, wanted stri
 		return function, ok
 	}
 	for _, i := range places {
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
 		addr := w.Addrs[i]
 		function, start, ok := name(addr)
 		if !ok || !named(function, wanted) || len(out) == maxAnnotated {
 			continue
 		}
 		inst := record.LabTraceInstruction{Function: function, Offset: addr - start, Times: counts[i], Text: "(not decoded)"}
-		for step := range branch.Decode(trace.CodeAt(text, addr), addr) {
+		for step := range branch.Decode(text.CodeAt(addr), addr) {
 			inst.Text = legible(step.Text(resolve))
 			break
 		}
 		out, addrs = append(out, inst), append(addrs, addr)
 	}
-	return out, addrs
+	return out, addrs, nil
 }
 
 // named tells whether a symbol is that of a function by its name in the source, or of a BPF
@@ -82,6 +84,9 @@ func (t *tracer) addSources(ctx context.Context) error {
 	var addrs []uint64
 	for _, l := range t.listings {
 		for _, addr := range l.addrs {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			if l.code.line(addr) == nil {
 				addrs = append(addrs, addr)
 			}
@@ -97,6 +102,9 @@ func (t *tracer) addSources(ctx context.Context) error {
 	for _, l := range t.listings {
 		last := ""
 		for i, addr := range l.addrs {
+			if ctx.Err() != nil {
+				return context.Cause(ctx)
+			}
 			at := ""
 			if line := l.code.line(addr); line != nil {
 				at = fmt.Sprintf("%s:%d %s", path.Base(line.File), line.Line, line.Text)
@@ -104,6 +112,9 @@ func (t *tracer) addSources(ctx context.Context) error {
 				at = legible(fmt.Sprintf("%s:%d", path.Base(p.File), p.Line))
 			}
 			if at != last {
+				if err := t.images.traces.Take(len(at)); err != nil {
+					return err
+				}
 				l.instructions[i].Source, last = at, at
 			}
 		}

@@ -9,7 +9,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"runtime"
 	"slices"
 	"sort"
 	"strings"
@@ -36,55 +35,43 @@ type tracer struct {
 	images            *images
 	listings          []listing // of the rows of a guest
 	slots             []tracedSlot
-	kept, mostKept    int   // bytes of all windows that are kept, and how many may be
-	err               error // why nothing is traced any more, other than the end of the guest
-	first             bool  // the first window of a slot is wanted, and not the shortest
-	wires             bool  // those in the middle of polls are wanted
+	kept              int          // bytes of the windows' budget that slots take
+	named             map[int]bool // slots that a row is of
+	err               error        // why nothing is traced any more, other than the end of the guest
+	first             bool         // the first window of a slot is wanted, and not the shortest
+	wires             bool         // those in the middle of polls are wanted
 }
 
 // tracedSlot is the shortest window of a slot or, on wires, those in the middle of polls.
 type tracedSlot struct {
-	*trace.Window               // nil when it is packed
-	packed        *trace.Packed // or nil
-	middle        *trace.Windows
-	code          snippets
-	err           error // why there is no window
+	*trace.Packed
+	code snippets
+	err  error // why there is no window
 }
 
-// window is the window of a slot.
-func (s *tracedSlot) window() (*trace.Window, error) {
-	if s.err != nil || s.packed == nil {
-		return s.Window, s.err
-	}
-	return s.packed.Unpack()
-}
-
-// pack makes the window small. It returns what the slot takes, in bytes.
-func (s *tracedSlot) pack() (size int, err error) {
-	if s.middle != nil {
-		return 8 * len(s.Order), nil // in the one window that joins them, and by themselves
-	}
-	if s.packed, err = s.Window.Pack(); err != nil {
-		return 0, err
-	}
-	s.Window = nil
-	return s.packed.Size(), nil
-}
-
-// Limits on what a guest may have traced.
+// Limits on what guests may have traced.
 const (
 	// maxSlots are those of a guest: a bulk has one, a few where ticks are in the way.
 	maxSlots = 256
-	// maxKept is what all windows of the guests that run at the same time may take, in bytes; leastKept is what those of
-	// one may.
-	maxKept, leastKept = 256 << 20, 32 << 20
+	// maxKept is what the windows of all guests that run at the same time may take while they are read and kept, in bytes.
+	maxKept = 128 << 20
+	// maxTraces is what the traces of a run may take, in bytes: one takes some 100 KB.
+	maxTraces = 128 << 20
 )
 
-// images are the symbols of kernels, each read once a run, and the source lines that were asked for, by file.
+// images are the symbols of kernels, each read once a run, and the source lines that were asked for, by file. They also
+// bound what the tracers of a run take.
 type images struct {
 	mu     sync.Mutex
 	tables map[string]*ksym.Table
 	places map[string]map[uint64]trace.Place
+
+	windows, traces *trace.Budget
+	work            sync.Mutex // held while traces are made of windows: those of one guest at a time
+}
+
+func newImages() *images {
+	return &images{windows: trace.NewBudget(maxKept), traces: trace.NewBudget(maxTraces)}
 }
 
 // symbols are those of the kernel in a file.
@@ -116,7 +103,7 @@ func newTracer(ctx context.Context, k guest.Kernel, all *images, annotate string
 	if err != nil {
 		return nil, fmt.Errorf("trace: %w", err)
 	}
-	t := &tracer{symbols: symbols, annotate: annotate, vmlinux: k.Vmlinux, images: all, mostKept: max(maxKept/runtime.NumCPU(), leastKept)}
+	t := &tracer{symbols: symbols, annotate: annotate, vmlinux: k.Vmlinux, images: all}
 	for name, at := range map[string]*uint64{beginMark: &t.begin, endMark: &t.end, stampMark: &t.stamp} {
 		s, ok := t.symbols.Lookup(name)
 		if !ok {
@@ -239,36 +226,44 @@ func (t *tracer) slot(d *guest.Debugger, executed *bufio.Reader) (tracedSlot, er
 	case r.err != nil: // which ended the connection
 		return tracedSlot{}, r.err
 	}
-	if r.code, err = readSnippets(d.Client, r.Addrs); err != nil {
+	spans := spansOf(r.Addrs())
+	if r = t.keep(r, spans); r.err != nil {
+		return r, nil
+	}
+	if r.code, err = readSnippets(d.Client, spans); err != nil {
 		return tracedSlot{}, err
 	}
-	return t.keep(r), nil
+	return r, nil
 }
 
-// keep makes a slot small, or leaves its window out where the others have taken all that there may be.
-func (t *tracer) keep(s tracedSlot) tracedSlot {
-	size, err := s.pack()
-	if err == nil && t.kept+size > t.mostKept {
-		err = fmt.Errorf("trace: windows of more than %d bytes in all", t.mostKept)
+// keep takes what a slot and its code need from the budget, or leaves the window out where others have taken all that there is.
+func (t *tracer) keep(s tracedSlot, code []span) tracedSlot {
+	size := s.Size()
+	for _, c := range code {
+		size += spanSize + int(c.last-c.first)
 	}
-	if err != nil {
-		return tracedSlot{err: err}
+	if err := t.images.windows.Take(size); err != nil {
+		return tracedSlot{err: fmt.Errorf("trace: %w", err)}
 	}
 	t.kept += size
 	return s
 }
 
-// read reads the windows of a slot that are wanted. On wires the window that is kept is all of them.
+// release forgets the slots.
+func (t *tracer) release() {
+	t.images.windows.Give(t.kept)
+	t.slots, t.kept = nil, 0
+}
+
+// read reads the windows of a slot that are wanted.
 func (t *tracer) read(executed *bufio.Reader) (s tracedSlot) {
 	switch {
 	case t.wires:
-		if s.middle, s.err = trace.ReadSome(executed, t.stamp, guest.LogEnd, inMiddle); s.err == nil {
-			s.Window = s.middle.Joined()
-		}
+		s.Packed, s.err = trace.ReadSome(executed, t.stamp, guest.LogEnd, t.images.windows, inMiddle)
 	case t.first:
-		s.Window, _, s.err = trace.ReadFirst(executed, t.stamp, guest.LogEnd)
+		s.Packed, s.err = trace.ReadFirst(executed, t.stamp, guest.LogEnd, t.images.windows)
 	default:
-		s.Window, _, s.err = trace.Read(executed, t.stamp, guest.LogEnd)
+		s.Packed, s.err = trace.Read(executed, t.stamp, guest.LogEnd, t.images.windows)
 	}
 	return s
 }
@@ -276,57 +271,74 @@ func (t *tracer) read(executed *bufio.Reader) (s tracedSlot) {
 // snippets are pieces of a guest's code, by address.
 type snippets []ktext.Bytes
 
-// ReadAddr implements [ktext.Source].
-func (s snippets) ReadAddr(p []byte, addr uint64) error {
+// CodeAt implements [trace.Source].
+func (s snippets) CodeAt(addr uint64) []byte {
 	i := sort.Search(len(s), func(i int) bool { return s[i].Addr > addr })
 	if i == 0 {
-		return fmt.Errorf("read code at %#x: it was not executed", addr)
+		return nil
 	}
-	return s[i-1].ReadAddr(p, addr)
+	piece := s[i-1]
+	off := min(addr-piece.Addr, uint64(len(piece.Code)))
+	return piece.Code[off:min(off+trace.Longest, uint64(len(piece.Code)))]
 }
 
-// readSnippets reads the instructions at addresses from a guest that stands still. What is
-// not mapped any more is left out.
-func readSnippets(c *gdb.Client, addrs []uint64) (all snippets, err error) {
+// span are the addresses of instructions that are read together, from the first to the last.
+type span struct{ first, last uint64 }
+
+// spanSize is what the code of a span takes beside its bytes.
+const spanSize = 64
+
+// spansOf are the spans of addresses, in their order.
+func spansOf(addrs []uint64) (all []span) {
 	const gap, page = 256, 4096
-	addrs = slices.Sorted(slices.Values(addrs))
-	for len(addrs) > 0 {
-		n := 1
-		for n < len(addrs) && addrs[n]-addrs[n-1] < gap && addrs[n]-addrs[0] < page {
-			n++
+	for _, addr := range slices.Sorted(slices.Values(addrs)) {
+		if n := len(all); n > 0 && addr-all[n-1].last < gap && addr-all[n-1].first < page {
+			all[n-1].last = addr
+			continue
 		}
-		first, last := addrs[0], addrs[n-1]
-		addrs = addrs[n:]
+		all = append(all, span{addr, addr})
+	}
+	return all
+}
+
+// readSnippets reads the instructions of spans from a guest that stands still. What is
+// not mapped any more is left out.
+func readSnippets(c *gdb.Client, spans []span) (all snippets, err error) {
+	const page = 4096
+	for _, s := range spans {
 		// The page behind the last instruction may not be mapped.
-		for _, end := range []uint64{last + trace.Longest, min(last+trace.Longest, last|(page-1)+1)} {
-			if end <= first { // the last byte of all
+		for _, end := range []uint64{s.last + trace.Longest, min(s.last+trace.Longest, s.last|(page-1)+1)} {
+			if end <= s.first { // the last byte of all
 				continue
 			}
-			code := make([]byte, end-first)
-			err := c.Memory(code, first)
+			code := make([]byte, end-s.first)
+			err := c.Memory(code, s.first)
 			if errors.Is(err, gdb.ErrUnmapped) {
 				continue
 			}
 			if err != nil {
 				return nil, err
 			}
-			all = append(all, ktext.Bytes{Addr: first, Code: code})
+			all = append(all, ktext.Bytes{Addr: s.first, Code: code})
 			break
 		}
 	}
 	return all, nil
 }
 
-// finish makes the traces of what a guest measured. A row whose trace has another number of
-// instructions than were counted is refused; what else is wrong with a trace is said of the
-// row, whose counts stay.
+// finish makes the traces of what a guest measured, and forgets its windows. A row whose trace
+// has another number of instructions than were counted is refused; what else is wrong with a
+// trace is said of the row, whose counts stay. So is the end of ctx.
 func (t *tracer) finish(ctx context.Context, m *Measurement) {
+	t.images.work.Lock()
+	defer t.images.work.Unlock()
+	t.named = make(map[int]bool)
 	for i := range m.Bulks {
 		b := &m.Bulks[i]
 		if b.Refused != "" {
 			continue
 		}
-		err := t.finishRow(b, m.Codes)
+		err := t.finishRow(ctx, b, m.Codes)
 		if errors.Is(err, errUnlike) {
 			*b = BulkCount{Scenario: b.Scenario, Bulk: b.Bulk, Refused: printable(err.Error(), maxWhy), Failed: true}
 		} else if err != nil {
@@ -349,51 +361,93 @@ func (b *BulkCount) doubt(err error) {
 	b.Doubts = append(b.Doubts, printable("no trace: "+err.Error(), maxWhy))
 }
 
-func (t *tracer) finishRow(b *BulkCount, codes []GuestCode) (err error) {
+func (t *tracer) finishRow(ctx context.Context, b *BulkCount, codes []GuestCode) error {
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
 	if b.Traced == nil {
 		return errors.New(cmp.Or(printable(b.Untraced, maxWords), "the guest marked no slot"))
 	}
-	if n := b.Traced.Slot; n < 0 || n >= len(t.slots) || b.Traced.Code < 1 || b.Traced.Code > len(codes) {
-		return fmt.Errorf("the guest says that it marked slot %d of %d", n, len(t.slots))
+	if b.Traced.Code < 1 || b.Traced.Code > len(codes) {
+		return fmt.Errorf("the guest says that it marked slot %d, and not with what code", b.Traced.Slot)
 	}
-	if b.Trace, err = t.trace(b, t.slots[b.Traced.Slot], &codes[b.Traced.Code-1]); err != nil {
+	slot, err := t.slotOf(b.Traced.Slot)
+	if err != nil {
+		return err
+	}
+	l := listing{row: b, code: &codes[b.Traced.Code-1]}
+	if b.Trace, l.addrs, err = t.trace(ctx, b, slot, l.code); err != nil {
 		return err
 	}
 	if err := b.agree(); err != nil {
 		return err
 	}
+	calls := 0.0
+	if err := (&record.LabRow{Instructions: b.Instructions, CallsPerPacket: &calls, Trace: b.Trace}).Check(); err != nil {
+		return err
+	}
+	if err := t.images.traces.Take(sizeOf(b.Trace) + 8*len(l.addrs)); err != nil {
+		return err
+	}
 	if t.annotate != "" && len(b.Trace.Annotated) == 0 {
 		b.Doubts = append(b.Doubts, printable(t.annotate+" is not executed, or is a part of its caller: there is nothing to list", maxWhy))
 	}
-	calls := 0.0
-	return (&record.LabRow{Instructions: b.Instructions, CallsPerPacket: &calls, Trace: b.Trace}).Check()
+	l.instructions = b.Trace.Annotated
+	t.listings = append(t.listings, l)
+	return nil
 }
 
-// trace is that of one slot.
-func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.LabTrace, error) {
-	w, usual, err := slot.counted(b)
+// slotOf is a slot that a guest says it marked. Each is of one row.
+func (t *tracer) slotOf(n int) (*tracedSlot, error) {
+	if n < 0 || n >= len(t.slots) {
+		return nil, fmt.Errorf("the guest says that it marked slot %d of %d", n, len(t.slots))
+	}
+	if t.named[n] {
+		return nil, fmt.Errorf("the guest says that it marked slot %d twice", n)
+	}
+	t.named[n] = true
+	return &t.slots[n], nil
+}
+
+// sizeOf is about what a trace takes, in bytes, without the names that it shares with others.
+func sizeOf(t *record.LabTrace) int {
+	size := 64*len(t.Functions) + 64*len(t.Branches) + 80*len(t.Lines)
+	for i := range t.Annotated {
+		size += 80 + len(t.Annotated[i].Text)
+	}
+	for i := range t.Stacks {
+		size += 48 + 16*len(t.Stacks[i].Frames)
+	}
+	return size
+}
+
+// trace is that of one slot, with the addresses of the instructions that are annotated.
+func (t *tracer) trace(ctx context.Context, b *BulkCount, slot *tracedSlot, code *GuestCode) (*record.LabTrace, []uint64, error) {
+	w, length, err := t.counted(ctx, b, slot)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	name, err := t.namer(code)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	opts := trace.Options{Code: slot.code, Name: name, Sink: isSink,
 		Poll: func(function string) bool { return functions.Has(function, functions.Poll) }}
-	tree, err := trace.Cut(w, opts)
+	tree, err := trace.Cut(ctx, w, opts)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out := &record.LabTrace{Packets: b.Window, Executed: tree.Instructions}
-	if usual != nil {
-		out.Packets, out.Windows, out.Among = b.Window*usual.Len(), usual.Len(), slot.middle.Len()
-	}
 	stages := stageOf
-	if usual != nil {
+	if t.wires {
+		windows := len(w.Order) / length
+		out.Packets, out.Windows, out.Among = b.Window*windows, windows, len(slot.Lengths())
 		stages = stageInPoll
 	}
-	fs, stacks := tree.Functions(stages)
+	fs, stacks, err := tree.Functions(ctx, stages)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, f := range fs {
 		out.Functions = append(out.Functions, record.LabTraceFunction{Function: f.Name, Stage: f.Stage, Executed: f.Own, Inclusive: f.With})
 	}
@@ -404,63 +458,75 @@ func (t *tracer) trace(b *BulkCount, slot tracedSlot, code *GuestCode) (*record.
 		out.Branches = append(out.Branches, record.LabTraceBranch{
 			Function: br.Function, Offset: br.Offset, Jump: br.Jump, Target: br.Entered, Times: br.Executed})
 	}
-	out.Lines = code.lines(w, name)
-	if t.annotate != "" {
-		l := listing{row: b, code: code}
-		out.Annotated, l.addrs = annotated(w, slot.code, name, t.annotate)
-		l.instructions = out.Annotated
-		t.listings = append(t.listings, l)
-	}
-	if usual != nil {
-		err = spreads(out, usual, opts)
-	}
-	return out, err
-}
-
-// counted is the window of a slot that has as many instructions as were counted. On wires it is all of them, one behind
-// the other, that have as many, and usual are those.
-func (s *tracedSlot) counted(b *BulkCount) (w *trace.Window, usual *trace.Windows, err error) {
-	if w, err = s.window(); err != nil {
+	if out.Lines, err = code.lines(ctx, w, name); err != nil {
 		return nil, nil, err
 	}
-	counted := math.Round(*b.Instructions * float64(b.Window))
-	if s.middle == nil {
-		if counted != float64(len(w.Order)) {
-			return nil, nil, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, len(w.Order), counted)
+	var addrs []uint64
+	if t.annotate != "" {
+		if out.Annotated, addrs, err = annotated(ctx, w, slot.code, name, t.annotate); err != nil {
+			return nil, nil, err
 		}
-		return w, nil, nil
 	}
-	usual = s.middle.OfLength(int(min(counted, math.MaxInt32)))
-	if b.Traced.Usual < 1 || usual.Len() != b.Traced.Usual || s.middle.Len() != b.Traced.Middle {
-		return nil, nil, fmt.Errorf("%w: %d of %d windows have %.0f instructions, but by the guest's clock %d of %d", errUnlike,
-			usual.Len(), s.middle.Len(), counted, b.Traced.Usual, b.Traced.Middle)
+	if t.wires {
+		err = spreads(ctx, out, w, length, opts)
 	}
-	return usual.Joined(), usual, nil
+	return out, addrs, err
 }
 
-// spreads sets how far functions are from what the trace says of them in any of its windows.
-func spreads(t *record.LabTrace, windows *trace.Windows, opts trace.Options) error {
+// counted is the window of a slot that has as many instructions as were counted, which are length. On wires it joins all
+// that have as many.
+func (t *tracer) counted(ctx context.Context, b *BulkCount, s *tracedSlot) (w *trace.Window, length int, err error) {
+	if s.err != nil {
+		return nil, 0, s.err
+	}
+	counted := math.Round(*b.Instructions * float64(b.Window))
+	length = int(min(counted, math.MaxInt32))
+	all, usual := s.Lengths(), 0
+	for _, n := range all {
+		if n == length {
+			usual++
+		}
+	}
+	switch {
+	case !t.wires && usual != 1:
+		return nil, 0, fmt.Errorf("%w: %d instructions were executed, but the guest's clock counts %.0f", errUnlike, all[0], counted)
+	case t.wires && (b.Traced.Usual < 1 || usual != b.Traced.Usual || len(all) != b.Traced.Middle):
+		return nil, 0, fmt.Errorf("%w: %d of %d windows have %.0f instructions, but by the guest's clock %d of %d", errUnlike,
+			usual, len(all), counted, b.Traced.Usual, b.Traced.Middle)
+	}
+	w, err = s.Unpack(ctx, length)
+	return w, length, err
+}
+
+// spreads sets how far functions are from what the trace says of them in any of its windows, which w joins and which have
+// length instructions each.
+func spreads(ctx context.Context, t *record.LabTrace, w *trace.Window, length int, opts trace.Options) error {
 	type key struct{ name, stage string }
-	places := make(map[key]*record.LabTraceFunction)
+	type place struct {
+		*record.LabTraceFunction
+		windows int // that it is in
+	}
+	places := make(map[key]*place)
 	for i := range t.Functions {
-		places[key{t.Functions[i].Function, t.Functions[i].Stage}] = &t.Functions[i]
+		places[key{t.Functions[i].Function, t.Functions[i].Stage}] = &place{&t.Functions[i], 0}
 	}
 	packets := float64(t.Packets) / float64(t.Windows)
-	for i := range windows.Len() {
-		tree, err := trace.Cut(windows.Each(i), opts)
-		if err != nil {
-			return err
-		}
-		own := make(map[key]uint64)
-		fs, _ := tree.Functions(stageInPoll)
+	err := trace.CutEach(ctx, w, length, opts, func(tree *trace.Tree) error {
+		fs, _, err := tree.Functions(ctx, stageInPoll)
 		for _, f := range fs {
-			own[key{f.Name, f.Stage}] = f.Own
+			if p := places[key{f.Name, f.Stage}]; p != nil {
+				p.windows++
+				p.Spread = max(p.Spread, math.Abs(float64(f.Own)/packets-t.PerPacket(p.Executed)))
+			}
 		}
-		for k, f := range places {
-			f.Spread = max(f.Spread, math.Abs(float64(own[k])/packets-t.PerPacket(f.Executed)))
+		return err
+	})
+	for _, p := range places {
+		if p.windows < t.Windows {
+			p.Spread = max(p.Spread, t.PerPacket(p.Executed))
 		}
 	}
-	return nil
+	return err
 }
 
 // stageOf is the stage of a chain of calls: that of a thunk is its caller's.
@@ -503,13 +569,16 @@ func (t *tracer) namer(code *GuestCode) (trace.Namer, error) {
 }
 
 // lines are the instructions of BPF programs by source line, in the order of the source.
-func (code *GuestCode) lines(w *trace.Window, name trace.Namer) (out []record.LabTraceLine) {
+func (code *GuestCode) lines(ctx context.Context, w *trace.Window, name trace.Namer) (out []record.LabTraceLine, err error) {
 	type key struct {
 		program, file string
 		line          int
 	}
 	sums := make(map[key]*record.LabTraceLine)
 	for i, n := range w.Counts() {
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		addr := w.Addrs[i]
 		l := code.line(addr)
 		if l == nil {
@@ -528,7 +597,7 @@ func (code *GuestCode) lines(w *trace.Window, name trace.Namer) (out []record.La
 	slices.SortFunc(out, func(a, b record.LabTraceLine) int {
 		return strings.Compare(fmt.Sprintf("%s %s %08d", a.Program, a.File, a.Line), fmt.Sprintf("%s %s %08d", b.Program, b.File, b.Line))
 	})
-	return out
+	return out, nil
 }
 
 // agree holds the branches of the trace against those that kprobes count, at each place. On wires kprobes count whole

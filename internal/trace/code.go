@@ -2,11 +2,12 @@ package trace
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 // instruction is one address of a window.
@@ -43,14 +44,17 @@ func IndirectThunk(name string) bool {
 	return false
 }
 
-func decode(w *Window, opts Options) (c code) {
+func decode(ctx context.Context, w *Window, opts Options) (c code, err error) {
 	type place struct {
 		name  string
 		start uint64
 	}
 	known := make(map[place]int)
 	c.places = make(map[uint64]uint32)
-	for _, addr := range w.Addrs {
+	for i, addr := range w.Addrs {
+		if i%askEach == 0 && ctx.Err() != nil {
+			return c, context.Cause(ctx)
+		}
 		name, start, ok := opts.Name(addr)
 		if !ok || name == "" {
 			name, start = Unnamed, 0
@@ -65,47 +69,47 @@ func decode(w *Window, opts Options) (c code) {
 			})
 		}
 		inst := instruction{addr: addr, function: f, kind: branch.Bad}
-		for step := range branch.Scan(CodeAt(opts.Code, addr), addr) {
+		for step := range branch.Scan(opts.Code.CodeAt(addr), addr) {
 			inst.kind, inst.end, inst.target = step.Kind, addr+uint64(step.Len), step.Target
 			break
 		}
 		c.places[addr] = uint32(len(c.instructions))
 		c.instructions = append(c.instructions, inst)
 	}
-	return c
+	return c, nil
 }
 
 // Longest is the length of an instruction at most, in bytes.
 const Longest = 15
 
-// CodeAt is as much of the code at an address as an instruction may have, less where the code
-// ends before.
-func CodeAt(text ktext.Source, addr uint64) []byte {
-	code := make([]byte, Longest)
-	for ; len(code) > 0; code = code[:len(code)-1] {
-		if text.ReadAddr(code, addr) == nil {
-			break
-		}
-	}
-	return code
+// Source gives the code at an address: as much as an instruction may have, [Longest], less where
+// the code ends before, and none where it is not known.
+type Source interface {
+	CodeAt(addr uint64) []byte
 }
 
 // branches are the indirect branches of a window with their targets. Of one through a thunk
 // that is what is executed behind the thunk.
-func (c *code) branches(w *Window) []Branch {
+func (c *code) branches(ctx context.Context, order []uint32) ([]Branch, error) {
 	type way struct{ from, to uint32 }
 	counts := make(map[way]uint64)
-	for i, at := range w.Order {
+	for i, at := range order {
+		if i%askEach == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		inst := &c.instructions[at]
 		if !c.indirect(inst) {
 			continue
 		}
 		next := i + 1
-		for next < len(w.Order) && c.functionOf(w.Order[next]).thunk {
+		for next < len(order) && c.functionOf(order[next]).thunk {
 			next++
 		}
-		if next < len(w.Order) {
-			counts[way{at, w.Order[next]}]++
+		if next < len(order) {
+			counts[way{at, order[next]}]++
+		}
+		if len(counts) > maxBranches {
+			return nil, fmt.Errorf("cut trace: more than %d indirect branches with their targets", maxBranches)
 		}
 	}
 	var out []Branch
@@ -122,7 +126,7 @@ func (c *code) branches(w *Window) []Branch {
 	slices.SortFunc(out, func(a, b Branch) int {
 		return cmp.Or(cmp.Compare(b.Executed, a.Executed), cmp.Compare(a.Addr, b.Addr), cmp.Compare(a.Target, b.Target))
 	})
-	return out
+	return out, nil
 }
 
 // indirect tells whether an instruction is an indirect branch, or a call or jump of a thunk

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math"
 	"slices"
 )
 
@@ -27,7 +26,7 @@ const (
 	// maxWindows is how many windows a log may have: 32 slots have some 100.
 	maxWindows = 1 << 16
 	// maxAddrs is how many addresses a log may have: some 5000 are usual.
-	maxAddrs = 1 << 20
+	maxAddrs = 1 << 18
 )
 
 // ErrNoWindow is returned for a log without a whole window behind its first.
@@ -35,66 +34,46 @@ var ErrNoWindow = errors.New("the log holds no whole window")
 
 // Read reads what QEMU logs of "exec" with blocks of one instruction, up to a line end, and
 // returns the shortest window of those between entries of stamp, but for the first one, which
-// warms up what was cold. lengths are those of all, in instructions. Afterwards r is behind the
-// line end, unless there is an error.
+// warms up what was cold. Afterwards r is behind the line end, unless there is an error. What
+// it holds while it reads is taken from the budget, and given back when it returns.
 //
 // A line is "Trace 0: 0x7f… [00000000/ffffffff812b8e40/18c0c2b0/ff022e01] " (QEMU 7.2 and
 // 10.0): the second of the four is the address. A block that QEMU took back is logged again
 // when it is executed.
-func Read(r *bufio.Reader, stamp uint64, end string) (w *Window, lengths []int, err error) {
-	return readLog(r, &log{stamp: stamp, index: make(map[uint64]uint32)}, end)
+func Read(r *bufio.Reader, stamp uint64, end string, budget *Budget) (*Packed, error) {
+	p, err := readLog(r, &log{stamp: stamp, budget: budget}, end)
+	if err == nil && len(p.lengths) == 0 {
+		return nil, ErrNoWindow
+	}
+	return p, err
 }
 
 // ReadFirst is [Read] of the first window, whatever its length.
-func ReadFirst(r *bufio.Reader, stamp uint64, end string) (w *Window, lengths []int, err error) {
-	return readLog(r, &log{stamp: stamp, first: true, index: make(map[uint64]uint32)}, end)
-}
-
-func readLog(r *bufio.Reader, l *log, end string) (w *Window, lengths []int, err error) {
-	if err := l.read(r, end); err != nil {
-		return nil, nil, err
+func ReadFirst(r *bufio.Reader, stamp uint64, end string, budget *Budget) (*Packed, error) {
+	p, err := ReadSome(r, stamp, end, budget, func(i int) bool { return i == 0 })
+	if err == nil && len(p.lengths) == 0 {
+		return nil, ErrNoWindow
 	}
-	if l.best == nil {
-		return nil, nil, ErrNoWindow
+	return p, err
+}
+
+// ReadSome is [Read] of the windows that wanted tells by their number, from 0; there may be none. All together they may
+// have as many instructions as one window may.
+func ReadSome(r *bufio.Reader, stamp uint64, end string, budget *Budget, wanted func(i int) bool) (*Packed, error) {
+	return readLog(r, &log{stamp: stamp, budget: budget, wanted: wanted}, end)
+}
+
+func readLog(r *bufio.Reader, l *log, end string) (p *Packed, err error) {
+	defer func() { l.budget.Give(l.taken) }()
+	if l.order, err = newPacker(); err != nil {
+		return nil, err
 	}
-	return l.join(l.best), l.lengths, nil
-}
-
-// Windows are some of a log.
-type Windows struct {
-	log *log
-	of  [][]uint32 // places in the log's addresses
-}
-
-// ReadSome is [Read] of the windows that wanted tells by their number, from 0. All together they may have as many
-// instructions as one window may.
-func ReadSome(r *bufio.Reader, stamp uint64, end string, wanted func(i int) bool) (*Windows, error) {
-	l := &log{stamp: stamp, wanted: wanted, index: make(map[uint64]uint32)}
+	l.index = make(map[uint64]uint32)
 	if err := l.read(r, end); err != nil {
 		return nil, err
 	}
-	return &Windows{log: l, of: l.some}, nil
+	return l.packed()
 }
-
-// Len is how many windows there are.
-func (w *Windows) Len() int { return len(w.of) }
-
-// OfLength are the windows that have as many instructions.
-func (w *Windows) OfLength(instructions int) *Windows {
-	out := &Windows{log: w.log}
-	for _, one := range w.of {
-		if len(one) == instructions {
-			out.of = append(out.of, one)
-		}
-	}
-	return out
-}
-
-// Each is the i-th window.
-func (w *Windows) Each(i int) *Window { return w.log.join(w.of[i]) }
-
-// Joined is all windows, one behind the other.
-func (w *Windows) Joined() *Window { return w.log.join(w.of...) }
 
 // read reads up to a line end.
 func (l *log) read(r *bufio.Reader, end string) error {
@@ -122,21 +101,35 @@ func (l *log) read(r *bufio.Reader, end string) error {
 
 // log is one that is being read.
 type log struct {
-	stamp uint64
-	first bool // the first window is wanted, and no other is kept
-	// wanted tells the windows that are kept in some, in place of one in best; nil for none. kept are their instructions.
+	stamp  uint64
+	budget *Budget
+	taken  int // bytes of the budget
+	// wanted tells the windows that are kept; nil for the shortest.
 	wanted func(i int) bool
-	some   [][]uint32
-	kept   int
 	index  map[uint64]uint32
 	addrs  []uint64
-	// stamps are the entries of stamp so far; window is the one under way, best the shortest.
-	stamps       int
-	window, best []uint32
-	lengths      []int
+	// stamps are the entries of stamp so far; length is how many instructions the window under way has.
+	stamps, length int
+	// order are the wanted windows, or the one under way while it may be the shortest; lengths are those of whole ones.
+	order   *packer
+	lengths []int
+	// best is the shortest window so far.
+	best []byte
 	// last is the address of the last line, while it may still be taken back.
 	last    uint64
 	pending bool
+}
+
+// addrSize is what an address of a log takes in its list and its index, in bytes.
+const addrSize = 48
+
+// take takes bytes from the budget.
+func (l *log) take(size int) error {
+	if err := l.budget.Take(size); err != nil {
+		return fmt.Errorf("read QEMU's log: %w", err)
+	}
+	l.taken += size
+	return nil
 }
 
 // takenBack begin the lines by which QEMU says that it did not execute the block that it has
@@ -197,77 +190,84 @@ func (l *log) execute() error {
 	}
 	l.pending = false
 	if l.last == l.stamp {
-		if len(l.lengths) == maxWindows {
+		if l.stamps == maxWindows {
 			return fmt.Errorf("read QEMU's log: more than %d windows", maxWindows)
 		}
-		l.cut()
+		if err := l.cut(); err != nil {
+			return err
+		}
 	}
 	if !l.counts() {
 		return nil
+	}
+	l.length++
+	if l.wanted == nil && len(l.lengths) > 0 && l.length > l.lengths[0] {
+		return nil // it is not the shortest
 	}
 	at, ok := l.index[l.last]
 	if !ok {
 		if len(l.addrs) == maxAddrs {
 			return fmt.Errorf("read QEMU's log: more than %d addresses", maxAddrs)
 		}
+		if err := l.take(addrSize); err != nil {
+			return err
+		}
 		at = uint32(len(l.addrs))
 		l.index[l.last], l.addrs = at, append(l.addrs, l.last)
 	}
-	if len(l.window)+l.kept == maxWindow {
+	if l.order.n == maxWindow {
 		return fmt.Errorf("read QEMU's log: a window of more than %d instructions", maxWindow)
 	}
-	l.window = append(l.window, at)
-	return nil
+	grown, err := l.order.add(at)
+	if err != nil {
+		return err
+	}
+	return l.take(grown)
 }
 
 // counts tells whether the window under way is one that may be kept: not what is before the first stamp, nor the window
-// that warms up where the shortest is wanted, nor one behind the first where that is.
+// that warms up where the shortest is wanted.
 func (l *log) counts() bool {
-	switch {
-	case l.wanted != nil:
+	if l.wanted != nil {
 		return l.stamps > 0 && l.wanted(l.stamps-1)
-	case l.first:
-		return l.stamps > 0 && l.best == nil
 	}
 	return l.stamps > 1
 }
 
 // cut ends a window and begins the next.
-func (l *log) cut() {
-	ends := l.counts()
-	l.stamps++
-	if !ends {
-		return
-	}
-	l.lengths = append(l.lengths, len(l.window))
+func (l *log) cut() error {
+	ends, length := l.counts(), l.length
+	l.stamps, l.length = l.stamps+1, 0
 	switch {
+	case !ends:
+		return nil
 	case l.wanted != nil:
-		l.some, l.kept = append(l.some, slices.Clone(l.window)), l.kept+len(l.window)
-	case l.best == nil || len(l.window) < len(l.best):
-		l.best, l.window = l.window, l.best
+		l.lengths = append(l.lengths, length)
+		return nil
+	case len(l.lengths) == 0 || length < l.lengths[0]:
+		order, err := l.order.end()
+		if err != nil {
+			return err
+		}
+		if err := l.take(len(order) - len(l.best)); err != nil {
+			return err
+		}
+		l.best, l.lengths = order, []int{length}
 	}
-	l.window = l.window[:0]
+	l.order.reset()
+	return nil
 }
 
-// join makes a window of some, one behind the other, with the addresses that are in them.
-func (l *log) join(windows ...[]uint32) *Window {
-	n := 0
-	for _, window := range windows {
-		n += len(window)
-	}
-	w := &Window{Order: make([]uint32, 0, n)}
-	const none = math.MaxUint32
-	places := slices.Repeat([]uint32{none}, len(l.addrs))
-	for _, window := range windows {
-		for _, at := range window {
-			if places[at] == none {
-				places[at] = uint32(len(w.Addrs))
-				w.Addrs = append(w.Addrs, l.addrs[at])
-			}
-			w.Order = append(w.Order, places[at])
+// packed is what is kept of a log that was read.
+func (l *log) packed() (*Packed, error) {
+	order := l.best
+	if l.wanted != nil {
+		var err error
+		if order, err = l.order.end(); err != nil {
+			return nil, err
 		}
 	}
-	return w
+	return &Packed{slices.Clip(l.addrs), order, slices.Clip(l.lengths)}, nil
 }
 
 // Counts are how often each of Addrs was executed.

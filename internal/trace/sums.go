@@ -2,6 +2,7 @@ package trace
 
 import (
 	"cmp"
+	"context"
 	"slices"
 )
 
@@ -25,12 +26,15 @@ type Stack struct {
 type StageOf func(frames []string, sink bool) string
 
 // Functions sums up the tree by function and stage, the most instructions first: the sum of
-// all Own is [Tree.Instructions]. Stacks are the nodes that executed something.
-func (t *Tree) Functions(stageOf StageOf) (functions []Function, stacks []Stack) {
+// all Own is [Tree.Instructions]. Stacks are the nodes that executed something. It ends with ctx.
+func (t *Tree) Functions(ctx context.Context, stageOf StageOf) (functions []Function, stacks []Stack, err error) {
 	type key struct{ name, stage string }
 	sums := make(map[key]*Function)
 	stages := make([]string, len(t.Nodes))
 	for i := range t.Nodes {
+		if ctx.Err() != nil {
+			return nil, nil, context.Cause(ctx)
+		}
 		var frames []string
 		for at := i; at >= 0; at = t.Nodes[at].Parent {
 			frames = append(frames, t.Nodes[at].Function)
@@ -64,5 +68,5 @@ func (t *Tree) Functions(stageOf StageOf) (functions []Function, stacks []Stack)
 	slices.SortFunc(stacks, func(a, b Stack) int {
 		return cmp.Or(cmp.Compare(b.Own, a.Own), slices.Compare(a.Frames, b.Frames), cmp.Compare(a.Stage, b.Stage))
 	})
-	return functions, stacks
+	return functions, stacks, nil
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/testutil"
-	"github.com/unthunk/unthunk/ktext"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -26,8 +25,26 @@ func logged(addrs ...uint64) string {
 	return b.String()
 }
 
-func read(log string) (*Window, []int, error) {
-	return Read(bufio.NewReader(strings.NewReader(log)), 0xffffffff81000000, "END")
+// read is the window that [Read] finds in a log.
+func read(t *testing.T, log string) (*Window, error) {
+	t.Helper()
+	p, err := Read(reader(log), 0xffffffff81000000, "END", NewBudget(64<<20))
+	if err != nil {
+		return nil, err
+	}
+	return unpacked(t, p, p.Lengths()[0]), nil
+}
+
+func reader(log string) *bufio.Reader { return bufio.NewReader(strings.NewReader(log)) }
+
+// unpacked joins the windows of a length.
+func unpacked(t *testing.T, p *Packed, length int) *Window {
+	t.Helper()
+	w, err := p.Unpack(t.Context(), length)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
 }
 
 func TestRead(t *testing.T) {
@@ -37,15 +54,12 @@ func TestRead(t *testing.T) {
 		// The block before each of these lines is logged again when it is executed.
 		logged(a) + "Stopped execution of TB chain before 0x7f50a8000100 [ffffffff81000010] \n" +
 		logged(a, b) + "cpu_io_recompile: rewound execution of TB to ffffffffc0000000\n" + logged(b, stamp, a) + "END\n"
-	w, lengths, err := read(log)
+	w, err := read(t, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(&Window{Addrs: []uint64{stamp, a, b}, Order: []uint32{0, 1, 2}}, w); diff != "" {
 		t.Errorf("window (-want +got):\n%s", diff)
-	}
-	if !slices.Equal(lengths, []int{4, 3}) {
-		t.Errorf("windows of %d instructions", lengths)
 	}
 	if got := w.Counts(); !slices.Equal(got, []uint64{1, 1, 1}) {
 		t.Errorf("counts %d", got)
@@ -60,12 +74,15 @@ func TestReadFirst(t *testing.T) {
 		logged(a, stamp, a, b, a, stamp, a, stamp, b) + "END\n": {0, 1, 2, 1},
 		logged(stamp, stamp) + "END\n":                          {0},
 	} {
-		w, _, err := ReadFirst(bufio.NewReader(strings.NewReader(log)), stamp, "END")
-		if err != nil || !slices.Equal(w.Order, want) {
-			t.Errorf("%+v, %v, want %v", w, err, want)
+		p, err := ReadFirst(reader(log), stamp, "END", NewBudget(1<<20))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if w := unpacked(t, p, len(want)); !slices.Equal(w.Order, want) || len(p.Lengths()) != 1 {
+			t.Errorf("%+v, want %v", w, want)
 		}
 	}
-	if _, _, err := ReadFirst(bufio.NewReader(strings.NewReader(logged(stamp, a)+"END\n")), stamp, "END"); !errors.Is(err, ErrNoWindow) {
+	if _, err := ReadFirst(reader(logged(stamp, a)+"END\n"), stamp, "END", NewBudget(1<<20)); !errors.Is(err, ErrNoWindow) {
 		t.Errorf("one stamp: %v", err)
 	}
 }
@@ -75,25 +92,23 @@ func TestReadSome(t *testing.T) {
 	t.Parallel()
 	const stamp, a, b, c = 0xffffffff81000000, 0xffffffff81000010, 0xffffffffc0000000, 0xffffffffc0000010
 	log := logged(a, stamp, a, stamp, b, b, stamp, c, stamp, b, stamp, c) + "END\n"
-	w, err := ReadSome(bufio.NewReader(strings.NewReader(log)), stamp, "END", func(i int) bool { return i != 0 })
+	p, err := ReadSome(reader(log), stamp, "END", NewBudget(1<<20), func(i int) bool { return i != 0 })
 	if err != nil {
 		t.Fatal(err)
 	}
-	two := w.OfLength(2)
-	if w.Len() != 3 || two.Len() != 2 || w.OfLength(4).Len() != 0 {
-		t.Errorf("%d windows, %d of 2 instructions", w.Len(), two.Len())
+	if !slices.Equal(p.Lengths(), []int{3, 2, 2}) {
+		t.Errorf("windows of %d instructions", p.Lengths())
 	}
-	for want, got := range map[*Window]*Window{
-		{Addrs: []uint64{stamp, b, c}, Order: []uint32{0, 1, 1, 0, 2, 0, 1}}: w.Joined(),
-		{Addrs: []uint64{stamp, c, b}, Order: []uint32{0, 1, 0, 2}}:          two.Joined(),
-		{Addrs: []uint64{stamp, b}, Order: []uint32{0, 1}}:                   two.Each(1),
-		{Order: []uint32{}}: w.OfLength(4).Joined(),
+	for length, want := range map[int]*Window{
+		2: {Addrs: []uint64{stamp, c, b}, Order: []uint32{0, 1, 0, 2}},
+		3: {Addrs: []uint64{stamp, b}, Order: []uint32{0, 1, 1}},
+		4: {Order: []uint32{}},
 	} {
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("window (-want +got):\n%s", diff)
+		if diff := cmp.Diff(want, unpacked(t, p, length)); diff != "" {
+			t.Errorf("windows of %d instructions (-want +got):\n%s", length, diff)
 		}
 	}
-	_, err = ReadSome(bufio.NewReader(strings.NewReader(logged(stamp, a))), stamp, "END", func(int) bool { return true })
+	_, err = ReadSome(reader(logged(stamp, a)), stamp, "END", NewBudget(1<<20), func(int) bool { return true })
 	if err == nil || !strings.Contains(err.Error(), "unexpected EOF") {
 		t.Error(err)
 	}
@@ -103,11 +118,11 @@ func TestReadSome(t *testing.T) {
 func TestReadTwice(t *testing.T) {
 	t.Parallel()
 	const stamp = 0xffffffff81000000
-	r := bufio.NewReader(strings.NewReader(logged(stamp, stamp, stamp) + "END\n" + logged(stamp, stamp, 1, stamp) + "END\n"))
+	r := reader(logged(stamp, stamp, stamp) + "END\n" + logged(stamp, stamp, 1, stamp) + "END\n")
 	for _, want := range []int{1, 2} {
-		w, _, err := Read(r, stamp, "END")
-		if err != nil || len(w.Order) != want {
-			t.Errorf("%v, %v, want %d instructions", w, err, want)
+		p, err := Read(r, stamp, "END", NewBudget(1<<20))
+		if err != nil || !slices.Equal(p.Lengths(), []int{want}) {
+			t.Errorf("%v, %v, want %d instructions", p, err, want)
 		}
 	}
 }
@@ -127,11 +142,11 @@ func TestReadBad(t *testing.T) {
 		strings.Repeat("x", 5000):                                 "too long",
 		strings.Repeat(logged(0xffffffff81000000), maxWindows+10): "more than 65536 windows",
 	} {
-		if _, _, err := read(log); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
+		if _, err := read(t, log); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.40q: %v, want %q", log, err, want)
 		}
 	}
-	if _, _, err := read("Linking TBs\nEND\n"); !errors.Is(err, ErrNoWindow) {
+	if _, err := read(t, "Linking TBs\nEND\n"); !errors.Is(err, ErrNoWindow) {
 		t.Error(err)
 	}
 }
@@ -144,16 +159,20 @@ func FuzzRead(f *testing.F) {
 	f.Add([]byte(logged(stamp, stamp) + "Stopped execution of TB chain\ncpu_io_recompile:\n" + logged(stamp, stamp) + "END\n"))
 	f.Add([]byte("Trace [/0/\nEND\n"))
 	f.Fuzz(func(t *testing.T, log []byte) {
-		testutil.Allocates(t, uint64(1<<20+64*len(log)), func() {
-			w, lengths, err := Read(bufio.NewReader(bytes.NewReader(log)), stamp, "END")
+		budget := NewBudget(1 << 20)
+		testutil.Allocates(t, uint64(16<<20+64*len(log)), func() { // a compressor takes some MB
+			p, err := Read(bufio.NewReader(bytes.NewReader(log)), stamp, "END", budget)
+			if budget.Taken() != 0 {
+				t.Errorf("%d bytes are not given back", budget.Taken())
+			}
 			if err != nil {
 				if strings.Contains(err.Error(), "\n") {
 					t.Error(err)
 				}
 				return
 			}
-			if len(w.Order) == 0 || len(w.Order) != slices.Min(lengths) || w.Addrs[w.Order[0]] != stamp {
-				t.Errorf("a window of %d instructions, of windows of %d", len(w.Order), lengths)
+			if w := unpacked(t, p, p.Lengths()[0]); len(w.Order) != p.Lengths()[0] || w.Addrs[w.Order[0]] != stamp {
+				t.Errorf("a window of %d instructions, of windows of %d", len(w.Order), p.Lengths())
 			}
 		})
 	})
@@ -167,8 +186,9 @@ type program struct {
 
 type snippets map[uint64][]byte
 
-func (s snippets) ReadAddr(p []byte, addr uint64) error {
-	return ktext.Bytes{Addr: addr &^ 0xff, Code: append(s[addr&^0xff], make([]byte, 32)...)}.ReadAddr(p, addr)
+func (s snippets) CodeAt(addr uint64) []byte {
+	code := s[addr&^0xff]
+	return code[min(addr&0xff, uint64(len(code))):]
 }
 
 func (p program) name(addr uint64) (string, uint64, bool) {
@@ -224,13 +244,17 @@ func window(addrs ...uint64) *Window {
 }
 
 // chains are the stacks of a tree with their instructions: "f;g 2".
-func chains(t *Tree) (out []string) {
-	_, stacks := t.Functions(func(_ []string, sink bool) string {
+func chains(t *testing.T, tree *Tree) (out []string) {
+	t.Helper()
+	_, stacks, err := tree.Functions(t.Context(), func(_ []string, sink bool) string {
 		if sink {
 			return "sink"
 		}
 		return ""
 	})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, s := range stacks {
 		text := strings.Join(s.Frames, ";")
 		if s.Stage != "" {
@@ -246,7 +270,7 @@ func cut(t *testing.T, w *Window) *Tree {
 	t.Helper()
 	p := testProgram()
 	is := func(name string) func(string) bool { return func(function string) bool { return function == name } }
-	tree, err := Cut(w, Options{Code: p.code, Name: p.name, Poll: is("poll"), Sink: is("sink")})
+	tree, err := Cut(t.Context(), w, Options{Code: p.code, Name: p.name, Poll: is("poll"), Sink: is("sink")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +306,7 @@ func TestCut(t *testing.T) {
 		"code without a name": {[]uint64{f + 15, 0x9000, f + 16}, []string{"f 2", "f;(unnamed code) 1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if diff := cmp.Diff(test.want, chains(cut(t, window(test.addrs...)))); diff != "" {
+			if diff := cmp.Diff(test.want, chains(t, cut(t, window(test.addrs...)))); diff != "" {
 				t.Errorf("chains of calls (-want +got):\n%s", diff)
 			}
 		})
@@ -305,7 +329,10 @@ func TestBranches(t *testing.T) {
 func TestFunctions(t *testing.T) {
 	t.Parallel()
 	tree := cut(t, window(f, g, g+7, f, g, g+1, f+5))
-	functions, _ := tree.Functions(func([]string, bool) string { return "s" })
+	functions, _, err := tree.Functions(t.Context(), func([]string, bool) string { return "s" })
+	if err != nil {
+		t.Fatal(err)
+	}
 	want := []Function{{Name: "g", Stage: "s", Own: 4, With: 6}, {Name: "f", Stage: "s", Own: 3, With: 7}}
 	if diff := cmp.Diff(want, functions); diff != "" {
 		t.Errorf("functions (-want +got):\n%s", diff)
@@ -320,7 +347,8 @@ func TestCutLimits(t *testing.T) {
 		addrs = append(addrs, f, g, g+7)
 	}
 	p := testProgram()
-	if _, err := Cut(window(addrs...), Options{Code: p.code, Name: p.name}); err == nil || !strings.Contains(err.Error(), "deep") {
+	_, err := Cut(t.Context(), window(addrs...), Options{Code: p.code, Name: p.name})
+	if err == nil || !strings.Contains(err.Error(), "deep") {
 		t.Error(err)
 	}
 }
@@ -338,15 +366,19 @@ func FuzzCut(f *testing.F) {
 			addrs = append(addrs, uint64(at)%uint64(len(text)))
 		}
 		names := []string{"f", "__x86_indirect_thunk_rax", "poll", "sink"}
-		tree, err := Cut(window(addrs...), Options{
-			Code: ktext.Bytes{Code: text},
+		tree, err := Cut(t.Context(), window(addrs...), Options{
+			Code: snippets{0: text},
 			Name: func(addr uint64) (string, uint64, bool) { return names[addr/4%4], addr &^ 3, addr%7 != 0 },
 			Poll: func(name string) bool { return name == "poll" }, Sink: func(name string) bool { return name == "sink" },
 		})
 		if err != nil {
 			return
 		}
-		functions, stacks := tree.Functions(func(frames []string, sink bool) string { return fmt.Sprint(len(frames), sink) })
+		stageOf := func(frames []string, sink bool) string { return fmt.Sprint(len(frames), sink) }
+		functions, stacks, err := tree.Functions(t.Context(), stageOf)
+		if err != nil {
+			t.Fatal(err)
+		}
 		own, chained := uint64(0), uint64(0)
 		for _, f := range functions {
 			own += f.Own

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -32,7 +33,7 @@ type outer struct {
 
 // walker follows the instructions of a window.
 type walker struct {
-	code
+	*code
 	nodes []node
 	own   []uint64 // instructions of nodes
 	ids   map[node]int
@@ -55,9 +56,9 @@ type walker struct {
 type poll struct{ depth, number int }
 
 // walk follows a window. before is a walk that went the same way, or nil.
-func walk(w *Window, c code, before *walker) (*walker, error) {
+func walk(ctx context.Context, order []uint32, c *code, before *walker) (*walker, error) {
 	k := &walker{code: c, ids: make(map[node]int), before: before}
-	first := c.instructions[w.Order[0]]
+	first := c.instructions[order[0]]
 	ret := uint64(0)
 	if before != nil {
 		for _, o := range slices.Backward(before.outer) {
@@ -67,12 +68,15 @@ func walk(w *Window, c code, before *walker) (*walker, error) {
 	}
 	k.enter(first.function, ret)
 	k.begun = true
-	for i, at := range w.Order {
+	for i, at := range order {
+		if i%askEach == 0 && ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
 		k.own[k.top().node]++
-		if i+1 == len(w.Order) {
+		if i+1 == len(order) {
 			break
 		}
-		k.step(&k.instructions[at], &k.instructions[w.Order[i+1]])
+		k.step(&k.instructions[at], &k.instructions[order[i+1]])
 		switch {
 		case len(k.stack)+len(k.outer) > maxDepth:
 			return nil, fmt.Errorf("cut trace: calls nest more than %d deep", maxDepth)
