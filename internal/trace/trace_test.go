@@ -346,10 +346,18 @@ func TestCutLimits(t *testing.T) {
 	for range maxDepth + 1 {
 		addrs = append(addrs, f, g, g+7)
 	}
+	// A call that enters another place each time.
+	many := &Window{Addrs: []uint64{f + 22, f + 24}}
+	for i := range uint32(maxBranches + 1) {
+		many.Addrs = append(many.Addrs, 0x9000+uint64(i))
+		many.Order = append(many.Order, 0, 2+i, 1)
+	}
 	p := testProgram()
-	_, err := Cut(t.Context(), window(addrs...), Options{Code: p.code, Name: p.name})
-	if err == nil || !strings.Contains(err.Error(), "deep") {
-		t.Error(err)
+	for want, w := range map[string]*Window{"deep": window(addrs...), "more than 16384 indirect branches": many} {
+		_, err := Cut(t.Context(), w, Options{Code: p.code, Name: p.name})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 }
 
