@@ -159,7 +159,7 @@ func readConfig(path string) (config webConfig, err error) {
 		return config, nil
 	}
 	config.tls = true
-	config.known = config.known || c.TLS.Clients == "RequireAndVerifyClientCert"
+	config.known = config.known || c.TLS.Clients == "RequireAndVerifyClientCert" && c.TLS.CA != "" // without, all that the system trusts
 	for _, f := range []namedFile{{"cert_file", c.TLS.Cert}, {"key_file", c.TLS.Key}, {"client_ca_file", c.TLS.CA}} {
 		if f.path == "" {
 			continue

@@ -266,9 +266,10 @@ func TestOpenToAll(t *testing.T) {
 	clients := "  client_ca_file: cert.pem\n  client_auth_type: "
 	for path, want := range map[string]bool{
 		"": true, config("empty", ""): true, config("tls", withTLS): true,
-		config("users", "basic_auth_users:\n  a: "+fakeHash+"\n"):         false,
-		config("any", withTLS+clients+"VerifyClientCertIfGiven\n"):        true,
-		config("clients", withTLS+clients+"RequireAndVerifyClientCert\n"): false,
+		config("users", "basic_auth_users:\n  a: "+fakeHash+"\n"):                    false,
+		config("any", withTLS+clients+"VerifyClientCertIfGiven\n"):                   true,
+		config("clients", withTLS+clients+"RequireAndVerifyClientCert\n"):            false,
+		config("system", withTLS+"  client_auth_type: RequireAndVerifyClientCert\n"): true,
 	} {
 		for address, reachable := range map[string]bool{"127.0.0.1:0": false, "0.0.0.0:0": true} {
 			s := start(t, Options{Address: address, WebConfig: path}, headerTime, idleTime)
