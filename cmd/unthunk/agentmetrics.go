@@ -57,7 +57,7 @@ func (m *agentMetrics) Collect(ch chan<- prometheus.Metric) {
 			names, values = append(names, labels[i]), append(values, labels[i+1])
 		}
 		desc := prometheus.NewDesc("unthunk_"+name, help, names, nil)
-		ch <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, values...)
+		ch <- metric(desc, prometheus.GaugeValue, value, values...)
 		series++
 	}
 	if m.doc == nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
@@ -13,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/listen"
@@ -181,6 +184,29 @@ func TestMetrics(t *testing.T) {
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("%q is not in\n%s", want, body)
+		}
+	}
+}
+
+// strange is of devices whose names are no UTF-8.
+type strange struct{ fixed }
+
+func (strange) Totals() (forward.Totals, error) {
+	return forward.Totals{Directions: []forward.Direction{{In: "v\xffa", Out: "v\xfea"}, {In: "v\xfea", Out: "v\xffa"}}}, nil
+}
+
+// Devices have names of any bytes: metrics tell them apart.
+func TestMetricsOfAnyName(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newForwardCollector(strange{}))
+	families, err := registry.Gather()
+	if err != nil || len(families) == 0 {
+		t.Fatal(err)
+	}
+	text := fmt.Sprint(families)
+	for _, want := range []string{`v\\xffa`, `v\\xfea`} { // quoted
+		if !strings.Contains(text, want) {
+			t.Errorf("%s is not in %s", want, text)
 		}
 	}
 }

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"net/http"
+	"strconv"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -50,7 +52,7 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 	}
 	for _, d := range t.Directions {
 		emit := func(desc *prometheus.Desc, kind prometheus.ValueType, value uint64, labels ...string) {
-			ch <- prometheus.MustNewConstMetric(desc, kind, float64(value), append([]string{d.In, d.Out}, labels...)...)
+			ch <- metric(desc, kind, float64(value), append([]string{d.In, d.Out}, labels...)...)
 		}
 		emit(c.received, prometheus.CounterValue, d.Received)
 		emit(c.sent, prometheus.CounterValue, d.Sent)
@@ -68,8 +70,24 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	if t.Busy > 0 {
-		ch <- prometheus.MustNewConstMetric(c.busy, prometheus.CounterValue, t.Busy.Seconds())
+		ch <- metric(c.busy, prometheus.CounterValue, t.Busy.Seconds())
 	}
+}
+
+// metric is one whose labels may be any bytes, as a device's name: what is no UTF-8 is written as Go does, v\xffa.
+func metric(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) prometheus.Metric {
+	values := make([]string, len(labels))
+	for i, label := range labels {
+		if values[i] = label; !utf8.ValidString(label) {
+			quoted := strconv.Quote(label)
+			values[i] = quoted[1 : len(quoted)-1]
+		}
+	}
+	m, err := prometheus.NewConstMetric(desc, kind, value, values...)
+	if err != nil {
+		return prometheus.NewInvalidMetric(desc, err)
+	}
+	return m
 }
 
 // serveMetrics serves a forwarder's counters until the server is closed.

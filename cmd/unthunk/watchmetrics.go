@@ -40,7 +40,7 @@ func (c *watchCollector) Describe(ch chan<- *prometheus.Desc) {
 func (c *watchCollector) Collect(ch chan<- prometheus.Metric) {
 	t := c.watch.Totals()
 	emit := func(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) {
-		ch <- prometheus.MustNewConstMetric(desc, kind, value, append([]string{t.Device, t.Program}, labels...)...)
+		ch <- metric(desc, kind, value, append([]string{t.Device, t.Program}, labels...)...)
 	}
 	emit(c.packets, prometheus.CounterValue, float64(t.Packets))
 	for verdict, n := range t.Verdicts {
