@@ -40,6 +40,7 @@ func CheckStore(where string) error {
 		return errors.New("the address of the store cannot be read: postgres://USER@HOST/DATABASE") // err would have the password
 	}
 	_, has := u.User.Password()
+	has = has || strings.Contains(u.User.Username(), ":") // as in u%3Asecret
 	for name := range u.Query() {
 		has = has || strings.EqualFold(name, "password") || strings.EqualFold(name, "sslpassword")
 	}
