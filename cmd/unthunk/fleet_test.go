@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +15,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -165,6 +167,7 @@ func TestFleetRefuses(t *testing.T) {
 		{"another verb", []string{"whom"}, exitUsage, "did you mean fleet who"},
 		{"no store", []string{"who"}, exitUsage, "--store is missing"},
 		{"password", []string{"who", "--store", "postgres://me:secret@127.0.0.1/fleet"}, exitUsage, "list of processes"},
+		{"password in the user's name", []string{"who", "--store", "postgres://me%3Asecret@127.0.0.1/fleet"}, exitUsage, "list of processes"},
 		{"password as an option", []string{"ingest", "--store", "postgres://127.0.0.1/fleet?password=secret"}, exitUsage, "PGPASSFILE"},
 		{"another database", []string{"who", "--store", "mysql://127.0.0.1/fleet"}, exitUsage, "not mysql://"},
 		{"store that is not there", []string{"who", "--store", store}, exitFailed, "there is no store"},
@@ -274,6 +277,121 @@ func TestFleetReceivesHalf(t *testing.T) {
 		r.ServeHTTP(answer, posted(t, sent))
 		if answer.Code != test.want {
 			t.Errorf("%d bytes, then %v: %d, want %d: %s", test.sent, test.err, answer.Code, test.want, answer.Body)
+		}
+	}
+}
+
+// Who is stopped while another process holds the store is told that, and no error of the database.
+func TestFleetIngestInterrupted(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	store, err := fleet.Create(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	if _, err := db.Exec("BEGIN EXCLUSIVE"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	var out, errs bytes.Buffer
+	code := run(ctx, []string{"fleet", "ingest", "--store", where}, strings.NewReader(""), &out, &errs)
+	if want := "unthunk: " + errInterrupted.Error() + "\n"; code != exitFailed || errs.String() != want {
+		t.Errorf("exit code %d, %q, want %q", code, errs.String(), want)
+	}
+}
+
+// Clients that send a byte each and no more hold little of the room, whatever length they say: a good record is taken meanwhile.
+func TestFleetReceivesFromSlow(t *testing.T) {
+	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	text, err := record.Encode(rollout()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := newReceiver(store, "", func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var slow sync.WaitGroup
+	for i := range 4 {
+		in, out := io.Pipe()
+		req := posted(t, in)
+		if req.ContentLength = -1; i > 1 {
+			req.ContentLength = maxPosted
+		}
+		slow.Go(func() { endedBy(ctx, r).ServeHTTP(httptest.NewRecorder(), req) })
+		if _, err := out.Write([]byte("{")); err != nil { // it returns when that is read
+			t.Fatal(err)
+		}
+		defer out.Close()
+	}
+	answer := httptest.NewRecorder()
+	r.ServeHTTP(answer, posted(t, bytes.NewReader(text)))
+	if answer.Code != http.StatusNoContent {
+		t.Errorf("%d: %s", answer.Code, answer.Body)
+	}
+	cancel()
+	slow.Wait()
+}
+
+// A body that there is no room for to its end is sent again, and holds none of it afterwards.
+func TestFleetReceivesWithoutRoom(t *testing.T) {
+	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r, err := newReceiver(store, "", func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.wait = time.Millisecond
+	if !r.pending.TryAcquire(maxPending - reserved) {
+		t.Fatal("no room")
+	}
+	answer := httptest.NewRecorder()
+	r.ServeHTTP(answer, posted(t, strings.NewReader("{\n"+strings.Repeat(" ", 2*reserved))))
+	if answer.Code != http.StatusServiceUnavailable || !strings.Contains(answer.Body.String(), "room") {
+		t.Errorf("%d: %s", answer.Code, answer.Body)
+	}
+	if !r.pending.TryAcquire(reserved) {
+		t.Error("its room is taken still")
+	}
+}
+
+// Of a request with many documents that are no records the first are refused, and the others not read.
+func TestFleetRefusesMany(t *testing.T) {
+	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	r, err := newReceiver(store, "", func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, document := range []string{"{\n", "{}\n"} {
+		in := strings.NewReader(strings.Repeat(document, maxPosted/len(document)))
+		answer := httptest.NewRecorder()
+		r.ServeHTTP(answer, posted(t, in))
+		if answer.Code != http.StatusBadRequest || !strings.HasPrefix(answer.Body.String(), "1000 documents are refused, ") {
+			t.Errorf("%q: %d: %.200s", document, answer.Code, answer.Body)
+		}
+		if in.Len() < maxPosted/2 {
+			t.Errorf("%q: %d bytes are left", document, in.Len())
 		}
 	}
 }

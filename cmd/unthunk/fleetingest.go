@@ -57,7 +57,7 @@ files say it, as with psql.`,
 			ctx := cmd.Context()
 			db, err := fleet.Create(ctx, store)
 			if err != nil {
-				return err
+				return interrupted(ctx, err)
 			}
 			if serve.Address != "" {
 				return errors.Join(receive(ctx, s, db, serve, tokenFile), db.Close())

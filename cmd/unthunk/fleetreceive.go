@@ -18,6 +18,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/listen"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
@@ -27,7 +28,16 @@ const (
 	maxPosted = 8 << 20
 	// maxPending is how many bytes of bodies are on their way into the store at a time: other requests wait.
 	maxPending = 2 * maxPosted
+	// reserved are the bytes that a body has room for at a time: a record has some 16 KiB.
+	reserved = 64 << 10
+	// maxRefused is how many documents of a request are refused before the others are not read.
+	maxRefused = 1000
+	// waitsForMore is how long a body waits for room that has some: others may wait for what it has.
+	waitsForMore = 2 * time.Second
 )
+
+// errNoRoom is that there was none for the rest of a body.
+var errNoRoom = errors.New("other requests take all the room")
 
 // receiver puts the records that agents post into a store.
 type receiver struct {
@@ -36,6 +46,8 @@ type receiver struct {
 	token *[sha256.Size]byte
 	// pending has maxPending.
 	pending *semaphore.Weighted
+	// wait is waitsForMore.
+	wait time.Duration
 	// warn takes a line about clients that are not let in, one a minute at most.
 	warn   func(string)
 	mu     sync.Mutex
@@ -45,7 +57,7 @@ type receiver struct {
 
 // newReceiver reads the token from a file; "" is none.
 func newReceiver(store *fleet.Store, tokenFile string, warn func(string)) (*receiver, error) {
-	r := &receiver{store: store, pending: semaphore.NewWeighted(maxPending), warn: warn}
+	r := &receiver{store: store, pending: semaphore.NewWeighted(maxPending), wait: waitsForMore, warn: warn}
 	if tokenFile == "" {
 		return r, nil
 	}
@@ -61,18 +73,66 @@ func newReceiver(store *fleet.Store, tokenFile string, warn func(string)) (*rece
 	return r, nil
 }
 
-// body is what a client sends; err is why it could not be read to its end.
+// body is what a client sends. It takes room of pending as its bytes come, so that a slow client holds little of it.
 type body struct {
 	io.Reader
-	err error
+	ctx     context.Context
+	pending *semaphore.Weighted
+	wait    time.Duration // for more room, where it has some
+	read    int64         // bytes
+	room    int64         // that it took
+	mu      sync.Mutex    // of what follows: a read may last longer than the request
+	closed  bool
+	held    int64 // room to give back
+	err     error // why it could not be read to its end
 }
 
 func (b *body) Read(p []byte) (int, error) {
-	n, err := b.Reader.Read(p)
+	n, err := 0, error(nil)
+	if b.read == b.room {
+		err = b.take()
+	}
+	if err == nil {
+		n, err = b.Reader.Read(p[:min(int64(len(p)), b.room-b.read)])
+		b.read += int64(n)
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
+		b.mu.Lock()
 		b.err = err
+		b.mu.Unlock()
 	}
 	return n, err
+}
+
+// take takes room for the next bytes.
+func (b *body) take() error {
+	ctx := b.ctx
+	if b.read > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.wait)
+		defer cancel()
+	}
+	if b.pending.Acquire(ctx, reserved) != nil {
+		return errNoRoom
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed { // the request was answered meanwhile
+		b.pending.Release(reserved)
+		return errNoRoom
+	}
+	b.held += reserved
+	b.room += reserved
+	return nil
+}
+
+// close gives all room back, and says why the body could not be read to its end.
+func (b *body) close() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.closed = true
+	b.pending.Release(b.held)
+	return b.err
 }
 
 // notLetIn warns of a client without the token.
@@ -105,33 +165,34 @@ func (r *receiver) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		http.Error(w, "records are application/json", http.StatusUnsupportedMediaType)
 		return
 	}
-	size := req.ContentLength
-	if size < 0 || size > maxPosted {
-		size = maxPosted
-	}
-	if r.pending.Acquire(req.Context(), size) != nil {
-		http.Error(w, "no records are taken any more", http.StatusServiceUnavailable)
-		return
-	}
-	defer r.pending.Release(size)
-	sent := &body{Reader: http.MaxBytesReader(w, req.Body, maxPosted)}
-	in := fleet.Ingest{Store: r.store, In: sent, Now: time.Now()}
+	sent := &body{Reader: http.MaxBytesReader(w, req.Body, maxPosted), ctx: req.Context(), pending: r.pending, wait: r.wait}
+	in := fleet.Ingest{Store: r.store, In: sent, Now: time.Now(), MaxRefused: maxRefused}
 	done, err := in.Run(req.Context(), "-")
+	errSent := sent.close()
 	var large *http.MaxBytesError
 	switch {
+	case errors.Is(err, fleet.ErrRefused):
+		http.Error(w, fmt.Sprintf("%d documents are refused, the others are not read: %s", maxRefused, refusedFirst(done)), http.StatusBadRequest)
+	case errors.Is(errSent, errNoRoom):
+		http.Error(w, errNoRoom.Error(), http.StatusServiceUnavailable)
 	case err != nil:
 		http.Error(w, "the store takes no records now", http.StatusServiceUnavailable)
-	case errors.As(sent.err, &large):
+	case errors.As(errSent, &large):
 		http.Error(w, fmt.Sprintf("at most %d MiB are taken", maxPosted>>20), http.StatusRequestEntityTooLarge)
-	case sent.err != nil:
+	case errSent != nil:
 		http.Error(w, "the request ended before its body", http.StatusRequestTimeout)
 	case len(done.Rows) > 0:
-		http.Error(w, done.Rows[0].Name+": "+oneLine(errors.New(done.Rows[0].Example)), http.StatusBadRequest)
+		http.Error(w, refusedFirst(done), http.StatusBadRequest)
 	case done.New+done.Known == 0:
 		http.Error(w, "there is no record of agent", http.StatusBadRequest)
 	default:
 		w.WriteHeader(http.StatusNoContent)
 	}
+}
+
+// refusedFirst is why a document was refused, in one line.
+func refusedFirst(done *record.FleetIngest) string {
+	return done.Rows[0].Name + ": " + oneLine(errors.New(done.Rows[0].Example))
 }
 
 // endedBy ends the context of requests when ctx ends, too.

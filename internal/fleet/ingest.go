@@ -44,14 +44,21 @@ type Ingest struct {
 	In io.Reader
 	// Now is the time by which clocks are judged.
 	Now time.Time
+	// MaxRefused is after how many documents that it cannot take it ends with [ErrRefused]; 0 for no limit.
+	MaxRefused int
 
 	mu   sync.Mutex
 	done *record.FleetIngest
+	// refused is how many documents were.
+	refused int
 	// machines are the identities that were read.
 	machines map[string]bool
 	// over is set when what is done is known: a read that was left behind counts nothing more.
 	over bool
 }
+
+// ErrRefused is that too many documents were refused to read more.
+var ErrRefused = errors.New("too many documents are refused")
 
 // Run ingests files, the files *.json in folders and in those below them, and "-". The record says what was done also
 // when there is an error. It returns soon after ctx ends: a read that waits, as of a pipe, is left behind.
@@ -207,7 +214,9 @@ func (in *Ingest) parse(ctx context.Context, docs <-chan document, entries chan<
 		e, err := newEntry(doc.b, in.Now)
 		in.Store.parsing.Release(size)
 		if err != nil {
-			in.refuse(doc.from, err)
+			if in.refuse(doc.from, err) {
+				return ErrRefused
+			}
 			continue
 		}
 		e.from = doc.from
@@ -219,12 +228,12 @@ func (in *Ingest) parse(ctx context.Context, docs <-chan document, entries chan<
 	}
 }
 
-// refuse counts a document that is not taken.
-func (in *Ingest) refuse(from string, err error) {
+// refuse counts a document that is not taken, and tells whether that is the last which may be refused.
+func (in *Ingest) refuse(from string, err error) (last bool) {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.over {
-		return
+		return false
 	}
 	reason := record.RefusedStore
 	if r, ok := errors.AsType[*refusal](err); ok {
@@ -237,6 +246,8 @@ func (in *Ingest) refuse(from string, err error) {
 		i = len(in.done.Rows) - 1
 	}
 	in.done.Rows[i].Count++
+	in.refused++
+	return in.MaxRefused > 0 && in.refused >= in.MaxRefused
 }
 
 // collect makes batches of entries: one is collected while another is stored.
