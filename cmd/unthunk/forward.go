@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,6 +20,7 @@ import (
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/xsk"
 )
@@ -439,7 +439,7 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 }
 
 func (w *forwardWriter) document(list []forwardRow, mode string, took time.Duration, at time.Time, final bool) error {
-	return json.NewEncoder(w.s.out).Encode(forwardDocument{
+	return report.JSONLine(w.s.out, forwardDocument{
 		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: mode, Rows: list,
 	})
 }

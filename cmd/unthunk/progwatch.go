@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -155,7 +154,7 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 		return report.ProgWatch(s.out, textOptions(s.out), doc, f.top)
 	}
 	if f.output.json {
-		text = func() error { return json.NewEncoder(s.out).Encode(doc) }
+		text = func() error { return report.JSONLine(s.out, doc) }
 	}
 	err = text()
 	if f.output.save != "" {
@@ -228,7 +227,7 @@ func (w *watchWriter) write(second watch.Second) {
 		for stage, ns := range second.Stages {
 			stages[string(stage)] = ns
 		}
-		w.err = json.NewEncoder(w.s.out).Encode(watchSecond{
+		w.err = report.JSONLine(w.s.out, watchSecond{
 			Schema: record.Schema, Kind: "prog-watch-second", Time: second.End.UTC(), Seconds: second.Length.Seconds(),
 			Packets: second.Packets, Verdicts: second.Verdicts, Lost: second.Lost, Errors: second.Errors, Program: second.Program,
 			Path: second.Path, Stages: stages, Core: second.Core, FramesPerXmit: second.FramesPerXmit, Statistics: second.Stats,

@@ -46,6 +46,28 @@ func TestHostile(t *testing.T) {
 	}
 }
 
+// What is printed as JSON is the same document, without characters that a terminal does not print.
+func TestJSONHostile(t *testing.T) {
+	t.Parallel()
+	const text = "a\u202eb\u009b2J\x7f\x1b\U000e0001é<日"
+	for name, write := range map[string]func(*bytes.Buffer) error{
+		"JSON":     func(b *bytes.Buffer) error { return JSON(b, []string{text}) },
+		"JSONLine": func(b *bytes.Buffer) error { return JSONLine(b, []string{text}) },
+	} {
+		var b bytes.Buffer
+		if err := write(&b); err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(b.String(), `a\u202eb\u009b2J\u007f\u001b\udb40\udc01é<日`) {
+			t.Errorf("%s: %q", name, b.String())
+		}
+		var got []string
+		if err := json.Unmarshal(b.Bytes(), &got); err != nil || len(got) != 1 || got[0] != text {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 // A long word is cut into lines without a copy of what is left of it for each: 3 GB for this one.
 func TestFillLongWord(t *testing.T) {
 	const length = 300_000
