@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -327,6 +328,40 @@ func TestLargeMessage(t *testing.T) {
 			s.Close()
 		}
 		if err == nil || !strings.Contains(err.Error(), "invalid body length") {
+			t.Error(err)
+		}
+	})
+}
+
+// A server that names parameters without end is left soon: they are kept.
+func TestManyParameters(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var server sync.WaitGroup
+	defer server.Wait()
+	defer listener.Close()
+	server.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, err = conn.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}) // no password is asked for
+			for i := 0; err == nil; i++ {
+				name := fmt.Sprintf("%01000d\x00\x00", i)
+				_, err = conn.Write(append([]byte{'S', 0, 0, byte((len(name) + 4) >> 8), byte(len(name) + 4)}, name...))
+			}
+			conn.Close()
+		}
+	})
+	testutil.Allocates(t, 64<<20, func() {
+		s, err := fleet.Open(t.Context(), fmt.Sprintf("postgres://me@%s/fleet?sslmode=disable", listener.Addr()))
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "more than 1 MiB") {
 			t.Error(err)
 		}
 	})

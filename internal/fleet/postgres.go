@@ -9,6 +9,8 @@ import (
 	"net"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -67,10 +69,19 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "unthunk"
 	}
+	var greetings sync.Map // by frontend
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		f := pgproto3.NewFrontend(r, w)
+		g := &greeting{Reader: r}
+		f := pgproto3.NewFrontend(g, w)
 		f.SetMaxBodyLen(maxValue)
+		greetings.Store(f, g)
 		return f
+	}
+	config.AfterConnect = func(_ context.Context, conn *pgconn.PgConn) error {
+		if g, ok := greetings.LoadAndDelete(conn.Frontend()); ok {
+			g.(*greeting).over.Store(true)
+		}
+		return nil
 	}
 	s := &Store{db: stdlib.OpenDB(*config), engine: engine{
 		name:       "postgres",
@@ -87,6 +98,28 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), s.db.Close())
 	}
 	return s, nil
+}
+
+// maxGreeting is what a server says at most before it takes questions, in bytes. Its parameters are kept.
+const maxGreeting = 1 << 20
+
+// greeting reads what a server says, at most [maxGreeting] until it is over.
+type greeting struct {
+	io.Reader
+	read int
+	over atomic.Bool
+}
+
+func (g *greeting) Read(p []byte) (int, error) {
+	if g.over.Load() {
+		return g.Reader.Read(p)
+	}
+	if g.read >= maxGreeting {
+		return 0, errors.New("it says more than 1 MiB before it takes a question")
+	}
+	n, err := g.Reader.Read(p[:min(len(p), maxGreeting-g.read)])
+	g.read += n
+	return n, err
 }
 
 // copyIn puts rows into a table by COPY: of the time of INSERT it takes three quarters.
