@@ -21,6 +21,9 @@ func work(turns int) (sum int) {
 	return sum
 }
 
+// worked is what work returned.
+var worked int
+
 // TestExact counts on the PMU of a guest of arm64, which executes an instruction a cycle and counts each: turns of a
 // loop take the same, to the instruction, and what the PMU has not is not among the counters.
 func TestExact(t *testing.T) {
@@ -42,7 +45,7 @@ func TestExact(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			work(turns)
+			worked += work(turns)
 			after, err := c.Read()
 			if err != nil {
 				t.Fatal(err)
