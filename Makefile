@@ -92,7 +92,7 @@ dist-check:
 
 # What make dist makes, on a Kubernetes of two nodes and on a Slurm, in namespaces here: the
 # manifests from the first pod to the last, and the .deb. As root, in some minutes; the first
-# time it builds Kubernetes, in a quarter of an hour on two idle cores, and a Debian, in
+# time it builds Kubernetes, in 13 minutes of CPU time, and a Debian, in
 # $XDG_CACHE_HOME/unthunk-cluster or /var/cache. TESTS=Slurm runs what has that in its name.
 TESTS ?=
 test-cluster: dist
