@@ -77,8 +77,8 @@ type GateRow struct {
 	Trace *LabTraceChange `json:"trace,omitempty"`
 }
 
-// Shorten keeps those functions and indirect branches of each row that changed most, of each kind the most that there may
-// be, and puts what the others have into one behind them; 0 keeps all.
+// Shorten keeps at most so many functions of each row, and as many indirect branches: those that changed most. What the
+// others have is put into one behind them; 0 keeps all.
 func (g *Gate) Shorten(most int) {
 	if most <= 0 {
 		return

@@ -191,8 +191,8 @@ type LabTraceDifference struct {
 	Difference float64 `json:"difference"`
 }
 
-// Shorten keeps the most functions of a difference, and puts what the others have into one behind them, "and 12 more"; 0
-// keeps all.
+// Shorten keeps at most so many functions of a difference, the first, and puts what the others have into one behind them,
+// "and 12 more"; 0 keeps all.
 func (c *LabTraceChange) Shorten(most int) {
 	if most <= 0 || len(c.Functions) <= most+1 {
 		return
