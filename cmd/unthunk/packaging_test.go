@@ -41,18 +41,24 @@ func TestPackagingRunsTheAgent(t *testing.T) {
 		checkCommand(t, options, append([]string{"agent"}, strings.Fields(m[1])...))
 	}
 
-	for _, file := range []string{"../../packaging/kubernetes/base/daemonset.yaml", "../../packaging/kubernetes/job/cronjob.yaml"} {
-		var doc any
-		if err := yaml.Unmarshal([]byte(readFile(t, file)), &doc); err != nil {
-			t.Fatal(err)
-		}
-		checkCommand(t, file, texts(valueOf(doc, "args")))
-		var caps []string
-		for _, c := range texts(valueOf(doc, "add")) {
-			caps = append(caps, "CAP_"+c)
-		}
-		checkCapabilities(t, file, want, caps)
+	// The CronJob's pod is the DaemonSet's, but for one argument (packaging/kubernetes/job/kustomization.yaml).
+	const pod = "../../packaging/kubernetes/base/daemonset.yaml"
+	var doc any
+	if err := yaml.Unmarshal([]byte(readFile(t, pod)), &doc); err != nil {
+		t.Fatal(err)
 	}
+	args = texts(valueOf(doc, "args"))
+	checkCommand(t, pod, args)
+	if i := slices.Index(args, "--every=168h"); i != 1 {
+		t.Errorf("%s: --every is argument %d of %q", pod, i, args)
+	}
+	args[1] = "--once"
+	checkCommand(t, "packaging/kubernetes/job", args)
+	var caps []string
+	for _, c := range texts(valueOf(doc, "add")) {
+		caps = append(caps, "CAP_"+c)
+	}
+	checkCapabilities(t, pod, want, caps)
 }
 
 func checkCapabilities(t *testing.T, file string, want, got []string) {
