@@ -149,30 +149,37 @@ func FleetNotes(h *record.FleetHead) []string {
 	if n := h.WrongClock; n > 0 {
 		notes = append(notes, fmt.Sprintf("%s left out: the clock of the machine was wrong", many(n, "record")))
 	}
-	if n := len(h.SharedIDs); n > 0 {
+	return append(notes, FleetShared(&h.FleetShared)...)
+}
+
+// FleetShared says which identities more than one machine has, in a sentence or none.
+func FleetShared(shared *record.FleetShared) []string {
+	var notes []string
+	if n := len(shared.SharedIDs); n > 0 {
 		notes = append(notes, fmt.Sprintf("%s more than one machine, whose records cannot be told apart: give each its own "+
 			"/etc/machine-id (%s)", map[bool]string{true: "1 identity is that of", false: fmt.Sprintf("%d identities are those of", n)}[n == 1],
-			few(sharedBy(h))))
+			few(sharedBy(shared), n)))
 	}
 	return notes
 }
 
 // sharedBy are identities with the names of machines that have them, where these are known.
-func sharedBy(h *record.FleetHead) []string {
-	ids := slices.Clone(h.SharedIDs)
+func sharedBy(shared *record.FleetShared) []string {
+	ids := slices.Clone(shared.SharedIDs)
 	for i, id := range ids {
-		if names := h.SharedNames[id]; len(names) > 0 {
-			ids[i] = id + " of " + few(names)
+		if names := shared.SharedNames[id]; len(names) > 0 {
+			ids[i] = id + " of " + few(names, max(shared.SharedCounts[id], len(names))) // older records have no count
 		}
 	}
 	return ids
 }
 
-// few are the first of many names.
-func few(names []string) string {
+// few are the first of names, of which there are so many.
+func few(names []string, count int) string {
 	const most = 3
-	said := strings.Join(names[:min(len(names), most)], ", ")
-	if n := len(names) - most; n > 0 {
+	first := names[:min(len(names), most)]
+	said := strings.Join(first, ", ")
+	if n := count - len(first); n > 0 {
 		said += fmt.Sprintf(" and %d more", n)
 	}
 	return said

@@ -3,6 +3,9 @@ package fleet
 import (
 	"context"
 	"fmt"
+	"math"
+
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // BoolInt is 1 for true.
@@ -53,6 +56,27 @@ func HoldParsing(s *Store) (waits func() bool, release func()) {
 		return false
 	}
 	return waits, func() { s.parsing.Release(maxParsed - 1) }
+}
+
+// SharedIDs are those of machines at any time.
+func SharedIDs(ctx context.Context, s *Store, of map[string]bool) (record.FleetShared, error) {
+	return s.sharedIDs(ctx, of, math.MinInt64, math.MaxInt64)
+}
+
+// AddShared adds identities m1, m2 and so on, of which two boots were seen in turns; m7 is that of so many hosts.
+func AddShared(ctx context.Context, s *Store, machines, hosts int) error {
+	const n = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < "
+	for _, statement := range []string{
+		n + "%[1]d) INSERT INTO boot SELECT 'm' || x, 'a', '', 10, 30 FROM n",
+		n + "%[1]d) INSERT INTO boot SELECT 'm' || x, 'b', '', 20, 40 FROM n",
+		n + "%[1]d) INSERT INTO shared SELECT 'm' || x FROM n",
+		n + "%[2]d) INSERT INTO boot SELECT 'm7', 'c', 'host-' || x, 10, 40 FROM n",
+	} {
+		if _, err := s.db.ExecContext(ctx, fmt.Sprintf(statement, machines, hosts)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Place is where a setup without calls has the number of that name.

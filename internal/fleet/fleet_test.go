@@ -278,6 +278,28 @@ func TestWhoByMachine(t *testing.T) {
 	})
 }
 
+// Machines of one name are told apart by their identities, the others have their names.
+func TestWhoOfOneName(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	clone := func(a *record.Agent) { a.Machine.Name = "clone" }
+	ingest(t, where, stream(t, machine(1, 1, clone), machine(2, 1, clone), machine(3, 1, nil)))
+	who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+		return s.Who(ctx, window, nil, []string{"machine"})
+	})
+	var got []string
+	for _, row := range who.Rows {
+		if row.Name != "machine="+row.Labels["machine"] {
+			t.Errorf("%q is %q", row.Name, row.Labels)
+		}
+		got = append(got, row.Name)
+	}
+	slices.Sort(got)
+	if len(got) != 3 || !strings.HasPrefix(got[0], "machine=clone (00000001") || !strings.HasPrefix(got[1], "machine=clone (00000002") ||
+		got[2] != "machine=edge-3" {
+		t.Errorf("%q", got)
+	}
+}
+
 // A store of the first version becomes one of this, which knows the identities that were seen in turns.
 func TestMigrates(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {

@@ -62,6 +62,34 @@ func TestMaxHeld(t *testing.T) {
 	})
 }
 
+// A sender with a wrong clock, however many setups it has, stops no question: its records are counted.
+func TestManyWrongClocks(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		all := []*record.Agent{own(0), own(1)}
+		for n := range uint64(40) {
+			a := own(2 + n)
+			a.Time = now.AddDate(1, 0, 0)
+			all = append(all, a)
+		}
+		ingest(t, where, stream(t, all...))
+		s, err := fleet.Open(t.Context(), where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		fleet.SetMaxHeld(s, 20_000)
+		for name, question := range questions {
+			if err := question(t.Context(), s); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		who, err := s.Who(t.Context(), window, fleet.Where{{Field: "kernel", Value: "6.12"}}, []string{"kernel"})
+		if err != nil || who.WrongClock != 20 || who.Machines != 1 {
+			t.Errorf("%+v, %v", who, err)
+		}
+	})
+}
+
 // Setups that no machine had in the time of a question take no memory.
 func TestManySetups(t *testing.T) {
 	where := t.TempDir() + "/fleet.db"
@@ -100,7 +128,8 @@ INSERT INTO latest SELECT 'm' || x, x, x, '', (SELECT max(at) FROM latest), '', 
 		t.Fatal(err)
 	}
 	defer s.Close()
-	if _, err := s.Who(t.Context(), window, nil, []string{"boot-params"}); err == nil || !strings.Contains(err.Error(), "group by fewer") {
+	const refused = "fewer machines by --where"
+	if _, err := s.Who(t.Context(), window, nil, []string{"boot-params"}); err == nil || !strings.Contains(err.Error(), refused) {
 		t.Errorf("a group for each machine: %v", err)
 	}
 	// The usual value of the others is that of three: all fields of the rest are none.

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -63,7 +65,8 @@ var ErrRefused = errors.New("too many documents are refused")
 // Run ingests files, the files *.json in folders and in those below them, and "-". The record says what was done also
 // when there is an error. It returns soon after ctx ends: a read that waits, as of a pipe, is left behind.
 func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest, error) {
-	in.done = &record.FleetIngest{Document: *record.New[record.FleetRefusal]("fleet-ingest", host.Fingerprint{}), SharedIDs: []string{}}
+	in.done = &record.FleetIngest{Document: *record.New[record.FleetRefusal]("fleet-ingest", host.Fingerprint{})}
+	in.done.SharedIDs = []string{}
 	in.machines = make(map[string]bool)
 	g, gctx := errgroup.WithContext(ctx)
 	docs, entries := make(chan document, waiting), make(chan *entry, waiting)
@@ -97,7 +100,7 @@ func (in *Ingest) Run(ctx context.Context, paths ...string) (*record.FleetIngest
 	g.Go(func() error { return in.store(gctx, batches) })
 	err := g.Wait()
 	if err == nil {
-		in.done.SharedIDs, in.done.SharedNames, err = in.Store.sharedIDs(ctx, in.machines, math.MinInt64, math.MaxInt64)
+		in.done.FleetShared, err = in.Store.sharedIDs(ctx, in.machines, math.MinInt64, math.MaxInt64)
 	}
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -336,28 +339,48 @@ const (
 	maxSharedNames = 8
 )
 
+// maxAskedFor is of how many machines boots are asked for one by one; of more those of all that are noted are read.
+const maxAskedFor = 1024
+
 // sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one identity
 // that were seen in turns, after a time and until another, in seconds since 1970; and names of some.
-func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) ([]string, map[string][]string, error) {
-	var names map[string][]string
-	ids, err := texts(s.db.QueryContext(ctx, seenInTurns("machine IN (SELECT machine FROM shared)")+`SELECT DISTINCT machine FROM turn
-WHERE seen_first < before AND seen_last > $1 AND before > $1 AND seen_first <= $2 ORDER BY 1`, after, until))
+func (s *Store) sharedIDs(ctx context.Context, of map[string]bool, after, until int64) (found record.FleetShared, err error) {
+	which, args := "machine IN (SELECT machine FROM shared)", []any(nil)
+	if len(of) > 0 && len(of) <= maxAskedFor {
+		var these string
+		these, args = oneOf("machine", slices.Sorted(maps.Keys(of)))
+		which += " AND " + these
+	}
+	from, to := "$"+strconv.Itoa(len(args)+1), "$"+strconv.Itoa(len(args)+2)
+	ids, err := texts(s.db.QueryContext(ctx, seenInTurns(which)+"SELECT DISTINCT machine FROM turn WHERE seen_first < before AND seen_last > "+
+		from+" AND before > "+from+" AND seen_first <= "+to+" ORDER BY 1", append(args, after, until)...))
 	if err != nil {
-		return nil, nil, fmt.Errorf("look for shared identities: %w", s.explain(err))
+		return found, fmt.Errorf("look for shared identities: %w", s.explain(err))
 	}
-	ids = slices.DeleteFunc(ids, func(id string) bool { return !of[id] })
-	for _, id := range ids[:min(len(ids), maxShared)] {
-		some, err := texts(s.db.QueryContext(ctx, "SELECT DISTINCT name FROM boot WHERE machine = $1 AND name <> '' ORDER BY 1 LIMIT $2", id,
-			maxSharedNames))
-		if err != nil {
-			return nil, nil, fmt.Errorf("look for names of shared identities: %w", s.explain(err))
-		}
-		if len(some) > 0 {
-			if names == nil {
-				names = make(map[string][]string)
-			}
-			names[id] = some
+	found.SharedIDs = slices.DeleteFunc(ids, func(id string) bool { return !of[id] })
+	for _, id := range found.SharedIDs[:min(len(found.SharedIDs), maxShared)] {
+		if err := s.addSharedNames(ctx, &found, id); err != nil {
+			return found, fmt.Errorf("look for names of shared identities: %w", s.explain(err))
 		}
 	}
-	return ids, names, nil
+	return found, nil
+}
+
+// addSharedNames adds the first host names of an identity, and how many it has.
+func (s *Store) addSharedNames(ctx context.Context, found *record.FleetShared, id string) error {
+	var count int
+	err := s.db.QueryRowContext(ctx, "SELECT count(DISTINCT name) FROM boot WHERE machine = $1 AND name <> ''", id).Scan(&count)
+	if err != nil || count == 0 {
+		return err
+	}
+	names, err := texts(s.db.QueryContext(ctx, "SELECT DISTINCT name FROM boot WHERE machine = $1 AND name <> '' ORDER BY 1 LIMIT $2", id,
+		maxSharedNames))
+	if err != nil {
+		return err
+	}
+	if found.SharedNames == nil {
+		found.SharedNames, found.SharedCounts = make(map[string][]string), make(map[string]int)
+	}
+	found.SharedNames[id], found.SharedCounts[id] = names, count
+	return nil
 }

@@ -97,7 +97,7 @@ func (s *Store) copyRecords(ctx context.Context, conn *sql.Conn, tx *sql.Tx, sor
 	for _, e := range sorted {
 		all = append(all, e.run)
 	}
-	which, args := oneOf("run", all, 1)
+	which, args := oneOf("run", all)
 	known, err := texts(tx.QueryContext(ctx, "SELECT run FROM record WHERE "+which, args...))
 	if err != nil {
 		return nil, err
@@ -236,8 +236,15 @@ func (s *Store) insertShared(ctx context.Context, tx *sql.Tx, entries []*entry) 
 	for _, e := range entries {
 		machines[e.machine] = true
 	}
-	for some := range slices.Chunk(slices.Sorted(maps.Keys(machines)), s.parameters) {
-		which, args := oneOf("machine", some, 1)
+	sorted := slices.Sorted(maps.Keys(machines))
+	// Of two writers that see one boot each none would see the other's.
+	if s.lockMachines != nil {
+		if err := s.lockMachines(ctx, tx, sorted); err != nil {
+			return fmt.Errorf("lock machines: %w", s.explain(err))
+		}
+	}
+	for some := range slices.Chunk(sorted, s.parameters) {
+		which, args := oneOf("machine", some)
 		_, err := tx.ExecContext(ctx, "INSERT INTO shared (machine) "+seenInTurns(which)+
 			"SELECT DISTINCT machine FROM turn WHERE seen_first < before ORDER BY 1 ON CONFLICT (machine) DO NOTHING", args...)
 		if err != nil {
@@ -247,11 +254,11 @@ func (s *Store) insertShared(ctx context.Context, tx *sql.Tx, entries []*entry) 
 	return nil
 }
 
-// oneOf is a condition that a column has one of these values, which are parameters from the number first on, and these.
-func oneOf(column string, values []string, first int) (condition string, args []any) {
+// oneOf is a condition that a column has one of these values, which are the first parameters, and these.
+func oneOf(column string, values []string) (condition string, args []any) {
 	places := make([]string, len(values))
 	for i, v := range values {
-		places[i], args = "$"+strconv.Itoa(first+i), append(args, v)
+		places[i], args = "$"+strconv.Itoa(i+1), append(args, v)
 	}
 	return column + " IN (" + strings.Join(places, ",") + ")", args
 }

@@ -4,7 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
-	"errors"
+	"encoding/json"
 	"fmt"
 	"math"
 	"slices"
@@ -54,12 +54,34 @@ func (m *Machine) Measured() bool { return hasNumber(m.Numbers) }
 // newest are the newest records of each machine in each setup that it had in the window, those of a machine together, the
 // newest first. Records with a wrong clock are not among them.
 func (s *Store) newest(ctx context.Context, h *held, w Window) ([]Machine, error) {
-	setups := make(map[int64]*Setup)
-	err := s.eachSetup(ctx, h, func(id int64, setup *Setup) { setups[id] = setup },
-		"id IN (SELECT setup FROM latest WHERE at > $1)", w.Until.Add(-w.Since).Unix())
+	all, of, err := s.newestRows(ctx, h, w)
 	if err != nil {
 		return nil, err
 	}
+	// After the records, as an ingest may put some with another setup there meanwhile: setups stay.
+	setups := make(map[int64]*Setup)
+	known := known{h, make(map[string]string), make(map[string]map[string]string)}
+	err = s.eachSetup(ctx, "id", "setup WHERE id IN (SELECT setup FROM latest WHERE at > $1)",
+		func(id int64, setup *Setup, labels string) error {
+			setups[id] = setup
+			return known.take(id, setup, labels)
+		}, w.Until.Add(-w.Since).Unix())
+	if err != nil {
+		return nil, err
+	}
+	for i := range all {
+		if all[i].Setup = setups[of[i]]; all[i].Setup == nil {
+			return nil, fmt.Errorf("the store has no setup %d, which record %s names", of[i], all[i].Run)
+		}
+	}
+	slices.SortFunc(all, func(a, b Machine) int {
+		return cmp.Or(strings.Compare(a.ID, b.ID), b.At.Compare(a.At), strings.Compare(a.Run, b.Run))
+	})
+	return all, nil
+}
+
+// newestRows are the records that newest is about, in any order and without their setups, and the numbers of these.
+func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []Machine, setups []int64, err error) {
 	columns := strings.Join(latestColumns, ", ")
 	// Of a setup whose newest record came after the window, an older one counts.
 	rows, err := s.db.QueryContext(ctx, "SELECT "+columns+" FROM latest WHERE at > $1 AND at <= $2 UNION ALL SELECT r."+
@@ -69,10 +91,9 @@ func (s *Store) newest(ctx context.Context, h *held, w Window) ([]Machine, error
 ) n JOIN record r ON r.machine = n.machine AND r.at = n.at AND r.setup = n.setup WHERE r.clock = 0`,
 		w.Until.Add(-w.Since).Unix(), w.Until.Unix())
 	if err != nil {
-		return nil, fmt.Errorf("ask for records: %w", s.explain(err))
+		return nil, nil, fmt.Errorf("ask for records: %w", s.explain(err))
 	}
 	defer rows.Close()
-	var all []Machine
 	for rows.Next() {
 		var m Machine
 		var at, setup int64
@@ -82,56 +103,50 @@ func (s *Store) newest(ctx context.Context, h *held, w Window) ([]Machine, error
 			into = append(into, &ns[i])
 		}
 		if err := rows.Scan(into...); err != nil {
-			return nil, fmt.Errorf("ask for records: %w", s.explain(err))
+			return nil, nil, fmt.Errorf("ask for records: %w", s.explain(err))
 		}
 		m.At = time.Unix(at, 0).UTC()
 		for i, x := range ns {
 			m.Numbers[i] = orNaN(x)
 		}
-		if m.Setup = setups[setup]; m.Setup == nil {
-			return nil, fmt.Errorf("the store has no setup %d, which record %s names", setup, m.Run)
-		}
 		if err := h.take(costMachine + len(m.ID) + len(m.Run) + len(m.Name) + len(m.Refused)); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		all = append(all, m)
+		all, setups = append(all, m), append(setups, setup)
 	}
 	if err := rows.Err(); err != nil {
-		return nil, fmt.Errorf("ask for records: %w", s.explain(err))
+		return nil, nil, fmt.Errorf("ask for records: %w", s.explain(err))
 	}
-	slices.SortFunc(all, func(a, b Machine) int {
-		return cmp.Or(strings.Compare(a.ID, b.ID), b.At.Compare(a.At), strings.Compare(a.Run, b.Run))
-	})
-	return all, nil
+	return all, setups, nil
 }
 
-// eachSetup calls do with each setup that meets a condition of SQL, and its number. Setups have equal texts in common.
-func (s *Store) eachSetup(ctx context.Context, h *held, do func(id int64, setup *Setup), condition string, args ...any) error {
-	names := []string{"id"}
+// eachSetup calls do with each setup that SQL behind FROM has, a number of its row, and the text of its labels, which it has not yet.
+func (s *Store) eachSetup(
+	ctx context.Context, number, from string, do func(n int64, setup *Setup, labels string) error, args ...any,
+) error {
+	names := []string{number}
 	for _, c := range columns {
 		names = append(names, c.name)
 	}
-	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM setup WHERE "+condition, args...)
+	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM "+from, args...)
 	if err != nil {
 		return fmt.Errorf("ask for setups: %w", s.explain(err))
 	}
 	defer rows.Close()
-	known := known{h, make(map[string]string), make(map[string]map[string]string)}
 	for rows.Next() {
-		var id int64
+		var n int64
 		var labels string
 		setup := new(Setup)
-		into := []any{&id}
+		into := []any{&n}
 		for i := range setup.values {
 			into = append(into, &setup.values[i])
 		}
 		if err := rows.Scan(append(into, &labels)...); err != nil {
 			return fmt.Errorf("ask for setups: %w", s.explain(err))
 		}
-		if err := known.take(id, setup, labels); err != nil {
+		if err := do(n, setup, labels); err != nil {
 			return err
 		}
-		do(id, setup)
 	}
 	if err := rows.Err(); err != nil {
 		return fmt.Errorf("ask for setups: %w", s.explain(err))
@@ -275,41 +290,25 @@ func (s *Store) head(ctx context.Context, w Window, machines []*Machine, asked f
 		h.Measured += oneIf(is)
 	}
 	if h.WrongClock, err = s.wrongClock(ctx, asked); err != nil {
-		return h, fmt.Errorf("count records with a wrong clock: %w", s.explain(err))
+		return h, fmt.Errorf("count records with a wrong clock: %w", err)
 	}
-	h.SharedIDs, h.SharedNames, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
+	h.FleetShared, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
 	return h, err
 }
 
-// wrongClock is how many records of setups that a question is about are left out of every answer.
+// wrongClock is how many records of setups that a question is about are left out of every answer. It holds one setup at a time: who
+// sends a wrong clock sends as many as it likes.
 func (s *Store) wrongClock(ctx context.Context, asked func(*Setup) bool) (n int, err error) {
-	h := s.room()
-	of, err := s.wrongSetups(ctx, h)
-	if err != nil || len(of) == 0 {
-		return 0, err
-	}
-	return n, s.eachSetup(ctx, h, func(id int64, setup *Setup) {
-		if asked(setup) {
-			n += of[id]
-		}
-	}, "id IN (SELECT setup FROM record WHERE clock <> 0)")
-}
-
-// wrongSetups are the setups of records with a wrong clock, and how many of these each has.
-func (s *Store) wrongSetups(ctx context.Context, h *held) (map[int64]int, error) {
-	rows, err := s.db.QueryContext(ctx, "SELECT setup, count(*) FROM record WHERE clock <> 0 GROUP BY setup")
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	of := make(map[int64]int)
-	for rows.Next() {
-		var setup int64
-		var records int
-		if err := errors.Join(rows.Scan(&setup, &records), h.take(costSetup)); err != nil {
-			return nil, err
-		}
-		of[setup] = records
-	}
-	return of, rows.Err()
+	err = s.eachSetup(ctx, "records", `setup JOIN
+(SELECT setup, count(*) AS records FROM record WHERE clock <> 0 GROUP BY setup) w ON w.setup = id`,
+		func(records int64, setup *Setup, labels string) error {
+			if err := json.Unmarshal([]byte(labels), &setup.labels); err != nil {
+				return fmt.Errorf("a setup has impossible labels: %w", err)
+			}
+			if asked(setup) {
+				n += int(records)
+			}
+			return nil
+		})
+	return n, err
 }

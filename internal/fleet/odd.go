@@ -113,7 +113,7 @@ func (o *oddest) addTwins(twins []*Machine) {
 		if len(row.Fields)+len(row.Prices) == 0 {
 			continue
 		}
-		row.Labels, _ = labels(m, twinFields)
+		row.Labels, _ = labels(m, twinFields, nil)
 		if x := m.number(redirect16) - median; !math.IsNaN(x) {
 			row.Lost = &x
 		}

@@ -5,9 +5,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"net"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -92,6 +94,8 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 		copyIn:     copyIn,
 		known:      alreadyThere,
 		explain:    explainPostgres,
+
+		lockMachines: lockMachines,
 	}}
 	s.db.SetMaxOpenConns(2)
 	if err := s.db.PingContext(ctx); err != nil {
@@ -132,6 +136,28 @@ func copyIn(ctx context.Context, conn *sql.Conn, table string, columns []string,
 		_, err := c.Conn().CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromRows(rows))
 		return err
 	})
+}
+
+// Advisory locks of machines have two numbers: "unth" in ASCII, and one of lockedApart. A server has room for some thousand locks, of
+// all transactions together.
+const (
+	machinesLock = 1970173032
+	lockedApart  = 64
+)
+
+// lockMachines takes the advisory locks of machines, in the order of their numbers, so that no two writers wait for each other.
+func lockMachines(ctx context.Context, tx *sql.Tx, machines []string) error {
+	var numbers []int
+	for _, machine := range machines {
+		numbers = append(numbers, int(crc32.ChecksumIEEE([]byte(machine))%lockedApart))
+	}
+	slices.Sort(numbers)
+	for _, n := range slices.Compact(numbers) {
+		if _, err := tx.ExecContext(ctx, "SELECT pg_advisory_xact_lock($1, $2)", machinesLock, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // alreadyThere tells whether PostgreSQL refuses a row that is there.

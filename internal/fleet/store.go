@@ -43,6 +43,9 @@ type engine struct {
 	// nil where there is no such way. known tells whether that is why it failed.
 	copyIn func(ctx context.Context, conn *sql.Conn, table string, columns []string, rows [][]any) error
 	known  func(error) bool
+	// lockMachines makes writers wait for those of the same machines until the end of their transactions; nil where no two write at
+	// a time.
+	lockMachines func(ctx context.Context, tx *sql.Tx, machines []string) error
 	// explain makes an error of the store one line that says what to do.
 	explain func(error) error
 }

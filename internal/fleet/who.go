@@ -58,11 +58,13 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 	}
 	groups := group(machines, by)
 	if n := len(groups); n > record.MaxRows {
-		return nil, fmt.Errorf("%d groups: at most %d are answered; group by fewer fields", n, record.MaxRows)
+		return nil, fmt.Errorf("%d groups: at most %d are answered; name fewer machines by --where, or group by fewer fields", n,
+			record.MaxRows)
 	}
 	doc := &record.FleetWho{Document: *record.New[record.FleetWhoRow]("fleet-who", host.Fingerprint{}), FleetHead: head, By: by}
+	titles := titles(machines)
 	for _, g := range groups {
-		row := whoRow(g, by)
+		row := whoRow(g, by, titles)
 		if err := h.take(len(row.Name) + len(row.Numbers)*costNumber); err != nil {
 			return nil, err
 		}
@@ -128,23 +130,35 @@ func (s *Setup) key(by []string) string {
 	return "h" + string(sum[:])
 }
 
-// labels are the values of fields, and both as one text.
-func labels(m *Machine, by []string) (map[string]string, string) {
+// titles is how many of machines have each title.
+func titles(machines []*Machine) map[string]int {
+	count := make(map[string]int)
+	for _, m := range machines {
+		count[m.Title()]++
+	}
+	return count
+}
+
+// labels are the values of fields, and both as one text. A machine whose title another has, too, is told apart by its identity.
+func labels(m *Machine, by []string, titles map[string]int) (map[string]string, string) {
 	of := make(map[string]string)
 	var parts []string
 	for _, field := range by {
 		of[field] = m.Setup.Value(field)
 		if field == machineField {
 			of[field] = m.Title()
+			if titles[m.Title()] > 1 {
+				of[field] += " (" + m.ID + ")"
+			}
 		}
 		parts = append(parts, field+"="+of[field])
 	}
 	return of, strings.Join(parts, ", ")
 }
 
-func whoRow(machines []*Machine, by []string) record.FleetWhoRow {
+func whoRow(machines []*Machine, by []string, titles map[string]int) record.FleetWhoRow {
 	row := record.FleetWhoRow{Machines: len(machines), Refused: map[string]int{}, Numbers: []record.FleetNumber{}}
-	row.Labels, row.Name = labels(machines[0], by)
+	row.Labels, row.Name = labels(machines[0], by, titles)
 	for _, m := range machines {
 		switch {
 		case m.Measured():

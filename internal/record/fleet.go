@@ -19,10 +19,17 @@ type FleetHead struct {
 	// WrongClock are records that are left out, because their time cannot be: it lies more than a day ahead of when
 	// they came in, or before there was unthunk. They are of machines that meet the conditions, and of any time.
 	WrongClock int `json:"wrong-clock"`
-	// SharedIDs are identities, of these machines, that more than one machine had in that time: their records cannot be told apart.
+	FleetShared
+}
+
+// FleetShared are identities of machines that more than one machine has.
+type FleetShared struct {
+	// SharedIDs are identities, of the machines that were asked about or read, that more than one machine had in that time: their
+	// records cannot be told apart.
 	SharedIDs []string `json:"shared-ids"`
-	// SharedNames are host names that machines of the first of SharedIDs have, some of each.
-	SharedNames map[string][]string `json:"shared-names,omitempty"`
+	// SharedNames are host names that machines of the first of SharedIDs have, some of each; SharedCounts how many each has.
+	SharedNames  map[string][]string `json:"shared-names,omitempty"`
+	SharedCounts map[string]int      `json:"shared-counts,omitempty"`
 }
 
 // FleetIngest is what `fleet ingest` did. Its rows are the reasons for which documents were refused.
@@ -35,10 +42,7 @@ type FleetIngest struct {
 	// Ahead and Behind are new records that are kept, and left out of answers: their clock is wrong.
 	Ahead  int `json:"ahead"`
 	Behind int `json:"behind"`
-	// SharedIDs are the identities, among those that were read, that more than one machine has.
-	SharedIDs []string `json:"shared-ids"`
-	// SharedNames is as [FleetHead.SharedNames].
-	SharedNames map[string][]string `json:"shared-names,omitempty"`
+	FleetShared
 	// Stopped says why it ended before the end; empty when it did not.
 	Stopped string `json:"stopped,omitempty"`
 }

@@ -21,7 +21,7 @@ func FleetIngest(w io.Writer, opts Options, doc *record.FleetIngest) error {
 		p.wrap("! ", fmt.Sprintf("%s kept, and left out of answers: the clock was ahead in %d, behind in %d",
 			cells.Plural(n, "record"), doc.Ahead, doc.Behind))
 	}
-	for _, note := range conclusion.FleetNotes(&record.FleetHead{SharedIDs: doc.SharedIDs, SharedNames: doc.SharedNames}) {
+	for _, note := range conclusion.FleetShared(&doc.FleetShared) {
 		p.wrap("! ", note)
 	}
 	if len(doc.Rows) > 0 {

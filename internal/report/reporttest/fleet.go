@@ -13,8 +13,11 @@ func fleetHead() record.FleetHead {
 	until := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	return record.FleetHead{
 		Since: until.AddDate(0, 0, -30), Until: until, Where: "label:rack=r12", Machines: 1204, Measured: 1171, WrongClock: 2,
-		SharedIDs:   []string{"0000000589abcdef0123456789abcdef"},
-		SharedNames: map[string][]string{"0000000589abcdef0123456789abcdef": {"edge-5", "edge-5-old"}},
+		FleetShared: record.FleetShared{
+			SharedIDs:    []string{"0000000589abcdef0123456789abcdef"},
+			SharedNames:  map[string][]string{"0000000589abcdef0123456789abcdef": {"edge-5", "edge-5-old"}},
+			SharedCounts: map[string]int{"0000000589abcdef0123456789abcdef": 2},
+		},
 	}
 }
 
@@ -111,6 +114,6 @@ func FleetIngest() *record.FleetIngest {
 		Document: fleetDocument("fleet-ingest",
 			record.FleetRefusal{Name: record.RefusedTruncated, Count: 3, Example: "records/edge-9/a.json: truncated: the JSON ends in the middle"},
 			record.FleetRefusal{Name: record.RefusedForeign, Count: 1, Example: "stdin: not a record of unthunk"}),
-		Documents: 1210, New: 1200, Known: 6, Ahead: 2, SharedIDs: fleetHead().SharedIDs, SharedNames: fleetHead().SharedNames,
+		Documents: 1210, New: 1200, Known: 6, Ahead: 2, FleetShared: fleetHead().FleetShared,
 	}
 }
