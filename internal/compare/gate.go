@@ -79,7 +79,8 @@ func CheckBase(base *record.Lab) error {
 
 // Gate says whether a packet takes more in the rows of now than the rows of base allow. Rows are matched by
 // [record.LabRow.Place]. A row of the base that was not counted cannot be told, and neither can builds that are
-// unlike. A row that has no number in the base is left out, with a warning: its kernel lacks what is counted. It
+// unlike. A row that has no number in the base is left out, with a warning: its kernel lacks what is counted. Of a row
+// without instructions on both sides a warning says so, and it cannot be told where a packet takes more of the DMA API. It
 // returns an error when an option names a row that the base does not have, or the base is none.
 func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	if err := CheckBase(base); err != nil {
@@ -106,6 +107,9 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 		}
 		g.OldRelease = cmp.Or(g.OldRelease, was.Release)
 		g.Rows = append(g.Rows, gateRow(place(was), was, is, opts))
+		if is != nil && is.Refused == "" && was.Instructions == nil && is.Instructions == nil {
+			g.Warn(place(was), "it has no instructions: indirect branches alone are compared, and that no more is done of the DMA API")
+		}
 		if is != nil {
 			g.NewRelease = cmp.Or(g.NewRelease, is.Release)
 			addUnlike(g, was, is, opts.Unlike)
@@ -263,6 +267,9 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		r.Verdict = record.GateCannotTell
 		r.Missing = "on wires two boots differ in some instructions, and nothing says how many"
 	}
+	if more := moreDMA(was, is); more != "" && r.Instructions == nil && r.Verdict == record.GateWithin {
+		r.Verdict, r.Missing = record.GateCannotTell, "it has no instructions, and a packet takes more "+more
+	}
 	if was.Program != nil && is.Program != nil && was.Program.Source.Hash == is.Program.Source.Hash &&
 		was.Program.Outcome != is.Program.Outcome {
 		r.Behavior = behavior(was.Program, is.Program)
@@ -271,6 +278,28 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		}
 	}
 	return r
+}
+
+// moreDMA names what a packet takes more of the DMA API, with both counts; empty where it takes nothing more. What fills a ring
+// ahead makes two boots differ: by 512 descriptors in 4096 packets.
+func moreDMA(was, is *record.LabRow) string {
+	const boots = 512. / 4096
+	old, now := was.SumDMA(), is.SumDMA()
+	var none float64
+	var more []string
+	for _, n := range []struct {
+		what     string
+		old, now float64
+	}{
+		{"maps", old.Map, now.Map}, {"unmaps", old.Unmap, now.Unmap}, {"syncs", old.Sync, now.Sync},
+		{"bounces", old.Bounce, now.Bounce}, {"flushes", old.Flush, now.Flush},
+		{"copies", *cmp.Or(old.Copy, now.Copy, &none), *cmp.Or(now.Copy, old.Copy, &none)}, // where one side has not counted them
+	} {
+		if n.now-n.old > boots {
+			more = append(more, fmt.Sprintf("%s (%s → %s)", n.what, stat.Exact(n.old), stat.Exact(n.now)))
+		}
+	}
+	return strings.Join(more, ", ")
 }
 
 // spread is how many instructions two boots may differ in: what either side says.

@@ -76,6 +76,21 @@ func TestGate(t *testing.T) {
 			rows: []string{"nic=igb/dma=direct/" + one + " beyond", "nic=igb/dma=direct/" + sixteen + " within"}},
 		"refused and beyond": {base: same, now: func(l *record.Lab) { refuse(0, "x")(l); *l.Rows[1].Instructions++ }, verdict: "beyond",
 			rows: []string{one + " cannot tell: x", sixteen + " beyond"}},
+		"more DMA, without instructions": {base: bare, now: func(l *record.Lab) {
+			bare(l)
+			l.Rows[0].DMA = []record.LabDMA{{Part: "out-xmit", Map: 1, Unmap: 0.125}}
+		}, verdict: "cannot tell", why: "takes more maps (0 → 1)", rows: []string{
+			"nic=igb/dma=direct/" + one + " cannot tell: it has no instructions, and a packet takes more maps (0 → 1)",
+			"nic=igb/dma=direct/" + sixteen + " within"}},
+		"more DMA, with instructions": {base: spreads(1), now: func(l *record.Lab) {
+			spreads(1)(l)
+			l.Rows[0].DMA = []record.LabDMA{{Part: "out-xmit", Map: 1}}
+		}, verdict: "within", rows: []string{"nic=igb/dma=direct/" + one + " within", "nic=igb/dma=direct/" + sixteen + " within"}},
+		"copies that the base has not counted": {base: bare, now: func(l *record.Lab) {
+			bare(l)
+			n := 1.0
+			l.Rows[0].DMA = []record.LabDMA{{Part: "in-poll", Copy: &n}}
+		}, verdict: "within", rows: []string{"nic=igb/dma=direct/" + one + " within", "nic=igb/dma=direct/" + sixteen + " within"}},
 		"no instructions": {base: same, now: func(l *record.Lab) { l.Rows[0].Instructions = nil }, verdict: "cannot tell",
 			why:  "only one side has instructions",
 			rows: []string{one + " cannot tell: only one side has instructions", sixteen + " within"}},
@@ -119,6 +134,36 @@ func TestGate(t *testing.T) {
 func onWires(l *record.Lab) {
 	for i := range l.Rows {
 		l.Rows[i].Labels["nic"], l.Rows[i].Labels["dma"] = "igb", "direct"
+	}
+}
+
+// bare makes rows of wires that have no instructions.
+func bare(l *record.Lab) {
+	onWires(l)
+	for i := range l.Rows {
+		l.Rows[i].Instructions = nil
+	}
+}
+
+// A row without instructions says so; one that has them does not.
+func TestGateBare(t *testing.T) {
+	for want, change := range map[int]func(*record.Lab){0: onWires, 2: bare} {
+		base, now := recordtest.GateLab("a"), recordtest.GateLab("b")
+		change(base)
+		change(now)
+		g, err := Gate(base, now, GateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		for _, w := range g.Warnings {
+			if strings.Contains(w.Text, "no instructions: indirect branches alone") {
+				told++
+			}
+		}
+		if told != want {
+			t.Errorf("%d rows are told to have no instructions, want %d: %v", told, want, g.Warnings)
+		}
 	}
 }
 
