@@ -33,6 +33,7 @@ type gateFlags struct {
 	behaviorMayChange          bool
 	output                     outputFlags
 	appendsGiven, cpuModelsSet bool
+	traceGiven                 bool
 	rows                       map[string][]string // labels of the rows of a base that are compared; empty for all
 	top                        int
 }
@@ -101,6 +102,7 @@ An indirect call is priced by --prices, or by the price in the base: an estimate
 			if err := recordFlags(cmd, f.base, args[0]); err != nil {
 				return err
 			}
+			f.traceGiven = cmd.Flags().Changed("trace")
 			f.appendsGiven, f.cpuModelsSet = cmd.Flags().Changed("append"), cmd.Flags().Changed("cpu-model")
 			if _, err := f.counted.given(cmd); err != nil {
 				return err
@@ -417,9 +419,12 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	case len(f.max) > 0 || len(f.unlike) > 0 || f.prices != "" || f.behaviorMayChange:
 		return usagef("--max, --unlike, --prices and --behavior-may-change compare: they need --base")
 	}
+	if err := f.checkArch(); err != nil {
+		return err
+	}
 	plan := lab.Plan{
 		Kernels: f.kernels(kernel), Arch: f.arch, GuestProgram: f.guestProgram, CPUs: f.cpus, Appends: f.appends, NICs: f.nics,
-		Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit, Trace: f.trace,
+		Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit, Trace: f.traces(ctx, kernel),
 	}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
@@ -458,6 +463,11 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	return cmp.Or(err, failed)
 }
 
+// traces tells whether a base gets a trace: of guests of arm64, which have none, where it was asked for.
+func (f gateFlags) traces(ctx context.Context, kernel string) bool {
+	return f.trace && (f.traceGiven || !slices.Contains(f.guestArches(ctx, []string{kernel}), guest.ARM64))
+}
+
 // count boots the guests of a plan. The record has what was counted, also when it returns an error.
 func (f gateFlags) count(ctx context.Context, s std, plan lab.Plan) (*record.Lab, []lab.CellResult, error) {
 	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
@@ -471,7 +481,16 @@ func (f gateFlags) count(ctx context.Context, s std, plan lab.Plan) (*record.Lab
 func (f gateFlags) boot(ctx context.Context, s std, plan lab.Plan) (*record.Lab, []lab.CellResult, error) {
 	none := lab.Record(nil, plan.Rows(), nil)
 	models := slices.DeleteFunc(slices.Clone(plan.CPUs), func(model string) bool { return model == "" })
-	if err := errors.Join(checkModels(ctx, models, cmp.Or(plan.Arch, f.guestArch())), f.output.check()); err != nil {
+	arches := []string{plan.Arch}
+	if plan.Arch == "" {
+		arches = f.guestArches(ctx, plan.Kernels)
+	}
+	for _, arch := range arches {
+		if err := checkModels(ctx, models, arch); err != nil {
+			return none, nil, err
+		}
+	}
+	if err := f.output.check(); err != nil {
 		return none, nil, err
 	}
 	self, err := lab.Executable()

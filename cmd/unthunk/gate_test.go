@@ -73,6 +73,7 @@ func TestGateRefuses(t *testing.T) {
 		{"record of bench", []string{"--base", base, "testdata/saved/bench.json"}, exitCannotTell, "a record of bench"},
 		{"record of two kernels", []string{"--base", base, file("two.json", two)}, exitCannotTell, "rows of 2 kernels"},
 		{"no record", []string{"--base", base, filepath.Join(dir, "none.json")}, exitCannotTell, "no such file"},
+		{"architecture", []string{"--arch", "arm46", kernel}, exitCannotTell, "did you mean arm64?"},
 		{"near series", []string{"debain:6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
 		{"series alone", []string{"6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
 		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "no such file"},

@@ -91,6 +91,9 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 
 // checkArgs refuses a run that names no kernel, and one that asks for something else and names one.
 func (f *labFlags) checkArgs(args []string) error {
+	if err := f.checkArch(); err != nil {
+		return err
+	}
 	switch {
 	case f.list != "" || f.config:
 		flag := "--list"
@@ -132,15 +135,18 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
 	}
+	arches := f.guestArches(ctx, kernels)
 	switch f.accel {
 	case "auto":
-		plan.Time = guest.KVM(ctx, f.guestArch())
+		plan.Time = slices.ContainsFunc(arches, func(arch string) bool { return guest.KVM(ctx, arch) })
 	case "kvm":
-		if err := guest.Available(f.guestArch()); err != nil {
-			return plan, err
-		}
-		if !guest.KVM(ctx, f.guestArch()) {
-			return plan, &feature.Missing{Feature: "KVM", Help: "--accel tcg counts without it"}
+		for _, arch := range arches {
+			if err := guest.Available(arch); err != nil {
+				return plan, err
+			}
+			if !guest.KVM(ctx, arch) {
+				return plan, &feature.Missing{Feature: "KVM for guests of " + arch, Help: "--accel tcg counts without it"}
+			}
 		}
 		plan.Time = true
 	case "tcg":
@@ -151,11 +157,13 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 		if len(f.appends) > 0 {
 			return plan, usagef("--ab chooses the command lines: leave --append out")
 		}
-		with, without, err := lab.AB(f.ab, f.guestArch())
-		if err != nil {
-			return plan, usageError{err}
+		for _, arch := range arches {
+			with, without, err := lab.AB(f.ab, arch)
+			if err != nil {
+				return plan, usageError{err}
+			}
+			plan.Appends = []string{with, without}
 		}
-		plan.Appends = []string{with, without}
 	}
 	if err := plan.Validate(); err != nil {
 		return plan, unknownScenario(err, f.scenarios)
@@ -187,8 +195,10 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 			return fmt.Errorf("--run: %w", err)
 		}
 	}
-	if err := checkModels(ctx, f.cpus, f.guestArch()); err != nil {
-		return err
+	for _, arch := range f.guestArches(ctx, kernels) {
+		if err := checkModels(ctx, f.cpus, arch); err != nil {
+			return err
+		}
 	}
 	if err := checkFiles(append(f.counted.files(), kernels...), outFile{"save", f.output.save}, outFile{"svg", f.svg}); err != nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,6 +25,7 @@ func TestLabRefuses(t *testing.T) {
 	if err := os.Symlink("/dev/zero", zero); err != nil {
 		t.Fatal(err)
 	}
+	image := arm64Image(t)
 	refuses(t, "lab", []refused{
 		{"no kernel", nil, exitUsage, "lab needs a kernel"},
 		{"experiment", []string{"debian:6.12-cloud", "--ab", "nonsense"}, exitUsage, `"nonsense"`},
@@ -41,6 +43,12 @@ func TestLabRefuses(t *testing.T) {
 		{"list of a kernel", []string{"debian:6.12", "--list", "debian"}, exitUsage, "--list"},
 		{"list of another", []string{"--list", "fedora"}, exitUsage, `"fedora"`},
 		{"list as JSON", []string{"--list", "debian", "--json"}, exitUsage, "--json"},
+		{"list of another architecture", []string{"--list", "debian", "--arch", "riscv64"}, exitUsage, `"riscv64" is not amd64 or arm64`},
+		{"architecture with KVM", []string{"debian:6.12-cloud", "--arch", "arm46", "--accel", "kvm"}, exitUsage, "did you mean arm64?"},
+		{"retpolines by name", []string{"debian:6.12-cloud-arm64", "--ab", "spectre_v2", "--accel", "tcg"}, exitUsage, "arm64 has no retpolines"},
+		{"retpolines of one", []string{"debian:6.12-amd64", "debian:6.12-arm64", "--ab", "spectre_v2", "--accel", "tcg"}, exitUsage,
+			"arm64 has no retpolines"},
+		{"retpolines of an Image", []string{image, "--ab", "spectre_v2", "--accel", "tcg"}, exitUsage, "arm64 has no retpolines"},
 		{"configuration of a kernel", []string{"debian:6.12", "--config"}, exitUsage, "--config"},
 	})
 	if guest.Available(guest.AMD64) == nil {
@@ -49,10 +57,72 @@ func TestLabRefuses(t *testing.T) {
 			{"near model", []string{"debian:6.12-cloud", "--cpu-model", "EPIC"}, exitUsage, "did you mean EPYC?"},
 		})
 		if !guest.KVM(t.Context(), guest.AMD64) {
-			refuses(t, "lab", []refused{{"no KVM", []string{"debian:6.12-cloud", "--accel", "kvm"}, exitMissing, "KVM is missing"}})
+			refuses(t, "lab", []refused{{"no KVM", []string{"debian:6.12-cloud", "--accel", "kvm"}, exitMissing,
+				"KVM for guests of amd64 is missing"}})
+		}
+	}
+	if guest.Available(guest.ARM64) == nil {
+		refuses(t, "lab", []refused{
+			{"model of x86-64", []string{image, "--cpu-model", "EPYC"}, exitUsage, `no CPU model "EPYC" of arm64`},
+			{"model of one", []string{"debian:6.12-amd64", "debian:6.12-arm64", "--cpu-model", "cortex-a72"}, exitUsage, `"cortex-a72" of amd64`},
+		})
+		if !guest.KVM(t.Context(), guest.ARM64) {
+			refuses(t, "lab", []refused{{"no KVM of arm64", []string{"debian:6.12-cloud-arm64", "--accel", "kvm"}, exitMissing,
+				"KVM for guests of arm64 is missing"}})
 		}
 	}
 	refuses(t, "lab-guest", []refused{{"not in a guest", nil, exitMissing, "a guest of lab"}})
+}
+
+// arm64Image is a file that says of itself that it is a kernel of arm64.
+func arm64Image(t *testing.T) (path string) {
+	t.Helper()
+	b := make([]byte, 0x80)
+	copy(b[0x38:], "ARM\x64")
+	path = filepath.Join(t.TempDir(), "Image")
+	if err := os.WriteFile(path, append(b, "Linux version 6.12.1-made (me@here) (gcc 12.2.0) #7 SMP Mon\n\x00"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// Guests are of the architectures that their kernels say, unless one is asked for.
+func TestGuestArches(t *testing.T) {
+	image := arm64Image(t)
+	own := (&matrixFlags{}).guestArch()
+	for _, test := range []struct {
+		arch    string
+		kernels []string
+		want    []string
+	}{
+		{"", []string{"debian:6.12-cloud", "none", "a.deb"}, []string{own}},
+		{"", []string{"debian:6.12-cloud-arm64"}, []string{guest.ARM64}},
+		{"", []string{image, "debian:6.12-amd64", image}, []string{guest.ARM64, guest.AMD64}},
+		{guest.AMD64, []string{image}, []string{guest.AMD64}},
+	} {
+		f := matrixFlags{arch: test.arch}
+		if got := f.guestArches(t.Context(), test.kernels); !slices.Equal(got, test.want) {
+			t.Errorf("%q of %q: %q, want %q", test.kernels, test.arch, got, test.want)
+		}
+	}
+}
+
+// A base of guests of arm64, which have no trace, gets one only where it was asked for.
+func TestGateTraces(t *testing.T) {
+	for _, test := range []struct {
+		kernel             string
+		trace, given, want bool
+	}{
+		{"debian:6.12-amd64", true, false, true},
+		{"debian:6.12-amd64", false, true, false},
+		{"debian:6.12-arm64", true, false, false},
+		{"debian:6.12-arm64", true, true, true},
+	} {
+		f := gateFlags{trace: test.trace, traceGiven: test.given}
+		if got := f.traces(t.Context(), test.kernel); got != test.want {
+			t.Errorf("%+v: %v", test, got)
+		}
+	}
 }
 
 // A record without an estimate says why: a run that was stopped has the rights.

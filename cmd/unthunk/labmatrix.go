@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"runtime"
 	"slices"
 	"time"
@@ -29,12 +30,33 @@ func (f *matrixFlags) kernels(names ...string) []string {
 	return out
 }
 
-// guestArch is that of the guests, as far as it is known before kernels are opened.
+// guestArch is that of guests whose kernels do not say theirs.
 func (f *matrixFlags) guestArch() string {
 	if f.arch == "" && slices.Contains(guest.Arches(), runtime.GOARCH) {
 		return runtime.GOARCH
 	}
 	return cmp.Or(f.arch, guest.AMD64)
+}
+
+// guestArches are those of the guests of kernels, each once, as far as they are known before packages are unpacked.
+func (f *matrixFlags) guestArches(ctx context.Context, kernels []string) (arches []string) {
+	if f.arch != "" {
+		return []string{f.arch}
+	}
+	for _, kernel := range kernels {
+		if arch := cmp.Or(guest.ArchOf(ctx, kernel), f.guestArch()); !slices.Contains(arches, arch) {
+			arches = append(arches, arch)
+		}
+	}
+	return arches
+}
+
+// checkArch refuses an architecture that no guest has.
+func (f *matrixFlags) checkArch() error {
+	if f.arch == "" {
+		return nil
+	}
+	return unknownValue(guest.CheckArch(f.arch), []string{f.arch}, guest.Arches())
 }
 
 func (f *matrixFlags) add(fl *pflag.FlagSet) {

@@ -53,6 +53,25 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 	return single(ctx, name)
 }
 
+// ArchOf is the architecture of the kernel that [Resolve] finds by a name, as far as it is known without a package being
+// unpacked; empty where it is not, and where there is no such kernel.
+func ArchOf(ctx context.Context, name string) string {
+	if version, ok := strings.CutPrefix(name, debianPrefix); ok {
+		if w, err := parseWant(version); err == nil {
+			return w.arch
+		}
+		return ""
+	}
+	if _, err := os.Stat(name); err != nil || isPackage(name) {
+		return ""
+	}
+	k, err := Resolve(ctx, "", name)
+	if err != nil {
+		return ""
+	}
+	return k.Arch
+}
+
 // noFile is the error of a name that is no file's. One that a version ends is meant for Debian's.
 func noFile(name string, err error) error {
 	_, version, ok := strings.Cut(name, ":")

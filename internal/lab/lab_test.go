@@ -65,6 +65,8 @@ func TestPlan(t *testing.T) {
 		{`architecture "riscv64" is not amd64 or arm64`, Plan{Kernels: []string{"a"}, Arch: "riscv64"}},
 		{"guests of arm64 have veth", Plan{Kernels: []string{"a"}, Arch: guest.ARM64, NICs: []string{"igb"}}},
 		{"scenario forward-copy is counted on wires", Plan{Kernels: []string{"a"}, Scenarios: []string{"forward-copy"}}},
+		{"scenario forward-copy is counted on wires alone: choose --nic igb or virtio, without veth",
+			Plan{Kernels: []string{"a"}, NICs: []string{"igb", Veth}, Scenarios: []string{"forward-copy"}}},
 		{"257 guests: at most 256", Plan{Kernels: []string{"a"}, Appends: numbered(maxCells + 1)}},
 	} {
 		if err := tt.plan.Validate(); err == nil || !strings.Contains(err.Error(), tt.want) {
@@ -291,6 +293,9 @@ func TestRecord(t *testing.T) {
 	got := []float64{d.BySites, d.ByObserver, d.Remainder, d.CallsPerPacket, d.Ns.Median}
 	if diff := cmp.Diff([]float64{3.5, 2.0 / 1024, 0, 1.25, 12.5}, got); diff != "" {
 		t.Errorf("by sites, by observer, remainder, calls, ns (-want +got):\n%s", diff)
+	}
+	if cells[0].Measurement.Host.IndirectThunk = "plain call"; Record(cells, at16, &stat.Quantity{Median: 10}).Differences[0].Ns != nil {
+		t.Error("a call that is no retpoline has the price of one")
 	}
 	if want := 13 - 1e3/(1e3/13.0+12.5); math.Abs(d.Lost.Median-want) > 1e-9 {
 		t.Errorf("%v Mpps lost, want %v", d.Lost.Median, want)

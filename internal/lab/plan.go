@@ -33,7 +33,7 @@ type Plan struct {
 	// Scenarios are the ways of a packet that each guest counts at each bulk: names of
 	// [Scenarios], or [AllScenarios] alone; none means [DefaultScenario].
 	Scenarios []string
-	// Time boots each guest once more, with KVM, one at a time, and measures time.
+	// Time boots each guest of this machine's architecture once more, with KVM, one at a time, and measures time.
 	Time bool
 	// Trace says where the instructions are executed.
 	Trace  bool
@@ -121,7 +121,7 @@ func (p Plan) Validate() error {
 			return fmt.Errorf("scenario %s is counted on veth, and not on wires", name)
 		}
 		if byWorker(s.chain) && slices.Contains(p.NICs, Veth) {
-			return fmt.Errorf("scenario %s is counted on wires: choose --nic igb or virtio", name)
+			return fmt.Errorf("scenario %s is counted on wires alone: choose --nic igb or virtio, without veth", name)
 		}
 	}
 	for _, texts := range [][]string{p.Kernels, p.CPUs, p.Appends} {
@@ -213,7 +213,7 @@ func AB(name, arch string) (with, without string, err error) {
 	switch name {
 	case "spectre_v2":
 		if arch == guest.ARM64 {
-			return "", "", errors.New("experiment spectre_v2 is of retpolines, which arm64 has not: there is mitigations")
+			return "", "", errors.New("arm64 has no retpolines: use --ab mitigations")
 		}
 		return "spectre_v2=retpoline", "spectre_v2=off", nil
 	case "mitigations":

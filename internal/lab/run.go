@@ -64,7 +64,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	}
 	return results, each(ctx, plan, 1, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
-		if r.Err != nil {
+		if r.Err != nil || m.Kernel.Arch != runtime.GOARCH { // which this machine's CPU does not execute
 			return
 		}
 		m.KVM = true
