@@ -311,7 +311,7 @@ func copyImage(ctx context.Context, to *os.File, path string, unpacked bool) err
 func copyPacked(ctx context.Context, to *os.File, path string) (done bool, err error) {
 	release, err := unpack.Reserve(ctx, path)
 	if err != nil {
-		return false, err
+		return false, ctx.Err()
 	}
 	defer release()
 	b, err := unpack.File(ctx, path)

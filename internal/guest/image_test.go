@@ -131,6 +131,16 @@ func TestCopyPacked(t *testing.T) {
 			t.Errorf("%s: ELF %v of %d bytes, want %v", name, elf, len(got), test.elf)
 		}
 	}
+	// What cannot be unpacked is no error, which the end of the run is.
+	none := filepath.Join(t.TempDir(), "none")
+	if done, err := copyPacked(t.Context(), nil, none); done || err != nil {
+		t.Errorf("%v, %v", done, err)
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if _, err := copyPacked(stopped, nil, none); !errors.Is(err, context.Canceled) {
+		t.Errorf("a run that was stopped: %v", err)
+	}
 }
 
 // zipped is b as a kernel is packed in a bzImage: by gzip, with its length behind.
