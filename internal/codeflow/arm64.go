@@ -138,7 +138,7 @@ func (vs *Values) registerARM64(s *State, w uint32, addr uint64) {
 			v = vs.sized(vs.join(vs.get(s, rn), vs.get(s, rm), addr), wide)
 		}
 		s.set(rd, v)
-	case w&0x3fe00000 == 0x3a400000, w&0x3fe00000 == 0x3a400800: // ccmn, ccmp
+	case w&0x3fe00000 == 0x3a400000: // ccmn, ccmp
 	case w&0xffff0000 == 0xdac10000: // pointer authentication: the register points to the same
 	default:
 		s.set(rd, nil)
@@ -181,7 +181,7 @@ func (vs *Values) memoryARM64(s *State, w uint32, addr uint64) {
 	case w&0x3f000000 == 0x08000000: // exclusive, ordered, compare and swap
 		vs.orderedARM64(s, w, size)
 	case w&0x3b000000 == 0x39000000: // ldr, str at a distance
-		at := vs.add(s.regs[rn], int64(bits(w, 10, 12)*size), false)
+		at := vs.add(s.regs[rn], int64(bits(w, 10, 12))<<scaleARM64(w), false)
 		vs.transfer(s, w, at, false)
 	case w&0x3b200c00 == 0x38200800: // of a register
 		at, indexed := vs.indexedARM64(s, w)
@@ -211,7 +211,15 @@ func (vs *Values) memoryARM64(s *State, w uint32, addr uint64) {
 	}
 }
 
-// transfer loads or stores one register. vectors hold no pointers, and prefetches do nothing.
+// scaleARM64 is the binary logarithm of how many bytes a load or store of one register moves: 4 of a vector's 16.
+func scaleARM64(w uint32) int {
+	if w&0xc4800000 == 0x04800000 {
+		return 4
+	}
+	return bits(w, 30, 2)
+}
+
+// transfer loads or stores one register. Vectors hold no pointers, and prefetches do nothing.
 func (vs *Values) transfer(s *State, w uint32, at *Value, indexed bool) {
 	rt, size, opc := bits(w, 0, 5), bits(w, 30, 2), bits(w, 22, 2)
 	vector := w>>26&1 != 0
@@ -219,17 +227,14 @@ func (vs *Values) transfer(s *State, w uint32, at *Value, indexed bool) {
 	switch {
 	case opc == 0 || vector && opc == 2: // a store
 		var v *Value
-		length := int64(1) << size
-		if vector {
-			length = 16
-		} else if size == 3 {
+		if !vector && size == 3 {
 			v = vs.get(s, rt)
 		}
 		switch {
 		case onStack && indexed:
 			s.forget(at.disp, 1<<62) // some element of an array
 		case onStack:
-			s.store(at.disp, int(length), v)
+			s.store(at.disp, 1<<scaleARM64(w), v)
 		}
 	case vector, size == 3 && opc == 2:
 	case size == 3 && opc == 1:
@@ -255,7 +260,7 @@ func (vs *Values) indexedARM64(s *State, w uint32) (at *Value, indexed bool) {
 	base, index := s.regs[bits(w, 5, 5)], vs.get(s, bits(w, 16, 5))
 	shift := 0
 	if w>>12&1 != 0 {
-		shift = bits(w, 30, 2)
+		shift = scaleARM64(w)
 	}
 	if bits(w, 13, 3)&3 != 3 && (index == nil || index.op != opNumber) {
 		index = nil // extended from 32 bits
