@@ -28,8 +28,8 @@ compared with itself; else canaries with six or more machines of the base of the
 hypervisor. Verdicts are those of unthunk compare. Each row says how many canaries would show 1 %.
 
 The exit code is 3 when a call or a redirect of the canaries is slower by more than the threshold,
-with confidence, and 1 when that cannot be told of each redirect. A direct call counts where the
-two sides return otherwise.`,
+with confidence, and 1 when that cannot be told of each redirect, or a canary is compared with
+nothing. A direct call counts where the two sides return otherwise.`,
 		Example: `  unthunk fleet compare --store f.db --base 'kernel=6.1*' --canary 'kernel=7*'
   unthunk fleet compare --store fleet.db --base label:on=a --canary label:on=b`,
 		Args: noArgs,

@@ -68,25 +68,43 @@ func FleetOdd(doc *record.FleetOdd) string {
 
 // FleetCompare says in a sentence what a rollout costs.
 func FleetCompare(doc *record.FleetCompare) string {
-	said := "cannot be told"
+	verdict := "cannot be told"
 	switch outcomes := redirectOutcomes(doc); {
 	case doc.Regressed():
-		said = fmt.Sprintf("slower than the base by more than %s %%", stat.FormatPercent(doc.Threshold))
-	case FleetUntold(doc) != "" && outcomes[stat.Slower]:
-		said = fmt.Sprintf("slower than the base, by more than %s %% or not: cannot be told", stat.FormatPercent(doc.Threshold))
-	case FleetUntold(doc) != "":
+		verdict = fmt.Sprintf("slower than the base by more than %s %%", stat.FormatPercent(doc.Threshold))
+	case rowsUntold(doc) != "" && outcomes[stat.Slower]:
+		verdict = fmt.Sprintf("slower than the base, by more than %s %% or not: cannot be told", stat.FormatPercent(doc.Threshold))
+	case rowsUntold(doc) != "":
 	case outcomes[stat.Slower]:
-		said = fmt.Sprintf("slower than the base, by no more than %s %%", stat.FormatPercent(doc.Threshold))
+		verdict = fmt.Sprintf("slower than the base, by no more than %s %%", stat.FormatPercent(doc.Threshold))
 	case outcomes[stat.Faster]:
-		said = "faster than the base"
+		verdict = "faster than the base"
 	default:
-		said = "no difference seen"
+		verdict = "no difference seen"
 	}
 	how := fmt.Sprintf("%d machines of the base, %d canaries", doc.BaseMachines, doc.CanaryMachines)
 	if doc.Design == "paired" {
 		how = fmt.Sprintf("%d machines on both sides, each compared with itself", doc.Paired)
 	}
+	said := verdict
+	if doc.Unmatched > 0 {
+		said = uncompared(doc)
+		if doc.Unmatched < doc.CanaryMachines {
+			said += "; the others: " + verdict
+		}
+	}
 	return fmt.Sprintf("Canaries %s against %s: %s (%s).", doc.Canary, doc.Base, said, how)
+}
+
+// uncompared says how many canaries are compared with nothing.
+func uncompared(doc *record.FleetCompare) string {
+	switch {
+	case doc.CanaryMachines == 1:
+		return "the only canary is compared with nothing"
+	case doc.Unmatched == 1:
+		return fmt.Sprintf("1 of %d canaries is compared with nothing", doc.CanaryMachines)
+	}
+	return fmt.Sprintf("%d of %d canaries are compared with nothing", doc.Unmatched, doc.CanaryMachines)
 }
 
 // redirectOutcomes are the verdicts of rows that decide: those of a redirect.
@@ -101,12 +119,21 @@ func redirectOutcomes(doc *record.FleetCompare) map[string]bool {
 	return found
 }
 
-// FleetUntold says why a comparison does not answer whether a redirect takes longer, by more than the threshold; it is empty
-// when it does.
+// FleetUntold says why a comparison does not answer whether a redirect of all canaries takes longer, by more than the threshold; it is
+// empty when it does.
 func FleetUntold(doc *record.FleetCompare) string {
-	if doc.Regressed() {
+	switch why := rowsUntold(doc); {
+	case doc.Regressed():
 		return ""
+	case why == "" && doc.Unmatched > 0:
+		return uncompared(doc)
+	default:
+		return why
 	}
+}
+
+// rowsUntold says why the canaries that are compared do not answer it.
+func rowsUntold(doc *record.FleetCompare) string {
 	redirects := 0
 	for i := range doc.Rows {
 		row := &doc.Rows[i]

@@ -32,6 +32,36 @@ func TestFleetCompareSlower(t *testing.T) {
 	}
 }
 
+// Canaries that are compared with nothing are in the sentence, and no answer is whole with them, unless it is a regression.
+func TestFleetCompareUnmatched(t *testing.T) {
+	for _, test := range []struct {
+		name                string
+		canaries, unmatched int
+		regression          bool
+		said, untold        string
+	}{
+		{"some", 20, 10, false, "10 of 20 canaries are compared with nothing; the others: no difference seen (", "10 of 20 canaries are"},
+		{"one", 20, 1, false, "1 of 20 canaries is compared with nothing; the others: no difference seen (", "1 of 20 canaries is"},
+		{"none", 20, 0, false, "against b: no difference seen (", ""},
+		{"a regression", 20, 10, true, "10 of 20 canaries are compared with nothing; the others: slower than the base by more than 2.0 % (", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			doc := &record.FleetCompare{Base: "b", Canary: "c", CanaryMachines: test.canaries, Unmatched: test.unmatched, Threshold: 2}
+			doc.Rows = []record.FleetCompareRow{{
+				Name: "redirect/bulk=16", Verdict: stat.NoDifference, Regression: test.regression, Difference: &stat.Difference{},
+			}}
+			said, untold := FleetCompare(doc), FleetUntold(doc)
+			if !strings.Contains(said, test.said) || !strings.HasPrefix(untold, test.untold) || (untold == "") != (test.untold == "") {
+				t.Errorf("%q, %q", said, untold)
+			}
+		})
+	}
+	doc := &record.FleetCompare{CanaryMachines: 1, Unmatched: 1}
+	if said := FleetCompare(doc); !strings.Contains(said, ": the only canary is compared with nothing (") {
+		t.Errorf("%q", said)
+	}
+}
+
 // Who pays is the first group with a number, and how much more than the last when their intervals do not meet.
 func TestFleetPays(t *testing.T) {
 	group := func(name string, low, high float64) record.FleetWhoRow {

@@ -81,7 +81,7 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 	compare := comparePaired
 	if len(paired) >= stat.MinRounds {
 		doc.Design = "paired"
-		pairs = paired
+		pairs, doc.Unmatched = paired, doc.CanaryMachines-len(paired)
 	} else {
 		pairs, doc.Unmatched = matched(pairs)
 		needed, compare = neededUnpaired, compareUnpaired

@@ -492,8 +492,8 @@ func TestCompare(t *testing.T) {
 		regressed bool
 		unmatched int
 	}{
-		{"paired, slower", 1.1, true, "paired", true, 0},
-		{"paired, alike", 1, true, "paired", false, 0},
+		{"paired, slower", 1.1, true, "paired", true, 1},
+		{"paired, alike", 1, true, "paired", false, 1},
 		{"unpaired, slower", 1.1, false, "unpaired", true, 1},
 		{"unpaired, alike", 1, false, "unpaired", false, 1},
 	} {
@@ -507,6 +507,10 @@ func TestCompare(t *testing.T) {
 			got := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetCompare, error) { return s.Compare(ctx, c) })
 			if got.Design != test.design || got.Regressed() != test.regressed || got.Unmatched != test.unmatched || got.CanaryMachines != 21 {
 				t.Errorf("%s, regressed %v, %d unmatched, %d canaries", got.Design, got.Regressed(), got.Unmatched, got.CanaryMachines)
+			}
+			said, untold := conclusion.FleetCompare(got), conclusion.FleetUntold(got)
+			if (untold == "") != test.regressed || !strings.Contains(said, "1 of 21 canaries is") {
+				t.Errorf("%q, %q", said, untold)
 			}
 			i := slices.IndexFunc(got.Rows, func(r record.FleetCompareRow) bool { return r.Name == "redirect/bulk=16" })
 			if d := got.Rows[i].Difference; math.Abs(d.Median-100*(test.slower-1)) > 1 || d.Low > d.Median || d.High < d.Median {

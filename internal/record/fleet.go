@@ -162,7 +162,8 @@ type FleetCompare struct {
 	Paired         int `json:"paired"`
 	// Design is "paired" when machines are compared with themselves, else "unpaired".
 	Design string `json:"design"`
-	// Unmatched are canaries that fewer than six machines of the base are like in CPU and hypervisor; they are left out.
+	// Unmatched are canaries that are compared with nothing: where machines are compared with themselves those that were not on the side
+	// of the base, else those that fewer than six machines of the base are like in CPU and hypervisor.
 	Unmatched int `json:"unmatched"`
 	// Threshold in percent.
 	Threshold float64 `json:"threshold"`

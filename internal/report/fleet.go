@@ -164,8 +164,12 @@ func FleetCompare(w io.Writer, opts Options, doc *record.FleetCompare) error {
 	p.verdictTable(t, t.fits(p.width))
 	notes.write(p)
 	if n := doc.Unmatched; n > 0 {
-		p.wrap("! ", fmt.Sprintf("%s left out: fewer than %d machines of the base have that CPU and hypervisor",
-			map[bool]string{true: "1 canary is", false: fmt.Sprintf("%d canaries are", n)}[n == 1], stat.MinRounds))
+		why := fmt.Sprintf("fewer than %d machines of the base have that CPU and hypervisor", stat.MinRounds)
+		if doc.Design == "paired" {
+			why = "not measured on the side of the base"
+		}
+		p.wrap("! ", fmt.Sprintf("%s compared with nothing: %s",
+			map[bool]string{true: "1 canary is", false: fmt.Sprintf("%d canaries are", n)}[n == 1], why))
 	}
 	fmt.Fprintln(&p.buf)
 	rows := "all rows together"
