@@ -47,9 +47,8 @@ func receives(driver string, capacity int) int {
 
 // checkCut returns an error when a driver would cut frames that a device of this MTU receives.
 func checkCut(driver string, mtu int, c Config) error {
-	capacity := c.capacity()
-	room := receives(driver, capacity)
-	if room >= capacity || mtu+headers <= room {
+	room := receives(driver, c.capacity())
+	if !inKiB[driver] || mtu+headers <= room {
 		return nil
 	}
 	return fmt.Errorf("%s receives %d bytes into a chunk of %d and would silently cut the longer frames of MTU %d in two: "+
@@ -100,7 +99,7 @@ func (n nic) refusal(err error, o Options, c Config, shared bool) error {
 		help = "its driver lacks it; use copy mode"
 	case !errors.Is(err, unix.EINVAL):
 	case n.driver == "virtio_net":
-		help = "virtio-net has it with iommu_platform=on and queue_reset=on alone (VIRTIO_F_ACCESS_PLATFORM, " +
+		help = "virtio-net has it only with iommu_platform=on and queue_reset=on (VIRTIO_F_ACCESS_PLATFORM, " +
 			"VIRTIO_F_RING_RESET), which the host sets; use copy mode"
 	case n.mtu+headers+frameCheck > c.capacity()&^(bufferUnit-1):
 		help = fmt.Sprintf("its MTU of %d does not fit into chunks of %d bytes; use a smaller MTU or copy mode", n.mtu, c.FrameSize)

@@ -29,7 +29,10 @@ func TestCut(t *testing.T) {
 		{"igb", 1500, Config{FrameSize: 3000, Unaligned: true}, 2048, false},
 		{"igb", 1500, Config{FrameSize: 4096, Headroom: 2304}, 1024, true},
 		{"igb", 1700, Config{FrameSize: 2304, Unaligned: true}, 2048, false},
-		{"igb", 9000, Config{FrameSize: 2304, Unaligned: true}, 2048, false}, // all of it: the bind tells
+		{"igb", 9000, Config{FrameSize: 2304, Unaligned: true}, 2048, true},
+		{"igb", 1500, Config{FrameSize: 2048, Headroom: 768}, 1024, true},
+		{"igb", 1002, Config{FrameSize: 2048, Headroom: 768}, 1024, false},
+		{"virtio_net", 1500, Config{FrameSize: 2048, Headroom: 768}, 1024, false}, // the bind tells
 		{"virtio_net", 1500, Config{FrameSize: 2048}, 1792, false},
 		{"", 1500, Config{FrameSize: 2048}, 1792, false},
 	} {
@@ -58,7 +61,7 @@ func TestRefusal(t *testing.T) {
 	}{
 		{nic{"a", "veth", 1500, 1}, unix.EOPNOTSUPP, Options{}, "its driver is veth; its driver lacks it; use copy mode"},
 		{nic{"a", "igb", 9000, 1}, unix.EOPNOTSUPP, Options{MultiBuffer: true}, "none with frames of several buffers"},
-		{nic{"a", "virtio_net", 1500, 1}, unix.EINVAL, Options{}, "iommu_platform=on"},
+		{nic{"a", "virtio_net", 1500, 1}, unix.EINVAL, Options{}, "only with iommu_platform=on and queue_reset=on"},
 		{nic{"a", "ice", 3815, 1}, unix.EINVAL, Options{}, "its MTU of 3815 does not fit into chunks of 4096 bytes"},
 		{nic{"a", "ice", 3814, 1}, unix.EINVAL, Options{}, "its driver is ice; use copy mode"},
 		{nic{"a", "", 0, 0}, unix.ENOMEM, Options{}, "cannot allocate memory): use copy mode"},
