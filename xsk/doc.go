@@ -47,8 +47,8 @@
 //     without sockets to a device that receives nothing ([ErrNoProgram]).
 //   - igb asks for a call (need-wakeup) for ever: [Socket.Kick] makes no second one
 //     before the first is answered.
-//   - virtio-net has zero copy with iommu_platform=on alone, which is the host's to
-//     set; on Linux 6.16, and not on 6.12.
+//   - virtio-net has zero copy only with iommu_platform=on and queue_reset=on, which
+//     are the host's to set; on Linux 6.16, and not on 6.12.
 //   - What a program passes to the network stack is copied there (XDP_PASS).
 //
 // Tested with igb and virtio-net of QEMU 10.0 on Debian's Linux 6.16, 6.18 and 7.3.

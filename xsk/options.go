@@ -19,7 +19,8 @@ const (
 	Copy
 	// ZeroCopy has the device read and write the UMEM, whose pages are mapped for
 	// it once, when the socket is bound. Its driver must support it: igb since
-	// Linux 6.14, virtio-net with iommu_platform=on alone, on 6.16 and not on 6.12.
+	// Linux 6.14, virtio-net only with iommu_platform=on and queue_reset=on, on 6.16
+	// and not on 6.12.
 	ZeroCopy
 )
 
