@@ -79,9 +79,7 @@ func Open(ctx context.Context, u *UMEM, o Options) (*Socket, error) {
 			// Linux gives EBUSY also for zero copy on a device whose memory is somebody
 			// else's (dev_get_min_mp_channel_count in net/xdp/xsk_buff_pool.c).
 			if o.Mode == Auto {
-				o.Mode = Copy
-				if s, errCopy := u.open(o); errCopy == nil {
-					s.whyCopy = err
+				if s, errCopy := u.openCopy(o, err); errCopy == nil {
 					return s, nil
 				}
 			}
@@ -116,8 +114,37 @@ func (u *UMEM) open(o Options) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.Mode == Auto && s.mode == Copy && s.whyCopy == nil {
+		s.whyCopy = u.whyCopy()
+	}
 	u.sockets = append(u.sockets, s)
 	return s, nil
+}
+
+// openCopy is open in copy mode, for want of zero copy, of a socket that is asked for in mode
+// [Auto].
+func (u *UMEM) openCopy(o Options, why error) (*Socket, error) {
+	asked := o.Mode
+	o.Mode = Copy
+	s, err := u.open(o)
+	if err != nil {
+		return nil, err
+	}
+	s.options.Mode, s.whyCopy = asked, why
+	return s, nil
+}
+
+// errJoined is why a socket is in copy mode whose UMEM has sockets that were opened in it.
+var errJoined = errors.New("the UMEM's other sockets are in copy mode, as was asked for")
+
+// whyCopy is why a socket that joins those of the UMEM in copy mode is in it. u.mu is held.
+func (u *UMEM) whyCopy() error {
+	for _, s := range u.sockets {
+		if s.whyCopy != nil {
+			return s.whyCopy
+		}
+	}
+	return errJoined
 }
 
 // open binds a socket in the mode of the UMEM's others or, when it is the first, in this one.
@@ -174,7 +201,7 @@ func open(u *UMEM, o Options, first Mode) (s *Socket, err error) {
 func OpenAll(ctx context.Context, u *UMEM, all []Options) (sockets []*Socket, err error) {
 	sockets, err = openAll(ctx, u, all)
 	auto := !slices.ContainsFunc(all, func(o Options) bool { return o.Mode != Auto })
-	if !auto || !errors.Is(err, ErrNoZeroCopy) {
+	if _, busy := errors.AsType[busyZeroCopy](err); !auto || !busy && !errors.Is(err, ErrNoZeroCopy) {
 		return sockets, err
 	}
 	whyCopy := err
@@ -327,6 +354,8 @@ func (s *Socket) bindError(err error, n nic, mode Mode, shared bool) error {
 		return fmt.Errorf("bind: no such queue: %s has %d: %w", n.name, n.queues, err)
 	case mode == ZeroCopy && !errors.Is(err, unix.EBUSY):
 		return n.refusal(err, o, s.umem.config, shared)
+	case mode == ZeroCopy && shared:
+		return fmt.Errorf("bind: %w", busyZeroCopy{err})
 	case errors.Is(err, unix.EINVAL) && o.MultiBuffer:
 		return fmt.Errorf("bind: no such queue, or no multi-buffer (Linux 6.6): %w", err)
 	case errors.Is(err, unix.EINVAL):
@@ -377,7 +406,8 @@ func (s *Socket) Options() Options { return s.options }
 func (s *Socket) Mode() Mode { return s.mode }
 
 // WhyCopy is why a socket that was opened in mode [Auto] is in copy mode, an
-// [ErrNoZeroCopy] in general; nil for all others.
+// [ErrNoZeroCopy] in general; nil for all others. Of one that joined others in
+// copy mode it is their cause.
 func (s *Socket) WhyCopy() error { return s.whyCopy }
 
 // TXBudget is how many frames one Kick transmits at most in copy mode.

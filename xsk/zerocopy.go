@@ -24,6 +24,12 @@ type noZeroCopy struct {
 func (e noZeroCopy) Is(target error) bool { return target == ErrNoZeroCopy }
 func (e noZeroCopy) Unwrap() error        { return e.error }
 
+// busyZeroCopy is EBUSY for a queue that would join zero-copy sockets: it is another socket's, or
+// the device's memory is somebody else's, and in copy mode it could be bound.
+type busyZeroCopy struct{ error }
+
+func (e busyZeroCopy) Unwrap() error { return e.error }
+
 // headers is what a device receives of a frame on top of its MTU, in bytes: an Ethernet header
 // and two VLAN tags.
 const headers = 14 + 2*4

@@ -93,8 +93,9 @@ func TestWhyCopy(t *testing.T) {
 		t.Errorf("copy mode, as %v", why)
 	}
 	for _, s := range sockets {
-		if s.Mode() != Copy {
-			t.Errorf("%v mode", s.Mode())
+		// The second joins the first, for its cause.
+		if why := s.WhyCopy(); s.Mode() != Copy || s.Options().Mode != Auto || why != sockets[0].WhyCopy() {
+			t.Errorf("%v mode, asked for as %v, as %v", s.Mode(), s.Options().Mode, why)
 		}
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -109,6 +110,15 @@ func TestWhyCopy(t *testing.T) {
 		t.Errorf("copy mode was asked for, and is there as %v", why)
 	}
 	sockets[0].Close()
+	if sockets, err = openAll(all); err != nil {
+		t.Fatal(err)
+	}
+	if why := sockets[1].WhyCopy(); why != errJoined {
+		t.Errorf("in copy mode with a socket for which it was asked, as %v", why)
+	}
+	for _, s := range sockets {
+		s.Close()
+	}
 	all[0].Mode, all[1].Mode = ZeroCopy, ZeroCopy
 	if sockets, err = openAll(all); !errors.Is(err, ErrNoZeroCopy) || sockets != nil {
 		t.Errorf("%v, %v, want %v", sockets, err, ErrNoZeroCopy)
@@ -118,6 +128,35 @@ func TestWhyCopy(t *testing.T) {
 		t.Errorf("%v, %v, want that there is no such queue", sockets, err)
 	}
 	// Nothing is left open: the UMEM can be closed.
+}
+
+// Where zero copy is not to be had for now, what was asked for stays known.
+func TestBusy(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 16})
+	why := errors.New("busy")
+	var s *Socket
+	err := w.Do(func() (err error) {
+		s, err = u.openCopy(Options{Interface: w.near.Index}.withDefaults(), why)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Mode() != Copy || s.Options().Mode != Auto || s.WhyCopy() != why {
+		t.Errorf("%v mode, asked for as %v, as %v", s.Mode(), s.Options().Mode, s.WhyCopy())
+	}
+	for _, tt := range []struct {
+		mode   Mode
+		shared bool
+		retry  bool // of OpenAll, in copy mode
+	}{{ZeroCopy, true, true}, {ZeroCopy, false, false}, {Copy, true, false}} {
+		err := s.bindError(unix.EBUSY, nic{}, tt.mode, tt.shared)
+		if _, retry := errors.AsType[busyZeroCopy](err); retry != tt.retry || !errors.Is(err, unix.EBUSY) {
+			t.Errorf("%+v: %v", tt, err)
+		}
+	}
 }
 
 // Kicks that the driver has not answered are not repeated, but for one in 65.
