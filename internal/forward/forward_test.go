@@ -18,6 +18,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -74,6 +75,22 @@ func (w *wires) open(t testing.TB, c Config) Forwarder {
 		}
 	})
 	return f
+}
+
+// openIdle opens a forwarder in user space that does not run.
+func (w *wires) openIdle(t testing.TB, c Config) *afxdp {
+	t.Helper()
+	var f Forwarder
+	if err := w.Do(func() (err error) { f, err = Open(t.Context(), c); return err }); err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return f.(*afxdp)
 }
 
 // own are the drops of frames that were received.
@@ -327,6 +344,24 @@ func TestDeviceComesBack(t *testing.T) {
 				t.Errorf("received %x, want %x", got, want)
 			}
 		})
+	}
+}
+
+// An output without copies has a program that gives frames to nobody: to stop it is no error,
+// whatever queues the device has.
+func TestStopOutputQueues(t *testing.T) {
+	w := newWires(t)
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP})
+	f.mode = xsk.ZeroCopy // what veths have not
+	f.devices[1].queues = 4
+	if err := w.Do(func() error { return f.attach(t.Context(), 1) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.stopInputs(); err != nil {
+		t.Error(err)
+	}
+	if f.programs[0] != nil || f.programs[1] == nil {
+		t.Error("the program of the input must go, that of the output stay")
 	}
 }
 

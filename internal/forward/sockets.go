@@ -197,6 +197,10 @@ func (f *afxdp) stopInputs() error {
 			errs = append(errs, f.closeProgram(i))
 			continue
 		}
+		// That of an output alone gives frames to nobody, and its map has room for one queue.
+		if !f.input(i) {
+			continue
+		}
 		for queue := range f.devices[i].queues {
 			errs = append(errs, p.Remove(queue))
 		}
