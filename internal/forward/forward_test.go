@@ -347,6 +347,32 @@ func TestDeviceComesBack(t *testing.T) {
 	}
 }
 
+// An own program that cannot get its sockets is detached again.
+func TestObjectWithoutSockets(t *testing.T) {
+	w := newWires(t)
+	object := compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP})
+	f.config.Object = object
+	err := w.Do(func() error {
+		if err := f.closeProgram(0); err != nil {
+			return err
+		}
+		if err := f.sockets[0].Close(); err != nil {
+			return err
+		}
+		for range 2 { // what the first leaves would be in the way of the second
+			p, err := f.attachInput(t.Context(), 0)
+			if p != nil || err == nil || !strings.Contains(err.Error(), "put socket into XSKMAP") {
+				t.Errorf("%v, %v, want that the socket is refused", p, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 // An output without copies has a program that gives frames to nobody: to stop it is no error,
 // whatever queues the device has.
 func TestStopOutputQueues(t *testing.T) {

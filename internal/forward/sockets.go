@@ -127,21 +127,7 @@ func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {
 	}
 	f.mu.Unlock()
 	if f.config.Object != "" {
-		// One for each device: an XSKMAP is keyed by queue.
-		o, err := loadObject(ctx, f.config.Object)
-		if err != nil {
-			return nil, err
-		}
-		f.mu.Lock()
-		f.objects[i] = o
-		f.mu.Unlock()
-		p, err := o.attachXSK(d.Index, f.config.Generic)
-		for _, s := range sockets {
-			if err == nil {
-				err = p.Add(s)
-			}
-		}
-		return p, err
+		return f.attachObject(ctx, i, sockets)
 	}
 	p, err := xsk.Attach(d.Index, xsk.ProgramOptions{
 		Sockets: sockets, Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
@@ -153,6 +139,28 @@ func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {
 		return nil, &feature.Missing{Feature: "native XDP on " + d.Name, Help: "try --generic", Err: err}
 	}
 	return p, err
+}
+
+// attachObject attaches the user's program, one for each device: an XSKMAP is keyed by queue.
+// On an error it leaves nothing, as it may be tried again for long.
+func (f *afxdp) attachObject(ctx context.Context, i int, sockets []*xsk.Socket) (*xsk.Program, error) {
+	o, err := loadObject(ctx, f.config.Object)
+	if err != nil {
+		return nil, err
+	}
+	p, err := o.attachXSK(f.devices[i].Index, f.config.Generic)
+	if err != nil {
+		return nil, errors.Join(err, o.Close())
+	}
+	for _, s := range sockets {
+		if err := p.Add(s); err != nil {
+			return nil, errors.Join(err, p.Close(), o.Close())
+		}
+	}
+	f.mu.Lock()
+	f.objects[i] = o
+	f.mu.Unlock()
+	return p, nil
 }
 
 // closeSockets closes what the datapath has not got, and detaches the program.
