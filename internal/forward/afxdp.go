@@ -36,6 +36,7 @@ type afxdp struct {
 	programs map[int]*xsk.Program // by device; not those lost
 	passed   map[int]uint64       // by device, of programs that are closed
 	lost     map[int]bool         // devices that are to be found again
+	away     map[int]bool         // devices that were lost and have not got their program again
 	down     chan int             // devices that were lost
 	kernel   []xsk.Statistics     // by port, as last read
 	past     []xsk.Statistics     // by port, of sockets that are closed
@@ -58,7 +59,7 @@ type route struct {
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
 		config: c, programs: make(map[int]*xsk.Program), passed: make(map[int]uint64), lost: make(map[int]bool),
-		objects: make(map[int]*object), down: make(chan int, 64),
+		away: make(map[int]bool), objects: make(map[int]*object), down: make(chan int, 64),
 	}
 	defer func() {
 		if err != nil {
@@ -204,7 +205,7 @@ func (f *afxdp) portLost(port int, err error) {
 	if f.lost[device] {
 		return
 	}
-	f.lost[device] = true
+	f.lost[device], f.away[device] = true, true
 	f.config.Warn(fmt.Sprintf("%s is lost: %v", f.devices[device].Name, err))
 	select {
 	case f.down <- device:
@@ -282,11 +283,11 @@ func (f *afxdp) Totals() (Totals, error) {
 	return t, nil
 }
 
-// up says whether a device is there.
+// up says whether a device is there, with all it needs.
 func (f *afxdp) up(name string) bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for i := range f.lost {
+	for i := range f.away {
 		if f.devices[i].Name == name {
 			return false
 		}

@@ -140,7 +140,7 @@ type Direction struct {
 	Batches, Bulks uint64
 	// Drops in a fixed order, with those that are 0.
 	Drops []Drop
-	// Up is whether both devices are there.
+	// Up is whether both devices are there and have their programs.
 	Up bool
 }
 

@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"net"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
 	"github.com/vishvananda/netlink"
 
 	"github.com/unthunk/unthunk/filter"
@@ -47,7 +50,9 @@ func newWires(t testing.TB) *wires {
 
 func (w *wires) open(t testing.TB, c Config) Forwarder {
 	t.Helper()
-	c.Do = w.Do
+	if c.Do == nil {
+		c.Do = w.Do
+	}
 	if c.Warn == nil {
 		c.Warn = func(s string) { t.Log(s) }
 	}
@@ -342,6 +347,76 @@ func TestDeviceComesBack(t *testing.T) {
 			veth.Send(t, w.Namespace, w.gen.Index, want)
 			if got := receive(); !bytes.Equal(got, want) {
 				t.Errorf("received %x, want %x", got, want)
+			}
+		})
+	}
+}
+
+// A device that comes back and is taken by another's program before it has ours is not up, and
+// tries leave nothing behind.
+func TestDeviceComesBackOccupied(t *testing.T) {
+	for _, own := range []bool{false, true} {
+		t.Run(fmt.Sprintf("own program %v", own), func(t *testing.T) {
+			w := newWires(t)
+			said := make(chan string, 100)
+			var occupy atomic.Bool
+			occupant := make(chan link.Link, 1)
+			pass := veth.Program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
+			c := Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }}
+			c.Do = func(do func() error) error {
+				return w.Do(func() error {
+					if err := do(); err != nil || !occupy.CompareAndSwap(true, false) {
+						return err
+					}
+					// It has sockets, and no program yet.
+					in, err := net.InterfaceByName("in")
+					if err != nil {
+						return err
+					}
+					l, err := link.AttachXDP(link.XDPOptions{Program: pass, Interface: in.Index, Flags: link.XDPDriverMode})
+					occupant <- l
+					return err
+				})
+			}
+			if own {
+				c.Object = compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
+			}
+			f := w.open(t, c).(*afxdp)
+			err := w.Do(func() error {
+				l, err := netlink.LinkByName("in")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkDel(l)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, "in is lost")
+			occupy.Store(true)
+			if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, "in cannot be used yet: attach XDP program: in has one already")
+			if got, err := f.Totals(); err != nil || got.Directions[0].Up {
+				t.Errorf("without its program in is up: %v", err)
+			}
+			f.mu.Lock()
+			if f.programs[0] != nil || f.objects[0] != nil {
+				t.Error("a failed try left a program or an object")
+			}
+			f.mu.Unlock()
+			if err := (<-occupant).Close(); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, "in is back")
+			if got, err := f.Totals(); err != nil || !got.Directions[0].Up {
+				t.Errorf("in is back, and not up: %v", err)
+			}
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
+			veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100))
+			if got := receive(); len(got) != 100 {
+				t.Errorf("received %d bytes, want 100", len(got))
 			}
 		})
 	}
