@@ -15,7 +15,7 @@ import (
 // TX ring, twice.
 const defaultFrames = 8192
 
-// ring is the length of all rings in entries.
+// ring is the length of all rings in entries, but for fill rings of queues that have fewer chunks.
 const ring = 2048
 
 // copyChunk is the size of chunks in copy mode, in bytes: half of what zero copy needs, and

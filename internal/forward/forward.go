@@ -52,7 +52,7 @@ type Config struct {
 	// devices can, and else Warn is told which cannot.
 	Mode xsk.Mode
 	// Batch is how many frames are taken at once; 0 is datapath.DefaultBatch.
-	// Frames is how many chunks a queue has; 0 is 8192. Both are of AFXDP.
+	// Frames is how many chunks a queue has, 2 or more; 0 is 8192. Both are of AFXDP.
 	Batch, Frames int
 	// Sample gets some of the frames that arrive, if it is not nil. AFXDP only.
 	Sample *Sample
@@ -114,8 +114,8 @@ func (c Config) Validate() error {
 		return errors.New("with a BPF object in the kernel the program writes the addresses: leave them out")
 	case c.Batch < 0 || c.Batch > datapath.MaxBatch:
 		return fmt.Errorf("a batch of %d is not within 1 … %d", c.Batch, datapath.MaxBatch)
-	case c.Frames < 0:
-		return errors.New("frames must not be negative")
+	case c.Frames < 0 || c.Frames == 1:
+		return fmt.Errorf("%d frames for a queue: must be 2 or more, or 0 for %d", c.Frames, defaultFrames)
 	}
 	return nil
 }

@@ -466,6 +466,22 @@ func TestStopOutputQueues(t *testing.T) {
 	}
 }
 
+// Each queue has chunks to receive into, also where there are few.
+func TestFewFrames(t *testing.T) {
+	for _, frames := range []int{2, 100, 1024} {
+		t.Run(fmt.Sprint(frames), func(t *testing.T) {
+			w := newWires(t)
+			receive := veth.Listen(t, w.Namespace, w.gen.Index)
+			w.open(t, Config{Pairs: pair, Both: true, Engine: AFXDP, Frames: frames})
+			want := veth.Frame(t, 77)
+			veth.Send(t, w.Namespace, w.sink.Index, want)
+			if got := receive(); !bytes.Equal(got, want) {
+				t.Errorf("received %x, want %x", got, want)
+			}
+		})
+	}
+}
+
 func TestSample(t *testing.T) {
 	w := newWires(t)
 	var file bytes.Buffer
@@ -516,6 +532,7 @@ func TestRefuses(t *testing.T) {
 		"address":   {Pairs: pair, Engine: AFXDP, Source: net.HardwareAddr{1, 2}},
 		"no object": {Pairs: pair, Engine: AFXDP, Object: "/nonexistent"},
 		"sample":    {Pairs: pair, Engine: XDP, Sample: &Sample{}},
+		"frames":    {Pairs: pair, Engine: AFXDP, Frames: 1},
 	} {
 		err := w.Do(func() error {
 			f, err := Open(t.Context(), c)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 	"time"
 
@@ -63,11 +64,13 @@ func (f *afxdp) tryMode(ctx context.Context) (err error) {
 	return err
 }
 
-// options are those of a port's socket.
+// options are those of a port's socket. Its fill ring is no longer than the chunks that there
+// are for it: the datapath fills the rings one after the other, and the last would get none.
 func (f *afxdp) options(p portOf) xsk.Options {
+	chunks := uint(min(cmp.Or(f.config.Frames, defaultFrames), ring))
 	return xsk.Options{
 		Interface: f.devices[p.device].Index, Queue: p.queue, Mode: f.mode, MultiBuffer: f.multi,
-		Fill: ring, Completion: ring, RX: ring, TX: ring,
+		Fill: 1 << (bits.Len(chunks) - 1), Completion: ring, RX: ring, TX: ring,
 	}
 }
 
