@@ -16,16 +16,14 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/unthunk/unthunk/internal/bpf/chain"
-	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
-// ownBuild is what a guest finds of the build that runs in it. What cannot be read is left out: a kernel shows no
-// copy of its configuration without CONFIG_IKCONFIG_PROC.
-func ownBuild(compiler string) *record.LabBuild {
-	b := &record.LabBuild{Compiler: compiler}
+// ownBuild is what a guest finds of the build that runs in it. Programs are a sum of the BPF programs that count. What cannot
+// be read is left out: a kernel shows no copy of its configuration without CONFIG_IKCONFIG_PROC.
+func ownBuild(compiler string, programs [sha256.Size]byte) *record.LabBuild {
+	b := &record.LabBuild{Compiler: compiler, Unthunk: hex.EncodeToString(programs[:sumBytes])}
 	if line, err := os.ReadFile("/proc/cmdline"); err == nil {
 		b.CommandLine = printable(string(line), record.MaxCommandLine)
 	}
@@ -95,20 +93,21 @@ func configOf(k guest.Kernel) (sum string, kept []string, err error) {
 	return readConfig(bytes.NewReader(text))
 }
 
-// programSum says which unthunk counts: its version, and the beginning of a SHA-256 of the BPF programs that send, redirect
-// and receive packets, or that replay them. Counts hold their instructions, and those of the dispatcher, which finds them by
-// their addresses.
-// The same source built otherwise counts the same.
-func programSum(path string, m *Measurement) (string, error) {
+// sumBytes are how many bytes of a SHA-256 tell the BPF programs of one unthunk from those of another.
+const sumBytes = 6
+
+// programSum says which unthunk counted: the version of its file, and the sum that the guest said it has of the BPF programs that
+// send, redirect and receive packets, or that replay them. Counts hold their instructions, and those of the dispatcher, which
+// finds them by their addresses. The same source built otherwise counts the same.
+func programSum(path, said string) (string, error) {
+	if sum, err := hex.DecodeString(said); err != nil || len(sum) != sumBytes {
+		return "", fmt.Errorf("the guest says that the sum of its BPF programs is %.40q", said)
+	}
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {
-		return "", fmt.Errorf("read this program: %w", err)
+		return "", fmt.Errorf("read the guest's program: %w", err)
 	}
-	sum := chain.Sum()
-	if m.Program != nil {
-		sum = replay.Sum()
-	}
-	return info.Main.Version + " " + hex.EncodeToString(sum[:6]), nil
+	return info.Main.Version + " " + said, nil
 }
 
 // completeBuild adds to what a guest found of its build what is known outside of it.
@@ -122,5 +121,5 @@ func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
 		b.Config, b.Options, _ = configOf(m.Kernel) // what cannot be read is not known
 	}
 	b.QEMU, _ = m.QEMU.Version(ctx)
-	b.Unthunk, _ = programSum(m.Init, got)
+	b.Unthunk, _ = programSum(m.Init, b.Unthunk) // of a program that says none it is not known
 }

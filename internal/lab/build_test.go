@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
@@ -96,6 +97,31 @@ func TestConfigOf(t *testing.T) {
 		if got, _, err := configOf(guest.Kernel{Config: bad}); err == nil {
 			t.Errorf("%s: %q", bad, got)
 		}
+	}
+}
+
+// Which BPF programs counted the guest says: its unthunk may be of another build than this one.
+func TestProgramSum(t *testing.T) {
+	t.Parallel()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const other = "0123456789ab"
+	if got, err := programSum(self, other); err != nil || !strings.HasSuffix(got, " "+other) {
+		t.Errorf("%q, %v", got, err)
+	}
+	own := ownBuild("gcc", chain.Sum()).Unthunk
+	if got, err := programSum(self, own); err != nil || !strings.HasSuffix(got, " "+own) {
+		t.Errorf("%q of %q, %v", got, own, err)
+	}
+	for _, bad := range []string{"", "0123456789", other + "cd", "0123456789xy", "\x1b[2J"} {
+		if got, err := programSum(self, bad); err == nil || got != "" {
+			t.Errorf("%q: %q", bad, got)
+		}
+	}
+	if got, err := programSum("/proc/self/status", other); err == nil || got != "" {
+		t.Errorf("a file that is no program: %q", got)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -30,7 +31,7 @@ func InGuest(ctx context.Context, nic string, rows []Row, timed, traced bool) (*
 		}
 		return nil, err
 	}
-	m.Build = ownBuild(m.Host.Compiler) // at the end: reading it moves no count
+	m.Build = ownBuild(m.Host.Compiler, chain.Sum()) // at the end: reading it moves no count
 	return m, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/progcount"
@@ -34,7 +35,7 @@ func ProgramInGuest(ctx context.Context, traced bool) (m *Measurement, err error
 		}
 	}
 	m.Program, err = progcount.InGuest(ctx, mark)
-	m.Build = ownBuild(m.Host.Compiler)
+	m.Build = ownBuild(m.Host.Compiler, replay.Sum())
 	return m, err
 }
 
