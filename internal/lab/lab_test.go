@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -407,6 +408,19 @@ func TestResolve(t *testing.T) {
 		if err == nil || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestGuestProgram(t *testing.T) {
+	t.Parallel()
+	kernels := map[string]guest.Kernel{"a": {Arch: runtime.GOARCH}}
+	plan := Plan{GuestProgram: "x"}
+	if _, err := plan.programs("self", kernels); err == nil || !strings.Contains(err.Error(), "--guest-program x is for") {
+		t.Errorf("for guests of this machine's architecture: %v", err)
+	}
+	kernels["b"] = guest.Kernel{Arch: "other"}
+	if _, err := plan.programs("self", kernels); err == nil || strings.Contains(err.Error(), "leave it out") {
+		t.Errorf("for guests of another: %v", err)
 	}
 }
 

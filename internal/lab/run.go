@@ -390,9 +390,18 @@ type initProgram struct {
 }
 
 // programs are those for the architectures of kernels. self is this program's own file. It returns a
-// [feature.Missing] where there is no emulator or no program for one.
+// [feature.Missing] where there is no emulator or no program for one, and an error where no guest is of the architecture
+// that a program was named for.
 func (p Plan) programs(self string, kernels map[string]guest.Kernel) (map[string]initProgram, error) {
 	programs := make(map[string]initProgram)
+	foreign := false
+	for _, k := range kernels {
+		foreign = foreign || k.Arch != runtime.GOARCH
+	}
+	if p.GuestProgram != "" && !foreign {
+		return nil, fmt.Errorf("--guest-program %s is for guests of another architecture, and all are of %s: leave it out",
+			p.GuestProgram, runtime.GOARCH)
+	}
 	for _, k := range kernels {
 		if _, ok := programs[k.Arch]; ok {
 			continue
