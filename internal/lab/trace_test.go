@@ -415,11 +415,15 @@ func TestSpans(t *testing.T) {
 func TestAddSources(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	program, damaged := filepath.Join(dir, "program"), filepath.Join(dir, "damaged")
+	program, damaged, bare := filepath.Join(dir, "program"), filepath.Join(dir, "damaged"), filepath.Join(dir, "bare")
+	self, err := os.ReadFile("/proc/self/exe") // go test leaves lines out
+	if err != nil {
+		t.Fatal(err)
+	}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, "../../examples/forwarder").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if err := os.WriteFile(damaged, []byte("no vmlinux"), 0o600); err != nil {
+	if err := errors.Join(os.WriteFile(damaged, []byte("no vmlinux"), 0o600), os.WriteFile(bare, self, 0o600)); err != nil {
 		t.Fatal(err)
 	}
 	f, err := elf.Open(program)
@@ -438,7 +442,7 @@ func TestAddSources(t *testing.T) {
 	all := newImages()
 	for _, test := range []struct{ vmlinux, source, doubt string }{
 		{program, "main.go:", ""}, {damaged, "", "no lines of the kernel's source: read debugging information"}, {"", "", ""},
-		{program, "main.go:", ""},
+		{program, "main.go:", ""}, {bare, "", ""}, {bare, "", ""},
 	} {
 		tr := &tracer{vmlinux: test.vmlinux, images: all}
 		for range 2 {
@@ -457,8 +461,8 @@ func TestAddSources(t *testing.T) {
 				t.Errorf("%s: %q", test.vmlinux, got)
 			}
 		}
-		if test.vmlinux == program { // known already: it is read no more
-			if err := os.RemoveAll(program); err != nil {
+		if test.vmlinux == program || test.vmlinux == bare { // known already: it is read no more
+			if err := os.RemoveAll(test.vmlinux); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -527,6 +531,9 @@ func TestAgreeWires(t *testing.T) {
 		{"", []record.LabSite{site("poll", "driver", InPoll, 0.03125), site("clean", "driver", OutPoll, 1)}},
 		{"unmap+0x0 enters iommu 1 times a packet by its kprobe, and 0 times by the trace",
 			[]record.LabSite{site("unmap", "iommu", OutXmit, 1)}},
+		{"ndo+0x0 enters driver 0.0625 times a packet by its kprobe, and 0 times by the trace",
+			[]record.LabSite{site("xmit", "driver", OutXmit, 0.0625), site("ndo", "driver", OutXmit, 0.0625)}},
+		{"", []record.LabSite{site("xmit", "driver", OutXmit, 0.09375), site("map", "iommu", OutXmit, 1.0625)}},
 		{"map+0x0 enters iommu 0.25 times a packet by its kprobe, and 1 times by the trace",
 			[]record.LabSite{site("map", "iommu", InPoll, 0.25)}},
 	} {

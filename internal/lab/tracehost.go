@@ -65,13 +65,14 @@ type images struct {
 	mu     sync.Mutex
 	tables map[string]*ksym.Table
 	places map[string]map[uint64]trace.Place
+	bare   map[string]bool // files of kernels without source lines
 
 	windows, traces *trace.Budget
 	work            sync.Mutex // held while traces are made of windows: those of one guest at a time
 }
 
 func newImages() *images {
-	return &images{windows: trace.NewBudget(maxKept), traces: trace.NewBudget(maxTraces)}
+	return &images{bare: make(map[string]bool), windows: trace.NewBudget(maxKept), traces: trace.NewBudget(maxTraces)}
 }
 
 // symbols are those of the kernel in a file.
@@ -118,6 +119,9 @@ func newTracer(ctx context.Context, k guest.Kernel, all *images, annotate string
 func (i *images) sources(ctx context.Context, vmlinux string, addrs []uint64) (map[uint64]trace.Place, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	if i.bare[vmlinux] {
+		return nil, trace.ErrNoLines
+	}
 	asked := i.places[vmlinux] // with no file where none is known
 	if slices.ContainsFunc(addrs, func(addr uint64) bool { _, ok := asked[addr]; return !ok }) {
 		f, _, err := unpack.Open(vmlinux, maxVmlinux)
@@ -126,6 +130,9 @@ func (i *images) sources(ctx context.Context, vmlinux string, addrs []uint64) (m
 		}
 		defer f.Close()
 		found, err := trace.Places(ctx, f, addrs)
+		if errors.Is(err, trace.ErrNoLines) {
+			i.bare[vmlinux] = true
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -602,7 +609,7 @@ func (code *GuestCode) lines(ctx context.Context, w *trace.Window, name trace.Na
 
 // agree holds the branches of the trace against those that kprobes count, at each place. On wires kprobes count whole
 // bursts and the trace the middle of polls. Transmission is in each window, and all of what is in a poll may be or not, as
-// the refill of a ring is at its end; of both the two may differ by one a window.
+// the refill of a ring is at its end; of both the two may differ by one a window, but not so that transmission has none.
 func (b *BulkCount) agree() error {
 	traced := make(map[sitePlace]float64)
 	for _, br := range b.Trace.Branches {
@@ -627,7 +634,7 @@ func (b *BulkCount) agree() error {
 	for i := range b.Sites { // in their order, so that the same one is named
 		s := &b.Sites[i]
 		at := sitePlace{s.Function, s.Offset, s.Target}
-		if n := traced[at]; inWindow(s, b.Window) && (n < least[at]-tolerance || n > most[at]+tolerance) {
+		if n := traced[at]; inWindow(s, b.Window) && (n < least[at]-tolerance || n > most[at]+tolerance || n == 0 && least[at] > 0) {
 			return fmt.Errorf("%s+%#x enters %s %v times a packet by its kprobe, and %v times by the trace",
 				s.Function, s.Offset, s.Target, most[at], n)
 		}
