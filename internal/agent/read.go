@@ -180,11 +180,13 @@ func (r *Reading) paths(ctx context.Context, k *kernel.Kernel, taken func() ([]u
 
 // pathOf counts the branches of a path.
 func pathOf(driver string, rows []record.SiteRow) record.AgentPath {
-	out := record.AgentPath{Device: cmp.Or(driver, xray.DefaultDriver), Kinds: make(map[string]int)}
+	out := record.AgentPath{
+		Device: cmp.Or(driver, xray.DefaultDriver), PacketMaybe: new(0), BulkMaybe: new(0), PollMaybe: new(0), Kinds: make(map[string]int),
+	}
 	for i := range rows {
 		row := &rows[i]
 		of, ok := map[string][2]*int{
-			"packet": {&out.PerPacket, &out.PacketMaybe}, "bulk": {&out.PerBulk, &out.BulkMaybe}, "poll": {&out.PerPoll, &out.PollMaybe},
+			"packet": {&out.PerPacket, out.PacketMaybe}, "bulk": {&out.PerBulk, out.BulkMaybe}, "poll": {&out.PerPoll, out.PollMaybe},
 		}[row.Per]
 		if !ok || row.CannotRun != "" {
 			continue

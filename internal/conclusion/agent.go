@@ -14,7 +14,7 @@ import (
 // agentHeadline says what a machine pays, or why that is not known.
 func agentHeadline(a *record.Agent) Headline {
 	h := Headline{Text: strings.Join([]string{AgentMachine(a), AgentPaths(a), AgentPrograms(a)}, "\n")}
-	hop := agentRedirect(a, "16")
+	hop := agentRedirect(a, record.AnswerBulk)
 	thunk := a.Price("callback/loop")
 	switch {
 	case hop != nil && thunk != nil && thunk.Price != nil:
@@ -66,26 +66,34 @@ func AgentPaths(a *record.Agent) string {
 		}
 		var counts []string
 		for _, c := range []struct {
-			all, maybe int
-			per        string
+			all   int
+			maybe *int
+			per   string
 		}{{p.PerPacket, p.PacketMaybe, "packet"}, {p.PerBulk, p.BulkMaybe, "bulk"}, {p.PerPoll, p.PollMaybe, "poll"}} {
-			if n := c.all - c.maybe; n > 0 || c.maybe == 0 {
+			if c.maybe == nil {
+				counts = append(counts, fmt.Sprintf("at most %d a %s", c.all, c.per))
+				continue
+			}
+			if n := c.all - *c.maybe; n > 0 || *c.maybe == 0 {
 				counts = append(counts, fmt.Sprintf("%d a %s", n, c.per))
 			}
-			if c.maybe > 0 {
-				counts = append(counts, fmt.Sprintf("%d a %s?", c.maybe, c.per))
+			if *c.maybe > 0 {
+				counts = append(counts, fmt.Sprintf("%d a %s?", *c.maybe, c.per))
 			}
 		}
 		all = append(all, fmt.Sprintf("Redirect path of %s, indirect branches: %s (%s); %s a packet in bulks of %s.", p.Device,
-			strings.Join(counts, ", "), strings.Join(kinds, ", "), between(p.Branches()), answerBulk))
+			strings.Join(counts, ", "), strings.Join(kinds, ", "), between(p.Branches()), record.AnswerBulk))
 	}
 	return strings.Join(all, " ")
 }
 
 // between is a count, or from which to which it is.
 func between(least, most float64) string {
-	if least == most {
+	switch {
+	case least == most:
 		return trimmed(most)
+	case least == 0:
+		return "at most " + trimmed(most)
 	}
 	return trimmed(least) + " to " + trimmed(most)
 }

@@ -71,13 +71,9 @@ type Stage struct {
 	Ns   *stat.Quantity
 }
 
-// answerBulk is the bulk that the answer is about: the devmap's bulk queue holds 16 frames
-// (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c), and prices and stages are taken there.
-const answerBulk = "16"
-
 // NewAnswer reads the answer in a record.
 func NewAnswer(doc *record.Document[record.BenchRow]) *Answer {
-	a := &Answer{Bulk: answerBulk, Rates: rates(doc.Rows), Path: newPath(doc)}
+	a := &Answer{Bulk: record.AnswerBulk, Rates: rates(doc.Rows), Path: newPath(doc)}
 	row := headRow(doc.Rows)
 	if row != nil {
 		a.Redirect, a.Bulk = row.Hop, row.Labels["bulk"]
@@ -101,7 +97,7 @@ func headRow(rows []record.BenchRow) (found *record.BenchRow) {
 		if row.Hop == nil || math.IsNaN(row.Hop.Median) {
 			continue
 		}
-		if row.Labels["bulk"] == answerBulk {
+		if row.Labels["bulk"] == record.AnswerBulk {
 			return row
 		}
 		found = row
@@ -148,7 +144,7 @@ func rates(rows []record.BenchRow) (out []Rate) {
 	first := rows[0].Labels["scenario"]
 	rows = slices.DeleteFunc(slices.Clone(rows), func(r record.BenchRow) bool { return r.Labels["scenario"] != first })
 	at := []int{0, len(rows) / 2, len(rows) - 1}
-	for i, bulk := range []string{"1", answerBulk, "64"} {
+	for i, bulk := range []string{"1", record.AnswerBulk, "64"} {
 		if n := slices.IndexFunc(rows, func(r record.BenchRow) bool { return r.Labels["bulk"] == bulk }); n >= 0 {
 			at[i] = n
 		}
@@ -163,7 +159,7 @@ func rates(rows []record.BenchRow) (out []Rate) {
 
 // newPath is the redirect path of a record's stages.
 func newPath(doc *record.Document[record.BenchRow]) Path {
-	p := Path{Bulk: answerBulk, Unsure: doc.Profile != nil && doc.Profile.CannotTell != ""}
+	p := Path{Bulk: record.AnswerBulk, Unsure: doc.Profile != nil && doc.Profile.CannotTell != ""}
 	if _, bulk, ok := strings.Cut(doc.Settings["profiled"], "bulk="); ok {
 		p.Bulk, _, _ = strings.Cut(bulk, "/")
 	}

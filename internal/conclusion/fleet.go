@@ -26,7 +26,7 @@ func FleetWho(doc *record.FleetWho) string {
 func FleetPays(doc *record.FleetWho) string {
 	var rows []*record.FleetWhoRow
 	for i := range doc.Rows {
-		if fleetNumber(&doc.Rows[i], "redirect/bulk="+answerBulk) != nil {
+		if doc.Rows[i].Number(record.FleetRedirectAnswer) != nil {
 			rows = append(rows, &doc.Rows[i])
 		}
 	}
@@ -34,10 +34,10 @@ func FleetPays(doc *record.FleetWho) string {
 		return ""
 	}
 	dear, cheap := rows[0], rows[len(rows)-1]
-	most, least := fleetNumber(dear, "redirect/bulk="+answerBulk), fleetNumber(cheap, "redirect/bulk="+answerBulk)
+	most, least := dear.Number(record.FleetRedirectAnswer), cheap.Number(record.FleetRedirectAnswer)
 	said := fmt.Sprintf("Who pays: %s (%s), %s ns a packet in bulks of %s", dear.Name, many(dear.Machines, "machine"),
-		stat.Number(most.Median), answerBulk)
-	if q := fleetNumber(dear, "indirect/bulk="+answerBulk); q != nil {
+		stat.Number(most.Median), record.AnswerBulk)
+	if q := dear.Number(record.FleetIndirect); q != nil {
 		said += fmt.Sprintf(", at most %s of it for indirect branches", stat.Number(q.Median))
 	}
 	other := fmt.Sprintf("%s (%s; %s)", cheap.Name, many(cheap.Machines, "machine"), stat.Number(least.Median))
@@ -48,16 +48,6 @@ func FleetPays(doc *record.FleetWho) string {
 		return said + fmt.Sprintf("; %s more than %s, which pays least.", stat.Number(most.Median-least.Median), other)
 	}
 	return said + fmt.Sprintf("; whether %s pays less cannot be told.", other) // also where there is no interval
-}
-
-// fleetNumber is a number of a group, nil where it has none.
-func fleetNumber(row *record.FleetWhoRow, name string) *stat.Quantity {
-	for _, n := range row.Numbers {
-		if n.Row == name {
-			return n.Ns
-		}
-	}
-	return nil
 }
 
 // FleetOdd says in a sentence how many machines are odd.

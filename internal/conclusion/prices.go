@@ -15,15 +15,15 @@ import (
 // estimates.
 func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 	var said []string
-	if row := priceRow(rows, "packet/bulk="+answerBulk); row != nil && row.PerPacket != nil && row.With != nil {
+	if row := priceRow(rows, "packet/bulk="+record.AnswerBulk); row != nil && row.PerPacket != nil && row.With != nil {
 		redirect := row.With
-		if of := headRow(ladder); of != nil && of.Labels["bulk"] == answerBulk {
+		if of := headRow(ladder); of != nil && of.Labels["bulk"] == record.AnswerBulk {
 			redirect = of.Hop
 		}
-		_, share := share(redirect, answerBulk, rows)
+		_, share := share(redirect, record.AnswerBulk, rows)
 		if share != nil && share.Median < 100 {
 			said = append(said, fmt.Sprintf("At bulk %s a redirect makes %s: %s of its %s ns, %s. Without them it would take %s ns.",
-				answerBulk, callsAt(row), row.Price.Text(stat.Number), stat.Number(redirect.Median), share.Text(stat.Number),
+				record.AnswerBulk, callsAt(row), row.Price.Text(stat.Number), stat.Number(redirect.Median), share.Text(stat.Number),
 				stat.Number(redirect.Median-row.Price.Median)))
 		}
 	}

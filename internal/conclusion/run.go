@@ -21,10 +21,10 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 		found[f.Name] = f
 	}
 	var redirect *stat.Quantity
-	if row := headRow(doc.Rows); row != nil && row.Labels["bulk"] == answerBulk {
+	if row := headRow(doc.Rows); row != nil && row.Labels["bulk"] == record.AnswerBulk {
 		redirect = row.Hop
 	}
-	v.Tax, v.Share = share(redirect, answerBulk, doc.Prices)
+	v.Tax, v.Share = share(redirect, record.AnswerBulk, doc.Prices)
 	v.Largest = largestStage(doc.Stages)
 	v.Win = slices.Concat(unpriced(found), calledLess(doc, v.Tax, found), bulkGain(doc.Rows, findings),
 		withoutIOMMU(doc, found), slotGain(doc.Prices, found))

@@ -95,7 +95,7 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 		if row == nil {
 			continue
 		}
-		row.Reference = name == directRow && returnAlike(pairs)
+		row.Reference = name == record.FleetDirectCall && returnAlike(pairs)
 		if d != nil && !row.Reference {
 			judged, of = append(judged, *d), append(of, len(doc.Rows))
 		}
@@ -216,7 +216,7 @@ func returnAlike(pairs []pair) bool {
 }
 
 // isPrice tells whether a number may be 0 or negative.
-func isPrice(name string) bool { return !strings.HasPrefix(name, redirectRow) }
+func isPrice(name string) bool { return !strings.HasPrefix(name, record.FleetRedirect) }
 
 // newRow is a row of two samples; nil when both are empty.
 func newRow(name string, base, canary []float64) *record.FleetCompareRow {

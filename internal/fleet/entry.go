@@ -26,33 +26,18 @@ const (
 	numbers    = branches + 1
 )
 
-// What numbers are called in answers; the prices of indirect calls have the names of their rows.
-const (
-	controlRow  = "control"
-	directRow   = "direct-call"
-	redirectRow = "redirect/bulk="
-)
-
-var redirectBulks = [3]string{"1", "16", "64"}
-
-// indirect16 is what indirect branches take of a packet at most: so many, each of which takes what branchRow says.
-const (
-	indirect16 = "indirect/bulk=16"
-	branchRow  = "callback/loop"
-)
-
-// redirect16 is what groups of machines and odd ones are sorted by.
-const redirect16 = redirectRow + "16"
+// redirectBulks are those whose redirects the store has.
+var redirectBulks = [3]string{"1", record.AnswerBulk, "64"}
 
 // place is where the number of that name is; -1 for one that there is not.
 func (s *Setup) place(name string) int {
 	switch name {
-	case controlRow:
+	case record.FleetControl:
 		return control
-	case directRow:
+	case record.FleetDirectCall:
 		return directCall
 	}
-	if bulk, ok := strings.CutPrefix(name, redirectRow); ok {
+	if bulk, ok := strings.CutPrefix(name, record.FleetRedirect); ok {
 		if i := slices.Index(redirectBulks[:], bulk); i >= 0 {
 			return redirect + i
 		}
@@ -72,9 +57,9 @@ func numberNames(machines []*Machine) []string {
 			calls[name] = true
 		}
 	}
-	names := append([]string{controlRow, directRow}, slices.Sorted(maps.Keys(calls))...)
+	names := append([]string{record.FleetControl, record.FleetDirectCall}, slices.Sorted(maps.Keys(calls))...)
 	for _, bulk := range redirectBulks {
-		names = append(names, redirectRow+bulk)
+		names = append(names, record.FleetRedirect+bulk)
 	}
 	return names
 }
@@ -199,7 +184,7 @@ func numbersOf(a *record.Agent) [numbers]float64 {
 			ns[n] = q.Median
 		}
 	}
-	for i, name := range append([]string{controlRow, directRow}, callsOf(a)...) {
+	for i, name := range append([]string{record.FleetControl, record.FleetDirectCall}, callsOf(a)...) {
 		if row := a.Price(name); row != nil {
 			set(i, row.Price)
 		}

@@ -39,8 +39,8 @@ func (m *Machine) number(name string) float64 {
 	if m == nil {
 		return math.NaN()
 	}
-	if name == indirect16 {
-		return m.Numbers[branches] * m.number(branchRow)
+	if name == record.FleetIndirect {
+		return m.Numbers[branches] * m.number(record.FleetBranch)
 	}
 	if i := m.Setup.place(name); i >= 0 {
 		return m.Numbers[i]

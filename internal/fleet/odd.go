@@ -104,7 +104,7 @@ func (o *oddest) addTwins(twins []*Machine) {
 		}
 	}
 	limits := limitsOf(like)
-	median := stat.Median(numbersNamed(like, redirect16))
+	median := stat.Median(numbersNamed(like, record.FleetRedirectAnswer))
 	for _, m := range twins {
 		row := record.FleetOddRow{
 			Name: m.Title(), Machine: m.ID, Run: m.Run, At: m.At, Twins: len(twins) - 1,
@@ -114,7 +114,7 @@ func (o *oddest) addTwins(twins []*Machine) {
 			continue
 		}
 		row.Labels, _ = labels(m, twinFields, nil)
-		if x := m.number(redirect16) - median; !math.IsNaN(x) {
+		if x := m.number(record.FleetRedirectAnswer) - median; !math.IsNaN(x) {
 			row.Lost = &x
 		}
 		o.add(row)

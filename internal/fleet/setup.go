@@ -102,7 +102,7 @@ const (
 func callsOf(a *record.Agent) []string {
 	var names []string
 	for _, row := range a.Rows {
-		if row.Name != controlRow && row.Name != directRow && !strings.ContainsAny(row.Name, ",") {
+		if row.Name != record.FleetControl && row.Name != record.FleetDirectCall && !strings.ContainsAny(row.Name, ",") {
 			names = append(names, row.Name)
 		}
 	}

@@ -78,10 +78,8 @@ func (s *Store) Who(ctx context.Context, w Window, where Where, by []string) (*r
 
 // redirectOf is what the redirect of a group takes in bulks of 16; -Inf when no machine of it says.
 func redirectOf(row record.FleetWhoRow) float64 {
-	for _, n := range row.Numbers {
-		if n.Row == redirect16 {
-			return n.Ns.Median
-		}
+	if q := row.Number(record.FleetRedirectAnswer); q != nil {
+		return q.Median
 	}
 	return math.Inf(-1)
 }
@@ -167,7 +165,7 @@ func whoRow(machines []*Machine, by []string, titles map[string]int) record.Flee
 			row.Refused[cmp.Or(m.Refused, "not-measured")]++
 		}
 	}
-	for _, name := range append(numberNames(machines), indirect16) {
+	for _, name := range append(numberNames(machines), record.FleetIndirect) {
 		if xs := numbersNamed(machines, name); len(xs) > 0 {
 			q := stat.Summarize(xs, "ns")
 			row.Numbers = append(row.Numbers, record.FleetNumber{Row: name, Ns: &q})

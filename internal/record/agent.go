@@ -76,10 +76,11 @@ type AgentPath struct {
 	PerPacket int `json:"per-packet"`
 	PerBulk   int `json:"per-bulk"`
 	PerPoll   int `json:"per-poll"`
-	// PacketMaybe, BulkMaybe and PollMaybe are those of them that not each packet, bulk or poll runs through: xray's "packet?".
-	PacketMaybe int `json:"per-packet-maybe"`
-	BulkMaybe   int `json:"per-bulk-maybe"`
-	PollMaybe   int `json:"per-poll-maybe"`
+	// PacketMaybe, BulkMaybe and PollMaybe are those of them that not each packet, bulk or poll runs through: xray's "packet?". Nil in
+	// records of an agent that did not tell them apart.
+	PacketMaybe *int `json:"per-packet-maybe"`
+	BulkMaybe   *int `json:"per-bulk-maybe"`
+	PollMaybe   *int `json:"per-poll-maybe"`
 	// Kinds are how many of all of them are made how: "thunk", "register".
 	Kinds map[string]int `json:"kinds"`
 }
@@ -233,8 +234,8 @@ func (m *Machine) check() error {
 const maxLabels = 64
 
 func (p *AgentPath) check() error {
-	for _, n := range [][2]int{{p.PacketMaybe, p.PerPacket}, {p.BulkMaybe, p.PerBulk}, {p.PollMaybe, p.PerPoll}} {
-		if n[0] < 0 || n[0] > n[1] {
+	for _, n := range p.counts() {
+		if n.all < 0 || n.maybe != nil && (*n.maybe < 0 || *n.maybe > n.all) {
 			return fmt.Errorf("impossible counts of %.60q", p.Device)
 		}
 	}
@@ -251,11 +252,28 @@ func (p *AgentPath) check() error {
 	return checkTexts(texts)
 }
 
-// Branches are how many a packet runs through, at least and at most, where polls find 16 packets, which are one bulk.
+// pathCount is how many branches run once for so many packets; maybe is nil where it is not known.
+type pathCount struct {
+	all     int
+	maybe   *int
+	packets float64
+}
+
+// counts are those of packets, of bulks and of polls, which find one bulk.
+func (p *AgentPath) counts() []pathCount {
+	return []pathCount{{p.PerPacket, p.PacketMaybe, 1}, {p.PerBulk, p.BulkMaybe, AnswerFrames}, {p.PerPoll, p.PollMaybe, AnswerFrames}}
+}
+
+// Branches are how many a packet runs through, at least and at most, where polls find [AnswerFrames] packets, which are one bulk.
+// Of branches that were not told apart it runs through none at least.
 func (p *AgentPath) Branches() (least, most float64) {
-	const bulk = 16
-	least = float64(p.PerPacket-p.PacketMaybe) + float64(p.PerBulk-p.BulkMaybe+p.PerPoll-p.PollMaybe)/bulk
-	return least, float64(p.PerPacket) + float64(p.PerBulk+p.PerPoll)/bulk
+	for _, n := range p.counts() {
+		most += float64(n.all) / n.packets
+		if n.maybe != nil {
+			least += float64(n.all-*n.maybe) / n.packets
+		}
+	}
+	return least, most
 }
 
 func (p *ProgramCode) check() error {

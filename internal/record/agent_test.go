@@ -1,6 +1,7 @@
 package record_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -35,7 +36,7 @@ func TestAgent(t *testing.T) {
 		"no part":              func(a *record.Agent) { a.Refused = []record.AgentRefusal{{Part: "measure"}} },
 		"impossible counts of": func(a *record.Agent) { a.Code[0].Indirect = -1 },
 		`of "veth"`:            func(a *record.Agent) { a.Paths[0].PerBulk = -1 },
-		`counts of "veth"`:     func(a *record.Agent) { a.Paths[0].PacketMaybe = a.Paths[0].PerPacket + 1 },
+		`counts of "veth"`:     func(a *record.Agent) { a.Paths[0].PacketMaybe = new(a.Paths[0].PerPacket + 1) },
 		"impossible level":     func(a *record.Agent) { a.Findings[0].Level = "x" },
 	} {
 		a := recordtest.Agent("run", 1, 12)
@@ -48,12 +49,21 @@ func TestAgent(t *testing.T) {
 
 // A packet runs through what each packet does, and a sixteenth of what each bulk and each poll does.
 func TestAgentPathBranches(t *testing.T) {
+	none := new(0)
 	for want, p := range map[[2]float64]record.AgentPath{
-		{0.125, 2.1875}:  {PerPacket: 2, PacketMaybe: 2, PerBulk: 1, PerPoll: 2, PollMaybe: 1},
-		{1.0625, 1.0625}: {PerPacket: 1, PerBulk: 1},
+		{0.125, 2.1875}:  {PerPacket: 2, PacketMaybe: new(2), PerBulk: 1, BulkMaybe: none, PerPoll: 2, PollMaybe: new(1)},
+		{1.0625, 1.0625}: {PerPacket: 1, PacketMaybe: none, PerBulk: 1, BulkMaybe: none},
+		{0, 1.125}:       {PerPacket: 1, PerBulk: 1, PerPoll: 1}, // of an agent that did not tell them apart
 	} {
 		if least, most := p.Branches(); [2]float64{least, most} != want {
 			t.Errorf("%+v: %v to %v, want %v", p, least, most, want)
 		}
+	}
+}
+
+// The bulk of answers has one number.
+func TestAnswerBulk(t *testing.T) {
+	if got := fmt.Sprint(record.AnswerFrames); got != record.AnswerBulk {
+		t.Errorf("%s frames are a bulk of %s", got, record.AnswerBulk)
 	}
 }

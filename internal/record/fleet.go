@@ -91,6 +91,35 @@ type FleetWhoRow struct {
 	Numbers []FleetNumber `json:"numbers"`
 }
 
+// AnswerBulk is the bulk that answers are about: the devmap's bulk queue holds 16 frames (DEV_MAP_BULK_SIZE in kernel/bpf/devmap.c), and
+// prices and stages are taken there. AnswerFrames is its number.
+const (
+	AnswerBulk   = "16"
+	AnswerFrames = 16
+)
+
+// Rows of [FleetNumber].
+const (
+	FleetControl    = "control"
+	FleetDirectCall = "direct-call"
+	// FleetRedirect comes before a bulk, FleetRedirectAnswer is in the bulk that answers are about.
+	FleetRedirect       = "redirect/bulk="
+	FleetRedirectAnswer = FleetRedirect + AnswerBulk
+	// FleetIndirect is what the indirect branches take of that: their number times the price of one, FleetBranch.
+	FleetIndirect = "indirect/bulk=" + AnswerBulk
+	FleetBranch   = "callback/loop"
+)
+
+// Number is the one of that name of a group; nil when no machine has it.
+func (r *FleetWhoRow) Number(name string) *stat.Quantity {
+	for _, n := range r.Numbers {
+		if n.Row == name {
+			return n.Ns
+		}
+	}
+	return nil
+}
+
 // FleetNumber is a price, or a redirect alone, over machines.
 type FleetNumber struct {
 	// Row is "control", "direct-call", a pair that is the price of an indirect call, "redirect/bulk=16", or "indirect/bulk=16": what the

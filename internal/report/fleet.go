@@ -78,20 +78,20 @@ func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 		t.heading(cells.Clean(row.Name))
 		line := []string{strconv.Itoa(row.Machines)}
 		for _, name := range redirects {
-			q := cells.FleetNumber(row, name)
+			q := row.Number(name)
 			line = append(line, cells.OrDash(q), cells.PlusMinus(q))
 		}
 		t.add(line...)
 		var prices []string
 		for _, name := range calls {
-			if q := cells.FleetNumber(row, name); q != nil {
+			if q := row.Number(name); q != nil {
 				prices = append(prices, cells.Join(" ", cells.Clean(name), stat.Number(q.Median), cells.PlusMinus(q)))
 			}
 		}
 		if len(prices) > 0 {
 			t.below("          ", "a call: "+strings.Join(prices, ", "))
 		}
-		if q := cells.FleetNumber(row, cells.FleetIndirect); q != nil {
+		if q := row.Number(record.FleetIndirect); q != nil {
 			t.below("          ", cells.Join(" ", "indirect branches: at most", stat.Number(q.Median), cells.PlusMinus(q), "of bulk=16"))
 		}
 		if row.Measured < row.Machines {

@@ -46,7 +46,8 @@ func Agent(run string, n uint64, ns float64) *record.Agent {
 			Reason: record.AgentBoot, Measured: &at,
 			Findings: []host.Finding{{Name: "retpoline", Level: host.LevelWarn, Found: "indirect calls go through a retpoline"}},
 			Paths: []record.AgentPath{{
-				Device: "veth", PerPacket: 4, PacketMaybe: 3, PerBulk: 2, PerPoll: 3, PollMaybe: 1, Kinds: map[string]int{"thunk": 9},
+				Device: "veth", PerPacket: 4, PacketMaybe: new(3), PerBulk: 2, BulkMaybe: new(0), PerPoll: 3, PollMaybe: new(1),
+				Kinds: map[string]int{"thunk": 9},
 			}},
 			Programs: []record.ProgramRow{{Name: "id:42", ID: 42, Program: "xdp_lb", Type: "xdp", Tag: "0123456789abcdef",
 				JitedBytes: 1234, Dispatcher: "in", Attached: []record.Attachment{}, Entries: []record.MapEntry{}, MapIDs: []uint32{}}},

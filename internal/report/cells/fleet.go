@@ -10,30 +10,17 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// FleetIndirect is the number of what a packet's indirect branches take.
-const FleetIndirect = "indirect/bulk=16"
-
-// FleetRows are the numbers that rows of fleet who have, but the control, which says nothing of a kernel, and [FleetIndirect].
+// FleetRows are the numbers that rows of fleet who have, but the control, which says nothing of a kernel, and what indirect branches take.
 func FleetRows(doc *record.FleetWho) []string {
 	var names []string
 	for i := range doc.Rows {
 		for _, n := range doc.Rows[i].Numbers {
-			if n.Row != "control" && n.Row != FleetIndirect && !slices.Contains(names, n.Row) {
+			if n.Row != record.FleetControl && n.Row != record.FleetIndirect && !slices.Contains(names, n.Row) {
 				names = append(names, n.Row)
 			}
 		}
 	}
 	return names
-}
-
-// FleetNumber is a number of a group; nil when no machine has it.
-func FleetNumber(row *record.FleetWhoRow, name string) *stat.Quantity {
-	for _, n := range row.Numbers {
-		if n.Row == name {
-			return n.Ns
-		}
-	}
-	return nil
 }
 
 // FleetRefused is how many machines of a group have no number, as a share, and why: "3 % (load 20, steal 4)".

@@ -63,7 +63,7 @@ func whoTables(doc *record.FleetWho) []*table {
 	for _, name := range cells.FleetRows(doc) {
 		bulk, is := strings.CutPrefix(name, "redirect/")
 		switch {
-		case is && bulk == "bulk=16":
+		case is && name == record.FleetRedirectAnswer:
 			redirects.Columns = append(redirects.Columns, column{bulk, "n"})
 		case is:
 			redirects.Columns = append(redirects.Columns, column{bulk, "n w"})
@@ -79,7 +79,7 @@ func whoTables(doc *record.FleetWho) []*table {
 		row := &doc.Rows[i]
 		redirect, call := []string{row.Name, strconv.Itoa(row.Machines)}, []string{row.Name}
 		number := func(name string) string {
-			q := cells.FleetNumber(row, name)
+			q := row.Number(name)
 			return cells.Join(" ", cells.OrDash(q), cells.PlusMinus(q))
 		}
 		for _, name := range shown {
@@ -91,7 +91,7 @@ func whoTables(doc *record.FleetWho) []*table {
 			}
 		}
 		redirects.add(append(redirect, cells.FleetRefused(row))...)
-		calls.add(append(call, number(cells.FleetIndirect))...)
+		calls.add(append(call, number(record.FleetIndirect))...)
 	}
 	return []*table{redirects, calls}
 }
