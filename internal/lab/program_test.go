@@ -124,7 +124,8 @@ func TestProgramExact(t *testing.T) {
 		}
 		for i := range rows {
 			if *rows[i].Instructions != *first[i].Instructions || rows[i].Program.Outcome != first[i].Program.Outcome {
-				t.Errorf("boot %d: %s: %v, not %v as in the first", boot, rows[i].Name, *rows[i].Instructions, *first[i].Instructions)
+				t.Errorf("boot %d: %s: %v, %s, not %v, %s as in the first", boot, rows[i].Name,
+					*rows[i].Instructions, rows[i].Program.Outcome, *first[i].Instructions, first[i].Program.Outcome)
 			}
 		}
 	}

@@ -189,7 +189,8 @@ func (c *Counted) Doubts(j *Job) (warns []string) {
 		warn("%d of %d packets come out otherwise from time to time", c.Unsteady, n)
 	}
 	if c.Varying > 0 {
-		warn("%d of %d packets come out with other bytes each time: their bytes are not compared", c.Varying, n)
+		warn("%d of %d packets come out with other bytes each time, or each time that the program is loaded: "+
+			"their bytes are not compared", c.Varying, n)
 	}
 	if text := j.Packets.LeftOut(); text != "" {
 		warn("left out of the packets: %s", text)
