@@ -74,6 +74,17 @@ func TestPlan(t *testing.T) {
 			t.Errorf("%v, want %q", err, tt.want)
 		}
 	}
+	// All are those that the NICs have.
+	for _, test := range []struct {
+		nics      []string
+		has, lack string
+	}{{nil, "skb-tx", "forward-copy"}, {[]string{Veth, "igb"}, "skb-tx", "forward-copy"}, {[]string{"igb"}, "forward-copy", "skb-tx"}} {
+		all := Plan{Kernels: []string{"a"}, NICs: test.nics, Scenarios: []string{AllScenarios}, Bulks: []int{16}}
+		rows := all.Rows()
+		if err := all.Validate(); err != nil || !slices.Contains(rows, Row{test.has, 16}) || slices.Contains(rows, Row{test.lack, 16}) {
+			t.Errorf("all on %q: %v, %v", test.nics, rows, err)
+		}
+	}
 	// What is named again makes no guest more.
 	again := Plan{Kernels: []string{"a"}, Appends: slices.Repeat([]string{"x"}, maxCells+1)}
 	if err := again.Validate(); err != nil || len(again.Cells()) != 1 {

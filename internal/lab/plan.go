@@ -31,7 +31,7 @@ type Plan struct {
 	// Bulks are measured in each guest; none means 1, 16 and 64.
 	Bulks []int
 	// Scenarios are the ways of a packet that each guest counts at each bulk: names of
-	// [Scenarios], or [AllScenarios] alone; none means [DefaultScenario].
+	// [Scenarios] or, without veth, of [WireScenarios], or [AllScenarios] alone; none means [DefaultScenario].
 	Scenarios []string
 	// Time boots each guest of this machine's architecture once more, with KVM, one at a time, and measures time.
 	Time bool
@@ -92,7 +92,7 @@ func (p Plan) withDefaults() Plan {
 	case len(p.Scenarios) == 0:
 		p.Scenarios = []string{DefaultScenario}
 	case slices.Equal(p.Scenarios, []string{AllScenarios}):
-		p.Scenarios = Scenarios()
+		p.Scenarios = scenariosOn(p.NICs)
 	}
 	if p.Limit == 0 {
 		p.Limit = DefaultLimit

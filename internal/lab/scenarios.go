@@ -16,7 +16,7 @@ import (
 // DefaultScenario is what is counted when nothing else is asked for. Names of rows leave it out.
 const DefaultScenario = string(redirect.Map)
 
-// AllScenarios stands for all of them in a plan.
+// AllScenarios stands in a plan for all that its NICs have.
 const AllScenarios = "all"
 
 // generic is before the name of a scenario whose program runs in the network stack.
@@ -94,6 +94,17 @@ func Scenarios() (names []string) {
 // WireScenarios are the names of those that guests count on wires alone.
 func WireScenarios() (names []string) {
 	for _, s := range redirect.WorkerScenarios() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
+// scenariosOn are the names of all that guests can count on one of nics: where veth is one, those that can be counted on it.
+func scenariosOn(nics []string) (names []string) {
+	if slices.Contains(nics, Veth) {
+		return Scenarios()
+	}
+	for _, s := range redirect.WireScenarios() {
 		names = append(names, string(s))
 	}
 	return names
