@@ -10,8 +10,9 @@ import (
 )
 
 // DecodeARM64 yields the instructions of arm64 code, the first byte of which
-// is at addr. An instruction that arm64asm does not know has no name, and is Bad where
-// it is in no group that grew since; the next one is 4 bytes on. The last one may be shorter, and is Bad.
+// is at addr. An instruction that arm64asm does not know has no name. It is Bad, unless it is
+// of a group of instructions that has grown since arm64asm was written. The next one is 4 bytes on. The last one may be
+// shorter, and is Bad.
 func DecodeARM64(code []byte, addr uint64) iter.Seq[Inst] {
 	return func(yield func(Inst) bool) {
 		for len(code) > 0 {
