@@ -101,6 +101,9 @@ func TestGuestArches(t *testing.T) {
 		{guest.AMD64, []string{image}, []string{guest.AMD64}},
 	} {
 		f := matrixFlags{arch: test.arch}
+		if err := f.checkArch(); err != nil {
+			t.Errorf("architecture %q: %v", test.arch, err)
+		}
 		if got := f.guestArches(t.Context(), test.kernels); !slices.Equal(got, test.want) {
 			t.Errorf("%q of %q: %q, want %q", test.kernels, test.arch, got, test.want)
 		}

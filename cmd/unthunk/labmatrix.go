@@ -56,7 +56,10 @@ func (f *matrixFlags) checkArch() error {
 	if f.arch == "" {
 		return nil
 	}
-	return unknownValue(guest.CheckArch(f.arch), []string{f.arch}, guest.Arches())
+	if err := guest.CheckArch(f.arch); err != nil {
+		return unknownValue(err, []string{f.arch}, guest.Arches())
+	}
+	return nil
 }
 
 func (f *matrixFlags) add(fl *pflag.FlagSet) {
