@@ -13,6 +13,7 @@ import (
 
 	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -192,6 +193,13 @@ func Open(ctx context.Context, c Config) (Forwarder, error) {
 type queuedDevice struct {
 	device.Device
 	queues int
+}
+
+// offersZeroCopy says whether a device's driver has zero copy, as far as the kernel says it
+// (Linux 6.3).
+func (d queuedDevice) offersZeroCopy() bool {
+	features, err := host.Features(d.Index)
+	return err == nil && features&host.XDPXskZerocopy != 0
 }
 
 // find finds a device on which nobody else runs XDP.

@@ -548,3 +548,9 @@ func TestRefuses(t *testing.T) {
 		}
 	}
 }
+
+// That veths have no zero copy is nothing to warn of: none of the devices has.
+func TestNoWarning(t *testing.T) {
+	w := newWires(t)
+	w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { t.Errorf("warning: %s", s) }})
+}

@@ -30,9 +30,9 @@ func (f *afxdp) openSockets(ctx context.Context) error {
 	if f.mode = f.sockets[0].Mode(); f.mode == xsk.ZeroCopy {
 		return nil
 	}
-	// That a driver has none is nothing new; that one device keeps the others from it is.
+	// That no driver has it is nothing new; that one device keeps another from it is.
 	why, together := f.sockets[0].WhyCopy(), f.sockets[0].Options().Mode == xsk.Copy
-	if together || !errors.Is(why, unix.EOPNOTSUPP) {
+	if together || !errors.Is(why, unix.EOPNOTSUPP) || slices.ContainsFunc(f.devices, queuedDevice.offersZeroCopy) {
 		f.config.Warn(fmt.Sprintf("frames are copied: %v", why))
 	}
 	if err := f.dropSockets(); err != nil {

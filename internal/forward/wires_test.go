@@ -141,23 +141,28 @@ func TestWiresMixed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pairs := []Pair{{w.In.Name, near.Name}}
-	_, err = openOnWires(t, w, Config{Pairs: pairs, Mode: xsk.ZeroCopy})
-	if !errors.Is(err, xsk.ErrNoZeroCopy) || !strings.Contains(err.Error(), "zero-copy AF_XDP on mixed is missing") {
-		t.Errorf("%v, want %v of mixed", err, xsk.ErrNoZeroCopy)
+	for _, tt := range []struct {
+		pair     Pair
+		from, to netlab.Device
+	}{{Pair{w.In.Name, near.Name}, w.Gen, far}, {Pair{near.Name, w.Out.Name}, far, w.Sink}} {
+		pairs := []Pair{tt.pair}
+		_, err = openOnWires(t, w, Config{Pairs: pairs, Mode: xsk.ZeroCopy})
+		if !errors.Is(err, xsk.ErrNoZeroCopy) || !strings.Contains(err.Error(), "zero-copy AF_XDP on mixed is missing") {
+			t.Errorf("%v: %v, want %v of mixed", pairs, err, xsk.ErrNoZeroCopy)
+		}
+		if n := w.Programs(t); n > 0 {
+			t.Errorf("%v: %d devices still have a program", pairs, n)
+		}
+		f := forwardOnWires(t, w, Config{Pairs: pairs})
+		if !slices.ContainsFunc(f.warnings, func(s string) bool {
+			return strings.Contains(s, "frames are copied: ") && strings.Contains(s, " mixed ")
+		}) {
+			t.Errorf("%v: warnings: %q", pairs, f.warnings)
+		}
+		lost := w.Exchange(t, tt.from, tt.to, 1000)
+		f.stop()
+		f.wantAll(t, "copy", lost, 1000)
 	}
-	if n := w.Programs(t); n > 0 {
-		t.Errorf("%d devices still have a program", n)
-	}
-	f := forwardOnWires(t, w, Config{Pairs: pairs})
-	if !slices.ContainsFunc(f.warnings, func(s string) bool {
-		return strings.Contains(s, "frames are copied: ") && strings.Contains(s, " mixed ")
-	}) {
-		t.Errorf("warnings: %q", f.warnings)
-	}
-	lost := w.Exchange(t, w.Gen, far, 1000)
-	f.stop()
-	f.wantAll(t, "copy", lost, 1000)
 }
 
 // A virtio-net that does not use the DMA API copies, and it is said what it lacks.
