@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -47,6 +48,30 @@ func sameFrames(t testing.TB, got, want [][]byte) {
 		if !bytes.Equal(got[i], want[i]) {
 			t.Errorf("frame %d has %d bytes, want %d: %x", i, len(got[i]), len(want[i]), got[i][:min(20, len(got[i]))])
 		}
+	}
+}
+
+// A link that is down and a device without a program are two things, and no end of a port.
+func TestXSKWaits(t *testing.T) {
+	p := NewXSK(nil)
+	for _, tt := range []struct {
+		err             error
+		down, noProgram bool
+	}{
+		{fmt.Errorf("kick: %w", xsk.ErrNoProgram), false, true},
+		{fmt.Errorf("kick: %w", xsk.ErrDown), true, false},
+		{nil, false, false},
+	} {
+		if err := p.flushed(tt.err); err != nil || p.Down != tt.down || p.NoProgram() != tt.noProgram {
+			t.Errorf("%v: %v, down %v, no program %v", tt.err, err, p.Down, p.NoProgram())
+		}
+	}
+	p.flushed(xsk.ErrNoProgram)
+	if err := p.lost(nil); err != nil || !p.NoProgram() {
+		t.Errorf("%v, no program %v: only a flush can tell that it is back", err, p.NoProgram())
+	}
+	if err := p.flushed(xsk.ErrGone); err != xsk.ErrGone {
+		t.Errorf("%v, want %v", err, xsk.ErrGone)
 	}
 }
 

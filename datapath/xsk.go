@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"errors"
+	"sync/atomic"
 
 	"github.com/unthunk/unthunk/xsk"
 )
@@ -9,10 +10,11 @@ import (
 // XSK is a port on an AF_XDP socket.
 type XSK struct {
 	socket *xsk.Socket
-	// Down says that the link was down when the port was last flushed, or its
-	// device without the XDP program that its driver wants (xsk.ErrNoProgram). It
-	// is the worker's to read.
+	// Down says that the link was down when the port was last asked. It is the
+	// worker's to read.
 	Down bool
+
+	noProgram atomic.Bool
 }
 
 // NewXSK makes a port of a socket, which must be on the datapath's UMEM. The port
@@ -21,6 +23,11 @@ func NewXSK(s *xsk.Socket) *XSK { return &XSK{socket: s} }
 
 // Socket is the port's.
 func (p *XSK) Socket() *xsk.Socket { return p.socket }
+
+// NoProgram says that the device was without the XDP program that its driver wants
+// (xsk.ErrNoProgram) when the port was last flushed: what it has to transmit waits
+// for one. Any goroutine may call it.
+func (p *XSK) NoProgram() bool { return p.noProgram.Load() }
 
 // FillSize implements [Port].
 func (p *XSK) FillSize() int { return p.socket.Fill.Size() }
@@ -65,13 +72,21 @@ func (p *XSK) Flush() (unsent int, err error) {
 		unsent++
 		err = nil
 	}
-	return unsent, p.lost(err)
+	return unsent, p.flushed(err)
+}
+
+// flushed notes what a flush ended with, and keeps the errors that mean the end of the port.
+func (p *XSK) flushed(err error) error {
+	if no := errors.Is(err, xsk.ErrNoProgram); no != p.noProgram.Load() {
+		p.noProgram.Store(no)
+	}
+	return p.lost(err)
 }
 
 // lost keeps the errors that mean the end of the port.
 func (p *XSK) lost(err error) error {
-	p.Down = errors.Is(err, xsk.ErrDown) || errors.Is(err, xsk.ErrNoProgram)
-	if p.Down {
+	p.Down = errors.Is(err, xsk.ErrDown)
+	if p.Down || errors.Is(err, xsk.ErrNoProgram) {
 		return nil
 	}
 	return err

@@ -441,12 +441,16 @@ func (s *Socket) Kick() error {
 	case unix.EINVAL:
 		// igb_xsk_wakeup and its like in i40e, ice and ixgbe.
 		if s.mode == ZeroCopy {
-			return fmt.Errorf("kick AF_XDP socket on %s queue %d: %w", deviceName(s.options.Interface), s.options.Queue, ErrNoProgram)
+			return s.noProgram("kick")
 		}
 		fallthrough
 	default:
 		return s.failure("kick", errno)
 	}
+}
+
+func (s *Socket) noProgram(verb string) error {
+	return fmt.Errorf("%s AF_XDP socket on %s queue %d: %w", verb, deviceName(s.options.Interface), s.options.Queue, ErrNoProgram)
 }
 
 // Kicks is how many system calls [Socket.Kick] has made. It is for the goroutine that kicks.
@@ -481,7 +485,8 @@ func (k *kicked) done(tx *TX) {
 }
 
 // WakeFill tells a driver that ran out of chunks that the fill ring has some.
-// It makes no call while the driver does not wait for one.
+// It makes no call while the driver does not wait for one. It returns [ErrDown],
+// [ErrGone] or [ErrNoProgram] when no frames can come.
 func (s *Socket) WakeFill() error {
 	if !s.Fill.NeedsWakeup() {
 		return nil
@@ -489,6 +494,11 @@ func (s *Socket) WakeFill() error {
 	switch errno := receive(s.fd); errno {
 	case 0, unix.EAGAIN, unix.EBUSY, unix.ENOBUFS, unix.EINTR:
 		return nil
+	case unix.EINVAL:
+		if s.mode == ZeroCopy {
+			return s.noProgram("wake") // by the same function of the driver as in Kick
+		}
+		fallthrough
 	default:
 		return s.failure("wake", errno)
 	}

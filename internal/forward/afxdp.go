@@ -41,6 +41,7 @@ type afxdp struct {
 	kernel   []xsk.Statistics     // by port, as last read
 	past     []xsk.Statistics     // by port, of sockets that are closed
 	sockets  []*xsk.Socket        // by port, nil while lost
+	outlets  []*datapath.XSK      // by port, of these sockets
 	objects  map[int]*object      // by device
 	mode     xsk.Mode             // of all sockets, once they are open
 
@@ -81,14 +82,15 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	f.routes(numbers)
 	f.recovering = make([]sync.Mutex, len(f.devices))
-	f.sockets = make([]*xsk.Socket, len(f.ports))
+	f.sockets, f.outlets = make([]*xsk.Socket, len(f.ports)), make([]*datapath.XSK, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
 	if err := f.openSockets(ctx); err != nil {
 		return f, err
 	}
 	ports := make([]datapath.Port, len(f.ports))
 	for port, s := range f.sockets {
-		ports[port] = datapath.NewXSK(s)
+		f.outlets[port] = datapath.NewXSK(s)
+		ports[port] = f.outlets[port]
 	}
 	f.path, err = datapath.New(datapath.Config{
 		UMEM: f.umem, Ports: ports, Batch: c.Batch, Program: f.program, Lost: f.portLost,
@@ -221,13 +223,36 @@ func (f *afxdp) Run(ctx context.Context) error {
 	var wait sync.WaitGroup
 	defer wait.Wait()
 	defer cancel()
+	tick := time.NewTicker(recoverEach)
+	defer tick.Stop()
+	said := make(map[int]bool)
 	for {
 		select {
+		case <-tick.C:
+			f.warnBlocked(said)
 		case device := <-f.down:
 			wait.Go(func() { f.recover(ctx, device) })
 		case err := <-done:
 			return err
 		}
+	}
+}
+
+// warnBlocked warns of each device that sends nothing for want of a program, once until it has
+// one. said are those that were warned of. A device that came back is still to get its program.
+func (f *afxdp) warnBlocked(said map[int]bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	blocked := make(map[int]bool)
+	for port, p := range f.outlets {
+		device := f.ports[port].device
+		blocked[device] = blocked[device] || p.NoProgram() && !f.away[device]
+	}
+	for device, is := range blocked {
+		if is && !said[device] {
+			f.config.Warn(fmt.Sprintf("%s sends nothing: its XDP program is gone, and its driver wants one", f.devices[device].Name))
+		}
+		said[device] = is
 	}
 }
 

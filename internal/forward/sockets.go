@@ -94,10 +94,11 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 			f.closeSockets(i)
 			return nil, err
 		}
+		p := datapath.NewXSK(s)
 		f.mu.Lock()
-		f.sockets[port] = s
+		f.sockets[port], f.outlets[port] = s, p
 		f.mu.Unlock()
-		ports = append(ports, datapath.NewXSK(s))
+		ports = append(ports, p)
 	}
 	return ports, nil
 }

@@ -9,8 +9,11 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/nics"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -33,7 +36,9 @@ func openOnWires(t *testing.T, w *nics.Wires, c Config) (f Forwarder, err error)
 func forwardOnWires(t *testing.T, w *nics.Wires, c Config) *onWires {
 	t.Helper()
 	f := &onWires{Wires: w}
-	c.Warn = func(s string) { f.warnings = append(f.warnings, s); t.Log(s) }
+	if c.Warn == nil {
+		c.Warn = func(s string) { f.warnings = append(f.warnings, s); t.Log(s) }
+	}
 	opened, err := openOnWires(t, w, c)
 	if err != nil {
 		t.Fatal(err)
@@ -129,6 +134,58 @@ func TestWiresOneWay(t *testing.T) {
 		f.wantAll(t, "zero-copy", lost, 1000)
 		if len(f.warnings) > 0 {
 			t.Errorf("warnings: %q", f.warnings)
+		}
+	}
+}
+
+// An output whose program somebody takes away sends nothing with some drivers. That is said, and
+// the link is not taken for down.
+func TestWiresProgramGone(t *testing.T) {
+	w := nics.Take(t)
+	said := make(chan string, 100)
+	f := forwardOnWires(t, w, Config{Pairs: []Pair{{w.In.Name, w.Out.Name}}, Mode: xsk.ZeroCopy, Warn: func(s string) { said <- s }})
+	f.mu.Lock()
+	err := f.closeProgram(1)
+	f.mu.Unlock()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.AwaitUp(t)
+	send := func() { veth.Send(t, w.Namespace, w.Gen.Index, veth.Frame(t, 100)) }
+	var driver string
+	if err := w.Do(func() error { driver = host.Driver(w.Out.Name); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if driver == "igb" {
+		testutil.Eventually(t, "said", func() bool {
+			send()
+			select {
+			case s := <-said:
+				return strings.Contains(s, w.Out.Name+" sends nothing: its XDP program is gone")
+			default:
+				return false
+			}
+		})
+	}
+	if err := w.Do(func() error { return f.attach(t.Context(), 1) }); err != nil {
+		t.Fatal(err)
+	}
+	w.AwaitUp(t)
+	testutil.Eventually(t, "sent", func() bool {
+		send()
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Directions[0].Sent > 0
+	})
+	got, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range got.Directions[0].Drops {
+		if d.Reason == dropLinkDown && d.Frames > 0 {
+			t.Errorf("%+v: no link was down", got.Directions[0])
 		}
 	}
 }
