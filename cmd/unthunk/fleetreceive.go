@@ -19,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
@@ -142,7 +143,8 @@ func (r *receiver) notLetIn(req *http.Request) {
 	if r.others++; time.Since(r.warned) < time.Minute {
 		return
 	}
-	r.warn(fmt.Sprintf("%s sends another token than that of --token-file, or none: %d requests were answered 401", req.RemoteAddr, r.others))
+	r.warn(fmt.Sprintf("%s sends another token than that of --token-file, or none: %s answered 401", req.RemoteAddr,
+		cells.Plural(r.others, "request")))
 	r.warned, r.others = time.Now(), 0
 }
 

@@ -21,8 +21,9 @@ func FleetWho(doc *record.FleetWho) string {
 	return fmt.Sprintf("%s in %s by %s.", many(doc.Machines, "machine"), many(len(doc.Rows), "group"), strings.Join(doc.By, ", "))
 }
 
-// FleetPays says which group pays most for a redirect in bulks of 16, how much more than that which pays least, and how much of it
-// indirect branches take; empty where no group has the number. Groups are sorted by it.
+// FleetPays says which group has the greatest median of a redirect in bulks of 16, what its indirect branches would take of that, and
+// which has the least, and how much less where their intervals do not meet; empty where no group has the number. Groups are sorted by
+// it. Which of many groups pays most is not judged: each interval holds for its own group only, and the two were picked by their medians.
 func FleetPays(doc *record.FleetWho) string {
 	var rows []*record.FleetWhoRow
 	for i := range doc.Rows {
@@ -35,19 +36,44 @@ func FleetPays(doc *record.FleetWho) string {
 	}
 	dear, cheap := rows[0], rows[len(rows)-1]
 	most, least := dear.Number(record.FleetRedirectAnswer), cheap.Number(record.FleetRedirectAnswer)
-	said := fmt.Sprintf("Who pays: %s (%s), %s ns a packet in bulks of %s", dear.Name, many(dear.Machines, "machine"),
-		stat.Number(most.Median), record.AnswerBulk)
-	if q := dear.Number(record.FleetIndirect); q != nil {
-		said += fmt.Sprintf(", at most %s of it for indirect branches", stat.Number(q.Median))
+	said := fmt.Sprintf("Who pays: %s (%s), %s ns a packet in bulks of %s", dear.Name, ofMachines(dear, most), stat.Number(most.Median),
+		record.AnswerBulk)
+	if share := fleetBranches(dear); share != "" {
+		said += ", " + share
 	}
-	other := fmt.Sprintf("%s (%s; %s)", cheap.Name, many(cheap.Machines, "machine"), stat.Number(least.Median))
-	switch {
-	case dear == cheap:
+	if dear == cheap {
 		return said + "."
-	case most.Low > least.High:
-		return said + fmt.Sprintf("; %s more than %s, which pays least.", stat.Number(most.Median-least.Median), other)
 	}
-	return said + fmt.Sprintf("; whether %s pays less cannot be told.", other) // also where there is no interval
+	said += fmt.Sprintf("; the least median is that of %s (%s): %s", cheap.Name, ofMachines(cheap, least), stat.Number(least.Median))
+	switch {
+	case most.Low > least.High:
+		return said + fmt.Sprintf(", %s less.", stat.Number(most.Median-least.Median))
+	case most.Low <= least.High:
+		return said + ", and their intervals meet."
+	}
+	return said + ", and one has no interval."
+}
+
+// ofMachines is how many machines of a group have a number.
+func ofMachines(row *record.FleetWhoRow, q *stat.Quantity) string {
+	if q.N == row.Machines {
+		return many(row.Machines, "machine")
+	}
+	return fmt.Sprintf("%d of %s", q.N, many(row.Machines, "machine"))
+}
+
+// fleetBranches says what the indirect branches of a redirect would take of a group; empty where it is not known.
+func fleetBranches(row *record.FleetWhoRow) string {
+	q, of := row.Number(record.FleetIndirect), row.Number(record.FleetRedirectAnswer)
+	switch {
+	case q == nil:
+		return ""
+	case of != nil && q.Median > of.Median:
+		return fmt.Sprintf("less than its indirect branches would take if each packet? one ran at %s's price (%s)", record.FleetBranch,
+			stat.Number(q.Median))
+	}
+	return fmt.Sprintf("some %s of it for indirect branches if each packet? one runs, at %s's price", stat.Number(q.Median),
+		record.FleetBranch)
 }
 
 // FleetOdd says in a sentence how many machines are odd.

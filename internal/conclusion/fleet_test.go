@@ -1,6 +1,7 @@
 package conclusion
 
 import (
+	"math"
 	"strings"
 	"testing"
 
@@ -62,7 +63,8 @@ func TestFleetCompareUnmatched(t *testing.T) {
 	}
 }
 
-// Who pays is the first group with a number, and how much more than the last when their intervals do not meet.
+// Who pays is the first group with a number, the least is the last; machines are those that have the number, and what branches take
+// is no part of the redirect where it is more.
 func TestFleetPays(t *testing.T) {
 	group := func(name string, low, high float64) record.FleetWhoRow {
 		return record.FleetWhoRow{Name: name, Machines: 7, Numbers: []record.FleetNumber{{
@@ -70,13 +72,23 @@ func TestFleetPays(t *testing.T) {
 		}}}
 	}
 	none := record.FleetWhoRow{Name: "none", Machines: 1}
+	with := func(row record.FleetWhoRow, branches float64) record.FleetWhoRow {
+		row.Machines = 9
+		row.Numbers = append(row.Numbers, record.FleetNumber{Row: "indirect/bulk=16", Ns: &stat.Quantity{Median: branches, N: 6}})
+		return row
+	}
 	for _, test := range []struct {
 		rows []record.FleetWhoRow
 		want string
 	}{
 		{[]record.FleetWhoRow{group("a", 99, 101), group("b", 79, 81), group("c", 59, 61), none},
-			"40.0 more than c (7 machines; 60.0), which pays least."},
-		{[]record.FleetWhoRow{group("a", 99, 101), group("c", 89, 109)}, "whether c (7 machines; 99.0) pays less cannot be told."},
+			"; the least median is that of c (7 machines): 60.0, 40.0 less."},
+		{[]record.FleetWhoRow{group("a", 99, 101), group("c", 89, 109)}, "c (7 machines): 99.0, and their intervals meet."},
+		{[]record.FleetWhoRow{group("a", 99, 101), group("c", math.NaN(), math.NaN())}, "and one has no interval."},
+		{[]record.FleetWhoRow{with(group("a", 99, 101), 35.7)}, "a (7 of 9 machines), 100 ns a packet in bulks of 16, some 35.7 of it for " +
+			"indirect branches if each packet? one runs, at callback/loop's price."},
+		{[]record.FleetWhoRow{with(group("a", 99, 101), 120)}, "bulks of 16, less than its indirect branches would take if each packet? " +
+			"one ran at callback/loop's price (120)."},
 		{[]record.FleetWhoRow{group("a", 99, 101), none}, "Who pays: a (7 machines), 100 ns a packet in bulks of 16."},
 		{[]record.FleetWhoRow{none}, ""},
 	} {
@@ -84,5 +96,17 @@ func TestFleetPays(t *testing.T) {
 		if !strings.HasSuffix(got, test.want) || (got == "") != (test.want == "") {
 			t.Errorf("%q, want %q", got, test.want)
 		}
+	}
+}
+
+// Of many host names of one identity the first are said, and how many more there are: also of those that the answer does not name.
+func TestFleetShared(t *testing.T) {
+	shared := &record.FleetShared{
+		SharedIDs: []string{"x", "y"}, SharedCounts: map[string]int{"x": 200},
+		SharedNames: map[string][]string{"x": {"a", "b", "c", "d", "e", "f", "g", "h"}, "y": {"i", "j", "k", "l"}}, // y of an older record
+	}
+	got := FleetShared(shared)
+	if len(got) != 1 || !strings.Contains(got[0], "(x of a, b, c and 197 more, y of i, j, k and 1 more)") {
+		t.Errorf("%q", got)
 	}
 }

@@ -60,7 +60,7 @@ func only(where string) string {
 // FleetWho writes who pays what: a group of machines, and beneath it its numbers.
 func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 	p := newPrinter(opts)
-	p.fleetHead(strings.TrimSpace(conclusion.FleetWho(doc)+" "+conclusion.FleetPays(doc)), &doc.FleetHead)
+	p.fleetHead(strings.TrimSpace(conclusion.FleetPays(doc)+" "+conclusion.FleetWho(doc)), &doc.FleetHead)
 	head, left := []string{"machines"}, []bool{false}
 	var redirects, calls []string
 	for _, name := range cells.FleetRows(doc) {
@@ -92,7 +92,12 @@ func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 			t.below("          ", "a call: "+strings.Join(prices, ", "))
 		}
 		if q := row.Number(record.FleetIndirect); q != nil {
-			t.below("          ", cells.Join(" ", "indirect branches: at most", stat.Number(q.Median), cells.PlusMinus(q), "of bulk=16"))
+			more := ""
+			if of := row.Number(record.FleetRedirectAnswer); of != nil && q.Median > of.Median {
+				more = ", which is more than bulk=" + record.AnswerBulk + " takes"
+			}
+			t.below("          ", cells.Join(" ", "indirect branches of bulk="+record.AnswerBulk+": some", stat.Number(q.Median),
+				cells.PlusMinus(q), "if each packet? one runs, at "+record.FleetBranch+"'s price"+more))
 		}
 		if row.Measured < row.Machines {
 			t.below("          ", "without a number: "+cells.FleetRefused(row))

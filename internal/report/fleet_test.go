@@ -53,3 +53,18 @@ func TestFleetHostile(t *testing.T) {
 		t.Errorf("%q", b.String())
 	}
 }
+
+// What indirect branches would take is no part of a redirect that takes less.
+func TestFleetBranches(t *testing.T) {
+	for ns, want := range map[float64]bool{1.04: false, 120: true} {
+		who := reporttest.FleetWho()
+		who.Rows[0].Number("indirect/bulk=16").Median = ns
+		var b bytes.Buffer
+		if err := FleetWho(&b, Options{Width: 200}, who); err != nil {
+			t.Fatal(err)
+		}
+		if got := strings.Contains(b.String(), "which is more than bulk=16 takes"); got != want || !strings.HasPrefix(b.String(), "Who pays: ") {
+			t.Errorf("%v ns: %s", ns, b.String())
+		}
+	}
+}

@@ -57,9 +57,8 @@ func whoTables(doc *record.FleetWho) []*table {
 	redirects := &table{Caption: "A redirect: medians over machines ± half of the 95 % interval, in ns", Columns: []column{
 		{"machines like this", "t"}, {"machines", "n"},
 	}}
-	calls := &table{Caption: "One call of that kind; indirect: what the branches take that a packet runs through at most, in bulks of 16",
-		Columns: []column{{"machines like this", "t"}}}
-	var shown []string
+	calls := &table{Caption: "One call of that kind, in ns", Columns: []column{{"machines like this", "t"}}}
+	var shown, priced []string
 	for _, name := range cells.FleetRows(doc) {
 		bulk, is := strings.CutPrefix(name, "redirect/")
 		switch {
@@ -69,12 +68,18 @@ func whoTables(doc *record.FleetWho) []*table {
 			redirects.Columns = append(redirects.Columns, column{bulk, "n w"})
 		default:
 			calls.Columns = append(calls.Columns, column{name, "n w"})
+			priced = append(priced, name)
 			continue
 		}
 		shown = append(shown, name)
 	}
 	redirects.Columns = append(redirects.Columns, column{"without a number", "t w"})
-	calls.Columns = append(calls.Columns, column{"indirect", "n"})
+	if slices.ContainsFunc(doc.Rows, func(row record.FleetWhoRow) bool { return row.Number(record.FleetIndirect) != nil }) {
+		calls.Caption += "; indirect: what the branches of a packet in bulks of " + record.AnswerBulk +
+			" take if each packet? one runs, at the price of " + record.FleetBranch
+		calls.Columns = append(calls.Columns, column{"indirect", "n"})
+		priced = append(priced, record.FleetIndirect)
+	}
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		redirect, call := []string{row.Name, strconv.Itoa(row.Machines)}, []string{row.Name}
@@ -85,13 +90,13 @@ func whoTables(doc *record.FleetWho) []*table {
 		for _, name := range shown {
 			redirect = append(redirect, number(name))
 		}
-		for _, name := range cells.FleetRows(doc) {
-			if !slices.Contains(shown, name) {
-				call = append(call, number(name))
-			}
+		for _, name := range priced {
+			call = append(call, number(name))
 		}
 		redirects.add(append(redirect, cells.FleetRefused(row))...)
-		calls.add(append(call, number(record.FleetIndirect))...)
+		if len(priced) > 0 {
+			calls.add(call...)
+		}
 	}
 	return []*table{redirects, calls}
 }

@@ -51,3 +51,23 @@ func TestFleetPage(t *testing.T) {
 		t.Error("the name of a machine is a script")
 	}
 }
+
+// Prices say their unit, and branches have a column where they were counted.
+func TestWhoTables(t *testing.T) {
+	who := reporttest.FleetWho()
+	tables := whoTables(who)
+	last := tables[1].Columns[len(tables[1].Columns)-1]
+	if !strings.Contains(tables[1].Caption, "in ns; indirect: ") || last.Name != "indirect" {
+		t.Errorf("%q, %+v", tables[1].Caption, last)
+	}
+	numbers := who.Rows[0].Numbers
+	who.Rows[0].Numbers = numbers[:len(numbers)-1]
+	if calls := whoTables(who)[1]; strings.Contains(calls.Caption, "indirect:") || len(calls.Columns) != len(calls.Rows[0].Cells) ||
+		len(calls.Columns) != len(tables[1].Columns)-1 {
+		t.Errorf("%q, %+v", calls.Caption, calls.Columns)
+	}
+	who.Rows[0].Numbers = numbers[len(numbers)-3 : len(numbers)-1]
+	if calls := whoTables(who)[1]; len(calls.Rows) != 0 {
+		t.Errorf("no calls: %+v", calls.Rows)
+	}
+}
