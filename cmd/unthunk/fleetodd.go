@@ -20,9 +20,9 @@ func newFleetOdd(s std) *cobra.Command {
 		Long: `Find machines that are unlike their twins: those of the same CPU, microcode, kernel and
 hypervisor. A field has another value than with at least four fifths of them (a thunk, a boot
 parameter, a mitigation, the IOMMU, the build of the kernel), or a number lies more than
-five robust standard deviations, and 3 %, from the median of eight twins or more. They are sorted
-by what a packet's redirect loses; machines that are faster than their twins, as with a forgotten
-mitigations=off, come last.`,
+five robust standard deviations, and 3 %, from the median of eight machines or more of its kind,
+itself counted; how many have fewer is said. They are sorted by what a packet's redirect loses;
+machines that are faster than their twins, as with a forgotten mitigations=off, come last.`,
 		Example: `  unthunk fleet odd --store fleet.db
   unthunk fleet odd --store fleet.db --where label:group=edge --json`,
 		Args: noArgs,

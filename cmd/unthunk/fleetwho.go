@@ -20,7 +20,8 @@ func newFleetWho(s std) *cobra.Command {
 		Long: `Say who pays what: machines by kernel, CPU, thunk and others. The newest record of each machine
 counts. Of each group it says how many machines it has, the medians over machines, with an
 interval, of an indirect call, of a direct call and of the redirect alone in bulks of 1, 16 and 64,
-and how many have no number because the agent refused to measure, and why.
+and how many have no number because the agent refused to measure, and why. An older number
+within --since counts where the machine is the same since.
 
 Fields: kernel, kernel-build, cpu, microcode, virtual, indirect, return, call-sites, compiler,
 boot-params, mitigations, iommu, driver, xdp-program, jit, smt, governor, and label:NAME; machine

@@ -76,10 +76,17 @@ func fleetBranches(row *record.FleetWhoRow) string {
 		record.FleetBranch)
 }
 
-// FleetOdd says in a sentence how many machines are odd.
+// FleetOdd says in a sentence how many machines are odd, and how many cannot be judged.
 func FleetOdd(doc *record.FleetOdd) string {
-	return fmt.Sprintf("%d of %s are unlike their twins; %d have too few of them.", len(doc.Rows)+doc.LeftOut,
+	said := fmt.Sprintf("%d of %s are unlike their twins; %d have too few of them", len(doc.Rows)+doc.LeftOut,
 		many(doc.Machines, "machine"), doc.Alone)
+	if doc.Unjudged > 0 {
+		said += fmt.Sprintf(", %d too few to judge their numbers", doc.Unjudged)
+	}
+	if n := doc.Machines - doc.Measured; n > 0 {
+		said += fmt.Sprintf(", %d no number", n)
+	}
+	return said + "."
 }
 
 // FleetCompare says in a sentence what a rollout costs.

@@ -57,6 +57,12 @@ func redirect(a *record.Agent, ns float64) {
 	}
 }
 
+// refuse makes a record that of an agent that did not measure.
+func refuse(a *record.Agent) {
+	a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
+	a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "the load is 9 a CPU"}}
+}
+
 // stream is records one after another, as files or a log have them.
 func stream(t *testing.T, records ...*record.Agent) string {
 	t.Helper()
@@ -455,6 +461,65 @@ func TestOdd(t *testing.T) {
 	})
 }
 
+// Numbers are judged among eight machines of a kind; machines with fewer are counted, and so are those without a number.
+func TestOddFewNumbers(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		var all []*record.Agent
+		for n := range uint64(20) {
+			all = append(all, machine(n, 1, func(a *record.Agent) {
+				redirect(a, 100)
+				switch {
+				case n == 0 || n == 4:
+					redirect(a, 200)
+				case n == 19:
+					refuse(a)
+				}
+				switch {
+				case n < 3:
+					a.Host.Kernel = "three"
+				case n < 11:
+					a.Host.Kernel = "eight"
+				case n < 18:
+					a.Host.Kernel = "seven"
+				default:
+					a.Host.Kernel = "two"
+				}
+			}))
+		}
+		ingest(t, where, stream(t, all...))
+		odd := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetOdd, error) {
+			return s.Odd(ctx, window, nil, 10)
+		})
+		if odd.Unjudged != 3+7 || odd.Compared != 18 || odd.Alone != 2 || len(odd.Rows) != 1 || odd.Rows[0].Name != "edge-4" ||
+			odd.Rows[0].Twins != 7 {
+			t.Errorf("%d unjudged, %d compared, %d alone, %+v", odd.Unjudged, odd.Compared, odd.Alone, odd.Rows)
+		}
+		const want = "1 of 20 machines are unlike their twins; 2 have too few of them, 10 too few to judge their numbers, 1 no number."
+		if said := conclusion.FleetOdd(odd); said != want {
+			t.Errorf("%q, want %q", said, want)
+		}
+	})
+}
+
+// A machine whose agent refuses to measure keeps the numbers that it has in the time asked about, unless it is another since.
+func TestWhoRefusedLater(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		ingest(t, where, stream(t,
+			machine(1, 8, func(a *record.Agent) { redirect(a, 100) }),
+			machine(1, 1, refuse),
+			machine(2, 8, func(a *record.Agent) { redirect(a, 500) }),
+			machine(2, 1, func(a *record.Agent) { refuse(a); a.Host.Microcode = "another" }),
+			machine(3, 40, func(a *record.Agent) { redirect(a, 500) }), // before the window
+			machine(3, 1, refuse)))
+		who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, nil, []string{"machine"})
+		})
+		if who.Machines != 3 || who.Measured != 1 || who.Rows[0].Name != "machine=edge-1" || who.Rows[0].Measured != 1 {
+			t.Errorf("%d of %d have numbers: %+v", who.Measured, who.Machines, who.Rows)
+		}
+	})
+}
+
 // Canaries are compared with themselves where they were on both sides, else with machines of their CPU.
 func TestCompare(t *testing.T) {
 	// level is what the redirect of machine n takes: machines of two CPUs differ by a factor, and within by some percent.
@@ -478,8 +543,7 @@ func TestCompare(t *testing.T) {
 		all = append(all, machine(99, 1, func(a *record.Agent) { a.Host.Kernel, a.Host.CPU = "6.19", "Alone" }))
 		refuses := func(a *record.Agent) { // no number on the side of the canaries
 			a.Host.Kernel = "6.19"
-			a.Rows, a.Redirect, a.Measured = []record.TaxRow{}, []record.BenchRow{}, nil
-			a.Refused = []record.AgentRefusal{{Part: "measure", Reason: "load", Text: "the load is 9 a CPU"}}
+			refuse(a)
 		}
 		all = append(all, machine(98, 1, refuses), machine(1, 0.5, refuses))
 		return stream(t, all...)

@@ -245,15 +245,30 @@ func (w Where) String() string {
 	return strings.Join(parts, ",")
 }
 
-// current are the newest records of those machines that meet the conditions in it.
+// current are the newest records of those machines that meet the conditions in it. Where the agent did not measure in it, the newest
+// that has numbers counts, if the machine was then what it is now.
 func current(all []Machine, where Where) []*Machine {
 	var now []*Machine
 	for i := range all {
 		if (i == 0 || all[i].ID != all[i-1].ID) && where.Holds(all[i].Setup) {
-			now = append(now, &all[i])
+			now = append(now, measured(all[i:]))
 		}
 	}
 	return now
+}
+
+// measured is the newest record with a number of the machine of the first one, of the same setup but for [callRows]; else the first.
+func measured(all []Machine) *Machine {
+	first := &all[0]
+	for i := range all {
+		switch m := &all[i]; {
+		case m.ID != first.ID:
+			return first
+		case m.Measured() && m.Setup.like(first.Setup):
+			return m
+		}
+	}
+	return first
 }
 
 // about are the machines that a question with conditions is about, and the head of its answer.

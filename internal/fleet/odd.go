@@ -26,8 +26,9 @@ const (
 	minTwins = 3
 	// usualShare is how many twins have the usual value of a field; of few twins all but one.
 	usualShare = 0.8
-	// minPriced is the fewest twins whose numbers have limits. These are maxDeviations robust standard deviations from the
-	// median, and no less than minRelative of it and minNs: twins of normal scatter are beyond them less than once in a million.
+	// minPriced is the fewest machines whose numbers have limits, that which is judged among them: seven twins. These are maxDeviations
+	// robust standard deviations from the median, and no less than minRelative of it and minNs: twins of normal scatter are beyond them
+	// less than once in a million.
 	minPriced     = 8
 	maxDeviations = 5
 	minRelative   = 0.03
@@ -50,7 +51,7 @@ func (s *Store) Odd(ctx context.Context, w Window, where Where, most int) (*reco
 			continue
 		}
 		doc.Compared += len(twins)
-		found.addTwins(twins)
+		doc.Unjudged += found.addTwins(twins)
 	}
 	doc.Rows = append(doc.Rows, found.cut()...)
 	doc.LeftOut = found.all - len(doc.Rows)
@@ -89,8 +90,8 @@ func lost(row record.FleetOddRow) float64 {
 	return *row.Lost
 }
 
-// addTwins adds the odd ones among twins.
-func (o *oddest) addTwins(twins []*Machine) {
+// addTwins adds the odd ones among twins, and returns how many have numbers, but too few twins with these for limits.
+func (o *oddest) addTwins(twins []*Machine) (unjudged int) {
 	var usual []record.FleetField
 	for _, field := range alikeFields {
 		if f, ok := usualField(twins, field); ok {
@@ -106,6 +107,7 @@ func (o *oddest) addTwins(twins []*Machine) {
 	limits := limitsOf(like)
 	median := stat.Median(numbersNamed(like, record.FleetRedirectAnswer))
 	for _, m := range twins {
+		unjudged += oneIf(!judged(m, limits))
 		row := record.FleetOddRow{
 			Name: m.Title(), Machine: m.ID, Run: m.Run, At: m.At, Twins: len(twins) - 1,
 			Fields: unusual(m, usual), Prices: outside(m, limits),
@@ -119,6 +121,16 @@ func (o *oddest) addTwins(twins []*Machine) {
 		}
 		o.add(row)
 	}
+	return unjudged
+}
+
+// judged tells whether there are limits of the redirect of a machine, in bulks of 16, or of any number where it has no redirect; also
+// of a machine without a number.
+func judged(m *Machine, limits []record.FleetLimit) bool {
+	if math.IsNaN(m.number(record.FleetRedirectAnswer)) {
+		return !m.Measured() || len(limits) > 0
+	}
+	return slices.ContainsFunc(limits, func(l record.FleetLimit) bool { return l.Row == record.FleetRedirectAnswer })
 }
 
 // usualField is the value of a field that most twins have, and the share of the others of a machine that is not one of them; of

@@ -61,6 +61,16 @@ func (s *Setup) Value(field string) string {
 	return ""
 }
 
+// like tells whether machines of two setups are the same: all but [callRows], which a record without numbers has not.
+func (s *Setup) like(o *Setup) bool {
+	for i, c := range columns {
+		if c.field != callRows && s.values[i] != o.values[i] {
+			return false
+		}
+	}
+	return maps.Equal(s.labels, o.labels)
+}
+
 // checkField refuses a field that there is not.
 func checkField(field string) error {
 	if name, ok := strings.CutPrefix(field, labelPrefix); ok && name != "" || slices.Contains(Fields(), field) {

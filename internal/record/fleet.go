@@ -8,7 +8,8 @@ import (
 
 // FleetHead is what the answers of `fleet` have in common. They are of no one host.
 type FleetHead struct {
-	// Since and Until are the time that the records are of; each machine's newest counts.
+	// Since and Until are the time that the records are of; each machine's newest counts, and where that has no number the newest that
+	// has one, if the machine is the same since.
 	Since time.Time `json:"since"`
 	Until time.Time `json:"until"`
 	// Where are the conditions that machines had to meet, as they were typed; empty for all.
@@ -137,6 +138,8 @@ type FleetOdd struct {
 	Twins    []string `json:"twins"`
 	Compared int      `json:"compared"`
 	Alone    int      `json:"alone"`
+	// Unjudged are those of Compared that have numbers, but of which fewer than eight, with the machine itself, have a redirect.
+	Unjudged int `json:"unjudged"`
 	// LeftOut are odd machines beyond the rows.
 	LeftOut int `json:"left-out"`
 }

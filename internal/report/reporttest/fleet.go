@@ -78,7 +78,7 @@ func FleetOdd() *record.FleetOdd {
 				},
 				Prices: []record.FleetLimit{}, Lost: &fast,
 			}),
-		FleetHead: fleetHead(), Twins: []string{"cpu", "microcode", "kernel", "virtual"}, Compared: 1196, Alone: 8, LeftOut: 1,
+		FleetHead: fleetHead(), Twins: []string{"cpu", "microcode", "kernel", "virtual"}, Compared: 1196, Alone: 8, Unjudged: 5, LeftOut: 1,
 	}
 }
 
