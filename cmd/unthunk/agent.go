@@ -52,18 +52,18 @@ func newAgent(s std) *cobra.Command {
 	var f agentFlags
 	cmd := &cobra.Command{
 		Use:   "agent",
-		Short: "What a machine at work pays, measured so that nobody else on it notices",
+		Short: "What a machine at work pays, measured with limits",
 		Long: `Look at a machine at work, and measure what indirect calls cost it: what check, prog
 list, xray and prog xray read; then, unless the machine is busy, the price of an indirect
 and a direct call, and the redirect alone at bulk 1, 16 and 64. It runs once, or with
 --every again and again: at boot, when kernel, microcode, boot parameters or XDP programs
 on devices changed, and each period.
 
-Nobody else notices: it measures for at most 3 s, on one housekeeping CPU (not of isolcpus=, nohz_full=),
+It has limits: it measures for at most 3 s, on one housekeeping CPU (not of isolcpus=, nohz_full=),
 when no other task wants it; in network namespaces of its own; with nothing
 at a tracepoint, run statistics as they are, and at most 4 of the BPF dispatcher's 48
-entries. Above a load or a steal time it only reads, and says so. It changes no setting,
-and leaves nothing when it is killed.
+entries. Above a load or a steal time it only reads, and says so. It changes no setting.
+When it is killed, what is left is the files that it has written.
 
 A run is a record (--json, --save, --records, --post) and Prometheus metrics (--textfile,
 --listen). A record that a server does not take waits in the folder of --state.`,
