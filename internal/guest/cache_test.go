@@ -313,7 +313,11 @@ func TestUnprivileged(t *testing.T) {
 			t.Errorf("%+v", c)
 		}
 	}
-	m := &Machine{Kernel: Kernel{Image: "/dev/zero", Modules: t.TempDir()}, Init: "/dev/null"}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &Machine{Kernel: Kernel{Image: "/dev/zero", Modules: t.TempDir()}, Init: self}
 	if err := os.WriteFile(filepath.Join(m.Kernel.Modules, "modules.builtin"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
