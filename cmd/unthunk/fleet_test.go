@@ -247,18 +247,25 @@ func TestFleetLetsIn(t *testing.T) {
 	}
 }
 
-// A body that cannot be read to its end is sent again: it is no wrong record.
-func TestFleetReceivesHalf(t *testing.T) {
+// receiverOf is a receiver of a store of its own, for clients without a token.
+func receiverOf(t *testing.T) *receiver {
+	t.Helper()
 	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer store.Close()
-	text, err := record.Encode(rollout()[0])
+	t.Cleanup(func() { store.Close() })
+	r, err := newReceiver(store, "", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
-	r, err := newReceiver(store, "", func(string) {})
+	return r
+}
+
+// A body that cannot be read to its end is sent again: it is no wrong record.
+func TestFleetReceivesHalf(t *testing.T) {
+	r := receiverOf(t)
+	text, err := record.Encode(rollout()[0])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -311,16 +318,8 @@ func TestFleetIngestInterrupted(t *testing.T) {
 
 // Clients that send a byte each and no more hold little of the room, whatever length they say: a good record is taken meanwhile.
 func TestFleetReceivesFromSlow(t *testing.T) {
-	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	r := receiverOf(t)
 	text, err := record.Encode(rollout()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := newReceiver(store, "", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -349,15 +348,7 @@ func TestFleetReceivesFromSlow(t *testing.T) {
 
 // A body that there is no room for to its end is sent again, and holds none of it afterwards.
 func TestFleetReceivesWithoutRoom(t *testing.T) {
-	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	r, err := newReceiver(store, "", func(string) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := receiverOf(t)
 	r.wait = time.Millisecond
 	if !r.pending.TryAcquire(maxPending - reserved) {
 		t.Fatal("no room")
@@ -374,15 +365,7 @@ func TestFleetReceivesWithoutRoom(t *testing.T) {
 
 // Of a request with many documents that are no records the first are refused, and the others not read.
 func TestFleetRefusesMany(t *testing.T) {
-	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
-	r, err := newReceiver(store, "", func(string) {})
-	if err != nil {
-		t.Fatal(err)
-	}
+	r := receiverOf(t)
 	for _, document := range []string{"{\n", "{}\n"} {
 		in := strings.NewReader(strings.Repeat(document, maxPosted/len(document)))
 		answer := httptest.NewRecorder()
@@ -398,16 +381,8 @@ func TestFleetRefusesMany(t *testing.T) {
 
 // A request waits for its turn until the server ends, and is answered so that the agent keeps its record.
 func TestFleetReceivesInTurn(t *testing.T) {
-	store, err := fleet.Create(t.Context(), filepath.Join(t.TempDir(), "fleet.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer store.Close()
+	r := receiverOf(t)
 	text, err := record.Encode(rollout()[0])
-	if err != nil {
-		t.Fatal(err)
-	}
-	r, err := newReceiver(store, "", func(string) {})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,28 +2,17 @@ package codeflow
 
 import (
 	"encoding/binary"
-	"fmt"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel"
-	"github.com/unthunk/unthunk/ksym"
-	"github.com/unthunk/unthunk/ktext"
 )
 
-// arm64Kernel has functions f, at base, and g, and the variables of the hints.
+// arm64Kernel is testKernel of arm64.
 func arm64Kernel(t testing.TB, code []byte) *kernel.Kernel {
 	t.Helper()
-	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf("%x t f\n%x t g\n%x d queues\n%x d first\n%x d end\n",
-		base, base+0x100, base+0x200, base+0x300, base+0x308)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text := make([]byte, 0x400)
-	copy(text, code)
-	k := kernel.New(ktext.Bytes{Addr: base, Code: text}, table, nil)
+	k := testKernel(t, code)
 	k.Arch = "arm64"
 	return k
 }

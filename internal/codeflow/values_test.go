@@ -90,9 +90,8 @@ func TestTypes(t *testing.T) {
 	}
 }
 
-// follow is a function f at base, the state before its last instruction, and the
-// values in it.
-func follow(t testing.TB, code string) (*Values, *State) {
+// testKernel has functions f, at base, and g, and the variables of the hints.
+func testKernel(t testing.TB, code []byte) *kernel.Kernel {
 	t.Helper()
 	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf("%x t f\n%x t g\n%x d queues\n%x d first\n%x d end\n",
 		base, base+0x100, base+0x200, base+0x300, base+0x308)))
@@ -101,7 +100,14 @@ func follow(t testing.TB, code string) (*Values, *State) {
 	}
 	text := make([]byte, 0x400)
 	copy(text, code)
-	k := kernel.New(ktext.Bytes{Addr: base, Code: text}, table, nil)
+	return kernel.New(ktext.Bytes{Addr: base, Code: text}, table, nil)
+}
+
+// follow is a function f at base, the state before its last instruction, and the
+// values in it.
+func follow(t testing.TB, code string) (*Values, *State) {
+	t.Helper()
+	k := testKernel(t, []byte(code))
 	vs := NewValues(k, NewTypes(spec(t), testHints))
 	insts := slices.Collect(branch.Decode([]byte(code), base))
 	g := NewGraph(insts, base, Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})

@@ -470,24 +470,12 @@ func TestExact(t *testing.T) {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
 	}
-	self := unthunk(t)
 	with, without, err := AB("spectre_v2", guest.AMD64)
 	if err != nil {
 		t.Fatal(err)
 	}
 	plan := Plan{Kernels: []string{kernel}, Appends: []string{with, with + " ", without}, Bulks: []int{1, 16}}
-	cells, err := Run(t.Context(), plan, self, nil)
-	testutil.SkipMissing(t, err)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range cells {
-		testutil.SkipMissing(t, c.Err)
-		if c.Err != nil {
-			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
-		}
-	}
-	l := Record(cells, plan.Rows(), nil)
+	l := booted(t, plan)
 	for i := range plan.Bulks {
 		a, b := l.Rows[i], l.Rows[len(plan.Bulks)+i]
 		if *a.Instructions != *b.Instructions || *a.CallsPerPacket != *b.CallsPerPacket {

@@ -25,16 +25,9 @@ import (
 	"github.com/unthunk/unthunk/ktext"
 )
 
-// TestTrace traces guests: what functions execute adds up to what the guest's clock counts,
-// and the indirect branches are those that kprobes count. Both are errors of [Run] otherwise.
-func TestTrace(t *testing.T) {
-	all := os.Getenv("UNTHUNK_GUEST") != ""
-	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, Bulks: []int{16}, Trace: true, Annotate: "dev_map_enqueue"}
-	if all { // make test-kernels
-		plan.Kernels = append(plan.Kernels, "debian:6.1-cloud")
-		plan.Bulks = []int{1, 16, 64}
-		plan.Appends = []string{"spectre_v2=retpoline", "spectre_v2=off"}
-	}
+// booted is the record of a plan whose guests all came to their end.
+func booted(t *testing.T, plan Plan) *record.Lab {
+	t.Helper()
 	cells, err := Run(t.Context(), plan, unthunk(t), nil)
 	testutil.SkipMissing(t, err)
 	if err != nil {
@@ -46,7 +39,20 @@ func TestTrace(t *testing.T) {
 			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
 		}
 	}
-	l := Record(cells, plan.Rows(), nil)
+	return Record(cells, plan.Rows(), nil)
+}
+
+// TestTrace traces guests: what functions execute adds up to what the guest's clock counts,
+// and the indirect branches are those that kprobes count. Both are errors of [Run] otherwise.
+func TestTrace(t *testing.T) {
+	all := os.Getenv("UNTHUNK_GUEST") != ""
+	plan := Plan{Kernels: []string{"debian:6.12-cloud"}, Bulks: []int{16}, Trace: true, Annotate: "dev_map_enqueue"}
+	if all { // make test-kernels
+		plan.Kernels = append(plan.Kernels, "debian:6.1-cloud")
+		plan.Bulks = []int{1, 16, 64}
+		plan.Appends = []string{"spectre_v2=retpoline", "spectre_v2=off"}
+	}
+	l := booted(t, plan)
 	for i := range l.Rows {
 		checkTrace(t, &l.Rows[i])
 	}
@@ -59,18 +65,7 @@ func TestTraceWires(t *testing.T) {
 		plan.Kernels, plan.NICs = []string{"debian:6.12"}, []string{"virtio", "vmxnet3", "igb"}
 		plan.Appends = []string{"spectre_v2=retpoline", "spectre_v2=off"}
 	}
-	cells, err := Run(t.Context(), plan, unthunk(t), nil)
-	testutil.SkipMissing(t, err)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, c := range cells {
-		testutil.SkipMissing(t, c.Err)
-		if c.Err != nil {
-			t.Fatalf("%s: %v; console:\n%s", c.Name(), c.Err, c.Console)
-		}
-	}
-	l := Record(cells, plan.Rows(), nil)
+	l := booted(t, plan)
 	for i := range l.Rows {
 		row := &l.Rows[i]
 		tr := row.Trace
