@@ -9,6 +9,7 @@ const (
 	notOurs owner = iota // another's, or in the UMEM
 	unused               // on the free stack
 	held                 // being worked on
+	lent                 // handed to another worker, and not back
 	firstPort
 )
 
@@ -26,8 +27,12 @@ func index(addr, reciprocal uint64) uint64 {
 	return n
 }
 
-// release puts a chunk on the free stack.
+// release puts a chunk on the free stack, or gives it back to the worker it belongs to.
 func (d *Datapath) release(addr uint64) {
+	if d.isForeign(addr) {
+		d.giveBack(addr)
+		return
+	}
 	d.owner[d.index(addr)] = unused
 	d.free = append(d.free, addr)
 }
@@ -54,6 +59,9 @@ func (d *Datapath) reclaim(port int) {
 			*o = unused
 			got[kept] = a
 			kept++
+		}
+		if d.foreign > 0 {
+			kept = d.giveBackSome(got[:kept])
 		}
 		d.free = d.free[:n+kept]
 		s.settle(uint64(frames))

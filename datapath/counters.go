@@ -3,15 +3,19 @@ package datapath
 // Counters are a port's, in frames except for those of bytes. At the end of every
 // poll
 //
-//	Received = Forwarded + DroppedByProgram + DroppedNoPort + DroppedNoRoom + DroppedRefused
+//	Received + TakenOver = Forwarded + HandedOver + DroppedByProgram + DroppedNoPort + DroppedNoRoom + DroppedRefused
 //	Accepted = Transmitted + Unsent + Lost + InFlight
 //
-// hold exactly for each port, and the sum of Forwarded is the sum of Accepted.
+// hold exactly for each port, and the sum of Forwarded is the sum of Accepted. They hold at each
+// worker, and for the sums of all; HandedOver - TakenOver are then on their way between two.
 type Counters struct {
 	// As an input.
 	Received, ReceivedBytes uint64
 	// Forwarded were accepted by an output.
 	Forwarded uint64
+	// HandedOver were given to the worker that has the output, which counts them as TakenOver
+	// from this input.
+	HandedOver, TakenOver uint64
 	// DroppedByProgram: the program said so. DroppedNoPort: it named a port that
 	// is not there, or is lost. DroppedNoRoom: the output had none left.
 	// DroppedRefused: the output can never send such a frame, or it came in more
@@ -40,7 +44,7 @@ func (c Counters) Dropped() uint64 {
 
 // Balanced says whether every frame is accounted for.
 func (c Counters) Balanced() bool {
-	return c.Received == c.Forwarded+c.Dropped() && c.Accepted == c.Transmitted+c.Unsent+c.Lost+c.InFlight
+	return c.Received+c.TakenOver == c.Forwarded+c.HandedOver+c.Dropped() && c.Accepted == c.Transmitted+c.Unsent+c.Lost+c.InFlight
 }
 
 // Add sums counters of ports, or of workers.
@@ -48,6 +52,8 @@ func (c *Counters) Add(o Counters) {
 	c.Received += o.Received
 	c.ReceivedBytes += o.ReceivedBytes
 	c.Forwarded += o.Forwarded
+	c.HandedOver += o.HandedOver
+	c.TakenOver += o.TakenOver
 	c.DroppedByProgram += o.DroppedByProgram
 	c.DroppedNoPort += o.DroppedNoPort
 	c.DroppedNoRoom += o.DroppedNoRoom

@@ -73,6 +73,10 @@ type Config struct {
 	// closed then, and frames to it are dropped until [Datapath.SetPort], which
 	// must not be called from Lost. With nil, Run ends with the error.
 	Lost func(port int, err error)
+	// BusyPoll has Run poll on and never wait: for sockets that are opened with
+	// xsk.Options.BusyPoll, whose devices are polled by that in place of interrupts,
+	// and for the least latency. It takes all of a core.
+	BusyPoll bool
 }
 
 func (c Config) validate() error {
@@ -92,7 +96,7 @@ func (c Config) validate() error {
 }
 
 // Datapath is one worker: its ports, its chunks, its program. One goroutine may
-// poll it, while others read its counters.
+// poll it, while others read its counters. [Workers] are several.
 type Datapath struct {
 	slots []slot // the ports by number
 
@@ -106,8 +110,14 @@ type Datapath struct {
 	// mu is held for a poll: counters are those of the end of one.
 	mu     sync.Mutex
 	closed bool
+	wanted atomic.Int32 // how many wait for mu, the worker aside
 
-	free   []uint64 // a stack; its capacity is all chunks
+	// One of several workers: which, the others, and how many chunks of theirs it has.
+	self    int
+	others  *exchange
+	foreign int
+
+	free   []uint64 // a stack; its capacity is all chunks of the UMEM
 	owner  []owner  // of each chunk of the UMEM
 	chunks int      // how many are this datapath's
 
@@ -123,13 +133,25 @@ type Datapath struct {
 // New makes a datapath and fills its ports up. It owns the ports also when it
 // returns an error.
 func New(c Config) (*Datapath, error) {
-	if c.Batch == 0 {
-		c.Batch = DefaultBatch
-	}
+	c = c.withDefaults()
 	if err := c.validate(); err != nil {
 		return nil, errors.Join(err, closePorts(c.Ports))
 	}
+	return newWorker(c, 0, nil), nil
+}
+
+func (c Config) withDefaults() Config {
+	if c.Batch == 0 {
+		c.Batch = DefaultBatch
+	}
+	return c
+}
+
+// newWorker makes a datapath of its own, or one of several workers, which leaves the ports of
+// the others out and fills its own later.
+func newWorker(c Config, self int, others *exchange) *Datapath {
 	size := c.UMEM.Config().FrameSize
+	all := c.UMEM.Config().Frames
 	want := c.Chunks
 	if want == 0 {
 		want = c.UMEM.Available()
@@ -137,8 +159,9 @@ func New(c Config) (*Datapath, error) {
 	d := &Datapath{
 		slots:  newSlots(len(c.Ports), max(c.Batch, MaxParts)),
 		config: c, umem: c.UMEM, mem: c.UMEM.Bytes(), size: uint64(size),
-		free:    make([]uint64, want),
-		owner:   make([]owner, c.UMEM.Config().Frames),
+		self: self, others: others,
+		free:    make([]uint64, min(want, all), all),
+		owner:   make([]owner, all),
 		descs:   make([]xsk.Desc, c.Batch+MaxParts),
 		frames:  make([]Frame, c.Batch+MaxParts),
 		actions: make([]Action, c.Batch+MaxParts),
@@ -152,14 +175,17 @@ func New(c Config) (*Datapath, error) {
 	}
 	for i, p := range c.Ports {
 		d.slots[i].carry = make([]xsk.Desc, 0, MaxParts)
-		if p != nil {
+		switch {
+		case others != nil && int(others.worker[i]) != self:
+			d.slots[i].kind = kindRemote
+		case p != nil:
 			d.slots[i].set(p)
 		}
 	}
 	for i := range d.slots {
 		d.refill(i)
 	}
-	return d, nil
+	return d
 }
 
 func closePorts(ports []Port) error {
@@ -175,13 +201,15 @@ func closePorts(ports []Port) error {
 // SetPort puts a port in the place of one that is lost or was never there. The
 // datapath owns it then.
 func (d *Datapath) SetPort(i int, p Port) error {
-	d.mu.Lock()
+	d.lock()
 	defer d.mu.Unlock()
 	switch {
 	case d.closed:
 		return errors.Join(fmt.Errorf("set port %d: %w", i, xsk.ErrClosed), p.Close())
 	case i < 0 || i >= len(d.slots):
 		return errors.Join(fmt.Errorf("set port %d: there are %d", i, len(d.slots)), p.Close())
+	case d.slots[i].kind == kindRemote:
+		return errors.Join(fmt.Errorf("set port %d: another worker has it", i), p.Close())
 	case d.slots[i].kind != kindNone:
 		return errors.Join(fmt.Errorf("set port %d: it is there", i), p.Close())
 	}
@@ -190,10 +218,17 @@ func (d *Datapath) SetPort(i int, p Port) error {
 	return nil
 }
 
+// lock is for who is not the worker, which lets it pass.
+func (d *Datapath) lock() {
+	d.wanted.Add(1)
+	d.mu.Lock()
+	d.wanted.Add(-1)
+}
+
 // Counters copies the counters of all ports, as they were at the end of a poll,
 // into dst and returns it. dst is made when it is too short.
 func (d *Datapath) Counters(dst []Counters) []Counters {
-	d.mu.Lock()
+	d.lock()
 	defer d.mu.Unlock()
 	dst = dst[:0]
 	for i := range d.slots {
@@ -207,15 +242,15 @@ func (d *Datapath) Busy() time.Duration { return time.Duration(d.busy.Load()) }
 
 // Present says whether a port is there, and not lost.
 func (d *Datapath) Present(i int) bool {
-	d.mu.Lock()
+	d.lock()
 	defer d.mu.Unlock()
-	return i >= 0 && i < len(d.slots) && d.slots[i].kind != kindNone
+	return i >= 0 && i < len(d.slots) && d.slots[i].here()
 }
 
 // Chunks says how many chunks the datapath has, and how many of them wait for
 // use. The others are with ports.
 func (d *Datapath) Chunks() (all, free int) {
-	d.mu.Lock()
+	d.lock()
 	defer d.mu.Unlock()
 	return d.chunks, len(d.free)
 }
@@ -223,17 +258,14 @@ func (d *Datapath) Chunks() (all, free int) {
 // Drain transmits what is in flight, without receiving, for a time at most. It
 // returns how many frames still are.
 func (d *Datapath) Drain(timeout time.Duration) (inFlight uint64) {
+	return drain(timeout, d.drain)
+}
+
+// drain calls try until it has nothing left in flight, or the time is over.
+func drain(timeout time.Duration, try func() (inFlight uint64)) (inFlight uint64) {
 	deadline := time.Now().Add(timeout)
 	for {
-		d.mu.Lock()
-		inFlight = 0
-		if !d.closed {
-			d.finish()
-			for i := range d.slots {
-				inFlight += d.slots[i].counters.InFlight
-			}
-		}
-		d.mu.Unlock()
+		inFlight = try()
 		if inFlight == 0 || time.Now().After(deadline) {
 			return inFlight
 		}
@@ -241,32 +273,60 @@ func (d *Datapath) Drain(timeout time.Duration) (inFlight uint64) {
 	}
 }
 
+// drain is a poll without receiving. It returns how many frames are in flight.
+func (d *Datapath) drain() (inFlight uint64) {
+	d.lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return 0
+	}
+	if d.others != nil {
+		d.takeBack()
+		d.takeOver()
+	}
+	d.finish()
+	for i := range d.slots {
+		inFlight += d.slots[i].counters.InFlight
+	}
+	return inFlight
+}
+
 // Close closes the ports and gives all chunks back to the UMEM. Counters can
 // still be read. It may be called twice.
 func (d *Datapath) Close() error {
-	d.mu.Lock()
+	d.lock()
 	defer d.mu.Unlock()
 	if d.closed {
 		return nil
 	}
+	if err := errors.Join(d.closeOwnPorts(), d.freeChunks()); err != nil {
+		return fmt.Errorf("close datapath: %w", err)
+	}
+	return nil
+}
+
+// closeOwnPorts closes the ports that are there, and takes their chunks.
+func (d *Datapath) closeOwnPorts() error {
 	d.closed = true
 	var errs []error
 	for i := range d.slots {
 		s := &d.slots[i]
-		if s.kind == kindNone {
+		if !s.here() {
 			continue
 		}
 		d.reclaim(i)
 		errs = append(errs, s.port.Close())
 		d.seize(i)
 	}
+	return errors.Join(errs...)
+}
+
+// freeChunks gives the chunks back to the UMEM.
+func (d *Datapath) freeChunks() (err error) {
 	if len(d.free) != d.chunks {
-		errs = append(errs, fmt.Errorf("of %d chunks %d came back", d.chunks, len(d.free)))
+		err = fmt.Errorf("of %d chunks %d came back", d.chunks, len(d.free))
 	}
-	errs = append(errs, d.umem.Free(d.free))
+	err = errors.Join(err, d.umem.Free(d.free))
 	d.free = nil
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("close datapath: %w", err)
-	}
-	return nil
+	return err
 }

@@ -74,7 +74,11 @@ func (d *Datapath) redirect(from int, frames []xsk.Desc, actions []Action) {
 			}
 			continue
 		}
-		in.Forwarded += uint64(len(same))
+		if d.slots[to].kind == kindRemote {
+			in.HandedOver += uint64(len(same))
+		} else {
+			in.Forwarded += uint64(len(same))
+		}
 		q := &d.slots[to].queue
 		for len(same) > 0 {
 			n := copy(q.frames[q.n:], same)
@@ -105,7 +109,11 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, act
 				d.transmit(to)
 			}
 			q.add(from, q.n+copy(q.frames[q.n:], parts))
-			in.Forwarded++
+			if d.slots[to].kind == kindRemote {
+				in.HandedOver++
+			} else {
+				in.Forwarded++
+			}
 			continue
 		}
 		for j := range parts {
@@ -118,11 +126,15 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, act
 // to go on once, is dropped.
 func (d *Datapath) transmit(to int) {
 	s := &d.slots[to]
+	if s.kind == kindRemote {
+		d.handOver(to)
+		return
+	}
 	q := &s.queue
 	pushed := false
 	for at := 0; at < q.n; {
 		if s.kind == kindNone { // lost in between
-			d.discard(q, at, q.n, reasonNoPort)
+			d.discard(to, at, q.n, reasonNoPort)
 			break
 		}
 		rest := q.frames[at:q.n]
@@ -137,12 +149,12 @@ func (d *Datapath) transmit(to int) {
 		}
 		if err != nil {
 			end := at + parts(rest[n:])
-			d.discard(q, at, end, reasonRefused)
+			d.discard(to, at, end, reasonRefused)
 			at = end
 			continue
 		}
 		if pushed {
-			d.discard(q, at, q.n, reasonNoRoom)
+			d.discard(to, at, q.n, reasonNoRoom)
 			break
 		}
 		pushed = true
@@ -189,16 +201,22 @@ const (
 	reasonRefused
 )
 
-// discard drops the frames of a queue at from … to-1. They had been counted as
-// forwarded.
-func (d *Datapath) discard(q *queue, from, to int, why reason) {
-	for i := from; i < to; i++ {
+// discard drops the frames at from … end-1 of a port's queue. They had been counted as
+// forwarded, or handed over.
+func (d *Datapath) discard(port, from, end int, why reason) {
+	s := &d.slots[port]
+	q := &s.queue
+	for i := from; i < end; i++ {
 		d.release(q.frames[i].Addr)
 		if q.frames[i].Options&xsk.Continued != 0 {
 			continue
 		}
 		c := &d.slots[q.from(i)].counters
-		c.Forwarded--
+		if s.kind == kindRemote {
+			c.HandedOver--
+		} else {
+			c.Forwarded--
+		}
 		switch why {
 		case reasonNoRoom:
 			c.DroppedNoRoom++

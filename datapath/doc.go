@@ -14,5 +14,10 @@
 // port its chunks are found again, and what a ring gives twice is not taken
 // twice.
 //
+// [Workers] are several datapaths on one UMEM, each on a thread of its own, which may be kept on
+// CPUs: a worker for each queue, or set of queues, with its own ports, chunks, bulk queues and
+// counters. A frame for the port of another worker is handed over through a ring of one producer
+// and one consumer.
+//
 // Every frame is accounted for, see [Counters].
 package datapath

@@ -9,7 +9,7 @@ import (
 func (d *Datapath) check() {
 	for i := range d.slots {
 		s := &d.slots[i]
-		if s.kind == kindNone {
+		if !s.here() {
 			continue
 		}
 		if err := s.port.Check(); err != nil {

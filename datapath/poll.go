@@ -2,21 +2,30 @@ package datapath
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/unthunk/unthunk/xsk"
 )
 
 // Poll takes a batch from each port, has it decided on, and hands it over. It
-// returns how many frames were received. Ports that were lost are closed and
+// returns how many frames were received, or taken over from other workers. Ports that were lost are closed and
 // reported, to Config.Lost or as an error.
 func (d *Datapath) Poll() (frames int, err error) {
+	// Who wants to read counters, of all workers perhaps, need not wait for its turn.
+	for d.wanted.Load() > 0 {
+		runtime.Gosched()
+	}
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
 		return 0, fmt.Errorf("poll datapath: %w", xsk.ErrClosed)
 	}
+	if d.others != nil {
+		d.takeBack()
+		frames += d.takeOver()
+	}
 	for i := range d.slots {
-		if d.slots[i].kind != kindNone {
+		if d.slots[i].here() {
 			frames += d.receive(i)
 		}
 	}
@@ -42,17 +51,20 @@ func (d *Datapath) finish() {
 		s := &d.slots[i]
 		// Also without new frames: those a kick left behind need another one,
 		// and a full ring would stay full.
-		if s.kind != kindNone && s.counters.InFlight > 0 {
+		if s.here() && s.counters.InFlight > 0 {
 			d.push(i)
-			if s.kind != kindNone {
+			if s.here() {
 				d.reclaim(i)
 			}
 		}
 	}
 	for i := range d.slots {
-		if s := &d.slots[i]; s.kind != kindNone && s.filled < s.target {
+		if s := &d.slots[i]; s.here() && s.filled < s.target {
 			d.refill(i)
 		}
+	}
+	if d.others != nil {
+		d.publishBack()
 	}
 }
 

@@ -54,7 +54,8 @@ const MaxParts = 18
 type kind uint8
 
 const (
-	kindNone kind = iota
+	kindNone   kind = iota
+	kindRemote      // another worker has it
 	kindXSK
 	kindMemory
 	kindOther
@@ -79,6 +80,9 @@ type slot struct {
 	// settled is how many of counters.Unsent have come back.
 	settled uint64
 }
+
+// here says whether the port is there, and this worker's.
+func (s *slot) here() bool { return s.kind > kindRemote }
 
 func (s *slot) set(p Port) {
 	s.kind, s.xsk, s.memory, s.other, s.port = kindOther, nil, nil, p, p

@@ -33,21 +33,22 @@ func (d *Datapath) Run(ctx context.Context) error {
 			d.busy.Add(int64(time.Since(begin)))
 			continue
 		}
-		if idle++; idle >= idlePolls {
+		if idle++; idle >= idlePolls && !d.config.BusyPoll {
 			d.wait()
 		}
 	}
 	return nil
 }
 
-// wait waits until a port has frames. Frames in flight are looked after each ms.
+// wait waits until a port has frames, or another worker hands some over. Frames in flight, and
+// chunks that others have, are looked after each ms.
 func (d *Datapath) wait() {
 	d.mu.Lock()
 	timeout := idleWait
 	d.pollfds = d.pollfds[:0]
 	for i := range d.slots {
 		s := &d.slots[i]
-		if s.kind == kindNone {
+		if !s.here() {
 			continue
 		}
 		if s.counters.InFlight > 0 {
@@ -56,6 +57,23 @@ func (d *Datapath) wait() {
 		if fd := s.port.FD(); fd >= 0 {
 			d.pollfds = append(d.pollfds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
 		}
+	}
+	if d.others != nil {
+		if d.others.lent(d.self) {
+			timeout = time.Millisecond
+		}
+		b := &d.others.bells[d.self]
+		d.pollfds = append(d.pollfds, unix.PollFd{Fd: int32(b.fd), Events: unix.POLLIN})
+		b.waiting.Store(true)
+		// What was handed over before that rang no bell.
+		if d.others.waiting(d.self) {
+			timeout = 0
+		}
+		defer func() {
+			if !b.waiting.CompareAndSwap(true, false) {
+				b.hush()
+			}
+		}()
 	}
 	d.check()
 	d.mu.Unlock()

@@ -27,16 +27,25 @@ type Device struct {
 // VethPair makes two connected devices with one queue each and sets them up. It returns a [feature.Missing] when the
 // kernel has no veth.
 func (n *Namespace) VethPair(nameA, nameB string) (a, b Device, err error) {
-	return n.VethPairAt(0, nameA, nameB)
+	return n.vethPair(0, nameA, nameB, 1)
+}
+
+// VethQueues is VethPair with as many receive and transmit queues at each end.
+func (n *Namespace) VethQueues(nameA, nameB string, queues int) (a, b Device, err error) {
+	return n.vethPair(0, nameA, nameB, queues)
 }
 
 // VethPairAt is VethPair with the index that the first device has, which no other may have; with 0 the kernel picks it.
 func (n *Namespace) VethPairAt(index int, nameA, nameB string) (a, b Device, err error) {
+	return n.vethPair(index, nameA, nameB, 1)
+}
+
+func (n *Namespace) vethPair(index int, nameA, nameB string, queues int) (a, b Device, err error) {
 	err = n.Do(func() error {
 		attrs := netlink.NewLinkAttrs()
 		attrs.Index = index
-		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = nameA, 1, 1
-		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNumTxQueues: 1, PeerNumRxQueues: 1}
+		attrs.Name, attrs.NumTxQueues, attrs.NumRxQueues = nameA, queues, queues
+		veth := &netlink.Veth{LinkAttrs: attrs, PeerName: nameB, PeerNumTxQueues: uint32(queues), PeerNumRxQueues: uint32(queues)}
 		if err := netlink.LinkAdd(veth); err != nil {
 			if errors.Is(err, unix.EOPNOTSUPP) {
 				return &feature.Missing{Feature: "veth", Config: "CONFIG_VETH", Help: "modprobe veth", Err: err}

@@ -1,0 +1,468 @@
+package datapath
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/xsk"
+)
+
+// newWorkers makes workers that are closed, and their UMEM found whole, at the end of the test.
+func newWorkers(t testing.TB, c WorkersConfig) *Workers {
+	t.Helper()
+	w, err := NewWorkers(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.Close(); err != nil {
+			t.Error(err)
+		}
+		allBalanced(t, w)
+		if n := c.UMEM.Available(); n != c.UMEM.Config().Frames {
+			t.Errorf("%d of %d chunks came back", n, c.UMEM.Config().Frames)
+		}
+	})
+	return w
+}
+
+// allBalanced asks that accounts balance at each worker and over all, and returns the sum of all
+// ports and how many frames are on their way between workers.
+func allBalanced(t testing.TB, w *Workers) (sum Counters, between uint64) {
+	t.Helper()
+	for i := range w.Len() {
+		balanced(t, w.Worker(i))
+	}
+	for i, c := range w.Counters(nil) {
+		if !c.Balanced() || c.TakenOver > c.HandedOver {
+			t.Fatalf("port %d: %+v does not balance", i, c)
+		}
+		between += c.HandedOver - c.TakenOver
+		sum.Add(c)
+	}
+	if sum.Forwarded != sum.Accepted {
+		t.Fatalf("%d forwarded, %d accepted", sum.Forwarded, sum.Accepted)
+	}
+	return sum, between
+}
+
+// pollAll polls each worker once.
+func pollAll(t testing.TB, w *Workers) {
+	t.Helper()
+	for i := range w.Len() {
+		if _, err := w.Worker(i).Poll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	allBalanced(t, w)
+}
+
+// Frames for a port of another worker leave by it, in order, and their chunks come back.
+func TestHandOver(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 512})
+	in, out := newMemory(t, u, 64), newMemory(t, u, 64)
+	var got [][]byte
+	out.Sent = func(parts [][]byte) {
+		var frame []byte
+		for _, p := range parts {
+			frame = append(frame, p...)
+		}
+		got = append(got, frame)
+	}
+	w := newWorkers(t, WorkersConfig{
+		Config:  Config{UMEM: u, Ports: []Port{in, out}, Program: to(1), Batch: 16},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}}},
+	})
+	var want [][]byte
+	for i := range 4000 { // many times the chunks that there are
+		frame := make([]byte, 1+i*7%9000)
+		for j := range frame {
+			frame[j] = byte(i)
+		}
+		if in.Inject(frame) {
+			want = append(want, frame)
+		}
+		pollAll(t, w)
+	}
+	if n := w.Drain(time.Second); n != 0 {
+		t.Fatalf("%d frames in flight", n)
+	}
+	if len(got) != len(want) || len(want) < 1000 {
+		t.Fatalf("%d frames of %d", len(got), len(want))
+	}
+	for i := range got {
+		if !slices.Equal(got[i], want[i]) {
+			t.Fatalf("frame %d: %d bytes of %d, want %d of %d", i, len(got[i]), got[i][0], len(want[i]), want[i][0])
+		}
+	}
+	c := w.Counters(nil)
+	if n := uint64(len(want)); c[0].HandedOver != n || c[0].TakenOver != n || c[0].Forwarded != n || c[1].Transmitted != n {
+		t.Errorf("%+v", c)
+	}
+	for i, want := range []int{256 - 64, 256 - 64} {
+		if _, free := w.Worker(i).Chunks(); free != want {
+			t.Errorf("worker %d has %d chunks left, want %d", i, free, want)
+		}
+	}
+}
+
+// What the link has no room for is dropped at the input, and so is what the other worker's port has
+// no room for, or is not there for.
+func TestHandOverDrops(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 4 * linkSize})
+	in, out := newMemory(t, u, 64), newMemory(t, u, 64)
+	out.Stall = true
+	w := newWorkers(t, WorkersConfig{
+		Config:  Config{UMEM: u, Ports: []Port{in, nil, out}, Program: to(1), Lost: func(int, error) {}},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1, 2}}},
+	})
+	send := func() {
+		t.Helper()
+		if !in.Inject([]byte("frame")) {
+			t.Fatal("no chunk to receive into")
+		}
+		if _, err := w.Worker(0).Poll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range linkSize + 3 { // nobody takes them over
+		send()
+	}
+	c := w.Counters(nil)
+	if c[0].HandedOver != linkSize || c[0].DroppedNoRoom != 3 {
+		t.Errorf("%+v: want %d handed over and 3 without room", c[0], linkSize)
+	}
+	for range linkSize {
+		pollAll(t, w)
+	}
+	if c = w.Counters(c); c[0].DroppedNoPort != linkSize {
+		t.Errorf("%+v: want %d for a port that is not there", c[0], linkSize)
+	}
+	if err := w.SetPort(1, newMemory(t, u, 64)); err != nil {
+		t.Fatal(err)
+	}
+	send()
+	pollAll(t, w)
+	if c = w.Counters(c); c[1].Accepted != 1 {
+		t.Errorf("%+v: want one frame for the port that came", c[1])
+	}
+	if err := w.SetPort(0, newMemory(t, u, 64)); err == nil {
+		t.Error("a port was set that is there")
+	}
+	if err := w.SetPort(7, newMemory(t, u, 64)); err == nil {
+		t.Error("a port was set that is not one of them")
+	}
+	if err := w.Worker(0).SetPort(1, newMemory(t, u, 64)); err == nil {
+		t.Error("a port of another worker was set")
+	}
+	if !w.Present(1) || w.Present(7) || w.Worker(0).Present(1) {
+		t.Error("a port is present where it is not")
+	}
+}
+
+// numbered is what a worker of TestWorkersProperty does with its ports, all in one goroutine.
+type numbered struct {
+	*Workers
+	t     *testing.T
+	u     *xsk.UMEM
+	index int
+	ports map[int]*Memory
+	rng   *rand.Rand
+	next  uint64 // number of the next frame
+	given uint64 // frames that the ports got, without those that went with them
+	sent  map[uint64]int
+}
+
+// port makes a port that notes the numbers of the frames it sends.
+func (n *numbered) port() *Memory {
+	p := newMemory(n.t, n.u, 64)
+	p.Sent = func(parts [][]byte) { n.sent[binary.NativeEndian.Uint64(parts[0])]++ }
+	return p
+}
+
+// round gives ports frames, polls, and sometimes takes a port away or puts one back.
+func (n *numbered) round() {
+	for i, p := range n.ports {
+		if p == nil {
+			if n.rng.IntN(20) == 0 {
+				n.ports[i] = n.port()
+				if err := n.SetPort(i, n.ports[i]); err != nil {
+					n.t.Error(err)
+				}
+			}
+			continue
+		}
+		p.Stall = n.rng.IntN(4) == 0
+		p.Unsent = n.rng.IntN(2)
+		for range n.rng.IntN(20) {
+			frame := make([]byte, 8+n.rng.IntN(6000))
+			binary.NativeEndian.PutUint64(frame, n.next)
+			if p.Inject(frame) {
+				n.next++
+				n.given++
+			}
+		}
+		if n.rng.IntN(200) == 0 {
+			p.Lose(errors.New("pulled out"))
+			for k := range p.rx.len() {
+				if p.rx.at(k).Options&xsk.Continued == 0 {
+					n.given--
+				}
+			}
+			n.ports[i] = nil
+		}
+	}
+	if _, err := n.Worker(n.index).Poll(); err != nil {
+		n.t.Error(err)
+	}
+}
+
+// Whatever program, ports and other workers do, and while ports come and go, each frame leaves once
+// or is counted as dropped, and each chunk comes back.
+func TestWorkersProperty(t *testing.T) {
+	const workers, portsEach = 3, 3
+	u := newUMEM(t, xsk.Config{Frames: 256 * workers * portsEach})
+	all := make([]*numbered, workers)
+	c := WorkersConfig{Config: Config{UMEM: u, Batch: 16, Lost: func(int, error) {}}}
+	for i := range all {
+		n := &numbered{
+			t: t, u: u, index: i, ports: make(map[int]*Memory), rng: rand.New(rand.NewPCG(uint64(i), 7)),
+			next: uint64(i) << 32, sent: make(map[uint64]int),
+		}
+		rng := rand.New(rand.NewPCG(8, uint64(i)))
+		worker := Worker{Program: func(_ []Frame, actions []Action) {
+			for k := range actions {
+				actions[k] = Action(rng.IntN(workers*portsEach+2) - 1)
+			}
+		}}
+		for range portsEach {
+			port := len(c.Ports)
+			n.ports[port] = n.port()
+			c.Ports = append(c.Ports, n.ports[port])
+			worker.Ports = append(worker.Ports, port)
+		}
+		c.Workers = append(c.Workers, worker)
+		all[i] = n
+	}
+	w := newWorkers(t, c)
+	var wait sync.WaitGroup
+	for _, n := range all {
+		n.Workers = w
+		wait.Go(func() {
+			for range 3000 {
+				n.round()
+			}
+		})
+	}
+	done := make(chan struct{})
+	go func() { wait.Wait(); close(done) }()
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
+			allBalanced(t, w)
+		}
+	}
+	for _, n := range all {
+		for _, p := range n.ports {
+			if p != nil {
+				p.Stall, p.Unsent = false, 0
+			}
+		}
+	}
+	for range 1000 {
+		pollAll(t, w)
+	}
+	if n := w.Drain(time.Second); n != 0 {
+		t.Errorf("%d frames in flight", n)
+	}
+	sum, between := allBalanced(t, w)
+	var given, sent uint64
+	numbers := make(map[uint64]int)
+	for _, n := range all {
+		given += n.given
+		for number, times := range n.sent {
+			if numbers[number] += times; numbers[number] > 1 {
+				t.Fatalf("frame %#x left %d times", number, numbers[number])
+			}
+			sent += uint64(times)
+		}
+	}
+	if between != 0 || sum.Received != given || sum.Transmitted != sent || sum.Bad != 0 ||
+		sum.Received != sum.Transmitted+sum.Unsent+sum.Lost+sum.Dropped() {
+		t.Errorf("%d given, %d sent, %d between workers: %+v", given, sent, between, sum)
+	}
+	for name, n := range map[string]uint64{
+		"HandedOver": sum.HandedOver, "DroppedByProgram": sum.DroppedByProgram, "DroppedNoPort": sum.DroppedNoPort,
+		"DroppedNoRoom": sum.DroppedNoRoom, "Unsent": sum.Unsent, "Lost": sum.Lost, "Transmitted": sum.Transmitted,
+	} {
+		if n == 0 {
+			t.Errorf("the test made no %s", name)
+		}
+	}
+}
+
+// Each worker runs on its CPUs, wakes for what others hand over, and stops when ctx is done.
+func TestWorkersRun(t *testing.T) {
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	var cpus []int
+	for cpu := range maxCPUs {
+		if allowed.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	u := newUMEM(t, xsk.Config{Frames: 256})
+	ran := make(chan int, 16) // the CPU that the first worker's program ran on
+	sent := make(chan string, 16)
+	in, out := newMemory(t, u, 32), newMemory(t, u, 32)
+	out.Sent = func(parts [][]byte) { sent <- string(parts[0]) }
+	w := newWorkers(t, WorkersConfig{
+		Config: Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)},
+		Workers: []Worker{{Ports: []int{0}, CPUs: cpus[len(cpus)-1:], Program: func(frames []Frame, actions []Action) {
+			var on unix.CPUSet
+			unix.SchedGetaffinity(0, &on)
+			if on.Count() == 1 && on.IsSet(cpus[len(cpus)-1]) {
+				ran <- cpus[len(cpus)-1]
+			} else {
+				ran <- -1
+			}
+			to(1)(frames, actions)
+		}}, {Ports: []int{1}}},
+	})
+	in.Inject([]byte("one"))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	if cpu := <-ran; cpu != cpus[len(cpus)-1] {
+		t.Errorf("the worker may run elsewhere than on CPU %d", cpus[len(cpus)-1])
+	}
+	if got := <-sent; got != "one" {
+		t.Errorf("%q was sent", got)
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if w.Busy() == 0 {
+		t.Error("the workers were never busy")
+	}
+	w.config.Workers[1].CPUs = []int{maxCPUs - 1}
+	if err := w.Run(t.Context()); !errors.Is(err, unix.EINVAL) {
+		t.Errorf("on a CPU that is not there: %v", err)
+	}
+}
+
+// A worker that waits is woken by what is handed to it, and by nothing else.
+func TestBell(t *testing.T) {
+	fd, err := newBell()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	b := bell{fd: fd}
+	rung := func() bool {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		n, err := unix.Poll(fds, 0)
+		return n == 1 && err == nil
+	}
+	b.ring()
+	if rung() {
+		t.Error("rung while nobody waits")
+	}
+	b.waiting.Store(true)
+	b.ring()
+	b.ring()
+	if !rung() || b.waiting.Load() {
+		t.Error("not rung")
+	}
+	b.hush()
+	if rung() {
+		t.Error("rung on")
+	}
+}
+
+func TestWorkersConfig(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 16})
+	ports := []Port{nil, nil}
+	config := Config{UMEM: u, Ports: ports, Program: to(0)}
+	for name, c := range map[string]WorkersConfig{
+		"no workers":  {Config: config},
+		"no port":     {Config: config, Workers: []Worker{{Ports: []int{0, 1}}, {}}},
+		"had twice":   {Config: config, Workers: []Worker{{Ports: []int{0, 1}}, {Ports: []int{1}}}},
+		"not there":   {Config: config, Workers: []Worker{{Ports: []int{0, 1, 2}}}},
+		"nobody's":    {Config: config, Workers: []Worker{{Ports: []int{0}}}},
+		"no CPU":      {Config: config, Workers: []Worker{{Ports: []int{0, 1}, CPUs: []int{-1}}}},
+		"no program":  {Config: Config{UMEM: u, Ports: ports}, Workers: []Worker{{Ports: []int{0, 1}}}},
+		"few chunks":  {Config: Config{UMEM: u, Ports: ports, Program: to(0), Chunks: 1}, Workers: []Worker{{Ports: []int{0, 1}}}},
+		"no UMEM":     {Config: Config{Ports: ports, Program: to(0)}, Workers: []Worker{{Ports: []int{0, 1}}}},
+		"large batch": {Config: Config{UMEM: u, Ports: ports, Program: to(0), Batch: MaxBatch + 1}, Workers: []Worker{{Ports: []int{0, 1}}}},
+	} {
+		if w, err := NewWorkers(c); err == nil {
+			w.Close()
+			t.Errorf("%s: no error", name)
+		}
+	}
+	if n := u.Available(); n != 16 {
+		t.Errorf("%d of 16 chunks are left", n)
+	}
+}
+
+func TestHandOverAllocatesNothing(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 1024})
+	in, out := newMemory(t, u, 256), newMemory(t, u, 256)
+	if err := in.Generate(make([]byte, 60)); err != nil {
+		t.Fatal(err)
+	}
+	w := newWorkers(t, WorkersConfig{
+		Config:  Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}}},
+	})
+	pollAll(t, w) // makes the link
+	n := testing.AllocsPerRun(100, func() {
+		w.Worker(0).Poll()
+		w.Worker(1).Poll()
+	})
+	if n != 0 {
+		t.Errorf("%v allocations a poll", n)
+	}
+	if c := w.Counters(nil); c[1].Transmitted < 100*DefaultBatch {
+		t.Errorf("%+v", c)
+	}
+}
+
+// BenchmarkHandOver is what it costs a worker more when another has the output: both polls in turn
+// on one core.
+func BenchmarkHandOver(b *testing.B) {
+	for name, workers := range map[string][]Worker{
+		"one": {{Ports: []int{0, 1}}}, "two": {{Ports: []int{0}}, {Ports: []int{1}}},
+	} {
+		b.Run(name, func(b *testing.B) {
+			u := newUMEM(b, xsk.Config{Frames: 1024})
+			in, out := newMemory(b, u, 256), newMemory(b, u, 256)
+			if err := in.Generate(make([]byte, 60)); err != nil {
+				b.Fatal(err)
+			}
+			w := newWorkers(b, WorkersConfig{Config: Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)}, Workers: workers})
+			b.ReportAllocs()
+			for b.Loop() {
+				for i := range w.Len() {
+					w.Worker(i).Poll()
+				}
+			}
+			frames := w.Counters(nil)[1].Transmitted
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(frames), "ns/frame")
+		})
+	}
+}

@@ -1,0 +1,270 @@
+package datapath
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/stat"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
+	"github.com/unthunk/unthunk/xsk"
+)
+
+// lane is two pairs of veths with queues: generator gen → in, out → sink. A program on sink drops
+// what it gets.
+type lane struct {
+	*netlab.Namespace
+	queues       int
+	in, out      netlab.Device
+	source       *ebpf.Program // sends out of gen
+	umem         *xsk.UMEM
+	ports        []Port // the queues of in, then those of out
+	inlets, outs []*xsk.Socket
+}
+
+func newLane(t testing.TB, lab *netlab.Namespace, name string, queues, ring int) *lane {
+	t.Helper()
+	l := &lane{Namespace: lab, queues: queues}
+	pair := func(a, b string) (netlab.Device, netlab.Device) {
+		x, y, err := lab.VethQueues(a, b, queues)
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
+		return x, y
+	}
+	var gen, sink netlab.Device
+	gen, l.in = pair("gen"+name, "in"+name)
+	l.out, sink = pair("out"+name, "sink"+name)
+	if err := sink.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, 1 /* XDP_DROP */), asm.Return()), 0); err != nil {
+		t.Fatal(err)
+	}
+	l.source = veth.Source(t, gen.Index)
+	l.umem = newUMEM(t, xsk.Config{Frames: 4 * queues * ring, FrameSize: 2048})
+	var all []xsk.Options
+	for _, d := range []netlab.Device{l.in, l.out} {
+		for q := range queues {
+			all = append(all, xsk.Options{Interface: d.Index, Queue: q, Fill: ring, Completion: ring, RX: ring, TX: ring})
+		}
+	}
+	var sockets []*xsk.Socket
+	err := lab.Do(func() (err error) { sockets, err = xsk.OpenAll(t.Context(), l.umem, all); return err })
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	for _, s := range sockets {
+		l.ports = append(l.ports, NewXSK(s))
+	}
+	l.inlets, l.outs = sockets[:queues], sockets[queues:]
+	return l
+}
+
+// attach gives the frames of in to its sockets.
+func (l *lane) attach(t testing.TB) {
+	t.Helper()
+	var p *xsk.Program
+	err := l.Do(func() (err error) {
+		p, err = xsk.Attach(l.in.Index, xsk.ProgramOptions{Sockets: l.inlets})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// fill sends frames to each queue of in: a veth takes redirected frames to the queue of the CPU
+// that redirects (veth_select_rxq). It leaves the namespace's thread on the last CPU.
+func (l *lane) fill(t testing.TB, frames int) {
+	t.Helper()
+	for q := range l.queues {
+		if err := l.Do(func() error { return runOn([]int{q}) }); err != nil {
+			t.Fatal(err)
+		}
+		veth.Burst(t, l.Namespace, l.source, frames)
+	}
+}
+
+// program forwards from each queue to that of the same number, crossed to another worker's.
+func (l *lane) program(cross int) Program {
+	return func(frames []Frame, actions []Action) {
+		to := Redirect(l.queues + (int(frames[0].Port)+cross)%l.queues)
+		for i := range actions {
+			actions[i] = to
+		}
+	}
+}
+
+// byQueue are workers that have a queue of in and the same of out each.
+func (l *lane) byQueue() (workers []Worker) {
+	for q := range l.queues {
+		workers = append(workers, Worker{Ports: []int{q, l.queues + q}, CPUs: []int{q}})
+	}
+	return workers
+}
+
+// Frames of two queues are forwarded by two workers, to ports of their own or of each other; each
+// frame that the device received is in a counter, and the output's device sent what they say.
+func TestWorkersOnQueues(t *testing.T) {
+	secondCPU(t)
+	for cross, name := range []string{"own", "crossed"} {
+		t.Run(name, func(t *testing.T) {
+			lab := veth.Namespace(t)
+			l := newLane(t, lab, "", 2, 2048)
+			w := newWorkers(t, WorkersConfig{
+				Config: Config{UMEM: l.umem, Ports: l.ports, Program: l.program(cross)}, Workers: l.byQueue(),
+			})
+			l.attach(t)
+			ctx, cancel := context.WithCancel(t.Context())
+			done := make(chan error, 1)
+			go func() { done <- w.Run(ctx) }()
+			for range 8 {
+				l.fill(t, 1<<13)
+				allBalanced(t, w)
+			}
+			b := &bench{Namespace: lab}
+			testutil.Eventually(t, "every frame in a counter", func() bool {
+				var got uint64
+				for port, c := range w.Counters(nil)[:l.queues] {
+					kernel, err := l.inlets[port].Statistics()
+					if err != nil {
+						t.Fatal(err)
+					}
+					got += c.Received + kernel.RXDropped + kernel.RXRingFull
+				}
+				return got == b.statistics(t, l.in.Index).RxPackets
+			})
+			cancel()
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if n := w.Drain(time.Second); n != 0 {
+				t.Errorf("%d frames in flight", n)
+			}
+			sum, between := allBalanced(t, w)
+			c := w.Counters(nil)
+			if between != 0 || (sum.HandedOver > 0) != (cross == 1) || c[0].Received == 0 || c[1].Received == 0 {
+				t.Errorf("%d between workers: %+v", between, c)
+			}
+			if sent := b.statistics(t, l.out.Index).TxPackets; sent != sum.Transmitted {
+				t.Errorf("transmitted %d, the device says %d", sum.Transmitted, sent)
+			}
+			t.Logf("%+v", c)
+		})
+	}
+}
+
+// secondCPU skips a test that wants CPUs 0 and 1.
+func secondCPU(t testing.TB) {
+	t.Helper()
+	var allowed unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &allowed); err != nil {
+		t.Fatal(err)
+	}
+	if !allowed.IsSet(0) || !allowed.IsSet(1) {
+		testutil.Missing(t, "a second CPU")
+	}
+}
+
+// pinned polls a worker on a CPU, each time that it is told to, until there is nothing left.
+type pinned struct {
+	begin chan struct{}
+	took  chan time.Duration
+}
+
+func pin(d *Datapath, cpu int) *pinned {
+	p := &pinned{make(chan struct{}), make(chan time.Duration)}
+	go func() {
+		runtime.LockOSThread()
+		if err := runOn([]int{cpu}); err != nil {
+			panic(err)
+		}
+		for range p.begin {
+			start := time.Now()
+			for idle := false; !idle; {
+				n, err := d.Poll()
+				if err != nil {
+					panic(err)
+				}
+				idle = n == 0 && !slices.ContainsFunc(d.slots, func(s slot) bool { return s.counters.InFlight > 0 })
+			}
+			p.took <- time.Since(start)
+		}
+		close(p.took)
+	}()
+	return p
+}
+
+// BenchmarkWorkers forwards what is in the rings of two queues, by one worker on one core and by
+// two on two, in turn. Each round fills the rings before its time begins, and ends when the last
+// frame left: kernel work of the output's far end, which runs on the worker's core, is in it, the
+// generator is not. times is how many times as fast two are, the median of the pairs of rounds.
+func BenchmarkWorkers(b *testing.B) {
+	secondCPU(b)
+	const queues, ring = 2, 8192
+	lab := veth.Namespace(b)
+	lanes := []*lane{newLane(b, lab, "one", queues, ring), newLane(b, lab, "two", queues, ring)}
+	both := Worker{Ports: []int{0, 1, 2, 3}}
+	var sets []*Workers
+	for i, workers := range [][]Worker{{both}, lanes[1].byQueue()} {
+		l := lanes[i]
+		w := newWorkers(b, WorkersConfig{Config: Config{UMEM: l.umem, Ports: l.ports, Program: l.program(0)}, Workers: workers})
+		l.attach(b)
+		sets = append(sets, w)
+	}
+	on := func(w *Workers, worker, cpu int) *pinned {
+		p := pin(w.Worker(worker), cpu)
+		b.Cleanup(func() { close(p.begin); <-p.took })
+		return p
+	}
+	// One alone is on each CPU in turn.
+	alone := []*pinned{on(sets[0], 0, 0), on(sets[0], 0, 1)}
+	two := []*pinned{on(sets[1], 0, 0), on(sets[1], 1, 1)}
+	mpps := make([][]float64, 2)
+	round := func(i int, runners []*pinned) {
+		lanes[i].fill(b, ring)
+		before, _ := allBalanced(b, sets[i])
+		for _, p := range runners {
+			p.begin <- struct{}{}
+		}
+		var longest time.Duration
+		for _, p := range runners {
+			longest = max(longest, <-p.took)
+		}
+		after, _ := allBalanced(b, sets[i])
+		mpps[i] = append(mpps[i], float64(after.Transmitted-before.Transmitted)/longest.Seconds()/1e6)
+	}
+	for n := 0; b.Loop(); n++ {
+		one := func() { round(0, alone[n/2%2:n/2%2+1]) }
+		if n%2 == 0 {
+			one()
+		}
+		round(1, two)
+		if n%2 == 1 {
+			one()
+		}
+	}
+	var times []float64
+	for i := range mpps[0] {
+		times = append(times, mpps[1][i]/mpps[0][i])
+	}
+	for i, name := range []string{"one", "two"} {
+		b.ReportMetric(stat.Median(mpps[i]), fmt.Sprintf("Mpps/%s", name))
+	}
+	b.ReportMetric(stat.Median(times), "times")
+	b.ReportMetric(0, "ns/op")
+}
