@@ -98,7 +98,9 @@ func (c Config) validate() error {
 // Datapath is one worker: its ports, its chunks, its program. One goroutine may
 // poll it, while others read its counters. [Workers] are several.
 type Datapath struct {
-	slots []slot // the ports by number
+	slots   []slot // the ports by number
+	mine    []int  // those of this worker
+	pending []int  // those with frames in their queues, some perhaps twice
 
 	config Config
 	umem   *xsk.UMEM
@@ -178,11 +180,13 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 		switch {
 		case others != nil && int(others.worker[i]) != self:
 			d.slots[i].kind = kindRemote
+			continue
 		case p != nil:
 			d.slots[i].set(p)
 		}
+		d.mine = append(d.mine, i)
 	}
-	for i := range d.slots {
+	for _, i := range d.mine {
 		d.refill(i)
 	}
 	return d

@@ -26,6 +26,15 @@ func (q *queue) add(from, n int) {
 	q.runs = append(q.runs, run{from, n})
 }
 
+// queued notes that n more frames, from an input, are in a port's queue.
+func (d *Datapath) queued(from, to, n int) {
+	q := &d.slots[to].queue
+	if q.n == 0 {
+		d.pending = append(d.pending, to)
+	}
+	q.add(from, q.n+n)
+}
+
 // from is the input that a frame of the queue came from.
 func (q *queue) from(i int) int {
 	for _, r := range q.runs {
@@ -83,7 +92,7 @@ func (d *Datapath) redirect(from int, frames []xsk.Desc, actions []Action) {
 		for len(same) > 0 {
 			n := copy(q.frames[q.n:], same)
 			same = same[n:]
-			q.add(from, q.n+n)
+			d.queued(from, to, n)
 			if q.n == len(q.frames) {
 				d.transmit(to)
 			}
@@ -108,7 +117,7 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, act
 			if q.n+len(parts) > len(q.frames) {
 				d.transmit(to)
 			}
-			q.add(from, q.n+copy(q.frames[q.n:], parts))
+			d.queued(from, to, copy(q.frames[q.n:], parts))
 			if d.slots[to].kind == kindRemote {
 				in.HandedOver++
 			} else {

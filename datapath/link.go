@@ -226,7 +226,7 @@ func (d *Datapath) takeFrame(l *link, at int) (n int) {
 	if q.n+n > len(q.frames) {
 		d.transmit(to)
 	}
-	q.add(from, q.n+copy(q.frames[q.n:], d.descs[:n]))
+	d.queued(from, to, copy(q.frames[q.n:], d.descs[:n]))
 	d.slots[from].counters.Forwarded++
 	return n
 }

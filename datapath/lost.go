@@ -7,7 +7,7 @@ import (
 
 // check finds ports that were lost while they had nothing to do.
 func (d *Datapath) check() {
-	for i := range d.slots {
+	for _, i := range d.mine {
 		s := &d.slots[i]
 		if !s.here() {
 			continue

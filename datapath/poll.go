@@ -24,7 +24,7 @@ func (d *Datapath) Poll() (frames int, err error) {
 		d.takeBack()
 		frames += d.takeOver()
 	}
-	for i := range d.slots {
+	for _, i := range d.mine {
 		if d.slots[i].here() {
 			frames += d.receive(i)
 		}
@@ -42,12 +42,13 @@ func (d *Datapath) Poll() (frames int, err error) {
 // finish ends a poll: hands queues over, takes transmitted frames back, fills
 // ports up.
 func (d *Datapath) finish() {
-	for i := range d.slots {
+	for _, i := range d.pending {
 		if d.slots[i].queue.n > 0 {
 			d.transmit(i)
 		}
 	}
-	for i := range d.slots {
+	d.pending = d.pending[:0]
+	for _, i := range d.mine {
 		s := &d.slots[i]
 		// Also without new frames: those a kick left behind need another one,
 		// and a full ring would stay full.
@@ -58,7 +59,7 @@ func (d *Datapath) finish() {
 			}
 		}
 	}
-	for i := range d.slots {
+	for _, i := range d.mine {
 		if s := &d.slots[i]; s.here() && s.filled < s.target {
 			d.refill(i)
 		}

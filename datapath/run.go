@@ -46,7 +46,7 @@ func (d *Datapath) wait() {
 	d.mu.Lock()
 	timeout := idleWait
 	d.pollfds = d.pollfds[:0]
-	for i := range d.slots {
+	for _, i := range d.mine {
 		s := &d.slots[i]
 		if !s.here() {
 			continue

@@ -466,3 +466,32 @@ func BenchmarkHandOver(b *testing.B) {
 		})
 	}
 }
+
+// With busy polling a worker never waits.
+func TestBusyPoll(t *testing.T) {
+	for _, busy := range []bool{false, true} {
+		u := newUMEM(t, xsk.Config{Frames: 256})
+		w := newWorkers(t, WorkersConfig{
+			Config:  Config{UMEM: u, Ports: []Port{newMemory(t, u, 32)}, Program: to(0), BusyPoll: busy},
+			Workers: []Worker{{Ports: []int{0}}},
+		})
+		d := w.Worker(0)
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- w.Run(ctx) }()
+		var waits, polls int
+		for polls < 2*idlePolls {
+			d.lock()
+			waits, polls = len(d.pollfds), int(d.polls)
+			d.mu.Unlock()
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if (waits > 0) == busy {
+			t.Errorf("busy polling %v: it waited for %d descriptors", busy, waits)
+		}
+	}
+}

@@ -38,11 +38,14 @@ func (p *XSK) Fill(chunks []uint64) int { return p.socket.Fill.Put(chunks) }
 // Receive implements [Port].
 func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
 	n := p.socket.RX.Take(frames)
-	if n == 0 && p.socket.Fill.NeedsWakeup() {
+	if n == 0 && p.wakes() {
 		return 0, p.lost(p.socket.WakeFill())
 	}
 	return n, nil
 }
+
+// wakes says whether the driver is to be called when nothing was received.
+func (p *XSK) wakes() bool { return p.socket.Fill.NeedsWakeup() || p.socket.BusyPolls() }
 
 // Transmit implements [Port].
 func (p *XSK) Transmit(frames []xsk.Desc) (int, error) {

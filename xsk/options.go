@@ -65,11 +65,12 @@ type Options struct {
 	// ring's length; 0 is all of the ring where the kernel can
 	// (XDP_MAX_TX_SKB_BUDGET, Linux 6.18) and 32 elsewhere.
 	TXBudget int
-	// BusyPoll turns busy polling on, in which Kick and Wake poll the driver
-	// in place of its interrupt: for so long, and BusyPollBudget packets
-	// (SO_PREFER_BUSY_POLL, Linux 5.11). The device's napi_defer_hard_irqs and
-	// gro_flush_timeout must be set for it; a veth takes the option and does
-	// nothing with it.
+	// BusyPoll turns busy polling on (SO_PREFER_BUSY_POLL, Linux 5.11), in which
+	// [Socket.Kick] and [Socket.WakeFill] poll the driver in place of its
+	// interrupt, BusyPollBudget packets at most; 0 is 64. It must be 1 µs or more,
+	// and is how long poll(2) polls on where the kernel lets it. The device's
+	// napi_defer_hard_irqs and gro_flush_timeout must be set for it; a veth takes
+	// the option and does nothing with it.
 	BusyPoll       time.Duration
 	BusyPollBudget int
 	// BindWait is how long to wait for a queue that is bound: the kernel holds
@@ -106,7 +107,7 @@ func (o Options) validate() error {
 		return fmt.Errorf("queue %d: no device has it", o.Queue)
 	case o.TXBudget != 0 && (o.TXBudget < minTXBudget || o.TXBudget > o.TX):
 		return fmt.Errorf("TX budget %d: must be %d to the TX ring's %d", o.TXBudget, minTXBudget, o.TX)
-	case o.BusyPoll < 0 || o.BusyPollBudget < 0 || o.BusyPollBudget > 1<<16:
+	case o.BusyPoll != 0 && o.BusyPoll < time.Microsecond || o.BusyPollBudget < 0 || o.BusyPollBudget > 1<<16:
 		return errors.New("busy polling: time or budget out of range")
 	}
 	return nil

@@ -420,10 +420,11 @@ func (s *Socket) TXBudget() int { return s.budget }
 // the last call, which it has still to answer, 256 times at most: igb never clears
 // NeedsWakeup, and each call writes a register of the device. That frames are
 // left, that the device had no room or the kernel no memory is no error: kick
-// again. It returns [ErrDropped] when one frame was dropped and others may be
-// left, [ErrDown], [ErrGone] or [ErrNoProgram] when none is sent.
+// again. With busy polling it is always a call, which polls the driver. It returns
+// [ErrDropped] when one frame was dropped and others may be left, [ErrDown],
+// [ErrGone] or [ErrNoProgram] when none is sent.
 func (s *Socket) Kick() error {
-	if s.mode == ZeroCopy && !s.options.AlwaysPolling && (!s.TX.NeedsWakeup() || s.kicked.waits(&s.TX)) {
+	if s.mode == ZeroCopy && !s.options.AlwaysPolling && !s.BusyPolls() && (!s.TX.NeedsWakeup() || s.kicked.waits(&s.TX)) {
 		return nil
 	}
 	s.kicked.calls++
@@ -448,6 +449,9 @@ func (s *Socket) Kick() error {
 		return s.failure("kick", errno)
 	}
 }
+
+// BusyPolls says whether [Socket.Kick] and [Socket.WakeFill] poll the driver.
+func (s *Socket) BusyPolls() bool { return s.options.BusyPoll > 0 }
 
 func (s *Socket) noProgram(verb string) error {
 	return fmt.Errorf("%s AF_XDP socket on %s queue %d: %w", verb, deviceName(s.options.Interface), s.options.Queue, ErrNoProgram)
@@ -485,10 +489,12 @@ func (k *kicked) done(tx *TX) {
 }
 
 // WakeFill tells a driver that ran out of chunks that the fill ring has some.
-// It makes no call while the driver does not wait for one. It returns [ErrDown],
-// [ErrGone] or [ErrNoProgram] when no frames can come.
+// It makes no call while the driver does not wait for one. With busy polling it is
+// always a call, which polls the driver in place of an interrupt: call it when nothing
+// was received. It returns [ErrDown], [ErrGone] or [ErrNoProgram] when no frames can
+// come.
 func (s *Socket) WakeFill() error {
-	if !s.Fill.NeedsWakeup() {
+	if !s.Fill.NeedsWakeup() && !s.BusyPolls() {
 		return nil
 	}
 	switch errno := receive(s.fd); errno {

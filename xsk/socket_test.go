@@ -370,8 +370,42 @@ func TestLinkDownAndGone(t *testing.T) {
 	w.open(t, u, Options{Interface: near.Index})
 }
 
+// With busy polling the driver is called also while it does not ask for it: that is seen when the
+// link is down.
 func TestBusyPoll(t *testing.T) {
 	w := newWire(t)
-	u := fakeUMEM(t, Config{Frames: 16})
-	w.open(t, u, Options{Interface: w.near.Index, BusyPoll: 20 * time.Microsecond})
+	for _, busy := range []time.Duration{0, 20 * time.Microsecond} {
+		u := fakeUMEM(t, Config{Frames: 16})
+		s := w.open(t, u, Options{Interface: w.near.Index, BusyPoll: busy, BusyPollBudget: 32, BindWait: time.Minute})
+		fill(t, s, 8)
+		if s.Fill.NeedsWakeup() {
+			t.Fatal("a veth asks for a call")
+		}
+		link := func(change func(netlink.Link) error) {
+			t.Helper()
+			err := w.Do(func() error {
+				l, err := netlink.LinkByIndex(w.near.Index)
+				if err != nil {
+					return err
+				}
+				return change(l)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.WakeFill(); err != nil {
+			t.Error(err)
+		}
+		link(netlink.LinkSetDown)
+		if err := s.WakeFill(); errors.Is(err, ErrDown) != (busy > 0) {
+			t.Errorf("busy polling for %v: %v", busy, err)
+		}
+		link(netlink.LinkSetUp)
+		s.Close()
+	}
+	o := Options{Interface: w.near.Index, BusyPoll: time.Nanosecond}.withDefaults()
+	if err := o.validate(); err == nil {
+		t.Error("less than 1 µs is no error")
+	}
 }
