@@ -53,6 +53,14 @@
 //
 // Tested with igb and virtio-net of QEMU 10.0 on Debian's Linux 6.16, 6.18 and 7.3.
 //
+// # Metadata
+//
+// With [ProgramOptions].Metadata the program asks the driver for the hash, the time stamp and the
+// VLAN tag of each frame, by kfuncs, and leaves them before the frame: [UMEM.RxMetadata]. A program
+// that does so is of one device (BPF_F_XDP_DEV_BOUND_ONLY); kernels before 6.3 have no kfuncs, and
+// that is a feature.Missing. [UMEM.SetTxMetadata] asks for a checksum or a time of the device that
+// transmits.
+//
 // Requires at least Linux 5.10 (a UMEM shared between devices and queues).
 // What later kernels added is asked for where it is used. The kernel's side is
 // in net/xdp/xsk.c, xsk_queue.h and xsk_buff_pool.c.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -23,6 +24,9 @@ type ProgramOptions struct {
 	// MultiBuffer loads the program for frames of several buffers (xdp.frags,
 	// Linux 5.18).
 	MultiBuffer bool
+	// Metadata has the program ask the driver about each frame that it hands over:
+	// see [UMEM.RxMetadata] (Linux 6.3, native mode). The UMEM must be made for it.
+	Metadata bool
 	// Generic attaches it in generic mode, for drivers without XDP.
 	Generic bool
 	// Claim is run for each frame with a pointer to its first byte in R2 and
@@ -45,6 +49,9 @@ const (
 	PassLabel  = "pass"
 )
 
+// redirectLabel is where metadata is left out.
+const redirectLabel = "redirect"
+
 const defaultQueues = 64
 
 // Program is an XDP program on one device that redirects to sockets by queue.
@@ -60,6 +67,7 @@ type Program struct {
 const (
 	xdpData         = 0
 	xdpDataEnd      = 4
+	xdpDataMeta     = 8
 	xdpRXQueueIndex = 16
 )
 
@@ -77,6 +85,9 @@ const xdpPass = 2
 // needs a program too, without sockets; see [ErrNoProgram]. Many drivers reset the
 // link.
 func Attach(ifindex int, o ProgramOptions) (*Program, error) {
+	if o.Metadata && o.Generic {
+		return nil, errors.New("attach XDP program: in generic mode there is no driver to ask for metadata")
+	}
 	if o.Queues == 0 {
 		o.Queues = defaultQueues
 	}
@@ -103,11 +114,26 @@ func (p *Program) loadAndAttach(ifindex int, o ProgramOptions) (err error) {
 			return fmt.Errorf("make counter: %w", bpfMissing(err))
 		}
 	}
-	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL", Instructions: p.instructions(o.Claim)}
+	var metadata asm.Instructions
+	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL"}
+	if o.Metadata {
+		if metadata, err = metadataInstructions(); err != nil {
+			return fmt.Errorf("load XDP program that asks for metadata: %w", err)
+		}
+		// What a driver knows only programs of one device may ask for.
+		spec.Flags |= unix.BPF_F_XDP_DEV_BOUND_ONLY
+		spec.Ifindex = uint32(ifindex)
+	}
+	spec.Instructions = p.instructions(o.Claim, metadata)
 	if o.MultiBuffer {
 		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
-	if p.program, err = ebpf.NewProgram(spec); err != nil {
+	p.program, err = ebpf.NewProgram(spec)
+	if o.Metadata && errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("load XDP program: %w",
+			&feature.Missing{Feature: "XDP metadata of " + deviceName(ifindex), Help: "its driver has none; attach without", Err: err})
+	}
+	if err != nil {
 		return fmt.Errorf("load XDP program: %w", bpfMissing(err))
 	}
 	return p.attach(ifindex, o.Generic)
@@ -126,14 +152,21 @@ func AttachProgram(ifindex int, program *ebpf.Program, sockets *ebpf.Map, generi
 	return p, nil
 }
 
-// instructions are the default program.
-func (p *Program) instructions(claim asm.Instructions) asm.Instructions {
+// instructions are the default program: with claim it asks that, and runs metadata for what goes to
+// a socket.
+func (p *Program) instructions(claim, metadata asm.Instructions) asm.Instructions {
 	var ins asm.Instructions
 	queue := asm.LoadMem(asm.R2, asm.R1, xdpRXQueueIndex, asm.Word)
-	if claim != nil {
+	if claim != nil || metadata != nil {
 		ins = append(ins,
 			asm.LoadMem(asm.R4, asm.R1, xdpRXQueueIndex, asm.Word),
 			asm.StoreMem(asm.RFP, queueStack, asm.R4, asm.DWord),
+			asm.StoreMem(asm.RFP, contextStack, asm.R1, asm.DWord),
+		)
+		queue = asm.LoadMem(asm.R2, asm.RFP, queueStack, asm.DWord)
+	}
+	if claim != nil {
+		ins = append(ins,
 			asm.LoadMem(asm.R2, asm.R1, xdpData, asm.Word),
 			asm.LoadMem(asm.R3, asm.R1, xdpDataEnd, asm.Word),
 			asm.Mov.Reg(asm.R4, asm.R2),
@@ -141,9 +174,11 @@ func (p *Program) instructions(claim asm.Instructions) asm.Instructions {
 			asm.JGT.Reg(asm.R4, asm.R3, PassLabel),
 		)
 		ins = append(ins, claim...)
-		queue = asm.LoadMem(asm.R2, asm.RFP, queueStack, asm.DWord).WithSymbol(ClaimLabel)
 	}
-	ins = append(ins,
+	if metadata != nil {
+		queue = queue.WithSymbol(redirectLabel)
+	}
+	rest := append(slices.Clone(metadata),
 		queue,
 		asm.LoadMapPtr(asm.R1, p.sockets.FD()),
 		// What bpf_redirect_map returns when the queue has no socket (Linux 5.3).
@@ -152,7 +187,8 @@ func (p *Program) instructions(claim asm.Instructions) asm.Instructions {
 		asm.Return(),
 	)
 	if claim != nil {
-		ins = append(ins,
+		rest[0] = rest[0].WithSymbol(ClaimLabel)
+		rest = append(rest,
 			asm.StoreImm(asm.RFP, keyStack, 0, asm.Word).WithSymbol(PassLabel),
 			asm.LoadMapPtr(asm.R1, p.passed.FD()),
 			asm.Mov.Reg(asm.R2, asm.RFP),
@@ -166,14 +202,15 @@ func (p *Program) instructions(claim asm.Instructions) asm.Instructions {
 			asm.Return(),
 		)
 	}
-	return ins
+	return append(ins, rest...)
 }
 
-// Where the program keeps things on its stack, out of the way of Claim: the queue's number
-// while Claim runs, and a key.
+// Where the program keeps things on its stack, out of the way of Claim: the queue's number, a key,
+// and the context.
 const (
-	queueStack = -8
-	keyStack   = -16
+	queueStack   = -8
+	keyStack     = -16
+	contextStack = -24
 )
 
 // Passed is how many frames [ProgramOptions.Claim], or their length, left to the network

@@ -101,6 +101,9 @@ func (f *Fill) Put(chunks []uint64) int {
 	if n == 0 {
 		return 0
 	}
+	if f.umem.config.RxMetadata {
+		f.umem.forget(chunks[:n])
+	}
 	if mask := f.umem.mask; mask != 0 {
 		// The kernel cuts an aligned chunk's address itself.
 		return f.put(chunks[:n])

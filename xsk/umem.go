@@ -51,6 +51,9 @@ type Config struct {
 	// Unaligned lets frames begin and end anywhere (XDP_UMEM_UNALIGNED_CHUNK_FLAG,
 	// Linux 5.4), and FrameSize be no power of two.
 	Unaligned bool
+	// RxMetadata is for programs that leave [RxMetadata] in front of received
+	// frames, within [KernelHeadroom].
+	RxMetadata bool
 	// TxMetadata leaves room for [TxMetadata] before each frame to transmit
 	// (Linux 6.8).
 	TxMetadata bool
