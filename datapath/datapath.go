@@ -12,23 +12,6 @@ import (
 	"github.com/unthunk/unthunk/xsk"
 )
 
-// Frame is a received frame, as a program sees it.
-type Frame struct {
-	// Data is the frame, or its first part. It lies in the UMEM: what is written
-	// to it is transmitted. It must not be kept after the program returns.
-	Data []byte
-	// Len is the whole frame's length in bytes; more than len(Data) when it has
-	// several parts.
-	Len uint32
-	// Port is the number of the port it came from.
-	Port uint16
-
-	parts uint16
-}
-
-// Parts is how many chunks the frame lies in.
-func (f *Frame) Parts() int { return int(f.parts) }
-
 // Action is what happens to a frame: [Drop], or what [Redirect] returns.
 type Action int32
 
@@ -45,7 +28,8 @@ func Redirect(port int) Action { return Action(port) + 1 }
 func (a Action) port() int { return int(a) - 1 }
 
 // Program sets the actions of a batch: actions[i] is that of frames[i], and [Drop]
-// at first. It is called by one goroutine, with the frames of one port at a time.
+// at first. It is called by one goroutine, with the frames of one port at a time. The
+// elements of frames stay where they are: they know their descriptors by that.
 type Program func(frames []Frame, actions []Action)
 
 // Limits and defaults of a [Config].
@@ -165,10 +149,10 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 		free:    make([]uint64, min(want, all), all),
 		owner:   make([]owner, all),
 		descs:   make([]xsk.Desc, c.Batch+MaxParts),
-		frames:  make([]Frame, c.Batch+MaxParts),
 		actions: make([]Action, c.Batch+MaxParts),
 		lost:    make([]error, len(c.Ports)),
 	}
+	d.frames = d.newFrames(c.Batch + MaxParts)
 	d.reciprocal = ^uint64(0)/uint64(size) + 1
 	d.free = d.free[:c.UMEM.Alloc(d.free)]
 	d.chunks = len(d.free)

@@ -186,6 +186,7 @@ func (d *Datapath) receiveParts(port int, descs []xsk.Desc) int {
 		}
 		s.counters.ReceivedBytes += uint64(f.Len)
 		// Over what was dropped before.
+		f.place.first = kept
 		kept += copy(descs[kept:], chain)
 		frames++
 	}
@@ -198,6 +199,9 @@ func (d *Datapath) receiveParts(port int, descs []xsk.Desc) int {
 	clear(actions)
 	d.config.Program(d.frames[:frames], actions)
 	d.redirectParts(port, d.frames[:frames], descs[:kept], actions)
+	for i := range frames {
+		d.frames[i].place.first = i
+	}
 	return frames
 }
 
