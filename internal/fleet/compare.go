@@ -79,12 +79,16 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 	var of []int
 	needed := neededPaired
 	compare := comparePaired
+	kinds := keys{matchFields, make(map[*Setup]string)}
 	if len(paired) >= stat.MinRounds {
 		doc.Design = "paired"
 		pairs, doc.Unmatched = paired, doc.CanaryMachines-len(paired)
 	} else {
-		pairs, doc.Unmatched = matched(pairs)
-		needed, compare = neededUnpaired, compareUnpaired
+		pairs, doc.Unmatched = matched(pairs, kinds)
+		needed = neededUnpaired
+		compare = func(pairs []pair, name string) (*record.FleetCompareRow, *stat.Difference) {
+			return compareUnpaired(pairs, kinds, name)
+		}
 	}
 	names := numberNames(both)[1:] // two identical programs have no difference
 	if err := h.take(len(names) * costNumber); err != nil {
@@ -95,7 +99,7 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 		if row == nil {
 			continue
 		}
-		row.Reference = name == record.FleetDirectCall && returnAlike(pairs)
+		row.Reference = name == record.FleetDirectCall && returnAlike(pairs, kinds)
 		if d != nil && !row.Reference {
 			judged, of = append(judged, *d), append(of, len(doc.Rows))
 		}
@@ -134,12 +138,12 @@ func finish(doc *record.FleetCompare, row *record.FleetCompareRow, needed func(d
 
 // sides are the machines of the two sides that have a number, with the newest such record of each, and all of these records;
 // unmeasured are records of machines that have none on a side on which they were.
-func sides(all []Machine, c Comparison) (pairs []pair, both, unmeasured []*Machine) {
+func sides(all []*Machine, c Comparison) (pairs []pair, both, unmeasured []*Machine) {
 	for i := 0; i < len(all); {
 		var p, without pair
 		id := all[i].ID
 		for ; i < len(all) && all[i].ID == id; i++ {
-			m, into := &all[i], &p
+			m, into := all[i], &p
 			if !m.Measured() {
 				into = &without
 			}
@@ -171,21 +175,21 @@ func sides(all []Machine, c Comparison) (pairs []pair, both, unmeasured []*Machi
 
 // matched leaves out canaries that fewer than [stat.MinRounds] machines of the base are like: the error of these few would be in
 // each of them. It leaves out machines of the base that no canary is like, too. A machine of both sides is a canary only.
-func matched(pairs []pair) (kept []pair, left int) {
+func matched(pairs []pair, kinds keys) (kept []pair, left int) {
 	base, canaries := make(map[string]int), make(map[string]int)
 	for _, p := range pairs {
 		if p.canary != nil {
-			canaries[p.canary.Setup.key(matchFields)]++
+			canaries[kinds.of(p.canary.Setup)]++
 		} else {
-			base[p.base.Setup.key(matchFields)]++
+			base[kinds.of(p.base.Setup)]++
 		}
 	}
 	for _, p := range pairs {
 		switch {
-		case p.canary == nil && canaries[p.base.Setup.key(matchFields)] == 0:
+		case p.canary == nil && canaries[kinds.of(p.base.Setup)] == 0:
 		case p.canary == nil:
 			kept = append(kept, p)
-		case base[p.canary.Setup.key(matchFields)] < stat.MinRounds:
+		case base[kinds.of(p.canary.Setup)] < stat.MinRounds:
 			left++
 		default:
 			kept = append(kept, pair{canary: p.canary})
@@ -196,7 +200,7 @@ func matched(pairs []pair) (kept []pair, left int) {
 
 // returnAlike tells whether a function returns on canaries as on the machines that they are compared with. A direct call, too,
 // returns through a thunk where there is one, as against SRSO and ITS.
-func returnAlike(pairs []pair) bool {
+func returnAlike(pairs []pair, kinds keys) bool {
 	returns := make(map[string]string) // by CPU and hypervisor
 	for _, p := range pairs {
 		if p.base != nil && p.canary != nil {
@@ -206,7 +210,7 @@ func returnAlike(pairs []pair) bool {
 			continue
 		}
 		setup := cmp.Or(p.base, p.canary).Setup
-		key, value := setup.key(matchFields), setup.Value(returnField)
+		key, value := kinds.of(setup), setup.Value(returnField)
 		if known, ok := returns[key]; ok && known != value {
 			return false
 		}
@@ -252,10 +256,10 @@ type stratum struct{ base, canary []float64 }
 // compareUnpaired compares canaries with a base of other machines: each number as far as it lies from the median of the base
 // of its CPU and hypervisor, so that a side with more of one CPU is not taken for a difference. Of a CPU and hypervisor are
 // compared at least [stat.MinRounds] machines of the base with at least one canary.
-func compareUnpaired(pairs []pair, name string) (*record.FleetCompareRow, *stat.Difference) {
+func compareUnpaired(pairs []pair, kinds keys, name string) (*record.FleetCompareRow, *stat.Difference) {
 	strata := make(map[string]*stratum)
 	of := func(m *Machine) *stratum {
-		key := m.Setup.key(matchFields)
+		key := kinds.of(m.Setup)
 		if strata[key] == nil {
 			strata[key] = new(stratum)
 		}

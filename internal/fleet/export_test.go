@@ -23,12 +23,15 @@ func SetVersion(ctx context.Context, where string, version int) error {
 }
 
 // Newest are the newest records of a window.
-func Newest(ctx context.Context, s *Store, w Window) ([]Machine, error) {
+func Newest(ctx context.Context, s *Store, w Window) ([]*Machine, error) {
 	return s.newest(ctx, s.room(), w)
 }
 
 // SetMaxHeld lets a question hold so many bytes.
 func SetMaxHeld(s *Store, n int) { s.maxHeld = n }
+
+// SetParameters lets a statement have so many parameters.
+func SetParameters(s *Store, n int) { s.parameters = n }
 
 // CloseConnections makes the next question open another connection.
 func CloseConnections(s *Store) {

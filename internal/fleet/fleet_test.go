@@ -402,7 +402,7 @@ func TestKnownRun(t *testing.T) {
 		if done := ingest(t, where, stream(t, twice)); done.Known != 1 {
 			t.Errorf("%+v", done)
 		}
-		all := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]fleet.Machine, error) {
+		all := ask(t, where, func(ctx context.Context, s *fleet.Store) ([]*fleet.Machine, error) {
 			return fleet.Newest(ctx, s, window)
 		})
 		for _, m := range all {

@@ -3,6 +3,7 @@ package fleet_test
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -58,6 +59,35 @@ func TestMaxHeld(t *testing.T) {
 					t.Errorf("%s, %d bytes: %v", name, test.held, err)
 				}
 			}
+		}
+	})
+}
+
+// Machines get their setups, and no others, also where one statement cannot name all of these.
+func TestSetupsInParts(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		var all []*record.Agent
+		for n := range uint64(20) {
+			all = append(all, own(n))
+		}
+		ingest(t, where, stream(t, append(all, own(7))...))
+		s, err := fleet.Open(t.Context(), where)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer s.Close()
+		fleet.SetParameters(s, 3)
+		machines, err := fleet.Newest(t.Context(), s, window)
+		if err != nil || len(machines) != len(all) {
+			t.Fatalf("%d machines: %v", len(machines), err)
+		}
+		before := ""
+		for _, m := range machines {
+			n, err := strconv.ParseUint(m.Setup.Value("label:asset"), 10, 64)
+			if err != nil || m.ID != own(n).Machine.ID || m.ID < before {
+				t.Errorf("machine %s after %s has the setup of %d: %v", m.ID, before, n, err)
+			}
+			before = m.ID
 		}
 	})
 }

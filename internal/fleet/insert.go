@@ -255,7 +255,7 @@ func (s *Store) insertShared(ctx context.Context, tx *sql.Tx, entries []*entry) 
 }
 
 // oneOf is a condition that a column has one of these values, which are the first parameters, and these.
-func oneOf(column string, values []string) (condition string, args []any) {
+func oneOf[T any](column string, values []T) (condition string, args []any) {
 	places := make([]string, len(values))
 	for i, v := range values {
 		places[i], args = "$"+strconv.Itoa(i+1), append(args, v)

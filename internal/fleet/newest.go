@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"database/sql"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"math"
@@ -53,35 +54,68 @@ func (m *Machine) Measured() bool { return hasNumber(m.Numbers) }
 
 // newest are the newest records of each machine in each setup that it had in the window, those of a machine together, the
 // newest first. Records with a wrong clock are not among them.
-func (s *Store) newest(ctx context.Context, h *held, w Window) ([]Machine, error) {
+func (s *Store) newest(ctx context.Context, h *held, w Window) ([]*Machine, error) {
 	all, of, err := s.newestRows(ctx, h, w)
 	if err != nil {
 		return nil, err
 	}
-	// After the records, as an ingest may put some with another setup there meanwhile: setups stay.
-	setups := make(map[int64]*Setup)
-	known := known{h, make(map[string]string), make(map[string]map[string]string)}
-	err = s.eachSetup(ctx, "id", "setup WHERE id IN (SELECT setup FROM latest WHERE at > $1)",
-		func(id int64, setup *Setup, labels string) error {
-			setups[id] = setup
-			return known.take(id, setup, labels)
-		}, w.Until.Add(-w.Since).Unix())
+	setups, err := s.setups(ctx, h, of)
 	if err != nil {
 		return nil, err
 	}
-	for i := range all {
-		if all[i].Setup = setups[of[i]]; all[i].Setup == nil {
-			return nil, fmt.Errorf("the store has no setup %d, which record %s names", of[i], all[i].Run)
+	for i, m := range all {
+		if m.Setup = setups[of[i]]; m.Setup == nil {
+			return nil, fmt.Errorf("the store has no setup %d, which record %s names", of[i], m.Run)
 		}
 	}
-	slices.SortFunc(all, func(a, b Machine) int {
-		return cmp.Or(strings.Compare(a.ID, b.ID), b.At.Compare(a.At), strings.Compare(a.Run, b.Run))
-	})
+	sortMachines(all)
 	return all, nil
 }
 
+// sortMachines sorts by identity, those of one by their time, the newest first. Most identities differ in their first eight digits: what is
+// sorted has these as a number, as 200 000 texts elsewhere in memory take ten times as long.
+func sortMachines(all []*Machine) {
+	type place struct {
+		first uint64
+		m     *Machine
+	}
+	places := make([]place, len(all))
+	for i, m := range all {
+		var first [8]byte
+		copy(first[:], m.ID)
+		places[i] = place{binary.BigEndian.Uint64(first[:]), m}
+	}
+	slices.SortFunc(places, func(a, b place) int {
+		if c := cmp.Compare(a.first, b.first); c != 0 {
+			return c
+		}
+		return cmp.Or(strings.Compare(a.m.ID, b.m.ID), b.m.At.Compare(a.m.At), strings.Compare(a.m.Run, b.m.Run))
+	})
+	for i, p := range places {
+		all[i] = p.m
+	}
+}
+
+// setups are those of these numbers. They are asked for by their numbers: for a condition about records PostgreSQL may read an index of
+// all records for each setup.
+func (s *Store) setups(ctx context.Context, h *held, numbers []int64) (map[int64]*Setup, error) {
+	found := make(map[int64]*Setup)
+	known := known{h, make(map[string]string), make(map[string]map[string]string)}
+	for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(numbers))), s.parameters) {
+		which, args := oneOf("id", some)
+		err := s.eachSetup(ctx, "id", "setup WHERE "+which, func(id int64, setup *Setup, labels string) error {
+			found[id] = setup
+			return known.take(id, setup, labels)
+		}, args...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return found, nil
+}
+
 // newestRows are the records that newest is about, in any order and without their setups, and the numbers of these.
-func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []Machine, setups []int64, err error) {
+func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []*Machine, setups []int64, err error) {
 	columns := strings.Join(latestColumns, ", ")
 	// Of a setup whose newest record came after the window, an older one counts.
 	rows, err := s.db.QueryContext(ctx, "SELECT "+columns+" FROM latest WHERE at > $1 AND at <= $2 UNION ALL SELECT r."+
@@ -95,7 +129,7 @@ func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []Machin
 	}
 	defer rows.Close()
 	for rows.Next() {
-		var m Machine
+		m := new(Machine)
 		var at, setup int64
 		var ns [numbers]sql.NullFloat64
 		into := []any{&m.ID, &setup, &m.Run, &m.Name, &at, &m.Refused}
@@ -219,7 +253,7 @@ func (c Condition) holds(s *Setup) bool {
 }
 
 // noMachines is [ErrNoMachines] with some of the values that machines have where they do not meet a condition.
-func noMachines(all []Machine, where Where) error {
+func noMachines(all []*Machine, where Where) error {
 	for _, c := range where {
 		var values []string
 		for _, m := range all {
@@ -227,7 +261,7 @@ func noMachines(all []Machine, where Where) error {
 				values = append(values, v)
 			}
 		}
-		if slices.ContainsFunc(all, func(m Machine) bool { return c.holds(m.Setup) }) || len(values) == 0 {
+		if slices.ContainsFunc(all, func(m *Machine) bool { return c.holds(m.Setup) }) || len(values) == 0 {
 			continue
 		}
 		slices.Sort(values)
@@ -247,7 +281,7 @@ func (w Where) String() string {
 
 // current are the newest records of those machines that meet the conditions in it. Where the agent did not measure in it, the newest
 // that has numbers counts, if the machine was then what it is now.
-func current(all []Machine, where Where) []*Machine {
+func current(all []*Machine, where Where) []*Machine {
 	var now []*Machine
 	for i := range all {
 		if (i == 0 || all[i].ID != all[i-1].ID) && where.Holds(all[i].Setup) {
@@ -258,10 +292,10 @@ func current(all []Machine, where Where) []*Machine {
 }
 
 // measured is the newest record with a number of the machine of the first one, of the same setup but for [callRows]; else the first.
-func measured(all []Machine) *Machine {
-	first := &all[0]
-	for i := range all {
-		switch m := &all[i]; {
+func measured(all []*Machine) *Machine {
+	first := all[0]
+	for _, m := range all {
+		switch {
 		case m.ID != first.ID:
 			return first
 		case m.Measured() && m.Setup.like(first.Setup):

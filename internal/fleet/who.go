@@ -88,14 +88,10 @@ func redirectOf(row record.FleetWhoRow) float64 {
 func group(machines []*Machine, by []string) [][]*Machine {
 	at := make(map[string]int)
 	var groups [][]*Machine
-	keys := make(map[*Setup]string)
+	known := keys{by, make(map[*Setup]string)}
 	each := slices.Contains(by, machineField)
 	for _, m := range machines {
-		key, ok := keys[m.Setup]
-		if !ok {
-			key = m.Setup.key(by)
-			keys[m.Setup] = key
-		}
+		key := known.of(m.Setup)
 		if each {
 			key += m.ID
 		}
@@ -126,6 +122,21 @@ func (s *Setup) key(by []string) string {
 	}
 	sum := sha256.Sum256([]byte(key.String()))
 	return "h" + string(sum[:])
+}
+
+// keys are those of setups by the same fields, each made once: a fleet has some hundred setups.
+type keys struct {
+	by   []string
+	made map[*Setup]string
+}
+
+func (k keys) of(s *Setup) string {
+	key, ok := k.made[s]
+	if !ok {
+		key = s.key(k.by)
+		k.made[s] = key
+	}
+	return key
 }
 
 // titles is how many of machines have each title.

@@ -173,37 +173,47 @@ func (s signedRank) walsh() int { return len(s.d) * (len(s.d) + 1) / 2 }
 
 func (s signedRank) estimate() float64 {
 	n := s.walsh()
-	return (s.order((n+1)/2) + s.order(n/2+1)) / 2
+	middle := s.order((n + 1) / 2)
+	if n%2 == 1 {
+		return middle
+	}
+	return (middle + s.order(n/2+1)) / 2
 }
 
 // order is the k-th smallest Walsh average, from 1. It is found by bisection,
 // as there are n²/2 of them.
 func (s signedRank) order(k int) float64 {
-	n := len(s.d)
-	return bisect(s.d[0], s.d[n-1], func(t float64) bool {
-		count, _ := s.count(t)
-		return count >= k
-	})
+	return bisect(s.d[0], s.d[len(s.d)-1], func(t float64) bool { return s.atMost(t) >= k })
 }
 
-// count is the number of Walsh averages at or below t, and how many equal it.
-func (s signedRank) count(t float64) (atMost, equal int) {
-	n := len(s.d)
-	j, e := n-1, n-1 // d[i]+d[j] <= 2t holds up to j; < 2t up to e
-	for i := range n {
+// atMost is the number of Walsh averages at or below t.
+func (s signedRank) atMost(t float64) (n int) {
+	j := len(s.d) - 1 // d[i]+d[j] <= 2t holds up to j
+	for i := range s.d {
 		for j >= i && (s.d[i]+s.d[j])/2 > t {
 			j--
 		}
-		for e >= i && (s.d[i]+s.d[e])/2 >= t {
-			e--
-		}
-		if j < i && e < i {
+		if j < i {
 			break
 		}
-		atMost += max(j-i+1, 0)
-		equal += max(j-i+1, 0) - max(e-i+1, 0)
+		n += j - i + 1
 	}
-	return atMost, equal
+	return n
+}
+
+// below is the number of Walsh averages below t.
+func (s signedRank) below(t float64) (n int) {
+	j := len(s.d) - 1
+	for i := range s.d {
+		for j >= i && (s.d[i]+s.d[j])/2 >= t {
+			j--
+		}
+		if j < i {
+			break
+		}
+		n += j - i + 1
+	}
+	return n
 }
 
 func (s signedRank) interval(alpha float64) (low, high float64, ok bool) {
@@ -234,9 +244,8 @@ func signedRankQuantile(n int, alpha float64) int {
 }
 
 func (s signedRank) p(delta float64) float64 {
-	atMost, equal := s.count(delta)
 	// Ties count half on each side: towards no difference.
-	below := float64(atMost) - float64(equal)/2
+	below := float64(s.atMost(delta)+s.below(delta)) / 2
 	w := int(math.Ceil(min(below, float64(s.walsh())-below)))
 	if n := len(s.d); n > exactPairs {
 		mean, sd := signedRankNormal(n)

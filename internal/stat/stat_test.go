@@ -136,18 +136,17 @@ func TestSignedRankOrder(t *testing.T) {
 			}
 		}
 		for _, x := range walsh {
-			atMost, equal := s.count(x)
-			wantAtMost, wantEqual := 0, 0
+			atMost, below := 0, 0
 			for _, y := range walsh {
 				if y <= x {
-					wantAtMost++
+					atMost++
 				}
-				if y == x {
-					wantEqual++
+				if y < x {
+					below++
 				}
 			}
-			if atMost != wantAtMost || equal != wantEqual {
-				t.Fatalf("n=%d: count(%v) = %d, %d, want %d, %d", n, x, atMost, equal, wantAtMost, wantEqual)
+			if s.atMost(x) != atMost || s.below(x) != below {
+				t.Fatalf("n=%d: of %v at most %d, below %d, want %d, %d", n, x, s.atMost(x), s.below(x), atMost, below)
 			}
 		}
 	}

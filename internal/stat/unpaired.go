@@ -101,33 +101,41 @@ type twoRuns struct {
 	se, df float64
 }
 
-// count is the number of differences b[j]-a[i] at or below t, and how many
-// equal it.
-func (s twoRuns) count(t float64) (atMost, equal int) {
-	j, e := 0, 0
+// atMost is the number of differences b[j]-a[i] at or below t.
+func (s twoRuns) atMost(t float64) (n int) {
+	j := 0
 	for _, x := range s.a {
 		for j < len(s.b) && s.b[j]-x <= t {
 			j++
 		}
-		for e < len(s.b) && s.b[e]-x < t {
-			e++
-		}
-		atMost += j
-		equal += j - e
+		n += j
 	}
-	return atMost, equal
+	return n
+}
+
+// below is the number of differences b[j]-a[i] below t.
+func (s twoRuns) below(t float64) (n int) {
+	j := 0
+	for _, x := range s.a {
+		for j < len(s.b) && s.b[j]-x < t {
+			j++
+		}
+		n += j
+	}
+	return n
 }
 
 func (s twoRuns) order(k int) float64 {
-	return bisect(s.b[0]-s.a[len(s.a)-1], s.b[len(s.b)-1]-s.a[0], func(t float64) bool {
-		count, _ := s.count(t)
-		return count >= k
-	})
+	return bisect(s.b[0]-s.a[len(s.a)-1], s.b[len(s.b)-1]-s.a[0], func(t float64) bool { return s.atMost(t) >= k })
 }
 
 func (s twoRuns) estimate() float64 {
 	n := len(s.a) * len(s.b)
-	return (s.order((n+1)/2) + s.order(n/2+1)) / 2
+	middle := s.order((n + 1) / 2)
+	if n%2 == 1 {
+		return middle
+	}
+	return (middle + s.order(n/2+1)) / 2
 }
 
 // uDeviation is the mean and standard deviation of the Mann-Whitney count.
@@ -145,18 +153,21 @@ func (s twoRuns) interval(alpha float64) (low, high float64, ok bool) {
 	if k < 1 {
 		return math.NaN(), math.NaN(), false
 	}
+	low, high = s.order(k), s.order(len(s.a)*len(s.b)+1-k)
+	if s.se == 0 {
+		return low, high, true
+	}
 	half := s.se * tQuantile(1-alpha/2, s.df)
 	mid := s.estimate()
-	return min(s.order(k), mid-half), max(s.order(len(s.a)*len(s.b)+1-k), mid+half), true
+	return min(low, mid-half), max(high, mid+half), true
 }
 
 func (s twoRuns) p(delta float64) float64 {
 	if s.df == 0 {
 		return 1
 	}
-	atMost, equal := s.count(delta)
 	mean, sd := s.uDeviation()
-	off := math.Abs(float64(atMost) - float64(equal)/2 - mean)
+	off := math.Abs(float64(s.atMost(delta)+s.below(delta))/2 - mean)
 	p := 2 * normalCDF(-max(off-0.5, 0)/sd)
 	if s.se > 0 {
 		p = max(p, 2*tCDF(-math.Abs(s.estimate()-delta)/s.se, s.df))
