@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"runtime"
 	"slices"
 	"strconv"
@@ -40,8 +41,8 @@ const (
 	measureTime = MeasureTime + 500*time.Millisecond
 	// dyingTime is how long one that was killed is waited for: it dies when the kernel gives it the CPU.
 	dyingTime = 500 * time.Millisecond
-	// cpuSeconds is how much CPU time a child may have.
-	cpuSeconds = 10
+	// cpuSeconds is how much CPU time a child may have: then it ends, or a second later the kernel ends it.
+	cpuSeconds = 9
 	// maxAnswer is the longest answer of a child, in bytes.
 	maxAnswer = 64 << 20
 )
@@ -62,7 +63,7 @@ func (u *usage) add(o usage) {
 // errKilled says that a child took too long, errCPUTime that it took too much CPU time.
 var (
 	errKilled  = errors.New("it was ended as it took too long")
-	errCPUTime = fmt.Errorf("the kernel ended it as it took %d s of CPU time", cpuSeconds)
+	errCPUTime = fmt.Errorf("it ended as it took %d s of CPU time", cpuSeconds)
 )
 
 // child does a part in a child of the process, on one CPU, and decodes its answer into out. The child goes when the process
@@ -124,7 +125,7 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	case ctx.Err() != nil:
 		return used, ctx.Err()
 	}
-	if outOfCPUTime(cmd.ProcessState, cpuSeconds) {
+	if cmd.ProcessState != nil && cmd.ProcessState.ExitCode() == exitCPUTime {
 		return used, fmt.Errorf("%s: %w", part, errCPUTime)
 	}
 	if text := saidLine(said.String()); text != "" {
@@ -133,14 +134,29 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	return used, fmt.Errorf("%s: %w", part, err)
 }
 
-// outOfCPUTime tells whether a process was killed by RLIMIT_CPU, in seconds: where the soft limit is the hard one, the kernel
-// sends SIGKILL and no SIGXCPU. It counts in ticks, and so up to a tenth less than what the process took.
-func outOfCPUTime(state *os.ProcessState, limit float64) bool {
-	if state == nil {
-		return false
+// exitCPUTime is the exit code of a process that ended at its limit of CPU time.
+const exitCPUTime = 24 // SIGXCPU
+
+// endAtCPUTime ends this process with [exitCPUTime] at the soft limit of its CPU time: the kernel sends SIGXCPU, which Go leaves to who
+// asks for it, and SIGKILL at the hard one, which may come from anybody.
+func endAtCPUTime() {
+	over := make(chan os.Signal, 1)
+	signal.Notify(over, unix.SIGXCPU)
+	go func() {
+		<-over
+		os.Exit(exitCPUTime)
+	}()
+}
+
+// limitCPUTime has the kernel tell this process, and those that it executes, that it took so many seconds of CPU time, and kill it a
+// second later.
+func limitCPUTime(seconds uint64) error {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_CPU, &old); err != nil {
+		return err
 	}
-	status, ok := state.Sys().(syscall.WaitStatus)
-	return ok && status.Signaled() && status.Signal() == syscall.SIGKILL && (state.UserTime()+state.SystemTime()).Seconds() >= 0.9*limit
+	hard := min(seconds+1, old.Max)
+	return unix.Setrlimit(unix.RLIMIT_CPU, &unix.Rlimit{Cur: min(seconds, hard), Max: hard})
 }
 
 // saidLine is the line of what a child said that says why it ended: the last, or the first before a trace of the runtime.
@@ -197,7 +213,10 @@ func humble(part Part, cpu int) error {
 	if os.Getenv(humbled) == string(part) {
 		return nil
 	}
-	for resource, most := range map[int]uint64{unix.RLIMIT_DATA: childData, unix.RLIMIT_CPU: cpuSeconds, unix.RLIMIT_CORE: 0} {
+	if err := limitCPUTime(cpuSeconds); err != nil {
+		return fmt.Errorf("limit CPU time: %w", err)
+	}
+	for resource, most := range map[int]uint64{unix.RLIMIT_DATA: childData, unix.RLIMIT_CORE: 0} {
 		var old unix.Rlimit
 		if err := unix.Getrlimit(resource, &old); err != nil {
 			return fmt.Errorf("read limit: %w", err)
@@ -234,6 +253,7 @@ func Answer(ctx context.Context, part Part, cpu int, w io.Writer) error {
 	if err := humble(part, cpu); err != nil {
 		return err
 	}
+	endAtCPUTime()
 	var (
 		answer any
 		err    error
