@@ -104,7 +104,7 @@ func TestCounter(t *testing.T) {
 		"-1e3":                             {},
 	} {
 		c := counter{b: []byte(text)}
-		if err := c.value(""); err != nil {
+		if err := c.value(nil); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 		if c.objects != want.objects || c.named != want.named || c.plain != want.plain || strings.TrimSpace(text[c.at:]) != "" {
@@ -113,7 +113,7 @@ func TestCounter(t *testing.T) {
 	}
 	samples := `{"samples":[` + strings.Repeat("0,", MaxRounds-1) + `0]},`
 	c := counter{b: []byte(`[` + strings.Repeat(samples, maxPlain/MaxRounds) + samples + `0]`)}
-	if err := c.value(""); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
+	if err := c.value(nil); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
 		t.Error(err)
 	}
 }

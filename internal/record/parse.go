@@ -35,7 +35,7 @@ func (t *Together) parseHead(b []byte) (kind string, err error) {
 		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
 	}
 	count := counter{b: b, memory: t.held + int64(len(b)), others: t.held > 0}
-	if err := count.value(""); err != nil {
+	if err := count.value(nil); err != nil {
 		return "", err
 	}
 	t.before, t.held = t.held, count.memory
@@ -82,39 +82,40 @@ const (
 	costNumber = 16
 )
 
-// value counts one value, whose name in the object around it is key, and all in it.
+// value counts one value, whose name in the object around it is name, and all in it; in a list it has no name.
 // Elements of a list count as objects, except for those of a plain list, which has
 // numbers or texts.
-func (c *counter) value(key string) error {
-	c.skip(" \t\r\n,:")
+func (c *counter) value(name []byte) error {
+	c.skip()
 	open := c.b[c.at]
 	switch open {
 	case '{', '[':
 		c.at++
 	case '"':
-		if c.text(); key == "" { // in a list: the cost of a name includes that of its text
+		if c.quoted(); len(name) == 0 { // in a list: the cost of a name includes that of its text
 			c.memory += costText - costNumber
 		}
 		return nil
 	default:
-		for c.at < len(c.b) && !strings.ContainsRune(" \t\r\n,]}", rune(c.b[c.at])) {
+		for c.at < len(c.b) && !isBetween(c.b[c.at]) && c.b[c.at] != ']' && c.b[c.at] != '}' {
 			c.at++
 		}
 		return nil
 	}
+	key := string(name)
 	if key != "" {
 		c.memory += costInner
 	}
 	plain, most := slices.Contains(plainLists, key), mostElements(key)
 	for n := 0; ; n++ { // values in this one
-		if c.skip(" \t\r\n,"); c.b[c.at] == open+2 { // ']' or '}'
+		if c.skip(); c.b[c.at] == open+2 { // ']' or '}'
 			c.at++
 			return nil
 		}
-		inner := ""
+		var inner []byte
 		switch {
 		case open == '{':
-			inner = c.text()
+			inner = unquote(c.quoted())
 			c.named++
 			c.memory += costNamed
 		case plain:
@@ -144,15 +145,20 @@ func (c *counter) value(key string) error {
 	}
 }
 
-// skip passes over any of these characters.
-func (c *counter) skip(any string) {
-	for strings.IndexByte(any, c.b[c.at]) >= 0 {
+// isBetween tells whether a character stands between values.
+func isBetween(b byte) bool {
+	return b == ' ' || b == '\t' || b == '\r' || b == '\n' || b == ',' || b == ':'
+}
+
+// skip passes over what stands between values.
+func (c *counter) skip() {
+	for isBetween(c.b[c.at]) {
 		c.at++
 	}
 }
 
-// text passes over a text in quotes, and returns it.
-func (c *counter) text() (text string) {
+// quoted passes over a text, and returns it with its quotes.
+func (c *counter) quoted() []byte {
 	from := c.at
 	for c.at++; c.b[c.at] != '"'; c.at++ {
 		if c.b[c.at] == '\\' {
@@ -160,14 +166,19 @@ func (c *counter) text() (text string) {
 		}
 	}
 	c.at++
-	quoted := c.b[from:c.at]
+	return c.b[from:c.at]
+}
+
+// unquote is a text without its quotes and escapes.
+func unquote(quoted []byte) []byte {
 	if bytes.IndexByte(quoted, '\\') < 0 {
-		return string(quoted[1 : len(quoted)-1])
+		return quoted[1 : len(quoted)-1]
 	}
+	var text string
 	if json.Unmarshal(quoted, &text) != nil {
-		return "" // it was read before
+		return nil // it was read before
 	}
-	return text
+	return []byte(text)
 }
 
 func (c *counter) tooLarge() error {
