@@ -13,6 +13,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) != 3 {
+		log.Fatal("usage: forwarder IN OUT")
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
 	umem := must(xsk.NewUMEM(xsk.Config{Frames: 8192}))
