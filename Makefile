@@ -56,11 +56,11 @@ filters: missing
 	UNTHUNK_EXPRESSIONS=$(EXPRESSIONS) go test -count=1 -timeout=60m -v -run='^TestAgainstTcpdump$$' $(AS_ROOT) ./filter | \
 		grep -v 'TestAgainstTcpdump/'
 
-# The race detector over every package that starts goroutines or locks; needs a C
-# compiler. -short leaves out what takes minutes.
+# The race detector over every package that starts goroutines or locks, or those in RACE; needs
+# a C compiler. -short leaves out what takes minutes.
+RACE ?= $$(grep -rlE --include='*.go' '\bgo func|^\s+go [a-z]|"sync(/atomic)?"' . | xargs dirname | sort -u)
 race:
-	CGO_ENABLED=1 go test -race -short -p=1 -timeout=30m $(AS_ROOT) $$(grep -rlE --include='*.go' \
-		'\bgo func|^\s+go [a-z]|"sync(/atomic)?"' . | xargs dirname | sort -u)
+	CGO_ENABLED=1 go test -race -short -count=1 -p=1 -timeout=30m $(AS_ROOT) $(RACE)
 
 # Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
 # kernels under QEMU; downloads them once. UNTHUNK_TREE=DIR is a built tree of Linux 6.12 or

@@ -20,4 +20,27 @@
 // and one consumer.
 //
 // Every frame is accounted for, see [Counters].
+//
+// # The life of a datapath
+//
+// [New] takes chunks from the UMEM and fills the ports up; then the XDP program may bring frames
+// (xsk.Attach). [Datapath.Run] polls until its context is done. A port whose device goes is closed and
+// handed to Config.Lost, its chunks are taken back, and [Datapath.SetPort] puts another in its place; a link
+// that is down is waited for. At the end the programs of inputs are detached, [Datapath.Poll] is called until
+// it returns 0, [Datapath.Drain] lets what is on its way leave, and [Datapath.Close] closes the ports and
+// returns all chunks.
+//
+// # What a program may do
+//
+// Read and write each part of a frame, move its ends ([Frame.AdjustHead], [Frame.AdjustTail]), read what the
+// device said about it ([Frame.RxMetadata]), and say by which port it leaves: also that by which it came.
+// Package header has views and checksums. The examples of this module answer, balance, meter and capture.
+//
+// # Goroutines
+//
+// One goroutine polls a datapath, and calls the program and Lost. All other methods of [Datapath] may be
+// called by any goroutine at any time; they wait for the end of a poll. Ports are the worker's.
+//
+// What each kernel version adds is in package xsk. Docs/library.md has errors, and notes for who comes from
+// another library.
 package datapath

@@ -155,6 +155,36 @@ func declared(t *testing.T, root, pkg, name, method string) bool {
 	return false
 }
 
+// docs/library.md has each error that the libraries export for callers to tell apart, and names
+// nothing that is not there.
+func TestDocsLibrary(t *testing.T) {
+	root := filepath.Join("..", "..")
+	page := readFile(t, filepath.Join(root, "docs", "library.md"))
+	errs := 0
+	for _, pkg := range []string{"xsk", "datapath"} {
+		files, err := filepath.Glob(filepath.Join(root, pkg, "*.go"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			for _, m := range regexp.MustCompile(`(?m)^(?:var)?\s*(Err[A-Z]\w*)\s*=`).FindAllStringSubmatch(readFile(t, file), -1) {
+				errs++
+				if !strings.Contains(page, "| `"+pkg+"."+m[1]+"` |") {
+					t.Errorf("docs/library.md has no row for %s.%s", pkg, m[1])
+				}
+			}
+		}
+	}
+	if errs < 8 {
+		t.Errorf("%d errors found", errs)
+	}
+	for _, m := range regexp.MustCompile("`\\*?(xsk|datapath|header|filter|feature)\\.([A-Z]\\w*)").FindAllStringSubmatch(page, -1) {
+		if !declared(t, root, m[1], m[2], "") && !strings.HasPrefix(m[2], "Err") {
+			t.Errorf("docs/library.md: there is no %s.%s", m[1], m[2])
+		}
+	}
+}
+
 // The README is short, and its code is that of an example, which compiles.
 func TestReadme(t *testing.T) {
 	root := filepath.Join("..", "..")
