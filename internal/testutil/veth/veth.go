@@ -9,6 +9,8 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/netlab"
@@ -152,5 +154,63 @@ func Listen(t testing.TB, lab *netlab.Namespace, ifindex int) (receive func() []
 				return buf[:n]
 			}
 		}
+	}
+}
+
+// DetachXDP takes the XDP program off a device, as somebody else would (bpftool link detach).
+func DetachXDP(t testing.TB, lab *netlab.Namespace, ifindex int) {
+	t.Helper()
+	// Indexes of devices are those of a namespace, IDs of programs the machine's.
+	var program uint32
+	err := lab.Do(func() error {
+		l, err := netlink.LinkByIndex(ifindex)
+		if err == nil && l.Attrs().Xdp != nil {
+			program = l.Attrs().Xdp.ProgId
+		}
+		return err
+	})
+	if err != nil || program == 0 {
+		t.Fatalf("XDP program %d of device %d: %v", program, ifindex, err)
+	}
+	var all link.Iterator
+	defer all.Close()
+	for all.Next() {
+		info, err := all.Link.Info()
+		if err != nil {
+			t.Fatal(err)
+		}
+		detacher, ok := all.Link.(interface{ Detach() error })
+		if uint32(info.Program) != program || !ok {
+			continue
+		}
+		if err := detacher.Detach(); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("XDP program %d of device %d has no link: %v", program, ifindex, all.Err())
+}
+
+// Move moves a device from one namespace to another, where it is down.
+func Move(t testing.TB, from, to *netlab.Namespace, name string) {
+	t.Helper()
+	fd := -1
+	err := to.Do(func() (err error) {
+		fd, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	err = from.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetNsFd(l, fd)
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
