@@ -35,6 +35,10 @@ type Counters struct {
 	Transmitted, Unsent, Lost, InFlight uint64
 	// Bulks in which the frames were handed over.
 	Bulks uint64
+
+	// Losses is how often the port was lost. LinkDowns is how often the link of an AF_XDP
+	// port was found down after it had been up; what is shorter than some polls is not seen.
+	Losses, LinkDowns uint64
 }
 
 // Dropped is the sum of what was received and not forwarded.
@@ -67,4 +71,6 @@ func (c *Counters) Add(o Counters) {
 	c.Lost += o.Lost
 	c.InFlight += o.InFlight
 	c.Bulks += o.Bulks
+	c.Losses += o.Losses
+	c.LinkDowns += o.LinkDowns
 }

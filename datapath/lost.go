@@ -12,9 +12,18 @@ func (d *Datapath) check() {
 		if !s.here() {
 			continue
 		}
-		if err := s.port.Check(); err != nil {
+		err := s.port.Check()
+		s.noteDowns()
+		if err != nil {
 			d.lose(i, err)
 		}
+	}
+}
+
+// noteDowns counts how often the link of an AF_XDP port went down.
+func (s *slot) noteDowns() {
+	if s.kind == kindXSK {
+		s.counters.LinkDowns += s.xsk.takeDowns()
 	}
 }
 
@@ -22,6 +31,8 @@ func (d *Datapath) check() {
 // and has not are lost, except for those that a completion says were.
 func (d *Datapath) lose(port int, err error) {
 	s := &d.slots[port]
+	s.noteDowns()
+	s.counters.Losses++
 	d.reclaim(port)
 	d.lost[port] = errors.Join(err, s.port.Close())
 	d.seize(port)

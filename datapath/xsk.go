@@ -12,7 +12,8 @@ type XSK struct {
 	socket *xsk.Socket
 	// Down says that the link was down when the port was last asked. It is the
 	// worker's to read.
-	Down bool
+	Down  bool
+	downs uint64 // how often it became so since the worker took note of it
 
 	noProgram atomic.Bool
 }
@@ -88,18 +89,36 @@ func (p *XSK) flushed(err error) error {
 
 // lost keeps the errors that mean the end of the port.
 func (p *XSK) lost(err error) error {
-	p.Down = errors.Is(err, xsk.ErrDown)
-	if p.Down || errors.Is(err, xsk.ErrNoProgram) {
+	if errors.Is(err, xsk.ErrDown) {
+		if !p.Down {
+			p.downs++
+		}
+		p.Down = true
+		return nil
+	}
+	if errors.Is(err, xsk.ErrNoProgram) {
 		return nil
 	}
 	return err
+}
+
+// takeDowns returns how often the link went down since the last time.
+func (p *XSK) takeDowns() (n uint64) {
+	n, p.downs = p.downs, 0
+	return n
 }
 
 // Complete implements [Port].
 func (p *XSK) Complete(chunks []uint64) int { return p.socket.Completion.Take(chunks) }
 
 // Check implements [Port].
-func (p *XSK) Check() error { return p.lost(p.socket.Check()) }
+func (p *XSK) Check() error {
+	err := p.socket.Check()
+	if err == nil {
+		p.Down = false
+	}
+	return p.lost(err)
+}
 
 // FD implements [Port].
 func (p *XSK) FD() int { return p.socket.FD() }
