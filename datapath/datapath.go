@@ -113,6 +113,7 @@ type Datapath struct {
 	pollfds []unix.PollFd
 	polls   uint64
 	busy    atomic.Int64
+	passage passage
 	lost    []error // by port, of this poll
 }
 

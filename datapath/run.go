@@ -30,7 +30,9 @@ func (d *Datapath) Run(ctx context.Context) error {
 		}
 		if n > 0 {
 			idle = 0
-			d.busy.Add(int64(time.Since(begin)))
+			took := time.Since(begin)
+			d.busy.Add(int64(took))
+			d.passage.count(n, took)
 			continue
 		}
 		if idle++; idle >= idlePolls && !d.config.BusyPoll {

@@ -54,13 +54,17 @@ const redirectLabel = "redirect"
 
 const defaultQueues = 64
 
-// Program is an XDP program on one device that redirects to sockets by queue.
+// Program is an XDP program on one device that redirects to sockets by queue. It is for one
+// goroutine at a time; [Program.Passed] may be called by others, but for Close and Replace.
 type Program struct {
 	program *ebpf.Program
 	sockets *ebpf.Map // XSKMAP, by queue
 	passed  *ebpf.Map // what Claim left to the network stack, by CPU; nil without Claim
 	link    link.Link
 	owned   bool
+	// What one that is owned was attached with.
+	ifindex         int
+	multi, metadata bool
 }
 
 // Offsets of struct xdp_md, linux/bpf.h.
@@ -95,48 +99,109 @@ func Attach(ifindex int, o ProgramOptions) (*Program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make XSKMAP: %w", bpfMissing(err))
 	}
-	p := &Program{sockets: sockets, owned: true}
+	p := &Program{sockets: sockets, owned: true, ifindex: ifindex, multi: o.MultiBuffer, metadata: o.Metadata}
 	for _, s := range o.Sockets {
 		if err := p.Add(s); err != nil {
 			return nil, errors.Join(err, p.Close())
 		}
 	}
-	if err := p.loadAndAttach(ifindex, o); err != nil {
+	if p.program, err = p.load(o.Claim); err == nil {
+		err = p.attach(ifindex, o.Generic)
+	}
+	if err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-func (p *Program) loadAndAttach(ifindex int, o ProgramOptions) (err error) {
-	if o.Claim != nil {
+// load loads the default program, with the maps that there are.
+func (p *Program) load(claim asm.Instructions) (program *ebpf.Program, err error) {
+	if claim != nil && p.passed == nil {
 		p.passed, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 8, MaxEntries: 1})
 		if err != nil {
-			return fmt.Errorf("make counter: %w", bpfMissing(err))
+			return nil, fmt.Errorf("make counter: %w", bpfMissing(err))
 		}
 	}
 	var metadata asm.Instructions
 	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: "Dual BSD/GPL"}
-	if o.Metadata {
+	if p.metadata {
 		if metadata, err = metadataInstructions(); err != nil {
-			return fmt.Errorf("load XDP program that asks for metadata: %w", err)
+			return nil, fmt.Errorf("load XDP program that asks for metadata: %w", err)
 		}
 		// What a driver knows only programs of one device may ask for.
 		spec.Flags |= unix.BPF_F_XDP_DEV_BOUND_ONLY
-		spec.Ifindex = uint32(ifindex)
+		spec.Ifindex = uint32(p.ifindex)
 	}
-	spec.Instructions = p.instructions(o.Claim, metadata)
-	if o.MultiBuffer {
+	spec.Instructions = p.instructions(claim, metadata)
+	if p.multi {
 		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
 	}
-	p.program, err = ebpf.NewProgram(spec)
-	if o.Metadata && errors.Is(err, unix.EOPNOTSUPP) {
-		return fmt.Errorf("load XDP program: %w",
-			&feature.Missing{Feature: "XDP metadata of " + deviceName(ifindex), Help: "its driver has none; attach without", Err: err})
+	program, err = ebpf.NewProgram(spec)
+	if p.metadata && errors.Is(err, unix.EOPNOTSUPP) {
+		return nil, fmt.Errorf("load XDP program: %w", &feature.Missing{
+			Feature: "XDP metadata of " + deviceName(p.ifindex), Help: "its driver has none; attach without", Err: err,
+		})
 	}
 	if err != nil {
-		return fmt.Errorf("load XDP program: %w", bpfMissing(err))
+		return nil, fmt.Errorf("load XDP program: %w", bpfMissing(err))
 	}
-	return p.attach(ifindex, o.Generic)
+	return program, nil
+}
+
+// Replace puts the default program, loaded anew, in the place of the one that [Attach]
+// attached, with another Claim or the same. Each frame meets one of them, and none is lost;
+// sockets and counts stay. It also gives the program to queues that a device got since
+// (ethtool -L) where its driver does not: a veth's new queues have none
+// (veth_enable_range_safe in drivers/net/veth.c, Linux 6.18). With Metadata the calling
+// thread must be in the device's network namespace.
+func (p *Program) Replace(claim asm.Instructions) error {
+	if !p.owned {
+		return errors.New("replace XDP program: it is the caller's, use ReplaceProgram")
+	}
+	program, err := p.load(claim)
+	if err != nil {
+		return fmt.Errorf("replace XDP program: %w", err)
+	}
+	old := p.program
+	if err := p.update(program); err != nil {
+		return errors.Join(err, program.Close())
+	}
+	return old.Close()
+}
+
+// ReplaceProgram puts another program of the caller's in the place of that of
+// [AttachProgram], with its XSKMAP, into which the sockets go before. Each frame meets one
+// of them, and none is lost.
+func (p *Program) ReplaceProgram(program *ebpf.Program, sockets *ebpf.Map, all []*Socket) error {
+	if p.owned {
+		return errors.New("replace XDP program: it is the default program, use Replace")
+	}
+	if t := sockets.Type(); t != ebpf.XSKMap {
+		return fmt.Errorf("replace XDP program: its map is %v and not an XSKMAP", t)
+	}
+	next := &Program{sockets: sockets}
+	for _, s := range all {
+		if err := next.Add(s); err != nil {
+			return fmt.Errorf("replace XDP program: %w", err)
+		}
+	}
+	if err := p.update(program); err != nil {
+		return err
+	}
+	p.sockets = sockets
+	return nil
+}
+
+// update puts a program in the place of the one that is attached.
+func (p *Program) update(program *ebpf.Program) error {
+	if p.link == nil {
+		return fmt.Errorf("replace XDP program: %w", ErrClosed)
+	}
+	if err := p.link.Update(program); err != nil {
+		return fmt.Errorf("replace XDP program: %w", bpfMissing(err))
+	}
+	p.program = program
+	return nil
 }
 
 // AttachProgram attaches a program of the caller's that redirects to sockets

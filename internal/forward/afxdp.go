@@ -1,11 +1,16 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
+
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/xsk"
@@ -26,13 +31,16 @@ const copyChunk = 2048
 type afxdp struct {
 	config  Config
 	umem    *xsk.UMEM
-	path    *datapath.Datapath
-	devices []queuedDevice
-	route   []route // by input port
-	ports   []portOf
+	path    *datapath.Workers
+	numbers map[string]int // of the devices, by name
+	ports   []portOf       // with those of queues that may come
+	workers int
 	multi   bool
+	// to is the action of each input port's frames. Workers read it while it is replaced.
+	to atomic.Pointer[[]datapath.Action]
 
 	mu       sync.Mutex
+	devices  []queuedDevice
 	programs map[int]*xsk.Program // by device; not those lost
 	passed   map[int]uint64       // by device, of programs that are closed
 	lost     map[int]bool         // devices that are to be found again
@@ -40,26 +48,25 @@ type afxdp struct {
 	down     chan int             // devices that were lost
 	kernel   []xsk.Statistics     // by port, as last read
 	past     []xsk.Statistics     // by port, of sockets that are closed
-	sockets  []*xsk.Socket        // by port, nil while lost
+	sockets  []*xsk.Socket        // by port, nil while lost or not there
 	outlets  []*datapath.XSK      // by port, of these sockets
 	objects  map[int]*object      // by device
+	replaced []*object            // by others, while programs are reloaded
+	claim    asm.Instructions     // which frames to forward; nil is all
+	reloads  int                  // how often programs were
 	mode     xsk.Mode             // of all sockets, once they are open
 
-	recovering []sync.Mutex // by device: held while it is taken back
+	complained []string // by device: of queues that came and cannot be used
+
+	recovering []sync.Mutex // by device: held while it is taken back, or its queues are
 }
 
 // portOf says which queue of which device a port is.
 type portOf struct{ device, queue int }
 
-// route is where frames of an input go.
-type route struct {
-	to        datapath.Action
-	direction int // -1 when it is no input
-}
-
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
-		config: c, programs: make(map[int]*xsk.Program), passed: make(map[int]uint64), lost: make(map[int]bool),
+		config: c, claim: c.Claim, programs: make(map[int]*xsk.Program), passed: make(map[int]uint64), lost: make(map[int]bool),
 		away: make(map[int]bool), objects: make(map[int]*object), down: make(chan int, 64),
 	}
 	defer func() {
@@ -68,20 +75,23 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 			f = nil
 		}
 	}()
-	var numbers map[string]int
-	if f.devices, numbers, err = c.devices(); err != nil {
+	if f.devices, f.numbers, err = c.devices(); err != nil {
 		return f, err
 	}
 	if err := xsk.RaiseMemlock(); err != nil {
 		c.Warn(err.Error())
 	}
 	for i, d := range f.devices {
-		for q := range d.queues {
+		for q := range d.most {
 			f.ports = append(f.ports, portOf{i, q})
 		}
 	}
-	f.routes(numbers)
-	f.recovering = make([]sync.Mutex, len(f.devices))
+	workers, err := f.share()
+	if err != nil {
+		return f, err
+	}
+	f.route()
+	f.recovering, f.complained = make([]sync.Mutex, len(f.devices)), make([]string, len(f.devices))
 	f.sockets, f.outlets = make([]*xsk.Socket, len(f.ports)), make([]*datapath.XSK, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
 	if err := f.openSockets(ctx); err != nil {
@@ -89,11 +99,14 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	ports := make([]datapath.Port, len(f.ports))
 	for port, s := range f.sockets {
-		f.outlets[port] = datapath.NewXSK(s)
-		ports[port] = f.outlets[port]
+		if s != nil {
+			f.outlets[port] = datapath.NewXSK(s)
+			ports[port] = f.outlets[port]
+		}
 	}
-	f.path, err = datapath.New(datapath.Config{
-		UMEM: f.umem, Ports: ports, Batch: c.Batch, Program: f.program, Lost: f.portLost,
+	f.path, err = datapath.NewWorkers(datapath.WorkersConfig{
+		Config:  datapath.Config{UMEM: f.umem, Ports: ports, Batch: c.Batch, Lost: f.portLost, BusyPoll: c.BusyPoll > 0},
+		Workers: workers,
 	})
 	if err != nil {
 		return f, err
@@ -107,7 +120,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	return f, nil
 }
 
-// portsOf returns the numbers of a device's ports, by queue.
+// portsOf returns the numbers of a device's ports, by queue, with those of queues that may come.
 func (f *afxdp) portsOf(device int) (ports []int) {
 	for port, p := range f.ports {
 		if p.device == device {
@@ -117,19 +130,68 @@ func (f *afxdp) portsOf(device int) (ports []int) {
 	return ports
 }
 
-// routes says which port each input's frames go to: the queue of the same number,
-// or as many as there are.
-func (f *afxdp) routes(numbers map[string]int) {
-	f.route = make([]route, len(f.ports))
-	for port := range f.route {
-		f.route[port].direction = -1
+// share says which worker has which ports.
+func (f *afxdp) share() ([]datapath.Worker, error) {
+	cpus, err := usable()
+	if err != nil {
+		return nil, err
 	}
-	for i, d := range f.config.directions() {
-		outputs := f.portsOf(numbers[d.Out])
-		for queue, port := range f.portsOf(numbers[d.In]) {
-			f.route[port] = route{datapath.Redirect(outputs[queue%len(outputs)]), i}
+	queues, most := 1, 1
+	for _, d := range f.devices {
+		queues, most = max(queues, d.now), max(most, d.most)
+	}
+	f.workers = cmp.Or(f.config.Workers, min(queues, len(cpus)))
+	if f.workers > most {
+		return nil, fmt.Errorf("%d workers: the devices have %d queues at most", f.workers, most)
+	}
+	if len(f.config.CPUs) > 0 {
+		cpus = f.config.CPUs
+	} else if f.workers == 1 {
+		cpus = nil
+	}
+	workers := make([]datapath.Worker, f.workers)
+	for i := range workers {
+		workers[i].Program = f.program()
+		if len(cpus) > 0 {
+			workers[i].CPUs = cpus[i%len(cpus) : i%len(cpus)+1]
 		}
 	}
+	for port := range f.ports {
+		w := &workers[f.worker(port)]
+		w.Ports = append(w.Ports, port)
+	}
+	return workers, nil
+}
+
+// worker is the number of the worker that has a port.
+func (f *afxdp) worker(port int) int { return f.ports[port].queue % f.workers }
+
+// usable are the CPUs that this process may use.
+func usable() (cpus []int, err error) {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return nil, fmt.Errorf("read CPUs of this process: %w", err)
+	}
+	for cpu := range 64 * len(set) {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus, nil
+}
+
+// route says where each input's frames go: to the queue of the same number, or as many as there
+// are. f.mu is held, or nobody else has f.
+func (f *afxdp) route() {
+	to := make([]datapath.Action, len(f.ports))
+	for _, d := range f.config.directions() {
+		out := f.numbers[d.Out]
+		outputs := f.portsOf(out)[:f.devices[out].sending]
+		for queue, port := range f.portsOf(f.numbers[d.In]) {
+			to[port] = datapath.Redirect(outputs[queue%len(outputs)])
+		}
+	}
+	f.to.Store(&to)
 }
 
 // input says whether frames of a device are forwarded.
@@ -169,17 +231,23 @@ func (f *afxdp) passedBy(name string) (frames uint64, err error) {
 	return frames, err
 }
 
-// program forwards a batch, all of which came by one port.
-func (f *afxdp) program(frames []datapath.Frame, actions []datapath.Action) {
-	to := f.route[frames[0].Port].to
-	for i := range actions {
-		actions[i] = to
-	}
-	if f.config.Destination != nil || f.config.Source != nil {
-		f.rewrite(frames)
-	}
+// program makes a worker's program, which forwards batches that came by one port.
+func (f *afxdp) program() datapath.Program {
+	var sample *sampler
 	if f.config.Sample != nil {
-		f.config.Sample.take(frames)
+		sample = &sampler{Sample: f.config.Sample}
+	}
+	return func(frames []datapath.Frame, actions []datapath.Action) {
+		to := (*f.to.Load())[frames[0].Port]
+		for i := range actions {
+			actions[i] = to
+		}
+		if f.config.Destination != nil || f.config.Source != nil {
+			f.rewrite(frames)
+		}
+		if sample != nil {
+			sample.take(frames)
+		}
 	}
 }
 
@@ -230,6 +298,7 @@ func (f *afxdp) Run(ctx context.Context) error {
 		select {
 		case <-tick.C:
 			f.warnBlocked(said)
+			f.follow(ctx)
 		case device := <-f.down:
 			wait.Go(func() { f.recover(ctx, device) })
 		case err := <-done:
@@ -245,6 +314,9 @@ func (f *afxdp) warnBlocked(said map[int]bool) {
 	defer f.mu.Unlock()
 	blocked := make(map[int]bool)
 	for port, p := range f.outlets {
+		if p == nil {
+			continue
+		}
 		device := f.ports[port].device
 		blocked[device] = blocked[device] || p.NoProgram() && !f.away[device]
 	}
@@ -273,39 +345,55 @@ const (
 
 func (f *afxdp) Totals() (Totals, error) {
 	counters := f.path.Counters(nil)
-	t := Totals{Busy: f.path.Busy(), Mode: f.mode.String()}
-	for _, d := range f.config.directions() {
-		t.Directions = append(t.Directions, Direction{In: d.In, Out: d.Out, Up: f.up(d.In) && f.up(d.Out)})
+	t := Totals{Workers: f.path.Len(), Busy: f.path.Busy(), Passage: f.path.Passage(), Mode: f.mode.String()}
+	kernel := make([]xsk.Statistics, len(f.ports))
+	for port := range f.ports {
+		kernel[port] = f.statistics(port)
 	}
-	for i := range t.Directions {
-		d := &t.Directions[i]
+	for _, names := range f.config.directions() {
+		d := Direction{In: names.In, Out: names.Out, Up: f.up(names.In) && f.up(names.Out)}
 		var in, out datapath.Counters
-		var kernel xsk.Statistics
-		outputs := make(map[int]bool)
-		for port, r := range f.route {
-			if r.direction != i {
-				continue
-			}
+		var lost xsk.Statistics
+		for _, port := range f.portsOf(f.numbers[names.In]) {
 			in.Add(counters[port])
-			outputs[int(r.to)-1] = true
-			add(&kernel, f.statistics(port))
+			add(&lost, kernel[port])
 		}
-		for port := range outputs {
+		for _, port := range f.portsOf(f.numbers[names.Out]) {
 			out.Add(counters[port])
 		}
-		d.Received, d.Sent, d.InFlight, d.Bytes = in.Received, out.Transmitted, out.InFlight, in.ReceivedBytes
+		d.Received, d.Sent, d.Bytes = in.Received, out.Transmitted, in.ReceivedBytes
+		d.InFlight = out.InFlight + in.HandedOver - in.TakenOver
 		var err error
-		if d.Passed, err = f.passedBy(d.In); err != nil {
+		if d.Passed, err = f.passedBy(names.In); err != nil {
 			return t, err
 		}
 		d.Batches, d.Bulks = in.Batches, out.Bulks
 		d.Drops = []Drop{
 			{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
 			{DropVerdict, in.DroppedByProgram}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
-			{dropKernel, kernel.RXDropped}, {dropRingFull, kernel.RXRingFull},
+			{dropKernel, lost.RXDropped}, {dropRingFull, lost.RXRingFull},
+		}
+		t.Directions = append(t.Directions, d)
+	}
+	t.Queues = f.byQueue(counters, kernel)
+	return t, nil
+}
+
+// byQueue are the counts of all queues that are or were used.
+func (f *afxdp) byQueue(counters []datapath.Counters, kernel []xsk.Statistics) (list []Queue) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for port, p := range f.ports {
+		c, k := counters[port], kernel[port]
+		q := Queue{
+			Device: f.devices[p.device].Name, Queue: p.queue, Worker: f.worker(port), Received: c.Received, Sent: c.Transmitted,
+			Dropped: c.Dropped() + k.RXDropped + k.RXRingFull, RingFull: k.RXRingFull, Batches: c.Batches, Up: f.sockets[port] != nil,
+		}
+		if q.Up || c != (datapath.Counters{}) {
+			list = append(list, q)
 		}
 	}
-	return t, nil
+	return list
 }
 
 // up says whether a device is there, with all it needs.

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,6 +56,18 @@ type Config struct {
 	// Batch is how many frames are taken at once; 0 is datapath.DefaultBatch.
 	// Frames is how many chunks a queue has, 2 or more; 0 is 8192. Both are of AFXDP.
 	Batch, Frames int
+	// Queues is how many queues of each device are used, from the first on; 0 is all, and
+	// those that it gets later. Frames of the others are the network stack's. Workers is how
+	// many share them: queue q of each device is worker q mod Workers'. 0 is as many as the
+	// device with the most queues has, or as this process may use CPUs if these are fewer.
+	// Both are of AFXDP.
+	Queues, Workers int
+	// CPUs keep the workers on them, in turn; none leaves one worker alone and keeps several
+	// on the CPUs that this process may use.
+	CPUs []int
+	// BusyPoll, if it is not 0, has workers poll the devices in place of interrupts, and
+	// never wait; see xsk.Options.BusyPoll. AFXDP only.
+	BusyPoll time.Duration
 	// Sample gets some of the frames that arrive, if it is not nil. AFXDP only.
 	Sample *Sample
 	// Warn is told what goes on without being an error: devices that went and
@@ -76,6 +89,8 @@ func (c Config) directions() []Pair {
 	}
 	return d
 }
+
+var errFilterAndObject = errors.New("a filter and a BPF object are two programs: choose one")
 
 // Validate returns an error in one line when the configuration cannot be meant.
 func (c Config) Validate() error {
@@ -104,7 +119,7 @@ func (c Config) Validate() error {
 	}
 	switch {
 	case c.Object != "" && c.Claim != nil:
-		return errors.New("a filter and a BPF object are two programs: choose one")
+		return errFilterAndObject
 	case c.Mode != xsk.Auto && c.Engine == XDP:
 		return errors.New("zero copy is of the engine afxdp: the kernel redirects frames where they lie")
 	case c.Mode == xsk.ZeroCopy && c.Generic:
@@ -115,6 +130,14 @@ func (c Config) Validate() error {
 		return errors.New("with a BPF object in the kernel the program writes the addresses: leave them out")
 	case c.Batch < 0 || c.Batch > datapath.MaxBatch:
 		return fmt.Errorf("a batch of %d is not within 1 … %d", c.Batch, datapath.MaxBatch)
+	case c.Queues < 0 || c.Queues > maxQueues:
+		return fmt.Errorf("%d queues are not within 0 … %d", c.Queues, maxQueues)
+	case c.Workers < 0 || c.Workers > datapath.MaxWorkers:
+		return fmt.Errorf("%d workers are not within 0 … %d", c.Workers, datapath.MaxWorkers)
+	case c.BusyPoll != 0 && c.BusyPoll < time.Microsecond:
+		return fmt.Errorf("busy polling for %v: must be 1 µs or more", c.BusyPoll)
+	case c.Engine == XDP && (c.Queues > 0 || c.Workers > 0 || len(c.CPUs) > 0 || c.BusyPoll > 0):
+		return errors.New("queues, workers, their CPUs and busy polling are of the engine afxdp: the kernel forwards on each queue's CPU")
 	case c.Frames < 0 || c.Frames == 1:
 		return fmt.Errorf("%d frames for a queue: must be 2 or more, or 0 for %d", c.Frames, defaultFrames)
 	}
@@ -145,6 +168,19 @@ type Direction struct {
 	Up bool
 }
 
+// Queue is what happened at a queue of a device since the beginning.
+type Queue struct {
+	Device        string
+	Queue, Worker int
+	// Received frames came by it, Sent left by it, Dropped came and were not sent on.
+	// RingFull is how many of these the kernel dropped since the worker was late.
+	Received, Sent, Dropped, RingFull uint64
+	// Batches are how many the frames were received in.
+	Batches uint64
+	// Up is whether the queue is there.
+	Up bool
+}
+
 // Dropped sums the drops.
 func (d Direction) Dropped() (n uint64) {
 	for _, drop := range d.Drops {
@@ -156,8 +192,13 @@ func (d Direction) Dropped() (n uint64) {
 // Totals are a forwarder's counts.
 type Totals struct {
 	Directions []Direction
-	// Busy is how long the worker spent on batches; 0 where nobody can say.
-	Busy time.Duration
+	// Queues are those that are or were used; none of the engine XDP.
+	Queues []Queue
+	// Workers is how many there are, and Busy how long they spent on batches together; 0
+	// where nobody can say. Passage is how long frames were with them.
+	Workers int
+	Busy    time.Duration
+	Passage datapath.Passage
 	// Mode is how frames reach the engine, in the words of AF_XDP or XDP.
 	Mode string
 }
@@ -168,6 +209,9 @@ type Forwarder interface {
 	Run(ctx context.Context) error
 	// Totals reads the counters; any goroutine may.
 	Totals() (Totals, error)
+	// Reload has frames decided on by another Claim, or by what the file of Config.Object has
+	// now, from one frame to the next; any goroutine may. On an error all is as before.
+	Reload(ctx context.Context, claim asm.Instructions) error
 	Close() error
 }
 
@@ -189,11 +233,15 @@ func Open(ctx context.Context, c Config) (Forwarder, error) {
 	return openAFXDP(ctx, c)
 }
 
-// queuedDevice is a device and how many receive queues it has.
+// queuedDevice is a device and its queues.
 type queuedDevice struct {
 	device.Device
-	queues int
+	queues
 }
+
+// queues are how many of a device's queues are used to receive, how many of these also transmit,
+// and how many could be used if the device was set to have as many as it can.
+type queues struct{ now, sending, most int }
 
 // offersZeroCopy says whether a device's driver has zero copy, as far as the kernel says it
 // (Linux 6.3).
@@ -203,26 +251,37 @@ func (d queuedDevice) offersZeroCopy() bool {
 }
 
 // find finds a device on which nobody else runs XDP.
-func find(name string) (queuedDevice, error) {
+func (c Config) find(name string) (queuedDevice, error) {
 	d, err := device.Find(name)
 	if err != nil {
 		return queuedDevice{}, err
 	}
-	return queuedDevice{Device: d, queues: queues(name)}, nil
+	return queuedDevice{d, c.queues(name)}, nil
 }
 
-// queues is how many receive queues a device has, as far as it says.
-func queues(name string) int {
+// queues are those of a device that are to be used.
+func (c Config) queues(name string) queues {
+	q, limit := channels(name), cmp.Or(c.Queues, maxQueues)
+	return queues{min(q.now, limit), min(q.sending, limit), min(q.most, limit)}
+}
+
+// maxQueues is how many queues of a device are used at most.
+const maxQueues = 256
+
+// channels are the queues that a device has and can have, as far as it says.
+func channels(name string) queues {
+	one := queues{1, 1, 1}
 	e, err := ethtool.NewEthtool()
 	if err != nil {
-		return 1
+		return one
 	}
 	defer e.Close()
 	c, err := e.GetChannels(name)
 	if err != nil {
-		return 1
+		return one
 	}
-	return max(1, int(c.RxCount+c.CombinedCount))
+	now := max(1, int(c.RxCount+c.CombinedCount))
+	return queues{now, min(now, max(1, int(c.TxCount+c.CombinedCount))), max(now, int(c.MaxRx), int(c.MaxCombined))}
 }
 
 // devices finds all that are named, each once.
@@ -235,7 +294,7 @@ func (c Config) devices() ([]queuedDevice, map[string]int, error) {
 			if _, ok := numbers[name]; ok {
 				continue
 			}
-			dev, err := find(name)
+			dev, err := c.find(name)
 			if err != nil {
 				return nil, nil, err
 			}

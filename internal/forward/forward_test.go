@@ -216,8 +216,8 @@ func TestQueues(t *testing.T) {
 				return err
 			}
 		}
-		if n := queues("many"); n != 4 {
-			t.Errorf("%d queues", n)
+		if q := channels("many"); q != (queues{4, 4, 4}) {
+			t.Errorf("queues: %+v", q)
 		}
 		return nil
 	})
@@ -363,10 +363,18 @@ func TestDeviceComesBackOccupied(t *testing.T) {
 			occupant := make(chan link.Link, 1)
 			pass := veth.Program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
 			c := Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }}
+			var f *afxdp
+			var before *xsk.Socket
 			c.Do = func(do func() error) error {
 				return w.Do(func() error {
-					if err := do(); err != nil || !occupy.CompareAndSwap(true, false) {
+					if err := do(); err != nil || !occupy.Load() {
 						return err
+					}
+					f.mu.Lock()
+					s := f.sockets[0]
+					f.mu.Unlock()
+					if s == nil || s == before || !occupy.CompareAndSwap(true, false) {
+						return nil
 					}
 					// It has sockets, and no program yet.
 					in, err := net.InterfaceByName("in")
@@ -381,7 +389,8 @@ func TestDeviceComesBackOccupied(t *testing.T) {
 			if own {
 				c.Object = compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
 			}
-			f := w.open(t, c).(*afxdp)
+			f = w.open(t, c).(*afxdp)
+			before = f.sockets[0]
 			err := w.Do(func() error {
 				l, err := netlink.LinkByName("in")
 				if err != nil {
@@ -454,7 +463,7 @@ func TestStopOutputQueues(t *testing.T) {
 	w := newWires(t)
 	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP})
 	f.mode = xsk.ZeroCopy // what veths have not
-	f.devices[1].queues = 4
+	f.devices[1].most = 4
 	if err := w.Do(func() error { return f.attach(t.Context(), 1) }); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,6 @@ import (
 // the writer cannot keep up with is left out and counted.
 type Sample struct {
 	every   int
-	skip    int
 	frames  chan sampled
 	done    chan error
 	free    chan []byte
@@ -61,8 +60,14 @@ func (s *Sample) Start(w io.Writer) error {
 	return nil
 }
 
+// sampler takes the frames of one worker.
+type sampler struct {
+	*Sample
+	skip int // frames until the next
+}
+
 // take is called for each batch, by the worker.
-func (s *Sample) take(frames []datapath.Frame) {
+func (s *sampler) take(frames []datapath.Frame) {
 	for i := s.skip; i < len(frames); i += s.every {
 		s.keep(&frames[i])
 		s.skip = i + s.every

@@ -43,7 +43,16 @@ func (f *afxdp) openSockets(ctx context.Context) error {
 
 // tryMode makes the memory of a mode and opens the sockets of all ports on it.
 func (f *afxdp) tryMode(ctx context.Context) (err error) {
-	c := xsk.Config{Frames: cmp.Or(f.config.Frames, defaultFrames) * len(f.ports), HugePages: true}
+	var all []xsk.Options
+	var there []int // the ports of queues that are there
+	for port, p := range f.ports {
+		if p.queue < f.devices[p.device].now {
+			there = append(there, port)
+		}
+	}
+	// Queues that come share what there is with the worker's others.
+	frames := max(cmp.Or(f.config.Frames, defaultFrames)*len(there), len(f.ports))
+	c := xsk.Config{Frames: frames, HugePages: true}
 	if f.mode == xsk.Copy {
 		c.FrameSize = copyChunk
 	}
@@ -55,31 +64,42 @@ func (f *afxdp) tryMode(ctx context.Context) (err error) {
 		// The Ethernet header, and two VLAN tags.
 		f.multi = f.multi || d.MTU+22 > f.umem.Capacity()
 	}
-	var all []xsk.Options
-	for _, p := range f.ports {
-		all = append(all, f.options(p))
+	for _, port := range there {
+		all = append(all, f.options(f.ports[port]))
 	}
 	sockets, err := xsk.OpenAll(ctx, f.umem, all)
-	copy(f.sockets, sockets)
+	for i, s := range sockets {
+		f.sockets[there[i]] = s
+	}
 	return err
 }
 
 // options are those of a port's socket. Its fill ring is no longer than the chunks that there
-// are for it: the datapath fills the rings one after the other, and the last would get none.
+// are for it: the datapath fills the rings one after the other, and the last would get none. A device
+// that only transmits has no program in copy mode, and needs no chunks to receive into.
 func (f *afxdp) options(p portOf) xsk.Options {
 	chunks := uint(min(cmp.Or(f.config.Frames, defaultFrames), ring))
+	if f.mode == xsk.Copy && !f.input(p.device) {
+		chunks = shortestRing
+	}
 	return xsk.Options{
 		Interface: f.devices[p.device].Index, Queue: p.queue, Mode: f.mode, MultiBuffer: f.multi,
 		Fill: 1 << (bits.Len(chunks) - 1), Completion: ring, RX: ring, TX: ring,
+		BusyPoll: f.config.BusyPoll,
 	}
 }
+
+// shortestRing is the least that the kernel takes, in entries.
+const shortestRing = 2
 
 // dropSockets closes all sockets, which no datapath has got yet, and their memory.
 func (f *afxdp) dropSockets() error {
 	var errs []error
 	for port, s := range f.sockets {
-		errs = append(errs, s.Close())
-		f.sockets[port] = nil
+		if s != nil {
+			errs = append(errs, s.Close())
+			f.sockets[port] = nil
+		}
 	}
 	errs = append(errs, f.umem.Close())
 	f.umem = nil
@@ -88,7 +108,7 @@ func (f *afxdp) dropSockets() error {
 
 // openDevice opens a socket on each queue of a device that came back. The ports are by queue.
 func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, err error) {
-	for _, port := range f.portsOf(i) {
+	for _, port := range f.portsOf(i)[:f.devices[i].now] {
 		s, err := xsk.Open(ctx, f.umem, f.options(f.ports[port]))
 		if err != nil {
 			f.closeSockets(i)
@@ -108,16 +128,24 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 func (f *afxdp) attach(ctx context.Context, i int) error {
 	var p *xsk.Program
 	var err error
+	f.mu.Lock()
+	reloads := f.reloads
+	f.mu.Unlock()
 	switch {
 	case f.input(i):
 		p, err = f.attachInput(ctx, i)
 	case f.mode == xsk.ZeroCopy:
 		p, err = xsk.Attach(f.devices[i].Index, xsk.ProgramOptions{Queues: 1, MultiBuffer: f.multi})
 	}
-	if p != nil {
-		f.mu.Lock()
-		f.programs[i] = p
-		f.mu.Unlock()
+	if p == nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.programs[i] = p
+	if reloads != f.reloads && f.input(i) { // by what was to be attached before
+		_, err = f.renew(ctx, i, nil)
+		err = errors.Join(err, f.closeReplaced())
 	}
 	return err
 }
@@ -125,16 +153,13 @@ func (f *afxdp) attach(ctx context.Context, i int) error {
 func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {
 	d := f.devices[i]
 	f.mu.Lock()
-	var sockets []*xsk.Socket
-	for _, port := range f.portsOf(i) {
-		sockets = append(sockets, f.sockets[port])
-	}
+	sockets, claim := f.openSocketsOf(i), f.claim
 	f.mu.Unlock()
 	if f.config.Object != "" {
 		return f.attachObject(ctx, i, sockets)
 	}
 	p, err := xsk.Attach(d.Index, xsk.ProgramOptions{
-		Sockets: sockets, Queues: d.queues, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: f.config.Claim,
+		Sockets: sockets, Queues: d.most, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: claim,
 	})
 	if errors.Is(err, unix.EOPNOTSUPP) && !f.config.Generic {
 		if m := feature.AsMissing(err); m != nil {
@@ -213,7 +238,7 @@ func (f *afxdp) stopInputs() error {
 		if !f.input(i) {
 			continue
 		}
-		for queue := range f.devices[i].queues {
+		for queue := range f.devices[i].most {
 			errs = append(errs, p.Remove(queue))
 		}
 	}
@@ -280,14 +305,15 @@ func (f *afxdp) reopen(ctx context.Context, i int) error {
 	f.closeSockets(i) // the device may be gone, and its link with it
 	var ports []datapath.Port
 	err := f.config.Do(func() error {
-		d, err := find(f.devices[i].Name)
+		d, err := f.config.find(f.devices[i].Name)
 		if err != nil {
 			return err
 		}
-		if d.queues != f.devices[i].queues {
-			return fmt.Errorf("it has %d queues and had %d", d.queues, f.devices[i].queues)
-		}
-		f.devices[i].Index = d.Index
+		f.mu.Lock()
+		most := f.devices[i].most
+		f.devices[i].Index, f.devices[i].queues = d.Index, queues{min(d.now, most), min(d.sending, most), most}
+		f.route()
+		f.mu.Unlock()
 		ports, err = f.openDevice(ctx, i)
 		return err
 	})
@@ -297,8 +323,8 @@ func (f *afxdp) reopen(ctx context.Context, i int) error {
 	f.mu.Lock()
 	delete(f.lost, i)
 	f.mu.Unlock()
-	for queue, port := range f.portsOf(i) {
-		err = errors.Join(err, f.path.SetPort(port, ports[queue]))
+	for queue, p := range ports {
+		err = errors.Join(err, f.path.SetPort(f.portsOf(i)[queue], p))
 	}
 	return err
 }

@@ -45,6 +45,7 @@ type kernelDirection struct {
 	in, out  device.Device
 	observer *observe.Observer // nil where there is no BTF
 	program  bool              // it is the user's, and not counted
+	frags    bool              // frames may have several buffers
 }
 
 // count is what the program counts of a direction on a CPU. Its size is that of the map's
@@ -93,13 +94,15 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 		if err := f.ports.Update(uint32(i), uint32(out.Index), ebpf.UpdateAny); err != nil {
 			return f, fmt.Errorf("put %s into devmap: %w", out.Name, err)
 		}
-		k := kernelDirection{Pair: d, in: in.Device, out: out.Device, program: c.Object != ""}
+		k := kernelDirection{
+			Pair: d, in: in.Device, out: out.Device, program: c.Object != "", frags: in.MTU > xdpFrame || out.MTU > xdpFrame,
+		}
 		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.Index}); err != nil {
 			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.Name, err))
 		}
 		f.directions = append(f.directions, k)
 		// After its observer: what is sent from the first frame on counts.
-		if err := f.attachInput(ctx, uint32(i), in, in.MTU > xdpFrame || out.MTU > xdpFrame); err != nil {
+		if err := f.attachInput(ctx, uint32(i), in); err != nil {
 			return f, err
 		}
 	}
@@ -138,36 +141,52 @@ func privilege(err error) error {
 }
 
 // attachInput attaches what redirects a direction's frames.
-func (f *inKernel) attachInput(ctx context.Context, direction uint32, in queuedDevice, frags bool) error {
-	if f.config.Object != "" {
-		o, err := loadObject(ctx, f.config.Object)
-		if err != nil {
-			return err
-		}
-		f.objects = append(f.objects, o)
-		m, err := o.mapOf(ebpf.DevMap, ebpf.DevMapHash)
-		if err != nil {
-			return err
-		}
-		var out uint32
-		if err := f.ports.Lookup(direction, &out); err != nil {
-			return err
-		}
-		if err := m.Update(uint32(0), out, ebpf.UpdateAny); err != nil {
-			return fmt.Errorf("put output into the devmap of the BPF object: %w", err)
-		}
-		return f.attach(o.program, in)
-	}
-	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction)}
-	if frags {
-		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
-	}
-	p, err := ebpf.NewProgram(spec)
+func (f *inKernel) attachInput(ctx context.Context, direction uint32, in queuedDevice) error {
+	p, o, err := f.load(ctx, direction)
 	if err != nil {
-		return fmt.Errorf("load XDP program: %w", privilege(err))
+		return err
 	}
-	f.programs = append(f.programs, p)
+	if o != nil {
+		f.objects = append(f.objects, o)
+	} else {
+		f.programs = append(f.programs, p)
+	}
 	return f.attach(p, in)
+}
+
+// load loads the program of a direction, with the user's object if it is in one.
+func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program, o *object, err error) {
+	if f.config.Object == "" {
+		spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction)}
+		if f.directions[direction].frags {
+			spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
+		}
+		if p, err = ebpf.NewProgram(spec); err != nil {
+			return nil, nil, fmt.Errorf("load XDP program: %w", privilege(err))
+		}
+		return p, nil, nil
+	}
+	read, err := loadObject(ctx, f.config.Object)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, read.Close())
+		}
+	}()
+	m, err := read.mapOf(ebpf.DevMap, ebpf.DevMapHash)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out uint32
+	if err := f.ports.Lookup(direction, &out); err != nil {
+		return nil, nil, err
+	}
+	if err := m.Update(uint32(0), out, ebpf.UpdateAny); err != nil {
+		return nil, nil, fmt.Errorf("put output into the devmap of the BPF object: %w", err)
+	}
+	return read.program, read, nil
 }
 
 func (f *inKernel) attach(p *ebpf.Program, in queuedDevice) (err error) {

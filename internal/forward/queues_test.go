@@ -1,0 +1,298 @@
+package forward
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
+)
+
+// newQueues makes wires whose devices have queues.
+func newQueues(t *testing.T, queues int) *wires {
+	t.Helper()
+	w := &wires{Namespace: veth.Namespace(t)}
+	for _, names := range [][2]string{{"gen", "in"}, {"out", "sink"}} {
+		a, b, err := w.VethQueues(names[0], names[1], queues)
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
+		far := a
+		if names[0] == "gen" {
+			w.gen = a
+		} else {
+			w.sink, far = b, b
+		}
+		if err := far.Attach(veth.Program(t, asm.Mov.Imm(asm.R0, passed), asm.Return()), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// setQueues is ethtool -L. A veth with an XDP program needs as many receive queues as its peer has
+// for transmission.
+func (w *wires) setQueues(t *testing.T, name string, rx, tx int) error {
+	t.Helper()
+	return w.Do(func() error {
+		e, err := ethtool.NewEthtool()
+		if err != nil {
+			return err
+		}
+		defer e.Close()
+		c, err := e.GetChannels(name)
+		if err != nil {
+			return err
+		}
+		c.RxCount, c.TxCount = uint32(rx), uint32(tx)
+		_, err = e.SetChannels(name, c)
+		return err
+	})
+}
+
+// flows sends one frame of each of many flows, which a veth spreads over its queues, and waits for
+// each.
+func (w *wires) flows(t *testing.T, receive func() []byte, flows int) {
+	t.Helper()
+	for i := range flows {
+		frame := veth.Frame(t, 60)
+		frame[35] = byte(i) // the source port
+		veth.Send(t, w.Namespace, w.gen.Index, frame)
+		if got := receive(); !slices.Equal(got, frame) {
+			t.Fatalf("flow %d: received %x, want %x", i, got, frame)
+		}
+	}
+}
+
+// send sends one frame of each of many flows.
+func (w *wires) send(t *testing.T, flows int) {
+	t.Helper()
+	for i := range flows {
+		frame := veth.Frame(t, 60)
+		frame[35] = byte(i) // the source port
+		veth.Send(t, w.Namespace, w.gen.Index, frame)
+	}
+}
+
+// used are the queues of a device that frames came by.
+func used(t *testing.T, f Forwarder, device string) (list []int) {
+	t.Helper()
+	got, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, q := range got.Queues {
+		if q.Device == device && q.Received > 0 {
+			list = append(list, q.Queue)
+		}
+	}
+	return list
+}
+
+// Workers share the queues, on CPUs of theirs.
+func TestWorkers(t *testing.T) {
+	for _, workers := range []int{1, 2, 3, 4} {
+		t.Run(fmt.Sprint(workers), func(t *testing.T) {
+			w := newQueues(t, 4)
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
+			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 4096, Workers: workers, CPUs: []int{0}})
+			w.flows(t, receive, 64)
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Workers != workers || len(got.Queues) != 8 || got.Directions[0].Received != 64 {
+				t.Errorf("%+v", got)
+			}
+			for _, q := range got.Queues {
+				if q.Worker != q.Queue%workers {
+					t.Errorf("%+v", q)
+				}
+			}
+			if n := len(used(t, f, "in")); n < 2 {
+				t.Errorf("frames came by %d queues", n)
+			}
+		})
+	}
+}
+
+// An output with fewer queues than the input has them from several workers.
+func TestWorkersFewerOutputs(t *testing.T) {
+	w := newQueues(t, 4)
+	if err := w.setQueues(t, "out", 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 4096, Workers: 2}).(*afxdp)
+	w.flows(t, receive, 64)
+	var handed uint64
+	for _, c := range f.path.Counters(nil) {
+		handed += c.HandedOver
+	}
+	if handed == 0 {
+		t.Error("no frame was handed from one worker to the other")
+	}
+	if n := len(used(t, f, "out")); n != 0 {
+		t.Errorf("frames came by %d queues of the output", n)
+	}
+}
+
+// Of a limited number of queues the first are used, and the frames of others are the stack's.
+func TestQueueLimit(t *testing.T) {
+	w := newQueues(t, 4)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 4096, Queues: 2})
+	w.send(t, 64)
+	testutil.Eventually(t, "two queues", func() bool { return slices.Equal(used(t, f, "in"), []int{0, 1}) })
+	got, err := f.Totals()
+	if err != nil || len(got.Queues) != 4 || got.Directions[0].Received >= 64 {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
+
+// Queues that devices get while frames flow are forwarded too, without those that were there
+// before losing anything.
+func TestQueuesCome(t *testing.T) {
+	w := newQueues(t, 4)
+	for _, name := range []string{"in", "gen", "out", "sink"} {
+		if err := w.setQueues(t, name, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Workers: 2, Warn: func(s string) { said <- s }})
+	w.flows(t, receive, 16)
+	if got := used(t, f, "in"); !slices.Equal(got, []int{0}) {
+		t.Errorf("frames came by queues %v, want 0", got)
+	}
+	for _, far := range []struct{ name, peer string }{{"in", "gen"}, {"out", "sink"}} {
+		if err := errors.Join(w.setQueues(t, far.name, 3, 1), w.setQueues(t, far.peer, 3, 3)); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, said, far.name+" has a queue more, 2")
+	}
+	w.flows(t, receive, 64)
+	if got := used(t, f, "in"); len(got) < 2 {
+		t.Errorf("frames came by queues %v", got)
+	}
+	got, err := f.Totals()
+	if d := got.Directions[0]; err != nil || d.Received != 80 || d.Sent != 80 || d.Dropped() != 0 {
+		t.Errorf("%+v, %v", d, err)
+	}
+	// What has a socket does not go.
+	if err := w.setQueues(t, "in", 1, 1); err == nil {
+		t.Error("the kernel took a queue away that has a socket")
+	}
+}
+
+// A queue that comes and for which no memory is left is said to be unused, once.
+func TestQueuesComeWithoutMemory(t *testing.T) {
+	w := newQueues(t, 4)
+	for _, name := range []string{"in", "gen", "out", "sink"} {
+		if err := w.setQueues(t, name, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := make(chan string, 100)
+	w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 64, Warn: func(s string) { said <- s }})
+	if err := w.setQueues(t, "in", 2, 1); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, said, "in has more queues, and they cannot be used")
+}
+
+// A device that comes back with another number of queues is forwarded by as many.
+func TestDeviceComesBackWithQueues(t *testing.T) {
+	for _, queues := range []int{1, 2, 4} {
+		t.Run(fmt.Sprint(queues), func(t *testing.T) {
+			w := newQueues(t, 2)
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
+			said := make(chan string, 100)
+			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 4096, Workers: 2, Warn: func(s string) { said <- s }})
+			w.flows(t, receive, 16)
+			err := w.Do(func() error {
+				l, err := netlink.LinkByName("in")
+				if err != nil {
+					return err
+				}
+				return netlink.LinkDel(l)
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, "in is lost")
+			var gen netlab.Device
+			if gen, _, err = w.VethQueues("gen", "in", queues); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, "in is back")
+			w.gen = gen
+			before, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			// It has at most the queues that there is room for.
+			w.send(t, 64)
+			testutil.Eventually(t, "frames of the new device", func() bool {
+				got, err := f.Totals()
+				return err == nil && got.Directions[0].Sent > before.Directions[0].Sent
+			})
+			up := 0
+			got, err := f.Totals()
+			for _, q := range got.Queues {
+				if q.Device == "in" && q.Up {
+					up++
+				}
+			}
+			if err != nil || up != min(queues, 2) {
+				t.Errorf("%d queues are up, %v", up, err)
+			}
+		})
+	}
+}
+
+// With busy polling frames pass as without.
+func TestBusyPoll(t *testing.T) {
+	w := newQueues(t, 2)
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	w.open(t, Config{Pairs: pair, Engine: AFXDP, Workers: 2, BusyPoll: 20 * time.Microsecond})
+	w.flows(t, receive, 32)
+}
+
+func TestRefusesWorkers(t *testing.T) {
+	w := newQueues(t, 2)
+	for want, c := range map[string]Config{
+		"300 queues":                     {Queues: 300},
+		"-1 workers":                     {Workers: -1},
+		"3 workers: the devices have 2 ": {Workers: 3},
+		"busy polling for 1ns":           {BusyPoll: 1},
+		"are of the engine afxdp":        {Engine: XDP, Workers: 2},
+		"on CPUs [1023]":                 {CPUs: []int{1023}},
+	} {
+		c.Pairs = pair
+		if c.Engine == "" {
+			c.Engine = AFXDP
+		}
+		err := w.Do(func() error {
+			f, err := Open(t.Context(), c)
+			if err == nil {
+				err = f.Run(t.Context())
+				f.Close()
+			}
+			return err
+		})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package forward
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/filter"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
+)
+
+func claimOf(t *testing.T, expression string) asm.Instructions {
+	t.Helper()
+	program, err := filter.Compile(expression)
+	if err != nil {
+		t.Fatal(err)
+	}
+	claim, err := filter.Claim(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return claim
+}
+
+// Another filter decides from one frame to the next, also none.
+func TestReload(t *testing.T) {
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
+			large, small := claimOf(t, "udp and greater 100"), claimOf(t, "udp and less 99")
+			f := w.open(t, Config{Pairs: pair, Engine: engine, Claim: large})
+			sizes := func(want ...int) {
+				t.Helper()
+				veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 99), veth.Frame(t, 100))
+				for _, size := range want {
+					if got := receive(); len(got) != size {
+						t.Errorf("received %d bytes, want %d", len(got), size)
+					}
+				}
+			}
+			sizes(100)
+			for range 3 {
+				if err := f.Reload(t.Context(), small); err != nil {
+					t.Fatal(err)
+				}
+				sizes(99)
+				if err := f.Reload(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				sizes(99, 100)
+				if err := f.Reload(t.Context(), large); err != nil {
+					t.Fatal(err)
+				}
+				sizes(100)
+			}
+			// What no kernel takes changes nothing.
+			if err := f.Reload(t.Context(), asm.Instructions{asm.Mov.Reg(asm.R0, asm.R9)}); err == nil {
+				t.Error("a program was taken that reads what nobody wrote")
+			}
+			sizes(100)
+			if err := f.Close(); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Reload(t.Context(), small); engine == XDP && err == nil {
+				t.Error("reloaded after it was closed")
+			}
+		})
+	}
+}
+
+// While the filter is replaced again and again each frame that the device receives is forwarded,
+// dropped for a reason, or left to the network stack.
+func TestReloadLosesNothing(t *testing.T) {
+	w := newWires(t)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP})
+	claims := []asm.Instructions{nil, claimOf(t, "udp"), claimOf(t, "tcp")}
+	for i := range 60 {
+		done := make(chan bool)
+		go func() { done <- f.Reload(t.Context(), claims[i%len(claims)]) == nil }()
+		w.flood(t, 1<<10)
+		if !<-done {
+			t.Fatal("reload failed")
+		}
+	}
+	var d Direction
+	device := func() (frames uint64) {
+		err := w.Do(func() error {
+			l, err := netlink.LinkByName("in")
+			if err == nil {
+				frames = l.Attrs().Statistics.RxPackets
+			}
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return frames
+	}
+	testutil.Eventually(t, "each frame in a counter", func() bool {
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d = got.Directions[0]
+		kernel := d.Dropped() - own(d)
+		return d.InFlight == 0 && d.Received+d.Passed+kernel == device()
+	})
+	if d.Sent == 0 || d.Passed == 0 {
+		t.Errorf("%+v: the filters made no difference", d)
+	}
+}
+
+// The object's file is read again; one that cannot be read changes nothing.
+func TestReloadObject(t *testing.T) {
+	for engine, define := range map[Engine]string{AFXDP: "-DMAP=BPF_MAP_TYPE_XSKMAP", XDP: "-DMAP=BPF_MAP_TYPE_DEVMAP"} {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			receive := veth.Listen(t, w.Namespace, w.sink.Index)
+			object := compile(t, define)
+			f := w.open(t, Config{Pairs: pair, Engine: engine, Object: object})
+			send := func() {
+				t.Helper()
+				veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100))
+				if got := receive(); len(got) != 100 {
+					t.Errorf("received %d bytes, want 100", len(got))
+				}
+			}
+			send()
+			for range 3 {
+				if err := f.Reload(t.Context(), nil); err != nil {
+					t.Fatal(err)
+				}
+				send()
+			}
+			if err := f.Reload(t.Context(), claimOf(t, "udp")); !errors.Is(err, errFilterAndObject) {
+				t.Errorf("%v, want %v", err, errFilterAndObject)
+			}
+			if err := os.WriteFile(object, []byte("no object"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			if err := f.Reload(t.Context(), nil); err == nil || strings.Contains(err.Error(), "\n") {
+				t.Errorf("no object: %v", err)
+			}
+			send()
+		})
+	}
+}
+
+// A device that comes back has the filter that was set while it was away.
+func TestReloadWhileAway(t *testing.T) {
+	w := newWires(t)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Claim: claimOf(t, "udp and greater 100"), Warn: func(s string) { said <- s }})
+	err := w.Do(func() error {
+		l, err := netlink.LinkByName("in")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(l)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, said, "in is lost")
+	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
+		t.Fatal(err)
+	}
+	if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, said, "in is back")
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100), veth.Frame(t, 99))
+	if got := receive(); len(got) != 99 {
+		t.Errorf("received %d bytes, want 99", len(got))
+	}
+}
