@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
 
@@ -408,4 +409,85 @@ func TestBusyPoll(t *testing.T) {
 	if err := o.validate(); err == nil {
 		t.Error("less than 1 µs is no error")
 	}
+}
+
+// A filter takes the place of another between two frames, and counts go on.
+func TestReplace(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 64})
+	s := w.open(t, u, Options{Interface: w.near.Index})
+	fill(t, s, 32)
+	// The last byte of the destination says whose a frame is.
+	claim := func(last int32) asm.Instructions {
+		return asm.Instructions{
+			asm.LoadMem(asm.R4, asm.R2, 5, asm.Byte), asm.JEq.Imm(asm.R4, last, ClaimLabel), asm.Ja.Label(PassLabel),
+		}
+	}
+	frame := func(last byte) []byte {
+		f := veth.Frame(t, 60)
+		f[5] = last
+		return f
+	}
+	p := w.attach(t, w.near.Index, ProgramOptions{Sockets: []*Socket{s}, Claim: claim(1)})
+	for _, tt := range []struct {
+		claim asm.Instructions
+		want  []byte
+	}{{claim(1), []byte{1}}, {claim(2), []byte{2}}, {nil, []byte{1, 2}}, {claim(1), []byte{1}}} {
+		if err := p.Replace(tt.claim); err != nil {
+			t.Fatal(err)
+		}
+		for _, last := range []byte{1, 2} {
+			w.send(t, frame(last))
+		}
+		for _, last := range tt.want {
+			if got := u.Data(take(t, s, 1)[0]); got[5] != last {
+				t.Errorf("the frame to %d came, want %d", got[5], last)
+			}
+		}
+	}
+	if n, err := p.Passed(); err != nil || n < 3 {
+		t.Errorf("%d frames passed, %v", n, err)
+	}
+	if err := p.Replace(asm.Instructions{asm.Mov.Reg(asm.R0, asm.R9)}); err == nil {
+		t.Error("a program was taken that reads what nobody wrote")
+	}
+	if err := p.ReplaceProgram(p.program, p.sockets, nil); err == nil {
+		t.Error("the default program was replaced by a caller's")
+	}
+	own := veth.Program(t, asm.Mov.Imm(asm.R0, xdpPass), asm.Return())
+	if err := p.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Replace(nil); err == nil {
+		t.Error("replaced after it was closed")
+	}
+	sockets, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sockets.Close()
+	err = w.Do(func() (err error) { p, err = AttachProgram(w.near.Index, own, sockets, false); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	if err := p.ReplaceProgram(own, sockets, []*Socket{s}); err != nil {
+		t.Error(err)
+	}
+	if err := p.Replace(nil); err == nil {
+		t.Error("a caller's program was replaced by the default one")
+	}
+	if err := p.ReplaceProgram(own, newArray(t), nil); err == nil {
+		t.Error("an array was taken for an XSKMAP")
+	}
+}
+
+func newArray(t *testing.T) *ebpf.Map {
+	t.Helper()
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
 }
