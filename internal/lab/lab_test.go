@@ -17,12 +17,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/bpf/sample"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/trace"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
@@ -327,7 +329,7 @@ func guestJSON(t testing.TB, m *Measurement) []byte {
 // What a guest says that it measured is checked before anything is made of it.
 func TestReadMeasurement(t *testing.T) {
 	good := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
-	if m, err := readMeasurement(guestJSON(t, good), Veth, at16); err != nil || m.Stamp != 4 || len(m.Bulks) != 1 {
+	if m, err := readMeasurement(guestJSON(t, good), Veth, at16, newImages().measured); err != nil || m.Stamp != 4 || len(m.Bulks) != 1 {
 		t.Fatalf("%+v, %v", m, err)
 	}
 	for want, change := range map[string]func(m *Measurement){
@@ -348,9 +350,48 @@ func TestReadMeasurement(t *testing.T) {
 	} {
 		m := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
 		change(m)
-		if _, err := readMeasurement(guestJSON(t, m), Veth, at16); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := readMeasurement(guestJSON(t, m), Veth, at16, newImages().measured); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// A measurement of little text that would take much memory is refused before it is decoded.
+func TestMeasurementMemory(t *testing.T) {
+	of := func(element string) string { return strings.Repeat(element+",", 170_000) + element }
+	for text, want := range map[string]string{
+		`{"bulks":[` + of(`{}`) + `]}`:                 "more than 1 bulks",
+		`{"Bulks":[{"sites":[` + of(`{}`) + `]}]}`:     "more than 100000 sites",
+		`{"bulks":[{"functions":[` + of(`0`) + `]}]}`:  "more than 100000 functions",
+		`{"codes":[` + of(`0`) + `]}`:                  "more than 100000 codes",
+		`{"codes":[{"symbols":[` + of(`{}`) + `]}]}`:   "more than 100000 symbols",
+		`{"uncounted":[` + of(`""`) + `]}`:             "more than 100000 uncounted",
+		`{"x":[` + of(`[{},{}]`) + `]}`:                "it would take more than 64 MiB",
+		`{"host":{"settings":{` + of(`"a":""`) + `}}}`: "more than 16384 names",
+		`{"bulks":[{}]} {}`:                            "more follows",
+	} {
+		budget := newImages().measured
+		job := jobOf(t, sample.Object(), "nat", "udp4,tcp4,arp")
+		testutil.Allocates(t, 6<<20, func() {
+			if _, err := readMeasurement([]byte(text), Veth, at16, budget); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%.40s: %v, want %q", text, err, want)
+			}
+			if _, err := readProgram([]byte(text), job, maxMeasurement, budget); err == nil {
+				t.Errorf("%.40s: a program was counted", text)
+			}
+		})
+		if budget.Taken() != 0 {
+			t.Errorf("%.40s: %d bytes are not given back", text, budget.Taken())
+		}
+	}
+	var err error
+	budget, n := trace.NewBudget(10<<10), 0
+	b := guestJSON(t, measured("retpoline", 4, 1000))
+	for ; err == nil && n < 20; n++ {
+		_, err = readMeasurement(b, Veth, at16, budget)
+	}
+	if n < 3 || n == 20 || !strings.Contains(err.Error(), "more than 256 MiB of measurements") || budget.Taken() > 10<<10 {
+		t.Errorf("after %d measurements: %v, %d bytes taken", n, err, budget.Taken())
 	}
 }
 
@@ -374,7 +415,8 @@ func FuzzMeasurement(f *testing.F) {
 		}
 		var m *Measurement
 		var err error
-		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { m, err = readMeasurement(b, cells[0].NIC, at16) })
+		budget := newImages().measured
+		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { m, err = readMeasurement(b, cells[0].NIC, at16, budget) })
 		switch {
 		case err != nil:
 			cells[0].Err = err

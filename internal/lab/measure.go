@@ -38,6 +38,7 @@ type Measurement struct {
 	Program *progcount.Counted `json:"program,omitempty"`
 
 	traces []programRun // of Program.Traced, as they were cut outside of the guest
+	memory int          // what it takes, in bytes, as it is estimated
 }
 
 // BulkCount is what a packet of a scenario goes through at one bulk. On veth that is all

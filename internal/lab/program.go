@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -11,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/trace"
 )
 
 // ProgramVerb is the command that a guest runs to count a program of the user's: [ProgramInGuest].
@@ -91,7 +91,7 @@ func countProgramIn(ctx context.Context, plan Plan, m *guest.Machine, flags ...s
 	if err := failed(report, err); err != nil {
 		return nil, lastOf(report.Console), err
 	}
-	got, err := readProgram(report.Results[0].Stdout, plan.Program, maxMeasurements/len(plan.Cells()))
+	got, err := readProgram(report.Results[0].Stdout, plan.Program, maxMeasurements/len(plan.Cells()), plan.images.measured)
 	if _, refused := errors.AsType[*RefusedError](err); err != nil && !refused {
 		err = fmt.Errorf("in the guest: %w", err)
 	}
@@ -101,31 +101,41 @@ func countProgramIn(ctx context.Context, plan Plan, m *guest.Machine, flags ...s
 // tracedFlag has the guest mark runs for a trace.
 const tracedFlag = "--trace"
 
-// readProgram reads what a guest counted of a program, of at most most bytes.
-func readProgram(b []byte, j *progcount.Job, most int) (*Measurement, error) {
+// readProgram reads what a guest counted of a program, of at most most bytes. What it takes is of budget.
+func readProgram(b []byte, j *progcount.Job, most int, budget *trace.Budget) (*Measurement, error) {
 	if most = min(most, maxMeasurement); len(b) > most {
 		return nil, fmt.Errorf("counts of more than %d KiB", most>>10)
 	}
-	m := new(Measurement)
-	if err := json.Unmarshal(b, m); err != nil {
+	m, err := decode(b, 0, budget)
+	if err != nil {
 		return nil, fmt.Errorf("read counts: %w", err)
 	}
-	if m.Program == nil || len(m.Bulks) > 0 || len(m.Uncounted) > 0 {
-		return nil, errors.New("what was counted is no program")
-	}
-	if err := errors.Join(m.Program.Check(j), checkCodes(m.Codes)); err != nil {
+	if err := m.checkProgram(j); err != nil {
+		budget.Give(m.memory)
 		return nil, err
 	}
+	return m, nil
+}
+
+// checkProgram returns an error when no counts of a program can be these: a [RefusedError] when the guest's kernel does not
+// take it.
+func (m *Measurement) checkProgram(j *progcount.Job) error {
+	if m.Program == nil || len(m.Bulks) > 0 || len(m.Uncounted) > 0 {
+		return errors.New("what was counted is no program")
+	}
+	if err := errors.Join(m.Program.Check(j), checkCodes(m.Codes)); err != nil {
+		return err
+	}
 	if m.Program.Refused != "" {
-		return nil, &RefusedError{m.Program.Refused, m.Program.Log}
+		return &RefusedError{m.Program.Refused, m.Program.Log}
 	}
 	cell := CellResult{Measurement: m, job: j}
 	for _, row := range cell.programRows() {
 		if err := row.Check(); err != nil {
-			return nil, fmt.Errorf("row %s: %w", row.Name, err)
+			return fmt.Errorf("row %s: %w", row.Name, err)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // programRows are the rows of a guest that counted a program: one for all packets, and one a class of them.

@@ -186,7 +186,7 @@ func said() *Measurement {
 // What a guest says that it counted of a program is checked, and makes rows of classes.
 func TestReadProgram(t *testing.T) {
 	job := jobOf(t, sample.Object(), "nat", "udp4,tcp4,arp")
-	m, err := readProgram(guestJSON(t, said()), job, 1<<20)
+	m, err := readProgram(guestJSON(t, said()), job, 1<<20, newImages().measured)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -223,20 +223,22 @@ func TestReadProgram(t *testing.T) {
 	} {
 		m := said()
 		change(m.Program)
-		if _, err := readProgram(guestJSON(t, m), job, 1<<20); err == nil || !strings.Contains(err.Error(), want) {
+		_, err := readProgram(guestJSON(t, m), job, 1<<20, newImages().measured)
+		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
 	}
-	if _, err := readProgram(guestJSON(t, said()), job, 100); err == nil || !strings.Contains(err.Error(), "counts of more than") {
+	if _, err := readProgram(guestJSON(t, said()), job, 100, newImages().measured); err == nil ||
+		!strings.Contains(err.Error(), "counts of more than") {
 		t.Errorf("a long one: %v", err)
 	}
-	if _, err := readProgram(guestJSON(t, measured("retpoline", 0, 1)), job, 1<<20); err == nil {
+	if _, err := readProgram(guestJSON(t, measured("retpoline", 0, 1)), job, 1<<20, newImages().measured); err == nil {
 		t.Error("bulks in place of a program: no error")
 	}
 	// Runs that differ make no number.
 	m = said()
 	m.Program.Wrong, m.Program.First = map[int]int{0: 1}, "packet 1: XDP_DROP, and XDP_TX when run once"
-	if m, err = readProgram(guestJSON(t, m), job, 1<<20); err != nil {
+	if m, err = readProgram(guestJSON(t, m), job, 1<<20, newImages().measured); err != nil {
 		t.Fatal(err)
 	}
 	cell.Measurement = m
@@ -285,7 +287,8 @@ func FuzzProgramCounts(f *testing.F) {
 	f.Add([]byte(`{"program":{"instructions":[1,2,3],"verdicts":[0,77,99],"lengths":[0,1,2],"hashes":[0,0,0],"passes":1,"wrong":{"0":1}}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		cell := CellResult{Cell: Cell{Kernel: "k"}, job: job}
-		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { cell.Measurement, cell.Err = readProgram(b, job, 1<<20) })
+		budget := newImages().measured
+		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() { cell.Measurement, cell.Err = readProgram(b, job, 1<<20, budget) })
 		l := Record([]CellResult{cell}, nil, nil)
 		doc := record.New[record.LabRow]("lab", host.Fingerprint{})
 		doc.Rows, doc.Warnings = l.Rows, l.Warnings

@@ -16,6 +16,7 @@ import (
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/progcount"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/trace"
 )
 
 // CellResult is what came of one guest.
@@ -53,7 +54,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
 		r.Cell, r.Release, r.job = cell, m.Kernel.Release, plan.Program
-		m.Exact = true
+		m.Exact, m.MaxResults = true, maxResults
 		if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
 			completeBuild(ctx, m, r.Measurement)
 			r.Err = confirm(cell, r.Measurement)
@@ -73,6 +74,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 			r.Err, r.Console = fmt.Errorf("measure time: %w", err), console
 			return
 		}
+		plan.images.measured.Give(timed.memory)
 		for i := range r.Bulks {
 			if r.Bulks[i].Refused == "" {
 				r.Bulks[i].Ns = timed.Bulks[i].Ns
@@ -110,6 +112,9 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 		if traces.err == nil || ctx.Err() != nil {
 			return got, console, failed
 		}
+		if got != nil {
+			plan.images.measured.Give(got.memory)
+		}
 		err = traces.err
 	}
 	// What keeps a guest from being traced does not keep it from being counted.
@@ -131,7 +136,7 @@ func countIn(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, args [
 	if most := min(maxMeasurement, maxMeasurements/len(plan.Cells())); len(report.Results[0].Stdout) > most {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: a measurement of more than %d KiB", most>>10)
 	}
-	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, plan.Rows())
+	got, err := readMeasurement(report.Results[0].Stdout, cell.NIC, plan.Rows(), plan.images.measured)
 	if err != nil {
 		return nil, lastOf(report.Console), fmt.Errorf("in the guest: %w", err)
 	}
@@ -147,6 +152,13 @@ const (
 	maxMeasurement = 4 << 20
 	// maxMeasurements is the same of all guests together.
 	maxMeasurements = 64 << 20
+	// maxDecoded is what a measurement takes in memory, in bytes, as it is estimated, and maxMeasured what all of a run do.
+	// One of a whole maxMeasurement takes 40 MiB.
+	maxDecoded, maxMeasured = 64 << 20, 256 << 20
+	// maxListed are the elements of a list that a guest writes: a kernel has some 10 000 functions in modules.
+	maxListed = 100_000
+	// maxResults is what a guest may write, in bytes: its measurement, in base 64, and what its kernel lacks.
+	maxResults = 8 << 20
 	// maxLast is how much is kept of what a guest printed, in bytes.
 	maxLast = 64 << 10
 	// maxOutputs is what all guests that run at the same time may write, in bytes, and
@@ -157,34 +169,63 @@ const (
 	maxPerPacket = 1e6
 )
 
-// readMeasurement reads what a guest measured for rows. The kernel of a guest is another's:
-// what no measurement can give is an error.
-func readMeasurement(b []byte, nic string, rows []Row) (*Measurement, error) {
+// decode reads what a guest measured, of so many bulks, when budget has the memory that it takes.
+func decode(b []byte, bulks int, budget *trace.Budget) (*Measurement, error) {
+	memory, err := record.Vet(b, record.Limits{
+		Memory: maxDecoded, Keys: progcount.MaxPackets, Elements: maxListed, Lists: map[string]int{"bulks": bulks},
+		Plain: []string{"instructions", "varies", "verdicts", "lengths", "hashes", "stands"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if budget.Take(int(memory)) != nil {
+		return nil, fmt.Errorf("more than %d MiB of measurements", maxMeasured>>20)
+	}
+	m := &Measurement{memory: int(memory)}
+	if err := json.Unmarshal(b, m); err != nil {
+		budget.Give(m.memory)
+		return nil, err
+	}
+	return m, nil
+}
+
+// readMeasurement reads what a guest measured for rows. The kernel of a guest is another's: what no measurement can give is an
+// error. What it takes is of budget.
+func readMeasurement(b []byte, nic string, rows []Row, budget *trace.Budget) (*Measurement, error) {
 	if len(b) > maxMeasurement {
 		return nil, fmt.Errorf("a measurement of more than %d MiB", maxMeasurement>>20)
 	}
-	m := new(Measurement)
-	if err := json.Unmarshal(b, m); err != nil {
+	m, err := decode(b, len(rows), budget)
+	if err != nil {
 		return nil, fmt.Errorf("read measurement: %w", err)
 	}
+	if err := m.checkRows(nic, rows); err != nil {
+		budget.Give(m.memory)
+		return nil, err
+	}
+	return m, nil
+}
+
+// checkRows returns an error when no measurement of rows can be this one.
+func (m *Measurement) checkRows(nic string, rows []Row) error {
 	if len(m.Bulks) != len(rows) {
-		return nil, fmt.Errorf("%d of %d rows were measured", len(m.Bulks), len(rows))
+		return fmt.Errorf("%d of %d rows were measured", len(m.Bulks), len(rows))
 	}
 	cell := CellResult{Cell: Cell{NIC: nic}, Measurement: m}
 	for i, want := range counts(rows) {
 		if err := cell.checkCount(&m.Bulks[i], &want); err != nil {
-			return nil, fmt.Errorf("%s at bulk %d: %w", rows[i].Scenario, rows[i].Bulk, err)
+			return fmt.Errorf("%s at bulk %d: %w", rows[i].Scenario, rows[i].Bulk, err)
 		}
 	}
 	if err := checkCodes(m.Codes); err != nil {
-		return nil, err
+		return err
 	}
 	for _, name := range m.Uncounted {
 		if printable(name, maxWords) != name {
-			return nil, fmt.Errorf("impossible name %.60q", name)
+			return fmt.Errorf("impossible name %.60q", name)
 		}
 	}
-	return m, nil
+	return nil
 }
 
 // checkCount returns an error when no measurement of what was wanted can give a count.

@@ -60,19 +60,23 @@ const (
 )
 
 // images are the symbols of kernels, each read once a run, and the source lines that were asked for, by file. They also
-// bound what the tracers of a run take.
+// bound what the tracers and the measurements of a run take.
 type images struct {
 	mu     sync.Mutex
 	tables map[string]*ksym.Table
 	places map[string]map[uint64]trace.Place
 	bare   map[string]bool // files of kernels without source lines
 
-	windows, traces *trace.Budget
-	work            sync.Mutex // held while traces are made of windows: those of one guest at a time
+	windows, traces, measured *trace.Budget
+
+	work sync.Mutex // held while traces are made of windows: those of one guest at a time
 }
 
 func newImages() *images {
-	return &images{bare: make(map[string]bool), windows: trace.NewBudget(maxKept), traces: trace.NewBudget(maxTraces)}
+	return &images{
+		bare: make(map[string]bool), windows: trace.NewBudget(maxKept), traces: trace.NewBudget(maxTraces),
+		measured: trace.NewBudget(maxMeasured),
+	}
 }
 
 // symbols are those of the kernel in a file.

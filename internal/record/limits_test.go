@@ -103,7 +103,7 @@ func TestCounter(t *testing.T) {
 		" [ 1 , { \"a\" : [ ] } ,\n{ } ] ": {objects: 3, named: 1},
 		"-1e3":                             {},
 	} {
-		c := counter{b: []byte(text)}
+		c := counter{b: []byte(text), limits: recordLimits}
 		if err := c.value(nil); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
@@ -112,7 +112,7 @@ func TestCounter(t *testing.T) {
 		}
 	}
 	samples := `{"samples":[` + strings.Repeat("0,", MaxRounds-1) + `0]},`
-	c := counter{b: []byte(`[` + strings.Repeat(samples, maxPlain/MaxRounds) + samples + `0]`)}
+	c := counter{b: []byte(`[` + strings.Repeat(samples, maxPlain/MaxRounds) + samples + `0]`), limits: recordLimits}
 	if err := c.value(nil); err == nil || err.Error() != "more than 5000000 JSON values in plain lists" {
 		t.Error(err)
 	}

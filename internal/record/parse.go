@@ -34,12 +34,43 @@ func (t *Together) parseHead(b []byte) (kind string, err error) {
 	case *head.Schema != Schema:
 		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
 	}
-	count := counter{b: b, memory: t.held + int64(len(b)), others: t.held > 0}
+	count := counter{b: b, memory: t.held + int64(len(b)), others: t.held > 0, limits: recordLimits}
 	if err := count.value(nil); err != nil {
 		return "", err
 	}
 	t.before, t.held = t.held, count.memory
 	return head.Kind, nil
+}
+
+// Limits are how much a JSON document of others may have that is no record.
+type Limits struct {
+	// Memory is what all that is made of it may take, in bytes, as it is estimated from the objects, names and texts.
+	Memory int64
+	// Keys are the names of an object, Elements those of a list.
+	Keys, Elements int
+	// Lists are the elements of lists that have another limit, by their name in lower case.
+	Lists map[string]int
+	// Plain are the names of lists that have numbers or texts.
+	Plain []string
+}
+
+// most is the limit of a list by its name.
+func (l *Limits) most(name string) int {
+	if n, ok := l.Lists[strings.ToLower(name)]; ok {
+		return n
+	}
+	return l.Elements
+}
+
+// Vet returns an error when a JSON document has more than limits allow, else what is made of it takes in bytes, as it is
+// estimated.
+func Vet(b []byte, limits Limits) (memory int64, err error) {
+	if !json.Valid(b) {
+		return 0, notJSON(b, json.Unmarshal(b, new(json.RawMessage)))
+	}
+	count := counter{b: b, memory: int64(len(b)), limits: &limits}
+	err = count.value(nil)
+	return count.memory, err
 }
 
 // notJSON says why b could not be decoded.
@@ -71,6 +102,7 @@ type counter struct {
 	memory int64
 	// others says that memory includes other records.
 	others bool
+	limits *Limits
 }
 
 // What a value of a document takes in memory, in bytes: at most, of the types that there are.
@@ -106,7 +138,7 @@ func (c *counter) value(name []byte) error {
 	if key != "" {
 		c.memory += costInner
 	}
-	plain, most := slices.Contains(plainLists, key), mostElements(key)
+	plain, most := slices.Contains(c.limits.Plain, key), c.limits.most(key)
 	for n := 0; ; n++ { // values in this one
 		if c.skip(); c.b[c.at] == open+2 { // ']' or '}'
 			c.at++
@@ -126,8 +158,8 @@ func (c *counter) value(name []byte) error {
 			c.memory += costObject
 		}
 		switch {
-		case open == '{' && n >= maxKeys:
-			return fmt.Errorf("more than %d names in one JSON object", maxKeys)
+		case open == '{' && n >= c.limits.Keys:
+			return fmt.Errorf("more than %d names in one JSON object", c.limits.Keys)
 		case open == '[' && n >= most:
 			return fmt.Errorf("more than %d %s", most, strings.ToLower(cmp.Or(key, "values")))
 		case c.objects > maxObjects:
@@ -136,7 +168,7 @@ func (c *counter) value(name []byte) error {
 			return fmt.Errorf("more than %d JSON names", maxNamed)
 		case c.plain > maxPlain:
 			return fmt.Errorf("more than %d JSON values in plain lists", maxPlain)
-		case c.memory > maxMemory:
+		case c.memory > c.limits.Memory:
 			return c.tooLarge()
 		}
 		if err := c.value(inner); err != nil {
@@ -185,28 +217,17 @@ func (c *counter) tooLarge() error {
 	if c.others {
 		return errTogether
 	}
-	return fmt.Errorf("it would take more than %d MiB of memory", maxMemory>>20)
+	return fmt.Errorf("it would take more than %d MiB of memory", c.limits.Memory>>20)
 }
 
-// plainLists are the names of lists that have numbers or texts.
-var plainLists = []string{"samples", "rounds", "cpus", "targets", "via", "frames", "console"}
-
-// mostElements is the limit of a list by the name that it has, in any spelling that
-// json.Unmarshal takes for it.
-func mostElements(name string) int {
-	switch strings.ToLower(name) {
-	case "samples", "rounds":
-		return MaxRounds
-	case "functions":
-		return MaxFunctions
-	case "stacks":
-		return MaxStacks
-	case "cpus":
-		return maxCPUs
-	case "namespaces", "maps", "observers", "costs", "unseen":
-		return maxPrograms
-	case "targets", "via", "what", "inner", "machine", "causes", "references", "console", "unlike":
-		return maxNames
-	}
-	return MaxRows
+// recordLimits are those of records. A list's name counts in any spelling that json.Unmarshal takes for it.
+var recordLimits = &Limits{
+	Memory: maxMemory, Keys: maxKeys, Elements: MaxRows,
+	Lists: map[string]int{
+		"samples": MaxRounds, "rounds": MaxRounds, "functions": MaxFunctions, "stacks": MaxStacks, "cpus": maxCPUs,
+		"namespaces": maxPrograms, "maps": maxPrograms, "observers": maxPrograms, "costs": maxPrograms, "unseen": maxPrograms,
+		"targets": maxNames, "via": maxNames, "what": maxNames, "inner": maxNames, "machine": maxNames, "causes": maxNames,
+		"references": maxNames, "console": maxNames, "unlike": maxNames,
+	},
+	Plain: []string{"samples", "rounds", "cpus", "targets", "via", "frames", "console"},
 }
