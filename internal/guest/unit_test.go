@@ -180,6 +180,33 @@ func TestReadResultsCut(t *testing.T) {
 	}
 }
 
+// A guest names a few options that its kernel lacks: more are no answer, and take no memory.
+func TestReadResultsLacks(t *testing.T) {
+	commands := []Command{{Args: []string{"a"}}}
+	read := func(lacks string) ([]Result, error) {
+		return readResults(strings.NewReader(`{"Lacks":`+lacks+`}`), commands)
+	}
+	got, err := read(`["CONFIG_VETH","CONFIG_NET"]`)
+	if err != nil || !slices.Equal(got[0].Lacks, []string{"CONFIG_VETH", "CONFIG_NET"}) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if got, err := read(`["a"],"lacks":null`); err != nil || len(got[0].Lacks) > 0 {
+		t.Errorf("%v, %v", got, err)
+	}
+	for lacks, want := range map[string]string{
+		`["` + strings.Repeat("x", 65) + `"]`:        `option "xxx`,
+		`[` + strings.Repeat(`"",`, 100_000) + `""]`: "more than 64 options",
+		`[[]]`:                  `option "["`,
+		`{"a":["CONFIG_VETH"]}`: "not a list",
+		`7`:                     "not a list",
+	} {
+		testutil.Allocates(t, 2<<20, func() { got, err = read(lacks) })
+		if err == nil || !strings.Contains(err.Error(), want) || len(got) > 0 {
+			t.Errorf("%.20s: %v, %v, want %q", lacks, got, err, want)
+		}
+	}
+}
+
 // FuzzReadResults feeds readResults what no guest wrote: it takes no more memory than some
 // copies of the stream, and what comes out are results of the commands.
 func FuzzReadResults(f *testing.F) {
@@ -187,6 +214,7 @@ func FuzzReadResults(f *testing.F) {
 	f.Add([]byte(`{} [] 7`))
 	f.Add([]byte(`{"Stdout":"AAAA","Stderr":"AAAA","Exit":-1,"Err":"stopped"}{}`))
 	f.Add(bytes.Repeat([]byte(`{}`), 300))
+	f.Add([]byte(`{"Lacks":["CONFIG_VETH",""]}{"lacks":null}`))
 	commands := []Command{{Args: []string{"a"}}, {Args: []string{"b"}}}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		testutil.Allocates(t, uint64(1<<20+16*len(data)), func() {
