@@ -225,7 +225,7 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 		return err
 	}
 	// What is wrong with the options is known before a guest boots.
-	if _, err := compare.Gate(base, new(record.Lab), opts); err != nil {
+	if _, err := gate(ctx, base, new(record.Lab), opts); err != nil {
 		return fmt.Errorf("base %s: %w", f.base, err)
 	}
 	l, cells, errRun := f.count(ctx, s, plan)
@@ -236,7 +236,7 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	if errRun != nil && !begun && f.format == "text" && !f.output.json { // a table of nothing says nothing
 		return cannotTell{lab.OneLine(explain(errRun).Error())}
 	}
-	g, err := compare.Gate(base, l, opts)
+	g, err := gate(ctx, base, l, opts)
 	if err != nil {
 		return err
 	}
@@ -248,7 +248,9 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 			plan.Trace = true
 			traced, _, err = f.count(ctx, s, plan)
 		}
-		compare.AddTraces(g, base, traced)
+		if errAdd := addTraces(ctx, g, base, traced); errAdd != nil {
+			return errAdd
+		}
 		if err != nil {
 			g.Warn("", lab.OneLine("not traced: "+explain(err).Error()))
 			err = nil
@@ -295,15 +297,38 @@ func (f gateFlags) judge(ctx context.Context, s std, file string, base *record.L
 		return fmt.Errorf("%s: %w", file, err)
 	}
 	opts.Kernel = now.Rows[0].Labels["kernel"]
-	g, err := compare.Gate(base, now, opts)
+	g, err := gate(ctx, base, now, opts)
 	if err != nil {
 		return fmt.Errorf("base %s: %w", f.base, err)
 	}
 	g.NameFiles(f.base, file)
 	if f.trace && slices.ContainsFunc(now.Rows, func(r record.LabRow) bool { return r.Trace != nil }) {
-		compare.AddTraces(g, base, now)
+		if err := addTraces(ctx, g, base, now); err != nil {
+			return err
+		}
 	}
 	return f.tell(s, g, nil)
+}
+
+// gate is [compare.Gate], which a signal ends. What was counted before a signal is compared all the same.
+func gate(ctx context.Context, base, now *record.Lab, opts compare.GateOptions) (*record.Gate, error) {
+	if ctx.Err() != nil {
+		return compare.Gate(base, now, opts)
+	}
+	return reading(ctx, func() (*record.Gate, error) { return compare.Gate(base, now, opts) })
+}
+
+// addTraces is [compare.AddTraces], which a signal ends: g is not to be used then.
+func addTraces(ctx context.Context, g *record.Gate, base, traced *record.Lab) error {
+	if ctx.Err() != nil {
+		compare.AddTraces(g, base, traced)
+		return nil
+	}
+	_, err := reading(ctx, func() (any, error) {
+		compare.AddTraces(g, base, traced)
+		return nil, nil
+	})
+	return err
 }
 
 // options are those of the comparison.

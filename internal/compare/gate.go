@@ -81,7 +81,8 @@ func CheckBase(base *record.Lab) error {
 // [record.LabRow.Place]. A row of the base that was not counted cannot be told, and neither can builds that are
 // unlike. A row that has no number in the base is left out, with a warning: its kernel lacks what is counted. Of a row
 // without instructions on both sides a warning says so, and it cannot be told where a packet takes more of the DMA API. It
-// returns an error when an option names a row that the base does not have, or the base is none.
+// returns an error when an option names a row that the base does not have, the base is none, or two rows of one side are of
+// one place.
 func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	if err := CheckBase(base); err != nil {
 		return nil, err
@@ -93,9 +94,12 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	if err := knownRows(opts.Max, base, place); err != nil {
 		return nil, err
 	}
-	counted := make(map[string]*record.LabRow)
-	for i := range now.Rows {
-		counted[place(&now.Rows[i])] = &now.Rows[i]
+	if _, err := byPlace(base, place); err != nil {
+		return nil, err
+	}
+	counted, err := byPlace(now, place)
+	if err != nil {
+		return nil, fmt.Errorf("what is compared with it: %w", err)
 	}
 	addDoubts(g, base.Warnings, now.Warnings)
 	for i := range base.Rows {
@@ -158,16 +162,21 @@ func optionChanges(old, new map[string]string) (changes []string) {
 
 // addDoubts adds the warnings of both sides; those that both have once.
 func addDoubts(g *record.Gate, base, now []record.Warning) {
-	has := func(list []record.Warning, text string) bool {
-		return slices.ContainsFunc(list, func(w record.Warning) bool { return w.Text == text })
+	texts := func(list []record.Warning) map[string]bool {
+		set := make(map[string]bool)
+		for _, w := range list {
+			set[w.Text] = true
+		}
+		return set
 	}
+	before, after := texts(base), texts(now)
 	for _, w := range base {
-		if !has(now, w.Text) {
+		if !after[w.Text] {
 			g.Warn(w.Row, shortened("base: "+w.Text))
 		}
 	}
 	for _, w := range now {
-		if has(base, w.Text) {
+		if before[w.Text] {
 			g.Warn(w.Row, w.Text)
 		} else {
 			g.Warn(w.Row, shortened("now: "+w.Text))
@@ -220,6 +229,19 @@ func placesOf(base *record.Lab) func(*record.LabRow) string {
 		boots[[2]string{base.Rows[i].Labels["cpu"], base.Rows[i].Labels["append"]}] = true
 	}
 	return func(r *record.LabRow) string { return r.Place(len(boots) > 1) }
+}
+
+// byPlace are rows by their place. It returns an error when two are of one: which of them counts, nobody could say.
+func byPlace(l *record.Lab, place func(*record.LabRow) string) (map[string]*record.LabRow, error) {
+	rows := make(map[string]*record.LabRow)
+	for i := range l.Rows {
+		at := place(&l.Rows[i])
+		if first := rows[at]; first != nil {
+			return nil, fmt.Errorf("rows %q and %q are both of %s", first.Name, l.Rows[i].Name, at)
+		}
+		rows[at] = &l.Rows[i]
+	}
+	return rows, nil
 }
 
 // gateRow is what became of a row of the base; is may be nil.

@@ -1,6 +1,8 @@
 package compare
 
 import (
+	"fmt"
+	"maps"
 	"strings"
 	"testing"
 
@@ -128,6 +130,59 @@ func TestGate(t *testing.T) {
 		if _, err := record.Parse([]byte(recordtest.Marshal(t, g))); err != nil {
 			t.Errorf("%s: what it writes is not read: %v", name, err)
 		}
+	}
+}
+
+// Two rows of one place, whose names differ, are refused on either side: one of them may be beyond.
+func TestGateTwice(t *testing.T) {
+	t.Parallel()
+	twice := func(l *record.Lab) {
+		more := l.Rows[1]
+		more.Name += "/again"
+		n := *more.Instructions + 100
+		more.Instructions = &n
+		l.Rows = append([]record.LabRow{more}, l.Rows...)
+	}
+	for want, change := range map[string]func(base, now *record.Lab){
+		"rows ":                           func(base, _ *record.Lab) { twice(base) },
+		"what is compared with it: rows ": func(_, now *record.Lab) { twice(now) },
+	} {
+		base, now := recordtest.GateLab("debian:6.12"), recordtest.GateLab(".")
+		change(base, now)
+		_, err := Gate(base, now, GateOptions{})
+		if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.Contains(err.Error(), "are both of redirect-map/bulk=16") {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	base, now := recordtest.GateLab("debian:6.12"), recordtest.GateLab(".")
+	boots := now.Rows[0]
+	boots.Labels = maps.Clone(boots.Labels)
+	boots.Labels["append"] = "mitigations=off"
+	now.Rows = append(now.Rows, boots)
+	if _, err := Gate(base, now, GateOptions{}); err == nil {
+		t.Error("two boots of a place of the base: no error")
+	}
+}
+
+// Warnings that both sides have come once, those of one with its name. One beside each of the other side's would take 20 s.
+func TestGateDoubts(t *testing.T) {
+	t.Parallel()
+	base, now := recordtest.GateLab("debian:6.12"), recordtest.GateLab(".")
+	for i := range record.MaxRows {
+		base.Warnings = append(base.Warnings, record.Warning{Text: fmt.Sprintf("%0900d", i)})
+		now.Warnings = append(now.Warnings, record.Warning{Text: fmt.Sprintf("%0900d", i+1)})
+	}
+	g, err := Gate(base, now, GateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := make(map[string]int)
+	for _, w := range g.Warnings {
+		prefix, _, _ := strings.Cut(w.Text, "0")
+		count[prefix]++
+	}
+	if diff := cmp.Diff(map[string]int{"base: ": 1, "now: ": 1, "": record.MaxRows - 1}, count); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
 
