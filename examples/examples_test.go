@@ -55,8 +55,13 @@ type process struct {
 // run starts an example in a namespace and, with a device, waits until its XDP program is there.
 func run(t *testing.T, lab *netlab.Namespace, device, name string, args ...string) *process {
 	t.Helper()
+	return start(t, lab, device, name, exec.Command(filepath.Join(built, name), args...))
+}
+
+func start(t *testing.T, lab *netlab.Namespace, device, name string, command *exec.Cmd) *process {
+	t.Helper()
 	testutil.Root(t)
-	p := &process{Cmd: exec.Command(filepath.Join(built, name), args...), name: name, ended: make(chan error, 1)}
+	p := &process{Cmd: command, name: name, ended: make(chan error, 1)}
 	p.Stdout, p.Stderr = &p.output, &p.output
 	if err := lab.Do(p.Start); err != nil {
 		t.Fatal(err)

@@ -34,7 +34,7 @@ func main() {
 	defer must(xsk.Attach(b, xsk.ProgramOptions{})).Close()
 	defer must(xsk.Attach(a, xsk.ProgramOptions{Sockets: sockets[:1]})).Close()
 	must(0, path.Run(ctx))
-	log.Printf("%+v", path.Counters(nil))
+	log.Printf("%+v; the kernel dropped %+v", path.Counters(nil), must(sockets[0].Statistics()))
 }
 
 func must[T any](v T, err error) T {
