@@ -6,17 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"runtime"
 	"strconv"
-	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -42,15 +44,15 @@ func TestVerifyBeside(t *testing.T) {
 		Claim: fmt.Sprintf("a redirect on another CPU loses at most %v %% while an agent measures", most),
 		CPU:   usable[0],
 		Measure: func(t *testing.T, short bool) verify.Finding {
-			pairs := 40
+			runs := 25
 			if short {
-				pairs = 1
+				runs = 1
 			}
-			with, without := beside(t, usable[0], usable[len(usable)-1], pairs)
+			with, without := beside(t, usable[0], usable[len(usable)-1], runs)
 			d := stat.Paired(without, with)
-			figure := fmt.Sprintf("%+.2f %% ns a packet [%+.2f, %+.2f], %d pairs of %d ms", d.Median, d.Low, d.High, pairs, spanTime.Milliseconds())
+			figure := fmt.Sprintf("%+.2f %% ns a packet [%+.2f, %+.2f], %d pairs of %v", d.Median, d.Low, d.High, len(with), sliceTime)
 			t.Log(figure) // of each try
-			if d.High > most && d.Low < most {
+			if !(d.High <= most || d.Low >= most) {
 				return verify.Finding{Figure: figure, Unknown: "the interval is too wide"}
 			}
 			return verify.Finding{Figure: figure, Holds: d.High <= most}
@@ -58,12 +60,30 @@ func TestVerifyBeside(t *testing.T) {
 	})
 }
 
-// spanTime is how long a redirect is timed: less than a measurement takes.
-const spanTime = 1500 * time.Millisecond
+// A measurement and a loop have a CPU in turns, for sliceTime each. What a redirect on another one takes is compared between
+// neighbors, which the drift of the machine hardly parts; sliceEdge is left out after each change.
+const (
+	sliceTime = 50 * time.Millisecond
+	sliceEdge = time.Millisecond
+	// leastWindows is of how many windows a slice is the mean: one of fewer fell into the time between two slots.
+	leastWindows = 16
+)
 
-// beside times a redirect on one CPU with and without a measurement on the other, in turn: mean ns a packet of each time.
-// Windows in which another task had the CPU are left out: the machine may be shared.
-func beside(t *testing.T, production, measured, pairs int) (with, without []float64) {
+// slice is from when to when, by CLOCK_MONOTONIC in ns, a measurement had the CPU, or the loop.
+type slice struct {
+	from, until int64
+	measured    bool
+}
+
+// window is when a part of a slot of the redirect began, in ns, and what it took of a packet.
+type window struct {
+	at int64
+	ns float64
+}
+
+// beside times a redirect on one CPU while measurements, one after another, and a loop have another one in turns: mean ns a packet of
+// neighboring slices. Windows in which another task had the CPU are left out: the machine may be shared.
+func beside(t *testing.T, production, measured, runs int) (with, without []float64) {
 	t.Helper()
 	namespace, err := netlab.New(production)
 	if err != nil {
@@ -85,33 +105,64 @@ func beside(t *testing.T, production, measured, pairs int) (with, without []floa
 		t.Fatal(err)
 	}
 	m.Lengthen(4)
-	span := func() float64 {
-		var windows []float64
-		for end := time.Now().Add(spanTime); time.Now().Before(end); {
+	done := make(chan struct{})
+	var slices []slice
+	var errTurns error
+	go func() {
+		defer close(done)
+		slices, errTurns = takeTurns(t.Context(), measured, runs, t.Logf)
+	}()
+	var windows []window
+	for running := true; running; {
+		select {
+		case <-done:
+			running = false
+		default:
 			s, ok, err := m.Span(t.Context())
 			if err != nil {
+				<-done
 				t.Fatal(err)
 			}
 			if !ok {
 				continue
 			}
+			at := s.Start
 			for _, ns := range s.Windows {
-				windows = append(windows, float64(ns)/float64(s.Window))
+				windows = append(windows, window{int64(at), float64(ns) / float64(s.Window)})
+				at += ns
 			}
 		}
-		return undisturbedMean(windows)
 	}
-	for i := range pairs {
-		for k := range 2 {
-			start, times := measureBeside, &with
-			if (i+k)%2 == 0 {
-				start, times = spinBeside, &without
+	if errTurns != nil {
+		t.Fatal(errTurns)
+	}
+	return neighbors(slices, windows)
+}
+
+// neighbors are the means of windows in slices that stand beside each other, one of a measurement and one of the loop.
+func neighbors(slices []slice, windows []window) (with, without []float64) {
+	mean := make([]float64, len(slices))
+	for i, s := range slices {
+		var in []float64
+		for len(windows) > 0 && windows[0].at < s.until {
+			if windows[0].at >= s.from+sliceEdge.Nanoseconds() {
+				in = append(in, windows[0].ns)
 			}
-			ended := start(t, measured)
-			time.Sleep(300 * time.Millisecond) // it reads symbols first
-			*times = append(*times, span())
-			ended()
+			windows = windows[1:]
 		}
+		if mean[i] = math.NaN(); len(in) >= leastWindows {
+			mean[i] = undisturbedMean(in)
+		}
+	}
+	for i := 0; i+1 < len(slices); i += 2 {
+		a, b := mean[i], mean[i+1]
+		if math.IsNaN(a) || math.IsNaN(b) || slices[i].measured == slices[i+1].measured {
+			continue
+		}
+		if !slices[i].measured {
+			a, b = b, a
+		}
+		with, without = append(with, a), append(without, b)
 	}
 	return with, without
 }
@@ -129,52 +180,89 @@ func undisturbedMean(windows []float64) float64 {
 	return sum / float64(n)
 }
 
-// spinBeside keeps a CPU busy. It returns what ends that.
-func spinBeside(t *testing.T, cpu int) (ended func()) {
-	t.Helper()
-	var stop atomic.Bool
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with this
-		var set unix.CPUSet
-		set.Set(cpu)
-		err := errors.Join(unix.SchedSetaffinity(0, &set), unix.Setpriority(unix.PRIO_PROCESS, 0, -20))
-		for !stop.Load() {
-		}
-		done <- err
-	}()
-	return func() {
-		stop.Store(true)
-		if err := <-done; err != nil {
-			t.Log(err)
-		}
+// takeTurns makes measurements on a CPU, one after another, and stops each again and again to let a loop have the CPU. Both are
+// not humble: what got no CPU time would disturb nobody.
+func takeTurns(ctx context.Context, cpu, runs int, logf func(format string, args ...any)) (slices []slice, err error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(runs+1)*10*time.Second)
+	defer cancel()
+	runtime.LockOSThread() // and never unlocked: the thread, whose CPU and priority the children inherit, ends with this
+	var set unix.CPUSet
+	set.Set(cpu)
+	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, -20) // where it may not the claim is about what it got
+	if err := unix.SchedSetaffinity(0, &set); err != nil {
+		return nil, err
 	}
+	loop := exec.CommandContext(ctx, "/proc/self/exe", "agent-limited", "spin", "600")
+	loop.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := loop.Start(); err != nil {
+		return nil, err
+	}
+	defer func() {
+		cancel()
+		_ = loop.Wait() // it was killed
+	}()
+	for range runs {
+		more, err := measureInTurns(ctx, loop.Process, cpu, logf)
+		if err != nil {
+			return nil, err
+		}
+		slices = append(slices, more...)
+	}
+	return slices, nil
 }
 
-// measureBeside starts a measurement that is not humble: one that got no CPU time would disturb nobody. It returns what
-// waits for it.
-func measureBeside(t *testing.T, cpu int) (ended func()) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+// measureInTurns makes one measurement, of which there are no slices where it is refused, and lets the loop have the CPU half of the
+// time: in turns A B B A, as what drifts would be on the side of the second of each pair.
+func measureInTurns(
+	ctx context.Context, loop *os.Process, cpu int, logf func(format string, args ...any),
+) (slices []slice, err error) {
+	if err := loop.Signal(unix.SIGSTOP); err != nil {
+		return nil, err
+	}
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", "agent-part", string(MeasurePart), strconv.Itoa(cpu))
 	cmd.Env = append(os.Environ(), humbled+"="+string(MeasurePart), "GOMAXPROCS=1")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var answer, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &answer, &said
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	_ = unix.Setpriority(unix.PRIO_PROCESS, cmd.Process.Pid, -20)
-	return func() {
-		defer cancel()
-		if err := cmd.Wait(); err != nil {
-			t.Fatalf("%v\n%s", err, &said)
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	measures := true
+	for i := 0; ; i++ {
+		if now := i%4 == 0 || i%4 == 3; now != measures {
+			stopped, continued := cmd.Process, loop
+			if now {
+				stopped, continued = loop, cmd.Process
+			}
+			_ = stopped.Signal(unix.SIGSTOP) // where it has ended that is seen below
+			_ = continued.Signal(unix.SIGCONT)
+			measures = now
 		}
-		var m Measured
-		if err := json.Unmarshal(answer.Bytes(), &m); err != nil {
-			t.Fatal(err)
+		s := slice{from: monotonic(), measured: measures}
+		select {
+		case err := <-ended:
+			var m Measured
+			if err := errors.Join(err, json.Unmarshal(answer.Bytes(), &m)); err != nil {
+				return nil, fmt.Errorf("%w: %s", err, &said)
+			}
+			if m.Refused != nil && m.Refused.Reason != record.RefusedTime { // of which it had half
+				logf("not measured: %s", m.Refused.Text)
+				return nil, nil
+			}
+			return slices, nil
+		case <-time.After(sliceTime):
 		}
-		if m.Refused != nil {
-			t.Logf("not measured: %+v", *m.Refused)
-		}
+		s.until = monotonic()
+		slices = append(slices, s)
 	}
+}
+
+func monotonic() int64 {
+	var ts unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
+		panic(err) // it does not fail (clock_gettime(2))
+	}
+	return ts.Nano()
 }
