@@ -130,7 +130,7 @@ func (c *Classifier) branch(b *Branch, step *Step, code []byte, fenced bool) boo
 		c.checked(b, before)
 		if b.Slot = slot(text, step); b.Slot != 0 {
 			b.Name = c.resolve.within(b.Slot)
-			if b.Name == "pv_ops" {
+			if pvOps(b.Name) {
 				b.Class = ClassParavirt
 			}
 		}
@@ -140,6 +140,9 @@ func (c *Classifier) branch(b *Branch, step *Step, code []byte, fenced bool) boo
 	c.annotated(b, step.Addr)
 	return true
 }
+
+// pvOps tells the tables of operations that a hypervisor replaces. Those of spin locks are one of their own since Linux 7.2.
+func pvOps(name string) bool { return name == "pv_ops" || name == "pv_ops_lock" }
 
 // direct classifies a branch whose target is in the instruction.
 func (c *Classifier) direct(b *Branch, step *Step) {

@@ -259,6 +259,8 @@ func TestBranchesIntoTheMiddle(t *testing.T) {
 			return "counted", true
 		case addr >= table && addr < table+0x100:
 			return "pv_ops", addr == table
+		case addr >= table+0x100 && addr < table+0x130:
+			return "pv_ops_lock", addr == table+0x100
 		}
 		return "", false
 	}
@@ -269,17 +271,19 @@ func TestBranchesIntoTheMiddle(t *testing.T) {
 		return []byte{0xff, 0xe0, 0xcc, 0xcc} // of an ITS thunk
 	}
 	c := (&code{base: base}).
-		rel("\xe9", hot+0x26).     // 0 back to the function
-		rel("\x0f\x84", hot+0x30). // 5 back, if equal
-		rel("\xe9", hot).          // 11 to its beginning
-		rel("\xe8", hot+0x1f6).    // 16 a counted call
-		rel("\xff\x15", table+16)  // 21 through a member of a variable
+		rel("\xe9", hot+0x26).       // 0 back to the function
+		rel("\x0f\x84", hot+0x30).   // 5 back, if equal
+		rel("\xe9", hot).            // 11 to its beginning
+		rel("\xe8", hot+0x1f6).      // 16 a counted call
+		rel("\xff\x15", table+16).   // 21 through a member of a variable
+		rel("\xff\x15", table+0x110) // 27 through one of its own for locks
 	want := []Branch{
 		{Offset: 0, Class: ClassDirect, Jump: true, Target: hot + 0x26},
 		{Offset: 5, Class: ClassConditional, Jump: true, Conditional: true, Target: hot + 0x30},
 		{Offset: 11, Class: ClassTailCall, Jump: true, Target: hot, Name: "bq_xmit_all"},
 		{Offset: 16, Class: ClassCallDepth, Target: hot + 0x1f6, Name: "counted"},
 		{Offset: 21, Class: ClassParavirt, Slot: table + 16, Name: "pv_ops"},
+		{Offset: 27, Class: ClassParavirt, Slot: table + 0x110, Name: "pv_ops_lock"},
 	}
 	for i := range want {
 		want[i].Addr = base + want[i].Offset

@@ -54,7 +54,7 @@ const (
 	// ClassDispatcher is a call of the BPF dispatcher, which compares its
 	// way to a direct jump.
 	ClassDispatcher Class = "dispatcher"
-	// ClassParavirt is a call of a pv_ops function that the kernel patches
+	// ClassParavirt is a call of a function in pv_ops, or in pv_ops_lock (Linux 7.2), that the kernel patches
 	// at boot.
 	ClassParavirt Class = "paravirt"
 	// ClassAlternative is a branch that is there or goes where it goes on
