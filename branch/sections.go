@@ -469,9 +469,11 @@ var featureNames = map[uint16]string{
 	21*32 + 14: "IBPB_EXIT_TO_USER",
 }
 
-// newFeatureNames are those with the same number from 6.12 to 7.3, X86_BUG_* among them.
+// newFeatureNames are those with the same number from 6.12 to 7.3, X86_BUG_* among them, and those whose number is another
+// feature's in stable kernels of the series 6.12, by both names.
 var newFeatureNames = map[uint16]string{
 	3*32 + 5:   "ZEN5",
+	3*32 + 15:  "SYSFAST32", // SYSENTER32 in 6.12
 	3*32 + 18:  "CLEAR_CPU_BUF",
 	7*32 + 10:  "XCOMPACTED",
 	8*32 + 4:   "COHERENCY_SFW_NO",
@@ -500,7 +502,11 @@ var newFeatureNames = map[uint16]string{
 	18*32 + 24: "AMX_TILE",
 	19*32 + 21: "RMPREAD",
 	21*32 + 0:  "AMD_LBR_PMC_FREEZE",
+	21*32 + 5:  "AMD_FAST_CPPC",
+	21*32 + 6:  "AMD_HTR_CORES (6.12: INDIRECT_THUNK_ITS)",
+	21*32 + 7:  "AMD_WORKLOAD_CLASS (6.12: ZEN6)",
 	21*32 + 10: "INDIRECT_THUNK_ITS",
+	21*32 + 17: "SGX_EUPDATESVN (6.12: TSA_FILL_NO)",
 	22*32 + 6:  "BUG_FXSAVE_LEAK",
 	22*32 + 7:  "BUG_CLFLUSH_MONITOR",
 	22*32 + 8:  "BUG_SYSRET_SS_ATTRS",

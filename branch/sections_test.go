@@ -340,6 +340,21 @@ func TestKernelFacts(t *testing.T) {
 					t.Errorf("%s: %v", name, err)
 				}
 			}
+			named := 0
+			for _, list := range facts.alternatives {
+				for _, a := range list {
+					switch branches := a.Direct || branching(r.bytes(a.Addr)[:a.Len]) || branching(r.bytes(a.Replacement)[:a.ReplacementLen]); {
+					case a.old || !branches:
+					case strings.HasPrefix(a.feature(), "feature "):
+						t.Errorf("a branch at %#x is replaced by %s, which has no name", a.Addr, a.feature())
+					default:
+						named++
+					}
+				}
+			}
+			if named > 0 { // older kernels number some features otherwise
+				t.Logf("%s: %d alternatives with branches, each with the name of its feature", version, named)
+			}
 			is := func(what string, sites map[uint64]string, allowed int, kinds ...Kind) {
 				t.Helper()
 				wrong := 0
@@ -382,6 +397,17 @@ func TestKernelFacts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// branching tells whether code has a branch.
+func branching(code []byte) bool {
+	for step := range Scan(code, 0) {
+		switch step.Kind {
+		case CallDirect, CallIndirect, JumpDirect, JumpIndirect, JumpCond, Return:
+			return true
+		}
+	}
+	return false
 }
 
 func FuzzAlternatives(f *testing.F) {
