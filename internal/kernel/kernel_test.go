@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ksym"
@@ -25,7 +26,12 @@ func table(t testing.TB, symbols []ksym.Symbol) *ksym.Table {
 	return table
 }
 
-func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+func TestMain(m *testing.M) {
+	if guest.First() { // of what TestLiveTotals boots
+		guest.Init()
+	}
+	testutil.NoLeaks(m)
+}
 
 const base = 0xffffffff81000000
 

@@ -39,10 +39,7 @@ func (k *Kernel) Totals(ctx context.Context) (*Totals, error) {
 	)
 	for range runtime.GOMAXPROCS(0) {
 		group.Go(func() {
-			own := counter{
-				kernel: k, classifier: branch.NewClassifier(k.Symbols.Starts, nil, k.Follow),
-				branches: make(map[branch.Class]int),
-			}
+			own := k.newCounter()
 			var err error
 			for err == nil {
 				from := start + (next.Add(1)-1)*textPiece
@@ -85,8 +82,17 @@ type counter struct {
 	text       []byte // of a piece, taken again for the next
 }
 
+func (k *Kernel) newCounter() *counter {
+	return &counter{kernel: k, classifier: branch.NewClassifier(k.Symbols.Starts, nil, k.Follow), branches: make(map[branch.Class]int)}
+}
+
 // count counts the functions from from to end.
 func (c *counter) count(from, end uint64) error {
+	return c.each(from, end, func(b *branch.Branch) { c.branches[b.Class]++ })
+}
+
+// each yields the branches of the functions from from to end, in memory that the next one takes.
+func (c *counter) each(from, end uint64, yield func(*branch.Branch)) error {
 	if end <= from {
 		return nil
 	}
@@ -107,7 +113,7 @@ func (c *counter) count(from, end uint64) error {
 		}
 		c.functions++
 		for b := range c.classifier.EachBranch(c.text[addr-from:next-from], addr) {
-			c.branches[b.Class]++
+			yield(b)
 		}
 		addr = next
 	}

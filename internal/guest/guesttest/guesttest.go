@@ -13,6 +13,12 @@ import (
 // not need a network.
 func Kernel(t testing.TB, series string) (dir string) {
 	t.Helper()
+	return Guest(t, series).Dir
+}
+
+// Guest is the same kernel, to be booted.
+func Guest(t testing.TB, series string) guest.Kernel {
+	t.Helper()
 	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
@@ -22,5 +28,5 @@ func Kernel(t testing.TB, series string) (dir string) {
 		t.Log(err)
 		testutil.Missing(t, "guest kernel "+series)
 	}
-	return kernel.Dir
+	return kernel
 }
