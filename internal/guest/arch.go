@@ -2,10 +2,14 @@ package guest
 
 import (
 	"debug/elf"
+	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // architecture is what differs between guests.
@@ -68,17 +72,60 @@ func ArchName(kernel, arch string) string {
 	return kernel + "-" + arch
 }
 
-// CheckProgram returns an error when a program cannot run in guests of an architecture.
+// CheckProgram returns an error when a program cannot run in guests of an architecture. One of another architecture than this
+// program's has to be static: its libraries are not here, and files that a foreign program names are not read.
 func CheckProgram(path, arch string) error {
-	f, err := elf.Open(path)
+	f, _, err := unpack.Open(path, maxInitrd)
 	if err != nil {
 		return fmt.Errorf("read program %s: %w", path, err)
 	}
 	defer f.Close()
-	if want := architectures[arch].machine; f.Machine != want {
-		return fmt.Errorf("program %s is of %v: guests of %s need one of %v", path, f.Machine, arch, want)
+	e, err := parseProgram(f)
+	if err != nil {
+		return fmt.Errorf("read program %s: %w", path, err)
+	}
+	if want := architectures[arch].machine; e.Machine != want {
+		return fmt.Errorf("program %s is of %v: guests of %s need one of %v", path, e.Machine, arch, want)
+	}
+	dynamic := func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }
+	if arch != runtime.GOARCH && slices.ContainsFunc(e.Progs, dynamic) {
+		return fmt.Errorf("program %s is not static: guests of %s need one that is built with CGO_ENABLED=0", path, arch)
 	}
 	return nil
+}
+
+// parseProgram reads the headers of an ELF file of 64 bits and of its segments. The sections are left out: the names of a small
+// file's may unpack to any size.
+func parseProgram(f io.ReaderAt) (*elf.File, error) {
+	const header, shoff, shnum = 64, 0x28, 0x3c // of Elf64_Ehdr: e_shoff has 8 bytes, e_shnum and e_shstrndx after it 2 each
+	b := make([]byte, header)
+	if _, err := f.ReadAt(b, 0); err != nil {
+		return nil, errors.New("it is no program")
+	}
+	if elf.Class(b[elf.EI_CLASS]) != elf.ELFCLASS64 {
+		return nil, errors.New("it is no program of 64 bits")
+	}
+	clear(b[shoff:][:8])
+	clear(b[shnum:])
+	return elf.NewFile(headed{b, f})
+}
+
+// headed is a file whose beginning is another's.
+type headed struct {
+	head []byte
+	io.ReaderAt
+}
+
+// ReadAt is that of [io.ReaderAt].
+func (h headed) ReadAt(b []byte, at int64) (n int, err error) {
+	if at >= 0 && at < int64(len(h.head)) {
+		n = copy(b, h.head[at:])
+	}
+	if n == len(b) {
+		return n, nil
+	}
+	m, err := h.ReaderAt.ReadAt(b[n:], at+int64(n))
+	return n + m, err
 }
 
 // hostArch is this program's architecture when guests may be of it, else that of most kernels.

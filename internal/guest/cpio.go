@@ -1,12 +1,16 @@
 package guest
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"io/fs"
 	"path"
 	"slices"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // archive writes a cpio archive in the "newc" format, which is what the kernel
@@ -32,7 +36,19 @@ const (
 // file adds a file with mode 0755.
 func (a *archive) file(name string, data []byte) {
 	a.dir(path.Dir(name))
-	a.entry(name, modeFile, data)
+	a.entry(name, modeFile, int64(len(data)), bytes.NewReader(data))
+}
+
+// copy adds a regular file of this machine with mode 0755.
+func (a *archive) copy(name, from string) {
+	f, size, err := unpack.Open(from, maxInitrd)
+	if err != nil {
+		a.err = cmp.Or(a.err, err)
+		return
+	}
+	defer f.Close()
+	a.dir(path.Dir(name))
+	a.entry(name, modeFile, size, f)
 }
 
 // dir adds a directory and its parents unless they are there already.
@@ -42,16 +58,17 @@ func (a *archive) dir(name string) {
 	}
 	a.dir(path.Dir(name))
 	a.dirs = append(a.dirs, name)
-	a.entry(name, modeDir, nil)
+	a.entry(name, modeDir, 0, nil)
 }
 
 // close writes the trailer and returns the first error there was.
 func (a *archive) close() error {
-	a.entry("TRAILER!!!", 0, nil)
+	a.entry("TRAILER!!!", 0, 0, nil)
 	return a.err
 }
 
-func (a *archive) entry(name string, mode int, data []byte) {
+// entry adds an entry, with size bytes of data, which may be nil where there are none.
+func (a *archive) entry(name string, mode int, size int64, data io.Reader) {
 	name = strings.TrimPrefix(name, "/")
 	if name != path.Clean(name) && a.err == nil {
 		a.err = &fs.PathError{Op: "archive", Path: name, Err: fs.ErrInvalid}
@@ -60,10 +77,15 @@ func (a *archive) entry(name string, mode int, data []byte) {
 	// inode, mode, uid, gid, links, mtime, size, device ×2, rdev ×2, name
 	// length with the final NUL, checksum
 	a.printf("070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
-		a.ino, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name)+1, 0)
+		a.ino, mode, 0, 0, 1, 0, size, 0, 0, 0, 0, len(name)+1, 0)
 	a.printf("%s\x00", name)
 	a.align()
-	a.write(data)
+	a.room(size)
+	if a.err == nil && size > 0 {
+		n, err := io.CopyN(a.w, data, size)
+		a.n += n
+		a.err = err
+	}
 	a.align()
 }
 
@@ -71,10 +93,15 @@ func (a *archive) printf(format string, args ...any) { a.write(fmt.Appendf(nil, 
 
 func (a *archive) align() { a.write(make([]byte, -a.n&3)) }
 
-func (a *archive) write(b []byte) {
-	if a.err == nil && int64(len(b)) > maxInitrd-a.n {
+// room sets the error where there is no room for so many bytes.
+func (a *archive) room(size int64) {
+	if a.err == nil && size > maxInitrd-a.n {
 		a.err = fmt.Errorf("more than %d MiB", maxInitrd>>20)
 	}
+}
+
+func (a *archive) write(b []byte) {
+	a.room(int64(len(b)))
 	if a.err != nil {
 		return
 	}

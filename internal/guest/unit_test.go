@@ -2,14 +2,19 @@ package guest
 
 import (
 	"bytes"
+	"debug/elf"
+	"encoding/binary"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -60,6 +65,91 @@ func TestCheckProgram(t *testing.T) {
 			t.Errorf("%s in guests of %s: %v", path, other, err)
 		}
 	}
+}
+
+// elfHeaders is an ELF program for an architecture of a header and a segment of a type, which holds text.
+func elfHeaders(t *testing.T, arch string, segment elf.ProgType, text string) []byte {
+	t.Helper()
+	h := elf.Header64{
+		Type: uint16(elf.ET_EXEC), Machine: uint16(architectures[arch].machine), Version: 1,
+		Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 1,
+	}
+	copy(h.Ident[:], elf.ELFMAG+"\x02\x01\x01")
+	p := elf.Prog64{Type: uint32(segment), Off: 64 + 56, Filesz: uint64(len(text))}
+	var b bytes.Buffer
+	if err := errors.Join(binary.Write(&b, binary.LittleEndian, h), binary.Write(&b, binary.LittleEndian, p)); err != nil {
+		t.Fatal(err)
+	}
+	return append(b.Bytes(), text...)
+}
+
+// A program that others made names no file of this machine, and what is no regular file of bounded size is not read.
+func TestForeignProgram(t *testing.T) {
+	other := map[string]string{AMD64: ARM64, ARM64: AMD64}[runtime.GOARCH]
+	dir := t.TempDir()
+	at := func(name string, b []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	static := at("static", elfHeaders(t, other, elf.PT_LOAD, ""))
+	if err := CheckProgram(static, other); err != nil {
+		t.Error(err)
+	}
+	fifo, sparse := filepath.Join(dir, "fifo"), at("sparse", nil)
+	if err := errors.Join(unix.Mkfifo(fifo, 0o600), os.Truncate(sparse, 2<<40)); err != nil {
+		t.Fatal(err)
+	}
+	sections := elfHeaders(t, other, elf.PT_LOAD, "") // millions of them
+	binary.LittleEndian.PutUint64(sections[0x28:], 64)
+	for path, want := range map[string]string{
+		at("dynamic", elfHeaders(t, other, elf.PT_INTERP, "/etc/shadow\x00")): "is not static",
+		fifo: "not a regular file", "/dev/zero": "not a regular file", sparse: "more than 256 MiB", at("empty", nil): "no program",
+		at("small", make([]byte, 64)): "no program of 64 bits",
+	} {
+		if err := CheckProgram(path, other); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", path, err, want)
+		}
+		a := &archive{w: io.Discard}
+		if a.copy("/init", path); slices.Contains([]string{fifo, "/dev/zero", sparse}, path) != (a.err != nil) {
+			t.Errorf("%s is packed: %v", path, a.err)
+		}
+	}
+	testutil.Allocates(t, 1<<20, func() {
+		if err := CheckProgram(at("sections", sections), other); err != nil {
+			t.Errorf("sections are read: %v", err)
+		}
+	})
+	for _, loader := range []string{"/etc/shadow", "/dev/zero", "/lib64/../etc/shadow", "/lib64/libc.so.6", "/tmp/ld-linux-x86-64.so.2", "x"} {
+		_, err := Libraries(at("loader", elfHeaders(t, runtime.GOARCH, elf.PT_INTERP, loader+"\x00")))
+		if err == nil || !strings.Contains(err.Error(), "its loader") {
+			t.Errorf("loader %s: %v", loader, err)
+		}
+	}
+	for _, name := range []string{"../../etc/shadow", "/etc/shadow"} {
+		if path, err := library(name); err == nil {
+			t.Errorf("library %s is %s", name, path)
+		}
+	}
+	for _, path := range []string{fifo, "/dev/zero", sparse} {
+		if _, err := Libraries(path); err == nil {
+			t.Errorf("%s: no error", path)
+		}
+	}
+}
+
+// FuzzProgram feeds the reader of a program's headers what is none.
+func FuzzProgram(f *testing.F) {
+	f.Add([]byte("\x7fELF\x02\x01\x01"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		testutil.Allocates(t, 16<<20+uint64(16*len(b)), func() {
+			if e, err := parseProgram(bytes.NewReader(b)); err == nil && len(e.Sections) > 0 {
+				t.Error("sections are read")
+			}
+		})
+	})
 }
 
 func TestArchive(t *testing.T) {
