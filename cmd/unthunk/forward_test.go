@@ -151,7 +151,8 @@ func TestForwardVerb(t *testing.T) {
 type fixed struct{ forward.Forwarder }
 
 func (fixed) Totals() (forward.Totals, error) {
-	return forward.Totals{Busy: 1500 * time.Millisecond, Directions: []forward.Direction{{
+	events := []forward.Event{{Device: "b", Event: "link-down", Times: 4}}
+	return forward.Totals{Busy: 1500 * time.Millisecond, Events: events, Directions: []forward.Direction{{
 		In: "a", Out: "b", Received: 10, Sent: 7, Passed: 5, Bytes: 600, Up: true,
 		Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
 	}}}, nil
@@ -180,6 +181,7 @@ func TestMetrics(t *testing.T) {
 	for _, want := range []string{
 		`unthunk_forward_received_frames_total{in="a",out="b"} 10`, `unthunk_forward_sent_frames_total{in="a",out="b"} 7`,
 		`unthunk_forward_dropped_frames_total{in="a",out="b",reason="no-room"} 3`, `unthunk_forward_up{in="a",out="b"} 1`,
+		`unthunk_forward_events_total{device="b",event="link-down"} 4`,
 		`unthunk_forward_busy_seconds_total 1.5`, `unthunk_forward_passed_frames_total{in="a",out="b"} 5`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {

@@ -17,7 +17,7 @@ import (
 type forwardCollector struct {
 	forwarder forward.Forwarder
 
-	received, sent, passed, bytes, dropped, batches, inFlight, up, busy *prometheus.Desc
+	received, sent, passed, bytes, dropped, batches, inFlight, up, busy, events *prometheus.Desc
 }
 
 func newForwardCollector(f forward.Forwarder) *forwardCollector {
@@ -35,11 +35,13 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 		inFlight:  desc("in_flight_frames", "Frames handed to the output and not yet returned."),
 		up:        desc("up", "1 when both devices are there."),
 		busy:      prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the worker spent on batches.", nil, nil),
+		events: prometheus.NewDesc("unthunk_forward_events_total", "What happened to a device: links down, devices lost, programs gone.",
+			[]string{"device", "event"}, nil),
 	}
 }
 
 func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy} {
+	for _, d := range []*prometheus.Desc{c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy, c.events} {
 		ch <- d
 	}
 }
@@ -68,6 +70,9 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		for _, drop := range d.Drops {
 			emit(c.dropped, prometheus.CounterValue, drop.Frames, drop.Reason)
 		}
+	}
+	for _, e := range t.Events {
+		ch <- metric(c.events, prometheus.CounterValue, float64(e.Times), e.Device, e.Event)
 	}
 	if t.Busy > 0 {
 		ch <- metric(c.busy, prometheus.CounterValue, t.Busy.Seconds())

@@ -56,7 +56,9 @@ type afxdp struct {
 	reloads  int                  // how often programs were
 	mode     xsk.Mode             // of all sockets, once they are open
 
-	complained []string // by device: of queues that came and cannot be used
+	complained []string   // by device: of queues that came and cannot be used
+	happened   []happened // by device
+	bare       []bool     // devices whose program was taken off, by device
 
 	recovering []sync.Mutex // by device: held while it is taken back, or its queues are
 }
@@ -92,6 +94,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	f.route()
 	f.recovering, f.complained = make([]sync.Mutex, len(f.devices)), make([]string, len(f.devices))
+	f.happened, f.bare = make([]happened, len(f.devices)), make([]bool, len(f.devices))
 	f.sockets, f.outlets = make([]*xsk.Socket, len(f.ports)), make([]*datapath.XSK, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
 	if err := f.openSockets(ctx); err != nil {
@@ -276,6 +279,7 @@ func (f *afxdp) portLost(port int, err error) {
 		return
 	}
 	f.lost[device], f.away[device] = true, true
+	f.happened[device].lost++
 	f.config.Warn(fmt.Sprintf("%s is lost: %v", f.devices[device].Name, err))
 	select {
 	case f.down <- device:
@@ -293,11 +297,12 @@ func (f *afxdp) Run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(recoverEach)
 	defer tick.Stop()
-	said := make(map[int]bool)
+	said, bare := make(map[int]bool), make(map[int]string)
 	for {
 		select {
 		case <-tick.C:
 			f.warnBlocked(said)
+			f.reattach(ctx, bare)
 			f.follow(ctx)
 		case device := <-f.down:
 			wait.Go(func() { f.recover(ctx, device) })
@@ -375,7 +380,7 @@ func (f *afxdp) Totals() (Totals, error) {
 		}
 		t.Directions = append(t.Directions, d)
 	}
-	t.Queues = f.byQueue(counters, kernel)
+	t.Queues, t.Events = f.byQueue(counters, kernel), f.events(counters)
 	return t, nil
 }
 

@@ -194,6 +194,8 @@ type Totals struct {
 	Directions []Direction
 	// Queues are those that are or were used; none of the engine XDP.
 	Queues []Queue
+	// Events are what happened to each device, with what never did; none of the engine XDP.
+	Events []Event
 	// Workers is how many there are, and Busy how long they spent on batches together; 0
 	// where nobody can say. Passage is how long frames were with them.
 	Workers int

@@ -1,0 +1,134 @@
+package forward
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/veth"
+)
+
+// index is that of a device of the namespace.
+func (w *wires) index(t *testing.T, name string) (index int) {
+	t.Helper()
+	err := w.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			index = l.Attrs().Index
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return index
+}
+
+// resumes asks that frames pass, that what the forwarder received and did not send is in its drops, and
+// that an event was counted so often.
+func resumes(t *testing.T, w *wires, f Forwarder, device, event string, times uint64) {
+	t.Helper()
+	direction := func() Direction {
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return got.Directions[0]
+	}
+	before := direction().Sent
+	testutil.Eventually(t, "frames pass", func() bool {
+		w.flood(t, 64)
+		return direction().Sent > before+64
+	})
+	testutil.Eventually(t, "the account balances", func() bool {
+		d := direction()
+		return d.InFlight == 0 && d.Received == d.Sent+own(d)
+	})
+	got, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (Event{device, event, times}); !slices.Contains(got.Events, want) || !got.Directions[0].Up {
+		t.Errorf("events %+v, want %+v; up %v", got.Events, want, got.Directions[0].Up)
+	}
+}
+
+// A program that somebody takes off is attached again, also after somebody else's was there in between.
+func TestSurvivesProgramTakenOff(t *testing.T) {
+	w := newWires(t)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+	in := w.index(t, "in")
+	w.flood(t, 100)
+	for i := range 3 {
+		veth.DetachXDP(t, w.Namespace, in)
+		waitFor(t, said, "in has its XDP program again")
+		resumes(t, w, f, "in", eventNoProgram, uint64(i+1))
+		resumes(t, w, f, "in", eventReattached, uint64(i+1))
+	}
+	// Who is as fast as that takes its place.
+	other := veth.Program(t, asm.Mov.Imm(asm.R0, passed), asm.Return())
+	var occupied link.Link
+	for tries := 0; occupied == nil; tries++ {
+		veth.DetachXDP(t, w.Namespace, in)
+		err := w.Do(func() (err error) {
+			occupied, err = link.AttachXDP(link.XDPOptions{Program: other, Interface: in, Flags: link.XDPDriverMode})
+			return err
+		})
+		if err != nil && tries == 100 {
+			t.Fatal(err)
+		}
+		if occupied == nil {
+			waitFor(t, said, "in has its XDP program again")
+		}
+	}
+	waitFor(t, said, "has one already")
+	if got, err := f.Totals(); err != nil || got.Directions[0].Up {
+		t.Errorf("the direction is up while another's program is there: %v", err)
+	}
+	if err := occupied.Close(); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, said, "in has its XDP program again")
+	before, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(before.Events, func(e Event) bool { return e.Device == "in" && e.Event == eventReattached })
+	resumes(t, w, f, "in", eventNoProgram, before.Events[i].Times)
+}
+
+// A device that is moved to another namespace and back is taken back.
+func TestSurvivesNamespaceMove(t *testing.T) {
+	for _, name := range []string{"in", "out"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWires(t)
+			elsewhere := veth.Namespace(t)
+			said := make(chan string, 100)
+			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+			w.flood(t, 100)
+			for i := range 2 {
+				veth.Move(t, w.Namespace, elsewhere, name)
+				waitFor(t, said, name+" is lost")
+				w.flood(t, 100)
+				veth.Move(t, elsewhere, w.Namespace, name)
+				err := w.Do(func() error {
+					l, err := netlink.LinkByName(name)
+					if err != nil {
+						return err
+					}
+					return netlink.LinkSetUp(l)
+				})
+				if err != nil {
+					t.Fatal(err)
+				}
+				waitFor(t, said, name+" is back")
+				resumes(t, w, f, name, eventLost, uint64(i+1))
+			}
+		})
+	}
+}
