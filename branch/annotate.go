@@ -35,63 +35,104 @@ func Annotate(code []byte, addr uint64, resolve Resolver, facts *Facts) []Line {
 
 // Annotated is [Annotate], a line at a time: those of a long function take many times its memory.
 func Annotated(code []byte, addr uint64, resolve Resolver, facts *Facts) iter.Seq[Line] {
-	return func(yield func(Line) bool) { annotate(code, addr, resolve, facts, yield) }
+	return func(yield func(Line) bool) {
+		a := annotation{code, addr, resolve, facts, thunkRules(code, addr, resolve)}
+		a.lines(EachBranch(code, addr, resolve, facts, nil), Decode(code, addr), yield)
+	}
 }
 
-func annotate(code []byte, addr uint64, resolve Resolver, facts *Facts, yield func(Line) bool) {
-	branches := make(map[uint64]Branch)
-	for _, b := range Branches(code, addr, resolve, facts, nil) {
-		branches[b.Addr] = b
+// AnnotatedARM64 is [Annotated] of an arm64 function. Of what guards against speculation there, the clearing of branch
+// history, barriers and checks of CFI have notes (arch/arm64/kernel/entry.S of Linux 7.2).
+func AnnotatedARM64(code []byte, addr uint64, resolve Resolver, facts *Facts) iter.Seq[Line] {
+	return func(yield func(Line) bool) {
+		a := annotation{code, addr, resolve, facts, nil}
+		a.lines(EachBranchARM64(code, addr, resolve, facts), DecodeARM64(code, addr), yield)
 	}
-	rules := thunkRules(code, addr, resolve)
+}
+
+// annotation is a function whose lines are made.
+type annotation struct {
+	code    []byte
+	addr    uint64
+	resolve Resolver
+	facts   *Facts
+	rules   []rule
+}
+
+// lines yields the lines of the function's instructions.
+func (a *annotation) lines(found iter.Seq[*Branch], insts iter.Seq[Inst], yield func(Line) bool) {
+	branches := make(map[uint64]Branch)
+	for b := range found {
+		branches[b.Addr] = *b
+	}
 	checked := make(map[uint64]Check)
 	for _, b := range branches {
 		for at := b.Addr - b.CheckLen; at < b.Addr; at++ {
 			checked[at] = b.Check
 		}
 	}
-	end := addr + uint64(len(code))
-	for inst := range Decode(code, addr) {
+	end := a.addr + uint64(len(a.code))
+	for inst := range insts {
 		b, isBranch := branches[inst.Addr]
 		line := Line{
 			Addr:  inst.Addr,
-			Bytes: code[inst.Addr-addr:][:inst.Len],
-			Text:  plainSyntax(inst.Text(resolve)),
+			Bytes: a.code[inst.Addr-a.addr:][:inst.Len],
+			Text:  plainSyntax(inst.Text(a.resolve)),
 		}
 		if isBranch {
 			line.Note, line.Indirect = b.note(), b.Indirect()
 		}
 		switch inst.Kind {
 		case CallDirect, JumpDirect, JumpCond:
-			if inst.Target > addr && inst.Target < end {
-				line.Text += fmt.Sprintf(" <+%#x>", inst.Target-addr)
+			if inst.Target > a.addr && inst.Target < end {
+				line.Text += fmt.Sprintf(" <+%#x>", inst.Target-a.addr)
 			}
 		}
-		if !isBranch && facts != nil && facts.Alternatives[inst.Addr] != "" {
-			line.Note = "not patched yet, becomes: " + facts.Alternatives[inst.Addr]
-		}
-		if line.Note == "" {
-			line.Note = checked[inst.Addr].note(line.Text)
-		}
-		switch {
-		case inst.raw == "endbr64" && line.Note == "":
-			line.Note = "indirect branches may come here"
-			if facts != nil && facts.Sealed[inst.Addr] != "" {
-				line.Note = "not patched yet: becomes a nop, nothing calls this indirectly"
-			}
-		case inst.raw == "ibhf":
-			line.Note = "what branches went before it predicts none behind it"
-		case len(rules) > 0:
-			var note string
-			note, rules = match(rules, line.Text, isBranch && b.Returns())
-			if note != "" {
-				line.Note = note
-			}
+		if note := a.note(inst, checked[inst.Addr], line, isBranch && b.Returns()); note != "" {
+			line.Note = note
 		}
 		if !yield(line) {
 			return
 		}
 	}
+}
+
+// note is that of an instruction which says more than what its branch does, or "".
+func (a *annotation) note(inst Inst, checked Check, line Line, returns bool) string {
+	facts := a.facts
+	switch {
+	case line.Note == "" && facts != nil && facts.Alternatives[inst.Addr] != "":
+		return "not patched yet, becomes: " + facts.Alternatives[inst.Addr]
+	case line.Note == "" && checked != CheckNone:
+		return checked.note(line.Text)
+	case line.Note == "" && inst.Endbr():
+		if facts != nil && facts.Sealed[inst.Addr] != "" {
+			return "not patched yet: becomes a nop, nothing calls this indirectly"
+		}
+		return "indirect branches may come here"
+	case inst.raw == "ibhf":
+		return "what branches went before it predicts none behind it"
+	case inst.arm64 != 0:
+		return noteARM64(inst.arm64)
+	case len(a.rules) == 0:
+		return ""
+	}
+	var note string
+	note, a.rules = match(a.rules, line.Text, returns)
+	return note
+}
+
+// noteARM64 says what an instruction is there for that guards against speculation.
+func noteARM64(w uint32) string {
+	switch w {
+	case clearBHB:
+		return "clears the branch history before indirect branches use it"
+	case csdb:
+		return "no value that is only predicted is used behind it"
+	case sb:
+		return "nothing behind it is speculated"
+	}
+	return ""
 }
 
 // note is the branch in words.
@@ -194,6 +235,9 @@ func (c Check) note(text string) string {
 	if c == CheckOff && op != "jmp" {
 		return "never run: cfi=off"
 	}
+	if c == CheckKCFIARM64 {
+		return noteKCFIARM64(op)
+	}
 	switch op {
 	case "mov", "movl":
 		if c == CheckKCFI {
@@ -214,6 +258,23 @@ func (c Check) note(text string) string {
 		return "the trap of a wrong hash"
 	case "jmp":
 		return "over the check, and the hash behind the jump: cfi=off"
+	}
+	return ""
+}
+
+// noteKCFIARM64 is that of an instruction of the check of arm64, by what it does.
+func noteKCFIARM64(op string) string {
+	switch op {
+	case "ldur":
+		return "CFI: loads the hash in front of the function"
+	case "mov", "movk":
+		return "the hash of the called prototype"
+	case "cmp":
+		return "are they equal"
+	case "b.eq":
+		return "over the trap where they are"
+	case "brk":
+		return "the trap of a wrong hash"
 	}
 	return ""
 }

@@ -57,6 +57,42 @@ func younger(w uint32) bool {
 	return w&0x0a000000 == 0x08000000 || w&0xffff0000 == 0xdac10000 || w&0xffe0001c == 0xd4000000 || w>>24 == 0xd5
 }
 
+// ScanARM64 yields the instructions of arm64 code, the first byte of which is at addr, as [DecodeARM64] does, but with
+// their branches only: no text, and Bad are just those that are cut off.
+func ScanARM64(code []byte, addr uint64) iter.Seq[Step] {
+	return func(yield func(Step) bool) {
+		for ; len(code) >= 4; code, addr = code[4:], addr+4 {
+			if !yield(scanARM64(binary.LittleEndian.Uint32(code), addr)) {
+				return
+			}
+		}
+		if len(code) > 0 {
+			yield(Step{Addr: addr, Len: len(code), Kind: Bad})
+		}
+	}
+}
+
+func scanARM64(w uint32, addr uint64) Step {
+	f := flowARM64(w)
+	s := Step{Addr: addr, Len: 4, Kind: f.kind}
+	switch {
+	case f.kind == CallDirect, f.kind == JumpDirect, f.kind == JumpCond:
+		s.Target = addr + f.rel
+	case f.kind == CallIndirect, f.kind == JumpIndirect:
+		if f.reg < arm64Zero {
+			s.reg = uint8(firstARM64 + f.reg)
+		}
+	case f.op != "" && f.kind == Other: // eret
+		s.special = far
+	case w == NopARM64, w&^0xc0 == 0xd503241f: // bti
+		s.special = pad
+	}
+	return s
+}
+
+// arm64Zero is the number of the register that is zero.
+const arm64Zero = 31
+
 // flow is what an arm64 instruction does to the flow of control.
 type flow struct {
 	kind Kind
@@ -90,7 +126,7 @@ func flowARM64(w uint32) flow {
 		return registerARM64(w)
 	case w&0xffe0001f == 0xd4200000, w>>16 == 0: // brk, udf
 		f.kind = Trap
-	case w == 0xd50330ff, w == 0xd503229f: // sb, csdb
+	case w == sb, w == csdb, w == clearBHB:
 		f.kind = Fence
 	}
 	return f
@@ -176,9 +212,11 @@ func hintARM64(w uint32) string {
 		return "autibsp"
 	case 0xd50320ff:
 		return "xpaclri"
-	case 0xd503229f:
+	case clearBHB:
+		return "clearbhb"
+	case csdb:
 		return "csdb"
-	case 0xd50330ff:
+	case sb:
 		return "sb"
 	}
 	return ""
@@ -292,10 +330,56 @@ func checkedARM64(before []byte, register int) (Check, uint64) {
 	return CheckKCFIARM64, uint64(n)
 }
 
+// ConstantARM64 is the number that the register of an indirect branch at an offset of code holds, where the instructions
+// before it load one by movz or movn and movk; 0 for none. The JIT of BPF calls the kernel's functions so: helpers before
+// Linux 6.12, or those that are more than 128 MB away.
+func ConstantARM64(code []byte, offset uint64) uint64 {
+	if offset+4 > uint64(len(code)) {
+		return 0
+	}
+	register := int(binary.LittleEndian.Uint32(code[offset:]) >> 5 & 31)
+	var value, known uint64
+	for n := 0; n < 4 && offset >= 4; n++ {
+		offset -= 4
+		w := binary.LittleEndian.Uint32(code[offset:])
+		shift := w >> 21 & 3 * 16
+		part, mask := uint64(w>>5&0xffff)<<shift, uint64(0xffff)<<shift
+		if int(w&31) != register {
+			return 0
+		}
+		switch w & 0xff800000 {
+		case 0xf2800000: // movk
+			value |= part &^ known
+			known |= mask
+		case 0xd2800000: // movz
+			return value | part&^known
+		case 0x92800000: // movn
+			return value | ^part&^known
+		default:
+			return 0
+		}
+	}
+	return 0
+}
+
+// TrampolineARM64 tells the jump at an offset of a BPF program's code that ends each: "ldr x10, #8; br x10", the way to a
+// trampoline that is far away (build_plt in arch/arm64/net/bpf_jit_comp.c, Linux 6.1). It runs where one is attached.
+func TrampolineARM64(code []byte, offset uint64) bool {
+	return offset >= 4 && offset+4 <= uint64(len(code)) && binary.LittleEndian.Uint32(code[offset:]) == 0xd61f0140 &&
+		binary.LittleEndian.Uint32(code[offset-4:]) == 0x5800004a
+}
+
 // Instructions that do nothing, and that wait for another CPU.
 const (
 	NopARM64   = 0xd503201f
 	YieldARM64 = 0xd503203f
+)
+
+// Instructions against speculation. CPUs without FEAT_CLRBHB take the first one for a nop.
+const (
+	clearBHB = 0xd50322df
+	csdb     = 0xd503229f
+	sb       = 0xd50330ff
 )
 
 // Word is the instruction's word when it is one of arm64 that is not 0, else 0.
@@ -322,52 +406,71 @@ func SitesARM64(code []byte, addr uint64) ([]Site, Returns) {
 // indirect branches are ClassRegister. Of facts it uses the static keys.
 // resolve and facts may be nil.
 func BranchesARM64(code []byte, addr uint64, resolve Resolver, facts *Facts) []Branch {
+	var out []Branch
+	for b := range EachBranchARM64(code, addr, resolve, facts) {
+		out = append(out, *b)
+	}
+	return out
+}
+
+// EachBranchARM64 yields what [BranchesARM64] returns, one at a time and in memory that the next one takes.
+func EachBranchARM64(code []byte, addr uint64, resolve Resolver, facts *Facts) iter.Seq[*Branch] {
 	if facts == nil {
 		facts = new(Facts)
 	}
-	end := addr + uint64(len(code))
-	var out []Branch
-	for off := 0; off+4 <= len(code); off += 4 {
-		at := addr + uint64(off)
-		f := flowARM64(binary.LittleEndian.Uint32(code[off:]))
-		b := Branch{Addr: at, Offset: uint64(off), Signed: f.signed}
-		switch f.kind {
-		case CallDirect:
-			b.Class, b.Target = ClassDirect, at+f.rel
-		case JumpDirect:
-			b.Class, b.Jump, b.Target = ClassDirect, true, at+f.rel
-		case JumpCond:
-			b.Class, b.Jump, b.Conditional, b.Target = ClassConditional, true, true, at+f.rel
-		case CallIndirect:
-			b.Class, b.Register = ClassRegister, xregister(f.reg)
-			b.Check, b.CheckLen = checkedARM64(code[:off], f.reg)
-		case JumpIndirect:
-			b.Class, b.Jump, b.Register = ClassRegister, true, xregister(f.reg)
-			b.Check, b.CheckLen = checkedARM64(code[:off], f.reg)
-		case Return:
-			b.Class, b.Jump = ClassReturn, true
-		default:
-			if f.op != "" { // eret
-				b.Class, b.Jump = ClassFar, true
+	return func(yield func(*Branch) bool) {
+		var b Branch
+		for off := 0; off+4 <= len(code); off += 4 {
+			f := flowARM64(binary.LittleEndian.Uint32(code[off:]))
+			if f.kind == Other && f.op == "" && len(facts.StaticKeys) == 0 {
+				continue
 			}
-		}
-		if b.Target != 0 && (b.Target < addr || b.Target >= end) {
-			b.Name = resolve.lookup(b.Target)
-			switch {
-			case b.Name == "":
-			case strings.HasPrefix(b.Name, "bpf_dispatcher_") && strings.HasSuffix(b.Name, "_func"):
-				b.Class = ClassDispatcher
-			case b.Jump && !strings.HasSuffix(b.Name, ".cold"):
-				b.Class = ClassTailCall
+			b = branchARM64(f, code, off, addr, resolve, facts)
+			if b.Class != "" && !yield(&b) {
+				return
 			}
-		}
-		if fact, ok := facts.StaticKeys[at]; ok {
-			b.Fact, b.Jump, b.Nop = fact, true, b.Class == ""
-			b.Class = ClassStaticKey
-		}
-		if b.Class != "" {
-			out = append(out, b)
 		}
 	}
-	return out
+}
+
+// branchARM64 classifies the instruction at an offset of the function that begins at addr; one that is no branch
+// has no class.
+func branchARM64(f flow, code []byte, off int, addr uint64, resolve Resolver, facts *Facts) Branch {
+	at, end := addr+uint64(off), addr+uint64(len(code))
+	b := Branch{Addr: at, Offset: uint64(off), Signed: f.signed}
+	switch f.kind {
+	case CallDirect:
+		b.Class, b.Target = ClassDirect, at+f.rel
+	case JumpDirect:
+		b.Class, b.Jump, b.Target = ClassDirect, true, at+f.rel
+	case JumpCond:
+		b.Class, b.Jump, b.Conditional, b.Target = ClassConditional, true, true, at+f.rel
+	case CallIndirect:
+		b.Class, b.Register = ClassRegister, xregister(f.reg)
+		b.Check, b.CheckLen = checkedARM64(code[:off], f.reg)
+	case JumpIndirect:
+		b.Class, b.Jump, b.Register = ClassRegister, true, xregister(f.reg)
+		b.Check, b.CheckLen = checkedARM64(code[:off], f.reg)
+	case Return:
+		b.Class, b.Jump = ClassReturn, true
+	default:
+		if f.op != "" { // eret
+			b.Class, b.Jump = ClassFar, true
+		}
+	}
+	if b.Target != 0 && (b.Target < addr || b.Target >= end) {
+		b.Name = resolve.lookup(b.Target)
+		switch {
+		case b.Name == "":
+		case strings.HasPrefix(b.Name, "bpf_dispatcher_") && strings.HasSuffix(b.Name, "_func"):
+			b.Class = ClassDispatcher
+		case b.Jump && !strings.HasSuffix(b.Name, ".cold"):
+			b.Class = ClassTailCall
+		}
+	}
+	if fact, ok := facts.StaticKeys[at]; ok {
+		b.Fact, b.Jump, b.Nop = fact, true, b.Class == ""
+		b.Class = ClassStaticKey
+	}
+	return b
 }

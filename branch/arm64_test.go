@@ -1,9 +1,13 @@
 package branch
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"debug/elf"
+	"debug/pe"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
@@ -14,8 +18,9 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
+	gocmp "github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -63,6 +68,8 @@ func TestDecodeARM64(t *testing.T) {
 		{0xd503201f, Other, "nop", false},
 		{0xd4210000, Trap, "brk #0x800", false},
 		{0xd50330ff, Fence, "sb", false},
+		{0xd50322df, Fence, "clearbhb", false},
+		{0xd503229f, Fence, "csdb", false},
 		{0, Trap, "udf #0x0", false},
 		{0xd61f0201, Bad, ".inst 0xd61f0201", false},
 		{0xf8220061, Other, ".inst 0xf8220061", false}, // ldadd x2, x1, [x3]
@@ -122,7 +129,78 @@ func TestBranchesARM64(t *testing.T) {
 	for i := range want {
 		want[i].Addr = base + want[i].Offset
 	}
-	if diff := cmp.Diff(want, BranchesARM64(code, base, resolve, facts)); diff != "" {
+	if diff := gocmp.Diff(want, BranchesARM64(code, base, resolve, facts)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// What a JIT loads into the register of a call is its target, unless another register is loaded, or no number.
+func TestConstantARM64(t *testing.T) {
+	code := words(0x92800fea, 0xf2b0204a, 0xf2dfffea, 0xd63f0140) // movn x10, #0x7f; movk; movk; blr x10
+	if got := ConstantARM64(code, 12); got != 0xffffffff8102ff80 {
+		t.Errorf("%#x", got)
+	}
+	zero := words(0xd282000a, 0xf2a0002a, 0xd63f0140) // movz x10, #0x1000; movk x10, #1, lsl #16
+	if got := ConstantARM64(zero, 8); got != 0x11000 {
+		t.Errorf("%#x", got)
+	}
+	for name, test := range map[string]struct {
+		code   []byte
+		offset uint64
+	}{
+		"another register": {words(0xd282000b, 0xd63f0140), 4}, "no number": {words(0xf940000a, 0xd63f0140), 4},
+		"no beginning": {words(0xf2a0002a, 0xd63f0140), 4}, "first": {words(0xd63f0140), 0}, "behind the end": {code, 16},
+	} {
+		if got := ConstantARM64(test.code, test.offset); got != 0 {
+			t.Errorf("%s: %#x", name, got)
+		}
+	}
+	far := words(0x5800004a, 0xd61f0140)
+	if !TrampolineARM64(far, 4) || TrampolineARM64(far, 0) || TrampolineARM64(far, 8) || TrampolineARM64(words(0x5800006a, 0xd61f0140), 4) {
+		t.Error("the way to a trampoline")
+	}
+}
+
+// Scan sees what Decode does, but for what only text tells.
+func TestScanARM64(t *testing.T) {
+	code := append(words(0xd503201f, 0xd503245f, 0x94000002, 0x54000040, 0xd63f0100, 0xd61f03c0, 0xd63f03e0, 0xd65f03c0, 0xd69f03e0,
+		0xd50322df, 0xd4210000, 0x8b000000), 1, 2)
+	want := []Step{
+		{Kind: Other, special: pad}, {Kind: Other, special: pad}, {Kind: CallDirect, Target: 0x1010}, {Kind: JumpCond, Target: 0x1014},
+		{Kind: CallIndirect, reg: firstARM64 + 8}, {Kind: JumpIndirect, reg: firstARM64 + 30}, {Kind: CallIndirect}, {Kind: Return},
+		{Kind: Other, special: far}, {Kind: Fence}, {Kind: Trap}, {Kind: Other}, {Kind: Bad, Len: 2},
+	}
+	var got []Step
+	for s := range ScanARM64(code, 0x1000) {
+		got = append(got, s)
+	}
+	for i := range want {
+		want[i].Addr, want[i].Len = 0x1000+4*uint64(i), cmp.Or(want[i].Len, 4)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("%+v\nwant %+v", got, want)
+	}
+	if name := got[4].Register(); name != "x8" || !got[1].Nop() {
+		t.Errorf("register %q", name)
+	}
+}
+
+// What guards against speculation and checks targets has notes.
+func TestAnnotatedARM64(t *testing.T) {
+	want := []string{
+		"indirect branches may come here", "CFI: loads the hash in front of the function", "the hash of the called prototype",
+		"the hash of the called prototype", "are they equal", "over the trap where they are", "the trap of a wrong hash",
+		"indirect call: target in x8, predicted by the CPU", "clears the branch history before indirect branches use it",
+		"no value that is only predicted is used behind it", "nothing behind it is speculated", "", "return, predicted by the return stack (RSB)",
+	}
+	var got []string
+	for line := range AnnotatedARM64(words(0xd503245f, 0xb85fc110, 0x728acf11, 0x72a24691, 0x6b11021f, 0x54000040, 0xd4304500, 0xd63f0100,
+		0xd50322df, 0xd503229f, 0xd50330ff, 0xd503201f, 0xd65f03c0), 0x1000, nil, nil) {
+		if got = append(got, line.Note); line.Indirect != strings.HasPrefix(line.Text, "blr") || len(line.Bytes) != 4 {
+			t.Errorf("%+v", line)
+		}
+	}
+	if diff := gocmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -207,81 +285,183 @@ func TestARM64AgainstObjdump(t *testing.T) {
 	compareARM64(t, tool, append(args, armELF(t, code, addr)), code, addr)
 }
 
+// compareARM64 disassembles a file whose code is at addr, and compares word by word.
 func compareARM64(t *testing.T, tool string, args []string, code []byte, addr uint64) {
 	t.Helper()
-	theirs := make(map[uint64]string)
-	out, err := exec.Command(tool, args...).Output()
+	cmd := exec.Command(tool, args...)
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for line := range bytes.Lines(out) {
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	read, branches, far, wrong := 0, 0, 0, 0
+	lines := bufio.NewScanner(out)
+	for lines.Scan() {
 		// "40000000: 00 00 00 14  \tb\t0x40000000 <x>", "40000000:\td503201f \tnop"
-		at, rest, ok := strings.Cut(strings.TrimSpace(string(line)), ":")
+		at, rest, ok := strings.Cut(strings.TrimSpace(lines.Text()), ":")
 		a, err := strconv.ParseUint(at, 16, 64)
-		if !ok || err != nil {
+		if !ok || err != nil || a-addr >= uint64(len(code)) {
 			continue
 		}
 		parts := strings.SplitN(strings.TrimLeft(rest, "\t "), "\t", 2)
-		if len(parts) == 2 {
-			theirs[a] = strings.TrimSpace(parts[1])
+		if len(parts) < 2 {
+			continue
 		}
-	}
-	if len(theirs) < len(code)/8 {
-		t.Fatalf("read %d instructions", len(theirs))
-	}
-	branches, far, wrong := 0, 0, 0
-	ours := make(map[uint64]Branch)
-	for _, b := range BranchesARM64(code, addr, nil, nil) {
-		ours[b.Addr] = b
-	}
-	for inst := range DecodeARM64(code, addr) {
-		text := theirs[inst.Addr]
-		op, rest, _ := strings.Cut(strings.ReplaceAll(text, "\t", " "), " ")
-		kind := Other
-		switch {
-		case op == "b":
-			kind = JumpDirect
-		case op == "bl":
-			kind = CallDirect
-		case strings.HasPrefix(op, "b."), op == "cbz", op == "cbnz", op == "tbz", op == "tbnz":
-			kind = JumpCond
-		case strings.HasPrefix(op, "blr"):
-			kind = CallIndirect
-		case op == "br", op == "braa", op == "brab", op == "braaz", op == "brabz":
-			kind = JumpIndirect
-		case op == "ret", op == "retaa", op == "retab":
-			kind = Return
-		case strings.HasPrefix(op, "eret"):
-			far++
-			if ours[inst.Addr].Class != ClassFar {
-				wrong++
-				t.Errorf("%#x: %s is not far", inst.Addr, text)
-			}
-		}
-		got := inst.Kind
-		switch got {
-		case Trap, Fence, Bad:
-			got = Other
-		}
+		read++
+		text := strings.ReplaceAll(strings.TrimSpace(parts[1]), "\t", " ")
+		kind, isFar := flowOfARM64(text)
 		if kind != Other {
 			branches++
 		}
-		bad := got != kind
-		if b, ok := ours[inst.Addr]; ok != (kind != Other || strings.HasPrefix(op, "eret")) {
-			bad = true
-		} else if b.Register != "" && !strings.HasPrefix(rest+",", b.Register+",") {
-			bad = true
+		if isFar {
+			far++
 		}
-		if inst.Target != 0 && !strings.Contains(rest, strings.TrimPrefix(fmt.Sprintf("%#x", inst.Target), "0x")) {
-			bad = true
-		}
-		if bad {
+		if !agreesARM64(code, int(a-addr), addr, text, kind, isFar) {
 			if wrong++; wrong < 20 {
-				t.Errorf("%#x: %s, ours %s of kind %d", inst.Addr, text, inst, inst.Kind)
+				t.Errorf("%#x: %s, ours %s", a, text, decodeARM64(binary.LittleEndian.Uint32(code[a-addr:]), a))
 			}
 		}
 	}
-	t.Logf("%d words, %d branches, %d far, %d wrong", len(theirs), branches, far, wrong)
+	if err := errors.Join(lines.Err(), cmd.Wait()); err != nil {
+		t.Fatal(err)
+	}
+	if read != len(code)/4 {
+		t.Errorf("read %d instructions of %d", read, len(code)/4)
+	}
+	t.Logf("%d words, %d branches, %d far, %d wrong", read, branches, far, wrong)
+}
+
+// flowOfARM64 is what an instruction does to the flow of control by the text that a disassembler gives it. Far is eret.
+func flowOfARM64(text string) (kind Kind, far bool) {
+	op, _, _ := strings.Cut(text, " ")
+	switch {
+	case op == "b":
+		return JumpDirect, false
+	case op == "bl":
+		return CallDirect, false
+	case strings.HasPrefix(op, "b."), strings.HasPrefix(op, "bc."), op == "cbz", op == "cbnz", op == "tbz", op == "tbnz":
+		return JumpCond, false
+	case strings.HasPrefix(op, "blr"):
+		return CallIndirect, false
+	case op == "br", op == "braa", op == "brab", op == "braaz", op == "brabz":
+		return JumpIndirect, false
+	case op == "ret", op == "retaa", op == "retab":
+		return Return, false
+	}
+	return Other, strings.HasPrefix(op, "eret")
+}
+
+// agreesARM64 tells whether the instruction at an offset is decoded, and classified, as the text says.
+func agreesARM64(code []byte, offset int, addr uint64, text string, kind Kind, far bool) bool {
+	w := binary.LittleEndian.Uint32(code[offset:])
+	inst, b := decodeARM64(w, addr+uint64(offset)), branchARM64(flowARM64(w), code, offset, addr, nil, new(Facts))
+	got := inst.Kind
+	switch got {
+	case Trap, Fence, Bad:
+		got = Other
+	}
+	_, rest, _ := strings.Cut(text, " ")
+	switch {
+	case got != kind, (b.Class != "") != (kind != Other || far), far != (b.Class == ClassFar):
+		return false
+	case b.Register != "" && !strings.HasPrefix(rest+",", b.Register+","):
+		return false
+	}
+	return inst.Target == 0 || strings.Contains(rest, strings.TrimPrefix(fmt.Sprintf("%#x", inst.Target), "0x"))
+}
+
+// arm64Kernels are those whose whole text is disassembled.
+var arm64Kernels = []string{"debian:6.1-cloud-arm64", "debian:6.12-cloud-arm64", "debian:6.18-cloud-arm64", "debian:7.2-cloud-arm64"}
+
+// textOfARM64 is the section .text of a kernel's image, which has its read-only data too.
+// An Image is a program of EFI as well (arch/arm64/kernel/efi-header.S).
+func textOfARM64(t testing.TB, kernel string) []byte {
+	t.Helper()
+	f, err := pe.Open(guesttest.Named(t, kernel).Image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	code, err := f.Section(".text").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return code
+}
+
+// TestKernelARM64AgainstObjdump compares each word of the text of whole kernels: no branch is missing, and none invented.
+func TestKernelARM64AgainstObjdump(t *testing.T) {
+	testutil.Slow(t)
+	tool, err := exec.LookPath("aarch64-linux-gnu-objdump")
+	if err != nil {
+		testutil.Missing(t, "an objdump for arm64")
+	}
+	for _, kernel := range arm64Kernels {
+		t.Run(kernel, func(t *testing.T) {
+			code := textOfARM64(t, kernel)
+			const addr = 0x40000000
+			name := filepath.Join(t.TempDir(), "text")
+			if err := os.WriteFile(name, code, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			compareARM64(t, tool, []string{"-D", "-z", "-w", "-b", "binary", "-m", "aarch64",
+				fmt.Sprintf("--adjust-vma=%#x", addr), name}, code, addr)
+		})
+	}
+}
+
+// BenchmarkKernelARM64 decodes the text of a whole kernel, by one core, and runs objdump on the same bytes.
+func BenchmarkKernelARM64(b *testing.B) {
+	code := textOfARM64(b, arm64Kernels[1])
+	name := filepath.Join(b.TempDir(), "text")
+	if err := os.WriteFile(name, code, 0o600); err != nil {
+		b.Fatal(err)
+	}
+	for _, way := range []struct {
+		name string
+		do   func() int
+	}{
+		{"Scan", func() (n int) {
+			for step := range ScanARM64(code, 0) {
+				n += int(step.Kind)
+			}
+			return n
+		}},
+		{"EachBranch", func() (n int) {
+			for branch := range EachBranchARM64(code, 0, nil, nil) {
+				n += int(branch.Offset)
+			}
+			return n
+		}},
+		{"Decode", func() (n int) {
+			for inst := range DecodeARM64(code, 0) {
+				n += int(inst.Kind)
+			}
+			return n
+		}},
+	} {
+		b.Run(way.name, func(b *testing.B) {
+			b.SetBytes(int64(len(code)))
+			b.ReportAllocs()
+			for b.Loop() {
+				way.do()
+			}
+		})
+	}
+	b.Run("objdump", func(b *testing.B) {
+		objdump, err := exec.LookPath("aarch64-linux-gnu-objdump")
+		if err != nil {
+			testutil.Missing(b, "an objdump for arm64")
+		}
+		b.SetBytes(int64(len(code)))
+		for b.Loop() {
+			if err := exec.Command(objdump, "-D", "-b", "binary", "-m", "aarch64", name).Run(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // armELF writes an executable for arm64 with one section of code.
@@ -319,12 +499,21 @@ func FuzzDecodeARM64(f *testing.F) {
 	f.Add([]byte{1, 2, 3}, ^uint64(0))
 	f.Fuzz(func(t *testing.T, code []byte, addr uint64) {
 		n := 0
+		var steps []Inst
 		for inst := range DecodeARM64(code, addr) {
 			if inst.Len < 1 || inst.Len > 4 || inst.Addr != addr+uint64(n) {
 				t.Fatalf("%d bytes at %#x, %d in", inst.Len, inst.Addr, n)
 			}
 			_, _ = inst.Text(resolve), inst.Endbr()
 			n += inst.Len
+			steps = append(steps, inst)
+		}
+		for s := range ScanARM64(code, addr) {
+			inst := steps[0]
+			steps = steps[1:]
+			if s.Addr != inst.Addr || s.Len != inst.Len || s.Target != inst.Target || s.Kind != inst.Kind && inst.Kind != Bad {
+				t.Fatalf("%+v, %+v", s, inst)
+			}
 		}
 		if n != len(code) {
 			t.Fatalf("decoded %d of %d bytes", n, len(code))

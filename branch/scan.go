@@ -13,7 +13,7 @@ type Step struct {
 	Kind   Kind
 
 	// reg is the register of an indirect branch, from 1 for rax to 16 for
-	// r15; 0 when it goes through memory.
+	// r15 and from 17 for x0 to 47 for x30; 0 when it goes through memory.
 	reg     uint8
 	special special
 }
@@ -23,21 +23,26 @@ type special uint8
 
 const (
 	nothing special = iota
-	// pad only fills space: nop and endbr64.
+	// pad only fills space: nop, endbr64 and bti.
 	pad
 	// lfence waits for every load before it.
 	lfence
 	// far leaves the code segment or the kernel: lcall, ljmp, lret, iret,
-	// sysret.
+	// sysret, eret.
 	far
 )
 
 // registers are named as reg counts, less one.
-var registers = [16]string{"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
-	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"}
+var registers = [16 + 31]string{"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+	"r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+	"x0", "x1", "x2", "x3", "x4", "x5", "x6", "x7", "x8", "x9", "x10", "x11", "x12", "x13", "x14", "x15",
+	"x16", "x17", "x18", "x19", "x20", "x21", "x22", "x23", "x24", "x25", "x26", "x27", "x28", "x29", "x30"}
+
+// firstARM64 is reg of x0.
+const firstARM64 = 17
 
 // Register is the register that an indirect branch takes its target from:
-// "rax". Empty for other instructions and when the target comes from memory.
+// "rax" or "x0". Empty for other instructions and when the target comes from memory.
 func (s Step) Register() string {
 	if s.reg == 0 {
 		return ""
@@ -45,7 +50,7 @@ func (s Step) Register() string {
 	return registers[s.reg-1]
 }
 
-// Nop says whether the instruction only fills space: nop and endbr64.
+// Nop says whether the instruction only fills space: nop, endbr64 and bti.
 func (s Step) Nop() bool { return s.special == pad }
 
 // Scan yields the instructions of x86-64 code, the first byte of which is at

@@ -19,14 +19,20 @@ func Kernel(t testing.TB, series string) (dir string) {
 // Guest is the same kernel, to be booted.
 func Guest(t testing.TB, series string) guest.Kernel {
 	t.Helper()
+	return Named(t, "debian:"+series+"-cloud")
+}
+
+// Named is the kernel that [guest.Resolve] finds by a name, as [Kernel] has it.
+func Named(t testing.TB, name string) guest.Kernel {
+	t.Helper()
 	cache, err := guest.CacheDir()
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernel, err := guest.Fetch(t.Context(), cache, series)
+	kernel, err := guest.Resolve(t.Context(), cache, name)
 	if err != nil {
 		t.Log(err)
-		testutil.Missing(t, "guest kernel "+series)
+		testutil.Missing(t, "guest kernel "+name)
 	}
 	return kernel
 }
