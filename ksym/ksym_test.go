@@ -283,3 +283,21 @@ func TestModules(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// Symbols by which modules of arm64 tell code from data name nothing.
+func TestMapping(t *testing.T) {
+	const lines = "ffff800079c00000 t $x\t[veth]\nffff800079c00000 t veth_poll\t[veth]\nffff800079c00100 d $d.12\t[veth]\n" +
+		"ffff800079c00200 t $xs\t[veth]\nffff800079c00300 t veth_open\t[veth]\n"
+	table, err := Parse(strings.NewReader(lines))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for addr, want := range map[uint64]string{0xffff800079c00000: "veth_poll", 0xffff800079c00200: "$xs", 0xffff800079c00300: "veth_open"} {
+		if s, _, ok := table.Find(addr); !ok || s.Name != want {
+			t.Errorf("%#x is %q, want %q", addr, s.Name, want)
+		}
+	}
+	if table.Len() != 3 {
+		t.Errorf("%d symbols", table.Len())
+	}
+}

@@ -72,11 +72,17 @@ func scan(r io.Reader) iter.Seq2[line, error] {
 				yield(line{}, fmt.Errorf("parse kallsyms line %d: %w", n, err))
 				return
 			}
-			if !yield(l, nil) || last {
+			if !mapping(l.name) && !yield(l, nil) || last {
 				return
 			}
 		}
 	}
+}
+
+// mapping tells the symbols by which modules of arm64 tell code ($x) from data ($d): they name nothing (is_mapping_symbol in
+// include/linux/module_symbol.h). The kernel's own symbols have none.
+func mapping(name []byte) bool {
+	return len(name) >= 2 && name[0] == '$' && bytes.IndexByte([]byte("adtx"), name[1]) >= 0 && (len(name) == 2 || name[2] == '.')
 }
 
 // parseLine reads "ffffffff81000000 T name" with an optional "\t[module]".
