@@ -99,22 +99,15 @@ func (k *Kernel) ReadFunction(name string) (ksym.Symbol, []byte, error) {
 // programs with them (jit_fill_hole in arch/x86/net/bpf_jit_comp.c and arch/arm64/net/bpf_jit_comp.c), and a
 // program's symbol reaches up to the next program.
 func (k *Kernel) untilTraps(code []byte) []byte {
-	traps := 0
+	traps, size := 0, 1
 	if k.Arch == "arm64" {
-		for inst := range branch.DecodeARM64(code, 0) {
-			if inst.Kind != branch.Trap {
-				traps = 0
-			} else if traps++; traps == 4 {
-				return code[:inst.Addr-3*4]
-			}
-		}
-		return code
+		size = 4
 	}
-	for step := range branch.Scan(code, 0) {
-		if step.Kind != branch.Trap || step.Len != 1 {
+	for step := range k.Scan(code, 0) {
+		if step.Kind != branch.Trap || step.Len != size {
 			traps = 0
 		} else if traps++; traps == 4 {
-			return code[:step.Addr-3]
+			return code[:step.Addr-uint64(3*size)]
 		}
 	}
 	return code
@@ -168,6 +161,30 @@ func (k *Kernel) Decode(code []byte, addr uint64) iter.Seq[branch.Inst] {
 		return branch.DecodeARM64(code, addr)
 	}
 	return branch.Live(branch.Decode(code, addr))
+}
+
+// Scan yields the instructions of code at addr with their branches only, see [branch.Scan].
+func (k *Kernel) Scan(code []byte, addr uint64) iter.Seq[branch.Step] {
+	if k.Arch == "arm64" {
+		return branch.ScanARM64(code, addr)
+	}
+	return branch.Scan(code, addr)
+}
+
+// Branches yields the calls, jumps and returns of the function at addr, see [branch.EachBranch].
+func (k *Kernel) Branches(code []byte, addr uint64) iter.Seq[*branch.Branch] {
+	if k.Arch == "arm64" {
+		return branch.EachBranchARM64(code, addr, k.Symbols.Starts, nil)
+	}
+	return branch.EachBranch(code, addr, k.Symbols.Starts, nil, k.Follow)
+}
+
+// Annotated yields the lines of the function at addr, see [branch.Annotated].
+func (k *Kernel) Annotated(code []byte, addr uint64) iter.Seq[branch.Line] {
+	if k.Arch == "arm64" {
+		return branch.AnnotatedARM64(code, addr, k.Symbols.Starts, nil)
+	}
+	return branch.Annotated(code, addr, k.Symbols.Starts, nil)
 }
 
 // textBounds are the addresses of _stext and _etext.

@@ -37,6 +37,14 @@ func New(text ktext.Source, symbols *ksym.Table, types *btf.Spec) *Kernel {
 	return &Kernel{Text: text, Symbols: symbols, Arch: "amd64", types: func() (*btf.Spec, error) { return types, nil }}
 }
 
+// CheckArch returns a [feature.Missing] for what cannot be done with code of the kernel's architecture.
+func (k *Kernel) CheckArch(what string) error {
+	if k.Arch != "amd64" && k.Arch != "arm64" {
+		return &feature.Missing{Feature: what + " of " + k.Arch, Help: "a machine of x86-64 or arm64"}
+	}
+	return nil
+}
+
 // Types are those of the kernel, read when they are first asked for. They are nil
 // without an error for files that hold none. A live kernel without them gives a
 // [feature.Missing]; one whose types cannot be read gives the reason.

@@ -2,13 +2,16 @@ package kernel
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/cilium/ebpf/btf"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
@@ -134,6 +137,39 @@ func TestCode(t *testing.T) {
 	}
 	if _, err := made(t, nil).Code(ksym.Symbol{Addr: base, Size: 8192, Name: "f"}); err == nil {
 		t.Error("code behind the page was read")
+	}
+}
+
+// Code of arm64 is read as such: the end of a program, branches, lines and totals.
+func TestARM64(t *testing.T) {
+	var code []byte
+	for _, w := range []uint32{0xd503245f, 0xd63f0100, 0xd65f03c0, 0xd4202000, 0xd4202000, 0xd4202000, 0xd4202000} {
+		code = binary.LittleEndian.AppendUint32(code, w) // bti c; blr x8; ret; brk
+	}
+	symbols := table(t, []ksym.Symbol{{Addr: base, Type: 'T', Name: "_stext"}, {Addr: base, Type: 't', Name: "f"},
+		{Addr: base + uint64(len(code)), Type: 'T', Name: "_etext"}})
+	k := New(ktext.Bytes{Addr: base, Code: append(code, make([]byte, 64)...)}, symbols, nil)
+	k.Arch = "arm64"
+	if got, err := k.Code(ksym.Symbol{Addr: base, Size: 32, Module: program}); err != nil || !bytes.Equal(got, code[:12]) {
+		t.Errorf("program %x, %v", got, err)
+	}
+	var branches []branch.Class
+	for b := range k.Branches(code, base) {
+		branches = append(branches, b.Class)
+	}
+	if want := []branch.Class{branch.ClassRegister, branch.ClassReturn}; !slices.Equal(branches, want) {
+		t.Errorf("branches %v", branches)
+	}
+	var lines []string
+	for l := range k.Annotated(code[:12], base) {
+		lines = append(lines, l.Text)
+	}
+	if want := []string{"bti c", "blr x8", "ret"}; !slices.Equal(lines, want) {
+		t.Errorf("lines %q", lines)
+	}
+	totals, err := k.Totals(t.Context())
+	if err != nil || totals.Branches[branch.ClassRegister] != 1 || totals.Branches[branch.ClassReturn] != 1 || len(totals.Branches) != 2 {
+		t.Errorf("totals %+v, %v", totals, err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -96,8 +97,16 @@ func OpenTree(ctx context.Context, dir, driver string) (*Kernel, error) {
 	}, nil
 }
 
-// FileTypes are the types of the kernel in a file; nil when it holds none.
+// FileTypes are the types of the kernel in a file; nil when it holds none. An Image of arm64, which has no sections, is
+// searched for them.
 func FileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
+	if isImageARM64(vmlinuz) {
+		image, err := unpack.ReadFile(vmlinuz, unpack.MaxPacked)
+		if err != nil {
+			return nil, fmt.Errorf("read types of %s: %w", vmlinuz, err)
+		}
+		return imageTypes(&ktext.Image{BTF: bytes.Clone(btfIn(image))}, vmlinuz)
+	}
 	img, err := ktext.OpenFile(ctx, vmlinuz)
 	if err != nil {
 		return nil, err

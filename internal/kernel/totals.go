@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -73,17 +74,29 @@ func (k *Kernel) functionEnd(addr, start uint64) uint64 {
 	return addr
 }
 
+// Classifier yields the calls, jumps and returns of the function at addr, one at a time and in memory that the next one
+// takes.
+type Classifier func(code []byte, addr uint64) iter.Seq[*branch.Branch]
+
+// Classifier is [Kernel.Branches] for many functions: it reads each thunk once. It is not safe for concurrent use.
+func (k *Kernel) Classifier() Classifier {
+	if k.Arch == "arm64" {
+		return k.Branches
+	}
+	return branch.NewClassifier(k.Symbols.Starts, nil, k.Follow).EachBranch
+}
+
 // counter counts for one CPU.
 type counter struct {
-	kernel     *Kernel
-	classifier *branch.Classifier
-	functions  int
-	branches   map[branch.Class]int
-	text       []byte // of a piece, taken again for the next
+	kernel    *Kernel
+	classify  Classifier
+	functions int
+	branches  map[branch.Class]int
+	text      []byte // of a piece, taken again for the next
 }
 
 func (k *Kernel) newCounter() *counter {
-	return &counter{kernel: k, classifier: branch.NewClassifier(k.Symbols.Starts, nil, k.Follow), branches: make(map[branch.Class]int)}
+	return &counter{kernel: k, classify: k.Classifier(), branches: make(map[branch.Class]int)}
 }
 
 // count counts the functions from from to end.
@@ -112,7 +125,7 @@ func (c *counter) each(from, end uint64, yield func(*branch.Branch)) error {
 			continue
 		}
 		c.functions++
-		for b := range c.classifier.EachBranch(c.text[addr-from:next-from], addr) {
+		for b := range c.classify(c.text[addr-from:next-from], addr) {
 			yield(b)
 		}
 		addr = next

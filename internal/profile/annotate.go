@@ -35,7 +35,7 @@ func (raw *Raw) Annotate(k *kernel.Kernel, name string) (*Annotated, error) {
 	}
 	a := &Annotated{
 		Name: name, Ns: make(map[uint64]float64),
-		Lines: branch.Annotate(code.Bytes, code.Addr, k.Symbols.Starts, nil),
+		Lines: slices.Collect(k.Annotated(code.Bytes, code.Addr)),
 	}
 	for offset, ns := range raw.instructions(name) {
 		a.Ns[code.Addr+offset] = ns

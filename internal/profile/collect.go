@@ -3,6 +3,7 @@ package profile
 import (
 	"context"
 	"errors"
+	"runtime"
 
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/perf"
@@ -126,6 +127,7 @@ func (c *collector) end(ctx context.Context, round Round, scale float64, devices
 			return err
 		}
 		k, c.raw.PathError = kernel.New(nil, symbols, nil), errCode
+		k.Arch = runtime.GOARCH
 	}
 	c.stacks.end(k.Symbols, code, scale)
 	c.raw.Rounds = append(c.raw.Rounds, round)

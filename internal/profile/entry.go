@@ -108,7 +108,7 @@ func (r *reader) inside(caller, start uint64) (best entry) {
 	if err != nil {
 		return entry{}
 	}
-	for step := range branch.Scan(code, s.Addr) {
+	for step := range r.kernel.Scan(code, s.Addr) {
 		switch {
 		case step.Kind == branch.CallDirect && within(step.Target, start):
 			return entry{kind: directly}
@@ -144,7 +144,7 @@ func (r *reader) callBefore(ret uint64) (branch.Step, bool) {
 		return branch.Step{}, false
 	}
 	var last branch.Step
-	for step := range branch.Scan(code, s.Addr) {
+	for step := range r.kernel.Scan(code, s.Addr) {
 		last = step
 	}
 	call := last.Kind == branch.CallDirect || last.Kind == branch.CallIndirect
@@ -171,7 +171,7 @@ func (r *reader) jumps(from, start uint64) entry {
 			continue
 		}
 	walk:
-		for step := range branch.Scan(code[:], at) {
+		for step := range r.kernel.Scan(code[:], at) {
 			if steps++; steps > maxSteps {
 				return entry{}
 			}
@@ -218,7 +218,7 @@ func (r *reader) returned(start, addr uint64) bool {
 		return false
 	}
 	var last, before branch.Kind
-	for step := range branch.Scan(code, start) {
+	for step := range r.kernel.Scan(code, start) {
 		last, before = step.Kind, last
 	}
 	call := func(k branch.Kind) bool { return k == branch.CallDirect || k == branch.CallIndirect }
@@ -240,7 +240,7 @@ func (r *reader) targetEntryEnd(start uint64) uint64 {
 	var code [64]byte
 	if r.kernel.Text.ReadAddr(code[:], start) == nil {
 		n := 0
-		for step := range branch.Scan(code[:], start) {
+		for step := range r.kernel.Scan(code[:], start) {
 			end = step.Addr + uint64(step.Len)
 			if n++; n == targetEntryInstructions || step.Kind != branch.Other {
 				break

@@ -178,7 +178,7 @@ func traced(k *kernel.Kernel, observer *ebpf.Program) (bool, error) {
 	}
 	jumps := func(code []byte) map[uint64]bool {
 		at := make(map[uint64]bool)
-		for step := range branch.Scan(code, f.Addr) {
+		for step := range k.Scan(code, f.Addr) {
 			if step.Kind == branch.JumpDirect {
 				at[step.Addr] = true
 			}

@@ -2,6 +2,7 @@ package xray
 
 import (
 	"context"
+	"slices"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel"
@@ -28,13 +29,16 @@ func ReadFunction(k *kernel.Kernel, name string) (*Function, error) {
 }
 
 // Branches are its calls, jumps and returns.
-func (f *Function) Branches() []branch.Branch {
-	return branch.Branches(f.Code, f.Addr, f.kernel.Symbols.Starts, nil, f.kernel.Follow)
+func (f *Function) Branches() (out []branch.Branch) {
+	for b := range f.kernel.Branches(f.Code, f.Addr) {
+		out = append(out, *b)
+	}
+	return out
 }
 
 // Lines are its instructions. Those of a thunk have notes of what they are there for.
 func (f *Function) Lines() []branch.Line {
-	return branch.Annotate(f.Code, f.Addr, f.kernel.Symbols.Starts, nil)
+	return slices.Collect(f.kernel.Annotated(f.Code, f.Addr))
 }
 
 // NewCode is a document about code of a kernel, with nothing in it.
