@@ -454,6 +454,13 @@ func (p *parser) relocate(ctx context.Context, symbols []symbol) error {
 // relaSize is the size of a relocation in a file (Elf64_Rela), in bytes.
 const relaSize = 24
 
+// lowBits are the relocations of arm64 that put the low 12 bits of an address into an instruction, as a number of units: the
+// binary logarithm of their bytes.
+var lowBits = map[elf.R_AARCH64]int{
+	elf.R_AARCH64_ADD_ABS_LO12_NC: 0, elf.R_AARCH64_LDST8_ABS_LO12_NC: 0, elf.R_AARCH64_LDST16_ABS_LO12_NC: 1,
+	elf.R_AARCH64_LDST32_ABS_LO12_NC: 2, elf.R_AARCH64_LDST64_ABS_LO12_NC: 3, elf.R_AARCH64_LDST128_ABS_LO12_NC: 4,
+}
+
 // apply writes a relocation to the field it is of. Kinds that no code holds are
 // left alone.
 func apply(machine elf.Machine, field []byte, r Reloc) {
@@ -465,6 +472,17 @@ func apply(machine elf.Machine, field []byte, r Reloc) {
 		case (t == elf.R_AARCH64_CALL26 || t == elf.R_AARCH64_JUMP26) && len(field) >= 4:
 			old := binary.LittleEndian.Uint32(field)
 			binary.LittleEndian.PutUint32(field, old&^(1<<26-1)|uint32((value-r.Addr)>>2)&(1<<26-1))
+		case t == elf.R_AARCH64_PREL32 && len(field) >= 4:
+			binary.LittleEndian.PutUint32(field, uint32(value-r.Addr))
+		case (t == elf.R_AARCH64_ADR_PREL_PG_HI21 || t == elf.R_AARCH64_ADR_PREL_PG_HI21_NC) && len(field) >= 4:
+			pages := uint32((value>>12 - r.Addr>>12) & (1<<21 - 1))
+			const at = 3<<29 | (1<<19-1)<<5
+			binary.LittleEndian.PutUint32(field, binary.LittleEndian.Uint32(field)&^at|pages&3<<29|pages>>2<<5)
+		default:
+			if shift, ok := lowBits[t]; ok && len(field) >= 4 {
+				low := uint32(value&0xfff) >> shift
+				binary.LittleEndian.PutUint32(field, binary.LittleEndian.Uint32(field)&^(0xfff<<10)|low<<10)
+			}
 		}
 		return
 	}

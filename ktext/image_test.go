@@ -474,3 +474,28 @@ func BenchmarkVmlinuz(b *testing.B) {
 		})
 	}
 }
+
+// Relocations of arm64 put addresses into instructions and data.
+func TestApplyARM64(t *testing.T) {
+	const at, target = 0xffff800080001000, 0xffff800081234568
+	for _, test := range []struct {
+		kind        elf.R_AARCH64
+		field, want string
+	}{
+		{elf.R_AARCH64_ABS64, "\x00\x00\x00\x00\x00\x00\x00\x00", "\x68\x45\x23\x81\x00\x80\xff\xff"},
+		{elf.R_AARCH64_PREL32, "\x00\x00\x00\x00", "\x68\x35\x23\x01"},
+		{elf.R_AARCH64_CALL26, "\x00\x00\x00\x94", "\x5a\xcd\x48\x94"},             // bl
+		{elf.R_AARCH64_ADR_PREL_PG_HI21, "\x01\x00\x00\x90", "\x81\x91\x00\xf0"},   // adrp x1, pages 0x1233
+		{elf.R_AARCH64_ADD_ABS_LO12_NC, "\x21\x00\x00\x91", "\x21\xa0\x15\x91"},    // add x1, x1, #0x568
+		{elf.R_AARCH64_LDST64_ABS_LO12_NC, "\x21\x00\x40\xf9", "\x21\xb4\x42\xf9"}, // ldr x1, [x1, #0x568]
+		{elf.R_AARCH64_LDST8_ABS_LO12_NC, "\x21\x00\x40\x39", "\x21\xa0\x55\x39"},  // ldrb w1, [x1, #0x568]
+		{elf.R_AARCH64_CONDBR19, "\x00\x00\x00\x54", "\x00\x00\x00\x54"},           // not in modules
+		{elf.R_AARCH64_ADD_ABS_LO12_NC, "\x21\x00", "\x21\x00"},                    // cut off
+	} {
+		field := []byte(test.field)
+		apply(elf.EM_AARCH64, field, Reloc{Addr: at, Type: uint32(test.kind), Target: target})
+		if string(field) != test.want {
+			t.Errorf("%v: % x, want % x", test.kind, field, test.want)
+		}
+	}
+}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/driver"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
@@ -87,9 +86,6 @@ func unpacked(ctx context.Context, paths []string) ([]string, error) {
 		kernel, err := guest.Resolve(ctx, cache, path)
 		if err != nil {
 			return nil, err
-		}
-		if kernel.Arch != guest.AMD64 {
-			return nil, &feature.Missing{Feature: "reading drivers of " + kernel.Arch, Help: "name a kernel of amd64"}
 		}
 		folders = append(folders, kernel.Dir)
 	}

@@ -123,10 +123,11 @@ func (vs *Values) registerARM64(s *State, w uint32, addr uint64) {
 	case w&0x1f200000 == 0x0b000000: // add, sub of a shifted register
 		s.set(rd, vs.sized(vs.shifted(vs.get(s, rn), vs.get(s, rm), bits(w, 10, 6), w), wide))
 	case w&0x1fe00000 == 0x0b200000: // add, sub of an extended register
-		var v *Value
-		if option := bits(w, 13, 3); option&3 == 3 {
-			v = vs.sized(vs.shifted(s.regs[rn], vs.get(s, rm), bits(w, 10, 3), w&^(3<<22)), wide)
+		index := vs.get(s, rm)
+		if bits(w, 13, 3)&3 != 3 {
+			index = nil // extended from 32 bits
 		}
+		v := vs.sized(vs.shifted(s.regs[rn], index, bits(w, 10, 3), w&^(3<<22)), wide)
 		if w>>29&1 != 0 {
 			s.set(rd, v)
 		} else {
@@ -145,10 +146,13 @@ func (vs *Values) registerARM64(s *State, w uint32, addr uint64) {
 	}
 }
 
-// shifted is a plus or minus b, as bit 30 of w says, which is shifted to the left; other shifts are not known.
+// shifted is a plus or minus b, as bit 30 of w says, which is shifted to the left; other shifts are not known. When b is
+// not known it may be what chooses an element of the table at a.
 func (vs *Values) shifted(a, b *Value, shift int, w uint32) *Value {
 	minus, left := w>>30&1 != 0, w>>22&3 == 0
 	switch {
+	case a != nil && b == nil && !minus && left && table(a, shift):
+		return vs.add(a, 0, true)
 	case a == nil || b == nil || shift != 0 && !left:
 		return nil
 	case b.op == opNumber:
@@ -161,6 +165,20 @@ func (vs *Values) shifted(a, b *Value, shift int, w uint32) *Value {
 		return nil
 	}
 	return vs.sum(a, b)
+}
+
+// table tells whether a value to which an unknown one is added, shifted to the left, is the address of a table: of a
+// variable, or what has a type when the other is a number of elements of more than one byte.
+func table(v *Value, shift int) bool {
+	switch v.op {
+	case opNumber:
+		return v.n >= 1<<20 // else a displacement
+	case opPerCPU:
+		return true
+	case opStack, opCPU:
+		return false
+	}
+	return shift != 0 && v.elem != nil
 }
 
 // memoryARM64 does loads, stores and atomics.
@@ -242,6 +260,24 @@ func (vs *Values) transfer(s *State, w uint32, at *Value, indexed bool) {
 	default:
 		s.set(rt, nil)
 	}
+}
+
+// storedARM64 are the registers of an instruction that stores 8 bytes at a distance: str, stur, and one of stp's.
+func storedARM64(w uint32, disp int64) (rn, rt int, ok bool) {
+	rn, rt = bits(w, 5, 5), bits(w, 0, 5)
+	switch {
+	case w&0xffc00000 == 0xf9000000:
+		return rn, rt, disp == int64(bits(w, 10, 12))<<3
+	case w&0xffe00c00 == 0xf8000000:
+		return rn, rt, disp == signedBits(w, 12, 9)
+	case w&0xffc00000 == 0xa9000000:
+		first := signedBits(w, 15, 7) * 8
+		if disp == first+8 {
+			return rn, bits(w, 10, 5), true
+		}
+		return rn, rt, disp == first
+	}
+	return 0, 0, false
 }
 
 // loaded is the 8 bytes at an address, on the stack too.

@@ -28,6 +28,12 @@ func TestFollowARM64(t *testing.T) {
 		{"ldr x0,[x0,#16] in the struct around it", []uint32{0xf9400800}, "ring.kick", Likely},
 		{"sub x0,x0,#8", []uint32{0xd1002000, 0xf9400000}, "worker.work", Likely},
 		{"adrp, add and a distance", []uint32{0x90000001, 0x91080021, 0xf9400820, 0xf9400000}, "queues[].ops → queue_ops.put", Certain},
+		{"an element by a half, as of softirq_vec", []uint32{0x90000001, 0x91080021, 0x8b25cc21, 0xf9400020, 0xf9400000},
+			"queues[].ops → queue_ops.put", Certain}, // add x1,x1,w5,sxtw #3
+		{"an element by its number", []uint32{0x90000001, 0x91080021, 0x8b051021, 0xf9400020, 0xf9400000},
+			"queues[].ops → queue_ops.put", Certain}, // add x1,x1,x5,lsl #4
+		{"a number of bytes less", []uint32{0x90000001, 0x91080021, 0xcb050021, 0xf9400020, 0xf9400000}, "", Unknown},
+		{"a small number and another", []uint32{0xd2800201, 0x8b050c21, 0xf9400020, 0xf9400000}, "", Unknown},
 		{"adrp and a distance", []uint32{0x90000001, 0xf9418020, 0xf9400000, 0xf9400000}, "first → queue.ops → queue_ops.put", Certain},
 		{"movz and three movk", []uint32{0xd2802000, 0xf2b02000, 0xf2dfffe0, 0xf2ffffe0}, "g", Certain},
 		{"movn and movk", []uint32{0x929fdfe0, 0xf2b02000}, "g", Certain},

@@ -76,6 +76,9 @@ func (vs *Values) Arguments(s *State) (out Arguments) {
 	return out
 }
 
+// Argument is the value of the register of a function's argument, by its number from 0.
+func (vs *Values) Argument(s *State, n int) *Value { return s.regs[vs.calling.arguments[n]] }
+
 // Register is the value of the 64-bit register called name, "rax" or "x8".
 func (s *State) Register(name string) *Value {
 	if number, ok := strings.CutPrefix(name, "x"); ok {

@@ -151,6 +151,26 @@ func (vs *Values) Operand(s *State, arg x86asm.Arg, inst branch.Inst) *Value {
 	return nil
 }
 
+// StoredAt is what an instruction stores, 8 bytes, at a distance from a register, and what that register holds; false for
+// other instructions. Without a state it only tells them apart.
+func (vs *Values) StoredAt(s *State, inst branch.Inst, disp int64) (base, value *Value, ok bool) {
+	if w := inst.Word(); w != 0 {
+		rn, rt, ok := storedARM64(w, disp)
+		if !ok || s == nil {
+			return nil, nil, ok
+		}
+		return s.regs[rn], vs.get(s, rt), true
+	}
+	m, ok := inst.Asm.Args[0].(x86asm.Mem)
+	if !ok || inst.Asm.Op != x86asm.MOV || inst.Asm.MemBytes != 8 || m.Disp != disp {
+		return nil, nil, false
+	}
+	if s == nil {
+		return nil, nil, true
+	}
+	return vs.Operand(s, m.Base, inst), vs.Operand(s, inst.Asm.Args[1], inst), true
+}
+
 // write sets an operand.
 func (vs *Values) write(s *State, arg x86asm.Arg, inst branch.Inst, v *Value) {
 	switch a := arg.(type) {

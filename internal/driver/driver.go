@@ -13,13 +13,15 @@ package driver
 import (
 	"cmp"
 	"context"
+	"debug/elf"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
-	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
@@ -35,6 +37,13 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 // is an [ErrNotXDP]. When ctx ends Inspect returns the error of ctx.
 func Inspect(ctx context.Context, img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
 	d := &reader{kernel: kernel.New(img, img.Table, types), functions: make(map[uint64]*function)}
+	switch img.Machine {
+	case elf.EM_X86_64:
+	case elf.EM_AARCH64:
+		d.kernel.Arch = "arm64"
+	default:
+		return nil, &feature.Missing{Feature: fmt.Sprintf("reading drivers of %v", img.Machine), Help: "modules of x86-64 or arm64"}
+	}
 	if !d.uses(functions.XDPOnly) {
 		return nil, ErrNotXDP
 	}
@@ -170,7 +179,7 @@ func (d *reader) read(addr uint64) *function {
 	}
 	f := new(function)
 	d.functions[addr] = f
-	for _, b := range branch.Branches(code, addr, d.kernel.Symbols.Starts, nil, nil) {
+	for b := range d.kernel.Branches(code, addr) {
 		switch {
 		case b.Indirect():
 			f.indirect++

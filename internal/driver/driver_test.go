@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -185,6 +186,38 @@ func TestLeft(t *testing.T) {
 	} {
 		if got := test.row.LeftText(); got != test.want {
 			t.Errorf("%+v: %q, want %q", test.row, got, test.want)
+		}
+	}
+}
+
+// Modules of arm64 are read as those of x86-64 are: the same drivers do the same.
+func TestInspectARM64(t *testing.T) {
+	rows := make(map[string]map[string]*record.DriverRow)
+	for _, kernel := range []string{"debian:6.12-cloud", "debian:6.12-cloud-arm64"} {
+		tree, err := ktext.OpenTree(t.Context(), guesttest.Named(t, kernel).Dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rows[kernel] = make(map[string]*record.DriverRow)
+		for _, name := range []string{"veth", "virtio_net", "ena", "tun", "vmxnet3"} {
+			img, err := ktext.OpenFile(t.Context(), tree.Modules[name])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if rows[kernel][name], err = Inspect(t.Context(), img, nil); err != nil {
+				t.Fatalf("%s of %s: %v", name, kernel, err)
+			}
+		}
+	}
+	for name, want := range rows["debian:6.12-cloud"] {
+		got := rows["debian:6.12-cloud-arm64"][name]
+		if got.Xmit != want.Xmit || got.Return != want.Return || got.PagePool != want.PagePool || got.DMA != want.DMA ||
+			len(got.Polls) == 0 || !slices.Contains(want.Polls, got.Polls[0]) || got.Transmit.Maps != want.Transmit.Maps {
+			t.Errorf("%s: %+v\non x86-64 %+v", name, got, want)
+		}
+		if got.Poll.Indirect != want.Poll.Indirect || got.Transmit.Indirect != want.Transmit.Indirect {
+			t.Errorf("%s: %d + %d indirect branches, on x86-64 %d + %d", name, got.Poll.Indirect, got.Transmit.Indirect,
+				want.Poll.Indirect, want.Transmit.Indirect)
 		}
 	}
 }

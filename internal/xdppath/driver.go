@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/arch/x86/x86asm"
-
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
@@ -215,21 +213,14 @@ func (d *driverCode) opsStores() []ops {
 	if !ok || device == nil {
 		return nil
 	}
-	stores := func(inst branch.Inst) (x86asm.Mem, bool) {
-		m, ok := inst.Asm.Args[0].(x86asm.Mem)
-		return m, ok && inst.Asm.Op == x86asm.MOV && inst.Asm.MemBytes == 8 && m.Disp == off
-	}
 	var out []ops
-	d.eachFunction(func(inst branch.Inst) bool { _, ok := stores(inst); return ok },
+	d.eachFunction(func(inst branch.Inst) bool { _, _, ok := d.values.StoredAt(nil, inst, off); return ok },
 		func(name string, inst branch.Inst, s *codeflow.State) {
-			m, ok := stores(inst)
-			if !ok {
+			base, value, ok := d.values.StoredAt(s, inst, off)
+			if !ok || base.PointsTo() != device {
 				return
 			}
-			if d.values.Operand(s, m.Base, inst).PointsTo() != device {
-				return
-			}
-			if addr, ok := d.values.Operand(s, inst.Asm.Args[1], inst).Address(); ok && addr != 0 {
+			if addr, ok := value.Address(); ok && addr != 0 {
 				out = append(out, ops{addr, "that " + name + " sets"})
 			}
 		})
@@ -272,7 +263,7 @@ func (d *driverCode) napiRoots() []Root {
 		return inst.Kind == branch.CallDirect && addsNAPI(d.symbol(inst.Target))
 	}
 	d.eachFunction(adds, func(name string, inst branch.Inst, s *codeflow.State) {
-		poll, ok := s.Register("rdx").Address()
+		poll, ok := d.values.Argument(s, 2).Address()
 		if !adds(inst) || !ok {
 			return
 		}

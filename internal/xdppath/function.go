@@ -174,7 +174,9 @@ func (w *walker) findSites(code pieces, insts []branch.Inst) map[uint64]branch.S
 	for _, p := range code {
 		sites, _ := w.kernel.SitesIn(p.code, p.addr)
 		for _, s := range sites {
-			out[p.addr+s.Offset] = s
+			if w.kernel.Arch != "arm64" || !branch.TrampolineARM64(p.code, s.Offset) {
+				out[p.addr+s.Offset] = s
+			}
 		}
 	}
 	return out

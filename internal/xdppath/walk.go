@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
@@ -115,8 +114,10 @@ func Walk(ctx context.Context, k *kernel.Kernel, roots []Root) (*Inventory, erro
 // WalkOn is [Walk] that does not follow functions of known, by address, unless they are roots: what they reach has been
 // walked before.
 func WalkOn(ctx context.Context, k *kernel.Kernel, roots []Root, known map[uint64]bool) (*Inventory, error) {
-	if k.Live && !slices.Contains([]string{"amd64", "arm64"}, k.Arch) {
-		return nil, &feature.Missing{Feature: "following code of " + k.Arch, Help: "a machine of x86-64 or arm64"}
+	if k.Live {
+		if err := k.CheckArch("following code"); err != nil {
+			return nil, err
+		}
 	}
 	types, err := k.Types()
 	if err != nil {
