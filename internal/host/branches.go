@@ -233,6 +233,9 @@ func (b *branches) nameReturn(k *kernel.Kernel) error {
 	return nil
 }
 
+// ARM64CallSites is [Fingerprint.CallSites] of arm64.
+const ARM64CallSites = "blr and br, as compiled"
+
 // callSites says in words how the redirect path makes indirect branches.
 func (b branches) callSites() string {
 	s := b.core.sites
@@ -247,7 +250,7 @@ func (b branches) callSites() string {
 		ways = append(ways, "rewritten to lfence; call *reg")
 	}
 	if s[branch.SiteRegister] > 0 && b.arch == "arm64" {
-		ways = append(ways, "blr and br, as compiled")
+		ways = append(ways, ARM64CallSites)
 	} else if s[branch.SiteRegister] > 0 && s[branch.SiteMemory] == 0 {
 		ways = append(ways, "rewritten to call *reg")
 	}

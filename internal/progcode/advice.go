@@ -7,6 +7,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -132,6 +133,7 @@ func Advise(doc *record.ProgXray, prices []record.TaxRow, observers []string) {
 		rows, at := []string{row.Name}, place(row)
 		redirects = redirects || Kind(row.Kind) == KindRedirect
 		switch kind := Kind(row.Kind); {
+		case kind == KindTailCall && doc.Host.CallSites == host.ARM64CallSites: // whose JIT always jumps through a register
 		case kind == KindTailCall && row.Indirect && row.Index != nil:
 			if h := doc.Host.BPFHarden; h != "" && h != "off" {
 				add("constant-index", rows, row.Price, "%s: the index is %d, and the jump is indirect as constants are blinded "+

@@ -13,7 +13,6 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
-	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 )
@@ -156,10 +155,10 @@ type lineInfo struct {
 // after it was loaded.
 //
 // It returns a [feature.Missing] where the JIT is off, where the kernel hides its addresses,
-// and on another architecture than x86-64. Which map is looked into needs CAP_SYS_ADMIN.
+// and on another architecture than x86-64 and arm64. Which map is looked into needs CAP_SYS_ADMIN.
 func Read(k *kernel.Kernel, p *ebpf.Program) (*Code, error) {
-	if !clock.X86 {
-		return nil, &feature.Missing{Feature: "x86-64", Help: "no other machine code of programs is decoded yet"}
+	if err := k.CheckArch("reading programs' code"); err != nil {
+		return nil, err
 	}
 	info, err := p.Info()
 	if err != nil {

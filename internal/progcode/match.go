@@ -1,7 +1,7 @@
 package progcode
 
 import (
-	"bytes"
+	"iter"
 	"slices"
 
 	"github.com/cilium/ebpf/asm"
@@ -25,8 +25,10 @@ type exit struct {
 	// when the kernel does not say.
 	target uint64
 	// known is set for a tail call whose table and index are known: it jumps directly, or
-	// not at all when that entry is empty.
+	// not at all when that entry is empty. On arm64 it is as others are.
 	known bool
+	// inlined is set for a helper that the JIT may have put into the code.
+	inlined bool
 }
 
 type exitKind uint8
@@ -82,30 +84,17 @@ type event struct {
 func (e event) jumps() bool { return e.branch != nil && e.branch.Jump }
 
 // events are those of a function, in order.
-func events(code []byte, start uint64, branches []*branch.Branch) (out []event) {
-	for step := range branch.Scan(code, start) {
-		text := code[step.Addr-start:]
+func (j *jit) events(steps iter.Seq[branch.Step], code []byte, start uint64, branches []*branch.Branch) (out []event) {
+	for step := range steps {
 		switch {
 		case len(branches) > 0 && branches[0].Addr == step.Addr:
 			out = append(out, event{step.Addr, branches[0]})
 			branches = branches[1:]
-		case counted(text[:step.Len], code[:step.Addr-start]):
+		case j.counted(code, int(step.Addr-start), step.Len):
 			out = append(out, event{addr: step.Addr})
 		}
 	}
 	return out
-}
-
-// counted tells the instruction that holds the count of tail calls against
-// MAX_TAIL_CALL_CNT, 33 (emit_bpf_tail_call_direct and _indirect in
-// arch/x86/net/bpf_jit_comp.c): "cmpq $33, (%rax)" since Linux 6.11, before it
-// "mov off(%rbp), %eax; cmp $33, %eax".
-func counted(text, before []byte) bool {
-	if bytes.Equal(text, []byte{0x48, 0x83, 0x38, 33}) {
-		return true
-	}
-	n := len(before) - 6
-	return bytes.Equal(text, []byte{0x83, 0xf8, 33}) && n >= 0 && before[n] == 0x8b && before[n+1] == 0x85
 }
 
 // match pairs exits and events that lie between the same two points.
@@ -152,6 +141,8 @@ func (m *matching) stretch(x *xlated, exits []exit, left []event) bool {
 			}
 		case len(left) > 0 && left[0].branch != nil && m.fits(e, left[0].branch):
 			p.native, left = left[0].branch, left[1:]
+		case e.inlined:
+			continue
 		default:
 			return false
 		}
@@ -164,14 +155,19 @@ func (m *matching) stretch(x *xlated, exits []exit, left []event) bool {
 func (m *matching) fits(e *exit, b *branch.Branch) bool {
 	switch e.kind {
 	case exitCall:
-		return !b.Jump && !b.Indirect() && (e.target == 0 || b.Target == e.target || b.Class == branch.ClassCallDepth)
+		return calls(b) && (e.target == 0 || b.Target == e.target || b.Class == branch.ClassCallDepth)
 	case exitFunction:
-		return !b.Jump && !b.Indirect() && e.target < uint64(len(m.addresses)) &&
+		return calls(b) && e.target < uint64(len(m.addresses)) &&
 			(b.Target == m.addresses[e.target] || b.Class == branch.ClassCallDepth)
 	case exitJumpTable:
 		return b.Jump && b.Indirect()
 	}
 	return false
+}
+
+// calls tells a call of what is known: direct, or on arm64 through a register that holds a constant.
+func calls(b *branch.Branch) bool {
+	return !b.Jump && (!b.Indirect() || b.Class == branch.ClassRegister && b.Target != 0)
 }
 
 // exits are those of a function. base is the address that helpers' numbers are counted from,

@@ -58,7 +58,7 @@ func pairedBy(
 	}
 	m := &matching{points: pointsOf(x, 0, start, uint64(len(code)), lines), addresses: []uint64{start}}
 	known := func(insn int) bool { return insn == 2 }
-	m.match(x, x.exits(0, base, known), events(code, start, branches))
+	m.match(x, x.exits(0, base, known), jits["amd64"].events(branch.Scan(code, start), code, start, branches))
 	for _, p := range m.pairs {
 		words := []string{}
 		if p.exit != nil {
@@ -114,6 +114,66 @@ func TestMatch(t *testing.T) {
 	insns[4] = call
 	if got, unpaired := paired(t, insns, j.code, nil, 0); len(got) != 5 || unpaired != 0 {
 		t.Errorf("%v, %d not paired", got, unpaired)
+	}
+}
+
+// The code of arm64: helpers called directly and through a constant in a register, tail calls, a helper that is put into
+// the code, the way to a trampoline behind the end, which is none of the program's.
+func TestMatchARM64(t *testing.T) {
+	t.Parallel()
+	const helperAt, cpuAt = start - 0x8000, start - 0x9000
+	symbols, err := ksym.New([]ksym.Symbol{
+		{Addr: helperAt, Type: 'T', Name: "bpf_ktime_get_ns"}, {Addr: cpuAt, Type: 'T', Name: "bpf_get_smp_processor_id"},
+		{Addr: helperAt - 0x100000, Type: 'T', Name: "__bpf_call_base"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code []byte
+	add := func(words ...uint32) {
+		for _, w := range words {
+			code = binary.LittleEndian.AppendUint32(code, w)
+		}
+	}
+	bl := func(target uint64) uint32 {
+		return 0x94000000 | uint32(target-start-uint64(len(code)))>>2&0x3ffffff
+	}
+	number := func(of uint64, shift uint32) uint32 { return uint32(of>>(16*shift)&0xffff)<<5 | shift<<21 | temporary }
+	add(0xaa1e03e9) // mov x9, x30
+	add(0xd503201f) // nop
+	add(bl(start - 0x20000))
+	add(0xd503201f)
+	add(bl(helperAt))
+	add(0x92800000|number(^uint64(helperAt), 0), 0xf2800000|number(helperAt, 1), 0xf2800000|number(helperAt, 2), 0xd63f0000|temporary<<5)
+	add(0xd538d08a)                                    // mrs x10, tpidr_el1
+	add(0x52800420|temporary, 0xf940035a, 0xeb0a035f)  // mov w10, #33; ldr x26, [x26]; cmp x26, x10
+	add(0xd61f0000 | temporary<<5)                     // br x10
+	add(0xd65f03c0)                                    // ret
+	add(0x58000040|temporary, 0xd61f0000|temporary<<5) // ldr x10, #8; br x10
+	add(0, 0)
+	call := func(target uint64) asm.Instruction {
+		return asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Constant: int64(target - (helperAt - 0x100000))}
+	}
+	tail := call(0)
+	tail.Constant = tailCall
+	insns := asm.Instructions{call(helperAt), call(helperAt), call(cpuAt), tail, asm.Return()}
+	x, err := newXlated(insns, nil, nil, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kernel.New(nil, symbols, nil)
+	k.Arch = "arm64"
+	c := &Code{Functions: []Function{{Name: "main", Addr: start, Code: code}}, Returns: branch.Returns{}, kernel: k}
+	if err := c.readSites(x, nil); err != nil {
+		t.Fatal(err)
+	}
+	doc := c.Record(host.Fingerprint{CallSites: host.ARM64CallSites})
+	if Advise(doc, nil, nil); len(doc.Changes) != 1 || doc.Changes[0].What != "trampoline" { // a constant index changes nothing there
+		t.Errorf("%+v", doc.Changes)
+	}
+	want := []string{"attached direct", "helper direct bpf_ktime_get_ns", "helper indirect bpf_ktime_get_ns", "tail-call indirect"}
+	if diff := cmp.Diff(want, said(c)); diff != "" || c.Unpaired != 0 || c.Returns["ret"] != 1 {
+		t.Errorf("%d not paired, returns %v\n%s", c.Unpaired, c.Returns, diff)
 	}
 }
 

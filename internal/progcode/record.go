@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 
-	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
@@ -201,7 +200,7 @@ func (c *Code) Lines(function int) iter.Seq[record.ProgListingLine] {
 	return func(yield func(record.ProgListingLine) bool) {
 		f, sites := &c.Functions[function], c.sitesOf(function)
 		lines, last := f.Lines, ""
-		for a := range branch.Annotated(f.Code, f.Addr, c.kernel.Symbols.Starts, nil) {
+		for a := range c.kernel.Annotated(f.Code, f.Addr) {
 			line := record.ProgListingLine{ListingLine: record.ListingLine{
 				Offset: a.Addr - f.Addr, Text: a.Text, Note: a.Note, Indirect: a.Indirect,
 			}}

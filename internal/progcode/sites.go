@@ -10,12 +10,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 
 	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/kernel"
 )
-
-// entry is how far behind a function's start a trampoline or another program is patched in:
-// at its first instruction, or behind the endbr64 there (emit_prologue in
-// arch/x86/net/bpf_jit_comp.c).
-const entry = 4
 
 // maxBranches is how many branches out of its functions a program may have: each takes some 500 bytes until it is paired, and
 // the largest that are known have some ten thousand.
@@ -24,6 +20,7 @@ const maxBranches = 1 << 18
 // reader finds the sites of a program.
 type reader struct {
 	*Code
+	jit   *jit
 	x     *xlated // nil when there is none
 	flow  *flow   // nil when values could not be followed
 	lines []lineInfo
@@ -35,7 +32,7 @@ type reader struct {
 
 // readSites finds all sites.
 func (c *Code) readSites(x *xlated, lines []lineInfo) error {
-	r := &reader{Code: c, x: x, lines: lines, within: make(map[string]int)}
+	r := &reader{Code: c, jit: jits[c.kernel.Arch], x: x, lines: lines, within: make(map[string]int)}
 	base, _ := c.kernel.Symbols.Lookup("__bpf_call_base")
 	if x != nil {
 		r.flow = newFlow(x, c.Maps, func(ins *asm.Instruction) string {
@@ -46,7 +43,7 @@ func (c *Code) readSites(x *xlated, lines []lineInfo) error {
 			c.Unseen, r.flow, r.x = err.Error(), nil, nil
 		}
 	}
-	classify := branch.NewClassifier(c.kernel.Symbols.Starts, nil, c.kernel.Follow)
+	classify := c.kernel.Classifier()
 	for f := range c.Functions {
 		if err := r.function(f, classify, base.Addr); err != nil {
 			return err
@@ -59,10 +56,10 @@ func (c *Code) readSites(x *xlated, lines []lineInfo) error {
 }
 
 // function finds the sites of one function.
-func (r *reader) function(f int, classify *branch.Classifier, base uint64) error {
+func (r *reader) function(f int, classify kernel.Classifier, base uint64) error {
 	fn := &r.Functions[f]
 	var branches []*branch.Branch
-	for b := range classify.EachBranch(fn.Code, fn.Addr) {
+	for b := range classify(fn.Code, fn.Addr) {
 		if b.Returns() {
 			r.Returns[cmp.Or(b.Name, "ret")]++
 			continue
@@ -74,7 +71,10 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 			return fmt.Errorf("read program: more than %d calls and jumps out of its functions", maxBranches)
 		}
 		own := *b
-		if own.Offset <= entry && !own.Indirect() {
+		if !r.jit.refine(&own, fn.Code) {
+			continue
+		}
+		if own.Offset <= r.jit.entry && !own.Indirect() {
 			s := Site{Function: f, Offset: int64(own.Offset), Kind: KindAttached, Made: string(branch.ClassDirect), raw: -1}
 			if s.Calls = programName(own.Name); own.Jump {
 				s.Kind = KindReplaced
@@ -96,7 +96,11 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 	for _, other := range r.Functions {
 		m.addresses = append(m.addresses, other.Addr)
 	}
-	m.match(r.x, r.x.exits(f, base, r.flow.known), events(fn.Code, fn.Addr, branches))
+	exits := r.x.exits(f, base, r.flow.known)
+	for i := range exits {
+		exits[i].inlined = exits[i].kind == exitCall && slices.Contains(r.jit.inlines, r.named(exits[i].target))
+	}
+	m.match(r.x, exits, r.jit.events(r.kernel.Scan(fn.Code, fn.Addr), fn.Code, fn.Addr, branches))
 	r.Unpaired += m.unpaired
 	for _, p := range m.pairs {
 		if err := r.add(f, p); err != nil {
@@ -107,14 +111,20 @@ func (r *reader) function(f int, classify *branch.Classifier, base uint64) error
 	return nil
 }
 
+// named is the name of the kernel's function at an address, "" for none.
+func (r *reader) named(addr uint64) string {
+	name, _ := r.kernel.Symbols.Starts(addr)
+	return name
+}
+
 // add makes a site of a pair.
 func (r *reader) add(f int, p pair) error {
 	s := Site{Function: f, Offset: -1, Made: Empty, raw: p.raw}
 	if b := p.native; b != nil {
 		s.Offset, s.Made, s.Indirect = int64(b.Offset), string(b.Class), b.Indirect()
-		s.Kind, s.Calls = KindHelper, b.Name
+		s.Kind, s.Calls = KindHelper, cmp.Or(b.Name, r.named(b.Target))
 		switch {
-		case s.Indirect:
+		case s.Indirect && !calls(b):
 			s.Kind, s.Calls, s.Thunk = KindOther, "", b.Name
 		case b.Jump:
 			s.Kind, s.Made = KindTailCall, string(branch.ClassDirect)
