@@ -118,6 +118,12 @@ func dispatched(k *kernel.Kernel) (programs []uint64, err error) {
 	return programs, err
 }
 
+// hasDispatcher tells whether the kernel has a BPF dispatcher, as far as it can be read.
+func hasDispatcher(k *kernel.Kernel) bool {
+	_, _, err := k.Dispatcher()
+	return !errors.Is(err, kernel.ErrNoDispatcher)
+}
+
 // watchOthers returns what says how long tasks of others had a CPU since, as a share of the time.
 func watchOthers(cpu int) func() float64 {
 	proc := sub(here(), "proc")

@@ -165,7 +165,9 @@ func (r *Reading) paths(ctx context.Context, k *kernel.Kernel, taken func() ([]u
 				r.refuse(record.PartXray, err)
 				return
 			}
-			r.Slots = xraySlots
+			if hasDispatcher(k) {
+				r.Slots = xraySlots
+			}
 		}
 		p, err := xray.Read(ctx, k, device, "")
 		if err != nil {

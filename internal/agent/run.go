@@ -13,8 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
 )
@@ -180,9 +180,4 @@ func devices(root fs.FS) []string {
 func Check() error { return reads(runtime.GOARCH) }
 
 // reads says whether the code of an architecture can be read.
-func reads(arch string) error {
-	if arch != "amd64" {
-		return &feature.Missing{Feature: "x86-64", Help: "agent reads no code of " + arch}
-	}
-	return nil
-}
+func reads(arch string) error { return (&kernel.Kernel{Arch: arch}).CheckArch("reading code") }

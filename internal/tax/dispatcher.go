@@ -24,6 +24,15 @@ func dispatcher(k *kernel.Kernel) (programs []uint64, fallback string, err error
 	return programs, fallback, err
 }
 
+// needDispatcher refuses pairs that need the BPF dispatcher, before it is filled, where there is none.
+func needDispatcher(k *kernel.Kernel) error {
+	if err := needJIT(); err != nil {
+		return err
+	}
+	_, _, err := dispatcher(k)
+	return err
+}
+
 // room is what the BPF dispatcher holds, beside or with a program.
 type room struct {
 	// in tells that the program is among those that the dispatcher calls directly.

@@ -37,7 +37,7 @@ const full = 0
 // outsideFull are a program that found no room in the full dispatcher, and one in it.
 type outsideFull struct{}
 
-func (outsideFull) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
+func (outsideFull) inspect(k *kernel.Kernel) (string, error) { return "", needDispatcher(k) }
 
 func (outsideFull) sizes() []int { return []int{full} }
 
@@ -56,7 +56,7 @@ func (outsideFull) complete(raw *Raw, p *rawPair, row *record.TaxRow) []string {
 // treeSize are a program in a dispatcher with more programs, and one with fewer.
 type treeSize struct{ with, without int }
 
-func (treeSize) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
+func (treeSize) inspect(k *kernel.Kernel) (string, error) { return "", needDispatcher(k) }
 
 func (s treeSize) sizes() []int { return []int{s.with, s.without} }
 

@@ -106,6 +106,9 @@ func (devmapProgram) check(k *kernel.Kernel, c *chains) (string, error) {
 		return "", refusal("no --devmap names an entry that has room for a program (struct bpf_devmap_val)")
 	}
 	at, err := dispatched(k, c.second)
+	if errors.Is(err, errNoDispatcher) {
+		return "the program is called through a register: there is no BPF dispatcher", nil
+	}
 	if err != nil {
 		return "", err
 	}

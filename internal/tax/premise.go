@@ -40,9 +40,16 @@ func needJIT() error {
 
 // branches are the indirect branches of a function, as "name+0x1f: call thunk".
 func branches(k *kernel.Kernel, f ksym.Symbol) ([]string, error) {
-	sites, _, err := k.Sites(f)
+	code, err := k.Code(f)
+	if err != nil {
+		return nil, err
+	}
+	sites, _ := k.SitesIn(code, f.Addr)
 	var out []string
 	for _, s := range sites {
+		if k.Arch == "arm64" && (branch.ConstantARM64(code, s.Offset) != 0 || branch.TrampolineARM64(code, s.Offset)) {
+			continue // it goes to one place, as a direct call does
+		}
 		verb := "call"
 		if s.Jump {
 			verb = "jmp"
@@ -53,7 +60,7 @@ func branches(k *kernel.Kernel, f ksym.Symbol) ([]string, error) {
 		}
 		out = append(out, fmt.Sprintf("%s+%#x: %s %s", f.Name, s.Offset, verb, way))
 	}
-	return out, err
+	return out, nil
 }
 
 // reached are the indirect branches of a program and of the functions that it calls
@@ -98,11 +105,16 @@ func called(k *kernel.Kernel, f ksym.Symbol) ([]ksym.Symbol, error) {
 		return nil, err
 	}
 	var out []ksym.Symbol
-	for inst := range branch.Decode(code, f.Addr) {
-		if inst.Kind != branch.CallDirect && inst.Kind != branch.JumpDirect {
+	for inst := range k.Scan(code, f.Addr) {
+		target := inst.Target
+		switch {
+		case inst.Kind == branch.CallDirect, inst.Kind == branch.JumpDirect:
+		case inst.Kind == branch.CallIndirect && k.Arch == "arm64":
+			target = branch.ConstantARM64(code, inst.Addr-f.Addr)
+		default:
 			continue
 		}
-		s, off, ok := k.Symbols.Find(inst.Target)
+		s, off, ok := k.Symbols.Find(target)
 		if !ok || off != 0 || !s.Text() || s.Size == 0 || s.Name == timer ||
 			strings.HasPrefix(s.Name, "__x86_") || branch.ReturnThunk(s.Name) {
 			continue

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
@@ -86,18 +87,26 @@ func callersOf(k *kernel.Kernel, names ...string) (map[string][]string, error) {
 		return nil, fmt.Errorf("find callers of %s: %w", strings.Join(names, ", "), err)
 	}
 	callers := make(map[string][]string)
-	for i := 0; i+5 <= len(code); i++ {
-		if code[i] != 0xe8 && code[i] != 0xe9 { // call, jmp
-			continue
-		}
-		at := addr + uint64(i)
-		target := at + 5 + uint64(int64(int32(binary.LittleEndian.Uint32(code[i+1:]))))
+	found := func(at, target uint64) {
 		name, ok := targets[target]
 		if !ok {
-			continue
+			return
 		}
 		if s, _, ok := k.Symbols.Find(at); ok {
 			callers[name] = append(callers[name], functions.Source(s.Name))
+		}
+	}
+	if k.Arch == "arm64" {
+		for step := range branch.ScanARM64(code, addr) {
+			if step.Kind == branch.CallDirect || step.Kind == branch.JumpDirect {
+				found(step.Addr, step.Target)
+			}
+		}
+	}
+	for i := 0; k.Arch != "arm64" && i+5 <= len(code); i++ {
+		if code[i] == 0xe8 || code[i] == 0xe9 { // call, jmp
+			at := addr + uint64(i)
+			found(at, at+5+uint64(int64(int32(binary.LittleEndian.Uint32(code[i+1:])))))
 		}
 	}
 	for name, found := range callers {

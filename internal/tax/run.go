@@ -8,11 +8,11 @@ import (
 	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/midr"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
@@ -107,15 +107,12 @@ type Raw struct {
 // Incomplete set and no error.
 //
 // It returns a [feature.Missing] without root, BTF, live frames, kernel symbols,
-// or on another architecture than x86-64. Requires at least Linux 5.18.
+// or on another architecture than x86-64 and arm64. Requires at least Linux 5.18.
 func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
 	plan = plan.withDefaults()
-	if !clock.X86 {
-		return nil, &feature.Missing{Feature: "x86-64", Help: "tax decodes no other code yet"}
-	}
 	cpu, err := plan.CPU.Pick()
 	if err != nil {
 		return nil, err
@@ -128,8 +125,12 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 		return nil, err
 	}
 	defer k.Close()
+	if err := k.CheckArch("pricing calls"); err != nil {
+		return nil, err
+	}
+	id, ok := midr.Read()
 	r := &run{
-		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target,
+		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target, emulated: ok && id.Emulated(),
 		raw: &Raw{CPU: cpu, yours: plan.Target != nil, hops: make(map[int][]float64), path: make(map[string]string)},
 	}
 	for _, p := range plan.pairs() {
@@ -171,6 +172,8 @@ type run struct {
 	kernel   *kernel.Kernel
 	target   *redirect.Target
 	raw      *Raw
+	// emulated tells that the CPU is software: pairs have a premise and no price.
+	emulated bool
 	// references are timed between what is measured.
 	references *reference.Watch
 	// round is the one under way.
@@ -220,6 +223,26 @@ func (r *run) fillIsDue() bool {
 	return r.round.Number == 0 || float64(r.fills+1)*float64(fillTime) <= due
 }
 
+// errEmulated is why an emulated CPU gives no price.
+const errEmulated = refusal("not measured: the CPU is emulated, and its time tells nothing of a call's price")
+
+// notMeasured refuses a pair on an emulated CPU. One of programs is loaded, for its premise.
+func (r *run) notMeasured(p *rawPair) error {
+	if !r.emulated || p.refused != "" {
+		return nil
+	}
+	if sides, ok := p.sides.(programs); ok {
+		loaded, err := r.load(open[programs]{p, sides})
+		if err != nil || p.refused != "" {
+			return err
+		}
+		if r.kept == nil {
+			loaded.Close()
+		}
+	}
+	return p.found("", errEmulated)
+}
+
 func (r *run) inNamespace(f func(*netlab.Namespace) error) error {
 	namespace, err := netlab.New(r.cpu)
 	if err != nil {
@@ -234,6 +257,9 @@ func (r *run) inspect() error {
 	for i := range r.raw.pairs {
 		p := &r.raw.pairs[i]
 		if err := p.found(p.sides.inspect(r.kernel)); err != nil {
+			return err
+		}
+		if err := r.notMeasured(p); err != nil {
 			return err
 		}
 	}

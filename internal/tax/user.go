@@ -27,7 +27,14 @@ type way struct {
 
 var directly = way{name: "direct"}
 
-func (userCalls) inspect(*kernel.Kernel) (string, error) { return "", nil }
+func (userCalls) inspect(*kernel.Kernel) (string, error) {
+	if len(usercall.Kinds()) == 0 {
+		return "", errNoUserCalls
+	}
+	return "", nil
+}
+
+const errNoUserCalls = refusal("not measured: there are loops of calls in user space for x86-64 alone")
 
 // complete leaves the row as it is: a packet makes no call in user space.
 func (userCalls) complete(*Raw, *rawPair, *record.TaxRow) []string { return nil }

@@ -1,0 +1,30 @@
+package midr
+
+import "testing"
+
+func TestParse(t *testing.T) {
+	const n1 = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU architecture: 8\n" +
+		"CPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\nprocessor\t: 1\n"
+	for _, test := range []struct {
+		name, text, want string
+		ok, emulated     bool
+	}{
+		{"n1", n1, "Arm Neoverse N1", true, false},
+		{"max", "CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x051\nCPU revision\t: 0\n",
+			"emulated (QEMU's max)", true, true},
+		{"unknown", "CPU implementer\t: 0x41\nCPU variant\t: 0x0\nCPU part\t: 0xfff\nCPU revision\t: 0\n", "", true, false},
+		{"x86-64", "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel\t: 85\n", "", false, false},
+		{"cut off", "CPU implementer\t: 0x41\nCPU architecture: 8\n", "", false, false},
+		{"out of order", "CPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "", false, false},
+		{"no number", "CPU implementer\t: Arm\n", "", false, false},
+		{"too large", "CPU implementer\t: 0x41000\n", "", false, false},
+	} {
+		id, ok := Parse(test.text)
+		if ok != test.ok || ok && (id.Name() != test.want || id.Emulated() != test.emulated) {
+			t.Errorf("%s: %+v, %v, %q", test.name, id, ok, id.Name())
+		}
+	}
+	if id, _ := Parse(n1); id != (ID{0x41, 3, 0xd0c, 1}) {
+		t.Errorf("%+v", id)
+	}
+}
