@@ -88,7 +88,6 @@ func flagValues() map[string]candidates {
 		"accel":           anyOf("auto", "tcg", "kvm"),
 		"nic":             anyOf(lab.Veth, "virtio", "vmxnet3", "igb"),
 		"dma":             anyOf(names([]lab.DMA{lab.Direct, lab.Swiotlb, lab.IOMMULazy, lab.IOMMUStrict, lab.IOMMUPass})...),
-		"cpu-model":       cpuModels,
 		"arch":            anyOf(guest.Arches()...),
 		"in":              deviceNames,
 		"out":             deviceNames,
@@ -140,6 +139,8 @@ func complete(root *cobra.Command) {
 				values = anyOf(slices.Concat(lab.Scenarios(), lab.WireScenarios(), []string{lab.AllScenarios})...)
 			case f.Name == "base", f.Name == "counts", f.Name == "prices":
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyRecords)
+			case f.Name == "cpu-model":
+				_ = cmd.RegisterFlagCompletionFunc(f.Name, completeModels)
 			case f.Name == "root":
 				// The only error is that the flag has a completion already.
 				_ = cmd.RegisterFlagCompletionFunc(f.Name, onlyFolders)
@@ -264,13 +265,23 @@ func kernelFunctions(_ context.Context, _ []string, typed string) []string {
 	return slices.Compact(found)
 }
 
-// cpuModels are those that this machine's QEMU emulates.
-func cpuModels(ctx context.Context, _ []string, _ string) []string {
-	models, err := guest.CPUModels(ctx, (&matrixFlags{}).guestArch())
-	if err != nil {
-		return nil
+// completeModels completes CPU models that QEMU emulates, of the architecture that --arch or the kernels before say.
+func completeModels(cmd *cobra.Command, args []string, typed string) ([]string, cobra.ShellCompDirective) {
+	arch, _ := cmd.Flags().GetString("arch") // every verb with models has it
+	f := &matrixFlags{arch: arch}
+	models := func(ctx context.Context, kernels []string, _ string) (all []string) {
+		for _, arch := range f.guestArches(ctx, kernels) {
+			names, err := guest.CPUModels(ctx, arch)
+			if err == nil {
+				all = append(all, names...)
+			}
+		}
+		return all
 	}
-	return models
+	if len(args) == 0 {
+		args = []string{""} // a kernel that is not known yet
+	}
+	return completer(models, true)(cmd, args, typed)
 }
 
 // labels are those in which rows of the record differ that is an argument already.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -231,7 +232,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	var price *stat.Quantity
 	var warns []record.Warning
 	if !counts && slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Err == nil }) {
-		price, warns = labPrice(ctx, s)
+		price, warns = f.price(ctx, s, cells)
 	}
 	l := lab.Record(cells, plan.Rows(), price)
 	l.Warnings = append(l.Warnings, warns...)
@@ -295,6 +296,17 @@ func cellErrors(cells []lab.CellResult) error {
 		return fmt.Errorf("no guest has a number: %s", refused)
 	}
 	return nil
+}
+
+// price is that of an indirect call for an estimate, nil where there is none: guests of another architecture get none
+// of this machine's.
+func (f *labFlags) price(ctx context.Context, s std, cells []lab.CellResult) (*stat.Quantity, []record.Warning) {
+	for _, c := range cells {
+		if c.Err == nil && c.Build != nil && c.Build.Arch != runtime.GOARCH {
+			return nil, []record.Warning{{Text: "no estimate in ns: a call's price on this machine is none of " + c.Build.Arch}}
+		}
+	}
+	return labPrice(ctx, s)
 }
 
 // labPrice is the price of an indirect call on this machine, nil where it cannot be

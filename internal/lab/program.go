@@ -55,6 +55,9 @@ func countProgram(ctx context.Context, plan Plan, m *guest.Machine) (*Measuremen
 	if !plan.Trace {
 		return countProgramIn(ctx, plan, m)
 	}
+	if m.Kernel.Arch != guest.AMD64 {
+		return nil, "", noTrace(m.Kernel.Arch)
+	}
 	traces, err := newTracer(ctx, m.Kernel, plan.images, "")
 	if err == nil {
 		defer traces.release()

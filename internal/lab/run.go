@@ -97,7 +97,7 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 		return countIn(ctx, plan, m, cell, args)
 	}
 	var traces *tracer
-	var err error = &feature.Missing{Feature: "a trace of a guest of " + m.Kernel.Arch, Help: "guests of amd64 have one"}
+	err := noTrace(m.Kernel.Arch)
 	if m.Kernel.Arch == guest.AMD64 {
 		traces, err = newTracer(ctx, m.Kernel, plan.images, plan.Annotate)
 	}
@@ -125,6 +125,11 @@ func measure(ctx context.Context, plan Plan, m *guest.Machine, cell Cell, flags 
 		}
 	}
 	return got, console, failed
+}
+
+// noTrace says that guests of an architecture have no trace.
+func noTrace(arch string) error {
+	return &feature.Missing{Feature: "a trace of a guest of " + arch, Help: "guests of amd64 have one"}
 }
 
 // countIn runs the command of a guest that counts, and reads what it counted.
