@@ -229,6 +229,13 @@ func (d *Datapath) Counters(dst []Counters) []Counters {
 // Busy is how long Run spent in polls that received frames.
 func (d *Datapath) Busy() time.Duration { return time.Duration(d.busy.Load()) }
 
+// Polls is how often the worker polled. It stands while it is in one.
+func (d *Datapath) Polls() uint64 {
+	d.lock()
+	defer d.mu.Unlock()
+	return d.polls
+}
+
 // Present says whether a port is there, and not lost.
 func (d *Datapath) Present(i int) bool {
 	d.lock()

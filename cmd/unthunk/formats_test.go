@@ -70,7 +70,7 @@ func TestFormats(t *testing.T) {
 		{"fleet-compare", []any{record.FleetCompare{}, record.FleetCompareRow{}}},
 		{"history", []any{record.History{}, record.HistoryGroup{}, record.LeftFile{}, record.HistoryRow{},
 			record.HistoryPoint{}, record.HistoryChange{}, record.Origin{}, record.Cause{}}},
-		{"forward", []any{forwardDocument{}, forwardRow{}, forward.Drop{}}},
+		{"forward", []any{forwardDocument{}, forwardRow{}, forward.Drop{}, queueRow{}, passageRow{}}},
 		{"version", []any{buildFacts{}}},
 	} {
 		var want []string

@@ -7,6 +7,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -15,7 +16,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/unthunk/unthunk/filter"
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/outfile"
@@ -32,6 +32,11 @@ type forwardFlags struct {
 	engine           string
 	source, dest     string
 	filter, object   string
+	filterFile       string
+	queues, workers  int
+	cpus             string
+	busyPoll         time.Duration
+	live             bool
 	generic          bool
 	zeroCopy         string
 	batch, frames    int
@@ -50,10 +55,16 @@ func newForward(s std) *cobra.Command {
 		Long: `Forward what one device receives to another: in user space through AF_XDP, with
 no indirect call per packet, or in the kernel through a devmap. Each second it
 says how many frames passed, what each took, and how many were dropped and why.
-Programs and sockets are gone when the process is, however it ends.`,
+Programs and sockets are gone when the process is, however it ends.
+
+Workers share the queues of the devices, each on a CPU of its own; a queue that a
+device gets later is used too. SIGHUP has the files of --filter-file and --bpf
+read again, and no frame is lost. systemd is told when it forwards, and its watchdog
+while each worker goes on (sd_notify).`,
 		Example: `  unthunk forward --in eth0 --out eth1 --both
   unthunk forward --in eth0 --out eth1 --in eth2 --out eth3 --engine xdp
   unthunk forward --in eth0 --out eth1 --filter 'udp port 53'
+  unthunk forward --in eth0 --out eth1 --workers 4 --cpus 2-5 --live
   unthunk forward --in eth0 --out eth1 --both --pcap tap.pcap --pcap-every 100`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runForward(cmd.Context(), s, f) },
@@ -67,6 +78,7 @@ Programs and sockets are gone when the process is, however it ends.`,
 	fl.StringVar(&f.dest, "destination-mac", "", "write `ADDR` into every frame as its destination")
 	fl.StringVar(&f.filter, "filter", "",
 		"forward only frames that match a pcap `EXPRESSION`, or the output of tcpdump -ddd; all others are the network stack's")
+	fl.StringVar(&f.filterFile, "filter-file", "", "… what is in `FILE`, which SIGHUP has read again; an empty one matches all")
 	fl.StringVar(&f.object, "bpf", "",
 		"use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
 	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
@@ -74,12 +86,18 @@ Programs and sockets are gone when the process is, however it ends.`,
 		"AF_XDP without copies (afxdp): auto, where all devices can; require, or fail; never")
 	fl.IntVar(&f.batch, "batch", 0, "frames taken at once (afxdp); 0 is 64")
 	fl.IntVar(&f.frames, "frames", 0, "chunks of memory for each queue (afxdp); 0 is 8192")
+	fl.IntVar(&f.queues, "queues", 0, "use the first `N` queues of each device (afxdp); 0 is all")
+	fl.IntVar(&f.workers, "workers", 0, "workers that share the queues (afxdp); 0 is one for each queue, and not more than CPUs")
+	fl.StringVar(&f.cpus, "cpus", "", "keep the workers on CPUs of this `LIST`, in turn (afxdp): 2-5,8")
+	fl.DurationVar(&f.busyPoll, "busy-poll", 0,
+		"poll the devices for this `TIME` in place of interrupts (afxdp): a core for each worker, the least latency; as 20us")
 	fl.StringVar(&f.pcap, "pcap", "", "write a sample of the frames to `FILE` (afxdp)")
 	fl.IntVar(&f.every, "pcap-every", 1000, "… one in `N`")
 	fl.StringVar(&f.metrics.Address, "metrics", "",
 		"serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
 	fl.StringVar(&f.metrics.WebConfig, "metrics-config", "",
 		"TLS and users of --metrics: a web configuration `FILE` of Prometheus")
+	fl.BoolVar(&f.live, "live", false, "show each queue, on one screen")
 	fl.BoolVar(&f.json, "json", false, "print one JSON document a line and nothing else")
 	fl.DurationVar(&f.duration, "duration", 0, "time to forward; 0 is until a signal")
 	fl.DurationVar(&f.period, "interval", time.Second, "time between lines")
@@ -96,7 +114,10 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 	}
 	c = forward.Config{
 		Both: f.both, Engine: forward.Engine(f.engine), Object: f.object,
-		Generic: f.generic, Batch: f.batch, Frames: f.frames,
+		Generic: f.generic, Batch: f.batch, Frames: f.frames, Queues: f.queues, Workers: f.workers, BusyPoll: f.busyPoll,
+	}
+	if c.CPUs, err = cpuList(f.cpus); err != nil {
+		return c, err
 	}
 	mode, ok := zeroCopies[f.zeroCopy]
 	if !ok {
@@ -117,19 +138,20 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 			return c, usagef("--%s: %v", mac.flag, err)
 		}
 	}
-	if f.filter != "" {
-		program, err := filter.Compile(f.filter)
-		if err != nil {
-			return c, usagef("--filter: %v", err)
-		}
-		if c.Claim, err = filter.Claim(program); err != nil {
-			return c, usagef("--filter %s: %v", f.filter, err)
-		}
+	if f.filter != "" && f.filterFile != "" {
+		return c, usagef("--filter and --filter-file are two filters: choose one")
+	}
+	if c.Claim, err = f.claim(); err != nil {
+		return c, usageError{err}
 	}
 	if _, err := listen.Host(f.metrics.Address); f.metrics.Address != "" && err != nil {
 		return c, usagef("--metrics %s: %v", f.metrics.Address, err)
 	}
 	switch {
+	case f.filterFile != "" && f.object != "":
+		return c, usagef("a filter and a BPF object are two programs: choose one")
+	case f.live && f.json:
+		return c, usagef("--live is for people, --json for programs: choose one")
 	case f.metrics.WebConfig != "" && f.metrics.Address == "":
 		return c, usagef("--metrics-config needs --metrics")
 	case f.period < 10*time.Millisecond:
@@ -152,7 +174,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkFiles(append(f.metrics.Files(), f.object), outFile{"pcap", f.pcap}); err != nil {
+	if err := checkFiles(append(f.metrics.Files(), f.object, f.filterFile), outFile{"pcap", f.pcap}); err != nil {
 		return err
 	}
 	c.Warn = warner(s.err)
@@ -202,11 +224,26 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		running, stop = context.WithTimeout(running, f.duration)
 		defer stop()
 	}
-	done := make(chan error, 1)
+	var hangups <-chan os.Signal
+	if f.reloads() {
+		var stop func()
+		hangups, stop = onHangup()
+		defer stop()
+	}
+	done, served := make(chan error, 1), make(chan struct{})
 	go func() { done <- forwarder.Run(running) }()
-	w := forwardWriter{s: s, json: f.json, filter: f.filter != ""}
+	go func() {
+		defer close(served)
+		v := service{forwarder: forwarder, flags: f, warn: c.Warn}
+		v.serve(running, hangups)
+	}()
+	w := forwardWriter{s: s, json: f.json, filter: f.filter != "" || f.filterFile != ""}
+	if f.live {
+		w.screen = newForwardScreen(s.out)
+	}
 	watch := w.watch(running, forwarder, f.period)
 	cancel()
+	<-served
 	runErr := <-done
 	// What was in flight is counted when it left or was given up.
 	closed = true
@@ -254,6 +291,7 @@ type forwardWriter struct {
 	at      time.Time
 	last    forward.Totals
 	lines   int
+	screen  *forwardScreen // of --live
 }
 
 // watch writes until ctx is done.
@@ -306,7 +344,10 @@ type forwardDocument struct {
 	Seconds float64      `json:"seconds"`
 	Final   bool         `json:"final"`
 	Mode    string       `json:"mode"`
+	Workers int          `json:"workers"`
 	Rows    []forwardRow `json:"rows"`
+	Queues  []queueRow   `json:"queues"`
+	Passage []passageRow `json:"passage"`
 }
 
 // rows are what happened between two readings.
@@ -327,7 +368,7 @@ func rows(before, after forward.Totals, took time.Duration) []forwardRow {
 		r.Batch = ratio(float64(r.Received), float64(d.Batches-p.Batches))
 		r.Bulk = ratio(float64(r.Sent), float64(d.Bulks-p.Bulks))
 		if busy := after.Busy - before.Busy; busy > 0 {
-			// One worker does all directions.
+			// The workers do all directions.
 			r.NS = ratio(float64(busy.Nanoseconds()), float64(all))
 		}
 		for j, drop := range d.Drops {
@@ -362,9 +403,18 @@ func ratio(a, b float64) *float64 {
 func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 	list := rows(w.last, now, at.Sub(w.at))
 	if w.json {
-		err := w.document(list, now.Mode, at.Sub(w.at), at, false)
+		err := w.document(list, w.last, now, at.Sub(w.at), at, false)
 		w.last, w.at = now, at
 		return err
+	}
+	if w.screen != nil {
+		clearing := "\n"
+		if w.screen.moves {
+			clearing = homeAndClear
+		}
+		fmt.Fprint(w.s.out, clearing, w.screen.picture(w.last, now, at.Sub(w.at), at.Sub(w.started)))
+		w.last, w.at = now, at
+		return nil
 	}
 	if w.lines%20 == 0 {
 		fmt.Fprintf(w.s.out, "%-8s %-24s %8s %8s %6s %s %s\n", "time", "in → out", "Mpps", "ns/pkt", "batch",
@@ -421,7 +471,7 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 	took := time.Since(w.started)
 	list := rows(forward.Totals{}, t, took)
 	if w.json {
-		return w.document(list, t.Mode, took, time.Now(), true)
+		return w.document(list, forward.Totals{}, t, took, time.Now(), true)
 	}
 	fmt.Fprintf(w.s.out, "\n%.1f s, %s mode\n", took.Seconds(), t.Mode)
 	for _, r := range list {
@@ -438,8 +488,11 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 	return nil
 }
 
-func (w *forwardWriter) document(list []forwardRow, mode string, took time.Duration, at time.Time, final bool) error {
+func (w *forwardWriter) document(
+	list []forwardRow, before, after forward.Totals, took time.Duration, at time.Time, final bool,
+) error {
 	return report.JSONLine(w.s.out, forwardDocument{
-		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: mode, Rows: list,
+		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: after.Mode,
+		Workers: after.Workers, Rows: list, Queues: queueRows(before, after, took), Passage: passageRows(before, after),
 	})
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/listen"
 	"github.com/unthunk/unthunk/internal/netlab"
@@ -31,7 +32,10 @@ func TestForwardUsage(t *testing.T) {
 		"--in a --out b --zero-copy require --generic", "--in a --out b --in a --out c", "--in a --out b --filter bogus",
 		"--in a --out b --filter tcp[", "--in a --out b --source-mac 1:2", "--in a --out b --interval 1us", "--in a --out b --duration -1s",
 		"--in a --out b --engine xdp --pcap x", "--in a --out b --pcap-every 0", "--in a --out b --filter tcp --bpf x", "--in a --out b extra",
-		"--in a --out b --batch -1", "--in a --out b --metrics nonsense", "--in a --out b --metrics-config x",
+		"--in a --out b --batch -1", "--in a --out b --queues -1", "--in a --out b --workers 1000", "--in a --out b --cpus x",
+		"--in a --out b --busy-poll 1ns", "--in a --out b --engine xdp --workers 2", "--in a --out b --live --json",
+		"--in a --out b --filter udp --filter-file x", "--in a --out b --filter-file x --bpf y",
+		"--in a --out b --metrics nonsense", "--in a --out b --metrics-config x",
 	} {
 		var out, errs bytes.Buffer
 		code := run(t.Context(), append([]string{"forward"}, strings.Fields(args)...), nil, &out, &errs)
@@ -155,7 +159,8 @@ func (fixed) Totals() (forward.Totals, error) {
 	return forward.Totals{Busy: 1500 * time.Millisecond, Events: events, Directions: []forward.Direction{{
 		In: "a", Out: "b", Received: 10, Sent: 7, Passed: 5, Bytes: 600, Up: true,
 		Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
-	}}}, nil
+	}}, Workers: 2, Queues: []forward.Queue{{Device: "a", Queue: 1, Worker: 1, Received: 10, Dropped: 3, Up: true}},
+		Passage: datapath.Passage{Frames: [datapath.PassageBuckets]uint64{3: 4, 12: 5, 35: 1}, Sum: 3 * time.Second}}, nil
 }
 
 func TestMetrics(t *testing.T) {
@@ -182,6 +187,11 @@ func TestMetrics(t *testing.T) {
 		`unthunk_forward_received_frames_total{in="a",out="b"} 10`, `unthunk_forward_sent_frames_total{in="a",out="b"} 7`,
 		`unthunk_forward_dropped_frames_total{in="a",out="b",reason="no-room"} 3`, `unthunk_forward_up{in="a",out="b"} 1`,
 		`unthunk_forward_events_total{device="b",event="link-down"} 4`,
+		`unthunk_forward_queue_received_frames_total{device="a",queue="1",worker="1"} 10`, `unthunk_forward_workers 2`,
+		`unthunk_forward_queue_dropped_frames_total{device="a",queue="1",worker="1"} 3`,
+		`unthunk_forward_passage_seconds_bucket{le="1.024e-06"} 4`, `unthunk_forward_passage_seconds_bucket{le="4.096e-06"} 9`,
+		`unthunk_forward_passage_seconds_bucket{le="+Inf"} 10`, `unthunk_forward_passage_seconds_sum 3`,
+		`unthunk_forward_passage_seconds_count 10`, `unthunk_forward_queue_up{device="a",queue="1",worker="1"} 1`,
 		`unthunk_forward_busy_seconds_total 1.5`, `unthunk_forward_passed_frames_total{in="a",out="b"} 5`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {

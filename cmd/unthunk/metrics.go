@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"unicode/utf8"
@@ -9,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/listen"
 )
@@ -18,11 +20,15 @@ type forwardCollector struct {
 	forwarder forward.Forwarder
 
 	received, sent, passed, bytes, dropped, batches, inFlight, up, busy, events *prometheus.Desc
+	workers, passage, queueReceived, queueSent, queueDropped, queueUp           *prometheus.Desc
 }
 
 func newForwardCollector(f forward.Forwarder) *forwardCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("unthunk_forward_"+name, help, append([]string{"in", "out"}, labels...), nil)
+	}
+	queue := func(name, help string) *prometheus.Desc {
+		return prometheus.NewDesc("unthunk_forward_queue_"+name, help, []string{"device", "queue", "worker"}, nil)
 	}
 	return &forwardCollector{
 		forwarder: f,
@@ -34,14 +40,24 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 		batches:   desc("batches_total", "Batches the frames came in."),
 		inFlight:  desc("in_flight_frames", "Frames handed to the output and not yet returned."),
 		up:        desc("up", "1 when both devices are there."),
-		busy:      prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the worker spent on batches.", nil, nil),
+		busy:      prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the workers spent on batches.", nil, nil),
 		events: prometheus.NewDesc("unthunk_forward_events_total", "What happened to a device: links down, devices lost, programs gone.",
 			[]string{"device", "event"}, nil),
+		workers: prometheus.NewDesc("unthunk_forward_workers", "Workers that share the queues.", nil, nil),
+		passage: prometheus.NewDesc("unthunk_forward_passage_seconds",
+			"Time that frames were with a worker, from the RX ring until its batch was handed to the drivers.", nil, nil),
+		queueReceived: queue("received_frames_total", "Frames received by a queue."),
+		queueSent:     queue("sent_frames_total", "Frames sent by a queue."),
+		queueDropped:  queue("dropped_frames_total", "Frames received by a queue and dropped, by the kernel too."),
+		queueUp:       queue("up", "1 when the queue is there."),
 	}
 }
 
 func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy, c.events} {
+	for _, d := range []*prometheus.Desc{
+		c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy, c.events,
+		c.workers, c.passage, c.queueReceived, c.queueSent, c.queueDropped, c.queueUp,
+	} {
 		ch <- d
 	}
 }
@@ -62,11 +78,7 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		emit(c.bytes, prometheus.CounterValue, d.Bytes)
 		emit(c.batches, prometheus.CounterValue, d.Batches)
 		emit(c.inFlight, prometheus.GaugeValue, d.InFlight)
-		up := uint64(0)
-		if d.Up {
-			up = 1
-		}
-		emit(c.up, prometheus.GaugeValue, up)
+		emit(c.up, prometheus.GaugeValue, oneIf(d.Up))
 		for _, drop := range d.Drops {
 			emit(c.dropped, prometheus.CounterValue, drop.Frames, drop.Reason)
 		}
@@ -77,6 +89,45 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 	if t.Busy > 0 {
 		ch <- metric(c.busy, prometheus.CounterValue, t.Busy.Seconds())
 	}
+	if t.Workers == 0 {
+		return // the kernel forwards
+	}
+	ch <- metric(c.workers, prometheus.GaugeValue, float64(t.Workers))
+	ch <- passageMetric(c.passage, t.Passage)
+	for _, q := range t.Queues {
+		emit := func(desc *prometheus.Desc, kind prometheus.ValueType, value uint64) {
+			ch <- metric(desc, kind, float64(value), q.Device, strconv.Itoa(q.Queue), strconv.Itoa(q.Worker))
+		}
+		emit(c.queueReceived, prometheus.CounterValue, q.Received)
+		emit(c.queueSent, prometheus.CounterValue, q.Sent)
+		emit(c.queueDropped, prometheus.CounterValue, q.Dropped)
+		emit(c.queueUp, prometheus.GaugeValue, oneIf(q.Up))
+	}
+}
+
+func oneIf(is bool) uint64 {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// Ends of the buckets of the histogram, as powers of two in ns: 1 µs to 0.5 s.
+const (
+	firstBucket = 10
+	lastBucket  = 29
+)
+
+// passageMetric is a histogram of how long frames were with a worker.
+func passageMetric(desc *prometheus.Desc, p datapath.Passage) prometheus.Metric {
+	buckets := make(map[float64]uint64)
+	var count uint64
+	for i, n := range p.Frames {
+		if count += n; i >= firstBucket && i <= lastBucket {
+			buckets[math.Ldexp(1e-9, i)] = count
+		}
+	}
+	return prometheus.MustNewConstHistogram(desc, count, p.Sum.Seconds(), buckets)
 }
 
 // metric is one whose labels may be any bytes, as a device's name: what is no UTF-8 is written as Go does, v\xffa.

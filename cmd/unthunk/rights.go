@@ -142,7 +142,7 @@ func rightsOf(cmd *cobra.Command) rights {
 			},
 			about: "CAP_NET_ADMIN, CAP_BPF; engine afxdp: CAP_NET_RAW, and CAP_IPC_LOCK for memory above the limit of " +
 				"locked memory; --filter and engine xdp: CAP_PERFMON.",
-			reads: given("bpf") || given("metrics-config"),
+			reads: given("bpf") || given("filter-file") || given("metrics-config"),
 		}
 	case "gate":
 		keeps := slices.Clone(guests)

@@ -401,6 +401,13 @@ func (f *afxdp) byQueue(counters []datapath.Counters, kernel []xsk.Statistics) (
 	return list
 }
 
+func (f *afxdp) Polls() (polls []uint64) {
+	for i := range f.path.Len() {
+		polls = append(polls, f.path.Worker(i).Polls())
+	}
+	return polls
+}
+
 // up says whether a device is there, with all it needs.
 func (f *afxdp) up(name string) bool {
 	f.mu.Lock()

@@ -211,6 +211,9 @@ type Forwarder interface {
 	Run(ctx context.Context) error
 	// Totals reads the counters; any goroutine may.
 	Totals() (Totals, error)
+	// Polls is how often each worker polled; none of the engine XDP. A worker that goes on
+	// does it a hundred times a second at least.
+	Polls() []uint64
 	// Reload has frames decided on by another Claim, or by what the file of Config.Object has
 	// now, from one frame to the next; any goroutine may. On an error all is as before.
 	Reload(ctx context.Context, claim asm.Instructions) error

@@ -293,6 +293,9 @@ func (f *inKernel) Run(ctx context.Context) error {
 	return nil
 }
 
+// Polls are none: no worker polls.
+func (f *inKernel) Polls() []uint64 { return nil }
+
 func (f *inKernel) Totals() (Totals, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

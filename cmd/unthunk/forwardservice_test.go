@@ -1,0 +1,302 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/flood"
+)
+
+// manager is a service manager's end of sd_notify.
+type manager struct{ *net.UnixConn }
+
+func newManager(t *testing.T) manager {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	t.Setenv("NOTIFY_SOCKET", path)
+	return manager{c}
+}
+
+// next is what it is told next, but for what feeds the watchdog unless that is asked for.
+func (m manager) next(t *testing.T, watchdog bool) string {
+	t.Helper()
+	buf := make([]byte, 4096)
+	for {
+		if err := m.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		n, err := m.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text := string(buf[:n]); watchdog || text != "WATCHDOG=1" {
+			return text
+		}
+	}
+}
+
+// polling is a forwarder whose workers poll, but for one that stands when it is told to.
+type polling struct {
+	forward.Forwarder
+	polls  []uint64
+	stands bool
+	claims []asm.Instructions
+	err    error
+}
+
+func (p *polling) Polls() []uint64 {
+	p.polls[0]++
+	if !p.stands {
+		p.polls[1]++
+	}
+	return slices.Clone(p.polls)
+}
+
+func (p *polling) Reload(_ context.Context, claim asm.Instructions) error {
+	p.claims = append(p.claims, claim)
+	return p.err
+}
+
+// The manager is told of the beginning and the end, and its watchdog fed.
+func TestServiceNotifies(t *testing.T) {
+	m := newManager(t)
+	t.Setenv("WATCHDOG_USEC", "20000")
+	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	v := service{forwarder: &polling{polls: make([]uint64, 2)}, warn: func(s string) { t.Error(s) }}
+	go func() { v.serve(ctx, nil); close(done) }()
+	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
+		if got := m.next(t, true); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+	cancel()
+	if got := m.next(t, false); got != "STOPPING=1" {
+		t.Errorf("told %q, want that it stops", got)
+	}
+	<-done
+}
+
+// The watchdog is not fed while a worker stands still.
+func TestServiceAlive(t *testing.T) {
+	var said []string
+	p := &polling{polls: make([]uint64, 2)}
+	v := service{forwarder: p, warn: func(s string) { said = append(said, s) }}
+	for i, stands := range []bool{false, false, true, true, false} {
+		p.stands = stands
+		if got := v.alive(); got == stands {
+			t.Errorf("%d: alive %v with a worker that stands %v", i, got, stands)
+		}
+	}
+	if len(said) != 2 || said[0] != "worker 1 stands still" {
+		t.Errorf("warnings: %q", said)
+	}
+}
+
+// SIGHUP has the filter read again; what is wrong with it changes nothing, and the manager hears of
+// both.
+func TestServiceReloads(t *testing.T) {
+	m := newManager(t)
+	file := filepath.Join(t.TempDir(), "filter")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := &polling{polls: make([]uint64, 2)}
+	said := make(chan string, 10)
+	hangups := make(chan os.Signal)
+	v := service{forwarder: p, flags: forwardFlags{filterFile: file}, warn: func(s string) { said <- s }}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { v.serve(ctx, hangups); close(done) }()
+	if got := m.next(t, false); got != "READY=1" {
+		t.Errorf("told %q", got)
+	}
+	for _, tt := range []struct {
+		text, want string
+		err        error
+	}{
+		{"udp port 53\n", "reloaded", nil}, {"", "reloaded", nil},
+		{"udp prt 53", "not reloaded: --filter-file " + file, nil}, {"tcp", "not reloaded: refused", errors.New("refused")},
+	} {
+		write(tt.text)
+		p.err = tt.err
+		hangups <- unix.SIGHUP
+		if got := m.next(t, false); !strings.HasPrefix(got, "RELOADING=1\nMONOTONIC_USEC=") {
+			t.Errorf("told %q", got)
+		}
+		if got := m.next(t, false); got != "READY=1" {
+			t.Errorf("told %q", got)
+		}
+		if got := <-said; !strings.HasPrefix(got, tt.want) || strings.Contains(got, "\n") {
+			t.Errorf("%q: said %q, want %q", tt.text, got, tt.want)
+		}
+	}
+	if len(p.claims) != 3 || p.claims[0] == nil || p.claims[1] != nil || p.claims[2] == nil {
+		t.Errorf("%d filters were loaded", len(p.claims))
+	}
+	cancel()
+	<-done
+}
+
+// A process that gets SIGHUP while it forwards goes on, with the filter that the file has then.
+func TestForwardHangup(t *testing.T) {
+	lab, gen := forwardLab(t)
+	stop := flood.Start(t, lab, gen)
+	defer stop()
+	file := filepath.Join(t.TempDir(), "filter")
+	if err := os.WriteFile(file, []byte("tcp port 1"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var out, errs syncBuffer
+	done := make(chan int, 1)
+	go func() {
+		code := -1
+		lab.Do(func() error {
+			args := []string{"forward", "--in", "in", "--out", "out", "--interval", "20ms", "--filter-file", file}
+			code = run(ctx, args, nil, &out, &errs)
+			return nil
+		})
+		done <- code
+	}()
+	testutil.Eventually(t, "lines", func() bool { return strings.Count(out.String(), "\n") > 2 })
+	if err := os.WriteFile(file, []byte("udp"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(os.Getpid(), unix.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, "reloaded", func() bool { return strings.Contains(errs.String(), "warning: reloaded\n") })
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	if code := <-done; code != exitDone {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	if sums := out.String(); strings.Contains(sums, " 0 received") {
+		t.Errorf("nothing matched the new filter:\n%s", sums)
+	}
+}
+
+// totals are of two queues, the second of which came later.
+func totals(frames uint64, queues int) forward.Totals {
+	t := forward.Totals{
+		Mode: "copy", Workers: 2, Busy: time.Duration(frames) * 500,
+		Directions: []forward.Direction{{
+			In: "in", Out: "out", Received: frames, Sent: frames - 3, Batches: frames / 50, Up: true,
+			Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
+		}},
+	}
+	t.Passage.Frames[14], t.Passage.Frames[17] = frames*95/100, frames*5/100
+	for q := range queues {
+		t.Queues = append(t.Queues, forward.Queue{
+			Device: "in", Queue: q, Worker: q % 2, Received: frames / uint64(q+1), Dropped: uint64(q), RingFull: uint64(q), Up: q != 3,
+		})
+	}
+	return t
+}
+
+// The picture has a line for each queue, as far as the screen has lines, and no line is wider.
+func TestForwardPicture(t *testing.T) {
+	s := forwardScreen{width: 80, height: 24}
+	got := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, 90*time.Second)
+	for _, want := range []string{
+		"unthunk forward: copy mode, workers: 2, 1m30s\nframes were with a worker: p50 < 16 µs, p99 < 131 µs, ",
+		"in → out", "2.0000", "500.0", "50.0", "no-room 3",
+		"in:0", "in:3", "gone", "████████████\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	many := s.picture(totals(1_000_000, 1), totals(2_000_000, 300), time.Second, time.Second)
+	if n := strings.Count(many, "\n"); n > 23 || !strings.Contains(many, "+2") {
+		t.Errorf("%d lines:\n%s", n, many)
+	}
+	for _, picture := range []string{got, many} {
+		for line := range strings.Lines(picture) {
+			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
+				t.Errorf("%d columns: %s", n, line)
+			}
+		}
+		if strings.Contains(picture, "\x1b") {
+			t.Errorf("escapes without color: %q", picture)
+		}
+	}
+	s.color = true
+	if colored := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, time.Second); !strings.HasPrefix(colored, "\x1b[1munthunk") {
+		t.Errorf("no color: %q", colored[:20])
+	}
+	kernel := s.picture(forward.Totals{}, forward.Totals{Mode: "native"}, time.Second, time.Second)
+	if strings.Contains(kernel, "worker  ") || strings.Contains(kernel, "p50") {
+		t.Errorf("queues of the kernel's engine:\n%s", kernel)
+	}
+}
+
+// To a pipe pictures follow each other, without escapes.
+func TestForwardLive(t *testing.T) {
+	lab, gen := forwardLab(t)
+	stop := flood.Start(t, lab, gen)
+	defer stop()
+	var out, errs bytes.Buffer
+	code := -1
+	lab.Do(func() error {
+		code = run(t.Context(), []string{
+			"forward", "--in", "in", "--out", "out", "--interval", "50ms", "--duration", "300ms", "--live", "--queues", "1", "--workers", "1",
+			"--cpus", "0", "--busy-poll", "20us",
+		}, nil, &out, &errs)
+		return nil
+	})
+	if code != exitDone || errs.Len() > 0 {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	for _, want := range []string{"unthunk forward: copy mode, workers: 1", "device:queue", "in:0", "out:0", " received, "} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("%q is not in\n%s", want, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "\x1b") {
+		t.Errorf("escapes: %q", out.String())
+	}
+}
+
+// Queues and times with workers are in the document, of an interval and of all.
+func TestForwardDocument(t *testing.T) {
+	before, after := totals(1_000_000, 1), totals(2_000_000, 2)
+	queues := queueRows(before, after, 2*time.Second)
+	if len(queues) != 2 || queues[0].Received != 1_000_000 || queues[0].Mpps != 0.5 || queues[1].Received != 1_000_000 ||
+		queues[1].Dropped != 1 {
+		t.Errorf("%+v", queues)
+	}
+	want := []passageRow{{1 << 14, 950_000}, {1 << 17, 50_000}}
+	if got := passageRows(before, after); !slices.Equal(got, want) {
+		t.Errorf("%+v", got)
+	}
+	if got := passageRows(after, after); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+}
