@@ -21,8 +21,8 @@ type instruction struct {
 type function struct {
 	name  string
 	start uint64
-	// thunk is set for one that only leads an indirect branch to its target.
-	thunk, poll, sink bool
+	// thunk is set for one that only leads an indirect branch to its target, returns for a return thunk and what it calls.
+	thunk, returns, poll, sink bool
 }
 
 // code is what the addresses of a window are.
@@ -42,6 +42,11 @@ func IndirectThunk(name string) bool {
 		}
 	}
 	return false
+}
+
+// returning tells return thunks, and the function that returns in place of a return thunk against SRSO.
+func returning(name string) bool {
+	return branch.ReturnThunk(name) || name == "srso_safe_ret" || name == "srso_alias_safe_ret"
 }
 
 func decode(ctx context.Context, w *Window, opts Options) (c code, err error) {
@@ -64,7 +69,7 @@ func decode(ctx context.Context, w *Window, opts Options) (c code, err error) {
 			f = len(c.functions)
 			known[place{name, start}] = f
 			c.functions = append(c.functions, function{
-				name: name, start: start, thunk: IndirectThunk(name),
+				name: name, start: start, thunk: IndirectThunk(name), returns: returning(name),
 				poll: opts.Poll != nil && opts.Poll(name), sink: opts.Sink != nil && opts.Sink(name),
 			})
 		}
@@ -89,7 +94,7 @@ type Source interface {
 }
 
 // branches are the indirect branches of a window with their targets. Of one through a thunk
-// that is what is executed behind the thunk.
+// that is what is executed behind the thunk, and behind the return thunk that a retpoline may end in.
 func (c *code) branches(ctx context.Context, order []uint32) ([]Branch, error) {
 	type way struct{ from, to uint32 }
 	counts := make(map[way]uint64)
@@ -103,6 +108,9 @@ func (c *code) branches(ctx context.Context, order []uint32) ([]Branch, error) {
 		}
 		next := i + 1
 		for next < len(order) && c.functionOf(order[next]).thunk {
+			next++
+		}
+		for next > i+1 && next < len(order) && c.functionOf(order[next]).returns {
 			next++
 		}
 		if next < len(order) {

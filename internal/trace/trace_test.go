@@ -199,6 +199,8 @@ func (p program) name(addr uint64) (string, uint64, bool) {
 // The functions of the tests, with their code.
 const (
 	f, g, thunk, retThunk, safeRet, irq, pollF, sink = 0x1000, 0x2000, 0x3000, 0x4000, 0x4100, 0x5000, 0x6000, 0x7000
+	// A retpoline that ends in a return thunk, and one that returns by itself.
+	safeThunk, itsThunk, itsRet = 0x3100, 0x3200, 0x4200
 )
 
 func calling(from, to uint64, op byte) []byte {
@@ -210,11 +212,16 @@ func testProgram() program {
 	const call, jmp, ret = 0xe8, 0xe9, 0xc3
 	return program{
 		names: map[uint64]string{f: "f", g: "g", thunk: "__x86_indirect_thunk_rax", retThunk: "srso_return_thunk",
-			safeRet: "srso_safe_ret", irq: "asm_irq", pollF: "poll", sink: "sink", f + 0x100: "f.cold"},
+			safeRet: "srso_safe_ret", irq: "asm_irq", pollF: "poll", sink: "sink", f + 0x100: "f.cold",
+			safeThunk: "__x86_indirect_thunk_rdx", itsThunk: "__x86_indirect_thunk_rbx", itsRet: "its_return_thunk"},
 		code: snippets{
-			// call g; call the thunk; call pollF; nop; ret; a jump to f.cold
+			// call g; call the thunk; call pollF; nop; ret; a jump to f.cold; call *%rax; call the other thunks
 			f: slices.Concat(calling(f, g, call), calling(f+5, thunk, call), calling(f+10, pollF, call), []byte{0x90, ret},
-				calling(f+17, f+0x100, jmp), []byte{0xff, 0xd0}),
+				calling(f+17, f+0x100, jmp), []byte{0xff, 0xd0, 0x90},
+				calling(f+25, safeThunk, call), calling(f+30, itsThunk, call), []byte{0x90}),
+			safeThunk: slices.Concat([]byte{call, 1, 0, 0, 0, 0xcc, 0x48, 0x89, 0x14, 0x24}, calling(safeThunk+10, retThunk, jmp)),
+			itsThunk:  slices.Concat([]byte{call, 1, 0, 0, 0, 0xcc, 0x48, 0x89, 0x1c, 0x24}, calling(itsThunk+10, itsRet, jmp)),
+			itsRet:    {ret},
 			// nop; ret; jmp to the return thunk; jmp f
 			g:     slices.Concat([]byte{0x90, ret}, calling(g+2, retThunk, jmp), calling(g+7, f, jmp)),
 			thunk: {call, 1, 0, 0, 0, 0xcc, 0x48, 0x89, 0x04, 0x24, ret},
@@ -295,6 +302,12 @@ func TestCut(t *testing.T) {
 			[]string{"f 2", "f;__x86_indirect_thunk_rax 3", "f;g 2"}},
 		"a safe return": {[]uint64{f, g + 2, retThunk, safeRet, safeRet + 5, f + 5},
 			[]string{"f 2", "f;g 1", "f;g;srso_return_thunk 1", "f;g;srso_return_thunk;srso_safe_ret 2"}},
+		"a retpoline that returns safely": {[]uint64{f + 25, safeThunk, safeThunk + 6, safeThunk + 10, retThunk, safeRet, safeRet + 5, g, g + 2,
+			retThunk, safeRet, safeRet + 5, f + 30}, []string{"f 2", "f;__x86_indirect_thunk_rdx 3", "f;__x86_indirect_thunk_rdx;srso_return_thunk 1",
+			"f;__x86_indirect_thunk_rdx;srso_return_thunk;srso_safe_ret 2", "f;g 2", "f;g;srso_return_thunk 1",
+			"f;g;srso_return_thunk;srso_safe_ret 2"}},
+		"a retpoline on a CPU with ITS": {[]uint64{f + 30, itsThunk, itsThunk + 6, itsThunk + 10, itsRet, g, g + 1, f + 35},
+			[]string{"f 2", "f;__x86_indirect_thunk_rbx 3", "f;__x86_indirect_thunk_rbx;its_return_thunk 1", "f;g 2"}},
 		"a tail call": {[]uint64{f + 10, pollF, g, g + 7, f + 15, f + 16, pollF + 5},
 			[]string{"f 1", "f;poll 2", "f;poll;g 2", "f;poll;g;f 2"}},
 		"a cold part":  {[]uint64{f + 17, f + 0x100, f + 15, f + 16}, []string{"f 3", "f;f.cold 1"}},
@@ -315,10 +328,13 @@ func TestCut(t *testing.T) {
 
 func TestBranches(t *testing.T) {
 	t.Parallel()
-	tree := cut(t, window(f+5, thunk, thunk+6, thunk+10, g, g+1, f+10, pollF, pollF+10, f+22, sink, f+15))
+	tree := cut(t, window(f+5, thunk, thunk+6, thunk+10, g, g+1, f+10, pollF, pollF+10, f+22, sink, f+25, safeThunk, safeThunk+6,
+		safeThunk+10, retThunk, safeRet, safeRet+5, g, g+1, f+30, itsThunk, itsThunk+6, itsThunk+10, itsRet, pollF, pollF+10, f+35, f+15))
 	want := []Branch{
 		{Addr: f + 5, Target: g, Function: "f", Offset: 5, Entered: "g", Executed: 1},
 		{Addr: f + 22, Target: sink, Function: "f", Offset: 22, Entered: "sink", Executed: 1},
+		{Addr: f + 25, Target: g, Function: "f", Offset: 25, Entered: "g", Executed: 1},
+		{Addr: f + 30, Target: pollF, Function: "f", Offset: 30, Entered: "poll", Executed: 1},
 	}
 	if diff := cmp.Diff(want, tree.Branches); diff != "" {
 		t.Errorf("branches (-want +got):\n%s", diff)
@@ -373,10 +389,10 @@ func FuzzCut(f *testing.F) {
 		for _, at := range order {
 			addrs = append(addrs, uint64(at)%uint64(len(text)))
 		}
-		names := []string{"f", "__x86_indirect_thunk_rax", "poll", "sink"}
+		names := []string{"f", "__x86_indirect_thunk_rax", "poll", "sink", "srso_safe_ret"}
 		tree, err := Cut(t.Context(), window(addrs...), Options{
 			Code: snippets{0: text},
-			Name: func(addr uint64) (string, uint64, bool) { return names[addr/4%4], addr &^ 3, addr%7 != 0 },
+			Name: func(addr uint64) (string, uint64, bool) { return names[addr/4%5], addr &^ 3, addr%7 != 0 },
 			Poll: func(name string) bool { return name == "poll" }, Sink: func(name string) bool { return name == "sink" },
 		})
 		if err != nil {

@@ -165,7 +165,7 @@ func (k *walker) unwind(ret uint64) bool {
 }
 
 // leave is a return: to where a frame was called from; or to the target of a retpoline,
-// which wrote it over the return address of a call within itself; or out of all that the
+// which wrote it over the return address of a call within itself, and may return by a return thunk; or out of all that the
 // window began in.
 func (k *walker) leave(from, to *instruction) {
 	if k.unwind(to.addr) {
@@ -178,7 +178,7 @@ func (k *walker) leave(from, to *instruction) {
 			k.jump(to.function)
 			return
 		}
-		if k.stack[i].called {
+		if k.stack[i].called && !k.functions[k.stack[i].function].returns {
 			break
 		}
 	}
@@ -194,7 +194,7 @@ func (k *walker) leave(from, to *instruction) {
 }
 
 // jump goes on in a function: one of those that were jumped to since the last call, or a new
-// one on top of them. What a thunk jumps to takes the place of the thunk.
+// one on top of them. What a thunk jumps to takes the place of the thunk, but for the return thunk that it ends in.
 func (k *walker) jump(function int) {
 	if k.top().function == function {
 		return
@@ -209,7 +209,7 @@ func (k *walker) jump(function int) {
 		}
 	}
 	last := *k.top()
-	if k.functions[last.function].thunk && len(k.stack) > 1 {
+	if k.functions[last.function].thunk && !last.inner && len(k.stack) > 1 {
 		k.pop(len(k.stack) - 1)
 		if !last.called {
 			k.jump(function)
