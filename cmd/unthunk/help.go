@@ -46,7 +46,7 @@ func flagSections() []section {
 		}},
 		{"Which records", []string{"store", "since", "at", "where"}},
 		{"Guests", []string{
-			"ab", "append", "arch", "cpu-model", "guest-program", "nic", "dma", "accel", "run", "limit", "trace", "list", "config",
+			"ab", "append", "arch", "cpu-model", "guest-program", "nic", "dma", "accel", "run", "limit", "trace", "resume", "list", "config",
 		}},
 		{"What to compare", []string{"base", "canary", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
@@ -57,7 +57,7 @@ func flagSections() []section {
 		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval", "max-load", "max-steal"}},
 		{"Which machine", []string{"label", "anonymous"}},
 		{"Output", []string{
-			"live", "format", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
+			"live", "format", "section", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",
 			"records", "post", "token-file", "ca-file", "textfile", "listen", "metrics-config", "web-config", "state",
 		}},
 		{"Packets", []string{

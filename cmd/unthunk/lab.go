@@ -31,7 +31,7 @@ type labFlags struct {
 	ab, run, list string
 	config        bool
 	accel         string
-	trace         bool
+	trace, resume bool
 	annotate, svg string
 	counted       countedFlags
 	output        outputFlags
@@ -48,13 +48,17 @@ an update is rolled out, without a reboot and without a NIC.
 
 KERNEL is the tree in which one was built, a bzImage or a vmlinux, the folder of an unpacked
 package or of a container image, a .deb or .rpm, several with "+" between them, or
-debian:6.12-cloud or debian:unstable, which apt downloads once; --list debian names those.
+debian:6.12-cloud or debian:unstable, which apt downloads once; --list debian names those, and
+debian:all-cloud is the newest of each series.
 --config prints what a kernel must have, as merge_config.sh takes it. --ab spectre_v2 is the experiment of
 2018: the same kernel with retpolines and without. --run runs another verb in each
 guest instead of counting. --prog counts an XDP program of yours on packets of yours.
 
 --arch arm64 takes kernels of arm64, on x86-64 too. unthunk runs in the guests, so it needs one that is
 built for arm64: by GOARCH=arm64 go build -o unthunk-arm64 beside this one, or by --guest-program.
+
+--resume goes on with the record of --save, which is then saved after each guest: those that it has, of the same
+kernel, unthunk and QEMU, do not boot again.
 
 Instructions are no time: QEMU predicts no branches. As root the price of an indirect
 call is measured on this machine (see tax) and put beside the counts, as an estimate.`,
@@ -64,6 +68,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
   unthunk lab . --append spectre_v2=off
   unthunk lab debian:6.1-cloud debian:6.12-cloud --prog lb.o --packets p.pcap
   unthunk lab debian:6.12-cloud --arch arm64 --guest-program unthunk-arm64
+  unthunk lab debian:all-cloud --trace --save history.json --resume
   unthunk lab --list debian:6.12`,
 		Args: func(_ *cobra.Command, args []string) error { return f.checkArgs(args) },
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -85,6 +90,7 @@ call is measured on this machine (see tax) and put beside the counts, as an esti
 	fl.StringVar(&f.svg, "svg", "", "trace, and write a flame graph of the instructions to `FILE`: of one row, or of how two differ")
 	fl.StringVar(&f.list, "list", "", "name the kernels that can be had instead: debian, or debian:6.12 for all of a series")
 	fl.BoolVar(&f.config, "config", false, "print what a kernel must have instead, as merge_config.sh takes it")
+	fl.BoolVar(&f.resume, "resume", false, "go on with the record of --save, and save after each guest")
 	f.counted.add(fl)
 	f.output.add(cmd)
 	return cmd
@@ -181,6 +187,10 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	case f.list != "":
 		return listKernels(ctx, s, f.list, f.guestArch())
 	}
+	kernels, err := f.eachSeries(ctx, kernels)
+	if err != nil {
+		return err
+	}
 	plan, err := f.plan(ctx, kernels)
 	if err != nil {
 		return err
@@ -222,8 +232,15 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	if f.run != "" {
 		return f.runInGuests(ctx, s, plan, self)
 	}
+	if plan.Earlier, err = f.earlier(counts); err != nil {
+		return err
+	}
 	show, done := labProgress(s)
 	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
+	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
+	if f.resume {
+		plan.Done = func(cells []lab.CellResult) { f.saveSoFar(s, *doc, cells, plan) }
+	}
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()
 	if err != nil && ctx.Err() == nil {
@@ -237,7 +254,6 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	l := lab.Record(cells, plan.Rows(), price)
 	l.Warnings = append(l.Warnings, warns...)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
-	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
 	f.counted.tellRefused(ctx, s, cells)
 	l.Document = *doc
 	l.TraceChanges = compare.LabTraces(l)
@@ -279,6 +295,7 @@ func checkModels(ctx context.Context, models []string, arch string) error {
 func cellErrors(cells []lab.CellResult) error {
 	refused, counted := "", false
 	for _, c := range cells {
+		counted = counted || c.Taken()
 		if c.Err != nil {
 			return fmt.Errorf("%s: %w", c.Name(), c.Err)
 		}

@@ -66,7 +66,11 @@ func CheckArch(name string) error {
 // than this machine's end in that, debian:6.12-cloud-arm64.
 func ArchName(kernel, arch string) string {
 	version, ok := strings.CutPrefix(kernel, debianPrefix)
-	if w, err := parseWant(version); !ok || arch == "" || err != nil || w.explicit || w.arch == arch {
+	wanted := version
+	if rest, all := strings.CutPrefix(version, everySeries); all {
+		wanted = anySeries + rest
+	}
+	if w, err := parseWant(wanted); !ok || arch == "" || err != nil || w.explicit || w.arch == arch {
 		return kernel
 	}
 	return kernel + "-" + arch

@@ -61,6 +61,46 @@ func Fetch(ctx context.Context, dir, series string) (Kernel, error) {
 
 const cloud = "-cloud"
 
+// everySeries is what a name has in place of a series to mean all of them, anySeries one that stands for it.
+const (
+	everySeries = "all"
+	anySeries   = "0.0"
+)
+
+// EachSeries are the names of Debian's newest kernel of each series, the oldest first, where name is debian:all, with -cloud,
+// -arm64 and the like behind it as [Resolve] takes them; any other name is returned alone. dir is the cache.
+func EachSeries(ctx context.Context, dir, name string) ([]string, error) {
+	rest, ok := strings.CutPrefix(name, debianPrefix+everySeries)
+	if !ok {
+		return []string{name}, nil
+	}
+	w, err := parseWant(anySeries + rest)
+	if err != nil || w.version != anySeries {
+		return []string{name}, nil // which Resolve refuses
+	}
+	_, offers, err := offered(ctx, dir, w.arch)
+	if err != nil {
+		return nil, err
+	}
+	names := w.eachSeries(offers)
+	if len(names) == 0 {
+		return nil, &feature.Missing{Feature: "a kernel of " + name, Help: "unthunk lab --list debian names the series that there are"}
+	}
+	return names, nil
+}
+
+// eachSeries are the names of the series of offers that are wanted, whatever the version.
+func (w want) eachSeries(offers []Offer) (names []string) {
+	for _, o := range offers {
+		name := debianPrefix + o.Series
+		isCloud := strings.HasSuffix(strings.TrimSuffix(o.Series, archSuffix(o.Arch)), cloud)
+		if o.Arch == w.arch && isCloud == w.cloud && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // debian is the newest kernel of a series, "6.12" or "6.12-cloud", one of a version,
 // "6.12.118+deb13-cloud", or the newest of a suite, "unstable-cloud".
 func debian(ctx context.Context, dir, name string) (Kernel, error) {

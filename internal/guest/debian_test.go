@@ -132,3 +132,28 @@ func FuzzOffers(f *testing.F) {
 		})
 	})
 }
+
+// All series are those of one architecture and flavor, each once.
+func TestEachSeries(t *testing.T) {
+	t.Parallel()
+	offers := parseOffers(madison)
+	for _, test := range []struct {
+		want  want
+		names string
+	}{
+		{want{arch: AMD64}, "6.1 6.12 7.2 7.3"},
+		{want{arch: AMD64, cloud: true}, "6.12-cloud"},
+		{want{arch: ARM64, cloud: true}, "6.12-cloud-arm64"},
+		{want{arch: "riscv64"}, ""},
+	} {
+		names := test.want.eachSeries(offers)
+		if got := strings.ReplaceAll(strings.Join(names, " "), debianPrefix, ""); hostArch() == AMD64 && got != test.names {
+			t.Errorf("all series of %+v: %s, want %s", test.want, got, test.names)
+		}
+	}
+	for _, name := range []string{"debian:6.12-cloud", "vmlinuz", "debian:allx", "debian:all_cloud"} {
+		if got, err := EachSeries(t.Context(), "", name); err != nil || !slices.Equal(got, []string{name}) {
+			t.Errorf("all series of %s: %v, %v", name, got, err)
+		}
+	}
+}

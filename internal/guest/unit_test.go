@@ -36,6 +36,7 @@ func TestArchName(t *testing.T) {
 	for _, test := range []struct{ kernel, arch, want string }{
 		{"debian:6.12-cloud", other, "debian:6.12-cloud-" + other},
 		{"debian:6.12-cloud", hostArch(), "debian:6.12-cloud"},
+		{"debian:all-cloud", other, "debian:all-cloud-" + other},
 		{"debian:6.12-cloud", "", "debian:6.12-cloud"},
 		{"debian:6.12-cloud-" + other, hostArch(), "debian:6.12-cloud-" + other},
 		{"debian:nothing at all", other, "debian:nothing at all"},

@@ -17,7 +17,9 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/pkgfile"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // ownBuild is what a guest finds of the build that runs in it. Programs are a sum of the BPF programs that count. What cannot
@@ -93,6 +95,23 @@ func configOf(k guest.Kernel) (sum string, kept []string, err error) {
 	return readConfig(bytes.NewReader(text))
 }
 
+// maxImage is the most that is read of a kernel's image, in bytes: a vmlinux with debug information has some hundred MB.
+const maxImage = 2 << 30
+
+// imageSum is the SHA-256 of a kernel's image.
+func imageSum(ctx context.Context, k guest.Kernel) (string, error) {
+	f, size, err := unpack.Open(k.Image, maxImage)
+	if err != nil {
+		return "", fmt.Errorf("open image: %w", err)
+	}
+	defer f.Close()
+	sum, err := pkgfile.Sum(ctx, io.NewSectionReader(f, 0, size))
+	if err != nil {
+		return "", fmt.Errorf("read image: %w", err)
+	}
+	return sum, nil
+}
+
 // sumBytes are how many bytes of a SHA-256 tell the BPF programs of one unthunk from those of another.
 const sumBytes = 6
 
@@ -117,6 +136,7 @@ func completeBuild(ctx context.Context, m *guest.Machine, got *Measurement) {
 	}
 	b := got.Build
 	b.CPU, b.Arch = cmp.Or(m.CPU, "max"), m.Kernel.Arch
+	b.Image, _ = imageSum(ctx, m.Kernel)
 	if b.Config == "" {
 		b.Config, b.Options, _ = configOf(m.Kernel) // what cannot be read is not known
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/progcount"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 )
 
@@ -43,6 +44,10 @@ type Plan struct {
 	Annotate string
 	// Program is one of the user's that is counted on packets, in place of a redirect: no NICs, DMAs and bulks then.
 	Program *progcount.Job
+	// Earlier is a record whose rows are taken over in place of a guest that would count the same again; nil for none.
+	Earlier *record.Lab
+	// Done is called after each guest with what came of all so far, by one goroutine at a time; it may be nil.
+	Done func([]CellResult)
 	// Limit is what one guest may take; 0 is [DefaultLimit].
 	Limit time.Duration
 }

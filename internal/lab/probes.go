@@ -19,6 +19,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/xdppath"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
@@ -251,8 +252,7 @@ const maxWalked = 1 << 14
 // (kernel/bpf/helpers.c) goes through to the clock source; 0 where the kernel reads that
 // directly, as Linux 7.2 does. No kprobe can stand there.
 func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
-	const function = "ktime_get_mono_fast_ns"
-	s, ok := k.Symbols.Lookup(function)
+	s, ok := k.Symbols.Lookup(record.StampFunction)
 	if !ok || !s.Text() {
 		return 0, nil
 	}
@@ -262,7 +262,7 @@ func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 		return 0, err
 	}
 	for _, site := range inv.Sites {
-		if site.Function == function && site.Always {
+		if site.Function == record.StampFunction && site.Always {
 			return site.Instructions, nil
 		}
 	}

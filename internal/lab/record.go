@@ -20,6 +20,9 @@ func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 	l.Rows, l.Warnings = []record.LabRow{}, []record.Warning{}
 	for i := range cells {
 		l.Rows = append(l.Rows, cells[i].rows(rows)...)
+		if e := cells[i].earlier; e != nil {
+			l.Warnings = append(l.Warnings, e.warnings...)
+		}
 		if m := cells[i].Measurement; m != nil {
 			if n := len(m.Uncounted); n > 0 {
 				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(),
@@ -61,7 +64,10 @@ func alike(a, b *record.LabRow) bool {
 
 // rows are those of one guest.
 func (c *CellResult) rows(wanted []Row) (rows []record.LabRow) {
-	if c.job != nil {
+	switch {
+	case c.earlier != nil:
+		return c.earlier.rows
+	case c.job != nil:
 		return c.programRows()
 	}
 	for i, w := range wanted {

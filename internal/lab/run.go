@@ -29,7 +29,8 @@ type CellResult struct {
 	// Console is the last that the guest printed, for when it failed.
 	Console string
 
-	job *progcount.Job // the program to count, nil for a redirect
+	job     *progcount.Job // the program to count, nil for a redirect
+	earlier *earlier       // what a record had of it, nil where the guest was booted
 }
 
 // Run boots each cell of a plan, as many at a time as this machine has CPUs, and counts in
@@ -51,13 +52,23 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		}
 	}
 	results := make([]CellResult, len(plan.Cells()))
+	for i, cell := range plan.Cells() {
+		results[i].Cell, results[i].earlier = cell, plan.earlierRows(cell) // until it was looked at
+	}
+	var mu sync.Mutex
 	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
-		r := &results[i]
-		r.Cell, r.Release, r.job = cell, m.Kernel.Release, plan.Program
+		r := CellResult{Cell: cell, Release: m.Kernel.Release, job: plan.Program}
 		m.Exact, m.MaxResults = true, maxResults
-		if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
-			completeBuild(ctx, m, r.Measurement)
-			r.Err = confirm(cell, r.Measurement)
+		if r.earlier = plan.earlier(ctx, m, cell); r.earlier == nil {
+			if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
+				completeBuild(ctx, m, r.Measurement)
+				r.Err = confirm(cell, r.Measurement)
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		if results[i] = r; plan.Done != nil {
+			plan.Done(results)
 		}
 	}, guest.PartCount)
 	if err != nil || !plan.Time {
@@ -65,7 +76,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	}
 	return results, each(ctx, plan, 1, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
-		if r.Err != nil || m.Kernel.Arch != runtime.GOARCH { // which this machine's CPU does not execute
+		if r.Measurement == nil || r.Err != nil || m.Kernel.Arch != runtime.GOARCH { // which this machine's CPU does not execute
 			return
 		}
 		m.KVM = true

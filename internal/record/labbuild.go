@@ -9,6 +9,8 @@ import (
 // guests tell of a change of the kernel's source only where these are alike. What could not be
 // found is empty.
 type LabBuild struct {
+	// Image is a SHA-256 of the kernel's image, in hexadecimal digits; empty in records of before.
+	Image string `json:"image,omitempty"`
 	// Compiler is that of /proc/version, without the linker.
 	Compiler string `json:"compiler,omitempty"`
 	// Config is a SHA-256 of the kernel's options, in hexadecimal digits: those of the kernel's own
@@ -53,5 +55,5 @@ func (b *LabBuild) check() error {
 			return fmt.Errorf("impossible option %.60q", o)
 		}
 	}
-	return checkTexts([]string{b.Compiler, b.Config, b.CPU, b.QEMU, b.Unthunk})
+	return checkTexts([]string{b.Image, b.Compiler, b.Config, b.CPU, b.QEMU, b.Unthunk})
 }

@@ -85,6 +85,33 @@ const maxFrames = 1024
 // maxExecuted is the most instructions of a window: a guest executes a billion in a minute.
 const maxExecuted = 1 << 40
 
+// StampFunction is the function of the kernel whose indirect branch is that of the observer's time stamps.
+const StampFunction = "ktime_get_mono_fast_ns"
+
+// LabBranch is an indirect branch by its function, and what it enters; empty where that is not known.
+type LabBranch struct{ Function, Target string }
+
+// Branches are the indirect branches of a packet by place, without those of time stamps: of the trace where the row has one, which
+// misses none, else those that kprobes counted. They are nil where neither was counted.
+func (r *LabRow) Branches() map[LabBranch]float64 {
+	if r.CallsPerPacket == nil {
+		return nil
+	}
+	out := make(map[LabBranch]float64)
+	if t := r.Trace; t != nil && len(t.Branches) > 0 {
+		for _, b := range t.Branches {
+			if b.Function != StampFunction {
+				out[LabBranch{b.Function, b.Target}] += t.PerPacket(b.Times)
+			}
+		}
+		return out
+	}
+	for _, s := range r.Sites {
+		out[LabBranch{s.Function, s.Target}] += s.PerPacket
+	}
+	return out
+}
+
 // PerPacket is a count of the window for one packet.
 func (t *LabTrace) PerPacket(n uint64) float64 { return float64(n) / float64(t.Packets) }
 

@@ -86,3 +86,24 @@ func TestLabTraceChangeCheck(t *testing.T) {
 		}
 	}
 }
+
+// A trace has the branches that kprobes missed, and that of the time stamp, which is no packet's.
+func TestBranches(t *testing.T) {
+	t.Parallel()
+	calls := 0.125
+	row := LabRow{CallsPerPacket: &calls, Sites: []LabSite{{Function: "bq_xmit_all", Target: "veth_ndo_xdp_xmit", PerPacket: 0.125}}}
+	xmit, action := LabBranch{"bq_xmit_all", "veth_ndo_xdp_xmit"}, LabBranch{"handle_softirqs", "net_rx_action"}
+	if got := row.Branches(); len(got) != 1 || got[xmit] != 0.125 {
+		t.Errorf("of kprobes: %v", got)
+	}
+	row.Trace = &LabTrace{Packets: 128, Branches: []LabTraceBranch{{Function: xmit.Function, Target: xmit.Target, Offset: 8, Times: 8},
+		{Function: xmit.Function, Target: xmit.Target, Offset: 16, Times: 8}, {Function: action.Function, Target: action.Target, Times: 6},
+		{Function: StampFunction, Target: "read_tsc", Times: 1}}}
+	if got := row.Branches(); len(got) != 2 || got[xmit] != 0.125 || got[action] != 0.046875 {
+		t.Errorf("of a trace: %v", got)
+	}
+	row.CallsPerPacket = nil
+	if got := row.Branches(); got != nil {
+		t.Errorf("of what was not counted: %v", got)
+	}
+}

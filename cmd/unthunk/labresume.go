@@ -1,0 +1,62 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// eachSeries puts the names of all series in the place of debian:all, for guests of the architecture that was asked for.
+func (f *labFlags) eachSeries(ctx context.Context, kernels []string) (names []string, err error) {
+	cache, err := guest.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	for _, kernel := range f.kernels(kernels...) {
+		each, err := guest.EachSeries(ctx, cache, kernel)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, each...)
+	}
+	return names, nil
+}
+
+// earlier is the record that --resume goes on with, nil without it, and where there is none yet.
+func (f *labFlags) earlier(counts bool) (*record.Lab, error) {
+	switch {
+	case !f.resume:
+		return nil, nil
+	case f.output.save == "":
+		return nil, usagef("--resume goes on with a record: name it by --save")
+	case counts || f.annotate != "":
+		return nil, usagef("--resume is of redirects: leave --prog and --annotate out")
+	}
+	if _, err := os.Stat(f.output.save); errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	saved, err := record.Load(f.output.save)
+	if err != nil {
+		return nil, err
+	}
+	if saved.Lab() == nil {
+		return nil, usagef("--resume: %s is a record of %s, and not of lab", f.output.save, saved.Kind)
+	}
+	return saved.Lab(), nil
+}
+
+// saveSoFar saves what came of guests while others are still to come. What fails is told, and tried again after the next.
+func (f *labFlags) saveSoFar(s std, doc record.Document[record.LabRow], cells []lab.CellResult, plan lab.Plan) {
+	l := lab.Record(cells, plan.Rows(), nil)
+	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, true
+	l.Document = doc
+	if err := record.Save(f.output.save, l); err != nil {
+		fmt.Fprintln(s.err, "unthunk:", oneLine(err))
+	}
+}

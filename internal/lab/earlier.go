@@ -1,0 +1,70 @@
+package lab
+
+import (
+	"cmp"
+	"context"
+	"encoding/hex"
+	"errors"
+	"slices"
+
+	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// earlier is what a record has of a guest that is not booted again.
+type earlier struct {
+	rows     []record.LabRow
+	warnings []record.Warning
+}
+
+// Taken tells whether the rows of a guest are those of [Plan.Earlier].
+func (c *CellResult) Taken() bool { return c.earlier != nil }
+
+// earlierRows is what [Plan.Earlier] has of a cell, nil unless that is each of its rows, with numbers.
+func (p Plan) earlierRows(cell Cell) *earlier {
+	if p.Earlier == nil || p.Program != nil {
+		return nil
+	}
+	e := &earlier{}
+	names := []string{cell.Name()}
+	for _, w := range p.Rows() {
+		name := cell.Name() + w.suffix()
+		i := slices.IndexFunc(p.Earlier.Rows, func(r record.LabRow) bool { return r.Name == name })
+		if i < 0 || p.Earlier.Rows[i].Refused != "" || p.Earlier.Rows[i].Labels["append"] != cell.Append {
+			return nil
+		}
+		e.rows, names = append(e.rows, p.Earlier.Rows[i]), append(names, name)
+	}
+	for _, w := range p.Earlier.Warnings {
+		if slices.Contains(names, w.Row) {
+			e.warnings = append(e.warnings, w)
+		}
+	}
+	return e
+}
+
+// earlier is what [Plan.Earlier] has of a cell, nil unless a guest would count the same again: by the same image of the kernel,
+// CPU model, QEMU and unthunk, with a trace where one is wanted and can be had.
+func (p Plan) earlier(ctx context.Context, m *guest.Machine, cell Cell) *earlier {
+	e := p.earlierRows(cell)
+	if e == nil {
+		return nil
+	}
+	sum := chain.Sum()
+	unthunk, errUnthunk := programSum(m.Init, hex.EncodeToString(sum[:sumBytes]))
+	image, errImage := imageSum(ctx, m.Kernel)
+	qemu, errQEMU := m.QEMU.Version(ctx)
+	if errors.Join(errUnthunk, errImage, errQEMU) != nil {
+		return nil // the boot says what is wrong
+	}
+	traced := p.Trace && m.Kernel.Arch == guest.AMD64
+	for i := range e.rows {
+		b := e.rows[i].Build
+		if b == nil || b.Image != image || b.Unthunk != unthunk || b.QEMU != qemu || b.CPU != cmp.Or(cell.CPU, "max") ||
+			traced && e.rows[i].Trace == nil {
+			return nil
+		}
+	}
+	return e
+}

@@ -1,0 +1,131 @@
+package lab
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/bpf/chain"
+	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// A guest whose rows a record has is not booted again, unless it would count by anything else.
+func TestEarlier(t *testing.T) {
+	if err := guest.Available(guest.AMD64); err != nil {
+		testutil.SkipMissing(t, err)
+	}
+	image := filepath.Join(t.TempDir(), "bzImage")
+	if err := os.WriteFile(image, []byte("an image"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &guest.Machine{Kernel: guest.Kernel{Arch: guest.AMD64, Image: image}, Init: self}
+	qemu, err := m.QEMU.Version(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := chain.Sum()
+	unthunk, err := programSum(self, hex.EncodeToString(sum[:sumBytes]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	imageSum, err := imageSum(t.Context(), m.Kernel)
+	if err != nil || len(imageSum) != 64 {
+		t.Fatal(imageSum, err)
+	}
+	cell := Cell{Kernel: "debian:6.12-cloud", Append: "quiet", NIC: Veth}
+	ask := func(change func(l *record.Lab, p *Plan)) *earlier {
+		l := &record.Lab{}
+		for _, bulk := range []string{"1", "16"} {
+			l.Rows = append(l.Rows, record.LabRow{Name: "debian:6.12-cloud/quiet/bulk=" + bulk, Labels: map[string]string{"append": "quiet"},
+				Build: &record.LabBuild{Image: imageSum, CPU: "max", QEMU: qemu, Unthunk: unthunk}, Trace: &record.LabTrace{}})
+		}
+		l.Warnings = []record.Warning{{Row: "debian:6.12-cloud/quiet/bulk=1", Text: "its"}, {Row: "debian:6.12-cloud/quiet", Text: "the guest's"},
+			{Row: "debian:6.12-cloud", Text: "of another"}}
+		plan := Plan{Kernels: []string{cell.Kernel}, Bulks: []int{1, 16}, Trace: true, Earlier: l}
+		change(l, &plan)
+		return plan.earlier(t.Context(), m, cell)
+	}
+	got := ask(func(*record.Lab, *Plan) {})
+	if got == nil || len(got.rows) != 2 || len(got.warnings) != 2 {
+		t.Fatalf("the same guest: %+v", got)
+	}
+	l := Record([]CellResult{{Cell: cell, earlier: got}}, []Row{{DefaultScenario, 1}, {DefaultScenario, 16}}, nil)
+	if len(l.Rows) != 2 || l.Rows[1].Name != "debian:6.12-cloud/quiet/bulk=16" || len(l.Warnings) != 2 {
+		t.Errorf("rows %+v, warnings %v", l.Rows, l.Warnings)
+	}
+	for name, change := range map[string]func(l *record.Lab, p *Plan){
+		"no record":       func(_ *record.Lab, p *Plan) { p.Earlier = nil },
+		"image":           func(l *record.Lab, _ *Plan) { l.Rows[1].Build.Image = "other" },
+		"CPU model":       func(l *record.Lab, _ *Plan) { l.Rows[0].Build.CPU = "EPYC" },
+		"QEMU":            func(l *record.Lab, _ *Plan) { l.Rows[0].Build.QEMU = "0.1" },
+		"unthunk":         func(l *record.Lab, _ *Plan) { l.Rows[0].Build.Unthunk = "v0" },
+		"no build":        func(l *record.Lab, _ *Plan) { l.Rows[0].Build = nil },
+		"no trace":        func(l *record.Lab, _ *Plan) { l.Rows[0].Trace = nil },
+		"no number":       func(l *record.Lab, _ *Plan) { l.Rows[0].Refused = "it did not boot" },
+		"another bulk":    func(_ *record.Lab, p *Plan) { p.Bulks = []int{1, 64} },
+		"another command": func(l *record.Lab, _ *Plan) { l.Rows[0].Labels["append"] = "quiet quiet" },
+	} {
+		if got := ask(change); got != nil {
+			t.Errorf("%s: %+v", name, got)
+		}
+	}
+}
+
+// What came of guests is told after each, and what a record has of those that are still to come stays in it.
+func TestDone(t *testing.T) {
+	if err := guest.Available(guest.AMD64); err != nil {
+		testutil.SkipMissing(t, err)
+	}
+	dir := t.TempDir()
+	image := filepath.Join(dir, "vmlinuz")
+	if err := os.WriteFile(image, testutil.BzImage("6.12.1-made", "no kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := "last"
+	had := &record.Lab{}
+	had.Rows = []record.LabRow{{Name: image + "/last/bulk=16", Labels: map[string]string{"append": later}, Release: "of before"}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var told []record.LabRow
+	plan := Plan{Kernels: []string{image}, Bulks: []int{16}, Earlier: had}
+	for i := range 2*runtime.NumCPU() + 1 { // so many do not run at once
+		plan.Appends = append(plan.Appends, fmt.Sprintf("n=%d", i))
+	}
+	plan.Appends = append(plan.Appends, later)
+	plan.Done = func(cells []CellResult) {
+		if told == nil {
+			told = Record(cells, plan.Rows(), nil).Rows
+		}
+		stop()
+	}
+	if _, err := Run(ctx, plan, self, nil); err == nil {
+		t.Error("a run that was stopped has no error")
+	}
+	if len(told) != len(plan.Appends) {
+		t.Fatalf("%d rows were told", len(told))
+	}
+	if last := told[len(told)-1]; last.Release != "of before" || last.Name != had.Rows[0].Name {
+		t.Errorf("the last row: %+v", last)
+	}
+	ended := slices.ContainsFunc(told, func(r record.LabRow) bool { return strings.HasPrefix(r.Refused, "boot guest") })
+	waiting := slices.ContainsFunc(told, func(r record.LabRow) bool { return strings.HasPrefix(r.Refused, "not measured") })
+	if !ended || !waiting {
+		t.Errorf("rows %+v: want one that ended and one to come", told)
+	}
+}
