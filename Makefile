@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test test-arm64 missing verify bench fuzz filters race test-kernels trust deps man dist dist-check test-cluster spectre peers soak
+.PHONY: generate check-generated lint test test-arm64 missing verify bench fuzz filters race test-kernels history trust deps man dist dist-check test-cluster spectre peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -69,6 +69,11 @@ test-kernels: missing
 	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=60m ./gate ./internal/guest ./internal/kernel ./internal/lab | go run ./internal/dev/testsum
 	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=45m -run='^Test(Gate|Rollout)' ./cmd/unthunk | go run ./internal/dev/testsum
 	[ -z "$${UNTHUNK_TREE:-}" ] || scripts/bisect "$$UNTHUNK_TREE"
+
+# The tables and the figure of docs/history-of-a-packet.md: Debian's kernels of each series, counted in QEMU; the guests that were
+# counted already are not booted again.
+history:
+	scripts/history
 
 # How far the verdicts can be trusted: the table of docs/method.md, in half an
 # hour.

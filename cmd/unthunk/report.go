@@ -17,7 +17,7 @@ import (
 
 // reportFlags are what the user typed.
 type reportFlags struct {
-	output, format string
+	output, format, section string
 }
 
 // maxReported is the most records a report is made of.
@@ -35,12 +35,13 @@ differences, flame graphs, machines and warnings; of a folder, what history show
 browser, printer or phone.
 
 --format markdown is for issue trackers, --format csv has one number a line, --format svg
-is the flame graph of one profile, or what differs between two; they go to stdout without
--o.`,
+is the flame graph of one profile, or what differs between two, or, of lab on several kernels, what a packet takes by
+kernel; they go to stdout without -o. --section writes one section alone, by the name that links to it have.`,
 		Example: `  unthunk report run.json -o report.html
   unthunk report run.json lab.json runs -o report.html
   unthunk report before.json after.json change.json --format markdown
-  unthunk report old.json new.json --format svg -o change.svg`,
+  unthunk report old.json new.json --format svg -o change.svg
+  unthunk report history.json --format markdown --section kernels`,
 		Args: func(_ *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
@@ -55,6 +56,7 @@ is the flame graph of one profile, or what differs between two; they go to stdou
 	fl := cmd.Flags()
 	fl.StringVarP(&f.output, "output", "o", "", "write to `FILE`")
 	fl.StringVar(&f.format, "format", "html", "html, markdown, csv or svg")
+	fl.StringVar(&f.section, "section", "", "write this section alone: path, ladder, kernels, lab, prices and others")
 	return cmd
 }
 
@@ -65,6 +67,9 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 	}
 	if f.format == "html" && f.output == "" {
 		return usagef("a page goes to a file: add -o report.html")
+	}
+	if f.section != "" && f.format != "html" && f.format != "markdown" {
+		return usagef("--section is of a page: --format %s has none", f.format)
 	}
 	if err := checkFiles(args, outFile{"output", f.output}); err != nil {
 		return err
@@ -78,6 +83,7 @@ func runReport(ctx context.Context, s std, f reportFlags, args []string) error {
 	if err != nil {
 		return err
 	}
+	src.Section = f.section
 	made, err := reading(ctx, func() (*memory.Buffer, error) { return makeReport(ctx, f.format, src) })
 	if err != nil {
 		return err
@@ -111,6 +117,7 @@ func makeReport(ctx context.Context, format string, src page.Source) (b *memory.
 func loadSource(paths []string) (page.Source, error) {
 	src := page.Source{Version: buildVersion()}
 	var all record.Together
+	var labs []*record.Lab
 	if err := all.Fit(paths...); err != nil {
 		return src, err
 	}
@@ -132,6 +139,10 @@ func loadSource(paths []string) (page.Source, error) {
 			return src, fmt.Errorf("report %s: a page has nothing of a record of check: unthunk compare says what two of them differ in", path)
 		}
 		src.Records = append(src.Records, saved)
+		if l := saved.Lab(); l != nil {
+			labs = append(labs, l)
+		}
 	}
+	src.Kernels = compare.Kernels(labs)
 	return src, nil
 }

@@ -60,7 +60,7 @@ func Flame(ctx context.Context, w io.Writer, prof *record.Profile, name string) 
 
 // SVG writes the flame graph of the one profile of a source, or the differential one of
 // the two: red functions take more ns a packet in the second one, blue ones less. Of records
-// of lab it is as [LabFlame].
+// of lab it is as [LabFlame], or, of more rows of several kernels, what a packet takes by kernel.
 func SVG(ctx context.Context, w io.Writer, src Source) error {
 	var profiles []*record.Saved
 	var traced []*record.LabRow
@@ -72,6 +72,9 @@ func SVG(ctx context.Context, w io.Writer, src Source) error {
 	}
 	switch len(profiles) {
 	case 0:
+		if len(src.Kernels) > 0 && len(traced) != 1 && len(traced) != 2 {
+			return kernelsFile(ctx, w, &src.Kernels[0])
+		}
 		if len(traced) > 0 {
 			return LabFlame(ctx, w, traced)
 		}

@@ -35,6 +35,9 @@ func (v *viewer) head(out *view) {
 		of = from
 	} else {
 		h := conclusion.Of(v.first)
+		if len(v.src.Kernels) > 0 && v.first.Kind == "lab" {
+			h, of = conclusion.OfKernels(&v.src.Kernels[0]), nil
+		}
 		out.Title = cells.Clean(h.Title)
 		for line := range strings.SplitSeq(h.Text, "\n") {
 			if line != "" {
@@ -42,7 +45,7 @@ func (v *viewer) head(out *view) {
 			}
 		}
 	}
-	if n := len(v.src.Records); n > len(of) {
+	if n := len(v.src.Records); len(of) > 0 && n > len(of) {
 		out.Summary = append(out.Summary, fmt.Sprintf("That is %s, of %d records here.", strings.Join(of, ", "), n))
 	}
 	out.About = about(v.first)

@@ -14,13 +14,38 @@ import (
 
 // Markdown writes what the page of [HTML] says, without its pictures, for issue
 // trackers (GitHub Flavored Markdown). Strings of the records can be no more than
-// text: no link, no mention, no picture.
+// text: no link, no mention, no picture. A section by itself has no title and no footer.
 func Markdown(ctx context.Context, w io.Writer, src Source) error {
 	v, err := newView(ctx, src, false)
 	if err != nil {
 		return fmt.Errorf("make Markdown: %w", err)
 	}
 	b := memory.NewBuffer(ctx, MaxPage)
+	if src.Section == "" {
+		v.markdownHead(b)
+	}
+	for _, s := range v.Sections {
+		if src.Section == "" {
+			fmt.Fprintf(b, "## %s\n\n", markdown(s.Title))
+		}
+		for _, block := range s.Blocks {
+			block.markdown(b)
+		}
+	}
+	if src.Section == "" {
+		fmt.Fprintf(b, "Made by unthunk %s from %s.\n", markdown(v.Version), v.Count)
+	}
+	if err := b.Err(); err != nil {
+		return fmt.Errorf("make Markdown: %w", tooMuch(err))
+	}
+	if _, err := b.WriteTo(w); err != nil {
+		return fmt.Errorf("write Markdown: %w", err)
+	}
+	return nil
+}
+
+// markdownHead writes what is above all sections.
+func (v *view) markdownHead(b *memory.Buffer) {
 	fmt.Fprintf(b, "# %s\n\n", markdown(v.Title))
 	if len(v.About) > 0 {
 		fmt.Fprintf(b, "%s\n\n", markdown(strings.Join(v.About, ", ")))
@@ -34,20 +59,6 @@ func Markdown(ctx context.Context, w io.Writer, src Source) error {
 	if v.Glance != nil {
 		v.Glance.markdown(b)
 	}
-	for _, s := range v.Sections {
-		fmt.Fprintf(b, "## %s\n\n", markdown(s.Title))
-		for _, block := range s.Blocks {
-			block.markdown(b)
-		}
-	}
-	fmt.Fprintf(b, "Made by unthunk %s from %s.\n", markdown(v.Version), v.Count)
-	if err := b.Err(); err != nil {
-		return fmt.Errorf("make Markdown: %w", tooMuch(err))
-	}
-	if _, err := b.WriteTo(w); err != nil {
-		return fmt.Errorf("write Markdown: %w", err)
-	}
-	return nil
 }
 
 func (bl *block) markdown(b *memory.Buffer) {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
@@ -45,10 +46,18 @@ func newView(ctx context.Context, src Source, draw bool) (*view, error) {
 	}
 	out := &view{Version: cells.Clean(src.Version), Count: cells.Plural(n, "record")}
 	v.head(out)
+	var there []string
 	for _, s := range v.sections() {
-		if len(s.Blocks) > 0 {
+		if len(s.Blocks) == 0 {
+			continue
+		}
+		there = append(there, s.ID)
+		if src.Section == "" || src.Section == s.ID {
 			out.Sections = append(out.Sections, s)
 		}
+	}
+	if src.Section != "" && len(out.Sections) == 0 {
+		v.fail(fmt.Errorf("the records have nothing for section %q: there are %s", src.Section, strings.Join(there, ", ")))
 	}
 	v.fail(ctx.Err())
 	return out, v.err
@@ -69,6 +78,7 @@ func (v *viewer) sections() []section {
 		{"behavior", "What comes out otherwise", v.behaviorBlocks},
 		{"changes", "What changed", v.changeBlocks},
 		{"history", "Over time", v.historyBlocks},
+		{"kernels", "From kernel to kernel", v.kernelBlocks},
 		{"lab", "With and without, counted exactly", v.labBlocks},
 		{"cost", "What a packet costs a program", v.costBlocks},
 		{"watch", "A program at work", v.watchBlocks},

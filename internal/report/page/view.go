@@ -6,6 +6,10 @@ import "github.com/unthunk/unthunk/internal/record"
 type Source struct {
 	Records []*record.Saved
 	History *record.History // may be nil
+	// Kernels are what the records of lab have of several kernels.
+	Kernels []record.LabHistory
+	// Section is the one that is written alone, of those that links name; empty for the whole page.
+	Section string
 	// Version of unthunk that makes the page.
 	Version string
 }

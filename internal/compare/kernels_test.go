@@ -1,0 +1,60 @@
+package compare
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// Rows that differ in their kernel and bulk alone belong together, the kernels by their releases; a step is between two that
+// follow one another and were traced.
+func TestKernels(t *testing.T) {
+	t.Parallel()
+	l, other := new(record.Lab), new(record.Lab)
+	count := func(kernel, of, bulk, arch string) record.LabRow {
+		n := 1000.0
+		return record.LabRow{Name: kernel + of + "/bulk=" + bulk, Labels: map[string]string{"kernel": kernel, "bulk": bulk},
+			Instructions: &n, CallsPerPacket: &n, Build: &record.LabBuild{Arch: arch}}
+	}
+	traced := func(kernel string) record.LabRow {
+		row := count(kernel, "", "16", "amd64")
+		row.Trace = &record.LabTrace{Packets: 1, Executed: 1000, Functions: []record.LabTraceFunction{
+			{Function: "veth_poll", Stage: "receive", Executed: 1000, Inclusive: 1000}}}
+		return row
+	}
+	l.Rows = []record.LabRow{traced("debian:6.12-cloud"), traced("debian:6.1-cloud")}
+	between := count("debian:6.11-cloud", "", "16", "amd64") // without a trace
+	l.Rows = slices.Insert(l.Rows, 1, between,
+		count("debian:6.1-cloud", "", "2", "amd64"), count("debian:6.1-cloud", "/cpu=EPYC", "16", "amd64"))
+	other.Rows = []record.LabRow{count("debian:6.1-cloud-arm64", "", "16", "arm64"), count("debian:6.12-cloud-arm64", "", "16", "arm64"),
+		{Name: "debian:6.1-cloud/prog=x/all", Labels: map[string]string{"kernel": "debian:6.1-cloud", "prog": "x"},
+			Program: &record.LabProgram{}}}
+	all := Kernels([]*record.Lab{l, other})
+	var got []string
+	for _, h := range all {
+		text := fmt.Sprintf("%s %q %v:", h.Arch, h.Of, h.Bulks)
+		for _, k := range h.Kernels {
+			text += fmt.Sprintf(" %s %d", k.Name, len(k.Rows))
+		}
+		got = append(got, text)
+	}
+	want := []string{`amd64 "" [2 16]: debian:6.1-cloud 2 debian:6.11-cloud 1 debian:6.12-cloud 1`,
+		`arm64 "" [16]: debian:6.1-cloud-arm64 1 debian:6.12-cloud-arm64 1`}
+	if !slices.Equal(got, want) {
+		t.Fatalf("%q, want %q", got, want)
+	}
+	steps := all[0].Steps["16"]
+	if len(steps) != 1 || steps[0].Old != "debian:6.1-cloud/bulk=16" || steps[0].New != "debian:6.12-cloud/bulk=16" ||
+		len(all[0].Steps["2"]) > 0 {
+		t.Errorf("steps %+v", all[0].Steps)
+	}
+	if row := all[0].Kernels[1].Any(all[0].Bulks); row == nil || row.Name != between.Name {
+		t.Errorf("a row of a kernel: %+v", row)
+	}
+	l.Rows = l.Rows[:1]
+	if all := Kernels([]*record.Lab{l}); len(all) > 0 {
+		t.Errorf("of one kernel: %+v", all)
+	}
+}
