@@ -192,3 +192,28 @@ func TestSurvivesNamespaceMove(t *testing.T) {
 		t.Errorf("%+v: no frame was dropped for want of the port", c)
 	}
 }
+
+// Steps of the clock move nothing: frames pass, waits end, and what was busy is no longer than the test.
+func TestSurvivesClockSteps(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, -48 * time.Hour, 24 * 365 * time.Hour} {
+		veth.StepClock(t, 0) // or skip
+		b := newBench(t)
+		u := newUMEM(t, xsk.Config{Frames: 8192})
+		in := b.port(t, u, b.in.Index, true)
+		d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, b.port(t, u, b.out.Index, false)}, Program: to(1)})
+		begin := time.Now()
+		stop := start(d)
+		b.passes(t, d, in)
+		veth.StepClock(t, by)
+		b.passes(t, d, in)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if n := d.Drain(time.Minute); n != 0 {
+			t.Errorf("%d frames in flight", n)
+		}
+		if busy, took := d.Busy(), time.Since(begin); busy <= 0 || busy > took {
+			t.Errorf("busy for %v of %v", busy, took)
+		}
+	}
+}

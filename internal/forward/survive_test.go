@@ -3,6 +3,7 @@ package forward
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
@@ -130,5 +131,36 @@ func TestSurvivesNamespaceMove(t *testing.T) {
 				resumes(t, w, f, name, eventLost, uint64(i+1))
 			}
 		})
+	}
+}
+
+// After a step of the clock, on or back, a device that goes is still found again.
+func TestSurvivesClockSteps(t *testing.T) {
+	for _, by := range []time.Duration{time.Hour, -48 * time.Hour} {
+		veth.StepClock(t, 0) // or skip
+		w := newWires(t)
+		said := make(chan string, 100)
+		f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+		resumes(t, w, f, "out", eventLost, 0)
+		veth.StepClock(t, by)
+		err := w.Do(func() error {
+			l, err := netlink.LinkByName("out")
+			if err != nil {
+				return err
+			}
+			return netlink.LinkDel(l)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, said, "out is lost")
+		if _, w.sink, err = w.VethPair("out", "sink"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.sink.EnableGRO(); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, said, "out is back")
+		resumes(t, w, f, "out", eventLost, 1)
 	}
 }

@@ -13,13 +13,13 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil/nics"
 )
 
-// TestZeroCopy runs tests of packages xsk and forward on NICs whose drivers have zero copy, on
-// the newest kernel and on an older one.
-func TestZeroCopy(t *testing.T) {
-	needGuests(t)
+// testFiles builds tests of packages for guests, and what boots there. files are where they are to be in
+// the guest, by the name of each package, and here.
+func testFiles(t *testing.T, packages ...string) (files map[string]string, init string) {
+	t.Helper()
 	dir := t.TempDir()
-	files := make(map[string]string)
-	for _, pkg := range []string{"xsk", "internal/forward"} {
+	files = make(map[string]string)
+	for _, pkg := range packages {
 		here, there := filepath.Join(dir, path.Base(pkg)+".test"), "/tests/"+path.Base(pkg)
 		cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", here, testutil.Package(pkg))
 		cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0")
@@ -28,10 +28,18 @@ func TestZeroCopy(t *testing.T) {
 		}
 		files[there] = here
 	}
-	init := filepath.Join(dir, "init")
+	init = filepath.Join(dir, "init")
 	if err := Build(t.Context(), testutil.Package("cmd/unthunk"), init); err != nil {
 		t.Fatal(err)
 	}
+	return files, init
+}
+
+// TestZeroCopy runs tests of packages xsk and forward on NICs whose drivers have zero copy, on
+// the newest kernel and on an older one.
+func TestZeroCopy(t *testing.T) {
+	needGuests(t)
+	files, init := testFiles(t, "xsk", "internal/forward")
 	for _, tt := range []struct {
 		name, kernel string
 		nic          NIC

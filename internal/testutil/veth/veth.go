@@ -4,6 +4,9 @@ package veth
 
 import (
 	"errors"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -213,4 +216,25 @@ func Move(t testing.TB, from, to *netlab.Namespace, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// StepClock sets the machine's clock on by some time, or back, and back to what it should be at the end of
+// the test. It skips the test but in a guest that was booted for that, by the parameter unthunk.clock.
+func StepClock(t testing.TB, by time.Duration) {
+	t.Helper()
+	line, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(strings.Fields(string(line)), "unthunk.clock") {
+		testutil.Missing(t, "a guest whose clock is the test's (make test-kernels)")
+	}
+	set := func(at time.Time) {
+		tv := unix.NsecToTimeval(at.UnixNano())
+		if err := unix.Settimeofday(&tv); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set(time.Now().Add(by))
+	t.Cleanup(func() { set(time.Now().Add(-by)) })
 }
