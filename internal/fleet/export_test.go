@@ -11,6 +11,9 @@ import (
 // BoolInt is 1 for true.
 var BoolInt = oneIf
 
+// ExplainPostgres says what an error of PostgreSQL means.
+var ExplainPostgres = explainPostgres
+
 // SetVersion says that the tables of a store are of another version.
 func SetVersion(ctx context.Context, where string, version int) error {
 	s, err := Create(ctx, where)

@@ -16,12 +16,15 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
+	"github.com/jackc/pgx/v5/pgconn"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/fleet"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/pgserver"
 )
 
 // repeated is a text without end.
@@ -365,6 +368,45 @@ func TestManyParameters(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// What a server says of an error is cut: it may say 16 MiB.
+func TestLongError(t *testing.T) {
+	long := strings.Repeat("é", 1<<20)
+	for _, err := range []error{
+		&pgconn.PgError{Severity: long, Message: long, Code: "53" + long}, &pgconn.PgError{Message: long},
+		fmt.Errorf("ask: %w", &pgconn.PgError{Severity: "ERROR", Message: long, Code: "42501"}),
+	} {
+		if text := fleet.ExplainPostgres(err).Error(); len(text) > 4000 || !utf8.ValidString(text) {
+			t.Errorf("%d bytes: %.40s", len(text), text)
+		}
+	}
+}
+
+// A question that holds as much as it may ends, also when the server has rows without end.
+func TestEndlessRows(t *testing.T) {
+	where := pgserver.Start(t).Database(t, "fleet")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	db, err := sql.Open("pgx", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), `ALTER TABLE latest RENAME TO kept; CREATE VIEW latest AS
+SELECT k.machine, k.setup, k.run, repeat('x', 100000) AS name, k.at, k.refused, k.control, k.direct_call, k.call_1, k.call_2, k.call_3,
+	k.redirect_1, k.redirect_16, k.redirect_64, k.branches_16 FROM (SELECT kept.*, generate_series(1, 1000000000000) FROM kept) k`)
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	fleet.SetMaxHeld(s, 1<<20)
+	_, err = fleet.Newest(t.Context(), s, fleet.Window{Since: 1000 * 24 * time.Hour, Until: now})
+	if err == nil || !strings.Contains(err.Error(), "ask for a shorter time") {
+		t.Error(err)
+	}
 }
 
 // A text of a store is no longer than a record can be.

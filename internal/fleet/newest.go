@@ -114,10 +114,18 @@ func (s *Store) setups(ctx context.Context, h *held, numbers []int64) (map[int64
 	return found, nil
 }
 
+// closeRows ends a question that may have more rows, by its context: Close alone would read all of them.
+func closeRows(rows *sql.Rows, cancel context.CancelFunc) {
+	cancel()
+	rows.Close()
+}
+
 // newestRows are the records that newest is about, in any order and without their setups, and the numbers of these.
 func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []*Machine, setups []int64, err error) {
 	columns := strings.Join(latestColumns, ", ")
 	// Of a setup whose newest record came after the window, an older one counts.
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	rows, err := s.db.QueryContext(ctx, "SELECT "+columns+" FROM latest WHERE at > $1 AND at <= $2 UNION ALL SELECT r."+
 		strings.Join(latestColumns, ", r.")+` FROM (
 	SELECT o.machine, o.setup, max(o.at) AS at FROM latest l JOIN record o ON o.machine = l.machine AND o.setup = l.setup
@@ -127,7 +135,7 @@ func (s *Store) newestRows(ctx context.Context, h *held, w Window) (all []*Machi
 	if err != nil {
 		return nil, nil, fmt.Errorf("ask for records: %w", s.explain(err))
 	}
-	defer rows.Close()
+	defer closeRows(rows, cancel)
 	for rows.Next() {
 		m := new(Machine)
 		var at, setup int64
@@ -162,11 +170,13 @@ func (s *Store) eachSetup(
 	for _, c := range columns {
 		names = append(names, c.name)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	rows, err := s.db.QueryContext(ctx, "SELECT "+strings.Join(names, ", ")+", labels FROM "+from, args...)
 	if err != nil {
 		return fmt.Errorf("ask for setups: %w", s.explain(err))
 	}
-	defer rows.Close()
+	defer closeRows(rows, cancel)
 	for rows.Next() {
 		var n int64
 		var labels string

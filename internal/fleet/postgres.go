@@ -175,6 +175,7 @@ func ofData(err error) bool {
 
 // explainPostgres says what an error of PostgreSQL means for the store.
 func explainPostgres(err error) error {
+	err = brief{err}
 	if _, ok := errors.AsType[*pgconn.ConnectError](err); ok { // it has a line for each address
 		return fmt.Errorf("the database does not answer: %s", strings.Join(strings.Fields(err.Error()), " "))
 	}
@@ -196,3 +197,17 @@ func explainPostgres(err error) error {
 	}
 	return err
 }
+
+// brief is an error whose text is the beginning of another's: a server may say any length.
+type brief struct{ error }
+
+func (b brief) Error() string {
+	const most = 1000
+	text := b.error.Error()
+	if len(text) > most {
+		return strings.ToValidUTF8(text[:most], "") + "…"
+	}
+	return text
+}
+
+func (b brief) Unwrap() error { return b.error }
