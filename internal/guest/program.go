@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/unthunk/unthunk/internal/privilege"
 )
@@ -43,9 +44,16 @@ func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error
 	if err := privilege.Withhold(); err != nil {
 		return nil, err
 	}
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := prepared(ctx, path, args...)
 	cmd.Env = environment()
 	return cmd, nil
+}
+
+// prepared is a program that is killed when ctx ends. What it started may hold its output for longer: nobody waits for that.
+func prepared(ctx context.Context, path string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = 500 * time.Millisecond
+	return cmd
 }
 
 func environment() []string {

@@ -86,7 +86,7 @@ func (q QEMU) command(ctx context.Context, args ...string) (*exec.Cmd, error) {
 			return nil, err
 		}
 		lib := filepath.Join(q.root, "usr", "lib", "x86_64-linux-gnu")
-		cmd = exec.CommandContext(ctx, filepath.Join(q.root, "usr", "bin", q.name()), args...)
+		cmd = prepared(ctx, filepath.Join(q.root, "usr", "bin", q.name()), args...)
 		cmd.Env = append(environment(), "LD_LIBRARY_PATH="+lib, "QEMU_MODULE_DIR="+filepath.Join(lib, "qemu"))
 	}
 	cmd.Dir = "/"

@@ -7,9 +7,11 @@ import (
 	"errors"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -241,6 +243,26 @@ deb [arch=amd64] http://other.test/debian-security bullseye-security main
 	}
 	if got := debianSources("jammy http://mirror.test/ubuntu\n", "amd64", "bookworm"); got != "" {
 		t.Errorf("sources of another distribution: %q", got)
+	}
+}
+
+// What a program leaves behind with its output keeps nobody waiting.
+func TestCommandLeavesOutput(t *testing.T) {
+	t.Parallel()
+	cmd, err := command(t.Context(), "sh", "-c", "sleep 60 & echo $!")
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := cmd.Output()
+	if !errors.Is(err, exec.ErrWaitDelay) {
+		t.Error(err)
+	}
+	left, err := strconv.Atoi(strings.TrimSpace(string(out)))
+	if err == nil {
+		err = unix.Kill(left, unix.SIGKILL)
+	}
+	if err != nil {
+		t.Error(err)
 	}
 }
 
