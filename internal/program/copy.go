@@ -126,10 +126,23 @@ func kept(ctx context.Context, m *ebpf.Map, put int) (n int, why string, err err
 	return n, why, err
 }
 
+// lost are entries that were not copied: how many, and why the first was not. A map may have millions.
+type lost struct {
+	n     int
+	first string
+}
+
+func (l *lost) add(format string, args ...any) {
+	if l.n++; l.n == 1 {
+		l.first = fmt.Sprintf(format, args...)
+	}
+}
+
 // copyDevices copies a devmap or a cpumap. The programs of its entries are left out: they run
 // where a redirect ends, and not in a replay.
 func copyDevices(ctx context.Context, from, to *ebpf.Map) (n int, why string, err error) {
-	programs, lost := 0, []string(nil)
+	programs := 0
+	var lost lost
 	err = each(from, func(key, value []byte) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -141,15 +154,15 @@ func copyDevices(ctx context.Context, from, to *ebpf.Map) (n int, why string, er
 			programs++
 		}
 		if err := to.Put(key, withoutProgram(value)); err != nil {
-			lost = append(lost, fmt.Sprintf("key %d (%d): %v", u32(key), u32(value), errors.Unwrap(err)))
+			lost.add("key %d (%d): %v", u32(key), u32(value), errors.Unwrap(err))
 			return nil
 		}
 		n++
 		return nil
 	})
 	switch {
-	case len(lost) > 0:
-		why = fmt.Sprintf("%d entries: %s", len(lost), lost[0])
+	case lost.n > 0:
+		why = fmt.Sprintf("%d entries: %s", lost.n, lost.first)
 	case programs > 0:
 		why = fmt.Sprintf("the programs of %d entries, which run where a redirect ends", programs)
 	}
@@ -172,7 +185,7 @@ func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, 
 	if spec == nil || spec.InnerMap == nil {
 		return 0, "the object does not say what its inner maps are", nil
 	}
-	var lost []string
+	var lost lost
 	err = each(from, func(key, value []byte) error {
 		id := ebpf.MapID(u32(value))
 		m := inner.maps[id]
@@ -186,7 +199,7 @@ func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, 
 				return err
 			}
 			if problem != "" {
-				lost = append(lost, fmt.Sprintf("inner map %d: %s", id, problem))
+				lost.add("inner map %d: %s", id, problem)
 			}
 			if m == nil {
 				return nil
@@ -194,17 +207,14 @@ func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, 
 			inner.maps[id] = m
 		}
 		if err := to.Put(key, m); err != nil {
-			lost = append(lost, fmt.Sprintf("inner map %d: %v", id, err))
+			lost.add("inner map %d: %v", id, err)
 			return nil
 		}
 		n++
 		return nil
 	})
-	if len(lost) > 0 {
-		why = lost[0]
-		if len(lost) > 1 {
-			why = fmt.Sprintf("%s, and %d more", why, len(lost)-1)
-		}
+	if why = lost.first; lost.n > 1 {
+		why = fmt.Sprintf("%s, and %d more", why, lost.n-1)
 	}
 	return n, why, err
 }

@@ -383,3 +383,16 @@ func TestCheckMemorySums(t *testing.T) {
 		}
 	}
 }
+
+// Of millions of entries that were not copied the first is told, and the others are counted.
+func TestLost(t *testing.T) {
+	var lost lost
+	testutil.Allocates(t, 16<<20, func() {
+		for i := range 1_000_000 {
+			lost.add("key %d", i)
+		}
+	})
+	if lost.n != 1_000_000 || lost.first != "key 0" {
+		t.Errorf("%+v", lost)
+	}
+}
