@@ -346,13 +346,7 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 		errs = append(errs, record.SaveNamed(filepath.Join(f.records, recordName(doc)), doc))
 	}
 	if a.flags.post.URL != "" {
-		b, err := record.Encode(doc)
-		if err == nil {
-			var dropped int
-			dropped, err = a.flags.post.Add(recordName(doc), b)
-			a.state.Dropped += dropped
-		}
-		errs = append(errs, err)
+		errs = append(errs, a.spool(ctx, doc))
 	}
 	a.keep(doc)
 	a.send(ctx)
@@ -363,6 +357,27 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 		errs = append(errs, a.flags.output.publish(a.s, doc, func() error { return report.Agent(a.s.out, textOptions(a.s.out), doc) }))
 	}
 	return errors.Join(errs...)
+}
+
+// spool puts a record where it waits for the server. Where no folder takes it, on a full disk, it is sent at once, and the error
+// says whether the server has it.
+func (a *agentRun) spool(ctx context.Context, doc *record.Agent) error {
+	b, err := record.Encode(doc)
+	if err != nil {
+		return err
+	}
+	dropped, err := a.flags.post.Add(recordName(doc), b)
+	a.state.Dropped += dropped
+	if err == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sendTime)
+	defer cancel()
+	if failed := a.flags.post.SendAlone(ctx, recordName(doc), b); failed != nil {
+		a.state.Dropped++
+		return errors.Join(err, failed)
+	}
+	return fmt.Errorf("%w: the record was sent without", err)
 }
 
 // recordName is the name of a record's file: by time, so that a folder is in order.

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -709,6 +710,30 @@ func TestAgentGivenUp(t *testing.T) {
 		if !strings.Contains(text, fmt.Sprintf("unthunk_agent_dropped_records %d\n", n)) {
 			t.Errorf("run %d:\n%s", n, text)
 		}
+	}
+}
+
+// A record is sent from memory where the folder in which it would wait cannot be written.
+func TestAgentWithoutSpool(t *testing.T) {
+	t.Parallel()
+	var got atomic.Int32
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { got.Add(1) }))
+	defer server.Close()
+	a, _, _ := fakeAgent(t, agentFlags{}, nil)
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for url, sent := range map[string]bool{server.URL: true, "http://127.0.0.1:1": false} {
+		a.flags.post = agent.Post{URL: url, Spool: filepath.Join(file, "spool")}
+		got.Store(0)
+		err := a.run(t.Context(), agent.Facts{}, agent.Why{Reason: record.AgentDue})
+		if err == nil || strings.Contains(err.Error(), "the record was sent without") != sent || (got.Load() == 1) != sent {
+			t.Errorf("%s: %v, %d records came", url, err, got.Load())
+		}
+	}
+	if a.state.Dropped != 1 {
+		t.Errorf("%d records are lost", a.state.Dropped)
 	}
 }
 

@@ -223,11 +223,25 @@ func proxy(request *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(request)
 }
 
+// SendAlone sends one record that could not be put into the spool. It returns an error when the server does not take it.
+func (p Post) SendAlone(ctx context.Context, name string, b []byte) error {
+	client, err := p.client()
+	if err != nil {
+		return err
+	}
+	defer client.CloseIdleConnections()
+	return p.post(ctx, client, name, b)
+}
+
 func (p Post) send(ctx context.Context, client *http.Client, file string) error {
 	b, err := unpack.ReadFileNoFollow(file, maxSpooledBytes)
 	if err != nil {
 		return fmt.Errorf("read record: %w", err)
 	}
+	return p.post(ctx, client, filepath.Base(file), b)
+}
+
+func (p Post) post(ctx context.Context, client *http.Client, name string, b []byte) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL, bytes.NewReader(b))
 	if err != nil {
 		return errors.New("post record: the URL cannot be read")
@@ -250,7 +264,7 @@ func (p Post) send(ctx context.Context, client *http.Client, file string) error 
 	case code >= 200 && code < 300:
 		return nil
 	case code == http.StatusBadRequest, code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
-		return fmt.Errorf("post record %s: %w", filepath.Base(file), errRefused{answer.Status})
+		return fmt.Errorf("post record %s: %w", name, errRefused{answer.Status})
 	}
 	return fmt.Errorf("post record: the server says %s", answer.Status) // a token, an address, a proxy can be put right
 }

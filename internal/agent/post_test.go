@@ -107,6 +107,19 @@ func TestPost(t *testing.T) {
 	}
 }
 
+// A record that no folder takes is sent from memory.
+func TestSendAlone(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	p := Post{URL: s.URL}
+	if err := p.SendAlone(t.Context(), "1.json", []byte("one")); err != nil || !slices.Equal(s.got, []string{"one"}) {
+		t.Errorf("%v, the server got %v", err, s.got)
+	}
+	if err := p.SendAlone(t.Context(), "2.json", []byte("bad")); err == nil || !strings.Contains(err.Error(), "post record 2.json: the server refuses it") {
+		t.Error(err)
+	}
+}
+
 // The spool holds so many records, and drops the oldest. So do those that were refused.
 func TestSpoolBounded(t *testing.T) {
 	t.Parallel()
