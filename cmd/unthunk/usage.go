@@ -68,8 +68,11 @@ func flagError(cmd *cobra.Command, err error) error {
 }
 
 // unknownValue is an error about the values of a flag, with the known one that the first
-// wrong value resembles.
+// wrong value resembles; nil without an error.
 func unknownValue[T ~string](err error, values []string, known []T) error {
+	if err == nil {
+		return nil
+	}
 	var words []string
 	for _, k := range known {
 		words = append(words, string(k))

@@ -151,3 +151,11 @@ func TestOutputFails(t *testing.T) {
 		}
 	}
 }
+
+// Without an error there is none about the values of a flag.
+func TestUnknownValueOfNothing(t *testing.T) {
+	t.Parallel()
+	if err := unknownValue(nil, []string{"tax"}, []string{"tx"}); err != nil {
+		t.Errorf("%#v", err)
+	}
+}
