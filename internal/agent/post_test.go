@@ -115,7 +115,8 @@ func TestSendAlone(t *testing.T) {
 	if err := p.SendAlone(t.Context(), "1.json", []byte("one")); err != nil || !slices.Equal(s.got, []string{"one"}) {
 		t.Errorf("%v, the server got %v", err, s.got)
 	}
-	if err := p.SendAlone(t.Context(), "2.json", []byte("bad")); err == nil || !strings.Contains(err.Error(), "post record 2.json: the server refuses it") {
+	err := p.SendAlone(t.Context(), "2.json", []byte("bad"))
+	if err == nil || !strings.Contains(err.Error(), "post record 2.json: the server refuses it") {
 		t.Error(err)
 	}
 }
