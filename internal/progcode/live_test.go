@@ -23,6 +23,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/price"
 	"github.com/unthunk/unthunk/internal/bpf/sample"
+	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
@@ -30,7 +31,12 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
-func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+func TestMain(m *testing.M) {
+	if guest.First() { // of what TestJumpTable boots
+		guest.Init()
+	}
+	testutil.NoLeaks(m)
+}
 
 // loadSample loads a program of package sample.
 func loadSample(t *testing.T, name string) *ebpf.Program {

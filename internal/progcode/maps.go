@@ -16,6 +16,17 @@ const (
 	maxPrograms = 16
 )
 
+// insnArray is a map of instructions that a program jumps to (BPF_MAP_TYPE_INSN_ARRAY, Linux 6.19).
+const insnArray = ebpf.MapType(34)
+
+// typeName is the name of the map's type.
+func (m *Map) typeName() string {
+	if m.Type == insnArray {
+		return "InsnArray"
+	}
+	return m.Type.String()
+}
+
 // readMaps reads what the program's maps are. One that is gone meanwhile has no name.
 func (c *Code) readMaps(info *ebpf.ProgramInfo) error {
 	ids, _ := info.MapIDs()

@@ -32,7 +32,7 @@ func (c *Code) Record(machine host.Fingerprint) *record.ProgXray {
 	}
 	for _, m := range c.Maps {
 		doc.Maps = append(doc.Maps, record.ProgXrayMap{
-			ID: uint32(m.ID), Name: c.mapName(m), Type: m.Type.String(), MaxEntries: m.MaxEntries, Filled: m.Filled,
+			ID: uint32(m.ID), Name: c.mapName(m), Type: m.typeName(), MaxEntries: m.MaxEntries, Filled: m.Filled,
 		})
 	}
 	doc.Rows = c.rows(doc)

@@ -164,7 +164,7 @@ func (r *reader) describe(s *Site, e *exit) {
 	table := asm.R1
 	switch e.kind {
 	case exitJumpTable:
-		s.Kind = KindJumpTable
+		s.Kind, s.Maps = KindJumpTable, r.jumpTables()
 		return
 	case exitTailCall:
 		s.Kind, table = KindTailCall, asm.R2
@@ -186,6 +186,16 @@ func (r *reader) describe(s *Site, e *exit) {
 		}
 	}
 	r.mapsOf(s, args[table])
+}
+
+// jumpTables are the numbers of the maps whose entries are instructions of the program: no other program can use them.
+func (r *reader) jumpTables() (out []int) {
+	for i, m := range r.Maps {
+		if m.Type == insnArray {
+			out = append(out, i)
+		}
+	}
+	return out
 }
 
 // mapsOf notes the maps that a value may be.
