@@ -341,6 +341,7 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 	if err != nil {
 		return err
 	}
+	a.noteUnmeasured(doc)
 	var errs []error
 	if f := a.flags; f.records != "" {
 		errs = append(errs, record.SaveNamed(filepath.Join(f.records, recordName(doc)), doc))
@@ -378,6 +379,23 @@ func (a *agentRun) spool(ctx context.Context, doc *record.Agent) error {
 		return errors.Join(err, failed)
 	}
 	return fmt.Errorf("%w: the record was sent without", err)
+}
+
+// noteUnmeasured notes whether a run found no numbers, and says why where no text of the run does.
+func (a *agentRun) noteUnmeasured(doc *record.Agent) {
+	if doc.Measured != nil {
+		a.state.Unmeasured = 0
+		return
+	}
+	a.state.Unmeasured++
+	if a.flags.every == 0 {
+		return
+	}
+	for _, r := range doc.Refused {
+		if r.Part == record.PartMeasure {
+			a.warn(fmt.Sprintf("not measured (%s): %s; again in %v", r.Reason, r.Text, a.state.Wait(a.flags.every)))
+		}
+	}
 }
 
 // recordName is the name of a record's file: by time, so that a folder is in order.

@@ -604,6 +604,39 @@ func fakeAgent(t *testing.T, flags agentFlags, facts func(call int) (agent.Facts
 	return a, reasons, warnings
 }
 
+// A run that finds no numbers is told of, with when the next comes, which is soon until one finds some.
+func TestAgentUnmeasured(t *testing.T) {
+	t.Parallel()
+	a, _, warnings := fakeAgent(t, agentFlags{}, func(int) (agent.Facts, error) { return agent.Facts{Boot: "b"}, nil })
+	a.flags.every = 168 * time.Hour
+	busy := true
+	measure := a.measure
+	a.measure = func(ctx context.Context, o agent.Options, why agent.Why) (*record.Agent, error) {
+		doc, err := measure(ctx, o, why)
+		if busy {
+			doc.Rows, doc.Redirect, doc.Measured = nil, nil, nil
+			doc.Refused = []record.AgentRefusal{{Part: record.PartMeasure, Reason: record.RefusedLoad, Text: "the load is 9 a CPU"}}
+		}
+		return doc, err
+	}
+	for range 2 {
+		if err := a.run(t.Context(), agent.Facts{Boot: "b"}, agent.Why{Reason: record.AgentDue}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []string{"not measured (load): the load is 9 a CPU; again in 1h0m0s", "not measured (load): the load is 9 a CPU; again in 2h0m0s"}
+	if !slices.Equal(*warnings, want) || a.state.Unmeasured != 2 {
+		t.Errorf("%q", *warnings)
+	}
+	busy = false
+	if err := a.run(t.Context(), agent.Facts{Boot: "b"}, agent.Why{Reason: record.AgentDue}); err != nil || a.state.Unmeasured != 0 {
+		t.Errorf("%v, %+v", err, a.state)
+	}
+	if kept, err := agent.LoadState(a.flags.state); err != nil || kept.Unmeasured != 0 || len(*warnings) != 2 {
+		t.Errorf("%v, %+v, %q", err, kept, *warnings)
+	}
+}
+
 // A look that fails is warned of, and the next one is as ever; a run knows the facts from after its delay.
 func TestAgentForever(t *testing.T) {
 	t.Parallel()

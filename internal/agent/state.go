@@ -23,6 +23,8 @@ type State struct {
 	// Run is when the last run began, Change when the last one did that was made as something changed; zero for never.
 	Run    time.Time `json:"run"`
 	Change time.Time `json:"change"`
+	// Unmeasured is how many runs in a row found no numbers, as the machine was busy.
+	Unmeasured int `json:"unmeasured,omitempty"`
 	// Identity stands for that of the machine where it has none of its own: 32 hexadecimal digits.
 	Identity string `json:"identity,omitempty"`
 	// Dropped is how many records were given up, as the server was away for too long or refused them.
@@ -66,7 +68,7 @@ func parseState(b []byte) (State, error) {
 	if err := json.Unmarshal(bytes.TrimSpace(b), &s); err != nil {
 		return State{}, err
 	}
-	if len(s.Facts.Programs) > maxStatePrograms || s.Dropped < 0 {
+	if len(s.Facts.Programs) > maxStatePrograms || s.Dropped < 0 || s.Unmeasured < 0 {
 		return State{}, errors.New("it is not a state of agent")
 	}
 	return s, nil
@@ -103,10 +105,21 @@ func (s State) Due(now, before Facts, at time.Time, every time.Duration) (Why, b
 		return Why{record.AgentBoot, changed}, true
 	case len(changed) > 0 && (every == 0 || len(now.Changed(before)) == 0 && over(s.Change, changesApart)):
 		return Why{record.AgentChanged, changed}, true
-	case every > 0 && over(s.Run, every):
+	case every > 0 && over(s.Run, s.Wait(every)):
 		return Why{record.AgentDue, changed}, true
 	}
 	return Why{Reason: record.AgentAsked}, false
+}
+
+// firstRetry is the time from a run without numbers to the next; each that has none either doubles it.
+const firstRetry = time.Hour
+
+// Wait is the time from the last run to the next, which is every unless that found no numbers.
+func (s State) Wait(every time.Duration) time.Duration {
+	if s.Unmeasured == 0 {
+		return every
+	}
+	return min(every, firstRetry<<min(s.Unmeasured-1, 20))
 }
 
 // SaveLast keeps the record of the last run.
