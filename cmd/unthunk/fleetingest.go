@@ -28,7 +28,7 @@ stay where they are.
 
 A record is taken once: what the store has is left as it is, so a run that was stopped,
 or that a database ended, is repeated. What is no record of agent is counted by its
-reason (truncated, foreign, schema, kind, impossible, large, unreadable, store) and
+reason (truncated, foreign, schema, kind, impossible, large, unreadable, store, run) and
 stops nothing. Records of a clock more than a day ahead are kept, and left out of answers.
 
 With --listen it takes what unthunk agent --post sends, until a signal. Beyond the loopback

@@ -199,7 +199,26 @@ func FleetNotes(h *record.FleetHead) []string {
 	if n := h.WrongClock; n > 0 {
 		notes = append(notes, fmt.Sprintf("%s left out: the clock of the machine was wrong", many(n, "record")))
 	}
+	if n := h.Machines - h.Measured; n > 0 && len(h.Unmeasured) > 0 { // older answers name none
+		var names []string
+		for _, m := range h.Unmeasured {
+			names = append(names, m.Name+" ("+m.Reason+")")
+		}
+		notes = append(notes, fmt.Sprintf("%s without a number: %s", many(n, "machine"), few(names, n)))
+	}
 	return append(notes, FleetShared(&h.FleetShared)...)
+}
+
+// FleetFiles are the first files of a refusal.
+func FleetFiles(row *record.FleetRefusal) string {
+	if len(row.Files) < 2 {
+		return ""
+	}
+	said := few(row.Files, len(row.Files))
+	if len(row.Files) == record.MaxFleetNames {
+		said += ", and perhaps others"
+	}
+	return said
 }
 
 // FleetShared says which identities more than one machine has, in a sentence or none.

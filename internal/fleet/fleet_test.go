@@ -416,6 +416,67 @@ func TestKnownRun(t *testing.T) {
 	})
 }
 
+// A run that has the identity of one of another machine is refused, not taken for known.
+func TestRunOfAnotherMachine(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		first, other := machine(1, 1, nil), machine(2, 1, nil)
+		other.Run = first.Run
+		ingest(t, where, stream(t, first))
+		for _, text := range []string{stream(t, first, other), stream(t, other, first)} {
+			done := ingest(t, where, text)
+			if done.Documents != 2 || done.Known != 1 || len(done.Rows) != 1 || done.Rows[0].Name != record.RefusedRun ||
+				!strings.Contains(done.Rows[0].Example, first.Machine.ID) {
+				t.Errorf("%+v", done)
+			}
+		}
+	})
+}
+
+// Files that are refused are named, each once, and not all of them.
+func TestRefusedFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	store, err := fleet.Create(t.Context(), filepath.Join(dir, "store"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer store.Close()
+	const files = record.MaxFleetNames + 5
+	for n := range files {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprintf("%03d.json", n)), []byte("{}\nno record\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	in := fleet.Ingest{Store: store, Now: now}
+	done, err := in.Run(t.Context(), dir)
+	if err != nil || len(done.Rows) != 1 {
+		t.Fatalf("%+v: %v", done, err)
+	}
+	row := done.Rows[0]
+	if names := slices.Compact(slices.Sorted(slices.Values(row.Files))); row.Count != 2*files || len(names) != record.MaxFleetNames {
+		t.Errorf("%d refused, in %d files", row.Count, len(names))
+	}
+}
+
+// Machines without a number are named, with the reason of the agent; machines without a program, or a label, by a word.
+func TestUnmeasuredAndNone(t *testing.T) {
+	engines(t, func(t *testing.T, where string) {
+		bare := func(a *record.Agent) { a.Machine.Labels = nil }
+		ingest(t, where, stream(t, machine(1, 1, func(a *record.Agent) { refuse(a); bare(a) }), machine(2, 1, bare), machine(3, 1, nil)))
+		who := ask(t, where, func(ctx context.Context, s *fleet.Store) (*record.FleetWho, error) {
+			return s.Who(ctx, window, fleet.Where{{Field: "label:rack", Value: "none"}}, []string{"label:rack", "xdp-program"})
+		})
+		if len(who.Rows) != 1 || who.Machines != 2 || who.Rows[0].Labels["label:rack"] != "none" {
+			t.Errorf("%+v", who)
+		}
+		one := machine(1, 1, refuse)
+		want := []record.FleetUnmeasured{{Name: one.Machine.Name, Machine: one.Machine.ID, Reason: "load", At: one.Time}}
+		if !slices.Equal(who.Unmeasured, want) {
+			t.Errorf("%+v, want %+v", who.Unmeasured, want)
+		}
+	})
+}
+
 // A machine that is unlike its twins is found, with the field and what it loses.
 func TestOdd(t *testing.T) {
 	engines(t, func(t *testing.T, where string) {

@@ -245,10 +245,14 @@ func (in *Ingest) refuse(from string, err error) (last bool) {
 	in.done.Documents++
 	i := slices.IndexFunc(in.done.Rows, func(r record.FleetRefusal) bool { return r.Name == reason })
 	if i < 0 {
-		in.done.Rows = append(in.done.Rows, record.FleetRefusal{Name: reason, Example: from + ": " + err.Error()})
+		in.done.Rows = append(in.done.Rows, record.FleetRefusal{Name: reason, Example: from + ": " + err.Error(), Files: []string{}})
 		i = len(in.done.Rows) - 1
 	}
-	in.done.Rows[i].Count++
+	row := &in.done.Rows[i]
+	row.Count++
+	if len(row.Files) < record.MaxFleetNames && !slices.Contains(row.Files, from) {
+		row.Files = append(row.Files, from)
+	}
 	in.refused++
 	return in.MaxRefused > 0 && in.refused >= in.MaxRefused
 }
@@ -298,8 +302,7 @@ func (in *Ingest) storeBatch(ctx context.Context, batch []*entry) error {
 	added, err := in.Store.insert(ctx, batch, in.Now)
 	switch {
 	case err == nil:
-		in.count(batch, added)
-		return nil
+		return in.countKnown(ctx, batch, added)
 	case !in.Store.ofData(err):
 		return err
 	case len(batch) == 1:
@@ -311,6 +314,55 @@ func (in *Ingest) storeBatch(ctx context.Context, batch []*entry) error {
 		return err
 	}
 	return in.storeBatch(ctx, batch[half:])
+}
+
+// countKnown counts entries of which some were put into the store, and refuses those of the others whose run is that of another machine:
+// they are not there, and never will be.
+func (in *Ingest) countKnown(ctx context.Context, batch, added []*entry) error {
+	if len(added) == len(batch) {
+		in.count(batch, added)
+		return nil
+	}
+	machines, err := in.Store.machinesOf(ctx, batch)
+	if err != nil {
+		return err
+	}
+	kept := slices.Clone(batch)
+	kept = slices.DeleteFunc(kept, func(e *entry) bool {
+		if m := machines[e.run]; m != e.machine {
+			in.refuse(e.from, &refusal{record.RefusedRun, fmt.Errorf("its run %.64q is one of another machine, %s, in the store", e.run, m)})
+			return true
+		}
+		return false
+	})
+	in.count(kept, added)
+	return nil
+}
+
+// machinesOf are the machines of runs of entries, as the store has them.
+func (s *Store) machinesOf(ctx context.Context, entries []*entry) (map[string]string, error) {
+	var runs []string
+	for _, e := range entries {
+		runs = append(runs, e.run)
+	}
+	which, args := oneOf("run", runs)
+	rows, err := s.db.QueryContext(ctx, "SELECT run, machine FROM record WHERE "+which, args...)
+	if err != nil {
+		return nil, fmt.Errorf("ask for known records: %w", s.explain(err))
+	}
+	defer rows.Close()
+	machines := make(map[string]string)
+	for rows.Next() {
+		var run, machine string
+		if err := rows.Scan(&run, &machine); err != nil {
+			return nil, fmt.Errorf("ask for known records: %w", s.explain(err))
+		}
+		machines[run] = machine
+	}
+	if err := rows.Err(); err != nil {
+		return nil, fmt.Errorf("ask for known records: %w", s.explain(err))
+	}
+	return machines, nil
 }
 
 // count counts entries that are in the store, of which some were not before.

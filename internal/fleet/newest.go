@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -255,7 +256,7 @@ func (w Where) Holds(s *Setup) bool {
 }
 
 func (c Condition) holds(s *Setup) bool {
-	value := s.Value(c.Field)
+	value := shown(c.Field, s.Value(c.Field))
 	if prefix, ok := strings.CutSuffix(c.Value, "*"); ok {
 		return strings.HasPrefix(value, prefix)
 	}
@@ -267,7 +268,7 @@ func noMachines(all []*Machine, where Where) error {
 	for _, c := range where {
 		var values []string
 		for _, m := range all {
-			if v := m.Setup.Value(c.Field); !c.holds(m.Setup) && !slices.Contains(values, v) && len(values) < 4 {
+			if v := shown(c.Field, m.Setup.Value(c.Field)); !c.holds(m.Setup) && !slices.Contains(values, v) && len(values) < 4 {
 				values = append(values, v)
 			}
 		}
@@ -334,25 +335,32 @@ func (s *Store) about(ctx context.Context, h *held, w Window, where Where) ([]*M
 func (s *Store) head(ctx context.Context, w Window, machines []*Machine, asked func(*Setup) bool) (h record.FleetHead, err error) {
 	after, until := w.Until.Add(-w.Since), w.Until
 	h = record.FleetHead{Since: after.UTC().Truncate(time.Second), Until: until.UTC().Truncate(time.Second)}
-	measured := make(map[string]bool)
-	for _, m := range machines {
-		id, is := m.ID, m.Measured()
-		if before, ok := measured[id]; ok {
-			is = is && before
-		}
-		measured[id] = is
-	}
 	ids := make(map[string]bool)
-	for id, is := range measured {
-		ids[id] = true
-		h.Machines++
-		h.Measured += oneIf(is)
+	without := make(map[string]*Machine) // also one that has a number on one side of two
+	for _, m := range machines {
+		if ids[m.ID] = true; !m.Measured() {
+			without[m.ID] = m
+		}
 	}
+	h.Machines, h.Measured = len(ids), len(ids)-len(without)
+	h.Unmeasured = unmeasured(slices.Collect(maps.Values(without)))
 	if h.WrongClock, err = s.wrongClock(ctx, asked); err != nil {
 		return h, fmt.Errorf("count records with a wrong clock: %w", err)
 	}
 	h.FleetShared, err = s.sharedIDs(ctx, ids, after.Unix(), until.Unix())
 	return h, err
+}
+
+// unmeasured are the first machines, by name, and why they have no number.
+func unmeasured(machines []*Machine) []record.FleetUnmeasured {
+	slices.SortFunc(machines, func(a, b *Machine) int {
+		return cmp.Or(strings.Compare(a.Title(), b.Title()), strings.Compare(a.ID, b.ID))
+	})
+	named := []record.FleetUnmeasured{}
+	for _, m := range machines[:min(len(machines), record.MaxFleetNames)] {
+		named = append(named, record.FleetUnmeasured{Name: m.Title(), Machine: m.ID, Reason: cmp.Or(m.Refused, record.FleetNotMeasured), At: m.At})
+	}
+	return named
 }
 
 // wrongClock is how many records of setups that a question is about are left out of every answer. It holds one setup at a time: who

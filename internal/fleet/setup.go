@@ -61,6 +61,17 @@ func (s *Setup) Value(field string) string {
 	return ""
 }
 
+// none stands in answers and conditions for a value that is empty because there is nothing: no program, no driver, no such label.
+const none = "none"
+
+// shown is a value as answers have it. Of fields that are not of programs, drivers or labels an empty one could not be seen.
+func shown(field, value string) string {
+	if value == "" && (field == "xdp-program" || field == "driver" || strings.HasPrefix(field, labelPrefix)) {
+		return none
+	}
+	return value
+}
+
 // like tells whether machines of two setups are the same: all but [callRows], which a record without numbers has not.
 func (s *Setup) like(o *Setup) bool {
 	for i, c := range columns {

@@ -153,7 +153,7 @@ func labels(m *Machine, by []string, titles map[string]int) (map[string]string, 
 	of := make(map[string]string)
 	var parts []string
 	for _, field := range by {
-		of[field] = m.Setup.Value(field)
+		of[field] = shown(field, m.Setup.Value(field))
 		if field == machineField {
 			of[field] = m.Title()
 			if titles[m.Title()] > 1 {
@@ -173,7 +173,7 @@ func whoRow(machines []*Machine, by []string, titles map[string]int) record.Flee
 		case m.Measured():
 			row.Measured++
 		default:
-			row.Refused[cmp.Or(m.Refused, "not-measured")]++
+			row.Refused[cmp.Or(m.Refused, record.FleetNotMeasured)]++
 		}
 	}
 	for _, name := range append(numberNames(machines), record.FleetIndirect) {

@@ -20,8 +20,26 @@ type FleetHead struct {
 	// WrongClock are records that are left out, because their time cannot be: it lies more than a day ahead of when
 	// they came in, or before there was unthunk. They are of machines that meet the conditions, and of any time.
 	WrongClock int `json:"wrong-clock"`
+	// Unmeasured are the first [MaxFleetNames] of the machines without a number, by name.
+	Unmeasured []FleetUnmeasured `json:"unmeasured"`
 	FleetShared
 }
+
+// MaxFleetNames is how many machines, or files, answers name of those that have no number, or are refused for one reason.
+const MaxFleetNames = 100
+
+// FleetUnmeasured is a machine whose newest record has no number.
+type FleetUnmeasured struct {
+	// Name is the machine's host name, or else its identity; Machine the identity.
+	Name    string `json:"name"`
+	Machine string `json:"machine"`
+	// Reason is the agent's, [FleetNotMeasured] where it gave none.
+	Reason string    `json:"reason"`
+	At     time.Time `json:"at"`
+}
+
+// FleetNotMeasured stands for the reason of a machine without a number whose agent gave none.
+const FleetNotMeasured = "not-measured"
 
 // FleetShared are identities of machines that more than one machine has.
 type FleetShared struct {
@@ -53,8 +71,10 @@ type FleetRefusal struct {
 	// Name is the reason, one of the Refused constants.
 	Name  string `json:"name"`
 	Count int    `json:"count"`
-	// Example is the first of them: its file, and what is wrong with it.
+	// Example is one of them: its file, and what is wrong with it.
 	Example string `json:"example"`
+	// Files are the first [MaxFleetNames] files that had some.
+	Files []string `json:"files"`
 }
 
 // Why `fleet ingest` refuses a document.
@@ -67,6 +87,7 @@ const (
 	RefusedLarge      = "large"      // beyond the limit of a record
 	RefusedUnreadable = "unreadable" // the file could not be read
 	RefusedStore      = "store"      // the database does not take it
+	RefusedRun        = "run"        // its run has the identity of one of another machine, which the store has
 )
 
 // FleetWho is the answer of `fleet who`: who pays what.

@@ -31,6 +31,9 @@ func FleetIngest(w io.Writer, opts Options, doc *record.FleetIngest) error {
 	for _, row := range doc.Rows {
 		t.add("  "+cells.Clean(row.Name), strconv.Itoa(row.Count))
 		t.below("    ", row.Example)
+		if files := conclusion.FleetFiles(&row); files != "" {
+			t.below("    ", "in "+files)
+		}
 	}
 	if len(doc.Rows) > 0 {
 		p.table(t)

@@ -13,6 +13,10 @@ func fleetHead() record.FleetHead {
 	until := time.Date(2026, 11, 29, 12, 0, 0, 0, time.UTC)
 	return record.FleetHead{
 		Since: until.AddDate(0, 0, -30), Until: until, Where: "label:rack=r12", Machines: 1204, Measured: 1171, WrongClock: 2,
+		Unmeasured: []record.FleetUnmeasured{
+			{Name: "edge-107", Machine: "0000006b89abcdef0123456789abcdef", Reason: "load", At: until.AddDate(0, 0, -2)},
+			{Name: "edge-9", Machine: "0000000989abcdef0123456789abcdef", Reason: "steal", At: until.AddDate(0, 0, -5)},
+		},
 		FleetShared: record.FleetShared{
 			SharedIDs:    []string{"0000000589abcdef0123456789abcdef"},
 			SharedNames:  map[string][]string{"0000000589abcdef0123456789abcdef": {"edge-5", "edge-5-old"}},
