@@ -391,7 +391,7 @@ const (
 	maxSharedNames = 8
 )
 
-// maxAskedFor is of how many machines boots are asked for one by one; of more those of all that are noted are read.
+// maxAskedFor is how many setups are asked for at a time, and of how many machines boots: of more those of all that are noted are read.
 const maxAskedFor = 1024
 
 // sharedIDs are the identities of these machines that more than one machine has, sorted: two boots, or names, of one identity

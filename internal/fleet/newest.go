@@ -102,7 +102,8 @@ func sortMachines(all []*Machine) {
 func (s *Store) setups(ctx context.Context, h *held, numbers []int64) (map[int64]*Setup, error) {
 	found := make(map[int64]*Setup)
 	known := known{h, make(map[string]string), make(map[string]map[string]string)}
-	for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(numbers))), s.parameters) {
+	// SQLite looks for each parameter among those before it.
+	for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(numbers))), min(s.parameters, maxAskedFor)) {
 		which, args := oneOf("id", some)
 		err := s.eachSetup(ctx, "id", "setup WHERE "+which, func(id int64, setup *Setup, labels string) error {
 			found[id] = setup
@@ -358,7 +359,8 @@ func unmeasured(machines []*Machine) []record.FleetUnmeasured {
 	})
 	named := []record.FleetUnmeasured{}
 	for _, m := range machines[:min(len(machines), record.MaxFleetNames)] {
-		named = append(named, record.FleetUnmeasured{Name: m.Title(), Machine: m.ID, Reason: cmp.Or(m.Refused, record.FleetNotMeasured), At: m.At})
+		reason := cmp.Or(m.Refused, record.FleetNotMeasured)
+		named = append(named, record.FleetUnmeasured{Name: m.Title(), Machine: m.ID, Reason: reason, At: m.At})
 	}
 	return named
 }
