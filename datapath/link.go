@@ -15,10 +15,10 @@ import (
 type fromTo[E any] struct {
 	entries []E // a power of two of them
 	_       [64]byte
-	// The producer's: what it has put, and what it last saw of the consumer's index.
-	put, seenTaken uint32
-	produced       atomic.Uint32
-	_              [64]byte
+	// The producer's: what it has put, and of that what the consumer may see.
+	put      uint32
+	produced atomic.Uint32
+	_        [64]byte
 	// The consumer's: what it last saw of the producer's index.
 	seenPut  uint32
 	consumed atomic.Uint32
