@@ -82,20 +82,26 @@ func addToHistory(all []record.LabHistory, row *record.LabRow) []record.LabHisto
 	return all
 }
 
-// kernelSteps are the differences of traces of each two kernels that follow one another.
+// kernelSteps are the differences of traces of each kernel and one before it.
 func kernelSteps(h *record.LabHistory) map[string][]record.LabTraceChange {
 	steps := make(map[string][]record.LabTraceChange)
 	for _, bulk := range h.Bulks {
-		var before *record.LabRow
+		var before []*record.LabRow
 		for _, k := range h.Kernels {
 			row := k.Rows[bulk]
 			if row == nil || row.Trace == nil {
 				continue
 			}
-			if before != nil {
-				steps[bulk] = append(steps[bulk], *LabTrace(before, row))
+			if n := len(before); n > 0 {
+				old := before[n-1]
+				for _, r := range before {
+					if r.Compiler() == row.Compiler() {
+						old = r
+					}
+				}
+				steps[bulk] = append(steps[bulk], *LabTrace(old, row))
 			}
-			before = row
+			before = append(before, row)
 		}
 	}
 	return steps

@@ -53,6 +53,15 @@ func TestKernels(t *testing.T) {
 	if row := all[0].Kernels[1].Any(all[0].Bulks); row == nil || row.Name != between.Name {
 		t.Errorf("a row of a kernel: %+v", row)
 	}
+	// The step to a kernel is from the last one of its compiler.
+	other.Rows = []record.LabRow{traced("debian:6.1-cloud"), traced("debian:6.12-cloud"), traced("debian:7.2-cloud")}
+	for i, compiler := range []string{"gcc 14.2.0 (Debian)", "gcc 16.2.0 (Debian)", "gcc 14.2.0 (Debian 14.2.0-19)"} {
+		other.Rows[i].Build = &record.LabBuild{Compiler: compiler}
+	}
+	steps = Kernels([]*record.Lab{other})[0].Steps["16"]
+	if len(steps) != 2 || steps[0].Old != other.Rows[0].Name || steps[1].Old != other.Rows[0].Name || steps[1].New != other.Rows[2].Name {
+		t.Errorf("steps of two compilers: %+v", steps)
+	}
 	l.Rows = l.Rows[:1]
 	if all := Kernels([]*record.Lab{l}); len(all) > 0 {
 		t.Errorf("of one kernel: %+v", all)

@@ -9,8 +9,8 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// OfKernels says what a packet takes on the first and on the last kernel of a history, and where most came or went between two: at
-// bulk 16 where that was counted.
+// OfKernels says what a packet takes on the first and on the last kernel of a history, and where most came or went between two that one
+// compiler built: at bulk 16 where that was counted.
 func OfKernels(h *record.LabHistory) Headline {
 	bulk := h.Bulks[0]
 	if slices.Contains(h.Bulks, "16") {
@@ -34,8 +34,12 @@ func OfKernels(h *record.LabHistory) Headline {
 		stat.Exact(*first.Instructions), version(first), stat.Exact(*last.Instructions), version(last), bulk)
 	most, step := 0.0, ""
 	for i := 1; i < len(rows); i++ {
+		if rows[i].Compiler() != rows[i-1].Compiler() {
+			continue
+		}
 		if d := *rows[i].Instructions - *rows[i-1].Instructions; max(d, -d) > most {
-			most, step = max(d, -d), fmt.Sprintf("The largest step is from %s to %s: %+g.", version(rows[i-1]), version(rows[i]), d)
+			most = max(d, -d)
+			step = fmt.Sprintf("The largest step of one compiler's is from %s to %s: %+g.", version(rows[i-1]), version(rows[i]), d)
 		}
 	}
 	return Headline{Title: title, Text: step}

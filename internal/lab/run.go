@@ -56,17 +56,20 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		results[i].Cell, results[i].earlier = cell, plan.earlierRows(cell) // until it was looked at
 	}
 	var mu sync.Mutex
-	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+	err := each(ctx, plan, runtime.NumCPU(), self, progress, func(guestCtx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := CellResult{Cell: cell, Release: m.Kernel.Release, job: plan.Program}
 		m.Exact, m.MaxResults = true, maxResults
-		if r.earlier = plan.earlier(ctx, m, cell); r.earlier == nil {
-			if r.Measurement, r.Console, r.Err = measure(ctx, plan, m, cell); r.Err == nil {
-				completeBuild(ctx, m, r.Measurement)
+		if r.earlier = plan.earlier(guestCtx, m, cell); r.earlier == nil {
+			if r.Measurement, r.Console, r.Err = measure(guestCtx, plan, m, cell); r.Err == nil {
+				completeBuild(guestCtx, m, r.Measurement)
 				r.Err = confirm(cell, r.Measurement)
 			}
 		}
 		mu.Lock()
 		defer mu.Unlock()
+		if results[i].earlier != nil && r.Err != nil && ctx.Err() != nil {
+			return // stopped: what the record has of it stays
+		}
 		if results[i] = r; plan.Done != nil {
 			plan.Done(results)
 		}

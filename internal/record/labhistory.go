@@ -1,5 +1,7 @@
 package record
 
+import "strings"
+
 // LabHistory are rows of lab that differ in their kernel and bulk alone: what a packet takes from one kernel to the next.
 type LabHistory struct {
 	// Arch is that of the guests, Of is what the rows share besides, as their names say it:
@@ -9,7 +11,8 @@ type LabHistory struct {
 	Bulks []string
 	// Kernels are in the order of their releases.
 	Kernels []LabKernel
-	// Steps are, by bulk, what traces of each kernel and the one before it differ in. They are of one bulk each.
+	// Steps are, by bulk, what traces of each kernel and one before it differ in: the last that the same compiler built, else the
+	// last.
 	Steps map[string][]LabTraceChange
 }
 
@@ -17,6 +20,15 @@ type LabHistory struct {
 type LabKernel struct {
 	Name string // as it was asked for
 	Rows map[string]*LabRow
+}
+
+// Compiler is the one that built the kernel of a row, by its name and version; empty where it is not known.
+func (r *LabRow) Compiler() string {
+	if r.Build == nil {
+		return ""
+	}
+	name, _, _ := strings.Cut(r.Build.Compiler, " (")
+	return name
 }
 
 // Any is one of the rows of a kernel, the first of bulks that has one; nil for none.

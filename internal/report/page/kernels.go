@@ -93,10 +93,7 @@ func kernelCounts(all []record.LabHistory) *table {
 		for j := range h.Kernels {
 			k := &h.Kernels[j]
 			row := k.Any(h.Bulks)
-			line := []string{cmp.Or(row.Release, k.Name), ""}
-			if row.Build != nil {
-				line[1], _, _ = strings.Cut(row.Build.Compiler, " (")
-			}
+			line := []string{cmp.Or(row.Release, k.Name), row.Compiler()}
 			if why := fmt.Sprintf("%s: no number: %s.", line[0], row.Refused); row.Refused != "" && !strings.Contains(t.Remark, why) {
 				t.Remark = cells.Join(" ", t.Remark, cells.Clean(why))
 			}

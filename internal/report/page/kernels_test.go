@@ -35,7 +35,7 @@ func TestKernels(t *testing.T) {
 	src := kernelSource(t)
 	page := string(pageOf(t, src))
 	for _, want := range []string{"From kernel to kernel", "A packet takes 150.6875 instructions on Linux 6.1.0 and", "at bulk 16",
-		"The largest step is from 6.1.0 to 6.12.117", "which functions moved", "needs Linux 5.18", kernelsTitle} {
+		"The largest step of one compiler&#39;s is from 6.1.0 to 6.12.117", "which functions moved", "needs Linux 5.18", kernelsTitle} {
 		if !strings.Contains(page, want) {
 			t.Errorf("page: no %q", want)
 		}
