@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/unthunk/unthunk/internal/midr"
 )
 
 func (m *machine) cpu(f *Fingerprint) Finding {
@@ -35,11 +37,15 @@ func (m *machine) cpu(f *Fingerprint) Finding {
 		f.CPU = strings.TrimSpace(fmt.Sprintf("%s, family %s model %s stepping %s", f.CPU, family, fields["model"], fields["stepping"]))
 	}
 	f.Microcode = fields["microcode"]
-	found := f.CPU
 	row := Finding{
 		Name: name, Level: LevelOK,
 		Means: "the kernel chose its mitigations by this family, model and microcode",
 	}
+	if id, ok := midr.Parse(info); ok {
+		f.CPU = id.String()
+		row.Means = "the kernel chose its mitigations by this implementer, part and revision (MIDR), and by what firmware says"
+	}
+	found := f.CPU
 	switch f.Microcode {
 	case "":
 	case "0xffffffff":

@@ -614,3 +614,14 @@ func TestObserversLive(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// A CPU of arm64 has its name by the MIDR: /proc/cpuinfo says none there.
+func TestCPUOfARM64(t *testing.T) {
+	m := newMachine(Options{Root: fstest.MapFS{"proc/cpuinfo": file("processor\t: 0\nBogoMIPS\t: 50.00\nCPU implementer\t: 0x41\n" +
+		"CPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\nCPU revision\t: 1\n\nprocessor\t: 1\n")}})
+	var f Fingerprint
+	if row := m.cpu(&f); f.CPU != "Arm Neoverse N1 r3p1" || row.Found != "Arm Neoverse N1 r3p1, 2 CPUs online" ||
+		!strings.Contains(row.Means, "MIDR") {
+		t.Errorf("%q, %+v", f.CPU, row)
+	}
+}

@@ -2,6 +2,8 @@
 package midr
 
 import (
+	"cmp"
+	"fmt"
 	"os"
 	"slices"
 	"strconv"
@@ -68,6 +70,12 @@ var known = []cpu{
 	{0x43, 0x0af, "Cavium ThunderX2"}, {0x43, 0x0a1, "Cavium ThunderX"}, {0x46, 0x001, "Fujitsu A64FX"}, {0x48, 0xd01, "HiSilicon TSV110"},
 	{0x51, 0xc00, "Qualcomm Falkor"}, {0x6d, 0xd49, "Microsoft Azure Cobalt 100"},
 	{0xc0, 0xac3, "Ampere-1"}, {0xc0, 0xac4, "Ampere-1A"}, {0xc0, 0xac5, "Ampere-1B"},
+}
+
+// String is the CPU's name, or its numbers, and its revision: "Arm Neoverse N1 r3p1".
+func (id ID) String() string {
+	name := cmp.Or(id.Name(), fmt.Sprintf("implementer %#x part %#x", id.Implementer, id.Part))
+	return fmt.Sprintf("%s r%dp%d", name, id.Variant, id.Revision)
 }
 
 // Name is what the CPU is called, "" where that is not known.

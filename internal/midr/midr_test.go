@@ -24,7 +24,10 @@ func TestParse(t *testing.T) {
 			t.Errorf("%s: %+v, %v, %q", test.name, id, ok, id.Name())
 		}
 	}
-	if id, _ := Parse(n1); id != (ID{0x41, 3, 0xd0c, 1}) {
+	if id, _ := Parse(n1); id != (ID{0x41, 3, 0xd0c, 1}) || id.String() != "Arm Neoverse N1 r3p1" {
 		t.Errorf("%+v", id)
+	}
+	if got := (ID{0x41, 1, 0xfff, 0}).String(); got != "implementer 0x41 part 0xfff r1p0" {
+		t.Errorf("%q", got)
 	}
 }

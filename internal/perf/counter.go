@@ -103,7 +103,7 @@ func PerPacket() []Event {
 			unix.PERF_COUNT_HW_CACHE_OP_READ, unix.PERF_COUNT_HW_CACHE_RESULT_MISS)},
 		{Name: "llc-misses", Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CACHE_MISSES},
 	}
-	branches, mispredicts := indirectEvents(cpu())
+	branches, mispredicts := ownIndirect()
 	for _, e := range []Event{
 		{Name: "indirect-branches", Type: unix.PERF_TYPE_RAW, Config: branches},
 		{Name: "indirect-mispredicts", Type: unix.PERF_TYPE_RAW, Config: mispredicts},

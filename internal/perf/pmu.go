@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/midr"
 )
 
 // intelIndirect are raw codes for retired indirect branches and for mispredicted
@@ -65,9 +67,42 @@ func indirectEvents(vendor string, family, model int) (branches, mispredicts uin
 	return 0, 0
 }
 
+// arm64Indirect are those of CPUs of arm64 that count retired indirect branches without returns: BR_INDNR_TAKEN_RETIRED
+// and BR_INDNR_MIS_PRED_RETIRED, by tools/perf/pmu-events/arch/arm64 of Linux 6.18: arm/neoverse-n3 and arm/neoverse-v3
+// (retired.json), and ampere/ampereonex (branch.json).
+//
+// Those before, Neoverse N1, V1, N2, V2 and E1 and the Cortex that they are made of, and Ampere-1, have BR_INDIRECT_SPEC
+// (0x7a) alone. It counts returns too, and what is executed on a wrong path: it is no event for indirect branches.
+var arm64Indirect = []struct {
+	implementer, part     uint16
+	branches, mispredicts uint64
+}{
+	{0x41, 0xd8e, 0x810c, 0x8117}, // Neoverse N3
+	{0x41, 0xd84, 0x810c, 0x8117}, // Neoverse V3
+	{0xc0, 0xac4, 0x810c, 0x8117}, // Ampere-1A
+}
+
+// indirectOfARM64 is [indirectEvents] of a CPU of arm64. A PMU there opens raw events that it does not have, and reads 0:
+// nothing but what is known is asked for.
+func indirectOfARM64(id midr.ID) (branches, mispredicts uint64) {
+	for _, e := range arm64Indirect {
+		if e.implementer == id.Implementer && e.part == id.Part {
+			return e.branches, e.mispredicts
+		}
+	}
+	return 0, 0
+}
+
+// ownIndirect are the codes of this machine's first CPU.
+func ownIndirect() (branches, mispredicts uint64) {
+	if id, ok := midr.Read(); ok {
+		return indirectOfARM64(id)
+	}
+	return indirectEvents(cpu())
+}
+
 // cpu is the vendor, family and model of the first CPU in /proc/cpuinfo, empty where
-// that does not say, as on arm64: events of these CPUs are not known here. A PMU of arm64 opens raw events that it does
-// not have, and reads 0.
+// that does not say, as on arm64.
 func cpu() (vendor string, family, model int) {
 	f, err := os.Open("/proc/cpuinfo")
 	if err != nil {

@@ -1,6 +1,10 @@
 package perf
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/unthunk/unthunk/internal/midr"
+)
 
 func TestIndirectEvents(t *testing.T) {
 	for _, test := range []struct {
@@ -23,6 +27,29 @@ func TestIndirectEvents(t *testing.T) {
 		{"another", "another", 6, 0x8f, 0, 0},
 	} {
 		branches, mispredicts := indirectEvents(test.vendor, test.family, test.model)
+		if branches != test.branches || mispredicts != test.mispredicts {
+			t.Errorf("%s: %#x, %#x", test.name, branches, mispredicts)
+		}
+	}
+}
+
+// Of arm64 only CPUs that leave returns out have events.
+func TestIndirectEventsARM64(t *testing.T) {
+	for _, test := range []struct {
+		name                  string
+		id                    midr.ID
+		branches, mispredicts uint64
+	}{
+		{"Neoverse N1", midr.ID{Implementer: 0x41, Variant: 3, Part: 0xd0c, Revision: 1}, 0, 0},
+		{"Neoverse V2", midr.ID{Implementer: 0x41, Part: 0xd4f}, 0, 0},
+		{"Neoverse N3", midr.ID{Implementer: 0x41, Part: 0xd8e, Revision: 1}, 0x810c, 0x8117},
+		{"Neoverse V3", midr.ID{Implementer: 0x41, Part: 0xd84}, 0x810c, 0x8117},
+		{"Ampere-1", midr.ID{Implementer: 0xc0, Part: 0xac3}, 0, 0},
+		{"Ampere-1A", midr.ID{Implementer: 0xc0, Part: 0xac4}, 0x810c, 0x8117},
+		{"another's d84", midr.ID{Implementer: 0x6d, Part: 0xd84}, 0, 0},
+		{"QEMU's max", midr.ID{Part: 0x51}, 0, 0},
+	} {
+		branches, mispredicts := indirectOfARM64(test.id)
 		if branches != test.branches || mispredicts != test.mispredicts {
 			t.Errorf("%s: %#x, %#x", test.name, branches, mispredicts)
 		}
