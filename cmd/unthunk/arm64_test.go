@@ -24,7 +24,7 @@ func TestGateARM64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, kernel := range []string{"debian:6.12-cloud-arm64", "debian:6.1-cloud-arm64"} {
+	for _, kernel := range []string{"debian:6.12-cloud-arm64", "debian:6.18-cloud-arm64", "debian:6.1-cloud-arm64"} {
 		if _, err := guest.Resolve(t.Context(), cache, kernel); err != nil {
 			testutil.SkipMissing(t, err)
 			t.Fatal(err)
@@ -45,8 +45,10 @@ func TestGateARM64(t *testing.T) {
 	}{
 		{"gate --save " + base + " --bulk 16 --arch arm64 --guest-program " + program + " debian:6.12-cloud", exitDone, "bulk=16"},
 		{"gate --base " + base + " --guest-program " + program + " debian:6.12-cloud", exitDone, "Within: 1 row of the base"},
-		{"gate --base " + base + " --unlike config,compiler --guest-program " + program + " debian:6.1-cloud-arm64", exitBeyond,
-			"Beyond: redirect-map/bulk=16 +"},
+		{"gate --base " + base + " --unlike config,compiler --guest-program " + program + " debian:6.18-cloud-arm64", exitBeyond,
+			"Beyond: redirect-map/bulk=16 "},
+		{"gate --base " + base + " --unlike config,compiler --guest-program " + program + " debian:6.1-cloud-arm64", exitCannotTell,
+			"KALLSYMS_ALL"},
 		{"gate --base " + base + " --arch amd64 debian:6.12-cloud", exitCannotTell, "guests of arm64, and --arch amd64 was asked for"},
 		{"gate --base " + base + " " + of, exitCannotTell, "arch"},
 		{"gate --base " + base + " --guest-program " + os.Args[0] + " debian:6.12-cloud", exitCannotTell, "guests of arm64 need one of"},

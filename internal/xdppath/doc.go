@@ -10,5 +10,5 @@
 // says why in [Function].Partial; a branch whose target is not understood is a
 // [Site] that is [Unknown].
 //
-// The package reads x86-64 code only.
+// The package reads code of x86-64 and of arm64.
 package xdppath
