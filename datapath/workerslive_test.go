@@ -183,18 +183,21 @@ func secondCPU(t testing.TB) {
 // pinned polls a worker on a CPU, each time that it is told to, until there is nothing left.
 type pinned struct {
 	begin chan struct{}
-	took  chan time.Duration
+	took  chan took
 }
 
+// took is how long a worker took, and how long it had its core.
+type took struct{ wall, core time.Duration }
+
 func pin(d *Datapath, cpu int) *pinned {
-	p := &pinned{make(chan struct{}), make(chan time.Duration)}
+	p := &pinned{make(chan struct{}), make(chan took)}
 	go func() {
 		runtime.LockOSThread()
 		if err := runOn([]int{cpu}); err != nil {
 			panic(err)
 		}
 		for range p.begin {
-			start := time.Now()
+			start, core := time.Now(), coreTime()
 			for idle := false; !idle; {
 				n, err := d.Poll()
 				if err != nil {
@@ -202,17 +205,27 @@ func pin(d *Datapath, cpu int) *pinned {
 				}
 				idle = n == 0 && !slices.ContainsFunc(d.slots, func(s slot) bool { return s.counters.InFlight > 0 })
 			}
-			p.took <- time.Since(start)
+			p.took <- took{time.Since(start), coreTime() - core}
 		}
 		close(p.took)
 	}()
 	return p
 }
 
+// coreTime is how long the calling thread had a core.
+func coreTime() time.Duration {
+	var t unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t); err != nil {
+		panic(err)
+	}
+	return time.Duration(t.Nano())
+}
+
 // BenchmarkWorkers forwards what is in the rings of two queues, by one worker on one core and by
 // two on two, in turn. Each round fills the rings before its time begins, and ends when the last
 // frame left: kernel work of the output's far end, which runs on the worker's core, is in it, the
-// generator is not. times is how many times as fast two are, the median of the pairs of rounds.
+// generator is not. times is how many times as fast two are, the median of the pairs of rounds;
+// core-times the same by the time that workers had their cores, which other work does not lengthen.
 func BenchmarkWorkers(b *testing.B) {
 	secondCPU(b)
 	const queues, ring = 2, 8192
@@ -234,19 +247,22 @@ func BenchmarkWorkers(b *testing.B) {
 	// One alone is on each CPU in turn.
 	alone := []*pinned{on(sets[0], 0, 0), on(sets[0], 0, 1)}
 	two := []*pinned{on(sets[1], 0, 0), on(sets[1], 1, 1)}
-	mpps := make([][]float64, 2)
+	mpps, byCore := make([][]float64, 2), make([][]float64, 2)
 	round := func(i int, runners []*pinned) {
 		lanes[i].fill(b, ring)
 		before, _ := allBalanced(b, sets[i])
 		for _, p := range runners {
 			p.begin <- struct{}{}
 		}
-		var longest time.Duration
+		var longest took
 		for _, p := range runners {
-			longest = max(longest, <-p.took)
+			t := <-p.took
+			longest.wall, longest.core = max(longest.wall, t.wall), max(longest.core, t.core)
 		}
 		after, _ := allBalanced(b, sets[i])
-		mpps[i] = append(mpps[i], float64(after.Transmitted-before.Transmitted)/longest.Seconds()/1e6)
+		frames := float64(after.Transmitted - before.Transmitted)
+		mpps[i] = append(mpps[i], frames/longest.wall.Seconds()/1e6)
+		byCore[i] = append(byCore[i], frames/longest.core.Seconds()/1e6)
 	}
 	for n := 0; b.Loop(); n++ {
 		one := func() { round(0, alone[n/2%2:n/2%2+1]) }
@@ -258,13 +274,14 @@ func BenchmarkWorkers(b *testing.B) {
 			one()
 		}
 	}
-	var times []float64
+	var times, coreTimes []float64
 	for i := range mpps[0] {
-		times = append(times, mpps[1][i]/mpps[0][i])
+		times, coreTimes = append(times, mpps[1][i]/mpps[0][i]), append(coreTimes, byCore[1][i]/byCore[0][i])
 	}
 	for i, name := range []string{"one", "two"} {
 		b.ReportMetric(stat.Median(mpps[i]), fmt.Sprintf("Mpps/%s", name))
 	}
 	b.ReportMetric(stat.Median(times), "times")
+	b.ReportMetric(stat.Median(coreTimes), "core-times")
 	b.ReportMetric(0, "ns/op")
 }
