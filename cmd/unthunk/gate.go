@@ -232,7 +232,7 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	if errors.Is(errRun, context.Canceled) {
 		errRun = errStopped
 	}
-	begun := slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Kernel != "" })
+	begun := slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Release != "" })
 	if errRun != nil && !begun && f.format == "text" && !f.output.json { // a table of nothing says nothing
 		return cannotTell{lab.OneLine(explain(errRun).Error())}
 	}
