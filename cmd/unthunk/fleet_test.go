@@ -137,6 +137,17 @@ func TestFleet(t *testing.T) {
 	if !strings.Contains(said, "machines") {
 		t.Error(said)
 	}
+	page := filepath.Join(dir, "page.html")
+	for _, compared := range []bool{false, true} {
+		args := []string{"report", "-o", page}
+		if compared {
+			args = append(args, sides...)
+		}
+		ask(exitDone, args...)
+		if b, err := os.ReadFile(page); err != nil || strings.Contains(string(b), "What the canaries pay") != compared {
+			t.Errorf("a page, %v compared: %v", compared, err)
+		}
+	}
 	for format, want := range map[string]string{
 		"csv": "kernel=6.18, cpu=CPU 0, indirect=retpoline\",machines,19", "markdown": "## The fleet", "json": `"kind": "fleet-who"`,
 	} {
@@ -183,6 +194,8 @@ func TestFleetRefuses(t *testing.T) {
 		{"threshold", []string{"compare", "--store", store, "--base", "cpu=1", "--canary", "cpu=2", "--threshold", "-1"}, exitUsage,
 			"impossible"},
 		{"no output", []string{"report", "--store", store}, exitUsage, "add -o"},
+		{"a page of one side", []string{"report", "--store", store, "--canary", "kernel=1", "-o", "p.html"}, exitUsage, "--base is missing"},
+		{"a page's threshold", []string{"report", "--store", store, "--threshold", "1", "-o", "p.html"}, exitUsage, "goes with --base"},
 		{"a file that is not there", []string{"ingest", "--store", store, "none.json"}, exitUsage, "none.json"},
 		{"a file twice", []string{"ingest", "--store", store, empty, empty}, exitUsage, "named twice"},
 		{"--save over the store", []string{"who", "--store", store, "--save", store}, exitUsage, "overwrite"},

@@ -14,11 +14,45 @@ import (
 	"github.com/unthunk/unthunk/internal/report"
 )
 
+// sideFlags say what is compared.
+type sideFlags struct {
+	base, canary []string
+	threshold    float64
+}
+
+func (f *sideFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringArrayVar(&f.base, "base", nil,
+		"the machines that have not changed: a `CONDITION`, as kernel=6.12*; may be repeated")
+	cmd.Flags().StringArrayVar(&f.canary, "canary", nil, "the machines that have: a `CONDITION`; may be repeated")
+	cmd.Flags().Float64Var(&f.threshold, "threshold", compare.DefaultThreshold, "smallest difference that matters, in `percent`")
+}
+
+// comparison is what the flags ask for, in a time.
+func (f *sideFlags) comparison(w fleet.Window) (fleet.Comparison, error) {
+	c := fleet.Comparison{Window: w, Threshold: f.threshold}
+	if !(f.threshold >= 0) || math.IsInf(f.threshold, 0) {
+		return c, usagef("a threshold of %v %% is impossible", f.threshold)
+	}
+	for _, side := range []struct {
+		flag  string
+		texts []string
+		into  *fleet.Where
+	}{{"base", f.base, &c.Base}, {"canary", f.canary, &c.Canary}} {
+		if len(side.texts) == 0 || side.texts[0] == "" {
+			return c, usagef("--%s is missing: the condition of a side, as kernel=6.12.57", side.flag)
+		}
+		var err error
+		if *side.into, err = parseWhere(side.flag, side.texts); err != nil {
+			return c, err
+		}
+	}
+	return c, nil
+}
+
 func newFleetCompare(s std) *cobra.Command {
 	var f fleetFlags
 	var a answerFlags
-	var base, canary []string
-	threshold := float64(compare.DefaultThreshold)
+	var sides sideFlags
 	cmd := &cobra.Command{
 		Use:   "compare --base CONDITION --canary CONDITION",
 		Short: "Say what canaries pay more than the base: machines are the sample",
@@ -38,21 +72,9 @@ nothing. A direct call counts where the two sides return otherwise.`,
 			if err != nil {
 				return err
 			}
-			c := fleet.Comparison{Window: w, Threshold: threshold}
-			if !(threshold >= 0) || math.IsInf(threshold, 0) {
-				return usagef("a threshold of %v %% is impossible", threshold)
-			}
-			for _, side := range []struct {
-				flag  string
-				texts []string
-				into  *fleet.Where
-			}{{"base", base, &c.Base}, {"canary", canary, &c.Canary}} {
-				if len(side.texts) == 0 || side.texts[0] == "" {
-					return usagef("--%s is missing: the condition of a side, as kernel=6.12.57", side.flag)
-				}
-				if *side.into, err = parseWhere(side.flag, side.texts); err != nil {
-					return err
-				}
+			c, err := sides.comparison(w)
+			if err != nil {
+				return err
 			}
 			if err := a.check(f.store); err != nil {
 				return err
@@ -75,10 +97,7 @@ nothing. A direct call counts where the two sides return otherwise.`,
 		},
 	}
 	f.add(cmd)
-	cmd.Flags().StringArrayVar(&base, "base", nil,
-		"the machines that have not changed: a `CONDITION`, as kernel=6.12*; may be repeated")
-	cmd.Flags().StringArrayVar(&canary, "canary", nil, "the machines that have: a `CONDITION`; may be repeated")
-	cmd.Flags().Float64Var(&threshold, "threshold", threshold, "smallest difference that matters, in `percent`")
+	sides.add(cmd)
 	a.add(cmd)
 	return cmd
 }
