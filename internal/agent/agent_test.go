@@ -62,8 +62,9 @@ func limited(what string, seconds uint64) error {
 	if what == "killed" {
 		return unix.Kill(unix.Getpid(), unix.SIGKILL)
 	}
-	for {
+	for began := time.Now(); time.Since(began) < time.Hour; {
 	}
+	return nil
 }
 
 const secret = "0123456789abcdef0123456789abcdef"
