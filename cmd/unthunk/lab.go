@@ -117,7 +117,7 @@ func (f *labFlags) checkArgs(args []string) error {
 	case len(args) == 0:
 		return usagef("lab needs a kernel: a tree, a folder, a bzImage, a .deb or .rpm, or debian:6.12-cloud")
 	}
-	return nil
+	return f.checkResume()
 }
 
 // addScenarios adds the flag that names scenarios of guests.
@@ -232,7 +232,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	if f.run != "" {
 		return f.runInGuests(ctx, s, plan, self)
 	}
-	if plan.Earlier, err = f.earlier(counts); err != nil {
+	if plan.Earlier, err = f.earlier(); err != nil {
 		return err
 	}
 	show, done := labProgress(s)
@@ -248,8 +248,8 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	}
 	var price *stat.Quantity
 	var warns []record.Warning
-	if !counts && slices.ContainsFunc(cells, func(c lab.CellResult) bool { return c.Err == nil }) {
-		price, warns = f.price(ctx, s, cells)
+	if !counts {
+		price, warns = priceFor(ctx, s, cells)
 	}
 	l := lab.Record(cells, plan.Rows(), price)
 	l.Warnings = append(l.Warnings, warns...)
@@ -315,13 +315,21 @@ func cellErrors(cells []lab.CellResult) error {
 	return nil
 }
 
-// price is that of an indirect call for an estimate, nil where there is none: guests of another architecture get none
-// of this machine's.
-func (f *labFlags) price(ctx context.Context, s std, cells []lab.CellResult) (*stat.Quantity, []record.Warning) {
-	for _, c := range cells {
-		if c.Err == nil && c.Build != nil && c.Build.Arch != runtime.GOARCH {
-			return nil, []record.Warning{{Text: "no estimate in ns: a call's price on this machine is none of " + c.Build.Arch}}
+// priceFor is the price of an indirect call for an estimate, nil where there is none: guests without a number need none, and
+// those of another architecture get none of this machine's.
+func priceFor(ctx context.Context, s std, cells []lab.CellResult) (*stat.Quantity, []record.Warning) {
+	counted := false
+	for i := range cells {
+		switch arch := cells[i].CountedOn(); arch {
+		case "":
+		case runtime.GOARCH:
+			counted = true
+		default:
+			return nil, []record.Warning{{Text: "no estimate in ns: a call's price on this machine is none of " + arch}}
 		}
+	}
+	if !counted {
+		return nil, nil
 	}
 	return labPrice(ctx, s)
 }

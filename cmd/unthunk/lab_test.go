@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -49,6 +50,9 @@ func TestLabRefuses(t *testing.T) {
 		{"retpolines of one", []string{"debian:6.12-amd64", "debian:6.12-arm64", "--ab", "spectre_v2", "--accel", "tcg"}, exitUsage,
 			"arm64 has no retpolines"},
 		{"retpolines of an Image", []string{image, "--ab", "spectre_v2", "--accel", "tcg"}, exitUsage, "arm64 has no retpolines"},
+		{"resume of nothing", []string{"debian:all-cloud", "--resume"}, exitUsage, "name it by --save"},
+		{"resume of a run", []string{"debian:all-cloud", "--resume", "--run", "check"}, exitUsage, "leave --resume out"},
+		{"resume of a program", []string{"debian:all-cloud", "--resume", "--save", "x.json", "--prog", "lb.o"}, exitUsage, "leave --prog"},
 		{"configuration of a kernel", []string{"debian:6.12", "--config"}, exitUsage, "--config"},
 	})
 	if guest.Available(guest.AMD64) == nil {
@@ -149,6 +153,15 @@ func TestLabPrice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// A guest that never began, as in a run that was stopped, has no number: no price is asked for.
+func TestPriceForNone(t *testing.T) {
+	t.Parallel()
+	price, warnings := priceFor(t.Context(), std{out: io.Discard, err: io.Discard}, []lab.CellResult{{}, {Err: errors.New("no boot")}})
+	if price != nil || len(warnings) > 0 {
+		t.Errorf("price %v, %v", price, warnings)
 	}
 }
 

@@ -28,15 +28,24 @@ func (f *labFlags) eachSeries(ctx context.Context, kernels []string) (names []st
 	return names, nil
 }
 
-// earlier is the record that --resume goes on with, nil without it, and where there is none yet.
-func (f *labFlags) earlier(counts bool) (*record.Lab, error) {
+// checkResume refuses --resume where there is no record to go on with.
+func (f *labFlags) checkResume() error {
 	switch {
 	case !f.resume:
-		return nil, nil
+	case f.run != "":
+		return usagef("--run saves no record: leave --resume out")
 	case f.output.save == "":
-		return nil, usagef("--resume goes on with a record: name it by --save")
-	case counts || f.annotate != "":
-		return nil, usagef("--resume is of redirects: leave --prog and --annotate out")
+		return usagef("--resume goes on with a record: name it by --save")
+	case f.counted.prog != "" || f.annotate != "":
+		return usagef("--resume is of redirects: leave --prog and --annotate out")
+	}
+	return nil
+}
+
+// earlier is the record that --resume goes on with, nil without it, and where there is none yet.
+func (f *labFlags) earlier() (*record.Lab, error) {
+	if !f.resume {
+		return nil, nil
 	}
 	if _, err := os.Stat(f.output.save); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil

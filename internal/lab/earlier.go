@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"runtime"
 	"slices"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
@@ -20,6 +21,23 @@ type earlier struct {
 
 // Taken tells whether the rows of a guest are those of [Plan.Earlier].
 func (c *CellResult) Taken() bool { return c.earlier != nil }
+
+// CountedOn is the architecture of a guest that has a number, empty for one that has none.
+func (c *CellResult) CountedOn() string {
+	var build *record.LabBuild
+	switch {
+	case c.earlier != nil:
+		build = c.earlier.rows[0].Build
+	case c.Err == nil && c.Measurement != nil && slices.ContainsFunc(c.Bulks, func(b BulkCount) bool { return b.Refused == "" }):
+		build = c.Build
+	default:
+		return ""
+	}
+	if build == nil {
+		return guest.AMD64 // of a record from before guests of another
+	}
+	return cmp.Or(build.Arch, guest.AMD64)
+}
 
 // earlierRows is what [Plan.Earlier] has of a cell, nil unless that is each of its rows, with numbers.
 func (p Plan) earlierRows(cell Cell) *earlier {
@@ -45,7 +63,7 @@ func (p Plan) earlierRows(cell Cell) *earlier {
 }
 
 // earlier is what [Plan.Earlier] has of a cell, nil unless a guest would count the same again: by the same image of the kernel,
-// CPU model, QEMU and unthunk, with a trace where one is wanted and can be had.
+// CPU model, QEMU and unthunk, with a trace and with a time where one is wanted and can be had.
 func (p Plan) earlier(ctx context.Context, m *guest.Machine, cell Cell) *earlier {
 	e := p.earlierRows(cell)
 	if e == nil {
@@ -58,11 +76,11 @@ func (p Plan) earlier(ctx context.Context, m *guest.Machine, cell Cell) *earlier
 	if errors.Join(errUnthunk, errImage, errQEMU) != nil {
 		return nil // the boot says what is wrong
 	}
-	traced := p.Trace && m.Kernel.Arch == guest.AMD64
+	traced, timed := p.Trace && m.Kernel.Arch == guest.AMD64, p.Time && m.Kernel.Arch == runtime.GOARCH
 	for i := range e.rows {
 		b := e.rows[i].Build
 		if b == nil || b.Image != image || b.Unthunk != unthunk || b.QEMU != qemu || b.CPU != cmp.Or(cell.CPU, "max") ||
-			traced && e.rows[i].Trace == nil {
+			traced && e.rows[i].Trace == nil || timed && e.rows[i].Ns == nil {
 			return nil
 		}
 	}

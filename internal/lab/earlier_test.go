@@ -15,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -61,6 +62,19 @@ func TestEarlier(t *testing.T) {
 	got := ask(func(*record.Lab, *Plan) {})
 	if got == nil || len(got.rows) != 2 || len(got.warnings) != 2 {
 		t.Fatalf("the same guest: %+v", got)
+	}
+	timed := func(l *record.Lab, p *Plan) {
+		p.Time = true
+		for i := range l.Rows {
+			l.Rows[i].Ns = &stat.Quantity{}
+		}
+	}
+	if ask(timed) == nil {
+		t.Error("the same guest with its time is booted")
+	}
+	untimed := ask(func(l *record.Lab, p *Plan) { timed(l, p); l.Rows[1].Ns = nil })
+	if booted := untimed == nil; booted != (runtime.GOARCH == guest.AMD64) { // one of another architecture has no time
+		t.Errorf("a guest of which one row has no time: booted %v", booted)
 	}
 	l := Record([]CellResult{{Cell: cell, earlier: got}}, []Row{{DefaultScenario, 1}, {DefaultScenario, 16}}, nil)
 	if len(l.Rows) != 2 || l.Rows[1].Name != "debian:6.12-cloud/quiet/bulk=16" || len(l.Warnings) != 2 {
@@ -137,5 +151,42 @@ func TestDone(t *testing.T) {
 	ended := slices.ContainsFunc(told, func(r record.LabRow) bool { return strings.HasPrefix(r.Refused, "boot guest") })
 	if !ended {
 		t.Errorf("rows %+v: want one that ended", told)
+	}
+}
+
+// A guest has a number when one of its rows has, or when a record had all of them.
+func TestCountedOn(t *testing.T) {
+	t.Parallel()
+	build := &record.LabBuild{Arch: guest.ARM64}
+	counted := &Measurement{Build: build, Bulks: []BulkCount{{Refused: "it cannot"}, {}}}
+	for name, test := range map[string]struct {
+		cell CellResult
+		want string
+	}{
+		"never begun":      {CellResult{}, ""},
+		"counted":          {CellResult{Measurement: counted}, guest.ARM64},
+		"failed":           {CellResult{Measurement: counted, Err: errors.New("no time")}, ""},
+		"refused":          {CellResult{Measurement: &Measurement{Build: build, Bulks: []BulkCount{{Refused: "it cannot"}}}}, ""},
+		"taken":            {CellResult{earlier: &earlier{rows: []record.LabRow{{Build: build}}}}, guest.ARM64},
+		"of an old record": {CellResult{earlier: &earlier{rows: []record.LabRow{{}}}}, guest.AMD64},
+	} {
+		if got := test.cell.CountedOn(); got != test.want {
+			t.Errorf("%s: %q, want %q", name, got, test.want)
+		}
+	}
+}
+
+// Times of a second boot are beside the counts of the first.
+func TestAddTime(t *testing.T) {
+	t.Parallel()
+	c := CellResult{Measurement: &Measurement{Bulks: []BulkCount{{Bulk: 1}, {Bulk: 16, Refused: "it cannot"}}}}
+	ns := &stat.Quantity{Median: 5}
+	c.addTime(&Measurement{Bulks: []BulkCount{{Ns: ns}, {Ns: ns}}}, "", nil)
+	if c.Bulks[0].Ns != ns || c.Bulks[1].Ns != nil || c.Err != nil {
+		t.Errorf("%+v, error %v", c.Bulks, c.Err)
+	}
+	c.addTime(nil, "its last words", errors.New("it did not boot"))
+	if c.Err == nil || c.Console != "its last words" {
+		t.Errorf("error %v, console %q", c.Err, c.Console)
 	}
 }

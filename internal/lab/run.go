@@ -77,24 +77,36 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	if err != nil || !plan.Time {
 		return results, err
 	}
-	return results, each(ctx, plan, 1, self, progress, func(ctx context.Context, i int, m *guest.Machine, cell Cell) {
+	return results, each(ctx, plan, 1, self, progress, func(guestCtx context.Context, i int, m *guest.Machine, cell Cell) {
 		r := &results[i]
 		if r.Measurement == nil || r.Err != nil || m.Kernel.Arch != runtime.GOARCH { // which this machine's CPU does not execute
 			return
 		}
 		m.KVM = true
-		timed, console, err := measure(ctx, plan, m, cell, "--time")
-		if err != nil {
-			r.Err, r.Console = fmt.Errorf("measure time: %w", err), console
-			return
+		timed, console, err := measure(guestCtx, plan, m, cell, "--time")
+		if err != nil && ctx.Err() != nil {
+			return // stopped: what was counted stays
 		}
-		plan.images.measured.Give(timed.memory)
-		for i := range r.Bulks {
-			if r.Bulks[i].Refused == "" {
-				r.Bulks[i].Ns = timed.Bulks[i].Ns
-			}
+		if r.addTime(timed, console, err); err == nil {
+			plan.images.measured.Give(timed.memory)
+		}
+		if plan.Done != nil {
+			plan.Done(results)
 		}
 	})
+}
+
+// addTime adds to what was counted in a guest the times of its second boot, or why there are none.
+func (c *CellResult) addTime(timed *Measurement, console string, err error) {
+	if err != nil {
+		c.Err, c.Console = fmt.Errorf("measure time: %w", err), console
+		return
+	}
+	for i := range c.Bulks {
+		if c.Bulks[i].Refused == "" {
+			c.Bulks[i].Ns = timed.Bulks[i].Ns
+		}
+	}
 }
 
 // measure runs the measurement of a cell in its guest.
