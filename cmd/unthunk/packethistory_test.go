@@ -11,7 +11,7 @@ import (
 )
 
 // packetHistory are the records of docs/history-of-a-packet.md, as scripts/history names them.
-var packetHistory = []string{"../../docs/history/amd64.json", "../../docs/history/models.json"}
+var packetHistory = []string{"../../docs/history/amd64.json", "../../docs/history/models.json", "../../docs/history/arm64.json"}
 
 // The tables and the figure of docs/history-of-a-packet.md are what its records say, and so is each number and each function
 // of its text that names a step.
