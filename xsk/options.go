@@ -88,6 +88,9 @@ func (o Options) withDefaults() Options {
 	if o.BindWait == 0 {
 		o.BindWait = DefaultBindWait
 	}
+	if o.BusyPollBudget == 0 {
+		o.BusyPollBudget = 64
+	}
 	return o
 }
 

@@ -286,7 +286,7 @@ func (s *Socket) setOptions() error {
 	}{
 		{"prefer busy polling", unix.SO_PREFER_BUSY_POLL, 1},
 		{"busy polling", unix.SO_BUSY_POLL, int(o.BusyPoll.Microseconds())},
-		{"budget of busy polling", unix.SO_BUSY_POLL_BUDGET, max(o.BusyPollBudget, 64)},
+		{"budget of busy polling", unix.SO_BUSY_POLL_BUDGET, o.BusyPollBudget},
 	} {
 		n := int32(option.n)
 		err := setsockopt(s.fd, unix.SOL_SOCKET, option.option, &n)

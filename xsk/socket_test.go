@@ -371,6 +371,15 @@ func TestLinkDownAndGone(t *testing.T) {
 	w.open(t, u, Options{Interface: near.Index})
 }
 
+// The budget of busy polling is what was asked for, also less than what it is otherwise.
+func TestBusyPollBudget(t *testing.T) {
+	for asked, want := range map[int]int{0: 64, 1: 1, 63: 63, 100: 100} {
+		if got := (Options{BusyPollBudget: asked}).withDefaults().BusyPollBudget; got != want {
+			t.Errorf("budget %d became %d, want %d", asked, got, want)
+		}
+	}
+}
+
 // With busy polling the driver is called also while it does not ask for it: that is seen when the
 // link is down.
 func TestBusyPoll(t *testing.T) {
