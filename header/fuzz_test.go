@@ -25,21 +25,36 @@ func FuzzViews(f *testing.F) {
 				t.Fatalf("byte %d was changed", i)
 			}
 		}
-		packet := gopacket.NewPacket(original, layers.LayerTypeEthernet, gopacket.Lazy)
-		ip, _ := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
-		if ip == nil || packet.ErrorLayer() != nil {
-			return
-		}
-		eth, _ := ParseEthernet(original)
-		kind, payload := eth.Payload()
-		p, ok := ParseIPv4(payload)
-		if kind != TypeIPv4 || !ok { // behind more tags, in a tunnel, or refused
-			return
-		}
-		if p.TTL() != ip.TTL && p.Source().String() == ip.SrcIP.String() {
-			t.Errorf("TTL %d, gopacket says %d", p.TTL(), ip.TTL)
-		}
+		sameFields(t, original)
 	})
+}
+
+// sameFields compares the first IPv4 and UDP headers of a frame with gopacket's, where both find
+// them at the same byte.
+func sameFields(t *testing.T, frame []byte) {
+	packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
+	ip, _ := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
+	eth, ok := ParseEthernet(frame)
+	if ip == nil || !ok {
+		return
+	}
+	kind, payload := eth.Payload()
+	p, ok := ParseIPv4(payload)
+	if kind != TypeIPv4 || !ok || &p[0] != &ip.Contents[0] { // behind more tags, in a tunnel, or refused
+		return
+	}
+	if p.TTL() != ip.TTL || p.Protocol() != uint8(ip.Protocol) || p.TrafficClass() != ip.TOS || p.HeaderLen() != int(ip.IHL)*4 ||
+		p.Source().String() != ip.SrcIP.String() || p.Destination().String() != ip.DstIP.String() {
+		t.Errorf("%v from %v to %v, TTL %d, gopacket says %+v", p.Protocol(), p.Source(), p.Destination(), p.TTL(), ip)
+	}
+	udp, _ := packet.Layer(layers.LayerTypeUDP).(*layers.UDP)
+	u, ok := ParseUDP(p.Payload())
+	if udp == nil || !ok || &u[0] != &udp.Contents[0] {
+		return
+	}
+	if u.SourcePort() != uint16(udp.SrcPort) || u.DestinationPort() != uint16(udp.DstPort) {
+		t.Errorf("ports %d and %d, gopacket says %+v", u.SourcePort(), u.DestinationPort(), udp)
+	}
 }
 
 // walk calls all that there is for a frame.

@@ -30,9 +30,11 @@ func Hash(frame []byte, seed uint64) uint32 {
 		}
 	case TypeIPv6:
 		if p, ok := ParseIPv6(payload); ok {
-			protocol, upper, is, _ := p.Upper()
+			protocol, upper, is, _, inside := p.walk()
 			var from, to uint64
-			if !is {
+			if is {
+				protocol = inside // only the first fragment has further extension headers
+			} else {
 				from, to = ports(protocol, upper)
 			}
 			from ^= multiply(binary.BigEndian.Uint64(p[8:])^seed, binary.BigEndian.Uint64(p[16:])^hash0)

@@ -438,6 +438,15 @@ func TestHash(t *testing.T) {
 	if Hash(f, 1) != first {
 		t.Error("fragments of a packet go different ways")
 	}
+	// Over IPv6 only the first has the extension headers that are behind the fragment header.
+	fragment6 := func(offset uint16, payload ...byte) []byte {
+		ip := over6(44)
+		head := []byte{60, 0, byte(offset >> 8), byte(offset), 0, 0, 0, 1}
+		return serialize(t, 0, ip, gopacket.Payload(append(head, payload...)))
+	}
+	if Hash(fragment6(1, 17, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 8, 0, 0), 1) != Hash(fragment6(0x10, []byte("the rest")...), 1) {
+		t.Error("fragments of an IPv6 packet with destination options go different ways")
+	}
 	if Hash(nil, 1) != Hash([]byte{1}, 1) || Hash(f[:14], 1) == Hash(nil, 1) {
 		t.Error("short frames")
 	}

@@ -172,6 +172,13 @@ const maxExtensions = 8
 // offset is where it begins in bytes. payload is nil when an extension header is not all there,
 // or there are more than 8.
 func (p IPv6) Upper() (protocol uint8, payload []byte, is bool, offset int) {
+	protocol, payload, is, offset, _ = p.walk()
+	return protocol, payload, is, offset
+}
+
+// walk is Upper. inside is what the fragment header says comes next, which all fragments of a
+// packet say alike.
+func (p IPv6) walk() (protocol uint8, payload []byte, is bool, offset int, inside uint8) {
 	protocol, payload = p[6], p[IPv6Len:]
 	for range maxExtensions {
 		length := 0
@@ -184,21 +191,23 @@ func (p IPv6) Upper() (protocol uint8, payload []byte, is bool, offset int) {
 			if len(payload) >= 8 {
 				length = 8
 				word := binary.BigEndian.Uint16(payload[2:])
-				is, offset = word&^6 != 0, int(word&^7)
+				is, offset, inside = word&^6 != 0, int(word&^7), payload[0]
 			}
 		default:
-			return protocol, payload, is, offset
+			return protocol, payload, is, offset, inside
 		}
 		if length == 0 || length > len(payload) {
-			return protocol, nil, is, offset
+			return protocol, nil, is, offset, inside
 		}
 		protocol, payload = payload[0], payload[length:]
 		if offset > 0 { // what follows is no header
-			return protocol, payload, is, offset
+			return protocol, payload, is, offset, inside
 		}
 	}
-	return protocol, nil, is, offset
+	return protocol, nil, is, offset, inside
 }
 
-// Pseudo is the sum of the pseudo header of UDP, TCP and ICMPv6 of length bytes.
+// Pseudo is the sum of the pseudo header of UDP, TCP and ICMPv6 of length bytes. It is of the
+// destination in the header: behind a routing header with segments left the checksum is of
+// the last segment (RFC 8200, section 8.1), and does not fit.
 func (p IPv6) Pseudo(protocol uint8, length int) uint16 { return pseudo(p[8:40], protocol, length) }
