@@ -40,7 +40,7 @@ func TestNoIndirectCallPerPacket(t *testing.T) {
 				t.Fatal(err)
 			}
 			leave := func(name string) bool { return gobin.Cold(name) || !strings.HasPrefix(name, testutil.Package("")) }
-			calls, err := text.Reach(leave, p+"Datapath).Poll")
+			calls, err := text.Reach(leave, p+"Datapath).poll")
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -111,10 +112,10 @@ type Datapath struct {
 	frames  []Frame
 	actions []Action
 	pollfds []unix.PollFd
-	polls   uint64
+	polls   atomic.Uint64
 	busy    atomic.Int64
 	passage passage
-	lost    []error // by port, of this poll
+	lost    []lostPort // that are still to be reported
 }
 
 // New makes a datapath and fills its ports up. It owns the ports also when it
@@ -151,7 +152,6 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 		owner:   make([]owner, all),
 		descs:   make([]xsk.Desc, c.Batch+MaxParts),
 		actions: make([]Action, c.Batch+MaxParts),
-		lost:    make([]error, len(c.Ports)),
 	}
 	d.frames = d.newFrames(c.Batch + MaxParts)
 	d.reciprocal = ^uint64(0)/uint64(size) + 1
@@ -214,6 +214,19 @@ func (d *Datapath) lock() {
 	d.wanted.Add(-1)
 }
 
+// lockUntil is lock, and gives up at a deadline.
+func (d *Datapath) lockUntil(deadline time.Time) bool {
+	d.wanted.Add(1)
+	defer d.wanted.Add(-1)
+	for !d.mu.TryLock() {
+		if time.Now().After(deadline) {
+			return false
+		}
+		runtime.Gosched()
+	}
+	return true
+}
+
 // Counters copies the counters of all ports, as they were at the end of a poll,
 // into dst and returns it. dst is made when it is too short.
 func (d *Datapath) Counters(dst []Counters) []Counters {
@@ -229,12 +242,8 @@ func (d *Datapath) Counters(dst []Counters) []Counters {
 // Busy is how long Run spent in polls that received frames.
 func (d *Datapath) Busy() time.Duration { return time.Duration(d.busy.Load()) }
 
-// Polls is how often the worker polled. It stands while it is in one.
-func (d *Datapath) Polls() uint64 {
-	d.lock()
-	defer d.mu.Unlock()
-	return d.polls
-}
+// Polls is how often the worker polled. It stands while it is in one, and does not wait for its end.
+func (d *Datapath) Polls() uint64 { return d.polls.Load() }
 
 // Present says whether a port is there, and not lost.
 func (d *Datapath) Present(i int) bool {
@@ -288,8 +297,12 @@ func (d *Datapath) drain() (inFlight uint64) {
 }
 
 // Close closes the ports and gives all chunks back to the UMEM. Counters can
-// still be read. It may be called twice.
+// still be read. It may be called twice. One of several workers refuses: others have
+// chunks of it, see [Workers.Close].
 func (d *Datapath) Close() error {
+	if d.others != nil {
+		return errors.New("close datapath: it is one of several workers, which are closed together")
+	}
 	d.lock()
 	defer d.mu.Unlock()
 	if d.closed {

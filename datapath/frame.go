@@ -60,7 +60,7 @@ func (f *Frame) AdjustHead(n int) bool {
 	path := f.place.path
 	d := &f.descs()[0]
 	room := int(d.Addr - path.umem.Base(d.Addr))
-	if -n > room || n > 0 && int(d.Len)-n < minFrame {
+	if n < -room || n > 0 && n > int(d.Len)-minFrame {
 		return false
 	}
 	d.Addr, d.Len = uint64(int(d.Addr)+n), uint32(int(d.Len)-n)
@@ -80,7 +80,8 @@ func (f *Frame) AdjustTail(n int) bool {
 	if len(descs) == 1 {
 		least = minFrame
 	}
-	if room := int(path.umem.Base(d.Addr) + path.size - d.Addr); int(d.Len)+n > room || n < 0 && int(d.Len)+n < least {
+	length := int(d.Len)
+	if room := int(path.umem.Base(d.Addr) + path.size - d.Addr); n > room-length || n < 0 && n < least-length {
 		return false
 	}
 	d.Len = uint32(int(d.Len) + n)
@@ -96,7 +97,7 @@ func (f *Frame) RxMetadata() (xsk.RxMetadata, bool) {
 }
 
 // SetTxMetadata asks something of the device that transmits the frame, see
-// [xsk.UMEM.SetTxMetadata].
+// [xsk.UMEM.SetTxMetadata]. It lies right before the frame: call it after AdjustHead.
 func (f *Frame) SetTxMetadata(m xsk.TxMetadata) error {
 	return f.place.path.umem.SetTxMetadata(&f.descs()[0], m)
 }

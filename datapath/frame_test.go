@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"bytes"
+	"math"
 	"math/rand/v2"
 	"testing"
 
@@ -109,6 +110,8 @@ func TestAdjustLimits(t *testing.T) {
 			{"head", f.AdjustHead, -front - 1, false}, {"head", f.AdjustHead, -front, true}, {"head", f.AdjustHead, front, true},
 			{"head", f.AdjustHead, 87, false}, {"head", f.AdjustHead, 86, true}, {"head", f.AdjustHead, -86, true},
 			{"tail", f.AdjustTail, back + 1, false}, {"tail", f.AdjustTail, back, true}, {"tail", f.AdjustTail, -back, true},
+			{"head", f.AdjustHead, math.MinInt, false}, {"head", f.AdjustHead, math.MaxInt, false},
+			{"tail", f.AdjustTail, math.MinInt, false}, {"tail", f.AdjustTail, math.MaxInt, false},
 			{"tail", f.AdjustTail, -87, false}, {"tail", f.AdjustTail, -86, true}, {"tail", f.AdjustTail, 0, true},
 		} {
 			if got := tt.move(tt.n); got != tt.want {

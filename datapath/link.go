@@ -129,6 +129,7 @@ func (x *exchange) lent(self int) bool {
 type bell struct {
 	fd      int
 	waiting atomic.Bool
+	polled  bool // by the worker, which holds its mu to write that
 }
 
 func newBell() (fd int, err error) {
@@ -146,6 +147,16 @@ func (b *bell) ring() {
 	var one [8]byte
 	binary.NativeEndian.PutUint64(one[:], 1)
 	unix.Write(b.fd, one[:]) // it fails only when it was rung 2^64 times
+}
+
+// close closes the eventfd, once.
+func (b *bell) close() error {
+	if b.fd < 0 {
+		return nil
+	}
+	fd := b.fd
+	b.fd = -1
+	return unix.Close(fd)
 }
 
 // hush takes what was rung away.

@@ -34,7 +34,7 @@ func (d *Datapath) lose(port int, err error) {
 	s.noteDowns()
 	s.counters.Losses++
 	d.reclaim(port)
-	d.lost[port] = errors.Join(err, s.port.Close())
+	d.lost = append(d.lost, lostPort{port, errors.Join(err, s.port.Close())})
 	d.seize(port)
 }
 
@@ -57,18 +57,20 @@ func (d *Datapath) seize(port int) {
 	s.set(nil)
 }
 
+// lostPort is a port that was lost, and why.
+type lostPort struct {
+	port int
+	err  error
+}
+
 // report tells of the ports that were lost.
-func (d *Datapath) report() error {
+func (d *Datapath) report(lost []lostPort) error {
 	var errs []error
-	for i, err := range d.lost {
-		if err == nil {
-			continue
-		}
-		d.lost[i] = nil
+	for _, l := range lost {
 		if d.config.Lost != nil {
-			d.config.Lost(i, err)
+			d.config.Lost(l.port, l.err)
 		} else {
-			errs = append(errs, fmt.Errorf("port %d: %w", i, err))
+			errs = append(errs, fmt.Errorf("port %d: %w", l.port, l.err))
 		}
 	}
 	return errors.Join(errs...)

@@ -3,6 +3,7 @@ package datapath
 import (
 	"fmt"
 	"runtime"
+	"time"
 
 	"github.com/unthunk/unthunk/xsk"
 )
@@ -11,6 +12,13 @@ import (
 // returns how many frames were received, or taken over from other workers. Ports that were lost are closed and
 // reported, to Config.Lost or as an error.
 func (d *Datapath) Poll() (frames int, err error) {
+	frames, _, err = d.poll()
+	return frames, err
+}
+
+// poll is Poll. took is how long it was at it when it received frames, without what it waited for
+// who reads counters.
+func (d *Datapath) poll() (frames int, took time.Duration, err error) {
 	// Who wants to read counters, of all workers perhaps, need not wait for its turn.
 	for d.wanted.Load() > 0 {
 		runtime.Gosched()
@@ -18,8 +26,9 @@ func (d *Datapath) Poll() (frames int, err error) {
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
-		return 0, fmt.Errorf("poll datapath: %w", xsk.ErrClosed)
+		return 0, 0, fmt.Errorf("poll datapath: %w", xsk.ErrClosed)
 	}
+	begin := time.Now()
 	if d.others != nil {
 		d.takeBack()
 		frames += d.takeOver()
@@ -31,12 +40,17 @@ func (d *Datapath) Poll() (frames int, err error) {
 	}
 	d.finish()
 	// Whether the devices are still there is asked seldom while there is work.
-	d.polls++
-	if frames == 0 && d.polls&63 == 0 || d.polls&1023 == 0 {
+	polls := d.polls.Add(1)
+	if frames == 0 && polls&63 == 0 || polls&1023 == 0 {
 		d.check()
 	}
+	if frames > 0 {
+		took = time.Since(begin)
+	}
+	lost := d.lost
+	d.lost = nil
 	d.mu.Unlock()
-	return frames, d.report()
+	return frames, took, d.report(lost)
 }
 
 // finish ends a poll: hands queues over, takes transmitted frames back, fills

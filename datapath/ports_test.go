@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -48,6 +49,21 @@ func sameFrames(t testing.TB, got, want [][]byte) {
 		if !bytes.Equal(got[i], want[i]) {
 			t.Errorf("frame %d has %d bytes, want %d: %x", i, len(got[i]), len(want[i]), got[i][:min(20, len(got[i]))])
 		}
+	}
+}
+
+// A link goes down only when it was up: one that is down from the beginning is not counted.
+func TestLinkDowns(t *testing.T) {
+	p := NewXSK(nil)
+	var got []uint64
+	for _, err := range []error{xsk.ErrDown, xsk.ErrDown, nil, xsk.ErrDown, xsk.ErrDown, nil, nil, xsk.ErrDown} {
+		if err := p.checked(err); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, p.takeDowns())
+	}
+	if want := []uint64{0, 0, 0, 1, 0, 0, 0, 1}; !slices.Equal(got, want) {
+		t.Errorf("went down %v times, want %v", got, want)
 	}
 }
 

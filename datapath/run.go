@@ -23,14 +23,12 @@ func (d *Datapath) Run(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { done.Store(true) })()
 	idle := 0
 	for !done.Load() {
-		begin := time.Now()
-		n, err := d.Poll()
+		n, took, err := d.poll()
 		if err != nil {
 			return err
 		}
 		if n > 0 {
 			idle = 0
-			took := time.Since(begin)
 			d.busy.Add(int64(took))
 			d.passage.count(n, took)
 			continue
@@ -46,6 +44,10 @@ func (d *Datapath) Run(ctx context.Context) error {
 // chunks that others have, are looked after each ms.
 func (d *Datapath) wait() {
 	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return
+	}
 	timeout := idleWait
 	d.pollfds = d.pollfds[:0]
 	for _, i := range d.mine {
@@ -66,19 +68,32 @@ func (d *Datapath) wait() {
 		}
 		b := &d.others.bells[d.self]
 		d.pollfds = append(d.pollfds, unix.PollFd{Fd: int32(b.fd), Events: unix.POLLIN})
+		b.polled = true
 		b.waiting.Store(true)
 		// What was handed over before that rang no bell.
 		if d.others.waiting(d.self) {
 			timeout = 0
 		}
-		defer func() {
-			if !b.waiting.CompareAndSwap(true, false) {
-				b.hush()
-			}
-		}()
+		defer d.woken(b)
 	}
 	d.check()
 	d.mu.Unlock()
 	// Any error means that Poll will see it.
 	unix.Poll(d.pollfds, int(timeout.Milliseconds()))
+}
+
+// woken ends a wait for the bell, whose descriptor is the last of pollfds.
+func (d *Datapath) woken(b *bell) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b.waiting.Store(false)
+	b.polled = false
+	if d.closed {
+		b.close() // an eventfd's never fails
+		return
+	}
+	// Also what was rung after the wait before had ended.
+	if d.pollfds[len(d.pollfds)-1].Revents&unix.POLLIN != 0 {
+		b.hush()
+	}
 }

@@ -25,8 +25,8 @@ type Worker struct {
 }
 
 // WorkersConfig is what workers are made of. In Config are the ports of all, a program for those
-// that have none, and the chunks, of which each gets as many as it has ports. Config.Lost may be
-// called by several workers at once.
+// that have none, and the chunks: half of them are shared by the ports that are there, half by all.
+// Config.Lost may be called by several workers at once.
 type WorkersConfig struct {
 	Config
 	// Workers have each port once, all together.
@@ -59,8 +59,9 @@ func (c WorkersConfig) validate() error {
 				return fmt.Errorf("worker %d on CPU %d", i, cpu)
 			}
 		}
-		c.Program = w.program(c)
-		if err := c.Config.validate(); err != nil {
+		own := c.Config
+		own.Program = w.program(c)
+		if err := own.validate(); err != nil {
 			return err
 		}
 	}
@@ -126,12 +127,10 @@ func NewWorkers(c WorkersConfig) (*Workers, error) {
 		err := fmt.Errorf("%d chunks for %d ports", chunks, ports)
 		return nil, errors.Join(err, w.closeBells(), closePorts(c.Ports))
 	}
+	shares := c.shares(chunks)
 	for i, worker := range c.Workers {
 		own := c.Config
-		own.Program = worker.program(c)
-		// What rounding leaves is the last worker's.
-		own.Chunks = chunks * len(worker.Ports) / ports
-		chunks, ports = chunks-own.Chunks, ports-len(worker.Ports)
+		own.Program, own.Chunks = worker.program(c), shares[i]
 		d := newWorker(own, i, x)
 		for chunk, o := range d.owner {
 			if o != notOurs {
@@ -143,10 +142,41 @@ func NewWorkers(c WorkersConfig) (*Workers, error) {
 	return w, nil
 }
 
+// shares are how many of the chunks each worker gets: one for each port, and of the others by its
+// part of all ports, and of those that are there.
+func (c WorkersConfig) shares(chunks int) []int {
+	all, there := len(c.Ports), 0
+	present := make([]int, len(c.Workers))
+	for i, w := range c.Workers {
+		for _, port := range w.Ports {
+			if c.Ports[port] != nil {
+				present[i]++
+				there++
+			}
+		}
+	}
+	// A part of all is 1/all, one of those there 1/there.
+	weight := func(i int) int { return len(c.Workers[i].Ports)*max(there, 1) + present[i]*all }
+	whole := 0
+	for i := range c.Workers {
+		whole += weight(i)
+	}
+	shares := make([]int, len(c.Workers))
+	sum, given := 0, 0 // so that rounding loses none
+	for i, w := range c.Workers {
+		sum += weight(i)
+		others := (chunks-all)*sum/whole - given
+		given += others
+		shares[i] = len(w.Ports) + others
+	}
+	return shares
+}
+
 // Len is how many workers there are.
 func (w *Workers) Len() int { return len(w.datapaths) }
 
-// Worker is one of the workers, for its counters; [Workers.Run] polls it.
+// Worker is one of the workers, for its counters; [Workers.Run] polls it. It is closed with the
+// others, and by itself refuses to be.
 func (w *Workers) Worker(i int) *Datapath { return w.datapaths[i] }
 
 // Run polls each worker's ports on a thread of its own, until ctx is done or a worker fails.
@@ -183,11 +213,54 @@ func runOn(cpus []int) error {
 	return nil
 }
 
-// lock stops all workers between two polls.
-func (w *Workers) lock() {
-	for _, d := range w.datapaths {
-		d.lock()
+// Poll polls each worker once, in turn, and returns how many frames they received or took over. It
+// is for the end, before Drain: when Run has returned and no more frames come in, call it until it
+// returns 0, and all that ports hold is in a counter.
+func (w *Workers) Poll() (frames int, err error) {
+	var errs []error
+	for i, d := range w.datapaths {
+		n, err := d.Poll()
+		frames += n
+		if err != nil {
+			errs = append(errs, fmt.Errorf("worker %d: %w", i, err))
+		}
 	}
+	return frames, errors.Join(errs...)
+}
+
+// How long lock has the other workers wait for one, at first and at most.
+const (
+	leastPatience = time.Millisecond
+	mostPatience  = 64 * time.Millisecond
+)
+
+// lock stops all workers between two polls. While one is in a poll for long, as when its program
+// blocks, lock waits for that one alone and the others go on.
+func (w *Workers) lock() {
+	slow := 0
+	for patience := leastPatience; slow >= 0; patience = min(2*patience, mostPatience) {
+		slow = w.tryLock(slow, patience)
+	}
+}
+
+// tryLock locks one worker, and then the others. It returns -1, or with none locked the number of
+// one that took longer than patience.
+func (w *Workers) tryLock(first int, patience time.Duration) (slow int) {
+	w.datapaths[first].lock()
+	deadline := time.Now().Add(patience)
+	for i, d := range w.datapaths {
+		if i == first || d.lockUntil(deadline) {
+			continue
+		}
+		w.datapaths[first].mu.Unlock()
+		for k, locked := range w.datapaths[:i] {
+			if k != first {
+				locked.mu.Unlock()
+			}
+		}
+		return i
+	}
+	return -1
 }
 
 func (w *Workers) unlock() {
@@ -197,7 +270,8 @@ func (w *Workers) unlock() {
 }
 
 // Counters copies the counters of all ports, summed over the workers at one moment between polls,
-// into dst and returns it. dst is made when it is too short.
+// into dst and returns it. dst is made when it is too short. It waits for a worker whose program
+// blocks; the other workers do not.
 func (w *Workers) Counters(dst []Counters) []Counters {
 	w.lock()
 	defer w.unlock()
@@ -246,7 +320,8 @@ func (w *Workers) Drain(timeout time.Duration) (inFlight uint64) {
 }
 
 // Close closes the ports and gives all chunks back to the UMEM. Frames on their way between
-// workers are dropped (DroppedNoPort). Counters can still be read. It may be called twice.
+// workers are dropped (DroppedNoPort). Counters can still be read. It may be called twice, and while
+// Run polls, which returns [xsk.ErrClosed] then.
 func (w *Workers) Close() error {
 	w.lock()
 	defer w.unlock()
@@ -276,9 +351,9 @@ func (w *Workers) Close() error {
 func (w *Workers) closeBells() error {
 	var errs []error
 	for i := range w.others.bells {
-		if b := &w.others.bells[i]; b.fd >= 0 {
-			errs = append(errs, unix.Close(b.fd))
-			b.fd = -1
+		// One that its worker waits for is closed by that.
+		if b := &w.others.bells[i]; !b.polled {
+			errs = append(errs, b.close())
 		}
 	}
 	return errors.Join(errs...)

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -393,19 +395,243 @@ func TestBell(t *testing.T) {
 	}
 }
 
+// A bell that is rung when its worker has left off waiting ends one wait, and not all that follow.
+func TestBellRungLate(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 64})
+	w := newWorkers(t, WorkersConfig{
+		Config:  Config{UMEM: u, Ports: []Port{newMemory(t, u, 8), newMemory(t, u, 8)}, Program: to(0)},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}}},
+	})
+	b := &w.others.bells[0]
+	b.waiting.Store(true)
+	b.ring()
+	w.Worker(0).wait()
+	fds := []unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 0); n != 0 || err != nil {
+		t.Errorf("the next wait ends at once: %d, %v", n, err)
+	}
+}
+
+// blocking makes workers, two of which run: the program of the first blocks until release.
+func blocking(t *testing.T) (w *Workers, release func()) {
+	t.Helper()
+	u := newUMEM(t, xsk.Config{Frames: 256})
+	in := newMemory(t, u, 32)
+	entered, leave := make(chan struct{}), make(chan struct{})
+	w = newWorkers(t, WorkersConfig{
+		Config: Config{UMEM: u, Ports: []Port{newMemory(t, u, 32), in, newMemory(t, u, 32)}, Program: to(0)},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}, Program: func([]Frame, []Action) {
+			close(entered)
+			<-leave
+		}}, {Ports: []int{2}}},
+	})
+	in.Inject([]byte("frame"))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- w.Run(ctx) }()
+	release = sync.OnceFunc(func() { close(leave) })
+	t.Cleanup(func() {
+		release()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	<-entered
+	return w, release
+}
+
+// While the program of a worker blocks and somebody reads counters, the other workers go on, and
+// how often each polled can be read.
+func TestProgramBlocks(t *testing.T) {
+	w, release := blocking(t)
+	read := make(chan []Counters, 1)
+	go func() { read <- w.Counters(nil) }()
+	testutil.Eventually(t, "a reader that waits", func() bool { return w.Worker(1).wanted.Load() > 0 })
+	stuck := w.Worker(1).Polls()
+	for _, i := range []int{0, 2} {
+		from := w.Worker(i).Polls()
+		testutil.Eventually(t, "polls of another worker", func() bool { return w.Worker(i).Polls() > from+2 })
+	}
+	if n := w.Worker(1).Polls(); n != stuck {
+		t.Errorf("the worker that stands still polled %d times more", n-stuck)
+	}
+	select {
+	case <-read:
+		t.Error("counters were read in the middle of a poll")
+	default:
+	}
+	release()
+	if c := <-read; c[1].Received != 1 || c[1].DroppedByProgram != 1 {
+		t.Errorf("%+v", c[1])
+	}
+}
+
+// Workers that are closed while they run end with that, and close no descriptor that another wait has.
+func TestCloseBesideRun(t *testing.T) {
+	for range 20 {
+		u := newUMEM(t, xsk.Config{Frames: 64})
+		w := newWorkers(t, WorkersConfig{
+			Config:  Config{UMEM: u, Ports: []Port{newMemory(t, u, 8), newMemory(t, u, 8)}, Program: to(0)},
+			Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}}},
+		})
+		done := make(chan error, 1)
+		go func() { done <- w.Run(t.Context()) }()
+		b, d := &w.others.bells[0], w.Worker(0)
+		locked := func(f func()) { d.lock(); defer d.mu.Unlock(); f() }
+		testutil.Eventually(t, "a wait", func() (polled bool) {
+			locked(func() { polled = b.polled })
+			return polled
+		})
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		locked(func() {
+			if b.polled && b.fd < 0 {
+				t.Error("the bell was closed while its worker waits for it")
+			}
+		})
+		if err := <-done; !errors.Is(err, xsk.ErrClosed) {
+			t.Errorf("run ended with %v, want %v", err, xsk.ErrClosed)
+		}
+		for i := range w.others.bells {
+			if fd := w.others.bells[i].fd; fd >= 0 {
+				t.Errorf("bell %d is still open", i)
+			}
+		}
+	}
+}
+
+// One of several workers is not closed by itself: its chunks are with others.
+func TestWorkerRefusesClose(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 64})
+	w := newWorkers(t, WorkersConfig{
+		Config:  Config{UMEM: u, Ports: []Port{newMemory(t, u, 8), newMemory(t, u, 8)}, Program: to(0)},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}}},
+	})
+	if err := w.Worker(0).Close(); err == nil {
+		t.Error("a worker was closed without the others")
+	}
+	pollAll(t, w)
+}
+
+// What ports hold when Run has returned is received by polling on, so that all is in a counter.
+func TestWorkersPoll(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 256})
+	in, out := newMemory(t, u, 64), newMemory(t, u, 64)
+	w := newWorkers(t, WorkersConfig{
+		Config:  Config{UMEM: u, Ports: []Port{in, out}, Program: to(1), Batch: 4},
+		Workers: []Worker{{Ports: []int{0}}, {Ports: []int{1}}},
+	})
+	for range 30 {
+		if !in.Inject([]byte("frame")) {
+			t.Fatal("no chunk to receive into")
+		}
+	}
+	for n := 1; n > 0; {
+		var err error
+		if n, err = w.Poll(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := w.Drain(time.Second); n != 0 {
+		t.Errorf("%d frames in flight", n)
+	}
+	if c := w.Counters(nil); c[0].Received != 30 || c[1].Transmitted != 30 {
+		t.Errorf("%+v", c)
+	}
+	out.Lose(errors.New("unplugged"))
+	for range 128 { // devices are looked for now and then
+		if _, err := w.Poll(); err != nil {
+			if !strings.Contains(err.Error(), "worker 1: port 1: ") {
+				t.Error(err)
+			}
+			return
+		}
+	}
+	t.Error("a port that is lost is no error")
+}
+
+// A port that is lost while another goroutine drains is reported by a poll, once.
+func TestLostWhileDrained(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 128})
+	in := newMemory(t, u, 32)
+	lost := make(chan int, 10)
+	d := newDatapath(t, Config{
+		UMEM: u, Ports: []Port{in, newMemory(t, u, 32)}, Program: to(1), Lost: func(port int, _ error) { lost <- port },
+	})
+	for range 200 {
+		out := newMemory(t, u, 32)
+		d.mu.Lock()
+		d.lose(1, errors.New("unplugged"))
+		d.mu.Unlock()
+		drained := make(chan struct{})
+		go func() {
+			d.Drain(0)
+			d.mu.Lock()
+			d.lose(0, errors.New("unplugged"))
+			d.mu.Unlock()
+			close(drained)
+		}()
+		d.Poll()
+		<-drained
+		d.Poll()
+		if a, b := <-lost, <-lost; a+b != 1 || len(lost) != 0 {
+			t.Fatalf("ports %d, %d and %d more were reported", a, b, len(lost))
+		}
+		if err := errors.Join(d.SetPort(1, out), d.SetPort(0, newMemory(t, u, 32))); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// Workers whose ports are still to come leave most of the chunks to those whose ports are there.
+func TestShares(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 1600})
+	port := newMemory(t, u, 8)
+	for name, tt := range map[string]struct {
+		ports []Port
+		want  []int
+	}{
+		"all there":  {[]Port{port, port, port, port}, []int{400, 400, 400, 400}},
+		"none there": {[]Port{nil, nil, nil, nil}, []int{400, 400, 400, 400}},
+		"one there":  {[]Port{port, nil, nil, nil}, []int{998, 200, 201, 201}},
+	} {
+		c := WorkersConfig{Config: Config{Ports: tt.ports}}
+		for i := range tt.ports {
+			c.Workers = append(c.Workers, Worker{Ports: []int{i}})
+		}
+		got := c.shares(1600)
+		for i := range got {
+			if d := got[i] - tt.want[i]; d < -2 || d > 2 {
+				t.Errorf("%s: %v, want about %v", name, got, tt.want)
+			}
+		}
+		sum := 0
+		for i, n := range c.shares(len(tt.ports)) {
+			if sum += n; n != 1 {
+				t.Errorf("%s: worker %d has %d of as many chunks as ports", name, i, n)
+			}
+		}
+	}
+}
+
 func TestWorkersConfig(t *testing.T) {
 	u := newUMEM(t, xsk.Config{Frames: 16})
 	ports := []Port{nil, nil}
 	config := Config{UMEM: u, Ports: ports, Program: to(0)}
 	for name, c := range map[string]WorkersConfig{
-		"no workers":  {Config: config},
-		"no port":     {Config: config, Workers: []Worker{{Ports: []int{0, 1}}, {}}},
-		"had twice":   {Config: config, Workers: []Worker{{Ports: []int{0, 1}}, {Ports: []int{1}}}},
-		"not there":   {Config: config, Workers: []Worker{{Ports: []int{0, 1, 2}}}},
-		"nobody's":    {Config: config, Workers: []Worker{{Ports: []int{0}}}},
-		"no CPU":      {Config: config, Workers: []Worker{{Ports: []int{0, 1}, CPUs: []int{-1}}}},
-		"no program":  {Config: Config{UMEM: u, Ports: ports}, Workers: []Worker{{Ports: []int{0, 1}}}},
-		"few chunks":  {Config: Config{UMEM: u, Ports: ports, Program: to(0), Chunks: 1}, Workers: []Worker{{Ports: []int{0, 1}}}},
+		"no workers": {Config: config},
+		"no port":    {Config: config, Workers: []Worker{{Ports: []int{0, 1}}, {}}},
+		"had twice":  {Config: config, Workers: []Worker{{Ports: []int{0, 1}}, {Ports: []int{1}}}},
+		"not there":  {Config: config, Workers: []Worker{{Ports: []int{0, 1, 2}}}},
+		"nobody's":   {Config: config, Workers: []Worker{{Ports: []int{0}}}},
+		"no CPU":     {Config: config, Workers: []Worker{{Ports: []int{0, 1}, CPUs: []int{-1}}}},
+		"no program": {Config: Config{UMEM: u, Ports: ports}, Workers: []Worker{{Ports: []int{0, 1}}}},
+		"few chunks": {Config: Config{UMEM: u, Ports: ports, Program: to(0), Chunks: 1}, Workers: []Worker{{Ports: []int{0, 1}}}},
+		"a program of the first alone": {
+			Config: Config{UMEM: u, Ports: ports}, Workers: []Worker{{Ports: []int{0}, Program: to(0)}, {Ports: []int{1}}},
+		},
 		"no UMEM":     {Config: Config{Ports: ports, Program: to(0)}, Workers: []Worker{{Ports: []int{0, 1}}}},
 		"large batch": {Config: Config{UMEM: u, Ports: ports, Program: to(0), Batch: MaxBatch + 1}, Workers: []Worker{{Ports: []int{0, 1}}}},
 	} {
@@ -482,7 +708,7 @@ func TestBusyPoll(t *testing.T) {
 		var waits, polls int
 		for polls < 2*idlePolls {
 			d.lock()
-			waits, polls = len(d.pollfds), int(d.polls)
+			waits, polls = len(d.pollfds), int(d.polls.Load())
 			d.mu.Unlock()
 			time.Sleep(time.Millisecond)
 		}

@@ -13,7 +13,8 @@ type XSK struct {
 	// Down says that the link was down when the port was last asked. It is the
 	// worker's to read.
 	Down  bool
-	downs uint64 // how often it became so since the worker took note of it
+	up    bool   // it was found up once
+	downs uint64 // how often it went down since the worker took note of it
 
 	noProgram atomic.Bool
 }
@@ -90,7 +91,7 @@ func (p *XSK) flushed(err error) error {
 // lost keeps the errors that mean the end of the port.
 func (p *XSK) lost(err error) error {
 	if errors.Is(err, xsk.ErrDown) {
-		if !p.Down {
+		if p.up && !p.Down {
 			p.downs++
 		}
 		p.Down = true
@@ -112,10 +113,12 @@ func (p *XSK) takeDowns() (n uint64) {
 func (p *XSK) Complete(chunks []uint64) int { return p.socket.Completion.Take(chunks) }
 
 // Check implements [Port].
-func (p *XSK) Check() error {
-	err := p.socket.Check()
+func (p *XSK) Check() error { return p.checked(p.socket.Check()) }
+
+// checked notes what a check found.
+func (p *XSK) checked(err error) error {
 	if err == nil {
-		p.Down = false
+		p.up, p.Down = true, false
 	}
 	return p.lost(err)
 }
