@@ -426,6 +426,9 @@ func (f gateFlags) program(ctx context.Context, s std, base *record.Lab, plan *l
 		return fmt.Errorf("base %s counts the program %s: name it by --prog, and --packets", f.base, named)
 	}
 	// Indirect branches of a program are those of its trace.
+	if !f.trace && slices.ContainsFunc(base.Rows, func(r record.LabRow) bool { return r.CallsPerPacket != nil }) {
+		return fmt.Errorf("base %s has indirect branches, which are those of a trace: leave --trace=false out", f.base)
+	}
 	plan.Trace = f.trace && slices.ContainsFunc(base.Rows, func(r record.LabRow) bool { return r.Trace != nil })
 	if err := f.counted.into(ctx, s, plan); err != nil {
 		return err

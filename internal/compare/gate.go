@@ -80,7 +80,8 @@ func CheckBase(base *record.Lab) error {
 // Gate says whether a packet takes more in the rows of now than the rows of base allow. Rows are matched by
 // [record.LabRow.Place]. A row of the base that was not counted cannot be told, and neither can builds that are
 // unlike. A row that has no number in the base is left out, with a warning: its kernel lacks what is counted. Of a row
-// without instructions on both sides a warning says so, and it cannot be told where a packet takes more of the DMA API. It
+// without instructions on both sides a warning says so, and it cannot be told where a packet takes more of the DMA API. A row
+// that is not beyond cannot be told where one side alone has indirect branches, or neither and an allowance is for them. It
 // returns an error when an option names a row that the base does not have, the base is none, or two rows of one side are of
 // one place.
 func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
@@ -285,7 +286,7 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 	}
 	nic := was.Labels["nic"]
 	if nic != "" && nic != "veth" && (was.Spread == nil || is.Spread == nil) && r.Verdict == record.GateBeyond &&
-		r.Indirect.Verdict() != record.GateBeyond {
+		(r.Indirect == nil || r.Indirect.Verdict() != record.GateBeyond) {
 		r.Verdict = record.GateCannotTell
 		r.Missing = "on wires two boots differ in some instructions, and nothing says how many"
 	}
@@ -299,7 +300,24 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 			r.Verdict = record.GateBeyond
 		}
 	}
+	if why := noIndirect(name, was, is, opts.Max); why != "" && r.Verdict == record.GateWithin {
+		r.Verdict, r.Missing = record.GateCannotTell, why
+	}
 	return r
+}
+
+// noIndirect says why the indirect branches of a row cannot be told: one side alone has them, or neither and an allowance is for
+// them, as of a program that was not traced. It is empty where they can, and where nobody asks.
+func noIndirect(name string, was, is *record.LabRow, max []Allowance) string {
+	switch {
+	case (was.CallsPerPacket == nil) != (is.CallsPerPacket == nil):
+		return "only one side has indirect branches"
+	case was.CallsPerPacket == nil && slices.ContainsFunc(max, func(a Allowance) bool {
+		return a.Count == "indirect" && (a.Row == "" || a.Row == name)
+	}):
+		return "neither side has indirect branches, which --max is of"
+	}
+	return ""
 }
 
 // moreDMA names what a packet takes more of the DMA API, with both counts; empty where it takes nothing more. What fills a ring

@@ -96,6 +96,24 @@ func TestGate(t *testing.T) {
 		"no instructions": {base: same, now: func(l *record.Lab) { l.Rows[0].Instructions = nil }, verdict: "cannot tell",
 			why:  "only one side has instructions",
 			rows: []string{one + " cannot tell: only one side has instructions", sixteen + " within"}},
+		"no indirect branches": {base: same, now: uncalled, verdict: "cannot tell", why: "only one side has indirect branches",
+			rows: []string{one + " cannot tell: only one side has indirect branches", sixteen + " within"}},
+		"no indirect branches in the base": {base: uncalled, now: same, verdict: "cannot tell", why: "only one side has indirect branches",
+			rows: []string{one + " cannot tell: only one side has indirect branches", sixteen + " within"}},
+		"no indirect branches, and beyond": {base: same, now: func(l *record.Lab) { uncalled(l); *l.Rows[0].Instructions++ },
+			verdict: "beyond", rows: []string{one + " beyond", sixteen + " within"}},
+		"no indirect branches, and beyond on wires": {base: func(l *record.Lab) { onWires(l); uncalled(l) },
+			now:     func(l *record.Lab) { onWires(l); uncalled(l); *l.Rows[0].Instructions++ },
+			verdict: "cannot tell", why: "on wires two boots differ", rows: []string{
+				"nic=igb/dma=direct/" + one + " cannot tell: on wires two boots differ in some instructions, and nothing says how many",
+				"nic=igb/dma=direct/" + sixteen + " within"}},
+		"no indirect branches on both sides": {base: uncalled, now: uncalled,
+			opts:    GateOptions{Max: []Allowance{{Count: "instructions"}, {Row: sixteen, Count: "indirect"}}},
+			verdict: "within", rows: []string{one + " within", sixteen + " within"}},
+		"allowed indirect branches that no side has": {base: uncalled, now: uncalled,
+			opts:    GateOptions{Max: []Allowance{{Count: "indirect", More: 0.1}}},
+			verdict: "cannot tell", why: "neither side has indirect branches, which --max is of",
+			rows: []string{one + " cannot tell: neither side has indirect branches, which --max is of", sixteen + " within"}},
 		"another compiler": {base: same, now: func(l *record.Lab) { oneBuild(l).Compiler = "gcc 13"; *l.Rows[0].Instructions++ },
 			verdict: "cannot tell", why: "unlike in compiler: --unlike compiler",
 			rows: []string{one + " cannot tell: the builds are unlike", sixteen + " cannot tell: the builds are unlike"}},
@@ -185,6 +203,9 @@ func TestGateDoubts(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// uncalled is of a program that was not traced: its first row has no indirect branches.
+func uncalled(l *record.Lab) { l.Rows[0].CallsPerPacket = nil }
 
 func onWires(l *record.Lab) {
 	for i := range l.Rows {
