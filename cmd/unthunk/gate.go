@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/report/page"
@@ -202,7 +203,15 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	if err := checkFiles(append(f.counted.files(), f.base, f.prices, kernel), outFile{"save", f.output.save}); err != nil {
 		return err
 	}
-	base, err := loadCounted(ctx, f.base)
+	var all record.Together // which are in use at the same time
+	read := []string{f.base, f.prices}
+	if isRecord(kernel) {
+		read = append(read, kernel)
+	}
+	if err := all.Fit(read...); err != nil {
+		return err
+	}
+	base, err := loadCounted(ctx, &all, f.base)
 	if err != nil {
 		return err
 	}
@@ -211,11 +220,11 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 			return fmt.Errorf("base %s: %w", f.base, err)
 		}
 	}
-	if err := f.price(ctx, base, &opts); err != nil {
+	if err := f.price(ctx, &all, base, &opts); err != nil {
 		return err
 	}
 	if isRecord(kernel) {
-		return f.judge(ctx, s, kernel, base, opts)
+		return f.judge(ctx, s, &all, kernel, base, opts)
 	}
 	plan, err := f.planOf(base, kernel)
 	if err != nil {
@@ -263,18 +272,28 @@ func runGate(ctx context.Context, s std, f gateFlags, kernel string) error {
 	default:
 		err = record.Save(f.output.save, l)
 	}
-	return f.tell(s, g, err)
+	return f.tell(ctx, s, g, err)
 }
 
-// tell writes a verdict, and returns it as an error with one that there is already.
-func (f gateFlags) tell(s std, g *record.Gate, err error) error {
+// tell writes a verdict, and returns it as an error with one that there is already. A signal ends it with nothing written, but
+// for one that came while guests were counted: what they counted is told.
+func (f gateFlags) tell(ctx context.Context, s std, g *record.Gate, err error) error {
 	write := gateFormats()[f.format]
 	if f.output.json {
 		write = func(w io.Writer, g *record.Gate) error { return report.JSON(w, g) }
 	} else {
 		g.Shorten(f.top)
 	}
-	err = errors.Join(err, write(s.out, g))
+	hold := func() (*memory.Buffer, error) { return held(ctx, s, func(s std) error { return write(s.out, g) }) }
+	if ctx.Err() != nil {
+		ctx = context.WithoutCancel(ctx)
+	}
+	shown, errShow := reading(ctx, hold)
+	if errShow != nil { // g may still be in use
+		return errors.Join(err, errShow)
+	}
+	_, errShow = shown.WriteTo(s.out)
+	err = errors.Join(err, errShow)
 	switch g.Verdict {
 	case record.GateBeyond:
 		return errors.Join(errBeyond, err)
@@ -288,8 +307,9 @@ func (f gateFlags) tell(s std, g *record.Gate, err error) error {
 func isRecord(kernel string) bool { return strings.HasSuffix(kernel, ".json") }
 
 // judge compares a record with the base, and boots nothing.
-func (f gateFlags) judge(ctx context.Context, s std, file string, base *record.Lab, opts compare.GateOptions) error {
-	now, err := loadCounted(ctx, file)
+func (f gateFlags) judge(ctx context.Context, s std, all *record.Together, file string, base *record.Lab,
+	opts compare.GateOptions) error {
+	now, err := loadCounted(ctx, all, file)
 	if err != nil {
 		return err
 	}
@@ -307,7 +327,7 @@ func (f gateFlags) judge(ctx context.Context, s std, file string, base *record.L
 			return err
 		}
 	}
-	return f.tell(s, g, nil)
+	return f.tell(ctx, s, g, nil)
 }
 
 // gate is [compare.Gate], which a signal ends. What was counted before a signal is compared all the same.
@@ -350,9 +370,9 @@ func (f gateFlags) options(kernel string) (compare.GateOptions, error) {
 	return opts, nil
 }
 
-// loadCounted reads a record of counts.
-func loadCounted(ctx context.Context, file string) (*record.Lab, error) {
-	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(file) })
+// loadCounted reads a record of counts, into memory with others.
+func loadCounted(ctx context.Context, all *record.Together, file string) (*record.Lab, error) {
+	saved, err := reading(ctx, func() (*record.Saved, error) { return all.Load(file) })
 	if err != nil {
 		return nil, err
 	}
@@ -364,14 +384,14 @@ func loadCounted(ctx context.Context, file string) (*record.Lab, error) {
 }
 
 // price is that of one indirect call: of --prices, or that of the base.
-func (f gateFlags) price(ctx context.Context, base *record.Lab, opts *compare.GateOptions) error {
+func (f gateFlags) price(ctx context.Context, all *record.Together, base *record.Lab, opts *compare.GateOptions) error {
 	if f.prices == "" {
 		if base.Price != nil {
 			opts.Price, opts.PriceOf = base.Price, cmp.Or(base.Host.CPU, "the machine of the base")
 		}
 		return nil
 	}
-	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(f.prices) })
+	saved, err := reading(ctx, func() (*record.Saved, error) { return all.Load(f.prices) })
 	if err != nil {
 		return err
 	}

@@ -1,13 +1,19 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
@@ -152,4 +158,66 @@ func TestGateJudges(t *testing.T) {
 			t.Errorf("%s: exit code %d, %s", test.args, code, said)
 		}
 	}
+}
+
+// The records of a gate have the limits of one, all together.
+func TestGateTogether(t *testing.T) {
+	dir := t.TempDir()
+	half := filepath.Join(dir, "half.json")
+	if err := os.WriteFile(half, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(half, record.MaxSize/2+1); err != nil {
+		t.Fatal(err)
+	}
+	// 1 MB in the file, 190 MB in memory.
+	var rows []string
+	for i := range 45 {
+		rows = append(rows, fmt.Sprintf(`{"name":"r%d","sites":[],"functions":[],"calls":1,"dma":[{}%s]}`, i,
+			strings.Repeat(`,{}`, record.MaxRows-1)))
+	}
+	many := filepath.Join(dir, "many.json")
+	doc := `{"schema":"unthunk/1","kind":"lab","run":"a","rows":[` + strings.Join(rows, ",") + `]}`
+	if err := os.WriteFile(many, []byte(doc), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refuses(t, "gate", []refused{
+		{"bytes", []string{"--base", half, half}, exitCannotTell, "64 MB together, more than 64"},
+		{"bytes of prices", []string{"--base", half, "--prices", half, "debian:6.12-cloud"}, exitCannotTell, "64 MB together, more than 64"},
+		{"memory", []string{"--base", many, many}, exitCannotTell, "with the records before it"},
+		{"memory of prices", []string{"--base", many, "--prices", many, "debian:6.12-cloud"}, exitCannotTell, "with the records before it"},
+	})
+}
+
+// A verdict has a limit, and hears a signal; what was counted before one is told.
+func TestGateTell(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	var b bytes.Buffer
+	s := std{nil, &b, io.Discard}
+	long := &record.Gate{Verdict: record.GateWithin, Console: []string{strings.Repeat("x", memory.MaxOutput)}}
+	for _, f := range []gateFlags{{format: "json", output: outputFlags{json: true}}, {format: "text"}} {
+		if err := f.tell(ctx, s, long, nil); err == nil || err.Error() != "write output: it has more than 64 MiB" || b.Len() > 0 {
+			t.Errorf("%s: %.80v, and %d bytes", f.format, err, b.Len())
+		}
+	}
+	beyond := &record.Gate{Verdict: record.GateBeyond}
+	text := gateFlags{format: "text"}
+	if err := text.tell(&ending{Context: ctx, end: cancel}, s, beyond, nil); !errors.Is(err, errInterrupted) || b.Len() > 0 {
+		t.Errorf("%v, and %q", err, &b)
+	}
+	if err := text.tell(ctx, s, beyond, nil); !errors.Is(err, errBeyond) || b.Len() == 0 {
+		t.Errorf("%v, and %q", err, &b)
+	}
+}
+
+// ending is a context that ends once it was asked whether it has.
+type ending struct {
+	context.Context
+	end func()
+}
+
+func (e *ending) Err() error {
+	defer e.end()
+	return e.Context.Err()
 }
