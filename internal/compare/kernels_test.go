@@ -46,7 +46,7 @@ func TestKernels(t *testing.T) {
 		t.Fatalf("%q, want %q", got, want)
 	}
 	steps := all[0].Steps["16"]
-	if len(steps) != 1 || steps[0].Old != "debian:6.1-cloud/bulk=16" || steps[0].New != "debian:6.12-cloud/bulk=16" ||
+	if len(steps) != 1 || steps[0].Old.Name != "debian:6.1-cloud/bulk=16" || steps[0].New.Name != "debian:6.12-cloud/bulk=16" ||
 		len(all[0].Steps["2"]) > 0 {
 		t.Errorf("steps %+v", all[0].Steps)
 	}
@@ -59,11 +59,64 @@ func TestKernels(t *testing.T) {
 		other.Rows[i].Build = &record.LabBuild{Compiler: compiler}
 	}
 	steps = Kernels([]*record.Lab{other})[0].Steps["16"]
-	if len(steps) != 2 || steps[0].Old != other.Rows[0].Name || steps[1].Old != other.Rows[0].Name || steps[1].New != other.Rows[2].Name {
+	if len(steps) != 2 || steps[0].Old.Name != other.Rows[0].Name || steps[1].Old.Name != other.Rows[0].Name ||
+		steps[1].New.Name != other.Rows[2].Name {
 		t.Errorf("steps of two compilers: %+v", steps)
 	}
 	l.Rows = l.Rows[:1]
 	if all := Kernels([]*record.Lab{l}); len(all) > 0 {
 		t.Errorf("of one kernel: %+v", all)
+	}
+}
+
+// A row is of the kernel that its name was then, at one bulk once, and of the architecture of its guest, which a refused one says
+// by its release or its name; a compiler that is not known is none that two share.
+func TestKernelsApart(t *testing.T) {
+	t.Parallel()
+	n := 1000.0
+	row := func(kernel, release, refused string) record.LabRow {
+		r := record.LabRow{Name: kernel + "/bulk=16", Labels: map[string]string{"kernel": kernel, "bulk": "16"}, Release: release,
+			Refused: refused}
+		if refused == "" {
+			r.Instructions, r.CallsPerPacket, r.Trace = &n, &n, &record.LabTrace{Packets: 1}
+		}
+		return r
+	}
+	with := func(r record.LabRow, compiler string) record.LabRow {
+		r.Build = &record.LabBuild{Arch: "amd64", Compiler: compiler}
+		return r
+	}
+	first, second := new(record.Lab), new(record.Lab)
+	first.Rows = []record.LabRow{row("debian:6.12-cloud", "6.12.57+deb13-cloud-amd64", ""), row("debian:6.1-cloud", "6.1.0-amd64", "no boot"),
+		row("debian:6.12-cloud-arm64", "", "no boot"), row("vmlinux", "6.13.1-arm64", "no boot")}
+	second.Rows = []record.LabRow{row("debian:6.12-cloud", "6.12.86+deb13-cloud-amd64", ""), row("debian:6.1-cloud", "6.1.0-amd64", ""),
+		row("debian:6.12-cloud", "6.12.57+deb13-cloud-amd64", ""), row("debian:6.1-cloud", "6.1.0-amd64", "it failed later")}
+	all := Kernels([]*record.Lab{first, second})
+	if len(all) != 1 || all[0].Arch != "amd64" || len(all[0].Kernels) != 3 || all[0].Repeated != 3 {
+		t.Fatalf("%+v", all)
+	}
+	for i, want := range []*record.LabRow{&second.Rows[1], &first.Rows[0], &second.Rows[0]} {
+		if k := all[0].Kernels[i]; k.Rows["16"] != want || k.Release != want.Release {
+			t.Errorf("kernel %d is %s %s: %p, want %p", i, k.Name, k.Release, k.Rows["16"], want)
+		}
+	}
+	if steps := all[0].Steps["16"]; len(steps) != 2 || steps[1].Old != &first.Rows[0] || steps[1].New != &second.Rows[0] {
+		t.Errorf("steps %+v", steps)
+	}
+	// What is known of no compiler is compared with the last.
+	first.Rows = []record.LabRow{row("a", "6.1", ""), with(row("b", "6.2", ""), "gcc 14"), row("c", "6.3", ""),
+		with(row("d", "6.4", ""), "gcc 14")}
+	for i, want := range []int{0, 1, 1} {
+		if step := Kernels([]*record.Lab{first})[0].Steps["16"][i]; step.Old != &first.Rows[want] {
+			t.Errorf("step %d is from %s", i, step.Old.Name)
+		}
+	}
+	// A history has a limit, and says what it left out.
+	first.Rows = nil
+	for i := range maxKernels + 3 {
+		first.Rows = append(first.Rows, row("debian:6", fmt.Sprintf("6.%d", i), ""))
+	}
+	if h := Kernels([]*record.Lab{first})[0]; len(h.Kernels) != maxKernels || h.Older != 3 || h.Kernels[0].Release != "6.3" {
+		t.Errorf("%d kernels from %s, %d older", len(h.Kernels), h.Kernels[0].Release, h.Older)
 	}
 }

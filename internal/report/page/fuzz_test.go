@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
 )
@@ -196,7 +197,11 @@ func TestScanHTML(t *testing.T) {
 // afterwards, as reading one takes longer than its page.
 func FuzzPage(f *testing.F) {
 	var docs []any
-	for i, s := range everyRecord(f) {
+	kernels := reporttest.Traced()
+	for i := range kernels.Rows {
+		kernels.Rows[i].Trace = nil // of which a part is no trace
+	}
+	for i, s := range append(everyRecord(f), savedAs(f, "kernels.json", kernels)) {
 		doc := documentIn(s)
 		cut(doc)
 		b, err := json.Marshal(doc)
@@ -232,6 +237,9 @@ func FuzzPage(f *testing.F) {
 		}
 		s.File = text
 		d := Source{Records: []*record.Saved{s}, Version: text}
+		if l := s.Lab(); l != nil {
+			d.Kernels = compare.Kernels([]*record.Lab{l})
+		}
 		var out bytes.Buffer
 		if err := HTML(t.Context(), &out, d); err != nil {
 			t.Fatal(err)

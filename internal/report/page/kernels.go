@@ -34,7 +34,7 @@ func (v *viewer) kernelBlocks() []block {
 		seen[h.Arch] = true
 		b := block{Heading: kernelTitle(h) + ": by stage, and by place", Folded: v.draw && !first}
 		if first && v.draw {
-			out = append(out, block{Figure: kernelsFigure(v.id(), h)})
+			out = append(out, block{Figure: kernelsFigure(v.id(), h, false)})
 		}
 		if i == 0 {
 			out = append(out, counts)
@@ -68,34 +68,49 @@ func kernelTitle(h *record.LabHistory) string {
 	return cells.Clean(cells.Join(", ", h.Arch, strings.ReplaceAll(h.Of, "/", ", ")))
 }
 
-// shortRelease is the version of a kernel's release.
-func shortRelease(release string) string {
-	version, _, _ := strings.Cut(strings.ReplaceAll(release, "+", "-"), "-")
-	return version
-}
+// maxBulks is how many bulks the table of all kernels has, and maxRefusals how many reasons stand beneath it.
+const maxBulks, maxRefusals = 16, 16
 
 // kernelCounts has a row for each kernel: instructions and indirect branches by bulk.
 func kernelCounts(all []record.LabHistory) *table {
 	t := &table{Caption: "Instructions and indirect branches a packet, by kernel and bulk",
 		Columns: []column{{"kernel", ""}, {"compiler", "w"}}}
-	var bulks []string
+	var bulks, remarks []string
+	seen := make(map[string]bool)
+	older, repeated := 0, 0
 	for i := range all {
 		for _, bulk := range all[i].Bulks {
-			if !slices.Contains(bulks, bulk) {
+			if seen[bulk] {
+				continue
+			}
+			if seen[bulk] = true; len(bulks) < maxBulks {
 				bulks = append(bulks, bulk)
 				t.Columns = append(t.Columns, column{"bulk " + cells.Clean(bulk), "n"}, column{"branches", "n"})
 			}
 		}
+		older, repeated = older+all[i].Older, repeated+all[i].Repeated
 	}
+	if n := len(seen) - len(bulks); n > 0 {
+		remarks = append(remarks, fmt.Sprintf("%s without a column.", cells.Plural(n, "bulk")))
+	}
+	if older > 0 {
+		remarks = append(remarks, fmt.Sprintf("%s left out.", cells.Plural(older, "older kernel")))
+	}
+	if repeated > 0 {
+		remarks = append(remarks, fmt.Sprintf("%s left out: another has the same kernel and bulk.", cells.Plural(repeated, "count")))
+	}
+	refusals := make(map[string]bool)
 	for i := range all {
 		h := &all[i]
 		t.group(kernelTitle(h))
 		for j := range h.Kernels {
 			k := &h.Kernels[j]
 			row := k.Any(h.Bulks)
-			line := []string{cmp.Or(row.Release, k.Name), row.Compiler()}
-			if why := fmt.Sprintf("%s: no number: %s.", line[0], row.Refused); row.Refused != "" && !strings.Contains(t.Remark, why) {
-				t.Remark = cells.Join(" ", t.Remark, cells.Clean(why))
+			line := []string{cmp.Or(k.Release, k.Name), row.Compiler()}
+			if why := fmt.Sprintf("%s: no number: %s.", line[0], row.Refused); row.Refused != "" && !refusals[why] {
+				if refusals[why] = true; len(refusals) <= maxRefusals {
+					remarks = append(remarks, cells.Clean(why))
+				}
 			}
 			for _, bulk := range bulks {
 				if of := k.Rows[bulk]; of != nil && of.Refused == "" {
@@ -107,6 +122,10 @@ func kernelCounts(all []record.LabHistory) *table {
 			t.add(line...)
 		}
 	}
+	if n := len(refusals) - maxRefusals; n > 0 {
+		remarks = append(remarks, fmt.Sprintf("And %s more without a number.", cells.Plural(n, "kernel")))
+	}
+	t.Remark = strings.Join(remarks, " ")
 	return t
 }
 
@@ -116,11 +135,15 @@ func branchesOf(row *record.LabRow) *float64 {
 	if all == nil {
 		return nil
 	}
-	sum := 0.0 // of multiples of a part of two: in whichever order
-	for _, n := range all {
-		sum += n
+	sum := 0.0
+	for _, b := range slices.SortedFunc(maps.Keys(all), compareBranches) { // the same bytes of a sum each time
+		sum += all[b]
 	}
 	return &sum
+}
+
+func compareBranches(a, b record.LabBranch) int {
+	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.Target, b.Target))
 }
 
 func exactOrDash(x *float64) string {
@@ -133,7 +156,7 @@ func exactOrDash(x *float64) string {
 // kernelColumns are one for each kernel of rows.
 func kernelColumns(rows []*record.LabRow) (columns []column) {
 	for _, row := range rows {
-		columns = append(columns, column{cells.Clean(shortRelease(row.Release)), "n"})
+		columns = append(columns, column{cells.Clean(row.Version()), "n"})
 	}
 	return columns
 }
@@ -182,44 +205,51 @@ func stageTable(h *record.LabHistory, bulk string) *table {
 	return t
 }
 
-// placeTable has the indirect branches of each place by kernel, nil where none was counted. A stage is that of the place on any of
-// the kernels.
+// placeTable has the indirect branches of each place by kernel, nil where none was counted. A stage is that of the place on the
+// first of the kernels that says one: of what it enters, else of its function.
 func placeTable(h *record.LabHistory) *table {
 	var kernels []*record.LabKernel
 	var of []*record.LabRow // one of each kernel
-	stages := make(map[string]string)
+	stages := make(map[record.LabBranch]string)
 	for i := range h.Kernels {
 		k := &h.Kernels[i]
-		for _, row := range k.Rows {
-			for _, s := range row.Sites {
-				stages[s.Function] = s.Stage
+		for _, bulk := range h.Bulks {
+			if row := k.Rows[bulk]; row != nil {
+				for _, s := range row.Sites {
+					for _, b := range []record.LabBranch{{Function: s.Function, Target: s.Target}, {Function: s.Function}} {
+						stages[b] = cmp.Or(stages[b], s.Stage)
+					}
+				}
 			}
 		}
-		if row := k.Any(h.Bulks); row.Refused == "" {
+		if row := k.Counted(h.Bulks); row != nil {
 			kernels, of = append(kernels, k), append(of, row)
 		}
 	}
 	t := &table{Caption: "Indirect branches a packet by stage and place",
 		Columns: append([]column{{"bulk", "n"}, {"stage", ""}, {"place", "m"}}, kernelColumns(of)...)}
 	for _, bulk := range h.Bulks {
-		counts := make(map[record.LabBranch][]float64)
+		counts := make([]map[record.LabBranch]float64, len(kernels)) // nil where none were counted
+		most := make(map[record.LabBranch]float64)
 		for i, k := range kernels {
 			if row := k.Rows[bulk]; row != nil {
-				for b, n := range row.Branches() {
-					if counts[b] == nil {
-						counts[b] = make([]float64, len(kernels))
-					}
-					counts[b][i] += n
+				counts[i] = row.Branches()
+				for b, n := range counts[i] {
+					most[b] = max(most[b], n)
 				}
 			}
 		}
-		for _, b := range slices.SortedFunc(maps.Keys(counts), func(a, b record.LabBranch) int {
-			return cmp.Or(cmp.Compare(slices.Max(counts[b]), slices.Max(counts[a])), cmp.Compare(a.Function, b.Function),
-				cmp.Compare(a.Target, b.Target))
+		for _, b := range slices.SortedFunc(maps.Keys(most), func(a, b record.LabBranch) int {
+			return cmp.Or(cmp.Compare(most[b], most[a]), compareBranches(a, b))
 		}) {
-			line := []string{bulk, cmp.Or(stages[b.Function], string(functions.StageOf(b.Function))), cells.Join(" → ", b.Function, b.Target)}
-			for _, n := range counts[b] {
-				line = append(line, stat.Exact(n))
+			stage := cmp.Or(stages[b], stages[record.LabBranch{Function: b.Function}], string(functions.StageOf(b.Function)))
+			line := []string{bulk, stage, cells.Join(" → ", b.Function, b.Target)}
+			for _, of := range counts {
+				if of == nil {
+					line = append(line, "–")
+				} else {
+					line = append(line, stat.Exact(of[b]))
+				}
 			}
 			t.add(line...)
 		}
@@ -237,30 +267,21 @@ func movedBlock(h *record.LabHistory) block {
 		t := &table{Caption: "Instructions a packet from one kernel to the next, bulk " + cells.Clean(bulk), Columns: []column{
 			{"function", "m"}, {"old", "n"}, {"new", "n"}, {"difference", "n"}}}
 		for _, step := range h.Steps[bulk] {
-			step.Shorten(movedFunctions)
-			t.group(fmt.Sprintf("%s to %s", releaseOf(h, bulk, step.Old), releaseOf(h, bulk, step.New)))
-			for _, d := range step.Functions {
+			change := step.Change
+			change.Shorten(movedFunctions)
+			t.group(fmt.Sprintf("%s to %s", step.Old.Version(), step.New.Version()))
+			for _, d := range change.Functions {
 				name := d.Name
 				if d.Was != "" {
 					name += ", was " + d.Was
 				}
 				t.add(name, stat.Exact(d.Old), stat.Exact(d.New), cells.Signed(d.Difference))
 			}
-			t.add("all", stat.Exact(step.Was), stat.Exact(step.Is), cells.Signed(step.Difference)).Differs = true
+			t.add("all", stat.Exact(change.Was), stat.Exact(change.Is), cells.Signed(change.Difference)).Differs = true
 		}
 		if len(t.Rows) > 0 {
 			b.Tables = append(b.Tables, t)
 		}
 	}
 	return b
-}
-
-// releaseOf is the version of the kernel of a row.
-func releaseOf(h *record.LabHistory, bulk, name string) string {
-	for i := range h.Kernels {
-		if row := h.Kernels[i].Rows[bulk]; row != nil && row.Name == name {
-			return shortRelease(row.Release)
-		}
-	}
-	return name
 }

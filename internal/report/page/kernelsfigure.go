@@ -14,33 +14,53 @@ import (
 // kernelsTitle is what the figure shows.
 const kernelsTitle = "Instructions and indirect branches a packet, by kernel"
 
-// kernelsFigure draws a bar of instructions for each kernel, by bulk, with its indirect branches beside it.
-func kernelsFigure(id string, h *record.LabHistory) *figure {
+// kernelsFigure draws a bar of instructions for each kernel, by bulk, with its indirect branches beside it. In a file of its own
+// it says of which history that is.
+func kernelsFigure(id string, h *record.LabHistory, ownFile bool) *figure {
 	var said []string
 	var high span
 	high.add(0)
+	rows := 0
 	for _, bulk := range h.Bulks {
 		for i := range h.Kernels {
-			if row := h.Kernels[i].Rows[bulk]; row != nil && row.Instructions != nil {
+			row := h.Kernels[i].Rows[bulk]
+			if row == nil {
+				continue
+			}
+			if rows++; rows <= maxPlotted && row.Instructions != nil {
 				high.add(*row.Instructions)
-				said = append(said, fmt.Sprintf("bulk %s, %s: %s", bulk, shortRelease(row.Release), kernelValue(row)))
+				said = append(said, fmt.Sprintf("bulk %s, %s: %s", bulk, row.Version(), kernelValue(row)))
 			}
 		}
 	}
-	caption := "Bars are instructions a packet from 0, ◆ indirect branches a packet. Of " + kernelTitle(h) + "."
-	return newFigure(id, kernelsTitle, strings.Join(said, "; ")+".", caption, func(d *drawing) {
+	caption := []string{"Bars are instructions a packet from 0, ◆ indirect branches a packet.", "Of " + kernelTitle(h) + "."}
+	if rows > maxPlotted {
+		caption[1] += fmt.Sprintf(" And %d more.", rows-maxPlotted)
+	}
+	return newFigure(id, kernelsTitle, strings.Join(said, "; ")+".", strings.Join(caption, " "), func(d *drawing) {
 		const names, values, step = 76, 138, 20.0
 		a := axis{0, max(high.high, 1), names, d.width - values}
-		y := 0.0
+		y, plotted := 0.0, 0
+		if ownFile {
+			for _, line := range caption {
+				d.fit("soft", 0, y+14, d.width, line)
+				y += step
+			}
+			y += 8
+		}
 		for _, bulk := range h.Bulks {
+			if plotted >= maxPlotted {
+				break
+			}
 			d.text("strong", 0, y+14, "bulk "+bulk)
 			y += 20
 			for i := range h.Kernels {
 				row := h.Kernels[i].Rows[bulk]
-				if row == nil {
+				if row == nil || plotted >= maxPlotted {
 					continue
 				}
-				d.fit("end", names-8, y+14, names-8, shortRelease(row.Release))
+				plotted++
+				d.fit("end", names-8, y+14, names-8, row.Version())
 				if row.Instructions == nil {
 					d.fit("soft", names, y+14, d.width-names, cells.Join(": ", "no number", row.Refused))
 				} else {
@@ -66,7 +86,7 @@ func kernelValue(row *record.LabRow) string {
 
 // kernelsFile writes the figure of the first of the histories as a file of its own, in both themes.
 func kernelsFile(ctx context.Context, w io.Writer, h *record.LabHistory) error {
-	svg := strings.Replace(string(kernelsFigure("kernels", h).Wide), "<svg ", `<svg xmlns="http://www.w3.org/2000/svg" `, 1)
+	svg := strings.Replace(string(kernelsFigure("kernels", h, true).Wide), "<svg ", `<svg xmlns="http://www.w3.org/2000/svg" `, 1)
 	head := strings.Index(svg, "<title")
 	if _, err := io.WriteString(w, svg[:head]+"<style>"+figureStyle+"</style><rect class=\"paper\" width=\"100%\" height=\"100%\"/>"+
 		svg[head:]+"\n"); err != nil {
