@@ -17,12 +17,15 @@ type jit struct {
 	refine func(b *branch.Branch, code []byte) bool
 	// inlines are helpers for which nothing may be called, though the BPF instruction is a call.
 	inlines []string
+	// direct tells that a tail call whose table and index are known jumps directly (bpf_arch_poke_desc_update).
+	direct bool
 }
 
 // jits are those of the architectures whose code of programs can be read.
 var jits = map[string]*jit{
 	// At its first instruction, or behind the endbr64 there (emit_prologue in arch/x86/net/bpf_jit_comp.c).
-	"amd64": {entry: 4, counted: countedAMD64, refine: func(*branch.Branch, []byte) bool { return true }},
+	"amd64": {entry: 4, counted: countedAMD64, refine: func(*branch.Branch, []byte) bool { return true },
+		direct: true},
 	// At the nop behind "mov x9, x30", before which a bti may be (build_prologue in arch/arm64/net/bpf_jit_comp.c).
 	"arm64": {entry: 8, counted: countedARM64, refine: refineARM64, inlines: []string{
 		"bpf_get_smp_processor_id", "bpf_get_current_task", "bpf_get_current_task_btf", // bpf_jit_inlines_helper_call

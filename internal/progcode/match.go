@@ -25,7 +25,7 @@ type exit struct {
 	// when the kernel does not say.
 	target uint64
 	// known is set for a tail call whose table and index are known: it jumps directly, or
-	// not at all when that entry is empty. On arm64 it is as others are.
+	// not at all when that entry is empty. It is not set where the JIT makes no such jump.
 	known bool
 	// inlined is set for a helper that the JIT may have put into the code.
 	inlined bool

@@ -177,6 +177,45 @@ func TestMatchARM64(t *testing.T) {
 	}
 }
 
+// On arm64 a tail call whose table and index are known jumps through a register, as others do: the jump of a table behind it is
+// the next one. Which of several tables that is by is not known.
+func TestJumpTableARM64(t *testing.T) {
+	t.Parallel()
+	var code []byte
+	for _, w := range []uint32{0x52800420 | temporary, 0xf940035a, 0xeb0a035f, // mov w10, #33; ldr x26, [x26]; cmp x26, x10
+		0xd61f0000 | temporary<<5, 0xd61f0000 | 1<<5, 0xd65f03c0} { // br x10; br x1; ret
+		code = binary.LittleEndian.AppendUint32(code, w)
+	}
+	symbols, err := ksym.New([]ksym.Symbol{{Addr: start - 0x100000, Type: 'T', Name: "__bpf_call_base"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tail := asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Constant: tailCall}
+	insns := asm.Instructions{asm.LoadMapPtr(asm.R2, 1), asm.Mov.Imm(asm.R3, 0), tail, {OpCode: jumpTable, Dst: asm.R1}, asm.Return()}
+	for _, tt := range []struct {
+		tables []Map
+		want   string
+	}{
+		{[]Map{{ID: 2, Name: "jumps", Type: insnArray}}, "jump-table indirect jumps"},
+		{[]Map{{ID: 2, Name: "jumps", Type: insnArray}, {ID: 3, Name: "others", Type: insnArray}}, "jump-table indirect"},
+	} {
+		x, err := newXlated(insns, nil, nil, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := kernel.New(nil, symbols, nil)
+		k.Arch = "arm64"
+		c := &Code{Functions: []Function{{Name: "main", Addr: start, Code: code}}, Returns: branch.Returns{}, kernel: k,
+			Maps: append([]Map{{ID: 1, Name: "progs", Type: ebpf.ProgramArray}}, tt.tables...)}
+		if err := c.readSites(x, nil); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff([]string{"tail-call indirect progs[0]", tt.want}, said(c)); diff != "" || c.Unpaired != 0 {
+			t.Errorf("%d not paired\n%s", c.Unpaired, diff)
+		}
+	}
+}
+
 // The JIT makes "goto *rN" of Linux 6.19 as the indirect jump of a tail call: emit_indirect_jump in
 // arch/x86/net/bpf_jit_comp.c of Linux 7.2.13 has these forms. With cfi=fineibt,paranoid that of ITS goes 2 bytes
 // in front of the thunk.

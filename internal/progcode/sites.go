@@ -98,6 +98,7 @@ func (r *reader) function(f int, classify kernel.Classifier, base uint64) error 
 	}
 	exits := r.x.exits(f, base, r.flow.known)
 	for i := range exits {
+		exits[i].known = exits[i].known && r.jit.direct
 		exits[i].inlined = exits[i].kind == exitCall && slices.Contains(r.jit.inlines, r.named(exits[i].target))
 	}
 	m.match(r.x, exits, r.jit.events(r.kernel.Scan(fn.Code, fn.Addr), fn.Code, fn.Addr, branches))
@@ -164,7 +165,7 @@ func (r *reader) describe(s *Site, e *exit) {
 	table := asm.R1
 	switch e.kind {
 	case exitJumpTable:
-		s.Kind, s.Maps = KindJumpTable, r.jumpTables()
+		s.Kind, s.Maps = KindJumpTable, r.jumpTable()
 		return
 	case exitTailCall:
 		s.Kind, table = KindTailCall, asm.R2
@@ -188,12 +189,16 @@ func (r *reader) describe(s *Site, e *exit) {
 	r.mapsOf(s, args[table])
 }
 
-// jumpTables are the numbers of the maps whose entries are instructions of the program: no other program can use them.
-func (r *reader) jumpTables() (out []int) {
+// jumpTable is the map whose entries are instructions of the program, which no other program can use. Of a program that has several
+// it is not known which one a jump is by, and none is named.
+func (r *reader) jumpTable() (out []int) {
 	for i, m := range r.Maps {
 		if m.Type == insnArray {
 			out = append(out, i)
 		}
+	}
+	if len(out) > 1 {
+		return nil
 	}
 	return out
 }
