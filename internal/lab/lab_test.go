@@ -1,7 +1,10 @@
 package lab
 
 import (
+	"bytes"
 	"context"
+	"debug/elf"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"math"
@@ -474,6 +477,33 @@ func TestGuestProgram(t *testing.T) {
 	kernels["b"] = guest.Kernel{Arch: "other"}
 	if _, err := plan.programs("self", kernels); err == nil || strings.Contains(err.Error(), "leave it out") {
 		t.Errorf("for guests of another: %v", err)
+	}
+}
+
+// Of a program for guests of another architecture the sections, which may unpack to any size, are not read.
+func TestForeignGuestProgram(t *testing.T) {
+	t.Parallel()
+	other, machine := guest.ARM64, elf.EM_AARCH64
+	if runtime.GOARCH == other {
+		other, machine = guest.AMD64, elf.EM_X86_64
+	}
+	if err := guest.Available(other); err != nil {
+		testutil.SkipMissing(t, err)
+	}
+	h := elf.Header64{Type: uint16(elf.ET_EXEC), Machine: uint16(machine), Version: 1, Ehsize: 64, Phentsize: 56,
+		Shoff: 64, Shentsize: 64, Shnum: 1000}
+	copy(h.Ident[:], elf.ELFMAG+"\x02\x01\x01")
+	var b bytes.Buffer
+	if err := binary.Write(&b, binary.LittleEndian, h); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "unthunk")
+	if err := os.WriteFile(path, b.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	programs, err := Plan{GuestProgram: path}.programs("self", map[string]guest.Kernel{"a": {Arch: other}})
+	if err != nil || programs[other].path != path || len(programs[other].libraries) > 0 {
+		t.Errorf("%+v, %v", programs, err)
 	}
 }
 

@@ -481,9 +481,9 @@ func (p Plan) programs(self string, kernels map[string]guest.Kernel) (map[string
 		if err := guest.Available(k.Arch); err != nil {
 			return nil, err
 		}
-		path := self
 		if k.Arch != runtime.GOARCH {
-			if path = cmp.Or(p.GuestProgram, besides(self, k.Arch)); path != p.GuestProgram {
+			path := cmp.Or(p.GuestProgram, besides(self, k.Arch))
+			if path != p.GuestProgram {
 				if _, err := os.Stat(path); err != nil {
 					return nil, &feature.Missing{
 						Feature: "unthunk for guests of " + k.Arch,
@@ -491,15 +491,17 @@ func (p Plan) programs(self string, kernels map[string]guest.Kernel) (map[string
 					}
 				}
 			}
-			if err := guest.CheckProgram(path, k.Arch); err != nil {
+			if err := guest.CheckProgram(path, k.Arch); err != nil { // it is static then, and its sections are not read
 				return nil, err
 			}
+			programs[k.Arch] = initProgram{path: path}
+			continue
 		}
-		libraries, err := guest.Libraries(path)
+		libraries, err := guest.Libraries(self)
 		if err != nil {
 			return nil, err
 		}
-		programs[k.Arch] = initProgram{path, libraries}
+		programs[k.Arch] = initProgram{self, libraries}
 	}
 	return programs, nil
 }
