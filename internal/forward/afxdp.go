@@ -5,14 +5,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/cilium/ebpf/asm"
-	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/datapath"
+	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -50,6 +51,7 @@ type afxdp struct {
 	past     []xsk.Statistics     // by port, of sockets that are closed
 	sockets  []*xsk.Socket        // by port, nil while lost or not there
 	outlets  []*datapath.XSK      // by port, of these sockets
+	file     *objectFile          // that of Config.Object, as last read
 	objects  map[int]*object      // by device
 	replaced []*object            // by others, while programs are reloaded
 	claim    asm.Instructions     // which frames to forward; nil is all
@@ -69,7 +71,7 @@ type portOf struct{ device, queue int }
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
 		config: c, claim: c.Claim, programs: make(map[int]*xsk.Program), passed: make(map[int]uint64), lost: make(map[int]bool),
-		away: make(map[int]bool), objects: make(map[int]*object), down: make(chan int, 64),
+		away: make(map[int]bool), objects: make(map[int]*object),
 	}
 	defer func() {
 		if err != nil {
@@ -79,6 +81,12 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}()
 	if f.devices, f.numbers, err = c.devices(); err != nil {
 		return f, err
+	}
+	f.down = make(chan int, len(f.devices))
+	if c.Object != "" {
+		if f.file, err = readObject(ctx, c.Object); err != nil {
+			return f, err
+		}
 	}
 	if err := xsk.RaiseMemlock(); err != nil {
 		c.Warn(err.Error())
@@ -116,7 +124,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	// Now that fill rings have chunks: some drivers take the first now or never.
 	for i := range f.devices {
-		if err := f.attach(ctx, i); err != nil {
+		if err := f.attach(i); err != nil {
 			return f, err
 		}
 	}
@@ -135,7 +143,7 @@ func (f *afxdp) portsOf(device int) (ports []int) {
 
 // share says which worker has which ports.
 func (f *afxdp) share() ([]datapath.Worker, error) {
-	cpus, err := usable()
+	cpus, err := rounds.UsableCPUs()
 	if err != nil {
 		return nil, err
 	}
@@ -169,20 +177,6 @@ func (f *afxdp) share() ([]datapath.Worker, error) {
 // worker is the number of the worker that has a port.
 func (f *afxdp) worker(port int) int { return f.ports[port].queue % f.workers }
 
-// usable are the CPUs that this process may use.
-func usable() (cpus []int, err error) {
-	var set unix.CPUSet
-	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return nil, fmt.Errorf("read CPUs of this process: %w", err)
-	}
-	for cpu := range 64 * len(set) {
-		if set.IsSet(cpu) {
-			cpus = append(cpus, cpu)
-		}
-	}
-	return cpus, nil
-}
-
 // route says where each input's frames go: to the queue of the same number, or as many as there
 // are. f.mu is held, or nobody else has f.
 func (f *afxdp) route() {
@@ -199,22 +193,12 @@ func (f *afxdp) route() {
 
 // input says whether frames of a device are forwarded.
 func (f *afxdp) input(device int) bool {
-	for _, d := range f.config.directions() {
-		if d.In == f.devices[device].Name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.config.directions(), func(p Pair) bool { return p.In == f.devices[device].Name })
 }
 
 // output says whether frames are forwarded to a device.
 func (f *afxdp) output(device int) bool {
-	for _, d := range f.config.directions() {
-		if d.Out == f.devices[device].Name {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(f.config.directions(), func(p Pair) bool { return p.Out == f.devices[device].Name })
 }
 
 // passedBy is how many frames of a device its programs left to the network stack.
@@ -440,14 +424,15 @@ func add(sum *xsk.Statistics, s xsk.Statistics) {
 	sum.RXRingFull += s.RXRingFull
 }
 
-// drain is how long Close lets what is in flight leave.
+// drain is how long Close receives what came before, and then lets what is in flight leave.
 const drain = 100 * time.Millisecond
 
-// Close detaches the programs of inputs, lets what was received leave, detaches the others,
-// and returns all.
+// Close detaches the programs of inputs, receives what their rings hold and lets it leave, detaches
+// the others, and returns all.
 func (f *afxdp) Close() error {
 	errs := []error{f.stopInputs()}
 	if f.path != nil {
+		f.receiveRest()
 		f.path.Drain(drain)
 		errs = append(errs, f.path.Close())
 	}
@@ -460,4 +445,13 @@ func (f *afxdp) Close() error {
 		errs = append(errs, f.umem.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// receiveRest polls until the rings of inputs are empty. The only error is that all is closed.
+func (f *afxdp) receiveRest() {
+	for deadline := time.Now().Add(drain); time.Now().Before(deadline); {
+		if n, err := f.path.Poll(); n == 0 || err != nil {
+			return
+		}
+	}
 }

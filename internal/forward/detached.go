@@ -46,7 +46,7 @@ func (f *afxdp) reattach(ctx context.Context, said map[int]string) {
 		if !f.recovering[i].TryLock() {
 			continue // it was lost
 		}
-		err := f.reattachDevice(ctx, i)
+		err := f.reattachDevice(i)
 		f.recovering[i].Unlock()
 		if err == nil {
 			delete(said, i)
@@ -57,7 +57,7 @@ func (f *afxdp) reattach(ctx context.Context, said map[int]string) {
 	}
 }
 
-func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
+func (f *afxdp) reattachDevice(i int) error {
 	gone, err := f.programGone(i)
 	if !gone || err != nil {
 		return err
@@ -68,7 +68,10 @@ func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
 		if _, err := netlink.LinkByIndex(f.devices[i].Index); errors.As(err, &absent) {
 			return nil // with its program: the datapath finds that it is lost
 		}
-		if err := f.attach(ctx, i); err != nil {
+		if err := f.noteGone(i); err != nil {
+			return err
+		}
+		if err := f.attach(i); err != nil {
 			return fmt.Errorf("%s has no program of ours: %w", name, err)
 		}
 		f.mu.Lock()
@@ -83,8 +86,7 @@ func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
 	return err
 }
 
-// programGone says whether a device that should have a program has none. It closes what is left of
-// one that was taken off, and counts that.
+// programGone says whether a device that should have a program has none.
 func (f *afxdp) programGone(i int) (bool, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -94,16 +96,18 @@ func (f *afxdp) programGone(i int) (bool, error) {
 	}
 	f.bare[i] = false
 	attached, err := p.Attached()
-	if attached || err != nil {
-		return false, err
+	return !attached && err == nil, err
+}
+
+// noteGone closes what is left of a program that was taken off, and counts that, once.
+func (f *afxdp) noteGone(i int) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.bare[i] {
+		return nil
 	}
 	f.bare[i], f.away[i] = true, true
 	f.happened[i].noProgram++
 	f.config.Warn(fmt.Sprintf("the XDP program of %s was taken off", f.devices[i].Name))
-	err = f.closeProgram(i)
-	if o := f.objects[i]; o != nil {
-		err = errors.Join(err, o.Close())
-		delete(f.objects, i)
-	}
-	return true, err
+	return f.dropProgram(i)
 }

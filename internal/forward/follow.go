@@ -60,31 +60,53 @@ func (f *afxdp) setSending(i, sending int) {
 }
 
 // addQueue opens a socket on the next queue of a device, has the datapath fill it, and gives it
-// its frames.
+// its frames. After an error it may be called again, and goes on with the socket that it opened.
 func (f *afxdp) addQueue(ctx context.Context, i, queue int) error {
 	port := f.portsOf(i)[queue]
+	f.mu.Lock()
+	s := f.sockets[port]
+	f.mu.Unlock()
+	if s == nil {
+		var err error
+		if s, err = f.openQueue(ctx, port); err != nil {
+			return err
+		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if program := f.programs[i]; f.input(i) && program != nil {
+		if err := program.Add(s); err != nil {
+			return err
+		}
+		// For drivers that give a new queue none. An object that is loaded anew would lose what is
+		// in its maps.
+		if f.file == nil {
+			if err := program.Replace(f.claim); err != nil {
+				return err
+			}
+		}
+	}
+	f.devices[i].now = queue + 1
+	return nil
+}
+
+// openQueue opens the socket of a port that was not there, and gives it to the datapath.
+func (f *afxdp) openQueue(ctx context.Context, port int) (*xsk.Socket, error) {
 	options := f.options(f.ports[port])
-	if _, free := f.path.Worker(f.worker(port)).Chunks(); free < options.Fill {
-		return fmt.Errorf("of the chunks of worker %d only %d are left, and queue %d needs %d", f.worker(port), free, queue, options.Fill)
+	worker := f.worker(port)
+	if _, free := f.path.Worker(worker).Chunks(); free < options.Fill {
+		return nil, fmt.Errorf("of the chunks of worker %d only %d are left, and queue %d needs %d", worker, free, options.Queue, options.Fill)
 	}
 	s, err := xsk.Open(ctx, f.umem, options)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	p := datapath.NewXSK(s)
 	if err := f.path.SetPort(port, p); err != nil {
-		return err
+		return nil, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.sockets[port], f.outlets[port] = s, p
-	f.devices[i].now = queue + 1
-	program := f.programs[i]
-	if !f.input(i) || program == nil {
-		return nil
-	}
-	if err := program.Add(s); err != nil || f.config.Object != "" {
-		return err // an object that is loaded anew would lose what is in its maps
-	}
-	return program.Replace(f.claim) // for drivers that give a new queue none
+	return s, nil
 }

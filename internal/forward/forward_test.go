@@ -437,7 +437,11 @@ func TestObjectWithoutSockets(t *testing.T) {
 	object := compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
 	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP})
 	f.config.Object = object
-	err := w.Do(func() error {
+	var err error
+	if f.file, err = readObject(t.Context(), object); err != nil {
+		t.Fatal(err)
+	}
+	err = w.Do(func() error {
 		if err := f.closeProgram(0); err != nil {
 			return err
 		}
@@ -445,7 +449,7 @@ func TestObjectWithoutSockets(t *testing.T) {
 			return err
 		}
 		for range 2 { // what the first leaves would be in the way of the second
-			p, err := f.attachInput(t.Context(), 0)
+			p, err := f.attachInput(0)
 			if p != nil || err == nil || !strings.Contains(err.Error(), "put socket into XSKMAP") {
 				t.Errorf("%v, %v, want that the socket is refused", p, err)
 			}
@@ -464,7 +468,7 @@ func TestStopOutputQueues(t *testing.T) {
 	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP})
 	f.mode = xsk.ZeroCopy // what veths have not
 	f.devices[1].most = 4
-	if err := w.Do(func() error { return f.attach(t.Context(), 1) }); err != nil {
+	if err := w.Do(func() error { return f.attach(1) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.stopInputs(); err != nil {
@@ -472,6 +476,26 @@ func TestStopOutputQueues(t *testing.T) {
 	}
 	if f.programs[0] != nil || f.programs[1] == nil {
 		t.Error("the program of the input must go, that of the output stay")
+	}
+}
+
+// What lies in the rings when a forwarder stops is received and sent, and in a counter.
+func TestCloseReceivesRest(t *testing.T) {
+	w := newWires(t)
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do, Warn: func(s string) { t.Log(s) }})
+	const frames = 500
+	w.flood(t, frames)
+	testutil.Eventually(t, "frames in the ring", func() bool { return w.received(t, "in") == frames })
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := got.Directions[0]
+	if d.Received != frames || d.Received != d.Sent+own(d) || d.InFlight != 0 {
+		t.Errorf("%+v, want %d received", d, frames)
 	}
 }
 

@@ -19,7 +19,13 @@ type object struct {
 	maps    map[string]*ebpf.Map
 }
 
-func loadObject(ctx context.Context, path string) (*object, error) {
+// objectFile is what was in the file of a BPF object when it was read.
+type objectFile struct {
+	path, program string // the name of its one XDP program
+	spec          *ebpf.CollectionSpec
+}
+
+func readObject(ctx context.Context, path string) (*objectFile, error) {
 	spec, err := program.ReadObject(ctx, path)
 	if err != nil {
 		return nil, err
@@ -33,11 +39,16 @@ func loadObject(ctx context.Context, path string) (*object, error) {
 			delete(spec.Programs, n)
 		}
 	}
-	collection, err := verifier.Load(spec, ebpf.CollectionOptions{}, false)
+	return &objectFile{path, name, spec}, nil
+}
+
+// load loads the program and its maps. It may be called again, for another device.
+func (f *objectFile) load() (*object, error) {
+	collection, err := verifier.Load(f.spec.Copy(), ebpf.CollectionOptions{}, false)
 	if err != nil {
-		return nil, fmt.Errorf("load BPF object %s: %w", path, err)
+		return nil, fmt.Errorf("load BPF object %s: %w", f.path, err)
 	}
-	o := &object{program: collection.DetachProgram(name), maps: make(map[string]*ebpf.Map)}
+	o := &object{program: collection.DetachProgram(f.program), maps: make(map[string]*ebpf.Map)}
 	for n := range collection.Maps {
 		o.maps[n] = collection.DetachMap(n)
 	}

@@ -21,14 +21,20 @@ func (f *afxdp) Reload(ctx context.Context, claim asm.Instructions) (err error) 
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before := f.claim
+	before, file := f.claim, f.file
+	if file != nil {
+		if f.file, err = readObject(ctx, file.path); err != nil {
+			f.file = file
+			return err
+		}
+	}
 	f.claim = claim
 	var undo []func() error
 	for i := range f.devices {
-		if !f.input(i) || f.programs[i] == nil || f.away[i] {
+		if !f.input(i) || f.programs[i] == nil || f.lost[i] {
 			continue // one that is away gets them when it is back
 		}
-		back, errRenew := f.renew(ctx, i, before)
+		back, errRenew := f.renew(i, before)
 		if errors.Is(errRenew, unix.ENOLINK) {
 			continue // it is gone, and nobody saw it yet
 		}
@@ -42,7 +48,7 @@ func (f *afxdp) Reload(ctx context.Context, claim asm.Instructions) (err error) 
 		f.reloads++
 		return f.closeReplaced()
 	}
-	f.claim = before
+	f.claim, f.file = before, file
 	for _, back := range undo {
 		err = errors.Join(err, back())
 	}
@@ -52,12 +58,12 @@ func (f *afxdp) Reload(ctx context.Context, claim asm.Instructions) (err error) 
 
 // renew loads the program of an input anew and puts it in the place of the attached one. undo puts
 // the former, with the claim before, back. f.mu is held.
-func (f *afxdp) renew(ctx context.Context, i int, before asm.Instructions) (undo func() error, err error) {
+func (f *afxdp) renew(i int, before asm.Instructions) (undo func() error, err error) {
 	p := f.programs[i]
-	if f.config.Object == "" {
+	if f.file == nil {
 		return func() error { return p.Replace(before) }, p.Replace(f.claim)
 	}
-	o, err := loadObject(ctx, f.config.Object)
+	o, err := f.file.load()
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +106,7 @@ func (f *afxdp) openSocketsOf(i int) (sockets []*xsk.Socket) {
 	return sockets
 }
 
-// Reload is that of the engine in user space.
+// Reload is that of the engine in user space. A device that is gone has no program to replace.
 func (f *inKernel) Reload(ctx context.Context, claim asm.Instructions) error {
 	if f.config.Object != "" && claim != nil {
 		return errFilterAndObject
@@ -141,11 +147,11 @@ func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) error {
 		next = append(next, loaded{p, o})
 	}
 	for i := range next {
-		if err := f.links[i].Update(next[i].program); err != nil {
+		if err := f.update(i, next[i].program); err != nil {
 			f.config.Claim = before
 			err = fmt.Errorf("reload the program of %s: %w", f.directions[i].In, privilege(err))
 			for k := range i {
-				err = errors.Join(err, f.links[k].Update(f.programOf(k)))
+				err = errors.Join(err, f.update(k, f.programOf(k)))
 			}
 			return errors.Join(err, drop(next))
 		}
@@ -161,6 +167,15 @@ func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) error {
 		}
 	}
 	return drop(old)
+}
+
+// update puts a program in the place of a direction's, if its device is there.
+func (f *inKernel) update(direction int, p *ebpf.Program) error {
+	err := f.links[direction].Update(p)
+	if errors.Is(err, unix.ENOLINK) {
+		return nil
+	}
+	return err
 }
 
 // programOf is the program of a direction.

@@ -27,6 +27,37 @@ func claimOf(t *testing.T, expression string) asm.Instructions {
 	return claim
 }
 
+// remove takes a device away, and its peer with it.
+func (w *wires) remove(t *testing.T, name string) {
+	t.Helper()
+	err := w.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkDel(l)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// received is how many frames a device received.
+func (w *wires) received(t *testing.T, name string) (frames uint64) {
+	t.Helper()
+	err := w.Do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			frames = l.Attrs().Statistics.RxPackets
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return frames
+}
+
 // Another filter decides from one frame to the next, also none.
 func TestReload(t *testing.T) {
 	for _, engine := range Engines() {
@@ -89,19 +120,6 @@ func TestReloadLosesNothing(t *testing.T) {
 		}
 	}
 	var d Direction
-	device := func() (frames uint64) {
-		err := w.Do(func() error {
-			l, err := netlink.LinkByName("in")
-			if err == nil {
-				frames = l.Attrs().Statistics.RxPackets
-			}
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return frames
-	}
 	testutil.Eventually(t, "each frame in a counter", func() bool {
 		got, err := f.Totals()
 		if err != nil {
@@ -109,7 +127,7 @@ func TestReloadLosesNothing(t *testing.T) {
 		}
 		d = got.Directions[0]
 		kernel := d.Dropped() - own(d)
-		return d.InFlight == 0 && d.Received+d.Passed+kernel == device()
+		return d.InFlight == 0 && d.Received+d.Passed+kernel == w.received(t, "in")
 	})
 	if d.Sent == 0 || d.Passed == 0 {
 		t.Errorf("%+v: the filters made no difference", d)
@@ -152,25 +170,73 @@ func TestReloadObject(t *testing.T) {
 	}
 }
 
+// A program that is attached gets another filter also while its device still counts as away.
+func TestReloadBeforeBack(t *testing.T) {
+	w := newWires(t)
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Claim: claimOf(t, "udp and greater 100")}).(*afxdp)
+	f.mu.Lock()
+	f.away[f.numbers["in"]] = true // as between attach and that it is said to be back
+	f.mu.Unlock()
+	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
+		t.Fatal(err)
+	}
+	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100), veth.Frame(t, 99))
+	if got := receive(); len(got) != 99 {
+		t.Errorf("received %d bytes, want 99", len(got))
+	}
+}
+
+// In the kernel an input that is gone keeps no other from its new program.
+func TestReloadWithoutDevice(t *testing.T) {
+	w := newWires(t)
+	veth.Pair(t, w.Namespace, "gone", "peer")
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	f := w.open(t, Config{Pairs: []Pair{{"gone", "out"}, {"in", "out"}}, Engine: XDP, Claim: claimOf(t, "udp and greater 100")})
+	w.remove(t, "gone")
+	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
+		t.Fatal(err)
+	}
+	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100), veth.Frame(t, 99))
+	if got := receive(); len(got) != 99 {
+		t.Errorf("received %d bytes, want 99", len(got))
+	}
+}
+
+// A device that comes back has the object that was loaded, whatever is in the file by then.
+func TestObjectWhileAway(t *testing.T) {
+	w := newWires(t)
+	said := make(chan string, 100)
+	object := compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
+	w.open(t, Config{Pairs: pair, Engine: AFXDP, Object: object, Warn: func(s string) { said <- s }})
+	if err := os.WriteFile(object, []byte("no object"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	w.remove(t, "in")
+	waitFor(t, said, "in is lost")
+	var err error
+	if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, said, "in is back")
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100))
+	if got := receive(); len(got) != 100 {
+		t.Errorf("received %d bytes, want 100", len(got))
+	}
+}
+
 // A device that comes back has the filter that was set while it was away.
 func TestReloadWhileAway(t *testing.T) {
 	w := newWires(t)
 	said := make(chan string, 100)
 	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Claim: claimOf(t, "udp and greater 100"), Warn: func(s string) { said <- s }})
-	err := w.Do(func() error {
-		l, err := netlink.LinkByName("in")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkDel(l)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	w.remove(t, "in")
 	waitFor(t, said, "in is lost")
 	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
 		t.Fatal(err)
 	}
+	var err error
 	if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,11 @@ func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program,
 		}
 		return p, nil, nil
 	}
-	read, err := loadObject(ctx, f.config.Object)
+	file, err := readObject(ctx, f.config.Object)
+	if err != nil {
+		return nil, nil, err
+	}
+	read, err := file.load()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -180,8 +184,12 @@ func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program,
 		return nil, nil, err
 	}
 	var out uint32
-	if err := f.ports.Lookup(direction, &out); err != nil {
-		return nil, nil, err
+	err = f.ports.Lookup(direction, &out)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return read.program, read, nil // the output is gone
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("read devmap: %w", err)
 	}
 	if err := m.Update(uint32(0), out, ebpf.UpdateAny); err != nil {
 		return nil, nil, fmt.Errorf("put output into the devmap of the BPF object: %w", err)
