@@ -43,12 +43,15 @@ func main() {
 			}
 		},
 	}))
-	// Some drivers send nothing without a program; the input's is the last.
+	// Some drivers send nothing without a program; the input's is the last, and the first to go.
 	for i := len(options) - 1; i > 0; i-- {
 		defer must(xsk.Attach(options[i].Interface, xsk.ProgramOptions{})).Close()
 	}
-	defer must(xsk.Attach(options[0].Interface, xsk.ProgramOptions{Sockets: sockets[:1]})).Close()
+	input := must(xsk.Attach(options[0].Interface, xsk.ProgramOptions{Sockets: sockets[:1]}))
 	must(0, path.Run(ctx))
+	must(0, input.Close())
+	for must(path.Poll()) > 0 { // what came before that
+	}
 	path.Drain(time.Second)
 	for i, c := range path.Counters(nil)[1:] {
 		log.Printf("%s: %d frames", os.Args[2+i], c.Transmitted)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"time"
 
 	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/xsk"
@@ -32,8 +33,12 @@ func main() {
 	}))
 	// Now that New has filled the rings. Some drivers send nothing without a program.
 	defer must(xsk.Attach(b, xsk.ProgramOptions{})).Close()
-	defer must(xsk.Attach(a, xsk.ProgramOptions{Sockets: sockets[:1]})).Close()
+	input := must(xsk.Attach(a, xsk.ProgramOptions{Sockets: sockets[:1]}))
 	must(0, path.Run(ctx))
+	must(0, input.Close())
+	for must(path.Poll()) > 0 { // what came before that
+	}
+	path.Drain(time.Second)
 	log.Printf("%+v; the kernel dropped %+v", path.Counters(nil), must(sockets[0].Statistics()))
 }
 

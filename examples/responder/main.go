@@ -39,8 +39,12 @@ func main() {
 			}
 		},
 	}))
-	defer must(xsk.Attach(device.Index, xsk.ProgramOptions{Sockets: sockets, Claim: claim})).Close()
+	program := must(xsk.Attach(device.Index, xsk.ProgramOptions{Sockets: sockets, Claim: claim}))
+	defer program.Close() // at the end: some drivers send nothing without one
 	must(0, path.Run(ctx))
+	must(0, program.Remove(0))
+	for must(path.Poll()) > 0 { // what came before that
+	}
 	path.Drain(time.Second)
 	log.Printf("%d answers", path.Counters(nil)[0].Transmitted)
 }
