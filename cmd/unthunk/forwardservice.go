@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -136,7 +135,7 @@ func (v *service) tell(state string) {
 	}
 }
 
-// cpuList is what --cpus says.
+// cpuList is what --cpus says, in its order: worker 0 runs on the first.
 func cpuList(text string) ([]int, error) {
 	if text == "" {
 		return nil, nil
@@ -145,6 +144,5 @@ func cpuList(text string) ([]int, error) {
 	if err != nil {
 		return nil, usagef("--cpus %s: %v", text, err)
 	}
-	slices.Sort(cpus)
 	return cpus, nil
 }

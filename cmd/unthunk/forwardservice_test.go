@@ -15,6 +15,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/forward"
@@ -162,6 +163,16 @@ func TestServiceReloads(t *testing.T) {
 	<-done
 }
 
+// Workers run on the CPUs in the order that they were named in, and what is no list is said in a line.
+func TestCPUList(t *testing.T) {
+	if got, err := cpuList("5,2,0-1"); err != nil || !slices.Equal(got, []int{5, 2, 0, 1}) {
+		t.Errorf("%v, %v, want 5 2 0 1", got, err)
+	}
+	if _, err := cpuList("x"); err == nil || strings.Contains(err.Error(), "\n") {
+		t.Errorf("%v, want one line", err)
+	}
+}
+
 // A process that gets SIGHUP while it forwards goes on, with the filter that the file has then.
 func TestForwardHangup(t *testing.T) {
 	lab, gen := forwardLab(t)
@@ -192,7 +203,14 @@ func TestForwardHangup(t *testing.T) {
 		t.Fatal(err)
 	}
 	testutil.Eventually(t, "reloaded", func() bool { return strings.Contains(errs.String(), "warning: reloaded\n") })
-	time.Sleep(100 * time.Millisecond)
+	testutil.Eventually(t, "frames that match", func() (sent bool) {
+		err := lab.Do(func() error {
+			l, err := netlink.LinkByName("out")
+			sent = err == nil && l.Attrs().Statistics.TxPackets > 1000
+			return err
+		})
+		return err == nil && sent
+	})
 	cancel()
 	if code := <-done; code != exitDone {
 		t.Fatalf("exit code %d: %s", code, errs.String())

@@ -189,10 +189,17 @@ func TestQueuesCome(t *testing.T) {
 	if d := got.Directions[0]; err != nil || d.Received != 80 || d.Sent != 80 || d.Dropped() != 0 {
 		t.Errorf("%+v, %v", d, err)
 	}
-	// What has a socket does not go.
+	// What has a socket does not go, and goes without.
+	if err := w.setQueues(t, "gen", 1, 1); err != nil {
+		t.Fatal(err)
+	}
 	if err := w.setQueues(t, "in", 1, 1); err == nil {
 		t.Error("the kernel took a queue away that has a socket")
 	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, "queues without sockets go", func() bool { return w.setQueues(t, "in", 1, 1) == nil })
 }
 
 // A queue that comes and for which no memory is left is said to be unused, once.
