@@ -58,7 +58,7 @@ guest instead of counting. --prog counts an XDP program of yours on packets of y
 built for arm64: by GOARCH=arm64 go build -o unthunk-arm64 beside this one, or by --guest-program.
 
 --resume goes on with the record of --save, which is then saved after each guest: those that it has, of the same
-kernel, unthunk and QEMU, do not boot again.
+kernel, unthunk and QEMU, do not boot again, and its other rows stay.
 
 Instructions are no time: QEMU predicts no branches. As root the price of an indirect
 call is measured on this machine (see tax) and put beside the counts, as an estimate.`,
@@ -232,7 +232,10 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	if f.run != "" {
 		return f.runInGuests(ctx, s, plan, self)
 	}
-	if plan.Earlier, err = f.earlier(); err != nil {
+	if plan.Earlier, err = f.earlier(ctx); err != nil {
+		return err
+	}
+	if err := f.checkKept(plan); err != nil {
 		return err
 	}
 	show, done := labProgress(s)
@@ -253,13 +256,15 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	}
 	l := lab.Record(cells, plan.Rows(), price)
 	l.Warnings = append(l.Warnings, warns...)
+	counted := l.Rows
+	plan.Keep(l)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
 	f.counted.tellRefused(ctx, s, cells)
 	l.Document = *doc
 	l.TraceChanges = compare.LabTraces(l)
 	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
 	if err == nil {
-		err = f.drawTrace(ctx, l)
+		err = f.drawTrace(ctx, counted)
 	}
 	switch {
 	case err != nil:

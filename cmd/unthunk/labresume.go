@@ -42,15 +42,15 @@ func (f *labFlags) checkResume() error {
 	return nil
 }
 
-// earlier is the record that --resume goes on with, nil without it, and where there is none yet.
-func (f *labFlags) earlier() (*record.Lab, error) {
+// earlier is the record that --resume goes on with, nil without it, and where there is none yet. A signal ends it.
+func (f *labFlags) earlier(ctx context.Context) (*record.Lab, error) {
 	if !f.resume {
 		return nil, nil
 	}
 	if _, err := os.Stat(f.output.save); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	saved, err := record.Load(f.output.save)
+	saved, err := reading(ctx, func() (*record.Saved, error) { return record.Load(f.output.save) })
 	if err != nil {
 		return nil, err
 	}
@@ -60,9 +60,19 @@ func (f *labFlags) earlier() (*record.Lab, error) {
 	return saved.Lab(), nil
 }
 
+// checkKept refuses a record that would have more rows than one may, with those of others that it keeps.
+func (f *labFlags) checkKept(plan lab.Plan) error {
+	if n := len(plan.Others()) + len(plan.Cells())*len(plan.Rows()); n > record.MaxRows {
+		return fmt.Errorf("--resume: %s would have %d rows, and a record has at most %d: name another by --save", f.output.save, n,
+			record.MaxRows)
+	}
+	return nil
+}
+
 // saveSoFar saves what came of guests while others are still to come. What fails is told, and tried again after the next.
 func (f *labFlags) saveSoFar(s std, doc record.Document[record.LabRow], cells []lab.CellResult, plan lab.Plan) {
 	l := lab.Record(cells, plan.Rows(), nil)
+	plan.Keep(l)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, true
 	l.Document = doc
 	if err := record.Save(f.output.save, l); err != nil {

@@ -21,15 +21,15 @@ func (f *labFlags) checkTrace(plan lab.Plan) error {
 	return outfile.Check(f.svg)
 }
 
-// drawTrace writes the flame graph of the rows that were traced.
-func (f *labFlags) drawTrace(ctx context.Context, l *record.Lab) error {
+// drawTrace writes the flame graph of those of the rows that were traced.
+func (f *labFlags) drawTrace(ctx context.Context, counted []record.LabRow) error {
 	if f.svg == "" {
 		return nil
 	}
 	var rows []*record.LabRow
-	for i := range l.Rows {
-		if l.Rows[i].Trace != nil {
-			rows = append(rows, &l.Rows[i])
+	for i := range counted {
+		if counted[i].Trace != nil {
+			rows = append(rows, &counted[i])
 		}
 	}
 	if len(rows) == 0 {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/guest"
@@ -60,6 +61,65 @@ func (p Plan) earlierRows(cell Cell) *earlier {
 		}
 	}
 	return e
+}
+
+// Others are the rows of [Plan.Earlier] that the plan does not name.
+func (p Plan) Others() (others []record.LabRow) {
+	if p.Earlier == nil {
+		return nil
+	}
+	named := make(map[string]bool)
+	for _, cell := range p.Cells() {
+		for _, w := range p.Rows() {
+			named[cell.Name()+w.suffix()] = true
+		}
+	}
+	for _, r := range p.Earlier.Rows {
+		if !named[r.Name] {
+			others = append(others, r)
+		}
+	}
+	return others
+}
+
+// Keep adds to a record of the plan, as [Record] makes it, what [Plan.Earlier] has besides: the rows of [Plan.Others] with their
+// warnings and differences. Rows stand where they stood, and new ones behind them.
+func (p Plan) Keep(l *record.Lab) {
+	others := p.Others()
+	if len(others) == 0 {
+		return
+	}
+	other, rows := make(map[string]bool), make(map[string]record.LabRow)
+	for _, r := range others {
+		other[r.Name], rows[r.Name] = true, r
+	}
+	for _, r := range l.Rows {
+		rows[r.Name] = r
+	}
+	var all []record.LabRow
+	stands := make(map[string]bool)
+	for _, r := range slices.Concat(p.Earlier.Rows, l.Rows) {
+		if !stands[r.Name] {
+			all, stands[r.Name] = append(all, rows[r.Name]), true
+		}
+	}
+	l.Rows = all
+	guests := make(map[string]bool)
+	for _, cell := range p.Cells() {
+		guests[cell.Name()] = true
+	}
+	for _, w := range p.Earlier.Warnings {
+		if other[w.Row] || w.Row != "" && !guests[w.Row] &&
+			slices.ContainsFunc(others, func(r record.LabRow) bool { return strings.HasPrefix(r.Name, w.Row+"/") }) {
+			l.Warnings = append(l.Warnings, w)
+		}
+	}
+	for _, d := range p.Earlier.Differences {
+		with, without := rows[d.With], rows[d.Without]
+		if (other[d.With] || other[d.Without]) && with.Program == nil && with.Instructions != nil && without.Instructions != nil {
+			l.Differences = append(l.Differences, difference(&with, &without, l.Price))
+		}
+	}
 }
 
 // earlier is what [Plan.Earlier] has of a cell, nil unless a guest would count the same again: by the same image of the kernel,

@@ -154,6 +154,72 @@ func TestDone(t *testing.T) {
 	}
 }
 
+// A signal that comes while the image of a kernel is summed leaves the rows of the record as they were.
+func TestStoppedInSum(t *testing.T) {
+	if err := guest.Available(guest.AMD64); err != nil {
+		testutil.SkipMissing(t, err)
+	}
+	image := filepath.Join(t.TempDir(), "vmlinuz")
+	if err := os.WriteFile(image, testutil.BzImage("6.12.1-made", "no kernel"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	self, err := Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	had := &record.Lab{}
+	had.Rows = []record.LabRow{{Name: image + "/bulk=16", Labels: map[string]string{"append": ""}, Release: "of before"}}
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	plan := Plan{Kernels: []string{image}, Bulks: []int{16}, Earlier: had}
+	plan.Done = func(cells []CellResult) { t.Errorf("saved: %+v", Record(cells, plan.Rows(), nil).Rows) }
+	results, _ := Run(ctx, plan, self, func(int, int, string) { stop() })
+	if rows := Record(results, plan.Rows(), nil).Rows; len(rows) != 1 || rows[0].Release != "of before" || rows[0].Refused != "" {
+		t.Errorf("rows %+v", rows)
+	}
+}
+
+// What a record has of guests that the plan does not name stays in it, where it stood.
+func TestKeepOthers(t *testing.T) {
+	t.Parallel()
+	number := func(n float64) *float64 { return &n }
+	row := func(name, kernel, line string, instructions float64) record.LabRow {
+		return record.LabRow{Name: name, Labels: map[string]string{"kernel": kernel, "append": line}, Release: "of before",
+			Instructions: number(instructions), CallsPerPacket: number(2)}
+	}
+	had := &record.Lab{Differences: []record.LabDifference{{With: "a/on/bulk=16", Without: "a/off/bulk=16"},
+		{With: "b/bulk=16", Without: "a/off/bulk=16"}, {With: "b/bulk=16", Without: "gone"}}}
+	had.Rows = []record.LabRow{row("a/on/bulk=16", "a", "on", 130), row("b/bulk=16", "b", "", 110), row("a/off/bulk=16", "a", "off", 100),
+		row("b/bulk=1", "b", "", 200)}
+	had.Warnings = []record.Warning{{Row: "a/on", Text: "of a guest"}, {Row: "b/bulk=1", Text: "of a row"}, {Row: "b", Text: "counted again"},
+		{Row: "b/bulk=16", Text: "counted again"}, {Text: "of the run"}}
+	plan := Plan{Kernels: []string{"b", "c"}, Bulks: []int{16}, Earlier: had}.withDefaults()
+	l := Record([]CellResult{{Cell: Cell{Kernel: "b", NIC: Veth}, Release: "new"}, {Cell: Cell{Kernel: "c", NIC: Veth}, Release: "new"}},
+		plan.Rows(), nil)
+	plan.Keep(l)
+	var got []string
+	for _, r := range l.Rows {
+		got = append(got, r.Name+" "+r.Release)
+	}
+	want := []string{"a/on/bulk=16 of before", "b/bulk=16 new", "a/off/bulk=16 of before", "b/bulk=1 of before", "c/bulk=16 new"}
+	if !slices.Equal(got, want) {
+		t.Errorf("rows %q, want %q", got, want)
+	}
+	if len(l.Warnings) != 2 || l.Warnings[0].Text != "of a guest" || l.Warnings[1].Text != "of a row" {
+		t.Errorf("warnings %+v", l.Warnings)
+	}
+	if d := l.Differences; len(d) != 1 || d[0].With != "a/on/bulk=16" || d[0].Instructions != 30 {
+		t.Errorf("differences %+v", d)
+	}
+	if n := len(plan.Others()); n != 3 {
+		t.Errorf("%d rows are of others", n)
+	}
+	plan.Earlier = nil
+	if plan.Keep(l); len(l.Rows) != 5 {
+		t.Errorf("without a record: %d rows", len(l.Rows))
+	}
+}
+
 // A guest has a number when one of its rows has, or when a record had all of them.
 func TestCountedOn(t *testing.T) {
 	t.Parallel()
