@@ -357,7 +357,15 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 	if a.flags.every == 0 || a.flags.output.json {
 		errs = append(errs, a.flags.output.publish(a.s, doc, func() error { return report.Agent(a.s.out, textOptions(a.s.out), doc) }))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, unanswered(doc))...)
+}
+
+// unanswered is an error when a run neither read nor measured anything. Its record says why for each part.
+func unanswered(doc *record.Agent) error {
+	if doc.Measured != nil || len(doc.Findings) > 0 || len(doc.Paths) > 0 || len(doc.Programs) > 0 || len(doc.Refused) == 0 {
+		return nil
+	}
+	return fmt.Errorf("no answer: nothing was read, and nothing measured: %s", doc.Refused[0].Text)
 }
 
 // spool puts a record where it waits for the server. Where no folder takes it, on a full disk, it is sent at once, and the error

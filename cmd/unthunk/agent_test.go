@@ -30,6 +30,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/unthunk/unthunk/internal/agent"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
@@ -634,6 +635,34 @@ func TestAgentUnmeasured(t *testing.T) {
 	}
 	if kept, err := agent.LoadState(a.flags.state); err != nil || kept.Unmeasured != 0 || len(*warnings) != 2 {
 		t.Errorf("%v, %+v, %q", err, kept, *warnings)
+	}
+}
+
+// One run that neither read nor measured anything is no answer, though its record is kept. One that read is.
+func TestAgentUnanswered(t *testing.T) {
+	t.Parallel()
+	a, _, _ := fakeAgent(t, agentFlags{records: t.TempDir()}, func(int) (agent.Facts, error) { return agent.Facts{Boot: "b"}, nil })
+	measure := a.measure
+	read := false
+	a.measure = func(ctx context.Context, o agent.Options, why agent.Why) (*record.Agent, error) {
+		doc, err := measure(ctx, o, why)
+		doc.Rows, doc.Redirect, doc.Measured = nil, nil, nil
+		doc.Refused = []record.AgentRefusal{{Part: record.PartCheck, Reason: record.RefusedTime, Text: "read: it took too long"}}
+		if !read {
+			doc.Findings, doc.Paths, doc.Programs = []host.Finding{}, []record.AgentPath{}, []record.ProgramRow{}
+		}
+		return doc, err
+	}
+	const want = "no answer: nothing was read, and nothing measured: read: it took too long"
+	if err := a.run(t.Context(), agent.Facts{Boot: "b"}, agent.Why{}); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+	read = true
+	if err := a.run(t.Context(), agent.Facts{Boot: "b"}, agent.Why{}); err != nil {
+		t.Errorf("it has read: %v", err)
+	}
+	if kept, err := os.ReadDir(a.flags.records); err != nil || len(kept) != 2 {
+		t.Errorf("%d records, %v", len(kept), err)
 	}
 }
 

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/guest/guesttest"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -59,6 +64,120 @@ func TestGateARM64(t *testing.T) {
 		said := strings.Join(strings.Fields(stdout+stderr), " ")
 		if code != test.code || !strings.Contains(said, test.want) {
 			t.Errorf("%s: exit code %d, want %d and %q: %s", test.args, code, test.code, test.want, said)
+		}
+	}
+}
+
+// verb is a command in a guest of arm64, and what it has to say. Out and errs match standard output and standard error, with one
+// space for white space.
+type verb struct {
+	args      string
+	exits     []int
+	out, errs string
+}
+
+// Each verb answers on arm64, or refuses in one line; nothing has a price where the CPU is emulated, by QEMU's own model or
+// by one that has the name of hardware.
+func TestVerbsARM64(t *testing.T) {
+	program, kernel := armGuest(t, "debian:6.12-cloud-arm64")
+	const (
+		software = `^unthunk: a CPU of hardware is missing: this one is emulated \(QEMU\), .*$`
+		cost     = "unthunk prog cost /sample.o:pass --packets udp4 --quick"
+		agent    = "unthunk agent --once --max-load 100"
+		warned   = "! the CPU is emulated: times are those of QEMU"
+	)
+	for model, verbs := range map[string][]verb{
+		"max": {
+			{"unthunk check", []int{exitDone}, `cpu emulated \(QEMU's max\) .* indirect-call blr and br`, ""},
+			{"unthunk xray", []int{exitDone}, "bq_xmit_all[^ ]* bulk.* → net_device_ops.ndo_xdp_xmit = veth_ndo_xdp_xmit", ""},
+			{"unthunk drivers /modules", []int{exitDone}, "veth yes no DMA API", ""},
+			{"unthunk tax --quick --json", []int{exitFailed}, "", "no row has a number: the rows say why"},
+			{"unthunk prog list", []int{exitDone}, "The kernel has no BPF dispatcher", ""},
+			{"unthunk prog xray /sample.o:pass", []int{exitDone}, "indirect branches: 0 in its code", ""},
+			{cost, []int{exitMissing}, "", software},
+			{"unthunk bench --quick --bulk 16", []int{exitDone}, "redirect-map 16 [0-9].* " + warned, ""},
+			{"unthunk profile --rate 200 --rounds 6 --duration 24s", []int{exitDone, exitFailed}, "bq_xmit_all.* " + warned, ""},
+			{agent, []int{exitMissing}, "", software},
+			// Both engines, AF_XDP by copies, forward a flood between veths: each frame that a counter has arrived.
+			{"/verbs.test -test.v -test.run ^TestForwardVerb$", []int{exitDone},
+				"--- PASS: TestForwardVerb/afxdp .*--- PASS: TestForwardVerb/xdp ", ""},
+		},
+		"neoverse-n1": {
+			{"unthunk check", []int{exitDone}, "virtual-machine yes, QEMU TCG.* cpu Arm Neoverse N1 r4p1", ""},
+			{"unthunk tax --quick --json --pair control,callback,direct-call", []int{exitFailed}, "", "no row has a number: the rows say why"},
+			{cost, []int{exitMissing}, "", software},
+			{agent, []int{exitMissing}, "", software},
+		},
+	} {
+		t.Run(model, func(t *testing.T) {
+			m := guest.Machine{Kernel: kernel, Init: program, CPU: model, Modules: []string{"veth"}, Files: map[string]string{
+				"/sample.o": samples, "/verbs.test": filepath.Join(filepath.Dir(program), "verbs.test"),
+			}}
+			var commands []guest.Command
+			for _, v := range verbs {
+				args := strings.Fields(v.args)
+				commands = append(commands, guest.Command{Args: args, Timeout: 5 * time.Minute})
+			}
+			report, err := m.Run(t.Context(), commands...)
+			if err != nil {
+				t.Fatalf("%v; console:\n%s", err, report.Console)
+			}
+			for i, r := range report.Results {
+				verbs[i].check(t, r)
+			}
+		})
+	}
+}
+
+// armGuest builds unthunk and the tests of this package for guests of arm64, as verbs.test in the folder of the program, and finds
+// a kernel. It skips the test where guests are not asked for, or cannot be had.
+func armGuest(t *testing.T, name string) (program string, kernel guest.Kernel) {
+	t.Helper()
+	if os.Getenv("UNTHUNK_GUEST") == "" {
+		testutil.Missing(t, "guest kernels (make test-kernels)")
+	}
+	testutil.SkipMissing(t, guest.Available(guest.ARM64))
+	kernel = guesttest.Named(t, name)
+	dir := t.TempDir()
+	program = filepath.Join(dir, "unthunk")
+	if err := guest.BuildFor(t.Context(), guest.ARM64, testutil.Package("cmd/unthunk"), program); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", filepath.Join(dir, "verbs.test"), testutil.Package("cmd/unthunk"))
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH="+guest.ARM64)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build tests: %v: %s", err, out)
+	}
+	return program, kernel
+}
+
+// check holds a result against what the verb has to say. What a verb refuses is one line; no row of tax has a price.
+func (v verb) check(t *testing.T, r guest.Result) {
+	t.Helper()
+	out, errs := strings.Join(strings.Fields(string(r.Stdout)), " "), strings.TrimSuffix(string(r.Stderr), "\n")
+	if r.Err != "" || !slices.Contains(v.exits, r.Exit) || !regexp.MustCompile(v.out).MatchString(out) ||
+		!regexp.MustCompile(v.errs).MatchString(errs) {
+		t.Errorf("%s: exit code %d %s, want %d, %q and %q; standard output:\n%s\nstandard error:\n%s", v.args, r.Exit, r.Err, v.exits,
+			v.out, v.errs, r.Stdout, r.Stderr)
+	}
+	if r.Exit != exitDone && strings.Contains(errs, "\n") {
+		t.Errorf("%s: more than one line: %s", v.args, errs)
+	}
+	if !strings.HasPrefix(v.args, "unthunk tax ") {
+		return
+	}
+	var doc struct {
+		Rows []struct {
+			Name, Refused string
+			Price         *struct{}
+		}
+	}
+	if err := json.Unmarshal(r.Stdout, &doc); err != nil || len(doc.Rows) == 0 {
+		t.Errorf("%s: %d rows, %v", v.args, len(doc.Rows), err)
+	}
+	for _, row := range doc.Rows {
+		if row.Price != nil || row.Refused == "" {
+			t.Errorf("%s: %s has a price, or no reason for none: %q", v.args, row.Name, row.Refused)
 		}
 	}
 }

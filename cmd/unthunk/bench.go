@@ -220,6 +220,6 @@ func measureChain(
 	var warns []record.Warning
 	doc.Rows, warns = raw.Record()
 	doc.AddReferences("", raw.References)
-	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	doc.Warnings = append(append(doc.Warnings, warns...), append(stolen(steal), ofSoftware(doc.Host)...)...)
 	return nil
 }

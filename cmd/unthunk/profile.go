@@ -121,7 +121,7 @@ func runProfile(ctx context.Context, s std, cmd *cobra.Command, f profileFlags) 
 		warns = append(warns, record.Warning{Text: fmt.Sprintf("no price of an indirect call: %v", err)})
 	}
 	p := f.record(cmd, doc, raw, price)
-	p.Warnings = append(p.Warnings, warns...)
+	p.Warnings = append(append(p.Warnings, warns...), ofSoftware(doc.Host)...)
 	unwritten := ""
 	if p.Packet == nil { // without a number it is no record that can be read, and nothing to draw
 		if f.output.save != "" || slices.ContainsFunc(files, func(file outFile) bool { return file.path != "" }) {

@@ -226,7 +226,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	rows, warns := raw.Record(0)
 	doc.Rows = rows
 	doc.AddReferences("", raw.References)
-	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	doc.Warnings = append(append(doc.Warnings, warns...), append(stolen(steal), ofSoftware(doc.Host)...)...)
 	if f.lines && !doc.Incomplete {
 		if err := f.measureLines(ctx, s, doc, opened, plan, raw); err != nil {
 			return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -18,6 +19,14 @@ func stolen(since func() float64) []record.Warning {
 		return []record.Warning{{Text: fmt.Sprintf("the hypervisor took %.1f %% of the CPUs' time during the run", percent)}}
 	}
 	return nil
+}
+
+// ofSoftware warns that numbers were measured on a CPU that is emulated.
+func ofSoftware(f host.Fingerprint) []record.Warning {
+	if !f.Emulated() {
+		return nil
+	}
+	return []record.Warning{{Text: "the CPU is emulated: times are those of QEMU, and say nothing of hardware"}}
 }
 
 // settings are what a run was made with, by option name, and the version that

@@ -91,7 +91,7 @@ func runTax(ctx context.Context, s std, cmd *cobra.Command, f taxFlags) (err err
 	rows, warns := raw.Record()
 	doc.Rows = rows
 	doc.AddReferences("", raw.References)
-	doc.Warnings = append(append(doc.Warnings, warns...), stolen(steal)...)
+	doc.Warnings = append(append(doc.Warnings, warns...), append(stolen(steal), ofSoftware(doc.Host)...)...)
 	err = f.output.publish(s, doc, func() error {
 		return report.Tax(s.out, textOptions(s.out), doc, conclusion.Calls(doc.Rows, nil), f.verbose)
 	})

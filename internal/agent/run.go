@@ -15,6 +15,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/midr"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
 )
@@ -176,8 +177,8 @@ func devices(root fs.FS) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return name == "lo" })
 }
 
-// Check returns a [feature.Missing] where this machine's architecture cannot be measured.
-func Check() error { return reads(runtime.GOARCH) }
+// Check returns a [feature.Missing] where this machine cannot be measured: by its architecture, or as its CPU is emulated (of arm64).
+func Check() error { return cmp.Or(reads(runtime.GOARCH), midr.NeedHardware()) }
 
 // reads says whether the code of an architecture can be read.
 func reads(arch string) error { return (&kernel.Kernel{Arch: arch}).CheckArch("reading code") }

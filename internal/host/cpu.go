@@ -64,6 +64,9 @@ func (m *machine) virtual(f *Fingerprint) Finding {
 	if m.live {
 		signature = hypervisor()
 	}
+	if midr.Emulated(m.fsys) { // arm64 has no register for it
+		signature = tcgSignature
+	}
 	flagged := slices.Contains(m.flags(), "hypervisor")
 	if !flagged && signature == "" {
 		return Finding{Name: name, Found: "no", Level: LevelOK}
@@ -80,6 +83,13 @@ func (m *machine) virtual(f *Fingerprint) Finding {
 	product := strings.TrimSpace(m.get("sys/class/dmi/id/sys_vendor") + " " + m.get("sys/class/dmi/id/product_name"))
 	if product != "" {
 		found += " (" + product + ")"
+	}
+	if f.Emulated() {
+		return Finding{
+			Name: name, Found: found, Level: LevelWarn,
+			Means: "the CPU is software: times and rates are those of the emulator, and say nothing of hardware",
+			Do:    "count instructions (unthunk lab, gate); measure where the CPU is hardware, or with KVM",
+		}
 	}
 	return Finding{
 		Name: name, Found: found, Level: LevelNote,
@@ -99,6 +109,15 @@ func (m *machine) flags() []string {
 	return nil
 }
 
+// tcgSignature is that of QEMU's emulator, and virtualTCG its name in [Fingerprint.Virtual].
+const (
+	tcgSignature = "TCGTCGTCGTCG"
+	virtualTCG   = "QEMU TCG"
+)
+
+// Emulated tells whether the CPU is software: its times are none of hardware.
+func (f Fingerprint) Emulated() bool { return f.Virtual == virtualTCG }
+
 // hypervisorName gives the usual name for a CPUID signature.
 func hypervisorName(signature string) string {
 	switch signature {
@@ -110,8 +129,8 @@ func hypervisorName(signature string) string {
 		return "VMware"
 	case "XenVMMXenVMM":
 		return "Xen"
-	case "TCGTCGTCGTCG":
-		return "QEMU TCG"
+	case tcgSignature:
+		return virtualTCG
 	case "VBoxVBoxVBox":
 		return "VirtualBox"
 	}

@@ -49,9 +49,6 @@ func Read() (ID, bool) {
 	return Parse(string(text))
 }
 
-// Emulated tells whether the CPU is made of software, as QEMU's model "max" says of itself: its time is none of hardware.
-func (id ID) Emulated() bool { return id.Implementer == 0 }
-
 // cpu is a CPU that has a name.
 type cpu struct {
 	implementer, part uint16

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/midr"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -79,9 +80,13 @@ type Raw struct {
 	slow time.Duration
 }
 
-// Run measures a plan. When ctx ends it returns what it has, with Incomplete set and no error.
+// Run measures a plan. When ctx ends it returns what it has, with Incomplete set and no error. It returns a [feature.Missing] on an
+// emulated CPU of arm64.
 func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := plan.Validate(); err != nil {
+		return nil, err
+	}
+	if err := midr.NeedHardware(); err != nil {
 		return nil, err
 	}
 	cpu, err := plan.CPU.Pick()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -128,9 +129,8 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 	if err := k.CheckArch("pricing calls"); err != nil {
 		return nil, err
 	}
-	id, ok := midr.Read()
 	r := &run{
-		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target, emulated: ok && id.Emulated(),
+		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target, emulated: midr.Emulated(os.DirFS("/")),
 		raw: &Raw{CPU: cpu, yours: plan.Target != nil, hops: make(map[int][]float64), path: make(map[string]string)},
 	}
 	for _, p := range plan.pairs() {
