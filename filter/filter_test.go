@@ -198,6 +198,18 @@ func runner(t testing.TB, program []bpf.Instruction) func(frame []byte) bool {
 	}
 }
 
+// An error has no more of a long expression, and of a long word, than one reads.
+func TestLongErrors(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("x", 1<<20)
+	for _, expression := range []string{"udp " + long, "udp port " + long, "ip proto " + long, "host " + long, "ether host " + long,
+		"net " + long, long + ">1", "ip[" + long + "] = 1", "ip[1:" + long + "] = 1", strings.Repeat("udp and ", 100) + "prt"} {
+		if _, err := Compile(expression); err == nil || len(err.Error()) > 500 {
+			t.Errorf("%.40s…: %.600v", expression, err)
+		}
+	}
+}
+
 // The translation agrees with the classic filters of the kernel about every
 // expression and frame.
 func TestClaimInKernel(t *testing.T) {

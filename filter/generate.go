@@ -97,7 +97,7 @@ func protoNumber(l2 uint32, proto, id string) (*node, error) {
 	if err != nil {
 		known, ok := protocols[id]
 		if !ok || proto == "ether" {
-			return nil, fmt.Errorf("%q is no protocol", id)
+			return nil, fmt.Errorf("%.200q is no protocol", id)
 		}
 		v = known
 	}

@@ -13,7 +13,7 @@ import (
 
 // Compile compiles an expression, or classic BPF as tcpdump -ddd writes it (a
 // count, then as many lines of four numbers). The program returns 0 for frames
-// that do not match.
+// that do not match. An error has at most 200 characters of the expression, and of a word of it.
 func Compile(expression string) ([]bpf.Instruction, error) {
 	if program, ok, err := parseRaw(expression); ok {
 		return program, err
@@ -24,14 +24,14 @@ func Compile(expression string) ([]bpf.Instruction, error) {
 	}
 	n, err := p.expression()
 	if err == nil && p.at < len(p.tokens) {
-		err = fmt.Errorf("%q is one word too many", p.tokens[p.at])
+		err = fmt.Errorf("%.200q is one word too many", p.tokens[p.at])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("filter %q: %w", expression, err)
+		return nil, fmt.Errorf("filter %.200q: %w", expression, err)
 	}
 	program, err := generate(n)
 	if err != nil {
-		return nil, fmt.Errorf("filter %q: %w", expression, err)
+		return nil, fmt.Errorf("filter %.200q: %w", expression, err)
 	}
 	return program, nil
 }
@@ -249,7 +249,7 @@ func (p *parser) primitive() (*node, error) {
 		return leaf(bpf.JumpBitsSet, 1, bpf.LoadAbsolute{Off: 0, Size: 1}), nil
 	case q.kind == "" && q.proto == "":
 		if p.last.kind == "" {
-			return nil, fmt.Errorf("%q is not known", word)
+			return nil, fmt.Errorf("%.200q is not known", word)
 		}
 		q = p.last
 	case q.kind == "" && q.proto == "ether":
@@ -274,7 +274,7 @@ func (p *parser) id(l2 uint32, q qualifiers) (*node, error) {
 		if q.proto == "ether" {
 			mac, err := net.ParseMAC(id)
 			if err != nil || len(mac) != 6 {
-				return nil, fmt.Errorf("%q is no Ethernet address", id)
+				return nil, fmt.Errorf("%.200q is no Ethernet address", id)
 			}
 			return ends(q.dir, func(dst bool) *node {
 				if dst {
@@ -285,7 +285,7 @@ func (p *parser) id(l2 uint32, q qualifiers) (*node, error) {
 		}
 		a, err := netip.ParseAddr(id)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no address (names are not looked up)", id)
+			return nil, fmt.Errorf("%.200q is no address (names are not looked up)", id)
 		}
 		return prefix(l2, q, netip.PrefixFrom(a, a.BitLen()))
 	case "net":
@@ -300,23 +300,23 @@ func (p *parser) id(l2 uint32, q qualifiers) (*node, error) {
 			high = low
 		}
 		if ok != (q.kind == "portrange") {
-			return nil, fmt.Errorf("%q is no %s", id, q.kind)
+			return nil, fmt.Errorf("%.200q is no %s", id, q.kind)
 		}
 		from, err1 := strconv.ParseUint(low, 10, 16)
 		to, err2 := strconv.ParseUint(high, 10, 16)
 		if err1 != nil || err2 != nil || from > to {
-			return nil, fmt.Errorf("%q is no %s (names are not looked up)", id, q.kind)
+			return nil, fmt.Errorf("%.200q is no %s (names are not looked up)", id, q.kind)
 		}
 		return ports(l2, q, uint32(from), uint32(to))
 	}
-	return nil, fmt.Errorf("%q is not known", q.kind)
+	return nil, fmt.Errorf("%.200q is not known", q.kind)
 }
 
 // network is a prefix, or an IPv4 network by its first bytes.
 func network(id string) (netip.Prefix, error) {
 	if n, err := netip.ParsePrefix(id); err == nil {
 		if n.Masked() != n {
-			return n, fmt.Errorf("%q has bits outside of its prefix", id)
+			return n, fmt.Errorf("%.200q has bits outside of its prefix", id)
 		}
 		return n, nil
 	}
@@ -328,7 +328,7 @@ func network(id string) (netip.Prefix, error) {
 	for i, part := range parts {
 		v, err := strconv.ParseUint(part, 10, 8)
 		if err != nil || i > 3 {
-			return netip.Prefix{}, fmt.Errorf("%q is no network", id)
+			return netip.Prefix{}, fmt.Errorf("%.200q is no network", id)
 		}
 		b[i] = byte(v)
 	}
@@ -345,10 +345,10 @@ func (p *parser) accessor(l2 uint32) (*node, error) {
 	}
 	off, err := number(offset)
 	if err != nil || off > 1500 {
-		return nil, fmt.Errorf("offset %q: only numbers up to 1500", offset)
+		return nil, fmt.Errorf("offset %.200q: only numbers up to 1500", offset)
 	}
 	if size != "1" && size != "2" && size != "4" {
-		return nil, fmt.Errorf("size %q is not 1, 2 or 4", size)
+		return nil, fmt.Errorf("size %.200q is not 1, 2 or 4", size)
 	}
 	n := int(size[0] - '0')
 	if p.take("]") == "" {
@@ -384,7 +384,7 @@ func (p *parser) relation(load []bpf.Instruction, must *node) (*node, error) {
 		"<": bpf.JumpLessThan, ">=": bpf.JumpGreaterOrEqual, "<=": bpf.JumpLessOrEqual,
 	}[p.peek()]
 	if !ok {
-		return nil, fmt.Errorf("%q is no comparison", p.peek())
+		return nil, fmt.Errorf("%.200q is no comparison", p.peek())
 	}
 	p.next()
 	v, err := number(p.next())
@@ -401,7 +401,7 @@ func (p *parser) relation(load []bpf.Instruction, must *node) (*node, error) {
 func number(s string) (uint32, error) {
 	v, err := strconv.ParseUint(s, 0, 32)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no number", s)
+		return 0, fmt.Errorf("%.200q is no number", s)
 	}
 	return uint32(v), nil
 }
