@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"net"
+	"os"
 	"slices"
 	"strings"
 
@@ -284,9 +285,16 @@ func completeModels(cmd *cobra.Command, args []string, typed string) ([]string, 
 	return completer(models, true)(cmd, args, typed)
 }
 
-// labels are those in which rows of the record differ that is an argument already.
+// maxCompleted is the size of a record that labels are completed of, in bytes: a shell waits for it.
+const maxCompleted = 4 << 20
+
+// labels are those in which rows of the record differ that is an argument already; none of one that is larger than
+// [maxCompleted].
 func labels(_ context.Context, args []string, _ string) []string {
 	if len(args) == 0 {
+		return nil
+	}
+	if info, err := os.Stat(args[0]); err != nil || info.Size() > maxCompleted {
 		return nil
 	}
 	saved, err := record.Load(args[0])

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"net"
 	"os"
 	"os/exec"
@@ -82,6 +83,14 @@ func TestCompletion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	large := filepath.Join(t.TempDir(), "large.json") // the same, with spaces behind it
+	text, err := os.ReadFile(record)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(large, append(text, bytes.Repeat([]byte(" "), maxCompleted)...), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	const files, noFiles, folders, ext = ":0", ":4", ":16", ":8"
 	for _, test := range []struct {
 		line string
@@ -102,6 +111,7 @@ func TestCompletion(t *testing.T) {
 		{"profile --annotate ", []string{"bq_xmit_all"}, ""},
 		{"compare " + record + " --by ", []string{"bulk", noFiles}, "a.json"},
 		{"compare --by ", []string{noFiles}, ""},
+		{"compare " + large + " --by ", []string{noFiles}, "bulk"},
 		{"compare ", []string{"json", ext}, ""},
 		{"report ", []string{"json", ext}, ""},
 		{"history ", []string{folders}, ""},
