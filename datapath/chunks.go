@@ -86,10 +86,10 @@ func (s *slot) settle(frames uint64) {
 	c.InFlight -= min(frames, c.InFlight)
 }
 
-// refill gives a port chunks to receive into.
-func (d *Datapath) refill(port int) {
+// refill gives a port chunks to receive into, most at most.
+func (d *Datapath) refill(port, most int) {
 	s := &d.slots[port]
-	n := min(s.target-s.filled, len(d.free))
+	n := min(s.target-s.filled, most)
 	if n <= 0 {
 		return
 	}

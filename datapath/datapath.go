@@ -23,7 +23,15 @@ const Drop Action = 0
 // Redirect returns the action that transmits a frame on a port, by its number in
 // [Config].Ports. A frame for a port that is not there is dropped and counted
 // (DroppedNoPort).
-func Redirect(port int) Action { return Action(port) + 1 }
+func Redirect(port int) Action {
+	if port < 0 || port >= MaxPorts {
+		return noPort
+	}
+	return Action(port) + 1
+}
+
+// noPort is the action for a port that can never be there.
+const noPort Action = -1
 
 // port is the number of the port that an action names; -1 for Drop.
 func (a Action) port() int { return int(a) - 1 }
@@ -171,8 +179,9 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 		}
 		d.mine = append(d.mine, i)
 	}
-	for _, i := range d.mine {
-		d.refill(i)
+	for k, i := range d.mine {
+		// Where chunks are few each port gets its share: none waits for the first to be full.
+		d.refill(i, len(d.free)/(len(d.mine)-k))
 	}
 	return d
 }
@@ -203,7 +212,7 @@ func (d *Datapath) SetPort(i int, p Port) error {
 		return errors.Join(fmt.Errorf("set port %d: it is there", i), p.Close())
 	}
 	d.slots[i].set(p)
-	d.refill(i)
+	d.refill(i, len(d.free))
 	return nil
 }
 

@@ -75,7 +75,7 @@ func (d *Datapath) finish() {
 	}
 	for _, i := range d.mine {
 		if s := &d.slots[i]; s.here() && s.filled < s.target {
-			d.refill(i)
+			d.refill(i, len(d.free))
 		}
 	}
 	if d.others != nil {
