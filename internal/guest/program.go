@@ -49,10 +49,11 @@ func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error
 	return cmd, nil
 }
 
-// prepared is a program that is killed when ctx ends. What it started may hold its output for longer: nobody waits for that.
+// prepared is a program that is killed when ctx ends. What it started may hold its output for longer: nobody waits for that, but
+// a reader on a busy machine has its time.
 func prepared(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = 500 * time.Millisecond
+	cmd.WaitDelay = 5 * time.Second
 	return cmd
 }
 
