@@ -473,7 +473,7 @@ var featureNames = map[uint16]string{
 // feature's in stable kernels of the series 6.12, by both names.
 var newFeatureNames = map[uint16]string{
 	3*32 + 5:   "ZEN5",
-	3*32 + 15:  "SYSFAST32", // SYSENTER32 in 6.12
+	3*32 + 15:  "SYSFAST32 (6.12: SYSENTER32)",
 	3*32 + 18:  "CLEAR_CPU_BUF",
 	7*32 + 10:  "XCOMPACTED",
 	8*32 + 4:   "COHERENCY_SFW_NO",

@@ -74,12 +74,12 @@ func (k *Kernel) functionEnd(addr, start uint64) uint64 {
 	return addr
 }
 
-// Classifier yields the calls, jumps and returns of the function at addr, one at a time and in memory that the next one
+// EachBranch yields the calls, jumps and returns of the function at addr, one at a time and in memory that the next one
 // takes.
-type Classifier func(code []byte, addr uint64) iter.Seq[*branch.Branch]
+type EachBranch func(code []byte, addr uint64) iter.Seq[*branch.Branch]
 
 // Classifier is [Kernel.Branches] for many functions: it reads each thunk once. It is not safe for concurrent use.
-func (k *Kernel) Classifier() Classifier {
+func (k *Kernel) Classifier() EachBranch {
 	if k.Arch == "arm64" {
 		return k.Branches
 	}
@@ -89,7 +89,7 @@ func (k *Kernel) Classifier() Classifier {
 // counter counts for one CPU.
 type counter struct {
 	kernel    *Kernel
-	classify  Classifier
+	classify  EachBranch
 	functions int
 	branches  map[branch.Class]int
 	text      []byte // of a piece, taken again for the next

@@ -56,7 +56,7 @@ func (c *Code) readSites(x *xlated, lines []lineInfo) error {
 }
 
 // function finds the sites of one function.
-func (r *reader) function(f int, classify kernel.Classifier, base uint64) error {
+func (r *reader) function(f int, classify kernel.EachBranch, base uint64) error {
 	fn := &r.Functions[f]
 	var branches []*branch.Branch
 	for b := range classify(fn.Code, fn.Addr) {
