@@ -57,8 +57,8 @@ guest instead of counting. --prog counts an XDP program of yours on packets of y
 --arch arm64 takes kernels of arm64, on x86-64 too. unthunk runs in the guests, so it needs one that is
 built for arm64: by GOARCH=arm64 go build -o unthunk-arm64 beside this one, or by --guest-program.
 
---resume goes on with the record of --save, which is then saved after each guest: those that it has, of the same
-kernel, unthunk and QEMU, do not boot again, and its other rows stay.
+--resume goes on with the record of --save, which is then saved after each guest: those that it has, of the same image
+of the kernel, CPU model, QEMU and unthunk (its version and BPF programs), do not boot again, and its other rows stay.
 
 Instructions are no time: QEMU predicts no branches. As root the price of an indirect
 call is measured on this machine (see tax) and put beside the counts, as an estimate.`,

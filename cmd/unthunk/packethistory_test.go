@@ -4,17 +4,19 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
 // packetHistory are the records of docs/history-of-a-packet.md, as scripts/history names them.
 var packetHistory = []string{"../../docs/history/amd64.json", "../../docs/history/models.json", "../../docs/history/arm64.json"}
 
-// The tables and the figure of docs/history-of-a-packet.md are what its records say, and so is each number and each function
-// of its text that names a step.
+// The tables and the figure of docs/history-of-a-packet.md are what its records say.
 func TestPacketHistory(t *testing.T) {
 	page := readFile(t, "../../docs/history-of-a-packet.md")
 	_, rest, begins := strings.Cut(page, "<!-- begin of scripts/history -->\n")
@@ -34,19 +36,55 @@ func TestPacketHistory(t *testing.T) {
 			t.Errorf("report %v: exit code %d, %s: the page has something else: scripts/history makes it", test.args, code, stderr)
 		}
 	}
-	// Functions of the table of steps, and the differences beside them.
-	for line := range strings.Lines(page) {
-		if !strings.HasPrefix(line, "| ") || !strings.Contains(line, "`") {
+}
+
+// A function of the page's table of steps with a difference behind it has that in the step of its row, at bulk 16 where the row names
+// no other.
+func TestPacketHistorySteps(t *testing.T) {
+	t.Parallel()
+	var labs []*record.Lab
+	for _, file := range packetHistory {
+		saved, err := record.Load(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		labs = append(labs, saved.Lab())
+	}
+	steps := compare.Kernels(labs)[0].Steps
+	of := func(row *record.LabRow, version string) bool {
+		return strings.HasPrefix(row.Version()+".", version+".")
+	}
+	from, to, checked := "", "", 0
+	for line := range strings.Lines(readFile(t, "../../docs/history-of-a-packet.md")) {
+		if m := regexp.MustCompile(`^\| ([0-9.]+) → ([0-9.]+) \|`).FindStringSubmatch(line); m != nil {
+			from, to = m[1], m[2]
+		} else if !strings.HasPrefix(line, "| | `") {
 			continue
 		}
-		for _, m := range regexp.MustCompile("`([a-z_]+)` ([+−][0-9.]+)").FindAllStringSubmatch(line, -1) {
-			difference := strings.Replace(m[2], "−", "-", 1)
-			want := regexp.MustCompile(`\| ` + regexp.QuoteMeta(strings.ReplaceAll(m[1], "_", `_`)) + `[^|]*\|[^|]*\|[^|]*\| *` +
-				regexp.QuoteMeta(difference) + ` \|`)
-			if !want.MatchString(strings.ReplaceAll(tables, `\_`, "_")) {
-				t.Errorf("the tables have no %s of %s", m[2], m[1])
+		bulk := "16"
+		if m := regexp.MustCompile(`bulk ([0-9]+)`).FindStringSubmatch(line); m != nil {
+			bulk = m[1]
+		}
+		i := slices.IndexFunc(steps[bulk], func(s record.LabStep) bool { return of(s.Old, from) && of(s.New, to) })
+		if i < 0 {
+			t.Errorf("no step from %s to %s", from, to)
+			continue
+		}
+		for _, m := range regexp.MustCompile("`([a-z0-9_]+)` ([+−][0-9.]+)").FindAllStringSubmatch(line, -1) {
+			checked++
+			want, err := strconv.ParseFloat(strings.Replace(m[2], "−", "-", 1), 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(steps[bulk][i].Change.Functions, func(d record.LabTraceDifference) bool {
+				return slices.Contains(strings.Split(d.Name, " + "), m[1]) && d.Difference == want // of functions that call one another
+			}) {
+				t.Errorf("%s to %s, bulk %s: %s does not differ by %v", from, to, bulk, m[1], want)
 			}
 		}
+	}
+	if checked == 0 {
+		t.Error("the page has no step")
 	}
 }
 
