@@ -240,7 +240,7 @@ func (c Check) note(text string) string {
 	}
 	switch op {
 	case "mov", "movl":
-		if c == CheckKCFI {
+		if c == CheckKCFI || c == CheckKCFIUDB {
 			return "CFI: the hash of the called prototype, negated"
 		}
 		return "CFI: the hash of the called prototype"
@@ -253,9 +253,14 @@ func (c Check) note(text string) string {
 	case "je":
 		return "they are equal when that is 0"
 	case "jne":
+		if c == CheckKCFIUDB {
+			return "if that is not 0, into the last byte of the test, with which it traps"
+		}
 		return "if not, into the last byte of the lea, with which it traps"
 	case "ud2":
 		return "the trap of a wrong hash"
+	case "test", "testb":
+		return "its last byte is the trap of a wrong hash"
 	case "jmp":
 		return "over the check, and the hash behind the jump: cfi=off"
 	}

@@ -17,6 +17,9 @@ const (
 	// function, which it loads from the text (CONFIG_CFI_CLANG since Linux 6.1, CONFIG_CFI
 	// later; clang 16).
 	CheckKCFI Check = "kcfi"
+	// CheckKCFIUDB is what a kernel with FineIBT makes of that when it boots with cfi=kcfi: its trap is the last
+	// byte of a test, so the branch to it is seldom taken (cfi_enable_callers in alternative.c of Linux 7.3).
+	CheckKCFIUDB Check = "kcfi-udb"
 	// CheckKCFIARM64 is that of arm64: the hash is made by two movk and compared with the one that
 	// an ldur loads (CONFIG_CFI_CLANG since Linux 6.1; LowerKCFI_CHECK of LLVM's AArch64AsmPrinter.cpp).
 	CheckKCFIARM64 Check = "kcfi-arm64"
@@ -45,7 +48,7 @@ func (c Check) Instructions() int {
 		return 5
 	case CheckFineIBT: // mov, lea, nop
 		return 3
-	case CheckParanoid: // mov, cmp, lea, jne
+	case CheckKCFIUDB, CheckParanoid: // mov, add, jne, test; mov, cmp, lea, jne
 		return 4
 	}
 	return 0
@@ -54,7 +57,7 @@ func (c Check) Instructions() int {
 // Loads is how many of them read the text in front of the called function.
 func (c Check) Loads() int {
 	switch c {
-	case CheckKCFI, CheckKCFIARM64, CheckParanoid:
+	case CheckKCFI, CheckKCFIUDB, CheckKCFIARM64, CheckParanoid:
 		return 1
 	}
 	return 0
@@ -86,6 +89,8 @@ var checks = []struct {
 }{
 	// mov $-hash,%r10d; add disp(%r11),%r10d; je 1f; ud2; 1:
 	{CheckKCFI, shape{0x41, 0xba, -1, -1, -1, -1, 0x45, 0x03, 0x53, -1, 0x74, 2, 0x0f, 0x0b}},
+	// mov $-hash,%r10d; add disp(%r11),%r10d; jne into the test; test $0xd6,%al
+	{CheckKCFIUDB, shape{0x41, 0xba, -1, -1, -1, -1, 0x45, 0x03, 0x53, -1, 0x75, 1, 0xa8, 0xd6}},
 	{CheckOff, shape{0xeb, 12, -1, -1, -1, -1, 0x45, 0x03, 0x53, -1, 0x74, 2, 0x0f, 0x0b}},
 	// Linux 6.2: mov $hash,%r10d; sub $16,%r11; nopl 0(%rax)
 	{CheckFineIBT, shape{0x41, 0xba, -1, -1, -1, -1, 0x49, 0x83, 0xeb, 16, 0x0f, 0x1f, 0x40, 0}},
@@ -108,7 +113,7 @@ func checkBefore(code []byte) (Check, int) {
 		return CheckNone, 0
 	}
 	switch code[len(code)-1] { // the last byte of each, to be fast
-	case 0x0b, 0, 0xf0, 0xfd:
+	case 0x0b, 0xd6, 0, 0xf0, 0xfd:
 	default:
 		return CheckNone, 0
 	}

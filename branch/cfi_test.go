@@ -9,11 +9,13 @@ import (
 
 // The sequences of CFI, by their definitions: those of Linux 6.2 from the source of 6.12.118, those of
 // 6.15 from that of 6.15, the others from that of 7.2.13, all in arch/x86/kernel/alternative.c. kCFI is
-// what clang 16 makes with -fsanitize=kcfi -fpatchable-function-entry=11,11 -mretpoline.
+// what clang 16 makes with -fsanitize=kcfi -fpatchable-function-entry=11,11 -mretpoline, and kcfiUDB what Linux
+// 7.3.4, built by clang 21, has in memory with cfi=kcfi.
 const (
 	hash        = "\x78\x56\x34\x12"
 	kcfi        = "\x41\xba" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
 	kcfiTight   = "\x41\xba" + hash + "\x45\x03\x53\xfc\x74\x02\x0f\x0b"
+	kcfiUDB     = "\x41\xba" + hash + "\x45\x03\x53\xf1\x75\x01\xa8\xd6"
 	kcfiOff     = "\xeb\x0c" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
 	fineibt62   = "\x41\xba" + hash + "\x49\x83\xeb\x10\x0f\x1f\x40\x00"
 	fineibt615  = "\x41\xba" + hash + "\x4d\x8d\x5b\xf0\x0f\x1f\x40\x00"
@@ -38,6 +40,7 @@ func TestChecks(t *testing.T) {
 		{"kCFI", kcfi, callR11, CheckKCFI, 14, 3, 1},
 		{"kCFI without padding", kcfiTight, callR11, CheckKCFI, 14, 3, 1},
 		{"kCFI, jump", kcfi, jmpR11, CheckKCFI, 14, 3, 1},
+		{"kCFI, udb", kcfiUDB, callR11, CheckKCFIUDB, 14, 4, 1},
 		{"cfi=off", kcfiOff, callR11, CheckOff, 14, 1, 0},
 		{"FineIBT 6.2", fineibt62, callR11 + "\x66\x90", CheckFineIBT, 14, 3, 0},
 		{"FineIBT 6.15", fineibt615, callR11, CheckFineIBT, 14, 3, 0},
@@ -104,6 +107,8 @@ func TestChecksThunk(t *testing.T) {
 		{"kCFI, jump", kcfi, "\x2e\xe9", named, nil,
 			Branch{Class: ClassRetpoline, Jump: true, Check: CheckKCFI, Name: "__x86_indirect_thunk_r11"}},
 		{"kCFI, a file without symbols", kcfi, "\x2e\xe8", nil, nil, Branch{Class: ClassRetpoline, Check: CheckKCFI}},
+		{"kCFI, udb", kcfiUDB, "\x2e\xe8", named, nil,
+			Branch{Class: ClassRetpoline, Check: CheckKCFIUDB, Name: "__x86_indirect_thunk_r11"}},
 		{"cfi=off", kcfiOff, "\xe8", named, nil, Branch{Class: ClassRetpoline, Check: CheckOff, Name: "__x86_indirect_thunk_r11"}},
 		{"FineIBT with retpolines", fineibt72, "\x2e\xe8", named, nil,
 			Branch{Class: ClassRetpoline, Check: CheckFineIBT, Name: "__x86_indirect_thunk_r11"}},
@@ -273,6 +278,8 @@ func TestAnnotateCFI(t *testing.T) {
 		want []string
 	}{
 		{base, kcfi + callR11, []string{"negated", "loaded from its text", "equal", "trap", "indirect call: target in r11, predicted"}},
+		{base, kcfiUDB + callR11, []string{"negated", "loaded from its text", "into the last byte of the test", "the trap of a wrong hash",
+			"indirect call: target in r11, predicted"}},
 		{base, kcfiOff + callR11, []string{"cfi=off", "never run", "never run", "never run", "indirect call"}},
 		{base, fineibt72 + callR11, []string{"the hash", "16 bytes in front", "", "indirect call: target in r11, predicted by the CPU, " +
 			"which is the preamble of the function"}},

@@ -255,7 +255,10 @@ func (vs *Values) step(s *State, inst branch.Inst) {
 		}
 		vs.write(s, a[0], inst, v)
 	case x86asm.AND:
-		// Aligning the stack keeps what it points to, only not where.
+		// Aligning the stack moves it down or not at all: code is the same for both, so for the latter.
+		if align, ok := a[1].(x86asm.Imm); ok && a[0] == x86asm.RSP && align < 0 {
+			break
+		}
 		vs.write(s, a[0], inst, nil)
 	case x86asm.PUSH:
 		v := vs.Operand(s, a[0], inst)

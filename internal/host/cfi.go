@@ -30,15 +30,7 @@ func (c *cfi) readPreambles(k *kernel.Kernel, functions []ksym.Symbol) {
 		return
 	}
 	for _, f := range functions {
-		if f.Addr < branch.PreambleLen {
-			continue
-		}
-		at := f.Addr - branch.PreambleLen
-		code, err := k.Read(at, branch.PreambleLen)
-		if err != nil {
-			continue // in front of it is no code
-		}
-		if p, ok := branch.NamePreamble(code, at, nil); ok {
+		if p, ok := k.Preamble(f.Addr); ok {
 			c.preambles++
 			if p.Poisons {
 				c.poisoning++
@@ -54,7 +46,8 @@ func (c *cfi) mode() string {
 		check branch.Check
 		name  string
 	}{
-		{branch.CheckKCFI, "kcfi"}, {branch.CheckKCFIARM64, "kcfi"}, {branch.CheckFineIBT, "fineibt"}, {branch.CheckParanoid, "fineibt,paranoid"},
+		{branch.CheckKCFI, "kcfi"}, {branch.CheckKCFIUDB, "kcfi"}, {branch.CheckKCFIARM64, "kcfi"}, {branch.CheckFineIBT, "fineibt"},
+		{branch.CheckParanoid, "fineibt,paranoid"},
 	} {
 		if c.checks[m.check] > 0 {
 			mode = m.name
@@ -86,6 +79,8 @@ func (c *cfi) row(name string) Finding {
 		row.Means = "each runs 4 instructions more and loads from the text of what it calls, which runs at least 3 more"
 	case c.checks[branch.CheckFineIBT] > 0:
 		row.Means = "each runs 3 instructions more, and what it calls at least 3 more before its first"
+	case c.checks[branch.CheckKCFIUDB] > 0:
+		row.Means = "each runs 4 instructions more, one of which loads from the text of what it calls"
 	case c.checks[branch.CheckKCFIARM64] > 0:
 		row.Means = "each runs 5 instructions more, one of which loads from the text of what it calls"
 	case checked > 0:

@@ -349,6 +349,7 @@ func TestCFI(t *testing.T) {
 		hash     = "\x78\x56\x34\x12"
 		call     = "\x41\xff\xd3"
 		kcfi     = "\x41\xba" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
+		udb      = "\x41\xba" + hash + "\x45\x03\x53\xf1\x75\x01\xa8\xd6"
 		off      = "\xeb\x0c" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
 		fineibt  = "\xb8" + hash + "\x4d\x8d\x5b\xf0\x0f\x1f\x44\x00\x00"
 		paranoid = "\xb8" + hash + "\x41\x3b\x43\xf5\x2e\x4d\x8d\x5b\xf0\x75\xfd"
@@ -365,6 +366,7 @@ func TestCFI(t *testing.T) {
 		{call + ret, "", "off", "off: 0 of 1 indirect branches", "", LevelOK},
 		{off + call + ret, "", "off", "off: 0 of 1 indirect branches", "a jump over its check", LevelOK},
 		{kcfi + call + call + ret, "", "kcfi", "kcfi: 1 of 2 indirect branches", "one of which loads from the text", LevelNote},
+		{udb + call + ret, "", "kcfi", "kcfi: 1 of 1 indirect branches", "runs 4 instructions more, one of which loads", LevelNote},
 		{fineibt + call + ret, preamble, "fineibt", "fineibt: 1 of 1", "at least 3 more before its first", LevelNote},
 		{fineibt + call + ret, poisons, "fineibt,bhi", "fineibt,bhi: 1 of 1", "1 of 1 such functions also set arguments to 0", LevelNote},
 		{paranoid + call + ret, preamble, "fineibt,paranoid", "fineibt,paranoid: 1 of 1", "runs 4 instructions more and loads", LevelNote},

@@ -137,6 +137,15 @@ func (k *Kernel) Entered(addr uint64) (ksym.Symbol, bool) {
 	return s, ok && off == 0 && s.Text()
 }
 
+// Preamble is what FineIBT has in front of the function at addr. It returns false when there is none.
+func (k *Kernel) Preamble(addr uint64) (branch.Preamble, bool) {
+	if addr < branch.PreambleLen {
+		return branch.Preamble{}, false
+	}
+	at := addr - branch.PreambleLen
+	return branch.NamePreamble(k.Follow(at), at, k.Follow)
+}
+
 // Sites finds the indirect branches of a function and counts its returns.
 func (k *Kernel) Sites(f ksym.Symbol) ([]branch.Site, branch.Returns, error) {
 	code, err := k.Code(f)

@@ -87,6 +87,9 @@ func TestEntered(t *testing.T) {
 		0x10: "near", 0x20: "near", 0xb0: "far", 0xc0: "far", 0xe0: "kcfi", 0x24: "", 0x18: "", 0xf0: "", 0x8: "",
 	} {
 		f, ok := k.Entered(base + offset)
+		if p, preamble := k.Preamble(base + offset); preamble != (offset == 0x20 || offset == 0xc0) || preamble && p.Instructions != 3 {
+			t.Errorf("%#x: preamble %+v, %v", offset, p, preamble)
+		}
 		if ok != (want != "") || ok && f.Name != want {
 			t.Errorf("%#x: %q, %v, want %q", offset, f.Name, ok, want)
 		}

@@ -210,6 +210,7 @@ func TestProbe(t *testing.T) {
 		"the first instruction": {[][]byte{prefix, ret}, 0, 0, "", true, "", 0},
 		// The kernel refuses a kprobe on the first two instructions of a kCFI check.
 		"behind kCFI":    {[][]byte{load, make([]byte, 14), prefix, ret}, 2, 3 + 10, "r10", false, branch.CheckKCFI, 14},
+		"behind its udb": {[][]byte{load, make([]byte, 14), prefix, ret}, 2, 3 + 10, "r10", false, branch.CheckKCFIUDB, 14},
 		"behind FineIBT": {[][]byte{load, make([]byte, 14), prefix, ret}, 2, 3, "r10", false, branch.CheckFineIBT, 14},
 		"paranoid":       {[][]byte{load, make([]byte, 16), plain, ret}, 2, 3, "r10", false, branch.CheckParanoid, 16},
 	} {
@@ -313,6 +314,15 @@ func TestRecord(t *testing.T) {
 	}
 	if cells[0].Measurement.Host.IndirectThunk = "plain call"; Record(cells, at16, &stat.Quantity{Median: 10}).Differences[0].Ns != nil {
 		t.Error("a call that is no retpoline has the price of one")
+	}
+	// A guest with a paranoid check has the thunk and calls through registers: both prices are those of retpolines alone.
+	checked := sites(5, 5)
+	checked[1].Kind = "register"
+	cells[0].Measurement.Host.IndirectThunk = "retpoline"
+	cells[1].Measurement = measured("retpoline", 4, 1000, checked...)
+	l2 := Record(cells, at16, &stat.Quantity{Median: 10})
+	if got := l2.Differences[0].Ns; got == nil || got.Median != 10 || *l2.BranchNs(&l2.Rows[1]) != 2.5 {
+		t.Errorf("1 retpoline at 10 ns more: %v", got)
 	}
 	if want := 13 - 1e3/(1e3/13.0+12.5); math.Abs(d.Lost.Median-want) > 1e-9 {
 		t.Errorf("%v Mpps lost, want %v", d.Lost.Median, want)

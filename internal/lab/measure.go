@@ -204,6 +204,11 @@ func (p *probes) count(b *BulkCount, t hit, per float64) {
 	if f, off, ok := p.kernel.Symbols.Find(t.target); ok && off == 0 && f.Module != "bpf" {
 		name = f.Name
 	}
+	executed := s.executed
+	if s.Check.Preamble() && s.executed > 0 { // the probe stands where the register still has the function
+		preamble, _ := p.kernel.Preamble(t.target)
+		executed += preamble.Instructions
+	}
 	for i := range b.Sites {
 		if x := &b.Sites[i]; x.Function == s.Function && x.Offset == s.Offset && x.Part == t.part && x.Target == name {
 			x.PerPacket += per
@@ -212,7 +217,7 @@ func (p *probes) count(b *BulkCount, t hit, per float64) {
 	}
 	b.Sites = append(b.Sites, record.LabSite{
 		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
-		Stage: string(s.Stage), Pointer: s.Pointer, Target: name, Part: t.part, Executed: s.executed, PerPacket: per,
+		Stage: string(s.Stage), Pointer: s.Pointer, Target: name, Part: t.part, Executed: executed, PerPacket: per,
 	})
 }
 

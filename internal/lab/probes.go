@@ -263,6 +263,10 @@ func stamp(ctx context.Context, k *kernel.Kernel) (int, error) {
 	}
 	for _, site := range inv.Sites {
 		if site.Function == record.StampFunction && site.Always {
+			if s, ok := k.Symbols.Lookup("read_tsc"); ok && site.Check.Preamble() { // guests have that clock
+				preamble, _ := k.Preamble(s.Addr)
+				return site.Instructions + preamble.Instructions, nil
+			}
 			return site.Instructions, nil
 		}
 	}
@@ -361,7 +365,7 @@ func probeAt(k *kernel.Kernel, s xdppath.Site) (count.Place, error) {
 	at := count.Place{Function: s.Function, Offset: s.Offset, Register: s.Register}
 	switch s.Check {
 	case branch.CheckNone:
-	case branch.CheckKCFI:
+	case branch.CheckKCFI, branch.CheckKCFIUDB:
 		at.Offset -= jumpOfKCFI
 		return at, nil
 	default:

@@ -151,9 +151,8 @@ func difference(with, without *record.LabRow, price *stat.Quantity) record.LabDi
 	sitesWithout, observerWithout := byBranches(without)
 	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
-	if price != nil && strings.HasPrefix(with.Thunk, "retpoline") { // as record.Lab.BranchNs
-		d.Ns = &stat.Quantity{Median: d.CallsPerPacket * price.Median, Low: d.CallsPerPacket * price.Low,
-			High: d.CallsPerPacket * price.High, N: price.N, Unit: "ns"}
+	if n := with.Retpolined() - without.Retpolined(); price != nil && n > 0 { // as record.Lab.BranchNs
+		d.Ns = &stat.Quantity{Median: n * price.Median, Low: n * price.Low, High: n * price.High, N: price.N, Unit: "ns"}
 		lost := func(ns float64) float64 { return record.LabMpps - 1e3/(1e3/record.LabMpps+ns) }
 		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
 	}

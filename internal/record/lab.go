@@ -168,14 +168,29 @@ func (r *LabRow) SumDMA() (sum LabDMA) {
 	return sum
 }
 
+// Retpolined is how many of a row's indirect branches a packet takes through retpolines: where the kernel has them, a paranoid
+// check of FineIBT still calls through a register.
+func (r *LabRow) Retpolined() (n float64) {
+	if r.CallsPerPacket == nil || !strings.HasPrefix(r.Thunk, "retpoline") {
+		return 0
+	}
+	n = *r.CallsPerPacket
+	for i := range r.Sites {
+		if s := &r.Sites[i]; s.Kind == "register" || s.Kind == "memory" {
+			n -= s.PerPacket
+		}
+	}
+	return n
+}
+
 // BranchNs is an estimate of the ns that a row's indirect branches take of a packet:
-// their count at the price of one. It is nil where no price was measured, or the row
+// the count of retpolines at the price of one. It is nil where no price was measured, or the row
 // has none of the calls that were priced.
 func (l *Lab) BranchNs(row *LabRow) *float64 {
 	if l.Price == nil || row.CallsPerPacket == nil || !strings.HasPrefix(row.Thunk, "retpoline") {
 		return nil
 	}
-	ns := *row.CallsPerPacket * l.Price.Median
+	ns := row.Retpolined() * l.Price.Median
 	return &ns
 }
 
@@ -191,8 +206,8 @@ type LabSite struct {
 	Pointer string `json:"calls,omitempty"`
 	Target  string `json:"target,omitempty"` // the function that was entered
 	Part    string `json:"part,omitempty"`   // as of LabFunction
-	// Executed are the instructions it takes to its target: itself, its thunk, the nop
-	// that fills its room; 0 when not known.
+	// Executed are the instructions it takes to its target: its check of CFI, itself, its thunk, the nop
+	// that fills its room, what FineIBT has in front of the target; 0 when not known.
 	Executed int `json:"executed"`
 	// PerPacket is how often it is executed for a packet: on veth a whole multiple of
 	// a 64th.

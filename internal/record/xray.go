@@ -20,7 +20,7 @@ type SiteRow struct {
 	Jump bool   `json:"jump,omitempty"`
 	// Thunk is the symbol it goes through, empty without one.
 	Thunk string `json:"thunk,omitempty"`
-	// Check is how CFI tests the target first: "kcfi", "kcfi-off", "fineibt" or
+	// Check is how CFI tests the target first: "kcfi", "kcfi-udb", "kcfi-off", "fineibt" or
 	// "fineibt-paranoid"; empty without CFI.
 	Check string `json:"check,omitempty"`
 	// Instructions is how many run to the first of the called function, those of the check and

@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/codeflow"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 )
@@ -135,13 +134,10 @@ func (w *walker) executed(s site) int {
 // some, as all that one branch calls have one prototype.
 func (w *walker) preamble(targets []string) int {
 	for _, name := range targets {
-		f, ok := w.kernel.Function(name)
-		if !ok || f.Addr < branch.PreambleLen {
-			continue
-		}
-		at := f.Addr - branch.PreambleLen
-		if p, ok := branch.NamePreamble(w.kernel.Follow(at), at, w.kernel.Follow); ok {
-			return p.Instructions
+		if f, ok := w.kernel.Function(name); ok {
+			if p, ok := w.kernel.Preamble(f.Addr); ok {
+				return p.Instructions
+			}
 		}
 	}
 	return 0

@@ -141,6 +141,14 @@ func TestNames(t *testing.T) {
 			"\x48\x8b\x44\x24\x08", // mov 8(%rsp),%rax
 			load, called, "\x48\x83\xc4\x18", ret,
 		}, xmit, codeflow.Certain},
+		{"spill to an aligned stack", []any{
+			"\x55\x48\x89\xe5",     // push %rbp; mov %rsp,%rbp
+			"\x48\x83\xe4\xc0",     // and $-64,%rsp
+			"\x48\x83\xec\x40",     // sub $0x40,%rsp
+			"\x48\x89\x7c\x24\x08", // mov %rdi,8(%rsp)
+			callTo("g"),
+			"\x48\x8b\x44\x24\x08", load, called, "\xc9", ret,
+		}, xmit, codeflow.Certain},
 		{"callee-saved", []any{
 			"\x53\x48\x89\xfb", callTo("g"), "\x48\x89\xd8", load, called, "\x5b", ret,
 		}, xmit, codeflow.Certain},
@@ -212,6 +220,7 @@ func TestNamesBehindChecks(t *testing.T) {
 	const (
 		hash     = "\x78\x56\x34\x12"
 		kcfi     = "\x41\xba" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
+		udb      = "\x41\xba" + hash + "\x45\x03\x53\xf1\x75\x01\xa8\xd6"
 		off      = "\xeb\x0c" + hash + "\x45\x03\x53\xf1\x74\x02\x0f\x0b"
 		fineibt  = "\xb8" + hash + "\x4d\x8d\x5b\xf0\x0f\x1f\x44\x00\x00"
 		older    = "\x41\xba" + hash + "\x49\x83\xeb\x10\x0f\x1f\x40\x00"
@@ -231,6 +240,7 @@ func TestNamesBehindChecks(t *testing.T) {
 	}{
 		{"kcfi", []any{kcfi, call}, branch.CheckKCFI, 4, 0},
 		{"kcfi, retpoline", []any{kcfi, thunk}, branch.CheckKCFI, 7, 0},
+		{"kcfi, udb", []any{udb, call}, branch.CheckKCFIUDB, 5, 0},
 		{"off", []any{off, call}, branch.CheckOff, 2, 0},
 		{"fineibt", []any{fineibt, call}, branch.CheckFineIBT, 4, 3},
 		{"fineibt 6.2", []any{older, call}, branch.CheckFineIBT, 4, 3},
