@@ -26,6 +26,7 @@ func TestAdviceNamesFlags(t *testing.T) {
 		return cmd.Flags().Lookup(flag) != nil || cmd.PersistentFlags().Lookup(flag) != nil
 	}
 	advice := regexp.MustCompile(`(?:((?:prog )?[a-z]+) (?:[A-Z]+ )*)?--([a-z][a-z-]*)`)
+	property := regexp.MustCompile(`[{;]--[a-z-]+:|var\(--[a-z-]+\)`) // of a style sheet
 	found := 0
 	err := filepath.WalkDir("../../internal", func(path string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() && slices.Contains([]string{"dev", "guest", "testutil"}, d.Name()) { // other programs' flags
@@ -46,7 +47,7 @@ func TestAdviceNamesFlags(t *testing.T) {
 			if !ok || literal.Kind != token.STRING {
 				return true
 			}
-			for _, m := range advice.FindAllStringSubmatch(literal.Value, -1) {
+			for _, m := range advice.FindAllStringSubmatch(property.ReplaceAllString(literal.Value, "{"), -1) {
 				found++
 				verb, flag := m[1], m[2]
 				cmd := named[verb]
