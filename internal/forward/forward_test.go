@@ -321,16 +321,8 @@ func TestDeviceComesBack(t *testing.T) {
 			said := make(chan string, 100)
 			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
 			w.flood(t, 1000)
-			err := w.Do(func() error {
-				l, err := netlink.LinkByName(name)
-				if err != nil {
-					return err
-				}
-				return netlink.LinkDel(l)
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			w.remove(t, name)
+			var err error
 			waitFor(t, said, name+" is lost")
 			if got, err := f.Totals(); err != nil || got.Directions[0].Up {
 				t.Errorf("without %s the direction is up: %v", name, err)
@@ -395,16 +387,8 @@ func TestDeviceComesBackOccupied(t *testing.T) {
 			}
 			f = w.open(t, c).(*afxdp)
 			before = f.sockets[0]
-			err := w.Do(func() error {
-				l, err := netlink.LinkByName("in")
-				if err != nil {
-					return err
-				}
-				return netlink.LinkDel(l)
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			w.remove(t, "in")
+			var err error
 			waitFor(t, said, "in is lost")
 			occupy.Store(true)
 			if w.gen, _, err = w.VethPair("gen", "in"); err != nil {

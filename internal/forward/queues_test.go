@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/safchain/ethtool"
-	"github.com/vishvananda/netlink"
 
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -227,16 +226,8 @@ func TestDeviceComesBackWithQueues(t *testing.T) {
 			said := make(chan string, 100)
 			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 4096, Workers: 2, Warn: func(s string) { said <- s }})
 			w.flows(t, receive, 16)
-			err := w.Do(func() error {
-				l, err := netlink.LinkByName("in")
-				if err != nil {
-					return err
-				}
-				return netlink.LinkDel(l)
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
+			w.remove(t, "in")
+			var err error
 			waitFor(t, said, "in is lost")
 			var gen netlab.Device
 			if gen, _, err = w.VethQueues("gen", "in", queues); err != nil {

@@ -143,16 +143,8 @@ func TestSurvivesClockSteps(t *testing.T) {
 		f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
 		resumes(t, w, f, "out", eventLost, 0)
 		veth.StepClock(t, by)
-		err := w.Do(func() error {
-			l, err := netlink.LinkByName("out")
-			if err != nil {
-				return err
-			}
-			return netlink.LinkDel(l)
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		w.remove(t, "out")
+		var err error
 		waitFor(t, said, "out is lost")
 		if _, w.sink, err = w.VethPair("out", "sink"); err != nil {
 			t.Fatal(err)
