@@ -35,7 +35,7 @@ func sameFields(t *testing.T, frame []byte) {
 	packet := gopacket.NewPacket(frame, layers.LayerTypeEthernet, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
 	ip, _ := packet.Layer(layers.LayerTypeIPv4).(*layers.IPv4)
 	eth, ok := ParseEthernet(frame)
-	if ip == nil || !ok {
+	if ip == nil || !ok || ip.Version != 4 { // 0 where gopacket refuses the options, and fills no field
 		return
 	}
 	kind, payload := eth.Payload()
