@@ -242,7 +242,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	doc := record.New[record.LabRow]("lab", host.Identify(host.Options{}))
 	doc.Settings = map[string]string{"version": buildVersion(), "kernels": strings.Join(kernels, " ")}
 	if f.resume {
-		plan.Done = func(cells []lab.CellResult) { f.saveSoFar(s, *doc, cells, plan) }
+		plan.Done = func(cells []lab.CellResult) { f.saveSoFar(ctx, s, *doc, cells, plan) }
 	}
 	cells, err := lab.Run(ctx, plan, self, show)
 	done()

@@ -90,9 +90,12 @@ func (p Plan) Keep(l *record.Lab) {
 		return
 	}
 	other, rows := make(map[string]bool), make(map[string]record.LabRow)
+	var names []string
 	for _, r := range others {
 		other[r.Name], rows[r.Name] = true, r
+		names = append(names, r.Name)
 	}
+	slices.Sort(names)
 	for _, r := range l.Rows {
 		rows[r.Name] = r
 	}
@@ -109,8 +112,9 @@ func (p Plan) Keep(l *record.Lab) {
 		guests[cell.Name()] = true
 	}
 	for _, w := range p.Earlier.Warnings {
-		if other[w.Row] || w.Row != "" && !guests[w.Row] &&
-			slices.ContainsFunc(others, func(r record.LabRow) bool { return strings.HasPrefix(r.Name, w.Row+"/") }) {
+		guest := w.Row + "/"
+		i, _ := slices.BinarySearch(names, guest) // a record may have as many warnings as rows
+		if other[w.Row] || w.Row != "" && !guests[w.Row] && i < len(names) && strings.HasPrefix(names[i], guest) {
 			l.Warnings = append(l.Warnings, w)
 		}
 	}
