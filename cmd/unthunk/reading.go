@@ -12,8 +12,10 @@ func reading[T any](ctx context.Context, read func() (T, error)) (T, error) {
 	}
 	done := make(chan result, 1)
 	go func() {
-		value, err := read()
-		done <- result{value, err}
+		var r result
+		defer func() { done <- r }()
+		defer tellFlaw(&r.err)
+		r.value, r.err = read()
 	}()
 	select {
 	case r := <-done:

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
 )
 
@@ -40,5 +42,31 @@ func TestReading(t *testing.T) {
 	})
 	if n != 0 || err != errInterrupted {
 		t.Errorf("%d, %v: want errInterrupted while a file is read", n, err)
+	}
+}
+
+// A panic is one line that says where, and no usage error; of gate, it is one that a bisection skips.
+func TestFlaw(t *testing.T) {
+	t.Parallel()
+	var none []int
+	n, err := reading(t.Context(), func() (int, error) { return none[len(t.Name())], nil })
+	const want = "a flaw of unthunk itself, please report it: runtime error: index out of range [8] with length 0, at unthunk/reading_test.go:"
+	if n != 0 || err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%d, %v: want %s", n, err, want)
+	}
+	for verb, exit := range map[string]int{"report": exitFailed, "gate": exitCannotTell} {
+		root := newRoot(std{})
+		cmd, _, err := root.Find([]string{verb})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.RunE = func(*cobra.Command, []string) error { panic(verb) }
+		cmd.Args = nil
+		root.SetArgs([]string{verb})
+		var errs bytes.Buffer
+		ran, err := execute(t.Context(), root, []string{verb})
+		if code := tellError(&errs, ran, err); code != exit || strings.Count(errs.String(), "\n") != 1 || !strings.Contains(errs.String(), verb) {
+			t.Errorf("%s: exit code %d, %s", verb, code, &errs)
+		}
 	}
 }

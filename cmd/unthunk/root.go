@@ -57,7 +57,7 @@ func runLimited(
 	root.SetIn(stdin)
 	root.SetOut(out)
 	root.SetErr(errs)
-	cmd, err := root.ExecuteContextC(ctx)
+	cmd, err := execute(ctx, root, args)
 	if failed := out.first(); failed != nil && !errors.Is(err, failed) {
 		err = errors.Join(err, fmt.Errorf("write output: %w", failed))
 	}
@@ -67,6 +67,11 @@ func runLimited(
 	if cmd == root && len(args) > 0 && !strings.HasPrefix(args[0], "-") { // its flags are of no verb either
 		err = unknownVerb(root, args[0])
 	}
+	return tellError(errs, cmd, err)
+}
+
+// tellError writes what a verb failed with, and returns its exit code.
+func tellError(errs io.Writer, cmd *cobra.Command, err error) int {
 	if errors.Is(err, errRegression) {
 		return exitRegression
 	}
@@ -92,6 +97,17 @@ func runLimited(
 		return exitMissing
 	}
 	return exitFailed
+}
+
+// execute runs the verb that args name.
+func execute(ctx context.Context, root *cobra.Command, args []string) (cmd *cobra.Command, err error) {
+	defer func() {
+		if cmd == nil { // it panicked
+			cmd, _, _ = root.Find(args)
+		}
+	}()
+	defer tellFlaw(&err)
+	return root.ExecuteContextC(ctx)
 }
 
 // without is what is joined in an error besides another; nil when that is all.

@@ -150,16 +150,29 @@ func (f xrayFlags) showCode(ctx context.Context, s std, k *kernel.Kernel) error 
 		}
 		return f.output.publishRead(ctx, s, totals, func(s std) error { return report.Totals(s.out, textOptions(s.out), totals) })
 	}
-	fn, err := xray.ReadFunction(k, cmp.Or(f.asm, f.fn))
+	doc, err := readKernel(ctx, k, func() (*record.Code, error) { return f.code(k) })
 	if err != nil {
-		return nearFunction(err, k, cmp.Or(f.asm, f.fn))
+		return err
 	}
-	if f.asm != "" {
-		listing := fn.Listing()
-		return f.output.publishRead(ctx, s, listing, func(s std) error { return report.Asm(s.out, textOptions(s.out), listing) })
+	return f.output.publishRead(ctx, s, doc, func(s std) error {
+		if f.asm != "" {
+			return report.Asm(s.out, textOptions(s.out), doc)
+		}
+		return report.Branches(s.out, textOptions(s.out), doc)
+	})
+}
+
+// code is the code of a function, or the branches out of it.
+func (f *xrayFlags) code(k *kernel.Kernel) (*record.Code, error) {
+	name := cmp.Or(f.asm, f.fn)
+	fn, err := xray.ReadFunction(k, name)
+	switch {
+	case err != nil:
+		return nil, nearFunction(err, k, name)
+	case f.asm != "":
+		return fn.Listing(), nil
 	}
-	list := fn.BranchList()
-	return f.output.publishRead(ctx, s, list, func(s std) error { return report.Branches(s.out, textOptions(s.out), list) })
+	return fn.BranchList(), nil
 }
 
 // open opens the kernel that the flags name, and puts a driver on it when the path is
