@@ -2,6 +2,7 @@ package datapath_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -51,6 +52,64 @@ func Example() {
 	// sent two
 	// 3 <nil>
 	// 3 1 2
+}
+
+// Two workers have a queue of each device, which ports of memory stand for. Frames of one queue leave by the
+// other: each worker hands those of its input to the one that has the output.
+func ExampleNewWorkers() {
+	umem, err := xsk.NewUMEM(xsk.Config{Frames: 1024})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer umem.Close()
+	const in0, in1, out0, out1 = 0, 1, 2, 3
+	ports := make([]datapath.Port, 4)
+	inputs := make([]*datapath.Memory, 2)
+	sent := make(chan string, 2)
+	for i := range ports {
+		port, err := datapath.NewMemory(umem, 64)
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		if i < len(inputs) {
+			inputs[i] = port
+		}
+		port.Sent = func(parts [][]byte) { sent <- fmt.Sprintf("port %d sent %s", i, bytes.Join(parts, nil)) }
+		ports[i] = port
+	}
+	workers, err := datapath.NewWorkers(datapath.WorkersConfig{
+		Config: datapath.Config{UMEM: umem, Ports: ports, Program: func(frames []datapath.Frame, actions []datapath.Action) {
+			to := datapath.Redirect(out1)
+			if frames[0].Port == in1 { // a batch came by one port
+				to = datapath.Redirect(out0)
+			}
+			for i := range frames {
+				actions[i] = to
+			}
+		}},
+		// CPUs: []int{2} keeps a worker on CPU 2.
+		Workers: []datapath.Worker{{Ports: []int{in0, out0}}, {Ports: []int{in1, out1}}},
+	})
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer workers.Close()
+	inputs[0].Inject([]byte("one"))
+	inputs[1].Inject([]byte("two"))
+	ctx, stop := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- workers.Run(ctx) }()
+	fmt.Println(<-sent)
+	fmt.Println(<-sent)
+	stop()
+	fmt.Println(<-done)
+	// Unordered output:
+	// port 3 sent one
+	// port 2 sent two
+	// <nil>
 }
 
 // The life of a datapath: made, polled, a port lost and put back, drained, closed.

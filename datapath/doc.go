@@ -26,9 +26,9 @@
 // [New] takes chunks from the UMEM and fills the ports up; then the XDP program may bring frames
 // (xsk.Attach). [Datapath.Run] polls until its context is done. A port whose device goes is closed and
 // handed to Config.Lost, its chunks are taken back, and [Datapath.SetPort] puts another in its place; a link
-// that is down is waited for. At the end the programs of inputs are detached, [Datapath.Poll] is called until
-// it returns 0, [Datapath.Drain] lets what is on its way leave, and [Datapath.Close] closes the ports and
-// returns all chunks.
+// that is down is waited for. At the end programs of inputs give no more frames (xsk.Program.Remove),
+// [Datapath.Poll] is called until it returns 0, [Datapath.Drain] lets what is on its way leave, programs are
+// detached, and [Datapath.Close] closes the ports and returns all chunks.
 //
 // # What a program may do
 //

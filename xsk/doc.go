@@ -24,9 +24,9 @@
 //
 // [Open] binds it to a queue, or [OpenAll] several to theirs; [Fill.Put] gives it
 // chunks; [Attach] brings the frames. The order matters without copies, and Attach
-// refuses another. At the end [Program.Close] of devices that frames come in by,
-// then completions until nothing is on its way, [Program.Close] of the others,
-// [Socket.Close], [UMEM.Close].
+// refuses another. At the end [Program.Remove] of the queues that frames come in by,
+// then completions until nothing is on its way, [Program.Close], [Socket.Close],
+// [UMEM.Close].
 //
 // # Zero copy
 //
@@ -61,7 +61,9 @@
 // that is a feature.Missing. [UMEM.SetTxMetadata] asks for a checksum or a time of the device that
 // transmits.
 //
-// Requires at least Linux 5.10 (a UMEM shared between devices and queues).
+// Requires at least Linux 5.11 (xsk_recvmsg in net/xdp/xsk.c: by it a fill ring is woken,
+// and a device that went is seen). On 5.10 frames pass in copy mode, and of a device that
+// went only what is transmitted says so. Tested on Linux 6.1 to 7.3.
 // What later kernels added is asked for where it is used. The kernel's side is
 // in net/xdp/xsk.c, xsk_queue.h and xsk_buff_pool.c.
 package xsk

@@ -95,7 +95,8 @@ func TestMTUNeedsMultiBuffer(t *testing.T) {
 		}
 		return err
 	})
-	if !errors.Is(err, unix.ERANGE) {
-		t.Errorf("attach: %v, want ERANGE", err)
+	want := "attach XDP program: the MTU of near, of a veth that of its peer, is too large without multi-buffer: numerical result out of range"
+	if !errors.Is(err, unix.ERANGE) || err.Error() != want {
+		t.Errorf("attach: %v, want %s", err, want)
 	}
 }

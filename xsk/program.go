@@ -306,10 +306,10 @@ func (p *Program) attach(ifindex int, generic bool) (err error) {
 	case errors.Is(err, unix.EOPNOTSUPP) && !generic:
 		return &feature.Missing{Feature: "native XDP on " + deviceName(ifindex), Help: "use generic mode", Err: err}
 	case errors.Is(err, unix.EBUSY):
-		return fmt.Errorf("attach XDP program: %s has one already: %w", deviceName(ifindex), err)
-	case errors.Is(err, unix.ERANGE):
-		return fmt.Errorf("attach XDP program: the MTU of %s, or of its peer, needs multi-buffer: %w",
-			deviceName(ifindex), err)
+		return fmt.Errorf("attach XDP program: %s has one already: %w", deviceName(ifindex), unix.EBUSY)
+	case errors.Is(err, unix.ERANGE): // of a veth, veth_xdp_set in drivers/net/veth.c asks for the peer's
+		return fmt.Errorf("attach XDP program: the MTU of %s, of a veth that of its peer, is too large without multi-buffer: %w",
+			deviceName(ifindex), unix.ERANGE)
 	}
 	return fmt.Errorf("attach XDP program: %w", bpfMissing(err))
 }

@@ -83,7 +83,7 @@ func Open(ctx context.Context, u *UMEM, o Options) (*Socket, error) {
 					return s, nil
 				}
 			}
-			return nil, fmt.Errorf("%w: queue %d is bound by another socket", err, o.Queue)
+			return nil, err
 		}
 		select {
 		case <-ctx.Done():
@@ -355,7 +355,9 @@ func (s *Socket) bindError(err error, n nic, mode Mode, shared bool) error {
 	case mode == ZeroCopy && !errors.Is(err, unix.EBUSY):
 		return n.refusal(err, o, s.umem.config, shared)
 	case mode == ZeroCopy && shared:
-		return fmt.Errorf("bind: %w", busyZeroCopy{err})
+		return fmt.Errorf("bind: another socket has it: %w", busyZeroCopy{err})
+	case errors.Is(err, unix.EBUSY):
+		return fmt.Errorf("bind: another socket has it: %w", err)
 	case errors.Is(err, unix.EINVAL) && o.MultiBuffer:
 		return fmt.Errorf("bind: no such queue, or no multi-buffer (Linux 6.6): %w", err)
 	case errors.Is(err, unix.EINVAL):

@@ -78,7 +78,7 @@ while each worker goes on (sd_notify).`,
 	fl.StringVar(&f.dest, "destination-mac", "", "write `ADDR` into every frame as its destination")
 	fl.StringVar(&f.filter, "filter", "",
 		"forward only frames that match a pcap `EXPRESSION`, or the output of tcpdump -ddd; all others are the network stack's")
-	fl.StringVar(&f.filterFile, "filter-file", "", "… what is in `FILE`, which SIGHUP has read again; an empty one matches all")
+	fl.StringVar(&f.filterFile, "filter-file", "", "… what is in `FILE`, which SIGHUP has read again")
 	fl.StringVar(&f.object, "bpf", "",
 		"use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
 	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
@@ -206,8 +206,9 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		}
 		defer func() { err = errors.Join(err, c.Sample.Close()) }()
 	}
+	reloads := new(reloadCounts)
 	if f.metrics.Address != "" {
-		server, errServe := serveMetrics(f.metrics, forwarder)
+		server, errServe := serveMetrics(f.metrics, forwarder, reloads)
 		if errServe != nil {
 			return errServe
 		}
@@ -234,12 +235,13 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	go func() { done <- forwarder.Run(running) }()
 	go func() {
 		defer close(served)
-		v := service{forwarder: forwarder, flags: f, warn: c.Warn}
+		v := service{forwarder: forwarder, flags: f, reloads: reloads, warn: c.Warn, note: noter(s.err)}
 		v.serve(running, hangups)
 	}()
 	w := forwardWriter{s: s, json: f.json, filter: f.filter != "" || f.filterFile != ""}
 	if f.live {
 		w.screen = newForwardScreen(s.out)
+		w.screen.filter = w.filter
 	}
 	watch := w.watch(running, forwarder, f.period)
 	cancel()
@@ -272,13 +274,19 @@ func noneSent(t forward.Totals) error {
 	return fmt.Errorf("no frame was sent, and %d were lost", lost)
 }
 
-// warner writes warnings of any goroutine.
+// warner writes warnings of any goroutine, a line each.
 func warner(w io.Writer) func(string) {
+	note := noter(w)
+	return func(text string) { note("warning: " + text) }
+}
+
+// noter writes what goes on, a line each, for any goroutine.
+func noter(w io.Writer) func(string) {
 	var mu sync.Mutex
 	return func(text string) {
 		mu.Lock()
 		defer mu.Unlock()
-		fmt.Fprintf(w, "warning: %s\n", cells.Clean(text)) // it may have the name of a device
+		fmt.Fprintln(w, cells.Clean(text)) // it may have the name of a device
 	}
 }
 
@@ -286,7 +294,7 @@ func warner(w io.Writer) func(string) {
 type forwardWriter struct {
 	s       std
 	json    bool
-	filter  bool // there are frames that do not match
+	filter  bool // frames may be passed to the network stack
 	started time.Time
 	at      time.Time
 	last    forward.Totals
@@ -417,25 +425,36 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 		return nil
 	}
 	if w.lines%20 == 0 {
-		fmt.Fprintf(w.s.out, "%-8s %-24s %8s %8s %6s %s %s\n", "time", "in → out", "Mpps", "ns/pkt", "batch",
-			w.unmatched("unmatched"), "drops")
+		fmt.Fprintf(w.s.out, "%-8s %-24s %11s %8s %6s%s  %s\n", "time", "in → out", "sent", "ns/pkt", "batch",
+			passedCell(w.filter, "passed"), "drops")
 	}
 	w.lines++
 	for _, r := range list {
-		fmt.Fprintf(w.s.out, "%s %-24s %8.4f %8s %6s %s %s\n", at.Format("15:04:05"), r.devices(), r.Mpps,
-			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), w.unmatched(strconv.FormatUint(r.Passed, 10)), drops(r))
+		fmt.Fprintf(w.s.out, "%s %-24s %11s %8s %6s%s  %s\n", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
+			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)), drops(r))
 	}
 	w.last, w.at = now, at
 	return nil
 }
 
-// unmatched is a cell of the column of frames that the filter did not match; without a
+// passedCell is a cell of the column of frames that were passed to the network stack; without a
 // filter there is no such column.
-func (w *forwardWriter) unmatched(text string) string {
-	if !w.filter {
+func passedCell(filter bool, text string) string {
+	if !filter {
 		return ""
 	}
-	return fmt.Sprintf("%9s ", text)
+	return fmt.Sprintf(" %9s", text)
+}
+
+// packetRate is a rate with its unit, at most 11 columns below 1000 Mpps.
+func packetRate(mpps float64) string {
+	switch {
+	case mpps >= 1:
+		return fmt.Sprintf("%.3f Mpps", mpps)
+	case mpps >= 1e-3:
+		return fmt.Sprintf("%.1f kpps", mpps*1e3)
+	}
+	return fmt.Sprintf("%.0f pps", mpps*1e6)
 }
 
 func first(a, b *float64) *float64 {
@@ -475,12 +494,11 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 	}
 	fmt.Fprintf(w.s.out, "\n%.1f s, %s mode\n", took.Seconds(), t.Mode)
 	for _, r := range list {
-		unmatched := ""
+		passed := ""
 		if w.filter {
-			unmatched = fmt.Sprintf("%d unmatched, ", r.Passed)
+			passed = fmt.Sprintf("%d passed, ", r.Passed)
 		}
-		fmt.Fprintf(w.s.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), unmatched, r.Received, r.Sent,
-			drops(r))
+		fmt.Fprintf(w.s.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), passed, r.Received, r.Sent, drops(r))
 	}
 	if sample != nil {
 		fmt.Fprintf(w.s.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())

@@ -10,11 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/unthunk/unthunk/datapath"
@@ -164,7 +166,10 @@ func (fixed) Totals() (forward.Totals, error) {
 }
 
 func TestMetrics(t *testing.T) {
-	server, err := serveMetrics(listen.Options{Address: ":0"}, fixed{})
+	var reloads reloadCounts
+	reloads.done.Store(2)
+	reloads.failed.Store(1)
+	server, err := serveMetrics(listen.Options{Address: ":0"}, fixed{}, &reloads)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,11 +197,39 @@ func TestMetrics(t *testing.T) {
 		`unthunk_forward_passage_seconds_bucket{le="1.024e-06"} 4`, `unthunk_forward_passage_seconds_bucket{le="4.096e-06"} 9`,
 		`unthunk_forward_passage_seconds_bucket{le="+Inf"} 10`, `unthunk_forward_passage_seconds_sum 3`,
 		`unthunk_forward_passage_seconds_count 10`, `unthunk_forward_queue_up{device="a",queue="1",worker="1"} 1`,
+		`unthunk_forward_reloads_total{result="done"} 2`, `unthunk_forward_reloads_total{result="failed"} 1`,
 		`unthunk_forward_busy_seconds_total 1.5`, `unthunk_forward_passed_frames_total{in="a",out="b"} 5`,
 	} {
 		if !strings.Contains(string(body), want+"\n") {
 			t.Errorf("%q is not in\n%s", want, body)
 		}
+	}
+}
+
+// docs/datapath.md has a row for each metric that is exported, with its labels, and no other.
+func TestMetricsAreInDocs(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newForwardCollector(fixed{}, new(reloadCounts)))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var exported []string
+	for _, f := range families {
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, "`"+l.GetName()+"`")
+		}
+		exported = append(exported, f.GetName()+" "+strings.Join(labels, ", "))
+	}
+	var documented []string
+	page := readFile(t, filepath.Join("..", "..", "docs", "datapath.md"))
+	for _, m := range regexp.MustCompile("(?m)^\\| `(unthunk_forward_\\w+)` \\| ([^|]*?) ?\\| .+ \\|$").FindAllStringSubmatch(page, -1) {
+		documented = append(documented, m[1]+" "+m[2])
+	}
+	slices.Sort(documented)
+	if diff := cmp.Diff(exported, documented); diff != "" {
+		t.Errorf("exported, and in docs/datapath.md:\n%s", diff)
 	}
 }
 
@@ -210,7 +243,7 @@ func (strange) Totals() (forward.Totals, error) {
 // Devices have names of any bytes: metrics tell them apart.
 func TestMetricsOfAnyName(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newForwardCollector(strange{}))
+	registry.MustRegister(newForwardCollector(strange{}, new(reloadCounts)))
 	families, err := registry.Gather()
 	if err != nil || len(families) == 0 {
 		t.Fatal(err)
@@ -236,7 +269,7 @@ func TestForwardText(t *testing.T) {
 	if code != exitDone || errs.Len() > 0 {
 		t.Fatalf("exit code %d: %s", code, errs.String())
 	}
-	for _, want := range []string{"in → out", "Mpps", "ns/pkt", "copy mode", " received, "} {
+	for _, want := range []string{"in → out", "pps ", "ns/pkt", "copy mode", " received, "} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not in\n%s", want, out.String())
 		}
@@ -258,14 +291,14 @@ func (u *until) Write(b []byte) (int, error) {
 	return n, err
 }
 
-// Frames that the filter does not match are counted, so that a filter that matches nothing
-// is seen.
-func TestForwardUnmatched(t *testing.T) {
+// Frames that the filter does not match are passed and counted, so that a filter that matches
+// nothing is seen.
+func TestForwardPassed(t *testing.T) {
 	for _, engine := range []string{"afxdp", "xdp"} {
 		lab, gen := forwardLab(t)
 		stop := flood.Start(t, lab, gen)
 		ctx, end := context.WithTimeout(t.Context(), time.Minute)
-		out := &until{match: regexp.MustCompile(`unmatched  drops\n(.*\n)*.* in → out .* [1-9]\d* +-\n`), end: end}
+		out := &until{match: regexp.MustCompile(`  passed  drops\n(.*\n)*.* in → out .* [1-9]\d* +-\n`), end: end}
 		var errs bytes.Buffer
 		code := -1
 		lab.Do(func() error {
@@ -276,7 +309,7 @@ func TestForwardUnmatched(t *testing.T) {
 		})
 		end()
 		stop()
-		sums := regexp.MustCompile(`in → out: [1-9]\d* unmatched, 0 received, 0 sent, dropped: -\n$`)
+		sums := regexp.MustCompile(`in → out: [1-9]\d* passed, 0 received, 0 sent, dropped: -\n$`)
 		if code != exitDone || errs.Len() > 0 || !out.match.Match(out.Bytes()) || !sums.Match(out.Bytes()) {
 			t.Errorf("%s: exit code %d: %s\n%s", engine, code, errs.String(), out.String())
 		}

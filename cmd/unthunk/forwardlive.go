@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -17,6 +18,7 @@ import (
 type forwardScreen struct {
 	width, height int
 	color, moves  bool // whether it may be in color, and be drawn over the last one
+	filter        bool // frames may be passed to the network stack
 }
 
 // newForwardScreen is that of a terminal, or of 80 columns and 24 lines.
@@ -49,13 +51,14 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 			micros(p), micros(passed.Below(0.99)), micros(passed.Below(0.999)))
 	}
 	lines = append(lines, "")
-	add("%-24s %9s %8s %7s  %s", "in → out", "Mpps", "ns/pkt", "batch", "drops")
+	add("%-24s %11s %8s %7s%s  %s", "in → out", "sent", "ns/pkt", "batch", passedCell(s.filter, "passed"), "drops")
 	for _, r := range rows(before, after, took) {
-		add("%-24s %9.4f %8s %7s  %s", r.devices(), r.Mpps, cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), drops(r))
+		add("%-24s %11s %8s %7s%s  %s", r.devices(), packetRate(r.Mpps), cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"),
+			passedCell(s.filter, strconv.FormatUint(r.Passed, 10)), drops(r))
 	}
 	if len(after.Queues) > 0 {
 		lines = append(lines, "")
-		add("%-18s %6s %9s %9s %9s %9s", "device:queue", "worker", "Mpps in", "Mpps out", "dropped", "late")
+		add("%-16s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "late")
 	}
 	queues := queueRows(before, after, took)
 	most := 0.0
@@ -74,8 +77,8 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 			room := max(0, s.width-68)
 			state = strings.Repeat("█", int(float64(room)*max(q.Mpps, q.SentMpps)/most+0.5))
 		}
-		add("%-18s %6d %9.4f %9.4f %9d %9d  %s", cells.Clean(fmt.Sprintf("%s:%d", q.Device, q.Queue)), q.Worker, q.Mpps, q.SentMpps,
-			q.Dropped, q.RingFull, state)
+		add("%-16s %6d %11s %11s %8d %8d  %s", cells.Clean(fmt.Sprintf("%s:%d", q.Device, q.Queue)), q.Worker, packetRate(q.Mpps),
+			packetRate(q.SentMpps), q.Dropped, q.RingFull, state)
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -31,8 +32,11 @@ func (f forwardFlags) claim() (asm.Instructions, error) {
 			return nil, err
 		}
 		flag, expression = "--filter-file "+f.filterFile, strings.TrimSpace(string(text))
+		if expression == "" { // as while it is written
+			return nil, fmt.Errorf("%s: it is empty; \"greater 0\" matches all frames", flag)
+		}
 	}
-	if expression == "" { // also in a file: all frames
+	if expression == "" {
 		return nil, nil
 	}
 	program, err := filter.Compile(expression)
@@ -64,11 +68,15 @@ func onHangup() (hangups <-chan os.Signal, stop func()) {
 // service tells the service manager of a forwarder (sd_notify), and does what SIGHUP asks for.
 // Without a manager it tells nobody.
 type service struct {
-	forwarder forward.Forwarder
-	flags     forwardFlags
-	warn      func(string)
-	polls     []uint64 // of each worker, when the watchdog was last fed
+	forwarder  forward.Forwarder
+	flags      forwardFlags
+	reloads    *reloadCounts
+	warn, note func(string)
+	polls      []uint64 // of each worker, when the watchdog was last fed
 }
+
+// reloadCounts are how often the files were read again, and how often that changed nothing.
+type reloadCounts struct{ done, failed atomic.Uint64 }
 
 // serve goes on until ctx is done. The manager's watchdog is fed while each worker polls.
 func (v *service) serve(ctx context.Context, hangups <-chan os.Signal) {
@@ -122,9 +130,11 @@ func (v *service) reload(ctx context.Context) {
 		err = v.forwarder.Reload(ctx, claim)
 	}
 	if err != nil {
+		v.reloads.failed.Add(1)
 		v.warn(fmt.Sprintf("not reloaded: %v", err))
 	} else {
-		v.warn("reloaded")
+		v.reloads.done.Add(1)
+		v.note("reloaded")
 	}
 	v.tell(daemon.SdNotifyReady)
 }

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -129,7 +130,11 @@ func TestServiceReloads(t *testing.T) {
 	p := &polling{polls: make([]uint64, 2)}
 	said := make(chan string, 10)
 	hangups := make(chan os.Signal)
-	v := service{forwarder: p, flags: forwardFlags{filterFile: file}, warn: func(s string) { said <- s }}
+	var reloads reloadCounts
+	v := service{
+		forwarder: p, flags: forwardFlags{filterFile: file}, reloads: &reloads,
+		warn: func(s string) { said <- "warning: " + s }, note: func(s string) { said <- s },
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { v.serve(ctx, hangups); close(done) }()
@@ -140,8 +145,9 @@ func TestServiceReloads(t *testing.T) {
 		text, want string
 		err        error
 	}{
-		{"udp port 53\n", "reloaded", nil}, {"", "reloaded", nil},
-		{"udp prt 53", "not reloaded: --filter-file " + file, nil}, {"tcp", "not reloaded: refused", errors.New("refused")},
+		{"udp port 53\n", "reloaded", nil}, {"greater 0", "reloaded", nil},
+		{" \n", "warning: not reloaded: --filter-file " + file + ": it is empty", nil},
+		{"udp prt 53", "warning: not reloaded: --filter-file " + file, nil}, {"tcp", "warning: not reloaded: refused", errors.New("refused")},
 	} {
 		write(tt.text)
 		p.err = tt.err
@@ -156,8 +162,11 @@ func TestServiceReloads(t *testing.T) {
 			t.Errorf("%q: said %q, want %q", tt.text, got, tt.want)
 		}
 	}
-	if len(p.claims) != 3 || p.claims[0] == nil || p.claims[1] != nil || p.claims[2] == nil {
+	if len(p.claims) != 3 || slices.ContainsFunc(p.claims, func(c asm.Instructions) bool { return c == nil }) {
 		t.Errorf("%d filters were loaded", len(p.claims))
+	}
+	if done, failed := reloads.done.Load(), reloads.failed.Load(); done != 2 || failed != 3 {
+		t.Errorf("%d reloads done and %d failed, want 2 and 3", done, failed)
 	}
 	cancel()
 	<-done
@@ -202,7 +211,7 @@ func TestForwardHangup(t *testing.T) {
 	if err := unix.Kill(os.Getpid(), unix.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
-	testutil.Eventually(t, "reloaded", func() bool { return strings.Contains(errs.String(), "warning: reloaded\n") })
+	testutil.Eventually(t, "reloaded", func() bool { return strings.HasPrefix(errs.String(), "reloaded\n") })
 	testutil.Eventually(t, "frames that match", func() (sent bool) {
 		err := lab.Do(func() error {
 			l, err := netlink.LinkByName("out")
@@ -225,7 +234,7 @@ func totals(frames uint64, queues int) forward.Totals {
 	t := forward.Totals{
 		Mode: "copy", Workers: 2, Busy: time.Duration(frames) * 500,
 		Directions: []forward.Direction{{
-			In: "in", Out: "out", Received: frames, Sent: frames - 3, Batches: frames / 50, Up: true,
+			In: "in", Out: "out", Received: frames, Sent: frames - 3, Batches: frames / 50, Up: true, Passed: 777777,
 			Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
 		}},
 	}
@@ -244,7 +253,7 @@ func TestForwardPicture(t *testing.T) {
 	got := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, 90*time.Second)
 	for _, want := range []string{
 		"unthunk forward: copy mode, workers: 2, 1m30s\nframes were with a worker: p50 < 16 µs, p99 < 131 µs, ",
-		"in → out", "2.0000", "500.0", "50.0", "no-room 3",
+		"in → out", "2.000 Mpps", "500.0", "50.0", "no-room 3", "500.0 kpps",
 		"in:0", "in:3", "gone", "████████████\n",
 	} {
 		if !strings.Contains(got, want) {
@@ -265,6 +274,11 @@ func TestForwardPicture(t *testing.T) {
 			t.Errorf("escapes without color: %q", picture)
 		}
 	}
+	s.filter = true
+	if got := s.picture(forward.Totals{}, totals(2_000_000, 1), time.Second, time.Second); !regexp.MustCompile(
+		`(?m) passed  drops\n.* 777777  no-room 3$`).MatchString(got) {
+		t.Errorf("frames that were passed are not in\n%s", got)
+	}
 	s.color = true
 	if colored := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, time.Second); !strings.HasPrefix(colored, "\x1b[1munthunk") {
 		t.Errorf("no color: %q", colored[:20])
@@ -272,6 +286,17 @@ func TestForwardPicture(t *testing.T) {
 	kernel := s.picture(forward.Totals{}, forward.Totals{Mode: "native"}, time.Second, time.Second)
 	if strings.Contains(kernel, "worker  ") || strings.Contains(kernel, "p50") {
 		t.Errorf("queues of the kernel's engine:\n%s", kernel)
+	}
+}
+
+// A rate has the unit in which it can be read.
+func TestPacketRate(t *testing.T) {
+	for mpps, want := range map[float64]string{
+		0: "0 pps", 64e-6: "64 pps", 0.0123: "12.3 kpps", 1.5: "1.500 Mpps", 14.88095: "14.881 Mpps",
+	} {
+		if got := packetRate(mpps); got != want {
+			t.Errorf("%v Mpps: %q, want %q", mpps, got, want)
+		}
 	}
 }
 

@@ -18,12 +18,13 @@ import (
 // forwardCollector reads a forwarder's counters when it is asked for them.
 type forwardCollector struct {
 	forwarder forward.Forwarder
+	reloads   *reloadCounts
 
-	received, sent, passed, bytes, dropped, batches, inFlight, up, busy, events *prometheus.Desc
-	workers, passage, queueReceived, queueSent, queueDropped, queueUp           *prometheus.Desc
+	reloaded, received, sent, passed, bytes, dropped, batches, inFlight, up, busy, events *prometheus.Desc
+	workers, passage, queueReceived, queueSent, queueDropped, queueUp                     *prometheus.Desc
 }
 
-func newForwardCollector(f forward.Forwarder) *forwardCollector {
+func newForwardCollector(f forward.Forwarder, reloads *reloadCounts) *forwardCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("unthunk_forward_"+name, help, append([]string{"in", "out"}, labels...), nil)
 	}
@@ -31,16 +32,18 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 		return prometheus.NewDesc("unthunk_forward_queue_"+name, help, []string{"device", "queue", "worker"}, nil)
 	}
 	return &forwardCollector{
-		forwarder: f,
-		received:  desc("received_frames_total", "Frames received."),
-		sent:      desc("sent_frames_total", "Frames sent."),
-		passed:    desc("passed_frames_total", "Frames that the filter left to the network stack."),
-		bytes:     desc("received_bytes_total", "Bytes received."),
-		dropped:   desc("dropped_frames_total", "Frames dropped, by reason.", "reason"),
-		batches:   desc("batches_total", "Batches the frames came in."),
-		inFlight:  desc("in_flight_frames", "Frames handed to the output and not yet returned."),
-		up:        desc("up", "1 when both devices are there."),
-		busy:      prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the workers spent on batches.", nil, nil),
+		forwarder: f, reloads: reloads,
+		reloaded: prometheus.NewDesc("unthunk_forward_reloads_total", "Times that SIGHUP had files read again: done, or failed.",
+			[]string{"result"}, nil),
+		received: desc("received_frames_total", "Frames received."),
+		sent:     desc("sent_frames_total", "Frames sent."),
+		passed:   desc("passed_frames_total", "Frames that were passed to the network stack, as the filter said."),
+		bytes:    desc("received_bytes_total", "Bytes received."),
+		dropped:  desc("dropped_frames_total", "Frames dropped, by reason.", "reason"),
+		batches:  desc("batches_total", "Batches the frames came in."),
+		inFlight: desc("in_flight_frames", "Frames handed to the output and not yet returned."),
+		up:       desc("up", "1 when both devices are there."),
+		busy:     prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the workers spent on batches.", nil, nil),
 		events: prometheus.NewDesc("unthunk_forward_events_total", "What happened to a device: links down, devices lost, programs gone.",
 			[]string{"device", "event"}, nil),
 		workers: prometheus.NewDesc("unthunk_forward_workers", "Workers that share the queues.", nil, nil),
@@ -55,7 +58,7 @@ func newForwardCollector(f forward.Forwarder) *forwardCollector {
 
 func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy, c.events,
+		c.reloaded, c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy, c.events,
 		c.workers, c.passage, c.queueReceived, c.queueSent, c.queueDropped, c.queueUp,
 	} {
 		ch <- d
@@ -63,6 +66,8 @@ func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
+	ch <- metric(c.reloaded, prometheus.CounterValue, float64(c.reloads.done.Load()), "done")
+	ch <- metric(c.reloaded, prometheus.CounterValue, float64(c.reloads.failed.Load()), "failed")
 	t, err := c.forwarder.Totals()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.received, err)
@@ -147,8 +152,8 @@ func metric(desc *prometheus.Desc, kind prometheus.ValueType, value float64, lab
 }
 
 // serveMetrics serves a forwarder's counters until the server is closed.
-func serveMetrics(o listen.Options, f forward.Forwarder) (*listen.Server, error) {
-	return serve(o, newForwardCollector(f))
+func serveMetrics(o listen.Options, f forward.Forwarder, reloads *reloadCounts) (*listen.Server, error) {
+	return serve(o, newForwardCollector(f, reloads))
 }
 
 // serve serves what a collector reads until the server is closed.

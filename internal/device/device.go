@@ -124,13 +124,18 @@ func (d Device) AttachGeneric(p *ebpf.Program) (link.Link, error) {
 
 func (d Device) attach(p *ebpf.Program, flags link.XDPAttachFlags) (link.Link, error) {
 	l, err := link.AttachXDP(link.XDPOptions{Program: p, Interface: d.Index, Flags: flags})
-	if errors.Is(err, unix.EPERM) {
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, unix.EPERM):
 		return nil, feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN)
+	case errors.Is(err, unix.EBUSY):
+		return nil, fmt.Errorf("attach XDP program: %s has one already: %w", d.Name, unix.EBUSY)
+	case errors.Is(err, unix.ERANGE): // of a veth, veth_xdp_set in drivers/net/veth.c asks for the peer's
+		return nil, fmt.Errorf("attach XDP program: the MTU of %s, of a veth that of its peer, is too large for one buffer: %w",
+			d.Name, unix.ERANGE)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("attach XDP program to %s: %w", d.Name, err)
-	}
-	return l, nil
+	return nil, fmt.Errorf("attach XDP program to %s: %w", d.Name, err)
 }
 
 // AttachPass makes the device ready to take redirected frames: many drivers have queues for them only while they run an

@@ -50,6 +50,7 @@ type afxdp struct {
 	kernel   []xsk.Statistics     // by port, as last read
 	past     []xsk.Statistics     // by port, of sockets that are closed
 	sockets  []*xsk.Socket        // by port, nil while lost or not there
+	used     []bool               // by port: it had a socket
 	outlets  []*datapath.XSK      // by port, of these sockets
 	file     *objectFile          // that of Config.Object, as last read
 	objects  map[int]*object      // by device
@@ -104,6 +105,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f.recovering, f.complained = make([]sync.Mutex, len(f.devices)), make([]string, len(f.devices))
 	f.happened, f.bare = make([]happened, len(f.devices)), make([]bool, len(f.devices))
 	f.sockets, f.outlets = make([]*xsk.Socket, len(f.ports)), make([]*datapath.XSK, len(f.ports))
+	f.used = make([]bool, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
 	if err := f.openSockets(ctx); err != nil {
 		return f, err
@@ -111,7 +113,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	ports := make([]datapath.Port, len(f.ports))
 	for port, s := range f.sockets {
 		if s != nil {
-			f.outlets[port] = datapath.NewXSK(s)
+			f.outlets[port], f.used[port] = datapath.NewXSK(s), true
 			ports[port] = f.outlets[port]
 		}
 	}
@@ -368,7 +370,7 @@ func (f *afxdp) Totals() (Totals, error) {
 	return t, nil
 }
 
-// byQueue are the counts of all queues that are or were used.
+// byQueue are the counts of all queues that are or were open.
 func (f *afxdp) byQueue(counters []datapath.Counters, kernel []xsk.Statistics) (list []Queue) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -378,7 +380,7 @@ func (f *afxdp) byQueue(counters []datapath.Counters, kernel []xsk.Statistics) (
 			Device: f.devices[p.device].Name, Queue: p.queue, Worker: f.worker(port), Received: c.Received, Sent: c.Transmitted,
 			Dropped: c.Dropped() + k.RXDropped + k.RXRingFull, RingFull: k.RXRingFull, Batches: c.Batches, Up: f.sockets[port] != nil,
 		}
-		if q.Up || c != (datapath.Counters{}) {
+		if f.used[port] {
 			list = append(list, q)
 		}
 	}

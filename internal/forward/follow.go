@@ -107,6 +107,6 @@ func (f *afxdp) openQueue(ctx context.Context, port int) (*xsk.Socket, error) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.sockets[port], f.outlets[port] = s, p
+	f.sockets[port], f.outlets[port], f.used[port] = s, p, true
 	return s, nil
 }

@@ -156,8 +156,8 @@ type Direction struct {
 	// Received frames came to the forwarder, Sent left by Out. InFlight have
 	// not, yet.
 	Received, Sent, InFlight uint64
-	// Passed frames came by In and were left to the network stack, as Claim, or a length
-	// of less than 14 bytes, said.
+	// Passed frames came by In and were passed to the network stack (XDP_PASS), as Claim, or a
+	// length of less than 14 bytes, said. Those that a program of Object passes are not counted.
 	Passed uint64
 	Bytes  uint64
 	// Batches and Bulks are how many the frames were received and sent in.
@@ -177,7 +177,7 @@ type Queue struct {
 	Received, Sent, Dropped, RingFull uint64
 	// Batches are how many the frames were received in.
 	Batches uint64
-	// Up is whether the queue is there.
+	// Up is whether the queue is there, and open.
 	Up bool
 }
 
@@ -192,7 +192,7 @@ func (d Direction) Dropped() (n uint64) {
 // Totals are a forwarder's counts.
 type Totals struct {
 	Directions []Direction
-	// Queues are those that are or were used; none of the engine XDP.
+	// Queues are those that are or were open; none of the engine XDP.
 	Queues []Queue
 	// Events are what happened to each device, with what never did; none of the engine XDP.
 	Events []Event
@@ -242,6 +242,18 @@ func Open(ctx context.Context, c Config) (Forwarder, error) {
 type queuedDevice struct {
 	device.Device
 	queues
+}
+
+// checkQueues returns an error when an input can never have the queues that were asked for, and
+// warns of one that has not got them yet.
+func (c Config) checkQueues(d queuedDevice) error {
+	switch all := channels(d.Name); {
+	case c.Queues > all.most:
+		return fmt.Errorf("%d queues: %s has %d at most", c.Queues, d.Name, all.most)
+	case c.Queues > all.now:
+		c.Warn(fmt.Sprintf("%s has %d of %d queues now: the others are used when it has them (ethtool -L)", d.Name, all.now, c.Queues))
+	}
+	return nil
 }
 
 // queues are how many of a device's queues are used to receive, how many of these also transmit,
@@ -312,6 +324,11 @@ func (c Config) devices() ([]queuedDevice, map[string]int, error) {
 			indexes[dev.Index] = name
 			numbers[name] = len(list)
 			list = append(list, dev)
+		}
+	}
+	for _, d := range c.directions() {
+		if err := c.checkQueues(list[numbers[d.In]]); err != nil {
+			return nil, nil, err
 		}
 	}
 	return list, numbers, nil

@@ -158,6 +158,39 @@ func TestQueueLimit(t *testing.T) {
 	}
 }
 
+// Of queues that an input has not got yet it is said so.
+func TestQueuesNotThereYet(t *testing.T) {
+	w := newQueues(t, 4)
+	if err := errors.Join(w.setQueues(t, "in", 1, 1), w.setQueues(t, "gen", 1, 1)); err != nil {
+		t.Fatal(err)
+	}
+	said := make(chan string, 100)
+	w.open(t, Config{Pairs: pair, Engine: AFXDP, Frames: 4096, Queues: 3, Warn: func(s string) { said <- s }})
+	waitFor(t, said, "in has 1 of 3 queues now")
+}
+
+// A queue that no frame came by is in the counts, also when its device is gone.
+func TestQueueWithoutFrames(t *testing.T) {
+	w := newWires(t)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+	queues := func(want ...Queue) {
+		t.Helper()
+		got, err := f.Totals()
+		if err != nil || !slices.Equal(got.Queues, want) {
+			t.Errorf("%+v, %v, want %+v", got.Queues, err, want)
+		}
+	}
+	queues(Queue{Device: "in", Up: true}, Queue{Device: "out", Up: true})
+	w.remove(t, "out")
+	waitFor(t, said, "out is lost")
+	testutil.Eventually(t, "its socket is closed", func() bool {
+		got, err := f.Totals()
+		return err == nil && len(got.Queues) == 2 && !got.Queues[1].Up
+	})
+	queues(Queue{Device: "in", Up: true}, Queue{Device: "out"})
+}
+
 // Queues that devices get while frames flow are forwarded too, without those that were there
 // before losing anything.
 func TestQueuesCome(t *testing.T) {
@@ -271,6 +304,7 @@ func TestRefusesWorkers(t *testing.T) {
 	w := newQueues(t, 2)
 	for want, c := range map[string]Config{
 		"300 queues":                     {Queues: 300},
+		"3 queues: in has 2 at most":     {Queues: 3},
 		"-1 workers":                     {Workers: -1},
 		"3 workers: the devices have 2 ": {Workers: 3},
 		"busy polling for 1ns":           {BusyPoll: 1},

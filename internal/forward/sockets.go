@@ -116,7 +116,7 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 		}
 		p := datapath.NewXSK(s)
 		f.mu.Lock()
-		f.sockets[port], f.outlets[port] = s, p
+		f.sockets[port], f.outlets[port], f.used[port] = s, p, true
 		f.mu.Unlock()
 		ports = append(ports, p)
 	}
