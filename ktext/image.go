@@ -133,6 +133,11 @@ func parseImage(ctx context.Context, name string, b []byte, kernel *Image) (*Ima
 	if err != nil {
 		return nil, err
 	}
+	return parseELF(ctx, name, b, kernel)
+}
+
+// parseELF is [parseImage] of what is not packed.
+func parseELF(ctx context.Context, name string, b []byte, kernel *Image) (*Image, error) {
 	if err := unpack.CheckHeaders(b); err != nil {
 		return nil, fmt.Errorf("not kernel code: %w", err)
 	}

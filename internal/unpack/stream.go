@@ -13,6 +13,11 @@ import (
 // lzma or bzip2, or as it is. It holds at most 64 MiB of history. When ctx ends, reading
 // returns the error of ctx.
 func NewReader(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
+	return newReader(ctx, r, maxDictionary)
+}
+
+// newReader is [NewReader] with a history of at most so many bytes.
+func newReader(ctx context.Context, r io.Reader, history int) (io.ReadCloser, error) {
 	buffered := bufio.NewReaderSize(heard{ctx, r}, 64<<10)
 	magic, err := buffered.Peek(6)
 	if err != nil {
@@ -21,7 +26,7 @@ func NewReader(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	switch {
 	case string(magic[:4]) == string(zstdMagic):
 		z, err := zstd.NewReader(buffered, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(maxDictionary))
+			zstd.WithDecoderMaxWindow(uint64(history)))
 		if err != nil {
 			return nil, err
 		}
@@ -29,7 +34,7 @@ func NewReader(ctx context.Context, r io.Reader) (io.ReadCloser, error) {
 	case string(magic[:3]) == "BZh":
 		return closer{heard{ctx, bzip2.NewReader(buffered)}, func() {}}, nil
 	}
-	if packed, err := stream(buffered, magic, maxDictionary); err != errFormat {
+	if packed, err := stream(buffered, magic, history); err != errFormat {
 		return closer{heard{ctx, packed}, func() {}}, err
 	}
 	return closer{buffered, func() {}}, nil

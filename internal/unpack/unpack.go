@@ -52,11 +52,11 @@ const elfMagic = "\x7fELF"
 
 // ELF returns the ELF file in b, which may be packed, or the payload of a bzImage. When
 // ctx ends it returns the error of ctx.
-func ELF(ctx context.Context, b []byte) ([]byte, error) { return elfWithin(ctx, b, MaxPacked) }
+func ELF(ctx context.Context, b []byte) ([]byte, error) { return ELFWithin(ctx, b, MaxPacked) }
 
-// elfWithin is ELF where neither a packed file nor what it unpacks to may be larger than
+// ELFWithin is [ELF] where neither a packed file nor what it unpacks to may be larger than
 // limit bytes.
-func elfWithin(ctx context.Context, b []byte, limit int) ([]byte, error) {
+func ELFWithin(ctx context.Context, b []byte, limit int) ([]byte, error) {
 	switch {
 	case len(b) == 0:
 		return nil, errors.New("the file is empty")

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math/bits"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -133,17 +134,17 @@ func TestLimit(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			fits := append([]byte("\x7fELF"), make([]byte, limit-4)...)
-			if got, err := elfWithin(t.Context(), f.packed(t, fits), limit); err != nil || len(got) != limit {
+			if got, err := ELFWithin(t.Context(), f.packed(t, fits), limit); err != nil || len(got) != limit {
 				t.Errorf("%d bytes, want %d: %v", len(got), limit, err)
 			}
 			bomb := f.packed(t, append(fits, make([]byte, 7*limit)...))
 			for _, size := range []int{0, 4, limit, 1<<32 - 1} {
-				got, err := elfWithin(t.Context(), sized(bomb, size), limit)
+				got, err := ELFWithin(t.Context(), sized(bomb, size), limit)
 				if err == nil || got != nil {
 					t.Errorf("a size of %d: %d bytes: %v", size, len(got), err)
 				}
 			}
-			if _, err := elfWithin(t.Context(), bomb, limit); !errors.Is(err, tooLarge(limit)) {
+			if _, err := ELFWithin(t.Context(), bomb, limit); !errors.Is(err, tooLarge(limit)) {
 				t.Errorf("%v, want %v", err, tooLarge(limit))
 			}
 		})
@@ -210,7 +211,7 @@ func fuzz(f *testing.F, kind format) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = append([]byte(kind.magic), b...)
 		testutil.Allocates(t, unpackBudget, func() {
-			got, err := elfWithin(t.Context(), b, limit)
+			got, err := ELFWithin(t.Context(), b, limit)
 			switch {
 			case err != nil && got != nil:
 				t.Errorf("%d bytes and %v", len(got), err)
@@ -226,29 +227,60 @@ func fuzz(f *testing.F, kind format) {
 // unpackBudget is the memory that unpacking up to 64 KiB takes: a block of lz4 has 8 MiB.
 const unpackBudget = 10 << 20
 
-// readerBudget is the memory that [NewReader] takes: its history of at most 64 MiB, and
-// half as much while that grows.
-const readerBudget = 100 << 20
+// asking are archives that ask for a history of so many bytes, a power of two: zstd in blocks of 128 KiB of one byte
+// each, and lzma.
+func asking(t testing.TB, history int) [][]byte {
+	window := byte(bits.Len(uint(history))-11) << 3
+	lzma := formats[2].packed(t, make([]byte, 1<<20))
+	binary.LittleEndian.PutUint32(lzma[1:], uint32(history))
+	blocks := bytes.Repeat([]byte("\x02\x00\x10x"), 40)
+	return [][]byte{append([]byte("\x28\xb5\x2f\xfd\x00"+string([]byte{window})), blocks...), lzma}
+}
 
-// FuzzReader reads the beginning of what archives unpack to.
+// A reader takes its history, half as much while that grows, and what the format takes: at most 100 MiB. One that asks
+// for more history is refused.
+func TestReaderHistory(t *testing.T) {
+	for i, archive := range asking(t, maxDictionary) {
+		testutil.Allocates(t, 100<<20, func() {
+			r, err := NewReader(t.Context(), bytes.NewReader(archive))
+			if err != nil {
+				t.Fatalf("archive %d: %v", i, err)
+			}
+			defer r.Close()
+			if n, err := io.Copy(io.Discard, r); n < 1<<20 || err != nil && i > 0 { // zstd has no last block
+				t.Errorf("archive %d: %d bytes, %v", i, n, err)
+			}
+		})
+	}
+	for i, archive := range asking(t, 2*maxDictionary) {
+		testutil.Allocates(t, 100<<20, func() {
+			r, err := NewReader(t.Context(), bytes.NewReader(archive))
+			if err == nil {
+				defer r.Close()
+				_, err = io.Copy(io.Discard, r)
+			}
+			if err == nil || errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("archive %d with a history of 128 MiB: %v", i, err)
+			}
+		})
+	}
+}
+
+// FuzzReader reads the beginning of what archives unpack to, with a history that takes little time to make.
 func FuzzReader(f *testing.F) {
+	const history, budget = 1 << 20, 10 << 20
 	for _, seed := range formats {
 		f.Add(seed.packed(f, elfOf(300)))
 		f.Add(seed.packed(f, make([]byte, 1<<20)))
 	}
-	// zstd and lzma that ask for a history of 64 MiB, and for one of 128 MiB. The blocks of
-	// zstd are 128 KiB of one byte each.
-	for _, history := range []byte{0x80, 0x88} {
-		f.Add(append([]byte("\x28\xb5\x2f\xfd\x00"+string([]byte{history})), bytes.Repeat([]byte("\x02\x00\x10x"), 40)...))
-		packed := formats[2].packed(f, make([]byte, 1<<20))
-		binary.LittleEndian.PutUint32(packed[1:], 1<<(10+history>>3))
-		f.Add(packed)
+	for _, archive := range slices.Concat(asking(f, history), asking(f, 2*history)) {
+		f.Add(archive)
 	}
 	// "text", by bzip2.
 	f.Add([]byte("BZh91AY&SY\xcb(\xd3-\x00\x00\x00\x81\x80\x02\x00\x04@ \x00!\x98\x19\x83,.\xe4\x8ap\xa1!\x96Q\xa6Z"))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		testutil.Allocates(t, readerBudget, func() {
-			r, err := NewReader(t.Context(), bytes.NewReader(b))
+		testutil.Allocates(t, budget, func() {
+			r, err := newReader(t.Context(), bytes.NewReader(b), history)
 			if err != nil {
 				return
 			}
