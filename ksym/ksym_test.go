@@ -1,6 +1,7 @@
 package ksym
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
@@ -237,7 +238,9 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("0000000000000000 T _text\n"))
 	f.Add([]byte("ffffffff81000000 T a\t[m]"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		table, err := Parse(strings.NewReader(string(in)))
+		var table *Table
+		var err error
+		testutil.Allocates(t, 1<<20+64*uint64(len(in)), func() { table, err = Parse(bytes.NewReader(in)) })
 		if err != nil {
 			return
 		}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 func TestRecoverRefuses(t *testing.T) {
@@ -215,7 +217,9 @@ func FuzzRecover(f *testing.F) {
 	f.Add(built())
 	f.Add(relative(1<<63, 3))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		table, err := RecoverAt(b, 1<<63)
+		var table *Table
+		var err error
+		testutil.Allocates(t, 1<<20+512*uint64(len(b)), func() { table, err = RecoverAt(b, 1<<63) }) // names are packed
 		if (err == nil) != (table != nil) {
 			t.Errorf("%v, %v", table, err)
 		}

@@ -113,7 +113,9 @@ func FuzzKcore(f *testing.F) {
 		if err := os.WriteFile(file, data, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		k, err := openKcore(file)
+		var k *Kcore
+		var err error
+		testutil.Allocates(t, 11<<20+64*uint64(len(data)), func() { k, err = openKcore(file) }) // debug/elf reads 10 MiB at once
 		if err != nil {
 			return
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf/btf"
 
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ktext"
 )
 
@@ -196,13 +197,15 @@ func FuzzTypes(f *testing.F) {
 	f.Add(many(3))
 	f.Add(section(integer, rawType{kind: kindStruct, name: "s", of: 8, members: 1, more: []uint32{0, 2, 0}}))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		g, err := readTypes(raw, maxBTF, maxTypes)
+		var g *typeGraph
+		var err error
+		testutil.Allocates(t, 1<<20+256*uint64(len(raw)), func() { g, err = readTypes(raw, maxBTF, maxTypes) })
 		if err != nil {
 			return
 		}
 		if d := g.depth(); d > len(g.offsets) {
 			t.Errorf("%d deep, of %d types", d, len(g.offsets))
 		}
-		_, _ = loadTypes(raw)
+		testutil.Allocates(t, 1<<20+1024*uint64(len(raw)), func() { _, _ = loadTypes(raw) })
 	})
 }
