@@ -70,7 +70,7 @@ func TestFollowARM64(t *testing.T) {
 		insts := slices.Collect(branch.DecodeARM64(code, base))
 		g := NewGraph(insts, base, Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})
 		var last State
-		if !vs.Flow(g, vs.Entry("f", Arguments{}), func(_ int, inst branch.Inst, s *State) {
+		if !vs.Flow(g, vs.Entry("f", "", Arguments{}), func(_ int, inst branch.Inst, s *State) {
 			if inst.Kind == branch.Return {
 				last = s.clone()
 			}
@@ -89,7 +89,7 @@ func TestFollowARM64(t *testing.T) {
 // A CPU's own data is at an address and what tpidr_el1 holds.
 func TestPerCPUARM64(t *testing.T) {
 	vs := NewValues(arm64Kernel(t, nil), NewTypes(spec(t), testHints))
-	s := vs.Entry("f", Arguments{})
+	s := vs.Entry("f", "", Arguments{})
 	for i, w := range []uint32{0xd538d081, 0x90000002, 0x910c0042, 0xf8626820} { // mrs x1; adrp x2; add x2; ldr x0,[x1,x2]
 		for inst := range branch.DecodeARM64(binary.LittleEndian.AppendUint32(nil, w), base+uint64(4*i)) {
 			vs.step(&s, inst)
@@ -149,7 +149,7 @@ func FuzzFlowARM64(f *testing.F) {
 		insts := slices.Collect(branch.DecodeARM64(code, base))
 		g := NewGraph(insts, base, Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})
 		seen := 0
-		vs.Flow(g, vs.Entry("f", Arguments{}), func(_ int, _ branch.Inst, s *State) {
+		vs.Flow(g, vs.Entry("f", "", Arguments{}), func(_ int, _ branch.Inst, s *State) {
 			seen++
 			vs.Name(s.Register("x0"))
 		})

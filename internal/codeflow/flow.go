@@ -116,14 +116,15 @@ func (vs *Values) hook(inst branch.Inst, start uint64) bool {
 
 // call forgets what a call may change and types what it returns.
 func (vs *Values) call(s *State, inst branch.Inst) {
-	name := ""
-	if inst.Kind == branch.CallDirect {
-		name, _ = vs.kernel.Symbols.Starts(inst.Target)
-	}
 	// The callee may write to a local whose address it gets.
-	var p proto
-	if name != "" {
-		p = vs.types.proto(name)
+	var (
+		p    proto
+		name string
+	)
+	if inst.Kind == branch.CallDirect {
+		if f, off, ok := vs.kernel.Symbols.Find(inst.Target); ok && off == 0 {
+			name, p = f.Name, vs.types.proto(function{f.Name, f.Module})
+		}
 	}
 	for i, r := range vs.calling.arguments {
 		v := s.regs[r]
@@ -154,15 +155,15 @@ func (vs *Values) call(s *State, inst branch.Inst) {
 	s.regs[vs.calling.returned] = returned
 }
 
-// Entry is the state at the start of the function called name: its arguments by
+// Entry is the state at the start of the function called name, of a module or, with "", of the kernel: its arguments by
 // its prototype, or as one of its callers gives them.
-func (vs *Values) Entry(name string, given Arguments) State {
+func (vs *Values) Entry(name, module string, given Arguments) State {
 	var s State
 	s.regs[vs.calling.stack] = vs.intern(Value{op: opStack})
-	p := vs.types.proto(name)
+	p := vs.types.proto(function{name, module})
 	arguments := vs.calling.arguments
 	r := 0
-	if p.typ != nil {
+	if p.typ != nil && len(p.typ.Params) > 0 { // functions in assembly have none in BTF, whatever they take
 		for i, param := range p.typ.Params {
 			if r >= len(arguments) {
 				break
@@ -175,6 +176,9 @@ func (vs *Values) Entry(name string, given Arguments) State {
 			}
 			elem := pointee(param.Type)
 			v := Value{op: opArgument, disp: int64(i), elem: elem, guessed: !p.only}
+			if outer := vs.types.Struct(vs.types.hints.First[name]); outer != nil && i == 0 {
+				v.elem = outer
+			}
 			if _, ok := elem.(*btf.FuncProto); ok {
 				v.name = "argument " + param.Name + " of " + name
 			}
@@ -190,7 +194,7 @@ func (vs *Values) Entry(name string, given Arguments) State {
 		return s
 	}
 	for i, g := range given {
-		if g != nil && g.elem != nil {
+		if g != nil {
 			s.regs[arguments[i]] = vs.guess(g)
 		}
 	}

@@ -46,8 +46,8 @@ func (vs *Values) Name(v *Value) (string, Confidence) {
 	}
 	switch v.op {
 	case opNumber:
-		if s, off, ok := vs.kernel.Symbols.Find(v.n); ok && off == 0 && s.Text() {
-			return s.Name, Certain
+		if name := vs.function(v); name != "" {
+			return name, confidence
 		}
 		return "", Unknown
 	case opArgument:
@@ -68,6 +68,9 @@ func (vs *Values) Name(v *Value) (string, Confidence) {
 	if _, ok := v.elem.(*btf.FuncProto); ok && v.name != "" {
 		return strings.Join(links, " → "), confidence
 	}
+	if v.name == "tracepoint_func.func" { // a void *, of include/linux/tracepoint-defs.h
+		return strings.Join(links, " → "), confidence
+	}
 	if v.op == opLoad && v.base.elem != nil {
 		// A union may hold a function pointer beside another one.
 		m := vs.types.at(v.base.elem, v.disp, preferFunction)
@@ -82,6 +85,17 @@ func (vs *Values) Name(v *Value) (string, Confidence) {
 		return strings.Join(links, " → "), Likely
 	}
 	return vs.nameByOffsets(v)
+}
+
+// function is the name of the function that a number is the address of, "" for another value.
+func (vs *Values) function(v *Value) string {
+	if v.op != opNumber {
+		return ""
+	}
+	if s, off, ok := vs.kernel.Symbols.Find(v.n); ok && off == 0 && s.Text() {
+		return s.Name
+	}
+	return ""
 }
 
 // nameByOffsets names a pointer whose object has no type by the offsets it is

@@ -66,10 +66,10 @@ type State struct {
 	seen  bool   // something is known
 }
 
-// Arguments are those values of the registers of arguments whose type is known.
+// Arguments are those values of the registers of arguments whose type is known, or that are a function.
 func (vs *Values) Arguments(s *State) (out Arguments) {
 	for i, r := range vs.calling.arguments {
-		if v := s.regs[r]; v != nil && v.elem != nil {
+		if v := s.regs[r]; v != nil && (v.elem != nil || vs.function(v) != "") {
 			out[i] = v
 		}
 	}

@@ -315,9 +315,13 @@ func (vs *Values) step(s *State, inst branch.Inst) {
 		if di := s.regs[regDI]; di != nil && di.op == opStack {
 			s.forget(di.disp, 1<<62)
 		}
-		s.regs[regCX], s.regs[regSI], s.regs[regDI] = nil, nil, nil
-		if op := inst.Asm.Op; op == x86asm.LODSB || op == x86asm.LODSW || op == x86asm.LODSD || op == x86asm.LODSQ {
-			s.regs[regAX] = nil
+		s.regs[regCX], s.regs[regDI] = nil, nil
+		switch inst.Asm.Op {
+		case x86asm.STOSB, x86asm.STOSW, x86asm.STOSD, x86asm.STOSQ, x86asm.SCASB, x86asm.SCASQ: // these leave rsi
+		case x86asm.LODSB, x86asm.LODSW, x86asm.LODSD, x86asm.LODSQ:
+			s.regs[regAX], s.regs[regSI] = nil, nil
+		default:
+			s.regs[regSI] = nil
 		}
 	case x86asm.IMUL:
 		if a[1] == nil {

@@ -1,7 +1,9 @@
 package codeflow
 
 import (
+	"maps"
 	"math"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 )
@@ -20,6 +22,13 @@ type Hints struct {
 	// Outer are structs that code knows only by a pointer to their first
 	// member, by the name of that member's struct.
 	Outer map[string]string
+	// First are structs whose first member the first argument of a function points to, by the function.
+	First map[string]string
+	// Elements are the structs that arrays of untyped pointers lead to, by the member that points to
+	// the array.
+	Elements map[string]string
+	// Prefixes are the structs that variables are, by what their names begin with.
+	Prefixes map[string]string
 }
 
 // Global is the type of a variable: a struct, a pointer to one, or an array.
@@ -45,14 +54,20 @@ const (
 // safe for concurrent use.
 type Types struct {
 	spec    *btf.Spec // nil for a kernel without BTF
+	modules func(name string) *btf.Spec
+	loaded  map[string]*btf.Spec // by module, nil for one without BTF
+	specs   []*btf.Spec          // all that are not nil, the kernel's first
 	hints   Hints
-	funcs   map[string]proto
+	funcs   map[function]proto
 	vars    map[string]btf.Type
 	structs map[string]btf.Type
 	sizes   map[btf.Type]int64
 	members map[field]member
 	visits  int // types that the search under way has looked at
 }
+
+// function is a function by its name and the module that it is of, "" for the kernel itself.
+type function struct{ name, module string }
 
 // proto is the prototype of a function by name.
 type proto struct {
@@ -86,15 +101,37 @@ type member struct {
 
 // NewTypes looks up spec, which is nil for a kernel without BTF.
 func NewTypes(spec *btf.Spec, hints Hints) *Types {
-	return &Types{
+	t := &Types{
 		spec:    spec,
+		modules: func(string) *btf.Spec { return nil },
+		loaded:  map[string]*btf.Spec{"": spec},
 		hints:   hints,
-		funcs:   make(map[string]proto),
+		funcs:   make(map[function]proto),
 		vars:    make(map[string]btf.Type),
 		structs: make(map[string]btf.Type),
 		sizes:   make(map[btf.Type]int64),
 		members: make(map[field]member),
 	}
+	if spec != nil {
+		t.specs = []*btf.Spec{spec}
+	}
+	return t
+}
+
+// of are the types of a module, read when they are first asked for, those of the kernel for "". A module's structs are
+// known by their names from then on.
+func (t *Types) of(module string) *btf.Spec {
+	spec, ok := t.loaded[module]
+	if ok || t.spec == nil {
+		return spec
+	}
+	spec = t.modules(module)
+	t.loaded[module] = spec
+	if spec != nil {
+		t.specs = append(t.specs, spec)
+		maps.DeleteFunc(t.structs, func(_ string, s btf.Type) bool { return s == nil })
+	}
+	return spec
 }
 
 // strip drops names and qualifiers.
@@ -119,16 +156,17 @@ func pointee(t btf.Type) btf.Type {
 	return target
 }
 
-// proto is the prototype of the function called name.
-func (t *Types) proto(name string) proto {
-	if t.spec == nil {
+// proto is the prototype of a function.
+func (t *Types) proto(fn function) proto {
+	spec := t.of(fn.module)
+	if spec == nil {
 		return proto{}
 	}
-	if p, ok := t.funcs[name]; ok {
+	if p, ok := t.funcs[fn]; ok {
 		return p
 	}
 	var p proto
-	all, _ := t.spec.AnyTypesByName(name)
+	all, _ := spec.AnyTypesByName(fn.name)
 	n := 0
 	for _, typ := range all {
 		f, ok := typ.(*btf.Func)
@@ -141,7 +179,7 @@ func (t *Types) proto(name string) proto {
 		n++
 	}
 	p.only = n == 1
-	t.funcs[name] = p
+	t.funcs[fn] = p
 	return p
 }
 
@@ -172,6 +210,11 @@ func (t *Types) variable(name string) btf.Type {
 			}
 		}
 	}
+	for prefix, s := range t.hints.Prefixes {
+		if found == nil && strings.HasPrefix(name, prefix) {
+			found = t.Struct(s)
+		}
+	}
 	t.vars[name] = found
 	return found
 }
@@ -184,21 +227,22 @@ func (t *Types) Struct(name string) btf.Type {
 	if s, ok := t.structs[name]; ok {
 		return s
 	}
-	var found btf.Type
-	var s *btf.Struct
-	if t.spec.TypeByName(name, &s) == nil {
-		found = s
-	} else if all, _ := t.spec.AnyTypesByName(name); len(all) > 0 {
-		// Several structs of one name: the first.
+	found := t.findStruct(name)
+	t.structs[name] = found
+	return found
+}
+
+// findStruct is the first struct called name.
+func (t *Types) findStruct(name string) btf.Type {
+	for _, spec := range t.specs {
+		all, _ := spec.AnyTypesByName(name)
 		for _, typ := range all {
 			if s, ok := typ.(*btf.Struct); ok {
-				found = s
-				break
+				return s
 			}
 		}
 	}
-	t.structs[name] = found
-	return found
+	return nil
 }
 
 // Offset is where member lies in the struct called name, in bytes. The member

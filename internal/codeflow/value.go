@@ -81,6 +81,7 @@ type Values struct {
 
 // NewValues follows values through k's functions, whose types are types.
 func NewValues(k *kernel.Kernel, types *Types) *Values {
+	types.modules = k.ModuleTypes
 	return &Values{kernel: k, calling: callings[k.Arch], types: types, interned: make(map[Value]*Value)}
 }
 
@@ -187,6 +188,10 @@ func (vs *Values) load(addr *Value, indexed bool) *Value {
 	}
 	elem := v.base.elem
 	if elem == nil {
+		return vs.intern(v)
+	}
+	if s := vs.types.Struct(vs.types.hints.Elements[v.base.name]); s != nil {
+		v.elem, v.guessed = s, true
 		return vs.intern(v)
 	}
 	off := v.disp

@@ -2,6 +2,7 @@ package codeflow
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,6 +20,13 @@ import (
 // spec has a queue, whose ops are a pointer to a struct of functions, and a function
 // that takes one; a ring that begins with a queue; and a worker with a queue in it.
 func spec(t testing.TB) *btf.Spec {
+	t.Helper()
+	s, _ := rawSpec(t)
+	return s
+}
+
+// rawSpec is spec, with the length of its names in bytes.
+func rawSpec(t testing.TB) (s *btf.Spec, names uint32) {
 	t.Helper()
 	fn := &btf.Pointer{Target: &btf.FuncProto{Return: &btf.Void{}}}
 	u64 := &btf.Int{Name: "u64", Size: 8}
@@ -39,6 +47,7 @@ func spec(t testing.TB) *btf.Spec {
 		&btf.Func{Name: "f", Linkage: btf.StaticFunc, Type: &btf.FuncProto{Return: &btf.Void{}, Params: []btf.FuncParam{
 			{Name: "q", Type: pointer(queue)}, {Name: "p", Type: pointer(&btf.Void{})},
 		}}},
+		&btf.Func{Name: "assembled", Linkage: btf.StaticFunc, Type: &btf.FuncProto{Return: &btf.Void{}}},
 		ring, worker,
 	}, nil)
 	if err != nil {
@@ -48,11 +57,11 @@ func spec(t testing.TB) *btf.Spec {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
+	s, err = btf.LoadSpecFromReader(bytes.NewReader(raw))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s
+	return s, binary.LittleEndian.Uint32(raw[20:])
 }
 
 var testHints = Hints{
@@ -112,7 +121,7 @@ func follow(t testing.TB, code string) (*Values, *State) {
 	insts := slices.Collect(branch.Decode([]byte(code), base))
 	g := NewGraph(insts, base, Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})
 	var last State
-	if !vs.Flow(g, vs.Entry("f", Arguments{}), func(_ int, inst branch.Inst, s *State) {
+	if !vs.Flow(g, vs.Entry("f", "", Arguments{}), func(_ int, inst branch.Inst, s *State) {
 		if inst.Addr == insts[len(insts)-1].Addr {
 			last = s.clone()
 		}
@@ -145,6 +154,9 @@ func TestFollow(t *testing.T) {
 		{"number", "\x48\xc7\xc0\x01\x01\x00\x81\xc3", "", Unknown},
 		// push %rdi; pop %rdx
 		{"through the stack", "\x57\x31\xff\x5a\x48\x8b\x02\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
+		// mov %rdi,%rsi; rep stos; mov (%rsi),%rax
+		{"stos leaves rsi", "\x48\x89\xfe\xf3\x48\xab\x48\x8b\x06\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
+		{"movs does not", "\x48\x89\xfe\xf3\x48\xa5\x48\x8b\x06\x48\x8b\x00\xc3", "", Unknown},
 		// je over xor %eax,%eax
 		{"one way only", "\x48\x8b\x07\x74\x02\x31\xc0\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
 	} {
@@ -172,7 +184,7 @@ func TestState(t *testing.T) {
 		t.Errorf("arguments %v", args)
 	}
 	// Entry prefers the prototype; a function without one has what its caller gives.
-	entry := vs.Entry("nameless", args)
+	entry := vs.Entry("nameless", "", args)
 	if got, want := entry.Register("rdi").PointsTo(), args[0].PointsTo(); got != want {
 		t.Errorf("nameless gets %v, want %v", got, want)
 	}
@@ -196,7 +208,7 @@ func FuzzFlow(f *testing.F) {
 		insts := slices.Collect(branch.Decode(code, base))
 		g := NewGraph(insts, base, Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})
 		seen := make(map[uint64]int)
-		vs.Flow(g, vs.Entry("f", Arguments{}), func(block int, inst branch.Inst, s *State) {
+		vs.Flow(g, vs.Entry("f", "", Arguments{}), func(block int, inst branch.Inst, s *State) {
 			seen[inst.Addr]++
 			if g.Loop(block) != 0 && !g.Hot(block) {
 				t.Errorf("block %d is in a loop and not hot", block)

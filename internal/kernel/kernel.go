@@ -3,6 +3,8 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -57,6 +59,27 @@ func (k *Kernel) Types() (*btf.Spec, error) {
 		return nil, fmt.Errorf("read types of %s: %w", k, err)
 	}
 	return types, err
+}
+
+// ModuleTypes are those of a module of the running kernel, which lead to the kernel's own; nil where it has none that can be
+// read, as for a kernel in files.
+//
+// Requires at least Linux 5.11.
+func (k *Kernel) ModuleTypes(name string) *btf.Spec {
+	base, err := k.Types()
+	if !k.Live || err != nil || name == "" || name != filepath.Base(name) {
+		return nil
+	}
+	f, err := os.Open(filepath.Join("/sys/kernel/btf", name))
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	types, err := btf.LoadSplitSpecFromReader(f, base)
+	if err != nil {
+		return nil
+	}
+	return types
 }
 
 // UseTypes gives types of the running kernel that the caller has read already: to read them takes 0.1 s. Nothing else may

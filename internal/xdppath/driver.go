@@ -249,7 +249,7 @@ func (d *driverCode) eachFunction(
 		g := codeflow.NewGraph(insts, f.Addr, codeflow.Knowledge{
 			Leaves: func(addr uint64) bool { return addr-f.Addr >= uint64(len(code)) },
 		})
-		d.values.Flow(g, d.values.Entry(f.Name, codeflow.Arguments{}), func(_ int, inst branch.Inst, s *codeflow.State) {
+		d.values.Flow(g, d.values.Entry(f.Name, f.Module, codeflow.Arguments{}), func(_ int, inst branch.Inst, s *codeflow.State) {
 			at(f.Name, inst, s)
 		})
 	}

@@ -73,7 +73,7 @@ func (w *walker) read(n *node) {
 			checked[addr-s.CheckLen] = addr
 		}
 	}
-	entry := w.values.Entry(n.name, n.given)
+	entry := w.values.Entry(n.name, n.module, n.given)
 	settled := w.values.Flow(n.graph, entry, func(block int, inst branch.Inst, s *codeflow.State) {
 		if addr, ok := checked[inst.Addr]; ok {
 			held[addr] = s.Register(sites[addr].Register)

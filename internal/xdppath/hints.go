@@ -31,4 +31,8 @@ var hints = codeflow.Hints{
 		"xdp_buff_xsk", "xsk_map", "net", "softnet_data", "veth_rq", "receive_queue", "send_queue",
 	},
 	Outer: map[string]string{"virtqueue": "vring_virtqueue"},
+	// drivers/net/veth.c: a queue begins with its NAPI; frames of XDP have their lowest bit set, and are told apart before.
+	First:    map[string]string{"veth_poll": "veth_rq"},
+	Elements: map[string]string{"veth_rq.xdp_ring.queue": "sk_buff"},
+	Prefixes: map[string]string{"__tracepoint_": "tracepoint"},
 }

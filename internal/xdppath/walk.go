@@ -43,6 +43,7 @@ type walker struct {
 type node struct {
 	// By walker.node, which makes it.
 	name       string
+	module     string // "" for the kernel itself
 	addr, size uint64
 	core       functions.Function // what is known of it by name
 	boundary   bool               // it is not followed
@@ -167,7 +168,7 @@ func (w *walker) node(addr uint64, name string) *node {
 	}
 	n := &node{name: name, addr: addr, depth: -1}
 	if s, off, ok := w.kernel.Symbols.Find(addr); ok && !younger(s, off) {
-		n.name, n.size = s.Name, s.Size-off
+		n.name, n.module, n.size = s.Name, s.Module, s.Size-off
 		if s.Size == 0 {
 			n.size = 4096 - addr&4095
 		}
