@@ -409,6 +409,30 @@ SELECT k.machine, k.setup, k.run, repeat('x', 100000) AS name, k.at, k.refused, 
 	}
 }
 
+// A store with two setups of one number is refused, also when they have no end.
+func TestSetupTwice(t *testing.T) {
+	where := pgserver.Start(t).Database(t, "fleet")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	db, err := sql.Open("pgx", where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = db.ExecContext(t.Context(), `ALTER TABLE setup RENAME TO kept;
+CREATE VIEW setup AS SELECT kept.*, generate_series(1, 1000000000000) FROM kept`)
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	_, err = fleet.Newest(t.Context(), s, fleet.Window{Since: 1000 * 24 * time.Hour, Until: now})
+	if err == nil || !strings.Contains(err.Error(), "is there twice") {
+		t.Error(err)
+	}
+}
+
 // A text of a store is no longer than a record can be.
 func TestLargeValue(t *testing.T) {
 	where := filepath.Join(t.TempDir(), "fleet.db")

@@ -106,6 +106,9 @@ func (s *Store) setups(ctx context.Context, h *held, numbers []int64) (map[int64
 	for some := range slices.Chunk(slices.Compact(slices.Sorted(slices.Values(numbers))), min(s.parameters, maxAskedFor)) {
 		which, args := oneOf("id", some)
 		err := s.eachSetup(ctx, "id", "setup WHERE "+which, func(id int64, setup *Setup, labels string) error {
+			if found[id] != nil {
+				return fmt.Errorf("setup %d is there twice", id) // the schema makes it a key; a view need not
+			}
 			found[id] = setup
 			return known.take(id, setup, labels)
 		}, args...)
