@@ -386,7 +386,9 @@ func TestDeviceComesBackOccupied(t *testing.T) {
 				c.Object = compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
 			}
 			f = w.open(t, c).(*afxdp)
+			f.mu.Lock()
 			before = f.sockets[0]
+			f.mu.Unlock()
 			w.remove(t, "in")
 			var err error
 			waitFor(t, said, "in is lost")
