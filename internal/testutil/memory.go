@@ -12,7 +12,7 @@ func Allocates(t testing.TB, limit uint64, f func()) {
 	t.Helper()
 	before := allocated()
 	f()
-	if n := allocated() - before; n > limit {
+	if n := allocated() - before; n > slack*limit {
 		t.Fatalf("%d bytes were allocated: at most %d are wanted", n, limit)
 	}
 }
