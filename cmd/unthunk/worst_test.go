@@ -1,0 +1,322 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/bpf/sample"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
+	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/testutil/verify"
+)
+
+// worst are the inputs that cost verbs the most, of what reviews and tests found: each is at the limits of its kind, or
+// has 100 MB.
+type worst struct{ dir string }
+
+func (w worst) path(name string) string { return filepath.Join(w.dir, name) }
+
+// write makes a file of what fill writes.
+func (w worst) write(t *testing.T, name string, fill func(*bufio.Writer)) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(w.path(name)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(w.path(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := bufio.NewWriterSize(f, 1<<20)
+	fill(out)
+	if err := errors.Join(out.Flush(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// save makes a record, in two folders.
+func (w worst) save(t *testing.T, name string, doc any) {
+	t.Helper()
+	b, err := record.Encode(doc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range []string{"runs/a-", "runs/b-", ""} {
+		w.write(t, in+name, func(out *bufio.Writer) { out.Write(b) })
+	}
+}
+
+// records makes a record of lab with as many rows and warnings as one may have, and one of bench with 700 000 rounds, two of
+// which are as large as records may be together.
+func (w worst) records(t *testing.T) {
+	long := strings.Repeat("x", 700)
+	l := recordtest.GateLab("debian:6.1-cloud")
+	for i := len(l.Rows); i < record.MaxRows; i++ {
+		r := l.Rows[0]
+		r.Name, r.Labels = fmt.Sprintf("k%d/bulk=1", i), map[string]string{"kernel": fmt.Sprint("k", i), "bulk": "1"}
+		r.Release, r.Thunk, r.SpectreV2 = long, long, long
+		l.Rows = append(l.Rows, r)
+	}
+	for i := range record.MaxRows - 10 {
+		l.Warn("x", fmt.Sprint("y", i))
+	}
+	w.save(t, "lab.json", l)
+	var rows []record.BenchRow
+	rounds := make([]float64, 70)
+	for i := range rounds {
+		rounds[i] = 100 + float64(i)/7
+	}
+	for i := range record.MaxRows {
+		rows = append(rows, recordtest.Row(fmt.Sprint("row", i), map[string]string{"bulk": fmt.Sprint(i)}, rounds, 1))
+	}
+	w.save(t, "bench.json", recordtest.Document("run", rows...))
+}
+
+// elfPart is a section of [elfFile].
+type elfPart struct {
+	name              string
+	kind, link        uint32
+	flags, addr, size uint64 // size of an entry
+	data              []byte
+}
+
+// elfFile is a 64-bit file of a type for a machine.
+func elfFile(kind, machine uint16, parts ...elfPart) []byte {
+	names := []byte{0}
+	parts = append(append([]elfPart{{}}, parts...), elfPart{name: ".shstrtab", kind: 3})
+	var at []uint32
+	for _, p := range parts {
+		at = append(at, uint32(len(names)))
+		names = append(append(names, p.name...), 0)
+	}
+	parts[len(parts)-1].data = names
+	var body, headers bytes.Buffer
+	put := func(values ...any) {
+		for _, v := range values {
+			_ = binary.Write(&headers, binary.LittleEndian, v) // into memory
+		}
+	}
+	for i, p := range parts {
+		put(at[i], p.kind, p.flags, p.addr, uint64(64+body.Len()), uint64(len(p.data)), p.link, uint32(1), uint64(8), p.size)
+		body.Write(p.data)
+	}
+	sections := headers.Bytes()
+	headers = bytes.Buffer{}
+	put([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00"), kind, machine, uint32(1), uint64(0), uint64(0),
+		uint64(64+body.Len()), uint32(0), uint16(64), uint16(0), uint16(0), uint16(64), uint16(len(parts)), uint16(len(parts)-1))
+	return append(append(headers.Bytes(), body.Bytes()...), sections...)
+}
+
+// symbols are the tables of n functions of some bytes each in section 1, which begins at addr.
+func symbols(n int, addr, size uint64, strings uint32) []elfPart {
+	table, names := make([]byte, 24), []byte{0}
+	for i := range n {
+		table = binary.LittleEndian.AppendUint32(table, uint32(len(names)))
+		table = append(table, 0x12, 0, 1, 0)
+		table = binary.LittleEndian.AppendUint64(table, addr+uint64(i)*size)
+		table = binary.LittleEndian.AppendUint64(table, size)
+		names = append(append(names, "function_with_a_name_"...), strconv.Itoa(i)+"\x00"...)
+	}
+	return []elfPart{{name: ".symtab", kind: 2, link: strings, size: 24, data: table}, {name: ".strtab", kind: 3, data: names}}
+}
+
+// programs makes a kernel of 48 MB, most of it indirect calls, with 524 288 symbols and eight modules, an object file with 65 536
+// programs, and 100 MB of packets.
+func (w worst) programs(t *testing.T) {
+	const text, functions = 0xffffffff81000000, 1 << 19
+	code := bytes.Repeat([]byte("\x48\x8b\x47\x08\xff\xd0\xe8\x00\x00\x00\x00\x75\xf3\xff\xe0\xc3"), functions*2)
+	part := elfPart{name: ".text", kind: 1, flags: 6, addr: text, data: code}
+	kernel := elfFile(2, 62, append([]elfPart{part}, symbols(functions, text, 32, 3)...)...)
+	w.write(t, "tree/boot/vmlinuz-6.12.0", func(out *bufio.Writer) { out.Write(kernel) })
+	part.addr, part.data = 0, code[:functions*4]
+	module := elfFile(1, 62, append([]elfPart{part}, symbols(functions/8, 0, 32, 3)...)...)
+	for i := range 8 {
+		w.write(t, fmt.Sprintf("tree/lib/modules/6.12.0/kernel/drivers/net/m%d.ko", i), func(out *bufio.Writer) { out.Write(module) })
+	}
+	w.write(t, "tree/lib/modules/6.12.0/modules.builtin", func(*bufio.Writer) {})
+	const programs = 1 << 16
+	pass := []byte("\xb7\x00\x00\x00\x02\x00\x00\x00\x95\x00\x00\x00\x00\x00\x00\x00")
+	xdp := elfPart{name: "xdp", kind: 1, flags: 6, data: bytes.Repeat(pass, programs)}
+	object := elfFile(1, 247, append([]elfPart{xdp}, symbols(programs, 0, 16, 3)...)...)
+	w.write(t, "many.o", func(out *bufio.Writer) { out.Write(object) })
+	w.write(t, "sample.o", func(out *bufio.Writer) { out.Write(sample.Object()) })
+	w.write(t, "packets.pcap", func(out *bufio.Writer) {
+		out.WriteString("\xd4\xc3\xb2\xa1\x02\x00\x04\x00\x00\x00\x00\x00\x00\x00\x00\x00\xff\xff\x00\x00\x01\x00\x00\x00")
+		frame := make([]byte, 16+60)
+		frame[8], frame[12], frame[16+12] = 60, 60, 8
+		for i := range 100 << 20 / len(frame) {
+			binary.LittleEndian.PutUint32(frame[16+26:], uint32(i))
+			out.Write(frame)
+		}
+	})
+}
+
+// machines makes 100 MB of records of agent, each of another machine, and a store of them.
+func (w worst) machines(t *testing.T, exe string) {
+	b, err := os.ReadFile("../../internal/fleet/testdata/agent.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var short bytes.Buffer
+	if err := json.Compact(&short, b); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.NewReplacer("a35b5fa4b7554313955a9b1c71aeab26", "%032[1]x", "S2LKWIM3OWMVHTIXZHX4RXP4UC", "%026[1]d",
+		`"time":"2026-11-29T17:22:22Z"`, `"time":"`+time.Now().UTC().Format(time.RFC3339)+`"`, `"drivers":[`,
+		`"labels":{"n":"%[1]d"},"drivers":[`, "%", "%%").Replace(short.String())
+	w.write(t, "agents.ndjson", func(out *bufio.Writer) {
+		for i := range 100 << 20 / short.Len() {
+			fmt.Fprintf(out, text+"\n", i)
+		}
+	})
+	if out, err := exec.Command(exe, "fleet", "ingest", "--store", w.path("fleet.db"), w.path("agents.ndjson")).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+}
+
+// worstRun is what a command took.
+type worstRun struct {
+	peak        int64         // of its memory, in bytes
+	lived, took time.Duration // in all, and after SIGTERM; 0 when it ended before
+	exit        int           // -1 when a signal ended it
+}
+
+// runWorst runs a command, which gets SIGTERM after some time.
+func runWorst(t *testing.T, after time.Duration, exe string, args ...string) (r worstRun) {
+	t.Helper()
+	cmd := exec.Command(exe, args...)
+	cmd.Stdout, cmd.Stderr = io.Discard, io.Discard
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	began, ended := time.Now(), make(chan struct{})
+	go func() {
+		_ = cmd.Wait() // many end by a signal
+		close(ended)
+	}()
+	var signaled time.Time
+	tick := time.NewTicker(2 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ended:
+			if !signaled.IsZero() {
+				r.took = time.Since(signaled)
+			}
+			r.lived, r.exit = time.Since(began), cmd.ProcessState.ExitCode()
+			return r
+		case <-tick.C:
+			r.peak = max(r.peak, highWater(cmd.Process.Pid))
+			if signaled.IsZero() && time.Since(began) > after {
+				signaled = time.Now()
+				if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+					t.Log(err) // it ended
+				}
+			}
+		}
+	}
+}
+
+// highWater is the most memory that a process had at a time, in bytes; 0 when it is gone. The rusage of a child of a Go
+// program would begin with what that has.
+func highWater(pid int) int64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	_, text, _ := strings.Cut(string(b), "VmHWM:")
+	text, _, _ = strings.Cut(strings.TrimSpace(text), " ")
+	n, _ := strconv.ParseInt(text, 10, 64)
+	return n << 10
+}
+
+// No verb takes more than 512 MB for what others made, and SIGTERM ends each within a second: after each quarter of
+// the time that it takes, of at most 20 s.
+func TestVerifyWorst(t *testing.T) {
+	testutil.Root(t)
+	exe := build(t)
+	const most, soon, longest = 512e6, time.Second, 20 * time.Second
+	verify.Run(t, verify.Check{
+		Claim: "on the worst inputs no verb takes more than 512 MB, and SIGTERM ends each within a second",
+		Measure: func(t *testing.T, short bool) verify.Finding {
+			w := worst{t.TempDir()}
+			lines := strings.Split(strings.TrimSpace(worstVerbs), "\n")
+			parts := 4
+			w.records(t)
+			if short {
+				lines, parts = lines[:1], 2
+			} else {
+				w.programs(t)
+				w.machines(t, exe)
+			}
+			f := verify.Finding{Holds: true}
+			var large, slow worstRun
+			for _, line := range lines {
+				args := strings.Fields(strings.ReplaceAll(line, "DIR", w.dir))
+				r := runWorst(t, longest, exe, args...)
+				for i := 1; i < parts; i++ {
+					stopped := runWorst(t, min(r.lived, longest)*time.Duration(i)/time.Duration(parts), exe, args...)
+					r.peak, r.took = max(r.peak, stopped.peak), max(r.took, stopped.took)
+				}
+				line = strings.ReplaceAll(line, "DIR/", "")
+				t.Logf("| `%s` | %d | %.1f | %d | %d |", line, r.exit, r.lived.Seconds(), r.peak/1e6, r.took.Milliseconds())
+				if r.peak > large.peak {
+					large = r
+				}
+				if r.took > slow.took {
+					slow = r
+				}
+				f.Holds = f.Holds && r.peak <= most && r.took <= soon
+			}
+			f.Figure = fmt.Sprintf("%d MB and %d ms at most", large.peak/1e6, slow.took.Milliseconds())
+			return f
+		},
+	})
+}
+
+// worstVerbs are the command lines, with DIR for the folder of [worst].
+const worstVerbs = `
+report DIR/lab.json -o DIR/out.html
+report DIR/lab.json --format markdown
+report DIR/lab.json --format csv
+report DIR/bench.json -o DIR/out.html
+report DIR/runs -o DIR/out.html
+compare DIR/lab.json DIR/lab.json
+compare DIR/bench.json DIR/bench.json
+history DIR/runs
+gate --base DIR/lab.json DIR/lab.json
+xray --root DIR/tree
+xray --root DIR/tree --all
+xray --root DIR/tree --func no_such_function
+xray --root DIR/tree --asm function_with_a_name_7
+drivers DIR/tree
+prog xray DIR/many.o
+prog xray DIR/many.o:function_with_a_name_0
+prog cost DIR/many.o:function_with_a_name_0 --packets udp4
+prog cost DIR/sample.o:nat --packets DIR/packets.pcap
+prog diff DIR/many.o:function_with_a_name_0 DIR/many.o:function_with_a_name_1 --packets udp4
+prog diff DIR/sample.o:nat DIR/sample.o:nat --packets DIR/packets.pcap
+fleet ingest --store DIR/new.db DIR/agents.ndjson
+fleet who --store DIR/fleet.db
+fleet who --store DIR/fleet.db --by label:n
+fleet odd --store DIR/fleet.db
+fleet compare --store DIR/fleet.db --base label:n=1* --canary label:n=2*
+fleet report --store DIR/fleet.db --by label:n -o DIR/fleet.html
+check
+xray
+prog list
+bench --duration 60s
+tax --duration 60s
+profile --duration 60s
+run
+`
