@@ -258,10 +258,11 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	l.Warnings = append(l.Warnings, warns...)
 	counted := l.Rows
 	plan.Keep(l)
-	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, ctx.Err() != nil
 	f.counted.tellRefused(ctx, s, cells)
+	doc.Rows, doc.Warnings = l.Rows, l.Warnings
 	l.Document = *doc
-	l.TraceChanges = compare.LabTraces(l)
+	compare.LabTraces(ctx, l)
+	l.Incomplete = ctx.Err() != nil
 	err = f.output.publish(s, l, func() error { return report.Lab(s.out, textOptions(s.out), l) })
 	if err == nil {
 		err = f.drawTrace(ctx, counted)

@@ -2,6 +2,8 @@ package compare
 
 import (
 	"cmp"
+	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -61,46 +63,87 @@ func LabTrace(old, new *record.LabRow) *record.LabTraceChange {
 	return c
 }
 
-// LabTraces are the differences of rows of one record that have a trace: of each kernel
-// against the one before it, and of each command line against the first, all else alike.
-func LabTraces(l *record.Lab) []record.LabTraceChange {
-	var out []record.LabTraceChange
-	add := func(old, new *record.LabRow) {
-		if c := LabTrace(old, new); c != nil {
-			out = append(out, *c)
-		}
+// maxChanges bounds what the differences of traces have in all in a saved record, in bytes, of which a function or a stage has about
+// eachDifference and its texts.
+const (
+	maxChanges     = 16 << 20
+	eachDifference = 160
+)
+
+// LabTraces adds to a record the differences of rows that have a trace: of each kernel against the one before it, and of each command
+// line against the first, all else alike. Those of two rows that it has already stay as they are. It ends with ctx, and with a warning
+// where they would be more than 16 MiB or 10 000.
+func LabTraces(ctx context.Context, l *record.Lab) {
+	known, size, left := make(map[[2]string]record.LabTraceChange), 0, 0
+	for _, c := range l.TraceChanges {
+		known[[2]string{c.Old, c.New}] = c
+		size += sizeOfChange(&c)
 	}
-	for i := range l.Rows {
-		row := &l.Rows[i]
-		if before := lastBut(l.Rows[:i], row, "kernel"); before >= 0 {
-			add(&l.Rows[before], row)
+	room := record.MaxRows - len(known)
+	l.TraceChanges = nil
+	for _, pair := range tracedPairs(l.Rows) {
+		c, ok := known[[2]string{pair[0].Name, pair[1].Name}]
+		switch {
+		case ok:
+		case ctx.Err() != nil:
+			continue
+		case left > 0 || room == 0:
+			left++
+			continue
+		default:
+			c = *LabTrace(pair[0], pair[1])
+			if size += sizeOfChange(&c); size > maxChanges {
+				left++
+				continue
+			}
+			room--
 		}
-		if first := slices.IndexFunc(l.Rows[:i], func(r record.LabRow) bool { return onlyDiffer(&r, row, "append") }); first >= 0 {
-			add(&l.Rows[first], row)
-		}
+		l.TraceChanges = append(l.TraceChanges, c)
 	}
-	return out
+	if left > 0 {
+		l.Warn("", fmt.Sprintf("traces of %d pairs of rows are not compared: a record has at most %d differences, of %d MiB in all", left,
+			record.MaxRows, maxChanges>>20))
+	}
 }
 
-// lastBut is the last of rows that differs from a row in one label only, -1 when none does.
-func lastBut(rows []record.LabRow, row *record.LabRow, label string) int {
-	for i := range slices.Backward(rows) {
-		if onlyDiffer(&rows[i], row, label) {
-			return i
+// sizeOfChange is about what a difference takes in a saved record, in bytes.
+func sizeOfChange(c *record.LabTraceChange) (size int) {
+	for _, ds := range [][]record.LabTraceDifference{c.Functions, c.Stages} {
+		for i := range ds {
+			size += eachDifference + len(ds[i].Name) + len(ds[i].Was) + len(ds[i].Caller)
 		}
 	}
-	return -1
+	return size
 }
 
-// onlyDiffer tells whether two rows differ in one label and in no other.
-func onlyDiffer(a, b *record.LabRow, label string) bool {
-	if a.Labels[label] == b.Labels[label] {
-		return false
+// tracedPairs are the rows that [LabTraces] compares, the old one first.
+func tracedPairs(rows []record.LabRow) (pairs [][2]*record.LabRow) {
+	byKernel, byLine := make(map[string][]*record.LabRow), make(map[string][]*record.LabRow) // but for that label alike
+	for i := range rows {
+		row := &rows[i]
+		kernels, lines := alikeBut(row, "kernel"), alikeBut(row, "append")
+		for _, before := range slices.Backward(byKernel[kernels]) {
+			if before.Labels["kernel"] != row.Labels["kernel"] {
+				pairs = append(pairs, [2]*record.LabRow{before, row})
+				break
+			}
+		}
+		for _, first := range byLine[lines] {
+			if first.Labels["append"] != row.Labels["append"] {
+				pairs = append(pairs, [2]*record.LabRow{first, row})
+				break
+			}
+		}
+		byKernel[kernels], byLine[lines] = append(byKernel[kernels], row), append(byLine[lines], row)
 	}
-	x, y := maps.Clone(a.Labels), maps.Clone(b.Labels)
-	delete(x, label)
-	delete(y, label)
-	return maps.Equal(x, y)
+	return slices.DeleteFunc(pairs, func(p [2]*record.LabRow) bool { return p[0].Trace == nil || p[1].Trace == nil })
+}
+
+// alikeBut is the same text for rows that differ in one label only.
+func alikeBut(row *record.LabRow, label string) string {
+	labels := maps.Clone(row.Labels)
+	delete(labels, label)
+	return fmt.Sprintf("%q", labels) // sorted by name
 }
 
 // traceGroup is what functions that are the same execute for a packet, before and after.

@@ -1,6 +1,8 @@
 package compare
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
 )
 
 // tracedRow is a row of 128 packets whose functions execute so much, in the stage redirect
@@ -111,12 +114,63 @@ func TestLabTraces(t *testing.T) {
 	l.Rows = []record.LabRow{tracedRow("a", "on", f), tracedRow("a", "off", f), tracedRow("b", "on", f), tracedRow("b", "off", f),
 		tracedRow("c", "on", f)}
 	l.Rows[4].Labels["bulk"] = "64"
+	LabTraces(t.Context(), l)
 	var got []string
-	for _, c := range LabTraces(l) {
+	for _, c := range l.TraceChanges {
 		got = append(got, c.Old+" "+c.New)
 	}
 	want := []string{"a/on/bulk=16 a/off/bulk=16", "a/on/bulk=16 b/on/bulk=16", "a/off/bulk=16 b/off/bulk=16", "b/on/bulk=16 b/off/bulk=16"}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("pairs (-want +got):\n%s", diff)
+	}
+}
+
+// What a record has of two rows stays, also when a signal comes, and the differences of all others have a limit in bytes.
+func TestLabTracesLarge(t *testing.T) {
+	t.Parallel()
+	var many []record.LabTraceFunction
+	for i := range record.MaxRows {
+		many = append(many, record.LabTraceFunction{Function: fmt.Sprintf("f%05d", i), Executed: 128})
+	}
+	l := &record.Lab{}
+	l.Rows = []record.LabRow{tracedRow("large", "on", many...)}
+	for i := range 400 {
+		l.Rows = append(l.Rows, tracedRow("large", fmt.Sprint(i), many[0]))
+	}
+	l.TraceChanges = []record.LabTraceChange{{Old: "large/on/bulk=16", New: "large/399/bulk=16", Same: 7},
+		{Old: "gone", New: "large/on/bulk=16"}}
+	had := slices.Clone(l.TraceChanges)
+	LabTraces(t.Context(), l)
+	n := len(l.TraceChanges)
+	if n < 2 || l.TraceChanges[n-1].Same != 7 {
+		t.Errorf("%d differences, without that of the record", n)
+	}
+	want := fmt.Sprintf("traces of %d pairs of rows are not compared: a record has at most 10000 differences, of 16 MiB in all", 400-n)
+	if len(l.Warnings) != 1 || l.Warnings[0].Text != want {
+		t.Errorf("warnings %+v, want %q", l.Warnings, want)
+	}
+	if b := recordtest.Marshal(t, l.TraceChanges); len(b) > maxChanges {
+		t.Errorf("differences of %d MiB", len(b)>>20)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	l.TraceChanges = had
+	if LabTraces(ctx, l); len(l.TraceChanges) != 1 || l.TraceChanges[0].Same != 7 {
+		t.Errorf("behind a signal: %d differences", len(l.TraceChanges))
+	}
+}
+
+// A record has no more differences than it may have, and each row is not held against each other one.
+func TestLabTracesMany(t *testing.T) {
+	t.Parallel()
+	l := &record.Lab{}
+	for i := range record.MaxRows / 2 {
+		for _, line := range []string{"on", "off"} {
+			l.Rows = append(l.Rows, tracedRow(fmt.Sprint(i), line, record.LabTraceFunction{Function: "f", Executed: 128}))
+		}
+	}
+	LabTraces(t.Context(), l)
+	if n := len(l.TraceChanges); n != record.MaxRows || len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0].Text, "of 4998 pairs") {
+		t.Errorf("%d differences, warnings %+v", n, l.Warnings)
 	}
 }

@@ -83,7 +83,7 @@ func (p Plan) Others() (others []record.LabRow) {
 }
 
 // Keep adds to a record of the plan, as [Record] makes it, what [Plan.Earlier] has besides: the rows of [Plan.Others] with their
-// warnings and differences. Rows stand where they stood, and new ones behind them.
+// warnings and differences, and those of traces of two of them. Rows stand where they stood, and new ones behind them.
 func (p Plan) Keep(l *record.Lab) {
 	others := p.Others()
 	if len(others) == 0 {
@@ -122,6 +122,11 @@ func (p Plan) Keep(l *record.Lab) {
 		with, without := rows[d.With], rows[d.Without]
 		if (other[d.With] || other[d.Without]) && with.Program == nil && with.Instructions != nil && without.Instructions != nil {
 			l.Differences = append(l.Differences, difference(&with, &without, l.Price))
+		}
+	}
+	for _, c := range p.Earlier.TraceChanges {
+		if other[c.Old] && other[c.New] {
+			l.TraceChanges = append(l.TraceChanges, c)
 		}
 	}
 }

@@ -193,6 +193,7 @@ func TestKeepOthers(t *testing.T) {
 		row("b/bulk=1", "b", "", 200)}
 	had.Warnings = []record.Warning{{Row: "a/on", Text: "of a guest"}, {Row: "b/bulk=1", Text: "of a row"}, {Row: "b", Text: "counted again"},
 		{Row: "b/bulk=16", Text: "counted again"}, {Text: "of the run"}}
+	had.TraceChanges = []record.LabTraceChange{{Old: "a/on/bulk=16", New: "b/bulk=16"}, {Old: "a/on/bulk=16", New: "a/off/bulk=16"}}
 	plan := Plan{Kernels: []string{"b", "c"}, Bulks: []int{16}, Earlier: had}.withDefaults()
 	l := Record([]CellResult{{Cell: Cell{Kernel: "b", NIC: Veth}, Release: "new"}, {Cell: Cell{Kernel: "c", NIC: Veth}, Release: "new"}},
 		plan.Rows(), nil)
@@ -210,6 +211,9 @@ func TestKeepOthers(t *testing.T) {
 	}
 	if d := l.Differences; len(d) != 1 || d[0].With != "a/on/bulk=16" || d[0].Instructions != 30 {
 		t.Errorf("differences %+v", d)
+	}
+	if c := l.TraceChanges; len(c) != 1 || c[0].New != "a/off/bulk=16" {
+		t.Errorf("differences of traces %+v", c)
 	}
 	if n := len(plan.Others()); n != 3 {
 		t.Errorf("%d rows are of others", n)

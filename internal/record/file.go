@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/outfile"
@@ -58,13 +59,21 @@ func save(path string, doc any, write func(string, []byte) error) error {
 	return write(path, b)
 }
 
-// Encode is doc as indented JSON.
+// Encode is doc as indented JSON. A record of a kind that [Parse] reads is refused when it is larger than that takes.
 func Encode(doc any) ([]byte, error) {
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	return append(b, '\n'), nil
+	b = append(b, '\n')
+	d, ok := doc.(Doc)
+	if !ok || !slices.ContainsFunc(kinds(), func(k kind) bool { return k.name == d.head().Kind }) {
+		return b, nil
+	}
+	if err := new(Together).fits(b); err != nil {
+		return nil, fmt.Errorf("no verb could read the record: %w", err)
+	}
+	return b, nil
 }
 
 // cause strips the operation and the name of the file.

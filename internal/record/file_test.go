@@ -1,12 +1,14 @@
 package record_test
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -252,10 +254,42 @@ func TestMostRows(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	doc.Rows = append(doc.Rows, recordtest.Row("drop", nil, recordtest.Steady, 1))
-	if err := record.Save(path, doc); err != nil {
+	if err := os.WriteFile(path, []byte(recordtest.Marshal(t, doc)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := record.Load(path); err == nil || !strings.Contains(err.Error(), "more than 10000 rows") {
 		t.Error(err)
+	}
+}
+
+// A record that could not be loaded again does not take the place of one that can.
+func TestSaveTooLarge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.json")
+	l := recordtest.GateLab("debian:6.12-cloud")
+	if err := record.Save(path, l); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stages := make([]record.LabTraceDifference, record.MaxRows)
+	for want, large := range map[string]record.Lab{
+		"larger than 64 MiB": {Document: record.Document[record.LabRow]{
+			Warnings: []record.Warning{{Text: strings.Repeat("x", record.MaxSize)}},
+		}},
+		"more than 10000 warnings":                  {Document: record.Document[record.LabRow]{Warnings: make([]record.Warning, record.MaxRows+1)}},
+		"it would take more than 320 MiB of memory": {
+			TraceChanges: slices.Repeat([]record.LabTraceChange{{Stages: stages}}, 48),
+		},
+	} {
+		large.Head = l.Head
+		want = "save " + path + ": no verb could read the record: " + want
+		if err := record.Save(path, &large); err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%s: the record of before is gone: %v", want, err)
+		}
 	}
 }

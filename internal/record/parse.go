@@ -15,7 +15,7 @@ import (
 // it.
 func (t *Together) parseHead(b []byte) (kind string, err error) {
 	if len(b) > MaxSize {
-		return "", fmt.Errorf("larger than %d MiB", MaxSize>>20)
+		return "", errSize
 	}
 	if len(bytes.TrimSpace(b)) == 0 {
 		return "", errors.New("the file is empty")
@@ -34,12 +34,25 @@ func (t *Together) parseHead(b []byte) (kind string, err error) {
 	case *head.Schema != Schema:
 		return "", fmt.Errorf("schema %.40q: this unthunk reads %q", *head.Schema, Schema)
 	}
-	count := counter{b: b, memory: t.held + int64(len(b)), others: t.held > 0, limits: recordLimits}
-	if err := count.value(nil); err != nil {
+	if err := t.fits(b); err != nil {
 		return "", err
 	}
-	t.before, t.held = t.held, count.memory
 	return head.Kind, nil
+}
+
+var errSize = fmt.Errorf("larger than %d MiB", MaxSize>>20)
+
+// fits returns an error when one more record, which is valid JSON, is too large.
+func (t *Together) fits(b []byte) error {
+	if len(b) > MaxSize {
+		return errSize
+	}
+	count := counter{b: b, memory: t.held + int64(len(b)), others: t.held > 0, limits: recordLimits}
+	if err := count.value(nil); err != nil {
+		return err
+	}
+	t.before, t.held = t.held, count.memory
+	return nil
 }
 
 // Limits are how much a JSON document of others may have that is no record.

@@ -13,7 +13,7 @@ import (
 func TestLabTraceGolden(t *testing.T) {
 	t.Parallel()
 	two := reporttest.Traced()
-	two.TraceChanges = compare.LabTraces(two)
+	compare.LabTraces(t.Context(), two)
 	one := reporttest.Traced()
 	one.Rows = one.Rows[:1]
 	wires := reporttest.Traced()
@@ -56,10 +56,10 @@ func TestLabTraceLong(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	change := compare.LabTraces(l)
+	compare.LabTraces(t.Context(), l)
 	var b bytes.Buffer
 	p := newPrinter(Options{Width: 80})
-	p.labTraceChange(&change[0])
+	p.labTraceChange(&l.TraceChanges[0])
 	p.labTrace(l.Rows[0].Trace)
 	if err := p.flush(&b); err != nil {
 		t.Fatal(err)

@@ -14,7 +14,7 @@ import (
 func TestLabFlame(t *testing.T) {
 	t.Parallel()
 	l := reporttest.Traced()
-	l.TraceChanges = compare.LabTraces(l)
+	compare.LabTraces(t.Context(), l)
 	draw := func(rows ...*record.LabRow) string {
 		var b bytes.Buffer
 		if err := LabFlame(t.Context(), &b, rows); err != nil {
