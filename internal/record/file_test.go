@@ -278,7 +278,7 @@ func TestSaveTooLarge(t *testing.T) {
 		"larger than 64 MiB": {Document: record.Document[record.LabRow]{
 			Warnings: []record.Warning{{Text: strings.Repeat("x", record.MaxSize)}},
 		}},
-		"more than 10000 warnings":                  {Document: record.Document[record.LabRow]{Warnings: make([]record.Warning, record.MaxRows+1)}},
+		"more than 10000 warnings": {Document: record.Document[record.LabRow]{Warnings: make([]record.Warning, record.MaxRows+1)}},
 		"it would take more than 320 MiB of memory": {
 			TraceChanges: slices.Repeat([]record.LabTraceChange{{Stages: stages}}, 48),
 		},

@@ -51,7 +51,7 @@ func Places(ctx context.Context, r io.ReaderAt, addrs []uint64) (map[uint64]Plac
 	if tables == nil {
 		return nil, ErrNoLines
 	}
-	s := search{found: make(map[uint64]Place)}
+	s := search{found: make(map[uint64]Place), files: make(map[string]string)}
 	if paths := f.Section(".debug_line_str"); paths != nil {
 		if s.paths, err = io.ReadAll(io.LimitReader(unpack.Heard(ctx, paths.Open()), maxPaths+1)); err == nil && len(s.paths) > maxPaths {
 			err = fmt.Errorf("paths of more than %d MiB", maxPaths>>20)
@@ -61,7 +61,7 @@ func Places(ctx context.Context, r io.ReaderAt, addrs []uint64) (map[uint64]Plac
 		}
 	}
 	s.left = slices.Compact(slices.Sorted(slices.Values(addrs)))
-	if err := s.readAll(unpack.Heard(ctx, tables.Open())); err != nil {
+	if err := s.readAll(ctx, unpack.Heard(ctx, tables.Open())); err != nil {
 		return nil, fmt.Errorf("read debugging information: %w", err)
 	}
 	return s.found, nil
@@ -74,10 +74,13 @@ type search struct {
 	// left are the addresses that are not found, sorted.
 	left  []uint64
 	found map[uint64]Place
+	// files are the paths of found, each once, of so many bytes.
+	files map[string]string
+	bytes int
 }
 
 // readAll reads tables of lines; what is no table ends them.
-func (s *search) readAll(r io.Reader) error {
+func (s *search) readAll(ctx context.Context, r io.Reader) error {
 	in := bufio.NewReaderSize(r, 64<<10)
 	for len(s.left) > 0 {
 		table, err := nextTable(in)
@@ -87,8 +90,10 @@ func (s *search) readAll(r io.Reader) error {
 		if err != nil {
 			return err
 		}
-		if table != nil && vetHeader(table) == nil {
-			s.read(table)
+		if table != nil && vetTable(table) == nil {
+			if err := s.read(ctx, table); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -120,35 +125,51 @@ func nextTable(r *bufio.Reader) ([]byte, error) {
 	return table, err
 }
 
-// read finds addresses in a table; what cannot be read ends it.
-func (s *search) read(table []byte) {
+// read finds addresses in a table; what cannot be read ends it. The error is of ctx, which it asks every 4096 lines, or of too
+// many paths.
+func (s *search) read(ctx context.Context, table []byte) error {
 	// Package dwarf reads tables of units only: this is one of version 4 with addresses of 8 bytes, and one byte of content.
 	unit := []byte{8, 0, 0, 0, 4, 0, 0, 0, 0, 0, 8, 0}
 	data, err := dwarf.New([]byte{0}, nil, nil, unit, table, nil, nil, nil)
 	if err != nil || data.AddSection(".debug_line_str", s.paths) != nil {
-		return
+		return nil
 	}
 	r, err := data.LineReader(&dwarf.Entry{
 		Offset: dwarf.Offset(len(unit) - 1), Tag: dwarf.TagCompileUnit,
 		Field: []dwarf.Field{{Attr: dwarf.AttrStmtList, Val: int64(0), Class: dwarf.ClassLinePtr}},
 	})
 	if err != nil || r == nil {
-		return
+		return nil
 	}
 	var last, next dwarf.LineEntry
 	last.EndSequence = true
-	for len(s.left) > 0 && r.Next(&next) == nil {
+	for n := 0; len(s.left) > 0 && r.Next(&next) == nil; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
 		if !last.EndSequence && last.File != nil && last.Line > 0 {
 			s.take(last.Address, next.Address, Place{last.File.Name, last.Line})
+			if s.bytes > maxPaths {
+				return fmt.Errorf("paths of more than %d MiB", maxPaths>>20)
+			}
 		}
 		last = next
 	}
+	return nil
 }
 
 // take finds the addresses from low to before high.
 func (s *search) take(low, high uint64, at Place) {
 	i, _ := slices.BinarySearch(s.left, low)
 	j := i
+	if j < len(s.left) && s.left[j] < high {
+		file, ok := s.files[at.File]
+		if !ok {
+			file, s.bytes = at.File, s.bytes+len(at.File)
+			s.files[file] = file
+		}
+		at.File = file
+	}
 	for j < len(s.left) && s.left[j] < high {
 		s.found[s.left[j]] = at
 		j++

@@ -8,9 +8,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -147,7 +149,7 @@ func TestFilesWithoutEnd(t *testing.T) {
 	}
 	// Of a table that is right the header is taken.
 	right := []byte{25, 0, 0, 0, 5, 0, 8, 0, 17, 0, 0, 0, 1, 1, 1, 0xfb, 14, 1, 1, 1, 0x08, 1, 'd', 0, 1, 1, 0x08, 1, 'f'}
-	if err := vetHeader(right); err != nil {
+	if err := vetTable(right); err != nil {
 		t.Error(err)
 	}
 	for name, b := range map[string][]byte{
@@ -156,6 +158,74 @@ func TestFilesWithoutEnd(t *testing.T) {
 		if err := vetPaths(b); (err != nil) != (name == "last") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// debuggedBy is a vmlinux with one table of lines: a folder, a file in it, and instructions.
+func debuggedBy(folder string, program []byte) []byte {
+	le := binary.LittleEndian
+	header := []byte{1, 1, 1, 0xfb, 14, 10, 0, 1, 1, 1, 1, 0, 0, 0, 1, 1, 1, 0x08, 1}
+	header = append(append(header, folder...), 0, 2, 1, 0x08, 2, 0x0b, 1, 'f', 0, 0)
+	line := append(le.AppendUint32([]byte{5, 0, 8, 0}, uint32(len(header))), header...)
+	line = append(line, program...)
+	return vmlinux(append(le.AppendUint32(nil, uint32(len(line))), line...), 0)
+}
+
+// A table that adds a file by each instruction is not read, and one that does not is.
+func TestDefinedFiles(t *testing.T) {
+	lines := []byte{4, 0, 0, 9, 2, 0, 0x10, 0, 0, 0, 0, 0, 0, 3, 6, 1, 2, 0x20, 1, 0, 1, 1} // line 7 from 0x1000 to 0x1020
+	for name, test := range map[string]struct {
+		program []byte
+		want    map[uint64]Place
+	}{
+		"lines":            {lines, map[uint64]Place{0x1010: {"/d/f", 7}}},
+		"files":            {slices.Repeat([]byte{0, 6, defineFile, 'a', 0, 0, 0, 0}, 1<<17), map[uint64]Place{}},
+		"behind a column":  {slices.Concat([]byte{setColumn, 0, 0, 6, defineFile, 'a', 0, 0, 0, 0}, lines), map[uint64]Place{}},
+		"behind an op":     {slices.Concat([]byte{fixedAdvance, 0, 0, 0, 6, defineFile, 'a', 0, 0, 0, 0}, lines), map[uint64]Place{}},
+		"behind its end":   {slices.Concat(lines, []byte{0, 6, defineFile, 'a', 0, 0, 0, 0}), map[uint64]Place{}},
+		"without an end":   {slices.Concat(lines, []byte{0, 6, defineFile}), map[uint64]Place{}},
+		"with long column": {slices.Concat([]byte{setColumn, 0x80, 3}, lines), map[uint64]Place{0x1010: {"/d/f", 7}}},
+	} {
+		b := debuggedBy("/d", test.program)
+		if name == "files" {
+			b = debuggedBy("/"+strings.Repeat("d", maxPath-1), test.program)
+		}
+		testutil.Allocates(t, 16<<20, func() {
+			if places, err := Places(t.Context(), bytes.NewReader(b), []uint64{0x1010}); err != nil || !maps.Equal(places, test.want) {
+				t.Errorf("%s: %v, %v", name, places, err)
+			}
+		})
+	}
+}
+
+// countdown is a context that has ended when it is asked for the third time.
+type countdown struct {
+	context.Context
+	asked *int
+}
+
+func (c countdown) Err() error {
+	if *c.asked++; *c.asked > 2 {
+		return context.Canceled
+	}
+	return nil
+}
+
+// A table of many lines is left when the context ends, and what is kept of paths has a limit.
+func TestReadIsStopped(t *testing.T) {
+	t.Parallel()
+	b := debuggedBy("/d", bytes.Repeat([]byte{1}, 1<<20))
+	asked := 0
+	s := search{left: []uint64{1}}
+	table := b[64:bytes.Index(b, []byte("\x00.debug_line"))]
+	if err := s.read(countdown{t.Context(), &asked}, table); !errors.Is(err, context.Canceled) || asked > 4 {
+		t.Errorf("%v after it asked %d times", err, asked)
+	}
+	s = search{left: []uint64{0x1010}, found: make(map[uint64]Place), files: make(map[string]string), bytes: maxPaths}
+	b = debuggedBy("/d", []byte{4, 0, 0, 9, 2, 0, 0x10, 0, 0, 0, 0, 0, 0, 3, 6, 1, 2, 0x20, 1, 0, 1, 1})
+	table = b[64:bytes.Index(b, []byte("\x00.debug_line"))]
+	if err := s.read(t.Context(), table); err == nil || err.Error() != "paths of more than 16 MiB" {
+		t.Error(err)
 	}
 }
 

@@ -19,6 +19,14 @@ const (
 	maxPath     = 1024 // bytes
 )
 
+// Instructions of a table of lines: an extended one that adds a file, one with an operand that package dwarf takes without looking at
+// how many there are said to be, and the one whose operand is of 2 bytes.
+const (
+	defineFile   = 3
+	setColumn    = 5
+	fixedAdvance = 9
+)
+
 // vetTitles refuses section headers that package elf would take much memory for: it copies the name of each section.
 func vetTitles(r io.ReaderAt) error {
 	var head [64]byte
@@ -91,8 +99,8 @@ func (c *cursor) uint() uint64 {
 	return v
 }
 
-// vetHeader refuses a table of lines, which begins b, whose files package dwarf would make room for without end.
-func vetHeader(b []byte) error {
+// vetTable refuses a table of lines, which begins b, whose files package dwarf would make room for without end.
+func vetTable(b []byte) error {
 	c := &cursor{b: b}
 	wide, length := uint64(4), c.fixed(4)
 	if length == 1<<32-1 {
@@ -111,14 +119,20 @@ func vetHeader(b []byte) error {
 		return nil // package dwarf says so
 	case size > maxHeader:
 		return fmt.Errorf("a table of files of %d bytes", size)
-	case size < uint64(len(c.b)):
-		c.b = c.b[:size]
 	}
-	if err := vetPaths(c.b); err != nil || version < 5 {
+	program := &cursor{b: c.b[min(size, uint64(len(c.b))):]}
+	c.b = c.b[:len(c.b)-len(program.b)]
+	if err := vetPaths(c.b); err != nil {
 		return err
 	}
-	c.skip(5) // lengths of instructions, the range of lines
-	c.skip(max(c.fixed(1), 1) - 1)
+	if version >= 4 {
+		c.skip(1) // operations of an instruction
+	}
+	c.skip(4) // the length of an instruction, the range of lines
+	base := max(c.fixed(1), 1)
+	if err := vetProgram(program, base, c.skip(base-1)); err != nil || version < 5 {
+		return err
+	}
 	for range 2 { // folders, files
 		var forms []uint64
 		for range c.fixed(1) {
@@ -139,6 +153,32 @@ func vetHeader(b []byte) error {
 		if c.short {
 			return nil
 		}
+	}
+	return nil
+}
+
+// vetProgram refuses instructions that add files (DW_LNE_define_file): DWARF 5 has none, and a path of 1 KB takes 8 bytes of them.
+// base is the first special instruction, lengths are how many operands each one before it has (DWARF 5, 6.2.5).
+func vetProgram(c *cursor, base uint64, lengths []byte) error {
+	for len(c.b) > 0 && !c.short {
+		switch op := c.fixed(1); {
+		case op >= base:
+		case op == 0:
+			if extended := c.skip(c.uint()); len(extended) == 0 || extended[0] == defineFile {
+				return errors.New("files among its lines")
+			}
+		case op == setColumn:
+			c.uint()
+		case op == fixedAdvance:
+			c.skip(2)
+		case int(op) <= len(lengths):
+			for range lengths[op-1] {
+				c.uint()
+			}
+		}
+	}
+	if c.short {
+		return io.ErrUnexpectedEOF
 	}
 	return nil
 }
