@@ -39,6 +39,7 @@ func TestFormats(t *testing.T) {
 		{"xray", []any{record.SiteRow{}, record.SiteCounts{}, record.PartialFunction{}, record.Listing{}, record.ListingLine{}}},
 		{"code", []any{record.Code{}, record.ListingLine{}, record.CodeBranch{}, record.CodeTotals{}}},
 		{"drivers", []any{record.DriverRow{}, record.DriverCalls{}}},
+		{"what-if", []any{record.WhatIf{}, record.WhatIfRow{}, record.WhatIfCounts{}, record.WhatIfCall{}, record.Range{}}},
 		{"lab", []any{record.Lab{}, record.LabRow{}, record.LabBuild{}, record.LabSite{}, record.LabPlace{},
 			record.LabFunction{}, record.LabDMA{},
 			record.LabDifference{}, record.LabProgram{}, record.Counts{},

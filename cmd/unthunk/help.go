@@ -40,7 +40,8 @@ func flagSections() []section {
 	return []section{
 		{"Devices", []string{"in", "out", "both", "tracepoints", "dev", "root", "driver", "promiscuous"}},
 		{"Your program", append([]string{"prog", "devmap"}, targetFlagNames...)},
-		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate", "hz", "stats"}},
+		{"What to measure", []string{"pair", "scenario", "bulk", "size", "operation", "mode", "place", "rate", "hz", "stats",
+			"what-if"}},
 		{"What to show", []string{
 			"all", "func", "asm", "annotate", "rare", "counts", "lines", "follow", "price", "prices", "row", "top", "verbose",
 		}},

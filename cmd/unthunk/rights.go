@@ -97,6 +97,15 @@ func rightsOf(cmd *cobra.Command) rights {
 			about: "none; CAP_SYSLOG, CAP_BPF, CAP_PERFMON for what is read from kernel memory, CAP_SYS_ADMIN for settings " +
 				"and links of BPF.",
 		}
+	case "drivers":
+		r := rights{
+			reads: true,
+			about: "none; with --what-if those of tax, unless --prices has the prices.",
+		}
+		if given("what-if") && !given("prices") {
+			r.keeps = slices.Concat(chain, code)
+		}
+		return r
 	case "prog list":
 		return rights{
 			keeps: append(code, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE),

@@ -1,0 +1,312 @@
+package whatif
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// The parts of a chain over wires, by the names of lab.
+const (
+	inPoll  = "in-poll"
+	outXmit = "out-xmit"
+	outPoll = "out-poll"
+)
+
+// emulated are the drivers of the NICs that lab emulates.
+var emulated = map[string]string{"igb": "igb", "virtio": "virtio_net", "vmxnet3": "vmxnet3"}
+
+// counts are rows of lab that may be used: a redirect over wires, with its indirect calls.
+type counts []*record.LabRow
+
+func newCounts(labs []*record.Lab) (all counts) {
+	for _, l := range labs {
+		for i := range l.Rows {
+			r := &l.Rows[i]
+			if r.Refused == "" && r.CallsPerPacket != nil && r.IsDefault() && len(r.DMA) > 0 && emulated[r.Labels["nic"]] != "" {
+				all = append(all, r)
+			}
+		}
+	}
+	return all
+}
+
+// series is the first two numbers of a release: "6.12".
+func series(release string) string {
+	parts := strings.SplitN(release, ".", 3)
+	if len(parts) < 2 {
+		return release
+	}
+	minor := strings.IndexFunc(parts[1], func(r rune) bool { return r < '0' || r > '9' })
+	if minor >= 0 {
+		parts[1] = parts[1][:minor]
+	}
+	return parts[0] + "." + parts[1]
+}
+
+// atLeast tells whether a release is of a version or later. What is no release is of none.
+func atLeast(release string, major, minor int) bool {
+	first, second, _ := strings.Cut(series(release), ".")
+	a, errA := strconv.Atoi(first)
+	b, errB := strconv.Atoi(second)
+	return errA == nil && errB == nil && (a > major || a == major && b >= minor)
+}
+
+// of are the rows of a series and a setup, the largest bulk of each guest: it is the nearest to a stream of packets.
+func (all counts) of(series_, dma string) (rows counts) {
+	guests := make(map[string]*record.LabRow)
+	for _, r := range all {
+		if series(r.Release) != series_ || r.Labels["dma"] != dma {
+			continue
+		}
+		if old := guests[r.Guest()]; old == nil || bulk(r) > bulk(old) {
+			guests[r.Guest()] = r
+		}
+	}
+	for _, guest := range slices.Sorted(maps.Keys(guests)) {
+		rows = append(rows, guests[guest])
+	}
+	return rows
+}
+
+func bulk(r *record.LabRow) int {
+	n, _ := strconv.Atoi(r.Labels["bulk"]) // a row without one is the smallest
+	return n
+}
+
+// use is what a packet does with a driver in a setup: as counted, where it was.
+func (all counts) use(d *record.DriverRow, dma string) *use {
+	u := &use{driver: d, dma: dma}
+	rows := all.of(series(d.Release), dma)
+	// The driver's own release before another of the series.
+	own := slices.DeleteFunc(slices.Clone(rows), func(r *record.LabRow) bool { return emulated[r.Labels["nic"]] != d.Name })
+	slices.SortStableFunc(own, func(a, b *record.LabRow) int {
+		return cmp.Compare(boolean(b.Release == d.Release), boolean(a.Release == d.Release))
+	})
+	if len(own) > 0 {
+		u.byCounts(own[0])
+	} else {
+		u.byCode(rows)
+	}
+	return u
+}
+
+func boolean(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// byCounts is of a row.
+func (u *use) byCounts(r *record.LabRow) {
+	u.counted = r
+	dma := make(map[string]record.LabDMA)
+	for _, d := range r.DMA {
+		dma[d.Part] = d
+	}
+	u.rx = countedMapping(r, dma[inPoll].Map, dma[inPoll].Unmap, inPoll)
+	u.tx = countedMapping(r, dma[outXmit].Map, dma[outPoll].Unmap+dma[outXmit].Unmap, outXmit, outPoll)
+	u.syncs, u.sync = record.Exactly(r.SumDMA().Sync), oneCall(r, functions.DMASync, inPoll, outXmit, outPoll)
+	for _, f := range r.Functions {
+		if functions.Has(f.Function, functions.ReturnsOne) {
+			u.returns = u.returns.Plus(record.Exactly(f.PerPacket))
+		}
+	}
+}
+
+// countedMapping is a side that maps and unmaps so often, in parts of the chain.
+func countedMapping(r *record.LabRow, maps, unmaps float64, parts ...string) mapping {
+	m := mapping{
+		maps: record.Exactly(maps), unmaps: 1,
+		mapped: oneCall(r, functions.DMAMap, parts...), unmapped: oneCall(r, functions.DMAUnmap, parts...),
+	}
+	if maps > 0 {
+		m.unmaps = unmaps / maps
+	}
+	return m
+}
+
+// oneCall is what one call of a kind does in parts of a chain, on average: nothing where there is none.
+func oneCall(r *record.LabRow, kind functions.DMA, parts ...string) call {
+	calls, indirect, perPage := made(r, kind, parts...), 0.0, 0.0
+	c := call{rows: []string{r.Name}, indirect: new(record.Range)}
+	if calls == 0 {
+		return c
+	}
+	for i := range r.Sites {
+		if s := &r.Sites[i]; slices.Contains(parts, s.Part) && kindOf(s) == kind {
+			indirect += s.PerPacket
+			if member(s.Pointer) == "map_pages" {
+				perPage += s.PerPacket
+			}
+		}
+	}
+	*c.indirect, c.perPage = record.Exactly(indirect/calls), record.Exactly(perPage/calls)
+	c.instructions = executed(r, kind)
+	return c
+}
+
+// executed is how many instructions one call of a kind takes with what it calls, by the row's trace. A trace lacks what completes
+// transmission, and so most unmaps: these count as 0.
+func executed(r *record.LabRow, kind functions.DMA) *record.Range {
+	if r.Trace == nil || r.Trace.Packets == 0 {
+		return nil
+	}
+	if kind == functions.DMAUnmap {
+		return new(record.Range)
+	}
+	most := uint64(0) // of a function that calls another of the kind, the outer
+	byFunction := make(map[string]uint64)
+	for _, f := range r.Trace.Functions {
+		if functions.DMAOf(f.Function) == kind {
+			byFunction[f.Function] += f.Inclusive
+		}
+	}
+	if kind == functions.DMASync { // for the CPU, and for the device
+		for _, n := range byFunction {
+			most += n
+		}
+	} else {
+		for _, n := range byFunction {
+			most = max(most, n)
+		}
+	}
+	calls := made(r, kind, inPoll, outXmit) // those that a trace has
+	if calls == 0 {
+		return nil
+	}
+	n := record.Exactly(float64(most) / float64(r.Trace.Packets) / calls)
+	return &n
+}
+
+// member is the last of a chain of members.
+func member(pointer string) string { return pointer[strings.LastIndexByte(pointer, '.')+1:] }
+
+// kindOf is what kind of call an indirect branch is in: by the pointer that it is made through, else by its function.
+func kindOf(s *record.LabSite) functions.DMA {
+	kinds := map[string]functions.DMA{
+		"map_page": functions.DMAMap, "map_phys": functions.DMAMap, "map_pages": functions.DMAMap, "iotlb_sync_map": functions.DMAMap,
+		"mapping_error": functions.DMAMap,
+		"unmap_page":    functions.DMAUnmap, "unmap_phys": functions.DMAUnmap, "unmap_pages": functions.DMAUnmap,
+		"iova_to_phys": functions.DMAUnmap, "iotlb_sync": functions.DMAUnmap, "flush_iotlb_all": functions.DMAUnmap,
+		"sync_single_for_cpu": functions.DMASync, "sync_single_for_device": functions.DMASync,
+	}
+	if kind := kinds[member(s.Pointer)]; kind != "" {
+		return kind
+	}
+	name := functions.Source(s.Function)
+	for _, prefix := range []string{"dma_", "__dma_", "iommu_", "__iommu_", "intel_", "amd_iommu_", "fq_", "qi_", "cache_tag_"} {
+		switch {
+		case !strings.HasPrefix(name, prefix):
+		case strings.Contains(name, "_sync_single"):
+			return functions.DMASync
+		case strings.Contains(name, "unmap"), strings.Contains(name, "flush"), strings.Contains(name, "iova_to_phys"),
+			strings.Contains(name, "tlb_sync"):
+			return functions.DMAUnmap
+		case strings.Contains(name, "map"):
+			return functions.DMAMap
+		}
+	}
+	return ""
+}
+
+// byCode is what the driver's code shows. What its calls do is the kernel's, as other drivers' rows of the same kernels have it.
+func (u *use) byCode(rows counts) {
+	d := u.driver
+	mapped, unmapped, sync := rows.call(functions.DMAMap, u.dma), rows.call(functions.DMAUnmap, u.dma), rows.call(functions.DMASync, u.dma)
+	u.sync = sync
+	if d.DMA && (!d.PagePool || d.MapsPool) {
+		u.rx.maps = record.Range{High: float64(d.Receive.Maps)} // or it uses its pages again, as igb does
+	}
+	if d.Transmit.Maps > 0 && d.Transmit.Gathers == 0 {
+		u.tx.maps = record.Range{Low: 1, High: float64(d.Transmit.Maps)}
+	}
+	for _, m := range []*mapping{&u.rx, &u.tx} {
+		m.unmaps, m.mapped, m.unmapped = 1, mapped, unmapped
+	}
+	u.unseen = d.Xmit != "" && d.Transmit.Maps+d.Transmit.Gathers == 0 &&
+		(d.Receive.Maps > 0 || d.Name == "virtio_net" || d.Name == "xen_netfront")
+	u.syncs = record.Range{High: float64(d.Receive.Syncs)}
+	if d.Return == "each" {
+		u.returns = record.Exactly(1)
+	}
+}
+
+// call is what a call of a kind does in rows of one series and setup, of NICs whose drivers call the DMA API themselves. Without
+// rows that is not known behind an IOMMU; without one it is no indirect call since Linux 5.0 (356da6d0cde3).
+func (all counts) call(kind functions.DMA, dma string) (c call) {
+	parts := []string{inPoll, outXmit, outPoll}
+	for _, r := range all {
+		if r.Labels["nic"] == "virtio" || made(r, kind, parts...) == 0 {
+			continue
+		}
+		one := oneCall(r, kind, parts...)
+		if c.indirect == nil {
+			c = one
+			continue
+		}
+		*c.indirect, c.perPage = c.indirect.Or(*one.indirect), c.perPage.Or(one.perPage)
+		if c.instructions != nil && one.instructions != nil {
+			*c.instructions = c.instructions.Or(*one.instructions)
+		}
+		c.instructions = cmp.Or(c.instructions, one.instructions)
+		c.rows = append(c.rows, one.rows...)
+	}
+	if c.indirect == nil && (dma == Direct || dma == Swiotlb) {
+		c.indirect = new(record.Range)
+	}
+	return c
+}
+
+// made is how many calls of a kind a packet makes in parts of a chain.
+func made(r *record.LabRow, kind functions.DMA, parts ...string) (calls float64) {
+	for _, d := range r.DMA {
+		if slices.Contains(parts, d.Part) {
+			calls += map[functions.DMA]float64{functions.DMAMap: d.Map, functions.DMAUnmap: d.Unmap, functions.DMASync: d.Sync}[kind]
+		}
+	}
+	return calls
+}
+
+// calls are what calls of the DMA API do in the kernels of drivers.
+func (all counts) calls(drivers []record.DriverRow, dmas []string) []record.WhatIfCall {
+	out := []record.WhatIfCall{}
+	var seen []string
+	for i := range drivers {
+		s := series(drivers[i].Release)
+		if slices.Contains(seen, s) {
+			continue
+		}
+		seen = append(seen, s)
+		for _, dma := range dmas {
+			rows := all.of(s, dma)
+			for _, kind := range []functions.DMA{functions.DMAMap, functions.DMAUnmap, functions.DMASync} {
+				if kind == functions.DMASync && dma != Swiotlb && atLeast(s, 6, 10) {
+					continue // it is no call
+				}
+				if c := rows.call(kind, dma); c.indirect != nil {
+					if kind == functions.DMAUnmap {
+						c.instructions = nil // a trace lacks them
+					}
+					out = append(out, record.WhatIfCall{Series: s, DMA: dma, Call: string(kind), Indirect: *c.indirect, PerPage: c.perPage,
+						Instructions: c.instructions, Rows: append([]string{}, c.rows...)})
+				}
+			}
+		}
+	}
+	return out
+}
+
+// howToCount says what was not counted, and the command that does.
+func (u *use) howToCount() string {
+	s := series(u.driver.Release)
+	return fmt.Sprintf("indirect calls of the DMA API behind an IOMMU on Linux %s; unthunk lab debian:%s --nic igb --dma %s,%s --bulk 64 "+
+		"--save FILE counts them, for --counts FILE", s, s, IOMMULazy, IOMMUStrict)
+}

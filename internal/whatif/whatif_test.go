@@ -1,0 +1,313 @@
+package whatif
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
+)
+
+func ns(low, high float64) *stat.Quantity {
+	return &stat.Quantity{Median: (low + high) / 2, Low: low, High: high, N: 7, Unit: "ns"}
+}
+
+// igb61 is igb behind a strict IOMMU on Linux 6.1, as lab counts it.
+func igb61() *record.LabRow {
+	site := func(part, function, pointer string) record.LabSite {
+		return record.LabSite{Part: part, Function: function, Pointer: pointer, PerPacket: 1}
+	}
+	calls, instructions := 10.0, 1690.0
+	return &record.LabRow{
+		Name:   "debian:6.1/nic=igb/dma=iommu-strict/bulk=64",
+		Labels: map[string]string{"kernel": "debian:6.1", "nic": "igb", "dma": IOMMUStrict, "bulk": "64"}, Release: "6.1.0-56-amd64",
+		CallsPerPacket: &calls, Instructions: &instructions,
+		DMA: []record.LabDMA{{Part: inPoll, Sync: 2}, {Part: outXmit, Map: 1}, {Part: outPoll, Unmap: 1, Flush: 1}},
+		Sites: []record.LabSite{
+			site(inPoll, "dma_sync_single_for_cpu", "dma_map_ops.sync_single_for_cpu"),
+			site(inPoll, "dma_sync_single_for_device", "dma_map_ops.sync_single_for_device"),
+			site(outPoll, "__iommu_dma_unmap", "iommu_domain_ops.iotlb_sync"),
+			site(outPoll, "__iommu_unmap", "iommu_domain_ops.unmap_pages"),
+			site(outPoll, "dma_unmap_page_attrs", "dma_map_ops.unmap_page"),
+			site(outPoll, "iommu_flush_iotlb_psi", ""),
+			site(outPoll, "iommu_iova_to_phys", "iommu_domain_ops.iova_to_phys"),
+			site(outXmit, "__iommu_map", "iommu_domain_ops.map_pages"),
+			site(outXmit, "dma_map_page_attrs", "dma_map_ops.map_page"),
+			site(outXmit, "iommu_map_atomic", "iommu_domain_ops.iotlb_sync_map"),
+			{Part: outXmit, Function: "bq_xmit_all", Pointer: "net_device_ops.ndo_xdp_xmit", PerPacket: 0.0625},
+		},
+		Functions: []record.LabFunction{{Function: "xdp_return_frame", Part: outPoll, PerPacket: 1}},
+		Trace: &record.LabTrace{Packets: 16, Executed: 16 * 1690, Functions: []record.LabTraceFunction{
+			{Function: "dma_map_page_attrs", Stage: "dma", Inclusive: 16 * 400},
+			{Function: "dma_sync_single_for_cpu", Stage: "dma", Inclusive: 16 * 30},
+			{Function: "dma_sync_single_for_device", Stage: "dma", Inclusive: 16 * 28},
+		}},
+	}
+}
+
+var (
+	igb = record.DriverRow{Name: "igb", Release: "6.1.0-56-amd64", Xmit: "igb_xdp_xmit", DMA: true, Return: "each",
+		Receive: record.DriverCalls{Maps: 1, Unmaps: 2, Syncs: 2}, Transmit: record.DriverCalls{Maps: 1}}
+	atlantic = record.DriverRow{Name: "atlantic", Release: "6.1.0-56-amd64", Xmit: "aq_xdp_xmit", DMA: true, Return: "each",
+		Receive: record.DriverCalls{Maps: 1, Unmaps: 1, Syncs: 4}, Transmit: record.DriverCalls{Maps: 2}}
+	bnxt = record.DriverRow{Name: "bnxt_en", Release: "6.12.1-amd64", Xmit: "bnxt_xdp_xmit", DMA: true, PagePool: true, Return: "each",
+		Receive: record.DriverCalls{Syncs: 6}, Transmit: record.DriverCalls{Maps: 1}}
+	virtio = record.DriverRow{Name: "virtio_net", Release: "6.12.1-amd64", Xmit: "virtnet_xdp_xmit", DMA: true, Return: "bulk",
+		Receive: record.DriverCalls{Maps: 1}}
+	prices = Prices{Call: ns(10, 12), DirectCall: ns(2, 3)}
+)
+
+func estimate(drivers []record.DriverRow, dmas []string, labs []*record.Lab, p Prices) *record.WhatIf {
+	doc := new(record.WhatIf)
+	Estimate(doc, drivers, dmas, labs, p)
+	return doc
+}
+
+func lab(rows ...*record.LabRow) []*record.Lab {
+	l := new(record.Lab)
+	for _, r := range rows {
+		l.Rows = append(l.Rows, *r)
+	}
+	return []*record.Lab{l}
+}
+
+// What the changes save, worked out by hand: of a driver that was counted, and of one on the same kernel whose code was read.
+func TestEstimate(t *testing.T) {
+	doc := estimate([]record.DriverRow{igb, atlantic, bnxt}, []string{Direct, IOMMUStrict}, lab(igb61()), prices)
+	type saved struct {
+		Source                   string
+		Direct, Indirect, Saving record.Range
+	}
+	got := make(map[string]saved)
+	for _, r := range doc.Rows {
+		s := saved{Source: r.Source, Direct: r.Saved.Direct, Indirect: record.Range{Low: -1, High: -1}, Saving: record.Range{Low: -1, High: -1}}
+		if r.Saved.Indirect != nil {
+			s.Indirect = *r.Saved.Indirect
+		}
+		if r.Saving != nil {
+			s.Saving = record.Range{Low: r.Saving.Low, High: r.Saving.High}
+		}
+		got[r.Name] = s
+	}
+	exactly := record.Exactly
+	none := record.Range{Low: -1, High: -1}
+	const k = 15.0 / 16
+	for name, want := range map[string]saved{
+		// 3 indirect calls of a map and 5 of an unmap, 2 direct ones; less a sync for the device, which 6.1 still calls.
+		"igb/iommu-strict/keep-tx-mapped": {record.FromCounts, exactly(1), exactly(7), record.Range{Low: 70 + 2, High: 84 + 3}},
+		// map_pages may be entered for each page of a list: 7 or 8 of 8, a bulk at a time.
+		"igb/iommu-strict/gather-tx-maps": {record.FromCounts, exactly(2 * k), record.Range{Low: 7 * k, High: 8 * k},
+			record.Range{Low: k * (70 + 4), High: k * (96 + 6)}},
+		"igb/iommu-strict/skip-no-op-sync": {record.FromCounts, exactly(2), exactly(2), record.Range{Low: 24, High: 30}},
+		"igb/iommu-strict/bulk-return":     {record.FromCounts, record.Range{High: 2 * k}, exactly(0), record.Range{High: 2 * k * 3}},
+		// One place or two a packet, as the code has two.
+		"atlantic/iommu-strict/keep-tx-mapped": {record.FromCode, record.Range{Low: 1, High: 2}, record.Range{Low: 7, High: 14},
+			record.Range{Low: 72, High: 174}},
+		"atlantic/iommu-strict/keep-rx-mapped": {record.FromCode, record.Range{High: 2}, record.Range{High: 8}, record.Range{High: 102}},
+		// Without an IOMMU there are no indirect calls since Linux 5.0, and igb was not counted so.
+		"igb/direct/gather-tx-maps":     {record.FromCode, exactly(2 * k), exactly(0), record.Range{Low: 4 * k, High: 6 * k}},
+		"igb/direct/skip-no-op-sync":    {record.FromCode, record.Range{High: 2}, exactly(0), record.Range{High: 6}},
+		"bnxt_en/direct/keep-tx-mapped": {record.FromCode, exactly(2), exactly(0), record.Range{Low: 4, High: 6}},
+		"bnxt_en/iommu-strict/bulk-return": {record.FromCode, record.Range{Low: k, High: 2 * k}, exactly(0),
+			record.Range{Low: 2 * k, High: 6 * k}},
+		// 6.12 was not counted.
+		"bnxt_en/iommu-strict/keep-tx-mapped": {record.FromCode, exactly(2), none, none},
+	} {
+		if diff := cmp.Diff(want, got[name]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+	for _, name := range []string{"igb/iommu-strict/keep-rx-mapped", "bnxt_en/direct/keep-rx-mapped", "bnxt_en/direct/skip-no-op-sync"} {
+		if s, ok := got[name]; ok {
+			t.Errorf("%s has nothing to save: %+v", name, s)
+		}
+	}
+	for i, r := range doc.Rows {
+		switch {
+		case (r.Saving == nil) != (r.Refused != ""):
+			t.Errorf("%s: saving %v, refused %q", r.Name, r.Saving, r.Refused)
+		case i > 0 && r.Saving != nil && (doc.Rows[i-1].Saving == nil || doc.Rows[i-1].Saving.Low < r.Saving.Low):
+			t.Errorf("%s stands behind %s", r.Name, doc.Rows[i-1].Name)
+		case r.Name == "bnxt_en/iommu-strict/keep-tx-mapped" && !strings.Contains(r.Refused, "unthunk lab debian:6.12 --nic igb"):
+			t.Errorf("no command that counts: %q", r.Refused)
+		}
+	}
+}
+
+// The instructions of maps and syncs are those of the trace, and what a call does is in the record with the row it is from.
+func TestEstimateInstructions(t *testing.T) {
+	doc := estimate([]record.DriverRow{igb}, []string{IOMMUStrict}, lab(igb61()), prices)
+	i := slices.IndexFunc(doc.Rows, func(r record.WhatIfRow) bool { return r.Labels["change"] == SkipSyncs })
+	if i < 0 || doc.Rows[i].Saved.Instructions == nil || *doc.Rows[i].Saved.Instructions != record.Exactly(58) || *doc.Rows[i].Packet != 1690 {
+		t.Errorf("rows %+v", doc.Rows)
+	}
+	want := []record.WhatIfCall{
+		{Series: "6.1", DMA: IOMMUStrict, Call: "map", Indirect: record.Exactly(3), PerPage: record.Exactly(1)},
+		{Series: "6.1", DMA: IOMMUStrict, Call: "unmap", Indirect: record.Exactly(5)},
+		{Series: "6.1", DMA: IOMMUStrict, Call: "sync", Indirect: record.Exactly(1)},
+	}
+	for i, n := range []float64{400, 0, 29} {
+		if r := record.Exactly(n); n > 0 {
+			want[i].Instructions = &r
+		}
+		want[i].Rows = []string{igb61().Name}
+	}
+	if diff := cmp.Diff(want, doc.Calls); diff != "" {
+		t.Errorf("calls (-want +got):\n%s", diff)
+	}
+}
+
+// A driver whose code maps nothing for transmission is no row but a warning: its bus may.
+func TestEstimateUnseen(t *testing.T) {
+	doc := estimate([]record.DriverRow{virtio}, DMAs(), nil, prices)
+	if len(doc.Warnings) != 1 || !strings.Contains(doc.Warnings[0].Text, "virtio_net of 6.12.1-amd64 maps nothing") {
+		t.Errorf("warnings %v", doc.Warnings)
+	}
+	for _, r := range doc.Rows {
+		if r.Labels["change"] != KeepRX {
+			t.Errorf("row %s", r.Name)
+		}
+	}
+}
+
+// Without a price there is no number, and the row says which.
+func TestEstimateWithoutPrices(t *testing.T) {
+	for _, test := range []struct {
+		prices Prices
+		want   string
+	}{
+		{Prices{Call: ns(10, 12)}, "not measured: the price of a direct call"},
+		{Prices{DirectCall: ns(2, 3)}, "not measured: the price of an indirect call"},
+	} {
+		for _, r := range estimate([]record.DriverRow{igb}, []string{IOMMUStrict}, lab(igb61()), test.prices).Rows {
+			if r.Labels["change"] == BulkReturn && test.prices.DirectCall != nil {
+				continue // makes no indirect call
+			}
+			if r.Saving != nil || r.Cost != nil || r.Refused != test.want {
+				t.Errorf("%s: saving %v, %q, want %q", r.Name, r.Saving, r.Refused, test.want)
+			}
+		}
+	}
+}
+
+func TestPricesOf(t *testing.T) {
+	row := func(name string, price *stat.Quantity, refused string) record.TaxRow {
+		return record.TaxRow{Name: name, Price: price, Refused: refused}
+	}
+	p, missing := PricesOf([]record.TaxRow{row("control", ns(0, 0), ""), row("bpf-prog", ns(1, 2), ""), row("direct-call", ns(3, 4), "")})
+	if p.Call == nil || p.Call.High != 2 || p.DirectCall == nil || p.DirectCall.Low != 3 || len(missing) != 0 {
+		t.Errorf("%+v, %v", p, missing)
+	}
+	p, missing = PricesOf([]record.TaxRow{row("bpf-prog", nil, "already direct here"), row("direct-call", ns(math.NaN(), math.NaN()), "")})
+	want := []string{"the price of an indirect call was not measured: already direct here",
+		"the price of a direct call has no interval: too few rounds"}
+	if p != (Prices{}) || !slices.Equal(missing, want) {
+		t.Errorf("%+v, %v, want %v", p, missing, want)
+	}
+	if _, missing = PricesOf(nil); len(missing) != 2 || !strings.HasSuffix(missing[0], "no row bpf-prog") {
+		t.Errorf("%v", missing)
+	}
+}
+
+// A change never saves more than what it is about costs, in any count, whatever was counted and priced.
+func TestSavingNeverExceedsCost(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	some := func(most float64) float64 {
+		if r.IntN(3) == 0 {
+			return 0
+		}
+		return most * r.Float64()
+	}
+	for n := range 3000 {
+		low, more := 20*r.Float64(), 20*r.Float64()
+		p := Prices{Call: ns(low, low+more), DirectCall: ns(more, more+low)}
+		release := []string{"6.1.0", "6.9.1-rc1", "6.10", "7.3.4+deb13"}[r.IntN(4)]
+		d := record.DriverRow{Name: []string{"igb", "virtio_net", "other"}[r.IntN(3)], Release: release, Xmit: "x", DMA: r.IntN(4) > 0,
+			PagePool: r.IntN(2) == 0, MapsPool: r.IntN(2) == 0, Return: []string{"each", "bulk", "own"}[r.IntN(3)],
+			Receive:  record.DriverCalls{Maps: r.IntN(4), Syncs: r.IntN(8)},
+			Transmit: record.DriverCalls{Maps: r.IntN(4), Gathers: r.IntN(2)}}
+		var rows []*record.LabRow
+		for range r.IntN(4) {
+			row := igb61()
+			row.Name = fmt.Sprint("row ", len(rows))
+			row.Labels["kernel"], row.Labels["nic"] = row.Name, []string{"igb", "virtio", "vmxnet3"}[r.IntN(3)]
+			row.Labels["dma"], row.Release = DMAs()[r.IntN(4)], release
+			row.DMA = []record.LabDMA{{Part: inPoll, Sync: some(3), Map: some(2), Unmap: some(2)}, {Part: outXmit, Map: some(2)},
+				{Part: outPoll, Unmap: some(2)}}
+			for i := range row.Sites {
+				row.Sites[i].PerPacket = some(2)
+			}
+			if r.IntN(2) == 0 {
+				row.Trace = nil
+			}
+			rows = append(rows, row)
+		}
+		for _, row := range estimate([]record.DriverRow{d}, DMAs(), lab(rows...), p).Rows {
+			now, saved := row.Now, row.Saved
+			for what, pair := range map[string][2]*record.Range{
+				"maps": {&now.Maps, &saved.Maps}, "unmaps": {&now.Unmaps, &saved.Unmaps}, "returns": {&now.Returns, &saved.Returns},
+				"direct": {&now.Direct, &saved.Direct}, "indirect": {now.Indirect, saved.Indirect},
+				"instructions": {now.Instructions, saved.Instructions},
+			} {
+				if pair[0] == nil || pair[1] == nil {
+					continue
+				}
+				if pair[1].High > pair[0].High+1e-9 || pair[1].Low > pair[1].High {
+					t.Fatalf("%d: %s saves %v of %v %s", n, row.Name, *pair[1], *pair[0], what)
+				}
+			}
+			if row.Saving != nil && (row.Saving.High > row.Cost.High+1e-9 || row.Saving.Low > row.Saving.High || row.Cost.Low < 0) {
+				t.Fatalf("%d: %s saves %+v of %+v", n, row.Name, row.Saving, row.Cost)
+			}
+		}
+	}
+}
+
+func TestSeries(t *testing.T) {
+	for release, want := range map[string]string{
+		"6.12.117+deb13-amd64": "6.12", "6.1.0-56-amd64": "6.1", "7.3-rc1": "7.3", "": "", "x": "x", "5.": "5.",
+	} {
+		if got := series(release); got != want {
+			t.Errorf("series of %q is %q, want %q", release, got, want)
+		}
+	}
+	for release, want := range map[string]bool{
+		"6.9.12": false, "6.10": true, "6.10-rc1": true, "7.0": true, "5.19": false, "": false, "x.y": false,
+	} {
+		if atLeast(release, 6, 10) != want {
+			t.Errorf("%q is 6.10 or later: %t", release, !want)
+		}
+	}
+}
+
+// Indirect branches of the path that lab named, and which call of the DMA API each belongs to.
+func TestKindOf(t *testing.T) {
+	for _, test := range []struct {
+		function, pointer string
+		want              functions.DMA
+	}{
+		{"__iommu_map", "iommu_domain_ops.map_pages", functions.DMAMap},
+		{"iommu_map", "", functions.DMAMap},
+		{"__iommu_unmap", "", functions.DMAUnmap},
+		{"iommu_iova_to_phys", "", functions.DMAUnmap},
+		{"fq_flush_iotlb", "", functions.DMAUnmap},
+		{"cache_tag_flush_range", "", functions.DMAUnmap},
+		{"__iommu_dma_unmap", "iommu_ops.iotlb_sync", functions.DMAUnmap},
+		{"dma_sync_single_for_cpu", "", functions.DMASync},
+		{"virtqueue_unmap_single_attrs", "virtio_map_ops.unmap_page", functions.DMAUnmap},
+		{"bpf_xdp_redirect_map", "bpf_map_ops.map_redirect", ""},
+		{"bq_xmit_all", "net_device_ops.ndo_xdp_xmit", ""},
+		{"__napi_poll", "napi_struct.poll", ""},
+	} {
+		if got := kindOf(&record.LabSite{Function: test.function, Pointer: test.pointer}); got != test.want {
+			t.Errorf("%s by %s is of %q, want %q", test.function, test.pointer, got, test.want)
+		}
+	}
+}
