@@ -14,6 +14,7 @@ import (
 	"os"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/guest"
@@ -25,7 +26,7 @@ import (
 // ownBuild is what a guest finds of the build that runs in it. Programs are a sum of the BPF programs that count. What cannot
 // be read is left out: a kernel shows no copy of its configuration without CONFIG_IKCONFIG_PROC.
 func ownBuild(compiler string, programs [sha256.Size]byte) *record.LabBuild {
-	b := &record.LabBuild{Compiler: compiler, Unthunk: hex.EncodeToString(programs[:sumBytes])}
+	b := &record.LabBuild{Compiler: compiler, Unthunk: counting(programs, countingVersion)}
 	if line, err := os.ReadFile("/proc/cmdline"); err == nil {
 		b.CommandLine = printable(string(line), record.MaxCommandLine)
 	}
@@ -115,12 +116,27 @@ func imageSum(ctx context.Context, k guest.Kernel) (string, error) {
 // sumBytes are how many bytes of a SHA-256 tell the BPF programs of one unthunk from those of another.
 const sumBytes = 6
 
-// programSum says which unthunk counted: the version of its file, and the sum that the guest said it has of the BPF programs that
-// send, redirect and receive packets, or that replay them. Counts hold their instructions, and those of the dispatcher, which
-// finds them by their addresses. The same source built otherwise counts the same.
+// countingVersion is raised with a change of unthunk after which the same BPF programs count something else of the same kernel: rows of
+// two versions are not in one record, and a gate does not compare them. The first is that of records up to 2026-11-30.
+const countingVersion = 1
+
+// counting says by which BPF programs and by which version of the code around them a guest counts. The first version is not named.
+func counting(programs [sha256.Size]byte, version int) string {
+	sum := hex.EncodeToString(programs[:sumBytes])
+	if version == 1 {
+		return sum
+	}
+	return fmt.Sprintf("%s.%d", sum, version)
+}
+
+// programSum says which unthunk counted: the version of its file, and what the guest said that it counts by, see [counting]: a sum of
+// the BPF programs that send, redirect and receive packets, or that replay them. Counts hold their instructions, and those of the
+// dispatcher, which finds them by their addresses. The same source built otherwise counts the same.
 func programSum(path, said string) (string, error) {
-	if sum, err := hex.DecodeString(said); err != nil || len(sum) != sumBytes {
-		return "", fmt.Errorf("the guest says that the sum of its BPF programs is %.40q", said)
+	digits, version, versioned := strings.Cut(said, ".")
+	sum, err := hex.DecodeString(digits)
+	if n, errVersion := strconv.Atoi(version); err != nil || len(sum) != sumBytes || versioned && (errVersion != nil || n < 2) {
+		return "", fmt.Errorf("the guest says that it counts by %.40q", said)
 	}
 	info, err := buildinfo.ReadFile(path)
 	if err != nil {

@@ -115,7 +115,14 @@ func TestProgramSum(t *testing.T) {
 	if got, err := programSum(self, own); err != nil || !strings.HasSuffix(got, " "+own) {
 		t.Errorf("%q of %q, %v", got, own, err)
 	}
-	for _, bad := range []string{"", "0123456789", other + "cd", "0123456789xy", "\x1b[2J"} {
+	first, second := counting(chain.Sum(), 1), counting(chain.Sum(), 2)
+	if first == second || len(first) != 2*sumBytes {
+		t.Errorf("versions of the counting code: %q, %q", first, second)
+	}
+	if got, err := programSum(self, second); err != nil || !strings.HasSuffix(got, " "+second) {
+		t.Errorf("%q of %q, %v", got, second, err)
+	}
+	for _, bad := range []string{"", "0123456789", other + "cd", "0123456789xy", "\x1b[2J", other + ".", other + ".1", other + ".x", ".2"} {
 		if got, err := programSum(self, bad); err == nil || got != "" {
 			t.Errorf("%q: %q", bad, got)
 		}

@@ -3,7 +3,6 @@ package lab
 import (
 	"cmp"
 	"context"
-	"encoding/hex"
 	"errors"
 	"runtime"
 	"slices"
@@ -138,8 +137,7 @@ func (p Plan) earlier(ctx context.Context, m *guest.Machine, cell Cell) *earlier
 	if e == nil {
 		return nil
 	}
-	sum := chain.Sum()
-	unthunk, errUnthunk := programSum(m.Init, hex.EncodeToString(sum[:sumBytes]))
+	unthunk, errUnthunk := programSum(m.Init, counting(chain.Sum(), countingVersion))
 	image, errImage := imageSum(ctx, m.Kernel)
 	qemu, errQEMU := m.QEMU.Version(ctx)
 	if errors.Join(errUnthunk, errImage, errQEMU) != nil {

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -37,8 +36,7 @@ func TestEarlier(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sum := chain.Sum()
-	unthunk, err := programSum(self, hex.EncodeToString(sum[:sumBytes]))
+	unthunk, err := programSum(self, counting(chain.Sum(), countingVersion))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -81,11 +79,14 @@ func TestEarlier(t *testing.T) {
 		t.Errorf("rows %+v, warnings %v", l.Rows, l.Warnings)
 	}
 	for name, change := range map[string]func(l *record.Lab, p *Plan){
-		"no record":       func(_ *record.Lab, p *Plan) { p.Earlier = nil },
-		"image":           func(l *record.Lab, _ *Plan) { l.Rows[1].Build.Image = "other" },
-		"CPU model":       func(l *record.Lab, _ *Plan) { l.Rows[0].Build.CPU = "EPYC" },
-		"QEMU":            func(l *record.Lab, _ *Plan) { l.Rows[0].Build.QEMU = "0.1" },
-		"unthunk":         func(l *record.Lab, _ *Plan) { l.Rows[0].Build.Unthunk = "v0" },
+		"no record": func(_ *record.Lab, p *Plan) { p.Earlier = nil },
+		"image":     func(l *record.Lab, _ *Plan) { l.Rows[1].Build.Image = "other" },
+		"CPU model": func(l *record.Lab, _ *Plan) { l.Rows[0].Build.CPU = "EPYC" },
+		"QEMU":      func(l *record.Lab, _ *Plan) { l.Rows[0].Build.QEMU = "0.1" },
+		"unthunk":   func(l *record.Lab, _ *Plan) { l.Rows[0].Build.Unthunk = "v0" },
+		"counting": func(l *record.Lab, _ *Plan) {
+			l.Rows[1].Build.Unthunk = strings.Replace(unthunk, counting(chain.Sum(), countingVersion), counting(chain.Sum(), countingVersion+1), 1)
+		},
 		"no build":        func(l *record.Lab, _ *Plan) { l.Rows[0].Build = nil },
 		"no trace":        func(l *record.Lab, _ *Plan) { l.Rows[0].Trace = nil },
 		"no number":       func(l *record.Lab, _ *Plan) { l.Rows[0].Refused = "it did not boot" },
