@@ -173,9 +173,16 @@ func countChains(ctx context.Context, rows []Row, mark *marker) (m *Measurement,
 			w.refuse(err)
 		}
 	}
+	unprobed := cookies.check(p.types)
 	for i := range all {
 		w := &all[i]
 		if w.refused() {
+			continue
+		}
+		if unprobed != nil {
+			for j := range w.counts {
+				w.counts[j].Unprobed = printable(unprobed.Error(), maxWhy)
+			}
 			continue
 		}
 		err := w.on(ctx, cpu, func(lab *netlab.Namespace, c *redirect.Chain) error { return w.probe(ctx, p, lab, c) })

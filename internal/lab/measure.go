@@ -53,6 +53,8 @@ type BulkCount struct {
 	// kernel's.
 	Refused string `json:"refused,omitempty"`
 	Failed  bool   `json:"failed,omitempty"`
+	// Unprobed says why no kprobe counted indirect branches, in one line: those of the trace are taken, see [Measurement.fromTraces].
+	Unprobed string `json:"unprobed,omitempty"`
 	// Instructions per packet: the least of all windows of Window packets, as the
 	// others hold a timer's tick. Without an exact clock it is time in ns, and means
 	// nothing. On wires it is the median of windows within a poll, so that it lacks

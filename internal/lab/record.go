@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -43,7 +44,7 @@ func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 		with := &l.Rows[i]
 		for j := i + 1; j < len(l.Rows); j++ {
 			without := &l.Rows[j]
-			if with.Program == nil && alike(with, without) &&
+			if with.Program == nil && alike(with, without) && probed(with) && probed(without) &&
 				cells[0].Append == with.Labels["append"] && with.Instructions != nil && without.Instructions != nil {
 				l.Differences = append(l.Differences, difference(with, without, price))
 			}
@@ -60,6 +61,11 @@ func alike(a, b *record.LabRow) bool {
 		}
 	}
 	return true
+}
+
+// probed tells whether kprobes counted a row's indirect branches, so that it is known how many instructions each takes.
+func probed(row *record.LabRow) bool {
+	return !slices.ContainsFunc(row.Sites, func(s record.LabSite) bool { return s.Kind == "" && s.Executed == 0 })
 }
 
 // rows are those of one guest.

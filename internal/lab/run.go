@@ -62,6 +62,7 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 		if r.earlier = plan.earlier(guestCtx, m, cell); r.earlier == nil {
 			if r.Measurement, r.Console, r.Err = measure(guestCtx, plan, m, cell); r.Err == nil {
 				completeBuild(guestCtx, m, r.Measurement)
+				r.Measurement.fromTraces()
 				r.Err = confirm(cell, r.Measurement)
 			}
 		}
@@ -266,6 +267,9 @@ func (c *CellResult) checkCount(b, want *BulkCount) error {
 	}
 	if printable(b.Refused, maxWhy) != b.Refused {
 		return fmt.Errorf("impossible text %.60q", b.Refused)
+	}
+	if printable(b.Unprobed, maxWhy) != b.Unprobed {
+		return fmt.Errorf("impossible text %.60q", b.Unprobed)
 	}
 	if b.Refused != "" {
 		return nil

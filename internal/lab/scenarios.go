@@ -63,6 +63,9 @@ var (
 	liveFrames = need{"live frames (BPF_F_TEST_XDP_LIVE_FRAMES)", "5.18", "xdp_test_data", ""}
 	fragments  = need{"fragments in XDP", "5.18", "bpf_prog_aux", "xdp_has_frags"}
 	cpumapGRO  = need{"GRO in a cpumap", "6.15", "bpf_cpu_map_entry", "gro"}
+
+	// What tells kprobes apart, the cookie of an attachment, came with struct bpf_perf_link.
+	cookies = need{"counting at kprobes (bpf_get_attach_cookie)", "5.15", "bpf_perf_link", ""}
 )
 
 // scenario is a way of a packet that guests count.
@@ -151,15 +154,23 @@ func (p Plan) extra() []string {
 // check returns a [feature.Missing] when the running kernel lacks what a scenario needs.
 func (s scenario) check(types *btf.Spec) error {
 	for _, n := range s.needs {
-		var found *btf.Struct
-		err := types.TypeByName(n.structName, &found)
-		if err != nil && !errors.Is(err, btf.ErrNotFound) {
-			return fmt.Errorf("find struct %s: %w", n.structName, err)
+		if err := n.check(types); err != nil {
+			return err
 		}
-		has := err == nil && (n.member == "" || slices.ContainsFunc(found.Members, func(m btf.Member) bool { return m.Name == n.member }))
-		if !has {
-			return &feature.Missing{Feature: n.feature, Since: n.since}
-		}
+	}
+	return nil
+}
+
+// check returns a [feature.Missing] when the running kernel lacks it.
+func (n need) check(types *btf.Spec) error {
+	var found *btf.Struct
+	err := types.TypeByName(n.structName, &found)
+	if err != nil && !errors.Is(err, btf.ErrNotFound) {
+		return fmt.Errorf("find struct %s: %w", n.structName, err)
+	}
+	has := err == nil && (n.member == "" || slices.ContainsFunc(found.Members, func(m btf.Member) bool { return m.Name == n.member }))
+	if !has {
+		return &feature.Missing{Feature: n.feature, Since: n.since}
 	}
 	return nil
 }

@@ -572,3 +572,82 @@ func TestNewTracer(t *testing.T) {
 		t.Error("a folder is traced")
 	}
 }
+
+// Where no kprobe counts branches the trace has them, but for that of the time stamp; a row that has no trace says what it lacks.
+func TestFromTraces(t *testing.T) {
+	t.Parallel()
+	trace := &record.LabTrace{Packets: 128, Functions: []record.LabTraceFunction{{Function: "bq_xmit_all", Stage: "bulk-queue"}},
+		Branches: []record.LabTraceBranch{{Function: "bq_xmit_all", Offset: 0x8c, Target: "veth_ndo_xdp_xmit", Times: 16},
+			{Function: record.StampFunction, Target: "read_tsc", Times: 1}}}
+	m := &Measurement{Bulks: []BulkCount{
+		{Bulk: 1, Unprobed: "it is missing", Trace: trace},
+		{Bulk: 16, Unprobed: "it is missing", Instructions: new(1000.0)},
+		{Bulk: 64, Unprobed: "it is missing", Refused: "something else"},
+		{Bulk: 65, Trace: trace},
+		{Bulk: 66, Unprobed: "it is missing", Doubts: []string{"no trace: none is short"}},
+	}}
+	m.fromTraces()
+	if s := m.Bulks[0].Sites; len(s) != 1 || s[0].PerPacket != 0.125 || s[0].Stage != "bulk-queue" || s[0].Target != "veth_ndo_xdp_xmit" {
+		t.Errorf("sites %+v", s)
+	}
+	if d := m.Bulks[0].Doubts; len(d) != 1 || !strings.Contains(d[0], "of the trace: it is missing") {
+		t.Errorf("doubts %q", d)
+	}
+	if b := m.Bulks[1]; !strings.HasPrefix(b.Refused, "it is missing; a trace") || b.Instructions != nil || b.Failed {
+		t.Errorf("without a trace: %+v", b)
+	}
+	if b := m.Bulks[4]; b.Refused != "it is missing; no trace: none is short" {
+		t.Errorf("a trace that failed: %+v", b)
+	}
+	if m.Bulks[2].Refused != "something else" || len(m.Bulks[3].Sites) > 0 {
+		t.Errorf("others: %+v", m.Bulks[2:])
+	}
+}
+
+// Before Linux 5.12 net_rx_action is what calls the polls of drivers: what they execute has the stages that it has on other kernels.
+func TestStageAround(t *testing.T) {
+	t.Parallel()
+	symbols := func(names ...string) *ksym.Table {
+		var all []ksym.Symbol
+		for i, name := range names {
+			all = append(all, ksym.Symbol{Addr: uint64(0x100 * (i + 1)), Size: 0x100, Type: 't', Name: name})
+		}
+		table, err := ksym.New(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return table
+	}
+	tree := &trace.Tree{Branches: []trace.Branch{{Function: "net_rx_action", Entered: "veth_poll"}, {Function: "bq_xmit_all", Entered: "x"}}}
+	for _, names := range [][]string{{"net_rx_action", "__napi_poll"}, {"net_rx_action", "napi_poll"}} {
+		if got := (&tracer{symbols: symbols(names...)}).pollsWithin(tree); got != nil {
+			t.Errorf("%q: %v", names, got)
+		}
+	}
+	polls := (&tracer{symbols: symbols("net_rx_action")}).pollsWithin(tree)
+	if len(polls) != 1 || !polls["veth_poll"] {
+		t.Fatalf("polls %v", polls)
+	}
+	stage := stageAround(polls)
+	for _, test := range []struct {
+		calls string
+		sink  bool
+		want  string
+	}{
+		{"veth_xdp_rcv veth_poll net_rx_action __do_softirq do_softirq", false, "receive"},
+		{"veth_xdp_rcv veth_poll net_rx_action __do_softirq do_softirq", true, "sink"},
+		{"xdp_do_redirect veth_poll net_rx_action __do_softirq", false, "redirect"},
+		{"veth_ndo_xdp_xmit bq_xmit_all xdp_do_flush veth_poll net_rx_action __do_softirq", false, "transmit"},
+		{"net_rx_action __do_softirq do_softirq", false, "softirq"},
+		{"__list_add_valid net_rx_action __do_softirq", false, "softirq"},
+		{"packet_sendmsg __sys_sendmmsg do_syscall_64", false, "other"},
+	} {
+		calls := strings.Fields(test.calls)
+		if got := stage(calls, test.sink); got != test.want {
+			t.Errorf("%s: %s, want %s", test.calls, got, test.want)
+		}
+		if strings.Join(calls, " ") != test.calls {
+			t.Errorf("%s became %q", test.calls, calls)
+		}
+	}
+}

@@ -448,8 +448,15 @@ func (t *tracer) trace(ctx context.Context, b *BulkCount, slot *tracedSlot, code
 	if err != nil {
 		return nil, nil, err
 	}
-	out := &record.LabTrace{Packets: b.Window, Executed: tree.Instructions}
 	stages := stageOf
+	if polls := t.pollsWithin(tree); len(polls) > 0 {
+		opts.Poll = func(function string) bool { return polls[function] }
+		if tree, err = trace.Cut(ctx, w, opts); err != nil {
+			return nil, nil, err
+		}
+		stages = stageAround(polls)
+	}
+	out := &record.LabTrace{Packets: b.Window, Executed: tree.Instructions}
 	if t.wires {
 		windows := len(w.Order) / length
 		out.Packets, out.Windows, out.Among = b.Window*windows, windows, len(slot.Lengths())
@@ -548,6 +555,34 @@ func stageOf(calls []string, sink bool) string {
 	return string(profile.StageOfCalls(calls, sink))
 }
 
+// pollsWithin are the polls of drivers that net_rx_action enters itself, as a compiler made napi_poll a part of it before Linux 5.12;
+// nil for other kernels.
+func (t *tracer) pollsWithin(tree *trace.Tree) map[string]bool {
+	if slices.ContainsFunc(functions.Names(functions.CallsPoll), func(name string) bool { _, ok := t.symbols.Lookup(name); return ok }) {
+		return nil
+	}
+	polls := make(map[string]bool)
+	for _, b := range tree.Branches {
+		if functions.Has(b.Function, functions.SoftirqLoop) {
+			polls[b.Entered] = true
+		}
+	}
+	return polls
+}
+
+// stageAround is [stageOf] with the function put back that stands around polls in other kernels.
+func stageAround(polls map[string]bool) func(calls []string, sink bool) string {
+	return func(calls []string, sink bool) string {
+		for i := 1; i < len(calls); i++ {
+			if polls[calls[i-1]] && functions.Has(calls[i], functions.SoftirqLoop) {
+				calls = slices.Insert(slices.Clone(calls), i, functions.Names(functions.Poll)[0])
+				break
+			}
+		}
+		return stageOf(calls, sink)
+	}
+}
+
 // stageInPoll is the stage of a chain of calls of a window in the middle of a poll, which it does not return from.
 func stageInPoll(calls []string, sink bool) string {
 	return stageOf(append(calls, functions.Names(functions.Poll)[0]), sink)
@@ -609,6 +644,36 @@ func (code *GuestCode) lines(ctx context.Context, w *trace.Window, name trace.Na
 		return strings.Compare(fmt.Sprintf("%s %s %08d", a.Program, a.File, a.Line), fmt.Sprintf("%s %s %08d", b.Program, b.File, b.Line))
 	})
 	return out, nil
+}
+
+// fromTraces gives rows whose indirect branches no kprobe could count those of their traces. A row that has no trace is refused.
+func (m *Measurement) fromTraces() {
+	for i := range m.Bulks {
+		b := &m.Bulks[i]
+		switch {
+		case b.Unprobed == "" || b.Refused != "":
+			continue
+		case b.Trace == nil:
+			why := "a trace (--trace) has no need of it"
+			if len(b.Doubts) > 0 { // where one was made
+				why = b.Doubts[0]
+			}
+			*b = BulkCount{Scenario: b.Scenario, Bulk: b.Bulk, Refused: printable(b.Unprobed+"; "+why, maxWhy)}
+			continue
+		}
+		stages := make(map[string]string)
+		for _, f := range b.Trace.Functions {
+			stages[f.Function] = cmp.Or(stages[f.Function], f.Stage)
+		}
+		b.Doubts = append(b.Doubts, printable("indirect branches are of the trace: "+b.Unprobed, maxWhy))
+		for _, br := range b.Trace.Branches {
+			if br.Function != record.StampFunction {
+				b.Sites = append(b.Sites, record.LabSite{Function: br.Function, Offset: br.Offset, Jump: br.Jump, Target: br.Target,
+					Stage: stages[br.Function], PerPacket: b.Trace.PerPacket(br.Times)})
+			}
+		}
+		b.sort()
+	}
 }
 
 // agree holds the branches of the trace against those that kprobes count, at each place. On wires kprobes count whole

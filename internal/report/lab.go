@@ -89,7 +89,10 @@ func (p *printer) labChain(l *record.Lab, notes *footnotes) {
 				line[1] += " ±" + cells.Few(*row.Spread)
 			}
 		}
-		line[2], line[3] = stat.Exact(*row.CallsPerPacket), stat.Exact(row.Entries("bq_xmit_all"))
+		line[2] = stat.Exact(*row.CallsPerPacket)
+		if len(row.Functions) > 0 { // as kprobes counted them
+			line[3] = stat.Exact(row.Entries("bq_xmit_all"))
+		}
 		if timed && row.Ns != nil {
 			ns, around := cells.Quantity(row.Ns)
 			line[4] = ns + " " + around
