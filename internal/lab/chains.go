@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -283,14 +285,14 @@ func (w *way) probe(ctx context.Context, p *probes, lab *netlab.Namespace, c *re
 
 // countSlots adds what a packet of a veth chain executes: the difference of a slot
 // and one of twice as many packets, so that what a slot takes besides its packets
-// cancels. What most of some pairs of slots do not agree on, or what is not repeated with
-// every 64 packets, is a timer's or another task's.
+// cancels. Pairs of slots are sent until they settle it: a timer's tick, which comes in most slots, makes some of them say
+// something else. Where they do not, a doubt says so.
 func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *BulkCount) error {
 	send := slotOf(ctx, arm)
-	said := make(votes)
+	said := votes{of: make(map[hit]map[float64]int)}
 	executed := make(map[int]bool) // probes
 	arm.Shorten(1)
-	for n := 1; n <= pairs && !said.settled(pairs-n+1); n++ {
+	for said.pairs < maxPairs && !said.settled() {
 		arm.SetWindow(window)
 		one, packets, err := p.during(send)
 		if err != nil {
@@ -301,50 +303,97 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 		if err != nil {
 			return err
 		}
-		for t := range one {
+		pair := make(map[hit]float64)
+		for t, n := range two {
+			pair[t] += float64(n) / float64(more-packets)
+		}
+		for t, n := range one {
+			pair[t] -= float64(n) / float64(more-packets)
+		}
+		for t := range pair {
 			executed[t.probe] = true
 		}
-		for t, n := range two {
-			executed[t.probe] = true
-			said.add(t, (float64(n)-float64(one[t]))/float64(more-packets))
+		said.add(pair)
+	}
+	var unsettled []string
+	for t := range said.of {
+		per, ok := said.most(t)
+		switch {
+		case !ok:
+			unsettled = append(unsettled, p.Places[t.probe].String())
+		case per > 0:
+			p.count(b, t, per)
 		}
 	}
-	for t, counts := range said {
-		for per, n := range counts {
-			if n > pairs/2 && per > 0 && per*64 == math.Trunc(per*64) {
-				p.count(b, t, per)
-			}
-		}
+	if slices.Sort(unsettled); len(unsettled) > 0 {
+		b.Unsettled = fmt.Sprintf("%d pairs of slots do not agree on how often a packet goes through %s", said.pairs,
+			strings.Join(unsettled[:min(len(unsettled), 3)], ", "))
 	}
 	p.leftOut(b, executed)
 	b.sort()
 	return nil
 }
 
-// pairs of slots that counts are taken of, at most.
-const pairs = 7
+// Pairs of slots that counts are taken of: at least six, and at most 48. A number a packet is taken when it is ahead of each other
+// by six pairs; that is none where, of sixteen or more, at most one in eight says another one than 0, as of what a timer does.
+const (
+	minPairs, maxPairs = 6, 48
+	ahead              = 6
+	enoughPairs, rare  = 16, 8
+)
 
-// votes are how many pairs of slots say a number a packet.
-type votes map[hit]map[float64]int
-
-func (v votes) add(t hit, per float64) {
-	if v[t] == nil {
-		v[t] = make(map[float64]int)
-	}
-	v[t][per]++
+// votes are how many pairs of slots say a number a packet, of numbers that are possible: a packet goes through a place in the same
+// way every 64 packets. One tick in a slot makes a number that is not.
+type votes struct {
+	of    map[hit]map[float64]int
+	pairs int
 }
 
-// settled tells whether as many pairs as are left cannot change what most of all say.
-func (v votes) settled(left int) bool {
-	if left > pairs/2 {
+// add adds what a pair of slots says. What it does not name was not executed more often by more packets.
+func (v *votes) add(pair map[hit]float64) {
+	v.pairs++
+	for t, per := range pair {
+		if v.of[t] == nil {
+			v.of[t] = map[float64]int{0: v.pairs - 1}
+		}
+		if per >= 0 && per*64 == math.Trunc(per*64) {
+			v.of[t][per]++
+		}
+	}
+	for t, counts := range v.of {
+		if _, ok := pair[t]; !ok {
+			counts[0]++
+		}
+	}
+}
+
+// most is the number a packet that the pairs settle, and whether they do.
+func (v *votes) most(t hit) (per float64, ok bool) {
+	first, second, some := 0, 0, 0
+	for x, n := range v.of[t] {
+		switch {
+		case n > first:
+			per, first, second = x, n, first
+		case n > second:
+			second = n
+		}
+		if x > 0 {
+			some = max(some, n)
+		}
+	}
+	if first-second >= ahead {
+		return per, true
+	}
+	return 0, v.pairs >= enoughPairs && some <= v.pairs/rare
+}
+
+// settled tells whether enough pairs said a number of each place.
+func (v *votes) settled() bool {
+	if v.pairs < minPairs {
 		return false
 	}
-	for _, counts := range v {
-		most := 0
-		for _, n := range counts {
-			most = max(most, n)
-		}
-		if most <= pairs/2 && most+left > pairs/2 {
+	for t := range v.of {
+		if _, ok := v.most(t); !ok {
 			return false
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -806,5 +807,61 @@ func TestCommands(t *testing.T) {
 	testutil.SkipMissing(t, missing)
 	if strings.Join(names, "") != "abc" {
 		t.Error(names)
+	}
+}
+
+// What a packet goes through is found where a tick disturbs half of the slots, and what a timer does is none of a packet's. Pairs that
+// say two numbers equally often settle nothing.
+func TestVotes(t *testing.T) {
+	t.Parallel()
+	const of = 1.0 / 64
+	softirq, timer, poll, either := hit{probe: 1}, hit{probe: 2}, hit{probe: 3}, hit{probe: 4}
+	unsettled := 0
+	for seed := range uint64(1000) {
+		r := rand.New(rand.NewPCG(seed, 0))
+		v := votes{of: make(map[hit]map[float64]int)}
+		for v.pairs < maxPairs && !v.settled() {
+			pair := map[hit]float64{poll: 0.125, softirq: 3 * of}
+			if r.IntN(2) == 0 { // a tick in either slot, or two in one
+				pair[softirq] += []float64{-1, -0.5, 0.5, 1}[r.IntN(4)] * of
+			}
+			if r.IntN(2) == 0 {
+				pair[timer] = []float64{-0.5, 0, 0.5}[r.IntN(3)] * of
+			}
+			v.add(pair)
+		}
+		for h, want := range map[hit]float64{softirq: 3 * of, timer: 0, poll: 0.125} {
+			per, ok := v.most(h)
+			switch {
+			case v.of[h] == nil:
+			case !ok:
+				unsettled++
+			case per != want:
+				t.Errorf("seed %d: %v a packet after %d pairs, want %v", seed, per, v.pairs, want)
+			}
+		}
+	}
+	if unsettled > 20 {
+		t.Errorf("%d of 1000 were not settled", unsettled)
+	}
+	v := votes{of: make(map[hit]map[float64]int)}
+	for i := range maxPairs {
+		v.add(map[hit]float64{poll: 0.125, either: float64(1+i%2) * of})
+	}
+	if per, ok := v.most(either); ok || v.settled() {
+		t.Errorf("two numbers equally often: %v", per)
+	}
+	if v = (votes{of: make(map[hit]map[float64]int)}); v.settled() {
+		t.Error("nothing was sent, and it is settled")
+	}
+	for range minPairs {
+		v.add(map[hit]float64{poll: 0.125})
+	}
+	if per, ok := v.most(poll); !ok || per != 0.125 || !v.settled() {
+		t.Errorf("%v a packet, %v, where all agree", per, ok)
+	}
+	v.add(map[hit]float64{poll: 0.125, either: of}) // once, and late
+	if per, ok := v.most(either); per != 0 || ok && !v.settled() {
+		t.Errorf("what was seen once: %v a packet", per)
 	}
 }

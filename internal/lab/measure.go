@@ -55,6 +55,8 @@ type BulkCount struct {
 	Failed  bool   `json:"failed,omitempty"`
 	// Unprobed says why no kprobe counted indirect branches, in one line: those of the trace are taken, see [Measurement.fromTraces].
 	Unprobed string `json:"unprobed,omitempty"`
+	// Unsettled says which of them kprobes could not count, in one line.
+	Unsettled string `json:"unsettled,omitempty"`
 	// Instructions per packet: the least of all windows of Window packets, as the
 	// others hold a timer's tick. Without an exact clock it is time in ns, and means
 	// nothing. On wires it is the median of windows within a poll, so that it lacks
@@ -84,6 +86,14 @@ type BulkCount struct {
 	Trace    *record.LabTrace `json:"-"`
 	// Doubts are what is to be said of the row's trace, a sentence each.
 	Doubts []string `json:"-"`
+}
+
+// doubts are all that is to be said of a row's count.
+func (b *BulkCount) doubts() []string {
+	if b.Unsettled == "" {
+		return b.Doubts
+	}
+	return append([]string{b.Unsettled}, b.Doubts...)
 }
 
 // The parts of a chain over wires that are told apart.

@@ -31,7 +31,7 @@ func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 						strings.Join(m.Uncounted[:min(n, 3)], ", "))})
 			}
 			for j := range m.Bulks {
-				for _, doubt := range m.Bulks[j].Doubts {
+				for _, doubt := range m.Bulks[j].doubts() {
 					l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name() + rows[j].suffix(), Text: doubt})
 				}
 			}

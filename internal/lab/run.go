@@ -268,8 +268,10 @@ func (c *CellResult) checkCount(b, want *BulkCount) error {
 	if printable(b.Refused, maxWhy) != b.Refused {
 		return fmt.Errorf("impossible text %.60q", b.Refused)
 	}
-	if printable(b.Unprobed, maxWhy) != b.Unprobed {
-		return fmt.Errorf("impossible text %.60q", b.Unprobed)
+	for _, text := range []string{b.Unprobed, b.Unsettled} {
+		if printable(text, maxWhy) != text {
+			return fmt.Errorf("impossible text %.60q", text)
+		}
 	}
 	if b.Refused != "" {
 		return nil
