@@ -19,7 +19,10 @@ import (
 // device's name must be unique on the machine: the thread is found by it. Requires at least Linux 5.17, which shows a
 // kernel thread's whole name.
 func (d Device) ThreadNAPI(ctx context.Context, cpu int) error {
-	if err := d.namespace.Do(func() error { return setThreaded(d.Name) }); err != nil {
+	if err := d.SetAttribute("threaded", "1"); err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			err = &feature.Missing{Feature: "threaded NAPI", Since: "5.12", Err: err}
+		}
 		return fmt.Errorf("thread NAPI of %s: %w", d.Name, err)
 	}
 	// The thread renames itself when it first runs.
@@ -45,9 +48,17 @@ func (d Device) ThreadNAPI(ctx context.Context, cpu int) error {
 	return fmt.Errorf("find NAPI thread of %s: no such kernel thread", d.Name)
 }
 
-// setThreaded writes a device's "threaded" attribute through a sysfs of the
-// calling thread's network namespace that is mounted nowhere.
-func setThreaded(name string) error {
+// SetAttribute writes one of a device's attributes in /sys, as "gro_flush_timeout".
+func (d Device) SetAttribute(attribute, value string) error {
+	err := d.namespace.Do(func() error { return writeAttribute(d.Name, attribute, value) })
+	if err != nil {
+		return fmt.Errorf("set %s of %s: %w", attribute, d.Name, err)
+	}
+	return nil
+}
+
+// writeAttribute writes through a sysfs of the calling thread's network namespace that is mounted nowhere.
+func writeAttribute(device, attribute, value string) error {
 	fs, err := unix.Fsopen("sysfs", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return fmt.Errorf("open sysfs: %w", err)
@@ -61,15 +72,12 @@ func setThreaded(name string) error {
 		return fmt.Errorf("mount sysfs: %w", err)
 	}
 	defer unix.Close(mount)
-	fd, err := unix.Openat(mount, "class/net/"+name+"/threaded", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if errors.Is(err, unix.ENOENT) {
-		return &feature.Missing{Feature: "threaded NAPI", Since: "5.12", Err: err}
-	}
+	fd, err := unix.Openat(mount, "class/net/"+device+"/"+attribute, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	_, err = unix.Write(fd, []byte("1"))
+	_, err = unix.Write(fd, []byte(value))
 	return err
 }
 
