@@ -1,0 +1,118 @@
+package xsk
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+)
+
+// RSS is a device's table that says which queue a flow's frames are received by (receive-side
+// scaling), as [SetRSS] changed it.
+type RSS struct {
+	index int
+	own   bool // the table before was that which the kernel makes
+
+	mu     sync.Mutex
+	fd     int // a socket of the device's network namespace; -1 when closed
+	before []uint32
+}
+
+// maxRSS is how many entries a table may have: those of drivers have 64 to 4096.
+const maxRSS = 1 << 16
+
+// SetRSS has a device give all flows to its first queues, to each as many entries of its table, until
+// the RSS is closed. Nothing else in this package changes a device's settings. The calling thread must be
+// in the device's network namespace. It returns a [feature.Missing] where the driver has no such table, as
+// that of veth.
+func SetRSS(ifindex, queues int) (r *RSS, err error) {
+	r = &RSS{index: ifindex}
+	if r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("set RSS of %s: %w", deviceName(ifindex), err)
+	}
+	if err = r.set(queues); err != nil {
+		err = errors.Join(err, unix.Close(r.fd))
+		return nil, fmt.Errorf("set RSS of %s: %w", deviceName(ifindex), err)
+	}
+	return r, nil
+}
+
+func (r *RSS) set(queues int) (err error) {
+	switch r.before, err = r.read(); {
+	case errors.Is(err, unix.EOPNOTSUPP), err == nil && len(r.before) == 0:
+		return &feature.Missing{Feature: "an RSS table of " + deviceName(r.index), Help: "its driver chooses queues by itself", Err: err}
+	case err != nil:
+		return err
+	case queues < 1 || queues > len(r.before):
+		return fmt.Errorf("%d queues: its table has %d entries", queues, len(r.before))
+	}
+	r.own = inTurn(r.before, nicOf(r.index).queues)
+	table := make([]uint32, len(r.before))
+	for i := range table {
+		table[i] = uint32(i % queues)
+	}
+	switch err := r.write(table); {
+	case errors.Is(err, unix.EINVAL):
+		return fmt.Errorf("%d queues: it has fewer: %w", queues, err)
+	case errors.Is(err, unix.EPERM):
+		return feature.Refused(err, unix.CAP_NET_ADMIN)
+	default:
+		return err
+	}
+}
+
+func (r *RSS) read() ([]uint32, error) {
+	n, err := rxfhIndir(r.fd, r.index, unix.ETHTOOL_GRXFHINDIR, nil)
+	if err != nil {
+		return nil, err
+	}
+	if n > maxRSS {
+		return nil, fmt.Errorf("its table has %d entries", n)
+	}
+	table := make([]uint32, n)
+	_, err = rxfhIndir(r.fd, r.index, unix.ETHTOOL_GRXFHINDIR, table)
+	return table, err
+}
+
+func (r *RSS) write(table []uint32) error {
+	_, err := rxfhIndir(r.fd, r.index, unix.ETHTOOL_SRXFHINDIR, table)
+	return err
+}
+
+// Close gives the device the table back that it had. It may be called twice, from any thread. That the
+// device is gone is no error. Where the table was not that of the kernel, which is all queues in turn, the kernel then takes
+// it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
+func (r *RSS) Close() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.fd < 0 {
+		return nil
+	}
+	table := r.before
+	if r.own {
+		table = nil // also where the device has another number of queues now
+	}
+	err := r.write(table)
+	if errors.Is(err, unix.ENODEV) {
+		err = nil
+	}
+	err = errors.Join(err, unix.Close(r.fd))
+	r.fd = -1
+	if err != nil {
+		return fmt.Errorf("give RSS back: %w", err)
+	}
+	return nil
+}
+
+// inTurn says whether a table has queues in turn, as ethtool_rxfh_indir_default has them (linux/ethtool.h).
+func inTurn(table []uint32, queues int) bool {
+	for i, queue := range table {
+		if queues == 0 || queue != uint32(i%queues) {
+			return false
+		}
+	}
+	return true
+}
