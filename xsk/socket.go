@@ -27,6 +27,7 @@ type Socket struct {
 	whyCopy error
 	budget  int
 	kicked  kicked
+	polled  [1]unix.PollFd // that of wakeTX, which allocates none
 }
 
 // Errors of Kick, WakeFill and Wait that are no fault of the caller.
@@ -422,7 +423,8 @@ func (s *Socket) TXBudget() int { return s.budget }
 // the last call, which it has still to answer, 256 times at most: igb never clears
 // NeedsWakeup, and each call writes a register of the device. That frames are
 // left, that the device had no room or the kernel no memory is no error: kick
-// again. With busy polling it is always a call, which polls the driver. It returns
+// again. With busy polling it is always a call, which polls the driver, and a second one for a
+// driver that left frames in the ring. It returns
 // [ErrDropped] when one frame was dropped and others may be left, [ErrDown],
 // [ErrGone] or [ErrNoProgram] when none is sent.
 func (s *Socket) Kick() error {
@@ -432,6 +434,10 @@ func (s *Socket) Kick() error {
 	s.kicked.calls++
 	switch errno := send(s.fd); errno {
 	case 0, unix.EAGAIN, unix.ENOBUFS, unix.EINTR, unix.ENOMEM:
+		if s.mode == ZeroCopy && s.BusyPolls() {
+			s.wakeTX()
+			return nil
+		}
 		s.kicked.done(&s.TX)
 		return nil
 	case unix.EBUSY:
@@ -450,6 +456,19 @@ func (s *Socket) Kick() error {
 	default:
 		return s.failure("kick", errno)
 	}
+}
+
+// wakeTX wakes a driver that has left frames in the TX ring after a busy poll. That runs the NAPI which the socket
+// receives by; igb with few queues transmits by another, and a call to send does not wake it for a socket that polls
+// busily (xsk_no_wakeup in net/xdp/xsk.c), but poll(2) does (xsk_poll).
+func (s *Socket) wakeTX() {
+	if s.TX.Pending() == 0 || !s.TX.NeedsWakeup() || s.kicked.waits(&s.TX) {
+		return
+	}
+	s.kicked.done(&s.TX)
+	s.kicked.calls++
+	s.polled[0] = unix.PollFd{Fd: int32(s.fd), Events: unix.POLLOUT}
+	unix.Poll(s.polled[:], 0) // the next call of send says what is wrong
 }
 
 // BusyPolls says whether [Socket.Kick] and [Socket.WakeFill] poll the driver.
