@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -28,6 +29,8 @@ type Machine struct {
 	// mitigations by it: EPYC gets the return thunk against Retbleed,
 	// Skylake-Server and Icelake-Server the ITS thunks.
 	CPU string
+	// CPUs is how many the guest has; 0 is one. An igb has a queue for each. [Machine.Exact] takes one alone.
+	CPUs int
 	// KVM runs the guest on this machine's CPU, of which it sees all when CPU is empty.
 	// It is not [Machine.Exact].
 	KVM bool
@@ -63,7 +66,7 @@ type Machine struct {
 
 // NIC is a network interface of a guest.
 type NIC struct {
-	// Model is virtio, vmxnet3 or igb.
+	// Model is virtio, virtio-no-indirect, vmxnet3 or igb.
 	Model string
 	MAC   string
 	// Options are QEMU's of the device, on top of those of its model: "iommu_platform=off".
@@ -75,13 +78,19 @@ type NIC struct {
 // models are the devices of NICs, with the options that let a driver run XDP and, of
 // virtio, that make it use the DMA API as other NICs do.
 var models = map[string]string{
-	"virtio":  "virtio-net-pci,disable-legacy=on,iommu_platform=on,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off",
-	"vmxnet3": "vmxnet3",
-	"igb":     "igb",
+	"virtio": virtio,
+	// The host offers no tables of descriptors, each of which the driver allocates and maps for a frame that it sends.
+	"virtio-no-indirect": virtio + ",indirect_desc=off",
+	"vmxnet3":            "vmxnet3",
+	"igb":                "igb",
 }
 
+const virtio = "virtio-net-pci,disable-legacy=on,iommu_platform=on,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off"
+
 // nicModules are the kernel modules that drive a model.
-var nicModules = map[string][]string{"virtio": {"virtio_pci", "virtio_net"}, "vmxnet3": {"vmxnet3"}, "igb": {"igb"}}
+var nicModules = map[string][]string{
+	"virtio": {"virtio_pci", "virtio_net"}, "virtio-no-indirect": {"virtio_pci", "virtio_net"}, "vmxnet3": {"vmxnet3"}, "igb": {"igb"},
+}
 
 // devices are the arguments for NICs and the IOMMU, which must come first.
 func (m *Machine) devices() (args []string) {
@@ -149,6 +158,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return Report{}, err
 	}
 	a := architectures[arch]
+	if m.Exact && m.CPUs > 1 {
+		return Report{}, fmt.Errorf("boot guest %s: instructions are counted on one CPU, not on %d", m.Kernel.Release, m.CPUs)
+	}
 	if err := m.Kernel.check(append([]string{PartBoot}, m.Needs...)...); err != nil {
 		return Report{}, err
 	}
@@ -181,7 +193,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", a.board + ",accel=" + accel, "-cpu", cpu, "-m", "512", "-smp", "1",
+		"-machine", a.board + ",accel=" + accel, "-cpu", cpu, "-m", "512", "-smp", strconv.Itoa(max(m.CPUs, 1)),
 		"-serial", "file:" + inherited(1),
 		"-kernel", inherited(3), "-initrd", inherited(0),
 	}
