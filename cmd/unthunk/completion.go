@@ -87,7 +87,7 @@ func flagValues() map[string]candidates {
 		"ab":              anyOf("spectre_v2", "mitigations"),
 		"list":            anyOf("debian", "debian:"),
 		"accel":           anyOf("auto", "tcg", "kvm"),
-		"nic":             anyOf(lab.Veth, "virtio", "vmxnet3", "igb"),
+		"nic":             anyOf(lab.NICs()...),
 		"dma":             anyOf(names([]lab.DMA{lab.Direct, lab.Swiotlb, lab.IOMMULazy, lab.IOMMUStrict, lab.IOMMUPass})...),
 		"arch":            anyOf(guest.Arches()...),
 		"in":              deviceNames,

@@ -50,7 +50,10 @@ var groupTypes = map[string]DMA{"identity": IOMMUPass, "DMA": IOMMUStrict, "DMA-
 // Veth is the chain without hardware; the other NICs are models of QEMU's.
 const Veth = "veth"
 
-var nicModels = []string{Veth, "virtio", "vmxnet3", "igb"}
+var nicModels = []string{Veth, "virtio", "virtio-no-indirect", "vmxnet3", "igb"}
+
+// NICs are the names of what frames can go through.
+func NICs() []string { return slices.Clone(nicModels) }
 
 // The interfaces of a chain over wires, by their addresses: the generator's, the one
 // that redirects, the one it redirects to, the sink's.

@@ -25,7 +25,7 @@ type Plan struct {
 	CPUs []string
 	// Appends are kernel command lines; none means an empty one.
 	Appends []string
-	// NICs are what frames go through: veth, virtio, vmxnet3, igb; none means veth.
+	// NICs are what frames go through, as [NICs] names it; none means veth.
 	NICs []string
 	// DMAs are how the memory of NICs other than veth is mapped; none means direct.
 	DMAs []DMA
@@ -154,7 +154,7 @@ func (p Plan) Validate() error {
 			return fmt.Errorf("DMA %q is not direct, swiotlb, iommu-lazy, iommu-strict or iommu-pt", dma)
 		}
 		if dma != Direct && slices.Equal(p.NICs, []string{Veth}) {
-			return errors.New("a veth does no DMA: choose --nic virtio, vmxnet3 or igb")
+			return errors.New("a veth does no DMA: choose --nic " + strings.Join(nicModels[1:], ", "))
 		}
 	}
 	if p.Program != nil {
