@@ -34,6 +34,7 @@ type forwardFlags struct {
 	filter, object   string
 	filterFile       string
 	queues, workers  int
+	rss              bool
 	cpus             string
 	busyPoll         time.Duration
 	live             bool
@@ -87,6 +88,7 @@ while each worker goes on (sd_notify).`,
 	fl.IntVar(&f.batch, "batch", 0, "frames taken at once (afxdp); 0 is 64")
 	fl.IntVar(&f.frames, "frames", 0, "chunks of memory for each queue (afxdp); 0 is 8192")
 	fl.IntVar(&f.queues, "queues", 0, "use the first `N` queues of each device (afxdp); 0 is all")
+	fl.BoolVar(&f.rss, "rss", false, "have the devices give all flows to these queues (RSS), and what they had back at the end (afxdp)")
 	fl.IntVar(&f.workers, "workers", 0, "workers that share the queues (afxdp); 0 is one for each queue, and not more than CPUs")
 	fl.StringVar(&f.cpus, "cpus", "", "keep the workers on CPUs of this `LIST`, in turn (afxdp): 2-5,8")
 	fl.DurationVar(&f.busyPoll, "busy-poll", 0,
@@ -114,7 +116,8 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 	}
 	c = forward.Config{
 		Both: f.both, Engine: forward.Engine(f.engine), Object: f.object,
-		Generic: f.generic, Batch: f.batch, Frames: f.frames, Queues: f.queues, Workers: f.workers, BusyPoll: f.busyPoll,
+		Generic: f.generic, Batch: f.batch, Frames: f.frames, Queues: f.queues, RSS: f.rss, Workers: f.workers,
+		BusyPoll: f.busyPoll,
 	}
 	if c.CPUs, err = cpuList(f.cpus); err != nil {
 		return c, err

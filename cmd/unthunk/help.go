@@ -52,7 +52,7 @@ func flagSections() []section {
 		{"What to compare", []string{"base", "canary", "max", "unlike", "by", "threshold", "behavior-may-change"}},
 		{"How frames are forwarded", []string{
 			"engine", "zero-copy", "generic", "filter", "filter-file", "source-mac", "destination-mac", "bpf", "queues", "workers", "cpus",
-			"busy-poll", "batch", "frames",
+			"rss", "busy-poll", "batch", "frames",
 		}},
 		{"When", []string{"once", "every", "splay", "check-every"}},
 		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval", "max-load", "max-steal"}},

@@ -42,13 +42,17 @@ func (f *afxdp) addQueues(ctx context.Context, i int) error {
 	if sending := min(q.sending, d.most); sending != d.sending {
 		defer f.setSending(i, sending)
 	}
-	for queue := d.now; queue < min(q.now, d.most); queue++ {
+	now := min(q.now, d.most)
+	if now <= d.now {
+		return nil
+	}
+	for queue := d.now; queue < now; queue++ {
 		if err := f.addQueue(ctx, i, queue); err != nil {
 			return err
 		}
 		f.config.Warn(fmt.Sprintf("%s has a queue more, %d", d.Name, queue))
 	}
-	return nil
+	return f.spread(i)
 }
 
 // setSending sets how many queues of a device transmit.

@@ -62,6 +62,9 @@ type Config struct {
 	// device with the most queues has, or as this process may use CPUs if these are fewer.
 	// Both are of AFXDP.
 	Queues, Workers int
+	// RSS has the devices that frames come in by give all flows to the queues that are used, until the forwarder
+	// is closed; see xsk.SetRSS. AFXDP only.
+	RSS bool
 	// CPUs keep the workers on them, in turn; none leaves one worker alone and keeps several
 	// on the CPUs that this process may use.
 	CPUs []int
@@ -136,8 +139,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%d workers are not within 0 … %d", c.Workers, datapath.MaxWorkers)
 	case c.BusyPoll != 0 && c.BusyPoll < time.Microsecond:
 		return fmt.Errorf("busy polling for %v: must be 1 µs or more", c.BusyPoll)
-	case c.Engine == XDP && (c.Queues > 0 || c.Workers > 0 || len(c.CPUs) > 0 || c.BusyPoll > 0):
-		return errors.New("queues, workers, their CPUs and busy polling are of the engine afxdp: the kernel forwards on each queue's CPU")
+	case c.Engine == XDP && (c.Queues > 0 || c.Workers > 0 || len(c.CPUs) > 0 || c.BusyPoll > 0 || c.RSS):
+		return errors.New("queues, RSS, workers, their CPUs and busy polling are of the engine afxdp: the kernel forwards on each queue's CPU")
 	case c.Frames < 0 || c.Frames == 1:
 		return fmt.Errorf("%d frames for a queue: must be 2 or more, or 0 for %d", c.Frames, defaultFrames)
 	}

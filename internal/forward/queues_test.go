@@ -10,7 +10,9 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/safchain/ethtool"
+	"github.com/vishvananda/netlink"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
@@ -326,5 +328,30 @@ func TestRefusesWorkers(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %q", err, want)
 		}
+	}
+}
+
+// Where a device has no RSS table that is said, and nothing is left on the devices.
+func TestNoRSS(t *testing.T) {
+	w := newQueues(t, 2)
+	err := w.Do(func() error {
+		f, err := Open(t.Context(), Config{Pairs: []Pair{{"in", "out"}}, Engine: AFXDP, Queues: 1, RSS: true})
+		if err == nil {
+			f.Close()
+		}
+		return err
+	})
+	if feature.AsMissing(err) == nil || !strings.Contains(err.Error(), "an RSS table of in is missing") {
+		t.Errorf("%v, want that in has no RSS table", err)
+	}
+	err = w.Do(func() error {
+		link, err := netlink.LinkByName("in")
+		if err == nil && link.Attrs().Xdp != nil && link.Attrs().Xdp.Attached {
+			err = errors.New("in still has a program")
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
 	}
 }

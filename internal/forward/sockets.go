@@ -126,6 +126,9 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 // attach attaches the program of an input to a device. In zero-copy mode an output gets one
 // too, which passes all to the network stack: Intel's drivers transmit nothing without.
 func (f *afxdp) attach(i int) error {
+	if err := f.spread(i); err != nil {
+		return err
+	}
 	var p *xsk.Program
 	var err error
 	f.mu.Lock()
@@ -314,7 +317,7 @@ func (f *afxdp) isLost(device int) bool {
 
 // reopen finds a lost device by its name and opens its sockets, and the datapath fills them.
 func (f *afxdp) reopen(ctx context.Context, i int) error {
-	f.closeSockets(i) // the device may be gone, and its link with it
+	f.closeDevice(i) // the device may be gone, and its link with it
 	var ports []datapath.Port
 	err := f.config.Do(func() error {
 		d, err := f.config.find(f.devices[i].Name)
