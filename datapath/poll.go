@@ -3,7 +3,6 @@ package datapath
 import (
 	"fmt"
 	"runtime"
-	"time"
 
 	"github.com/unthunk/unthunk/xsk"
 )
@@ -12,23 +11,22 @@ import (
 // returns how many frames were received, or taken over from other workers. Ports that were lost are closed and
 // reported, to Config.Lost or as an error.
 func (d *Datapath) Poll() (frames int, err error) {
-	frames, _, err = d.poll()
-	return frames, err
+	return d.poll(nil)
 }
 
-// poll is Poll. took is how long it was at it when it received frames, without what it waited for
-// who reads counters.
-func (d *Datapath) poll() (frames int, took time.Duration, err error) {
+// poll is Poll. watch notes when it begins, after what it waited for who reads counters; it may be nil.
+func (d *Datapath) poll(watch *stopwatch) (frames int, err error) {
 	// Who wants to read counters, of all workers perhaps, need not wait for its turn.
 	for d.wanted.Load() > 0 {
+		watch.forget()
 		runtime.Gosched()
 	}
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
-		return 0, 0, fmt.Errorf("poll datapath: %w", xsk.ErrClosed)
+		return 0, fmt.Errorf("poll datapath: %w", xsk.ErrClosed)
 	}
-	begin := time.Now()
+	watch.begin()
 	if d.others != nil {
 		d.takeBack()
 		frames += d.takeOver()
@@ -44,13 +42,10 @@ func (d *Datapath) poll() (frames int, took time.Duration, err error) {
 	if frames == 0 && polls&63 == 0 || polls&1023 == 0 {
 		d.check()
 	}
-	if frames > 0 {
-		took = time.Since(begin)
-	}
 	lost := d.lost
 	d.lost = nil
 	d.mu.Unlock()
-	return frames, took, d.report(lost)
+	return frames, d.report(lost)
 }
 
 // finish ends a poll: hands queues over, takes transmitted frames back, fills

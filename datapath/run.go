@@ -21,18 +21,21 @@ const (
 func (d *Datapath) Run(ctx context.Context) error {
 	var done atomic.Bool
 	defer context.AfterFunc(ctx, func() { done.Store(true) })()
+	watch := newStopwatch()
 	idle := 0
 	for !done.Load() {
-		n, took, err := d.poll()
+		n, err := d.poll(watch)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
 			idle = 0
+			took := watch.end()
 			d.busy.Add(int64(took))
 			d.passage.count(n, took)
 			continue
 		}
+		watch.forget()
 		if idle++; idle >= idlePolls && !d.config.BusyPoll {
 			d.wait()
 		}
@@ -95,5 +98,36 @@ func (d *Datapath) woken(b *bell) {
 	// Also what was rung after the wait before had ended.
 	if d.pollfds[len(d.pollfds)-1].Revents&unix.POLLIN != 0 {
 		b.hush()
+	}
+}
+
+// stopwatch says how long polls take that receive frames. In a row of these a poll begins when the one before ended: the
+// clock is read once for each. A nil one does nothing.
+type stopwatch struct {
+	zero  time.Time
+	began time.Duration // since zero; 0 when it is not known
+}
+
+func newStopwatch() *stopwatch { return &stopwatch{zero: time.Now()} }
+
+// begin notes the beginning of a poll, unless it is the end of the last.
+func (w *stopwatch) begin() {
+	if w != nil && w.began == 0 {
+		w.began = time.Since(w.zero)
+	}
+}
+
+// end returns how long the poll took.
+func (w *stopwatch) end() time.Duration {
+	now := time.Since(w.zero)
+	took := now - w.began
+	w.began = now
+	return took
+}
+
+// forget has the next poll begin when it does.
+func (w *stopwatch) forget() {
+	if w != nil {
+		w.began = 0
 	}
 }
