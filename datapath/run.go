@@ -9,10 +9,12 @@ import (
 )
 
 // How long Run polls on with nothing to do before it waits, and how long it
-// waits at most.
+// waits at most. While frames are in flight it polls on for longer: without copies a driver takes
+// a part of the TX ring at a time, and no poll(2) tells when it could be asked for the next.
 const (
-	idlePolls = 256
-	idleWait  = 10 * time.Millisecond
+	idlePolls     = 256
+	inFlightPolls = 16 * idlePolls
+	idleWait      = 10 * time.Millisecond
 )
 
 // Run polls until ctx is done, and waits for the ports while there is nothing to
@@ -37,15 +39,15 @@ func (d *Datapath) Run(ctx context.Context) error {
 		}
 		watch.forget()
 		if idle++; idle >= idlePolls && !d.config.BusyPoll {
-			d.wait()
+			d.wait(idle)
 		}
 	}
 	return nil
 }
 
-// wait waits until a port has frames, or another worker hands some over. Frames in flight, and
-// chunks that others have, are looked after each ms.
-func (d *Datapath) wait() {
+// wait waits until a port has frames, or another worker hands some over, after polls with nothing to do. Frames in
+// flight, and chunks that others have, are looked after each ms.
+func (d *Datapath) wait(polls int) {
 	d.mu.Lock()
 	if d.closed {
 		d.mu.Unlock()
@@ -59,6 +61,10 @@ func (d *Datapath) wait() {
 			continue
 		}
 		if s.counters.InFlight > 0 {
+			if polls < inFlightPolls {
+				d.mu.Unlock()
+				return
+			}
 			timeout = time.Millisecond
 		}
 		if fd := s.port.FD(); fd >= 0 {

@@ -405,7 +405,7 @@ func TestBellRungLate(t *testing.T) {
 	b := &w.others.bells[0]
 	b.waiting.Store(true)
 	b.ring()
-	w.Worker(0).wait()
+	w.Worker(0).wait(inFlightPolls)
 	fds := []unix.PollFd{{Fd: int32(b.fd), Events: unix.POLLIN}}
 	if n, err := unix.Poll(fds, 0); n != 0 || err != nil {
 		t.Errorf("the next wait ends at once: %d, %v", n, err)
