@@ -54,7 +54,7 @@ func sameFrames(t testing.TB, got, want [][]byte) {
 
 // A link goes down only when it was up: one that is down from the beginning is not counted.
 func TestLinkDowns(t *testing.T) {
-	p := NewXSK(nil)
+	p := NewXSK(&xsk.Socket{})
 	var got []uint64
 	for _, err := range []error{xsk.ErrDown, xsk.ErrDown, nil, xsk.ErrDown, xsk.ErrDown, nil, nil, xsk.ErrDown} {
 		if err := p.checked(err); err != nil {
@@ -69,7 +69,7 @@ func TestLinkDowns(t *testing.T) {
 
 // A link that is down and a device without a program are two things, and no end of a port.
 func TestXSKWaits(t *testing.T) {
-	p := NewXSK(nil)
+	p := NewXSK(&xsk.Socket{})
 	for _, tt := range []struct {
 		err             error
 		down, noProgram bool

@@ -17,11 +17,21 @@ type XSK struct {
 	downs uint64 // how often it went down since the worker took note of it
 
 	noProgram atomic.Bool
+
+	// memory is the UMEM in copy mode, and touched what touch read of it last.
+	memory  []byte
+	touched byte
 }
 
 // NewXSK makes a port of a socket, which must be on the datapath's UMEM. The port
 // closes it. What reaches it is up to an XDP program, see xsk.Program.
-func NewXSK(s *xsk.Socket) *XSK { return &XSK{socket: s} }
+func NewXSK(s *xsk.Socket) *XSK {
+	p := &XSK{socket: s}
+	if s.Mode() == xsk.Copy {
+		p.memory = s.UMEM().Bytes()
+	}
+	return p
+}
 
 // Socket is the port's.
 func (p *XSK) Socket() *xsk.Socket { return p.socket }
@@ -43,7 +53,20 @@ func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
 	if n == 0 && p.wakes() {
 		return 0, p.lost(p.socket.WakeFill())
 	}
+	p.touch(frames[:n])
 	return n, nil
+}
+
+// touch reads from each frame in copy mode. The core that received them wrote them, and the kernel will copy them, one
+// after the other: so their cache lines come at the same time.
+func (p *XSK) touch(frames []xsk.Desc) {
+	memory, sum := p.memory, byte(0)
+	for i := range frames {
+		if a := frames[i].Addr; a < uint64(len(memory)) {
+			sum |= memory[a]
+		}
+	}
+	p.touched = sum
 }
 
 // wakes says whether the driver is to be called when nothing was received.
