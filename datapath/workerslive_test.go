@@ -326,3 +326,41 @@ func (s laneSet) round(b *testing.B, runners []*pinned, mpps, byCore *[]float64)
 	*mpps = append(*mpps, frames/longest.wall.Seconds()/1e6)
 	*byCore = append(*byCore, frames/longest.core.Seconds()/1e6)
 }
+
+// BenchmarkTouch forwards frames that another core received, in copy mode, with the cache lines of a batch read ahead and
+// without, in turn. times is how many times as fast it is with.
+func BenchmarkTouch(b *testing.B) {
+	secondCPU(b)
+	lab := veth.Namespace(b)
+	l := newLane(b, lab, "", 1, xsk.DefaultRing)
+	w := newWorkers(b, WorkersConfig{Config: Config{UMEM: l.umem, Ports: l.ports, Program: l.program(0)}, Workers: l.byQueue()})
+	l.attach(b)
+	p := pin(w.Worker(0), 1)
+	b.Cleanup(func() { close(p.begin); <-p.took })
+	in := l.ports[0].(*XSK)
+	memory := in.memory
+	var ns [2][]float64
+	for n := 0; b.Loop(); n++ {
+		for k := range 2 {
+			touch := (n + k) % 2
+			in.memory = nil
+			if touch == 1 {
+				in.memory = memory
+			}
+			l.fillFrom(b, 0, xsk.DefaultRing)
+			before, _ := allBalanced(b, w)
+			p.begin <- struct{}{}
+			t := <-p.took
+			after, _ := allBalanced(b, w)
+			ns[touch] = append(ns[touch], float64(t.wall.Nanoseconds())/float64(after.Transmitted-before.Transmitted))
+		}
+	}
+	var times []float64
+	for i := range ns[0] {
+		times = append(times, ns[0][i]/ns[1][i])
+	}
+	b.ReportMetric(stat.Median(ns[0]), "ns/frame-without")
+	b.ReportMetric(stat.Median(ns[1]), "ns/frame")
+	b.ReportMetric(stat.Median(times), "times")
+	b.ReportMetric(0, "ns/op")
+}
