@@ -45,8 +45,9 @@ func (d *Datapath) reclaim(port int) {
 		n := len(d.free)
 		got := d.free[n:cap(d.free)]
 		got = got[:s.complete(got)]
-		kept, frames := 0, 0
-		for _, a := range got {
+		kept := d.reclaimWhole(got, last)
+		frames := kept
+		for _, a := range got[kept:] {
 			o := &d.owner[d.index(a)]
 			switch *o {
 			case last:
@@ -69,6 +70,19 @@ func (d *Datapath) reclaim(port int) {
 			return
 		}
 	}
+}
+
+// reclaimWhole takes back chunks from the first on, as long as each has all of a frame, and returns how many it was.
+func (d *Datapath) reclaimWhole(chunks []uint64, last owner) int {
+	owners, reciprocal := d.owner, d.reciprocal
+	for i, a := range chunks {
+		o := &owners[index(a, reciprocal)]
+		if *o != last {
+			return i
+		}
+		*o = unused
+	}
+	return len(chunks)
 }
 
 // reclaimAgain is how many chunks make it worth asking for more.

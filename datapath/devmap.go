@@ -188,15 +188,21 @@ func parts(frames []xsk.Desc) int {
 func (d *Datapath) accepted(to int, frames []xsk.Desc) {
 	c := &d.slots[to].counters
 	last, owners, reciprocal := sending(to), d.owner, d.reciprocal
-	var bytes, n uint64
+	bytes, n, options := uint64(0), uint64(len(frames)), uint32(0)
 	for i := range frames {
-		// sendingPart is one more than sending, Continued is 1.
-		part := frames[i].Options & xsk.Continued
-		owners[index(frames[i].Addr, reciprocal)] = last + owner(part)
-		n += uint64(part)
-		bytes += uint64(frames[i].Len)
+		f := &frames[i]
+		owners[index(f.Addr, reciprocal)] = last
+		bytes += uint64(f.Len)
+		options |= f.Options
 	}
-	n = uint64(len(frames)) - n
+	if options&xsk.Continued != 0 {
+		for i := range frames {
+			if frames[i].Options&xsk.Continued != 0 {
+				owners[index(frames[i].Addr, reciprocal)] = sendingPart(to)
+				n--
+			}
+		}
+	}
 	c.Accepted += n
 	c.InFlight += n
 	c.AcceptedBytes += bytes

@@ -122,22 +122,25 @@ func (d *Datapath) claim(port int, descs []xsk.Desc) (n int, whole bool) {
 	var bytes uint64
 	var options uint32
 	for i := range descs {
-		a, l := descs[i].Addr, uint64(descs[i].Len)
-		o := &owners[index(a, reciprocal)]
+		o := &owners[index(descs[i].Addr, reciprocal)]
 		if *o != mine {
 			s.filled -= i
 			return d.keepOwn(port, descs, i), false
 		}
 		*o = held
 		options |= descs[i].Options
+	}
+	if options&xsk.Continued != 0 {
+		s.filled -= len(descs)
+		return len(descs), false
+	}
+	for i := range frames {
+		a, l := descs[i].Addr, uint64(descs[i].Len)
 		bytes += l
 		f := &frames[i]
 		f.Data, f.Len, f.Port, f.parts = mem[a:a+l:a+l], uint32(l), uint16(port), 1
 	}
 	s.filled -= len(descs)
-	if options&xsk.Continued != 0 {
-		return len(descs), false
-	}
 	s.counters.ReceivedBytes += bytes
 	return len(descs), true
 }

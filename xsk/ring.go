@@ -222,17 +222,28 @@ type TX struct {
 // which counts as Bad. They leave with the next [Socket.Kick].
 func (t *TX) Put(frames []Desc) int {
 	n := t.room(len(frames))
-	for i := range frames[:n] {
-		if !t.Sendable(frames[i]) {
-			t.Bad++
-			n = i
-			break
-		}
+	if sendable := t.sendable(frames[:n]); sendable < n {
+		t.Bad++
+		n = sendable
 	}
 	for n > 0 && n < len(frames) && frames[n-1].Options&Continued != 0 {
 		n--
 	}
 	return t.put(frames[:n])
+}
+
+// sendable is how many descriptors the kernel would take before one that it would not.
+func (t *TX) sendable(frames []Desc) int {
+	mask, size := t.umem.mask, t.umem.size
+	for i := range frames {
+		d := &frames[i]
+		// One chunk's end for all where they are a power of two, as in RX.Take.
+		simple := mask != 0 && d.Addr < size && d.Addr&mask+uint64(d.Len) <= mask+1
+		if d.Len == 0 || d.Options&^(Continued|HasMetadata) != 0 || !simple && !t.Sendable(*d) {
+			return i
+		}
+	}
+	return len(frames)
 }
 
 // Sendable says whether the kernel would take a descriptor: data within one
