@@ -96,3 +96,45 @@ func TestZeroCopy(t *testing.T) {
 		})
 	}
 }
+
+// TestInstructions counts what unthunk's forwarder and a minimal one in C take for a frame without copies, in one guest
+// whose clock counts instructions.
+func TestInstructions(t *testing.T) {
+	needGuests(t)
+	files, init := testFiles(t, "internal/dev/peers")
+	c := filepath.Join(t.TempDir(), "libxdp")
+	out, err := exec.CommandContext(t.Context(), "gcc", "-O2", "-static", "-o", c,
+		"../dev/peers/libxdp/forward.c", "-lxdp", "-lbpf", "-lelf", "-lz").CombinedOutput()
+	if err != nil {
+		t.Logf("%s", out)
+		testutil.Missing(t, "libxdp to link with (apt install libxdp-dev libbpf-dev libelf-dev)")
+	}
+	files["/tests/libxdp"] = c
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
+	defer cancel()
+	cache, err := CacheDir()
+	if err != nil {
+		t.Fatal(err)
+	}
+	peers := []byte(`[{"name": "unthunk", "command": ["/init", "forward", "--in", "{in}", "--out", "{out}", "--zero-copy", "require"]},
+		{"name": "libxdp", "command": ["/tests/libxdp", "{in}", "{out}", "0", "3"]}]`)
+	m := &Machine{
+		Init: init, Files: files, Exact: true, Append: "ipv6.disable=1 no_timer_check", Data: map[string][]byte{"/peers.json": peers},
+	}
+	if m.Kernel, err = Resolve(ctx, cache, "debian:7.3"); err == nil {
+		m.QEMU, err = FindQEMU(ctx, cache, "igb")
+	}
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, address := range nics.Addresses {
+		m.NICs = append(m.NICs, NIC{Model: "igb", MAC: address, Wire: i / 2})
+	}
+	args := []string{"/tests/peers", "-test.run", "^TestWiresInstructions$", "-test.v"}
+	r := run(ctx, t, m, Command{Args: args, Timeout: 15 * time.Minute})[0]
+	t.Logf("%s", r.Stdout)
+	if r.Exit != 0 || r.Err != "" || strings.Contains(string(r.Stdout), "--- SKIP") {
+		t.Errorf("exit code %d %s\n%s", r.Exit, r.Err, r.Stderr)
+	}
+}

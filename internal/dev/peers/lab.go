@@ -50,10 +50,20 @@ const (
 	settleTime = 300 * time.Millisecond
 )
 
+// rate is what a forwarder did in a window.
+type rate struct {
+	frames uint64
+	// core is how long the forwarder, and the softirqs that follow from it, had their core, and user how much of that
+	// was in user space: by the clock's ticks, of which a sum over rounds tells more than one window.
+	core, user time.Duration
+}
+
+// mpps is frames by the time that the forwarder had its core, in millions a second. That is what other work on it
+// changes least.
+func (r rate) mpps() float64 { return float64(r.frames) / float64(r.core.Microseconds()) }
+
 // measure runs a forwarder from a veth to an output of a kind and returns the rate of
-// what came out, in Mpps of a whole core: frames by the time that the forwarder, and the
-// softirqs that follow from it, had the core. That is what other work on it changes
-// least.
+// what came out.
 //
 //	generator → gen ══ fwdin → forwarder → fwdout ══ sink
 //
@@ -63,44 +73,65 @@ const (
 //
 // An ifb or dummy has no sink; it counts what it throws away.
 func measure(ctx context.Context, command []string, kind string, size int, d time.Duration, cpus [2]int,
-	limit float64) (mpps float64, err error) {
+	limit float64) (r rate, err error) {
 	lab, err := netlab.New(cpus[0])
 	if err != nil {
-		return 0, err
+		return r, err
 	}
 	defer func() { err = errors.Join(err, lab.Close()) }()
 	gen, _, err := lab.VethPair("gen", "fwdin")
 	if err != nil {
-		return 0, err
+		return r, err
 	}
 	passed, release, err := addOutput(lab, kind, size)
 	if err != nil {
-		return 0, err
+		return r, err
 	}
 	defer release()
+	f, end, err := launch(ctx, lab, command, cpus, passed)
+	if err != nil {
+		return r, err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+	quiet := flood(ctx, lab, gen.Index, size)
+	defer func() { err = errors.Join(err, quiet()) }()
+	if err := f.begin(); err != nil {
+		return r, err
+	}
+	var why error
+	for range tries {
+		if r, why, err = f.window(d, limit); err != nil || why == nil {
+			return r, err
+		}
+	}
+	return r, fmt.Errorf("tried %d times: %w", tries, why)
+}
+
+// flood sends frames to a device's peer, as fast as it can, until it is told to end.
+func flood(ctx context.Context, lab *netlab.Namespace, ifindex, size int) (end func() error) {
+	ctx, cancel := context.WithCancel(ctx)
+	sent := make(chan error, 1)
+	go func() { sent <- generate(ctx, lab, ifindex, size) }()
+	return func() error {
+		cancel()
+		if err := <-sent; err != nil && !errors.Is(err, context.Canceled) {
+			return err
+		}
+		return nil
+	}
+}
+
+// launch starts a forwarder. What it has passed is asked with its process id.
+func launch(ctx context.Context, lab *netlab.Namespace, command []string, cpus [2]int, passed func(pid int) (uint64, error)) (
+	f *forwarding, end func() error, err error) {
 	var output bytes.Buffer
 	child, err := start(lab, command, cpus, &output)
 	if err != nil {
-		return 0, err
+		return nil, nil, err
 	}
 	exited := make(chan error, 1)
 	go func() { exited <- child.Wait() }()
-	defer func() {
-		if stopped := stop(child, exited); stopped != nil {
-			err = errors.Join(err, stopped)
-		}
-	}()
-
-	ctx, cancel := context.WithCancel(ctx)
-	sent := make(chan error, 1)
-	go func() { sent <- generate(ctx, lab, gen.Index, size) }()
-	defer func() {
-		cancel()
-		if failure := <-sent; failure != nil && !errors.Is(failure, context.Canceled) {
-			err = errors.Join(err, failure)
-		}
-	}()
-	f := &forwarding{pid: child.Process.Pid, cpus: cpus, passed: func() (uint64, error) { return passed(child.Process.Pid) }}
+	f = &forwarding{pid: child.Process.Pid, cpus: cpus, passed: func() (uint64, error) { return passed(child.Process.Pid) }}
 	f.alive = func(d time.Duration) error {
 		select {
 		case failure := <-exited:
@@ -112,16 +143,7 @@ func measure(ctx context.Context, command []string, kind string, size int, d tim
 			return nil
 		}
 	}
-	if err := f.begin(); err != nil {
-		return 0, err
-	}
-	var why error
-	for range tries {
-		if mpps, why, err = f.window(d, limit); err != nil || why == nil {
-			return mpps, err
-		}
-	}
-	return 0, fmt.Errorf("tried %d times: %w", tries, why)
+	return f, func() error { return stop(child, exited) }, nil
 }
 
 // addOutput makes the device that frames leave by, and what counts them there: a process
@@ -179,16 +201,24 @@ func (f *forwarding) begin() error {
 
 // reading is what is read before and after a window.
 type reading struct {
-	others, core time.Duration // CPU time of other work on both CPUs, and of all on the forwarder's
-	passed       uint64
-	at           time.Time
+	others  time.Duration // CPU time of other work on both CPUs
+	core    time.Duration // of the forwarder and its softirqs
+	process time.Duration // of the forwarder alone
+	modes   [2]int        // ticks of the forwarder in user mode and in the kernel
+	passed  uint64
+	at      time.Time
 }
 
 func (f *forwarding) read() (r reading, err error) {
 	if r.others, err = others(f.pid, f.cpus); err != nil {
 		return r, err
 	}
-	if r.core, err = coreTime(f.pid, f.cpus[1]); err != nil {
+	softirqs := time.Duration(0)
+	if r.process, softirqs, err = coreTime(f.pid, f.cpus[1]); err != nil {
+		return r, err
+	}
+	r.core = r.process + softirqs
+	if r.modes, err = ticks(strconv.Itoa(f.pid)); err != nil {
 		return r, err
 	}
 	r.passed, err = f.passed()
@@ -197,26 +227,28 @@ func (f *forwarding) read() (r reading, err error) {
 }
 
 // window measures once; why says that this window does not count.
-func (f *forwarding) window(d time.Duration, limit float64) (mpps float64, why, err error) {
+func (f *forwarding) window(d time.Duration, limit float64) (r rate, why, err error) {
 	before, err := f.read()
 	if err != nil {
-		return 0, nil, err
+		return r, nil, err
 	}
 	if err := f.alive(d); err != nil {
-		return 0, nil, err
+		return r, nil, err
 	}
 	after, err := f.read()
 	if err != nil {
-		return 0, nil, cmp.Or(f.alive(time.Second), err)
+		return r, nil, cmp.Or(f.alive(time.Second), err)
 	}
 	core := after.core - before.core
 	switch share := (after.others - before.others).Seconds() / after.at.Sub(before.at).Seconds() / 2; {
 	case after.passed == before.passed || core < 10*time.Millisecond:
-		return 0, errors.New("nothing passed"), nil
+		return r, errors.New("nothing passed"), nil
 	case share > limit:
-		return 0, fmt.Errorf("other work took %.0f %% of both CPUs", 100*share), nil
+		return r, fmt.Errorf("other work took %.0f %% of both CPUs", 100*share), nil
 	}
-	return float64(after.passed-before.passed) / float64(core.Microseconds()), nil, nil
+	user, system := after.modes[0]-before.modes[0], after.modes[1]-before.modes[1]
+	part := float64(user) / float64(max(user+system, 1))
+	return rate{after.passed - before.passed, core, time.Duration(part * float64(after.process-before.process))}, nil, nil
 }
 
 // tries is how often a measurement is tried: when the generator waits for long, or
@@ -374,7 +406,7 @@ func others(pid int, cpus [2]int) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("read CPU time: %w", err)
 	}
-	ticks := 0
+	sum := 0
 	for line := range strings.Lines(string(b)) {
 		fields := strings.Fields(line)
 		for _, cpu := range cpus {
@@ -387,7 +419,7 @@ func others(pid int, cpus [2]int) (time.Duration, error) {
 				if err != nil {
 					return 0, fmt.Errorf("read CPU time: %w", err)
 				}
-				ticks += n
+				sum += n
 			}
 		}
 	}
@@ -402,61 +434,81 @@ func others(pid int, cpus [2]int) (time.Duration, error) {
 		}
 	}
 	for _, pid := range pids {
-		b, err := os.ReadFile("/proc/" + pid + "/stat")
+		own, err := ticks(pid)
 		if err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
+			return 0, err
 		}
-		// The name, in brackets, may hold anything; utime and stime are fields
-		// 14 and 15, the 12th and 13th after it (proc_pid_stat(5)).
-		fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
-		if len(fields) < 13 {
-			return 0, fmt.Errorf("read CPU time: no fields in %q", b)
-		}
-		for _, field := range fields[11:13] {
-			n, err := strconv.Atoi(field)
-			if err != nil {
-				return 0, fmt.Errorf("read CPU time: %w", err)
-			}
-			ticks -= n
-		}
+		sum -= own[0] + own[1]
 	}
-	return time.Duration(ticks) * 10 * time.Millisecond, nil
+	return time.Duration(sum) * 10 * time.Millisecond, nil
 }
 
-// coreTime is how long a process and the softirqs of a CPU have run, to the ns.
-func coreTime(pid, cpu int) (time.Duration, error) {
+// ticks is how long a process has been in user mode and in the kernel, in ticks of 10 ms.
+func ticks(pid string) (modes [2]int, err error) {
+	b, err := os.ReadFile("/proc/" + pid + "/stat")
+	if err != nil {
+		return modes, fmt.Errorf("read CPU time: %w", err)
+	}
+	// The name, in brackets, may hold anything; utime and stime are fields
+	// 14 and 15, the 12th and 13th after it (proc_pid_stat(5)).
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	if len(fields) < 13 {
+		return modes, fmt.Errorf("read CPU time: no fields in %q", b)
+	}
+	for i, field := range fields[11:13] {
+		if modes[i], err = strconv.Atoi(field); err != nil {
+			return modes, fmt.Errorf("read CPU time: %w", err)
+		}
+	}
+	return modes, nil
+}
+
+// coreTime is how long a process has run, and the softirqs of a CPU in its own thread, to the ns.
+func coreTime(pid, cpu int) (process, softirqs time.Duration, err error) {
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", pid))
 	if err != nil || len(files) == 0 {
-		return 0, fmt.Errorf("read CPU time: process %d has no threads", pid)
+		return 0, 0, fmt.Errorf("read CPU time: process %d has no threads", pid)
+	}
+	for _, file := range files {
+		ran, err := runTime(file)
+		if err != nil {
+			return 0, 0, err
+		}
+		process += ran
 	}
 	threads, err := filepath.Glob("/proc/[0-9]*/comm")
 	if err != nil {
-		return 0, fmt.Errorf("read CPU time: %w", err)
+		return 0, 0, fmt.Errorf("read CPU time: %w", err)
 	}
 	for _, file := range threads {
 		if name, _ := os.ReadFile(file); string(name) == fmt.Sprintf("ksoftirqd/%d\n", cpu) {
-			files = append(files, filepath.Join(filepath.Dir(file), "schedstat"))
+			ran, err := runTime(filepath.Join(filepath.Dir(file), "schedstat"))
+			if err != nil {
+				return 0, 0, err
+			}
+			softirqs += ran
 		}
 	}
-	var sum time.Duration
-	for _, file := range files {
-		b, err := os.ReadFile(file)
-		if errors.Is(err, os.ErrNotExist) {
-			continue // a thread that ended
-		} else if err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
-		}
-		fields := strings.Fields(string(b))
-		if len(fields) == 0 {
-			return 0, fmt.Errorf("read CPU time: %s is empty", file)
-		}
-		n, err := strconv.ParseInt(fields[0], 10, 64)
-		if err != nil {
-			return 0, fmt.Errorf("read CPU time: %w", err)
-		}
-		sum += time.Duration(n)
+	return process, softirqs, nil
+}
+
+// runTime reads how long a thread has run, 0 for one that has ended.
+func runTime(schedstat string) (time.Duration, error) {
+	b, err := os.ReadFile(schedstat)
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, nil
+	} else if err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
 	}
-	return sum, nil
+	fields := strings.Fields(string(b))
+	if len(fields) == 0 {
+		return 0, fmt.Errorf("read CPU time: %s is empty", schedstat)
+	}
+	n, err := strconv.ParseInt(fields[0], 10, 64)
+	if err != nil {
+		return 0, fmt.Errorf("read CPU time: %w", err)
+	}
+	return time.Duration(n), nil
 }
 
 func pin(cpu int) error {

@@ -38,7 +38,27 @@ type peer struct {
 	name    string
 	command []string
 	mpps    map[string][]float64 // by output, NaN for a round without a number
+	sum     map[string]rate      // by output, of all rounds
 	failed  map[string]error     // the last failure
+	// latencies are those at each of loads, of all rounds.
+	latencies []latencies
+}
+
+// add takes the result of a round.
+func (p *peer) add(kind string, r rate, failure error) {
+	if failure != nil {
+		p.failed[kind] = failure
+		p.mpps[kind] = append(p.mpps[kind], math.NaN())
+		return
+	}
+	p.mpps[kind] = append(p.mpps[kind], r.mpps())
+	sum := p.sum[kind]
+	p.sum[kind] = rate{sum.frames + r.frames, sum.core + r.core, sum.user + r.user}
+}
+
+// perFrame is how many ns a frame took in user space and in the kernel.
+func (r rate) perFrame() (user, kernel float64) {
+	return float64(r.user) / float64(r.frames), float64(r.core-r.user) / float64(r.frames)
 }
 
 // outputs are the devices that frames leave by.
@@ -52,6 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		duration = flags.Duration("duration", time.Second, "length of a measurement")
 		output   = flags.String("output", strings.Join(outputs, ","), "devices that frames leave by")
 		limit    = flags.Float64("others", 5, "what other work may take of both CPUs in that time, in percent")
+		latent   = flags.Bool("latency", false, "measure latencies at parts of the load, out by veth, in place of rates")
 		size     = flags.Int("size", 60, "frame size in bytes, without the frame check sequence")
 	)
 	if err := flags.Parse(args); err != nil {
@@ -70,32 +91,35 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 	}
 	cpus, err := twoCPUs()
-	if err == nil {
+	switch {
+	case err == nil && *latent:
+		err = runLatency(ctx, stdout, stderr, peers, cpus, *rounds, *duration, *size)
+	case err == nil:
 		for round := range *rounds {
 			for _, kind := range kinds {
 				// A new order each round.
 				for _, i := range rand.Perm(len(peers)) {
 					p := peers[i]
 					fmt.Fprintf(stderr, "round %d of %d, %s: %s\n", round+1, *rounds, kind, p.name)
-					mpps, failure := measure(ctx, p.command, kind, *size, *duration, cpus, *limit/100)
+					r, failure := measure(ctx, p.command, kind, *size, *duration, cpus, *limit/100)
 					if ctx.Err() != nil {
 						return 1
 					}
-					if missing := new(feature.Missing); errors.As(failure, &missing) {
-						fmt.Fprintln(stderr, "peers:", missing)
+					if feature.AsMissing(failure) != nil {
+						fmt.Fprintln(stderr, "peers:", failure)
 						return 4
 					}
-					if failure != nil {
-						mpps, p.failed[kind] = math.NaN(), failure
-					}
-					p.mpps[kind] = append(p.mpps[kind], mpps)
+					p.add(kind, r, failure)
 				}
 			}
 		}
-		err = write(ctx, stdout, peers, kinds, *rounds, *duration, *size, *limit)
+		err = write(stdout, peers, kinds, *rounds, *duration, *size, *limit)
 	}
 	if err != nil {
 		fmt.Fprintln(stderr, "peers:", err)
+		if feature.AsMissing(err) != nil {
+			return 4
+		}
 		return 1
 	}
 	return 0
@@ -109,7 +133,9 @@ func parse(args []string) ([]*peer, error) {
 		if !ok || name == "" || len(fields) == 0 {
 			return nil, fmt.Errorf("%q is not NAME=COMMAND", arg)
 		}
-		peers = append(peers, &peer{name: name, command: fields, mpps: map[string][]float64{}, failed: map[string]error{}})
+		peers = append(peers, &peer{
+			name: name, command: fields, mpps: map[string][]float64{}, sum: map[string]rate{}, failed: map[string]error{},
+		})
 	}
 	if len(peers) == 0 {
 		return nil, errors.New("name forwarders: NAME=COMMAND")
@@ -134,11 +160,10 @@ func ratio(a, b []float64) stat.Quantity {
 	return stat.Quantity{Median: k(d.Median), Low: k(d.Low), High: k(d.High), N: d.N}
 }
 
-func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, rounds int, duration time.Duration,
-	size int, limit float64) error {
+func write(w io.Writer, peers []*peer, kinds []string, rounds int, duration time.Duration, size int, limit float64) error {
 	for _, kind := range kinds {
 		t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(t, "out by %s\tMpps\t%s is, times as fast\n", kind, peers[0].name)
+		fmt.Fprintf(t, "out by %s\tMpps\tuser\tkernel\ttimes as fast\tat most\n", kind)
 		var notes []string
 		for i, p := range peers {
 			good, _ := both(p.mpps[kind], p.mpps[kind])
@@ -146,14 +171,16 @@ func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, roun
 				notes = append(notes, fmt.Sprintf("%s failed %d times: %v", p.name, len(p.mpps[kind])-len(good), err))
 			}
 			if len(good) == 0 {
-				fmt.Fprintf(t, "%s\t-\t-\n", p.name)
+				fmt.Fprintf(t, "%s\t-\n", p.name)
 				continue
 			}
-			against := ""
+			user, kernel := p.sum[kind].perFrame()
+			fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f", p.name, quantity(stat.Summarize(good, "Mpps")), user, kernel)
 			if i > 0 {
-				against = quantity(ratio(peers[0].mpps[kind], p.mpps[kind]))
+				_, least := peers[0].sum[kind].perFrame()
+				fmt.Fprintf(t, "\t%s\t%.3f", quantity(ratio(peers[0].mpps[kind], p.mpps[kind])), (user+kernel)/least)
 			}
-			fmt.Fprintf(t, "%s\t%s\t%s\n", p.name, quantity(stat.Summarize(good, "Mpps")), against)
+			fmt.Fprintln(t)
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -163,15 +190,49 @@ func write(ctx context.Context, w io.Writer, peers []*peer, kinds []string, roun
 		}
 		fmt.Fprintln(w)
 	}
+	_, err := fmt.Fprintf(w, `%s; frames of %d bytes
+%d rounds of all, %v each, in a new order each time: medians [95 %% intervals].
+Mpps: frames by the time that the forwarder had its core; user and kernel: ns of
+that time a frame, means. Times as fast: as %s is, paired round by round; at
+most: as it would be if it took no time in user space. What was measured while
+other work took more than %v %% of both CPUs was measured again.
+`, machine(), size, rounds, duration, peers[0].name, limit)
+	return err
+}
+
+// machine is the CPU and the kernel.
+func machine() string {
 	f := host.Identify(host.Options{})
 	version, _, _ := strings.Cut(f.Kernel, "-")
-	_, err := fmt.Fprintf(w, `%s; Linux %s; frames of %d bytes
-%d rounds of all, %v each, in a new order each time: medians [95 %% intervals].
-Mpps: frames by the time that the forwarder had its core. Times as fast: paired
-round by round. What was measured while other work took more than %v %% of both
-CPUs was measured again.
-`, f.CPU, version, size, rounds, duration, limit)
-	return err
+	return fmt.Sprintf("%s; Linux %s", f.CPU, version)
+}
+
+// runLatency measures and writes the latencies of all forwarders.
+func runLatency(ctx context.Context, stdout, stderr io.Writer, peers []*peer, cpus [2]int, rounds int, d time.Duration, size int) error {
+	for round := range rounds {
+		for _, i := range rand.Perm(len(peers)) {
+			p := peers[i]
+			fmt.Fprintf(stderr, "round %d of %d: %s\n", round+1, rounds, p.name)
+			at, err := latency(ctx, p.command, size, d, cpus)
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if feature.AsMissing(err) != nil {
+				return err
+			}
+			if err != nil {
+				p.failed[latencyKind] = err
+				continue
+			}
+			if p.latencies == nil {
+				p.latencies = make([]latencies, len(loads))
+			}
+			for k := range at {
+				p.latencies[k].add(at[k])
+			}
+		}
+	}
+	return writeLatency(stdout, peers, rounds, d, size)
 }
 
 func quantity(q stat.Quantity) string {

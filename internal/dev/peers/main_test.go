@@ -2,13 +2,21 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"math"
+	"net"
 	"os"
+	"os/signal"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/datapath"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // The test binary is a forwarder that forwards nothing, and one that ends, too.
@@ -20,8 +28,115 @@ func TestMain(m *testing.M) {
 	case "sleeps":
 		time.Sleep(time.Minute)
 		os.Exit(0)
+	case "forwards":
+		if err := forward(os.Args[1], os.Args[2]); err != nil {
+			os.Stderr.WriteString(err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	testutil.NoLeaks(m)
+}
+
+// forward is a forwarder, until SIGTERM.
+func forward(in, out string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGTERM)
+	defer stop()
+	var all []xsk.Options
+	for _, name := range []string{in, out} {
+		device, err := net.InterfaceByName(name)
+		if err != nil {
+			return err
+		}
+		all = append(all, xsk.Options{Interface: device.Index})
+	}
+	umem, err := xsk.NewUMEM(xsk.Config{Frames: 8192, FrameSize: 2048})
+	if err != nil {
+		return err
+	}
+	sockets, err := xsk.OpenAll(ctx, umem, all)
+	if err != nil {
+		return err
+	}
+	path, err := datapath.New(datapath.Config{
+		UMEM: umem, Ports: []datapath.Port{datapath.NewXSK(sockets[0]), datapath.NewXSK(sockets[1])},
+		Program: func(_ []datapath.Frame, actions []datapath.Action) {
+			for i := range actions {
+				actions[i] = datapath.Redirect(1)
+			}
+		},
+	})
+	if err != nil {
+		return err
+	}
+	program, err := xsk.Attach(all[0].Interface, xsk.ProgramOptions{Sockets: sockets[:1]})
+	if err != nil {
+		return err
+	}
+	return errors.Join(path.Run(ctx), program.Close(), path.Close(), umem.Close())
+}
+
+// A forwarder that forwards has a rate, and latencies at each load; what was sent and did not arrive is known.
+func TestForwards(t *testing.T) {
+	testutil.Root(t)
+	cpus, err := twoCPUs()
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	t.Setenv("PEER", "forwards")
+	command := []string{os.Args[0], "{in}", "{out}"}
+	r, err := measure(t.Context(), command, "veth", 60, 100*time.Millisecond, cpus, 1000)
+	testutil.SkipMissing(t, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.frames == 0 || r.core <= 0 || r.user < 0 || r.user > r.core {
+		t.Errorf("%+v", r)
+	}
+	at, err := latency(t.Context(), command, 60, 200*time.Millisecond, cpus)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &peer{name: "ours", failed: map[string]error{}, latencies: at}
+	for i := range at {
+		l := &at[i]
+		if n := l.received(); n == 0 || n > l.sent {
+			t.Errorf("load %v: of %d frames %d arrived", loads[i], l.sent, n)
+		}
+		if a, b := l.below(0.5), l.below(0.999); a <= 0 || a > b {
+			t.Errorf("load %v: half of the frames took %v at most, 99.9 %% %v", loads[i], a, b)
+		}
+	}
+	var out bytes.Buffer
+	if err := writeLatency(&out, []*peer{p}, 1, time.Second, 60); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(out.String())
+}
+
+// Latencies are the ends of buckets, whose last has all that are longer.
+func TestBelow(t *testing.T) {
+	var l latencies
+	for _, n := range []int{0, 0, 9, buckets - 1} {
+		one := latencies{arrived: make([]uint64, buckets), sent: 1, took: time.Second}
+		one.arrived[n] = 1
+		l.add(one)
+	}
+	for part, want := range map[float64]time.Duration{0.5: 128, 0.51: 1280, 0.75: 1280, 0.9: buckets << bucketShift} {
+		if got := l.below(part); got != want {
+			t.Errorf("%v of them took %v at most, want %v", part, got, want)
+		}
+	}
+	if l.sent != 4 || l.took != 4*time.Second || l.received() != 4 {
+		t.Errorf("%d sent in %v, %d received", l.sent, l.took, l.received())
+	}
+	if s := microseconds(1280); s != "1.28" {
+		t.Errorf("1280 ns are %s µs", s)
+	}
+	if s := microseconds(buckets << bucketShift); s != ">8388" {
+		t.Errorf("the last bucket is %s µs", s)
+	}
 }
 
 func TestRefuses(t *testing.T) {
@@ -47,16 +162,21 @@ func TestWrite(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	peers[0].mpps["veth"] = []float64{1, 1.1, 1, 1, 1, 1, 1.2}
-	peers[1].mpps["veth"] = []float64{0.5, 0.5, math.NaN(), 0.5, 0.5, 0.5, 0.6}
-	peers[2].mpps["veth"] = []float64{math.NaN()}
-	peers[2].failed["veth"] = os.ErrNotExist
+	for i, mpps := range []uint64{1000, 1100, 1000, 1000, 1000, 1000, 1200} {
+		peers[0].add("veth", rate{mpps, time.Millisecond, 100 * time.Microsecond}, nil)
+		if i == 2 {
+			peers[1].add("veth", rate{}, os.ErrDeadlineExceeded)
+			continue
+		}
+		peers[1].add("veth", rate{mpps / 2, time.Millisecond, 200 * time.Microsecond}, nil)
+	}
+	peers[2].add("veth", rate{}, os.ErrNotExist)
 	var out bytes.Buffer
-	if err := write(t.Context(), &out, peers, []string{"veth"}, 7, time.Second, 60, 4); err != nil {
+	if err := write(&out, peers, []string{"veth"}, 7, time.Second, 60, 4); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"ours         1.000 [1.000, 1.200]", "other        0.500 [0.500, 0.600]  2.0", "broken       -",
+		"ours         1.000 [1.000, 1.200]  96    863", "other        0.500 [0.500, 0.600]  381   1524  2.0", "  2.207\n", "broken       -",
 		"! broken failed 1 times: file does not exist",
 	} {
 		if !strings.Contains(out.String(), want) {
