@@ -18,6 +18,7 @@ type XSK struct {
 
 	noProgram atomic.Bool
 
+	zeroCopy bool
 	// memory is the UMEM in copy mode, and touched what touch read of it last.
 	memory  []byte
 	touched byte
@@ -27,8 +28,11 @@ type XSK struct {
 // closes it. What reaches it is up to an XDP program, see xsk.Program.
 func NewXSK(s *xsk.Socket) *XSK {
 	p := &XSK{socket: s}
-	if s.Mode() == xsk.Copy {
+	switch s.Mode() {
+	case xsk.Copy:
 		p.memory = s.UMEM().Bytes()
+	case xsk.ZeroCopy:
+		p.zeroCopy = true
 	}
 	return p
 }
