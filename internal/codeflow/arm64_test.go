@@ -130,6 +130,44 @@ func TestGraphARM64(t *testing.T) {
 	}
 }
 
+// An alternative that this CPU does not take leads back to what all take, and nothing leads to it: it takes no value away. It may when a
+// switch may lead to it.
+func TestAlternativeARM64(t *testing.T) {
+	words := []uint32{
+		0xf9400001, // 0: ldr x1, [x0]
+		0x14000003, // 4: b 16
+		0xd2800021, // 8: mov x1, #1, where nothing leads to
+		0x14000001, // 12: b 16
+		0xf9400020, // 16: ldr x0, [x1]
+		0xd65f03c0, // 20: ret
+	}
+	for _, test := range []struct {
+		last uint32
+		want string
+	}{{0xd65f03c0, "queue.ops → queue_ops.put"}, {0xd61f0060, ""}} { // ret, br x3
+		var code []byte
+		for _, w := range append(words, test.last) {
+			code = binary.LittleEndian.AppendUint32(code, w)
+		}
+		vs := NewValues(arm64Kernel(t, code), NewTypes(spec(t), testHints))
+		g := NewGraph(slices.Collect(branch.DecodeARM64(code, base)), base,
+			Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})
+		seen := 0
+		vs.Flow(g, vs.Entry("f", "", Arguments{}), func(_ int, inst branch.Inst, s *State) {
+			seen++
+			if name, _ := vs.Name(s.Register("x0")); inst.Addr == base+20 && name != test.want {
+				t.Errorf("%q, want %q", name, test.want)
+			}
+			if n, ok := s.Register("x1").Address(); inst.Addr == base+12 && (!ok || n != 1) {
+				t.Errorf("in the alternative x1 is %d, %v", n, ok)
+			}
+		})
+		if seen != len(words)+1 {
+			t.Errorf("%d instructions of %d", seen, len(words)+1)
+		}
+	}
+}
+
 func FuzzFlowARM64(f *testing.F) {
 	seed := func(words ...uint32) {
 		var code []byte

@@ -1,6 +1,7 @@
 package codeflow
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
@@ -32,48 +33,26 @@ func (vs *Values) Flow(g *Graph, entry State, at func(block int, inst branch.Ins
 	for i, b := range order {
 		rank[b] = i
 	}
-	in := make([]State, len(g.blocks))
-	dirty := make([]bool, len(g.blocks)) // by rank
-	settled := true
+	f := &flow{values: vs, graph: g, order: order, rank: rank, step: step,
+		in: make([]State, len(g.blocks)), dirty: make([]bool, len(g.blocks)), known: make([]bool, len(g.blocks))}
+	in := f.in
 	entry.seen = true
-	in[order[0]] = entry
-	empty := State{seen: true}
+	in[order[0]], f.dirty[0] = entry, true
+	// What nothing leads to is led to by a table of a switch, which is not followed. Without one it is code that another CPU takes
+	// (alternatives of arm64): nothing that it does is so where it leads to, if that is reached on another way.
+	settled, empty := true, State{seen: true}
+	if vs.kernel.Arch == "arm64" && !g.tables() {
+		settled = f.settle()
+		for b := range in {
+			f.known[b] = in[b].seen
+		}
+	}
 	for i, b := range order {
-		dirty[i] = true
 		if i > 0 && len(g.blocks[b].preds) == 0 {
-			in[b] = empty.clone()
+			in[b], f.dirty[i] = empty.clone(), true
 		}
 	}
-	visits := 0
-	for i := 0; i < len(order); {
-		b := order[i]
-		if !dirty[i] {
-			i++
-			continue
-		}
-		dirty[i] = false
-		if !in[b].seen {
-			i++
-			continue
-		}
-		if visits++; visits > maxVisits*len(order) {
-			settled = false
-			break
-		}
-		s := in[b].clone()
-		for _, inst := range g.insts[g.blocks[b].first:g.blocks[b].end] {
-			step(&s, inst)
-		}
-		back := i + 1
-		for _, e := range g.blocks[b].succs {
-			if vs.meet(&in[e.to], &s, e.to) {
-				dirty[rank[e.to]] = true
-				back = min(back, rank[e.to])
-			}
-		}
-		i = back
-	}
-	if !settled {
+	if settled = settled && f.settle(); !settled {
 		// What is known is not what always holds: forget it.
 		for b := range in {
 			in[b] = empty.clone()
@@ -87,6 +66,56 @@ func (vs *Values) Flow(g *Graph, entry State, at func(block int, inst branch.Ins
 		}
 	}
 	return settled
+}
+
+// flow is the work of [Values.Flow].
+type flow struct {
+	values      *Values
+	graph       *Graph
+	order, rank []int // blocks, and where each is in that order
+	step        func(s *State, inst branch.Inst)
+	in          []State // by block
+	dirty       []bool  // by rank: what is known before the block has changed
+	known       []bool  // by block: no more is to be changed
+	visits      int
+}
+
+// settle follows values until nothing changes. It returns false when it gave up.
+func (f *flow) settle() bool {
+	vs, g, order, in, dirty := f.values, f.graph, f.order, f.in, f.dirty
+	for i := 0; i < len(order); {
+		b := order[i]
+		if !dirty[i] {
+			i++
+			continue
+		}
+		dirty[i] = false
+		if !in[b].seen {
+			i++
+			continue
+		}
+		if f.visits++; f.visits > maxVisits*len(order) {
+			return false
+		}
+		s := in[b].clone()
+		for _, inst := range g.insts[g.blocks[b].first:g.blocks[b].end] {
+			f.step(&s, inst)
+		}
+		back := i + 1
+		for _, e := range g.blocks[b].succs {
+			if !f.known[e.to] && vs.meet(&in[e.to], &s, e.to) {
+				dirty[f.rank[e.to]] = true
+				back = min(back, f.rank[e.to])
+			}
+		}
+		i = back
+	}
+	return true
+}
+
+// tables tells whether a jump of a function may be by a table.
+func (g *Graph) tables() bool {
+	return slices.ContainsFunc(g.insts, func(i branch.Inst) bool { return i.Kind == branch.JumpIndirect })
 }
 
 // element is the type of what lies at a global address.
