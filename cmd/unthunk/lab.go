@@ -187,7 +187,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	case f.list != "":
 		return listKernels(ctx, s, f.list, f.guestArch())
 	}
-	kernels, err := f.eachSeries(ctx, kernels)
+	kernels, series, err := f.eachSeries(ctx, kernels)
 	if err != nil {
 		return err
 	}
@@ -227,6 +227,9 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	}
 	self, err := lab.Executable()
 	if err != nil {
+		return err
+	}
+	if plan.Kernels, err = f.leaveOut(ctx, s.err, plan.Kernels, series); err != nil {
 		return err
 	}
 	if f.run != "" {

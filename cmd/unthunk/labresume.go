@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"slices"
 
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/lab"
@@ -13,20 +16,55 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 )
 
-// eachSeries puts the names of all series in the place of debian:all, for guests of the architecture that was asked for.
-func (f *labFlags) eachSeries(ctx context.Context, kernels []string) (names []string, err error) {
+// eachSeries puts the names of all series in the place of debian:all, for guests of the architecture that was asked for. series are
+// these names alone.
+func (f *labFlags) eachSeries(ctx context.Context, kernels []string) (names, series []string, err error) {
 	cache, err := guest.CacheDir()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, kernel := range f.kernels(kernels...) {
 		each, err := guest.EachSeries(ctx, cache, kernel)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		names = append(names, each...)
+		if names = append(names, each...); !slices.Contains(each, kernel) {
+			series = append(series, each...)
+		}
 	}
-	return names, nil
+	return names, series, nil
+}
+
+// leaveOut returns the kernels without those of series that resolve does not find: an archive lists packages that it has no more. A
+// line says so of each. It is an error when none is left.
+func leaveOut(ctx context.Context, w io.Writer, kernels, series []string, resolve func(kernel string) error) (kept []string, err error) {
+	var missing error
+	for _, kernel := range kernels {
+		if slices.Contains(series, kernel) {
+			if err := resolve(kernel); err != nil && ctx.Err() == nil {
+				missing = cmp.Or(missing, err)
+				fmt.Fprintf(w, "unthunk: %s is left out: %v\n", kernel, err)
+				continue
+			}
+		}
+		kept = append(kept, kernel)
+	}
+	if len(kept) == 0 {
+		return nil, missing
+	}
+	return kept, nil
+}
+
+// leaveOut is [leaveOut] by what can be downloaded.
+func (f *labFlags) leaveOut(ctx context.Context, w io.Writer, kernels, series []string) ([]string, error) {
+	cache, err := guest.CacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return leaveOut(ctx, w, kernels, series, func(kernel string) error {
+		_, err := guest.Resolve(ctx, cache, kernel)
+		return err
+	})
 }
 
 // checkResume refuses --resume where there is no record to go on with.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -76,5 +77,33 @@ func TestEarlierInterrupted(t *testing.T) {
 	f := labFlags{resume: true, output: outputFlags{save: file}}
 	if _, err := f.earlier(ctx); !errors.Is(err, errInterrupted) {
 		t.Error(err)
+	}
+}
+
+// Of all series those that the archive has no more are left out, each in one line; a kernel that was named is not.
+func TestLeaveOut(t *testing.T) {
+	t.Parallel()
+	gone := errors.New("download: 404 Not Found")
+	resolve := func(kernel string) error {
+		if kernel != "debian:6.12" {
+			return gone
+		}
+		return nil
+	}
+	var said bytes.Buffer
+	kept, err := leaveOut(t.Context(), &said, []string{"debian:5.10", "debian:6.12", "named"}, []string{"debian:5.10", "debian:6.12"}, resolve)
+	if err != nil || !slices.Equal(kept, []string{"debian:6.12", "named"}) {
+		t.Errorf("%q, %v", kept, err)
+	}
+	if got, want := said.String(), "unthunk: debian:5.10 is left out: download: 404 Not Found\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if _, err := leaveOut(t.Context(), io.Discard, []string{"debian:5.10"}, []string{"debian:5.10"}, resolve); !errors.Is(err, gone) {
+		t.Errorf("none is left: %v", err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if kept, err := leaveOut(ctx, io.Discard, []string{"debian:5.10"}, []string{"debian:5.10"}, resolve); err != nil || len(kept) != 1 {
+		t.Errorf("stopped: %q, %v", kept, err)
 	}
 }
