@@ -91,7 +91,7 @@ func TestPMU(t *testing.T) {
 	}
 	r := run(ctx, t, m, Command{Args: []string{"/perf", "-test.v"}, Timeout: 5 * time.Minute})[0]
 	out := string(r.Stdout)
-	for _, want := range []string{"TestExact", "TestSampler", "TestLost", "TestCounters"} {
+	for _, want := range []string{"TestExact", "TestAllowedRate", "TestSampler", "TestLost", "TestCounters"} {
 		if !strings.Contains(out, "--- PASS: "+want+" ") {
 			t.Errorf("%s did not pass", want)
 		}

@@ -81,6 +81,21 @@ func (c *Counters) Read() (Reading, error) {
 	return out, nil
 }
 
+// Start counts on after [Counters.Stop].
+func (c *Counters) Start() error { return c.control(unix.PERF_EVENT_IOC_ENABLE) }
+
+// Stop counts no more, and leaves the places in the PMU to others: on arm64 only one event can have the counter of cycles.
+func (c *Counters) Stop() error { return c.control(unix.PERF_EVENT_IOC_DISABLE) }
+
+func (c *Counters) control(request uint) error {
+	for i, fd := range c.fds {
+		if err := unix.IoctlSetInt(fd, request, 0); err != nil {
+			return fmt.Errorf("start or stop %s: %w", c.events[i].Name, err)
+		}
+	}
+	return nil
+}
+
 // Close stops counting.
 func (c *Counters) Close() error {
 	var errs []error
@@ -103,14 +118,5 @@ func PerPacket() []Event {
 			unix.PERF_COUNT_HW_CACHE_OP_READ, unix.PERF_COUNT_HW_CACHE_RESULT_MISS)},
 		{Name: "llc-misses", Type: unix.PERF_TYPE_HARDWARE, Config: unix.PERF_COUNT_HW_CACHE_MISSES},
 	}
-	branches, mispredicts := ownIndirect()
-	for _, e := range []Event{
-		{Name: "indirect-branches", Type: unix.PERF_TYPE_RAW, Config: branches},
-		{Name: "indirect-mispredicts", Type: unix.PERF_TYPE_RAW, Config: mispredicts},
-	} {
-		if e.Config != 0 {
-			events = append(events, e)
-		}
-	}
-	return events
+	return append(events, ownBranches()...)
 }

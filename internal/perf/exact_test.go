@@ -69,3 +69,40 @@ func TestExact(t *testing.T) {
 		t.Errorf("%+v, %v, want cycles, which are not precise there", e, err)
 	}
 }
+
+// TestAllowedRate has a guest's kernel allow few samples a second, as it does by itself where samples take long: what is beyond is
+// not refused, and the sampler says at what rate it samples.
+func TestAllowedRate(t *testing.T) {
+	if _, err := os.Stat("/job.json"); runtime.GOARCH != "arm64" || errors.Is(err, fs.ErrNotExist) {
+		testutil.Missing(t, "a guest of arm64 (make test-kernels)")
+	}
+	const limit = "/proc/sys/kernel/perf_event_max_sample_rate"
+	before, err := os.ReadFile(limit)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.WriteFile(limit, before, 0)
+	if err := os.WriteFile(limit, []byte("300"), 0); err != nil {
+		t.Fatal(err)
+	}
+	for rate, want := range map[int]int{4000: 300, 300: 300, 100: 100} {
+		s, err := NewSampler(Cycles(0), 0, rate)
+		if err != nil {
+			t.Fatalf("%d Hz: %v", rate, err)
+		}
+		if s.Rate() != want {
+			t.Errorf("%d Hz of %d that are asked for, want %d", s.Rate(), rate, want)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	s, err := NewSampler(Clock, 0, 4000) // has a period, and no limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if s.Rate() != 4000 {
+		t.Errorf("the clock samples at %d Hz, want 4000", s.Rate())
+	}
+}

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unthunk/unthunk/internal/midr"
 )
 
@@ -57,6 +59,8 @@ func indirectEvents(vendor string, family, model int) (branches, mispredicts uin
 		return 0xcc, 0xca
 	case vendor == "AuthenticAMD" && family == 0x17:
 		return 0, 0xca
+	case vendor == "GenuineIntel" && family == 18 && (model == 1 || model == 3):
+		return 0x50c4, 0x50c5 // BR_INST_RETIRED.NEAR_INDIRECT, BR_MISP_RETIRED.NEAR_INDIRECT: novalake of Linux 7.3
 	case vendor == "GenuineIntel" && family == 6:
 		for _, e := range intelIndirect {
 			if slices.Contains(e.models, model) {
@@ -70,16 +74,27 @@ func indirectEvents(vendor string, family, model int) (branches, mispredicts uin
 // arm64Indirect are those of CPUs of arm64 that count retired indirect branches without returns: BR_INDNR_TAKEN_RETIRED
 // and BR_INDNR_MIS_PRED_RETIRED, by tools/perf/pmu-events/arch/arm64 of Linux 6.18: arm/neoverse-n3 and arm/neoverse-v3
 // (retired.json), and ampere/ampereonex (branch.json).
-//
-// Those before, Neoverse N1, V1, N2, V2 and E1 and the Cortex that they are made of, and Ampere-1, have BR_INDIRECT_SPEC
-// (0x7a) alone. It counts returns too, and what is executed on a wrong path: it is no event for indirect branches.
 var arm64Indirect = []struct {
 	implementer, part     uint16
 	branches, mispredicts uint64
 }{
 	{0x41, 0xd8e, 0x810c, 0x8117}, // Neoverse N3
 	{0x41, 0xd84, 0x810c, 0x8117}, // Neoverse V3
+	{0x41, 0xd83, 0x810c, 0x8117}, // Neoverse V3AE
 	{0xc0, 0xac4, 0x810c, 0x8117}, // Ampere-1A
+}
+
+// arm64Speculated are the CPUs of arm64 before those, which count only what is executed, on a wrong path too: BR_INDIRECT_SPEC,
+// indirect branches with returns, and BR_RETURN_SPEC, returns. BR_MIS_PRED_RETIRED are all mispredicted branches that retire,
+// indirect or not. By the same folder of Linux 7.3 (models by mapfile.csv): arm/neoverse-n1, arm/neoverse-v1 and arm/neoverse-n2-v2
+// (spec_operation.json, retired.json), arm/cortex-a65-e1 and ampere/ampereone (branch.json, instruction.json).
+var arm64Speculated = []midr.ID{
+	{Implementer: 0x41, Part: 0xd0c}, // Neoverse N1
+	{Implementer: 0x41, Part: 0xd4a}, // Neoverse E1
+	{Implementer: 0x41, Part: 0xd40}, // Neoverse V1
+	{Implementer: 0x41, Part: 0xd49}, // Neoverse N2
+	{Implementer: 0x41, Part: 0xd4f}, // Neoverse V2
+	{Implementer: 0xc0, Part: 0xac3}, // Ampere-1
 }
 
 // indirectOfARM64 is [indirectEvents] of a CPU of arm64. A PMU there opens raw events that it does not have, and reads 0:
@@ -93,12 +108,41 @@ func indirectOfARM64(id midr.ID) (branches, mispredicts uint64) {
 	return 0, 0
 }
 
-// ownIndirect are the codes of this machine's first CPU.
-func ownIndirect() (branches, mispredicts uint64) {
-	if id, ok := midr.Read(); ok {
-		return indirectOfARM64(id)
+// branchesOfARM64 are the events of a CPU of arm64 for indirect branches.
+func branchesOfARM64(id midr.ID) []Event {
+	if slices.Contains(arm64Speculated, midr.ID{Implementer: id.Implementer, Part: id.Part}) {
+		return []Event{
+			rawEvent("indirect-speculated", 0x7a), rawEvent("returns-speculated", 0x79), rawEvent("mispredicts-retired", 0x22),
+		}
 	}
-	return indirectEvents(cpu())
+	return retired(indirectOfARM64(id))
+}
+
+// retired are the events for retired indirect branches and for mispredicted ones, without those of code 0.
+func retired(branches, mispredicts uint64) (events []Event) {
+	for _, e := range []Event{rawEvent("indirect-branches", branches), rawEvent("indirect-mispredicts", mispredicts)} {
+		if e.Config != 0 {
+			events = append(events, e)
+		}
+	}
+	return events
+}
+
+func rawEvent(name string, code uint64) Event {
+	return Event{Name: name, Type: unix.PERF_TYPE_RAW, Config: code}
+}
+
+// ownBranches are the events of this machine's first CPU for indirect branches: none of an emulated one of arm64, whatever CPU it
+// imitates, as QEMU's PMU opens what it does not count, and reads 0.
+func ownBranches() []Event {
+	if id, ok := midr.Read(); ok {
+		if midr.Emulated(os.DirFS("/")) {
+			return nil
+		}
+		return branchesOfARM64(id)
+	}
+	branches, mispredicts := indirectEvents(cpu())
+	return retired(branches, mispredicts)
 }
 
 // cpu is the vendor, family and model of the first CPU in /proc/cpuinfo, empty where

@@ -18,6 +18,9 @@ type Sample struct {
 	// Chain are addresses in the kernel, the innermost first: where the CPU
 	// was, then return addresses. Nil in user mode. Valid for the call.
 	Chain []uint64
+	// Link is what the link register held in the kernel, on arm64: where the innermost function returns to before it has a frame
+	// and behind it, when the call chain lacks its caller. 0 where it is not known.
+	Link uint64
 }
 
 // Counts are what a ring said about itself.
@@ -64,11 +67,17 @@ const sampleType = 1<<0 | // PERF_SAMPLE_IP
 const (
 	sampleTID  = 1 << 1
 	sampleTime = 1 << 2
+	// sampleRegisters are those of where the CPU was (PERF_SAMPLE_REGS_INTR), linkRegister the one that is asked for
+	// (PERF_REG_ARM64_LR).
+	sampleRegisters = 1 << 18
+	linkRegister    = 1 << 30
 )
 
 // Parser reads records. Its zero value is ready.
 type Parser struct {
 	Counts
+	// link is set when samples have the link register behind the call chain.
+	link   bool
 	sample Sample
 	chain  [maxChain]uint64
 }
@@ -112,13 +121,14 @@ func (p *Parser) record(kind uint32, misc uint16, b []byte, each func(*Sample)) 
 		}
 		p.sample.Kernel = misc&miscMode == miscKernel
 		if !p.sample.Kernel {
-			p.sample.Chain = nil
+			p.sample.Chain, p.sample.Link = nil, 0
 		}
 		each(&p.sample)
 	}
 }
 
-// parseSample reads ip, pid, tid, time, cpu, res, period, nr, ips[nr].
+// parseSample reads ip, pid, tid, time, cpu, res, period, nr, ips[nr] and, of arm64, abi and the link register, which is not there
+// when abi is 0.
 func (p *Parser) parseSample(b []byte) bool {
 	const fixed = 8 + 4 + 4 + 8 + 4 + 4 + 8 + 8
 	if len(b) < fixed {
@@ -152,7 +162,16 @@ func (p *Parser) parseSample(b []byte) bool {
 	// A precise event knows the address better than the chain, which is that
 	// of the interrupt.
 	chain[0] = ip
-	s.Chain = chain
+	s.Chain, s.Link = chain, 0
+	if p.link {
+		if len(b) < 8 || binary.LittleEndian.Uint64(b) != 0 && len(b) < 16 {
+			return false
+		}
+		if binary.LittleEndian.Uint64(b) != 0 {
+			// Pointer authentication signs it in the highest bits, which are all set in an address of the kernel.
+			s.Link = binary.LittleEndian.Uint64(b[8:]) | 0xffff<<48
+		}
+	}
 	return true
 }
 

@@ -141,3 +141,41 @@ func FuzzParseList(f *testing.F) {
 		}
 	})
 }
+
+// On arm64 a sample ends in the link register, without the signature of pointer authentication, or says that it has none.
+func TestParseLink(t *testing.T) {
+	sample := func(behind ...uint64) []byte {
+		return record(recordSample, miscKernel, append([]uint64{10, 7<<32 | 6, 1000, 3, 99, 3, contextKernel, 10, 20}, behind...)...)
+	}
+	const addr = 0xffff800008123450
+	for _, test := range []struct {
+		name   string
+		record []byte
+		link   uint64
+		bad    int
+	}{
+		{"plain", sample(2, addr), addr, 0},
+		{"signed", sample(2, addr&^(0x7f<<48|0xff<<56)|0x35<<48), addr, 0},
+		{"no registers", sample(0), 0, 0},
+		{"cut", sample(2), 0, 1},
+		{"nothing", sample(), 0, 1},
+	} {
+		p, samples := Parser{link: true}, 0
+		p.Parse(test.record, func(s *Sample) {
+			samples++
+			if s.Link != test.link || !slices.Equal(s.Chain, []uint64{10, 20}) {
+				t.Errorf("%s: link %#x, chain %v; want %#x", test.name, s.Link, s.Chain, test.link)
+			}
+		})
+		if p.Bad != test.bad || samples != 1-test.bad {
+			t.Errorf("%s: %d samples, %+v", test.name, samples, p.Counts)
+		}
+	}
+	var user Parser
+	user.link = true
+	user.Parse(record(recordSample, 2, 10, 7<<32|6, 1000, 3, 99, 0, 2, addr), func(s *Sample) {
+		if s.Link != 0 {
+			t.Errorf("in user mode: link %#x", s.Link)
+		}
+	})
+}

@@ -252,6 +252,29 @@ func TestCounters(t *testing.T) {
 	if ns := after.Since(before)["cpu-clock"]; ns < 0.99*least || ns > 1.01*most {
 		t.Errorf("the clock of a CPU counted %.0f ns, want %.0f to %.0f", ns, least, most)
 	}
+	// Stopped it counts nothing, and goes on from there.
+	stand := func() count {
+		t.Helper()
+		busy(t, 0, time.Millisecond)
+		r, err := c.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r["cpu-clock"]
+	}
+	if err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	stopped := stand()
+	if again := stand(); again != stopped {
+		t.Errorf("stopped at %+v, and stands at %+v", stopped, again)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if again := stand(); again.value <= stopped.value || again.running <= stopped.running {
+		t.Errorf("started again at %+v, and stands at %+v", stopped, again)
+	}
 }
 
 func TestSince(t *testing.T) {
@@ -260,5 +283,16 @@ func TestSince(t *testing.T) {
 	got := now.Since(old)
 	if len(got) != 1 || got["a"] != 40 {
 		t.Errorf("%v, want a counted 10 times in a quarter of the time", got)
+	}
+}
+
+func TestMaxRate(t *testing.T) {
+	for text, want := range map[string]int{"100000\n": 100_000, "4000\n": 4000, "1": 1, "0\n": 100_000, "": 100_000, "a": 100_000} {
+		if got := maxRate([]byte(text), nil); got != want {
+			t.Errorf("%q: %d, want %d", text, got, want)
+		}
+	}
+	if got := maxRate(nil, errors.New("no file")); got != 100_000 {
+		t.Errorf("without a file: %d", got)
 	}
 }

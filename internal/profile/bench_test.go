@@ -40,7 +40,7 @@ func BenchmarkMinute(b *testing.B) {
 				for at := 1; at < depth; at++ {
 					chain[at] = text[200+(n+at)%40*depth+at].Addr + 5
 				}
-				s.add(chain, circumstances{sink: i%5 == 0}, 1)
+				s.add(chain, 0, circumstances{sink: i%5 == 0}, 1)
 			}
 			begin := time.Now()
 			s.end(table, nil, 1)

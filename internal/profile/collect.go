@@ -22,7 +22,9 @@ type Raw struct {
 	Rate  int
 	// RateGiven is set when the rate was not picked.
 	RateGiven bool
-	CPUs      []int
+	// RateWanted is what was picked or asked for where the kernel allowed less, which is Rate then; else 0.
+	RateWanted int
+	CPUs       []int
 	rounds.Outcome
 	// References are what fixed work took in the same rounds, NoReferences why there is none where it was tried.
 	References   []record.Reference
@@ -55,6 +57,13 @@ type Raw struct {
 	Path      *xdppath.Inventory
 	Calls     redirect.CallsPerPacket
 	PathError error
+}
+
+// allow notes at what rate samples are taken, where another was wanted.
+func (raw *Raw) allow(rate, wanted int) {
+	if rate < wanted {
+		raw.Rate, raw.RateWanted = rate, max(raw.RateWanted, wanted)
+	}
 }
 
 // Code is the code of a function.

@@ -99,6 +99,7 @@ func RunPair(ctx context.Context, d PairPlan, show func(rounds.Progress)) (raw *
 		if err != nil {
 			return nil, err
 		}
+		c.raw.allow(s.Rate(), d.Rate)
 		m.samplers = append(m.samplers, s)
 	}
 	d.Duration -= part
@@ -199,7 +200,7 @@ func (m *pairRun) read() {
 			if s.PID == m.process {
 				by = unthunk
 			}
-			m.stacks.add(s.Chain, circumstances{by: by}, float64(s.Period))
+			m.stacks.add(s.Chain, s.Link, circumstances{by: by}, float64(s.Period))
 			m.weight += float64(s.Period)
 		})
 	}

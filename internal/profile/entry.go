@@ -1,6 +1,7 @@
 package profile
 
 import (
+	"encoding/binary"
 	"strings"
 
 	"github.com/unthunk/unthunk/branch"
@@ -31,6 +32,31 @@ type reader struct {
 
 func newReader(k *kernel.Kernel) *reader {
 	return &reader{k, make(map[[2]uint64]entry), make(map[uint64]uint64)}
+}
+
+// framed tells whether a function of arm64 has a frame at addr, so that the frame pointer leads to its caller: behind the
+// instruction that sets it, and before the one that gives the caller's back. A function without calls never has one.
+func (r *reader) framed(addr uint64) bool {
+	s, off, ok := r.kernel.Symbols.Find(addr)
+	if !ok || off >= kernel.MaxFunction {
+		return true
+	}
+	code, err := r.kernel.Read(s.Addr, off)
+	if err != nil {
+		return true
+	}
+	set, restored := false, false
+	for ; len(code) >= 4; code = code[4:] {
+		switch w := binary.LittleEndian.Uint32(code); {
+		case w&0xffc003ff == 0x910003fd: // add x29, sp, #n
+			set = true
+		case w&0xffc07fff == 0xa8c07bfd: // ldp x29, x30, [sp], #n
+			restored = true
+		case w == 0xd65f03c0, w&0xfc000000 == 0x14000000: // ret, b: what follows is reached on another way
+			restored = false
+		}
+	}
+	return set && !restored
 }
 
 // thunk tells whether an indirect thunk begins at addr.

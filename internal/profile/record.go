@@ -86,6 +86,12 @@ func (raw *Raw) warnSampling(warn func(string, ...any), throughput *stat.Quantit
 	if raw.Throttled > 0 {
 		warn("the kernel slowed sampling down %d times%s", raw.Throttled, cure)
 	}
+	if raw.RateWanted > 0 {
+		warn("%d samples a second in place of %d: the kernel allows no more (kernel.perf_event_max_sample_rate)", raw.Rate, raw.RateWanted)
+	}
+	for _, name := range raw.silent() {
+		warn("no %s: the PMU takes the event and counts nothing", name)
+	}
 	if raw.Bad > 0 {
 		warn("%d records of the ring buffer made no sense", raw.Bad)
 	}
@@ -344,10 +350,30 @@ func (v view) stacks() []record.ProfileStack {
 	return out[:min(len(out), maxStacks)]
 }
 
+// silent are events of the PMU that counted nothing in any round: a PMU may take an event that it does not have, and a packet
+// takes some of each.
+func (raw *Raw) silent() (names []string) {
+	for _, name := range raw.Counted {
+		seen, counted := false, false
+		for _, r := range raw.Rounds {
+			n, ok := r.Events[name]
+			seen, counted = seen || ok, counted || n > 0
+		}
+		if seen && !counted {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // counters are what a PMU counted, or cycles of the time stamp counter.
 func (v view) counters() []record.ProfileCounter {
 	out := []record.ProfileCounter{}
+	silent := v.silent()
 	for _, name := range v.Counted {
+		if slices.Contains(silent, name) {
+			continue
+		}
 		var each []float64
 		for _, r := range v.Rounds {
 			if n, ok := r.Events[name]; ok {

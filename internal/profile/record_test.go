@@ -3,8 +3,10 @@ package profile
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"testing"
 
@@ -196,5 +198,43 @@ func TestWarnSampling(t *testing.T) {
 		if (len(said) == 2) != given || len(said) == 0 {
 			t.Errorf("rate given %v: %q", given, said)
 		}
+	}
+}
+
+// An event that counts nothing in any round is no number: the PMU takes what it does not have. A rate that the kernel does not allow
+// is said.
+func TestSilentEvents(t *testing.T) {
+	t.Parallel()
+	raw := made(100, 100, 100, 100, 100, 100)
+	raw.Counted = []string{"cycles", "indirect-speculated", "llc-misses"}
+	for i := range raw.Rounds {
+		raw.Rounds[i].Events = map[string]float64{"cycles": 300, "indirect-speculated": 0, "llc-misses": 0}
+	}
+	raw.Rounds[2].Events["llc-misses"] = 0.5
+	raw.allow(4000, 4000)
+	if p := raw.Record(nil); strings.Contains(fmt.Sprint(p.Warnings), "max_sample_rate") {
+		t.Errorf("the kernel allows what was wanted: %v", p.Warnings)
+	}
+	raw.allow(300, 4000)
+	raw.allow(200, 300)
+	p := raw.Record(nil)
+	var names []string
+	for _, c := range p.Counters {
+		names = append(names, c.Name)
+	}
+	if !slices.Equal(names, []string{"cycles", "llc-misses"}) {
+		t.Errorf("counters %q", names)
+	}
+	said := fmt.Sprint(p.Warnings)
+	for _, want := range []string{
+		"no indirect-speculated: the PMU takes the event and counts nothing",
+		"200 samples a second in place of 4000: the kernel allows no more (kernel.perf_event_max_sample_rate)",
+	} {
+		if !strings.Contains(said, want) {
+			t.Errorf("no %q: %s", want, said)
+		}
+	}
+	if p.Sampling.Rate != 200 {
+		t.Errorf("%d samples a second", p.Sampling.Rate)
 	}
 }

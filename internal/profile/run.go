@@ -133,6 +133,9 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, counters.Close()) }()
+	if err := counters.Stop(); err != nil { // but in slots without sampling
+		return err
+	}
 	r.raw.Counted = counters.Names()
 	watch, err := watchTasks(lab, r.cpu)
 	if err != nil {
@@ -207,6 +210,7 @@ func (r *sampledRound) sample(rate int) (err error) {
 	if err := unix.IoctlSetInt(r.sampler.FD(), unix.PERF_EVENT_IOC_SET_BPF, r.chain.PhaseProgram().FD()); err != nil {
 		return errors.Join(fmt.Errorf("attach BPF program to perf event: %w", err), r.close())
 	}
+	r.raw.allow(r.sampler.Rate(), rate)
 	return nil
 }
 
@@ -239,7 +243,8 @@ func (r *sampledRound) affordable(ctx context.Context) (rate int, err error) {
 	if len(trial.sampled) == 0 || len(trial.plain) == 0 {
 		return MinRate, nil
 	}
-	cost := max(1-rounds.QuickHalf(trial.plain)/rounds.QuickHalf(trial.sampled), 0) / try // of a sample, in s
+	taken := float64(trial.sampler.Rate())
+	cost := max(1-rounds.QuickHalf(trial.plain)/rounds.QuickHalf(trial.sampled), 0) / taken // of a sample, in s
 	return int(min(max(allowed/cost, MinRate), AutoRate)), nil
 }
 
@@ -258,7 +263,11 @@ func (r *sampledRound) span(ctx context.Context) (*windows, error) {
 }
 
 // plainSlot measures without sampling, and counts events.
-func (r *sampledRound) plainSlot(ctx context.Context) error {
+func (r *sampledRound) plainSlot(ctx context.Context) (err error) {
+	if err := r.counters.Start(); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.counters.Stop()) }()
 	before, err := r.counters.Read()
 	if err != nil {
 		return err
@@ -305,7 +314,7 @@ func (r *sampledRound) slot(ctx context.Context) error {
 		c := circumstances{
 			sink: len(r.phases) > 0 && r.phases[at].Sink, disturbed: w.disturbedAt(s.Time), by: r.watch.taskOf(s),
 		}
-		r.stacks.add(s.Chain, c, float64(s.Period))
+		r.stacks.add(s.Chain, s.Link, c, float64(s.Period))
 		if !c.disturbed {
 			r.weight += float64(s.Period)
 		}

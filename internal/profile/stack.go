@@ -69,6 +69,7 @@ type stacks struct {
 
 type rawStack struct {
 	chain   []uint64
+	link    uint64
 	at      circumstances
 	samples int
 	weight  float64
@@ -99,16 +100,16 @@ func newStacks() *stacks {
 	}
 }
 
-// add counts a sample of the round that is under way.
-func (s *stacks) add(chain []uint64, at circumstances, weight float64) {
-	s.key = s.key[:0]
+// add counts a sample of the round that is under way. link is [perf.Sample.Link].
+func (s *stacks) add(chain []uint64, link uint64, at circumstances, weight float64) {
+	s.key = binary.LittleEndian.AppendUint64(s.key[:0], link)
 	for _, addr := range chain {
 		s.key = binary.LittleEndian.AppendUint64(s.key, addr)
 	}
 	s.key = append(s.key, at.key())
 	raw := s.raw[string(s.key)]
 	if raw == nil {
-		raw = &rawStack{chain: slices.Clone(chain), at: at}
+		raw = &rawStack{chain: slices.Clone(chain), link: link, at: at}
 		s.raw[string(s.key)] = raw
 	}
 	raw.samples++
@@ -142,6 +143,9 @@ func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
 		return n
 	}
 	for _, raw := range s.raw {
+		if code != nil && raw.link != 0 && !code.framed(raw.chain[0]) && (len(raw.chain) < 2 || raw.chain[1] != raw.link) {
+			raw.chain = slices.Insert(raw.chain, 1, raw.link)
+		}
 		s.key = s.key[:0]
 		for i, addr := range raw.chain {
 			s.key = binary.LittleEndian.AppendUint32(s.key, name(i, addr).id)

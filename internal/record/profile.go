@@ -180,7 +180,8 @@ type ProfileSite struct {
 // ProfileCounter is what a PMU counted, per packet.
 type ProfileCounter struct {
 	// Name of the event: cycles, instructions, branch-misses, l1d-misses,
-	// llc-misses, indirect-branches, indirect-mispredicts.
+	// llc-misses, indirect-branches, indirect-mispredicts; indirect-speculated,
+	// returns-speculated, mispredicts-retired.
 	Name string `json:"name"`
 	// PerPacket, unit "events".
 	PerPacket *stat.Quantity `json:"per-packet"`
