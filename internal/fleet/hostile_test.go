@@ -370,6 +370,52 @@ func TestManyParameters(t *testing.T) {
 	})
 }
 
+// What a server notifies of is forgotten: it may do so without end before it answers.
+func TestNotifications(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var server sync.WaitGroup
+	defer server.Wait()
+	defer listener.Close()
+	kept, notified := uint64(0), uint64(64<<20)
+	server.Go(func() {
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			_, err = conn.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0, 'Z', 0, 0, 0, 5, 'I'}) // no password; ask
+			many := bytes.Repeat([]byte{'A', 0, 0, 0, 12, 0, 0, 0, 1, 'c', 0, 'p', 0}, 1<<16)
+			before := inUse()
+			for n := uint64(0); err == nil && n < notified; n += uint64(len(many)) {
+				_, err = conn.Write(many)
+			}
+			kept = max(kept, inUse()-min(before, inUse()))
+			conn.Close()
+		}
+	})
+	s, err := fleet.Open(t.Context(), fmt.Sprintf("postgres://me@%s/fleet?sslmode=disable", listener.Addr()))
+	if err == nil {
+		s.Close()
+		t.Error("a server that answers no question is a store")
+	}
+	listener.Close()
+	server.Wait()
+	if kept > notified {
+		t.Errorf("%d MiB are kept of %d", kept>>20, notified>>20)
+	}
+}
+
+// inUse is the heap that is in use, in bytes.
+func inUse() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
 // What a server says of an error is cut: it may say 16 MiB.
 func TestLongError(t *testing.T) {
 	long := strings.Repeat("é", 1<<20)

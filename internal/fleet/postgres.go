@@ -71,7 +71,8 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 	if config.RuntimeParams["application_name"] == "" {
 		config.RuntimeParams["application_name"] = "unthunk"
 	}
-	var greetings sync.Map // by frontend
+	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {} // pgx would keep all that come
+	var greetings sync.Map                                                // by frontend
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
 		g := &greeting{Reader: r}
 		f := pgproto3.NewFrontend(g, w)
