@@ -65,7 +65,7 @@ func (t *Target) CountLines(ctx context.Context, bulk, cpu int) (runs []LineRuns
 			maps[name] = m
 		}
 	}
-	coll, err := verifier.Load(spec, ebpf.CollectionOptions{MapReplacements: maps}, false)
+	coll, err := verifier.LoadContext(ctx, spec, ebpf.CollectionOptions{MapReplacements: maps}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load a copy of %s with counters: %w", t.Name, err)
 	}

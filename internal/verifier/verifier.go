@@ -16,6 +16,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/memory"
 )
@@ -37,6 +38,9 @@ const (
 func Load(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebpf.Collection, error) {
 	o.Programs.LogDisabled = true
 	c, err := load(spec, o)
+	if err = explained(err); err == nil {
+		return c, nil
+	}
 	if _, ok := errors.AsType[*ebpf.VerifierError](err); !ok {
 		return c, err
 	}
@@ -74,6 +78,31 @@ func Load(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebp
 		return nil, refused
 	}
 	return nil, err
+}
+
+// explained is err; where the kernel says EFAULT, its text is not about options of package ebpf.
+func explained(err error) error {
+	if errors.Is(err, unix.EFAULT) {
+		return fmt.Errorf("load program: %w: the verifier came upon a flaw of its own, of which dmesg tells", unix.EFAULT)
+	}
+	return err
+}
+
+// LoadContext is [Load] that ends with ctx: see [Await].
+func LoadContext(ctx context.Context, spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebpf.Collection, error) {
+	l, err := Await(ctx, func() (loaded, error) {
+		c, err := Load(spec, o, whole)
+		return loaded{c}, err
+	})
+	return l.Collection, err
+}
+
+// loaded is an [io.Closer].
+type loaded struct{ *ebpf.Collection }
+
+func (l loaded) Close() error {
+	l.Collection.Close()
+	return nil
 }
 
 // Await returns what load does, or the error of ctx soon after that ends: the verifier takes seconds for a large program, and

@@ -3,12 +3,14 @@ package verifier
 import (
 	"context"
 	"errors"
+	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -86,6 +88,25 @@ func TestVerifierLog(t *testing.T) {
 
 // closing tells when it is closed.
 type closing chan struct{}
+
+// Nothing is loaded when the context has ended, and where the verifier has a flaw no option of package ebpf is spoken of.
+func TestLoadContext(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if c, err := LoadContext(ctx, &ebpf.CollectionSpec{}, ebpf.CollectionOptions{}, false); c != nil || !errors.Is(err, context.Canceled) {
+		t.Errorf("loaded %v, %v, want %v", c, err, context.Canceled)
+	}
+	if c, err := LoadContext(t.Context(), &ebpf.CollectionSpec{}, ebpf.CollectionOptions{}, false); c == nil || err != nil {
+		t.Errorf("loaded %v, %v", c, err)
+	}
+	err := explained(fmt.Errorf("load program: %w (hit verifier bug, increase LogSizeStart to fit the log)", unix.EFAULT))
+	if !errors.Is(err, unix.EFAULT) || strings.Contains(err.Error(), "LogSizeStart") || !strings.Contains(err.Error(), "dmesg") {
+		t.Error(err)
+	}
+	if err := explained(nil); err != nil {
+		t.Error(err)
+	}
+}
 
 func (c closing) Close() error { close(c); return nil }
 
