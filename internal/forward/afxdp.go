@@ -127,7 +127,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	// Now that fill rings have chunks: some drivers take the first now or never.
 	for i := range f.devices {
-		if err := f.attach(i); err != nil {
+		if err := f.attach(ctx, i); err != nil {
 			return f, err
 		}
 	}

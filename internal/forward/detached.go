@@ -46,7 +46,7 @@ func (f *afxdp) reattach(ctx context.Context, said map[int]string) {
 		if !f.recovering[i].TryLock() {
 			continue // it was lost
 		}
-		err := f.reattachDevice(i)
+		err := f.reattachDevice(ctx, i)
 		f.recovering[i].Unlock()
 		if err == nil {
 			delete(said, i)
@@ -57,7 +57,7 @@ func (f *afxdp) reattach(ctx context.Context, said map[int]string) {
 	}
 }
 
-func (f *afxdp) reattachDevice(i int) error {
+func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
 	gone, err := f.programGone(i)
 	if !gone || err != nil {
 		return err
@@ -71,7 +71,7 @@ func (f *afxdp) reattachDevice(i int) error {
 		if err := f.noteGone(i); err != nil {
 			return err
 		}
-		if err := f.attach(i); err != nil {
+		if err := f.attach(ctx, i); err != nil {
 			return fmt.Errorf("%s has no program of ours: %w", name, err)
 		}
 		f.mu.Lock()

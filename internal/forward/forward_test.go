@@ -439,7 +439,7 @@ func TestObjectWithoutSockets(t *testing.T) {
 			return err
 		}
 		for range 2 { // what the first leaves would be in the way of the second
-			p, err := f.attachInput(0)
+			p, err := f.attachInput(t.Context(), 0)
 			if p != nil || err == nil || !strings.Contains(err.Error(), "put socket into XSKMAP") {
 				t.Errorf("%v, %v, want that the socket is refused", p, err)
 			}
@@ -458,7 +458,7 @@ func TestStopOutputQueues(t *testing.T) {
 	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP})
 	f.mode = xsk.ZeroCopy // what veths have not
 	f.devices[1].most = 4
-	if err := w.Do(func() error { return f.attach(1) }); err != nil {
+	if err := w.Do(func() error { return f.attach(t.Context(), 1) }); err != nil {
 		t.Fatal(err)
 	}
 	if err := f.stopInputs(); err != nil {

@@ -42,9 +42,9 @@ func readObject(ctx context.Context, path string) (*objectFile, error) {
 	return &objectFile{path, name, spec}, nil
 }
 
-// load loads the program and its maps. It may be called again, for another device.
-func (f *objectFile) load() (*object, error) {
-	collection, err := verifier.Load(f.spec.Copy(), ebpf.CollectionOptions{}, false)
+// load loads the program and its maps. It may be called again, for another device. It ends with ctx.
+func (f *objectFile) load(ctx context.Context) (*object, error) {
+	collection, err := verifier.LoadContext(ctx, f.spec.Copy(), ebpf.CollectionOptions{}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load BPF object %s: %w", f.path, err)
 	}

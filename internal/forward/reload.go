@@ -34,7 +34,7 @@ func (f *afxdp) Reload(ctx context.Context, claim asm.Instructions) (err error) 
 		if !f.input(i) || f.programs[i] == nil || f.lost[i] {
 			continue // one that is away gets them when it is back
 		}
-		back, errRenew := f.renew(i, before)
+		back, errRenew := f.renew(ctx, i, before)
 		if errors.Is(errRenew, unix.ENOLINK) {
 			continue // it is gone, and nobody saw it yet
 		}
@@ -58,12 +58,12 @@ func (f *afxdp) Reload(ctx context.Context, claim asm.Instructions) (err error) 
 
 // renew loads the program of an input anew and puts it in the place of the attached one. undo puts
 // the former, with the claim before, back. f.mu is held.
-func (f *afxdp) renew(i int, before asm.Instructions) (undo func() error, err error) {
+func (f *afxdp) renew(ctx context.Context, i int, before asm.Instructions) (undo func() error, err error) {
 	p := f.programs[i]
 	if f.file == nil {
 		return func() error { return p.Replace(before) }, p.Replace(f.claim)
 	}
-	o, err := f.file.load()
+	o, err := f.file.load(ctx)
 	if err != nil {
 		return nil, err
 	}

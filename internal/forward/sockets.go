@@ -125,7 +125,7 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 
 // attach attaches the program of an input to a device. In zero-copy mode an output gets one
 // too, which passes all to the network stack: Intel's drivers transmit nothing without.
-func (f *afxdp) attach(i int) error {
+func (f *afxdp) attach(ctx context.Context, i int) error {
 	if err := f.spread(i); err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (f *afxdp) attach(i int) error {
 	f.mu.Unlock()
 	switch {
 	case f.input(i):
-		p, err = f.attachInput(i)
+		p, err = f.attachInput(ctx, i)
 	case f.mode == xsk.ZeroCopy:
 		p, err = xsk.Attach(f.devices[i].Index, xsk.ProgramOptions{Queues: 1, MultiBuffer: f.multi})
 	}
@@ -147,7 +147,7 @@ func (f *afxdp) attach(i int) error {
 	defer f.mu.Unlock()
 	f.programs[i] = p
 	if reloads != f.reloads && f.input(i) { // by what was to be attached before
-		if _, err = f.renew(i, nil); err != nil {
+		if _, err = f.renew(ctx, i, nil); err != nil {
 			// With its own program on the device no other could be attached.
 			err = errors.Join(err, f.dropProgram(i))
 		}
@@ -156,13 +156,13 @@ func (f *afxdp) attach(i int) error {
 	return err
 }
 
-func (f *afxdp) attachInput(i int) (*xsk.Program, error) {
+func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {
 	d := f.devices[i]
 	f.mu.Lock()
 	sockets, claim := f.openSocketsOf(i), f.claim
 	f.mu.Unlock()
 	if f.config.Object != "" {
-		return f.attachObject(i, sockets)
+		return f.attachObject(ctx, i, sockets)
 	}
 	p, err := xsk.Attach(d.Index, xsk.ProgramOptions{
 		Sockets: sockets, Queues: d.most, MultiBuffer: f.multi, Generic: f.config.Generic, Claim: claim,
@@ -178,11 +178,11 @@ func (f *afxdp) attachInput(i int) (*xsk.Program, error) {
 
 // attachObject attaches the user's program, one for each device: an XSKMAP is keyed by queue.
 // On an error it leaves nothing, as it may be tried again for long.
-func (f *afxdp) attachObject(i int, sockets []*xsk.Socket) (*xsk.Program, error) {
+func (f *afxdp) attachObject(ctx context.Context, i int, sockets []*xsk.Socket) (*xsk.Program, error) {
 	f.mu.Lock()
 	file := f.file
 	f.mu.Unlock()
-	o, err := file.load()
+	o, err := file.load(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -295,7 +295,7 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			return // again: it is found by who waits for this to end
 		}
 		// With chunks in its fill rings, as in the beginning.
-		if err := f.config.Do(func() error { return f.attach(i) }); err != nil {
+		if err := f.config.Do(func() error { return f.attach(ctx, i) }); err != nil {
 			complain(err)
 			continue
 		}

@@ -167,7 +167,7 @@ func TestWiresProgramGone(t *testing.T) {
 			}
 		})
 	}
-	if err := w.Do(func() error { return f.attach(1) }); err != nil {
+	if err := w.Do(func() error { return f.attach(t.Context(), 1) }); err != nil {
 		t.Fatal(err)
 	}
 	w.AwaitUp(t)

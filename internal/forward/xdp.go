@@ -170,7 +170,7 @@ func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program,
 	if err != nil {
 		return nil, nil, err
 	}
-	read, err := file.load()
+	read, err := file.load(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
