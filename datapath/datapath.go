@@ -112,8 +112,6 @@ type Datapath struct {
 	others  *exchange
 	foreign int
 
-	held int // polls in a row that left frames to flush
-
 	free   []uint64 // a stack; its capacity is all chunks of the UMEM
 	owner  []owner  // of each chunk of the UMEM
 	chunks int      // how many are this datapath's
@@ -300,7 +298,7 @@ func (d *Datapath) drain() (inFlight uint64) {
 		d.takeBack()
 		d.takeOver()
 	}
-	d.finish(false)
+	d.finish()
 	for i := range d.slots {
 		inFlight += d.slots[i].counters.InFlight
 	}

@@ -31,15 +31,12 @@ func (d *Datapath) poll(watch *stopwatch) (frames int, err error) {
 		d.takeBack()
 		frames += d.takeOver()
 	}
-	full := false
 	for _, i := range d.mine {
 		if d.slots[i].here() {
-			n := d.receive(i)
-			frames += n
-			full = full || n >= d.config.Batch
+			frames += d.receive(i)
 		}
 	}
-	d.finish(full)
+	d.finish()
 	// Whether the devices are still there is asked seldom while there is work.
 	polls := d.polls.Add(1)
 	if frames == 0 && polls&63 == 0 || polls&1023 == 0 {
@@ -51,31 +48,21 @@ func (d *Datapath) poll(watch *stopwatch) (frames int, err error) {
 	return frames, d.report(lost)
 }
 
-// maxHeld is how many polls in a row may leave frames for the next one to flush.
-const maxHeld = 3
-
 // finish ends a poll: hands queues over, takes transmitted frames back, fills
-// ports up. After a full batch more frames are likely to wait, and drivers without copies, which a flush costs a system
-// call and an interrupt, are told with those.
-func (d *Datapath) finish(full bool) {
+// ports up.
+func (d *Datapath) finish() {
 	for _, i := range d.pending {
 		if d.slots[i].queue.n > 0 {
 			d.transmit(i)
 		}
 	}
 	d.pending = d.pending[:0]
-	hold := full && d.held < maxHeld
-	if d.held++; !hold {
-		d.held = 0
-	}
 	for _, i := range d.mine {
 		s := &d.slots[i]
 		// Also without new frames: those a kick left behind need another one,
 		// and a full ring would stay full.
 		if s.here() && s.counters.InFlight > 0 {
-			if !hold || !s.holds {
-				d.push(i)
-			}
+			d.push(i)
 			if s.here() {
 				d.reclaim(i)
 			}

@@ -18,7 +18,6 @@ type XSK struct {
 
 	noProgram atomic.Bool
 
-	zeroCopy bool
 	// memory is the UMEM in copy mode, and touched what touch read of it last.
 	memory  []byte
 	touched byte
@@ -28,11 +27,8 @@ type XSK struct {
 // closes it. What reaches it is up to an XDP program, see xsk.Program.
 func NewXSK(s *xsk.Socket) *XSK {
 	p := &XSK{socket: s}
-	switch s.Mode() {
-	case xsk.Copy:
+	if s.Mode() == xsk.Copy {
 		p.memory = s.UMEM().Bytes()
-	case xsk.ZeroCopy:
-		p.zeroCopy = true
 	}
 	return p
 }
