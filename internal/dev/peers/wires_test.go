@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -66,6 +67,12 @@ func begin(t *testing.T, w *nics.Wires, name string, command []string) *exec.Cmd
 	t.Helper()
 	cmd := exec.Command(command[0], command[1:]...)
 	cmd.Stderr = os.Stderr
+	t.Cleanup(func() { // after a failure
+		if cmd.Process != nil && cmd.ProcessState == nil {
+			cmd.Process.Kill()
+			cmd.Wait()
+		}
+	})
 	if name != "libxdp" {
 		if err := w.Do(cmd.Start); err != nil {
 			t.Fatal(err)
@@ -170,18 +177,28 @@ func TestWiresInstructions(t *testing.T) {
 const fewBursts, manyBursts = 7, 31
 
 // drained has bursts wait for the forwarder, which is stopped, and returns the instructions from when it may go on until the
-// driver has taken the last frame.
+// driver has taken the last frame. It tries again when emulated wires lost some, as they do on a busy machine.
 func drained(t *testing.T, w *nics.Wires, cmd *exec.Cmd, seen *ebpf.Map, bursts uint64) float64 {
+	t.Helper()
+	for range 5 {
+		ns, frames := drain(t, w, cmd, seen, bursts)
+		if frames == bursts*burst {
+			return ns
+		}
+		t.Logf("of %d frames the driver took %d", bursts*burst, frames)
+	}
+	t.Fatal("frames were lost five times")
+	return 0
+}
+
+func drain(t *testing.T, w *nics.Wires, cmd *exec.Cmd, seen *ebpf.Map, bursts uint64) (ns float64, frames uint64) {
 	t.Helper()
 	if err := cmd.Process.Signal(unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	frames := make([][]byte, burst)
-	for i := range frames {
-		frames[i] = veth.Frame(t, 60)
-	}
+	same := slices.Repeat([][]byte{veth.Frame(t, 60)}, burst)
 	for range bursts {
-		veth.Send(t, w.Namespace, w.Gen.Index, frames...)
+		veth.Send(t, w.Namespace, w.Gen.Index, same...)
 		time.Sleep(10 * time.Millisecond)
 	}
 	if err := seen.Put(uint32(0), [2]uint64{}); err != nil {
@@ -196,8 +213,5 @@ func drained(t *testing.T, w *nics.Wires, cmd *exec.Cmd, seen *ebpf.Map, bursts 
 	if err := seen.Lookup(uint32(0), &n); err != nil {
 		t.Fatal(err)
 	}
-	if n[1] != bursts*burst {
-		t.Fatalf("of %d frames the driver took %d", bursts*burst, n[1])
-	}
-	return float64(int64(n[0]) - begin)
+	return float64(int64(n[0]) - begin), n[1]
 }
