@@ -38,8 +38,8 @@ func TestExact(t *testing.T) {
 	if names := c.Names(); !slices.Equal(names, []string{"cycles", "instructions"}) {
 		t.Errorf("counters %v", names)
 	}
-	least := func(turns int) map[string]float64 {
-		var best map[string]float64
+	least := func(turns int) map[string]float64 { // of each event, which are read one after the other
+		best := make(map[string]float64)
 		for range 20 { // a tick, or the runtime, is in some
 			before, err := c.Read()
 			if err != nil {
@@ -50,8 +50,10 @@ func TestExact(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := after.Since(before); best == nil || got["instructions"] < best["instructions"] {
-				best = got
+			for name, n := range after.Since(before) {
+				if old, ok := best[name]; !ok || n < old {
+					best[name] = n
+				}
 			}
 		}
 		return best
