@@ -115,7 +115,7 @@ func FuzzKcore(f *testing.F) {
 		}
 		var k *Kcore
 		var err error
-		testutil.Allocates(t, 11<<20+64*uint64(len(data)), func() { k, err = openKcore(file) }) // debug/elf reads 10 MiB at once
+		testutil.Allocates(t, 20<<20+64*uint64(len(data)), func() { k, err = openKcore(file) }) // debug/elf reads 10 MiB at once
 		if err != nil {
 			return
 		}

@@ -188,20 +188,23 @@ func TestTimed(t *testing.T) {
 func TestStopped(t *testing.T) {
 	p := plan(t, "udp4", "nat")
 	p.Schedule = rounds.Schedule{Rounds: 100, Duration: time.Minute}
-	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	begun := time.Now()
-	raw, err := Run(ctx, p, nil)
+	raw, err := Run(ctx, p, func(done rounds.Progress) {
+		if done.Round > 5 {
+			cancel()
+		}
+	})
 	testutil.SkipMissing(t, err)
-	if err != nil || !raw.Incomplete || time.Since(begun) > 5*time.Second {
-		t.Fatalf("after %v: %+v, %v", time.Since(begun), raw, err)
+	if err != nil || !raw.Incomplete {
+		t.Fatalf("%+v, %v", raw, err)
 	}
 	rows, _ := raw.Record(0)
-	if rows[0].Ns == nil || len(rows[0].Samples) != len(rows[0].Rounds) {
+	if n := len(rows[0].Samples); rows[0].Ns == nil || n != len(rows[0].Rounds) || n > 10 {
 		t.Errorf("%+v", rows[0])
 	}
 	cancel()
-	if _, err := Run(ctx, p, nil); !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
+	if _, err := Run(ctx, p, nil); !errors.Is(err, context.Canceled) {
 		t.Errorf("before it began: %v", err)
 	}
 }
