@@ -36,14 +36,12 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 // unknown: its functions are then told by their names. A module without native XDP
 // is an [ErrNotXDP]. When ctx ends Inspect returns the error of ctx.
 func Inspect(ctx context.Context, img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
-	d := &reader{kernel: kernel.New(img, img.Table, types), functions: make(map[uint64]*function)}
-	switch img.Machine {
-	case elf.EM_X86_64:
-	case elf.EM_AARCH64:
-		d.kernel.Arch = "arm64"
-	default:
+	arch, ok := map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[img.Machine]
+	if !ok {
 		return nil, &feature.Missing{Feature: fmt.Sprintf("reading drivers of %v", img.Machine), Help: "modules of x86-64 or arm64"}
 	}
+	d := &reader{kernel: kernel.New(img, img.Table, types), functions: make(map[uint64]*function)}
+	d.kernel.Arch = arch
 	if !d.uses(functions.XDPOnly) {
 		return nil, ErrNotXDP
 	}

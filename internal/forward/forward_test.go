@@ -338,12 +338,7 @@ func TestDeviceComesBack(t *testing.T) {
 				t.Fatal(err)
 			}
 			waitFor(t, said, name+" is back")
-			receive := veth.Listen(t, w.Namespace, w.sink.Index)
-			want := veth.Frame(t, 77)
-			veth.Send(t, w.Namespace, w.gen.Index, want)
-			if got := receive(); !bytes.Equal(got, want) {
-				t.Errorf("received %x, want %x", got, want)
-			}
+			w.arrives(t, 77, 77)
 		})
 	}
 }
@@ -412,11 +407,7 @@ func TestDeviceComesBackOccupied(t *testing.T) {
 			if got, err := f.Totals(); err != nil || !got.Directions[0].Up {
 				t.Errorf("in is back, and not up: %v", err)
 			}
-			receive := veth.Listen(t, w.Namespace, w.sink.Index)
-			veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100))
-			if got := receive(); len(got) != 100 {
-				t.Errorf("received %d bytes, want 100", len(got))
-			}
+			w.arrives(t, 100, 100)
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"strings"
@@ -39,6 +40,18 @@ func (w *wires) remove(t *testing.T, name string) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// arrives sends frames of these sizes by way of gen, and asks that the first that arrives at sink is one of want bytes.
+func (w *wires) arrives(t *testing.T, want int, sizes ...int) {
+	t.Helper()
+	receive := veth.Listen(t, w.Namespace, w.sink.Index)
+	for _, size := range sizes {
+		veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, size))
+	}
+	if got := receive(); !bytes.Equal(got, veth.Frame(t, want)) {
+		t.Errorf("received %x, want a frame of %d bytes", got, want)
 	}
 }
 
@@ -139,22 +152,14 @@ func TestReloadObject(t *testing.T) {
 	for engine, define := range map[Engine]string{AFXDP: "-DMAP=BPF_MAP_TYPE_XSKMAP", XDP: "-DMAP=BPF_MAP_TYPE_DEVMAP"} {
 		t.Run(string(engine), func(t *testing.T) {
 			w := newWires(t)
-			receive := veth.Listen(t, w.Namespace, w.sink.Index)
 			object := compile(t, define)
 			f := w.open(t, Config{Pairs: pair, Engine: engine, Object: object})
-			send := func() {
-				t.Helper()
-				veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100))
-				if got := receive(); len(got) != 100 {
-					t.Errorf("received %d bytes, want 100", len(got))
-				}
-			}
-			send()
+			w.arrives(t, 100, 100)
 			for range 3 {
 				if err := f.Reload(t.Context(), nil); err != nil {
 					t.Fatal(err)
 				}
-				send()
+				w.arrives(t, 100, 100)
 			}
 			if err := f.Reload(t.Context(), claimOf(t, "udp")); !errors.Is(err, errFilterAndObject) {
 				t.Errorf("%v, want %v", err, errFilterAndObject)
@@ -165,7 +170,7 @@ func TestReloadObject(t *testing.T) {
 			if err := f.Reload(t.Context(), nil); err == nil || strings.Contains(err.Error(), "\n") {
 				t.Errorf("no object: %v", err)
 			}
-			send()
+			w.arrives(t, 100, 100)
 		})
 	}
 }
@@ -173,7 +178,6 @@ func TestReloadObject(t *testing.T) {
 // A program that is attached gets another filter also while its device still counts as away.
 func TestReloadBeforeBack(t *testing.T) {
 	w := newWires(t)
-	receive := veth.Listen(t, w.Namespace, w.sink.Index)
 	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Claim: claimOf(t, "udp and greater 100")}).(*afxdp)
 	f.mu.Lock()
 	f.away[f.numbers["in"]] = true // as between attach and that it is said to be back
@@ -181,26 +185,19 @@ func TestReloadBeforeBack(t *testing.T) {
 	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
 		t.Fatal(err)
 	}
-	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100), veth.Frame(t, 99))
-	if got := receive(); len(got) != 99 {
-		t.Errorf("received %d bytes, want 99", len(got))
-	}
+	w.arrives(t, 99, 100, 99)
 }
 
 // In the kernel an input that is gone keeps no other from its new program.
 func TestReloadWithoutDevice(t *testing.T) {
 	w := newWires(t)
 	veth.Pair(t, w.Namespace, "gone", "peer")
-	receive := veth.Listen(t, w.Namespace, w.sink.Index)
 	f := w.open(t, Config{Pairs: []Pair{{"gone", "out"}, {"in", "out"}}, Engine: XDP, Claim: claimOf(t, "udp and greater 100")})
 	w.remove(t, "gone")
 	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
 		t.Fatal(err)
 	}
-	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100), veth.Frame(t, 99))
-	if got := receive(); len(got) != 99 {
-		t.Errorf("received %d bytes, want 99", len(got))
-	}
+	w.arrives(t, 99, 100, 99)
 }
 
 // A device that comes back has the object that was loaded, whatever is in the file by then.
@@ -219,11 +216,7 @@ func TestObjectWhileAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, said, "in is back")
-	receive := veth.Listen(t, w.Namespace, w.sink.Index)
-	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100))
-	if got := receive(); len(got) != 100 {
-		t.Errorf("received %d bytes, want 100", len(got))
-	}
+	w.arrives(t, 100, 100)
 }
 
 // A device that comes back has the filter that was set while it was away.
@@ -241,9 +234,5 @@ func TestReloadWhileAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, said, "in is back")
-	receive := veth.Listen(t, w.Namespace, w.sink.Index)
-	veth.Send(t, w.Namespace, w.gen.Index, veth.Frame(t, 100), veth.Frame(t, 99))
-	if got := receive(); len(got) != 99 {
-		t.Errorf("received %d bytes, want 99", len(got))
-	}
+	w.arrives(t, 99, 100, 99)
 }

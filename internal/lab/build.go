@@ -138,7 +138,12 @@ func programSum(path, said string) (string, error) {
 	if n, errVersion := strconv.Atoi(version); err != nil || len(sum) != sumBytes || versioned && (errVersion != nil || n < 2) {
 		return "", fmt.Errorf("the guest says that it counts by %.40q", said)
 	}
-	info, err := buildinfo.ReadFile(path)
+	f, size, err := unpack.Open(path, unpack.Max)
+	if err != nil {
+		return "", fmt.Errorf("read the guest's program: %w", err)
+	}
+	defer f.Close()
+	info, err := buildinfo.Read(io.NewSectionReader(f, 0, size))
 	if err != nil {
 		return "", fmt.Errorf("read the guest's program: %w", err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Of a configuration those options are kept that matter for packets, each once a guest.
@@ -127,8 +128,14 @@ func TestProgramSum(t *testing.T) {
 			t.Errorf("%q: %q", bad, got)
 		}
 	}
-	if got, err := programSum("/proc/self/status", other); err == nil || got != "" {
-		t.Errorf("a file that is no program: %q", got)
+	large := filepath.Join(t.TempDir(), "large") // takes no room on the disk
+	if err := errors.Join(os.WriteFile(large, nil, 0o600), os.Truncate(large, unpack.Max+1)); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{"/proc/self/status": "", large: "more than 512 MiB", os.DevNull: "not a regular file"} {
+		if got, err := programSum(path, other); err == nil || got != "" || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s, which is no program: %q, %v", path, got, err)
+		}
 	}
 }
 
