@@ -48,7 +48,7 @@ func TestDeviceVanishes(t *testing.T) {
 		{"profile --in in --out out --duration 9s --rounds 4", exitFailed, "unthunk: in went away\n"},
 		{"bench --in in --out out --duration 6s --rounds 3", exitFailed, "unthunk: in went away\n"},
 		{"forward --in in --out out --engine xdp --duration 5s", exitDone,
-			"warning: in went away: nothing is forwarded from it or to it any more\n"},
+			"warning: in is lost: it went away, or to another network namespace\n"},
 	} {
 		t.Run(test.args, func(t *testing.T) {
 			lab, gen := forwardLab(t)

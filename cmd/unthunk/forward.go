@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -180,7 +178,8 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if err := checkFiles(append(f.metrics.Files(), f.object, f.filterFile), outFile{"pcap", f.pcap}); err != nil {
 		return err
 	}
-	c.Warn = warner(s.err)
+	events := newForwardEvents(&s, f.json)
+	c.Warn, c.Happened = events.warn, events.happened
 	if f.pcap != "" {
 		if err := outfile.CheckStream(f.pcap); err != nil {
 			return err
@@ -209,9 +208,8 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		}
 		defer func() { err = errors.Join(err, c.Sample.Close()) }()
 	}
-	reloads := new(reloadCounts)
 	if f.metrics.Address != "" {
-		server, errServe := serveMetrics(f.metrics, forwarder, reloads)
+		server, errServe := serveMetrics(f.metrics, forwarder, events)
 		if errServe != nil {
 			return errServe
 		}
@@ -238,10 +236,10 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	go func() { done <- forwarder.Run(running) }()
 	go func() {
 		defer close(served)
-		v := service{forwarder: forwarder, flags: f, reloads: reloads, warn: c.Warn, note: noter(s.err)}
+		v := service{forwarder: forwarder, flags: f, events: events}
 		v.serve(running, hangups)
 	}()
-	w := forwardWriter{s: s, json: f.json, filter: f.filter != "" || f.filterFile != ""}
+	w := forwardWriter{s: s, events: events, json: f.json, filter: f.filter != "" || f.filterFile != ""}
 	if f.live {
 		w.screen = newForwardScreen(s.out)
 		w.screen.filter = w.filter
@@ -277,25 +275,10 @@ func noneSent(t forward.Totals) error {
 	return fmt.Errorf("no frame was sent, and %d were lost", lost)
 }
 
-// warner writes warnings of any goroutine, a line each.
-func warner(w io.Writer) func(string) {
-	note := noter(w)
-	return func(text string) { note("warning: " + text) }
-}
-
-// noter writes what goes on, a line each, for any goroutine.
-func noter(w io.Writer) func(string) {
-	var mu sync.Mutex
-	return func(text string) {
-		mu.Lock()
-		defer mu.Unlock()
-		fmt.Fprintln(w, cells.Clean(text)) // it may have the name of a device
-	}
-}
-
 // forwardWriter writes a line for each direction and interval.
 type forwardWriter struct {
 	s       std
+	events  *forwardEvents
 	json    bool
 	filter  bool // frames may be passed to the network stack
 	started time.Time
@@ -359,6 +342,8 @@ type forwardDocument struct {
 	Rows    []forwardRow `json:"rows"`
 	Queues  []queueRow   `json:"queues"`
 	Passage []passageRow `json:"passage"`
+	// Events are what happened since the beginning, without what never did.
+	Events []forward.Event `json:"events"`
 }
 
 // rows are what happened between two readings.
@@ -515,5 +500,6 @@ func (w *forwardWriter) document(
 	return report.JSONLine(w.s.out, forwardDocument{
 		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: after.Mode,
 		Workers: after.Workers, Rows: list, Queues: queueRows(before, after, took), Passage: passageRows(before, after),
+		Events: w.events.since(after),
 	})
 }

@@ -157,7 +157,7 @@ func TestForwardVerb(t *testing.T) {
 type fixed struct{ forward.Forwarder }
 
 func (fixed) Totals() (forward.Totals, error) {
-	events := []forward.Event{{Device: "b", Event: "link-down", Times: 4}}
+	events := []forward.Event{{Device: "b", Name: "link-down", Times: 4}}
 	return forward.Totals{Busy: 1500 * time.Millisecond, Events: events, Directions: []forward.Direction{{
 		In: "a", Out: "b", Received: 10, Sent: 7, Passed: 5, Bytes: 600, Up: true,
 		Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
@@ -166,10 +166,8 @@ func (fixed) Totals() (forward.Totals, error) {
 }
 
 func TestMetrics(t *testing.T) {
-	var reloads reloadCounts
-	reloads.done.Store(2)
-	reloads.failed.Store(1)
-	server, err := serveMetrics(listen.Options{Address: ":0"}, fixed{}, &reloads)
+	own := forwardEvents{reloaded: 2, notReloaded: 1}
+	server, err := serveMetrics(listen.Options{Address: ":0"}, fixed{}, &own)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +207,7 @@ func TestMetrics(t *testing.T) {
 // docs/datapath.md has a row for each metric that is exported, with its labels, and no other.
 func TestMetricsAreInDocs(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newForwardCollector(fixed{}, new(reloadCounts)))
+	registry.MustRegister(newForwardCollector(fixed{}, new(forwardEvents)))
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
@@ -243,7 +241,7 @@ func (strange) Totals() (forward.Totals, error) {
 // Devices have names of any bytes: metrics tell them apart.
 func TestMetricsOfAnyName(t *testing.T) {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(newForwardCollector(strange{}, new(reloadCounts)))
+	registry.MustRegister(newForwardCollector(strange{}, new(forwardEvents)))
 	families, err := registry.Gather()
 	if err != nil || len(families) == 0 {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/signal"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -68,15 +67,11 @@ func onHangup() (hangups <-chan os.Signal, stop func()) {
 // service tells the service manager of a forwarder (sd_notify), and does what SIGHUP asks for.
 // Without a manager it tells nobody.
 type service struct {
-	forwarder  forward.Forwarder
-	flags      forwardFlags
-	reloads    *reloadCounts
-	warn, note func(string)
-	polls      []uint64 // of each worker, when the watchdog was last fed
+	forwarder forward.Forwarder
+	flags     forwardFlags
+	events    *forwardEvents
+	polls     []uint64 // of each worker, when the watchdog was last fed
 }
-
-// reloadCounts are how often the files were read again, and how often that changed nothing.
-type reloadCounts struct{ done, failed atomic.Uint64 }
 
 // serve goes on until ctx is done. The manager's watchdog is fed while each worker polls.
 func (v *service) serve(ctx context.Context, hangups <-chan os.Signal) {
@@ -85,7 +80,7 @@ func (v *service) serve(ctx context.Context, hangups <-chan os.Signal) {
 	var feed <-chan time.Time
 	switch period, err := daemon.SdWatchdogEnabled(false); {
 	case err != nil:
-		v.warn(fmt.Sprintf("the service manager's watchdog is not fed: %v", err))
+		v.events.warn(fmt.Sprintf("the service manager's watchdog is not fed: %v", err))
 	case period > 0:
 		ticker := time.NewTicker(period / 2)
 		defer ticker.Stop()
@@ -111,7 +106,7 @@ func (v *service) alive() bool {
 	v.polls = v.forwarder.Polls()
 	for i, n := range before {
 		if v.polls[i] == n {
-			v.warn(fmt.Sprintf("worker %d stands still", i))
+			v.events.warn(fmt.Sprintf("worker %d stands still", i))
 			return false
 		}
 	}
@@ -122,26 +117,20 @@ func (v *service) alive() bool {
 func (v *service) reload(ctx context.Context) {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
-		v.warn(fmt.Sprintf("read clock: %v", err))
+		v.events.warn(fmt.Sprintf("read clock: %v", err))
 	}
 	v.tell(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, now.Nano()/1000))
 	claim, err := v.flags.claim()
 	if err == nil {
 		err = v.forwarder.Reload(ctx, claim)
 	}
-	if err != nil {
-		v.reloads.failed.Add(1)
-		v.warn(fmt.Sprintf("not reloaded: %v", err))
-	} else {
-		v.reloads.done.Add(1)
-		v.note("reloaded")
-	}
+	v.events.reload(err)
 	v.tell(daemon.SdNotifyReady)
 }
 
 func (v *service) tell(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		v.warn(fmt.Sprintf("tell the service manager: %v", err))
+		v.events.warn(fmt.Sprintf("tell the service manager: %v", err))
 	}
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -57,6 +58,14 @@ func (m manager) next(t *testing.T, watchdog bool) string {
 	}
 }
 
+// eachLine has each line that is written said.
+type eachLine struct{ say func(string) }
+
+func (l eachLine) Write(b []byte) (int, error) {
+	l.say(strings.TrimSuffix(string(b), "\n"))
+	return len(b), nil
+}
+
 // polling is a forwarder whose workers poll, but for one that stands when it is told to.
 type polling struct {
 	forward.Forwarder
@@ -86,7 +95,7 @@ func TestServiceNotifies(t *testing.T) {
 	t.Setenv("WATCHDOG_PID", fmt.Sprint(os.Getpid()))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	v := service{forwarder: &polling{polls: make([]uint64, 2)}, warn: func(s string) { t.Error(s) }}
+	v := service{forwarder: &polling{polls: make([]uint64, 2)}, events: &forwardEvents{text: eachLine{func(s string) { t.Error(s) }}}}
 	go func() { v.serve(ctx, nil); close(done) }()
 	for _, want := range []string{"READY=1", "WATCHDOG=1", "WATCHDOG=1"} {
 		if got := m.next(t, true); got != want {
@@ -104,14 +113,14 @@ func TestServiceNotifies(t *testing.T) {
 func TestServiceAlive(t *testing.T) {
 	var said []string
 	p := &polling{polls: make([]uint64, 2)}
-	v := service{forwarder: p, warn: func(s string) { said = append(said, s) }}
+	v := service{forwarder: p, events: &forwardEvents{text: eachLine{func(s string) { said = append(said, s) }}}}
 	for i, stands := range []bool{false, false, true, true, false} {
 		p.stands = stands
 		if got := v.alive(); got == stands {
 			t.Errorf("%d: alive %v with a worker that stands %v", i, got, stands)
 		}
 	}
-	if len(said) != 2 || said[0] != "worker 1 stands still" {
+	if len(said) != 2 || said[0] != "warning: worker 1 stands still" {
 		t.Errorf("warnings: %q", said)
 	}
 }
@@ -130,11 +139,7 @@ func TestServiceReloads(t *testing.T) {
 	p := &polling{polls: make([]uint64, 2)}
 	said := make(chan string, 10)
 	hangups := make(chan os.Signal)
-	var reloads reloadCounts
-	v := service{
-		forwarder: p, flags: forwardFlags{filterFile: file}, reloads: &reloads,
-		warn: func(s string) { said <- "warning: " + s }, note: func(s string) { said <- s },
-	}
+	v := service{forwarder: p, flags: forwardFlags{filterFile: file}, events: &forwardEvents{text: eachLine{func(s string) { said <- s }}}}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	go func() { v.serve(ctx, hangups); close(done) }()
@@ -165,7 +170,7 @@ func TestServiceReloads(t *testing.T) {
 	if len(p.claims) != 3 || slices.ContainsFunc(p.claims, func(c asm.Instructions) bool { return c == nil }) {
 		t.Errorf("%d filters were loaded", len(p.claims))
 	}
-	if done, failed := reloads.done.Load(), reloads.failed.Load(); done != 2 || failed != 3 {
+	if done, failed := v.events.reloads(); done != 2 || failed != 3 {
 		t.Errorf("%d reloads done and %d failed, want 2 and 3", done, failed)
 	}
 	cancel()
@@ -185,6 +190,7 @@ func TestCPUList(t *testing.T) {
 // A process that gets SIGHUP while it forwards goes on, with the filter that the file has then.
 func TestForwardHangup(t *testing.T) {
 	lab, gen := forwardLab(t)
+	network := handle(t, lab) // the namespace's own thread runs the verb
 	stop := flood.Start(t, lab, gen)
 	defer stop()
 	file := filepath.Join(t.TempDir(), "filter")
@@ -212,13 +218,9 @@ func TestForwardHangup(t *testing.T) {
 		t.Fatal(err)
 	}
 	testutil.Eventually(t, "reloaded", func() bool { return strings.HasPrefix(errs.String(), "reloaded\n") })
-	testutil.Eventually(t, "frames that match", func() (sent bool) {
-		err := lab.Do(func() error {
-			l, err := netlink.LinkByName("out")
-			sent = err == nil && l.Attrs().Statistics.TxPackets > 1000
-			return err
-		})
-		return err == nil && sent
+	testutil.Eventually(t, "frames that match", func() bool {
+		l, err := network.LinkByName("out")
+		return err == nil && l.Attrs().Statistics.TxPackets > 1000
 	})
 	cancel()
 	if code := <-done; code != exitDone {
@@ -324,6 +326,81 @@ func TestForwardLive(t *testing.T) {
 	}
 	if strings.Contains(out.String(), "\x1b") {
 		t.Errorf("escapes: %q", out.String())
+	}
+}
+
+// Each event is a document and a line, those that are no trouble without a warning; sums are of what happened.
+func TestForwardEvents(t *testing.T) {
+	var out, errs bytes.Buffer
+	s := std{out: &out, err: &errs}
+	e := newForwardEvents(&s, true)
+	at := time.Date(2026, 11, 30, 1, 2, 3, 4, time.UTC)
+	lost := forward.Event{Device: "a\x1b", Name: "device-lost", Times: 2}
+	e.happened(forward.Happening{Time: at, Event: lost, Text: "a\x1b is lost", Warning: true})
+	e.reload(nil)
+	e.reload(errors.New("no"))
+	if want := "warning: a\ufffd is lost\nreloaded\nwarning: not reloaded: no\n"; errs.String() != want {
+		t.Errorf("said %q, want %q", errs.String(), want)
+	}
+	var got []forwardEvent
+	for line := range strings.Lines(out.String()) {
+		var d forwardEvent
+		if err := json.Unmarshal([]byte(line), &d); err != nil {
+			t.Fatalf("%s: %v", line, err)
+		}
+		got = append(got, d)
+	}
+	failed := forward.Event{Name: "reload-failed", Times: 1}
+	if len(got) != 3 || !got[0].Time.Equal(at) || got[0].Kind != "forward-event" || got[0].Event != lost || got[2].Event != failed ||
+		got[2].Text != "not reloaded: no" {
+		t.Errorf("%+v", got)
+	}
+	sums := e.since(forward.Totals{Events: []forward.Event{lost, {Device: "b", Name: "device-lost"}}})
+	if want := []forward.Event{lost, {Name: "reloaded", Times: 1}, failed}; !slices.Equal(sums, want) {
+		t.Errorf("%+v, want %+v", sums, want)
+	}
+}
+
+// With --json a device that goes and comes back is a document of an event each, between those of intervals.
+func TestForwardEventDocuments(t *testing.T) {
+	lab, _ := forwardLab(t)
+	network := handle(t, lab) // the namespace's own thread runs the verb
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var out, errs syncBuffer
+	done := make(chan int, 1)
+	go func() {
+		code := -1
+		lab.Do(func() error {
+			code = run(ctx, []string{"forward", "--in", "in", "--out", "out", "--engine", "xdp", "--json", "--interval", "50ms"}, nil, &out, &errs)
+			return nil
+		})
+		done <- code
+	}()
+	testutil.Eventually(t, "documents", func() bool { return strings.Count(out.String(), "\n") > 1 })
+	l, err := network.LinkByName("out")
+	if err == nil {
+		err = network.LinkDel(l)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, "lost", func() bool { return strings.Contains(out.String(), `"event":"device-lost","times":1`) })
+	if err := network.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "out"}, PeerName: "sink"}); err != nil {
+		t.Fatal(err)
+	}
+	testutil.Eventually(t, "back", func() bool { return strings.Contains(out.String(), `"event":"device-back","times":1`) })
+	cancel()
+	if code := <-done; code != exitDone {
+		t.Fatalf("exit code %d: %s", code, errs.String())
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	var last forwardDocument
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil {
+		t.Fatal(err)
+	}
+	if !last.Final || !slices.Contains(last.Events, forward.Event{Device: "out", Name: "device-lost", Times: 1}) {
+		t.Errorf("in the end: %+v", last)
 	}
 }
 

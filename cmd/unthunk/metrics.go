@@ -18,13 +18,13 @@ import (
 // forwardCollector reads a forwarder's counters when it is asked for them.
 type forwardCollector struct {
 	forwarder forward.Forwarder
-	reloads   *reloadCounts
+	own       *forwardEvents
 
 	reloaded, received, sent, passed, bytes, dropped, batches, inFlight, up, busy, events *prometheus.Desc
 	workers, passage, queueReceived, queueSent, queueDropped, queueUp                     *prometheus.Desc
 }
 
-func newForwardCollector(f forward.Forwarder, reloads *reloadCounts) *forwardCollector {
+func newForwardCollector(f forward.Forwarder, own *forwardEvents) *forwardCollector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("unthunk_forward_"+name, help, append([]string{"in", "out"}, labels...), nil)
 	}
@@ -32,7 +32,7 @@ func newForwardCollector(f forward.Forwarder, reloads *reloadCounts) *forwardCol
 		return prometheus.NewDesc("unthunk_forward_queue_"+name, help, []string{"device", "queue", "worker"}, nil)
 	}
 	return &forwardCollector{
-		forwarder: f, reloads: reloads,
+		forwarder: f, own: own,
 		reloaded: prometheus.NewDesc("unthunk_forward_reloads_total", "Times that SIGHUP had files read again: done, or failed.",
 			[]string{"result"}, nil),
 		received: desc("received_frames_total", "Frames received."),
@@ -66,8 +66,9 @@ func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
 }
 
 func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
-	ch <- metric(c.reloaded, prometheus.CounterValue, float64(c.reloads.done.Load()), "done")
-	ch <- metric(c.reloaded, prometheus.CounterValue, float64(c.reloads.failed.Load()), "failed")
+	done, failed := c.own.reloads()
+	ch <- metric(c.reloaded, prometheus.CounterValue, float64(done), "done")
+	ch <- metric(c.reloaded, prometheus.CounterValue, float64(failed), "failed")
 	t, err := c.forwarder.Totals()
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(c.received, err)
@@ -89,7 +90,7 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for _, e := range t.Events {
-		ch <- metric(c.events, prometheus.CounterValue, float64(e.Times), e.Device, e.Event)
+		ch <- metric(c.events, prometheus.CounterValue, float64(e.Times), e.Device, e.Name)
 	}
 	if t.Busy > 0 {
 		ch <- metric(c.busy, prometheus.CounterValue, t.Busy.Seconds())
@@ -152,8 +153,8 @@ func metric(desc *prometheus.Desc, kind prometheus.ValueType, value float64, lab
 }
 
 // serveMetrics serves a forwarder's counters until the server is closed.
-func serveMetrics(o listen.Options, f forward.Forwarder, reloads *reloadCounts) (*listen.Server, error) {
-	return serve(o, newForwardCollector(f, reloads))
+func serveMetrics(o listen.Options, f forward.Forwarder, own *forwardEvents) (*listen.Server, error) {
+	return serve(o, newForwardCollector(f, own))
 }
 
 // serve serves what a collector reads until the server is closed.

@@ -3,10 +3,12 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -15,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /dev/null opened for reading too")
@@ -183,4 +186,22 @@ func (o outputFlags) publishRead(ctx context.Context, s std, doc any, text func(
 	}
 	_, errShow := shown.WriteTo(s.out)
 	return errors.Join(err, errShow)
+}
+
+// warner writes warnings of any goroutine.
+func warner(w io.Writer) func(string) {
+	shared := &sharedWriter{w: w}
+	return func(text string) { fmt.Fprintf(shared, "warning: %s\n", cells.Clean(text)) } // it may have the name of a device
+}
+
+// sharedWriter is written to by several goroutines.
+type sharedWriter struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (s *sharedWriter) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.w.Write(b)
 }

@@ -40,6 +40,9 @@ type afxdp struct {
 	// to is the action of each input port's frames. Workers read it while it is replaced.
 	to atomic.Pointer[[]datapath.Action]
 
+	events *events
+	down   chan lostPort // of devices that were lost, until Run knows
+
 	mu       sync.Mutex
 	devices  []queuedDevice
 	programs map[int]*xsk.Program // by device; not those lost
@@ -47,7 +50,6 @@ type afxdp struct {
 	passed   map[int]uint64       // by device, of programs that are closed
 	lost     map[int]bool         // devices that are to be found again
 	away     map[int]bool         // devices that were lost and have not got their program again
-	down     chan int             // devices that were lost
 	kernel   []xsk.Statistics     // by port, as last read
 	past     []xsk.Statistics     // by port, of sockets that are closed
 	sockets  []*xsk.Socket        // by port, nil while lost or not there
@@ -60,9 +62,8 @@ type afxdp struct {
 	reloads  int                  // how often programs were
 	mode     xsk.Mode             // of all sockets, once they are open
 
-	complained []string   // by device: of queues that came and cannot be used
-	happened   []happened // by device
-	bare       []bool     // devices whose program was taken off, by device
+	complained []string // by device: of queues that came and cannot be used
+	bare       []bool   // devices whose program was taken off, by device
 
 	recovering []sync.Mutex // by device: held while it is taken back, or its queues are
 }
@@ -73,7 +74,7 @@ type portOf struct{ device, queue int }
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
 		config: c, claim: c.Claim, programs: make(map[int]*xsk.Program), rss: make(map[int]*xsk.RSS), passed: make(map[int]uint64),
-		lost: make(map[int]bool), away: make(map[int]bool), objects: make(map[int]*object),
+		lost: make(map[int]bool), away: make(map[int]bool), objects: make(map[int]*object), events: newEvents(c),
 	}
 	defer func() {
 		if err != nil {
@@ -84,7 +85,6 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	if f.devices, f.numbers, err = c.devices(); err != nil {
 		return f, err
 	}
-	f.down = make(chan int, len(f.devices))
 	if c.Object != "" {
 		if f.file, err = readObject(ctx, c.Object); err != nil {
 			return f, err
@@ -98,13 +98,14 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 			f.ports = append(f.ports, portOf{i, q})
 		}
 	}
+	f.down = make(chan lostPort, len(f.ports))
 	workers, err := f.share()
 	if err != nil {
 		return f, err
 	}
 	f.route()
 	f.recovering, f.complained = make([]sync.Mutex, len(f.devices)), make([]string, len(f.devices))
-	f.happened, f.bare = make([]happened, len(f.devices)), make([]bool, len(f.devices))
+	f.bare = make([]bool, len(f.devices))
 	f.sockets, f.outlets = make([]*xsk.Socket, len(f.ports)), make([]*datapath.XSK, len(f.ports))
 	f.used = make([]bool, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
@@ -257,22 +258,37 @@ func (f *afxdp) rewrite(frames []datapath.Frame) {
 	}
 }
 
-// portLost notes that a device went. All of its ports will be found lost.
+// lostPort is a port whose device went, and what said so.
+type lostPort struct {
+	port int
+	err  error
+}
+
+// portLost is called by a worker, and waits for nobody: a reload may hold f.mu while the kernel
+// verifies a program.
 func (f *afxdp) portLost(port int, err error) {
-	device := f.ports[port].device
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.lost[device] {
-		return
-	}
-	f.lost[device], f.away[device] = true, true
-	f.happened[device].lost++
-	f.config.Warn(fmt.Sprintf("%s is lost: %v", f.devices[device].Name, err))
 	select {
-	case f.down <- device:
-	default:
+	case f.down <- lostPort{port, err}:
+	default: // Run has as many to read as there are ports
 	}
 }
+
+// deviceLost notes that a device went, and says whether that is new: each of its ports is found lost.
+func (f *afxdp) deviceLost(l lostPort) (device int, isNew bool) {
+	device = f.ports[l.port].device
+	f.mu.Lock()
+	if isNew = !f.lost[device] && !f.path.Present(l.port); isNew {
+		f.lost[device], f.away[device] = true, true
+	}
+	f.mu.Unlock()
+	if isNew {
+		f.events.happen(f.name(device), notef(eventLost, true, "%s is lost: %v", f.name(device), l.err))
+	}
+	return device, isNew
+}
+
+// name is that of a device, which never changes.
+func (f *afxdp) name(device int) string { return f.devices[device].Name }
 
 // Run forwards, and takes devices back that come back under their names.
 func (f *afxdp) Run(ctx context.Context) error {
@@ -284,24 +300,27 @@ func (f *afxdp) Run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(recoverEach)
 	defer tick.Stop()
-	said, bare := make(map[int]bool), make(map[int]string)
+	said, bare, downs := make(map[int]bool), make(map[int]string), make([]uint64, len(f.devices))
 	for {
 		select {
 		case <-tick.C:
+			f.noteLinks(downs)
 			f.warnBlocked(said)
 			f.reattach(ctx, bare)
 			f.follow(ctx)
-		case device := <-f.down:
-			wait.Go(func() { f.recover(ctx, device) })
+		case l := <-f.down:
+			if device, isNew := f.deviceLost(l); isNew {
+				wait.Go(func() { f.recover(ctx, device) })
+			}
 		case err := <-done:
 			return err
 		}
 	}
 }
 
-// warnBlocked warns of each device that sends nothing for want of a program, once until it has
-// one. said are those that were warned of. A device that came back is still to get its program.
-func (f *afxdp) warnBlocked(said map[int]bool) {
+// blocked are the devices that have a socket: those that send nothing for want of a program, and
+// those that do. A device that came back is still to get its program.
+func (f *afxdp) blocked() map[int]bool {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	blocked := make(map[int]bool)
@@ -312,7 +331,13 @@ func (f *afxdp) warnBlocked(said map[int]bool) {
 		device := f.ports[port].device
 		blocked[device] = blocked[device] || p.NoProgram() && !f.away[device]
 	}
-	for device, is := range blocked {
+	return blocked
+}
+
+// warnBlocked warns of each device that is blocked, once until it is not. said are those that were
+// warned of.
+func (f *afxdp) warnBlocked(said map[int]bool) {
+	for device, is := range f.blocked() {
 		if is && !said[device] {
 			f.config.Warn(fmt.Sprintf("%s sends nothing: its XDP program is gone, and its driver wants one", f.devices[device].Name))
 		}
@@ -367,8 +392,16 @@ func (f *afxdp) Totals() (Totals, error) {
 		}
 		t.Directions = append(t.Directions, d)
 	}
-	t.Queues, t.Events = f.byQueue(counters, kernel), f.events(counters)
+	t.Queues, t.Events = f.byQueue(counters, kernel), f.events.list(names(f.devices))
 	return t, nil
+}
+
+// names are those of devices.
+func names(devices []queuedDevice) (list []string) {
+	for _, d := range devices {
+		list = append(list, d.Name)
+	}
+	return list
 }
 
 // byQueue are the counts of all queues that are or were open.
@@ -447,7 +480,7 @@ func (f *afxdp) Close() error {
 	if f.umem != nil {
 		errs = append(errs, f.umem.Close())
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.config.home.Close())...)
 }
 
 // receiveRest polls until the rings of inputs are empty. The only error is that all is closed.

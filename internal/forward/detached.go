@@ -6,37 +6,17 @@ import (
 	"fmt"
 
 	"github.com/vishvananda/netlink"
-
-	"github.com/unthunk/unthunk/datapath"
 )
 
-// Event is what happened to a device, and how often.
-type Event struct {
-	Device, Event string
-	Times         uint64
-}
-
-// Events that are counted for each device.
-const (
-	eventLinkDown   = "link-down"    // a queue found it down after it had been up
-	eventLost       = "device-lost"  // it went, or was moved to another namespace
-	eventNoProgram  = "program-gone" // somebody took its XDP program off, or put another in its place
-	eventReattached = "program-back" // and it got its program again
-)
-
-// happened counts what happens to a device.
-type happened struct{ lost, noProgram, reattached uint64 }
-
-// events are what happened to all devices. Links are those of the first queue of each.
-func (f *afxdp) events(counters []datapath.Counters) (list []Event) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for i, d := range f.devices {
-		h := f.happened[i]
-		list = append(list, Event{d.Name, eventLinkDown, counters[f.portsOf(i)[0]].LinkDowns}, Event{d.Name, eventLost, h.lost},
-			Event{d.Name, eventNoProgram, h.noProgram}, Event{d.Name, eventReattached, h.reattached})
+// noteLinks tells of links that were found down since downs, by device, was counted. Links are those
+// of the first queue of each device.
+func (f *afxdp) noteLinks(downs []uint64) {
+	counters := f.path.Counters(nil)
+	for i := range f.devices {
+		for now := counters[f.portsOf(i)[0]].LinkDowns; downs[i] < now; downs[i]++ {
+			f.events.happen(f.name(i), notef(eventLinkDown, true, "the link of %s went down", f.name(i)))
+		}
 	}
-	return list
 }
 
 // reattach attaches the programs again that somebody took off their devices. While another's is there it
@@ -62,8 +42,8 @@ func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
 	if !gone || err != nil {
 		return err
 	}
-	name := f.devices[i].Name
-	err = f.config.Do(func() error {
+	name := f.name(i)
+	return f.config.Do(func() error {
 		var absent netlink.LinkNotFoundError
 		if _, err := netlink.LinkByIndex(f.devices[i].Index); errors.As(err, &absent) {
 			return nil // with its program: the datapath finds that it is lost
@@ -74,16 +54,19 @@ func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
 		if err := f.attach(ctx, i); err != nil {
 			return fmt.Errorf("%s has no program of ours: %w", name, err)
 		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		f.happened[i].reattached++
-		if !f.lost[i] {
-			delete(f.away, i)
-		}
-		f.config.Warn(fmt.Sprintf("%s has its XDP program again", name))
+		f.notAway(i)
+		f.events.happen(name, notef(eventReattached, false, "%s has its XDP program again", name))
 		return nil
 	})
-	return err
+}
+
+// notAway notes that a device has all it needs, unless it was lost.
+func (f *afxdp) notAway(i int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.lost[i] {
+		delete(f.away, i)
+	}
 }
 
 // programGone says whether a device that should have a program has none.
@@ -102,12 +85,13 @@ func (f *afxdp) programGone(i int) (bool, error) {
 // noteGone closes what is left of a program that was taken off, and counts that, once.
 func (f *afxdp) noteGone(i int) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
 	if f.bare[i] {
+		f.mu.Unlock()
 		return nil
 	}
 	f.bare[i], f.away[i] = true, true
-	f.happened[i].noProgram++
-	f.config.Warn(fmt.Sprintf("the XDP program of %s was taken off", f.devices[i].Name))
-	return f.dropProgram(i)
+	err := f.dropProgram(i)
+	f.mu.Unlock()
+	f.events.happen(f.name(i), notef(eventNoProgram, true, "the XDP program of %s was taken off", f.name(i)))
+	return err
 }

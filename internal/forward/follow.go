@@ -50,7 +50,7 @@ func (f *afxdp) addQueues(ctx context.Context, i int) error {
 		if err := f.addQueue(ctx, i, queue); err != nil {
 			return err
 		}
-		f.config.Warn(fmt.Sprintf("%s has a queue more, %d", d.Name, queue))
+		f.events.happen(d.Name, notef(eventQueue, false, "%s has a queue more, %d", d.Name, queue))
 	}
 	return f.spread(i)
 }

@@ -73,12 +73,15 @@ type Config struct {
 	BusyPoll time.Duration
 	// Sample gets some of the frames that arrive, if it is not nil. AFXDP only.
 	Sample *Sample
-	// Warn is told what goes on without being an error: devices that went and
-	// came back. It may be called by any goroutine.
-	Warn func(string)
-	// Do runs a function on a thread in the devices' network namespace; nil is
-	// this thread.
+	// Warn is told what is no error and should be known, Happened each event of a device. Both
+	// may be called by any goroutine, and hold up no frame.
+	Warn     func(string)
+	Happened func(Happening)
+	// Do runs a function on a thread in the devices' network namespace; nil is one in that of
+	// the thread that calls Open.
 	Do func(func() error) error
+
+	home *home // with Do nil
 }
 
 // directions are what is forwarded, by names of devices.
@@ -197,7 +200,7 @@ type Totals struct {
 	Directions []Direction
 	// Queues are those that are or were open; none of the engine XDP.
 	Queues []Queue
-	// Events are what happened to each device, with what never did; none of the engine XDP.
+	// Events are what happened to each device, with what never did.
 	Events []Event
 	// Workers is how many there are, and Busy how long they spent on batches together; 0
 	// where nobody can say. Passage is how long frames were with them.
@@ -232,8 +235,15 @@ func Open(ctx context.Context, c Config) (Forwarder, error) {
 	if c.Warn == nil {
 		c.Warn = func(string) {}
 	}
+	if c.Happened == nil {
+		c.Happened = func(Happening) {}
+	}
 	if c.Do == nil {
-		c.Do = func(f func() error) error { return f() }
+		var err error
+		if c.home, err = openHome(); err != nil {
+			return nil, err
+		}
+		c.Do = c.home.do
 	}
 	if c.Engine == XDP {
 		return openXDP(ctx, c)

@@ -56,6 +56,9 @@ func (w *wires) open(t testing.TB, c Config) Forwarder {
 	if c.Warn == nil {
 		c.Warn = func(s string) { t.Log(s) }
 	}
+	if c.Happened == nil {
+		c.Happened = func(h Happening) { c.Warn(h.Text) }
+	}
 	var f Forwarder
 	if err := w.Do(func() (err error) { f, err = Open(t.Context(), c); return err }); err != nil {
 		testutil.SkipMissing(t, err)
@@ -315,31 +318,46 @@ func TestFlood(t *testing.T) {
 // A device that goes and comes back under its name is forwarded from and to
 // again.
 func TestDeviceComesBack(t *testing.T) {
-	for _, name := range []string{"in", "out"} {
-		t.Run(name, func(t *testing.T) {
-			w := newWires(t)
-			said := make(chan string, 100)
-			f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
-			w.flood(t, 1000)
-			w.remove(t, name)
-			var err error
-			waitFor(t, said, name+" is lost")
-			if got, err := f.Totals(); err != nil || got.Directions[0].Up {
-				t.Errorf("without %s the direction is up: %v", name, err)
-			}
-			if name == "out" {
+	for _, engine := range Engines() {
+		for _, name := range []string{"in", "out"} {
+			t.Run(string(engine)+"/"+name, func(t *testing.T) {
+				w := newWires(t)
+				said := make(chan string, 100)
+				f := w.open(t, Config{Pairs: pair, Engine: engine, Warn: func(s string) { said <- s }})
 				w.flood(t, 1000)
-				_, w.sink, err = w.VethPair("out", "sink")
-			} else {
-				w.gen, _, err = w.VethPair("gen", "in")
-				w.source = nil
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			waitFor(t, said, name+" is back")
-			w.arrives(t, 77, 77)
-		})
+				w.remove(t, name)
+				waitFor(t, said, name+" is lost")
+				if got, err := f.Totals(); err != nil || got.Directions[0].Up {
+					t.Errorf("without %s the direction is up: %v", name, err)
+				}
+				if name == "out" {
+					w.flood(t, 1000)
+					w.renewSink(t)
+				} else {
+					var err error
+					if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
+						t.Fatal(err)
+					}
+					w.source = nil
+				}
+				waitFor(t, said, name+" is back")
+				w.arrives(t, 77, 77)
+				resumes(t, w, f, name, eventLost, 1)
+				resumes(t, w, f, name, eventBack, 1)
+			})
+		}
+	}
+}
+
+// renewSink makes out and sink anew, ready for redirected frames.
+func (w *wires) renewSink(t testing.TB) {
+	t.Helper()
+	var err error
+	if _, w.sink, err = w.VethPair("out", "sink"); err == nil {
+		err = w.sink.EnableGRO()
+	}
+	if err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -93,6 +93,18 @@ func (o *object) mapOf(types ...ebpf.MapType) (*ebpf.Map, error) {
 	return found, nil
 }
 
+// redirectTo puts a device into the object's devmap, at key 0.
+func (o *object) redirectTo(ifindex int) error {
+	m, err := o.mapOf(ebpf.DevMap, ebpf.DevMapHash)
+	if err != nil {
+		return err
+	}
+	if err := m.Update(uint32(0), uint32(ifindex), ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("put output into the devmap of the BPF object: %w", err)
+	}
+	return nil
+}
+
 // attachXSK attaches the program to a device.
 func (o *object) attachXSK(ifindex int, generic bool) (*xsk.Program, error) {
 	m, err := o.mapOf(ebpf.XSKMap)

@@ -169,13 +169,18 @@ func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) error {
 	return drop(old)
 }
 
-// update puts a program in the place of a direction's, if its device is there.
+// update puts a program in the place of a direction's, if its device is there: one that comes back
+// gets the program that there is then.
 func (f *inKernel) update(direction int, p *ebpf.Program) error {
-	err := f.links[direction].Update(p)
+	d := &f.devices[f.directions[direction].in]
+	if d.link == nil {
+		return nil
+	}
+	err := d.link.Update(p)
 	if errors.Is(err, unix.ENOLINK) {
 		return nil
 	}
-	return err
+	return errors.Join(err, d.noteProgram())
 }
 
 // programOf is the program of a direction.

@@ -202,28 +202,43 @@ func TestReloadWithoutDevice(t *testing.T) {
 
 // A device that comes back has the object that was loaded, whatever is in the file by then.
 func TestObjectWhileAway(t *testing.T) {
-	w := newWires(t)
-	said := make(chan string, 100)
-	object := compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")
-	w.open(t, Config{Pairs: pair, Engine: AFXDP, Object: object, Warn: func(s string) { said <- s }})
-	if err := os.WriteFile(object, []byte("no object"), 0o644); err != nil {
-		t.Fatal(err)
+	for engine, define := range map[Engine]string{AFXDP: "-DMAP=BPF_MAP_TYPE_XSKMAP", XDP: "-DMAP=BPF_MAP_TYPE_DEVMAP"} {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			said := make(chan string, 100)
+			object := compile(t, define)
+			w.open(t, Config{Pairs: pair, Engine: engine, Object: object, Warn: func(s string) { said <- s }})
+			if err := os.WriteFile(object, []byte("no object"), 0o644); err != nil {
+				t.Fatal(err)
+			}
+			w.remove(t, "in")
+			waitFor(t, said, "in is lost")
+			var err error
+			if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
+				t.Fatal(err)
+			}
+			waitFor(t, said, "in is back")
+			w.arrives(t, 100, 100)
+			w.remove(t, "out")
+			waitFor(t, said, "out is lost")
+			w.renewSink(t)
+			waitFor(t, said, "out is back")
+			w.arrives(t, 100, 100)
+		})
 	}
-	w.remove(t, "in")
-	waitFor(t, said, "in is lost")
-	var err error
-	if w.gen, _, err = w.VethPair("gen", "in"); err != nil {
-		t.Fatal(err)
-	}
-	waitFor(t, said, "in is back")
-	w.arrives(t, 100, 100)
 }
 
 // A device that comes back has the filter that was set while it was away.
 func TestReloadWhileAway(t *testing.T) {
+	for _, engine := range Engines() {
+		t.Run(string(engine), func(t *testing.T) { reloadWhileAway(t, engine) })
+	}
+}
+
+func reloadWhileAway(t *testing.T, engine Engine) {
 	w := newWires(t)
 	said := make(chan string, 100)
-	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Claim: claimOf(t, "udp and greater 100"), Warn: func(s string) { said <- s }})
+	f := w.open(t, Config{Pairs: pair, Engine: engine, Claim: claimOf(t, "udp and greater 100"), Warn: func(s string) { said <- s }})
 	w.remove(t, "in")
 	waitFor(t, said, "in is lost")
 	if err := f.Reload(t.Context(), claimOf(t, "udp and less 99")); err != nil {
@@ -235,4 +250,18 @@ func TestReloadWhileAway(t *testing.T) {
 	}
 	waitFor(t, said, "in is back")
 	w.arrives(t, 99, 100, 99)
+}
+
+// A worker that loses a port does not wait for a reload, which may take the kernel long.
+func TestLostWhileReloading(t *testing.T) {
+	w := newWires(t)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }}).(*afxdp)
+	f.mu.Lock() // as Reload does
+	w.remove(t, "out")
+	testutil.Eventually(t, "the port is lost", func() bool { return !f.path.Present(f.portsOf(f.numbers["out"])[0]) })
+	before := f.path.Worker(0).Polls()
+	testutil.Eventually(t, "the worker goes on", func() bool { return f.path.Worker(0).Polls() > before+2 })
+	f.mu.Unlock()
+	waitFor(t, said, "out is lost")
 }

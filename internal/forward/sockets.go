@@ -299,12 +299,8 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			complain(err)
 			continue
 		}
-		f.mu.Lock()
-		if !f.lost[i] {
-			delete(f.away, i)
-		}
-		f.mu.Unlock()
-		f.config.Warn(fmt.Sprintf("%s is back", f.devices[i].Name))
+		f.notAway(i)
+		f.events.happen(f.name(i), notef(eventBack, false, "%s is back", f.name(i)))
 		return
 	}
 }

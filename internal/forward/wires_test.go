@@ -28,7 +28,7 @@ type onWires struct {
 }
 
 func openOnWires(t *testing.T, w *nics.Wires, c Config) (f Forwarder, err error) {
-	c.Engine, c.Do = AFXDP, w.Do
+	c.Engine, c.Do, c.Happened = AFXDP, w.Do, func(h Happening) { t.Log(h.Text) }
 	err = w.Do(func() (err error) { f, err = Open(t.Context(), c); return err })
 	return f, err
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
@@ -24,26 +23,38 @@ import (
 
 // inKernel forwards by XDP_REDIRECT.
 type inKernel struct {
-	config     Config
+	config Config
+	netns  uint32    // inode of the devices' network namespace
+	ports  *ebpf.Map // devmap, by direction
+	counts *ebpf.Map // per CPU, by direction
+	events *events
+
+	mu         sync.Mutex
+	devices    []kernelDevice
 	directions []kernelDirection
-	ports      *ebpf.Map // devmap, by direction
-	counts     *ebpf.Map // per CPU, by direction
-	links      []link.Link
-	programs   []*ebpf.Program
+	programs   []*ebpf.Program // by direction, or
 	objects    []*object
+	closed     bool
+	final      Totals          // once closed
+	said       map[string]bool // warnings that were given
+}
 
-	network *netlink.Handle // of the devices' network namespace
-
-	mu     sync.Mutex
-	closed bool
-	final  Totals          // once closed
-	said   map[string]bool // warnings that were given
+// kernelDevice is a device of the engine XDP.
+type kernelDevice struct {
+	device.Device
+	link    link.Link // of its program; nil without, or while it is lost
+	program ebpf.ProgramID
+	// lost is set while the device is gone, bare while it has no program of ours.
+	lost, bare bool
+	complained string // of why it cannot be used yet
 }
 
 type kernelDirection struct {
 	Pair
-	in, out  device.Device
+	in, out  int               // of devices
 	observer *observe.Observer // nil where there is no BTF
+	observed int               // which device it observes, by index
+	before   observe.Seen      // by earlier observers
 	program  bool              // it is the user's, and not counted
 	frags    bool              // frames may have several buffers
 }
@@ -62,7 +73,7 @@ const (
 )
 
 func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
-	f = &inKernel{config: c, said: make(map[string]bool)}
+	f = &inKernel{config: c, events: newEvents(c), said: make(map[string]bool)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, f.Close())
@@ -73,8 +84,8 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	if err != nil {
 		return f, err
 	}
-	if f.network, err = netlink.NewHandle(unix.NETLINK_ROUTE); err != nil {
-		return f, fmt.Errorf("open netlink socket: %w", err)
+	for _, d := range devices {
+		f.devices = append(f.devices, kernelDevice{Device: d.Device})
 	}
 	directions := uint32(len(c.directions()))
 	f.ports, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: directions})
@@ -89,37 +100,81 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	if err := unix.Stat("/proc/thread-self/ns/net", &ns); err != nil {
 		return f, fmt.Errorf("stat network namespace: %w", err)
 	}
+	f.netns = uint32(ns.Ino)
 	for i, d := range c.directions() {
-		in, out := devices[numbers[d.In]], devices[numbers[d.Out]]
-		if err := f.ports.Update(uint32(i), uint32(out.Index), ebpf.UpdateAny); err != nil {
-			return f, fmt.Errorf("put %s into devmap: %w", out.Name, err)
-		}
-		k := kernelDirection{
-			Pair: d, in: in.Device, out: out.Device, program: c.Object != "", frags: in.MTU > xdpFrame || out.MTU > xdpFrame,
-		}
-		if k.observer, err = observe.New(observe.Config{Netns: uint32(ns.Ino), From: in.Index}); err != nil {
-			c.Warn(fmt.Sprintf("what %s sends is not counted: %v", out.Name, err))
-		}
-		f.directions = append(f.directions, k)
-		// After its observer: what is sent from the first frame on counts.
-		if err := f.attachInput(ctx, uint32(i), in); err != nil {
+		in, out := numbers[d.In], numbers[d.Out]
+		f.directions = append(f.directions, kernelDirection{
+			Pair: d, in: in, out: out, program: c.Object != "",
+			frags: f.devices[in].MTU > xdpFrame || f.devices[out].MTU > xdpFrame,
+		})
+		if err := f.connect(i); err != nil {
 			return f, err
 		}
-	}
-	for _, d := range devices {
-		input := slices.ContainsFunc(c.directions(), func(p Pair) bool { return p.In == d.Name })
-		if input || c.Generic {
-			continue
-		}
-		l, err := d.AttachPass()
+		p, o, err := f.load(ctx, uint32(i))
 		if err != nil {
 			return f, err
 		}
-		if l != nil {
-			f.links = append(f.links, l)
+		if o != nil {
+			f.objects = append(f.objects, o)
+		} else {
+			f.programs = append(f.programs, p)
+		}
+	}
+	// After observers: what is sent from the first frame on counts.
+	for i := range f.devices {
+		if err := f.attach(i); err != nil {
+			return f, err
 		}
 	}
 	return f, nil
+}
+
+// connect has a direction's frames sent by the output that is there, and observes what leaves.
+func (f *inKernel) connect(direction int) (err error) {
+	k := &f.directions[direction]
+	in, out := f.devices[k.in], f.devices[k.out]
+	if err := f.ports.Update(uint32(direction), uint32(out.Index), ebpf.UpdateAny); err != nil {
+		return fmt.Errorf("put %s into devmap: %w", out.Name, err)
+	}
+	if direction < len(f.objects) {
+		if err := f.objects[direction].redirectTo(out.Index); err != nil {
+			return err
+		}
+	}
+	if k.observed == in.Index {
+		return nil
+	}
+	if err := k.stopObserving(); err != nil {
+		return err
+	}
+	k.observed = in.Index
+	if k.observer, err = observe.New(observe.Config{Netns: f.netns, From: in.Index}); err != nil {
+		f.warn(fmt.Sprintf("what %s sends is not counted", out.Name), err.Error())
+	}
+	return nil
+}
+
+// stopObserving keeps what was seen.
+func (k *kernelDirection) stopObserving() error {
+	if k.observer == nil {
+		return nil
+	}
+	seen, err := k.observer.Seen()
+	k.before.Add(seen)
+	err = errors.Join(err, k.observer.Close())
+	k.observer = nil
+	return err
+}
+
+// seen is what left, and what did not, since the beginning.
+func (k *kernelDirection) seen() (observe.Seen, error) {
+	sum := k.before
+	if k.observer == nil {
+		return sum, nil
+	}
+	now, err := k.observer.Seen()
+	sum.Add(now)
+	return sum, err
 }
 
 const (
@@ -138,20 +193,6 @@ func privilege(err error) error {
 		return err
 	}
 	return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
-}
-
-// attachInput attaches what redirects a direction's frames.
-func (f *inKernel) attachInput(ctx context.Context, direction uint32, in queuedDevice) error {
-	p, o, err := f.load(ctx, direction)
-	if err != nil {
-		return err
-	}
-	if o != nil {
-		f.objects = append(f.objects, o)
-	} else {
-		f.programs = append(f.programs, p)
-	}
-	return f.attach(p, in)
 }
 
 // load loads the program of a direction, with the user's object if it is in one.
@@ -179,10 +220,6 @@ func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program,
 			err = errors.Join(err, read.Close())
 		}
 	}()
-	m, err := read.mapOf(ebpf.DevMap, ebpf.DevMapHash)
-	if err != nil {
-		return nil, nil, err
-	}
 	var out uint32
 	err = f.ports.Lookup(direction, &out)
 	if errors.Is(err, ebpf.ErrKeyNotExist) {
@@ -191,24 +228,54 @@ func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program,
 	if err != nil {
 		return nil, nil, fmt.Errorf("read devmap: %w", err)
 	}
-	if err := m.Update(uint32(0), out, ebpf.UpdateAny); err != nil {
-		return nil, nil, fmt.Errorf("put output into the devmap of the BPF object: %w", err)
+	if err := read.redirectTo(int(out)); err != nil {
+		return nil, nil, err
 	}
 	return read.program, read, nil
 }
 
-func (f *inKernel) attach(p *ebpf.Program, in queuedDevice) (err error) {
-	var l link.Link
-	if f.config.Generic {
-		l, err = in.AttachGeneric(p)
-	} else {
-		l, err = in.AttachNative(p, "--generic")
+// attach attaches to a device what redirects the frames of an input, or lets an output take
+// redirected frames.
+func (f *inKernel) attach(i int) (err error) {
+	d := &f.devices[i]
+	direction := slices.IndexFunc(f.directions, func(k kernelDirection) bool { return k.in == i })
+	switch {
+	case direction < 0 && f.config.Generic:
+		return nil
+	case direction < 0:
+		d.link, err = d.AttachPass()
+	case f.config.Generic:
+		d.link, err = d.AttachGeneric(f.programOf(direction))
+	default:
+		d.link, err = d.AttachNative(f.programOf(direction), "--generic")
 	}
-	if err != nil {
+	if err != nil || d.link == nil {
 		return err
 	}
-	f.links = append(f.links, l)
+	return d.noteProgram()
+}
+
+// noteProgram notes which program the link of a device holds.
+func (d *kernelDevice) noteProgram() error {
+	info, err := d.link.Info()
+	if err != nil {
+		return fmt.Errorf("read link of XDP program: %w", err)
+	}
+	d.program = info.Program
 	return nil
+}
+
+// attached says whether a device has the program that it was given.
+func (d *kernelDevice) attached() (bool, error) {
+	if d.link == nil {
+		return true, nil // it was given none
+	}
+	info, err := d.link.Info()
+	if err != nil {
+		return false, fmt.Errorf("read link of XDP program: %w", err)
+	}
+	xdp := info.XDP()
+	return (xdp == nil || xdp.Ifindex != 0) && info.Program == d.program, nil
 }
 
 // Where the program keeps things on its stack: out of the way of Claim, which
@@ -295,10 +362,18 @@ func store(to asm.Register, offset int16, mac []byte) (ins asm.Instructions) {
 	return ins
 }
 
-// Run waits: the kernel forwards by itself.
+// Run follows the devices: the kernel forwards by itself.
 func (f *inKernel) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	tick := time.NewTicker(recoverEach)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			f.follow(ctx)
+		}
+	}
 }
 
 // Polls are none: no worker polls.
@@ -318,8 +393,9 @@ func (f *inKernel) totals() (Totals, error) {
 	if f.config.Generic {
 		t.Mode = "generic"
 	}
-	for i, k := range f.directions {
-		d := Direction{In: k.In, Out: k.Out, Up: f.present(k)}
+	for i := range f.directions {
+		k := &f.directions[i]
+		d := Direction{In: k.In, Out: k.Out, Up: f.devices[k.in].up() && f.devices[k.out].up()}
 		perCPU := make([]count, runtime.NumCPU())
 		if err := f.counts.Lookup(uint32(i), &perCPU); err != nil {
 			return t, fmt.Errorf("read counters: %w", err)
@@ -331,41 +407,45 @@ func (f *inKernel) totals() (Totals, error) {
 			errs += c.Errors
 			d.Passed += c.Passed
 		}
-		d.Batches = 0
-		var seen observe.Seen
-		if k.observer != nil {
-			var err error
-			if seen, err = k.observer.Seen(); err != nil {
-				return t, err
-			}
-			d.Sent, d.Bulks = seen.Frames, seen.Calls
-			if k.program {
-				d.Received = seen.Frames + seen.Drops + seen.Errors
-			}
+		seen, err := k.seen()
+		if err != nil {
+			return t, err
+		}
+		d.Sent, d.Bulks = seen.Frames, seen.Calls
+		if k.program {
+			d.Received = seen.Frames + seen.Drops + seen.Errors
 		}
 		if text := seen.Failure(); text != "" && seen.Frames == 0 {
 			f.warn(fmt.Sprintf("nothing that %s receives leaves by %s", k.In, k.Out), text)
 		}
-		d.Drops = []Drop{{dropFailed, errs + seen.Errors}, {dropXmit, seen.Drops}}
+		d.Drops = kernelDrops(errs, seen)
 		if done := d.Sent + d.Dropped(); done < d.Received {
 			d.InFlight = d.Received - done
 		}
 		t.Directions = append(t.Directions, d)
 	}
+	var devices []string
+	for _, d := range f.devices {
+		devices = append(devices, d.Name)
+	}
+	t.Events = f.events.list(devices)
 	return t, nil
 }
 
-// present tells whether both devices of a direction exist. A device that went away took its
-// program with it.
-func (f *inKernel) present(k kernelDirection) bool {
-	up := true
-	for _, d := range []device.Device{k.in, k.out} {
-		if err := d.CheckPresent(f.network); err != nil {
-			f.warn(err.Error(), "nothing is forwarded from it or to it any more")
-			up = false
+// kernelDrops are frames that no output took: noPort of them since none was in the devmap.
+func kernelDrops(noPort uint64, seen observe.Seen) []Drop {
+	var down, refused uint64
+	for _, e := range seen.ErrorsSince(observe.Seen{}) { // xdp_ok_fwd_dev in net/core, __xdp_enqueue in kernel/bpf/devmap.c
+		switch e.Error {
+		case unix.ENETDOWN:
+			down += e.Count
+		case unix.EMSGSIZE, unix.EOPNOTSUPP:
+			refused += e.Count
 		}
 	}
-	return up
+	return []Drop{
+		{dropNoPort, noPort}, {dropLinkDown, down}, {dropRefused, refused}, {dropFailed, seen.Errors - down - refused}, {dropXmit, seen.Drops},
+	}
 }
 
 // warn gives a warning with its cause once, whatever figures the cause has later.
@@ -390,8 +470,8 @@ func (f *inKernel) Close() error {
 	}
 	f.closed = true
 	var errs []error
-	for _, l := range slices.Backward(f.links) {
-		errs = append(errs, l.Close())
+	for i := range f.devices {
+		errs = append(errs, f.devices[i].detach())
 	}
 	if len(f.directions) > 0 {
 		time.Sleep(settle)
@@ -399,13 +479,8 @@ func (f *inKernel) Close() error {
 		f.final = final
 		errs = append(errs, err)
 	}
-	for _, k := range f.directions {
-		if k.observer != nil {
-			errs = append(errs, k.observer.Close())
-		}
-	}
-	if f.network != nil {
-		f.network.Close()
+	for i := range f.directions {
+		errs = append(errs, f.directions[i].stopObserving())
 	}
 	for _, p := range f.programs {
 		errs = append(errs, p.Close())
@@ -418,5 +493,5 @@ func (f *inKernel) Close() error {
 			errs = append(errs, m.Close())
 		}
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, f.config.home.Close())...)
 }
