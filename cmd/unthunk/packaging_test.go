@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v2"
 )
@@ -12,34 +13,8 @@ import (
 // The unit runs the agent with flags that it has and the capabilities that it keeps, and
 // one for the folder of another user; so do the manifests, without that folder.
 func TestPackagingRunsTheAgent(t *testing.T) {
-	agent, _, err := newRoot(std{}).Find([]string{"agent"})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var want []string
-	for _, c := range rightsOf(agent).keeps {
-		want = append(want, c.String())
-	}
-	slices.Sort(want)
-
-	const unit = "../../packaging/systemd/unthunk-agent.service"
-	line := func(key string) []string {
-		m := regexp.MustCompile(`(?m)^` + key + `=(.+)$`).FindStringSubmatch(readFile(t, unit))
-		if m == nil {
-			t.Fatalf("%s has no %s", unit, key)
-		}
-		return strings.Fields(m[1])
-	}
-	args := line("ExecStart")
-	if args[len(args)-1] != "$UNTHUNK_AGENT" {
-		t.Errorf("%s: what is configured is not at the end of %q", unit, args)
-	}
-	checkCommand(t, unit, args[1:len(args)-1])
-	checkCapabilities(t, unit, append(slices.Clone(want), "CAP_DAC_OVERRIDE"), line("CapabilityBoundingSet"))
-	const options = "../../packaging/systemd/unthunk-agent.default"
-	for _, m := range regexp.MustCompile(`(?m)^#?UNTHUNK_AGENT="(.*)"$`).FindAllStringSubmatch(readFile(t, options), -1) {
-		checkCommand(t, options, append([]string{"agent"}, strings.Fields(m[1])...))
-	}
+	want := capabilitiesOf(t, "agent")
+	checkUnit(t, "agent", append(slices.Clone(want), "CAP_DAC_OVERRIDE"))
 
 	// The CronJob's pod is the DaemonSet's, but for one argument (packaging/kubernetes/job/kustomization.yaml).
 	const pod = "../../packaging/kubernetes/base/daemonset.yaml"
@@ -47,7 +22,7 @@ func TestPackagingRunsTheAgent(t *testing.T) {
 	if err := yaml.Unmarshal([]byte(readFile(t, pod)), &doc); err != nil {
 		t.Fatal(err)
 	}
-	args = texts(valueOf(doc, "args"))
+	args := texts(valueOf(doc, "args"))
 	checkCommand(t, pod, args)
 	if i := slices.Index(args, "--every=168h"); i != 1 {
 		t.Errorf("%s: --every is argument %d of %q", pod, i, args)
@@ -61,12 +36,72 @@ func TestPackagingRunsTheAgent(t *testing.T) {
 	checkCapabilities(t, pod, want, caps)
 }
 
+// The unit runs forward as a service that says that it goes on, and reads its files again when it is reloaded.
+func TestPackagingRunsForward(t *testing.T) {
+	unit := checkUnit(t, "forward", capabilitiesOf(t, "forward"))
+	for key, want := range map[string]string{"Type": "notify", "ExecReload": "/bin/kill -HUP $MAINPID", "RestartPreventExitStatus": "2 4"} {
+		if got := strings.Join(unitLine(t, unit, key), " "); got != want {
+			t.Errorf("%s: %s=%s, want %s", unit, key, got, want)
+		}
+	}
+	if watchdog, err := time.ParseDuration(unitLine(t, unit, "WatchdogSec")[0]); err != nil || watchdog < 5*time.Second {
+		t.Errorf("%s: a watchdog of %v, %v, which a busy machine misses", unit, watchdog, err)
+	}
+}
+
+// capabilitiesOf are what a verb keeps.
+func capabilitiesOf(t *testing.T, verb string) (names []string) {
+	t.Helper()
+	cmd, _, err := newRoot(std{}).Find([]string{verb})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range rightsOf(cmd).keeps {
+		names = append(names, c.String())
+	}
+	slices.Sort(names)
+	return names
+}
+
+// checkUnit checks that a verb's unit runs it with flags that it has, and what is configured behind them, and with
+// these capabilities. It returns the unit's path.
+func checkUnit(t *testing.T, verb string, capabilities []string) (unit string) {
+	t.Helper()
+	unit = "../../packaging/systemd/unthunk-" + verb + ".service"
+	variable := "UNTHUNK_" + strings.ToUpper(verb)
+	args := unitLine(t, unit, "ExecStart")
+	if args[len(args)-1] != "$"+variable {
+		t.Errorf("%s: what is configured is not at the end of %q", unit, args)
+	}
+	checkCommand(t, unit, args[1:len(args)-1])
+	checkCapabilities(t, unit, capabilities, unitLine(t, unit, "CapabilityBoundingSet"))
+	options := "../../packaging/systemd/unthunk-" + verb + ".default"
+	found := regexp.MustCompile(`(?m)^#?`+variable+`="(.*)"$`).FindAllStringSubmatch(readFile(t, options), -1)
+	if len(found) < 2 {
+		t.Errorf("%s has %d examples", options, len(found))
+	}
+	for _, m := range found {
+		checkCommand(t, options, append([]string{verb}, strings.Fields(m[1])...))
+	}
+	return unit
+}
+
+// unitLine are the words of a unit's line.
+func unitLine(t *testing.T, unit, key string) []string {
+	t.Helper()
+	m := regexp.MustCompile(`(?m)^` + key + `=(.+)$`).FindStringSubmatch(readFile(t, unit))
+	if m == nil {
+		t.Fatalf("%s has no %s", unit, key)
+	}
+	return strings.Fields(m[1])
+}
+
 func checkCapabilities(t *testing.T, file string, want, got []string) {
 	t.Helper()
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(want, got) {
-		t.Errorf("%s gives the agent %q, which needs %q", file, got, want)
+		t.Errorf("%s gives %q, and %q are needed", file, got, want)
 	}
 }
 

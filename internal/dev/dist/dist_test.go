@@ -189,7 +189,8 @@ func TestDeb(t *testing.T) {
 		all := entries(t, unpacked)
 		if want == "data.tar.xz" {
 			checkEntries(t, all, "usr/bin/unthunk", "usr/lib/systemd/system/unthunk-agent.service",
-				"usr/lib/systemd/system/unthunk-agent.timer", "etc/default/unthunk-agent", "usr/share/zsh/vendor-completions/_unthunk")
+				"usr/lib/systemd/system/unthunk-agent.timer", "etc/default/unthunk-agent",
+				"usr/lib/systemd/system/unthunk-forward.service", "etc/default/unthunk-forward", "usr/share/zsh/vendor-completions/_unthunk")
 			continue
 		}
 		for _, control := range []string{"control", "md5sums", "conffiles", "postinst", "prerm", "postrm"} {
@@ -222,7 +223,8 @@ func TestArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEntries(t, entries(t, unpacked), "usr/lib/systemd/system/unthunk-agent.service", "usr/lib/systemd/system/unthunk-agent.timer",
-		"etc/default/unthunk-agent", "usr/share/zsh/site-functions/_unthunk")
+		"etc/default/unthunk-agent", "usr/lib/systemd/system/unthunk-forward.service", "etc/default/unthunk-forward",
+		"usr/share/zsh/site-functions/_unthunk")
 }
 
 // The image has the binary of each architecture and nothing else, and a reader of OCI

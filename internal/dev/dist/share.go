@@ -97,6 +97,8 @@ func (s source) systemd() []item {
 		{from: filepath.Join(dir, "unthunk-agent.service"), to: "/usr/lib/systemd/system/unthunk-agent.service", only: only},
 		{from: filepath.Join(dir, "unthunk-agent.timer"), to: "/usr/lib/systemd/system/unthunk-agent.timer", only: only},
 		{from: filepath.Join(dir, "unthunk-agent.default"), to: "/etc/default/unthunk-agent", only: only, config: true},
+		{from: filepath.Join(dir, "unthunk-forward.service"), to: "/usr/lib/systemd/system/unthunk-forward.service", only: only},
+		{from: filepath.Join(dir, "unthunk-forward.default"), to: "/etc/default/unthunk-forward", only: only, config: true},
 	}
 }
 
