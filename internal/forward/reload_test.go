@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -145,6 +146,30 @@ func TestReloadLosesNothing(t *testing.T) {
 	if d.Sent == 0 || d.Passed == 0 {
 		t.Errorf("%+v: the filters made no difference", d)
 	}
+}
+
+// While the program of an object is replaced again and again each frame that it redirects is in a counter, and none
+// is the network stack's.
+func TestReloadObjectLosesNothing(t *testing.T) {
+	w := newWires(t)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Object: compile(t, "-DMAP=BPF_MAP_TYPE_XSKMAP")})
+	frames := slices.Repeat([][]byte{veth.Frame(t, 100)}, 500)
+	for range 20 {
+		done := make(chan error)
+		go func() { done <- f.Reload(t.Context(), nil) }()
+		veth.Send(t, w.Namespace, w.gen.Index, frames...)
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+	}
+	testutil.Eventually(t, "each frame in a counter", func() bool {
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := got.Directions[0]
+		return d.InFlight == 0 && d.Sent > 0 && d.Received+d.Dropped()-own(d) == w.received(t, "in")
+	})
 }
 
 // The object's file is read again; one that cannot be read changes nothing.
