@@ -73,7 +73,8 @@ type service struct {
 	polls     []uint64 // of each worker, when the watchdog was last fed
 }
 
-// serve goes on until ctx is done. The manager's watchdog is fed while each worker polls.
+// serve goes on until ctx is done. The manager's watchdog is fed while each worker polls, also while
+// programs are reloaded. A SIGHUP in that time is heard after it.
 func (v *service) serve(ctx context.Context, hangups <-chan os.Signal) {
 	v.tell(daemon.SdNotifyReady)
 	defer v.tell(daemon.SdNotifyStopping)
@@ -86,16 +87,27 @@ func (v *service) serve(ctx context.Context, hangups <-chan os.Signal) {
 		defer ticker.Stop()
 		feed = ticker.C
 	}
+	var reloaded chan struct{} // nil without a reload
+	asked := hangups
 	for {
 		select {
 		case <-ctx.Done():
+			if reloaded != nil {
+				<-reloaded
+			}
 			return
 		case <-feed:
 			if v.alive() {
 				v.tell(daemon.SdNotifyWatchdog)
 			}
-		case <-hangups:
-			v.reload(ctx)
+		case <-asked:
+			asked, reloaded = nil, make(chan struct{})
+			go func() {
+				defer close(reloaded)
+				v.reload(ctx)
+			}()
+		case <-reloaded:
+			asked, reloaded = hangups, nil
 		}
 	}
 }

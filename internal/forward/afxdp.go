@@ -43,6 +43,8 @@ type afxdp struct {
 	events *events
 	down   chan lostPort // of devices that were lost, until Run knows
 
+	reloading sync.Mutex // held while programs are loaded anew; taken before mu
+
 	mu       sync.Mutex
 	devices  []queuedDevice
 	programs map[int]*xsk.Program // by device; not those lost
@@ -57,7 +59,6 @@ type afxdp struct {
 	outlets  []*datapath.XSK      // by port, of these sockets
 	file     *objectFile          // that of Config.Object, as last read
 	objects  map[int]*object      // by device
-	replaced []*object            // by others, while programs are reloaded
 	claim    asm.Instructions     // which frames to forward; nil is all
 	reloads  int                  // how often programs were
 	mode     xsk.Mode             // of all sockets, once they are open

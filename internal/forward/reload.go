@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -19,81 +21,91 @@ func (f *afxdp) Reload(ctx context.Context, claim asm.Instructions) (err error) 
 	if f.config.Object != "" && claim != nil {
 		return errFilterAndObject
 	}
+	f.reloading.Lock()
+	defer f.reloading.Unlock()
+	// The verifier may take seconds, in which all else goes on.
+	file, objects, err := f.loadObjects(ctx)
+	defer func() { err = errors.Join(err, closeAll(slices.Collect(maps.Values(objects)))) }()
+	if err != nil {
+		return err
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	before, file := f.claim, f.file
-	if file != nil {
-		if f.file, err = readObject(ctx, file.path); err != nil {
-			f.file = file
-			return err
-		}
-	}
-	f.claim = claim
+	beforeClaim, beforeFile := f.claim, f.file
+	f.claim, f.file = claim, file
 	var undo []func() error
 	for i := range f.devices {
 		if !f.input(i) || f.programs[i] == nil || f.lost[i] {
 			continue // one that is away gets them when it is back
 		}
-		back, errRenew := f.renew(ctx, i, before)
+		back, errRenew := f.renew(i, beforeClaim, objects)
 		if errors.Is(errRenew, unix.ENOLINK) {
 			continue // it is gone, and nobody saw it yet
 		}
-		if err = errRenew; err != nil {
-			err = fmt.Errorf("reload the program of %s: %w", f.devices[i].Name, err)
+		if errRenew != nil {
+			err = fmt.Errorf("reload the program of %s: %w", f.devices[i].Name, errRenew)
 			break
 		}
 		undo = append(undo, back)
 	}
 	if err == nil {
 		f.reloads++
-		return f.closeReplaced()
+		return nil
 	}
-	f.claim, f.file = before, file
+	f.claim, f.file = beforeClaim, beforeFile
 	for _, back := range undo {
 		err = errors.Join(err, back())
 	}
-	f.replaced = nil
 	return err
 }
 
-// renew loads the program of an input anew and puts it in the place of the attached one. undo puts
-// the former, with the claim before, back. f.mu is held.
-func (f *afxdp) renew(ctx context.Context, i int, before asm.Instructions) (undo func() error, err error) {
+// loadObjects reads the file of Config.Object and loads its program for each input. Without one there
+// is nothing to load. On an error the objects that were loaded are returned too.
+func (f *afxdp) loadObjects(ctx context.Context) (file *objectFile, objects map[int]*object, err error) {
+	if f.config.Object == "" {
+		return nil, nil, nil
+	}
+	if file, err = readObject(ctx, f.config.Object); err != nil {
+		return nil, nil, err
+	}
+	objects = make(map[int]*object)
+	for _, d := range f.config.directions() {
+		o, err := file.load(ctx)
+		if err != nil {
+			return nil, objects, fmt.Errorf("reload the program of %s: %w", d.In, err)
+		}
+		objects[f.numbers[d.In]] = o
+	}
+	return file, objects, nil
+}
+
+func closeAll(objects []*object) (err error) {
+	for _, o := range objects {
+		err = errors.Join(err, o.Close())
+	}
+	return err
+}
+
+// renew puts another program in the place of an input's: that with f.claim, or that of objects, which
+// gets the former object in exchange. undo puts the former, with the claim before, back. f.mu is held.
+func (f *afxdp) renew(i int, before asm.Instructions, objects map[int]*object) (undo func() error, err error) {
 	p := f.programs[i]
-	if f.file == nil {
+	if objects == nil {
 		return func() error { return p.Replace(before) }, p.Replace(f.claim)
 	}
-	o, err := f.file.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	replace := func(o *object) error {
+	exchange := func() error {
+		o := objects[i]
 		m, err := o.mapOf(ebpf.XSKMap)
 		if err != nil {
 			return err
 		}
-		return p.ReplaceProgram(o.program, m, f.openSocketsOf(i))
+		if err := p.ReplaceProgram(o.program, m, f.openSocketsOf(i)); err != nil {
+			return err
+		}
+		f.objects[i], objects[i] = o, f.objects[i]
+		return nil
 	}
-	if err := replace(o); err != nil {
-		return nil, errors.Join(err, o.Close())
-	}
-	old := f.objects[i]
-	f.objects[i] = o
-	f.replaced = append(f.replaced, old)
-	return func() error {
-		err := replace(old)
-		f.objects[i] = old
-		return errors.Join(err, o.Close())
-	}, nil
-}
-
-// closeReplaced closes the objects that others took the place of. f.mu is held.
-func (f *afxdp) closeReplaced() (err error) {
-	for _, o := range f.replaced {
-		err = errors.Join(err, o.Close())
-	}
-	f.replaced = nil
-	return err
+	return exchange, exchange()
 }
 
 // openSocketsOf are the sockets of a device's queues. f.mu is held.
@@ -115,58 +127,55 @@ func (f *inKernel) Reload(ctx context.Context, claim asm.Instructions) error {
 	return f.config.Do(func() error { return f.reload(ctx, claim) })
 }
 
-func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) error {
+func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) (err error) {
+	f.reloading.Lock()
+	defer f.reloading.Unlock()
+	// The verifier may take seconds, in which all else goes on.
+	var others []*object
+	defer func() { err = errors.Join(err, closeAll(others)) }()
+	for i := range f.directions {
+		o, err := f.load(ctx, uint32(i), claim)
+		if err != nil {
+			return fmt.Errorf("reload programs: %w", err)
+		}
+		others = append(others, o)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
 		return fmt.Errorf("reload programs: %w", xsk.ErrClosed)
 	}
-	before := f.config.Claim
-	f.config.Claim = claim
-	type loaded struct {
-		program *ebpf.Program
-		object  *object
-	}
-	var next []loaded
-	drop := func(all []loaded) (err error) {
-		for _, l := range all {
-			if l.object != nil {
-				err = errors.Join(err, l.object.Close())
-			} else {
-				err = errors.Join(err, l.program.Close())
-			}
+	for i := range others {
+		err := f.direct(i, others[i])
+		if err == nil {
+			err = f.update(i, others[i].program)
 		}
-		return err
-	}
-	for i := range f.directions {
-		p, o, err := f.load(ctx, uint32(i))
 		if err != nil {
-			f.config.Claim = before
-			return errors.Join(fmt.Errorf("reload programs: %w", err), drop(next))
-		}
-		next = append(next, loaded{p, o})
-	}
-	for i := range next {
-		if err := f.update(i, next[i].program); err != nil {
-			f.config.Claim = before
 			err = fmt.Errorf("reload the program of %s: %w", f.directions[i].In, privilege(err))
 			for k := range i {
-				err = errors.Join(err, f.update(k, f.programOf(k)))
+				err = errors.Join(err, f.update(k, f.objects[k].program))
 			}
-			return errors.Join(err, drop(next))
+			return err
 		}
 	}
-	var old []loaded
-	for i, l := range next {
-		if l.object != nil {
-			old = append(old, loaded{nil, f.objects[i]})
-			f.objects[i] = l.object
-		} else {
-			old = append(old, loaded{f.programs[i], nil})
-			f.programs[i] = l.program
-		}
+	f.objects, others = others, f.objects
+	return nil
+}
+
+// direct has the user's object send frames to the output of a direction, if that is there.
+func (f *inKernel) direct(direction int, o *object) error {
+	if f.config.Object == "" {
+		return nil
 	}
-	return drop(old)
+	var out uint32
+	err := f.ports.Lookup(uint32(direction), &out)
+	if errors.Is(err, ebpf.ErrKeyNotExist) {
+		return nil // connect does so when it is back
+	}
+	if err != nil {
+		return fmt.Errorf("read devmap: %w", err)
+	}
+	return o.redirectTo(int(out))
 }
 
 // update puts a program in the place of a direction's, if its device is there: one that comes back
@@ -181,12 +190,4 @@ func (f *inKernel) update(direction int, p *ebpf.Program) error {
 		return nil
 	}
 	return errors.Join(err, d.noteProgram())
-}
-
-// programOf is the program of a direction.
-func (f *inKernel) programOf(direction int) *ebpf.Program {
-	if f.config.Object != "" {
-		return f.objects[direction].program
-	}
-	return f.programs[direction]
 }

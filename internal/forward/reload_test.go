@@ -2,10 +2,12 @@ package forward
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/cilium/ebpf/asm"
@@ -289,4 +291,65 @@ func TestLostWhileReloading(t *testing.T) {
 	testutil.Eventually(t, "the worker goes on", func() bool { return f.path.Worker(0).Polls() > before+2 })
 	f.mu.Unlock()
 	waitFor(t, said, "out is lost")
+}
+
+func descriptors(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+// While the verifier reads an object all else goes on, and the end is heard.
+func TestReloadSlowObject(t *testing.T) {
+	for engine, m := range map[Engine]string{AFXDP: "-DMAP=BPF_MAP_TYPE_XSKMAP", XDP: "-DMAP=BPF_MAP_TYPE_DEVMAP"} {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			object := compile(t, m)
+			f := w.open(t, Config{Pairs: pair, Engine: engine, Object: object})
+			before := descriptors(t)
+			if err := os.Rename(compile(t, m, "-DSLOW"), object); err != nil {
+				t.Fatal(err)
+			}
+			var lock *sync.Mutex
+			switch f := f.(type) {
+			case *afxdp:
+				lock = &f.reloading
+			case *inKernel:
+				lock = &f.reloading
+			}
+			reloading := func() bool {
+				if lock.TryLock() {
+					lock.Unlock()
+					return false
+				}
+				return true
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			done := make(chan error, 1)
+			go func() { done <- f.Reload(ctx, nil) }()
+			for meanwhile := false; !meanwhile; {
+				select {
+				case err := <-done:
+					t.Fatalf("the totals waited for the reload (%v)", err)
+				default:
+				}
+				began := reloading()
+				if _, err := f.Totals(); err != nil {
+					t.Fatal(err)
+				}
+				meanwhile = began && reloading()
+			}
+			cancel()
+			if err := <-done; !errors.Is(err, context.Canceled) {
+				t.Errorf("Reload returned %v, want that it was canceled", err)
+			}
+			// The verifier goes on to its end.
+			testutil.Eventually(t, "what is loaded too late is closed", func() bool { return descriptors(t) <= before })
+			w.arrives(t, 100, 100)
+		})
+	}
 }

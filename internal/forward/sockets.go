@@ -129,31 +129,34 @@ func (f *afxdp) attach(ctx context.Context, i int) error {
 	if err := f.spread(i); err != nil {
 		return err
 	}
-	var p *xsk.Program
-	var err error
-	f.mu.Lock()
-	reloads := f.reloads
-	f.mu.Unlock()
-	switch {
-	case f.input(i):
-		p, err = f.attachInput(ctx, i)
-	case f.mode == xsk.ZeroCopy:
-		p, err = xsk.Attach(f.devices[i].Index, xsk.ProgramOptions{Queues: 1, MultiBuffer: f.multi})
-	}
-	if p == nil {
-		return err
-	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.programs[i] = p
-	if reloads != f.reloads && f.input(i) { // by what was to be attached before
-		if _, err = f.renew(ctx, i, nil); err != nil {
-			// With its own program on the device no other could be attached.
-			err = errors.Join(err, f.dropProgram(i))
+	for {
+		var p *xsk.Program
+		var err error
+		f.mu.Lock()
+		reloads := f.reloads
+		f.mu.Unlock()
+		switch {
+		case f.input(i):
+			p, err = f.attachInput(ctx, i)
+		case f.mode == xsk.ZeroCopy:
+			p, err = xsk.Attach(f.devices[i].Index, xsk.ProgramOptions{Queues: 1, MultiBuffer: f.multi})
 		}
-		err = errors.Join(err, f.closeReplaced())
+		if p == nil {
+			return err
+		}
+		f.mu.Lock()
+		f.programs[i] = p
+		if reloads == f.reloads || !f.input(i) {
+			f.mu.Unlock()
+			return nil
+		}
+		// That was the program before a reload.
+		err = f.dropProgram(i)
+		f.mu.Unlock()
+		if err != nil {
+			return err
+		}
 	}
-	return err
 }
 
 func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {

@@ -29,11 +29,11 @@ type inKernel struct {
 	counts *ebpf.Map // per CPU, by direction
 	events *events
 
+	reloading  sync.Mutex // held while programs are loaded anew; taken before mu
 	mu         sync.Mutex
 	devices    []kernelDevice
 	directions []kernelDirection
-	programs   []*ebpf.Program // by direction, or
-	objects    []*object
+	objects    []*object // by direction
 	closed     bool
 	final      Totals          // once closed
 	said       map[string]bool // warnings that were given
@@ -107,17 +107,13 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 			Pair: d, in: in, out: out, program: c.Object != "",
 			frags: f.devices[in].MTU > xdpFrame || f.devices[out].MTU > xdpFrame,
 		})
-		if err := f.connect(i); err != nil {
-			return f, err
-		}
-		p, o, err := f.load(ctx, uint32(i))
+		o, err := f.load(ctx, uint32(i), c.Claim)
 		if err != nil {
 			return f, err
 		}
-		if o != nil {
-			f.objects = append(f.objects, o)
-		} else {
-			f.programs = append(f.programs, p)
+		f.objects = append(f.objects, o)
+		if err := f.connect(i); err != nil {
+			return f, err
 		}
 	}
 	// After observers: what is sent from the first frame on counts.
@@ -136,10 +132,8 @@ func (f *inKernel) connect(direction int) (err error) {
 	if err := f.ports.Update(uint32(direction), uint32(out.Index), ebpf.UpdateAny); err != nil {
 		return fmt.Errorf("put %s into devmap: %w", out.Name, err)
 	}
-	if direction < len(f.objects) {
-		if err := f.objects[direction].redirectTo(out.Index); err != nil {
-			return err
-		}
+	if err := f.direct(direction, f.objects[direction]); err != nil {
+		return err
 	}
 	if k.observed == in.Index {
 		return nil
@@ -195,43 +189,24 @@ func privilege(err error) error {
 	return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 }
 
-// load loads the program of a direction, with the user's object if it is in one.
-func (f *inKernel) load(ctx context.Context, direction uint32) (p *ebpf.Program, o *object, err error) {
-	if f.config.Object == "" {
-		spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction)}
-		if f.directions[direction].frags {
-			spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
-		}
-		if p, err = ebpf.NewProgram(spec); err != nil {
-			return nil, nil, fmt.Errorf("load XDP program: %w", privilege(err))
-		}
-		return p, nil, nil
-	}
-	file, err := readObject(ctx, f.config.Object)
-	if err != nil {
-		return nil, nil, err
-	}
-	read, err := file.load(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() {
+// load loads the program of a direction: the default one, or the user's with its maps.
+func (f *inKernel) load(ctx context.Context, direction uint32, claim asm.Instructions) (*object, error) {
+	if f.config.Object != "" {
+		file, err := readObject(ctx, f.config.Object)
 		if err != nil {
-			err = errors.Join(err, read.Close())
+			return nil, err
 		}
-	}()
-	var out uint32
-	err = f.ports.Lookup(direction, &out)
-	if errors.Is(err, ebpf.ErrKeyNotExist) {
-		return read.program, read, nil // the output is gone
+		return file.load(ctx)
 	}
+	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction, claim)}
+	if f.directions[direction].frags {
+		spec.Flags |= unix.BPF_F_XDP_HAS_FRAGS
+	}
+	p, err := ebpf.NewProgram(spec)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read devmap: %w", err)
+		return nil, fmt.Errorf("load XDP program: %w", privilege(err))
 	}
-	if err := read.redirectTo(int(out)); err != nil {
-		return nil, nil, err
-	}
-	return read.program, read, nil
+	return &object{program: p}, nil
 }
 
 // attach attaches to a device what redirects the frames of an input, or lets an output take
@@ -245,9 +220,9 @@ func (f *inKernel) attach(i int) (err error) {
 	case direction < 0:
 		d.link, err = d.AttachPass()
 	case f.config.Generic:
-		d.link, err = d.AttachGeneric(f.programOf(direction))
+		d.link, err = d.AttachGeneric(f.objects[direction].program)
 	default:
-		d.link, err = d.AttachNative(f.programOf(direction), "--generic")
+		d.link, err = d.AttachNative(f.objects[direction].program, "--generic")
 	}
 	if err != nil || d.link == nil {
 		return err
@@ -288,7 +263,7 @@ const (
 
 // instructions are the XDP program of one direction: claim, count, write
 // addresses, redirect.
-func (f *inKernel) instructions(direction uint32) asm.Instructions {
+func (f *inKernel) instructions(direction uint32, claim asm.Instructions) asm.Instructions {
 	ins := asm.Instructions{
 		asm.StoreMem(asm.RFP, stackContext, asm.R1, asm.DWord),
 		asm.StoreImm(asm.RFP, stackKey, int64(direction), asm.Word),
@@ -306,8 +281,8 @@ func (f *inKernel) instructions(direction uint32) asm.Instructions {
 		asm.Add.Imm(asm.R4, 14),
 		asm.JGT.Reg(asm.R4, asm.R3, xsk.PassLabel),
 	}
-	if f.config.Claim != nil {
-		ins = append(ins, f.config.Claim...)
+	if claim != nil {
+		ins = append(ins, claim...)
 	} else {
 		ins = append(ins, asm.Ja.Label(xsk.ClaimLabel))
 	}
@@ -463,6 +438,8 @@ const settle = 10 * time.Millisecond
 
 // Close detaches the programs. The last counts can be read after.
 func (f *inKernel) Close() error {
+	f.reloading.Lock()
+	defer f.reloading.Unlock()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -482,12 +459,7 @@ func (f *inKernel) Close() error {
 	for i := range f.directions {
 		errs = append(errs, f.directions[i].stopObserving())
 	}
-	for _, p := range f.programs {
-		errs = append(errs, p.Close())
-	}
-	for _, o := range f.objects {
-		errs = append(errs, o.Close())
-	}
+	errs = append(errs, closeAll(f.objects))
 	for _, m := range []*ebpf.Map{f.ports, f.counts} {
 		if m != nil {
 			errs = append(errs, m.Close())

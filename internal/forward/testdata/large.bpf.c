@@ -17,6 +17,14 @@ int large(struct xdp_md *ctx)
 {
 	__u32 size = ctx->data_end - ctx->data;
 
+#ifdef SLOW
+	/* The verifier follows each of 2^15 paths. */
+	__u64 sum = 0, random = bpf_get_prandom_u32();
+#define ADD(bit) asm volatile("r1 = %1\nr1 &= %2\nif r1 == 0 goto +1\n%0 += %2" : "+r"(sum) : "r"(random), "i"(1 << bit) : "r1");
+	ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) ADD(9) ADD(10) ADD(11) ADD(12) ADD(13) ADD(14)
+	if (sum == 42)
+		return XDP_DROP;
+#endif
 	if (size == 99)
 		return XDP_DROP;
 #ifdef MAP
