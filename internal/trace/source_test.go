@@ -148,7 +148,7 @@ func TestFilesWithoutEnd(t *testing.T) {
 		})
 	}
 	// Of a table that is right the header is taken.
-	right := []byte{25, 0, 0, 0, 5, 0, 8, 0, 17, 0, 0, 0, 1, 1, 1, 0xfb, 14, 1, 1, 1, 0x08, 1, 'd', 0, 1, 1, 0x08, 1, 'f'}
+	right := []byte{26, 0, 0, 0, 5, 0, 8, 0, 18, 0, 0, 0, 1, 1, 1, 0xfb, 14, 1, 1, 1, 0x08, 1, 'd', 0, 1, 1, 0x08, 1, 'f', 0}
 	if err := vetTable(right); err != nil {
 		t.Error(err)
 	}
@@ -289,6 +289,65 @@ func TestPlacesAreStopped(t *testing.T) {
 			t.Errorf("%s: %v after %d reads", name, err, s.reads)
 		}
 	}
+}
+
+// tableOf is a table of lines of a version whose header has these bytes, and what is behind it.
+func tableOf(version byte, header, behind []byte) []byte {
+	b := []byte{version, 0}
+	if version >= 5 {
+		b = append(b, 8, 0)
+	}
+	b = binary.LittleEndian.AppendUint32(b, uint32(len(header)))
+	b = slices.Concat(b, header, behind)
+	return append(binary.LittleEndian.AppendUint32(nil, uint32(len(b))), b...)
+}
+
+// Tables of folders and files that stand behind the header are not read: package dwarf would read on.
+func TestFilesBehindHeader(t *testing.T) {
+	t.Parallel()
+	long := slices.Concat([]byte(strings.Repeat("d", 100_000)), []byte{0, 0}, slices.Repeat([]byte{'f', 0, 1, 0, 0}, 20_000), []byte{0})
+	many := slices.Repeat([]byte{'f', 0, 1, 0, 0}, maxFiles+1)
+	begin := []byte{1, 1, 1, 0xfb, 14, 1} // of the header, from DWARF 4 on
+	right := slices.Concat(begin, []byte{'d', 0, 0, 'f', 0, 1, 0, 0, 0})
+	for name, test := range map[string]struct {
+		table []byte
+		taken bool
+	}{
+		"4":                 {tableOf(4, right, nil), true},
+		"2":                 {tableOf(2, slices.Delete(slices.Clone(right), 1, 2), nil), true},
+		"4, behind":         {tableOf(4, begin, slices.Concat([]byte{'x', 0, 0xed, 0x9a, 0x0c}, long)), false},
+		"4, not at the end": {tableOf(4, append(slices.Clone(right), 0), nil), false},
+		"4, many files":     {tableOf(4, slices.Concat(begin, []byte{0}, many, []byte{0}), nil), false},
+		"5, behind":         {tableOf(5, begin, []byte{1, 1, 0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20}), false},
+		"5, cut":            {tableOf(5, append(slices.Clone(begin), 1), []byte{1, 0x08, 0xff, 0xff, 0xff, 0x7f, 'd', 0}), false},
+	} {
+		if err := vetTable(test.table); (err == nil) != test.taken {
+			t.Errorf("%s: %v", name, err)
+		}
+		testutil.Allocates(t, 16<<20, func() {
+			if _, err := Places(t.Context(), bytes.NewReader(vmlinux(test.table, 0)), []uint64{0x1010}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		})
+	}
+}
+
+// FuzzTable reads tables of lines that no compiler wrote: paths of one folder and one file each are the most that they take.
+func FuzzTable(f *testing.F) {
+	begin := []byte{1, 1, 1, 0xfb, 14, 1}
+	lines := []byte{0, 9, 2, 0, 16, 0, 0, 0, 0, 0, 0, 20, 30, 0, 1, 1}
+	f.Add(tableOf(4, slices.Concat(begin, []byte{'d', 0, 0, 'f', 0, 1, 0, 0, 0}), lines))
+	f.Add(tableOf(5, slices.Concat(begin, []byte{1, 1, 8, 1, 'd', 0, 1, 1, 8, 1, 'f', 0}), lines))
+	f.Add(tableOf(5, begin, []byte{1, 1, 0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20}))
+	f.Fuzz(func(t *testing.T, table []byte) {
+		if vetTable(table) != nil {
+			return
+		}
+		testutil.Allocates(t, uint64(1<<20+2*maxPath*len(table)), func() {
+			s := &search{left: []uint64{0x1010}, found: map[uint64]Place{}, files: map[string]string{}}
+			_ = s.read(t.Context(), table)
+		})
+	})
 }
 
 // FuzzPlaces reads debugging information that no compiler wrote.

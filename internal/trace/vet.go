@@ -99,7 +99,8 @@ func (c *cursor) uint() uint64 {
 	return v
 }
 
-// vetTable refuses a table of lines, which begins b, whose files package dwarf would make room for without end.
+// vetTable refuses a table of lines, which begins b, whose files package dwarf would make room for without end. Its tables of folders and
+// files must end where its header says: package dwarf reads on behind that.
 func vetTable(b []byte) error {
 	c := &cursor{b: b}
 	wide, length := uint64(4), c.fixed(4)
@@ -114,14 +115,14 @@ func vetTable(b []byte) error {
 		c.skip(2)
 	}
 	size := c.fixed(wide)
-	switch {
-	case c.short:
-		return nil // package dwarf says so
-	case size > maxHeader:
+	if c.short {
+		return io.ErrUnexpectedEOF
+	}
+	if size > min(maxHeader, uint64(len(c.b))) {
 		return fmt.Errorf("a table of files of %d bytes", size)
 	}
-	program := &cursor{b: c.b[min(size, uint64(len(c.b))):]}
-	c.b = c.b[:len(c.b)-len(program.b)]
+	program := &cursor{b: c.b[size:]}
+	c.b = c.b[:size]
 	if err := vetPaths(c.b); err != nil {
 		return err
 	}
@@ -130,9 +131,40 @@ func vetTable(b []byte) error {
 	}
 	c.skip(4) // the length of an instruction, the range of lines
 	base := max(c.fixed(1), 1)
-	if err := vetProgram(program, base, c.skip(base-1)); err != nil || version < 5 {
+	lengths := c.skip(base - 1)
+	walk := c.walkFiles
+	if version >= 5 {
+		walk = c.walkFiles5
+	}
+	if err := walk(wide); err != nil {
 		return err
 	}
+	if c.short || len(c.b) > 0 {
+		return errors.New("tables of files that do not end with their header")
+	}
+	return vetProgram(program, base, lengths)
+}
+
+// walkFiles goes behind the folders and files of a table before DWARF 5 (DWARF 4, 6.2.4): each list ends with an empty name.
+func (c *cursor) walkFiles(uint64) error {
+	for _, numbers := range []int{0, 3} { // behind a folder, behind a file
+		for n := 0; ; n++ {
+			if n > maxFiles {
+				return fmt.Errorf("a table of more than %d files", maxFiles)
+			}
+			if name := c.text(); len(name) == 0 {
+				break
+			}
+			for range numbers {
+				c.uint()
+			}
+		}
+	}
+	return nil
+}
+
+// walkFiles5 goes behind those of DWARF 5 (6.2.4): each list has its forms and its length before it.
+func (c *cursor) walkFiles5(wide uint64) error {
 	for range 2 { // folders, files
 		var forms []uint64
 		for range c.fixed(1) {
@@ -150,11 +182,18 @@ func vetTable(b []byte) error {
 				}
 			}
 		}
-		if c.short {
-			return nil
-		}
 	}
 	return nil
+}
+
+// text reads a text without the 0 that ends it.
+func (c *cursor) text() []byte {
+	i := bytes.IndexByte(c.b, 0)
+	if i < 0 {
+		c.skip(uint64(len(c.b)) + 1)
+		return nil
+	}
+	return c.skip(uint64(i) + 1)[:i]
 }
 
 // vetProgram refuses instructions that add files (DW_LNE_define_file): DWARF 5 has none, and a path of 1 KB takes 8 bytes of them.
@@ -187,11 +226,7 @@ func vetProgram(c *cursor, base uint64, lengths []byte) error {
 func (c *cursor) form(form, wide uint64) error {
 	switch form {
 	case 0x08: // string
-		if i := bytes.IndexByte(c.b, 0); i >= 0 {
-			c.skip(uint64(i) + 1)
-			return nil
-		}
-		c.skip(uint64(len(c.b)) + 1)
+		c.text()
 	case 0x1f: // line_strp
 		c.skip(wide)
 	case 0x0b: // data1
