@@ -43,16 +43,28 @@ func (h *home) do(f func() error) error {
 	if st.Ino == h.inode {
 		return f()
 	}
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with its goroutine
-		if err := unix.Setns(int(h.file.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- fmt.Errorf("enter network namespace: %w", err)
-			return
-		}
-		done <- f()
-	}()
+	done := make(chan error)
+	go h.enter(f, done)
 	return <-done
+}
+
+// enter runs f on a thread that enters the namespace, and ends with it.
+func (h *home) enter(f func() error, done chan<- error) {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread cannot be ended, and would stay in the namespace. Another one is taken while this one is held.
+		other := make(chan error)
+		go h.enter(f, other)
+		err := <-other
+		runtime.UnlockOSThread()
+		done <- err
+		return
+	}
+	if err := unix.Setns(int(h.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		done <- fmt.Errorf("enter network namespace: %w", err)
+		return
+	}
+	done <- f()
 }
 
 // Close may be called twice, and of none.
