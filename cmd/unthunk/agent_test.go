@@ -117,7 +117,7 @@ func forbidden(pid int) (found []string) {
 	infos, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", pid))
 	for _, path := range infos {
 		link, _ := os.Readlink(strings.Replace(path, "fdinfo", "fd", 1))
-		if strings.Contains(link, "stats") || strings.Contains(link, "perf_event") {
+		if link == "anon_inode:bpf-stats" || strings.Contains(link, "perf_event") {
 			found = append(found, link)
 		}
 		info := fdInfo(path)
