@@ -78,7 +78,10 @@ func checkUnit(t *testing.T, verb string, capabilities []string) (unit string) {
 	options := "../../packaging/systemd/unthunk-" + verb + ".default"
 	found := regexp.MustCompile(`(?m)^#?`+variable+`="(.*)"$`).FindAllStringSubmatch(readFile(t, options), -1)
 	if len(found) < 2 {
-		t.Errorf("%s has %d examples", options, len(found))
+		t.Fatalf("%s has %d examples", options, len(found))
+	}
+	if found[0][0] != variable+`=""` { // of two assignments systemd takes the last
+		t.Errorf("%s: %s is not before the examples", options, variable)
 	}
 	for _, m := range found {
 		checkCommand(t, options, append([]string{verb}, strings.Fields(m[1])...))
