@@ -409,18 +409,18 @@ func (f *inKernel) totals() (Totals, error) {
 
 // kernelDrops are frames that no output took: noPort of them since none was in the devmap.
 func kernelDrops(noPort uint64, seen observe.Seen) []Drop {
-	var down, refused uint64
+	var down, refused, failed uint64
 	for _, e := range seen.ErrorsSince(observe.Seen{}) { // xdp_ok_fwd_dev in net/core, __xdp_enqueue in kernel/bpf/devmap.c
 		switch e.Error {
 		case unix.ENETDOWN:
 			down += e.Count
 		case unix.EMSGSIZE, unix.EOPNOTSUPP:
 			refused += e.Count
+		default:
+			failed += e.Count
 		}
 	}
-	return []Drop{
-		{dropNoPort, noPort}, {dropLinkDown, down}, {dropRefused, refused}, {dropFailed, seen.Errors - down - refused}, {dropXmit, seen.Drops},
-	}
+	return []Drop{{dropNoPort, noPort}, {dropLinkDown, down}, {dropRefused, refused}, {dropFailed, failed}, {dropXmit, seen.Drops}}
 }
 
 // warn gives a warning with its cause once, whatever figures the cause has later.
