@@ -303,13 +303,7 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 		if err != nil {
 			return err
 		}
-		pair := make(map[hit]float64)
-		for t, n := range two {
-			pair[t] += float64(n) / float64(more-packets)
-		}
-		for t, n := range one {
-			pair[t] -= float64(n) / float64(more-packets)
-		}
+		pair := perPacket(one, two, more-packets)
 		for t := range pair {
 			executed[t.probe] = true
 		}
@@ -332,6 +326,18 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 	p.leftOut(b, executed)
 	b.sort()
 	return nil
+}
+
+// perPacket is how often each of some more packets was hit, by the hits of a slot and of one of so many more packets. It is exact where
+// a packet is hit a number of times in 64.
+func perPacket(one, two map[hit]uint64, more uint64) map[hit]float64 {
+	pair := make(map[hit]float64)
+	for _, hits := range []map[hit]uint64{one, two} {
+		for t := range hits {
+			pair[t] = float64(int64(two[t]-one[t])) / float64(more)
+		}
+	}
+	return pair
 }
 
 // Pairs of slots that counts are taken of: at least six, and at most 48. A number a packet is taken when it is ahead of each other

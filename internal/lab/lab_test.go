@@ -854,6 +854,11 @@ func TestVotes(t *testing.T) {
 	if v = (votes{of: make(map[hit]map[float64]int)}); v.settled() {
 		t.Error("nothing was sent, and it is settled")
 	}
+	// Each of 384 packets, and something once a slot.
+	if got := perPacket(map[hit]uint64{poll: 385}, map[hit]uint64{poll: 769}, 384); got[poll] != 1 {
+		t.Errorf("%v a packet, want 1", got[poll])
+	}
+	v = votes{of: make(map[hit]map[float64]int)}
 	for range minPairs {
 		v.add(map[hit]float64{poll: 0.125})
 	}
