@@ -116,27 +116,43 @@ func sizeOfChange(c *record.LabTraceChange) (size int) {
 	return size
 }
 
+// alike are rows that differ in one label only, as far as later ones are compared with them: one, and the nearest to it with
+// another value of the label.
+type alike struct{ row, other *record.LabRow }
+
+// against is the row to compare with: one with another value of the label, or nil.
+func (a alike) against(row *record.LabRow, label string) *record.LabRow {
+	if a.row == nil || a.row.Labels[label] != row.Labels[label] {
+		return a.row
+	}
+	return a.other
+}
+
 // tracedPairs are the rows that [LabTraces] compares, the old one first.
 func tracedPairs(rows []record.LabRow) (pairs [][2]*record.LabRow) {
-	byKernel, byLine := make(map[string][]*record.LabRow), make(map[string][]*record.LabRow) // but for that label alike
+	// The last row of each kernel, and the first of each command line.
+	last, first := make(map[string]alike), make(map[string]alike)
+	add := func(before, row *record.LabRow) {
+		if before != nil && before.Trace != nil && row.Trace != nil {
+			pairs = append(pairs, [2]*record.LabRow{before, row})
+		}
+	}
 	for i := range rows {
 		row := &rows[i]
 		kernels, lines := alikeBut(row, "kernel"), alikeBut(row, "append")
-		for _, before := range slices.Backward(byKernel[kernels]) {
-			if before.Labels["kernel"] != row.Labels["kernel"] {
-				pairs = append(pairs, [2]*record.LabRow{before, row})
-				break
-			}
+		before := last[kernels].against(row, "kernel")
+		add(before, row)
+		last[kernels] = alike{row, before}
+		was := first[lines]
+		add(was.against(row, "append"), row)
+		switch {
+		case was.row == nil:
+			first[lines] = alike{row: row}
+		case was.other == nil && was.row.Labels["append"] != row.Labels["append"]:
+			first[lines] = alike{was.row, row}
 		}
-		for _, first := range byLine[lines] {
-			if first.Labels["append"] != row.Labels["append"] {
-				pairs = append(pairs, [2]*record.LabRow{first, row})
-				break
-			}
-		}
-		byKernel[kernels], byLine[lines] = append(byKernel[kernels], row), append(byLine[lines], row)
 	}
-	return slices.DeleteFunc(pairs, func(p [2]*record.LabRow) bool { return p[0].Trace == nil || p[1].Trace == nil })
+	return pairs
 }
 
 // alikeBut is the same text for rows that differ in one label only.

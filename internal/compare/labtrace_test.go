@@ -3,8 +3,10 @@ package compare
 import (
 	"context"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"testing"
@@ -172,5 +174,47 @@ func TestLabTracesMany(t *testing.T) {
 	LabTraces(t.Context(), l)
 	if n := len(l.TraceChanges); n != record.MaxRows || len(l.Warnings) != 1 || !strings.Contains(l.Warnings[0].Text, "of 4998 pairs") {
 		t.Errorf("%d differences, warnings %+v", n, l.Warnings)
+	}
+}
+
+// Pairs are those of the nearest row before of another kernel, and of the first of another command line.
+func TestTracedPairs(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		rows := make([]record.LabRow, 12)
+		for i := range rows {
+			rows[i].Name = fmt.Sprint(i)
+			rows[i].Labels = map[string]string{"bulk": fmt.Sprint(r.IntN(2)), "kernel": fmt.Sprint(r.IntN(3)), "append": fmt.Sprint(r.IntN(3))}
+			if r.IntN(4) > 0 {
+				rows[i].Trace = new(record.LabTrace)
+			}
+		}
+		var want [][2]string
+		for i := range rows {
+			for label, order := range map[string]func(rows []record.LabRow) iter.Seq2[int, record.LabRow]{
+				"kernel": slices.Backward[[]record.LabRow], "append": slices.All[[]record.LabRow],
+			} {
+				for _, before := range order(rows[:i]) {
+					if before.Labels[label] == rows[i].Labels[label] || alikeBut(&before, label) != alikeBut(&rows[i], label) {
+						continue
+					}
+					if before.Trace != nil && rows[i].Trace != nil {
+						want = append(want, [2]string{before.Name, rows[i].Name})
+					}
+					break
+				}
+			}
+		}
+		var got [][2]string
+		for _, p := range tracedPairs(rows) {
+			got = append(got, [2]string{p[0].Name, p[1].Name})
+		}
+		less := func(a, b [2]string) int { return slices.Compare(a[:], b[:]) }
+		slices.SortFunc(want, less)
+		slices.SortFunc(got, less)
+		if !slices.Equal(got, want) {
+			t.Fatalf("pairs %v, want %v", got, want)
+		}
 	}
 }
