@@ -46,7 +46,7 @@ func (f *whatIfFlags) check() error {
 // estimate is the record of what changes to drivers would save.
 func (f *whatIfFlags) estimate(ctx context.Context, s std, drivers *record.Document[record.DriverRow]) (*record.WhatIf, error) {
 	doc := &record.WhatIf{Document: *record.New[record.WhatIfRow]("what-if", drivers.Host)}
-	doc.Settings, doc.Warnings = drivers.Settings, drivers.Warnings
+	doc.Settings, doc.Warnings = drivers.Settings, slices.Clone(drivers.Warnings)
 	var all record.Together
 	labs, err := reading(ctx, func() (labs []*record.Lab, err error) {
 		for _, file := range f.counts {
@@ -72,19 +72,25 @@ func (f *whatIfFlags) estimate(ctx context.Context, s std, drivers *record.Docum
 	for _, why := range missing {
 		doc.Warn("", why)
 	}
-	whatif.Estimate(doc, drivers.Rows, f.setups(), labs, prices)
+	_, err = reading(ctx, func() (*record.WhatIf, error) { // many sites by many drivers take seconds
+		whatif.Estimate(doc, drivers.Rows, f.setups(), labs, prices)
+		return doc, nil
+	})
+	if err != nil {
+		return nil, err
+	}
 	if len(doc.Rows) == 0 {
 		return nil, fmt.Errorf("none of %d drivers has a call left that a change would save", len(drivers.Rows))
 	}
 	return doc, nil
 }
 
-// setups are the DMA setups that are asked for.
+// setups are the DMA setups that are asked for, each once.
 func (f *whatIfFlags) setups() []string {
-	if len(f.dmas) > 0 {
-		return f.dmas
+	if len(f.dmas) == 0 {
+		return whatif.DMAs()
 	}
-	return whatif.DMAs()
+	return slices.DeleteFunc(whatif.DMAs(), func(dma string) bool { return !slices.Contains(f.dmas, dma) })
 }
 
 // taxRows are prices: of --prices, or measured now.

@@ -90,7 +90,7 @@ func (all counts) use(d *record.DriverRow, dma string) *use {
 		return cmp.Compare(boolean(b.Release == d.Release), boolean(a.Release == d.Release))
 	})
 	if len(own) > 0 {
-		u.byCounts(own[0])
+		u.byCounts(own[0], rows)
 	} else {
 		u.byCode(rows)
 	}
@@ -104,8 +104,8 @@ func boolean(is bool) int {
 	return 0
 }
 
-// byCounts is of a row.
-func (u *use) byCounts(r *record.LabRow) {
+// byCounts is of a row. What a sync does that the driver makes none of is the kernel's, as for [use.byCode].
+func (u *use) byCounts(r *record.LabRow, rows counts) {
 	u.counted = r
 	dma := make(map[string]record.LabDMA)
 	for _, d := range r.DMA {
@@ -114,6 +114,9 @@ func (u *use) byCounts(r *record.LabRow) {
 	u.rx = countedMapping(r, dma[inPoll].Map, dma[inPoll].Unmap, inPoll)
 	u.tx = countedMapping(r, dma[outXmit].Map, dma[outPoll].Unmap+dma[outXmit].Unmap, outXmit, outPoll)
 	u.syncs, u.sync = record.Exactly(r.SumDMA().Sync), oneCall(r, functions.DMASync, inPoll, outXmit, outPoll)
+	if u.syncs.High == 0 {
+		u.sync = rows.call(functions.DMASync, u.driver.Release, u.dma)
+	}
 	for _, f := range r.Functions {
 		if functions.Has(f.Function, functions.ReturnsOne) {
 			u.returns = u.returns.Plus(record.Exactly(f.PerPacket))
@@ -189,15 +192,17 @@ func executed(r *record.LabRow, kind functions.DMA) *record.Range {
 // member is the last of a chain of members.
 func member(pointer string) string { return pointer[strings.LastIndexByte(pointer, '.')+1:] }
 
+// kinds are those of calls through a pointer, by its name.
+var kinds = map[string]functions.DMA{
+	"map_page": functions.DMAMap, "map_phys": functions.DMAMap, "map_pages": functions.DMAMap, "iotlb_sync_map": functions.DMAMap,
+	"mapping_error": functions.DMAMap,
+	"unmap_page":    functions.DMAUnmap, "unmap_phys": functions.DMAUnmap, "unmap_pages": functions.DMAUnmap,
+	"iova_to_phys": functions.DMAUnmap, "iotlb_sync": functions.DMAUnmap, "flush_iotlb_all": functions.DMAUnmap,
+	"sync_single_for_cpu": functions.DMASync, "sync_single_for_device": functions.DMASync,
+}
+
 // kindOf is what kind of call an indirect branch is in: by the pointer that it is made through, else by its function.
 func kindOf(s *record.LabSite) functions.DMA {
-	kinds := map[string]functions.DMA{
-		"map_page": functions.DMAMap, "map_phys": functions.DMAMap, "map_pages": functions.DMAMap, "iotlb_sync_map": functions.DMAMap,
-		"mapping_error": functions.DMAMap,
-		"unmap_page":    functions.DMAUnmap, "unmap_phys": functions.DMAUnmap, "unmap_pages": functions.DMAUnmap,
-		"iova_to_phys": functions.DMAUnmap, "iotlb_sync": functions.DMAUnmap, "flush_iotlb_all": functions.DMAUnmap,
-		"sync_single_for_cpu": functions.DMASync, "sync_single_for_device": functions.DMASync,
-	}
 	if kind := kinds[member(s.Pointer)]; kind != "" {
 		return kind
 	}
@@ -220,8 +225,8 @@ func kindOf(s *record.LabSite) functions.DMA {
 // byCode is what the driver's code shows. What its calls do is the kernel's, as other drivers' rows of the same kernels have it.
 func (u *use) byCode(rows counts) {
 	d := u.driver
-	mapped, unmapped, sync := rows.call(functions.DMAMap, u.dma), rows.call(functions.DMAUnmap, u.dma), rows.call(functions.DMASync, u.dma)
-	u.sync = sync
+	mapped, unmapped := rows.call(functions.DMAMap, d.Release, u.dma), rows.call(functions.DMAUnmap, d.Release, u.dma)
+	u.sync = rows.call(functions.DMASync, d.Release, u.dma)
 	if d.DMA && (!d.PagePool || d.MapsPool) {
 		u.rx.maps = record.Range{High: float64(d.Receive.Maps)} // or it uses its pages again, as igb does
 	}
@@ -241,7 +246,7 @@ func (u *use) byCode(rows counts) {
 
 // call is what a call of a kind does in rows of one series and setup, of NICs whose drivers call the DMA API themselves. Without
 // rows that is not known behind an IOMMU; without one it is no indirect call since Linux 5.0 (356da6d0cde3).
-func (all counts) call(kind functions.DMA, dma string) (c call) {
+func (all counts) call(kind functions.DMA, release, dma string) (c call) {
 	parts := []string{inPoll, outXmit, outPoll}
 	for _, r := range all {
 		if r.Labels["nic"] == "virtio" || made(r, kind, parts...) == 0 {
@@ -259,7 +264,7 @@ func (all counts) call(kind functions.DMA, dma string) (c call) {
 		c.instructions = cmp.Or(c.instructions, one.instructions)
 		c.rows = append(c.rows, one.rows...)
 	}
-	if c.indirect == nil && (dma == Direct || dma == Swiotlb) {
+	if c.indirect == nil && (dma == Direct || dma == Swiotlb) && atLeast(release, 5, 0) {
 		c.indirect = new(record.Range)
 	}
 	return c
@@ -269,7 +274,14 @@ func (all counts) call(kind functions.DMA, dma string) (c call) {
 func made(r *record.LabRow, kind functions.DMA, parts ...string) (calls float64) {
 	for _, d := range r.DMA {
 		if slices.Contains(parts, d.Part) {
-			calls += map[functions.DMA]float64{functions.DMAMap: d.Map, functions.DMAUnmap: d.Unmap, functions.DMASync: d.Sync}[kind]
+			switch kind {
+			case functions.DMAMap:
+				calls += d.Map
+			case functions.DMAUnmap:
+				calls += d.Unmap
+			case functions.DMASync:
+				calls += d.Sync
+			}
 		}
 	}
 	return calls
@@ -291,7 +303,7 @@ func (all counts) calls(drivers []record.DriverRow, dmas []string) []record.What
 				if kind == functions.DMASync && dma != Swiotlb && atLeast(s, 6, 10) {
 					continue // it is no call
 				}
-				if c := rows.call(kind, dma); c.indirect != nil {
+				if c := rows.call(kind, s, dma); c.indirect != nil {
 					if kind == functions.DMAUnmap {
 						c.instructions = nil // a trace lacks them
 					}

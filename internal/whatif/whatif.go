@@ -218,7 +218,7 @@ func (m *mapping) once() work {
 func (m *mapping) gathered() work {
 	mapped := m.mapped.work()
 	if mapped.indirect != nil {
-		mapped.indirect = &record.Range{Low: mapped.indirect.Low - m.mapped.perPage.High, High: mapped.indirect.High}
+		mapped.indirect = &record.Range{Low: max(0, mapped.indirect.Low-m.mapped.perPage.High), High: mapped.indirect.High}
 	}
 	if mapped.instructions != nil {
 		mapped.instructions = &record.Range{High: mapped.instructions.High}

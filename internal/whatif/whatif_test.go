@@ -262,10 +262,37 @@ func TestSavingNeverExceedsCost(t *testing.T) {
 				if pair[1].High > pair[0].High+1e-9 || pair[1].Low > pair[1].High {
 					t.Fatalf("%d: %s saves %v of %v %s", n, row.Name, *pair[1], *pair[0], what)
 				}
+				// Only a kept mapping has syncs added.
+				if change := row.Labels["change"]; pair[1].Low < 0 && change != KeepRX && change != KeepTX {
+					t.Fatalf("%d: %s saves %v %s", n, row.Name, *pair[1], what)
+				}
 			}
 			if row.Saving != nil && (row.Saving.High > row.Cost.High+1e-9 || row.Saving.Low > row.Saving.High || row.Cost.Low < 0) {
 				t.Fatalf("%d: %s saves %+v of %+v", n, row.Name, row.Saving, row.Cost)
 			}
+		}
+	}
+}
+
+// A driver that was counted and makes no sync has those of the kernel's other rows added; before Linux 5.0 nobody knows what
+// calls of the DMA API do without counts.
+func TestCallsOfOthers(t *testing.T) {
+	t.Parallel()
+	other := igb61()
+	other.Name, other.Labels["nic"], other.Labels["kernel"] = "other", "vmxnet3", "other"
+	for i := range other.DMA {
+		other.DMA[i].Sync = 0
+	}
+	all := newCounts(lab(igb61(), other))
+	dma, release := other.Labels["dma"], other.Release
+	igb := all.use(&record.DriverRow{Name: "igb", Release: release}, dma)
+	got := all.use(&record.DriverRow{Name: "vmxnet3", Release: release}, dma)
+	if igb.sync.indirect.High == 0 || *got.sync.indirect != *igb.sync.indirect {
+		t.Errorf("a sync makes %v indirect calls, with igb %v", *got.sync.indirect, *igb.sync.indirect)
+	}
+	for release, known := range map[string]bool{"4.19.0-27-amd64": false, "5.0.0": true, "6.12.1": true} {
+		if c := (counts)(nil).call(functions.DMAMap, release, Direct); (c.indirect != nil) != known {
+			t.Errorf("%s: a map makes %v indirect calls", release, c.indirect)
 		}
 	}
 }
