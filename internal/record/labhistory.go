@@ -18,6 +18,16 @@ type LabHistory struct {
 	Steps map[string][]LabStep
 }
 
+// Scenario is the way of a packet that the rows count.
+func (h *LabHistory) Scenario() string {
+	for i := range h.Kernels {
+		if row := h.Kernels[i].Any(h.Bulks); row != nil {
+			return row.Scenario()
+		}
+	}
+	return DefaultLabScenario
+}
+
 // LabStep is what the traces of two kernels differ in.
 type LabStep struct {
 	Old, New *LabRow

@@ -16,22 +16,23 @@ import (
 // movedFunctions is how many functions a step from one kernel to the next lists; the others are one row.
 const movedFunctions = 8
 
-// kernelBlocks are what a packet takes from one kernel to the next: counts of all, and of the first of each architecture where
-// they are executed and what moved. Those of the others are folded.
+// kernelBlocks are what a packet takes from one kernel to the next: counts of all, and of the first of each architecture and way of
+// a packet where they are executed and what moved. Those of the others are folded.
 func (v *viewer) kernelBlocks() []block {
 	all := v.src.Kernels
 	if len(all) == 0 {
 		return nil
 	}
 	counts := block{Tables: []*table{kernelCounts(all)}}
-	counts.Text = []string{"Counts of emulated guests, exact to the digit, of all that a packet goes through from the generator's call to " +
-		"its end. Instructions are no time: QEMU predicts no branches."}
+	counts.Text = []string{"Counts of emulated guests, exact to the digit where no ± stands, of all that a packet goes through from the " +
+		"generator's call to its end. Instructions are no time: QEMU predicts no branches."}
 	var out []block
 	seen := make(map[string]bool)
 	for i := range all {
 		h := &all[i]
-		first := !seen[h.Arch]
-		seen[h.Arch] = true
+		way := h.Arch + " " + h.Scenario()
+		first := !seen[way]
+		seen[way] = true
 		b := block{Heading: kernelTitle(h) + ": by stage, and by place", Folded: v.draw && !first}
 		if first && v.draw {
 			out = append(out, block{Figure: kernelsFigure(v.id(), h, false)})
@@ -114,7 +115,7 @@ func kernelCounts(all []record.LabHistory) *table {
 			}
 			for _, bulk := range bulks {
 				if of := k.Rows[bulk]; of != nil && of.Refused == "" {
-					line = append(line, exactOrDash(of.Instructions), exactOrDash(branchesOf(of)))
+					line = append(line, instructionsOf(of), exactOrDash(branchesOf(of)))
 				} else {
 					line = append(line, "–", "–")
 				}
@@ -144,6 +145,14 @@ func branchesOf(row *record.LabRow) *float64 {
 
 func compareBranches(a, b record.LabBranch) int {
 	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.Target, b.Target))
+}
+
+// instructionsOf are those of a row, with how far another boot's may be from them.
+func instructionsOf(row *record.LabRow) string {
+	if row.Instructions == nil || row.Spread == nil {
+		return exactOrDash(row.Instructions)
+	}
+	return stat.Exact(*row.Instructions) + " ±" + cells.Few(*row.Spread)
 }
 
 func exactOrDash(x *float64) string {
