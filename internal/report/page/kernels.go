@@ -147,12 +147,12 @@ func compareBranches(a, b record.LabBranch) int {
 	return cmp.Or(cmp.Compare(a.Function, b.Function), cmp.Compare(a.Target, b.Target))
 }
 
-// instructionsOf are those of a row, with how far another boot's may be from them.
+// instructionsOf are those of a row; where another boot's may differ, whole ones, and by how many.
 func instructionsOf(row *record.LabRow) string {
 	if row.Instructions == nil || row.Spread == nil {
 		return exactOrDash(row.Instructions)
 	}
-	return stat.Exact(*row.Instructions) + " ±" + cells.Few(*row.Spread)
+	return fmt.Sprintf("%.0f ±%s", *row.Instructions, cells.Few(*row.Spread))
 }
 
 func exactOrDash(x *float64) string {
