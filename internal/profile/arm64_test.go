@@ -24,12 +24,22 @@ func TestEnteredARM64(t *testing.T) {
 		0x200: 0xd503233f, 0x204: 0xa9bf7bfd, 0x208: 0x910003fd, // inner, the same
 		0x20c: 0xd503201f, 0x210: 0xa8c17bfd, 0x214: 0xd50323bf, 0x218: 0xd65f03c0, 0x21c: 0xd503201f, // nop; ldp; autiasp; ret; nop
 	}
+	// GCC, and clang, which adds to sp behind it.
+	for _, ldp := range []uint32{0xa8c17bfd, 0xa9417bfd} {
+		words[0x210] = ldp
+		testEntered(t, base, words)
+	}
+}
+
+// testEntered takes samples in these words of code.
+func testEntered(t *testing.T, base uint64, words map[uint64]uint32) {
+	t.Helper()
 	code := make([]byte, 0x300)
 	for at, w := range words {
 		binary.LittleEndian.PutUint32(code[at:], w)
 	}
 	table, err := ksym.Parse(strings.NewReader(fmt.Sprintf("%x t outer\n%x t middle\n%x t inner\n%x t end\n",
-		uint64(base), uint64(base+0x100), uint64(base+0x200), uint64(base+0x300))))
+		base, base+0x100, base+0x200, base+0x300)))
 	if err != nil {
 		t.Fatal(err)
 	}

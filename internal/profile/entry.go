@@ -50,7 +50,7 @@ func (r *reader) framed(addr uint64) bool {
 		switch w := binary.LittleEndian.Uint32(code); {
 		case w&0xffc003ff == 0x910003fd: // add x29, sp, #n
 			set = true
-		case w&0xffc07fff == 0xa8c07bfd: // ldp x29, x30, [sp], #n
+		case w&0xffc07fff == 0xa8c07bfd, w&0xffc07fff == 0xa9407bfd: // ldp x29, x30, [sp], #n; ldp x29, x30, [sp, #n]
 			restored = true
 		case w == 0xd65f03c0, w&0xfc000000 == 0x14000000: // ret, b: what follows is reached on another way
 			restored = false
