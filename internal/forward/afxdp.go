@@ -393,14 +393,15 @@ func (f *afxdp) Totals() (Totals, error) {
 		}
 		t.Directions = append(t.Directions, d)
 	}
-	t.Queues, t.Events = f.byQueue(counters, kernel), f.events.list(names(f.devices))
+	t.Queues, t.Events = f.byQueue(counters, kernel), f.events.list(f.deviceNames())
 	return t, nil
 }
 
-// names are those of devices.
-func names(devices []queuedDevice) (list []string) {
-	for _, d := range devices {
-		list = append(list, d.Name)
+func (f *afxdp) deviceNames() (list []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.devices {
+		list = append(list, f.devices[i].Name)
 	}
 	return list
 }
