@@ -48,7 +48,7 @@ type afxdp struct {
 	mu       sync.Mutex
 	devices  []queuedDevice
 	programs map[int]*xsk.Program // by device; not those lost
-	rss      map[int]*xsk.RSS     // by device, where it was asked for
+	rss      map[int]spreading    // by device, where it was asked for
 	passed   map[int]uint64       // by device, of programs that are closed
 	lost     map[int]bool         // devices that are to be found again
 	away     map[int]bool         // devices that were lost and have not got their program again
@@ -74,7 +74,7 @@ type portOf struct{ device, queue int }
 
 func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	f = &afxdp{
-		config: c, claim: c.Claim, programs: make(map[int]*xsk.Program), rss: make(map[int]*xsk.RSS), passed: make(map[int]uint64),
+		config: c, claim: c.Claim, programs: make(map[int]*xsk.Program), rss: make(map[int]spreading), passed: make(map[int]uint64),
 		lost: make(map[int]bool), away: make(map[int]bool), objects: make(map[int]*object), events: newEvents(c),
 	}
 	defer func() {

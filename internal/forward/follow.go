@@ -23,14 +23,15 @@ func (f *afxdp) follow(ctx context.Context) {
 			f.complained[i] = text
 			f.mu.Unlock()
 			if !said {
-				f.config.Warn(fmt.Sprintf("%s has more queues, and they cannot be used: %v", f.devices[i].Name, err))
+				f.config.Warn(err.Error())
 			}
 		}
 		f.recovering[i].Unlock()
 	}
 }
 
-// addQueues opens sockets on the queues that a device has more than before, one after the other.
+// addQueues opens sockets on the queues that a device has more than before, one after the other, and has it give
+// flows to them. What fails is tried again by the next call.
 func (f *afxdp) addQueues(ctx context.Context, i int) error {
 	f.mu.Lock()
 	d, away := f.devices[i], f.lost[i] || f.away[i]
@@ -42,17 +43,16 @@ func (f *afxdp) addQueues(ctx context.Context, i int) error {
 	if sending := min(q.sending, d.most); sending != d.sending {
 		defer f.setSending(i, sending)
 	}
-	now := min(q.now, d.most)
-	if now <= d.now {
-		return nil
-	}
-	for queue := d.now; queue < now; queue++ {
+	for queue := d.now; queue < min(q.now, d.most); queue++ {
 		if err := f.addQueue(ctx, i, queue); err != nil {
-			return err
+			return fmt.Errorf("%s has more queues, and they cannot be used: %w", d.Name, err)
 		}
 		f.events.happen(d.Name, notef(eventQueue, false, "%s has a queue more, %d", d.Name, queue))
 	}
-	return f.spread(i)
+	if err := f.spread(i); err != nil {
+		return fmt.Errorf("%s does not give flows to all queues that are used: %w", d.Name, err)
+	}
+	return nil
 }
 
 // setSending sets how many queues of a device transmit.

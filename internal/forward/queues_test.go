@@ -331,6 +331,31 @@ func TestRefusesWorkers(t *testing.T) {
 	}
 }
 
+// Flows are spread anew when they were spread over another number of queues or on another device, until that succeeds.
+func TestSpreadAgain(t *testing.T) {
+	w := newQueues(t, 2)
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do})
+	f.config.RSS = true // no veth has it
+	in := f.numbers["in"]
+	index := f.devices[in].Index
+	for _, c := range []struct {
+		done spreading
+		want string
+	}{
+		{spreading{nil, index, 2}, ""},
+		{spreading{nil, index, 1}, "in does not give flows to all queues that are used: "},
+		{spreading{nil, index + 100, 2}, "in does not give flows to all queues that are used: "},
+	} {
+		f.rss[in] = c.done
+		for range 2 {
+			err := w.Do(func() error { return f.addQueues(t.Context(), in) })
+			if c.want == "" && err != nil || c.want != "" && (feature.AsMissing(err) == nil || !strings.HasPrefix(err.Error(), c.want)) {
+				t.Errorf("spread as %+v: %v, want %q", c.done, err, c.want)
+			}
+		}
+	}
+}
+
 // Where a device has no RSS table that is said, and nothing is left on the devices.
 func TestNoRSS(t *testing.T) {
 	w := newQueues(t, 2)

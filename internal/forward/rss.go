@@ -6,30 +6,40 @@ import (
 	"github.com/unthunk/unthunk/xsk"
 )
 
+// spreading is what a device was asked for: to give all flows to its first queues.
+type spreading struct {
+	rss           *xsk.RSS
+	index, queues int
+}
+
 // spread has an input give all flows to its queues that are used, if that is asked for, in place of what it was
-// asked before. The calling thread must be in the devices' network namespace.
+// asked before. Where that was the same it does nothing. The calling thread must be in the devices' network namespace.
 func (f *afxdp) spread(i int) error {
 	if !f.config.RSS || !f.input(i) {
 		return nil
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	d, before := &f.devices[i], f.rss[i]
+	if before.index == d.Index && before.queues == d.now {
+		return nil
+	}
 	if err := f.closeRSS(i); err != nil {
 		return err
 	}
-	r, err := xsk.SetRSS(f.devices[i].Index, f.devices[i].now)
+	r, err := xsk.SetRSS(d.Index, d.now)
 	if err == nil {
-		f.rss[i] = r
+		f.rss[i] = spreading{r, d.Index, d.now}
 	}
 	return err
 }
 
 // closeRSS gives a device the table back that it had. f.mu is held.
 func (f *afxdp) closeRSS(i int) (err error) {
-	if r := f.rss[i]; r != nil {
+	if r := f.rss[i].rss; r != nil {
 		err = r.Close()
-		delete(f.rss, i)
 	}
+	delete(f.rss, i)
 	return err
 }
 
