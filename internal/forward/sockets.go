@@ -286,19 +286,22 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 		case <-time.After(recoverEach):
 		}
 		switch {
-		case !opened && slices.ContainsFunc(f.portsOf(i), f.path.Present):
+		case opened && f.isLost(i):
+			return // again: it is found by who waits for this to end
+		case opened:
+		case f.notLost(i):
+			opened = true
+		case slices.ContainsFunc(f.portsOf(i), f.path.Present):
 			continue // its other queues are not lost yet
-		case !opened:
+		default:
 			if err := f.reopen(ctx, i); err != nil {
 				complain(err)
 				continue
 			}
 			opened = true
-		case f.isLost(i):
-			return // again: it is found by who waits for this to end
 		}
 		// With chunks in its fill rings, as in the beginning.
-		if err := f.config.Do(func() error { return f.attach(ctx, i) }); err != nil {
+		if err := f.config.Do(func() error { return f.attachMissing(ctx, i) }); err != nil {
 			complain(err)
 			continue
 		}
@@ -306,6 +309,38 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 		f.events.happen(f.name(i), notef(eventBack, false, "%s is back", f.name(i)))
 		return
 	}
+}
+
+// notLost says that a device is not lost, and notes that, where all its open ports are present: that a queue was lost
+// may be heard of only when the device was taken back.
+func (f *afxdp) notLost(device int) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	open := 0
+	for _, port := range f.portsOf(device) {
+		if f.sockets[port] == nil {
+			continue
+		}
+		if !f.path.Present(port) {
+			return false
+		}
+		open++
+	}
+	if open > 0 {
+		delete(f.lost, device)
+	}
+	return open > 0
+}
+
+// attachMissing is attach where a device has no program of ours.
+func (f *afxdp) attachMissing(ctx context.Context, i int) error {
+	f.mu.Lock()
+	has := f.programs[i] != nil
+	f.mu.Unlock()
+	if has {
+		return nil
+	}
+	return f.attach(ctx, i)
 }
 
 func (f *afxdp) isLost(device int) bool {

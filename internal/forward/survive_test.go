@@ -177,6 +177,31 @@ func TestKernelDrops(t *testing.T) {
 	drops(dropNoPort)
 }
 
+// A device of which a queue is found lost only when it is back is not lost, and gets its program if it has none yet.
+func TestLostLate(t *testing.T) {
+	for _, attached := range []bool{true, false} {
+		w := newWires(t)
+		said := make(chan string, 100)
+		f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }}).(*afxdp)
+		in := f.numbers["in"]
+		f.mu.Lock()
+		f.lost[in], f.away[in] = true, true
+		var err error
+		if !attached {
+			err = f.dropProgram(in)
+		}
+		f.mu.Unlock()
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan struct{})
+		go func() { f.recover(t.Context(), in); close(ended) }()
+		waitFor(t, said, "in is back")
+		<-ended
+		resumes(t, w, f, "in", eventBack, 1)
+	}
+}
+
 // After a step of the clock, on or back, a device that goes is still found again.
 func TestSurvivesClockSteps(t *testing.T) {
 	for _, by := range []time.Duration{time.Hour, -48 * time.Hour} {
