@@ -26,30 +26,27 @@ func writeJSON(w io.Writer, doc any, indent string) error {
 	return nil
 }
 
-// escaper writes JSON, a document at a time. Of what a terminal does not print, as U+202E that turns a line round, json.Encoder
-// escapes ASCII alone: the others become \u202e, too.
+// escaper writes JSON, a document at a time and each by one Write: what is behind it may be shared. Of what a terminal does not
+// print, as U+202E that turns a line round, json.Encoder escapes ASCII alone: the others become \u202e, too.
 type escaper struct{ io.Writer }
 
 func (e escaper) Write(p []byte) (int, error) {
 	hidden := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
-	for rest := p; len(rest) > 0; {
-		at := bytes.IndexFunc(rest, hidden)
-		if at < 0 {
-			at = len(rest)
-		}
-		if _, err := e.Writer.Write(rest[:at]); err != nil {
-			return 0, err
-		}
-		if rest = rest[at:]; len(rest) == 0 {
-			break
-		}
-		r, size := utf8.DecodeRune(rest)
+	var escaped []byte
+	rest := p
+	for at := bytes.IndexFunc(rest, hidden); at >= 0; at = bytes.IndexFunc(rest, hidden) {
+		r, size := utf8.DecodeRune(rest[at:])
+		escaped = append(escaped, rest[:at]...)
 		for _, unit := range utf16.Encode([]rune{r}) {
-			if _, err := fmt.Fprintf(e.Writer, `\u%04x`, unit); err != nil {
-				return 0, err
-			}
+			escaped = fmt.Appendf(escaped, `\u%04x`, unit)
 		}
-		rest = rest[size:]
+		rest = rest[at+size:]
+	}
+	if escaped != nil {
+		rest = append(escaped, rest...)
+	}
+	if _, err := e.Writer.Write(rest); err != nil {
+		return 0, err
 	}
 	return len(p), nil
 }

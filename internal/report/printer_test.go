@@ -68,6 +68,22 @@ func TestJSONHostile(t *testing.T) {
 	}
 }
 
+// writes counts the calls of Write.
+type writes int
+
+func (n *writes) Write(p []byte) (int, error) { *n++; return len(p), nil }
+
+// A document is one Write, whatever is escaped in it: documents of several goroutines share a writer.
+func TestJSONOneWrite(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"a", "\u202ea\u009bb\U000e0001"} {
+		var n writes
+		if err := JSONLine(&n, text); err != nil || n != 1 {
+			t.Errorf("%q: %d writes, %v", text, n, err)
+		}
+	}
+}
+
 // A long word is cut into lines without a copy of what is left of it for each: 3 GB for this one.
 func TestFillLongWord(t *testing.T) {
 	const length = 300_000
