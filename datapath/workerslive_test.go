@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"context"
+	"errors"
 	"runtime"
 	"slices"
 	"testing"
@@ -193,16 +194,21 @@ type took struct{ wall, core time.Duration }
 
 // pin makes one whose thread has its CPU for itself: other work on the machine, of which two threads would meet twice as
 // much, waits for some ms. A nice value would not do, as the scheduler has one for each session too (autogroup).
-func pin(d *Datapath, cpu int) *pinned {
+// It skips the benchmark where SCHED_FIFO is refused, as without CAP_SYS_NICE.
+func pin(b *testing.B, d *Datapath, cpu int) *pinned {
+	b.Helper()
 	p := &pinned{make(chan struct{}), make(chan took)}
+	started := make(chan error)
 	go func() {
 		runtime.LockOSThread()
 		if err := runOn([]int{cpu}); err != nil {
 			panic(err)
 		}
 		fifo := unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 1}
-		if err := unix.SchedSetAttr(0, &fifo, 0); err != nil {
-			panic(err)
+		err := unix.SchedSetAttr(0, &fifo, 0)
+		started <- err
+		if err != nil {
+			return
 		}
 		for range p.begin {
 			start, core := time.Now(), coreTime()
@@ -217,6 +223,12 @@ func pin(d *Datapath, cpu int) *pinned {
 		}
 		close(p.took)
 	}()
+	switch err := <-started; {
+	case errors.Is(err, unix.EPERM):
+		testutil.Missing(b, "SCHED_FIFO")
+	case err != nil:
+		b.Fatal(err)
+	}
 	return p
 }
 
@@ -250,7 +262,7 @@ func BenchmarkWorkers(b *testing.B) {
 	together := func(*lane) []Worker { return []Worker{{Ports: []int{0, 1, 2, 3}}} }
 	one, two, apart := lanes(2, together, "one"), lanes(2, (*lane).byQueue, "two"), lanes(1, (*lane).byQueue, "a", "b")
 	on := func(l *onLane, worker, cpu int) *pinned {
-		p := pin(l.Worker(worker), cpu)
+		p := pin(b, l.Worker(worker), cpu)
 		b.Cleanup(func() { close(p.begin); <-p.took })
 		return p
 	}
@@ -335,7 +347,7 @@ func BenchmarkTouch(b *testing.B) {
 	l := newLane(b, lab, "", 1, xsk.DefaultRing)
 	w := newWorkers(b, WorkersConfig{Config: Config{UMEM: l.umem, Ports: l.ports, Program: l.program(0)}, Workers: l.byQueue()})
 	l.attach(b)
-	p := pin(w.Worker(0), 1)
+	p := pin(b, w.Worker(0), 1)
 	b.Cleanup(func() { close(p.begin); <-p.took })
 	in := l.ports[0].(*XSK)
 	memory := in.memory
