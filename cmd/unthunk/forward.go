@@ -434,7 +434,7 @@ func passedCell(filter bool, text string) string {
 	return fmt.Sprintf(" %9s", text)
 }
 
-// packetRate is a rate with its unit, at most 11 columns below 1000 Mpps.
+// packetRate is a rate with its unit, at most 12 columns below 1000 Mpps.
 func packetRate(mpps float64) string {
 	switch {
 	case mpps >= 1:

@@ -58,7 +58,7 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 	}
 	if len(after.Queues) > 0 {
 		lines = append(lines, "")
-		add("%-16s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "late")
+		add("%-19s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "late")
 	}
 	queues := queueRows(before, after, took)
 	most := 0.0
@@ -74,10 +74,10 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 		if !q.Up {
 			state = "gone"
 		} else if most > 0 {
-			room := max(0, s.width-68)
+			room := max(0, s.width-71)
 			state = strings.Repeat("█", int(float64(room)*max(q.Mpps, q.SentMpps)/most+0.5))
 		}
-		add("%-16s %6d %11s %11s %8d %8d  %s", cells.Clean(fmt.Sprintf("%s:%d", q.Device, q.Queue)), q.Worker, packetRate(q.Mpps),
+		add("%-19s %6d %11s %11s %8d %8d  %s", cells.Clean(fmt.Sprintf("%s:%d", q.Device, q.Queue)), q.Worker, packetRate(q.Mpps),
 			packetRate(q.SentMpps), q.Dropped, q.RingFull, state)
 	}
 	return strings.Join(lines, "\n") + "\n"

@@ -256,11 +256,18 @@ func TestForwardPicture(t *testing.T) {
 	for _, want := range []string{
 		"unthunk forward: copy mode, workers: 2, 1m30s\nframes were with a worker: p50 < 16 µs, p99 < 131 µs, ",
 		"in → out", "2.000 Mpps", "500.0", "50.0", "no-room 3", "500.0 kpps",
-		"in:0", "in:3", "gone", "████████████\n",
+		"in:0", "in:3", "gone", " █████████\n",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in\n%s", want, got)
 		}
+	}
+	// Of a name as long as the kernel has them no column moves.
+	long := totals(2_000_000, 1)
+	long.Queues[0].Device, long.Queues[0].Queue = "abcdefghijklmno", 255
+	if got := s.picture(forward.Totals{}, long, time.Second, time.Second); !regexp.MustCompile(
+		`(?m)^device:queue +worker .*\nabcdefghijklmno:255      0 `).MatchString(got) {
+		t.Errorf("a long name moves columns:\n%s", got)
 	}
 	many := s.picture(totals(1_000_000, 1), totals(2_000_000, 300), time.Second, time.Second)
 	if n := strings.Count(many, "\n"); n > 23 || !strings.Contains(many, "+2") {
