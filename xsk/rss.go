@@ -25,9 +25,10 @@ type RSS struct {
 const maxRSS = 1 << 16
 
 // SetRSS has a device give all flows to its first queues, to each as many entries of its table, until
-// the RSS is closed; a process that is killed leaves it (ethtool -X DEV default). Nothing else in this
-// package changes a device's settings. The calling thread must be in the device's network namespace. It
-// returns a [feature.Missing] where the driver has no such table, as that of veth.
+// the RSS is closed; a process that is killed leaves it (ethtool -X DEV default), and the next takes that
+// for what was before. Nothing else in this package changes a device's settings. The calling thread must
+// be in the device's network namespace. It returns a [feature.Missing] where the driver has no such table,
+// as that of veth.
 func SetRSS(ifindex, queues int) (r *RSS, err error) {
 	r = &RSS{index: ifindex}
 	if r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
