@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
@@ -293,6 +295,8 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 	executed := make(map[int]bool) // probes
 	arm.Shorten(1)
 	for said.pairs < maxPairs && !said.settled() {
+		// A guest's clock counts its instructions: without this a tick may come at the same place of each pair, and have the votes.
+		time.Sleep(rand.N(tick))
 		arm.SetWindow(window)
 		one, packets, err := p.during(send)
 		if err != nil {
@@ -327,6 +331,9 @@ func (p *probes) countSlots(ctx context.Context, arm *redirect.Measurement, b *B
 	b.sort()
 	return nil
 }
+
+// tick is at least what lies between two ticks of a guest's timer, of 100 to 1000 Hz.
+const tick = 10 * time.Millisecond
 
 // perPacket is how often each of some more packets was hit, by the hits of a slot and of one of so many more packets. It is exact where
 // a packet is hit a number of times in 64.
