@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -91,10 +92,43 @@ func execute(keep uint64) error {
 	if err := cut(keep); err != nil {
 		return err
 	}
+	release, err := takeSignals()
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := syscall.Exec(self, os.Args, append(os.Environ(), limited+"=1")); err != nil {
 		return fmt.Errorf("execute %s: %w", self, err)
 	}
 	return nil
+}
+
+// takeSignals lets no thread but the calling one take a signal that ends the process, until
+// release is called: execve ends the other threads, and what one of them took is lost with it,
+// while a signal that waits is the new program's. In a build with cgo it does nothing.
+func takeSignals() (release func(), err error) {
+	var ends, old unix.Sigset_t
+	for _, s := range []unix.Signal{unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM} {
+		ends.Val[0] |= 1 << (s - 1)
+	}
+	all := func(how uintptr) syscall.Errno {
+		_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_RT_SIGPROCMASK, how, uintptr(unsafe.Pointer(&ends)), 0, 8, 0, 0)
+		return errno
+	}
+	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &old); err != nil {
+		return nil, fmt.Errorf("read the signal mask: %w", err)
+	}
+	ends.Val[0] &^= old.Val[0] // blocked by whoever started the process: they stay so
+	switch errno := all(unix.SIG_BLOCK); {
+	case errno == syscall.ENOTSUP:
+		return func() {}, nil
+	case errno != 0:
+		return nil, fmt.Errorf("block signals: %w", errno)
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &old, nil); err != nil {
+		return nil, fmt.Errorf("restore the signal mask: %w", err)
+	}
+	return func() { all(unix.SIG_UNBLOCK) }, nil
 }
 
 // rename gives the process the name of the program, which is exe after [execute]. Where
