@@ -1,7 +1,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: generate check-generated lint test test-arm64 missing verify bench fuzz filters race test-kernels history trust deps man dist dist-check test-cluster spectre peers soak
+.PHONY: generate check-generated lint test test-arm64 missing verify bench fuzz filters race test-kernels history trust deps man dist dist-check test-cluster spectre ladder peers soak
 
 export CGO_ENABLED := 0
 export BPF2GO_CC ?= clang-14
@@ -109,6 +109,12 @@ test-cluster: dist
 spectre:
 	go run ./internal/dev/spectre ./internal/dev/experiment
 	go run ./internal/dev/spectre -bench 'Ladder$$|Gather' ./datapath
+
+# How many times as long the datapath of this tree takes a frame as that of another commit: both
+# built and run in turn, in two minutes.
+BASE ?= e25aa7e
+ladder:
+	go run ./internal/dev/spectre -base $(BASE) -bench 'Ladder$$/^whole-batch$$' -rounds 41 ./datapath
 
 # Other forwarders against ours, on veth and on a device that costs nothing: the
 # peer table of docs/datapath.md. Installs and builds them first.

@@ -22,10 +22,10 @@ func Retpolines() []string {
 	return []string{"-gcflags=all=-spectre=ret", "-asmflags=all=-spectre=ret", "-asmflags=internal/runtime/gc/scan="}
 }
 
-// BuildTest builds the test binary of a package for amd64, with further options of
-// the go command, to the file named.
+// BuildTest builds the test binary of a package, with further options of the go
+// command, -C first, to the file named.
 func BuildTest(file, pkg string, options ...string) error {
-	cmd := exec.Command("go", append(append([]string{"test", "-c", "-o", file}, options...), pkg)...)
+	cmd := exec.Command("go", slices.Concat([]string{"test"}, options, []string{"-c", "-o", file, pkg})...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build tests of %s: %w: %s", pkg, err, strings.TrimSpace(string(out)))
 	}

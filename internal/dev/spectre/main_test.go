@@ -44,6 +44,17 @@ func TestKept(t *testing.T) {
 	}
 }
 
+func TestTimes(t *testing.T) {
+	a := []float64{10, 20, 30, 40, 50, 60, 70}
+	b := []float64{20, 40, 60, 80, 100, 120, 140}
+	if q := times(a, b); math.Abs(q.Median-2) > 1e-6 || math.Abs(q.Low-2) > 1e-6 || math.Abs(q.High-2) > 1e-6 {
+		t.Errorf("twice the time is %+v", q)
+	}
+	if q := times(b, a); math.Abs(q.Median-0.5) > 1e-6 {
+		t.Errorf("half the time is %+v", q)
+	}
+}
+
 func TestRefuses(t *testing.T) {
 	for _, args := range [][]string{nil, {"-rounds", "x", "p"}, {"-nothing"}} {
 		var stderr bytes.Buffer
@@ -76,5 +87,32 @@ func TestRun(t *testing.T) {
 	args[len(args)-2] = "Nothing"
 	if code := run(t.Context(), args, &stdout, &stderr); code != 1 {
 		t.Errorf("exit code %d without benchmarks", code)
+	}
+}
+
+// A commit beside this tree: the last one, so that the module has the same name in both.
+func TestRunBase(t *testing.T) {
+	for _, tool := range []string{"go", "git"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			testutil.Missing(t, "the "+tool+" command")
+		}
+	}
+	if err := exec.Command("git", "rev-parse", "--verify", "HEAD^{commit}").Run(); err != nil {
+		testutil.Missing(t, "a git repository")
+	}
+	var stdout, stderr bytes.Buffer
+	args := []string{"-base", "HEAD", "-rounds", "6", "-count", "1", "-benchtime", "1x", "-bench", "Redirect/bulk-64/4", "../experiment"}
+	if code := run(t.Context(), args, &stdout, &stderr); code != 0 {
+		t.Fatalf("exit code %d: %s", code, &stderr)
+	}
+	lines := strings.Split(stdout.String(), "\n")
+	if strings.Join(strings.Fields(lines[0]), " ") != "ns per packet HEAD this tree times" ||
+		!strings.HasPrefix(lines[1], "bulk-64/4 ") || strings.Count(lines[1], "[") != 3 {
+		t.Errorf("printed %s", &stdout)
+	}
+	args[1] = "no-such-commit"
+	stderr.Reset()
+	if code := run(t.Context(), args, &stdout, &stderr); code != 1 || !strings.Contains(stderr.String(), "no-such-commit") {
+		t.Errorf("exit code %d without the commit: %s", code, &stderr)
 	}
 }
