@@ -228,6 +228,46 @@ func BenchmarkLadder(b *testing.B) {
 	}
 }
 
+// BenchmarkRings moves frames as whole-batch does, with nothing between the ports but the program: neither is a
+// chunk's owner known, nor a frame counted. What it takes is the ports' and the program's part of the ladder.
+func BenchmarkRings(b *testing.B) {
+	frame, err := traffic.UDPFrame(60)
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Run("rings/program-alone", func(b *testing.B) {
+		u := newUMEM(b, xsk.Config{Frames: 4096, FrameSize: 2048})
+		in, out := newMemory(b, u, 2048), newMemory(b, u, 2048)
+		if err := in.Generate(frame); err != nil {
+			b.Fatal(err)
+		}
+		chunks := make([]uint64, in.FillSize())
+		in.Fill(chunks[:u.Alloc(chunks)])
+		descs, frames, actions := make([]xsk.Desc, DefaultBatch), make([]Frame, DefaultBatch), make([]Action, DefaultBatch)
+		program, mem := work(b), u.Bytes()
+		sent := 0
+		b.ReportAllocs()
+		began := testutil.CPUTime(b)
+		for b.Loop() {
+			for range 16 {
+				n, _ := in.Receive(descs)
+				for i := range descs[:n] {
+					a, end := descs[i].Addr, descs[i].Addr+uint64(descs[i].Len)
+					frames[i].Data = mem[a:end:end]
+				}
+				program(frames[:n], actions)
+				out.Transmit(descs[:n])
+				out.Flush()
+				sent += in.Fill(chunks[:out.Complete(chunks)])
+			}
+		}
+		if sent != 16*b.N*DefaultBatch {
+			b.Fatalf("%d frames, want %d in each of %d rounds", sent, 16*DefaultBatch, b.N)
+		}
+		b.ReportMetric(float64(testutil.CPUTime(b)-began)/float64(sent), "ns/packet")
+	})
+}
+
 // BenchmarkLadderVeth climbs it between veths in copy mode, flooded from another
 // CPU: ns per packet that came through.
 func BenchmarkLadderVeth(b *testing.B) {

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"fmt"
+	"math"
 	"math/bits"
 
 	"github.com/unthunk/unthunk/xsk"
@@ -104,21 +105,29 @@ func (p *Memory) Receive(frames []xsk.Desc) (int, error) {
 	if p.length == 0 {
 		return p.rx.take(frames), nil
 	}
-	head := uint64(p.headroom())
+	u, head, length := p.umem, uint64(p.headroom()), p.length
 	n := min(len(frames), p.filled.len())
-	for i := range frames[:n] {
-		a := p.filled.at(i)
-		frames[i] = xsk.Desc{Addr: p.umem.Base(a) + head, Len: p.length}
+	for at := 0; at < n; {
+		chunks := p.filled.next(n - at)
+		received := frames[at : at+len(chunks)]
+		for i := range received {
+			received[i] = xsk.Desc{Addr: u.Base(chunks[i]) + head, Len: length}
+		}
+		p.filled.drop(len(chunks))
+		at += len(chunks)
 	}
-	p.filled.drop(n)
 	return n, nil
 }
 
 // Transmit implements [Port].
 func (p *Memory) Transmit(frames []xsk.Desc) (int, error) {
 	n := min(len(frames), p.tx.room())
+	longest := p.MaxLen
+	if longest == 0 {
+		longest = math.MaxUint32
+	}
 	for i := range frames[:n] {
-		if d := frames[i]; d.Len == 0 || p.MaxLen != 0 && d.Len > p.MaxLen {
+		if length := frames[i].Len; length == 0 || length > longest {
 			n = i
 			for n > 0 && frames[n-1].Options&xsk.Continued != 0 {
 				n--
@@ -141,12 +150,13 @@ func (p *Memory) Flush() (unsent int, err error) {
 		return 0, nil
 	}
 	n := min(p.tx.len(), p.done.room())
+	if p.Sent == nil && p.Unsent == 0 {
+		p.complete(n)
+		return 0, nil
+	}
 	for i := range n {
 		d := p.tx.at(i)
 		p.done.push(d.Addr)
-		if p.Sent == nil && p.Unsent == 0 {
-			continue
-		}
 		p.parts = append(p.parts, p.umem.Data(d))
 		if d.Options&xsk.Continued != 0 {
 			continue
@@ -161,6 +171,21 @@ func (p *Memory) Flush() (unsent int, err error) {
 	}
 	p.tx.drop(n)
 	return unsent, nil
+}
+
+// complete moves the chunks of n descriptors to where Complete finds them.
+func (p *Memory) complete(n int) {
+	for n > 0 {
+		sent := p.tx.next(n)
+		chunks := p.done.space(len(sent))
+		sent = sent[:len(chunks)]
+		for i := range sent {
+			chunks[i] = sent[i].Addr
+		}
+		p.tx.drop(len(chunks))
+		p.done.add(len(chunks))
+		n -= len(chunks)
+	}
 }
 
 // Complete implements [Port].
@@ -190,7 +215,21 @@ func (f *fifo[E]) at(i int) E {
 	return f.entries[(f.head+uint32(i))&uint32(len(f.entries)-1)]
 }
 
+// next is the first of n entries, as many as lie in a row.
+func (f *fifo[E]) next(n int) []E {
+	at := int(f.head) & (len(f.entries) - 1)
+	return f.entries[at:min(at+n, len(f.entries))]
+}
+
 func (f *fifo[E]) drop(n int) { f.head += uint32(n) }
+
+// space is where the first of n more entries go, as many as lie in a row; add makes them entries.
+func (f *fifo[E]) space(n int) []E {
+	at := int(f.tail) & (len(f.entries) - 1)
+	return f.entries[at:min(at+n, len(f.entries))]
+}
+
+func (f *fifo[E]) add(n int) { f.tail += uint32(n) }
 
 func (f *fifo[E]) push(e E) {
 	f.entries[f.tail&uint32(len(f.entries)-1)] = e
