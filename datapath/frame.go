@@ -31,7 +31,7 @@ func (d *Datapath) newFrames(n int) []Frame {
 	frames, places := make([]Frame, n), make([]place, n)
 	for i := range frames {
 		places[i] = place{d, i}
-		frames[i].place = &places[i]
+		frames[i].place, frames[i].parts = &places[i], 1
 	}
 	return frames
 }

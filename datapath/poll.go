@@ -117,32 +117,48 @@ func (d *Datapath) receive(port int) (frames int) {
 // frame; if not the frames are not made.
 func (d *Datapath) claim(port int, descs []xsk.Desc) (n int, whole bool) {
 	s := &d.slots[port]
-	mine, owners, reciprocal, mem := filling(port), d.owner, d.reciprocal, d.mem
-	frames := d.frames[:len(descs)]
-	var bytes uint64
-	var options uint32
+	n, options := d.hold(descs, filling(port))
+	s.filled -= n
+	if n < len(descs) {
+		return d.keepOwn(port, descs, n), false
+	}
+	if options&xsk.Continued != 0 {
+		return n, false
+	}
+	s.counters.ReceivedBytes += d.frame(port, descs)
+	return n, true
+}
+
+// hold takes over the chunks of descriptors as long as they are of one owner, and returns how many that were, and
+// the options of all together. Each of claim's loops is a function, as their variables do not fit into the
+// registers together.
+//
+//go:noinline
+func (d *Datapath) hold(descs []xsk.Desc, from owner) (n int, options uint32) {
+	owners, reciprocal := d.owner, d.reciprocal
 	for i := range descs {
 		o := &owners[index(descs[i].Addr, reciprocal)]
-		if *o != mine {
-			s.filled -= i
-			return d.keepOwn(port, descs, i), false
+		if *o != from {
+			return i, options
 		}
 		*o = held
 		options |= descs[i].Options
 	}
-	if options&xsk.Continued != 0 {
-		s.filled -= len(descs)
-		return len(descs), false
-	}
+	return len(descs), options
+}
+
+// frame makes frames of descriptors, one of each, and returns how many bytes they have.
+//
+//go:noinline
+func (d *Datapath) frame(port int, descs []xsk.Desc) (bytes uint64) {
+	mem, frames := d.mem, d.frames[:len(descs)]
 	for i := range frames {
 		a, l := descs[i].Addr, uint64(descs[i].Len)
 		bytes += l
 		f := &frames[i]
-		f.Data, f.Len, f.Port, f.parts = mem[a:a+l:a+l], uint32(l), uint16(port), 1
+		f.Data, f.Len, f.Port = mem[a:a+l:a+l], uint32(l), uint16(port)
 	}
-	s.filled -= len(descs)
-	s.counters.ReceivedBytes += bytes
-	return len(descs), true
+	return bytes
 }
 
 // keepOwn drops the descriptors in chunks that a port did not have, from one on, and
@@ -212,7 +228,7 @@ func (d *Datapath) receiveParts(port int, descs []xsk.Desc) int {
 	d.config.Program(d.frames[:frames], actions)
 	d.redirectParts(port, d.frames[:frames], descs[:kept], actions)
 	for i := range frames {
-		d.frames[i].place.first = i
+		d.frames[i].place.first, d.frames[i].parts = i, 1
 	}
 	return frames
 }
