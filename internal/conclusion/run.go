@@ -10,6 +10,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/release"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -106,7 +107,7 @@ func withoutIOMMU(doc *record.Document[record.BenchRow], found map[string]host.F
 		return nil
 	}
 	ns := times(iommuCalls, one.Price)
-	if older(doc.Host.Kernel, 6, 12) {
+	if release.Before(doc.Host.Kernel, "6.12") {
 		gains = append(gains, record.Gain{
 			What: "update to Linux 6.12, which calls iommu-dma directly",
 			Why: fmt.Sprintf("b5c58b2fdc42, dma-mapping: direct calls for dma-iommu: %d indirect calls fewer for each "+
@@ -149,15 +150,6 @@ func avoid(prices []record.TaxRow, found map[string]host.Finding) (gains []recor
 // iommuCalls is what the map and unmap of one transmitted packet make at least on Linux
 // 6.12 behind Intel's IOMMU, and how many more on 6.1, as lab counts them (docs/lab.md).
 const iommuCalls = 4
-
-// older tells whether a kernel release, "6.1.0-56-amd64", is from before a version.
-func older(release string, major, minor int) bool {
-	var x, y int
-	if n, _ := fmt.Sscanf(release, "%d.%d", &x, &y); n != 2 {
-		return false
-	}
-	return x < major || x == major && y < minor
-}
 
 func times(n float64, q *stat.Quantity) *stat.Quantity {
 	return &stat.Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}

@@ -5,8 +5,6 @@ import (
 	"compress/gzip"
 	"io"
 	"os"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,29 +42,4 @@ func config(release string) string {
 		}
 	}
 	return ""
-}
-
-// atLeast compares the version at the begin of a kernel's release, "6.1.0-28-amd64",
-// with one like "5.18". A release that does not begin with a version is older than
-// every version.
-func atLeast(release, version string) bool {
-	major, minor, ok := parseVersion(release)
-	wantMajor, wantMinor, wantOK := parseVersion(version)
-	return ok && wantOK && (major > wantMajor || major == wantMajor && minor >= wantMinor)
-}
-
-func parseVersion(s string) (major, minor int, ok bool) {
-	first, rest, ok := strings.Cut(s, ".")
-	if !ok {
-		return 0, 0, false
-	}
-	if end := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); end >= 0 {
-		rest = rest[:end]
-	}
-	major, err := strconv.Atoi(first)
-	if err != nil {
-		return 0, 0, false
-	}
-	minor, err = strconv.Atoi(rest)
-	return major, minor, err == nil
 }

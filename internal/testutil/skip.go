@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/release"
 )
 
 // RequireEnv names the environment variable that lists features, separated by
@@ -79,7 +80,7 @@ func required(list, name string) bool {
 
 // expected says whether the kernel should have what m misses.
 func expected(m *feature.Missing, k kernel) bool {
-	if m.Since == "" || !atLeast(k.release, m.Since) {
+	if m.Since == "" || !release.AtLeast(k.release, m.Since) {
 		return false
 	}
 	return m.Config == "" || slices.Contains(strings.Split(k.config(), "\n"), m.Config+"=y")
