@@ -12,6 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/lab"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // matrixFlags say which guests lab and gate boot, and what is counted in each.
@@ -68,7 +69,7 @@ func (f *matrixFlags) add(fl *pflag.FlagSet) {
 	fl.StringSliceVar(&f.cpus, "cpu-model", nil, "QEMU CPU models, by which kernels choose mitigations")
 	fl.StringSliceVar(&f.nics, "nic", []string{lab.Veth}, "what frames go through: "+strings.Join(lab.NICs(), ", "))
 	fl.StringSliceVar(&f.dmas, "dma", []string{string(lab.Direct)},
-		"how the memory of NICs is mapped: direct, swiotlb, iommu-lazy, iommu-strict, iommu-pt")
+		"how the memory of NICs is mapped: "+strings.Join(record.DMASetups(), ", "))
 	fl.IntSliceVar(&f.bulks, "bulk", []int{1, 16, 64}, "frames a batch, 1 to 256")
 	addScenarios(fl, &f.scenarios)
 	fl.StringVar(&f.arch, "arch", "", "the architecture of the guests, amd64 or arm64; without it that of each kernel")

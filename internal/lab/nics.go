@@ -16,6 +16,7 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -26,11 +27,11 @@ type DMA string
 
 // The DMA setups.
 const (
-	Direct      DMA = "direct"
-	Swiotlb     DMA = "swiotlb"      // every page is copied through a bounce buffer
-	IOMMULazy   DMA = "iommu-lazy"   // unmapped at once, flushed by and by
-	IOMMUStrict DMA = "iommu-strict" // unmapped and flushed at once
-	IOMMUPass   DMA = "iommu-pt"     // an IOMMU that maps everything to itself
+	Direct      DMA = record.DMADirect
+	Swiotlb     DMA = record.DMASwiotlb
+	IOMMULazy   DMA = record.DMAIOMMULazy
+	IOMMUStrict DMA = record.DMAIOMMUStrict
+	IOMMUPass   DMA = record.DMAIOMMUPass
 )
 
 // dmaLines are the command lines that bring each setup

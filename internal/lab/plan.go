@@ -151,7 +151,7 @@ func (p Plan) Validate() error {
 	}
 	for _, dma := range p.DMAs {
 		if _, ok := dmaLines[dma]; !ok {
-			return fmt.Errorf("DMA %q is not direct, swiotlb, iommu-lazy, iommu-strict or iommu-pt", dma)
+			return fmt.Errorf("DMA %q is not %s", dma, strings.Join(record.DMASetups(), ", "))
 		}
 		if dma != Direct && slices.Equal(p.NICs, []string{Veth}) {
 			return errors.New("a veth does no DMA: choose --nic " + strings.Join(nicModels[1:], ", "))

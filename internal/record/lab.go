@@ -101,6 +101,20 @@ func (p *LabProgram) check() error {
 	return nil
 }
 
+// The DMA setups of guests, which [LabRow] has as its label dma.
+const (
+	DMADirect      = "direct"
+	DMASwiotlb     = "swiotlb"      // every page is copied through a bounce buffer
+	DMAIOMMULazy   = "iommu-lazy"   // unmapped at once, flushed by and by
+	DMAIOMMUStrict = "iommu-strict" // unmapped and flushed at once
+	DMAIOMMUPass   = "iommu-pt"     // an IOMMU that maps everything to itself
+)
+
+// DMASetups are all DMA setups, the cheapest for a packet first but for the last, which costs what none does.
+func DMASetups() []string {
+	return []string{DMADirect, DMASwiotlb, DMAIOMMULazy, DMAIOMMUStrict, DMAIOMMUPass}
+}
+
 // Scenario is the way of a packet that is counted.
 func (r *LabRow) Scenario() string { return cmp.Or(r.Labels["scenario"], DefaultLabScenario) }
 

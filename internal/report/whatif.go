@@ -113,7 +113,7 @@ func whatIfGroups(rows []record.WhatIfRow) (groups []*whatIfGroup, dmas []string
 
 // whatIfSetups are the DMA setups of rows, the cheapest first.
 func whatIfSetups(rows []record.WhatIfRow) (dmas []string) {
-	for _, dma := range []string{"direct", "swiotlb", "iommu-lazy", "iommu-strict"} {
+	for _, dma := range record.DMASetups() {
 		if slices.ContainsFunc(rows, func(r record.WhatIfRow) bool { return r.Labels["dma"] == dma }) {
 			dmas = append(dmas, dma)
 		}
