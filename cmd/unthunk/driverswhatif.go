@@ -57,6 +57,9 @@ func (f *whatIfFlags) estimate(ctx context.Context, s std, drivers *record.Docum
 			if saved.Lab() == nil {
 				return nil, usagef("--counts %s is a record of %s: give one of lab", file, saved.Kind)
 			}
+			if err := whatif.CheckUse(saved.Lab(), drivers.Rows, f.setups()); err != nil {
+				return nil, usagef("--counts %s: %v", file, err)
+			}
 			labs = append(labs, saved.Lab())
 		}
 		return labs, nil

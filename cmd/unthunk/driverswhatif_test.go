@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -25,6 +26,19 @@ func TestDriversWhatIfRefuses(t *testing.T) {
 	if b, err := os.ReadFile(lab); err != nil || os.WriteFile(cut, b[:len(b)/2], 0o600) != nil {
 		t.Fatal(err)
 	}
+	b, err := os.ReadFile(lab)
+	if err != nil {
+		t.Fatal(err)
+	}
+	changed := func(name, old, to string) string {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, bytes.ReplaceAll(b, []byte(old), []byte(to)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	veth := changed("veth.json", `"nic": "igb"`, `"nic": "veth"`)
+	older := changed("older.json", `"release": "6.12.`, `"release": "6.11.`)
 	same := filepath.Join(dir, "same.json")
 	if err := os.WriteFile(same, []byte("{}"), 0o600); err != nil {
 		t.Fatal(err)
@@ -38,6 +52,10 @@ func TestDriversWhatIfRefuses(t *testing.T) {
 		{"counts of tax", []string{kernel, "--what-if", "--counts", prices, "--prices", prices}, exitUsage,
 			"is a record of tax: give one of lab"},
 		{"prices of lab", []string{kernel, "--what-if", "--counts", lab, "--prices", lab}, exitUsage, "has no prices: give one of tax or run"},
+		{"counts of nothing", []string{kernel, "--what-if", "--counts", veth, "--prices", prices}, exitUsage,
+			"it has no row of a redirect by igb, virtio, virtio-no-indirect, vmxnet3 whose"},
+		{"counts of another kernel", []string{kernel, "--what-if", "--counts", older, "--prices", prices, "--dma", "direct,iommu-lazy"},
+			exitUsage, "older.json: it has no row of Linux 6.12 with DMA direct, iommu-lazy"},
 		{"no counts", []string{kernel, "--what-if", "--counts", "none.json", "--prices", prices}, exitFailed, "none.json"},
 		{"counts cut short", []string{kernel, "--what-if", "--counts", cut, "--prices", prices}, exitFailed, "cut.json"},
 		{"over what is read", []string{kernel, "--what-if", "--counts", same, "--prices", prices, "--save", same}, exitUsage, "would overwrite"},
@@ -66,7 +84,7 @@ func TestDriversWhatIf(t *testing.T) {
 	}
 	found := false
 	for _, row := range doc.Rows {
-		if row.Labels["driver"] == "vmxnet3" && row.Labels["change"] == whatif.GatherTX && row.Labels["dma"] == whatif.IOMMUStrict {
+		if row.Labels["driver"] == "vmxnet3" && row.Labels["change"] == whatif.GatherTX && row.Labels["dma"] == record.DMAIOMMUStrict {
 			found = true
 			if row.Source != record.FromCode || row.Saving == nil || row.Saved.Indirect == nil || row.Saved.Indirect.High <= 0 {
 				t.Errorf("%+v", row)

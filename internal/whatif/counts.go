@@ -10,6 +10,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/release"
 )
 
 // The parts of a chain over wires, by the names of lab.
@@ -20,7 +21,10 @@ const (
 )
 
 // emulated are the drivers of the NICs that lab emulates.
-var emulated = map[string]string{"igb": "igb", "virtio": "virtio_net", "vmxnet3": "vmxnet3"}
+var emulated = map[string]string{"igb": "igb", "virtio": virtioNet, "virtio-no-indirect": virtioNet, "vmxnet3": "vmxnet3"}
+
+// virtioNet is the driver whose bus maps for it.
+const virtioNet = "virtio_net"
 
 // counts are rows of lab that may be used: a redirect over wires, with its indirect calls.
 type counts []*record.LabRow
@@ -37,32 +41,30 @@ func newCounts(labs []*record.Lab) (all counts) {
 	return all
 }
 
-// series is the first two numbers of a release: "6.12".
-func series(release string) string {
-	parts := strings.SplitN(release, ".", 3)
-	if len(parts) < 2 {
-		return release
+// CheckUse returns an error when a record of lab has no row that an estimate of drivers in DMA setups takes.
+func CheckUse(l *record.Lab, drivers []record.DriverRow, dmas []string) error {
+	rows := newCounts([]*record.Lab{l})
+	if len(rows) == 0 {
+		nics := strings.Join(slices.Sorted(maps.Keys(emulated)), ", ")
+		return fmt.Errorf("it has no row of a redirect by %s whose indirect calls were counted", nics)
 	}
-	minor := strings.IndexFunc(parts[1], func(r rune) bool { return r < '0' || r > '9' })
-	if minor >= 0 {
-		parts[1] = parts[1][:minor]
+	var series []string
+	for i := range drivers {
+		s := release.Series(drivers[i].Release)
+		if slices.ContainsFunc(dmas, func(dma string) bool { return len(rows.of(s, dma)) > 0 }) {
+			return nil
+		}
+		series = append(series, s)
 	}
-	return parts[0] + "." + parts[1]
-}
-
-// atLeast tells whether a release is of a version or later. What is no release is of none.
-func atLeast(release string, major, minor int) bool {
-	first, second, _ := strings.Cut(series(release), ".")
-	a, errA := strconv.Atoi(first)
-	b, errB := strconv.Atoi(second)
-	return errA == nil && errB == nil && (a > major || a == major && b >= minor)
+	slices.Sort(series)
+	return fmt.Errorf("it has no row of Linux %s with DMA %s", strings.Join(slices.Compact(series), ", "), strings.Join(dmas, ", "))
 }
 
 // of are the rows of a series and a setup, the largest bulk of each guest: it is the nearest to a stream of packets.
-func (all counts) of(series_, dma string) (rows counts) {
+func (all counts) of(series, dma string) (rows counts) {
 	guests := make(map[string]*record.LabRow)
 	for _, r := range all {
-		if series(r.Release) != series_ || r.Labels["dma"] != dma {
+		if release.Series(r.Release) != series || r.Labels["dma"] != dma {
 			continue
 		}
 		if old := guests[r.Guest()]; old == nil || bulk(r) > bulk(old) {
@@ -83,7 +85,7 @@ func bulk(r *record.LabRow) int {
 // use is what a packet does with a driver in a setup: as counted, where it was.
 func (all counts) use(d *record.DriverRow, dma string) *use {
 	u := &use{driver: d, dma: dma}
-	rows := all.of(series(d.Release), dma)
+	rows := all.of(release.Series(d.Release), dma)
 	// The driver's own release before another of the series.
 	own := slices.DeleteFunc(slices.Clone(rows), func(r *record.LabRow) bool { return emulated[r.Labels["nic"]] != d.Name })
 	slices.SortStableFunc(own, func(a, b *record.LabRow) int {
@@ -107,12 +109,8 @@ func boolean(is bool) int {
 // byCounts is of a row. What a sync does that the driver makes none of is the kernel's, as for [use.byCode].
 func (u *use) byCounts(r *record.LabRow, rows counts) {
 	u.counted = r
-	dma := make(map[string]record.LabDMA)
-	for _, d := range r.DMA {
-		dma[d.Part] = d
-	}
-	u.rx = countedMapping(r, dma[inPoll].Map, dma[inPoll].Unmap, inPoll)
-	u.tx = countedMapping(r, dma[outXmit].Map, dma[outPoll].Unmap+dma[outXmit].Unmap, outXmit, outPoll)
+	u.rx = countedMapping(r, inPoll, inPoll)
+	u.tx = countedMapping(r, outXmit, outXmit, outPoll)
 	u.syncs, u.sync = record.Exactly(r.SumDMA().Sync), oneCall(r, functions.DMASync, inPoll, outXmit, outPoll)
 	if u.syncs.High == 0 {
 		u.sync = rows.call(functions.DMASync, u.driver.Release, u.dma)
@@ -124,8 +122,9 @@ func (u *use) byCounts(r *record.LabRow, rows counts) {
 	}
 }
 
-// countedMapping is a side that maps and unmaps so often, in parts of the chain.
-func countedMapping(r *record.LabRow, maps, unmaps float64, parts ...string) mapping {
+// countedMapping is a side that maps in one part of the chain, and unmaps in some.
+func countedMapping(r *record.LabRow, part string, parts ...string) mapping {
+	maps, unmaps := made(r, functions.DMAMap, part), made(r, functions.DMAUnmap, parts...)
 	m := mapping{
 		maps: record.Exactly(maps), unmaps: 1,
 		mapped: oneCall(r, functions.DMAMap, parts...), unmapped: oneCall(r, functions.DMAUnmap, parts...),
@@ -136,9 +135,13 @@ func countedMapping(r *record.LabRow, maps, unmaps float64, parts ...string) map
 	return m
 }
 
-// oneCall is what one call of a kind does in parts of a chain, on average: nothing where there is none.
+// oneCall is what one call of a kind does in parts of a chain, on average: nothing where there is none. Where lists are
+// mapped as well nobody knows what a single one does.
 func oneCall(r *record.LabRow, kind functions.DMA, parts ...string) call {
 	calls, indirect, perPage := made(r, kind, parts...), 0.0, 0.0
+	if lists(r, kind, parts...) > 0 {
+		return call{rows: []string{r.Name}}
+	}
 	c := call{rows: []string{r.Name}, indirect: new(record.Range)}
 	if calls == 0 {
 		return c
@@ -165,28 +168,30 @@ func executed(r *record.LabRow, kind functions.DMA) *record.Range {
 	if kind == functions.DMAUnmap {
 		return new(record.Range)
 	}
-	most := uint64(0) // of a function that calls another of the kind, the outer
-	byFunction := make(map[string]uint64)
-	for _, f := range r.Trace.Functions {
-		if functions.DMAOf(f.Function) == kind {
-			byFunction[f.Function] += f.Inclusive
-		}
-	}
-	if kind == functions.DMASync { // for the CPU, and for the device
-		for _, n := range byFunction {
-			most += n
-		}
-	} else {
-		for _, n := range byFunction {
-			most = max(most, n)
-		}
-	}
 	calls := made(r, kind, inPoll, outXmit) // those that a trace has
-	if calls == 0 {
+	if calls == 0 || len(r.Trace.Stacks) == 0 {
 		return nil
 	}
-	n := record.Exactly(float64(most) / float64(r.Trace.Packets) / calls)
+	all := uint64(0)
+	for i := range r.Trace.Stacks {
+		if s := &r.Trace.Stacks[i]; outermost(s.Frames) == kind {
+			all += s.Executed
+		}
+	}
+	n := record.Exactly(float64(all) / float64(r.Trace.Packets) / calls)
 	return &n
+}
+
+// outermost is the kind of the outermost call of the DMA API in a chain of calls, as one may make others: those of virtio
+// do. It is "" where there is none.
+func outermost(frames []string) functions.DMA {
+	for _, frame := range frames {
+		switch kind := functions.DMAOf(frame); kind {
+		case functions.DMAMap, functions.DMAMapList, functions.DMAUnmap, functions.DMAUnmapList, functions.DMASync:
+			return kind
+		}
+	}
+	return ""
 }
 
 // member is the last of a chain of members.
@@ -237,7 +242,7 @@ func (u *use) byCode(rows counts) {
 		m.unmaps, m.mapped, m.unmapped = 1, mapped, unmapped
 	}
 	u.unseen = d.Xmit != "" && d.Transmit.Maps+d.Transmit.Gathers == 0 &&
-		(d.Receive.Maps > 0 || d.Name == "virtio_net" || d.Name == "xen_netfront")
+		(d.Receive.Maps > 0 || d.Name == virtioNet || d.Name == "xen_netfront")
 	u.syncs = record.Range{High: float64(d.Receive.Syncs)}
 	if d.Return == "each" {
 		u.returns = record.Exactly(1)
@@ -246,13 +251,16 @@ func (u *use) byCode(rows counts) {
 
 // call is what a call of a kind does in rows of one series and setup, of NICs whose drivers call the DMA API themselves. Without
 // rows that is not known behind an IOMMU; without one it is no indirect call since Linux 5.0 (356da6d0cde3).
-func (all counts) call(kind functions.DMA, release, dma string) (c call) {
+func (all counts) call(kind functions.DMA, kernel, dma string) (c call) {
 	parts := []string{inPoll, outXmit, outPoll}
 	for _, r := range all {
-		if r.Labels["nic"] == "virtio" || made(r, kind, parts...) == 0 {
+		if emulated[r.Labels["nic"]] == virtioNet || made(r, kind, parts...) == 0 {
 			continue
 		}
 		one := oneCall(r, kind, parts...)
+		if one.indirect == nil {
+			continue
+		}
 		if c.indirect == nil {
 			c = one
 			continue
@@ -264,13 +272,24 @@ func (all counts) call(kind functions.DMA, release, dma string) (c call) {
 		c.instructions = cmp.Or(c.instructions, one.instructions)
 		c.rows = append(c.rows, one.rows...)
 	}
-	if c.indirect == nil && (dma == Direct || dma == Swiotlb) && atLeast(release, 5, 0) {
+	if c.indirect == nil && (dma == record.DMADirect || dma == record.DMASwiotlb) && release.AtLeast(kernel, "5.0") {
 		c.indirect = new(record.Range)
 	}
 	return c
 }
 
-// made is how many calls of a kind a packet makes in parts of a chain.
+// lists are how many calls of a kind are of lists.
+func lists(r *record.LabRow, kind functions.DMA, parts ...string) (calls float64) {
+	of := map[functions.DMA]functions.DMA{functions.DMAMap: functions.DMAMapList, functions.DMAUnmap: functions.DMAUnmapList}[kind]
+	for _, f := range r.Functions {
+		if of != "" && slices.Contains(parts, f.Part) && functions.DMAOf(f.Function) == of {
+			calls += f.PerPacket
+		}
+	}
+	return calls
+}
+
+// made is how many calls of a kind, of single buffers, a packet makes in parts of a chain.
 func made(r *record.LabRow, kind functions.DMA, parts ...string) (calls float64) {
 	for _, d := range r.DMA {
 		if slices.Contains(parts, d.Part) {
@@ -284,7 +303,7 @@ func made(r *record.LabRow, kind functions.DMA, parts ...string) (calls float64)
 			}
 		}
 	}
-	return calls
+	return max(0, calls-lists(r, kind, parts...)) // which the record counts with the others
 }
 
 // calls are what calls of the DMA API do in the kernels of drivers.
@@ -292,7 +311,7 @@ func (all counts) calls(drivers []record.DriverRow, dmas []string) []record.What
 	out := []record.WhatIfCall{}
 	var seen []string
 	for i := range drivers {
-		s := series(drivers[i].Release)
+		s := release.Series(drivers[i].Release)
 		if slices.Contains(seen, s) {
 			continue
 		}
@@ -300,7 +319,7 @@ func (all counts) calls(drivers []record.DriverRow, dmas []string) []record.What
 		for _, dma := range dmas {
 			rows := all.of(s, dma)
 			for _, kind := range []functions.DMA{functions.DMAMap, functions.DMAUnmap, functions.DMASync} {
-				if kind == functions.DMASync && dma != Swiotlb && atLeast(s, 6, 10) {
+				if kind == functions.DMASync && dma != record.DMASwiotlb && release.AtLeast(s, skipsSyncs) {
 					continue // it is no call
 				}
 				if c := rows.call(kind, s, dma); c.indirect != nil {
@@ -318,7 +337,7 @@ func (all counts) calls(drivers []record.DriverRow, dmas []string) []record.What
 
 // howToCount says what was not counted, and the command that does.
 func (u *use) howToCount() string {
-	s := series(u.driver.Release)
+	s := release.Series(u.driver.Release)
 	return fmt.Sprintf("indirect calls of the DMA API behind an IOMMU on Linux %s; unthunk lab debian:%s --nic igb --dma %s,%s --bulk 64 "+
-		"--save FILE counts them, for --counts FILE", s, s, IOMMULazy, IOMMUStrict)
+		"--save FILE counts them, for --counts FILE", s, s, record.DMAIOMMULazy, record.DMAIOMMUStrict)
 }

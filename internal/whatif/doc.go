@@ -4,5 +4,6 @@
 // A saving is a count times a price. Counts of a driver's calls are those of a guest where one was counted (package lab),
 // else places in its code (package driver), which is a range: a place may be passed by all packets or by none. What
 // such a call does beneath is the kernel's and no driver's, so it is taken from any guest of the same series of kernels and the
-// same DMA setup. Prices are those of package tax. What has no count or no price has no number.
+// same DMA setup, but for those of virtio, whose bus maps for the driver. Prices are those of package tax. What has no count or
+// no price has no number.
 package whatif

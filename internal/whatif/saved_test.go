@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -51,35 +52,49 @@ func TestSavedGolden(t *testing.T) {
 	reporttest.Golden(t, "what-if.txt", b.String())
 }
 
-// What the estimate of 6.1 says of the syncs that 6.10 skips is what the guest of 6.12 no longer does.
+// syncing is what a packet does of syncs: calls, and indirect calls that they make.
+type syncing struct{ calls, indirect float64 }
+
+// What the estimate of 6.1 says of the syncs that 6.10 skips is what the guest of 6.12 no longer does, and nothing else of them is
+// gone: calls, and indirect calls by the pointers that only syncs are made through.
 func TestSkippedSyncs(t *testing.T) {
 	doc := saved(t)
-	gone := make(map[string]float64)
+	gone := make(map[string]syncing)
 	for _, row := range doc.Rows {
 		if row.Labels["driver"] == "igb" && row.Labels["change"] == whatif.SkipSyncs {
-			if row.Source != record.FromCounts || row.Saved.Syncs.Low != row.Saved.Syncs.High {
-				t.Errorf("%s is of %s, %v syncs", row.Name, row.Source, row.Saved.Syncs)
+			s, indirect := row.Saved.Syncs, *row.Saved.Indirect
+			if row.Source != record.FromCounts || s.Low != s.High || indirect.Low != indirect.High || row.Saved.Direct != s {
+				t.Errorf("%s is of %s, saves %+v", row.Name, row.Source, row.Saved)
 			}
-			gone[row.Labels["dma"]] = row.Saved.Syncs.High
+			gone[row.Labels["dma"]] = syncing{s.High, indirect.High}
 		}
 	}
-	after := make(map[string]float64)
+	after := make(map[string]syncing)
 	lab, err := record.Load(filepath.Join("testdata", "lab.json"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	before := make(map[string]float64)
+	before := make(map[string]syncing)
 	for i := range lab.Lab().Rows {
 		row := &lab.Lab().Rows[i]
 		into := before
 		if row.Labels["kernel"] == "debian:6.12" {
 			into = after
 		}
-		into[row.Labels["dma"]] = row.SumDMA().Sync
+		does := syncing{calls: row.SumDMA().Sync}
+		for _, s := range row.Sites {
+			if strings.Contains(s.Pointer, ".sync_single_for_") {
+				does.indirect += s.PerPacket
+			}
+		}
+		into[row.Labels["dma"]] = does
 	}
 	for _, dma := range whatif.DMAs() {
-		if before[dma]-gone[dma] != after[dma] {
-			t.Errorf("%s: %v syncs on 6.1 less %v is not %v, as on 6.12", dma, before[dma], gone[dma], after[dma])
+		if left := (syncing{before[dma].calls - gone[dma].calls, before[dma].indirect - gone[dma].indirect}); left != after[dma] {
+			t.Errorf("%s: %+v on 6.1 less %+v is not %+v, as on 6.12", dma, before[dma], gone[dma], after[dma])
 		}
+	}
+	if strict := before[record.DMAIOMMUStrict]; strict != (syncing{2, 2}) || before[record.DMADirect] != (syncing{2, 0}) {
+		t.Errorf("on 6.1 there were %+v behind a strict IOMMU, %+v without one", strict, before[record.DMADirect])
 	}
 }

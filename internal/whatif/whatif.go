@@ -8,19 +8,17 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/release"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// The DMA setups, by the names of lab.
-const (
-	Direct      = "direct"
-	Swiotlb     = "swiotlb"
-	IOMMULazy   = "iommu-lazy"
-	IOMMUStrict = "iommu-strict"
-)
+// skipsSyncs is the version of Linux from which on a sync that has nothing to do is no call (f406c8e4b770).
+const skipsSyncs = "6.10"
 
-// DMAs are the setups that there are estimates for.
-func DMAs() []string { return []string{Direct, Swiotlb, IOMMULazy, IOMMUStrict} }
+// DMAs are the DMA setups that there are estimates for. An IOMMU that maps everything to itself does what there is without one.
+func DMAs() []string {
+	return slices.DeleteFunc(record.DMASetups(), func(dma string) bool { return dma == record.DMAIOMMUPass })
+}
 
 // The changes.
 const (
@@ -82,18 +80,19 @@ func Estimate(doc *record.WhatIf, drivers []record.DriverRow, dmas []string, lab
 	doc.Bulk, doc.Call, doc.DirectCall = Bulk, prices.Call, prices.DirectCall
 	doc.Calls = counts.calls(drivers, dmas)
 	for i := range drivers {
-		d := &drivers[i]
+		d, unseen := &drivers[i], false
 		for _, dma := range dmas {
 			u := counts.use(d, dma)
+			unseen = unseen || u.unseen
 			for _, change := range Changes() {
 				if row := u.row(change, prices); row != nil {
 					doc.Rows = append(doc.Rows, *row)
 				}
 			}
-			if u.unseen && dma == dmas[0] {
-				doc.Warn("", fmt.Sprintf("%s of %s maps nothing in its own code for transmission: it copies, or what the bus below it maps "+
-					"is not seen", d.Name, d.Release))
-			}
+		}
+		if unseen {
+			doc.Warn("", fmt.Sprintf("%s of %s maps nothing in its own code for transmission: it copies, or what the bus below it maps "+
+				"is not seen", d.Name, d.Release))
 		}
 	}
 	slices.SortStableFunc(doc.Rows, func(a, b record.WhatIfRow) int {
@@ -164,9 +163,9 @@ func (u *use) row(change string, prices Prices) *record.WhatIfRow {
 			row.Saved = m.counts(m.once().minus(u.sync.work().by(added)).by(m.maps), m.maps)
 			row.Saved.Syncs = record.Range{}.Minus(added.Times(m.maps))
 		}
-		row.Besides = append(row.Besides, beside(u.dma)...)
+		row.Besides = append(row.Besides, beside(change, u.dma)...)
 	case SkipSyncs:
-		if u.syncs.High == 0 || u.needsSync() || atLeast(u.driver.Release, 6, 10) {
+		if u.syncs.High == 0 || u.needsSync() || release.AtLeast(u.driver.Release, skipsSyncs) {
 			return nil
 		}
 		row.Now = u.sync.work().by(u.syncs).counts()
@@ -177,16 +176,21 @@ func (u *use) row(change string, prices Prices) *record.WhatIfRow {
 	return row
 }
 
-// beside is what maps and unmaps do beside calls.
-func beside(dma string) []string {
-	const tables = "page tables of the IOMMU"
-	switch dma {
-	case Swiotlb:
-		return []string{"copies through bounce buffers"}
-	case IOMMULazy:
-		return []string{tables}
-	case IOMMUStrict:
-		return []string{tables, "the wait for the IOMMU's flush at each unmap"}
+// beside is what a change of maps saves beside calls. A page behind swiotlb is copied whether it is mapped, synced or one of
+// a list. A list has entries in page tables for each page, and one range of addresses, which is flushed once.
+func beside(change, dma string) []string {
+	list := change == GatherTX
+	switch {
+	case dma == record.DMASwiotlb && !list:
+		return []string{"the search for bounce buffers"}
+	case dma == record.DMAIOMMULazy && !list:
+		return []string{"page tables of the IOMMU"}
+	case dma == record.DMAIOMMULazy:
+		return []string{"the search for addresses of the IOMMU, once a list"}
+	case dma == record.DMAIOMMUStrict && !list:
+		return []string{"page tables of the IOMMU", "the wait for the IOMMU's flush at each unmap"}
+	case dma == record.DMAIOMMUStrict:
+		return []string{"the search for addresses of the IOMMU, once a list", "the waits for the IOMMU's flush, but for one of a list"}
 	}
 	return nil
 }
@@ -234,12 +238,12 @@ func (m *mapping) counts(w work, maps record.Range) record.WhatIfCounts {
 }
 
 // needsSync tells whether a sync has something to do.
-func (u *use) needsSync() bool { return u.dma == Swiotlb }
+func (u *use) needsSync() bool { return u.dma == record.DMASwiotlb }
 
 // added are the syncs for each map that take the place of maps and unmaps which are gone.
 func (u *use) added(change string) record.Range {
 	switch {
-	case !u.needsSync() && atLeast(u.driver.Release, 6, 10):
+	case !u.needsSync() && release.AtLeast(u.driver.Release, skipsSyncs):
 		return record.Range{}
 	case change == KeepTX:
 		return record.Exactly(1) // for the device
