@@ -178,7 +178,11 @@ func write(w io.Writer, peers []*peer, kinds []string, rounds int, duration time
 			fmt.Fprintf(t, "%s\t%s\t%.0f\t%.0f", p.name, quantity(stat.Summarize(good, "Mpps")), user, kernel)
 			if i > 0 {
 				_, least := peers[0].sum[kind].perFrame()
-				fmt.Fprintf(t, "\t%s\t%.3f", quantity(ratio(peers[0].mpps[kind], p.mpps[kind])), (user+kernel)/least)
+				most := "-" // without a frame there is nothing to compare with
+				if least > 0 {
+					most = fmt.Sprintf("%.3f", (user+kernel)/least)
+				}
+				fmt.Fprintf(t, "\t%s\t%s", quantity(ratio(peers[0].mpps[kind], p.mpps[kind])), most)
 			}
 			fmt.Fprintln(t)
 		}

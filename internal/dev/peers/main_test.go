@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -187,6 +188,25 @@ func TestWrite(t *testing.T) {
 		if len(line) > 81 {
 			t.Errorf("too long: %s", line)
 		}
+	}
+}
+
+// Where the first never had a rate the others have theirs, and nothing to compare it with.
+func TestWriteWithoutFirst(t *testing.T) {
+	peers, err := parse([]string{"broken=a", "other=b"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 7 {
+		peers[0].add("veth", rate{}, os.ErrNotExist)
+		peers[1].add("veth", rate{1000, time.Millisecond, 200 * time.Microsecond}, nil)
+	}
+	var out bytes.Buffer
+	if err := write(&out, peers, []string{"veth"}, 7, time.Second, 60, 4); err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?m)^other +1\.000 \[.*\] +200 +800 +- +-$`).MatchString(out.String()) || strings.Contains(out.String(), "NaN") {
+		t.Errorf("it wrote\n%s", &out)
 	}
 }
 
