@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -194,6 +195,15 @@ func TestReadme(t *testing.T) {
 	}
 	if n := strings.Count(string(b), "\n"); n > 150 {
 		t.Errorf("%d lines: its first reader has time for 150", n)
+	}
+	for _, section := range verbsOf(newRoot(std{})) {
+		for _, cmd := range section.verbs {
+			switch name := cmd.Name(); {
+			case slices.Contains([]string{"run", "version", "man", "completion", "help"}, name): // without a verb, or about unthunk itself
+			case !strings.Contains(string(b), "\n    unthunk "+name+" ") && !strings.Contains(string(b), "`"+name+"`"):
+				t.Errorf("it does not say that there is %s", name)
+			}
+		}
 	}
 	example, err := os.ReadFile(filepath.Join(root, "examples", "forwarder", "main.go"))
 	if err != nil {
