@@ -2,11 +2,13 @@ package forward
 
 import (
 	"errors"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,8 +24,13 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
 
-// soakEnv is for how long TestSoak runs; see make soak.
-const soakEnv = "UNTHUNK_SOAK"
+// soakEnv is for how long TestSoak runs, seedEnv has it do what a run with this seed did; see make soak. In the process
+// that is stopped now and then soakedEnv is set.
+const (
+	soakEnv   = "UNTHUNK_SOAK"
+	seedEnv   = "UNTHUNK_SOAK_SEED"
+	soakedEnv = "UNTHUNK_SOAKED"
+)
 
 // soak is a forwarder at overload, to which things happen.
 type soak struct {
@@ -63,6 +70,11 @@ func (g *gate) Write(b []byte) (int, error) {
 // balance to the frame, events are counted, no second passes without traffic that nothing explains, no chunk
 // is lost, and memory stays.
 func TestSoak(t *testing.T) {
+	if os.Getenv(soakedEnv) == "" {
+		newWires(t) // or skip
+		soakElsewhere(t)
+		return
+	}
 	length := 2 * time.Second
 	text := os.Getenv(soakEnv)
 	if text != "" {
@@ -71,8 +83,16 @@ func TestSoak(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	seed := rand.Uint64()
+	if text := os.Getenv(seedEnv); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%s=%d does this again", seedEnv, seed)
 	s := &soak{
-		wires: newWires(t), elsewhere: veth.Namespace(t), said: make(chan string, 1<<16), writer: new(gate), rng: rand.New(rand.NewPCG(5, 6)),
+		wires: newWires(t), elsewhere: veth.Namespace(t), said: make(chan string, 1<<16), writer: new(gate), rng: rand.New(rand.NewPCG(seed, 0)),
 		long: text != "", happened: make(map[string]int), want: make(map[Event]uint64),
 	}
 	sample := NewSample(50)
@@ -88,15 +108,26 @@ func TestSoak(t *testing.T) {
 	}
 }
 
+// soakElsewhere runs the test in a process of its own: it stops itself, and sudo would stop with a process that it started.
+func soakElsewhere(t *testing.T) {
+	runtime.LockOSThread() // whose end would be that of the other process
+	defer runtime.UnlockOSThread()
+	other := exec.Command(os.Args[0], "-test.run=^TestSoak$", "-test.v", "-test.timeout=0")
+	other.Env = append(os.Environ(), soakedEnv+"=1")
+	other.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	said, err := other.CombinedOutput()
+	t.Logf("%s", said)
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 func (s *soak) run(t *testing.T, length time.Duration, sample *Sample) {
 	s.f = s.open(t, Config{Pairs: pair, Engine: AFXDP, Sample: sample, Warn: func(text string) { s.said <- text }}).(*afxdp)
 	stop := s.watch(t)
 	defer stop()
 	events := s.events()
-	names := make([]string, 0, len(events))
-	for name := range events {
-		names = append(names, name)
-	}
+	names := slices.Sorted(maps.Keys(events))
 	var memory runtime.MemStats
 	heap := uint64(0)
 	for begin := time.Now(); time.Since(begin) < length || len(s.happened) < len(events); {
@@ -106,10 +137,8 @@ func (s *soak) run(t *testing.T, length time.Duration, sample *Sample) {
 		}
 		// Each once first, then by chance.
 		name := names[s.rng.IntN(len(names))]
-		for _, n := range names {
-			if s.happened[n] == 0 {
-				name = n
-			}
+		if i := slices.IndexFunc(names, func(n string) bool { return s.happened[n] == 0 }); i >= 0 {
+			name = names[i]
 		}
 		s.settle(t)
 		events[name](t)
