@@ -83,9 +83,9 @@ func (r *RSS) write(table []uint32) error {
 	return err
 }
 
-// Close gives the device the table back that it had. It may be called twice, from any thread. That the
-// device is gone is no error. Where the table was not that of the kernel, which is all queues in turn, the kernel then takes
-// it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
+// Close gives the device the table back that it had. It may be called twice, from any thread, and after an error
+// tries again. That the device is gone is no error. Where the table was not that of the kernel, which is all queues in turn,
+// the kernel then takes it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
 func (r *RSS) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,13 +96,12 @@ func (r *RSS) Close() error {
 	if r.own {
 		table = nil // also where the device has another number of queues now
 	}
-	err := r.write(table)
-	if errors.Is(err, unix.ENODEV) {
-		err = nil
+	if err := r.write(table); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("give RSS back: %w", err)
 	}
-	err = errors.Join(err, unix.Close(r.fd))
+	fd := r.fd
 	r.fd = -1
-	if err != nil {
+	if err := unix.Close(fd); err != nil {
 		return fmt.Errorf("give RSS back: %w", err)
 	}
 	return nil

@@ -63,8 +63,9 @@ type afxdp struct {
 	reloads  int                  // how often programs were
 	mode     xsk.Mode             // of all sockets, once they are open
 
-	complained []string // by device: of queues that came and cannot be used
-	bare       []bool   // devices whose program was taken off, by device
+	bare []bool // devices whose program was taken off, by device
+
+	complained []string // of Run alone, by device: why queues that came cannot be used
 
 	recovering []sync.Mutex // by device: held while it is taken back, or its queues are
 }
@@ -349,7 +350,10 @@ func (f *afxdp) warnBlocked(said map[int]bool) {
 // Reasons for drops.
 const (
 	// DropVerdict is the reason of frames that the program drops on purpose.
-	DropVerdict  = "verdict"
+	DropVerdict = "verdict"
+	// DropUncounted is that of frames which the kernel redirected and nobody saw leave: they may have left.
+	DropUncounted = "uncounted"
+
 	dropNoPort   = "output-gone"
 	dropNoRoom   = "no-room"
 	dropRefused  = "not-sendable"

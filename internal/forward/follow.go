@@ -16,16 +16,14 @@ func (f *afxdp) follow(ctx context.Context) {
 		if !f.recovering[i].TryLock() {
 			continue // it was lost
 		}
-		if err := f.config.Do(func() error { return f.addQueues(ctx, i) }); err != nil && ctx.Err() == nil {
-			f.mu.Lock()
-			text := err.Error()
-			said := f.complained[i] == text
-			f.complained[i] = text
-			f.mu.Unlock()
-			if !said {
-				f.config.Warn(err.Error())
-			}
+		text := ""
+		if err := f.config.Do(func() error { return f.addQueues(ctx, i) }); err != nil {
+			text = err.Error()
 		}
+		if text != "" && text != f.complained[i] && ctx.Err() == nil {
+			f.config.Warn(text)
+		}
+		f.complained[i] = text
 		f.recovering[i].Unlock()
 	}
 }

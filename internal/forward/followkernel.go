@@ -28,7 +28,7 @@ func (d *kernelDevice) detach() error {
 }
 
 // follow finds devices that went, came back, or have their program no more, and gives them what
-// they need. What keeps one from it is said once.
+// they need. What keeps one from it is said once. Then it looks for frames that nobody counted.
 func (f *inKernel) follow(ctx context.Context) {
 	for i := range f.devices {
 		var notes []note
@@ -40,6 +40,7 @@ func (f *inKernel) follow(ctx context.Context) {
 			}
 			return f.followDevice(i, func(n note) { notes = append(notes, n) })
 		})
+		f.say()
 		d := &f.devices[i]
 		for _, n := range notes {
 			f.events.happen(d.Name, n)
@@ -50,6 +51,11 @@ func (f *inKernel) follow(ctx context.Context) {
 			d.complained = text
 			f.config.Warn(fmt.Sprintf("%s cannot be used yet: %v", d.Name, err))
 		}
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.closed {
+		f.noteRest()
 	}
 }
 
@@ -72,6 +78,7 @@ func (f *inKernel) followDevice(i int, tell func(note)) error {
 	if isAbsent {
 		return nil // nothing can be done, and that was said
 	}
+	d.queues = f.config.queues(d.Name)
 	if d.up() {
 		if d.Up && !now.Up {
 			tell(notef(eventLinkDown, true, "the link of %s went down", d.Name))

@@ -150,7 +150,7 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Drop is frames that were received and not sent on, for one reason.
+// Drop is frames that were received and not sent on, for one reason; with [DropUncounted] nobody knows.
 type Drop struct {
 	Reason string `json:"reason"`
 	Frames uint64 `json:"frames"`
@@ -174,7 +174,8 @@ type Direction struct {
 	Up bool
 }
 
-// Queue is what happened at a queue of a device since the beginning.
+// Queue is what happened at a queue of a device since the beginning. Of the engine XDP it has Received, ByCPU and Up:
+// which queue the kernel sends by, and which queue's frames were dropped, is counted nowhere.
 type Queue struct {
 	Device        string
 	Queue, Worker int
@@ -183,6 +184,8 @@ type Queue struct {
 	Received, Sent, Dropped, RingFull uint64
 	// Batches are how many the frames were received in.
 	Batches uint64
+	// ByCPU is how many of Received each CPU redirected; nil of the engine AFXDP.
+	ByCPU []uint64
 	// Up is whether the queue is there, and open.
 	Up bool
 }
@@ -198,7 +201,7 @@ func (d Direction) Dropped() (n uint64) {
 // Totals are a forwarder's counts.
 type Totals struct {
 	Directions []Direction
-	// Queues are those that are or were open; none of the engine XDP.
+	// Queues are those that are or were open. Of the engine XDP they are those of inputs, and none with an Object.
 	Queues []Queue
 	// Events are what happened to each device, with what never did.
 	Events []Event

@@ -89,10 +89,21 @@ func (w *wires) open(t testing.TB, c Config) Forwarder {
 	return f
 }
 
+// openKernel opens a forwarder in the kernel, whose devices are followed only when the test asks for it.
+func (w *wires) openKernel(t testing.TB, c Config) *inKernel {
+	t.Helper()
+	c.Engine, c.Do = XDP, w.Do
+	return w.openUnrun(t, c).(*inKernel)
+}
+
 // openIdle opens a forwarder in user space that does not run.
 func (w *wires) openIdle(t testing.TB, c Config) *afxdp {
 	t.Helper()
-	var f Forwarder
+	return w.openUnrun(t, c).(*afxdp)
+}
+
+func (w *wires) openUnrun(t testing.TB, c Config) (f Forwarder) {
+	t.Helper()
 	if err := w.Do(func() (err error) { f, err = Open(t.Context(), c); return err }); err != nil {
 		testutil.SkipMissing(t, err)
 		t.Fatal(err)
@@ -102,7 +113,7 @@ func (w *wires) openIdle(t testing.TB, c Config) *afxdp {
 			t.Error(err)
 		}
 	})
-	return f.(*afxdp)
+	return f
 }
 
 // own are the drops of frames that were received.

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf/asm"
+	"github.com/google/go-cmp/cmp"
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink"
 
@@ -179,8 +180,8 @@ func TestQueueWithoutFrames(t *testing.T) {
 	queues := func(want ...Queue) {
 		t.Helper()
 		got, err := f.Totals()
-		if err != nil || !slices.Equal(got.Queues, want) {
-			t.Errorf("%+v, %v, want %+v", got.Queues, err, want)
+		if diff := cmp.Diff(want, got.Queues); err != nil || diff != "" {
+			t.Errorf("%v, queues (-want +got):\n%s", err, diff)
 		}
 	}
 	queues(Queue{Device: "in", Up: true}, Queue{Device: "out", Up: true})
@@ -250,6 +251,80 @@ func TestQueuesComeWithoutMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	waitFor(t, said, "in has more queues, and they cannot be used")
+}
+
+// What keeps new queues from use is said once while it lasts, and again when it comes again.
+func TestComplainsAgain(t *testing.T) {
+	w := newQueues(t, 4)
+	for _, name := range []string{"in", "gen", "out", "sink"} {
+		if err := w.setQueues(t, name, 1, 1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	said := 0
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Frames: 64, Do: w.Do, Warn: func(s string) { said++; t.Log(s) }})
+	if _, err := f.path.Poll(); err != nil { // which takes the chunks to receive into
+		t.Fatal(err)
+	}
+	for i, step := range []struct{ queues, said int }{{2, 1}, {2, 1}, {1, 1}, {2, 2}, {2, 2}} {
+		if err := w.setQueues(t, "in", step.queues, 1); err != nil {
+			t.Fatal(err)
+		}
+		if f.follow(t.Context()); said != step.said {
+			t.Errorf("step %d: %d complaints, want %d", i, said, step.said)
+		}
+	}
+}
+
+// The kernel engine counts frames by queue and CPU. Queues of a device that came back with more than before have no count of
+// their own, and are in the direction's.
+func TestKernelQueues(t *testing.T) {
+	w := newQueues(t, 2)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: XDP, Warn: func(s string) { said <- s }})
+	check := func(total uint64) {
+		t.Helper()
+		w.send(t, 64)
+		var d Direction
+		var queues []Queue
+		testutil.Eventually(t, "all flows", func() bool {
+			got, err := f.Totals()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d, queues = got.Directions[0], got.Queues
+			return d.Received >= total && d.Sent == d.Received
+		})
+		if len(queues) != 2 {
+			t.Fatalf("queues %+v, want 2", queues)
+		}
+		var sum uint64
+		for i, q := range queues {
+			var byCPU uint64
+			for _, n := range q.ByCPU {
+				byCPU += n
+			}
+			if q.Device != "in" || q.Queue != i || !q.Up || q.Received == 0 || byCPU != q.Received {
+				t.Errorf("%+v", q)
+			}
+			sum += q.Received
+		}
+		if more := total > 64; sum > d.Received || !more && sum != d.Received || more && sum == d.Received {
+			t.Errorf("%d frames by queues, %d in all", sum, d.Received)
+		}
+	}
+	check(64)
+	w.remove(t, "in")
+	waitFor(t, said, "in is lost")
+	if got, err := f.Totals(); err != nil || len(got.Queues) != 2 || got.Queues[0].Up {
+		t.Errorf("%+v, %v, want two queues that are not up", got.Queues, err)
+	}
+	var err error
+	if w.gen, _, err = w.VethQueues("gen", "in", 4); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, said, "in is back")
+	check(128)
 }
 
 // A device that comes back with another number of queues is forwarded by as many.
@@ -352,6 +427,34 @@ func TestSpreadAgain(t *testing.T) {
 			if c.want == "" && err != nil || c.want != "" && (feature.AsMissing(err) == nil || !strings.HasPrefix(err.Error(), c.want)) {
 				t.Errorf("spread as %+v: %v, want %q", c.done, err, c.want)
 			}
+		}
+	}
+}
+
+// failing is what cannot be closed so often.
+type failing struct{ times int }
+
+func (c *failing) Close() error {
+	if c.times--; c.times >= 0 {
+		return errors.New("refused")
+	}
+	return nil
+}
+
+// A table that cannot be given back is not taken for what the device had.
+func TestSpreadKeepsTable(t *testing.T) {
+	w := newQueues(t, 2)
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do})
+	f.config.RSS = true // no veth has it
+	in := f.numbers["in"]
+	f.rss[in] = spreading{&failing{2}, f.devices[in].Index, 1}
+	for i, want := range []string{"refused", "refused", "an RSS table of in is missing"} {
+		err := w.Do(func() error { return f.spread(in) })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("spread %d: %v, want %q", i, err, want)
+		}
+		if _, kept := f.rss[in]; kept != (want == "refused") {
+			t.Errorf("after %v what there was before is kept: %v", err, kept)
 		}
 	}
 }

@@ -2,13 +2,14 @@ package forward
 
 import (
 	"errors"
+	"io"
 
 	"github.com/unthunk/unthunk/xsk"
 )
 
 // spreading is what a device was asked for: to give all flows to its first queues.
 type spreading struct {
-	rss           *xsk.RSS
+	rss           io.Closer // gives the table back that there was before
 	index, queues int
 }
 
@@ -34,13 +35,16 @@ func (f *afxdp) spread(i int) error {
 	return err
 }
 
-// closeRSS gives a device the table back that it had. f.mu is held.
-func (f *afxdp) closeRSS(i int) (err error) {
+// closeRSS gives a device the table back that it had. After an error that is still to be done: what is there now
+// is not what it had. f.mu is held.
+func (f *afxdp) closeRSS(i int) error {
 	if r := f.rss[i].rss; r != nil {
-		err = r.Close()
+		if err := r.Close(); err != nil {
+			return err
+		}
 	}
 	delete(f.rss, i)
-	return err
+	return nil
 }
 
 // closeDevice is closeSockets, and gives back what the device had.

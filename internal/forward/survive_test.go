@@ -7,8 +7,11 @@ import (
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/bpf/observe"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
@@ -60,12 +63,10 @@ func resumes(t *testing.T, w *wires, f Forwarder, device, event string, times ui
 		w.flood(t, 64)
 		return direction().Sent > before+64
 	})
-	if _, ok := f.(*afxdp); ok { // in the kernel nobody counts what was under way to a device that went
-		testutil.Eventually(t, "the account balances", func() bool {
-			d := direction()
-			return d.InFlight == 0 && d.Received == d.Sent+own(d)
-		})
-	}
+	testutil.Eventually(t, "the account balances", func() bool {
+		d := direction()
+		return d.InFlight == 0 && d.Received == d.Sent+own(d)
+	})
 	got, err := f.Totals()
 	if err != nil {
 		t.Fatal(err)
@@ -175,6 +176,92 @@ func TestKernelDrops(t *testing.T) {
 	w.remove(t, "out")
 	waitFor(t, said, "out is lost")
 	drops(dropNoPort)
+}
+
+// Each reason that the kernel has is in one drop, and nothing else is.
+func TestKernelDropsByReason(t *testing.T) {
+	for _, test := range []struct {
+		noPort, refused uint64
+		failures        []observe.ErrorCount
+		want            [5]uint64 // output-gone, link-down, not-sendable, redirect-failed, xmit-refused
+	}{
+		{},
+		{3, 5, nil, [5]uint64{3, 0, 0, 0, 5}},
+		{0, 0, []observe.ErrorCount{{Error: unix.ENETDOWN, Count: 7}}, [5]uint64{1: 7}},
+		{0, 0, []observe.ErrorCount{{Error: unix.EMSGSIZE, Count: 11}, {Error: unix.EOPNOTSUPP, Count: 13}}, [5]uint64{2: 24}},
+		{0, 0, []observe.ErrorCount{{Error: unix.EINVAL, Count: 17}, {Error: unix.ENXIO, Count: 19}, {Count: 23}}, [5]uint64{3: 59}},
+		{1, 2, []observe.ErrorCount{{Error: unix.ENETDOWN, Count: 4}, {Error: unix.EMSGSIZE, Count: 8}, {Error: unix.ENOBUFS, Count: 16}},
+			[5]uint64{1, 4, 8, 16, 2}},
+	} {
+		var want []Drop
+		for i, reason := range []string{"output-gone", "link-down", "not-sendable", "redirect-failed", "xmit-refused"} {
+			want = append(want, Drop{reason, test.want[i]})
+		}
+		if diff := cmp.Diff(want, kernelDrops(test.noPort, test.failures, test.refused)); diff != "" {
+			t.Errorf("%+v (-want +got):\n%s", test, diff)
+		}
+	}
+}
+
+// Frames that an input redirects while it is in another network namespace are seen by nobody: they are in flight until
+// nothing more happens, and in a drop from then on.
+func TestKernelUncounted(t *testing.T) {
+	w := newWires(t)
+	elsewhere := veth.Namespace(t)
+	f := w.openKernel(t, Config{Pairs: pair})
+	direction := func() Direction {
+		t.Helper()
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := got.Directions[0]
+		if d.Received != d.Sent+d.InFlight+d.Dropped() {
+			t.Fatalf("%+v does not balance", d)
+		}
+		return d
+	}
+	w.flood(t, 64)
+	testutil.Eventually(t, "frames pass", func() bool { w.flood(t, 1); return direction().Sent >= 64 })
+	veth.Move(t, w.Namespace, elsewhere, "in")
+	moved := wires{Namespace: elsewhere}
+	moved.set(t, "in", netlink.LinkSetUp)
+	testutil.Eventually(t, "frames that nobody sees", func() bool { w.flood(t, 1); return direction().InFlight >= 64 })
+	testutil.Eventually(t, "they are in a drop", func() bool {
+		f.follow(t.Context())
+		d := direction()
+		return d.InFlight == 0 && d.Drops[len(d.Drops)-1].Reason == DropUncounted && d.Drops[len(d.Drops)-1].Frames >= 64
+	})
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if d := direction(); d.InFlight != 0 || d.Up {
+		t.Errorf("closed: %+v", d)
+	}
+}
+
+// Who is warned may ask for the totals.
+func TestKernelWarns(t *testing.T) {
+	w := newWires(t)
+	veth.Pair(t, w.Namespace, "dead", "end") // which refuses what is redirected to it: its peer has no program
+	var f *inKernel
+	said := 0
+	f = w.openKernel(t, Config{Pairs: []Pair{{"in", "dead"}}, Warn: func(text string) {
+		t.Log(text)
+		if said++; f.mu.TryLock() {
+			f.mu.Unlock()
+		} else {
+			t.Error("warned while the lock is held")
+		}
+	}})
+	testutil.Eventually(t, "a warning", func() bool {
+		w.flood(t, 64)
+		_, err := f.Totals()
+		return err == nil && said > 0
+	})
+	if err := f.Close(); err != nil || said != 1 {
+		t.Errorf("%v; warned %d times", err, said)
+	}
 }
 
 // A device of which a queue is found lost only when it is back is not lost, and gets its program if it has none yet.

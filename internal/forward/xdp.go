@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -17,7 +16,6 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
-	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -26,7 +24,7 @@ type inKernel struct {
 	config Config
 	netns  uint32    // inode of the devices' network namespace
 	ports  *ebpf.Map // devmap, by direction
-	counts *ebpf.Map // per CPU, by direction
+	counts *ebpf.Map // per CPU, by direction and queue
 	events *events
 
 	reloading  sync.Mutex // held while programs are loaded anew; taken before mu
@@ -37,11 +35,12 @@ type inKernel struct {
 	closed     bool
 	final      Totals          // once closed
 	said       map[string]bool // warnings that were given
+	unsaid     []string        // and those that are to be given when mu is free
 }
 
 // kernelDevice is a device of the engine XDP.
 type kernelDevice struct {
-	device.Device
+	queuedDevice
 	link    link.Link // of its program; nil without, or while it is lost
 	program ebpf.ProgramID
 	// lost is set while the device is gone, bare while it has no program of ours.
@@ -52,16 +51,28 @@ type kernelDevice struct {
 type kernelDirection struct {
 	Pair
 	in, out  int               // of devices
+	first    uint32            // of its counts, one for each of queues and one for all that come after these
+	queues   int               // that are counted apart
 	observer *observe.Observer // nil where there is no BTF
 	observed int               // which device it observes, by index
 	before   observe.Seen      // by earlier observers
 	program  bool              // it is the user's, and not counted
 	frags    bool              // frames may have several buffers
+	// uncounted frames were received, and nobody saw whether they left. last is when the direction was last looked at.
+	uncounted uint64
+	last      look
 }
+
+// look is what was counted of a direction at some moment.
+type look struct{ received, sent, dropped uint64 }
 
 // count is what the program counts of a direction on a CPU. Its size is that of the map's
 // values, its fields are at countFrames and so on.
 type count struct{ Frames, Bytes, Errors, Passed uint64 }
+
+func (c *count) add(o count) {
+	c.Frames, c.Bytes, c.Errors, c.Passed = c.Frames+o.Frames, c.Bytes+o.Bytes, c.Errors+o.Errors, c.Passed+o.Passed
+}
 
 // Offsets in a count.
 const (
@@ -80,19 +91,29 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 			f = nil
 		}
 	}()
+	defer f.say()
 	devices, numbers, err := c.devices()
 	if err != nil {
 		return f, err
 	}
 	for _, d := range devices {
-		f.devices = append(f.devices, kernelDevice{Device: d.Device})
+		f.devices = append(f.devices, kernelDevice{queuedDevice: d})
 	}
-	directions := uint32(len(c.directions()))
+	counts := uint32(0)
+	for _, d := range c.directions() {
+		in, out := numbers[d.In], numbers[d.Out]
+		k := kernelDirection{
+			Pair: d, in: in, out: out, first: counts, queues: f.devices[in].most, program: c.Object != "",
+			frags: f.devices[in].MTU > xdpFrame || f.devices[out].MTU > xdpFrame,
+		}
+		f.directions, counts = append(f.directions, k), counts+uint32(k.queues)+1
+	}
+	directions := uint32(len(f.directions))
 	f.ports, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: directions})
 	if err != nil {
 		return f, fmt.Errorf("make devmap: %w", privilege(err))
 	}
-	f.counts, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: countSize, MaxEntries: directions})
+	f.counts, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: countSize, MaxEntries: counts})
 	if err != nil {
 		return f, fmt.Errorf("make counters: %w", err)
 	}
@@ -101,12 +122,7 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 		return f, fmt.Errorf("stat network namespace: %w", err)
 	}
 	f.netns = uint32(ns.Ino)
-	for i, d := range c.directions() {
-		in, out := numbers[d.In], numbers[d.Out]
-		f.directions = append(f.directions, kernelDirection{
-			Pair: d, in: in, out: out, program: c.Object != "",
-			frags: f.devices[in].MTU > xdpFrame || f.devices[out].MTU > xdpFrame,
-		})
+	for i := range f.directions {
 		o, err := f.load(ctx, uint32(i), c.Claim)
 		if err != nil {
 			return f, err
@@ -125,7 +141,7 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	return f, nil
 }
 
-// connect has a direction's frames sent by the output that is there, and observes what leaves.
+// connect has a direction's frames sent by the output that is there, and observes what leaves. f.mu is held, or nobody else has f.
 func (f *inKernel) connect(direction int) (err error) {
 	k := &f.directions[direction]
 	in, out := f.devices[k.in], f.devices[k.out]
@@ -258,15 +274,23 @@ func (d *kernelDevice) attached() (bool, error) {
 const (
 	stackContext = -8
 	stackKey     = -16
-	stackCount   = -24 // the pointer to the direction's count
+	stackCount   = -24 // the pointer to the count of the direction and queue
 )
+
+// contextQueue is where the queue is that a frame was received by, in struct xdp_md (linux/bpf.h).
+const contextQueue = 16
 
 // instructions are the XDP program of one direction: claim, count, write
 // addresses, redirect.
 func (f *inKernel) instructions(direction uint32, claim asm.Instructions) asm.Instructions {
+	k := &f.directions[direction]
 	ins := asm.Instructions{
 		asm.StoreMem(asm.RFP, stackContext, asm.R1, asm.DWord),
-		asm.StoreImm(asm.RFP, stackKey, int64(direction), asm.Word),
+		asm.LoadMem(asm.R2, asm.R1, contextQueue, asm.Word),
+		asm.JLT.Imm(asm.R2, int32(k.queues), "queue"),
+		asm.Mov.Imm(asm.R2, int32(k.queues)),
+		asm.Add.Imm(asm.R2, int32(k.first)).WithSymbol("queue"),
+		asm.StoreMem(asm.RFP, stackKey, asm.R2, asm.Word),
 		asm.LoadMapPtr(asm.R1, f.counts.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP),
 		asm.Add.Imm(asm.R2, stackKey),
@@ -355,6 +379,7 @@ func (f *inKernel) Run(ctx context.Context) error {
 func (f *inKernel) Polls() []uint64 { return nil }
 
 func (f *inKernel) Totals() (Totals, error) {
+	defer f.say()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -363,6 +388,7 @@ func (f *inKernel) Totals() (Totals, error) {
 	return f.totals()
 }
 
+// totals reads the counters. f.mu is held.
 func (f *inKernel) totals() (Totals, error) {
 	t := Totals{Mode: "native"}
 	if f.config.Generic {
@@ -371,21 +397,16 @@ func (f *inKernel) totals() (Totals, error) {
 	for i := range f.directions {
 		k := &f.directions[i]
 		d := Direction{In: k.In, Out: k.Out, Up: f.devices[k.in].up() && f.devices[k.out].up()}
-		perCPU := make([]count, runtime.NumCPU())
-		if err := f.counts.Lookup(uint32(i), &perCPU); err != nil {
-			return t, fmt.Errorf("read counters: %w", err)
-		}
-		var errs uint64
-		for _, c := range perCPU {
-			d.Received += c.Frames
-			d.Bytes += c.Bytes
-			errs += c.Errors
-			d.Passed += c.Passed
-		}
-		seen, err := k.seen()
+		seen, err := k.seen() // first: what comes meanwhile is in flight, and not sent before it was received
 		if err != nil {
 			return t, err
 		}
+		queues, sum, err := f.byQueue(k)
+		if err != nil {
+			return t, err
+		}
+		d.Received, d.Bytes, d.Passed = sum.Frames, sum.Bytes, sum.Passed
+		t.Queues = append(t.Queues, queues...)
 		d.Sent, d.Bulks = seen.Frames, seen.Calls
 		if k.program {
 			d.Received = seen.Frames + seen.Drops + seen.Errors
@@ -393,10 +414,15 @@ func (f *inKernel) totals() (Totals, error) {
 		if text := seen.Failure(); text != "" && seen.Frames == 0 {
 			f.warn(fmt.Sprintf("nothing that %s receives leaves by %s", k.In, k.Out), text)
 		}
-		d.Drops = kernelDrops(errs, seen)
+		d.Drops = kernelDrops(sum.Errors, seen.ErrorsSince(observe.Seen{}), seen.Drops)
 		if done := d.Sent + d.Dropped(); done < d.Received {
 			d.InFlight = d.Received - done
 		}
+		if k.uncounted = min(k.uncounted, d.InFlight); f.closed {
+			k.uncounted = d.InFlight
+		}
+		d.InFlight -= k.uncounted
+		d.Drops = append(d.Drops, Drop{DropUncounted, k.uncounted})
 		t.Directions = append(t.Directions, d)
 	}
 	var devices []string
@@ -407,29 +433,82 @@ func (f *inKernel) totals() (Totals, error) {
 	return t, nil
 }
 
-// kernelDrops are frames that no output took: noPort of them since none was in the devmap.
-func kernelDrops(noPort uint64, seen observe.Seen) []Drop {
-	var down, refused, failed uint64
-	for _, e := range seen.ErrorsSince(observe.Seen{}) { // xdp_ok_fwd_dev in net/core, __xdp_enqueue in kernel/bpf/devmap.c
+// byQueue are the counts of a direction's queues, but for those that the input does not have and no frame came by, and
+// the sum of all. A program of the user's counts nothing, and so has none.
+func (f *inKernel) byQueue(k *kernelDirection) (list []Queue, sum count, err error) {
+	if k.program {
+		return nil, sum, nil
+	}
+	in := &f.devices[k.in]
+	for queue := range k.queues + 1 {
+		var perCPU []count // of all CPUs that there may be
+		if err := f.counts.Lookup(k.first+uint32(queue), &perCPU); err != nil {
+			return nil, sum, fmt.Errorf("read counters: %w", err)
+		}
+		q := Queue{Device: k.In, Queue: queue, Up: in.up() && queue < in.now, ByCPU: make([]uint64, len(perCPU))}
+		for cpu, c := range perCPU {
+			q.Received, q.ByCPU[cpu] = q.Received+c.Frames, c.Frames
+			sum.add(c)
+		}
+		if queue < k.queues && (queue < in.now || q.Received > 0) {
+			list = append(list, q)
+		}
+	}
+	return list, sum, nil
+}
+
+// noteRest notes what is missing of directions that have rested since the last call as uncounted. Within a NAPI poll the
+// kernel sends all that it redirected, and that is counted unless the input is in another network namespace by then, or the
+// kernel has no BTF. f.mu is held.
+func (f *inKernel) noteRest() {
+	t, err := f.totals()
+	if err != nil {
+		return // who reads them hears of it
+	}
+	for i, d := range t.Directions {
+		k, now := &f.directions[i], look{d.Received, d.Sent, d.Dropped()}
+		if now == k.last {
+			k.uncounted += d.InFlight
+		}
+		k.last = now
+	}
+}
+
+// kernelDrops are frames that no output took: noPort of them since none was in the devmap, some since a redirect
+// failed, and refused ones by the driver.
+func kernelDrops(noPort uint64, failures []observe.ErrorCount, refused uint64) []Drop {
+	var down, unsendable, failed uint64
+	for _, e := range failures { // xdp_ok_fwd_dev in net/core, __xdp_enqueue in kernel/bpf/devmap.c
 		switch e.Error {
 		case unix.ENETDOWN:
 			down += e.Count
 		case unix.EMSGSIZE, unix.EOPNOTSUPP:
-			refused += e.Count
+			unsendable += e.Count
 		default:
 			failed += e.Count
 		}
 	}
-	return []Drop{{dropNoPort, noPort}, {dropLinkDown, down}, {dropRefused, refused}, {dropFailed, failed}, {dropXmit, seen.Drops}}
+	return []Drop{{dropNoPort, noPort}, {dropLinkDown, down}, {dropRefused, unsendable}, {dropFailed, failed}, {dropXmit, refused}}
 }
 
-// warn gives a warning with its cause once, whatever figures the cause has later.
+// warn has say give a warning with its cause once, whatever figures the cause has later. f.mu is held, or nobody else has f.
 func (f *inKernel) warn(text, cause string) {
 	if f.said[text] {
 		return
 	}
 	f.said[text] = true
-	f.config.Warn(text + ": " + cause)
+	f.unsaid = append(f.unsaid, text+": "+cause)
+}
+
+// say gives the warnings that there are. The caller holds no lock: who is warned may ask for the totals.
+func (f *inKernel) say() {
+	f.mu.Lock()
+	unsaid := f.unsaid
+	f.unsaid = nil
+	f.mu.Unlock()
+	for _, text := range unsaid {
+		f.config.Warn(text)
+	}
 }
 
 // settle is how long after the programs are detached the frames under way are
@@ -440,6 +519,7 @@ const settle = 10 * time.Millisecond
 func (f *inKernel) Close() error {
 	f.reloading.Lock()
 	defer f.reloading.Unlock()
+	defer f.say()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.closed {
@@ -450,7 +530,7 @@ func (f *inKernel) Close() error {
 	for i := range f.devices {
 		errs = append(errs, f.devices[i].detach())
 	}
-	if len(f.directions) > 0 {
+	if f.counts != nil {
 		time.Sleep(settle)
 		final, err := f.totals()
 		f.final = final
