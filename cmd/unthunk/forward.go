@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"net"
 	"os"
@@ -178,7 +180,16 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if err := checkFiles(append(f.metrics.Files(), f.object, f.filterFile), outFile{"pcap", f.pcap}); err != nil {
 		return err
 	}
-	events := newForwardEvents(&s, f.json)
+	shown, told := newLineQueue(s.out), newLineQueue(s.err)
+	defer func() {
+		shown.Close() // what it failed with is the output's first error
+		told.Close()
+		fmt.Fprint(s.err, shown.leftOut("standard output"), told.leftOut("standard error"))
+	}()
+	events := &forwardEvents{text: told}
+	if f.json {
+		events.documents = shown
+	}
 	c.Warn, c.Happened = events.warn, events.happened
 	if f.pcap != "" {
 		if err := outfile.CheckStream(f.pcap); err != nil {
@@ -214,7 +225,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 			return errServe
 		}
 		defer func() { err = errors.Join(err, server.Close()) }()
-		fmt.Fprintf(s.err, "metrics at %s\n", server.URL("/metrics"))
+		fmt.Fprintf(told, "metrics at %s\n", server.URL("/metrics"))
 		if server.Open(f.metrics) {
 			c.Warn("metrics are served to the network, without TLS and passwords: add --metrics-config")
 		}
@@ -239,7 +250,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		v := service{forwarder: forwarder, flags: f, events: events}
 		v.serve(running, hangups)
 	}()
-	w := forwardWriter{s: s, events: events, json: f.json, filter: f.filter != "" || f.filterFile != ""}
+	w := forwardWriter{out: shown, shown: shown, events: events, json: f.json, filter: f.filter != "" || f.filterFile != ""}
 	if f.live {
 		w.screen = newForwardScreen(s.out)
 		w.screen.filter = w.filter
@@ -252,7 +263,8 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	closed = true
 	closeErr := forwarder.Close()
 	last, totalErr := forwarder.Totals()
-	if totalErr == nil {
+	shown.Close() // nothing is forwarded any more: now the sums may wait for who reads
+	if w.out = s.out; totalErr == nil {
 		totalErr = errors.Join(w.final(last, c.Sample), noneSent(last))
 	}
 	return errors.Join(watch, runErr, closeErr, totalErr)
@@ -264,7 +276,8 @@ func noneSent(t forward.Totals) error {
 	for _, d := range t.Directions {
 		sent += d.Sent
 		for _, drop := range d.Drops {
-			if drop.Reason != forward.DropVerdict { // what the program drops is not lost
+			// What the program drops is not lost, and what nobody saw may not be.
+			if drop.Reason != forward.DropVerdict && drop.Reason != forward.DropUncounted {
 				lost += drop.Frames
 			}
 		}
@@ -277,7 +290,8 @@ func noneSent(t forward.Totals) error {
 
 // forwardWriter writes a line for each direction and interval.
 type forwardWriter struct {
-	s       std
+	out     io.Writer
+	shown   *lineQueue // what was left out of that is counted there
 	events  *forwardEvents
 	json    bool
 	filter  bool // frames may be passed to the network stack
@@ -344,6 +358,8 @@ type forwardDocument struct {
 	Passage []passageRow `json:"passage"`
 	// Events are what happened since the beginning, without what never did.
 	Events []forward.Event `json:"events"`
+	// LeftOut is how many documents were left out since the beginning, as nobody had read those before.
+	LeftOut uint64 `json:"left-out"`
 }
 
 // rows are what happened between two readings.
@@ -408,21 +424,23 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 		if w.screen.moves {
 			clearing = homeAndClear
 		}
-		fmt.Fprint(w.s.out, clearing, w.screen.picture(w.last, now, at.Sub(w.at), at.Sub(w.started)))
+		_, err := fmt.Fprint(w.out, clearing, w.screen.picture(w.last, now, at.Sub(w.at), at.Sub(w.started)))
 		w.last, w.at = now, at
-		return nil
+		return err
 	}
+	var text bytes.Buffer
 	if w.lines%20 == 0 {
-		fmt.Fprintf(w.s.out, "%-8s %-24s %11s %8s %6s%s  %s\n", "time", "in → out", "sent", "ns/pkt", "batch",
+		fmt.Fprintf(&text, "%-8s %-24s %11s %8s %6s%s  %s\n", "time", "in → out", "sent", "ns/pkt", "batch",
 			passedCell(w.filter, "passed"), "drops")
 	}
 	w.lines++
 	for _, r := range list {
-		fmt.Fprintf(w.s.out, "%s %-24s %11s %8s %6s%s  %s\n", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
+		fmt.Fprintf(&text, "%s %-24s %11s %8s %6s%s  %s\n", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
 			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)), drops(r))
 	}
 	w.last, w.at = now, at
-	return nil
+	_, err := w.out.Write(text.Bytes())
+	return err
 }
 
 // passedCell is a cell of the column of frames that were passed to the network stack; without a
@@ -480,16 +498,16 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 	if w.json {
 		return w.document(list, forward.Totals{}, t, took, time.Now(), true)
 	}
-	fmt.Fprintf(w.s.out, "\n%.1f s, %s mode\n", took.Seconds(), t.Mode)
+	fmt.Fprintf(w.out, "\n%.1f s, %s mode\n", took.Seconds(), t.Mode)
 	for _, r := range list {
 		passed := ""
 		if w.filter {
 			passed = fmt.Sprintf("%d passed, ", r.Passed)
 		}
-		fmt.Fprintf(w.s.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), passed, r.Received, r.Sent, drops(r))
+		fmt.Fprintf(w.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), passed, r.Received, r.Sent, drops(r))
 	}
 	if sample != nil {
-		fmt.Fprintf(w.s.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())
+		fmt.Fprintf(w.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())
 	}
 	return nil
 }
@@ -497,9 +515,9 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 func (w *forwardWriter) document(
 	list []forwardRow, before, after forward.Totals, took time.Duration, at time.Time, final bool,
 ) error {
-	return report.JSONLine(w.s.out, forwardDocument{
+	return report.JSONLine(w.out, forwardDocument{
 		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: after.Mode,
 		Workers: after.Workers, Rows: list, Queues: queueRows(before, after, took), Passage: passageRows(before, after),
-		Events: w.events.since(after),
+		Events: w.events.since(after), LeftOut: w.shown.missed.Load(),
 	})
 }

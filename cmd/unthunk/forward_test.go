@@ -204,6 +204,50 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// kernelForwarder is one in the kernel.
+type kernelForwarder struct{ forward.Forwarder }
+
+func (kernelForwarder) Totals() (forward.Totals, error) {
+	return forward.Totals{Mode: "native", Queues: []forward.Queue{{Device: "a", Queue: 1, Received: 10, ByCPU: []uint64{4, 6}, Up: true}}}, nil
+}
+
+// Of a queue in the kernel there is what is counted of it, and nothing of workers.
+func TestMetricsOfKernel(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(newForwardCollector(kernelForwarder{}, new(forwardEvents)))
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var queues []string
+	for _, f := range families {
+		name, metric := f.GetName(), f.GetMetric()[0]
+		if strings.Contains(name, "worker") || strings.Contains(name, "passage") {
+			t.Errorf("%s of a forwarder in the kernel", name)
+		}
+		if value := metric.GetCounter().GetValue() + metric.GetGauge().GetValue(); strings.Contains(name, "queue") {
+			queues = append(queues, fmt.Sprint(strings.TrimPrefix(name, "unthunk_forward_queue_"), metric.GetLabel()[2].GetValue(), " ", value))
+		}
+	}
+	if want := []string{"received_frames_total 10", "up 1"}; !slices.Equal(queues, want) {
+		t.Errorf("queues have %q, want %q", queues, want)
+	}
+}
+
+// Frames that were lost, with none sent, are an error; those that the program drops, or nobody saw, are not lost.
+func TestNoneSent(t *testing.T) {
+	for _, test := range []struct {
+		sent   uint64
+		reason string
+		fails  bool
+	}{{0, "output-gone", true}, {1, "output-gone", false}, {0, forward.DropVerdict, false}, {0, forward.DropUncounted, false}} {
+		d := forward.Direction{Received: 9, Sent: test.sent, Drops: []forward.Drop{{Reason: test.reason, Frames: 8}}}
+		if err := noneSent(forward.Totals{Directions: []forward.Direction{d}}); (err != nil) != test.fails {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
+
 // docs/datapath.md has a row for each metric that is exported, with its labels, and no other.
 func TestMetricsAreInDocs(t *testing.T) {
 	registry := prometheus.NewRegistry()

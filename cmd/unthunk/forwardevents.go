@@ -22,20 +22,10 @@ const (
 // forwardEvents tells people of warnings and events, a line each, and programs of each event, a
 // document each. Any goroutine may call its methods.
 type forwardEvents struct {
-	text, documents io.Writer // documents is nil without --json
+	text, documents io.Writer // which hold up nobody; documents is nil without --json
 
 	mu                    sync.Mutex
 	reloaded, notReloaded uint64
-}
-
-// newForwardEvents has standard output shared between the lines of the verb and events.
-func newForwardEvents(s *std, json bool) *forwardEvents {
-	e := &forwardEvents{text: &sharedWriter{w: s.err}}
-	if json {
-		s.out = &sharedWriter{w: s.out}
-		e.documents = s.out
-	}
-	return e
 }
 
 func (e *forwardEvents) warn(text string) { e.note("warning: " + text) }

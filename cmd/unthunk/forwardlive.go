@@ -43,7 +43,11 @@ const (
 // picture is what happened between two readings, in at most height lines of width columns.
 func (s forwardScreen) picture(before, after forward.Totals, took, since time.Duration) string {
 	passed := after.Passage.Less(before.Passage)
-	lines := []string{s.bold(fmt.Sprintf("unthunk forward: %s mode, workers: %d, %v", after.Mode, after.Workers, since.Round(time.Second)))}
+	workers := fmt.Sprintf("workers: %d, ", after.Workers)
+	if inKernel(after) {
+		workers = ""
+	}
+	lines := []string{s.bold(fmt.Sprintf("unthunk forward: %s mode, %s%v", after.Mode, workers, since.Round(time.Second)))}
 	add := func(format string, args ...any) { lines = append(lines, s.cut(fmt.Sprintf(format, args...))) }
 	if p := passed.Below(0.5); p > 0 {
 		micros := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
@@ -58,30 +62,60 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 	}
 	if len(after.Queues) > 0 {
 		lines = append(lines, "")
-		add("%-19s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "late")
+		if inKernel(after) {
+			add("%-19s %11s  %-14s", "device:queue", "received", "CPUs")
+		} else {
+			add("%-19s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "late")
+		}
 	}
 	queues := queueRows(before, after, took)
 	most := 0.0
 	for _, q := range queues {
-		most = max(most, q.Mpps, q.SentMpps)
+		most = max(most, q.Mpps, q.sentMpps())
 	}
 	for i, q := range queues {
 		if left := s.height - len(lines) - 1; left <= 1 && len(queues)-i > left {
 			add("+%d queues", len(queues)-i)
 			break
 		}
-		state := ""
-		if !q.Up {
-			state = "gone"
-		} else if most > 0 {
-			room := max(0, s.width-71)
-			state = strings.Repeat("█", int(float64(room)*max(q.Mpps, q.SentMpps)/most+0.5))
-		}
-		add("%-19s %6d %11s %11s %8d %8d  %s", cells.Clean(fmt.Sprintf("%s:%d", q.Device, q.Queue)), q.Worker, packetRate(q.Mpps),
-			packetRate(q.SentMpps), q.Dropped, q.RingFull, state)
+		add("%s", s.queue(q, most))
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
+
+// queue is the line of a queue, with a bar as long as its rate in parts of the greatest.
+func (s forwardScreen) queue(q queueRow, most float64) string {
+	line := fmt.Sprintf("%-19s ", cells.Clean(fmt.Sprintf("%s:%d", q.Device, q.Queue)))
+	if q.Worker == nil {
+		line += fmt.Sprintf("%11s  %-14s", packetRate(q.Mpps), cpuText(q.CPUs))
+	} else {
+		line += fmt.Sprintf("%6d %11s %11s %8d %8d", *q.Worker, packetRate(q.Mpps), packetRate(*q.SentMpps), *q.Dropped, *q.RingFull)
+	}
+	switch {
+	case !q.Up:
+		return line + "  gone"
+	case most > 0:
+		room := max(0, s.width-utf8.RuneCountInString(line)-3)
+		return line + "  " + strings.Repeat("█", int(float64(room)*max(q.Mpps, q.sentMpps())/most+0.5))
+	}
+	return line
+}
+
+// cpuText names CPUs, at most three.
+func cpuText(cpus []int) string {
+	var names []string
+	for i, cpu := range cpus {
+		if i == 3 {
+			names = append(names, fmt.Sprintf("+%d", len(cpus)-i))
+			break
+		}
+		names = append(names, strconv.Itoa(cpu))
+	}
+	return strings.Join(names, ",")
+}
+
+// inKernel says whether the kernel forwards, without workers.
+func inKernel(t forward.Totals) bool { return t.Workers == 0 }
 
 // cut ends a line at the width.
 func (s forwardScreen) cut(line string) string {
@@ -99,18 +133,27 @@ func (s forwardScreen) bold(line string) string {
 	return boldOn + line + colorOff
 }
 
-// queueRow is one queue over a time.
+// queueRow is one queue over a time. What nobody counts of the engine xdp is nil, and so are CPUs of the engine afxdp.
 type queueRow struct {
-	Device   string  `json:"device"`
-	Queue    int     `json:"queue"`
-	Worker   int     `json:"worker"`
-	Up       bool    `json:"up"`
-	Mpps     float64 `json:"mpps"`
-	SentMpps float64 `json:"sent-mpps"`
-	Received uint64  `json:"received"`
-	Sent     uint64  `json:"sent"`
-	Dropped  uint64  `json:"dropped"`
-	RingFull uint64  `json:"rx-ring-full"`
+	Device   string   `json:"device"`
+	Queue    int      `json:"queue"`
+	Worker   *int     `json:"worker"`
+	CPUs     []int    `json:"cpus"` // that redirected its frames
+	Up       bool     `json:"up"`
+	Mpps     float64  `json:"mpps"`
+	SentMpps *float64 `json:"sent-mpps"`
+	Received uint64   `json:"received"`
+	Sent     *uint64  `json:"sent"`
+	Dropped  *uint64  `json:"dropped"`
+	RingFull *uint64  `json:"rx-ring-full"`
+}
+
+// sentMpps is 0 where nobody counts it.
+func (r *queueRow) sentMpps() float64 {
+	if r.SentMpps == nil {
+		return 0
+	}
+	return *r.SentMpps
 }
 
 // queueRows are what happened at each queue between two readings.
@@ -126,14 +169,32 @@ func queueRows(before, after forward.Totals, took time.Duration) []queueRow {
 	list := []queueRow{}
 	for _, q := range after.Queues {
 		p := earlier[key{q.Device, q.Queue}]
-		r := queueRow{
-			Device: q.Device, Queue: q.Queue, Worker: q.Worker, Up: q.Up,
-			Received: q.Received - p.Received, Sent: q.Sent - p.Sent, Dropped: q.Dropped - p.Dropped, RingFull: q.RingFull - p.RingFull,
+		mpps := func(frames uint64) float64 { return float64(frames) / took.Seconds() / 1e6 }
+		r := queueRow{Device: q.Device, Queue: q.Queue, Up: q.Up, Received: q.Received - p.Received, Mpps: mpps(q.Received - p.Received)}
+		if inKernel(after) {
+			r.CPUs = cpusOf(p.ByCPU, q.ByCPU)
+		} else {
+			sent, dropped, late := q.Sent-p.Sent, q.Dropped-p.Dropped, q.RingFull-p.RingFull
+			rate := mpps(sent)
+			r.Worker, r.Sent, r.SentMpps, r.Dropped, r.RingFull = &q.Worker, &sent, &rate, &dropped, &late
 		}
-		r.Mpps, r.SentMpps = float64(r.Received)/took.Seconds()/1e6, float64(r.Sent)/took.Seconds()/1e6
 		list = append(list, r)
 	}
 	return list
+}
+
+// cpusOf are the CPUs that redirected frames between two readings.
+func cpusOf(before, after []uint64) []int {
+	cpus := []int{}
+	for cpu, n := range after {
+		if cpu < len(before) {
+			n -= before[cpu]
+		}
+		if n > 0 {
+			cpus = append(cpus, cpu)
+		}
+	}
+	return cpus
 }
 
 // passageRow is how many frames were with a worker for less than a time, and not less than half

@@ -292,9 +292,38 @@ func TestForwardPicture(t *testing.T) {
 	if colored := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, time.Second); !strings.HasPrefix(colored, "\x1b[1munthunk") {
 		t.Errorf("no color: %q", colored[:20])
 	}
-	kernel := s.picture(forward.Totals{}, forward.Totals{Mode: "native"}, time.Second, time.Second)
-	if strings.Contains(kernel, "worker  ") || strings.Contains(kernel, "p50") {
-		t.Errorf("queues of the kernel's engine:\n%s", kernel)
+}
+
+// In the kernel a queue has no worker, but CPUs, and nobody counts what it sends.
+func TestForwardPictureOfKernel(t *testing.T) {
+	before := forward.Totals{Mode: "native", Queues: []forward.Queue{{Device: "in", Received: 7, ByCPU: []uint64{7, 0, 0, 0, 0}, Up: true}}}
+	after := forward.Totals{Mode: "native", Queues: []forward.Queue{
+		{Device: "in", Received: 1_000_007, ByCPU: []uint64{7, 1_000_000, 0, 0, 0}, Up: true},
+		{Device: "in", Queue: 1, Received: 500_000, ByCPU: []uint64{100_000, 100_000, 100_000, 100_000, 100_000}, Up: true},
+		{Device: "in", Queue: 2, ByCPU: make([]uint64, 5)},
+	}}
+	got := forwardScreen{width: 80, height: 24}.picture(before, after, time.Second, time.Second)
+	for _, want := range []string{
+		"unthunk forward: native mode, 1s\n", "\ndevice:queue           received  CPUs\n",
+		"\nin:0                 1.000 Mpps  1               █████",
+		"\nin:1                 500.0 kpps  0,1,2,+2        ███", "\nin:2                      0 pps                  gone\n",
+	} {
+		if !strings.Contains(got, want) {
+			t.Errorf("%q is not in\n%s", want, got)
+		}
+	}
+	for _, never := range []string{"worker", "p50"} {
+		if strings.Contains(got, never) {
+			t.Errorf("%q is in\n%s", never, got)
+		}
+	}
+	rows := queueRows(before, after, time.Second)
+	if r := rows[0]; r.Worker != nil || r.Sent != nil || r.SentMpps != nil || r.Dropped != nil || r.RingFull != nil ||
+		r.Received != 1_000_000 || !slices.Equal(r.CPUs, []int{1}) {
+		t.Errorf("%+v", r)
+	}
+	if r := rows[2]; r.CPUs == nil || len(r.CPUs) != 0 || r.Up {
+		t.Errorf("%+v", r)
 	}
 }
 
@@ -339,8 +368,7 @@ func TestForwardLive(t *testing.T) {
 // Each event is a document and a line, those that are no trouble without a warning; sums are of what happened.
 func TestForwardEvents(t *testing.T) {
 	var out, errs bytes.Buffer
-	s := std{out: &out, err: &errs}
-	e := newForwardEvents(&s, true)
+	e := forwardEvents{text: &errs, documents: &out}
 	at := time.Date(2026, 11, 30, 1, 2, 3, 4, time.UTC)
 	lost := forward.Event{Device: "a\x1b", Name: "device-lost", Times: 2}
 	e.happened(forward.Happening{Time: at, Event: lost, Text: "a\x1b is lost", Warning: true})
@@ -416,7 +444,7 @@ func TestForwardDocument(t *testing.T) {
 	before, after := totals(1_000_000, 1), totals(2_000_000, 2)
 	queues := queueRows(before, after, 2*time.Second)
 	if len(queues) != 2 || queues[0].Received != 1_000_000 || queues[0].Mpps != 0.5 || queues[1].Received != 1_000_000 ||
-		queues[1].Dropped != 1 {
+		*queues[1].Dropped != 1 || *queues[1].Worker != 1 || *queues[1].Sent != 0 || queues[1].CPUs != nil {
 		t.Errorf("%+v", queues)
 	}
 	want := []passageRow{{1 << 14, 950_000}, {1 << 17, 50_000}}

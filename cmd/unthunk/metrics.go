@@ -95,19 +95,25 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 	if t.Busy > 0 {
 		ch <- metric(c.busy, prometheus.CounterValue, t.Busy.Seconds())
 	}
-	if t.Workers == 0 {
-		return // the kernel forwards
+	if !inKernel(t) {
+		ch <- metric(c.workers, prometheus.GaugeValue, float64(t.Workers))
+		ch <- passageMetric(c.passage, t.Passage)
 	}
-	ch <- metric(c.workers, prometheus.GaugeValue, float64(t.Workers))
-	ch <- passageMetric(c.passage, t.Passage)
 	for _, q := range t.Queues {
+		worker := strconv.Itoa(q.Worker)
+		if inKernel(t) {
+			worker = ""
+		}
 		emit := func(desc *prometheus.Desc, kind prometheus.ValueType, value uint64) {
-			ch <- metric(desc, kind, float64(value), q.Device, strconv.Itoa(q.Queue), strconv.Itoa(q.Worker))
+			ch <- metric(desc, kind, float64(value), q.Device, strconv.Itoa(q.Queue), worker)
 		}
 		emit(c.queueReceived, prometheus.CounterValue, q.Received)
+		emit(c.queueUp, prometheus.GaugeValue, oneIf(q.Up))
+		if inKernel(t) {
+			continue
+		}
 		emit(c.queueSent, prometheus.CounterValue, q.Sent)
 		emit(c.queueDropped, prometheus.CounterValue, q.Dropped)
-		emit(c.queueUp, prometheus.GaugeValue, oneIf(q.Up))
 	}
 }
 

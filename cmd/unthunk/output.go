@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"sync"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -188,20 +187,7 @@ func (o outputFlags) publishRead(ctx context.Context, s std, doc any, text func(
 	return errors.Join(err, errShow)
 }
 
-// warner writes warnings of any goroutine.
+// warner writes warnings, of any goroutine where w is an output.
 func warner(w io.Writer) func(string) {
-	shared := &sharedWriter{w: w}
-	return func(text string) { fmt.Fprintf(shared, "warning: %s\n", cells.Clean(text)) } // it may have the name of a device
-}
-
-// sharedWriter is written to by several goroutines.
-type sharedWriter struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (s *sharedWriter) Write(b []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.w.Write(b)
+	return func(text string) { fmt.Fprintf(w, "warning: %s\n", cells.Clean(text)) } // it may have the name of a device
 }
