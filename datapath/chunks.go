@@ -85,6 +85,16 @@ func (d *Datapath) reclaimWhole(chunks []uint64, last owner) int {
 	return len(chunks)
 }
 
+// own notes who owns chunks.
+//
+//go:noinline
+func (d *Datapath) own(chunks []uint64, by owner) {
+	owners, reciprocal := d.owner, d.reciprocal
+	for _, a := range chunks {
+		owners[index(a, reciprocal)] = by
+	}
+}
+
 // reclaimAgain is how many chunks make it worth asking for more.
 const reclaimAgain = 1024
 
@@ -109,10 +119,7 @@ func (d *Datapath) refill(port, most int) {
 	}
 	chunks := d.free[len(d.free)-n:]
 	n = s.fill(chunks)
-	mine := filling(port)
-	for _, a := range chunks[:n] {
-		d.owner[d.index(a)] = mine
-	}
+	d.own(chunks[:n], filling(port))
 	// What it did not take stays, under what it took.
 	copy(chunks, chunks[n:])
 	d.free = d.free[:len(d.free)-n]

@@ -90,6 +90,57 @@ func to(port int) Program {
 	}
 }
 
+// A full batch does not go through the queue of its port, unless something waits there: frames stay in order, and
+// what finds no room is counted for the input that it came from.
+func TestFullBatch(t *testing.T) {
+	const batch = 32
+	u := newUMEM(t, xsk.Config{Frames: 512})
+	ports := []*Memory{newMemory(t, u, 64), newMemory(t, u, 64), newMemory(t, u, 64)}
+	var got [2][]byte
+	ports[2].Sent = func(parts [][]byte) {
+		from := parts[0][0]
+		got[from] = append(got[from], parts[0][1])
+	}
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{ports[0], ports[1], ports[2]}, Program: to(2), Batch: batch})
+	inject := func(from, n int, next *byte) {
+		for range n {
+			if !ports[from].Inject([]byte{byte(from), *next}) {
+				t.Fatal("no room for a frame")
+			}
+			*next++
+		}
+	}
+	var next [2]byte
+	for first := range batch + 1 {
+		inject(0, first, &next[0])
+		inject(1, batch, &next[1])
+		poll(t, d)
+	}
+	for from, frames := range got {
+		want := []int{batch * (batch + 1) / 2, batch * (batch + 1)}[from]
+		if len(frames) != want {
+			t.Fatalf("port %d: %d frames sent, want %d", from, len(frames), want)
+		}
+		for i, n := range frames {
+			if n != byte(i) {
+				t.Fatalf("port %d: frame %d was sent as frame %d", from, n, i)
+			}
+		}
+	}
+	before := d.Counters(nil)
+	ports[2].Stall = true
+	for range 3 {
+		inject(1, batch, &next[1])
+		poll(t, d)
+	}
+	c := d.Counters(nil)
+	if c[0] != before[0] || c[1].DroppedNoRoom != batch || c[2].InFlight != 2*batch {
+		t.Errorf("three batches, and room for two: %+v", c)
+	}
+	ports[2].Stall = false
+	poll(t, d)
+}
+
 // The queues of a memory port go round with any batch: no chunk is lost, and none comes twice.
 func TestMemoryGoesRound(t *testing.T) {
 	for _, batch := range []int{1, 7, 48, 64} {

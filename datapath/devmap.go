@@ -89,12 +89,17 @@ func (d *Datapath) redirect(from int, frames []xsk.Desc, actions []Action) {
 			in.Forwarded += uint64(len(same))
 		}
 		q := &d.slots[to].queue
+		if q.n == 0 && len(same) >= len(q.frames) {
+			// What would fill the queue need not go through it.
+			d.transmit(to, &queue{frames: same, n: len(same), runs: append(q.runs, run{from, len(same)})})
+			continue
+		}
 		for len(same) > 0 {
 			n := copy(q.frames[q.n:], same)
 			same = same[n:]
 			d.queued(from, to, n)
 			if q.n == len(q.frames) {
-				d.transmit(to)
+				d.transmit(to, q)
 			}
 		}
 	}
@@ -115,7 +120,7 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, act
 		default:
 			q := &d.slots[to].queue
 			if q.n+len(parts) > len(q.frames) {
-				d.transmit(to)
+				d.transmit(to, q)
 			}
 			d.queued(from, to, copy(q.frames[q.n:], parts))
 			if d.slots[to].kind == kindRemote {
@@ -131,19 +136,18 @@ func (d *Datapath) redirectParts(from int, frames []Frame, descs []xsk.Desc, act
 	}
 }
 
-// transmit hands a queue over. What the port has no room for, after it was made
+// transmit hands the frames of a queue over to a port. What the port has no room for, after it was made
 // to go on once, is dropped.
-func (d *Datapath) transmit(to int) {
+func (d *Datapath) transmit(to int, q *queue) {
 	s := &d.slots[to]
 	if s.kind == kindRemote {
-		d.handOver(to)
+		d.handOver(to, q)
 		return
 	}
-	q := &s.queue
 	pushed := false
 	for at := 0; at < q.n; {
 		if s.kind == kindNone { // lost in between
-			d.discard(to, at, q.n, reasonNoPort)
+			d.discard(to, q, at, q.n, reasonNoPort)
 			break
 		}
 		rest := q.frames[at:q.n]
@@ -158,12 +162,12 @@ func (d *Datapath) transmit(to int) {
 		}
 		if err != nil {
 			end := at + parts(rest[n:])
-			d.discard(to, at, end, reasonRefused)
+			d.discard(to, q, at, end, reasonRefused)
 			at = end
 			continue
 		}
 		if pushed {
-			d.discard(to, at, q.n, reasonNoRoom)
+			d.discard(to, q, at, q.n, reasonNoRoom)
 			break
 		}
 		pushed = true
@@ -186,26 +190,41 @@ func parts(frames []xsk.Desc) int {
 
 // accepted notes that a port owns frames to transmit.
 func (d *Datapath) accepted(to int, frames []xsk.Desc) {
-	c := &d.slots[to].counters
-	last, owners, reciprocal := sending(to), d.owner, d.reciprocal
-	bytes, n, options := uint64(0), uint64(len(frames)), uint32(0)
-	for i := range frames {
-		f := &frames[i]
-		owners[index(f.Addr, reciprocal)] = last
-		bytes += uint64(f.Len)
-		options |= f.Options
-	}
+	bytes, options := d.send(frames, sending(to))
+	n := uint64(len(frames))
 	if options&xsk.Continued != 0 {
-		for i := range frames {
-			if frames[i].Options&xsk.Continued != 0 {
-				owners[index(frames[i].Addr, reciprocal)] = sendingPart(to)
-				n--
-			}
-		}
+		n -= d.sendParts(frames, sendingPart(to))
 	}
+	c := &d.slots[to].counters
 	c.Accepted += n
 	c.InFlight += n
 	c.AcceptedBytes += bytes
+}
+
+// send notes who owns descriptors, and returns how many bytes and the options of all together. It is a function of its
+// own as hold is.
+//
+//go:noinline
+func (d *Datapath) send(frames []xsk.Desc, to owner) (bytes uint64, options uint32) {
+	owners, reciprocal := d.owner, d.reciprocal
+	for i := range frames {
+		f := &frames[i]
+		bytes += uint64(f.Len)
+		options |= f.Options
+		owners[index(f.Addr, reciprocal)] = to
+	}
+	return bytes, options
+}
+
+// sendParts notes who owns the descriptors that are not the last of their frames, and returns how many those are.
+func (d *Datapath) sendParts(frames []xsk.Desc, to owner) (n uint64) {
+	for i := range frames {
+		if frames[i].Options&xsk.Continued != 0 {
+			d.owner[d.index(frames[i].Addr)] = to
+			n++
+		}
+	}
+	return n
 }
 
 type reason int
@@ -216,11 +235,10 @@ const (
 	reasonRefused
 )
 
-// discard drops the frames at from … end-1 of a port's queue. They had been counted as
+// discard drops the frames at from … end-1 of a queue for a port. They had been counted as
 // forwarded, or handed over.
-func (d *Datapath) discard(port, from, end int, why reason) {
+func (d *Datapath) discard(port int, q *queue, from, end int, why reason) {
 	s := &d.slots[port]
-	q := &s.queue
 	for i := from; i < end; i++ {
 		d.release(q.frames[i].Addr)
 		if q.frames[i].Options&xsk.Continued != 0 {

@@ -165,11 +165,9 @@ func (b *bell) hush() {
 	unix.Read(b.fd, n[:]) // EAGAIN when it was not
 }
 
-// handOver gives a bulk queue to the worker that has its port. What the link has no room for is
+// handOver gives the frames of a queue to the worker that has their port. What the link has no room for is
 // dropped.
-func (d *Datapath) handOver(to int) {
-	s := &d.slots[to]
-	q := &s.queue
+func (d *Datapath) handOver(to int, q *queue) {
 	worker := int(d.others.worker[to])
 	l := d.others.linkTo(d.self, worker)
 	n := min(q.n, linkSize-l.lent)
@@ -187,7 +185,7 @@ func (d *Datapath) handOver(to int) {
 	if l.frames.publish() {
 		d.others.bells[worker].ring()
 	}
-	d.discard(to, n, q.n, reasonNoRoom)
+	d.discard(to, q, n, q.n, reasonNoRoom)
 	q.n, q.runs = 0, q.runs[:0]
 }
 
@@ -235,7 +233,7 @@ func (d *Datapath) takeFrame(l *link, at int) (n int) {
 	}
 	q := &s.queue
 	if q.n+n > len(q.frames) {
-		d.transmit(to)
+		d.transmit(to, q)
 	}
 	d.queued(from, to, copy(q.frames[q.n:], d.descs[:n]))
 	d.slots[from].counters.Forwarded++

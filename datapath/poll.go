@@ -52,8 +52,8 @@ func (d *Datapath) poll(watch *stopwatch) (frames int, err error) {
 // ports up.
 func (d *Datapath) finish() {
 	for _, i := range d.pending {
-		if d.slots[i].queue.n > 0 {
-			d.transmit(i)
+		if q := &d.slots[i].queue; q.n > 0 {
+			d.transmit(i, q)
 		}
 	}
 	d.pending = d.pending[:0]
