@@ -345,7 +345,8 @@ func TestChunksOfOthers(t *testing.T) {
 	twice := in.rx.at(0)
 	in.InjectDesc(twice)
 	in.InjectDesc(xsk.Desc{Addr: out.filled.at(0) + 256, Len: 60})
-	out.done.push(in.filled.at(3))
+	out.tx.push(xsk.Desc{Addr: in.filled.at(3), Len: 60})
+	out.done++
 	if n := poll(t, d); n != 1 {
 		t.Errorf("%d frames, want 1", n)
 	}

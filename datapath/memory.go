@@ -15,7 +15,7 @@ type Memory struct {
 	filled fifo[uint64]
 	rx     fifo[xsk.Desc]
 	tx     fifo[xsk.Desc]
-	done   fifo[uint64]
+	done   int    // how many of tx, from the oldest on, wait for Complete
 	length uint32 // of generated frames
 	fail   error
 
@@ -40,7 +40,7 @@ func NewMemory(u *xsk.UMEM, size int) (*Memory, error) {
 	}
 	return &Memory{
 		umem: u, filled: newFIFO[uint64](size), rx: newFIFO[xsk.Desc](size),
-		tx: newFIFO[xsk.Desc](size), done: newFIFO[uint64](size), parts: make([][]byte, 0, MaxParts),
+		tx: newFIFO[xsk.Desc](size), parts: make([][]byte, 0, MaxParts),
 	}, nil
 }
 
@@ -149,14 +149,13 @@ func (p *Memory) Flush() (unsent int, err error) {
 	if p.Stall {
 		return 0, nil
 	}
-	n := min(p.tx.len(), p.done.room())
+	first, n := p.done, p.tx.len()
+	p.done = n
 	if p.Sent == nil && p.Unsent == 0 {
-		p.complete(n)
 		return 0, nil
 	}
-	for i := range n {
+	for i := first; i < n; i++ {
 		d := p.tx.at(i)
-		p.done.push(d.Addr)
 		p.parts = append(p.parts, p.umem.Data(d))
 		if d.Options&xsk.Continued != 0 {
 			continue
@@ -169,27 +168,24 @@ func (p *Memory) Flush() (unsent int, err error) {
 		}
 		p.parts = p.parts[:0]
 	}
-	p.tx.drop(n)
 	return unsent, nil
 }
 
-// complete moves the chunks of n descriptors to where Complete finds them.
-func (p *Memory) complete(n int) {
-	for n > 0 {
-		sent := p.tx.next(n)
-		chunks := p.done.space(len(sent))
-		sent = sent[:len(chunks)]
-		for i := range sent {
-			chunks[i] = sent[i].Addr
-		}
-		p.tx.drop(len(chunks))
-		p.done.add(len(chunks))
-		n -= len(chunks)
-	}
-}
-
 // Complete implements [Port].
-func (p *Memory) Complete(chunks []uint64) int { return p.done.take(chunks) }
+func (p *Memory) Complete(chunks []uint64) int {
+	n := min(len(chunks), p.done)
+	for at := 0; at < n; {
+		sent := p.tx.next(n - at)
+		completed := chunks[at : at+len(sent)]
+		for i := range completed {
+			completed[i] = sent[i].Addr
+		}
+		p.tx.drop(len(sent))
+		at += len(sent)
+	}
+	p.done -= n
+	return n
+}
 
 // Check implements [Port].
 func (p *Memory) Check() error { return p.fail }
@@ -223,14 +219,6 @@ func (f *fifo[E]) next(n int) []E {
 
 func (f *fifo[E]) drop(n int) { f.head += uint32(n) }
 
-// space is where the first of n more entries go, as many as lie in a row; add makes them entries.
-func (f *fifo[E]) space(n int) []E {
-	at := int(f.tail) & (len(f.entries) - 1)
-	return f.entries[at:min(at+n, len(f.entries))]
-}
-
-func (f *fifo[E]) add(n int) { f.tail += uint32(n) }
-
 func (f *fifo[E]) push(e E) {
 	f.entries[f.tail&uint32(len(f.entries)-1)] = e
 	f.tail++
@@ -239,17 +227,22 @@ func (f *fifo[E]) push(e E) {
 func (f *fifo[E]) put(entries []E) int {
 	n := min(len(entries), f.room())
 	at := int(f.tail) & (len(f.entries) - 1)
-	k := copy(f.entries[at:], entries[:n])
-	copy(f.entries, entries[k:n])
+	if k := copy(f.entries[at:], entries[:n]); k < n {
+		copy(f.entries, entries[k:n])
+	}
 	f.tail += uint32(n)
 	return n
 }
 
 func (f *fifo[E]) take(entries []E) int {
 	n := min(len(entries), f.len())
+	if n == 0 {
+		return 0
+	}
 	at := int(f.head) & (len(f.entries) - 1)
-	k := copy(entries[:n], f.entries[at:])
-	copy(entries[k:n], f.entries)
+	if k := copy(entries[:n], f.entries[at:]); k < n {
+		copy(entries[k:n], f.entries)
+	}
 	f.head += uint32(n)
 	return n
 }
