@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -18,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/memory"
 )
 
 // Part is a part of a run that a child of the process does, for what it takes to be gone with it, also when it is killed.
@@ -101,7 +102,7 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, humbled+"=") })
 	cmd.Env = append(env, fmt.Sprintf("GOMEMLIMIT=%d", childHeap), "GOMAXPROCS=1", fmt.Sprintf("%s=%d", parent, os.Getpid()))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	answer, said := &bounded{most: maxAnswer}, &bounded{most: 4 << 10}
+	answer, said := memory.NewHead(maxAnswer), memory.NewHead(4<<10)
 	cmd.Stdout, cmd.Stderr = answer, said
 	began := time.Now()
 	err = cmd.Run()
@@ -113,7 +114,7 @@ func start(ctx context.Context, command []string, part Part, cpu int, limit time
 		}
 	}
 	switch {
-	case err == nil && answer.full:
+	case err == nil && answer.Cut():
 		return used, fmt.Errorf("%s: its answer is longer than %d bytes", part, maxAnswer)
 	case err == nil:
 		if err := json.Unmarshal(answer.Bytes(), out); err != nil {
@@ -170,22 +171,6 @@ func saidLine(text string) string {
 		}
 	}
 	return lines[len(lines)-1]
-}
-
-// bounded keeps the first bytes that are written to it.
-type bounded struct {
-	bytes.Buffer
-	most int
-	full bool
-}
-
-func (b *bounded) Write(p []byte) (int, error) {
-	if room := b.most - b.Len(); len(p) > room {
-		b.full = true
-		b.Buffer.Write(p[:room])
-		return len(p), nil
-	}
-	return b.Buffer.Write(p)
 }
 
 // In the environment of a child: who started it, and that it has given away what it does not need.

@@ -349,10 +349,6 @@ func TestWatch(t *testing.T) {
 	if err := context.Cause(ctx); !strings.Contains(err.Error(), "it wrote more than 4 MiB") {
 		t.Error(err)
 	}
-	l := &limited{room: 3}
-	if n, err := l.Write([]byte("12345")); n != 5 || err != nil || l.String() != "123" {
-		t.Errorf("%d, %v, %q", n, err, l.String())
-	}
 }
 
 // Modules that are no files, and lists of them, are refused at once.

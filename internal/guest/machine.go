@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
 )
 
 // Machine is a guest to boot. Kernel and Init are required.
@@ -228,7 +229,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	qemu.ExtraFiles = files[:]
 	qemu.WaitDelay = 500 * time.Millisecond // what it said is no result, and who stops a run waits for its end
-	out := &limited{room: maxMessages}
+	out := memory.NewHead(maxMessages)
 	qemu.Stdout, qemu.Stderr = out, out
 	runtime.LockOSThread() // the signal of Pdeathsig comes when the thread ends that started it
 	defer runtime.UnlockOSThread()
@@ -240,9 +241,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return r, fmt.Errorf("read console: %w", err)
 	}
 	r.Console = string(text)
-	if out.Len() > 0 {
+	if said := out.String(); said != "" {
 		// Before what the guest printed: its last words are at the end.
-		r.Console = "QEMU: " + out.String() + r.Console
+		r.Console = "QEMU: " + said + r.Console
 	}
 	if r.Results, err = readResults(io.NewSectionReader(results, 0, most), commands); err != nil && runErr == nil {
 		return r, err
@@ -282,19 +283,6 @@ func watch(ctx context.Context, stop context.CancelCauseFunc, files map[*os.File
 			}
 		}
 	}
-}
-
-// limited keeps the first bytes that are written to it.
-type limited struct {
-	bytes.Buffer
-	room int
-}
-
-func (l *limited) Write(b []byte) (int, error) {
-	kept := b[:min(len(b), l.room)]
-	l.room -= len(kept)
-	l.Buffer.Write(kept)
-	return len(b), nil
 }
 
 // nameless is a file in the folder for temporary ones that has no name any more. QEMU can
