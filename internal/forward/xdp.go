@@ -45,7 +45,7 @@ type kernelDevice struct {
 	program ebpf.ProgramID
 	// lost is set while the device is gone, bare while it has no program of ours.
 	lost, bare bool
-	complained string // of why it cannot be used yet
+	complained string // of Run alone: why it cannot be used yet
 }
 
 type kernelDirection struct {
@@ -426,8 +426,8 @@ func (f *inKernel) totals() (Totals, error) {
 		t.Directions = append(t.Directions, d)
 	}
 	var devices []string
-	for _, d := range f.devices {
-		devices = append(devices, d.Name)
+	for i := range f.devices {
+		devices = append(devices, f.devices[i].Name)
 	}
 	t.Events = f.events.list(devices)
 	return t, nil
