@@ -305,3 +305,24 @@ func TestSurvivesClockSteps(t *testing.T) {
 		resumes(t, w, f, "out", eventLost, 1)
 	}
 }
+
+// In generic mode what the kernel sends is counted as in native mode.
+func TestKernelGeneric(t *testing.T) {
+	for name, object := range map[string]string{"default": "", "object": compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP")} {
+		t.Run(name, func(t *testing.T) { kernelGeneric(t, object) })
+	}
+}
+
+func kernelGeneric(t *testing.T, object string) {
+	w := newWires(t)
+	f := w.open(t, Config{Pairs: pair, Engine: XDP, Generic: true, Object: object})
+	w.arrives(t, 100, 100)
+	testutil.Eventually(t, "sent, and nothing in flight", func() bool {
+		got, err := f.Totals()
+		if err != nil {
+			t.Fatal(err)
+		}
+		d := got.Directions[0]
+		return d.Received > 0 && d.Sent == d.Received
+	})
+}

@@ -158,7 +158,7 @@ func (f *inKernel) connect(direction int) (err error) {
 		return err
 	}
 	k.observed = in.Index
-	if k.observer, err = observe.New(observe.Config{Netns: f.netns, From: in.Index}); err != nil {
+	if k.observer, err = observe.New(observe.Config{Netns: f.netns, From: in.Index, Redirects: f.config.Generic}); err != nil {
 		f.warn(fmt.Sprintf("what %s sends is not counted", out.Name), err.Error())
 	}
 	return nil
@@ -408,10 +408,13 @@ func (f *inKernel) totals() (Totals, error) {
 		d.Received, d.Bytes, d.Passed = sum.Frames, sum.Bytes, sum.Passed
 		t.Queues = append(t.Queues, queues...)
 		d.Sent, d.Bulks = seen.Frames, seen.Calls
-		if k.program {
-			d.Received = seen.Frames + seen.Drops + seen.Errors
+		if f.config.Generic { // one by one, without ndo_xdp_xmit (generic_xdp_tx in net/core/dev.c)
+			d.Sent = seen.Redirects
 		}
-		if text := seen.Failure(); text != "" && seen.Frames == 0 {
+		if k.program {
+			d.Received = d.Sent + seen.Drops + seen.Errors
+		}
+		if text := seen.Failure(); text != "" && d.Sent == 0 {
 			f.warn(fmt.Sprintf("nothing that %s receives leaves by %s", k.In, k.Out), text)
 		}
 		d.Drops = kernelDrops(sum.Errors, seen.ErrorsSince(observe.Seen{}), seen.Drops)
