@@ -103,15 +103,16 @@ func (f *whatIfFlags) taxRows(ctx context.Context, s std, all *record.Together, 
 		if err != nil {
 			return nil, err
 		}
-		if len(saved.Prices()) == 0 {
-			return nil, usagef("--prices %s is a record of %s and has no prices: give one of tax or run", f.prices, saved.Kind)
+		rows, err := saved.CarriedPrices()
+		if err != nil {
+			return nil, usagef("--prices %s %v", f.prices, err)
 		}
 		doc.PriceOf = "the prices of " + cmp.Or(saved.Host.CPU, "an unknown CPU") + " in " + f.prices
 		here := doc.Host
 		here.IndirectThunk = cmp.Or(here.IndirectThunk, saved.Host.IndirectThunk) // drivers may not read it
 		doc.Warnings = append(doc.Warnings, pricedElsewhere(f.prices, saved.Host, here)...)
 		doc.Warnings = append(doc.Warnings, ofPairs(saved.Warnings)...)
-		return saved.Prices(), nil
+		return rows, nil
 	}
 	if err := checkFileLimit(fillFiles); err != nil {
 		return nil, err

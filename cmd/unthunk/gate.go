@@ -387,7 +387,7 @@ func loadCounted(ctx context.Context, all *record.Together, file string) (*recor
 func (f gateFlags) price(ctx context.Context, all *record.Together, base *record.Lab, opts *compare.GateOptions) error {
 	if f.prices == "" {
 		if base.Price != nil {
-			opts.Price, opts.PriceOf = base.Price, cmp.Or(base.Host.CPU, "the machine of the base")
+			opts.Price, opts.PricedOn, opts.PriceOf = base.Price, base.Host, cmp.Or(base.Host.CPU, "the machine of the base")
 		}
 		return nil
 	}
@@ -395,11 +395,15 @@ func (f gateFlags) price(ctx context.Context, all *record.Together, base *record
 	if err != nil {
 		return err
 	}
+	prices, err := saved.CarriedPrices()
+	if err != nil {
+		return fmt.Errorf("--prices %s %w", f.prices, err)
+	}
 	var why string
-	if opts.Price, why = tax.CallPriceOf(saved.Prices()); opts.Price == nil {
+	if opts.Price, why = tax.CallPriceOf(prices); opts.Price == nil {
 		return fmt.Errorf("--prices %s has no price of an indirect call: %s", f.prices, why)
 	}
-	opts.PriceOf = cmp.Or(saved.Host.CPU, "the machine of "+f.prices)
+	opts.PricedOn, opts.PriceOf = saved.Host, cmp.Or(saved.Host.CPU, "the machine of "+f.prices)
 	return nil
 }
 

@@ -71,7 +71,7 @@ func TestGateRefuses(t *testing.T) {
 		{"bulk", []string{"--bulk", "0", kernel}, exitCannotTell, "bulk 0"},
 		{"limit", []string{"--limit", "1ms", kernel}, exitCannotTell, "1ms"},
 		{"save over the base", []string{"--base", base, "--save", base, kernel}, exitCannotTell, "would overwrite"},
-		{"prices", []string{"--base", base, "--prices", "testdata/saved/lab.json", kernel}, exitCannotTell, "no price of an indirect call"},
+		{"prices", []string{"--base", base, "--prices", "testdata/saved/lab.json", kernel}, exitCannotTell, "has no prices"},
 		{"name", []string{"debian:6_12"}, exitCannotTell, "debian:VERSION"},
 		{"record without base", []string{base}, exitCannotTell, "--base names the one to compare it with"},
 		{"record and command line", []string{"--base", base, "--append", "x", base}, exitCannotTell, "no guest is booted: leave --append out"},

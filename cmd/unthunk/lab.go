@@ -255,7 +255,7 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	var price *stat.Quantity
 	var warns []record.Warning
 	if !counts {
-		price, warns = priceFor(ctx, s, cells)
+		price, warns = priceFor(ctx, s, doc.Host, cells)
 	}
 	l := lab.Record(cells, plan.Rows(), price)
 	l.Warnings = append(l.Warnings, warns...)
@@ -325,8 +325,8 @@ func cellErrors(cells []lab.CellResult) error {
 }
 
 // priceFor is the price of an indirect call for an estimate, nil where there is none: guests without a number need none, and
-// those of another architecture get none of this machine's.
-func priceFor(ctx context.Context, s std, cells []lab.CellResult) (*stat.Quantity, []record.Warning) {
+// those of another architecture, or of another thunk than this machine's kernel, get none of this machine's.
+func priceFor(ctx context.Context, s std, machine host.Fingerprint, cells []lab.CellResult) (*stat.Quantity, []record.Warning) {
 	counted := false
 	for i := range cells {
 		switch arch := cells[i].CountedOn(); arch {
@@ -339,6 +339,9 @@ func priceFor(ctx context.Context, s std, cells []lab.CellResult) (*stat.Quantit
 	}
 	if !counted {
 		return nil, nil
+	}
+	if why := record.NoRetpoline(machine); why != "" {
+		return nil, []record.Warning{{Text: "no estimate in ns: " + why}}
 	}
 	return labPrice(ctx, s)
 }

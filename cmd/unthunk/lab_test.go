@@ -6,11 +6,13 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/guest"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -159,9 +161,21 @@ func TestLabPrice(t *testing.T) {
 // A guest that never began, as in a run that was stopped, has no number: no price is asked for.
 func TestPriceForNone(t *testing.T) {
 	t.Parallel()
-	price, warnings := priceFor(t.Context(), std{out: io.Discard, err: io.Discard}, []lab.CellResult{{}, {Err: errors.New("no boot")}})
+	silent := std{out: io.Discard, err: io.Discard}
+	price, warnings := priceFor(t.Context(), silent, host.Fingerprint{}, []lab.CellResult{{}, {Err: errors.New("no boot")}})
 	if price != nil || len(warnings) > 0 {
 		t.Errorf("price %v, %v", price, warnings)
+	}
+}
+
+// A machine whose kernel has no retpolines has no price of one: nothing is measured.
+func TestPriceOfAnotherThunk(t *testing.T) {
+	t.Parallel()
+	counted := []lab.CellResult{{Measurement: &lab.Measurement{Build: &record.LabBuild{Arch: runtime.GOARCH}, Bulks: []lab.BulkCount{{Sent: 1}}}}}
+	price, warnings := priceFor(t.Context(), std{out: io.Discard, err: io.Discard}, host.Fingerprint{IndirectThunk: "ITS thunk"}, counted)
+	const want = "no estimate in ns: the price is of an indirect call by ITS thunk, and those of guests are retpolines"
+	if price != nil || len(warnings) != 1 || warnings[0].Text != want {
+		t.Errorf("price %v, %v, want %s", price, warnings, want)
 	}
 }
 

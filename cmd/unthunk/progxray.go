@@ -111,9 +111,10 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 		if err != nil {
 			return err
 		}
-		if from, prices = saved, saved.Prices(); len(prices) == 0 {
-			return usagef("--prices %s has no prices: give a record of tax or run", f.prices)
+		if prices, err = saved.CarriedPrices(); err != nil {
+			return usagef("--prices %s %v", f.prices, err)
 		}
+		from = saved
 	}
 	var code *progcode.Code
 	var machine host.Fingerprint

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -23,9 +24,10 @@ type GateOptions struct {
 	Unlike []string
 	// BehaviorMayChange lets packets come out of a program otherwise than in the base.
 	BehaviorMayChange bool
-	// Price is that of one indirect call in ns, on the machine of PriceOf; it may be nil.
-	Price   *stat.Quantity
-	PriceOf string
+	// Price is that of one indirect call in ns, on the machine PricedOn, which is named by PriceOf; it may be nil.
+	Price    *stat.Quantity
+	PricedOn host.Fingerprint
+	PriceOf  string
 }
 
 // buildPart is a part of a build that counts depend on besides the kernel's source.
@@ -89,9 +91,12 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 		return nil, err
 	}
 	g := &record.Gate{Kernel: opts.Kernel, Price: opts.Price, PriceOf: opts.PriceOf}
+	if opts.Price != nil {
+		g.PriceThunk = opts.PricedOn.IndirectThunk
+	}
 	g.Head, g.Compared = headOf(&base.Head, &now.Head)
 	g.Kind, g.Rows, g.Warnings = "gate", []record.GateRow{}, []record.Warning{}
-	place := placesOf(base)
+	place, noNs := placesOf(base), make(map[string]bool)
 	if err := knownRows(opts.Max, base, place); err != nil {
 		return nil, err
 	}
@@ -112,6 +117,9 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 		}
 		g.OldRelease = cmp.Or(g.OldRelease, was.Release)
 		g.Rows = append(g.Rows, gateRow(place(was), was, is, opts))
+		if why := unpriced(was, is, opts); why != "" && was.CallsPerPacket != nil && is.CallsPerPacket != nil {
+			noNs[why] = true
+		}
 		if is != nil && is.Refused == "" && was.Instructions == nil && is.Instructions == nil {
 			g.Warn(place(was), "it has no instructions: indirect branches alone are compared, and that no more is done of the DMA API")
 		}
@@ -119,6 +127,9 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 			g.NewRelease = cmp.Or(g.NewRelease, is.Release)
 			addUnlike(g, was, is, opts.Unlike)
 		}
+	}
+	for _, why := range slices.Sorted(maps.Keys(noNs)) {
+		g.Warn("", "no ns: "+why)
 	}
 	for i := range g.Unlike {
 		if u := &g.Unlike[i]; u.Name == "config" {
@@ -267,7 +278,7 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 			Allowed: allowed(opts.Max, name, "indirect", *was.CallsPerPacket)}
 	}
 	price := opts.Price
-	if !strings.HasPrefix(is.Thunk, "retpoline") { // as record.Lab.BranchNs
+	if unpriced(was, is, opts) != "" {
 		price = nil
 	}
 	if r.Indirect != nil {
@@ -304,6 +315,18 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		r.Verdict, r.Missing = record.GateCannotTell, why
 	}
 	return r
+}
+
+// unpriced says why a price says nothing of what comes and goes between two rows; empty where it does, and where there is none. Where CFI
+// tested what went, that was another call.
+func unpriced(was, is *record.LabRow, opts GateOptions) string {
+	if opts.Price == nil || is == nil {
+		return ""
+	}
+	if why := is.Unpriced(opts.PricedOn); why != "" || was.Tested() == "" {
+		return why
+	}
+	return "the price is of a retpoline whose target CFI does not test, and in the base it does (" + was.Tested() + ")"
 }
 
 // noIndirect says why the indirect branches of a row cannot be told: one side alone has them, or neither and an allowance is for

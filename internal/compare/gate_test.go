@@ -3,11 +3,13 @@ package compare
 import (
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -303,6 +305,49 @@ func TestGateChanges(t *testing.T) {
 	row.Thunk = "plain jmp"
 	if g, err = Gate(base, now, GateOptions{Price: price}); err != nil || g.Rows[0].Ns != nil || g.Rows[0].Sites[0].Ns != nil {
 		t.Errorf("without retpolines: %+v, %v", g.Rows[0], err)
+	}
+}
+
+// A price is of what it was measured for: a retpoline whose target CFI does not test, on hardware.
+func TestGatePrices(t *testing.T) {
+	price := &stat.Quantity{Median: 10, Low: 9, High: 12, N: 7, Unit: "ns"}
+	const tested = "no ns: the price is of a retpoline whose target CFI does not test, and "
+	on := func(thunk, virtual string) host.Fingerprint {
+		return host.Fingerprint{IndirectThunk: thunk, Virtual: virtual}
+	}
+	for _, test := range []struct {
+		name             string
+		base, now, thunk string
+		on               host.Fingerprint
+		want             string // begins the warning; empty where there are ns
+	}{
+		{"alike", "", "", "retpoline", on("retpoline", "none"), ""},
+		{"the machine's thunk is not known", "", "", "retpoline", on("", ""), ""},
+		{"cfi=off", "", "kcfi-off", "retpoline", on("retpoline", "KVM"), ""},
+		{"tested now", "", "kcfi", "retpoline", on("retpoline", ""), tested + "here it does (kcfi)"},
+		{"tested then", "fineibt", "", "retpoline", on("retpoline", ""), tested + "in the base it does (fineibt)"},
+		{"another machine's thunk", "", "", "retpoline", on("ITS thunk", ""), "no ns: the price is of an indirect call by ITS"},
+		{"software", "", "", "retpoline", on("retpoline", "QEMU TCG"), "no ns: the price is of an emulated CPU"},
+		{"another thunk", "", "", "plain jmp", on("retpoline", ""), "no ns: the price of a retpoline"},
+	} {
+		base, now := recordtest.GateLab("a"), recordtest.GateLab("b")
+		row := &now.Rows[0]
+		base.Rows[0].Sites[0].Check, row.Sites[0].Check, row.Thunk = test.base, test.now, test.thunk
+		row.Sites = append(row.Sites, record.LabSite{Function: "f", Target: "new", PerPacket: 0.5})
+		*row.CallsPerPacket += 0.5
+		g, err := Gate(base, now, GateOptions{Price: price, PricedOn: test.on, PriceOf: "a machine"})
+		if err != nil {
+			t.Fatalf("%s: %v", test.name, err)
+		}
+		warned := slices.ContainsFunc(g.Warnings, func(w record.Warning) bool {
+			return w.Row == "" && test.want != "" && strings.HasPrefix(w.Text, test.want)
+		})
+		if priced := g.Rows[0].Ns != nil; priced != (test.want == "") || priced == warned || (g.Rows[0].Sites[0].Ns != nil) != priced {
+			t.Errorf("%s: %v, sites %+v, warnings %v", test.name, g.Rows[0].Ns, g.Rows[0].Sites, g.Warnings)
+		}
+		if g.PriceThunk != test.on.IndirectThunk {
+			t.Errorf("%s: a price of %q", test.name, g.PriceThunk)
+		}
 	}
 }
 

@@ -18,9 +18,9 @@ type Prices struct {
 
 // PricesOf are the prices of a record of tax or run, from a file.
 func PricesOf(file string, s *record.Saved) (Prices, error) {
-	rows := s.Prices()
-	if len(rows) == 0 {
-		return Prices{}, fmt.Errorf("%s has no prices: give a record of tax or of run", file)
+	rows, err := s.CarriedPrices()
+	if err != nil {
+		return Prices{}, fmt.Errorf("%s %w", file, err)
 	}
 	return Prices{rows, file}, nil
 }

@@ -228,7 +228,7 @@ func (p *probes) count(b *BulkCount, t hit, per float64) {
 		}
 	}
 	b.Sites = append(b.Sites, record.LabSite{
-		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind),
+		Function: s.Function, Offset: s.Offset, Jump: s.Jump, Kind: string(s.Kind), Check: string(s.Check),
 		Stage: string(s.Stage), Pointer: s.Pointer, Target: name, Part: t.part, Executed: executed, PerPacket: per,
 	})
 }

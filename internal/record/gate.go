@@ -35,9 +35,11 @@ type Gate struct {
 	NewRelease string `json:"new-release,omitempty"`
 	// Unlike is what the two builds differ in.
 	Unlike []GateUnlike `json:"unlike,omitempty"`
-	// Price is that of one indirect call in ns, on the machine of PriceOf; nil without one.
-	Price   *stat.Quantity `json:"price,omitempty"`
-	PriceOf string         `json:"price-of,omitempty"`
+	// Price is that of one indirect call in ns, on the machine of PriceOf; nil without one. PriceThunk is what an indirect call goes
+	// through in that machine's memory, as of its fingerprint; empty where that is not known.
+	Price      *stat.Quantity `json:"price,omitempty"`
+	PriceOf    string         `json:"price-of,omitempty"`
+	PriceThunk string         `json:"price-thunk,omitempty"`
 	// Console are the last lines of a guest that did not come to its end.
 	Console []string `json:"console,omitempty"`
 }
@@ -173,7 +175,7 @@ func (g *Gate) check() error {
 	if n := len(g.Unlike) + len(g.Console); n > maxNames {
 		return errTooMany(n)
 	}
-	texts := append([]string{g.Why, g.Kernel, g.OldRelease, g.NewRelease, g.PriceOf}, g.Console...)
+	texts := append([]string{g.Why, g.Kernel, g.OldRelease, g.NewRelease, g.PriceOf, g.PriceThunk}, g.Console...)
 	if err := checkTexts(texts); err != nil {
 		return err
 	}

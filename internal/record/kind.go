@@ -202,3 +202,16 @@ func (s *Saved) Prices() []TaxRow {
 	}
 	return nil
 }
+
+// CarriedPrices are the prices of a record for what is counted elsewhere. It returns an error, which goes on from the file's name, where
+// there are none, and where they are of an emulated CPU.
+func (s *Saved) CarriedPrices() ([]TaxRow, error) {
+	rows := s.Prices()
+	switch {
+	case s.Host.Emulated():
+		return nil, errors.New("is of an emulated CPU, and what its time says is no price")
+	case len(rows) == 0:
+		return nil, fmt.Errorf("is a record of %s and has no prices: give one of tax or run", s.Kind)
+	}
+	return rows, nil
+}

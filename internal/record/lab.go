@@ -7,6 +7,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -182,26 +183,66 @@ func (r *LabRow) SumDMA() (sum LabDMA) {
 	return sum
 }
 
-// Retpolined is how many of a row's indirect branches a packet takes through retpolines: where the kernel has them, a paranoid
-// check of FineIBT still calls through a register.
+// Retpolined is how many of a row's indirect branches a packet takes through retpolines, and nothing else: where the kernel has them, a
+// paranoid check of FineIBT still calls through a register, and what CFI tests executes more.
 func (r *LabRow) Retpolined() (n float64) {
-	if r.CallsPerPacket == nil || !strings.HasPrefix(r.Thunk, "retpoline") {
+	if r.CallsPerPacket == nil || !strings.HasPrefix(r.Thunk, retpoline) {
 		return 0
 	}
 	n = *r.CallsPerPacket
 	for i := range r.Sites {
-		if s := &r.Sites[i]; s.Kind == "register" || s.Kind == "memory" {
+		if s := &r.Sites[i]; s.Kind == "register" || s.Kind == "memory" || s.tested() {
 			n -= s.PerPacket
 		}
 	}
 	return n
 }
 
+// retpoline begins what [host.Fingerprint.IndirectThunk] says of one.
+const retpoline = "retpoline"
+
+// Tested is how CFI tests the targets of a row's indirect branches, as of [LabSite.Check]; empty where it tests none.
+func (r *LabRow) Tested() string {
+	for i := range r.Sites {
+		if s := &r.Sites[i]; s.tested() {
+			return s.Check
+		}
+	}
+	return ""
+}
+
+// tested tells whether CFI tests the target: a jump over the test is none.
+func (s *LabSite) tested() bool { return s.Check != "" && s.Check != "kcfi-off" }
+
+// NoRetpoline says why the price of an indirect call on a machine is none of a retpoline: a price of another thunk, or of an emulated CPU,
+// is not carried over. It is empty where it is one, and where the machine's thunk is not known.
+func NoRetpoline(of host.Fingerprint) string {
+	switch thunk := of.IndirectThunk; {
+	case of.Emulated():
+		return "the price is of an emulated CPU"
+	case thunk != "" && !strings.HasPrefix(thunk, retpoline):
+		return "the price is of an indirect call by " + thunk + ", and those of guests are retpolines"
+	}
+	return ""
+}
+
+// Unpriced says why the price of an indirect call on a machine is none of a row's. `tax` measures a jump through the thunk of its kernel,
+// whose target CFI does not test. It is empty where it is one.
+func (r *LabRow) Unpriced(of host.Fingerprint) string {
+	if !strings.HasPrefix(r.Thunk, retpoline) {
+		return "the price of a retpoline is none of another thunk"
+	}
+	if tested := r.Tested(); tested != "" {
+		return "the price is of a retpoline whose target CFI does not test, and here it does (" + tested + ")"
+	}
+	return NoRetpoline(of)
+}
+
 // BranchNs is an estimate of the ns that a row's indirect branches take of a packet:
 // the count of retpolines at the price of one. It is nil where no price was measured, or the row
-// has none of the calls that were priced.
+// has none of the calls that were priced, see [LabRow.Unpriced].
 func (l *Lab) BranchNs(row *LabRow) *float64 {
-	if l.Price == nil || row.CallsPerPacket == nil || !strings.HasPrefix(row.Thunk, "retpoline") {
+	if l.Price == nil || row.CallsPerPacket == nil || row.Unpriced(l.Host) != "" {
 		return nil
 	}
 	ns := row.Retpolined() * l.Price.Median
@@ -215,7 +256,9 @@ type LabSite struct {
 	Offset   uint64 `json:"offset"`
 	Jump     bool   `json:"jump,omitempty"`
 	Kind     string `json:"kind"`
-	Stage    string `json:"stage"`
+	// Check is how CFI tests the target first, as of [SiteRow]; empty where it does not, and in records of versions before 2026-11-30.
+	Check string `json:"check,omitempty"`
+	Stage string `json:"stage"`
 	// Pointer is the chain of struct members the target is read from.
 	Pointer string `json:"calls,omitempty"`
 	Target  string `json:"target,omitempty"` // the function that was entered

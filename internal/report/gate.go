@@ -65,7 +65,8 @@ func Gate(w io.Writer, opts Options, g *record.Gate) error {
 	fmt.Fprintln(&p.buf)
 	if g.Price != nil && priced(g) {
 		price, around := cells.Quantity(g.Price)
-		p.wrap("", fmt.Sprintf("ns are an estimate: %s ns %s for an indirect branch, by the prices of %s.", price, around, g.PriceOf))
+		p.wrap("", fmt.Sprintf("ns are an estimate: %s ns %s for an indirect branch %s, by the prices of %s.", price, around,
+			pricedAs(g.PriceThunk), cells.Clean(g.PriceOf)))
 	}
 	p.paintLines(gateColor(g.Verdict), func() { p.wrap("", conclusion.Gate(g)) })
 	return p.flush(w)
@@ -85,6 +86,14 @@ func GateBase(w io.Writer, opts Options, l *record.Lab, file string) error {
 // gateColor is that of a verdict.
 func gateColor(verdict string) string {
 	return map[string]string{record.GateWithin: green, record.GateBeyond: red, record.GateCannotTell: yellow}[verdict]
+}
+
+// pricedAs says what a price was measured for: tax prices a jump that CFI does not test, through the thunk of the machine's kernel.
+func pricedAs(thunk string) string {
+	if thunk == "" {
+		return "whose target CFI does not test, through which thunk is not known"
+	}
+	return "through a " + cells.Clean(thunk) + " whose target CFI does not test"
 }
 
 // priced tells whether a price was paid anywhere.

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/compare"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
@@ -38,7 +39,8 @@ func gates(t *testing.T) map[string]*record.Gate {
 		change(now)
 		g, err := compare.Gate(base, now, compare.GateOptions{
 			Kernel: ".", Price: &stat.Quantity{Median: 11.5, Low: 10.7, High: 12.4, N: 7, Unit: "ns"}, PriceOf: "AMD EPYC",
-			Max: []compare.Allowance{{Count: "instructions", More: 0.25, Percent: true}},
+			PricedOn: host.Fingerprint{IndirectThunk: "retpoline"},
+			Max:      []compare.Allowance{{Count: "instructions", More: 0.25, Percent: true}},
 		})
 		if err != nil {
 			t.Fatal(err)
