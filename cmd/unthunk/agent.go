@@ -40,6 +40,7 @@ type agentFlags struct {
 	cpu               int
 	maxLoad, maxSteal float64
 	labels            []string
+	emulated          bool
 	anonymous         bool
 	state, records    string
 	textfile          string
@@ -83,6 +84,7 @@ A run is a record (--json, --save, --records, --post) and Prometheus metrics (--
 	fl.Float64Var(&f.maxLoad, "max-load", agent.DefaultMaxLoad, "measure up to a load average of `N` a CPU, and that share of the CPU's time")
 	fl.Float64Var(&f.maxSteal, "max-steal", agent.DefaultMaxSteal, "measure up to `N` percent of time that the hypervisor takes of the CPU")
 	fl.StringSliceVar(&f.labels, "label", nil, "say of the machine `NAME=VALUE`: rack=r12,group=canary")
+	fl.BoolVar(&f.emulated, "emulated", false, "measure also where the CPU is emulated, by time that is none of hardware: to try a fleet")
 	fl.BoolVar(&f.anonymous, "anonymous", false, "leave out host name, device names, paths and processes")
 	fl.StringVar(&f.state, "state", "/var/lib/unthunk", "keep what runs before found, and records that wait, in `DIR`")
 	fl.StringVar(&f.records, "records", "", "save each record in `DIR`, which is made, named by time and run")
@@ -204,7 +206,7 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	if err := feature.Need(unix.CAP_SYS_ADMIN, unix.CAP_NET_ADMIN, unix.CAP_SYSLOG); err != nil {
 		return err
 	}
-	if err := agent.Check(); err != nil {
+	if err := agent.Check(f.emulated); err != nil {
 		return err
 	}
 	if f.records != "" {
@@ -214,7 +216,7 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	}
 	a := &agentRun{s: s, flags: f, warn: warner(s.err), facts: new(agent.Watcher).Facts, measure: agent.Run, options: agent.Options{
 		Command: agentCommand, CPU: rounds.OnCPU(f.cpu), Limits: agent.Limits{Load: f.maxLoad, Steal: f.maxSteal},
-		Labels: labels, Anonymous: f.anonymous, Version: buildVersion(),
+		Labels: labels, Emulated: f.emulated, Anonymous: f.anonymous, Version: buildVersion(),
 	}}
 	if a.state, err = agent.LoadState(f.state); err != nil {
 		a.warn(fmt.Sprintf("%v: it is made anew", err))
@@ -341,6 +343,7 @@ func (a *agentRun) run(ctx context.Context, facts agent.Facts, why agent.Why) er
 	if err != nil {
 		return err
 	}
+	doc.Warnings = append(doc.Warnings, ofSoftware(doc.Host)...)
 	a.noteUnmeasured(doc)
 	var errs []error
 	if f := a.flags; f.records != "" {

@@ -55,7 +55,7 @@ func flagSections() []section {
 			"rss", "busy-poll", "batch", "frames",
 		}},
 		{"When", []string{"once", "every", "splay", "check-every"}},
-		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval", "max-load", "max-steal"}},
+		{"How long, and on which CPU", []string{"quick", "duration", "rounds", "cpu", "interval", "max-load", "max-steal", "emulated"}},
 		{"Which machine", []string{"label", "anonymous"}},
 		{"Output", []string{
 			"live", "format", "section", "output", "json", "save", "dot", "pprof", "folded", "svg", "pcap", "pcap-every", "metrics",

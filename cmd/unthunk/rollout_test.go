@@ -177,7 +177,7 @@ func (m *rolloutMachine) boot(t *testing.T, kernel guest.Kernel, exe string, fil
 	report, err := g.Run(t.Context(),
 		guest.Command{
 			Args: []string{
-				guest.Self, "agent", "--once", "--json", "--textfile", "/tmp", "--state", "/tmp/state", "--max-load", "100",
+				guest.Self, "agent", "--once", "--emulated", "--json", "--textfile", "/tmp", "--state", "/tmp/state", "--max-load", "100",
 				"--label", "clock=icount,group=" + m.group,
 			},
 			Timeout: 10 * time.Minute,

@@ -28,6 +28,8 @@ type Part string
 const (
 	ReadPart    Part = "read"
 	MeasurePart Part = "measure"
+	// EmulatedPart is MeasurePart on a CPU that is emulated.
+	EmulatedPart Part = "measure-emulated"
 )
 
 // Limits of a child.
@@ -219,7 +221,7 @@ func humble(part Part, cpu int) error {
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 19); err != nil { // 0: the thread
 		return fmt.Errorf("set nice value: %w", err)
 	}
-	if part == MeasurePart { // runs only when no other task wants the CPU (sched(7))
+	if part != ReadPart { // runs only when no other task wants the CPU (sched(7))
 		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
 			return fmt.Errorf("set scheduling class: %w", err)
 		}
@@ -246,8 +248,8 @@ func Answer(ctx context.Context, part Part, cpu int, w io.Writer) error {
 	switch part {
 	case ReadPart:
 		answer, err = Read(ctx)
-	case MeasurePart:
-		answer, err = answerMeasure(ctx, cpu)
+	case MeasurePart, EmulatedPart:
+		answer, err = answerMeasure(ctx, cpu, part == EmulatedPart)
 	default:
 		return fmt.Errorf("no part %q", part)
 	}
@@ -263,8 +265,8 @@ func Answer(ctx context.Context, part Part, cpu int, w io.Writer) error {
 }
 
 // answerMeasure is Measure whose errors are refusals.
-func answerMeasure(ctx context.Context, cpu int) (*Measured, error) {
-	m, err := Measure(ctx, cpu)
+func answerMeasure(ctx context.Context, cpu int, emulated bool) (*Measured, error) {
+	m, err := Measure(ctx, cpu, emulated)
 	if err != nil {
 		m = &Measured{Refused: refusal(reasonOf(err), "%s", oneLine(err))}
 	}

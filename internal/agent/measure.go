@@ -55,8 +55,9 @@ var errDispatcher = errors.New("the BPF dispatcher has not enough free entries")
 
 // Measure prices calls and the redirect alone on a CPU, in at most [MeasureTime]. Others do not notice: it attaches nothing
 // to tracepoints, does not switch run statistics on, takes at most four entries of the BPF dispatcher, and sends in network
-// namespaces of its own. It returns a [feature.Missing] as redirect.Run and tax.Run do.
-func Measure(ctx context.Context, cpu int) (*Measured, error) {
+// namespaces of its own. emulated takes the time of an emulated CPU for one. It returns a [feature.Missing] as redirect.Run and
+// tax.Run do.
+func Measure(ctx context.Context, cpu int, emulated bool) (*Measured, error) {
 	ctx, cancel := context.WithTimeout(ctx, MeasureTime)
 	defer cancel()
 	m := &Measured{}
@@ -92,7 +93,7 @@ func Measure(ctx context.Context, cpu int) (*Measured, error) {
 		return nil
 	}
 	others := watchOthers(cpu)
-	err = m.prices(ctx, cpu)
+	err = m.prices(ctx, cpu, emulated)
 	if err == nil {
 		err = m.redirect(ctx, cpu, built)
 	}
@@ -136,9 +137,9 @@ func watchOthers(cpu int) func() float64 {
 	}
 }
 
-func (m *Measured) prices(ctx context.Context, cpu int) error {
+func (m *Measured) prices(ctx context.Context, cpu int, emulated bool) error {
 	raw, err := tax.Run(ctx, tax.Plan{
-		Pairs: pairs(), Sparing: true, CPU: rounds.OnCPU(cpu),
+		Pairs: pairs(), Sparing: true, Emulated: emulated, CPU: rounds.OnCPU(cpu),
 		Schedule: rounds.Schedule{Rounds: measureRounds, Duration: pricesTime},
 	}, nil)
 	if err != nil {

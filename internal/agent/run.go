@@ -15,9 +15,9 @@ import (
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
-	"github.com/unthunk/unthunk/internal/midr"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/internal/virtual"
 )
 
 // Options of a run. Command is required.
@@ -32,6 +32,8 @@ type Options struct {
 	Labels map[string]string
 	// Identity stands for the machine's where it has none of its own; it may be empty.
 	Identity string
+	// Emulated measures also where the CPU is emulated, by its time, which is none of hardware.
+	Emulated bool
 	// Anonymous leaves out what names the machine, its devices, or who runs programs there.
 	Anonymous bool
 	// Version is that of unthunk.
@@ -131,7 +133,11 @@ func (o Options) read(ctx context.Context, doc *record.Agent, cpu int) (usage, e
 func (o Options) measure(ctx context.Context, doc *record.Agent, cpu int) (usage, error) {
 	var m Measured
 	at := time.Now().UTC().Truncate(time.Second)
-	used, err := child(ctx, o.Command, MeasurePart, cpu, measureTime, &m)
+	part := MeasurePart
+	if o.Emulated {
+		part = EmulatedPart
+	}
+	used, err := child(ctx, o.Command, part, cpu, measureTime, &m)
 	if ctx.Err() != nil {
 		return used, ctx.Err()
 	}
@@ -177,8 +183,14 @@ func devices(root fs.FS) []string {
 	return slices.DeleteFunc(names, func(name string) bool { return name == "lo" })
 }
 
-// Check returns a [feature.Missing] where this machine cannot be measured: by its architecture, or as its CPU is emulated (of arm64).
-func Check() error { return cmp.Or(reads(runtime.GOARCH), midr.NeedHardware()) }
+// Check returns a [feature.Missing] where this machine cannot be measured: by its architecture, or as its CPU is emulated and emulated is
+// not set.
+func Check(emulated bool) error {
+	if err := reads(runtime.GOARCH); err != nil || emulated {
+		return err
+	}
+	return virtual.NeedHardware()
+}
 
 // reads says whether the code of an architecture can be read.
 func reads(arch string) error { return (&kernel.Kernel{Arch: arch}).CheckArch("reading code") }

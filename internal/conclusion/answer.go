@@ -73,18 +73,21 @@ type Stage struct {
 
 // NewAnswer reads the answer in a record.
 func NewAnswer(doc *record.Document[record.BenchRow]) *Answer {
-	a := &Answer{Bulk: record.AnswerBulk, Rates: rates(doc.Rows), Path: newPath(doc)}
-	row := headRow(doc.Rows)
+	a := &Answer{Bulk: record.AnswerBulk, Rates: rates(doc), Path: newPath(doc)}
+	row, prices := headRow(doc.Rows), doc.Prices
 	if row != nil {
 		a.Redirect, a.Bulk = row.Hop, row.Labels["bulk"]
 	}
-	a.Tax, a.Share = share(a.Redirect, a.Bulk, doc.Prices)
+	if doc.Host.Emulated() {
+		a.Redirect, prices = nil, nil
+	}
+	a.Tax, a.Share = share(a.Redirect, a.Bulk, prices)
 	a.Claim = a.claim(doc)
-	a.Calls = calls(doc.Prices, a.Bulk)
+	a.Calls = calls(prices, a.Bulk)
 	if v := doc.Conclusion; v != nil {
 		a.Try, a.Avoid = v.Win, v.Lose
 	}
-	a.Programs = AttachedPrograms(doc.Programs, doc.Prices)
+	a.Programs = AttachedPrograms(doc.Programs, prices)
 	a.Trust = trust(doc, row)
 	return a
 }
@@ -136,8 +139,9 @@ func priceRow(prices []record.TaxRow, name string) *record.TaxRow {
 }
 
 // rates are the rows of bulk 1, 16 and 64 of the first scenario, or else the first, a middle
-// one and the last.
-func rates(rows []record.BenchRow) (out []Rate) {
+// one and the last. On an emulated CPU they have no cost of the redirect alone.
+func rates(doc *record.Document[record.BenchRow]) (out []Rate) {
+	rows := doc.Rows
 	if len(rows) == 0 {
 		return nil
 	}
@@ -152,6 +156,9 @@ func rates(rows []record.BenchRow) (out []Rate) {
 	slices.Sort(at)
 	for _, i := range slices.Compact(at) {
 		r := rows[i]
+		if doc.Host.Emulated() {
+			r.Hop = nil
+		}
 		out = append(out, Rate{r.Labels["bulk"], r.Mpps, r.Ns, r.Hop, r.Refused})
 	}
 	return out
@@ -180,6 +187,9 @@ func newPath(doc *record.Document[record.BenchRow]) Path {
 
 // claim are the sentences of the answer.
 func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
+	if doc.Host.Emulated() {
+		return []string{"What a redirect costs was not measured: the CPU is emulated, and its times say nothing of hardware."}
+	}
 	if a.Redirect == nil {
 		said := []string{"What a redirect costs here was not measured: " + noCost(doc) + "."}
 		if a.Tax == nil {
@@ -370,6 +380,9 @@ func trust(doc *record.Document[record.BenchRow], row *record.BenchRow) (said []
 		if steal || strings.HasPrefix(w.Text, "no stages: ") || row != nil && w.Row == row.Name {
 			said = append(said, w.Text)
 		}
+	}
+	if doc.Host.Emulated() {
+		said = append(said, "times are those of QEMU")
 	}
 	said = append(said, machineWas(doc)...)
 	if p := doc.Profile; p != nil && p.Sampling.Event == "cpu-clock" {

@@ -76,6 +76,27 @@ func TestAnswer(t *testing.T) {
 }
 
 // What the machine was like is of the rounds of the rates.
+// On an emulated CPU nothing has a price, whatever a record says: not even one that another version saved.
+func TestAnswerOfSoftware(t *testing.T) {
+	doc := ran()
+	doc.Host.Virtual = "QEMU TCG"
+	a := NewAnswer(doc)
+	const want = "What a redirect costs was not measured: the CPU is emulated, and its times say nothing of hardware."
+	if strings.Join(a.Claim, " ") != want || a.Redirect != nil || a.Tax != nil || a.Share != nil || len(a.Calls) > 0 {
+		t.Errorf("%+v", a)
+	}
+	if len(a.Rates) != 3 || a.Rates[0].Ns == nil || a.Rates[0].Redirect != nil {
+		t.Errorf("rates: %+v", a.Rates)
+	}
+	if !strings.Contains(strings.Join(a.Trust, "; "), "times are those of QEMU") {
+		t.Errorf("trust: %v", a.Trust)
+	}
+	v := New(doc, []host.Finding{{Name: "indirect-call", Do: "boot with spectre_v2=off", Level: host.LevelWarn}})
+	if v.Tax != nil || v.Share != nil || len(v.Win)+len(v.Lose) > 0 {
+		t.Errorf("%+v", v)
+	}
+}
+
 func TestTrustOfReferences(t *testing.T) {
 	doc := ran()
 	doc.Warn("", "the hypervisor took 4.1 % of the CPUs' time during the run")

@@ -14,7 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// New reads a record of run, with what was found of its machine.
+// New reads a record of run, with what was found of its machine. Nothing has a price on an emulated CPU.
 func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record.Conclusion {
 	v := &record.Conclusion{}
 	found := make(map[string]host.Finding)
@@ -25,13 +25,15 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	if row := headRow(doc.Rows); row != nil && row.Labels["bulk"] == record.AnswerBulk {
 		redirect = row.Hop
 	}
-	v.Tax, v.Share = share(redirect, record.AnswerBulk, doc.Prices)
+	if !doc.Host.Emulated() {
+		v.Tax, v.Share = share(redirect, record.AnswerBulk, doc.Prices)
+	}
 	v.Largest = largestStage(doc.Stages)
 	v.Win = slices.Concat(unpriced(found), calledLess(doc, v.Tax, found), bulkGain(doc.Rows, findings),
 		withoutIOMMU(doc, found), slotGain(doc.Prices, found))
 	v.Lose = avoid(doc.Prices, found)
 	for _, gains := range []*[]record.Gain{&v.Win, &v.Lose} {
-		*gains = slices.DeleteFunc(*gains, func(g record.Gain) bool { return !known(g) })
+		*gains = slices.DeleteFunc(*gains, func(g record.Gain) bool { return !known(g) || g.Ns != nil && doc.Host.Emulated() })
 		slices.SortStableFunc(*gains, func(a, b record.Gain) int { return cmp.Compare(size(b), size(a)) })
 		if *gains == nil {
 			*gains = []record.Gain{}

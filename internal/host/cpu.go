@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/midr"
+	"github.com/unthunk/unthunk/internal/virtual"
 )
 
 func (m *machine) cpu(f *Fingerprint) Finding {
@@ -62,10 +63,10 @@ func (m *machine) virtual(f *Fingerprint) Finding {
 	f.Virtual = "none"
 	var signature string
 	if m.live {
-		signature = hypervisor()
+		signature = virtual.Signature()
 	}
-	if midr.Emulated(m.fsys) { // arm64 has no register for it
-		signature = tcgSignature
+	if virtual.Emulated(m.fsys, signature) { // arm64 has no register for it
+		signature = virtual.TCG
 	}
 	flagged := slices.Contains(m.flags(), "hypervisor")
 	if !flagged && signature == "" {
@@ -109,11 +110,8 @@ func (m *machine) flags() []string {
 	return nil
 }
 
-// tcgSignature is that of QEMU's emulator, and virtualTCG its name in [Fingerprint.Virtual].
-const (
-	tcgSignature = "TCGTCGTCGTCG"
-	virtualTCG   = "QEMU TCG"
-)
+// virtualTCG is the name of QEMU's emulator in [Fingerprint.Virtual].
+const virtualTCG = "QEMU TCG"
 
 // Emulated tells whether the CPU is software: its times are none of hardware.
 func (f Fingerprint) Emulated() bool { return f.Virtual == virtualTCG }
@@ -129,7 +127,7 @@ func hypervisorName(signature string) string {
 		return "VMware"
 	case "XenVMMXenVMM":
 		return "Xen"
-	case tcgSignature:
+	case virtual.TCG:
 		return virtualTCG
 	case "VBoxVBoxVBox":
 		return "VirtualBox"

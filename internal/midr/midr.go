@@ -83,3 +83,30 @@ func (id ID) Name() string {
 	}
 	return known[i].name
 }
+
+// historyLoops are how many branches Linux makes over the branch history of a CPU that has no clearbhb when user space is left
+// (spectre_bhb_loop_affected in arch/arm64/kernel/proton-pack.c of Linux 7.3).
+var historyLoops = []struct {
+	branches int
+	parts    []uint16 // of Arm
+}{
+	{132, []uint16{0xd4e, 0xd4f}},
+	{38, []uint16{0xd4d, 0xd81, 0xd89}},
+	{32, []uint16{0xd41, 0xd42, 0xd4b, 0xd44, 0xd4c, 0xd47, 0xd48, 0xd49, 0xd40}},
+	{24, []uint16{0xd0b, 0xd0e, 0xd0d, 0xd0c}},
+	{8, []uint16{0xd08, 0xd07}},
+}
+
+// HistoryLoop is how many branches Linux 7.3 makes over a CPU's branch history where it has no clearbhb; 0 where it makes none, or for
+// CPUs of others than Arm and Ampere.
+func (id ID) HistoryLoop() int {
+	if id.Implementer == 0xc0 && id.Part == 0xac3 {
+		return 11
+	}
+	for _, l := range historyLoops {
+		if id.Implementer == 0x41 && slices.Contains(l.parts, id.Part) {
+			return l.branches
+		}
+	}
+	return 0
+}

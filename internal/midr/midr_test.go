@@ -1,9 +1,6 @@
 package midr
 
-import (
-	"testing"
-	"testing/fstest"
-)
+import "testing"
 
 func TestParse(t *testing.T) {
 	const n1 = "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU architecture: 8\n" +
@@ -35,39 +32,13 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// A CPU is software by its own word, or by QEMU's board and a PMU that counts cycles and no cache: not by one of the two.
-func TestEmulated(t *testing.T) {
-	const (
-		n1     = "CPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x4\nCPU part\t: 0xd0c\nCPU revision\t: 1\n"
-		max    = "CPU implementer\t: 0x00\nCPU architecture: 8\nCPU variant\t: 0x0\nCPU part\t: 0x051\nCPU revision\t: 0\n"
-		events = "sys/bus/event_source/devices/armv8_pmuv3/events/"
-		tree   = "proc/device-tree/compatible"
-		dmi    = "sys/class/dmi/id/sys_vendor"
-	)
-	for _, test := range []struct {
-		name, cpuinfo string
-		files         map[string]string
-		want          bool
-	}{
-		{"max", max, nil, true},
-		{"a model, device tree", n1,
-			map[string]string{tree: "linux,dummy-virt\x00", events + "cpu_cycles": "", events + "stall_backend": ""}, true},
-		{"a model, DMI", n1, map[string]string{dmi: "QEMU\n", events + "cpu_cycles": ""}, true},
-		{"KVM", n1, map[string]string{tree: "linux,dummy-virt\x00", events + "cpu_cycles": "", events + "br_mis_pred": ""}, false},
-		{"KVM, a filter of events", n1, map[string]string{dmi: "QEMU\n", events + "cpu_cycles": "", events + "l1d_cache": ""}, false},
-		{"KVM without a PMU", n1, map[string]string{tree: "linux,dummy-virt\x00"}, false},
-		{"another board", n1, map[string]string{dmi: "Amazon EC2\n", events + "cpu_cycles": ""}, false},
-		{"x86-64", "vendor_id\t: GenuineIntel\n", map[string]string{dmi: "QEMU\n", events + "cpu_cycles": ""}, false},
+func TestHistoryLoop(t *testing.T) {
+	for id, want := range map[ID]int{
+		{0x41, 3, 0xd0c, 1}: 24, {0x41, 0, 0xd4f, 0}: 132, {0x41, 0, 0xd40, 1}: 32, {0x41, 0, 0xd08, 3}: 8, {0x41, 0, 0xd4d, 0}: 38,
+		{0xc0, 0, 0xac3, 0}: 11, {0xc0, 0, 0xac4, 0}: 0, {0x41, 0, 0xd03, 4}: 0, {0x43, 0, 0xd0c, 0}: 0,
 	} {
-		root := fstest.MapFS{"proc/cpuinfo": {Data: []byte(test.cpuinfo)}}
-		for path, text := range test.files {
-			root[path] = &fstest.MapFile{Data: []byte(text)}
+		if got := id.HistoryLoop(); got != want {
+			t.Errorf("%v: %d, want %d", id, got, want)
 		}
-		if got := Emulated(root); got != test.want {
-			t.Errorf("%s: %v", test.name, got)
-		}
-	}
-	if Emulated(fstest.MapFS{}) {
-		t.Error("emulated without /proc")
 	}
 }

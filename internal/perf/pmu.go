@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/midr"
+	"github.com/unthunk/unthunk/internal/virtual"
 )
 
 // intelIndirect are raw codes for retired indirect branches and for mispredicted
@@ -136,7 +137,7 @@ func rawEvent(name string, code uint64) Event {
 // imitates, as QEMU's PMU opens what it does not count, and reads 0.
 func ownBranches() []Event {
 	if id, ok := midr.Read(); ok {
-		if midr.Emulated(os.DirFS("/")) {
+		if virtual.Here() {
 			return nil
 		}
 		return branchesOfARM64(id)

@@ -10,11 +10,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/unthunk/unthunk/internal/midr"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/verifier"
+	"github.com/unthunk/unthunk/internal/virtual"
 	"github.com/unthunk/unthunk/prog"
 )
 
@@ -81,12 +81,12 @@ type Raw struct {
 }
 
 // Run measures a plan. When ctx ends it returns what it has, with Incomplete set and no error. It returns a [feature.Missing] on an
-// emulated CPU of arm64.
+// emulated CPU.
 func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, err error) {
 	if err := plan.Validate(); err != nil {
 		return nil, err
 	}
-	if err := midr.NeedHardware(); err != nil {
+	if err := virtual.NeedHardware(); err != nil {
 		return nil, err
 	}
 	cpu, err := plan.CPU.Pick()

@@ -81,7 +81,7 @@ func (p *printer) priceTable(rows []record.TaxRow, notes *footnotes, verbose boo
 		}
 		name := "  " + cells.Clean(row.Name)
 		if row.Refused != "" {
-			t.add(name, "-", "-", "-", "", "", "", "", notes.mark(row.Name))
+			t.add(name, "-", "-", "-", "", "", cells.Price(row).PerPacket, "", notes.mark(row.Name))
 			t.below("    no price: ", row.Refused)
 			continue
 		}

@@ -41,12 +41,36 @@ type chains struct {
 }
 
 // chains prices the pairs on chains once. It stops at end.
-func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.Time) (err error) {
+func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.Time) error {
 	pairs := of[onChain](r.raw)
 	if len(pairs) == 0 {
 		return nil
 	}
 	r.round.Show("building chains")
+	return r.onChains(ctx, namespace, pairs, func(c *chains) error {
+		c.redirects = 1
+		if calls, ok := r.raw.calls[topBulk]; ok && r.target != nil {
+			c.redirects = calls.Redirects
+		}
+		if err := r.measureChains(ctx, c, end); err != nil {
+			return err
+		}
+		for _, p := range pairs {
+			if with, without, err := p.sides.ns(c); err != nil {
+				p.failure = err.Error()
+			} else {
+				p.add(r.round.Number, with, without)
+			}
+		}
+		for bulk, ns := range c.hops {
+			r.raw.hops[bulk] = append(r.raw.hops[bulk], ns)
+		}
+		return nil
+	})
+}
+
+// onChains builds the chains of a round, reads what only loaded programs show, counts calls in the first round, and calls do.
+func (r *run) onChains(ctx context.Context, namespace *netlab.Namespace, pairs []open[onChain], do func(*chains) error) (err error) {
 	c := &chains{measurements: make(map[setting]*redirect.Measurement), hops: make(map[int]float64)}
 	defer func() { err = errors.Join(err, c.Close()) }()
 	var settings []setting
@@ -64,24 +88,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 			return err
 		}
 	}
-	c.redirects = 1
-	if calls, ok := r.raw.calls[topBulk]; ok && r.target != nil {
-		c.redirects = calls.Redirects
-	}
-	if err := r.measureChains(ctx, c, end); err != nil {
-		return err
-	}
-	for _, p := range pairs {
-		if with, without, err := p.sides.ns(c); err != nil {
-			p.failure = err.Error()
-		} else {
-			p.add(r.round.Number, with, without)
-		}
-	}
-	for bulk, ns := range c.hops {
-		r.raw.hops[bulk] = append(r.raw.hops[bulk], ns)
-	}
-	return nil
+	return do(c)
 }
 
 // build makes the chains, the programs and the measurements of settings.

@@ -31,6 +31,12 @@ type onFill interface {
 	multiples(*fill) (with, without []float64, premise string, err error)
 }
 
+// fillsDispatcher tells whether the pair is priced while the dispatcher is filled.
+func (p pair) fillsDispatcher() bool {
+	_, ok := p.sides.(onFill)
+	return ok
+}
+
 // full is the size of a dispatcher that has no room for one more program.
 const full = 0
 
@@ -71,7 +77,7 @@ func (treeSize) complete(_ *Raw, p *rawPair, _ *record.TaxRow) []string { return
 
 // fewFills warns of an interval that knows of few fills of the dispatcher.
 func fewFills(p *rawPair) []string {
-	if p.enoughRounds() {
+	if p.enoughRounds() || p.uncharged {
 		return nil
 	}
 	return []string{fmt.Sprintf("fills of the dispatcher: %d; the interval is too narrow: it leaves out what differs between fills",

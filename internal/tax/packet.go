@@ -57,11 +57,11 @@ const (
 // each bulk, and what it would pay with those of 2018.
 func (raw *Raw) packets() []record.TaxRow {
 	thunk := raw.thunk()
-	if len(thunk) == 0 {
+	if len(thunk) == 0 && !raw.uncharged(Thunk) {
 		return nil
 	}
 	var rows []record.TaxRow
-	for _, bulk := range slices.Sorted(maps.Keys(raw.hops)) {
+	for _, bulk := range raw.countedBulks() {
 		made, xmits := raw.outside, 0.0
 		notes := []string{fmt.Sprintf("programs outside the dispatcher %.0f", raw.outside)}
 		var premises []string
@@ -90,26 +90,40 @@ func (raw *Raw) packets() []record.TaxRow {
 	return rows
 }
 
+// countedBulks are those that a hop was measured at; on an emulated CPU those that calls were counted at.
+func (raw *Raw) countedBulks() []int {
+	if raw.uncharged(Thunk) {
+		return slices.Sorted(maps.Keys(raw.calls))
+	}
+	return slices.Sorted(maps.Keys(raw.hops))
+}
+
 // packet estimates a packet that makes calls indirect calls, by a hop that was
 // measured with made of them. Hops and prices are of different rounds and do not
-// depend on each other, so any pairing of them is a sample of the estimate.
+// depend on each other, so any pairing of them is a sample of the estimate. On an
+// emulated CPU the row has the calls, and no price.
 func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) record.TaxRow {
-	var with, without, price []float64
-	var rounds []int
+	row := record.TaxRow{
+		Name:      name,
+		Labels:    map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
+		Target:    "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
+		PerPacket: exactly(calls, "calls"),
+		Samples:   []float64{},
+		Rounds:    []int{},
+	}
+	if raw.uncharged(Thunk) {
+		row.Refused = string(errEmulated)
+		return row
+	}
+	var with, without []float64
 	for i := range min(len(hop), len(thunk)) {
 		with = append(with, hop[i]+(calls-made)*thunk[i])
 		without = append(without, hop[i]-made*thunk[i])
-		price = append(price, calls*thunk[i])
-		rounds = append(rounds, i)
+		row.Samples = append(row.Samples, calls*thunk[i])
+		row.Rounds = append(row.Rounds, i)
 	}
-	q := raw.atAnyClock(stat.Location(price, "ns"))
-	return record.TaxRow{
-		Name:    name,
-		Labels:  map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
-		Target:  "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
-		With:    summary(with, "ns"),
-		Without: summary(without, "ns"),
-		Price:   &q, PerPacket: exactly(calls, "calls"), NsPerPacket: &q,
-		Samples: price, Rounds: rounds,
-	}
+	q := raw.atAnyClock(stat.Location(row.Samples, "ns"))
+	row.With, row.Without = summary(with, "ns"), summary(without, "ns")
+	row.Price, row.NsPerPacket = &q, &q
+	return row
 }

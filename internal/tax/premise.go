@@ -38,7 +38,7 @@ func needJIT() error {
 	return err
 }
 
-// branches are the indirect branches of a function, as "name+0x1f: call thunk".
+// branches are the indirect branches of a function, as "name+0x1f: call thunk", or "name+0x1f: call thunk behind kcfi".
 func branches(k *kernel.Kernel, f ksym.Symbol) ([]string, error) {
 	code, err := k.Code(f)
 	if err != nil {
@@ -57,6 +57,9 @@ func branches(k *kernel.Kernel, f ksym.Symbol) ([]string, error) {
 		way := s.Thunk
 		if way == "" {
 			way = string(s.Kind)
+		}
+		if s.Check != branch.CheckNone { // then the price holds the test too
+			way += " behind " + string(s.Check)
 		}
 		out = append(out, fmt.Sprintf("%s+%#x: %s %s", f.Name, s.Offset, verb, way))
 	}

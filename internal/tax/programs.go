@@ -17,17 +17,45 @@ type programs struct {
 	with, without string
 	// reference tells that they do not differ in an indirect branch.
 	reference bool
+	// caller is the function for whose call the price stands, when each packet makes it; empty for none.
+	caller string
 }
 
 func (programs) inspect(*kernel.Kernel) (string, error) { return "", needJIT() }
 
-// complete notes that neither the programs of a redirect-map chain nor the kernel's
-// path make such a call: their code shows it.
-func (s programs) complete(_ *Raw, _ *rawPair, row *record.TaxRow) []string {
-	if !s.reference {
-		setPerPacket(row, 0)
+// programCall is [Thunk] of arm64, where there is no BPF dispatcher: each program is called through a register, and nothing calls one
+// directly. The kernel's call of a callback, which is a blr too, stands for it.
+func programCall() pair {
+	const caller = "bpf_dispatcher_xdp_func"
+	return pair{Thunk, "prog->bpf_func: called through a register for each packet, as arm64 has no BPF dispatcher",
+		programs{with: "loop_called", without: "loop_inlined", caller: caller},
+		"the price of the pair callback/loop: nothing calls a program directly here"}
+}
+
+// premise reads the code of both programs.
+func (s programs) premise(k *kernel.Kernel, loaded *price.Pair) (string, error) {
+	check := differ
+	if s.reference {
+		check = alike
 	}
-	if s.with == s.without && (row.Price.Low > 0 || row.Price.High < 0) {
+	premise, err := check(k, loaded.Programs[0], loaded.Programs[1])
+	if err != nil || s.caller == "" {
+		return premise, err
+	}
+	called, err := holds(k, []string{s.caller})
+	return called + "; priced by " + premise, err
+}
+
+// complete adds how often a packet makes the call. But for that of a program, neither
+// the programs of a redirect-map chain nor the kernel's path make it: their code shows it.
+func (s programs) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
+	switch {
+	case s.caller == "" && !s.reference:
+		setPerPacket(row, 0)
+	case s.caller != "" && len(raw.calls) > 0:
+		setPerPacket(row, raw.outside)
+	}
+	if s.with == s.without && row.Price != nil && (row.Price.Low > 0 || row.Price.High < 0) {
 		return []string{"the control is not 0: prices of programs may be off by as much; one run in 20 shows this by chance"}
 	}
 	return nil
@@ -66,11 +94,7 @@ func (r *run) load(p open[programs]) (*price.Pair, error) {
 	if err != nil {
 		return nil, err
 	}
-	check := differ
-	if p.sides.reference {
-		check = alike
-	}
-	if err := p.found(check(r.kernel, loaded.Programs[0], loaded.Programs[1])); err != nil || p.refused != "" {
+	if err := p.found(p.sides.premise(r.kernel, loaded)); err != nil || p.refused != "" {
 		loaded.Close()
 		return nil, err
 	}

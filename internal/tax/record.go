@@ -21,6 +21,9 @@ func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
 	for i := range raw.pairs {
 		p := &raw.pairs[i]
 		row := possible(raw.row(p))
+		if p.uncharged {
+			p.sides.complete(raw, p, &row)
+		}
 		if row.Refused == "" {
 			for _, text := range append(stat.Warnings(row.Samples), p.sides.complete(raw, p, &row)...) {
 				warns = append(warns, record.Warning{Row: row.Name, Text: text})
@@ -32,7 +35,7 @@ func (raw *Raw) Record() ([]record.TaxRow, []record.Warning) {
 	for i := range packets {
 		packets[i] = possible(packets[i])
 	}
-	if thunk := raw.pair(Thunk); thunk != nil {
+	if thunk := raw.pair(Thunk); thunk != nil && thunk.fillsDispatcher() {
 		for _, row := range packets {
 			if row.Refused != "" {
 				continue
@@ -132,12 +135,16 @@ func (raw *Raw) row(p *rawPair) record.TaxRow {
 	return row
 }
 
-// setPerPacket sets how often what a row prices runs for a packet, and what that takes.
+// setPerPacket sets how often what a row prices runs for a packet, and what that takes
+// where there is a price.
 //
 // Counted is the way of a packet that redirect-map redirects at bulk 64, from the
 // program that redirects it to the program that ends it.
 func setPerPacket(row *record.TaxRow, calls float64) {
-	row.PerPacket, row.NsPerPacket = exactly(calls, "calls"), scaled(*row.Price, calls, "ns")
+	row.PerPacket = exactly(calls, "calls")
+	if row.Price != nil {
+		row.NsPerPacket = scaled(*row.Price, calls, "ns")
+	}
 }
 
 // differences are a less b, one by one.

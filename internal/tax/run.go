@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -13,12 +12,12 @@ import (
 	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
-	"github.com/unthunk/unthunk/internal/midr"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
+	"github.com/unthunk/unthunk/internal/virtual"
 )
 
 // Plan is a run. Its zero value prices all pairs on the last CPU.
@@ -31,6 +30,8 @@ type Plan struct {
 	// hold what differs from one load to the next. Pairs may still charge others, see [Plan.FillsDispatcher]: name those
 	// that do not.
 	Sparing bool
+	// Emulated says to price by the time of an emulated CPU too, which is none of hardware: to try what reads prices.
+	Emulated bool
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -70,7 +71,7 @@ func (p Plan) pairs() []pair {
 // FillsDispatcher says whether the plan has pairs for which the BPF dispatcher is filled
 // with 48 programs.
 func (p Plan) FillsDispatcher() bool {
-	return slices.ContainsFunc(p.pairs(), func(pair pair) bool { _, ok := pair.sides.(onFill); return ok })
+	return slices.ContainsFunc(p.pairs(), func(pair pair) bool { return pair.fillsDispatcher() })
 }
 
 // Raw is what a run measured.
@@ -105,7 +106,8 @@ type Raw struct {
 }
 
 // Run prices the pairs of a plan. When ctx ends it returns what it has, with
-// Incomplete set and no error.
+// Incomplete set and no error. On an emulated CPU pairs have a premise, and what
+// was counted, and no price.
 //
 // It returns a [feature.Missing] without root, BTF, live frames, kernel symbols,
 // or on another architecture than x86-64 and arm64. Requires at least Linux 5.18.
@@ -130,10 +132,13 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 		return nil, err
 	}
 	r := &run{
-		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target, emulated: midr.Emulated(os.DirFS("/")),
+		schedule: plan.Schedule, cpu: cpu, kernel: k, target: plan.Target,
 		raw: &Raw{CPU: cpu, yours: plan.Target != nil, hops: make(map[int][]float64), path: make(map[string]string)},
 	}
 	for _, p := range plan.pairs() {
+		if p.name == Thunk && k.Arch == "arm64" {
+			p = programCall()
+		}
 		r.raw.pairs = append(r.raw.pairs, rawPair{pair: p})
 	}
 	if plan.Sparing {
@@ -146,6 +151,9 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 	}
 	if err := r.inspect(); err != nil {
 		return nil, err
+	}
+	if virtual.Here() && !plan.Emulated {
+		return r.raw, r.countOnly(ctx, show)
 	}
 	open := reference.Open
 	if plan.Sparing {
@@ -172,8 +180,6 @@ type run struct {
 	kernel   *kernel.Kernel
 	target   *redirect.Target
 	raw      *Raw
-	// emulated tells that the CPU is software: pairs have a premise and no price.
-	emulated bool
 	// references are timed between what is measured.
 	references *reference.Watch
 	// round is the one under way.
@@ -223,26 +229,6 @@ func (r *run) fillIsDue() bool {
 	return r.round.Number == 0 || float64(r.fills+1)*float64(fillTime) <= due
 }
 
-// errEmulated is why an emulated CPU gives no price.
-const errEmulated = refusal("not measured: the CPU is emulated, and its time tells nothing of a call's price")
-
-// notMeasured refuses a pair on an emulated CPU. One of programs is loaded, for its premise.
-func (r *run) notMeasured(p *rawPair) error {
-	if !r.emulated || p.refused != "" {
-		return nil
-	}
-	if sides, ok := p.sides.(programs); ok {
-		loaded, err := r.load(open[programs]{p, sides})
-		if err != nil || p.refused != "" {
-			return err
-		}
-		if r.kept == nil {
-			loaded.Close()
-		}
-	}
-	return p.found("", errEmulated)
-}
-
 func (r *run) inNamespace(f func(*netlab.Namespace) error) error {
 	namespace, err := netlab.New(r.cpu)
 	if err != nil {
@@ -257,9 +243,6 @@ func (r *run) inspect() error {
 	for i := range r.raw.pairs {
 		p := &r.raw.pairs[i]
 		if err := p.found(p.sides.inspect(r.kernel)); err != nil {
-			return err
-		}
-		if err := r.notMeasured(p); err != nil {
 			return err
 		}
 	}

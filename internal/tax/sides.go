@@ -17,8 +17,9 @@ type sides interface {
 	// premise where that code alone shows it, and a refusal where there can be
 	// no price.
 	inspect(*kernel.Kernel) (premise string, err error)
-	// complete adds to a row with a price what only the sides know: how often
-	// the branch runs for a packet, and notes. It returns warnings of the row.
+	// complete adds to a row what only the sides know: how often the branch runs
+	// for a packet, and notes. It returns warnings of the row. The price is nil on
+	// an emulated CPU.
 	complete(*Raw, *rawPair, *record.TaxRow) (warnings []string)
 }
 
@@ -33,6 +34,8 @@ type rawPair struct {
 	// premise is what was found in the code of both sides; refused why there
 	// is no price.
 	premise, refused string
+	// uncharged is set when it is refused only as the CPU is emulated.
+	uncharged bool
 	// rounds are the numbers of the rounds with a price, or of the fills of the
 	// dispatcher, each of which has several; withNs and withoutNs are its two
 	// sides in ns per run of what differs.

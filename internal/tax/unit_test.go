@@ -13,11 +13,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/stat"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
@@ -354,6 +357,54 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// On an emulated CPU each row has what was counted, and no number in ns, whatever the pair.
+func TestUncharged(t *testing.T) {
+	r := onPath(raw("", 0, 0))
+	r.outside = 1
+	r.pairs = everyPair()
+	for i := range r.pairs {
+		r.pairs[i].premise, r.pairs[i].refused, r.pairs[i].uncharged = "found", string(errEmulated), true
+	}
+	rows, warns := r.Record()
+	if len(rows) != len(r.pairs)+4 || len(warns) > 0 {
+		t.Errorf("%d rows of %d pairs, warnings %v", len(rows), len(r.pairs), warns)
+	}
+	doc := record.New[record.TaxRow]("tax", host.Fingerprint{})
+	doc.Rows = rows
+	if b, err := record.Encode(doc); err != nil {
+		t.Error(err)
+	} else if _, err := record.Parse(b); err != nil {
+		t.Error(err)
+	}
+	want := map[string]float64{Thunk: 1, "packet/bulk=1": 3, "packet/bulk=16": 1.125, "packet/bulk=64": 1.078, "packet/2018": 3.0156,
+		"ndo-xdp-xmit/bulk=16": 1 - 1./16, "devmap-prog": 1, "tracepoint/1": 1, "tail-call": 0}
+	for _, row := range rows {
+		if row.Refused != errEmulated.Error() || row.Price != nil || row.With != nil || row.Cycles != nil || row.NsPerPacket != nil ||
+			len(row.Samples) > 0 {
+			t.Errorf("%s: %+v", row.Name, row)
+		}
+		if calls, ok := want[row.Name]; ok && row.PerPacket == nil {
+			t.Errorf("%s was not counted", row.Name)
+		} else if ok {
+			near(t, row.Name, row.PerPacket.Median, calls)
+		}
+	}
+}
+
+// Where there is no BPF dispatcher a packet's program is called through a register: by the price of a callback, once a packet.
+func TestProgramCall(t *testing.T) {
+	r := onPath(raw("callback/loop", 10, 12))
+	r.outside = 1
+	r.pairs[0].pair = programCall()
+	rows, warns := r.Record()
+	if len(warns) > 0 || len(rows) != 5 || rows[0].Name != Thunk {
+		t.Fatalf("%d rows, warnings %v", len(rows), warns)
+	}
+	near(t, "price", rows[0].Price.Median, 12)
+	near(t, "calls", rows[0].PerPacket.Median, 1)
+	near(t, "ns a packet at bulk 16", rows[2].Price.Median, 1.125*12)
+}
+
 // The price of not bulking is split into what the calls account for and the rest.
 func TestSplit(t *testing.T) {
 	r := onPath(raw(Thunk, 10, 12))
@@ -399,6 +450,22 @@ func TestImpossible(t *testing.T) {
 }
 
 // Each fact of this kernel's code has its clause.
+// A premise says that CFI tests the target: the price then holds the test.
+func TestBehindCFI(t *testing.T) {
+	const at = 0xffffffff81000000
+	// mov $-hash,%r10d; add -4(%r11),%r10d; je 1f; ud2; 1: call *%r11; ret
+	code := []byte("\x41\xba\x11\x22\x33\x44\x45\x03\x53\xfc\x74\x02\x0f\x0b\x41\xff\xd3\xc3")
+	f := ksym.Symbol{Addr: at, Size: uint64(len(code)), Type: 't', Name: "f"}
+	symbols, err := ksym.New([]ksym.Symbol{f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := branches(kernel.New(ktext.Bytes{Addr: at, Code: code}, symbols, nil), f)
+	if want := []string{"f+0xe: call register behind kcfi"}; err != nil || !slices.Equal(got, want) {
+		t.Errorf("%v, %v, want %v", got, err, want)
+	}
+}
+
 func TestFrameReturns(t *testing.T) {
 	for _, test := range []struct {
 		known frameReturns

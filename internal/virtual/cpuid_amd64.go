@@ -1,4 +1,4 @@
-package host
+package virtual
 
 import (
 	"encoding/binary"
@@ -8,10 +8,9 @@ import (
 // cpuid runs the instruction with subleaf 0.
 func cpuid(leaf uint32) (eax, ebx, ecx, edx uint32)
 
-// hypervisor is the signature at CPUID leaf 0x40000000, which hypervisors
-// reserve for themselves by setting bit 31 of leaf 1's ECX. It is empty on
-// bare metal.
-func hypervisor() string {
+// Signature is what the hypervisor of this machine says at CPUID leaf 0x40000000, which hypervisors
+// reserve for themselves by setting bit 31 of leaf 1's ECX. It is empty on bare metal.
+func Signature() string {
 	if _, _, ecx, _ := cpuid(1); ecx>>31 == 0 {
 		return ""
 	}

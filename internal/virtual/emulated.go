@@ -1,4 +1,5 @@
-package midr
+// Package virtual tells whether a CPU is hardware or software. What software's time says is no price: all that gives one asks here.
+package virtual
 
 import (
 	"io/fs"
@@ -7,18 +8,38 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/midr"
 )
 
-// Emulated tells whether the CPU of an arm64 machine is software, so that its time is none of hardware; root is the folder that has
-// proc and sys. QEMU's model "max" says so in its Main ID Register. Its other models have those of the CPUs that they imitate, and a PMU
+// TCG is the [Signature] of QEMU's emulator on x86-64.
+const TCG = "TCGTCGTCGTCG"
+
+// Here tells whether the CPU of this machine is software.
+func Here() bool { return Emulated(os.DirFS("/"), Signature()) }
+
+// NeedHardware returns a [feature.Missing] where the CPU of this machine is software: nothing has a price there.
+func NeedHardware() error {
+	if !Here() {
+		return nil
+	}
+	return &feature.Missing{Feature: "a CPU of hardware", Help: "this one is emulated (QEMU), and what its time says is no price"}
+}
+
+// Emulated tells whether the CPU of a machine is software, so that its time is none of hardware. root is the folder that has its proc and
+// sys, signature that of its hypervisor, or empty.
+//
+// On arm64 QEMU's model "max" says so in its Main ID Register. Its other models have those of the CPUs that they imitate, and a PMU
 // that counts neither predictions of branches nor accesses of the cache. PMUv3 of a CPU with a predictor and a cache has both (Arm
 // Architecture Reference Manual, D13.11.3), and KVM hands them to guests. An emulated CPU without a PMU is taken for hardware.
-func Emulated(root fs.FS) bool {
+func Emulated(root fs.FS, signature string) bool {
+	if signature == TCG {
+		return true
+	}
 	info, err := fs.ReadFile(root, "proc/cpuinfo")
 	if err != nil {
 		return false
 	}
-	id, ok := Parse(string(info))
+	id, ok := midr.Parse(string(info))
 	if !ok {
 		return false
 	}
@@ -44,12 +65,4 @@ func pmuOfSoftware(root fs.FS) bool {
 		return false
 	}
 	return has("cpu_cycles") && !has("br_mis_pred") && !has("br_pred") && !has("l1d_cache")
-}
-
-// NeedHardware returns a [feature.Missing] where the CPU is [Emulated]: nothing has a price there.
-func NeedHardware() error {
-	if !Emulated(os.DirFS("/")) {
-		return nil
-	}
-	return &feature.Missing{Feature: "a CPU of hardware", Help: "this one is emulated (QEMU), and what its time says is no price"}
 }
