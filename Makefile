@@ -67,7 +67,7 @@ race:
 # later: a history on a copy of it is bisected.
 test-kernels: missing
 	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=60m ./gate ./internal/guest ./internal/kernel ./internal/lab ./internal/progcode | go run ./internal/dev/testsum
-	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=45m -run='^Test(Gate|Rollout|VerbsARM64)' ./cmd/unthunk | go run ./internal/dev/testsum
+	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=45m -run='^Test(Gate|Rollout|VerbsA)' ./cmd/unthunk | go run ./internal/dev/testsum
 	[ -z "$${UNTHUNK_TREE:-}" ] || scripts/bisect "$$UNTHUNK_TREE"
 
 # The tables and the figure of docs/history-of-a-packet.md: Debian's kernels of each series, counted in QEMU; the guests that were

@@ -32,6 +32,9 @@ type branches struct {
 	core, all   tally
 	cfi         cfi
 	arch        string // see [kernel.Kernel.Arch]
+	// entries are what CPUs of arm64 execute when user space is left, see [entry].
+	entries    []string
+	entriesErr error
 	// unread are functions that could not be read.
 	unread int
 	// dispatched are the programs in the BPF dispatcher, of the running kernel.
@@ -114,9 +117,19 @@ func (m *machine) readBranches() branches {
 		b := readBranches(k)
 		programs, _, err := k.Dispatcher()
 		b.dispatched, b.dispatcherErr = len(programs), err
+		m.addEntries(&b, k)
 		return b
 	}
-	return readBranches(k)
+	b := readBranches(k)
+	m.addEntries(&b, k)
+	return b
+}
+
+// addEntries adds what CPUs of arm64 execute when user space is left.
+func (m *machine) addEntries(b *branches, k *kernel.Kernel) {
+	if k.Arch == "arm64" && b.err == nil {
+		b.entries, b.entriesErr = readEntries(k, m.onlineCPUs())
+	}
 }
 
 // pathFunctions are the names of functions that frames run through between a driver's
@@ -130,7 +143,10 @@ func pathFunctions() []string { return functions.Names(functions.Checked | funct
 // jmp *%rdx where spectre_v2=off.
 func structural(name []byte) bool {
 	switch string(name) {
-	case "__ret", "warn_thunk_thunk", "bpf_dispatcher_nop_func":
+	case "__ret", "warn_thunk_thunk", "bpf_dispatcher_nop_func",
+		// of readEntries
+		"this_cpu_vector", "bp_hardening_data", "__per_cpu_offset", "vectors", "call_smc_arch_workaround_1",
+		"call_hvc_arch_workaround_1", "qcom_link_stack_sanitisation":
 		return true
 	}
 	return bytes.HasPrefix(name, []byte("__x86_indirect_")) || bytes.HasSuffix(name, []byte("_return_thunk")) ||

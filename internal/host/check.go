@@ -82,6 +82,9 @@ func Check(ctx context.Context, opts Options) (Fingerprint, []Finding, error) {
 	rows = append(rows, m.cpu(&f), m.virtual(&f))
 	rows = append(rows, m.kernel(&f)...)
 	rows = append(rows, branchRows(&f, m.flags(), mem)...)
+	if mem.arch == "arm64" || m.live && runtime.GOARCH == "arm64" {
+		rows = append(rows, m.entryRow(mem))
+	}
 	vulnerabilities := m.vulnerabilities(&f)
 	rows = append(rows, agreement(f, mem)...)
 	rows = append(rows, vulnerabilities...)
