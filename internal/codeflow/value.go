@@ -2,6 +2,8 @@ package codeflow
 
 import (
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
@@ -252,6 +254,8 @@ func (vs *Values) join(a, b *Value, at uint64) *Value {
 		return b // nothing is called through a null pointer
 	case null(b) && a.op != opStack:
 		return a
+	case read(a) && read(b) && a.elem == b.elem && either(a, b) != "":
+		return vs.intern(Value{op: opJoin, n: at, elem: a.elem, name: either(a, b), guessed: a.guessed || b.guessed})
 	case (a.op == opLoad && b.op == opLoad || a.op == opJoin && b.op == opLoad || a.op == opLoad && b.op == opJoin) &&
 		a.name != "" && a.name == b.name && a.elem == b.elem:
 		// The same member of two or more objects.
@@ -260,6 +264,31 @@ func (vs *Values) join(a, b *Value, at uint64) *Value {
 		return vs.intern(Value{op: opJoin, n: at, elem: vs.pointsTo(a), guessed: a.guessed || b.guessed})
 	}
 	return nil
+}
+
+// read tells whether a value was read from memory, on one way or another.
+func read(v *Value) bool { return v.op == opLoad || v.op == opJoin }
+
+// either names one of two functions of a struct, "dma_map_ops.unmap_phys or dma_map_ops.unmap_resource": compilers make one call of two
+// that take the same. It is empty for values that are no functions, of other structs, or more than two.
+func either(a, b *Value) string {
+	const or = " or "
+	if _, ok := a.elem.(*btf.FuncProto); !ok || a.name == b.name {
+		return ""
+	}
+	names := append(strings.Split(a.name, or), strings.Split(b.name, or)...)
+	slices.Sort(names)
+	names = slices.Compact(names)
+	first, _, ok := strings.Cut(names[0], ".")
+	for _, name := range names {
+		if of, _, _ := strings.Cut(name, "."); !ok || of != first {
+			return ""
+		}
+	}
+	if len(names) != 2 {
+		return ""
+	}
+	return strings.Join(names, or)
 }
 
 // pointsTo is the type that a value points to, of a global's address too.

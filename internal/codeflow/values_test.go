@@ -157,6 +157,10 @@ func TestFollow(t *testing.T) {
 		// mov %rdi,%rsi; rep stos; mov (%rsi),%rax
 		{"stos leaves rsi", "\x48\x89\xfe\xf3\x48\xab\x48\x8b\x06\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
 		{"movs does not", "\x48\x89\xfe\xf3\x48\xa5\x48\x8b\x06\x48\x8b\x00\xc3", "", Unknown},
+		// mov (%rdi),%rdx; mov (%rdx),%rax; je; mov 8(%rdx),%rax: of one prototype
+		{"either", "\x48\x8b\x17\x48\x8b\x02\x74\x04\x48\x8b\x42\x08\xc3", "queue_ops.get or queue_ops.put", Certain},
+		// mov 0x10(%rdi),%rax on the other way: of another struct
+		{"of two structs", "\x48\x8b\x17\x48\x8b\x02\x74\x04\x48\x8b\x47\x10\xc3", "", Unknown},
 		// je over xor %eax,%eax
 		{"one way only", "\x48\x8b\x07\x74\x02\x31\xc0\x48\x8b\x00\xc3", "queue.ops → queue_ops.put", Certain},
 	} {
@@ -164,6 +168,27 @@ func TestFollow(t *testing.T) {
 		name, confidence := vs.Name(s.Register("rax"))
 		if name != test.want || confidence != test.confidence {
 			t.Errorf("%s: %q %s, want %q %s", test.name, name, confidence, test.want, test.confidence)
+		}
+	}
+}
+
+// A variable may have a symbol of the kind that code has: where it lies tells, not the letter.
+func TestDataByPlace(t *testing.T) {
+	for _, test := range []struct {
+		name, marks, want string
+	}{
+		{"in data", "%[1]x t queues\n%[1]x D _sdata\n%[2]x D _edata\n", "queues"},
+		{"in text", "%[1]x t queues\n%[2]x D _sdata\n%[2]x D _edata\n", ""},
+		{"no marks", "%[1]x t queues\n%[2]x d end\n", ""},
+	} {
+		table, err := ksym.Parse(strings.NewReader(fmt.Sprintf(test.marks, base+0x200, base+0x300)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		vs := NewValues(kernel.New(ktext.Bytes{Addr: base}, table, nil), NewTypes(spec(t), testHints))
+		name, off, ok := vs.variableAt(base+0x208, false)
+		if name != test.want || ok != (test.want != "") || ok && off != 8 {
+			t.Errorf("%s: %s+%d, %v", test.name, name, off, ok)
 		}
 	}
 }

@@ -91,11 +91,19 @@ func (vs *Values) variableAt(addr uint64, perCPU bool) (name string, off int64, 
 		}
 	}
 	s, o, ok := vs.kernel.Symbols.Find(addr)
-	if !ok || s.Text() || strings.HasPrefix(s.Name, "__start_") || strings.HasPrefix(s.Name, "__stop_") ||
+	if !ok || s.Text() && !vs.inData(addr) || strings.HasPrefix(s.Name, "__start_") || strings.HasPrefix(s.Name, "__stop_") ||
 		s.Name == "__init_begin" {
 		return "", 0, false
 	}
 	return s.Name, int64(o), true
+}
+
+// inData tells whether an address lies in the kernel's own data: the table of Linux 6.16 and later calls variables there that C or assembly
+// put beside code by the letters of code, "t softirq_vec".
+func (vs *Values) inData(addr uint64) bool {
+	start, hasStart := vs.kernel.Symbols.Lookup("_sdata")
+	end, hasEnd := vs.kernel.Symbols.Lookup("_edata")
+	return hasStart && hasEnd && addr >= start.Addr && addr < end.Addr
 }
 
 // section are the variables of a section of data that begins at base, which is 0
