@@ -171,7 +171,9 @@ func TestPriceForNone(t *testing.T) {
 // A machine whose kernel has no retpolines has no price of one: nothing is measured.
 func TestPriceOfAnotherThunk(t *testing.T) {
 	t.Parallel()
-	counted := []lab.CellResult{{Measurement: &lab.Measurement{Build: &record.LabBuild{Arch: runtime.GOARCH}, Bulks: []lab.BulkCount{{Sent: 1}}}}}
+	counted := []lab.CellResult{{Measurement: &lab.Measurement{
+		Build: &record.LabBuild{Arch: runtime.GOARCH}, Bulks: []lab.BulkCount{{Sent: 1}},
+	}}}
 	price, warnings := priceFor(t.Context(), std{out: io.Discard, err: io.Discard}, host.Fingerprint{IndirectThunk: "ITS thunk"}, counted)
 	const want = "no estimate in ns: the price is of an indirect call by ITS thunk, and those of guests are retpolines"
 	if price != nil || len(warnings) != 1 || warnings[0].Text != want {
