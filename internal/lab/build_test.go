@@ -2,6 +2,7 @@ package lab
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -161,6 +162,20 @@ func TestPlanOf(t *testing.T) {
 	if _, err := PlanOf(&record.Lab{}, "b"); err != nil {
 		t.Error(err) // what has no row is no base, which is said elsewhere
 	}
+}
+
+// A record of many command lines and CPU models has a guest for each two of them: they are counted, and not made.
+func TestPlanOfMany(t *testing.T) {
+	l := &record.Lab{}
+	for i := range record.MaxRows {
+		text := fmt.Sprint(i)
+		l.Rows = append(l.Rows, record.LabRow{Name: text, Labels: map[string]string{"bulk": "1", "cpu": text, "append": text}})
+	}
+	testutil.Allocates(t, 64<<20, func() {
+		if _, err := PlanOf(l, "k"); err == nil || !strings.Contains(err.Error(), "100000000 guests: at most 256") {
+			t.Error(err)
+		}
+	})
 }
 
 func TestLastLines(t *testing.T) {

@@ -44,18 +44,24 @@ func (p Plan) earlierRows(cell Cell) *earlier {
 	if p.Earlier == nil || p.Program != nil {
 		return nil
 	}
-	e := &earlier{}
-	names := []string{cell.Name()}
-	for _, w := range p.Rows() {
+	names, numbers := map[string]bool{cell.Name(): true}, make(map[string]int)
+	for i, w := range p.Rows() {
 		name := cell.Name() + w.suffix()
-		i := slices.IndexFunc(p.Earlier.Rows, func(r record.LabRow) bool { return r.Name == name })
-		if i < 0 || p.Earlier.Rows[i].Refused != "" || p.Earlier.Rows[i].Labels["append"] != cell.Append {
-			return nil
+		names[name], numbers[name] = true, i
+	}
+	e, found := &earlier{rows: make([]record.LabRow, len(numbers))}, 0
+	for i := range p.Earlier.Rows {
+		row := &p.Earlier.Rows[i]
+		if n, wanted := numbers[row.Name]; wanted && row.Refused == "" && row.Labels["append"] == cell.Append {
+			e.rows[n] = *row
+			found++
 		}
-		e.rows, names = append(e.rows, p.Earlier.Rows[i]), append(names, name)
+	}
+	if found < len(numbers) {
+		return nil
 	}
 	for _, w := range p.Earlier.Warnings {
-		if slices.Contains(names, w.Row) {
+		if names[w.Row] {
 			e.warnings = append(e.warnings, w)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -335,6 +336,66 @@ func TestRecord(t *testing.T) {
 	}
 	if want := 13 - 1e3/(1e3/13.0+12.5); math.Abs(d.Lost.Median-want) > 1e-9 {
 		t.Errorf("%v Mpps lost, want %v", d.Lost.Median, want)
+	}
+}
+
+// Differences are those of the first row with the first guest's command line and each after it that is alike but for that line.
+func TestCompared(t *testing.T) {
+	t.Parallel()
+	r := rand.New(rand.NewPCG(1, 2))
+	for range 200 {
+		rows := make([]record.LabRow, 16)
+		for i := range rows {
+			rows[i].Name, rows[i].Labels = fmt.Sprint(i), make(map[string]string)
+			for _, label := range []string{"kernel", "class", "append"} {
+				rows[i].Labels[label] = fmt.Sprint(r.IntN(2))
+			}
+			if r.IntN(4) > 0 {
+				rows[i].Instructions = new(float64)
+			}
+			if r.IntN(4) == 0 {
+				rows[i].Sites = []record.LabSite{{Executed: r.IntN(2)}}
+			}
+			if r.IntN(4) == 0 {
+				rows[i].Program = new(record.LabProgram)
+			}
+		}
+		var want, got [][2]string
+		taken := make(map[[2]string]bool)
+		for i := range rows {
+			a := &rows[i]
+			labels := [2]string{a.Labels["kernel"], a.Labels["class"]}
+			if taken[labels] || a.Program != nil || a.Instructions == nil || !probed(a) || a.Labels["append"] != "1" {
+				continue
+			}
+			taken[labels] = true
+			for _, b := range rows[i+1:] {
+				if labels == [2]string{b.Labels["kernel"], b.Labels["class"]} && b.Instructions != nil && probed(&b) {
+					want = append(want, [2]string{a.Name, b.Name})
+				}
+			}
+		}
+		for _, group := range compared(rows, "1") {
+			for _, without := range group[1:] {
+				got = append(got, [2]string{group[0].Name, without.Name})
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Fatalf("differences %v, want %v", got, want)
+		}
+	}
+}
+
+// Rows that a record says to be all alike have fewer differences than rows: not one of each two.
+func TestRecordManyAlike(t *testing.T) {
+	var cells []CellResult
+	for i := range 1000 {
+		one := 1.0
+		row := record.LabRow{Name: fmt.Sprint(i), Instructions: &one, CallsPerPacket: &one}
+		cells = append(cells, CellResult{earlier: &earlier{rows: []record.LabRow{row}}})
+	}
+	if l := Record(cells, nil, nil); len(l.Differences) != len(l.Rows)-1 {
+		t.Errorf("%d differences of %d rows", len(l.Differences), len(l.Rows))
 	}
 }
 

@@ -168,29 +168,40 @@ func (p Plan) Validate() error {
 	if p.Limit < time.Second {
 		return fmt.Errorf("a limit of %v is too short for a boot", p.Limit)
 	}
-	if n := len(p.Cells()); n > maxCells {
+	if n := p.guests(); n > maxCells {
 		return fmt.Errorf("%d guests: at most %d are booted in a run", n, maxCells)
 	}
 	return nil
 }
 
+// guests is how many cells a plan has.
+func (p Plan) guests() (n int) {
+	for _, nic := range once(p.NICs) {
+		n += len(p.mappings(nic))
+	}
+	return n * len(once(p.Kernels)) * len(once(p.CPUs)) * len(once(p.Appends))
+}
+
+// mappings are the DMA setups of a NIC.
+func (p Plan) mappings(nic string) []DMA {
+	if nic == Veth {
+		return []DMA{""}
+	}
+	return once(p.DMAs)
+}
+
 // Cells lists the matrix: command lines within DMA setups within NICs within CPUs
-// within kernels.
+// within kernels, each once.
 func (p Plan) Cells() []Cell {
 	p = p.withDefaults()
+	kernels, cpus, nics, lines := once(p.Kernels), once(p.CPUs), once(p.NICs), once(p.Appends)
 	var cells []Cell
-	for _, kernel := range p.Kernels {
-		for _, cpu := range p.CPUs {
-			for _, nic := range p.NICs {
-				dmas := p.DMAs
-				if nic == Veth {
-					dmas = []DMA{""}
-				}
-				for _, dma := range dmas {
-					for _, line := range p.Appends {
-						if c := (Cell{kernel, cpu, line, nic, dma}); !slices.Contains(cells, c) {
-							cells = append(cells, c)
-						}
+	for _, kernel := range kernels {
+		for _, cpu := range cpus {
+			for _, nic := range nics {
+				for _, dma := range p.mappings(nic) {
+					for _, line := range lines {
+						cells = append(cells, Cell{kernel, cpu, line, nic, dma})
 					}
 				}
 			}
@@ -199,14 +210,24 @@ func (p Plan) Cells() []Cell {
 	return cells
 }
 
+// once are the entries of a list, each where it stands first.
+func once[T comparable](list []T) (out []T) {
+	stands := make(map[T]bool)
+	for _, entry := range list {
+		if !stands[entry] {
+			out, stands[entry] = append(out, entry), true
+		}
+	}
+	return out
+}
+
 // Rows are those of each guest: bulks within scenarios, each once.
 func (p Plan) Rows() (rows []Row) {
 	p = p.withDefaults()
-	for _, s := range p.Scenarios {
-		for _, b := range p.Bulks {
-			if r := (Row{s, b}); !slices.Contains(rows, r) {
-				rows = append(rows, r)
-			}
+	bulks := once(p.Bulks)
+	for _, s := range once(p.Scenarios) {
+		for _, b := range bulks {
+			rows = append(rows, Row{s, b})
 		}
 	}
 	return rows

@@ -2,7 +2,6 @@ package lab
 
 import (
 	"fmt"
-	"slices"
 	"strconv"
 
 	"github.com/unthunk/unthunk/internal/guest"
@@ -13,39 +12,28 @@ import (
 // has are an error.
 func PlanOf(l *record.Lab, kernel string) (Plan, error) {
 	p := Plan{Kernels: []string{kernel}}
-	add := func(list []string, value string) []string {
-		if slices.Contains(list, value) {
-			return list
-		}
-		return append(list, value)
-	}
 	p.Arch = ArchOf(l)
-	var dmas []string
 	for i := range l.Rows {
 		labels := l.Rows[i].Labels
 		if labels["prog"] != "" { // which program and which packets the caller knows
-			p.CPUs, p.Appends = add(p.CPUs, labels["cpu"]), add(p.Appends, labels["append"])
+			p.CPUs, p.Appends = append(p.CPUs, labels["cpu"]), append(p.Appends, labels["append"])
 			continue
 		}
 		bulk, err := strconv.Atoi(labels["bulk"])
 		if err != nil {
 			return p, fmt.Errorf("row %s: bulk %.20q is no number", l.Rows[i].Name, labels["bulk"])
 		}
-		if !slices.Contains(p.Bulks, bulk) {
-			p.Bulks = append(p.Bulks, bulk)
-		}
-		p.CPUs, p.Appends = add(p.CPUs, labels["cpu"]), add(p.Appends, labels["append"])
-		p.Scenarios = add(p.Scenarios, l.Rows[i].Scenario())
+		p.Bulks, p.Scenarios = append(p.Bulks, bulk), append(p.Scenarios, l.Rows[i].Scenario())
+		p.CPUs, p.Appends = append(p.CPUs, labels["cpu"]), append(p.Appends, labels["append"])
 		if nic := labels["nic"]; nic != "" {
-			p.NICs = add(p.NICs, nic)
+			p.NICs = append(p.NICs, nic)
 		}
 		if dma := labels["dma"]; dma != "" {
-			dmas = add(dmas, dma)
+			p.DMAs = append(p.DMAs, DMA(dma))
 		}
 	}
-	for _, dma := range dmas {
-		p.DMAs = append(p.DMAs, DMA(dma))
-	}
+	p.CPUs, p.Appends, p.Scenarios, p.Bulks = once(p.CPUs), once(p.Appends), once(p.Scenarios), once(p.Bulks)
+	p.NICs, p.DMAs = once(p.NICs), once(p.DMAs)
 	if err := p.Validate(); err != nil {
 		return p, err
 	}

@@ -40,27 +40,41 @@ func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 			}
 		}
 	}
-	for i := range l.Rows {
-		with := &l.Rows[i]
-		for j := i + 1; j < len(l.Rows); j++ {
-			without := &l.Rows[j]
-			if with.Program == nil && alike(with, without) && probed(with) && probed(without) &&
-				cells[0].Append == with.Labels["append"] && with.Instructions != nil && without.Instructions != nil {
-				l.Differences = append(l.Differences, difference(with, without, price))
-			}
+	var appended string // to the command line of the guests that the others are compared with
+	if len(cells) > 0 {
+		appended = cells[0].Append
+	}
+	for _, group := range compared(l.Rows, appended) {
+		for _, without := range group[1:] {
+			l.Differences = append(l.Differences, difference(group[0], without, price))
 		}
 	}
 	return l
 }
 
-// alike tells whether rows differ in their command line at most.
-func alike(a, b *record.LabRow) bool {
-	for _, label := range []string{"kernel", "cpu", "nic", "dma", "scenario", "bulk", "prog", "class"} {
-		if a.Labels[label] != b.Labels[label] {
-			return false
+// compared are rows that differ in their command line at most: the first with the given one, and those after it. Rows without
+// a number, and those that are not [probed], are in none.
+func compared(rows []record.LabRow, appended string) (groups [][]*record.LabRow) {
+	numbers := make(map[[8]string]int) // of groups, by the labels besides append
+	for i := range rows {
+		row := &rows[i]
+		if row.Instructions == nil || !probed(row) {
+			continue
+		}
+		var labels [8]string
+		for j, label := range [...]string{"kernel", "cpu", "nic", "dma", "scenario", "bulk", "prog", "class"} {
+			labels[j] = row.Labels[label]
+		}
+		n, stands := numbers[labels]
+		switch {
+		case stands:
+			groups[n] = append(groups[n], row)
+		case row.Program == nil && row.Labels["append"] == appended:
+			numbers[labels] = len(groups)
+			groups = append(groups, []*record.LabRow{row})
 		}
 	}
-	return true
+	return groups
 }
 
 // probed tells whether kprobes counted a row's indirect branches, so that it is known how many instructions each takes.
