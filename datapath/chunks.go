@@ -40,27 +40,12 @@ func (d *Datapath) release(addr uint64) {
 // reclaim takes back the chunks of transmitted frames, onto the free stack.
 func (d *Datapath) reclaim(port int) {
 	s := &d.slots[port]
-	last, part := sending(port), sendingPart(port)
 	for {
 		n := len(d.free)
 		got := d.free[n:cap(d.free)]
 		got = got[:s.complete(got)]
-		kept := d.reclaimWhole(got, last)
-		frames := kept
-		for _, a := range got[kept:] {
-			o := &d.owner[d.index(a)]
-			switch *o {
-			case last:
-				frames++
-			case part:
-			default:
-				s.counters.Bad++
-				continue
-			}
-			*o = unused
-			got[kept] = a
-			kept++
-		}
+		whole := d.pass(got, sending(port), unused)
+		kept, frames := d.reclaimParts(port, got, whole)
 		if d.foreign > 0 {
 			kept = d.giveBackSome(got[:kept])
 		}
@@ -72,17 +57,59 @@ func (d *Datapath) reclaim(port int) {
 	}
 }
 
-// reclaimWhole takes back chunks from the first on, as long as each has all of a frame, and returns how many it was.
-func (d *Datapath) reclaimWhole(chunks []uint64, last owner) int {
+// recycle gives chunks of frames that a port transmitted to another to receive into, as many as that wants. Under load
+// all go this way: who owns them is noted once, and not when they come to the free stack and when they leave it.
+func (d *Datapath) recycle(from, to int) {
+	s, t := &d.slots[from], &d.slots[to]
+	n := len(d.free)
+	got := d.free[n:cap(d.free)]
+	got = got[:min(len(got), t.target-t.filled)]
+	got = got[:s.complete(got)]
+	whole := d.pass(got, sending(from), filling(to))
+	filled := t.fill(got[:whole])
+	t.filled += filled
+	d.own(got[filled:whole], unused)
+	kept, frames := d.reclaimParts(from, got, whole)
+	d.free = append(d.free, got[filled:kept]...)
+	s.settle(uint64(frames))
+}
+
+// pass gives chunks of one owner to another, from the first on as long as they are that owner's, and returns how many
+// it was. It is a function of its own as hold is.
+//
+//go:noinline
+func (d *Datapath) pass(chunks []uint64, from, to owner) int {
 	owners, reciprocal := d.owner, d.reciprocal
 	for i, a := range chunks {
 		o := &owners[index(a, reciprocal)]
-		if *o != last {
+		if *o != from {
 			return i
 		}
-		*o = unused
+		*o = to
 	}
 	return len(chunks)
+}
+
+// reclaimParts takes back the chunks from whole on, which may be parts of frames, and drops those that the port did not
+// have. It returns how many are left, those before too, and how many frames they were.
+func (d *Datapath) reclaimParts(port int, chunks []uint64, whole int) (kept, frames int) {
+	kept, frames = whole, whole
+	last, part := sending(port), sendingPart(port)
+	for _, a := range chunks[whole:] {
+		o := &d.owner[d.index(a)]
+		switch *o {
+		case last:
+			frames++
+		case part:
+		default:
+			d.slots[port].counters.Bad++
+			continue
+		}
+		*o = unused
+		chunks[kept] = a
+		kept++
+	}
+	return kept, frames
 }
 
 // own notes who owns chunks.

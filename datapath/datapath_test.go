@@ -353,6 +353,43 @@ func TestChunksOfOthers(t *testing.T) {
 	if c := d.Counters(nil); c[0].Bad != 2 || c[1].Bad != 1 {
 		t.Errorf("bad: %d and %d, want 2 and 1", c[0].Bad, c[1].Bad)
 	}
+	// The frame's chunk again, which was given to receive into.
+	out.tx.push(xsk.Desc{Addr: twice.Addr, Len: 60})
+	out.done++
+	in.Inject(make([]byte, 60))
+	poll(t, d)
+	if c := d.Counters(nil); c[0].Bad != 2 || c[1].Bad != 2 || c[1].Transmitted != 2 {
+		t.Errorf("bad: %d and %d, want 2 and 2; %d transmitted, want 2", c[0].Bad, c[1].Bad, c[1].Transmitted)
+	}
+}
+
+// few is a port that takes few chunks at a time.
+type few struct{ *Memory }
+
+func (p few) Fill(chunks []uint64) int { return p.Memory.Fill(chunks[:min(len(chunks), 3)]) }
+
+// Chunks that come back and that no port takes are free.
+func TestRecycleLeavesSome(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 128})
+	in, out := few{newMemory(t, u, 64)}, newMemory(t, u, 64)
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)})
+	for range 64 {
+		poll(t, d)
+	}
+	for range 32 {
+		in.Inject(make([]byte, 60))
+	}
+	poll(t, d)
+	// Three by recycle and three by refill.
+	all, free := d.Chunks()
+	if in.filled.len() != 64-32+6 || d.slots[0].filled != in.filled.len() || free != all-in.filled.len()-64 {
+		t.Errorf("%d chunks to receive into, %d of %d free", in.filled.len(), free, all)
+	}
+	for _, a := range d.free {
+		if o := d.owner[d.index(a)]; o != unused {
+			t.Errorf("chunk %#x is free, and its owner is %d", a, o)
+		}
+	}
 }
 
 func TestConfig(t *testing.T) {

@@ -57,19 +57,27 @@ func (d *Datapath) finish() {
 		}
 	}
 	d.pending = d.pending[:0]
+	wanting := 0 // the first of mine that may want chunks
 	for _, i := range d.mine {
 		s := &d.slots[i]
 		// Also without new frames: those a kick left behind need another one,
 		// and a full ring would stay full.
 		if s.here() && s.counters.InFlight > 0 {
 			d.push(i)
-			if s.here() {
-				d.reclaim(i)
+			for wanting < len(d.mine) && !d.slots[d.mine[wanting]].wants() {
+				wanting++
 			}
+			if !s.here() {
+				continue
+			}
+			if wanting < len(d.mine) && d.foreign == 0 {
+				d.recycle(i, d.mine[wanting])
+			}
+			d.reclaim(i)
 		}
 	}
 	for _, i := range d.mine {
-		if s := &d.slots[i]; s.here() && s.filled < s.target {
+		if d.slots[i].wants() {
 			d.refill(i, len(d.free))
 		}
 	}

@@ -84,6 +84,9 @@ type slot struct {
 // here says whether the port is there, and this worker's.
 func (s *slot) here() bool { return s.kind > kindRemote }
 
+// wants says whether the port would take chunks to receive into.
+func (s *slot) wants() bool { return s.here() && s.filled < s.target }
+
 func (s *slot) set(p Port) {
 	s.kind, s.xsk, s.memory, s.other, s.port = kindOther, nil, nil, p, p
 	switch p := p.(type) {
