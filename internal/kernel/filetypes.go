@@ -16,6 +16,7 @@ import (
 const (
 	maxBTF   = 32 << 20 // bytes
 	maxTypes = 1 << 19
+	maxNames = 64 << 20 // bytes
 	// maxTypeDepth is how deep types may lead to others when they are decoded in their
 	// order: package btf takes 2 KB of stack a step, and the runtime ends the process at
 	// 1 GB. Debian's kernels lead 200 to 220 deep.
@@ -25,12 +26,12 @@ const (
 // loadTypes reads a section of types of which nothing is trusted. It takes 0.1 s and 30 MB
 // of a distribution's kernel.
 func loadTypes(raw []byte) (*btf.Spec, error) {
-	graph, err := readTypes(raw, maxBTF, maxTypes)
+	graph, err := readTypes(raw, typeLimits{maxBTF, maxTypes, maxNames})
 	if err != nil {
 		return nil, err
 	}
-	if depth := graph.depth(); depth > maxTypeDepth {
-		return nil, fmt.Errorf("types that lead to others %d deep: at most %d are possible", depth, maxTypeDepth)
+	if err := checkDepth(graph.depth()); err != nil {
+		return nil, err
 	}
 	types, err := btf.LoadSpecFromReader(bytes.NewReader(raw))
 	if err != nil {
@@ -117,33 +118,48 @@ const (
 
 var errTypes = errors.New("types that end within one, or are of a kind that is not known")
 
-// CheckTypes refuses types (BTF) that do not hold together, and those of more than so many bytes, or so many types: package
-// btf takes 2 KB of stack for each type of a chain of them.
-func CheckTypes(raw []byte, size, number int) error {
-	_, err := readTypes(raw, size, number)
-	return err
+// typeLimits are the most that types may have: bytes, types, and bytes of the names of types and of their members, each counted.
+// One name may be that of many, and package btf reads the name of each, and copies it.
+type typeLimits struct{ bytes, types, names int }
+
+func tooLarge(size, most int) error {
+	return fmt.Errorf("%d MiB of types: at most %d are possible", size>>20, most>>20)
 }
 
-// readTypes finds where each type begins, of at most so many bytes and types.
-func readTypes(raw []byte, size, number int) (*typeGraph, error) {
-	if len(raw) > size {
-		return nil, fmt.Errorf("%d MiB of types: at most %d are possible", len(raw)>>20, size>>20)
+func checkDepth(depth int) error {
+	if depth > maxTypeDepth {
+		return fmt.Errorf("types that lead to others %d deep: at most %d are possible", depth, maxTypeDepth)
+	}
+	return nil
+}
+
+// readTypes finds where each type begins, within limits.
+func readTypes(raw []byte, most typeLimits) (*typeGraph, error) {
+	if len(raw) > most.bytes {
+		return nil, tooLarge(len(raw), most.bytes)
 	}
 	if len(raw) < btfHeaderLen || binary.LittleEndian.Uint16(raw) != btfMagic {
 		return nil, errors.New("no types, or not in little endian")
 	}
-	head, off, length := binary.LittleEndian.Uint32(raw[4:]), binary.LittleEndian.Uint32(raw[8:]), binary.LittleEndian.Uint32(raw[12:])
-	from, to := uint64(head)+uint64(off), uint64(head)+uint64(off)+uint64(length)
-	if from > to || to > uint64(len(raw)) {
+	field := func(n int) uint64 { return uint64(binary.LittleEndian.Uint32(raw[n:])) }
+	from, to := field(4)+field(8), field(4)+field(8)+field(12)
+	if to > uint64(len(raw)) {
 		return nil, errTypes
 	}
 	g := &typeGraph{raw: raw[from:to]}
+	strings := raw[min(field(4)+field(16), uint64(len(raw))):]
+	room := most.names
+	take := func(at int) { // the name whose number stands at an offset
+		if name := binary.LittleEndian.Uint32(g.raw[at:]); uint64(name) < uint64(len(strings)) {
+			room -= max(0, bytes.IndexByte(strings[name:], 0))
+		}
+	}
 	for at := 0; at < len(g.raw); {
 		if len(g.raw)-at < btfTypeSize {
 			return nil, errTypes
 		}
-		if len(g.offsets) == number {
-			return nil, fmt.Errorf("more than %d types", number)
+		if len(g.offsets) == most.types {
+			return nil, fmt.Errorf("more than %d types", most.types)
 		}
 		g.offsets = append(g.offsets, uint32(at))
 		kind, vlen := g.kind(at)
@@ -151,13 +167,26 @@ func readTypes(raw []byte, size, number int) (*typeGraph, error) {
 		if !ok {
 			return nil, errTypes
 		}
+		size := more
 		switch kind {
 		case kindStruct, kindUnion, kindEnum, kindFuncProto, kindDatasec, kindEnum64:
 			more *= vlen
 		}
-		if at += btfTypeSize + more; at > len(g.raw) {
+		end := at + btfTypeSize + more
+		if end > len(g.raw) {
 			return nil, errTypes
 		}
+		take(at)
+		switch kind {
+		case kindStruct, kindUnion, kindEnum, kindFuncProto, kindEnum64:
+			for member := at + btfTypeSize; member < end && room >= 0; member += size {
+				take(member)
+			}
+		}
+		if room < 0 {
+			return nil, fmt.Errorf("names of types of more than %d MiB", most.names>>20)
+		}
+		at = end
 	}
 	return g, nil
 }
@@ -246,4 +275,79 @@ func (g *typeGraph) depth() (deepest int) {
 		}
 	}
 	return deepest
+}
+
+// reach is how deep decoding may go in whatever order it is done: the longest way from type to type, on which of those that lead
+// to each other all are counted.
+func (g *typeGraph) reach() (longest int) {
+	type frame struct {
+		id   uint32
+		next int
+	}
+	var (
+		number  = len(g.offsets) + 1
+		seen    uint32
+		index   = make([]uint32, number) // in the order in which types were seen, 0 before
+		low     = make([]uint32, number) // the least index of an open type that one leads to
+		ways    = make([]int, number)    // the longest from each, 0 while it is open
+		open    []uint32
+		pending []frame
+	)
+	begin := func(id uint32) {
+		seen++
+		index[id], low[id] = seen, seen
+		open, pending = append(open, id), append(pending, frame{id, 0})
+	}
+	// end closes those that lead to each other, which are the last ones that are open, from one on.
+	end := func(id uint32) {
+		first := len(open) - 1
+		for open[first] != id {
+			first--
+		}
+		behind := 0
+		for _, member := range open[first:] {
+			for n := 0; ; n++ {
+				to, ok := g.next(member, n)
+				if !ok {
+					break
+				}
+				if int(to) < number {
+					behind = max(behind, ways[to])
+				}
+			}
+		}
+		way := len(open) - first + behind
+		for _, member := range open[first:] {
+			ways[member] = way
+		}
+		longest, open = max(longest, way), open[:first]
+	}
+	for id := range g.offsets {
+		if index[id+1] > 0 {
+			continue
+		}
+		begin(uint32(id + 1))
+		for len(pending) > 0 {
+			top := &pending[len(pending)-1]
+			to, ok := g.next(top.id, top.next)
+			top.next++
+			switch {
+			case !ok:
+				id := top.id
+				if pending = pending[:len(pending)-1]; len(pending) > 0 {
+					parent := pending[len(pending)-1].id
+					low[parent] = min(low[parent], low[id])
+				}
+				if low[id] == index[id] {
+					end(id)
+				}
+			case to == 0 || int(to) >= number:
+			case index[to] == 0:
+				begin(to)
+			case ways[to] == 0:
+				low[top.id] = min(low[top.id], index[to])
+			}
+		}
+	}
+	return longest
 }

@@ -145,7 +145,7 @@ func TestTypesOfKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g, err := readTypes(img.BTF, maxBTF, maxTypes)
+	g, err := readTypes(img.BTF, typeLimits{maxBTF, maxTypes, maxNames / 4})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,12 +199,17 @@ func FuzzTypes(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		var g *typeGraph
 		var err error
-		testutil.Allocates(t, 1<<20+256*uint64(len(raw)), func() { g, err = readTypes(raw, maxBTF, maxTypes) })
+		testutil.Allocates(t, 1<<20+256*uint64(len(raw)), func() { g, err = readTypes(raw, typeLimits{maxBTF, maxTypes, maxNames}) })
 		if err != nil {
 			return
 		}
 		if d := g.depth(); d > len(g.offsets) {
 			t.Errorf("%d deep, of %d types", d, len(g.offsets))
+		}
+		longest := 0
+		testutil.Allocates(t, 1<<20+256*uint64(len(raw)), func() { longest = g.reach() })
+		if d := g.depth(); longest < d || longest > len(g.offsets) {
+			t.Errorf("at most %d deep, in their order %d, of %d types", longest, d, len(g.offsets))
 		}
 		testutil.Allocates(t, 1<<20+1024*uint64(len(raw)), func() { _, _ = loadTypes(raw) })
 	})

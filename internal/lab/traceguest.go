@@ -12,6 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -234,7 +235,7 @@ func programSymbol(info *ebpf.ProgramInfo) (s GuestSymbol, ok bool) {
 		return s, false
 	}
 	name := info.Name
-	if of, err := info.FuncInfos(); err == nil && len(of) == 1 {
+	if of, err := kernel.FuncInfos(info); err == nil && len(of) == 1 {
 		name = of[0].Func.Name
 	}
 	return GuestSymbol{uint64(starts[0]), uint64(lengths[0]), fmt.Sprintf("bpf_prog_%s_%s", info.Tag, name)}, true
@@ -244,7 +245,7 @@ func linesOf(info *ebpf.ProgramInfo) (all []GuestProgram) {
 	starts, ok := info.JitedKsymAddrs()
 	lengths, okLengths := info.JitedFuncLens()
 	places, okPlaces := info.JitedLineInfos()
-	source, err := info.LineInfos()
+	source, err := kernel.LineInfos(info)
 	if err != nil || !ok || !okLengths || !okPlaces || len(places) != len(source) || len(starts) != len(lengths) {
 		return nil
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -52,7 +53,7 @@ func readLines(programs []*ebpf.Program) *lineTable {
 		if err != nil {
 			continue
 		}
-		lines, err := info.LineInfos()
+		lines, err := kernel.LineInfos(info)
 		addrs, ok := info.JitedLineInfos()
 		starts, okStarts := info.JitedKsymAddrs()
 		lengths, okLengths := info.JitedFuncLens()

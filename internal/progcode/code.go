@@ -234,7 +234,7 @@ func (c *Code) label() string {
 
 // readXlated reads the BPF instructions and names the functions.
 func (c *Code) readXlated(info *ebpf.ProgramInfo) (*xlated, error) {
-	insns, err := info.Instructions()
+	insns, err := kernel.Instructions(info)
 	if err != nil {
 		return nil, fmt.Errorf("its BPF instructions cannot be read: %w", err)
 	}
@@ -242,7 +242,7 @@ func (c *Code) readXlated(info *ebpf.ProgramInfo) (*xlated, error) {
 		starts []int
 		names  []string
 	)
-	if functions, err := info.FuncInfos(); err == nil && len(functions) == len(c.Functions) {
+	if functions, err := kernel.FuncInfos(info); err == nil && len(functions) == len(c.Functions) {
 		for i, f := range functions {
 			starts, names = append(starts, int(f.Offset)), append(names, f.Func.Name)
 			c.Functions[i].Name = f.Func.Name
@@ -256,7 +256,7 @@ func (c *Code) readXlated(info *ebpf.ProgramInfo) (*xlated, error) {
 
 // readLines pairs the lines of the source with the addresses of their machine code.
 func (c *Code) readLines(info *ebpf.ProgramInfo) (out []lineInfo) {
-	lines, err := info.LineInfos()
+	lines, err := kernel.LineInfos(info)
 	addrs, ok := info.JitedLineInfos()
 	if err != nil || !ok || len(addrs) != len(lines) {
 		return nil

@@ -14,6 +14,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/perf"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/program/lines"
@@ -249,11 +250,11 @@ func (c *code) add(info *ebpf.ProgramInfo) error {
 	starts, ok := info.JitedKsymAddrs()
 	lengths, okLengths := info.JitedFuncLens()
 	places, okPlaces := info.JitedLineInfos()
-	source, err := info.LineInfos()
+	source, err := kernel.LineInfos(info)
 	if err != nil || !ok || !okLengths || !okPlaces || len(places) != len(source) || len(starts) != len(lengths) {
 		return errors.New("the kernel does not show which machine code is of which line")
 	}
-	functions, err := info.FuncInfos()
+	functions, err := kernel.FuncInfos(info)
 	if err != nil || len(functions) == 0 || functions[0].Func == nil {
 		return errors.New("the kernel does not show which functions the program has")
 	}

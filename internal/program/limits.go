@@ -18,10 +18,6 @@ const (
 	// maxNames is how many bytes the names of all symbols may have, each counted: debug/elf copies the name of each, and
 	// many may be one, or the end of one.
 	maxNames = 16 << 20
-	// maxTypeBytes and maxTypes are limits on the types of an object (BTF), which has those alone that it uses: large ones
-	// have some thousand. Decoded, members take 25 times their size, and types that lead to others 2 KB of stack each.
-	maxTypeBytes = 4 << 20
-	maxTypes     = 1 << 16
 	// maxAccesses is how many relocations of types (CO-RE) an object may have, maxAccessText how many bytes their
 	// texts may have, each counted: one of "0:1:2" becomes three numbers, and many may be one.
 	maxAccesses   = 1 << 16
@@ -104,7 +100,7 @@ func checkTypes(s *elf.Section) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return raw, kernel.CheckTypes(raw, maxTypeBytes, maxTypes)
+	return raw, kernel.CheckProgramTypes(raw)
 }
 
 // checkAccesses refuses relocations of types that would take much more memory than they have bytes. What does not hold

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // openLive opens a program that is loaded already.
@@ -234,12 +235,7 @@ func slotNames(info *ebpf.ProgramInfo) map[btf.TypeID]string {
 	if !ok {
 		return names
 	}
-	h, err := btf.NewHandleFromID(id)
-	if err != nil {
-		return names
-	}
-	defer h.Close()
-	spec, err := h.Spec(nil)
+	spec, err := kernel.ProgramTypes(id)
 	if err != nil {
 		return names
 	}
@@ -259,7 +255,7 @@ func slotNames(info *ebpf.ProgramInfo) map[btf.TypeID]string {
 // fullName is the name of a program's function: the kernel cuts that of the program at 15
 // bytes, and BTF has all of it.
 func fullName(info *ebpf.ProgramInfo) string {
-	if funcs, err := info.FuncInfos(); err == nil && len(funcs) > 0 && funcs[0].Func != nil {
+	if funcs, err := kernel.FuncInfos(info); err == nil && len(funcs) > 0 && funcs[0].Func != nil {
 		return funcs[0].Func.Name
 	}
 	return info.Name

@@ -166,7 +166,7 @@ func TestObjectTypes(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, types := range map[string][]byte{
-		"more than 65536 types":               bytes.Repeat([]byte{0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0}, maxTypes+1), // pointers to type 1
+		"more than 65536 types":               bytes.Repeat([]byte{0, 0, 0, 0, 0, 0, 0, 2, 1, 0, 0, 0}, 1<<16+1), // pointers to type 1
 		"5 MiB of types: at most 4 are possi": make([]byte, 5<<20),
 	} {
 		section := append(bytes.Clone(b[file.Section(".BTF").Offset:][:24]), types...) // the header

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // source is where maps are copied from: a live program's, or those that are pinned in a
@@ -317,12 +318,11 @@ func (m *liveMap) differs(spec *ebpf.MapSpec) string {
 
 // datasec is what BTF says of the variables in a live map; nil when there is no BTF.
 func (m *liveMap) datasec() *btf.Datasec {
-	h, err := m.m.Handle()
-	if err != nil {
+	id, ok := m.info.BTFID()
+	if !ok {
 		return nil
 	}
-	defer h.Close()
-	spec, err := h.Spec(nil)
+	spec, err := kernel.ProgramTypes(id)
 	if err != nil {
 		return nil
 	}

@@ -249,7 +249,7 @@ func (s *subject) addProgram(id ebpf.ProgramID, tables map[ebpf.MapID]bool) (mor
 		return nil, fmt.Errorf("read about program %d: %w", id, err)
 	}
 	functions := kernel.ProgramFunctions(info)
-	names, _ := info.FuncInfos()
+	names, _ := kernel.FuncInfos(info)
 	for i, f := range functions {
 		name := info.Name
 		if i < len(names) && len(names) == len(functions) {

@@ -120,12 +120,7 @@ func bootTime() time.Time {
 // functionName is the name of a function by its type in a program's BTF; empty where it
 // cannot be read.
 func functionName(types btf.ID, id btf.TypeID) string {
-	handle, err := btf.NewHandleFromID(types)
-	if err != nil {
-		return ""
-	}
-	defer handle.Close()
-	spec, err := handle.Spec(nil)
+	spec, err := kernel.ProgramTypes(types)
 	if err != nil {
 		return ""
 	}
