@@ -3,9 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -70,7 +72,8 @@ type service struct {
 	forwarder forward.Forwarder
 	flags     forwardFlags
 	events    *forwardEvents
-	polls     []uint64 // of each worker, when the watchdog was last fed
+	polls     []uint64    // of each worker, when the watchdog was last fed
+	deaf      atomic.Bool // the manager was told in vain
 }
 
 // serve goes on until ctx is done. The manager's watchdog is fed while each worker polls, also while
@@ -140,10 +143,33 @@ func (v *service) reload(ctx context.Context) {
 	v.tell(daemon.SdNotifyReady)
 }
 
+// tell warns where it begins to tell in vain.
 func (v *service) tell(state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
+	err := notify(state)
+	if was := v.deaf.Swap(err != nil); err != nil && !was {
 		v.events.warn(fmt.Sprintf("tell the service manager: %v", err))
 	}
+}
+
+// notifyTime is how long a service manager that does not read what it was told before is waited for.
+const notifyTime = 100 * time.Millisecond
+
+// notify sends a state to the socket of NOTIFY_SOCKET, where there is one. [daemon.SdNotify] waits for ever for who reads there.
+func notify(state string) error {
+	path := os.Getenv("NOTIFY_SOCKET")
+	if path == "" {
+		return nil
+	}
+	c, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetWriteDeadline(time.Now().Add(notifyTime)); err != nil {
+		return err
+	}
+	_, err = c.Write([]byte(state))
+	return err
 }
 
 // cpuList is what --cpus says, in its order: worker 0 runs on the first.

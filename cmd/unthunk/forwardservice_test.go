@@ -109,6 +109,24 @@ func TestServiceNotifies(t *testing.T) {
 	<-done
 }
 
+// A manager that reads nothing holds nothing up, and that it hears nothing is said once.
+func TestServiceUnheard(t *testing.T) {
+	newManager(t)
+	var err error
+	testutil.Eventually(t, "full", func() bool { err = notify("x"); return err != nil })
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatal(err)
+	}
+	var said []string
+	v := service{events: &forwardEvents{text: eachLine{func(s string) { said = append(said, s) }}}}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	v.serve(ctx, nil)
+	if len(said) != 1 || !strings.HasPrefix(said[0], "warning: tell the service manager: ") {
+		t.Errorf("said %q", said)
+	}
+}
+
 // The watchdog is not fed while a worker stands still.
 func TestServiceAlive(t *testing.T) {
 	var said []string
