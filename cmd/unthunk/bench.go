@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strconv"
 
 	"github.com/spf13/cobra"
@@ -12,6 +11,7 @@ import (
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/rounds"
 )
 
@@ -100,14 +100,20 @@ func runBench(ctx context.Context, s std, cmd *cobra.Command, f benchFlags) erro
 	}
 	err = f.output.publish(s, doc, func() error {
 		if f.format == "bench" {
-			for _, w := range doc.Warnings {
-				fmt.Fprintf(s.err, "warning: %s %s\n", w.Row, w.Text)
-			}
-			return report.GoBench(s.out, doc)
+			return writeGoBench(s, doc)
 		}
 		return report.Bench(s.out, textOptions(s.out), doc)
 	})
 	return stopped(doc, benchRefused, err)
+}
+
+// writeGoBench writes rows for benchstat, and warnings to standard error.
+func writeGoBench(s std, doc *record.Document[record.BenchRow]) error {
+	warn := warner(s.err)
+	for _, w := range doc.Warnings {
+		warn(cells.Join(": ", w.Row, w.Text))
+	}
+	return report.GoBench(s.out, doc)
 }
 
 func benchRefused(row record.BenchRow) bool { return row.Refused != "" }

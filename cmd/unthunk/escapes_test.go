@@ -10,7 +10,9 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/internal/forward"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Names of devices and folders may hold any character: none of them speaks to a terminal, nor
@@ -35,6 +37,11 @@ func TestNamesWithEscapes(t *testing.T) {
 	flags := targetFlags{verifierLog: true}
 	if err := flags.explain(t.Context(), std{err: &errs}, refused); err != refused {
 		t.Error(err)
+	}
+	bench := record.New[record.BenchRow]("bench", host.Fingerprint{})
+	bench.Warnings = []record.Warning{{Row: "drop/in=" + escape, Text: escape}}
+	if err := writeGoBench(std{out: &out, err: &errs}, bench); err != nil {
+		t.Fatal(err)
 	}
 	warner(&errs)("what " + escape + " sends is not counted")
 	code, stdout, stderr := unthunk(t, "man", filepath.Join(t.TempDir(), escape))
