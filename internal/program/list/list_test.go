@@ -2,6 +2,7 @@ package list
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -23,6 +24,19 @@ import (
 )
 
 func TestMain(m *testing.M) { testutil.NoLeaks(m) }
+
+// A process may have a million open files: a signal ends reading them.
+func TestProcessInterrupted(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := new(held).process(ctx, os.Getpid(), make(namespaces)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if _, err := processes(ctx, make(namespaces)); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
 
 // load loads a program until the end of the test; instructions are those of XDP_PASS without
 // any.

@@ -37,22 +37,24 @@ func processes(ctx context.Context, all namespaces) (*held, error) {
 		return nil, fmt.Errorf("list processes: %w", err)
 	}
 	for _, folder := range folders {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
 		pid, err := strconv.Atoi(folder.Name())
 		if err != nil {
 			continue
 		}
-		if err := h.process(pid, all); errors.Is(err, fs.ErrPermission) {
+		err = h.process(ctx, pid, all)
+		switch {
+		case ctx.Err() != nil:
+			return nil, ctx.Err()
+		case errors.Is(err, fs.ErrPermission):
 			h.refused++
 		}
 	}
 	return h, nil
 }
 
-// process reads one process: of each of its threads the namespace, and its open files.
-func (h *held) process(pid int, all namespaces) error {
+// process reads one process: of each of its threads the namespace, and its open files. There may be a million of each: it ends
+// with ctx.
+func (h *held) process(ctx context.Context, pid int, all namespaces) error {
 	dir := filepath.Join("/proc", strconv.Itoa(pid))
 	who := record.Process{PID: pid, Name: processName(dir)}
 	threads, err := os.ReadDir(filepath.Join(dir, "task"))
@@ -61,6 +63,9 @@ func (h *held) process(pid int, all namespaces) error {
 	}
 	name := fmt.Sprintf("process %d (%s)", pid, who.Name)
 	for _, thread := range threads {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		path := filepath.Join(dir, "task", thread.Name(), "ns/net")
 		inode, err := inodeOf(path)
 		switch {
@@ -75,6 +80,9 @@ func (h *held) process(pid int, all namespaces) error {
 		return err
 	}
 	for _, file := range files {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		path := filepath.Join(dir, "fd", file.Name())
 		to, err := os.Readlink(path)
 		if err != nil {
