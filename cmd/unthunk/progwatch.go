@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/internal/watch"
 )
@@ -130,7 +131,7 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 	}
 	lines := watchWriter{s: s, json: f.output.json}
 	if !f.output.json {
-		fmt.Fprintln(s.out, w.About())
+		fmt.Fprintln(s.out, cells.Clean(w.About())) // names of a device and of a program
 	}
 	running, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -149,16 +150,21 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 			doc.Settings[name] = "true"
 		}
 	}
-	text := func() error {
-		fmt.Fprintln(s.out)
-		return report.ProgWatch(s.out, textOptions(s.out), doc, f.top)
+	switch err := f.publish(s, doc); {
+	case err != nil:
+		return err
+	case doc.Ended != "":
+		return errors.New(doc.Ended)
+	case doc.Incomplete:
+		return errStopped
 	}
-	if f.output.json {
-		text = func() error { return report.JSONLine(s.out, doc) }
-	}
-	err = text()
+	return nil
+}
+
+// publish writes the files that were asked for, and then the output, which may wait for its reader for ever.
+func (f *progWatchFlags) publish(s std, doc *record.ProgWatch) (err error) {
 	if f.output.save != "" {
-		err = errors.Join(err, record.Save(f.output.save, doc))
+		err = record.Save(f.output.save, doc)
 	}
 	if f.pprof != "" {
 		var b bytes.Buffer
@@ -168,15 +174,11 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 		}
 		err = errors.Join(err, errPprof)
 	}
-	switch {
-	case err != nil:
-		return err
-	case doc.Ended != "":
-		return errors.New(doc.Ended)
-	case doc.Incomplete:
-		return errStopped
+	if f.output.json {
+		return errors.Join(err, report.JSONLine(s.out, doc))
 	}
-	return nil
+	fmt.Fprintln(s.out)
+	return errors.Join(err, report.ProgWatch(s.out, textOptions(s.out), doc, f.top))
 }
 
 // noRecord is why there is no record: an error, the end of what was watched, or that of the watch.
@@ -252,7 +254,7 @@ func (w *watchWriter) write(second watch.Second) {
 		share("pass"), share("drop"), share("tx"), share("redirect"),
 		cell(second.Program, "%.1f"), cell(second.Path, "%.0f"), cell(second.Core, "%.1f"), cell(second.Cost, "%.2f"), lostRate(second))
 	if second.Event != "" && w.err == nil {
-		_, w.err = fmt.Fprintf(w.s.out, "%-8s %s\n", "", second.Event)
+		_, w.err = fmt.Fprintf(w.s.out, "%-8s %s\n", "", cells.Clean(second.Event))
 	}
 }
 

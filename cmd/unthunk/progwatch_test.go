@@ -371,3 +371,32 @@ func TestWatchWriterError(t *testing.T) {
 		t.Error("the error of the line is lost")
 	}
 }
+
+// whenWritten does something at each write.
+type whenWritten func()
+
+func (w whenWritten) Write(b []byte) (int, error) {
+	w()
+	return len(b), nil
+}
+
+// Files are there before anything is shown: nobody may read what is.
+func TestProgWatchSavesFirst(t *testing.T) {
+	t.Parallel()
+	for _, asJSON := range []bool{false, true} {
+		dir := t.TempDir()
+		f := progWatchFlags{pprof: filepath.Join(dir, "p"), output: outputFlags{json: asJSON, save: filepath.Join(dir, "s")}}
+		shown := 0
+		out := whenWritten(func() {
+			shown++
+			for _, file := range []string{f.pprof, f.output.save} {
+				if _, err := os.Stat(file); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if err := f.publish(std{out: out}, new(record.ProgWatch)); err != nil || shown == 0 {
+			t.Errorf("written %d times: %v", shown, err)
+		}
+	}
+}

@@ -114,9 +114,9 @@ func TestParse(t *testing.T) {
 	}
 	for _, text := range []string{
 		"", "id:", "id:x", "id:0", "id:-1", "id:4294967296", "dev:", "dev:a/b", "dev:averyverylongname", "dev:eth0:", "a\x00b", "a\nb",
-		strings.Repeat("x", 5000),
+		"dev:c\u009b2J", "lb\u202eo.", strings.Repeat("x", 5000),
 	} {
-		if target, err := Parse(text); err == nil || strings.ContainsAny(err.Error(), "\n\x00") {
+		if target, err := Parse(text); err == nil || strings.ContainsAny(err.Error(), "\n\x00\u009b\u202e") {
 			t.Errorf("%q: %v, %v", text, target, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"github.com/cilium/ebpf"
 )
@@ -34,7 +35,7 @@ func Parse(text string) (Target, error) {
 	switch kind, rest, _ := strings.Cut(text, ":"); {
 	case text == "":
 		return Target{}, errors.New("the target is empty: it is an object file, a pinned program, id:N or dev:DEV")
-	case strings.ContainsFunc(text, func(r rune) bool { return r < ' ' || r == 0x7f }):
+	case strings.ContainsFunc(text, func(r rune) bool { return !unicode.IsGraphic(r) }): // also one that turns the order of others
 		return Target{}, fmt.Errorf("target %.60q: a control character is in it", text)
 	case len(text) > 4096: // PATH_MAX
 		return Target{}, errors.New("the target is longer than a path may be")
