@@ -227,7 +227,7 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	if f.listen.Address != "" {
 		a.served = &agentMetrics{}
 		a.resume()
-		server, err := serve(f.listen, a.served)
+		server, err := serve(ctx, f.listen, a.served)
 		if err != nil {
 			return err
 		}

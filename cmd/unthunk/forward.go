@@ -220,7 +220,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		defer func() { err = errors.Join(err, c.Sample.Close()) }()
 	}
 	if f.metrics.Address != "" {
-		server, errServe := serveMetrics(f.metrics, forwarder, events)
+		server, errServe := serveMetrics(ctx, f.metrics, forwarder, events)
 		if errServe != nil {
 			return errServe
 		}

@@ -167,7 +167,7 @@ func (fixed) Totals() (forward.Totals, error) {
 
 func TestMetrics(t *testing.T) {
 	own := forwardEvents{reloaded: 2, notReloaded: 1}
-	server, err := serveMetrics(listen.Options{Address: ":0"}, fixed{}, &own)
+	server, err := serveMetrics(t.Context(), listen.Options{Address: ":0"}, fixed{}, &own)
 	if err != nil {
 		t.Fatal(err)
 	}

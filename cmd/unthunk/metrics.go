@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"math"
 	"net/http"
@@ -159,17 +160,17 @@ func metric(desc *prometheus.Desc, kind prometheus.ValueType, value float64, lab
 }
 
 // serveMetrics serves a forwarder's counters until the server is closed.
-func serveMetrics(o listen.Options, f forward.Forwarder, own *forwardEvents) (*listen.Server, error) {
-	return serve(o, newForwardCollector(f, own))
+func serveMetrics(ctx context.Context, o listen.Options, f forward.Forwarder, own *forwardEvents) (*listen.Server, error) {
+	return serve(ctx, o, newForwardCollector(f, own))
 }
 
-// serve serves what a collector reads until the server is closed.
-func serve(o listen.Options, c prometheus.Collector) (*listen.Server, error) {
+// serve serves what a collector reads until ctx ends or the server is closed.
+func serve(ctx context.Context, o listen.Options, c prometheus.Collector) (*listen.Server, error) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(c)
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(registry, promhttp.HandlerOpts{MaxRequestsInFlight: 4}))
-	server, err := listen.Serve(o, mux)
+	server, err := listen.Serve(ctx, o, mux)
 	if err != nil {
 		return nil, fmt.Errorf("serve metrics: %w", err)
 	}

@@ -119,7 +119,7 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 		warn(text)
 	}
 	if f.metrics.Address != "" {
-		server, errServe := serve(f.metrics, newWatchCollector(w))
+		server, errServe := serve(ctx, f.metrics, newWatchCollector(w))
 		if errServe != nil {
 			return errServe
 		}

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
@@ -50,13 +51,15 @@ type Options struct {
 	WebConfig string
 }
 
-// Server serves until it is closed.
+// Server serves until its context ends, or it is closed.
 type Server struct {
 	server   *http.Server
 	listener net.Listener
 	// tls says whether there is TLS, known whether clients have to say who they are.
 	tls, known bool
 	done       chan error
+	// closing is done once, by whoever is first.
+	closing func() error
 }
 
 // Host adds the loopback to an address that has no host.
@@ -71,10 +74,12 @@ func Host(address string) (string, error) {
 	return net.JoinHostPort(host, port), nil
 }
 
-// Serve serves h.
-func Serve(o Options, h http.Handler) (*Server, error) { return serve(o, h, headerTime, idleTime) }
+// Serve serves h until ctx ends or the server is closed, which it has to be in any case.
+func Serve(ctx context.Context, o Options, h http.Handler) (*Server, error) {
+	return serve(ctx, o, h, headerTime, idleTime)
+}
 
-func serve(o Options, h http.Handler, header, idle time.Duration) (*Server, error) {
+func serve(ctx context.Context, o Options, h http.Handler, header, idle time.Duration) (*Server, error) {
 	address, err := Host(o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
@@ -99,6 +104,9 @@ func serve(o Options, h http.Handler, header, idle time.Duration) (*Server, erro
 	none, systemd := []string{}, false
 	flags := &web.FlagConfig{WebListenAddresses: &none, WebSystemdSocket: &systemd, WebConfigFile: &o.WebConfig}
 	go func() { s.done <- web.Serve(s.listener, s.server, flags, slog.New(slog.DiscardHandler)) }()
+	s.closing = sync.OnceValue(s.close)
+	// From then on, so that what else its end waits for is waited for at the same time.
+	context.AfterFunc(ctx, func() { _ = s.closing() }) // Close returns the error
 	return s, nil
 }
 
@@ -214,8 +222,11 @@ func (s *Server) reachable() bool {
 	return ok && !address.IP.IsLoopback()
 }
 
-// Close ends the server: clients have half a second to end what they began.
-func (s *Server) Close() error {
+// Close ends the server: clients have half a second to end what they began, since the context ended where it did. It may be
+// called twice.
+func (s *Server) Close() error { return s.closing() }
+
+func (s *Server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second/2)
 	defer cancel()
 	if s.server.Shutdown(ctx) != nil {

@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
@@ -27,7 +28,7 @@ var hello = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { fmt.
 
 func start(t *testing.T, o Options, header, idle time.Duration) *Server {
 	t.Helper()
-	s, err := serve(o, hello, header, idle)
+	s, err := serve(t.Context(), o, hello, header, idle)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +115,32 @@ func TestLimits(t *testing.T) {
 		line, _ := bufio.NewReader(c).ReadString('\n')
 		if !strings.Contains(line, "431") && line != "" {
 			t.Errorf("a header of 1 MiB: %q", line)
+		}
+	}
+}
+
+// A server ends with its context, without being closed.
+func TestServeUntil(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	s, err := Serve(ctx, Options{Address: ":0"}, hello)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	if body, err := ask(dial(t, s)); err != nil || body != "hello" {
+		t.Errorf("%q, %v", body, err)
+	}
+	cancel()
+	testutil.Eventually(t, "closed", func() bool {
+		c, err := net.Dial("tcp", s.Addr().String())
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	for range 2 {
+		if err := s.Close(); err != nil {
+			t.Error(err)
 		}
 	}
 }
@@ -233,7 +260,7 @@ func TestServeFails(t *testing.T) {
 			"tls_server_config:\n  client_ca_file: fifo\n"),
 		"hashedSecret too short": config("users.yml", "basic_auth_users:\n  a: plain\n"),
 	} {
-		s, err := Serve(o, hello)
+		s, err := Serve(t.Context(), o, hello)
 		if err == nil {
 			s.Close()
 			t.Errorf("%+v: no error, want %q", o, want)
