@@ -111,10 +111,10 @@ spectre:
 	go run ./internal/dev/spectre -bench 'Ladder$$|Gather' ./datapath
 
 # How many times as long the datapath of this tree takes a frame as that of another commit: both
-# built and run in turn, in two minutes.
+# built and run in turn, in a minute.
 BASE ?= e25aa7e
 ladder:
-	go run ./internal/dev/spectre -base $(BASE) -bench 'Ladder$$/^whole-batch$$' -rounds 41 ./datapath
+	@go run ./internal/dev/spectre -base $(BASE) -bench 'Ladder$$/^whole-batch$$' -rounds 41 ./datapath
 
 # Other forwarders against ours, on veth and on a device that costs nothing: the
 # peer table of docs/datapath.md. Installs and builds them first.
