@@ -7,6 +7,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 
@@ -91,6 +92,7 @@ func TestForwardUnread(t *testing.T) {
 			if _, err := bufio.NewReader(reader).ReadString('\n'); err != nil {
 				t.Fatal(err)
 			}
+			time.Sleep(3 * waitingLines * 10 * time.Millisecond) // so that there is no room for more
 			said := func(text string) {
 				testutil.Eventually(t, text, func() bool { return strings.Contains(errs.String(), text) })
 			}
