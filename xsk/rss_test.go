@@ -1,10 +1,12 @@
 package xsk
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
@@ -24,6 +26,33 @@ func TestSetRSSMissing(t *testing.T) {
 		err := lab.Do(func() error { _, err := SetRSS(index, 1); return err })
 		if err == nil || !strings.Contains(err.Error(), want) || (feature.AsMissing(err) != nil) != (index == a.Index) {
 			t.Errorf("interface %d: %v, want %q", index, err, want)
+		}
+	}
+}
+
+// A table that cannot be given back is still to be given back; that of a device which is gone is not.
+func TestRSSCloseAgain(t *testing.T) {
+	lab := veth.Namespace(t)
+	a, _ := veth.Pair(t, lab, "a", "b")
+	r := &RSS{index: a.Index, before: []uint32{0}}
+	err := lab.Do(func() (err error) {
+		r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Close(); !errors.Is(err, unix.EOPNOTSUPP) {
+			t.Errorf("a veth took a table: %v", err)
+		}
+	}
+	if err := lab.Do(func() error { return netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Index: a.Index}}) }); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Close(); err != nil || r.fd >= 0 {
+			t.Errorf("%v, descriptor %d, want that it is closed", err, r.fd)
 		}
 	}
 }
