@@ -63,7 +63,9 @@ func (d *Datapath) finish() {
 		// Also without new frames: those a kick left behind need another one,
 		// and a full ring would stay full.
 		if s.here() && s.counters.InFlight > 0 {
-			d.push(i)
+			if !s.waits(uint64(d.config.Batch)) {
+				d.push(i)
+			}
 			for wanting < len(d.mine) && !d.slots[d.mine[wanting]].wants() {
 				wanting++
 			}
@@ -84,6 +86,20 @@ func (d *Datapath) finish() {
 	if d.others != nil {
 		d.publishBack()
 	}
+}
+
+// heldBatches is how many batches a port that holds is flushed for at most.
+const heldBatches = 4
+
+// waits says whether what the port was given may wait for the next poll: in this one it got a full batch, and another is likely.
+func (s *slot) waits(batch uint64) bool {
+	got := s.counters.Accepted - s.accepted
+	s.accepted = s.counters.Accepted
+	if s.holds && got >= batch && s.accepted-s.flushed < heldBatches*batch {
+		return true
+	}
+	s.flushed = s.accepted
+	return false
 }
 
 // receive takes a batch from a port to the queues and returns how many frames it

@@ -74,6 +74,10 @@ type slot struct {
 	target   int
 
 	queue queue
+	// holds says that what the port has to transmit may wait for the next batches: a flush costs as much for one frame
+	// as for many. accepted is counters.Accepted at the end of the last poll, flushed that at the last flush.
+	holds             bool
+	accepted, flushed uint64
 
 	carry    []xsk.Desc // the beginning of a frame whose end has not come
 	skipping bool       // until the end of a chain that is too long
@@ -88,13 +92,13 @@ func (s *slot) here() bool { return s.kind > kindRemote }
 func (s *slot) wants() bool { return s.here() && s.filled < s.target }
 
 func (s *slot) set(p Port) {
-	s.kind, s.xsk, s.memory, s.other, s.port = kindOther, nil, nil, p, p
+	s.kind, s.xsk, s.memory, s.other, s.port, s.holds = kindOther, nil, nil, p, p, false
 	switch p := p.(type) {
 	case nil:
 		s.kind, s.target = kindNone, 0
 		return
 	case *XSK:
-		s.kind, s.xsk = kindXSK, p
+		s.kind, s.xsk, s.holds = kindXSK, p, p.holds()
 	case *Memory:
 		s.kind, s.memory = kindMemory, p
 	}

@@ -33,6 +33,10 @@ func NewXSK(s *xsk.Socket) *XSK {
 	return p
 }
 
+// holds says whether a flush is a system call that costs as much for one frame as for many: without copies it wakes the driver.
+// With busy polling it also receives.
+func (p *XSK) holds() bool { return p.socket.Mode() == xsk.ZeroCopy && !p.socket.BusyPolls() }
+
 // Socket is the port's.
 func (p *XSK) Socket() *xsk.Socket { return p.socket }
 
@@ -53,7 +57,9 @@ func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
 	if n == 0 && p.wakes() {
 		return 0, p.lost(p.socket.WakeFill())
 	}
-	p.touch(frames[:n])
+	if p.memory != nil {
+		p.touch(frames[:n])
+	}
 	return n, nil
 }
 
