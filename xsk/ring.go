@@ -137,10 +137,11 @@ type Completion struct {
 // TX ring with.
 func (c *Completion) Take(chunks []uint64) int {
 	n := c.take(chunks)
+	chunks = chunks[:n]
 	size := c.umem.size
-	for i := 0; i < n; i++ {
-		if chunks[i] >= size {
-			return c.sort(chunks[:n])
+	for _, a := range chunks {
+		if a >= size {
+			return c.sort(chunks)
 		}
 	}
 	return n
@@ -180,10 +181,11 @@ func (r *RX) Take(frames []Desc) int {
 		return r.keepValid(frames[:n])
 	}
 	// One chunk's end for all: a power of two.
-	for i := range frames[:n] {
-		d := &frames[i]
-		if d.Addr >= u.size || d.Addr&u.mask+uint64(d.Len) > u.mask+1 {
-			return r.keepValid(frames[:n])
+	frames = frames[:n]
+	size, mask := u.size, u.mask
+	for i := range frames {
+		if a := frames[i].Addr; a >= size || a&mask+uint64(frames[i].Len) > mask+1 {
+			return r.keepValid(frames)
 		}
 	}
 	return n
@@ -234,12 +236,12 @@ func (t *TX) Put(frames []Desc) int {
 
 // sendable is how many descriptors the kernel would take before one that it would not.
 func (t *TX) sendable(frames []Desc) int {
-	mask, size := t.umem.mask, t.umem.size
+	size, mask := t.umem.size, t.umem.mask
 	for i := range frames {
 		d := &frames[i]
-		// One chunk's end for all where they are a power of two, as in RX.Take.
-		simple := mask != 0 && d.Addr < size && d.Addr&mask+uint64(d.Len) <= mask+1
-		if d.Len == 0 || d.Options&^(Continued|HasMetadata) != 0 || !simple && !t.Sendable(*d) {
+		// One chunk's end for all where they are a power of two, as in RX.Take. The last of an empty frame's bytes is none.
+		a, last := d.Addr, uint64(d.Len)-1
+		if (a >= size || last > ^a&mask || d.Options&^(Continued|HasMetadata) != 0) && !t.Sendable(*d) {
 			return i
 		}
 	}
