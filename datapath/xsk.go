@@ -55,7 +55,7 @@ func (p *XSK) Fill(chunks []uint64) int { return p.socket.Fill.Put(chunks) }
 func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
 	n := p.socket.RX.Take(frames)
 	if n == 0 && p.wakes() {
-		return 0, p.lost(p.socket.WakeFill())
+		return 0, p.woken(p.socket.WakeFill())
 	}
 	if p.memory != nil {
 		p.touch(frames[:n])
@@ -114,19 +114,16 @@ func (p *XSK) flushed(err error) error {
 	if no := errors.Is(err, xsk.ErrNoProgram); no != p.noProgram.Load() {
 		p.noProgram.Store(no)
 	}
-	return p.lost(err)
+	return p.woken(err)
 }
 
-// lost keeps the errors that mean the end of the port.
-func (p *XSK) lost(err error) error {
-	if errors.Is(err, xsk.ErrDown) {
-		if p.up && !p.Down {
-			p.downs++
-		}
-		p.Down = true
-		return nil
-	}
-	if errors.Is(err, xsk.ErrNoProgram) {
+// woken keeps the errors of a wakeup that mean the end of the port. A driver says also while it is reset that the device is
+// down: a check knows.
+func (p *XSK) woken(err error) error {
+	switch {
+	case errors.Is(err, xsk.ErrDown):
+		return p.Check()
+	case errors.Is(err, xsk.ErrNoProgram):
 		return nil
 	}
 	return err
@@ -144,12 +141,19 @@ func (p *XSK) Complete(chunks []uint64) int { return p.socket.Completion.Take(ch
 // Check implements [Port].
 func (p *XSK) Check() error { return p.checked(p.socket.Check()) }
 
-// checked notes what a check found.
+// checked notes what a check found, and keeps the errors that mean the end of the port.
 func (p *XSK) checked(err error) error {
+	if errors.Is(err, xsk.ErrDown) {
+		if p.up && !p.Down {
+			p.downs++
+		}
+		p.Down = true
+		return nil
+	}
 	if err == nil {
 		p.up, p.Down = true, false
 	}
-	return p.lost(err)
+	return err
 }
 
 // FD implements [Port].

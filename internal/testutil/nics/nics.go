@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/binary"
 	"net"
+	"os"
 	"slices"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
@@ -39,13 +41,45 @@ func Take(t testing.TB) *Wires {
 	// The kernel moves them back some time after the namespace has ended.
 	t.Cleanup(func() { testutil.Eventually(t, "back", func() bool { return len(present(t)) == len(Addresses) }) })
 	w := &Wires{Namespace: veth.Namespace(t)}
+	w.take(t, names)
+	return w
+}
+
+// take moves the NICs into the namespace, from this thread's.
+func (w *Wires) take(t testing.TB, names map[string]string) {
+	t.Helper()
 	for i, to := range []*netlab.Device{&w.Gen, &w.In, &w.Out, &w.Sink} {
 		var err error
 		if *to, err = w.Namespace.Take(names[Addresses[i]]); err != nil {
 			t.Fatal(err)
 		}
 	}
-	return w
+}
+
+// modules is where a guest has its modules: guest.ModuleDir, whose tests import this package.
+const modules = "/modules/"
+
+// ReloadDriver unloads the driver of all NICs, with which they end, and loads it again. They are new ones then, with the
+// same names.
+func (w *Wires) ReloadDriver(t testing.TB) {
+	t.Helper()
+	var driver string
+	if err := w.Do(func() error { driver = host.Driver(w.In.Name); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.DeleteModule(driver, 0); err != nil {
+		t.Fatalf("unload %s: %v", driver, err)
+	}
+	f, err := os.Open(modules + driver + ".ko")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil {
+		t.Fatalf("load %s: %v", driver, err)
+	}
+	testutil.Eventually(t, "loaded", func() bool { return len(present(t)) == len(Addresses) })
+	w.take(t, present(t))
 }
 
 // present are the names of the NICs in this thread's network namespace by their addresses.
