@@ -432,8 +432,8 @@ func FuzzImage(f *testing.F) {
 		var img *Image
 		var err error
 		testutil.Allocates(t, unpacking, func() { b, err = unpack.ELFWithin(t.Context(), b, limit) })
-		if err == nil { // debug/elf reads 10 MiB at once; tables of symbols and relocations
-			testutil.Allocates(t, 11<<20+256*uint64(len(b)), func() { img, err = parseELF(t.Context(), "x", b, nil) })
+		if err == nil { // debug/elf reads 10 MiB at once; tables of symbols and relocations; what the fuzzer takes meanwhile
+			testutil.Allocates(t, 12<<20+256*uint64(len(b)), func() { img, err = parseELF(t.Context(), "x", b, nil) })
 		}
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {
