@@ -336,38 +336,47 @@ func TestLargeMessage(t *testing.T) {
 	})
 }
 
-// A server that names parameters without end is left soon: they are kept.
+// A server that names parameters without end is left soon, before it takes questions and after: they are kept.
 func TestManyParameters(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var server sync.WaitGroup
-	defer server.Wait()
-	defer listener.Close()
-	server.Go(func() {
-		for {
-			conn, err := listener.Accept()
+	for _, test := range []struct {
+		name, greeting, want string
+	}{
+		{"before", "R\x00\x00\x00\x08\x00\x00\x00\x00", "more than 1 MiB before it takes a question"}, // no password is asked for
+		{"after", "R\x00\x00\x00\x08\x00\x00\x00\x00Z\x00\x00\x00\x05I", "the database went away"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			listener, err := net.Listen("tcp", "127.0.0.1:0")
 			if err != nil {
-				return
+				t.Fatal(err)
 			}
-			_, err = conn.Write([]byte{'R', 0, 0, 0, 8, 0, 0, 0, 0}) // no password is asked for
-			for i := 0; err == nil; i++ {
-				name := fmt.Sprintf("%01000d\x00\x00", i)
-				_, err = conn.Write(append([]byte{'S', 0, 0, byte((len(name) + 4) >> 8), byte(len(name) + 4)}, name...))
-			}
-			conn.Close()
-		}
-	})
-	testutil.Allocates(t, 64<<20, func() {
-		s, err := fleet.Open(t.Context(), fmt.Sprintf("postgres://me@%s/fleet?sslmode=disable", listener.Addr()))
-		if err == nil {
-			s.Close()
-		}
-		if err == nil || !strings.Contains(err.Error(), "more than 1 MiB") {
-			t.Error(err)
-		}
-	})
+			var server sync.WaitGroup
+			defer server.Wait()
+			defer listener.Close()
+			server.Go(func() {
+				for {
+					conn, err := listener.Accept()
+					if err != nil {
+						return
+					}
+					_, err = conn.Write([]byte(test.greeting))
+					for i := 0; err == nil && i < 64<<10; i++ {
+						name := fmt.Sprintf("%01000d\x00\x00", i)
+						_, err = conn.Write(append([]byte{'S', 0, 0, byte((len(name) + 4) >> 8), byte(len(name) + 4)}, name...))
+					}
+					conn.Close()
+				}
+			})
+			testutil.Allocates(t, 64<<20, func() {
+				s, err := fleet.Open(t.Context(), fmt.Sprintf("postgres://me@%s/fleet?sslmode=disable", listener.Addr()))
+				if err == nil {
+					s.Close()
+				}
+				if err == nil || !strings.Contains(err.Error(), test.want) {
+					t.Error(err)
+				}
+			})
+		})
+	}
 }
 
 // What a server notifies of is forgotten: it may do so without end before it answers.

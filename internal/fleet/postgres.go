@@ -3,6 +3,8 @@ package fleet
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -72,17 +74,17 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 		config.RuntimeParams["application_name"] = "unthunk"
 	}
 	config.OnNotification = func(*pgconn.PgConn, *pgconn.Notification) {} // pgx would keep all that come
-	var greetings sync.Map                                                // by frontend
+	var heards sync.Map                                                   // by frontend
 	config.BuildFrontend = func(r io.Reader, w io.Writer) *pgproto3.Frontend {
-		g := &greeting{Reader: r}
-		f := pgproto3.NewFrontend(g, w)
+		h := &heard{Reader: r}
+		f := pgproto3.NewFrontend(h, w)
 		f.SetMaxBodyLen(maxValue)
-		greetings.Store(f, g)
+		heards.Store(f, h)
 		return f
 	}
 	config.AfterConnect = func(_ context.Context, conn *pgconn.PgConn) error {
-		if g, ok := greetings.LoadAndDelete(conn.Frontend()); ok {
-			g.(*greeting).over.Store(true)
+		if h, ok := heards.LoadAndDelete(conn.Frontend()); ok {
+			h.(*heard).greeted.Store(true)
 		}
 		return nil
 	}
@@ -105,34 +107,70 @@ func openPostgres(ctx context.Context, where string, _ bool) (*Store, error) {
 	return s, nil
 }
 
-// maxGreeting is what a server says at most before it takes questions, in bytes. Its parameters are kept.
+// maxGreeting is what a server says at most before it takes questions, in bytes, and what it reports of its parameters as long as
+// there is a connection: pgx keeps each that has another name. An honest server has some 20 of 30 bytes.
 const maxGreeting = 1 << 20
 
-// greeting reads what a server says, at most [maxGreeting] until it is over.
-type greeting struct {
+// heard reads what a server says, and holds it to [maxGreeting].
+type heard struct {
 	io.Reader
-	read int
-	over atomic.Bool
+	read    int
+	greeted atomic.Bool // it takes questions
+
+	// header is that of the message that is read, as far as its first headed bytes; body is how much is to come of the message.
+	header [5]byte
+	headed int
+	body   int64
+	// parameters is the length of all messages that report one, in bytes.
+	parameters int64
 }
 
-func (g *greeting) Read(p []byte) (int, error) {
-	if g.over.Load() {
-		return g.Reader.Read(p)
+func (h *heard) Read(p []byte) (int, error) {
+	greeted := h.greeted.Load()
+	if !greeted {
+		if h.read >= maxGreeting {
+			return 0, errors.New("it says more than 1 MiB before it takes a question")
+		}
+		p = p[:min(len(p), maxGreeting-h.read)]
 	}
-	if g.read >= maxGreeting {
-		return 0, errors.New("it says more than 1 MiB before it takes a question")
+	n, err := h.Reader.Read(p)
+	if !greeted {
+		h.read += n
 	}
-	n, err := g.Reader.Read(p[:min(len(p), maxGreeting-g.read)])
-	g.read += n
+	if h.follow(p[:n]); greeted && h.parameters > maxGreeting {
+		return 0, errors.New("it reports more than 1 MiB of parameters")
+	}
 	return n, err
+}
+
+// follow counts messages with parameters: a type, the length of what follows the type, and a body
+// (postgresql.org/docs/current/protocol-message-formats.html).
+func (h *heard) follow(b []byte) {
+	for len(b) > 0 {
+		if h.body > 0 {
+			n := min(int64(len(b)), h.body)
+			b, h.body = b[n:], h.body-n
+			continue
+		}
+		n := copy(h.header[h.headed:], b)
+		b = b[n:]
+		if h.headed += n; h.headed < len(h.header) {
+			return
+		}
+		h.headed = 0
+		h.body = max(int64(binary.BigEndian.Uint32(h.header[1:]))-4, 0) // what is shorter is refused by pgx
+		if h.header[0] == 'S' {
+			h.parameters += int64(len(h.header)) + h.body
+		}
+	}
 }
 
 // copyIn puts rows into a table by COPY: PostgreSQL takes three quarters of the time of an INSERT of the same rows.
 func copyIn(ctx context.Context, conn *sql.Conn, table string, columns []string, rows [][]any) error {
-	return conn.Raw(func(driver any) error {
-		c, ok := driver.(*stdlib.Conn)
+	return conn.Raw(func(of any) error {
+		c, ok := of.(*stdlib.Conn)
 		if !ok {
-			return fmt.Errorf("a connection of another driver: %T", driver)
+			return fmt.Errorf("a connection of another driver: %T", of)
 		}
 		_, err := c.Conn().CopyFrom(ctx, pgx.Identifier{table}, columns, pgx.CopyFromRows(rows))
 		return err
@@ -183,7 +221,8 @@ func explainPostgres(err error) error {
 	var e *pgconn.PgError
 	if !errors.As(err, &e) {
 		_, lost := errors.AsType[*net.OpError](err)
-		if lost || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, sql.ErrConnDone) || pgconn.SafeToRetry(err) {
+		lost = lost || errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone)
+		if lost || errors.Is(err, io.ErrUnexpectedEOF) || pgconn.SafeToRetry(err) {
 			return fmt.Errorf("the database went away: %w", err)
 		}
 		return err
