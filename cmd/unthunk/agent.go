@@ -93,7 +93,7 @@ A run is a record (--json, --save, --records, --post) and Prometheus metrics (--
 	fl.StringVar(&f.post.TokenFile, "token-file", "", "with --post: a bearer token is in `FILE`")
 	fl.StringVar(&f.post.CAFile, "ca-file", "", "with --post: trust the certificates in `FILE`")
 	fl.StringVar(&f.listen.Address, "listen", "",
-		"with --every: serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
+		"with --every: serve Prometheus metrics at http://`[HOST:]PORT`/metrics; on the loopback unless it has a host")
 	fl.StringVar(&f.listen.WebConfig, "metrics-config", "", "TLS and users of --listen: a web configuration `FILE` of Prometheus")
 	f.output.add(cmd)
 	return cmd

@@ -81,7 +81,7 @@ files say it, as with psql.`,
 	addStore(cmd, &store)
 	o.add(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&serve.Address, "listen", "", "take records by HTTP at `ADDR`; without a host on the loopback")
+	fl.StringVar(&serve.Address, "listen", "", "take records by HTTP at `[HOST:]PORT`; without a host on the loopback")
 	fl.StringVar(&serve.WebConfig, "web-config", "", "TLS and users of --listen: a web configuration `FILE` of Prometheus")
 	fl.StringVar(&tokenFile, "token-file", "", "with --listen: the bearer token that agents have to send is in `FILE`")
 	return cmd

@@ -63,7 +63,7 @@ it. What watching takes of the CPUs is measured and printed; without --hz it is 
 		"count bulks and errors of redirects by programs at tracepoints, which run for the whole machine")
 	fl.StringVar(&f.pprof, "pprof", "", "also write a profile for go tool pprof to `FILE`")
 	fl.StringVar(&f.metrics.Address, "metrics", "",
-		"serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
+		"serve Prometheus metrics at http://`[HOST:]PORT`/metrics; on the loopback unless it has a host")
 	fl.StringVar(&f.metrics.WebConfig, "metrics-config", "",
 		"TLS and users of --metrics: a web configuration `FILE` of Prometheus")
 	f.output.add(cmd)

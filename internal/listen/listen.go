@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -42,7 +43,7 @@ const (
 
 // Options of a server. Address is required.
 type Options struct {
-	// Address is "host:port". Without a host it is the loopback.
+	// Address is "host:port". Without a host, and of a port alone, it is the loopback.
 	Address string
 	// WebConfig is the path of a Prometheus web configuration file: certificates,
 	// client certificates, users with bcrypt hashes of their passwords
@@ -62,8 +63,11 @@ type Server struct {
 	closing func() error
 }
 
-// Host adds the loopback to an address that has no host.
+// Host adds the loopback to an address that has no host: a port, with a colon or without.
 func Host(address string) (string, error) {
+	if _, err := strconv.ParseUint(address, 10, 16); err == nil {
+		address = ":" + address
+	}
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", err

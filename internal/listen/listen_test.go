@@ -270,6 +270,19 @@ func TestServeFails(t *testing.T) {
 	}
 }
 
+// A port is enough, with a colon or without.
+func TestHost(t *testing.T) {
+	for address, want := range map[string]string{
+		"9137": "127.0.0.1:9137", ":9137": "127.0.0.1:9137", "0.0.0.0:9137": "0.0.0.0:9137", "[::1]:9137": "[::1]:9137",
+		"localhost:http": "localhost:http",
+		"":               "", "99999": "", "-1": "", "host": "", "::1": "",
+	} {
+		if got, err := Host(address); got != want || (err == nil) != (want != "") {
+			t.Errorf("%q: %q, %v; want %q", address, got, err, want)
+		}
+	}
+}
+
 func TestOpen(t *testing.T) {
 	for address, want := range map[string]bool{":0": false, "127.0.0.1:0": false, "0.0.0.0:0": true} {
 		o := Options{Address: address}
