@@ -8,6 +8,10 @@ package datapath
 //
 // hold exactly for each port, and the sum of Forwarded is the sum of Accepted. They hold at each
 // worker, and for the sums of all; HandedOver - TakenOver are then on their way between two.
+//
+// The verb forward has them as drops, by these names: DroppedByProgram verdict, DroppedNoPort output-gone, DroppedNoRoom
+// no-room, DroppedRefused not-sendable, Unsent link-down, Lost lost-with-output. What the kernel dropped before, which is
+// not Received, is in [xsk.Statistics]: RXDropped is kernel-rx, RXRingFull rx-ring-full.
 type Counters struct {
 	// As an input.
 	Received, ReceivedBytes uint64
@@ -17,7 +21,8 @@ type Counters struct {
 	// from this input.
 	HandedOver, TakenOver uint64
 	// DroppedByProgram: the program said so. DroppedNoPort: it named a port that
-	// is not there, or is lost. DroppedNoRoom: the output had none left.
+	// is not there, or is lost. DroppedNoRoom: the output had none left, as when its link is set down
+	// for long.
 	// DroppedRefused: the output can never send such a frame, or it came in more
 	// than [MaxParts] parts.
 	DroppedByProgram, DroppedNoPort, DroppedNoRoom, DroppedRefused uint64
@@ -30,8 +35,8 @@ type Counters struct {
 	// As an output.
 	Accepted, AcceptedBytes uint64
 	// Transmitted frames have left the UMEM: their chunks came back. Unsent came
-	// back without having been sent: the link was down. Lost were with the port
-	// when it was. InFlight are with it.
+	// back without having been sent: the link had no carrier. Lost were with the port
+	// when it was. InFlight are with it, and while the link is set down they wait.
 	Transmitted, Unsent, Lost, InFlight uint64
 	// Bulks in which the frames were handed over.
 	Bulks uint64

@@ -71,7 +71,7 @@ func TestFormats(t *testing.T) {
 		{"fleet-compare", []any{record.FleetCompare{}, record.FleetCompareRow{}, record.FleetUnmeasured{}}},
 		{"history", []any{record.History{}, record.HistoryGroup{}, record.LeftFile{}, record.HistoryRow{},
 			record.HistoryPoint{}, record.HistoryChange{}, record.Origin{}, record.Cause{}}},
-		{"forward", []any{forwardDocument{}, forwardRow{}, forward.Drop{}, queueRow{}, passageRow{}, forward.Event{}}},
+		{"forward", []any{forwardDocument{}, forwardRow{}, forward.Drop{}, forward.Link{}, queueRow{}, passageRow{}, forward.Event{}}},
 		{"forward-event", []any{forwardEvent{}}},
 		{"version", []any{buildFacts{}}},
 	} {

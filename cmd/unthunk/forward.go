@@ -55,7 +55,8 @@ func newForward(s std) *cobra.Command {
 		Short: "Forward frames between devices, in bulk, and count them",
 		Long: `Forward what one device receives to another: in user space through AF_XDP, with
 no indirect call per packet, or in the kernel through a devmap. Each second it
-says how many frames passed, what each took, and how many were dropped and why.
+says how many frames passed, how long workers were busy for each, and how many
+were dropped and why.
 Programs and sockets are gone when the process is, however it ends.
 
 Workers share the queues of the devices, each on a CPU of its own; a queue that a
@@ -96,7 +97,7 @@ while each worker goes on (sd_notify).`,
 	fl.StringVar(&f.pcap, "pcap", "", "write a sample of the frames to `FILE` (afxdp)")
 	fl.IntVar(&f.every, "pcap-every", 1000, "… one in `N`")
 	fl.StringVar(&f.metrics.Address, "metrics", "",
-		"serve Prometheus metrics at http://`ADDR`/metrics; on the loopback unless ADDR has a host")
+		"serve Prometheus metrics at http://`[HOST:]PORT`/metrics; on the loopback unless it has a host")
 	fl.StringVar(&f.metrics.WebConfig, "metrics-config", "",
 		"TLS and users of --metrics: a web configuration `FILE` of Prometheus")
 	fl.BoolVar(&f.live, "live", false, "show each queue, on one screen")
@@ -323,95 +324,6 @@ func (w *forwardWriter) watch(ctx context.Context, f forward.Forwarder, period t
 	}
 }
 
-// forwardRow is one direction over a time. Rates are of frames sent.
-type forwardRow struct {
-	Name     string         `json:"name"`
-	In       string         `json:"in"`
-	Out      string         `json:"out"`
-	Up       bool           `json:"up"`
-	Mpps     float64        `json:"mpps"`
-	NS       *float64       `json:"ns-per-packet"`
-	Batch    *float64       `json:"batch-fill"`
-	Bulk     *float64       `json:"bulk-fill"`
-	Received uint64         `json:"received"`
-	Sent     uint64         `json:"sent"`
-	Passed   uint64         `json:"passed"`
-	Bytes    uint64         `json:"bytes"`
-	InFlight uint64         `json:"in-flight"`
-	Drops    []forward.Drop `json:"drops"`
-}
-
-// devices are those of a row for a terminal: the kernel takes any character for a name but
-// spaces and slashes.
-func (r forwardRow) devices() string { return cells.Clean(r.In + " → " + r.Out) }
-
-type forwardDocument struct {
-	Schema  string       `json:"schema"`
-	Kind    string       `json:"kind"`
-	Time    time.Time    `json:"time"`
-	Seconds float64      `json:"seconds"`
-	Final   bool         `json:"final"`
-	Mode    string       `json:"mode"`
-	Workers int          `json:"workers"`
-	Rows    []forwardRow `json:"rows"`
-	Queues  []queueRow   `json:"queues"`
-	Passage []passageRow `json:"passage"`
-	// Events are what happened since the beginning, without what never did.
-	Events []forward.Event `json:"events"`
-	// LeftOut is how many documents were left out since the beginning, as nobody had read those before.
-	LeftOut uint64 `json:"left-out"`
-}
-
-// rows are what happened between two readings.
-func rows(before, after forward.Totals, took time.Duration) []forwardRow {
-	var all uint64
-	for i, d := range after.Directions {
-		all += d.Received - previous(before, i).Received
-	}
-	list := []forwardRow{}
-	for i, d := range after.Directions {
-		p := previous(before, i)
-		r := forwardRow{
-			Name: d.In + "-to-" + d.Out, In: d.In, Out: d.Out, Up: d.Up, InFlight: d.InFlight,
-			Received: d.Received - p.Received, Sent: d.Sent - p.Sent, Passed: d.Passed - p.Passed,
-			Bytes: d.Bytes - p.Bytes,
-			Mpps:  float64(d.Sent-p.Sent) / took.Seconds() / 1e6, Drops: []forward.Drop{},
-		}
-		r.Batch = ratio(float64(r.Received), float64(d.Batches-p.Batches))
-		r.Bulk = ratio(float64(r.Sent), float64(d.Bulks-p.Bulks))
-		if busy := after.Busy - before.Busy; busy > 0 {
-			// The workers do all directions.
-			r.NS = ratio(float64(busy.Nanoseconds()), float64(all))
-		}
-		for j, drop := range d.Drops {
-			if j < len(p.Drops) {
-				drop.Frames -= p.Drops[j].Frames
-			}
-			if drop.Frames > 0 {
-				r.Drops = append(r.Drops, drop)
-			}
-		}
-		list = append(list, r)
-	}
-	return list
-}
-
-func previous(t forward.Totals, i int) forward.Direction {
-	if i < len(t.Directions) {
-		return t.Directions[i]
-	}
-	return forward.Direction{}
-}
-
-// ratio is nil when there is nothing to divide by.
-func ratio(a, b float64) *float64 {
-	if b == 0 {
-		return nil
-	}
-	r := a / b
-	return &r
-}
-
 func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 	list := rows(w.last, now, at.Sub(w.at))
 	if w.json {
@@ -424,7 +336,7 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 		if w.screen.moves {
 			clearing = homeAndClear
 		}
-		_, err := fmt.Fprint(w.out, clearing, w.screen.picture(w.last, now, at.Sub(w.at), at.Sub(w.started)))
+		_, err := fmt.Fprint(w.out, clearing, w.screen.picture(w.last, now, at.Sub(w.at), at.Sub(w.started), w.events.lastTold()))
 		w.last, w.at = now, at
 		return err
 	}
@@ -436,7 +348,7 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 	w.lines++
 	for _, r := range list {
 		fmt.Fprintf(&text, "%s %-24s %11s %8s %6s%s  %s\n", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
-			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)), drops(r))
+			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)), joined(drops(r)))
 	}
 	w.last, w.at = now, at
 	_, err := w.out.Write(text.Bytes())
@@ -477,18 +389,21 @@ func cell(x *float64, format string) string {
 	return fmt.Sprintf(format, *x)
 }
 
-func drops(r forwardRow) string {
-	var parts []string
+// drops says of a direction what it dropped and what keeps it from forwarding.
+func drops(r forwardRow) (parts []string) {
 	for _, d := range r.Drops {
 		parts = append(parts, fmt.Sprintf("%s %d", d.Reason, d.Frames))
 	}
 	if !r.Up {
-		parts = append(parts, "device gone")
+		parts = append(parts, "device or program gone")
+	}
+	for _, device := range r.down {
+		parts = append(parts, cells.Clean(device)+" down")
 	}
 	if len(parts) == 0 {
-		return "-"
+		return []string{"-"}
 	}
-	return strings.Join(parts, ", ")
+	return parts
 }
 
 // final writes the sums of the run.
@@ -504,7 +419,10 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 		if w.filter {
 			passed = fmt.Sprintf("%d passed, ", r.Passed)
 		}
-		fmt.Fprintf(w.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), passed, r.Received, r.Sent, drops(r))
+		fmt.Fprintf(w.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), passed, r.Received, r.Sent, joined(drops(r)))
+	}
+	for _, e := range w.events.since(t) {
+		fmt.Fprintf(w.out, "%s: %d times\n", cells.Clean(strings.TrimSpace(e.Device+" "+e.Name)), e.Times)
 	}
 	if sample != nil {
 		fmt.Fprintf(w.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())
@@ -517,7 +435,8 @@ func (w *forwardWriter) document(
 ) error {
 	return report.JSONLine(w.out, forwardDocument{
 		Schema: record.Schema, Kind: "forward", Time: at.UTC(), Seconds: took.Seconds(), Final: final, Mode: after.Mode,
-		Workers: after.Workers, Rows: list, Queues: queueRows(before, after, took), Passage: passageRows(before, after),
-		Events: w.events.since(after), LeftOut: w.shown.missed.Load(),
+		Workers: after.Workers, Rows: list, Queues: queueRows(before, after, took), Links: slices.Concat([]forward.Link{}, after.Links),
+		Passage: passageRows(before, after),
+		Events:  w.events.since(after), LeftOut: w.shown.missed.Load(),
 	})
 }

@@ -161,7 +161,8 @@ func (fixed) Totals() (forward.Totals, error) {
 	return forward.Totals{Busy: 1500 * time.Millisecond, Events: events, Directions: []forward.Direction{{
 		In: "a", Out: "b", Received: 10, Sent: 7, Passed: 5, Bytes: 600, Up: true,
 		Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
-	}}, Workers: 2, Queues: []forward.Queue{{Device: "a", Queue: 1, Worker: 1, Received: 10, Dropped: 3, Up: true}},
+	}}, Workers: 2, Links: []forward.Link{{Device: "a", Up: true}, {Device: "b"}},
+		Queues:  []forward.Queue{{Device: "a", Queue: 1, Worker: 1, Received: 10, Dropped: 3, Up: true}},
 		Passage: datapath.Passage{Frames: [datapath.PassageBuckets]uint64{3: 4, 12: 5, 35: 1}, Sum: 3 * time.Second}}, nil
 }
 
@@ -190,6 +191,7 @@ func TestMetrics(t *testing.T) {
 		`unthunk_forward_received_frames_total{in="a",out="b"} 10`, `unthunk_forward_sent_frames_total{in="a",out="b"} 7`,
 		`unthunk_forward_dropped_frames_total{in="a",out="b",reason="no-room"} 3`, `unthunk_forward_up{in="a",out="b"} 1`,
 		`unthunk_forward_events_total{device="b",event="link-down"} 4`,
+		`unthunk_forward_link_up{device="a"} 1`, `unthunk_forward_link_up{device="b"} 0`,
 		`unthunk_forward_queue_received_frames_total{device="a",queue="1",worker="1"} 10`, `unthunk_forward_workers 2`,
 		`unthunk_forward_queue_dropped_frames_total{device="a",queue="1",worker="1"} 3`,
 		`unthunk_forward_passage_seconds_bucket{le="1.024e-06"} 4`, `unthunk_forward_passage_seconds_bucket{le="4.096e-06"} 9`,
@@ -248,7 +250,7 @@ func TestNoneSent(t *testing.T) {
 	}
 }
 
-// docs/datapath.md has a row for each metric that is exported, with its labels, and no other.
+// docs/forward.md has a row for each metric that is exported, with its labels, and no other.
 func TestMetricsAreInDocs(t *testing.T) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(newForwardCollector(fixed{}, new(forwardEvents)))
@@ -265,13 +267,13 @@ func TestMetricsAreInDocs(t *testing.T) {
 		exported = append(exported, f.GetName()+" "+strings.Join(labels, ", "))
 	}
 	var documented []string
-	page := readFile(t, filepath.Join("..", "..", "docs", "datapath.md"))
+	page := readFile(t, filepath.Join("..", "..", "docs", "forward.md"))
 	for _, m := range regexp.MustCompile("(?m)^\\| `(unthunk_forward_\\w+)` \\| ([^|]*?) ?\\| .+ \\|$").FindAllStringSubmatch(page, -1) {
 		documented = append(documented, m[1]+" "+m[2])
 	}
 	slices.Sort(documented)
 	if diff := cmp.Diff(exported, documented); diff != "" {
-		t.Errorf("exported, and in docs/datapath.md:\n%s", diff)
+		t.Errorf("exported, and in docs/forward.md:\n%s", diff)
 	}
 }
 

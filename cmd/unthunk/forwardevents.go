@@ -26,12 +26,28 @@ type forwardEvents struct {
 
 	mu                    sync.Mutex
 	reloaded, notReloaded uint64
+	last                  []string // of what was told, with the time
 }
+
+// lastLines is how many lines that were told a screen shows.
+const lastLines = 4
 
 func (e *forwardEvents) warn(text string) { e.note("warning: " + text) }
 
 func (e *forwardEvents) note(text string) {
-	fmt.Fprintln(e.text, cells.Clean(text)) // it may have the name of a device
+	text = cells.Clean(text) // it may have the name of a device
+	e.mu.Lock()
+	e.last = append(e.last, time.Now().Format("15:04:05 ")+text)
+	e.last = e.last[max(0, len(e.last)-lastLines):]
+	e.mu.Unlock()
+	fmt.Fprintln(e.text, text)
+}
+
+// lastTold are the last lines that were told, with their times.
+func (e *forwardEvents) lastTold() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Clone(e.last)
 }
 
 // forwardEvent is the document of one event.

@@ -40,8 +40,8 @@ const (
 	colorOff     = "\x1b[0m"
 )
 
-// picture is what happened between two readings, in at most height lines of width columns.
-func (s forwardScreen) picture(before, after forward.Totals, took, since time.Duration) string {
+// picture is what happened between two readings, and what was told last, in at most height lines of width columns.
+func (s forwardScreen) picture(before, after forward.Totals, took, since time.Duration, told []string) string {
 	passed := after.Passage.Less(before.Passage)
 	workers := fmt.Sprintf("workers: %d, ", after.Workers)
 	if inKernel(after) {
@@ -54,18 +54,19 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 		add("frames were with a worker: p50 < %.0f µs, p99 < %.0f µs, p99.9 < %.0f µs",
 			micros(p), micros(passed.Below(0.99)), micros(passed.Below(0.999)))
 	}
-	lines = append(lines, "")
+	lines = append(lines, s.cut(sums(after)), "")
 	add("%-24s %11s %8s %7s%s  %s", "in → out", "sent", "ns/pkt", "batch", passedCell(s.filter, "passed"), "drops")
 	for _, r := range rows(before, after, took) {
-		add("%-24s %11s %8s %7s%s  %s", r.devices(), packetRate(r.Mpps), cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"),
-			passedCell(s.filter, strconv.FormatUint(r.Passed, 10)), drops(r))
+		line := fmt.Sprintf("%-24s %11s %8s %7s%s  ", r.devices(), packetRate(r.Mpps), cell(r.NS, "%.1f"),
+			cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(s.filter, strconv.FormatUint(r.Passed, 10)))
+		lines = append(lines, s.wrap(line, drops(r))...)
 	}
 	if len(after.Queues) > 0 {
 		lines = append(lines, "")
 		if inKernel(after) {
 			add("%-19s %11s  %-14s", "device:queue", "received", "CPUs")
 		} else {
-			add("%-19s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "late")
+			add("%-19s %6s %11s %11s %8s %8s", "device:queue", "worker", "received", "sent", "dropped", "kernel")
 		}
 	}
 	queues := queueRows(before, after, took)
@@ -74,13 +75,25 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 		most = max(most, q.Mpps, q.sentMpps())
 	}
 	for i, q := range queues {
-		if left := s.height - len(lines) - 1; left <= 1 && len(queues)-i > left {
+		if left := s.height - len(lines) - len(told) - 1; left <= 1 && len(queues)-i > left {
 			add("+%d queues", len(queues)-i)
 			break
 		}
 		add("%s", s.queue(q, most))
 	}
+	for _, text := range told {
+		add("%s", text)
+	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// sums is all that was forwarded since the beginning.
+func sums(t forward.Totals) string {
+	var received, sent, dropped uint64
+	for _, d := range t.Directions {
+		received, sent, dropped = received+d.Received, sent+d.Sent, dropped+d.Dropped()
+	}
+	return fmt.Sprintf("in all: %d received, %d sent, %d dropped", received, sent, dropped)
 }
 
 // queue is the line of a queue, with a bar as long as its rate in parts of the greatest.
@@ -89,7 +102,7 @@ func (s forwardScreen) queue(q queueRow, most float64) string {
 	if q.Worker == nil {
 		line += fmt.Sprintf("%11s  %-14s", packetRate(q.Mpps), cpuText(q.CPUs))
 	} else {
-		line += fmt.Sprintf("%6d %11s %11s %8d %8d", *q.Worker, packetRate(q.Mpps), packetRate(*q.SentMpps), *q.Dropped, *q.RingFull)
+		line += fmt.Sprintf("%6d %11s %11s %8d %8d", *q.Worker, packetRate(q.Mpps), packetRate(*q.SentMpps), *q.Dropped, *q.KernelRX+*q.RingFull)
 	}
 	switch {
 	case !q.Up:
@@ -116,6 +129,21 @@ func cpuText(cpus []int) string {
 
 // inKernel says whether the kernel forwards, without workers.
 func inKernel(t forward.Totals) bool { return t.Workers == 0 }
+
+// wrap appends parts to a line, and goes on in another where they do not fit.
+func (s forwardScreen) wrap(line string, parts []string) (lines []string) {
+	const indent = "    "
+	for i, part := range parts {
+		if i < len(parts)-1 {
+			part += ","
+		}
+		if utf8.RuneCountInString(line+part) > s.width && line != indent {
+			lines, line = append(lines, s.cut(line)), indent
+		}
+		line += part + " "
+	}
+	return append(lines, s.cut(line))
+}
 
 // cut ends a line at the width.
 func (s forwardScreen) cut(line string) string {
@@ -145,6 +173,7 @@ type queueRow struct {
 	Received uint64   `json:"received"`
 	Sent     *uint64  `json:"sent"`
 	Dropped  *uint64  `json:"dropped"`
+	KernelRX *uint64  `json:"kernel-rx"`
 	RingFull *uint64  `json:"rx-ring-full"`
 }
 
@@ -174,9 +203,9 @@ func queueRows(before, after forward.Totals, took time.Duration) []queueRow {
 		if inKernel(after) {
 			r.CPUs = cpusOf(p.ByCPU, q.ByCPU)
 		} else {
-			sent, dropped, late := q.Sent-p.Sent, q.Dropped-p.Dropped, q.RingFull-p.RingFull
+			sent, dropped, kernel, full := q.Sent-p.Sent, q.Dropped-p.Dropped, q.KernelRX-p.KernelRX, q.RingFull-p.RingFull
 			rate := mpps(sent)
-			r.Worker, r.Sent, r.SentMpps, r.Dropped, r.RingFull = &q.Worker, &sent, &rate, &dropped, &late
+			r.Worker, r.Sent, r.SentMpps, r.Dropped, r.KernelRX, r.RingFull = &q.Worker, &sent, &rate, &dropped, &kernel, &full
 		}
 		list = append(list, r)
 	}

@@ -9,12 +9,10 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-	"unicode/utf8"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
@@ -249,102 +247,6 @@ func TestForwardHangup(t *testing.T) {
 	}
 }
 
-// totals are of two queues, the second of which came later.
-func totals(frames uint64, queues int) forward.Totals {
-	t := forward.Totals{
-		Mode: "copy", Workers: 2, Busy: time.Duration(frames) * 500,
-		Directions: []forward.Direction{{
-			In: "in", Out: "out", Received: frames, Sent: frames - 3, Batches: frames / 50, Up: true, Passed: 777777,
-			Drops: []forward.Drop{{Reason: "no-room", Frames: 3}},
-		}},
-	}
-	t.Passage.Frames[14], t.Passage.Frames[17] = frames*95/100, frames*5/100
-	for q := range queues {
-		t.Queues = append(t.Queues, forward.Queue{
-			Device: "in", Queue: q, Worker: q % 2, Received: frames / uint64(q+1), Dropped: uint64(q), RingFull: uint64(q), Up: q != 3,
-		})
-	}
-	return t
-}
-
-// The picture has a line for each queue, as far as the screen has lines, and no line is wider.
-func TestForwardPicture(t *testing.T) {
-	s := forwardScreen{width: 80, height: 24}
-	got := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, 90*time.Second)
-	for _, want := range []string{
-		"unthunk forward: copy mode, workers: 2, 1m30s\nframes were with a worker: p50 < 16 µs, p99 < 131 µs, ",
-		"in → out", "2.000 Mpps", "500.0", "50.0", "no-room 3", "500.0 kpps",
-		"in:0", "in:3", "gone", " █████████\n",
-	} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q is not in\n%s", want, got)
-		}
-	}
-	// Of a name as long as the kernel has them no column moves.
-	long := totals(2_000_000, 1)
-	long.Queues[0].Device, long.Queues[0].Queue = "abcdefghijklmno", 255
-	if got := s.picture(forward.Totals{}, long, time.Second, time.Second); !regexp.MustCompile(
-		`(?m)^device:queue +worker .*\nabcdefghijklmno:255      0 `).MatchString(got) {
-		t.Errorf("a long name moves columns:\n%s", got)
-	}
-	many := s.picture(totals(1_000_000, 1), totals(2_000_000, 300), time.Second, time.Second)
-	if n := strings.Count(many, "\n"); n > 23 || !strings.Contains(many, "+2") {
-		t.Errorf("%d lines:\n%s", n, many)
-	}
-	for _, picture := range []string{got, many} {
-		for line := range strings.Lines(picture) {
-			if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
-				t.Errorf("%d columns: %s", n, line)
-			}
-		}
-		if strings.Contains(picture, "\x1b") {
-			t.Errorf("escapes without color: %q", picture)
-		}
-	}
-	s.filter = true
-	if got := s.picture(forward.Totals{}, totals(2_000_000, 1), time.Second, time.Second); !regexp.MustCompile(
-		`(?m) passed  drops\n.* 777777  no-room 3$`).MatchString(got) {
-		t.Errorf("frames that were passed are not in\n%s", got)
-	}
-	s.color = true
-	if colored := s.picture(forward.Totals{}, totals(2_000_000, 4), time.Second, time.Second); !strings.HasPrefix(colored, "\x1b[1munthunk") {
-		t.Errorf("no color: %q", colored[:20])
-	}
-}
-
-// In the kernel a queue has no worker, but CPUs, and nobody counts what it sends.
-func TestForwardPictureOfKernel(t *testing.T) {
-	before := forward.Totals{Mode: "native", Queues: []forward.Queue{{Device: "in", Received: 7, ByCPU: []uint64{7, 0, 0, 0, 0}, Up: true}}}
-	after := forward.Totals{Mode: "native", Queues: []forward.Queue{
-		{Device: "in", Received: 1_000_007, ByCPU: []uint64{7, 1_000_000, 0, 0, 0}, Up: true},
-		{Device: "in", Queue: 1, Received: 500_000, ByCPU: []uint64{100_000, 100_000, 100_000, 100_000, 100_000}, Up: true},
-		{Device: "in", Queue: 2, ByCPU: make([]uint64, 5)},
-	}}
-	got := forwardScreen{width: 80, height: 24}.picture(before, after, time.Second, time.Second)
-	for _, want := range []string{
-		"unthunk forward: native mode, 1s\n", "\ndevice:queue           received  CPUs\n",
-		"\nin:0                 1.000 Mpps  1               █████",
-		"\nin:1                 500.0 kpps  0,1,2,+2        ███", "\nin:2                      0 pps                  gone\n",
-	} {
-		if !strings.Contains(got, want) {
-			t.Errorf("%q is not in\n%s", want, got)
-		}
-	}
-	for _, never := range []string{"worker", "p50"} {
-		if strings.Contains(got, never) {
-			t.Errorf("%q is in\n%s", never, got)
-		}
-	}
-	rows := queueRows(before, after, time.Second)
-	if r := rows[0]; r.Worker != nil || r.Sent != nil || r.SentMpps != nil || r.Dropped != nil || r.RingFull != nil ||
-		r.Received != 1_000_000 || !slices.Equal(r.CPUs, []int{1}) {
-		t.Errorf("%+v", r)
-	}
-	if r := rows[2]; r.CPUs == nil || len(r.CPUs) != 0 || r.Up {
-		t.Errorf("%+v", r)
-	}
-}
-
 // A rate has the unit in which it can be read.
 func TestPacketRate(t *testing.T) {
 	for mpps, want := range map[float64]string{
@@ -454,22 +356,5 @@ func TestForwardEventDocuments(t *testing.T) {
 	}
 	if !last.Final || !slices.Contains(last.Events, forward.Event{Device: "out", Name: "device-lost", Times: 1}) {
 		t.Errorf("in the end: %+v", last)
-	}
-}
-
-// Queues and times with workers are in the document, of an interval and of all.
-func TestForwardDocument(t *testing.T) {
-	before, after := totals(1_000_000, 1), totals(2_000_000, 2)
-	queues := queueRows(before, after, 2*time.Second)
-	if len(queues) != 2 || queues[0].Received != 1_000_000 || queues[0].Mpps != 0.5 || queues[1].Received != 1_000_000 ||
-		*queues[1].Dropped != 1 || *queues[1].Worker != 1 || *queues[1].Sent != 0 || queues[1].CPUs != nil {
-		t.Errorf("%+v", queues)
-	}
-	want := []passageRow{{1 << 14, 950_000}, {1 << 17, 50_000}}
-	if got := passageRows(before, after); !slices.Equal(got, want) {
-		t.Errorf("%+v", got)
-	}
-	if got := passageRows(after, after); len(got) != 0 {
-		t.Errorf("%+v", got)
 	}
 }

@@ -21,8 +21,8 @@ type forwardCollector struct {
 	forwarder forward.Forwarder
 	own       *forwardEvents
 
-	reloaded, received, sent, passed, bytes, dropped, batches, inFlight, up, busy, events *prometheus.Desc
-	workers, passage, queueReceived, queueSent, queueDropped, queueUp                     *prometheus.Desc
+	reloaded, received, sent, passed, bytes, dropped, batches, inFlight, up, linkUp, busy, events *prometheus.Desc
+	workers, passage, queueReceived, queueSent, queueDropped, queueUp                             *prometheus.Desc
 }
 
 func newForwardCollector(f forward.Forwarder, own *forwardEvents) *forwardCollector {
@@ -43,7 +43,8 @@ func newForwardCollector(f forward.Forwarder, own *forwardEvents) *forwardCollec
 		dropped:  desc("dropped_frames_total", "Frames dropped, by reason.", "reason"),
 		batches:  desc("batches_total", "Batches the frames came in."),
 		inFlight: desc("in_flight_frames", "Frames handed to the output and not yet returned."),
-		up:       desc("up", "1 when both devices are there."),
+		up:       desc("up", "1 when both devices are there and have their programs. Their links may be down."),
+		linkUp:   prometheus.NewDesc("unthunk_forward_link_up", "1 when the link of a device is up.", []string{"device"}, nil),
 		busy:     prometheus.NewDesc("unthunk_forward_busy_seconds_total", "Time the workers spent on batches.", nil, nil),
 		events: prometheus.NewDesc("unthunk_forward_events_total", "What happened to a device: links down, devices lost, programs gone.",
 			[]string{"device", "event"}, nil),
@@ -52,14 +53,14 @@ func newForwardCollector(f forward.Forwarder, own *forwardEvents) *forwardCollec
 			"Time that frames were with a worker, from the RX ring until its batch was handed to the drivers.", nil, nil),
 		queueReceived: queue("received_frames_total", "Frames received by a queue."),
 		queueSent:     queue("sent_frames_total", "Frames sent by a queue."),
-		queueDropped:  queue("dropped_frames_total", "Frames received by a queue and dropped, by the kernel too."),
+		queueDropped:  queue("dropped_frames_total", "Frames that came by a queue, or were to leave by it, and were dropped, by the kernel too."),
 		queueUp:       queue("up", "1 when the queue is there."),
 	}
 }
 
 func (c *forwardCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
-		c.reloaded, c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.busy, c.events,
+		c.reloaded, c.received, c.sent, c.passed, c.bytes, c.dropped, c.batches, c.inFlight, c.up, c.linkUp, c.busy, c.events,
 		c.workers, c.passage, c.queueReceived, c.queueSent, c.queueDropped, c.queueUp,
 	} {
 		ch <- d
@@ -89,6 +90,9 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		for _, drop := range d.Drops {
 			emit(c.dropped, prometheus.CounterValue, drop.Frames, drop.Reason)
 		}
+	}
+	for _, l := range t.Links {
+		ch <- metric(c.linkUp, prometheus.GaugeValue, float64(oneIf(l.Up)), l.Device)
 	}
 	for _, e := range t.Events {
 		ch <- metric(c.events, prometheus.CounterValue, float64(e.Times), e.Device, e.Name)

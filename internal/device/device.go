@@ -24,8 +24,8 @@ type Device struct {
 	MTU   int
 	// Queues is how many receive queues it has.
 	Queues int
-	// Up is set when the administrator has it up: `ip link set DEV up`.
-	Up bool
+	// Up is set when the administrator has it up: `ip link set DEV up`. Link is set when it also has a carrier.
+	Up, Link bool
 }
 
 // absentError is about a device that does not exist. It is a [netlink.LinkNotFoundError].
@@ -66,6 +66,7 @@ func named(name string) (Device, *netlink.LinkAttrs, error) {
 	attrs := l.Attrs()
 	return Device{
 		Name: name, Index: attrs.Index, MTU: attrs.MTU, Queues: attrs.NumRxQueues, Up: attrs.Flags&net.FlagUp != 0,
+		Link: attrs.RawFlags&unix.IFF_LOWER_UP != 0, // dev_get_flags in net/core/dev.c
 	}, attrs, nil
 }
 

@@ -41,6 +41,7 @@ type afxdp struct {
 	to atomic.Pointer[[]datapath.Action]
 
 	events *events
+	links  []linkState   // by device; mu is held
 	down   chan lostPort // of devices that were lost, until Run knows
 
 	reloading sync.Mutex // held while programs are loaded anew; taken before mu
@@ -56,6 +57,7 @@ type afxdp struct {
 	past     []xsk.Statistics     // by port, of sockets that are closed
 	sockets  []*xsk.Socket        // by port, nil while lost or not there
 	used     []bool               // by port: it had a socket
+	atEnd    []bool               // by port: it had one when the forwarder was closed
 	outlets  []*datapath.XSK      // by port, of these sockets
 	file     *objectFile          // that of Config.Object, as last read
 	objects  map[int]*object      // by device
@@ -107,9 +109,9 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	}
 	f.route()
 	f.recovering, f.complained = make([]sync.Mutex, len(f.devices)), make([]string, len(f.devices))
-	f.bare = make([]bool, len(f.devices))
+	f.bare, f.links = make([]bool, len(f.devices)), make([]linkState, len(f.devices))
 	f.sockets, f.outlets = make([]*xsk.Socket, len(f.ports)), make([]*datapath.XSK, len(f.ports))
-	f.used = make([]bool, len(f.ports))
+	f.used, f.atEnd = make([]bool, len(f.ports)), make([]bool, len(f.ports))
 	f.kernel, f.past = make([]xsk.Statistics, len(f.ports)), make([]xsk.Statistics, len(f.ports))
 	if err := f.openSockets(ctx); err != nil {
 		return f, err
@@ -134,7 +136,7 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 			return f, err
 		}
 	}
-	return f, nil
+	return f, f.readLinks()
 }
 
 // portsOf returns the numbers of a device's ports, by queue, with those of queues that may come.
@@ -302,11 +304,11 @@ func (f *afxdp) Run(ctx context.Context) error {
 	defer cancel()
 	tick := time.NewTicker(recoverEach)
 	defer tick.Stop()
-	said, bare, downs := make(map[int]bool), make(map[int]string), make([]uint64, len(f.devices))
+	said, bare := make(map[int]bool), make(map[int]string)
 	for {
 		select {
 		case <-tick.C:
-			f.noteLinks(downs)
+			f.noteLinks()
 			f.warnBlocked(said)
 			f.reattach(ctx, bare)
 			f.follow(ctx)
@@ -347,82 +349,11 @@ func (f *afxdp) warnBlocked(said map[int]bool) {
 	}
 }
 
-// Reasons for drops.
-const (
-	// DropVerdict is the reason of frames that the program drops on purpose.
-	DropVerdict = "verdict"
-	// DropUncounted is that of frames which the kernel redirected and nobody saw leave: they may have left.
-	DropUncounted = "uncounted"
-
-	dropNoPort   = "output-gone"
-	dropNoRoom   = "no-room"
-	dropRefused  = "not-sendable"
-	dropLinkDown = "link-down"
-	dropLost     = "lost-with-output"
-	dropKernel   = "kernel-rx"
-	dropRingFull = "rx-ring-full"
-	dropFailed   = "redirect-failed"
-	dropXmit     = "xmit-refused"
-)
-
-func (f *afxdp) Totals() (Totals, error) {
-	counters := f.path.Counters(nil)
-	t := Totals{Workers: f.path.Len(), Busy: f.path.Busy(), Passage: f.path.Passage(), Mode: f.mode.String()}
-	kernel := make([]xsk.Statistics, len(f.ports))
-	for port := range f.ports {
-		kernel[port] = f.statistics(port)
-	}
-	for _, names := range f.config.directions() {
-		d := Direction{In: names.In, Out: names.Out, Up: f.up(names.In) && f.up(names.Out)}
-		var in, out datapath.Counters
-		var lost xsk.Statistics
-		for _, port := range f.portsOf(f.numbers[names.In]) {
-			in.Add(counters[port])
-			add(&lost, kernel[port])
-		}
-		for _, port := range f.portsOf(f.numbers[names.Out]) {
-			out.Add(counters[port])
-		}
-		d.Received, d.Sent, d.Bytes = in.Received, out.Transmitted, in.ReceivedBytes
-		d.InFlight = out.InFlight + in.HandedOver - in.TakenOver
-		var err error
-		if d.Passed, err = f.passedBy(names.In); err != nil {
-			return t, err
-		}
-		d.Batches, d.Bulks = in.Batches, out.Bulks
-		d.Drops = []Drop{
-			{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
-			{DropVerdict, in.DroppedByProgram}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
-			{dropKernel, lost.RXDropped}, {dropRingFull, lost.RXRingFull},
-		}
-		t.Directions = append(t.Directions, d)
-	}
-	t.Queues, t.Events = f.byQueue(counters, kernel), f.events.list(f.deviceNames())
-	return t, nil
-}
-
 func (f *afxdp) deviceNames() (list []string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for i := range f.devices {
 		list = append(list, f.devices[i].Name)
-	}
-	return list
-}
-
-// byQueue are the counts of all queues that are or were open.
-func (f *afxdp) byQueue(counters []datapath.Counters, kernel []xsk.Statistics) (list []Queue) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for port, p := range f.ports {
-		c, k := counters[port], kernel[port]
-		q := Queue{
-			Device: f.devices[p.device].Name, Queue: p.queue, Worker: f.worker(port), Received: c.Received, Sent: c.Transmitted,
-			Dropped: c.Dropped() + k.RXDropped + k.RXRingFull, RingFull: k.RXRingFull, Batches: c.Batches, Up: f.sockets[port] != nil,
-		}
-		if f.used[port] {
-			list = append(list, q)
-		}
 	}
 	return list
 }
@@ -446,26 +377,6 @@ func (f *afxdp) up(name string) bool {
 	return true
 }
 
-// statistics are the kernel's of a port, since the beginning.
-func (f *afxdp) statistics(port int) xsk.Statistics {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if s := f.sockets[port]; s != nil {
-		if now, err := s.Statistics(); err == nil {
-			f.kernel[port] = now
-		}
-	}
-	sum := f.past[port]
-	add(&sum, f.kernel[port])
-	return sum
-}
-
-// add sums the drops.
-func add(sum *xsk.Statistics, s xsk.Statistics) {
-	sum.RXDropped += s.RXDropped
-	sum.RXRingFull += s.RXRingFull
-}
-
 // drain is how long Close receives what came before, and then lets what is in flight leave.
 const drain = 100 * time.Millisecond
 
@@ -478,6 +389,7 @@ func (f *afxdp) Close() error {
 		f.path.Drain(drain)
 		errs = append(errs, f.path.Close())
 	}
+	f.noteEnd()
 	for i := range f.devices {
 		if f.sockets != nil {
 			errs = append(errs, f.closeDevice(i))

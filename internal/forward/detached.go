@@ -8,17 +8,6 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// noteLinks tells of links that were found down since downs, by device, was counted. Links are those
-// of the first queue of each device.
-func (f *afxdp) noteLinks(downs []uint64) {
-	counters := f.path.Counters(nil)
-	for i := range f.devices {
-		for now := counters[f.portsOf(i)[0]].LinkDowns; downs[i] < now; downs[i]++ {
-			f.events.happen(f.name(i), notef(eventLinkDown, true, "the link of %s went down", f.name(i)))
-		}
-	}
-}
-
 // reattach attaches the programs again that somebody took off their devices. While another's is there it
 // says so once, and tries again each time that it is called. said is what it said, by device.
 func (f *afxdp) reattach(ctx context.Context, said map[int]string) {

@@ -25,6 +25,7 @@ type Happening struct {
 // Events that are counted for each device.
 const (
 	eventLinkDown   = "link-down"    // it was found down after it had been up
+	eventLinkUp     = "link-up"      // it was found up after it had been down
 	eventLost       = "device-lost"  // it went, or was moved to another namespace
 	eventBack       = "device-back"  // and came back, with all it needs
 	eventNoProgram  = "program-gone" // somebody took its XDP program off, or put another in its place
@@ -68,7 +69,7 @@ func (e *events) list(devices []string) (list []Event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for _, d := range devices {
-		for _, event := range []string{eventLinkDown, eventLost, eventBack, eventNoProgram, eventReattached, eventQueue} {
+		for _, event := range []string{eventLinkDown, eventLinkUp, eventLost, eventBack, eventNoProgram, eventReattached, eventQueue} {
 			key := Event{Device: d, Name: event}
 			list = append(list, Event{d, event, e.times[key]})
 		}

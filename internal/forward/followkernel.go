@@ -69,7 +69,7 @@ func (f *inKernel) followDevice(i int, tell func(note)) error {
 		return err
 	}
 	if !d.lost && (isAbsent || now.Index != d.Index || f.disconnected(i)) {
-		d.lost, d.bare = true, false
+		d.lost, d.bare, d.Link = true, false, false
 		tell(notef(eventLost, true, "%s is lost: it went away, or to another network namespace", d.Name))
 		if err := d.detach(); err != nil {
 			return err
@@ -79,11 +79,15 @@ func (f *inKernel) followDevice(i int, tell func(note)) error {
 		return nil // nothing can be done, and that was said
 	}
 	d.queues = f.config.queues(d.Name)
+	switch {
+	case d.lost: // it is told of when it is back
+	case d.Link && !now.Link:
+		tell(linkDown(d.Name))
+	case !d.Link && now.Link:
+		tell(linkUp(d.Name))
+	}
+	d.Link = now.Link && !d.lost
 	if d.up() {
-		if d.Up && !now.Up {
-			tell(notef(eventLinkDown, true, "the link of %s went down", d.Name))
-		}
-		d.Up = now.Up
 		if attached, err := d.attached(); attached || err != nil {
 			return err
 		}
@@ -109,8 +113,12 @@ func (f *inKernel) followDevice(i int, tell func(note)) error {
 	if err := f.attach(i); err != nil {
 		return errors.Join(err, d.detach())
 	}
+	if now, err = device.Named(d.Name); err != nil { // many drivers take the link down for a program
+		return errors.Join(err, d.detach())
+	}
+	d.Link = now.Link
 	if d.lost {
-		tell(notef(eventBack, false, "%s is back", d.Name))
+		tell(back(d.Name, d.Link))
 	} else {
 		tell(notef(eventReattached, false, "%s has its XDP program again", d.Name))
 	}

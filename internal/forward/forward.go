@@ -170,7 +170,7 @@ type Direction struct {
 	Batches, Bulks uint64
 	// Drops in a fixed order, with those that are 0.
 	Drops []Drop
-	// Up is whether both devices are there and have their programs.
+	// Up is whether both devices are there and have their programs. Their links may be down.
 	Up bool
 }
 
@@ -179,9 +179,10 @@ type Direction struct {
 type Queue struct {
 	Device        string
 	Queue, Worker int
-	// Received frames came by it, Sent left by it, Dropped came and were not sent on.
-	// RingFull is how many of these the kernel dropped since the worker was late.
-	Received, Sent, Dropped, RingFull uint64
+	// Received frames came by it, Sent left by it. Dropped came by it and were not taken by an output, or were to leave by
+	// it and did not: the sum of all queues is that of all drops, where no two inputs share an output. KernelRX and RingFull
+	// are those of them that the kernel dropped before the worker got them.
+	Received, Sent, Dropped, KernelRX, RingFull uint64
 	// Batches are how many the frames were received in.
 	Batches uint64
 	// ByCPU is how many of Received each CPU redirected; nil of the engine AFXDP.
@@ -190,12 +191,21 @@ type Queue struct {
 	Up bool
 }
 
+// Link says whether the link of a device was up when it was last asked, 0.2 s ago at most: the administrator has it up, and
+// it has a carrier. That of a device that is lost is not.
+type Link struct {
+	Device string `json:"device"`
+	Up     bool   `json:"up"`
+}
+
 // Dropped sums the drops.
-func (d Direction) Dropped() (n uint64) {
-	for _, drop := range d.Drops {
-		n += drop.Frames
+func (d Direction) Dropped() uint64 { return sum(d.Drops) }
+
+func sum(drops []Drop) (frames uint64) {
+	for _, d := range drops {
+		frames += d.Frames
 	}
-	return n
+	return frames
 }
 
 // Totals are a forwarder's counts.
@@ -203,6 +213,8 @@ type Totals struct {
 	Directions []Direction
 	// Queues are those that are or were open. Of the engine XDP they are those of inputs, and none with an Object.
 	Queues []Queue
+	// Links are those of all devices.
+	Links []Link
 	// Events are what happened to each device, with what never did.
 	Events []Event
 	// Workers is how many there are, and Busy how long they spent on batches together; 0
@@ -336,6 +348,8 @@ func (c Config) devices() ([]queuedDevice, map[string]int, error) {
 			}
 			if err := dev.CheckUp(); err != nil {
 				c.Warn(err.Error())
+			} else if !dev.Link {
+				c.Warn(fmt.Sprintf("the link of %s is down: it has no carrier", name))
 			}
 			indexes[dev.Index] = name
 			numbers[name] = len(list)

@@ -85,8 +85,26 @@ func (w *wires) open(t testing.TB, c Config) Forwarder {
 				t.Errorf("%+v does not balance", d)
 			}
 		}
+		if c.Engine == AFXDP {
+			agree(t, got)
+		}
 	})
 	return f
+}
+
+// agree asks that queues have the drops that directions have.
+func agree(t testing.TB, got Totals) {
+	t.Helper()
+	var byDirection, byQueue uint64
+	for _, d := range got.Directions {
+		byDirection += d.Dropped()
+	}
+	for _, q := range got.Queues {
+		byQueue += q.Dropped
+	}
+	if byDirection != byQueue {
+		t.Errorf("directions dropped %d frames, queues %d: %+v", byDirection, byQueue, got)
+	}
 }
 
 // openKernel opens a forwarder in the kernel, whose devices are followed only when the test asks for it.

@@ -301,12 +301,18 @@ func (f *afxdp) recover(ctx context.Context, i int) {
 			opened = true
 		}
 		// With chunks in its fill rings, as in the beginning.
-		if err := f.config.Do(func() error { return f.attachMissing(ctx, i) }); err != nil {
+		link := false
+		if err := f.config.Do(func() (err error) {
+			if err = f.attachMissing(ctx, i); err == nil {
+				link, err = f.linkBack(i)
+			}
+			return err
+		}); err != nil {
 			complain(err)
 			continue
 		}
 		f.notAway(i)
-		f.events.happen(f.name(i), notef(eventBack, false, "%s is back", f.name(i)))
+		f.events.happen(f.name(i), back(f.name(i), link))
 		return
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/bpf/observe"
+	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/xsk"
 )
 
@@ -137,6 +138,14 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 		if err := f.attach(i); err != nil {
 			return f, err
 		}
+	}
+	for i := range f.devices {
+		d := &f.devices[i]
+		now, err := device.Named(d.Name)
+		if err != nil {
+			return f, err
+		}
+		d.Link = now.Link // many drivers take it down for a program
 	}
 	return f, nil
 }
@@ -430,7 +439,8 @@ func (f *inKernel) totals() (Totals, error) {
 	}
 	var devices []string
 	for i := range f.devices {
-		devices = append(devices, f.devices[i].Name)
+		d := &f.devices[i]
+		devices, t.Links = append(devices, d.Name), append(t.Links, Link{d.Name, d.Link && !d.lost})
 	}
 	t.Events = f.events.list(devices)
 	return t, nil
