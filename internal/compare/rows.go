@@ -155,7 +155,7 @@ func By(r *record.Saved, label string, opts Options) (*record.Comparison, error)
 	}
 	c := newRows(r, r, opts)
 	c.By = label
-	var order []string // the label's values as they occur
+	order := make(map[string]int) // of the values of the label: where they stand as they occur
 	base := make(map[string]*entry)
 	known := make(map[string]bool)
 	all := rowEntries(r)
@@ -168,8 +168,8 @@ func By(r *record.Saved, label string, opts Options) (*record.Comparison, error)
 		if !ok {
 			continue
 		}
-		if !slices.Contains(order, value) {
-			order = append(order, value)
+		if _, stands := order[value]; !stands {
+			order[value] = len(order)
 		}
 		rest := others(row.labels, label)
 		if first := base[rest]; first == nil {
@@ -183,7 +183,7 @@ func By(r *record.Saved, label string, opts Options) (*record.Comparison, error)
 		return nil, fmt.Errorf("compare by %s: %w: the rows have %s", label, ErrLabel, strings.Join(labels, ", "))
 	}
 	slices.SortStableFunc(c.Rows, func(a, b record.CompareRow) int {
-		return slices.Index(order, a.Labels[label]) - slices.Index(order, b.Labels[label])
+		return order[a.Labels[label]] - order[b.Labels[label]]
 	})
 	c.conclude()
 	c.carry("", r)

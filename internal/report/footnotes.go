@@ -20,17 +20,18 @@ type footnotes struct {
 // newFootnotes numbers warnings of rows; equal ones share a number.
 func newFootnotes(warnings []record.Warning) *footnotes {
 	f := &footnotes{marks: make(map[string][]int)}
+	loose, numbers := make(map[string]bool), make(map[string]int) // a record may have 10 000 warnings that differ at their ends
 	for _, w := range warnings {
 		if w.Row == "" {
-			if !slices.Contains(f.loose, w.Text) {
-				f.loose = append(f.loose, w.Text)
+			if !loose[w.Text] {
+				f.loose, loose[w.Text] = append(f.loose, w.Text), true
 			}
 			continue
 		}
-		n := slices.Index(f.texts, w.Text)
-		if n < 0 {
+		n, stands := numbers[w.Text]
+		if !stands {
 			n = len(f.texts)
-			f.texts = append(f.texts, w.Text)
+			f.texts, numbers[w.Text] = append(f.texts, w.Text), n
 		}
 		if !slices.Contains(f.marks[w.Row], n) {
 			f.marks[w.Row] = append(f.marks[w.Row], n)
