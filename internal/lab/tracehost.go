@@ -427,7 +427,7 @@ func sizeOf(t *record.LabTrace) int {
 		size += 80 + len(t.Annotated[i].Text)
 	}
 	for i := range t.Stacks {
-		size += 48 + 16*len(t.Stacks[i].Frames)
+		size += 56 + 16*len(t.Stacks[i].Frames)
 	}
 	return size
 }
@@ -470,7 +470,7 @@ func (t *tracer) trace(ctx context.Context, b *BulkCount, slot *tracedSlot, code
 		out.Functions = append(out.Functions, record.LabTraceFunction{Function: f.Name, Stage: f.Stage, Executed: f.Own, Inclusive: f.With})
 	}
 	for _, s := range stacks {
-		out.Stacks = append(out.Stacks, record.LabTraceStack{Frames: s.Frames, Stage: s.Stage, Executed: s.Own})
+		out.Stacks = append(out.Stacks, record.LabTraceStack{Frames: s.Frames, Stage: s.Stage, Executed: s.Own, Entered: s.Entered})
 	}
 	for _, br := range tree.Branches {
 		out.Branches = append(out.Branches, record.LabTraceBranch{

@@ -77,6 +77,9 @@ type LabTraceStack struct {
 	Frames   []string `json:"frames"` // the outermost first
 	Stage    string   `json:"stage"`
 	Executed uint64   `json:"executed"`
+	// Entered is how often the innermost function was entered within windows: its first instruction was executed. Records of
+	// versions before 2026-11-30 have none.
+	Entered uint64 `json:"entered,omitempty"`
 }
 
 // maxFrames of a chain of calls.
@@ -176,7 +179,7 @@ func (t *LabTrace) checkStacks() error {
 		if err := checkTexts(append([]string{s.Stage}, s.Frames...)); err != nil {
 			return err
 		}
-		if s.Executed > left {
+		if s.Executed > left || s.Entered > s.Executed {
 			return fmt.Errorf("impossible count of a chain of calls in %.60q", s.Frames[len(s.Frames)-1])
 		}
 		left -= s.Executed

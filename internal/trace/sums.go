@@ -18,7 +18,8 @@ type Function struct {
 type Stack struct {
 	Frames []string // the outermost first
 	Stage  string
-	Own    uint64
+	// Own are its instructions, Entered is how often its first one was executed.
+	Own, Entered uint64
 }
 
 // StageOf is the stage of a chain of calls, the innermost function first; sink is set in a
@@ -56,7 +57,7 @@ func (t *Tree) Functions(ctx context.Context, stageOf StageOf) (functions []Func
 		}
 		if t.Nodes[i].Own > 0 {
 			slices.Reverse(frames)
-			stacks = append(stacks, Stack{frames, stages[i], t.Nodes[i].Own})
+			stacks = append(stacks, Stack{frames, stages[i], t.Nodes[i].Own, t.Nodes[i].Entered})
 		}
 	}
 	for _, f := range sums {

@@ -356,6 +356,24 @@ func TestFunctions(t *testing.T) {
 	}
 }
 
+// A chain is entered at the first instruction of its innermost function alone: not where a window begins inside, nor by a return.
+func TestEntered(t *testing.T) {
+	t.Parallel()
+	tree := cut(t, window(g+1, f+5, thunk, thunk+6, thunk+10, g, g+1, f+10, pollF, g, g+1, pollF+5))
+	_, stacks, err := tree.Functions(t.Context(), func([]string, bool) string { return "" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make(map[string]uint64)
+	for _, s := range stacks {
+		got[strings.Join(s.Frames, ";")] = s.Entered
+	}
+	want := map[string]uint64{"f": 0, "f;g": 1, "f;__x86_indirect_thunk_rax": 1, "f;poll": 1, "f;poll;g": 1}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("entered (-want +got):\n%s", diff)
+	}
+}
+
 func TestCutLimits(t *testing.T) {
 	t.Parallel()
 	// A call that never returns, again and again.

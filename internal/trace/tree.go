@@ -38,8 +38,8 @@ type Node struct {
 	Function string
 	// Sink is set in a poll that ran the sink.
 	Sink bool
-	// Own are the instructions of the function itself.
-	Own uint64
+	// Own are the instructions of the function itself, Entered is how often its first one was executed.
+	Own, Entered uint64
 }
 
 // Branch is an indirect call or jump, through a thunk or not, and one target of it.
@@ -110,7 +110,7 @@ func (c *code) cut(ctx context.Context, order []uint32) (*Tree, error) {
 		return nil, err
 	}
 	for _, n := range second.nodes {
-		t.Nodes = append(t.Nodes, Node{n.parent, c.functions[n.function].name, n.sink, second.own[len(t.Nodes)]})
+		t.Nodes = append(t.Nodes, Node{n.parent, c.functions[n.function].name, n.sink, second.own[len(t.Nodes)], second.entered[len(t.Nodes)]})
 	}
 	return t, nil
 }

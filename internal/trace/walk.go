@@ -36,8 +36,10 @@ type walker struct {
 	*code
 	nodes []node
 	own   []uint64 // instructions of nodes
-	ids   map[node]int
-	stack []frame
+	// entered is how often the first instruction of a node's function was executed.
+	entered []uint64
+	ids     map[node]int
+	stack   []frame
 	// frames are those of the chains of all nodes.
 	frames int
 	// outer are the functions around the one that the window began in, the innermost first.
@@ -72,7 +74,11 @@ func walk(ctx context.Context, order []uint32, c *code, before *walker) (*walker
 		if i%askEach == 0 && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
 		}
-		k.own[k.top().node]++
+		node := k.top().node
+		k.own[node]++
+		if in := &k.instructions[at]; in.addr == k.functions[in.function].start {
+			k.entered[node]++
+		}
 		if i+1 == len(order) {
 			break
 		}
@@ -137,7 +143,7 @@ func (k *walker) push(f frame) {
 	id, ok := k.ids[n]
 	if !ok {
 		id = len(k.nodes)
-		k.ids[n], k.nodes, k.own = id, append(k.nodes, n), append(k.own, 0)
+		k.ids[n], k.nodes, k.own, k.entered = id, append(k.nodes, n), append(k.own, 0), append(k.entered, 0)
 		k.frames += len(k.stack) + 1
 	}
 	f.node = id
