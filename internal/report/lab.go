@@ -124,7 +124,7 @@ func labGuest(row *record.LabRow) string {
 }
 
 // labWires writes the rows of interfaces on wires, one line each, under the kernel and
-// command line of their guest.
+// command line of their guest; where a line has no room for the interface and its DMA, these are in the heading too.
 func (p *printer) labWires(l *record.Lab, notes *footnotes) {
 	var rows []*record.LabRow
 	for i := range l.Rows {
@@ -136,49 +136,89 @@ func (p *printer) labWires(l *record.Lab, notes *footnotes) {
 		return
 	}
 	scenarios := slices.ContainsFunc(rows, func(r *record.LabRow) bool { return !r.IsDefault() })
+	t := labWiresTable(l, rows, notes, scenarios, scenarios)
+	if t.width() > p.width {
+		t.gap = ""
+	}
+	if !scenarios && t.width() > p.width {
+		t = labWiresTable(l, rows, notes, true, false)
+	}
+	p.table(t)
+	fmt.Fprintln(&p.buf)
+	worker, copies := "", ""
+	if scenarios {
+		worker = "Where a worker forwards, also in its system calls. "
+	}
+	if copied(rows) {
+		copies = "copy: the kernel's of the frame, but for bounce buffers. "
+	}
+	p.wrap("", "Per packet on wires: what is executed in the NAPI polls of the device that redirects and of the device "+
+		"that it redirects to, and in transmission. "+worker+"As many pages are unmapped as mapped. insns: of these instructions those "+
+		"between two packets of one poll of the device that redirects: without what it does once a poll, and without what completes "+
+		"transmission. So no packet as a whole, and with each driver another part of one. "+copies+"ns: indirect branches at this "+
+		"machine's price of one, an estimate.")
+}
+
+// labWiresTable is the table of rows on wires. With guests their headings name interface and DMA, and rows do not; with scenarios rows
+// name theirs.
+func labWiresTable(l *record.Lab, rows []*record.LabRow, notes *footnotes, guests, scenarios bool) *textTable {
 	heading := func(r *record.LabRow) string {
 		guest := strings.Join(strings.Fields(r.Labels["kernel"]+" "+r.Labels["cpu"]+" "+r.Labels["append"]), "/")
-		if scenarios {
+		if guests {
 			guest += fmt.Sprintf(", %s, %s", r.Labels["nic"], r.Labels["dma"])
 		}
 		return guest
 	}
 	slices.SortStableFunc(rows, func(a, b *record.LabRow) int { return strings.Compare(heading(a), heading(b)) })
 	head := []string{"NIC, DMA, bulk", "insns", "indirect", "map", "sync", "bounce", "flush", "copy", "ns"}
-	if scenarios {
+	switch {
+	case scenarios:
 		head[0] = "scenario, bulk"
+	case guests:
+		head[0] = "bulk"
 	}
-	left := append([]bool{true}, make([]bool, len(head)-1)...)
 	timed := timed(l)
 	if timed {
-		left, head = append(left, false), append(head, "took")
+		head = append(head, "took")
 	}
-	t := newTextTable(left, " ", head...)
+	left := append(make([]bool, len(head)), true)
+	left[0] = true
+	t := newTextTable(left, " ", append(head, "")...)
 	last := ""
 	for _, row := range rows {
+		mark := notes.mark(row.Guest())
 		if h := heading(row); h != last {
 			last = h
-			t.heading(cells.Join("  ", h+labGuest(row), notes.mark(row.Guest())))
+			title := h + labGuest(row)
+			if guests {
+				title = cells.Join("  ", title, mark)
+			}
+			t.heading(title)
 		}
 		line := labWiresCells(l, row, timed)
-		if scenarios {
+		switch {
+		case scenarios:
 			line[0] = fmt.Sprintf("  %s %s", cells.Clean(row.Scenario()), cells.Clean(row.Labels["bulk"]))
+		case guests:
+			line[0] = "  " + cells.Clean(row.Labels["bulk"])
 		}
-		t.add(line...)
+		if guests {
+			mark = ""
+		}
+		t.add(append(line, mark)...)
 		if row.Refused != "" {
 			t.below("    no number: ", row.Refused)
 		}
 	}
-	p.table(t)
-	fmt.Fprintln(&p.buf)
-	worker := ""
-	if scenarios {
-		worker = "Where a worker forwards, also in its system calls. "
+	if !copied(rows) {
+		t.drop(slices.Index(head, "copy"))
 	}
-	p.wrap("", "Per packet on wires: what is executed in the NAPI polls of the device that redirects and of the device "+
-		"that it redirects to, and in transmission. "+worker+"As many pages are unmapped as mapped. insns: instructions between "+
-		"packets of one poll. copy: the kernel's of the frame, but for bounce buffers. ns: indirect branches at this machine's "+
-		"price of one, an estimate.")
+	return t
+}
+
+// copied tells whether the kernel copied a frame of rows other than to bounce buffers.
+func copied(rows []*record.LabRow) bool {
+	return slices.ContainsFunc(rows, func(r *record.LabRow) bool { n := r.SumDMA().Copy; return n != nil && *n > 0 })
 }
 
 // labWiresCells are the cells of a row of interfaces on wires.

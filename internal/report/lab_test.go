@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 	"time"
 
@@ -39,6 +40,46 @@ func TestLabWiresGolden(t *testing.T) {
 		t.Fatal(err)
 	}
 	reporttest.Golden(t, "lab-timed.txt", b.String())
+}
+
+// No figure of a table of wires is cut, and each row has the marks of its own guest.
+func TestLabWiresFits(t *testing.T) {
+	t.Parallel()
+	l := reporttest.Wires()
+	l.Rows = append(l.Rows[:0:0], l.Rows[0], l.Rows[0])
+	spread, copies := 1.0, 0.0
+	for i, dma := range []string{"direct", "iommu-strict"} {
+		row := &l.Rows[i]
+		row.Name = "debian:6.12-cloud/nic=virtio/dma=" + dma + "/bulk=64"
+		row.Labels = map[string]string{"kernel": "debian:6.12-cloud", "nic": "virtio", "dma": dma, "bulk": "64"}
+		row.Spread = &spread
+		row.DMA = []record.LabDMA{{Part: "in-poll", Map: 2, Flush: 0.00374, Copy: &copies}}
+		l.Warn(row.Guest(), "of "+dma)
+	}
+	var b bytes.Buffer
+	write := func() string {
+		b.Reset()
+		if err := Lab(&b, Options{Width: 80}, l); err != nil {
+			t.Fatal(err)
+		}
+		reporttest.Fits(t, b.String(), 80)
+		return b.String()
+	}
+	if text := write(); strings.Contains(text, "…") || strings.Contains(text, "copy") ||
+		!strings.Contains(text, "virtio direct 64") || strings.Count(text, " ¹\n") != 1 || strings.Count(text, " ²\n") != 1 {
+		t.Errorf("cut, or without a mark:\n%s", text)
+	}
+	for i := range l.Rows {
+		l.Rows[i].Labels["nic"] = "virtio-no-indirect"
+	}
+	l.Rows[0].Ns, l.Rows[1].Ns = &stat.Quantity{Median: 1075.5, Low: 1070, High: 1080, N: 7, Unit: "ns"}, nil
+	if text := write(); !strings.Contains(text, "1075.5\n") || !strings.Contains(text, "virtio-no-indirect, iommu-strict") {
+		t.Errorf("cut:\n%s", text)
+	}
+	copies = 1
+	if text := write(); !strings.Contains(text, "copy") {
+		t.Errorf("without copies:\n%s", text)
+	}
 }
 
 // Several ways of a packet are beside each other, by interface and DMA setup.

@@ -1,5 +1,10 @@
 package report
 
+import (
+	"slices"
+	"unicode/utf8"
+)
+
 // textTable is rows of cells under headings, with sentences beneath rows.
 type textTable struct {
 	// left says which columns are flush left; gap is written before the others.
@@ -53,6 +58,27 @@ func (t *textTable) dropEmpty() {
 	for i, row := range t.rows {
 		if len(row) == columns { // else a heading
 			t.rows[i] = pick(row, kept)
+		}
+	}
+}
+
+// width is how many columns of text the longest row takes.
+func (t *textTable) width() (most int) {
+	for i, line := range columns(t.rows, t.left, t.gap) {
+		if len(t.rows[i]) > 1 {
+			most = max(most, utf8.RuneCountInString(line))
+		}
+	}
+	return most
+}
+
+// drop removes a column.
+func (t *textTable) drop(column int) {
+	columns := len(t.rows[0])
+	t.left = slices.Delete(t.left, column, column+1)
+	for i, row := range t.rows {
+		if len(row) == columns {
+			t.rows[i] = slices.Delete(row, column, column+1)
 		}
 	}
 }
