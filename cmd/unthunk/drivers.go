@@ -19,6 +19,7 @@ import (
 func newDrivers(s std) *cobra.Command {
 	var o outputFlags
 	var f whatIfFlags
+	var only []string
 	cmd := &cobra.Command{
 		Use:   "drivers [DIR|FILE…]",
 		Short: "What each NIC driver does for a redirected packet: memory, bulks, indirect calls",
@@ -34,26 +35,29 @@ needs no root.
 
 --what-if estimates what changes to each driver would save of a packet, by how its memory is mapped for DMA:
 frames that return in bulk, memory that stays mapped, a bulk that is mapped as a list, and, before Linux
-6.10, no call of a sync that does nothing. What guests counted (--counts) is taken before places in the code.
-An indirect and a direct call are priced on this machine, in some 12 s and as root, or by a record (--prices).
-What was not counted, or has no price, has no number.`,
+6.10, no call of a sync that does nothing. What to do first comes first: --driver igb says it of one driver.
+What guests counted (--counts) is taken before places in the code.
+An indirect and a direct call are priced on this machine, in some 12 s and as root, or by a record of tax that
+has both (--prices). What was not counted, or has no price, has no number.`,
 		Example: `  unthunk drivers
   unthunk drivers debian:6.12-cloud --save drivers.json
-  unthunk lab debian:6.12 --nic igb --dma iommu-strict --bulk 64 --save igb.json
+  unthunk lab debian:6.12 --nic igb --dma iommu-strict --trace --save igb.json
+  unthunk tax --pair bpf-prog,direct-call --save tax.json
   unthunk drivers debian:6.12 --what-if --counts igb.json --prices tax.json`,
-		RunE: func(cmd *cobra.Command, args []string) error { return runDrivers(cmd.Context(), s, o, f, args) },
+		RunE: func(cmd *cobra.Command, args []string) error { return runDrivers(cmd.Context(), s, o, f, only, args) },
 	}
 	fl := cmd.Flags()
+	fl.StringSliceVar(&only, "driver", nil, "only drivers of these `NAMES`, as modules are called: igb, virtio_net")
 	fl.BoolVar(&f.wanted, "what-if", false, "estimate what changes to the drivers would save of a packet")
 	fl.StringSliceVar(&f.counts, "counts", nil, "with --what-if, take what was counted in guests from `FILE` of lab --nic --save")
-	fl.StringVar(&f.prices, "prices", "", "with --what-if, take prices from `FILE` of tax --save or run --save")
+	fl.StringVar(&f.prices, "prices", "", "with --what-if, take prices from `FILE` of tax --save with "+strings.Join(whatif.Pairs(), " and "))
 	fl.StringSliceVar(&f.dmas, "dma", nil,
 		"with --what-if, only these ways in which memory is mapped for DMA: "+strings.Join(whatif.DMAs(), ", "))
 	o.add(cmd)
 	return cmd
 }
 
-func runDrivers(ctx context.Context, s std, o outputFlags, f whatIfFlags, args []string) error {
+func runDrivers(ctx context.Context, s std, o outputFlags, f whatIfFlags, only, args []string) error {
 	if err := f.check(); err != nil {
 		return err
 	}
@@ -69,6 +73,9 @@ func runDrivers(ctx context.Context, s std, o outputFlags, f whatIfFlags, args [
 	}
 	doc, err := reading(ctx, func() (*record.Document[record.DriverRow], error) { return inspect(ctx, folders) })
 	if err != nil {
+		return err
+	}
+	if doc.Rows, err = ofDrivers(doc.Rows, only); err != nil {
 		return err
 	}
 	if f.wanted {
@@ -91,6 +98,25 @@ func inspect(ctx context.Context, folders []string) (*record.Document[record.Dri
 	}
 	doc.Rows, doc.Warnings = rows, append(doc.Warnings, warns...)
 	return doc, nil
+}
+
+// ofDrivers are the rows of drivers that are asked for, of which each must have one; without any, all.
+func ofDrivers(rows []record.DriverRow, only []string) ([]record.DriverRow, error) {
+	if len(only) == 0 {
+		return rows, nil
+	}
+	for i, name := range only {
+		only[i] = strings.ReplaceAll(name, "-", "_") // as modprobe takes it
+		if !slices.ContainsFunc(rows, func(r record.DriverRow) bool { return r.Name == only[i] }) {
+			var names []string
+			for _, r := range rows {
+				names = append(names, r.Name)
+			}
+			slices.Sort(names)
+			return nil, usagef("--driver %s is not one of %s", name, strings.Join(slices.Compact(names), ", "))
+		}
+	}
+	return slices.DeleteFunc(rows, func(r record.DriverRow) bool { return !slices.Contains(only, r.Name) }), nil
 }
 
 // unpacked are paths with the folders of kernel packages in place of the packages.

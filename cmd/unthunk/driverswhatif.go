@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -82,9 +81,6 @@ func (f *whatIfFlags) estimate(ctx context.Context, s std, drivers *record.Docum
 	if err != nil {
 		return nil, err
 	}
-	if len(doc.Rows) == 0 {
-		return nil, fmt.Errorf("none of %d drivers has a call left that a change would save", len(drivers.Rows))
-	}
 	return doc, nil
 }
 
@@ -102,6 +98,10 @@ func (f *whatIfFlags) taxRows(ctx context.Context, s std, all *record.Together, 
 		saved, err := reading(ctx, func() (*record.Saved, error) { return all.Load(f.prices) })
 		if err != nil {
 			return nil, err
+		}
+		if lacks := whatif.LackingPairs(saved.Prices()); len(lacks) > 0 {
+			return nil, usagef("--prices %s, of %s, lacks %s: make one by unthunk tax --pair %s --save FILE", f.prices, saved.Kind,
+				strings.Join(lacks, " and "), strings.Join(whatif.Pairs(), ","))
 		}
 		rows, err := saved.CarriedPrices()
 		if err != nil {
@@ -149,5 +149,8 @@ func (f *whatIfFlags) run(ctx context.Context, s std, o outputFlags, drivers *re
 		return err
 	}
 	err = o.publishRead(ctx, s, doc, func(s std) error { return report.WhatIf(s.out, textOptions(s.out), doc) })
+	if err != nil || len(doc.Rows) == 0 { // that no change has anything to save is an answer
+		return err
+	}
 	return stopped(&doc.Document, func(row record.WhatIfRow) bool { return row.Refused != "" }, err)
 }

@@ -21,6 +21,33 @@ type WhatIf struct {
 	Bulk int `json:"bulk"`
 	// Calls is what calls of the DMA API do, by series of kernels and DMA setup.
 	Calls []WhatIfCall `json:"calls"`
+	// First is what to do first, by driver and DMA setup: drivers for whom most is sure come first.
+	First []WhatIfFirst `json:"first"`
+	// Without are the changes that have no row.
+	Without []WhatIfWithout `json:"without"`
+}
+
+// WhatIfFirst is the change of a driver in a DMA setup that saves most for sure.
+type WhatIfFirst struct {
+	Driver  string `json:"driver"`
+	Release string `json:"release"`
+	DMA     string `json:"dma"`
+	// Change saves Saving in ns. They are empty and nil where no change saves anything for sure, or none has a number.
+	Change string         `json:"change"`
+	Saving *stat.Quantity `json:"saving"`
+	// Alike are the changes that may save as much: neither counts nor prices tell them apart.
+	Alike []string `json:"alike"`
+	// Why says why there is no change. Empty when there is one.
+	Why string `json:"why,omitempty"`
+}
+
+// WhatIfWithout is a change that has no row, as it would change nothing.
+type WhatIfWithout struct {
+	Driver  string `json:"driver"`
+	Release string `json:"release"`
+	DMA     string `json:"dma"`
+	Change  string `json:"change"`
+	Why     string `json:"why"`
 }
 
 // WhatIfRow is a change to a driver, in a DMA setup.
@@ -38,7 +65,8 @@ type WhatIfRow struct {
 	// change adds is below 0.
 	Now   WhatIfCounts `json:"now"`
 	Saved WhatIfCounts `json:"saved"`
-	// Packet is how many instructions a packet takes in all; nil where that was not counted.
+	// Packet is how many instructions the row of lab has: those of its window, which lacks what completes transmission, and what
+	// a driver does once a poll. So those of two drivers are not the same part of a packet. It is nil where that was not counted.
 	Packet *float64 `json:"packet"`
 	// Cost is what the calls of Now take in ns, Saving what those of Saved do: counts times prices, an estimate. Low and
 	// High hold the uncertainty of both, Median is the middle of the two. They are nil when Refused is set.

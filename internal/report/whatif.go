@@ -1,6 +1,7 @@
 package report
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"math"
@@ -12,11 +13,12 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// WhatIf writes what changes to drivers would save, by change: ns, the calls that go, and the indirect calls that go with
-// them, with a column for each DMA setup and the drivers below. Drivers of which all of that is alike are together; those for
-// whom most is sure come first. Then what the calls of the DMA API do, and the prices.
+// WhatIf writes what to do first, then what changes to drivers would save, by change: ns, the calls that go, and the indirect calls
+// that go with them, with a column for each DMA setup and the drivers below. Drivers of which all of that is alike are together; those for
+// whom most is sure come first. Then which changes have no row, what the calls of the DMA API do, and the prices.
 func WhatIf(w io.Writer, opts Options, doc *record.WhatIf) error {
 	p := newPrinter(opts)
+	p.whatIfFirst(doc)
 	p.wrap("", "An estimate: what changes to NIC drivers would save of a redirected packet. It is counts times prices of the calls "+
 		"alone. Nothing of it was measured on a NIC.")
 	fmt.Fprintln(&p.buf)
@@ -36,9 +38,12 @@ func WhatIf(w io.Writer, opts Options, doc *record.WhatIf) error {
 		}
 		t.below("    ", strings.Join(g.drivers, ", ")+g.of)
 	}
-	p.table(t)
+	if len(groups) > 0 {
+		p.table(t)
+		fmt.Fprintln(&p.buf)
+	}
+	p.whatIfWithout(doc)
 	p.whatIfCalls(doc)
-	fmt.Fprintln(&p.buf)
 	p.whatIfPrices(doc)
 	notes.write(p)
 	newFootnotes(doc.Warnings).write(p)
@@ -133,12 +138,166 @@ func whatIfNotes(groups []*whatIfGroup, dmas []string) (notes []record.Warning) 
 	return notes
 }
 
+// maxFirst is how many sentences say what to do first: more are no answer.
+const maxFirst = 4
+
+// whatIfFirst writes what to do first: a sentence for drivers of which it is alike, those first for whom most is sure.
+func (p *printer) whatIfFirst(doc *record.WhatIf) {
+	type driver struct{ name, release string }
+	type sentence struct{ text, of string }
+	var drivers []driver
+	setups := make(map[driver][]record.WhatIfFirst)
+	for _, f := range doc.First {
+		d := driver{f.Driver, f.Release}
+		if setups[d] == nil {
+			drivers = append(drivers, d)
+		}
+		setups[d] = append(setups[d], f)
+	}
+	var texts []sentence
+	names := make(map[sentence][]string)
+	for _, d := range drivers {
+		s := sentence{firstText(setups[d]), ofLinux(doc, d.release)}
+		if names[s] == nil {
+			texts = append(texts, s)
+		}
+		names[s] = append(names[s], cells.Clean(d.name))
+	}
+	others := 0
+	for i, s := range texts {
+		if len(texts) > maxFirst && i >= maxFirst-1 {
+			others += len(names[s])
+			continue
+		}
+		p.wrap("", "For "+strings.Join(names[s], ", ")+s.of+": "+s.text)
+	}
+	if others > 0 {
+		p.wrap("", fmt.Sprintf("--driver NAME says it of each of %d others.", others))
+	}
+	if len(texts) > 0 {
+		fmt.Fprintln(&p.buf)
+	}
+}
+
+// firstText is what to do first with a driver in setups, that which saves most first.
+func firstText(setups []record.WhatIfFirst) string {
+	setups = slices.Clone(setups)
+	slices.SortStableFunc(setups, func(a, b record.WhatIfFirst) int { return cmp.Compare(leastSaved(b), leastSaved(a)) })
+	var order []string // of changes, or of why there is none
+	with, alike := make(map[string][]string), make(map[string][]string)
+	const first = "first "
+	unit := " ns of a packet"
+	for _, f := range setups {
+		what, saving := f.Why, ""
+		if f.Saving != nil {
+			what = first + f.Change
+			saving = between(record.Range{Low: f.Saving.Low, High: f.Saving.High}) + unit
+			unit = ""
+		}
+		if with[what] == nil {
+			order = append(order, what)
+		}
+		with[what] = append(with[what], strings.TrimSpace(saving+" with "+f.DMA))
+		for _, change := range f.Alike {
+			if !slices.Contains(alike[what], change) {
+				alike[what] = append(alike[what], change)
+			}
+		}
+	}
+	for i, what := range order {
+		order[i] = what + ", " + strings.Join(with[what], ", ")
+		if !strings.HasPrefix(what, first) {
+			order[i] = strings.Join(with[what], ", ") + ": " + what
+		}
+		if len(alike[what]) > 0 {
+			order[i] += " (" + strings.Join(alike[what], ", ") + " may save as much)"
+		}
+	}
+	return cells.Clean(strings.Join(order, "; ")) + "."
+}
+
+// leastSaved is what a change saves for sure, in ns.
+func leastSaved(f record.WhatIfFirst) float64 {
+	if f.Saving == nil {
+		return math.Inf(-1)
+	}
+	return f.Saving.Low
+}
+
+// ofLinux names the kernel of drivers where a record has several.
+func ofLinux(doc *record.WhatIf, release string) string {
+	if slices.ContainsFunc(doc.First, func(f record.WhatIfFirst) bool { return f.Release != release }) {
+		return ", of Linux " + cells.Clean(release)
+	}
+	return ""
+}
+
+// whatIfWithout writes which changes have no row, and why: by change and reason, with the drivers, and with the setups where it is
+// not so in all.
+func (p *printer) whatIfWithout(doc *record.WhatIf) {
+	type reason struct{ change, why, release string }
+	type place struct {
+		reason
+		driver string
+	}
+	var reasons []reason
+	drivers, setups := make(map[reason][]string), make(map[place][]string)
+	for _, w := range doc.Without {
+		at := place{reason{w.Change, w.Why, w.Release}, w.Driver}
+		if drivers[at.reason] == nil {
+			reasons = append(reasons, at.reason)
+		}
+		if setups[at] == nil {
+			drivers[at.reason] = append(drivers[at.reason], w.Driver)
+		}
+		setups[at] = append(setups[at], w.DMA)
+	}
+	if len(reasons) == 0 {
+		return
+	}
+	inAll, inRelease := make(map[string]bool), make(map[string]map[string]bool)
+	for _, f := range doc.First {
+		inAll[f.DMA] = true
+		if inRelease[f.Release] == nil {
+			inRelease[f.Release] = make(map[string]bool)
+		}
+		inRelease[f.Release][f.Driver] = true
+	}
+	slices.SortStableFunc(reasons, func(a, b reason) int { return strings.Compare(a.change, b.change) })
+	p.wrap("", "Without a row, as there is nothing to save:")
+	for _, r := range reasons {
+		of := withSetups(drivers[r], len(inRelease[r.release]), len(inAll), func(name string) []string { return setups[place{r, name}] })
+		p.wrap("  ", cells.Clean(r.change+": "+r.why+": "+of)+ofLinux(doc, r.release))
+	}
+	fmt.Fprintln(&p.buf)
+}
+
+// withSetups are drivers, each with its setups where these are not all, or all with what is alike of them.
+func withSetups(drivers []string, all, allSetups int, setups func(name string) []string) string {
+	in := func(name string) string {
+		if s := setups(name); len(s) < allSetups {
+			return " (" + strings.Join(s, ", ") + ")"
+		}
+		return ""
+	}
+	if alike := in(drivers[0]); !slices.ContainsFunc(drivers, func(name string) bool { return in(name) != alike }) {
+		if len(drivers) == all && all > 2 {
+			return "all drivers" + alike
+		}
+		return strings.Join(drivers, ", ") + alike
+	}
+	var out []string
+	for _, name := range drivers {
+		out = append(out, name+in(name))
+	}
+	return strings.Join(out, ", ")
+}
+
 // whatIfCalls writes what calls of the DMA API do, and where that is from.
 func (p *printer) whatIfCalls(doc *record.WhatIf) {
 	if len(doc.Calls) == 0 {
 		return
 	}
-	fmt.Fprintln(&p.buf)
 	t := newTextTable([]bool{true, true, true, false, false, false, true}, "",
 		"a call in", "setup", "is", "indirect", "a page", "instructions", "from")
 	for _, c := range doc.Calls {
@@ -153,6 +312,7 @@ func (p *printer) whatIfCalls(doc *record.WhatIf) {
 			between(c.Indirect), between(c.PerPage), instructions, from)
 	}
 	p.table(t)
+	fmt.Fprintln(&p.buf)
 }
 
 // whatIfPrices writes the prices, what the figures mean, and what is not in them.
@@ -176,9 +336,10 @@ func (p *printer) whatIfPrices(doc *record.WhatIf) {
 	}
 	p.wrap("", fmt.Sprintf("Figures go from the least to the most that counts and prices allow; ? was not measured. ns: calls and indirect "+
 		"ones at their prices. calls: of the DMA API, or to return a frame, that go; indirect: those that they make, and that go with "+
-		"them; insns: instructions of maps and syncs, without unmaps. counted: in a guest; code: places in the driver's code, which "+
+		"them; insns: instructions of maps and syncs, without unmaps, as a window of the guest has of each call. counted: in a guest; code: "+
+		"places in the driver's code, which "+
 		"a packet may pass or not. Bulks are full, of %d. "+
-		"keep-tx-mapped and gather-tx-maps exclude each other. bulk-return saves nothing of frames that are of no page pool.", doc.Bulk))
+		"keep-tx-mapped and gather-tx-maps exclude each other.", doc.Bulk))
 }
 
 // between is a range: one number where its ends are written alike.

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"fmt"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -46,12 +47,40 @@ func TestWhatIfGolden(t *testing.T) {
 				Rows: []string{"a row"}},
 		},
 	}
+	doc.First = []record.WhatIfFirst{
+		{Driver: "igb\x1b", Release: "6.12.1-amd64", DMA: "direct", Why: "nothing is told apart"},
+		{Driver: "igb\x1b", Release: "6.12.1-amd64", DMA: "iommu-lazy", Change: "gather-tx-maps", Saving: rows[2].Saving},
+		{Driver: "igb\x1b", Release: "6.12.1-amd64", DMA: "iommu-strict", Change: "gather-tx-maps", Saving: rows[0].Saving,
+			Alike: []string{"keep-tx-mapped"}},
+	}
+	for _, driver := range []string{"ixgbevf", "ixgbe"} {
+		doc.First = append(doc.First, record.WhatIfFirst{Driver: driver, Release: "6.12.1-amd64", DMA: "iommu-strict",
+			Change: "gather-tx-maps", Saving: rows[2].Saving})
+	}
+	for _, dma := range []string{"direct", "iommu-lazy", "iommu-strict"} {
+		doc.Without = append(doc.Without, record.WhatIfWithout{Driver: "igb\x1b", Release: "6.12.1-amd64", DMA: dma, Change: "bulk-return",
+			Why: "no page pool"})
+		for _, driver := range []string{"igb", "ixgbe", "ixgbevf"} {
+			if dma == "direct" {
+				doc.Without = append(doc.Without, record.WhatIfWithout{Driver: driver, Release: "6.12.1-amd64", DMA: dma, Change: "skip-no-op-sync",
+					Why: "no sync"})
+			}
+		}
+	}
 	doc.Rows, doc.Warnings = rows, []record.Warning{{Text: "the price of a direct call was not measured: no row direct-call"}}
 	var b bytes.Buffer
 	if err := WhatIf(&b, Options{Width: 80}, doc); err != nil {
 		t.Fatal(err)
 	}
-	doc.Rows[2].Release = "6.1.0-amd64"
+	doc.Rows[2].Release, doc.First[3].Release, doc.Without[0].Release = "6.1.0-amd64", "6.1.0-amd64", "6.1.0-amd64"
+	for i := range 3 { // more sentences than are an answer
+		doc.First = append(doc.First, record.WhatIfFirst{Driver: fmt.Sprint("own", i), Release: "6.1.0-amd64", DMA: "direct",
+			Why: fmt.Sprint("reason ", i)})
+	}
+	if err := WhatIf(&b, Options{Width: 80}, doc); err != nil {
+		t.Fatal(err)
+	}
+	doc.Rows = nil
 	if err := WhatIf(&b, Options{Width: 80}, doc); err != nil {
 		t.Fatal(err)
 	}

@@ -159,39 +159,44 @@ func oneCall(r *record.LabRow, kind functions.DMA, parts ...string) call {
 	return c
 }
 
-// executed is how many instructions one call of a kind takes with what it calls, by the row's trace. A trace lacks what completes
-// transmission, and so most unmaps: these count as 0.
+// executed is how many instructions one call of a kind takes with what it calls, by those that the windows of the row's trace
+// entered. A window lacks what completes transmission, and so most unmaps: these count as 0.
 func executed(r *record.LabRow, kind functions.DMA) *record.Range {
-	if r.Trace == nil || r.Trace.Packets == 0 {
+	if r.Trace == nil {
 		return nil
 	}
 	if kind == functions.DMAUnmap {
 		return new(record.Range)
 	}
-	calls := made(r, kind, inPoll, outXmit) // those that a trace has
-	if calls == 0 || len(r.Trace.Stacks) == 0 {
-		return nil
-	}
-	all := uint64(0)
+	all, entered := uint64(0), uint64(0)
 	for i := range r.Trace.Stacks {
-		if s := &r.Trace.Stacks[i]; outermost(s.Frames) == kind {
-			all += s.Executed
+		s := &r.Trace.Stacks[i]
+		of, depth := outermost(s.Frames)
+		if of != kind {
+			continue
+		}
+		all += s.Executed
+		if depth == len(s.Frames)-1 { // the call itself, and not what it calls
+			entered += s.Entered
 		}
 	}
-	n := record.Exactly(float64(all) / float64(r.Trace.Packets) / calls)
+	if entered == 0 {
+		return nil
+	}
+	n := record.Exactly(float64(all) / float64(entered))
 	return &n
 }
 
 // outermost is the kind of the outermost call of the DMA API in a chain of calls, as one may make others: those of virtio
-// do. It is "" where there is none.
-func outermost(frames []string) functions.DMA {
-	for _, frame := range frames {
+// do. at is where it stands. The kind is "" where there is none.
+func outermost(frames []string) (kind functions.DMA, at int) {
+	for at, frame := range frames {
 		switch kind := functions.DMAOf(frame); kind {
 		case functions.DMAMap, functions.DMAMapList, functions.DMAUnmap, functions.DMAUnmapList, functions.DMASync:
-			return kind
+			return kind, at
 		}
 	}
-	return ""
+	return "", -1
 }
 
 // member is the last of a chain of members.
@@ -335,9 +340,45 @@ func (all counts) calls(drivers []record.DriverRow, dmas []string) []record.What
 	return out
 }
 
-// howToCount says what was not counted, and the command that does.
-func (u *use) howToCount() string {
-	s := release.Series(u.driver.Release)
-	return fmt.Sprintf("indirect calls of the DMA API behind an IOMMU on Linux %s; unthunk lab debian:%s --nic igb --dma %s,%s --bulk 64 "+
-		"--save FILE counts them, for --counts FILE", s, s, record.DMAIOMMULazy, record.DMAIOMMUStrict)
+// howToCount are the commands that count what uses lack, by series of kernels, complete: the NICs of all drivers that can be
+// emulated, and one of them for the others, in each setup that something is missing of.
+func howToCount(uses []*use) map[string]string {
+	nics, dmas := make(map[string][]string), make(map[string][]string)
+	for _, u := range uses {
+		if !u.lacks() && (!u.unseen || nicOf(u.driver.Name) == "") {
+			continue
+		}
+		s := release.Series(u.driver.Release)
+		nics[s] = append(nics[s], cmp.Or(nicOf(u.driver.Name), "igb"))
+		dmas[s] = append(dmas[s], u.dma)
+	}
+	how := make(map[string]string)
+	for s := range nics {
+		chosen := slices.DeleteFunc(DMAs(), func(dma string) bool { return !slices.Contains(dmas[s], dma) })
+		slices.Sort(nics[s])
+		how[s] = fmt.Sprintf("unthunk lab debian:%s --nic %s --dma %s --bulk 64 --trace --save FILE, for --counts FILE",
+			s, strings.Join(slices.Compact(nics[s]), ","), strings.Join(chosen, ","))
+	}
+	return how
+}
+
+// lacks tells whether a change has no number as indirect calls of the DMA API were not counted.
+func (u *use) lacks() bool {
+	return slices.ContainsFunc(Changes(), func(change string) bool {
+		if u.nothing(change) != "" {
+			return false
+		}
+		row := u.row(change)
+		return row.Now.Indirect == nil || row.Saved.Indirect == nil
+	})
+}
+
+// nicOf is the NIC that lab emulates for a driver; "" for none.
+func nicOf(driver string) string {
+	for _, nic := range slices.Sorted(maps.Keys(emulated)) {
+		if emulated[nic] == driver {
+			return nic
+		}
+	}
+	return ""
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
@@ -96,5 +98,46 @@ func TestSkippedSyncs(t *testing.T) {
 	}
 	if strict := before[record.DMAIOMMUStrict]; strict != (syncing{2, 2}) || before[record.DMADirect] != (syncing{2, 0}) {
 		t.Errorf("on 6.1 there were %+v behind a strict IOMMU, %+v without one", strict, before[record.DMADirect])
+	}
+}
+
+// A map of virtio_net takes as many instructions as a window of the guest has for each that it enters. A window has one of the two
+// that a packet makes, as receive buffers are mapped once a poll.
+func TestWindowsOfVirtio(t *testing.T) {
+	load := func(name string) *record.Saved {
+		s, err := record.Load(filepath.Join("testdata", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	virtio := load("virtio.json").Lab()
+	prices, _ := whatif.PricesOf(load("tax.json").Prices())
+	doc := new(record.WhatIf)
+	whatif.Estimate(doc, []record.DriverRow{{Name: "virtio_net", Release: virtio.Rows[0].Release, Xmit: "virtnet_xdp_xmit", DMA: true}},
+		[]string{record.DMADirect, record.DMAIOMMUStrict}, []*record.Lab{virtio}, prices)
+	got := make(map[string]record.Range)
+	for _, row := range doc.Rows {
+		if row.Saved.Instructions == nil || row.Source != record.FromCounts {
+			t.Errorf("%s is of %s, without instructions", row.Name, row.Source)
+			continue
+		}
+		got[row.Name] = *row.Saved.Instructions
+	}
+	for i := range virtio.Rows {
+		if maps := virtio.Rows[i].SumDMA().Map; maps != 2 {
+			t.Errorf("%s has %v maps, want 2", virtio.Rows[i].Name, maps)
+		}
+	}
+	want := map[string]record.Range{
+		"virtio_net/direct/keep-rx-mapped":       record.Exactly(73),
+		"virtio_net/direct/keep-tx-mapped":       record.Exactly(73),
+		"virtio_net/direct/gather-tx-maps":       {High: 73 * 15.0 / 16},
+		"virtio_net/iommu-strict/keep-rx-mapped": record.Exactly(771),
+		"virtio_net/iommu-strict/keep-tx-mapped": record.Exactly(771),
+		"virtio_net/iommu-strict/gather-tx-maps": {High: 771 * 15.0 / 16},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("instructions (-want +got):\n%s", diff)
 	}
 }

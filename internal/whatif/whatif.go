@@ -53,6 +53,13 @@ const (
 // Pairs are the pairs of tax that give the prices.
 func Pairs() []string { return []string{callPair, directPair} }
 
+// LackingPairs are the pairs that rows of tax do not have. Without each of them there is no ns at all.
+func LackingPairs(rows []record.TaxRow) []string {
+	return slices.DeleteFunc(Pairs(), func(pair string) bool {
+		return slices.ContainsFunc(rows, func(r record.TaxRow) bool { return r.Name == pair })
+	})
+}
+
 // PricesOf takes the prices from rows of tax. missing says what has none, and why.
 func PricesOf(rows []record.TaxRow) (p Prices, missing []string) {
 	find := func(pair, what string) *stat.Quantity {
@@ -73,41 +80,70 @@ func PricesOf(rows []record.TaxRow) (p Prices, missing []string) {
 	return p, missing
 }
 
-// Estimate fills what doc has of calls and rows: those of drivers in each of some DMA setups. labs are records of guests
-// whose counts take precedence.
+// Estimate fills what doc has of calls, rows and what follows from them: those of drivers in each of some DMA setups. labs are
+// records of guests whose counts take precedence.
 func Estimate(doc *record.WhatIf, drivers []record.DriverRow, dmas []string, labs []*record.Lab, prices Prices) {
 	counts := newCounts(labs)
 	doc.Bulk, doc.Call, doc.DirectCall = Bulk, prices.Call, prices.DirectCall
 	doc.Calls = counts.calls(drivers, dmas)
+	doc.First, doc.Without = []record.WhatIfFirst{}, []record.WhatIfWithout{}
+	var uses []*use
 	for i := range drivers {
-		d, unseen := &drivers[i], false
 		for _, dma := range dmas {
-			u := counts.use(d, dma)
-			unseen = unseen || u.unseen
-			for _, change := range Changes() {
-				if row := u.row(change, prices); row != nil {
-					doc.Rows = append(doc.Rows, *row)
-				}
-			}
-		}
-		if unseen {
-			doc.Warn("", fmt.Sprintf("%s of %s maps nothing in its own code for transmission: it copies, or what the bus below it maps "+
-				"is not seen", d.Name, d.Release))
+			uses = append(uses, counts.use(&drivers[i], dma))
 		}
 	}
+	how := howToCount(uses)
+	for _, u := range uses {
+		var rows []record.WhatIfRow
+		for _, change := range Changes() {
+			if why := u.nothing(change); why != "" {
+				doc.Without = append(doc.Without,
+					record.WhatIfWithout{Driver: u.driver.Name, Release: u.driver.Release, DMA: u.dma, Change: change, Why: why})
+				continue
+			}
+			row := u.row(change)
+			price(row, prices, how[release.Series(u.driver.Release)])
+			rows = append(rows, *row)
+		}
+		doc.First = append(doc.First, first(u, rows, prices))
+		doc.Rows = append(doc.Rows, rows...)
+	}
+	for _, text := range unseen(uses, how) {
+		doc.Warn("", text)
+	}
 	slices.SortStableFunc(doc.Rows, func(a, b record.WhatIfRow) int {
-		lowA, highA := surely(&a)
-		lowB, highB := surely(&b)
+		lowA, highA := surely(a.Saving)
+		lowB, highB := surely(b.Saving)
 		return cmp.Or(cmp.Compare(lowB, lowA), cmp.Compare(highB, highA), strings.Compare(a.Name, b.Name), strings.Compare(a.Release, b.Release))
 	})
+	sortFirst(doc.First)
+}
+
+// unseen are warnings of drivers whose code maps nothing for transmission, and that were not counted in a setup.
+func unseen(uses []*use, how map[string]string) (warnings []string) {
+	for _, u := range uses {
+		if !u.unseen {
+			continue
+		}
+		text := fmt.Sprintf("%s of %s maps nothing in its own code for transmission: it copies, or what the bus below it maps is not seen",
+			u.driver.Name, u.driver.Release)
+		if nicOf(u.driver.Name) != "" {
+			text += ". A guest counts it: " + how[release.Series(u.driver.Release)]
+		}
+		if !slices.Contains(warnings, text) {
+			warnings = append(warnings, text)
+		}
+	}
+	return warnings
 }
 
 // surely is what rows are sorted by: what is saved at least, and at most.
-func surely(r *record.WhatIfRow) (low, high float64) {
-	if r.Saving == nil {
+func surely(saving *stat.Quantity) (low, high float64) {
+	if saving == nil {
 		return math.Inf(-1), math.Inf(-1)
 	}
-	return r.Saving.Low, r.Saving.High
+	return saving.Low, saving.High
 }
 
 // use is what a packet does of the DMA API with a driver in a setup: it receives by one of its devices, and is sent by another.
@@ -131,8 +167,8 @@ type mapping struct {
 	mapped, unmapped call
 }
 
-// row is a change's; nil where it would change nothing.
-func (u *use) row(change string, prices Prices) *record.WhatIfRow {
+// row is a change's, of which [use.nothing] has no reason against it.
+func (u *use) row(change string) *record.WhatIfRow {
 	row := &record.WhatIfRow{
 		Name:   u.driver.Name + "/" + u.dma + "/" + change,
 		Labels: map[string]string{"driver": u.driver.Name, "dma": u.dma, "change": change}, Release: u.driver.Release,
@@ -143,17 +179,11 @@ func (u *use) row(change string, prices Prices) *record.WhatIfRow {
 	}
 	switch change {
 	case BulkReturn:
-		if u.returns.High == 0 {
-			return nil
-		}
 		u.bulkReturn(row)
 	case KeepRX, KeepTX, GatherTX:
 		m := u.tx
 		if change == KeepRX {
 			m = u.rx
-		}
-		if m.maps.High == 0 {
-			return nil
 		}
 		row.Now = m.counts(m.once().by(m.maps), m.maps)
 		if change == GatherTX {
@@ -165,14 +195,10 @@ func (u *use) row(change string, prices Prices) *record.WhatIfRow {
 		}
 		row.Besides = append(row.Besides, beside(change, u.dma)...)
 	case SkipSyncs:
-		if u.syncs.High == 0 || u.needsSync() || release.AtLeast(u.driver.Release, skipsSyncs) {
-			return nil
-		}
 		row.Now = u.sync.work().by(u.syncs).counts()
 		row.Now.Syncs = u.syncs
 		row.Saved = row.Now
 	}
-	u.price(row, prices)
 	return row
 }
 
@@ -199,16 +225,12 @@ func beside(change, dma string) []string {
 // without a pool. A bulk enters the second once, and in some kernels the third.
 const returnCalls = 3
 
-// bulkReturn is of frames that are returned together. xdp_return_frame_bulk does that to frames of a page pool alone, so a
-// driver whose own memory is of none saves only with frames of another.
+// bulkReturn is of frames of a page pool that are returned together.
 func (u *use) bulkReturn(row *record.WhatIfRow) {
 	row.Now = record.WhatIfCounts{Returns: u.returns, Direct: u.returns.By(returnCalls), Indirect: new(record.Range)}
-	saved := record.Range{Low: 1, High: returnCalls - 1}
 	returns := u.returns.By(together)
-	if !u.driver.PagePool {
-		saved.Low, returns.Low = 0, 0
-	}
-	row.Saved = record.WhatIfCounts{Returns: returns, Direct: u.returns.By(together).Times(saved), Indirect: new(record.Range)}
+	row.Saved = record.WhatIfCounts{Returns: returns, Direct: returns.Times(record.Range{Low: 1, High: returnCalls - 1}),
+		Indirect: new(record.Range)}
 	row.Besides = append(row.Besides, "the pool's lock, which is taken once a bulk")
 }
 

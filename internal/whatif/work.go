@@ -1,10 +1,12 @@
 package whatif
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/release"
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
@@ -64,8 +66,8 @@ func (w work) counts() record.WhatIfCounts {
 	return record.WhatIfCounts{Direct: w.direct, Indirect: w.indirect, Instructions: w.instructions}
 }
 
-// price puts ns beside the counts of a row, or says what is missing.
-func (u *use) price(row *record.WhatIfRow, prices Prices) {
+// price puts ns beside the counts of a row, or says what is missing; how is the command that counts.
+func price(row *record.WhatIfRow, prices Prices, how string) {
 	cost, missing := nsOf(&row.Now, prices)
 	saving, more := nsOf(&row.Saved, prices)
 	if missing = append(missing, more...); len(missing) == 0 {
@@ -75,7 +77,7 @@ func (u *use) price(row *record.WhatIfRow, prices Prices) {
 	slices.Sort(missing)
 	for i, what := range missing {
 		if what == notCounted {
-			missing[i] = u.howToCount()
+			missing[i] = fmt.Sprintf("indirect calls of the DMA API behind an IOMMU on Linux %s; %s", release.Series(row.Release), how)
 		}
 	}
 	row.Refused = "not measured: " + strings.Join(slices.Compact(missing), "; ")
