@@ -139,7 +139,10 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 		}
 		return err
 	}
-	doc := code.Record(machine)
+	doc, err := reading(ctx, func() (*record.ProgXray, error) { return code.Record(machine), nil })
+	if err != nil {
+		return err
+	}
 	doc.Settings = map[string]string{"version": buildVersion(), "target": target}
 	doc.Program.Loaded = !opened.Live
 	for _, part := range opened.Parts {

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"unicode/utf8"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // Limits on the types of a program, in a file or in the kernel, which has those alone that it uses: large ones have some
@@ -76,13 +78,51 @@ func FuncInfos(info *ebpf.ProgramInfo) (btf.FuncOffsets, error) {
 	return info.FuncInfos()
 }
 
-// LineInfos are the lines of the source of a loaded program, which must be open. Types that [ProgramTypes] refuses are an error.
-// Requires CAP_SYS_ADMIN.
-func LineInfos(info *ebpf.ProgramInfo) (btf.LineOffsets, error) {
+// Line is a place in the source of a program. Number 0 is the compiler's own.
+type Line struct {
+	File           string // at most 4096 bytes
+	Text           string // the beginning of the line, at most 1200 bytes
+	Number, Column int
+}
+
+// LineOffset is where the instructions of a line begin: in BPF instructions from the start of the program.
+type LineOffset struct {
+	Offset asm.RawInstructionOffset
+	Line
+}
+
+// LineOf is a line that package btf has read, cut: one text of megabytes may be that of each instruction. It copies nothing.
+func LineOf(l *btf.Line) Line {
+	const maxPath, maxText = unix.PathMax, 1200
+	return Line{beginning(l.FileName(), maxPath), beginning(l.Line(), maxText), int(l.LineNumber()), int(l.LineColumn())}
+}
+
+// beginning is the first bytes of s, without a part of a character at their end.
+func beginning(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	for most > 0 && !utf8.RuneStart(s[most]) {
+		most--
+	}
+	return s[:most]
+}
+
+// Lines are the lines of the source of a loaded program, which must be open, in the order of its instructions. Types that
+// [ProgramTypes] refuses are an error. Requires CAP_SYS_ADMIN.
+func Lines(info *ebpf.ProgramInfo) ([]LineOffset, error) {
 	if err := checkTypesOf(info); err != nil {
 		return nil, err
 	}
-	return info.LineInfos()
+	read, err := info.LineInfos()
+	if err != nil {
+		return nil, err
+	}
+	lines := make([]LineOffset, len(read))
+	for i, l := range read {
+		lines[i] = LineOffset{l.Offset, LineOf(l.Line)}
+	}
+	return lines, nil
 }
 
 // Instructions are the BPF instructions that the verifier left of a loaded program, which must be open, with functions and lines

@@ -159,8 +159,8 @@ func TestProgramTypes(t *testing.T) {
 				}
 				return err
 			},
-			"LineInfos": func() error {
-				if _, err := LineInfos(info); !strings.Contains(err.Error(), "insufficient permissions or unsupported kernel") {
+			"Lines": func() error {
+				if _, err := Lines(info); !strings.Contains(err.Error(), "insufficient permissions or unsupported kernel") {
 					return err
 				}
 				return nil // the program has no lines

@@ -6,14 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
-	"unicode"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/ksym"
@@ -245,7 +244,7 @@ func linesOf(info *ebpf.ProgramInfo) (all []GuestProgram) {
 	starts, ok := info.JitedKsymAddrs()
 	lengths, okLengths := info.JitedFuncLens()
 	places, okPlaces := info.JitedLineInfos()
-	source, err := kernel.LineInfos(info)
+	source, err := kernel.Lines(info)
 	if err != nil || !ok || !okLengths || !okPlaces || len(places) != len(source) || len(starts) != len(lengths) {
 		return nil
 	}
@@ -253,8 +252,8 @@ func linesOf(info *ebpf.ProgramInfo) (all []GuestProgram) {
 		p := GuestProgram{Start: uint64(start), End: uint64(start) + uint64(lengths[i])}
 		for j, at := range places {
 			if at >= p.Start && at < p.End {
-				l := source[j].Line
-				p.Lines = append(p.Lines, GuestLine{at, legible(l.FileName()), int(l.LineNumber()), legible(l.Line())})
+				l := source[j]
+				p.Lines = append(p.Lines, GuestLine{at, legible(l.File), l.Number, legible(l.Text)})
 			}
 		}
 		slices.SortStableFunc(p.Lines, func(a, b GuestLine) int { return cmp.Compare(a.Addr, b.Addr) })
@@ -264,21 +263,7 @@ func linesOf(info *ebpf.ProgramInfo) (all []GuestProgram) {
 }
 
 // legible is a text of an object file as a record can have it.
-func legible(text string) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, ""))
-	if runes := []rune(text); len(runes) > maxWords {
-		text = string(runes[:maxWords])
-	}
-	return strings.TrimSpace(text)
-}
+func legible(text string) string { return record.Text(text, maxWords, ' ') }
 
 // checkCodes refuses what no guest can say of its code.
 func checkCodes(codes []GuestCode) error {

@@ -2,10 +2,9 @@ package profile
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"slices"
-	"strings"
-	"unicode"
 
 	"github.com/cilium/ebpf"
 
@@ -45,15 +44,15 @@ type linePlace struct {
 	text string
 }
 
-// readLines reads the lines of programs, as far as the kernel shows them.
-func readLines(programs []*ebpf.Program) *lineTable {
+// readLines reads the lines of programs, as far as the kernel shows them, until ctx ends: an object may have a million.
+func readLines(ctx context.Context, programs []*ebpf.Program) (*lineTable, error) {
 	t := &lineTable{}
 	for _, p := range programs {
 		info, err := p.Info()
 		if err != nil {
 			continue
 		}
-		lines, err := kernel.LineInfos(info)
+		lines, err := kernel.Lines(info)
 		addrs, ok := info.JitedLineInfos()
 		starts, okStarts := info.JitedKsymAddrs()
 		lengths, okLengths := info.JitedFuncLens()
@@ -64,35 +63,23 @@ func readLines(programs []*ebpf.Program) *lineTable {
 			t.functions = append(t.functions, span{uint64(starts[i]), uint64(starts[i]) + uint64(lengths[i])})
 		}
 		for i, l := range lines {
-			if l.Line.LineNumber() == 0 { // the compiler's own
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
+			if l.Number == 0 { // the compiler's own
 				continue
 			}
 			t.places = append(t.places, linePlace{
-				addrs[i], sourceLine{shown(l.Line.FileName()), int(l.Line.LineNumber())}, shown(l.Line.Line()),
+				addrs[i], sourceLine{shown(l.File), l.Number}, shown(l.Text),
 			})
 		}
 	}
 	slices.SortStableFunc(t.places, func(a, b linePlace) int { return cmp.Compare(a.addr, b.addr) })
-	return t
+	return t, nil
 }
 
 // shown is a text of an object file as a record can have it.
-func shown(text string) string {
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case !unicode.IsPrint(r):
-			return -1
-		}
-		return r
-	}, strings.ToValidUTF8(text, ""))
-	const most = 200
-	if runes := []rune(text); len(runes) > most {
-		text = string(runes[:most])
-	}
-	return strings.TrimSpace(text)
-}
+func shown(text string) string { return record.Text(text, 200, ' ') }
 
 // at is the line that an address is of, nil when that is not known.
 func (t *lineTable) at(addr uint64) *linePlace {
@@ -141,9 +128,11 @@ func (s *stacks) addLine(chain []uint64, samples int, ns float64) {
 }
 
 // readLinesOf makes the samples of a round known by source lines of the chain's program.
-func (c *collector) readLinesOf(chain *redirect.Chain) (err error) {
+func (c *collector) readLinesOf(ctx context.Context, chain *redirect.Chain) (err error) {
 	programs, err := chain.Programs()
-	c.stacks.lines = readLines(programs)
+	if err == nil {
+		c.stacks.lines, err = readLines(ctx, programs)
+	}
 	for _, p := range programs {
 		err = errors.Join(err, p.Close())
 	}
@@ -163,7 +152,9 @@ func (v view) lines() []record.ProfileLine {
 		}
 		return v.mean(ns)
 	}
+	index := map[sourceLine]int{}
 	for at, line := range v.Lines {
+		index[at] = len(out)
 		out = append(out, record.ProfileLine{
 			File: at.file, Line: at.number, Text: line.text, Samples: line.samples, Ns: each(line.all), Self: each(line.self),
 		})
@@ -173,11 +164,11 @@ func (v view) lines() []record.ProfileLine {
 			continue
 		}
 		runs := r.Runs
-		file := shown(r.File)
-		i := slices.IndexFunc(out, func(l record.ProfileLine) bool { return l.File == file && l.Line == r.Line })
-		if i < 0 {
-			out = append(out, record.ProfileLine{File: file, Line: r.Line, Text: shown(r.Text), Ns: each(nil), Self: each(nil)})
-			i = len(out) - 1
+		at := sourceLine{shown(r.File), r.Line}
+		i, known := index[at]
+		if !known {
+			i, index[at] = len(out), len(out)
+			out = append(out, record.ProfileLine{File: at.file, Line: at.number, Text: shown(r.Text), Ns: each(nil), Self: each(nil)})
 		}
 		out[i].Runs = &runs
 	}

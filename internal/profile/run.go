@@ -114,7 +114,7 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 		return err
 	}
 	if r.row.Target != nil {
-		if err := errors.Join(findSinks(c), r.readLinesOf(c)); err != nil {
+		if err := errors.Join(findSinks(c), r.readLinesOf(ctx, c)); err != nil {
 			return err
 		}
 	}

@@ -256,15 +256,14 @@ func (c *Code) readXlated(info *ebpf.ProgramInfo) (*xlated, error) {
 
 // readLines pairs the lines of the source with the addresses of their machine code.
 func (c *Code) readLines(info *ebpf.ProgramInfo) (out []lineInfo) {
-	lines, err := kernel.LineInfos(info)
+	lines, err := kernel.Lines(info)
 	addrs, ok := info.JitedLineInfos()
 	if err != nil || !ok || len(addrs) != len(lines) {
 		return nil
 	}
 	for i, l := range lines {
 		li := lineInfo{raw: int(l.Offset), addr: addrs[i], Line: Line{
-			File: l.Line.FileName(), Number: int(l.Line.LineNumber()), Column: int(l.Line.LineColumn()),
-			Text: strings.TrimSpace(l.Line.Line()),
+			File: l.File, Number: l.Number, Column: l.Column, Text: strings.TrimSpace(l.Text),
 		}}
 		if li.Number == 0 { // the compiler's own
 			continue

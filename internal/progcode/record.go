@@ -7,7 +7,6 @@ import (
 	"iter"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/cilium/ebpf"
 
@@ -142,18 +141,7 @@ func (l *Line) record() *record.SourceLine {
 }
 
 // plain is a text that others wrote, as a record may have it.
-func plain(s string) string {
-	s = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-	if runes := []rune(s); len(runes) > maxText {
-		s = string(runes[:maxText-1]) + "…"
-	}
-	return strings.TrimSpace(s)
-}
+func plain(s string) string { return record.Text(s, maxText, ' ') }
 
 // typeName is the type of a program as records have it.
 func typeName(t ebpf.ProgramType) string {

@@ -9,6 +9,7 @@ import (
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // A record has room for so many rows: calls that are direct go first, and what the source
@@ -54,6 +55,20 @@ func TestRecordLimits(t *testing.T) {
 			t.Errorf("no %q in %q", want, warnings)
 		}
 	}
+}
+
+// Of a source line of megabytes, which may be that of many places, no copy is made.
+func TestRecordLongText(t *testing.T) {
+	c := &Code{Functions: []Function{{Name: "main"}}}
+	long := &Line{File: "a.c", Number: 1, Text: strings.Repeat("x", 4<<20)}
+	for range 100 {
+		c.Sites = append(c.Sites, Site{Kind: KindHelper, Line: long})
+	}
+	testutil.Allocates(t, 1<<20, func() {
+		if doc := c.Record(host.Fingerprint{}); len(doc.Rows) != 100 || len(doc.Rows[0].Source.Text) != maxText+len("…")-1 {
+			t.Errorf("%d rows, %+v", len(doc.Rows), doc.Rows[0].Source)
+		}
+	})
 }
 
 // Rows of one name are numbered; a map without a name goes by its id.

@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -126,7 +125,8 @@ func (l Lines) count(ctx context.Context, packets *prog.Packets, opts prog.Optio
 	for i, c := range after {
 		k := line{c.Program, c.Function, filepath.Base(c.File), c.Line}
 		counted[k] = record.CostLine{
-			Program: k.program, Function: k.function, File: plainText(k.file), Line: int(k.number), Text: plainText(c.Text),
+			Program: k.program, Function: k.function, File: record.Text(k.file, maxLineText, '?'), Line: int(k.number),
+			Text: record.Text(c.Text, maxLineText, '?'),
 			Runs: float64(c.Runs-before[i].Runs) / float64(ended-began),
 		}
 	}
@@ -135,22 +135,6 @@ func (l Lines) count(ctx context.Context, packets *prog.Packets, opts prog.Optio
 
 // maxLineText is how much of a source line is kept, in characters.
 const maxLineText = 160
-
-// plainText is what a record takes of a line of an object's source.
-func plainText(s string) string {
-	r := []rune(printable(s))
-	return string(r[:min(len(r), maxLineText)])
-}
-
-// printable is a name or a path without what a record refuses.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
-}
 
 // fewestSamples is how many make ns of lines: a share of a half is then right within 0.1, in 95 of 100 runs.
 const fewestSamples = 100
@@ -250,7 +234,7 @@ func (c *code) add(info *ebpf.ProgramInfo) error {
 	starts, ok := info.JitedKsymAddrs()
 	lengths, okLengths := info.JitedFuncLens()
 	places, okPlaces := info.JitedLineInfos()
-	source, err := kernel.LineInfos(info)
+	source, err := kernel.Lines(info)
 	if err != nil || !ok || !okLengths || !okPlaces || len(places) != len(source) || len(starts) != len(lengths) {
 		return errors.New("the kernel does not show which machine code is of which line")
 	}
@@ -265,10 +249,10 @@ func (c *code) add(info *ebpf.ProgramInfo) error {
 			in = functions[next].Func
 			next++
 		}
-		if source[i].Line.LineNumber() == 0 {
+		if source[i].Number == 0 {
 			continue // the compiler's own
 		}
-		k := line{functions[0].Func.Name, "", filepath.Base(source[i].Line.FileName()), source[i].Line.LineNumber()}
+		k := line{functions[0].Func.Name, "", filepath.Base(source[i].File), uint32(source[i].Number)}
 		if in != nil {
 			k.function = in.Name
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/kernel"
@@ -22,6 +23,9 @@ const (
 	// texts may have, each counted: one of "0:1:2" becomes three numbers, and many may be one.
 	maxAccesses   = 1 << 16
 	maxAccessText = 1 << 20
+	// maxLineText is how many bytes the lines of the source and their files' names may have, each counted as often as an
+	// instruction is of it: who loads the object reads them as often. A million instructions have some 100 MB.
+	maxLineText = 256 << 20
 )
 
 // checkSections refuses an object that would take much more memory than it has bytes:
@@ -58,7 +62,7 @@ func checkSections(b []byte) error {
 		}
 	}
 	if s := file.Section(".BTF.ext"); s != nil && types != nil {
-		if err := checkAccesses(s, types); err != nil {
+		if err := checkInfos(s, types); err != nil {
 			return fmt.Errorf("section .BTF.ext: %w", err)
 		}
 	}
@@ -103,36 +107,62 @@ func checkTypes(s *elf.Section) ([]byte, error) {
 	return raw, kernel.CheckProgramTypes(raw)
 }
 
-// checkAccesses refuses relocations of types that would take much more memory than they have bytes. What does not hold
-// together is left to who reads it (struct btf_ext_header and bpf_core_relo in Documentation/bpf/btf.rst).
-func checkAccesses(s *elf.Section, types []byte) error {
-	const header, entry, head = 32, 16, 8
+// checkInfos refuses lines of the source and relocations of types that would take much more memory or time than they have bytes.
+// What does not hold together is left to who reads it (struct btf_ext_header, bpf_line_info and bpf_core_relo in
+// Documentation/bpf/btf.rst).
+func checkInfos(s *elf.Section, types []byte) error {
+	const header = 32
 	raw, err := s.Data()
 	if err != nil {
 		return err
 	}
-	word := func(b []byte, at int) uint64 { return uint64(binary.LittleEndian.Uint32(b[at:])) }
 	if len(raw) < header { // the length that it says of its header is not looked at by package btf
 		return nil
 	}
-	at, size := word(raw, 4)+word(raw, 24), word(raw, 28)
-	if at > uint64(len(raw)) || size < 4 {
-		return nil
-	}
 	names := types[min(word(types, 4)+word(types, 16), uint64(len(types))):]
-	list := raw[at:][:min(size, uint64(len(raw))-at)]
-	number, room := 0, maxAccessText
-	for list = list[min(4, len(list)):]; len(list) >= head; { // behind the size of an entry
-		count := word(list, 4)
-		for list = list[head:]; count > 0 && len(list) >= entry; count, list = count-1, list[entry:] {
-			number++
-			if text := word(list, 8); text < uint64(len(names)) {
-				room -= max(0, bytes.IndexByte(names[text:], 0))
-			}
-			if number > maxAccesses || room < 0 {
-				return fmt.Errorf("more than %d relocations of types, or of %d MiB", maxAccesses, maxAccessText>>20)
-			}
+	length := func(text uint64) int {
+		if text >= uint64(len(names)) {
+			return 0
+		}
+		return max(0, bytes.IndexByte(names[text:], 0))
+	}
+	room := maxLineText
+	for entry := range infos(raw, 16) {
+		if room -= length(word(entry, 4)) + length(word(entry, 8)); room < 0 {
+			return fmt.Errorf("lines of the source of more than %d MiB", maxLineText>>20)
+		}
+	}
+	number := 0
+	room = maxAccessText
+	for entry := range infos(raw, 24) {
+		number++
+		if room -= length(word(entry, 8)); number > maxAccesses || room < 0 {
+			return fmt.Errorf("more than %d relocations of types, or of %d MiB", maxAccesses, maxAccessText>>20)
 		}
 	}
 	return nil
+}
+
+func word(b []byte, at int) uint64 { return uint64(binary.LittleEndian.Uint32(b[at:])) }
+
+// infos are the entries of one kind in a section .BTF.ext, of all sections that it speaks of. At an offset of its header stands
+// where they begin and how many bytes they have.
+func infos(raw []byte, offset int) iter.Seq[[]byte] {
+	const entry, head = 16, 8
+	return func(yield func([]byte) bool) {
+		// Package btf adds both as 32 bits.
+		at, size := uint64(uint32(word(raw, 4)+word(raw, offset))), word(raw, offset+4)
+		if at > uint64(len(raw)) || size < 4 {
+			return
+		}
+		list := raw[at:][:min(size, uint64(len(raw))-at)]
+		for list = list[min(4, len(list)):]; len(list) >= head; { // behind the size of an entry
+			count := word(list, 4)
+			for list = list[head:]; count > 0 && len(list) >= entry; count, list = count-1, list[entry:] {
+				if !yield(list[:entry]) {
+					return
+				}
+			}
+		}
+	}
 }

@@ -133,7 +133,8 @@ func TestObjectAccesses(t *testing.T) {
 		{1, 32, names, "<nil>"},
 		{70_000, 32, names + 9_998, "more than 65536 relocations"},
 		{200, 32, names, "or of 1 MiB"},
-		{200, 24, names, "or of 1 MiB"}, // package btf reads what is behind a short header
+		{200, 24, names, "or of 1 MiB"},      // package btf reads what is behind a short header
+		{200, 1 << 31, names, "or of 1 MiB"}, // … and adds the length of the header as 32 bits
 	} {
 		section := bytes.Clone(infos)
 		binary.LittleEndian.PutUint32(section[4:], test.header)
@@ -145,6 +146,57 @@ func TestObjectAccesses(t *testing.T) {
 		section = binary.LittleEndian.AppendUint32(section, test.number)
 		for range test.number {
 			for _, v := range []uint32{0, 1, test.text, 0} {
+				section = binary.LittleEndian.AppendUint32(section, v)
+			}
+		}
+		if _, err := ParseObject(replaced(object, file, ".BTF.ext", section)); !strings.Contains(fmt.Sprint(err), test.want) {
+			t.Errorf("%+v: %v", test, err)
+		}
+	}
+}
+
+// Each instruction may be of one line, whose text is read as often: an object of 4 MB took gigabytes, and minutes.
+func TestObjectLines(t *testing.T) {
+	b, err := os.ReadFile("../bpf/count/count_bpfel.o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := elf.NewFile(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	types, err := file.Section(".BTF").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	infos, err := file.Section(".BTF.ext").Data()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const long = 1 << 20
+	names := binary.LittleEndian.Uint32(types[20:])
+	types = append(bytes.Clone(types), strings.Repeat("x", long)+"\x00"...)
+	binary.LittleEndian.PutUint32(types[20:], names+long+1)
+	object := replaced(b, file, ".BTF", types)
+	if file, err = elf.NewFile(bytes.NewReader(object)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		number     uint32
+		file, text uint32
+		want       string
+	}{
+		{256, 0, names, "<nil>"}, {257, 0, names, "lines of the source of more than 256 MiB"},
+		{257, names, 0, "lines of the source of more than 256 MiB"}, {129, names, names, "lines of the source of more than 256 MiB"},
+	} {
+		section := bytes.Clone(infos)
+		binary.LittleEndian.PutUint32(section[16:], uint32(len(infos))-32)
+		binary.LittleEndian.PutUint32(section[20:], 12+16*test.number)
+		section = binary.LittleEndian.AppendUint32(section, 16)
+		section = append(section, infos[32+binary.LittleEndian.Uint32(infos[8:])+4:][:4]...) // the first function's
+		section = binary.LittleEndian.AppendUint32(section, test.number)
+		for i := range test.number {
+			for _, v := range []uint32{8 * i, test.file, test.text, 1 << 10} {
 				section = binary.LittleEndian.AppendUint32(section, v)
 			}
 		}

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/unthunk/unthunk/internal/host"
@@ -238,16 +236,4 @@ func ratio(tallies []tally, unit string, a, b func(*tally) float64) record.Watch
 }
 
 // plain is text that a record may hold: of names and errors of the kernel's.
-func plain(text string) string {
-	const most = 250
-	text = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most-1]) + "…"
-	}
-	return text
-}
+func plain(text string) string { return record.Text(text, 250, '?') }

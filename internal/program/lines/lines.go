@@ -6,10 +6,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/internal/kernel"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // MapName is the map of counters in an instrumented object.
@@ -39,11 +43,14 @@ type Count struct {
 	Program, Function string
 	File              string
 	Line              uint32
-	// Text is the source line, without the blanks around it.
+	// Text is the beginning of the source line, without the blanks around it.
 	Text string
 	// Runs is how often the line ran since the object was loaded.
 	Runs uint64
 }
+
+// maxText is how much of a line is kept, in characters.
+const maxText = 300
 
 // most is how many blocks an object may have, and how many lines they may have together: the verifier takes a million
 // instructions.
@@ -118,12 +125,13 @@ func (c *Counters) Read(m *ebpf.Map) ([]Count, error) {
 		runs := binary.NativeEndian.Uint64(b[8*i:])
 		for _, p := range block.lines {
 			k := key{block.program, block.function, p.file, p.line}
-			counts[k] = Count{block.program, block.function, p.file, p.line, p.text, max(runs, counts[k].Runs)}
+			counts[k] = Count{block.program, block.function, p.file, p.line, record.Text(p.text, maxText, ' '), max(runs, counts[k].Runs)}
 		}
 	}
 	return slices.SortedFunc(maps.Values(counts), func(a, b Count) int {
 		for _, by := range []int{
-			compare(a.Program, b.Program), compare(a.File, b.File), int(a.Line) - int(b.Line), compare(a.Function, b.Function),
+			strings.Compare(a.Program, b.Program), strings.Compare(a.File, b.File), int(a.Line) - int(b.Line),
+			strings.Compare(a.Function, b.Function),
 		} {
 			if by != 0 {
 				return by
@@ -132,8 +140,6 @@ func (c *Counters) Read(m *ebpf.Map) ([]Count, error) {
 		return 0
 	}), nil
 }
-
-func compare(a, b string) int { return slices.Compare([]byte(a), []byte(b)) }
 
 // instrument puts counters into the functions of a program.
 func (c *Counters) instrument(program string, ins asm.Instructions) (asm.Instructions, error) {
@@ -208,27 +214,8 @@ func placeOf(ins *asm.Instruction) (place, bool) {
 	if !ok || l.LineNumber() == 0 {
 		return place{}, false
 	}
-	return place{l.FileName(), trim(l.Line()), l.LineNumber()}, true
-}
-
-// trim takes blanks from both ends, and what a terminal would not show.
-func trim(text string) string {
-	out := make([]rune, 0, len(text))
-	for _, r := range text {
-		if r == '\t' {
-			r = ' '
-		}
-		if r >= ' ' && r != 0x7f {
-			out = append(out, r)
-		}
-	}
-	for len(out) > 0 && out[0] == ' ' {
-		out = out[1:]
-	}
-	for len(out) > 0 && out[len(out)-1] == ' ' {
-		out = out[:len(out)-1]
-	}
-	return string(out)
+	line := kernel.LineOf(l)
+	return place{line.File, line.Text, l.LineNumber()}, true
 }
 
 // maxStack is the stack of a function, in bytes (MAX_BPF_STACK).

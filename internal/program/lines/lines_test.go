@@ -162,10 +162,10 @@ func TestInstrumentRefuses(t *testing.T) {
 	}
 }
 
-// sourceLines are so many lines of one file.
-func sourceLines(t *testing.T, n int) btf.LineOffsets {
+// sourceLines are so many lines of one file, which have the same text.
+func sourceLines(t *testing.T, n int, text string) btf.LineOffsets {
 	t.Helper()
-	const names = "\x00a.c\x00x++;\x00"
+	names := "\x00a.c\x00" + text + "\x00"
 	raw := binary.LittleEndian.AppendUint16(nil, 0xeb9f)
 	for _, v := range []uint32{1, 24, 0, 0, 0, uint32(len(names))} { // version 1; no types
 		raw = binary.LittleEndian.AppendUint32(raw, v)
@@ -193,7 +193,7 @@ func sourceLines(t *testing.T, n int) btf.LineOffsets {
 func TestLongBlock(t *testing.T) {
 	for n, want := range map[int]string{200_000: "<nil>", 300_000: "its blocks have more than 262144 lines"} {
 		var ins asm.Instructions
-		for _, l := range sourceLines(t, n) {
+		for _, l := range sourceLines(t, n, "x++;") {
 			ins = append(ins, asm.Mov.Imm(asm.R0, 2).WithSource(l.Line))
 		}
 		ins[0] = ins[0].WithSymbol("main")
@@ -204,6 +204,37 @@ func TestLongBlock(t *testing.T) {
 			t.Errorf("%d lines: %v", n, err)
 		}
 	}
+}
+
+// A text of megabytes may be that of each instruction: no copy is made of it, not all of it is looked at, and what is kept is short.
+func TestLongText(t *testing.T) {
+	var ins asm.Instructions
+	for _, l := range sourceLines(t, 100, "  é"+strings.Repeat("x", 1<<20)) {
+		ins = append(ins, asm.Mov.Imm(asm.R0, 2).WithSource(l.Line))
+	}
+	ins[0] = ins[0].WithSymbol("main")
+	spec := &ebpf.CollectionSpec{Maps: map[string]*ebpf.MapSpec{}, Programs: map[string]*ebpf.ProgramSpec{
+		"main": {Name: "main", Type: ebpf.XDP, Instructions: append(ins, asm.Return())},
+	}}
+	var counters *lines.Counters
+	testutil.Allocates(t, 1<<20, func() {
+		var err error
+		if spec, counters, err = lines.Instrument(spec); err != nil {
+			t.Fatal(err)
+		}
+	})
+	testutil.Root(t)
+	m, err := ebpf.NewMap(spec.Maps[lines.MapName])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	testutil.Allocates(t, 1<<20, func() {
+		counts, err := counters.Read(m)
+		if err != nil || len(counts) != 100 || counts[0].Text != "é"+strings.Repeat("x", 298)+"…" {
+			t.Errorf("%d lines, %.60v, %v", len(counts), counts, err)
+		}
+	})
 }
 
 // Programs that nobody here wrote load with counters in them as they do without: those of
