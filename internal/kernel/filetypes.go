@@ -150,9 +150,7 @@ func readTypes(raw []byte, most typeLimits) (*typeGraph, error) {
 	strings := raw[min(field(4)+field(16), uint64(len(raw))):]
 	room := most.names
 	take := func(at int) { // the name whose number stands at an offset
-		if name := binary.LittleEndian.Uint32(g.raw[at:]); uint64(name) < uint64(len(strings)) {
-			room -= max(0, bytes.IndexByte(strings[name:], 0))
-		}
+		room -= unpack.NameLength(strings, uint64(binary.LittleEndian.Uint32(g.raw[at:])))
 	}
 	for at := 0; at < len(g.raw); {
 		if len(g.raw)-at < btfTypeSize {

@@ -42,6 +42,9 @@ func named(name string, n int) []byte {
 	return section(types...)
 }
 
+// withoutEnd is a section whose last name does not end. Who looks for its end looks through all of it.
+func withoutEnd(raw []byte) []byte { return raw[:len(raw)-1] }
+
 func TestCheckProgramTypes(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -58,6 +61,8 @@ func TestCheckProgramTypes(t *testing.T) {
 		{"large", make([]byte, 5<<20), "5 MiB of types: at most 4"},
 		{"name of many", named(strings.Repeat("n", 1<<20), 15), ""},
 		{"name of too many", named(strings.Repeat("n", 1<<20), 16), "names of types of more than 16 MiB"},
+		{"name without an end", withoutEnd(named(strings.Repeat("n", 1<<20), 15)), ""},
+		{"name without an end of too many", withoutEnd(named(strings.Repeat("n", 1<<20), 16)), "names of types of more than 16 MiB"},
 	} {
 		err := CheckProgramTypes(test.raw)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {

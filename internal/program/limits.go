@@ -88,10 +88,7 @@ func checkSymbols(file *elf.File, table *elf.Section) error {
 	}
 	room := maxNames
 	for ; len(symbols) >= elf.Sym64Size; symbols = symbols[elf.Sym64Size:] {
-		if at := file.ByteOrder.Uint32(symbols); uint64(at) < uint64(len(names)) {
-			room -= max(0, bytes.IndexByte(names[at:], 0))
-		}
-		if room < 0 {
+		if room -= unpack.NameLength(names, uint64(file.ByteOrder.Uint32(symbols))); room < 0 {
 			return fmt.Errorf("names of symbols of more than %d MiB", maxNames>>20)
 		}
 	}
@@ -120,12 +117,7 @@ func checkInfos(s *elf.Section, types []byte) error {
 		return nil
 	}
 	names := types[min(word(types, 4)+word(types, 16), uint64(len(types))):]
-	length := func(text uint64) int {
-		if text >= uint64(len(names)) {
-			return 0
-		}
-		return max(0, bytes.IndexByte(names[text:], 0))
-	}
+	length := func(text uint64) int { return unpack.NameLength(names, text) }
 	room := maxLineText
 	for entry := range infos(raw, 16) {
 		if room -= length(word(entry, 4)) + length(word(entry, 8)); room < 0 {

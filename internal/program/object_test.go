@@ -177,17 +177,20 @@ func TestObjectLines(t *testing.T) {
 	names := binary.LittleEndian.Uint32(types[20:])
 	types = append(bytes.Clone(types), strings.Repeat("x", long)+"\x00"...)
 	binary.LittleEndian.PutUint32(types[20:], names+long+1)
-	object := replaced(b, file, ".BTF", types)
+	object, withoutEnd := replaced(b, file, ".BTF", types), replaced(b, file, ".BTF", types[:len(types)-1])
 	if file, err = elf.NewFile(bytes.NewReader(object)); err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
+		object     []byte
 		number     uint32
 		file, text uint32
 		want       string
 	}{
-		{256, 0, names, "<nil>"}, {257, 0, names, "lines of the source of more than 256 MiB"},
-		{257, names, 0, "lines of the source of more than 256 MiB"}, {129, names, names, "lines of the source of more than 256 MiB"},
+		{object, 256, 0, names, "<nil>"}, {object, 257, 0, names, "lines of the source of more than 256 MiB"},
+		{object, 257, names, 0, "lines of the source of more than 256 MiB"},
+		{object, 129, names, names, "lines of the source of more than 256 MiB"},
+		{withoutEnd, 257, 0, names, "lines of the source of more than 256 MiB"},
 	} {
 		section := bytes.Clone(infos)
 		binary.LittleEndian.PutUint32(section[16:], uint32(len(infos))-32)
@@ -200,8 +203,8 @@ func TestObjectLines(t *testing.T) {
 				section = binary.LittleEndian.AppendUint32(section, v)
 			}
 		}
-		if _, err := ParseObject(replaced(object, file, ".BTF.ext", section)); !strings.Contains(fmt.Sprint(err), test.want) {
-			t.Errorf("%+v: %v", test, err)
+		if _, err := ParseObject(replaced(test.object, file, ".BTF.ext", section)); !strings.Contains(fmt.Sprint(err), test.want) {
+			t.Errorf("%d of %d and %d: %v, want %q", test.number, test.file, test.text, err, test.want)
 		}
 	}
 }

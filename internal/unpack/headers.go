@@ -52,10 +52,7 @@ func CheckHeaders(b []byte) error {
 		}
 		if kind == elf.SHT_STRTAB {
 			for names := b[at:][:length]; len(names) > 0; {
-				end := bytes.IndexByte(names, 0)
-				if end < 0 {
-					end = len(names)
-				}
+				end := NameLength(names, 0)
 				if end > MaxName {
 					return fmt.Errorf("a name of %d bytes: at most %d are possible", end, MaxName)
 				}
@@ -64,4 +61,16 @@ func CheckHeaders(b []byte) error {
 		}
 	}
 	return nil
+}
+
+// NameLength is how many bytes who looks for the end of a name reads, at an offset in a table of names that each end in a zero:
+// all that follow when there is none, and none behind the table.
+func NameLength(names []byte, at uint64) int {
+	if at >= uint64(len(names)) {
+		return 0
+	}
+	if end := bytes.IndexByte(names[at:], 0); end >= 0 {
+		return end
+	}
+	return len(names) - int(at)
 }
