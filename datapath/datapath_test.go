@@ -460,18 +460,18 @@ type flushes struct {
 
 func (p *flushes) Flush() (int, error) { p.n++; return p.Memory.Flush() }
 
-// A port that holds is flushed once for four full batches, and at once when it got less than one.
+// A port that holds is flushed once for four full batches, or as many as it may hold, and at once when it got less than one.
 func TestHeld(t *testing.T) {
 	const batch = 16
 	frame, err := traffic.UDPFrame(60)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, holds := range []bool{false, true} {
+	for hold, want := range map[uint64]int{0: 10, 2*batch - 1: 10, 2 * batch: 5, 4*batch - 1: 4, 4 * batch: 3, 16 * batch: 3} {
 		u := newUMEM(t, xsk.Config{Frames: 1024, FrameSize: 2048})
 		in, out := newMemory(t, u, 256), &flushes{Memory: newMemory(t, u, 256)}
 		d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: work(t), Batch: batch})
-		d.slots[1].holds = holds
+		d.slots[1].hold = hold
 		for range 9*batch + 1 {
 			if !in.Inject(frame) {
 				t.Fatal("no room for a frame")
@@ -482,9 +482,8 @@ func TestHeld(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		want := map[bool]int{false: 10, true: 3}[holds]
 		if c := d.Counters(nil)[1]; out.n != want || c.Transmitted != 9*batch+1 {
-			t.Errorf("holds %v: %d flushes for %d frames, want %d for %d", holds, out.n, c.Transmitted, want, 9*batch+1)
+			t.Errorf("hold %d: %d flushes for %d frames, want %d for %d", hold, out.n, c.Transmitted, want, 9*batch+1)
 		}
 	}
 }

@@ -95,7 +95,7 @@ const heldBatches = 4
 func (s *slot) waits(batch uint64) bool {
 	got := s.counters.Accepted - s.accepted
 	s.accepted = s.counters.Accepted
-	if s.holds && got >= batch && s.accepted-s.flushed < heldBatches*batch {
+	if held := s.accepted - s.flushed; got >= batch && held < heldBatches*batch && held+batch <= s.hold {
 		return true
 	}
 	s.flushed = s.accepted

@@ -74,9 +74,10 @@ type slot struct {
 	target   int
 
 	queue queue
-	// holds says that what the port has to transmit may wait for the next batches: a flush costs as much for one frame
-	// as for many. accepted is counters.Accepted at the end of the last poll, flushed that at the last flush.
-	holds             bool
+	// hold is how many frames the port may have that it was not flushed for: they may wait for the next batches where a
+	// flush costs as much for one as for many; 0 is none. accepted is counters.Accepted at the end of the last poll, flushed
+	// that at the last flush.
+	hold              uint64
 	accepted, flushed uint64
 
 	carry    []xsk.Desc // the beginning of a frame whose end has not come
@@ -92,13 +93,13 @@ func (s *slot) here() bool { return s.kind > kindRemote }
 func (s *slot) wants() bool { return s.here() && s.filled < s.target }
 
 func (s *slot) set(p Port) {
-	s.kind, s.xsk, s.memory, s.other, s.port, s.holds = kindOther, nil, nil, p, p, false
+	s.kind, s.xsk, s.memory, s.other, s.port, s.hold = kindOther, nil, nil, p, p, 0
 	switch p := p.(type) {
 	case nil:
 		s.kind, s.target = kindNone, 0
 		return
 	case *XSK:
-		s.kind, s.xsk, s.holds = kindXSK, p, p.holds()
+		s.kind, s.xsk, s.hold = kindXSK, p, p.holds()
 	case *Memory:
 		s.kind, s.memory = kindMemory, p
 	}

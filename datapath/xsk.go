@@ -33,9 +33,15 @@ func NewXSK(s *xsk.Socket) *XSK {
 	return p
 }
 
-// holds says whether a flush is a system call that costs as much for one frame as for many: without copies it wakes the driver.
-// With busy polling it also receives.
-func (p *XSK) holds() bool { return p.socket.Mode() == xsk.ZeroCopy && !p.socket.BusyPolls() }
+// holds is how many frames may wait for a flush, which without copies is a system call that costs as much for one as for many:
+// it wakes the driver. They are half of the TX ring, so that there is room while the driver takes them. With busy polling a
+// flush also receives, and none wait.
+func (p *XSK) holds() uint64 {
+	if p.socket.Mode() != xsk.ZeroCopy || p.socket.BusyPolls() {
+		return 0
+	}
+	return uint64(p.socket.TX.Size() / 2)
+}
 
 // Socket is the port's.
 func (p *XSK) Socket() *xsk.Socket { return p.socket }
