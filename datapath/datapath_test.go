@@ -363,6 +363,27 @@ func TestChunksOfOthers(t *testing.T) {
 	}
 }
 
+// What a memory port has sent keeps its place until Complete returns it.
+func TestMemoryFull(t *testing.T) {
+	const size = 64
+	u := newUMEM(t, xsk.Config{Frames: 2 * size})
+	p, frames, chunks := newMemory(t, u, size), make([]xsk.Desc, 2*size), make([]uint64, 10)
+	for i := range frames {
+		frames[i] = xsk.Desc{Addr: uint64(i * u.Config().FrameSize), Len: 60}
+	}
+	for _, want := range []int{size, 0, len(chunks), 0} {
+		if n, err := p.Transmit(frames); n != want || err != nil {
+			t.Errorf("took %d frames, %v, want %d", n, err, want)
+		}
+		if _, err := p.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if want == 0 && p.Complete(chunks) != len(chunks) {
+			t.Error("what was sent did not come back")
+		}
+	}
+}
+
 // few is a port that takes few chunks at a time.
 type few struct{ *Memory }
 

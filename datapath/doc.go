@@ -5,8 +5,10 @@
 // each port, calls the program once for all of it, puts the frames into the bulk
 // queue of the port their action names, hands over full queues, and at the end
 // what is left in all of them; then it takes back what was transmitted and fills
-// the ports up. Calls that depend on a port's kind are made for a batch; AF_XDP
-// ports are told apart by a compare, not by a method table.
+// the ports up. Without copies the driver is asked to transmit once for several full
+// batches: what the last of them left is in the TX ring until a Poll that returns 0.
+// Calls that depend on a port's kind are made for a batch; AF_XDP ports are told apart by
+// a compare, not by a method table.
 //
 // A frame lies in one chunk, or several, of the UMEM from receipt to
 // completion; ports of all kinds receive into it and transmit from it. Every

@@ -33,7 +33,8 @@ type Memory struct {
 }
 
 // NewMemory makes a port with room for size chunks to receive into and size
-// descriptors to transmit, a power of two.
+// descriptors to transmit, a power of two. A descriptor has its place until Complete
+// returned its chunk, sent or not.
 func NewMemory(u *xsk.UMEM, size int) (*Memory, error) {
 	if size < 1 || bits.OnesCount(uint(size)) != 1 {
 		return nil, fmt.Errorf("memory port of %d entries: not a power of two", size)

@@ -10,6 +10,9 @@ import (
 // Poll takes a batch from each port, has it decided on, and hands it over. It
 // returns how many frames were received, or taken over from other workers. Ports that were lost are closed and
 // reported, to Config.Lost or as an error.
+//
+// Without copies a port that got a full batch may be flushed by one of the next calls only, when it has four of them or half
+// of its TX ring, or when it gets less: call Poll until it returns 0 before waiting for the ports, or before Close.
 func (d *Datapath) Poll() (frames int, err error) {
 	return d.poll(nil)
 }
