@@ -122,6 +122,22 @@ func TestBusyTimeOfDirections(t *testing.T) {
 	}
 }
 
+// What was dropped between two readings is never less than nothing.
+func TestDropsOfInterval(t *testing.T) {
+	t.Parallel()
+	of := func(frames ...uint64) forward.Totals {
+		var d forward.Direction
+		for _, n := range frames {
+			d.Drops = append(d.Drops, forward.Drop{Reason: "no-room", Frames: n})
+		}
+		return forward.Totals{Directions: []forward.Direction{d}}
+	}
+	got := rows(of(10, 20, 30), of(9, 20, 34), time.Second)[0].Drops
+	if want := []forward.Drop{{Reason: "no-room", Frames: 4}}; !slices.Equal(got, want) {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+}
+
 // In the end what happened is said, and how often.
 func TestForwardFinal(t *testing.T) {
 	var out bytes.Buffer

@@ -79,7 +79,7 @@ func rows(before, after forward.Totals, took time.Duration) []forwardRow {
 		}
 		for j, drop := range d.Drops {
 			if j < len(p.Drops) {
-				drop.Frames -= p.Drops[j].Frames
+				drop.Frames -= min(drop.Frames, p.Drops[j].Frames)
 			}
 			if drop.Frames > 0 {
 				r.Drops = append(r.Drops, drop)

@@ -240,6 +240,32 @@ func TestKernelUncounted(t *testing.T) {
 	}
 }
 
+// What was uncounted stays so when frames leave after all, so that the counter does not fall, and stands for others later.
+func TestUncountedStays(t *testing.T) {
+	t.Parallel()
+	var k kernelDirection
+	for i, test := range []struct {
+		received, sent, refused, uncounted uint64
+		end                                bool
+		inFlight, want                     uint64
+	}{
+		{received: 100, sent: 60, inFlight: 40},
+		{received: 100, sent: 60, uncounted: 40, want: 40}, // noted
+		{received: 110, sent: 65, refused: 5, want: 40},
+		{received: 110, sent: 90, refused: 5, want: 40}, // 25 left after all
+		{received: 160, sent: 110, refused: 5, inFlight: 5, want: 40},
+		{received: 160, sent: 170, refused: 5, want: 40}, // with frames that others redirect to the output
+		{received: 220, sent: 170, refused: 5, end: true, want: 45},
+	} {
+		k.uncounted += test.uncounted
+		d := Direction{Received: test.received, Sent: test.sent, Drops: []Drop{{dropXmit, test.refused}}}
+		k.account(&d, test.end)
+		if got := d.Drops[1]; d.InFlight != test.inFlight || got != (Drop{DropUncounted, test.want}) {
+			t.Errorf("%d: %d in flight, %+v; want %d and %d", i, d.InFlight, got, test.inFlight, test.want)
+		}
+	}
+}
+
 // Who is warned may ask for the totals.
 func TestKernelWarns(t *testing.T) {
 	w := newWires(t)

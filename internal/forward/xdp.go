@@ -59,7 +59,7 @@ type kernelDirection struct {
 	before   observe.Seen      // by earlier observers
 	program  bool              // it is the user's, and not counted
 	frags    bool              // frames may have several buffers
-	// uncounted frames were received, and nobody saw whether they left. last is when the direction was last looked at.
+	// uncounted is the most frames that were missing while the direction rested. last is when it was last looked at.
 	uncounted uint64
 	last      look
 }
@@ -427,14 +427,7 @@ func (f *inKernel) totals() (Totals, error) {
 			f.warn(fmt.Sprintf("nothing that %s receives leaves by %s", k.In, k.Out), text)
 		}
 		d.Drops = kernelDrops(sum.Errors, seen.ErrorsSince(observe.Seen{}), seen.Drops)
-		if done := d.Sent + d.Dropped(); done < d.Received {
-			d.InFlight = d.Received - done
-		}
-		if k.uncounted = min(k.uncounted, d.InFlight); f.closed {
-			k.uncounted = d.InFlight
-		}
-		d.InFlight -= k.uncounted
-		d.Drops = append(d.Drops, Drop{DropUncounted, k.uncounted})
+		k.account(&d, f.closed)
 		t.Directions = append(t.Directions, d)
 	}
 	var devices []string
@@ -445,6 +438,21 @@ func (f *inKernel) totals() (Totals, error) {
 	t.Events = f.events.list(devices)
 	return t, nil
 }
+
+// account gives a direction what was received and nobody saw leave: in flight, or uncounted where that is known, as in the end.
+// What was uncounted stays so, as counters must not fall. Frames that are seen to leave after all stand for those that are
+// missing later.
+func (k *kernelDirection) account(d *Direction, end bool) {
+	missing := less(d.Received, d.Sent+d.Dropped())
+	if end {
+		k.uncounted = max(k.uncounted, missing)
+	}
+	d.InFlight = less(missing, k.uncounted)
+	d.Drops = append(d.Drops, Drop{DropUncounted, k.uncounted})
+}
+
+// less is a without b, and 0 where b is more.
+func less(a, b uint64) uint64 { return a - min(a, b) }
 
 // byQueue are the counts of a direction's queues, but for those that the input does not have and no frame came by, and
 // the sum of all. A program of the user's counts nothing, and so has none.
