@@ -9,14 +9,16 @@ import (
 )
 
 // lineQueue is an output that no writer waits for: lines wait for their reader, at most [waitingLines], and what comes
-// then is left out and counted. Any goroutine may write, a whole line or several at once, until it is closed.
+// then is left out and counted, as is what comes once it is closed. Any goroutine may write, a whole line or several at once.
 type lineQueue struct {
 	to     io.Writer
 	queue  chan []byte
 	ended  chan struct{}
 	missed atomic.Uint64
-	closed sync.Once
 	failed atomic.Pointer[error] // the first error of to
+
+	mu     sync.Mutex // held while a line is queued, which waits for nobody
+	closed bool
 }
 
 // waitingLines are those of a minute, where one is written each second.
@@ -33,12 +35,35 @@ func (l *lineQueue) Write(b []byte) (int, error) {
 	if err := l.failed.Load(); err != nil {
 		return 0, *err
 	}
-	select {
-	case l.queue <- bytes.Clone(b):
-	default:
+	if !l.put(bytes.Clone(b)) {
 		l.missed.Add(1)
 	}
 	return len(b), nil
+}
+
+// put queues lines, where there is room.
+func (l *lineQueue) put(b []byte) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return false
+	}
+	select {
+	case l.queue <- b:
+		return true
+	default:
+		return false
+	}
+}
+
+// end has write end when it has written what waits.
+func (l *lineQueue) end() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closed {
+		l.closed = true
+		close(l.queue)
+	}
 }
 
 func (l *lineQueue) write() {
@@ -55,7 +80,7 @@ func (l *lineQueue) write() {
 
 // Close waits until what waits is written, or cannot be, and returns the first error. It may be called twice.
 func (l *lineQueue) Close() error {
-	l.closed.Do(func() { close(l.queue) })
+	l.end()
 	<-l.ended
 	if err := l.failed.Load(); err != nil {
 		return *err

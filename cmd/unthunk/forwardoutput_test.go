@@ -47,7 +47,10 @@ func TestLineQueue(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Error(err)
 	}
-	begin := fmt.Sprintf("warning: %d times ", missed)
+	if _, err := io.WriteString(l, "late\n"); err != nil || int(l.missed.Load()) != missed+1 {
+		t.Errorf("once closed: %v, %d were left out", err, l.missed.Load())
+	}
+	begin := fmt.Sprintf("warning: %d times ", missed+1)
 	if said := l.leftOut("standard output"); !strings.HasPrefix(said, begin) || strings.Count(said, "\n") != 1 {
 		t.Errorf("said %q", said)
 	}
