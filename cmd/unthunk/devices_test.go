@@ -67,7 +67,7 @@ func TestDeviceVanishes(t *testing.T) {
 			if code != test.code || stderr != test.stderr {
 				t.Errorf("exit code %d, want %d; stderr %q, want %q\n%s", code, test.code, stderr, test.stderr, stdout)
 			}
-			if strings.HasPrefix(test.args, "forward") && !strings.Contains(stdout, "device gone") {
+			if strings.HasPrefix(test.args, "forward") && !strings.Contains(stdout, "device or program gone") {
 				t.Errorf("the lines do not say it:\n%s", stdout)
 			}
 		})
