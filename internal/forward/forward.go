@@ -285,8 +285,11 @@ func (c Config) checkQueues(d queuedDevice) error {
 }
 
 // queues are how many of a device's queues are used to receive, how many of these also transmit,
-// and how many could be used if the device was set to have as many as it can.
-type queues struct{ now, sending, most int }
+// and how many could be used if the device was set to have as many as it can. Of one that does not say (unsaid) these are 1.
+type queues struct {
+	now, sending, most int
+	unsaid             bool
+}
 
 // offersZeroCopy says whether a device's driver has zero copy, as far as the kernel says it
 // (Linux 6.3).
@@ -307,7 +310,7 @@ func (c Config) find(name string) (queuedDevice, error) {
 // queues are those of a device that are to be used.
 func (c Config) queues(name string) queues {
 	q, limit := channels(name), cmp.Or(c.Queues, maxQueues)
-	return queues{min(q.now, limit), min(q.sending, limit), min(q.most, limit)}
+	return queues{min(q.now, limit), min(q.sending, limit), min(q.most, limit), q.unsaid}
 }
 
 // maxQueues is how many queues of a device are used at most.
@@ -315,7 +318,7 @@ const maxQueues = 256
 
 // channels are the queues that a device has and can have, as far as it says.
 func channels(name string) queues {
-	one := queues{1, 1, 1}
+	one := queues{1, 1, 1, true}
 	e, err := ethtool.NewEthtool()
 	if err != nil {
 		return one
@@ -326,7 +329,7 @@ func channels(name string) queues {
 		return one
 	}
 	now := max(1, int(c.RxCount+c.CombinedCount))
-	return queues{now, min(now, max(1, int(c.TxCount+c.CombinedCount))), max(now, int(c.MaxRx), int(c.MaxCombined))}
+	return queues{now, min(now, max(1, int(c.TxCount+c.CombinedCount))), max(now, int(c.MaxRx), int(c.MaxCombined)), false}
 }
 
 // devices finds all that are named, each once.

@@ -252,7 +252,7 @@ func TestQueues(t *testing.T) {
 				return err
 			}
 		}
-		if q := channels("many"); q != (queues{4, 4, 4}) {
+		if q := channels("many"); q != (queues{4, 4, 4, false}) {
 			t.Errorf("queues: %+v", q)
 		}
 		return nil

@@ -101,6 +101,25 @@ func used(t *testing.T, f Forwarder, device string) (list []int) {
 	return list
 }
 
+// In the kernel each queue has a count of its own, also of a device that does not say how many it has, as lo.
+func TestKernelCountsQueues(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		q            queues
+		counted, has int
+	}{
+		{channels("lo"), maxQueues, maxQueues}, {queues{now: 2, most: 4}, 4, 2},
+	} {
+		has := 0
+		for test.q.has(has) && has < maxQueues {
+			has++
+		}
+		if n := test.q.counted(); n != test.counted || has != test.has {
+			t.Errorf("%+v: %d are counted and %d there, want %d and %d", test.q, n, has, test.counted, test.has)
+		}
+	}
+}
+
 // Workers share the queues, on CPUs of theirs.
 func TestWorkers(t *testing.T) {
 	for _, workers := range []int{1, 2, 3, 4} {

@@ -366,7 +366,7 @@ func (f *afxdp) reopen(ctx context.Context, i int) error {
 		}
 		f.mu.Lock()
 		most := f.devices[i].most
-		f.devices[i].Index, f.devices[i].queues = d.Index, queues{min(d.now, most), min(d.sending, most), most}
+		f.devices[i].Index, f.devices[i].queues = d.Index, queues{min(d.now, most), min(d.sending, most), most, d.unsaid}
 		f.route()
 		f.mu.Unlock()
 		ports, err = f.openDevice(ctx, i)

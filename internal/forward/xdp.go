@@ -49,6 +49,18 @@ type kernelDevice struct {
 	complained string // of Run alone: why it cannot be used yet
 }
 
+// counted is how many queues are counted apart. A device that does not say its queues may have any: frames of a bond come by those
+// of its parts.
+func (q queues) counted() int {
+	if q.unsaid {
+		return maxQueues
+	}
+	return q.most
+}
+
+// has says whether a queue that frames came by is there now.
+func (q queues) has(queue int) bool { return queue < q.now || q.unsaid }
+
 type kernelDirection struct {
 	Pair
 	in, out  int               // of devices
@@ -104,7 +116,7 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	for _, d := range c.directions() {
 		in, out := numbers[d.In], numbers[d.Out]
 		k := kernelDirection{
-			Pair: d, in: in, out: out, first: counts, queues: f.devices[in].most, program: c.Object != "",
+			Pair: d, in: in, out: out, first: counts, queues: f.devices[in].counted(), program: c.Object != "",
 			frags: f.devices[in].MTU > xdpFrame || f.devices[out].MTU > xdpFrame,
 		}
 		f.directions, counts = append(f.directions, k), counts+uint32(k.queues)+1
@@ -466,7 +478,7 @@ func (f *inKernel) byQueue(k *kernelDirection) (list []Queue, sum count, err err
 		if err := f.counts.Lookup(k.first+uint32(queue), &perCPU); err != nil {
 			return nil, sum, fmt.Errorf("read counters: %w", err)
 		}
-		q := Queue{Device: k.In, Queue: queue, Up: in.up() && queue < in.now, ByCPU: make([]uint64, len(perCPU))}
+		q := Queue{Device: k.In, Queue: queue, Up: in.up() && in.has(queue), ByCPU: make([]uint64, len(perCPU))}
 		for cpu, c := range perCPU {
 			q.Received, q.ByCPU[cpu] = q.Received+c.Frames, c.Frames
 			sum.add(c)
