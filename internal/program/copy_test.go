@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -380,6 +381,22 @@ func TestCheckMemorySums(t *testing.T) {
 		var err error
 		if sum, err = checkMemory(sum, spec); (err != nil) != (i == 3) {
 			t.Errorf("map %d, %d of %d bytes: %v", i+1, sum, limit, err)
+		}
+	}
+}
+
+// The kernel makes the inner map of a map of maps, as a template, when it makes that.
+func TestCheckMemoryInner(t *testing.T) {
+	t.Parallel()
+	half := uint32(memory.Limit() / 2 >> 20)
+	for _, test := range []struct {
+		mebibytes uint32
+		fits      bool
+	}{{half / 2, true}, {half + 1, false}, {math.MaxUint32, false}} {
+		inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: test.mebibytes}
+		outer := &ebpf.MapSpec{Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: inner}
+		if _, err := checkMemory(0, map[string]*ebpf.MapSpec{"outer": outer}); (err == nil) != test.fits {
+			t.Errorf("%d MiB, where %d is the limit: %v", test.mebibytes, half, err)
 		}
 	}
 }

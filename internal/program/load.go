@@ -365,7 +365,8 @@ func checkMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err 
 	return sum, nil
 }
 
-// mapMemory is about what the kernel takes for a map when it makes it, in bytes.
+// mapMemory is about what the kernel takes for a map when it makes it, in bytes. With a map of maps it makes the inner one
+// whole, as a template.
 func mapMemory(m *ebpf.MapSpec) uint64 {
 	align := func(n uint32) uint64 { return (uint64(n) + 7) &^ 7 }
 	const element = 64 // struct htab_elem with its bucket
@@ -388,8 +389,11 @@ func mapMemory(m *ebpf.MapSpec) uint64 {
 		each = 16 // the buckets
 	}
 	high, size := bits.Mul64(uint64(m.MaxEntries), each)
-	if high > 0 {
+	if high > 0 || size > math.MaxInt64 {
 		return math.MaxInt64
+	}
+	if m.InnerMap != nil {
+		size += mapMemory(m.InnerMap)
 	}
 	return min(size, math.MaxInt64)
 }
