@@ -269,11 +269,12 @@ func multiply(t *testing.T, where, name string, pages uint32) {
 	}
 }
 
-// A file of some pages that says that it has billions of rows is refused before it is asked, also one that says it is large.
+// A file of some pages that says that it has billions of rows is refused before it is asked, also one that says it is large: its size is
+// that of a hole.
 func TestManyRowsOfFewPages(t *testing.T) {
 	for name, pages := range map[string][]uint32{
 		"latest": {0, 20_000}, "sqlite_autoindex_latest_1": {0}, "sqlite_autoindex_boot_1": {0, 20_000}, "boot": {0}, "setup": {0},
-		"sqlite_autoindex_shared_1": {0}, "record_at": {0, 20_000}, "record_machine": {0, 20_000}, "record": {0},
+		"sqlite_autoindex_shared_1": {0}, "record_at": {0, 20_000, 1 << 28}, "record_machine": {0, 20_000}, "record": {0},
 	} {
 		for _, pages := range pages {
 			where := filepath.Join(t.TempDir(), "fleet.db")
@@ -289,6 +290,22 @@ func TestManyRowsOfFewPages(t *testing.T) {
 					t.Errorf("%s, %d pages: %v", name, pages, err)
 				}
 			}
+		}
+	}
+}
+
+// A file that is a hole of billions of pages is refused before these are noted.
+func TestManyPages(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	multiply(t, where, "latest", 1<<28+1)
+	for _, open := range []func(context.Context, string) (*fleet.Store, error){fleet.Open, fleet.Create} {
+		s, err := open(t.Context(), where)
+		if err == nil {
+			s.Close()
+		}
+		if err == nil || !strings.Contains(err.Error(), "the database has 268435457 pages: at most 268435456 are checked") {
+			t.Error(err)
 		}
 	}
 }

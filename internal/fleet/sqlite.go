@@ -209,43 +209,39 @@ func (s *Store) vet(ctx context.Context) error {
 	return errors.New("its tables, or their indexes or triggers, are others than unthunk makes: it is not a store of unthunk")
 }
 
-// Of a file of more than maxChecked bytes the table of records is not read whole, as its documents are not for a question: there
-// are at most so many records as each has minRecord bytes at least.
+// Of a file of more than maxChecked bytes the table of records is not read whole, as its documents are not for a question: its indexes
+// are. A check notes each page of the file by a bit, also those of a hole, of which no byte is on the disk: 32 MiB are maxPages, which
+// are 1 TiB of SQLite's usual pages.
 const (
 	maxChecked = 64 << 20
-	minRecord  = 128
+	maxPages   = 1 << 28
 )
 
 // checkTrees refuses tables and indexes whose pages lead to one page in more than one way: a file of some pages has billions of rows
 // so, and a question about these never ends, or sorts them into a file until the disk is full.
 func (s *Store) checkTrees(ctx context.Context, schema []object) error {
-	var size int64
-	err := s.db.QueryRowContext(ctx, "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size").Scan(&size)
+	var pages, size int64
+	err := s.db.QueryRowContext(ctx, "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size").Scan(&pages, &size)
 	if err != nil {
 		return err
 	}
+	if pages > maxPages {
+		return fmt.Errorf("the database has %d pages: at most %d are checked", pages, maxPages)
+	}
+	large := pages*size > maxChecked
 	for _, o := range schema {
 		switch {
-		case o.kind == "table" && (o.name != "record" || size <= maxChecked):
+		case o.kind == "table" && (o.name != "record" || !large):
 			var found string
 			if err := s.db.QueryRowContext(ctx, "PRAGMA quick_check("+o.name+")").Scan(&found); err != nil {
 				return err
 			}
 			if found != "ok" {
-				return fmt.Errorf("the database is damaged: %s", strings.Join(strings.Fields(found), " "))
+				return fmt.Errorf("%w: %s", errDamaged, strings.Join(strings.Fields(found), " "))
 			}
-		case o.kind == "index" && o.table == "record" && size > maxChecked:
-			condition := "" // of an index of some rows
-			if _, where, ok := strings.Cut(o.sql, " WHERE "); ok {
-				condition = " WHERE " + where
-			}
-			var rows int64
-			if err := s.db.QueryRowContext(ctx, "SELECT count(*) FROM (SELECT 1 FROM record INDEXED BY "+o.name+condition+" LIMIT $1)",
-				size/minRecord).Scan(&rows); err != nil {
+		case o.kind == "index" && o.table == "record" && large:
+			if err := s.checkIndex(ctx, o.name); err != nil {
 				return err
-			}
-			if rows == size/minRecord {
-				return fmt.Errorf("the database is damaged: its index %s has more rows than the file has room for", o.name)
 			}
 		}
 	}
