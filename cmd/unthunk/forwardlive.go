@@ -40,7 +40,8 @@ const (
 	colorOff     = "\x1b[0m"
 )
 
-// picture is what happened between two readings, and what was told last, in at most height lines of width columns.
+// picture is what happened between two readings, and what was told last, in lines of width columns that leave one of the height to
+// the cursor. Where there is no room what was told is left out first, and queues then.
 func (s forwardScreen) picture(before, after forward.Totals, took, since time.Duration, told []string) string {
 	passed := after.Passage.Less(before.Passage)
 	workers := fmt.Sprintf("workers: %d, ", after.Workers)
@@ -74,8 +75,10 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 	for _, q := range queues {
 		most = max(most, q.Mpps, q.sentMpps())
 	}
+	limit := max(1, s.height-1)
+	told = told[len(told)-min(len(told), max(0, limit-len(lines)-min(1, len(queues)))):]
 	for i, q := range queues {
-		if left := s.height - len(lines) - len(told) - 1; left <= 1 && len(queues)-i > left {
+		if left := limit - len(lines) - len(told); left <= 1 && len(queues)-i > left {
 			add("+%d queues", len(queues)-i)
 			break
 		}
@@ -83,6 +86,10 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 	}
 	for _, text := range told {
 		add("%s", text)
+	}
+	if more := len(lines) - limit; more > 0 {
+		lines = lines[:limit-1]
+		add("+%d lines", more+1)
 	}
 	return strings.Join(lines, "\n") + "\n"
 }

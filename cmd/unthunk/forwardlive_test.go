@@ -110,6 +110,28 @@ func TestForwardPictureOfTrouble(t *testing.T) {
 	}
 }
 
+// However low the screen is no picture is higher: what was told is left out first, the oldest before others.
+func TestForwardPictureHeight(t *testing.T) {
+	t.Parallel()
+	told := []string{"told 1", "told 2", "told 3", "told 4"}
+	var before forward.Totals
+	after := totals(2_000_000, 30)
+	after.Directions = append(after.Directions, after.Directions[0], after.Directions[0])
+	for height := range 50 {
+		got := forwardScreen{width: 80, height: height}.picture(before, after, time.Second, time.Second, told)
+		limit := max(1, height-1)
+		if n := strings.Count(got, "\n"); n > limit || n != min(limit, 44) {
+			t.Errorf("%d lines of %d:\n%s", n, height, got)
+		}
+		if strings.Contains(got, "told 1") != (height >= 16) || strings.Contains(got, "told 4") != (height >= 13) {
+			t.Errorf("height %d:\n%s", height, got)
+		}
+		if height == 12 && !strings.HasSuffix(got, "\n+30 queues\n") || height == 8 && !strings.HasSuffix(got, "\n+5 lines\n") {
+			t.Errorf("height %d:\n%s", height, got)
+		}
+	}
+}
+
 // The time of the workers is that of all directions, and of one by which nothing came there is none.
 func TestBusyTimeOfDirections(t *testing.T) {
 	after := forward.Totals{Busy: 900, Directions: []forward.Direction{{Received: 1}, {Received: 2}, {}}}
