@@ -114,11 +114,12 @@ func (f *whatIfFlags) taxRows(ctx context.Context, s std, all *record.Together, 
 		doc.Warnings = append(doc.Warnings, ofPairs(saved.Warnings)...)
 		return rows, nil
 	}
-	if err := checkFileLimit(fillFiles); err != nil {
+	plan := tax.Plan{Pairs: whatif.Pairs(), Schedule: rounds.Schedule{Rounds: whatIfRounds, Duration: whatIfTime}}
+	if err := checkFileLimit(priceFiles(plan)); err != nil {
 		return nil, err
 	}
 	show, done := progress(s)
-	raw, err := tax.Run(ctx, tax.Plan{Pairs: whatif.Pairs(), Schedule: rounds.Schedule{Rounds: whatIfRounds, Duration: whatIfTime}}, show)
+	raw, err := tax.Run(ctx, plan, show)
 	done()
 	if err != nil {
 		return nil, err

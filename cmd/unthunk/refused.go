@@ -39,10 +39,7 @@ func openFiles(cmd *cobra.Command) uint64 {
 	case "bench":
 		return chainFiles + moreFiles*(count("scenario")*count("operation")-1)
 	case "tax":
-		if !(tax.Plan{Pairs: values("pair")}).FillsDispatcher() {
-			return chainFiles
-		}
-		return fillFiles
+		return priceFiles(tax.Plan{Pairs: values("pair")})
 	case "agent":
 		return chainFiles + moreFiles
 	case "run", "unthunk", "profile":
@@ -53,6 +50,14 @@ func openFiles(cmd *cobra.Command) uint64 {
 		}
 	}
 	return anyFiles
+}
+
+// priceFiles is how many files a plan of prices may have open at a time.
+func priceFiles(p tax.Plan) uint64 {
+	if p.FillsDispatcher() {
+		return fillFiles
+	}
+	return chainFiles
 }
 
 // checkFileLimit refuses what would run out of open files: what fails then is often a

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"time"
@@ -69,9 +70,11 @@ func (p Plan) pairs() []pair {
 }
 
 // FillsDispatcher says whether the plan has pairs for which the BPF dispatcher is filled
-// with 48 programs.
-func (p Plan) FillsDispatcher() bool {
-	return slices.ContainsFunc(p.pairs(), func(pair pair) bool { return pair.fillsDispatcher() })
+// with 48 programs. On arm64, which has no dispatcher, it has none.
+func (p Plan) FillsDispatcher() bool { return p.fillsDispatcher(runtime.GOARCH) }
+
+func (p Plan) fillsDispatcher(arch string) bool {
+	return arch != "arm64" && slices.ContainsFunc(p.pairs(), func(pair pair) bool { return pair.fillsDispatcher() })
 }
 
 // Raw is what a run measured.

@@ -137,6 +137,21 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+// Files of the programs that fill the BPF dispatcher are for pairs that fill it, where there is one.
+func TestFillsDispatcher(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		arch, pair string
+		want       bool
+	}{
+		{"amd64", Thunk, true}, {"amd64", "map-lookup", false}, {"arm64", Thunk, false}, {"arm64", "map-lookup", false},
+	} {
+		if got := (Plan{Pairs: []string{test.pair}}).fillsDispatcher(test.arch); got != test.want {
+			t.Errorf("%s on %s: %t", test.pair, test.arch, got)
+		}
+	}
+}
+
 // raw is a run of eight rounds in which everything of pair costs ns more.
 func raw(name string, without, ns float64) *Raw {
 	r := &Raw{
