@@ -66,7 +66,8 @@ func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 	p.fleetHead(strings.TrimSpace(conclusion.FleetPays(doc)+" "+conclusion.FleetWho(doc)), &doc.FleetHead)
 	head, left := []string{"machines"}, []bool{false}
 	var redirects, calls []string
-	for _, name := range cells.FleetRows(doc) {
+	names, others := cells.FleetRows(doc)
+	for _, name := range names {
 		bulk, is := strings.CutPrefix(name, "redirect/")
 		if !is {
 			calls = append(calls, name)
@@ -107,6 +108,9 @@ func FleetWho(w io.Writer, opts Options, doc *record.FleetWho) error {
 		}
 	}
 	p.table(t)
+	if others > 0 {
+		p.wrap("", fmt.Sprintf("Left out: %s that fewer machines have, which --json lists.", cells.Plural(others, "number")))
+	}
 	fmt.Fprintln(&p.buf)
 	p.wrap("", "ns, medians over machines ± half of the 95 % interval: a packet's redirect alone, by bulk; a call: one indirect call of "+
 		"that kind, and a direct one.")

@@ -1,6 +1,7 @@
 package cells
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -10,17 +11,29 @@ import (
 	"github.com/unthunk/unthunk/internal/stat"
 )
 
-// FleetRows are the numbers that rows of fleet who have, but the control, which says nothing of a kernel, and what indirect branches take.
-func FleetRows(doc *record.FleetWho) []string {
-	var names []string
+// maxFleetRows is how many numbers a table of fleet who has room for: an agent measures eight.
+const maxFleetRows = 50
+
+// FleetRows are the numbers that rows of fleet who have, but the control, which says nothing of a kernel, and what indirect branches take:
+// those of most machines, in the order of the rows. others is how many more there are.
+func FleetRows(doc *record.FleetWho) (names []string, others int) {
+	machines := make(map[string]int)
 	for i := range doc.Rows {
 		for _, n := range doc.Rows[i].Numbers {
-			if n.Row != record.FleetControl && n.Row != record.FleetIndirect && !slices.Contains(names, n.Row) {
+			if n.Row == record.FleetControl || n.Row == record.FleetIndirect || n.Ns == nil {
+				continue
+			}
+			if _, known := machines[n.Row]; !known {
 				names = append(names, n.Row)
 			}
+			machines[n.Row] += n.Ns.N
 		}
 	}
-	return names
+	most := slices.Clone(names)
+	slices.SortStableFunc(most, func(a, b string) int { return cmp.Compare(machines[b], machines[a]) })
+	most = most[:min(len(most), maxFleetRows)]
+	others = len(names) - len(most)
+	return slices.DeleteFunc(names, func(name string) bool { return !slices.Contains(most, name) }), others
 }
 
 // FleetRefused is how many machines of a group have no number, as a share, and why: "3 % (load 20, steal 4)".

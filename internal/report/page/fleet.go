@@ -1,6 +1,7 @@
 package page
 
 import (
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,7 +60,8 @@ func whoTables(doc *record.FleetWho) []*table {
 	}}
 	calls := &table{Caption: "One call of that kind, in ns", Columns: []column{{"machines like this", "t"}}}
 	var shown, priced []string
-	for _, name := range cells.FleetRows(doc) {
+	names, others := cells.FleetRows(doc)
+	for _, name := range names {
 		bulk, is := strings.CutPrefix(name, "redirect/")
 		switch {
 		case is && name == record.FleetRedirectAnswer:
@@ -80,6 +82,13 @@ func whoTables(doc *record.FleetWho) []*table {
 		calls.Columns = append(calls.Columns, column{"indirect", "n"})
 		priced = append(priced, record.FleetIndirect)
 	}
+	if others > 0 {
+		last := redirects
+		if len(priced) > 0 {
+			last = calls
+		}
+		last.Remark = fmt.Sprintf("%s without a column: those of most machines have one.", cells.Plural(others, "number"))
+	}
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		redirect, call := []string{row.Name, strconv.Itoa(row.Machines)}, []string{row.Name}
@@ -87,11 +96,13 @@ func whoTables(doc *record.FleetWho) []*table {
 			q := row.Number(name)
 			return cells.Join(" ", cells.OrDash(q), cells.PlusMinus(q))
 		}
-		for _, name := range shown {
-			redirect = append(redirect, number(name))
-		}
-		for _, name := range priced {
-			call = append(call, number(name))
+		if i < maxTable { // the tables count the others
+			for _, name := range shown {
+				redirect = append(redirect, number(name))
+			}
+			for _, name := range priced {
+				call = append(call, number(name))
+			}
 		}
 		redirects.add(append(redirect, cells.FleetRefused(row))...)
 		if len(priced) > 0 {
