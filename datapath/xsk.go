@@ -124,7 +124,7 @@ func (p *XSK) flushed(err error) error {
 }
 
 // woken keeps the errors of a wakeup that mean the end of the port. A driver says also while it is reset that the device is
-// down: a check knows.
+// down: a check, which does not call it, knows.
 func (p *XSK) woken(err error) error {
 	switch {
 	case errors.Is(err, xsk.ErrDown):

@@ -548,12 +548,13 @@ func (s *Socket) failure(verb string, errno unix.Errno) error {
 }
 
 // gone says whether the kernel has unbound the socket: such a one says ENXIO.
-func (s *Socket) gone() bool { return receive(s.fd) == unix.ENXIO }
+func (s *Socket) gone() bool { return state(s.fd) == unix.ENXIO }
 
 // Check returns [ErrDown] or [ErrGone] when no frames can come. In copy mode
-// nothing else says so while nothing is transmitted.
+// nothing else says so while nothing is transmitted. It calls no driver: one that
+// is reset says that it is down while the link is not.
 func (s *Socket) Check() error {
-	switch errno := receive(s.fd); errno {
+	switch errno := state(s.fd); errno {
 	case unix.ENETDOWN, unix.ENXIO, unix.ENODEV, unix.EBADF:
 		return s.failure("check", errno)
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -324,10 +325,17 @@ func TestLinkDownAndGone(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// The kernel is at its end before the driver's turn.
+	if err := s.Check(); err != nil || state(s.fd) != unix.EOPNOTSUPP {
+		t.Errorf("check of a link that is up: %v, %v", err, state(s.fd))
+	}
 	link(netlink.LinkSetDown)
 	s.TX.Put(d)
 	if err := s.Kick(); !errors.Is(err, ErrDown) {
 		t.Errorf("kick of a link that is down: %v", err)
+	}
+	if err := s.Check(); !errors.Is(err, ErrDown) {
+		t.Errorf("check of a link that is down: %v", err)
 	}
 	link(netlink.LinkSetUp)
 	complete(t, s, 1)

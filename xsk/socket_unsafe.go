@@ -35,6 +35,13 @@ func send(fd int) unix.Errno {
 	return errno
 }
 
+// state is recvfrom(fd, NULL, 0, 0, NULL, NULL), which never waits: it is ENXIO where the device is gone, ENETDOWN where the
+// administrator has it down, and else ENOBUFS or EOPNOTSUPP, and calls no driver (__xsk_recvmsg in net/xdp/xsk.c).
+func state(fd int) unix.Errno {
+	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, 0, 0, 0)
+	return errno
+}
+
 // receive is recvfrom(fd, NULL, 0, MSG_DONTWAIT, NULL, NULL).
 func receive(fd int) unix.Errno {
 	_, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), 0, 0, unix.MSG_DONTWAIT, 0, 0)
