@@ -43,8 +43,14 @@ func (f *afxdp) reattachDevice(ctx context.Context, i int) error {
 		if err := f.attach(ctx, i); err != nil {
 			return fmt.Errorf("%s has no program of ours: %w", name, err)
 		}
+		link, err := f.linkBack(i) // many drivers take the link down for a program
+		if err != nil {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			return errors.Join(err, f.dropProgram(i)) // it is attached again by the next call
+		}
 		f.notAway(i)
-		f.events.happen(name, notef(eventReattached, false, "%s has its XDP program again", name))
+		f.events.happen(name, reattached(name, link))
 		return nil
 	})
 }

@@ -120,7 +120,7 @@ func (f *inKernel) followDevice(i int, tell func(note)) error {
 	if d.lost {
 		tell(back(d.Name, d.Link))
 	} else {
-		tell(notef(eventReattached, false, "%s has its XDP program again", d.Name))
+		tell(reattached(d.Name, d.Link))
 	}
 	d.lost, d.bare = false, false
 	return nil

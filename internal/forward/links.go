@@ -24,6 +24,14 @@ func back(device string, link bool) note {
 	return notef(eventBack, false, "%s is back", device)
 }
 
+// reattached tells that a device has its program again, for which its driver may have taken the link down.
+func reattached(device string, link bool) note {
+	if !link {
+		return notef(eventReattached, false, "%s has its XDP program again, and its link is down", device)
+	}
+	return notef(eventReattached, false, "%s has its XDP program again", device)
+}
+
 // change notes what a link is now, and returns what is to be told. downs is how often a worker found it down: it sees what
 // is shorter than the time between two calls, and no carrier that is missing.
 func (l *linkState) change(now device.Device, downs uint64) (notes []note) {
@@ -82,8 +90,8 @@ func (f *afxdp) noteLink(i int, downs uint64) (notes []note) {
 // gone says whether a device is lost, and not back with all it needs. f.mu is held.
 func (f *afxdp) gone(i int) bool { return f.lost[i] || f.away[i] && !f.bare[i] }
 
-// linkBack notes what the link of a device is that came back. What its workers found before is over. The calling thread
-// must be in the devices' network namespace.
+// linkBack notes what the link of a device is that came back, or has its program again. What its workers found before is
+// over. The calling thread must be in the devices' network namespace.
 func (f *afxdp) linkBack(i int) (up bool, err error) {
 	now, err := device.Named(f.name(i))
 	if err != nil {

@@ -107,6 +107,27 @@ func TestBackBeforeItsLink(t *testing.T) {
 	}
 }
 
+// A link that is down when a device has its program again, as many drivers take it down for one, is said with that, and is
+// no event of its own; that it is up later is one.
+func TestReattachedBeforeItsLink(t *testing.T) {
+	w := newWires(t)
+	var told []string
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do, Happened: func(h Happening) { told = append(told, h.Text) }})
+	in := f.numbers["in"]
+	w.set(t, "gen", netlink.LinkSetDown) // without its peer a veth has no carrier
+	veth.DetachXDP(t, w.Namespace, f.devices[in].Index)
+	if err := f.reattachDevice(t.Context(), in); err != nil {
+		t.Fatal(err)
+	}
+	f.noteLinks()
+	w.set(t, "gen", netlink.LinkSetUp)
+	f.noteLinks()
+	want := []string{"the XDP program of in was taken off", "in has its XDP program again, and its link is down", "the link of in is up"}
+	if diff := cmp.Diff(want, told); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
 // Of a link without a carrier it is said in the beginning.
 func TestNoCarrier(t *testing.T) {
 	w := newWires(t)
