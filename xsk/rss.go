@@ -21,6 +21,9 @@ type RSS struct {
 	before []uint32
 }
 
+// ErrRSSRefused says that a device does not take the table that it had, as that of a user with queues which it has no longer.
+var ErrRSSRefused = errors.New("the device refuses the table that it had")
+
 // maxRSS is how many entries a table may have: those of drivers have 64 to 4096.
 const maxRSS = 1 << 16
 
@@ -84,8 +87,9 @@ func (r *RSS) write(table []uint32) error {
 }
 
 // Close gives the device the table back that it had. It may be called twice, from any thread, and after an error
-// tries again. That the device is gone is no error. Where the table was not that of the kernel, which is all queues in turn,
-// the kernel then takes it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
+// tries again, but for [ErrRSSRefused]: the device keeps what there is. That the device is gone is no error. Where
+// the table was not that of the kernel, which is all queues in turn, the kernel then takes it for a user's, and
+// refuses fewer queues (ethtool -L) until ethtool -X DEV default.
 func (r *RSS) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -96,12 +100,18 @@ func (r *RSS) Close() error {
 	if r.own {
 		table = nil // also where the device has another number of queues now
 	}
-	if err := r.write(table); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("give RSS back: %w", err)
+	err := r.write(table)
+	if errors.Is(err, unix.ENODEV) {
+		err = nil
 	}
-	fd := r.fd
-	r.fd = -1
-	if err := unix.Close(fd); err != nil {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
+		err = fmt.Errorf("%w: %w", ErrRSSRefused, err)
+	}
+	if err == nil || errors.Is(err, ErrRSSRefused) {
+		err = errors.Join(err, unix.Close(r.fd))
+		r.fd = -1
+	}
+	if err != nil {
 		return fmt.Errorf("give RSS back: %w", err)
 	}
 	return nil

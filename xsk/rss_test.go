@@ -2,6 +2,7 @@ package xsk
 
 import (
 	"errors"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -30,23 +31,38 @@ func TestSetRSSMissing(t *testing.T) {
 	}
 }
 
-// A table that cannot be given back is still to be given back; that of a device which is gone is not.
+// A table that the kernel cannot write now is still to be given back; one that the device refuses is not, nor that of a device
+// which is gone.
 func TestRSSCloseAgain(t *testing.T) {
 	lab := veth.Namespace(t)
 	a, _ := veth.Pair(t, lab, "a", "b")
-	r := &RSS{index: a.Index, before: []uint32{0}}
-	err := lab.Do(func() (err error) {
-		r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
+	var fd int
+	open := func() *RSS {
+		t.Helper()
+		err := lab.Do(func() (err error) {
+			fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &RSS{index: a.Index, before: []uint32{0}, fd: fd}
 	}
+	refused := open()
+	if err := refused.Close(); !errors.Is(err, ErrRSSRefused) || !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a veth took a table: %v", err)
+	}
+	if err := refused.Close(); err != nil || refused.fd >= 0 {
+		t.Errorf("%v, descriptor %d, want that it is closed", err, refused.fd)
+	}
+	r := open()
+	r.fd = int(os.Stdin.Fd()) // no socket
 	for range 2 {
-		if err := r.Close(); !errors.Is(err, unix.EOPNOTSUPP) {
-			t.Errorf("a veth took a table: %v", err)
+		if err := r.Close(); err == nil || errors.Is(err, ErrRSSRefused) {
+			t.Errorf("closed by what is no socket: %v", err)
 		}
 	}
+	r.fd = fd
 	if err := lab.Do(func() error { return netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Index: a.Index}}) }); err != nil {
 		t.Fatal(err)
 	}

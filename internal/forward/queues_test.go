@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
+	"github.com/unthunk/unthunk/xsk"
 )
 
 // newQueues makes wires whose devices have queues.
@@ -451,11 +452,14 @@ func TestSpreadAgain(t *testing.T) {
 }
 
 // failing is what cannot be closed so often.
-type failing struct{ times int }
+type failing struct {
+	times int
+	err   error
+}
 
 func (c *failing) Close() error {
 	if c.times--; c.times >= 0 {
-		return errors.New("refused")
+		return c.err
 	}
 	return nil
 }
@@ -466,7 +470,7 @@ func TestSpreadKeepsTable(t *testing.T) {
 	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do})
 	f.config.RSS = true // no veth has it
 	in := f.numbers["in"]
-	f.rss[in] = spreading{&failing{2}, f.devices[in].Index, 1}
+	f.rss[in] = spreading{&failing{2, errors.New("refused")}, f.devices[in].Index, 1}
 	for i, want := range []string{"refused", "refused", "an RSS table of in is missing"} {
 		err := w.Do(func() error { return f.spread(in) })
 		if err == nil || !strings.Contains(err.Error(), want) {
@@ -474,6 +478,31 @@ func TestSpreadKeepsTable(t *testing.T) {
 		}
 		if _, kept := f.rss[in]; kept != (want == "refused") {
 			t.Errorf("after %v what there was before is kept: %v", err, kept)
+		}
+	}
+}
+
+// A table that the device refuses is forgotten with a warning, once, and flows are spread; also when the device came back.
+func TestSpreadAfterRefusal(t *testing.T) {
+	w := newQueues(t, 2)
+	var said []string
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do})
+	f.config.RSS = true // no veth has it
+	f.config.Warn = func(s string) { f.linkList(); said = append(said, s) }
+	in := f.numbers["in"]
+	warning := "in keeps another RSS table than it had: " + xsk.ErrRSSRefused.Error()
+	for _, again := range []func() error{
+		func() error { return w.Do(func() error { return f.spread(in) }) },
+		func() error { return f.reopen(t.Context(), in) },
+	} {
+		f.rss[in], said = spreading{&failing{9, xsk.ErrRSSRefused}, f.devices[in].Index, 1}, nil
+		for range 2 {
+			if err := again(); err == nil {
+				t.Error("a veth has a table, or a port was put where one is")
+			}
+		}
+		if _, kept := f.rss[in]; kept || !slices.Equal(said, []string{warning}) {
+			t.Errorf("kept %v, said %q, want %q once", kept, said, warning)
 		}
 	}
 }

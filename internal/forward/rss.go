@@ -2,6 +2,7 @@ package forward
 
 import (
 	"errors"
+	"fmt"
 	"io"
 
 	"github.com/unthunk/unthunk/xsk"
@@ -19,14 +20,16 @@ func (f *afxdp) spread(i int) error {
 	if !f.config.RSS || !f.input(i) {
 		return nil
 	}
+	var refused error
+	defer func() { f.warnRefused(i, refused) }() // f.mu is not held: who is warned may ask for the totals
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	d, before := &f.devices[i], f.rss[i]
 	if before.index == d.Index && before.queues == d.now {
 		return nil
 	}
-	if err := f.closeRSS(i); err != nil {
-		return err
+	if refused = f.closeRSS(i); refused != nil && !errors.Is(refused, xsk.ErrRSSRefused) {
+		return refused
 	}
 	r, err := xsk.SetRSS(d.Index, d.now)
 	if err == nil {
@@ -35,16 +38,23 @@ func (f *afxdp) spread(i int) error {
 	return err
 }
 
-// closeRSS gives a device the table back that it had. After an error that is still to be done: what is there now
-// is not what it had. f.mu is held.
-func (f *afxdp) closeRSS(i int) error {
-	if r := f.rss[i].rss; r != nil {
-		if err := r.Close(); err != nil {
-			return err
-		}
+// warnRefused warns of a device that does not take the table that it had.
+func (f *afxdp) warnRefused(i int, err error) {
+	if errors.Is(err, xsk.ErrRSSRefused) {
+		f.config.Warn(fmt.Sprintf("%s keeps another RSS table than it had: %v", f.name(i), err))
 	}
-	delete(f.rss, i)
-	return nil
+}
+
+// closeRSS gives a device the table back that it had. After an error that is still to be done, as what is there now
+// is not what it had, but for xsk.ErrRSSRefused. f.mu is held.
+func (f *afxdp) closeRSS(i int) (err error) {
+	if r := f.rss[i].rss; r != nil {
+		err = r.Close()
+	}
+	if err == nil || errors.Is(err, xsk.ErrRSSRefused) {
+		delete(f.rss, i)
+	}
+	return err
 }
 
 // closeDevice is closeSockets, and gives back what the device had.
