@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/cilium/ebpf"
 
@@ -17,6 +18,15 @@ import (
 type object struct {
 	program *ebpf.Program
 	maps    map[string]*ebpf.Map
+	memory  uint64 // about what the maps take, in bytes
+}
+
+// memoryOf is about what the maps of objects take, in bytes.
+func memoryOf(objects iter.Seq[*object]) (sum uint64) {
+	for o := range objects {
+		sum += o.memory
+	}
+	return sum
 }
 
 // objectFile is what was in the file of a BPF object when it was read.
@@ -34,21 +44,21 @@ func readObject(ctx context.Context, path string) (*objectFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read BPF object %s: %w", path, err)
 	}
-	for n := range spec.Programs {
-		if n != name {
-			delete(spec.Programs, n)
-		}
-	}
-	return &objectFile{path, name, spec}, nil
+	return &objectFile{path, name, program.Prune(spec, name)}, nil
 }
 
-// load loads the program and its maps. It may be called again, for another device. It ends with ctx.
-func (f *objectFile) load(ctx context.Context) (*object, error) {
+// load loads the program and the maps that it uses. It may be called again, for another device. It ends with ctx. With loaded,
+// what maps of other objects take in bytes, these must fit into half of the memory: a [feature.Missing] says that they do not.
+func (f *objectFile) load(ctx context.Context, loaded uint64) (*object, error) {
+	sum, err := program.CheckMemory(loaded, f.spec.Maps)
+	if err != nil {
+		return nil, fmt.Errorf("load BPF object %s: %w", f.path, err)
+	}
 	collection, err := verifier.LoadContext(ctx, f.spec.Copy(), ebpf.CollectionOptions{}, false)
 	if err != nil {
 		return nil, fmt.Errorf("load BPF object %s: %w", f.path, err)
 	}
-	o := &object{program: collection.DetachProgram(f.program), maps: make(map[string]*ebpf.Map)}
+	o := &object{program: collection.DetachProgram(f.program), maps: make(map[string]*ebpf.Map), memory: sum - loaded}
 	for n := range collection.Maps {
 		o.maps[n] = collection.DetachMap(n)
 	}

@@ -1,12 +1,15 @@
 package forward
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
@@ -80,5 +83,58 @@ func TestObjectRefused(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
+	}
+}
+
+// Maps of an object take at most half of the memory that there is, together with those of the objects that are loaded
+// already. Maps that its program does not use are not made.
+func TestObjectMemory(t *testing.T) {
+	over := fmt.Sprintf("-DROOM=%d", memory.Limit()/2>>20+1)
+	const want = "memory for the maps of the object: with "
+	for engine, m := range map[Engine]string{AFXDP: "-DMAP=BPF_MAP_TYPE_XSKMAP", XDP: "-DMAP=BPF_MAP_TYPE_DEVMAP"} {
+		t.Run(string(engine), func(t *testing.T) {
+			w := newWires(t)
+			for _, test := range []struct{ used, want string }{{"-DUSED", want + "room, of "}, {"-UUSED", ""}} {
+				err := w.Do(func() error {
+					f, err := Open(t.Context(), Config{Pairs: pair, Engine: engine, Object: compile(t, m, over, test.used)})
+					if err == nil {
+						err = f.Close()
+					}
+					return err
+				})
+				refused := test.want != ""
+				if (err != nil) != refused || refused && (feature.AsMissing(err) == nil || !strings.Contains(err.Error(), test.want)) {
+					t.Errorf("a map larger than the machine, %s: %v", test.used, err)
+				}
+			}
+			f := w.open(t, Config{Pairs: pair, Engine: engine, Object: compile(t, m)})
+			var first *object
+			switch f := f.(type) {
+			case *afxdp:
+				first = f.objects[0]
+			case *inKernel:
+				first = f.objects[0]
+			}
+			if got := first.memory; got != 64*8 {
+				t.Errorf("its map of 64 pointers takes %d bytes", got)
+			}
+			if err := f.Reload(t.Context(), nil); err != nil {
+				t.Error(err)
+			}
+			w.arrives(t, 100, 100)
+			switch f := f.(type) { // as if their maps were as large as may be
+			case *afxdp:
+				f.objects[0].memory = memory.Limit() / 2
+				if p, err := f.attachInput(t.Context(), 0); err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("loaded for a device that comes back: %v, %v", p, err)
+				}
+			case *inKernel:
+				f.objects[0].memory = memory.Limit() / 2
+			}
+			if err := f.Reload(t.Context(), nil); feature.AsMissing(err) == nil || !strings.Contains(err.Error(), want+"out, of 0 MiB") {
+				t.Errorf("a second object of half of the memory: %v", err)
+			}
+			w.arrives(t, 100, 100)
+		})
 	}
 }

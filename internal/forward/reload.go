@@ -68,9 +68,12 @@ func (f *afxdp) loadObjects(ctx context.Context) (file *objectFile, objects map[
 	if file, err = readObject(ctx, f.config.Object); err != nil {
 		return nil, nil, err
 	}
+	f.mu.Lock()
+	loaded := memoryOf(maps.Values(f.objects))
+	f.mu.Unlock()
 	objects = make(map[int]*object)
 	for _, d := range f.config.directions() {
-		o, err := file.load(ctx)
+		o, err := file.load(ctx, loaded+memoryOf(maps.Values(objects)))
 		if err != nil {
 			return nil, objects, fmt.Errorf("reload the program of %s: %w", d.In, err)
 		}
@@ -134,7 +137,7 @@ func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) (err erro
 	var others []*object
 	defer func() { err = errors.Join(err, closeAll(others)) }()
 	for i := range f.directions {
-		o, err := f.load(ctx, uint32(i), claim)
+		o, err := f.load(ctx, uint32(i), claim, memoryOf(slices.Values(f.objects))+memoryOf(slices.Values(others)))
 		if err != nil {
 			return fmt.Errorf("reload programs: %w", err)
 		}

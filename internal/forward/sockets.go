@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"slices"
 	"time"
@@ -183,9 +184,9 @@ func (f *afxdp) attachInput(ctx context.Context, i int) (*xsk.Program, error) {
 // On an error it leaves nothing, as it may be tried again for long.
 func (f *afxdp) attachObject(ctx context.Context, i int, sockets []*xsk.Socket) (*xsk.Program, error) {
 	f.mu.Lock()
-	file := f.file
+	file, loaded := f.file, memoryOf(maps.Values(f.objects))
 	f.mu.Unlock()
-	o, err := file.load(ctx)
+	o, err := file.load(ctx, loaded)
 	if err != nil {
 		return nil, err
 	}

@@ -136,7 +136,7 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	}
 	f.netns = uint32(ns.Ino)
 	for i := range f.directions {
-		o, err := f.load(ctx, uint32(i), c.Claim)
+		o, err := f.load(ctx, uint32(i), c.Claim, memoryOf(slices.Values(f.objects)))
 		if err != nil {
 			return f, err
 		}
@@ -226,14 +226,15 @@ func privilege(err error) error {
 	return feature.Refused(err, unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON)
 }
 
-// load loads the program of a direction: the default one, or the user's with its maps.
-func (f *inKernel) load(ctx context.Context, direction uint32, claim asm.Instructions) (*object, error) {
+// load loads the program of a direction: the default one, or the user's with its maps. loaded is what maps of other objects
+// take, in bytes.
+func (f *inKernel) load(ctx context.Context, direction uint32, claim asm.Instructions, loaded uint64) (*object, error) {
 	if f.config.Object != "" {
 		file, err := readObject(ctx, f.config.Object)
 		if err != nil {
 			return nil, err
 		}
-		return file.load(ctx)
+		return file.load(ctx, loaded)
 	}
 	spec := &ebpf.ProgramSpec{Type: ebpf.XDP, License: license, Instructions: f.instructions(direction, claim)}
 	if f.directions[direction].frags {

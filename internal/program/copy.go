@@ -56,7 +56,7 @@ func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebp
 	inner := innerMaps{maps: map[ebpf.MapID]*ebpf.Map{}}
 	defer inner.Close()
 	var err error
-	if inner.memory, err = checkMemory(0, o.Spec.Maps); err != nil {
+	if inner.memory, err = CheckMemory(0, o.Spec.Maps); err != nil {
 		return err
 	}
 	for _, name := range slices.Sorted(maps.Keys(own)) { // not those that Change added
@@ -235,7 +235,7 @@ func (inner *innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id eb
 			live.Type(), live.KeySize(), live.ValueSize(), spec.Type, spec.KeySize, spec.ValueSize), nil
 	}
 	spec.MaxEntries, spec.Flags, spec.Contents = live.MaxEntries(), live.Flags(), nil
-	sum, err := checkMemory(inner.memory, map[string]*ebpf.MapSpec{fmt.Sprintf("inner map %d", id): spec})
+	sum, err := CheckMemory(inner.memory, map[string]*ebpf.MapSpec{fmt.Sprintf("inner map %d", id): spec})
 	if err != nil {
 		return nil, "", err
 	}

@@ -98,7 +98,7 @@ func (o *Opened) stage(t testing.TB) *ebpf.Program {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spec = prune(spec, "stage_of_the_balancer")
+	spec = Prune(spec, "stage_of_the_balancer")
 	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{"array": o.Maps["array"]}})
 	if err != nil {
 		t.Fatal(err)
@@ -379,7 +379,7 @@ func TestCheckMemorySums(t *testing.T) {
 	spec := map[string]*ebpf.MapSpec{"inner map 1": {Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: uint32(limit / 3 >> 20)}}
 	for i := range 4 {
 		var err error
-		if sum, err = checkMemory(sum, spec); (err != nil) != (i == 3) {
+		if sum, err = CheckMemory(sum, spec); (err != nil) != (i == 3) {
 			t.Errorf("map %d, %d of %d bytes: %v", i+1, sum, limit, err)
 		}
 	}
@@ -395,7 +395,7 @@ func TestCheckMemoryInner(t *testing.T) {
 	}{{half / 2, true}, {half + 1, false}, {math.MaxUint32, false}} {
 		inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 1 << 20, MaxEntries: test.mebibytes}
 		outer := &ebpf.MapSpec{Type: ebpf.ArrayOfMaps, KeySize: 4, ValueSize: 4, MaxEntries: 1, InnerMap: inner}
-		if _, err := checkMemory(0, map[string]*ebpf.MapSpec{"outer": outer}); (err == nil) != test.fits {
+		if _, err := CheckMemory(0, map[string]*ebpf.MapSpec{"outer": outer}); (err == nil) != test.fits {
 			t.Errorf("%d MiB, where %d is the limit: %v", test.mebibytes, half, err)
 		}
 	}

@@ -59,7 +59,7 @@ func prepare(spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepar
 	if err := p.setTailCalls(spec, o.TailCalls); err != nil {
 		return nil, err
 	}
-	p.Spec = prune(spec, main)
+	p.Spec = Prune(spec, main)
 	for _, table := range slices.Sorted(maps.Keys(o.TailCalls)) {
 		if p.Spec.Maps[table] == nil {
 			return nil, noMap(p.Spec, table)
@@ -237,7 +237,7 @@ func noMap(spec *ebpf.CollectionSpec, name string) error {
 
 // load loads the program and its maps. An error has the whole log of the verifier if that is wanted.
 func (o *Opened) load(path string, wholeLog bool) error {
-	if _, err := checkMemory(0, o.Spec.Maps); err != nil {
+	if _, err := CheckMemory(0, o.Spec.Maps); err != nil {
 		return err
 	}
 	c, err := verifier.Load(o.Spec, ebpf.CollectionOptions{}, wholeLog)
@@ -347,10 +347,10 @@ func lacking(spec *ebpf.CollectionSpec) *feature.Missing {
 	return nil
 }
 
-// checkMemory refuses an object whose maps would take more than half of the memory that this
-// process may have: the kernel takes that of most maps when they are made. It returns their bytes and those of maps
-// that are there already.
-func checkMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err error) {
+// CheckMemory refuses an object whose maps, with what others take that are there already, in bytes, would take more than half
+// of the memory that this process may have, by a [feature.Missing]: the kernel takes that of most maps when they are made. It
+// returns the bytes of all.
+func CheckMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err error) {
 	limit := memory.Limit() / 2
 	sum = there
 	for _, name := range slices.Sorted(maps.Keys(specs)) {

@@ -153,10 +153,10 @@ func listed(names []string) string {
 	return strings.Join(names, ", ")
 }
 
-// prune returns a copy of an object's spec that has one program, the maps that it uses, and
+// Prune returns a copy of an object's spec that has one program, the maps that it uses, and
 // what these hold: programs of tail-call tables with their maps, and inner maps. An object
 // may have programs for other hooks, which this kernel need not take.
-func prune(spec *ebpf.CollectionSpec, main string) *ebpf.CollectionSpec {
+func Prune(spec *ebpf.CollectionSpec, main string) *ebpf.CollectionSpec {
 	s := spec.Copy()
 	programs, used := map[string]*ebpf.ProgramSpec{}, map[string]*ebpf.MapSpec{}
 	var addProgram, addMap func(name string)

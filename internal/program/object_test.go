@@ -30,7 +30,7 @@ func FuzzObject(f *testing.F) {
 			if err != nil {
 				return
 			}
-			if name, err := choose(spec, "x.o", ""); err == nil && prune(spec, name).Programs[name] == nil {
+			if name, err := choose(spec, "x.o", ""); err == nil && Prune(spec, name).Programs[name] == nil {
 				t.Errorf("there is no program %q", name)
 			}
 		})

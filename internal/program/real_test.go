@@ -212,7 +212,7 @@ func TestRealObjects(t *testing.T) {
 				continue
 			}
 			sizes := map[string]uint32{}
-			for m, used := range prune(spec, name).Maps {
+			for m, used := range Prune(spec, name).Maps {
 				if used.MaxEntries == 0 && used.Type != ebpf.PerfEventArray && used.Type != ebpf.CPUMap {
 					sizes[m] = 64
 				}

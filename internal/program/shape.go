@@ -33,7 +33,7 @@ func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec, tables map[stri
 			// The programs in it bring maps of their own, which may be tables again.
 			done[name], again = true, true
 			o.fillTable(from, whole, name, tables[name])
-			o.Spec = prune(whole, o.Name)
+			o.Spec = Prune(whole, o.Name)
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(o.Spec.Maps)) {

@@ -12,6 +12,16 @@ struct {
 } out SEC(".maps");
 #endif
 
+#ifdef ROOM
+/* As many MiB. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, ROOM);
+	__uint(key_size, 4);
+	__uint(value_size, 1 << 20);
+} room SEC(".maps");
+#endif
+
 SEC("xdp")
 int large(struct xdp_md *ctx)
 {
@@ -24,6 +34,12 @@ int large(struct xdp_md *ctx)
 	ADD(0) ADD(1) ADD(2) ADD(3) ADD(4) ADD(5) ADD(6) ADD(7) ADD(8) ADD(9) ADD(10) ADD(11) ADD(12) ADD(13) ADD(14)
 	if (sum == 42)
 		return XDP_DROP;
+#endif
+#ifdef USED
+	__u32 first = 0;
+
+	if (!bpf_map_lookup_elem(&room, &first))
+		return XDP_PASS;
 #endif
 	if (size == 99)
 		return XDP_DROP;
