@@ -127,6 +127,7 @@ func TestWiresZeroCopy(t *testing.T) {
 func TestWiresOneWay(t *testing.T) {
 	w := nics.Take(t)
 	for range 2 {
+		w.AwaitUp(t) // igb takes its link down when its program goes
 		f := forwardOnWires(t, w, Config{Pairs: []Pair{{w.In.Name, w.Out.Name}}})
 		if n := w.Programs(t); n != 2 {
 			t.Errorf("%d devices have a program, want 2", n)
