@@ -294,6 +294,41 @@ func TestManyRowsOfFewPages(t *testing.T) {
 	}
 }
 
+// A file whose keys are there more than once, as its trees may be sound nevertheless, or that says itself how many rows it has, is refused
+// before a question joins its rows.
+func TestKeysOfMoreRows(t *testing.T) {
+	where := filepath.Join(t.TempDir(), "fleet.db")
+	ingest(t, where, stream(t, machine(1, 1, nil)))
+	change(t, where, "ANALYZE")
+	refused := func(want string) {
+		t.Helper()
+		for _, open := range []func(context.Context, string) (*fleet.Store, error){fleet.Open, fleet.Create} {
+			s, err := open(t.Context(), where)
+			if err == nil {
+				s.Close()
+			}
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("not %q: %v", want, err)
+			}
+		}
+	}
+	refused("sqlite3 " + where + " 'DROP TABLE sqlite_stat1; DROP TABLE sqlite_stat4' drops them")
+	change(t, where, "DROP TABLE sqlite_stat1; DROP TABLE sqlite_stat4")
+	s, err := fleet.Open(t.Context(), where)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Close()
+	change(t, where, `CREATE TEMP TABLE kept AS SELECT sql FROM sqlite_schema WHERE name = 'latest';
+		CREATE TABLE more AS SELECT * FROM latest UNION ALL SELECT * FROM latest;
+		DROP TABLE latest; ALTER TABLE more RENAME TO latest;
+		CREATE INDEX other ON latest (machine, setup);
+		PRAGMA writable_schema = on;
+		UPDATE sqlite_schema SET sql = (SELECT sql FROM kept) WHERE name = 'latest';
+		UPDATE sqlite_schema SET name = 'sqlite_autoindex_latest_1', sql = null WHERE name = 'other'`)
+	refused("the database is damaged: non-unique entry in index sqlite_autoindex_latest_1")
+}
+
 // A file that is a hole of billions of pages is refused before these are noted.
 func TestManyPages(t *testing.T) {
 	where := filepath.Join(t.TempDir(), "fleet.db")

@@ -147,13 +147,16 @@ func (s *simulated) fill(tb testing.TB, store *Store, machines int) {
 		}
 	}
 	columns := strings.Join(latestColumns, ", ")
-	for _, statement := range []string{
+	statements := []string{
 		"DELETE FROM latest",
 		"INSERT INTO latest (" + columns + ") SELECT r." + strings.Join(latestColumns, ", r.") +
 			" FROM (SELECT machine, setup, max(at) AS at FROM record GROUP BY machine, setup) n" +
 			" JOIN record r ON r.machine = n.machine AND r.setup = n.setup AND r.at = n.at",
-		"ANALYZE",
-	} {
+	}
+	if store.name == "postgres" { // a file with statistics is refused
+		statements = append(statements, "ANALYZE")
+	}
+	for _, statement := range statements {
 		if _, err := store.db.ExecContext(ctx, statement); err != nil {
 			tb.Fatal(err)
 		}

@@ -67,7 +67,11 @@ func openSQLite(ctx context.Context, where string, write bool) (*Store, error) {
 		ofData:     func(error) bool { return false }, // a text is any bytes
 		explain:    func(err error) error { return explainSQLite(path, err) },
 	}}
-	if err := s.vet(ctx); err != nil {
+	err = s.vet(ctx)
+	if err == nil {
+		err = s.checkStatistics(ctx, path)
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open store: %w", s.explain(err)), db.Close())
 	}
 	return s, nil
@@ -209,6 +213,17 @@ func (s *Store) vet(ctx context.Context) error {
 	return errors.New("its tables, or their indexes or triggers, are others than unthunk makes: it is not a store of unthunk")
 }
 
+// checkStatistics refuses a store that says how many rows it has: SQLite believes it, and reads and sorts all rows where it says so.
+func (s *Store) checkStatistics(ctx context.Context, path string) error {
+	var drop sql.NullString
+	err := s.db.QueryRowContext(ctx, `SELECT group_concat('DROP TABLE ' || lower(name), '; ') FROM sqlite_schema
+		WHERE lower(name) IN ('sqlite_stat1', 'sqlite_stat4')`).Scan(&drop)
+	if err == nil && drop.Valid {
+		err = fmt.Errorf("%s has statistics of ANALYZE, which say in which order it is read: sqlite3 %[1]s '%s' drops them", path, drop.String)
+	}
+	return err
+}
+
 // Of a file of more than maxChecked bytes the table of records is not read whole, as its documents are not for a question: its indexes
 // are. A check notes each page of the file by a bit, also those of a hole, of which no byte is on the disk: 32 MiB are maxPages, which
 // are 1 TiB of SQLite's usual pages.
@@ -218,7 +233,8 @@ const (
 )
 
 // checkTrees refuses tables and indexes whose pages lead to one page in more than one way: a file of some pages has billions of rows
-// so, and a question about these never ends, or sorts them into a file until the disk is full.
+// so, and a question about these never ends, or sorts them into a file until the disk is full. Of tables that records are joined with
+// it refuses a key that is there twice, too: each of its records would be as often in the answer.
 func (s *Store) checkTrees(ctx context.Context, schema []object) error {
 	var pages, size int64
 	err := s.db.QueryRowContext(ctx, "SELECT page_count, page_size FROM pragma_page_count, pragma_page_size").Scan(&pages, &size)
@@ -233,7 +249,11 @@ func (s *Store) checkTrees(ctx context.Context, schema []object) error {
 		switch {
 		case o.kind == "table" && (o.name != "record" || !large):
 			var found string
-			if err := s.db.QueryRowContext(ctx, "PRAGMA quick_check("+o.name+")").Scan(&found); err != nil {
+			check := "quick_check"
+			if o.name == "latest" || o.name == "shared" {
+				check = "integrity_check" // of its keys, too
+			}
+			if err := s.db.QueryRowContext(ctx, "PRAGMA "+check+"("+o.name+")").Scan(&found); err != nil {
 				return err
 			}
 			if found != "ok" {
