@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/host"
@@ -90,12 +91,13 @@ func (s *Store) Compare(ctx context.Context, c Comparison) (*record.FleetCompare
 			return compareUnpaired(pairs, kinds, name)
 		}
 	}
-	names := numberNames(both)[1:] // two identical programs have no difference
+	names := numberNames(both...)[1:] // two identical programs have no difference
 	if err := h.take(len(names) * costNumber); err != nil {
 		return nil, err
 	}
+	with := pairsWith(pairs)
 	for _, name := range names {
-		row, d := compare(pairs, name)
+		row, d := compare(with[name], name)
 		if row == nil {
 			continue
 		}
@@ -217,6 +219,18 @@ func returnAlike(pairs []pair, kinds keys) bool {
 		returns[key] = value
 	}
 	return true
+}
+
+// pairsWith are the pairs a machine of which may have the number of a name.
+func pairsWith(pairs []pair) map[string][]pair {
+	with := make(map[string][]pair)
+	for _, p := range pairs {
+		machines := slices.DeleteFunc([]*Machine{p.base, p.canary}, func(m *Machine) bool { return m == nil })
+		for _, name := range numberNames(machines...) {
+			with[name] = append(with[name], p)
+		}
+	}
+	return with
 }
 
 // isPrice tells whether a number may be 0 or negative.

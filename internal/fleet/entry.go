@@ -49,12 +49,14 @@ func (s *Setup) place(name string) int {
 	return -1
 }
 
-// numberNames are the names of the numbers that machines have: the control, the direct call, indirect calls, redirects.
-func numberNames(machines []*Machine) []string {
+// numberNames are the names of the numbers that machines have, each once: the control, the direct call, indirect calls, redirects.
+func numberNames(machines ...*Machine) []string {
 	calls := make(map[string]bool)
 	for _, m := range machines {
-		for _, name := range m.Setup.calls {
-			calls[name] = true
+		for i, name := range m.Setup.calls {
+			if m.Setup.place(name) == firstCall+i && name != record.FleetIndirect {
+				calls[name] = true
+			}
 		}
 	}
 	names := append([]string{record.FleetControl, record.FleetDirectCall}, slices.Sorted(maps.Keys(calls))...)

@@ -104,8 +104,9 @@ func (o *oddest) addTwins(twins []*Machine) (unjudged int) {
 			like = append(like, m)
 		}
 	}
-	limits := limitsOf(like)
-	median := stat.Median(numbersNamed(like, record.FleetRedirectAnswer))
+	of := numbersByName(like)
+	limits := limitsOf(of)
+	median := stat.Median(of[record.FleetRedirectAnswer])
 	for _, m := range twins {
 		unjudged += oneIf(!judged(m, limits))
 		row := record.FleetOddRow{
@@ -126,11 +127,12 @@ func (o *oddest) addTwins(twins []*Machine) (unjudged int) {
 
 // judged tells whether there are limits of the redirect of a machine, in bulks of 16, or of any number where it has no redirect; also
 // of a machine without a number.
-func judged(m *Machine, limits []record.FleetLimit) bool {
+func judged(m *Machine, limits map[string]record.FleetLimit) bool {
 	if math.IsNaN(m.number(record.FleetRedirectAnswer)) {
 		return !m.Measured() || len(limits) > 0
 	}
-	return slices.ContainsFunc(limits, func(l record.FleetLimit) bool { return l.Row == record.FleetRedirectAnswer })
+	_, ok := limits[record.FleetRedirectAnswer]
+	return ok
 }
 
 // usualField is the value of a field that most twins have, and the share of the others of a machine that is not one of them; of
@@ -164,12 +166,11 @@ func unusual(m *Machine, usual []record.FleetField) []record.FleetField {
 	return fields
 }
 
-// limitsOf are the limits of numbers of machines.
-func limitsOf(machines []*Machine) []record.FleetLimit {
-	var limits []record.FleetLimit
-	for _, name := range numberNames(machines) {
-		xs := numbersNamed(machines, name)
-		if len(xs) < minPriced {
+// limitsOf are the limits of numbers by their names, but of indirect branches, which are computed from others.
+func limitsOf(numbers map[string][]float64) map[string]record.FleetLimit {
+	limits := make(map[string]record.FleetLimit)
+	for name, xs := range numbers {
+		if len(xs) < minPriced || name == record.FleetIndirect {
 			continue
 		}
 		median := stat.Median(xs)
@@ -178,16 +179,17 @@ func limitsOf(machines []*Machine) []record.FleetLimit {
 			off[i] = math.Abs(x - median)
 		}
 		reach := max(maxDeviations*1.4826*stat.Median(off), minRelative*math.Abs(median), minNs)
-		limits = append(limits, record.FleetLimit{Row: name, Median: median, Low: median - reach, High: median + reach})
+		limits[name] = record.FleetLimit{Row: name, Median: median, Low: median - reach, High: median + reach}
 	}
 	return limits
 }
 
 // outside are the numbers of a machine that are outside limits.
-func outside(m *Machine, limits []record.FleetLimit) []record.FleetLimit {
+func outside(m *Machine, limits map[string]record.FleetLimit) []record.FleetLimit {
 	found := []record.FleetLimit{}
-	for _, limit := range limits {
-		if x := m.number(limit.Row); x < limit.Low || x > limit.High {
+	for _, name := range numberNames(m) {
+		limit, ok := limits[name]
+		if x := m.number(name); ok && (x < limit.Low || x > limit.High) {
 			limit.Ns = x
 			found = append(found, limit)
 		}

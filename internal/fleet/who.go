@@ -176,8 +176,9 @@ func whoRow(machines []*Machine, by []string, titles map[string]int) record.Flee
 			row.Refused[cmp.Or(m.Refused, record.FleetNotMeasured)]++
 		}
 	}
-	for _, name := range append(numberNames(machines), record.FleetIndirect) {
-		if xs := numbersNamed(machines, name); len(xs) > 0 {
+	of := numbersByName(machines)
+	for _, name := range append(numberNames(machines...), record.FleetIndirect) {
+		if xs := of[name]; len(xs) > 0 {
 			q := stat.Summarize(xs, "ns")
 			row.Numbers = append(row.Numbers, record.FleetNumber{Row: name, Ns: &q})
 		}
@@ -185,13 +186,19 @@ func whoRow(machines []*Machine, by []string, titles map[string]int) record.Flee
 	return row
 }
 
-// numbersNamed are those of that name, of machines that have it.
-func numbersNamed(machines []*Machine, name string) []float64 {
-	var xs []float64
+// numbersByName are the numbers of machines by their names, those of a name in the order of the machines that have it.
+func numbersByName(machines []*Machine) map[string][]float64 {
+	of := make(map[string][]float64)
+	names := make(map[*Setup][]string)
 	for _, m := range machines {
-		if x := m.number(name); !math.IsNaN(x) {
-			xs = append(xs, x)
+		if names[m.Setup] == nil {
+			names[m.Setup] = append(numberNames(m), record.FleetIndirect)
+		}
+		for _, name := range names[m.Setup] {
+			if x := m.number(name); !math.IsNaN(x) {
+				of[name] = append(of[name], x)
+			}
 		}
 	}
-	return xs
+	return of
 }
