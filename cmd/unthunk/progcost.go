@@ -240,7 +240,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 func (f *costFlags) measureLines(
 	ctx context.Context, s std, doc *record.ProgCost, opened *program.Opened, plan progcost.Plan, raw *progcost.Raw,
 ) error {
-	counted, counters, err := f.target.openCounted(ctx, s, doc.Program.Target)
+	counted, counters, err := f.target.openCounted(ctx, s, doc.Program.Target, opened)
 	if ctx.Err() != nil {
 		doc.Incomplete = true
 		return nil

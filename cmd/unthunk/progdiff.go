@@ -149,7 +149,7 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 	}
 	var opened []*program.Opened
 	for _, target := range targets {
-		o, err := f.target.open(ctx, s, target)
+		o, err := f.target.open(ctx, s, target, opened...)
 		if err != nil {
 			return err
 		}
@@ -221,15 +221,17 @@ func (f *diffFlags) twins(
 		if o.Spec == nil {
 			continue
 		}
-		if twins[i], err = f.twin(ctx, s, plan, targets[i]); err != nil {
+		if twins[i], err = f.twin(ctx, s, plan, targets[i], opened); err != nil {
 			return twins, err
 		}
 	}
 	return twins, nil
 }
 
-func (f *diffFlags) twin(ctx context.Context, s std, plan progcost.Plan, target string) (clean *prog.Clean, err error) {
-	again, err := f.target.open(ctx, std{s.in, s.out, io.Discard}, target) // it warned the first time
+func (f *diffFlags) twin(
+	ctx context.Context, s std, plan progcost.Plan, target string, opened []*program.Opened,
+) (clean *prog.Clean, err error) {
+	again, err := f.target.open(ctx, std{s.in, s.out, io.Discard}, target, opened...) // it warned the first time
 	if err != nil {
 		return nil, err
 	}

@@ -126,9 +126,9 @@ func (f *targetFlags) files(targets ...string) (all []string) {
 	return all
 }
 
-// open opens the program that the user names, and tells of it.
-func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Opened, error) {
-	opened, err := f.load(ctx, s, text)
+// open opens the program that the user names, and tells of it. Those beside it stay open.
+func (f *targetFlags) open(ctx context.Context, s std, text string, beside ...*program.Opened) (*program.Opened, error) {
+	opened, err := f.load(ctx, s, text, beside...)
 	if err == nil {
 		tell(s, opened)
 	}
@@ -136,7 +136,7 @@ func (f *targetFlags) open(ctx context.Context, s std, text string) (*program.Op
 }
 
 // load opens the program that the user names. What is wrong with an option is wrong usage.
-func (f *targetFlags) load(ctx context.Context, s std, text string) (*program.Opened, error) {
+func (f *targetFlags) load(ctx context.Context, s std, text string, beside ...*program.Opened) (*program.Opened, error) {
 	target, err := program.Parse(text)
 	if err != nil {
 		return nil, usageError{err}
@@ -145,6 +145,7 @@ func (f *targetFlags) load(ctx context.Context, s std, text string) (*program.Op
 	if err != nil {
 		return nil, err
 	}
+	o.Beside = beside
 	opened, err := target.Open(ctx, o)
 	if err := f.explain(ctx, s, err); err != nil {
 		return nil, err
@@ -195,8 +196,10 @@ func printLog(ctx context.Context, s std, log []string) {
 	}
 }
 
-// openCounted opens an object once more, with counters of source lines in it.
-func (f *targetFlags) openCounted(ctx context.Context, s std, text string) (*program.Opened, *lines.Counters, error) {
+// openCounted opens an object once more, with counters of source lines in it, beside the one that is open.
+func (f *targetFlags) openCounted(
+	ctx context.Context, s std, text string, beside *program.Opened,
+) (*program.Opened, *lines.Counters, error) {
 	target, err := program.Parse(text)
 	if err != nil {
 		return nil, nil, usageError{err}
@@ -205,6 +208,7 @@ func (f *targetFlags) openCounted(ctx context.Context, s std, text string) (*pro
 	if err != nil {
 		return nil, nil, err
 	}
+	o.Beside = []*program.Opened{beside}
 	opened, counters, err := progcost.OpenCounted(ctx, target, o)
 	return opened, counters, f.explain(ctx, s, err)
 }

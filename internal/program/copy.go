@@ -51,14 +51,10 @@ func wayOf(kind ebpf.MapType) (way, string) {
 }
 
 // copyFrom fills the maps of a loaded object from the live ones, which are only read. What
-// cannot be copied is said in Copies.
-func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebpf.MapSpec) error {
-	inner := innerMaps{maps: map[ebpf.MapID]*ebpf.Map{}}
+// cannot be copied is said in Copies. beside is what maps of other objects take, in bytes.
+func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebpf.MapSpec, beside uint64) error {
+	inner := innerMaps{maps: map[ebpf.MapID]*ebpf.Map{}, memory: beside + o.memory}
 	defer inner.Close()
-	var err error
-	if inner.memory, err = CheckMemory(0, o.Spec.Maps); err != nil {
-		return err
-	}
 	for _, name := range slices.Sorted(maps.Keys(own)) { // not those that Change added
 		spec, m := o.Spec.Maps[name], o.Maps[name]
 		if spec == nil || spec.Type == ebpf.ProgramArray || contents(spec) != nil || m == nil {
@@ -80,6 +76,7 @@ func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebp
 		}
 		o.Copies = append(o.Copies, c)
 	}
+	o.memory = inner.memory - beside
 	slices.SortFunc(o.Copies, func(a, b Copy) int { return slices.Compare([]byte(a.Map), []byte(b.Map)) })
 	return nil
 }
@@ -88,7 +85,7 @@ func (o *Opened) copyFrom(ctx context.Context, from *source, own map[string]*ebp
 // several places is copied once.
 type innerMaps struct {
 	maps map[ebpf.MapID]*ebpf.Map
-	// memory is about what the object's maps and these take, in bytes.
+	// memory is about what the object's maps, those of objects beside it and these take, in bytes.
 	memory uint64
 }
 

@@ -111,7 +111,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 			return nil, err
 		}
 	}
-	if err := opened.load(path, o.WholeLog); err != nil {
+	if err := opened.load(path, o); err != nil {
 		if refused, ok := errors.AsType[*LoadError](err); ok {
 			refused.Untyped = p.untyped
 		}
@@ -123,7 +123,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 		}
 	}()
 	if p.from != nil {
-		if err := opened.copyFrom(ctx, p.from, own); err != nil {
+		if err := opened.copyFrom(ctx, p.from, own, memoryOf(o.Beside)); err != nil {
 			return nil, err
 		}
 	}
@@ -236,11 +236,14 @@ func noMap(spec *ebpf.CollectionSpec, name string) error {
 }
 
 // load loads the program and its maps. An error has the whole log of the verifier if that is wanted.
-func (o *Opened) load(path string, wholeLog bool) error {
-	if _, err := CheckMemory(0, o.Spec.Maps); err != nil {
+func (o *Opened) load(path string, options Options) error {
+	beside := memoryOf(options.Beside)
+	sum, err := CheckMemory(beside, o.Spec.Maps)
+	if err != nil {
 		return err
 	}
-	c, err := verifier.Load(o.Spec, ebpf.CollectionOptions{}, wholeLog)
+	o.memory = sum - beside
+	c, err := verifier.Load(o.Spec, ebpf.CollectionOptions{}, options.WholeLog)
 	if err != nil {
 		return explain(o.Spec, path+":"+o.Name, err)
 	}
@@ -363,6 +366,14 @@ func CheckMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err 
 		}
 	}
 	return sum, nil
+}
+
+// memoryOf is about what the maps of open objects take, in bytes.
+func memoryOf(opened []*Opened) (sum uint64) {
+	for _, o := range opened {
+		sum += o.memory
+	}
+	return sum
 }
 
 // mapMemory is about what the kernel takes for a map when it makes it, in bytes. With a map of maps it makes the inner one

@@ -36,6 +36,8 @@ type Options struct {
 	// Change makes another spec of an object's, right before it is loaded: a copy with counters
 	// in it. Nil changes nothing.
 	Change func(*ebpf.CollectionSpec) (*ebpf.CollectionSpec, error) `json:"-"`
+	// Beside are objects that stay open meanwhile: their maps and those of this one have half of the memory together.
+	Beside []*Opened `json:"-"`
 	// WholeLog asks for all that the verifier says of a program that it refuses, as far as it fits: see [verifier.Load].
 	WholeLog bool
 	// Run says that the program is to be run: a live one with maps is refused, unless
@@ -70,6 +72,7 @@ type Opened struct {
 	Warnings []string
 
 	others []*ebpf.Program // of tail-call tables
+	memory uint64          // about what the maps of an object take, in bytes
 }
 
 // OptionError is about a value of an option that does not fit what the target is.

@@ -19,6 +19,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -495,6 +496,23 @@ func TestSizes(t *testing.T) {
 	err := refused(t, path, Options{Sizes: map[string]uint32{"flows_of_this_balancer": 4e9}})
 	if m := feature.AsMissing(err); m == nil || !strings.Contains(err.Error(), "memory for the maps of the object") {
 		t.Errorf("a map larger than the machine: %v", err)
+	}
+}
+
+// Maps of objects that are open at once have half of the memory together.
+func TestBeside(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t) + ":balance"
+	first := open(t, path, Options{})
+	want, err := CheckMemory(0, first.Spec.Maps)
+	if err != nil || first.memory != want {
+		t.Errorf("%d bytes, want %d, %v", first.memory, want, err)
+	}
+	half := memory.Limit() / 2
+	open(t, path, Options{Beside: []*Opened{first, {memory: half - 2*want}}})
+	err = refused(t, path, Options{Beside: []*Opened{first, {memory: half - 2*want + 1}}})
+	if feature.AsMissing(err) == nil || !strings.Contains(err.Error(), "memory for the maps of the object") {
+		t.Error(err)
 	}
 }
 
