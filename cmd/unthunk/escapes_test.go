@@ -21,7 +21,7 @@ func TestNamesWithEscapes(t *testing.T) {
 	t.Parallel()
 	const escape = "a\x1b]0;P\x07b"
 	var out, errs bytes.Buffer
-	w := forwardWriter{out: &out, started: time.Now()}
+	w := forwardWriter{out: &out, events: &forwardEvents{}, started: time.Now()}
 	totals := forward.Totals{Mode: "copy", Directions: []forward.Direction{{In: escape, Out: escape}}}
 	if err := w.interval(totals, time.Now()); err != nil {
 		t.Fatal(err)
