@@ -98,7 +98,10 @@ func TestKnownSites(t *testing.T) {
 			}
 			own++
 			seen = append(seen, site.Pointer+" "+string(site.Confidence))
-			found = found || strings.HasSuffix(site.Pointer, known.member)
+			// A compiler makes one call of two that have one prototype.
+			for member := range strings.SplitSeq(site.Pointer, " or ") {
+				found = found || strings.HasSuffix(member, known.member)
+			}
 			if site.Confidence == codeflow.Unknown {
 				blank = true
 			}
