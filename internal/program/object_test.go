@@ -99,30 +99,35 @@ func replaced(object []byte, file *elf.File, name string, section []byte) []byte
 	return changed
 }
 
+// countObject is a BPF object of this project, with its types and what belongs to its instructions.
+func countObject(t *testing.T) (object []byte, file *elf.File, types, infos []byte) {
+	t.Helper()
+	object, err := os.ReadFile("../bpf/count/count_bpfel.o")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if file, err = elf.NewFile(bytes.NewReader(object)); err != nil {
+		t.Fatal(err)
+	}
+	if types, err = file.Section(".BTF").Data(); err != nil {
+		t.Fatal(err)
+	}
+	if infos, err = file.Section(".BTF.ext").Data(); err != nil {
+		t.Fatal(err)
+	}
+	return object, file, types, infos
+}
+
 // Each relocation of a type has a text, which becomes numbers, and many may have one: 1.9 million of an object of 30 MB took
 // more than 4.7 GB.
 func TestObjectAccesses(t *testing.T) {
-	b, err := os.ReadFile("../bpf/count/count_bpfel.o")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	types, err := file.Section(".BTF").Data()
-	if err != nil {
-		t.Fatal(err)
-	}
-	infos, err := file.Section(".BTF.ext").Data()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, file, types, infos := countObject(t)
 	names := binary.LittleEndian.Uint32(types[20:])
 	types = append(bytes.Clone(types), strings.Repeat("0:", 5000)+"0\x00"...)
 	binary.LittleEndian.PutUint32(types[20:], names+10_002)
 	object := replaced(b, file, ".BTF", types)
-	if file, err = elf.NewFile(bytes.NewReader(object)); err != nil {
+	file, err := elf.NewFile(bytes.NewReader(object))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
@@ -157,28 +162,14 @@ func TestObjectAccesses(t *testing.T) {
 
 // Each instruction may be of one line, whose text is read as often: an object of 4 MB took gigabytes, and minutes.
 func TestObjectLines(t *testing.T) {
-	b, err := os.ReadFile("../bpf/count/count_bpfel.o")
-	if err != nil {
-		t.Fatal(err)
-	}
-	file, err := elf.NewFile(bytes.NewReader(b))
-	if err != nil {
-		t.Fatal(err)
-	}
-	types, err := file.Section(".BTF").Data()
-	if err != nil {
-		t.Fatal(err)
-	}
-	infos, err := file.Section(".BTF.ext").Data()
-	if err != nil {
-		t.Fatal(err)
-	}
+	b, file, types, infos := countObject(t)
 	const long = 1 << 20
 	names := binary.LittleEndian.Uint32(types[20:])
 	types = append(bytes.Clone(types), strings.Repeat("x", long)+"\x00"...)
 	binary.LittleEndian.PutUint32(types[20:], names+long+1)
 	object, withoutEnd := replaced(b, file, ".BTF", types), replaced(b, file, ".BTF", types[:len(types)-1])
-	if file, err = elf.NewFile(bytes.NewReader(object)); err != nil {
+	file, err := elf.NewFile(bytes.NewReader(object))
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, test := range []struct {
