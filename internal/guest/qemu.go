@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/pkgfile"
 	"github.com/unthunk/unthunk/internal/privilege"
 )
@@ -118,6 +119,22 @@ func unprivileged() *syscall.Credential {
 	return c
 }
 
+// maxAnswer is the most that QEMU may say of itself, in bytes: the CPUs of x86 are some 20 000.
+const maxAnswer = 1 << 20
+
+// answer runs QEMU, which says something of itself and ends, and returns its standard output. What is behind [maxAnswer] is an error.
+func answer(ctx context.Context, cmd *exec.Cmd) (string, error) {
+	out := memory.NewBuffer(ctx, maxAnswer)
+	cmd.Stdout = out
+	err := cmd.Run()
+	if out.Err() != nil {
+		return "", out.Err() // QEMU ended by a pipe that nobody reads
+	}
+	var text strings.Builder
+	_, _ = out.WriteTo(&text)
+	return text.String(), err
+}
+
 // emulates tells whether QEMU knows a device. It is asked for that one: for a list of all it loads all of
 // its modules, and one of another QEMU's in the system's folder ends it.
 func (q QEMU) emulates(ctx context.Context, device string) bool {
@@ -125,8 +142,8 @@ func (q QEMU) emulates(ctx context.Context, device string) bool {
 	if err != nil {
 		return false
 	}
-	out, err := cmd.Output()
-	return err == nil && strings.Contains(string(out), device+" options:")
+	out, err := answer(ctx, cmd)
+	return err == nil && strings.Contains(out, device+" options:")
 }
 
 // Version is that of an emulator: "7.2.22".
@@ -135,12 +152,12 @@ func (q QEMU) Version(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := cmd.Output()
+	out, err := answer(ctx, cmd)
 	if err != nil {
 		return "", fmt.Errorf("ask QEMU for its version: %w", err)
 	}
 	// "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18)", and a line of copyright
-	fields := strings.Fields(strings.TrimPrefix(string(out), "QEMU emulator version "))
+	fields := strings.Fields(strings.TrimPrefix(out, "QEMU emulator version "))
 	if len(fields) == 0 || fields[0] == "QEMU" || len(fields[0]) > 40 {
 		return "", fmt.Errorf("ask QEMU for its version: %.40q", out)
 	}
@@ -215,11 +232,11 @@ func CPUModels(ctx context.Context, arch string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := cmd.Output()
+	out, err := answer(ctx, cmd)
 	if err != nil {
 		return nil, fmt.Errorf("list CPU models of QEMU: %w", err)
 	}
-	list, _, _ := strings.Cut(string(out), "\n\n") // flags follow
+	list, _, _ := strings.Cut(out, "\n\n") // flags follow
 	var models []string
 	for line := range strings.Lines(list) {
 		fields := strings.Fields(strings.TrimPrefix(line, "x86 ")) // newer versions have no "x86"

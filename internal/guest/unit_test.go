@@ -274,6 +274,17 @@ func FuzzDepends(f *testing.F) {
 	})
 }
 
+// What QEMU says of itself without end ends it.
+func TestAnswerEndless(t *testing.T) {
+	if text, err := answer(t.Context(), exec.Command("cat", "/dev/zero")); err == nil || err.Error() != "it has more than 1 MiB" {
+		t.Errorf("%d bytes, %v", len(text), err)
+	}
+	if text, err := answer(t.Context(), exec.Command("echo", "QEMU")); err != nil || text != "QEMU\n" {
+		t.Errorf("%q, %v", text, err)
+	}
+}
+
+// Results of a guest that ended are read as far as they go.
 func TestReadResultsCut(t *testing.T) {
 	commands := []Command{{Args: []string{"a"}}, {Args: []string{"b"}}}
 	for stream, want := range map[string]string{
