@@ -44,7 +44,6 @@ func (p *prepared) Close() {
 // prepare makes of an object what is to be loaded: one program with the maps that it uses, of their sizes, with
 // variables and tail-call tables as they are to be. Nothing is loaded. It must be closed.
 func prepare(spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepared, err error) {
-	unpin(spec)
 	main, err := choose(spec, path, name)
 	if err != nil {
 		return nil, err

@@ -20,8 +20,8 @@ import (
 // instructions that the verifier takes, which are decoded into ten times their size.
 const MaxObject = 32 << 20
 
-// ReadObject reads a BPF object file of at most [MaxObject] bytes. When ctx ends it returns the
-// error of ctx at once: a large object takes seconds, and is then read on behind it.
+// ReadObject reads a BPF object file of at most [MaxObject] bytes. Its maps are not to be pinned, whatever the file says. When ctx
+// ends it returns the error of ctx at once: a large object takes seconds, and is then read on behind it.
 func ReadObject(ctx context.Context, path string) (*ebpf.CollectionSpec, error) {
 	type result struct {
 		spec *ebpf.CollectionSpec
@@ -63,7 +63,12 @@ func ParseObject(b []byte) (*ebpf.CollectionSpec, error) {
 	if err := checkSections(b); err != nil {
 		return nil, err
 	}
-	return ebpf.LoadCollectionSpecFromReader(bytes.NewReader(b))
+	spec, err := ebpf.LoadCollectionSpecFromReader(bytes.NewReader(b))
+	if err != nil {
+		return nil, err
+	}
+	unpin(spec)
+	return spec, nil
 }
 
 // unpin makes maps be of this process only that are to be pinned by their names

@@ -340,6 +340,15 @@ func TestPinsAreDropped(t *testing.T) {
 	if after, _ := filepath.Glob("/sys/fs/bpf/*"); !slices.Equal(before, after) {
 		t.Errorf("pins before: %v, after: %v", before, after)
 	}
+	spec, err := ReadObject(t.Context(), compile(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, m := range spec.Maps {
+		if m.Pinning != ebpf.PinNone || m.Extra != nil {
+			t.Errorf("map %s of an object that is read alone: pinning %v, %v behind its definition", name, m.Pinning, m.Extra)
+		}
+	}
 }
 
 // 100 000 instructions and 60 maps load in seconds, in a bounded heap; who cancels does not wait.
