@@ -286,7 +286,7 @@ func TestManyRowsOfFewPages(t *testing.T) {
 				if err == nil {
 					s.Close()
 				}
-				if err == nil || !strings.Contains(err.Error(), "the database is damaged: ") {
+				if err == nil || !strings.Contains(err.Error(), "the database is damaged: ") || len(err.Error()) > len(where)+300 {
 					t.Errorf("%s, %d pages: %v", name, pages, err)
 				}
 			}

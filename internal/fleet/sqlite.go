@@ -257,7 +257,7 @@ func (s *Store) checkTrees(ctx context.Context, schema []object) error {
 				return err
 			}
 			if found != "ok" {
-				return fmt.Errorf("%w: %s", errDamaged, strings.Join(strings.Fields(found), " "))
+				return fmt.Errorf("%w: %.200s", errDamaged, strings.Join(strings.Fields(found), " "))
 			}
 		case o.kind == "index" && o.table == "record" && large:
 			if err := s.checkIndex(ctx, o.name); err != nil {
