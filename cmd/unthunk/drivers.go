@@ -22,7 +22,7 @@ func newDrivers(s std) *cobra.Command {
 	var only []string
 	cmd := &cobra.Command{
 		Use:   "drivers [DIR|FILE…]",
-		Short: "What each NIC driver does for a redirected packet: memory, bulks, indirect calls",
+		Short: "What each NIC driver does for a redirected packet, and what a change to it would save",
 		Long: `Read the modules of network drivers and say what each does for a redirected
 packet: whether it has ndo_xdp_xmit, keeps memory mapped, maps and syncs for DMA,
 returns frames in bulk, and how many indirect branches its polls and its
