@@ -217,6 +217,9 @@ type TX struct {
 	// Bad is how many descriptors Put refused since they were empty or reached
 	// out of their chunk: the kernel would count them and never give them back.
 	Bad uint64
+
+	read        uint32 // the entry after the one that was dropped last
+	lastDropped Desc
 }
 
 // Put gives whole frames to the kernel and returns how many descriptors it took:
@@ -266,6 +269,25 @@ func (t *TX) consumed() uint32 {
 		return t.own
 	}
 	return t.consumer.Load()
+}
+
+// dropped notes that a call of the kernel's ended with a frame that it dropped. before is the first entry that was unread then.
+// The kernel publishes what it has read where it sent a frame too, else when it finds no more.
+func (t *TX) dropped(before uint32) {
+	if t.entries == nil { // closed
+		return
+	}
+	if int32(before-t.read) > 0 {
+		t.read = before
+	}
+	if now := t.consumed(); int32(now-t.read) > 0 {
+		t.read = now
+	} else {
+		for more := true; more && t.read != t.own; t.read++ {
+			more = t.entries[t.read&t.mask].Options&Continued != 0
+		}
+	}
+	t.lastDropped = t.entries[(t.read-1)&t.mask]
 }
 
 // NeedsWakeup says whether the kernel waits for [Socket.Kick].

@@ -101,6 +101,27 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
+// A kernel that sends frames and then drops one publishes what it has read; one that drops the first it reads does not.
+func TestDropped(t *testing.T) {
+	for _, start := range []uint32{0, 1<<32 - 3} {
+		produce, _ := pair(t, start)
+		tx := TX{ring: produce, read: start}
+		if n := tx.put([]Desc{{Addr: 1}, {Addr: 2}, {Addr: 3, Options: Continued}, {Addr: 4}, {Addr: 5}, {Addr: 6}, {Addr: 7}}); n != 7 {
+			t.Fatalf("put %d", n)
+		}
+		for _, call := range []struct {
+			published uint32 // how many the kernel has read, as it says after the call
+			want      uint64
+		}{{2, 2}, {2, 4}, {4, 5}, {6, 6}, {6, 7}, {7, 7}} {
+			before := tx.consumed()
+			tx.consumer.Store(start + call.published)
+			if tx.dropped(before); tx.lastDropped.Addr != call.want {
+				t.Errorf("start %d, %d published: dropped %d, want %d", start, call.published, tx.lastDropped.Addr, call.want)
+			}
+		}
+	}
+}
+
 func TestNewRingRefuses(t *testing.T) {
 	mem := ringMemory(0)
 	for name, tt := range map[string]struct {

@@ -432,6 +432,7 @@ func (s *Socket) Kick() error {
 		return nil
 	}
 	s.kicked.calls++
+	before := s.TX.consumed()
 	switch errno := send(s.fd); errno {
 	case 0, unix.EAGAIN, unix.ENOBUFS, unix.EINTR, unix.ENOMEM:
 		if s.mode == ZeroCopy && s.BusyPolls() {
@@ -444,6 +445,7 @@ func (s *Socket) Kick() error {
 		// In copy mode NET_XMIT_DROP: "SKB completed but not sent"
 		// (__xsk_generic_xmit in net/xdp/xsk.c).
 		if s.mode == Copy {
+			s.TX.dropped(before)
 			return ErrDropped
 		}
 		return nil
@@ -457,6 +459,10 @@ func (s *Socket) Kick() error {
 		return s.failure("kick", errno)
 	}
 }
+
+// Dropped is the last descriptor of the frame that [Socket.Kick] said was dropped, when it last did, for the goroutine that kicks.
+// Until Linux 6.17 the kernel does not say how many frames the same call sent before, and it may be one of these.
+func (s *Socket) Dropped() Desc { return s.TX.lastDropped }
 
 // wakeTX wakes a driver that has left frames in the TX ring after a busy poll. That runs the NAPI which the socket
 // receives by; igb with few queues transmits by another, and a call to send does not wake it for a socket that polls

@@ -351,8 +351,8 @@ func TestLinkDownAndGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.TX.Put(d)
-	if err := s.Kick(); !errors.Is(err, ErrDropped) {
-		t.Errorf("kick without carrier: %v", err)
+	if err := s.Kick(); !errors.Is(err, ErrDropped) || s.Dropped() != d[0] {
+		t.Errorf("kick without carrier: %v, dropped %+v, want %+v", err, s.Dropped(), d[0])
 	}
 	if n := s.Completion.Take(chunk); n != 1 {
 		t.Errorf("%d completions of a dropped frame", n)
