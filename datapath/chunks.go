@@ -2,22 +2,37 @@ package datapath
 
 import "math/bits"
 
-// owner says where a chunk is.
-type owner uint16
+// owner says where a chunk is: a state in the upper 4 bits, and of what a port has the port in the next 14. Of a frame to transmit
+// the input that it came from is in the lowest 14: so it is known what became of the frames of each input, and nothing is noted
+// of a frame that was not noted before.
+type owner uint32
 
 const (
-	notOurs owner = iota // another's, or in the UMEM
-	unused               // on the free stack
-	held                 // being worked on
-	lent                 // handed to another worker, and not back
-	firstPort
+	portBits  = 14 // of a port: see MaxPorts
+	stateUnit = 1 << (2 * portBits)
 )
 
-// Three states for each port: chunks to receive into, the last or only part of a
-// frame to transmit, and another part.
-func filling(port int) owner                 { return firstPort + owner(3*port) }
-func sending(port int) owner                 { return firstPort + owner(3*port) + 1 }
-func sendingPart(port int) owner             { return firstPort + owner(3*port) + 2 }
+const (
+	notOurs    owner = iota * stateUnit // another's, or in the UMEM
+	unused                              // on the free stack
+	held                                // being worked on
+	lent                                // handed to another worker, and not back
+	toFill                              // a port's, to receive into
+	toSend                              // a port's: the last or only part of a frame to transmit
+	toSendPart                          // a port's: another part
+	notSent                             // a port's: the last part of a frame that it will not transmit
+)
+
+func filling(port int) owner        { return toFill | owner(port)<<portBits }
+func sending(port, input int) owner { return toSend | owner(port)<<portBits | owner(input) }
+func sendingPart(port int) owner    { return toSendPart | owner(port)<<portBits }
+
+func (o owner) state() owner { return o &^ (stateUnit - 1) }
+func (o owner) input() int   { return int(o & (1<<portBits - 1)) }
+
+// with says whether a port has the chunk.
+func (o owner) with(port int) bool { return o >= toFill && int(o>>portBits&(1<<portBits-1)) == port }
+
 func (d *Datapath) index(addr uint64) uint64 { return index(addr, d.reciprocal) }
 
 // index is the number of the chunk at an address: a division that is exact below
@@ -44,13 +59,11 @@ func (d *Datapath) reclaim(port int) {
 		n := len(d.free)
 		got := d.free[n:cap(d.free)]
 		got = got[:s.complete(got)]
-		whole := d.pass(got, sending(port), unused)
-		kept, frames := d.reclaimParts(port, got, whole)
+		kept := d.completed(port, got, unused)
 		if d.foreign > 0 {
 			kept = d.giveBackSome(got[:kept])
 		}
 		d.free = d.free[:n+kept]
-		s.settle(uint64(frames))
 		if len(got) < reclaimAgain {
 			return
 		}
@@ -65,13 +78,78 @@ func (d *Datapath) recycle(from, to int) {
 	got := d.free[n:cap(d.free)]
 	got = got[:min(len(got), t.target-t.filled)]
 	got = got[:s.complete(got)]
-	whole := d.pass(got, sending(from), filling(to))
-	filled := t.fill(got[:whole])
+	got = got[:d.completed(from, got, filling(to))]
+	filled := t.fill(got)
 	t.filled += filled
-	d.own(got[filled:whole], unused)
-	kept, frames := d.reclaimParts(from, got, whole)
-	d.free = append(d.free, got[filled:kept]...)
-	s.settle(uint64(frames))
+	d.own(got[filled:], unused)
+	d.free = append(d.free, got[filled:]...)
+}
+
+// completed gives chunks that a port has returned to their next owner, counts the frames that they are the ends of as transmitted, and
+// drops those that the port did not have to transmit. It returns how many are left. In general all are whole frames of one input.
+func (d *Datapath) completed(port int, chunks []uint64, to owner) (kept int) {
+	if len(chunks) == 0 {
+		return 0
+	}
+	if o := d.owner[d.index(chunks[0])]; o == sending(port, o.input()) {
+		kept = d.pass(chunks, o, to)
+		d.transmitted(port, o.input(), uint64(kept))
+	}
+	if kept < len(chunks) {
+		return d.completedMixed(port, chunks, kept, to)
+	}
+	return kept
+}
+
+// completedMixed is completed from a chunk on: parts of frames, and frames of several inputs.
+func (d *Datapath) completedMixed(port int, chunks []uint64, from int, to owner) (kept int) {
+	kept = from
+	input, frames := 0, uint64(0) // in a row
+	for _, a := range chunks[from:] {
+		o := &d.owner[d.index(a)]
+		switch last := *o; {
+		case last == sendingPart(port):
+		case last == sending(port, last.input()):
+			if last.input() != input {
+				d.transmitted(port, input, frames)
+				input, frames = last.input(), 0
+			}
+			frames++
+		case last.with(port) && last.state() == notSent:
+		default:
+			d.slots[port].counters.Bad++
+			continue
+		}
+		*o = to
+		chunks[kept] = a
+		kept++
+	}
+	d.transmitted(port, input, frames)
+	return kept
+}
+
+// transmitted counts frames of an input that have left by a port.
+func (d *Datapath) transmitted(port, input int, frames uint64) {
+	out, in := &d.slots[port].counters.Outcome, &d.slots[input].counters.Onward
+	out.Transmitted += frames
+	out.InFlight -= frames
+	in.Transmitted += frames
+	in.InFlight -= frames
+}
+
+// unsent counts a frame that a port took and will not transmit, by its last chunk, which is still to come back.
+func (d *Datapath) unsent(port int, addr uint64) {
+	o := &d.owner[d.index(addr)]
+	if !o.with(port) || o.state() != toSend {
+		d.slots[port].counters.Bad++
+		return
+	}
+	out, in := &d.slots[port].counters.Outcome, &d.slots[o.input()].counters.Onward
+	out.Unsent++
+	out.InFlight--
+	in.Unsent++
+	in.InFlight--
+	*o = notSent | *o&(stateUnit-1)
 }
 
 // pass gives chunks of one owner to another, from the first on as long as they are that owner's, and returns how many
@@ -90,28 +168,6 @@ func (d *Datapath) pass(chunks []uint64, from, to owner) int {
 	return len(chunks)
 }
 
-// reclaimParts takes back the chunks from whole on, which may be parts of frames, and drops those that the port did not
-// have. It returns how many are left, those before too, and how many frames they were.
-func (d *Datapath) reclaimParts(port int, chunks []uint64, whole int) (kept, frames int) {
-	kept, frames = whole, whole
-	last, part := sending(port), sendingPart(port)
-	for _, a := range chunks[whole:] {
-		o := &d.owner[d.index(a)]
-		switch *o {
-		case last:
-			frames++
-		case part:
-		default:
-			d.slots[port].counters.Bad++
-			continue
-		}
-		*o = unused
-		chunks[kept] = a
-		kept++
-	}
-	return kept, frames
-}
-
 // own notes who owns chunks.
 //
 //go:noinline
@@ -124,18 +180,6 @@ func (d *Datapath) own(chunks []uint64, by owner) {
 
 // reclaimAgain is how many chunks make it worth asking for more.
 const reclaimAgain = 1024
-
-// settle counts frames whose chunks came back. Those that were not sent are
-// counted already, and are some of them.
-func (s *slot) settle(frames uint64) {
-	c := &s.counters
-	owed := c.Unsent - s.settled
-	n := min(frames, owed)
-	s.settled += n
-	frames -= n
-	c.Transmitted += frames
-	c.InFlight -= min(frames, c.InFlight)
-}
 
 // refill gives a port chunks to receive into, most at most.
 func (d *Datapath) refill(port, most int) {

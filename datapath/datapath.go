@@ -45,7 +45,7 @@ type Program func(frames []Frame, actions []Action)
 const (
 	DefaultBatch = 64
 	MaxBatch     = 4096
-	MaxPorts     = 1 << 14
+	MaxPorts     = 1 << portBits
 )
 
 // Config is what a datapath is made of.

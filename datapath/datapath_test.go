@@ -206,9 +206,13 @@ func TestAccountsBalance(t *testing.T) {
 	ports := make([]*Memory, 4)
 	list := make([]Port, len(ports))
 	sent := 0
+	byInput := make([]uint64, len(ports))
 	for i := range ports {
 		ports[i] = newMemory(t, u, 64)
-		ports[i].Sent = func([][]byte) { sent++ }
+		ports[i].Sent = func(parts [][]byte) {
+			sent++
+			byInput[parts[0][0]]++
+		}
 		list[i] = ports[i]
 	}
 	var lost []int
@@ -228,7 +232,11 @@ func TestAccountsBalance(t *testing.T) {
 		p.Unsent = rng.IntN(3)
 		p.MaxLen = uint32(rng.IntN(2) * 1500)
 		for range rng.IntN(40) {
-			if p.Inject(make([]byte, rng.IntN(6000))) {
+			frame := make([]byte, rng.IntN(6000))
+			if len(frame) > 0 { // others are refused by each output
+				frame[0] = byte(i)
+			}
+			if p.Inject(frame) {
 				injected++
 			}
 		}
@@ -263,8 +271,11 @@ func TestAccountsBalance(t *testing.T) {
 		t.Errorf("%d frames in flight", n)
 	}
 	var sum Counters
-	for _, c := range d.Counters(nil) {
+	for i, c := range d.Counters(nil) {
 		sum.Add(c)
+		if c.Onward.Transmitted != byInput[i] || c.Received != byInput[i]+c.Onward.Unsent+c.Onward.Lost+c.Dropped() {
+			t.Errorf("of port %d %d frames left: %+v", i, byInput[i], c)
+		}
 	}
 	if sum.Received != injected || sum.Transmitted != uint64(sent) {
 		t.Errorf("%d injected, %d sent; %+v", injected, sent, sum)
@@ -479,7 +490,7 @@ type flushes struct {
 	n int
 }
 
-func (p *flushes) Flush() (int, error) { p.n++; return p.Memory.Flush() }
+func (p *flushes) Flush() ([]uint64, error) { p.n++; return p.Memory.Flush() }
 
 // A port that holds is flushed once for four full batches, or as many as it may hold, and at once when it got less than one.
 func TestHeld(t *testing.T) {

@@ -152,9 +152,8 @@ func (d *Datapath) transmit(to int, q *queue) {
 		}
 		rest := q.frames[at:q.n]
 		n, err := s.transmit(rest)
-		d.accepted(to, rest[:n])
 		if n > 0 {
-			s.counters.Bulks++
+			d.accepted(to, q, at, at+n)
 		}
 		at += n
 		if at == q.n {
@@ -188,17 +187,30 @@ func parts(frames []xsk.Desc) int {
 	return n + 1
 }
 
-// accepted notes that a port owns frames to transmit.
-func (d *Datapath) accepted(to int, frames []xsk.Desc) {
-	bytes, options := d.send(frames, sending(to))
-	n := uint64(len(frames))
-	if options&xsk.Continued != 0 {
-		n -= d.sendParts(frames, sendingPart(to))
+// accepted notes that a port owns the frames at … end-1 of a queue, one or more, to transmit.
+func (d *Datapath) accepted(to int, q *queue, at, end int) {
+	out := &d.slots[to].counters
+	out.Bulks++
+	for _, r := range q.runs {
+		if r.end <= at {
+			continue
+		}
+		frames := q.frames[at:min(r.end, end)]
+		bytes, options := d.send(frames, sending(to, r.from))
+		n := uint64(len(frames))
+		if options&xsk.Continued != 0 {
+			n -= d.sendParts(frames, sendingPart(to))
+		}
+		out.Accepted += n
+		out.InFlight += n
+		out.AcceptedBytes += bytes
+		in := &d.slots[r.from].counters.Onward
+		in.InFlight += n
+		in.Bulks++
+		if at += len(frames); at == end {
+			return
+		}
 	}
-	c := &d.slots[to].counters
-	c.Accepted += n
-	c.InFlight += n
-	c.AcceptedBytes += bytes
 }
 
 // send notes who owns descriptors, and returns how many bytes and the options of all together. It is a function of its

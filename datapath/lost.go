@@ -45,15 +45,19 @@ func (d *Datapath) seize(port int) {
 		d.release(part.Addr)
 	}
 	s.carry, s.skipping = s.carry[:0], false
-	fill, last, part := filling(port), sending(port), sendingPart(port)
 	for i, o := range d.owner {
-		if o == fill || o == last || o == part {
-			d.release(uint64(i) * d.size)
+		if !o.with(port) {
+			continue
 		}
+		if o.state() == toSend {
+			in := &d.slots[o.input()].counters.Onward
+			in.Lost++
+			in.InFlight--
+		}
+		d.release(uint64(i) * d.size)
 	}
 	s.counters.Lost += s.counters.InFlight
 	s.counters.InFlight = 0
-	s.settled = s.counters.Unsent
 	s.set(nil)
 }
 

@@ -29,7 +29,8 @@ type Memory struct {
 	// MaxLen is the longest part that can be sent, in bytes; 0 is any.
 	MaxLen uint32
 
-	parts [][]byte
+	parts  [][]byte
+	unsent []uint64
 }
 
 // NewMemory makes a port with room for size chunks to receive into and size
@@ -143,18 +144,19 @@ func (p *Memory) Transmit(frames []xsk.Desc) (int, error) {
 }
 
 // Flush implements [Port].
-func (p *Memory) Flush() (unsent int, err error) {
+func (p *Memory) Flush() (unsent []uint64, err error) {
 	if p.fail != nil {
-		return 0, p.fail
+		return nil, p.fail
 	}
 	if p.Stall {
-		return 0, nil
+		return nil, nil
 	}
 	first, n := p.done, p.tx.len()
 	p.done = n
 	if p.Sent == nil && p.Unsent == 0 {
-		return 0, nil
+		return nil, nil
 	}
+	p.unsent = p.unsent[:0]
 	for i := first; i < n; i++ {
 		d := p.tx.at(i)
 		p.parts = append(p.parts, p.umem.Data(d))
@@ -163,13 +165,13 @@ func (p *Memory) Flush() (unsent int, err error) {
 		}
 		if p.Unsent > 0 {
 			p.Unsent--
-			unsent++
+			p.unsent = append(p.unsent, d.Addr)
 		} else if p.Sent != nil {
 			p.Sent(p.parts)
 		}
 		p.parts = p.parts[:0]
 	}
-	return unsent, nil
+	return p.unsent, nil
 }
 
 // Complete implements [Port].

@@ -160,7 +160,7 @@ func (p *Packet) gather(frames []xsk.Desc) (descs, messages int) {
 }
 
 // Flush implements [Port].
-func (p *Packet) Flush() (int, error) { return 0, p.err }
+func (p *Packet) Flush() ([]uint64, error) { return nil, p.err }
 
 // Check finds a device that went: the kernel unbinds the socket then.
 func (p *Packet) Check() error {

@@ -128,7 +128,7 @@ func (p *PcapReader) Done() (bool, error) {
 func (p *PcapReader) Transmit([]xsk.Desc) (int, error) { return 0, ErrRefused }
 
 // Flush implements [Port].
-func (p *PcapReader) Flush() (int, error) { return 0, nil }
+func (p *PcapReader) Flush() ([]uint64, error) { return nil, nil }
 
 // Complete implements [Port].
 func (p *PcapReader) Complete([]uint64) int { return 0 }
@@ -211,7 +211,7 @@ func (p *PcapWriter) Transmit(frames []xsk.Desc) (int, error) {
 }
 
 // Flush leaves the rest to Close: files are written in large pieces.
-func (p *PcapWriter) Flush() (int, error) { return 0, p.err }
+func (p *PcapWriter) Flush() ([]uint64, error) { return nil, p.err }
 
 // Complete implements [Port].
 func (p *PcapWriter) Complete(chunks []uint64) int { return p.done.take(chunks) }

@@ -264,10 +264,8 @@ func (d *Datapath) receiveParts(port int, descs []xsk.Desc) int {
 func (d *Datapath) push(port int) {
 	s := &d.slots[port]
 	unsent, err := s.flush()
-	if unsent > 0 {
-		n := min(uint64(unsent), s.counters.InFlight)
-		s.counters.Unsent += n
-		s.counters.InFlight -= n
+	for _, a := range unsent {
+		d.unsent(port, a)
 	}
 	if err != nil {
 		d.lose(port, err)

@@ -27,9 +27,10 @@ type Port interface {
 	// be sent.
 	Transmit(frames []xsk.Desc) (int, error)
 	// Flush starts what Transmit took, and makes what was started before go on.
-	// It returns how many frames were taken and not sent, though Complete
-	// returns their chunks. An error means that the port is lost.
-	Flush() (unsent int, err error)
+	// It returns, until the next call, the addresses of frames that were taken and not
+	// sent, of each its last part, though Complete returns their chunks. An error means
+	// that the port is lost.
+	Flush() (unsent []uint64, err error)
 	// Complete returns chunks whose frames are not needed any more, as
 	// addresses within them.
 	Complete(chunks []uint64) int
@@ -82,8 +83,6 @@ type slot struct {
 
 	carry    []xsk.Desc // the beginning of a frame whose end has not come
 	skipping bool       // until the end of a chain that is too long
-	// settled is how many of counters.Unsent have come back.
-	settled uint64
 }
 
 // here says whether the port is there, and this worker's.
@@ -136,7 +135,7 @@ func (s *slot) transmit(frames []xsk.Desc) (int, error) {
 	return s.other.Transmit(frames)
 }
 
-func (s *slot) flush() (int, error) {
+func (s *slot) flush() (unsent []uint64, err error) {
 	switch s.kind {
 	case kindXSK:
 		return s.xsk.Flush()

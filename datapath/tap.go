@@ -98,7 +98,7 @@ func (p *TAP) fail(errno unix.Errno) {
 }
 
 // Flush implements [Port].
-func (p *TAP) Flush() (int, error) { return 0, p.err }
+func (p *TAP) Flush() ([]uint64, error) { return nil, p.err }
 
 // Check implements [Port].
 func (p *TAP) Check() error { return p.err }

@@ -206,7 +206,7 @@ func (n *numbered) round() {
 		p.Unsent = n.rng.IntN(2)
 		for range n.rng.IntN(20) {
 			frame := make([]byte, 8+n.rng.IntN(6000))
-			binary.NativeEndian.PutUint64(frame, n.next)
+			binary.NativeEndian.PutUint64(frame, uint64(i)<<32|n.next) // its input is known when it leaves
 			if p.Inject(frame) {
 				n.next++
 				n.given++
@@ -237,7 +237,7 @@ func TestWorkersProperty(t *testing.T) {
 	for i := range all {
 		n := &numbered{
 			t: t, u: u, index: i, ports: make(map[int]*Memory), rng: rand.New(rand.NewPCG(uint64(i), 7)),
-			next: uint64(i) << 32, sent: make(map[uint64]int),
+			sent: make(map[uint64]int),
 		}
 		rng := rand.New(rand.NewPCG(8, uint64(i)))
 		worker := Worker{Program: func(_ []Frame, actions []Action) {
@@ -289,7 +289,7 @@ func TestWorkersProperty(t *testing.T) {
 	}
 	sum, between := allBalanced(t, w)
 	var given, sent uint64
-	numbers := make(map[uint64]int)
+	numbers, byInput := make(map[uint64]int), make([]uint64, workers*portsEach)
 	for _, n := range all {
 		given += n.given
 		for number, times := range n.sent {
@@ -297,6 +297,12 @@ func TestWorkersProperty(t *testing.T) {
 				t.Fatalf("frame %#x left %d times", number, numbers[number])
 			}
 			sent += uint64(times)
+			byInput[number>>32] += uint64(times)
+		}
+	}
+	for port, c := range w.Counters(nil) {
+		if c.Onward.Transmitted != byInput[port] || c.Received != byInput[port]+c.Onward.Unsent+c.Onward.Lost+c.Dropped() {
+			t.Errorf("of port %d %d frames left: %+v", port, byInput[port], c)
 		}
 	}
 	if between != 0 || sum.Received != given || sum.Transmitted != sent || sum.Bad != 0 ||

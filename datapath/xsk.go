@@ -18,6 +18,8 @@ type XSK struct {
 
 	noProgram atomic.Bool
 
+	unsent []uint64 // of the last Flush
+
 	// memory is the UMEM in copy mode, and touched what touch read of it last.
 	memory  []byte
 	touched byte
@@ -26,7 +28,7 @@ type XSK struct {
 // NewXSK makes a port of a socket, which must be on the datapath's UMEM. The port
 // closes it. What reaches it is up to an XDP program, see xsk.Program.
 func NewXSK(s *xsk.Socket) *XSK {
-	p := &XSK{socket: s}
+	p := &XSK{socket: s, unsent: make([]uint64, 0, kicks)}
 	if s.Mode() == xsk.Copy {
 		p.memory = s.UMEM().Bytes()
 	}
@@ -100,7 +102,8 @@ func (p *XSK) Transmit(frames []xsk.Desc) (int, error) {
 const kicks = 64
 
 // Flush implements [Port].
-func (p *XSK) Flush() (unsent int, err error) {
+func (p *XSK) Flush() (unsent []uint64, err error) {
+	p.unsent = p.unsent[:0]
 	for range kicks {
 		if p.socket.TX.Pending() == 0 {
 			break
@@ -109,10 +112,10 @@ func (p *XSK) Flush() (unsent int, err error) {
 		if !errors.Is(err, xsk.ErrDropped) {
 			break
 		}
-		unsent++
+		p.unsent = append(p.unsent, p.socket.Dropped().Addr)
 		err = nil
 	}
-	return unsent, p.flushed(err)
+	return p.unsent, p.flushed(err)
 }
 
 // flushed notes what a flush ended with, and keeps the errors that mean the end of the port.

@@ -32,31 +32,29 @@ func (f *afxdp) Totals() (Totals, error) {
 	}
 	for _, names := range f.config.directions() {
 		d := Direction{In: names.In, Out: names.Out, Up: f.up(names.In) && f.up(names.Out)}
-		var in, out datapath.Counters
+		var in datapath.Counters
 		var lost xsk.Statistics
 		for _, port := range f.portsOf(f.numbers[names.In]) {
 			in.Add(counters[port])
 			add(&lost, kernel[port])
 		}
-		for _, port := range f.portsOf(f.numbers[names.Out]) {
-			out.Add(counters[port])
-		}
-		d.Received, d.Sent, d.Bytes = in.Received, out.Transmitted, in.ReceivedBytes
-		d.InFlight = out.InFlight + in.HandedOver - in.TakenOver
+		d.Received, d.Sent, d.Bytes = in.Received, in.Onward.Transmitted, in.ReceivedBytes
+		d.InFlight = in.Onward.InFlight + in.HandedOver - in.TakenOver
 		var err error
 		if d.Passed, err = f.passedBy(names.In); err != nil {
 			return t, err
 		}
-		d.Batches, d.Bulks = in.Batches, out.Bulks
-		d.Drops = userDrops(in, out, lost)
+		d.Batches, d.Bulks = in.Batches, in.Onward.Bulks
+		d.Drops = userDrops(in, in.Onward, lost)
 		t.Directions = append(t.Directions, d)
 	}
 	t.Queues, t.Links, t.Events = f.byQueue(counters, kernel), f.linkList(), f.events.list(f.deviceNames())
 	return t, nil
 }
 
-// userDrops are frames that came by an input, or were to leave by an output, and did not.
-func userDrops(in, out datapath.Counters, kernel xsk.Statistics) []Drop {
+// userDrops are frames that came by an input and were not taken by an output, or by the kernel before, and those that were
+// taken and did not leave.
+func userDrops(in datapath.Counters, out datapath.Outcome, kernel xsk.Statistics) []Drop {
 	return []Drop{
 		{dropNoRoom, in.DroppedNoRoom}, {dropNoPort, in.DroppedNoPort}, {dropRefused, in.DroppedRefused},
 		{DropVerdict, in.DroppedByProgram}, {dropLinkDown, out.Unsent}, {dropLost, out.Lost},
@@ -72,7 +70,7 @@ func (f *afxdp) byQueue(counters []datapath.Counters, kernel []xsk.Statistics) (
 		c, k := counters[port], kernel[port]
 		q := Queue{
 			Device: f.devices[p.device].Name, Queue: p.queue, Worker: f.worker(port), Received: c.Received, Sent: c.Transmitted,
-			Dropped: sum(userDrops(c, c, k)), KernelRX: k.RXDropped, RingFull: k.RXRingFull, Batches: c.Batches,
+			Dropped: sum(userDrops(c, c.Outcome, k)), KernelRX: k.RXDropped, RingFull: k.RXRingFull, Batches: c.Batches,
 			Up: f.isOpen(port) || f.atEnd[port],
 		}
 		if f.used[port] {

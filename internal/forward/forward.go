@@ -159,14 +159,15 @@ type Drop struct {
 // Direction is what happened from one device to another since the beginning.
 type Direction struct {
 	In, Out string
-	// Received frames came to the forwarder, Sent left by Out. InFlight have
+	// Received frames came by In, and Sent of them left by Out, also where others leave by it too. InFlight have
 	// not, yet.
 	Received, Sent, InFlight uint64
 	// Passed frames came by In and were passed to the network stack (XDP_PASS), as Claim, or a
 	// length of less than 14 bytes, said. Those that a program of Object passes are not counted.
 	Passed uint64
 	Bytes  uint64
-	// Batches and Bulks are how many the frames were received and sent in.
+	// Batches and Bulks are how many the frames were received and sent in. A bulk that has frames of several inputs is
+	// one of each.
 	Batches, Bulks uint64
 	// Drops in a fixed order, with those that are 0.
 	Drops []Drop
@@ -180,7 +181,7 @@ type Queue struct {
 	Device        string
 	Queue, Worker int
 	// Received frames came by it, Sent left by it. Dropped came by it and were not taken by an output, or were to leave by
-	// it and did not: the sum of all queues is that of all drops, where no two inputs share an output. KernelRX and RingFull
+	// it and did not: the sum of all queues is that of all drops. KernelRX and RingFull
 	// are those of them that the kernel dropped before the worker got them.
 	Received, Sent, Dropped, KernelRX, RingFull uint64
 	// Batches are how many the frames were received in.

@@ -141,7 +141,7 @@ func TestNoCarrier(t *testing.T) {
 // docs/formats.md has each reason for a drop, with the engines that have it, and no other.
 func TestDropsAreInDocs(t *testing.T) {
 	engines := make(map[string]string)
-	for _, d := range userDrops(datapath.Counters{}, datapath.Counters{}, xsk.Statistics{}) {
+	for _, d := range userDrops(datapath.Counters{}, datapath.Outcome{}, xsk.Statistics{}) {
 		engines[d.Reason] = "afxdp"
 	}
 	for _, d := range append(kernelDrops(0, nil, 0), Drop{Reason: DropUncounted}) {
