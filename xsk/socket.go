@@ -449,14 +449,8 @@ func (s *Socket) Kick() error {
 			return ErrDropped
 		}
 		return nil
-	case unix.EINVAL:
-		// igb_xsk_wakeup and its like in i40e, ice and ixgbe.
-		if s.mode == ZeroCopy {
-			return s.noProgram("kick")
-		}
-		fallthrough
 	default:
-		return s.failure("kick", errno)
+		return s.wakeError("kick", errno)
 	}
 }
 
@@ -480,8 +474,14 @@ func (s *Socket) wakeTX() {
 // BusyPolls says whether [Socket.Kick] and [Socket.WakeFill] poll the driver.
 func (s *Socket) BusyPolls() bool { return s.options.BusyPoll > 0 }
 
-func (s *Socket) noProgram(verb string) error {
-	return fmt.Errorf("%s AF_XDP socket on %s queue %d: %w", verb, deviceName(s.options.Interface), s.options.Queue, ErrNoProgram)
+// wakeError is failure for a call that a driver answers (ndo_xsk_wakeup). Without a program, or where a queue has no socket while
+// the driver sets it up, igb, i40e, ice, ixgbe and mlx5 say EINVAL. igc says ENXIO, as the others did before Linux 5.19, and so does
+// the kernel of a device that is gone.
+func (s *Socket) wakeError(verb string, errno unix.Errno) error {
+	if s.mode == ZeroCopy && (errno == unix.EINVAL || errno == unix.ENXIO && !s.gone()) {
+		return fmt.Errorf("%s AF_XDP socket on %s queue %d: %w", verb, deviceName(s.options.Interface), s.options.Queue, ErrNoProgram)
+	}
+	return s.failure(verb, errno)
 }
 
 // Kicks is how many system calls [Socket.Kick] has made. It is for the goroutine that kicks.
@@ -527,13 +527,8 @@ func (s *Socket) WakeFill() error {
 	switch errno := receive(s.fd); errno {
 	case 0, unix.EAGAIN, unix.EBUSY, unix.ENOBUFS, unix.EINTR:
 		return nil
-	case unix.EINVAL:
-		if s.mode == ZeroCopy {
-			return s.noProgram("wake") // by the same function of the driver as in Kick
-		}
-		fallthrough
 	default:
-		return s.failure("wake", errno)
+		return s.wakeError("wake", errno)
 	}
 }
 

@@ -379,6 +379,30 @@ func TestLinkDownAndGone(t *testing.T) {
 	w.open(t, u, Options{Interface: near.Index})
 }
 
+// What a driver answers is told apart from the end of its device, which only the kernel knows: igc says ENXIO without a program, and
+// drivers that are reset say that they are down.
+func TestDriverAnswers(t *testing.T) {
+	w := newWire(t)
+	u := fakeUMEM(t, Config{Frames: 16})
+	s := w.open(t, u, Options{Interface: w.near.Index})
+	answers := func(mode Mode, wants map[unix.Errno]error) {
+		t.Helper()
+		s.mode = mode
+		for errno, want := range wants {
+			if err := s.wakeError("kick", errno); !errors.Is(err, want) {
+				t.Errorf("%v, %v: %v, want %v", mode, errno, err, want)
+			}
+		}
+	}
+	answers(ZeroCopy, map[unix.Errno]error{unix.EINVAL: ErrNoProgram, unix.ENXIO: ErrNoProgram, unix.ENETDOWN: ErrDown})
+	answers(Copy, map[unix.Errno]error{unix.EINVAL: unix.EINVAL, unix.ENXIO: ErrGone, unix.ENETDOWN: ErrDown})
+	if err := w.Do(func() error { return netlink.LinkDel(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Index: w.near.Index}}) }); err != nil {
+		t.Fatal(err)
+	}
+	answers(ZeroCopy, map[unix.Errno]error{unix.ENXIO: ErrGone, unix.ENETDOWN: ErrGone})
+	answers(Copy, map[unix.Errno]error{unix.ENXIO: ErrGone, unix.ENETDOWN: ErrGone})
+}
+
 // The budget of busy polling is what was asked for, also less than what it is otherwise.
 func TestBusyPollBudget(t *testing.T) {
 	for asked, want := range map[int]int{0: 64, 1: 1, 63: 63, 100: 100} {
