@@ -151,7 +151,7 @@ func (f *agentFlags) check(cmd *cobra.Command) error {
 		}
 	}
 	inputs := append(f.listen.Files(), f.post.TokenFile, f.post.CAFile)
-	if err := checkFiles(inputs, outFile{"save", f.output.save}); err != nil {
+	if err := checkFiles(inputs, outFile{"save", f.output.save}, outFile{"textfile", f.metricsFile()}); err != nil {
 		return err
 	}
 	if info, err := os.Stat(f.records); f.records != "" && err == nil && !info.IsDir() {
@@ -468,20 +468,29 @@ func (a *agentRun) newMetrics(doc *record.Agent) *agentMetrics {
 	}
 }
 
+// metricsFile is what node_exporter reads; empty for none.
+func (f *agentFlags) metricsFile() string {
+	if f.textfile == "" {
+		return ""
+	}
+	return filepath.Join(f.textfile, "unthunk.prom")
+}
+
 // metrics hands the metrics of a run to where they were asked for.
 func (a *agentRun) metrics(doc *record.Agent) error {
 	m := a.newMetrics(doc)
 	if a.served != nil {
 		a.served.take(m)
 	}
-	if a.flags.textfile == "" {
+	file := a.flags.metricsFile()
+	if file == "" {
 		return nil
 	}
 	text, err := m.text()
 	if err != nil {
 		return err
 	}
-	return outfile.Replace(filepath.Join(a.flags.textfile, "unthunk.prom"), text)
+	return outfile.Replace(file, text)
 }
 
 // sortedKeys are the keys of a map in order.

@@ -48,6 +48,11 @@ files say it, as with psql.`,
 			if err := checkFiles(append(storeFiles(store), args...), outFile{"save", o.save}); err != nil {
 				return err
 			}
+			for _, file := range storeFiles(store) { // it is read and written
+				if err := checkFiles(append(serve.Files(), tokenFile), outFile{"store", file}); err != nil {
+					return err
+				}
+			}
 			if err := o.check(); err != nil {
 				return err
 			}

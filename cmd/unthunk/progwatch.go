@@ -93,7 +93,7 @@ func (f *progWatchFlags) plan(text string) (plan watch.Plan, err error) {
 	if err := plan.Validate(); err != nil {
 		return plan, usageError{err}
 	}
-	if err := checkFiles(nil, outFile{"save", f.output.save}, outFile{"pprof", f.pprof}); err != nil {
+	if err := checkFiles(f.metrics.Files(), outFile{"save", f.output.save}, outFile{"pprof", f.pprof}); err != nil {
 		return plan, err
 	}
 	if f.pprof != "" {

@@ -91,6 +91,10 @@ func TestSameFiles(t *testing.T) {
 	overwrites, twice := "would overwrite a file that is read", "write to one file"
 	x := filepath.Join(dir, "x")
 	web := writeFile(t, "tls_server_config:\n  cert_file: nope.pem\n  key_file: "+record+"\n")
+	prom := filepath.Join(t.TempDir(), "unthunk.prom")
+	if err := os.WriteFile(prom, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct {
 		args []string
 		want string
@@ -115,6 +119,11 @@ func TestSameFiles(t *testing.T) {
 		{[]string{"profile", "--prog", "id:1", "--packets", record, "--svg", record}, overwrites},
 		{[]string{"forward", "--in", "a", "--out", "b", "--metrics", ":0", "--metrics-config", web, "--pcap", record}, overwrites},
 		{[]string{"forward", "--in", "a", "--out", "b", "--metrics", ":0", "--metrics-config", web, "--pcap", link}, overwrites},
+		{[]string{"prog", "watch", "dev:a", "--metrics", ":0", "--metrics-config", web, "--save", web}, overwrites},
+		{[]string{"prog", "watch", "dev:a", "--metrics", ":0", "--metrics-config", web, "--pprof", link}, overwrites},
+		{[]string{"agent", "--every", "1h", "--listen", ":0", "--metrics-config", prom, "--textfile", filepath.Dir(prom)}, overwrites},
+		{[]string{"fleet", "ingest", "--store", record, "--listen", ":0", "--web-config", web}, overwrites},
+		{[]string{"fleet", "ingest", "--store", x, "--listen", ":0", "--token-file", x}, overwrites},
 	} {
 		code, stdout, stderr := unthunk(t, test.args...)
 		if code != exitUsage || stdout != "" || !strings.Contains(stderr, test.want) {
