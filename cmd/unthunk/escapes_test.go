@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -13,13 +14,14 @@ import (
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/rounds"
 )
 
 // Names of devices and folders may hold any character: none of them speaks to a terminal, nor
 // to the shell that completes.
 func TestNamesWithEscapes(t *testing.T) {
 	t.Parallel()
-	const escape = "a\x1b]0;P\x07b"
+	const escape = "a\x1b]0;P\x07b\u202e"
 	var out, errs bytes.Buffer
 	w := forwardWriter{out: &out, events: &forwardEvents{}, started: time.Now()}
 	totals := forward.Totals{Mode: "copy", Directions: []forward.Direction{{In: escape, Out: escape}}}
@@ -33,6 +35,9 @@ func TestNamesWithEscapes(t *testing.T) {
 	if err := sample.write(&out, &errs, false); err != nil {
 		t.Fatal(err)
 	}
+	if err := sample.write(&out, &errs, true); err != nil || strings.Contains(out.String(), "\u202e") {
+		t.Errorf("%v, %q", err, out.String())
+	}
 	refused := &program.LoadError{Log: []string{"; " + escape}}
 	flags := targetFlags{verifierLog: true}
 	if err := flags.explain(t.Context(), std{err: &errs}, refused); err != refused {
@@ -43,13 +48,18 @@ func TestNamesWithEscapes(t *testing.T) {
 	if err := writeGoBench(std{out: &out, err: &errs}, bench); err != nil {
 		t.Fatal(err)
 	}
+	out.WriteString(progressLine("", rounds.Progress{What: escape}) + labProgressLine(1, 2, time.Second, escape))
+	notThere := func(string) error { return errors.New(escape) }
+	if _, err := leaveOut(t.Context(), &errs, []string{escape, "b"}, []string{escape}, notThere); err != nil {
+		t.Error(err)
+	}
 	warner(&errs)("what " + escape + " sends is not counted")
 	code, stdout, stderr := unthunk(t, "man", filepath.Join(t.TempDir(), escape))
 	if code != exitDone {
 		t.Error(code)
 	}
 	for _, text := range []string{out.String(), errs.String(), stdout + stderr} {
-		if text == "" || strings.ContainsAny(text, "\x1b\x07") || !strings.Contains(text, "a\ufffd]0;P\ufffdb") {
+		if text == "" || strings.ContainsAny(text, "\x1b\x07\u202e") || !strings.Contains(text, "a\ufffd]0;P\ufffdb\ufffd") {
 			t.Errorf("%q", text)
 		}
 	}

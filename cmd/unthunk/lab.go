@@ -378,7 +378,7 @@ func (f labFlags) runInGuests(ctx context.Context, s std, plan lab.Plan, self st
 			fmt.Fprint(s.err, "\r\033[K") // the progress, which comes again
 		}
 		if several {
-			fmt.Fprintf(s.out, "== %s\n", r.Name())
+			fmt.Fprintf(s.out, "== %s\n", cells.Clean(r.Name()))
 		}
 		if r.Err != nil {
 			failed = errors.Join(failed, fmt.Errorf("%s: %w", r.Name(), r.Err))

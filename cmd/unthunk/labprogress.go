@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // labProgress shows on a line of a terminal which guest began or ended last, how long the
@@ -60,6 +62,6 @@ func labProgressLine(done, all int, took time.Duration, what string) string {
 	if done > 0 && done < all {
 		left = fmt.Sprintf(", %v left", (took / time.Duration(done) * time.Duration(all-done)).Round(time.Second))
 	}
-	line := fmt.Sprintf("%d of %d guests done in %v%s: %s", done, all, took.Round(time.Second), left, what)
+	line := fmt.Sprintf("%d of %d guests done in %v%s: %s", done, all, took.Round(time.Second), left, cells.Clean(what))
 	return fmt.Sprintf("%.79s", line)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // eachSeries puts the names of all series in the place of debian:all, for guests of the architecture that was asked for. series are
@@ -43,7 +44,7 @@ func leaveOut(ctx context.Context, w io.Writer, kernels, series []string, resolv
 		if slices.Contains(series, kernel) {
 			if err := resolve(kernel); err != nil && ctx.Err() == nil {
 				missing = cmp.Or(missing, err)
-				fmt.Fprintf(w, "unthunk: %s is left out: %v\n", kernel, err)
+				fmt.Fprintf(w, "unthunk: %s is left out: %s\n", cells.Clean(kernel), oneLine(err))
 				continue
 			}
 		}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +14,7 @@ import (
 	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/report"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
@@ -169,7 +169,7 @@ func sampleWarnings(o capture.Options, xdp []device.Program, r capture.Result) [
 
 func (p progSample) write(out, warn io.Writer, asJSON bool) error {
 	if asJSON {
-		return json.NewEncoder(out).Encode(p)
+		return report.JSONLine(out, p)
 	}
 	fmt.Fprintf(out, "%d packets, %d bytes, of %s in %.1f s: %s\n", p.Packets, p.Bytes, cells.Clean(p.Device), p.Seconds,
 		cells.Clean(p.File))

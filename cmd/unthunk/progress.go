@@ -5,6 +5,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/rounds"
 )
 
@@ -34,7 +35,8 @@ func progressLine(part string, p rounds.Progress) string {
 	if part != "" {
 		part += ", "
 	}
-	return fmt.Sprintf("%.79s", fmt.Sprintf("%v left: %sround %d of %d, %s", p.Left.Round(time.Second), part, p.Round, p.Rounds, p.What))
+	what := cells.Clean(p.What) // it may have the name of a device
+	return fmt.Sprintf("%.79s", fmt.Sprintf("%v left: %sround %d of %d, %s", p.Left.Round(time.Second), part, p.Round, p.Rounds, what))
 }
 
 // interim is text on a terminal that a later one takes the place of.

@@ -81,7 +81,7 @@ func (p *pieces) next(i int, indent string) {
 // encode makes the indented text of a value; lines but the first begin with prefix. It holds until the next call.
 func (p *pieces) encode(prefix string, v any) []byte {
 	p.buf.Reset()
-	enc := json.NewEncoder(&p.buf)
+	enc := json.NewEncoder(escaper{&p.buf})
 	enc.SetEscapeHTML(false)
 	enc.SetIndent(prefix, "  ")
 	if err := enc.Encode(v); err != nil && p.err == nil {

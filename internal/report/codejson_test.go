@@ -22,13 +22,13 @@ func linesOf(doc *record.ProgCode) ListingLines {
 // What is written piece by piece is what is written at once.
 func TestProgCodeJSON(t *testing.T) {
 	doc := &record.ProgCode{Head: record.Head{Kind: "prog-code"}}
-	doc.Program.Name = `"listings": <x>`
+	doc.Program.Name = `"listings": <x>` + "\u202e"
 	for n := range 4 {
 		l := record.ProgListing{Name: fmt.Sprint("function ", n), Address: 1 << 40, Lines: []record.ProgListingLine{}}
 		for i := range n {
 			line := record.ProgListingLine{ListingLine: record.ListingLine{Offset: uint64(i), Text: "jmp <*%rax>", Indirect: i == 1}}
 			if i == 2 {
-				line.Source = &record.SourceLine{File: "lb.c", Line: 7, Text: "return \"listings\";"}
+				line.Source = &record.SourceLine{File: "lb\u009b.c", Line: 7, Text: "return \"listings\";"}
 			}
 			l.Lines = append(l.Lines, line)
 		}
