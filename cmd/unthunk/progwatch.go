@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -140,8 +141,11 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 			cancel() // nobody reads any more
 		}
 	})
-	if err != nil || !result.Any() {
-		return noRecord(err, result, lines.err)
+	if err != nil {
+		return err
+	}
+	if why := result.Nothing(); why != "" {
+		return cmp.Or(lines.err, errors.New(why))
 	}
 	doc := result.Record(target)
 	doc.Settings = map[string]string{"version": buildVersion(), "target": target, "hz": strconv.Itoa(doc.Sampling.Rate)}
@@ -179,19 +183,6 @@ func (f *progWatchFlags) publish(s std, doc *record.ProgWatch) (err error) {
 	}
 	fmt.Fprintln(s.out)
 	return errors.Join(err, report.ProgWatch(s.out, textOptions(s.out), doc, f.top))
-}
-
-// noRecord is why there is no record: an error, the end of what was watched, or that of the watch.
-func noRecord(err error, result *watch.Result, write error) error {
-	switch {
-	case err != nil:
-		return err
-	case write != nil:
-		return write
-	case result.Ended != "":
-		return errors.New(result.Ended)
-	}
-	return errStopped
 }
 
 // watchSecond is a line of --json.

@@ -25,8 +25,21 @@ type Result struct {
 	began time.Time
 }
 
-// Any tells whether a second was watched.
-func (r *Result) Any() bool { return len(r.watch.all) > 0 || r.watch.held > 0 }
+// Nothing says in a sentence why there is no record: no second passed in which one program was at work from end to end. It is empty
+// when one did.
+func (r *Result) Nothing() string {
+	w := r.watch
+	switch {
+	case len(w.all) > 0 || w.held > 0:
+		return ""
+	case r.Ended != "":
+		return r.Ended
+	case w.replacements > 0:
+		return fmt.Sprintf("in each second another program came onto %s, %d in all: no second is of one program, and there is no record",
+			w.subject.device.Name, w.replacements)
+	}
+	return "stopped before the end of the first second: there is no record"
+}
 
 // publish adds a second to the totals.
 func (w *Watch) publish(t tally) {
@@ -107,15 +120,18 @@ func (r *Result) Record(target string) *record.ProgWatch {
 	}
 	doc.Stacks = w.chains.record(sum.packets)
 	doc.Rows = w.rows(tallies, sum, driver)
-	for _, text := range w.warnings {
-		doc.Warn("", plain(text))
-	}
 	w.warn(doc, sum)
 	return doc
 }
 
 // warn adds what casts doubt on the figures.
 func (w *Watch) warn(doc *record.ProgWatch, sum tally) {
+	for _, text := range w.warnings {
+		doc.Warn("", plain(text))
+	}
+	if n := w.replacements - maxReplacements; n > 0 {
+		doc.Warn("", fmt.Sprintf("programs were replaced %d more times", n))
+	}
 	if w.unfiltered != "" {
 		doc.Warn("", plain("only the program's own time is told: "+w.unfiltered))
 	}

@@ -349,8 +349,18 @@ func (w *Watch) replaced(ctx context.Context) (event, ended string, err error) {
 		err = w.attach()
 	}
 	event = fmt.Sprintf("program id:%d was replaced by %s id:%d", was.attached, now.name, now.attached)
-	w.warnf("%s", event)
+	w.came(event)
 	return event, "", err
+}
+
+// maxReplacements is how many replaced programs a record tells of: others are counted.
+const maxReplacements = 10
+
+// came keeps that a program was replaced.
+func (w *Watch) came(event string) {
+	if w.replacements++; w.replacements <= maxReplacements {
+		w.warnf("%s", event)
+	}
 }
 
 // refresh looks up anew which CPUs and polls the device has, and where tail calls go. What has

@@ -86,6 +86,8 @@ type Watch struct {
 	observer   *observe.Observer
 	stats      *statistics
 	warnings   []string
+	// replacements is how often another program came onto the device.
+	replacements int
 
 	second tally // the one under way
 	tallies

@@ -1,0 +1,45 @@
+package watch
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/internal/record"
+)
+
+// A program that is replaced each second leaves as many warnings as a record has room for, and a count of the others.
+func TestReplacements(t *testing.T) {
+	t.Parallel()
+	w := &Watch{subject: &subject{device: device.Device{Name: "w0"}}}
+	r := &Result{watch: w, Incomplete: true}
+	if why := r.Nothing(); !strings.Contains(why, "before the end of the first second") {
+		t.Errorf("stopped at once: %q", why)
+	}
+	const times = 20_000
+	for i := range times {
+		w.came(fmt.Sprintf("program id:%d was replaced by leaf id:%d", i, i+1))
+	}
+	if why := r.Nothing(); !strings.Contains(why, "another program came onto w0, 20000 in all") {
+		t.Errorf("replaced each second: %q", why)
+	}
+	doc := new(record.ProgWatch)
+	w.warn(doc, tally{})
+	if n := len(doc.Warnings); n != maxReplacements+1 || len(w.warnings) != maxReplacements {
+		t.Fatalf("%d warnings, %d kept", n, len(w.warnings))
+	}
+	last := doc.Warnings[maxReplacements].Text
+	if want := fmt.Sprintf("replaced %d more times", times-maxReplacements); !strings.Contains(last, want) {
+		t.Errorf("%q does not say %q", last, want)
+	}
+	w.add(tally{length: time.Second})
+	if why := r.Nothing(); why != "" {
+		t.Errorf("with a second: %q", why)
+	}
+	w.tallies, r.Ended = tallies{}, "w0 went away"
+	if why := r.Nothing(); why != r.Ended {
+		t.Errorf("ended: %q", why)
+	}
+}
