@@ -11,7 +11,7 @@ import (
 )
 
 // RSS is a device's table that says which queue a flow's frames are received by (receive-side
-// scaling), as [SetRSS] changed it.
+// scaling), as [OpenRSS] found it.
 type RSS struct {
 	index int
 	own   bool // the table before was that which the kernel makes
@@ -27,33 +27,50 @@ var ErrRSSRefused = errors.New("the device refuses the table that it had")
 // maxRSS is how many entries a table may have: those of drivers have 64 to 4096.
 const maxRSS = 1 << 16
 
-// SetRSS has a device give all flows to its first queues, to each as many entries of its table, until
-// the RSS is closed; a process that is killed leaves it (ethtool -X DEV default), and the next takes that
-// for what was before. Nothing else in this package changes a device's settings. The calling thread must
-// be in the device's network namespace. It returns a [feature.Missing] where the driver has no such table,
-// as that of veth.
+// SetRSS is [OpenRSS] and [RSS.Spread]. A process that is killed leaves the table as it is then (ethtool -X DEV default), and
+// the next takes that for what was before, unless another one has opened the RSS too, and closes it when the first is gone.
 func SetRSS(ifindex, queues int) (r *RSS, err error) {
-	r = &RSS{index: ifindex}
-	if r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
-		return nil, fmt.Errorf("set RSS of %s: %w", deviceName(ifindex), err)
+	if r, err = OpenRSS(ifindex); err != nil {
+		return nil, err
 	}
-	if err = r.set(queues); err != nil {
-		err = errors.Join(err, unix.Close(r.fd))
-		return nil, fmt.Errorf("set RSS of %s: %w", deviceName(ifindex), err)
+	if err := r.Spread(queues); err != nil {
+		return nil, errors.Join(err, r.Forget())
 	}
 	return r, nil
 }
 
-func (r *RSS) set(queues int) (err error) {
-	switch r.before, err = r.read(); {
-	case errors.Is(err, unix.EOPNOTSUPP), err == nil && len(r.before) == 0:
-		return &feature.Missing{Feature: "an RSS table of " + deviceName(r.index), Help: "its driver chooses queues by itself", Err: err}
-	case err != nil:
-		return err
-	case queues < 1 || queues > len(r.before):
+// OpenRSS reads the table of a device, which Close gives back. The calling thread must be in the device's network
+// namespace. It returns a [feature.Missing] where the driver has no such table, as that of veth.
+func OpenRSS(ifindex int) (r *RSS, err error) {
+	r = &RSS{index: ifindex}
+	if r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return nil, fmt.Errorf("read RSS of %s: %w", deviceName(ifindex), err)
+	}
+	if r.before, err = r.read(); errors.Is(err, unix.EOPNOTSUPP) || err == nil && len(r.before) == 0 {
+		err = &feature.Missing{Feature: "an RSS table of " + deviceName(ifindex), Help: "its driver chooses queues by itself", Err: err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read RSS of %s: %w", deviceName(ifindex), errors.Join(err, r.Forget()))
+	}
+	r.own = inTurn(r.before, nicOf(ifindex).queues)
+	return r, nil
+}
+
+// Spread has the device give all flows to its first queues, to each as many entries of its table, until the RSS is closed.
+// Nothing else in this package changes a device's settings. Any thread may call it.
+func (r *RSS) Spread(queues int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := r.spread(queues); err != nil {
+		return fmt.Errorf("set RSS of %s: %w", deviceName(r.index), err)
+	}
+	return nil
+}
+
+func (r *RSS) spread(queues int) error {
+	if queues < 1 || queues > len(r.before) {
 		return fmt.Errorf("%d queues: its table has %d entries", queues, len(r.before))
 	}
-	r.own = inTurn(r.before, nicOf(r.index).queues)
 	table := make([]uint32, len(r.before))
 	for i := range table {
 		table[i] = uint32(i % queues)
@@ -87,9 +104,9 @@ func (r *RSS) write(table []uint32) error {
 }
 
 // Close gives the device the table back that it had. It may be called twice, from any thread, and after an error
-// tries again, but for [ErrRSSRefused]: the device keeps what there is. That the device is gone is no error. Where
-// the table was not that of the kernel, which is all queues in turn, the kernel then takes it for a user's, and
-// refuses fewer queues (ethtool -L) until ethtool -X DEV default.
+// tries again, but for [ErrRSSRefused]: the device keeps what there is. That the device is gone is no error, nor that it is in
+// another network namespace, where it keeps what there is. Where the table was not that of the kernel, which is all queues in
+// turn, the kernel then takes it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
 func (r *RSS) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -108,13 +125,28 @@ func (r *RSS) Close() error {
 		err = fmt.Errorf("%w: %w", ErrRSSRefused, err)
 	}
 	if err == nil || errors.Is(err, ErrRSSRefused) {
-		err = errors.Join(err, unix.Close(r.fd))
-		r.fd = -1
+		err = errors.Join(err, r.forget())
 	}
 	if err != nil {
 		return fmt.Errorf("give RSS back: %w", err)
 	}
 	return nil
+}
+
+// Forget is Close for a device that is to keep the table that it has.
+func (r *RSS) Forget() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.forget()
+}
+
+func (r *RSS) forget() error {
+	if r.fd < 0 {
+		return nil
+	}
+	fd := r.fd
+	r.fd = -1
+	return unix.Close(fd)
 }
 
 // inTurn says whether a table has queues in turn, as ethtool_rxfh_indir_default has them (linux/ethtool.h).
