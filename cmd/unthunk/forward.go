@@ -118,7 +118,7 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 	c = forward.Config{
 		Both: f.both, Engine: forward.Engine(f.engine), Object: f.object,
 		Generic: f.generic, Batch: f.batch, Frames: f.frames, Queues: f.queues, RSS: f.rss, Workers: f.workers,
-		BusyPoll: f.busyPoll,
+		BusyPoll: f.busyPoll, Guard: rssGuardCommand,
 	}
 	if c.CPUs, err = cpuList(f.cpus); err != nil {
 		return c, err

@@ -153,6 +153,8 @@ func rightsOf(cmd *cobra.Command) rights {
 				"locked memory; --filter and engine xdp: CAP_PERFMON.",
 			reads: given("bpf") || given("filter-file") || given("metrics-config"),
 		}
+	case rssGuard:
+		return rights{keeps: []feature.Capability{unix.CAP_NET_ADMIN}, about: "CAP_NET_ADMIN."}
 	case "gate":
 		keeps := slices.Clone(guests)
 		if given("maps-from") {
@@ -204,7 +206,8 @@ func (r rights) keep(cmd *cobra.Command) []feature.Capability {
 func dropRights(s std, stdout io.Writer, root *cobra.Command, limit func([]feature.Capability) error) {
 	check := root.PersistentPreRunE
 	root.PersistentPreRunE = func(cmd *cobra.Command, args []string) error {
-		if err := check(cmd, args); err != nil || cmd.Hidden { // hidden: what lab runs in its guests
+		// Hidden is what lab runs in its guests, and what has the rights of a verb that started it.
+		if err := check(cmd, args); err != nil || cmd.Hidden && verbOf(cmd) != rssGuard {
 			return err
 		}
 		if err := errors.Join(checkOutput(cmd, stdout), checkFileLimit(openFiles(cmd))); err != nil {

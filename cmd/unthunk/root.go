@@ -160,7 +160,7 @@ cannot do it. Those of gate are 0 within, 1 beyond, 125 cannot tell.`,
 	addVersionFlag(s, root)
 	root.AddCommand(
 		newRun(s), newProg(s), newBench(s), newTax(s), newProfile(s), newXray(s), newDrivers(s), newLab(s), newGate(s),
-		newForward(s), newCheck(s), newAgent(s), newAgentPart(s),
+		newForward(s), newRSSGuard(s), newCheck(s), newAgent(s), newAgentPart(s),
 		newCompare(s), newReport(s), newHistory(s), newFleet(s),
 		newCompletion(s), newVersion(s), newLabGuest(s), newProgGuest(s), newMan(s),
 	)

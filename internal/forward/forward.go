@@ -63,8 +63,11 @@ type Config struct {
 	// Both are of AFXDP.
 	Queues, Workers int
 	// RSS has the devices that frames come in by give all flows to the queues that are used, until the forwarder
-	// is closed; see xsk.SetRSS. AFXDP only.
+	// is closed; see xsk.RSS.Spread. AFXDP only.
 	RSS bool
+	// Guard is a command, to which the index of a device is added, that runs the function Guard: it gives back what RSS changed
+	// when this process is killed. Without it that stays.
+	Guard []string
 	// CPUs keep the workers on them, in turn; none leaves one worker alone and keeps several
 	// on the CPUs that this process may use.
 	CPUs []int

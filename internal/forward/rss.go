@@ -31,11 +31,20 @@ func (f *afxdp) spread(i int) error {
 	if refused = f.closeRSS(i); refused != nil && !errors.Is(refused, xsk.ErrRSSRefused) {
 		return refused
 	}
-	r, err := xsk.SetRSS(d.Index, d.now)
+	g, err := spreadGuarded(f.config.Guard, d.Index, d.now, f.guardDied(i))
 	if err == nil {
-		f.rss[i] = spreading{r, d.Index, d.now}
+		f.rss[i] = spreading{g, d.Index, d.now}
 	}
 	return err
+}
+
+// guardDied returns what warns that the guard of a device has ended.
+func (f *afxdp) guardDied(i int) func(error) {
+	name := f.devices[i].Name
+	return func(err error) {
+		f.config.Warn(fmt.Sprintf(
+			"%s keeps its RSS table as it is now after SIGKILL: the process that would give it back has ended: %v", name, err))
+	}
 }
 
 // warnRefused warns of a device that does not take the table that it had.

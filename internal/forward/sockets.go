@@ -358,7 +358,7 @@ func (f *afxdp) isLost(device int) bool {
 
 // reopen finds a lost device by its name and opens its sockets, and the datapath fills them.
 func (f *afxdp) reopen(ctx context.Context, i int) error {
-	f.warnRefused(i, f.closeDevice(i)) // the device may be gone, and its link with it
+	f.closeSockets(i) // the device may be gone, and its link with it; one that is only away has its RSS table still
 	var ports []datapath.Port
 	err := f.config.Do(func() error {
 		d, err := f.config.find(f.devices[i].Name)
