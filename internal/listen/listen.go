@@ -1,4 +1,4 @@
-// Package listen serves HTTP to clients that are not trusted: a client that is slow,
+// Package listen serves HTTP/1.1 to clients that are not trusted: a client that is slow,
 // idle or many cannot hold the process's memory or descriptors, and TLS and passwords are
 // those of a Prometheus web configuration file.
 package listen
@@ -27,7 +27,8 @@ import (
 
 // Limits of a server.
 const (
-	// Connections is how many are open at a time. More wait in the kernel's queue.
+	// Connections is how many are open at a time, and how many requests are served: one of each. More wait in the
+	// kernel's queue.
 	Connections = 64
 	// headerTime, readTime and writeTime are how long a request's header, all of it, and
 	// its answer may take.
@@ -96,11 +97,15 @@ func serve(ctx context.Context, o Options, h http.Handler, header, idle time.Dur
 	if err != nil {
 		return nil, err // it says listen, and the address
 	}
+	// A connection of HTTP/2 has 250 requests at a time and queues more, all of which hold memory until their passwords are
+	// checked, also when the connection has ended.
+	var protocols http.Protocols
+	protocols.SetHTTP1(true)
 	s := &Server{
 		listener: netutil.LimitListener(l, Connections), tls: config.tls, known: config.known, done: make(chan error, 1),
 		server: &http.Server{
 			Handler: h, ReadHeaderTimeout: header, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idle,
-			MaxHeaderBytes: headerSize,
+			MaxHeaderBytes: headerSize, Protocols: &protocols,
 			// Each failed handshake of a stranger would be a line.
 			ErrorLog: log.New(io.Discard, "", 0),
 		},

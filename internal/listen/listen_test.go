@@ -2,6 +2,7 @@ package listen
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -14,6 +15,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,31 +176,13 @@ const fakeHash = "$2y$10$QOauhQNbBCuQDKes6eFzPeMqBSjb7Mr5DUmpZ/VcEd00UAV/LDeSi"
 
 // TLS and users come from a web configuration file of Prometheus.
 func TestWebConfig(t *testing.T) {
-	dir, roots := certificate(t)
-	config := filepath.Join(dir, "web.yml")
-	text := "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  prometheus: " + fakeHash + "\n"
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := start(t, Options{Address: "127.0.0.1:0", WebConfig: config}, headerTime, idleTime)
+	s, roots := startUsers(t, fakeHash)
 	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
 	defer transport.CloseIdleConnections()
 	client := &http.Client{Transport: transport, Timeout: time.Minute}
 	for password, want := range map[string]int{"fakepassword": http.StatusOK, "wrong": http.StatusUnauthorized, "": http.StatusUnauthorized} {
-		req, err := http.NewRequest("GET", s.URL("/"), nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if password != "" {
-			req.SetBasicAuth("prometheus", password)
-		}
-		resp, err := client.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		resp.Body.Close()
-		if resp.StatusCode != want {
-			t.Errorf("password %q: %s, want %d", password, resp.Status, want)
+		if code, err := askWith(client, s, password); err != nil || code != want {
+			t.Errorf("password %q: %d, %v, want %d", password, code, err, want)
 		}
 	}
 	if resp, err := http.Get("http://" + s.Addr().String()); err == nil {
@@ -207,6 +191,108 @@ func TestWebConfig(t *testing.T) {
 			t.Errorf("plain HTTP: %s", resp.Status)
 		}
 	}
+}
+
+// askWith sends a request of the user prometheus with a password, "" for none, and returns the status of the answer.
+func askWith(client *http.Client, s *Server, password string) (int, error) {
+	req, err := http.NewRequest("GET", s.URL("/"), nil)
+	if err != nil {
+		return 0, err
+	}
+	if password != "" {
+		req.SetBasicAuth("prometheus", password)
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode, err
+}
+
+// No client has HTTP/2, whatever it offers, with TLS or without.
+func TestNoHTTP2(t *testing.T) {
+	s, roots := startUsers(t, fakeHash)
+	for _, offers := range [][]string{nil, {"h2", "http/1.1"}, {"h2"}} {
+		c, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: roots, NextProtos: offers})
+		if err != nil {
+			continue // it is refused
+		}
+		if got := c.ConnectionState().NegotiatedProtocol; got == "h2" {
+			t.Errorf("who offers %q has %q", offers, got)
+		}
+		wantHTTP1(t, c)
+	}
+	plain := start(t, Options{Address: ":0"}, headerTime, idleTime)
+	wantHTTP1(t, dial(t, plain))
+}
+
+// wantHTTP1 checks that what HTTP/2 begins with has an answer of HTTP/1.1, or none.
+func wantHTTP1(t *testing.T, c net.Conn) {
+	t.Helper()
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(time.Minute))
+	// The preface and empty SETTINGS (RFC 9113, section 3.4).
+	fmt.Fprint(c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00")
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if line != "" && !strings.HasPrefix(line, "HTTP/1.1 ") || line == "" && errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the preface of HTTP/2 has the answer %q, %v", line, err)
+	}
+}
+
+// quickHash is bcrypt of "fakepassword", cost 4: a wrong password takes a millisecond.
+const quickHash = "$2a$04$GpuNrFcVkKqG.XD8wvKBi.TqOiW0apNqJRCsG9oW1KvjqMxN4MAjK"
+
+// Of many wrong passwords that come at once, as many are checked or wait as there are connections, and the right one has its turn.
+func TestWrongPasswords(t *testing.T) {
+	s, roots := startUsers(t, quickHash)
+	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}, ForceAttemptHTTP2: true}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport}
+	if code, err := askWith(client, s, ""); err != nil || code != http.StatusUnauthorized { // the others may share its connection
+		t.Fatalf("no password: %d, %v", code, err)
+	}
+	const requests = 3 * Connections
+	done := make(chan struct{})
+	for i := range requests {
+		go func() {
+			// On a machine that is busy a handshake may have no time.
+			if code, err := askWith(client, s, fmt.Sprint(i)); err == nil && code != http.StatusUnauthorized {
+				t.Errorf("wrong password: %d", code)
+			}
+			done <- struct{}{}
+		}()
+	}
+	most := 0
+	stacks := make([]byte, 4<<20)
+	for left, tick := requests, time.Tick(5*time.Millisecond); left > 0; {
+		select {
+		case <-done:
+			left--
+		case <-tick:
+			n := runtime.Stack(stacks, true)
+			most = max(most, bytes.Count(stacks[:n], []byte("web.(*webHandler).ServeHTTP(")))
+		}
+	}
+	if most == 0 || most > Connections {
+		t.Errorf("%d passwords are checked, or wait for it, at a time", most)
+	}
+	if code, err := askWith(client, s, "fakepassword"); err != nil || code != http.StatusOK {
+		t.Errorf("the right password: %d, %v", code, err)
+	}
+}
+
+// startUsers starts a server with TLS and the user prometheus, and returns who vouches for its certificate.
+func startUsers(t *testing.T, hash string) (*Server, *x509.CertPool) {
+	t.Helper()
+	dir, roots := certificate(t)
+	config := filepath.Join(dir, "web.yml")
+	text := "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  prometheus: " + hash + "\n"
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return start(t, Options{Address: "127.0.0.1:0", WebConfig: config}, headerTime, idleTime), roots
 }
 
 // certificate writes the certificate of net/http/httptest, for 127.0.0.1, and its key.
