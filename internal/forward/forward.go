@@ -129,14 +129,8 @@ func (c Config) Validate() error {
 	switch {
 	case c.Object != "" && c.Claim != nil:
 		return errFilterAndObject
-	case c.Mode != xsk.Auto && c.Engine == XDP:
-		return errors.New("zero copy is of the engine afxdp: the kernel redirects frames where they lie")
 	case c.Mode == xsk.ZeroCopy && c.Generic:
 		return errors.New("generic mode copies each frame: zero copy needs native mode")
-	case c.Engine == XDP && c.Sample != nil:
-		return errors.New("frames can be sampled only by the engine afxdp")
-	case c.Engine == XDP && c.Object != "" && (c.Source != nil || c.Destination != nil):
-		return errors.New("with a BPF object in the kernel the program writes the addresses: leave them out")
 	case c.Batch < 0 || c.Batch > datapath.MaxBatch:
 		return fmt.Errorf("a batch of %d is not within 1 … %d", c.Batch, datapath.MaxBatch)
 	case c.Queues < 0 || c.Queues > maxQueues:
@@ -145,10 +139,35 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%d workers are not within 0 … %d", c.Workers, datapath.MaxWorkers)
 	case c.BusyPoll != 0 && c.BusyPoll < time.Microsecond:
 		return fmt.Errorf("busy polling for %v: must be 1 µs or more", c.BusyPoll)
-	case c.Engine == XDP && (c.Queues > 0 || c.Workers > 0 || len(c.CPUs) > 0 || c.BusyPoll > 0 || c.RSS):
-		return errors.New("queues, RSS, workers, their CPUs and busy polling are of the engine afxdp: the kernel forwards on each queue's CPU")
 	case c.Frames < 0 || c.Frames == 1:
 		return fmt.Errorf("%d frames for a queue: must be 2 or more, or 0 for %d", c.Frames, defaultFrames)
+	case c.Engine == XDP:
+		return c.checkKernel()
+	}
+	return nil
+}
+
+// checkKernel says in one line why the engine XDP does not have what is asked for.
+func (c Config) checkKernel() error {
+	for _, only := range []struct {
+		asked bool
+		why   string
+	}{
+		{c.Mode != xsk.Auto, "zero copy is of the engine afxdp: the kernel redirects frames where they lie"},
+		{c.Sample != nil, "frames can be sampled only by the engine afxdp: in the kernel nobody reads them"},
+		{c.Queues > 0, "a number of queues is of the engine afxdp: the kernel forwards on all that a device has (ethtool -L)"},
+		{c.RSS, "RSS is set by the engine afxdp: the kernel forwards on all queues that a device has (ethtool -X)"},
+		{c.Workers > 0, "workers are of the engine afxdp: the kernel forwards on the CPUs that the queues interrupt"},
+		{len(c.CPUs) > 0, "CPUs of workers are of the engine afxdp: the kernel forwards on those that the queues interrupt (/proc/irq)"},
+		{c.BusyPoll > 0, "busy polling is of the engine afxdp: the kernel forwards in its own polls, and no socket asks for one"},
+		{c.Batch > 0, "a batch is of the engine afxdp: the kernel forwards what a poll of the device finds"},
+		{c.Frames > 0, "memory for frames is of the engine afxdp: in the kernel they are in that of the device's driver"},
+		{c.Object != "" && (c.Source != nil || c.Destination != nil),
+			"with a BPF object in the kernel the program writes the addresses: leave them out"},
+	} {
+		if only.asked {
+			return errors.New(only.why)
+		}
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package forward
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -397,6 +398,31 @@ func TestBusyPoll(t *testing.T) {
 	w.flows(t, receive, 32)
 }
 
+// What the kernel does not have is refused in a line that names it, and says why.
+func TestKernelRefuses(t *testing.T) {
+	for want, c := range map[string]Config{
+		"zero copy":    {Mode: xsk.Copy},
+		"sampled":      {Sample: &Sample{}},
+		"queues":       {Queues: 1},
+		"RSS":          {RSS: true},
+		"workers":      {Workers: 1},
+		"CPUs":         {CPUs: []int{0}},
+		"busy polling": {BusyPoll: time.Millisecond},
+		"a batch":      {Batch: 32},
+		"memory":       {Frames: 4096},
+		"BPF object":   {Object: "x", Source: net.HardwareAddr{2, 0, 0, 0, 0, 1}},
+	} {
+		c.Pairs, c.Engine = pair, XDP
+		err := c.Validate()
+		if err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") || !strings.Contains(err.Error(), ": ") {
+			t.Errorf("%+v: %v, want %q, and why", c, err, want)
+		}
+	}
+	if err := (Config{Pairs: pair, Engine: XDP}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestRefusesWorkers(t *testing.T) {
 	w := newQueues(t, 2)
 	for want, c := range map[string]Config{
@@ -405,7 +431,6 @@ func TestRefusesWorkers(t *testing.T) {
 		"-1 workers":                     {Workers: -1},
 		"3 workers: the devices have 2 ": {Workers: 3},
 		"busy polling for 1ns":           {BusyPoll: 1},
-		"are of the engine afxdp":        {Engine: XDP, Workers: 2},
 		"on CPUs [1023]":                 {CPUs: []int{1023}},
 	} {
 		c.Pairs = pair
