@@ -115,8 +115,8 @@ func TestObjectMemory(t *testing.T) {
 			case *inKernel:
 				first = f.objects[0]
 			}
-			if got := first.memory; got != 64*8 {
-				t.Errorf("its map of 64 pointers takes %d bytes", got)
+			if got := first.memory; got < 64*8 || got > 4<<10 {
+				t.Errorf("its map of 64 pointers, with the map's own structure, takes %d bytes", got)
 			}
 			if err := f.Reload(t.Context(), nil); err != nil {
 				t.Error(err)

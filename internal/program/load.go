@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"maps"
 	"math"
-	"math/bits"
 	"regexp"
 	"slices"
 	"strings"
@@ -18,7 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
-	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/verifier"
 )
 
@@ -347,63 +345,4 @@ func lacking(spec *ebpf.CollectionSpec) *feature.Missing {
 		}
 	}
 	return nil
-}
-
-// CheckMemory refuses an object whose maps, with what others take that are there already, in bytes, would take more than half
-// of the memory that this process may have, by a [feature.Missing]: the kernel takes that of most maps when they are made. It
-// returns the bytes of all.
-func CheckMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err error) {
-	limit := memory.Limit() / 2
-	sum = there
-	for _, name := range slices.Sorted(maps.Keys(specs)) {
-		size := mapMemory(specs[name])
-		if sum += size; sum > limit {
-			return sum, &feature.Missing{
-				Feature: fmt.Sprintf("memory for the maps of the object: with %s, of %d MiB, they take %d MiB", name, size>>20, sum>>20),
-				Help:    fmt.Sprintf("half of what this process may have is %d MiB", limit>>20),
-			}
-		}
-	}
-	return sum, nil
-}
-
-// memoryOf is about what the maps of open objects take, in bytes.
-func memoryOf(opened []*Opened) (sum uint64) {
-	for _, o := range opened {
-		sum += o.memory
-	}
-	return sum
-}
-
-// mapMemory is about what the kernel takes for a map when it makes it, in bytes. With a map of maps it makes the inner one
-// whole, as a template.
-func mapMemory(m *ebpf.MapSpec) uint64 {
-	align := func(n uint32) uint64 { return (uint64(n) + 7) &^ 7 }
-	const element = 64 // struct htab_elem with its bucket
-	cpus, each := uint64(ebpf.MustPossibleCPU()), uint64(8)
-	switch m.Type {
-	case ebpf.Array, ebpf.Queue, ebpf.Stack:
-		each = align(m.ValueSize)
-	case ebpf.PerCPUArray:
-		each += align(m.ValueSize) * cpus
-	case ebpf.Hash, ebpf.LRUHash:
-		each = element + align(m.KeySize) + align(m.ValueSize)
-	case ebpf.PerCPUHash, ebpf.LRUCPUHash:
-		each = element + align(m.KeySize) + align(m.ValueSize)*cpus
-	case ebpf.RingBuf, ebpf.UserRingbuf:
-		each = 1
-	case ebpf.LPMTrie:
-		return 0 // made as entries come
-	}
-	if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
-		each = 16 // the buckets
-	}
-	high, size := bits.Mul64(uint64(m.MaxEntries), each)
-	if high > 0 || size > math.MaxInt64 {
-		return math.MaxInt64
-	}
-	if m.InnerMap != nil {
-		size += mapMemory(m.InnerMap)
-	}
-	return min(size, math.MaxInt64)
 }

@@ -1,0 +1,216 @@
+package program
+
+import (
+	"fmt"
+	"maps"
+	"math"
+	"math/bits"
+	"os"
+	"slices"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
+)
+
+// Types of maps that package ebpf has no names for (enum bpf_map_type in include/uapi/linux/bpf.h).
+const (
+	instructionArray ebpf.MapType = 34 // BPF_MAP_TYPE_INSN_ARRAY
+	resizableHash    ebpf.MapType = 35 // BPF_MAP_TYPE_RHASH
+)
+
+// CheckMemory refuses an object whose maps, with what others take that are there already, in bytes, would take more than half
+// of the memory that this process may have, by a [feature.Missing]: the kernel takes that of most maps when they are made. It
+// returns the bytes of all. A map of a type that is not known is refused.
+func CheckMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err error) {
+	limit := memory.Limit() / 2
+	sum = there
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
+		size, err := mapMemory(specs[name])
+		if err != nil {
+			return sum, fmt.Errorf("map %s: %w", name, err)
+		}
+		if sum = plus(sum, size); sum > limit {
+			return sum, &feature.Missing{
+				Feature: fmt.Sprintf("memory for the maps of the object: with %s, of %d MiB, they take %d MiB", name, size>>20, sum>>20),
+				Help:    fmt.Sprintf("half of what this process may have is %d MiB", limit>>20),
+			}
+		}
+	}
+	return sum, nil
+}
+
+// memoryOf is about what the maps of open objects take, in bytes.
+func memoryOf(opened []*Opened) (sum uint64) {
+	for _, o := range opened {
+		sum += o.memory
+	}
+	return sum
+}
+
+// mapMemory is about what the kernel takes for a map when it makes it, in bytes. With a map of maps it makes the inner one
+// whole, as a template.
+func mapMemory(m *ebpf.MapSpec) (uint64, error) {
+	size, known := newMapSize(m).bytes()
+	if !known {
+		return 0, fmt.Errorf("its type, %v, is not known, nor how much memory such a map takes", m.Type)
+	}
+	if m.InnerMap != nil {
+		inner, err := mapMemory(m.InnerMap)
+		if err != nil {
+			return 0, fmt.Errorf("its inner map: %w", err)
+		}
+		size = plus(size, inner)
+	}
+	return plus(size, mapHead), nil
+}
+
+const (
+	// mapHead is more than the structure of a map of any type: struct bpf_htab, the largest, has less than 700 bytes.
+	mapHead = 1 << 10
+	// word8 is the size of a pointer, bucket that of struct bucket and of struct bpf_shtab_bucket, a list with its lock.
+	word8, bucket = 8, 16
+	// hashElement is sizeof(struct htab_elem), trieElement sizeof(struct lpm_trie_node).
+	hashElement, trieElement = 48, 24
+	// arenaTables are the page tables of the 4 GiB of an arena.
+	arenaTables = 9 << 20
+)
+
+// mapSize is what the memory of a map depends on: numbers of entries and CPUs, and bytes as the kernel rounds them.
+type mapSize struct {
+	*ebpf.MapSpec
+	cpus, entries, key, value uint64
+}
+
+func newMapSize(m *ebpf.MapSpec) mapSize {
+	align := func(n uint32) uint64 { return (uint64(n) + 7) &^ 7 }
+	return mapSize{m, uint64(ebpf.MustPossibleCPU()), uint64(m.MaxEntries), align(m.KeySize), align(m.ValueSize)}
+}
+
+// bytes are those of the map without its head, false when the type is not known. The formulas are those of the functions that
+// make maps, which are named here, of Linux 7.3; what is taken as entries come is not in it.
+func (m mapSize) bytes() (size uint64, known bool) {
+	switch m.Type {
+	case ebpf.Array: // array_map_alloc in kernel/bpf/arraymap.c
+		size = times(m.slots(), m.value)
+		if m.Flags&unix.BPF_F_MMAPABLE != 0 {
+			size = plus(size, 2*uint64(os.Getpagesize())) // the head and the end have pages of their own
+		}
+	case ebpf.PerCPUArray: // array_map_alloc, bpf_array_alloc_percpu
+		size = times(m.slots(), word8+m.perCPU())
+	case ebpf.ProgramArray, ebpf.CGroupArray, ebpf.ArrayOfMaps: // array_map_alloc, of pointers
+		size = times(m.slots(), word8)
+	case ebpf.PerfEventArray, ebpf.CPUMap: // array_map_alloc; cpu_map_alloc in kernel/bpf/cpumap.c
+		size = word8 * powerOfTwo(m.cpus) // package ebpf wants no more entries
+	case ebpf.Hash, ebpf.LRUHash: // htab_map_alloc and prealloc_init in kernel/bpf/hashtab.c
+		size = m.hash(hashElement + m.key + m.value)
+	case ebpf.PerCPUHash, ebpf.LRUCPUHash:
+		size = m.hash(hashElement + m.key + word8 + m.perCPU())
+	case ebpf.HashOfMaps: // htab_of_map_alloc, which has htab_map_alloc make it
+		size = m.hash(hashElement + m.key + word8)
+	case resizableHash: // rhtab_map_alloc: the table is of a hint, of at most 65535
+		size = plus(word8*2*powerOfTwo(min(m.MapExtra, math.MaxUint16)), m.cached(hashElement+m.key+m.value))
+	case ebpf.LPMTrie: // trie_alloc in kernel/bpf/lpm_trie.c
+		size = m.cached(trieElement + m.key + m.value)
+	case ebpf.StackTrace: // stack_map_alloc and prealloc_elems_and_freelist in kernel/bpf/stackmap.c
+		const element = 16 // struct stack_map_bucket
+		size = plus(times(powerOfTwo(m.entries), word8), times(m.entries, element+m.value))
+	case ebpf.DevMapHash: // dev_map_init_map in kernel/bpf/devmap.c
+		size = times(powerOfTwo(m.entries), word8)
+	case ebpf.DevMap, ebpf.SockMap, ebpf.XSKMap, ebpf.ReusePortSockArray:
+		// dev_map_init_map; sock_map_alloc in net/core/sock_map.c; xsk_map_alloc in net/xdp/xskmap.c; reuseport_array_alloc in
+		// kernel/bpf/reuseport_array.c
+		size = times(m.entries, word8)
+	case ebpf.SockHash: // sock_hash_alloc in net/core/sock_map.c
+		size = times(powerOfTwo(m.entries), bucket)
+	case ebpf.Queue, ebpf.Stack: // queue_stack_map_alloc in kernel/bpf/queue_stack_maps.c
+		size = times(m.entries+1, uint64(m.ValueSize))
+	case ebpf.RingBuf, ebpf.UserRingbuf: // bpf_ringbuf_area_alloc in kernel/bpf/ringbuf.c
+		const ownPages = 3
+		page := uint64(os.Getpagesize())
+		size = times(ownPages+m.entries/page, page+2*word8)
+	case ebpf.BloomFilter: // bloom_map_alloc in kernel/bpf/bloom_filter.c
+		size = m.bloom()
+	case ebpf.SkStorage, ebpf.InodeStorage, ebpf.TaskStorage, ebpf.CgroupStorage:
+		size = bucket * 2 * powerOfTwo(m.cpus) // bpf_local_storage_map_alloc in kernel/bpf/bpf_local_storage.c
+	case ebpf.CGroupStorage, ebpf.PerCPUCGroupStorage: // cgroup_storage_map_alloc in kernel/bpf/local_storage.c: the head alone
+	case ebpf.StructOpsMap: // bpf_struct_ops_map_alloc in kernel/bpf/bpf_struct_ops.c: two values, a link and a symbol a function
+		size = plus(times(m.value, 4), 2*uint64(os.Getpagesize()))
+	case ebpf.Arena: // arena_map_alloc in kernel/bpf/arena.c
+		size = arenaTables
+	case instructionArray: // insn_array_map_alloc in kernel/bpf/bpf_insn_array.c
+		const element = 16 // struct bpf_insn_array_value
+		size = times(m.entries, element+word8)
+	default:
+		return 0, false
+	}
+	return size, true
+}
+
+// slots are the entries that an array has: without CAP_PERFMON a power of two, for speculation beyond its end (bpf_bypass_spec_v1
+// in include/linux/bpf.h).
+func (m mapSize) slots() uint64 {
+	if feature.Capability(unix.CAP_PERFMON).Held() {
+		return m.entries
+	}
+	return powerOfTwo(m.entries)
+}
+
+// perCPU are the bytes of values of all CPUs, with a pointer to the memory cgroup for each four bytes (pcpu_obj_total_size in
+// mm/percpu-internal.h).
+func (m mapSize) perCPU() uint64 { return m.value * (m.cpus + 2) }
+
+// hash are the bytes of a hash: a bucket for each entry, rounded up, and elements for all, with one more for each CPU, or those
+// that are cached.
+func (m mapSize) hash(element uint64) uint64 {
+	buckets := times(powerOfTwo(m.entries), bucket)
+	if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
+		return plus(buckets, m.cached(element))
+	}
+	return plus(buckets, times(m.entries+m.cpus, element))
+}
+
+// cached are the bytes of the elements that a map which allocates them one by one keeps for each CPU (prefill_mem_cache in
+// kernel/bpf/memalloc.c).
+func (m mapSize) cached(element uint64) uint64 {
+	number := uint64(1)
+	if element <= 256 {
+		number = 4
+	}
+	return times(number*m.cpus, element)
+}
+
+// bloom are the bytes of a Bloom filter: 7/5 of a bit for each hash function and entry, rounded up, or 4 Gbit.
+func (m mapSize) bloom() uint64 {
+	functions := m.MapExtra & 0xf
+	if functions == 0 {
+		functions = 5
+	}
+	set := m.entries * functions / 5 * 7
+	if m.entries*functions > math.MaxUint32 || set > 1<<31 {
+		return 1 << 32 / 8
+	}
+	return powerOfTwo(max(set, 64)) / 8
+}
+
+// powerOfTwo is the least one that is not below n, for n up to 32 bits.
+func powerOfTwo(n uint64) uint64 { return 1 << bits.Len64(max(n, 1)-1) }
+
+// plus and times are math.MaxInt64 where there is no room for the result.
+func plus(a, b uint64) uint64 {
+	sum, carry := bits.Add64(a, b, 0)
+	if carry > 0 {
+		return math.MaxInt64
+	}
+	return min(sum, math.MaxInt64)
+}
+
+func times(a, b uint64) uint64 {
+	high, product := bits.Mul64(a, b)
+	if high > 0 {
+		return math.MaxInt64
+	}
+	return min(product, math.MaxInt64)
+}

@@ -1,0 +1,193 @@
+package program
+
+import (
+	"errors"
+	"math"
+	"os"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/release"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// Each type of map takes what its kernel's formula says, with 2 CPUs, whatever is estimated has no end beyond 63 bits, and a type
+// that is not known has no estimate.
+func TestMapSize(t *testing.T) {
+	t.Parallel()
+	const million = 1 << 20
+	page := uint64(os.Getpagesize())
+	for _, test := range []struct {
+		kind          ebpf.MapType
+		key, value, n uint32
+		flags         uint32
+		extra         uint64
+		want          uint64
+	}{
+		{kind: ebpf.Array, key: 4, value: 12, n: million, want: 16 * million},
+		{kind: ebpf.Array, key: 4, value: math.MaxUint32, n: math.MaxUint32, want: math.MaxInt64},
+		{kind: ebpf.PerCPUArray, key: 4, value: 12, n: million, want: (8 + 16*4) * million},
+		{kind: ebpf.ProgramArray, key: 4, value: 4, n: million, want: 8 * million},
+		{kind: ebpf.CGroupArray, key: 4, value: 4, n: million, want: 8 * million},
+		{kind: ebpf.ArrayOfMaps, key: 4, value: 4, n: million, want: 8 * million},
+		{kind: ebpf.PerfEventArray, want: 2 * 8},
+		{kind: ebpf.CPUMap, key: 4, value: 4, n: million, want: 2 * 8},
+		{kind: ebpf.Hash, key: 5, value: 12, n: million + 1, want: 16*2*million + (48+8+16)*(million+3)},
+		{kind: ebpf.Hash, key: 5, value: 12, n: million + 1, flags: unix.BPF_F_NO_PREALLOC, want: 16*2*million + (48+8+16)*8},
+		{kind: ebpf.Hash, key: 4, value: 1024, n: 4, flags: unix.BPF_F_NO_PREALLOC, want: 16*4 + (48+8+1024)*2},
+		{kind: ebpf.LRUHash, key: 5, value: 12, n: million, want: 16*million + (48+8+16)*(million+2)},
+		{kind: ebpf.PerCPUHash, key: 5, value: 12, n: million, want: 16*million + (48+8+8+16*4)*(million+2)},
+		{kind: ebpf.LRUCPUHash, key: 5, value: 12, n: million, want: 16*million + (48+8+8+16*4)*(million+2)},
+		{kind: ebpf.HashOfMaps, key: 512, value: 4, n: million, want: 16*million + (48+512+8)*(million+2)},
+		{kind: resizableHash, key: 5, value: 12, n: million, flags: unix.BPF_F_NO_PREALLOC, extra: math.MaxUint16,
+			want: 8*2*65536 + (48+8+16)*8},
+		{kind: ebpf.LPMTrie, key: 8, value: 4, n: million, flags: unix.BPF_F_NO_PREALLOC, want: (24 + 8 + 8) * 8},
+		{kind: ebpf.StackTrace, key: 4, value: 1016, n: million + 1, want: 8*2*million + (16+1016)*(million+1)},
+		{kind: ebpf.DevMap, key: 4, value: 4, n: million, want: 8 * million},
+		{kind: ebpf.DevMapHash, key: 4, value: 4, n: million + 1, want: 8 * 2 * million},
+		{kind: ebpf.SockMap, key: 4, value: 4, n: million, want: 8 * million},
+		{kind: ebpf.SockHash, key: 4, value: 4, n: million + 1, want: 16 * 2 * million},
+		{kind: ebpf.XSKMap, key: 4, value: 4, n: million, want: 8 * million},
+		{kind: ebpf.ReusePortSockArray, key: 4, value: 8, n: million, want: 8 * million},
+		{kind: ebpf.Queue, value: 5, n: million, want: 5 * (million + 1)},
+		{kind: ebpf.Stack, value: 5, n: million, want: 5 * (million + 1)},
+		{kind: ebpf.RingBuf, n: million, want: (million/page + 3) * (page + 16)},
+		{kind: ebpf.UserRingbuf, n: million, want: (million/page + 3) * (page + 16)},
+		{kind: ebpf.BloomFilter, value: 4, n: million, want: million},
+		{kind: ebpf.BloomFilter, value: 4, n: 1, extra: 1, want: 8},
+		{kind: ebpf.BloomFilter, value: 4, n: math.MaxUint32, extra: 15, want: 512 << 20},
+		{kind: ebpf.SkStorage, key: 4, value: 64, want: 64},
+		{kind: ebpf.InodeStorage, key: 4, value: 64, want: 64},
+		{kind: ebpf.TaskStorage, key: 4, value: 64, want: 64},
+		{kind: ebpf.CgroupStorage, key: 4, value: 64, want: 64},
+		{kind: ebpf.CGroupStorage, key: 8, value: 64, want: 0},
+		{kind: ebpf.PerCPUCGroupStorage, key: 8, value: 64, want: 0},
+		{kind: ebpf.StructOpsMap, key: 4, value: 1 << 12, n: 1, want: 4<<12 + 2*page},
+		{kind: ebpf.Arena, n: million, want: 9 << 20},
+		{kind: instructionArray, key: 4, value: 16, n: million, want: 24 * million},
+	} {
+		spec := &ebpf.MapSpec{
+			Type: test.kind, KeySize: test.key, ValueSize: test.value, MaxEntries: test.n, Flags: test.flags, MapExtra: test.extra,
+		}
+		m := newMapSize(spec)
+		m.cpus = 2
+		if got, known := m.bytes(); got != test.want || !known {
+			t.Errorf("%v, flags %#x: %d, %v, want %d", spec, test.flags, got, known, test.want)
+		}
+	}
+	for _, kind := range []ebpf.MapType{ebpf.UnspecifiedMap, resizableHash + 1, ebpf.WindowsHash} {
+		spec := &ebpf.MapSpec{Type: kind, KeySize: 4, ValueSize: 4, MaxEntries: 1}
+		for _, spec := range []*ebpf.MapSpec{spec, {Type: ebpf.HashOfMaps, KeySize: 4, MaxEntries: 1, InnerMap: spec}} {
+			if sum, err := CheckMemory(0, map[string]*ebpf.MapSpec{"one": spec}); err == nil {
+				t.Errorf("%v: %d bytes", spec, sum)
+			}
+		}
+	}
+}
+
+// An array has a power of two of entries when who makes it has no CAP_PERFMON.
+func TestMapSizeWithoutRights(t *testing.T) {
+	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1<<20 + 1}
+	for _, test := range []struct {
+		capability int
+		want       uint64
+	}{{unix.CAP_PERFMON, 8 * (1<<20 + 1)}, {unix.CAP_BPF, 8 << 21}} {
+		var got uint64
+		if err := testutil.Capable(t, func() (err error) {
+			got, err = mapMemory(spec)
+			return err
+		}, test.capability); err != nil {
+			t.Fatal(err)
+		}
+		if got -= mapHead; got != test.want {
+			t.Errorf("with capability %d: %d bytes, want %d", test.capability, got, test.want)
+		}
+	}
+}
+
+// Of each type that the kernel makes here the estimate is no less than 9/10 of what the kernel says that the map takes: memlock of
+// fdinfo, which is what each type says of its memory (map_mem_usage) since Linux 6.4.
+func TestMapMemoryHere(t *testing.T) {
+	testutil.Root(t)
+	here, err := os.ReadFile("/proc/sys/kernel/osrelease")
+	if err != nil {
+		t.Fatal(err)
+	}
+	const since = "6.4"
+	if release.Before(string(here), since) {
+		testutil.SkipMissing(t, &feature.Missing{Feature: "what a map takes, as its type says", Since: since})
+	}
+	number := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
+	inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
+	const n = 1<<12 + 1
+	for _, spec := range []*ebpf.MapSpec{
+		{Type: ebpf.Hash, KeySize: 5, ValueSize: 12, MaxEntries: n},
+		{Type: ebpf.Hash, KeySize: 5, ValueSize: 12, MaxEntries: n, Flags: unix.BPF_F_NO_PREALLOC},
+		{Type: ebpf.Array, KeySize: 4, ValueSize: 12, MaxEntries: n},
+		{Type: ebpf.Array, KeySize: 4, ValueSize: 12, MaxEntries: n, Flags: unix.BPF_F_MMAPABLE},
+		{Type: ebpf.ProgramArray, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.PerfEventArray},
+		{Type: ebpf.PerCPUHash, KeySize: 5, ValueSize: 12, MaxEntries: n},
+		{Type: ebpf.PerCPUHash, KeySize: 5, ValueSize: 12, MaxEntries: n, Flags: unix.BPF_F_NO_PREALLOC},
+		{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: 12, MaxEntries: n},
+		{Type: ebpf.StackTrace, KeySize: 4, ValueSize: 1016, MaxEntries: n},
+		{Type: ebpf.CGroupArray, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.LRUHash, KeySize: 5, ValueSize: 12, MaxEntries: n},
+		{Type: ebpf.LRUHash, KeySize: 5, ValueSize: 12, MaxEntries: n, Flags: unix.BPF_F_NO_COMMON_LRU},
+		{Type: ebpf.LRUCPUHash, KeySize: 5, ValueSize: 12, MaxEntries: n},
+		{Type: ebpf.LPMTrie, KeySize: 8, ValueSize: 12, MaxEntries: n, Flags: unix.BPF_F_NO_PREALLOC},
+		{Type: ebpf.ArrayOfMaps, KeySize: 4, MaxEntries: n, InnerMap: inner},
+		{Type: ebpf.HashOfMaps, KeySize: 500, MaxEntries: n, InnerMap: inner},
+		{Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.DevMapHash, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.SockMap, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.SockHash, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.CPUMap, KeySize: 4, ValueSize: 4},
+		{Type: ebpf.XSKMap, KeySize: 4, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.ReusePortSockArray, KeySize: 4, ValueSize: 8, MaxEntries: n},
+		{Type: ebpf.Queue, ValueSize: 5, MaxEntries: n},
+		{Type: ebpf.Stack, ValueSize: 5, MaxEntries: n},
+		{Type: ebpf.SkStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
+		{Type: ebpf.InodeStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
+		{Type: ebpf.TaskStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
+		{Type: ebpf.CgroupStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
+		{Type: ebpf.CGroupStorage, KeySize: 8, ValueSize: 4},
+		{Type: ebpf.PerCPUCGroupStorage, KeySize: 8, ValueSize: 4},
+		{Type: ebpf.RingBuf, MaxEntries: 1 << 16},
+		{Type: ebpf.UserRingbuf, MaxEntries: 1 << 16},
+		{Type: ebpf.BloomFilter, ValueSize: 4, MaxEntries: n},
+		{Type: ebpf.BloomFilter, ValueSize: 4, MaxEntries: n, MapExtra: 15},
+		{Type: ebpf.Arena, MaxEntries: n, Flags: unix.BPF_F_MMAPABLE},
+		{Type: instructionArray, KeySize: 4, ValueSize: 16, MaxEntries: n},
+		{Type: resizableHash, KeySize: 5, ValueSize: 12, MaxEntries: n, Flags: unix.BPF_F_NO_PREALLOC, MapExtra: 1 << 12},
+	} {
+		t.Run(spec.String(), func(t *testing.T) {
+			m, err := ebpf.NewMap(spec)
+			if err != nil {
+				if errors.Is(features.HaveMapType(spec.Type), ebpf.ErrNotSupported) || spec.Type >= instructionArray {
+					testutil.Missing(t, "maps of type "+spec.Type.String())
+				}
+				t.Fatal(err)
+			}
+			defer m.Close()
+			info, err := m.Info()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := mapMemory(spec)
+			if err != nil {
+				t.Fatal(err)
+			}
+			takes, _ := info.Memlock()
+			t.Logf("%d bytes are estimated, the map takes %d", got, takes)
+			if got < takes*9/10 {
+				t.Errorf("%d bytes are estimated, and the map takes %d", got, takes)
+			}
+		})
+	}
+}
