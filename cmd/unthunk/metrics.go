@@ -6,6 +6,8 @@ import (
 	"math"
 	"net/http"
 	"strconv"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -147,11 +149,13 @@ func passageMetric(desc *prometheus.Desc, p datapath.Passage) prometheus.Metric 
 	return prometheus.MustNewConstHistogram(desc, count, p.Sum.Seconds(), buckets)
 }
 
-// metric is one whose labels may be any bytes, as a device's name: what is no UTF-8 is written as Go does, v\xffa.
+// metric is one whose labels may be any bytes, as a device's name: one that a terminal does not print as it is, or that has a
+// backslash, is written as Go does, v\xffa. Names that differ stay different.
 func metric(desc *prometheus.Desc, kind prometheus.ValueType, value float64, labels ...string) prometheus.Metric {
+	hidden := func(r rune) bool { return r == '\\' || !unicode.IsPrint(r) }
 	values := make([]string, len(labels))
 	for i, label := range labels {
-		if values[i] = label; !utf8.ValidString(label) {
+		if values[i] = label; !utf8.ValidString(label) || strings.ContainsFunc(label, hidden) {
 			quoted := strconv.Quote(label)
 			values[i] = quoted[1 : len(quoted)-1]
 		}
