@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Counters count events on one CPU, from when they are opened.
+// Counters count events on one CPU, of one task or of all, from when they are opened.
 type Counters struct {
 	events []Event
 	fds    []int
@@ -36,14 +36,18 @@ func (r Reading) Since(old Reading) map[string]float64 {
 	return out
 }
 
-// NewCounters begins to count those of the events on a CPU that this machine has.
-func NewCounters(events []Event, cpu int) (*Counters, error) {
+// AllTasks are those that a CPU runs, and what it does besides.
+const AllTasks = -1
+
+// NewCounters begins to count those of the events on a CPU that this machine has: while it runs a task, by the id of its
+// thread, or [AllTasks]. Interrupts and softirqs are the task's that they interrupt.
+func NewCounters(events []Event, task, cpu int) (*Counters, error) {
 	c := &Counters{}
 	for _, e := range events {
 		attr := e.attr()
 		attr.Bits = 0 // neither disabled nor precise
 		attr.Read_format = unix.PERF_FORMAT_TOTAL_TIME_ENABLED | unix.PERF_FORMAT_TOTAL_TIME_RUNNING
-		fd, err := open(attr, e, cpu)
+		fd, err := open(attr, e, task, cpu)
 		if errors.Is(err, ErrNoEvent) {
 			continue
 		}

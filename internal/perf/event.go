@@ -67,7 +67,7 @@ func mostPrecise(arch string) int {
 func try(e Event, cpu int) error {
 	attr := e.attr()
 	attr.Sample = 1 << 20
-	fd, err := open(attr, e, cpu)
+	fd, err := open(attr, e, AllTasks, cpu)
 	if err != nil {
 		return err
 	}
@@ -84,8 +84,8 @@ func (e Event) attr() *unix.PerfEventAttr {
 	}
 }
 
-func open(attr *unix.PerfEventAttr, e Event, cpu int) (fd int, err error) {
-	fd, err = unix.PerfEventOpen(attr, -1, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
+func open(attr *unix.PerfEventAttr, e Event, task, cpu int) (fd int, err error) {
+	fd, err = unix.PerfEventOpen(attr, task, cpu, -1, unix.PERF_FLAG_FD_CLOEXEC)
 	switch {
 	case err == nil:
 		return fd, nil

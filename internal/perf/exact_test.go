@@ -1,10 +1,7 @@
 package perf
 
 import (
-	"errors"
-	"io/fs"
 	"os"
-	"runtime"
 	"slices"
 	"testing"
 
@@ -27,10 +24,8 @@ var worked int
 // TestExact counts on the PMU of a guest of arm64, which executes an instruction a cycle and counts each: turns of a
 // loop take the same, to the instruction, and what the PMU has not is not among the counters.
 func TestExact(t *testing.T) {
-	if _, err := os.Stat("/job.json"); runtime.GOARCH != "arm64" || errors.Is(err, fs.ErrNotExist) {
-		testutil.Missing(t, "a guest of arm64 (make test-kernels)")
-	}
-	c, err := NewCounters(PerPacket(), 0)
+	testutil.ExactARM64(t)
+	c, err := NewCounters(PerPacket(), AllTasks, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -75,9 +70,7 @@ func TestExact(t *testing.T) {
 // TestAllowedRate has a guest's kernel allow few samples a second, as it does by itself where samples take long: what is beyond is
 // not refused, and the sampler says at what rate it samples.
 func TestAllowedRate(t *testing.T) {
-	if _, err := os.Stat("/job.json"); runtime.GOARCH != "arm64" || errors.Is(err, fs.ErrNotExist) {
-		testutil.Missing(t, "a guest of arm64 (make test-kernels)")
-	}
+	testutil.ExactARM64(t)
 	const limit = "/proc/sys/kernel/perf_event_max_sample_rate"
 	before, err := os.ReadFile(limit)
 	if err != nil {

@@ -24,7 +24,7 @@ type ring struct {
 // openRing opens an event on a CPU and maps a ring of size bytes, a power of two of
 // pages, that the kernel locks in memory.
 func openRing(attr *unix.PerfEventAttr, e Event, cpu, size int) (*ring, error) {
-	fd, err := open(attr, e, cpu)
+	fd, err := open(attr, e, AllTasks, cpu)
 	if err != nil {
 		return nil, err
 	}

@@ -227,7 +227,7 @@ func TestCounters(t *testing.T) {
 		{Name: "none", Type: unix.PERF_TYPE_SOFTWARE, Config: 1 << 40},
 		{Name: "page-faults", Type: unix.PERF_TYPE_SOFTWARE, Config: unix.PERF_COUNT_SW_PAGE_FAULTS},
 	}
-	c, err := NewCounters(events, 0)
+	c, err := NewCounters(events, AllTasks, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -274,6 +274,44 @@ func TestCounters(t *testing.T) {
 	}
 	if again := stand(); again.value <= stopped.value || again.running <= stopped.running {
 		t.Errorf("started again at %+v, and stands at %+v", stopped, again)
+	}
+}
+
+// Counters of a task stand still while its CPU does something else.
+func TestCountersOfTask(t *testing.T) {
+	testutil.Root(t)
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	c, err := NewCounters([]Event{Clock}, unix.Gettid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	// other has another thread work on the CPU: this one waits.
+	other := func() {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			busy(t, 0, 20*time.Millisecond)
+		}()
+		<-done
+	}
+	counted := func(work func()) float64 {
+		t.Helper()
+		before, err := c.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		work()
+		after, err := c.Read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return after.Since(before)["cpu-clock"]
+	}
+	own := counted(func() { busy(t, 0, 20*time.Millisecond) })
+	if others := counted(other); own <= 0 || others > own/2 {
+		t.Errorf("%.0f ns of its own work, %.0f of another's", own, others)
 	}
 }
 

@@ -16,6 +16,8 @@ type Plan struct {
 	Chain redirect.Plan
 	// Rate is samples a second; 0 picks what takes about 1 % of the CPU.
 	Rate int
+	// counted are the events that are counted per packet; nil for those of [perf.PerPacket].
+	counted []perf.Event
 }
 
 // Sizes of a default run.
@@ -39,6 +41,9 @@ func (p Plan) withDefaults() Plan {
 	p.Chain.Schedule = p.Chain.Schedule.Or(defaults())
 	if len(p.Chain.Bulks) == 0 {
 		p.Chain.Bulks = []int{DefaultBulk}
+	}
+	if p.counted == nil {
+		p.counted = perf.PerPacket()
 	}
 	return p
 }

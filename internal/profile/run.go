@@ -25,6 +25,8 @@ import (
 const (
 	slotsPass  = 4
 	slotLength = 4 // times what bench takes
+	// shortPart is what part of such a slot a short one is.
+	shortPart = 4
 	// maxPasses is how often a round that has no window without another task tries on
 	// when its time is up.
 	maxPasses = 8
@@ -38,6 +40,8 @@ type run struct {
 	prepare func(*redirect.Chain) error
 	// references are timed between slots.
 	references *reference.Watch
+	// counted are the events of each packet.
+	counted []perf.Event
 }
 
 // Run profiles a chain. When ctx ends it returns what it has, with Incomplete set
@@ -77,7 +81,7 @@ func runPrepared(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, references.Close()) }()
-	r := &run{c, row, cpu, prepare, references}
+	r := &run{c, row, cpu, prepare, references, plan.counted}
 	began := clock.Start()
 	r.raw.Outcome, err = plan.Chain.Schedule.Run(ctx, show, func(round rounds.Round) error {
 		round.Show(row.Name())
@@ -128,7 +132,12 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 			return err
 		}
 	}
-	counters, err := perf.NewCounters(perf.PerPacket(), r.cpu)
+	watch, err := watchTasks(lab, r.cpu)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, watch.close()) }()
+	counters, err := perf.NewCounters(r.counted, int(watch.sender), r.cpu)
 	if err != nil {
 		return err
 	}
@@ -137,11 +146,6 @@ func (r *run) round(ctx context.Context, round rounds.Round) (err error) {
 		return err
 	}
 	r.raw.Counted = counters.Names()
-	watch, err := watchTasks(lab, r.cpu)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, watch.close()) }()
 	m := &sampledRound{
 		run: r, lab: lab, chain: c, measurement: measurement, round: Round{Number: round.Number},
 		watch: watch, counters: counters, events: make(map[string][]float64),
@@ -262,35 +266,53 @@ func (r *sampledRound) span(ctx context.Context) (*windows, error) {
 	return r.watch.windows(span), nil
 }
 
-// plainSlot measures without sampling, and counts events.
-func (r *sampledRound) plainSlot(ctx context.Context) (err error) {
-	if err := r.counters.Start(); err != nil {
+// plainSlot measures without sampling, and counts events: of the slot and of a shorter one behind it. What these differ in
+// is packets' alone, as both begin and end.
+func (r *sampledRound) plainSlot(ctx context.Context) error {
+	w, all, err := r.countedSpan(ctx)
+	if err != nil || w == nil {
 		return err
+	}
+	r.windows = append(r.windows, w.each()...)
+	ns, ok := w.nsPerFrame()
+	if !ok {
+		return nil
+	}
+	r.plain = append(r.plain, ns)
+	whole := r.measurement.Windows()
+	r.measurement.Shorten(max(whole/shortPart, 1))
+	defer r.measurement.Shorten(whole)
+	short, some, err := r.countedSpan(ctx)
+	if err != nil || short == nil || short.Sent >= w.Sent {
+		return err
+	}
+	for name, n := range all {
+		if m, ok := some[name]; ok {
+			r.events[name] = append(r.events[name], (n-m)/float64(w.Sent-short.Sent))
+		}
+	}
+	return nil
+}
+
+// countedSpan is [sampledRound.span] with what was counted of the sender. Another task's events are not counted, and so none
+// of a slot is left out for it.
+func (r *sampledRound) countedSpan(ctx context.Context) (w *windows, events map[string]float64, err error) {
+	if err := r.counters.Start(); err != nil {
+		return nil, nil, err
 	}
 	defer func() { err = errors.Join(err, r.counters.Stop()) }()
 	before, err := r.counters.Read()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	w, err := r.span(ctx)
-	if err != nil || w == nil {
-		return err
+	if w, err = r.span(ctx); err != nil || w == nil {
+		return nil, nil, err
 	}
 	after, err := r.counters.Read()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	r.windows = append(r.windows, w.each()...)
-	if ns, ok := w.nsPerFrame(); ok {
-		r.plain = append(r.plain, ns)
-	}
-	if w.leftOut() > 0 {
-		return nil // the counters counted another task too
-	}
-	for name, n := range after.Since(before) {
-		r.events[name] = append(r.events[name], n/float64(w.Sent))
-	}
-	return nil
+	return w, after.Since(before), nil
 }
 
 // slot measures with sampling.
@@ -367,7 +389,7 @@ func (r *sampledRound) conclude(ctx context.Context) error {
 	}
 	r.round.Events = make(map[string]float64)
 	for name, each := range r.events {
-		r.round.Events[name] = stat.Median(each)
+		r.round.Events[name] = max(stat.Median(each), 0) // a rare one may be in the short slots alone
 	}
 	tested, _, _ := r.chain.Devices()
 	return r.lab.Do(func() error { return r.end(ctx, r.round, scale, tested) })

@@ -88,6 +88,9 @@ func (m *Measurement) SetWindow(frames int) {
 // Shorten makes slots of some windows.
 func (m *Measurement) Shorten(windows int) { m.windows = windows }
 
+// Windows is how many windows a slot has.
+func (m *Measurement) Windows() int { return m.windows }
+
 // Lengthen makes slots n times as long, if the chain can hold that many frames, and gives them as many windows as they
 // can have: the shorter a window is, the less is lost with one that is disturbed.
 func (m *Measurement) Lengthen(n int) {

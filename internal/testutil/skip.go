@@ -63,6 +63,14 @@ func AMD64(t testing.TB) {
 	}
 }
 
+// ExactARM64 skips the test but in a guest of arm64 whose clock counts instructions, as those of make test-kernels do.
+func ExactARM64(t testing.TB) {
+	t.Helper()
+	if _, err := os.Stat("/job.json"); err != nil || runtime.GOARCH != "arm64" {
+		Missing(t, "a guest of arm64 (make test-kernels)")
+	}
+}
+
 // Slow skips a test of minutes when go test has -short.
 func Slow(t testing.TB) {
 	t.Helper()
