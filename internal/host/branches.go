@@ -146,7 +146,7 @@ func structural(name []byte) bool {
 	case "__ret", "warn_thunk_thunk", "bpf_dispatcher_nop_func",
 		// of readEntries
 		"this_cpu_vector", "bp_hardening_data", "__per_cpu_offset", "vectors", "call_smc_arch_workaround_1",
-		"call_hvc_arch_workaround_1", "qcom_link_stack_sanitisation":
+		"call_hvc_arch_workaround_1", "qcom_link_stack_sanitisation", "ret_to_user", "tramp_exit", "tramp_exit_native":
 		return true
 	}
 	return bytes.HasPrefix(name, []byte("__x86_indirect_")) || bytes.HasSuffix(name, []byte("_return_thunk")) ||

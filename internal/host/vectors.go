@@ -23,8 +23,10 @@ type entry struct {
 	firmware string
 	// kpti is set where the vectors switch page tables too.
 	kpti bool
-	// instructions are those in front of the kernel's own vectors, 0 where they are not counted.
+	// instructions are those in front of the kernel's own vectors.
 	instructions int
+	// exit are those of KPTI where user space is entered again, 0 where they are not known.
+	exit int
 	// function is called besides (Spectre v2, SMCCC_ARCH_WORKAROUND_1), empty for none.
 	function string
 }
@@ -32,11 +34,14 @@ type entry struct {
 // Instructions of the vectors (tramp_ventry in arch/arm64/kernel/entry.S, __mitigate_spectre_bhb_loop in assembler.h; Linux 5.17 to 7.3).
 const (
 	wordRet      = 0xd65f03c0
+	wordBr       = 0xd61f0000 // of x0
 	wordClearBHB = 0xd50322df
 	wordSMC      = 0xd4000003
 	wordHVC      = 0xd4000002
 	wordBLNext   = 0x94000002 // bl 2f; b .; 2: of KPTI
 	wordBNext    = 0x14000001 // b . + 4
+	wordToFAR    = 0xd518601d // msr far_el1, x29, or x30 before Linux 6.1
+	wordERET     = 0xd69f03e0
 	wordBackTwo  = 0x54ffffc1 // b.ne to two instructions before
 )
 
@@ -49,17 +54,14 @@ const (
 
 // readEntry reads the code of an entry: straight, but for the loop. It returns false for code that is none of the kernel's trampolines.
 func readEntry(code []byte) (e entry, ok bool) {
-	var words []uint32
-	for ; len(code) >= 4; code = code[4:] {
-		words = append(words, binary.LittleEndian.Uint32(code))
-	}
+	words := wordsOf(code)
 	for i, w := range words {
 		switch {
 		case w == wordRet:
-			if e.kpti {
-				return e, true
-			}
 			e.instructions = i + 1 + 3*max(0, e.loop-1)
+			if e.kpti {
+				e.instructions-- // the bl steps over one
+			}
 			return e, true
 		case w == wordClearBHB:
 			e.clearbhb = true
@@ -74,6 +76,27 @@ func readEntry(code []byte) (e entry, ok bool) {
 		}
 	}
 	return entry{}, false
+}
+
+// wordsOf are the instructions of code.
+func wordsOf(code []byte) (words []uint32) {
+	for ; len(code) >= 4; code = code[4:] {
+		words = append(words, binary.LittleEndian.Uint32(code))
+	}
+	return words
+}
+
+// readExit counts what KPTI executes where user space is entered again: in ret_to_user from where a register is put aside to
+// the jump to the trampoline (kernel_exit in arch/arm64/kernel/entry.S), and the trampoline's own code. Both are straight.
+func readExit(toUser, trampoline []byte) (n int, ok bool) {
+	words := wordsOf(toUser)
+	from := slices.IndexFunc(words, func(w uint32) bool { return w&^3 == wordToFAR&^3 })
+	if from < 0 {
+		return 0, false
+	}
+	jump := slices.IndexFunc(words[from:], func(w uint32) bool { return w&^0x3e0 == wordBr })
+	end := slices.Index(wordsOf(trampoline), wordERET)
+	return jump + 1 + end + 1, jump >= 0 && end >= 0
 }
 
 // String is what is executed, in words.
@@ -101,7 +124,27 @@ func (e entry) String() string {
 	if e.instructions > 0 {
 		text += fmt.Sprintf(": %d instructions before the kernel's own vectors", e.instructions)
 	}
+	if e.exit > 0 {
+		text += fmt.Sprintf(", %d where user space is entered again, an indirect branch among them", e.exit)
+	}
 	return text
+}
+
+// exitOf is [readExit] of a kernel, 0 where that cannot be read.
+func exitOf(k *kernel.Kernel) int {
+	var codes [2][]byte
+	for i, names := range [][]string{{"ret_to_user"}, {"tramp_exit", "tramp_exit_native"}} {
+		for _, name := range names {
+			if s, ok := k.Symbols.Lookup(name); ok && codes[i] == nil {
+				codes[i], _ = k.Code(s)
+			}
+		}
+	}
+	n, ok := readExit(codes[0], codes[1])
+	if !ok {
+		return 0
+	}
+	return n
 }
 
 // readEntries reads what each CPU executes, as texts: one where all do the same.
@@ -137,6 +180,9 @@ func readEntries(k *kernel.Kernel, cpus []int) (texts []string, err error) {
 			known := false
 			if e, known = readEntry(code); !known {
 				return nil, fmt.Errorf("the code of CPU %d's vectors at %#x is not known", cpu, table)
+			}
+			if e.kpti {
+				e.exit = exitOf(k)
 			}
 		}
 		if data, ok := k.Symbols.Lookup("bp_hardening_data"); ok {

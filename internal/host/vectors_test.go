@@ -42,7 +42,9 @@ func TestReadEntry(t *testing.T) {
 		{"loop", loopVector, "a loop of 24 branches: 80 instructions before the kernel's own vectors"},
 		{"clearbhb", clearVector, "clearbhb: 7 instructions before the kernel's own vectors"},
 		{"firmware", firmwareVector, "firmware by hvc (SMCCC_ARCH_WORKAROUND_3): 11 instructions before the kernel's own vectors"},
-		{"page tables", kptiVector, "a switch of page tables (KPTI)"},
+		{"page tables", kptiVector, "a switch of page tables (KPTI): 5 instructions before the kernel's own vectors"},
+		{"page tables and a loop", append(loopVector[:5*4:5*4], kptiVector[4:]...),
+			"a loop of 24 branches, a switch of page tables (KPTI): 78 instructions before the kernel's own vectors"},
 		{"no end", loopVector[:len(loopVector)-4], ""},
 		{"nothing", nil, ""},
 	} {
@@ -51,8 +53,35 @@ func TestReadEntry(t *testing.T) {
 			t.Errorf("%s: %v, %v, want %q", test.name, e, ok, test.want)
 		}
 	}
+	if got := (entry{kpti: true, instructions: 5, exit: 9}).String(); !strings.HasSuffix(got,
+		"vectors, 9 where user space is entered again, an indirect branch among them") {
+		t.Error(got)
+	}
 	if got := (entry{}).String(); got != "nothing against predictions" {
 		t.Error(got)
+	}
+}
+
+// What KPTI adds at the end of a system call is between two known instructions and in the trampoline; without them it is not known.
+func TestReadExit(t *testing.T) {
+	toUser := words(0xd503201f, // nop
+		0xd518601d, 0xd538d09d, 0x9000001e, 0xf87d6bde, 0xd2ffe01d, 0xd518c01e, 0xf9407bfe, 0x910543ff, // msr far_el1, x29; …
+		0xd61f03a0, 0xd69f03e0) // br x29; eret
+	exit := words(0xd538203d, 0xd14007bd, 0xb24e07bd, 0xd518203d, 0xd538601d, 0xd69f03e0, 0xd503379f)
+	for _, test := range []struct {
+		name         string
+		toUser, exit []byte
+		want         int
+	}{
+		{"both", toUser, exit, 9 + 6},
+		{"no trampoline", toUser, exit[:5*4], 0},
+		{"no jump", toUser[:9*4], exit, 0},
+		{"nothing is put aside", toUser[2*4:], exit, 0},
+		{"nothing", nil, nil, 0},
+	} {
+		if n, ok := readExit(test.toUser, test.exit); ok != (test.want != 0) || ok && n != test.want {
+			t.Errorf("%s: %d, %v, want %d", test.name, n, ok, test.want)
+		}
 	}
 }
 
