@@ -352,7 +352,7 @@ func labPrice(ctx context.Context, s std) (*stat.Quantity, []record.Warning) {
 	if ctx.Err() != nil {
 		return nil, []record.Warning{{Text: "no estimate in ns: the run was stopped"}}
 	}
-	if err := checkFileLimit(fillFiles); err != nil {
+	if err := checkFileLimit(callFiles()); err != nil {
 		return nil, []record.Warning{{Text: "no estimate in ns: " + oneLine(err)}}
 	}
 	show, done := progress(s)

@@ -42,8 +42,10 @@ func openFiles(cmd *cobra.Command) uint64 {
 		return priceFiles(tax.Plan{Pairs: values("pair")})
 	case "agent":
 		return chainFiles + moreFiles
-	case "run", "unthunk", "profile":
-		return fillFiles
+	case "run", "unthunk":
+		return priceFiles(tax.Plan{})
+	case "profile":
+		return callFiles()
 	case "fleet ingest":
 		if cmd.Flags().Lookup("listen").Changed {
 			return anyFiles + listen.Connections
@@ -59,6 +61,9 @@ func priceFiles(p tax.Plan) uint64 {
 	}
 	return chainFiles
 }
+
+// callFiles is [priceFiles] of one indirect call, as [tax.CallPrice] prices it.
+func callFiles() uint64 { return priceFiles(tax.Plan{Pairs: []string{tax.Thunk}}) }
 
 // checkFileLimit refuses what would run out of open files: what fails then is often a
 // library's question whether the kernel has some feature, and its answer would be that it
