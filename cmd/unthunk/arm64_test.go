@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -80,12 +81,14 @@ type verb struct {
 // by one that has the name of hardware.
 func TestVerbsARM64(t *testing.T) {
 	program, kernel := armGuest(t, "debian:6.12-cloud-arm64")
+	tests := testOf(t, "cmd/unthunk", filepath.Dir(program))
 	const (
 		software = `^unthunk: a CPU of hardware is missing: this one is emulated \(QEMU\), .*$`
 		cost     = "unthunk prog cost /sample.o:pass --packets udp4 --quick"
 		agent    = "unthunk agent --once --max-load 100"
 		warned   = "! the CPU is emulated: times are those of QEMU"
 	)
+	kpti := map[string]string{"max": "off", "neoverse-n1": "on"}
 	for model, verbs := range map[string][]verb{
 		"max": {
 			{"unthunk check", []int{exitDone}, `cpu emulated \(QEMU's max\) .* indirect-call blr and br.*` +
@@ -93,7 +96,8 @@ func TestVerbsARM64(t *testing.T) {
 			// All that may run on a veth has a name: by the types of a module, of the kernel, and by the caller of assembly.
 			{"unthunk xray", []int{exitDone}, `veth_xdp_rcv_skb[^ ]* packet\? call register sk_buff.destructor ` +
 				"program .*bq_xmit_all[^ ]* bulk[^=]* → net_device_ops.ndo_xdp_xmit = veth_ndo_xdp_xmit " +
-				`call_on_irq_stack[^ ]* packet\? call register → ____do_softirq \(likely\) = ____do_softirq These are on the path`, ""},
+				`call_on_irq_stack[^ ]* packet\? call register → ____do_softirq \(likely\) = ____do_softirq These are on the path` +
+				`.*fq_flush_iotlb[^ ]* packet\? call register → iommu_domain_ops.flush_iotlb_all `, ""},
 			{"unthunk drivers /modules", []int{exitDone}, "veth yes no DMA API", ""},
 			{"unthunk tax --quick --json", []int{exitFailed},
 				`"name": "bpf-prog".*"premise": "bpf_dispatcher_xdp_func\+[^"]* call register; priced by ` +
@@ -110,16 +114,16 @@ func TestVerbsARM64(t *testing.T) {
 				"--- PASS: TestForwardVerb/afxdp .*--- PASS: TestForwardVerb/xdp ", ""},
 		},
 		"neoverse-n1": {
-			{"unthunk check", []int{exitDone}, "virtual-machine yes, QEMU TCG.* cpu Arm Neoverse N1 r4p1", ""},
+			{"unthunk check", []int{exitDone}, `virtual-machine yes, QEMU TCG.* cpu Arm Neoverse N1 r4p1.* a switch of page tables ` +
+				`\(KPTI\): \d+ instructions before the kernel's own vectors, 18 where user space is entered again`, ""},
 			{"unthunk tax --quick --json --pair control,callback,direct-call", []int{exitFailed}, "", "no row has a number: the rows say why"},
 			{cost, []int{exitMissing}, "", software},
 			{agent, []int{exitMissing}, "", software},
 		},
 	} {
 		t.Run(model, func(t *testing.T) {
-			runVerbs(t, guest.Machine{Kernel: kernel, Init: program, CPU: model, Modules: []string{"veth"}, Files: map[string]string{
-				"/sample.o": samples, "/verbs.test": filepath.Join(filepath.Dir(program), "verbs.test"),
-			}}, verbs)
+			runVerbs(t, guest.Machine{Kernel: kernel, Init: program, CPU: model, Append: "kpti=" + kpti[model], Modules: []string{"veth"},
+				Files: map[string]string{"/sample.o": samples, "/verbs.test": tests}}, verbs)
 		})
 	}
 }
@@ -159,8 +163,65 @@ func runVerbs(t *testing.T, m guest.Machine, verbs []verb) {
 	}
 }
 
-// armGuest builds unthunk and the tests of this package for guests of arm64, as verbs.test in the folder of the program, and finds
-// a kernel. It skips the test where guests are not asked for, or cannot be had.
+// What a PMU counts for a packet is what lab counts: in a guest of arm64 whose clock counts instructions, of which its PMU takes each
+// for a cycle. So it is with a program of the user's, whose packet takes more.
+func TestProfileARM64(t *testing.T) {
+	const name = "debian:6.12-cloud-arm64"
+	program, kernel := armGuest(t, name)
+	m := guest.Machine{Kernel: kernel, Init: program, Exact: true, Modules: []string{"veth", "sch_ingress", "cls_bpf"},
+		Files: map[string]string{"/sample.o": samples, "/profile.test": testOf(t, "internal/profile", filepath.Dir(program))}}
+	var commands []guest.Command
+	for _, args := range []string{
+		"/profile.test -test.v -test.run ^TestExactCounters$",
+		"unthunk profile --rounds 6 --duration 3s --rate 500 --json",
+		"unthunk profile --prog /sample.o:pass --packets udp4 --rounds 6 --duration 3s --rate 500 --json",
+	} {
+		commands = append(commands, guest.Command{Args: strings.Fields(args), Timeout: 10 * time.Minute})
+	}
+	report, err := m.Run(t.Context(), commands...)
+	if err != nil {
+		t.Fatalf("%v; console:\n%s", err, report.Console)
+	}
+	if r := report.Results[0]; r.Exit != 0 || !strings.Contains(string(r.Stdout), "--- PASS: TestExactCounters ") {
+		t.Errorf("%v: exit code %d %s\n%s%s", r.Args, r.Exit, r.Err, r.Stdout, r.Stderr)
+	}
+	code, stdout, stderr := unthunk(t, "lab", name, "--bulk", "16", "--guest-program", program, "--json")
+	var counted record.Lab
+	if err := json.Unmarshal([]byte(stdout), &counted); err != nil || code != exitDone || len(counted.Rows) != 1 {
+		t.Fatalf("lab: exit code %d, %v: %s%s", code, err, stdout, stderr)
+	}
+	want := *counted.Rows[0].Instructions
+	for _, r := range report.Results[1:] {
+		var p record.Profile
+		if err := json.Unmarshal(r.Stdout, &p); err != nil || p.Undisturbed == nil || len(p.Counters) != 2 {
+			t.Errorf("%v: exit code %d %s, %v, counters %+v\n%s", r.Args, r.Exit, r.Err, err, p.Counters, r.Stderr)
+			continue
+		}
+		cycles, instructions := p.Counters[0].PerPacket.Median, p.Counters[1].PerPacket.Median
+		t.Logf("%v: %v cycles, %v instructions in %v ns; lab %v", r.Args, cycles, instructions, p.Undisturbed.Median, want)
+		share := 0.005 // ticks are in what the PMU counts
+		if slices.Contains(r.Args, "--prog") {
+			want, share = p.Undisturbed.Median, 0.02 // what the program passes goes into the stack, where windows differ
+		}
+		if near := func(x float64) bool { return math.Abs(x-want) < share*want }; !near(cycles) || !near(instructions) {
+			t.Errorf("%v: %v cycles and %v instructions a packet, want %v", r.Args, cycles, instructions, want)
+		}
+	}
+}
+
+// testOf builds the tests of a package for guests of arm64 into a folder, and returns the file.
+func testOf(t *testing.T, pkg, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, filepath.Base(pkg)+".test")
+	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", path, testutil.Package(pkg))
+	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH="+guest.ARM64)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("build tests of %s: %v: %s", pkg, err, out)
+	}
+	return path
+}
+
+// armGuest builds unthunk for guests of arm64, and finds a kernel. It skips the test where guests are not asked for, or cannot be had.
 func armGuest(t *testing.T, name string) (program string, kernel guest.Kernel) {
 	t.Helper()
 	if os.Getenv("UNTHUNK_GUEST") == "" {
@@ -172,11 +233,6 @@ func armGuest(t *testing.T, name string) (program string, kernel guest.Kernel) {
 	program = filepath.Join(dir, "unthunk")
 	if err := guest.BuildFor(t.Context(), guest.ARM64, testutil.Package("cmd/unthunk"), program); err != nil {
 		t.Fatal(err)
-	}
-	cmd := exec.CommandContext(t.Context(), "go", "test", "-c", "-o", filepath.Join(dir, "verbs.test"), testutil.Package("cmd/unthunk"))
-	cmd.Env = append(cmd.Environ(), "CGO_ENABLED=0", "GOARCH="+guest.ARM64)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build tests: %v: %s", err, out)
 	}
 	return program, kernel
 }
