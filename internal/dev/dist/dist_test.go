@@ -391,3 +391,41 @@ func TestWrongUse(t *testing.T) {
 		t.Errorf("left are %v, %v", left, err)
 	}
 }
+
+// Only a folder that holds what dist wrote, and nothing else, is replaced: other mirrors have a file SHA256SUMS, too.
+func TestReplaceable(t *testing.T) {
+	const sum = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad  "
+	for name, tt := range map[string]struct {
+		files map[string]string
+		link  string
+		says  string
+	}{
+		"empty":          {},
+		"of dist":        {files: map[string]string{sumsName: sum + "unthunk-linux-amd64\n", "unthunk-linux-amd64": ""}},
+		"of dist, less":  {files: map[string]string{sumsName: sum + "unthunk-linux-amd64\n"}},
+		"no sums":        {files: map[string]string{"unthunk-linux-amd64": ""}, says: "dist did not write it"},
+		"a mirror":       {files: map[string]string{sumsName: sum + "debian.iso\n", "debian.iso": ""}, says: `has "debian.iso"`},
+		"more":           {files: map[string]string{sumsName: sum + "unthunk-a\n", "unthunk-a": "", "thesis.tex": ""}, says: `has "thesis.tex"`},
+		"not listed":     {files: map[string]string{sumsName: sum + "unthunk-a\n", "unthunk-b": ""}, says: `has "unthunk-b"`},
+		"a folder":       {files: map[string]string{sumsName: sum + "unthunk-a\n", "unthunk-a/thesis.tex": ""}, says: `has "unthunk-a"`},
+		"a link":         {files: map[string]string{sumsName: sum + "unthunk-a\n"}, link: "unthunk-a", says: `has "unthunk-a"`},
+		"sums by a link": {link: sumsName, says: "dist did not write it"},
+	} {
+		dir := t.TempDir()
+		for file, text := range tt.files {
+			stage(t, filepath.Join(dir, file), text)
+		}
+		if tt.link != "" {
+			if err := os.Symlink("/etc/passwd", filepath.Join(dir, tt.link)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := replaceable(dir); (err == nil) != (tt.says == "") || err != nil && !strings.Contains(err.Error(), tt.says) {
+			t.Errorf("%s: %v, want %q", name, err, tt.says)
+		}
+	}
+	// What dist writes is replaced by what it writes next.
+	if err := replaceable(pack(t, t.TempDir())); err != nil {
+		t.Error(err)
+	}
+}

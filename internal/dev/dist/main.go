@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strings"
 )
 
 func main() {
@@ -78,6 +79,9 @@ func write(ctx context.Context, to, revision string, stdout io.Writer) (err erro
 	if err := writeSums(out); err != nil {
 		return err
 	}
+	if err := replaceable(to); err != nil { // that took minutes
+		return err
+	}
 	if err := os.RemoveAll(to); err != nil {
 		return fmt.Errorf("remove what was made before: %w", err)
 	}
@@ -122,7 +126,11 @@ func makeAll(ctx context.Context, src source, stage, out string) error {
 	return writeImage(builds, v, src, out)
 }
 
-// replaceable says why a folder must not be replaced: it holds something, and no sums.
+// maxSums is the most that the file of sums has, in bytes.
+const maxSums = 1 << 20
+
+// replaceable says why a folder must not be replaced: it holds something that dist did not write. dist writes files whose names
+// begin with unthunk, and the file of sums, which lists them.
 func replaceable(dir string) error {
 	entries, err := os.ReadDir(dir)
 	switch {
@@ -131,10 +139,39 @@ func replaceable(dir string) error {
 	case err != nil:
 		return fmt.Errorf("read folder: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(dir, sumsName)); err != nil {
-		return fmt.Errorf("%s is not empty, and dist did not write it", dir)
+	listed, err := readSums(filepath.Join(dir, sumsName))
+	if err != nil {
+		return fmt.Errorf("%s is not empty, and dist did not write it: %w", dir, err)
+	}
+	for _, e := range entries {
+		own := e.Name() == sumsName || listed[e.Name()] && strings.HasPrefix(e.Name(), "unthunk")
+		if !own || !e.Type().IsRegular() {
+			return fmt.Errorf("%s has %q, which dist did not write", dir, e.Name())
+		}
 	}
 	return nil
+}
+
+// readSums reads the names that a file of sums lists.
+func readSums(file string) (map[string]bool, error) {
+	info, err := os.Lstat(file)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() || info.Size() > maxSums {
+		return nil, fmt.Errorf("%s is no file of sums", sumsName)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	listed := make(map[string]bool)
+	for line := range strings.Lines(string(b)) {
+		if _, name, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "  "); ok {
+			listed[name] = true
+		}
+	}
+	return listed, nil
 }
 
 // list prints what was made.
