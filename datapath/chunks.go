@@ -88,18 +88,23 @@ func (d *Datapath) recycle(from, to int) {
 // completed gives chunks that a port has returned to their next owner, counts the frames that they are the ends of as transmitted, and
 // drops those that the port did not have to transmit. It returns how many are left. In general all are whole frames of one input.
 func (d *Datapath) completed(port int, chunks []uint64, to owner) (kept int) {
-	if len(chunks) == 0 {
-		return 0
-	}
-	if o := d.owner[d.index(chunks[0])]; o == sending(port, o.input()) {
-		kept = d.pass(chunks, o, to)
-		d.transmitted(port, o.input(), uint64(kept))
-	}
-	if kept < len(chunks) {
-		return d.completedMixed(port, chunks, kept, to)
+	for kept < len(chunks) {
+		o := d.owner[d.index(chunks[kept])]
+		n := 0
+		if o == sending(port, o.input()) {
+			n = d.pass(chunks[kept:], o, to)
+			d.transmitted(port, o.input(), uint64(n))
+			kept += n
+		}
+		if n < inRow {
+			return d.completedMixed(port, chunks, kept, to)
+		}
 	}
 	return kept
 }
+
+// inRow is how many frames of one input in a row make it likely that as many of another follow.
+const inRow = 8
 
 // completedMixed is completed from a chunk on: parts of frames, and frames of several inputs.
 func (d *Datapath) completedMixed(port int, chunks []uint64, from int, to owner) (kept int) {
