@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/memory"
 )
 
 // apt runs Debian's package tools with a state of their own.
@@ -150,8 +152,13 @@ func (a *apt) download(ctx context.Context, o Offer, dir string) (packages []str
 		return nil, err
 	}
 	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("download %s: %w: %s", o.pkg, err, strings.TrimSpace(string(out)))
+	out := memory.NewHead(maxMessages)
+	cmd.Stdout, cmd.Stderr = out, out
+	switch err := runProgram(ctx, cmd); {
+	case ctx.Err() != nil:
+		return nil, fmt.Errorf("download %s: %w", o.pkg, ctx.Err())
+	case err != nil:
+		return nil, fmt.Errorf("download %s: %w: %s", o.pkg, err, strings.TrimSpace(out.String()))
 	}
 	debs, err := filepath.Glob(filepath.Join(dir, "*.deb"))
 	if err != nil || len(debs) != len(names) {
@@ -191,13 +198,19 @@ func output(ctx context.Context, name string, args ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := cmd.Output()
+	var out strings.Builder
+	messages := memory.NewHead(maxMessages)
+	cmd.Stdout, cmd.Stderr = &out, messages
+	err = runProgram(ctx, cmd)
+	if ctx.Err() != nil {
+		return "", fmt.Errorf("run %s: %w", name, ctx.Err())
+	}
 	if err != nil {
 		var exit *exec.ExitError
-		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
-			err = fmt.Errorf("%w: %s", err, strings.TrimSpace(string(exit.Stderr)))
+		if said := strings.TrimSpace(messages.String()); errors.As(err, &exit) && said != "" {
+			err = fmt.Errorf("%w: %s", err, said)
 		}
 		return "", fmt.Errorf("run %s: %w", name, err)
 	}
-	return string(out), nil
+	return out.String(), nil
 }

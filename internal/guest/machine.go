@@ -228,7 +228,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return Report{}, fmt.Errorf("boot guest: %w", err)
 	}
 	qemu.ExtraFiles = files[:]
-	qemu.WaitDelay = 500 * time.Millisecond // what it said is no result, and who stops a run waits for its end
+	qemu.WaitDelay = unwantedTime // what it said is no result, and who stops a run waits for its end
 	out := memory.NewHead(maxMessages)
 	qemu.Stdout, qemu.Stderr = out, out
 	runtime.LockOSThread() // the signal of Pdeathsig comes when the thread ends that started it

@@ -49,12 +49,37 @@ func command(ctx context.Context, name string, args ...string) (*exec.Cmd, error
 	return cmd, nil
 }
 
-// prepared is a program that is killed when ctx ends. What it started may hold its output for longer: nobody waits for that, but
-// a reader on a busy machine has its time.
+// How long what a program started may hold its output after it has ended: nobody waits for that, but a reader on a busy machine
+// has its time, and less once the output is not wanted.
+const (
+	outputTime   = 5 * time.Second
+	unwantedTime = 500 * time.Millisecond
+)
+
+// prepared is a program that is killed when ctx ends: see [runProgram].
 func prepared(ctx context.Context, path string, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = 5 * time.Second
+	cmd.WaitDelay = outputTime
 	return cmd
+}
+
+// runProgram runs a program that ctx ends, and returns soon after that. What it printed until then must not be read: more may come.
+func runProgram(ctx context.Context, cmd *exec.Cmd) error {
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case <-ended:
+	case <-time.After(unwantedTime):
+	}
+	return ctx.Err()
 }
 
 func environment() []string {

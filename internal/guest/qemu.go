@@ -126,7 +126,10 @@ const maxAnswer = 1 << 20
 func answer(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	out := memory.NewBuffer(ctx, maxAnswer)
 	cmd.Stdout = out
-	err := cmd.Run()
+	err := runProgram(ctx, cmd)
+	if ctx.Err() != nil {
+		return "", ctx.Err()
+	}
 	if out.Err() != nil {
 		return "", out.Err() // QEMU ended by a pipe that nobody reads
 	}
@@ -218,7 +221,7 @@ func KVM(ctx context.Context, arch string) bool {
 		return false
 	}
 	cmd.Stdin = strings.NewReader(`{"execute":"qmp_capabilities"}{"execute":"quit"}`)
-	return cmd.Run() == nil
+	return runProgram(ctx, cmd) == nil
 }
 
 // CPUModels are the names of the CPUs of an architecture that this machine's QEMU emulates. It returns a

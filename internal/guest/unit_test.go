@@ -2,6 +2,7 @@ package guest
 
 import (
 	"bytes"
+	"context"
 	"debug/elf"
 	"encoding/binary"
 	"errors"
@@ -14,11 +15,13 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -246,23 +249,43 @@ deb [arch=amd64] http://other.test/debian-security bullseye-security main
 	}
 }
 
-// What a program leaves behind with its output keeps nobody waiting.
+// What a program leaves behind with its output keeps nobody waiting, and once nobody wants the output not even for the time that
+// its reader has.
 func TestCommandLeavesOutput(t *testing.T) {
 	t.Parallel()
-	cmd, err := command(t.Context(), "sh", "-c", "sleep 60 & echo $!")
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.Output()
-	if !errors.Is(err, exec.ErrWaitDelay) {
-		t.Error(err)
-	}
-	left, err := strconv.Atoi(strings.TrimSpace(string(out)))
-	if err == nil {
-		err = unix.Kill(left, unix.SIGKILL)
-	}
-	if err != nil {
-		t.Error(err)
+	for _, tt := range []struct {
+		then   string
+		cancel bool
+		want   error
+	}{{"", false, exec.ErrWaitDelay}, {"", true, context.Canceled}, {"; wait", true, context.Canceled}} {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		file := filepath.Join(t.TempDir(), "pid")
+		cmd, err := command(ctx, "sh", "-c", "sleep 60 & echo $! >"+file+tt.then)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stdout = memory.NewHead(1)
+		if cmd.WaitDelay = time.Minute; !tt.cancel {
+			cmd.WaitDelay = time.Millisecond
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- runProgram(ctx, cmd) }()
+		left := 0
+		testutil.Eventually(t, "started", func() bool {
+			text, _ := os.ReadFile(file)
+			left, err = strconv.Atoi(strings.TrimSpace(string(text)))
+			return err == nil
+		})
+		if tt.cancel {
+			cancel()
+		}
+		if err := <-ended; !errors.Is(err, tt.want) {
+			t.Errorf("%+v: %v", tt, err)
+		}
+		if err := unix.Kill(left, unix.SIGKILL); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
