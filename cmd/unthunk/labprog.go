@@ -118,7 +118,7 @@ func (f *countedFlags) job(ctx context.Context, s std) (*progcount.Job, error) {
 	}
 	j.Source = f.replay.source(j.Packets)
 	j.Program, err = program.Pack(ctx, target, o)
-	return j, f.target.explain(ctx, s, err)
+	return j, f.target.explain(ctx, s, interrupted(ctx, err))
 }
 
 // noCounts is an error when a program was counted, and no row has a number: packets that come out otherwise from run to

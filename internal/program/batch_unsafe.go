@@ -51,6 +51,14 @@ const batchBytes = 1 << 20
 // maxBatch is the most bytes of entries in one system call, and so the largest entry that is read.
 const maxBatch = 64 << 20
 
+// checkValue refuses values, in bytes, that are larger than what is read or written at once.
+func checkValue(size int) error {
+	if size > maxBatch {
+		return fmt.Errorf("its values have %d MiB each: at most %d are copied", size>>20, maxBatch>>20)
+	}
+	return nil
+}
+
 func newBatch(m *ebpf.Map) *batch {
 	b := &batch{keySize: int(m.KeySize()), valueSize: valueBytes(m)}
 	b.grow(min(max(batchBytes/(b.keySize+b.valueSize), 1), 1<<14))
@@ -96,9 +104,6 @@ func (b *batch) call(command uintptr, m *ebpf.Map, count int) (int, unix.Errno) 
 // Entries that come or go meanwhile are copied or not. Requires at least Linux 5.6 to be fast,
 // 5.13 for arrays of a value for each CPU.
 func copyEntries(ctx context.Context, from, to *ebpf.Map) (entries int, err error) {
-	if n := valueBytes(from); n > maxBatch {
-		return 0, fmt.Errorf("its values have %d MiB each: at most %d are copied", n>>20, maxBatch>>20)
-	}
 	entries, err = scan(ctx, from, func(b *batch, n int) error { return b.put(to, n) })
 	if errors.Is(err, errNoBatches) {
 		return copySlowly(ctx, from, to)
@@ -111,6 +116,9 @@ var errNoBatches = errors.New("the kernel has no batches for this type of map")
 
 // scan reads all entries of a map, and calls f for each batch with its number of entries.
 func scan(ctx context.Context, from *ebpf.Map, f func(b *batch, n int) error) (entries int, err error) {
+	if err := checkValue(valueBytes(from)); err != nil {
+		return 0, err
+	}
 	b := newBatch(from)
 	for {
 		if err := ctx.Err(); err != nil {

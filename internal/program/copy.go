@@ -140,10 +140,7 @@ func (l *lost) add(format string, args ...any) {
 func copyDevices(ctx context.Context, from, to *ebpf.Map) (n int, why string, err error) {
 	programs := 0
 	var lost lost
-	err = each(from, func(key, value []byte) error {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
+	err = each(ctx, from, func(key, value []byte) error {
 		if u32(value) == 0 {
 			return nil // no device has this index, no queue of a CPU this length
 		}
@@ -183,7 +180,7 @@ func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, 
 		return 0, "the object does not say what its inner maps are", nil
 	}
 	var lost lost
-	err = each(from, func(key, value []byte) error {
+	err = each(ctx, from, func(key, value []byte) error {
 		id := ebpf.MapID(u32(value))
 		m := inner.maps[id]
 		if m == nil {
@@ -249,17 +246,38 @@ func (inner *innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id eb
 	return m, why, nil
 }
 
-// each calls f with each key and value of a map, in no order. Keys that go meanwhile are left
-// out. It is for small maps: batches are faster.
-func each(m *ebpf.Map, f func(key, value []byte) error) error {
-	var key, value []byte
-	it := m.Iterate()
-	for it.Next(&key, &value) {
+// each calls f with each key and value of a map, in no order, until ctx ends. Keys that go meanwhile are left
+// out. It is for small maps: batches are faster. The library's iterator hears no context between entries, and a table may have
+// a hundred million that are empty.
+func each(ctx context.Context, m *ebpf.Map, f func(key, value []byte) error) error {
+	if err := checkValue(valueBytes(m)); err != nil {
+		return err
+	}
+	last, key, value := any(nil), make([]byte, m.KeySize()), make([]byte, valueBytes(m))
+	for n := uint32(0); ; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := m.NextKey(last, key)
+		switch {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			return nil
+		case err != nil:
+			return fmt.Errorf("read the next key: %w", err)
+		case n == m.MaxEntries(): // keys go while they are read, which begins anew
+			return ebpf.ErrIterationAborted
+		}
+		last = key
+		switch err := m.Lookup(key, value); {
+		case errors.Is(err, ebpf.ErrKeyNotExist):
+			continue
+		case err != nil:
+			return fmt.Errorf("read entry: %w", err)
+		}
 		if err := f(slices.Clone(key), slices.Clone(value)); err != nil {
 			return err
 		}
 	}
-	return it.Err()
 }
 
 func u32(b []byte) uint32 { return binary.NativeEndian.Uint32(b) }

@@ -2,6 +2,7 @@ package program
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -94,8 +95,8 @@ type dumped struct {
 }
 
 // readDump reads entries that bpftool wrote as JSON, and calls f with the bytes of each, which
-// are overwritten after f. It holds one entry at a time.
-func readDump(r io.Reader, l layout, f func(key, value []byte) error) (d dumped, err error) {
+// are overwritten after f. It holds one entry at a time, and ends with ctx.
+func readDump(ctx context.Context, r io.Reader, l layout, f func(key, value []byte) error) (d dumped, err error) {
 	limited := &limitedReader{r: r, room: l.room()}
 	decoder := json.NewDecoder(limited)
 	limited.offset = decoder.InputOffset
@@ -104,6 +105,9 @@ func readDump(r io.Reader, l layout, f func(key, value []byte) error) (d dumped,
 	}
 	key, value := make([]byte, l.key), make([]byte, l.stride())
 	for decoder.More() {
+		if err := ctx.Err(); err != nil {
+			return d, err
+		}
 		var e dumpEntry
 		if err := decoder.Decode(&e); err != nil {
 			return d, dumpError(d.entries, err)

@@ -34,7 +34,7 @@ func TestReadDump(t *testing.T) {
 			"01=01020000000000000304000000000000 ", dumped{entries: 1, otherCPUs: 1}},
 	} {
 		got := ""
-		d, err := readDump(strings.NewReader(tt.text), tt.layout, func(key, value []byte) error {
+		d, err := readDump(t.Context(), strings.NewReader(tt.text), tt.layout, func(key, value []byte) error {
 			got += fmt.Sprintf("%x=%x ", key, value)
 			return nil
 		})
@@ -60,7 +60,7 @@ func TestReadDump(t *testing.T) {
 		`[{"key":["1","2"],"value":["1","2","3"],"values":[]}]`:        "a value for each CPU",
 		`[{"key":["1","2"],"formatted":"` + strings.Repeat("x", 1<<20): "more than",
 	} {
-		if _, err := readDump(strings.NewReader(text), one, func(_, _ []byte) error { return nil }); err == nil ||
+		if _, err := readDump(t.Context(), strings.NewReader(text), one, func(_, _ []byte) error { return nil }); err == nil ||
 			!strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.80s: %v, want %s", text, err, want)
 		}
@@ -72,7 +72,7 @@ func TestReadDumpMemory(t *testing.T) {
 	values := `[{"key":["1","2"],"values":[` + strings.Repeat("{},", 2<<20) + `{}]}]`
 	for _, l := range []layout{{key: 2, value: 1 << 20}, {key: 2, value: 1 << 20, cpus: 2}} {
 		testutil.Allocates(t, uint64(8*len(values)), func() {
-			_, err := readDump(strings.NewReader(values), l, func(_, _ []byte) error { return nil })
+			_, err := readDump(t.Context(), strings.NewReader(values), l, func(_, _ []byte) error { return nil })
 			if err == nil || !strings.Contains(err.Error(), "values of more than 8192 CPUs") {
 				t.Errorf("%+v: %v", l, err)
 			}
@@ -95,7 +95,7 @@ func FuzzDump(f *testing.F) {
 			l.cpus = 2
 		}
 		testutil.Allocates(t, uint64(1<<20+64*len(b)), func() {
-			_, err := readDump(bytes.NewReader(b), l, func(key, value []byte) error {
+			_, err := readDump(t.Context(), bytes.NewReader(b), l, func(key, value []byte) error {
 				if len(key) != 2 || len(value) != l.stride() {
 					return fmt.Errorf("key %x, value %x", key, value)
 				}

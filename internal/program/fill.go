@@ -22,8 +22,8 @@ const maxDump = 2 << 30
 type fills map[string]*os.File
 
 // openFills opens the files, so that what is wrong is said before anything is loaded. Sections
-// of variables are filled at once: the verifier computes with them.
-func openFills(spec *ebpf.CollectionSpec, files map[string]string) (_ fills, err error) {
+// of variables are filled at once, until ctx ends: the verifier computes with them.
+func openFills(ctx context.Context, spec *ebpf.CollectionSpec, files map[string]string) (_ fills, err error) {
 	open := fills{}
 	defer func() {
 		if err != nil {
@@ -41,6 +41,9 @@ func openFills(spec *ebpf.CollectionSpec, files map[string]string) (_ fills, err
 			}
 			return nil, &OptionError{Err: fmt.Errorf("map %s cannot be filled from a file: %s", name, why)}
 		}
+		if err := checkValue(layoutOf(m.Type, m.KeySize, m.ValueSize).stride()); err != nil {
+			return nil, &OptionError{Err: fmt.Errorf("map %s cannot be filled from a file: %w", name, err)}
+		}
 		f, _, err := unpack.Open(files[name], maxDump)
 		if err != nil {
 			if failed, ok := errors.AsType[*os.PathError](err); ok {
@@ -50,7 +53,7 @@ func openFills(spec *ebpf.CollectionSpec, files map[string]string) (_ fills, err
 		}
 		open[name] = f
 		if contents(m) != nil {
-			if err := fillVariables(spec, name, f); err != nil {
+			if err := fillVariables(ctx, spec, name, f); err != nil {
 				return nil, fmt.Errorf("fill map %s from %s: %w", name, files[name], err)
 			}
 			delete(open, name)
@@ -61,9 +64,9 @@ func openFills(spec *ebpf.CollectionSpec, files map[string]string) (_ fills, err
 }
 
 // fillVariables fills a section of variables.
-func fillVariables(spec *ebpf.CollectionSpec, name string, r io.Reader) error {
+func fillVariables(ctx context.Context, spec *ebpf.CollectionSpec, name string, r io.Reader) error {
 	m := spec.Maps[name]
-	_, err := readDump(r, layoutOf(m.Type, m.KeySize, m.ValueSize), func(key, value []byte) error {
+	_, err := readDump(ctx, r, layoutOf(m.Type, m.KeySize, m.ValueSize), func(key, value []byte) error {
 		if u32(key) != 0 {
 			return fmt.Errorf("the key is %d: a section of variables has 0 only", u32(key))
 		}
@@ -101,7 +104,7 @@ func (f fills) fill(ctx context.Context, o *Opened) error {
 			return err
 		}
 		w, _ := wayOf(m.Type())
-		d, err := readDump(f[name], layoutOf(m.Type(), m.KeySize(), m.ValueSize()), func(key, value []byte) error {
+		d, err := readDump(ctx, f[name], layoutOf(m.Type(), m.KeySize(), m.ValueSize()), func(key, value []byte) error {
 			if w == wayDevices {
 				return m.Put(key, withoutProgram(value))
 			}

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -19,7 +20,7 @@ import (
 )
 
 // openLive opens a program that is loaded already.
-func (t Target) openLive(o Options) (_ *Opened, err error) {
+func (t Target) openLive(ctx context.Context, o Options) (_ *Opened, err error) {
 	if err := refuseForLive(t, o); err != nil {
 		return nil, err
 	}
@@ -54,7 +55,7 @@ func (t Target) openLive(o Options) (_ *Opened, err error) {
 		err = nil
 	}
 	if o.Run {
-		err = opened.checkRun(t, o)
+		err = opened.checkRun(ctx, t, o)
 	}
 	return opened, err
 }

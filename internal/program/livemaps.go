@@ -1,6 +1,7 @@
 package program
 
 import (
+	"context"
 	"fmt"
 	"slices"
 
@@ -9,11 +10,11 @@ import (
 )
 
 // checkRun refuses to run a live program that could change what production uses.
-func (o *Opened) checkRun(t Target, options Options) error {
+func (o *Opened) checkRun(ctx context.Context, t Target, options Options) error {
 	if o.Type == ebpf.Extension {
 		return fmt.Errorf("%s is a part of a libxdp dispatcher, which the kernel runs only there: give its object file", t)
 	}
-	changes, err := o.changes(t)
+	changes, err := o.changes(ctx, t)
 	switch {
 	case err != nil:
 		return err
@@ -30,15 +31,15 @@ func (o *Opened) checkRun(t Target, options Options) error {
 
 // changes are the maps that a live program, its parts and what they reach by tail calls can change,
 // by name.
-func (o *Opened) changes(t Target) (names []string, err error) {
+func (o *Opened) changes(ctx context.Context, t Target) (names []string, err error) {
 	s := &source{text: t.text, programs: map[ebpf.ProgramID]tailCall{}}
 	defer s.Close()
 	seen := map[ebpf.MapID]bool{}
-	if err := s.addProgram(o.Program, seen); err != nil {
+	if err := s.addProgram(ctx, o.Program, seen); err != nil {
 		return nil, err
 	}
 	for _, part := range o.Parts {
-		if err := s.addID(part.ID, seen); err != nil {
+		if err := s.addID(ctx, part.ID, seen); err != nil {
 			return nil, err
 		}
 	}

@@ -41,7 +41,7 @@ func (p *prepared) Close() {
 
 // prepare makes of an object what is to be loaded: one program with the maps that it uses, of their sizes, with
 // variables and tail-call tables as they are to be. Nothing is loaded. It must be closed.
-func prepare(spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepared, err error) {
+func prepare(ctx context.Context, spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepared, err error) {
 	main, err := choose(spec, path, name)
 	if err != nil {
 		return nil, err
@@ -63,10 +63,12 @@ func prepare(spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepar
 		}
 	}
 	if o.MapsFrom != "" {
-		if p.from, err = openSource(o.MapsFrom, main); err != nil {
+		if p.from, err = openSource(ctx, o.MapsFrom, main); err != nil {
 			return nil, err
 		}
-		p.shape(p.from, spec, o.TailCalls)
+		if err := p.shape(ctx, p.from, spec, o.TailCalls); err != nil {
+			return nil, err
+		}
 	}
 	if err := resizeAll(p.Spec, o.Sizes); err != nil {
 		return nil, err
@@ -86,7 +88,7 @@ func prepare(spec *ebpf.CollectionSpec, path, name string, o Options) (_ *prepar
 			return nil, err
 		}
 	}
-	p.fills, err = openFills(p.Spec, o.Maps)
+	p.fills, err = openFills(ctx, p.Spec, o.Maps)
 	return p, err
 }
 
@@ -96,7 +98,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	if err != nil {
 		return nil, err
 	}
-	p, err := prepare(spec, path, name, o)
+	p, err := prepare(ctx, spec, path, name, o)
 	if err != nil {
 		return nil, err
 	}

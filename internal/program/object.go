@@ -149,11 +149,13 @@ func described(p *ebpf.ProgramSpec) string {
 	return fmt.Sprintf("%s (%s, section %s)", p.Name, kind, p.SectionName)
 }
 
+// mostListed is how many names a message has.
+const mostListed = 12
+
 // listed joins the first of names with commas.
 func listed(names []string) string {
-	const most = 12
-	if len(names) > most {
-		return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+	if len(names) > mostListed {
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:mostListed], ", "), len(names)-mostListed)
 	}
 	return strings.Join(names, ", ")
 }

@@ -99,7 +99,7 @@ func (t Target) Open(ctx context.Context, o Options) (*Opened, error) {
 func (t Target) open(ctx context.Context, o Options) (*Opened, error) {
 	switch {
 	case t.id != 0, t.device != "":
-		return t.openLive(o)
+		return t.openLive(ctx, o)
 	case t.path == "":
 		return nil, errors.New("no target is given")
 	}
@@ -111,7 +111,7 @@ func (t Target) open(ctx context.Context, o Options) (*Opened, error) {
 		if name != "" {
 			return nil, fmt.Errorf("%s is pinned: it is one program, without a name after the colon", path)
 		}
-		return t.openLive(o)
+		return t.openLive(ctx, o)
 	}
 	return openObject(ctx, path, name, o)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cilium/ebpf"
 
 	"github.com/unthunk/unthunk/internal/unpack"
+	"github.com/unthunk/unthunk/internal/verifier"
 )
 
 // Packed is an object with all that makes its program what it is, to be loaded by another kernel.
@@ -37,9 +38,13 @@ var ErrNoObject = errors.New("its object file is needed: of a program that is lo
 	"and no other kernel takes that")
 
 // Pack reads an object, and what its loader makes of it, without loading it: the values of variables, sizes of maps,
-// what tail-call tables and other maps hold. It needs no rights, but for Options.MapsFrom those of [Target.Open]. What is
-// wrong with an option is an [OptionError], a target that is no object file [ErrNoObject].
+// what tail-call tables and other maps hold. It returns soon after ctx ends. It needs no rights, but for Options.MapsFrom
+// those of [Target.Open]. What is wrong with an option is an [OptionError], a target that is no object file [ErrNoObject].
 func Pack(ctx context.Context, t Target, o Options) (*Packed, error) {
+	return awaitPacked(ctx, func() (*Packed, error) { return packTarget(ctx, t, o) })
+}
+
+func packTarget(ctx context.Context, t Target, o Options) (*Packed, error) {
 	if !t.Object() {
 		return nil, fmt.Errorf("%s: %w", t, ErrNoObject)
 	}
@@ -69,15 +74,31 @@ func PackObject(ctx context.Context, object []byte, name string, o Options) (*Pa
 	if len(object) > MaxObject {
 		return nil, fmt.Errorf("read BPF object: more than %d MiB", MaxObject>>20)
 	}
-	spec, err := ParseObject(object)
-	if err != nil {
-		return nil, fmt.Errorf("read BPF object: %w", err)
-	}
-	return pack(ctx, spec, object, "the object", name, o)
+	return awaitPacked(ctx, func() (*Packed, error) {
+		spec, err := ParseObject(object)
+		if err != nil {
+			return nil, fmt.Errorf("read BPF object: %w", err)
+		}
+		return pack(ctx, spec, object, "the object", name, o)
+	})
 }
 
+// awaitPacked is [verifier.Await] of what a function packs.
+func awaitPacked(ctx context.Context, pack func() (*Packed, error)) (*Packed, error) {
+	p, err := verifier.Await(ctx, func() (packed, error) {
+		p, err := pack()
+		return packed{p}, err
+	})
+	return p.Packed, err
+}
+
+// packed is an [io.Closer].
+type packed struct{ *Packed }
+
+func (packed) Close() error { return nil }
+
 func pack(ctx context.Context, spec *ebpf.CollectionSpec, object []byte, path, name string, o Options) (*Packed, error) {
-	prepared, err := prepare(spec, path, name, o)
+	prepared, err := prepare(ctx, spec, path, name, o)
 	if err != nil {
 		return nil, err
 	}
@@ -113,10 +134,11 @@ func (p *Packed) take(ctx context.Context, from *prepared, room *int) error {
 	for _, name := range slices.Sorted(maps.Keys(from.Spec.Maps)) {
 		spec := from.Spec.Maps[name]
 		if contents(spec) != nil {
-			p.Dumps[name] = section(from.Spec, name)
-			if *room -= len(p.Dumps[name]); *room < 0 {
-				return errTooMuch
+			var err error
+			if p.Dumps[name], err = section(from.Spec, name, *room); err != nil {
+				return err
 			}
+			*room -= len(p.Dumps[name])
 			continue
 		}
 		if spec.MaxEntries > 0 {
@@ -151,22 +173,22 @@ func (p *Packed) take(ctx context.Context, from *prepared, room *int) error {
 	return nil
 }
 
-// section is a dump of a section of variables.
-func section(spec *ebpf.CollectionSpec, name string) []byte {
+// section is a dump of a section of variables, of at most room bytes.
+func section(spec *ebpf.CollectionSpec, name string, room int) ([]byte, error) {
 	data := slices.Clone(contents(spec.Maps[name]))
 	for _, v := range spec.Variables { // the library writes these over the section
 		if v.SectionName == name && uint64(v.Offset)+uint64(len(v.Value)) <= uint64(len(data)) {
 			copy(data[v.Offset:], v.Value)
 		}
 	}
-	var d dumper
+	d := dumper{room: room}
 	d.entry([]byte{0, 0, 0, 0}, data, false)
-	return d.bytes()
+	return d.bytes(), d.within()
 }
 
 // dump writes down what a live map holds. why says what is left out.
 func (p *Packed) dump(ctx context.Context, name string, m *ebpf.Map, room *int) (n int, why string, err error) {
-	var d dumper
+	d := dumper{room: *room}
 	w, why := wayOf(m.Type())
 	perCPU := layoutOf(m.Type(), m.KeySize(), m.ValueSize()).cpus > 0
 	switch w {
@@ -177,27 +199,27 @@ func (p *Packed) dump(ctx context.Context, name string, m *ebpf.Map, room *int) 
 				// Of one for each CPU the first is taken: a guest has one CPU.
 				d.entry(b.keys[i*b.keySize:][:b.keySize], b.values[i*b.valueSize:][:size], perCPU)
 			}
-			return d.within(*room)
+			return d.within()
 		})
 		if errors.Is(err, errNoBatches) {
 			if perCPU {
 				return 0, "the kernel has no batches for this type of map", nil
 			}
 			n = 0
-			err = each(m, func(key, value []byte) error {
+			err = each(ctx, m, func(key, value []byte) error {
 				n++
 				d.entry(key, value, false)
-				return errors.Join(ctx.Err(), d.within(*room))
+				return d.within()
 			})
 		}
 	case wayDevices:
-		n, why, err = d.devices(m)
+		n, why, err = d.devices(ctx, m)
 	case wayMaps:
 		return 0, "maps of maps are not taken to another kernel", nil
 	default:
 		return 0, why, nil
 	}
-	if err := errors.Join(err, d.within(*room)); err != nil {
+	if err := errors.Join(err, d.within()); err != nil {
 		return 0, "", err
 	}
 	*room -= len(d.b)
@@ -207,9 +229,9 @@ func (p *Packed) dump(ctx context.Context, name string, m *ebpf.Map, room *int) 
 
 // devices writes down a devmap or a cpumap. Devices become loopback, which each machine has: in a replay no frame goes
 // there, and the verdict is the same.
-func (d *dumper) devices(m *ebpf.Map) (n int, why string, err error) {
+func (d *dumper) devices(ctx context.Context, m *ebpf.Map) (n int, why string, err error) {
 	lost := 0
-	err = each(m, func(key, value []byte) error {
+	err = each(ctx, m, func(key, value []byte) error {
 		switch {
 		case u32(value) == 0:
 			return nil
@@ -221,7 +243,7 @@ func (d *dumper) devices(m *ebpf.Map) (n int, why string, err error) {
 		}
 		n++
 		d.entry(key, withoutProgram(value), false)
-		return nil
+		return d.within()
 	})
 	if lost > 0 {
 		why = fmt.Sprintf("%d entries are of other CPUs than the first, which is all that a guest has", lost)
@@ -234,8 +256,12 @@ var errTooMuch = fmt.Errorf("the maps hold more than %d MiB as they are written 
 // loopback is the index of the loopback device in each network namespace.
 const loopback = 1
 
-// dumper writes entries as bpftool does, with numbers in place of hex.
-type dumper struct{ b []byte }
+// dumper writes entries as bpftool does, with numbers in place of hex. It writes little more than room bytes, and within tells
+// that there are more.
+type dumper struct {
+	b    []byte
+	room int
+}
 
 func (d *dumper) entry(key, value []byte, perCPU bool) {
 	if len(d.b) == 0 {
@@ -259,6 +285,9 @@ func (d *dumper) entry(key, value []byte, perCPU bool) {
 func (d *dumper) numbers(all []byte) {
 	d.b = append(d.b, '[')
 	for i, b := range all {
+		if len(d.b) > d.room {
+			return
+		}
 		if i > 0 {
 			d.b = append(d.b, ',')
 		}
@@ -267,9 +296,9 @@ func (d *dumper) numbers(all []byte) {
 	d.b = append(d.b, ']')
 }
 
-// within returns an error when more was written than there is room for.
-func (d *dumper) within(room int) error {
-	if len(d.b) > room {
+// within returns an error when more was to be written than there is room for.
+func (d *dumper) within() error {
+	if len(d.b) > d.room {
 		return errTooMuch
 	}
 	return nil

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,8 +22,8 @@ type Copy struct {
 }
 
 // shape makes an object what the live program is, before it is loaded: sizes of maps, the
-// programs in tail-call tables, and variables, which the verifier computes with.
-func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec, tables map[string]map[uint32]string) {
+// programs in tail-call tables, and variables, which the verifier computes with. It returns no other error than that of ctx.
+func (o *Opened) shape(ctx context.Context, from *source, whole *ebpf.CollectionSpec, tables map[string]map[uint32]string) error {
 	done := map[string]bool{}
 	for again := true; again; {
 		again = false
@@ -32,7 +33,10 @@ func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec, tables map[stri
 			}
 			// The programs in it bring maps of their own, which may be tables again.
 			done[name], again = true, true
-			o.fillTable(from, whole, name, tables[name])
+			o.fillTable(ctx, from, whole, name, tables[name])
+			if err := ctx.Err(); err != nil {
+				return err
+			}
 			o.Spec = Prune(whole, o.Name)
 		}
 	}
@@ -52,6 +56,7 @@ func (o *Opened) shape(from *source, whole *ebpf.CollectionSpec, tables map[stri
 			resize(spec, live)
 		}
 	}
+	return nil
 }
 
 // allocation are the flags that say how a map's elements are allocated.
@@ -64,8 +69,11 @@ func resize(spec *ebpf.MapSpec, live *liveMap) {
 	spec.Flags = spec.Flags&^allocation | live.info.Flags&allocation
 }
 
+// maxTable is how many entries of a tail-call table are taken: one takes some 60 bytes here.
+const maxTable = 1 << 20
+
 // fillTable gives a tail-call table the object's programs that stand in the live one.
-func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string, chosen map[uint32]string) {
+func (o *Opened) fillTable(ctx context.Context, from *source, whole *ebpf.CollectionSpec, name string, chosen map[uint32]string) {
 	spec := whole.Maps[name]
 	live, why := from.find(name, spec)
 	c := Copy{Map: name, Why: why}
@@ -81,8 +89,9 @@ func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string
 	if table := spec.MaxEntries; table < live.info.MaxEntries || len(chosen) == 0 {
 		resize(spec, live)
 	}
-	var lost []string
-	err := each(live.m, func(key, value []byte) error {
+	var lost []string // the first of them
+	more := 0
+	err := each(ctx, live.m, func(key, value []byte) error {
 		id := ebpf.ProgramID(u32(value))
 		target := from.programs[id]
 		program := inObject(whole, target)
@@ -90,8 +99,15 @@ func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string
 			return nil // the user has another there
 		}
 		if program == "" {
+			if len(lost) == mostListed {
+				more++
+				return nil
+			}
 			lost = append(lost, fmt.Sprintf("entry %d is %s (id %d)", u32(key), target.name, id))
 			return nil
+		}
+		if len(spec.Contents) == maxTable {
+			return fmt.Errorf("more than %d entries", maxTable)
 		}
 		spec.Contents = append(spec.Contents, ebpf.MapKV{Key: u32(key), Value: program})
 		c.Entries++
@@ -100,6 +116,8 @@ func (o *Opened) fillTable(from *source, whole *ebpf.CollectionSpec, name string
 	switch {
 	case err != nil:
 		c.Why = err.Error()
+	case more > 0:
+		c.Why = fmt.Sprintf("%s and %d more, which the object does not have", listed(lost), more)
 	case len(lost) > 0:
 		c.Why = listed(lost) + ", which the object does not have"
 	}
@@ -136,6 +154,10 @@ func inObject(spec *ebpf.CollectionSpec, target tailCall) string {
 // its name where BTF tells, as an object that was changed may have them in other places.
 func (o *Opened) copyVariables(name string, spec *ebpf.MapSpec, live *liveMap) Copy {
 	c := Copy{Map: name, From: live.String()}
+	if err := checkValue(int(live.info.ValueSize)); err != nil {
+		c.Why = err.Error()
+		return c
+	}
 	data := make([]byte, live.info.ValueSize)
 	if err := live.m.Lookup(uint32(0), data); err != nil {
 		c.Why = err.Error()

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -50,7 +51,7 @@ const (
 
 // openSource opens the maps of a live program with those of what it calls by tail calls, those
 // of the parts of a libxdp dispatcher, or those of a folder of pins.
-func openSource(text, program string) (_ *source, err error) {
+func openSource(ctx context.Context, text, program string) (_ *source, err error) {
 	s := &source{text: text, program: program, programs: map[ebpf.ProgramID]tailCall{}}
 	defer func() {
 		if err != nil {
@@ -62,7 +63,7 @@ func openSource(text, program string) (_ *source, err error) {
 		return nil, &OptionError{Err: fmt.Errorf("--maps-from: %w", err)}
 	}
 	if info, errStat := os.Stat(t.path); t.path != "" && errStat == nil && info.IsDir() {
-		return s, s.openPins(t.path)
+		return s, s.openPins(ctx, t.path)
 	}
 	if t.path != "" && !onBPFFS(t.path) {
 		if _, err := os.Stat(t.path); err != nil {
@@ -77,7 +78,7 @@ func openSource(text, program string) (_ *source, err error) {
 	}
 	defer p.Close()
 	seen := map[ebpf.MapID]bool{}
-	if err := s.addProgram(p, seen); err != nil {
+	if err := s.addProgram(ctx, p, seen); err != nil {
 		return nil, err
 	}
 	parts, err := partsOf(p)
@@ -85,7 +86,7 @@ func openSource(text, program string) (_ *source, err error) {
 		return nil, err
 	}
 	for _, part := range parts {
-		if err := s.addID(part.ID, seen); err != nil {
+		if err := s.addID(ctx, part.ID, seen); err != nil {
 			return nil, err
 		}
 	}
@@ -93,7 +94,7 @@ func openSource(text, program string) (_ *source, err error) {
 }
 
 // addID adds the maps of a program that may end meanwhile.
-func (s *source) addID(id ebpf.ProgramID, seen map[ebpf.MapID]bool) error {
+func (s *source) addID(ctx context.Context, id ebpf.ProgramID, seen map[ebpf.MapID]bool) error {
 	p, err := ebpf.NewProgramFromID(id)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -102,11 +103,11 @@ func (s *source) addID(id ebpf.ProgramID, seen map[ebpf.MapID]bool) error {
 		return fmt.Errorf("open program %d: %w", id, err)
 	}
 	defer p.Close()
-	return s.addProgram(p, seen)
+	return s.addProgram(ctx, p, seen)
 }
 
 // addProgram adds the maps of a program, and those of the programs in its tail-call tables.
-func (s *source) addProgram(p *ebpf.Program, seen map[ebpf.MapID]bool) error {
+func (s *source) addProgram(ctx context.Context, p *ebpf.Program, seen map[ebpf.MapID]bool) error {
 	info, err := p.Info()
 	if err != nil {
 		return fmt.Errorf("read about a program: %w", err)
@@ -129,7 +130,7 @@ func (s *source) addProgram(p *ebpf.Program, seen map[ebpf.MapID]bool) error {
 		}
 		s.maps[len(s.maps)-1].owner = fullName(info)
 		if m.Type() == ebpf.ProgramArray {
-			if err := s.addTable(m, seen); err != nil {
+			if err := s.addTable(ctx, m, seen); err != nil {
 				return err
 			}
 		}
@@ -138,8 +139,8 @@ func (s *source) addProgram(p *ebpf.Program, seen map[ebpf.MapID]bool) error {
 }
 
 // addTable adds the programs of a tail-call table.
-func (s *source) addTable(table *ebpf.Map, seen map[ebpf.MapID]bool) error {
-	return each(table, func(_, value []byte) error {
+func (s *source) addTable(ctx context.Context, table *ebpf.Map, seen map[ebpf.MapID]bool) error {
+	return each(ctx, table, func(_, value []byte) error {
 		id := ebpf.ProgramID(u32(value))
 		if _, ok := s.programs[id]; ok {
 			return nil
@@ -160,12 +161,12 @@ func (s *source) addTable(table *ebpf.Map, seen map[ebpf.MapID]bool) error {
 			return fmt.Errorf("read about program %d: %w", id, err)
 		}
 		s.programs[id] = tailCall{fullName(info), info.Tag}
-		return s.addProgram(p, seen)
+		return s.addProgram(ctx, p, seen)
 	})
 }
 
 // openPins opens the maps that are pinned in a folder.
-func (s *source) openPins(dir string) error {
+func (s *source) openPins(ctx context.Context, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("copy maps from %s: %w", dir, errors.Unwrap(err))
@@ -192,7 +193,7 @@ func (s *source) openPins(dir string) error {
 			return err
 		}
 		if m.Type() == ebpf.ProgramArray {
-			if err := s.addTable(m, map[ebpf.MapID]bool{}); err != nil {
+			if err := s.addTable(ctx, m, map[ebpf.MapID]bool{}); err != nil {
 				return err
 			}
 		}
