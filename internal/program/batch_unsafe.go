@@ -100,13 +100,18 @@ func (b *batch) call(command uintptr, m *ebpf.Map, count int) (int, unix.Errno) 
 	return int(attr.count), errno
 }
 
-// copyEntries copies all entries of a map to another of the same type and sizes, in batches.
+// copyEntries copies all entries of a map to another of the same type and sizes, in batches, as far as there is room for them.
 // Entries that come or go meanwhile are copied or not. Requires at least Linux 5.6 to be fast,
 // 5.13 for arrays of a value for each CPU.
-func copyEntries(ctx context.Context, from, to *ebpf.Map) (entries int, err error) {
-	entries, err = scan(ctx, from, func(b *batch, n int) error { return b.put(to, n) })
+func copyEntries(ctx context.Context, from, to *ebpf.Map, growing *growing) (entries int, err error) {
+	entries, err = scan(ctx, from, func(b *batch, n int) error {
+		if err := growing.add(n); err != nil {
+			return err
+		}
+		return b.put(to, n)
+	})
 	if errors.Is(err, errNoBatches) {
-		return copySlowly(ctx, from, to)
+		return copySlowly(ctx, from, to, growing)
 	}
 	return entries, err
 }
@@ -189,7 +194,7 @@ func (b *batch) putOne(to *ebpf.Map, i int) error {
 }
 
 // copySlowly copies entry by entry, where the kernel has no batches for the map.
-func copySlowly(ctx context.Context, from, to *ebpf.Map) (entries int, err error) {
+func copySlowly(ctx context.Context, from, to *ebpf.Map, growing *growing) (entries int, err error) {
 	b := &batch{keySize: int(from.KeySize()), valueSize: valueBytes(from)}
 	b.grow(1)
 	var key []byte
@@ -216,6 +221,9 @@ func copySlowly(ctx context.Context, from, to *ebpf.Map) (entries int, err error
 		}
 		copy(b.keys, key)
 		copy(b.values, value)
+		if err := growing.add(1); err != nil {
+			return entries, err
+		}
 		if err := b.putOne(to, 0); err != nil {
 			return entries, fmt.Errorf("write entry: %w", err)
 		}

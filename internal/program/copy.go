@@ -100,7 +100,10 @@ func (inner *innerMaps) copy(ctx context.Context, spec *ebpf.MapSpec, from, to *
 	w, why := wayOf(from.Type())
 	switch w {
 	case wayBatch:
-		if n, err = copyEntries(ctx, from, to); err == nil && (to.Type() == ebpf.LRUHash || to.Type() == ebpf.LRUCPUHash) {
+		growing := newGrowing(to, inner.memory)
+		n, err = copyEntries(ctx, from, to, growing)
+		inner.memory = growing.sum
+		if err == nil && (to.Type() == ebpf.LRUHash || to.Type() == ebpf.LRUCPUHash) {
 			n, why, err = kept(ctx, to, n)
 		}
 	case wayDevices:

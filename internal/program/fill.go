@@ -89,14 +89,18 @@ func layoutOf(kind ebpf.MapType, key, value uint32) layout {
 	return l
 }
 
-// fill fills the maps of a loaded object.
-func (f fills) fill(ctx context.Context, o *Opened) error {
+// fill fills the maps of a loaded object. beside is what maps of other objects take, in bytes.
+func (f fills) fill(ctx context.Context, o *Opened, beside uint64) error {
 	for _, name := range slices.Sorted(maps.Keys(f)) {
 		m := o.Maps[name]
 		b := newBatch(m)
 		n, entries := 0, 0
+		growing := newGrowing(m, beside+o.memory)
 		flush := func() error {
 			if err := ctx.Err(); err != nil {
+				return err
+			}
+			if err := growing.add(n); err != nil {
 				return err
 			}
 			err := b.put(m, n)
@@ -122,6 +126,7 @@ func (f fills) fill(ctx context.Context, o *Opened) error {
 		if err != nil {
 			return fmt.Errorf("fill map %s from %s: %w", name, f[name].Name(), err)
 		}
+		o.memory = growing.sum - beside
 		if m.Type() == ebpf.LRUHash || m.Type() == ebpf.LRUCPUHash {
 			_, why, err := kept(ctx, m, entries)
 			if err != nil {

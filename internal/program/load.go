@@ -126,7 +126,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 			return nil, err
 		}
 	}
-	if err := p.fills.fill(ctx, opened); err != nil {
+	if err := p.fills.fill(ctx, opened, memoryOf(o.Beside)); err != nil {
 		return nil, err
 	}
 	opened.warnEmpty()

@@ -33,13 +33,39 @@ func CheckMemory(there uint64, specs map[string]*ebpf.MapSpec) (sum uint64, err 
 			return sum, fmt.Errorf("map %s: %w", name, err)
 		}
 		if sum = plus(sum, size); sum > limit {
-			return sum, &feature.Missing{
-				Feature: fmt.Sprintf("memory for the maps of the object: with %s, of %d MiB, they take %d MiB", name, size>>20, sum>>20),
-				Help:    fmt.Sprintf("half of what this process may have is %d MiB", limit>>20),
-			}
+			return sum, tooLarge(fmt.Sprintf("with %s, of %d MiB,", name, size>>20), sum, limit)
 		}
 	}
 	return sum, nil
+}
+
+func tooLarge(with string, sum, limit uint64) error {
+	return &feature.Missing{
+		Feature: fmt.Sprintf("memory for the maps of the object: %s they take %d MiB", with, sum>>20),
+		Help:    fmt.Sprintf("half of what this process may have is %d MiB", limit>>20),
+	}
+}
+
+// growing counts what a map takes for entries that it allocates as they come, each counted as new.
+type growing struct {
+	each, sum, limit uint64 // bytes: of an entry, of all maps, and what these may have
+}
+
+// newGrowing begins with what all maps take that there are, in bytes.
+func newGrowing(m *ebpf.Map, sum uint64) *growing {
+	size := newMapSize(&ebpf.MapSpec{Type: m.Type(), KeySize: m.KeySize(), ValueSize: m.ValueSize(), Flags: m.Flags()})
+	return &growing{size.growth(), sum, memory.Limit() / 2}
+}
+
+// add refuses entries for which there is no room, by a [feature.Missing].
+func (g *growing) add(entries int) error {
+	if g.each == 0 {
+		return nil
+	}
+	if g.sum = plus(g.sum, times(uint64(entries), g.each)); g.sum > g.limit {
+		return tooLarge("with its entries", g.sum, g.limit)
+	}
+	return nil
 }
 
 // memoryOf is about what the maps of open objects take, in bytes.
@@ -104,16 +130,12 @@ func (m mapSize) bytes() (size uint64, known bool) {
 		size = times(m.slots(), word8)
 	case ebpf.PerfEventArray, ebpf.CPUMap: // array_map_alloc; cpu_map_alloc in kernel/bpf/cpumap.c
 		size = word8 * powerOfTwo(m.cpus) // package ebpf wants no more entries
-	case ebpf.Hash, ebpf.LRUHash: // htab_map_alloc and prealloc_init in kernel/bpf/hashtab.c
-		size = m.hash(hashElement + m.key + m.value)
-	case ebpf.PerCPUHash, ebpf.LRUCPUHash:
-		size = m.hash(hashElement + m.key + word8 + m.perCPU())
-	case ebpf.HashOfMaps: // htab_of_map_alloc, which has htab_map_alloc make it
-		size = m.hash(hashElement + m.key + word8)
+	case ebpf.Hash, ebpf.LRUHash, ebpf.PerCPUHash, ebpf.LRUCPUHash, ebpf.HashOfMaps:
+		size = m.hash() // htab_map_alloc and prealloc_init in kernel/bpf/hashtab.c; htab_of_map_alloc calls the first
 	case resizableHash: // rhtab_map_alloc: the table is of a hint, of at most 65535
-		size = plus(word8*2*powerOfTwo(min(m.MapExtra, math.MaxUint16)), m.cached(hashElement+m.key+m.value))
+		size = plus(word8*2*powerOfTwo(min(m.MapExtra, math.MaxUint16)), m.cached())
 	case ebpf.LPMTrie: // trie_alloc in kernel/bpf/lpm_trie.c
-		size = m.cached(trieElement + m.key + m.value)
+		size = m.cached()
 	case ebpf.StackTrace: // stack_map_alloc and prealloc_elems_and_freelist in kernel/bpf/stackmap.c
 		const element = 16 // struct stack_map_bucket
 		size = plus(times(powerOfTwo(m.entries), word8), times(m.entries, element+m.value))
@@ -162,24 +184,50 @@ func (m mapSize) slots() uint64 {
 // mm/percpu-internal.h).
 func (m mapSize) perCPU() uint64 { return m.value * (m.cpus + 2) }
 
+// element are the bytes of an entry of a hash or a trie.
+func (m mapSize) element() uint64 {
+	switch m.Type {
+	case ebpf.LPMTrie:
+		return trieElement + m.key + m.value
+	case ebpf.PerCPUHash, ebpf.LRUCPUHash:
+		return hashElement + m.key + word8 + m.perCPU()
+	case ebpf.HashOfMaps:
+		return hashElement + m.key + word8
+	}
+	return hashElement + m.key + m.value
+}
+
+// growth are the bytes that the map takes for an entry when that comes; 0 where it has them already.
+func (m mapSize) growth() uint64 {
+	switch m.Type {
+	case ebpf.LPMTrie:
+		return 2 * m.element() // a node between two others besides (trie_update_elem)
+	case ebpf.Hash, ebpf.PerCPUHash, ebpf.HashOfMaps, resizableHash:
+		if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
+			return m.element()
+		}
+	}
+	return 0
+}
+
 // hash are the bytes of a hash: a bucket for each entry, rounded up, and elements for all, with one more for each CPU, or those
 // that are cached.
-func (m mapSize) hash(element uint64) uint64 {
+func (m mapSize) hash() uint64 {
 	buckets := times(powerOfTwo(m.entries), bucket)
 	if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
-		return plus(buckets, m.cached(element))
+		return plus(buckets, m.cached())
 	}
-	return plus(buckets, times(m.entries+m.cpus, element))
+	return plus(buckets, times(m.entries+m.cpus, m.element()))
 }
 
 // cached are the bytes of the elements that a map which allocates them one by one keeps for each CPU (prefill_mem_cache in
 // kernel/bpf/memalloc.c).
-func (m mapSize) cached(element uint64) uint64 {
+func (m mapSize) cached() uint64 {
 	number := uint64(1)
-	if element <= 256 {
+	if m.element() <= 256 {
 		number = 4
 	}
-	return times(number*m.cpus, element)
+	return times(number*m.cpus, m.element())
 }
 
 // bloom are the bytes of a Bloom filter: 7/5 of a bit for each hash function and entry, rounded up, or 4 Gbit.

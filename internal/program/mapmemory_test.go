@@ -4,6 +4,8 @@ import (
 	"errors"
 	"math"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -12,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
+	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/release"
 	"github.com/unthunk/unthunk/internal/testutil"
 )
@@ -189,5 +192,46 @@ func TestMapMemoryHere(t *testing.T) {
 				t.Errorf("%d bytes are estimated, and the map takes %d", got, takes)
 			}
 		})
+	}
+}
+
+// Entries that a map allocates as they come count against half of the memory, an entry with no value of a CPU with its values; those
+// of a map that has them already do not.
+func TestGrowing(t *testing.T) {
+	testutil.Root(t)
+	const entry, free = `{"key":[0,0,0,0],"values":[]}`, 1 << 20
+	path := filepath.Join(t.TempDir(), "dump.json")
+	if err := os.WriteFile(path, []byte("["+strings.Repeat(entry+",", 99)+entry+"]"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		flags uint32
+		fits  bool
+	}{{0, true}, {unix.BPF_F_NO_PREALLOC, false}} {
+		m := newMap(t, &ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 4, ValueSize: 16 << 10, MaxEntries: 8, Flags: test.flags})
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		open := fills{"m": f}
+		defer open.Close()
+		o := &Opened{Maps: map[string]*ebpf.Map{"m": m}}
+		err = open.fill(t.Context(), o, memory.Limit()/2-free)
+		if (err == nil) != test.fits || err != nil && feature.AsMissing(err) == nil {
+			t.Errorf("flags %#x: %v", test.flags, err)
+		}
+		if test.fits {
+			if n, err := copyEntries(t.Context(), m, m, newGrowing(m, memory.Limit()/2)); n != 1 || err != nil {
+				t.Errorf("%d entries, %v", n, err)
+			}
+		}
+	}
+	m := newMap(t, &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8, Flags: unix.BPF_F_NO_PREALLOC})
+	put(t, m, uint32(1), uint32(1))
+	for room, fits := range map[uint64]bool{64: true, 63: false} {
+		_, err := copyEntries(t.Context(), m, m, newGrowing(m, memory.Limit()/2-room))
+		if (err == nil) != fits || err != nil && feature.AsMissing(err) == nil {
+			t.Errorf("room for %d bytes: %v", room, err)
+		}
 	}
 }
