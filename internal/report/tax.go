@@ -67,8 +67,8 @@ func noted(rows []record.TaxRow) []record.Warning {
 	return out
 }
 
-// priceTable writes the prices: what is called above its rows, and beneath a row what
-// was found in its code, or why it has no number.
+// priceTable writes the prices: what is called above its rows, and beneath a row why it has no
+// number, and what was found in its code.
 func (p *printer) priceTable(rows []record.TaxRow, notes *footnotes, verbose bool) {
 	t := newTextTable([]bool{true, false, false, false, true, false, false, false, true}, "",
 		"", "with", "w/o", "price ns", "", "cycles", "/pkt", "ns/pkt", "")
@@ -83,11 +83,11 @@ func (p *printer) priceTable(rows []record.TaxRow, notes *footnotes, verbose boo
 		if row.Refused != "" {
 			t.add(name, "-", "-", "-", "", "", cells.Price(row).PerPacket, "", notes.mark(row.Name))
 			t.below("    no price: ", row.Refused)
-			continue
+		} else {
+			c := cells.Price(row)
+			t.add(name, c.With, c.Without, c.Price, c.PriceInterval, c.Cycles, c.PerPacket, c.NsPerPacket,
+				notes.mark(row.Name))
 		}
-		c := cells.Price(row)
-		t.add(name, c.With, c.Without, c.Price, c.PriceInterval, c.Cycles, c.PerPacket, c.NsPerPacket,
-			notes.mark(row.Name))
 		if verbose && row.Premise != "" {
 			t.below("    found: ", row.Premise)
 		}

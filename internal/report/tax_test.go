@@ -57,6 +57,25 @@ func TestTaxOfProgram(t *testing.T) {
 	}
 }
 
+// On an emulated CPU a pair has no price, but what its code has.
+func TestTaxRefusedWithPremise(t *testing.T) {
+	t.Parallel()
+	doc := reporttest.Tax()
+	doc.Rows = doc.Rows[1:2]
+	doc.Rows[0].Price, doc.Rows[0].Refused = nil, "not measured: the CPU is emulated"
+	for _, verbose := range []bool{false, true} {
+		var b bytes.Buffer
+		if err := Tax(&b, Options{Width: 80}, doc, "", verbose); err != nil {
+			t.Fatal(err)
+		}
+		const refused, found = "    no price: not measured: the CPU is emulated\n",
+			"    found: bpf_map_lookup_elem+0xd: jmp __x86_indirect_thunk_rax\n"
+		if !strings.Contains(b.String(), refused) || strings.Contains(b.String(), refused+found) != verbose {
+			t.Errorf("verbose %v:\n%s", verbose, b.String())
+		}
+	}
+}
+
 // A price without rounds of its own, as that of the dispatcher's pairs has none, does not claim some.
 func TestTaxOfFills(t *testing.T) {
 	t.Parallel()

@@ -81,6 +81,7 @@ func Tax() *record.Document[record.TaxRow] {
 	refused.Refused = "already direct here: the code of both sides makes the same indirect branches"
 	refused.Price, refused.With, refused.Without, refused.Cycles = nil, nil, nil, nil
 	refused.PerPacket, refused.NsPerPacket = nil, nil
+	refused.Premise = ""
 	hop := add("ndo-xdp-xmit/bulk=64", "netdev_ops->ndo_xdp_xmit: the hop at bulk 1 against a larger bulk, a packet", 280)
 	count(hop, 0.94)
 	hop.NsPerPacket = &stat.Quantity{Median: 11.3, Low: 10.9, High: 12, N: 16, Unit: "ns"} // of the calls alone
