@@ -93,6 +93,19 @@ var nicModules = map[string][]string{
 	"virtio": {"virtio_pci", "virtio_net"}, "virtio-no-indirect": {"virtio_pci", "virtio_net"}, "vmxnet3": {"vmxnet3"}, "igb": {"igb"},
 }
 
+// commandLine is the kernel's command line.
+func (m *Machine) commandLine(a architecture) string {
+	// A panic reboots at once, which -no-reboot turns into an exit.
+	line := "console=" + a.console + " loglevel=4 panic=-1"
+	if m.Exact {
+		// The self-test of a source of random numbers takes 130 million instructions.
+		line += " nokaslr cryptomgr.notests=1" + a.exact + " initcall_blacklist=jent_mod_init"
+	} else {
+		line += a.timed
+	}
+	return strings.TrimSpace(line + " " + m.Append)
+}
+
 // devices are the arguments for NICs and the IOMMU, which must come first.
 func (m *Machine) devices() (args []string) {
 	if m.IOMMU {
@@ -186,8 +199,6 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	if m.KVM {
 		accel = "kvm"
 	}
-	// A panic reboots at once, which -no-reboot turns into an exit.
-	cmdline := "console=" + a.console + " loglevel=4 panic=-1"
 	cpu := cmp.Or(m.CPU, "max")
 	if m.Exact {
 		cpu += a.counter
@@ -201,8 +212,6 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	if m.Exact {
 		// One instruction a nanosecond.
 		args = append(args, "-icount", "shift=0,sleep=off", "-seed", "1", "-rtc", "base=2026-01-01T00:00:00,clock=vm")
-		// The self-test of a source of random numbers takes 130 million instructions.
-		cmdline += " nokaslr cryptomgr.notests=1" + a.exact + " initcall_blacklist=jent_mod_init"
 	}
 	if arch == ARM64 {
 		args = append(args, "-chardev", "file,id=results,path="+inherited(2), "-device", "pci-serial,chardev=results,addr=2")
@@ -218,7 +227,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		defer debugger.close()
 		args = append(args, debugger.args...)
 	}
-	args = append(args, "-append", strings.TrimSpace(cmdline+" "+m.Append))
+	args = append(args, "-append", m.commandLine(a))
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	most := cmp.Or(m.MaxResults, int64(MaxResults))

@@ -31,7 +31,7 @@ func TestSurvives(t *testing.T) {
 				t.Fatal(err)
 			}
 			m := &Machine{Init: init, Modules: []string{"veth", "8021q"}, Files: files,
-				Append: "ipv6.disable=1 no_timer_check unthunk.clock"}
+				Append: "ipv6.disable=1 unthunk.clock"}
 			m.Kernel, err = Resolve(ctx, cache, tt.kernel)
 			testutil.SkipMissing(t, err)
 			if err != nil {

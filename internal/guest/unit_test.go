@@ -213,6 +213,26 @@ func field(t *testing.T, header []byte, n int) int {
 	return v
 }
 
+// Guests whose clock is this machine's boot on a busy one too, and those that count keep their command line, which is in
+// records.
+func TestCommandLine(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		m    Machine
+		arch string
+		want string
+	}{
+		{Machine{Append: "quiet"}, AMD64, "console=ttyS0 loglevel=4 panic=-1 no_timer_check quiet"},
+		{Machine{}, ARM64, "console=ttyAMA0 loglevel=4 panic=-1"},
+		{Machine{Exact: true}, AMD64, "console=ttyS0 loglevel=4 panic=-1 nokaslr cryptomgr.notests=1 tsc_early_khz=1000000 hpet=disable " +
+			"pmtmr=0 nolapic_timer no_timer_check initcall_blacklist=jent_mod_init"},
+	} {
+		if got := test.m.commandLine(architectures[test.arch]); got != test.want {
+			t.Errorf("%s, exact %v: %q, want %q", test.arch, test.m.Exact, got, test.want)
+		}
+	}
+}
+
 func TestModuleName(t *testing.T) {
 	tests := []struct {
 		path, name string

@@ -63,9 +63,7 @@ func TestZeroCopy(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			m := &Machine{Init: init, CPUs: tt.cpus, Modules: []string{"veth"}, Files: files,
-				// On a busy machine the kernel takes its timer for broken.
-				Append: "ipv6.disable=1 no_timer_check"}
+			m := &Machine{Init: init, CPUs: tt.cpus, Modules: []string{"veth"}, Files: files, Append: "ipv6.disable=1"}
 			if m.Kernel, err = Resolve(ctx, cache, tt.kernel); err == nil {
 				m.QEMU, err = FindQEMU(ctx, cache, tt.nic.Model)
 			}
