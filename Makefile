@@ -60,7 +60,7 @@ filters: missing
 # a C compiler. -short leaves out what takes minutes.
 RACE ?= $$(grep -rlE --include='*.go' '\bgo func|^\s+go [a-z]|"sync(/atomic)?"' . | xargs dirname | sort -u)
 race:
-	CGO_ENABLED=1 go test -race -short -count=1 -p=1 -timeout=30m $(AS_ROOT) $(RACE)
+	CGO_ENABLED=1 go test -race -short -count=1 -p=1 -timeout=90m $(AS_ROOT) $(RACE)
 
 # Runs unthunk, and the tests of packages that touch the kernel, on stock Debian
 # kernels under QEMU; downloads them once. UNTHUNK_TREE=DIR is a built tree of Linux 6.12 or

@@ -15,7 +15,7 @@ import (
 // is told by what fails in the guest.
 func TestBare(t *testing.T) {
 	needGuests(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	m := newMachine(ctx, t, "6.12")
 	b, err := os.ReadFile(m.Kernel.Image)

@@ -59,7 +59,7 @@ func run(ctx context.Context, t *testing.T, m *Machine, commands ...Command) []R
 // boot runs commands of unthunk in a guest, each to its end.
 func boot(t *testing.T, series, cpu, cmdline string, commands ...Command) []Result {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	m := newMachine(ctx, t, series)
 	m.CPU, m.Append = cpu, cmdline

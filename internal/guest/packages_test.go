@@ -36,7 +36,7 @@ func TestPackages(t *testing.T) {
 			if i > 0 {
 				needGuests(t)
 			}
-			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 			defer cancel()
 			dir := t.TempDir()
 			m := newMachine(ctx, t, series)
@@ -69,7 +69,7 @@ func TestPackages(t *testing.T) {
 func TestPMU(t *testing.T) {
 	needGuests(t)
 	testutil.SkipMissing(t, Available(ARM64))
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	cache, err := CacheDir()
 	if err != nil {
