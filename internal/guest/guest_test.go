@@ -136,7 +136,7 @@ func TestKernels(t *testing.T) {
 				unthunk("tax", "--rounds", "1", "--duration", "10s", "--json"),
 				user, userTax,
 				unthunk("xray", "--json"), unthunk("xray", "--all"),
-				unthunk("profile", "--rounds", "2", "--duration", "8s", "--rate", "200", "--json"), userProfile,
+				unthunk("profile", "--rounds", "2", "--duration", "20s", "--rate", "200", "--json"), userProfile,
 			)
 			for _, r := range append(rs[:4:4], rs[7:9]...) {
 				wantExit(t, r, 0)
