@@ -176,6 +176,9 @@ func labelMap(labels []string) (map[string]string, error) {
 	if len(out) == 0 {
 		return nil, nil
 	}
+	if err := record.CheckMachineLabels(out); err != nil { // no run could be saved
+		return nil, usagef("--label: %v", err)
+	}
 	return out, nil
 }
 

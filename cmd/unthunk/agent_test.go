@@ -57,6 +57,7 @@ func TestAgentRefuses(t *testing.T) {
 		{"CPU", []string{"--cpu", "9999"}, exitUsage, "CPU 9999"},
 		{"load", []string{"--max-load", "0"}, exitUsage, "--max-load"},
 		{"label", []string{"--label", "rack"}, exitUsage, "give NAME=VALUE"},
+		{"label that no record has", []string{"--label", "rack=a\u202e"}, exitUsage, "--label: impossible label"},
 		{"no folder", []string{"--records", "/proc/self/exe"}, exitUsage, "it is no folder"},
 		{"no textfile folder", []string{"--textfile", dir + "/none"}, exitUsage, "there is no such folder"},
 	})

@@ -34,7 +34,7 @@ names what it could not see (?).`,
 				return err
 			}
 			doc := record.New[host.Finding]("check", fp)
-			doc.Rows = findings
+			doc.Rows = record.Findings(findings)
 			return o.publish(s, doc, func() error {
 				return report.Check(s.out, textOptions(s.out), fp, findings, verbose)
 			})

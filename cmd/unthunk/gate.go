@@ -353,7 +353,7 @@ func addTraces(ctx context.Context, g *record.Gate, base, traced *record.Lab) er
 
 // options are those of the comparison.
 func (f gateFlags) options(kernel string) (compare.GateOptions, error) {
-	opts := compare.GateOptions{Kernel: kernel, Unlike: f.unlike, BehaviorMayChange: f.behaviorMayChange}
+	opts := compare.GateOptions{Kernel: record.Name(kernel), Unlike: f.unlike, BehaviorMayChange: f.behaviorMayChange}
 	for _, text := range f.max {
 		a, err := compare.ParseAllowance(text)
 		if err != nil {

@@ -87,7 +87,7 @@ func (f *replayFlags) options(ctx context.Context) (o prog.Options, packets *pro
 // source is what a record says of the packets. A folder may have the name of a user.
 func (f *replayFlags) source(packets *prog.Packets) record.PacketSource {
 	src := record.PacketSource{
-		Source: filepath.Base(f.packets), Seen: packets.Seen, Kept: len(packets.Frames), LeftOut: packets.LeftOut(),
+		Source: record.Name(filepath.Base(f.packets)), Seen: packets.Seen, Kept: len(packets.Frames), LeftOut: packets.LeftOut(),
 		Hash: progcount.Hash(packets),
 	}
 	first := cmp.Or(f.first, prog.MaxBuffer)

@@ -146,7 +146,7 @@ func runProgXray(ctx context.Context, s std, cmd *cobra.Command, f progXrayFlags
 	doc.Settings = map[string]string{"version": buildVersion(), "target": target}
 	doc.Program.Loaded = !opened.Live
 	for _, part := range opened.Parts {
-		doc.Program.Parts = append(doc.Program.Parts, fmt.Sprintf("%s (id:%d)", part.Name, part.ID))
+		doc.Program.Parts = append(doc.Program.Parts, fmt.Sprintf("%s (id:%d)", record.Name(part.Name), part.ID))
 	}
 	observers, err := surroundings(ctx, doc)
 	if err != nil {

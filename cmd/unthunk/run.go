@@ -120,7 +120,7 @@ func addRun(s std, cmd *cobra.Command) {
 		addPrices(cmd.Context(), s, doc, l.cpu, parts)
 		profiled := addStages(cmd.Context(), s, doc, l.cpu, parts)
 		doc.Warnings = append(doc.Warnings, ofSoftware(machine)...)
-		doc.Conclusion = conclusion.New(doc, findings)
+		doc.Conclusion = conclusion.New(doc, record.Findings(findings))
 		rates.erase()
 		err = o.publish(s, doc, func() error {
 			screen := report.FirstScreen{Doc: doc, Findings: findings, Profiled: profiled, Verbose: verbose}

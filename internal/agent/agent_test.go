@@ -141,6 +141,9 @@ func TestMachine(t *testing.T) {
 		"sys/class/net/eth1/operstate":              file("up\n"),
 		"sys/class/net/eth2/device/driver":          link("../../bus/pci/drivers/mlx5_core"),
 		"sys/class/net/eth2/operstate":              file("down\n"),
+		"sys/class/net/eth3/device/driver":          link("../../bus/pci/drivers/v\u202ex"),
+		"sys/bus/pci/drivers/v\u202ex/x":            file(""),
+		"sys/class/net/eth3/operstate":              file("up\n"),
 		"sys/class/net/veth0/operstate":             file("up\n"),
 		"sys/devices/system/cpu/cpu0/microcode/foo": file(""),
 	}
@@ -148,7 +151,8 @@ func TestMachine(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := record.Machine{Labels: map[string]string{"rack": "r1"}, IOMMU: "DMA-FQ, identity", Drivers: []string{"ixgbe"}}
+	want := record.Machine{Labels: map[string]string{"rack": "r1"}, IOMMU: "DMA-FQ, identity"}
+	want.Drivers = []string{"ixgbe", record.Name("v\u202ex")}
 	want.ID, _ = derived(secret)
 	want.Boot = want.ID
 	if d := cmp.Diff(want, m); d != "" {

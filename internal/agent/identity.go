@@ -90,7 +90,7 @@ func ioMMU(root fs.FS) string {
 		return "none"
 	}
 	slices.Sort(kinds)
-	return strings.Join(kinds, ", ")
+	return record.Sentence(strings.Join(kinds, ", "))
 }
 
 // drivers are those of devices that carry traffic: hardware, a hypervisor's too, that is up.
@@ -104,7 +104,7 @@ func drivers(root fs.FS) []string {
 		if err != nil || strings.TrimSpace(string(state)) == "down" {
 			continue
 		}
-		if name := path.Base(target); !slices.Contains(list, name) {
+		if name := record.Name(path.Base(target)); !slices.Contains(list, name) {
 			list = append(list, name)
 		}
 	}
@@ -121,7 +121,8 @@ func machine(root fs.FS, identity string, labels map[string]string, anonymous bo
 	}
 	m.Boot = boot
 	if !anonymous {
-		m.Name, _ = os.Hostname()
+		name, _ := os.Hostname()
+		m.Name = record.Name(name)
 	}
 	return m, nil
 }

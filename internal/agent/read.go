@@ -109,11 +109,7 @@ const maxLine = 300
 
 // oneLine is an error as a refusal has it.
 func oneLine(err error) string {
-	text := []rune(strings.Join(strings.Fields(err.Error()), " "))
-	if len(text) > maxLine {
-		text = append(text[:maxLine-1], '…')
-	}
-	return strings.TrimSuffix(string(text), ".")
+	return strings.TrimSuffix(record.Text(strings.Join(strings.Fields(err.Error()), " "), maxLine, '?'), ".")
 }
 
 // check adds the fingerprint and the findings. Of network devices only hardware is among them: a machine may have thousands
@@ -133,7 +129,7 @@ func (r *Reading) check(ctx context.Context, k *kernel.Kernel) {
 		_, err := os.Stat(path.Join("/sys/class/net", device, "device"))
 		return err != nil
 	}
-	r.Findings = append(r.Findings, slices.DeleteFunc(findings, virtual)...)
+	r.Findings = append(r.Findings, record.Findings(slices.DeleteFunc(findings, virtual))...)
 	r.Host.Drivers = nil // [record.Machine] has those that matter
 }
 
@@ -183,7 +179,8 @@ func (r *Reading) paths(ctx context.Context, k *kernel.Kernel, taken func() ([]u
 // pathOf counts the branches of a path.
 func pathOf(driver string, rows []record.SiteRow) record.AgentPath {
 	out := record.AgentPath{
-		Device: cmp.Or(driver, xray.DefaultDriver), PacketMaybe: new(0), BulkMaybe: new(0), PollMaybe: new(0), Kinds: make(map[string]int),
+		Device:      cmp.Or(record.Name(driver), xray.DefaultDriver),
+		PacketMaybe: new(0), BulkMaybe: new(0), PollMaybe: new(0), Kinds: make(map[string]int),
 	}
 	for i := range rows {
 		row := &rows[i]

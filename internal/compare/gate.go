@@ -90,9 +90,9 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 	if err := CheckBase(base); err != nil {
 		return nil, err
 	}
-	g := &record.Gate{Kernel: opts.Kernel, Price: opts.Price, PriceOf: opts.PriceOf}
+	g := &record.Gate{Kernel: opts.Kernel, Price: opts.Price, PriceOf: record.Sentence(opts.PriceOf)}
 	if opts.Price != nil {
-		g.PriceThunk = opts.PricedOn.IndirectThunk
+		g.PriceThunk = record.Sentence(opts.PricedOn.IndirectThunk)
 	}
 	g.Head, g.Compared = headOf(&base.Head, &now.Head)
 	g.Kind, g.Rows, g.Warnings = "gate", []record.GateRow{}, []record.Warning{}
@@ -112,7 +112,7 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 		was := &base.Rows[i]
 		is := counted[place(was)]
 		if was.Refused != "" {
-			g.Warn(place(was), shortened("left out, as the base has no number: "+was.Refused))
+			g.Warn(place(was), record.Sentence("left out, as the base has no number: "+was.Refused))
 			continue
 		}
 		g.OldRelease = cmp.Or(g.OldRelease, was.Release)
@@ -184,14 +184,14 @@ func addDoubts(g *record.Gate, base, now []record.Warning) {
 	before, after := texts(base), texts(now)
 	for _, w := range base {
 		if !after[w.Text] {
-			g.Warn(w.Row, shortened("base: "+w.Text))
+			g.Warn(w.Row, record.Sentence("base: "+w.Text))
 		}
 	}
 	for _, w := range now {
 		if before[w.Text] {
 			g.Warn(w.Row, w.Text)
 		} else {
-			g.Warn(w.Row, shortened("now: "+w.Text))
+			g.Warn(w.Row, record.Sentence("now: "+w.Text))
 		}
 	}
 }
@@ -225,7 +225,7 @@ func AddTraces(g *record.Gate, base, traced *record.Lab) {
 		}
 		switch {
 		case now.Refused != "":
-			g.Warn(r.Name, shortened("not traced: "+now.Refused))
+			g.Warn(r.Name, record.Sentence("not traced: "+now.Refused))
 		case r.Instructions == nil || now.Instructions == nil || math.Abs(*now.Instructions-r.Instructions.New) > r.Instructions.Spread:
 			g.Warn(r.Name, "not traced: the guest that was traced counted otherwise")
 		default:
@@ -264,7 +264,7 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		r.Missing = "it was not counted"
 		return r
 	case is.Refused != "":
-		r.Missing = shortened(is.Refused)
+		r.Missing = record.Sentence(is.Refused)
 		return r
 	case (was.Instructions == nil) != (is.Instructions == nil):
 		r.Missing = "only one side has instructions"
@@ -380,7 +380,7 @@ func behavior(was, is *record.LabProgram) string {
 	if maps.Equal(was.Verdicts, is.Verdicts) {
 		return "packets come out otherwise than of the base's program"
 	}
-	return shortened(fmt.Sprintf("packets come out otherwise than of the base's program: %s, which were %s", byVerdict(is.Verdicts),
+	return record.Sentence(fmt.Sprintf("packets come out otherwise than of the base's program: %s, which were %s", byVerdict(is.Verdicts),
 		byVerdict(was.Verdicts)))
 }
 
@@ -391,15 +391,6 @@ func byVerdict(of map[string]int) string {
 		parts = append(parts, fmt.Sprintf("%s %d", name, of[name]))
 	}
 	return strings.Join(parts, ", ")
-}
-
-// shortened is the beginning of a sentence: as much as records take.
-func shortened(s string) string {
-	const most = 1000
-	if r := []rune(s); len(r) > most {
-		return string(r[:most-1]) + "…"
-	}
-	return s
 }
 
 // times is a price that is paid some number of times more, or fewer; nil where there is nothing to pay.
@@ -486,7 +477,7 @@ func judge(g *record.Gate) {
 	if len(refused) > 0 {
 		names := strings.Join(refused, ",")
 		g.Verdict = record.GateCannotTell
-		g.Why = shortened(fmt.Sprintf("the builds are unlike in %s: --unlike %s compares them all the same",
+		g.Why = record.Sentence(fmt.Sprintf("the builds are unlike in %s: --unlike %s compares them all the same",
 			strings.Join(refused, ", "), names))
 		for i := range g.Rows {
 			r := &g.Rows[i]
@@ -513,5 +504,5 @@ func judge(g *record.Gate) {
 	if untold > 1 {
 		name += fmt.Sprintf(" and %d more", untold-1)
 	}
-	g.Verdict, g.Why = record.GateCannotTell, shortened(name+": "+first.Missing)
+	g.Verdict, g.Why = record.GateCannotTell, record.Sentence(name+": "+first.Missing)
 }

@@ -37,7 +37,7 @@ func Labs(old, new *record.Lab) *record.LabComparison {
 func labDiffers(old, new *record.LabRow) (what []string) {
 	differ := func(name, a, b string) {
 		if a != b {
-			what = append(what, fmt.Sprintf("%s: %s → %s", name, cmp.Or(a, "none"), cmp.Or(b, "none")))
+			what = append(what, record.Sentence(fmt.Sprintf("%s: %s → %s", name, cmp.Or(a, "none"), cmp.Or(b, "none"))))
 		}
 	}
 	differ("release", old.Release, new.Release)

@@ -234,7 +234,7 @@ func (c *rows) add(old, new *entry, sameRun bool) {
 		row  *entry
 	}{{"old", old}, {"new", new}} {
 		if side.row != nil && side.row.refused != "" {
-			why = append(why, side.name+" refused: "+side.row.refused)
+			why = append(why, side.name+" refused: "+record.Sentence(side.row.refused))
 		}
 	}
 	if len(why) > 0 {

@@ -62,7 +62,7 @@ func siteDiffers(r, new *record.SiteRow) (what []string) {
 		{"targets", strings.Join(r.Targets, ", "), strings.Join(new.Targets, ", ")},
 	} {
 		if f.old != f.new {
-			what = append(what, fmt.Sprintf("%s: %s → %s", f.name, cmp.Or(f.old, "none"), cmp.Or(f.new, "none")))
+			what = append(what, record.Sentence(fmt.Sprintf("%s: %s → %s", f.name, cmp.Or(f.old, "none"), cmp.Or(f.new, "none"))))
 		}
 	}
 	return what

@@ -22,7 +22,7 @@ func PricesOf(file string, s *record.Saved) (Prices, error) {
 	if err != nil {
 		return Prices{}, fmt.Errorf("%s %w", file, err)
 	}
-	return Prices{rows, file}, nil
+	return Prices{rows, record.Sentence(file)}, nil
 }
 
 // DocumentedSource is where [DocumentedPrices] are from.
@@ -85,6 +85,8 @@ func (c *costs) add(row string, cost record.ProgramCost) {
 		cost.Row = row
 		cost.Note = strings.TrimPrefix(cost.Note+"; "+c.prices.Source+" has no price of it", "; ")
 	}
+	// The names of many programs, or of a file, may be in it.
+	cost.What, cost.Each, cost.Note = record.Sentence(cost.What), record.Sentence(cost.Each), record.Sentence(cost.Note)
 	c.all = append(c.all, cost)
 }
 
@@ -197,7 +199,7 @@ func (c *costs) statistics() {
 		for _, p := range s.Holders {
 			who = append(who, fmt.Sprintf("process %d (%s)", p.PID, p.Name))
 		}
-		cost.What, cost.Note = "run statistics are on: by "+strings.Join(who, ", "), "they go with the process"
+		cost.What, cost.Note = record.Sentence("run statistics are on: by "+strings.Join(who, ", ")), "they go with the process"
 	}
 	const row = "run-statistics"
 	if priceRow(c.prices.rows, row) != nil {

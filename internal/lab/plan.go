@@ -63,14 +63,16 @@ type Cell struct {
 
 // Name is the cell's stable name: what differs from the defaults.
 func (c Cell) Name() string {
-	parts := []string{c.Kernel}
+	parts := []string{record.Name(c.Kernel)}
 	if c.CPU != "" {
-		parts = append(parts, "cpu="+c.CPU)
+		parts = append(parts, "cpu="+record.Name(c.CPU))
 	}
 	if c.NIC != Veth {
 		parts = append(parts, "nic="+c.NIC, "dma="+string(c.DMA))
 	}
-	parts = append(parts, strings.Fields(c.Append)...)
+	if line := strings.Join(strings.Fields(c.Append), "/"); line != "" {
+		parts = append(parts, record.Name(line))
+	}
 	return strings.Join(parts, "/")
 }
 
@@ -134,6 +136,11 @@ func (p Plan) Validate() error {
 			if strings.ContainsFunc(text, func(r rune) bool { return r < ' ' }) {
 				return fmt.Errorf("%q has a control character", text)
 			}
+		}
+	}
+	for _, text := range slices.Concat(p.CPUs, p.Appends) { // guests of a gate are booted by what a record has of these
+		if len(text) > record.MaxName || record.Sentence(text) != strings.TrimSpace(text) {
+			return fmt.Errorf("%.60q has more than %d bytes, or a character that no terminal shows", text, record.MaxName)
 		}
 	}
 	if p.Arch != "" {

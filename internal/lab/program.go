@@ -147,11 +147,12 @@ func (c *CellResult) programRows() (rows []record.LabRow) {
 	if c.Measurement != nil && c.Program != nil {
 		made = c.Program.Rows(c.job)
 	}
+	prog := record.Name(c.job.Program.Name)
 	for _, m := range made {
 		row := record.LabRow{
-			Name: fmt.Sprintf("%s/prog=%s/%s", c.Name(), c.job.Program.Name, m.Name),
-			Labels: map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": "", "dma": "", "bulk": "",
-				"prog": c.job.Program.Name, "packets": c.job.Source.Source, "class": m.Name},
+			Name: fmt.Sprintf("%s/prog=%s/%s", c.Name(), prog, m.Name),
+			Labels: map[string]string{"kernel": record.Name(c.Kernel), "cpu": c.CPU, "append": c.Append, "nic": "", "dma": "", "bulk": "",
+				"prog": prog, "packets": c.job.Source.Source, "class": m.Name},
 			Release: c.Release,
 			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},
 		}
@@ -164,7 +165,7 @@ func (c *CellResult) programRows() (rows []record.LabRow) {
 			row.Build = c.Build
 			row.Thunk, row.SpectreV2 = c.Host.IndirectThunk, c.Host.Mitigations["spectre-v2"]
 			row.Program = &record.LabProgram{
-				Identity: record.ProgramIdentity{Target: c.job.Target, Name: c.job.Program.Name, Tag: c.Program.Tag,
+				Identity: record.ProgramIdentity{Target: record.Sentence(c.job.Target), Name: prog, Tag: c.Program.Tag,
 					JitedBytes: c.Program.JitedBytes, Instructions: c.Program.Code, Places: 1},
 				Source: c.job.Source, Packets: m.Packets, Share: m.Share, Verdicts: m.Verdicts,
 				Outcome: m.Outcome, Least: float64(m.Least), Most: float64(m.Most),

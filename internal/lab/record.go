@@ -93,7 +93,7 @@ func (c *CellResult) rows(wanted []Row) (rows []record.LabRow) {
 	for i, w := range wanted {
 		row := record.LabRow{
 			Name: c.Name() + w.suffix(),
-			Labels: map[string]string{"kernel": c.Kernel, "cpu": c.CPU, "append": c.Append, "nic": c.NIC,
+			Labels: map[string]string{"kernel": record.Name(c.Kernel), "cpu": c.CPU, "append": c.Append, "nic": c.NIC,
 				"dma": string(c.DMA), "scenario": w.Scenario, "bulk": strconv.Itoa(w.Bulk)},
 			Release: c.Release,
 			Sites:   []record.LabSite{}, Functions: []record.LabFunction{},

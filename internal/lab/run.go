@@ -274,7 +274,8 @@ func (c *CellResult) checkCount(b, want *BulkCount) error {
 		}
 	}
 	if b.Refused != "" {
-		return nil
+		row := record.LabRow{Refused: b.Refused, Thunk: c.Host.IndirectThunk, SpectreV2: c.Host.Mitigations["spectre-v2"], Build: c.Build}
+		return row.Check()
 	}
 	var row record.LabRow
 	c.fill(&row, b)

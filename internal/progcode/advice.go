@@ -100,7 +100,7 @@ func outside(doc *record.ProgXray) bool {
 
 // Price adds prices to the rows of a record; from says where they are from.
 func Price(doc *record.ProgXray, prices []record.TaxRow, from string) {
-	doc.PricesFrom = from
+	doc.PricesFrom = record.Sentence(from) // it has the name of a file
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		if of := priceOf(doc, row); of != "" {

@@ -66,7 +66,7 @@ func (l Lines) Measure(ctx context.Context, packets *prog.Packets, opts prog.Opt
 	}
 	for k, n := range samples {
 		if counted[k].Line == 0 {
-			counted[k] = record.CostLine{Program: k.program, Function: k.function, File: k.file, Line: int(k.number)}
+			counted[k] = k.record()
 		}
 		c := counted[k]
 		c.Sampled = n
@@ -91,6 +91,14 @@ func (l Lines) Measure(ctx context.Context, packets *prog.Packets, opts prog.Opt
 		out = out[:record.MaxCostLines]
 	}
 	return out, warns, nil
+}
+
+// record is a line that nothing was counted of yet. Its names are those of an object file's.
+func (k line) record() record.CostLine {
+	return record.CostLine{
+		Program: record.Sentence(k.program), Function: record.Sentence(k.function), File: record.Text(k.file, maxLineText, '?'),
+		Line: int(k.number),
+	}
 }
 
 // count runs each packet through the copy, after a pass that fills its maps as packets do.
@@ -124,11 +132,9 @@ func (l Lines) count(ctx context.Context, packets *prog.Packets, opts prog.Optio
 	counted := map[line]record.CostLine{}
 	for i, c := range after {
 		k := line{c.Program, c.Function, filepath.Base(c.File), c.Line}
-		counted[k] = record.CostLine{
-			Program: k.program, Function: k.function, File: record.Text(k.file, maxLineText, '?'), Line: int(k.number),
-			Text: record.Text(c.Text, maxLineText, '?'),
-			Runs: float64(c.Runs-before[i].Runs) / float64(ended-began),
-		}
+		row := k.record()
+		row.Text, row.Runs = record.Text(c.Text, maxLineText, '?'), float64(c.Runs-before[i].Runs)/float64(ended-began)
+		counted[k] = row
 	}
 	return counted, nil
 }

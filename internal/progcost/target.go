@@ -22,16 +22,13 @@ func Replayable(o *program.Opened) prog.Program {
 	return p
 }
 
-// plainName is a name or a path as a record takes it.
-func plainName(s string) string { return record.Text(s, 1000, '?') }
-
 // Identity says which program was measured: target is what the user typed.
 func (raw *Raw) Identity(target string, o *program.Opened, number int) record.ProgramIdentity {
 	id, err := Identify(o)
 	if err != nil {
-		id = record.ProgramIdentity{Name: plainName(o.Name)} // it is what it is called
+		id = record.ProgramIdentity{Name: record.Sentence(o.Name)} // it is what it is called
 	}
-	id.Target, id.Places = plainName(target), 1
+	id.Target, id.Places = record.Sentence(target), 1
 	if raw.anew[number] {
 		id.Places = len(raw.numbers)
 	}
@@ -40,7 +37,7 @@ func (raw *Raw) Identity(target string, o *program.Opened, number int) record.Pr
 
 // Identify says what program the kernel made of an opened one: its hash, and the size of its machine code.
 func Identify(o *program.Opened) (record.ProgramIdentity, error) {
-	id := record.ProgramIdentity{Name: plainName(o.Name)}
+	id := record.ProgramIdentity{Name: record.Sentence(o.Name)}
 	info, err := o.Program.Info()
 	if err != nil {
 		return id, fmt.Errorf("read about program %s: %w", o.Name, err)

@@ -221,10 +221,10 @@ func (m *Machine) check() error {
 	if !hexDigits(m.ID) || !hexDigits(m.Boot) {
 		return fmt.Errorf("impossible identity %.60q, boot %.60q", m.ID, m.Boot)
 	}
-	if len(m.Labels) > maxLabels || len(m.Drivers) > MaxRows {
-		return errTooMany(len(m.Labels) + len(m.Drivers))
+	if n := len(m.Drivers); n > MaxRows {
+		return errTooMany(n)
 	}
-	if err := checkLabels(m.Labels); err != nil {
+	if err := CheckMachineLabels(m.Labels); err != nil {
 		return err
 	}
 	return checkTexts(append([]string{m.Name, m.IOMMU}, m.Drivers...))
@@ -232,6 +232,14 @@ func (m *Machine) check() error {
 
 // maxLabels is how many labels an operator may give a machine.
 const maxLabels = 64
+
+// CheckMachineLabels returns an error when an operator cannot give a machine these labels.
+func CheckMachineLabels(labels map[string]string) error {
+	if n := len(labels); n > maxLabels {
+		return fmt.Errorf("%d labels: at most %d are possible", n, maxLabels)
+	}
+	return checkLabels(labels)
+}
 
 func (p *AgentPath) check() error {
 	for _, n := range p.counts() {

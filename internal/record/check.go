@@ -73,11 +73,18 @@ func checkQuantities(qs []quantity) error {
 	return nil
 }
 
-// plain reports whether s can be printed on a terminal as it is.
-func plain(s string) bool { return len(s) <= 300 && printable(s) }
+// plain reports whether s is a name that can be printed on a terminal as it is.
+func plain(s string) bool {
+	length := 0
+	for _, r := range s { // what is no UTF-8 is U+FFFD, here and in JSON
+		length += utf8.RuneLen(r)
+	}
+	return length <= MaxName && printable(s)
+}
 
+// printable reports whether s can be printed on a terminal as it is. What is no UTF-8 becomes U+FFFD in JSON, which can be.
 func printable(s string) bool {
-	return utf8.ValidString(s) && strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
+	return strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) < 0
 }
 
 // checkMeans is [checkQuantities] for means and differences: the interval of one may reach below
@@ -102,7 +109,7 @@ func checkNames(function, stage string) error {
 
 func checkTexts(texts []string) error {
 	for _, text := range texts {
-		if utf8.RuneCountInString(text) > maxText || !printable(text) {
+		if utf8.RuneCountInString(text) > MaxText || !printable(text) {
 			return fmt.Errorf("impossible text %.60q", text)
 		}
 	}

@@ -338,24 +338,49 @@ func readComparison(b []byte) (Doc, error) {
 	rows := len(shape.Rows) > 0
 	switch {
 	case shape.Checked != nil:
-		return reader("compare", func(c *FindingComparison) error { return checkChanges(c.Rows) })(b)
+		return reader("compare", (*FindingComparison).check)(b)
 	case shape.Same != nil && rows && shape.Rows[0].Change != nil:
-		return reader("compare", func(c *SiteComparison) error { return checkChanges(c.Rows) })(b)
+		return reader("compare", (*SiteComparison).check)(b)
 	case shape.Same != nil:
-		return reader("compare", func(c *LabComparison) error { return checkChanges(c.Rows) })(b)
+		return reader("compare", (*LabComparison).check)(b)
 	case rows && shape.Rows[0].Paired == nil:
-		return reader("compare", func(c *ProfileComparison) error {
-			return errors.Join(c.MachineChange.check(), checkChanges(c.Rows))
-		})(b)
+		return reader("compare", (*ProfileComparison).check)(b)
 	}
-	return reader("compare", func(c *Comparison) error {
-		if c.Mean != nil {
-			if err := c.Mean.check("mean", []string{c.Mean.Verdict}, false); err != nil {
-				return fmt.Errorf("mean: %w", err)
-			}
+	return reader("compare", (*Comparison).check)(b)
+}
+
+// checkComparison checks one of the five.
+func checkComparison(d Doc) error {
+	switch d := d.(type) {
+	case *FindingComparison:
+		return checkDoc(d, (*FindingComparison).check)
+	case *SiteComparison:
+		return checkDoc(d, (*SiteComparison).check)
+	case *LabComparison:
+		return checkDoc(d, (*LabComparison).check)
+	case *ProfileComparison:
+		return checkDoc(d, (*ProfileComparison).check)
+	case *Comparison:
+		return checkDoc(d, (*Comparison).check)
+	}
+	return fmt.Errorf("not a record of compare: it is a %T", d)
+}
+
+func (c *FindingComparison) check() error { return checkChanges(c.Rows) }
+func (c *SiteComparison) check() error    { return checkChanges(c.Rows) }
+func (c *LabComparison) check() error     { return checkChanges(c.Rows) }
+
+func (c *ProfileComparison) check() error {
+	return errors.Join(c.MachineChange.check(), checkChanges(c.Rows))
+}
+
+func (c *Comparison) check() error {
+	if c.Mean != nil {
+		if err := c.Mean.check("mean", []string{c.Mean.Verdict}, false); err != nil {
+			return fmt.Errorf("mean: %w", err)
 		}
-		return errors.Join(c.MachineChange.check(), checkChanges(c.Rows))
-	})(b)
+	}
+	return errors.Join(c.MachineChange.check(), checkChanges(c.Rows))
 }
 
 // checkChanges checks the rows of a comparison: with --by they may share a name.
@@ -416,7 +441,7 @@ func (c *Change) check(name string, texts []string, signed bool) error {
 	if err := checkTexts(texts); err != nil {
 		return err
 	}
-	if utf8.RuneCountInString(c.Missing) > 4*maxText || !printable(c.Missing) { // it may hold two refusals
+	if utf8.RuneCountInString(c.Missing) > 4*MaxText || !printable(c.Missing) { // it may hold two refusals
 		return fmt.Errorf("impossible text %.60q", c.Missing)
 	}
 	if err := checkMeans([]quantity{{"old", "ns", c.Old, signed}, {"new", "ns", c.New, signed}}); err != nil {

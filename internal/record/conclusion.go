@@ -54,18 +54,10 @@ func (v *Conclusion) check() error {
 		qs = append(qs, quantity{"largest stage", "ns", v.Largest.Ns, true})
 	}
 	for _, g := range slices.Concat(v.Win, v.Lose) {
-		for _, text := range []string{g.What, g.Now, g.Why} {
-			if !printable(text) || len(text) > maxWhat {
-				return errors.New("a gain has an impossible text")
-			}
-		}
-		if g.What == "" || !plain(g.Verb) {
+		if g.What == "" || !plain(g.Verb) || checkTexts([]string{g.What, g.Now, g.Why}) != nil {
 			return errors.New("a gain has an impossible text")
 		}
 		qs = append(qs, quantity{"gain", "ns", g.Ns, true})
 	}
 	return checkQuantities(qs)
 }
-
-// maxWhat is the longest text of a gain.
-const maxWhat = 1000

@@ -26,7 +26,7 @@ func TestConclusionCheck(t *testing.T) {
 	for name, bad := range map[string]*Conclusion{
 		"no text":  {Win: []Gain{{Verb: "tax", Ns: ns(1, 1, 1)}}},
 		"now":      {Win: []Gain{{What: "x", Now: "x\x1b", Verb: "tax"}}},
-		"why":      {Win: []Gain{{What: "x", Why: strings.Repeat("x", maxWhat+1), Verb: "tax"}}},
+		"why":      {Win: []Gain{{What: "x", Why: strings.Repeat("x", MaxText+1), Verb: "tax"}}},
 		"text":     {Win: []Gain{{What: "x\x1b", Verb: "tax", Ns: ns(1, 1, 1)}}},
 		"interval": {Lose: []Gain{{What: "x", Verb: "tax", Ns: ns(3, 1, 2)}}},
 		"many":     {Win: make([]Gain, maxGains+1)},

@@ -21,6 +21,10 @@ const (
 	MaxRows = 10_000
 	// MaxRounds of a row.
 	MaxRounds = 100_000
+	// MaxName is the length of a name or of a label, in bytes as JSON has them.
+	MaxName = 1000
+	// MaxText is the length of a row's sentences in characters.
+	MaxText = 1000
 	// maxObjects of a document: rows, functions, stacks and all else in its lists.
 	maxObjects = 500_000
 	// maxPlain are the numbers and texts in the lists of a document that have nothing else.
@@ -36,8 +40,6 @@ const (
 	maxMemory = 320 << 20
 	// maxNs is a packet a second: no chain is slower.
 	maxNs = 1e9
-	// maxText is the length of a row's sentences in characters.
-	maxText = 1000
 	// maxHostText is that of a text of the fingerprint: a kernel's command line has 2048 characters on x86 and on arm64.
 	maxHostText = 4096
 )
@@ -59,7 +61,7 @@ func save(path string, doc any, write func(string, []byte) error) error {
 	return write(path, b)
 }
 
-// Encode is doc as indented JSON. A record of a kind that [Parse] reads is refused when it is larger than that takes.
+// Encode is doc as indented JSON. A record of a kind that [Parse] reads is refused when Parse would refuse it.
 func Encode(doc any) ([]byte, error) {
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
@@ -67,10 +69,17 @@ func Encode(doc any) ([]byte, error) {
 	}
 	b = append(b, '\n')
 	d, ok := doc.(Doc)
-	if !ok || !slices.ContainsFunc(kinds(), func(k kind) bool { return k.name == d.head().Kind }) {
+	if !ok {
+		return b, nil
+	}
+	i := slices.IndexFunc(kinds(), func(k kind) bool { return k.name == d.head().Kind })
+	if i < 0 {
 		return b, nil
 	}
 	if err := new(Together).fits(b); err != nil {
+		return nil, fmt.Errorf("no verb could read the record: %w", err)
+	}
+	if err := kinds()[i].check(d); err != nil { // b is not decoded for it, which takes six times as much memory
 		return nil, fmt.Errorf("no verb could read the record: %w", err)
 	}
 	return b, nil

@@ -11,6 +11,16 @@ import (
 // Check is a record of check: a row is a finding about the machine.
 type Check = Document[host.Finding]
 
+// Findings are findings as a record may have them: they have names of devices and programs, and what the kernel says of itself.
+func Findings(found []host.Finding) []host.Finding {
+	out := slices.Clone(found)
+	for i := range out {
+		f := &out[i]
+		f.Name, f.Found, f.Means, f.Do = Name(f.Name), Sentence(f.Found), Sentence(f.Means), Sentence(f.Do)
+	}
+	return out
+}
+
 // checkFindings checks a record of check.
 func checkFindings(doc *Check) error {
 	if n := len(doc.Rows); n > MaxRows {

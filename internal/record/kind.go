@@ -15,27 +15,43 @@ type kind struct {
 	// read decodes a document and checks it: what no measurement can give is an
 	// error of one line.
 	read func(b []byte) (Doc, error)
+	// check is what read checks, of a document that is to be written.
+	check func(Doc) error
 }
 
 // kinds are those that [Parse] reads. Records of other kinds are written only.
 func kinds() []kind {
 	return []kind{
-		{"bench", reader("bench", checkBench)},
-		{"run", reader("run", checkRun)},
-		{"tax", reader("tax", checkTax)},
-		{"profile", reader("profile", (*Profile).check)},
-		{"xray", reader("xray", checkSites)},
-		{"lab", reader("lab", (*Lab).check)},
-		{"check", reader("check", checkFindings)},
-		{"prog-xray", reader("prog-xray", (*ProgXray).check)},
-		{"prog-list", reader("prog-list", (*ProgramList).check)},
-		{"prog-cost", reader("prog-cost", (*ProgCost).check)},
-		{"prog-diff", reader("prog-diff", (*ProgDiff).check)},
-		{"prog-watch", reader("prog-watch", (*ProgWatch).check)},
-		{"gate", reader("gate", (*Gate).check)},
-		{"agent", reader("agent", (*Agent).check)},
-		{"compare", readComparison},
+		kindOf("bench", checkBench),
+		kindOf("run", checkRun),
+		kindOf("tax", checkTax),
+		kindOf("profile", (*Profile).check),
+		kindOf("xray", checkSites),
+		kindOf("lab", (*Lab).check),
+		kindOf("check", checkFindings),
+		kindOf("prog-xray", (*ProgXray).check),
+		kindOf("prog-list", (*ProgramList).check),
+		kindOf("prog-cost", (*ProgCost).check),
+		kindOf("prog-diff", (*ProgDiff).check),
+		kindOf("prog-watch", (*ProgWatch).check),
+		kindOf("gate", (*Gate).check),
+		kindOf("agent", (*Agent).check),
+		{"compare", readComparison, checkComparison},
 	}
+}
+
+// kindOf is the kind whose documents are of type T.
+func kindOf[T any, P interface {
+	*T
+	Doc
+}](name string, check func(P) error) kind {
+	return kind{name, reader(name, check), func(d Doc) error {
+		doc, ok := d.(P)
+		if !ok {
+			return fmt.Errorf("not a record of %s: it is a %T", name, d)
+		}
+		return checkDoc(doc, check)
+	}}
 }
 
 // reader reads records whose documents are of type T.
@@ -48,17 +64,22 @@ func reader[T any, P interface {
 		if err := json.Unmarshal(b, doc); err != nil {
 			return nil, fmt.Errorf("not a record of %s: %w", name, err)
 		}
-		if doc.head().Run == "" {
-			return nil, errors.New("the record has no run identity")
-		}
-		if err := checkHost(&doc.head().Host); err != nil {
-			return nil, fmt.Errorf("host: %w", err)
-		}
-		if err := check(doc); err != nil {
+		if err := checkDoc(doc, check); err != nil {
 			return nil, err
 		}
 		return doc, nil
 	}
+}
+
+// checkDoc checks what all kinds have, and what check does.
+func checkDoc[D Doc](doc D, check func(D) error) error {
+	if doc.head().Run == "" {
+		return errors.New("the record has no run identity")
+	}
+	if err := checkHost(&doc.head().Host); err != nil {
+		return fmt.Errorf("host: %w", err)
+	}
+	return check(doc)
 }
 
 // Parse reads a record of a kind that can be read. Anything else is an error of one

@@ -1,8 +1,10 @@
 package record_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -52,6 +54,7 @@ func savedTexts(t testing.TB) map[string]string {
 		"gate":           recordtest.Marshal(t, gateOf(t)),
 		"agent":          recordtest.Marshal(t, recordtest.Agent("run", 1, 12)),
 		"prog-xray":      recordtest.Marshal(t, reporttest.ProgXray()),
+		"prog-list":      recordtest.Marshal(t, reporttest.ProgramList()),
 		"cost":           recordtest.Marshal(t, recordtest.Cost("run", 1, 1)),
 		"watch":          recordtest.Marshal(t, recordtest.Watch("run", 1)),
 		"prog diff":      recordtest.Marshal(t, progDiff(t)),
@@ -125,6 +128,7 @@ func TestLoadSaved(t *testing.T) {
 		"gate": func(s *record.Saved) bool {
 			return s.Gate() != nil && s.Gate().Verdict == "beyond" && len(s.Gate().Rows[1].Sites) == 2 && s.Gate().Unlike[0].Allowed
 		},
+		"prog-list":          func(s *record.Saved) bool { return s.Programs() != nil && len(s.Programs().Rows) > 0 },
 		"agent":              func(s *record.Saved) bool { return s.Agent() != nil },
 		"lab":                func(s *record.Saved) bool { return s.Lab() != nil },
 		"comparison":         func(s *record.Saved) bool { return s.Comparison() != nil },
@@ -149,6 +153,62 @@ func TestLoadSaved(t *testing.T) {
 		h := conclusion.Of(s)
 		if h.Title == "" || strings.HasSuffix(h.Title, ".") || strings.Contains(h.Title+h.Text, "NaN") {
 			t.Errorf("%s: %+v", name, h)
+		}
+	}
+}
+
+// A record with what no measurement gives does not take the place of one that can be loaded, whatever its kind.
+func TestSaveImpossible(t *testing.T) {
+	t.Parallel()
+	kinds := make(map[string]bool)
+	for name, text := range savedTexts(t) {
+		parsed := func() *record.Saved {
+			s, err := record.Parse([]byte(text))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return s
+		}
+		saved := parsed()
+		kinds[saved.Kind] = true
+		path := filepath.Join(t.TempDir(), "a.json")
+		if err := record.Save(path, saved.Doc); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		before, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for want, spoil := range map[string]func(reflect.Value){
+			"the record has no run identity": func(head reflect.Value) { head.FieldByName("Run").SetString("") },
+			"host: impossible text": func(head reflect.Value) {
+				head.FieldByName("Host").FieldByName("CPU").SetString(strings.Repeat("x", 5000))
+			},
+		} {
+			bad := parsed()
+			spoil(reflect.ValueOf(bad.Doc).Elem().FieldByName("Head"))
+			err := record.Save(path, bad.Doc)
+			if err == nil || !strings.HasPrefix(err.Error(), "save "+path+": no verb could read the record: "+want) {
+				t.Errorf("%s: %v, want %q", name, err, want)
+			}
+		}
+		rows := reflect.ValueOf(saved.Doc).Elem().FieldByName("Rows")
+		if rows.Len() == 0 {
+			continue
+		}
+		rows.Index(0).FieldByName("Name").SetString("a\u202e")
+		if err := record.Save(path, saved.Doc); err == nil || !strings.Contains(err.Error(), "no verb could read the record: ") {
+			t.Errorf("%s: a name that no terminal shows: %v", name, err)
+		}
+		if after, err := os.ReadFile(path); err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%s: the record of before is gone: %v", name, err)
+		}
+	}
+	for _, kind := range []string{"bench", "run", "tax", "profile", "xray", "lab", "check", "prog-xray", "prog-list", "prog-cost", "prog-diff",
+		"prog-watch", "gate", "agent", "compare"} {
+		if !kinds[kind] {
+			t.Errorf("no record of %s was tried", kind)
 		}
 	}
 }
@@ -207,6 +267,9 @@ func FuzzParseSaved(f *testing.F) {
 				t.Errorf("error of several lines: %q", err)
 			}
 			return
+		}
+		if _, err := record.Encode(s.Doc); err != nil {
+			t.Errorf("what was loaded cannot be saved: %v", err)
 		}
 		if h := conclusion.Of(s); h.Title == "" {
 			t.Error("no title")

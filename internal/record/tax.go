@@ -109,7 +109,7 @@ func (r *TaxRow) check() error {
 		return err
 	}
 	for _, s := range []struct{ name, text string }{{"calls", r.Target}, {"premise", r.Premise}, {"note", r.Note}} {
-		if utf8.RuneCountInString(s.text) > maxText || !printable(s.text) {
+		if utf8.RuneCountInString(s.text) > MaxText || !printable(s.text) {
 			return fmt.Errorf("impossible %s %.60q", s.name, s.text)
 		}
 	}

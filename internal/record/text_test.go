@@ -41,3 +41,30 @@ func TestTextLong(t *testing.T) {
 		}
 	})
 }
+
+// Names of any bytes and of any length are names of a record, and two stay two.
+func TestName(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"", "eth0", "é|x", strings.Repeat("x", maxPart)} {
+		if got := Name(name); got != name {
+			t.Errorf("%q became %q", name, got)
+		}
+	}
+	seen := make(map[string]string)
+	for _, name := range []string{
+		"d\u009b2Jq", "d\u202e2Jq", "d?2Jq", "v\xffq", "v\xfeq", "v\ufffdq", strings.Repeat("x", maxPart+1), strings.Repeat("x", maxPart+2),
+		strings.Repeat("日", maxPart), strings.Repeat("日", maxPart) + "a", strings.Repeat("\x00", 5000),
+	} {
+		got := Name(name)
+		if len(got) > maxPart || !plain(got) || got == "" {
+			t.Errorf("%.40q became %q", name, got)
+		}
+		if other, taken := seen[got]; taken {
+			t.Errorf("%.40q and %.40q are both %q", name, other, got)
+		}
+		seen[got] = name
+	}
+	if got := Name("d\u009b2Jq"); !strings.HasPrefix(got, "d?2Jq#") {
+		t.Errorf("it does not begin as it did: %q", got)
+	}
+}

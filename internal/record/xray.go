@@ -80,7 +80,7 @@ type PartialFunction struct {
 func (r *SiteRow) check() error {
 	texts := append([]string{r.Function, r.Kind, r.Thunk, r.Check, r.Stage, r.Confidence, r.Per, r.CannotRun, r.what()}, r.Targets...)
 	for _, text := range append(texts, r.Via...) {
-		if utf8.RuneCountInString(text) > maxText || !printable(text) {
+		if utf8.RuneCountInString(text) > MaxText || !printable(text) {
 			return fmt.Errorf("impossible text %.60q", text)
 		}
 	}

@@ -15,9 +15,9 @@ import (
 
 func TestLoadSites(t *testing.T) {
 	dir := t.TempDir()
-	save := func(name string, doc any) string {
+	save := func(name string, doc any) string { // also what [record.Save] refuses
 		file := filepath.Join(dir, name)
-		if err := record.Save(file, doc); err != nil {
+		if err := os.WriteFile(file, []byte(recordtest.Marshal(t, doc)), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		return file

@@ -17,6 +17,7 @@ import (
 	"github.com/unthunk/unthunk/internal/bpf/observe"
 	"github.com/unthunk/unthunk/internal/device"
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/rounds"
 )
 
@@ -64,12 +65,16 @@ func (d DevicePair) Validate() error {
 
 // Name is the name of the run's row.
 func (d DevicePair) Name() string {
-	name := fmt.Sprintf("%s/in=%s", cmp.Or(d.Scenario, Map), d.In)
-	if d.Out != "" {
-		name += "/out=" + d.Out
+	in, out := d.names()
+	name := fmt.Sprintf("%s/in=%s", cmp.Or(d.Scenario, Map), in)
+	if out != "" {
+		name += "/out=" + out
 	}
 	return name
 }
+
+// names are those of the devices as a record has them: the kernel takes nearly each byte.
+func (d DevicePair) names() (in, out string) { return record.Name(d.In), record.Name(d.Out) }
 
 // program is the name of the program under test.
 func (d DevicePair) program() string { return "device_" + d.Scenario.program() }

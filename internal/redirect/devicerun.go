@@ -219,10 +219,11 @@ func (r *pairRun) settle() error {
 // record makes a row of what was measured.
 func (r *pairRun) record() (row record.BenchRow, warns []record.Warning) {
 	d, total := r.plan, r.last.since(r.first, r.plan.Scenario)
+	in, out := d.names()
 	row = record.BenchRow{
 		Name: d.Name(),
 		Labels: map[string]string{
-			"scenario": string(d.Scenario), "in": d.In, "operation": d.Operation.String(), "mode": string(d.Mode),
+			"scenario": string(d.Scenario), "in": in, "operation": d.Operation.String(), "mode": string(d.Mode),
 		},
 		FramesPerXmit: quantity(r.perXmit, "frames"),
 		Counts: record.Counts{
@@ -230,8 +231,8 @@ func (r *pairRun) record() (row record.BenchRow, warns []record.Warning) {
 		},
 		Samples: []float64{}, Rounds: []int{}, Queues: total.Queues, Lost: total.Lost,
 	}
-	if d.Out != "" {
-		row.Labels["out"] = d.Out
+	if out != "" {
+		row.Labels["out"] = out
 	}
 	if total.Left != nil {
 		row.Counts.Received = *total.Left
@@ -255,11 +256,12 @@ func (r *pairRun) record() (row record.BenchRow, warns []record.Warning) {
 // refusal says why the run has no number, with what helps; empty when it has one.
 func (r *pairRun) refusal(total Interval) string {
 	d, frames := r.plan, total.Frames()
+	in, out := d.names()
 	switch {
 	case frames == 0:
-		text := "no packets: nothing arrived on " + d.In
+		text := "no packets: nothing arrived on " + in
 		if n := rose(r.last.in.RxPackets, r.first.in.RxPackets); n > 0 {
-			text = fmt.Sprintf("no packets: %s received %d, and its XDP program saw none of them", d.In, n)
+			text = fmt.Sprintf("no packets: %s received %d, and its XDP program saw none of them", in, n)
 		}
 		return text
 	case len(r.ns) == 0:
@@ -267,7 +269,7 @@ func (r *pairRun) refusal(total Interval) string {
 	case total.Left == nil:
 		return ""
 	}
-	out, asked := cmp.Or(d.Out, d.In), "redirected"
+	asked := "redirected"
 	if d.Scenario == TX {
 		asked = "returned by XDP_TX"
 	}
@@ -279,7 +281,7 @@ func (r *pairRun) refusal(total Interval) string {
 		return ""
 	}
 	text := fmt.Sprintf("%v: of %d frames that came by %s and were %s, %d left by %s, as its own statistics say",
-		rounds.ErrDisagree, frames, d.In, asked, *total.Left, out)
+		rounds.ErrDisagree, frames, in, asked, *total.Left, cmp.Or(out, in))
 	switch why := r.last.seen.Failure(); {
 	case why != "" && d.Scenario == Map:
 		text += "; while tracepoints were watched " + why
@@ -306,7 +308,7 @@ func (r *pairRun) limit(total Interval) string {
 	}
 	if missed > frames/1000 {
 		return fmt.Sprintf("%s missed %d frames, %.1f %% of what came: its CPUs were full, and this is their rate",
-			r.plan.In, missed, 100*float64(missed)/float64(missed+frames))
+			record.Name(r.plan.In), missed, 100*float64(missed)/float64(missed+frames))
 	}
 	return "this is the rate at which packets came, on all receiving CPUs together: it is the machine's limit only if " +
 		"these were full"
@@ -318,5 +320,5 @@ func (r *pairRun) doubts(c record.Counts) []string {
 		return nil
 	}
 	return []string{fmt.Sprintf("%s counts %d received frames in that time, its XDP program %d: its driver does not count "+
-		"frames that XDP took, or part of them did not come to the program", r.plan.In, c.Sent, c.Redirected)}
+		"frames that XDP took, or part of them did not come to the program", record.Name(r.plan.In), c.Sent, c.Redirected)}
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"unicode"
 
 	"github.com/cilium/ebpf"
 
@@ -17,6 +16,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/traffic"
 	"github.com/unthunk/unthunk/internal/verifier"
 )
@@ -103,7 +103,7 @@ func leastMultiple(a, b int) int {
 // live program that has such maps is refused: frames would go to devices of production.
 func NewTarget(opened *program.Opened, object string, o TargetOptions) (t *Target, err error) {
 	t = &Target{
-		Name: label(opened.Name), Object: label(filepath.Base(object)), Source: o.Source,
+		Name: record.Name(opened.Name), Object: record.Name(filepath.Base(object)), Source: record.Name(o.Source),
 		opened: opened, ports: o.Ports, frames: o.Packets,
 	}
 	defer func() {
@@ -143,21 +143,6 @@ func NewTarget(opened *program.Opened, object string, o TargetOptions) (t *Targe
 	}
 	t.packets, err = chain.MakePackets(t.frames)
 	return t, err
-}
-
-// label is a text that can be one of a row.
-func label(text string) string {
-	text = strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
-	const most = 100
-	if runes := []rune(text); len(runes) > most {
-		return string(runes[:most])
-	}
-	return text
 }
 
 // Kinds of maps that lead frames elsewhere.

@@ -144,16 +144,4 @@ func processName(dir string) string {
 
 // clean is a name that others chose, as a record may have it: what a terminal does not show
 // as it is becomes a question mark.
-func clean(name string) string {
-	const most = 250
-	name = strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(name, "?"))
-	if len(name) > most {
-		name = strings.ToValidUTF8(name[:most], "") + "…"
-	}
-	return name
-}
+func clean(name string) string { return record.Text(name, 250, '?') }
