@@ -168,6 +168,55 @@ func TestAlternativeARM64(t *testing.T) {
 	}
 }
 
+// A BUG leads nowhere, though something lies behind it: where it is reached without a frame, it takes no place on the stack away
+// from that. What a warning leads to is joined with the other way there.
+func TestTrapARM64(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		words []uint32
+		want  string
+	}{
+		{"bug", []uint32{
+			0xb40000c1,             // 0: cbz x1, 24
+			0xd10083ff,             // 4: sub sp, sp, #32
+			0xf90003e0,             // 8: str x0, [sp]
+			0xb4000082,             // 12: cbz x2, 28
+			0xd503201f,             // 16: nop
+			0x14000002,             // 20: b 28
+			0xd4210000,             // 24: brk #0x800
+			0xf94003e0,             // 28: ldr x0, [sp]
+			0x910083ff,             // 32: add sp, sp, #32
+			0xf9400000, 0xf9400000, // ldr x0, [x0] twice
+		}, "queue.ops → queue_ops.put"},
+		{"warning", []uint32{
+			0xb4000041,             // 0: cbz x1, 8
+			0x14000003,             // 4: b 16
+			0xd2800020,             // 8: mov x0, #1
+			0xd4210000,             // 12: brk #0x800
+			0xf9400000, 0xf9400000, // 16: ldr x0, [x0] twice
+		}, ""},
+	} {
+		var code []byte
+		for _, w := range append(test.words, 0xd65f03c0) {
+			code = binary.LittleEndian.AppendUint32(code, w)
+		}
+		vs := NewValues(arm64Kernel(t, code), NewTypes(spec(t), testHints))
+		g := NewGraph(slices.Collect(branch.DecodeARM64(code, base)), base,
+			Knowledge{Leaves: func(addr uint64) bool { return addr-base >= uint64(len(code)) }})
+		var name string
+		if !vs.Flow(g, vs.Entry("f", "", Arguments{}), func(_ int, inst branch.Inst, s *State) {
+			if inst.Kind == branch.Return {
+				name, _ = vs.Name(s.Register("x0"))
+			}
+		}) {
+			t.Errorf("%s: not settled", test.name)
+		}
+		if name != test.want {
+			t.Errorf("%s: %q, want %q", test.name, name, test.want)
+		}
+	}
+}
+
 func FuzzFlowARM64(f *testing.F) {
 	seed := func(words ...uint32) {
 		var code []byte

@@ -42,7 +42,7 @@ func (vs *Values) Flow(g *Graph, entry State, at func(block int, inst branch.Ins
 	// (alternatives of arm64): nothing that it does is so where it leads to, if that is reached on another way.
 	settled, empty := true, State{seen: true}
 	if vs.kernel.Arch == "arm64" && !g.tables() {
-		settled = f.settle()
+		settled = f.follow()
 		for b := range in {
 			f.known[b] = in[b].seen
 		}
@@ -52,7 +52,7 @@ func (vs *Values) Flow(g *Graph, entry State, at func(block int, inst branch.Ins
 			in[b], f.dirty[i] = empty.clone(), true
 		}
 	}
-	if settled = settled && f.settle(); !settled {
+	if settled = settled && f.follow(); !settled {
 		// What is known is not what always holds: forget it.
 		for b := range in {
 			in[b] = empty.clone()
@@ -77,8 +77,34 @@ type flow struct {
 	in          []State // by block
 	dirty       []bool  // by rank: what is known before the block has changed
 	known       []bool  // by block: no more is to be changed
+	trapped     bool    // traps are followed
 	visits      int
 }
+
+// follow settles without what traps lead to, and then with it.
+func (f *flow) follow() bool {
+	f.trapped = false
+	settled := f.settle()
+	f.trapped = true
+	for i, b := range f.order {
+		f.dirty[i] = f.dirty[i] || f.graph.ends(b)
+	}
+	return settled && f.settle()
+}
+
+// bug tells whether a block ends in a trap that leads nowhere, as a BUG does: on the other ways to what lies behind it the stack
+// pointer is elsewhere. Until those are followed no trap is.
+func (f *flow) bug(b, to int, s *State) bool {
+	others := slices.ContainsFunc(f.graph.blocks[to].preds, func(p int) bool { return !f.graph.ends(p) })
+	if !f.graph.ends(b) || !others {
+		return false
+	}
+	sp := f.values.calling.stack
+	return !f.trapped || f.in[to].seen && f.in[to].regs[sp] != s.regs[sp]
+}
+
+// ends tells whether a block ends in a trap.
+func (g *Graph) ends(b int) bool { return g.insts[g.blocks[b].end-1].Kind == branch.Trap }
 
 // settle follows values until nothing changes. It returns false when it gave up.
 func (f *flow) settle() bool {
@@ -103,7 +129,7 @@ func (f *flow) settle() bool {
 		}
 		back := i + 1
 		for _, e := range g.blocks[b].succs {
-			if !f.known[e.to] && vs.meet(&in[e.to], &s, e.to) {
+			if !f.known[e.to] && !f.bug(b, e.to, &s) && vs.meet(&in[e.to], &s, e.to) {
 				dirty[f.rank[e.to]] = true
 				back = min(back, f.rank[e.to])
 			}
