@@ -147,6 +147,9 @@ func (c *Completion) Take(chunks []uint64) int {
 	return n
 }
 
+// Ready is how many chunks Take would return now.
+func (c *Completion) Ready() int { return c.ready(len(c.entries)) }
+
 // sort drops the addresses that are not of the UMEM.
 func (c *Completion) sort(chunks []uint64) int {
 	n := 0
@@ -166,7 +169,8 @@ type RX struct {
 	ring[Desc]
 	umem *UMEM
 	// Bad is how many descriptors did not describe data within one chunk.
-	Bad uint64
+	Bad     uint64
+	touched byte // what Touch read last
 }
 
 // Take returns received frames. In multi-buffer mode one frame may be several
@@ -189,6 +193,26 @@ func (r *RX) Take(frames []Desc) int {
 		}
 	}
 	return n
+}
+
+// Touch reads a byte of each of the next received frames, most at most, which has their cache lines come at the same time.
+func (r *RX) Touch(most int) {
+	mem, sum := r.umem.mem, byte(0)
+	most = r.ready(most)
+	for n := 0; n < most; {
+		row := r.row(n, most-n)
+		for i := range row {
+			a := row[i].Addr
+			if r.umem.mask == 0 {
+				a = flat(a)
+			}
+			if a < uint64(len(mem)) {
+				sum |= mem[a]
+			}
+		}
+		n += len(row)
+	}
+	r.touched = sum
 }
 
 // keepValid drops the descriptors whose data does not lie within one chunk, and
