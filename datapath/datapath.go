@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -92,7 +93,7 @@ func (c Config) validate() error {
 // poll it, while others read its counters. [Workers] are several.
 type Datapath struct {
 	slots   []slot // the ports by number
-	mine    []int  // those of this worker
+	mine    []int  // those of this worker that are there
 	pending []int  // those with frames in their queues, some perhaps twice
 
 	config Config
@@ -168,6 +169,7 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 	for _, a := range d.free {
 		d.owner[d.index(a)] = unused
 	}
+	var own []int // with those that are not there yet
 	for i, p := range c.Ports {
 		d.slots[i].carry = make([]xsk.Desc, 0, MaxParts)
 		switch {
@@ -176,12 +178,13 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 			continue
 		case p != nil:
 			d.slots[i].set(p)
+			d.mine = append(d.mine, i)
 		}
-		d.mine = append(d.mine, i)
+		own = append(own, i)
 	}
-	for k, i := range d.mine {
+	for k, i := range own {
 		// Where chunks are few each port gets its share: none waits for the first to be full.
-		d.refill(i, len(d.free)/(len(d.mine)-k))
+		d.refill(i, len(d.free)/(len(own)-k))
 	}
 	return d
 }
@@ -212,6 +215,7 @@ func (d *Datapath) SetPort(i int, p Port) error {
 		return errors.Join(fmt.Errorf("set port %d: it is there", i), p.Close())
 	}
 	d.slots[i].set(p)
+	d.mine = slices.Sorted(slices.Values(append(d.mine, i)))
 	d.refill(i, len(d.free))
 	return nil
 }

@@ -3,6 +3,7 @@ package datapath
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // check finds ports that were lost while they had nothing to do.
@@ -59,6 +60,8 @@ func (d *Datapath) seize(port int) {
 	s.counters.Lost += s.counters.InFlight
 	s.counters.InFlight = 0
 	s.set(nil)
+	// A new one, as a poll may go through the old one.
+	d.mine = slices.DeleteFunc(slices.Clone(d.mine), func(i int) bool { return i == port })
 }
 
 // lostPort is a port that was lost, and why.
