@@ -1,11 +1,15 @@
 package datapath
 
-import "math/bits"
+import (
+	"math/bits"
+
+	"github.com/unthunk/unthunk/xsk"
+)
 
 // owner says where a chunk is: a state in the upper 4 bits, and of what a port has the port in the next 14. Of a frame to transmit
 // the input that it came from is in the lowest 14: so it is known what became of the frames of each input, and nothing is noted
 // of a frame that was not noted before.
-type owner uint32
+type owner = xsk.Owner
 
 const (
 	portBits  = 14 // of a port: see MaxPorts
@@ -27,11 +31,11 @@ func filling(port int) owner        { return toFill | owner(port)<<portBits }
 func sending(port, input int) owner { return toSend | owner(port)<<portBits | owner(input) }
 func sendingPart(port int) owner    { return toSendPart | owner(port)<<portBits }
 
-func (o owner) state() owner { return o &^ (stateUnit - 1) }
-func (o owner) input() int   { return int(o & (1<<portBits - 1)) }
+func stateOf(o owner) owner { return o &^ (stateUnit - 1) }
+func inputOf(o owner) int   { return int(o & (1<<portBits - 1)) }
 
-// with says whether a port has the chunk.
-func (o owner) with(port int) bool { return o >= toFill && int(o>>portBits&(1<<portBits-1)) == port }
+// with says whether a port has a chunk, by its owner.
+func with(o owner, port int) bool { return o >= toFill && int(o>>portBits&(1<<portBits-1)) == port }
 
 func (d *Datapath) index(addr uint64) uint64 { return index(addr, d.reciprocal) }
 
@@ -74,6 +78,14 @@ func (d *Datapath) reclaim(port int) {
 // all go this way: who owns them is noted once, and not when they come to the free stack and when they leave it.
 func (d *Datapath) recycle(from, to int) {
 	s, t := &d.slots[from], &d.slots[to]
+	if s.kind == kindXSK && t.kind == kindXSK {
+		n := s.xsk.complete(t.xsk, t.target-t.filled, d.owner, sending(from, s.input), filling(to))
+		t.filled += n
+		d.transmitted(from, s.input, uint64(n))
+		if n > 0 && !t.wants() {
+			return
+		}
+	}
 	n := len(d.free)
 	got := d.free[n:cap(d.free)]
 	got = got[:min(len(got), t.target-t.filled)]
@@ -91,9 +103,9 @@ func (d *Datapath) completed(port int, chunks []uint64, to owner) (kept int) {
 	for kept < len(chunks) {
 		o := d.owner[d.index(chunks[kept])]
 		n := 0
-		if o == sending(port, o.input()) {
+		if o == sending(port, inputOf(o)) {
 			n = d.pass(chunks[kept:], o, to)
-			d.transmitted(port, o.input(), uint64(n))
+			d.transmitted(port, inputOf(o), uint64(n))
 			kept += n
 		}
 		if n < inRow {
@@ -114,13 +126,13 @@ func (d *Datapath) completedMixed(port int, chunks []uint64, from int, to owner)
 		o := &d.owner[d.index(a)]
 		switch last := *o; {
 		case last == sendingPart(port):
-		case last == sending(port, last.input()):
-			if last.input() != input {
+		case last == sending(port, inputOf(last)):
+			if inputOf(last) != input {
 				d.transmitted(port, input, frames)
-				input, frames = last.input(), 0
+				input, frames = inputOf(last), 0
 			}
 			frames++
-		case last.with(port) && last.state() == notSent:
+		case with(last, port) && stateOf(last) == notSent:
 		default:
 			d.slots[port].counters.Bad++
 			continue
@@ -145,11 +157,11 @@ func (d *Datapath) transmitted(port, input int, frames uint64) {
 // unsent counts a frame that a port took and will not transmit, by its last chunk, which is still to come back.
 func (d *Datapath) unsent(port int, addr uint64) {
 	o := &d.owner[d.index(addr)]
-	if !o.with(port) || o.state() != toSend {
+	if !with(*o, port) || stateOf(*o) != toSend {
 		d.slots[port].counters.Bad++
 		return
 	}
-	out, in := &d.slots[port].counters.Outcome, &d.slots[o.input()].counters.Onward
+	out, in := &d.slots[port].counters.Outcome, &d.slots[inputOf(*o)].counters.Onward
 	out.Unsent++
 	out.InFlight--
 	in.Unsent++

@@ -22,6 +22,7 @@ func TestNoIndirectCallPerPacket(t *testing.T) {
 	p := testutil.Package("datapath") + ".(*"
 	want := []string{
 		p + "Datapath).receive", p + "Datapath).receiveParts", // the program
+		p + "Datapath).relay", // the route
 		p + "slot).fill", p + "slot).receive", p + "slot).transmit", p + "slot).flush", p + "slot).complete",
 		p + "Datapath).check", p + "Datapath).lose", p + "Datapath).report", p + "slot).set",
 		p + "Memory).Flush", // Sent, of tests
@@ -45,7 +46,7 @@ func TestNoIndirectCallPerPacket(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, name := range []string{p + "Datapath).claim", p + "Datapath).redirect", p + "Datapath).accepted", p +
-				"XSK).Receive", testutil.Package("xsk") + ".(*TX).Put"} {
+				"XSK).Receive", testutil.Package("xsk") + ".(*TX).Put", testutil.Package("xsk") + ".(*RX).Move"} {
 				if !slices.Contains(calls.Direct, name) {
 					t.Errorf("a poll does not reach %s", name)
 				}

@@ -60,6 +60,9 @@ type Config struct {
 	Ports []Port
 	// Program is called for every batch.
 	Program Program
+	// Route, in place of a Program, says where all frames of a port go that nobody is to look at. It is called once for a
+	// batch. Between AF_XDP ports descriptors then go from ring to ring in one pass.
+	Route func(port int) Action
 	// Batch is how many descriptors are taken from a port at once, and the
 	// length of a bulk queue; 0 is [DefaultBatch].
 	Batch int
@@ -77,8 +80,10 @@ func (c Config) validate() error {
 	switch {
 	case c.UMEM == nil:
 		return errors.New("datapath without a UMEM")
-	case c.Program == nil:
+	case c.Program == nil && c.Route == nil:
 		return errors.New("datapath without a program")
+	case c.Program != nil && c.Route != nil:
+		return errors.New("datapath with a program and a route")
 	case len(c.Ports) == 0 || len(c.Ports) > MaxPorts:
 		return fmt.Errorf("datapath with %d ports: must be 1 to %d", len(c.Ports), MaxPorts)
 	case c.Batch < 1 || c.Batch > MaxBatch:
@@ -144,6 +149,20 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
+// program is the program for frames that do not go from ring to ring.
+func (c Config) program() Program {
+	if c.Program != nil {
+		return c.Program
+	}
+	route := c.Route
+	return func(frames []Frame, actions []Action) {
+		to := route(int(frames[0].Port))
+		for i := range actions {
+			actions[i] = to
+		}
+	}
+}
+
 // newWorker makes a datapath of its own, or one of several workers, which leaves the ports of
 // the others out and fills its own later.
 func newWorker(c Config, self int, others *exchange) *Datapath {
@@ -162,6 +181,7 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 		descs:   make([]xsk.Desc, c.Batch+MaxParts),
 		actions: make([]Action, c.Batch+MaxParts),
 	}
+	d.config.Program = c.program()
 	d.frames = d.newFrames(c.Batch + MaxParts)
 	d.reciprocal = ^uint64(0)/uint64(size) + 1
 	d.free = d.free[:c.UMEM.Alloc(d.free)]

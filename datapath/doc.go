@@ -6,7 +6,8 @@
 // queue of the port their action names, hands over full queues, and at the end
 // what is left in all of them; then it takes back what was transmitted and fills
 // the ports up. Without copies the driver is asked to transmit once for several full
-// batches: what the last of them left is in the TX ring until a Poll that returns 0.
+// batches: what the last of them left is in the TX ring until a Poll that returns 0. Frames that nobody is to look at
+// need no program: with a Route they go between AF_XDP ports in one pass over the rings.
 // Calls that depend on a port's kind are made for a batch; AF_XDP ports are told apart by
 // a compare, not by a method table.
 //

@@ -47,11 +47,11 @@ func (d *Datapath) seize(port int) {
 	}
 	s.carry, s.skipping = s.carry[:0], false
 	for i, o := range d.owner {
-		if !o.with(port) {
+		if !with(o, port) {
 			continue
 		}
-		if o.state() == toSend {
-			in := &d.slots[o.input()].counters.Onward
+		if stateOf(o) == toSend {
+			in := &d.slots[inputOf(o)].counters.Onward
 			in.Lost++
 			in.InFlight--
 		}

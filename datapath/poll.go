@@ -11,8 +11,8 @@ import (
 // returns how many frames were received, or taken over from other workers. Ports that were lost are closed and
 // reported, to Config.Lost or as an error.
 //
-// Without copies a port that got a full batch may be flushed by one of the next calls only, when it has four of them or half
-// of its TX ring, or when it gets less: call Poll until it returns 0 before waiting for the ports, or before Close.
+// Without copies a port that got a full batch may be flushed by one of the next calls only, when it has half of its TX ring full,
+// or when it gets less: call Poll until it returns 0 before waiting for the ports, or before Close.
 func (d *Datapath) Poll() (frames int, err error) {
 	return d.poll(nil)
 }
@@ -48,7 +48,10 @@ func (d *Datapath) poll(watch *stopwatch) (frames int, err error) {
 	lost := d.lost
 	d.lost = nil
 	d.mu.Unlock()
-	return frames, d.report(lost)
+	if len(lost) > 0 {
+		err = d.report(lost)
+	}
+	return frames, err
 }
 
 // finish ends a poll: hands queues over, takes transmitted frames back, fills
@@ -60,8 +63,8 @@ func (d *Datapath) finish() {
 		}
 	}
 	d.pending = d.pending[:0]
-	wanting := 0 // the first of mine that may want chunks
-	for _, i := range d.mine {
+	mine, wanting := d.mine, 0 // of mine, the first that may want chunks
+	for _, i := range mine {
 		s := &d.slots[i]
 		// Also without new frames: those a kick left behind need another one,
 		// and a full ring would stay full.
@@ -69,16 +72,19 @@ func (d *Datapath) finish() {
 			if !s.waits(uint64(d.config.Batch)) {
 				d.push(i)
 			}
-			for wanting < len(d.mine) && !d.slots[d.mine[wanting]].wants() {
-				wanting++
-			}
 			if !s.here() {
 				continue
 			}
-			if wanting < len(d.mine) && d.foreign == 0 {
-				d.recycle(i, d.mine[wanting])
+			for ; wanting < len(mine) && d.foreign == 0; wanting++ {
+				if to := mine[wanting]; d.slots[to].wants() {
+					if d.recycle(i, to); d.slots[to].wants() {
+						break
+					}
+				}
 			}
-			d.reclaim(i)
+			if !s.keeps() || d.foreign > 0 {
+				d.reclaim(i)
+			}
 		}
 	}
 	for _, i := range d.mine {
@@ -91,24 +97,31 @@ func (d *Datapath) finish() {
 	}
 }
 
-// heldBatches is how many batches a port that holds is flushed for at most.
-const heldBatches = 4
-
-// waits says whether what the port was given may wait for the next poll: in this one it got a full batch, and another is likely.
+// waits says whether what the port was given may wait for the next poll: in this one it got a full batch, another is likely,
+// and there is room for as much.
 func (s *slot) waits(batch uint64) bool {
 	got := s.counters.Accepted - s.accepted
-	s.accepted = s.counters.Accepted
-	if held := s.accepted - s.flushed; got >= batch && held < heldBatches*batch && held+batch <= s.hold {
+	s.accepted, s.full = s.counters.Accepted, got >= batch
+	if held := s.accepted - s.flushed; s.full && held+got <= s.hold {
 		return true
 	}
 	s.flushed = s.accepted
 	return false
 }
 
+// keeps says whether chunks of frames that the port has transmitted may stay with it, for ports that want some after the next
+// batches: in this poll it got a full batch, and it has room for more.
+func (s *slot) keeps() bool { return s.full && s.kind == kindXSK && s.xsk.keeps() }
+
 // receive takes a batch from a port to the queues and returns how many frames it
 // was.
 func (d *Datapath) receive(port int) (frames int) {
 	s := &d.slots[port]
+	if d.config.Route != nil {
+		if n := d.relay(port); n > 0 {
+			return n
+		}
+	}
 	carried := copy(d.descs, s.carry)
 	n, err := s.receive(d.descs[carried : carried+d.config.Batch])
 	if err != nil {
@@ -137,6 +150,46 @@ func (d *Datapath) receive(port int) (frames int) {
 	d.config.Program(d.frames[:len(descs)], actions)
 	d.redirect(port, descs, actions)
 	return len(descs)
+}
+
+// relayBatches is how many batches go from ring to ring at once where the driver is not asked for each: no program's arrays
+// limit them, and what a poll takes beside its frames is 5 instructions a frame then.
+const relayBatches = 4
+
+// relay moves a batch of a port to that where all its frames go, from ring to ring, where both are AF_XDP ports of this
+// worker, and returns how many frames it was. What it leaves is for receive: the port has none, or the next cannot go so, as
+// there is no room or it is in several parts.
+func (d *Datapath) relay(port int) (frames int) {
+	s := &d.slots[port]
+	if s.kind != kindXSK || len(s.carry) > 0 || s.skipping {
+		return 0
+	}
+	to := d.config.Route(port).port()
+	if uint(to) >= uint(len(d.slots)) || d.slots[to].kind != kindXSK {
+		return 0
+	}
+	t := &d.slots[to]
+	most := d.config.Batch
+	most = max(most, min(relayBatches*most, int(t.hold)))
+	frames, bytes := s.xsk.relay(t.xsk, most, d.owner, filling(port), sending(to, port))
+	if frames == 0 {
+		return 0
+	}
+	n := uint64(frames)
+	s.filled -= frames
+	in, out := &s.counters, &t.counters
+	in.Batches++
+	in.Received += n
+	in.ReceivedBytes += bytes
+	in.Forwarded += n
+	in.Onward.Bulks++
+	in.Onward.InFlight += n
+	out.Bulks++
+	out.Accepted += n
+	out.AcceptedBytes += bytes
+	out.InFlight += n
+	t.input = port
+	return frames
 }
 
 // claim takes chunks over from a port, drops descriptors in chunks that it did

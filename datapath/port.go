@@ -77,9 +77,11 @@ type slot struct {
 	queue queue
 	// hold is how many frames the port may have that it was not flushed for: they may wait for the next batches where a
 	// flush costs as much for one as for many; 0 is none. accepted is counters.Accepted at the end of the last poll, flushed
-	// that at the last flush.
+	// that at the last flush; full says that it got a full batch in the last poll.
 	hold              uint64
 	accepted, flushed uint64
+	full              bool
+	input             int // that frames went from to it from ring to ring last
 
 	carry    []xsk.Desc // the beginning of a frame whose end has not come
 	skipping bool       // until the end of a chain that is too long

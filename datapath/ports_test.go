@@ -52,19 +52,6 @@ func sameFrames(t testing.TB, got, want [][]byte) {
 	}
 }
 
-// What is read ahead lies in the UMEM, whatever a ring says.
-func TestTouch(t *testing.T) {
-	p := XSK{memory: []byte{0, 4, 2, 1}}
-	p.touch([]xsk.Desc{{Addr: 1}, {Addr: 1 << 60}, {Addr: 2}})
-	if p.touched != 6 {
-		t.Errorf("read %d, want 4 and 2", p.touched)
-	}
-	p.memory = nil
-	if p.touch([]xsk.Desc{{Addr: 1}}); p.touched != 0 {
-		t.Errorf("read %d of no memory", p.touched)
-	}
-}
-
 // A link goes down only when it was up: one that is down from the beginning is not counted.
 func TestLinkDowns(t *testing.T) {
 	p := NewXSK(&xsk.Socket{})

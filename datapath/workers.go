@@ -19,7 +19,7 @@ type Worker struct {
 	Ports []int
 	// CPUs are those that its thread may run on; none is any.
 	CPUs []int
-	// Program is called for the batches of its ports, and by it alone; nil is that of
+	// Program is called for the batches of its ports, and by it alone; nil is that, or the Route, of
 	// [WorkersConfig].
 	Program Program
 }
@@ -60,7 +60,7 @@ func (c WorkersConfig) validate() error {
 			}
 		}
 		own := c.Config
-		own.Program = w.program(c)
+		own.Program, own.Route = w.program(c)
 		if err := own.validate(); err != nil {
 			return err
 		}
@@ -74,12 +74,12 @@ func (c WorkersConfig) validate() error {
 // maxCPUs is what a unix.CPUSet has room for.
 const maxCPUs = 1024
 
-// program is the worker's own, or that of all.
-func (w Worker) program(c WorkersConfig) Program {
+// program is the worker's own, or the program or route of all.
+func (w Worker) program(c WorkersConfig) (Program, func(port int) Action) {
 	if w.Program != nil {
-		return w.Program
+		return w.Program, nil
 	}
-	return c.Program
+	return c.Program, c.Route
 }
 
 // Workers are datapaths over one UMEM, each with ports, chunks and counters of its own, on a thread
@@ -130,7 +130,8 @@ func NewWorkers(c WorkersConfig) (*Workers, error) {
 	shares := c.shares(chunks)
 	for i, worker := range c.Workers {
 		own := c.Config
-		own.Program, own.Chunks = worker.program(c), shares[i]
+		own.Program, own.Route = worker.program(c)
+		own.Chunks = shares[i]
 		d := newWorker(own, i, x)
 		for chunk, o := range d.owner {
 			if o != notOurs {

@@ -350,15 +350,11 @@ func BenchmarkTouch(b *testing.B) {
 	p := pin(b, w.Worker(0), 1)
 	b.Cleanup(func() { close(p.begin); <-p.took })
 	in := l.ports[0].(*XSK)
-	memory := in.memory
 	var ns [2][]float64
 	for n := 0; b.Loop(); n++ {
 		for k := range 2 {
 			touch := (n + k) % 2
-			in.memory = nil
-			if touch == 1 {
-				in.memory = memory
-			}
+			in.copies = touch == 1
 			l.fillFrom(b, 0, xsk.DefaultRing)
 			before, _ := allBalanced(b, w)
 			p.begin <- struct{}{}

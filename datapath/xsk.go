@@ -20,29 +20,24 @@ type XSK struct {
 
 	unsent []uint64 // of the last Flush
 
-	// memory is the UMEM in copy mode, and touched what touch read of it last.
-	memory  []byte
-	touched byte
+	copies bool // the socket is in copy mode
 }
 
 // NewXSK makes a port of a socket, which must be on the datapath's UMEM. The port
 // closes it. What reaches it is up to an XDP program, see xsk.Program.
 func NewXSK(s *xsk.Socket) *XSK {
-	p := &XSK{socket: s, unsent: make([]uint64, 0, kicks)}
-	if s.Mode() == xsk.Copy {
-		p.memory = s.UMEM().Bytes()
-	}
-	return p
+	return &XSK{socket: s, unsent: make([]uint64, 0, kicks), copies: s.Mode() == xsk.Copy}
 }
 
 // holds is how many frames may wait for a flush, which without copies is a system call that costs as much for one as for many:
-// it wakes the driver. They are half of the TX ring, so that there is room while the driver takes them. With busy polling a
+// it wakes the driver, which takes them in polls and interrupts of its own. They are half of the TX ring, so that there is room
+// while the driver takes them, or of the fill ring where that is shorter: what waits is not received into. With busy polling a
 // flush also receives, and none wait.
 func (p *XSK) holds() uint64 {
 	if p.socket.Mode() != xsk.ZeroCopy || p.socket.BusyPolls() {
 		return 0
 	}
-	return uint64(p.socket.TX.Size() / 2)
+	return uint64(min(p.socket.TX.Size(), p.socket.Fill.Size()) / 2)
 }
 
 // Socket is the port's.
@@ -61,26 +56,26 @@ func (p *XSK) Fill(chunks []uint64) int { return p.socket.Fill.Put(chunks) }
 
 // Receive implements [Port].
 func (p *XSK) Receive(frames []xsk.Desc) (int, error) {
+	p.touch(len(frames))
 	n := p.socket.RX.Take(frames)
 	if n == 0 && p.wakes() {
 		return 0, p.woken(p.socket.WakeFill())
 	}
-	if p.memory != nil {
-		p.touch(frames[:n])
-	}
 	return n, nil
 }
 
-// touch reads from each frame in copy mode. The core that received them wrote them, and the kernel will copy them, one
+// relay moves received frames to another port from ring to ring, see [xsk.RX.Move].
+func (p *XSK) relay(to *XSK, most int, owners []owner, from, sends owner) (frames int, bytes uint64) {
+	p.touch(most)
+	return p.socket.RX.Move(&to.socket.TX, most, owners, from, sends)
+}
+
+// touch reads from the next frames in copy mode. The core that received them wrote them, and the kernel will copy them, one
 // after the other: so their cache lines come at the same time.
-func (p *XSK) touch(frames []xsk.Desc) {
-	memory, sum := p.memory, byte(0)
-	for i := range frames {
-		if a := frames[i].Addr; a < uint64(len(memory)) {
-			sum |= memory[a]
-		}
+func (p *XSK) touch(most int) {
+	if p.copies {
+		p.socket.RX.Touch(most)
 	}
-	p.touched = sum
 }
 
 // wakes says whether the driver is to be called when nothing was received.
@@ -146,6 +141,17 @@ func (p *XSK) takeDowns() (n uint64) {
 
 // Complete implements [Port].
 func (p *XSK) Complete(chunks []uint64) int { return p.socket.Completion.Take(chunks) }
+
+// complete gives chunks of frames that were transmitted to another port to receive into, see [xsk.Completion.Move].
+func (p *XSK) complete(to *XSK, most int, owners []owner, from, fills owner) int {
+	return p.socket.Completion.Move(&to.socket.Fill, most, owners, from, fills)
+}
+
+// keeps says whether at most half of the completion ring is full.
+func (p *XSK) keeps() bool {
+	c := &p.socket.Completion
+	return c.Ready() <= c.Size()/2
+}
 
 // Check implements [Port].
 func (p *XSK) Check() error { return p.checked(p.socket.Check()) }

@@ -3,7 +3,7 @@ package xsk
 import "unsafe"
 
 // Owner says who has a chunk, for [RX.Move] and [Completion.Move]. What its values mean is up to their caller.
-type Owner uint16
+type Owner uint32
 
 // Move moves frames that nobody is to look at into the TX ring of another socket on the same UMEM: descriptors go from ring to
 // ring in one pass, most of them at most. It returns how many, and how many bytes their frames have; they leave with the next
