@@ -123,10 +123,14 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 			ports[port] = f.outlets[port]
 		}
 	}
-	f.path, err = datapath.NewWorkers(datapath.WorkersConfig{
+	path := datapath.WorkersConfig{
 		Config:  datapath.Config{UMEM: f.umem, Ports: ports, Batch: c.Batch, Lost: f.portLost, BusyPoll: c.BusyPoll > 0},
 		Workers: workers,
-	})
+	}
+	if !c.looks() {
+		path.Route = func(port int) datapath.Action { return (*f.to.Load())[port] }
+	}
+	f.path, err = datapath.NewWorkers(path)
 	if err != nil {
 		return f, err
 	}
@@ -170,7 +174,9 @@ func (f *afxdp) share() ([]datapath.Worker, error) {
 	}
 	workers := make([]datapath.Worker, f.workers)
 	for i := range workers {
-		workers[i].Program = f.program()
+		if f.config.looks() {
+			workers[i].Program = f.program()
+		}
 		if len(cpus) > 0 {
 			workers[i].CPUs = cpus[i%len(cpus) : i%len(cpus)+1]
 		}
@@ -225,6 +231,9 @@ func (f *afxdp) passedBy(name string) (frames uint64, err error) {
 	}
 	return frames, err
 }
+
+// looks says whether the forwarder reads or writes frames.
+func (c Config) looks() bool { return c.Destination != nil || c.Source != nil || c.Sample != nil }
 
 // program makes a worker's program, which forwards batches that came by one port.
 func (f *afxdp) program() datapath.Program {
