@@ -95,19 +95,21 @@ func TestZeroCopy(t *testing.T) {
 	}
 }
 
-// TestInstructions counts what unthunk's forwarder and a minimal one in C take for a frame without copies, in one guest
-// whose clock counts instructions.
+// TestInstructions counts what unthunk's forwarder and a minimal one in C, also with larger batches, take for a frame without
+// copies, in one guest whose clock counts instructions.
 func TestInstructions(t *testing.T) {
 	needGuests(t)
 	files, init := testFiles(t, "internal/dev/peers")
-	c := filepath.Join(t.TempDir(), "libxdp")
-	out, err := exec.CommandContext(t.Context(), "gcc", "-O2", "-static", "-o", c,
-		"../dev/peers/libxdp/forward.c", "-lxdp", "-lbpf", "-lelf", "-lz").CombinedOutput()
-	if err != nil {
-		t.Logf("%s", out)
-		testutil.Missing(t, "libxdp to link with (apt install libxdp-dev libbpf-dev libelf-dev)")
+	for name, batch := range map[string]string{"libxdp": "64", "libxdp-256": "256"} {
+		c := filepath.Join(t.TempDir(), name)
+		out, err := exec.CommandContext(t.Context(), "gcc", "-O2", "-static", "-DBATCH="+batch, "-o", c,
+			"../dev/peers/libxdp/forward.c", "-lxdp", "-lbpf", "-lelf", "-lz").CombinedOutput()
+		if err != nil {
+			t.Logf("%s", out)
+			testutil.Missing(t, "libxdp to link with (apt install libxdp-dev libbpf-dev libelf-dev)")
+		}
+		files["/tests/"+name] = c
 	}
-	files["/tests/libxdp"] = c
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
 	cache, err := CacheDir()
@@ -115,7 +117,8 @@ func TestInstructions(t *testing.T) {
 		t.Fatal(err)
 	}
 	peers := []byte(`[{"name": "unthunk", "command": ["/init", "forward", "--in", "{in}", "--out", "{out}", "--zero-copy", "require"]},
-		{"name": "libxdp", "command": ["/tests/libxdp", "{in}", "{out}", "0", "3"]}]`)
+		{"name": "libxdp", "command": ["/tests/libxdp", "{in}", "{out}", "0", "3"], "most": 0.8},
+		{"name": "libxdp,batch-256", "command": ["/tests/libxdp-256", "{in}", "{out}", "0", "3"], "most": 1.05}]`)
 	m := &Machine{
 		Init: init, Files: files, Exact: true, Append: "ipv6.disable=1 no_timer_check", Data: map[string][]byte{"/peers.json": peers},
 	}

@@ -162,7 +162,7 @@ func begin(t *testing.T, w *nics.Wires, name string, command []string) *exec.Cmd
 			cmd.Wait()
 		}
 	})
-	if name != "libxdp" {
+	if !strings.HasPrefix(name, "libxdp") {
 		if err := w.Do(cmd.Start); err != nil {
 			t.Fatal(err)
 		}
@@ -241,6 +241,7 @@ func TestWiresInstructions(t *testing.T) {
 	var peers []struct {
 		Name    string
 		Command []string
+		Most    float64 // times what it takes the first may take, without a throttle
 	}
 	text, err := os.ReadFile("/peers.json")
 	if err != nil {
@@ -287,7 +288,7 @@ func TestWiresInstructions(t *testing.T) {
 		cmd.Wait() // C ends by the signal
 		w.Set(t, w.Sink, netlink.LinkSetUp)
 		for _, d := range []interface{ Detach() error }{w.In, w.Out} {
-			if p.Name == "libxdp" {
+			if strings.HasPrefix(p.Name, "libxdp") {
 				if err := d.Detach(); err != nil {
 					t.Fatal(err)
 				}
@@ -299,9 +300,8 @@ func TestWiresInstructions(t *testing.T) {
 		for _, how := range []string{"throttled", "not throttled"} {
 			t.Logf("%s: %s takes %.3f of what %s takes", how, peers[0].Name, perFrame[0][how]/perFrame[i+1][how], p.Name)
 		}
-		const most = 1.7 // what it took when it asked the driver for each batch
-		if times := perFrame[0]["not throttled"] / perFrame[i+1]["not throttled"]; !(times < most) {
-			t.Errorf("%.3f times the instructions of %s, want less than %g", times, p.Name, most)
+		if times := perFrame[0]["not throttled"] / perFrame[i+1]["not throttled"]; !(times <= p.Most) {
+			t.Errorf("%.3f times the instructions of %s, want %g at most", times, p.Name, p.Most)
 		}
 	}
 }
@@ -356,7 +356,7 @@ func drain(t *testing.T, w *nics.Wires, cmd *exec.Cmd, seen *watch, bursts uint6
 	same := slices.Repeat([][]byte{veth.Frame(t, 60)}, burst)
 	for range bursts {
 		veth.Send(t, w.Namespace, w.Gen.Index, same...)
-		time.Sleep(4 * time.Millisecond)
+		time.Sleep(2 * time.Millisecond)
 	}
 	if err := seen.Put(uint32(0), noted{}); err != nil {
 		t.Fatal(err)

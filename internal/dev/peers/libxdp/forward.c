@@ -1,6 +1,6 @@
 // A minimal AF_XDP forwarder on libxdp, as a C programmer writes it first: one
 // UMEM, a socket on each device that shares it, frames that stay where they are,
-// batches of 64. forward IN OUT [BUDGET [XSKMAP]] sends every frame that IN receives out
+// batches of 64, or of BATCH. forward IN OUT [BUDGET [XSKMAP]] sends every frame that IN receives out
 // by OUT. BUDGET is XDP_MAX_TX_SKB_BUDGET (Linux 6.18), the kernel's own without or with 0.
 // XSKMAP is the descriptor of a map that the socket of IN goes to, for a program that
 // somebody else attaches once this says "ready": then frames are not copied.
@@ -17,7 +17,9 @@
 
 #define FRAMES 8192
 #define RING 2048
+#ifndef BATCH
 #define BATCH 64
+#endif
 
 #ifndef SOL_XDP
 #define SOL_XDP 283
