@@ -63,7 +63,8 @@ func AMD64(t testing.TB) {
 	}
 }
 
-// ExactARM64 skips the test but in a guest of arm64 whose clock counts instructions, as those of make test-kernels do.
+// ExactARM64 skips the test but in a guest of arm64. Tests that call it run where that guest's clock counts instructions, as in make
+// test-kernels.
 func ExactARM64(t testing.TB) {
 	t.Helper()
 	if _, err := os.Stat("/job.json"); err != nil || runtime.GOARCH != "arm64" {
