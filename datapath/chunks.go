@@ -145,28 +145,46 @@ func (d *Datapath) completedMixed(port int, chunks []uint64, from int, to owner)
 	return kept
 }
 
-// transmitted counts frames of an input that have left by a port.
+// transmitted counts frames of an input whose chunks a port has returned: they have left by it, but for as many as it said were
+// not sent, and not which.
 func (d *Datapath) transmitted(port, input int, frames uint64) {
-	out, in := &d.slots[port].counters.Outcome, &d.slots[input].counters.Onward
+	s := &d.slots[port]
+	if s.owed > 0 {
+		unsent := min(s.owed, frames)
+		s.owed -= unsent
+		frames -= unsent
+		d.addUnsent(port, input, unsent)
+	}
+	out, in := &s.counters.Outcome, &d.slots[input].counters.Onward
 	out.Transmitted += frames
 	out.InFlight -= frames
 	in.Transmitted += frames
 	in.InFlight -= frames
 }
 
-// unsent counts a frame that a port took and will not transmit, by its last chunk, which is still to come back.
+// unsent counts a frame that a port took and will not transmit, by its last chunk, which is still to come back. Where that chunk is
+// of no frame that the port has to transmit, it was another frame, and the port owes it: the next that comes back counts for it.
 func (d *Datapath) unsent(port int, addr uint64) {
+	s := &d.slots[port]
 	o := &d.owner[d.index(addr)]
-	if !with(*o, port) || stateOf(*o) != toSend {
-		d.slots[port].counters.Bad++
-		return
+	switch {
+	case with(*o, port) && stateOf(*o) == toSend:
+		d.addUnsent(port, inputOf(*o), 1)
+		*o = notSent | *o&(stateUnit-1)
+	case s.owed < s.counters.InFlight+s.counters.Transmitted:
+		s.owed++
+	default: // more than it took
+		s.counters.Bad++
 	}
-	out, in := &d.slots[port].counters.Outcome, &d.slots[inputOf(*o)].counters.Onward
-	out.Unsent++
-	out.InFlight--
-	in.Unsent++
-	in.InFlight--
-	*o = notSent | *o&(stateUnit-1)
+}
+
+// addUnsent counts frames of an input that a port took and did not transmit.
+func (d *Datapath) addUnsent(port, input int, frames uint64) {
+	out, in := &d.slots[port].counters.Outcome, &d.slots[input].counters.Onward
+	out.Unsent += frames
+	out.InFlight -= frames
+	in.Unsent += frames
+	in.InFlight -= frames
 }
 
 // pass gives chunks of one owner to another, from the first on as long as they are that owner's, and returns how many

@@ -33,7 +33,8 @@ type Counters struct {
 	// Batches in which the frames came. Received/Batches is the batch fill.
 	Batches uint64
 	// Bad descriptors came out of the port's rings: outside of the UMEM, or in
-	// chunks that it did not have. They are no frames.
+	// chunks that it did not have. They are no frames. So are frames that it says it
+	// did not send, beyond those that it took.
 	Bad uint64
 
 	// As an output.
@@ -49,8 +50,8 @@ type Counters struct {
 // Outcome is what became of frames that an output accepted.
 type Outcome struct {
 	// Transmitted frames have left the UMEM: their chunks came back. Unsent come
-	// back without having been sent: the link had no carrier. Lost were with the output
-	// when it was. InFlight are with it, and while its link is set down they wait.
+	// back without having been sent: the link had no carrier. How many is exact; which, and so of which input, may be unsure, see
+	// [xsk.Socket.Dropped]. Lost were with the output when it was. InFlight are with it, and while its link is set down they wait.
 	Transmitted, Unsent, Lost, InFlight uint64
 	// Bulks in which frames were handed over; of those of one input, bulks that had some of them.
 	Bulks uint64

@@ -28,7 +28,8 @@ type Port interface {
 	Transmit(frames []xsk.Desc) (int, error)
 	// Flush starts what Transmit took, and makes what was started before go on.
 	// It returns, until the next call, the addresses of frames that were taken and not
-	// sent, of each its last part, though Complete returns their chunks. An error means
+	// sent, of each its last part, though Complete returns their chunks. The address of
+	// any other chunk says that a frame was not sent, and not which. An error means
 	// that the port is lost.
 	Flush() (unsent []uint64, err error)
 	// Complete returns chunks whose frames are not needed any more, as
@@ -81,7 +82,8 @@ type slot struct {
 	hold              uint64
 	accepted, flushed uint64
 	full              bool
-	input             int // that frames went from to it from ring to ring last
+	input             int    // that frames went from to it from ring to ring last
+	owed              uint64 // frames that it said were not sent, and not which
 
 	carry    []xsk.Desc // the beginning of a frame whose end has not come
 	skipping bool       // until the end of a chain that is too long

@@ -2,6 +2,7 @@ package datapath
 
 import (
 	"errors"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -73,7 +74,7 @@ func TestSharedOutput(t *testing.T) {
 }
 
 // A port that takes frames and sends only some says which: of these each input has its own, also when they come back in another
-// order.
+// order. What it names besides are others, as many as it has.
 func TestUnsentOfInput(t *testing.T) {
 	u := newUMEM(t, xsk.Config{Frames: 256})
 	in := []*Memory{newMemory(t, u, 32), newMemory(t, u, 32)}
@@ -90,16 +91,124 @@ func TestUnsentOfInput(t *testing.T) {
 			out.refused = append(out.refused, a)
 		}
 	}
-	bad := out.filled.at(0)
-	out.refused = append(out.refused, bad, out.refused[0])
 	poll(t, d)
+	counts := func() []uint64 {
+		c := d.Counters(nil)
+		return []uint64{
+			c[0].Onward.Transmitted, c[0].Onward.Unsent, c[1].Onward.Transmitted, c[1].Onward.Unsent,
+			c[2].Unsent, c[2].InFlight, c[2].Bad,
+		}
+	}
+	const what = "transmitted, unsent of both inputs; unsent, in flight, bad of the output (-want +got):\n%s"
+	if diff := cmp.Diff([]uint64{0, 1, 0, 2, 3, 3, 0}, counts()); diff != "" {
+		t.Errorf(what, diff)
+	}
+	other := out.filled.at(0)
+	out.refused = []uint64{other, out.refused[0], other, other}
+	poll(t, d)
+	if diff := cmp.Diff([]uint64{0, 1, 0, 2, 3, 3, 1}, counts()); diff != "" {
+		t.Errorf(what, diff)
+	}
 	out.refused, out.Stall = nil, false
 	poll(t, d)
-	c := d.Counters(nil)
-	got := []uint64{c[0].Onward.Transmitted, c[0].Onward.Unsent, c[1].Onward.Transmitted, c[1].Onward.Unsent, c[2].Unsent, c[2].Bad}
-	if diff := cmp.Diff([]uint64{2, 1, 1, 2, 3, 2}, got); diff != "" {
-		t.Errorf("transmitted, unsent of both inputs; unsent, bad of the output (-want +got):\n%s", diff)
+	if diff := cmp.Diff([]uint64{0, 3, 0, 3, 6, 0, 1}, counts()); diff != "" {
+		t.Errorf(what, diff)
 	}
+}
+
+// A kernel before Linux 6.17 that sent frames in one call and drops others in the next may have them named by those sent: they
+// count as not sent all the same, to the frame.
+func TestUnsentLate(t *testing.T) {
+	u := newUMEM(t, xsk.Config{Frames: 512})
+	in, out := newMemory(t, u, 64), &lagging{Memory: newMemory(t, u, 64)}
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in, out}, Program: to(1)})
+	send := func(frames, unsent int) {
+		t.Helper()
+		for range frames {
+			if !in.Inject(make([]byte, 60)) {
+				t.Fatal("no room for a frame")
+			}
+		}
+		out.Unsent = unsent
+		poll(t, d)
+	}
+	send(32, 0)
+	send(32, 32)
+	c := d.Counters(nil)
+	want := Outcome{Transmitted: 32, Unsent: 32, Bulks: 2}
+	if diff := cmp.Diff([]Outcome{want, want}, []Outcome{c[0].Onward, c[1].Outcome}); diff != "" || c[1].Bad != 0 {
+		t.Errorf("onward, outcome, %d bad (-want +got):\n%s", c[1].Bad, diff)
+	}
+}
+
+// Whatever frames a kernel before Linux 6.17 has named, as many count as not sent as it dropped.
+func TestUnsentLateRandom(t *testing.T) {
+	rng := rand.New(rand.NewPCG(3, 4))
+	u := newUMEM(t, xsk.Config{Frames: 300})
+	in, out := []*Memory{newMemory(t, u, 64), newMemory(t, u, 64)}, &lagging{Memory: newMemory(t, u, 64)}
+	sent := uint64(0)
+	out.Sent = func([][]byte) { sent++ }
+	d := newDatapath(t, Config{UMEM: u, Ports: []Port{in[0], in[1], out}, Program: to(2), Batch: 16})
+	for round := range 5000 {
+		for range rng.IntN(20) {
+			in[rng.IntN(2)].Inject(make([]byte, 1+rng.IntN(6000)))
+		}
+		if round < 4900 { // then the link is up
+			out.Stall, out.Unsent = rng.IntN(4) == 0, rng.IntN(12)
+		} else {
+			out.Stall, out.Unsent = false, 0
+		}
+		poll(t, d)
+		if !out.Stall && rng.IntN(8) == 0 {
+			out.named = len(out.taken) // the kernel found no more, and says so
+		}
+	}
+	for poll(t, d) > 0 {
+	}
+	if n := d.Drain(0); n != 0 {
+		t.Errorf("%d frames in flight", n)
+	}
+	c := d.Counters(nil)
+	onward := c[0].Onward
+	onward.add(c[1].Onward)
+	if c[2].Transmitted != sent || c[2].Unsent != out.dropped || onward.Transmitted != sent || onward.Unsent != out.dropped || c[2].Bad != 0 {
+		t.Errorf("%d sent, %d dropped; %+v, of the inputs %+v", sent, out.dropped, c[2], onward)
+	}
+	if out.misnamed == 0 {
+		t.Error("each frame that was dropped was named")
+	}
+}
+
+// lagging is a port that names by the order in which it took frames those that were not sent, from the first on of which nobody
+// said that they were read: others than it dropped, where it sent some in between.
+type lagging struct {
+	*Memory
+	taken             []uint64 // the last chunk of each frame
+	named             int      // how many of them were named, or left out where all were read
+	dropped, misnamed uint64
+}
+
+func (p *lagging) Transmit(frames []xsk.Desc) (int, error) {
+	n, err := p.Memory.Transmit(frames)
+	for i := range frames[:n] {
+		if frames[i].Options&xsk.Continued == 0 {
+			p.taken = append(p.taken, frames[i].Addr)
+		}
+	}
+	return n, err
+}
+
+func (p *lagging) Flush() ([]uint64, error) {
+	unsent, err := p.Memory.Flush()
+	for i, a := range unsent {
+		unsent[i] = p.taken[p.named]
+		p.named++
+		p.dropped++
+		if unsent[i] != a {
+			p.misnamed++
+		}
+	}
+	return unsent, err
 }
 
 // refusing is a port that says of frames that they were not sent.

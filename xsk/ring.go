@@ -147,6 +147,14 @@ func (c *Completion) Take(chunks []uint64) int {
 	return n
 }
 
+// produced is how many chunks the kernel has put into the ring, modulo 2^32.
+func (c *Completion) produced() uint32 {
+	if c.entries == nil { // closed
+		return c.own
+	}
+	return c.producer.Load()
+}
+
 // Ready is how many chunks Take would return now.
 func (c *Completion) Ready() int { return c.ready(len(c.entries)) }
 
@@ -295,16 +303,21 @@ func (t *TX) consumed() uint32 {
 	return t.consumer.Load()
 }
 
-// dropped notes that a call of the kernel's ended with a frame that it dropped. before is the first entry that was unread then.
-// The kernel publishes what it has read where it sent a frame too, else when it finds no more.
-func (t *TX) dropped(before uint32) {
+// dropped notes that a call of the kernel's ended with a frame that it dropped. before is the first entry that was unread before the
+// call, and completed how many have come back after it, at least as many of which are read.
+// The kernel publishes what it has read where it sent a frame too, since Linux 6.17, else when it finds no more.
+func (t *TX) dropped(before, completed uint32) {
 	if t.entries == nil { // closed
 		return
 	}
 	if int32(before-t.read) > 0 {
 		t.read = before
 	}
-	if now := t.consumed(); int32(now-t.read) > 0 {
+	now := t.consumed()
+	if int32(completed-now) > 0 && int32(t.own-completed) >= 0 {
+		now = completed
+	}
+	if int32(now-t.read) > 0 {
 		t.read = now
 	} else {
 		for more := true; more && t.read != t.own; t.read++ {

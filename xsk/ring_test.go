@@ -115,8 +115,27 @@ func TestDropped(t *testing.T) {
 		}{{2, 2}, {2, 4}, {4, 5}, {6, 6}, {6, 7}, {7, 7}} {
 			before := tx.consumed()
 			tx.consumer.Store(start + call.published)
-			if tx.dropped(before); tx.lastDropped.Addr != call.want {
+			if tx.dropped(before, start); tx.lastDropped.Addr != call.want {
 				t.Errorf("start %d, %d published: dropped %d, want %d", start, call.published, tx.lastDropped.Addr, call.want)
+			}
+		}
+	}
+}
+
+// A kernel that does not publish what it has read says by completions how far it is at least: also of what an earlier call sent.
+func TestDroppedUnpublished(t *testing.T) {
+	for _, start := range []uint32{0, 1<<32 - 3} {
+		produce, _ := pair(t, start)
+		tx := TX{ring: produce, read: start}
+		if n := tx.put([]Desc{{Addr: 1}, {Addr: 2}, {Addr: 3, Options: Continued}, {Addr: 4}, {Addr: 5}, {Addr: 6}, {Addr: 7}}); n != 7 {
+			t.Fatalf("put %d", n)
+		}
+		for _, call := range []struct {
+			completed uint32 // since the beginning, with the frame that was dropped
+			want      uint64
+		}{{4, 4}, {5, 5}, {5, 6}, {9, 7}, {7, 7}} { // one comes back late, 9 were never put
+			if tx.dropped(tx.consumed(), start+call.completed); tx.lastDropped.Addr != call.want {
+				t.Errorf("start %d, %d completed: dropped %d, want %d", start, call.completed, tx.lastDropped.Addr, call.want)
 			}
 		}
 	}

@@ -445,7 +445,7 @@ func (s *Socket) Kick() error {
 		// In copy mode NET_XMIT_DROP: "SKB completed but not sent"
 		// (__xsk_generic_xmit in net/xdp/xsk.c).
 		if s.mode == Copy {
-			s.TX.dropped(before)
+			s.TX.dropped(before, s.Completion.produced())
 			return ErrDropped
 		}
 		return nil
@@ -455,7 +455,8 @@ func (s *Socket) Kick() error {
 }
 
 // Dropped is the last descriptor of the frame that [Socket.Kick] said was dropped, when it last did, for the goroutine that kicks.
-// Until Linux 6.17 the kernel does not say how many frames the same call sent before, and it may be one of these.
+// Until Linux 6.17 the kernel does not say how many frames this call and those before it sent, and it may be one of those that have
+// not come back, or have just now. That a frame was dropped is sure.
 func (s *Socket) Dropped() Desc { return s.TX.lastDropped }
 
 // wakeTX wakes a driver that has left frames in the TX ring after a busy poll. That runs the NAPI which the socket
