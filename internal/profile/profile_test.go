@@ -237,8 +237,10 @@ func TestRunPair(t *testing.T) {
 	stop := flood.Start(t, lab, user)
 	defer stop()
 	raw := runDevices(t, lab, rounds.CPU{}, length)
-	if len(raw.References) < 5 || len(raw.References[0].Rounds) != len(raw.Rounds) {
-		t.Errorf("references %+v of %d rounds", raw.References, len(raw.Rounds))
+	// Rounds in which no packet came are left out, their references are not.
+	without := func(r Round) bool { return !slices.Contains(raw.References[0].Rounds, r.Number) }
+	if len(raw.References) < 5 || slices.ContainsFunc(raw.Rounds, without) {
+		t.Errorf("references %+v of rounds %+v", raw.References, raw.Rounds)
 	}
 	p := raw.Record(nil)
 	sum := 0.0
