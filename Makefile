@@ -66,7 +66,7 @@ race:
 # kernels under QEMU; downloads them once. UNTHUNK_TREE=DIR is a built tree of Linux 6.12 or
 # later: a history on a copy of it is bisected.
 test-kernels: missing
-	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=60m ./gate ./internal/guest ./internal/kernel ./internal/lab ./internal/progcode | go run ./internal/dev/testsum
+	UNTHUNK_GUEST=1 go test -json -p=1 -count=1 -timeout=120m ./gate ./internal/guest ./internal/kernel ./internal/lab ./internal/progcode | go run ./internal/dev/testsum
 	UNTHUNK_GUEST=1 go test -json -count=1 -timeout=45m -run='^Test(Gate|Rollout|VerbsA)' ./cmd/unthunk | go run ./internal/dev/testsum
 	[ -z "$${UNTHUNK_TREE:-}" ] || scripts/bisect "$$UNTHUNK_TREE"
 
