@@ -53,7 +53,8 @@ type Outcome struct {
 	// back without having been sent: the link had no carrier. How many is exact; which, and so of which input, may be unsure, see
 	// [xsk.Socket.Dropped]. Lost were with the output when it was. InFlight are with it, and while its link is set down they wait.
 	Transmitted, Unsent, Lost, InFlight uint64
-	// Bulks in which frames were handed over; of those of one input, bulks that had some of them.
+	// Bulks in which frames were handed over. In Onward a bulk counts for each device that it has frames of ([Config].Devices), once:
+	// at the port of the device whose frames are the first in it.
 	Bulks uint64
 }
 

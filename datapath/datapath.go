@@ -58,6 +58,9 @@ type Config struct {
 	// Ports by number; nil is one that is not there yet. The datapath closes
 	// them.
 	Ports []Port
+	// Devices has for each port which device it is a queue of, by a number below that of ports: a bulk counts once for
+	// all ports of a device (Onward.Bulks). nil: each port is a device of its own.
+	Devices []int
 	// Program is called for every batch.
 	Program Program
 	// Route, in place of a Program, says where all frames of a port go that nobody is to look at. It is called once for a
@@ -86,6 +89,10 @@ func (c Config) validate() error {
 		return errors.New("datapath with a program and a route")
 	case len(c.Ports) == 0 || len(c.Ports) > MaxPorts:
 		return fmt.Errorf("datapath with %d ports: must be 1 to %d", len(c.Ports), MaxPorts)
+	case c.Devices != nil && len(c.Devices) != len(c.Ports):
+		return fmt.Errorf("datapath with the devices of %d ports: there are %d", len(c.Devices), len(c.Ports))
+	case slices.ContainsFunc(c.Devices, func(device int) bool { return device < 0 || device >= len(c.Ports) }):
+		return fmt.Errorf("datapath with ports of devices %v: must be 0 to %d", c.Devices, len(c.Ports)-1)
 	case c.Batch < 1 || c.Batch > MaxBatch:
 		return fmt.Errorf("batch of %d: must be 1 to %d", c.Batch, MaxBatch)
 	case c.Chunks < 0:
@@ -100,6 +107,7 @@ type Datapath struct {
 	slots   []slot // the ports by number
 	mine    []int  // those of this worker that are there
 	pending []int  // those with frames in their queues, some perhaps twice
+	bulks   uint64 // that outputs were handed out of queues
 
 	config Config
 	umem   *xsk.UMEM
@@ -173,7 +181,7 @@ func newWorker(c Config, self int, others *exchange) *Datapath {
 		want = c.UMEM.Available()
 	}
 	d := &Datapath{
-		slots:  newSlots(len(c.Ports), max(c.Batch, MaxParts)),
+		slots:  newSlots(len(c.Ports), max(c.Batch, MaxParts), c.Devices),
 		config: c, umem: c.UMEM, mem: c.UMEM.Bytes(), size: uint64(size),
 		self: self, others: others,
 		free:    make([]uint64, min(want, all), all),

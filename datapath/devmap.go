@@ -45,14 +45,18 @@ func (q *queue) from(i int) int {
 	panic("datapath: a frame in a bulk queue came from nowhere")
 }
 
-// newSlots makes slots for ports, each with a bulk queue of bulk descriptors. A
+// newSlots makes slots for ports of devices (see Config.Devices), each with a bulk queue of bulk descriptors. A
 // queue is handed over when it is full or at the end of the poll, as the kernel's
 // devmap does it (struct xdp_dev_bulk_queue).
-func newSlots(ports, bulk int) []slot {
+func newSlots(ports, bulk int, devices []int) []slot {
 	slots := make([]slot, ports)
 	for i := range slots {
 		q := &slots[i].queue
 		q.frames, q.runs = make([]xsk.Desc, bulk), make([]run, 0, bulk)
+		slots[i].device = i
+		if devices != nil {
+			slots[i].device = devices[i]
+		}
 	}
 	return slots
 }
@@ -191,6 +195,7 @@ func parts(frames []xsk.Desc) int {
 func (d *Datapath) accepted(to int, q *queue, at, end int) {
 	out := &d.slots[to].counters
 	out.Bulks++
+	d.bulks++
 	for _, r := range q.runs {
 		if r.end <= at {
 			continue
@@ -204,9 +209,12 @@ func (d *Datapath) accepted(to int, q *queue, at, end int) {
 		out.Accepted += n
 		out.InFlight += n
 		out.AcceptedBytes += bytes
-		in := &d.slots[r.from].counters.Onward
-		in.InFlight += n
-		in.Bulks++
+		in := &d.slots[r.from]
+		in.counters.Onward.InFlight += n
+		if device := &d.slots[in.device]; device.bulk != d.bulks {
+			device.bulk = d.bulks
+			in.counters.Onward.Bulks++
+		}
 		if at += len(frames); at == end {
 			return
 		}

@@ -72,7 +72,9 @@ type slot struct {
 	port   Port // the same, nil when the port is lost
 
 	counters Counters
-	filled   int // chunks it has to receive into
+	device   int    // that it is a queue of: the slot that notes the bulk which had frames of the device last
+	bulk     uint64 // that, by its number
+	filled   int    // chunks it has to receive into
 	target   int
 
 	queue queue

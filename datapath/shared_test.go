@@ -73,6 +73,60 @@ func TestSharedOutput(t *testing.T) {
 	}
 }
 
+// A bulk counts once for each device that it has frames of, by however many ports of the device and in however many runs they came.
+func TestBulksOfDevices(t *testing.T) {
+	const out = 2
+	one, two := []Worker{{Ports: []int{0, 1, out}}}, []Worker{{Ports: []int{0, 1}}, {Ports: []int{out}}}
+	for name, tt := range map[string]struct {
+		devices []int
+		workers []Worker
+		want    []uint64 // of the inputs and the output
+	}{
+		"one device":                {[]int{1, 1, 0}, one, []uint64{6, 0, 6}},
+		"of their own":              {nil, one, []uint64{6, 6, 6}},
+		"one device, handed over":   {[]int{1, 1, 0}, two, []uint64{3, 0, 3}},
+		"of their own, handed over": {nil, two, []uint64{3, 3, 3}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUMEM(t, xsk.Config{Frames: 1024})
+			ports := []*Memory{newMemory(t, u, 64), newMemory(t, u, 64), newMemory(t, u, 64)}
+			w := newWorkers(t, WorkersConfig{
+				Config:  Config{UMEM: u, Ports: []Port{ports[0], ports[1], ports[out]}, Devices: tt.devices, Program: to(out)},
+				Workers: tt.workers,
+			})
+			for range 3 {
+				// Another worker, which has the output, gets the frames of both polls in one bulk, by turns.
+				for range 2 {
+					for _, in := range ports[:out] {
+						in.Inject(make([]byte, 60))
+						in.Inject(make([]byte, 60))
+					}
+					if _, err := w.Worker(0).Poll(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				pollAll(t, w)
+			}
+			c := w.Counters(nil)
+			got := []uint64{c[0].Onward.Bulks, c[1].Onward.Bulks, c[out].Bulks}
+			if diff := cmp.Diff(tt.want, got); diff != "" || c[out].Transmitted != 24 {
+				t.Errorf("%d of 24 frames, bulks (-want +got):\n%s", c[out].Transmitted, diff)
+			}
+		})
+	}
+}
+
+func TestDevicesRefuses(t *testing.T) {
+	for _, devices := range [][]int{{}, {0}, {0, 2}, {-1, 0}, {0, 1, 1}} {
+		u := newUMEM(t, xsk.Config{Frames: 64})
+		d, err := New(Config{UMEM: u, Ports: []Port{nil, nil}, Devices: devices, Program: to(0)})
+		if err == nil {
+			d.Close()
+			t.Errorf("%v: no error", devices)
+		}
+	}
+}
+
 // A port that takes frames and sends only some says which: of these each input has its own, also when they come back in another
 // order. What it names besides are others, as many as it has.
 func TestUnsentOfInput(t *testing.T) {

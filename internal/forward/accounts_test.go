@@ -7,6 +7,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
@@ -141,4 +142,35 @@ func sharedOutput(t *testing.T, workers int) {
 		want[i].Drops[dropLost], want[i].InFlight = want[i].InFlight, 0
 	}
 	send([2]int{2, 3}, dropped(dropNoPort))
+}
+
+// A bulk with frames of two queues of an input is one.
+func TestBulksOfQueues(t *testing.T) {
+	w := newQueues(t, 2)
+	if err := w.setQueues(t, "out", 1, 1); err != nil {
+		t.Fatal(err)
+	}
+	f := w.openIdle(t, Config{
+		Pairs: pair, Engine: AFXDP, Frames: 4096, Workers: 1, Destination: make([]byte, 6), Do: w.Do, Warn: func(s string) { t.Log(s) },
+	})
+	var waiting []unix.PollFd
+	for _, port := range f.portsOf(f.numbers["in"]) {
+		waiting = append(waiting, unix.PollFd{Fd: int32(f.sockets[port].FD()), Events: unix.POLLIN})
+	}
+	for flow := range 16 {
+		frame := veth.Frame(t, 60)
+		frame[35] = byte(flow) // the source port
+		veth.Send(t, w.Namespace, w.gen.Index, frame)
+	}
+	testutil.Eventually(t, "frames by both queues", func() bool {
+		n, err := unix.Poll(waiting, 0)
+		return err == nil && n == 2
+	})
+	if n, err := f.path.Poll(); n < 2 || err != nil {
+		t.Fatalf("%d frames, %v", n, err)
+	}
+	got, err := f.Totals()
+	if d := got.Directions[0]; err != nil || d.Batches != 2 || d.Bulks != 1 {
+		t.Errorf("%+v, want 2 batches, 1 bulk; %v", d, err)
+	}
 }

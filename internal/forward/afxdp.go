@@ -116,7 +116,10 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 	if err := f.openSockets(ctx); err != nil {
 		return f, err
 	}
-	ports := make([]datapath.Port, len(f.ports))
+	ports, devices := make([]datapath.Port, len(f.ports)), make([]int, len(f.ports))
+	for port, p := range f.ports {
+		devices[port] = p.device
+	}
 	for port, s := range f.sockets {
 		if s != nil {
 			f.outlets[port], f.used[port] = datapath.NewXSK(s), true
@@ -124,7 +127,9 @@ func openAFXDP(ctx context.Context, c Config) (f *afxdp, err error) {
 		}
 	}
 	path := datapath.WorkersConfig{
-		Config:  datapath.Config{UMEM: f.umem, Ports: ports, Batch: c.Batch, Lost: f.portLost, BusyPoll: c.BusyPoll > 0},
+		Config: datapath.Config{
+			UMEM: f.umem, Ports: ports, Devices: devices, Batch: c.Batch, Lost: f.portLost, BusyPoll: c.BusyPoll > 0,
+		},
 		Workers: workers,
 	}
 	if !c.looks() {
