@@ -34,9 +34,13 @@ func (r *Result) Nothing() string {
 		return ""
 	case r.Ended != "":
 		return r.Ended
-	case w.replacements > 0:
-		return fmt.Sprintf("in each second another program came onto %s, %d in all: no second is of one program, and there is no record",
+	case w.replacements > 0: // it is looked for at the end of a second: there was no other
+		why := fmt.Sprintf("in each second another program came onto %s, %d in all: no second is of one program, and there is no record",
 			w.subject.device.Name, w.replacements)
+		if r.Incomplete {
+			return "stopped before the end: until then " + why
+		}
+		return why
 	}
 	return "stopped before the end of the first second: there is no record"
 }

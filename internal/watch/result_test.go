@@ -22,7 +22,12 @@ func TestReplacements(t *testing.T) {
 	for i := range times {
 		w.came(fmt.Sprintf("program id:%d was replaced by leaf id:%d", i, i+1))
 	}
-	if why := r.Nothing(); !strings.Contains(why, "another program came onto w0, 20000 in all") {
+	const came = "in each second another program came onto w0, 20000 in all"
+	if why := r.Nothing(); !strings.HasPrefix(why, "stopped before the end: until then "+came) {
+		t.Errorf("replaced each second, and stopped: %q", why)
+	}
+	r.Incomplete = false
+	if why := r.Nothing(); !strings.HasPrefix(why, came) {
 		t.Errorf("replaced each second: %q", why)
 	}
 	doc := new(record.ProgWatch)
