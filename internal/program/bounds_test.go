@@ -147,7 +147,7 @@ func TestLargeValues(t *testing.T) {
 			}
 			return err
 		},
-		"copyEntries": func() error { _, err := copyEntries(t.Context(), m, m, newGrowing(m, 0)); return err },
+		"copyEntries": func() error { _, err := copyEntries(t.Context(), m, m, newGrowing(m, new(uint64))); return err },
 		"each":        func() error { return each(t.Context(), m, nothing) },
 		"dump": func() error {
 			room := MaxPacked

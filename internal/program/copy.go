@@ -98,18 +98,17 @@ func (inner *innerMaps) Close() {
 // copy copies what is in a map. why says what was left out.
 func (inner *innerMaps) copy(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
 	w, why := wayOf(from.Type())
+	growing := newGrowing(to, &inner.memory)
 	switch w {
 	case wayBatch:
-		growing := newGrowing(to, inner.memory)
 		n, err = copyEntries(ctx, from, to, growing)
-		inner.memory = growing.sum
 		if err == nil && (to.Type() == ebpf.LRUHash || to.Type() == ebpf.LRUCPUHash) {
 			n, why, err = kept(ctx, to, n)
 		}
 	case wayDevices:
-		n, why, err = copyDevices(ctx, from, to)
+		n, why, err = copyDevices(ctx, from, to, growing)
 	case wayMaps:
-		n, why, err = inner.copyMaps(ctx, spec, from, to)
+		n, why, err = inner.copyMaps(ctx, spec, from, to, growing)
 	case wayTable:
 		why = "its entries are programs"
 	}
@@ -140,7 +139,7 @@ func (l *lost) add(format string, args ...any) {
 
 // copyDevices copies a devmap or a cpumap. The programs of its entries are left out: they run
 // where a redirect ends, and not in a replay.
-func copyDevices(ctx context.Context, from, to *ebpf.Map) (n int, why string, err error) {
+func copyDevices(ctx context.Context, from, to *ebpf.Map, growing *growing) (n int, why string, err error) {
 	programs := 0
 	var lost lost
 	err = each(ctx, from, func(key, value []byte) error {
@@ -149,6 +148,9 @@ func copyDevices(ctx context.Context, from, to *ebpf.Map) (n int, why string, er
 		}
 		if len(value) > 4 && u32(value[4:]) != 0 {
 			programs++
+		}
+		if err := growing.add(1); err != nil {
+			return err
 		}
 		if err := to.Put(key, withoutProgram(value)); err != nil {
 			lost.add("key %d (%d): %v", u32(key), u32(value), errors.Unwrap(err))
@@ -178,7 +180,9 @@ func withoutProgram(value []byte) []byte {
 const maxInner = 4096
 
 // copyMaps copies a map of maps, and the maps in it.
-func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map) (n int, why string, err error) {
+func (inner *innerMaps) copyMaps(
+	ctx context.Context, spec *ebpf.MapSpec, from, to *ebpf.Map, growing *growing,
+) (n int, why string, err error) {
 	if spec == nil || spec.InnerMap == nil {
 		return 0, "the object does not say what its inner maps are", nil
 	}
@@ -202,6 +206,9 @@ func (inner *innerMaps) copyMaps(ctx context.Context, spec *ebpf.MapSpec, from, 
 				return nil
 			}
 			inner.maps[id] = m
+		}
+		if err := growing.add(1); err != nil {
+			return err
 		}
 		if err := to.Put(key, m); err != nil {
 			lost.add("inner map %d: %v", id, err)

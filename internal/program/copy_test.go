@@ -348,7 +348,7 @@ func TestCopyMillion(t *testing.T) {
 				}
 			}
 			start := time.Now()
-			copied, err := copyEntries(t.Context(), both[0], both[1], newGrowing(both[1], 0))
+			copied, err := copyEntries(t.Context(), both[0], both[1], newGrowing(both[1], new(uint64)))
 			took := time.Since(start)
 			if err != nil || copied != n {
 				t.Fatalf("%d entries, %v", copied, err)

@@ -95,7 +95,8 @@ func (f fills) fill(ctx context.Context, o *Opened, beside uint64) error {
 		m := o.Maps[name]
 		b := newBatch(m)
 		n, entries := 0, 0
-		growing := newGrowing(m, beside+o.memory)
+		sum := beside + o.memory
+		growing := newGrowing(m, &sum)
 		flush := func() error {
 			if err := ctx.Err(); err != nil {
 				return err
@@ -110,6 +111,9 @@ func (f fills) fill(ctx context.Context, o *Opened, beside uint64) error {
 		w, _ := wayOf(m.Type())
 		d, err := readDump(ctx, f[name], layoutOf(m.Type(), m.KeySize(), m.ValueSize()), func(key, value []byte) error {
 			if w == wayDevices {
+				if err := growing.add(1); err != nil {
+					return err
+				}
 				return m.Put(key, withoutProgram(value))
 			}
 			entries++
@@ -126,7 +130,7 @@ func (f fills) fill(ctx context.Context, o *Opened, beside uint64) error {
 		if err != nil {
 			return fmt.Errorf("fill map %s from %s: %w", name, f[name].Name(), err)
 		}
-		o.memory = growing.sum - beside
+		o.memory = sum - beside
 		if m.Type() == ebpf.LRUHash || m.Type() == ebpf.LRUCPUHash {
 			_, why, err := kept(ctx, m, entries)
 			if err != nil {

@@ -48,13 +48,14 @@ func tooLarge(with string, sum, limit uint64) error {
 
 // growing counts what a map takes for entries that it allocates as they come, each counted as new.
 type growing struct {
-	each, sum, limit uint64 // bytes: of an entry, of all maps, and what these may have
+	each, limit uint64  // bytes: of an entry, and what all maps may have
+	sum         *uint64 // of all maps
 }
 
-// newGrowing begins with what all maps take that there are, in bytes.
-func newGrowing(m *ebpf.Map, sum uint64) *growing {
+// newGrowing adds to what all maps take that there are, in bytes.
+func newGrowing(m *ebpf.Map, sum *uint64) *growing {
 	size := newMapSize(&ebpf.MapSpec{Type: m.Type(), KeySize: m.KeySize(), ValueSize: m.ValueSize(), Flags: m.Flags()})
-	return &growing{size.growth(), sum, memory.Limit() / 2}
+	return &growing{each: size.growth(), limit: memory.Limit() / 2, sum: sum}
 }
 
 // add refuses entries for which there is no room, by a [feature.Missing].
@@ -62,8 +63,8 @@ func (g *growing) add(entries int) error {
 	if g.each == 0 {
 		return nil
 	}
-	if g.sum = plus(g.sum, times(uint64(entries), g.each)); g.sum > g.limit {
-		return tooLarge("with its entries", g.sum, g.limit)
+	if *g.sum = plus(*g.sum, times(uint64(entries), g.each)); *g.sum > g.limit {
+		return tooLarge("with its entries", *g.sum, g.limit)
 	}
 	return nil
 }
@@ -100,6 +101,8 @@ const (
 	word8, bucket = 8, 16
 	// hashElement is sizeof(struct htab_elem), trieElement sizeof(struct lpm_trie_node).
 	hashElement, trieElement = 48, 24
+	// deviceElement is sizeof(struct bpf_dtab_netdev), as it is allocated.
+	deviceElement = 64
 	// arenaTables are the page tables of the 4 GiB of an arena.
 	arenaTables = 9 << 20
 )
@@ -202,9 +205,17 @@ func (m mapSize) growth() uint64 {
 	switch m.Type {
 	case ebpf.LPMTrie:
 		return 2 * m.element() // a node between two others besides (trie_update_elem)
+	case ebpf.DevMap, ebpf.DevMapHash:
+		return deviceElement
+	case ebpf.CPUMap: // __cpu_map_entry_alloc: a queue of at most 16384 frames, a bulk for each CPU, a thread with its stack
+		return 1<<14*word8 + 128*m.cpus + 32<<10
 	case ebpf.Hash, ebpf.PerCPUHash, ebpf.HashOfMaps, resizableHash:
 		if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
-			return m.element()
+			size := m.element() + word8 // of a list of free ones (LLIST_NODE_SZ in kernel/bpf/hashtab.c)
+			if m.Type == ebpf.PerCPUHash {
+				size += word8 // its values are in such a list, too
+			}
+			return size
 		}
 	}
 	return 0
