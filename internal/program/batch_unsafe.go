@@ -195,38 +195,16 @@ func (b *batch) putOne(to *ebpf.Map, i int) error {
 
 // copySlowly copies entry by entry, where the kernel has no batches for the map.
 func copySlowly(ctx context.Context, from, to *ebpf.Map, growing *growing) (entries int, err error) {
-	b := &batch{keySize: int(from.KeySize()), valueSize: valueBytes(from)}
-	b.grow(1)
-	var key []byte
-	for {
-		if err := ctx.Err(); err != nil {
-			return entries, err
-		}
-		var next []byte
-		if key == nil {
-			next, err = from.NextKeyBytes(nil)
-		} else {
-			next, err = from.NextKeyBytes(key)
-		}
-		if err != nil || next == nil {
-			return entries, err
-		}
-		key = next
-		value, err := from.LookupBytes(key)
-		if err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-			return entries, fmt.Errorf("read entry: %w", err)
-		}
-		if value == nil {
-			continue // it went
-		}
-		copy(b.keys, key)
-		copy(b.values, value)
+	err = each(ctx, from, func(key, value []byte) error {
 		if err := growing.add(1); err != nil {
-			return entries, err
+			return err
 		}
-		if err := b.putOne(to, 0); err != nil {
-			return entries, fmt.Errorf("write entry: %w", err)
+		one := &batch{keys: key, values: value}
+		if err := one.putOne(to, 0); err != nil {
+			return fmt.Errorf("write entry: %w", err)
 		}
 		entries++
-	}
+		return nil
+	})
+	return entries, err
 }

@@ -256,14 +256,14 @@ func (inner *innerMaps) clone(ctx context.Context, template *ebpf.MapSpec, id eb
 	return m, why, nil
 }
 
-// each calls f with each key and value of a map, in no order, until ctx ends. Keys that go meanwhile are left
-// out. It is for small maps: batches are faster. The library's iterator hears no context between entries, and a table may have
-// a hundred million that are empty.
+// each calls f with each key and value of a map, the values of all CPUs one after the other, in no order, until ctx ends. Keys that
+// go meanwhile are left out; when they go faster than they are read, the error is [ebpf.ErrIterationAborted]. It is for small maps:
+// batches are faster. The library's iterator hears no context between entries, and a table may have a hundred million that are empty.
 func each(ctx context.Context, m *ebpf.Map, f func(key, value []byte) error) error {
 	if err := checkValue(valueBytes(m)); err != nil {
 		return err
 	}
-	last, key, value := any(nil), make([]byte, m.KeySize()), make([]byte, valueBytes(m))
+	last, key := any(nil), make([]byte, m.KeySize())
 	for n := uint32(0); ; n++ {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -278,13 +278,14 @@ func each(ctx context.Context, m *ebpf.Map, f func(key, value []byte) error) err
 			return ebpf.ErrIterationAborted
 		}
 		last = key
-		switch err := m.Lookup(key, value); {
-		case errors.Is(err, ebpf.ErrKeyNotExist):
-			continue
+		value, err := m.LookupBytes(key)
+		switch {
 		case err != nil:
 			return fmt.Errorf("read entry: %w", err)
+		case value == nil:
+			continue
 		}
-		if err := f(slices.Clone(key), slices.Clone(value)); err != nil {
+		if err := f(slices.Clone(key), value); err != nil {
 			return err
 		}
 	}

@@ -2,6 +2,8 @@ package program
 
 import (
 	"encoding/binary"
+	"errors"
+	"maps"
 	"os"
 	"testing"
 
@@ -70,5 +72,56 @@ func check(t *testing.T, spec *ebpf.MapSpec, how string, err error, short uint64
 	t.Helper()
 	if (err == nil) != (short == 0) || err != nil && feature.AsMissing(err) == nil {
 		t.Errorf("%v, %s, %d bytes too few: %v", spec, how, short, err)
+	}
+}
+
+// Where the kernel has no batches, a map is copied entry by entry, with the values of all CPUs.
+func TestCopySlowly(t *testing.T) {
+	testutil.Root(t)
+	values := make([]uint64, ebpf.MustPossibleCPU())
+	for i := range values {
+		values[i] = uint64(i) + 7
+	}
+	for kind, value := range map[ebpf.MapType]any{ebpf.Hash: uint64(7), ebpf.PerCPUHash: values, ebpf.LPMTrie: uint64(7)} {
+		spec := &ebpf.MapSpec{Type: kind, KeySize: 8, ValueSize: 8, MaxEntries: 100, Flags: unix.BPF_F_NO_PREALLOC}
+		from, to := newMap(t, spec), newMap(t, spec)
+		for i := range uint32(100) {
+			put(t, from, []uint32{32, i}, value)
+		}
+		n, err := copySlowly(t.Context(), from, to, newGrowing(to, new(uint64)))
+		if n != 100 || err != nil || !maps.Equal(entries(t, from), entries(t, to)) {
+			t.Errorf("%v: %d entries, %v: %v of %v", kind, n, err, entries(t, to), entries(t, from))
+		}
+	}
+}
+
+// replacing is a context that, when it is asked whether it has ended, puts another key into a map in the place of the last: no walk
+// through the map comes to its end.
+type replacing struct {
+	*asked
+	t    *testing.T
+	m    *ebpf.Map
+	last uint32
+}
+
+func (r *replacing) Err() error {
+	put(r.t, r.m, r.last+1, uint32(0))
+	if err := r.m.Delete(r.last); err != nil {
+		r.t.Error(err)
+	}
+	r.last++
+	return r.asked.Err()
+}
+
+// A map whose keys go while it is copied entry by entry is given up, and is not read for as long as they go.
+func TestCopySlowlyEnds(t *testing.T) {
+	testutil.Root(t)
+	spec := &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 10}
+	from, to := newMap(t, spec), newMap(t, &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 1000})
+	put(t, from, uint32(0), uint32(0))
+	ctx := &replacing{asked: endsAfter(t, 500), t: t, m: from}
+	n, err := copySlowly(ctx, from, to, newGrowing(to, new(uint64)))
+	if !errors.Is(err, ebpf.ErrIterationAborted) || n > 10 {
+		t.Errorf("%d entries, %v", n, err)
 	}
 }
