@@ -299,7 +299,7 @@ func TestCopyUnderLoad(t *testing.T) {
 	}
 }
 
-// A million entries of a hash are copied in seconds, also where a bucket has many.
+// A million entries are copied in batches, before each of which it is asked whether the context has ended, also where a bucket has many.
 func TestCopyMillion(t *testing.T) {
 	testutil.Root(t)
 	testutil.Slow(t)
@@ -347,15 +347,9 @@ func TestCopyMillion(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			start := time.Now()
-			copied, err := copyEntries(t.Context(), both[0], both[1], newGrowing(both[1], new(uint64)))
-			took := time.Since(start)
+			copied, err := copyEntries(endsAfter(t, int64(n/100)), both[0], both[1], newGrowing(both[1], new(uint64)))
 			if err != nil || copied != n {
 				t.Fatalf("%d entries, %v", copied, err)
-			}
-			t.Logf("%d entries in %v", copied, took)
-			if took > 10*time.Second {
-				t.Errorf("a million entries took %v", took)
 			}
 			check := newBatch(both[0])
 			check.started = false

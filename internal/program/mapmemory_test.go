@@ -190,8 +190,13 @@ func TestMapMemoryHere(t *testing.T) {
 		t.Run(spec.String(), func(t *testing.T) {
 			m, err := ebpf.NewMap(spec)
 			if err != nil {
-				if errors.Is(features.HaveMapType(spec.Type), ebpf.ErrNotSupported) || spec.Type >= instructionArray {
-					testutil.Missing(t, "maps of type "+spec.Type.String())
+				missing := &feature.Missing{Feature: "maps of type " + spec.Type.String()}
+				switch {
+				case spec.Type >= instructionArray: // package ebpf does not know them; 6.18 has neither, 7.2 both
+					missing.Since = "7.2"
+					testutil.SkipMissing(t, missing)
+				case errors.Is(features.HaveMapType(spec.Type), ebpf.ErrNotSupported):
+					testutil.SkipMissing(t, missing)
 				}
 				t.Fatal(err)
 			}
