@@ -196,7 +196,7 @@ func hintARM64(w uint32) string {
 	switch w {
 	case 0xd503241f:
 		return "bti"
-	case 0xd503245f:
+	case btiC:
 		return "bti c"
 	case 0xd503249f:
 		return "bti j"
@@ -229,7 +229,7 @@ func (i Inst) Endbr() bool {
 	switch i.arm64 {
 	case 0:
 		return i.raw == "endbr64"
-	case 0xd503241f, 0xd503245f, 0xd503249f, 0xd50324df, 0xd503233f, 0xd503237f:
+	case 0xd503241f, btiC, 0xd503249f, 0xd50324df, 0xd503233f, 0xd503237f:
 		return true
 	}
 	return false
@@ -369,11 +369,37 @@ func TrampolineARM64(code []byte, offset uint64) bool {
 		binary.LittleEndian.Uint32(code[offset-4:]) == 0x5800004a
 }
 
+// VeneerARM64 is where the veneer at addr jumps to, of which code has the first bytes, 20 of all. The kernel puts veneers behind a
+// module's functions, for those that are called more than 128 MB away (get_plt_entry in arch/arm64/kernel/module-plts.c): "adrp x16;
+// add x16, x16; br x16" since Linux 5.0, "movn x16; movk; movk; br x16" before, either behind "bti c" or not. It returns false for
+// other code.
+func VeneerARM64(code []byte, addr uint64) (target uint64, ok bool) {
+	if len(code) >= 4 && binary.LittleEndian.Uint32(code) == btiC {
+		code, addr = code[4:], addr+4
+	}
+	const br = 0xd61f0200
+	var w [4]uint32
+	for i := range min(len(w), len(code)/4) {
+		w[i] = binary.LittleEndian.Uint32(code[4*i:])
+	}
+	switch {
+	case w[0]&0x9f00001f == 0x90000010 && w[1]&0xffc003ff == 0x91000210 && w[2] == br:
+		pages := offset(w[0], 5, 19) | uint64(w[0]>>29&3)
+		return addr&^0xfff + pages<<12 + uint64(w[1]>>10&0xfff), true
+	case w[0]&0xffe0001f == 0x92800010 && w[1]&0xffe0001f == 0xf2a00010 && w[2]&0xffe0001f == 0xf2c00010 && w[3] == br:
+		return ConstantARM64(code, 12), true
+	}
+	return 0, false
+}
+
 // Instructions that do nothing, and that wait for another CPU.
 const (
 	NopARM64   = 0xd503201f
 	YieldARM64 = 0xd503203f
 )
+
+// btiC stands where indirect calls may go, and jumps by x16 or x17.
+const btiC = 0xd503245f
 
 // Instructions against speculation. CPUs without FEAT_CLRBHB take the first one for a nop.
 const (

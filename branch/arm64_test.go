@@ -161,6 +161,35 @@ func TestConstantARM64(t *testing.T) {
 	}
 }
 
+// What veneers are made of is what aarch64_insn_gen_adr and aarch64_insn_gen_add_sub_imm make for get_plt_entry.
+func TestVeneerARM64(t *testing.T) {
+	const at, far = 0xffff80007a8e3780, 0xffffc39a9a2b4688
+	for name, test := range map[string]struct {
+		code []byte
+		addr uint64
+		want uint64 // 0 for no veneer
+	}{
+		"forward":    {words(0xb0000210, 0x911a2210, 0xd61f0200), at, 0xffff80007a924688},
+		"backward":   {words(0xf0fffff0, 0x913ffe10, 0xd61f0200), at, 0xffff80007a8e2fff},
+		"1.5 GB on":  {words(0xb02fffd0, 0x91000210, 0xd61f0200), at, 0xffff8000da8dc000},
+		"bti":        {words(0xd503245f, 0xb0000210, 0x911a2210, 0xd61f0200), at + 0x87c, 0xffff80007a925688},
+		"movn":       {words(0x92972ef0, 0xf2b34570, 0xf2d87350, 0xd61f0200), at, far},
+		"bti, movn":  {words(0xd503245f, 0x92972ef0, 0xf2b34570, 0xf2d87350, 0xd61f0200), at, far},
+		"x17":        {words(0xb0000211, 0x911a2231, 0xd61f0220), at, 0},
+		"call":       {words(0xb0000210, 0x911a2210, 0xd63f0200), at, 0},
+		"pages":      {words(0xb0000210, 0x915a2210, 0xd61f0200), at, 0}, // add of so many pages
+		"adr":        {words(0x10000210, 0x911a2210, 0xd61f0200), at, 0},
+		"loaded":     {words(0xb0000210, 0xf9400210, 0xd61f0200), at, 0},
+		"movn alone": {words(0x92972ef0, 0xf2b34570, 0xd61f0200, 0), at, 0},
+		"cut":        {words(0xb0000210, 0x911a2210), at, 0},
+		"nothing":    {nil, at, 0},
+	} {
+		if got, ok := VeneerARM64(test.code, test.addr); got != test.want || ok != (test.want != 0) {
+			t.Errorf("%s: %#x, %v; want %#x", name, got, ok, test.want)
+		}
+	}
+}
+
 // Scan sees what Decode does, but for what only text tells.
 func TestScanARM64(t *testing.T) {
 	code := append(words(0xd503201f, 0xd503245f, 0x94000002, 0x54000040, 0xd63f0100, 0xd61f03c0, 0xd63f03e0, 0xd65f03c0, 0xd69f03e0,

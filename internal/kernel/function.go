@@ -69,7 +69,7 @@ func (k *Kernel) Read(addr, size uint64) ([]byte, error) {
 
 // Code returns the bytes of a function, at most [MaxFunction] of the kernel's own. Of a
 // symbol without a size it is the rest of the page, as no page holds two modules. A
-// BPF program's end where the JIT's traps begin.
+// BPF program's end where the JIT's traps begin, a module's function before veneers (see [branch.VeneerARM64]).
 func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
 	size, most := cmp.Or(f.Size, 4096-f.Addr%4096), uint64(MaxFunction)
 	if f.Module == program {
@@ -79,8 +79,11 @@ func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if f.Module == program {
+	switch {
+	case f.Module == program:
 		code = k.untilTraps(code)
+	case f.Module != "" && k.Arch == "arm64":
+		code = untilVeneers(code, f.Addr)
 	}
 	return code, nil
 }
@@ -111,6 +114,38 @@ func (k *Kernel) untilTraps(code []byte) []byte {
 		}
 	}
 	return code
+}
+
+// untilVeneers is the code of the function at addr without the veneers behind it: they have no symbols, so that the symbol of a
+// module's last function reaches over them. One that is a veneer itself is left as it is.
+func untilVeneers(code []byte, addr uint64) []byte {
+	for off := 4; off < len(code); off += 4 {
+		if _, ok := branch.VeneerARM64(code[off:], addr+uint64(off)); ok {
+			return code[:off]
+		}
+	}
+	return code
+}
+
+// goal is where a direct branch to addr leads: through a module's veneer on arm64, else there. Only what is not the beginning
+// of a function can be a veneer.
+func (k *Kernel) goal(addr uint64) uint64 {
+	s, off, ok := k.Symbols.Find(addr)
+	if ok && (off == 0 || s.Module == "" || s.Module == program) {
+		return addr
+	}
+	if target, ok := branch.VeneerARM64(k.Follow(addr), addr); ok {
+		return target
+	}
+	return addr
+}
+
+// beyond is [Kernel.goal] of a target that is not in the function at addr, of size bytes.
+func (k *Kernel) beyond(target, addr uint64, size int) uint64 {
+	if target == 0 || target-addr < uint64(size) {
+		return target
+	}
+	return k.goal(target)
 }
 
 // thunkBytes is how much is read of code that has no symbol. Such are the thunks against
@@ -164,37 +199,62 @@ func (k *Kernel) SitesIn(code []byte, addr uint64) ([]branch.Site, branch.Return
 	return branch.Sites(code, addr, k.Symbols.Starts, k.Follow)
 }
 
-// Decode yields the instructions of code at addr that can be executed, see [branch.Live].
+// Decode yields the instructions of code at addr that can be executed, see [branch.Live]. The target of one that goes to a module's
+// veneer on arm64 is where that leads.
 func (k *Kernel) Decode(code []byte, addr uint64) iter.Seq[branch.Inst] {
-	if k.Arch == "arm64" {
-		return branch.DecodeARM64(code, addr)
+	if k.Arch != "arm64" {
+		return branch.Live(branch.Decode(code, addr))
 	}
-	return branch.Live(branch.Decode(code, addr))
+	return func(yield func(branch.Inst) bool) {
+		for inst := range branch.DecodeARM64(code, addr) {
+			inst.Target = k.beyond(inst.Target, addr, len(code))
+			if !yield(inst) {
+				return
+			}
+		}
+	}
 }
 
-// Scan yields the instructions of code at addr with their branches only, see [branch.Scan].
+// Scan yields the instructions of code at addr with their branches only, see [branch.Scan]; targets are those of [Kernel.Decode].
 func (k *Kernel) Scan(code []byte, addr uint64) iter.Seq[branch.Step] {
-	if k.Arch == "arm64" {
-		return branch.ScanARM64(code, addr)
+	if k.Arch != "arm64" {
+		return branch.Scan(code, addr)
 	}
-	return branch.Scan(code, addr)
+	return func(yield func(branch.Step) bool) {
+		for step := range branch.ScanARM64(code, addr) {
+			step.Target = k.beyond(step.Target, addr, len(code))
+			if !yield(step) {
+				return
+			}
+		}
+	}
 }
 
-// Branches yields the calls, jumps and returns of the function at addr, see [branch.EachBranch].
+// Branches yields the calls, jumps and returns of the function at addr, see [branch.EachBranch]; targets are those of [Kernel.Decode].
 func (k *Kernel) Branches(code []byte, addr uint64) iter.Seq[*branch.Branch] {
-	if k.Arch == "arm64" {
-		return branch.EachBranchARM64(code, addr, k.Symbols.Starts, nil)
+	if k.Arch != "arm64" {
+		return branch.EachBranch(code, addr, k.Symbols.Starts, nil, k.Follow)
 	}
-	return branch.EachBranch(code, addr, k.Symbols.Starts, nil, k.Follow)
+	return func(yield func(*branch.Branch) bool) {
+		for b := range branch.EachBranchARM64(code, addr, k.startsAtGoal, nil) {
+			b.Target = k.beyond(b.Target, addr, len(code))
+			if !yield(b) {
+				return
+			}
+		}
+	}
 }
 
 // Annotated yields the lines of the function at addr, see [branch.Annotated].
 func (k *Kernel) Annotated(code []byte, addr uint64) iter.Seq[branch.Line] {
 	if k.Arch == "arm64" {
-		return branch.AnnotatedARM64(code, addr, k.Symbols.Starts, nil)
+		return branch.AnnotatedARM64(code, addr, k.startsAtGoal, nil)
 	}
 	return branch.Annotated(code, addr, k.Symbols.Starts, nil)
 }
+
+// startsAtGoal is the function that begins where a branch to addr leads.
+func (k *Kernel) startsAtGoal(addr uint64) (string, bool) { return k.Symbols.Starts(k.goal(addr)) }
 
 // textBounds are the addresses of _stext and _etext.
 func (k *Kernel) textBounds() (start, end uint64, err error) {

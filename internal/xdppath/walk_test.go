@@ -470,3 +470,38 @@ func TestWalkOn(t *testing.T) {
 		t.Errorf("%v, %v", fs, sites)
 	}
 }
+
+// On arm64 a module may reach the kernel through veneers, which lie behind its last function: what they lead to is called, and they are no
+// branches of that function.
+func TestVeneers(t *testing.T) {
+	code := make([]byte, 0x1010)
+	put := func(off int, words ...uint32) {
+		for i, w := range words {
+			binary.LittleEndian.PutUint32(code[off+4*i:], w)
+		}
+	}
+	put(0, 0xd503233f, 0x9400000f, 0xd50323bf, 0xd65f03c0) // paciasp; bl to the veneer; autiasp; ret
+	put(0x40, 0xb0000010, 0x91000210, 0xd61f0200)          // adrp x16, 4096 on; add x16, x16, #0; br x16
+	put(0x1000, 0xf9400408, 0xd63f0100, 0xd65f03c0)        // ldr x8, [x0, #8]; blr x8; ret
+	table, err := ksym.New([]ksym.Symbol{{Addr: base, Type: 't', Name: "driver_poll", Module: "driver"},
+		{Addr: base + 0x1000, Type: 'T', Name: "f"}, {Addr: base + 0x100c, Type: 'T', Name: "end"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := kernel.New(ktext.Bytes{Addr: base, Code: code}, table, testTypes(t))
+	k.Arch = "arm64"
+	inv, err := Walk(t.Context(), k, []Root{{Function: "driver_poll", Addr: base, Stage: functions.StageReceive, Per: functions.PerPoll}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, f := range inv.Functions {
+		got = append(got, f.Name+f.Partial)
+	}
+	for _, s := range inv.Sites {
+		got = append(got, fmt.Sprintf("%s+%#x %s", s.Function, s.Offset, s.Per))
+	}
+	if diff := cmp.Diff([]string{"driver_poll", "f", "f+0x4 poll"}, got); diff != "" {
+		t.Error(diff)
+	}
+}
