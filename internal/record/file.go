@@ -61,13 +61,14 @@ func save(path string, doc any, write func(string, []byte) error) error {
 	return write(path, b)
 }
 
-// Encode is doc as indented JSON. A record of a kind that [Parse] reads is refused when Parse would refuse it.
+// Encode is doc as indented JSON, without what no terminal shows. A record of a kind that [Parse] reads is refused when Parse would
+// refuse it.
 func Encode(doc any) ([]byte, error) {
 	b, err := json.MarshalIndent(doc, "", "  ")
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	b = append(b, '\n')
+	b = append(EscapeJSON(b), '\n') // of settings, and of the machine's devices
 	d, ok := doc.(Doc)
 	if !ok {
 		return b, nil

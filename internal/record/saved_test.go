@@ -253,6 +253,32 @@ func TestLoadSavedRefuses(t *testing.T) {
 	}
 }
 
+// What no terminal shows is escaped in a file, and is the same when that is loaded.
+func TestSavedShown(t *testing.T) {
+	t.Parallel()
+	const name = "a\u202eb\u009b2J\u007f\x1b\U000e0001é"
+	doc := recordtest.Document("a", recordtest.Row("drop/bulk=1", nil, recordtest.Steady, 1))
+	doc.Settings = map[string]string{"in": name}
+	path := filepath.Join(t.TempDir(), "a.json")
+	if err := record.Save(path, doc); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := `a\u202eb\u009b2J\u007f\u001b\udb40\udc01é`; !bytes.Contains(b, []byte(want)) {
+		t.Errorf("no %s in %s", want, b)
+	}
+	saved, err := record.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := saved.Bench().Settings["in"]; got != name {
+		t.Errorf("%q", got)
+	}
+}
+
 func FuzzParseSaved(f *testing.F) {
 	for _, text := range savedTexts(f) {
 		f.Add([]byte(text))

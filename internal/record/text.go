@@ -1,10 +1,12 @@
 package record
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"fmt"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -48,4 +50,24 @@ func Text(s string, most int, instead rune) string {
 		count++
 	}
 	return strings.TrimSpace(b.String())
+}
+
+// EscapeJSON is JSON that a terminal shows as it is. Of what none does, as U+202E that turns a line round, package json escapes ASCII
+// alone: the others become \u202e, too. It is b itself where nothing is to be escaped.
+func EscapeJSON(b []byte) []byte {
+	hidden := func(r rune) bool { return r >= 0x7f && !unicode.IsPrint(r) }
+	var escaped []byte
+	rest := b
+	for at := bytes.IndexFunc(rest, hidden); at >= 0; at = bytes.IndexFunc(rest, hidden) {
+		r, size := utf8.DecodeRune(rest[at:])
+		escaped = append(escaped, rest[:at]...)
+		for _, unit := range utf16.Encode([]rune{r}) {
+			escaped = fmt.Appendf(escaped, `\u%04x`, unit)
+		}
+		rest = rest[at+size:]
+	}
+	if escaped == nil {
+		return b
+	}
+	return append(escaped, rest...)
 }
