@@ -144,6 +144,16 @@ func TestBusyTimeOfDirections(t *testing.T) {
 	}
 }
 
+// A bulk is as full when the output sends none of it.
+func TestBulkFillOfUnsent(t *testing.T) {
+	t.Parallel()
+	before := forward.Totals{Directions: []forward.Direction{{Sent: 100, Handed: 120, Bulks: 10}}}
+	after := forward.Totals{Directions: []forward.Direction{{Sent: 100, Handed: 280, Bulks: 20}}}
+	if got := rows(before, after, time.Second)[0].Bulk; got == nil || *got != 16 {
+		t.Errorf("%s frames a bulk, want 16", cell(got, "%.1f"))
+	}
+}
+
 // What was dropped between two readings is never less than nothing.
 func TestDropsOfInterval(t *testing.T) {
 	t.Parallel()

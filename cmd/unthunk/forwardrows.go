@@ -65,7 +65,7 @@ func rows(before, after forward.Totals, took time.Duration) []forwardRow {
 			Mpps:  float64(d.Sent-p.Sent) / took.Seconds() / 1e6, Drops: []forward.Drop{},
 		}
 		r.Batch = ratio(float64(r.Received), float64(d.Batches-p.Batches))
-		r.Bulk = ratio(float64(r.Sent), float64(d.Bulks-p.Bulks))
+		r.Bulk = ratio(float64(d.Handed-p.Handed), float64(d.Bulks-p.Bulks))
 		if busy := after.Busy - before.Busy; busy > 0 {
 			// The workers do all directions: that of one alone is not known.
 			if r.Received > 0 {

@@ -45,6 +45,7 @@ func (f *afxdp) Totals() (Totals, error) {
 			return t, err
 		}
 		d.Batches, d.Bulks = in.Batches, in.Onward.Bulks
+		d.Handed = in.Onward.Transmitted + in.Onward.Unsent + in.Onward.Lost + in.Onward.InFlight
 		d.Drops = userDrops(in, in.Onward, lost)
 		t.Directions = append(t.Directions, d)
 	}

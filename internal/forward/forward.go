@@ -191,6 +191,8 @@ type Direction struct {
 	// Batches and Bulks are how many the frames were received and sent in. A bulk that has frames of several inputs is
 	// one of each.
 	Batches, Bulks uint64
+	// Handed frames were in Bulks, also those that were not sent then.
+	Handed uint64
 	// Drops in a fixed order, with those that are 0.
 	Drops []Drop
 	// Up is whether both devices are there and have their programs. Their links may be down.

@@ -429,7 +429,7 @@ func (f *inKernel) totals() (Totals, error) {
 		}
 		d.Received, d.Bytes, d.Passed = sum.Frames, sum.Bytes, sum.Passed
 		t.Queues = append(t.Queues, queues...)
-		d.Sent, d.Bulks = seen.Frames, seen.Calls
+		d.Sent, d.Bulks, d.Handed = seen.Frames, seen.Calls, seen.Frames+seen.Drops
 		if f.config.Generic { // one by one, without ndo_xdp_xmit (generic_xdp_tx in net/core/dev.c)
 			d.Sent = seen.Redirects
 		}
