@@ -112,8 +112,11 @@ var zeroCopies = map[string]xsk.Mode{"auto": xsk.Auto, "require": xsk.ZeroCopy, 
 
 // config turns flags into a configuration, or says what is wrong with them.
 func (f forwardFlags) config() (c forward.Config, err error) {
-	if len(f.in) != len(f.out) {
-		return c, usagef("%d --in and %d --out: each --in needs an --out", len(f.in), len(f.out))
+	switch in, out := len(f.in), len(f.out); {
+	case in > 1 && out == 1:
+		return c, usagef("%d --in and 1 --out: repeat --out %s for each --in that is to share it", in, f.out[0])
+	case in != out:
+		return c, usagef("%d --in and %d --out: each --in needs an --out", in, out)
 	}
 	c = forward.Config{
 		Both: f.both, Engine: forward.Engine(f.engine), Object: f.object,

@@ -48,6 +48,14 @@ func TestForwardUsage(t *testing.T) {
 	}
 }
 
+// An output that inputs share is named for each, and who names it once is told so.
+func TestForwardSharedOutputUsage(t *testing.T) {
+	f := forwardFlags{in: []string{"a", "b"}, out: []string{"c"}}
+	if _, err := f.config(); err == nil || !strings.Contains(err.Error(), "2 --in and 1 --out: repeat --out c for each") {
+		t.Errorf("%v", err)
+	}
+}
+
 // forwardLab is gen – in, out – sink.
 func forwardLab(t *testing.T) (lab *netlab.Namespace, gen int) {
 	t.Helper()
