@@ -86,7 +86,9 @@ func (c *forwardCollector) Collect(ch chan<- prometheus.Metric) {
 		emit(c.sent, prometheus.CounterValue, d.Sent)
 		emit(c.passed, prometheus.CounterValue, d.Passed)
 		emit(c.bytes, prometheus.CounterValue, d.Bytes)
-		emit(c.batches, prometheus.CounterValue, d.Batches)
+		if !inKernel(t) {
+			emit(c.batches, prometheus.CounterValue, d.Batches)
+		}
 		emit(c.inFlight, prometheus.GaugeValue, d.InFlight)
 		emit(c.up, prometheus.GaugeValue, oneIf(d.Up))
 		for _, drop := range d.Drops {
