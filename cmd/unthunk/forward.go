@@ -254,7 +254,10 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		v := service{forwarder: forwarder, flags: f, events: events}
 		v.serve(running, hangups)
 	}()
-	w := forwardWriter{out: shown, shown: shown, events: events, json: f.json, filter: f.filter != "" || f.filterFile != ""}
+	w := forwardWriter{
+		out: shown, columns: textOptions(s.out).Width, shown: shown, events: events, json: f.json,
+		filter: f.filter != "" || f.filterFile != "",
+	}
 	if f.live {
 		w.screen = newForwardScreen(s.out)
 		w.screen.filter = w.filter
@@ -295,6 +298,7 @@ func noneSent(t forward.Totals) error {
 // forwardWriter writes a line for each direction and interval.
 type forwardWriter struct {
 	out     io.Writer
+	columns int        // of a line, after which drops go on in another
 	shown   *lineQueue // what was left out of that is counted there
 	events  *forwardEvents
 	json    bool
@@ -350,8 +354,11 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 	}
 	w.lines++
 	for _, r := range list {
-		fmt.Fprintf(&text, "%s %-24s %11s %8s %6s%s  %s\n", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
-			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)), joined(drops(r)))
+		line := fmt.Sprintf("%s %-24s %11s %8s %6s%s  ", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
+			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)))
+		for _, line := range fitted(w.columns, line, drops(r)) {
+			fmt.Fprintln(&text, line)
+		}
 	}
 	w.last, w.at = now, at
 	_, err := w.out.Write(text.Bytes())
@@ -422,7 +429,10 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 		if w.filter {
 			passed = fmt.Sprintf("%d passed, ", r.Passed)
 		}
-		fmt.Fprintf(w.out, "%s: %s%d received, %d sent, dropped: %s\n", r.devices(), passed, r.Received, r.Sent, joined(drops(r)))
+		line := fmt.Sprintf("%s: %s%d received, %d sent, dropped: ", r.devices(), passed, r.Received, r.Sent)
+		for _, line := range fitted(w.columns, line, drops(r)) {
+			fmt.Fprintln(w.out, line)
+		}
 	}
 	for _, e := range w.events.since(t) {
 		fmt.Fprintf(w.out, "%s: %d times\n", cells.Clean(strings.TrimSpace(e.Device+" "+e.Name)), e.Times)

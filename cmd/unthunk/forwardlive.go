@@ -60,7 +60,9 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 	for _, r := range rows(before, after, took) {
 		line := fmt.Sprintf("%-24s %11s %8s %7s%s  ", r.devices(), packetRate(r.Mpps), cell(r.NS, "%.1f"),
 			cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(s.filter, strconv.FormatUint(r.Passed, 10)))
-		lines = append(lines, s.wrap(line, drops(r))...)
+		for _, line := range fitted(s.width, line, drops(r)) {
+			lines = append(lines, s.cut(line))
+		}
 	}
 	if len(after.Queues) > 0 {
 		lines = append(lines, "")
@@ -137,19 +139,19 @@ func cpuText(cpus []int) string {
 // inKernel says whether the kernel forwards, without workers.
 func inKernel(t forward.Totals) bool { return t.Workers == 0 }
 
-// wrap appends parts to a line, and goes on in another where they do not fit.
-func (s forwardScreen) wrap(line string, parts []string) (lines []string) {
+// fitted appends parts to a line, and goes on in another where they do not fit into the columns. Nothing is cut.
+func fitted(columns int, line string, parts []string) (lines []string) {
 	const indent = "    "
 	for i, part := range parts {
 		if i < len(parts)-1 {
 			part += ","
 		}
-		if utf8.RuneCountInString(line+part) > s.width && line != indent {
-			lines, line = append(lines, s.cut(line)), indent
+		if utf8.RuneCountInString(line+part) > columns && line != indent {
+			lines, line = append(lines, strings.TrimRight(line, " ")), indent
 		}
 		line += part + " "
 	}
-	return append(lines, s.cut(line))
+	return append(lines, strings.TrimRight(line, " "))
 }
 
 // cut ends a line at the width.

@@ -170,6 +170,32 @@ func TestDropsOfInterval(t *testing.T) {
 	}
 }
 
+// No line of an interval, and none of the sums, is wider than the terminal, and nothing of them is cut off.
+func TestForwardLinesAreWrapped(t *testing.T) {
+	t.Parallel()
+	after := totals(2_000_000, 1)
+	after.Links[1].Up = false
+	after.Directions[0].Drops = []forward.Drop{{Reason: "xmit-refused", Frames: 3245}, {Reason: "link-down", Frames: 1_234_567_890}}
+	var out bytes.Buffer
+	now := time.Now()
+	w := forwardWriter{out: &out, columns: 80, events: &forwardEvents{}, started: now.Add(-time.Second), at: now.Add(-time.Second)}
+	if err := w.interval(after, now); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.final(after, nil); err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(out.String()) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > 80 {
+			t.Errorf("%d columns: %s", n, line)
+		}
+	}
+	got := strings.Join(strings.Fields(out.String()), " ")
+	if n := strings.Count(got, "xmit-refused 3245, link-down 1234567890, out down"); n != 2 {
+		t.Errorf("the drops are there %d times, want 2:\n%s", n, out.String())
+	}
+}
+
 // In the end what happened is said, and how often.
 func TestForwardFinal(t *testing.T) {
 	var out bytes.Buffer
