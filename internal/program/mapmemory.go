@@ -54,8 +54,14 @@ type growing struct {
 
 // newGrowing adds to what all maps take that there are, in bytes.
 func newGrowing(m *ebpf.Map, sum *uint64) *growing {
-	size := newMapSize(&ebpf.MapSpec{Type: m.Type(), KeySize: m.KeySize(), ValueSize: m.ValueSize(), Flags: m.Flags()})
-	return &growing{each: size.growth(), limit: memory.Limit() / 2, sum: sum}
+	size := newMapSize(&ebpf.MapSpec{
+		Type: m.Type(), KeySize: m.KeySize(), ValueSize: m.ValueSize(), MaxEntries: m.MaxEntries(), Flags: m.Flags(),
+	})
+	g := &growing{limit: memory.Limit() / 2, sum: sum}
+	if size.written() == 0 { // else all entries are counted
+		g.each = size.growth()
+	}
+	return g
 }
 
 // add refuses entries for which there is no room, by a [feature.Missing].
@@ -77,13 +83,15 @@ func memoryOf(opened []*Opened) (sum uint64) {
 	return sum
 }
 
-// mapMemory is about what the kernel takes for a map when it makes it, in bytes. With a map of maps it makes the inner one
-// whole, as a template.
+// mapMemory is about what the kernel takes for a map when it makes it and while a program fills it, in bytes. With a map of maps it
+// makes the inner one whole, as a template.
 func mapMemory(m *ebpf.MapSpec) (uint64, error) {
-	size, known := newMapSize(m).bytes()
+	of := newMapSize(m)
+	size, known := of.bytes()
 	if !known {
 		return 0, fmt.Errorf("its type, %v, is not known, nor how much memory such a map takes", m.Type)
 	}
+	size = plus(size, of.written())
 	if m.InnerMap != nil {
 		inner, err := mapMemory(m.InnerMap)
 		if err != nil {
@@ -217,6 +225,20 @@ func (m mapSize) growth() uint64 {
 			}
 			return size
 		}
+	}
+	return 0
+}
+
+// written are the bytes of all entries that programs may make, of a map that takes memory as they come: a program fills it in one run.
+func (m mapSize) written() uint64 {
+	if m.Flags&unix.BPF_F_RDONLY_PROG != 0 {
+		return 0
+	}
+	switch m.Type {
+	case ebpf.Hash, ebpf.PerCPUHash, ebpf.LPMTrie, resizableHash:
+		return times(m.entries, m.growth())
+	case ebpf.Arena: // bpf_arena_alloc_pages in kernel/bpf/arena.c
+		return times(m.entries, uint64(os.Getpagesize()))
 	}
 	return 0
 }

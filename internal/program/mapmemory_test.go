@@ -95,6 +95,38 @@ func TestMapSize(t *testing.T) {
 	}
 }
 
+// A program may fill a map in one run: all entries count that it can make.
+func TestMapSizeWritten(t *testing.T) {
+	t.Parallel()
+	const million = 1 << 20
+	for _, test := range []struct {
+		kind  ebpf.MapType
+		flags uint32
+		want  uint64
+	}{
+		{ebpf.Hash, unix.BPF_F_NO_PREALLOC, (48 + 8 + 16 + 8) * million},
+		{ebpf.Hash, unix.BPF_F_NO_PREALLOC | unix.BPF_F_RDONLY_PROG, 0},
+		{ebpf.Hash, 0, 0},
+		{ebpf.LRUHash, 0, 0},
+		{ebpf.PerCPUHash, unix.BPF_F_NO_PREALLOC, (48 + 8 + 8 + 16*4 + 8 + 8) * million},
+		{resizableHash, unix.BPF_F_NO_PREALLOC, (48 + 8 + 16 + 8) * million},
+		{ebpf.LPMTrie, unix.BPF_F_NO_PREALLOC, 2 * (24 + 8 + 16) * million},
+		{ebpf.HashOfMaps, unix.BPF_F_NO_PREALLOC, 0},
+		{ebpf.DevMap, 0, 0},
+		{ebpf.Arena, 0, uint64(os.Getpagesize()) * million},
+	} {
+		m := newMapSize(&ebpf.MapSpec{Type: test.kind, KeySize: 5, ValueSize: 12, MaxEntries: million, Flags: test.flags})
+		m.cpus = 2
+		if got := m.written(); got != test.want {
+			t.Errorf("%v, flags %#x: %d, want %d", test.kind, test.flags, got, test.want)
+		}
+	}
+	full := &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 16 << 10, MaxEntries: math.MaxUint32, Flags: unix.BPF_F_NO_PREALLOC}
+	if _, err := CheckMemory(0, map[string]*ebpf.MapSpec{"flows": full}); feature.AsMissing(err) == nil {
+		t.Errorf("entries of 64 TiB: %v", err)
+	}
+}
+
 // An array has a power of two of entries when who makes it has no CAP_PERFMON.
 func TestMapSizeWithoutRights(t *testing.T) {
 	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1<<20 + 1}
@@ -248,7 +280,7 @@ func TestGrowthHere(t *testing.T) {
 }
 
 // Entries that a map allocates as they come count against half of the memory, an entry with no value of a CPU with its values; those
-// of a map that has them already do not.
+// of a map that has them already do not, nor of one that programs may fill, all of whose entries are counted.
 func TestGrowing(t *testing.T) {
 	testutil.Root(t)
 	const entry, free = `{"key":[0,0,0,0],"values":[]}`, 1 << 20
@@ -259,7 +291,7 @@ func TestGrowing(t *testing.T) {
 	for _, test := range []struct {
 		flags uint32
 		fits  bool
-	}{{0, true}, {unix.BPF_F_NO_PREALLOC, false}} {
+	}{{0, true}, {unix.BPF_F_NO_PREALLOC, true}, {unix.BPF_F_NO_PREALLOC | unix.BPF_F_RDONLY_PROG, false}} {
 		m := newMap(t, &ebpf.MapSpec{Type: ebpf.PerCPUHash, KeySize: 4, ValueSize: 16 << 10, MaxEntries: 8, Flags: test.flags})
 		f, err := os.Open(path)
 		if err != nil {
@@ -278,7 +310,8 @@ func TestGrowing(t *testing.T) {
 			}
 		}
 	}
-	m := newMap(t, &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8, Flags: unix.BPF_F_NO_PREALLOC})
+	const flags = unix.BPF_F_NO_PREALLOC | unix.BPF_F_RDONLY_PROG
+	m := newMap(t, &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4, MaxEntries: 8, Flags: flags})
 	put(t, m, uint32(1), uint32(1))
 	for room, fits := range map[uint64]bool{72: true, 71: false} {
 		_, err := copyEntries(t.Context(), m, m, newGrowing(m, new(memory.Limit()/2-room)))
