@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"os"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"sync"
@@ -302,6 +303,16 @@ func descriptors(t *testing.T) int {
 	return len(list)
 }
 
+// running says whether a goroutine was started by a function, or is in it.
+func running(t *testing.T, function string) bool {
+	t.Helper()
+	var stacks strings.Builder
+	if err := pprof.Lookup("goroutine").WriteTo(&stacks, 2); err != nil {
+		t.Fatal(err)
+	}
+	return strings.Contains(stacks.String(), function)
+}
+
 // While the verifier reads an object all else goes on, and the end is heard.
 func TestReloadSlowObject(t *testing.T) {
 	for engine, m := range map[Engine]string{AFXDP: "-DMAP=BPF_MAP_TYPE_XSKMAP", XDP: "-DMAP=BPF_MAP_TYPE_DEVMAP"} {
@@ -347,8 +358,9 @@ func TestReloadSlowObject(t *testing.T) {
 			if err := <-done; !errors.Is(err, context.Canceled) {
 				t.Errorf("Reload returned %v, want that it was canceled", err)
 			}
-			// The verifier goes on to its end.
-			testutil.Eventually(t, "what is loaded too late is closed", func() bool { return descriptors(t) <= before })
+			// The verifier goes on to its end, or has yet to begin.
+			testutil.Eventually(t, "ended what loads too late", func() bool { return !running(t, "internal/verifier.Await") })
+			testutil.Eventually(t, "closed what was loaded too late", func() bool { return descriptors(t) <= before })
 			w.arrives(t, 100, 100)
 		})
 	}
