@@ -95,20 +95,6 @@ func agentOf(t *testing.T, exe string, args ...string) (*record.Agent, string) {
 	return saved.Agent(), stdout.String()
 }
 
-// children are the processes that a process has started, by /proc.
-func children(pid int) (all []int) {
-	tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
-	for _, path := range tasks {
-		b, _ := os.ReadFile(path)
-		for _, field := range strings.Fields(string(b)) {
-			if n, err := strconv.Atoi(field); err == nil {
-				all = append(all, n)
-			}
-		}
-	}
-	return all
-}
-
 // forbidden is what a process has open that others would pay for: BPF programs of other types than those that it runs itself,
 // links to anything but devices, perf events, run statistics. What somebody else has too it only looks at, as prog list does.
 func forbidden(pid int) (found []string) {
@@ -183,7 +169,7 @@ func TestAgentSafe(t *testing.T) {
 			running = false
 		case <-time.After(5 * time.Millisecond):
 		}
-		for _, pid := range children(cmd.Process.Pid) {
+		for _, pid := range testutil.Children(t, cmd.Process.Pid) {
 			if found := forbidden(pid); found != nil {
 				t.Fatalf("it has %v", found)
 			}
@@ -367,7 +353,7 @@ func TestAgentKill(t *testing.T) {
 		var pids []int
 		var h holdings
 		testutil.Eventually(t, fmt.Sprintf("the moment of kill %d", n), func() bool {
-			h, pids = holdings{}, append(children(cmd.Process.Pid), cmd.Process.Pid)
+			h, pids = holdings{}, append(testutil.Children(t, cmd.Process.Pid), cmd.Process.Pid)
 			for _, pid := range pids {
 				more := holds(t, pid)
 				h.progs, h.maps, h.links = append(h.progs, more.progs...), append(h.maps, more.maps...), append(h.links, more.links...)

@@ -5,9 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -57,24 +55,13 @@ func forwardRSS(t *testing.T, w *nics.Wires) *rssForwarder {
 		t.Fatal(err)
 	}
 	testutil.Eventually(t, "all flows on one queue", func() bool { return slices.Max(rssTable(t, w)) == 0 })
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", f.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var children []string
-	for _, thread := range threads {
-		list, err := os.ReadFile(thread)
-		if err != nil {
-			t.Fatal(err)
+	testutil.Eventually(t, "one process for one device", func() bool {
+		children := testutil.Children(t, f.Process.Pid)
+		if len(children) == 1 {
+			f.guard = children[0]
 		}
-		children = append(children, strings.Fields(string(list))...)
-	}
-	if len(children) != 1 {
-		t.Fatalf("children %q, want one", children)
-	}
-	if f.guard, err = strconv.Atoi(children[0]); err != nil {
-		t.Fatal(err)
-	}
+		return len(children) == 1
+	})
 	return f
 }
 

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -159,20 +157,7 @@ func TestLoad(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	children := func() (pids []int) {
-		if _, err := os.Stat(fmt.Sprintf("/proc/self/task/%d/children", unix.Gettid())); err != nil {
-			testutil.Missing(t, "CONFIG_PROC_CHILDREN")
-		}
-		tasks, _ := filepath.Glob("/proc/self/task/*/children")
-		for _, task := range tasks {
-			b, _ := os.ReadFile(task) // of a thread that ended there is nothing
-			for _, f := range strings.Fields(string(b)) {
-				pid, _ := strconv.Atoi(f)
-				pids = append(pids, pid)
-			}
-		}
-		return pids
-	}
+	children := func() []int { return testutil.Children(t, os.Getpid()) }
 	if had := children(); len(had) > 0 {
 		t.Fatalf("children %v before", had)
 	}
