@@ -167,8 +167,9 @@ func (f forwardFlags) config() (c forward.Config, err error) {
 		return c, usagef("--duration %v is negative", f.duration)
 	case f.every < 1:
 		return c, usagef("--pcap-every %d: must be 1 or more", f.every)
-	case f.pcap != "" && c.Engine == forward.XDP:
-		return c, usagef("--pcap needs --engine afxdp: in the kernel nobody sees the frames")
+	}
+	if f.pcap != "" {
+		c.Sample = forward.NewSample(f.every)
 	}
 	if err := c.Validate(); err != nil {
 		return c, usageError{err}
@@ -199,7 +200,6 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		if err := outfile.CheckStream(f.pcap); err != nil {
 			return err
 		}
-		c.Sample = forward.NewSample(f.every)
 	}
 	forwarder, err := forward.Open(ctx, c)
 	if err != nil {
