@@ -46,10 +46,12 @@ type afxdp struct {
 
 	reloading sync.Mutex // held while programs are loaded anew; taken before mu
 
+	rssMu sync.Mutex        // held while RSS is changed or given back; taken before mu
+	rss   map[int]spreading // by device, where it was asked for; rssMu is held
+
 	mu       sync.Mutex
 	devices  []queuedDevice
 	programs map[int]*xsk.Program // by device; not those lost
-	rss      map[int]spreading    // by device, where it was asked for
 	passed   map[int]uint64       // by device, of programs that are closed
 	lost     map[int]bool         // devices that are to be found again
 	away     map[int]bool         // devices that were lost and have not got their program again

@@ -47,7 +47,7 @@ func (f *afxdp) addQueues(ctx context.Context, i int) error {
 		}
 		f.events.happen(d.Name, notef(eventQueue, false, "%s has a queue more, %d", d.Name, queue))
 	}
-	if err := f.spread(i); err != nil {
+	if err := f.spread(ctx, i); err != nil {
 		return fmt.Errorf("%s does not give flows to all queues that are used: %w", d.Name, err)
 	}
 	return nil

@@ -2,6 +2,8 @@ package forward
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,31 +12,42 @@ import (
 	"os/signal"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/privilege"
 	"github.com/unthunk/unthunk/xsk"
 )
 
 // guard is a process that knows the RSS table that a device had, and gives it back when this process is gone, also by SIGKILL.
 type guard struct {
-	in    io.WriteCloser // whose end it waits for; after a byte it leaves the table alone
-	ended chan struct{}  // closed when it has ended
+	in      io.WriteCloser // whose end it waits for; after a byte it leaves the table alone
+	process *os.Process
+	killed  atomic.Bool   // by end
+	ended   chan struct{} // closed when it has ended
 }
+
+// guardTime is how long a guard may take to end that was told to.
+const guardTime = time.Second / 2
 
 // maxGuardAnswer is how long the answer of a guard may be, in bytes.
 const maxGuardAnswer = 4 << 10
 
-// startGuard starts a guard by a command and the index of a device, and returns when it has read the table. The calling thread must
-// be locked, and in the device's network namespace: so is the guard then. died is called, by another goroutine, when the guard ends
-// that was not told to.
-func startGuard(command []string, ifindex int, died func(error)) (g *guard, err error) {
+// startGuard starts a guard by a command and the index of a device, and returns when it has read the table, or ctx ends before. The
+// calling thread must be locked, and in the device's network namespace: so is the guard then. died is called, by another goroutine,
+// when the guard ends that was not told to, before end returns.
+func startGuard(ctx context.Context, command []string, ifindex int, died func(error)) (g *guard, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start what gives RSS back after SIGKILL: %w", err)
 		}
 	}()
+	if err := privilege.WithholdFiles(); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], strconv.Itoa(ifindex))...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	cmd.Stderr = os.Stderr
@@ -50,29 +63,38 @@ func startGuard(command []string, ifindex int, died func(error)) (g *guard, err 
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
+	stop := context.AfterFunc(ctx, func() { cmd.Process.Kill() })
+	defer stop()
 	answer, err := bufio.NewReader(io.LimitReader(out, maxGuardAnswer)).ReadString('\n')
-	if answer != guardReady {
-		if answer != "" {
-			err = errors.New(strings.TrimSpace(answer))
-		}
+	if answer != guardReady || !stop() {
 		in.Close()
-		cmd.Wait() // why it ended is said
-		return nil, err
+		ended := cmd.Wait()
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if answer != "" {
+			return nil, errors.New(strings.TrimSpace(answer))
+		}
+		return nil, fmt.Errorf("it ended: %w", cmp.Or(ended, err))
 	}
-	g = &guard{in: in, ended: make(chan struct{})}
+	g = &guard{in: in, process: cmd.Process, ended: make(chan struct{})}
 	go func() {
 		defer close(g.ended)
-		if err := cmd.Wait(); err != nil {
+		if err := cmd.Wait(); err != nil && !g.killed.Load() {
 			died(err)
 		}
 	}()
 	return g, nil
 }
 
-// end tells the guard that the table was given back, and waits until it has ended.
+// end tells the guard that the table was given back, and waits until it has ended. One that stands still is killed.
 func (g *guard) end() {
 	g.in.Write([]byte{0}) // that it ended before was said
 	g.in.Close()
+	defer time.AfterFunc(guardTime, func() {
+		g.killed.Store(true)
+		g.process.Kill()
+	}).Stop()
 	<-g.ended
 }
 
@@ -120,14 +142,14 @@ type guarded struct {
 
 // spreadGuarded has a device give all flows to its first queues, until what it returns is closed, or, with a command of a guard, until
 // this process is gone. The calling thread must be locked, and in the device's network namespace.
-func spreadGuarded(command []string, ifindex, queues int, died func(error)) (g *guarded, err error) {
+func spreadGuarded(ctx context.Context, command []string, ifindex, queues int, died func(error)) (g *guarded, err error) {
 	r, err := xsk.OpenRSS(ifindex)
 	if err != nil {
 		return nil, err
 	}
 	g = &guarded{table: r}
 	if len(command) > 0 {
-		if g.guard, err = startGuard(command, ifindex, died); err != nil {
+		if g.guard, err = startGuard(ctx, command, ifindex, died); err != nil {
 			return nil, errors.Join(err, r.Forget())
 		}
 	}

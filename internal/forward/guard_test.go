@@ -1,12 +1,19 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"io"
+	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/iotest"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // noted notes what is done to a table.
@@ -37,11 +44,13 @@ func TestGuardWatches(t *testing.T) {
 func TestGuardStarts(t *testing.T) {
 	died := make(chan error, 1)
 	start := func(command ...string) (*guard, error) {
-		return startGuard(command, 7, func(err error) { died <- err })
+		return startGuard(t.Context(), command, 7, func(err error) { died <- err })
 	}
 	for want, command := range map[string][]string{
 		"no table of 7":             {"/bin/sh", "-c", "echo no table of $0; exit 4"},
-		"EOF":                       {"/bin/sh", "-c", "exit 4"},
+		"it ended: exit status 4":   {"/bin/sh", "-c", "exit 4"},
+		"it ended: signal: killed":  {"/bin/sh", "-c", "kill -KILL $$"},
+		"it ended: EOF":             {"/bin/sh", "-c", "exit 0"},
 		"no such file or directory": {"/nowhere/guard"},
 	} {
 		if _, err := start(command...); err == nil || !strings.Contains(err.Error(), want) {
@@ -69,9 +78,70 @@ func TestGuardStarts(t *testing.T) {
 	}
 }
 
+// The end is heard while a guard is started, and leaves none.
+func TestGuardStartEnds(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer time.AfterFunc(10*time.Millisecond, cancel).Stop()
+	_, err := startGuard(ctx, []string{"/bin/sh", "-c", "exec sleep 600"}, 7, func(err error) { t.Error(err) })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+	if left := testutil.Children(t, os.Getpid()); len(left) > 0 {
+		t.Errorf("processes %v are left", left)
+	}
+}
+
+// A guard that stands still is not waited for once the table was given back.
+func TestGuardStopped(t *testing.T) {
+	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; kill -STOP $$; cat"}, 7, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.end()
+}
+
+// A guard has no file that this process was started with.
+func TestGuardFiles(t *testing.T) {
+	// As a shell leaves it: exec 177</etc/shadow.
+	const left = 177
+	if err := unix.Dup3(int(os.Stderr.Fd()), left, 0); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(left)
+	command := []string{"/bin/sh", "-c", "test ! -e /proc/self/fd/" + strconv.Itoa(left) + " && echo ready; cat"}
+	g, err := startGuard(t.Context(), command, 7, func(err error) { t.Error(err) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.end()
+}
+
+// Who is told that a guard has ended, while the table is given back, may ask for the totals.
+func TestGuardDiedTotals(t *testing.T) {
+	w := newQueues(t, 2)
+	warned := false
+	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do})
+	f.config.RSS = true
+	f.config.Warn = func(string) {
+		_, err := f.Totals()
+		warned = err == nil
+	}
+	in := f.numbers["in"]
+	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; read byte; exit 9"}, 7, f.guardDied(in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.rssMu.Lock()
+	f.rss[in] = spreading{&guarded{table: &noted{}, guard: g}, f.devices[in].Index, 2}
+	f.rssMu.Unlock()
+	if err := f.closeDevice(in); err != nil || !warned {
+		t.Errorf("%v, warned %v", err, warned)
+	}
+}
+
 // A guard goes on while the table could not be given back.
 func TestGuardGoesOn(t *testing.T) {
-	g, err := startGuard([]string{"/bin/sh", "-c", "echo ready; cat"}, 7, func(err error) { t.Error(err) })
+	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; cat"}, 7, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

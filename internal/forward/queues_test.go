@@ -497,7 +497,7 @@ func TestSpreadKeepsTable(t *testing.T) {
 	in := f.numbers["in"]
 	f.rss[in] = spreading{&failing{2, errors.New("refused")}, f.devices[in].Index, 1}
 	for i, want := range []string{"refused", "refused", "an RSS table of in is missing"} {
-		err := w.Do(func() error { return f.spread(in) })
+		err := w.Do(func() error { return f.spread(t.Context(), in) })
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("spread %d: %v, want %q", i, err, want)
 		}
@@ -518,7 +518,7 @@ func TestSpreadAfterRefusal(t *testing.T) {
 	warning := "in keeps another RSS table than it had: " + xsk.ErrRSSRefused.Error()
 	f.rss[in] = spreading{&failing{9, xsk.ErrRSSRefused}, f.devices[in].Index, 1}
 	for range 2 {
-		if err := w.Do(func() error { return f.spread(in) }); err == nil {
+		if err := w.Do(func() error { return f.spread(t.Context(), in) }); err == nil {
 			t.Error("a veth has a table")
 		}
 	}
@@ -538,7 +538,7 @@ func TestSpreadWhileAway(t *testing.T) {
 	if err := f.reopen(t.Context(), in); err == nil { // as the worker still has its ports
 		t.Error("ports were put where some are")
 	}
-	if err := w.Do(func() error { return f.spread(in) }); err != nil {
+	if err := w.Do(func() error { return f.spread(t.Context(), in) }); err != nil {
 		t.Error(err)
 	}
 	if kept := f.rss[in]; kept.rss == nil || kept.queues != 2 {

@@ -154,7 +154,7 @@ func (f *inKernel) reload(ctx context.Context, claim asm.Instructions) (err erro
 			err = f.update(i, others[i].program)
 		}
 		if err != nil {
-			err = fmt.Errorf("reload the program of %s: %w", f.directions[i].In, privilege(err))
+			err = fmt.Errorf("reload the program of %s: %w", f.directions[i].In, unprivileged(err))
 			for k := range i {
 				err = errors.Join(err, f.update(k, f.objects[k].program))
 			}

@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -15,23 +16,27 @@ type spreading struct {
 }
 
 // spread has an input give all flows to its queues that are used, if that is asked for, in place of what it was
-// asked before. Where that was the same it does nothing. The calling thread must be in the devices' network namespace.
-func (f *afxdp) spread(i int) error {
+// asked before. Where that was the same it does nothing. It ends with ctx. The calling thread must be in the devices' network
+// namespace.
+func (f *afxdp) spread(ctx context.Context, i int) error {
 	if !f.config.RSS || !f.input(i) {
 		return nil
 	}
 	var refused error
-	defer func() { f.warnRefused(i, refused) }() // f.mu is not held: who is warned may ask for the totals
+	defer func() { f.warnRefused(i, refused) }() // no lock is held: who is warned may ask for the totals
+	f.rssMu.Lock()
+	defer f.rssMu.Unlock()
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	d, before := &f.devices[i], f.rss[i]
+	d := f.devices[i]
+	f.mu.Unlock()
+	before := f.rss[i]
 	if before.index == d.Index && before.queues == d.now {
 		return nil
 	}
 	if refused = f.closeRSS(i); refused != nil && !errors.Is(refused, xsk.ErrRSSRefused) {
 		return refused
 	}
-	g, err := spreadGuarded(f.config.Guard, d.Index, d.now, f.guardDied(i))
+	g, err := spreadGuarded(ctx, f.config.Guard, d.Index, d.now, f.guardDied(i))
 	if err == nil {
 		f.rss[i] = spreading{g, d.Index, d.now}
 	}
@@ -40,7 +45,7 @@ func (f *afxdp) spread(i int) error {
 
 // guardDied returns what warns that the guard of a device has ended.
 func (f *afxdp) guardDied(i int) func(error) {
-	name := f.devices[i].Name
+	name := f.name(i)
 	return func(err error) {
 		f.config.Warn(fmt.Sprintf(
 			"%s keeps its RSS table as it is now after SIGKILL: the process that would give it back has ended: %v", name, err))
@@ -55,7 +60,8 @@ func (f *afxdp) warnRefused(i int, err error) {
 }
 
 // closeRSS gives a device the table back that it had. After an error that is still to be done, as what is there now
-// is not what it had, but for xsk.ErrRSSRefused. f.mu is held.
+// is not what it had, but for xsk.ErrRSSRefused. f.rssMu is held, and f.mu is not: it waits for a guard, which may have
+// somebody warned.
 func (f *afxdp) closeRSS(i int) (err error) {
 	if r := f.rss[i].rss; r != nil {
 		err = r.Close()
@@ -69,7 +75,7 @@ func (f *afxdp) closeRSS(i int) (err error) {
 // closeDevice is closeSockets, and gives back what the device had.
 func (f *afxdp) closeDevice(i int) error {
 	err := f.closeSockets(i)
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.rssMu.Lock()
+	defer f.rssMu.Unlock()
 	return errors.Join(err, f.closeRSS(i))
 }

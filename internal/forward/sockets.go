@@ -127,7 +127,7 @@ func (f *afxdp) openDevice(ctx context.Context, i int) (ports []datapath.Port, e
 // attach attaches the program of an input to a device. In zero-copy mode an output gets one
 // too, which passes all to the network stack: Intel's drivers transmit nothing without.
 func (f *afxdp) attach(ctx context.Context, i int) error {
-	if err := f.spread(i); err != nil {
+	if err := f.spread(ctx, i); err != nil {
 		return err
 	}
 	for {

@@ -124,7 +124,7 @@ func openXDP(ctx context.Context, c Config) (f *inKernel, err error) {
 	directions := uint32(len(f.directions))
 	f.ports, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.DevMap, KeySize: 4, ValueSize: 4, MaxEntries: directions})
 	if err != nil {
-		return f, fmt.Errorf("make devmap: %w", privilege(err))
+		return f, fmt.Errorf("make devmap: %w", unprivileged(err))
 	}
 	f.counts, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.PerCPUArray, KeySize: 4, ValueSize: countSize, MaxEntries: counts})
 	if err != nil {
@@ -215,7 +215,8 @@ const (
 	xdpFrame = 3000
 )
 
-func privilege(err error) error {
+// unprivileged is err, with the capabilities that may be missing where the kernel refused for want of one.
+func unprivileged(err error) error {
 	switch {
 	case errors.Is(err, unix.EACCES) && !feature.Capability(unix.CAP_PERFMON).Held():
 		// The verifier's, which lets only CAP_PERFMON compute with the addresses of packets.
@@ -242,7 +243,7 @@ func (f *inKernel) load(ctx context.Context, direction uint32, claim asm.Instruc
 	}
 	p, err := ebpf.NewProgram(spec)
 	if err != nil {
-		return nil, fmt.Errorf("load XDP program: %w", privilege(err))
+		return nil, fmt.Errorf("load XDP program: %w", unprivileged(err))
 	}
 	return &object{program: p}, nil
 }

@@ -12,18 +12,13 @@ import (
 )
 
 // Withhold keeps from programs that the process starts from now on what it was itself
-// started with: open files beyond standard error, as a shell or a supervisor leaves them,
-// are closed on execve, and no capability is ambient any more. Files that exec.Cmd names
-// are passed on. What the process itself may do stays.
+// started with: files, as [WithholdFiles] does, and no capability is ambient any more.
+// What the process itself may do stays.
 //
 // Requires at least Linux 5.11.
 func Withhold() error {
-	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
-	switch {
-	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
-		return &feature.Missing{Feature: "close_range with CLOSE_RANGE_CLOEXEC", Since: "5.11", Err: err}
-	case err != nil:
-		return fmt.Errorf("close files on execve: %w", err)
+	if err := WithholdFiles(); err != nil {
+		return err
 	}
 	set, err := ambient()
 	if err != nil || !set {
@@ -33,6 +28,21 @@ func Withhold() error {
 	_, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0, 0)
 	if errno != 0 {
 		return fmt.Errorf("clear ambient capabilities: %w", errno)
+	}
+	return nil
+}
+
+// WithholdFiles has open files beyond standard error, as a shell or a supervisor leaves them,
+// closed on execve. Files that exec.Cmd names are passed on.
+//
+// Requires at least Linux 5.11.
+func WithholdFiles() error {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	switch {
+	case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EINVAL):
+		return &feature.Missing{Feature: "close_range with CLOSE_RANGE_CLOEXEC", Since: "5.11", Err: err}
+	case err != nil:
+		return fmt.Errorf("close files on execve: %w", err)
 	}
 	return nil
 }
