@@ -33,7 +33,7 @@ func TestLabProgRefuses(t *testing.T) {
 		{"set alone", []string{"--set", "a=1"}, exitUsage, "--set is for --prog"},
 		{"bulk", []string{"--prog", object + ":nat", "--packets", "udp4", "--bulk", "1"}, exitUsage, "leave --bulk out"},
 		{"NIC", []string{"--prog", object + ":nat", "--packets", "udp4", "--nic", "igb"}, exitUsage, "leave --nic out"},
-		{"several programs", []string{"--prog", object, "--packets", "udp4"}, exitFailed, "name one"},
+		{"several programs", []string{"--prog", object, "--packets", "udp4"}, exitUsage, "name one"},
 		{"no such program", []string{"--prog", object + ":nt", "--packets", "udp4"}, exitUsage, "no program nt"},
 		{"a live one", []string{"--prog", "id:1", "--packets", "udp4"}, exitFailed, "its object file is needed"},
 		{"a device's", []string{"--prog", "dev:lo", "--packets", "udp4"}, exitFailed, "its object file is needed"},

@@ -30,6 +30,7 @@ func TestBenchProgRefuses(t *testing.T) {
 	refuses(t, "bench", []refused{
 		{"empty", []string{"--prog", ""}, exitUsage, "--prog is empty"},
 		{"no file", []string{"--prog", "no.o"}, exitFailed, "there is no file no.o"},
+		{"several programs", []string{"--prog", lb}, exitUsage, "XDP programs: name one"},
 		{"no such program", []string{"--prog", lb + ":encapp"}, exitUsage, "did you mean encap?"},
 		{"devmap without prog", []string{"--devmap", "ports:0"}, exitUsage, "--devmap goes with --prog"},
 		{"set without prog", []string{"--set", "a=1"}, exitUsage, "--set goes with --prog"},
@@ -50,14 +51,27 @@ func TestBenchProgRefuses(t *testing.T) {
 		{"size", []string{"--prog", lb + ":encap", "--size", "20"}, exitUsage, "frame size 20"},
 	})
 	refuses(t, "profile", []refused{
+		{"several programs", []string{"--prog", lb}, exitUsage, "XDP programs: name one"},
 		{"scenario", []string{"--prog", lb + ":encap", "--scenario", "tx"}, exitUsage, "--scenario does not go with --prog"},
 	})
 	refuses(t, "xray", []refused{
+		{"several programs", []string{"--prog", lb}, exitUsage, "XDP programs: name one"},
 		{"device", []string{"--prog", lb + ":encap", "--dev", "lo"}, exitUsage, "--dev does not go with --prog"},
 		{"set without prog", []string{"--set", "a=1"}, exitUsage, "goes with --prog"},
 	})
 	refuses(t, "tax", []refused{
+		{"several programs", []string{"--prog", lb}, exitUsage, "XDP programs: name one"},
 		{"map without prog", []string{"--map", "a=b"}, exitUsage, "--map goes with --prog"},
+	})
+}
+
+// A program is one of an object with several: not to name it is wrong usage, whichever verb opens it.
+func TestProgUnnamed(t *testing.T) {
+	testutil.Root(t)
+	lb := object(t)
+	refuses(t, "prog", []refused{
+		{"cost", []string{"cost", lb, "--packets", "udp4"}, exitUsage, "XDP programs: name one"},
+		{"diff", []string{"diff", lb, lb + ":nat", "--packets", "udp4"}, exitUsage, "XDP programs: name one"},
 	})
 }
 

@@ -34,7 +34,7 @@ func TestProgXrayRefuses(t *testing.T) {
 		{"two targets", []string{"xray", "id:1", "id:2"}, exitUsage, `unexpected argument "id:2"`},
 		{"no file", []string{"xray", "no-such.o"}, exitFailed, "there is no file no-such.o"},
 		{"no id", []string{"xray", "id:none"}, exitUsage, "an id is a number"},
-		{"several programs", []string{"xray", file}, exitFailed, "XDP programs: name one"},
+		{"several programs", []string{"xray", file}, exitUsage, "XDP programs: name one"},
 		{"no program", []string{"xray", file + ":nope"}, exitUsage, "has no program nope"},
 		{"no object", []string{"xray", "progxray_test.go"}, exitFailed, "is not an ELF object"},
 		{"two prices", []string{"xray", file + ":pass", "--price", "--prices", "x"}, exitUsage, "two sources of prices"},

@@ -105,7 +105,8 @@ func choose(spec *ebpf.CollectionSpec, path, name string) (program string, err e
 	case len(all) == 1:
 		return all[0], nil
 	case len(all) > 1:
-		return "", fmt.Errorf("%s has %d XDP programs: name one, as %s:%s: %s", path, len(all), path, all[0], listed(all))
+		return "", &OptionError{Known: all,
+			Err: fmt.Errorf("%s has %d XDP programs: name one, as %s:%s: %s", path, len(all), path, all[0], listed(all))}
 	case len(names) == 0:
 		return "", fmt.Errorf("%s has no program", path)
 	}
@@ -131,7 +132,8 @@ func chooseNamed(spec *ebpf.CollectionSpec, names []string, path, name string) (
 		return "", &OptionError{Name: name, Known: names,
 			Err: fmt.Errorf("%s has no program %s: it has %s", path, name, listed(names))}
 	case len(found) > 1:
-		return "", fmt.Errorf("%s has %d programs in section %s: name one: %s", path, len(found), name, listed(found))
+		return "", &OptionError{Known: found,
+			Err: fmt.Errorf("%s has %d programs in section %s: name one: %s", path, len(found), name, listed(found))}
 	}
 	p := spec.Programs[found[0]]
 	if p.Type != ebpf.XDP && p.Type != ebpf.UnspecifiedProgram {
