@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -97,13 +98,16 @@ func benchHeadline(rows []record.BenchRow, p *record.Profile) Headline {
 
 // RatesBasis says in one sentence what the numbers are. It is empty when there are none.
 func RatesBasis(doc *record.Document[record.BenchRow]) string {
-	rounds, redirects, others, devices, yours := 0, false, false, false, false
-	var said []string
+	rounds, redirects, devices, yours := 0, false, false, false
+	var said, others []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
 		rounds = max(rounds, len(row.Rounds))
 		redirects = redirects || row.Hop != nil
-		others = others || row.Hop != nil && !strings.HasPrefix(cmp.Or(row.Labels["scenario"], "redirect"), "redirect")
+		scenario := cmp.Or(row.Labels["scenario"], "redirect")
+		if row.Hop != nil && !strings.HasPrefix(scenario, "redirect") && !slices.Contains(others, scenario) {
+			others = append(others, scenario)
+		}
 		devices = devices || row.Labels["in"] != ""
 		yours = yours || row.Labels["prog"] != ""
 		// A cost that may be 0 says nothing.
@@ -124,8 +128,8 @@ func RatesBasis(doc *record.Document[record.BenchRow]) string {
 		switch {
 		case yours:
 			s += ": your program and the way of its verdict"
-		case others:
-			s += "; of a test that does not redirect, too"
+		case len(others) > 0:
+			s += fmt.Sprintf("; of %s too, without a redirect", strings.Join(others, ", "))
 		}
 		s += "."
 	}

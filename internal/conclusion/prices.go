@@ -16,15 +16,21 @@ import (
 func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 	var said []string
 	if row := priceRow(rows, "packet/bulk="+record.AnswerBulk); row != nil && row.PerPacket != nil && row.With != nil {
-		redirect := row.With
-		if of := headRow(ladder); of != nil && of.Labels["bulk"] == record.AnswerBulk {
-			redirect = of.Hop
+		redirect, of := row.With, "of its %s ns"
+		if yours(row) {
+			of = "of the %s ns of your program and the way of its verdict"
+		}
+		if head := headRow(ladder); head != nil && head.Labels["bulk"] == record.AnswerBulk {
+			redirect = head.Hop
 		}
 		_, share := share(redirect, record.AnswerBulk, rows)
-		if share != nil && share.Median < 100 {
-			said = append(said, fmt.Sprintf("At bulk %s a redirect makes %s: %s of its %s ns, %s. Without them it would take %s ns.",
-				record.AnswerBulk, callsAt(row), row.Price.Text(stat.Number), stat.Number(redirect.Median), share.Text(stat.Number),
-				stat.Number(redirect.Median-row.Price.Median)))
+		switch {
+		case row.PerPacket.Median == 0:
+			said = append(said, noCalls(row))
+		case share != nil && share.Median < 100:
+			said = append(said, fmt.Sprintf("At bulk %s %s makes %s%s: %s "+of+", %s. Without them it would take %s ns.",
+				record.AnswerBulk, packetOf(row), callsAt(row), uncounted(row), row.Price.Text(stat.Number),
+				stat.Number(redirect.Median), share.Text(stat.Number), stat.Number(redirect.Median-row.Price.Median)))
 		}
 	}
 	if row := priceRow(rows, "packet/2018"); row != nil && row.PerPacket != nil && row.With != nil && row.With.Median > 0 {
@@ -35,12 +41,45 @@ func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 	return strings.Join(said, " ")
 }
 
+// yours says whether an estimate is of packets of a program of the user's.
+func yours(row *record.TaxRow) bool { return row.Labels["verdict"] != "" }
+
+// packetOf names the packet of an estimate by its verdict.
+func packetOf(row *record.TaxRow) string {
+	switch row.Labels["verdict"] {
+	case "", "redirect":
+		return "a redirect"
+	case "tx":
+		return "a packet that is sent back (XDP_TX)"
+	case "drop":
+		return "a packet that is dropped"
+	case "pass":
+		return "a packet that passes"
+	}
+	return "a packet"
+}
+
+// uncounted says which calls an estimate does not have; empty when the packet makes no others.
+func uncounted(row *record.TaxRow) string {
+	switch row.Labels["verdict"] {
+	case "pass", record.MixedVerdict:
+		return ", without those of the network stack"
+	}
+	return ""
+}
+
+// noCalls says of a packet that it makes no indirect call.
+func noCalls(row *record.TaxRow) string {
+	s := fmt.Sprintf("At bulk %s %s makes no indirect call behind the program", record.AnswerBulk, packetOf(row))
+	if uncounted(row) != "" {
+		s += "; those of the network stack are not counted"
+	}
+	return s + "."
+}
+
 // callsAt is how many calls a packet makes, and the price of each.
 func callsAt(row *record.TaxRow) string {
 	n := row.PerPacket.Median
-	if n == 0 { // a program of the user's may not redirect
-		return "no indirect call"
-	}
 	return fmt.Sprintf("%s indirect calls of %s ns each", trimmed(n), stat.Number(row.Price.Median/n))
 }
 
@@ -55,9 +94,14 @@ func taxHeadline(rows []record.TaxRow) Headline {
 			title = append(title, fmt.Sprintf("an indirect call costs %s ns here", stat.Number(row.Price.Median)))
 			text = append(text, fmt.Sprintf("The price of %s is %s.", row.Name, row.Price.Text(stat.Number)))
 		case "packet/bulk=16":
-			title = append(title, fmt.Sprintf("those of a redirect at bulk 16 are %s of its time",
+			if row.PerPacket != nil && row.PerPacket.Median == 0 {
+				text = append(text, noCalls(&row))
+				continue
+			}
+			title = append(title, fmt.Sprintf("those of %s at bulk 16 are %s of its time", packetOf(&row),
 				percent(row.Price.Median/row.With.Median)))
-			text = append(text, fmt.Sprintf("At bulk 16 a redirect makes %s: %s.", callsOf(row), row.Price.Text(stat.Number)))
+			text = append(text, fmt.Sprintf("At bulk 16 %s makes %s%s: %s.", packetOf(&row), callsOf(row), uncounted(&row),
+				row.Price.Text(stat.Number)))
 		case "packet/2018":
 			text = append(text, fmt.Sprintf("With the calls of 2018 it would make %s: %s, %s of its time.", callsOf(row),
 				row.Price.Text(stat.Number), percent(row.Price.Median/row.With.Median)))

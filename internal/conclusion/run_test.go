@@ -129,10 +129,57 @@ func TestTaken(t *testing.T) {
 	}
 }
 
-// A program of the user's that redirects nothing makes no indirect call.
-func TestNoCalls(t *testing.T) {
-	row := record.TaxRow{PerPacket: &stat.Quantity{Unit: "calls"}, Price: &stat.Quantity{Unit: "ns"}}
-	if got := callsAt(&row); got != "no indirect call" {
-		t.Errorf("%q", got)
+// What is said of the packets of a program of the user's is true of its verdict: only a redirect is called one.
+func TestVerdicts(t *testing.T) {
+	const of = ": 3.00 ns [2.00, 4.00] of the 100 ns of your program and the way of its verdict, 3.00 % [2.00, 4.00]. " +
+		"Without them it would take 97.0 ns."
+	for _, test := range []struct {
+		verdict, none, some string
+	}{
+		{"redirect", "a redirect makes no indirect call behind the program.", "a redirect makes 0.25 indirect calls of 12.0 ns each" + of},
+		{"tx", "a packet that is sent back (XDP_TX) makes no indirect call behind the program.",
+			"a packet that is sent back (XDP_TX) makes 0.25 indirect calls of 12.0 ns each" + of},
+		{"drop", "a packet that is dropped makes no indirect call behind the program.",
+			"a packet that is dropped makes 0.25 indirect calls of 12.0 ns each" + of},
+		{"pass", "a packet that passes makes no indirect call behind the program; those of the network stack are not counted.",
+			"a packet that passes makes 0.25 indirect calls of 12.0 ns each, without those of the network stack" + of},
+		{record.MixedVerdict, "a packet makes no indirect call behind the program; those of the network stack are not counted.",
+			"a packet makes 0.25 indirect calls of 12.0 ns each, without those of the network stack" + of},
+	} {
+		row := record.TaxRow{Name: "packet/bulk=16", Labels: map[string]string{"verdict": test.verdict},
+			PerPacket: &stat.Quantity{Unit: "calls"}, With: ns(100, 99, 101), Without: ns(100, 99, 101), Price: ns(0, 0, 0)}
+		if got, want := Calls([]record.TaxRow{row}, nil), "At bulk 16 "+test.none; got != want {
+			t.Errorf("%s:\n%s\nwant:\n%s", test.verdict, got, want)
+		}
+		if got := taxHeadline([]record.TaxRow{row}); got.Title == "" || strings.Contains(got.Title, "redirect") {
+			t.Errorf("%s: %+v", test.verdict, got)
+		}
+		row.PerPacket.Median, row.Price, row.Without = 0.25, ns(3, 2, 4), ns(97, 96, 98)
+		if got, want := Calls([]record.TaxRow{row}, nil), "At bulk 16 "+test.some; got != want {
+			t.Errorf("%s:\n%s\nwant:\n%s", test.verdict, got, want)
+		}
+		said := taxHeadline([]record.TaxRow{row})
+		if is := strings.Contains(said.Title+said.Text, "redirect"); is != (test.verdict == "redirect") {
+			t.Errorf("%s: %+v", test.verdict, said)
+		}
+	}
+}
+
+// The footnote of rates names the tests without a redirect that have a number there, and no others.
+func TestRatesBasis(t *testing.T) {
+	row := func(scenario string, hop *stat.Quantity) record.BenchRow {
+		return record.BenchRow{Labels: map[string]string{"scenario": scenario}, Hop: hop, Rounds: []int{0}}
+	}
+	for _, test := range []struct {
+		rows []record.BenchRow
+		want string
+	}{
+		{[]record.BenchRow{row("tx", ns(2, 1, 3)), row("pass", nil)}, "the same test that drops; of tx too, without a redirect."},
+		{[]record.BenchRow{row("redirect-map", ns(2, 1, 3)), row("pass", nil)}, "the same test that drops."},
+	} {
+		got := RatesBasis(&record.Document[record.BenchRow]{Rows: test.rows})
+		if !strings.HasSuffix(got, test.want) {
+			t.Errorf("%s, want %s", got, test.want)
+		}
 	}
 }

@@ -115,6 +115,21 @@ func (v Verdicts) Named() []NamedShare {
 	return all
 }
 
+// MixedVerdict is the name of verdicts that are not one.
+const MixedVerdict = "mixed"
+
+// One is the name of the verdict of all packets but one in a thousand, MixedVerdict when there is none, empty without packets.
+func (v Verdicts) One() string {
+	all := v.Named()
+	switch {
+	case len(all) == 0:
+		return ""
+	case all[0].Share < 0.999:
+		return MixedVerdict
+	}
+	return all[0].Name
+}
+
 // NamedShare is the share of packets that have a verdict, from 0 to 1.
 type NamedShare struct {
 	Name  string

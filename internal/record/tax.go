@@ -21,7 +21,7 @@ import (
 type TaxRow struct {
 	// Name is stable: "map-lookup/hash".
 	Name string `json:"name"`
-	// Labels are the row's coordinates: pair, variant.
+	// Labels are the row's coordinates: pair, variant; of an estimate with a program of the user's also the verdict.
 	Labels map[string]string `json:"labels"`
 	// Target is what is called indirectly.
 	Target string `json:"calls"`

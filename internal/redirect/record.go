@@ -63,8 +63,8 @@ func (r *RawRow) record() record.BenchRow {
 		Rounds:        []int{},
 	}
 	if r.Scenario == Prog && r.Verdicts.Seen > 0 {
-		v := r.Verdicts
-		row.Verdicts = &record.Verdicts{Redirect: v.Redirected, TX: v.Sent, Drop: v.Dropped, Pass: v.Passed(), Failed: v.Failed}
+		v := recorded(r.Verdicts)
+		row.Verdicts = &v
 	}
 	if row.Refused = r.refusal(); row.Refused != "" {
 		row.CountingCost = nil

@@ -7,6 +7,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/chain"
 	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // verdicts counts frames by what the program under test says of them, as the driver does. A program of ours between the
@@ -41,6 +42,19 @@ func (v *verdicts) add(s *chain.State) error {
 		s.Received += v.now.Dropped
 	}
 	return nil
+}
+
+// recorded are counts by what becomes of the frames.
+func recorded(v netlab.XDPCounts) record.Verdicts {
+	return record.Verdicts{Redirect: v.Redirected, TX: v.Sent, Drop: v.Dropped, Pass: v.Passed(), Failed: v.Failed}
+}
+
+// Verdicts are the frames of the last slot by what a target said of them; none of a chain without a target.
+func (c *Chain) Verdicts() record.Verdicts {
+	if c.verdicts == nil {
+		return record.Verdicts{}
+	}
+	return recorded(c.verdicts.now)
 }
 
 // targetMTU lets frames through that a program has made longer. It is what a page has room for beside what XDP needs

@@ -69,7 +69,7 @@ func (r *run) chains(ctx context.Context, namespace *netlab.Namespace, end time.
 	})
 }
 
-// onChains builds the chains of a round, reads what only loaded programs show, counts calls in the first round, and calls do.
+// onChains builds the chains of a round, counts calls in the first round, reads what only loaded programs show, and calls do.
 func (r *run) onChains(ctx context.Context, namespace *netlab.Namespace, pairs []open[onChain], do func(*chains) error) (err error) {
 	c := &chains{measurements: make(map[setting]*redirect.Measurement), hops: make(map[int]float64)}
 	defer func() { err = errors.Join(err, c.Close()) }()
@@ -80,13 +80,16 @@ func (r *run) onChains(ctx context.Context, namespace *netlab.Namespace, pairs [
 	if err := c.build(ctx, namespace, r, settings); err != nil {
 		return err
 	}
-	if err := r.check(c, pairs); err != nil {
-		return err
-	}
 	if r.round.Number == 0 {
 		if r.raw.calls, err = c.count(ctx); err != nil {
 			return err
 		}
+		if r.target != nil {
+			r.raw.verdict = c.redirect.Verdicts().One()
+		}
+	}
+	if err := r.check(c, pairs); err != nil {
+		return err
 	}
 	return do(c)
 }
@@ -137,7 +140,7 @@ func (r *run) check(c *chains, pairs []open[onChain]) error {
 		return err
 	}
 	r.raw.outside = 1
-	if sink.in {
+	if sink.in || r.raw.verdict == "pass" || r.raw.verdict == "drop" { // such a packet does not meet the sink
 		r.raw.outside = 0
 	}
 	if r.target != nil {

@@ -67,6 +67,15 @@ func (s hop) ns(c *chains) (with, without float64, err error) {
 	return with, without, errors.Join(errWith, errWithout)
 }
 
+// notOnPath is why the calls of ndo_xdp_xmit have no price where a program of the user's makes none.
+const notOnPath = "not on this packet's path: it makes no call of ndo_xdp_xmit"
+
+// offPath says that packets of a program of the user's were counted, and make no call of ndo_xdp_xmit.
+func (s hop) offPath(raw *Raw) bool {
+	calls, ok := raw.calls[s.with]
+	return ok && raw.yours && calls.Xmits == 0
+}
+
 // complete splits the price into what the calls that bulking saves account for, and
 // the rest.
 func (s hop) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {

@@ -106,10 +106,13 @@ func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) r
 	row := record.TaxRow{
 		Name:      name,
 		Labels:    map[string]string{"pair": "packet", "variant": strings.TrimPrefix(name, "packet/")},
-		Target:    "all indirect calls of a redirected packet: an estimate, calls times the price of " + Thunk,
+		Target:    raw.packetTarget(),
 		PerPacket: exactly(calls, "calls"),
 		Samples:   []float64{},
 		Rounds:    []int{},
+	}
+	if raw.verdict != "" {
+		row.Labels["verdict"] = raw.verdict
 	}
 	if raw.uncharged(Thunk) {
 		row.Refused = string(errEmulated)
@@ -126,4 +129,16 @@ func (raw *Raw) packet(name string, hop, thunk []float64, made, calls float64) r
 	row.With, row.Without = summary(with, "ns"), summary(without, "ns")
 	row.Price, row.NsPerPacket = &q, &q
 	return row
+}
+
+// packetTarget is what the estimates add up.
+func (raw *Raw) packetTarget() string {
+	of := map[string]string{
+		"": "of a redirected packet", "redirect": "of a redirected packet", "tx": "of a packet that is sent back (XDP_TX)",
+		"drop": "of a packet that is dropped", "pass": "of a packet that passes, without those of the network stack",
+	}[raw.verdict]
+	if of == "" {
+		of = "of a packet, without those of the network stack"
+	}
+	return fmt.Sprintf("all indirect calls %s: an estimate, calls times the price of %s", of, Thunk)
 }

@@ -118,6 +118,9 @@ func (raw *Raw) row(p *rawPair) record.TaxRow {
 		Samples: []float64{},
 		Rounds:  []int{},
 	}
+	if s, ok := p.sides.(hop); ok && row.Refused == "" && s.offPath(raw) {
+		row.Refused = notOnPath
+	}
 	if row.Refused == "" && len(p.rounds) == 0 {
 		row.Refused = cmp.Or(p.failure, "not measured: the run ended before it")
 	}

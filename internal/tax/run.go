@@ -106,6 +106,9 @@ type Raw struct {
 	outside float64
 	// yours says that the program under test was the user's.
 	yours bool
+	// verdict is what that said of each packet, by the names of [record.Verdicts], or [record.MixedVerdict]; empty of a
+	// program of unthunk's.
+	verdict string
 }
 
 // Run prices the pairs of a plan. When ctx ends it returns what it has, with

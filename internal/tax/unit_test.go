@@ -372,6 +372,46 @@ func TestPackets(t *testing.T) {
 	}
 }
 
+// The rows of a packet of the user's say what becomes of it, and a call that it does not make has no price.
+func TestPacketsByVerdict(t *testing.T) {
+	for verdict, target := range map[string]string{
+		"": "all indirect calls of a redirected packet:", "redirect": "all indirect calls of a redirected packet:",
+		"tx":                "all indirect calls of a packet that is sent back (XDP_TX):",
+		"drop":              "all indirect calls of a packet that is dropped:",
+		"pass":              "all indirect calls of a packet that passes, without those of the network stack:",
+		record.MixedVerdict: "all indirect calls of a packet, without those of the network stack:",
+	} {
+		r := onPath(raw(Thunk, 10, 12))
+		r.pairs = append(r.pairs, raw("ndo-xdp-xmit/bulk=16", 100, 300).pairs...)
+		r.yours, r.verdict = verdict != "", verdict
+		redirects := verdict == "" || verdict == "redirect" || verdict == record.MixedVerdict
+		for bulk, calls := range r.calls {
+			if !redirects {
+				calls.Xmits = 0
+			}
+			r.calls[bulk] = calls
+		}
+		rows, _ := r.Record()
+		packets := 0
+		for _, row := range rows {
+			switch {
+			case row.Name == "ndo-xdp-xmit/bulk=16":
+				if (row.Refused == "") != redirects || (row.Price != nil) != redirects || !redirects && row.Refused != notOnPath {
+					t.Errorf("%q: refused %q, price %v", verdict, row.Refused, row.Price)
+				}
+			case row.Labels["pair"] == "packet":
+				packets++
+				if !strings.HasPrefix(row.Target, target) || row.Labels["verdict"] != verdict {
+					t.Errorf("%q: %q, labels %v", verdict, row.Target, row.Labels)
+				}
+			}
+		}
+		if packets < 3 {
+			t.Errorf("%q: %d estimates", verdict, packets)
+		}
+	}
+}
+
 // On an emulated CPU each row has what was counted, and no number in ns, whatever the pair.
 func TestUncharged(t *testing.T) {
 	r := onPath(raw("", 0, 0))
