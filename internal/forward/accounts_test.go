@@ -59,6 +59,31 @@ func TestQueuesAgree(t *testing.T) {
 	}
 }
 
+// What an output still has when the forwarder ends is lost with it, though no output was.
+func TestLostAtEnd(t *testing.T) {
+	w := newWires(t)
+	said := make(chan string, 100)
+	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
+	w.set(t, "out", netlink.LinkSetDown)
+	waitFor(t, said, "the link of out went down")
+	testutil.Eventually(t, "frames that wait", func() bool {
+		w.flood(t, 64)
+		got, err := f.Totals()
+		return err == nil && got.Directions[0].InFlight > 0
+	})
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	got, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := got.Directions[0]
+	if !d.Up || d.InFlight != 0 || !slices.ContainsFunc(d.Drops, func(d Drop) bool { return d.Reason == dropLost && d.Frames > 0 }) {
+		t.Errorf("in the end: %+v", d)
+	}
+}
+
 // Two inputs share an output, and more frames come by one than by the other: each row has the counts of its own frames, to the
 // frame, with one worker and where another worker than the input's has the output.
 func TestSharedOutput(t *testing.T) {
