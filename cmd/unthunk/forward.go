@@ -356,7 +356,7 @@ func (w *forwardWriter) interval(now forward.Totals, at time.Time) error {
 	for _, r := range list {
 		line := fmt.Sprintf("%s %-24s %11s %8s %6s%s  ", at.Format("15:04:05"), r.devices(), packetRate(r.Mpps),
 			cell(r.NS, "%.1f"), cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(w.filter, strconv.FormatUint(r.Passed, 10)))
-		for _, line := range fitted(w.columns, line, drops(r)) {
+		for _, line := range fitted(w.columns, line, drops(r, "-")) {
 			fmt.Fprintln(&text, line)
 		}
 	}
@@ -399,8 +399,8 @@ func cell(x *float64, format string) string {
 	return fmt.Sprintf(format, *x)
 }
 
-// drops says of a direction what it dropped and what keeps it from forwarding.
-func drops(r forwardRow) (parts []string) {
+// drops says of a direction what it dropped and what keeps it from forwarding, and nothing where there is neither.
+func drops(r forwardRow, nothing string) (parts []string) {
 	for _, d := range r.Drops {
 		parts = append(parts, fmt.Sprintf("%s %d", d.Reason, d.Frames))
 	}
@@ -411,7 +411,7 @@ func drops(r forwardRow) (parts []string) {
 		parts = append(parts, cells.Clean(device)+" down")
 	}
 	if len(parts) == 0 {
-		return []string{"-"}
+		return []string{nothing}
 	}
 	return parts
 }
@@ -430,12 +430,16 @@ func (w *forwardWriter) final(t forward.Totals, sample *forward.Sample) error {
 			passed = fmt.Sprintf("%d passed, ", r.Passed)
 		}
 		line := fmt.Sprintf("%s: %s%d received, %d sent, dropped: ", r.devices(), passed, r.Received, r.Sent)
-		for _, line := range fitted(w.columns, line, drops(r)) {
+		for _, line := range fitted(w.columns, line, drops(r, "none")) {
 			fmt.Fprintln(w.out, line)
 		}
 	}
 	for _, e := range w.events.since(t) {
-		fmt.Fprintf(w.out, "%s: %d times\n", cells.Clean(strings.TrimSpace(e.Device+" "+e.Name)), e.Times)
+		times := "times"
+		if e.Times == 1 {
+			times = "time"
+		}
+		fmt.Fprintf(w.out, "%s: %d %s\n", cells.Clean(strings.TrimSpace(e.Device+" "+e.Name)), e.Times, times)
 	}
 	if sample != nil {
 		fmt.Fprintf(w.out, "%d frames sampled, %d missed\n", sample.Written(), sample.Missed())

@@ -381,7 +381,7 @@ func TestForwardPassed(t *testing.T) {
 		})
 		end()
 		stop()
-		sums := regexp.MustCompile(`in → out: [1-9]\d* passed, 0 received, 0 sent, dropped: -\n$`)
+		sums := regexp.MustCompile(`in → out: [1-9]\d* passed, 0 received, 0 sent, dropped: none\n$`)
 		if code != exitDone || errs.Len() > 0 || !out.match.Match(out.Bytes()) || !sums.Match(out.Bytes()) {
 			t.Errorf("%s: exit code %d: %s\n%s", engine, code, errs.String(), out.String())
 		}

@@ -51,16 +51,15 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 	lines := []string{s.bold(fmt.Sprintf("unthunk forward: %s mode, %s%v", after.Mode, workers, since.Round(time.Second)))}
 	add := func(format string, args ...any) { lines = append(lines, s.cut(fmt.Sprintf(format, args...))) }
 	if p := passed.Below(0.5); p > 0 {
-		micros := func(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
-		add("frames were with a worker: p50 < %.0f µs, p99 < %.0f µs, p99.9 < %.0f µs",
-			micros(p), micros(passed.Below(0.99)), micros(passed.Below(0.999)))
+		add("frames were with a worker: p50 < %s, p99 < %s, p99.9 < %s",
+			passageText(p), passageText(passed.Below(0.99)), passageText(passed.Below(0.999)))
 	}
 	lines = append(lines, s.cut(sums(after)), "")
 	add("%-24s %11s %8s %7s%s  %s", "in → out", "sent", "ns/pkt", "batch", passedCell(s.filter, "passed"), "drops")
 	for _, r := range rows(before, after, took) {
 		line := fmt.Sprintf("%-24s %11s %8s %7s%s  ", r.devices(), packetRate(r.Mpps), cell(r.NS, "%.1f"),
 			cell(first(r.Batch, r.Bulk), "%.1f"), passedCell(s.filter, strconv.FormatUint(r.Passed, 10)))
-		for _, line := range fitted(s.width, line, drops(r)) {
+		for _, line := range fitted(s.width, line, drops(r, "-")) {
 			lines = append(lines, s.cut(line))
 		}
 	}
@@ -94,6 +93,14 @@ func (s forwardScreen) picture(before, after forward.Totals, took, since time.Du
 		add("+%d lines", more+1)
 	}
 	return strings.Join(lines, "\n") + "\n"
+}
+
+// passageText is a time in µs, or in ms from 10 ms on.
+func passageText(d time.Duration) string {
+	if d >= 10*time.Millisecond {
+		return fmt.Sprintf("%.1f ms", float64(d.Nanoseconds())/1e6)
+	}
+	return fmt.Sprintf("%.0f µs", float64(d.Nanoseconds())/1e3)
 }
 
 // sums is all that was forwarded since the beginning.

@@ -144,6 +144,19 @@ func TestBusyTimeOfDirections(t *testing.T) {
 	}
 }
 
+// A time with a worker has a unit that it is short in.
+func TestPassageText(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		time time.Duration
+		want string
+	}{{1 << 14, "16 µs"}, {1 << 23, "8389 µs"}, {1 << 25, "33.6 ms"}} {
+		if got := passageText(test.time); got != test.want {
+			t.Errorf("%v is %q, want %q", test.time, got, test.want)
+		}
+	}
+}
+
 // A bulk is as full when the output sends none of it.
 func TestBulkFillOfUnsent(t *testing.T) {
 	t.Parallel()
@@ -201,11 +214,11 @@ func TestForwardFinal(t *testing.T) {
 	var out bytes.Buffer
 	w := forwardWriter{out: &out, events: &forwardEvents{reloaded: 2}, started: time.Now()}
 	if err := w.final(forward.Totals{Mode: "copy", Events: []forward.Event{
-		{Device: "eth1", Name: "link-down", Times: 3}, {Device: "eth1", Name: "device-lost"},
+		{Device: "eth1", Name: "link-down", Times: 3}, {Device: "eth1", Name: "link-up", Times: 1}, {Device: "eth1", Name: "device-lost"},
 	}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if want := "eth1 link-down: 3 times\nreloaded: 2 times\n"; !strings.HasSuffix(out.String(), "mode\n"+want) {
+	if want := "eth1 link-down: 3 times\neth1 link-up: 1 time\nreloaded: 2 times\n"; !strings.HasSuffix(out.String(), "mode\n"+want) {
 		t.Errorf("%q, want %q", out.String(), want)
 	}
 }
