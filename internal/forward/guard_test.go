@@ -108,7 +108,8 @@ func TestGuardFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer unix.Close(left)
-	command := []string{"/bin/sh", "-c", "test ! -e /proc/self/fd/" + strconv.Itoa(left) + " && echo ready; cat"}
+	ready := "if test -e /proc/self/fd/" + strconv.Itoa(left) + "; then echo it has the file; else echo ready; fi; cat"
+	command := []string{"/bin/sh", "-c", ready}
 	g, err := startGuard(t.Context(), command, 7, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
