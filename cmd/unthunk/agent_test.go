@@ -344,6 +344,7 @@ func TestAgentKill(t *testing.T) {
 	exe := build(t)
 	before := linksNow(t)
 	for n := range 8 {
+		others := existing()
 		cmd := exec.Command(exe, append([]string{"agent", "--state", t.TempDir()}, anyBusy...)...)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -355,9 +356,7 @@ func TestAgentKill(t *testing.T) {
 		testutil.Eventually(t, fmt.Sprintf("the moment of kill %d", n), func() bool {
 			h, pids = holdings{}, append(testutil.Children(t, cmd.Process.Pid), cmd.Process.Pid)
 			for _, pid := range pids {
-				more := holds(t, pid)
-				h.progs, h.maps, h.links = append(h.progs, more.progs...), append(h.maps, more.maps...), append(h.links, more.links...)
-				h.namespaces = append(h.namespaces, more.namespaces...)
+				h.add(holds(t, pid), others)
 			}
 			if n%2 == 0 {
 				return time.Now().After(end)

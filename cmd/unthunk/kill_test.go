@@ -64,6 +64,47 @@ func holds(t *testing.T, pid int) (h holdings) {
 	return h
 }
 
+// existing is all that there is: what others have, an agent looks at.
+func existing() (h holdings) {
+	next := func(after func(id uint32) (uint32, error)) (ids []uint32) {
+		for id, err := after(0); err == nil; id, err = after(id) {
+			ids = append(ids, id)
+		}
+		return ids
+	}
+	h.progs = next(func(id uint32) (uint32, error) {
+		n, err := ebpf.ProgramGetNextID(ebpf.ProgramID(id))
+		return uint32(n), err
+	})
+	h.maps = next(func(id uint32) (uint32, error) { n, err := ebpf.MapGetNextID(ebpf.MapID(id)); return uint32(n), err })
+	links := new(link.Iterator)
+	defer links.Close()
+	for links.Next() {
+		h.links = append(h.links, uint32(links.ID))
+	}
+	h.namespaces = namespaces("/proc/[0-9]*/task/*/ns/net")
+	return h
+}
+
+// add adds what o has and others do not.
+func (h *holdings) add(o, others holdings) {
+	for _, ids := range []struct {
+		to            *[]uint32
+		from, without []uint32
+	}{{&h.progs, o.progs, others.progs}, {&h.maps, o.maps, others.maps}, {&h.links, o.links, others.links}} {
+		for _, id := range ids.from {
+			if !slices.Contains(ids.without, id) {
+				*ids.to = append(*ids.to, id)
+			}
+		}
+	}
+	for _, ns := range o.namespaces {
+		if !slices.Contains(others.namespaces, ns) {
+			h.namespaces = append(h.namespaces, ns)
+		}
+	}
+}
+
 func namespaces(pattern string) (all []string) {
 	paths, _ := filepath.Glob(pattern)
 	for _, p := range paths {
