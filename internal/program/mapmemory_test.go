@@ -270,7 +270,7 @@ func TestGrowthHere(t *testing.T) {
 			for i := range n {
 				put(t, m, key(i), test.value)
 			}
-			takes, counted := taken(t, m)-before, n*newGrowing(m, new(uint64)).each
+			takes, counted := taken(t, m)-before, n*newMapSize(test.spec).growth()
 			t.Logf("%d bytes are counted, the map took %d", counted, takes)
 			if takes > counted || takes < counted*9/10 {
 				t.Errorf("%d bytes are counted, and the map took %d", counted, takes)
