@@ -101,14 +101,21 @@ func TestPublishOnce(t *testing.T) {
 	}
 }
 
+// sixFrames is a ring of seven descriptors from an index on, of which the third and the fourth are one frame.
+func sixFrames(t *testing.T, start uint32) *TX {
+	t.Helper()
+	produce, _ := pair(t, start)
+	tx := &TX{ring: produce, read: start}
+	if n := tx.put([]Desc{{Addr: 1}, {Addr: 2}, {Addr: 3, Options: Continued}, {Addr: 4}, {Addr: 5}, {Addr: 6}, {Addr: 7}}); n != 7 {
+		t.Fatalf("put %d", n)
+	}
+	return tx
+}
+
 // A kernel that sends frames and then drops one publishes what it has read; one that drops the first it reads does not.
 func TestDropped(t *testing.T) {
 	for _, start := range []uint32{0, 1<<32 - 3} {
-		produce, _ := pair(t, start)
-		tx := TX{ring: produce, read: start}
-		if n := tx.put([]Desc{{Addr: 1}, {Addr: 2}, {Addr: 3, Options: Continued}, {Addr: 4}, {Addr: 5}, {Addr: 6}, {Addr: 7}}); n != 7 {
-			t.Fatalf("put %d", n)
-		}
+		tx := sixFrames(t, start)
 		for _, call := range []struct {
 			published uint32 // how many the kernel has read, as it says after the call
 			want      uint64
@@ -125,11 +132,7 @@ func TestDropped(t *testing.T) {
 // A kernel that does not publish what it has read says by completions how far it is at least: also of what an earlier call sent.
 func TestDroppedUnpublished(t *testing.T) {
 	for _, start := range []uint32{0, 1<<32 - 3} {
-		produce, _ := pair(t, start)
-		tx := TX{ring: produce, read: start}
-		if n := tx.put([]Desc{{Addr: 1}, {Addr: 2}, {Addr: 3, Options: Continued}, {Addr: 4}, {Addr: 5}, {Addr: 6}, {Addr: 7}}); n != 7 {
-			t.Fatalf("put %d", n)
-		}
+		tx := sixFrames(t, start)
 		for _, call := range []struct {
 			completed uint32 // since the beginning, with the frame that was dropped
 			want      uint64
