@@ -35,11 +35,7 @@ func TestQueuesAgree(t *testing.T) {
 		drops(dropLinkDown)
 		w.set(t, "out", netlink.LinkSetDown)
 		waitFor(t, said, "the link of out went down")
-		testutil.Eventually(t, "frames that wait", func() bool {
-			w.flood(t, 64)
-			got, err := f.Totals()
-			return err == nil && got.Directions[0].InFlight > 0
-		})
+		w.await(t, f)
 		w.remove(t, "out")
 		waitFor(t, said, "out is lost")
 		drops(dropLost)
@@ -59,6 +55,16 @@ func TestQueuesAgree(t *testing.T) {
 	}
 }
 
+// await sends until frames wait with the output.
+func (w *wires) await(t *testing.T, f Forwarder) {
+	t.Helper()
+	testutil.Eventually(t, "frames that wait", func() bool {
+		w.flood(t, 64)
+		got, err := f.Totals()
+		return err == nil && got.Directions[0].InFlight > 0
+	})
+}
+
 // What an output still has when the forwarder ends is lost with it, though no output was.
 func TestLostAtEnd(t *testing.T) {
 	w := newWires(t)
@@ -66,11 +72,7 @@ func TestLostAtEnd(t *testing.T) {
 	f := w.open(t, Config{Pairs: pair, Engine: AFXDP, Warn: func(s string) { said <- s }})
 	w.set(t, "out", netlink.LinkSetDown)
 	waitFor(t, said, "the link of out went down")
-	testutil.Eventually(t, "frames that wait", func() bool {
-		w.flood(t, 64)
-		got, err := f.Totals()
-		return err == nil && got.Directions[0].InFlight > 0
-	})
+	w.await(t, f)
 	if err := f.Close(); err != nil {
 		t.Fatal(err)
 	}
