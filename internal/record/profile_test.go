@@ -54,7 +54,7 @@ func TestLoadProfile(t *testing.T) {
 		"rounds back":    {func(p *record.Profile) { p.Rows[0].Rounds = []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 8} }, "out of order"},
 		"negative round": {func(p *record.Profile) { p.Rows[0].Samples[0] = -1 }, "impossible sample of -1 ns"},
 		"negative mean":  {func(p *record.Profile) { p.Rows[4].Ns.Median = -0.5 }, "row dma: ns is impossible: -0.5 ns"},
-		"huge":           {func(p *record.Profile) { p.Rows[5].Samples[0] = -2e9 }, "impossible sample"},
+		"huge":           {func(p *record.Profile) { p.Rows[5].Samples[0] = -2e12 }, "impossible sample"},
 		"interval":       {func(p *record.Profile) { p.Rows[0].Ns.Low = 1e3 }, "outside its interval"},
 		"event":          {func(p *record.Profile) { p.Sampling.Event = "\a" }, "sampling: impossible event"},
 		"lost":           {func(p *record.Profile) { p.Sampling.Lost = -1 }, "sampling: a count below 0"},

@@ -73,7 +73,7 @@ func TestLoadTaxRefuses(t *testing.T) {
 		"note":           {func(r *record.TaxRow) { r.Note = strings.Repeat("x", 1001) }, "impossible note"},
 		"lengths":        {func(r *record.TaxRow) { r.Samples = r.Samples[1:] }, "19 samples but 20 rounds"},
 		"order":          {func(r *record.TaxRow) { r.Rounds[1] = 0 }, "round 0 is out of order"},
-		"huge":           {func(r *record.TaxRow) { r.Samples[3] = -2e9 }, "impossible sample of -2e+09 ns"},
+		"huge":           {func(r *record.TaxRow) { r.Samples[3] = -2e12 }, "impossible sample of -2e+12 ns"},
 		"no samples":     {func(r *record.TaxRow) { r.Samples, r.Rounds = nil, nil }, "a number without samples"},
 		"no price":       {func(r *record.TaxRow) { r.Price = nil }, "neither a number nor a reason"},
 		"no side":        {func(r *record.TaxRow) { r.With = nil }, "neither a number nor a reason"},
@@ -85,7 +85,7 @@ func TestLoadTaxRefuses(t *testing.T) {
 			r.Refused, r.With, r.Without, r.Price, r.NsPerPacket = "no", nil, nil, nil, nil
 		}, "of no price"},
 		"negative side":   {func(r *record.TaxRow) { r.Without = recordtest.Quantity(-1, -2, 0, "ns") }, "without is impossible"},
-		"side too slow":   {func(r *record.TaxRow) { r.With = recordtest.Quantity(2e9, 2e9, 2e9, "ns") }, "with is impossible"},
+		"side too slow":   {func(r *record.TaxRow) { r.With = recordtest.Quantity(2e12, 2e12, 2e12, "ns") }, "with is impossible"},
 		"price's unit":    {func(r *record.TaxRow) { r.Price.Unit = "us" }, `price is in "us", not in ns`},
 		"cycles' unit":    {func(r *record.TaxRow) { r.Cycles.Unit = "ns" }, `cycles is in "ns", not in cycles`},
 		"calls' unit":     {func(r *record.TaxRow) { r.PerPacket.Unit = "ns" }, `per-packet is in "ns", not in calls`},
