@@ -7,6 +7,7 @@ import (
 	"iter"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/verifier"
@@ -99,6 +100,9 @@ func (o *object) mapOf(types ...ebpf.MapType) (*ebpf.Map, error) {
 	}
 	if found == nil {
 		return nil, fmt.Errorf("BPF object has no map of type %v: its program must redirect through one", types[0])
+	}
+	if found.Flags()&unix.BPF_F_RDONLY != 0 {
+		return nil, fmt.Errorf("map of type %v in the BPF object has BPF_F_RDONLY: nobody can put the output into it", found.Type())
 	}
 	return found, nil
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -67,14 +69,19 @@ func TestObjectRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	devmap := compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP")
-	for _, test := range []struct{ name, object, want string }{
-		{"rubbish", rubbish, "read BPF object"},
-		{"no map", compile(t), "no map of type"},
-		{"two programs", compile(t, "-DTWO"), "two XDP programs"},
-		{"wrong map", devmap, "no map of type XSKMap"},
+	readonly := compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP", fmt.Sprint("-DFLAGS=", unix.BPF_F_RDONLY))
+	for _, test := range []struct {
+		name, object, want string
+		engine             Engine
+	}{
+		{"rubbish", rubbish, "read BPF object", AFXDP},
+		{"no map", compile(t), "no map of type", AFXDP},
+		{"two programs", compile(t, "-DTWO"), "two XDP programs", AFXDP},
+		{"wrong map", devmap, "no map of type XSKMap", AFXDP},
+		{"read-only map", readonly, "map of type DevMap in the BPF object has BPF_F_RDONLY", XDP},
 	} {
 		err := w.Do(func() error {
-			f, err := Open(t.Context(), Config{Pairs: pair, Engine: AFXDP, Object: test.object})
+			f, err := Open(t.Context(), Config{Pairs: pair, Engine: test.engine, Object: test.object})
 			if err == nil {
 				f.Close()
 			}

@@ -9,6 +9,9 @@ struct {
 	__uint(max_entries, 64);
 	__type(key, __u32);
 	__type(value, __u32);
+#ifdef FLAGS
+	__uint(map_flags, FLAGS);
+#endif
 } out SEC(".maps");
 #endif
 
