@@ -3,6 +3,7 @@ package xsk
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -16,13 +17,14 @@ type RSS struct {
 	index int
 	own   bool // the table before was that which the kernel makes
 
-	mu     sync.Mutex
-	fd     int // a socket of the device's network namespace; -1 when closed
-	before []uint32
+	mu             sync.Mutex
+	fd             int // a socket of the device's network namespace; -1 when closed
+	before, spread []uint32
 }
 
-// ErrRSSRefused says that a device does not take the table that it had, as that of a user with queues which it has no longer.
-var ErrRSSRefused = errors.New("the device refuses the table that it had")
+// ErrRSSKept says that a device keeps another table than it had: it refuses that, as one of a user with queues which it has no
+// longer, or somebody has set a table since [RSS.Spread].
+var ErrRSSKept = errors.New("the device keeps another RSS table than it had")
 
 // maxRSS is how many entries a table may have: those of drivers have 64 to 4096.
 const maxRSS = 1 << 16
@@ -30,18 +32,19 @@ const maxRSS = 1 << 16
 // SetRSS is [OpenRSS] and [RSS.Spread]. A process that is killed leaves the table as it is then (ethtool -X DEV default), and
 // the next takes that for what was before, unless another one has opened the RSS too, and closes it when the first is gone.
 func SetRSS(ifindex, queues int) (r *RSS, err error) {
-	if r, err = OpenRSS(ifindex); err != nil {
+	if r, err = OpenRSS(ifindex, queues); err != nil {
 		return nil, err
 	}
-	if err := r.Spread(queues); err != nil {
+	if err := r.Spread(); err != nil {
 		return nil, errors.Join(err, r.Forget())
 	}
 	return r, nil
 }
 
-// OpenRSS reads the table of a device, which Close gives back. The calling thread must be in the device's network
-// namespace. It returns a [feature.Missing] where the driver has no such table, as that of veth.
-func OpenRSS(ifindex int) (r *RSS, err error) {
+// OpenRSS reads the table of a device, which Close gives back, and changes nothing. Spread is to give all flows to the first
+// queues. The calling thread must be in the device's network namespace. It returns a [feature.Missing] where the driver has no
+// such table, as that of veth.
+func OpenRSS(ifindex, queues int) (r *RSS, err error) {
 	r = &RSS{index: ifindex}
 	if r.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return nil, fmt.Errorf("read RSS of %s: %w", deviceName(ifindex), err)
@@ -52,37 +55,34 @@ func OpenRSS(ifindex int) (r *RSS, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read RSS of %s: %w", deviceName(ifindex), errors.Join(err, r.Forget()))
 	}
+	if queues < 1 || queues > len(r.before) {
+		err = fmt.Errorf("set RSS of %s: %d queues: its table has %d entries", deviceName(ifindex), queues, len(r.before))
+		return nil, errors.Join(err, r.Forget())
+	}
 	r.own = inTurn(r.before, nicOf(ifindex).queues)
+	r.spread = make([]uint32, len(r.before))
+	for i := range r.spread {
+		r.spread[i] = uint32(i % queues)
+	}
 	return r, nil
 }
 
 // Spread has the device give all flows to its first queues, to each as many entries of its table, until the RSS is closed.
 // Nothing else in this package changes a device's settings. Any thread may call it.
-func (r *RSS) Spread(queues int) error {
+func (r *RSS) Spread() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.spread(queues); err != nil {
+	err := r.write(r.spread)
+	switch {
+	case errors.Is(err, unix.EINVAL):
+		err = fmt.Errorf("%d queues: it has fewer: %w", slices.Max(r.spread)+1, err)
+	case errors.Is(err, unix.EPERM):
+		err = feature.Refused(err, unix.CAP_NET_ADMIN)
+	}
+	if err != nil {
 		return fmt.Errorf("set RSS of %s: %w", deviceName(r.index), err)
 	}
 	return nil
-}
-
-func (r *RSS) spread(queues int) error {
-	if queues < 1 || queues > len(r.before) {
-		return fmt.Errorf("%d queues: its table has %d entries", queues, len(r.before))
-	}
-	table := make([]uint32, len(r.before))
-	for i := range table {
-		table[i] = uint32(i % queues)
-	}
-	switch err := r.write(table); {
-	case errors.Is(err, unix.EINVAL):
-		return fmt.Errorf("%d queues: it has fewer: %w", queues, err)
-	case errors.Is(err, unix.EPERM):
-		return feature.Refused(err, unix.CAP_NET_ADMIN)
-	default:
-		return err
-	}
 }
 
 func (r *RSS) read() ([]uint32, error) {
@@ -103,34 +103,46 @@ func (r *RSS) write(table []uint32) error {
 	return err
 }
 
-// Close gives the device the table back that it had. It may be called twice, from any thread, and after an error
-// tries again, but for [ErrRSSRefused]: the device keeps what there is. That the device is gone is no error, nor that it is in
-// another network namespace, where it keeps what there is. Where the table was not that of the kernel, which is all queues in
-// turn, the kernel then takes it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
+// Close gives the device the table back that it had, if it still has that of Spread, of this process or of another. It may be
+// called twice, from any thread, and after an error tries again, but for [ErrRSSKept]. That the device is gone is no error, nor
+// that it is in another network namespace, where it keeps what there is. Where the table was not that of the kernel, which is all
+// queues in turn, the kernel then takes it for a user's, and refuses fewer queues (ethtool -L) until ethtool -X DEV default.
 func (r *RSS) Close() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.fd < 0 {
 		return nil
 	}
-	table := r.before
-	if r.own {
-		table = nil // also where the device has another number of queues now
-	}
-	err := r.write(table)
-	if errors.Is(err, unix.ENODEV) {
-		err = nil
-	}
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP) {
-		err = fmt.Errorf("%w: %w", ErrRSSRefused, err)
-	}
-	if err == nil || errors.Is(err, ErrRSSRefused) {
+	err := r.giveBack()
+	if err == nil || errors.Is(err, ErrRSSKept) {
 		err = errors.Join(err, r.forget())
 	}
 	if err != nil {
 		return fmt.Errorf("give RSS back: %w", err)
 	}
 	return nil
+}
+
+func (r *RSS) giveBack() error {
+	now, err := r.read()
+	switch {
+	case err == nil && slices.Equal(now, r.before):
+		return nil
+	case err == nil && !slices.Equal(now, r.spread):
+		return fmt.Errorf("%w: somebody has set one since", ErrRSSKept)
+	case err == nil && r.own:
+		err = r.write(nil) // also where the device has another number of queues now
+	case err == nil:
+		err = r.write(r.before)
+	}
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return nil
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP):
+		return fmt.Errorf("%w: it refuses that: %w", ErrRSSKept, err)
+	default:
+		return err
+	}
 }
 
 // Forget is Close for a device that is to keep the table that it has.

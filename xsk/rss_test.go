@@ -49,7 +49,7 @@ func TestRSSCloseAgain(t *testing.T) {
 		return &RSS{index: a.Index, before: []uint32{0}, fd: fd}
 	}
 	refused := open()
-	if err := refused.Close(); !errors.Is(err, ErrRSSRefused) || !errors.Is(err, unix.EOPNOTSUPP) {
+	if err := refused.Close(); !errors.Is(err, ErrRSSKept) || !errors.Is(err, unix.EOPNOTSUPP) {
 		t.Errorf("a veth took a table: %v", err)
 	}
 	if err := refused.Close(); err != nil || refused.fd >= 0 {
@@ -58,7 +58,7 @@ func TestRSSCloseAgain(t *testing.T) {
 	r := open()
 	r.fd = int(os.Stdin.Fd()) // no socket
 	for range 2 {
-		if err := r.Close(); err == nil || errors.Is(err, ErrRSSRefused) {
+		if err := r.Close(); err == nil || errors.Is(err, ErrRSSKept) {
 			t.Errorf("closed by what is no socket: %v", err)
 		}
 	}
@@ -132,6 +132,24 @@ func TestTwoQueuesRSS(t *testing.T) {
 		}
 	}
 	if err := one.Close(); err != nil || !slices.Equal(table(), own) {
+		t.Errorf("%v, table %v, want what it had", err, table())
+	}
+	changed, err := set(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last, err := set(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second := slices.Repeat([]uint32{1}, len(own))
+	if err := changed.write(second); err != nil { // as ethtool does
+		t.Fatal(err)
+	}
+	if err := changed.Close(); !errors.Is(err, ErrRSSKept) || !slices.Equal(table(), second) {
+		t.Errorf("%v, table %v, want what was set since", err, table())
+	}
+	if err := errors.Join(last.write(own), last.Forget()); err != nil || !slices.Equal(table(), own) {
 		t.Errorf("%v, table %v, want what it had", err, table())
 	}
 }

@@ -17,16 +17,19 @@ var rssGuardCommand = []string{"/proc/self/exe", rssGuard}
 // newRSSGuard is the hidden verb that forward --rss starts.
 func newRSSGuard(s std) *cobra.Command {
 	return &cobra.Command{
-		Use:    rssGuard + " INDEX",
+		Use:    rssGuard + " INDEX QUEUES",
 		Short:  "Give the RSS table of a device back at the end of standard input",
 		Hidden: true,
-		Args:   cobra.ExactArgs(1),
+		Args:   cobra.ExactArgs(2),
 		RunE: func(_ *cobra.Command, args []string) error {
-			ifindex, err := strconv.Atoi(args[0])
-			if err != nil {
-				return usagef("interface %q is not a number", args[0])
+			var numbers [2]int
+			for i, arg := range args {
+				var err error
+				if numbers[i], err = strconv.Atoi(arg); err != nil {
+					return usagef("%q is not a number", arg)
+				}
 			}
-			return forward.Guard(ifindex, s.in, s.out)
+			return forward.Guard(numbers[0], numbers[1], s.in, s.out)
 		},
 	}
 }

@@ -36,10 +36,10 @@ const guardTime = time.Second / 2
 // maxGuardAnswer is how long the answer of a guard may be, in bytes.
 const maxGuardAnswer = 4 << 10
 
-// startGuard starts a guard by a command and the index of a device, and returns when it has read the table, or ctx ends before. The
-// calling thread must be locked, and in the device's network namespace: so is the guard then. died is called, by another goroutine,
-// when the guard ends that was not told to, before end returns.
-func startGuard(ctx context.Context, command []string, ifindex int, died func(error)) (g *guard, err error) {
+// startGuard starts a guard by a command, the index of a device and to how many queues its flows are to go, and returns when it has
+// read the table, or ctx ends before. The calling thread must be locked, and in the device's network namespace: so is the guard
+// then. died is called, by another goroutine, when the guard ends that was not told to, before end returns.
+func startGuard(ctx context.Context, command []string, ifindex, queues int, died func(error)) (g *guard, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("start what gives RSS back after SIGKILL: %w", err)
@@ -48,7 +48,7 @@ func startGuard(ctx context.Context, command []string, ifindex int, died func(er
 	if err := privilege.WithholdFiles(); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], strconv.Itoa(ifindex))...)
+	cmd := exec.Command(command[0], append(command[1:len(command):len(command)], strconv.Itoa(ifindex), strconv.Itoa(queues))...)
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1")
 	cmd.Stderr = os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // the end of a terminal is not its own
@@ -102,11 +102,12 @@ func (g *guard) end() {
 const guardReady = "ready\n"
 
 // Guard is what a process does that a forwarder starts by Config.Guard, in the network namespace of a device: it writes to out
-// that it has read the device's RSS table, or why it cannot, and gives the table back when in ends before a byte came. Of the
-// signals that a service manager sends to all processes of a service SIGKILL alone ends it.
-func Guard(ifindex int, in io.Reader, out io.Writer) error {
+// that it has read the device's RSS table, or why it cannot, and gives the table back when in ends before a byte came, if the
+// device then gives all flows to its first queues. Of the signals that a service manager sends to all processes of a service
+// SIGKILL alone ends it.
+func Guard(ifindex, queues int, in io.Reader, out io.Writer) error {
 	signal.Ignore(unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGABRT)
-	r, err := xsk.OpenRSS(ifindex)
+	r, err := xsk.OpenRSS(ifindex, queues)
 	if err != nil {
 		_, err = fmt.Fprintln(out, strings.ReplaceAll(err.Error(), "\n", "; "))
 		return err
@@ -119,7 +120,7 @@ func Guard(ifindex int, in io.Reader, out io.Writer) error {
 
 // table is what an xsk.RSS does.
 type table interface {
-	Spread(queues int) error
+	Spread() error
 	Close() error
 	Forget() error
 }
@@ -143,17 +144,17 @@ type guarded struct {
 // spreadGuarded has a device give all flows to its first queues, until what it returns is closed, or, with a command of a guard, until
 // this process is gone. The calling thread must be locked, and in the device's network namespace.
 func spreadGuarded(ctx context.Context, command []string, ifindex, queues int, died func(error)) (g *guarded, err error) {
-	r, err := xsk.OpenRSS(ifindex)
+	r, err := xsk.OpenRSS(ifindex, queues)
 	if err != nil {
 		return nil, err
 	}
 	g = &guarded{table: r}
 	if len(command) > 0 {
-		if g.guard, err = startGuard(ctx, command, ifindex, died); err != nil {
+		if g.guard, err = startGuard(ctx, command, ifindex, queues, died); err != nil {
 			return nil, errors.Join(err, r.Forget())
 		}
 	}
-	if err := r.Spread(queues); err != nil {
+	if err := r.Spread(); err != nil {
 		g.end()
 		return nil, errors.Join(err, r.Forget())
 	}
@@ -170,7 +171,7 @@ func (g *guarded) end() {
 // Close gives the table back, and ends the guard, unless it has to be tried again.
 func (g *guarded) Close() error {
 	err := g.table.Close()
-	if err == nil || errors.Is(err, xsk.ErrRSSRefused) {
+	if err == nil || errors.Is(err, xsk.ErrRSSKept) {
 		g.end()
 	}
 	return err

@@ -19,9 +19,9 @@ import (
 // noted notes what is done to a table.
 type noted struct{ did string }
 
-func (n *noted) Spread(int) error { n.did += "spread "; return nil }
-func (n *noted) Close() error     { n.did += "close "; return nil }
-func (n *noted) Forget() error    { n.did += "forget "; return nil }
+func (n *noted) Spread() error { n.did += "spread "; return nil }
+func (n *noted) Close() error  { n.did += "close "; return nil }
+func (n *noted) Forget() error { n.did += "forget "; return nil }
 
 // A table is given back when the other process ended without a word, and only then.
 func TestGuardWatches(t *testing.T) {
@@ -44,7 +44,7 @@ func TestGuardWatches(t *testing.T) {
 func TestGuardStarts(t *testing.T) {
 	died := make(chan error, 1)
 	start := func(command ...string) (*guard, error) {
-		return startGuard(t.Context(), command, 7, func(err error) { died <- err })
+		return startGuard(t.Context(), command, 7, 1, func(err error) { died <- err })
 	}
 	for want, command := range map[string][]string{
 		"no table of 7":             {"/bin/sh", "-c", "echo no table of $0; exit 4"},
@@ -82,7 +82,7 @@ func TestGuardStarts(t *testing.T) {
 func TestGuardStartEnds(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer time.AfterFunc(10*time.Millisecond, cancel).Stop()
-	_, err := startGuard(ctx, []string{"/bin/sh", "-c", "exec sleep 600"}, 7, func(err error) { t.Error(err) })
+	_, err := startGuard(ctx, []string{"/bin/sh", "-c", "exec sleep 600"}, 7, 1, func(err error) { t.Error(err) })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v, want %v", err, context.Canceled)
 	}
@@ -93,7 +93,7 @@ func TestGuardStartEnds(t *testing.T) {
 
 // A guard that stands still is not waited for once the table was given back.
 func TestGuardStopped(t *testing.T) {
-	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; kill -STOP $$; cat"}, 7, func(err error) { t.Error(err) })
+	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; kill -STOP $$; cat"}, 7, 1, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,7 +110,7 @@ func TestGuardFiles(t *testing.T) {
 	defer unix.Close(left)
 	ready := "if test -e /proc/self/fd/" + strconv.Itoa(left) + "; then echo it has the file; else echo ready; fi; cat"
 	command := []string{"/bin/sh", "-c", ready}
-	g, err := startGuard(t.Context(), command, 7, func(err error) { t.Error(err) })
+	g, err := startGuard(t.Context(), command, 7, 1, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +128,7 @@ func TestGuardDiedTotals(t *testing.T) {
 		warned = err == nil
 	}
 	in := f.numbers["in"]
-	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; read byte; exit 9"}, 7, f.guardDied(in))
+	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; read byte; exit 9"}, 7, 1, f.guardDied(in))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestGuardDiedTotals(t *testing.T) {
 
 // A guard goes on while the table could not be given back.
 func TestGuardGoesOn(t *testing.T) {
-	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; cat"}, 7, func(err error) { t.Error(err) })
+	g, err := startGuard(t.Context(), []string{"/bin/sh", "-c", "echo ready; cat"}, 7, 1, func(err error) { t.Error(err) })
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -507,16 +507,16 @@ func TestSpreadKeepsTable(t *testing.T) {
 	}
 }
 
-// A table that the device refuses is forgotten with a warning, once, and flows are spread.
-func TestSpreadAfterRefusal(t *testing.T) {
+// A table that the device keeps is forgotten with a warning, once, and flows are spread.
+func TestSpreadAfterKept(t *testing.T) {
 	w := newQueues(t, 2)
 	var said []string
 	f := w.openIdle(t, Config{Pairs: pair, Engine: AFXDP, Do: w.Do})
 	f.config.RSS = true // no veth has it
 	f.config.Warn = func(s string) { f.linkList(); said = append(said, s) }
 	in := f.numbers["in"]
-	warning := "in keeps another RSS table than it had: " + xsk.ErrRSSRefused.Error()
-	f.rss[in] = spreading{&failing{9, xsk.ErrRSSRefused}, f.devices[in].Index, 1}
+	warning := "in: " + xsk.ErrRSSKept.Error()
+	f.rss[in] = spreading{&failing{9, xsk.ErrRSSKept}, f.devices[in].Index, 1}
 	for range 2 {
 		if err := w.Do(func() error { return f.spread(t.Context(), in) }); err == nil {
 			t.Error("a veth has a table")

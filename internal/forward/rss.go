@@ -22,8 +22,8 @@ func (f *afxdp) spread(ctx context.Context, i int) error {
 	if !f.config.RSS || !f.input(i) {
 		return nil
 	}
-	var refused error
-	defer func() { f.warnRefused(i, refused) }() // no lock is held: who is warned may ask for the totals
+	var kept error
+	defer func() { f.warnKept(i, kept) }() // no lock is held: who is warned may ask for the totals
 	f.rssMu.Lock()
 	defer f.rssMu.Unlock()
 	f.mu.Lock()
@@ -33,8 +33,8 @@ func (f *afxdp) spread(ctx context.Context, i int) error {
 	if before.index == d.Index && before.queues == d.now {
 		return nil
 	}
-	if refused = f.closeRSS(i); refused != nil && !errors.Is(refused, xsk.ErrRSSRefused) {
-		return refused
+	if kept = f.closeRSS(i); kept != nil && !errors.Is(kept, xsk.ErrRSSKept) {
+		return kept
 	}
 	g, err := spreadGuarded(ctx, f.config.Guard, d.Index, d.now, f.guardDied(i))
 	if err == nil {
@@ -52,21 +52,21 @@ func (f *afxdp) guardDied(i int) func(error) {
 	}
 }
 
-// warnRefused warns of a device that does not take the table that it had.
-func (f *afxdp) warnRefused(i int, err error) {
-	if errors.Is(err, xsk.ErrRSSRefused) {
-		f.config.Warn(fmt.Sprintf("%s keeps another RSS table than it had: %v", f.name(i), err))
+// warnKept warns of a device that keeps another table than it had.
+func (f *afxdp) warnKept(i int, err error) {
+	if errors.Is(err, xsk.ErrRSSKept) {
+		f.config.Warn(fmt.Sprintf("%s: %v", f.name(i), err))
 	}
 }
 
 // closeRSS gives a device the table back that it had. After an error that is still to be done, as what is there now
-// is not what it had, but for xsk.ErrRSSRefused. f.rssMu is held, and f.mu is not: it waits for a guard, which may have
+// is not what it had, but for xsk.ErrRSSKept. f.rssMu is held, and f.mu is not: it waits for a guard, which may have
 // somebody warned.
 func (f *afxdp) closeRSS(i int) (err error) {
 	if r := f.rss[i].rss; r != nil {
 		err = r.Close()
 	}
-	if err == nil || errors.Is(err, xsk.ErrRSSRefused) {
+	if err == nil || errors.Is(err, xsk.ErrRSSKept) {
 		delete(f.rss, i)
 	}
 	return err
