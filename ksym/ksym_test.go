@@ -291,16 +291,26 @@ func TestModules(t *testing.T) {
 func TestMapping(t *testing.T) {
 	const lines = "ffff800079c00000 t $x\t[veth]\nffff800079c00000 t veth_poll\t[veth]\nffff800079c00100 d $d.12\t[veth]\n" +
 		"ffff800079c00200 t $xs\t[veth]\nffff800079c00300 t veth_open\t[veth]\n"
-	table, err := Parse(strings.NewReader(lines))
+	parsed, err := Parse(strings.NewReader(lines))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for addr, want := range map[uint64]string{0xffff800079c00000: "veth_poll", 0xffff800079c00200: "$xs", 0xffff800079c00300: "veth_open"} {
-		if s, _, ok := table.Find(addr); !ok || s.Name != want {
-			t.Errorf("%#x is %q, want %q", addr, s.Name, want)
-		}
+	made, err := New([]Symbol{
+		{Addr: 0xffff800079c00000, Type: 't', Name: "$x"}, {Addr: 0xffff800079c00000, Type: 't', Name: "veth_poll"},
+		{Addr: 0xffff800079c00100, Type: 'd', Name: "$d.12"}, {Addr: 0xffff800079c00200, Type: 't', Name: "$xs"},
+		{Addr: 0xffff800079c00300, Type: 't', Name: "veth_open"},
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
-	if table.Len() != 3 {
-		t.Errorf("%d symbols", table.Len())
+	for _, table := range []*Table{parsed, made} {
+		for addr, want := range map[uint64]string{0xffff800079c00000: "veth_poll", 0xffff800079c00200: "$xs", 0xffff800079c00300: "veth_open"} {
+			if s, _, ok := table.Find(addr); !ok || s.Name != want {
+				t.Errorf("%#x is %q, want %q", addr, s.Name, want)
+			}
+		}
+		if table.Len() != 3 {
+			t.Errorf("%d symbols", table.Len())
+		}
 	}
 }

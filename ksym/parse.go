@@ -79,7 +79,7 @@ func scan(r io.Reader) iter.Seq2[line, error] {
 	}
 }
 
-// mapping tells the symbols by which modules of arm64 tell code ($x) from data ($d): they name nothing (is_mapping_symbol in
+// mapping tells the symbols by which modules and objects of arm64 tell code ($x) from data ($d): they name nothing (is_mapping_symbol in
 // include/linux/module_symbol.h). The kernel's own symbols have none.
 func mapping(name []byte) bool {
 	return len(name) >= 2 && name[0] == '$' && bytes.IndexByte([]byte("adtx"), name[1]) >= 0 && (len(name) == 2 || name[2] == '.')

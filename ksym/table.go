@@ -132,12 +132,16 @@ func parse(r io.Reader, b *builder) (*Table, error) {
 }
 
 // New is a table of symbols that come from elsewhere than kallsyms. One whose
-// size is not 0 keeps it. Names of more than 64 MiB together are an error.
+// size is not 0 keeps it. Symbols by which files of arm64 tell code from data, which name nothing, are left out. Names of
+// more than 64 MiB together are an error.
 func New(syms []Symbol) (*Table, error) {
 	b := newBuilder(len(syms))
 	var name, module []byte
 	for _, s := range syms {
 		name, module = append(name[:0], s.Name...), append(module[:0], s.Module...)
+		if mapping(name) {
+			continue
+		}
 		if err := b.add(s, name, module); err != nil {
 			return nil, err
 		}
