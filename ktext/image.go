@@ -73,8 +73,9 @@ type Reloc struct {
 
 // OpenFile reads a kernel or a module: ELF, or one packed with xz, zstd or gzip,
 // or a bzImage (x86 boot protocol 2.08, Linux 2.6.26) with a payload of gzip,
-// zstd, lz4, xz or lzma. Its format is known by its bytes. The symbols of a
-// stripped vmlinux, as that in a bzImage, are those of its kallsyms
+// zstd, lz4, xz or lzma; or an Image of arm64, packed in any of these ways or in a
+// program of EFI (CONFIG_EFI_ZBOOT, Linux 6.1). Its format is known by its bytes. The symbols of a
+// stripped vmlinux, as that in a bzImage, and of an Image are those of its kallsyms
 // ([ksym.RecoverAt]); without these it has none. A file may have up to 512 MiB, one that
 // is packed, and what it unpacks to, up to 192 MiB; 64 MiB when it does not say how much
 // it unpacks to. When ctx ends OpenFile returns the error of ctx.
@@ -129,9 +130,12 @@ func (i *Image) Section(name string) *Section {
 
 // parseImage reads an image; a module is put on kernel, unless that is nil.
 func parseImage(ctx context.Context, name string, b []byte, kernel *Image) (*Image, error) {
-	b, err := unpack.ELF(ctx, b)
+	b, err := unpack.Code(ctx, b)
 	if err != nil {
 		return nil, err
+	}
+	if unpack.IsImageARM64(b) {
+		return parseARM64(ctx, b)
 	}
 	return parseELF(ctx, name, b, kernel)
 }
@@ -151,7 +155,7 @@ func parseELF(ctx context.Context, name string, b []byte, kernel *Image) (*Image
 	}
 	if f.Type == elf.ET_REL {
 		p.image.Name = name
-		p.next = moduleArea
+		p.next = moduleStart(f.Machine, kernel)
 	}
 	if err := p.sections(); err != nil {
 		return nil, err
@@ -212,6 +216,15 @@ func (p *parser) join() {
 // moduleArea is where modules are laid out: the last 1.5 GB of the address space,
 // as on x86-64, so that all of a module is in reach of its calls.
 const moduleArea = 0xffffffffa0000000
+
+// moduleStart is where a module is laid out. On arm64 that is in front of its kernel, as a call reaches no farther than 128 MB.
+func moduleStart(machine elf.Machine, kernel *Image) uint64 {
+	const front = 64 << 20
+	if machine == elf.EM_AARCH64 && kernel != nil && len(kernel.Sections) > 0 && kernel.Sections[0].Addr > front {
+		return kernel.Sections[0].Addr - front
+	}
+	return moduleArea
+}
 
 // parser reads one ELF file.
 type parser struct {
@@ -290,16 +303,21 @@ func (p *parser) names() {
 		}
 		return
 	}
-	for _, s := range p.image.Sections {
+	p.image.Release = p.image.banner()
+}
+
+// banner is the release in what the kernel says of itself; empty when that is not found.
+func (i *Image) banner() string {
+	for _, s := range i.Sections {
 		const banner = "Linux version "
 		if i := bytes.Index(s.Data, []byte(banner)); i >= 0 && !s.Exec {
 			rest := s.Data[i+len(banner):]
 			if end := bytes.IndexByte(rest[:min(len(rest), 300)], ' '); end > 0 && rest[0] != '%' {
-				p.image.Release = string(rest[:end])
-				return
+				return string(rest[:end])
 			}
 		}
 	}
+	return ""
 }
 
 // symbol is one of a file.

@@ -42,7 +42,7 @@ func unpacked(t *testing.T, file string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if b, err = unpack.ELF(t.Context(), b); err != nil {
+	if b, err = unpack.Code(t.Context(), b); err != nil {
 		t.Fatal(err)
 	}
 	out := filepath.Join(t.TempDir(), "module.o")
@@ -421,6 +421,8 @@ func FuzzImage(f *testing.F) {
 		section{kind: 2, data: append(make([]byte, 24), 1, 0, 0, 0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0), link: 4},
 		section{kind: 4, data: append(make([]byte, 8), 4, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0), link: 2, info: 1},
 		section{kind: 3, data: []byte("\x00f\x00")}))
+	f.Add(imageARM64(true))
+	f.Add(packed(f, imageARM64(false)))
 	if exe, err := os.Executable(); err == nil { // an ELF file that is not a kernel
 		if b, err := os.ReadFile(exe); err == nil {
 			f.Add(b[:4096])
@@ -431,9 +433,9 @@ func FuzzImage(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var img *Image
 		var err error
-		testutil.Allocates(t, unpacking, func() { b, err = unpack.ELFWithin(t.Context(), b, limit) })
+		testutil.Allocates(t, unpacking, func() { b, err = unpack.CodeWithin(t.Context(), b, limit) })
 		if err == nil { // debug/elf reads 10 MiB at once; tables of symbols and relocations; what the fuzzer takes meanwhile
-			testutil.Allocates(t, 12<<20+256*uint64(len(b)), func() { img, err = parseELF(t.Context(), "x", b, nil) })
+			testutil.Allocates(t, 12<<20+256*uint64(len(b)), func() { img, err = parseImage(t.Context(), "x", b, nil) })
 		}
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {

@@ -13,15 +13,12 @@ package driver
 import (
 	"cmp"
 	"context"
-	"debug/elf"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/cilium/ebpf/btf"
 
-	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
@@ -36,9 +33,9 @@ var ErrNotXDP = errors.New("it runs no XDP programs")
 // unknown: its functions are then told by their names. A module without native XDP
 // is an [ErrNotXDP]. When ctx ends Inspect returns the error of ctx.
 func Inspect(ctx context.Context, img *ktext.Image, types *btf.Spec) (*record.DriverRow, error) {
-	arch, ok := map[elf.Machine]string{elf.EM_X86_64: "amd64", elf.EM_AARCH64: "arm64"}[img.Machine]
-	if !ok {
-		return nil, &feature.Missing{Feature: fmt.Sprintf("reading drivers of %v", img.Machine), Help: "modules of x86-64 or arm64"}
+	arch, err := kernel.ArchOf(img)
+	if err != nil {
+		return nil, err
 	}
 	d := &reader{kernel: kernel.New(img, img.Table, types), functions: make(map[uint64]*function)}
 	d.kernel.Arch = arch

@@ -47,40 +47,6 @@ func loadTypes(raw []byte) (*btf.Spec, error) {
 	return types, nil
 }
 
-// isImageARM64 tells an Image of arm64, which is not packed (Documentation/arch/arm64/booting.rst).
-func isImageARM64(path string) bool {
-	f, _, err := unpack.Open(path, unpack.MaxPacked)
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	var magic [4]byte
-	_, err = f.ReadAt(magic[:], 0x38)
-	return err == nil && string(magic[:]) == "ARM\x64"
-}
-
-// btfIn is the first section of types in an image, by its header: magic, version, flags, length, and where types and strings
-// are; nil for none.
-func btfIn(image []byte) []byte {
-	begin := binary.LittleEndian.AppendUint32([]byte{0x9f, 0xeb, 1, 0}, btfHeader)
-	for rest := image; ; {
-		i := bytes.Index(rest, begin)
-		if i < 0 || len(rest)-i < btfHeader {
-			return nil
-		}
-		rest = rest[i:]
-		field := func(n int) uint64 { return uint64(binary.LittleEndian.Uint32(rest[n:])) }
-		end := btfHeader + max(field(8)+field(12), field(16)+field(20))
-		if end <= uint64(len(rest)) && field(12) > 0 && field(20) > 0 {
-			return rest[:end]
-		}
-		rest = rest[len(begin):]
-	}
-}
-
-// btfHeader is the length of a header, in bytes.
-const btfHeader = 24
-
 // typeGraph says which types lead to which others (Documentation/bpf/btf.rst).
 type typeGraph struct {
 	raw     []byte   // the types alone

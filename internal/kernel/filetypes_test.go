@@ -1,11 +1,7 @@
 package kernel
 
 import (
-	"bytes"
 	"encoding/binary"
-	"os"
-	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -162,33 +158,6 @@ func TestTypesOfKernel(t *testing.T) {
 	}
 	if d := g.depth(); d < 50 || d > maxTypeDepth/8 {
 		t.Errorf("types lead to others %d deep, the limit is %d", d, maxTypeDepth)
-	}
-}
-
-// Types are found in an image without sections, behind what only begins as they do.
-func TestTypesInImage(t *testing.T) {
-	image := make([]byte, 0x100)
-	copy(image[0x38:], "ARM\x64")
-	raw := section(integer)
-	with := slices.Concat(image, []byte{0x9f, 0xeb, 1, 0, 24, 0, 0, 0, 0xff, 0xff}, image, raw, image)
-	if got := btfIn(with); !bytes.Equal(got, raw) {
-		t.Errorf("%d bytes, want %d", len(got), len(raw))
-	}
-	if got := btfIn(with[:len(with)-len(image)-1]); got != nil {
-		t.Errorf("%d bytes of a section that is cut off", len(got))
-	}
-	for name, want := range map[string]bool{"types": true, "none": false} {
-		path := filepath.Join(t.TempDir(), name)
-		b := with
-		if !want {
-			b = image
-		}
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if types, err := FileTypes(t.Context(), path); err != nil || (types != nil) != want {
-			t.Errorf("%s: %v, %v", name, types, err)
-		}
 	}
 }
 

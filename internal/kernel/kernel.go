@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"debug/elf"
 	"errors"
 	"fmt"
 	"os"
@@ -37,6 +38,17 @@ type Kernel struct {
 // New is a kernel of x86-64, of parts that the caller has. types may be nil: see [Kernel.Types].
 func New(text ktext.Source, symbols *ksym.Table, types *btf.Spec) *Kernel {
 	return &Kernel{Text: text, Symbols: symbols, Arch: "amd64", types: func() (*btf.Spec, error) { return types, nil }}
+}
+
+// ArchOf is the architecture of the code in a file: "amd64" or "arm64". It returns a [feature.Missing] for any other.
+func ArchOf(img *ktext.Image) (string, error) {
+	switch img.Machine {
+	case elf.EM_X86_64:
+		return "amd64", nil
+	case elf.EM_AARCH64:
+		return "arm64", nil
+	}
+	return "", &feature.Missing{Feature: fmt.Sprintf("reading code of %v", img.Machine), Help: "code of x86-64 or arm64"}
 }
 
 // CheckArch returns a [feature.Missing] for what cannot be done with code of the kernel's architecture.

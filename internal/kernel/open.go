@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf/btf"
 
-	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/ksym"
 	"github.com/unthunk/unthunk/ktext"
 )
@@ -91,22 +90,18 @@ func OpenTree(ctx context.Context, dir, driver string) (*Kernel, error) {
 			return nil, err
 		}
 	}
+	arch, err := ArchOf(img)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", tree.Vmlinuz, err)
+	}
 	return &Kernel{
-		Text: img, Symbols: img.Table, Arch: "amd64", Release: tree.Release,
+		Text: img, Symbols: img.Table, Arch: arch, Release: tree.Release,
 		types: sync.OnceValues(func() (*btf.Spec, error) { return imageTypes(img, tree.Vmlinuz) }),
 	}, nil
 }
 
-// FileTypes are the types of the kernel in a file; nil when it holds none. An Image of arm64, which has no sections, is
-// searched for them.
+// FileTypes are the types of the kernel in a file; nil when it holds none.
 func FileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
-	if isImageARM64(vmlinuz) {
-		image, err := unpack.ReadFile(vmlinuz, unpack.MaxPacked)
-		if err != nil {
-			return nil, fmt.Errorf("read types of %s: %w", vmlinuz, err)
-		}
-		return imageTypes(&ktext.Image{BTF: bytes.Clone(btfIn(image))}, vmlinuz)
-	}
 	img, err := ktext.OpenFile(ctx, vmlinuz)
 	if err != nil {
 		return nil, err

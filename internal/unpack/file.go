@@ -84,7 +84,7 @@ func readOpened(f *os.File, size int64, err error) ([]byte, error) {
 	return b, nil
 }
 
-// File reads the ELF file at path, or the one that is packed in it. When ctx ends it
+// File reads the ELF file or the Image of arm64 at path, or the one that is packed in it. When ctx ends it
 // returns the error of ctx.
 func File(ctx context.Context, path string) ([]byte, error) {
 	f, size, err := Open(path, Max)
@@ -92,19 +92,19 @@ func File(ctx context.Context, path string) ([]byte, error) {
 		return nil, err
 	}
 	defer f.Close()
-	magic := make([]byte, min(size, int64(len(elfMagic))))
-	if _, err := io.ReadFull(f, magic); err != nil {
+	head := make([]byte, min(size, imageHeader))
+	if _, err := io.ReadFull(f, head); err != nil {
 		return nil, fmt.Errorf("read: %w", err)
 	}
-	if string(magic) == elfMagic {
-		b := append(Buffer(int(size)), magic...)[:size]
-		return b, fill(ctx, f, b[len(magic):])
-	}
-	if size > MaxPacked {
+	if size > MaxPacked && !bytes.HasPrefix(head, []byte(elfMagic)) {
 		return nil, tooLarge(MaxPacked)
 	}
+	if isCode(head) {
+		b := append(Buffer(int(size)), head...)[:size]
+		return b, fill(ctx, f, b[len(head):])
+	}
 	if size == 0 {
-		return ELF(ctx, nil)
+		return Code(ctx, nil)
 	}
 	// The packed file, 12 MB of a kernel, is not on the heap: it is gone at once.
 	packed, err := unix.Mmap(-1, 0, int(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
@@ -112,7 +112,7 @@ func File(ctx context.Context, path string) ([]byte, error) {
 		return nil, fmt.Errorf("map memory: %w", err)
 	}
 	unmap := func() { _ = unix.Munmap(packed) }
-	if err := fill(ctx, f, packed[copy(packed, magic):]); err != nil {
+	if err := fill(ctx, f, packed[copy(packed, head):]); err != nil {
 		unmap()
 		return nil, err
 	}
@@ -125,7 +125,7 @@ func File(ctx context.Context, path string) ([]byte, error) {
 	done := make(chan result, 1)
 	go func() {
 		defer unmap()
-		b, err := ELF(ctx, packed)
+		b, err := Code(ctx, packed)
 		done <- result{b, err}
 	}()
 	select {
@@ -189,7 +189,7 @@ func need(path string) (int64, error) {
 	if n, err = f.ReadAt(tail, max(0, size-int64(len(tail)))); err != nil && err != io.EOF {
 		return 0, fmt.Errorf("read %s: %w", path, err)
 	}
-	if bytes.HasPrefix(head, []byte(elfMagic)) {
+	if isCode(head) {
 		return min(2*size, maxAtOnce), nil
 	}
 	room, most := sizes(head, tail[:n], int(size), MaxPacked)

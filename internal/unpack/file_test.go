@@ -165,7 +165,7 @@ func TestBombs(t *testing.T) {
 		}
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		got, err := ELF(t.Context(), b)
+		got, err := Code(t.Context(), b)
 		runtime.ReadMemStats(&after)
 		if _, ok := errors.AsType[tooLarge](err); !ok {
 			t.Errorf("%s: %d bytes, %v", f.name, len(got), err)

@@ -44,23 +44,33 @@ func (limit tooLarge) Error() string {
 }
 
 var (
-	errNoELF  = errors.New("what is packed in it is no ELF file")
+	errNoCode = errors.New("what is packed in it is no ELF file, and no Image of arm64")
 	errFormat = errors.New("no kernel, no module, and not packed in a way that is known")
 )
 
 const elfMagic = "\x7fELF"
 
-// ELF returns the ELF file in b, which may be packed, or the payload of a bzImage. When
-// ctx ends it returns the error of ctx.
-func ELF(ctx context.Context, b []byte) ([]byte, error) { return ELFWithin(ctx, b, MaxPacked) }
+// imageHeader is the length of the header of an Image of arm64, in bytes.
+const imageHeader = 64
 
-// ELFWithin is [ELF] where neither a packed file nor what it unpacks to may be larger than
+// IsImageARM64 tells an Image of arm64 by its header: the kernel as it is in memory, not packed and without sections
+// (Documentation/arch/arm64/booting.rst).
+func IsImageARM64(b []byte) bool { return len(b) >= imageHeader && string(b[0x38:0x3c]) == "ARM\x64" }
+
+// isCode tells what [Code] returns.
+func isCode(b []byte) bool { return bytes.HasPrefix(b, []byte(elfMagic)) || IsImageARM64(b) }
+
+// Code returns the ELF file or the Image of arm64 in b, which may be packed, the payload of a bzImage or that of a program
+// of EFI that unpacks itself (CONFIG_EFI_ZBOOT). When ctx ends it returns the error of ctx.
+func Code(ctx context.Context, b []byte) ([]byte, error) { return CodeWithin(ctx, b, MaxPacked) }
+
+// CodeWithin is [Code] where neither a packed file nor what it unpacks to may be larger than
 // limit bytes.
-func ELFWithin(ctx context.Context, b []byte, limit int) ([]byte, error) {
+func CodeWithin(ctx context.Context, b []byte, limit int) ([]byte, error) {
 	switch {
 	case len(b) == 0:
 		return nil, errors.New("the file is empty")
-	case bytes.HasPrefix(b, []byte(elfMagic)):
+	case isCode(b):
 		return b, nil
 	case len(b) > limit:
 		return nil, tooLarge(limit)
@@ -72,15 +82,18 @@ func ELFWithin(ctx context.Context, b []byte, limit int) ([]byte, error) {
 	if b, err = decompress(ctx, payload, limit); err != nil {
 		return nil, err
 	}
-	if !bytes.HasPrefix(b, []byte(elfMagic)) {
-		return nil, errNoELF
+	if !isCode(b) {
+		return nil, errNoCode
 	}
 	return b, nil
 }
 
-// payload is the packed kernel in a bzImage (Documentation/arch/x86/boot.rst), or b when
-// that is none.
+// payload is the packed kernel in a bzImage (Documentation/arch/x86/boot.rst) or in a program of EFI, or b when
+// that is neither.
 func payload(b []byte) ([]byte, error) {
+	if len(b) >= imageHeader && string(b[:2]) == "MZ" && string(b[4:8]) == "zimg" {
+		return zbootPayload(b)
+	}
 	if len(b) <= 0x250 || string(b[0x202:0x206]) != "HdrS" {
 		return b, nil
 	}
@@ -95,6 +108,20 @@ func payload(b []byte) ([]byte, error) {
 	end := start + uint64(binary.LittleEndian.Uint32(b[0x24c:]))
 	if end > uint64(len(b)) || start >= end {
 		return nil, errors.New("truncated: the kernel in the bzImage ends behind the file")
+	}
+	return b[start:end], nil
+}
+
+// zbootPayload is the packed kernel in a program of EFI (drivers/firmware/efi/libstub/zboot-header.S, Linux 6.1), with the
+// size that the build appends to formats other than gzip.
+func zbootPayload(b []byte) ([]byte, error) {
+	start, size := uint64(binary.LittleEndian.Uint32(b[8:])), uint64(binary.LittleEndian.Uint32(b[12:]))
+	if size == 0 || start+size > uint64(len(b)) {
+		return nil, errors.New("truncated: the kernel in the program of EFI ends behind the file")
+	}
+	end := start + size
+	if !bytes.HasPrefix(b[start:], gzipMagic) {
+		end = min(end+4, uint64(len(b)))
 	}
 	return b[start:end], nil
 }
@@ -129,7 +156,7 @@ func decompress(ctx context.Context, b []byte, limit int) ([]byte, error) {
 }
 
 // readAll reads up to one byte more than most, into a buffer that has room for that many
-// to begin with. It ends early when what comes is no ELF file.
+// to begin with. It ends early when what comes is no code.
 func readAll(ctx context.Context, r io.Reader, room, most int) ([]byte, error) {
 	out := Buffer(min(room, most) + 1)
 	for len(out) <= most {
@@ -142,8 +169,8 @@ func readAll(ctx context.Context, r io.Reader, room, most int) ([]byte, error) {
 		}
 		n, err := r.Read(out[len(out):min(cap(out), len(out)+piece)])
 		out = out[:len(out)+n]
-		if len(out) >= len(elfMagic) && !bytes.HasPrefix(out, []byte(elfMagic)) {
-			return out, errNoELF
+		if len(out) >= imageHeader && !isCode(out) {
+			return out, errNoCode
 		}
 		if err == io.EOF {
 			return out, nil
@@ -222,7 +249,7 @@ func unlz4(ctx context.Context, b []byte, room, most int) ([]byte, error) {
 // trailing tells whether all that b promises was unpacked, though the reader then
 // stumbled over the four bytes of its size that follow.
 func trailing(out, b []byte) bool {
-	return len(b) > 4 && uint64(binary.LittleEndian.Uint32(b[len(b)-4:])) == uint64(len(out)) && bytes.HasPrefix(out, []byte(elfMagic))
+	return len(b) > 4 && uint64(binary.LittleEndian.Uint32(b[len(b)-4:])) == uint64(len(out)) && isCode(out)
 }
 
 // stream is a reader of what r unpacks to, which begins with magic. Of formats that join

@@ -84,6 +84,28 @@ func bzImage(payload []byte) []byte {
 	return append(b, payload...)
 }
 
+// imageOf is n bytes that begin as an Image of arm64 does and are not all alike.
+func imageOf(n int) []byte {
+	b := elfOf(n)
+	copy(b, "MZ\x40\xfa")
+	copy(b[0x38:], "ARM\x64")
+	return b
+}
+
+// zboot is a program of EFI with a payload, and behind that its size unless it is of gzip.
+func zboot(payload []byte, size int) []byte {
+	b := make([]byte, 4096, 4096+len(payload)+100)
+	copy(b, "MZ\x00\x00zimg")
+	binary.LittleEndian.PutUint32(b[8:], uint32(len(b)))
+	binary.LittleEndian.PutUint32(b[12:], uint32(len(payload)))
+	binary.LittleEndian.PutUint32(b[0x38:], 0x818223cd)
+	b = append(b, payload...)
+	if !bytes.HasPrefix(payload, gzipMagic) {
+		b = binary.LittleEndian.AppendUint32(b, uint32(size))
+	}
+	return append(b, make([]byte, 60)...) // the code that unpacks it
+}
+
 // sized is what the kernel's build makes of packed data: the size it unpacks to
 // follows.
 func sized(packed []byte, size int) []byte {
@@ -103,26 +125,60 @@ func TestFormats(t *testing.T) {
 				"bzImage":         bzImage(packed),
 				"bzImage, a size": bzImage(sized(packed, len(want))),
 			} {
-				got, err := ELF(t.Context(), b)
+				got, err := Code(t.Context(), b)
 				if err != nil || !bytes.Equal(got, want) {
 					t.Errorf("%s: %d bytes, want %d: %v", name, len(got), len(want), err)
 				}
 			}
 			for _, n := range []int{len(f.magic), len(packed) / 2} {
-				if got, err := ELF(t.Context(), packed[:n]); err == nil {
+				if got, err := Code(t.Context(), packed[:n]); err == nil {
 					t.Errorf("cut to %d of %d bytes: %d bytes, no error", n, len(packed), len(got))
 				}
 			}
-			if _, err := ELF(t.Context(), f.packed(t, []byte("text"))); err == nil || !strings.Contains(err.Error(), "no ELF") {
+			if _, err := Code(t.Context(), f.packed(t, []byte("text"))); err == nil || !strings.Contains(err.Error(), "no ELF") {
 				t.Errorf("packed text: %v", err)
 			}
-			if _, err := ELF(t.Context(), f.packed(t, packed)); err == nil || !strings.Contains(err.Error(), "no ELF") {
+			if _, err := Code(t.Context(), f.packed(t, packed)); err == nil || !strings.Contains(err.Error(), "no ELF") {
 				t.Errorf("packed twice: %v", err)
 			}
 		})
 	}
-	if got, err := ELF(t.Context(), want); err != nil || !bytes.Equal(got, want) {
+	if got, err := Code(t.Context(), want); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("plain: %d bytes, want %d: %v", len(got), len(want), err)
+	}
+}
+
+// An Image of arm64, as it is, packed, and packed in a program of EFI.
+func TestImagesARM64(t *testing.T) {
+	t.Parallel()
+	const limit = 1 << 18
+	want := imageOf(100_000)
+	check := func(name string, b []byte) {
+		t.Helper()
+		if got, err := CodeWithin(t.Context(), b, limit); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, want %d: %v", name, len(got), len(want), err)
+		}
+	}
+	check("plain", want)
+	for _, f := range formats {
+		packed := f.packed(t, want)
+		check(f.name, packed)
+		check(f.name+" in a program", zboot(packed, len(want)))
+		bomb := f.packed(t, append(slices.Clone(want), make([]byte, limit)...))
+		for _, size := range []int{0, len(want), limit + len(want)} {
+			if got, err := CodeWithin(t.Context(), zboot(bomb, size), limit); !errors.Is(err, tooLarge(limit)) || got != nil {
+				t.Errorf("%s, a bomb with a size of %d: %d bytes, %v", f.name, size, len(got), err)
+			}
+		}
+		if got, err := CodeWithin(t.Context(), zboot(packed[:len(packed)/2], len(want)), limit); err == nil {
+			t.Errorf("%s, half of it: %d bytes, no error", f.name, len(got))
+		}
+		if got, err := CodeWithin(t.Context(), zboot(f.packed(t, elfOf(200)[4:]), 196), limit); err == nil {
+			t.Errorf("%s, no kernel in it: %d bytes, no error", f.name, len(got))
+		}
+	}
+	if got, err := CodeWithin(t.Context(), want[:imageHeader-1], limit); err == nil {
+		t.Errorf("a part of a header: %d bytes, no error", len(got))
 	}
 }
 
@@ -134,30 +190,30 @@ func TestLimit(t *testing.T) {
 		t.Run(f.name, func(t *testing.T) {
 			t.Parallel()
 			fits := append([]byte("\x7fELF"), make([]byte, limit-4)...)
-			if got, err := ELFWithin(t.Context(), f.packed(t, fits), limit); err != nil || len(got) != limit {
+			if got, err := CodeWithin(t.Context(), f.packed(t, fits), limit); err != nil || len(got) != limit {
 				t.Errorf("%d bytes, want %d: %v", len(got), limit, err)
 			}
 			bomb := f.packed(t, append(fits, make([]byte, 7*limit)...))
 			for _, size := range []int{0, 4, limit, 1<<32 - 1} {
-				got, err := ELFWithin(t.Context(), sized(bomb, size), limit)
+				got, err := CodeWithin(t.Context(), sized(bomb, size), limit)
 				if err == nil || got != nil {
 					t.Errorf("a size of %d: %d bytes: %v", size, len(got), err)
 				}
 			}
-			if _, err := ELFWithin(t.Context(), bomb, limit); !errors.Is(err, tooLarge(limit)) {
+			if _, err := CodeWithin(t.Context(), bomb, limit); !errors.Is(err, tooLarge(limit)) {
 				t.Errorf("%v, want %v", err, tooLarge(limit))
 			}
 		})
 	}
 }
 
-// The limit of ELF is MaxPacked: a frame of zstd says in its header what it unpacks to
+// The limit of Code is MaxPacked: a frame of zstd says in its header what it unpacks to
 // (RFC 8878, section 3.1.1.1).
 func TestMax(t *testing.T) {
 	t.Parallel()
 	b := binary.LittleEndian.AppendUint32([]byte("\x28\xb5\x2f\xfd\xa0"), MaxPacked+1)
 	b = append(b, 1, 0, 0) // a last block, of nothing
-	if _, err := ELF(t.Context(), b); err == nil || err.Error() != "more than 192 MiB" {
+	if _, err := Code(t.Context(), b); err == nil || err.Error() != "more than 192 MiB" {
 		t.Error(err)
 	}
 }
@@ -177,8 +233,10 @@ func TestRefuses(t *testing.T) {
 		"truncated: the kernel":  behind,
 		"truncated":              far,
 		"truncated: the kernel ": bzImage(nil),
+		"program of EFI":         zboot(elfOf(1000), 1000)[:4096+100],
+		"program of EFI ends":    zboot(nil, 0),
 	} {
-		if got, err := ELF(t.Context(), b); err == nil || !strings.Contains(err.Error(), want) {
+		if got, err := Code(t.Context(), b); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%d bytes: %v, want %q", len(got), err, want)
 		}
 	}
@@ -192,7 +250,7 @@ func FuzzLz4(f *testing.F)     { fuzz(f, formats[4]) }
 func FuzzBzImage(f *testing.F) { fuzz(f, format{name: "bzImage"}) }
 
 // fuzz unpacks what begins with a format's magic: nothing panics, what comes out is an ELF
-// file within the limit, and the memory that it takes is bounded by the limit too, however
+// file or an Image within the limit, and the memory that it takes is bounded by the limit too, however
 // much is packed in it.
 func fuzz(f *testing.F, kind format) {
 	const limit = 1 << 16
@@ -201,6 +259,8 @@ func fuzz(f *testing.F, kind format) {
 		if kind.name == "bzImage" {
 			f.Add(bzImage(seed.packed(f, elfOf(300))))
 			f.Add(bzImage(bomb))
+			f.Add(zboot(seed.packed(f, imageOf(300)), 300))
+			f.Add(zboot(bomb, 300))
 		} else if kind.name == seed.name {
 			packed := seed.packed(f, elfOf(300))[len(kind.magic):]
 			f.Add(packed)
@@ -211,11 +271,11 @@ func fuzz(f *testing.F, kind format) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		b = append([]byte(kind.magic), b...)
 		testutil.Allocates(t, unpackBudget, func() {
-			got, err := ELFWithin(t.Context(), b, limit)
+			got, err := CodeWithin(t.Context(), b, limit)
 			switch {
 			case err != nil && got != nil:
 				t.Errorf("%d bytes and %v", len(got), err)
-			case err == nil && !bytes.HasPrefix(got, []byte("\x7fELF")):
+			case err == nil && !bytes.HasPrefix(got, []byte("\x7fELF")) && !IsImageARM64(got):
 				t.Errorf("begins with %x", got[:min(len(got), 8)])
 			case len(got) > limit:
 				t.Errorf("%d bytes, the limit is %d", len(got), limit)
