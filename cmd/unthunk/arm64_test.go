@@ -19,6 +19,75 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
+// The path and the drivers of kernel packages of arm64, whose kernels are Images, are read on any machine.
+func TestXrayRootARM64(t *testing.T) {
+	for _, series := range []string{"6.1", "6.12", "7.3"} {
+		root := guesttest.Named(t, "debian:"+series+"-cloud-arm64").Dir
+		rows := pathRows(t, root)
+		for _, want := range []string{
+			"__napi_poll napi_struct.poll", "bpf_dispatcher_xdp_func argument bpf_func of bpf_dispatcher_xdp_func",
+			"bq_xmit_all xdp_dev_bulk_queue.dev → net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", "call_on_irq_stack ____do_softirq",
+		} {
+			if !slices.ContainsFunc(rows, func(r record.SiteRow) bool { return r.Kind == "register" && r.Function+" "+calls(r) == want }) {
+				t.Errorf("%s: no %s in %d rows", series, want, len(rows))
+			}
+		}
+		code, stdout, stderr := unthunk(t, "xray", "--root", root, "--asm", "bpf_dispatcher_xdp_func")
+		if code != exitDone || !strings.Contains(stdout, "blr x2") {
+			t.Errorf("%s: exit code %d: %s%s", series, code, stderr, stdout)
+		}
+		code, stdout, stderr = unthunk(t, "drivers", root, "--driver", "veth")
+		if code != exitDone || !strings.Contains(strings.Join(strings.Fields(stdout), " "), " return indirect veth yes n") {
+			t.Errorf("%s: exit code %d: %s%s", series, code, stderr, stdout)
+		}
+	}
+}
+
+// The path in a package of arm64 is the one that the kernel in a guest has, but for what only types of a running module tell.
+func TestXrayRootAgainstARM64(t *testing.T) {
+	program, kernel := armGuest(t, "debian:7.3-cloud-arm64")
+	m := guest.Machine{Kernel: kernel, Init: program, Modules: []string{"veth"}}
+	report, err := m.Run(t.Context(), guest.Command{Args: strings.Fields("unthunk xray --driver veth --json"), Timeout: 5 * time.Minute})
+	if err != nil {
+		t.Fatalf("%v; console:\n%s", err, report.Console)
+	}
+	var live record.Document[record.SiteRow]
+	if err := json.Unmarshal(report.Results[0].Stdout, &live); err != nil {
+		t.Fatalf("%v: %s", err, report.Results[0].Stderr)
+	}
+	rows := pathRows(t, kernel.Dir)
+	if len(rows) != len(live.Rows) {
+		t.Errorf("%d branches, the kernel in a guest has %d", len(rows), len(live.Rows))
+	}
+	for _, r := range rows {
+		if !slices.ContainsFunc(live.Rows, func(o record.SiteRow) bool {
+			return o.Function == r.Function && o.Offset == r.Offset && o.Per == r.Per && o.Always == r.Always && o.Stage == r.Stage &&
+				(calls(o) == calls(r) || calls(r) == "" && calls(o) == "sk_buff.destructor")
+		}) {
+			t.Errorf("not in the guest: %s+%#x calls %q", r.Function, r.Offset, calls(r))
+		}
+	}
+}
+
+// pathRows are the rows of veth's path in a kernel package.
+func pathRows(t *testing.T, root string) []record.SiteRow {
+	t.Helper()
+	code, stdout, stderr := unthunk(t, "xray", "--root", root, "--json")
+	var doc record.Document[record.SiteRow]
+	if err := json.Unmarshal([]byte(stdout), &doc); err != nil || code != exitDone {
+		t.Fatalf("exit code %d, %v: %s", code, err, stderr)
+	}
+	return doc.Rows
+}
+
+// calls is what a row says that its branch calls; "" when that is not known.
+func calls(r record.SiteRow) string {
+	if r.Pointer == nil {
+		return ""
+	}
+	return *r.Pointer
+}
+
 // A base of guests of arm64 judges kernels of arm64: exit codes, and what is unlike. A program's trace is refused before a
 // guest is booted.
 func TestGateARM64(t *testing.T) {
