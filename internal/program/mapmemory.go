@@ -92,6 +92,11 @@ func mapMemory(m *ebpf.MapSpec) (uint64, error) {
 		return 0, fmt.Errorf("its type, %v, is not known, nor how much memory such a map takes", m.Type)
 	}
 	size = plus(size, of.written())
+	objects, err := objectsOf(m.Value, of.cpus)
+	if err != nil {
+		return 0, err
+	}
+	size = plus(size, times(of.values(), objects))
 	if m.InnerMap != nil {
 		inner, err := mapMemory(m.InnerMap)
 		if err != nil {
@@ -191,6 +196,15 @@ func (m mapSize) slots() uint64 {
 	return powerOfTwo(m.entries)
 }
 
+// values are those that the map has at most: of one for each CPU as many for each entry.
+func (m mapSize) values() uint64 {
+	switch m.Type {
+	case ebpf.PerCPUArray, ebpf.PerCPUHash, ebpf.LRUCPUHash:
+		return times(m.entries, m.cpus)
+	}
+	return m.entries
+}
+
 // perCPU are the bytes of values of all CPUs, with a pointer to the memory cgroup for each four bytes (pcpu_obj_total_size in
 // mm/percpu-internal.h).
 func (m mapSize) perCPU() uint64 { return m.value * (m.cpus + 2) }
@@ -208,22 +222,35 @@ func (m mapSize) element() uint64 {
 	return hashElement + m.key + m.value
 }
 
+// kmalloc are the bytes that the kernel takes for n: those of the cache that it takes them from (kmalloc_info in mm/slab_common.c), a
+// power of two of pages where none is as large, and the pointer to the memory cgroup.
+func kmalloc(n uint64) uint64 {
+	size := max(powerOfTwo(n), 8)
+	for _, between := range []uint64{96, 192} {
+		if n <= between && between < size {
+			size = between
+		}
+	}
+	return size + word8
+}
+
 // growth are the bytes that the map takes for an entry when that comes; 0 where it has them already.
 func (m mapSize) growth() uint64 {
 	switch m.Type {
 	case ebpf.LPMTrie:
-		return 2 * m.element() // a node between two others besides (trie_update_elem)
+		// Its head of a list of free ones, or of RCU's before Linux 6.13; a node between two others besides (trie_update_elem).
+		return 2 * kmalloc(m.element()+2*word8)
 	case ebpf.DevMap, ebpf.DevMapHash:
 		return deviceElement
 	case ebpf.CPUMap: // __cpu_map_entry_alloc: a queue of at most 16384 frames, a bulk for each CPU, a thread with its stack
 		return 1<<14*word8 + 128*m.cpus + 32<<10
 	case ebpf.Hash, ebpf.PerCPUHash, ebpf.HashOfMaps, resizableHash:
 		if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
-			size := m.element() + word8 // of a list of free ones (LLIST_NODE_SZ in kernel/bpf/hashtab.c)
+			const listed = word8 // in a list of free ones (LLIST_NODE_SZ in kernel/bpf/memalloc.c)
 			if m.Type == ebpf.PerCPUHash {
-				size += word8 // its values are in such a list, too
+				return kmalloc(m.element()-m.perCPU()+listed) + m.perCPU() + kmalloc(word8+listed) // with a pointer to its values
 			}
-			return size
+			return kmalloc(m.element() + listed)
 		}
 	}
 	return 0
@@ -236,7 +263,9 @@ func (m mapSize) written() uint64 {
 	}
 	switch m.Type {
 	case ebpf.Hash, ebpf.PerCPUHash, ebpf.LPMTrie, resizableHash:
-		return times(m.entries, m.growth())
+		// Free ones wait on each CPU (high_watermark in kernel/bpf/memalloc.c).
+		waiting := max(96*256/max(m.element(), 256), 3)
+		return times(m.entries+waiting*m.cpus, m.growth())
 	case ebpf.Arena: // bpf_arena_alloc_pages in kernel/bpf/arena.c
 		return times(m.entries, uint64(os.Getpagesize()))
 	}
