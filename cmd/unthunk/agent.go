@@ -383,6 +383,9 @@ func (a *agentRun) spool(ctx context.Context, doc *record.Agent) error {
 	}
 	dropped, err := a.flags.post.Add(recordName(doc), b)
 	a.state.Dropped += dropped
+	if dropped > 0 {
+		a.warn(fmt.Sprintf("records dropped that waited longest for the server: %d", dropped))
+	}
 	if err == nil {
 		return nil
 	}
@@ -444,10 +447,10 @@ func (a *agentRun) send(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, sendTime)
 	defer cancel()
-	refused, err := a.flags.post.Send(ctx)
+	aside, err := a.flags.post.Send(ctx)
 	waiting := a.flags.post.Waiting()
-	if refused > 0 {
-		a.state.Dropped += refused
+	if aside > 0 {
+		a.state.Dropped += aside
 		if err := a.state.Save(a.flags.state); err != nil {
 			a.warn(err.Error())
 		}
@@ -461,7 +464,11 @@ func (a *agentRun) send(ctx context.Context) {
 	}
 	a.backoff = min(max(2*a.backoff, a.flags.checkEvery), maxBackoff)
 	a.sendAt = time.Now().Add(a.backoff)
-	a.warn(fmt.Sprintf("%v; records that wait in %s: %d", err, a.flags.post.Spool, waiting))
+	put := ""
+	if aside > 0 {
+		put = fmt.Sprintf("; put aside: %d", aside)
+	}
+	a.warn(fmt.Sprintf("%v%s; records that wait in %s: %d", err, put, a.flags.post.Spool, waiting))
 }
 
 // newMetrics are the metrics of a run.

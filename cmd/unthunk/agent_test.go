@@ -764,6 +764,29 @@ func TestAgentGivenUp(t *testing.T) {
 	}
 }
 
+// Records that have to go, as too many wait for the server, are told of: those that the clock says are later, too.
+func TestAgentDropped(t *testing.T) {
+	t.Parallel()
+	a, _, warnings := fakeAgent(t, agentFlags{}, nil)
+	a.flags.post = agent.Post{URL: "http://127.0.0.1:1", Spool: filepath.Join(a.flags.state, "spool")}
+	for i := range agent.MaxSpooled + 1 {
+		if _, err := a.flags.post.Add(fmt.Sprintf("2126%04dT000000Z-run.json", i), []byte("{}")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.run(t.Context(), agent.Facts{}, agent.Why{Reason: record.AgentDue}); err != nil {
+		t.Fatal(err)
+	}
+	const want = "records dropped that waited longest for the server: 1"
+	if len(*warnings) != 2 || !strings.Contains((*warnings)[0], want) || a.state.Dropped != 1 {
+		t.Errorf("%d dropped, %q, want %q", a.state.Dropped, *warnings, want)
+	}
+	waits, err := filepath.Glob(filepath.Join(a.flags.post.Spool, "*-run1.json"))
+	if err != nil || len(waits) != 1 {
+		t.Errorf("of the new record there are %q, %v", waits, err)
+	}
+}
+
 // A record is sent from memory where the folder in which it would wait cannot be written.
 func TestAgentWithoutSpool(t *testing.T) {
 	t.Parallel()

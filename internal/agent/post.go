@@ -12,21 +12,15 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"path/filepath"
-	"slices"
-	"strings"
 	"time"
 
-	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// Limits of what waits for a server that is away: a year of weekly records.
 const (
-	MaxSpooled      = 64
-	maxSpooledBytes = 64 << 20
-	// postTime is how long one record may take.
+	// postTime is how long one record may take, dialTime the part of it that the connection may.
 	postTime = 10 * time.Second
+	dialTime = postTime / 2
 	// maxSecret is the largest token file or certificate, in bytes.
 	maxSecret = 1 << 20
 )
@@ -76,128 +70,11 @@ func cause(err error) error {
 	return err
 }
 
-// Add puts a record into the spool. It returns how many older ones had to go.
-func (p Post) Add(name string, b []byte) (dropped int, err error) {
-	if err := os.MkdirAll(p.Spool, 0o700); err != nil {
-		return 0, fmt.Errorf("keep record for %s: %w", p.Spool, err)
-	}
-	if err := p.checkSpool(); err != nil {
-		return 0, err
-	}
-	if err := outfile.Replace(filepath.Join(p.Spool, name), b); err != nil {
-		return 0, err
-	}
-	files, err := p.waiting()
-	if err != nil {
-		return 0, err
-	}
-	size := int64(0)
-	for i := len(files) - 1; i >= 0; i-- { // the newest first: it always stays
-		info, err := os.Stat(files[i])
-		if err != nil {
-			continue
-		}
-		size += info.Size()
-		if kept := len(files) - 1 - i; kept > 0 && (kept >= MaxSpooled || size > maxSpooledBytes) {
-			if os.Remove(files[i]) == nil {
-				dropped++
-			}
-		}
-	}
-	return dropped, nil
-}
-
-// checkSpool refuses a spool that is a link: what is at its other end would be sent, and removed.
-func (p Post) checkSpool() error {
-	info, err := os.Lstat(p.Spool)
-	if err == nil && !info.IsDir() {
-		err = errors.New("it is not a folder")
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("open the folder of records that wait, %s: %w", p.Spool, cause(err))
-	}
-	return nil
-}
-
-// waiting are the records in the spool, the oldest first: their names begin with the time. What is no regular file is none: a
-// link would lead to what others may not see, and a pipe would hold up the records behind it.
-func (p Post) waiting() ([]string, error) {
-	if p.Spool == "" { // no server: the folder would be the one that the process is in
-		return nil, nil
-	}
-	if err := p.checkSpool(); err != nil {
-		return nil, err
-	}
-	files, err := filepath.Glob(filepath.Join(globEscaper.Replace(p.Spool), "*.json"))
-	return slices.DeleteFunc(files, func(file string) bool {
-		info, err := os.Lstat(file)
-		return err != nil || !info.Mode().IsRegular()
-	}), err
-}
-
-var globEscaper = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
-
-// Waiting is how many records are in the spool.
-func (p Post) Waiting() int {
-	files, _ := p.waiting()
-	return len(files)
-}
-
-// errRefused says that a server will never take a record.
-type errRefused struct{ status string }
-
-func (e errRefused) Error() string { return "the server refuses it: " + e.status }
-
-// Send sends what is in the spool, the oldest first, until one cannot be sent. What the server will never take is put aside:
-// NAME.json.refused. It returns how many were; the error says why records wait, or were refused.
-func (p Post) Send(ctx context.Context) (refused int, err error) {
-	files, err := p.waiting()
-	if err != nil || len(files) == 0 {
-		return 0, err
-	}
-	client, err := p.client()
-	if err != nil {
-		return 0, err
-	}
-	defer client.CloseIdleConnections()
-	var aside error
-	for _, file := range files {
-		err := p.send(ctx, client, file)
-		var never errRefused
-		switch {
-		case errors.As(err, &never):
-			if moved := p.putAside(file); moved != nil {
-				return refused, errors.Join(err, moved)
-			}
-			refused++
-			aside = err
-		case err != nil:
-			return refused, err
-		default:
-			if err := os.Remove(file); err != nil {
-				return refused, fmt.Errorf("remove record that was sent: %w", err)
-			}
-		}
-	}
-	return refused, aside
-}
-
-// putAside renames a record that the server refuses. Of those the newest [MaxSpooled] stay.
-func (p Post) putAside(file string) error {
-	if err := os.Rename(file, file+".refused"); err != nil {
-		return fmt.Errorf("put record aside: %w", err)
-	}
-	all, err := filepath.Glob(filepath.Join(globEscaper.Replace(p.Spool), "*.json.refused"))
-	for _, old := range all[:max(0, len(all)-MaxSpooled)] {
-		err = errors.Join(err, os.Remove(old))
-	}
-	return err
-}
-
 // client is one that trusts the given certificates and follows no redirection, which could lead a token elsewhere.
 func (p Post) client() (*http.Client, error) {
 	transport := &http.Transport{
-		Proxy: proxy, TLSHandshakeTimeout: postTime, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
+		Proxy: proxy, DialContext: (&net.Dialer{Timeout: dialTime}).DialContext,
+		TLSHandshakeTimeout: postTime, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12},
 	}
 	if p.CAFile != "" {
 		pem, err := unpack.ReadFile(p.CAFile, maxSecret)
@@ -223,6 +100,22 @@ func proxy(request *http.Request) (*url.URL, error) {
 	return http.ProxyFromEnvironment(request)
 }
 
+// errNever says why a record will never be sent.
+type errNever struct{ error }
+
+// errBroken says why there was no answer.
+type errBroken struct{ error }
+
+func (e errBroken) Unwrap() error { return e.error }
+
+// bySize tells whether a smaller record may come through where one did not: its connection broke, or it took too long. Where there
+// was no connection, none comes through.
+func bySize(err error) bool {
+	_, broken := errors.AsType[errBroken](err)
+	call, ok := errors.AsType[*net.OpError](err)
+	return broken && !(ok && (call.Op == "dial" || call.Op == "proxyconnect"))
+}
+
 // SendAlone sends one record that could not be put into the spool. It returns an error when the server does not take it.
 func (p Post) SendAlone(ctx context.Context, name string, b []byte) error {
 	client, err := p.client()
@@ -233,14 +126,7 @@ func (p Post) SendAlone(ctx context.Context, name string, b []byte) error {
 	return p.post(ctx, client, name, b)
 }
 
-func (p Post) send(ctx context.Context, client *http.Client, file string) error {
-	b, err := unpack.ReadFileNoFollow(file, maxSpooledBytes)
-	if err != nil {
-		return fmt.Errorf("read record: %w", err)
-	}
-	return p.post(ctx, client, filepath.Base(file), b)
-}
-
+// post sends a record, and returns an errNever when the server will never take it.
 func (p Post) post(ctx context.Context, client *http.Client, name string, b []byte) error {
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL, bytes.NewReader(b))
 	if err != nil {
@@ -256,6 +142,9 @@ func (p Post) post(ctx context.Context, client *http.Client, name string, b []by
 	}
 	answer, err := client.Do(request)
 	if err != nil {
+		if of, ok := errors.AsType[*url.Error](err); ok {
+			of.Err = errBroken{of.Err}
+		}
 		return fmt.Errorf("post record: %w", err)
 	}
 	defer answer.Body.Close()
@@ -264,7 +153,7 @@ func (p Post) post(ctx context.Context, client *http.Client, name string, b []by
 	case code >= 200 && code < 300:
 		return nil
 	case code == http.StatusBadRequest, code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
-		return fmt.Errorf("post record %s: %w", name, errRefused{answer.Status})
+		return errNever{fmt.Errorf("post record %s: the server refuses it: %s", name, answer.Status)}
 	}
 	return fmt.Errorf("post record: the server says %s", answer.Status) // a token, an address, a proxy can be put right
 }

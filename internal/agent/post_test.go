@@ -1,16 +1,20 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -96,7 +100,7 @@ func TestPost(t *testing.T) {
 	if !slices.Equal(s.got, []string{"one", "two", "four"}) {
 		t.Errorf("the server got %v", s.got)
 	}
-	if b, err := os.ReadFile(filepath.Join(p.Spool, "3.json.refused")); err != nil || string(b) != "bad" {
+	if b, err := os.ReadFile(filepath.Join(p.Spool, "0000000003-3.json.refused")); err != nil || string(b) != "bad" {
 		t.Errorf("what the server refused is %q, %v", b, err)
 	}
 	if slices.ContainsFunc(s.tokens, func(token string) bool { return token != "Bearer secret" }) {
@@ -135,7 +139,7 @@ func TestSpoolBounded(t *testing.T) {
 		dropped += n
 	}
 	files, err := p.waiting()
-	if err != nil || len(files) != MaxSpooled || dropped != 5 || filepath.Base(files[0]) != "005.json" {
+	if err != nil || len(files) != MaxSpooled || dropped != 5 || !strings.HasSuffix(files[0], "-005.json") {
 		t.Errorf("%d wait, %d dropped, the oldest is %s, %v", len(files), dropped, files[0], err)
 	}
 	for range 2 {
@@ -150,9 +154,172 @@ func TestSpoolBounded(t *testing.T) {
 	if err != nil || len(refused) != MaxSpooled {
 		t.Errorf("%d were put aside, %v", len(refused), err)
 	}
-	// One that is too large by itself stays: it is the newest.
-	if n, err := p.Add("z.json", make([]byte, maxSpooledBytes+1)); err != nil || n != 1 || p.Waiting() != 1 {
+	// One that leaves no room for others stays: it is the newest. One that no attempt could send is not taken.
+	if n, err := p.Add("y.json", make([]byte, maxSpooledBytes)); err != nil || n != 1 || p.Waiting() != 1 {
 		t.Errorf("%d dropped, %d wait, %v", n, p.Waiting(), err)
+	}
+	if n, err := p.Add("z.json", make([]byte, maxSpooledBytes+1)); err == nil || n != 0 || p.Waiting() != 1 {
+		t.Errorf("%d dropped, %d wait, %v", n, p.Waiting(), err)
+	}
+}
+
+// What was written last is the newest, whatever the clock said when and since: it waits, and is sent after those before it.
+func TestSpoolClock(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	p := Post{URL: s.URL, Spool: t.TempDir()}
+	for i := range MaxSpooled + 100 { // of a version that gave no numbers, a century ahead
+		file := filepath.Join(p.Spool, fmt.Sprintf("2126%04dT000000Z-run.json", i))
+		if err := os.WriteFile(file, []byte("before"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	names := []string{"20261130T000000Z-a.json", "19700101T000000Z-b.json", "21260101T000000Z-c.json", "20261201T000000Z-d.json"}
+	for i, name := range names {
+		dropped, err := p.Add(name, []byte(name))
+		if want := map[bool]int{true: 101, false: 1}[i == 0]; err != nil || dropped != want || p.Waiting() != MaxSpooled {
+			t.Errorf("%s: %d dropped, want %d; %d wait, %v", name, dropped, want, p.Waiting(), err)
+		}
+	}
+	if _, err := p.Send(t.Context()); err != nil || p.Waiting() != 0 || len(s.got) < 4 || !slices.Equal(s.got[len(s.got)-4:], names) {
+		t.Errorf("%v: the server got %q", err, s.got)
+	}
+}
+
+// Numbers go on behind those of records that were put aside, and end where they have no more digits.
+func TestSpoolNumbers(t *testing.T) {
+	t.Parallel()
+	p := Post{Spool: t.TempDir()}
+	for _, test := range []struct{ there, want string }{
+		{"", "0000000001-r.json"}, {"0000000041-x.json.refused", "0000000042-r.json"}, {"-000000100-x.json", "0000000043-r.json"},
+		{"00000000100-x.json", "0000000044-r.json"}, {"9999999998-x.json", "9999999999-r.json"}, {"9999999999-x.json", "9999999999-r.json"},
+	} {
+		if test.there != "" {
+			if err := os.WriteFile(filepath.Join(p.Spool, test.there), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if _, err := p.Add("r.json", []byte("record")); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := os.ReadFile(filepath.Join(p.Spool, test.want)); err != nil || string(b) != "record" {
+			t.Errorf("behind %q: %q, %v", test.there, b, err)
+		}
+	}
+}
+
+// A file that is too large to be a record is put aside: it drops no record, and holds up none behind it.
+func TestSpoolTooLarge(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	p := Post{URL: s.URL, Spool: t.TempDir()}
+	for _, name := range []string{"1.json", "2099.json"} {
+		file := filepath.Join(p.Spool, name)
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, maxSpooledBytes+1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if dropped, err := p.Add("2026.json", []byte("record")); err != nil || dropped != 0 || p.Waiting() != 3 {
+		t.Errorf("%d dropped, %d wait, %v", dropped, p.Waiting(), err)
+	}
+	aside, err := p.Send(t.Context())
+	if aside != 2 || err == nil || !strings.Contains(err.Error(), "2099.json") {
+		t.Errorf("%d put aside, %v", aside, err)
+	}
+	if p.Waiting() != 0 || !slices.Equal(s.got, []string{"record"}) {
+		t.Errorf("%d wait; the server got %q", p.Waiting(), s.got)
+	}
+	if _, err := os.Stat(filepath.Join(p.Spool, "2099.json.refused")); err != nil {
+		t.Error(err)
+	}
+}
+
+// Only what says something of the file puts it aside: not what the process lacks.
+func TestReadable(t *testing.T) {
+	t.Parallel()
+	for err, want := range map[error]bool{
+		unix.EMFILE: false, unix.ENFILE: false, unix.ENOMEM: false, unix.EINTR: false, unix.ENOENT: false,
+		unix.EIO: true, unix.EACCES: true, io.ErrUnexpectedEOF: true,
+	} {
+		if got := ofFile(&os.PathError{Op: "open", Path: "1.json", Err: err}); got != want {
+			t.Errorf("%v is of the file: %v", err, got)
+		}
+	}
+}
+
+// A record whose connection breaks, as by its size, holds up only those that are as large.
+func TestSendBroken(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	var attempts atomic.Int32
+	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength < 1000 {
+			s.Config.Handler.ServeHTTP(w, r)
+			return
+		}
+		attempts.Add(1)
+		panic(http.ErrAbortHandler)
+	}))
+	defer broken.Close()
+	p := Post{URL: broken.URL, Spool: t.TempDir()}
+	for _, b := range [][]byte{make([]byte, 2000), []byte("one"), make([]byte, 2000), make([]byte, 1500), []byte("two")} {
+		if _, err := p.Add("r.json", b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	aside, err := p.Send(t.Context())
+	if aside != 0 || err == nil || p.Waiting() != 3 || !slices.Equal(s.got, []string{"one", "two"}) || attempts.Load() != 2 {
+		t.Errorf("%d put aside, %d wait, %v; the server got %q, %d attempts broke", aside, p.Waiting(), err, s.got, attempts.Load())
+	}
+}
+
+// Where there is no connection, no size of a record helps.
+func TestBySize(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		err  error
+		want bool
+	}{
+		{errBroken{&net.OpError{Op: "dial", Err: unix.ECONNREFUSED}}, false},
+		{errBroken{&net.OpError{Op: "proxyconnect", Err: unix.ETIMEDOUT}}, false},
+		{errBroken{&net.OpError{Op: "write", Err: unix.ECONNRESET}}, true}, {errBroken{io.ErrUnexpectedEOF}, true}, {unix.EPIPE, false},
+	} {
+		if got := bySize(&url.Error{Op: "Post", Err: test.err}); got != test.want {
+			t.Errorf("%v: %v", test.err, got)
+		}
+	}
+}
+
+// What was refused last stays, whatever its time says, and a folder in the place of one that was refused holds up nobody.
+func TestRefusedClock(t *testing.T) {
+	t.Parallel()
+	s := newServer(t)
+	p := Post{URL: s.URL, Spool: t.TempDir()}
+	for i := range MaxSpooled {
+		if err := os.WriteFile(filepath.Join(p.Spool, fmt.Sprintf("2099%04d.json.refused", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(p.Spool, "0.json.refused", "x"), 0o700), os.WriteFile(filepath.Join(p.Spool, "0.json"), []byte("bad"), 0o600),
+		os.WriteFile(filepath.Join(p.Spool, "1970.json"), []byte("bad"), 0o600),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.Add("2026.json", []byte("record")); err != nil {
+		t.Fatal(err)
+	}
+	aside, err := p.Send(t.Context())
+	if aside != 1 || err == nil || p.Waiting() != 1 || !slices.Equal(s.got, []string{"record"}) {
+		t.Errorf("%d put aside, %d wait, %v; the server got %q", aside, p.Waiting(), err, s.got)
+	}
+	if _, err := os.Stat(filepath.Join(p.Spool, "1970.json.refused")); err != nil {
+		t.Error(err)
+	}
+	if old, err := filepath.Glob(filepath.Join(p.Spool, "2099*")); err != nil || len(old) != MaxSpooled-1 {
+		t.Errorf("%d of those before, %v", len(old), err)
 	}
 }
 
