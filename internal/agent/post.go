@@ -13,7 +13,9 @@ import (
 	"net/url"
 	"os"
 	"time"
+	"unicode"
 
+	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
@@ -23,6 +25,8 @@ const (
 	dialTime = postTime / 2
 	// maxSecret is the largest token file or certificate, in bytes.
 	maxSecret = 1 << 20
+	// maxStatus is how much of a server's status is told, in characters.
+	maxStatus = 100
 )
 
 // Post sends records to a server. What the server does not take now waits in a folder.
@@ -103,9 +107,12 @@ func proxy(request *http.Request) (*url.URL, error) {
 // errNever says why a record will never be sent.
 type errNever struct{ error }
 
-// errBroken says why there was no answer.
+// errBroken says why there was no answer, in the room of a line: the server may have chosen its words.
 type errBroken struct{ error }
 
+func (e errBroken) Error() string {
+	return record.Text(e.error.Error(), maxLine, unicode.ReplacementChar)
+}
 func (e errBroken) Unwrap() error { return e.error }
 
 // bySize tells whether a smaller record may come through where one did not: its connection broke, or it took too long. Where there
@@ -149,11 +156,12 @@ func (p Post) post(ctx context.Context, client *http.Client, name string, b []by
 	}
 	defer answer.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10)) // so that the connection can be used again
+	status := record.Text(answer.Status, maxStatus, unicode.ReplacementChar)
 	switch code := answer.StatusCode; {
 	case code >= 200 && code < 300:
 		return nil
 	case code == http.StatusBadRequest, code == http.StatusRequestEntityTooLarge, code == http.StatusUnprocessableEntity:
-		return errNever{fmt.Errorf("post record %s: the server refuses it: %s", name, answer.Status)}
+		return errNever{fmt.Errorf("post record %s: the server refuses it: %s", name, status)}
 	}
-	return fmt.Errorf("post record: the server says %s", answer.Status) // a token, an address, a proxy can be put right
+	return fmt.Errorf("post record: the server says %s", status) // a token, an address, a proxy can be put right
 }

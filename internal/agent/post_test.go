@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
@@ -16,6 +17,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -320,6 +323,50 @@ func TestRefusedClock(t *testing.T) {
 	}
 	if old, err := filepath.Glob(filepath.Join(p.Spool, "2099*")); err != nil || len(old) != MaxSpooled-1 {
 		t.Errorf("%d of those before, %v", len(old), err)
+	}
+}
+
+// Of what a server says a line has room for 100 characters, and shows what controls a terminal; of a broken answer for some more.
+func TestAnswerBounded(t *testing.T) {
+	t.Parallel()
+	const controls = "\x1b]0;x\x07\x9b\u202e"
+	long := strings.Repeat("A", 400_000)
+	for _, test := range []struct {
+		answer, want string
+		most         int
+	}{
+		{"HTTP/1.1 500 " + controls + long, "500 \ufffd]0;x\ufffd\ufffd\ufffdAAA", 150},
+		{"HTTP/1.1 400 " + controls + long, "400 \ufffd]0;x\ufffd\ufffd\ufffdAAA", 200},
+		{"HTTP/1.1 503 Service Unavailable", "503 Service Unavailable", 150},
+		{"HTTP/9 " + controls + long, "malformed HTTP", 400},
+		{controls + long, "malformed HTTP", 400},
+	} {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer listener.Close()
+		go func() {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			if _, err := http.ReadRequest(bufio.NewReader(conn)); err == nil {
+				_, _ = io.WriteString(conn, test.answer+"\r\nContent-Length: 0\r\n\r\n")
+			}
+		}()
+		err = Post{URL: "http://" + listener.Addr().String()}.SendAlone(t.Context(), "r.json", nil)
+		if err == nil {
+			t.Fatalf("%.30q is taken", test.answer)
+		}
+		text := err.Error()
+		if !strings.Contains(text, test.want) || utf8.RuneCountInString(text) > test.most {
+			t.Errorf("%.30q: %d characters, %.300q, want %q", test.answer, utf8.RuneCountInString(text), text, test.want)
+		}
+		if i := strings.IndexFunc(text, func(r rune) bool { return !unicode.IsPrint(r) && r != unicode.ReplacementChar }); i >= 0 {
+			t.Errorf("%.30q: %q", test.answer, text[i:])
+		}
 	}
 }
 
