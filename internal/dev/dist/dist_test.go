@@ -10,10 +10,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -83,6 +86,53 @@ func pack(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	return out
+}
+
+// A signal ends dist, with nothing left behind: neither its folder nor what it started.
+func TestSignals(t *testing.T) {
+	const variable = "DIST_TEST_FOLDER"
+	if dir := os.Getenv(variable); dir != "" {
+		os.Args = []string{"dist", "-o", filepath.Join(dir, "out", "dist")}
+		main()
+	}
+	for _, signal := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP} {
+		dir := t.TempDir()
+		git := "#!/bin/sh\ncase $1 in rev-parse) echo abc;; show) echo 1;; clone) echo $$ >$" + variable + "/pid; exec sleep 60;; esac\n"
+		if err := os.WriteFile(filepath.Join(dir, "git"), []byte(git), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.CommandContext(t.Context(), "/proc/self/exe", "-test.run=^TestSignals$")
+		cmd.Env = append(os.Environ(), variable+"="+dir, "PATH="+dir+":"+os.Getenv("PATH"))
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- cmd.Wait() }()
+		pid := 0
+		for pid == 0 {
+			select {
+			case err := <-ended:
+				t.Fatalf("it ended before the signal: %v: %s", err, &stderr)
+			case <-time.After(10 * time.Millisecond):
+			}
+			b, _ := os.ReadFile(filepath.Join(dir, "pid"))
+			pid, _ = strconv.Atoi(strings.TrimSuffix(string(b), "\n"))
+		}
+		if err := cmd.Process.Signal(signal); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ended; cmd.ProcessState.ExitCode() != 1 {
+			t.Errorf("%v: %v: %s", signal, err, &stderr)
+		}
+		if left, err := os.ReadDir(filepath.Join(dir, "out")); err != nil || len(left) > 0 {
+			t.Errorf("%v leaves %v, %v", signal, left, err)
+		}
+		if err := syscall.Kill(pid, 0); err == nil {
+			t.Errorf("%v leaves what it started", signal)
+		}
+	}
 }
 
 // The same commit gives the same bytes: in another folder, with another umask, time of

@@ -19,10 +19,15 @@ import (
 	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	signals := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) { // nohup
+		signals = append(signals, syscall.SIGHUP)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), signals...)
 	defer stop()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
@@ -79,7 +84,7 @@ func write(ctx context.Context, to, revision string, stdout io.Writer) (err erro
 	if err := writeSums(out); err != nil {
 		return err
 	}
-	if err := replaceable(to); err != nil { // that took minutes
+	if err := errors.Join(ctx.Err(), replaceable(to)); err != nil { // that took minutes
 		return err
 	}
 	if err := os.RemoveAll(to); err != nil {
@@ -110,6 +115,9 @@ func makeAll(ctx context.Context, src source, stage, out string) error {
 		return err
 	}
 	for _, b := range builds {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		if err := writePackages(b, shared, v, src.at, out); err != nil {
 			return err
 		}

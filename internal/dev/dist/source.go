@@ -79,8 +79,12 @@ func goProxy() string {
 // build writes the binary for an architecture into a folder.
 func (s source) build(ctx context.Context, arch, out string) (build, error) {
 	b := build{arch: arch, file: filepath.Join(out, "unthunk-linux-"+arch)}
+	tmp, err := os.MkdirTemp(filepath.Dir(s.dir), "go-") // go build leaves its own behind where a signal comes early
+	if err != nil {
+		return build{}, fmt.Errorf("make folder: %w", err)
+	}
 	// -s -w leaves out symbols and DWARF; what the runtime prints names functions all the same.
-	_, err := output(ctx, s.dir, goEnv(arch), "go", "build", "-trimpath", "-buildvcs=true", "-mod=readonly",
+	_, err = output(ctx, s.dir, append(goEnv(arch), "GOTMPDIR="+tmp), "go", "build", "-trimpath", "-buildvcs=true", "-mod=readonly",
 		"-ldflags=-s -w", "-o", b.file, "./cmd/unthunk")
 	if err != nil {
 		return build{}, fmt.Errorf("build for %s: %w", arch, err)
@@ -107,10 +111,14 @@ func (s source) run(ctx context.Context, builds []build, args ...string) ([]byte
 	return nil, fmt.Errorf("run unthunk %s: no binary is built for %s", strings.Join(args, " "), runtime.GOARCH)
 }
 
+// cancelTime is how long a command may take to end itself.
+const cancelTime = 5 * time.Second
+
 // output runs a command with additions to the environment and returns what it prints,
 // without white space at the end. An error ends in what it printed on standard error.
 func output(ctx context.Context, dir string, env []string, name string, args ...string) (string, error) {
 	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Cancel, cmd.WaitDelay = func() error { return cmd.Process.Signal(os.Interrupt) }, cancelTime // go ends its compilers
 	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
