@@ -10,9 +10,9 @@ import (
 )
 
 // DecodeARM64 yields the instructions of arm64 code, the first byte of which
-// is at addr. An instruction that arm64asm does not know has no name. It is Bad, unless it is
-// of a group of instructions that has grown since arm64asm was written. The next one is 4 bytes on. The last one may be
-// shorter, and is Bad.
+// is at addr. An instruction that arm64asm does not know has no name. It is Bad only where it may be a branch, or where the
+// architecture has no instructions: vectors, pointer authentication and atomics have grown since arm64asm was written. The next
+// one is 4 bytes on. The last one may be shorter, and is Bad.
 func DecodeARM64(code []byte, addr uint64) iter.Seq[Inst] {
 	return func(yield func(Inst) bool) {
 		for len(code) > 0 {
@@ -40,7 +40,7 @@ func decodeARM64(w uint32, addr uint64) Inst {
 		}
 		if _, err := arm64asm.Decode(binary.LittleEndian.AppendUint32(nil, w)); err != nil {
 			inst.raw = fmt.Sprintf(".inst %#08x", w)
-			if !younger(w) {
+			if !branchless(w) {
 				inst.Kind = Bad
 			}
 		}
@@ -51,10 +51,18 @@ func decodeARM64(w uint32, addr uint64) Inst {
 	return inst
 }
 
-// younger tells whether a word is in the groups that grew after arm64asm was written: loads, stores and atomics
-// (LSE), pointer authentication, calls of the hypervisor and of firmware, system registers. These words do not branch.
-func younger(w uint32) bool {
-	return w&0x0a000000 == 0x08000000 || w&0xffff0000 == 0xdac10000 || w&0xffe0001c == 0xd4000000 || w>>24 == 0xd5
+// branchless tells whether what a word has in bits 25 to 28 says that it is no branch (C4.1, "A64 instruction set encoding"). Of
+// branches, exceptions and system instructions these are calls of the hypervisor and of firmware, and system instructions.
+func branchless(w uint32) bool {
+	switch w >> 25 & 15 {
+	case 0b1010, 0b1011:
+		return w&0xffe0001c == 0xd4000000 || w>>24 == 0xd5
+	case 0b0000: // SME, or reserved
+		return w>>31 != 0
+	case 0b0001, 0b0011: // unallocated
+		return false
+	}
+	return true
 }
 
 // ScanARM64 yields the instructions of arm64 code, the first byte of which is at addr, as [DecodeARM64] does, but with
@@ -369,10 +377,11 @@ func TrampolineARM64(code []byte, offset uint64) bool {
 		binary.LittleEndian.Uint32(code[offset-4:]) == 0x5800004a
 }
 
-// VeneerARM64 is where the veneer at addr jumps to, of which code has the first bytes, 20 of all. The kernel puts veneers behind a
+// VeneerARM64 is where the veneer at addr jumps to, of which code has the first bytes, 28 of all. The kernel puts veneers behind a
 // module's functions, for those that are called more than 128 MB away (get_plt_entry in arch/arm64/kernel/module-plts.c): "adrp x16;
-// add x16, x16; br x16" since Linux 5.0, "movn x16; movk; movk; br x16" before, either behind "bti c" or not. It returns false for
-// other code.
+// add x16, x16; br x16" since Linux 5.0, "movn x16; movk; movk; br x16" before. Linkers put the first, or one that loads what lies
+// behind it: "ldr x16, #16; adr x17, #0; add x16, x16, x17; br x16" and a distance (GNU), "ldr x16, #8; br x16" and an address (LLVM).
+// Each may stand behind "bti c". It returns false for other code.
 func VeneerARM64(code []byte, addr uint64) (target uint64, ok bool) {
 	if len(code) >= 4 && binary.LittleEndian.Uint32(code) == btiC {
 		code, addr = code[4:], addr+4
@@ -384,12 +393,43 @@ func VeneerARM64(code []byte, addr uint64) (target uint64, ok bool) {
 	}
 	switch {
 	case w[0]&0x9f00001f == 0x90000010 && w[1]&0xffc003ff == 0x91000210 && w[2] == br:
-		pages := offset(w[0], 5, 19) | uint64(w[0]>>29&3)
-		return addr&^0xfff + pages<<12 + uint64(w[1]>>10&0xfff), true
+		return pageARM64(w[0], addr) + uint64(w[1]>>10&0xfff), true
 	case w[0]&0xffe0001f == 0x92800010 && w[1]&0xffe0001f == 0xf2a00010 && w[2]&0xffe0001f == 0xf2c00010 && w[3] == br:
 		return ConstantARM64(code, 12), true
+	case w == [4]uint32{0x58000090, 0x10000011, 0x8b110210, br} && len(code) >= 24:
+		return addr + 4 + binary.LittleEndian.Uint64(code[16:]), true
+	case w[0] == 0x58000050 && w[1] == br && len(code) >= 16:
+		return binary.LittleEndian.Uint64(code[8:]), true
 	}
 	return 0, false
+}
+
+// pageARM64 is the address that an adrp at addr makes.
+func pageARM64(w uint32, addr uint64) uint64 {
+	return addr&^0xfff + (offset(w, 5, 19)|uint64(w>>29&3))<<12
+}
+
+// DetourARM64 is the instruction that the jump at addr takes a detour for, to code at target that comes back behind the jump. Cortex-A53
+// may load from a wrong address behind an adrp at the end of a page (erratum 843419): there the linker moves a load or store out of
+// line, and the kernel the adrp of a module (module_emit_veneer_for_adrp in arch/arm64/kernel/module-plts.c). Code has the first 12
+// bytes at target or more. It returns false for other code.
+func DetourARM64(code []byte, target, addr uint64) (Inst, bool) {
+	var w [3]uint32
+	for i := range min(len(w), len(code)/4) {
+		w[i] = binary.LittleEndian.Uint32(code[4*i:])
+	}
+	back := func(n int) bool {
+		return w[n]&0xfc000000 == 0x14000000 && target+4*uint64(n)+offset(w[n], 0, 26) == addr+4
+	}
+	rd := w[0] & 31
+	switch {
+	case w[0]&0x3b000000 == 0x39000000 && back(1): // at a distance from a register
+		return decodeARM64(w[0], addr), true
+	case w[0]&0x9f000000 == 0x90000000 && w[1] == 0x91000000|rd<<5|rd && back(2):
+		pages := uint32(pageARM64(w[0], target)>>12 - addr>>12)
+		return decodeARM64(0x90000000|pages&3<<29|pages>>2&(1<<19-1)<<5|rd, addr), true
+	}
+	return Inst{}, false
 }
 
 // Instructions that do nothing, and that wait for another CPU.

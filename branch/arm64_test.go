@@ -74,7 +74,15 @@ func TestDecodeARM64(t *testing.T) {
 		{0xd61f0201, Bad, ".inst 0xd61f0201", false},
 		{0xf8220061, Other, ".inst 0xf8220061", false}, // ldadd x2, x1, [x3]
 		{0xd4000002, Other, ".inst 0xd4000002", false}, // hvc #0
-		{0xffffffff, Bad, ".inst 0xffffffff", false},
+		{0x85804000, Other, ".inst 0x85804000", false}, // ldr z0, [x0], of SVE
+		{0x04bf5820, Other, ".inst 0x04bf5820", false}, // rdsvl x0, #1, of SME
+		{0x80800000, Other, ".inst 0x80800000", false}, // fmopa za0.s, …, of SME
+		{0xce628020, Other, ".inst 0xce628020", false}, // sha512h q0, q1, v2.2d
+		{0xffffffff, Other, ".inst 0xffffffff", false}, // of vectors
+		{0x74000040, Bad, ".inst 0x74000040", false},   // cbgt w0, w0, of FEAT_CMPBR
+		{0x02000000, Bad, ".inst 0x02000000", false},   // unallocated
+		{0x66000000, Bad, ".inst 0x66000000", false},
+		{0x00010000, Bad, ".inst 0x00010000", false}, // reserved
 	} {
 		for inst := range DecodeARM64(words(tt.word), 0x1000) {
 			if got := inst.String(); inst.Kind != tt.kind || inst.Len != 4 || got != tt.text || inst.Endbr() != tt.pad {
@@ -182,10 +190,43 @@ func TestVeneerARM64(t *testing.T) {
 		"loaded":     {words(0xb0000210, 0xf9400210, 0xd61f0200), at, 0},
 		"movn alone": {words(0x92972ef0, 0xf2b34570, 0xd61f0200, 0), at, 0},
 		"cut":        {words(0xb0000210, 0x911a2210), at, 0},
+		"ld, far":    {words(0x58000090, 0x10000011, 0x8b110210, 0xd61f0200, 0xf7ffdfd4, 0xfff), 0xffff800008002028, 0xffff900000000000},
+		"ld, cut":    {words(0x58000090, 0x10000011, 0x8b110210, 0xd61f0200, 0xf7ffdfd4), 0xffff800008002028, 0},
+		"lld, far":   {words(0x58000050, 0xd61f0200, 0x9a2b4688, 0xffffc39a), at, far},
+		"lld, bti":   {words(0xd503245f, 0x58000050, 0xd61f0200, 0x9a2b4688, 0xffffc39a), at, far},
+		"lld, cut":   {words(0x58000050, 0xd61f0200, 0x9a2b4688), at, 0},
 		"nothing":    {nil, at, 0},
 	} {
 		if got, ok := VeneerARM64(test.code, test.addr); got != test.want || ok != (test.want != 0) {
 			t.Errorf("%s: %#x, %v; want %#x", name, got, ok, test.want)
+		}
+	}
+}
+
+// Around the erratum 843419 a load stands out of line, or an adrp of a module. What only looks so is a jump.
+func TestDetourARM64(t *testing.T) {
+	const at, target = 0xffff80007a000000, 0xffff80007a003f00
+	back := func(from uint64) uint32 { return 0x14000000 | uint32((at+4-from)>>2)&(1<<26-1) }
+	for name, test := range map[string]struct {
+		code []byte
+		want string // "" for no detour
+	}{
+		"load":            {words(0xf9400003, back(target+4)), "ldr x3, [x0]"},
+		"store":           {words(0xb9000c41, back(target+4)), "str w1, [x2,#12]"},
+		"adrp":            {words(0x90004000, 0x91000000, back(target+8)), "adrp x0, .+0x803000"},
+		"adrp, odd page":  {words(0xb0004005, 0x910000a5, back(target+8)), "adrp x5, .+0x804000"},
+		"elsewhere":       {words(0xf9400003, back(target)), ""},
+		"not a load":      {words(0x8b020062, back(target+4)), ""},
+		"call":            {words(0xf9400003, back(target+4)|1<<31), ""},
+		"another add":     {words(0x90004000, 0x91000020, back(target+8)), ""},
+		"a distance":      {words(0x90004000, 0x91000400, back(target+8)), ""},
+		"adrp, elsewhere": {words(0x90004000, 0x91000000, back(target+4)), ""},
+		"cut":             {words(0xf9400003), ""},
+		"nothing":         {nil, ""},
+	} {
+		inst, ok := DetourARM64(test.code, target, at)
+		if got := inst.Text(nil); ok != (test.want != "") || ok && (got != test.want || inst.Addr != at || inst.Kind != Other) {
+			t.Errorf("%s: %+v %q, want %q", name, inst, got, test.want)
 		}
 	}
 }

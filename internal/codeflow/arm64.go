@@ -31,6 +31,8 @@ func (vs *Values) stepARM64(s *State, inst branch.Inst) {
 		vs.memoryARM64(s, w, inst.Addr)
 	case 0b1010, 0b1011:
 		vs.systemARM64(s, w)
+	default: // of vectors, some of which write a register
+		s.set(bits(w, 0, 5), nil)
 	}
 }
 
@@ -222,6 +224,8 @@ func (vs *Values) memoryARM64(s *State, w uint32, addr uint64) {
 		if mode&1 != 0 {
 			s.regs[rn] = at
 		}
+	case w&0xbe800000 == 0x0c800000: // structures of vectors, behind which the address is written back
+		s.regs[rn] = nil
 	default:
 		if !vector {
 			s.set(rt, nil)

@@ -60,6 +60,10 @@ func TestFollowARM64(t *testing.T) {
 		{"ldar", []uint32{0xc8dffc00, 0xf9400400}, "queue.ops → queue_ops.get", Certain},
 		{"hvc does not keep x1", []uint32{0xf9400001, 0xd4000002, 0xf9400020}, "", Unknown},
 		{"xpaci keeps x1", []uint32{0xf9400001, 0xdac143e1, 0xf9400420}, "queue.ops → queue_ops.get", Certain},
+		{"fmov writes x1", []uint32{0xf9400001, 0x9e660001, 0xf9400020}, "", Unknown},
+		{"rdvl writes x1", []uint32{0xf9400001, 0x04bf5021, 0xf9400020}, "", Unknown},
+		{"ld1 moves x0", []uint32{0x4cdf7002, 0xf9400000, 0xf9400000}, "", Unknown},
+		{"ld1 keeps x0", []uint32{0x4c407002, 0xf9400000, 0xf9400000}, "queue.ops → queue_ops.put", Certain},
 		{"ldrsw is no pointer", []uint32{0xf9400001, 0xb9800021, 0xf9400020}, "", Unknown},
 	} {
 		var code []byte
