@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -69,23 +70,59 @@ func (k *Kernel) Read(addr, size uint64) ([]byte, error) {
 
 // Code returns the bytes of a function, at most [MaxFunction] of the kernel's own. Of a
 // symbol without a size it is the rest of the page, as no page holds two modules. A
-// BPF program's end where the JIT's traps begin, a module's function before veneers (see [branch.VeneerARM64]).
+// BPF program's end where the JIT's traps begin, a module's last function with the memory that is mapped, functions of arm64 before
+// veneers (see [branch.VeneerARM64]) and before what belongs to the next function.
 func (k *Kernel) Code(f ksym.Symbol) ([]byte, error) {
 	size, most := cmp.Or(f.Size, 4096-f.Addr%4096), uint64(MaxFunction)
 	if f.Module == program {
 		most = maxProgram
 	}
-	code, err := k.Read(f.Addr, min(size, most))
+	read := k.Read
+	if f.Module != "" && f.Module != program {
+		read = k.readMapped
+	}
+	code, err := read(f.Addr, min(size, most))
 	if err != nil {
 		return nil, err
 	}
 	switch {
 	case f.Module == program:
 		code = k.untilTraps(code)
-	case f.Module != "" && k.Arch == "arm64":
-		code = untilVeneers(code, f.Addr)
+	case k.Arch == "arm64":
+		code = untilVeneers(withoutOps(code), f.Addr)
 	}
 	return code, nil
+}
+
+// readMapped reads size bytes at addr, or fewer that end with a page: the last function of a module has no next symbol near, so that its
+// own reaches over memory that nobody mapped.
+func (k *Kernel) readMapped(addr, size uint64) ([]byte, error) {
+	const page = 4096
+	code, err := k.Read(addr, size)
+	if err == nil {
+		return code, nil
+	}
+	for code = code[:0]; uint64(len(code)) < size; {
+		at := addr + uint64(len(code))
+		more, failed := k.Read(at, min(size-uint64(len(code)), page-at%page))
+		if failed != nil {
+			break
+		}
+		code = append(code, more...)
+	}
+	if len(code) == 0 {
+		return nil, err
+	}
+	return code, nil
+}
+
+// withoutOps is the code of a function of arm64 without the pointer behind it, to what traces the next function: the kernel puts it in
+// place of two nops (CONFIG_DYNAMIC_FTRACE_WITH_CALL_OPS, Linux 6.3). No instruction ends in 16 bits that are set.
+func withoutOps(code []byte) []byte {
+	if n := len(code); n >= 8 && n%4 == 0 && code[n-1] == 0xff && code[n-2] == 0xff {
+		return code[:n-8]
+	}
+	return code
 }
 
 // ReadFunction finds a function as [Kernel.Function] does and reads its code.
@@ -116,8 +153,8 @@ func (k *Kernel) untilTraps(code []byte) []byte {
 	return code
 }
 
-// untilVeneers is the code of the function at addr without the veneers behind it: they have no symbols, so that the symbol of a
-// module's last function reaches over them. One that is a veneer itself is left as it is.
+// untilVeneers is the code of the function at addr without the veneers behind it: they have no symbols, so that the symbol of the
+// last function of a module, or of an object in the kernel, reaches over them. One that is a veneer itself is left as it is.
 func untilVeneers(code []byte, addr uint64) []byte {
 	for off := 4; off < len(code); off += 4 {
 		if _, ok := branch.VeneerARM64(code[off:], addr+uint64(off)); ok {
@@ -127,17 +164,32 @@ func untilVeneers(code []byte, addr uint64) []byte {
 	return code
 }
 
-// goal is where a direct branch to addr leads: through a module's veneer on arm64, else there. Only what is not the beginning
-// of a function can be a veneer.
+// goal is where a direct branch to addr leads: through a veneer on arm64, else there. Only what is not the beginning
+// of a function can be a veneer, or what a linker calls one: kallsyms leaves these out.
 func (k *Kernel) goal(addr uint64) uint64 {
 	s, off, ok := k.Symbols.Find(addr)
-	if ok && (off == 0 || s.Module == "" || s.Module == program) {
+	if ok && (off == 0 && !veneer(s.Name) || s.Module == program) {
 		return addr
 	}
 	if target, ok := branch.VeneerARM64(k.Follow(addr), addr); ok {
 		return target
 	}
 	return addr
+}
+
+// veneer tells the names that linkers of GNU and of LLVM give to their veneers.
+func veneer(name string) bool {
+	return strings.HasSuffix(name, "_veneer") || strings.HasPrefix(name, "__AArch64ADRPThunk_") ||
+		strings.HasPrefix(name, "__AArch64AbsLongThunk_")
+}
+
+// detour is the instruction that the jump at addr to target goes out of line for (see [branch.DetourARM64]); ok is false
+// for other jumps. Where it goes has no symbol.
+func (k *Kernel) detour(target, addr uint64) (inst branch.Inst, ok bool) {
+	if s, off, found := k.Symbols.Find(target); found && off == 0 && !strings.HasPrefix(s.Name, "e843419@") {
+		return inst, false
+	}
+	return branch.DetourARM64(k.Follow(target), target, addr)
 }
 
 // beyond is [Kernel.goal] of a target that is not in the function at addr, of size bytes.
@@ -199,14 +251,19 @@ func (k *Kernel) SitesIn(code []byte, addr uint64) ([]branch.Site, branch.Return
 	return branch.Sites(code, addr, k.Symbols.Starts, k.Follow)
 }
 
-// Decode yields the instructions of code at addr that can be executed, see [branch.Live]. The target of one that goes to a module's
-// veneer on arm64 is where that leads.
+// Decode yields the instructions of code at addr that can be executed, see [branch.Live]. The target of one that goes to a
+// veneer on arm64 is where that leads, and one that stands out of line, see [branch.DetourARM64], is in place of the jump there.
 func (k *Kernel) Decode(code []byte, addr uint64) iter.Seq[branch.Inst] {
 	if k.Arch != "arm64" {
 		return branch.Live(branch.Decode(code, addr))
 	}
 	return func(yield func(branch.Inst) bool) {
 		for inst := range branch.DecodeARM64(code, addr) {
+			if inst.Kind == branch.JumpDirect && inst.Target-addr >= uint64(len(code)) {
+				if moved, ok := k.detour(inst.Target, inst.Addr); ok {
+					inst = moved
+				}
+			}
 			inst.Target = k.beyond(inst.Target, addr, len(code))
 			if !yield(inst) {
 				return

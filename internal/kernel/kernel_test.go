@@ -176,67 +176,6 @@ func TestARM64(t *testing.T) {
 	}
 }
 
-// Calls of a module that go through veneers lead to the kernel's functions, and the last function ends in front of the veneers.
-func TestVeneers(t *testing.T) {
-	const far = base + 0x1000
-	page := make([]byte, 0x1040)
-	put := func(off int, words ...uint32) {
-		for i, w := range words {
-			binary.LittleEndian.PutUint32(page[off+4*i:], w)
-		}
-	}
-	// last: bl to the first veneer; cbz over a ret; b to the second; ret.
-	put(0, 0x94000010, 0xb4000040, 0xd65f03c0, 0x14000010, 0xd65f03c0)
-	put(0x40, 0xb0000010, 0x91000210, 0xd61f0200) // adrp x16, 4096 on; add x16, x16, #0; br x16
-	put(0x4c, 0xb0000010, 0x91008210, 0xd61f0200)
-	symbols := table(t, []ksym.Symbol{{Addr: base, Type: 't', Name: "last", Module: "m"},
-		{Addr: far, Type: 'T', Name: "called"}, {Addr: far + 0x20, Type: 'T', Name: "tail"}})
-	k := New(ktext.Bytes{Addr: base, Code: page}, symbols, nil)
-	k.Arch = "arm64"
-	f, code, err := k.ReadFunction("last")
-	if err != nil || f.Name != "last" || len(code) != 0x40 {
-		t.Fatalf("%+v: %d bytes, %v", f, len(code), err)
-	}
-	var decoded, scanned, branches []uint64
-	var names, lines []string
-	for inst := range k.Decode(code[:20], base) {
-		if inst.Target != 0 {
-			decoded = append(decoded, inst.Target)
-		}
-	}
-	for step := range k.Scan(code[:20], base) {
-		if step.Target != 0 {
-			scanned = append(scanned, step.Target)
-		}
-	}
-	for b := range k.Branches(code[:20], base) {
-		if b.Target != 0 {
-			branches, names = append(branches, b.Target), append(names, string(b.Class)+" "+b.Name)
-		}
-	}
-	for l := range k.Annotated(code[:20], base) {
-		lines = append(lines, l.Text)
-	}
-	want := []uint64{far, base + 12, far + 0x20}
-	if !slices.Equal(decoded, want) || !slices.Equal(scanned, want) || !slices.Equal(branches, want) {
-		t.Errorf("targets %#x, %#x, %#x; want %#x", decoded, scanned, branches, want)
-	}
-	if want := []string{"direct called", "conditional ", "tail-call tail"}; !slices.Equal(names, want) {
-		t.Errorf("branches %q", names)
-	}
-	if want := []string{"bl called", "cbz x0, 0xffffffff8100000c <+0xc>", "ret", "b tail", "ret"}; !slices.Equal(lines, want) {
-		t.Errorf("lines %q", lines)
-	}
-	if sites, _, err := k.Sites(f); err != nil || len(sites) != 0 {
-		t.Errorf("sites %+v, %v", sites, err)
-	}
-	// The kernel's own functions are read as they are.
-	f.Module = ""
-	if code, err := k.Code(f); err != nil || len(code) != int(f.Size) && len(code) != 4096 {
-		t.Errorf("%d bytes, %v", len(code), err)
-	}
-}
-
 // The distance to the next symbol may be long, and memory behind a function unread.
 func TestLimits(t *testing.T) {
 	long := make([]byte, maxProgram+1)
@@ -245,6 +184,14 @@ func TestLimits(t *testing.T) {
 		code, err := k.Code(ksym.Symbol{Addr: base, Size: uint64(len(long)), Module: module})
 		if err != nil || len(code) != want {
 			t.Errorf("module %q: %d bytes, %v; want %d", module, len(code), err, want)
+		}
+	}
+	// The last function of a module ends with what is mapped.
+	k = New(ktext.Bytes{Addr: base, Code: long[:2*4096]}, new(ksym.Table), nil)
+	for addr, want := range map[uint64]int{base + 0x10: 2*4096 - 0x10, base + 0x1ff0: 0x10, base + 0x2000: 0} {
+		code, err := k.Code(ksym.Symbol{Addr: addr, Size: 3 * 4096, Module: "veth"})
+		if len(code) != want || (err == nil) != (want > 0) {
+			t.Errorf("%#x: %d bytes, %v; want %d", addr, len(code), err, want)
 		}
 	}
 	k = New(ktext.Bytes{Addr: base, Code: long}, table(t, []ksym.Symbol{

@@ -125,7 +125,11 @@ func (c *counter) each(from, end uint64, yield func(*branch.Branch)) error {
 			continue
 		}
 		c.functions++
-		for b := range c.classify(c.text[addr-from:next-from], addr) {
+		code := c.text[addr-from : next-from]
+		if c.kernel.Arch == "arm64" {
+			code = withoutOps(code)
+		}
+		for b := range c.classify(code, addr) {
 			yield(b)
 		}
 		addr = next
