@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
 	"github.com/unthunk/unthunk/internal/record"
@@ -23,7 +25,7 @@ import (
 func TestXrayRootARM64(t *testing.T) {
 	for _, series := range []string{"6.1", "6.12", "7.3"} {
 		root := guesttest.Named(t, "debian:"+series+"-cloud-arm64").Dir
-		rows := pathRows(t, root)
+		rows := pathOf(t, root).Rows
 		for _, want := range []string{
 			"__napi_poll napi_struct.poll", "bpf_dispatcher_xdp_func argument bpf_func of bpf_dispatcher_xdp_func",
 			"bq_xmit_all xdp_dev_bulk_queue.dev → net_device.netdev_ops → net_device_ops.ndo_xdp_xmit", "call_on_irq_stack ____do_softirq",
@@ -55,11 +57,14 @@ func TestXrayRootAgainstARM64(t *testing.T) {
 	if err := json.Unmarshal(report.Results[0].Stdout, &live); err != nil {
 		t.Fatalf("%v: %s", err, report.Results[0].Stderr)
 	}
-	rows := pathRows(t, kernel.Dir)
-	if len(rows) != len(live.Rows) {
-		t.Errorf("%d branches, the kernel in a guest has %d", len(rows), len(live.Rows))
+	doc := pathOf(t, kernel.Dir)
+	if len(doc.Rows) != len(live.Rows) {
+		t.Errorf("%d branches, the kernel in a guest has %d", len(doc.Rows), len(live.Rows))
 	}
-	for _, r := range rows {
+	if diff := cmp.Diff(doc.Partial, live.Partial); diff != "" {
+		t.Errorf("not followed (-in files +in the guest): %s", diff)
+	}
+	for _, r := range doc.Rows {
 		if !slices.ContainsFunc(live.Rows, func(o record.SiteRow) bool {
 			return o.Function == r.Function && o.Offset == r.Offset && o.Per == r.Per && o.Always == r.Always && o.Stage == r.Stage &&
 				(calls(o) == calls(r) || calls(r) == "" && calls(o) == "sk_buff.destructor")
@@ -69,15 +74,25 @@ func TestXrayRootAgainstARM64(t *testing.T) {
 	}
 }
 
-// pathRows are the rows of veth's path in a kernel package.
-func pathRows(t *testing.T, root string) []record.SiteRow {
+// The loader moves instructions of modules out of line on a Cortex-A53, which QEMU's model has the erratum 843419 of, and with
+// KASLR their calls go through veneers: each is followed.
+func TestDetoursARM64(t *testing.T) {
+	program, kernel := armGuest(t, "debian:6.12-cloud-arm64")
+	m := guest.Machine{Kernel: kernel, Init: program, CPU: "cortex-a53", Modules: []string{"veth", "xfs", "mlx5_core", "nfsd"},
+		Files: map[string]string{"/kernel.test": testOf(t, "internal/kernel", filepath.Dir(program))}}
+	runVerbs(t, m, []verb{{"/kernel.test -test.v -test.run ^TestLiveJumps$", []int{exitDone},
+		` goes out of line for adrp .* [1-9]\d* detours --- PASS: TestLiveJumps `, ""}})
+}
+
+// pathOf is the record of veth's path in a kernel package.
+func pathOf(t *testing.T, root string) record.Document[record.SiteRow] {
 	t.Helper()
 	code, stdout, stderr := unthunk(t, "xray", "--root", root, "--json")
 	var doc record.Document[record.SiteRow]
 	if err := json.Unmarshal([]byte(stdout), &doc); err != nil || code != exitDone {
 		t.Fatalf("exit code %d, %v: %s", code, err, stderr)
 	}
-	return doc.Rows
+	return doc
 }
 
 // calls is what a row says that its branch calls; "" when that is not known.
