@@ -27,7 +27,7 @@ type State struct {
 	Unmeasured int `json:"unmeasured,omitempty"`
 	// Identity stands for that of the machine where it has none of its own: 32 hexadecimal digits.
 	Identity string `json:"identity,omitempty"`
-	// Dropped is how many records were given up, as the server was away for too long or refused them.
+	// Dropped is how many records were given up, as the server was away for too long or refused them, or they could not be read.
 	Dropped int `json:"dropped,omitempty"`
 }
 
