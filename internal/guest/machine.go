@@ -106,6 +106,18 @@ func (m *Machine) commandLine(a architecture) string {
 	return strings.TrimSpace(line + " " + m.Append)
 }
 
+// model is QEMU's -cpu.
+func (m *Machine) model(a architecture) string {
+	model := cmp.Or(m.CPU, "max")
+	if model == "max" && !m.KVM {
+		model += a.signing
+	}
+	if m.Exact {
+		model += a.counter
+	}
+	return model
+}
+
 // devices are the arguments for NICs and the IOMMU, which must come first.
 func (m *Machine) devices() (args []string) {
 	if m.IOMMU {
@@ -199,13 +211,9 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	if m.KVM {
 		accel = "kvm"
 	}
-	cpu := cmp.Or(m.CPU, "max")
-	if m.Exact {
-		cpu += a.counter
-	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none",
-		"-machine", a.board + ",accel=" + accel, "-cpu", cpu, "-m", "512", "-smp", strconv.Itoa(max(m.CPUs, 1)),
+		"-machine", a.board + ",accel=" + accel, "-cpu", m.model(a), "-m", "512", "-smp", strconv.Itoa(max(m.CPUs, 1)),
 		"-serial", "file:" + inherited(1),
 		"-kernel", inherited(3), "-initrd", inherited(0),
 	}

@@ -233,6 +233,27 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+// Where a CPU of arm64 is emulated, and is no model of hardware, QEMU signs pointers by its own hash.
+func TestModel(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		m    Machine
+		arch string
+		want string
+	}{
+		{Machine{}, AMD64, "max"},
+		{Machine{Exact: true, CPU: "EPYC"}, AMD64, "EPYC"},
+		{Machine{}, ARM64, "max,pauth-impdef=on"},
+		{Machine{Exact: true, CPU: "max"}, ARM64, "max,pauth-impdef=on,cntfrq=1000000000"},
+		{Machine{Exact: true, CPU: "neoverse-n1"}, ARM64, "neoverse-n1,cntfrq=1000000000"},
+		{Machine{KVM: true}, ARM64, "max"},
+	} {
+		if got := test.m.model(architectures[test.arch]); got != test.want {
+			t.Errorf("%s, %+v: %q, want %q", test.arch, test.m, got, test.want)
+		}
+	}
+}
+
 func TestModuleName(t *testing.T) {
 	tests := []struct {
 		path, name string
