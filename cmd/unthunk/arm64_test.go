@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -128,23 +127,7 @@ func TestGateARM64(t *testing.T) {
 	if err := record.Save(of, recordtest.GateLab("debian:6.12-cloud")); err != nil {
 		t.Fatal(err)
 	}
-	for _, test := range []struct {
-		args string
-		code int
-		want string // on standard output or standard error
-	}{
-		{"gate --save " + base + " --bulk 16 --arch arm64 --guest-program " + program + " debian:6.12-cloud", exitDone, "bulk=16"},
-		{"gate --base " + base + " --guest-program " + program + " debian:6.12-cloud", exitDone, "Within: 1 row of the base"},
-		{"gate --base " + base + " --unlike config,compiler --guest-program " + program + " debian:6.18-cloud-arm64", exitBeyond,
-			"Beyond: redirect-map/bulk=16 "},
-		{"gate --base " + base + " --unlike config,compiler --guest-program " + program + " debian:6.1-cloud-arm64", exitCannotTell,
-			"KALLSYMS_ALL"},
-		{"gate --base " + base + " --arch amd64 debian:6.12-cloud", exitCannotTell, "guests of arm64, and --arch amd64 was asked for"},
-		{"gate --base " + base + " " + of, exitCannotTell, "arch"},
-		{"gate --base " + base + " --guest-program " + os.Args[0] + " debian:6.12-cloud", exitCannotTell, "guests of arm64 need one of"},
-		{"lab debian:6.12-cloud --arch arm64 --guest-program " + program + " --prog " + samples + ":pass --packets udp4 --trace",
-			exitMissing, "a trace of a guest of arm64 is missing"},
-	} {
+	for _, test := range gateScriptsARM64(program, base, of) {
 		code, stdout, stderr := unthunk(t, strings.Fields(test.args)...)
 		said := strings.Join(strings.Fields(stdout+stderr), " ")
 		if code != test.code || !strings.Contains(said, test.want) {
@@ -153,114 +136,21 @@ func TestGateARM64(t *testing.T) {
 	}
 }
 
-// verb is a command in a guest of arm64, and what it has to say. Out and errs match standard output and standard error, with one
-// space for white space.
-type verb struct {
-	args      string
-	exits     []int
-	out, errs string
-}
-
-// Each verb answers on arm64, or refuses in one line; nothing has a price where the CPU is emulated, by QEMU's own model or
-// by one that has the name of hardware.
-func TestVerbsARM64(t *testing.T) {
-	program, kernel := armGuest(t, "debian:6.12-cloud-arm64")
-	tests := testOf(t, "cmd/unthunk", filepath.Dir(program))
-	const (
-		software = `^unthunk: a CPU of hardware is missing: this one is emulated \(QEMU\), .*$`
-		cost     = "unthunk prog cost /sample.o:pass --packets udp4 --quick"
-		agent    = "unthunk agent --once --max-load 100"
-		warned   = "! the CPU is emulated: times are those of QEMU"
-	)
-	kpti := map[string]string{"max": "off", "neoverse-n1": "on"}
-	for model, verbs := range map[string][]verb{
-		"max": {
-			{"unthunk check", []int{exitDone}, `cpu emulated \(QEMU's max\) .* indirect-call blr and br.*` +
-				"entry-from-user nothing against predictions", ""},
-			// All that may run on a veth has a name: by the types of a module, of the kernel, and by the caller of assembly.
-			{"unthunk xray", []int{exitDone}, `veth_xdp_rcv_skb[^ ]* packet\? call register sk_buff.destructor ` +
-				"program .*bq_xmit_all[^ ]* bulk[^=]* → net_device_ops.ndo_xdp_xmit = veth_ndo_xdp_xmit " +
-				`call_on_irq_stack[^ ]* packet\? call register → ____do_softirq \(likely\) = ____do_softirq These are on the path` +
-				`.*fq_flush_iotlb[^ ]* packet\? call register → iommu_domain_ops.flush_iotlb_all `, ""},
-			{"unthunk drivers /modules", []int{exitDone}, "veth yes no DMA API", ""},
-			{"unthunk tax --quick --json", []int{exitFailed},
-				`"name": "bpf-prog".*"premise": "bpf_dispatcher_xdp_func\+[^"]* call register; priced by ` +
-					`[^}]*"per-packet": \{ "median": 1,`, "no row has a number: the rows say why"},
-			{"unthunk prog list", []int{exitDone}, "The kernel has no BPF dispatcher", ""},
-			{"unthunk prog xray /sample.o:pass", []int{exitDone}, "indirect branches: 0 in its code", ""},
-			{cost, []int{exitMissing}, "", software},
-			{"unthunk bench --quick --bulk 16", []int{exitDone}, "redirect-map 16 [0-9].* " + warned, ""},
-			{"unthunk profile --rate 200 --rounds 6 --duration 24s", []int{exitDone, exitFailed},
-				`bpf_dispatcher_xdp_func\+0x[0-9a-f]+ .* ` + warned, ""},
-			{agent, []int{exitMissing}, "", software},
-			// Both engines, AF_XDP by copies, forward a flood between veths: each frame that a counter has arrived.
-			{"/verbs.test -test.v -test.run ^TestForwardVerb$", []int{exitDone},
-				"--- PASS: TestForwardVerb/afxdp .*--- PASS: TestForwardVerb/xdp ", ""},
-		},
-		"neoverse-n1": {
-			{"unthunk check", []int{exitDone}, `virtual-machine yes, QEMU TCG.* cpu Arm Neoverse N1 r4p1.* a switch of page tables ` +
-				`\(KPTI\): \d+ instructions before the kernel's own vectors, 18 where user space is entered again`, ""},
-			{"unthunk tax --quick --json --pair control,callback,direct-call", []int{exitFailed}, "", "no row has a number: the rows say why"},
-			{cost, []int{exitMissing}, "", software},
-			{agent, []int{exitMissing}, "", software},
-		},
-	} {
-		t.Run(model, func(t *testing.T) {
-			runVerbs(t, guest.Machine{Kernel: kernel, Init: program, CPU: model, Append: "kpti=" + kpti[model], Modules: []string{"veth"},
-				Files: map[string]string{"/sample.o": samples, "/verbs.test": tests}}, verbs)
-		})
-	}
-}
-
-// Nothing has a price on an emulated CPU of x86-64 either, and the rule is that of arm64; calls are counted.
-func TestVerbsAMD64(t *testing.T) {
-	if os.Getenv("UNTHUNK_GUEST") == "" {
-		testutil.Missing(t, "guest kernels (make test-kernels)")
-	}
-	const refused = `^unthunk: a CPU of hardware is missing: this one is emulated \(QEMU\), .*$`
-	m := guest.Machine{Kernel: guesttest.Named(t, "debian:6.12-cloud"), Init: build(t), Modules: []string{"veth"},
-		Files: map[string]string{"/sample.o": samples}}
-	runVerbs(t, m, []verb{
-		{"unthunk tax --quick --json", []int{exitFailed},
-			`"name": "ndo-xdp-xmit/bulk=16".* "per-packet": \{ "median": 0.9375.*"name": "packet/bulk=16"`, "no row has a number: the rows say why"},
-		{"unthunk prog cost /sample.o:pass --packets udp4 --quick", []int{exitMissing}, "", refused},
-		{"unthunk agent --once --max-load 100", []int{exitMissing}, "", refused},
-		{"unthunk agent --once --emulated --max-load 100 --json", []int{exitDone}, `"text": "the CPU is emulated: times are those of QEMU`, ""},
-		{"unthunk --quick", []int{exitDone},
-			"^What a redirect costs was not measured: the CPU is emulated, and its times say nothing of hardware. bulk", ""},
-	})
-}
-
-// runVerbs runs commands in a guest, and holds what each says against what it has to say.
-func runVerbs(t *testing.T, m guest.Machine, verbs []verb) {
-	t.Helper()
-	var commands []guest.Command
-	for _, v := range verbs {
-		commands = append(commands, guest.Command{Args: strings.Fields(v.args), Timeout: 5 * time.Minute})
-	}
-	report, err := m.Run(t.Context(), commands...)
-	if err != nil {
-		t.Fatalf("%v; console:\n%s", err, report.Console)
-	}
-	for i, r := range report.Results {
-		verbs[i].check(t, r)
-	}
-}
-
 // What a PMU counts for a packet is what lab counts: in a guest of arm64 whose clock counts instructions, of which its PMU takes each
-// for a cycle. So it is with a program of the user's, whose packet takes more.
+// for a cycle. So it is with a program of the user's, whose packet takes more. The agent reads and measures there, too.
 func TestProfileARM64(t *testing.T) {
 	const name = "debian:6.12-cloud-arm64"
 	program, kernel := armGuest(t, name)
 	m := guest.Machine{Kernel: kernel, Init: program, Exact: true, Modules: []string{"veth", "sch_ingress", "cls_bpf"},
 		Files: map[string]string{"/sample.o": samples, "/profile.test": testOf(t, "internal/profile", filepath.Dir(program))}}
+	profiles := []verb{
+		{args: "unthunk profile --rounds 6 --duration 3s --rate 500 --json"},
+		{args: "unthunk profile --prog /sample.o:pass --packets udp4 --rounds 6 --duration 3s --rate 500 --json"},
+	}
+	script := slices.Concat([]verb{{args: "/profile.test -test.v -test.run ^TestExactCounters$"}}, profiles, exactScriptARM64())
 	var commands []guest.Command
-	for _, args := range []string{
-		"/profile.test -test.v -test.run ^TestExactCounters$",
-		"unthunk profile --rounds 6 --duration 3s --rate 500 --json",
-		"unthunk profile --prog /sample.o:pass --packets udp4 --rounds 6 --duration 3s --rate 500 --json",
-	} {
-		commands = append(commands, guest.Command{Args: strings.Fields(args), Timeout: 10 * time.Minute})
+	for _, v := range script {
+		commands = append(commands, guest.Command{Args: strings.Fields(v.args), Timeout: 10 * time.Minute})
 	}
 	report, err := m.Run(t.Context(), commands...)
 	if err != nil {
@@ -269,13 +159,16 @@ func TestProfileARM64(t *testing.T) {
 	if r := report.Results[0]; r.Exit != 0 || !strings.Contains(string(r.Stdout), "--- PASS: TestExactCounters ") {
 		t.Errorf("%v: exit code %d %s\n%s%s", r.Args, r.Exit, r.Err, r.Stdout, r.Stderr)
 	}
+	for i, v := range exactScriptARM64() {
+		v.check(t, report.Results[1+len(profiles)+i])
+	}
 	code, stdout, stderr := unthunk(t, "lab", name, "--bulk", "16", "--guest-program", program, "--json")
 	var counted record.Lab
 	if err := json.Unmarshal([]byte(stdout), &counted); err != nil || code != exitDone || len(counted.Rows) != 1 {
 		t.Fatalf("lab: exit code %d, %v: %s%s", code, err, stdout, stderr)
 	}
 	want := *counted.Rows[0].Instructions
-	for _, r := range report.Results[1:] {
+	for _, r := range report.Results[1 : 1+len(profiles)] {
 		var p record.Profile
 		if err := json.Unmarshal(r.Stdout, &p); err != nil || p.Undisturbed == nil || len(p.Counters) != 2 {
 			t.Errorf("%v: exit code %d %s, %v, counters %+v\n%s", r.Args, r.Exit, r.Err, err, p.Counters, r.Stderr)
@@ -319,37 +212,6 @@ func armGuest(t *testing.T, name string) (program string, kernel guest.Kernel) {
 		t.Fatal(err)
 	}
 	return program, kernel
-}
-
-// check holds a result against what the verb has to say. What a verb refuses is one line; no row of tax has a price.
-func (v verb) check(t *testing.T, r guest.Result) {
-	t.Helper()
-	out, errs := strings.Join(strings.Fields(string(r.Stdout)), " "), strings.TrimSuffix(string(r.Stderr), "\n")
-	if r.Err != "" || !slices.Contains(v.exits, r.Exit) || !regexp.MustCompile(v.out).MatchString(out) ||
-		!regexp.MustCompile(v.errs).MatchString(errs) {
-		t.Errorf("%s: exit code %d %s, want %d, %q and %q; standard output:\n%s\nstandard error:\n%s", v.args, r.Exit, r.Err, v.exits,
-			v.out, v.errs, r.Stdout, r.Stderr)
-	}
-	if r.Exit != exitDone && strings.Contains(errs, "\n") {
-		t.Errorf("%s: more than one line: %s", v.args, errs)
-	}
-	if !strings.HasPrefix(v.args, "unthunk tax ") {
-		return
-	}
-	var doc struct {
-		Rows []struct {
-			Name, Refused string
-			Price         *struct{}
-		}
-	}
-	if err := json.Unmarshal(r.Stdout, &doc); err != nil || len(doc.Rows) == 0 {
-		t.Errorf("%s: %d rows, %v", v.args, len(doc.Rows), err)
-	}
-	for _, row := range doc.Rows {
-		if row.Price != nil || row.Refused == "" {
-			t.Errorf("%s: %s has a price, or no reason for none: %q", v.args, row.Name, row.Refused)
-		}
-	}
 }
 
 // Models are completed of the architecture that the flag or the kernel says.
