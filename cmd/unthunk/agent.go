@@ -468,7 +468,8 @@ func (a *agentRun) send(ctx context.Context) {
 	if aside > 0 {
 		put = fmt.Sprintf("; put aside: %d", aside)
 	}
-	a.warn(fmt.Sprintf("%v%s; records that wait in %s: %d", err, put, a.flags.post.Spool, waiting))
+	why := strings.ReplaceAll(err.Error(), "\n", "; ")
+	a.warn(fmt.Sprintf("%s%s; records that wait in %s: %d", why, put, a.flags.post.Spool, waiting))
 }
 
 // newMetrics are the metrics of a run.

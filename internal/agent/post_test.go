@@ -235,6 +235,19 @@ func TestSpoolTooLarge(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(p.Spool, "2099.json.refused")); err != nil {
 		t.Error(err)
 	}
+	// Both are told where the server is away, too.
+	file := filepath.Join(p.Spool, "2.json")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, maxSpooledBytes+1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.Add("2026.json", []byte("record")); err != nil {
+		t.Fatal(err)
+	}
+	s.set(http.StatusServiceUnavailable)
+	aside, err = p.Send(t.Context())
+	if aside != 1 || err == nil || !strings.Contains(err.Error(), "2.json") || !strings.Contains(err.Error(), "503") {
+		t.Errorf("%d put aside, %v", aside, err)
+	}
 }
 
 // Only what says something of the file puts it aside: not what the process lacks.

@@ -127,7 +127,7 @@ func (p Post) Waiting() int {
 
 // Send sends what is in the spool, the oldest first, until the server takes no more. What it will never take, and what cannot be
 // read, is put aside: NAME.json.refused. A record whose connection breaks waits, and holds up only those that are as large.
-// It returns how many were put aside; the error says why the last of them was, or why records wait.
+// It returns how many were put aside; the error says why the last of them was, and why records wait.
 func (p Post) Send(ctx context.Context) (aside int, err error) {
 	files, err := p.waiting()
 	if err != nil || len(files) == 0 {
@@ -138,7 +138,7 @@ func (p Post) Send(ctx context.Context) (aside int, err error) {
 		return 0, err
 	}
 	defer client.CloseIdleConnections()
-	var told error
+	var told, broken error
 	tooLarge := math.MaxInt
 	for _, file := range files {
 		b, err := readRecord(file)
@@ -157,16 +157,16 @@ func (p Post) Send(ctx context.Context) (aside int, err error) {
 				aside++
 			}
 		case err != nil && bySize(err) && ctx.Err() == nil:
-			told, tooLarge = err, len(b)
+			broken, tooLarge = err, len(b)
 		case err != nil:
-			return aside, err
+			return aside, errors.Join(told, err)
 		default:
 			if err := os.Remove(file); err != nil {
-				return aside, fmt.Errorf("remove record that was sent: %w", err)
+				return aside, errors.Join(told, fmt.Errorf("remove record that was sent: %w", err))
 			}
 		}
 	}
-	return aside, told
+	return aside, errors.Join(told, broken)
 }
 
 // readRecord reads a record that waits. It returns an errNever when the file cannot be read.
