@@ -340,19 +340,27 @@ func TestARM64AgainstObjdump(t *testing.T) {
 		}
 		list = append(list, top[r.IntN(len(top))]<<24|r.Uint32N(1<<24), r.Uint32())
 	}
-	var code []byte
-	for _, w := range list {
-		if w>>24 == 0x54 && w>>4&1 != 0 { // bc.cond is younger than most tools
-			w &^= 1 << 4
-		}
-		code = binary.LittleEndian.AppendUint32(code, w)
-	}
+	code := withoutHints(words(list...))
 	const addr = 0x40000000 // targets may lie in front of it
 	args := []string{"-d", "-z"}
 	if strings.Contains(filepath.Base(tool), "llvm") {
-		args = append(args, "--mattr=+v8.5a,+pauth")
+		args = append(args, llvmARM64)
 	}
 	compareARM64(t, tool, append(args, armELF(t, code, addr)), code, addr)
+}
+
+// llvmARM64 is the argument by which llvm-objdump knows branches with pointer authentication.
+const llvmARM64 = "--mattr=+v8.5a,+pauth"
+
+// withoutHints is code with b.cond in place of bc.cond, which is younger than most tools.
+func withoutHints(code []byte) []byte {
+	code = slices.Clone(code)
+	for at := 0; at+4 <= len(code); at += 4 {
+		if w := binary.LittleEndian.Uint32(code[at:]); w>>24 == 0x54 {
+			binary.LittleEndian.PutUint32(code[at:], w&^(1<<4))
+		}
+	}
+	return code
 }
 
 // compareARM64 disassembles a file whose code is at addr, and compares word by word.
@@ -443,7 +451,8 @@ func agreesARM64(code []byte, offset int, addr uint64, text string, kind Kind, f
 }
 
 // arm64Kernels are those whose whole text is disassembled.
-var arm64Kernels = []string{"debian:6.1-cloud-arm64", "debian:6.12-cloud-arm64", "debian:6.18-cloud-arm64", "debian:7.2-cloud-arm64"}
+var arm64Kernels = []string{"debian:6.1-cloud-arm64", "debian:6.12-cloud-arm64", "debian:6.18-cloud-arm64", "debian:7.2-cloud-arm64",
+	"debian:7.3-cloud-arm64"}
 
 // textOfARM64 is the section .text of a kernel's image, which has its read-only data too.
 // An Image is a program of EFI as well (arch/arm64/kernel/efi-header.S).
@@ -478,6 +487,22 @@ func TestKernelARM64AgainstObjdump(t *testing.T) {
 			}
 			compareARM64(t, tool, []string{"-D", "-z", "-w", "-b", "binary", "-m", "aarch64",
 				fmt.Sprintf("--adjust-vma=%#x", addr), name}, code, addr)
+		})
+	}
+}
+
+// TestKernelARM64AgainstLLVM is the same by another disassembler, of the oldest and the newest kernel.
+func TestKernelARM64AgainstLLVM(t *testing.T) {
+	testutil.Slow(t)
+	tool, err := exec.LookPath("llvm-objdump")
+	if err != nil {
+		testutil.Missing(t, "llvm-objdump")
+	}
+	for _, kernel := range []string{arm64Kernels[0], arm64Kernels[len(arm64Kernels)-1]} {
+		t.Run(kernel, func(t *testing.T) {
+			code := withoutHints(textOfARM64(t, kernel))
+			const addr = 0x40000000
+			compareARM64(t, tool, []string{"-d", "-z", llvmARM64, armELF(t, code, addr)}, code, addr)
 		})
 	}
 }
