@@ -10,9 +10,9 @@ import (
 )
 
 // DecodeARM64 yields the instructions of arm64 code, the first byte of which
-// is at addr. An instruction that arm64asm does not know has no name. It is Bad only where it may be a branch, or where the
-// architecture has no instructions: vectors, pointer authentication and atomics have grown since arm64asm was written. The next
-// one is 4 bytes on. The last one may be shorter, and is Bad.
+// is at addr. One that is not known is Bad where it may be a branch, or where the architecture has no instructions; of others
+// it does not matter. What package arm64asm does not know has no name: vectors, pointer authentication and atomics have grown
+// since that was written. The next one is 4 bytes on. The last one may be shorter, and is Bad.
 func DecodeARM64(code []byte, addr uint64) iter.Seq[Inst] {
 	return func(yield func(Inst) bool) {
 		for len(code) > 0 {
@@ -35,14 +35,8 @@ func decodeARM64(w uint32, addr uint64) Inst {
 	case CallDirect, JumpDirect, JumpCond:
 		inst.Target = addr + f.rel
 	case Other:
-		if hintARM64(w) != "" || f.op != "" {
-			break
-		}
-		if _, err := arm64asm.Decode(binary.LittleEndian.AppendUint32(nil, w)); err != nil {
-			inst.raw = fmt.Sprintf(".inst %#08x", w)
-			if !branchless(w) {
-				inst.Kind = Bad
-			}
+		if f.op == "" && !branchless(w) {
+			inst.Kind = Bad
 		}
 	}
 	if w == 0 { // udf #0
@@ -52,11 +46,11 @@ func decodeARM64(w uint32, addr uint64) Inst {
 }
 
 // branchless tells whether what a word has in bits 25 to 28 says that it is no branch (C4.1, "A64 instruction set encoding"). Of
-// branches, exceptions and system instructions these are calls of the hypervisor and of firmware, and system instructions.
+// the group of branches these are what makes exceptions, and system instructions.
 func branchless(w uint32) bool {
 	switch w >> 25 & 15 {
 	case 0b1010, 0b1011:
-		return w&0xffe0001c == 0xd4000000 || w>>24 == 0xd5
+		return w>>24 == 0xd4 || w>>24 == 0xd5
 	case 0b0000: // SME, or reserved
 		return w>>31 != 0
 	case 0b0001, 0b0011: // unallocated
