@@ -15,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/ksym"
+	"github.com/unthunk/unthunk/ktext"
 )
 
 // start is where the machine code of tests begins.
@@ -161,7 +162,7 @@ func TestMatchARM64(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := kernel.New(nil, symbols, nil)
+	k := kernel.New(ktext.Bytes{}, symbols, nil)
 	k.Arch = "arm64"
 	c := &Code{Functions: []Function{{Name: "main", Addr: start, Code: code}}, Returns: branch.Returns{}, kernel: k}
 	if err := c.readSites(x, nil); err != nil {
