@@ -32,17 +32,11 @@ func (o *Opened) checkRun(ctx context.Context, t Target, options Options) error 
 // changes are the maps that a live program, its parts and what they reach by tail calls can change,
 // by name.
 func (o *Opened) changes(ctx context.Context, t Target) (names []string, err error) {
-	s := &source{text: t.text, programs: map[ebpf.ProgramID]tailCall{}}
-	defer s.Close()
-	seen := map[ebpf.MapID]bool{}
-	if err := s.addProgram(ctx, o.Program, seen); err != nil {
+	s, err := o.reach(ctx, t.text)
+	if err != nil {
 		return nil, err
 	}
-	for _, part := range o.Parts {
-		if err := s.addID(ctx, part.ID, seen); err != nil {
-			return nil, err
-		}
-	}
+	defer s.Close()
 	for _, m := range s.maps {
 		if !changeable(m.m) {
 			continue
@@ -55,6 +49,27 @@ func (o *Opened) changes(ctx context.Context, t Target) (names []string, err err
 	}
 	slices.Sort(names)
 	return names, nil
+}
+
+// reach opens the maps of a live program, of its parts and of what they reach by tail calls, and finds those programs. text
+// is for errors.
+func (o *Opened) reach(ctx context.Context, text string) (_ *source, err error) {
+	s := &source{text: text, programs: map[ebpf.ProgramID]tailCall{}}
+	defer func() {
+		if err != nil {
+			s.Close()
+		}
+	}()
+	seen := map[ebpf.MapID]bool{}
+	if err := s.addProgram(ctx, o.Program, seen); err != nil {
+		return nil, err
+	}
+	for _, part := range o.Parts {
+		if err := s.addID(ctx, part.ID, seen); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
 }
 
 // changeable says whether a program can change a map. The verifier lets it only jump through
