@@ -9,5 +9,9 @@
 //
 // [Bench] is one line in a test of Go. [Replay] is what it is made of.
 //
+// Programs run in the network namespace of the calling thread. What one changes there by functions of the kernel stays, as
+// connections that bpf_ct_insert_entry makes: nothing here holds it back. Who does not want that calls from a thread of a
+// namespace of its own, as the command does (unthunk prog cost).
+//
 // Requires at least Linux 5.18, a JIT, and CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN.
 package prog
