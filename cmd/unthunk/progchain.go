@@ -107,6 +107,9 @@ func (f *chainFlags) open(ctx context.Context, s std, size int, bulks []int) (*r
 	if err != nil {
 		return nil, err
 	}
+	if _, err := staying(ctx, f.prog, opened); err != nil { // what stays is in the chain's network namespace
+		return nil, errors.Join(err, opened.Close())
+	}
 	object := f.prog
 	if !opened.Live {
 		object = strings.TrimSuffix(object, ":"+opened.Name)

@@ -13,7 +13,9 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/progcost"
 	"github.com/unthunk/unthunk/internal/progcount"
@@ -82,6 +84,50 @@ func (f *replayFlags) options(ctx context.Context) (o prog.Options, packets *pro
 	}
 	packets, err = reading(ctx, f.read)
 	return o, packets, err
+}
+
+// apart says whether the programs are replayed in a network namespace of their own, as they may change what stays in that of
+// the user, and tells which is why.
+func (f *replayFlags) apart(ctx context.Context, s std, targets []string, opened []*program.Opened) (bool, error) {
+	var why []string
+	for i, o := range opened {
+		stays, err := staying(ctx, targets[i], o)
+		if err != nil {
+			return false, err
+		}
+		if len(stays) > 0 {
+			why = append(why, fmt.Sprintf("%s calls %s", targets[i], strings.Join(stays, ", ")))
+		}
+	}
+	what := strings.Join(why, "; ") + ": that can change what stays"
+	switch {
+	case len(why) == 0:
+		return false, nil
+	case f.ifindex > 0:
+		return false, usagef("%s, so it is replayed in a network namespace of its own, which has no device for --ifindex", what)
+	}
+	if m := feature.AsMissing(feature.Need(unix.CAP_SYS_ADMIN)); m != nil {
+		m.Feature = fmt.Sprintf("%s, so it is replayed in a network namespace of its own, for which %s", what, m.Feature)
+		m.Help += ", or in a guest (lab --prog)"
+		return false, m
+	}
+	warner(s.err)(what + ", so it is replayed in a network namespace of its own, without devices, routes, sockets and connections: " +
+		"lookups find none there")
+	return true, nil
+}
+
+// staying are the functions that a program calls which can change what stays in a network namespace. A program that reaches
+// beyond any is refused.
+func staying(ctx context.Context, target string, o *program.Opened) ([]string, error) {
+	e, err := o.Effects(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.Beyond) > 0 {
+		return nil, fmt.Errorf("%s calls %s, which reaches beyond its packets and any network namespace: run it in a guest (lab --prog)",
+			target, strings.Join(e.Beyond, ", "))
+	}
+	return e.Stays, nil
 }
 
 // source is what a record says of the packets. A folder may have the name of a user.
@@ -203,6 +249,9 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	if f.lines && opened.Live {
 		return usagef("--lines is for an object file: counters are put into a copy of the program, and %s is loaded already", target)
 	}
+	if plan.Apart, err = f.replay.apart(ctx, s, []string{target}, []*program.Opened{opened}); err != nil {
+		return err
+	}
 	plan.Programs = []prog.Program{progcost.Replayable(opened)}
 	if plan.Packets, err = plan.Packets.For(plan.Programs...); err != nil {
 		return err
@@ -220,6 +269,9 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 	if raw.Cold > 0 {
 		doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
+	}
+	if plan.Apart {
+		doc.Settings["network-namespace"] = "own"
 	}
 	doc.Program = raw.Identity(target, opened, 0)
 	doc.Packets = f.replay.source(plan.Packets)
@@ -249,7 +301,8 @@ func (f *costFlags) measureLines(
 		return err
 	}
 	defer counted.Close()
-	l := progcost.Lines{Timed: opened, Counted: counted, Counters: counters, CPU: raw.CPU, Length: progcost.LinesLength(plan.Schedule)}
+	l := progcost.Lines{Timed: opened, Counted: counted, Counters: counters, CPU: raw.CPU, Apart: plan.Apart,
+		Length: progcost.LinesLength(plan.Schedule)}
 	for _, row := range doc.Rows {
 		if row.Name == "all" && row.Ns != nil {
 			l.Ns = row.Ns.Median

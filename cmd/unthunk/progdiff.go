@@ -157,6 +157,9 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 		opened = append(opened, o)
 		plan.Programs = append(plan.Programs, progcost.Replayable(o))
 	}
+	if plan.Apart, err = f.replay.apart(ctx, s, targets, opened); err != nil {
+		return err
+	}
 	if plan.Packets, err = plan.Packets.For(plan.Programs...); err != nil {
 		return err
 	}
@@ -236,11 +239,7 @@ func (f *diffFlags) twin(
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, again.Close()) }()
-	r, err := prog.New(ctx, plan.Packets, plan.Replay, prog.Program{Name: again.Name, Loaded: again.Program})
-	if err != nil {
-		return nil, err
-	}
-	return &r.Clean()[0], r.Close()
+	return progcost.Once(ctx, plan, prog.Program{Name: again.Name, Loaded: again.Program})
 }
 
 // measure runs the programs and compares them.
@@ -264,6 +263,9 @@ func (f *diffFlags) measure(
 		doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 		if raw.Cold > 0 {
 			doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
+		}
+		if plan.Apart {
+			doc.Settings["network-namespace"] = "own"
 		}
 		doc.Program = raw.Identity(args[len(args)-len(opened)+i], o, i)
 		doc.Packets = f.replay.source(plan.Packets)

@@ -120,21 +120,18 @@ func rightsOf(cmd *cobra.Command) rights {
 				"run, names of maps and lines of the source; with --price: those of tax.",
 		}
 	case "prog cost":
-		r := rights{
-			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, reads: true,
-			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps; " +
-				"--lines: CAP_SYSLOG for ns.",
+		return rights{
+			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG},
+			reads: true,
+			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps, and for the network " +
+				"namespace of a program that changes what stays; CAP_SYSLOG for ns of --lines, and for the kfuncs that a live program calls.",
 		}
-		if given("lines") {
-			r.keeps = append(r.keeps, unix.CAP_SYSLOG)
-		}
-		return r
 	case "prog diff":
 		return rights{
 			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG},
 			reads: true,
-			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps; CAP_SYSLOG for " +
-				"the calls in their code.",
+			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps, and for the network " +
+				"namespace of a program that changes what stays; CAP_SYSLOG for the calls in their code.",
 		}
 	case "prog watch":
 		return rights{

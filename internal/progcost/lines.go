@@ -27,8 +27,9 @@ type Lines struct {
 	// Timed is the program as it was timed, Counted a copy with counters, which Counters reads.
 	Timed, Counted *program.Opened
 	Counters       *lines.Counters
-	// CPU is the core under test. Length is how long samples are taken.
+	// CPU is the core under test, Apart as of [Plan]. Length is how long samples are taken.
 	CPU    int
+	Apart  bool
 	Length time.Duration
 	// Ns is what all packets cost together, in ns a packet; 0 when there is no such number.
 	Ns float64
@@ -44,7 +45,11 @@ type line struct {
 // the ns of a packet it took, sampled while the timed program is replayed once more. What lacks
 // is a warning.
 func (l Lines) Measure(ctx context.Context, packets *prog.Packets, opts prog.Options) ([]record.CostLine, []string, error) {
-	counted, err := l.count(ctx, packets, opts)
+	var counted map[line]record.CostLine
+	err := onCPU(l.CPU, l.Apart, func() (err error) {
+		counted, err = l.count(ctx, packets, opts)
+		return err
+	})
 	if err != nil {
 		return nil, nil, fmt.Errorf("count lines: %w", err)
 	}
@@ -156,7 +161,7 @@ func (l Lines) sample(ctx context.Context, packets *prog.Packets, opts prog.Opti
 		return nil, err
 	}
 	hits := map[line]int{}
-	err = onCPU(l.CPU, func() (err error) {
+	err = onCPU(l.CPU, l.Apart, func() (err error) {
 		replay, err := prog.New(ctx, packets, opts, prog.Program{Name: l.Timed.Name, Loaded: l.Timed.Program})
 		if err != nil {
 			return err

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/reference"
 	"github.com/unthunk/unthunk/internal/rounds"
@@ -27,6 +28,9 @@ type Plan struct {
 	Replay   prog.Options
 	// Cold makes each run walk through memory first: see [Raw.Cold].
 	Cold bool
+	// Apart replays in a network namespace of its own, for programs that change what stays in one: see [program.Effects].
+	// It has no devices but loopback, no routes, neighbors, sockets or connections. Requires CAP_SYS_ADMIN.
+	Apart bool
 	// CPU is the core under test.
 	CPU rounds.CPU
 	rounds.Schedule
@@ -93,15 +97,40 @@ func Run(ctx context.Context, plan Plan, show func(rounds.Progress)) (raw *Raw, 
 	if err != nil {
 		return nil, err
 	}
-	err = onCPU(cpu, func() error {
+	err = onCPU(cpu, plan.Apart, func() error {
 		raw, err = run(ctx, plan, cpu, show)
 		return err
 	})
 	return raw, err
 }
 
-// onCPU runs f on a thread that stays on a CPU.
-func onCPU(cpu int, f func() error) (err error) {
+// Once says what a program makes of the packets of a plan when it is run as in [Run], and not timed.
+func Once(ctx context.Context, plan Plan, p prog.Program) (clean *prog.Clean, err error) {
+	cpu, err := plan.CPU.Pick()
+	if err != nil {
+		return nil, err
+	}
+	err = onCPU(cpu, plan.Apart, func() error {
+		r, err := prog.New(ctx, plan.Packets, plan.Replay, p)
+		if err != nil {
+			return err
+		}
+		clean = &r.Clean()[0]
+		return r.Close()
+	})
+	return clean, err
+}
+
+// onCPU runs f on a thread that stays on a CPU. What f replays there is in the network namespace of the process, or apart in
+// one of its own, which ends with f.
+func onCPU(cpu int, apart bool, f func() error) (err error) {
+	if apart {
+		n, err := netlab.New(cpu)
+		if err != nil {
+			return err
+		}
+		return errors.Join(n.Do(f), n.Close())
+	}
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocks: the thread ends with the goroutine

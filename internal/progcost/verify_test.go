@@ -190,7 +190,7 @@ func kernelCost(t *testing.T, p prog.Program) float64 {
 	}
 	defer null.Close()
 	var found [2][]float64
-	err = onCPU(testCPU(t), func() error {
+	err = onCPU(testCPU(t), false, func() error {
 		for range 7 {
 			for i, program := range []*ebpf.Program{null, p.Loaded} {
 				in := replay.Input{Data: made(t, "udp4").Frames[0], Repeat: 100_000}

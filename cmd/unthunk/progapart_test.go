@@ -1,0 +1,134 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/netlab"
+	"github.com/unthunk/unthunk/internal/program"
+	"github.com/unthunk/unthunk/internal/testutil"
+)
+
+// effects makes an object of programs that change what stays.
+func effects(t *testing.T) string {
+	t.Helper()
+	const clang = "clang-14"
+	if _, err := exec.LookPath(clang); err != nil {
+		testutil.Missing(t, clang)
+	}
+	object := filepath.Join(t.TempDir(), "effects.o")
+	out, err := exec.Command(clang, "-O2", "-g", "-target", "bpf", "-I../../internal/bpf/headers", "-c",
+		"../../internal/program/testdata/effects.bpf.c", "-o", object).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return object
+}
+
+// needConnections skips where the kernel has no functions for connections.
+func needConnections(t *testing.T, object string) {
+	t.Helper()
+	target, err := program.Parse(object + ":track")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := target.Open(t.Context(), program.Options{})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	if err := opened.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A program that makes connections has its price, and the network namespace of the user has none of them afterwards.
+func TestProgApart(t *testing.T) {
+	testutil.Root(t)
+	object := effects(t)
+	needConnections(t, object)
+	exe := build(t)
+	space, err := netlab.New(0)
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer space.Close()
+	const why = "calls bpf_ct_insert_entry, bpf_xdp_ct_alloc, bpf_xdp_ct_lookup: that can change what stays, so it is replayed in a " +
+		"network namespace of its own"
+	for _, test := range []struct {
+		args  string
+		wants []string
+	}{
+		{"prog cost " + object + ":track --packets udp4" + quicklyReplayed, []string{"track", "pass"}},
+		{"prog cost " + object + ":called --packets udp4 --lines" + quicklyReplayed, []string{"called", "bpf_xdp_ct_lookup(ctx"}},
+		{"prog diff " + object + ":track " + object + ":called --packets udp4 --threshold 1000" + quicklyReplayed, []string{"track", "called"}},
+	} {
+		var stdout, stderr bytes.Buffer
+		var code int
+		connections := "?"
+		err := space.Do(func() error {
+			cmd := exec.Command(exe, strings.Fields(test.args)...)
+			cmd.Stdout, cmd.Stderr = &stdout, &stderr
+			err := cmd.Run()
+			if exit, ok := errors.AsType[*exec.ExitError](err); err != nil && !ok {
+				return err
+			} else if ok {
+				code = exit.ExitCode()
+			}
+			b, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count") // of the thread's namespace
+			connections = strings.TrimSpace(string(b))
+			return err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		skipMissing(t, code, stderr.String())
+		if code != exitDone || connections != "0" {
+			t.Errorf("%s: exit code %d, %s connections: %s%s", test.args, code, connections, &stdout, &stderr)
+		}
+		if strings.Count(stderr.String(), "\n") != 1 || !strings.Contains(stderr.String(), why) {
+			t.Errorf("%s: %s", test.args, &stderr)
+		}
+		for _, want := range test.wants {
+			if !strings.Contains(stdout.String(), want) {
+				t.Errorf("%s: no %q in\n%s", test.args, want, &stdout)
+			}
+		}
+	}
+}
+
+// What needs a device of the user's network namespace, rights, or reaches beyond any namespace is refused before it runs.
+func TestProgApartRefuses(t *testing.T) {
+	testutil.Root(t)
+	object := effects(t)
+	needConnections(t, object)
+	refuses(t, "prog", []refused{
+		{"device", strings.Fields("cost " + object + ":track --packets udp4 --ifindex 1"), exitUsage, "which has no device for --ifindex"},
+		{"beyond", strings.Fields("cost " + object + ":killer --packets udp4"), exitFailed, "calls bpf_send_signal_task, which reaches beyond"},
+		{"beyond beside", strings.Fields("diff " + object + ":track " + object + ":killer --packets udp4"), exitFailed,
+			"run it in a guest (lab --prog)"},
+	})
+	code, _, stderr := unthunk(t, strings.Fields("bench --prog "+object+":killer --bulk 64"+quicklyReplayed)...)
+	skipMissing(t, code, stderr)
+	if code != exitFailed || !strings.Contains(stderr, "calls bpf_send_signal_task") {
+		t.Errorf("bench: exit code %d: %s", code, stderr)
+	}
+	exe := build(t)
+	caps := []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON}
+	code, stdout, stderr := limitedRun(t, exe, 0, caps, "prog cost "+object+":track --packets udp4"+quicklyReplayed)
+	if code != exitMissing || stdout != "" || strings.Count(stderr, "\n") != 1 ||
+		!strings.Contains(stderr, "for which CAP_SYS_ADMIN is missing") || !strings.Contains(stderr, "lab --prog") {
+		t.Errorf("without CAP_SYS_ADMIN: exit code %d: %s%s", code, stdout, stderr)
+	}
+	if code, _, stderr := limitedRun(t, exe, 0, caps, "prog cost "+object+":locked --packets udp4"+quicklyReplayed); code != exitDone {
+		t.Errorf("a program that changes nothing, without CAP_SYS_ADMIN: exit code %d: %s", code, stderr)
+	}
+}
