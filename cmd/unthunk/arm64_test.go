@@ -2,10 +2,12 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -40,6 +42,36 @@ func TestXrayRootARM64(t *testing.T) {
 		code, stdout, stderr = unthunk(t, "drivers", root, "--driver", "veth")
 		if code != exitDone || !strings.Contains(strings.Join(strings.Fields(stdout), " "), " return indirect veth yes n") {
 			t.Errorf("%s: exit code %d: %s%s", series, code, stderr, stdout)
+		}
+	}
+}
+
+// A binary for arm64 says of a kernel package what one for x86-64 does, of either architecture.
+func TestXrayRootByARM64(t *testing.T) {
+	testutil.Slow(t)
+	qemu, err := exec.LookPath("qemu-aarch64-static")
+	if err != nil || runtime.GOARCH != guest.AMD64 {
+		testutil.Missing(t, "qemu-aarch64-static on x86-64")
+	}
+	program := filepath.Join(t.TempDir(), "unthunk")
+	if err := guest.BuildFor(t.Context(), guest.ARM64, testutil.Package("cmd/unthunk"), program); err != nil {
+		t.Fatal(err)
+	}
+	for _, kernel := range []string{"debian:6.12-cloud", "debian:6.12-cloud-arm64"} {
+		root := guesttest.Named(t, kernel).Dir
+		cmd := exec.CommandContext(t.Context(), qemu, program, "xray", "--root", root, "--json")
+		cmd.Stderr = new(strings.Builder)
+		stdout, err := cmd.Output()
+		var doc record.Document[record.SiteRow]
+		if err := errors.Join(err, json.Unmarshal(stdout, &doc)); err != nil {
+			t.Fatalf("%s: %v: %s", kernel, err, cmd.Stderr)
+		}
+		want := pathOf(t, root)
+		if diff := cmp.Diff(want.Rows, doc.Rows); diff != "" {
+			t.Errorf("%s: rows (-x86-64 +arm64): %s", kernel, diff)
+		}
+		if diff := cmp.Diff(want.Partial, doc.Partial); diff != "" {
+			t.Errorf("%s: not followed (-x86-64 +arm64): %s", kernel, diff)
 		}
 	}
 }
