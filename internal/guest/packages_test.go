@@ -64,9 +64,9 @@ func TestPackages(t *testing.T) {
 	}
 }
 
-// TestPMU runs the tests of perf where there is a PMU that counts exactly: in a guest of arm64 whose clock counts
+// TestPMUARM64 runs the tests of perf where there is a PMU that counts exactly: in a guest of arm64 whose clock counts
 // instructions.
-func TestPMU(t *testing.T) {
+func TestPMUARM64(t *testing.T) {
 	needGuests(t)
 	testutil.SkipMissing(t, Available(ARM64))
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
