@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -20,7 +21,6 @@ import (
 	"github.com/unthunk/unthunk/internal/lab"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/redirect"
-	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/tax"
 	"github.com/unthunk/unthunk/ksym"
 )
@@ -166,6 +166,10 @@ func complete(root *cobra.Command) {
 	}
 }
 
+// unquoted are values that mean nothing else to a shell. Others, as a device or a label of a record may be called, are not
+// offered: the completion of bash puts what several of them begin with on the command line as it is.
+var unquoted = regexp.MustCompile(`^[a-zA-Z0-9._:=/,+@%-]+$`)
+
 // completer completes a value, or the last of a list with commas between them: then what
 // was typed before stays in front, and what is in it is not offered again.
 func completer(values candidates, list bool) cobra.CompletionFunc {
@@ -176,10 +180,7 @@ func completer(values candidates, list bool) cobra.CompletionFunc {
 		}
 		var found []string
 		for _, value := range values(cmd.Context(), args, typed) {
-			if value != cells.Clean(value) { // as a device may be called: a shell would print it as it is
-				continue
-			}
-			if strings.HasPrefix(value, typed) && !slices.Contains(strings.Split(before, ","), value) {
+			if unquoted.MatchString(value) && strings.HasPrefix(value, typed) && !slices.Contains(strings.Split(before, ","), value) {
 				found = append(found, before+value)
 			}
 		}

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
@@ -147,6 +149,18 @@ func TestCompletion(t *testing.T) {
 	}
 	refuses(t, "completion", []refused{{"none", nil, exitUsage, "completion needs one of"},
 		{"powershell", []string{"powershell"}, exitUsage, "bash, zsh, fish"}})
+}
+
+// Names of others are not offered where a shell would take them for more than a name.
+func TestCompletionUnquoted(t *testing.T) {
+	t.Parallel()
+	names := []string{"$(>PWNED)a", "$(>PWNED)b", "`id`", "a;b", "a b", "a|b", "~", "*", "a'b", `a"b`, `a\b`, "a>b", "a&b", "a\nb", "\x1b[2J", "",
+		"ok", "dev:eth0.100", "debian:6.12-cloud", "none,swap-macs", "EPYC-v1", "veth+igb", "name=value", "100%", "a/b_c@d"}
+	found, _ := completer(anyOf(names...), false)(&cobra.Command{}, nil, "")
+	want := names[slices.Index(names, "ok"):]
+	if !slices.Equal(found, want) {
+		t.Errorf("offered are %q, want %q", found, want)
+	}
 }
 
 // What is offered for a flag of lab is what its help names.
