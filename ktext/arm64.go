@@ -58,12 +58,12 @@ func sectionsARM64(b []byte, base uint64, table *ksym.Table) (out []Section) {
 	} {
 		start, ok1 := table.Lookup(code.start)
 		end, ok2 := table.Lookup(code.end)
-		begin := start.Addr - base
-		if !ok1 || !ok2 || begin < from || end.Addr <= start.Addr || end.Addr-base > uint64(len(b)) {
+		begin, behind := start.Addr-base, end.Addr-base // of an address below base they are beyond all Images
+		if !ok1 || !ok2 || begin < from || behind <= begin || behind > uint64(len(b)) {
 			continue
 		}
 		cut(begin, ".data", false)
-		cut(end.Addr-base, code.name, true)
+		cut(behind, code.name, true)
 	}
 	cut(uint64(len(b)), ".data", false)
 	return out

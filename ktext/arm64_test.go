@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // made are symbols of an Image that a test makes, by their distance from its beginning.
@@ -133,6 +134,35 @@ func TestImageARM64(t *testing.T) {
 			t.Errorf("%s: % x", name, moved)
 		}
 	}
+}
+
+// Wherever symbols are, the sections of an Image are all of it, one behind the other.
+func FuzzSectionsARM64(f *testing.F) {
+	const base = uint64(madeBase)
+	f.Add(base+0x10, base+0x20, base+0x30, base+0x40)
+	f.Add(base+0x30, base+0x40, base+0x10, base+0x20)
+	f.Add(base, base+0x100, base-0x20, base+0x20)
+	f.Add(uint64(0), ^uint64(0), ^uint64(0), uint64(0))
+	f.Fuzz(func(t *testing.T, text, etext, init, einit uint64) {
+		table, err := ksym.New([]ksym.Symbol{
+			{Addr: text, Name: "_stext", Type: 'T'}, {Addr: etext, Name: "_etext", Type: 'T'},
+			{Addr: init, Name: "_sinittext", Type: 'T'}, {Addr: einit, Name: "_einittext", Type: 'T'},
+		})
+		if err != nil {
+			t.Skip(err)
+		}
+		b := make([]byte, 0x100)
+		at := base
+		for _, s := range sectionsARM64(b, base, table) {
+			if s.Addr != at || len(s.Data) == 0 || &s.Data[0] != &b[at-base] {
+				t.Fatalf("%s is of %d bytes at %#x, want it at %#x", s.Name, len(s.Data), s.Addr, at)
+			}
+			at += uint64(len(s.Data))
+		}
+		if at != base+uint64(len(b)) {
+			t.Errorf("sections end at %#x", at)
+		}
+	})
 }
 
 // An Image that is cut off, has no symbols or lies nowhere has no code, or is refused; it never fails otherwise.
