@@ -429,7 +429,7 @@ func TestReadMeasurement(t *testing.T) {
 		`impossible text "\a"`:                   func(m *Measurement) { m.Host.IndirectThunk = "\a" },
 		`impossible name "\x1b[2J"`:              func(m *Measurement) { m.Uncounted = []string{"\x1b[2J"} },
 		"a measurement of more than 4 MiB":       func(m *Measurement) { m.Uncounted = []string{strings.Repeat("x", 4<<20)} },
-		`impossible count of function "bq_xmi`:   func(m *Measurement) { m.Bulks[0].Functions[0].PerPacket = 1e12 },
+		`impossible count of function "bq_xmi`:   func(m *Measurement) { m.Bulks[0].Functions[0].PerPacket = 1e13 },
 	} {
 		m := measured("retpoline", 4, 1000, record.LabSite{Function: "f", Stage: "receive", Executed: 4, PerPacket: 1})
 		change(m)
