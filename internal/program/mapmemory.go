@@ -86,6 +86,10 @@ func memoryOf(opened []*Opened) (sum uint64) {
 // mapMemory is about what the kernel takes for a map when it makes it and while a program fills it, in bytes. With a map of maps it
 // makes the inner one whole, as a template.
 func mapMemory(m *ebpf.MapSpec) (uint64, error) {
+	switch m.Type {
+	case ebpf.SkStorage, ebpf.InodeStorage, ebpf.TaskStorage, ebpf.CgroupStorage:
+		return 0, fmt.Errorf("its type, %v, has a value for each socket, file, task or cgroup, and no bound", m.Type)
+	}
 	of := newMapSize(m)
 	size, known := of.bytes()
 	if !known {
@@ -116,6 +120,9 @@ const (
 	hashElement, trieElement = 48, 24
 	// deviceElement is sizeof(struct bpf_dtab_netdev), as it is allocated.
 	deviceElement = 64
+	// socketElement is sizeof(struct bpf_shtab_elem), socketLink what the kernel keeps of a socket that is in a map: struct
+	// sk_psock_link, and struct sk_psock.
+	socketElement, socketLink = 48, 1<<10 + 64
 	// arenaTables are the page tables of the 4 GiB of an arena.
 	arenaTables = 9 << 20
 )
@@ -171,8 +178,6 @@ func (m mapSize) bytes() (size uint64, known bool) {
 		size = times(ownPages+m.entries/page, page+2*word8)
 	case ebpf.BloomFilter: // bloom_map_alloc in kernel/bpf/bloom_filter.c
 		size = m.bloom()
-	case ebpf.SkStorage, ebpf.InodeStorage, ebpf.TaskStorage, ebpf.CgroupStorage:
-		size = bucket * 2 * powerOfTwo(m.cpus) // bpf_local_storage_map_alloc in kernel/bpf/bpf_local_storage.c
 	case ebpf.CGroupStorage, ebpf.PerCPUCGroupStorage: // cgroup_storage_map_alloc in kernel/bpf/local_storage.c: the head alone
 	case ebpf.StructOpsMap: // bpf_struct_ops_map_alloc in kernel/bpf/bpf_struct_ops.c: two values, a link and a symbol a function
 		size = plus(times(m.value, 4), 2*uint64(os.Getpagesize()))
@@ -238,22 +243,35 @@ func kmalloc(n uint64) uint64 {
 func (m mapSize) growth() uint64 {
 	switch m.Type {
 	case ebpf.LPMTrie:
-		// Its head of a list of free ones, or of RCU's before Linux 6.13; a node between two others besides (trie_update_elem).
-		return 2 * kmalloc(m.element()+2*word8)
+		return 2 * m.allocated() // a node between two others besides (trie_update_elem)
 	case ebpf.DevMap, ebpf.DevMapHash:
 		return deviceElement
 	case ebpf.CPUMap: // __cpu_map_entry_alloc: a queue of at most 16384 frames, a bulk for each CPU, a thread with its stack
 		return 1<<14*word8 + 128*m.cpus + 32<<10
-	case ebpf.Hash, ebpf.PerCPUHash, ebpf.HashOfMaps, resizableHash:
+	case ebpf.SockMap: // sock_map_update_common
+		return socketLink
+	case ebpf.SockHash: // sock_hash_alloc_elem
+		return kmalloc(socketElement+uint64(m.KeySize)) + socketLink
+	case resizableHash: // and its table grows with it, by doubling
+		return m.allocated() + 4*word8
+	case ebpf.Hash, ebpf.PerCPUHash, ebpf.HashOfMaps:
 		if m.Flags&unix.BPF_F_NO_PREALLOC != 0 {
-			const listed = word8 // in a list of free ones (LLIST_NODE_SZ in kernel/bpf/memalloc.c)
-			if m.Type == ebpf.PerCPUHash {
-				return kmalloc(m.element()-m.perCPU()+listed) + m.perCPU() + kmalloc(word8+listed) // with a pointer to its values
-			}
-			return kmalloc(m.element() + listed)
+			return m.allocated()
 		}
 	}
 	return 0
+}
+
+// allocated are the bytes of an entry of a hash or a trie that the kernel allocates by itself, in a list of free ones (LLIST_NODE_SZ in
+// kernel/bpf/memalloc.c).
+func (m mapSize) allocated() uint64 {
+	switch m.Type {
+	case ebpf.LPMTrie:
+		return kmalloc(m.element() + 2*word8) // as it is, or with the head for RCU that it has before Linux 6.13
+	case ebpf.PerCPUHash:
+		return kmalloc(m.element()-m.perCPU()+word8) + m.perCPU() + kmalloc(2*word8) // with a pointer to its values
+	}
+	return kmalloc(m.element() + word8)
 }
 
 // written are the bytes of all entries that programs may make, of a map that takes memory as they come: a program fills it in one run.
@@ -262,6 +280,8 @@ func (m mapSize) written() uint64 {
 		return 0
 	}
 	switch m.Type {
+	case ebpf.SockMap, ebpf.SockHash:
+		return times(m.entries, m.growth())
 	case ebpf.Hash, ebpf.PerCPUHash, ebpf.LPMTrie, resizableHash:
 		// Free ones wait on each CPU (high_watermark in kernel/bpf/memalloc.c).
 		waiting := max(96*256/max(m.element(), 256), 3)
@@ -289,7 +309,7 @@ func (m mapSize) cached() uint64 {
 	if m.element() <= 256 {
 		number = 4
 	}
-	return times(number*m.cpus, m.element())
+	return times(number*m.cpus, m.allocated())
 }
 
 // bloom are the bytes of a Bloom filter: 7/5 of a bit for each hash function and entry, rounded up, or 4 Gbit.

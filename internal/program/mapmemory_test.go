@@ -45,15 +45,15 @@ func TestMapSize(t *testing.T) {
 		{kind: ebpf.PerfEventArray, want: 2 * 8},
 		{kind: ebpf.CPUMap, key: 4, value: 4, n: million, want: 2 * 8},
 		{kind: ebpf.Hash, key: 5, value: 12, n: million + 1, want: 16*2*million + (48+8+16)*(million+3)},
-		{kind: ebpf.Hash, key: 5, value: 12, n: million + 1, flags: unix.BPF_F_NO_PREALLOC, want: 16*2*million + (48+8+16)*8},
-		{kind: ebpf.Hash, key: 4, value: 1024, n: 4, flags: unix.BPF_F_NO_PREALLOC, want: 16*4 + (48+8+1024)*2},
+		{kind: ebpf.Hash, key: 5, value: 12, n: million + 1, flags: unix.BPF_F_NO_PREALLOC, want: 16*2*million + (96+8)*8},
+		{kind: ebpf.Hash, key: 4, value: 1024, n: 4, flags: unix.BPF_F_NO_PREALLOC, want: 16*4 + (2048+8)*2},
 		{kind: ebpf.LRUHash, key: 5, value: 12, n: million, want: 16*million + (48+8+16)*(million+2)},
 		{kind: ebpf.PerCPUHash, key: 5, value: 12, n: million, want: 16*million + (48+8+8+16*4)*(million+2)},
 		{kind: ebpf.LRUCPUHash, key: 5, value: 12, n: million, want: 16*million + (48+8+8+16*4)*(million+2)},
 		{kind: ebpf.HashOfMaps, key: 512, value: 4, n: million, want: 16*million + (48+512+8)*(million+2)},
 		{kind: resizableHash, key: 5, value: 12, n: million, flags: unix.BPF_F_NO_PREALLOC, extra: math.MaxUint16,
-			want: 8*2*65536 + (48+8+16)*8},
-		{kind: ebpf.LPMTrie, key: 8, value: 4, n: million, flags: unix.BPF_F_NO_PREALLOC, want: (24 + 8 + 8) * 8},
+			want: 8*2*65536 + (96+8)*8},
+		{kind: ebpf.LPMTrie, key: 8, value: 4, n: million, flags: unix.BPF_F_NO_PREALLOC, want: (64 + 8) * 8},
 		{kind: ebpf.StackTrace, key: 4, value: 1016, n: million + 1, want: 8*2*million + (16+1016)*(million+1)},
 		{kind: ebpf.DevMap, key: 4, value: 4, n: million, want: 8 * million},
 		{kind: ebpf.DevMapHash, key: 4, value: 4, n: million + 1, want: 8 * 2 * million},
@@ -68,10 +68,6 @@ func TestMapSize(t *testing.T) {
 		{kind: ebpf.BloomFilter, value: 4, n: million, want: million},
 		{kind: ebpf.BloomFilter, value: 4, n: 1, extra: 1, want: 8},
 		{kind: ebpf.BloomFilter, value: 4, n: math.MaxUint32, extra: 15, want: 512 << 20},
-		{kind: ebpf.SkStorage, key: 4, value: 64, want: 64},
-		{kind: ebpf.InodeStorage, key: 4, value: 64, want: 64},
-		{kind: ebpf.TaskStorage, key: 4, value: 64, want: 64},
-		{kind: ebpf.CgroupStorage, key: 4, value: 64, want: 64},
 		{kind: ebpf.CGroupStorage, key: 8, value: 64, want: 0},
 		{kind: ebpf.PerCPUCGroupStorage, key: 8, value: 64, want: 0},
 		{kind: ebpf.StructOpsMap, key: 4, value: 1 << 12, n: 1, want: 4<<12 + 2*page},
@@ -87,7 +83,10 @@ func TestMapSize(t *testing.T) {
 			t.Errorf("%v, flags %#x: %d, %v, want %d", spec, test.flags, got, known, test.want)
 		}
 	}
-	for _, kind := range []ebpf.MapType{ebpf.UnspecifiedMap, resizableHash + 1, ebpf.WindowsHash} {
+	for _, kind := range []ebpf.MapType{
+		ebpf.UnspecifiedMap, resizableHash + 1, ebpf.WindowsHash,
+		ebpf.SkStorage, ebpf.InodeStorage, ebpf.TaskStorage, ebpf.CgroupStorage, // no bound
+	} {
 		spec := &ebpf.MapSpec{Type: kind, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 		for _, spec := range []*ebpf.MapSpec{spec, {Type: ebpf.HashOfMaps, KeySize: 4, MaxEntries: 1, InnerMap: spec}} {
 			if sum, err := CheckMemory(0, map[string]*ebpf.MapSpec{"one": spec}); err == nil {
@@ -111,7 +110,9 @@ func TestMapSizeWritten(t *testing.T) {
 		{ebpf.Hash, 0, 0},
 		{ebpf.LRUHash, 0, 0},
 		{ebpf.PerCPUHash, unix.BPF_F_NO_PREALLOC, (96 + 8 + 16*4 + 16 + 8) * (million + 2*96)},
-		{resizableHash, unix.BPF_F_NO_PREALLOC, (96 + 8) * (million + 2*96)},
+		{resizableHash, unix.BPF_F_NO_PREALLOC, (96 + 8 + 32) * (million + 2*96)},
+		{ebpf.SockMap, 0, (1<<10 + 64) * million},
+		{ebpf.SockHash, 0, (64 + 8 + 1<<10 + 64) * million},
 		{ebpf.LPMTrie, unix.BPF_F_NO_PREALLOC, 2 * (64 + 8) * (million + 2*96)},
 		{ebpf.HashOfMaps, unix.BPF_F_NO_PREALLOC, 0},
 		{ebpf.DevMap, 0, 0},
@@ -182,7 +183,6 @@ func taken(t *testing.T, m *ebpf.Map) uint64 {
 // Of each type that the kernel makes here the estimate is no less than 9/10 of what the map says that it takes.
 func TestMapMemoryHere(t *testing.T) {
 	accounted(t)
-	number := &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed}
 	inner := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1}
 	const n = 1<<12 + 1
 	for _, spec := range []*ebpf.MapSpec{
@@ -212,10 +212,6 @@ func TestMapMemoryHere(t *testing.T) {
 		{Type: ebpf.ReusePortSockArray, KeySize: 4, ValueSize: 8, MaxEntries: n},
 		{Type: ebpf.Queue, ValueSize: 5, MaxEntries: n},
 		{Type: ebpf.Stack, ValueSize: 5, MaxEntries: n},
-		{Type: ebpf.SkStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
-		{Type: ebpf.InodeStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
-		{Type: ebpf.TaskStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
-		{Type: ebpf.CgroupStorage, KeySize: 4, ValueSize: 4, Flags: unix.BPF_F_NO_PREALLOC, Key: number, Value: number},
 		{Type: ebpf.CGroupStorage, KeySize: 8, ValueSize: 4},
 		{Type: ebpf.PerCPUCGroupStorage, KeySize: 8, ValueSize: 4},
 		{Type: ebpf.RingBuf, MaxEntries: 1 << 16},
