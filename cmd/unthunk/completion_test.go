@@ -154,7 +154,8 @@ func TestCompletion(t *testing.T) {
 // Names of others are not offered where a shell would take them for more than a name.
 func TestCompletionUnquoted(t *testing.T) {
 	t.Parallel()
-	names := []string{"$(>PWNED)a", "$(>PWNED)b", "`id`", "a;b", "a b", "a|b", "~", "*", "a'b", `a"b`, `a\b`, "a>b", "a&b", "a\nb", "\x1b[2J", "",
+	names := []string{"$(>PWNED)a", "$(>PWNED)b", "`id`", "a;b", "a b", "a|b",
+		"~", "*", "a'b", `a"b`, `a\b`, "a>b", "a&b", "a\nb", "\x1b[2J", "",
 		"ok", "dev:eth0.100", "debian:6.12-cloud", "none,swap-macs", "EPYC-v1", "veth+igb", "name=value", "100%", "a/b_c@d"}
 	found, _ := completer(anyOf(names...), false)(&cobra.Command{}, nil, "")
 	want := names[slices.Index(names, "ok"):]
