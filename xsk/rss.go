@@ -23,7 +23,7 @@ type RSS struct {
 }
 
 // ErrRSSKept says that a device keeps another table than it had: it refuses that, as one of a user with queues which it has no
-// longer, or somebody has set a table since [RSS.Spread].
+// longer, or has another since [RSS.Spread], as somebody has set one, or its driver has.
 var ErrRSSKept = errors.New("the device keeps another RSS table than it had")
 
 // maxRSS is how many entries a table may have: those of drivers have 64 to 4096.
@@ -126,10 +126,11 @@ func (r *RSS) Close() error {
 func (r *RSS) giveBack() error {
 	now, err := r.read()
 	switch {
-	case err == nil && slices.Equal(now, r.before):
-		return nil
 	case err == nil && !slices.Equal(now, r.spread):
-		return fmt.Errorf("%w: somebody has set one since", ErrRSSKept)
+		if slices.Equal(now, r.before) { // as before Spread
+			return nil
+		}
+		return fmt.Errorf("%w: it is another since", ErrRSSKept)
 	case err == nil && r.own:
 		err = r.write(nil) // also where the device has another number of queues now
 	case err == nil:
