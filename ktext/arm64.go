@@ -30,6 +30,7 @@ func parseARM64(ctx context.Context, b []byte) (*Image, error) {
 		if text, ok := table.Lookup("_text"); ok { // with CONFIG_KALLSYMS_ALL
 			base = text.Addr
 		}
+		// Of an Image that ends within the address space.
 		if text, ok := table.Lookup("_stext"); ok && base <= -uint64(len(b)) && text.Addr-base < uint64(len(b)) {
 			img.Table = table
 		}
@@ -111,7 +112,7 @@ func relasARM64(b []byte) (first, count int) {
 		if n > count {
 			first, count = at, n
 		}
-		at += (n-1)*relaSize + relaSize - 8
+		at += n*relaSize - 8
 	}
 	return first, count
 }

@@ -291,18 +291,22 @@ func TestKmallocHere(t *testing.T) {
 // Entries of a little more than 4 KiB, with what the kernel adds, take 8 KiB each.
 func TestGrowthRounded(t *testing.T) {
 	const n = 2000
-	before := caches(t)[8<<10]
 	spec := &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 4, ValueSize: 4048, MaxEntries: n, Flags: unix.BPF_F_NO_PREALLOC}
 	if got := newMapSize(spec).growth(); got != 8<<10+word8 {
 		t.Fatalf("an entry is counted with %d bytes", got)
 	}
-	m, value := newMap(t, spec), make([]byte, 4048)
-	for i := range uint32(n) {
-		put(t, m, i, value)
+	value, more := make([]byte, 4048), 0
+	for range 5 { // others free objects meanwhile
+		before := caches(t)[8<<10]
+		m := newMap(t, spec)
+		for i := range uint32(n) {
+			put(t, m, i, value)
+		}
+		if more = caches(t)[8<<10] - before; more >= n*9/10 {
+			return
+		}
 	}
-	if more := caches(t)[8<<10] - before; more < n*9/10 {
-		t.Errorf("%d entries are %d objects of 8 KiB", n, more)
-	}
+	t.Errorf("%d entries are %d objects of 8 KiB", n, more)
 }
 
 // What programs have the kernel allocate for values beside a map counts; what has no bound is refused, and so is a type without end.

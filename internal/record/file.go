@@ -38,7 +38,7 @@ const (
 	// maxMemory of all records that are in use at the same time, in bytes, as [counter]
 	// estimates it. What is made of them takes some more.
 	maxMemory = 320 << 20
-	// maxNs is a packet in a quarter of an hour, in nanoseconds: no chain is slower.
+	// maxNs is 1000 s a packet: no chain is slower.
 	maxNs = 1e12
 	// maxHostText is that of a text of the fingerprint: a kernel's command line has 2048 characters on x86 and on arm64.
 	maxHostText = 4096
