@@ -119,19 +119,16 @@ func rightsOf(cmd *cobra.Command) rights {
 			about: "CAP_SYSLOG, CAP_BPF, CAP_PERFMON for code; CAP_NET_ADMIN to load an object file; CAP_SYS_ADMIN for programs that " +
 				"run, names of maps and lines of the source; with --price: those of tax.",
 		}
-	case "prog cost":
-		return rights{
-			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG},
-			reads: true,
-			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps, and for the network " +
-				"namespace of a program that changes what stays; CAP_SYSLOG for ns of --lines, and for the kfuncs that a live program calls.",
+	case "prog cost", "prog diff":
+		symbols := "the calls in their code"
+		if verbOf(cmd) == "prog cost" {
+			symbols = "ns of --lines, and for the kfuncs that a live program calls"
 		}
-	case "prog diff":
 		return rights{
 			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG},
 			reads: true,
 			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps, and for the network " +
-				"namespace of a program that changes what stays; CAP_SYSLOG for the calls in their code.",
+				"namespace of a program that changes what stays; CAP_SYSLOG for " + symbols + ".",
 		}
 	case "prog watch":
 		return rights{
