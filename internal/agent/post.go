@@ -10,8 +10,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
 	"os"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -108,19 +110,23 @@ func proxy(request *http.Request) (*url.URL, error) {
 type errNever struct{ error }
 
 // errBroken says why there was no answer, in the room of a line: the server may have chosen its words.
-type errBroken struct{ error }
+type errBroken struct {
+	error
+	// bySize tells whether a smaller record may come through: there was a connection, and it broke, or took too long, with nothing
+	// said on it.
+	bySize bool
+}
 
 func (e errBroken) Error() string {
 	return record.Text(e.error.Error(), maxLine, unicode.ReplacementChar)
 }
 func (e errBroken) Unwrap() error { return e.error }
 
-// bySize tells whether a smaller record may come through where one did not: its connection broke, or it took too long. Where there
-// was no connection, none comes through.
+// bySize tells whether a smaller record may come through where one did not. None does where there was no connection, as its
+// handshake failed or no certificate vouches for the server, or where the answer cannot be read.
 func bySize(err error) bool {
-	_, broken := errors.AsType[errBroken](err)
-	call, ok := errors.AsType[*net.OpError](err)
-	return broken && !(ok && (call.Op == "dial" || call.Op == "proxyconnect"))
+	broken, ok := errors.AsType[errBroken](err)
+	return ok && broken.bySize
 }
 
 // SendAlone sends one record that could not be put into the spool. It returns an error when the server does not take it.
@@ -135,6 +141,12 @@ func (p Post) SendAlone(ctx context.Context, name string, b []byte) error {
 
 // post sends a record, and returns an errNever when the server will never take it.
 func (p Post) post(ctx context.Context, client *http.Client, name string, b []byte) error {
+	var silent atomic.Bool // there is a connection, whose handshakes are over, and no answer on it
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
+		GetConn:              func(string) { silent.Store(false) }, // again where one that was kept is closed
+		GotConn:              func(httptrace.GotConnInfo) { silent.Store(true) },
+		GotFirstResponseByte: func() { silent.Store(false) },
+	})
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL, bytes.NewReader(b))
 	if err != nil {
 		return errors.New("post record: the URL cannot be read")
@@ -150,7 +162,7 @@ func (p Post) post(ctx context.Context, client *http.Client, name string, b []by
 	answer, err := client.Do(request)
 	if err != nil {
 		if of, ok := errors.AsType[*url.Error](err); ok {
-			of.Err = errBroken{of.Err}
+			of.Err = errBroken{of.Err, silent.Load()}
 		}
 		return fmt.Errorf("post record: %w", err)
 	}

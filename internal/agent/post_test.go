@@ -2,13 +2,14 @@ package agent
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -158,10 +159,10 @@ func TestSpoolBounded(t *testing.T) {
 		t.Errorf("%d were put aside, %v", len(refused), err)
 	}
 	// One that leaves no room for others stays: it is the newest. One that no attempt could send is not taken.
-	if n, err := p.Add("y.json", make([]byte, maxSpooledBytes)); err != nil || n != 1 || p.Waiting() != 1 {
+	if n, err := p.Add("y.json", make([]byte, MaxSpooledBytes)); err != nil || n != 1 || p.Waiting() != 1 {
 		t.Errorf("%d dropped, %d wait, %v", n, p.Waiting(), err)
 	}
-	if n, err := p.Add("z.json", make([]byte, maxSpooledBytes+1)); err == nil || n != 0 || p.Waiting() != 1 {
+	if n, err := p.Add("z.json", make([]byte, MaxSpooledBytes+1)); err == nil || n != 0 || p.Waiting() != 1 {
 		t.Errorf("%d dropped, %d wait, %v", n, p.Waiting(), err)
 	}
 }
@@ -218,7 +219,7 @@ func TestSpoolTooLarge(t *testing.T) {
 	p := Post{URL: s.URL, Spool: t.TempDir()}
 	for _, name := range []string{"1.json", "2099.json"} {
 		file := filepath.Join(p.Spool, name)
-		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, maxSpooledBytes+1)); err != nil {
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, MaxSpooledBytes+1)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -237,7 +238,7 @@ func TestSpoolTooLarge(t *testing.T) {
 	}
 	// Both are told where the server is away, too.
 	file := filepath.Join(p.Spool, "2.json")
-	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, maxSpooledBytes+1)); err != nil {
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, MaxSpooledBytes+1)); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := p.Add("2026.json", []byte("record")); err != nil {
@@ -263,13 +264,13 @@ func TestReadable(t *testing.T) {
 	}
 }
 
-// A record whose connection breaks, as by its size, holds up only those that are as large.
+// A record whose connection breaks, as by its size, holds up those of more than half its size, and no other.
 func TestSendBroken(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	var attempts atomic.Int32
 	broken := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.ContentLength < 1000 {
+		if r.ContentLength < 700 {
 			s.Config.Handler.ServeHTTP(w, r)
 			return
 		}
@@ -278,35 +279,72 @@ func TestSendBroken(t *testing.T) {
 	}))
 	defer broken.Close()
 	p := Post{URL: broken.URL, Spool: t.TempDir()}
-	for _, b := range [][]byte{make([]byte, 2000), []byte("one"), make([]byte, 2000), make([]byte, 1500), []byte("two")} {
+	for _, b := range [][]byte{
+		make([]byte, 2000), []byte("one"), make([]byte, 2000), make([]byte, 1500), make([]byte, 1000), make([]byte, 501),
+		[]byte(strings.Repeat("2", 500)),
+	} {
 		if _, err := p.Add("r.json", b); err != nil {
 			t.Fatal(err)
 		}
 	}
 	aside, err := p.Send(t.Context())
-	if aside != 0 || err == nil || p.Waiting() != 3 || !slices.Equal(s.got, []string{"one", "two"}) || attempts.Load() != 2 {
+	if aside != 0 || err == nil || p.Waiting() != 5 || len(s.got) != 2 || len(s.got[1]) != 500 || attempts.Load() != 2 {
 		t.Errorf("%d put aside, %d wait, %v; the server got %q, %d attempts broke", aside, p.Waiting(), err, s.got, attempts.Load())
 	}
 }
 
-// Where there is no connection, no size of a record helps.
+// A smaller record may come through where a connection broke, or took too long. Where there is no connection, no certificate that
+// vouches for the server, or an answer that cannot be read, none does.
 func TestBySize(t *testing.T) {
 	t.Parallel()
-	for _, test := range []struct {
-		err  error
+	with := func(start func(http.Handler) *httptest.Server, h http.HandlerFunc) string {
+		s := start(h)
+		s.Config.ErrorLog = log.New(io.Discard, "", 0)
+		t.Cleanup(s.Close)
+		return s.URL
+	}
+	says := func(text string) http.HandlerFunc {
+		return func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			defer conn.Close()
+			_, _ = io.WriteString(conn, text)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	hangs := func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		cancel()
+		<-r.Context().Done()
+	}
+	plain := with(httptest.NewServer, says(""))
+	for name, test := range map[string]struct {
+		url  string
+		ctx  context.Context
 		want bool
 	}{
-		{errBroken{&net.OpError{Op: "dial", Err: unix.ECONNREFUSED}}, false},
-		{errBroken{&net.OpError{Op: "proxyconnect", Err: unix.ETIMEDOUT}}, false},
-		{errBroken{&net.OpError{Op: "write", Err: unix.ECONNRESET}}, true}, {errBroken{io.ErrUnexpectedEOF}, true}, {unix.EPIPE, false},
+		"nobody listens":     {"http://127.0.0.1:1", t.Context(), false},
+		"no TLS":             {"https" + strings.TrimPrefix(plain, "http"), t.Context(), false},
+		"unknown authority":  {with(httptest.NewTLSServer, says("")), t.Context(), false},
+		"malformed answer":   {with(httptest.NewServer, says("HTTP/9\r\n\r\n")), t.Context(), false},
+		"connection breaks":  {plain, t.Context(), true},
+		"nothing in the end": {with(httptest.NewServer, hangs), ctx, true},
 	} {
-		if got := bySize(&url.Error{Op: "Post", Err: test.err}); got != test.want {
-			t.Errorf("%v: %v", test.err, got)
+		client, err := Post{}.client()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.CloseIdleConnections()
+		if err := (Post{URL: test.url}).post(test.ctx, client, "r.json", []byte("record")); err == nil || bySize(err) != test.want {
+			t.Errorf("%s: %v: want %v", name, err, test.want)
 		}
 	}
 }
 
-// What was refused last stays, whatever its time says, and a folder in the place of one that was refused holds up nobody.
+// What was refused last stays, whatever its time says, and a folder in the place of one that was refused holds up nobody, and is told of.
 func TestRefusedClock(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -330,6 +368,11 @@ func TestRefusedClock(t *testing.T) {
 	aside, err := p.Send(t.Context())
 	if aside != 1 || err == nil || p.Waiting() != 1 || !slices.Equal(s.got, []string{"record"}) {
 		t.Errorf("%d put aside, %d wait, %v; the server got %q", aside, p.Waiting(), err, s.got)
+	}
+	for _, want := range []string{"put record aside: rename ", "/0.json", "post record 1970.json: the server refuses it"} {
+		if err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
 	}
 	if _, err := os.Stat(filepath.Join(p.Spool, "1970.json.refused")); err != nil {
 		t.Error(err)

@@ -22,11 +22,11 @@ import (
 // Limits of what waits for a server that is away: a year of weekly records.
 const (
 	MaxSpooled      = 64
-	maxSpooledBytes = 64 << 20
+	MaxSpooledBytes = 64 << 20
 )
 
-// The name of a record in the spool begins with a number of so many digits, each higher than those before: names and files have
-// the time of a clock that may have been wrong.
+// The name of a record in the spool begins with a number of so many digits, higher than those of all that is there; it is 1 again
+// once the spool is empty. Names and files have the time of a clock that may have been wrong.
 const (
 	numberDigits = 10
 	maxNumber    = 9_999_999_999
@@ -45,8 +45,8 @@ func number(file string) int64 {
 
 // Add puts a record into the spool. It returns how many older ones had to go.
 func (p Post) Add(name string, b []byte) (dropped int, err error) {
-	if len(b) > maxSpooledBytes {
-		return 0, fmt.Errorf("keep record for %s: it has more than %d MiB", p.Spool, maxSpooledBytes>>20)
+	if len(b) > MaxSpooledBytes {
+		return 0, fmt.Errorf("keep record for %s: it has more than %d MiB", p.Spool, MaxSpooledBytes>>20)
 	}
 	if err := os.MkdirAll(p.Spool, 0o700); err != nil {
 		return 0, fmt.Errorf("keep record for %s: %w", p.Spool, err)
@@ -70,12 +70,12 @@ func (p Post) Add(name string, b []byte) (dropped int, err error) {
 	kept, size := 1, int64(len(b))
 	for _, file := range slices.Backward(before) {
 		info, err := os.Lstat(file)
-		if err != nil || file == added || info.Size() > maxSpooledBytes { // Send puts the latter aside
+		if err != nil || file == added || info.Size() > MaxSpooledBytes { // Send puts the latter aside
 			continue
 		}
 		kept++
 		size += info.Size()
-		if (kept > MaxSpooled || size > maxSpooledBytes) && os.Remove(file) == nil {
+		if (kept > MaxSpooled || size > MaxSpooledBytes) && os.Remove(file) == nil {
 			dropped++
 		}
 	}
@@ -126,8 +126,8 @@ func (p Post) Waiting() int {
 }
 
 // Send sends what is in the spool, the oldest first, until the server takes no more. What it will never take, and what cannot be
-// read, is put aside: NAME.json.refused. A record whose connection breaks waits, and holds up only those that are as large.
-// It returns how many were put aside; the error says why the last of them was, and why records wait.
+// read, is put aside: NAME.json.refused. A record whose connection breaks waits, and holds up only those of more than half its size.
+// It returns how many were put aside; the error says why the last of them was, what failed first in doing so, and why records wait.
 func (p Post) Send(ctx context.Context) (aside int, err error) {
 	files, err := p.waiting()
 	if err != nil || len(files) == 0 {
@@ -138,11 +138,14 @@ func (p Post) Send(ctx context.Context) (aside int, err error) {
 		return 0, err
 	}
 	defer client.CloseIdleConnections()
-	var told, broken error
-	tooLarge := math.MaxInt
+	var told, unmoved, broken error
+	most := math.MaxInt // bytes of a record that is tried
 	for _, file := range files {
 		b, err := readRecord(file)
-		if errors.Is(err, fs.ErrNotExist) || err == nil && len(b) >= tooLarge { // another agent has sent it
+		if errors.Is(err, fs.ErrNotExist) { // another agent has sent it
+			continue
+		}
+		if err == nil && len(b) > most {
 			continue
 		}
 		if err == nil {
@@ -152,26 +155,27 @@ func (p Post) Send(ctx context.Context) (aside int, err error) {
 		switch {
 		case never:
 			moved, failed := p.putAside(file)
-			told = errors.Join(err, failed)
+			told, unmoved = err, cmp.Or(unmoved, failed)
 			if moved {
 				aside++
 			}
 		case err != nil && bySize(err) && ctx.Err() == nil:
-			broken, tooLarge = err, len(b)
+			// Each attempt may take postTime: sizes that differ by little would use up the time of all.
+			broken, most = err, len(b)/2
 		case err != nil:
-			return aside, errors.Join(told, err)
+			return aside, errors.Join(told, unmoved, err)
 		default:
 			if err := os.Remove(file); err != nil {
-				return aside, errors.Join(told, fmt.Errorf("remove record that was sent: %w", err))
+				return aside, errors.Join(told, unmoved, fmt.Errorf("remove record that was sent: %w", err))
 			}
 		}
 	}
-	return aside, errors.Join(told, broken)
+	return aside, errors.Join(told, unmoved, broken)
 }
 
 // readRecord reads a record that waits. It returns an errNever when the file cannot be read.
 func readRecord(file string) ([]byte, error) {
-	b, err := unpack.ReadFileNoFollow(file, maxSpooledBytes)
+	b, err := unpack.ReadFileNoFollow(file, MaxSpooledBytes)
 	if err == nil {
 		return b, nil
 	}
