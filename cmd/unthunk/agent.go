@@ -23,6 +23,7 @@ import (
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/rounds"
 )
 
@@ -384,7 +385,8 @@ func (a *agentRun) spool(ctx context.Context, doc *record.Agent) error {
 	dropped, err := a.flags.post.Add(recordName(doc), b)
 	a.state.Dropped += dropped
 	if dropped > 0 {
-		a.warn(fmt.Sprintf("records dropped that waited longest for the server: %d", dropped))
+		a.warn(fmt.Sprintf("%s dropped, the oldest: more than %d, or %d MiB, waited for the server", cells.Plural(dropped, "record"),
+			agent.MaxSpooled, agent.MaxSpooledBytes>>20))
 	}
 	if err == nil {
 		return nil

@@ -792,7 +792,7 @@ func TestAgentDropped(t *testing.T) {
 	if err := a.run(t.Context(), agent.Facts{}, agent.Why{Reason: record.AgentDue}); err != nil {
 		t.Fatal(err)
 	}
-	const want = "records dropped that waited longest for the server: 1"
+	const want = "1 record dropped, the oldest: more than 64, or 64 MiB, waited for the server"
 	if len(*warnings) != 2 || !strings.Contains((*warnings)[0], want) || a.state.Dropped != 1 {
 		t.Errorf("%d dropped, %q, want %q", a.state.Dropped, *warnings, want)
 	}
