@@ -1,11 +1,13 @@
 package program
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"math"
 	"slices"
 	"strings"
 
@@ -13,6 +15,7 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 
+	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/ksym"
 )
@@ -22,12 +25,12 @@ import (
 type Effects struct {
 	// Stays are functions that change what a network namespace has, or of which nothing is known.
 	Stays []string
-	// Beyond are functions that change what no network namespace holds.
+	// Beyond are functions that change what no network namespace holds, or that have no name.
 	Beyond []string
 }
 
-// Effects tells what the program may do, its parts and what they reach by tail calls, also in code that does not run.
-// Those of a live program have no names without CAP_SYSLOG.
+// Effects tells what the program may do, its parts and what they reach by tail calls, also in code that does not run. What a live
+// program calls takes CAP_SYSLOG, and kernel.kptr_restrict below 2: a [feature.Missing] says so where the kernel hides it.
 func (o *Opened) Effects(ctx context.Context) (Effects, error) {
 	called := map[string]bool{}
 	var err error
@@ -48,19 +51,25 @@ func (o *Opened) Effects(ctx context.Context) (Effects, error) {
 	return e, err
 }
 
-// unnamed is a kfunc of which only a number or an address is known.
-const unnamed = "a function of the kernel that has no name here"
+// nameless is a call of which only a number or an address is known.
+const nameless = "a function of the kernel that has no name here"
 
-// gen is the helper that notes in a listening socket that a SYN cookie was sent (tcp_synq_overflow). No other helper of
-// XDP changes what stays, but for bpf_trace_printk and bpf_trace_vprintk, which write into the kernel's trace.
-const gen = "bpf_tcp_gen_syncookie"
+// genSyncookie is the helper that notes in a listening socket that a SYN cookie was sent (tcp_synq_overflow).
+const genSyncookie = "bpf_tcp_gen_syncookie"
 
-// sockets is what a program with a map of them may do: it may put sockets of the namespace into the map, which has them
+// sockmapUpdate is what a program with a map of sockets may do: it may put sockets of the namespace into the map, which has them
 // behave otherwise (may_update_sockmap in kernel/bpf/verifier.c).
-const sockets = "bpf_map_update_elem of sockets"
+const sockmapUpdate = "bpf_map_update_elem of sockets"
+
+// helpers are those of XDP that change what stays, as Linux 6.18 has them (bpf_base_func_proto, xdp_func_proto), but for
+// bpf_trace_printk and bpf_trace_vprintk, which write into the kernel's trace.
+var helpers = map[asm.BuiltinFunc]string{
+	asm.FnTcpGenSyncookie: genSyncookie, asm.FnSendSignal: "bpf_send_signal", asm.FnSendSignalThread: "bpf_send_signal_thread",
+}
 
 // callsOfObject notes what programs of an object call.
 func (o *Opened) callsOfObject(called map[string]bool) {
+	var n namer
 	for _, p := range o.Spec.Programs {
 		for i := range p.Instructions {
 			switch ins := &p.Instructions[i]; {
@@ -68,9 +77,11 @@ func (o *Opened) callsOfObject(called map[string]bool) {
 			case ins.IsKfuncCall() && ins.Constant == -1 && ins.Reference() != "":
 				called[ins.Reference()] = true
 			case ins.IsKfuncCall():
-				called[unnamed] = true
-			case ins.IsBuiltinCall() && asm.BuiltinFunc(ins.Constant) == asm.FnTcpGenSyncookie:
-				called[gen] = true
+				called[cmp.Or(n.byNumber(ins), nameless)] = true
+			case ins.IsBuiltinCall():
+				if name := helpers[asm.BuiltinFunc(ins.Constant)]; name != "" {
+					called[name] = true
+				}
 			}
 		}
 	}
@@ -81,7 +92,7 @@ func (o *Opened) callsOfObject(called map[string]bool) {
 
 func noteSockets(kind ebpf.MapType, called map[string]bool) {
 	if kind == ebpf.SockMap || kind == ebpf.SockHash {
-		called[sockets] = true
+		called[sockmapUpdate] = true
 	}
 }
 
@@ -118,11 +129,13 @@ func (o *Opened) callsOfLive(ctx context.Context, called map[string]bool) error 
 	return nil
 }
 
-// namer names what loaded programs call. What it needs is read with the first call.
+// namer names what programs call. What it needs is read when it is first needed.
 type namer struct {
-	symbols *ksym.Table // nil without rights
-	types   *btf.Spec   // nil where the kernel has none
-	base    uint64      // of __bpf_call_base
+	readSymbols, readTypes bool
+	symbols                *ksym.Table
+	unreadable             error     // why there are no symbols
+	types                  *btf.Spec // nil where the kernel has none
+	base                   uint64    // of __bpf_call_base
 }
 
 // note notes what a loaded program calls.
@@ -137,61 +150,83 @@ func (n *namer) note(p *ebpf.Program, called map[string]bool) error {
 	}
 	for i := range insns {
 		ins := &insns[i]
-		if !ins.IsKfuncCall() && !ins.IsBuiltinCall() {
+		// Of all calls a tail call alone keeps its number (bpf_insn_prepare_dump in kernel/bpf/syscall.c).
+		if !ins.IsKfuncCall() && (!ins.IsBuiltinCall() || asm.BuiltinFunc(ins.Constant) == asm.FnTailCall) {
 			continue
 		}
-		n.read()
-		switch name := n.name(ins); {
-		case ins.IsKfuncCall():
+		name, err := n.name(ins)
+		if err != nil {
+			return fmt.Errorf("name what program %s calls: %w", info.Name, err)
+		}
+		if ins.IsKfuncCall() || name == nameless || slices.Contains(slices.Collect(maps.Values(helpers)), name) {
 			called[name] = true
-		case name == gen:
-			called[gen] = true
 		}
 	}
 	return nil
 }
 
-func (n *namer) read() {
-	if n.symbols != nil || n.types != nil {
-		return
+// name is what an instruction of a loaded program calls: an address, counted from __bpf_call_base, or the number of a
+// kfunc in the kernel's BTF where the JIT reaches addresses that are further away (fixup_kfunc_call in
+// kernel/bpf/verifier.c). It is 0 where the kernel hides addresses.
+func (n *namer) name(ins *asm.Instruction) (string, error) {
+	if ins.Constant == 0 {
+		return "", &feature.Missing{
+			Feature: "access to the addresses of the functions that a live program calls",
+			Help:    "it takes CAP_SYSLOG, and kernel.kptr_restrict below 2 (sysctl kernel.kptr_restrict=1)",
+		}
 	}
-	if symbols, err := ksym.Live(); err == nil {
-		n.symbols = symbols
-		if base, ok := symbols.Lookup("__bpf_call_base"); ok {
+	if !n.readSymbols {
+		n.readSymbols = true
+		if n.symbols, n.unreadable = ksym.Live(); n.unreadable == nil {
+			base, _ := n.symbols.Lookup("__bpf_call_base")
 			n.base = base.Addr
 		}
 	}
-	if types, err := btf.LoadKernelSpec(); err == nil {
-		n.types = types
-	}
-}
-
-// name is what an instruction of a loaded program calls: an address, counted from __bpf_call_base, or the number of a
-// kfunc in the kernel's BTF where the JIT reaches addresses that are further away (fixup_kfunc_call in
-// kernel/bpf/verifier.c). It is 0 for who lacks CAP_SYSLOG.
-func (n *namer) name(ins *asm.Instruction) string {
-	if ins.Constant == 0 {
-		return unnamed
+	if n.unreadable != nil {
+		return "", n.unreadable // an address that is taken for a number has a wrong name
 	}
 	if n.base != 0 {
 		if name, ok := n.symbols.Starts(n.base + uint64(int64(int32(ins.Constant)))); ok {
-			return name
+			return name, nil
 		}
 	}
-	if ins.IsKfuncCall() && ins.Offset == 0 && ins.Constant > 0 && n.types != nil {
-		if t, err := n.types.TypeByID(btf.TypeID(ins.Constant)); err == nil {
-			if f, ok := t.(*btf.Func); ok {
-				return f.Name
-			}
-		}
+	if name := n.byNumber(ins); name != "" && ins.IsKfuncCall() {
+		return name, nil
 	}
-	return unnamed
+	return nameless, nil
 }
 
-// beyond says whether a kfunc that XDP programs may call reaches what no network namespace holds: other processes, or
-// all of the machine.
+// byNumber is what the kernel's BTF calls the function that a kfunc call has the number of; empty for one of a module, and where
+// there is none.
+func (n *namer) byNumber(ins *asm.Instruction) string {
+	if ins.Offset != 0 || ins.Constant <= 0 || ins.Constant > math.MaxInt32 {
+		return ""
+	}
+	if !n.readTypes {
+		n.readTypes = true
+		if types, err := btf.LoadKernelSpec(); err == nil {
+			n.types = types
+		}
+	}
+	if n.types == nil {
+		return ""
+	}
+	t, err := n.types.TypeByID(btf.TypeID(ins.Constant))
+	if err != nil {
+		return ""
+	}
+	f, ok := t.(*btf.Func)
+	if !ok {
+		return ""
+	}
+	return f.Name
+}
+
+// beyond says whether a function that XDP programs may call reaches what no network namespace holds: processes, or all of the
+// machine. One that has no name may.
 func beyond(name string) bool {
-	return name == "bpf_send_signal_task" || name == "crash_kexec" || strings.HasPrefix(name, "bpf_task_work_")
+	return slices.Contains([]string{nameless, "bpf_send_signal", "bpf_send_signal_thread", "bpf_send_signal_task", "crash_kexec"}, name) ||
+		strings.HasPrefix(name, "bpf_task_work_")
 }
 
 // harmless says whether a kfunc that XDP programs may call changes nothing but the packet, the run, the program and its

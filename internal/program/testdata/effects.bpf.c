@@ -105,6 +105,18 @@ int killer(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+static long (*const bpf_send_signal)(__u32 sig) = (void *)109;
+static long (*const bpf_send_signal_thread)(__u32 sig) = (void *)117;
+
+/* Signals to whatever runs when the packet comes. */
+SEC("xdp")
+int signals(struct xdp_md *ctx)
+{
+	bpf_send_signal(0);
+	bpf_send_signal_thread(0);
+	return XDP_PASS;
+}
+
 struct {
 	__uint(type, 15 /* BPF_MAP_TYPE_SOCKMAP */);
 	__uint(max_entries, 1);
