@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/unthunk/unthunk/internal/netlab"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/ksym"
 )
 
 // effects makes an object of programs that change what stays.
@@ -32,20 +34,22 @@ func effects(t *testing.T) string {
 	return object
 }
 
-// needConnections skips where the kernel has no functions for connections.
-func needConnections(t *testing.T, object string) {
+// needPrograms skips where the kernel lacks functions that programs of an object call.
+func needPrograms(t *testing.T, object string, names ...string) {
 	t.Helper()
-	target, err := program.Parse(object + ":track")
-	if err != nil {
-		t.Fatal(err)
-	}
-	opened, err := target.Open(t.Context(), program.Options{})
-	if err != nil {
-		testutil.SkipMissing(t, err)
-		t.Fatal(err)
-	}
-	if err := opened.Close(); err != nil {
-		t.Error(err)
+	for _, name := range names {
+		target, err := program.Parse(object + ":" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened, err := target.Open(t.Context(), program.Options{})
+		if err != nil {
+			testutil.SkipMissing(t, err)
+			t.Fatal(err)
+		}
+		if err := opened.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -53,7 +57,7 @@ func needConnections(t *testing.T, object string) {
 func TestProgApart(t *testing.T) {
 	testutil.Root(t)
 	object := effects(t)
-	needConnections(t, object)
+	needPrograms(t, object, "track")
 	exe := build(t)
 	space, err := netlab.New(0)
 	if err != nil {
@@ -105,22 +109,14 @@ func TestProgApart(t *testing.T) {
 	}
 }
 
-// What needs a device of the user's network namespace, rights, or reaches beyond any namespace is refused before it runs.
+// What needs a device of the user's network namespace, or rights, is refused before it runs.
 func TestProgApartRefuses(t *testing.T) {
 	testutil.Root(t)
 	object := effects(t)
-	needConnections(t, object)
+	needPrograms(t, object, "track")
 	refuses(t, "prog", []refused{
 		{"device", strings.Fields("cost " + object + ":track --packets udp4 --ifindex 1"), exitUsage, "which has no device for --ifindex"},
-		{"beyond", strings.Fields("cost " + object + ":killer --packets udp4"), exitFailed, "calls bpf_send_signal_task, which reaches beyond"},
-		{"beyond beside", strings.Fields("diff " + object + ":track " + object + ":killer --packets udp4"), exitFailed,
-			"run it in a guest (lab --prog)"},
 	})
-	code, _, stderr := unthunk(t, strings.Fields("bench --prog "+object+":killer --bulk 64"+quicklyReplayed)...)
-	skipMissing(t, code, stderr)
-	if code != exitFailed || !strings.Contains(stderr, "calls bpf_send_signal_task") {
-		t.Errorf("bench: exit code %d: %s", code, stderr)
-	}
 	exe := build(t)
 	caps := []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON}
 	code, stdout, stderr := limitedRun(t, exe, 0, caps, "prog cost "+object+":track --packets udp4"+quicklyReplayed)
@@ -130,5 +126,58 @@ func TestProgApartRefuses(t *testing.T) {
 	}
 	if code, _, stderr := limitedRun(t, exe, 0, caps, "prog cost "+object+":locked --packets udp4"+quicklyReplayed); code != exitDone {
 		t.Errorf("a program that changes nothing, without CAP_SYS_ADMIN: exit code %d: %s", code, stderr)
+	}
+}
+
+// What reaches beyond any network namespace is refused before it runs: functions for signals, which older kernels lack.
+func TestProgBeyondRefused(t *testing.T) {
+	testutil.Root(t)
+	object := effects(t)
+	for name, calls := range map[string]string{
+		"killer": "calls bpf_send_signal_task", "signals": "calls bpf_send_signal, bpf_send_signal_thread",
+	} {
+		t.Run(name, func(t *testing.T) {
+			needPrograms(t, object, "track", name)
+			refuses(t, "prog", []refused{
+				{"alone", strings.Fields("cost " + object + ":" + name + " --packets udp4"), exitFailed, calls + ", which reaches beyond"},
+				{"beside", strings.Fields("diff " + object + ":track " + object + ":" + name + " --packets udp4"), exitFailed,
+					"run it in a guest (lab --prog)"},
+			})
+			code, _, stderr := unthunk(t, strings.Fields("bench --prog "+object+":"+name+" --bulk 64"+quicklyReplayed)...)
+			skipMissing(t, code, stderr)
+			if code != exitFailed || !strings.Contains(stderr, calls) {
+				t.Errorf("bench: exit code %d: %s", code, stderr)
+			}
+		})
+	}
+}
+
+// A live program whose calls the kernel hides is not run, and one line says what to set.
+func TestProgHiddenRefused(t *testing.T) {
+	testutil.Root(t)
+	object := effects(t)
+	target, err := program.Parse(object + ":locked")
+	if err != nil {
+		t.Fatal(err)
+	}
+	opened, err := target.Open(t.Context(), program.Options{})
+	if err != nil {
+		testutil.SkipMissing(t, err)
+		t.Fatal(err)
+	}
+	defer opened.Close()
+	info, err := opened.Program.Info()
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := info.ID()
+	caps := []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}
+	if err := testutil.Capable(t, func() error { _, err := ksym.Live(); return err }, caps...); err == nil {
+		testutil.Missing(t, "hidden addresses (kernel.kptr_restrict, kernel.perf_event_paranoid)")
+	}
+	args := fmt.Sprintf("prog cost id:%d --on-live-maps --packets udp4%s", id, quicklyReplayed)
+	code, stdout, stderr := limitedRun(t, build(t), 0, caps, args)
+	if code != exitMissing || stdout != "" || strings.Count(stderr, "\n") != 1 || !strings.Contains(stderr, "sysctl kernel.kptr_restrict=1") {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
 	}
 }

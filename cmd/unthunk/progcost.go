@@ -99,11 +99,11 @@ func (f *replayFlags) apart(ctx context.Context, s std, targets []string, opened
 			why = append(why, fmt.Sprintf("%s calls %s", targets[i], strings.Join(stays, ", ")))
 		}
 	}
-	what := strings.Join(why, "; ") + ": that can change what stays"
-	switch {
-	case len(why) == 0:
+	if len(why) == 0 {
 		return false, nil
-	case f.ifindex > 0:
+	}
+	what := strings.Join(why, "; ") + ": that can change what stays"
+	if f.ifindex > 0 {
 		return false, usagef("%s, so it is replayed in a network namespace of its own, which has no device for --ifindex", what)
 	}
 	if m := feature.AsMissing(feature.Need(unix.CAP_SYS_ADMIN)); m != nil {
@@ -116,12 +116,13 @@ func (f *replayFlags) apart(ctx context.Context, s std, targets []string, opened
 	return true, nil
 }
 
-// staying are the functions that a program calls which can change what stays in a network namespace. A program that reaches
-// beyond any is refused.
+// staying are the functions that a program calls which can change what stays in a network namespace. It also refuses, as each
+// caller must: a program that calls what reaches beyond any namespace is an error, and a [feature.Missing] says that it cannot be
+// told what a live program calls.
 func staying(ctx context.Context, target string, o *program.Opened) ([]string, error) {
 	e, err := o.Effects(ctx)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("tell what %s may change: %w", target, err)
 	}
 	if len(e.Beyond) > 0 {
 		return nil, fmt.Errorf("%s calls %s, which reaches beyond its packets and any network namespace: run it in a guest (lab --prog)",

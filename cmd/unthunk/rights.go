@@ -49,8 +49,8 @@ func rightsOf(cmd *cobra.Command) rights {
 		r := rights{
 			keeps: append(chain, unix.CAP_NET_RAW, unix.CAP_IPC_LOCK),
 			about: "CAP_SYS_ADMIN for a network namespace, CAP_NET_ADMIN; redirect-xsk: CAP_NET_RAW, CAP_IPC_LOCK; " +
-				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON; with --prog: CAP_SYSLOG to see whether the program is in the " +
-				"BPF dispatcher.",
+				"with --in: CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON; with --prog: CAP_SYSLOG for what a live program " +
+				"calls, and to see whether the program is in the BPF dispatcher.",
 		}
 		switch {
 		case onDevices:
@@ -122,13 +122,14 @@ func rightsOf(cmd *cobra.Command) rights {
 	case "prog cost", "prog diff":
 		symbols := "the calls in their code"
 		if verbOf(cmd) == "prog cost" {
-			symbols = "ns of --lines, and for the kfuncs that a live program calls"
+			symbols = "ns of --lines"
 		}
 		return rights{
 			keeps: []feature.Capability{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYSLOG},
 			reads: true,
 			about: "CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON; CAP_SYS_ADMIN for programs by id or device, and their maps, and for the network " +
-				"namespace of a program that changes what stays; CAP_SYSLOG for " + symbols + ".",
+				"namespace of a program that changes what stays; CAP_SYSLOG for " + symbols +
+				", and for what a live program calls.",
 		}
 	case "prog watch":
 		return rights{
