@@ -3,6 +3,7 @@ package verifier
 import (
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -62,6 +63,45 @@ func TestCalls(t *testing.T) {
 		}
 		err := checkCalls(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"p": {Instructions: test.ins}}})
 		if (err != nil) != test.refused || err != nil && !strings.HasPrefix(err.Error(), "load program p: its functions call") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// A program that the kernel would rewrite at too many places for its length is refused; one of 100 000 instructions as compilers make
+// them is not.
+func TestRewrite(t *testing.T) {
+	t.Parallel()
+	usual := asm.Instructions{}
+	for range 100_000 / 10 { // of ten instructions one is a call, two are branches
+		usual = append(usual, asm.FnMapLookupElem.Call(), asm.JEq.Imm(asm.R0, 0, ""), asm.JGT.Imm(asm.R0, 7, ""))
+		for range 7 {
+			usual = append(usual, asm.Mov.Reg(asm.R1, asm.R0))
+		}
+	}
+	one := func(ins asm.Instruction, n int) asm.Instructions { return slices.Repeat(asm.Instructions{ins}, n) }
+	for name, test := range map[string]struct {
+		ins     asm.Instructions
+		places  int
+		refused bool
+	}{
+		"usual":              {usual, 10_000 + 20_000/4, false},
+		"divisions":          {one(asm.Div.Reg(asm.R0, asm.R1), 1<<16), 1 << 16, true},
+		"remainders":         {one(asm.Mod.Reg32(asm.R0, asm.R1), 1<<16), 1 << 16, true},
+		"signed":             {one(asm.SDiv.Reg(asm.R0, asm.R1), 1<<16), 1 << 16, true},
+		"by a constant":      {one(asm.Div.Imm(asm.R0, 7), 1<<16), 0, false},
+		"jumps to the next":  {one(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Ja)}, 1<<16), 1 << 16, true},
+		"branches":           {one(asm.JEq.Imm(asm.R0, 0, ""), 1<<17), 1 << 15, true},
+		"a few":              {one(asm.Div.Reg(asm.R0, asm.R1), 1<<15), 1 << 15, false},
+		"returns":            {one(asm.Return(), 1<<17), 0, false},
+		"additions":          {one(asm.Add.Reg(asm.R0, asm.R1), 1<<17), 0, false},
+		"nothing to rewrite": {nil, 0, false},
+	} {
+		if got := rewritten(test.ins); got != test.places {
+			t.Errorf("%s: %d places, want %d", name, got, test.places)
+		}
+		err := checkRewrite(&ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{"p": {Instructions: test.ins}}})
+		if (err != nil) != test.refused || err != nil && !strings.HasPrefix(err.Error(), "load program p: the kernel would move its") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

@@ -3,6 +3,7 @@
 package verifier
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,10 +35,10 @@ const (
 // it has all that the verifier says about a program that is refused, which is up to 1 GiB of a small object. Here a
 // program that is refused is loaded once more for the verifier's last words and its figures (BPF_LOG_STATS, Linux 5.2),
 // and only when whole is set, and the figures say that its log fits into 128 MiB, or an eighth of the memory, once more
-// for all of it. Of a longer log the error has the last words, and a line before them that says so. A program whose calls the
-// kernel would follow for long, deaf to signals, is refused before.
+// for all of it. Of a longer log the error has the last words, and a line before them that says so. A program that keeps the
+// kernel, deaf to signals, for long, by its calls or as it is rewritten, is refused before.
 func Load(spec *ebpf.CollectionSpec, o ebpf.CollectionOptions, whole bool) (*ebpf.Collection, error) {
-	if err := checkCalls(spec); err != nil {
+	if err := cmp.Or(checkCalls(spec), checkRewrite(spec)); err != nil {
 		return nil, err
 	}
 	o.Programs.LogDisabled = true
