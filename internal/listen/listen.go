@@ -163,6 +163,7 @@ func readConfig(path string) (config webConfig, err error) {
 		Users map[string]string `yaml:"basic_auth_users"`
 		TLS   *struct {
 			Cert    string `yaml:"cert_file"`
+			Inline  string `yaml:"cert"`
 			Key     string `yaml:"key_file"`
 			CA      string `yaml:"client_ca_file"`
 			Clients string `yaml:"client_auth_type"`
@@ -174,6 +175,9 @@ func readConfig(path string) (config webConfig, err error) {
 	config.known = len(c.Users) > 0
 	if c.TLS == nil {
 		return config, nil
+	}
+	if c.TLS.Cert == "" && c.TLS.Inline == "" && c.TLS.CA == "" { // what serves it takes an empty section for none
+		return config, errors.New("tls_server_config has no certificate: cert_file, key_file")
 	}
 	config.tls = true
 	config.known = config.known || c.TLS.Clients == "RequireAndVerifyClientCert" && c.TLS.CA != "" // without, all that the system trusts

@@ -337,6 +337,7 @@ func TestServeFails(t *testing.T) {
 		"not a regular file":        {Address: ":0", WebConfig: dir},
 		"field nonsense not found":  config("unknown.yml", "nonsense: 1\n"),
 		"cert":                      config("cert.yml", "tls_server_config:\n  cert_file: nope.pem\n  key_file: nope.pem\n"),
+		"tls_server_config has no certificate: cert_file, key_file": config("empty.yml", "tls_server_config: {}\n"),
 		// What has no end, and what never answers.
 		"cert_file: open /dev/zero: it is not a regular file": config("zero.yml",
 			"tls_server_config:\n  cert_file: /dev/zero\n  key_file: /dev/zero\n"),
