@@ -131,6 +131,18 @@ func staying(ctx context.Context, target string, o *program.Opened) ([]string, e
 	return e.Stays, nil
 }
 
+// settings are those of a run, with where its programs ran.
+func (f *replayFlags) settings(cmd *cobra.Command, length lengthFlags, plan progcost.Plan) map[string]string {
+	s := settings(cmd, length)
+	if plan.Apart {
+		s[ownNamespace] = "own"
+	}
+	return s
+}
+
+// ownNamespace is the setting of a program that ran in a network namespace of its own.
+const ownNamespace = "network-namespace"
+
 // source is what a record says of the packets. A folder may have the name of a user.
 func (f *replayFlags) source(packets *prog.Packets) record.PacketSource {
 	src := record.PacketSource{
@@ -258,7 +270,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 		return err
 	}
 	doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", host.Identify(host.Options{}))}
-	doc.Settings = settings(cmd, length)
+	doc.Settings = f.replay.settings(cmd, length, plan)
 	steal := host.StealSince()
 	show, done := progress(s)
 	raw, err := progcost.Run(ctx, plan, show)
@@ -270,9 +282,6 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 	if raw.Cold > 0 {
 		doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
-	}
-	if plan.Apart {
-		doc.Settings["network-namespace"] = "own"
 	}
 	doc.Program = raw.Identity(target, opened, 0)
 	doc.Packets = f.replay.source(plan.Packets)

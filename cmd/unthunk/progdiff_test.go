@@ -8,7 +8,9 @@ import (
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/prog"
 )
 
 func TestProgDiffRefuses(t *testing.T) {
@@ -133,5 +135,26 @@ func checkTaken(t *testing.T, run func(string) (int, string, string), dir string
 	if err != nil || strings.Contains(string(b), packets) || !strings.Contains(string(b), `"metadata": "01020304"`) ||
 		!strings.Contains(string(b), `"working-set": "8"`) || !strings.Contains(string(b), `"cold": "`) {
 		t.Errorf("%s (%v)", b, err)
+	}
+}
+
+// A record of a program that ran in another network namespace is not compared: lookups find other things there.
+func TestProgDiffSavedNamespace(t *testing.T) {
+	t.Parallel()
+	packets, err := prog.MakePackets("udp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := &diffFlags{replay: replayFlags{packets: "udp4"}}
+	doc := recordtest.Cost("a", 1, 1)
+	doc.Packets = f.replay.source(packets)
+	for _, was := range []string{"", "own"} {
+		for _, is := range []string{"", "own"} {
+			doc.Settings = map[string]string{ownNamespace: was}
+			err := f.same(record.NewSaved(doc), map[string]string{ownNamespace: is}, packets)
+			if (err != nil) != (was != is) || err != nil && !strings.Contains(err.Error(), "network namespace") {
+				t.Errorf("was %q, is %q: %v", was, is, err)
+			}
+		}
 	}
 }

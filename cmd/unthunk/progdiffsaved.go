@@ -61,6 +61,11 @@ func (f *diffFlags) same(saved *record.Saved, now map[string]string, packets *pr
 				flag, cmp.Or(was, "none"), cmp.Or(is, "none"))
 		}
 	}
+	if was, is := saved.Settings[ownNamespace], now[ownNamespace]; was != is {
+		of := map[string]string{"": "the user's", "own": "a separate"}
+		return usagef("it was measured in %s network namespace, this run would be in %s: a program may find other routes, sockets and "+
+			"connections there", cmp.Or(of[was], "another"), cmp.Or(of[is], "another"))
+	}
 	was, is := saved.ProgCost().Packets, f.replay.source(packets)
 	if was.Kept != is.Kept || was.Hash != "" && was.Hash != is.Hash {
 		return usagef("it was measured on other packets: %d of %.200s, not these %d", was.Kept, was.Source, is.Kept)

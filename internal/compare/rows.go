@@ -410,7 +410,7 @@ func (c *rows) warnTwoRuns(old, new *record.Saved) {
 	// programs are in the dispatcher's one compare tree.
 	asked := []string{
 		"scenario", "operation", "size", "mode", "place", "duration", "rounds", "cpu", "in", "out", "packets", "devmap",
-		"by", "working-set", "cold", "ifindex", "rx-queue", "metadata",
+		"by", "working-set", "cold", "ifindex", "rx-queue", "metadata", "network-namespace",
 	}
 	if text := unlike(old.Settings, new.Settings, asked); text != "" {
 		c.Warn("", text)
