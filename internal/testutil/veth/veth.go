@@ -79,12 +79,22 @@ func Source(t testing.TB, ifindex int) *ebpf.Program {
 	return Program(t, asm.Mov.Imm(asm.R1, int32(ifindex)), asm.Mov.Imm(asm.R2, 0), asm.FnRedirect.Call(), asm.Return())
 }
 
-// Burst sends frames of 60 bytes by a source in bulk, as fast as the kernel makes them.
-// A signal of the runtime may end it early; then not all are sent.
+// Burst sends frames of 60 bytes by a source in bulk, as fast as the kernel makes them. Signals wait meanwhile: one of the runtime
+// would end it early. What else interrupts the call may; then not all are sent.
 func Burst(t testing.TB, lab *netlab.Namespace, source *ebpf.Program, frames int) (all bool) {
 	t.Helper()
 	live := traffic.Live{Frame: Frame(t, 60), Batch: 64, Program: source}
-	err := lab.Do(func() error { _, err := live.Send(t.Context(), frames); return err })
+	err := lab.Do(func() error { // on a thread that is locked
+		var all, before unix.Sigset_t
+		for i := range all.Val {
+			all.Val[i]--
+		}
+		if err := unix.PthreadSigmask(unix.SIG_BLOCK, &all, &before); err != nil {
+			return err
+		}
+		_, err := live.Send(t.Context(), frames)
+		return errors.Join(err, unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil))
+	})
 	if err != nil && !errors.Is(err, unix.EINTR) {
 		t.Fatal(err)
 	}
