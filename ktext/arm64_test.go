@@ -237,25 +237,7 @@ func TestKernelsARM64(t *testing.T) {
 		if img.Release != tree.Release || img.Machine != elf.EM_AARCH64 || len(img.BTF) < 4<<20 || len(img.Section(".text").Data) < 10<<20 {
 			t.Errorf("%s of %v, want %s; %d bytes of types", img.Release, img.Machine, tree.Release, len(img.BTF))
 		}
-		types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
-		if err != nil {
-			t.Fatal(err)
-		}
-		known, all := 0, 0
-		for typ, err := range types.All() {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if f, ok := typ.(*btf.Func); ok {
-				all++
-				if s, ok := img.Table.Lookup(f.Name); ok && s.Text() {
-					known++
-				}
-			}
-		}
-		if known < all*98/100 || all < 10_000 {
-			t.Errorf("%s: %d of %d functions have a symbol", tree.Release, known, all)
-		}
+		known, all := functionsKnown(t, img)
 		t.Logf("%s: %d symbols, %d of %d functions", tree.Release, img.Table.Len(), known, all)
 		module, err := OpenModule(t.Context(), tree.Modules["veth"], img)
 		if err != nil {

@@ -253,25 +253,7 @@ func TestRecovered(t *testing.T) {
 		if want := len(img.Section(".retpoline_sites").Data) / 4; sites < want-1 || sites > want+1 {
 			t.Errorf("%s: %d thunk sites, the kernel lists %d", tree.Release, sites, want)
 		}
-		types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
-		if err != nil {
-			t.Fatal(err)
-		}
-		known, all := 0, 0
-		for typ, err := range types.All() {
-			if err != nil {
-				t.Fatal(err)
-			}
-			if f, ok := typ.(*btf.Func); ok {
-				all++
-				if s, ok := img.Table.Lookup(f.Name); ok && s.Text() {
-					known++
-				}
-			}
-		}
-		if known < all*98/100 || all < 10_000 {
-			t.Errorf("%s: %d of %d functions have a symbol", tree.Release, known, all)
-		}
+		known, all := functionsKnown(t, img)
 		t.Logf("%s: %d thunk sites, %d of %d functions", tree.Release, sites, known, all)
 	}
 }
@@ -407,6 +389,30 @@ func TestModuleLimits(t *testing.T) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 	}
+}
+
+// functionsKnown is how many functions the types of a kernel have, and how many of them have a symbol: nearly all.
+func functionsKnown(t *testing.T, img *Image) (known, all int) {
+	t.Helper()
+	types, err := btf.LoadSpecFromReader(bytes.NewReader(img.BTF))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for typ, err := range types.All() {
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f, ok := typ.(*btf.Func); ok {
+			all++
+			if s, ok := img.Table.Lookup(f.Name); ok && s.Text() {
+				known++
+			}
+		}
+	}
+	if known < all*98/100 || all < 10_000 {
+		t.Errorf("%s: %d of %d functions have a symbol", img.Release, known, all)
+	}
+	return known, all
 }
 
 func FuzzImage(f *testing.F) {

@@ -131,8 +131,8 @@ func staying(ctx context.Context, target string, o *program.Opened) ([]string, e
 	return e.Stays, nil
 }
 
-// settings are those of a run, with where its programs ran.
-func (f *replayFlags) settings(cmd *cobra.Command, length lengthFlags, plan progcost.Plan) map[string]string {
+// replaySettings are those of a run, with where its programs run.
+func replaySettings(cmd *cobra.Command, length lengthFlags, plan progcost.Plan) map[string]string {
 	s := settings(cmd, length)
 	if plan.Apart {
 		s[ownNamespace] = "own"
@@ -270,7 +270,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 		return err
 	}
 	doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", host.Identify(host.Options{}))}
-	doc.Settings = f.replay.settings(cmd, length, plan)
+	doc.Settings = replaySettings(cmd, length, plan)
 	steal := host.StealSince()
 	show, done := progress(s)
 	raw, err := progcost.Run(ctx, plan, show)

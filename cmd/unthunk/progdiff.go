@@ -164,7 +164,7 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 		return err
 	}
 	if saved != nil {
-		if err := f.same(saved, f.replay.settings(cmd, length, plan), plan.Packets); err != nil {
+		if err := f.same(saved, replaySettings(cmd, length, plan), plan.Packets); err != nil {
 			return fmt.Errorf("%s: %w", args[0], err)
 		}
 	}
@@ -259,7 +259,7 @@ func (f *diffFlags) measure(
 	run := record.NewRunID()
 	for i, o := range opened {
 		doc := &record.ProgCost{Document: *record.New[record.CostRow]("prog-cost", machine)}
-		doc.Run, doc.Incomplete, doc.Settings = run, raw.Incomplete, f.replay.settings(cmd, length, plan)
+		doc.Run, doc.Incomplete, doc.Settings = run, raw.Incomplete, replaySettings(cmd, length, plan)
 		doc.Settings["cpu"] = strconv.Itoa(raw.CPU)
 		if raw.Cold > 0 {
 			doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)

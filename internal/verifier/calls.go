@@ -21,7 +21,7 @@ func checkCalls(spec *ebpf.CollectionSpec) error {
 	for _, name := range slices.Sorted(maps.Keys(spec.Programs)) {
 		if walked := newWalk(spec.Programs[name].Instructions).from(0); walked > mostWalked {
 			return fmt.Errorf("load program %s: its functions call each other in too many ways: the kernel would go through %d "+
-				"instructions or more for them, and through %d at most is waited for", name, walked, mostWalked)
+				"instructions to find how deep its stack may be; the limit is %d", name, walked, mostWalked)
 		}
 	}
 	return nil
