@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -21,17 +20,7 @@ import (
 // effects makes an object of programs that change what stays.
 func effects(t *testing.T) string {
 	t.Helper()
-	const clang = "clang-14"
-	if _, err := exec.LookPath(clang); err != nil {
-		testutil.Missing(t, clang)
-	}
-	object := filepath.Join(t.TempDir(), "effects.o")
-	out, err := exec.Command(clang, "-O2", "-g", "-target", "bpf", "-I../../internal/bpf/headers", "-c",
-		"../../internal/program/testdata/effects.bpf.c", "-o", object).CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return object
+	return testutil.Compile(t, "../../internal/program/testdata/effects.bpf.c")
 }
 
 // needPrograms skips where the kernel lacks functions that programs of an object call.

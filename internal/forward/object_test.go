@@ -3,7 +3,6 @@ package forward
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,17 +18,7 @@ import (
 // compile makes a BPF object of testdata/large.bpf.c.
 func compile(t testing.TB, flags ...string) (path string) {
 	t.Helper()
-	const clang = "clang-14"
-	if _, err := exec.LookPath(clang); err != nil {
-		testutil.Missing(t, clang)
-	}
-	path = filepath.Join(t.TempDir(), "large.o")
-	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c",
-		"testdata/large.bpf.c", "-o", path}, flags...)
-	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return path
+	return testutil.Compile(t, "testdata/large.bpf.c", flags...)
 }
 
 // A BPF object of the user's decides what is forwarded.

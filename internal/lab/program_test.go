@@ -3,7 +3,6 @@ package lab
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -39,19 +38,10 @@ func jobOf(t testing.TB, object []byte, name, packets string) *progcount.Job {
 // compiled are the two objects that differ in one instruction.
 func compiled(t *testing.T) (one, more []byte) {
 	t.Helper()
-	const clang = "clang-14"
-	if _, err := exec.LookPath(clang); err != nil {
-		testutil.Missing(t, clang)
-	}
 	var objects [2][]byte
 	for i, flags := range [][]string{nil, {"-DMORE"}} {
-		file := filepath.Join(t.TempDir(), "one.o")
-		args := append([]string{"-O2", "-g", "-target", "bpf", "-I../bpf/headers", "-c", "testdata/one.bpf.c", "-o", file}, flags...)
-		if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
-			t.Fatalf("%v: %s", err, out)
-		}
 		var err error
-		if objects[i], err = os.ReadFile(file); err != nil {
+		if objects[i], err = os.ReadFile(testutil.Compile(t, "testdata/one.bpf.c", flags...)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -153,22 +143,13 @@ func TestProgramRefused(t *testing.T) {
 // refusedObject reads behind a packet.
 func refusedObject(t *testing.T) []byte {
 	t.Helper()
-	dir := t.TempDir()
-	source, object := filepath.Join(dir, "one.c"), filepath.Join(dir, "one.o")
+	source := filepath.Join(t.TempDir(), "one.c")
 	text := "#include \"bpf.h\"\nSEC(\"xdp\") int one(struct xdp_md *ctx) { return *(volatile char *)(long)ctx->data; }\n" +
 		"char _license[] SEC(\"license\") = \"GPL\";\n"
 	if err := os.WriteFile(source, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	const clang = "clang-14"
-	if _, err := exec.LookPath(clang); err != nil {
-		testutil.Missing(t, clang)
-	}
-	args := []string{"-O2", "-g", "-target", "bpf", "-I../bpf/headers", "-c", source, "-o", object}
-	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	b, err := os.ReadFile(object)
+	b, err := os.ReadFile(testutil.Compile(t, source))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,7 +20,7 @@ import (
 // What a program may change is known of an object, and of the same program when it is live, also where a tail call leads.
 func TestEffects(t *testing.T) {
 	testutil.Root(t)
-	object := compileFile(t, "testdata/effects.bpf.c")
+	object := testutil.Compile(t, "testdata/effects.bpf.c")
 	connections := []string{"bpf_ct_insert_entry", "bpf_xdp_ct_alloc", "bpf_xdp_ct_lookup"}
 	for name, want := range map[string]Effects{
 		"track": {Stays: connections}, "called": {Stays: connections}, "locked": {}, "sockmap": {Stays: []string{sockmapUpdate}},
@@ -42,7 +42,7 @@ func TestEffects(t *testing.T) {
 // Without CAP_SYSLOG what a live program calls cannot be told, be it kfuncs or helpers, and be the program open before.
 func TestEffectsHidden(t *testing.T) {
 	testutil.Root(t)
-	object := compileFile(t, "testdata/effects.bpf.c")
+	object := testutil.Compile(t, "testdata/effects.bpf.c")
 	for _, name := range []string{"locked", "sockmap"} {
 		t.Run(name, func(t *testing.T) {
 			id := fmt.Sprintf("id:%d", idOf(t, open(t, object+":"+name, Options{}).Program))

@@ -29,22 +29,7 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 // compile makes a BPF object of testdata/maps.bpf.c.
 func compile(t testing.TB, flags ...string) (path string) {
 	t.Helper()
-	return compileFile(t, "testdata/maps.bpf.c", flags...)
-}
-
-func compileFile(t testing.TB, source string, flags ...string) (path string) {
-	t.Helper()
-	const clang = "clang-14"
-	if _, err := exec.LookPath(clang); err != nil {
-		testutil.Missing(t, clang)
-	}
-	path = filepath.Join(t.TempDir(), "balancer.o")
-	args := append([]string{"-O2", "-g", "-Wall", "-Werror", "-target", "bpf", "-I../bpf/headers", "-c",
-		source, "-o", path}, flags...)
-	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return path
+	return testutil.Compile(t, "testdata/maps.bpf.c", flags...)
 }
 
 // open opens a target that there is.
@@ -354,7 +339,7 @@ func TestPinsAreDropped(t *testing.T) {
 // 100 000 instructions and 60 maps load in seconds, in a bounded heap; who cancels does not wait.
 func TestLarge(t *testing.T) {
 	testutil.Root(t)
-	path := compileFile(t, "testdata/large.bpf.c")
+	path := testutil.Compile(t, "testdata/large.bpf.c")
 	start := time.Now()
 	testutil.Allocates(t, 512<<20, func() {
 		o := open(t, path, Options{})

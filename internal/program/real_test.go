@@ -149,7 +149,7 @@ func checkPins(t *testing.T, live *Opened, path, dir string) error {
 // iproute2 defined them work without their pins.
 func TestSpecialValues(t *testing.T) {
 	testutil.Root(t)
-	path := compileFile(t, "testdata/special.bpf.c")
+	path := testutil.Compile(t, "testdata/special.bpf.c")
 	live := open(t, path, Options{})
 	put(t, live.Maps["locked"], uint32(1), []uint32{0, 1})
 	put(t, live.Maps["locked_array"], uint32(1), []uint32{0, 2})

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -25,17 +24,7 @@ func TestMain(m *testing.M) { testutil.NoLeaks(m) }
 
 func compile(t testing.TB, flags ...string) string {
 	t.Helper()
-	const clang = "clang-14"
-	if _, err := exec.LookPath(clang); err != nil {
-		testutil.Missing(t, clang)
-	}
-	path := filepath.Join(t.TempDir(), "count.o")
-	args := append([]string{"-O2", "-Wall", "-Werror", "-target", "bpf", "-I../../bpf/headers", "-c",
-		"testdata/count.bpf.c", "-o", path}, flags...)
-	if out, err := exec.Command(clang, args...).CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
-	return path
+	return testutil.Compile(t, "testdata/count.bpf.c", append([]string{"-g0"}, flags...)...)
 }
 
 // open loads a program with its maps, and counts when counters is not nil.
