@@ -308,11 +308,31 @@ func TestTree(t *testing.T) {
 	if diff := cmp.Diff(want, tree); diff != "" {
 		t.Errorf("tree (-want +got):\n%s", diff)
 	}
+	// What leads out of the folder is none of its modules, what stays in it is one.
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "vmlinuz"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := func(to, name string) {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link(filepath.Join(outside, "vmlinuz"), "lib/modules/6.1.0-1/outside.ko")
+	link("kernel/net/virtio-net.ko.xz", "lib/modules/6.1.0-1/inside.ko")
+	want.Modules["inside"] = filepath.Join(dir, "lib/modules/6.1.0-1/inside.ko")
+	if tree, err := OpenTree(t.Context(), dir); err != nil || !cmp.Equal(want, tree) {
+		t.Errorf("%v, tree (-want +got):\n%s", err, cmp.Diff(want, tree))
+	}
 	if err := os.MkdirAll(filepath.Join(dir, "usr/lib/modules/6.2.0"), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := OpenTree(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "6.1.0-1, 6.2.0") {
 		t.Error(err)
+	}
+	link(filepath.Join(outside, "vmlinuz"), "boot/vmlinuz-6.3.0")
+	if tree, err := OpenTree(t.Context(), dir); err == nil || !strings.Contains(err.Error(), "boot/vmlinuz-6.3.0: path escapes") {
+		t.Error(tree, err)
 	}
 }
 

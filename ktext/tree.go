@@ -3,9 +3,11 @@ package ktext
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -23,9 +25,14 @@ type Tree struct {
 
 // OpenTree looks for one kernel under dir as Debian's and Fedora's packages
 // unpack: boot/vmlinuz-RELEASE, and lib/modules/RELEASE or usr/lib/modules/RELEASE.
-// More than one, or none, is an error that names them. When ctx ends OpenTree returns the
-// error of ctx.
-func OpenTree(ctx context.Context, dir string) (*Tree, error) {
+// More than one, or none, is an error that names them. Links that lead out of dir are no part of
+// the tree; a kernel that is one is an error. When ctx ends OpenTree returns the error of ctx.
+func OpenTree(ctx context.Context, dir string) (_ *Tree, err error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("find kernel: %w", err)
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
 	found := make(map[string]*Tree)
 	tree := func(release string) *Tree {
 		if found[release] == nil {
@@ -34,29 +41,32 @@ func OpenTree(ctx context.Context, dir string) (*Tree, error) {
 		return found[release]
 	}
 	for _, pattern := range []string{"boot/vmlinuz-*", "vmlinuz-*"} {
-		files, err := glob(dir, pattern)
+		names, err := fs.Glob(root.FS(), pattern)
 		if err != nil {
 			return nil, fmt.Errorf("find kernel: %w", err)
 		}
-		for _, f := range files {
-			t := tree(strings.TrimPrefix(filepath.Base(f), "vmlinuz-"))
-			t.Vmlinuz = f
-			if config := filepath.Join(filepath.Dir(f), "config-"+t.Release); exists(config) {
-				t.Config = config
+		for _, name := range names {
+			if _, err := root.Stat(name); err != nil {
+				return nil, fmt.Errorf("find kernel in %s: %w", dir, err)
+			}
+			t := tree(strings.TrimPrefix(path.Base(name), "vmlinuz-"))
+			t.Vmlinuz = filepath.Join(dir, name)
+			if config := path.Join(path.Dir(name), "config-"+t.Release); exists(root, config) {
+				t.Config = filepath.Join(dir, config)
 			}
 		}
 	}
 	for _, pattern := range []string{"lib/modules/*", "usr/lib/modules/*"} {
-		dirs, err := glob(dir, pattern)
+		names, err := fs.Glob(root.FS(), pattern)
 		if err != nil {
 			return nil, fmt.Errorf("find modules: %w", err)
 		}
-		for _, d := range dirs {
-			t := tree(filepath.Base(d))
-			if image := filepath.Join(d, "vmlinuz"); t.Vmlinuz == "" && exists(image) {
-				t.Vmlinuz = image
+		for _, name := range names {
+			t := tree(path.Base(name))
+			if image := path.Join(name, "vmlinuz"); t.Vmlinuz == "" && exists(root, image) {
+				t.Vmlinuz = filepath.Join(dir, image)
 			}
-			if err := t.modules(ctx, d); err != nil {
+			if err := t.modules(ctx, root, name); err != nil {
 				return nil, err
 			}
 		}
@@ -75,31 +85,20 @@ func OpenTree(ctx context.Context, dir string) (*Tree, error) {
 	return nil, fmt.Errorf("find kernel in %s: there are %d: %s", dir, len(names), strings.Join(names, ", "))
 }
 
-func exists(file string) bool {
-	_, err := os.Stat(file)
+// exists tells whether root has a file, or a link to one in it.
+func exists(root *os.Root, name string) bool {
+	_, err := root.Stat(name)
 	return err == nil
 }
 
-// glob lists the files under dir that match a pattern; dir itself is no pattern.
-func glob(dir, pattern string) ([]string, error) {
-	names, err := fs.Glob(os.DirFS(dir), pattern)
-	for i := range names {
-		names[i] = filepath.Join(dir, names[i])
-	}
-	return names, err
-}
-
-func (t *Tree) modules(ctx context.Context, dir string) error {
-	// A folder may be a link, which WalkDir does not follow.
-	if to, err := filepath.EvalSymlinks(dir); err == nil {
-		dir = to
-	}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+// modules adds those in a folder of root, which may be a link.
+func (t *Tree) modules(ctx context.Context, root *os.Root, folder string) error {
+	err := fs.WalkDir(root.FS(), folder, func(file string, e fs.DirEntry, err error) error {
 		if err := cmp.Or(err, ctx.Err()); err != nil || e.IsDir() {
 			return err
 		}
-		if name, ok := ModuleName(path); ok {
-			t.Modules[name] = path
+		if name, ok := ModuleName(file); ok && exists(root, file) {
+			t.Modules[name] = filepath.Join(t.Dir, file)
 		}
 		return nil
 	})
