@@ -37,6 +37,8 @@ type Raw struct {
 	Stacks []*Stack
 	perf.Counts
 	Slots rounds.Slots
+	// NoRoom counts samples that are left out because maxChains other call chains were held.
+	NoRoom int
 	// DevicePair is set for a run on real devices: the time of a packet is that which
 	// samples stand for, and what of it samples take is not known.
 	DevicePair bool
@@ -117,6 +119,15 @@ func (c *collector) release(s *perf.Sampler) error {
 func (c *collector) done() *Raw {
 	c.raw.Stacks, c.raw.Lines = c.stacks.all(), c.stacks.byLine
 	return c.raw
+}
+
+// add counts a sample, and tells whether there was room for its call chain.
+func (c *collector) add(s *perf.Sample, at circumstances) bool {
+	if !c.stacks.add(s.Chain, s.Link, at, float64(s.Period)) {
+		c.raw.NoRoom++
+		return false
+	}
+	return true
 }
 
 // end adds a round and names what was sampled in it, while its programs are there. A

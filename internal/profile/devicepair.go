@@ -200,8 +200,9 @@ func (m *pairRun) read() {
 			if s.PID == m.process {
 				by = unthunk
 			}
-			m.stacks.add(s.Chain, s.Link, circumstances{by: by}, float64(s.Period))
-			m.weight += float64(s.Period)
+			if m.add(s, circumstances{by: by}) {
+				m.weight += float64(s.Period)
+			}
 		})
 	}
 }

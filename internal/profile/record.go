@@ -83,6 +83,9 @@ func (raw *Raw) warnSampling(warn func(string, ...any), throughput *stat.Quantit
 	if raw.Lost > 0 {
 		warn("%d samples were lost: the ring buffer was full", raw.Lost)
 	}
+	if raw.NoRoom > 0 {
+		warn("%d samples were left out: more than %d distinct call chains; a shorter --duration has fewer", raw.NoRoom, maxChains)
+	}
 	if raw.Throttled > 0 {
 		warn("the kernel slowed sampling down %d times%s", raw.Throttled, cure)
 	}
@@ -145,7 +148,7 @@ func abs(x float64) float64 { return max(x, -x) }
 func (raw *Raw) sampling(p *record.Profile) {
 	p.Sampling = record.Sampling{
 		Event: raw.Event.Name, Rate: raw.Rate, CPUs: raw.CPUs,
-		Lost: int(raw.Lost), Throttled: raw.Throttled,
+		Lost: int(raw.Lost) + raw.NoRoom, Throttled: raw.Throttled,
 	}
 	for _, s := range raw.Stacks {
 		if s.packets() {

@@ -187,6 +187,32 @@ func TestDevicePairOutside(t *testing.T) {
 	}
 }
 
+// Call chains beyond those that are held are left out, counted and said; more samples of those held count.
+func TestNoRoom(t *testing.T) {
+	raw := &Raw{}
+	c := collect(raw)
+	chain := make([]uint64, 2)
+	for i := range uint64(maxChains + 10) {
+		chain[1] = i
+		if c.add(&perf.Sample{Chain: chain, Period: 1}, circumstances{}) != (i < maxChains) {
+			t.Fatalf("chain %d of %d", i, maxChains)
+		}
+	}
+	chain[1] = 0
+	if !c.add(&perf.Sample{Chain: chain, Period: 1}, circumstances{}) {
+		t.Error("a chain that is held was left out")
+	}
+	var said []string
+	raw.warnSampling(func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }, nil)
+	if len(said) != 1 || !strings.HasPrefix(said[0], "10 samples were left out: more than 150000 distinct call chains") {
+		t.Errorf("%q", said)
+	}
+	var p record.Profile
+	if raw.sampling(&p); p.Sampling.Lost != 10 {
+		t.Errorf("%d lost, want 10", p.Sampling.Lost)
+	}
+}
+
 // Only a rate that was asked for can be lowered.
 func TestWarnSampling(t *testing.T) {
 	slow := &stat.Quantity{Median: 53, Low: 50, High: 60}

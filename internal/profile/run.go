@@ -336,8 +336,7 @@ func (r *sampledRound) slot(ctx context.Context) error {
 		c := circumstances{
 			sink: len(r.phases) > 0 && r.phases[at].Sink, disturbed: w.disturbedAt(s.Time), by: r.watch.taskOf(s),
 		}
-		r.stacks.add(s.Chain, s.Link, c, float64(s.Period))
-		if !c.disturbed {
+		if r.add(s, c) && !c.disturbed {
 			r.weight += float64(s.Period)
 		}
 	})

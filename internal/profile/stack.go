@@ -100,8 +100,13 @@ func newStacks() *stacks {
 	}
 }
 
-// add counts a sample of the round that is under way. link is [perf.Sample.Link].
-func (s *stacks) add(chain []uint64, link uint64, at circumstances, weight float64) {
+// maxChains is how many distinct call chains are held: a machine of many CPUs that is
+// sampled for long has ever more, at some 2 kB each.
+const maxChains = 150_000
+
+// add counts a sample of the round that is under way. link is [perf.Sample.Link]. It tells whether
+// it did: not when the sample's call chain is another than the maxChains that are held.
+func (s *stacks) add(chain []uint64, link uint64, at circumstances, weight float64) bool {
 	s.key = binary.LittleEndian.AppendUint64(s.key[:0], link)
 	for _, addr := range chain {
 		s.key = binary.LittleEndian.AppendUint64(s.key, addr)
@@ -109,11 +114,15 @@ func (s *stacks) add(chain []uint64, link uint64, at circumstances, weight float
 	s.key = append(s.key, at.key())
 	raw := s.raw[string(s.key)]
 	if raw == nil {
+		if len(s.raw)+len(s.known) >= maxChains {
+			return false
+		}
 		raw = &rawStack{chain: slices.Clone(chain), link: link, at: at}
 		s.raw[string(s.key)] = raw
 	}
 	raw.samples++
 	raw.weight += weight
+	return true
 }
 
 // end names the addresses of the round and begins the next one. A sample of weight 1

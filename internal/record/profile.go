@@ -67,7 +67,8 @@ type Sampling struct {
 	// CPUs that were sampled.
 	CPUs []int `json:"cpus"`
 	// Samples are those of the packets' work, in windows that count; Lost are those
-	// the kernel had no room for. Throttled is how often the kernel slowed sampling down.
+	// that there was no room for, in the kernel or among the call chains that are held.
+	// Throttled is how often the kernel slowed sampling down.
 	Samples   int `json:"samples"`
 	Lost      int `json:"lost"`
 	Throttled int `json:"throttled"`
