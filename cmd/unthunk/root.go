@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/feature"
-	"github.com/unthunk/unthunk/internal/report/cells"
+	"github.com/unthunk/unthunk/internal/record"
 )
 
 // Exit codes. Scripts rely on them.
@@ -126,8 +127,13 @@ func without(err, other error) error {
 	return errors.Join(rest...)
 }
 
+// maxLine is the length of an error's line, in characters.
+const maxLine = 4096
+
 // oneLine is an error for a terminal: what a guest or a file says may be in it.
-func oneLine(err error) string { return cells.Clean(strings.Join(strings.Fields(err.Error()), " ")) }
+func oneLine(err error) string {
+	return record.Text(strings.Join(strings.Fields(err.Error()), " "), maxLine, unicode.ReplacementChar)
+}
 
 func newRoot(s std) *cobra.Command {
 	root := &cobra.Command{
