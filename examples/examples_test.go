@@ -83,11 +83,11 @@ func start(t *testing.T, lab *netlab.Namespace, device, name string, command *ex
 	return p
 }
 
-// end waits for an example, after an interrupt if it is to have one, and returns what it said.
-func (p *process) end(t *testing.T, interrupt bool) string {
+// end waits for an example, after the signal of service managers if it is to have one, and returns what it said.
+func (p *process) end(t *testing.T, terminate bool) string {
 	t.Helper()
-	if interrupt {
-		if err := p.Process.Signal(os.Interrupt); err != nil {
+	if terminate {
+		if err := p.Process.Signal(unix.SIGTERM); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/datapath"
@@ -20,7 +21,7 @@ func main() {
 	if len(os.Args) < 3 {
 		log.Fatal("usage: balancer IN OUT...")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	umem := must(xsk.NewUMEM(xsk.Config{Frames: 4096 * (len(os.Args) - 1)}))
 	var options []xsk.Options

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/datapath"
@@ -18,7 +19,7 @@ func main() {
 	if len(os.Args) != 3 {
 		log.Fatal("usage: capture DEV FILE")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	device := must(net.InterfaceByName(os.Args[1])).Index
 	file := must(os.Create(os.Args[2]))

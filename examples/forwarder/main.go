@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/datapath"
@@ -17,7 +18,7 @@ func main() {
 	if len(os.Args) != 3 {
 		log.Fatal("usage: forwarder IN OUT")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	umem := must(xsk.NewUMEM(xsk.Config{Frames: 8192}))
 	a, b := must(net.InterfaceByName(os.Args[1])).Index, must(net.InterfaceByName(os.Args[2])).Index

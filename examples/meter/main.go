@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/datapath"
@@ -35,7 +36,7 @@ func main() {
 	if len(os.Args) != 4 {
 		log.Fatal("usage: meter IN OUT RATE")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	rate := must(strconv.ParseFloat(os.Args[3], 64))
 	umem := must(xsk.NewUMEM(xsk.Config{Frames: 8192}))

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/datapath"
@@ -22,7 +23,7 @@ func main() {
 	if len(os.Args) != 3 {
 		log.Fatal("usage: responder DEV ADDRESS")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	device, address := must(net.InterfaceByName(os.Args[1])), must(netip.ParseAddr(os.Args[2]))
 	claim := must(filter.Claim(must(filter.Compile(fmt.Sprintf("arp dst host %[1]v or icmp and dst host %[1]v", address)))))

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/unthunk/unthunk/xsk"
@@ -17,7 +18,7 @@ func main() {
 	if len(os.Args) != 2 {
 		log.Fatal("usage: sink DEV")
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	umem := must(xsk.NewUMEM(xsk.Config{}))
 	socket := must(xsk.Open(ctx, umem, xsk.Options{Interface: must(net.InterfaceByName(os.Args[1])).Index}))
