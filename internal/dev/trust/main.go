@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,7 +38,7 @@ func main() {
 	flag.StringVar(&judge, "judge", "", "measure nothing: judge the records in `DIR`")
 	flag.StringVar(&lock, "lock", "", "hold a lock on `FILE` during each try, to take turns with others who measure")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := func() error {
 		if only != "" {
