@@ -216,7 +216,7 @@ func (w want) has(o Offer) bool {
 
 const debianPrefix = "debian:"
 
-// archSuffix is what names of kernels and folders of the cache end in, nothing for this machine's architecture.
+// archSuffix is what names of kernels end in, nothing for this machine's architecture.
 func archSuffix(arch string) string {
 	if arch == hostArch() {
 		return ""
@@ -228,15 +228,25 @@ func archSuffix(arch string) string {
 func (w want) folder() string {
 	switch {
 	case strings.Count(w.version, ".") > 1 || strings.Trim(w.version, "0123456789.") != "":
-		return folderOf(Offer{Name: debianPrefix + w.version + map[bool]string{true: cloud}[w.cloud] + archSuffix(w.arch)})
+		return folderOf(Offer{Name: debianPrefix + w.version + map[bool]string{true: cloud}[w.cloud], Arch: w.arch})
 	case w.cloud:
-		return w.version + archSuffix(w.arch)
+		return w.version + folderSuffix(w.arch)
 	}
-	return w.version + "-full" + archSuffix(w.arch)
+	return w.version + "-full" + folderSuffix(w.arch)
 }
 
 // folderOf is where the cache keeps a kernel of a version.
-func folderOf(o Offer) string { return "debian-" + strings.TrimPrefix(o.Name, debianPrefix) }
+func folderOf(o Offer) string {
+	return "debian-" + strings.TrimSuffix(strings.TrimPrefix(o.Name, debianPrefix), archSuffix(o.Arch)) + folderSuffix(o.Arch)
+}
+
+// folderSuffix is what folders of the cache end in. It is the same on every machine: a home may be that of several.
+func folderSuffix(arch string) string {
+	if arch == AMD64 {
+		return ""
+	}
+	return "-" + arch
+}
 
 // newer orders offers by the numbers of their versions. A release candidate has fewer of them.
 func newer(a, b Offer) int {
@@ -298,7 +308,7 @@ func offered(ctx context.Context, dir, arch string) (*apt, []Offer, error) {
 	if err := openCache(ctx, dir); err != nil {
 		return nil, nil, err
 	}
-	a, err := newApt(ctx, filepath.Join(dir, "apt"+archSuffix(arch)), arch, suites...)
+	a, err := newApt(ctx, filepath.Join(dir, "apt"+folderSuffix(arch)), arch, suites...)
 	if err != nil {
 		return nil, nil, err
 	}
