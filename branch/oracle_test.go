@@ -290,6 +290,7 @@ func TestKernelAgainstObjdump(t *testing.T) {
 
 // TestModulesAgainstObjdump does so for modules.
 func TestModulesAgainstObjdump(t *testing.T) {
+	testutil.Slow(t) // under QEMU's user mode
 	t.Parallel()
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {

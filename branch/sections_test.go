@@ -232,6 +232,7 @@ func relocate(t testing.TB, name string) *relocated {
 // objtool wrote down of them: each site is a branch of its class, and no
 // other is.
 func TestModuleFacts(t *testing.T) {
+	testutil.Slow(t) // under QEMU's user mode
 	t.Parallel()
 	for _, version := range kernels {
 		t.Run(version, func(t *testing.T) {

@@ -8,15 +8,15 @@ import (
 	"github.com/unthunk/unthunk/internal/testutil"
 )
 
-// Kernel is the folder of one of Debian's cloud kernels ("6.1"), unpacked, and
+// Kernel is the folder of one of Debian's cloud kernels of amd64 ("6.1"), unpacked, and
 // downloaded once. The test is skipped where it cannot be had: tests of files must
 // not need a network.
 func Kernel(t testing.TB, series string) (dir string) {
 	t.Helper()
-	return Guest(t, series).Dir
+	return Named(t, "debian:"+series+"-cloud-"+guest.AMD64).Dir
 }
 
-// Guest is the same kernel, to be booted.
+// Guest is the same kernel, of this machine's architecture, to be booted.
 func Guest(t testing.TB, series string) guest.Kernel {
 	t.Helper()
 	return Named(t, "debian:"+series+"-cloud")
