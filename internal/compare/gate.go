@@ -116,7 +116,15 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 			continue
 		}
 		g.OldRelease = cmp.Or(g.OldRelease, was.Release)
-		g.Rows = append(g.Rows, gateRow(place(was), was, is, opts))
+		row := gateRow(place(was), was, is, opts)
+		g.Rows = append(g.Rows, row)
+		if is != nil && is.Refused == "" && row.Missing == "" && oneSided(was, is) {
+			side := "now"
+			if was.CallsPerPacket == nil {
+				side = "the base"
+			}
+			g.Warn(place(was), record.Sentence("indirect branches are not compared: "+side+" has none counted"))
+		}
 		if why := unpriced(was, is, opts); why != "" && was.CallsPerPacket != nil && is.CallsPerPacket != nil {
 			noNs[why] = true
 		}
@@ -333,7 +341,7 @@ func unpriced(was, is *record.LabRow, opts GateOptions) string {
 // them, as of a program that was not traced. It is empty where they can, and where nobody asks.
 func noIndirect(name string, was, is *record.LabRow, max []Allowance) string {
 	switch {
-	case (was.CallsPerPacket == nil) != (is.CallsPerPacket == nil):
+	case oneSided(was, is):
 		return "only one side has indirect branches"
 	case was.CallsPerPacket == nil && slices.ContainsFunc(max, func(a Allowance) bool {
 		return a.Count == "indirect" && (a.Row == "" || a.Row == name)
@@ -341,6 +349,11 @@ func noIndirect(name string, was, is *record.LabRow, max []Allowance) string {
 		return "neither side has indirect branches, which --max is of"
 	}
 	return ""
+}
+
+// oneSided tells whether one of two rows alone has indirect branches counted.
+func oneSided(was, is *record.LabRow) bool {
+	return (was.CallsPerPacket == nil) != (is.CallsPerPacket == nil)
 }
 
 // moreDMA names what a packet takes more of the DMA API, with both counts; empty where it takes nothing more. What fills a ring
@@ -405,7 +418,12 @@ func times(price *stat.Quantity, n float64) *stat.Quantity {
 // siteKey is an indirect branch in two kernels: its offset moves with every build.
 type siteKey struct{ function, target, part string }
 
+// siteChanges are the indirect branches that two rows differ in. There are none where one side alone was counted: what the other
+// lacks is not gone.
 func siteChanges(was, is *record.LabRow, price *stat.Quantity) []record.GateChange {
+	if oneSided(was, is) {
+		return nil
+	}
 	count := func(r *record.LabRow) map[siteKey]float64 {
 		n := make(map[siteKey]float64)
 		for _, s := range r.Sites {

@@ -209,6 +209,47 @@ func TestGateDoubts(t *testing.T) {
 // uncalled is of a program that was not traced: its first row has no indirect branches.
 func uncalled(l *record.Lab) { l.Rows[0].CallsPerPacket = nil }
 
+// Where one side was not traced its indirect branches are not gone, and not new: none is compared, and the gate says so.
+func TestGateNotTraced(t *testing.T) {
+	untraced := func(l *record.Lab) { uncalled(l); l.Rows[0].Sites = nil }
+	more := func(l *record.Lab) { *l.Rows[0].Instructions++ }
+	same := func(*record.Lab) {}
+	for name, test := range map[string]struct {
+		base, now func(*record.Lab)
+		told      string // by a warning, or by the row
+	}{
+		"now":                {same, untraced, "only one side has indirect branches"},
+		"the base":           {untraced, same, "only one side has indirect branches"},
+		"now, and beyond":    {same, func(l *record.Lab) { untraced(l); more(l) }, "not compared: now has none counted"},
+		"the base, and more": {untraced, more, "not compared: the base has none counted"},
+	} {
+		base, now := recordtest.GateLab("a"), recordtest.GateLab("b")
+		test.base(base)
+		test.now(now)
+		g, err := Gate(base, now, GateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := g.Rows[0].Missing
+		for _, w := range g.Warnings {
+			told += w.Text
+		}
+		if len(g.Rows[0].Sites) > 0 || !strings.Contains(told, test.told) {
+			t.Errorf("%s: %+v, %q, want %q", name, g.Rows[0].Sites, told, test.told)
+		}
+		for i := range now.Rows {
+			now.Rows[i].Name = base.Rows[i].Name
+		}
+		for _, row := range Labs(base, now).Rows {
+			for _, what := range row.What {
+				if strings.Contains(what, "site ") {
+					t.Errorf("%s: compare says %q", name, what)
+				}
+			}
+		}
+	}
+}
+
 func onWires(l *record.Lab) {
 	for i := range l.Rows {
 		l.Rows[i].Labels["nic"], l.Rows[i].Labels["dma"] = "igb", "direct"

@@ -45,14 +45,19 @@ func labDiffers(old, new *record.LabRow) (what []string) {
 	differ("refused", old.Refused, new.Refused)
 	differ("instructions", exact(old.Instructions), exact(new.Instructions))
 	differ("calls", exact(old.CallsPerPacket), exact(new.CallsPerPacket))
+	sites, sitesNow := labSites(old), labSites(new)
+	if oneSided(old, new) { // what was not counted is not gone
+		sites, sitesNow = nil, nil
+	}
 	for _, counted := range []struct {
 		name     string
 		old, new map[string]float64
 	}{
-		{"site ", labSites(old), labSites(new)},
+		{"site ", sites, sitesNow},
 		{"", labFunctions(old), labFunctions(new)},
 	} {
-		names := maps.Clone(counted.old)
+		names := make(map[string]float64)
+		maps.Copy(names, counted.old)
 		maps.Copy(names, counted.new)
 		for _, name := range slices.Sorted(maps.Keys(names)) {
 			differ(counted.name+name, stat.Exact(counted.old[name]), stat.Exact(counted.new[name]))
