@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/device"
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // Facts are what a run depends on, and cheap to read: a millisecond.
@@ -110,11 +111,11 @@ func tagOf(id uint32) string {
 		return fmt.Sprintf("id:%d", id)
 	}
 	defer p.Close()
-	info, err := p.Info()
+	about, err := kernel.AboutProgram(p)
 	if err != nil {
 		return fmt.Sprintf("id:%d", id)
 	}
-	return info.Tag
+	return about.Tag
 }
 
 // Changed names what is not as it was: words of [record.AgentParts.Changed].

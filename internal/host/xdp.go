@@ -102,11 +102,11 @@ func programName(id ebpf.ProgramID) string {
 		return ""
 	}
 	defer p.Close()
-	info, err := p.Info()
+	about, err := kernel.AboutProgram(p)
 	if err != nil {
 		return ""
 	}
-	return info.Name
+	return about.Name
 }
 
 // observersRow says who observes the redirect path.

@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 const (
@@ -88,8 +90,8 @@ func loadedName(id ebpf.ProgramID, ask bool) string {
 	if ask {
 		if p, err := ebpf.NewProgramFromID(id); err == nil {
 			defer p.Close()
-			if info, err := p.Info(); err == nil && info.Name != "" {
-				return info.Name
+			if about, err := kernel.AboutProgram(p); err == nil && about.Name != "" {
+				return about.Name
 			}
 		}
 	}

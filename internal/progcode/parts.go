@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
 )
 
 // Add adds the code of a program that runs as a part of this one: of a libxdp dispatcher,
@@ -83,7 +84,10 @@ func (c *Code) Follow(ctx context.Context) (left int, err error) {
 			case len(seen) > maxFollowed:
 				left++
 			default:
-				err = c.AddID(id)
+				if err = c.AddID(id); errors.Is(err, unix.ENOMEM) { // too large for the kernel to show: see [kernel.AboutProgram]
+					left++
+					err = nil
+				}
 				if err = cmp.Or(ctx.Err(), err); err != nil && !errors.Is(err, fs.ErrNotExist) {
 					return left, err
 				}

@@ -34,16 +34,15 @@ func (t Target) openLive(ctx context.Context, o Options) (_ *Opened, err error) 
 			_ = opened.Close()
 		}
 	}()
-	info, err := p.Info()
+	about, err := kernel.AboutProgram(p)
 	if err != nil {
 		return nil, fmt.Errorf("read about program %s: %w", t, err)
 	}
-	opened.Name = info.Name
+	opened.Name = about.Name
 	if p.Type() != ebpf.XDP && p.Type() != ebpf.Extension {
-		return nil, fmt.Errorf("%s is no XDP program: %s is of type %v", t, info.Name, p.Type())
+		return nil, fmt.Errorf("%s is no XDP program: %s is of type %v", t, about.Name, p.Type())
 	}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
+	for _, id := range about.Maps {
 		m, err := mapByID(id)
 		if err != nil {
 			return nil, fmt.Errorf("open map %d of program %s: %w", id, t, err)
@@ -183,12 +182,11 @@ const dispatcherName = "xdp_dispatcher"
 // partsOf lists the parts of a libxdp dispatcher, in its order; none when p is another program.
 // The links that hold them are read, which needs CAP_SYS_ADMIN. Requires at least Linux 5.10.
 func partsOf(p *ebpf.Program) ([]Part, error) {
-	info, err := p.Info()
-	if err != nil || info.Name != dispatcherName {
+	about, err := kernel.AboutProgram(p)
+	if err != nil || about.Name != dispatcherName {
 		return nil, err
 	}
-	id, _ := info.ID()
-	slots := slotNames(info)
+	slots := slotNames(about.Types)
 	parts := map[string]Part{}
 	var it link.Iterator
 	defer it.Close()
@@ -198,7 +196,7 @@ func partsOf(p *ebpf.Program) ([]Part, error) {
 			continue // it has just been detached
 		}
 		tracing := l.Tracing()
-		if tracing == nil || tracing.TargetObjectId != uint32(id) {
+		if tracing == nil || tracing.TargetObjectId != uint32(about.ID) {
 			continue
 		}
 		slot := slots[btf.TypeID(tracing.TargetBtfId)]
@@ -207,7 +205,7 @@ func partsOf(p *ebpf.Program) ([]Part, error) {
 		}
 		part := Part{Slot: slot, ID: l.Program}
 		if program, err := ebpf.NewProgramFromID(l.Program); err == nil {
-			if about, err := program.Info(); err == nil {
+			if about, err := kernel.AboutProgram(program); err == nil {
 				part.Name = fullName(about)
 			}
 			program.Close()
@@ -230,12 +228,8 @@ func partsOf(p *ebpf.Program) ([]Part, error) {
 }
 
 // slotNames are the functions of a program by their types in its BTF.
-func slotNames(info *ebpf.ProgramInfo) map[btf.TypeID]string {
+func slotNames(id btf.ID) map[btf.TypeID]string {
 	names := map[btf.TypeID]string{}
-	id, ok := info.BTFID()
-	if !ok {
-		return names
-	}
 	spec, err := kernel.ProgramTypes(id)
 	if err != nil {
 		return names
@@ -255,9 +249,11 @@ func slotNames(info *ebpf.ProgramInfo) map[btf.TypeID]string {
 
 // fullName is the name of a program's function: the kernel cuts that of the program at 15
 // bytes, and BTF has all of it.
-func fullName(info *ebpf.ProgramInfo) string {
-	if funcs, err := kernel.FuncInfos(info); err == nil && len(funcs) > 0 && funcs[0].Func != nil {
-		return funcs[0].Func.Name
+func fullName(about *kernel.About) string {
+	if about.Info != nil {
+		if funcs, err := kernel.FuncInfos(about.Info); err == nil && len(funcs) > 0 && funcs[0].Func != nil {
+			return funcs[0].Func.Name
+		}
 	}
-	return info.Name
+	return about.Name
 }

@@ -108,12 +108,11 @@ func (s *source) addID(ctx context.Context, id ebpf.ProgramID, seen map[ebpf.Map
 
 // addProgram adds the maps of a program, and those of the programs in its tail-call tables.
 func (s *source) addProgram(ctx context.Context, p *ebpf.Program, seen map[ebpf.MapID]bool) error {
-	info, err := p.Info()
+	about, err := kernel.AboutProgram(p)
 	if err != nil {
 		return fmt.Errorf("read about a program: %w", err)
 	}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
+	for _, id := range about.Maps {
 		if seen[id] {
 			continue
 		}
@@ -128,7 +127,7 @@ func (s *source) addProgram(ctx context.Context, p *ebpf.Program, seen map[ebpf.
 		if err := s.add(m, ""); err != nil {
 			return err
 		}
-		s.maps[len(s.maps)-1].owner = fullName(info)
+		s.maps[len(s.maps)-1].owner = fullName(about)
 		if m.Type() == ebpf.ProgramArray {
 			if err := s.addTable(ctx, m, seen); err != nil {
 				return err
@@ -156,11 +155,11 @@ func (s *source) addTable(ctx context.Context, table *ebpf.Map, seen map[ebpf.Ma
 			return fmt.Errorf("open program %d: %w", id, err)
 		}
 		defer p.Close()
-		info, err := p.Info()
+		about, err := kernel.AboutProgram(p)
 		if err != nil {
 			return fmt.Errorf("read about program %d: %w", id, err)
 		}
-		s.programs[id] = tailCall{fullName(info), info.Tag}
+		s.programs[id] = tailCall{fullName(about), about.Tag}
 		return s.addProgram(ctx, p, seen)
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/feature"
@@ -80,13 +81,11 @@ func find(ctx context.Context, t program.Target) (*subject, error) {
 		return nil, err
 	}
 	defer opened.Close()
-	info, err := opened.Program.Info()
+	about, err := kernel.AboutProgram(opened.Program)
 	if err != nil {
 		return nil, fmt.Errorf("read about program %s: %w", t, err)
 	}
-	id, _ := info.ID()
-	s := &subject{watched: uint32(id), name: info.Name, tag: info.Tag}
-	s.size, _ = info.JitedSize()
+	s := &subject{watched: uint32(about.ID), name: about.Name, tag: about.Tag, size: about.JitedBytes}
 	if name == "" {
 		if name, err = deviceOf(ctx, t, s.watched); err != nil {
 			return nil, err
@@ -100,7 +99,7 @@ func find(ctx context.Context, t program.Target) (*subject, error) {
 		return nil, err
 	}
 	s.attached, s.mode = on.ID, on.Mode
-	s.roots = []ebpf.ProgramID{id}
+	s.roots = []ebpf.ProgramID{about.ID}
 	for _, part := range opened.Parts {
 		s.roots = append(s.roots, part.ID)
 	}
@@ -244,24 +243,25 @@ func (s *subject) addProgram(id ebpf.ProgramID, tables map[ebpf.MapID]bool) (mor
 		return nil, fmt.Errorf("open program %d: %w", id, err)
 	}
 	defer p.Close()
-	info, err := p.Info()
+	about, err := kernel.AboutProgram(p)
 	if err != nil {
 		return nil, fmt.Errorf("read about program %d: %w", id, err)
 	}
-	functions := kernel.ProgramFunctions(info)
-	names, _ := kernel.FuncInfos(info)
-	for i, f := range functions {
-		name := info.Name
-		if i < len(names) && len(names) == len(functions) {
+	var names btf.FuncOffsets
+	if about.Info != nil {
+		names, _ = kernel.FuncInfos(about.Info)
+	}
+	for i, f := range about.Functions {
+		name := about.Name
+		if i < len(names) && len(names) == len(about.Functions) {
 			name = names[i].Func.Name
 		}
-		s.code = append(s.code, function{f.Addr, f.Size, "bpf_prog_" + info.Tag + "_" + name})
+		s.code = append(s.code, function{f.Addr, f.Size, "bpf_prog_" + about.Tag + "_" + name})
 	}
-	if len(functions) > 0 {
+	if len(about.Functions) > 0 {
 		s.programs++
 	}
-	ids, _ := info.MapIDs()
-	for _, id := range ids {
+	for _, id := range about.Maps {
 		if tables[id] {
 			continue
 		}

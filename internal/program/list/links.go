@@ -9,6 +9,7 @@ import (
 	"github.com/cilium/ebpf/link"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/record"
 )
 
@@ -122,9 +123,9 @@ func nameOf(id uint32) (string, ebpf.ProgramType) {
 		return "", ebpf.UnspecifiedProgram
 	}
 	defer p.Close()
-	info, err := p.Info()
+	about, err := kernel.AboutProgram(p)
 	if err != nil {
 		return "", ebpf.UnspecifiedProgram
 	}
-	return info.Name, p.Type()
+	return about.Name, p.Type()
 }

@@ -132,6 +132,16 @@ func (r *reading) loaded(ctx context.Context) error {
 		return r.refused("names and code of programs, their maps, and programs that no device here runs", err, unix.CAP_SYS_ADMIN)
 	}
 	r.programs = programs
+	var large []*program
+	for _, p := range programs {
+		if p.unseen != nil {
+			large = append(large, p)
+		}
+	}
+	slices.SortFunc(large, func(a, b *program) int { return cmp.Compare(a.ID, b.ID) })
+	for _, p := range large {
+		r.unseen("the code of %s, which is too large for the kernel to show: %v", strings.TrimSpace(p.Name+" "+p.Program), p.unseen)
+	}
 	links, err := readLinks(ctx)
 	if err != nil {
 		return r.refused("links and observers", err, unix.CAP_SYS_ADMIN)

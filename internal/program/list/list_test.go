@@ -463,3 +463,39 @@ func TestReadWhileOthersComeAndGo(t *testing.T) {
 		}
 	}
 }
+
+// A program that is too large for the kernel to show is listed with its name, its maps, its device and its size; its code
+// alone is not seen.
+func TestLargeProgram(t *testing.T) {
+	m := newMap(t, ebpf.MapSpec{Name: "of_large", Type: ebpf.Array, KeySize: 4, ValueSize: 4, MaxEntries: 1})
+	ins := asm.Instructions{asm.LoadMapPtr(asm.R1, m.FD())}
+	for range 1 << 19 { // 4 MiB of instructions
+		ins = append(ins, asm.Mov.Imm(asm.R0, 2))
+	}
+	lab := veth.Namespace(t)
+	a, _ := veth.Pair(t, lab, "large0", "large1")
+	p := load(t, "large", 0, append(ins, asm.Return())...)
+	if _, err := p.Info(); !errors.Is(err, unix.ENOMEM) {
+		t.Fatalf("the kernel shows its code: %v", err)
+	}
+	if err := a.Attach(p, link.XDPDriverMode); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(t.Context(), Options{Processes: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(got.Rows, func(r record.ProgramRow) bool { return r.Program == "large" })
+	if i < 0 {
+		t.Fatalf("%+v", got.Rows)
+	}
+	row := got.Rows[i]
+	if row.Tag == "" || row.JitedBytes < 1<<19 || row.Loaded == nil || !slices.Equal(row.MapIDs, []uint32{mapID(t, m)}) ||
+		len(row.Attached) != 1 || row.Attached[0].Device != "large0" || row.Dispatcher != record.InDispatcher {
+		t.Errorf("%+v", row)
+	}
+	want := fmt.Sprintf("the code of id:%d large, which is too large for the kernel to show", row.ID)
+	if !slices.ContainsFunc(got.Unseen, func(s string) bool { return strings.HasPrefix(s, want) }) {
+		t.Errorf("not %q in %q", want, got.Unseen)
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/pin"
+
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // pins are the paths at which programs and links are pinned, by number.
@@ -64,9 +66,8 @@ func (p pins) add(path string) {
 	defer object.Close()
 	switch o := object.(type) {
 	case *ebpf.Program:
-		if info, err := o.Info(); err == nil {
-			id, _ := info.ID()
-			p.programs[uint32(id)] = append(p.programs[uint32(id)], clean(path))
+		if about, err := kernel.AboutProgram(o); err == nil {
+			p.programs[uint32(about.ID)] = append(p.programs[uint32(about.ID)], clean(path))
 		}
 	case link.Link:
 		if info, err := o.Info(); err == nil {

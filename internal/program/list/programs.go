@@ -24,6 +24,8 @@ type program struct {
 	main ksym.Symbol
 	// types is the number of its BTF, 0 for none.
 	types btf.ID
+	// unseen says why its code cannot be read.
+	unseen error
 }
 
 // errTooMany says that there are more programs than a record has rows.
@@ -75,28 +77,23 @@ func openProgram(id ebpf.ProgramID, started time.Time) (*program, error) {
 	default:
 		return nil, nil
 	}
-	info, err := handle.Info()
+	about, err := kernel.AboutProgram(handle)
 	if err != nil {
 		return nil, err
 	}
-	p := &program{ProgramRow: row(uint32(id))}
-	p.Program, p.Type, p.Tag = clean(info.Name), kind, info.Tag
-	if size, err := info.JitedSize(); err == nil {
-		p.JitedBytes = size
-	}
-	if after, ok := info.LoadTime(); ok && !started.IsZero() {
-		at := started.Add(after).UTC().Truncate(time.Second)
+	p := &program{ProgramRow: row(uint32(id)), types: about.Types, unseen: about.Unseen}
+	p.Program, p.Type, p.Tag, p.JitedBytes = clean(about.Name), kind, about.Tag, about.JitedBytes
+	if about.Loaded > 0 && !started.IsZero() {
+		at := started.Add(about.Loaded).UTC().Truncate(time.Second)
 		p.Loaded = &at
 	}
-	ids, _ := info.MapIDs()
-	for _, m := range ids {
+	for _, m := range about.Maps {
 		p.MapIDs = append(p.MapIDs, uint32(m))
 	}
 	slices.Sort(p.MapIDs)
-	if functions := kernel.ProgramFunctions(info); len(functions) > 0 {
-		p.main = functions[0]
+	if len(about.Functions) > 0 {
+		p.main = about.Functions[0]
 	}
-	p.types, _ = info.BTFID()
 	return p, nil
 }
 
