@@ -14,6 +14,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/unthunk/unthunk/branch"
+	"github.com/unthunk/unthunk/internal/clock"
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/kernel"
@@ -50,9 +52,10 @@ func newProgDiff(s std) *cobra.Command {
 		Use:   "diff OLD NEW --packets FILE",
 		Short: "Say what two programs differ in: behavior, then speed, on the same packets",
 		Long: `Say what two XDP programs differ in on the same packets. First behavior: which packets
-come out with another verdict, length or bytes. Then the calls in their code that came
-and went. Then ns a packet: both run in turn, within one system call, on packets that are
-restored before each run, so that much smaller differences are seen than between two runs.
+come out with another verdict, length or bytes. Then the calls that came and went, in
+their code and in that of all programs that they reach by tail calls. Then ns a packet:
+both run in turn, within one system call, on packets that are restored before each run, so
+that much smaller differences are seen than between two runs.
 
 OLD and NEW are object files (lb.o, lb.o:balancer), pinned programs, id:N or dev:DEV. Each
 object has maps of its own; --set, --map and --maps-from are for both. OLD may also be a
@@ -247,7 +250,7 @@ func (f *diffFlags) measure(
 	ctx context.Context, s std, cmd *cobra.Command, length lengthFlags, plan progcost.Plan, saved *record.Saved, args []string,
 	opened []*program.Opened, twins [2]*prog.Clean,
 ) (*progDifference, error) {
-	calls, machine := callChanges(opened)
+	codes, machine := readWhole(ctx, opened)
 	steal := host.StealSince()
 	show, done := progress(s)
 	raw, err := progcost.Run(ctx, plan, show)
@@ -265,6 +268,9 @@ func (f *diffFlags) measure(
 			doc.Settings["cold"] = fmt.Sprintf("%d MiB", raw.Cold>>20)
 		}
 		doc.Program = raw.Identity(args[len(args)-len(opened)+i], o, i)
+		if codes != nil {
+			codes[i].addTo(&doc.Program)
+		}
 		doc.Packets = f.replay.source(plan.Packets)
 		doc.Rows, doc.Warnings = raw.Record(i)
 		doc.AddReferences("", raw.References)
@@ -286,44 +292,99 @@ func (f *diffFlags) measure(
 	c.Kind, c.Incomplete = "prog-diff", raw.Incomplete
 	c.Warnings = append(c.Warnings, stolen(steal)...)
 	d.doc.Comparison = *c
-	d.doc.OldProgram, d.doc.NewProgram, d.doc.Packets, d.doc.Calls = d.old.Program, d.new.Program, d.new.Packets, calls
+	d.doc.OldProgram, d.doc.NewProgram, d.doc.Packets = d.old.Program, d.new.Program, d.new.Packets
+	d.doc.Calls = callChanges(codes)
 	return d, nil
 }
 
-// callChanges are the calls that two programs have unlike often; nil where one is missing, or where code cannot be read.
-func callChanges(opened []*program.Opened) ([]record.CallChange, host.Fingerprint) {
+// wholeCode is the code of a program and of all that it reaches by tail calls, or as parts of a libxdp dispatcher.
+type wholeCode struct {
+	// calls is how often each call, lookup and indirect branch stands in it.
+	calls                         map[string]int
+	programs, bytes, instructions int
+}
+
+// readWhole reads the code of each program. It is nil where code cannot be read, or not all of it.
+func readWhole(ctx context.Context, opened []*program.Opened) ([]wholeCode, host.Fingerprint) {
 	k, err := kernel.OpenLive() // after the programs, which have symbols
 	if err != nil {
 		return nil, host.Identify(host.Options{})
 	}
 	defer k.Close()
 	machine := host.Identify(host.Options{Kernel: k})
-	if len(opened) != 2 {
-		return nil, machine
-	}
-	var counts [2]map[string]int
-	for i, o := range opened {
-		code, err := progcode.Read(k, o.Program)
+	var all []wholeCode
+	for _, o := range opened {
+		code, err := reached(ctx, k, o)
 		if err != nil {
 			return nil, machine
 		}
-		counts[i] = make(map[string]int)
+		w := wholeCode{calls: make(map[string]int), programs: code.Programs, bytes: code.Native}
+		if clock.X86 {
+			for _, f := range code.Functions {
+				for range branch.Decode(f.Code, f.Addr) {
+					w.instructions++
+				}
+			}
+		}
 		for _, row := range code.Record(machine).Rows {
 			_, what, _ := strings.Cut(row.Name, "/")
 			what, _, _ = strings.Cut(what, "#") // the number of one that repeats
 			if row.Indirect {
 				what += " (indirect)" // not the same call as the direct one that takes its place
 			}
-			counts[i][what]++
+			w.calls[what]++
+		}
+		all = append(all, w)
+	}
+	return all, machine
+}
+
+// reached reads the code of a program and of what it reaches.
+func reached(ctx context.Context, k *kernel.Kernel, o *program.Opened) (*progcode.Code, error) {
+	code, err := progcode.Read(k, o.Program)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range o.TailCalls() {
+		target, err := progcode.Read(k, p)
+		if err != nil {
+			return nil, err
+		}
+		code.Add(target)
+	}
+	if !o.Live {
+		return code, nil
+	}
+	for _, part := range o.Parts {
+		if err := code.AddID(part.ID); err != nil {
+			return nil, err
 		}
 	}
+	left, err := code.Follow(ctx)
+	if err == nil && left > 0 {
+		err = fmt.Errorf("tail calls go to %d programs more", left)
+	}
+	return code, err
+}
+
+// addTo says in an identity how large the whole code is.
+func (w *wholeCode) addTo(id *record.ProgramIdentity) {
+	id.Programs, id.AllBytes, id.AllInstructions = w.programs, w.bytes, w.instructions
+}
+
+// callChanges are the calls that two programs have unlike often, with all that they reach; nil where one is missing, or where
+// code cannot be read.
+func callChanges(codes []wholeCode) []record.CallChange {
+	if len(codes) != 2 {
+		return nil
+	}
 	changes := []record.CallChange{}
-	names := maps.Clone(counts[0])
-	maps.Copy(names, counts[1])
+	names := maps.Clone(codes[0].calls)
+	maps.Copy(names, codes[1].calls)
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		if old, is := counts[0][name], counts[1][name]; old != is {
+		if old, is := codes[0].calls[name], codes[1].calls[name]; old != is {
 			changes = append(changes, record.CallChange{Name: name, Old: old, New: is})
 		}
 	}
-	return changes, machine
+	return changes
 }

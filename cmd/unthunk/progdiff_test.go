@@ -4,9 +4,11 @@ import (
 	"encoding/binary"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/testutil"
@@ -94,6 +96,41 @@ func TestProgDiff(t *testing.T) {
 	}
 	if code, stdout, stderr = unthunk(t, "compare", cost, cost); code != exitDone || !strings.Contains(stdout, "no difference seen") {
 		t.Errorf("compare: exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
+// Calls are compared in all programs that tail calls reach: two programs that differ in such a target only do not call the same.
+func TestProgDiffCallsOfTailCalls(t *testing.T) {
+	testutil.Root(t)
+	open := func(target string) *program.Opened {
+		t.Helper()
+		parsed, err := program.Parse(samples + ":tailcall")
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := parsed.Open(t.Context(), program.Options{TailCalls: map[string]map[uint32]string{"table": {0: target}}})
+		testutil.SkipMissing(t, err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { o.Close() })
+		return o
+	}
+	leaf, other, again := open("leaf_tx"), open("encap"), open("encap")
+	codes, _ := readWhole(t.Context(), []*program.Opened{leaf, other})
+	if codes == nil {
+		t.Fatal("the code cannot be read")
+	}
+	came := slices.ContainsFunc(callChanges(codes), func(c record.CallChange) bool {
+		return c.Name == "helper bpf_xdp_adjust_head" && c.Old == 0 && c.New == 1
+	})
+	var id record.ProgramIdentity
+	codes[1].addTo(&id)
+	if !came || id.Programs != 4 || id.AllBytes <= codes[0].bytes || codes[0].programs != 4 {
+		t.Errorf("calls %+v, %+v", callChanges(codes), id)
+	}
+	if codes, _ = readWhole(t.Context(), []*program.Opened{other, again}); len(callChanges(codes)) != 0 {
+		t.Errorf("of the same program: %+v", callChanges(codes))
 	}
 }
 

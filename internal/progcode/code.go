@@ -28,8 +28,10 @@ type Code struct {
 	// Xlated is how many BPF instructions the verifier left, Native how many bytes the JIT
 	// made of them.
 	Xlated, Native int
-	Functions      []Function
-	Maps           []Map
+	// Programs is how many this is the code of: more than 1 after [Code.Add].
+	Programs  int
+	Functions []Function
+	Maps      []Map
 	// Sites are in the order of the code.
 	Sites []Site
 	// Unpaired is how many stretches of machine code, between two lines of the source,
@@ -168,7 +170,7 @@ func Read(k *kernel.Kernel, p *ebpf.Program) (*Code, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
 	}
-	c := &Code{Name: info.Name, Tag: info.Tag, Type: info.Type, Returns: make(branch.Returns), kernel: k}
+	c := &Code{Name: info.Name, Tag: info.Tag, Type: info.Type, Programs: 1, Returns: make(branch.Returns), kernel: k}
 	c.ID, _ = info.ID()
 	if err := c.readFunctions(info); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ import (
 func (c *Code) Add(part *Code) {
 	first := len(c.Functions)
 	c.Functions = append(c.Functions, part.Functions...)
+	c.Programs += part.Programs
 	c.Xlated += part.Xlated
 	c.Native += part.Native
 	c.Unpaired += part.Unpaired

@@ -68,6 +68,11 @@ type ProgramIdentity struct {
 	JitedBytes uint32 `json:"jited-bytes"`
 	// Instructions is how many instructions that is, 0 where they were not decoded.
 	Instructions int `json:"instructions"`
+	// Programs is how many it is together with those that it reaches by tail calls, or as parts of a libxdp dispatcher; 0 where that
+	// is not known. AllBytes and AllInstructions are of all of them.
+	Programs        int `json:"programs,omitempty"`
+	AllBytes        int `json:"all-bytes,omitempty"`
+	AllInstructions int `json:"all-instructions,omitempty"`
 	// Places is in how many places of memory it was timed: one a round, or 1 for a program that was live.
 	Places int `json:"places"`
 }
@@ -169,6 +174,9 @@ func (s *Saved) ProgCost() *ProgCost { return as[*ProgCost](s) }
 func (id ProgramIdentity) check() error {
 	if id.Places < 0 || id.Instructions < 0 {
 		return fmt.Errorf("impossible numbers of places and instructions: %d, %d", id.Places, id.Instructions)
+	}
+	if id.Programs < 0 || id.AllBytes < 0 || id.AllInstructions < 0 {
+		return fmt.Errorf("impossible code: %d instructions, %d bytes in %d programs", id.AllInstructions, id.AllBytes, id.Programs)
 	}
 	return checkTexts([]string{id.Target, id.Name, id.Tag})
 }

@@ -24,7 +24,8 @@ type ProgDiffParts struct {
 	Unsteady int `json:"unsteady,omitempty"`
 	// BehaviorMayChange is set when the user said so: such a change is no regression then.
 	BehaviorMayChange bool `json:"behavior-may-change,omitempty"`
-	// Calls are what the code of one calls more often than that of the other; nil where code could not be read.
+	// Calls are what the code of one calls more often than that of the other, of all programs that [ProgramIdentity.Programs]
+	// counts; nil where code could not be read.
 	Calls []CallChange `json:"calls"`
 }
 

@@ -84,6 +84,10 @@ func programText(id *record.ProgramIdentity) string {
 		text = strings.TrimSpace(text + " of " + id.Target)
 	}
 	switch {
+	case id.Programs > 1 && id.AllInstructions > 0:
+		text += fmt.Sprintf(": %d machine instructions, %d bytes in %d programs", id.AllInstructions, id.AllBytes, id.Programs)
+	case id.Programs > 1:
+		text += fmt.Sprintf(": %d bytes in %d programs", id.AllBytes, id.Programs)
 	case id.Instructions > 0:
 		text += fmt.Sprintf(": %d machine instructions, %d bytes", id.Instructions, id.JitedBytes)
 	case id.JitedBytes > 0:

@@ -42,7 +42,12 @@ func TestProgDiffGolden(t *testing.T) {
 		change func(*record.ProgDiff)
 	}{
 		{"prog-diff.txt", 80, 1.05, func(*record.ProgDiff) {}},
-		{"prog-diff-60.txt", 60, 0.9, func(d *record.ProgDiff) { d.Behaviors, d.Calls = []record.BehaviorChange{}, []record.CallChange{} }},
+		{"prog-diff-60.txt", 60, 0.9, func(d *record.ProgDiff) {
+			d.Behaviors, d.Calls = []record.BehaviorChange{}, []record.CallChange{}
+			for _, id := range []*record.ProgramIdentity{&d.OldProgram, &d.NewProgram} {
+				id.Programs, id.AllBytes, id.AllInstructions = 3, 3000, 700
+			}
+		}},
 		{"prog-diff-saved.txt", 80, 1, func(d *record.ProgDiff) {
 			d.Behaviors, d.Calls, d.Incomplete = nil, nil, true
 			row := &d.Rows[1]

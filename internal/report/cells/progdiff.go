@@ -51,6 +51,12 @@ func CallChanges(d *record.ProgDiff) []string {
 		return nil
 	}
 	if len(d.Calls) == 0 {
+		switch most := max(d.OldProgram.Programs, d.NewProgram.Programs); {
+		case most > 1:
+			return []string{"Both call and look up the same, also in the programs that they reach by tail calls."}
+		case most == 0: // a record of an older version
+			return []string{"Both call and look up the same: the entry programs, not what they reach by tail calls."}
+		}
 		return []string{"Both call and look up the same."}
 	}
 	var came, went []string
