@@ -231,6 +231,7 @@ func runAgent(ctx context.Context, s std, cmd *cobra.Command, f agentFlags) (err
 	if f.listen.Address != "" {
 		a.served = &agentMetrics{}
 		a.resume()
+		f.listen.Warn = a.warn
 		server, err := serve(ctx, f.listen, a.served)
 		if err != nil {
 			return err

@@ -213,6 +213,7 @@ func receive(ctx context.Context, s std, store *fleet.Store, o listen.Options, t
 	if err != nil {
 		return err
 	}
+	o.Warn = warner(s.err)
 	server, err := listen.Serve(ctx, o, endedBy(ctx, r))
 	if err != nil {
 		return err

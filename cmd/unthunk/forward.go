@@ -224,6 +224,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		defer func() { err = errors.Join(err, c.Sample.Close()) }()
 	}
 	if f.metrics.Address != "" {
+		f.metrics.Warn = c.Warn
 		server, errServe := serveMetrics(ctx, f.metrics, forwarder, events)
 		if errServe != nil {
 			return errServe

@@ -120,6 +120,7 @@ func runProgWatch(ctx context.Context, s std, f progWatchFlags, target string) (
 		warn(text)
 	}
 	if f.metrics.Address != "" {
+		f.metrics.Warn = warn
 		server, errServe := serve(ctx, f.metrics, newWatchCollector(w))
 		if errServe != nil {
 			return errServe

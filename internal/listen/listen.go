@@ -12,17 +12,12 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/prometheus/exporter-toolkit/web"
-	"go.yaml.in/yaml/v2"
 	"golang.org/x/net/netutil"
-
-	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Limits of a server.
@@ -38,8 +33,6 @@ const (
 	idleTime = 30 * time.Second
 	// headerSize is the most bytes of a request's header.
 	headerSize = 16 << 10
-	// maxConfig is the largest web configuration, certificate or key, in bytes.
-	maxConfig = 1 << 20
 )
 
 // Options of a server. Address is required.
@@ -49,8 +42,11 @@ type Options struct {
 	// WebConfig is the path of a Prometheus web configuration file: certificates,
 	// client certificates, users with bcrypt hashes of their passwords
 	// (prometheus.io/docs/prometheus/latest/configuration/https). "" is plain HTTP.
-	// Certificates and users are read anew for each connection and request.
+	// It and the files that it names may change at any time, and hold from the next connection
+	// or request on. One that is wrong, or that asks clients for nothing any more, is not taken.
 	WebConfig string
+	// Warn is told why a web configuration is not taken, from any goroutine. It may be nil.
+	Warn func(string)
 }
 
 // Server serves until its context ends, or it is closed.
@@ -59,7 +55,10 @@ type Server struct {
 	listener net.Listener
 	// tls says whether there is TLS, known whether clients have to say who they are.
 	tls, known bool
-	done       chan error
+	config     *liveConfig // nil without one
+	// connections are those that may read it.
+	connections sync.WaitGroup
+	done        chan error
 	// closing is done once, by whoever is first.
 	closing func() error
 }
@@ -89,20 +88,22 @@ func serve(ctx context.Context, o Options, h http.Handler, header, idle time.Dur
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
-	config, err := checkConfig(o.WebConfig)
-	if err != nil {
-		return nil, fmt.Errorf("read web configuration %s: %w", o.WebConfig, err)
+	var config *liveConfig
+	if o.WebConfig != "" {
+		if config, err = openConfig(o.WebConfig, o.Warn); err != nil {
+			return nil, fmt.Errorf("read web configuration %s: %w", o.WebConfig, err)
+		}
 	}
 	l, err := net.Listen("tcp", address)
 	if err != nil {
-		return nil, err // it says listen, and the address
+		return nil, errors.Join(err, config.close()) // it says listen, and the address
 	}
 	// A connection of HTTP/2 has 250 requests at a time and queues more, all of which hold memory until their passwords are
 	// checked, also when the connection has ended.
 	var protocols http.Protocols
 	protocols.SetHTTP1(true)
 	s := &Server{
-		listener: netutil.LimitListener(l, Connections), tls: config.tls, known: config.known, done: make(chan error, 1),
+		listener: netutil.LimitListener(l, Connections), config: config, done: make(chan error, 1),
 		server: &http.Server{
 			Handler: h, ReadHeaderTimeout: header, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idle,
 			MaxHeaderBytes: headerSize, Protocols: &protocols,
@@ -110,87 +111,18 @@ func serve(ctx context.Context, o Options, h http.Handler, header, idle time.Dur
 			ErrorLog: log.New(io.Discard, "", 0),
 		},
 	}
+	copied := ""
+	if config != nil {
+		copied, s.tls, s.known = config.name(), config.config.tls, config.config.known
+		s.server.ConnState = s.refresh
+	}
 	none, systemd := []string{}, false
-	flags := &web.FlagConfig{WebListenAddresses: &none, WebSystemdSocket: &systemd, WebConfigFile: &o.WebConfig}
+	flags := &web.FlagConfig{WebListenAddresses: &none, WebSystemdSocket: &systemd, WebConfigFile: &copied}
 	go func() { s.done <- web.Serve(s.listener, s.server, flags, slog.New(slog.DiscardHandler)) }()
 	s.closing = sync.OnceValue(s.close)
 	// From then on, so that what else its end waits for is waited for at the same time.
 	context.AfterFunc(ctx, func() { _ = s.closing() }) // Close returns the error
 	return s, nil
-}
-
-// webConfig is what a web configuration says.
-type webConfig struct {
-	// tls says that there is TLS, known that clients have to have a password or a certificate.
-	tls, known bool
-	// named are the files that it names.
-	named []namedFile
-}
-
-// namedFile is a file that a web configuration names by a key.
-type namedFile struct{ key, path string }
-
-// checkConfig refuses a web configuration that is wrong.
-func checkConfig(path string) (webConfig, error) {
-	if path == "" {
-		return webConfig{}, nil
-	}
-	config, err := readConfig(path)
-	if err != nil {
-		return config, err
-	}
-	// What it names is read whole, too: at the start, and for each connection.
-	for _, file := range config.named {
-		f, _, err := unpack.Open(file.path, maxConfig)
-		if err != nil {
-			return config, fmt.Errorf("%s: %w", file.key, err)
-		}
-		f.Close()
-	}
-	return config, web.Validate(path)
-}
-
-// readConfig reads a web configuration.
-func readConfig(path string) (config webConfig, err error) {
-	b, err := unpack.ReadFile(path, maxConfig)
-	if err != nil {
-		if p, ok := errors.AsType[*os.PathError](err); ok {
-			err = p.Err
-		}
-		return config, err
-	}
-	var c struct {
-		Users map[string]string `yaml:"basic_auth_users"`
-		TLS   *struct {
-			Cert    string `yaml:"cert_file"`
-			Inline  string `yaml:"cert"`
-			Key     string `yaml:"key_file"`
-			CA      string `yaml:"client_ca_file"`
-			Clients string `yaml:"client_auth_type"`
-		} `yaml:"tls_server_config"`
-	}
-	if err := yaml.Unmarshal(b, &c); err != nil {
-		return config, err
-	}
-	config.known = len(c.Users) > 0
-	if c.TLS == nil {
-		return config, nil
-	}
-	if c.TLS.Cert == "" && c.TLS.Inline == "" && c.TLS.CA == "" { // what serves it takes an empty section for none
-		return config, errors.New("tls_server_config has no certificate: cert_file, key_file")
-	}
-	config.tls = true
-	config.known = config.known || c.TLS.Clients == "RequireAndVerifyClientCert" && c.TLS.CA != "" // without, all that the system trusts
-	for _, f := range []namedFile{{"cert_file", c.TLS.Cert}, {"key_file", c.TLS.Key}, {"client_ca_file", c.TLS.CA}} {
-		if f.path == "" {
-			continue
-		}
-		if !filepath.IsAbs(f.path) {
-			f.path = filepath.Join(filepath.Dir(path), f.path)
-		}
-		config.named = append(config.named, f)
-	}
-	return config, nil
 }
 
 // Files are those that a server with these options reads: the web configuration and what it
@@ -201,10 +133,7 @@ func (o Options) Files() []string {
 	}
 	files := []string{o.WebConfig}
 	config, _ := readConfig(o.WebConfig) // an error is that of Serve
-	for _, f := range config.named {
-		files = append(files, f.path)
-	}
-	return files
+	return append(files, config.named...)
 }
 
 // Addr is the address that the server got.
@@ -245,8 +174,26 @@ func (s *Server) close() error {
 	if s.server.Shutdown(ctx) != nil {
 		s.server.Close()
 	}
-	if err := <-s.done; err != nil && !errors.Is(err, http.ErrServerClosed) {
+	err := <-s.done
+	go func() { // what a request does may take longer
+		s.connections.Wait()
+		_ = s.config.close() // a file in memory
+	}()
+	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.Addr(), err)
 	}
 	return nil
+}
+
+// refresh looks whether the web configuration has changed before a connection begins and before a request is read.
+func (s *Server) refresh(_ net.Conn, state http.ConnState) {
+	switch state {
+	case http.StateNew:
+		s.connections.Add(1)
+		s.config.refresh()
+	case http.StateActive:
+		s.config.refresh()
+	case http.StateClosed, http.StateHijacked:
+		s.connections.Done()
+	}
 }
