@@ -32,6 +32,7 @@ func (f *chainFlags) add(cmd *cobra.Command) {
 	fl.StringVar(&f.packets, "packets", "", "with --prog, send these one after the other: `FILE` of pcap or pcapng with Ethernet frames, or "+
 		"packets to make, as those of prog cost; without it all frames are alike")
 	f.target.add(fl, true)
+	f.target.ports = true
 }
 
 // onlyWithProg are flags that say nothing without --prog.

@@ -24,6 +24,7 @@ import (
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
+	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/report/page"
 	"github.com/unthunk/unthunk/internal/rounds"
 	"github.com/unthunk/unthunk/prog"
@@ -273,6 +274,7 @@ func (f *diffFlags) measure(
 		}
 		doc.Packets = f.replay.source(plan.Packets)
 		doc.Rows, doc.Warnings = raw.Record(i)
+		warnNowhere(&doc.Document, o)
 		doc.AddReferences("", raw.References)
 		docs[i] = doc
 	}
@@ -295,6 +297,17 @@ func (f *diffFlags) measure(
 	d.doc.OldProgram, d.doc.NewProgram, d.doc.Packets = d.old.Program, d.new.Program, d.new.Packets
 	d.doc.Calls = callChanges(codes)
 	return d, nil
+}
+
+// warnNowhere adds to a record that no packet was redirected where maps that redirects go by hold nothing, with what came of packets.
+func warnNowhere(doc *record.Document[record.CostRow], o *program.Opened) {
+	for i := range doc.Rows {
+		row := &doc.Rows[i]
+		if row.Name == "all" && len(o.Nowhere) > 0 && row.Verdicts["redirect"] == 0 {
+			doc.Warn(row.Name, record.Sentence(fmt.Sprintf("no packet was redirected: entries of the program's maps lead nowhere unless --map or "+
+				"--maps-from fills them (%s). Packets came out as %s", strings.Join(o.Nowhere, ", "), cells.Verdicts(row))))
+		}
+	}
 }
 
 // wholeCode is the code of a program and of all that it reaches by tail calls, or as parts of a libxdp dispatcher.

@@ -99,6 +99,18 @@ func TestProgDiff(t *testing.T) {
 	}
 }
 
+// Where the map that redirects go by is empty no packet is redirected: a line says so, with what comes of packets.
+func TestProgDiffRedirectsNowhere(t *testing.T) {
+	testutil.Root(t)
+	code, stdout, stderr := unthunk(t, strings.Fields("prog diff "+samples+":redirect "+samples+":redirect --packets udp4 --threshold 1000"+
+		quicklyReplayed)...)
+	skipMissing(t, code, stderr)
+	if code != exitDone || strings.Count(strings.Join(strings.Fields(stdout), " "), "no packet was redirected: entries of the program's maps "+
+		"lead nowhere unless --map or --maps-from fills them (ports). Packets came out as drop") != 1 {
+		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
 // Calls are compared in all programs that tail calls reach: two programs that differ in such a target only do not call the same.
 func TestProgDiffCallsOfTailCalls(t *testing.T) {
 	testutil.Root(t)

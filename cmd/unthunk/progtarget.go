@@ -24,6 +24,7 @@ type targetFlags struct {
 	onLiveMaps  bool
 	verifierLog bool
 	run         bool
+	ports       bool // maps that redirects go by get entries from the verb
 }
 
 // targetFlagNames are the flags by name: not all verbs have all.
@@ -49,7 +50,7 @@ func (f *targetFlags) add(fl *pflag.FlagSet, run bool) {
 
 // options turns flags into options, or says what is wrong with them.
 func (f *targetFlags) options() (o program.Options, err error) {
-	o = program.Options{MapsFrom: f.mapsFrom, Run: f.run, OnLiveMaps: f.onLiveMaps, WholeLog: f.verifierLog}
+	o = program.Options{MapsFrom: f.mapsFrom, Run: f.run, Ports: f.ports, OnLiveMaps: f.onLiveMaps, WholeLog: f.verifierLog}
 	if o.Set, err = pairs("set", f.set); err != nil {
 		return o, err
 	}

@@ -130,7 +130,7 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 		return nil, err
 	}
 	opened.warnEmpty()
-	opened.warnMisses(o)
+	opened.warnMisses(ctx, o)
 	return opened, nil
 }
 

@@ -43,6 +43,8 @@ type Options struct {
 	// Run says that the program is to be run: a live one with maps is refused, unless
 	// OnLiveMaps is set.
 	Run bool
+	// Ports says that maps that redirects go by get entries when the program runs: that they are empty now is no warning.
+	Ports bool `json:"-"`
 	// OnLiveMaps allows a live program to be run, which changes what its maps hold.
 	OnLiveMaps bool
 }
@@ -67,6 +69,8 @@ type Opened struct {
 	Parts []Part
 	// Copies say what became of each map of an object that was to be filled.
 	Copies []Copy
+	// Nowhere are the maps of an object that is to be run that redirects go by and that hold nothing.
+	Nowhere []string
 	// Warnings say in a sentence each what makes this program another one than the user may
 	// think.
 	Warnings []string

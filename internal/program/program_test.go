@@ -471,6 +471,40 @@ func TestMisses(t *testing.T) {
 	}
 }
 
+// Maps that the program itself fills are not empty for long, one map that is filled leaves the others empty, and a map that redirects go
+// by is empty when no entry of it leads anywhere.
+func TestMissesNamesTheEmptyAlone(t *testing.T) {
+	testutil.Root(t)
+	path := compile(t)
+	dump := filepath.Join(t.TempDir(), "ports.json")
+	if err := os.WriteFile(dump, []byte(`[{"key":["0x00","0x00","0x00","0x00"],"value":["0x01","0x00","0x00","0x00"]}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	const missed, nowhere = "lookups in them miss: blue, flows", "no packet is redirected by them: "
+	for _, tt := range []struct {
+		name, program    string
+		options          Options
+		missed           bool
+		nowhere, warning string
+	}{
+		{"empty", "balance", Options{Run: true}, true, "cpus, ports", nowhere + "cpus, ports (--maps-from or --map fills them)"},
+		{"one is filled", "balance", Options{Run: true, Maps: map[string]string{"ports": dump}}, true, "cpus", nowhere + "cpus ("},
+		{"the verb fills them", "balance", Options{Run: true, Ports: true}, true, "", ""},
+		{"not run", "balance", Options{}, false, "", ""},
+		{"the program fills its maps", "busy", Options{Run: true}, false, "", ""},
+	} {
+		o := open(t, path+":"+tt.program, tt.options)
+		text := strings.Join(o.Warnings, "\n")
+		if strings.Contains(text, missed) != tt.missed || strings.Join(o.Nowhere, ", ") != tt.nowhere ||
+			tt.warning == "" && strings.Contains(text, nowhere) || !strings.Contains(text, tt.warning) {
+			t.Errorf("%s: nowhere %v, warnings %q", tt.name, o.Nowhere, text)
+		}
+		if tt.program == "busy" && strings.Contains(text, "lookups in them miss") {
+			t.Errorf("%s: %q", tt.name, text)
+		}
+	}
+}
+
 // A map whose size is its loader's gets one, or the option is named.
 func TestSizes(t *testing.T) {
 	testutil.Root(t)
