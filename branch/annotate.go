@@ -315,7 +315,9 @@ func match(rules []rule, text string, returns bool) (string, []rule) {
 
 const (
 	straight = "stops straight-line speculation past the branch"
-	rsbTrap  = "the trap: speculation that follows the RSB stops here"
+	// unused is the jump that some kernels begin the rest of a longer alternative with (arch/x86/kernel/alternative.c).
+	unused  = "over the room that the retpoline would take; never executed"
+	rsbTrap = "the trap: speculation that follows the RSB stops here"
 	// upperHalf is where its_return_thunk and the ITS thunks stand.
 	upperHalf = "the upper half of its 64-byte cache line, where ITS cannot choose its prediction"
 	// aliased is what each of the first instructions of srso_alias_untrain_ret is.
@@ -355,11 +357,13 @@ func thunkRules(code []byte, addr uint64, resolve Resolver) []rule {
 		return []rule{
 			{"lfence", "waits until the target in the register is known"},
 			{"jmp *", "then jumps; a short window for a wrong prediction is left, which is why sysfs calls it vulnerable"},
+			{"jmp 0x", unused},
 			{"int3", straight},
 		}
 	case ThunkPlain:
 		return []rule{
 			{"jmp *", "an ordinary indirect jump: runs ahead to where the branch predictor says"},
+			{"jmp 0x", unused},
 			{"int3", straight},
 		}
 	case ThunkITS:

@@ -51,6 +51,9 @@ func TestAnnotate(t *testing.T) {
 		}},
 		{"plain", at, "\xff\xe0\xcc", []string{
 			"jmp *%rax: an ordinary indirect jump: runs ahead to where the branch predictor says", "…"}},
+		{"plain, in the room of a retpoline", at, "\xff\xe0\xeb\x02\xcc\xcc\x90", []string{
+			"jmp *%rax: an ordinary indirect jump: runs ahead to where the branch predictor says",
+			"jmp 0xffffffff82204bc6 <+0x6>: over the room that the retpoline would take; never executed", "…", "…", "…"}},
 		{"its", 0xffffffff822051e0, "\xff\xe0\xcc", []string{
 			"jmp *%rax: an ordinary indirect jump, but in the upper half of its 64-byte cache line, where ITS cannot choose its prediction", "…"}},
 		{"srso return", 0xffffffff82205660, "\xe8\xdb\xff\xff\xff\x0f\x0b\x0f\x1f\x00", []string{
