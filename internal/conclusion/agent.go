@@ -19,7 +19,7 @@ func agentHeadline(a *record.Agent) Headline {
 	switch {
 	case hop != nil && thunk != nil && thunk.Price != nil:
 		h.Title = fmt.Sprintf("A redirect costs %s ns a packet in bulks of 16, an indirect call %s", stat.Number(hop.Median),
-			stat.Number(thunk.Price.Median))
+			thunk.Price.Cost(stat.Number))
 	case hop != nil:
 		h.Title = fmt.Sprintf("A redirect costs %s ns a packet in bulks of 16", stat.Number(hop.Median))
 	case len(a.Refused) > 0:

@@ -118,6 +118,13 @@ func share(redirect *stat.Quantity, bulk string, prices []record.TaxRow) (tax, p
 		return row.Price, nil
 	}
 	q := &stat.Quantity{Median: 100 * row.Price.Median / redirect.Median, N: min(row.Price.N, redirect.N), Unit: "%"}
+	if !(row.Price.Median > 0) { // it has no logarithm
+		q.Low, q.High = 100*row.Price.Low/redirect.Low, max(q.Median, 100*row.Price.High/redirect.Low)
+		if redirect.Low <= 0 {
+			q.Low, q.High = math.Inf(-1), math.Inf(1)
+		}
+		return row.Price, q
+	}
 	// Both are measured apart: the errors of their logarithms add up as squares do.
 	below := math.Hypot(apart(row.Price.Median, row.Price.Low), apart(redirect.Median, redirect.High))
 	above := math.Hypot(apart(row.Price.Median, row.Price.High), apart(redirect.Median, redirect.Low))
@@ -261,7 +268,7 @@ func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 			a.Tax.Text(stat.Number))}
 	}
 	if a.Share == nil {
-		return []string{fmt.Sprintf("%s %s ns a packet.", what, stat.Number(a.Tax.Median))}
+		return []string{fmt.Sprintf("%s %s ns a packet.", what, a.Tax.Cost(stat.Number))}
 	}
 	return []string{what + " " + takes(a.Tax, a.Share), whereTo(a.Share)}
 }
@@ -271,10 +278,14 @@ func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 func takes(tax, share *stat.Quantity) string {
 	half, ok := halfWidth(share)
 	switch {
-	case !ok || half <= unsure:
+	case !tax.Seen() && math.IsNaN(share.High):
+		return tax.Cost(stat.Number) + " ns of it."
+	case !tax.Seen() && share.High < 100:
+		return fmt.Sprintf("%s ns of it, %s.", tax.Cost(stat.Number), fromZero(share.High/100))
+	case tax.Seen() && (!ok || half <= unsure):
 		return fmt.Sprintf("%s ns of it, %s.", stat.Number(tax.Median), percent(share.Median/100))
 	case share.High >= 100:
-		return fmt.Sprintf("%s of it or more: the rounds differ too much to say.", percent(share.Low/100))
+		return fmt.Sprintf("%s of it or more: the rounds differ too much to say.", percent(max(share.Low, 0)/100))
 	}
 	return fmt.Sprintf("%s ns of it, %s to %s.", stat.Number(tax.Median), percent(share.Low/100), percent(share.High/100))
 }
@@ -338,14 +349,14 @@ func calls(prices []record.TaxRow, bulk string) (said []string) {
 		return nil
 	}
 	n := row.PerPacket.Median
-	sum := stat.Number(row.Price.Median) + " ns"
-	if half, ok := halfWidth(row.Price); ok && half > unsure {
+	sum := row.Price.Cost(stat.Number) + " ns"
+	if half, ok := halfWidth(row.Price); ok && half > unsure && row.Price.Seen() {
 		sum = row.Price.Text(stat.Number)
 	}
-	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s", trimmed(n), stat.Number(row.Price.Median/n), sum))
+	said = append(said, fmt.Sprintf("%s a packet × %s ns = %s", trimmed(n), row.Price.Times(1/n).Cost(stat.Number), sum))
 	if old := priceRow(prices, "packet/2018"); old != nil && old.PerPacket != nil {
 		said = append(said, fmt.Sprintf("the %s of 2018: %s ns", trimmed(old.PerPacket.Median),
-			stat.Number(old.Price.Median)))
+			old.Price.Cost(stat.Number)))
 	}
 	return said
 }

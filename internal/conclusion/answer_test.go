@@ -182,6 +182,57 @@ func TestAnswerOfLess(t *testing.T) {
 	}
 }
 
+// A cost that is not told from 0 is a range from there in every sentence, never below 0, and the record is one that can be saved.
+func TestUnseen(t *testing.T) {
+	t.Parallel()
+	nan := math.NaN()
+	for name, q := range map[string]struct{ tax, call *stat.Quantity }{
+		"below 0":     {ns(-0.03, -0.1, 0.05), ns(-0.25, -0.8, 0.4)},
+		"above 0":     {ns(0.01, -0.1, 0.05), ns(0.08, -0.8, 0.4)},
+		"all below 0": {ns(-0.03, -0.05, -0.01), ns(-0.25, -0.4, -0.08)},
+		"no interval": {ns(-0.03, nan, nan), ns(-0.25, nan, nan)},
+	} {
+		doc := ran()
+		doc.Prices = []record.TaxRow{
+			{Name: "bpf-prog", Price: q.call},
+			{Name: "packet/bulk=16", Price: q.tax, PerPacket: &stat.Quantity{Median: 0.125, Unit: "calls"}, With: ns(24, 23, 25)},
+			{Name: "packet/2018", Price: ns(3*q.call.Median, 3*q.call.Low, 3*q.call.High), With: ns(24, 23, 25),
+				PerPacket: &stat.Quantity{Median: 3, Unit: "calls"}},
+		}
+		a, v, h := NewAnswer(doc), New(doc, nil), taxHeadline(doc.Prices)
+		said := strings.Join(append(a.Claim, a.Calls...), " ") + Calls(doc.Prices, doc.Rows) + h.Title + h.Text
+		if strings.Contains(said, " -") || strings.Contains(said, "NaN") || strings.Contains(said, "Inf") {
+			t.Errorf("%s: %s", name, said)
+		}
+		for _, want := range map[string][]string{
+			"below 0": {"Retpolines take 0 to 0.05 ns of it, 0 % to 0.2 %. Indirect calls are not where the packets went.",
+				"0.125 a packet × 0 to 0.40 ns = 0 to 0.05 ns", "the 3 of 2018: 0 to 1.20 ns",
+				"An indirect call costs 0 to 0.40 ns here; those of a redirect at bulk 16 are 0 % to 0.2 % of its time",
+				"3 indirect calls of 0 to 0.40 ns each: 0 to 1.20 ns (none seen) of 24.0 ns, 0 % to 5.0 %"},
+			"above 0":     {"Retpolines take 0 to 0.05 ns of it, 0 % to 0."},
+			"all below 0": {"Retpolines take 0 ns of it, 0 % to 0.1 %."},
+			"no interval": {"Retpolines take about 0 ns of it.", "An indirect call costs about 0 ns here"},
+		}[name] {
+			if !strings.Contains(said, want) {
+				t.Errorf("%s: %q lacks %q", name, said, want)
+			}
+		}
+		for _, x := range []float64{v.Share.Low, v.Share.High} {
+			if math.IsInf(x, 0) {
+				t.Errorf("%s: share %+v", name, v.Share)
+			}
+		}
+		if !(math.IsNaN(v.Share.Low) || v.Share.Low <= v.Share.Median && v.Share.Median <= v.Share.High) {
+			t.Errorf("%s: share %+v", name, v.Share)
+		}
+	}
+	noise := ran()
+	noise.Rows[2].Hop = ns(24, -3, 50)
+	if v := New(noise, nil); !math.IsNaN(v.Share.High) {
+		t.Errorf("of a redirect that is not told: %+v", v.Share)
+	}
+}
+
 // Whether the packets went there is said by the whole interval.
 func TestWhereTo(t *testing.T) {
 	nan := math.NaN()

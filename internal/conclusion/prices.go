@@ -28,15 +28,20 @@ func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 		case row.PerPacket.Median == 0:
 			said = append(said, noCalls(row))
 		case share != nil && share.Median < 100:
-			said = append(said, fmt.Sprintf("At bulk %s %s makes %s%s: %s "+of+", %s. Without them it would take %s ns.",
-				record.AnswerBulk, packetOf(row), callsAt(row), uncounted(row), row.Price.Text(stat.Number),
-				stat.Number(redirect.Median), share.Text(stat.Number), stat.Number(redirect.Median-row.Price.Median)))
+			part, without := share.Text(stat.Number), fmt.Sprintf(" Without them it would take %s ns.",
+				stat.Number(redirect.Median-row.Price.Median))
+			if !row.Price.Seen() {
+				part, without = costPercent(row.Price, redirect.Median), ""
+			}
+			said = append(said, fmt.Sprintf("At bulk %s %s makes %s%s: %s "+of+", %s.%s",
+				record.AnswerBulk, packetOf(row), callsAt(row), uncounted(row), costText(row.Price),
+				stat.Number(redirect.Median), part, without))
 		}
 	}
 	if row := priceRow(rows, "packet/2018"); row != nil && row.PerPacket != nil && row.With != nil && row.With.Median > 0 {
 		said = append(said, fmt.Sprintf("In 2018 each packet had a call of ndo_xdp_xmit, of the program and of a map lookup "+
-			"of its own. At bulk 64 that is %s: %s of %s ns, %s.", callsAt(row), row.Price.Text(stat.Number),
-			stat.Number(row.With.Median), percent(row.Price.Median/row.With.Median)))
+			"of its own. At bulk 64 that is %s: %s of %s ns, %s.", callsAt(row), costText(row.Price),
+			stat.Number(row.With.Median), costPercent(row.Price, row.With.Median)))
 	}
 	return strings.Join(said, " ")
 }
@@ -80,7 +85,7 @@ func noCalls(row *record.TaxRow) string {
 // callsAt is how many calls a packet makes, and the price of each.
 func callsAt(row *record.TaxRow) string {
 	n := row.PerPacket.Median
-	return fmt.Sprintf("%s indirect calls of %s ns each", trimmed(n), stat.Number(row.Price.Median/n))
+	return fmt.Sprintf("%s indirect calls of %s ns each", trimmed(n), row.Price.Times(1/n).Cost(stat.Number))
 }
 
 func taxHeadline(rows []record.TaxRow) Headline {
@@ -91,20 +96,20 @@ func taxHeadline(rows []record.TaxRow) Headline {
 		}
 		switch row.Name {
 		case "bpf-prog":
-			title = append(title, fmt.Sprintf("an indirect call costs %s ns here", stat.Number(row.Price.Median)))
-			text = append(text, fmt.Sprintf("The price of %s is %s.", row.Name, row.Price.Text(stat.Number)))
+			title = append(title, fmt.Sprintf("an indirect call costs %s ns here", row.Price.Cost(stat.Number)))
+			text = append(text, fmt.Sprintf("The price of %s is %s.", row.Name, costText(row.Price)))
 		case "packet/bulk=16":
 			if row.PerPacket != nil && row.PerPacket.Median == 0 {
 				text = append(text, noCalls(&row))
 				continue
 			}
 			title = append(title, fmt.Sprintf("those of %s at bulk 16 are %s of its time", packetOf(&row),
-				percent(row.Price.Median/row.With.Median)))
+				costPercent(row.Price, row.With.Median)))
 			text = append(text, fmt.Sprintf("At bulk 16 %s makes %s%s: %s.", packetOf(&row), callsOf(row), uncounted(&row),
-				row.Price.Text(stat.Number)))
+				costText(row.Price)))
 		case "packet/2018":
 			text = append(text, fmt.Sprintf("With the calls of 2018 it would make %s: %s, %s of its time.", callsOf(row),
-				row.Price.Text(stat.Number), percent(row.Price.Median/row.With.Median)))
+				costText(row.Price), costPercent(row.Price, row.With.Median)))
 		}
 	}
 	if len(title) == 0 {

@@ -235,7 +235,7 @@ func AttachedPrograms(rows []record.ProgramRow, prices []record.TaxRow) (said []
 		case p.Type != "" && p.JitedBytes == 0:
 			text += ": interpreted, several times slower"
 		case p.Dispatcher == record.OutOfDispatcher && row != nil:
-			text += fmt.Sprintf(": not in the BPF dispatcher, +%s ns a packet", stat.Number(row.Price.Median))
+			text += fmt.Sprintf(": not in the BPF dispatcher, +%s ns a packet", row.Price.Cost(stat.Number))
 		case p.Dispatcher == record.OutOfDispatcher:
 			text += ": not in the BPF dispatcher, called indirectly"
 		case p.Dispatcher == record.InDispatcher:

@@ -27,6 +27,9 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	}
 	if !doc.Host.Emulated() {
 		v.Tax, v.Share = share(redirect, record.AnswerBulk, doc.Prices)
+		if v.Share != nil && (math.IsInf(v.Share.Low, 0) || math.IsInf(v.Share.High, 0)) { // no record has such a bound
+			v.Share.Low, v.Share.High = math.NaN(), math.NaN()
+		}
 	}
 	v.Largest = largestStage(doc.Stages)
 	v.Win = slices.Concat(unpriced(found), calledLess(doc, v.Tax, found), bulkGain(doc.Rows, findings),
@@ -154,7 +157,8 @@ func avoid(prices []record.TaxRow, found map[string]host.Finding) (gains []recor
 const iommuCalls = 4
 
 func times(n float64, q *stat.Quantity) *stat.Quantity {
-	return &stat.Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}
+	product := q.Times(n)
+	return &product
 }
 
 // bulkGain is what the largest bulk of a ladder saves of a redirect against the smallest,

@@ -28,6 +28,28 @@ func signed(x float64) string {
 	}
 }
 
+// costText is a cost with its unit and interval; of one that is not told from 0 a range from there.
+func costText(q *stat.Quantity) string {
+	if q.Seen() || math.IsNaN(q.Median) {
+		return q.Text(stat.Number)
+	}
+	return q.Cost(stat.Number) + " " + q.Unit + " (none seen)"
+}
+
+// costPercent is the share that a cost has of what is above 0, with a range where the cost is not told from 0.
+func costPercent(cost *stat.Quantity, of float64) string {
+	switch {
+	case cost.Seen() || math.IsNaN(cost.Median):
+		return percent(cost.Median / of)
+	case math.IsNaN(cost.High):
+		return "about 0 %"
+	}
+	return fromZero(cost.High / of)
+}
+
+// fromZero is a range of shares from 0, whose end is rounded up to a tenth of a percent.
+func fromZero(end float64) string { return "0 % to " + percent(max(end, 0.001)) }
+
 // percent is a share, with one digit below ten.
 func percent(x float64) string {
 	if math.IsNaN(x) || math.IsInf(x, 0) {

@@ -74,6 +74,36 @@ func (q Quantity) Text(number func(float64) string) string {
 	return s
 }
 
+// Seen tells whether a cost is told from 0: its whole interval is above 0, or its median where it has no interval.
+func (q Quantity) Seen() bool {
+	if math.IsNaN(q.Low) || math.IsNaN(q.High) {
+		return q.Median > 0
+	}
+	return q.Low > 0
+}
+
+// Cost writes what something costs, without its unit: the median, or else a range from 0 where it is not told from 0:
+// "0 to 0.21". A cost below 0 there is none.
+func (q Quantity) Cost(number func(float64) string) string {
+	switch high := number(q.High); {
+	case q.Seen() || math.IsNaN(q.Median):
+		return number(q.Median)
+	case math.IsNaN(q.High):
+		return "about 0"
+	case q.High <= 0:
+		return "0"
+	case high == number(0):
+		return "0 to less than 0.01"
+	default:
+		return "0 to " + high
+	}
+}
+
+// Times is a quantity n times, where n is more than 0.
+func (q Quantity) Times(n float64) Quantity {
+	return Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}
+}
+
 // Interval is the interval: "[11.3, 12.7]". It is empty when it is not known.
 func (q Quantity) Interval(number func(float64) string) string {
 	return Interval(q.Low, q.High, number)

@@ -54,3 +54,22 @@ func TestSigned(t *testing.T) {
 		}
 	}
 }
+
+func TestCost(t *testing.T) {
+	t.Parallel()
+	nan := math.NaN()
+	for want, q := range map[string]Quantity{
+		"4.00":                {Median: 4, Low: 3, High: 5},
+		"0 to 5.00":           {Median: 4, Low: -3, High: 5},
+		"0 to 0.21":           {Median: -0.03, Low: -0.2, High: 0.21},
+		"0 to less than 0.01": {Median: -0.03, Low: -0.2, High: 0.002},
+		"0":                   {Median: -3, Low: -4, High: -2},
+		"about 0":             {Median: -3, Low: nan, High: nan},
+		"3.00":                {Median: 3, Low: nan, High: nan},
+		"?":                   {Median: nan, Low: nan, High: nan},
+	} {
+		if got := q.Cost(Number); got != want {
+			t.Errorf("%+v: %q, want %q", q, got, want)
+		}
+	}
+}

@@ -92,9 +92,11 @@ func (s hop) complete(raw *Raw, _ *rawPair, row *record.TaxRow) []string {
 		return observersWarning(raw)
 	}
 	row.NsPerPacket = scaled(raw.atAnyClock(stat.Location(thunk, "ns")), saved, "ns")
-	row.Note = fmt.Sprintf("%.2f calls a packet fewer account for %.1f ns of it, %.0f %%; "+
-		"the rest is locks, doorbell, softirq",
-		saved, row.NsPerPacket.Median, 100*row.NsPerPacket.Median/row.Price.Median)
+	part := fmt.Sprintf("%.1f ns of it, %.0f %%", row.NsPerPacket.Median, 100*row.NsPerPacket.Median/row.Price.Median)
+	if !row.NsPerPacket.Seen() {
+		part = row.NsPerPacket.Cost(stat.Number) + " ns of it"
+	}
+	row.Note = fmt.Sprintf("%.2f calls a packet fewer account for %s; the rest is locks, doorbell, softirq", saved, part)
 	if polls := one.Polls - bulk.Polls; polls > 0 {
 		row.Note += fmt.Sprintf(", and %.2f NAPI polls fewer, which are called indirectly too", polls)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // PriceCells are the numbers of a row of tax. What a row does not have is empty.
@@ -33,6 +34,9 @@ func Price(row *record.TaxRow) PriceCells {
 	if row.PerPacket != nil && row.PerPacket.Median != 0 {
 		c.PerPacket, _ = Quantity(row.PerPacket)
 		c.NsPerPacket, _ = Quantity(row.NsPerPacket)
+		if ns := row.NsPerPacket; ns != nil && !ns.Seen() && ns.High >= 0 {
+			c.NsPerPacket = "≤" + stat.Number(ns.High)
+		}
 	}
 	return c
 }

@@ -102,6 +102,9 @@ func glanceBlock(a *conclusion.Answer) *block {
 	t := &table{Columns: []column{{"", "t"}, {"ns a packet", "n"}, {"95 %", "i w"}, {"verb", "i w"}}}
 	add := func(what, sign string, ns *stat.Quantity, see string) {
 		median, around := cells.Quantity(ns)
+		if ns != nil && sign == "" {
+			median = ns.Cost(stat.Number)
+		}
 		if ns == nil || math.IsNaN(ns.Median) {
 			sign, median, around = "", "not priced", ""
 		}

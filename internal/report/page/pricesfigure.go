@@ -74,7 +74,7 @@ func pricesFigure(id, title string, rows []record.TaxRow) *figure {
 	for _, line := range lines {
 		if line.row != nil {
 			s.add(line.price.Median, line.price.Low, line.price.High)
-			said = append(said, fmt.Sprintf("%s %s ns", line.row.Name, stat.Number(line.price.Median)))
+			said = append(said, fmt.Sprintf("%s %s ns", line.row.Name, line.price.Cost(stat.Number)))
 		}
 	}
 	if len(lines) == 0 {
