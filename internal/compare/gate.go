@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/host"
+	"github.com/unthunk/unthunk/internal/kernel/functions"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -424,10 +425,11 @@ func siteChanges(was, is *record.LabRow, price *stat.Quantity) []record.GateChan
 	if oneSided(was, is) {
 		return nil
 	}
+	name := untagged(was, is)
 	count := func(r *record.LabRow) map[siteKey]float64 {
 		n := make(map[siteKey]float64)
 		for _, s := range r.Sites {
-			n[siteKey{s.Function, cmp.Or(s.Target, s.Pointer), s.Part}] += s.PerPacket
+			n[siteKey{name(s.Function), name(cmp.Or(s.Target, s.Pointer)), s.Part}] += s.PerPacket
 		}
 		return n
 	}
@@ -438,11 +440,40 @@ func siteChanges(was, is *record.LabRow, price *stat.Quantity) []record.GateChan
 	return changes
 }
 
+// untagged gives a symbol of a BPF program the program's own name: the tag is of its instructions, and every edit makes another.
+// Where one side has two programs of a name, those keep their tags.
+func untagged(was, is *record.LabRow) func(symbol string) string {
+	twice := map[string]bool{}
+	for _, r := range []*record.LabRow{was, is} {
+		symbols := map[string]string{}
+		note := func(symbol string) {
+			if own := functions.Program(symbol); own != "" {
+				twice[own] = twice[own] || cmp.Or(symbols[own], symbol) != symbol
+				symbols[own] = symbol
+			}
+		}
+		for _, s := range r.Sites {
+			note(s.Function)
+			note(s.Target)
+		}
+		for _, f := range r.Functions {
+			note(f.Function)
+		}
+	}
+	return func(symbol string) string {
+		if own := functions.Program(symbol); own != "" && !twice[own] {
+			return own + " [bpf]"
+		}
+		return symbol
+	}
+}
+
 func functionChanges(was, is *record.LabRow) []record.GateChange {
+	name := untagged(was, is)
 	count := func(r *record.LabRow) map[siteKey]float64 {
 		n := make(map[siteKey]float64)
 		for _, f := range r.Functions {
-			n[siteKey{function: f.Function, part: f.Part}] += f.PerPacket
+			n[siteKey{function: name(f.Function), part: f.Part}] += f.PerPacket
 		}
 		return n
 	}

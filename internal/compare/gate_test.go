@@ -311,6 +311,34 @@ func oneBuild(l *record.Lab) *record.LabBuild {
 	return l.Rows[0].Build
 }
 
+// An edit gives a program another tag, and no other name: what it calls is neither gone nor new. Two programs of a name keep their tags.
+func TestGateTags(t *testing.T) {
+	symbol := func(tag, name string) string { return "bpf_prog_" + strings.Repeat(tag, 16) + "_" + name }
+	lab := func(balancer, udp, first, second string) *record.Lab {
+		l := recordtest.GateLab("a")
+		row := &l.Rows[0]
+		row.Sites = []record.LabSite{
+			{Function: symbol(balancer, "balancer"), Target: symbol(udp, "lb_udp"), PerPacket: 0.5},
+			{Function: symbol(balancer, "balancer"), Target: symbol(first, "twin"), PerPacket: 0.25},
+			{Function: symbol(balancer, "balancer"), Target: symbol(second, "twin"), PerPacket: 0.25},
+		}
+		row.Functions = []record.LabFunction{{Function: symbol(udp, "lb_udp"), PerPacket: 0.5}}
+		return l
+	}
+	g, err := Gate(lab("1", "2", "3", "4"), lab("5", "6", "3", "4"), GateOptions{})
+	if err != nil || len(g.Rows[0].Sites) != 0 || len(g.Rows[0].Functions) != 0 {
+		t.Errorf("another tag: %+v, %+v, %v", g.Rows[0].Sites, g.Rows[0].Functions, err)
+	}
+	if g, err = Gate(lab("1", "2", "3", "4"), lab("5", "6", "3", "7"), GateOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	want := []record.GateChange{{Function: "balancer [bpf]", Target: symbol("7", "twin"), New: 0.25},
+		{Function: "balancer [bpf]", Target: symbol("4", "twin"), Old: 0.25}}
+	if diff := cmp.Diff(want, g.Rows[0].Sites); diff != "" {
+		t.Errorf("two of a name (-want +got):\n%s", diff)
+	}
+}
+
 // What two rows differ in is named and priced; of kernels without retpolines a price says nothing.
 func TestGateChanges(t *testing.T) {
 	base, now := recordtest.GateLab("a"), recordtest.GateLab("b")

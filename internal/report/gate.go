@@ -3,6 +3,7 @@ package report
 import (
 	"fmt"
 	"io"
+	"unicode/utf8"
 
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
@@ -124,7 +125,11 @@ func (p *printer) gateRow(row *record.GateRow) {
 			change, what, ns := cells.GateChange(&of.changes[i])
 			table = append(table, []string{"  " + change, what, ns})
 		}
-		for _, line := range columns(table, []bool{false, true, true}, "") {
+		for i, line := range columns(table, []bool{false, true, true}, "") {
+			if utf8.RuneCountInString(line) > p.width { // what became of it is at the end
+				p.wrap(table[i][0]+" ", cells.Join(" ", table[i][1:]...))
+				continue
+			}
 			p.line(line)
 		}
 	}

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/compare"
@@ -51,6 +52,25 @@ func gates(t *testing.T) map[string]*record.Gate {
 		verdicts[name] = g
 	}
 	return verdicts
+}
+
+// What became of a branch is at the end of its line, and never cut off.
+func TestGateLongNames(t *testing.T) {
+	t.Parallel()
+	for _, g := range gates(t) {
+		if len(g.Rows) == 0 {
+			continue
+		}
+		g.Rows[0].Sites = []record.GateChange{{Function: strings.Repeat("f", 70), Target: strings.Repeat("g", 70), Old: 0.5}}
+		var b bytes.Buffer
+		if err := Gate(&b, Options{Width: 80}, g); err != nil {
+			t.Fatal(err)
+		}
+		reporttest.Fits(t, b.String(), 80)
+		if !strings.Contains(strings.Join(strings.Fields(b.String()), " "), "0.5 → 0, gone") {
+			t.Errorf("%s", b.String())
+		}
+	}
 }
 
 func TestGateGolden(t *testing.T) {
