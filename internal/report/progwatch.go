@@ -28,6 +28,10 @@ func ProgWatch(w io.Writer, opts Options, doc *record.ProgWatch, top int) error 
 	var unknown []string
 	for i := range doc.Rows {
 		row := &doc.Rows[i]
+		if noneCame(doc, row) {
+			t.add(cells.Clean(row.Name), "-", "", cells.WatchUnit(doc, row), "")
+			continue
+		}
 		if row.Refused != "" {
 			unknown = append(unknown, fmt.Sprintf("%s: %s", cells.Clean(row.Name), cells.Clean(row.Refused)))
 			continue
@@ -47,6 +51,17 @@ func ProgWatch(w io.Writer, opts Options, doc *record.ProgWatch, top int) error 
 	p.watchFunctions(doc, top)
 	p.wrap("", watchBasis(doc))
 	return p.flush(w)
+}
+
+// noneCame tells whether a row is of packets, of which none came.
+func noneCame(doc *record.ProgWatch, row *record.WatchRow) bool {
+	if doc.Sampling.Packets > 0 {
+		return false
+	}
+	if row.Refused != "" {
+		return row.Name == "program" || row.Name == "path" && doc.Unfiltered == ""
+	}
+	return row.Name == "packets" || row.Name == "core" || strings.HasPrefix(row.Name, "verdict/")
 }
 
 // watchFunctions are the functions that took most, by the innermost of call chains.

@@ -146,10 +146,7 @@ func (w *Watch) warn(doc *record.ProgWatch, sum tally) {
 		doc.Warn("", fmt.Sprintf("the kernel slowed sampling down %d times", n))
 	}
 	switch {
-	case sum.packets == 0:
-	case sum.samples == 0 && len(others(w.cpus)) > 0:
-		doc.Warn("program", "no sample was taken of its packets: another CPU than those of the device's interrupts may poll it (--cpu)")
-	case sum.samples < 100:
+	case sum.packets > 0 && sum.samples > 0 && sum.samples < 100:
 		doc.Warn("program", fmt.Sprintf("%d samples were taken of its packets: watch for longer, or at more --hz, for a figure", sum.samples))
 	}
 	expected := float64(w.rate) / 0.991 * sum.length.Seconds() * float64(len(w.cpus))
@@ -175,9 +172,16 @@ func (w *Watch) rows(tallies []tally, sum tally, driver string) (rows []record.W
 			add("verdict/"+verdict, refused("%s does not count it%s", cmp.Or(driver, "the driver"), generic(w.subject.mode)))
 		}
 	}
-	add("program", ratio(tallies, "ns", func(t *tally) float64 { return t.program }, packets))
+	perPacket := func(name string, ns func(*tally) float64) {
+		if why := w.unsampled(sum); why != "" {
+			add(name, refused("%s", why))
+		} else {
+			add(name, ratio(tallies, "ns", ns, packets))
+		}
+	}
+	perPacket("program", func(t *tally) float64 { return t.program })
 	if w.unfiltered == "" {
-		add("path", ratio(tallies, "ns", (*tally).path, packets))
+		perPacket("path", (*tally).path)
 		for _, stage := range functions.Stages() {
 			if sum.stages[stage] > 0 {
 				add("stage/"+string(stage), ratio(tallies, "ns", func(t *tally) float64 { return t.stages[stage] }, packets))
@@ -213,6 +217,19 @@ func (w *Watch) rows(tallies []tally, sum tally, driver string) (rows []record.W
 			func(t *tally) float64 { return float64(t.length) * cpus }))
 	}
 	return rows
+}
+
+// unsampled says why no time of a packet is known; empty when samples tell.
+func (w *Watch) unsampled(sum tally) string {
+	switch {
+	case sum.samples > 0:
+		return ""
+	case sum.packets == 0:
+		return "no packet came"
+	case len(others(w.cpus)) > 0:
+		return "no sample was taken of its packets: another CPU than those of the device's interrupts may poll it (--cpu)"
+	}
+	return "no sample was taken of its packets: watch for longer, or at more --hz"
 }
 
 // generic says why a driver counts nothing of generic XDP.

@@ -48,3 +48,26 @@ func TestReplacements(t *testing.T) {
 		t.Errorf("ended: %q", why)
 	}
 }
+
+// A watch without a packet, and one without a sample of its packets, have no time of a packet.
+func TestUnsampled(t *testing.T) {
+	t.Parallel()
+	w := &Watch{subject: &subject{device: device.Device{Name: "w0"}}}
+	for _, test := range []struct {
+		tally   tally
+		refused string
+	}{
+		{tally{length: time.Second}, "no packet came"},
+		{tally{length: time.Second, packets: 3}, "no sample was taken of its packets"},
+		{tally{length: time.Second, packets: 3, samples: 1, program: 50}, ""},
+	} {
+		for _, row := range w.rows([]tally{test.tally}, test.tally, "veth") {
+			if row.Name != "program" && row.Name != "path" {
+				continue
+			}
+			if (row.Value == nil) != (test.refused != "") || !strings.HasPrefix(row.Refused, test.refused) {
+				t.Errorf("%s of %d packets, %d samples: %v, refused %q", row.Name, test.tally.packets, test.tally.samples, row.Value, row.Refused)
+			}
+		}
+	}
+}

@@ -106,6 +106,11 @@ func find(ctx context.Context, t program.Target) (*subject, error) {
 	return s, s.readCode(ctx, s.roots)
 }
 
+// title is its name, which it may lack, and its number.
+func (s *subject) title() string {
+	return strings.TrimSpace(fmt.Sprintf("%s id:%d", s.name, s.watched))
+}
+
 // attached is the program that CPUs run for a device: the native one if it has several.
 func attached(d device.Device) (device.Program, error) {
 	all, err := d.Programs()
@@ -224,7 +229,7 @@ func (s *subject) readCode(ctx context.Context, programs []ebpf.ProgramID) error
 	}
 	if len(s.code) == 0 {
 		return &feature.Missing{
-			Feature: "the addresses of " + s.name + "'s machine code",
+			Feature: "the addresses of the machine code of " + s.title(),
 			Help:    "they take CAP_SYSLOG, kernel.kptr_restrict below 2, and a program that was loaded with the JIT on",
 		}
 	}

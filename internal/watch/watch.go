@@ -148,8 +148,8 @@ func Open(ctx context.Context, plan Plan) (_ *Watch, err error) {
 	}
 	w.rate = w.affordable()
 	if s := w.subject; s.watched != s.attached {
-		w.warnf("%s id:%d is not what is attached to %s (id:%d): packets, and what each took, are of all packets of %s, "+
-			"also of those that do not reach it", s.name, s.watched, s.device.Name, s.attached, s.device.Name)
+		w.warnf("%s is not what is attached to %s (id:%d): packets, and what each took, are of all packets of %s, "+
+			"also of those that do not reach it", s.title(), s.device.Name, s.attached, s.device.Name)
 	}
 	if plan.Stats {
 		if w.stats, err = openStatistics(ctx, w.subject.watched); err != nil {
@@ -295,7 +295,7 @@ func (w *Watch) Close() error {
 // About says in a sentence what is watched, how often, and at what price.
 func (w *Watch) About() string {
 	s := w.subject
-	text := fmt.Sprintf("%s id:%d on %s (%s)", s.name, s.watched, s.device.Name, s.mode)
+	text := fmt.Sprintf("%s on %s (%s)", s.title(), s.device.Name, s.mode)
 	if s.programs > 1 {
 		text += fmt.Sprintf(", %d programs", s.programs)
 	}
