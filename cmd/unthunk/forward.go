@@ -82,7 +82,8 @@ while each worker goes on (sd_notify).`,
 		"forward only frames that match a pcap `EXPRESSION`, or the output of tcpdump -ddd; all others are the network stack's")
 	fl.StringVar(&f.filterFile, "filter-file", "", "… what is in `FILE`, which SIGHUP has read again")
 	fl.StringVar(&f.object, "bpf", "",
-		"use the XDP program in `FILE`, which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
+		"use the XDP program in `FILE`, or FILE:PROGRAM, "+
+			"which redirects through the one XSKMAP (engine afxdp) or devmap (engine xdp, key 0) in it")
 	fl.BoolVar(&f.generic, "generic", false, "generic XDP, for drivers without native XDP")
 	fl.StringVar(&f.zeroCopy, "zero-copy", "auto",
 		"AF_XDP without copies (afxdp): auto, where all devices can; require, or fail; never")
@@ -182,7 +183,8 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := checkFiles(append(f.metrics.Files(), f.object, f.filterFile), outFile{"pcap", f.pcap}); err != nil {
+	read := append((&targetFlags{}).files(f.object), f.filterFile)
+	if err := checkFiles(append(read, f.metrics.Files()...), outFile{"pcap", f.pcap}); err != nil {
 		return err
 	}
 	shown, told := newLineQueue(s.out), newLineQueue(s.err)
@@ -202,7 +204,7 @@ func runForward(ctx context.Context, s std, f forwardFlags) (err error) {
 		}
 	}
 	forwarder, err := forward.Open(ctx, c)
-	if err != nil {
+	if err = (&targetFlags{}).explain(ctx, s, err); err != nil { // of --bpf
 		return err
 	}
 	closed := false

@@ -45,7 +45,7 @@ type Config struct {
 	// Claim says which frames to forward, the others are the network stack's;
 	// see xsk.ProgramOptions. nil is all.
 	Claim asm.Instructions
-	// Object is a file with an XDP program of the user's and a map that it
+	// Object is a file with an XDP program of the user's, or FILE:PROGRAM, and a map that it
 	// redirects through, an XSKMAP or a devmap; "" is the default program.
 	Object string
 	// Generic attaches in generic mode, for drivers without XDP.

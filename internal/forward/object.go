@@ -14,8 +14,8 @@ import (
 	"github.com/unthunk/unthunk/xsk"
 )
 
-// object is a BPF object of the user's: one XDP program and one map that it
-// redirects through.
+// object is a BPF object of the user's: an XDP program, those of its tail-call tables, and one map that they
+// redirect through.
 type object struct {
 	program *ebpf.Program
 	maps    map[string]*ebpf.Map
@@ -32,20 +32,16 @@ func memoryOf(objects iter.Seq[*object]) (sum uint64) {
 
 // objectFile is what was in the file of a BPF object when it was read.
 type objectFile struct {
-	path, program string // the name of its one XDP program
+	path, program string // path may have the name of the program behind it
 	spec          *ebpf.CollectionSpec
 }
 
 func readObject(ctx context.Context, path string) (*objectFile, error) {
-	spec, err := program.ReadObject(ctx, path)
+	spec, name, err := program.ReadProgram(ctx, path)
 	if err != nil {
 		return nil, err
 	}
-	name, err := onlyProgram(spec)
-	if err != nil {
-		return nil, fmt.Errorf("read BPF object %s: %w", path, err)
-	}
-	return &objectFile{path, name, program.Prune(spec, name)}, nil
+	return &objectFile{path, name, spec}, nil
 }
 
 // load loads the program and the maps that it uses. It may be called again, for another device. It ends with ctx. With loaded,
@@ -65,23 +61,6 @@ func (f *objectFile) load(ctx context.Context, loaded uint64) (*object, error) {
 	}
 	collection.Close()
 	return o, nil
-}
-
-// onlyProgram finds an object's one XDP program.
-func onlyProgram(spec *ebpf.CollectionSpec) (name string, err error) {
-	for n, p := range spec.Programs {
-		if p.Type != ebpf.XDP {
-			continue
-		}
-		if name != "" {
-			return "", fmt.Errorf("it has two XDP programs, %s and %s", min(name, n), max(name, n))
-		}
-		name = n
-	}
-	if name == "" {
-		return "", errors.New("it has no XDP program")
-	}
-	return name, nil
 }
 
 // mapOf is the object's one map of a type.

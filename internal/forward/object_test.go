@@ -1,6 +1,7 @@
 package forward
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/unthunk/unthunk/feature"
 	"github.com/unthunk/unthunk/internal/memory"
+	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/testutil"
 	"github.com/unthunk/unthunk/internal/testutil/veth"
 )
@@ -21,32 +23,38 @@ func compile(t testing.TB, flags ...string) (path string) {
 	return testutil.Compile(t, "testdata/large.bpf.c", flags...)
 }
 
-// A BPF object of the user's decides what is forwarded.
+// A BPF object of the user's decides what is forwarded, by a tail call too.
 func TestObject(t *testing.T) {
 	for engine, m := range map[Engine]string{AFXDP: "BPF_MAP_TYPE_XSKMAP", XDP: "BPF_MAP_TYPE_DEVMAP"} {
-		t.Run(string(engine), func(t *testing.T) {
-			w := newWires(t)
-			atSink, atGen := veth.Listen(t, w.Namespace, w.sink.Index), veth.Listen(t, w.Namespace, w.gen.Index)
-			f := w.open(t, Config{Pairs: pair, Both: true, Engine: engine, Object: compile(t, "-DMAP="+m)})
-			for _, way := range []struct {
-				from    int
-				receive func() []byte
-			}{{w.gen.Index, atSink}, {w.sink.Index, atGen}} {
-				veth.Send(t, w.Namespace, way.from, veth.Frame(t, 98), veth.Frame(t, 99), veth.Frame(t, 100))
-				if got := way.receive(); len(got) != 100 {
-					t.Errorf("received %d bytes, want 100", len(got))
-				}
-			}
-			got, err := f.Totals()
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, d := range got.Directions {
-				if d.Sent != 1 {
-					t.Errorf("%+v", d)
-				}
-			}
-		})
+		for name, object := range map[string]string{
+			"one program": compile(t, "-DMAP="+m), "tail call": compile(t, "-DMAP="+m, "-DTAIL") + ":entry",
+		} {
+			t.Run(string(engine)+" "+name, func(t *testing.T) { testObject(t, engine, object) })
+		}
+	}
+}
+
+func testObject(t *testing.T, engine Engine, object string) {
+	w := newWires(t)
+	atSink, atGen := veth.Listen(t, w.Namespace, w.sink.Index), veth.Listen(t, w.Namespace, w.gen.Index)
+	f := w.open(t, Config{Pairs: pair, Both: true, Engine: engine, Object: object})
+	for _, way := range []struct {
+		from    int
+		receive func() []byte
+	}{{w.gen.Index, atSink}, {w.sink.Index, atGen}} {
+		veth.Send(t, w.Namespace, way.from, veth.Frame(t, 98), veth.Frame(t, 99), veth.Frame(t, 100))
+		if got := way.receive(); len(got) != 100 {
+			t.Errorf("received %d bytes, want 100", len(got))
+		}
+	}
+	got, err := f.Totals()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range got.Directions {
+		if d.Sent != 1 {
+			t.Errorf("%+v", d)
+		}
 	}
 }
 
@@ -58,6 +66,7 @@ func TestObjectRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	devmap := compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP")
+	two := compile(t, "-DTWO")
 	readonly := compile(t, "-DMAP=BPF_MAP_TYPE_DEVMAP", fmt.Sprint("-DFLAGS=", unix.BPF_F_RDONLY))
 	for _, test := range []struct {
 		name, object, want string
@@ -65,7 +74,8 @@ func TestObjectRefused(t *testing.T) {
 	}{
 		{"rubbish", rubbish, "read BPF object", AFXDP},
 		{"no map", compile(t), "no map of type", AFXDP},
-		{"two programs", compile(t, "-DTWO"), "two XDP programs", AFXDP},
+		{"two programs", two, two + " has 2 XDP programs: name one, as " + two + ":large: large, other", AFXDP},
+		{"no such program", two + ":nope", two + " has no program nope: it has large, other", AFXDP},
 		{"wrong map", devmap, "no map of type XSKMap", AFXDP},
 		{"read-only map", readonly, "map of type DevMap in the BPF object has BPF_F_RDONLY", XDP},
 	} {
@@ -78,6 +88,9 @@ func TestObjectRefused(t *testing.T) {
 		})
 		if err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n") {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+		if _, usage := errors.AsType[*program.OptionError](err); usage != strings.HasPrefix(test.want, two) { // exit code 2
+			t.Errorf("%s: %T", test.name, err)
 		}
 	}
 }

@@ -40,6 +40,23 @@ func ReadObject(ctx context.Context, path string) (*ebpf.CollectionSpec, error) 
 	}
 }
 
+// ReadProgram reads a program of an object file: OBJECT, or OBJECT:PROGRAM, as of [Parse]. What it returns has that program, the
+// maps that it uses, and what these hold: see [Prune]. An [OptionError] says that the object has several programs, or none of
+// that name.
+func ReadProgram(ctx context.Context, object string) (spec *ebpf.CollectionSpec, name string, err error) {
+	path, name, _ := Target{text: object, path: object}.split()
+	if spec, err = ReadObject(ctx, path); err != nil {
+		return nil, "", err
+	}
+	if name, err = choose(spec, path, name); err != nil {
+		return nil, "", err
+	}
+	if p := spec.Programs[name]; p.Type == ebpf.UnspecifiedProgram {
+		p.Type, p.AttachType = ebpf.XDP, ebpf.AttachXDP
+	}
+	return Prune(spec, name), name, nil
+}
+
 func readObject(path string) (*ebpf.CollectionSpec, error) {
 	b, err := unpack.ReadFile(path, MaxObject)
 	if err != nil {

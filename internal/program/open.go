@@ -123,20 +123,12 @@ func (t Target) open(ctx context.Context, o Options) (*Opened, error) {
 // file splits the path of an object from the name of a program in it. The name of a file may
 // have a colon.
 func (t Target) file() (path, name string, err error) {
-	if _, err := os.Stat(t.path); err == nil {
-		return t.path, "", nil
-	}
-	if i := strings.LastIndexByte(t.path, ':'); i > 0 {
-		path, name = t.path[:i], t.path[i+1:]
-		if name == "" {
-			return "", "", fmt.Errorf("target %s: the name of the program is empty", t)
-		}
-		if _, err = os.Stat(path); err == nil {
-			return path, name, nil
-		}
-	} else {
-		_, err = os.Stat(t.path)
-		path = t.path
+	path, name, err = t.split()
+	switch {
+	case name == "" && path != t.path:
+		return "", "", fmt.Errorf("target %s: the name of the program is empty", t)
+	case err == nil:
+		return path, name, nil
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", "", fmt.Errorf("there is no file %s: a target is an object file, a pinned program, id:N or dev:DEV", path)
@@ -145,6 +137,19 @@ func (t Target) file() (path, name string, err error) {
 		err = failed.Err
 	}
 	return "", "", fmt.Errorf("open %s: %w", path, err)
+}
+
+// split is the path of a file that is there, and the name behind it, or why it is not.
+func (t Target) split() (path, name string, err error) {
+	if _, err = os.Stat(t.path); err == nil {
+		return t.path, "", nil
+	}
+	if i := strings.LastIndexByte(t.path, ':'); i > 0 {
+		path, name = t.path[:i], t.path[i+1:]
+		_, err = os.Stat(path)
+		return path, name, err
+	}
+	return t.path, "", err
 }
 
 // onBPFFS says whether a path is on a BPF file system, where programs are pinned.

@@ -53,6 +53,24 @@ int large(struct xdp_md *ctx)
 	return XDP_PASS;
 }
 
+#ifdef TAIL
+int large(struct xdp_md *ctx);
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, 4);
+	__array(values, int(void *));
+} stages SEC(".maps") = { .values = { [0] = (void *)&large } };
+
+SEC("xdp")
+int entry(struct xdp_md *ctx)
+{
+	bpf_tail_call(ctx, &stages, 0);
+	return XDP_DROP;
+}
+#endif
+
 #ifdef TWO
 SEC("xdp")
 int other(struct xdp_md *ctx)
