@@ -19,6 +19,8 @@ type Answer struct {
 	// Claim are the sentences that answer: what a redirect costs, what indirect calls take of
 	// it, whether the packets went there.
 	Claim []string
+	// Of is what the answer is of: "a redirect", or a packet through a program of the user's.
+	Of string
 	// Redirect is the cost of the redirect alone in ns a packet at bulk Bulk: the whole test
 	// less the same test that drops. Every other figure of the answer that says "of a
 	// redirect" is of this one.
@@ -77,6 +79,13 @@ func NewAnswer(doc *record.Document[record.BenchRow]) *Answer {
 	row, prices := headRow(doc.Rows), doc.Prices
 	if row != nil {
 		a.Redirect, a.Bulk = row.Hop, row.Labels["bulk"]
+	}
+	a.Of = "a redirect"
+	for i := range doc.Rows {
+		if r := &doc.Rows[i]; r.Labels["prog"] != "" && (row == nil || r == row) {
+			a.Of = "a packet through program " + r.Labels["prog"]
+			break
+		}
 	}
 	if doc.Host.Emulated() {
 		a.Redirect, prices = nil, nil
@@ -195,24 +204,29 @@ func newPath(doc *record.Document[record.BenchRow]) Path {
 // claim are the sentences of the answer.
 func (a *Answer) claim(doc *record.Document[record.BenchRow]) []string {
 	if doc.Host.Emulated() {
-		return []string{"What a redirect costs was not measured: the CPU is emulated, and its times say nothing of hardware."}
+		return []string{"What " + a.Of + " costs was not measured: the CPU is emulated, and its times say nothing of hardware."}
 	}
 	if a.Redirect == nil {
-		said := []string{"What a redirect costs here was not measured: " + noCost(doc) + "."}
+		said := []string{"What " + a.Of + " costs here was not measured: " + noCost(doc) + "."}
 		if a.Tax == nil {
 			return said
 		}
 		return append(said, a.taxClaim(doc)...)
 	}
-	cost := fmt.Sprintf("A redirect costs %s ns a packet on one core, in bulks of %s.", stat.Number(a.Redirect.Median), a.Bulk)
+	ns := "ns a packet"
+	if a.Of != "a redirect" {
+		ns = "ns"
+	}
+	of := strings.ToUpper(a.Of[:1]) + a.Of[1:]
+	cost := fmt.Sprintf("%s costs %s %s on one core, in bulks of %s.", of, stat.Number(a.Redirect.Median), ns, a.Bulk)
 	switch half, ok := halfWidth(a.Redirect); {
 	case !ok:
 	case a.Redirect.Low <= 0:
-		cost = fmt.Sprintf("What a redirect costs cannot be told: %s a packet, in bulks of %s.",
-			a.Redirect.Text(stat.Number), a.Bulk)
+		cost = fmt.Sprintf("What %s costs cannot be told: %s a packet, in bulks of %s.",
+			a.Of, a.Redirect.Text(stat.Number), a.Bulk)
 	case half > unsure:
-		cost = fmt.Sprintf("A redirect costs between %s and %s ns a packet on one core, in bulks of %s: the rounds differ too much to say more.",
-			stat.Number(a.Redirect.Low), stat.Number(a.Redirect.High), a.Bulk)
+		cost = fmt.Sprintf("%s costs between %s and %s %s on one core, in bulks of %s: the rounds differ too much to say more.",
+			of, stat.Number(a.Redirect.Low), stat.Number(a.Redirect.High), ns, a.Bulk)
 	}
 	return slices.Concat([]string{cost}, a.taxClaim(doc), a.returnClaim(doc))
 }

@@ -75,6 +75,31 @@ func TestAnswer(t *testing.T) {
 	}
 }
 
+// The rows of a program of the user's are not of a redirect: the answer names the program.
+func TestAnswerOfProgram(t *testing.T) {
+	t.Parallel()
+	doc := ran()
+	for i := range doc.Rows {
+		doc.Rows[i].Labels["prog"] = "balancer"
+	}
+	for want, redirect := range map[string]*stat.Quantity{
+		"A packet through program balancer costs 24.0 ns on one core, in bulks of 16.":                      ns(24, 23, 25),
+		"A packet through program balancer costs between 10.0 and 50.0 ns on one core, in bulks of 16: the": ns(24, 10, 50),
+		"What a packet through program balancer costs cannot be told: 24.0 ns [-1.00, 50.0] a packet":       ns(24, -1, 50),
+	} {
+		doc.Rows[2].Hop = redirect
+		if a := NewAnswer(doc); !strings.HasPrefix(a.Claim[0], want) || a.Of != "a packet through program balancer" {
+			t.Errorf("%q, want %q", a.Claim[0], want)
+		}
+	}
+	for i := range doc.Rows {
+		doc.Rows[i].Hop, doc.Rows[i].Refused = nil, "no room"
+	}
+	if got := NewAnswer(doc).Claim[0]; got != "What a packet through program balancer costs here was not measured: no room." {
+		t.Errorf("%q", got)
+	}
+}
+
 // What the machine was like is of the rounds of the rates.
 // On an emulated CPU nothing has a price, whatever a record says: not even one that another version saved.
 func TestAnswerOfSoftware(t *testing.T) {

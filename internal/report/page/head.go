@@ -118,7 +118,7 @@ func glanceBlock(a *conclusion.Answer) *block {
 				rates = append(rates, fmt.Sprintf("%s Mpps at bulk %s", stat.Number(r.Mpps.Median), cells.Clean(r.Bulk)))
 			}
 		}
-		what := "a redirect at bulk " + cells.Clean(a.Bulk)
+		what := cells.Clean(a.Of + " at bulk " + a.Bulk)
 		if len(rates) > 0 {
 			what += "; the whole test does " + strings.Join(rates, ", ")
 		}
@@ -152,7 +152,7 @@ func glanceBlock(a *conclusion.Answer) *block {
 	if len(t.Rows) == 0 {
 		return nil
 	}
-	t.Caption = "What a redirect costs, what to try and what to avoid"
+	t.Caption = "What " + cells.Clean(a.Of) + " costs, what to try and what to avoid"
 	if len(a.Trust) > 0 {
 		t.Remark = cells.Clean(strings.Join(a.Trust, "; ")) + "."
 	}
