@@ -35,8 +35,9 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	v.Win = slices.Concat(unpriced(found), calledLess(doc, v.Tax, found), bulkGain(doc.Rows, findings),
 		withoutIOMMU(doc, found), slotGain(doc.Prices, found))
 	v.Lose = avoid(doc.Prices, found)
+	noise := noiseOf(doc.Prices)
 	for _, gains := range []*[]record.Gain{&v.Win, &v.Lose} {
-		*gains = slices.DeleteFunc(*gains, func(g record.Gain) bool { return !known(g) || g.Ns != nil && doc.Host.Emulated() })
+		*gains = slices.DeleteFunc(*gains, func(g record.Gain) bool { return !known(g, noise) || g.Ns != nil && doc.Host.Emulated() })
 		slices.SortStableFunc(*gains, func(a, b record.Gain) int { return cmp.Compare(size(b), size(a)) })
 		if *gains == nil {
 			*gains = []record.Gain{}
@@ -45,8 +46,20 @@ func New(doc *record.Document[record.BenchRow], findings []host.Finding) *record
 	return v
 }
 
-// known tells whether a gain is one: what cannot be distinguished from 0 is none.
-func known(g record.Gain) bool { return g.Ns == nil || g.AtMost || g.Ns.Low > 0 }
+// known tells whether a gain is one: what cannot be distinguished from 0 is none, and neither is what is no more than noise.
+func known(g record.Gain, noise float64) bool {
+	return g.Ns == nil || g.AtMost || g.Ns.Low > 0 && g.Ns.Median > noise
+}
+
+// noiseOf is by how many ns two loads of one program may differ in a run: the far end of the interval of its control; 0
+// without one.
+func noiseOf(prices []record.TaxRow) float64 {
+	row := priceRow(prices, "control")
+	if row == nil || math.IsNaN(row.Price.Low) || math.IsNaN(row.Price.High) {
+		return 0
+	}
+	return max(math.Abs(row.Price.Low), math.Abs(row.Price.High))
+}
 
 // size orders gains. What has no price was found on this machine, and comes first.
 func size(g record.Gain) float64 {
@@ -137,7 +150,7 @@ func slotGain(prices []record.TaxRow, found map[string]host.Finding) []record.Ga
 // avoid are what would make each packet dearer, with what this machine has of it now.
 func avoid(prices []record.TaxRow, found map[string]host.Finding) (gains []record.Gain) {
 	for _, loss := range []struct{ row, what, why, finding string }{
-		{"tracepoint/1", "a program at the tracepoint xdp_redirect", "xdp-monitor and xdpdump attach one", host.ObserversFinding},
+		{"tracepoint/1", "a program at tracepoint xdp_redirect", "xdp-monitor and xdpdump attach one", host.ObserversFinding},
 		{"bpf-prog", "a 49th XDP program", "the BPF dispatcher holds 48; others are called indirectly", host.DispatcherFinding},
 		{"devmap-prog", "a second XDP program, in the devmap", "", ""},
 		{"tail-call", "a tail call to an index that is not constant", "", ""},

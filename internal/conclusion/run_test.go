@@ -56,7 +56,7 @@ func TestNew(t *testing.T) {
 		t.Errorf("to try: %+v", v.Win)
 	}
 	// A price that may be 0 is no loss.
-	if got := said(v.Lose); got != "a program at the tracepoint xdp_redirect|a tail call to an index that is not constant|"+
+	if got := said(v.Lose); got != "a program at tracepoint xdp_redirect|a tail call to an index that is not constant|"+
 		"a 49th XDP program" {
 		t.Errorf("to avoid: %s", got)
 	}
@@ -75,6 +75,28 @@ func TestNew(t *testing.T) {
 		doc.Host.Kernel = release
 		if v := New(doc, findings); len(v.Win) != want {
 			t.Errorf("Linux %q behind an IOMMU: %+v", release, v.Win)
+		}
+	}
+}
+
+// What is no more than two loads of one program differ by is noise, and no advice.
+func TestNoise(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		control, tailCall *stat.Quantity
+		want              int
+	}{
+		{ns(0, -0.1, 0.01), ns(0.08, 0.02, 0.2), 0},
+		{ns(0, -0.01, 0.1), ns(0.08, 0.02, 0.2), 0},
+		{ns(0, -0.02, 0.01), ns(0.08, 0.02, 0.2), 1},
+		{ns(0, math.NaN(), math.NaN()), ns(0.08, 0.02, 0.2), 1},
+		{ns(0, -0.02, 0.01), ns(0.08, -0.02, 0.2), 0},
+		{ns(0, -0.1, 0.1), ns(10, 9, 11), 1},
+	} {
+		doc := &record.Document[record.BenchRow]{}
+		doc.Prices = []record.TaxRow{{Name: "control", Price: test.control}, {Name: "tail-call", Price: test.tailCall}}
+		if v := New(doc, nil); len(v.Lose) != test.want {
+			t.Errorf("%v beside a control of %v: %+v", test.tailCall, test.control, v.Lose)
 		}
 	}
 }

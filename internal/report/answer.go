@@ -239,6 +239,10 @@ func (p *printer) pathLines(path conclusion.Path, width int) []string {
 
 // advice are gains behind a label, a block each. sign is what their ns do to a packet's.
 func (p *printer) advice(label, color, sign string, rank rank, gains []record.Gain) (all []block) {
+	width := 0
+	for _, g := range gains {
+		width = max(width, utf8.RuneCountInString(gainAround(g)))
+	}
 	for i, g := range gains {
 		ns, _ := cells.Quantity(g.Ns)
 		switch {
@@ -253,7 +257,8 @@ func (p *printer) advice(label, color, sign string, rank rank, gains []record.Ga
 		if g.Now != "" {
 			what += " (now: " + cells.Clean(g.Now) + ")"
 		}
-		said := fmt.Sprintf("%-*s%5s ns  ", labelWidth, label, ns)
+		around := gainAround(g)
+		said := fmt.Sprintf("%-*s%5s ns %-*s ", labelWidth, label, ns, width, around)
 		lines := p.filled(said, what)
 		lines[0] = p.paint(color, label) + strings.TrimPrefix(lines[0], label)
 		of := rank
@@ -264,6 +269,14 @@ func (p *printer) advice(label, color, sign string, rank rank, gains []record.Ga
 		label = ""
 	}
 	return all
+}
+
+// gainAround is the interval of a gain; empty for a bound.
+func gainAround(g record.Gain) string {
+	if g.AtMost {
+		return ""
+	}
+	return cells.PlusMinus(g.Ns)
 }
 
 // attached are the XDP programs that devices run: two, and how many more there are.

@@ -120,7 +120,10 @@ func (p *printer) programChanges(changes []record.ProgXrayChange) {
 		c := &changes[i]
 		first := "  "
 		if c.Saves != nil {
-			first = fmt.Sprintf("  %8s  ", stat.Signed(-c.Saves.Median)+" ns")
+			first = fmt.Sprintf("  %8s  ", cells.Join(" ", stat.Signed(-c.Saves.Median)+" ns", cells.PlusMinus(c.Saves)))
+		}
+		if c.Saves != nil && !c.Saves.Seen() {
+			first = "  " + cells.NoSaving + "  "
 		}
 		p.wrap(first, c.Text)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
+	"github.com/unthunk/unthunk/internal/stat"
 )
 
 func TestProgXrayGolden(t *testing.T) {
@@ -24,6 +25,22 @@ func TestProgXrayGolden(t *testing.T) {
 		}
 		reporttest.Fits(t, b.String(), 80)
 		reporttest.Golden(t, name, b.String())
+	}
+}
+
+// A change whose price may be 0 saves nothing that was seen.
+func TestProgXrayNoSaving(t *testing.T) {
+	t.Parallel()
+	doc := reporttest.ProgXray()
+	doc.Changes[0].Saves = &stat.Quantity{Median: 0.06, Low: -0.17, High: 0.32, N: 7, Unit: "ns"}
+	doc.Rows[0].Price = doc.Changes[0].Saves
+	var b bytes.Buffer
+	if err := ProgXray(&b, Options{Width: 80}, doc); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); !strings.Contains(text, "  none seen  lb.c:149: jump to table") || strings.Contains(text, "-0.06") ||
+		!strings.Contains(text, " 0 to 0.32 ") {
+		t.Error(text)
 	}
 }
 

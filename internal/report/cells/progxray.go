@@ -97,10 +97,13 @@ func ProgSite(row *record.ProgSiteRow) ProgSiteCells {
 		c.Calls = "by " + Clean(row.Thunk)
 	}
 	if row.Price != nil {
-		c.Price = stat.Number(row.Price.Median)
+		c.Price = row.Price.Cost(stat.Number)
 	}
 	return c
 }
+
+// NoSaving stands for what a change saves whose price is not told from 0.
+const NoSaving = "none seen"
 
 // tailCalled tells whether nothing but tables for tail calls holds a program.
 func tailCalled(doc *record.ProgXray) bool {

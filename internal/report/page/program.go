@@ -7,7 +7,6 @@ import (
 	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
-	"github.com/unthunk/unthunk/internal/stat"
 )
 
 // programBlocks are what was read of programs: each place of their code, and what to change.
@@ -61,14 +60,14 @@ func changesTable(doc *record.ProgXray) *table {
 	if len(doc.Changes) == 0 {
 		return nil
 	}
-	t := &table{Caption: "What to change", Columns: []column{{"change", "t"}, {"saves ns", "n"}, {"of", "m w"}}}
+	t := &table{Caption: "What to change", Columns: []column{{"change", "t"}, {"saves ns", "n"}, {"95 %", "i"}, {"of", "m w"}}}
 	for i := range doc.Changes {
 		c := &doc.Changes[i]
-		saves := ""
-		if c.Saves != nil {
-			saves = stat.Number(c.Saves.Median)
+		saves, around := cells.Quantity(c.Saves)
+		if c.Saves != nil && !c.Saves.Seen() {
+			saves = cells.NoSaving
 		}
-		t.add(c.Text, saves, strings.Join(c.Rows, ", "))
+		t.add(c.Text, saves, around, strings.Join(c.Rows, ", "))
 	}
 	return t
 }

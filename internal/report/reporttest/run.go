@@ -48,7 +48,7 @@ func Run() *record.Document[record.BenchRow] {
 		Win: []record.Gain{{What: "have the hypervisor pass automatic IBRS through", Why: "Zen 5 has it, this guest does not see it",
 			Ns: Around(1.04, 0.05, "ns"), Verb: "check"}},
 		Lose: []record.Gain{
-			{What: "a program at the tracepoint xdp_redirect", Now: "none attached", Ns: Around(17.6, 0.4, "ns"), Verb: "tax"},
+			{What: "a program at tracepoint xdp_redirect", Now: "none attached", Ns: Around(17.6, 0.4, "ns"), Verb: "tax"},
 			{What: "a second XDP program, in the devmap", Ns: Around(12.5, 0.2, "ns"), Verb: "tax"},
 			{What: "a tail call to an index that is not constant", Ns: Around(10.5, 0.2, "ns"), Verb: "tax"},
 			{What: "a 49th XDP program", Now: "3 of 48 dispatcher slots taken", Ns: Around(8.32, 0.2, "ns"), Verb: "tax"},
