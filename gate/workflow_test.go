@@ -113,7 +113,8 @@ func repository(t *testing.T, dir string) {
 	}
 	commit := func(branch, change string) {
 		for name, text := range map[string]string{
-			"Makefile": "lb.o: lb.c\n\tclang-14 -O2 -g -target bpf -I" + headers + " -c $< -o $@\n", "lb.c": change + string(source),
+			"Makefile": "lb.o: lb.c\n\tclang-14 -O2 -g -target bpf -I" + headers + " -c $< -o $@\n",
+			"lb.c":     change + strings.ReplaceAll(string(source), "int one(", "int balancer("),
 		} {
 			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 				t.Fatal(err)

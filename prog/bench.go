@@ -41,7 +41,7 @@ const benchRound = 110 * time.Millisecond
 //		if err != nil {
 //			b.Fatal(err)
 //		}
-//		prog.Bench(b, spec, packets)
+//		prog.Bench(b, spec, packets, "balancer")
 //	}
 //
 // Each turn of the benchmark's loop is a round of 110 ms, with the program loaded anew. The benchmark fails when the
