@@ -187,8 +187,7 @@ func required(f functions.Function, k names) bool {
 	case f.Absent == "":
 		return true
 	case f.Absent == "static":
-		series := strings.Join(strings.SplitN(k.release, ".", 3)[:2], ".")
-		return k.fixed && !slices.Contains(inlined[f.Name], series)
+		return k.fixed && !slices.Contains(inlined[f.Name], fmt.Sprintf("%d.%d", k.version[0], k.version[1]))
 	}
 	return k.has[conditions[f.Absent]]
 }
