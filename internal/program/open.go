@@ -113,7 +113,7 @@ func (t Target) open(ctx context.Context, o Options) (*Opened, error) {
 	}
 	if onBPFFS(path) {
 		if name != "" {
-			return nil, fmt.Errorf("%s is pinned: it is one program, without a name after the colon", path)
+			return nil, &OptionError{Err: fmt.Errorf("%s is pinned: it is one program, without a name after the colon", path)}
 		}
 		return t.openLive(ctx, o)
 	}
@@ -126,7 +126,7 @@ func (t Target) file() (path, name string, err error) {
 	path, name, err = t.split()
 	switch {
 	case name == "" && path != t.path:
-		return "", "", fmt.Errorf("target %s: the name of the program is empty", t)
+		return "", "", &OptionError{Err: fmt.Errorf("target %s: the name of the program is empty", t)}
 	case err == nil:
 		return path, name, nil
 	}

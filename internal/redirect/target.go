@@ -178,16 +178,17 @@ func (t *Target) checkMaps() error {
 	}
 	for _, p := range t.ports {
 		m := t.opened.Maps[p.Map]
+		wrong := func(format string, args ...any) error { return &program.OptionError{Err: fmt.Errorf(format, args...)} }
 		switch {
 		case m == nil:
 			return &program.OptionError{Name: p.Map, Known: t.devmaps,
 				Err: fmt.Errorf("%s has no map %s%s", t.Name, p.Map, listed("; its devmaps are ", t.devmaps))}
 		case m.Type() == ebpf.CPUMap, m.Type() == ebpf.XSKMap:
-			return fmt.Errorf("map %s of %s is a %v: the chain offers DEVMAP and DEVMAP_HASH", p.Map, t.Name, m.Type())
+			return wrong("map %s of %s is a %v: the chain offers DEVMAP and DEVMAP_HASH", p.Map, t.Name, m.Type())
 		case m.Type() != ebpf.DevMap && m.Type() != ebpf.DevMapHash:
-			return fmt.Errorf("map %s of %s is a %v, no devmap", p.Map, t.Name, m.Type())
+			return wrong("map %s of %s is a %v, no devmap", p.Map, t.Name, m.Type())
 		case m.Type() == ebpf.DevMap && p.Key >= m.MaxEntries():
-			return fmt.Errorf("map %s of %s has the keys 0 to %d, not %d", p.Map, t.Name, m.MaxEntries()-1, p.Key)
+			return wrong("map %s of %s has the keys 0 to %d, not %d", p.Map, t.Name, m.MaxEntries()-1, p.Key)
 		}
 	}
 	return nil
