@@ -184,3 +184,11 @@ func parseWhere(flag string, texts []string) (fleet.Where, error) {
 	}
 	return where, nil
 }
+
+// noRecords refuses arguments of a verb that reads a store: they are likely to be records.
+func noRecords(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("unexpected argument %q: %s reads a store, into which unthunk fleet ingest puts records", args[0], verbOf(cmd))
+	}
+	return nil
+}

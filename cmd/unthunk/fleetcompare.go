@@ -66,7 +66,7 @@ with confidence, and 1 when that cannot be told of each redirect, or a canary is
 nothing. A direct call counts where the two sides return otherwise.`,
 		Example: `  unthunk fleet compare --store f.db --base 'kernel=6.1*' --canary 'kernel=7*'
   unthunk fleet compare --store fleet.db --base label:on=a --canary label:on=b`,
-		Args: noArgs,
+		Args: noRecords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := f.window()
 			if err != nil {

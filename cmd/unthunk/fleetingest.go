@@ -119,7 +119,7 @@ func checkIngest(store string, args []string) error {
 			return usagef("%s is named twice", arg)
 		}
 		if _, err := os.Stat(arg); arg != "-" && err != nil {
-			return usageError{fmt.Errorf("ingest: %w", err)}
+			return fmt.Errorf("ingest: %w", err)
 		}
 	}
 	return nil

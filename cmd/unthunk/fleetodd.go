@@ -25,7 +25,7 @@ itself counted; how many have fewer is said. They are sorted by what a packet's 
 machines that are faster than their twins, as with a forgotten mitigations=off, come last.`,
 		Example: `  unthunk fleet odd --store fleet.db
   unthunk fleet odd --store fleet.db --where label:group=edge --json`,
-		Args: noArgs,
+		Args: noRecords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := f.window()
 			if err != nil {

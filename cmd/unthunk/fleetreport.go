@@ -23,7 +23,7 @@ odd), and with --base and --canary what a rollout costs (fleet compare). It is o
 		Example: `  unthunk fleet report --store fleet.db -o fleet.html
   unthunk fleet report --store f.db --base kernel=A --canary kernel=B -o f.html
   unthunk fleet report --store fleet.db --by kernel,microcode -o fleet.html`,
-		Args: noArgs,
+		Args: noRecords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := f.window()
 			if err != nil {

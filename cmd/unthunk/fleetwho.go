@@ -28,7 +28,7 @@ boot-params, mitigations, iommu, driver, xdp-program, jit, smt, governor, and la
 makes a row of each machine.`,
 		Example: `  unthunk fleet who --store fleet.db
   unthunk fleet who --store postgres://fleet@db/fleet --by label:rack,microcode`,
-		Args: noArgs,
+		Args: noRecords,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w, err := f.window()
 			if err != nil {

@@ -45,6 +45,9 @@ func TestForwardUsage(t *testing.T) {
 		if code != exitUsage || out.Len() > 0 || strings.Count(errs.String(), "\n") != 1 {
 			t.Errorf("forward %s: exit code %d, %q", args, code, errs.String())
 		}
+		if args == "" && !(strings.Contains(errs.String(), "--in") && strings.Contains(errs.String(), "--out")) {
+			t.Errorf("forward: %q does not say what to add", errs.String())
+		}
 	}
 }
 

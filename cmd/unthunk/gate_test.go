@@ -82,7 +82,7 @@ func TestGateRefuses(t *testing.T) {
 		{"architecture", []string{"--arch", "arm46", kernel}, exitCannotTell, "did you mean arm64?"},
 		{"near series", []string{"debain:6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
 		{"series alone", []string{"6.12-cloud"}, exitCannotTell, "did you mean debian:6.12-cloud?"},
-		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "no such file"},
+		{"no such kernel", []string{filepath.Join(dir, "none")}, exitCannotTell, "a kernel is a tree, "},
 	})
 	if guest.Available(guest.AMD64) == nil {
 		refuses(t, "gate", []refused{
@@ -102,7 +102,7 @@ func TestGateRefuses(t *testing.T) {
 		t.Fatalf("%v: %s %s", err, stdout, stderr)
 	}
 	if g := saved.Gate(); code != exitCannotTell || g.Verdict != record.GateCannotTell || len(g.Rows) != 2 ||
-		!strings.Contains(g.Why, "no such file") && !strings.Contains(g.Why, "is missing") {
+		!strings.Contains(g.Why, "there is no file") && !strings.Contains(g.Why, "is missing") {
 		t.Errorf("exit code %d, %+v", code, g)
 	}
 	if b, err := os.ReadFile(kept); err != nil || string(b) != "a record" {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+
 	"github.com/spf13/cobra"
 
 	"github.com/unthunk/unthunk/internal/compare"
@@ -36,6 +38,9 @@ runs. unthunk report DIR draws the same.`,
 			}
 			if err := o.check(); err != nil {
 				return err
+			}
+			if info, err := os.Stat(args[0]); err == nil && !info.IsDir() {
+				return usagef("history takes a folder of records, and %s is a file: compare OLD NEW takes files, report one or more", args[0])
 			}
 			h, err := reading(cmd.Context(), func() (*record.History, error) { return compare.LoadHistory(new(record.Together), args[0]) })
 			if err != nil {

@@ -37,7 +37,7 @@ func TestLabRefuses(t *testing.T) {
 		{"limit", []string{"debian:6.12-cloud", "--limit", "1ms"}, exitUsage, "1ms"},
 		{"run and JSON", []string{"debian:6.12-cloud", "--run", "check", "--json"}, exitUsage, "--run"},
 		{"save nowhere", []string{"debian:6.12-cloud", "--save", filepath.Join(dir, "no", "x.json")}, exitFailed, "no such file"},
-		{"no such file", []string{filepath.Join(dir, "none")}, exitFailed, "no such file"},
+		{"no such file", []string{filepath.Join(dir, "none")}, exitFailed, "a kernel is a tree, "},
 		{"empty folder", []string{dir}, exitFailed, "no boot/vmlinuz"},
 		{"no kernel in it", []string{text}, exitFailed, "neither a bzImage nor a vmlinux"},
 		{"package that is a device", []string{zero}, exitFailed, "not a regular file"},

@@ -143,7 +143,7 @@ func TestHistory(t *testing.T) {
 		{"no folder", nil, exitUsage, "history needs one folder"},
 		{"two", []string{dir, dir}, exitUsage, "history needs one folder"},
 		{"none", []string{filepath.Join(dir, "none")}, exitFailed, "no such file"},
-		{"a file", []string{filepath.Join(dir, "00.json")}, exitFailed, "not a directory"},
+		{"a file", []string{filepath.Join(dir, "00.json")}, exitUsage, "compare OLD NEW takes files"},
 		{"empty", []string{t.TempDir()}, exitFailed, "it has no file named *.json"},
 		{"its own output", []string{filepath.Dir(saved)}, exitFailed, "only records of bench, run"},
 		{"save nowhere", []string{dir, "--save", filepath.Join(dir, "no", "x")}, exitFailed, "no such file"},

@@ -107,7 +107,7 @@ func (c Config) Validate() error {
 		return fmt.Errorf("engine %q is not one of %v", c.Engine, Engines())
 	}
 	if len(c.Pairs) == 0 {
-		return errors.New("no pair of devices: name the one frames come in by and the one they go out by")
+		return errors.New("no pair of devices: name the one frames come in by (--in DEV) and the one they go out by (--out DEV)")
 	}
 	inputs := make(map[string]bool)
 	for _, d := range c.directions() {

@@ -82,6 +82,10 @@ func noFile(name string, err error) error {
 	if wrong == nil && (ok || want.suite == "") && errors.Is(err, fs.ErrNotExist) && !strings.Contains(name, "/") {
 		return fmt.Errorf("find kernel: there is no file %s: did you mean %s%s?", name, debianPrefix, version)
 	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("find kernel: there is no file or folder %s: a kernel is a tree, a folder with an image, a bzImage, a .deb or .rpm, "+
+			"or %s6.12-cloud, which is downloaded", name, debianPrefix)
+	}
 	return fmt.Errorf("find kernel: %w", err)
 }
 

@@ -164,6 +164,8 @@ func processesText(list []record.Process) string {
 func (p *printer) observers(doc *record.ProgramList) {
 	fmt.Fprintln(&p.buf)
 	switch {
+	case doc.Observers == nil && len(doc.Unseen) > 0:
+		p.wrap("", "programs at the tracepoints of XDP: not seen, see below")
 	case doc.Observers == nil:
 		p.wrap("", "programs at the tracepoints of XDP: not seen")
 	case len(doc.Observers) == 0:

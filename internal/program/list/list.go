@@ -129,7 +129,8 @@ func (r *reading) namespaces(ctx context.Context, opts Options) error {
 func (r *reading) loaded(ctx context.Context) error {
 	programs, err := programs(ctx)
 	if err != nil {
-		return r.refused("names and code of programs, their maps, and programs that no device here runs", err, unix.CAP_SYS_ADMIN)
+		return r.refused("names and code of programs, their maps, links and observers, and programs that no device here runs", err,
+			unix.CAP_SYS_ADMIN)
 	}
 	r.programs = programs
 	var large []*program

@@ -277,7 +277,7 @@ func TestWithoutRights(t *testing.T) {
 		t.Fatal(err)
 	}
 	said := strings.Join(got.Unseen, "\n")
-	for _, want := range []string{"names and code of programs", "maps: ", "the BPF dispatcher: ", "CAP_SYS_ADMIN"} {
+	for _, want := range []string{"names and code of programs", "links and observers", "maps: ", "the BPF dispatcher: ", "CAP_SYS_ADMIN"} {
 		if !strings.Contains(said, want) {
 			t.Errorf("%q lacks %q", said, want)
 		}
