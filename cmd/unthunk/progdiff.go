@@ -53,10 +53,10 @@ func newProgDiff(s std) *cobra.Command {
 		Use:   "diff OLD NEW --packets FILE",
 		Short: "Say what two programs differ in: behavior, then speed, on the same packets",
 		Long: `Say what two XDP programs differ in on the same packets. First behavior: which packets
-come out with another verdict, length or bytes. Then the calls that came and went, in
-their code and in that of all programs that they reach by tail calls. Then ns a packet:
-both run in turn, within one system call, on packets that are restored before each run, so
-that much smaller differences are seen than between two runs.
+come out with another verdict, length or bytes, or go to another device. Then the calls
+that came and went, in their code and in that of all programs that they reach by tail
+calls. Then ns a packet: both run in turn, within one system call, on packets that are
+restored before each run, so that much smaller differences are seen than between two runs.
 
 OLD and NEW are object files (lb.o, lb.o:balancer), pinned programs, id:N or dev:DEV. Each
 object has maps of its own; --set, --map and --maps-from are for both. OLD may also be a
@@ -283,7 +283,14 @@ func (f *diffFlags) measure(
 		d.old = saved.ProgCost()
 	} else {
 		d.old = docs[0]
-		d.doc.Behaviors, d.doc.Unsteady = raw.Behaviors(twins)
+		to, unseen := f.destinations(ctx, plan, raw, args, opened)
+		d.doc.RedirectsUnseen = record.Sentence(unseen)
+		for i := range to[0] {
+			if progcost.Compared(to, i) {
+				d.doc.Redirected++
+			}
+		}
+		d.doc.Behaviors, d.doc.Unsteady = raw.Behaviors(twins, to)
 		d.doc.BehaviorMayChange = f.mayChange
 	}
 	c, err := compare.Records(record.NewSaved(d.old), record.NewSaved(d.new), compare.Options{Threshold: f.threshold})
@@ -297,6 +304,59 @@ func (f *diffFlags) measure(
 	d.doc.OldProgram, d.doc.NewProgram, d.doc.Packets = d.old.Program, d.new.Program, d.new.Packets
 	d.doc.Calls = callChanges(codes)
 	return d, nil
+}
+
+// destinations are where two programs redirect packets to, nil where none is redirected. What cannot be seen is nil too: unseen says why.
+func (f *diffFlags) destinations(
+	ctx context.Context, plan progcost.Plan, raw *progcost.Raw, args []string, opened []*program.Opened,
+) (to [2][]string, unseen string) {
+	if !raw.Redirects() {
+		return to, ""
+	}
+	if raw.Incomplete {
+		return to, "the run was stopped before it"
+	}
+	var seen [2][]string
+	for i, o := range opened {
+		if o.Live {
+			return to, fmt.Sprintf("%s is live, and only a copy of an object file can note it", args[i])
+		}
+		for range 2 { // what one load draws at random is no other behavior
+			once, err := f.destinationsOnce(ctx, plan, args[i], opened)
+			switch {
+			case ctx.Err() != nil:
+				return to, "the run was stopped before it"
+			case err != nil:
+				return to, err.Error()
+			case seen[i] == nil:
+				seen[i] = once
+			default:
+				seen[i] = progcost.Agree(seen[i], once)
+			}
+		}
+	}
+	return seen, ""
+}
+
+// destinationsOnce loads a copy of an object that notes where its redirects go, and runs the packets through it.
+func (f *diffFlags) destinationsOnce(
+	ctx context.Context, plan progcost.Plan, text string, beside []*program.Opened,
+) (to []string, err error) {
+	target, err := program.Parse(text)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	o, err := f.target.options()
+	if err != nil {
+		return nil, err
+	}
+	o.Beside = beside
+	noted, err := progcost.OpenNoted(ctx, target, o)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, noted.Close()) }()
+	return progcost.Destinations(ctx, plan, noted)
 }
 
 // warnNowhere adds to a record that no packet was redirected where maps that redirects go by hold nothing, with what came of packets.

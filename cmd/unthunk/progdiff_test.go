@@ -99,6 +99,36 @@ func TestProgDiff(t *testing.T) {
 	}
 }
 
+// Where a redirect goes is behavior: to another device is another one, by another entry with the same device it is not.
+func TestProgDiffRedirectTargets(t *testing.T) {
+	testutil.Root(t)
+	object := testutil.Compile(t, "../../internal/program/lines/testdata/redirect.bpf.c")
+	dump := filepath.Join(t.TempDir(), "ports.json")
+	if err := os.WriteFile(dump, []byte(`[{"key":["0x00","0x00","0x00","0x00"],"value":["0x01","0x00","0x00","0x00"]},
+		{"key":["0x01","0x00","0x00","0x00"],"value":["0x01","0x00","0x00","0x00"]}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		old, is string
+		code    int
+		want    string
+	}{
+		{"first", "second", exitDone, "All packets come out of both alike: verdict, length, bytes, and where redirects go."},
+		{"first", "direct", exitRegression, "1 packet: redirect to device 1 → device 7, first packet 1"},
+		{"direct", "everywhere", exitRegression, "1 packet: redirect to device 7 → all of ports, first packet 1"},
+		{"random", "random", exitDone, "No packet is known to come out otherwise. Of 1 of 1"},
+		{"pass", "pass", exitDone, "All packets come out of both alike: verdict, length and bytes."},
+	} {
+		args := "prog diff " + object + ":" + tt.old + " " + object + ":" + tt.is + " --packets udp4 --threshold 1000 --map ports=" + dump +
+			quicklyReplayed
+		code, stdout, stderr := unthunk(t, strings.Fields(args)...)
+		skipMissing(t, code, stderr)
+		if code != tt.code || !strings.Contains(strings.Join(strings.Fields(stdout), " "), tt.want) {
+			t.Errorf("%s, %s: exit code %d: %s%s", tt.old, tt.is, code, stdout, stderr)
+		}
+	}
+}
+
 // Where the map that redirects go by is empty no packet is redirected: a line says so, with what comes of packets.
 func TestProgDiffRedirectsNowhere(t *testing.T) {
 	testutil.Root(t)

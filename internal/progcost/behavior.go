@@ -15,8 +15,9 @@ const maxBehaviors = 1000
 // Behaviors are the ways in which packets come out of the two programs otherwise, run once each: those of most packets
 // first. It is empty, not nil, when all come out alike. twins are what other loads of the two programs made of the
 // packets, nil for one that is loaded no second time. What a program itself does otherwise from run to run, or from load
-// to load, is not compared: unsteady is of how many packets that is something.
-func (raw *Raw) Behaviors(twins [2]*prog.Clean) (changes []record.BehaviorChange, unsteady int) {
+// to load, is not compared: unsteady is of how many packets that is something. to are the [Destinations] of each program's
+// packets, nil where they are not compared.
+func (raw *Raw) Behaviors(twins [2]*prog.Clean, to [2][]string) (changes []record.BehaviorChange, unsteady int) {
 	found := []record.BehaviorChange{}
 	at := make(map[record.BehaviorChange]int)
 	for i := range raw.Clean[0].Outcomes {
@@ -30,7 +31,9 @@ func (raw *Raw) Behaviors(twins [2]*prog.Clean) (changes []record.BehaviorChange
 			b = record.BehaviorChange{What: "verdict", Old: verdict(old.Verdict), New: verdict(is.Verdict)}
 		case old.Length != is.Length:
 			b = record.BehaviorChange{What: "length", Old: strconv.Itoa(old.Length), New: strconv.Itoa(is.Length)}
-		case old.Hash == 0 || is.Hash == 0:
+		case elsewhere(to, i):
+			b = record.BehaviorChange{What: "target", Old: to[0][i], New: to[1][i]}
+		case old.Hash == 0 || is.Hash == 0 || old.Verdict == redirected && to[0] != nil && !Compared(to, i):
 			unsteady++
 			continue
 		case old.Hash != is.Hash:
@@ -52,6 +55,20 @@ func (raw *Raw) Behaviors(twins [2]*prog.Clean) (changes []record.BehaviorChange
 	}
 	slices.SortStableFunc(found, func(a, b record.BehaviorChange) int { return cmp.Compare(b.Packets, a.Packets) })
 	return found, unsteady
+}
+
+// Compared tells whether it is known where both programs redirect a packet to.
+func Compared(to [2][]string, packet int) bool {
+	for _, of := range to {
+		if packet >= len(of) || of[packet] == "" || of[packet] == unknown {
+			return false
+		}
+	}
+	return true
+}
+
+func elsewhere(to [2][]string, packet int) bool {
+	return Compared(to, packet) && to[0][packet] != to[1][packet]
 }
 
 // steady is what comes out of a packet in all runs of a program and its twin.

@@ -35,8 +35,37 @@ func TestBehaviors(t *testing.T) {
 		clean := func(o prog.Outcome) prog.Clean { return prog.Clean{Outcomes: []prog.Outcome{o}} }
 		oldTwin, newTwin := clean(tt.oldTwin), clean(tt.newTwin)
 		raw := Raw{Clean: []prog.Clean{clean(tt.old), clean(tt.is)}}
-		got, unsteady := raw.Behaviors([2]*prog.Clean{&oldTwin, &newTwin})
+		got, unsteady := raw.Behaviors([2]*prog.Clean{&oldTwin, &newTwin}, [2][]string{})
 		if got == nil || !slices.Equal(got, append([]record.BehaviorChange{}, tt.want...)) || unsteady != tt.unsteady {
+			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)
+		}
+	}
+}
+
+// Where a redirect goes is compared as a verdict is: other devices are other behavior, also of packets whose bytes vary.
+func TestBehaviorsOfRedirects(t *testing.T) {
+	t.Parallel()
+	sent := prog.Outcome{Verdict: redirected, Length: 60, Hash: 1}
+	varies := prog.Outcome{Verdict: redirected, Length: 60}
+	other := func(old, is string) []record.BehaviorChange {
+		return []record.BehaviorChange{{What: "target", Old: old, New: is, Packets: 1, First: 1}}
+	}
+	for _, tt := range []struct {
+		name     string
+		outcome  prog.Outcome
+		to       [2][]string
+		want     []record.BehaviorChange
+		unsteady int
+	}{
+		{"the same", sent, [2][]string{{"device 1"}, {"device 1"}}, nil, 0},
+		{"another device", sent, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
+		{"another device, other bytes each time", varies, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
+		{"at random", sent, [2][]string{{"device 1"}, {unknown}}, nil, 1},
+		{"not seen", sent, [2][]string{}, nil, 0},
+	} {
+		raw := Raw{Clean: []prog.Clean{{Outcomes: []prog.Outcome{tt.outcome}}, {Outcomes: []prog.Outcome{tt.outcome}}}}
+		got, unsteady := raw.Behaviors([2]*prog.Clean{}, tt.to)
+		if !slices.Equal(got, append([]record.BehaviorChange{}, tt.want...)) || unsteady != tt.unsteady {
 			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)
 		}
 	}

@@ -22,6 +22,10 @@ type ProgDiffParts struct {
 	Behaviors []BehaviorChange `json:"behaviors"`
 	// Unsteady is of how many packets a program itself makes something else from run to run: that is not compared.
 	Unsteady int `json:"unsteady,omitempty"`
+	// Redirected is of how many packets it was compared where the two redirect them to; RedirectsUnseen says why it was not, though packets
+	// are redirected. Of records of older versions it was not.
+	Redirected      int    `json:"redirected,omitempty"`
+	RedirectsUnseen string `json:"redirects-unseen,omitempty"`
 	// BehaviorMayChange is set when the user said so: such a change is no regression then.
 	BehaviorMayChange bool `json:"behavior-may-change,omitempty"`
 	// Calls are what the code of one calls more often than that of the other, of all programs that [ProgramIdentity.Programs]
@@ -31,9 +35,9 @@ type ProgDiffParts struct {
 
 // BehaviorChange is how packets come out of two programs otherwise.
 type BehaviorChange struct {
-	// What is "verdict", "length" or "bytes": a packet is in the first that holds.
+	// What is "verdict", "length", "target" of a redirect, or "bytes": a packet is in the first that holds.
 	What string `json:"what"`
-	// Old and New are the verdicts, or the lengths in bytes; empty for bytes.
+	// Old and New are the verdicts, the lengths in bytes, or where packets are redirected to; empty for bytes.
 	Old string `json:"old,omitempty"`
 	New string `json:"new,omitempty"`
 	// Packets is how many, First the number of the first of them, from 1.
@@ -67,8 +71,11 @@ func (d *ProgDiff) check() error {
 	if err := d.Packets.check(); err != nil {
 		return err
 	}
-	if d.Unsteady < 0 {
-		return fmt.Errorf("impossible number of packets: %d", d.Unsteady)
+	if d.Unsteady < 0 || d.Redirected < 0 {
+		return fmt.Errorf("impossible number of packets: %d, %d", d.Unsteady, d.Redirected)
+	}
+	if err := checkTexts([]string{d.RedirectsUnseen}); err != nil {
+		return err
 	}
 	if n := len(d.Behaviors) + len(d.Calls); n > MaxRows {
 		return errTooMany(n)

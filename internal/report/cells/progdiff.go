@@ -11,12 +11,22 @@ const shownBehaviors = 8
 
 // Behaviors say in a line each how packets come out of two programs otherwise, the ways of most packets first.
 func Behaviors(d *record.ProgDiff) []string {
+	out := behaviors(d)
+	if d.RedirectsUnseen != "" {
+		out = append(out, Clean("Where redirects go was NOT compared: "+d.RedirectsUnseen+"."))
+	}
+	return out
+}
+
+func behaviors(d *record.ProgDiff) []string {
 	switch {
 	case d.Behaviors == nil:
 		return []string{"Whether packets come out otherwise is not known: the old side is a saved record."}
 	case len(d.Behaviors) == 0 && d.Unsteady > 0:
 		return []string{fmt.Sprintf("No packet is known to come out otherwise. Of %d of %d something changes from run to run by itself: "+
 			"it is not compared.", d.Unsteady, d.Packets.Kept)}
+	case len(d.Behaviors) == 0 && d.Redirected > 0:
+		return []string{"All packets come out of both alike: verdict, length, bytes, and where redirects go."}
 	case len(d.Behaviors) == 0:
 		return []string{"All packets come out of both alike: verdict, length and bytes."}
 	}
@@ -39,6 +49,8 @@ func Behaviors(d *record.ProgDiff) []string {
 			how = b.Old + " → " + b.New
 		case "length":
 			how = b.Old + " → " + b.New + " bytes"
+		case "target":
+			how = "redirect to " + b.Old + " → " + b.New
 		}
 		out = append(out, Clean(fmt.Sprintf("  %s: %s, first packet %d", Plural(b.Packets, "packet"), how, b.First)))
 	}
