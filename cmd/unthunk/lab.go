@@ -341,9 +341,18 @@ func priceFor(ctx context.Context, s std, machine host.Fingerprint, cells []lab.
 		return nil, nil
 	}
 	if why := record.NoRetpoline(machine); why != "" {
-		return nil, []record.Warning{{Text: "no estimate in ns: " + why}}
+		return nil, []record.Warning{{Text: "no estimate in ns: " + why + "; " + retpolinesElsewhere(machine)}}
 	}
 	return labPrice(ctx, s)
+}
+
+// retpolinesElsewhere says where a retpoline has a price, on a machine whose kernel makes its indirect calls otherwise.
+func retpolinesElsewhere(machine host.Fingerprint) string {
+	if machine.Emulated() || runtime.GOARCH != "amd64" {
+		return "lab as root on hardware whose kernel has retpolines makes one"
+	}
+	return "lab as root on a machine whose kernel has retpolines makes one, and `unthunk tax --pair user` prices one of this CPU, " +
+		"in user space (user/retpoline)"
 }
 
 // labPrice is the price of an indirect call on this machine, nil where it cannot be

@@ -3,6 +3,9 @@ package conclusion
 import (
 	"cmp"
 	"fmt"
+	"maps"
+	"math"
+	"strconv"
 	"strings"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -50,22 +53,74 @@ func labHeadline(l *record.Lab) Headline {
 		return Headline{Title: "Indirect branches a packet: " + list, Text: strings.Join(text, " ")}
 	}
 	for _, row := range l.Rows {
+		if row.Program != nil && row.Instructions != nil && row.Labels["class"] == "all" && len(title) < most {
+			title = append(title, fmt.Sprintf("%s in %s", counted(*row.Instructions), row.Name))
+		}
+	}
+	if len(title) > 0 {
+		return Headline{Title: "Instructions of the program a packet: " + strings.Join(title, ", "),
+			Text: strings.Join(ProgramDifferences(l), "\n")}
+	}
+	for _, row := range l.Rows {
 		if row.CallsPerPacket != nil && len(title) < most {
 			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.CallsPerPacket), row.Name))
 		}
-	}
-	for _, row := range l.Rows {
-		if row.Program != nil && row.Instructions != nil && row.Labels["class"] == "all" && len(title) < most {
-			title = append(title, fmt.Sprintf("%s in %s", stat.Number(*row.Instructions), row.Name))
-		}
-	}
-	if len(title) > 0 && l.Rows[0].Labels["prog"] != "" {
-		return Headline{Title: "Instructions of the program a packet: " + strings.Join(title, ", ")}
 	}
 	if len(title) == 0 {
 		return Headline{Title: "No guest has a number", Text: "Each row says why."}
 	}
 	return Headline{Title: "Indirect branches a packet: " + strings.Join(title, ", ")}
+}
+
+// counted is a mean of counts with the digits that are known, at most six behind the point: a difference of two adds up.
+func counted(x float64) string {
+	return strconv.FormatFloat(math.Round(1e6*x)/1e6, 'f', -1, 64)
+}
+
+// ProgramDifferences say how many instructions a packet takes more in the first guest of a program than in each that differs
+// from it in its command line alone: a sentence for each two guests, with at most eight classes of packets.
+func ProgramDifferences(l *record.Lab) (said []string) {
+	const most = 8
+	type pair struct{ with, without string }
+	first := make(map[string]*record.LabRow) // of those that differ in their command line at most
+	classes := make(map[pair][]string)
+	var order []pair
+	for i := range l.Rows {
+		row := &l.Rows[i]
+		if row.Program == nil || row.Instructions == nil {
+			continue
+		}
+		labels := maps.Clone(row.Labels)
+		delete(labels, "append")
+		key := fmt.Sprintf("%q", labels) // sorted by name
+		with := first[key]
+		if with == nil {
+			first[key] = row
+			continue
+		}
+		guests := pair{guestOf(with), guestOf(row)}
+		if classes[guests] == nil {
+			order = append(order, guests)
+		}
+		class := counted(*with.Instructions - *row.Instructions)
+		if !strings.HasPrefix(class, "-") {
+			class = "+" + class
+		}
+		classes[guests] = append(classes[guests], fmt.Sprintf("%s (%s)", class, row.Labels["class"]))
+	}
+	for _, p := range order {
+		list, more := classes[p], ""
+		if n := len(list) - most; n > 0 {
+			list, more = list[:most], fmt.Sprintf(" and %d more", n)
+		}
+		said = append(said, fmt.Sprintf("%s against %s: %s%s instructions a packet.", p.with, p.without, strings.Join(list, ", "), more))
+	}
+	return said
+}
+
+// guestOf is the guest of a row of a program: the row's name without program and class.
+func guestOf(row *record.LabRow) string {
+	return strings.TrimSuffix(row.Name, "/prog="+row.Labels["prog"]+"/"+row.Labels["class"])
 }
 
 // wiresHeadline is of guests with interfaces on wires: from which setup to which the

@@ -1,12 +1,45 @@
 package conclusion
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/stat"
 )
+
+// The title of a program's guests has the digits that are known, so that their difference is the one that is said; a trace's
+// indirect branches are none of its instructions.
+func TestLabHeadlineOfProgram(t *testing.T) {
+	t.Parallel()
+	row := func(guest, line, class string, instructions float64) record.LabRow {
+		calls := 0.5
+		return record.LabRow{Name: guest + "/prog=lb/" + class, Instructions: &instructions, CallsPerPacket: &calls,
+			Program: &record.LabProgram{}, Labels: map[string]string{"kernel": "k", "append": line, "prog": "lb", "class": class}}
+	}
+	l := &record.Lab{}
+	l.Rows = []record.LabRow{row("k/on", "on", "all", 313.5), row("k/on", "on", "tx", 10), row("k/off", "off", "all", 310.5),
+		row("k/off", "off", "tx", 10.25), {Name: "k/x/prog=lb/all", Refused: "no boot"}}
+	h := labHeadline(l)
+	if h.Title != "Instructions of the program a packet: 313.5 in k/on/prog=lb/all, 310.5 in k/off/prog=lb/all" ||
+		h.Text != "k/on against k/off: +3 (all), -0.25 (tx) instructions a packet." {
+		t.Errorf("%+v", h)
+	}
+	if l.Rows = l.Rows[:2]; ProgramDifferences(l) != nil {
+		t.Errorf("of one guest: %q", ProgramDifferences(l))
+	}
+	third := 1. / 3
+	if got := counted(307 + third); got != "307.333333" {
+		t.Errorf("%s", got)
+	}
+	for i := range 10 {
+		l.Rows = append(l.Rows, row("k/on", "on", fmt.Sprintf("packet/%d", i), 1), row("k/off", "off", fmt.Sprintf("packet/%d", i), 1))
+	}
+	if got := ProgramDifferences(l); len(got) != 1 || !strings.HasSuffix(got[0], "+0 (packet/7) and 2 more instructions a packet.") {
+		t.Errorf("%q", got)
+	}
+}
 
 func TestLabHeadlineOfWires(t *testing.T) {
 	row := func(dma string, calls float64) record.LabRow {

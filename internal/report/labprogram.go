@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -54,6 +55,12 @@ func (p *printer) labPrograms(l *record.Lab, notes *footnotes) {
 	}
 	p.table(t)
 	fmt.Fprintln(&p.buf)
+	if said := conclusion.ProgramDifferences(l); len(said) > 0 {
+		for _, s := range said {
+			p.wrap("", s)
+		}
+		fmt.Fprintln(&p.buf)
+	}
 	p.wrap("", "Instructions that the program executes for a packet more than one that only passes, with the helpers that it calls, "+
 		"counted in the emulated guest. Least and most are single packets. Instructions are no time: QEMU predicts no branches.")
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/unthunk/unthunk/internal/conclusion"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 	"github.com/unthunk/unthunk/internal/stat"
@@ -132,6 +133,9 @@ func (v *viewer) labCountsBlock(s *record.Saved) block {
 	}
 	b.Tables = append(b.Tables, t)
 	v.addFootnotes(&b, s, labPart)
+	for _, said := range conclusion.ProgramDifferences(l) {
+		b.Text = append(b.Text, cells.Clean(said))
+	}
 	b.Text = append(b.Text, "Counts of the emulated guests, exact to the digit. "+
 		"Instructions are no time: QEMU predicts no branches.")
 	return b
