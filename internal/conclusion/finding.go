@@ -69,7 +69,7 @@ func MachineChange(m *record.MachineChange) string {
 
 // ComparisonBasis says what the verdicts of a comparison rest on.
 func ComparisonBasis(c *record.Comparison) string {
-	compared, paired, prices := 0, 0, 0
+	compared, paired, prices, judged := 0, 0, 0, ""
 	for _, row := range c.Rows {
 		if row.Difference == nil {
 			continue
@@ -81,6 +81,10 @@ func ComparisonBasis(c *record.Comparison) string {
 		if row.Price {
 			prices++
 		}
+		if row.Relative != nil {
+			judged = " Verdicts, and what would have been seen, are of what the references leave unexplained, whose interval may be " +
+				"larger than that of the change."
+		}
 	}
 	what, apart := "row", "Two runs, drift allowed for"
 	if prices == compared {
@@ -89,7 +93,7 @@ func ComparisonBasis(c *record.Comparison) string {
 	if paired == compared {
 		apart = "Paired round by round"
 	}
-	return fmt.Sprintf("%s; intervals and verdicts hold at 95 %% for all %ss together.", apart, what)
+	return fmt.Sprintf("%s; intervals and verdicts hold at 95 %% for all %ss together.%s", apart, what, judged)
 }
 
 // ProfileComparison says in a sentence or two which stages of two profiles differ.

@@ -89,7 +89,7 @@ func (p *printer) changeTable(by string, compared []*record.CompareRow, moved bo
 		said := cells.Verdict(row)
 		t.add(first, cells.OrDash(row.Old), cells.OrDash(row.New), change, around, said, mark)
 		t.verdict(said, verdictColor(row.Verdict, row.Regression))
-		if text := unexplained(&row.Change, "in cycles", "%"); moved && text != "" {
+		if text := unexplained(&row.Change, "in cycles", "%"); (moved || misfits(&row.Change)) && text != "" {
 			t.below("     ", text)
 		}
 	}
@@ -110,6 +110,12 @@ func unexplained(c *record.Change, cycles, unit string) string {
 		}
 	}
 	return strings.Join(parts, ", ")
+}
+
+// misfits tells whether what would have been seen does not fit the interval of a change: it is of what the references leave,
+// which is then to be shown.
+func misfits(c *record.Change) bool {
+	return c.Relative != nil && c.Difference != nil && c.Relative.Smallest > 2*c.Difference.Smallest
 }
 
 // verdictColor is the color of a verdict.

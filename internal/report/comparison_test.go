@@ -12,6 +12,7 @@ import (
 	"github.com/unthunk/unthunk/internal/compare"
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
+	"github.com/unthunk/unthunk/internal/record/recordtest"
 	"github.com/unthunk/unthunk/internal/report/reporttest"
 	"github.com/unthunk/unthunk/internal/stat"
 )
@@ -142,6 +143,34 @@ func TestComparisonGolden(t *testing.T) {
 			if name == "compare-slower.txt" && !strings.Contains(colored.String(), red+"slower") {
 				t.Errorf("%s: no color", name)
 			}
+		}
+	}
+}
+
+// What would have been seen belongs to the interval that the verdict is on: where that one is much wider than the one of the
+// change, it is shown too, on a machine that did not change as well.
+func TestComparisonMisfit(t *testing.T) {
+	t.Parallel()
+	for name, relative := range map[string]*stat.Difference{
+		"wide":  {Median: 0.4, Low: -61, High: 159, P: 1, N: 15, Smallest: 161},
+		"alike": {Median: 0.4, Low: -3.1, High: 7.6, P: 1, N: 15, Smallest: 8},
+		"none":  nil,
+	} {
+		doc := recordtest.Document("a", recordtest.Row("redirect-map/bulk=1", nil, recordtest.Steady, 8))
+		c := compared(t, doc, doc, compare.Options{Threshold: 2})
+		c.MachineChange = record.MachineChange{}
+		c.Rows[0].Difference = &stat.Difference{Median: 2, Low: -2.9, High: 7.5, P: 0.3, N: 15, Smallest: 7.7}
+		c.Rows[0].Relative, c.Rows[0].Verdict = relative, stat.CannotTell
+		var b bytes.Buffer
+		if err := Comparison(&b, Options{Width: 80}, c); err != nil {
+			t.Fatal(err)
+		}
+		text := strings.Join(strings.Fields(b.String()), " ")
+		if got, want := strings.Contains(text, "unexplained +0.40 % [-61.0, +159]"), name == "wide"; got != want {
+			t.Errorf("%s: %v in %s", name, got, text)
+		}
+		if got, want := strings.Contains(text, "are of what the references leave unexplained"), relative != nil; got != want {
+			t.Errorf("%s: the basis: %v in %s", name, got, text)
 		}
 	}
 }

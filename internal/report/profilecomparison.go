@@ -47,7 +47,7 @@ func (p *printer) stageChanges(changes []record.ProfileChange, moved bool, notes
 		t.add(name, cells.OrDash(c.Old), cells.OrDash(c.New), change, around, c.Outcome(),
 			stat.FormatPercent(c.Judged().Smallest), mark)
 		t.verdict(cells.StageVerdict(c), verdictColor(c.Verdict, c.Regression))
-		if text := unexplained(&c.Change, "at the old clock", "ns"); moved && text != "" {
+		if text := unexplained(&c.Change, "at the old clock", "ns"); (moved || misfits(&c.Change)) && text != "" {
 			t.below("     ", text)
 		}
 	}
