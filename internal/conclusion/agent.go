@@ -154,5 +154,9 @@ func AgentCost(a *record.Agent) string {
 		}
 		said += fmt.Sprintf("; %s %.1f s on CPU %d", what, c.MeasureSeconds, *c.CPU)
 	}
-	return said + fmt.Sprintf("; at most %d entries of the BPF dispatcher.", c.Slots)
+	entries := fmt.Sprintf("%d entries", c.Slots)
+	if c.Slots == 1 {
+		entries = "1 entry"
+	}
+	return said + fmt.Sprintf("; at most %s of the BPF dispatcher.", entries)
 }

@@ -1,6 +1,7 @@
 package conclusion
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/unthunk/unthunk/internal/record"
@@ -20,6 +21,18 @@ func TestAgentPaths(t *testing.T) {
 		want = "Redirect path of veth, indirect branches: " + want
 		if got := AgentPaths(&record.Agent{AgentParts: record.AgentParts{Paths: []record.AgentPath{p}}}); got != want {
 			t.Errorf("%q, want %q", got, want)
+		}
+	}
+}
+
+// One entry is no entries.
+func TestAgentCost(t *testing.T) {
+	t.Parallel()
+	for slots, want := range map[int]string{0: "at most 0 entries of", 1: "at most 1 entry of", 4: "at most 4 entries of"} {
+		a := &record.Agent{}
+		a.Cost.Slots = slots
+		if got := AgentCost(a); !strings.Contains(got, want) {
+			t.Errorf("%q does not say %q", got, want)
 		}
 	}
 }

@@ -36,7 +36,7 @@ func Comparison(w io.Writer, opts Options, c *record.Comparison) error {
 			rows = append(rows, row)
 		}
 	}
-	if len(rows) > 0 || len(prices) == 0 {
+	if len(rows) > 0 {
 		fmt.Fprintln(&p.buf)
 		p.wrap("", "ns per packet; change in % [interval], + is slower")
 		p.changeTable(c.By, rows, c.MachineChanged(), notes)

@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"errors"
 	"math"
 	"math/rand/v2"
 	"regexp"
@@ -171,6 +172,22 @@ func TestComparisonMisfit(t *testing.T) {
 		}
 		if got, want := strings.Contains(text, "are of what the references leave unexplained"), relative != nil; got != want {
 			t.Errorf("%s: the basis: %v in %s", name, got, text)
+		}
+	}
+}
+
+// Without a row there is no title of a table.
+func TestComparisonOfNothing(t *testing.T) {
+	t.Parallel()
+	var text, diff bytes.Buffer
+	d := difference(t, 1)
+	d.Rows = nil
+	if err := errors.Join(Comparison(&text, Options{}, &record.Comparison{}), ProgDiff(&diff, Options{}, d)); err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range []string{text.String(), diff.String()} {
+		if strings.Contains(b, "[interval]") {
+			t.Errorf("a title without a table:\n%s", b)
 		}
 	}
 }

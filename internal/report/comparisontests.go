@@ -58,6 +58,7 @@ func newTestSuite(c record.Changes) testSuite {
 	}
 	if d, ok := c.(*record.ProgDiff); ok {
 		s = newTestSuite(&d.Comparison)
+		s.verb = "prog diff"
 		said := append(cells.Behaviors(d), cells.CallChanges(d)...)
 		s.finding = strings.Join(append(said, s.finding), " ")
 		for _, text := range said {

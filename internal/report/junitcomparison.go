@@ -62,6 +62,7 @@ func JUnitComparison(w io.Writer, c record.Changes) error {
 	s := newTestSuite(c)
 	head := record.NewSaved(c).Head
 	verb := cmp.Or(s.verb, "compare")
+	class := "unthunk." + strings.ReplaceAll(verb, " ", "-")
 	suite := junitSuite{
 		Name: "unthunk " + verb, Tests: len(s.tests), Failures: s.count(testFailed), Errors: s.count(testError),
 		Skipped: s.count(testSkipped), Time: "0", Timestamp: head.Time.UTC().Format("2006-01-02T15:04:05"),
@@ -72,7 +73,7 @@ func JUnitComparison(w io.Writer, c record.Changes) error {
 	}
 	for _, t := range s.tests {
 		text := cells.Clean(t.text)
-		found := junitTest{Name: cells.Clean(t.name), Class: cells.Clean(cells.Join(".", "unthunk."+verb, s.of)), Time: "0"}
+		found := junitTest{Name: cells.Clean(t.name), Class: cells.Clean(cells.Join(".", class, s.of)), Time: "0"}
 		switch t.outcome {
 		case testFailed:
 			found.Failure = &junitMessage{text, cmp.Or(t.kind, "slower"), text}

@@ -124,11 +124,15 @@ func (p *printer) branchTable(prof *record.Profile) {
 			cells.Clean(cmp.Or(cells.ShortNames(s.Targets), what)),
 		})
 	}
-	for _, line := range columns(table, []bool{true, true, false, false, false, true}, "") {
-		p.line(line)
-	}
-	if small > 0 {
-		p.wrap("", fmt.Sprintf("and %d that took less than 0.1 %%, which --json lists", small))
+	if len(table) > 1 {
+		for _, line := range columns(table, []bool{true, true, false, false, false, true}, "") {
+			p.line(line)
+		}
+		if small > 0 {
+			p.wrap("", fmt.Sprintf("and %d that took less than 0.1 %%, which --json lists", small))
+		}
+	} else {
+		p.wrap("", fmt.Sprintf("indirect branches: %d, each of which took less than 0.1 %% (--json lists them)", small))
 	}
 	fmt.Fprintln(&p.buf)
 }

@@ -3,6 +3,7 @@ package report
 import (
 	"bytes"
 	"io"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -133,5 +134,22 @@ func TestPprof(t *testing.T) {
 	}
 	if s.Value[0] != 320 || s.Value[1] != 8e6 || s.Label["stage"][0] != "program" {
 		t.Errorf("values %v, labels %v", s.Value, s.Label)
+	}
+}
+
+// A table of indirect branches has a row, or it is none.
+func TestProfileSmallBranches(t *testing.T) {
+	t.Parallel()
+	p := reporttest.Profile()
+	for i := range p.Tax.Sites {
+		p.Tax.Sites[i].Thunk, p.Tax.Sites[i].TargetEntry = nil, nil
+	}
+	var b bytes.Buffer
+	if err := Profile(&b, Options{}, p, "x", 10); err != nil {
+		t.Fatal(err)
+	}
+	if text := b.String(); regexp.MustCompile(`(?m)^indirect branch +stage`).MatchString(text) ||
+		!strings.Contains(text, "each of which took less than 0.1 %") {
+		t.Error(text)
 	}
 }

@@ -34,8 +34,10 @@ func ProgDiff(w io.Writer, opts Options, d *record.ProgDiff) error {
 	p.wrap("", cells.Clean(conclusion.Comparison(&d.Comparison)))
 	fmt.Fprintln(&p.buf)
 	notes := newFootnotes(d.Warnings)
-	p.wrap("", "ns of the program a packet; change in % [interval], + is slower")
-	p.costChanges(d, notes)
+	if len(d.Rows) > 0 {
+		p.wrap("", "ns of the program a packet; change in % [interval], + is slower")
+		p.costChanges(d, notes)
+	}
 	notes.write(p)
 	if d.Old.Run != d.New.Run {
 		p.causes(d.Causes, d.MachineChanged())

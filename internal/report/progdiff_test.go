@@ -88,6 +88,10 @@ func TestProgDiffTests(t *testing.T) {
 				t.Errorf("behavior failed %v, want %v:\n%s", failed, of.fail, b.String())
 			}
 		}
+		if text := b.String(); strings.Contains(text, "<testsuites") && !strings.Contains(text, `<testsuites name="unthunk prog diff"`) ||
+			strings.Contains(text, "unthunk.compare") {
+			t.Errorf("it is named another verb:\n%s", text)
+		}
 		for _, want := range []string{"BEHAVIOR CHANGED: 124 packets of 16384 come out otherwise.", "120 packets: tx → drop", "verdict/tx"} {
 			if !strings.Contains(b.String(), want) {
 				t.Errorf("no %q in\n%s", want, b.String())
