@@ -132,6 +132,9 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 		if is != nil && is.Refused == "" && was.Instructions == nil && is.Instructions == nil {
 			g.Warn(place(was), "it has no instructions: indirect branches alone are compared, and that no more is done of the DMA API")
 		}
+		if is != nil && redirectsUnknown(was.Program, is.Program) {
+			g.Warn(place(was), "where redirects go was not compared: one side does not have it")
+		}
 		if is != nil {
 			g.NewRelease = cmp.Or(g.NewRelease, is.Release)
 			addUnlike(g, was, is, opts.Unlike)
@@ -314,7 +317,7 @@ func gateRow(name string, was, is *record.LabRow, opts GateOptions) record.GateR
 		r.Verdict, r.Missing = record.GateCannotTell, "it has no instructions, and a packet takes more "+more
 	}
 	if was.Program != nil && is.Program != nil && was.Program.Source.Hash == is.Program.Source.Hash &&
-		was.Program.Outcome != is.Program.Outcome {
+		(was.Program.Outcome != is.Program.Outcome || redirectsDiffer(was.Program, is.Program)) {
 		r.Behavior = behavior(was.Program, is.Program)
 		if !opts.BehaviorMayChange {
 			r.Verdict = record.GateBeyond
@@ -389,8 +392,22 @@ func spread(rows ...*record.LabRow) (most float64) {
 	return most
 }
 
+// redirectsDiffer says whether two programs redirect the same packets to other places, where both are known.
+func redirectsDiffer(was, is *record.LabProgram) bool {
+	return was.Redirects != is.Redirects && was.Redirects != "" && is.Redirects != ""
+}
+
+// redirectsUnknown says whether two programs redirect, and where to is not known of both.
+func redirectsUnknown(was, is *record.LabProgram) bool {
+	return was != nil && is != nil && was.Verdicts["redirect"] > 0 && is.Verdicts["redirect"] > 0 &&
+		(was.Redirects == "" || is.Redirects == "")
+}
+
 // behavior says how packets come out of a program otherwise.
 func behavior(was, is *record.LabProgram) string {
+	if was.Outcome == is.Outcome {
+		return "packets are redirected to another place than by the base's program"
+	}
 	if maps.Equal(was.Verdicts, is.Verdicts) {
 		return "packets come out otherwise than of the base's program"
 	}

@@ -586,3 +586,37 @@ func TestGateTraces(t *testing.T) {
 		t.Errorf("what is within needs no trace: %v", err)
 	}
 }
+
+// A program that redirects to another place is beyond; where one side does not have that, a line says so.
+func TestGateRedirects(t *testing.T) {
+	lab := func(to string) *record.Lab {
+		l := recordtest.GateLab("a")
+		l.Rows[0].Program = &record.LabProgram{Outcome: "same", Redirects: to, Source: record.PacketSource{Hash: "packets"},
+			Verdicts: map[string]int{"redirect": 2}}
+		return l
+	}
+	for _, tt := range []struct {
+		name, was, is string
+		may           bool
+		behavior      bool
+		verdict       string
+		warned        bool
+	}{
+		{"the same", "a", "a", false, false, record.GateWithin, false},
+		{"another place", "a", "b", false, true, record.GateBeyond, false},
+		{"another place, as is meant", "a", "b", true, true, record.GateWithin, false},
+		{"not known of the base", "", "b", false, false, record.GateWithin, true},
+	} {
+		g, err := Gate(lab(tt.was), lab(tt.is), GateOptions{BehaviorMayChange: tt.may})
+		if err != nil {
+			t.Fatal(err)
+		}
+		warned := slices.ContainsFunc(g.Warnings, func(w record.Warning) bool {
+			return strings.Contains(w.Text, "where redirects go was not compared")
+		})
+		row := &g.Rows[0]
+		if row.Verdict != tt.verdict || strings.Contains(row.Behavior, "redirected to another place") != tt.behavior || warned != tt.warned {
+			t.Errorf("%s: %s, behavior %q, warnings %v", tt.name, row.Verdict, row.Behavior, g.Warnings)
+		}
+	}
+}

@@ -168,7 +168,7 @@ func (c *CellResult) programRows() (rows []record.LabRow) {
 				Identity: record.ProgramIdentity{Target: record.Sentence(c.job.Target), Name: prog, Tag: c.Program.Tag,
 					JitedBytes: c.Program.JitedBytes, Instructions: c.Program.Code, Places: 1},
 				Source: c.job.Source, Packets: m.Packets, Share: m.Share, Verdicts: m.Verdicts,
-				Outcome: m.Outcome, Least: float64(m.Least), Most: float64(m.Most),
+				Outcome: m.Outcome, Redirects: m.Redirects, Least: float64(m.Least), Most: float64(m.Most),
 			}
 			if row.Refused = m.Refused; row.Refused == "" {
 				n := m.Instructions

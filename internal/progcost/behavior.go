@@ -60,7 +60,7 @@ func (raw *Raw) Behaviors(twins [2]*prog.Clean, to [2][]string) (changes []recor
 // Compared tells whether it is known where both programs redirect a packet to.
 func Compared(to [2][]string, packet int) bool {
 	for _, of := range to {
-		if packet >= len(of) || of[packet] == "" || of[packet] == unknown {
+		if packet >= len(of) || of[packet] == "" || of[packet] == Unknown {
 			return false
 		}
 	}

@@ -60,7 +60,7 @@ func TestBehaviorsOfRedirects(t *testing.T) {
 		{"the same", sent, [2][]string{{"device 1"}, {"device 1"}}, nil, 0},
 		{"another device", sent, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
 		{"another device, other bytes each time", varies, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
-		{"at random", sent, [2][]string{{"device 1"}, {unknown}}, nil, 1},
+		{"at random", sent, [2][]string{{"device 1"}, {Unknown}}, nil, 1},
 		{"not seen", sent, [2][]string{}, nil, 0},
 	} {
 		raw := Raw{Clean: []prog.Clean{{Outcomes: []prog.Outcome{tt.outcome}}, {Outcomes: []prog.Outcome{tt.outcome}}}}

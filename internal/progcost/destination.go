@@ -19,8 +19,8 @@ import (
 // redirected is XDP_REDIRECT.
 const redirected = 4
 
-// unknown is the destination of a packet that goes elsewhere from run to run, or from load to load.
-const unknown = "?"
+// Unknown is the destination of a packet that goes elsewhere from run to run, or from load to load.
+const Unknown = "?"
 
 // Redirects tells whether packets come out of a program as redirects.
 func (raw *Raw) Redirects() bool {
@@ -45,22 +45,27 @@ func OpenNoted(ctx context.Context, t program.Target, o program.Options) (*progr
 }
 
 // Destinations say where a program that notes it, of [OpenNoted], redirects each packet to: a device, a CPU, or an entry of a map. One
-// that is not redirected has an empty text. Packets run three times each, as for [prog.Clean].
+// that is not redirected has an empty text. The first of some passes counts for nothing, as the program's maps learn in it.
 func Destinations(ctx context.Context, plan Plan, o *program.Opened) (to []string, err error) {
 	cpu, err := plan.CPU.Pick()
 	if err != nil {
 		return nil, err
 	}
 	err = onCPU(cpu, plan.Apart, func() error {
-		to, err = destinations(ctx, plan.Packets, plan.Replay, o)
+		to, err = DestinationsHere(ctx, plan.Packets, plan.Replay, o, false)
 		return err
 	})
 	return to, err
 }
 
-func destinations(ctx context.Context, packets *prog.Packets, opts prog.Options, o *program.Opened) ([]string, error) {
+// destinationPasses is how often each packet runs: one that goes to one of two devices at random is hardly sent to the same in all.
+const destinationPasses = 6
+
+// DestinationsHere is [Destinations] on the calling thread. byEntry says that entries of maps are told apart, whatever device they
+// hold: in a guest all have the loopback.
+func DestinationsHere(ctx context.Context, packets *prog.Packets, opts prog.Options, o *program.Opened, byEntry bool) ([]string, error) {
 	to := make([]string, len(packets.Frames))
-	for pass := range 3 {
+	for pass := range destinationPasses {
 		for i, frame := range packets.Frames {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
@@ -76,10 +81,10 @@ func destinations(ctx context.Context, packets *prog.Packets, opts prog.Options,
 			}
 			now := ""
 			if verdict == redirected && last != nil {
-				now = destination(o, last)
+				now = destination(o, last, byEntry)
 			}
-			if pass == 2 && now != to[i] {
-				now = unknown
+			if pass > 1 && now != to[i] {
+				now = Unknown
 			}
 			to[i] = now
 		}
@@ -98,7 +103,7 @@ func runNoted(ctx context.Context, p *ebpf.Program, in replay.Input) (uint32, er
 }
 
 // destination names where a redirect leads. Two entries with the same device lead to the same place.
-func destination(o *program.Opened, r *lines.Redirect) string {
+func destination(o *program.Opened, r *lines.Redirect, byEntry bool) string {
 	if r.Map == 0 {
 		return fmt.Sprintf("device %d", r.To)
 	}
@@ -116,7 +121,7 @@ func destination(o *program.Opened, r *lines.Redirect) string {
 		switch kind := m.Type(); {
 		case kind == ebpf.CPUMap:
 			return fmt.Sprintf("CPU %d", r.To)
-		case (kind == ebpf.DevMap || kind == ebpf.DevMapHash) && r.To <= math.MaxUint32:
+		case !byEntry && (kind == ebpf.DevMap || kind == ebpf.DevMapHash) && r.To <= math.MaxUint32:
 			if value, err := m.LookupBytes(uint32(r.To)); err == nil && len(value) >= 4 {
 				return fmt.Sprintf("device %d", binary.NativeEndian.Uint32(value))
 			}
@@ -131,7 +136,7 @@ func Agree(a, b []string) []string {
 	out := make([]string, len(a))
 	for i := range a {
 		if out[i] = a[i]; i >= len(b) || a[i] != b[i] {
-			out[i] = unknown
+			out[i] = Unknown
 		}
 	}
 	return out

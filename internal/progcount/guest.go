@@ -36,6 +36,10 @@ type Counted struct {
 	Verdicts []uint32 `json:"verdicts"`
 	Lengths  []int    `json:"lengths"`
 	Hashes   []uint64 `json:"hashes"`
+	// Targets are where packets are redirected to, as of [progcost.Destinations]; none where no packet is redirected, and where that cannot
+	// be seen: TargetsUnseen says why.
+	Targets       []string `json:"targets,omitempty"`
+	TargetsUnseen string   `json:"targets-unseen,omitempty"`
 	// Learned, Unsteady and Varying are as of [prog.Clean].
 	Learned  int `json:"learned"`
 	Unsteady int `json:"unsteady"`
@@ -132,7 +136,15 @@ func InGuest(ctx context.Context, mark Mark) (*Counted, error) {
 			return c, err
 		}
 	}
-	return c, c.loadAgain(ctx, target, g, packets)
+	if err := c.loadAgain(ctx, target, g, packets); err != nil {
+		return c, err
+	}
+	if slices.Contains(c.Verdicts, redirected) {
+		if c.Targets, err = targets(ctx, target, g, packets); err != nil {
+			c.TargetsUnseen = err.Error()
+		}
+	}
+	return c, nil
 }
 
 // loadAgain loads the program once more, after all counting, and forgets the bytes of packets that come out of it otherwise:
@@ -150,6 +162,28 @@ func (c *Counted) loadAgain(ctx context.Context, target program.Target, g guestJ
 	defer replay.Close()
 	c.forget(replay.Clean()[0].Outcomes)
 	return nil
+}
+
+// redirected is XDP_REDIRECT.
+const redirected = 4
+
+// targets are where packets are redirected to, by two loads of a copy that notes it.
+func targets(ctx context.Context, target program.Target, g guestJob, packets *prog.Packets) (to []string, err error) {
+	for range 2 {
+		noted, err := progcost.OpenNoted(ctx, target, g.Options)
+		if err != nil {
+			return nil, err
+		}
+		once, err := progcost.DestinationsHere(ctx, packets, prog.Options{Metadata: g.Metadata}, noted, true)
+		if err := errors.Join(err, noted.Close()); err != nil {
+			return nil, err
+		}
+		if to != nil {
+			once = progcost.Agree(to, once)
+		}
+		to = once
+	}
+	return to, nil
 }
 
 // forget takes the hash of each packet that comes out otherwise.

@@ -164,3 +164,47 @@ func TestTrace(t *testing.T) {
 		t.Errorf("%v, traced (-want +got):\n%s", c.Stands, diff)
 	}
 }
+
+// Where redirects go is in a row's hash, unless it is not known of one of its packets.
+func TestRedirects(t *testing.T) {
+	c := &Counted{Verdicts: []uint32{redirected, redirected, 2}, Targets: []string{"device 1", "device 2", ""}}
+	first, both := c.redirects([]int{0}), c.redirects([]int{0, 1, 2})
+	c.Targets[1] = "device 3"
+	if first == "" || both == "" || c.redirects([]int{0}) != first || c.redirects([]int{0, 1, 2}) == both || c.redirects([]int{2}) != "" {
+		t.Errorf("%q, %q, now %q", first, both, c.redirects([]int{0, 1, 2}))
+	}
+	c.Targets[1] = progcost.Unknown
+	if got := c.redirects([]int{0, 1}); got != "" {
+		t.Errorf("of one that is not known: %q", got)
+	}
+}
+
+// A copy of the object notes where it redirects to, in subprograms too. All devices are the loopback in a guest: entries are compared.
+func TestTargets(t *testing.T) {
+	testutil.Root(t)
+	object := testutil.Compile(t, "../program/lines/testdata/redirect.bpf.c")
+	dump := filepath.Join(t.TempDir(), "ports.json")
+	if err := os.WriteFile(dump, []byte(`[{"key":["0x00","0x00","0x00","0x00"],"value":["0x01","0x00","0x00","0x00"]},
+		{"key":["0x01","0x00","0x00","0x00"],"value":["0x01","0x00","0x00","0x00"]}]`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	packets, err := prog.MakePackets("udp4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	job := guestJob{Options: program.Options{Run: true, Maps: map[string]string{"ports": dump}}}
+	for name, want := range map[string]string{
+		"first": "entry 0 of ports", "second": "entry 1 of ports",
+		"direct": "device 7", "everywhere": "all of ports", "random": progcost.Unknown, "pass": "",
+	} {
+		target, err := program.Parse(object + ":" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to, err := targets(t.Context(), target, job, packets)
+		testutil.SkipMissing(t, err)
+		if err != nil || len(to) != 1 || to[0] != want {
+			t.Errorf("%s: %q, %v; want %s", name, to, err, want)
+		}
+	}
+}

@@ -36,6 +36,8 @@ func (c *Counted) Check(j *Job) error {
 		return fmt.Errorf("%d of %d packets were counted", len(c.Instructions), n)
 	case n > 0 && (len(c.Verdicts) != n || len(c.Lengths) != n || len(c.Hashes) != n):
 		return fmt.Errorf("outcomes of %d, %d and %d packets of %d", len(c.Verdicts), len(c.Lengths), len(c.Hashes), n)
+	case len(c.Targets) != 0 && len(c.Targets) != n:
+		return fmt.Errorf("destinations of %d packets of %d", len(c.Targets), n)
 	case len(c.Warnings) > maxWarnings || len(c.Log) > maxLog || len(c.Varies) > n || len(c.Wrong) > n:
 		return errors.New("more words than a guest has to say")
 	case len(c.Traced) > maxTraced+1 || len(c.Stands) > n || len(c.Traced) > 0 && len(c.Stands) != n:
@@ -75,6 +77,7 @@ func (c *Counted) Check(j *Job) error {
 			return fmt.Errorf("packet %d of %d varies", i+1, n)
 		}
 	}
+	c.TargetsUnseen = Printable(c.TargetsUnseen, maxText)
 	c.Refused, c.First, c.Tag = Printable(c.Refused, maxText), Printable(c.First, maxText), Printable(c.Tag, maxText)
 	for i := range c.Warnings {
 		c.Warnings[i] = Printable(c.Warnings[i], maxText)
@@ -114,6 +117,8 @@ type Row struct {
 	// Outcome is a hash of what comes out of the packets, one by one: verdict, length, and bytes where they are always
 	// the same.
 	Outcome string
+	// Redirects is a hash of where each packet is redirected to; empty where none is, and where that of one is not known.
+	Redirects string
 	// Refused says why there is no number.
 	Refused string
 }
@@ -158,8 +163,28 @@ func (c *Counted) row(class progcost.Class) Row {
 		row.Refused = fmt.Sprintf("%d of %d runs differ from a single run of their packet: %s", wrong, runs, c.First)
 		return row
 	}
+	row.Redirects = c.redirects(class.Packets)
 	row.Instructions, row.Outcome = float64(sum)/float64(len(class.Packets)), hex.EncodeToString(outcome.Sum(nil))
 	return row
+}
+
+// redirects is a hash of where packets are redirected to.
+func (c *Counted) redirects(packets []int) string {
+	to, any := fnv.New64a(), false
+	for _, i := range packets {
+		if c.Verdicts[i] != redirected {
+			continue
+		}
+		if i >= len(c.Targets) || c.Targets[i] == "" || c.Targets[i] == progcost.Unknown {
+			return ""
+		}
+		any = true
+		fmt.Fprintf(to, "%d %s\n", i, c.Targets[i])
+	}
+	if !any {
+		return ""
+	}
+	return hex.EncodeToString(to.Sum(nil))
 }
 
 // Doubts are what makes the numbers less worth, a sentence each.
@@ -191,6 +216,18 @@ func (c *Counted) Doubts(j *Job) (warns []string) {
 	if c.Varying > 0 {
 		warn("%d of %d packets come out with other bytes each time, or each time that the program is loaded: "+
 			"their bytes are not compared", c.Varying, n)
+	}
+	if c.TargetsUnseen != "" {
+		warn("where redirects go is not known: %s", c.TargetsUnseen)
+	}
+	vary := 0
+	for i, to := range c.Targets {
+		if c.Verdicts[i] == redirected && (to == "" || to == progcost.Unknown) {
+			vary++
+		}
+	}
+	if vary > 0 {
+		warn("%d of %d packets are redirected to another place from run to run: where redirects go is not compared", vary, n)
 	}
 	if text := j.Packets.LeftOut(); text != "" {
 		warn("left out of the packets: %s", text)

@@ -74,6 +74,9 @@ type LabProgram struct {
 	Verdicts map[string]int `json:"verdicts"`
 	// Outcome is a hash of what comes out of each packet: verdict, length, and bytes where they are always the same.
 	Outcome string `json:"outcome,omitempty"`
+	// Redirects is a hash of where each packet is redirected to; empty where none is, where that is not known, and in records of older
+	// versions.
+	Redirects string `json:"redirects,omitempty"`
 	// Least and Most are the instructions of single packets.
 	Least float64 `json:"least"`
 	Most  float64 `json:"most"`
@@ -83,7 +86,7 @@ func (p *LabProgram) check() error {
 	if p == nil {
 		return nil
 	}
-	if err := errors.Join(p.Identity.check(), p.Source.check(), checkTexts([]string{p.Outcome})); err != nil {
+	if err := errors.Join(p.Identity.check(), p.Source.check(), checkTexts([]string{p.Outcome, p.Redirects})); err != nil {
 		return err
 	}
 	if p.Packets < 0 || !(p.Share >= 0 && p.Share <= 100) || len(p.Verdicts) > maxVerdicts {
