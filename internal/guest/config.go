@@ -80,18 +80,17 @@ func parseOptions(text []byte) (options, error) {
 	return o, nil
 }
 
-// findConfig reads the configuration of a kernel: the first of files in a folder that is there, or
-// what the image has in itself with CONFIG_IKCONFIG. There may be neither.
-func (k *Kernel) findConfig(ctx context.Context, dir string, names ...string) error {
-	if path := beside(dir, names...); path != "" {
-		text, err := unpack.ReadFile(path, maxConfig)
+// readConfig reads the configuration of a kernel: the file beside it, or what the image has in itself with
+// CONFIG_IKCONFIG. There may be neither.
+func (k *Kernel) readConfig(ctx context.Context) error {
+	if k.Config != "" {
+		text, err := unpack.ReadFile(k.Config, maxConfig)
 		if err == nil {
 			k.options, err = parseOptions(text)
 		}
 		if err != nil {
-			return fmt.Errorf("read configuration %s: %w", path, err)
+			return fmt.Errorf("read configuration %s: %w", k.Config, err)
 		}
-		k.Config = path
 		return nil
 	}
 	release, err := unpack.Reserve(ctx, k.Image)

@@ -69,14 +69,14 @@ func TestConfigText(t *testing.T) {
 		t.Fatal(err)
 	}
 	k := &Kernel{Image: image}
-	if err := k.findConfig(t.Context(), dir, "none"); err != nil {
+	if err := k.readConfig(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := k.ConfigText(); err != nil || string(text) != inside || k.Config != image {
 		t.Errorf("%q, %v", text, err)
 	}
-	k = &Kernel{Image: image}
-	if err := k.findConfig(t.Context(), dir, "config"); err != nil {
+	k = &Kernel{Image: image, Config: file}
+	if err := k.readConfig(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if text, err := k.ConfigText(); err != nil || string(text) != beside {

@@ -144,20 +144,26 @@ func (c cached) kernel(ctx context.Context) (Kernel, error) {
 		return Kernel{}, err
 	}
 	k, ok, err := unpacked(ctx, c.root())
-	if err == nil && !ok {
-		err = errNoKernelIn(c.root())
+	switch {
+	case err != nil:
+		return Kernel{}, err
+	case !ok:
+		return Kernel{}, errNoKernelIn(c.root())
 	}
-	return k, err
+	return k, k.readConfig(ctx)
 }
 
 // fillKernel makes the folder of a kernel's packages.
 func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkgfile.Package, error)) (Kernel, error) {
 	err := c.fill(ctx, download, func(root string) error {
-		_, ok, err := unpacked(ctx, root)
-		if err == nil && !ok {
-			err = fs.ErrNotExist
+		k, ok, err := unpacked(ctx, root)
+		switch {
+		case err != nil:
+			return err
+		case !ok:
+			return fs.ErrNotExist
 		}
-		return err
+		return k.readConfig(ctx)
 	})
 	if err != nil {
 		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)

@@ -35,7 +35,8 @@ type Kernel struct {
 }
 
 // unpacked finds the kernel in a folder: that of an unpacked package, of a container image, or
-// one that has images of kernels in it. ok is false where there is none.
+// one that has images of kernels in it. ok is false where there is none. Its configuration is not
+// read: see [Kernel.readConfig].
 func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 	var found []Kernel
 	for _, pattern := range []string{
@@ -106,8 +107,9 @@ func fromFolder(ctx context.Context, dir, name string) (Kernel, error) {
 			"unpack them into one folder and name that", path, i.release)
 	}
 	k.Vmlinux = beside(dir, "boot/vmlinux-"+i.release, "usr/lib/debug/boot/vmlinux-"+i.release)
-	return k, k.findConfig(ctx, dir, filepath.Join(filepath.Dir(name), "config-"+i.release), "boot/config-"+i.release,
+	k.Config = beside(dir, filepath.Join(filepath.Dir(name), "config-"+i.release), "boot/config-"+i.release,
 		"lib/modules/"+i.release+"/config", "usr/lib/modules/"+i.release+"/config")
+	return k, nil
 }
 
 // inside is the path of a file in a folder with no link in it. A link that leads out of the folder
@@ -173,7 +175,8 @@ func single(ctx context.Context, path string) (Kernel, error) {
 			k.Modules = modules
 		}
 	}
-	return k, k.findConfig(ctx, dir, "config-"+i.release)
+	k.Config = beside(dir, "config-"+i.release)
+	return k, nil
 }
 
 func noPVH(path string) error {
@@ -247,5 +250,6 @@ func built(ctx context.Context, dir, path string, i image) (Kernel, error) {
 	if beside(dir, "modules.builtin", "modules.order") != "" {
 		k.Modules, k.Tree = dir, true
 	}
-	return k, k.findConfig(ctx, dir, ".config")
+	k.Config = beside(dir, ".config")
+	return k, nil
 }

@@ -38,6 +38,18 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 		}
 		return Kernel{}, noFile(name, err)
 	}
+	if !info.IsDir() && isPackage(name) {
+		return fromPackages(ctx, dir, []string{name})
+	}
+	k, err := locate(ctx, name, info)
+	if err != nil {
+		return Kernel{}, err
+	}
+	return k, k.readConfig(ctx)
+}
+
+// locate finds the kernel of a folder or an image, without its configuration.
+func locate(ctx context.Context, name string, info fs.FileInfo) (Kernel, error) {
 	switch {
 	case info.IsDir() && isTree(name):
 		return inTree(ctx, name)
@@ -47,8 +59,6 @@ func Resolve(ctx context.Context, dir, name string) (Kernel, error) {
 			err = errNoKernelIn(name)
 		}
 		return k, err
-	case isPackage(name):
-		return fromPackages(ctx, dir, []string{name})
 	}
 	return single(ctx, name)
 }
@@ -62,10 +72,11 @@ func ArchOf(ctx context.Context, name string) string {
 		}
 		return ""
 	}
-	if _, err := os.Stat(name); err != nil || isPackage(name) {
+	info, err := os.Stat(name)
+	if err != nil || isPackage(name) {
 		return ""
 	}
-	k, err := Resolve(ctx, "", name)
+	k, err := locate(ctx, name, info)
 	if err != nil {
 		return ""
 	}

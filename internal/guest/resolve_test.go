@@ -2,6 +2,7 @@ package guest
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -118,6 +119,31 @@ func TestResolveFolder(t *testing.T) {
 			t.Errorf("%s: %+v, want %s, %s, %q", name, k, test.image, test.modules, test.fails)
 		}
 	}
+}
+
+// many is a folder with kernels, each with a link to one configuration, of 20 000 options.
+func many(t *testing.T, kernels int) (dir string) {
+	t.Helper()
+	var config strings.Builder
+	for i := range 20_000 {
+		fmt.Fprintf(&config, "CONFIG_%d=y\n", i)
+	}
+	files := map[string]string{"boot/config": config.String()}
+	for i := range kernels {
+		release := fmt.Sprintf("6.1.%d", i)
+		files["boot/vmlinuz-"+release], files["boot/config-"+release] = string(testutil.BzImage(release, "")), "-> config"
+	}
+	return folder(t, files)
+}
+
+// No configuration is read before one kernel is left.
+func TestResolveMany(t *testing.T) {
+	dir := many(t, 16)
+	testutil.Allocates(t, 4<<20, func() {
+		if k, err := Resolve(t.Context(), t.TempDir(), dir); err == nil || !strings.Contains(err.Error(), "there are 16, name one") {
+			t.Errorf("%+v, %v", k, err)
+		}
+	})
 }
 
 // A file of a tree is the kernel of that tree; QEMU gets the bzImage where the vmlinux is none
