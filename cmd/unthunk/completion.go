@@ -272,7 +272,8 @@ func completeModels(cmd *cobra.Command, args []string, typed string) ([]string, 
 	arch, _ := cmd.Flags().GetString("arch") // every verb with models has it
 	f := &matrixFlags{arch: arch}
 	models := func(ctx context.Context, kernels []string, _ string) (all []string) {
-		for _, arch := range f.guestArches(ctx, kernels) {
+		arches, _ := f.guestArches(ctx, kernels) // none of a shell that does not wait
+		for _, arch := range arches {
 			names, err := guest.CPUModels(ctx, arch)
 			if err == nil {
 				all = append(all, names...)

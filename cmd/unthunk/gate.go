@@ -474,9 +474,13 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 	if err := f.checkArch(); err != nil {
 		return err
 	}
+	traces, err := f.traces(ctx, kernel)
+	if err != nil {
+		return err
+	}
 	plan := lab.Plan{
 		Kernels: f.kernels(kernel), Arch: f.arch, GuestProgram: f.guestProgram, CPUs: f.cpus, Appends: f.appends, NICs: f.nics,
-		Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit, Trace: f.traces(ctx, kernel),
+		Bulks: f.bulks, Scenarios: f.scenarios, Limit: f.limit, Trace: traces,
 	}
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
@@ -516,8 +520,12 @@ func (f gateFlags) makeBase(ctx context.Context, s std, kernel string) error {
 }
 
 // traces tells whether a base gets a trace: of guests of arm64, which have none, where it was asked for.
-func (f gateFlags) traces(ctx context.Context, kernel string) bool {
-	return f.trace && (f.traceGiven || !slices.Contains(f.guestArches(ctx, []string{kernel}), guest.ARM64))
+func (f gateFlags) traces(ctx context.Context, kernel string) (bool, error) {
+	if !f.trace || f.traceGiven {
+		return f.trace, nil
+	}
+	arches, err := f.guestArches(ctx, []string{kernel})
+	return !slices.Contains(arches, guest.ARM64), err
 }
 
 // count boots the guests of a plan. The record has what was counted, also when it returns an error.
@@ -535,7 +543,10 @@ func (f gateFlags) boot(ctx context.Context, s std, plan lab.Plan) (*record.Lab,
 	models := slices.DeleteFunc(slices.Clone(plan.CPUs), func(model string) bool { return model == "" })
 	arches := []string{plan.Arch}
 	if plan.Arch == "" {
-		arches = f.guestArches(ctx, plan.Kernels)
+		var err error
+		if arches, err = f.guestArches(ctx, plan.Kernels); err != nil {
+			return none, nil, err
+		}
 	}
 	for _, arch := range arches {
 		if err := checkModels(ctx, models, arch); err != nil {

@@ -142,7 +142,10 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 	for _, dma := range f.dmas {
 		plan.DMAs = append(plan.DMAs, lab.DMA(dma))
 	}
-	arches := f.guestArches(ctx, kernels)
+	arches, err := f.guestArches(ctx, kernels)
+	if err != nil {
+		return plan, err
+	}
 	switch f.accel {
 	case "auto":
 		plan.Time = slices.ContainsFunc(arches, func(arch string) bool { return guest.KVM(ctx, arch) })
@@ -206,7 +209,11 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 			return fmt.Errorf("--run: %w", err)
 		}
 	}
-	for _, arch := range f.guestArches(ctx, kernels) {
+	arches, err := f.guestArches(ctx, kernels)
+	if err != nil {
+		return err
+	}
+	for _, arch := range arches {
 		if err := checkModels(ctx, f.cpus, arch); err != nil {
 			return err
 		}

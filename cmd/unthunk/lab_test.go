@@ -110,9 +110,14 @@ func TestGuestArches(t *testing.T) {
 		if err := f.checkArch(); err != nil {
 			t.Errorf("architecture %q: %v", test.arch, err)
 		}
-		if got := f.guestArches(t.Context(), test.kernels); !slices.Equal(got, test.want) {
-			t.Errorf("%q of %q: %q, want %q", test.kernels, test.arch, got, test.want)
+		if got, err := f.guestArches(t.Context(), test.kernels); err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%q of %q: %q, %v, want %q", test.kernels, test.arch, got, err, test.want)
 		}
+	}
+	stopped, stop := context.WithCancel(t.Context())
+	stop()
+	if got, err := (&matrixFlags{}).guestArches(stopped, []string{image}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a run that was stopped: %q, %v", got, err)
 	}
 }
 
@@ -128,8 +133,8 @@ func TestGateTraces(t *testing.T) {
 		{"debian:6.12-arm64", true, true, true},
 	} {
 		f := gateFlags{trace: test.trace, traceGiven: test.given}
-		if got := f.traces(t.Context(), test.kernel); got != test.want {
-			t.Errorf("%+v: %v", test, got)
+		if got, err := f.traces(t.Context(), test.kernel); err != nil || got != test.want {
+			t.Errorf("%+v: %v, %v", test, got, err)
 		}
 	}
 }

@@ -41,16 +41,20 @@ func (f *matrixFlags) guestArch() string {
 }
 
 // guestArches are those of the guests of kernels, each once, as far as they are known before packages are unpacked.
-func (f *matrixFlags) guestArches(ctx context.Context, kernels []string) (arches []string) {
+func (f *matrixFlags) guestArches(ctx context.Context, kernels []string) (arches []string, err error) {
 	if f.arch != "" {
-		return []string{f.arch}
+		return []string{f.arch}, nil
 	}
 	for _, kernel := range kernels {
-		if arch := cmp.Or(guest.ArchOf(ctx, kernel), f.guestArch()); !slices.Contains(arches, arch) {
+		arch, err := guest.ArchOf(ctx, kernel)
+		if err != nil {
+			return nil, err
+		}
+		if arch = cmp.Or(arch, f.guestArch()); !slices.Contains(arches, arch) {
 			arches = append(arches, arch)
 		}
 	}
-	return arches
+	return arches, nil
 }
 
 // checkArch refuses an architecture that no guest has.

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Kernel is a kernel that can be booted.
@@ -43,7 +46,7 @@ func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 		"boot/vmlinuz-*", "boot/vmlinuz", "boot/bzImage", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz",
 		"vmlinuz-*", "vmlinuz", "bzImage",
 	} {
-		names, err := fs.Glob(os.DirFS(dir), pattern)
+		names, err := fs.Glob(heardFS{os.DirFS(dir), ctx}, pattern)
 		if err != nil {
 			return Kernel{}, false, fmt.Errorf("find kernel: %w", err)
 		}
@@ -51,6 +54,9 @@ func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 			return Kernel{}, false, fmt.Errorf("find kernel in %s: more than %d kernels", dir, maxKernels)
 		}
 		for _, name := range names {
+			if ctx.Err() != nil {
+				break
+			}
 			k, err := fromFolder(ctx, dir, name)
 			if err != nil {
 				return Kernel{}, false, err
@@ -59,6 +65,9 @@ func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 			if !slices.ContainsFunc(found, func(other Kernel) bool { return other.Release == k.Release }) {
 				found = append(found, k)
 			}
+		}
+		if err := ctx.Err(); err != nil {
+			return Kernel{}, false, err
 		}
 	}
 	switch len(found) {
@@ -73,6 +82,22 @@ func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 	}
 	return Kernel{}, false, fmt.Errorf("find kernel in %s: there are %d, name one: %s", dir, len(found), strings.Join(names, ", "))
 }
+
+// heardFS is a file system whose folders cannot be read once ctx has ended: one may hold 100 000 more.
+type heardFS struct {
+	fs.FS
+	ctx context.Context
+}
+
+func (f heardFS) ReadDir(name string) ([]fs.DirEntry, error) {
+	if err := f.ctx.Err(); err != nil {
+		return nil, err
+	}
+	return fs.ReadDir(f.FS, name)
+}
+
+// Stat opens nothing: the name may be a pipe's.
+func (f heardFS) Stat(name string) (fs.FileInfo, error) { return fs.Stat(f.FS, name) }
 
 // maxKernels is how many kernels a folder may have.
 const maxKernels = 64
@@ -90,11 +115,11 @@ func fromFolder(ctx context.Context, dir, name string) (Kernel, error) {
 	k := Kernel{Release: i.release, Arch: i.arch, Image: path, Dir: dir}
 	others := false // modules of other kernels
 	for _, lib := range []string{"lib/modules", "usr/lib/modules"} {
-		entries, err := fs.ReadDir(os.DirFS(dir), lib)
+		filled, err := hasEntries(filepath.Join(dir, lib))
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return Kernel{}, fmt.Errorf("find modules: %w", err)
 		}
-		others = others || len(entries) > 0
+		others = others || filled
 		modules := filepath.Join(lib, i.release)
 		if info, err := os.Stat(filepath.Join(dir, modules)); k.Modules == "" && err == nil && info.IsDir() {
 			if k.Modules, err = inside(dir, modules); err != nil {
@@ -110,6 +135,19 @@ func fromFolder(ctx context.Context, dir, name string) (Kernel, error) {
 	k.Config = beside(dir, filepath.Join(filepath.Dir(name), "config-"+i.release), "boot/config-"+i.release,
 		"lib/modules/"+i.release+"/config", "usr/lib/modules/"+i.release+"/config")
 	return k, nil
+}
+
+// hasEntries tells whether there is anything in a folder.
+func hasEntries(dir string) (bool, error) {
+	f, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	if _, err := f.Readdirnames(1); err != io.EOF {
+		return err == nil, err
+	}
+	return false, nil
 }
 
 // inside is the path of a file in a folder with no link in it. A link that leads out of the folder

@@ -64,23 +64,23 @@ func locate(ctx context.Context, name string, info fs.FileInfo) (Kernel, error) 
 }
 
 // ArchOf is the architecture of the kernel that [Resolve] finds by a name, as far as it is known without a package being
-// unpacked; empty where it is not, and where there is no such kernel.
-func ArchOf(ctx context.Context, name string) string {
+// unpacked; empty where it is not, and where there is no such kernel. Its error is that of ctx.
+func ArchOf(ctx context.Context, name string) (string, error) {
 	if version, ok := strings.CutPrefix(name, debianPrefix); ok {
 		if w, err := parseWant(version); err == nil {
-			return w.arch
+			return w.arch, nil
 		}
-		return ""
+		return "", nil
 	}
 	info, err := os.Stat(name)
 	if err != nil || isPackage(name) {
-		return ""
+		return "", nil
 	}
 	k, err := locate(ctx, name, info)
 	if err != nil {
-		return ""
+		return "", ctx.Err()
 	}
-	return k.Arch
+	return k.Arch, nil
 }
 
 // noFile is the error of a name that is no file's. One that a version ends is meant for Debian's.

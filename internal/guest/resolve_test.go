@@ -1,11 +1,13 @@
 package guest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -144,6 +146,31 @@ func TestResolveMany(t *testing.T) {
 			t.Errorf("%+v, %v", k, err)
 		}
 	})
+}
+
+// Where a kernel is looked for in a folder of many, a run that was stopped ends, and its architecture is not another one.
+func TestResolveStopped(t *testing.T) {
+	t.Parallel()
+	dir := many(t, 16)
+	for left := range 10 {
+		if k, err := Resolve(&fading{t.Context(), left}, t.TempDir(), dir); !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped after %d: %+v, %v", left, k, err)
+		}
+		if arch, err := ArchOf(&fading{t.Context(), left}, dir); !errors.Is(err, context.Canceled) {
+			t.Errorf("stopped after %d: %q, %v", left, arch, err)
+		}
+	}
+	// So does one in which kernels are looked for in folders of modules.
+	wide := t.TempDir()
+	for i := range 100 {
+		if err := os.MkdirAll(filepath.Join(wide, "lib/modules", strconv.Itoa(i)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx := &fading{t.Context(), 50}
+	if k, err := Resolve(ctx, t.TempDir(), wide); !errors.Is(err, context.Canceled) {
+		t.Errorf("%+v, %v", k, err)
+	}
 }
 
 // A file of a tree is the kernel of that tree; QEMU gets the bzImage where the vmlinux is none
