@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/unthunk/unthunk/internal/unpack"
 )
@@ -45,36 +46,44 @@ func partOptions(part string) (names []string) {
 	return names
 }
 
-// known tells whether [Config] has an option.
-func known(option string) bool { return strings.Contains(config, "\n"+option+"=y\n") }
+// asked are the options of [Config].
+var asked = sync.OnceValue(func() map[string]bool {
+	names := make(map[string]bool)
+	for line := range strings.Lines(config) {
+		if name, ok := strings.CutSuffix(line, "=y\n"); ok {
+			names[name] = true
+		}
+	}
+	return names
+})
 
-// options are those of a kernel that are built in, modules or left out: "y", "m", "n". One that the
+// known tells whether [Config] has an option.
+func known(option string) bool { return asked()[option] }
+
+// options are those of [Config] that are built into a kernel, modules or left out: "y", "m", "n". One that the
 // kernel does not know, or whose dependencies are left out, is not there.
 type options map[string]string
 
-// Limits on a configuration: Debian's have 300 KB and 9000 lines.
-const (
-	maxConfig  = 4 << 20
-	maxOptions = 100_000
-)
+// maxConfig is the largest configuration, in bytes: Debian's have 300 KB.
+const maxConfig = 4 << 20
 
-// parseOptions reads a kernel's configuration.
+// parseOptions reads a kernel's configuration. What nobody asks for is not kept: it may have 100 000 options.
 func parseOptions(text []byte) (options, error) {
-	o := make(options)
+	o, found := make(options), false
 	for line := range bytes.Lines(text) {
-		text := strings.TrimSpace(string(line))
-		name, value, ok := strings.Cut(text, "=")
-		if off, isOff := strings.CutSuffix(text, " is not set"); isOff {
-			name, value, ok = strings.TrimPrefix(off, "# "), "n", true
+		line = bytes.TrimSpace(line)
+		name, value, ok := bytes.Cut(line, []byte("="))
+		if off, isOff := bytes.CutSuffix(line, []byte(" is not set")); isOff {
+			name, value, ok = bytes.TrimPrefix(off, []byte("# ")), []byte("n"), true
 		}
-		if !ok || !strings.HasPrefix(name, "CONFIG_") || value != "y" && value != "m" && value != "n" {
+		if !ok || !bytes.HasPrefix(name, []byte("CONFIG_")) || len(value) != 1 || !bytes.Contains([]byte("ymn"), value) {
 			continue
 		}
-		if o[name] = value; len(o) > maxOptions {
-			return nil, fmt.Errorf("more than %d options", maxOptions)
+		if found = true; asked()[string(name)] {
+			o[string(name)] = string(value)
 		}
 	}
-	if len(o) == 0 {
+	if !found {
 		return nil, errors.New("it is no kernel configuration")
 	}
 	return o, nil
