@@ -105,6 +105,33 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// What is wrong with a package is told with names in it: the folder that it was unpacked into is gone.
+func TestPackedNames(t *testing.T) {
+	t.Parallel()
+	link := filepath.Join(t.TempDir(), "cache")
+	if err := os.Symlink(t.TempDir(), link); err != nil {
+		t.Fatal(err)
+	}
+	one, two := string(testutil.BzImage("1", "")), string(testutil.BzImage("2", ""))
+	for _, test := range []struct {
+		files map[string]string
+		want  string
+	}{
+		{map[string]string{"boot/vmlinuz-1": one, "boot/vmlinuz-2": two},
+			"unpack kernel: there are 2 kernels: unpack it into a folder, and name one there: boot/vmlinuz-1, boot/vmlinuz-2"},
+		{map[string]string{"boot/vmlinuz-1": one, "boot/config-1": "text"},
+			"unpack kernel: read configuration boot/config-1: it is no kernel configuration"},
+		{map[string]string{"boot/vmlinuz-1": one, "lib/modules/2/x": ""}, "unpack kernel: find the modules of boot/vmlinuz-1: " +
+			"there is no lib/modules/1; where a kernel comes in several packages, unpack them into one folder and name that"},
+	} {
+		for _, cache := range []string{t.TempDir(), filepath.Join(link, "x")} {
+			if k, err := Resolve(t.Context(), cache, deb(t, test.files)); err == nil || err.Error() != test.want {
+				t.Errorf("%+v, %v, want %q", k, err, test.want)
+			}
+		}
+	}
+}
+
 // A package that was exchanged after it was hashed is not kept under the hash of the first.
 func TestExchanged(t *testing.T) {
 	t.Parallel()

@@ -156,20 +156,45 @@ func (c cached) kernel(ctx context.Context) (Kernel, error) {
 // fillKernel makes the folder of a kernel's packages.
 func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkgfile.Package, error)) (Kernel, error) {
 	err := c.fill(ctx, download, func(root string) error {
-		k, ok, err := unpacked(ctx, root)
-		switch {
-		case err != nil:
+		root, err := filepath.EvalSymlinks(root)
+		if err != nil {
 			return err
-		case !ok:
+		}
+		k, ok, err := unpacked(ctx, root)
+		if err == nil && !ok {
 			return fs.ErrNotExist
 		}
-		return k.readConfig(ctx)
+		if err == nil {
+			err = k.readConfig(ctx)
+		}
+		if err != nil {
+			return &packedError{err, root}
+		}
+		return nil
 	})
 	if err != nil {
 		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
 	}
 	return c.kernel(ctx)
 }
+
+// packedError is an error of packages that were unpacked into a folder, which is gone by then: names in it are those in the
+// packages.
+type packedError struct {
+	err  error
+	root string
+}
+
+func (e *packedError) Error() string {
+	text := e.err.Error()
+	if several, ok := errors.AsType[*severalError](e.err); ok {
+		text = fmt.Sprintf("there are %d kernels: unpack it into a folder, and name one there: %s", len(several.images),
+			strings.Join(several.images, ", "))
+	}
+	return strings.NewReplacer(e.root+"/", "", e.root, "it").Replace(text)
+}
+
+func (e *packedError) Unwrap() error { return e.err }
 
 // want is what is asked for of Debian's kernels.
 type want struct {

@@ -76,11 +76,21 @@ func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 	case 1:
 		return found[0], true, nil
 	}
-	var names []string
+	several := &severalError{dir: dir}
 	for _, k := range found {
-		names = append(names, k.Image)
+		several.images = append(several.images, k.Image)
 	}
-	return Kernel{}, false, fmt.Errorf("find kernel in %s: there are %d, name one: %s", dir, len(found), strings.Join(names, ", "))
+	return Kernel{}, false, several
+}
+
+// severalError is that of a folder with several kernels.
+type severalError struct {
+	dir    string
+	images []string
+}
+
+func (e *severalError) Error() string {
+	return fmt.Sprintf("find kernel in %s: there are %d, name one: %s", e.dir, len(e.images), strings.Join(e.images, ", "))
 }
 
 // heardFS is a file system whose folders cannot be read once ctx has ended: one may hold 100 000 more.
