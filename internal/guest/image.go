@@ -300,9 +300,9 @@ func copyImage(ctx context.Context, to *os.File, path string, unpacked bool) err
 		}
 	}
 	if i.elf {
-		return copyLoaded(to, from, i)
+		return copyLoaded(ctx, to, from, i)
 	}
-	_, err = io.Copy(to, io.LimitReader(from, i.size))
+	_, err = io.Copy(to, unpack.Heard(ctx, io.LimitReader(from, i.size)))
 	return err
 }
 
@@ -322,12 +322,12 @@ func copyPacked(ctx context.Context, to *os.File, path string) (done bool, err e
 	if err != nil || !i.pvh {
 		return false, ctx.Err()
 	}
-	return true, copyLoaded(to, bytes.NewReader(b), i)
+	return true, copyLoaded(ctx, to, bytes.NewReader(b), i)
 }
 
 // copyLoaded copies what is loaded of a vmlinux.
-func copyLoaded(to *os.File, from io.Reader, i image) error {
-	if _, err := io.Copy(to, io.LimitReader(from, i.size)); err != nil {
+func copyLoaded(ctx context.Context, to *os.File, from io.Reader, i image) error {
+	if _, err := io.Copy(to, unpack.Heard(ctx, io.LimitReader(from, i.size))); err != nil {
 		return err
 	}
 	// Without the sections, which are not there.

@@ -208,6 +208,28 @@ func TestCopyImage(t *testing.T) {
 	}
 }
 
+// A copy of an image, of up to 512 MiB, hears the end of a run.
+func TestCopyStopped(t *testing.T) {
+	t.Parallel()
+	for name, b := range map[string][]byte{
+		"bzImage": testutil.BzImage("1", ""), "vmlinux": vmlinux(made+strings.Repeat("x", 8<<20), true),
+	} {
+		path := filepath.Join(t.TempDir(), name)
+		if err := errors.Join(os.WriteFile(path, b, 0o600), os.Truncate(path, 16<<20)); err != nil {
+			t.Fatal(err)
+		}
+		to, err := nameless()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer to.Close()
+		err = copyImage(&fading{t.Context(), 3}, to, path, false)
+		if size, _ := to.Seek(0, io.SeekEnd); !errors.Is(err, context.Canceled) || size > 4<<20 {
+			t.Errorf("%s: %d bytes, %v", name, size, err)
+		}
+	}
+}
+
 // FuzzImage feeds parseImage what is no kernel: it takes a constant amount of memory, and a release
 // is one.
 func FuzzImage(f *testing.F) {
