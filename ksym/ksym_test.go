@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -312,5 +313,54 @@ func TestMapping(t *testing.T) {
 		if table.Len() != 3 {
 			t.Errorf("%d symbols", table.Len())
 		}
+	}
+}
+
+// A table takes the memory that it has in the end, and nothing beside it while it is made of symbols that come one by one.
+func TestOfMemory(t *testing.T) {
+	const count = 100_000
+	symbols := func(yield func(Symbol, []byte) bool) {
+		var name []byte
+		for n := range count {
+			name = strconv.AppendInt(append(name[:0], "function_with_a_long_name_of_60_bytes__________________"...), int64(10_000+n), 10)
+			if !yield(Symbol{Addr: uint64(n), Size: 1, Type: 't'}, name) {
+				return
+			}
+		}
+	}
+	var table *Table
+	var err error
+	const want = count * (24 + 62)
+	testutil.Allocates(t, want+want/16, func() { table, err = Of(symbols) })
+	if err != nil || table.Len() != count {
+		t.Fatalf("%d symbols, %v", table.Len(), err)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	if got, ok := table.Lookup("function_with_a_long_name_of_60_bytes__________________10777"); !ok || got.Addr != 777 {
+		t.Errorf("%+v", got)
+	}
+	runtime.ReadMemStats(&after)
+	if all := want + int(after.TotalAlloc-before.TotalAlloc); table.Memory() < all || table.Memory() > 2*all {
+		t.Errorf("%d bytes, said are %d", all, table.Memory())
+	}
+}
+
+// With leaves out modules, and keeps the rest of both.
+func TestTableWith(t *testing.T) {
+	table, err := Parse(strings.NewReader(sample))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kernel := table.Module("")
+	module := []Symbol{{0xffffffff90000000, 8, 't', "same", "more"}, {0xffffffff80000000, 8, 't', "same", "more"}}
+	if table, err = table.With(module); err != nil {
+		t.Fatal(err)
+	}
+	if got := table.Module(""); !cmp.Equal(got, kernel) || table.Len() != len(kernel)+2 {
+		t.Errorf("%d symbols, of the kernel %+v", table.Len(), got)
+	}
+	if got := table.All("same"); len(got) != 3 || got[0] != module[1] || got[1].Module != "" || got[2] != module[0] {
+		t.Errorf("%+v", got)
 	}
 }

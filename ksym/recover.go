@@ -230,9 +230,21 @@ func (t *tables) name(at, end int) (packed []byte, next int) {
 	return t.data[at : at+length], at + length
 }
 
-// read expands count names, which fit.
+// read expands count names, which fit. It goes through them twice, first for the room that they take.
 func (t *tables) read(names, markers, count int) (*builder, bool) {
-	b := newBuilder(min(count, (markers-names)/2)) // two bytes each at least
+	letters := 0
+	for at, n := names, 0; n < count && letters <= maxNames; n++ {
+		packed, next := t.name(at, markers)
+		length := 0
+		for _, token := range packed {
+			length += len(t.tokens[token])
+		}
+		if length < 2 || length > 1024 { // the type, and a name
+			return nil, false
+		}
+		letters, at = letters+nameRoom(length), next
+	}
+	b := newBuilderOf(min(count, (markers-names)/2), letters) // two bytes each at least
 	var name []byte
 	for at := names; len(b.syms) < count; {
 		packed, next := t.name(at, markers)
@@ -241,7 +253,7 @@ func (t *tables) read(names, markers, count int) (*builder, bool) {
 			name = append(name, t.tokens[token]...)
 		}
 		at = next
-		if len(name) < 2 || len(name) > 1024 || b.add(Symbol{Type: name[0]}, name[1:], nil) != nil {
+		if b.add(Symbol{Type: name[0]}, name[1:], nil) != nil {
 			return nil, false
 		}
 	}

@@ -1,10 +1,12 @@
 package ksym
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"hash/maphash"
 	"io"
+	"iter"
 	"math/bits"
 	"slices"
 	"sort"
@@ -62,12 +64,18 @@ type builder struct {
 }
 
 // newBuilder has room for that many symbols of a usual length.
-func newBuilder(symbols int) *builder {
+func newBuilder(symbols int) *builder { return newBuilderOf(symbols, 32*symbols) } // the mean is 27 letters
+
+// newBuilderOf has room for that many symbols, and bytes of names.
+func newBuilderOf(symbols, names int) *builder {
 	b := &builder{modules: []string{""}, index: map[string]uint32{"": 0}}
 	b.syms = make([]entry, 0, symbols)
-	b.names.Grow(32 * symbols) // the mean is 27 letters
+	b.names.Grow(min(names, maxNames+maxLength))
 	return b
 }
+
+// maxLength is the most bytes that say how long a name is.
+const maxLength = 5
 
 // maxNames bounds the names of one kernel, in bytes: 9 MB are usual. A file can have
 // many symbols share the letters of one long name.
@@ -134,19 +142,72 @@ func parse(r io.Reader, b *builder) (*Table, error) {
 // New is a table of symbols that come from elsewhere than kallsyms. One whose
 // size is not 0 keeps it. Symbols by which files of arm64 tell code from data, which name nothing, are left out. Names of
 // more than 64 MiB together are an error.
-func New(syms []Symbol) (*Table, error) {
-	b := newBuilder(len(syms))
-	var name, module []byte
-	for _, s := range syms {
-		name, module = append(name[:0], s.Name...), append(module[:0], s.Module...)
+func New(syms []Symbol) (*Table, error) { return Of(named(syms)) }
+
+// named are symbols with their names, each valid until the next.
+func named(syms []Symbol) iter.Seq2[Symbol, []byte] {
+	return func(yield func(Symbol, []byte) bool) {
+		var name []byte
+		for _, s := range syms {
+			if name = append(name[:0], s.Name...); !yield(s, name) {
+				return
+			}
+		}
+	}
+}
+
+// Of is [New] of symbols that come one by one, each with its name: that of the Symbol does not count. It goes through them
+// twice, first for the room that they take, and keeps nothing of what it is given: a table of a million symbols takes the
+// memory that it has in the end, and no more while it is made.
+func Of(all iter.Seq2[Symbol, []byte]) (*Table, error) {
+	symbols, names := 0, 0
+	var last, module []byte
+	for _, name := range all {
+		symbols++
+		if !bytes.Equal(name, last) {
+			names += nameRoom(len(name))
+			last = append(last[:0], name...)
+		}
+	}
+	b := newBuilderOf(symbols, names)
+	for s, name := range all {
 		if mapping(name) {
 			continue
 		}
+		module = append(module[:0], s.Module...)
 		if err := b.add(s, name, module); err != nil {
 			return nil, err
 		}
 	}
 	return b.table(), nil
+}
+
+// nameRoom is how many bytes a name of that many takes.
+func nameRoom(length int) int { return (bits.Len(uint(length|1))+6)/7 + length }
+
+// With is a table of the kernel's own symbols in t, without those of its modules, and of more. It shares no memory with t.
+func (t *Table) With(more []Symbol) (*Table, error) {
+	return Of(func(yield func(Symbol, []byte) bool) {
+		for s, name := range named(more) {
+			if !yield(s, name) {
+				return
+			}
+		}
+		var name []byte
+		for _, e := range t.syms {
+			if s := t.symbol(e); s.Module == "" {
+				if name = append(name[:0], s.Name...); !yield(s, name) {
+					return
+				}
+			}
+		}
+	})
+}
+
+// Memory is about how many bytes the table takes, with what finds symbols by their names.
+func (t *Table) Memory() int {
+	const entrySize, index = 24, 36 // of each symbol; up to four slots of a hash, and next
+	return len(t.syms)*(entrySize+index) + len(t.names)
 }
 
 // sort sorts the symbols and gives those a size that have none: up to the next.

@@ -6,7 +6,6 @@ import (
 	"debug/elf"
 	"encoding/binary"
 	"errors"
-	"slices"
 
 	"github.com/unthunk/unthunk/ksym"
 )
@@ -16,12 +15,12 @@ import (
 const imageBase = 0xffff800080000000
 
 // parseARM64 reads an Image of arm64, which is what lies in memory from _text on, in one piece: where its code is, and
-// where all of it is, its symbols tell. One without symbols has one section, of data.
-func parseARM64(ctx context.Context, b []byte) (*Image, error) {
+// where all of it is, its symbols tell. One without symbols has one section, of data. Its relocations are applied in b.
+func parseARM64(ctx context.Context, b []byte, used int) (*Image, error) {
 	if b[24]&1 != 0 {
 		return nil, errors.New("an Image of arm64 in big endian")
 	}
-	b, base := relocatedARM64(b)
+	base := relocateARM64(b)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -41,7 +40,8 @@ func parseARM64(ctx context.Context, b []byte) (*Image, error) {
 	img.Sections = sectionsARM64(b, base, img.Table)
 	img.Release = img.banner()
 	img.BTF = typesIn(b)
-	return img, nil
+	img.memory = used + len(b) + img.Table.Memory()
+	return img, checkMemory(img.memory)
 }
 
 // sectionsARM64 cuts an Image that lies at base where its code begins and ends.
@@ -73,29 +73,30 @@ func sectionsARM64(b []byte, base uint64, table *ksym.Table) (out []Section) {
 // minRelocs is the shortest table of relocations that counts as one. Debian's 6.1 for clouds has 129 661 in its only one.
 const minRelocs = 16
 
-// relocatedARM64 is an Image with the addresses that its table of relocations has, and the address that it lies at, by that
-// table. Kernels are linked with --no-apply-dynamic-relocs, so that an address has its number in the table alone, unless the
-// linker packs the table (CONFIG_RELR, Debian's from 6.12 on): an Image without a table is returned as it is, with
-// imageBase.
-func relocatedARM64(b []byte) (image []byte, base uint64) {
+// relocateARM64 puts the addresses into an Image that its table of relocations has, and returns the address that it lies at, by
+// that table. Kernels are linked with --no-apply-dynamic-relocs, so that an address has its number in the table alone, unless the
+// linker packs the table (CONFIG_RELR, Debian's from 6.12 on): an Image without a table stays as it is, and lies at
+// imageBase. So does one with a table of addresses behind its end, or in the table itself.
+func relocateARM64(b []byte) (base uint64) {
 	first, count := relasARM64(b)
 	if count < minRelocs {
-		return b, imageBase
+		return imageBase
 	}
 	table := b[first:][:count*relaSize]
 	base = ^uint64(0) // the lowest address is that of _text, which kallsyms counts from
 	for at := 0; at < len(table); at += relaSize {
 		base = min(base, binary.LittleEndian.Uint64(table[at+16:]))
 	}
-	image = slices.Clone(b)
+	place := func(at int) uint64 { return binary.LittleEndian.Uint64(table[at:]) - base }
 	for at := 0; at < len(table); at += relaSize {
-		place := binary.LittleEndian.Uint64(table[at:]) - base
-		if place > uint64(len(image)-8) {
-			return b, imageBase
+		if to := place(at); to > uint64(len(b)-8) || to+8 > uint64(first) && to < uint64(first+len(table)) {
+			return imageBase
 		}
-		copy(image[place:], table[at+16:at+relaSize])
 	}
-	return image, base
+	for at := 0; at < len(table); at += relaSize {
+		copy(b[place(at):], table[at+16:at+relaSize])
+	}
+	return base
 }
 
 // relasARM64 finds the longest table of relocations of the one type that a kernel is moved by.

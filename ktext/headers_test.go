@@ -84,7 +84,7 @@ func TestCheckHeaders(t *testing.T) {
 		if test.want == "" {
 			continue
 		}
-		if _, err := parseImage(t.Context(), "x", test.file, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := parseImage(t.Context(), "x", test.file, nil, 0); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: as an image: %v", name, err)
 		}
 	}
@@ -110,7 +110,7 @@ func TestSharedName(t *testing.T) {
 		section{kind: 3, data: names})
 	var img *Image
 	var err error
-	got := allocated(func() { img, err = parseImage(t.Context(), "x", file, nil) })
+	got := allocated(func() { img, err = parseImage(t.Context(), "x", file, nil, 0) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func TestSharedName(t *testing.T) {
 
 	// A table of names that is said to be code, packed.
 	file = object(0, section{kind: 1, flags: 0x800, data: names}, section{kind: 2, data: table, link: 1}, section{kind: 3, data: []byte{0}})
-	if _, err := parseImage(t.Context(), "x", file, nil); err == nil || !strings.Contains(err.Error(), "without names") {
+	if _, err := parseImage(t.Context(), "x", file, nil, 0); err == nil || !strings.Contains(err.Error(), "without names") {
 		t.Error(err)
 	}
 }
@@ -132,12 +132,12 @@ func TestSharedName(t *testing.T) {
 func TestManyRelocs(t *testing.T) {
 	text := section{kind: 1, flags: 6, data: make([]byte, 64)}
 	names := section{kind: 3, data: []byte{0}}
-	img, err := parseImage(t.Context(), "x", object(0, text, section{kind: 4, data: make([]byte, 24*5), info: 1}, names), nil)
+	img, err := parseImage(t.Context(), "x", object(0, text, section{kind: 4, data: make([]byte, 24*5), info: 1}, names), nil, 0)
 	if err != nil || len(img.Relocs) != 5 {
 		t.Errorf("%+v, %v", img, err)
 	}
 	many := packed(t, object(0, text, section{kind: 4, data: make([]byte, 24*(maxRelocs+1)), info: 1}, names))
-	if _, err := parseImage(t.Context(), "x", many, nil); err == nil || !strings.Contains(err.Error(), "relocations") {
+	if _, err := parseImage(t.Context(), "x", many, nil, 0); err == nil || !strings.Contains(err.Error(), "relocations") {
 		t.Errorf("%d bytes: %v", len(many), err)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"iter"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -51,7 +52,12 @@ type Image struct {
 	// BTF is the raw section of types; nil when there is none. That of a
 	// module builds on its kernel's.
 	BTF []byte
+
+	memory int // in bytes, without what it shares with another
 }
+
+// Memory is about how many bytes the image takes, with its symbols; one of a module with its kernel.
+func (i *Image) Memory() int { return i.memory }
 
 // Section is a part of an image.
 type Section struct {
@@ -78,26 +84,57 @@ type Reloc struct {
 // stripped vmlinux, as that in a bzImage, and of an Image are those of its kallsyms
 // ([ksym.RecoverAt]); without these it has none. A file may have up to 512 MiB, one that
 // is packed, and what it unpacks to, up to 192 MiB; 64 MiB when it does not say how much
-// it unpacks to. When ctx ends OpenFile returns the error of ctx.
-func OpenFile(ctx context.Context, path string) (*Image, error) { return openFile(ctx, path, nil) }
+// it unpacks to. Of one that is not packed only what is in memory counts, with symbols and types; others parts,
+// as debugging information, are not read. All that an image takes has 320 MiB. When ctx ends OpenFile returns the error of ctx.
+func OpenFile(ctx context.Context, path string) (*Image, error) { return openFile(ctx, path, nil, 0) }
+
+// OpenBeside is [OpenFile] where so many bytes of the 320 MiB are in use already.
+func OpenBeside(ctx context.Context, path string, used int) (*Image, error) {
+	return openFile(ctx, path, nil, used)
+}
 
 // OpenModule reads a module as [OpenFile] does and puts it on its kernel: the image
 // has the code, the symbols and the types of both, and what the module calls is the
-// kernel's.
+// kernel's. Both together have 320 MiB.
 func OpenModule(ctx context.Context, path string, kernel *Image) (*Image, error) {
-	return openFile(ctx, path, kernel)
+	return openFile(ctx, path, kernel, kernel.memory)
 }
 
-func openFile(ctx context.Context, path string, kernel *Image) (*Image, error) {
-	b, err := unpack.File(ctx, path)
+// ReadTypes reads the raw section of types of the kernel in a file, as [OpenFile] reads the file; nil when there is none.
+func ReadTypes(ctx context.Context, path string) ([]byte, error) {
+	b, err := readFile(ctx, path, 0)
 	if err != nil {
+		return nil, err
+	}
+	types, err := typesOf(b)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return bytes.Clone(types), nil // not a part of all
+}
+
+// readFile reads a file that is not larger than what is left of [unpack.MaxHeld].
+func readFile(ctx context.Context, path string, used int) ([]byte, error) {
+	b, err := unpack.Loaded(ctx, path, unpack.MaxHeld-used)
+	if err != nil {
+		if used > 0 && unpack.IsTooLarge(err) {
+			err = fmt.Errorf("%w, beside %d MiB that are in use: at most %d are possible together", err, used>>20, unpack.MaxHeld>>20)
+		}
 		if failed, ok := errors.AsType[*fs.PathError](err); ok {
 			return nil, fmt.Errorf("open kernel code: %w", failed) // it has the name
 		}
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
+	return b, nil
+}
+
+func openFile(ctx context.Context, path string, kernel *Image, used int) (*Image, error) {
+	b, err := readFile(ctx, path, used)
+	if err != nil {
+		return nil, err
+	}
 	name, _, _ := strings.Cut(filepath.Base(path), ".")
-	img, err := parseImage(ctx, strings.ReplaceAll(name, "-", "_"), b, kernel)
+	img, err := parseImage(ctx, strings.ReplaceAll(name, "-", "_"), b, kernel, used)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", path, err)
 	}
@@ -129,19 +166,72 @@ func (i *Image) Section(name string) *Section {
 }
 
 // parseImage reads an image; a module is put on kernel, unless that is nil.
-func parseImage(ctx context.Context, name string, b []byte, kernel *Image) (*Image, error) {
+//
+// b is the parser's to change, and used are the bytes of memory that are in use beside it, the kernel's included.
+func parseImage(ctx context.Context, name string, b []byte, kernel *Image, used int) (*Image, error) {
 	b, err := unpack.Code(ctx, b)
 	if err != nil {
 		return nil, err
 	}
 	if unpack.IsImageARM64(b) {
-		return parseARM64(ctx, b)
+		return parseARM64(ctx, b, used)
 	}
-	return parseELF(ctx, name, b, kernel)
+	return parseELF(ctx, name, b, kernel, used)
+}
+
+// checkMemory refuses what takes more than there is.
+func checkMemory(all int) error {
+	if all > unpack.MaxHeld {
+		return fmt.Errorf("%d MiB of code and symbols: at most %d are possible together", (all+1<<20-1)>>20, unpack.MaxHeld>>20)
+	}
+	return nil
+}
+
+// typesOf is the section of types in what is not packed; nil for none.
+func typesOf(b []byte) ([]byte, error) {
+	if unpack.IsImageARM64(b) {
+		return typesIn(b), nil
+	}
+	p, err := newParser("", b, nil)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.sections(); err != nil {
+		return nil, err
+	}
+	return p.image.BTF, nil
 }
 
 // parseELF is [parseImage] of what is not packed.
-func parseELF(ctx context.Context, name string, b []byte, kernel *Image) (*Image, error) {
+func parseELF(ctx context.Context, name string, b []byte, kernel *Image, used int) (*Image, error) {
+	p, err := newParser(name, b, kernel)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.sections(); err != nil {
+		return nil, err
+	}
+	p.names()
+	parse := p.parseKernel
+	if p.file.Type == elf.ET_REL {
+		parse = p.parseModule
+	}
+	if err := cmp.Or(parse(ctx, used+len(b)), ctx.Err()); err != nil {
+		return nil, err
+	}
+	img := p.image
+	if img.Table == nil {
+		img.Table = recovered(img)
+	}
+	if used += len(b) + cap(img.Relocs)*relocSize; kernel != nil { // whose symbols are in the table
+		used -= kernel.Table.Memory()
+	}
+	img.memory = used + img.Table.Memory()
+	return img, checkMemory(img.memory)
+}
+
+// newParser is a parser of what is not packed.
+func newParser(name string, b []byte, kernel *Image) (*parser, error) {
 	if err := unpack.CheckHeaders(b); err != nil {
 		return nil, fmt.Errorf("not kernel code: %w", err)
 	}
@@ -150,39 +240,76 @@ func parseELF(ctx context.Context, name string, b []byte, kernel *Image) (*Image
 		return nil, fmt.Errorf("not kernel code: %w", err)
 	}
 	p := &parser{
-		file: f, elf: b, kernel: kernel, at: make(map[int]uint64),
+		file: f, elf: b, kernel: kernel, at: make([]uint64, len(f.Sections)),
 		image: &Image{Name: "vmlinux", Machine: f.Machine},
 	}
 	if f.Type == elf.ET_REL {
 		p.image.Name = name
 		p.next = moduleStart(f.Machine, kernel)
 	}
-	if err := p.sections(); err != nil {
-		return nil, err
-	}
-	p.names()
-	symbols, err := p.symbols()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmp.Or(ctx.Err(), p.relocate(ctx, symbols)); err != nil {
-		return nil, err
-	}
-	if kernel != nil && f.Type == elf.ET_REL {
-		p.join()
-	}
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if len(p.table) > 0 {
-		if p.image.Table, err = ksym.New(p.table); err != nil {
-			return nil, fmt.Errorf("read symbols: %w", err)
-		}
-	} else {
-		p.image.Table = recovered(p.image)
-	}
-	return p.image, nil
+	return p, nil
 }
+
+// parseKernel reads the symbols of a kernel, beside which so many bytes of memory are in use.
+func (p *parser) parseKernel(_ context.Context, used int) error {
+	table, names, err := p.symbolTable()
+	if err == nil {
+		err = checkMemory(used + len(table) + len(names))
+	}
+	if err == nil && len(table) > 0 {
+		p.image.Table, err = ksym.Of(func(yield func(ksym.Symbol, []byte) bool) {
+			for s, name := range entries(table, names) {
+				if s, ok := p.entry(&s, len(name)); ok && !yield(s, name) {
+					return
+				}
+			}
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("read symbols: %w", err)
+	}
+	if p.image.Table != nil && p.image.Table.Len() == 0 {
+		p.image.Table = nil
+	}
+	return nil
+}
+
+// parseModule reads the symbols of a module, applies its relocations and puts it on its kernel, unless that is nil.
+func (p *parser) parseModule(ctx context.Context, used int) (err error) {
+	table, names, err := p.symbolTable()
+	if err != nil {
+		return fmt.Errorf("read symbols: %w", err)
+	}
+	relocs, err := p.countRelocs()
+	if err != nil {
+		return err
+	}
+	count := len(table) / elf.Sym64Size
+	used += relocs*relocSize + count*(symbolSize+entrySize) + len(names)
+	if err := checkMemory(used); err != nil {
+		return err
+	}
+	symbols := p.symbols(table, names)
+	if err := cmp.Or(ctx.Err(), p.relocate(ctx, symbols, relocs)); err != nil {
+		return err
+	}
+	switch {
+	case p.kernel != nil:
+		if err := checkMemory(used + p.kernel.Table.Memory() + len(table) + len(names)); err != nil {
+			return err
+		}
+		err = p.join()
+	case len(p.table) > 0:
+		p.image.Table, err = ksym.New(p.table)
+	}
+	if err != nil {
+		return fmt.Errorf("read symbols: %w", err)
+	}
+	return nil
+}
+
+// Sizes in memory, in bytes: of a [symbol], of what is made of it on the way to a table, and of a [Reloc].
+const symbolSize, entrySize, relocSize = 48, 56 + 64, 48
 
 // recovered are the symbols that a kernel without a symbol table has built in.
 func recovered(img *Image) *ksym.Table {
@@ -205,12 +332,13 @@ func recovered(img *Image) *ksym.Table {
 const maxRodata = 4
 
 // join adds the kernel to the module.
-func (p *parser) join() {
+func (p *parser) join() (err error) {
 	img := p.image
 	img.Sections = append(img.Sections, p.kernel.Sections...)
 	slices.SortStableFunc(img.Sections, func(a, b Section) int { return cmp.Compare(a.Addr, b.Addr) })
-	p.table = append(p.table, p.kernel.Table.Module("")...)
 	img.BTF = p.kernel.BTF
+	img.Table, err = p.kernel.Table.With(p.table)
+	return err
 }
 
 // moduleArea is where modules are laid out: the last 1.5 GB of the address space,
@@ -229,9 +357,9 @@ func moduleStart(machine elf.Machine, kernel *Image) uint64 {
 // parser reads one ELF file.
 type parser struct {
 	file  *elf.File
-	elf   []byte // all of it
-	next  uint64 // address of the next section of a module
-	at    map[int]uint64
+	elf   []byte   // all of it
+	next  uint64   // address of the next section of a module
+	at    []uint64 // of sections; 0 for those that are not in memory
 	data  map[int][]byte
 	image *Image
 	table []ksym.Symbol
@@ -328,68 +456,89 @@ type symbol struct {
 	value, size uint64
 }
 
-// read reads the symbol table without its first entry, which is empty. Names are parts
-// of one string: debug/elf would copy each, however many share one.
-func (p *parser) read() ([]symbol, error) {
+// symbolTable is the symbol table without its first entry, which is empty, and the names of its symbols; none when there is none.
+func (p *parser) symbolTable() (table, names []byte, err error) {
 	s := p.file.SectionByType(elf.SHT_SYMTAB)
 	if s == nil || s.FileSize == 0 {
-		return nil, nil
+		return nil, nil, nil
 	}
 	symbols, most := maxSymbols, maxNames
 	if p.file.Type == elf.ET_REL {
 		symbols, most = maxModuleSymbols, maxModuleNames
 	}
 	if s.FileSize%elf.Sym64Size != 0 || s.FileSize/elf.Sym64Size > uint64(symbols) {
-		return nil, fmt.Errorf("a symbol table of %d bytes", s.FileSize)
+		return nil, nil, fmt.Errorf("a symbol table of %d bytes", s.FileSize)
 	}
-	table, err := p.bytes(s)
-	if err != nil {
-		return nil, err
+	if table, err = p.bytes(s); err != nil {
+		return nil, nil, err
 	}
 	if int(s.Link) >= len(p.file.Sections) || p.file.Sections[s.Link].Type != elf.SHT_STRTAB {
-		return nil, errors.New("a symbol table without names")
+		return nil, nil, errors.New("a symbol table without names")
 	}
-	b, err := p.bytes(p.file.Sections[s.Link])
-	if err != nil {
-		return nil, err
+	if names, err = p.bytes(p.file.Sections[s.Link]); err != nil {
+		return nil, nil, err
 	}
-	if len(b) > most {
-		return nil, fmt.Errorf("%d bytes of names", len(b))
+	if len(names) > most {
+		return nil, nil, fmt.Errorf("%d bytes of names", len(names))
 	}
-	names := string(b)
-	all := make([]symbol, 0, len(table)/elf.Sym64Size-1)
-	for table = table[elf.Sym64Size:]; len(table) > 0; table = table[elf.Sym64Size:] {
-		s := symbol{
-			info:    table[4],
-			section: elf.SectionIndex(binary.LittleEndian.Uint16(table[6:])),
-			value:   binary.LittleEndian.Uint64(table[8:]),
-			size:    binary.LittleEndian.Uint64(table[16:]),
-		}
-		if at := binary.LittleEndian.Uint32(table); uint64(at) < uint64(len(names)) {
-			s.name, _, _ = strings.Cut(names[at:], "\x00")
-		}
-		all = append(all, s)
-	}
-	return all, nil
+	return table[elf.Sym64Size:], names, nil
 }
 
-// symbols reads the symbol table; those of a module that stand elsewhere get an
-// address each. The addresses are by the index in the file.
-func (p *parser) symbols() ([]symbol, error) {
-	symbols, err := p.read()
-	if err != nil {
-		return nil, fmt.Errorf("read symbols: %w", err)
+// entries are the symbols in a table, each with its name apart.
+func entries(table, names []byte) iter.Seq2[symbol, []byte] {
+	return func(yield func(symbol, []byte) bool) {
+		for ; len(table) > 0; table = table[elf.Sym64Size:] {
+			var name []byte
+			at := uint64(binary.LittleEndian.Uint32(table))
+			if length := unpack.NameLength(names, at); length > 0 {
+				name = names[at:][:length]
+			}
+			s := symbol{
+				info:    table[4],
+				section: elf.SectionIndex(binary.LittleEndian.Uint16(table[6:])),
+				value:   binary.LittleEndian.Uint64(table[8:]),
+				size:    binary.LittleEndian.Uint64(table[16:]),
+			}
+			if !yield(s, name) {
+				return
+			}
+		}
 	}
-	module := ""
-	if p.file.Type == elf.ET_REL {
-		module = p.image.Name
+}
+
+// entry is a symbol of the image as its table has it; ok is false for one that does not stand in what is in memory, or has no
+// name. Its name is not set.
+func (p *parser) entry(s *symbol, name int) (e ksym.Symbol, ok bool) {
+	if s.section == elf.SHN_UNDEF || int(s.section) >= len(p.at) || p.at[s.section] == 0 || name == 0 {
+		return e, false
 	}
-	p.table = make([]ksym.Symbol, 0, len(symbols))
+	if kind := elf.ST_TYPE(s.info); kind == elf.STT_FILE || kind == elf.STT_SECTION {
+		return e, false
+	}
+	typ := byte('d')
+	if p.file.Sections[s.section].Flags&elf.SHF_EXECINSTR != 0 {
+		typ = 't'
+	}
+	if elf.ST_BIND(s.info) != elf.STB_LOCAL {
+		typ -= 'a' - 'A'
+	}
+	return ksym.Symbol{Addr: s.value, Size: s.size, Type: typ}, true
+}
+
+// symbols reads the symbol table of a module; those that stand elsewhere get an
+// address each. The addresses are by the index in the file. Names are parts
+// of one string: debug/elf would copy each, however many share one.
+func (p *parser) symbols(table, names []byte) []symbol {
+	symbols := make([]symbol, 0, len(table)/elf.Sym64Size)
+	p.table = make([]ksym.Symbol, 0, cap(symbols))
 	extern := make(map[string]uint64)
 	next := (p.next + 0xffff) &^ 0xffff
-	for n := range symbols {
-		s := &symbols[n]
-		kind := elf.ST_TYPE(s.info)
+	all := string(names)
+	for s, name := range entries(table, names) {
+		if len(name) > 0 {
+			at := binary.LittleEndian.Uint32(table[len(symbols)*elf.Sym64Size:])
+			s.name = all[at:][:len(name)]
+		}
 		switch {
 		case s.section == elf.SHN_UNDEF && s.name != "":
 			addr, ok := extern[s.name]
@@ -404,35 +553,23 @@ func (p *parser) symbols() ([]symbol, error) {
 				p.table = append(p.table, ksym.Symbol{Addr: addr, Size: externSize, Type: 'T', Name: s.name})
 			}
 			s.value = addr
-			continue
-		case s.section >= elf.SHN_LORESERVE || int(s.section) >= len(p.file.Sections):
-			continue
-		case p.file.Type == elf.ET_REL:
-			s.value += p.at[int(s.section)]
+		case int(s.section) < len(p.at): // no other is of a section
+			s.value += p.at[s.section]
+			if e, ok := p.entry(&s, len(name)); ok {
+				e.Name, e.Module = s.name, p.image.Name
+				p.table = append(p.table, e)
+			}
 		}
-		if kind == elf.STT_FILE || kind == elf.STT_SECTION || s.name == "" || p.at[int(s.section)] == 0 {
-			continue
-		}
-		typ := byte('d')
-		if p.file.Sections[s.section].Flags&elf.SHF_EXECINSTR != 0 {
-			typ = 't'
-		}
-		if elf.ST_BIND(s.info) != elf.STB_LOCAL {
-			typ -= 'a' - 'A'
-		}
-		p.table = append(p.table, ksym.Symbol{Addr: s.value, Size: s.size, Type: typ, Name: s.name, Module: module})
+		symbols = append(symbols, s)
 	}
-	return symbols, nil
+	return symbols
 }
 
 // externSize is the room of a symbol that stands elsewhere.
 const externSize = 16
 
-// relocate applies a module's relocations.
-func (p *parser) relocate(ctx context.Context, symbols []symbol) error {
-	if p.file.Type != elf.ET_REL {
-		return nil
-	}
+// countRelocs is how many relocations a module has of what is in memory.
+func (p *parser) countRelocs() (int, error) {
 	count := uint64(0)
 	for _, s := range p.file.Sections {
 		if s.Type == elf.SHT_RELA && p.data[int(s.Info)] != nil {
@@ -440,8 +577,13 @@ func (p *parser) relocate(ctx context.Context, symbols []symbol) error {
 		}
 	}
 	if count > maxRelocs {
-		return fmt.Errorf("more than %d relocations", maxRelocs)
+		return 0, fmt.Errorf("more than %d relocations", maxRelocs)
 	}
+	return int(count), nil
+}
+
+// relocate applies a module's relocations, that many.
+func (p *parser) relocate(ctx context.Context, symbols []symbol, count int) error {
 	p.image.Relocs = make([]Reloc, 0, count)
 	for _, s := range p.file.Sections {
 		if err := ctx.Err(); err != nil {

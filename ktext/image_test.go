@@ -383,7 +383,7 @@ func TestHostile(t *testing.T) {
 		{"payload behind the end", bz, "truncated"},
 		{"old protocol", bzOld, "boot protocol"},
 	} {
-		if _, err := parseImage(t.Context(), "x", test.b, nil); err == nil || !strings.Contains(err.Error(), test.want) {
+		if _, err := parseImage(t.Context(), "x", test.b, nil, 0); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v", test.name, err)
 		}
 	}
@@ -404,7 +404,7 @@ func TestModuleLimits(t *testing.T) {
 		{"symbols", maxModuleSymbols + 1, 1, "a symbol table of"},
 		{"names", 1, maxModuleNames + 1, "bytes of names"},
 	} {
-		_, err := parseImage(t.Context(), "x", module(test.symbols, test.names), nil)
+		_, err := parseImage(t.Context(), "x", module(test.symbols, test.names), nil, 0)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
@@ -461,7 +461,7 @@ func FuzzImage(f *testing.F) {
 		var err error
 		testutil.Allocates(t, unpacking, func() { b, err = unpack.CodeWithin(t.Context(), b, limit) })
 		if err == nil { // debug/elf reads 10 MiB at once; tables of symbols and relocations; what the fuzzer takes meanwhile
-			testutil.Allocates(t, 12<<20+256*uint64(len(b)), func() { img, err = parseImage(t.Context(), "x", b, nil) })
+			testutil.Allocates(t, 12<<20+256*uint64(len(b)), func() { img, err = parseImage(t.Context(), "x", b, nil, 0) })
 		}
 		if err != nil {
 			if strings.Contains(err.Error(), "\n") {

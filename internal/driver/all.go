@@ -52,20 +52,21 @@ func InspectAll(ctx context.Context, all []Modules) ([]record.DriverRow, []recor
 
 // inspect reads the modules of one kernel.
 func (m *Modules) inspect(ctx context.Context) (rows []record.DriverRow, warns []record.Warning, err error) {
-	types, err := m.types(ctx)
+	types, used, err := m.types(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
 	var (
-		group sync.WaitGroup
-		found = make([]*record.DriverRow, len(m.paths))
-		errs  = make([]error, len(m.paths))
-		next  = make(chan int)
+		budget = unpack.NewBudget(used)
+		group  sync.WaitGroup
+		found  = make([]*record.DriverRow, len(m.paths))
+		errs   = make([]error, len(m.paths))
+		next   = make(chan int)
 	)
 	for range min(runtime.GOMAXPROCS(0), len(m.paths)) {
 		group.Go(func() {
 			for i := range next {
-				found[i], errs[i] = inspect(ctx, m.paths[i], types)
+				found[i], errs[i] = inspect(ctx, m.paths[i], types, used, budget)
 			}
 		})
 	}
@@ -93,19 +94,20 @@ func (m *Modules) inspect(ctx context.Context) (rows []record.DriverRow, warns [
 	return rows, warns, nil
 }
 
-func inspect(ctx context.Context, path string, types *btf.Spec) (*record.DriverRow, error) {
-	release, err := unpack.Reserve(ctx, path)
+// inspect reads a module beside types, which take so many bytes of memory.
+func inspect(ctx context.Context, path string, types *btf.Spec, used int, budget *unpack.Budget) (*record.DriverRow, error) {
+	release, err := budget.Reserve(ctx, path)
 	if err != nil {
 		return nil, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer release()
-	return read(ctx, path, types)
+	return read(ctx, path, types, used)
 }
 
 // read is inspect without a reservation. That it is a function of its own leaves nothing of
 // the module in use when the memory is released.
-func read(ctx context.Context, path string, types *btf.Spec) (*record.DriverRow, error) {
-	img, err := ktext.OpenFile(ctx, path)
+func read(ctx context.Context, path string, types *btf.Spec, used int) (*record.DriverRow, error) {
+	img, err := ktext.OpenBeside(ctx, path, used)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,8 @@ import (
 	"weak"
 
 	"github.com/cilium/ebpf/btf"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // The types of one kernel are gone when those of the next are read: those of each may take a
@@ -19,7 +21,7 @@ func TestInspectAllTypes(t *testing.T) {
 	read := 0
 	m := Modules{
 		paths: []string{filepath.Join(t.TempDir(), "none.ko")},
-		types: func(context.Context) (*btf.Spec, error) {
+		types: func(context.Context) (*btf.Spec, int, error) {
 			runtime.GC()
 			if read > 0 && before.Value() != nil {
 				t.Error("the types of the kernel before are in use")
@@ -27,7 +29,7 @@ func TestInspectAllTypes(t *testing.T) {
 			types := new(btf.Spec)
 			before = weak.Make(types)
 			read++
-			return types, nil
+			return types, 0, nil
 		},
 	}
 	if _, _, err := InspectAll(t.Context(), []Modules{m, m, m}); err == nil || read != 3 {
@@ -54,5 +56,21 @@ func TestFindReadsNone(t *testing.T) {
 	}
 	if _, _, err := InspectAll(t.Context(), all[1:]); err == nil || !strings.Contains(err.Error(), "vmlinuz-1") {
 		t.Error(err)
+	}
+}
+
+// A module has to fit beside the types of its kernel, which stay in use.
+func TestInspectAllBeside(t *testing.T) {
+	exe, err := os.Executable() // an ELF file, with symbols
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room, want := range map[int]string{1 << 20: "beside 319 MiB that are in use: at most 320", unpack.MaxHeld: "XDP"} {
+		m := Modules{paths: []string{exe}, named: true, types: func(context.Context) (*btf.Spec, int, error) {
+			return nil, unpack.MaxHeld - room, nil
+		}}
+		if _, _, err := InspectAll(t.Context(), []Modules{m}); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("room for %d bytes: %v, want %q", room, err, want)
+		}
 	}
 }

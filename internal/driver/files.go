@@ -22,9 +22,9 @@ import (
 type Modules struct {
 	paths []string
 	named bool // by the user, and not found in a folder
-	// types reads those of the kernel, nil when unknown. They are read when the modules are,
-	// and not before: those of one kernel may take a third of the memory that there is.
-	types func(context.Context) (*btf.Spec, error)
+	// types reads those of the kernel, nil when unknown, and says about how many bytes of memory they take. They are read
+	// when the modules are, and not before: those of one kernel may take most of the memory that there is.
+	types func(context.Context) (_ *btf.Spec, memory int, err error)
 }
 
 // Find finds the modules that paths name: a module, a folder of modules, or one that a
@@ -53,7 +53,7 @@ func Find(ctx context.Context, paths []string) (all []Modules, err error) {
 		}
 		m := Modules{types: noTypes}
 		if tree, err := ktext.OpenTree(ctx, path); err == nil && tree.Vmlinuz != "" {
-			m.types = func(ctx context.Context) (*btf.Spec, error) { return fileTypes(ctx, tree.Vmlinuz) }
+			m.types = func(ctx context.Context) (*btf.Spec, int, error) { return fileTypes(ctx, tree.Vmlinuz) }
 		}
 		if m.paths, err = under(ctx, path); err != nil {
 			return nil, err
@@ -63,14 +63,14 @@ func Find(ctx context.Context, paths []string) (all []Modules, err error) {
 	return all, nil
 }
 
-func noTypes(context.Context) (*btf.Spec, error) { return nil, nil }
+func noTypes(context.Context) (*btf.Spec, int, error) { return nil, 0, nil }
 
 // fileTypes are the types of a kernel in a file. Reading them counts as reading a module does;
-// what they take afterwards does not, and is that of one kernel at a time.
-func fileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
+// what they take afterwards is left out of what modules may take.
+func fileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, int, error) {
 	release, err := unpack.Reserve(ctx, vmlinuz)
 	if err != nil {
-		return nil, fmt.Errorf("open kernel code: %w", err)
+		return nil, 0, fmt.Errorf("open kernel code: %w", err)
 	}
 	defer release()
 	return kernel.FileTypes(ctx, vmlinuz)
@@ -86,9 +86,9 @@ func running(ctx context.Context) (m Modules, err error) {
 	if _, err := os.Stat(dir); err != nil {
 		return m, &feature.Missing{Feature: dir, Help: "name a kernel package's folder, or modules"}
 	}
-	m.types = func(context.Context) (*btf.Spec, error) {
+	m.types = func(context.Context) (*btf.Spec, int, error) {
 		types, _ := btf.LoadKernelSpec() // without types functions are told by their names
-		return types, nil
+		return types, 0, nil             // nobody made them large
 	}
 	m.paths, err = under(ctx, dir)
 	return m, err

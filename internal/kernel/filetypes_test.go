@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/binary"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"github.com/unthunk/unthunk/internal/guest/guesttest"
 	"github.com/unthunk/unthunk/internal/testutil"
+	"github.com/unthunk/unthunk/internal/unpack"
 	"github.com/unthunk/unthunk/ktext"
 )
 
@@ -80,7 +82,7 @@ func TestLoadTypes(t *testing.T) {
 		rawType{kind: kindFloat, name: "double", of: 8}, rawType{kind: kindDeclTag, name: "tag", of: 4, more: []uint32{0}},
 		rawType{kind: kindTypeTag, name: "rcu", of: 1}, rawType{kind: kindEnum64, name: "e64", of: 8, members: 1, more: []uint32{0, 7, 0}},
 	)
-	types, err := loadTypes(all)
+	types, err := loadTypes(all, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +93,7 @@ func TestLoadTypes(t *testing.T) {
 	}
 	// Each pointer leads to one that was decoded before it: what is looked up by name does
 	// not lead through all of them.
-	if types, err = loadTypes(chain(100_000, false)); err != nil {
+	if types, err = loadTypes(chain(100_000, false), 0); err != nil {
 		t.Fatal(err)
 	}
 	var top *btf.Struct
@@ -113,7 +115,7 @@ func TestLoadTypes(t *testing.T) {
 		{"too many", many(maxTypes + 1), "more than 524288 types"},
 		{"large", make([]byte, maxBTF+1), "32 MiB of types: at most 32"},
 	} {
-		_, err := loadTypes(test.raw)
+		_, err := loadTypes(test.raw, 0)
 		if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "\n")) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
@@ -145,7 +147,7 @@ func TestTypesOfKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	types, err := loadTypes(img.BTF)
+	types, err := loadTypes(img.BTF, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -155,6 +157,9 @@ func TestTypesOfKernel(t *testing.T) {
 	}
 	if _, err := types.TypeByID(last + 1); err == nil {
 		t.Errorf("package btf finds more than %d types", last)
+	}
+	if g.memory > unpack.MaxHeld/4 {
+		t.Errorf("they are said to take %d MiB", g.memory>>20)
 	}
 	if d := g.depth(); d < 50 || d > maxTypeDepth/8 {
 		t.Errorf("types lead to others %d deep, the limit is %d", d, maxTypeDepth)
@@ -180,6 +185,62 @@ func FuzzTypes(f *testing.F) {
 		if d := g.depth(); longest < d || longest > len(g.offsets) {
 			t.Errorf("at most %d deep, in their order %d, of %d types", longest, d, len(g.offsets))
 		}
-		testutil.Allocates(t, 1<<20+1024*uint64(len(raw)), func() { _, _ = loadTypes(raw) })
+		testutil.Allocates(t, 1<<20+1024*uint64(len(raw)), func() { _, _ = loadTypes(raw, 0) })
 	})
+}
+
+// What package btf makes of types takes about what is said of it, whatever kind most of them are, and what does not fit beside
+// what is in use is refused.
+func TestTypesMemory(t *testing.T) {
+	const count = 4000
+	members := func(each ...uint32) (more []uint32) {
+		for range 100 {
+			more = append(more, each...)
+		}
+		return more
+	}
+	for name, one := range map[string]rawType{
+		"pointers": {kind: kindPointer, of: 1}, "names": {kind: kindTypedef, name: strings.Repeat("a", 100), of: 1},
+		"integers": integer, "arrays": {kind: kindArray, more: []uint32{1, 1, 8}},
+		"members":    {kind: kindStruct, name: "s", of: 4, members: 100, more: members(1, 1, 0)},
+		"parameters": {kind: kindFuncProto, of: 1, members: 100, more: members(1, 1)},
+		"values":     {kind: kindEnum, name: "e", of: 4, members: 100, more: members(1, 7)},
+		"variables":  {kind: kindDatasec, name: ".d", of: 4, members: 100, more: members(2, 0, 4)},
+		"functions":  {kind: kindFunc, name: "fn", of: 3}, "tags": {kind: kindDeclTag, name: "t", of: 3, more: []uint32{^uint32(0)}},
+	} {
+		types := []rawType{integer, {kind: kindVar, name: "v", of: 1, more: []uint32{1}}, {kind: kindFuncProto, of: 1}}
+		if name == "tags" {
+			types[2] = rawType{kind: kindStruct, name: "tagged", of: 4}
+		}
+		n := count
+		if one.members > 0 {
+			n /= 20
+		}
+		for range n {
+			types = append(types, one)
+		}
+		raw := section(types...)
+		said := typesMemory(raw)
+		if _, err := loadTypes(raw, unpack.MaxHeld-said+1); err == nil || !strings.Contains(err.Error(), "at most 320 are possible together") {
+			t.Errorf("%s: %v", name, err)
+		}
+		before := inUse()
+		loaded, err := loadTypes(raw, unpack.MaxHeld-said)
+		if err != nil {
+			t.Fatal(name, err)
+		}
+		took := int(inUse() - before)
+		if took > said || took < said/4 {
+			t.Errorf("%s: %d bytes take %d, said are %d", name, len(raw), took, said)
+		}
+		runtime.KeepAlive(loaded)
+	}
+}
+
+// inUse is how many bytes of the heap are in use.
+func inUse() uint64 {
+	runtime.GC()
+	var stats runtime.MemStats
+	runtime.ReadMemStats(&stats)
+	return stats.HeapAlloc
 }

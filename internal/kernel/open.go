@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"runtime"
@@ -69,7 +68,8 @@ func openMemory() (memory, error) {
 // OpenTree opens the kernel of a package that is unpacked in a folder, as
 // [ktext.OpenTree] finds it, and puts the module of a driver on it, unless that is ""
 // or the kernel has no such module: then the driver may be built in. Both "virtio-net"
-// and "virtio_net" name the module.
+// and "virtio_net" name the module. What takes more than [unpack.MaxHeld] bytes of memory together, the types included
+// when they are read, is an error.
 func OpenTree(ctx context.Context, dir, driver string) (*Kernel, error) {
 	tree, err := ktext.OpenTree(ctx, dir)
 	if err != nil {
@@ -96,25 +96,26 @@ func OpenTree(ctx context.Context, dir, driver string) (*Kernel, error) {
 	}
 	return &Kernel{
 		Text: img, Symbols: img.Table, Arch: arch, Release: tree.Release,
-		types: sync.OnceValues(func() (*btf.Spec, error) { return imageTypes(img, tree.Vmlinuz) }),
+		types: sync.OnceValues(func() (*btf.Spec, error) { return typesIn(img.BTF, tree.Vmlinuz, img.Memory()) }),
 	}, nil
 }
 
-// FileTypes are the types of the kernel in a file; nil when it holds none.
-func FileTypes(ctx context.Context, vmlinuz string) (*btf.Spec, error) {
-	img, err := ktext.OpenFile(ctx, vmlinuz)
+// FileTypes are the types of the kernel in a file, and about how many bytes of memory they take; nil when it holds none.
+func FileTypes(ctx context.Context, vmlinuz string) (_ *btf.Spec, memory int, err error) {
+	raw, err := ktext.ReadTypes(ctx, vmlinuz)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	img.BTF = bytes.Clone(img.BTF) // the types outlive the image
-	return imageTypes(img, vmlinuz)
+	types, err := typesIn(raw, vmlinuz, 0)
+	return types, typesMemory(raw), err
 }
 
-func imageTypes(img *ktext.Image, file string) (*btf.Spec, error) {
-	if img.BTF == nil {
+// typesIn are the types in a section of a file, nil without one. So many bytes of memory are in use beside them.
+func typesIn(raw []byte, file string, used int) (*btf.Spec, error) {
+	if raw == nil {
 		return nil, nil
 	}
-	types, err := loadTypes(img.BTF)
+	types, err := loadTypes(raw, used)
 	if err != nil {
 		return nil, fmt.Errorf("read types of %s: %w", file, err)
 	}

@@ -87,6 +87,25 @@ func readOpened(f *os.File, size int64, err error) ([]byte, error) {
 // File reads the ELF file or the Image of arm64 at path, or the one that is packed in it. When ctx ends it
 // returns the error of ctx.
 func File(ctx context.Context, path string) ([]byte, error) {
+	return file(ctx, path, Max, func(f *os.File, size int64) ([]byte, error) { return nil, nil })
+}
+
+// Loaded is [File] of which only what is in memory is needed, with symbols and types: of an ELF file that is not packed other
+// sections are not read, and have no bytes. It takes at most that many bytes of memory, the packed file included; for more
+// it returns an error that [IsTooLarge] knows.
+func Loaded(ctx context.Context, path string, most int) ([]byte, error) {
+	return file(ctx, path, max(most, 0), func(f *os.File, size int64) ([]byte, error) { return slim(ctx, f, size, max(most, 0)) })
+}
+
+// IsTooLarge tells the error of what is larger, or unpacks to more, than is possible.
+func IsTooLarge(err error) bool {
+	_, ok := errors.AsType[tooLarge](err)
+	return ok
+}
+
+// file reads a file that takes at most that many bytes of memory. One that is not packed is read by direct where that
+// returns something.
+func file(ctx context.Context, path string, most int, direct func(*os.File, int64) ([]byte, error)) ([]byte, error) {
 	f, size, err := Open(path, Max)
 	if err != nil {
 		return nil, err
@@ -100,8 +119,17 @@ func File(ctx context.Context, path string) ([]byte, error) {
 		return nil, tooLarge(MaxPacked)
 	}
 	if isCode(head) {
+		if b, err := direct(f, size); b != nil || err != nil {
+			return b, err
+		}
+		if size > int64(most) {
+			return nil, tooLarge(most)
+		}
 		b := append(Buffer(int(size)), head...)[:size]
 		return b, fill(ctx, f, b[len(head):])
+	}
+	if size > int64(most) {
+		return nil, tooLarge(most)
 	}
 	if size == 0 {
 		return Code(ctx, nil)
@@ -125,7 +153,7 @@ func File(ctx context.Context, path string) ([]byte, error) {
 	done := make(chan result, 1)
 	go func() {
 		defer unmap()
-		b, err := Code(ctx, packed)
+		b, err := CodeWithin(ctx, packed, min(MaxPacked, most-int(size)))
 		done <- result{b, err}
 	}()
 	select {
@@ -136,23 +164,45 @@ func File(ctx context.Context, path string) ([]byte, error) {
 	}
 }
 
-// budget bounds what is read at one time from files that others made, in bytes, however
+// Budget bounds what is read at one time from files that others made, in bytes, however
 // many goroutines read: modules are read on all CPUs, and one of 0.5 MB may unpack to
 // [MaxPacked].
-var budget = semaphore.NewWeighted(maxAtOnce)
+type Budget struct {
+	left *semaphore.Weighted
+	size int64
+}
 
-const maxAtOnce = 256 << 20
+const (
+	maxAtOnce = 256 << 20
+	// MaxHeld is the most memory that what is in use at a time may take, in bytes, as it is estimated: a kernel, a module
+	// on it, their symbols and types. A distribution's kernel takes 100 to 150 MiB.
+	MaxHeld = 320 << 20
+)
+
+var budget = NewBudget(0)
+
+// NewBudget is a budget of its own, beside so many bytes that stay in use.
+func NewBudget(held int) *Budget {
+	size := max(1, min(maxAtOnce, MaxHeld-int64(held)))
+	return &Budget{semaphore.NewWeighted(size), size}
+}
+
+// Reserve is [Budget.Reserve] of the budget of all that has none of its own.
+func Reserve(ctx context.Context, path string) (release func(), err error) {
+	return budget.Reserve(ctx, path)
+}
 
 // Reserve waits until there is memory to read the kernel or the module at path and what is
 // in it. The memory is reserved until release is called. A file that needs more than there
 // is waits until nothing else is read. What was read must not be in use any more when release
 // is called: it is given back to the system where it was large, as the next may be as large.
-func Reserve(ctx context.Context, path string) (release func(), err error) {
+func (b *Budget) Reserve(ctx context.Context, path string) (release func(), err error) {
 	n, err := need(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := budget.Acquire(ctx, n); err != nil {
+	n = min(n, b.size)
+	if err := b.left.Acquire(ctx, n); err != nil {
 		return nil, err
 	}
 	return sync.OnceFunc(func() {
@@ -161,7 +211,7 @@ func Reserve(ctx context.Context, path string) (release func(), err error) {
 		if n >= maxAtOnce/2 && onHeap() >= maxAtOnce/2 {
 			debug.FreeOSMemory()
 		}
-		budget.Release(n)
+		b.left.Release(n)
 	}), nil
 }
 
@@ -173,7 +223,7 @@ func onHeap() uint64 {
 }
 
 // need is the memory that reading a file takes: the packed file, what it unpacks to, and
-// as much again for symbols and relocations.
+// three times as much again for symbols and relocations, which take most where they are all of it.
 func need(path string) (int64, error) {
 	f, size, err := Open(path, Max)
 	if err != nil {
@@ -190,13 +240,13 @@ func need(path string) (int64, error) {
 		return 0, fmt.Errorf("read %s: %w", path, err)
 	}
 	if isCode(head) {
-		return min(2*size, maxAtOnce), nil
+		return min(4*size, maxAtOnce), nil
 	}
 	room, most := sizes(head, tail[:n], int(size), MaxPacked)
 	if said(head, tail[:n]) == 0 {
 		room = most
 	}
-	return min(size+2*int64(room), maxAtOnce), nil
+	return min(size+4*int64(room), maxAtOnce), nil
 }
 
 // fill fills b from r.

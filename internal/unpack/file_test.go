@@ -231,11 +231,11 @@ func TestNeed(t *testing.T) {
 		b    []byte
 		want int64
 	}{
-		"plain":   {elfOf(1000), 2000},
-		"said":    {packed, int64(len(packed)) + 2<<20},
-		"unsaid":  {lz4, 2*maxUnsaid + int64(len(lz4))},
+		"plain":   {elfOf(1000), 4000},
+		"said":    {packed, int64(len(packed)) + 4<<20},
+		"unsaid":  {lz4, maxAtOnce},
 		"a bomb":  {binary.LittleEndian.AppendUint32([]byte{0x1f, 0x8b, 8, 0}, 1<<31), maxAtOnce},
-		"no file": {nil, 2 * maxUnsaid},
+		"no file": {nil, 4 * maxUnsaid},
 	} {
 		if got, err := need(write(t, "x", test.b)); err != nil || got != test.want {
 			t.Errorf("%s: %d, %v; want %d", name, got, err, test.want)
