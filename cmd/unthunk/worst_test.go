@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"cmp"
+	"compress/gzip"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -174,6 +175,150 @@ func (w worst) programs(t *testing.T) {
 	})
 }
 
+// structs is a section of types: n structs of four members each.
+func structs(n int) []byte {
+	word := binary.LittleEndian.AppendUint32
+	names := []byte("\x00int\x00")
+	types := word(word(word(word(nil, 1), 1<<24), 4), 1<<24|32)
+	for i := range n {
+		name := uint32(len(names))
+		names = append(fmt.Appendf(names, "s%x", i), 0)
+		types = word(word(word(types, name), 4<<24|4), 16)
+		for member := range uint32(4) {
+			types = word(word(word(types, name), 1), 32*member)
+		}
+	}
+	head := []byte{0x9f, 0xeb, 1, 0}
+	for _, size := range []int{24, 0, len(types), len(types), len(names)} {
+		head = word(head, uint32(size))
+	}
+	return append(append(head, types...), names...)
+}
+
+// pack makes a file packed with gzip, at its fastest.
+func (w worst) pack(t *testing.T, name string, b []byte) {
+	w.write(t, name, func(out *bufio.Writer) {
+		z, _ := gzip.NewWriterLevel(out, gzip.BestSpeed) // a level that there is
+		if _, err := z.Write(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := z.Close(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// kernels makes packed kernels of 4 to 13 MB that unpack to as much as a kernel may have: each part is within its limit, and
+// all of them are more than there is room for. One has what just fits.
+func (w worst) kernels(t *testing.T) {
+	const text, most, functions = 0xffffffff81000000, 192 << 20, 1<<20 - 1
+	code := bytes.Repeat([]byte("\x48\x8b\x47\x08\xff\xd0\xe8\x00\x00\x00\x00\x75\xf3\xff\xe0\xc3"), 4<<20)
+	tree := func(name string, functions, types, size int) {
+		path := map[int]string{0: "_stext", 1: "veth_poll", 2: "veth_xdp_xmit", functions - 2: "_etext"}
+		parts := append([]elfPart{{name: ".text", kind: 1, flags: 6, addr: text, data: code}}, symbols(functions-1, text, 64, 3, path)...)
+		parts = append(parts, elfPart{name: ".BTF", kind: 1, data: structs(types)})
+		for _, p := range parts {
+			size -= len(p.data) + 100
+		}
+		if size > 0 {
+			parts = append(parts, elfPart{name: ".pad", kind: 1, flags: 2, addr: text + 1<<29, data: make([]byte, size)})
+		}
+		w.pack(t, name+"/boot/vmlinuz-6.12.0", elfFile(2, 62, parts...))
+		w.write(t, name+"/lib/modules/6.12.0/modules.builtin", func(*bufio.Writer) {})
+	}
+	tree("large", functions, 450_000, most-1<<20)
+	tree("full", 1<<16, 330_000, 100<<20)
+	for name, size := range map[string]int{"large": most - 1<<20, "full": 64 << 20} {
+		const functions, relocations = 1<<18 - 1, 1<<20 - 1
+		part := elfPart{name: ".text", kind: 1, flags: 6, data: code[:32<<20]}
+		parts := append([]elfPart{part}, symbols(functions-1, 0, 128, 3, nil)...)
+		var relocs []byte
+		for i := range min(relocations, size/64) {
+			relocs = binary.LittleEndian.AppendUint64(relocs, uint64(i*32+7)%(32<<20))
+			relocs = binary.LittleEndian.AppendUint64(relocs, uint64(i%functions)<<32|4)
+			relocs = binary.LittleEndian.AppendUint64(relocs, ^uint64(3))
+		}
+		used := len(relocs) + 100
+		for _, p := range parts {
+			used += len(p.data) + 100
+		}
+		parts = append(parts, elfPart{name: ".rela.text", kind: 4, link: 2, size: 24, data: relocs})
+		if used < size {
+			parts = append(parts, elfPart{name: ".pad", kind: 1, flags: 2, data: make([]byte, size-used)})
+		}
+		module := elfFile(1, 62, parts...)
+		for i := range 2 {
+			w.pack(t, fmt.Sprintf("%s/lib/modules/6.12.0/kernel/drivers/net/m%d.ko.gz", name, i), module)
+		}
+	}
+	w.pack(t, "arm/boot/vmlinuz-6.12.0", imageARM64(most, functions+1, 450_000))
+	w.write(t, "arm/lib/modules/6.12.0/modules.builtin", func(*bufio.Writer) {})
+}
+
+// imageARM64 is an Image of arm64 of some bytes, 64 MiB of them indirect calls, with a table of relocations, so many symbols
+// whose names have 60 bytes, and types.
+func imageARM64(size, functions, types int) []byte {
+	const base, begin, code, token = 0xffff800080000000, 1 << 16, 64 << 20, 30
+	le := binary.LittleEndian
+	b := make([]byte, begin, size)
+	le.PutUint32(b, 0x14000000) // b .
+	le.PutUint64(b[16:], uint64(size))
+	le.PutUint64(b[24:], 0xa)
+	copy(b[0x38:], "ARM\x64")
+	copy(b[0x2000:], "Linux version 6.12.0 (x)")
+	b = append(b, bytes.Repeat([]byte("\x00\x01\x3f\xd6\x00\x01\x3f\xd6\x00\x01\x3f\xd6\xc0\x03\x5f\xd6"), code/16)...)
+	align := func(n int) { b = append(b, make([]byte, (n-len(b)%n)%n)...) }
+	for i := range uint64(100) { // the first has the lowest address
+		b = le.AppendUint64(le.AppendUint64(le.AppendUint64(b, base+0x4000+8*i), 1027), base+64*i)
+	}
+	align(1 << 12)
+	tokens := []string{"T_text", "T_stext", "T_etext", "Tveth_poll", "Tveth_xdp_xmit"}
+	for i := len(tokens); i < 256; i++ {
+		tokens = append(tokens, fmt.Sprintf("t%03d%s", i, strings.Repeat("x", token-4)))
+	}
+	var marks, offsets []byte
+	b = le.AppendUint64(b, uint64(functions))
+	names := len(b)
+	for i := range functions {
+		if i%256 == 0 {
+			marks = le.AppendUint32(marks, uint32(len(b)-names))
+		}
+		one, at := -1, min(begin+i*64, begin+code-16)
+		switch i {
+		case 0:
+			one, at = 0, 0
+		case 1:
+			one, at = 1, begin
+		case 2, 3:
+			one, at = i+1, begin+16*(i-1)
+		case functions - 1:
+			one, at = 2, begin+code
+		}
+		if one >= 0 {
+			b = append(b, 1, byte(one))
+		} else {
+			b = append(b, 2, byte(5+i%251), byte(5+i/251%251))
+		}
+		offsets = le.AppendUint32(offsets, uint32(at))
+	}
+	align(8)
+	b = append(b, marks...)
+	align(8)
+	var index []byte
+	first := len(b)
+	for _, t := range tokens {
+		index = le.AppendUint16(index, uint16(len(b)-first))
+		b = append(append(b, t...), 0)
+	}
+	align(8)
+	b = append(append(b, index...), offsets...)
+	align(8)
+	b = le.AppendUint64(b, base)
+	align(1 << 12)
+	b = append(b, structs(types)...)
+	return b[:size]
+}
+
 // machines makes 100 MB of records of agent, each of another machine, and a store of them.
 func (w worst) machines(t *testing.T, exe string) {
 	b, err := os.ReadFile("../../internal/fleet/testdata/agent.json")
@@ -297,6 +442,7 @@ func TestVerifyWorst(t *testing.T) {
 				lines, parts = lines[:1], 2
 			} else {
 				w.programs(t)
+				w.kernels(t)
 				w.machines(t, exe)
 			}
 			f := verify.Finding{Holds: true}
@@ -347,6 +493,16 @@ xray --root DIR/tree --all
 xray --root DIR/tree --func no_such_function
 xray --root DIR/tree --asm function_with_a_name_7
 drivers DIR/tree
+xray --root DIR/large
+xray --root DIR/large --driver m0
+xray --root DIR/large --all
+drivers DIR/large
+xray --root DIR/full
+xray --root DIR/full --all
+xray --root DIR/full --driver m0
+drivers DIR/full
+xray --root DIR/arm
+xray --root DIR/arm --all
 prog xray DIR/many.o
 prog xray DIR/many.o:function_with_a_name_0
 prog cost DIR/many.o:function_with_a_name_0 --packets udp4
