@@ -105,7 +105,7 @@ func TestXrayViews(t *testing.T) {
 		{"", `net_device_ops\.ndo_xdp_xmit = veth_`},
 		{"--rare", `\brare\b`},
 		{"--dot", `(?s)^digraph path \{.*ndo_xdp_xmit.*\}\n$`},
-		{"--asm __x86_indirect_thunk_rax", `(?i)target`},
+		{"--asm __x86_indirect_thunk_rax", `target|predictor`}, // with retpolines or without
 		{"--func xdp_do_redirect", `xdp_do_redirect: \d+ branches`},
 		{"--all", `(?s)functions in.*direct +\d+`},
 	} {

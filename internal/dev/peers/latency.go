@@ -338,10 +338,11 @@ func writeLatency(w io.Writer, peers []*peer, rounds int, d time.Duration, size 
 		fmt.Fprintln(w, "!", note)
 	}
 	_, err := fmt.Fprintf(w, `
-%s; frames of %d bytes, %d rounds of %v at each load, in a new order
-each time. Load: of what each forwards when it is offered more, by the time that it
-had its core; Mpps: what was sent, by the clock. Latency: from just before the
-generator's system call until the sink's XDP program, to 128 ns.
+%s
+Frames of %d bytes, %d rounds of %v at each load, in a new order each time. Load:
+of what each forwards when it is offered more, by the time that it had its core;
+Mpps: what was sent, by the clock. Latency: from just before the generator's
+system call until the sink's XDP program, to 128 ns.
 `, machine(), size, rounds, d)
 	return err
 }

@@ -195,8 +195,9 @@ func write(w io.Writer, peers []*peer, kinds []string, rounds int, duration time
 		}
 		fmt.Fprintln(w)
 	}
-	_, err := fmt.Fprintf(w, `%s; frames of %d bytes
-%d rounds of all, %v each, in a new order each time: medians [95 %% intervals].
+	_, err := fmt.Fprintf(w, `%s
+Frames of %d bytes. %d rounds of all, %v each, in a new order each time: medians
+[95 %% intervals].
 Mpps: frames by the time that the forwarder had its core; user and kernel: ns of
 that time a frame, means. Times as fast: as %s is, paired round by round; at
 most: as it would be if it took no time in user space. What was measured while
