@@ -651,3 +651,36 @@ func TestStageAround(t *testing.T) {
 		}
 	}
 }
+
+// The symbols of kernels are kept as long as they are small together.
+func TestImagesKeep(t *testing.T) {
+	table := func(n int) *ksym.Table {
+		all := make([]ksym.Symbol, n)
+		for i := range all {
+			all[i] = ksym.Symbol{Addr: uint64(i), Type: 't', Name: fmt.Sprintf("a_function_of_a_long_name_%07d", i)}
+		}
+		table, err := ksym.New(all)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return table
+	}
+	images := newImages()
+	want := func(paths ...string) {
+		t.Helper()
+		if got := slices.Sorted(maps.Keys(images.tables)); !slices.Equal(got, paths) {
+			t.Errorf("kept are %q, want %q", got, paths)
+		}
+	}
+	small, large := table(1000), table(1_000_000)
+	if large.Memory() < maxSymbols {
+		t.Fatalf("%d bytes are not too large", large.Memory())
+	}
+	images.keep("a", small)
+	images.keep("b", small)
+	want("a", "b")
+	images.keep("c", large)
+	want("c")
+	images.keep("a", small)
+	want("a")
+}

@@ -57,13 +57,16 @@ const (
 	maxKept = 128 << 20
 	// maxTraces is what the traces of a run may take, in bytes: one takes some 100 KB.
 	maxTraces = 128 << 20
+	// maxSymbols is what the symbols of kernels may take that are kept for the guests to come, in bytes: those of Debian's
+	// take some 10 MB.
+	maxSymbols = 64 << 20
 )
 
-// images are the symbols of kernels, each read once a run, and the source lines that were asked for, by file. They also
+// images are the symbols of kernels, read once a run as long as there are few, and the source lines that were asked for, by file. They also
 // bound what the tracers and the measurements of a run take.
 type images struct {
 	mu     sync.Mutex
-	tables map[string]*ksym.Table
+	tables map[string]*ksym.Table // of maxSymbols at most, or one
 	places map[string]map[uint64]trace.Place
 	bare   map[string]bool // files of kernels without source lines
 
@@ -95,11 +98,20 @@ func (i *images) symbols(ctx context.Context, path string) (*ksym.Table, error) 
 	if err != nil {
 		return nil, err
 	}
-	if i.tables == nil {
+	i.keep(path, img.Table)
+	return img.Table, nil
+}
+
+// keep keeps a table, and lets go the others where all are too large.
+func (i *images) keep(path string, table *ksym.Table) {
+	size := table.Memory()
+	for _, t := range i.tables {
+		size += t.Memory()
+	}
+	if i.tables == nil || size > maxSymbols {
 		i.tables = make(map[string]*ksym.Table)
 	}
-	i.tables[path] = img.Table
-	return img.Table, nil
+	i.tables[path] = table
 }
 
 // newTracer reads the symbols of a kernel that is booted without KASLR.
