@@ -273,35 +273,41 @@ func (a *Answer) taxClaim(doc *record.Document[record.BenchRow]) []string {
 	if a.Tax == nil {
 		return []string{"What indirect calls take of it was not measured: " + a.noPrice(doc) + "."}
 	}
-	what := "Indirect calls take"
+	what := "Indirect calls"
 	if strings.Contains(doc.Host.IndirectThunk, "retpoline") {
-		what = "Retpolines take"
+		what = "Retpolines"
 	}
 	if a.Share != nil && a.Share.Median >= 100 {
 		return []string{fmt.Sprintf("What indirect calls take of it cannot be told: by their price %s, more than all of it.",
 			a.Tax.Text(stat.Number))}
 	}
 	if a.Share == nil {
-		return []string{fmt.Sprintf("%s %s ns a packet.", what, a.Tax.Cost(stat.Number))}
+		return []string{fmt.Sprintf("%s take %s ns a packet.", what, a.Tax.Cost(stat.Number))}
 	}
-	return []string{what + " " + takes(a.Tax, a.Share), whereTo(a.Share)}
+	return []string{takes(what, a.Tax, a.Share), whereTo(a.Share)}
 }
 
-// takes ends the sentence of what indirect calls take: tax is in ns a packet, share the
+// takes is the sentence of what indirect calls, or retpolines, take: tax is in ns a packet, share the
 // percentage of a redirect.
-func takes(tax, share *stat.Quantity) string {
+func takes(what string, tax, share *stat.Quantity) string {
+	least := percent(max(share.Low, 0) / 100)
 	half, ok := halfWidth(share)
+	var text string
 	switch {
-	case !tax.Seen() && math.IsNaN(share.High):
-		return tax.Cost(stat.Number) + " ns of it."
+	case !tax.Seen() && (math.IsNaN(share.High) || tax.High <= 0):
+		text = tax.Cost(stat.Number) + " ns of it."
 	case !tax.Seen() && share.High < 100:
-		return fmt.Sprintf("%s ns of it, %s.", tax.Cost(stat.Number), fromZero(share.High/100))
+		text = fmt.Sprintf("%s ns of it, %s.", tax.Cost(stat.Number), fromZero(share.High/100))
 	case tax.Seen() && (!ok || half <= unsure):
-		return fmt.Sprintf("%s ns of it, %s.", stat.Number(tax.Median), percent(share.Median/100))
+		text = fmt.Sprintf("%s ns of it, %s.", stat.Number(tax.Median), percent(share.Median/100))
+	case share.High >= 100 && least == percent(0):
+		return fmt.Sprintf("What %s take of it cannot be told: the rounds differ too much.", strings.ToLower(what))
 	case share.High >= 100:
-		return fmt.Sprintf("%s of it or more: the rounds differ too much to say.", percent(max(share.Low, 0)/100))
+		text = least + " of it or more: the rounds differ too much to say."
+	default:
+		text = fmt.Sprintf("%s ns of it, %s to %s.", stat.Number(tax.Median), percent(share.Low/100), percent(share.High/100))
 	}
-	return fmt.Sprintf("%s ns of it, %s to %s.", stat.Number(tax.Median), percent(share.Low/100), percent(share.High/100))
+	return what + " take " + text
 }
 
 // noPrice says why there is no price of the indirect calls of a redirect.

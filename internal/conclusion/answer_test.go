@@ -230,12 +230,12 @@ func TestUnseen(t *testing.T) {
 			t.Errorf("%s: %s", name, said)
 		}
 		for _, want := range map[string][]string{
-			"below 0": {"Retpolines take 0 to 0.05 ns of it, 0 % to 0.2 %. Indirect calls are not where the packets went.",
+			"below 0": {"Retpolines take 0 to 0.05 ns of it, 0 % to 0.3 %. Indirect calls are not where the packets went.",
 				"0.125 a packet × 0 to 0.40 ns = 0 to 0.05 ns", "the 3 of 2018: 0 to 1.20 ns",
-				"An indirect call costs 0 to 0.40 ns here; those of a redirect at bulk 16 are 0 % to 0.2 % of its time",
+				"An indirect call costs 0 to 0.40 ns here; those of a redirect at bulk 16 are 0 % to 0.3 % of its time",
 				"3 indirect calls of 0 to 0.40 ns each: 0 to 1.20 ns (none seen) of 24.0 ns, 0 % to 5.0 %"},
 			"above 0":     {"Retpolines take 0 to 0.05 ns of it, 0 % to 0."},
-			"all below 0": {"Retpolines take 0 ns of it, 0 % to 0.1 %."},
+			"all below 0": {"Retpolines take 0 ns of it. Indirect calls are not"},
 			"no interval": {"Retpolines take about 0 ns of it.", "An indirect call costs about 0 ns here"},
 		}[name] {
 			if !strings.Contains(said, want) {
@@ -282,13 +282,27 @@ func TestTakes(t *testing.T) {
 		median, low, high float64
 		want              string
 	}{
-		{4, 3.9, 4.1, "1.00 ns of it, 4.0 %."},
-		{4, 2, 9, "1.00 ns of it, 2.0 % to 9.0 %."},
-		{4, 2, 275, "2.0 % of it or more: the rounds differ too much to say."},
+		{4, 3.9, 4.1, "Retpolines take 1.00 ns of it, 4.0 %."},
+		{4, 2, 9, "Retpolines take 1.00 ns of it, 2.0 % to 9.0 %."},
+		{4, 2, 275, "Retpolines take 2.0 % of it or more: the rounds differ too much to say."},
+		{4, 0.01, 275, "What retpolines take of it cannot be told: the rounds differ too much."},
+		{4, -200, 275, "What retpolines take of it cannot be told: the rounds differ too much."},
 	} {
 		share := &stat.Quantity{Median: tt.median, Low: tt.low, High: tt.high, Unit: "%"}
-		if got := takes(&stat.Quantity{Median: 1, Low: 1, High: 1, Unit: "ns"}, share); got != tt.want {
+		if got := takes("Retpolines", &stat.Quantity{Median: 1, Low: 1, High: 1, Unit: "ns"}, share); got != tt.want {
 			t.Errorf("%v: %q, want %q", tt, got, tt.want)
+		}
+	}
+}
+
+// The end of a range from 0 is rounded up, and what is below 0 is no range.
+func TestFromZero(t *testing.T) {
+	for end, want := range map[float64]string{
+		-0.01: "0 %", 0: "0 %", 1e-7: "0 % to 0.1 %", 0.001: "0 % to 0.1 %", 0.0095: "0 % to 1.0 %", 0.07: "0 % to 7.0 %",
+		0.0991: "0 % to 10 %", 0.1011: "0 % to 11 %", 0.07 / 0.25: "0 % to 28 %",
+	} {
+		if got := fromZero(end); got != want {
+			t.Errorf("%v: %q, want %q", end, got, want)
 		}
 	}
 }

@@ -74,7 +74,7 @@ func labHeadline(l *record.Lab) Headline {
 
 // counted is a mean of counts with the digits that are known, at most six behind the point: a difference of two adds up.
 func counted(x float64) string {
-	return strconv.FormatFloat(math.Round(1e6*x)/1e6, 'f', -1, 64)
+	return strconv.FormatFloat(math.Round(1e6*x)/1e6+0, 'f', -1, 64) // -0 + 0 is 0
 }
 
 // ProgramDifferences say how many instructions a packet takes more in the first guest of a program than in each that differs

@@ -30,8 +30,10 @@ func TestLabHeadlineOfProgram(t *testing.T) {
 		t.Errorf("of one guest: %q", ProgramDifferences(l))
 	}
 	third := 1. / 3
-	if got := counted(307 + third); got != "307.333333" {
-		t.Errorf("%s", got)
+	for x, want := range map[float64]string{307 + third: "307.333333", -1e-10: "0", -0.25: "-0.25"} {
+		if got := counted(x); got != want {
+			t.Errorf("%v: %s, want %s", x, got, want)
+		}
 	}
 	for i := range 10 {
 		l.Rows = append(l.Rows, row("k/on", "on", fmt.Sprintf("packet/%d", i), 1), row("k/off", "off", fmt.Sprintf("packet/%d", i), 1))

@@ -47,8 +47,17 @@ func costPercent(cost *stat.Quantity, of float64) string {
 	return fromZero(cost.High / of)
 }
 
-// fromZero is a range of shares from 0, whose end is rounded up to a tenth of a percent.
-func fromZero(end float64) string { return "0 % to " + percent(max(end, 0.001)) }
+// fromZero is a range of shares from 0, whose end is rounded up to the last digit that [percent] shows.
+func fromZero(end float64) string {
+	if end <= 0 {
+		return "0 %"
+	}
+	steps := 1000. // tenths of a percent
+	if end >= 0.0995 {
+		steps = 100
+	}
+	return "0 % to " + percent(math.Ceil(steps*end-1e-9)/steps)
+}
 
 // percent is a share, with one digit below ten.
 func percent(x float64) string {
