@@ -133,7 +133,7 @@ func Gate(base, now *record.Lab, opts GateOptions) (*record.Gate, error) {
 			g.Warn(place(was), "it has no instructions: indirect branches alone are compared, and that no more is done of the DMA API")
 		}
 		if is != nil && redirectsUnknown(was.Program, is.Program) {
-			g.Warn(place(was), "where redirects go was not compared: one side does not have it")
+			g.Warn(place(was), "where redirects go was not compared: it is not known of both sides")
 		}
 		if is != nil {
 			g.NewRelease = cmp.Or(g.NewRelease, is.Release)

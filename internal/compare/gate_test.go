@@ -587,7 +587,7 @@ func TestGateTraces(t *testing.T) {
 	}
 }
 
-// A program that redirects to another place is beyond; where one side does not have that, a line says so.
+// A program that redirects to another place is beyond; where that is not known of both, a line says so.
 func TestGateRedirects(t *testing.T) {
 	lab := func(to string) *record.Lab {
 		l := recordtest.GateLab("a")
@@ -606,13 +606,14 @@ func TestGateRedirects(t *testing.T) {
 		{"another place", "a", "b", false, true, record.GateBeyond, false},
 		{"another place, as is meant", "a", "b", true, true, record.GateWithin, false},
 		{"not known of the base", "", "b", false, false, record.GateWithin, true},
+		{"not known of either", "", "", false, false, record.GateWithin, true},
 	} {
 		g, err := Gate(lab(tt.was), lab(tt.is), GateOptions{BehaviorMayChange: tt.may})
 		if err != nil {
 			t.Fatal(err)
 		}
 		warned := slices.ContainsFunc(g.Warnings, func(w record.Warning) bool {
-			return strings.Contains(w.Text, "where redirects go was not compared")
+			return w.Text == "where redirects go was not compared: it is not known of both sides"
 		})
 		row := &g.Rows[0]
 		if row.Verdict != tt.verdict || strings.Contains(row.Behavior, "redirected to another place") != tt.behavior || warned != tt.warned {
