@@ -41,10 +41,13 @@ func ReadObject(ctx context.Context, path string) (*ebpf.CollectionSpec, error) 
 }
 
 // ReadProgram reads a program of an object file: OBJECT, or OBJECT:PROGRAM, as of [Parse]. What it returns has that program, the
-// maps that it uses, and what these hold: see [Prune]. An [OptionError] says that the object has several programs, or none of
-// that name.
+// maps that it uses, and what these hold: see [Prune]. An [OptionError] says that the object has several programs, none of
+// that name, or that the name is empty.
 func ReadProgram(ctx context.Context, object string) (spec *ebpf.CollectionSpec, name string, err error) {
 	path, name, _ := Target{text: object, path: object}.split()
+	if name == "" && path != object {
+		return nil, "", emptyName(object)
+	}
 	if spec, err = ReadObject(ctx, path); err != nil {
 		return nil, "", err
 	}

@@ -126,7 +126,7 @@ func (t Target) file() (path, name string, err error) {
 	path, name, err = t.split()
 	switch {
 	case name == "" && path != t.path:
-		return "", "", &OptionError{Err: fmt.Errorf("target %s: the name of the program is empty", t)}
+		return "", "", emptyName(t.text)
 	case err == nil:
 		return path, name, nil
 	}
@@ -137,6 +137,10 @@ func (t Target) file() (path, name string, err error) {
 		err = failed.Err
 	}
 	return "", "", fmt.Errorf("open %s: %w", path, err)
+}
+
+func emptyName(target string) error {
+	return &OptionError{Err: fmt.Errorf("target %s: the name of the program is empty", target)}
 }
 
 // split is the path of a file that is there, and the name behind it, or why it is not.

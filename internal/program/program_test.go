@@ -132,6 +132,11 @@ func TestChoose(t *testing.T) {
 			t.Errorf("%s: %v, want %s", name, err, want)
 		}
 	}
+	var empty *OptionError
+	_, _, err := ReadProgram(t.Context(), path+":")
+	if !errors.As(err, &empty) || !strings.Contains(err.Error(), "the name of the program is empty") {
+		t.Errorf("read: %v", err)
+	}
 	var load *LoadError
 	if err := refused(t, path+":wild", Options{}); !errors.As(err, &load) || len(load.Log) < 2 {
 		t.Errorf("there is no log: %v", err)
