@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -17,8 +19,12 @@ import (
 	"github.com/unthunk/unthunk/internal/unpack"
 )
 
-// maxConfig is the largest web configuration, certificate or key, in bytes.
-const maxConfig = 1 << 20
+const (
+	// maxConfig is the largest web configuration, certificate or key, in bytes.
+	maxConfig = 1 << 20
+	// retry is how long a configuration that failed is left alone, unless its files change.
+	retry = 10 * time.Second
+)
 
 // webConfig is what a web configuration says.
 type webConfig struct {
@@ -45,52 +51,94 @@ func readConfig(path string) (webConfig, error) {
 	if err := yaml.UnmarshalStrict(b, &says); err != nil {
 		return c, err
 	}
-	var all yaml.MapSlice
+	c.known = len(says.Users) > 0
+	var all map[string]any
 	if err := yaml.Unmarshal(b, &all); err != nil {
 		return c, err
 	}
-	c.known = len(says.Users) > 0
-	at := slices.IndexFunc(all, func(item yaml.MapItem) bool { return item.Key == "tls_server_config" })
-	if at >= 0 && all[at].Value != nil {
-		t := says.TLSConfig
+	if section, ok := all["tls_server_config"]; ok && section != nil {
+		t := &says.TLSConfig
 		if !t.IsEnabled() { // what serves it takes an empty section for none
 			return c, errors.New("tls_server_config has no certificate: cert_file, key_file")
 		}
 		c.tls = true
 		// Without a CA of its own all that the system trusts is let in.
 		c.known = c.known || t.ClientAuth == "RequireAndVerifyClientCert" && (t.ClientCAs != "" || t.ClientCAsText != "")
-		section, _ := all[at].Value.(yaml.MapSlice)
 		t.SetDirectory(filepath.Dir(path))
-		if err := c.embed(section, t); err != nil {
+		if err := c.embed(t); err != nil {
 			return c, err
 		}
 	}
-	c.text, err = yaml.Marshal(all)
+	c.text, err = copied(all, says)
 	return c, err
 }
 
-// embed puts what files have where the section for TLS names them. The paths are those of t.
-func (c *webConfig) embed(section yaml.MapSlice, t web.TLSConfig) error {
-	files := []struct{ key, path, inline string }{
-		{"cert_file", t.TLSCertPath, "cert"}, {"key_file", t.TLSKeyPath, "key"}, {"client_ca_file", t.ClientCAs, "client_ca"},
+// embed puts what files have in the place of their names.
+func (c *webConfig) embed(t *web.TLSConfig) error {
+	files := []struct {
+		key  string
+		path *string
+		set  func(string)
+	}{
+		{"cert_file", &t.TLSCertPath, setter(&t.TLSCert)}, {"key_file", &t.TLSKeyPath, setter(&t.TLSKey)},
+		{"client_ca_file", &t.ClientCAs, setter(&t.ClientCAsText)},
 	}
 	for _, file := range files {
-		if file.path != "" {
-			c.named = append(c.named, file.path)
+		if *file.path != "" {
+			c.named = append(c.named, *file.path)
 		}
 	}
 	for _, file := range files {
-		at := slices.IndexFunc(section, func(item yaml.MapItem) bool { return item.Key == file.key })
-		if at < 0 || file.path == "" {
+		if *file.path == "" {
 			continue
 		}
-		b, err := unpack.ReadFile(file.path, maxConfig)
+		b, err := unpack.ReadFile(*file.path, maxConfig)
 		if err != nil {
 			return fmt.Errorf("%s: %w", file.key, err)
 		}
-		section[at] = yaml.MapItem{Key: file.inline, Value: string(b)}
+		*file.path = ""
+		file.set(string(b))
 	}
 	return nil
+}
+
+func setter[T ~string](to *T) func(string) { return func(text string) { *to = T(text) } }
+
+// copied is the text of a configuration, from its sections and what they say with files embedded. YAML's own
+// types are not the toolkit's, to which each name of a user and each header is a text: the copy has to say
+// the same to it.
+func copied(all map[string]any, says web.Config) ([]byte, error) {
+	if says.Users != nil {
+		users := make(map[string]string)
+		for name, hash := range says.Users {
+			users[name] = string(hash)
+		}
+		all["basic_auth_users"] = users
+	}
+	if section, ok := all["http_server_config"].(map[any]any); ok && says.HTTPConfig.Header != nil {
+		section["headers"] = says.HTTPConfig.Header
+	}
+	if section, ok := all["tls_server_config"].(map[any]any); ok {
+		t := says.TLSConfig
+		for key, text := range map[string]string{"cert": t.TLSCert, "key": string(t.TLSKey), "client_ca": t.ClientCAsText} {
+			delete(section, key+"_file")
+			if text != "" {
+				section[key] = text
+			}
+		}
+		if t.ClientAllowedSans != nil {
+			section["client_allowed_sans"] = t.ClientAllowedSans
+		}
+	}
+	text, err := yaml.Marshal(all)
+	if err != nil {
+		return nil, err
+	}
+	var again web.Config
+	if err := yaml.UnmarshalStrict(text, &again); err != nil || !reflect.DeepEqual(again, says) {
+		return nil, errors.New("it cannot be copied: give its values as plain texts, numbers and lists")
+	}
+	return text, nil
 }
 
 // liveConfig is a web configuration as it is served: a copy of the last one that was right.
@@ -105,9 +153,10 @@ type liveConfig struct {
 	mu     sync.Mutex
 	fd     int // a memfd with the copy, -1 when it is closed
 	config webConfig
-	files  []string // that the last try read
-	seen   []stamp  // of these files; nil when it failed, or when they may have changed since
-	said   string   // the last warning
+	files  []string  // that the last try read
+	seen   []stamp   // of these files; nil when they may have changed since
+	failed time.Time // when it failed, zero when it did not
+	said   string    // the last warning
 }
 
 // openConfig reads a web configuration. warn may be nil.
@@ -129,6 +178,11 @@ func (l *liveConfig) read() (config webConfig, fd int, err error) {
 	config, err = readConfig(l.path)
 	known := l.files
 	l.files, l.seen = append([]string{l.path}, config.named...), nil
+	after := stamps(l.files)
+	lately := func(s stamp) bool { return s.since(began) }
+	if slices.Equal(l.files, known) && slices.Equal(after, before) && !slices.ContainsFunc(after, lately) {
+		l.seen = after
+	}
 	if err != nil {
 		return config, -1, err
 	}
@@ -138,11 +192,6 @@ func (l *liveConfig) read() (config webConfig, fd int, err error) {
 	}
 	if err := web.Validate(procFD(fd)); err != nil {
 		return config, -1, errors.Join(err, unix.Close(fd))
-	}
-	after := stamps(l.files)
-	lately := func(s stamp) bool { return s.since(began) }
-	if slices.Equal(l.files, known) && slices.Equal(after, before) && !slices.ContainsFunc(after, lately) {
-		l.seen = after
 	}
 	return config, fd, nil
 }
@@ -168,7 +217,8 @@ func memfd(b []byte) (fd int, err error) {
 func (l *liveConfig) refresh() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.fd < 0 || l.seen != nil && slices.Equal(l.seen, stamps(l.files)) {
+	again := !l.failed.IsZero() && time.Since(l.failed) > retry // it may have been for want of files or memory
+	if l.fd < 0 || !again && l.seen != nil && slices.Equal(l.seen, stamps(l.files)) {
 		return
 	}
 	config, fd, err := l.read()
@@ -180,18 +230,18 @@ func (l *liveConfig) refresh() {
 		err = errors.New("TLS begins and ends with the server")
 	default:
 		// Who opens the copy has the one before or this one, whole.
-		if err = os.NewSyscallError("dup3", unix.Dup3(fd, l.fd, unix.O_CLOEXEC)); err != nil {
-			l.seen = nil
-		}
+		err = os.NewSyscallError("dup3", unix.Dup3(fd, l.fd, unix.O_CLOEXEC))
 	}
 	if fd >= 0 {
 		err = errors.Join(err, unix.Close(fd))
 	}
 	said := ""
-	if err == nil {
+	if l.failed = (time.Time{}); err == nil {
 		l.config = config
 	} else {
-		said = fmt.Sprintf("web configuration %s: the one before stays: %v", l.path, err)
+		l.failed = time.Now()
+		why := strings.Join(strings.Fields(err.Error()), " ") // YAML has a line for each of what is wrong
+		said = fmt.Sprintf("web configuration %s: the one before stays: %.300s", l.path, why)
 	}
 	if said != "" && said != l.said && l.warn != nil {
 		l.warn(said)

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -82,6 +83,10 @@ func TestConfigChanges(t *testing.T) {
 		{"half of a line", func() { write("web.yml", withTLS+"basic_auth") }, "could not find expected", false},
 		{"gone", func() { os.Remove(at("web.yml")) }, "no such file", false},
 		{"without end", func() { instead("web.yml", link("/dev/zero")) }, "not a regular file", false},
+		{"of many wrong fields", func() {
+			os.Remove(at("web.yml"))
+			write("web.yml", strings.Repeat("x", 200)+": 1\n"+strings.Repeat("y", 200)+": 1\n"+strings.Repeat("z", 200)+": 1\n")
+		}, "not found in type", false},
 		{"large", func() {
 			instead("web.yml", func(path string) error {
 				if err := os.WriteFile(path, nil, 0o600); err != nil {
@@ -113,7 +118,8 @@ func TestConfigChanges(t *testing.T) {
 				}
 			}
 		}
-		if said := w.take(); !strings.Contains(said, step.says) || (said == "") != (step.says == "") || strings.Count(said, "\n") > 0 {
+		said := w.take()
+		if !strings.Contains(said, step.says) || (said == "") != (step.says == "") || strings.Contains(said, "\n") || len(said) > 500 {
 			t.Errorf("%s: it says %q, want %q", step.what, said, step.says)
 		}
 	}
@@ -122,6 +128,86 @@ func TestConfigChanges(t *testing.T) {
 	}
 	kept.CloseIdleConnections()
 	testutil.Eventually(t, "the copy is closed", func() bool { return copies(t) == 0 })
+}
+
+// The copy says what the file does: names that YAML has another meaning for, merged sections, and what is given twice.
+func TestConfigCopied(t *testing.T) {
+	dir, roots := certificate(t)
+	cert, err := os.ReadFile(filepath.Join(dir, "cert.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := []string{"yes", "on", "y", "007", "1e3", "0x1F", "1_000", "1234", "2024-01-01", "a b", "prometheus"}
+	var users strings.Builder
+	users.WriteString("basic_auth_users:\n")
+	for _, name := range names {
+		users.WriteString("  " + name + ": " + quickHash + "\n")
+	}
+	const headers = "http_server_config:\n  headers:\n    Content-Security-Policy: yes\n"
+	for name, text := range map[string]string{
+		"plain": "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n",
+		"merge": "tls_server_config:\n  <<: {cert_file: cert.pem, key_file: key.pem}\n",
+		"twice": "tls_server_config:\n  cert: nothing\n  cert_file: cert.pem\n  key_file: key.pem\n",
+		"inline": "tls_server_config:\n  cert: |\n    " + strings.ReplaceAll(strings.TrimSpace(string(cert)), "\n", "\n    ") +
+			"\n  key_file: key.pem\n  min_version: TLS13\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\n",
+	} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(text+users.String()+headers), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := start(t, Options{Address: "127.0.0.1:0", WebConfig: path}, headerTime, idleTime)
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}
+		for _, user := range append(names, "true", "7", "") {
+			req, err := http.NewRequest("GET", s.URL("/"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.SetBasicAuth(user, "fakepassword")
+			resp, err := transport.RoundTrip(req)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			resp.Body.Close()
+			if known := slices.Contains(names, user); (resp.StatusCode == http.StatusOK) != known || resp.TLS == nil {
+				t.Errorf("%s: user %q: %s", name, user, resp.Status)
+			}
+			if got := resp.Header.Get("Content-Security-Policy"); got != "yes" {
+				t.Errorf("%s: header %q", name, got)
+			}
+		}
+		transport.CloseIdleConnections()
+		if resp, err := http.Get("http://" + s.Addr().String()); err == nil {
+			resp.Body.Close()
+			if resp.StatusCode != http.StatusBadRequest {
+				t.Errorf("%s: plain HTTP: %s", name, resp.Status)
+			}
+		}
+	}
+}
+
+// A configuration with all of the keys that there are has a copy.
+func TestConfigKeys(t *testing.T) {
+	dir, _ := certificate(t)
+	path := filepath.Join(dir, "web.yml")
+	const text = "tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\n  client_ca_file: cert.pem\n" +
+		"  client_auth_type: RequireAndVerifyClientCert\n  client_allowed_sans: [yes, 007]\n  cipher_suites: [TLS_AES_128_GCM_SHA256]\n" +
+		"  prefer_server_cipher_suites: false\n  curve_preferences: [X25519]\n  min_version: TLS12\n  max_version: TLS13\n" +
+		"http_server_config:\n  http2: false\n  headers:\n    X-Frame-Options: deny\n" +
+		"rate_limit:\n  interval: 1m\n  burst: 20\nbasic_auth_users:\n  a: " + quickHash + "\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	c, err := readConfig(path)
+	if err != nil || !c.tls || !c.known || len(c.named) != 3 {
+		t.Errorf("%+v, %v", c, err)
+	}
+	l, err := openConfig(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := l.close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // A client that asks all the time while a configuration is written again and again, in place, is let in never.

@@ -175,17 +175,23 @@ func (s *Server) close() error {
 		s.server.Close()
 	}
 	err := <-s.done
-	go func() { // what a request does may take longer
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
 		s.connections.Wait()
 		_ = s.config.close() // a file in memory
 	}()
+	select {
+	case <-closed:
+	case <-ctx.Done(): // what a request does may take longer
+	}
 	if err != nil && !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serve %s: %w", s.Addr(), err)
 	}
 	return nil
 }
 
-// refresh looks whether the web configuration has changed before a connection begins and before a request is read.
+// refresh looks whether the web configuration has changed before a connection begins and before a request is answered.
 func (s *Server) refresh(_ net.Conn, state http.ConnState) {
 	switch state {
 	case http.StateNew:
