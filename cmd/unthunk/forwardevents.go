@@ -10,7 +10,6 @@ import (
 	"github.com/unthunk/unthunk/internal/forward"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 // Events of the forwarder as a whole, which have no device.
@@ -35,7 +34,7 @@ const lastLines = 4
 func (e *forwardEvents) warn(text string) { e.note("warning: " + text) }
 
 func (e *forwardEvents) note(text string) {
-	text = cells.Clean(text) // it may have the name of a device
+	text = line(text) // it may have the name of a device
 	e.mu.Lock()
 	e.last = append(e.last, time.Now().Format("15:04:05 ")+text)
 	e.last = e.last[max(0, len(e.last)-lastLines):]

@@ -16,7 +16,6 @@ import (
 	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report"
-	"github.com/unthunk/unthunk/internal/report/cells"
 )
 
 var errNoOutput = errors.New("nobody sees the output: stdout is closed, or is /dev/null opened for reading too")
@@ -189,5 +188,5 @@ func (o outputFlags) publishRead(ctx context.Context, s std, doc any, text func(
 
 // warner writes warnings, of any goroutine where w is an output.
 func warner(w io.Writer) func(string) {
-	return func(text string) { fmt.Fprintf(w, "warning: %s\n", cells.Clean(text)) } // it may have the name of a device
+	return func(text string) { fmt.Fprintf(w, "warning: %s\n", line(text)) } // it may have the name of a device
 }

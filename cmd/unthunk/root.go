@@ -127,12 +127,15 @@ func without(err, other error) error {
 	return errors.Join(rest...)
 }
 
-// maxLine is the length of an error's line, in characters.
+// maxLine is the length of an error or a warning, in characters.
 const maxLine = 4096
 
 // oneLine is an error for a terminal: what a guest or a file says may be in it.
-func oneLine(err error) string {
-	return record.Text(strings.Join(strings.Fields(err.Error()), " "), maxLine, unicode.ReplacementChar)
+func oneLine(err error) string { return line(err.Error()) }
+
+// line is a text that others may have written, for a terminal.
+func line(text string) string {
+	return record.Text(strings.Join(strings.Fields(text), " "), maxLine, unicode.ReplacementChar)
 }
 
 func newRoot(s std) *cobra.Command {
