@@ -66,7 +66,7 @@ func testEntered(t *testing.T, base uint64, words map[uint64]uint32) {
 			chain = append(chain, base+ret)
 		}
 		s.add(chain, base+0x110, circumstances{}, 1)
-		s.end(table, newReader(k), 1)
+		s.end(table, newReader(k), unscaled)
 		stack := s.all()[0]
 		var frames []string
 		for _, f := range stack.Frames {
@@ -83,7 +83,7 @@ func testEntered(t *testing.T, base uint64, words map[uint64]uint32) {
 	// Without a link register the call chain is as it was.
 	s := newStacks()
 	s.add([]uint64{base + 0x200, base + 0x010}, 0, circumstances{}, 1)
-	s.end(table, newReader(k), 1)
+	s.end(table, newReader(k), unscaled)
 	if n := len(s.all()[0].Frames); n != 2 {
 		t.Errorf("%d frames, want 2", n)
 	}

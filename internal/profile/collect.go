@@ -37,7 +37,7 @@ type Raw struct {
 	Stacks []*Stack
 	perf.Counts
 	Slots rounds.Slots
-	// NoRoom counts samples that are left out because maxChains other call chains were held.
+	// NoRoom counts samples that are left out because other call chains took all the room.
 	NoRoom int
 	// DevicePair is set for a run on real devices: the time of a packet is that which
 	// samples stand for, and what of it samples take is not known.
@@ -121,19 +121,17 @@ func (c *collector) done() *Raw {
 	return c.raw
 }
 
-// add counts a sample, and tells whether there was room for its call chain.
-func (c *collector) add(s *perf.Sample, at circumstances) bool {
+// add counts a sample.
+func (c *collector) add(s *perf.Sample, at circumstances) {
 	if !c.stacks.add(s.Chain, s.Link, at, float64(s.Period)) {
 		c.raw.NoRoom++
-		return false
 	}
-	return true
 }
 
-// end adds a round and names what was sampled in it, while its programs are there. A
-// sample of weight 1 stands for scale ns. It must run on a thread in the network
+// end adds a round and names what was sampled in it, while its programs are there. scale is
+// that of [stacks.end]. It must run on a thread in the network
 // namespace of the devices that packets go through.
-func (c *collector) end(ctx context.Context, round Round, scale float64, devices ...int) (err error) {
+func (c *collector) end(ctx context.Context, round Round, scale func(kept float64) float64, devices ...int) (err error) {
 	// Each round has programs of its own, so each needs the symbols anew.
 	var code *reader
 	k, errCode := kernel.OpenLive()
@@ -149,7 +147,7 @@ func (c *collector) end(ctx context.Context, round Round, scale float64, devices
 		k, c.raw.PathError = kernel.New(nil, symbols, nil), errCode
 		k.Arch = runtime.GOARCH
 	}
-	c.stacks.end(k.Symbols, code, scale)
+	c.raw.NoRoom += c.stacks.end(k.Symbols, code, scale)
 	c.raw.Rounds = append(c.raw.Rounds, round)
 	if code == nil {
 		return nil

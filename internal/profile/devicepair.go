@@ -124,12 +124,10 @@ type pairRun struct {
 	cpus     []int
 	samplers []*perf.Sampler
 	process  uint32
-	weight   float64 // of the round's samples
 }
 
 // round takes samples for d.
 func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
-	m.weight = 0
 	before, err := m.pair.Handled()
 	if err != nil {
 		return err
@@ -171,7 +169,7 @@ func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	for _, cpu := range m.cpus {
 		round.Packets += after[cpu] - before[cpu]
 	}
-	if round.Packets == 0 || m.weight == 0 {
+	if round.Packets == 0 || m.stacks.weight() == 0 {
 		m.stacks.drop()
 		return nil
 	}
@@ -180,7 +178,13 @@ func (m *pairRun) round(ctx context.Context, n int, d time.Duration) error {
 	if m.raw.Event != perf.Clock {
 		sampled = max(took-float64(idleNow-idle), 0)
 	}
-	return m.end(ctx, round, sampled/m.weight, m.pair.In, m.pair.Out)
+	scale := func(kept float64) float64 {
+		if kept == 0 {
+			return 0
+		}
+		return sampled / kept
+	}
+	return m.end(ctx, round, scale, m.pair.In, m.pair.Out)
 }
 
 func (m *pairRun) each(f func(*perf.Sampler) error) error {
@@ -200,9 +204,7 @@ func (m *pairRun) read() {
 			if s.PID == m.process {
 				by = unthunk
 			}
-			if m.add(s, circumstances{by: by}) {
-				m.weight += float64(s.Period)
-			}
+			m.add(s, circumstances{by: by})
 		})
 	}
 }

@@ -84,7 +84,8 @@ func (raw *Raw) warnSampling(warn func(string, ...any), throughput *stat.Quantit
 		warn("%d samples were lost: the ring buffer was full", raw.Lost)
 	}
 	if raw.NoRoom > 0 {
-		warn("%d samples were left out: more than %d distinct call chains; a shorter --duration has fewer", raw.NoRoom, maxChains)
+		warn("%d samples were left out: more than %d distinct call chains, or %d places in them; a shorter --duration has fewer",
+			raw.NoRoom, maxChains, maxFrames)
 	}
 	if raw.Throttled > 0 {
 		warn("the kernel slowed sampling down %d times%s", raw.Throttled, cure)

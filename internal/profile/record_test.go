@@ -194,22 +194,125 @@ func TestNoRoom(t *testing.T) {
 	chain := make([]uint64, 2)
 	for i := range uint64(maxChains + 10) {
 		chain[1] = i
-		if c.add(&perf.Sample{Chain: chain, Period: 1}, circumstances{}) != (i < maxChains) {
-			t.Fatalf("chain %d of %d", i, maxChains)
+		if c.add(&perf.Sample{Chain: chain, Period: 1}, circumstances{}); raw.NoRoom != max(0, int(i)+1-maxChains) {
+			t.Fatalf("%d samples left out at chain %d of %d", raw.NoRoom, i, maxChains)
 		}
 	}
 	chain[1] = 0
-	if !c.add(&perf.Sample{Chain: chain, Period: 1}, circumstances{}) {
+	if c.add(&perf.Sample{Chain: chain, Period: 1}, circumstances{}); raw.NoRoom != 10 {
 		t.Error("a chain that is held was left out")
 	}
 	var said []string
 	raw.warnSampling(func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) }, nil)
-	if len(said) != 1 || !strings.HasPrefix(said[0], "10 samples were left out: more than 150000 distinct call chains") {
+	want := fmt.Sprintf("10 samples were left out: more than %d distinct call chains, or ", maxChains)
+	if len(said) != 1 || !strings.HasPrefix(said[0], want) {
 		t.Errorf("%q", said)
 	}
 	var p record.Profile
 	if raw.sampling(&p); p.Sampling.Lost != 10 {
 		t.Errorf("%d lost, want 10", p.Sampling.Lost)
+	}
+}
+
+// Deep call chains take more room than shallow ones. A round that is dropped leaves its room.
+func TestNoRoomForDeep(t *testing.T) {
+	table := madeTable(t)
+	s := newStacks()
+	chain := make([]uint64, 125)
+	const room = maxFrames / 125
+	for range 3 {
+		for n := range uint64(room) {
+			chain[0] = madeText + n
+			if !s.add(chain, 0, circumstances{}, 1) {
+				t.Fatalf("no room for chain %d", n)
+			}
+		}
+		chain[0] = madeText + room
+		if s.add(chain, 0, circumstances{}, 1) {
+			t.Error("there is room for another")
+		}
+		s.drop()
+	}
+	for n := range uint64(room) {
+		chain[0] = madeText + n
+		s.add(chain, 0, circumstances{}, 1)
+	}
+	if noRoom := s.end(table, nil, unscaled); noRoom != 0 {
+		t.Errorf("%d samples left out in the first round", noRoom)
+	}
+	chain[0] = madeText + room
+	s.add(chain, 0, circumstances{}, 1)
+	if noRoom := s.end(table, nil, unscaled); noRoom != 1 {
+		t.Errorf("%d samples left out in the second round, want 1", noRoom)
+	}
+}
+
+// Call chains of earlier rounds are held in later ones, however many there are. New ones beyond are left out and counted, and have
+// no share of the time.
+func TestNoRoomInLaterRounds(t *testing.T) {
+	table := madeTable(t)
+	s := newStacks()
+	add := func(n uint64, at circumstances) {
+		if !s.add([]uint64{madeText + n%4096, madeText + 4096 + n/4096}, 0, at, 2) {
+			t.Fatalf("no room for chain %d of a round", n)
+		}
+	}
+	const ns = 1e6
+	end := func(wantKept float64, wantNoRoom int) {
+		t.Helper()
+		noRoom := s.end(table, nil, func(kept float64) float64 {
+			if kept != wantKept {
+				t.Errorf("round %d: a weight of %v, want %v", s.round, kept, wantKept)
+			}
+			return ns / kept
+		})
+		if noRoom != wantNoRoom {
+			t.Errorf("round %d: %d samples left out, want %d", s.round-1, noRoom, wantNoRoom)
+		}
+	}
+	for _, chains := range []uint64{maxChains * 2 / 3, maxChains * 2 / 3, maxChains * 2 / 3, maxChains - 1} {
+		for n := range chains {
+			add(n, circumstances{})
+		}
+		add(0, circumstances{disturbed: true}) // which has its place and no share
+		if got := s.weight(); got != 2*float64(chains) {
+			t.Errorf("a weight of %v in a round of %d chains", got, chains)
+		}
+		end(2*float64(chains), 0)
+	}
+	for range 5 {
+		add(7, circumstances{})
+	}
+	for n := range uint64(10) {
+		add(maxChains+n, circumstances{})
+		add(maxChains+n, circumstances{})
+	}
+	end(10, 20)
+	end(0, 0) // a round without a sample
+	all := s.all()
+	if len(all) != maxChains {
+		t.Errorf("%d stacks, want %d", len(all), maxChains)
+	}
+	sums, samples := make([]float64, s.round), 0
+	for _, stack := range all {
+		samples += stack.Samples
+		for i, n := range stack.Ns {
+			if !stack.Disturbed {
+				sums[i] += n
+			}
+		}
+	}
+	if want := 3*(maxChains*2/3+1) + maxChains + 5; samples != want {
+		t.Errorf("%d samples, want %d", samples, want)
+	}
+	for i, sum := range sums {
+		want := float64(ns)
+		if i == 5 {
+			want = 0
+		}
+		if math.Abs(sum-want) > 1 {
+			t.Errorf("round %d: %v ns, want %v", i, sum, want)
+		}
 	}
 }
 

@@ -198,7 +198,6 @@ type sampledRound struct {
 	round       Round
 	seen        uint64 // phases
 	phases      []chain.Phase
-	weight      float64 // of samples in windows that are not left out
 	// sampled and plain are ns per frame of slots, windows those of the windows of
 	// plain slots; each without the windows that are left out.
 	sampled, plain, windows []float64
@@ -336,9 +335,7 @@ func (r *sampledRound) slot(ctx context.Context) error {
 		c := circumstances{
 			sink: len(r.phases) > 0 && r.phases[at].Sink, disturbed: w.disturbedAt(s.Time), by: r.watch.taskOf(s),
 		}
-		if r.add(s, c) && !c.disturbed {
-			r.weight += float64(s.Period)
-		}
+		r.add(s, c)
 	})
 	if w == nil {
 		return nil
@@ -382,9 +379,11 @@ func (r *sampledRound) conclude(ctx context.Context) error {
 	}
 	// A sample of the clock stands for its period. One of cycles stands for its
 	// share of the time.
-	scale := 1.0
-	if r.raw.Event != perf.Clock && r.weight > 0 {
-		scale = r.round.Ns / r.weight
+	scale := func(kept float64) float64 {
+		if r.raw.Event == perf.Clock || kept == 0 {
+			return 1
+		}
+		return r.round.Ns / kept
 	}
 	r.round.Events = make(map[string]float64)
 	for name, each := range r.events {

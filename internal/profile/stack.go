@@ -60,8 +60,10 @@ type stacks struct {
 	round int
 	raw   map[string]*rawStack
 	known map[string]*Stack
-	ids   map[Frame]uint32 // of places, without their addresses
-	key   []byte
+	// rawFrames and knownFrames are how many places they have together.
+	rawFrames, knownFrames int
+	ids                    map[Frame]uint32 // of places, without their addresses
+	key                    []byte
 	// lines say which source lines of a program of the user's the round's addresses are of; nil without one.
 	lines  *lineTable
 	byLine map[sourceLine]*lineTime
@@ -73,6 +75,7 @@ type rawStack struct {
 	at      circumstances
 	samples int
 	weight  float64
+	stack   *Stack // that it falls into; nil where there is no room for it
 }
 
 // circumstances are what is known of a sample besides its call chain.
@@ -100,12 +103,17 @@ func newStacks() *stacks {
 	}
 }
 
-// maxChains is how many distinct call chains are held: a machine of many CPUs that is
-// sampled for long has ever more, at some 2 kB each.
-const maxChains = 150_000
+// maxChains is how many distinct call chains are held of the round under way, and as many of all rounds, maxFrames how many places
+// they have: a machine of many CPUs that is sampled for long has ever more. All of both take 340 MB at most.
+const (
+	maxChains = 150_000
+	maxFrames = 5_000_000
+)
+
+func full(chains, frames int) bool { return chains >= maxChains || frames >= maxFrames }
 
 // add counts a sample of the round that is under way. link is [perf.Sample.Link]. It tells whether
-// it did: not when the sample's call chain is another than the maxChains that are held.
+// it did: not when the sample's call chain is another than those that are held, which are all that there is room for.
 func (s *stacks) add(chain []uint64, link uint64, at circumstances, weight float64) bool {
 	s.key = binary.LittleEndian.AppendUint64(s.key[:0], link)
 	for _, addr := range chain {
@@ -114,20 +122,32 @@ func (s *stacks) add(chain []uint64, link uint64, at circumstances, weight float
 	s.key = append(s.key, at.key())
 	raw := s.raw[string(s.key)]
 	if raw == nil {
-		if len(s.raw)+len(s.known) >= maxChains {
+		if full(len(s.raw), s.rawFrames) {
 			return false
 		}
 		raw = &rawStack{chain: slices.Clone(chain), link: link, at: at}
 		s.raw[string(s.key)] = raw
+		s.rawFrames += len(chain)
 	}
 	raw.samples++
 	raw.weight += weight
 	return true
 }
 
-// end names the addresses of the round and begins the next one. A sample of weight 1
-// stands for scale ns. code may be nil: then how functions were entered is not known.
-func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
+// weight is that of the round's samples in windows that count.
+func (s *stacks) weight() (sum float64) {
+	for _, raw := range s.raw {
+		if !raw.at.disturbed {
+			sum += raw.weight
+		}
+	}
+	return sum
+}
+
+// end names the addresses of the round and begins the next one. It returns how many samples it left out, as their stack is
+// another than those that are held. A sample of weight 1 stands for scale(kept) ns, where kept is the weight of
+// those that it did not leave out, in windows that count. code may be nil: then how functions were entered is not known.
+func (s *stacks) end(table *ksym.Table, code *reader, scale func(kept float64) float64) (noRoom int) {
 	type address struct {
 		addr    uint64
 		returns bool
@@ -151,6 +171,7 @@ func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
 		}
 		return n
 	}
+	var kept float64
 	for _, raw := range s.raw {
 		if code != nil && raw.link != 0 && !code.framed(raw.chain[0]) && (len(raw.chain) < 2 || raw.chain[1] != raw.link) {
 			raw.chain = slices.Insert(raw.chain, 1, raw.link)
@@ -160,34 +181,53 @@ func (s *stacks) end(table *ksym.Table, code *reader, scale float64) {
 			s.key = binary.LittleEndian.AppendUint32(s.key, name(i, addr).id)
 		}
 		s.key = append(s.key, raw.at.key())
-		stack := s.known[string(s.key)]
-		if stack == nil {
+		raw.stack = s.known[string(s.key)]
+		if raw.stack == nil && full(len(s.known), s.knownFrames) {
+			noRoom += raw.samples
+			continue
+		}
+		if !raw.at.disturbed {
+			kept += raw.weight
+		}
+		if raw.stack == nil {
 			frames := make([]Frame, len(raw.chain))
 			for i, addr := range raw.chain {
 				frames[i] = name(i, addr).Frame
 			}
-			stack = &Stack{Frames: frames, Disturbed: raw.at.disturbed}
+			stack := &Stack{Frames: frames, Disturbed: raw.at.disturbed}
 			stack.Stage, stack.Outside = classify(frames, raw.at.sink, raw.at.by)
-			s.known[string(s.key)] = stack
+			s.known[string(s.key)], raw.stack = stack, stack
+			s.knownFrames += len(frames)
 			if code != nil && stack.packets() {
 				stack.enter(code)
 			}
+		}
+	}
+	each := scale(kept)
+	for _, raw := range s.raw {
+		stack := raw.stack
+		if stack == nil {
+			continue
 		}
 		stack.Samples += raw.samples
 		for len(stack.Ns) <= s.round {
 			stack.Ns = append(stack.Ns, 0)
 		}
-		stack.Ns[s.round] += raw.weight * scale
+		stack.Ns[s.round] += raw.weight * each
 		if stack.packets() {
-			s.addLine(raw.chain, raw.samples, raw.weight*scale)
+			s.addLine(raw.chain, raw.samples, raw.weight*each)
 		}
 	}
-	clear(s.raw)
+	s.drop()
 	s.round++
+	return noRoom
 }
 
 // drop forgets the round's samples.
-func (s *stacks) drop() { clear(s.raw) }
+func (s *stacks) drop() {
+	clear(s.raw)
+	s.rawFrames = 0
+}
 
 // enter finds out how the innermost function was entered.
 //
