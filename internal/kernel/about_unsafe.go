@@ -33,12 +33,11 @@ type About struct {
 	Unseen error
 }
 
-// AboutProgram says what a loaded program is. The kernel copies the instructions of a program to contiguous memory to show
-// them (bpf_insn_prepare_dump in kernel/bpf/syscall.c), and has no more than 4 MiB of that: one of 524288 instructions or more has
-// Unseen, and the rest all the same.
+// AboutProgram says what a loaded program is. One whose code is too large for the kernel to show has Unseen, and the rest all the
+// same.
 func AboutProgram(p *ebpf.Program) (*About, error) {
-	info, err := p.Info()
-	if errors.Is(err, unix.ENOMEM) {
+	info, err := ProgramInfo(p)
+	if errors.Is(err, ErrTooLarge) {
 		a, failed := aboutWithoutCode(p)
 		if failed != nil {
 			return nil, failed
@@ -56,6 +55,31 @@ func AboutProgram(p *ebpf.Program) (*About, error) {
 	a.Maps, _ = info.MapIDs()
 	a.Types, _ = info.BTFID()
 	return a, nil
+}
+
+// ErrTooLarge is that of a program whose code the kernel cannot show.
+var ErrTooLarge = errors.New("too large for the kernel to show")
+
+// maxShown is how many bytes of instructions it shows, 524288 instructions: it copies them to contiguous memory
+// (bpf_insn_prepare_dump in kernel/bpf/syscall.c), of which it has no more. Where it is asked for more it warns of itself,
+// which taints it, and it panics where kernel.panic_on_warn says so.
+const maxShown = 4 << 20
+
+// ProgramInfo is all that the kernel says of a loaded program. It asks for no more than the kernel shows: the error is
+// [ErrTooLarge] then.
+func ProgramInfo(p *ebpf.Program) (*ebpf.ProgramInfo, error) {
+	var size programInfo
+	if err := objectInfo(p.FD(), &size); err != nil {
+		return nil, fmt.Errorf("read about program: %w", err)
+	}
+	if size.xlatedLength > maxShown {
+		return nil, fmt.Errorf("%w: it has more than %d MiB of instructions", ErrTooLarge, maxShown>>20)
+	}
+	info, err := p.Info()
+	if errors.Is(err, unix.ENOMEM) {
+		return nil, fmt.Errorf("%w: %w", ErrTooLarge, err)
+	}
+	return info, err
 }
 
 // programInfo is the beginning of struct bpf_prog_info, of Linux 5.0 and later.
@@ -78,17 +102,9 @@ type programInfo struct {
 
 // aboutWithoutCode asks for all but the instructions.
 func aboutWithoutCode(p *ebpf.Program) (*About, error) {
-	ask := func(info *programInfo) error {
-		attr := infoAttr{uint32(p.FD()), uint32(unsafe.Sizeof(*info)), unsafe.Pointer(info)}
-		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-		if errno != 0 {
-			return fmt.Errorf("read about program: %w", errno)
-		}
-		return nil
-	}
 	info := &programInfo{}
-	if err := ask(info); err != nil {
-		return nil, err
+	if err := objectInfo(p.FD(), info); err != nil {
+		return nil, fmt.Errorf("read about program: %w", err)
 	}
 	maps := make([]ebpf.MapID, info.maps)
 	addrs, lengths := make([]uintptr, info.functions), make([]uint32, info.functionLengths)
@@ -97,8 +113,8 @@ func aboutWithoutCode(p *ebpf.Program) (*About, error) {
 		functions: info.functions, functionAddrs: unsafe.Pointer(unsafe.SliceData(addrs)),
 		functionLengths: info.functionLengths, functionSizes: unsafe.Pointer(unsafe.SliceData(lengths)),
 	}
-	if err := ask(more); err != nil {
-		return nil, err
+	if err := objectInfo(p.FD(), more); err != nil {
+		return nil, fmt.Errorf("read about program: %w", err)
 	}
 	return &About{
 		ID: ebpf.ProgramID(info.id), Name: unix.ByteSliceToString(info.name[:]), Tag: hex.EncodeToString(info.tag[:]),

@@ -340,11 +340,11 @@ func (k *Kernel) AllText() (code []byte, addr uint64, err error) {
 // and "program's function 1". It returns nil without an error for a program that is
 // interpreted, and where the kernel does not show the addresses.
 func Program(p *ebpf.Program) ([]ksym.Symbol, error) {
-	info, err := p.Info()
+	about, err := aboutWithoutCode(p)
 	if err != nil {
-		return nil, fmt.Errorf("read program: %w", err)
+		return nil, err
 	}
-	return ProgramFunctions(info), nil
+	return about.Functions, nil
 }
 
 // ProgramFunctions is [Program] of what the kernel said of a program.

@@ -14,6 +14,16 @@ type infoAttr struct {
 	info       unsafe.Pointer
 }
 
+// objectInfo asks the kernel for what info, a struct of its, has room for.
+func objectInfo[T any](fd int, info *T) error {
+	attr := infoAttr{uint32(fd), uint32(unsafe.Sizeof(*info)), unsafe.Pointer(info)}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
 // typesInfo is struct bpf_btf_info: in it the kernel is told how many bytes of types there is room for, and says how many there are.
 type typesInfo struct {
 	types      unsafe.Pointer
@@ -27,10 +37,8 @@ type typesInfo struct {
 func rawTypes(h *btf.Handle, most int) ([]byte, error) {
 	ask := func(raw []byte) (size int, err error) {
 		info := &typesInfo{types: unsafe.Pointer(unsafe.SliceData(raw)), size: uint32(len(raw))}
-		attr := infoAttr{uint32(h.FD()), uint32(unsafe.Sizeof(*info)), unsafe.Pointer(info)}
-		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-		if errno != 0 {
-			return 0, fmt.Errorf("read types: %w", errno)
+		if err := objectInfo(h.FD(), info); err != nil {
+			return 0, fmt.Errorf("read types: %w", err)
 		}
 		return int(info.size), nil
 	}

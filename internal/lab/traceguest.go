@@ -213,7 +213,7 @@ func programs() (c GuestCode, named bool, err error) {
 		if err != nil {
 			continue // it is gone
 		}
-		info, err := p.Info()
+		info, err := kernel.ProgramInfo(p)
 		if err == nil {
 			c.Programs = append(c.Programs, linesOf(info)...)
 			symbol, ok := programSymbol(info)

@@ -48,7 +48,7 @@ type linePlace struct {
 func readLines(ctx context.Context, programs []*ebpf.Program) (*lineTable, error) {
 	t := &lineTable{}
 	for _, p := range programs {
-		info, err := p.Info()
+		info, err := kernel.ProgramInfo(p)
 		if err != nil {
 			continue
 		}

@@ -10,7 +10,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/feature"
@@ -163,10 +162,7 @@ func Read(k *kernel.Kernel, p *ebpf.Program) (*Code, error) {
 	if err := k.CheckArch("reading programs' code"); err != nil {
 		return nil, err
 	}
-	info, err := p.Info()
-	if errors.Is(err, unix.ENOMEM) { // see [kernel.AboutProgram]
-		return nil, fmt.Errorf("read program: its code is too large for the kernel to show, which shows up to 4 MiB of instructions: %w", err)
-	}
+	info, err := kernel.ProgramInfo(p)
 	if err != nil {
 		return nil, fmt.Errorf("read program: %w", err)
 	}

@@ -9,7 +9,8 @@ import (
 	"slices"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/kernel"
 )
 
 // Add adds the code of a program that runs as a part of this one: of a libxdp dispatcher,
@@ -85,7 +86,7 @@ func (c *Code) Follow(ctx context.Context) (left int, err error) {
 			case len(seen) > maxFollowed:
 				left++
 			default:
-				if err = c.AddID(id); errors.Is(err, unix.ENOMEM) { // too large for the kernel to show: see [kernel.AboutProgram]
+				if err = c.AddID(id); errors.Is(err, kernel.ErrTooLarge) {
 					left++
 					err = nil
 				}

@@ -219,7 +219,7 @@ type span struct {
 func readCode(o *program.Opened) (code, error) {
 	var c code
 	for _, p := range append([]*ebpf.Program{o.Program}, o.TailCalls()...) {
-		info, err := p.Info()
+		info, err := kernel.ProgramInfo(p)
 		if err != nil {
 			return nil, fmt.Errorf("read about the program: %w", err)
 		}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/unthunk/unthunk/branch"
 	"github.com/unthunk/unthunk/internal/clock"
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/program"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/prog"
@@ -38,7 +39,7 @@ func (raw *Raw) Identity(target string, o *program.Opened, number int) record.Pr
 // Identify says what program the kernel made of an opened one: its hash, and the size of its machine code.
 func Identify(o *program.Opened) (record.ProgramIdentity, error) {
 	id := record.ProgramIdentity{Name: record.Sentence(o.Name)}
-	info, err := o.Program.Info()
+	info, err := kernel.ProgramInfo(o.Program)
 	if err != nil {
 		return id, fmt.Errorf("read about program %s: %w", o.Name, err)
 	}

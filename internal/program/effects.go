@@ -140,7 +140,7 @@ type namer struct {
 
 // note notes what a loaded program calls.
 func (n *namer) note(p *ebpf.Program, called map[string]bool) error {
-	info, err := p.Info()
+	info, err := kernel.ProgramInfo(p)
 	if err != nil {
 		return fmt.Errorf("read about a program: %w", err)
 	}

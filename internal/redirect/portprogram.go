@@ -6,6 +6,7 @@ import (
 
 	"github.com/cilium/ebpf"
 
+	"github.com/unthunk/unthunk/internal/kernel"
 	"github.com/unthunk/unthunk/internal/netlab"
 )
 
@@ -29,11 +30,11 @@ func (c *Chain) TakesPortProgram() bool {
 func (c *Chain) SetPortProgram(p *ebpf.Program) error {
 	var want ebpf.ProgramID
 	if p != nil {
-		info, err := p.Info()
+		about, err := kernel.AboutProgram(p)
 		if err != nil {
 			return fmt.Errorf("read program: %w", err)
 		}
-		want, _ = info.ID()
+		want = about.ID
 	}
 	return c.namespace.Do(func() error {
 		if t := c.spec.Target; t != nil {

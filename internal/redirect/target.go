@@ -115,7 +115,7 @@ func NewTarget(opened *program.Opened, object string, o TargetOptions) (t *Targe
 	if opened.Type != ebpf.XDP {
 		return t, fmt.Errorf("%s is a part of a libxdp dispatcher: give its object file", opened.Name)
 	}
-	info, err := opened.Program.Info()
+	info, err := kernel.ProgramInfo(opened.Program)
 	if err != nil {
 		return t, fmt.Errorf("read about program %s: %w", opened.Name, err)
 	}

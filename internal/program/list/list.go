@@ -141,7 +141,7 @@ func (r *reading) loaded(ctx context.Context) error {
 	}
 	slices.SortFunc(large, func(a, b *program) int { return cmp.Compare(a.ID, b.ID) })
 	for _, p := range large {
-		r.unseen("the code of %s, which is too large for the kernel to show: %v", strings.TrimSpace(p.Name+" "+p.Program), p.unseen)
+		r.unseen("the code of %s: %v", strings.TrimSpace(p.Name+" "+p.Program), p.unseen)
 	}
 	links, err := readLinks(ctx)
 	if err != nil {
