@@ -106,8 +106,8 @@ func (c cached) fill(
 	if err := os.WriteFile(filepath.Join(made.dir, manifestName), b, 0o644); err != nil {
 		return fmt.Errorf("write manifest: %w", err)
 	}
-	// Another run may have made it by now; what is not as it was made is made anew.
-	if os.Rename(made.dir, c.dir) == nil || c.verify(ctx) == nil {
+	// Another run may have made it by now; what is not as it was made, or is something else, is made anew.
+	if os.Rename(made.dir, c.dir) == nil || c.verify(ctx) == nil && check(c.root()) == nil {
 		return nil
 	}
 	if err := removeAll(ctx, c.dir); err != nil {

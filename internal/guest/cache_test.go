@@ -105,6 +105,45 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// A folder that holds a kernel of another architecture is as good as none, and is made anew.
+func TestCachedArch(t *testing.T) {
+	t.Parallel()
+	c := cached{filepath.Join(t.TempDir(), "6.12")}
+	arm64 := make([]byte, 4096)
+	copy(arm64[0x38:], "ARMd")
+	kernels := map[string]string{
+		ARM64: deb(t, map[string]string{"boot/vmlinuz-6.12.1-made": string(arm64) + made, "lib/modules/6.12.1-made/modules.builtin": ""}),
+		AMD64: deb(t, map[string]string{"boot/vmlinuz-1-amd64": string(testutil.BzImage("1-amd64", "")), "lib/modules/1-amd64/x": ""}),
+	}
+	fill := func(arch, of string) (Kernel, error) {
+		return c.fillKernel(t.Context(), arch, func(string) ([]pkgfile.Package, error) { return files([]string{kernels[of]}), nil })
+	}
+	for _, arch := range []string{ARM64, AMD64, ARM64, AMD64} {
+		if k, err := c.kernel(t.Context(), arch); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("before it is made: %+v, %v", k, err)
+		}
+		for range 2 { // what is there stays
+			if k, err := fill(arch, arch); err != nil || k.Arch != arch {
+				t.Errorf("%s: %+v, %v", arch, k, err)
+			}
+		}
+		for _, any := range []string{arch, ""} {
+			if k, err := c.kernel(t.Context(), any); err != nil || k.Arch != arch {
+				t.Errorf("%s as %q: %+v, %v", arch, any, k, err)
+			}
+		}
+	}
+	for arch, want := range map[string]string{AMD64: "1-amd64", ARM64: ""} {
+		if got := releaseIn(c.dir, arch); got != want {
+			t.Errorf("the release of %s is %q, want %q", arch, got, want)
+		}
+	}
+	const want = "unpack kernel: boot/vmlinuz-1-amd64 is a kernel of amd64, not of arm64"
+	if k, err := fill(ARM64, AMD64); err == nil || err.Error() != want {
+		t.Errorf("%+v, %v, want %q", k, err, want)
+	}
+}
+
 // What is wrong with a package is told with names in it: the folder that it was unpacked into is gone.
 func TestPackedNames(t *testing.T) {
 	t.Parallel()

@@ -109,7 +109,7 @@ func debian(ctx context.Context, dir, name string) (Kernel, error) {
 		return Kernel{}, fmt.Errorf("find kernel debian:%s: %w", name, err)
 	}
 	if want.suite == "" { // a suite moves on, what was downloaded of a series stays
-		k, err := cached{filepath.Join(dir, want.folder())}.kernel(ctx)
+		k, err := cached{filepath.Join(dir, want.folder())}.kernel(ctx, want.arch)
 		if !errors.Is(err, fs.ErrNotExist) {
 			return k, err
 		}
@@ -128,18 +128,19 @@ func debian(ctx context.Context, dir, name string) (Kernel, error) {
 		folder = folderOf(newest)
 	}
 	c := cached{filepath.Join(dir, folder)}
-	k, err := c.kernel(ctx)
+	k, err := c.kernel(ctx, want.arch)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
-	return c.fillKernel(ctx, func(debs string) ([]pkgfile.Package, error) {
+	return c.fillKernel(ctx, want.arch, func(debs string) ([]pkgfile.Package, error) {
 		paths, err := a.download(ctx, newest, debs)
 		return files(paths), err
 	})
 }
 
-// kernel is what the folder holds; see [cached.verify] for its errors.
-func (c cached) kernel(ctx context.Context) (Kernel, error) {
+// kernel is what the folder holds; see [cached.verify] for its errors. One of another architecture than arch, if that is not empty,
+// is as good as none: an older unthunk on arm64 named its folders as those of amd64 are named now.
+func (c cached) kernel(ctx context.Context, arch string) (Kernel, error) {
 	if err := c.verify(ctx); err != nil {
 		return Kernel{}, err
 	}
@@ -149,12 +150,16 @@ func (c cached) kernel(ctx context.Context) (Kernel, error) {
 		return Kernel{}, err
 	case !ok:
 		return Kernel{}, errNoKernelIn(c.root())
+	case arch != "" && k.Arch != arch:
+		return Kernel{}, fs.ErrNotExist
 	}
 	return k, k.readConfig(ctx)
 }
 
-// fillKernel makes the folder of a kernel's packages.
-func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkgfile.Package, error)) (Kernel, error) {
+// fillKernel makes the folder of a kernel's packages, of the architecture arch if that is not empty.
+func (c cached) fillKernel(
+	ctx context.Context, arch string, download func(dir string) ([]pkgfile.Package, error),
+) (Kernel, error) {
 	err := c.fill(ctx, download, func(root string) error {
 		root, err := filepath.EvalSymlinks(root)
 		if err != nil {
@@ -163,6 +168,9 @@ func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkg
 		k, ok, err := unpacked(ctx, root)
 		if err == nil && !ok {
 			return fs.ErrNotExist
+		}
+		if err == nil && arch != "" && k.Arch != arch {
+			err = fmt.Errorf("%s is a kernel of %s, not of %s", k.Image, k.Arch, arch)
 		}
 		if err == nil {
 			err = k.readConfig(ctx)
@@ -175,7 +183,7 @@ func (c cached) fillKernel(ctx context.Context, download func(dir string) ([]pkg
 	if err != nil {
 		return Kernel{}, fmt.Errorf("unpack kernel: %w", err)
 	}
-	return c.kernel(ctx)
+	return c.kernel(ctx, arch)
 }
 
 // packedError is an error of packages that were unpacked into a folder, which is gone by then: names in it are those in the
@@ -311,18 +319,19 @@ func List(ctx context.Context, dir, arch string) ([]Offer, error) {
 	for i := range offers {
 		o := &offers[i]
 		o.Newest = newest[o.Series] == i
-		o.Cached = releaseIn(filepath.Join(dir, folderOf(*o)))
+		o.Cached = releaseIn(filepath.Join(dir, folderOf(*o)), arch)
 		if series, err := parseWant(o.Series); err == nil && o.Newest {
-			o.CachedSeries = releaseIn(filepath.Join(dir, series.folder()))
+			o.CachedSeries = releaseIn(filepath.Join(dir, series.folder()), arch)
 		}
 	}
 	return offers, nil
 }
 
-// releaseIn is the release of the kernel in a folder of the cache; empty for none.
-func releaseIn(folder string) string {
+// releaseIn is the release of Debian's kernel of an architecture in a folder of the cache; empty for none.
+func releaseIn(folder, arch string) string {
 	for _, lib := range []string{"root/lib/modules/*", "root/usr/lib/modules/*"} {
-		if releases, err := filepath.Glob(filepath.Join(folder, lib)); err == nil && len(releases) == 1 {
+		releases, err := filepath.Glob(filepath.Join(folder, lib))
+		if err == nil && len(releases) == 1 && strings.HasSuffix(releases[0], "-"+arch) {
 			return filepath.Base(releases[0])
 		}
 	}

@@ -164,11 +164,11 @@ func summed(ctx context.Context, dir string, packages ...pkgfile.Package) (Kerne
 		name = fmt.Sprintf("%x", sha256.Sum256([]byte(strings.Join(sums, "\n"))))
 	}
 	c := cached{filepath.Join(dir, "package-"+name)}
-	k, err := c.kernel(ctx)
+	k, err := c.kernel(ctx, "")
 	if !errors.Is(err, fs.ErrNotExist) {
 		return k, err
 	}
-	k, err = c.fillKernel(ctx, func(string) ([]pkgfile.Package, error) { return packages, nil })
+	k, err = c.fillKernel(ctx, "", func(string) ([]pkgfile.Package, error) { return packages, nil })
 	if errors.Is(err, fs.ErrNotExist) {
 		return Kernel{}, fmt.Errorf("unpack %s: it holds no kernel; where a kernel comes in several packages, name them all: %s",
 			strings.Join(paths, "+"), "image.deb+modules.deb")
