@@ -3,6 +3,7 @@ package guest
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"fmt"
 	"io"
 	"io/fs"
@@ -39,8 +40,8 @@ func (a *archive) file(name string, data []byte) {
 	a.entry(name, modeFile, int64(len(data)), bytes.NewReader(data))
 }
 
-// copy adds a regular file of this machine with mode 0755.
-func (a *archive) copy(name, from string) {
+// copy adds a regular file of this machine with mode 0755, until ctx ends.
+func (a *archive) copy(ctx context.Context, name, from string) {
 	f, size, err := unpack.Open(from, maxInitrd)
 	if err != nil {
 		a.err = cmp.Or(a.err, err)
@@ -48,7 +49,7 @@ func (a *archive) copy(name, from string) {
 	}
 	defer f.Close()
 	a.dir(path.Dir(name))
-	a.entry(name, modeFile, size, f)
+	a.entry(name, modeFile, size, unpack.Heard(ctx, f))
 }
 
 // dir adds a directory and its parents unless they are there already.

@@ -357,7 +357,7 @@ func (m *Machine) writeInitrd(ctx context.Context, f io.Writer, commands []Comma
 	files := map[string]string{"/init": m.Init}
 	maps.Copy(files, m.Files)
 	for _, there := range slices.Sorted(maps.Keys(files)) {
-		a.copy(there, files[there])
+		a.copy(ctx, there, files[there])
 	}
 	for _, there := range slices.Sorted(maps.Keys(m.Data)) {
 		a.file(there, m.Data[there])

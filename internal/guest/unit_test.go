@@ -119,7 +119,7 @@ func TestForeignProgram(t *testing.T) {
 			t.Errorf("%s: %v, want %q", path, err, want)
 		}
 		a := &archive{w: io.Discard}
-		if a.copy("/init", path); slices.Contains([]string{fifo, "/dev/zero", sparse}, path) != (a.err != nil) {
+		if a.copy(t.Context(), "/init", path); slices.Contains([]string{fifo, "/dev/zero", sparse}, path) != (a.err != nil) {
 			t.Errorf("%s is packed: %v", path, a.err)
 		}
 	}
@@ -144,6 +144,40 @@ func TestForeignProgram(t *testing.T) {
 			t.Errorf("%s: no error", path)
 		}
 	}
+}
+
+// A signal is heard while a large file is packed.
+func TestArchiveStopped(t *testing.T) {
+	t.Parallel()
+	from := filepath.Join(t.TempDir(), "large")
+	const size = 64 << 20
+	if err := errors.Join(os.WriteFile(from, nil, 0o600), os.Truncate(from, size)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stopped := errors.New("stopped")
+	w := &stopper{after: 1 << 20, stop: func() { cancel(stopped) }}
+	a := &archive{w: w}
+	a.copy(ctx, "/init", from)
+	if err := a.close(); !errors.Is(err, context.Canceled) {
+		t.Errorf("error %v, want that of the context", err)
+	}
+	if w.n < w.after || w.n > size/2 {
+		t.Errorf("%d of %d bytes were copied", w.n, size)
+	}
+}
+
+// stopper calls stop when after bytes were written.
+type stopper struct {
+	n, after int
+	stop     func()
+}
+
+func (s *stopper) Write(b []byte) (int, error) {
+	if s.n += len(b); s.n >= s.after {
+		s.stop()
+	}
+	return len(b), nil
 }
 
 // FuzzProgram feeds the reader of a program's headers what is none.
