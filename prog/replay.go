@@ -246,33 +246,29 @@ func (r *Replay) runClean(ctx context.Context, p Program) (Clean, error) {
 func (r *Replay) runOnce(ctx context.Context, p Program, frame []byte) (Outcome, error) {
 	in := replay.Input{Data: frame, Metadata: r.opts.Metadata, Device: r.opts.Device, Queue: r.opts.Queue,
 		FirstBuffer: r.opts.FirstBuffer}
-	for {
-		out, err := replay.TestRun(p.Loaded, in)
-		switch {
-		case errors.Is(err, unix.EINTR) && ctx.Err() == nil:
-			continue
-		case errors.Is(err, unix.EINTR):
-			return Outcome{}, ctx.Err()
-		case errors.Is(err, unix.ENODEV):
-			return Outcome{}, fmt.Errorf("there is no device with index %d in this network namespace", r.opts.Device)
-		case errors.Is(err, unix.EINVAL) && r.opts.FirstBuffer != 0:
-			return Outcome{}, &feature.Missing{
-				Feature: "a first buffer of a given size in test runs", Since: "6.18", Err: err,
-			}
-		case errors.Is(err, unix.EINVAL) && r.opts.Device != 0:
-			return Outcome{}, fmt.Errorf("device %d, queue %d: the kernel refuses it for a test run: it has no such queue, or no "+
-				"XDP on it", r.opts.Device, r.opts.Queue)
-		case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, notSupported):
-			return Outcome{}, fmt.Errorf("program %s cannot be replayed: %w", p.Name, ErrKind)
-		case err != nil:
-			return Outcome{}, fmt.Errorf("program %s: %w", p.Name, err)
+	out, err := replay.TestRunOnce(ctx, p.Loaded, in)
+	switch {
+	case errors.Is(err, unix.EINTR):
+		return Outcome{}, ctx.Err()
+	case errors.Is(err, unix.ENODEV):
+		return Outcome{}, fmt.Errorf("there is no device with index %d in this network namespace", r.opts.Device)
+	case errors.Is(err, unix.EINVAL) && r.opts.FirstBuffer != 0:
+		return Outcome{}, &feature.Missing{
+			Feature: "a first buffer of a given size in test runs", Since: "6.18", Err: err,
 		}
-		o := Outcome{Verdict: out.Verdict, Length: len(out.Data)}
-		if o.Length <= MaxFrame {
-			o.Hash = replay.Hash(out.Data)
-		}
-		return o, nil
+	case errors.Is(err, unix.EINVAL) && r.opts.Device != 0:
+		return Outcome{}, fmt.Errorf("device %d, queue %d: the kernel refuses it for a test run: it has no such queue, or no "+
+			"XDP on it", r.opts.Device, r.opts.Queue)
+	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, notSupported):
+		return Outcome{}, fmt.Errorf("program %s cannot be replayed: %w", p.Name, ErrKind)
+	case err != nil:
+		return Outcome{}, fmt.Errorf("program %s: %w", p.Name, err)
 	}
+	o := Outcome{Verdict: out.Verdict, Length: len(out.Data)}
+	if o.Length <= MaxFrame {
+		o.Hash = replay.Hash(out.Data)
+	}
+	return o, nil
 }
 
 // notSupported is the kernel's ENOTSUPP, which user space has no name for.

@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -91,6 +92,16 @@ func TestRun(p *ebpf.Program, in Input) (Output, error) {
 	}
 	got := out[:min(int(attr.dataSizeOut), len(out))]
 	return Output{Verdict: attr.verdict, Data: got[min(int(ctxOut.data), len(got)):], Ns: attr.duration}, nil
+}
+
+// TestRunOnce is [TestRun] of one run, which a signal does not end before ctx: unix.EINTR is returned when ctx has ended.
+func TestRunOnce(ctx context.Context, p *ebpf.Program, in Input) (Output, error) {
+	for {
+		out, err := TestRun(p, in)
+		if !errors.Is(err, unix.EINTR) || ctx.Err() != nil {
+			return out, err
+		}
+	}
 }
 
 func address[T any](p *T) uint64 { return uint64(uintptr(unsafe.Pointer(p))) }
