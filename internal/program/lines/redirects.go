@@ -26,10 +26,10 @@ const (
 // Redirect is what a program asked for last.
 type Redirect struct {
 	// Map is the id of the map that it went by, 0 where it named a device. To is the key, or the index of the device.
-	Map uint32
-	To  uint64
-	// All is set where the packet goes to all entries of the map, and To says nothing.
-	All bool
+	Map, To uint32
+	// All is set where the packet goes to all entries of the map, and To says nothing. ButIngress is set where the device that it came
+	// from is none of them.
+	All, ButIngress bool
 }
 
 // NoteRedirects returns a copy of an object's spec in which each redirect notes where it goes, right before it is asked for. A helper
@@ -118,8 +118,8 @@ func noteOf(ins *asm.Instruction, id int16) asm.Instructions {
 		asm.StoreMem(asm.R0, noteMade, asm.R4, asm.DWord))
 }
 
-// broadcast is BPF_F_BROADCAST.
-const broadcast = 1 << 3
+// Flags of a redirect by a map: BPF_F_BROADCAST, and BPF_F_EXCLUDE_INGRESS, which says something beside it alone.
+const broadcast, excludeIngress = 1 << 3, 1 << 4
 
 // LastRedirect is what programs of an object that notes it asked for since the last call; nil for nothing. maps are those of the object.
 func LastRedirect(maps map[string]*ebpf.Map) (*Redirect, error) {
@@ -141,9 +141,9 @@ func LastRedirect(maps map[string]*ebpf.Map) (*Redirect, error) {
 	if err := m.Put(uint32(0), make([]byte, noteSize)); err != nil {
 		return nil, fmt.Errorf("forget what was redirected: %w", err)
 	}
-	r := &Redirect{Map: uint32(at(noteMap)), To: at(noteTo)}
-	if r.Map != 0 && at(noteFlags)&broadcast != 0 {
-		r.All, r.To = true, 0
+	r := &Redirect{Map: uint32(at(noteMap)), To: uint32(at(noteTo))} // the kernel uses the low 32 bits of either
+	if flags := at(noteFlags); r.Map != 0 && flags&broadcast != 0 {
+		r.All, r.ButIngress, r.To = true, flags&excludeIngress != 0, 0
 	}
 	return r, nil
 }
