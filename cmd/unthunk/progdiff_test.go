@@ -117,6 +117,8 @@ func TestProgDiffRedirectTargets(t *testing.T) {
 		{"first", "direct", exitRegression, "1 packet: redirect to device 1 → device 7, first packet 1"},
 		{"direct", "everywhere", exitRegression, "1 packet: redirect to device 7 → all of ports, first packet 1"},
 		{"random", "random", exitDone, "No packet is known to come out otherwise. Of 1 of 1"},
+		{"random", "random_marked", exitRegression, "1 packet: other bytes"},
+		{"everywhere", "elsewhere", exitRegression, "1 packet: redirect to all of ports → all of ports but the ingress, first packet 1"},
 		{"pass", "pass", exitDone, "All packets come out of both alike: verdict, length and bytes."},
 	} {
 		args := "prog diff " + object + ":" + tt.old + " " + object + ":" + tt.is + " --packets udp4 --threshold 1000 --map ports=" + dump +

@@ -33,11 +33,11 @@ func (raw *Raw) Behaviors(twins [2]*prog.Clean, to [2][]string) (changes []recor
 			b = record.BehaviorChange{What: "length", Old: strconv.Itoa(old.Length), New: strconv.Itoa(is.Length)}
 		case elsewhere(to, i):
 			b = record.BehaviorChange{What: "target", Old: to[0][i], New: to[1][i]}
-		case old.Hash == 0 || is.Hash == 0 || old.Verdict == redirected && to[0] != nil && !Compared(to, i):
+		case old.Hash != 0 && is.Hash != 0 && old.Hash != is.Hash: // also where it goes is not known
+			b = record.BehaviorChange{What: "bytes"}
+		case old.Hash == 0 || is.Hash == 0 || old.Verdict == Redirected && to[0] != nil && !Compared(to, i):
 			unsteady++
 			continue
-		case old.Hash != is.Hash:
-			b = record.BehaviorChange{What: "bytes"}
 		default:
 			continue
 		}

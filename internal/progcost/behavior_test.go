@@ -45,25 +45,29 @@ func TestBehaviors(t *testing.T) {
 // Where a redirect goes is compared as a verdict is: other devices are other behavior, also of packets whose bytes vary.
 func TestBehaviorsOfRedirects(t *testing.T) {
 	t.Parallel()
-	sent := prog.Outcome{Verdict: redirected, Length: 60, Hash: 1}
-	varies := prog.Outcome{Verdict: redirected, Length: 60}
+	sent := prog.Outcome{Verdict: Redirected, Length: 60, Hash: 1}
+	varies := prog.Outcome{Verdict: Redirected, Length: 60}
 	other := func(old, is string) []record.BehaviorChange {
 		return []record.BehaviorChange{{What: "target", Old: old, New: is, Packets: 1, First: 1}}
 	}
+	marked := prog.Outcome{Verdict: Redirected, Length: 60, Hash: 2}
+	bytes := []record.BehaviorChange{{What: "bytes", Packets: 1, First: 1}}
 	for _, tt := range []struct {
 		name     string
-		outcome  prog.Outcome
+		old, is  prog.Outcome
 		to       [2][]string
 		want     []record.BehaviorChange
 		unsteady int
 	}{
-		{"the same", sent, [2][]string{{"device 1"}, {"device 1"}}, nil, 0},
-		{"another device", sent, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
-		{"another device, other bytes each time", varies, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
-		{"at random", sent, [2][]string{{"device 1"}, {Unknown}}, nil, 1},
-		{"not seen", sent, [2][]string{}, nil, 0},
+		{"the same", sent, sent, [2][]string{{"device 1"}, {"device 1"}}, nil, 0},
+		{"another device", sent, sent, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
+		{"another device, other bytes each time", varies, varies, [2][]string{{"device 1"}, {"device 2"}}, other("device 1", "device 2"), 0},
+		{"at random", sent, sent, [2][]string{{"device 1"}, {Unknown}}, nil, 1},
+		{"at random, other bytes", sent, marked, [2][]string{{Unknown}, {Unknown}}, bytes, 0},
+		{"at random, other bytes each time", sent, varies, [2][]string{{Unknown}, {Unknown}}, nil, 1},
+		{"not seen", sent, sent, [2][]string{}, nil, 0},
 	} {
-		raw := Raw{Clean: []prog.Clean{{Outcomes: []prog.Outcome{tt.outcome}}, {Outcomes: []prog.Outcome{tt.outcome}}}}
+		raw := Raw{Clean: []prog.Clean{{Outcomes: []prog.Outcome{tt.old}}, {Outcomes: []prog.Outcome{tt.is}}}}
 		got, unsteady := raw.Behaviors([2]*prog.Clean{}, tt.to)
 		if !slices.Equal(got, append([]record.BehaviorChange{}, tt.want...)) || unsteady != tt.unsteady {
 			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)

@@ -3,12 +3,9 @@ package progcost
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"math"
 
 	"github.com/cilium/ebpf"
-	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/program"
@@ -16,8 +13,8 @@ import (
 	"github.com/unthunk/unthunk/prog"
 )
 
-// redirected is XDP_REDIRECT.
-const redirected = 4
+// Redirected is the verdict XDP_REDIRECT.
+const Redirected = 4
 
 // Unknown is the destination of a packet that goes elsewhere from run to run, or from load to load.
 const Unknown = "?"
@@ -26,7 +23,7 @@ const Unknown = "?"
 func (raw *Raw) Redirects() bool {
 	for _, clean := range raw.Clean {
 		for _, o := range clean.Outcomes {
-			if o.Verdict == redirected {
+			if o.Verdict == Redirected {
 				return true
 			}
 		}
@@ -58,20 +55,23 @@ func Destinations(ctx context.Context, plan Plan, o *program.Opened) (to []strin
 	return to, err
 }
 
-// destinationPasses is how often each packet runs: one that goes to one of two devices at random is hardly sent to the same in all.
-const destinationPasses = 6
+// destinationPasses is how often each packet runs. One that goes to one of two devices at random must not be sent to the same in all
+// passes but the first of both loads of a program, nor to the other in all of another program: that is one packet of 5 × 10^11.
+const destinationPasses = 11
 
 // DestinationsHere is [Destinations] on the calling thread. byEntry says that entries of maps are told apart, whatever device they
 // hold: in a guest all have the loopback.
 func DestinationsHere(ctx context.Context, packets *prog.Packets, opts prog.Options, o *program.Opened, byEntry bool) ([]string, error) {
+	p := places{of: o, byEntry: byEntry, known: make(map[uint32]place)}
+	defer p.close()
 	to := make([]string, len(packets.Frames))
 	for pass := range destinationPasses {
 		for i, frame := range packets.Frames {
 			if ctx.Err() != nil {
 				return nil, ctx.Err()
 			}
-			verdict, err := runNoted(ctx, o.Program, replay.Input{Data: frame, Metadata: opts.Metadata, Device: opts.Device, Queue: opts.Queue,
-				FirstBuffer: opts.FirstBuffer})
+			out, err := replay.TestRunOnce(ctx, o.Program, replay.Input{Data: frame, Metadata: opts.Metadata, Device: opts.Device,
+				Queue: opts.Queue, FirstBuffer: opts.FirstBuffer})
 			if err != nil {
 				return nil, err
 			}
@@ -80,8 +80,8 @@ func DestinationsHere(ctx context.Context, packets *prog.Packets, opts prog.Opti
 				return nil, err
 			}
 			now := ""
-			if verdict == redirected && last != nil {
-				now = destination(o, last, byEntry)
+			if out.Verdict == Redirected && last != nil {
+				now = p.destination(last)
 			}
 			if pass > 1 && now != to[i] {
 				now = Unknown
@@ -92,43 +92,93 @@ func DestinationsHere(ctx context.Context, packets *prog.Packets, opts prog.Opti
 	return to, nil
 }
 
-// runNoted runs a packet. A signal does not end it.
-func runNoted(ctx context.Context, p *ebpf.Program, in replay.Input) (uint32, error) {
-	for {
-		out, err := replay.TestRun(p, in)
-		if err == nil || ctx.Err() != nil || !isInterrupted(err) {
-			return out.Verdict, err
-		}
+// places are the maps that redirects of a program go by.
+type places struct {
+	of      *program.Opened
+	byEntry bool
+	known   map[uint32]place // by the map's id
+	opened  []*ebpf.Map
+}
+
+// place is a map with its name; the zero value is one that is not found.
+type place struct {
+	name string
+	*ebpf.Map
+}
+
+func (p *places) close() {
+	for _, m := range p.opened {
+		m.Close()
 	}
 }
 
 // destination names where a redirect leads. Two entries with the same device lead to the same place.
-func destination(o *program.Opened, r *lines.Redirect, byEntry bool) string {
+func (p *places) destination(r *lines.Redirect) string {
 	if r.Map == 0 {
 		return fmt.Sprintf("device %d", r.To)
 	}
-	for name, m := range o.Maps {
-		info, err := m.Info()
-		if err != nil {
-			continue
+	by, known := p.known[r.Map]
+	if !known {
+		by = p.find(ebpf.MapID(r.Map))
+		p.known[r.Map] = by
+	}
+	switch {
+	case by.Map == nil:
+		return Unknown
+	case r.ButIngress:
+		return "all of " + by.name + " but the ingress"
+	case r.All:
+		return "all of " + by.name
+	}
+	switch kind := by.Type(); {
+	case kind == ebpf.CPUMap:
+		return fmt.Sprintf("CPU %d", r.To)
+	case !p.byEntry && (kind == ebpf.DevMap || kind == ebpf.DevMapHash):
+		if value, err := by.LookupBytes(r.To); err == nil && len(value) >= 4 {
+			return fmt.Sprintf("device %d", binary.NativeEndian.Uint32(value))
 		}
-		if id, ok := info.ID(); !ok || uint32(id) != r.Map {
-			continue
-		}
-		if r.All {
-			return "all of " + name
-		}
-		switch kind := m.Type(); {
-		case kind == ebpf.CPUMap:
-			return fmt.Sprintf("CPU %d", r.To)
-		case !byEntry && (kind == ebpf.DevMap || kind == ebpf.DevMapHash) && r.To <= math.MaxUint32:
-			if value, err := m.LookupBytes(uint32(r.To)); err == nil && len(value) >= 4 {
-				return fmt.Sprintf("device %d", binary.NativeEndian.Uint32(value))
+	}
+	return fmt.Sprintf("entry %d of %s", r.To, by.name)
+}
+
+// find is the map of an id: one of the object's, or one in a map of maps, whose name is then that map's and the first key that has it.
+func (p *places) find(id ebpf.MapID) (found place) {
+	for name, m := range p.of.Maps {
+		if info, err := m.Info(); err == nil {
+			if is, ok := info.ID(); ok && is == id {
+				return place{name, m}
 			}
 		}
-		return fmt.Sprintf("entry %d of %s", r.To, name)
 	}
-	return fmt.Sprintf("entry %d of a map in a map", r.To)
+	for outer, m := range p.of.Maps {
+		if m.Type() != ebpf.ArrayOfMaps && m.Type() != ebpf.HashOfMaps {
+			continue
+		}
+		var key []byte
+		var inner ebpf.MapID
+		for entries := m.Iterate(); entries.Next(&key, &inner); {
+			if inner != id {
+				continue
+			}
+			name := fmt.Sprintf("%s[0x%x]", outer, key)
+			if len(key) == 4 {
+				name = fmt.Sprintf("%s[%d]", outer, binary.NativeEndian.Uint32(key))
+			}
+			if found.name == "" || name < found.name {
+				found.name = name
+			}
+		}
+	}
+	if found.name == "" {
+		return place{}
+	}
+	m, err := ebpf.NewMapFromID(id)
+	if err != nil {
+		return place{}
+	}
+	p.opened = append(p.opened, m)
+	found.Map = m
+	return found
 }
 
 // Agree makes unknown what two loads of a program do not agree in.
@@ -141,5 +191,3 @@ func Agree(a, b []string) []string {
 	}
 	return out
 }
-
-func isInterrupted(err error) bool { return errors.Is(err, unix.EINTR) }

@@ -139,7 +139,7 @@ func InGuest(ctx context.Context, mark Mark) (*Counted, error) {
 	if err := c.loadAgain(ctx, target, g, packets); err != nil {
 		return c, err
 	}
-	if slices.Contains(c.Verdicts, redirected) {
+	if slices.Contains(c.Verdicts, progcost.Redirected) {
 		if c.Targets, err = targets(ctx, target, g, packets); err != nil {
 			c.TargetsUnseen = err.Error()
 		}
@@ -163,9 +163,6 @@ func (c *Counted) loadAgain(ctx context.Context, target program.Target, g guestJ
 	c.forget(replay.Clean()[0].Outcomes)
 	return nil
 }
-
-// redirected is XDP_REDIRECT.
-const redirected = 4
 
 // targets are where packets are redirected to, by two loads of a copy that notes it.
 func targets(ctx context.Context, target program.Target, g guestJob, packets *prog.Packets) (to []string, err error) {

@@ -167,7 +167,7 @@ func TestTrace(t *testing.T) {
 
 // Where redirects go is in a row's hash, unless it is not known of one of its packets.
 func TestRedirects(t *testing.T) {
-	c := &Counted{Verdicts: []uint32{redirected, redirected, 2}, Targets: []string{"device 1", "device 2", ""}}
+	c := &Counted{Verdicts: []uint32{progcost.Redirected, progcost.Redirected, 2}, Targets: []string{"device 1", "device 2", ""}}
 	first, both := c.redirects([]int{0}), c.redirects([]int{0, 1, 2})
 	c.Targets[1] = "device 3"
 	if first == "" || both == "" || c.redirects([]int{0}) != first || c.redirects([]int{0, 1, 2}) == both || c.redirects([]int{2}) != "" {

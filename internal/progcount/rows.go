@@ -172,7 +172,7 @@ func (c *Counted) row(class progcost.Class) Row {
 func (c *Counted) redirects(packets []int) string {
 	to, any := fnv.New64a(), false
 	for _, i := range packets {
-		if c.Verdicts[i] != redirected {
+		if c.Verdicts[i] != progcost.Redirected {
 			continue
 		}
 		if i >= len(c.Targets) || c.Targets[i] == "" || c.Targets[i] == progcost.Unknown {
@@ -222,7 +222,7 @@ func (c *Counted) Doubts(j *Job) (warns []string) {
 	}
 	vary := 0
 	for i, to := range c.Targets {
-		if c.Verdicts[i] == redirected && (to == "" || to == progcost.Unknown) {
+		if c.Verdicts[i] == progcost.Redirected && (to == "" || to == progcost.Unknown) {
 			vary++
 		}
 	}
