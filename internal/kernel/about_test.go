@@ -2,6 +2,8 @@ package kernel
 
 import (
 	"errors"
+	"os"
+	"strings"
 	"testing"
 
 	"github.com/cilium/ebpf"
@@ -15,6 +17,14 @@ import (
 // itself, and answer ENOMEM. All else is known of both.
 func TestLargePrograms(t *testing.T) {
 	testutil.Root(t)
+	tainted := func() string {
+		b, err := os.ReadFile("/proc/sys/kernel/tainted")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSpace(string(b))
+	}
+	before := tainted() // 512 for ever where it has warned before
 	for _, extra := range []int{0, 1} {
 		n := maxShown/asm.InstructionSize + extra
 		ins := make(asm.Instructions, n-1, n)
@@ -48,5 +58,8 @@ func TestLargePrograms(t *testing.T) {
 				t.Errorf("%d instructions: %v, want %v, and that the kernel is not asked", n, err, ErrTooLarge)
 			}
 		}
+	}
+	if after := tainted(); after != before {
+		t.Errorf("kernel.tainted was %s, and is %s", before, after)
 	}
 }
