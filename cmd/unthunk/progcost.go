@@ -289,7 +289,7 @@ func runProgCost(ctx context.Context, s std, cmd *cobra.Command, f costFlags, ta
 	doc.Rows = rows
 	doc.AddReferences("", raw.References)
 	doc.Warnings = append(append(doc.Warnings, warns...), append(stolen(steal), ofSoftware(doc.Host)...)...)
-	warnNowhere(&doc.Document, opened)
+	warnNowhere([]*record.ProgCost{doc}, []*program.Opened{opened})
 	if f.lines && !doc.Incomplete {
 		if err := f.measureLines(ctx, s, doc, opened, plan, raw); err != nil {
 			return err

@@ -153,7 +153,7 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 	}
 	var opened []*program.Opened
 	for _, target := range targets {
-		o, err := f.target.open(ctx, s, target, opened...)
+		o, err := f.target.load(ctx, s, target, opened...)
 		if err != nil {
 			return err
 		}
@@ -161,6 +161,7 @@ func runProgDiff(ctx context.Context, s std, cmd *cobra.Command, f *diffFlags, a
 		opened = append(opened, o)
 		plan.Programs = append(plan.Programs, progcost.Replayable(o))
 	}
+	tellAll(s, targets, opened)
 	if plan.Apart, err = f.replay.apart(ctx, s, targets, opened); err != nil {
 		return err
 	}
@@ -274,10 +275,10 @@ func (f *diffFlags) measure(
 		}
 		doc.Packets = f.replay.source(plan.Packets)
 		doc.Rows, doc.Warnings = raw.Record(i)
-		warnNowhere(&doc.Document, o)
 		doc.AddReferences("", raw.References)
 		docs[i] = doc
 	}
+	warnNowhere(docs, opened)
 	d := &progDifference{new: docs[len(docs)-1], doc: &record.ProgDiff{}}
 	if saved != nil {
 		d.old = saved.ProgCost()
@@ -359,14 +360,28 @@ func (f *diffFlags) destinationsOnce(
 	return progcost.Destinations(ctx, plan, noted)
 }
 
-// warnNowhere adds to a record that no packet was redirected where maps that redirects go by hold nothing, with what came of packets.
-func warnNowhere(doc *record.Document[record.CostRow], o *program.Opened) {
-	for i := range doc.Rows {
-		row := &doc.Rows[i]
-		if row.Name == "all" && len(o.Nowhere) > 0 && row.Verdicts["redirect"] == 0 {
-			doc.Warn(row.Name, record.Sentence(fmt.Sprintf("no packet was redirected: entries of the program's maps lead nowhere unless --map or "+
-				"--maps-from fills them (%s). Packets came out as %s", strings.Join(o.Nowhere, ", "), cells.Verdicts(row))))
+// warnNowhere adds to the records of programs that no packet was redirected where maps that redirects go by hold nothing, with what came
+// of packets. Of two programs that are not alike in it, it says which.
+func warnNowhere(docs []*record.ProgCost, opened []*program.Opened) {
+	texts := make([]string, len(docs))
+	for i, o := range opened {
+		if texts[i] = o.NowhereText(); texts[i] == "" {
+			continue
 		}
+		for k := range docs[i].Rows {
+			if row := &docs[i].Rows[k]; row.Name == progcost.All && row.Verdicts["redirect"] == 0 {
+				texts[i] = fmt.Sprintf("no packet was redirected: %s. Packets came out as %s", texts[i], cells.Verdicts(row))
+			}
+		}
+	}
+	for i, text := range texts {
+		switch {
+		case text == "":
+			continue
+		case len(texts) == 2 && texts[0] != texts[1]:
+			text = []string{"old", "new"}[i] + ": " + text
+		}
+		docs[i].Warn(progcost.All, record.Sentence(text))
 	}
 }
 

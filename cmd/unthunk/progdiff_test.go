@@ -137,9 +137,29 @@ func TestProgDiffRedirectsNowhere(t *testing.T) {
 	code, stdout, stderr := unthunk(t, strings.Fields("prog diff "+samples+":redirect "+samples+":redirect --packets udp4 --threshold 1000"+
 		quicklyReplayed)...)
 	skipMissing(t, code, stderr)
-	if code != exitDone || strings.Count(strings.Join(strings.Fields(stdout), " "), "no packet was redirected: entries of the program's maps "+
-		"lead nowhere unless --map or --maps-from fills them (ports). Packets came out as drop") != 1 {
+	const said = "no packet was redirected: entries of the program's maps lead nowhere unless --map or --maps-from fills them (ports). " +
+		"Packets came out as drop"
+	if code != exitDone || strings.Count(strings.Join(strings.Fields(stdout), " "), said) != 1 || strings.Contains(stderr, "ports") {
 		t.Errorf("exit code %d: %s%s", code, stdout, stderr)
+	}
+	code, stdout, stderr = unthunk(t, strings.Fields("prog diff "+samples+":pass "+samples+":redirect --packets udp4 --threshold 1000"+
+		quicklyReplayed)...)
+	if code != exitRegression || strings.Contains(stderr, "ports") ||
+		strings.Count(strings.Join(strings.Fields(stdout), " "), "new: "+said) != 1 {
+		t.Errorf("of one of them: exit code %d: %s%s", code, stdout, stderr)
+	}
+}
+
+// What is so of both programs is said once, all else of which it is.
+func TestTellAll(t *testing.T) {
+	t.Parallel()
+	old := &program.Opened{Warnings: []string{"maps are empty: a", "both"}}
+	is := &program.Opened{Warnings: []string{"both"}, Copies: []program.Copy{{Map: "m", Why: "why"}}}
+	var said strings.Builder
+	tellAll(std{err: &said}, []string{"old.o", "new.o"}, []*program.Opened{old, is})
+	want := "warning: old.o: maps are empty: a\nwarning: both\nwarning: new.o: map m is not copied whole: why\n"
+	if said.String() != want {
+		t.Errorf("%q, want %q", said.String(), want)
 	}
 }
 

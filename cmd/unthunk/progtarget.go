@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -156,13 +157,30 @@ func (f *targetFlags) load(ctx context.Context, s std, text string, beside ...*p
 
 // tell says what makes a program another than the user may think.
 func tell(s std, opened *program.Opened) {
-	warn := warner(s.err)
-	for _, w := range opened.Warnings {
-		warn(w)
+	tellAll(s, []string{opened.Name}, []*program.Opened{opened})
+}
+
+// tellAll is [tell] of programs that are compared: what is so of each is said once, all else of its target.
+func tellAll(s std, targets []string, opened []*program.Opened) {
+	said := make([][]string, len(opened))
+	for i, o := range opened {
+		said[i] = slices.Clone(o.Warnings)
+		for _, c := range o.Copies {
+			if c.Why != "" {
+				said[i] = append(said[i], fmt.Sprintf("map %s is not copied whole: %s", c.Map, c.Why))
+			}
+		}
 	}
-	for _, c := range opened.Copies {
-		if c.Why != "" {
-			warn(fmt.Sprintf("map %s is not copied whole: %s", c.Map, c.Why))
+	warn := warner(s.err)
+	for i := range said {
+		for _, text := range said[i] {
+			all := !slices.ContainsFunc(said, func(of []string) bool { return !slices.Contains(of, text) })
+			switch {
+			case !all:
+				warn(targets[i] + ": " + text)
+			case i == 0:
+				warn(text)
+			}
 		}
 	}
 }

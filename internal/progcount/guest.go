@@ -96,6 +96,9 @@ func InGuest(ctx context.Context, mark Mark) (*Counted, error) {
 	}
 	defer opened.Close()
 	c.Warnings = opened.Warnings
+	if text := opened.NowhereText(); text != "" {
+		c.Warnings = append(c.Warnings, text)
+	}
 	for _, copied := range opened.Copies {
 		if copied.Why != "" {
 			c.Warnings = append(c.Warnings, fmt.Sprintf("map %s is not copied whole: %s", copied.Map, copied.Why))

@@ -3,8 +3,10 @@ package program
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
@@ -32,15 +34,34 @@ func (o *Opened) warnMisses(ctx context.Context, options Options) {
 			if !options.Ports && !holdsAny(ctx, m) {
 				o.Nowhere = append(o.Nowhere, name)
 			}
+		case ebpf.XSKMap: // the sockets are of another process
+			if !options.Ports {
+				o.Nowhere = append(o.Nowhere, name)
+			}
 		}
 	}
 	if len(missed) > 0 {
 		o.warnf("maps are empty, so lookups in them miss: %s (--maps-from or --map fills them)", listed(missed))
 	}
-	if len(o.Nowhere) > 0 {
-		o.warnf("entries of maps that redirects go by are empty, so no packet is redirected by them: %s (--maps-from or --map fills them)",
-			listed(o.Nowhere))
+}
+
+// NowhereText says that redirects by the maps of Nowhere go nowhere, and what would fill these; it is empty where there is none.
+func (o *Opened) NowhereText() string {
+	var ports, sockets, text []string
+	for _, name := range o.Nowhere {
+		if o.Spec.Maps[name].Type == ebpf.XSKMap {
+			sockets = append(sockets, name)
+		} else {
+			ports = append(ports, name)
+		}
 	}
+	if len(ports) > 0 {
+		text = append(text, fmt.Sprintf("entries of the program's maps lead nowhere unless --map or --maps-from fills them (%s)", listed(ports)))
+	}
+	if len(sockets) > 0 {
+		text = append(text, fmt.Sprintf("no AF_XDP socket is in the program's maps of them (%s)", listed(sockets)))
+	}
+	return strings.Join(text, ", and ")
 }
 
 // holdsAny tells whether a map has an entry that leads somewhere: one that is an array has all its keys. It has where it cannot be read.

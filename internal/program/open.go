@@ -69,7 +69,7 @@ type Opened struct {
 	Parts []Part
 	// Copies say what became of each map of an object that was to be filled.
 	Copies []Copy
-	// Nowhere are the maps of an object that is to be run that redirects go by and that hold nothing.
+	// Nowhere are the maps of an object that is to be run that redirects go by and that hold nothing: see NowhereText.
 	Nowhere []string
 	// Warnings say in a sentence each what makes this program another one than the user may
 	// think.
