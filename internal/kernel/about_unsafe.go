@@ -69,7 +69,7 @@ const maxShown = 4 << 20
 // [ErrTooLarge] then.
 func ProgramInfo(p *ebpf.Program) (*ebpf.ProgramInfo, error) {
 	var size programInfo
-	if err := objectInfo(p.FD(), &size); err != nil {
+	if err := objectInfo(p.FD(), unsafe.Pointer(&size), unsafe.Sizeof(size)); err != nil {
 		return nil, fmt.Errorf("read about program: %w", err)
 	}
 	if size.xlatedLength > maxShown {
@@ -103,7 +103,7 @@ type programInfo struct {
 // aboutWithoutCode asks for all but the instructions.
 func aboutWithoutCode(p *ebpf.Program) (*About, error) {
 	info := &programInfo{}
-	if err := objectInfo(p.FD(), info); err != nil {
+	if err := objectInfo(p.FD(), unsafe.Pointer(info), unsafe.Sizeof(*info)); err != nil {
 		return nil, fmt.Errorf("read about program: %w", err)
 	}
 	maps := make([]ebpf.MapID, info.maps)
@@ -113,7 +113,7 @@ func aboutWithoutCode(p *ebpf.Program) (*About, error) {
 		functions: info.functions, functionAddrs: unsafe.Pointer(unsafe.SliceData(addrs)),
 		functionLengths: info.functionLengths, functionSizes: unsafe.Pointer(unsafe.SliceData(lengths)),
 	}
-	if err := objectInfo(p.FD(), more); err != nil {
+	if err := objectInfo(p.FD(), unsafe.Pointer(more), unsafe.Sizeof(*more)); err != nil {
 		return nil, fmt.Errorf("read about program: %w", err)
 	}
 	return &About{

@@ -14,9 +14,9 @@ type infoAttr struct {
 	info       unsafe.Pointer
 }
 
-// objectInfo asks the kernel for what info, a struct of its, has room for.
-func objectInfo[T any](fd int, info *T) error {
-	attr := infoAttr{uint32(fd), uint32(unsafe.Sizeof(*info)), unsafe.Pointer(info)}
+// objectInfo asks the kernel for what info, a struct of so many bytes, has room for.
+func objectInfo(fd int, info unsafe.Pointer, size uintptr) error {
+	attr := infoAttr{uint32(fd), uint32(size), info}
 	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_OBJ_GET_INFO_BY_FD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	if errno != 0 {
 		return errno
@@ -37,7 +37,7 @@ type typesInfo struct {
 func rawTypes(h *btf.Handle, most int) ([]byte, error) {
 	ask := func(raw []byte) (size int, err error) {
 		info := &typesInfo{types: unsafe.Pointer(unsafe.SliceData(raw)), size: uint32(len(raw))}
-		if err := objectInfo(h.FD(), info); err != nil {
+		if err := objectInfo(h.FD(), unsafe.Pointer(info), unsafe.Sizeof(*info)); err != nil {
 			return 0, fmt.Errorf("read types: %w", err)
 		}
 		return int(info.size), nil
