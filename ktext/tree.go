@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Tree is a kernel package unpacked in a folder.
@@ -33,6 +35,7 @@ func OpenTree(ctx context.Context, dir string) (_ *Tree, err error) {
 		return nil, fmt.Errorf("find kernel: %w", err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
+	folders := unpack.NewFolders(ctx, root.FS())
 	found := make(map[string]*Tree)
 	tree := func(release string) *Tree {
 		if found[release] == nil {
@@ -41,13 +44,13 @@ func OpenTree(ctx context.Context, dir string) (_ *Tree, err error) {
 		return found[release]
 	}
 	for _, pattern := range []string{"boot/vmlinuz-*", "vmlinuz-*"} {
-		names, err := fs.Glob(root.FS(), pattern)
-		if err != nil {
+		names, err := fs.Glob(folders, pattern)
+		if err := cmp.Or(err, folders.Err()); err != nil {
 			return nil, fmt.Errorf("find kernel: %w", err)
 		}
 		for _, name := range names {
-			if _, err := root.Stat(name); err != nil {
-				return nil, fmt.Errorf("find kernel in %s: %w", dir, err)
+			if _, err := root.Stat(name); cmp.Or(err, ctx.Err()) != nil {
+				return nil, fmt.Errorf("find kernel in %s: %w", dir, cmp.Or(err, ctx.Err()))
 			}
 			t := tree(strings.TrimPrefix(path.Base(name), "vmlinuz-"))
 			t.Vmlinuz = filepath.Join(dir, name)
@@ -57,8 +60,8 @@ func OpenTree(ctx context.Context, dir string) (_ *Tree, err error) {
 		}
 	}
 	for _, pattern := range []string{"lib/modules/*", "usr/lib/modules/*"} {
-		names, err := fs.Glob(root.FS(), pattern)
-		if err != nil {
+		names, err := fs.Glob(folders, pattern)
+		if err := cmp.Or(err, folders.Err()); err != nil {
 			return nil, fmt.Errorf("find modules: %w", err)
 		}
 		for _, name := range names {
@@ -66,7 +69,7 @@ func OpenTree(ctx context.Context, dir string) (_ *Tree, err error) {
 			if image := path.Join(name, "vmlinuz"); t.Vmlinuz == "" && exists(root, image) {
 				t.Vmlinuz = filepath.Join(dir, image)
 			}
-			if err := t.modules(ctx, root, name); err != nil {
+			if err := t.modules(folders, root, name); err != nil {
 				return nil, err
 			}
 		}
@@ -92,13 +95,16 @@ func exists(root *os.Root, name string) bool {
 }
 
 // modules adds those in a folder of root, which may be a link.
-func (t *Tree) modules(ctx context.Context, root *os.Root, folder string) error {
-	err := fs.WalkDir(root.FS(), folder, func(file string, e fs.DirEntry, err error) error {
-		if err := cmp.Or(err, ctx.Err()); err != nil || e.IsDir() {
+func (t *Tree) modules(folders *unpack.Folders, root *os.Root, folder string) error {
+	err := fs.WalkDir(folders, folder, func(file string, e fs.DirEntry, err error) error {
+		if err := cmp.Or(err, folders.Err()); err != nil || e.IsDir() {
 			return err
 		}
 		if name, ok := ModuleName(file); ok && exists(root, file) {
 			t.Modules[name] = filepath.Join(t.Dir, file)
+		}
+		if len(t.Modules) > unpack.MaxNames {
+			return fmt.Errorf("%s has more than %d", folder, unpack.MaxNames)
 		}
 		return nil
 	})

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -100,15 +101,20 @@ func under(ctx context.Context, dir string) ([]string, error) {
 	if to, err := filepath.EvalSymlinks(dir); err == nil { // WalkDir follows no link
 		dir = to
 	}
-	err := filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
-		if err := cmp.Or(err, ctx.Err()); err != nil || e.IsDir() {
+	folders := unpack.NewFolders(ctx, os.DirFS(dir))
+	err := fs.WalkDir(folders, ".", func(name string, e fs.DirEntry, err error) error {
+		if err := cmp.Or(err, folders.Err()); err != nil || e.IsDir() {
 			return err
 		}
-		if _, ok := ktext.ModuleName(path); ok {
+		if _, ok := ktext.ModuleName(name); ok {
+			path := filepath.Join(dir, name)
 			all = append(all, path)
 			if strings.Contains(path, "/drivers/net/") {
 				net = append(net, path)
 			}
+		}
+		if len(all) > unpack.MaxNames {
+			return fmt.Errorf("%s has more than %d", dir, unpack.MaxNames)
 		}
 		return nil
 	})

@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Kernel is a kernel that can be booted.
@@ -42,12 +45,13 @@ type Kernel struct {
 // read: see [Kernel.readConfig].
 func unpacked(ctx context.Context, dir string) (k Kernel, ok bool, err error) {
 	var found []Kernel
+	folders := unpack.NewFolders(ctx, os.DirFS(dir))
 	for _, pattern := range []string{
 		"boot/vmlinuz-*", "boot/vmlinuz", "boot/bzImage", "lib/modules/*/vmlinuz", "usr/lib/modules/*/vmlinuz",
 		"vmlinuz-*", "vmlinuz", "bzImage",
 	} {
-		names, err := fs.Glob(heardFS{os.DirFS(dir), ctx}, pattern)
-		if err != nil {
+		names, err := fs.Glob(folders, pattern)
+		if err := cmp.Or(err, folders.Err()); err != nil {
 			return Kernel{}, false, fmt.Errorf("find kernel: %w", err)
 		}
 		if len(names) > maxKernels {
@@ -92,22 +96,6 @@ type severalError struct {
 func (e *severalError) Error() string {
 	return fmt.Sprintf("find kernel in %s: there are %d, name one: %s", e.dir, len(e.images), strings.Join(e.images, ", "))
 }
-
-// heardFS is a file system whose folders cannot be read once ctx has ended: one may hold 100 000 more.
-type heardFS struct {
-	fs.FS
-	ctx context.Context
-}
-
-func (f heardFS) ReadDir(name string) ([]fs.DirEntry, error) {
-	if err := f.ctx.Err(); err != nil {
-		return nil, err
-	}
-	return fs.ReadDir(f.FS, name)
-}
-
-// Stat opens nothing: the name may be a pipe's.
-func (f heardFS) Stat(name string) (fs.FileInfo, error) { return fs.Stat(f.FS, name) }
 
 // maxKernels is how many kernels a folder may have.
 const maxKernels = 64
