@@ -291,7 +291,11 @@ func (f *diffFlags) measure(
 				d.doc.Redirected++
 			}
 		}
-		d.doc.Behaviors, d.doc.Unsteady = raw.Behaviors(twins, to)
+		seen, err := f.settle(ctx, plan, raw, args, opened, twins, to)
+		if err != nil {
+			return nil, err
+		}
+		d.doc.Behaviors, d.doc.Unsteady = raw.Behaviors(twins, to, seen)
 		d.doc.BehaviorMayChange = f.mayChange
 	}
 	c, err := compare.Records(record.NewSaved(d.old), record.NewSaved(d.new), compare.Options{Threshold: f.threshold})
@@ -339,10 +343,69 @@ func (f *diffFlags) destinations(
 	return seen, ""
 }
 
+// settle runs packets more often of which something varies in one of the two programs alone: a new program that makes something else of a
+// packet each time is another one, where the old one does not. It is nil when the run was stopped.
+func (f *diffFlags) settle(
+	ctx context.Context, plan progcost.Plan, raw *progcost.Raw, args []string, opened []*program.Opened, twins [2]*prog.Clean,
+	to [2][]string,
+) (map[int][2][]progcost.Seen, error) {
+	packets := raw.Unsettled(twins, to)
+	if raw.Incomplete || len(packets) == 0 {
+		return nil, nil
+	}
+	var seen [2][][]progcost.Seen
+	for i, o := range opened {
+		seen[i] = make([][]progcost.Seen, len(packets))
+		for range progcost.Loads {
+			err := f.settleOnce(ctx, plan, args[i], o, opened, to[i] != nil, packets, seen[i])
+			switch {
+			case ctx.Err() != nil:
+				return nil, nil
+			case err != nil:
+				return nil, err
+			}
+		}
+	}
+	of := make(map[int][2][]progcost.Seen, len(packets))
+	for n, packet := range packets {
+		of[packet] = [2][]progcost.Seen{seen[0][n], seen[1][n]}
+	}
+	return of, nil
+}
+
+// settleOnce adds to what is seen of packets the runs of one load of an object, or of a program that is live.
+func (f *diffFlags) settleOnce(
+	ctx context.Context, plan progcost.Plan, text string, o *program.Opened, beside []*program.Opened, noted bool, packets []int,
+	seen [][]progcost.Seen,
+) (err error) {
+	switch {
+	case noted:
+		o, err = f.openNoted(ctx, text, beside)
+	case o.Spec != nil:
+		o, err = f.target.open(ctx, std{out: io.Discard, err: io.Discard}, text, beside...) // it warned the first time
+	default:
+		return progcost.Runs(ctx, plan, o, false, packets, seen)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, o.Close()) }()
+	return progcost.Runs(ctx, plan, o, noted, packets, seen)
+}
+
 // destinationsOnce loads a copy of an object that notes where its redirects go, and runs the packets through it.
 func (f *diffFlags) destinationsOnce(
 	ctx context.Context, plan progcost.Plan, text string, beside []*program.Opened,
 ) (to []string, err error) {
+	noted, err := f.openNoted(ctx, text, beside)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, noted.Close()) }()
+	return progcost.Destinations(ctx, plan, noted)
+}
+
+func (f *diffFlags) openNoted(ctx context.Context, text string, beside []*program.Opened) (*program.Opened, error) {
 	target, err := program.Parse(text)
 	if err != nil {
 		return nil, usageError{err}
@@ -352,12 +415,7 @@ func (f *diffFlags) destinationsOnce(
 		return nil, err
 	}
 	o.Beside = beside
-	noted, err := progcost.OpenNoted(ctx, target, o)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, noted.Close()) }()
-	return progcost.Destinations(ctx, plan, noted)
+	return progcost.OpenNoted(ctx, target, o)
 }
 
 // warnNowhere adds to the records of programs that no packet was redirected where maps that redirects go by hold nothing, with what came

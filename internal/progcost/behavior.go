@@ -14,31 +14,25 @@ const maxBehaviors = 1000
 
 // Behaviors are the ways in which packets come out of the two programs otherwise, run once each: those of most packets
 // first. It is empty, not nil, when all come out alike. twins are what other loads of the two programs made of the
-// packets, nil for one that is loaded no second time. What a program itself does otherwise from run to run, or from load
-// to load, is not compared: unsteady is of how many packets that is something. to are the [Destinations] of each program's
-// packets, nil where they are not compared.
-func (raw *Raw) Behaviors(twins [2]*prog.Clean, to [2][]string) (changes []record.BehaviorChange, unsteady int) {
+// packets, nil for one that is loaded no second time. to are the [Destinations] of each program's packets, nil where they are not
+// compared. seen are more runs of packets of [Raw.Unsettled], by packet and program: what one program does the same each time and the
+// other does not is another behavior. All else that a program itself does otherwise from run to run, or from load to load, is not
+// compared: unsteady is of how many packets that is something.
+func (raw *Raw) Behaviors(
+	twins [2]*prog.Clean, to [2][]string, seen map[int][2][]Seen,
+) (changes []record.BehaviorChange, unsteady int) {
 	found := []record.BehaviorChange{}
 	at := make(map[record.BehaviorChange]int)
 	for i := range raw.Clean[0].Outcomes {
-		old, is := steady(&raw.Clean[0], twins[0], i), steady(&raw.Clean[1], twins[1], i)
-		var b record.BehaviorChange
-		switch {
-		case old.Unsteady || is.Unsteady:
-			unsteady++
-			continue
-		case old.Verdict != is.Verdict:
-			b = record.BehaviorChange{What: "verdict", Old: verdict(old.Verdict), New: verdict(is.Verdict)}
-		case old.Length != is.Length:
-			b = record.BehaviorChange{What: "length", Old: strconv.Itoa(old.Length), New: strconv.Itoa(is.Length)}
-		case elsewhere(to, i):
-			b = record.BehaviorChange{What: "target", Old: to[0][i], New: to[1][i]}
-		case old.Hash != 0 && is.Hash != 0 && old.Hash != is.Hash: // also where it goes is not known
-			b = record.BehaviorChange{What: "bytes"}
-		case old.Hash == 0 || is.Hash == 0 || old.Verdict == Redirected && to[0] != nil && !Compared(to, i):
-			unsteady++
-			continue
-		default:
+		b, varies := compared(steady(&raw.Clean[0], twins[0], i), steady(&raw.Clean[1], twins[1], i), to, i)
+		if varies {
+			var changed bool
+			if b, changed = settled(seen[i]); !changed {
+				unsteady++
+				continue
+			}
+		}
+		if b.What == "" {
 			continue
 		}
 		n, known := at[b]
@@ -57,14 +51,30 @@ func (raw *Raw) Behaviors(twins [2]*prog.Clean, to [2][]string) (changes []recor
 	return found, unsteady
 }
 
-// Compared tells whether it is known where both programs redirect a packet to.
-func Compared(to [2][]string, packet int) bool {
-	for _, of := range to {
-		if packet >= len(of) || of[packet] == "" || of[packet] == Unknown {
-			return false
-		}
+// compared is how a packet comes out of two programs otherwise, the zero value where it does not. varies tells whether something of it
+// varies, so that it cannot be told.
+func compared(old, is prog.Outcome, to [2][]string, packet int) (b record.BehaviorChange, varies bool) {
+	switch {
+	case old.Unsteady || is.Unsteady:
+		return b, true
+	case old.Verdict != is.Verdict:
+		return record.BehaviorChange{What: "verdict", Old: verdict(old.Verdict), New: verdict(is.Verdict)}, false
+	case old.Length != is.Length:
+		return record.BehaviorChange{What: "length", Old: strconv.Itoa(old.Length), New: strconv.Itoa(is.Length)}, false
+	case elsewhere(to, packet):
+		return record.BehaviorChange{What: "target", Old: to[0][packet], New: to[1][packet]}, false
+	case old.Hash != 0 && is.Hash != 0 && old.Hash != is.Hash: // also where it goes is not known
+		return record.BehaviorChange{What: "bytes"}, false
 	}
-	return true
+	return b, old.Hash == 0 || is.Hash == 0 || old.Verdict == Redirected && to[0] != nil && !Compared(to, packet)
+}
+
+// Compared tells whether it is known where both programs redirect a packet to.
+func Compared(to [2][]string, packet int) bool { return known(to[0], packet) && known(to[1], packet) }
+
+// known tells whether it is known where a program redirects a packet to.
+func known(to []string, packet int) bool {
+	return packet < len(to) && to[packet] != "" && to[packet] != Unknown
 }
 
 func elsewhere(to [2][]string, packet int) bool {

@@ -35,10 +35,83 @@ func TestBehaviors(t *testing.T) {
 		clean := func(o prog.Outcome) prog.Clean { return prog.Clean{Outcomes: []prog.Outcome{o}} }
 		oldTwin, newTwin := clean(tt.oldTwin), clean(tt.newTwin)
 		raw := Raw{Clean: []prog.Clean{clean(tt.old), clean(tt.is)}}
-		got, unsteady := raw.Behaviors([2]*prog.Clean{&oldTwin, &newTwin}, [2][]string{})
+		got, unsteady := raw.Behaviors([2]*prog.Clean{&oldTwin, &newTwin}, [2][]string{}, nil)
 		if got == nil || !slices.Equal(got, append([]record.BehaviorChange{}, tt.want...)) || unsteady != tt.unsteady {
 			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)
 		}
+	}
+}
+
+// What varies in one program alone is another behavior when it varies in many runs, and the other program does the same in all.
+func TestBehaviorsOfOneProgram(t *testing.T) {
+	t.Parallel()
+	const runs = Loads * (loadPasses - 1)
+	every := func(f func(run int) Seen) (seen []Seen) {
+		for run := range runs {
+			seen = append(seen, f(run))
+		}
+		return seen
+	}
+	sent := func(to string, hash uint64) Seen { return Seen{Verdict: Redirected, Length: 60, Hash: hash, To: to} }
+	always := every(func(int) Seen { return sent("device 1", 1) })
+	bytes := every(func(run int) Seen { return sent("device 1", uint64(2+run)) })
+	coin := every(func(run int) Seen { return sent("device 1", uint64(1+run%2)) })
+	seldom := every(func(run int) Seen { return sent("device 1", uint64(1+run/(runs-1))) })
+	turns := every(func(run int) Seen { return sent([]string{"device 1", "device 2"}[run%2], 1) })
+	elsewhere := every(func(run int) Seen { return sent("device 2", uint64(2+run)) })
+	unseen := every(func(int) Seen { return sent("", 1) })
+	long := every(func(int) Seen { return Seen{Verdict: 3, Length: prog.MaxFrame + 1} })
+	drops := every(func(run int) Seen { return Seen{Verdict: uint32(1 + run%2), Length: 60, Hash: 1} })
+	passes := every(func(int) Seen { return Seen{Verdict: 2, Length: 60, Hash: 1} })
+	grows := every(func(run int) Seen { return Seen{Verdict: 2, Length: 60 + run, Hash: uint64(run + 1)} })
+	change := func(what, old, is string) *record.BehaviorChange {
+		return &record.BehaviorChange{What: what, Old: old, New: is, Packets: 1, First: 1}
+	}
+	for _, tt := range []struct {
+		name    string
+		old, is []Seen
+		want    *record.BehaviorChange
+	}{
+		{"random bytes now", always, bytes, change("bytes", AlwaysSame, EachTime)},
+		{"no random bytes now", bytes, always, change("bytes", EachTime, AlwaysSame)},
+		{"one of two now", always, coin, change("bytes", AlwaysSame, EachTime)},
+		{"random bytes in both", bytes, bytes, nil},
+		{"random in many ways, in two ways", bytes, coin, nil},
+		{"other bytes from time to time", always, seldom, nil},
+		{"a random device now", always, turns, change("target", "device 1", EachTime)},
+		{"a random device no more", turns, always, change("target", EachTime, "device 1")},
+		{"a random device in both", turns, turns, nil},
+		{"another device", bytes, elsewhere, change("target", "device 1", "device 2")},
+		{"a device that is not seen", unseen, turns, nil},
+		{"too long for bytes", long, long, nil},
+		{"drops at random", passes, drops, change("verdict", "pass", EachTime)},
+		{"a random length", passes, grows, change("length", "60", EachTime)},
+		{"the run was stopped", nil, nil, nil},
+	} {
+		varies := []prog.Clean{{Outcomes: []prog.Outcome{{Verdict: 2, Length: 60, Hash: 1}}},
+			{Outcomes: []prog.Outcome{{Verdict: 2, Length: 60, Unsteady: true}}}}
+		raw := Raw{Clean: varies}
+		if got := raw.Unsettled([2]*prog.Clean{}, [2][]string{}); !slices.Equal(got, []int{0}) {
+			t.Fatalf("unsettled: %v", got)
+		}
+		got, unsteady := raw.Behaviors([2]*prog.Clean{}, [2][]string{}, map[int][2][]Seen{0: {tt.old, tt.is}})
+		if tt.want == nil && (len(got) > 0 || unsteady != 1) ||
+			tt.want != nil && (!slices.Equal(got, []record.BehaviorChange{*tt.want}) || unsteady != 0) {
+			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)
+		}
+	}
+}
+
+// What varies in both is not run more often, nor what varies in none.
+func TestUnsettled(t *testing.T) {
+	t.Parallel()
+	same, varies := prog.Outcome{Verdict: Redirected, Length: 60, Hash: 1}, prog.Outcome{Verdict: Redirected, Length: 60}
+	at := [2][]string{{"device 1", "device 1", "device 1", Unknown, "device 1"}, {"device 1", "device 1", Unknown, Unknown, "device 1"}}
+	raw := Raw{Clean: []prog.Clean{
+		{Outcomes: []prog.Outcome{same, varies, same, same, same}}, {Outcomes: []prog.Outcome{same, varies, same, same, varies}},
+	}}
+	if got := raw.Unsettled([2]*prog.Clean{}, at); !slices.Equal(got, []int{2, 4}) {
+		t.Errorf("%v", got)
 	}
 }
 
@@ -68,7 +141,7 @@ func TestBehaviorsOfRedirects(t *testing.T) {
 		{"not seen", sent, sent, [2][]string{}, nil, 0},
 	} {
 		raw := Raw{Clean: []prog.Clean{{Outcomes: []prog.Outcome{tt.old}}, {Outcomes: []prog.Outcome{tt.is}}}}
-		got, unsteady := raw.Behaviors([2]*prog.Clean{}, tt.to)
+		got, unsteady := raw.Behaviors([2]*prog.Clean{}, tt.to, nil)
 		if !slices.Equal(got, append([]record.BehaviorChange{}, tt.want...)) || unsteady != tt.unsteady {
 			t.Errorf("%s: %+v, %d unsteady", tt.name, got, unsteady)
 		}

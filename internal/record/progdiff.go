@@ -20,7 +20,8 @@ type ProgDiffParts struct {
 	// Behaviors are the ways in which packets come out of the two otherwise; empty when all come out alike, and nil
 	// where the old side is a saved record.
 	Behaviors []BehaviorChange `json:"behaviors"`
-	// Unsteady is of how many packets a program itself makes something else from run to run: that is not compared.
+	// Unsteady is of how many packets both programs themselves make something else from run to run, or one of them too seldom to tell:
+	// they are not compared.
 	Unsteady int `json:"unsteady,omitempty"`
 	// Redirected is of how many packets it was compared where the two redirect them to; RedirectsUnseen says why it was not, though packets
 	// are redirected. Of records of older versions it was not.
@@ -37,7 +38,8 @@ type ProgDiffParts struct {
 type BehaviorChange struct {
 	// What is "verdict", "length", "target" of a redirect, or "bytes": a packet is in the first that holds.
 	What string `json:"what"`
-	// Old and New are the verdicts, the lengths in bytes, or where packets are redirected to; empty for bytes.
+	// Old and New are the verdicts, the lengths in bytes, or where packets are redirected to, "other each time" where that varies in one of
+	// the two; empty for bytes, unless they vary in one and are "always the same" in the other.
 	Old string `json:"old,omitempty"`
 	New string `json:"new,omitempty"`
 	// Packets is how many, First the number of the first of them, from 1.

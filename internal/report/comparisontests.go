@@ -122,7 +122,7 @@ func newTestSuite(c record.Changes) testSuite {
 func behaviorTest(d *record.ProgDiff) test {
 	t := test{name: "behavior", outcome: testPassed, text: cells.Behaviors(d)[0], kind: "behavior"}
 	switch {
-	case d.Behaviors == nil:
+	case d.Behaviors == nil, cells.NothingSteady(d):
 		t.outcome = testSkipped
 	case len(d.Behaviors) > 0 && !d.BehaviorMayChange:
 		t.outcome = testFailed

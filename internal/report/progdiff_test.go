@@ -104,6 +104,30 @@ func TestProgDiffTests(t *testing.T) {
 	if strings.Contains(said, "All packets") || !strings.Contains(said, "Of 3 of 16384") {
 		t.Error(said)
 	}
+	for _, write := range []func(w io.Writer, c record.Changes) error{JUnitComparison, KTAPComparison} {
+		for _, unsteady := range []int{0, 3, steadyOnly.Packets.Kept} {
+			var b bytes.Buffer
+			steadyOnly.Unsteady = unsteady
+			if err := write(&b, steadyOnly); err != nil {
+				t.Fatal(err)
+			}
+			skipped := strings.Contains(b.String(), "ok 1 behavior # SKIP Whether packets come out otherwise is NOT known") ||
+				strings.Contains(b.String(), `<skipped message="Whether packets come out otherwise is NOT known`)
+			if skipped != (unsteady == steadyOnly.Packets.Kept) {
+				t.Errorf("%d unsteady, skipped %v:\n%s", unsteady, skipped, b.String())
+			}
+		}
+	}
+	one := difference(t, 1)
+	one.Behaviors = []record.BehaviorChange{
+		{What: "bytes", Old: "always the same", New: "other each time", Packets: 2, First: 1},
+		{What: "length", Old: "60", New: "other each time", Packets: 1, First: 3},
+		{What: "target", Old: "device 1", New: "other each time", Packets: 1, First: 4},
+	}
+	if got := strings.Join(cells.Behaviors(one)[1:], "\n"); got != "  2 packets: bytes always the same → other each time, first packet 1\n"+
+		"  1 packet: 60 bytes → other each time, first packet 3\n  1 packet: redirect to device 1 → other each time, first packet 4" {
+		t.Error(got)
+	}
 	old := recordtest.Cost("run", 1, 1)
 	old.Rows[2].Refused, old.Rows[2].Ns = "it differs", nil
 	var b bytes.Buffer

@@ -2,6 +2,7 @@ package cells
 
 import (
 	"fmt"
+	"strconv"
 
 	"github.com/unthunk/unthunk/internal/record"
 )
@@ -18,10 +19,18 @@ func Behaviors(d *record.ProgDiff) []string {
 	return out
 }
 
+// NothingSteady tells whether something of each packet varies by itself, so that none is known to come out alike or otherwise.
+func NothingSteady(d *record.ProgDiff) bool {
+	return d.Behaviors != nil && len(d.Behaviors) == 0 && d.Unsteady > 0 && d.Unsteady >= d.Packets.Kept
+}
+
 func behaviors(d *record.ProgDiff) []string {
 	switch {
 	case d.Behaviors == nil:
 		return []string{"Whether packets come out otherwise is not known: the old side is a saved record."}
+	case NothingSteady(d):
+		return []string{fmt.Sprintf("Whether packets come out otherwise is NOT known: of all %d something changes from run to run by itself, "+
+			"and a packet of which it does is not compared.", d.Packets.Kept)}
 	case len(d.Behaviors) == 0 && d.Unsteady > 0:
 		return []string{fmt.Sprintf("No packet is known to come out otherwise. Of %d of %d something changes from run to run by itself: "+
 			"it is not compared.", d.Unsteady, d.Packets.Kept)}
@@ -45,10 +54,17 @@ func behaviors(d *record.ProgDiff) []string {
 		}
 		how := "other bytes"
 		switch b.What {
+		case "bytes":
+			if b.Old != "" {
+				how = "bytes " + b.Old + " → " + b.New
+			}
 		case "verdict":
 			how = b.Old + " → " + b.New
 		case "length":
 			how = b.Old + " → " + b.New + " bytes"
+			if _, err := strconv.Atoi(b.New); err != nil {
+				how = b.Old + " bytes → " + b.New
+			}
 		case "target":
 			how = "redirect to " + b.Old + " → " + b.New
 		}

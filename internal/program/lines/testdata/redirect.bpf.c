@@ -82,6 +82,29 @@ int random_marked(struct xdp_md *ctx)
 	return go(bpf_get_prandom_u32() >> 8);
 }
 
+static __attribute__((always_inline)) int mark(struct xdp_md *ctx, __u32 value)
+{
+	__u8 *data = (void *)(long)ctx->data;
+
+	if (data + 4 > (__u8 *)(long)ctx->data_end)
+		return XDP_PASS;
+	bpf_redirect_map(&ports, 0, XDP_DROP);
+	__builtin_memcpy(data, &value, sizeof(value));
+	return XDP_TX;
+}
+
+SEC("xdp")
+int tx_marked(struct xdp_md *ctx)
+{
+	return mark(ctx, 0x5a5a5a5a);
+}
+
+SEC("xdp")
+int tx_random(struct xdp_md *ctx)
+{
+	return mark(ctx, bpf_get_prandom_u32());
+}
+
 struct inner {
 	__uint(type, BPF_MAP_TYPE_DEVMAP);
 	__uint(max_entries, 4);
