@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -189,8 +190,21 @@ func visit(ctx context.Context, list []*namespace, f func(n *namespace, refused 
 		} // else the thread ends with this goroutine
 		done <- err
 	}()
-	return <-done
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-time.After(leaving): // a path may lead into a file system that does not answer
+		return ctx.Err()
+	}
 }
+
+// leaving is how long a thread has to come back from a namespace when ctx has ended.
+const leaving = time.Second / 4
 
 func visitEach(ctx context.Context, list []*namespace, f func(*namespace, error)) error {
 	for _, n := range list {
@@ -215,16 +229,11 @@ func visitEach(ctx context.Context, list []*namespace, f func(*namespace, error)
 func enter(n *namespace) error {
 	err := error(fs.ErrNotExist)
 	for _, path := range n.paths {
-		fd, errOpen := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		fd, errOpen := open(path, n.inode)
 		if errOpen != nil {
 			if !errors.Is(errOpen, fs.ErrNotExist) && !errors.Is(errOpen, unix.ESRCH) {
 				err = errOpen
 			}
-			continue
-		}
-		var st unix.Stat_t
-		if errStat := unix.Fstat(fd, &st); errStat != nil || st.Ino != n.inode {
-			unix.Close(fd)
 			continue
 		}
 		errSet := unix.Setns(fd, unix.CLONE_NEWNET)
@@ -235,6 +244,28 @@ func enter(n *namespace) error {
 		err = errSet
 	}
 	return err
+}
+
+// open opens a namespace by a path that leads to it, and [fs.ErrNotExist] where it leads elsewhere now.
+//
+// The path may be that of an open file of another process, which can put any file in its place, also one
+// that it may not open itself: the file is looked at without opening it (O_PATH), as to open a
+// device does something and to open a pipe waits.
+func open(path string, inode uint64) (fd int, err error) {
+	at, err := unix.Open(path, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer unix.Close(at)
+	var system unix.Statfs_t
+	var st unix.Stat_t
+	if err := errors.Join(unix.Fstatfs(at, &system), unix.Fstat(at, &st)); err != nil {
+		return -1, err
+	}
+	if system.Type != unix.NSFS_MAGIC || st.Ino != inode {
+		return -1, fs.ErrNotExist
+	}
+	return unix.Open("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 }
 
 // row is what is said of a namespace.
