@@ -6,11 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/unthunk/unthunk/internal/memory"
 	"github.com/unthunk/unthunk/internal/outfile"
+	"github.com/unthunk/unthunk/internal/unpack"
 )
 
 // Limits on what [Load] accepts.
@@ -122,7 +126,10 @@ func load[T any](path string, parse func([]byte) (*T, error)) (*T, error) {
 	if most := memory.Limit() / 8; info.Mode().IsRegular() && info.Size() <= MaxSize && uint64(info.Size()) > most {
 		return nil, fmt.Errorf("load %s: it has %d KiB, and for more than %d there is no memory here", path, info.Size()>>10, most>>10)
 	}
-	f, err := os.Open(path)
+	if info.IsDir() {
+		return nil, fmt.Errorf("load %s: %w", path, unix.EISDIR)
+	}
+	f, _, err := unpack.Open(path, math.MaxInt64) // it may be another one by now
 	if err != nil {
 		return nil, fmt.Errorf("load %s: %w", path, cause(err))
 	}

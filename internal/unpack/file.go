@@ -10,6 +10,7 @@ import (
 	"os"
 	"runtime/debug"
 	"runtime/metrics"
+	"strconv"
 	"sync"
 
 	"golang.org/x/sync/semaphore"
@@ -44,22 +45,48 @@ func OpenNoFollow(path string, limit int64) (*os.File, int64, error) {
 }
 
 func open(path string, flags int, limit int64) (*os.File, int64, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY|flags, 0)
+	f, info, err := openRegular(path, flags)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
-	info, err := f.Stat()
-	switch {
-	case err != nil:
-	case !info.Mode().IsRegular():
-		err = &fs.PathError{Op: "open", Path: path, Err: errors.New("it is not a regular file")}
-	case info.Size() > limit:
-		err = &fs.PathError{Op: "open", Path: path, Err: tooLarge(int(limit))}
+	if info.Size > limit {
+		f.Close()
+		return nil, 0, &fs.PathError{Op: "open", Path: path, Err: tooLarge(int(limit))}
+	}
+	return f, info.Size, nil
+}
+
+// openRegular looks at a file without opening it (O_PATH), and opens what it looked at: to open a device does
+// something, whatever is read of it, and a path may lead elsewhere meanwhile.
+func openRegular(path string, flags int) (f *os.File, info unix.Stat_t, err error) {
+	at, err := openRetried(path, unix.O_PATH|flags)
+	if err != nil {
+		return nil, info, err
+	}
+	defer unix.Close(at)
+	if err := unix.Fstat(at, &info); err != nil {
+		return nil, info, err
+	}
+	switch info.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+	case unix.S_IFLNK: // with O_NOFOLLOW
+		return nil, info, unix.ELOOP
 	default:
-		return f, info.Size(), nil
+		return nil, info, errors.New("it is not a regular file")
 	}
-	f.Close()
-	return nil, 0, err
+	fd, err := openRetried("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY)
+	if err != nil {
+		return nil, info, err
+	}
+	return os.NewFile(uintptr(fd), path), info, nil
+}
+
+func openRetried(path string, flags int) (fd int, err error) {
+	for {
+		if fd, err = unix.Open(path, flags|unix.O_CLOEXEC, 0); err != unix.EINTR {
+			return fd, err
+		}
+	}
 }
 
 // ReadFile reads a regular file of at most limit bytes, as [Open] opens it.
