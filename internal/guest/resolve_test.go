@@ -303,7 +303,7 @@ func TestJoined(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		modules: "name them all", image + "+" + image + ".none": "no such file", image + "+" + filepath.Dir(image): "no such file",
-		image + "+": "no such file", strings.Repeat(image+"+", 40) + image: "no such file",
+		image + "+": "no file or folder", strings.Repeat(image+"+", 40) + image: "no such file",
 	} {
 		if _, err := Resolve(t.Context(), cache, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
