@@ -302,8 +302,8 @@ func TestJoined(t *testing.T) {
 		t.Errorf("%+v, %v", alone, err)
 	}
 	for name, want := range map[string]string{
-		modules: "name them all", image + "+" + image + ".none": "no such file", image + "+" + filepath.Dir(image): "no such file",
-		image + "+": "no file or folder", strings.Repeat(image+"+", 40) + image: "no such file",
+		modules: "name them all", image + "+" + image + ".none": "no file or folder", image + "+" + filepath.Dir(image): "no file or folder",
+		image + "+": "no file or folder", strings.Repeat(image+"+", 40) + image: "no file or folder",
 	} {
 		if _, err := Resolve(t.Context(), cache, name); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %q", name, err, want)
