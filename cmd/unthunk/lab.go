@@ -283,7 +283,17 @@ func runLab(ctx context.Context, s std, f labFlags, kernels []string, counts boo
 	case l.Incomplete:
 		return errStopped
 	}
-	return cmp.Or(cellErrors(cells), noCounts(l, counts))
+	return cmp.Or(cellErrors(cells), noCounts(l, counts), f.noTime(cells))
+}
+
+// noTime is why the times that were asked for are not there. Without --accel kvm they are asked for where they can be had.
+func (f labFlags) noTime(cells []lab.CellResult) error {
+	for _, c := range cells {
+		if c.NoTime != nil && f.accel == "kvm" {
+			return fmt.Errorf("%s: %w", c.Name(), c.NoTime)
+		}
+	}
+	return nil
 }
 
 // checkModels refuses CPU models that QEMU does not have. A model may have features after a

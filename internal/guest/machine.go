@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -246,7 +247,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	qemu.ExtraFiles = files[:]
 	qemu.WaitDelay = unwantedTime // what it said is no result, and who stops a run waits for its end
-	out := memory.NewHead(maxMessages)
+	out := messages{memory.NewHead(maxMessages), stop}
 	qemu.Stdout, qemu.Stderr = out, out
 	runtime.LockOSThread() // the signal of Pdeathsig comes when the thread ends that started it
 	defer runtime.UnlockOSThread()
@@ -275,6 +276,26 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return r, m.Kernel.explain(r.Console, err)
 	}
 	return r, nil
+}
+
+// ErrKVM is the error of a guest that this machine's KVM cannot execute, though QEMU can begin to.
+var ErrKVM = errors.New("KVM of this machine cannot execute it")
+
+// messages are what QEMU says. Where the CPU cannot go on QEMU says so, and waits without end for who would look at it.
+type messages struct {
+	*memory.Head
+	stop context.CancelCauseFunc
+}
+
+// Write ends the guest when QEMU has stopped it (kvm_cpu_exec in QEMU's accel/kvm/kvm-all.c).
+func (m messages) Write(p []byte) (int, error) {
+	n, err := m.Head.Write(p)
+	for _, said := range []string{"KVM internal error", "error: kvm run failed"} {
+		if bytes.Contains(m.Bytes(), []byte(said)) {
+			m.stop(fmt.Errorf("%w: QEMU says %q", ErrKVM, said))
+		}
+	}
+	return n, err
 }
 
 // Limits on what a guest and QEMU may write, in bytes: tests of a package write 100 KB.

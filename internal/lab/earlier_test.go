@@ -252,12 +252,15 @@ func TestAddTime(t *testing.T) {
 	t.Parallel()
 	c := CellResult{Measurement: &Measurement{Bulks: []BulkCount{{Bulk: 1}, {Bulk: 16, Refused: "it cannot"}}}}
 	ns := &stat.Quantity{Median: 5}
-	c.addTime(&Measurement{Bulks: []BulkCount{{Ns: ns}, {Ns: ns}}}, "", nil)
-	if c.Bulks[0].Ns != ns || c.Bulks[1].Ns != nil || c.Err != nil {
-		t.Errorf("%+v, error %v", c.Bulks, c.Err)
+	c.addTime(&Measurement{Bulks: []BulkCount{{Ns: ns}, {Ns: ns}}}, nil)
+	if c.Bulks[0].Ns != ns || c.Bulks[1].Ns != nil || c.Err != nil || c.NoTime != nil {
+		t.Errorf("%+v, errors %v, %v", c.Bulks, c.Err, c.NoTime)
 	}
-	c.addTime(nil, "its last words", errors.New("it did not boot"))
-	if c.Err == nil || c.Console != "its last words" {
-		t.Errorf("error %v, console %q", c.Err, c.Console)
+	c = CellResult{Cell: Cell{Kernel: "k"}, Measurement: &Measurement{Bulks: []BulkCount{{Bulk: 1}}}}
+	c.addTime(nil, errors.New("it did not boot"))
+	l := Record([]CellResult{c}, []Row{{Scenario: "redirect-map", Bulk: 1}}, nil)
+	if c.Err != nil || l.Rows[0].Refused != "" || len(l.Warnings) == 0 ||
+		l.Warnings[0].Text != "no time: it did not boot" || l.Warnings[0].Row != c.Name() {
+		t.Errorf("error %v, rows %+v, warnings %+v", c.Err, l.Rows, l.Warnings)
 	}
 }

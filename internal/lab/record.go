@@ -24,6 +24,9 @@ func Record(cells []CellResult, rows []Row, price *stat.Quantity) *record.Lab {
 		if e := cells[i].earlier; e != nil {
 			l.Warnings = append(l.Warnings, e.warnings...)
 		}
+		if err := cells[i].NoTime; err != nil {
+			l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(), Text: printable(err.Error(), maxWhy)})
+		}
 		if m := cells[i].Measurement; m != nil {
 			if n := len(m.Uncounted); n > 0 {
 				l.Warnings = append(l.Warnings, record.Warning{Row: cells[i].Name(),

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -26,6 +27,8 @@ type CellResult struct {
 	*Measurement
 	// Err is why there is no measurement, in one line.
 	Err error
+	// NoTime is why there is no time beside what was counted, where [Plan.Time] asks for it.
+	NoTime error
 	// Console is the last that the guest printed, for when it failed.
 	Console string
 
@@ -84,11 +87,11 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 			return
 		}
 		m.KVM = true
-		timed, console, err := measure(guestCtx, plan, m, cell, "--time")
+		timed, _, err := measure(guestCtx, plan, m, cell, "--time")
 		if err != nil && ctx.Err() != nil {
-			return // stopped: what was counted stays
+			return // stopped
 		}
-		if r.addTime(timed, console, err); err == nil {
+		if r.addTime(timed, err); err == nil {
 			plan.images.measured.Give(timed.memory)
 		}
 		if plan.Done != nil {
@@ -97,10 +100,10 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	})
 }
 
-// addTime adds to what was counted in a guest the times of its second boot, or why there are none.
-func (c *CellResult) addTime(timed *Measurement, console string, err error) {
+// addTime adds to what was counted in a guest the times of its second boot, or why there are none: what was counted stays.
+func (c *CellResult) addTime(timed *Measurement, err error) {
 	if err != nil {
-		c.Err, c.Console = fmt.Errorf("measure time: %w", err), console
+		c.NoTime = fmt.Errorf("no time: %w", err)
 		return
 	}
 	for i := range c.Bulks {
@@ -433,6 +436,9 @@ func failed(r guest.Report, err error) error {
 	case feature.AsMissing(err) != nil:
 		return err
 	case err != nil:
+		if errors.Is(err, guest.ErrKVM) { // QEMU's last words are registers
+			return err
+		}
 		return fmt.Errorf("%w%s", err, lastWords(r.Console))
 	case r.Results[0].Err != "":
 		return r.Lacks(fmt.Errorf("in the guest: %s%s", printable(r.Results[0].Err, maxWords), lastWords(r.Console)))
