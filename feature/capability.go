@@ -69,9 +69,13 @@ func Refused(err error, capabilities ...Capability) *Missing {
 		m.Err = err
 		return m
 	}
+	be := "is"
+	if len(capabilities) > 1 {
+		be = "are"
+	}
 	return &Missing{
 		Feature: "permission",
-		Help:    fmt.Sprintf("%s is there: a seccomp filter, a security module or lockdown refuses it", joined(capabilities)),
+		Help:    fmt.Sprintf("%s %s there: a seccomp filter, a security module or lockdown refuses it", joined(capabilities), be),
 		Err:     err,
 	}
 }

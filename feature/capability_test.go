@@ -70,7 +70,7 @@ func TestRefused(t *testing.T) {
 	t.Parallel()
 	testutil.Root(t)
 	m := feature.Refused(unix.EPERM, unix.CAP_BPF, unix.CAP_NET_ADMIN)
-	const want = "permission is missing (operation not permitted): CAP_BPF and CAP_NET_ADMIN is there: " +
+	const want = "permission is missing (operation not permitted): CAP_BPF and CAP_NET_ADMIN are there: " +
 		"a seccomp filter, a security module or lockdown refuses it"
 	if m.Error() != want || !errors.Is(m, unix.EPERM) {
 		t.Errorf("%v, want %s", m, want)

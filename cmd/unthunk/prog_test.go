@@ -5,13 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
 
 	"github.com/unthunk/unthunk/internal/host"
 	"github.com/unthunk/unthunk/internal/record"
@@ -68,6 +71,43 @@ func TestProgList(t *testing.T) {
 	}
 	if code, _, stderr = unthunk(t, "compare", file, file); code != exitFailed || strings.Count(stderr, "\n") != 1 {
 		t.Errorf("compare: exit code %d: %s", code, stderr)
+	}
+}
+
+// Root sees also what a process of another user has open, though its folder of open files is for that user alone.
+func TestProgListHolders(t *testing.T) {
+	lab := veth.Namespace(t)
+	a, _ := veth.Pair(t, lab, "held0", "held1")
+	program := veth.Program(t, asm.Mov.Imm(asm.R0, 2), asm.Return())
+	if err := a.Attach(program, link.XDPDriverMode); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(uintptr(program.FD()), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := os.NewFile(uintptr(fd), "program")
+	defer file.Close()
+	holder := exec.Command("sleep", "60")
+	holder.ExtraFiles = []*os.File{file}
+	holder.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}, Pdeathsig: unix.SIGKILL}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Wait()
+	defer holder.Process.Kill()
+	out, err := exec.Command(build(t), "prog", "list", "--json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc record.ProgramList
+	if err := json.Unmarshal(out, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.ContainsFunc(doc.Rows, func(p record.ProgramRow) bool {
+		return slices.Contains(p.Holders, record.Process{PID: holder.Process.Pid, Name: "sleep"})
+	}) {
+		t.Errorf("process %d holds none of %+v; unseen: %q", holder.Process.Pid, doc.Rows, doc.Unseen)
 	}
 }
 

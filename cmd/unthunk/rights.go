@@ -108,10 +108,9 @@ func rightsOf(cmd *cobra.Command) rights {
 		return r
 	case "prog list":
 		return rights{
-			keeps: append(code, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE),
-			about: "none; CAP_SYS_ADMIN for programs, maps, links and other namespaces, CAP_SYS_PTRACE for what other processes " +
-				"have open and where they are, CAP_SYSLOG, CAP_BPF, CAP_PERFMON for the BPF dispatcher.",
-			reads: given("prices"),
+			keeps: append(code, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH),
+			about: "none; CAP_SYS_ADMIN for programs, maps, links and other namespaces, CAP_SYS_PTRACE for where other processes " +
+				"are and, with CAP_DAC_READ_SEARCH, what they have open, CAP_SYSLOG, CAP_BPF, CAP_PERFMON for the BPF dispatcher.",
 		}
 	case "prog xray":
 		return rights{

@@ -67,7 +67,7 @@ func TestRights(t *testing.T) {
 		{"profile --rounds 7 --duration 3s", symbols, map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"xray", symbols, map[int]string{unix.CAP_SYS_ADMIN: "CAP_"}},
 		{"check", []int{unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN}, nil},
-		{"prog list", []int{unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_SYSLOG, unix.CAP_BPF, unix.CAP_PERFMON}, nil},
+		{"prog list", append(symbols, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH, unix.CAP_BPF, unix.CAP_PERFMON), nil},
 		{"prog xray ../../internal/bpf/sample/sample_bpfel.o:twomaps", append(symbols, unix.CAP_BPF, unix.CAP_PERFMON),
 			map[int]string{unix.CAP_SYSLOG: "CAP_SYSLOG"}},
 		{"prog cost " + samples + ":encap --packets udp4" + quicklyReplayed, []int{unix.CAP_BPF, unix.CAP_NET_ADMIN, unix.CAP_PERFMON},

@@ -105,7 +105,7 @@ func (r *reading) namespaces(ctx context.Context, opts Options) error {
 		r.processes = processes
 		if n := processes.refused; n > 0 {
 			r.unseen("what processes have open, and their namespaces, of %d: %v", n,
-				feature.Refused(unix.EACCES, unix.CAP_SYS_PTRACE))
+				feature.Refused(unix.EACCES, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH))
 		}
 	}
 	var failed error

@@ -29,7 +29,7 @@ const maxHolders = 16
 
 // processes reads what processes have open, and the network namespaces they are in, which it
 // adds to all. Processes that end meanwhile are left out. Others' processes need
-// CAP_SYS_PTRACE.
+// CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH.
 func processes(ctx context.Context, all namespaces) (*held, error) {
 	h := &held{programs: make(map[uint32][]record.Process), links: make(map[uint32][]record.Process)}
 	folders, err := os.ReadDir("/proc")
