@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 
@@ -136,9 +137,13 @@ func (p *printer) incomplete(is bool) {
 	}
 }
 
-// flush writes all text at once.
+// command is the beginning of a line that a CI service takes for a command to itself, also behind blanks: GitHub Actions and Azure
+// Pipelines (docs.github.com, "Workflow commands"; learn.microsoft.com, "Logging commands"). A record's names may be one.
+var command = regexp.MustCompile(`(?m)^([ \t]*)(::|##\[|##vso\[)`)
+
+// flush writes all text at once. A quotation mark stands before what would be a command.
 func (p *printer) flush(w io.Writer) error {
-	if _, err := w.Write(p.buf.Bytes()); err != nil {
+	if _, err := w.Write(command.ReplaceAll(p.buf.Bytes(), []byte("$1'$2"))); err != nil {
 		return fmt.Errorf("write report: %w", err)
 	}
 	return nil

@@ -101,6 +101,23 @@ func TestFillLongWord(t *testing.T) {
 	}
 }
 
+// No line of a report is a command to the CI service that shows it.
+func TestFlushCommands(t *testing.T) {
+	t.Parallel()
+	p := newPrinter(Options{Width: 40})
+	p.line("::error::a name")
+	p.wrap("  ", "a text as long as a line has room for ##[error]it ends")
+	p.line("## heading a::b")
+	var b strings.Builder
+	if err := p.flush(&b); err != nil {
+		t.Fatal(err)
+	}
+	const want = "'::error::a name\n  a text as long as a line has room for\n  '##[error]it ends\n## heading a::b\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", &b, want)
+	}
+}
+
 func TestWriteErrors(t *testing.T) {
 	t.Parallel()
 	doc, priced := reporttest.FullBench(), reporttest.FullBench()
