@@ -62,39 +62,53 @@ const destinationPasses = 11
 // DestinationsHere is [Destinations] on the calling thread. byEntry says that entries of maps are told apart, whatever device they
 // hold: in a guest all have the loopback.
 func DestinationsHere(ctx context.Context, packets *prog.Packets, opts prog.Options, o *program.Opened, byEntry bool) ([]string, error) {
-	p := places{of: o, byEntry: byEntry, known: make(map[uint32]place)}
+	p := places{of: o, noted: true, byEntry: byEntry, known: make(map[uint32]place)}
 	defer p.close()
 	to := make([]string, len(packets.Frames))
-	for pass := range destinationPasses {
-		for i, frame := range packets.Frames {
+	err := p.run(ctx, packets.Frames, opts, destinationPasses, func(pass, i int, _ replay.Output, now string) {
+		if pass > 1 && now != to[i] {
+			now = Unknown
+		}
+		to[i] = now
+	})
+	return to, err
+}
+
+// run runs frames in passes on the calling thread. took gets the pass, the frame's index, what came out of it, and where it was
+// redirected to: empty where it was not, and where the program does not note it.
+func (p *places) run(
+	ctx context.Context, frames [][]byte, opts prog.Options, passes int, took func(pass, frame int, out replay.Output, to string),
+) error {
+	for pass := range passes {
+		for i, frame := range frames {
 			if ctx.Err() != nil {
-				return nil, ctx.Err()
+				return ctx.Err()
 			}
-			out, err := replay.TestRunOnce(ctx, o.Program, replay.Input{Data: frame, Metadata: opts.Metadata, Device: opts.Device,
+			out, err := replay.TestRunOnce(ctx, p.of.Program, replay.Input{Data: frame, Metadata: opts.Metadata, Device: opts.Device,
 				Queue: opts.Queue, FirstBuffer: opts.FirstBuffer})
 			if err != nil {
-				return nil, err
+				return err
 			}
-			last, err := lines.LastRedirect(o.Maps)
-			if err != nil {
-				return nil, err
+			to := ""
+			if p.noted { // also of a packet that is not redirected, so that the next has its own
+				last, err := lines.LastRedirect(p.of.Maps)
+				if err != nil {
+					return err
+				}
+				if out.Verdict == Redirected && last != nil {
+					to = p.destination(last)
+				}
 			}
-			now := ""
-			if out.Verdict == Redirected && last != nil {
-				now = p.destination(last)
-			}
-			if pass > 1 && now != to[i] {
-				now = Unknown
-			}
-			to[i] = now
+			took(pass, i, out, to)
 		}
 	}
-	return to, nil
+	return nil
 }
 
 // places are the maps that redirects of a program go by.
 type places struct {
 	of      *program.Opened
+	noted   bool // of is one of [OpenNoted]
 	byEntry bool
 	known   map[uint32]place // by the map's id
 	opened  []*ebpf.Map

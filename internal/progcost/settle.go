@@ -7,7 +7,6 @@ import (
 
 	"github.com/unthunk/unthunk/internal/bpf/replay"
 	"github.com/unthunk/unthunk/internal/program"
-	"github.com/unthunk/unthunk/internal/program/lines"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/prog"
 )
@@ -61,38 +60,22 @@ func Runs(ctx context.Context, plan Plan, o *program.Opened, noted bool, packets
 }
 
 func runs(ctx context.Context, plan Plan, o *program.Opened, noted bool, packets []int, seen [][]Seen) error {
-	p := places{of: o, known: make(map[uint32]place)}
+	p := places{of: o, noted: noted, known: make(map[uint32]place)}
 	defer p.close()
-	opts := plan.Replay
-	for pass := range loadPasses {
-		for n, i := range packets {
-			if ctx.Err() != nil {
-				return ctx.Err()
-			}
-			out, err := replay.TestRunOnce(ctx, o.Program, replay.Input{Data: plan.Packets.Frames[i], Metadata: opts.Metadata,
-				Device: opts.Device, Queue: opts.Queue, FirstBuffer: opts.FirstBuffer})
-			if err != nil {
-				return err
-			}
-			now := Seen{Verdict: out.Verdict, Length: len(out.Data)}
-			if now.Length <= prog.MaxFrame {
-				now.Hash = replay.Hash(out.Data)
-			}
-			if noted && now.Verdict == Redirected {
-				last, err := lines.LastRedirect(o.Maps)
-				if err != nil {
-					return err
-				}
-				if last != nil {
-					now.To = p.destination(last)
-				}
-			}
-			if pass > 0 {
-				seen[n] = append(seen[n], now)
-			}
-		}
+	frames := make([][]byte, len(packets))
+	for n, i := range packets {
+		frames[n] = plan.Packets.Frames[i]
 	}
-	return nil
+	return p.run(ctx, frames, plan.Replay, loadPasses, func(pass, n int, out replay.Output, to string) {
+		if pass == 0 {
+			return
+		}
+		now := Seen{Verdict: out.Verdict, Length: len(out.Data), To: to}
+		if now.Length <= prog.MaxFrame {
+			now.Hash = replay.Hash(out.Data)
+		}
+		seen[n] = append(seen[n], now)
+	})
 }
 
 // settled is what one of two programs always does to a packet and the other does not, of many runs of each; false where there is no such
