@@ -247,7 +247,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	}
 	qemu.ExtraFiles = files[:]
 	qemu.WaitDelay = unwantedTime // what it said is no result, and who stops a run waits for its end
-	out := messages{memory.NewHead(maxMessages), stop}
+	out := &messages{said: memory.NewHead(maxMessages), stop: stop}
 	qemu.Stdout, qemu.Stderr = out, out
 	runtime.LockOSThread() // the signal of Pdeathsig comes when the thread ends that started it
 	defer runtime.UnlockOSThread()
@@ -259,7 +259,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 		return r, fmt.Errorf("read console: %w", err)
 	}
 	r.Console = string(text)
-	if said := out.String(); said != "" {
+	if said := out.said.String(); said != "" {
 		// Before what the guest printed: its last words are at the end.
 		r.Console = "QEMU: " + said + r.Console
 	}
@@ -270,7 +270,7 @@ func (m *Machine) Run(ctx context.Context, commands ...Command) (Report, error) 
 	case ctx.Err() != nil:
 		return r, m.Kernel.explain(r.Console, fmt.Errorf("boot guest %s: %w", m.Kernel.Release, context.Cause(ctx)))
 	case runErr != nil:
-		return r, fmt.Errorf("boot guest %s: %w: %s", m.Kernel.Release, runErr, bytes.TrimSpace(out.Bytes()))
+		return r, fmt.Errorf("boot guest %s: %w: %s", m.Kernel.Release, runErr, bytes.TrimSpace(out.said.Bytes()))
 	case len(r.Results) != len(commands):
 		err := fmt.Errorf("guest %s ended after %d of %d commands", m.Kernel.Release, len(r.Results), len(commands))
 		return r, m.Kernel.explain(r.Console, err)
@@ -283,15 +283,15 @@ var ErrKVM = errors.New("KVM of this machine cannot execute it")
 
 // messages are what QEMU says. Where the CPU cannot go on QEMU says so, and waits without end for who would look at it.
 type messages struct {
-	*memory.Head
+	said *memory.Head
 	stop context.CancelCauseFunc
 }
 
 // Write ends the guest when QEMU has stopped it (kvm_cpu_exec in QEMU's accel/kvm/kvm-all.c).
-func (m messages) Write(p []byte) (int, error) {
-	n, err := m.Head.Write(p)
+func (m *messages) Write(p []byte) (int, error) {
+	n, err := m.said.Write(p)
 	for _, said := range []string{"KVM internal error", "error: kvm run failed"} {
-		if bytes.Contains(m.Bytes(), []byte(said)) {
+		if bytes.Contains(m.said.Bytes(), []byte(said)) {
 			m.stop(fmt.Errorf("%w: QEMU says %q", ErrKVM, said))
 		}
 	}

@@ -19,7 +19,7 @@ func TestStoppedByKVM(t *testing.T) {
 		"qemu-system-x86_64: warning: no KVM\n":                              false,
 	} {
 		ctx, stop := context.WithCancelCause(t.Context())
-		m := messages{memory.NewHead(64), stop}
+		m := &messages{said: memory.NewHead(64), stop: stop}
 		for _, r := range []io.Reader{strings.NewReader(said[:10]), strings.NewReader(said[10:])} {
 			if _, err := io.Copy(m, r); err != nil {
 				t.Fatal(err)
