@@ -18,12 +18,7 @@ func (p *Program) Attached() (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("read link of XDP program: %w", err)
 	}
-	program, err := p.program.Info()
-	if err != nil {
-		return false, fmt.Errorf("read XDP program: %w", err)
-	}
-	id, known := program.ID()
-	return attachedTo(info) && (!known || id == info.Program), nil
+	return attachedTo(info) && info.Program == p.id, nil
 }
 
 // attachedTo says whether a link is to a device: one that was detached is to none.

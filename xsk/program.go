@@ -61,6 +61,7 @@ type Program struct {
 	sockets *ebpf.Map // XSKMAP, by queue
 	passed  *ebpf.Map // what Claim left to the network stack, by CPU; nil without Claim
 	link    link.Link
+	id      ebpf.ProgramID // of the program that the link was given last
 	owned   bool
 	// What one that is owned was attached with.
 	ifindex         int
@@ -201,6 +202,16 @@ func (p *Program) update(program *ebpf.Program) error {
 		return fmt.Errorf("replace XDP program: %w", bpfMissing(err))
 	}
 	p.program = program
+	return p.noteProgram()
+}
+
+// noteProgram notes which program the link has. The program itself is not asked: of one of more than 4 MiB the kernel warns.
+func (p *Program) noteProgram() error {
+	info, err := p.link.Info()
+	if err != nil {
+		return fmt.Errorf("read link of XDP program: %w", err)
+	}
+	p.id = info.Program
 	return nil
 }
 
@@ -302,6 +313,9 @@ func (p *Program) attach(ifindex int, generic bool) (err error) {
 	p.link, err = link.AttachXDP(link.XDPOptions{Program: p.program, Interface: ifindex, Flags: flags})
 	switch {
 	case err == nil:
+		if err := p.noteProgram(); err != nil {
+			return errors.Join(err, p.link.Close())
+		}
 		return nil
 	case errors.Is(err, unix.EOPNOTSUPP) && !generic:
 		return &feature.Missing{Feature: "native XDP on " + deviceName(ifindex), Help: "use generic mode", Err: err}
