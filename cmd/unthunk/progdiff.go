@@ -239,7 +239,7 @@ func (f *diffFlags) twins(
 func (f *diffFlags) twin(
 	ctx context.Context, s std, plan progcost.Plan, target string, opened []*program.Opened,
 ) (clean *prog.Clean, err error) {
-	again, err := f.target.open(ctx, std{s.in, s.out, io.Discard}, target, opened...) // it warned the first time
+	again, err := f.target.load(ctx, s, target, opened...) // without the warnings, which were told the first time
 	if err != nil {
 		return nil, err
 	}
@@ -303,7 +303,7 @@ func (f *diffFlags) measure(
 		return nil, err
 	}
 	c.NameFiles(args[0], args[1])
-	c.Kind, c.Incomplete = "prog-diff", raw.Incomplete
+	c.Kind, c.Incomplete = "prog-diff", raw.Incomplete || ctx.Err() != nil
 	c.Warnings = append(c.Warnings, stolen(steal)...)
 	d.doc.Comparison = *c
 	d.doc.OldProgram, d.doc.NewProgram, d.doc.Packets = d.old.Program, d.new.Program, d.new.Packets
@@ -326,18 +326,17 @@ func (f *diffFlags) destinations(
 		if o.Live {
 			return to, fmt.Sprintf("%s is live, and only a copy of an object file can note it", args[i])
 		}
-		for range 2 { // what one load draws at random is no other behavior
-			once, err := f.destinationsOnce(ctx, plan, args[i], opened)
-			switch {
-			case ctx.Err() != nil:
-				return to, "the run was stopped before it"
-			case err != nil:
-				return to, err.Error()
-			case seen[i] == nil:
-				seen[i] = once
-			default:
-				seen[i] = progcost.Agree(seen[i], once)
-			}
+		target, options, err := f.target.parse(args[i], opened)
+		if err == nil {
+			seen[i], err = progcost.NotedTwice(ctx, target, options, func(noted *program.Opened) ([]string, error) {
+				return progcost.Destinations(ctx, plan, noted)
+			})
+		}
+		switch {
+		case ctx.Err() != nil:
+			return to, "the run was stopped before it"
+		case err != nil:
+			return to, err.Error()
 		}
 	}
 	return seen, ""
@@ -378,44 +377,23 @@ func (f *diffFlags) settleOnce(
 	ctx context.Context, plan progcost.Plan, text string, o *program.Opened, beside []*program.Opened, noted bool, packets []int,
 	seen [][]progcost.Seen,
 ) (err error) {
-	switch {
-	case noted:
-		o, err = f.openNoted(ctx, text, beside)
-	case o.Spec != nil:
-		o, err = f.target.open(ctx, std{out: io.Discard, err: io.Discard}, text, beside...) // it warned the first time
-	default:
+	if o.Spec == nil {
 		return progcost.Runs(ctx, plan, o, false, packets, seen)
+	}
+	target, options, err := f.target.parse(text, beside)
+	if err != nil {
+		return err
+	}
+	if noted {
+		o, err = progcost.OpenNoted(ctx, target, options)
+	} else {
+		o, err = target.Open(ctx, options)
 	}
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, o.Close()) }()
 	return progcost.Runs(ctx, plan, o, noted, packets, seen)
-}
-
-// destinationsOnce loads a copy of an object that notes where its redirects go, and runs the packets through it.
-func (f *diffFlags) destinationsOnce(
-	ctx context.Context, plan progcost.Plan, text string, beside []*program.Opened,
-) (to []string, err error) {
-	noted, err := f.openNoted(ctx, text, beside)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, noted.Close()) }()
-	return progcost.Destinations(ctx, plan, noted)
-}
-
-func (f *diffFlags) openNoted(ctx context.Context, text string, beside []*program.Opened) (*program.Opened, error) {
-	target, err := program.Parse(text)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	o, err := f.target.options()
-	if err != nil {
-		return nil, err
-	}
-	o.Beside = beside
-	return progcost.OpenNoted(ctx, target, o)
 }
 
 // warnNowhere adds to the records of programs that no packet was redirected where maps that redirects go by hold nothing, with what came

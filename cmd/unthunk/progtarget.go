@@ -139,20 +139,26 @@ func (f *targetFlags) open(ctx context.Context, s std, text string, beside ...*p
 
 // load opens the program that the user names. What is wrong with an option is wrong usage.
 func (f *targetFlags) load(ctx context.Context, s std, text string, beside ...*program.Opened) (*program.Opened, error) {
-	target, err := program.Parse(text)
-	if err != nil {
-		return nil, usageError{err}
-	}
-	o, err := f.options()
+	target, o, err := f.parse(text, beside)
 	if err != nil {
 		return nil, err
 	}
-	o.Beside = beside
 	opened, err := target.Open(ctx, o)
 	if err := f.explain(ctx, s, err); err != nil {
 		return nil, err
 	}
 	return opened, nil
+}
+
+// parse is what the user names, and how it is opened.
+func (f *targetFlags) parse(text string, beside []*program.Opened) (program.Target, program.Options, error) {
+	target, err := program.Parse(text)
+	if err != nil {
+		return target, program.Options{}, usageError{err}
+	}
+	o, err := f.options()
+	o.Beside = beside
+	return target, o, err
 }
 
 // tell says what makes a program another than the user may think.
@@ -219,15 +225,10 @@ func printLog(ctx context.Context, s std, log []string) {
 func (f *targetFlags) openCounted(
 	ctx context.Context, s std, text string, beside *program.Opened,
 ) (*program.Opened, *lines.Counters, error) {
-	target, err := program.Parse(text)
-	if err != nil {
-		return nil, nil, usageError{err}
-	}
-	o, err := f.options()
+	target, o, err := f.parse(text, []*program.Opened{beside})
 	if err != nil {
 		return nil, nil, err
 	}
-	o.Beside = []*program.Opened{beside}
 	opened, counters, err := progcost.OpenCounted(ctx, target, o)
 	return opened, counters, f.explain(ctx, s, err)
 }

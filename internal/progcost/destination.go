@@ -3,6 +3,7 @@ package progcost
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/cilium/ebpf"
@@ -39,6 +40,30 @@ func OpenNoted(ctx context.Context, t program.Target, o program.Options) (*progr
 		return nil, fmt.Errorf("load a copy that notes redirects: %w", err)
 	}
 	return opened, nil
+}
+
+// NotedTwice is what run says of two loads of a copy that notes redirects, and [Unknown] of packets in which they do not agree: what a
+// load draws at random is no other behavior.
+func NotedTwice(
+	ctx context.Context, t program.Target, o program.Options, run func(noted *program.Opened) ([]string, error),
+) ([]string, error) {
+	var both [2][]string
+	for i := range both {
+		noted, err := OpenNoted(ctx, t, o)
+		if err != nil {
+			return nil, err
+		}
+		both[i], err = run(noted)
+		if err := errors.Join(err, noted.Close()); err != nil {
+			return nil, err
+		}
+	}
+	for i, to := range both[0] {
+		if to != both[1][i] {
+			both[0][i] = Unknown
+		}
+	}
+	return both[0], nil
 }
 
 // Destinations say where a program that notes it, of [OpenNoted], redirects each packet to: a device, a CPU, or an entry of a map. One
@@ -193,15 +218,4 @@ func (p *places) find(id ebpf.MapID) (found place) {
 	p.opened = append(p.opened, m)
 	found.Map = m
 	return found
-}
-
-// Agree makes unknown what two loads of a program do not agree in.
-func Agree(a, b []string) []string {
-	out := make([]string, len(a))
-	for i := range a {
-		if out[i] = a[i]; i >= len(b) || a[i] != b[i] {
-			out[i] = Unknown
-		}
-	}
-	return out
 }

@@ -167,23 +167,11 @@ func (c *Counted) loadAgain(ctx context.Context, target program.Target, g guestJ
 	return nil
 }
 
-// targets are where packets are redirected to, by two loads of a copy that notes it.
-func targets(ctx context.Context, target program.Target, g guestJob, packets *prog.Packets) (to []string, err error) {
-	for range 2 {
-		noted, err := progcost.OpenNoted(ctx, target, g.Options)
-		if err != nil {
-			return nil, err
-		}
-		once, err := progcost.DestinationsHere(ctx, packets, prog.Options{Metadata: g.Metadata}, noted, true)
-		if err := errors.Join(err, noted.Close()); err != nil {
-			return nil, err
-		}
-		if to != nil {
-			once = progcost.Agree(to, once)
-		}
-		to = once
-	}
-	return to, nil
+// targets are where packets are redirected to.
+func targets(ctx context.Context, target program.Target, g guestJob, packets *prog.Packets) ([]string, error) {
+	return progcost.NotedTwice(ctx, target, g.Options, func(noted *program.Opened) ([]string, error) {
+		return progcost.DestinationsHere(ctx, packets, prog.Options{Metadata: g.Metadata}, noted, true)
+	})
 }
 
 // forget takes the hash of each packet that comes out otherwise.
