@@ -158,7 +158,7 @@ func (f labFlags) plan(ctx context.Context, kernels []string) (plan lab.Plan, er
 				return plan, &feature.Missing{Feature: "KVM for guests of " + arch, Help: "--accel tcg counts without it"}
 			}
 		}
-		plan.Time = true
+		plan.Time, plan.TimeAgain = true, true
 	case "tcg":
 	default:
 		return plan, usagef("--accel %q is not auto, tcg or kvm", f.accel)

@@ -137,7 +137,7 @@ func (p Plan) Keep(l *record.Lab) {
 }
 
 // earlier is what [Plan.Earlier] has of a cell, nil unless a guest would count the same again: by the same image of the kernel,
-// CPU model, QEMU and unthunk, with a trace and with a time where one is wanted and can be had.
+// CPU model, QEMU and unthunk, with a trace and with a time where one is wanted and can be had, as far as a try did not fail.
 func (p Plan) earlier(ctx context.Context, m *guest.Machine, cell Cell) *earlier {
 	e := p.earlierRows(cell)
 	if e == nil {
@@ -150,6 +150,10 @@ func (p Plan) earlier(ctx context.Context, m *guest.Machine, cell Cell) *earlier
 		return nil // the boot says what is wrong
 	}
 	traced, timed := p.Trace && m.Kernel.Arch == guest.AMD64, p.Time && m.Kernel.Arch == runtime.GOARCH
+	tried := func(w record.Warning) bool { return w.Row == cell.Name() && strings.HasPrefix(w.Text, noTime+": ") }
+	if !p.TimeAgain && slices.ContainsFunc(e.warnings, tried) {
+		timed = false
+	}
 	for i := range e.rows {
 		b := e.rows[i].Build
 		if b == nil || b.Image != image || b.Unthunk != unthunk || b.QEMU != qemu || b.CPU != cmp.Or(cell.CPU, "max") ||

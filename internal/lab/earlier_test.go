@@ -74,6 +74,16 @@ func TestEarlier(t *testing.T) {
 	if booted := untimed == nil; booted != (runtime.GOARCH == guest.AMD64) { // one of another architecture has no time
 		t.Errorf("a guest of which one row has no time: booted %v", booted)
 	}
+	tried := func(l *record.Lab, p *Plan) {
+		p.Time = true
+		l.Warnings = append(l.Warnings, record.Warning{Row: cell.Name(), Text: "no time: KVM of this machine cannot execute it"})
+	}
+	if ask(tried) == nil {
+		t.Error("a guest that KVM could not execute is booted again")
+	}
+	if runtime.GOARCH == guest.AMD64 && ask(func(l *record.Lab, p *Plan) { tried(l, p); p.TimeAgain = true }) != nil {
+		t.Error("a guest that KVM could not execute is not booted, though its time is asked for")
+	}
 	l := Record([]CellResult{{Cell: cell, earlier: got}}, []Row{{DefaultScenario, 1}, {DefaultScenario, 16}}, nil)
 	if len(l.Rows) != 2 || l.Rows[1].Name != "debian:6.12-cloud/quiet/bulk=16" || len(l.Warnings) != 2 {
 		t.Errorf("rows %+v, warnings %v", l.Rows, l.Warnings)

@@ -34,8 +34,9 @@ type Plan struct {
 	// Scenarios are the ways of a packet that each guest counts at each bulk: names of
 	// [Scenarios] or, without veth, of [WireScenarios], or [AllScenarios] alone; none means [DefaultScenario].
 	Scenarios []string
-	// Time boots each guest of this machine's architecture once more, with KVM, one at a time, and measures time.
-	Time bool
+	// Time boots each guest of this machine's architecture once more, with KVM, one at a time, and measures time. Where
+	// [Plan.Earlier] says that this failed, it is tried again with TimeAgain alone.
+	Time, TimeAgain bool
 	// Trace says where the instructions are executed.
 	Trace  bool
 	files  map[string][]byte // what a program's guests get; made by [Run]

@@ -100,10 +100,13 @@ func Run(ctx context.Context, plan Plan, self string, progress func(done, all in
 	})
 }
 
+// noTime begins what is said of a guest without a time.
+const noTime = "no time"
+
 // addTime adds to what was counted in a guest the times of its second boot, or why there are none: what was counted stays.
 func (c *CellResult) addTime(timed *Measurement, err error) {
 	if err != nil {
-		c.NoTime = fmt.Errorf("no time: %w", err)
+		c.NoTime = fmt.Errorf("%s: %w", noTime, err)
 		return
 	}
 	for i := range c.Bulks {
