@@ -74,7 +74,7 @@ func openRegular(path string, flags int) (f *os.File, info unix.Stat_t, err erro
 	default:
 		return nil, info, errors.New("it is not a regular file")
 	}
-	fd, err := openRetried("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY)
+	fd, err := openRetried("/proc/self/fd/"+strconv.Itoa(at), unix.O_RDONLY|unix.O_NONBLOCK) // a lease would hold it
 	if err != nil {
 		return nil, info, err
 	}
@@ -235,7 +235,7 @@ func (b *Budget) Reserve(ctx context.Context, path string) (release func(), err 
 	return sync.OnceFunc(func() {
 		// It takes 20 ms and more. What a file needs is no sign of what it took: an empty
 		// one may need most of the budget.
-		if n >= maxAtOnce/2 && onHeap() >= maxAtOnce/2 {
+		if n >= b.size/2 && onHeap() >= uint64(b.size/2) {
 			debug.FreeOSMemory()
 		}
 		b.left.Release(n)

@@ -1,11 +1,14 @@
 package unpack
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/unthunk/unthunk/internal/testutil"
 )
 
 // What is no regular file is not even opened: to open a device does something.
@@ -48,5 +51,22 @@ func TestOpenOpensNothing(t *testing.T) {
 	defer f.Close()
 	if _, err := unix.Read(watch, events); err != nil || size != 1 || f.Name() != file { // the watch sees what is opened
 		t.Errorf("%v, %d bytes, %s", err, size, f.Name())
+	}
+}
+
+// A file that another process has a lease on is an error at once: to wait for its end takes 45 s (/proc/sys/fs/lease-break-time).
+func TestOpenLeased(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	holder, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer holder.Close()
+	if _, err := unix.FcntlInt(holder.Fd(), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		testutil.Missing(t, "leases of files")
+	}
+	if f, _, err := Open(path, 10); !errors.Is(err, unix.EAGAIN) {
+		f.Close()
+		t.Errorf("%v", err)
 	}
 }
