@@ -134,16 +134,23 @@ func openObject(ctx context.Context, path, name string, o Options) (_ *Opened, e
 	return opened, nil
 }
 
-// giveType makes a program that the user names one of XDP, when its section says no type. It
-// returns that section.
+// giveType is [giveType] with a warning. It returns the section.
 func (o *Opened) giveType(spec *ebpf.CollectionSpec, name string) (section string) {
 	p := spec.Programs[name]
-	if p.Type != ebpf.UnspecifiedProgram {
+	if !giveType(p) {
 		return ""
 	}
-	p.Type, p.AttachType = ebpf.XDP, ebpf.AttachXDP // as SEC("xdp"): a tail-call table takes one kind only
 	o.warnf("section %s says no type: %s is loaded as an XDP program", p.SectionName, name)
 	return p.SectionName
+}
+
+// giveType makes a program that the user names one of XDP, when its section says no type, and tells whether it did.
+func giveType(p *ebpf.ProgramSpec) bool {
+	if p.Type != ebpf.UnspecifiedProgram {
+		return false
+	}
+	p.Type, p.AttachType = ebpf.XDP, ebpf.AttachXDP // as SEC("xdp"): a tail-call table takes one kind only
+	return true
 }
 
 // setTailCalls puts programs of the object into its tail-call tables, as its loader would.

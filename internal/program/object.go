@@ -54,9 +54,7 @@ func ReadProgram(ctx context.Context, object string) (spec *ebpf.CollectionSpec,
 	if name, err = choose(spec, path, name); err != nil {
 		return nil, "", err
 	}
-	if p := spec.Programs[name]; p.Type == ebpf.UnspecifiedProgram {
-		p.Type, p.AttachType = ebpf.XDP, ebpf.AttachXDP
-	}
+	giveType(spec.Programs[name])
 	return Prune(spec, name), name, nil
 }
 

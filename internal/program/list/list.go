@@ -122,7 +122,10 @@ func (r *reading) namespaces(ctx context.Context, opts Options) error {
 		}
 		r.found.Namespaces = append(r.found.Namespaces, n.row(count, refused))
 	})
-	return cmp.Or(err, failed)
+	if err != nil {
+		return err // visit may not have ended: failed is its own
+	}
+	return failed
 }
 
 // loaded lists programs and links.
