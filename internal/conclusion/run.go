@@ -124,7 +124,7 @@ func withoutIOMMU(doc *record.Document[record.BenchRow], found map[string]host.F
 	if one == nil || do == "" {
 		return nil
 	}
-	ns := times(iommuCalls, one.Price)
+	ns := one.Price.Times(iommuCalls)
 	if release.Before(doc.Host.Kernel, "6.12") {
 		gains = append(gains, record.Gain{
 			What: "update to Linux 6.12, which calls iommu-dma directly",
@@ -168,11 +168,6 @@ func avoid(prices []record.TaxRow, found map[string]host.Finding) (gains []recor
 // iommuCalls is what the map and unmap of one transmitted packet make at least on Linux
 // 6.12 behind Intel's IOMMU, and how many more on 6.1, as lab counts them (docs/lab.md).
 const iommuCalls = 4
-
-func times(n float64, q *stat.Quantity) *stat.Quantity {
-	product := q.Times(n)
-	return &product
-}
 
 // bulkGain is what the largest bulk of a ladder saves of a redirect against the smallest,
 // where a NIC of this machine raises an interrupt for each frame.

@@ -175,7 +175,7 @@ func difference(with, without *record.LabRow, price *stat.Quantity) record.LabDi
 	d.BySites, d.ByObserver = sites-sitesWithout, observer-observerWithout
 	d.Remainder = d.Instructions - d.BySites - d.ByObserver
 	if n := with.Retpolined() - without.Retpolined(); price != nil && n > 0 { // as record.Lab.BranchNs
-		d.Ns = &stat.Quantity{Median: n * price.Median, Low: n * price.Low, High: n * price.High, N: price.N, Unit: "ns"}
+		d.Ns = price.Times(n)
 		lost := func(ns float64) float64 { return record.LabMpps - 1e3/(1e3/record.LabMpps+ns) }
 		d.Lost = &stat.Quantity{Median: lost(d.Ns.Median), Low: lost(d.Ns.Low), High: lost(d.Ns.High), N: price.N, Unit: "Mpps"}
 	}

@@ -71,10 +71,7 @@ func (v view) tax(price *stat.Quantity) *record.ProfileTax {
 	tax.Thunks, tax.TargetEntries = v.mean(thunks), v.mean(targetEntries)
 	tax.Total, tax.Hop = v.mean(both), v.mean(hop)
 	if price != nil && estimate > 0 {
-		tax.Estimate = &stat.Quantity{
-			Median: estimate * price.Median, Low: estimate * price.Low, High: estimate * price.High,
-			N: price.N, Unit: "ns",
-		}
+		tax.Estimate = price.Times(estimate)
 		tax.Agree = agree(tax.Hop, tax.Estimate)
 	}
 	return tax

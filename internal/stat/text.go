@@ -100,8 +100,8 @@ func (q Quantity) Cost(number func(float64) string) string {
 }
 
 // Times is a quantity n times, where n is more than 0.
-func (q Quantity) Times(n float64) Quantity {
-	return Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}
+func (q Quantity) Times(n float64) *Quantity {
+	return &Quantity{Median: n * q.Median, Low: n * q.Low, High: n * q.High, N: q.N, Unit: q.Unit}
 }
 
 // Interval is the interval: "[11.3, 12.7]". It is empty when it is not known.

@@ -145,8 +145,7 @@ func (w *Watch) warn(doc *record.ProgWatch, sum tally) {
 	if n := w.counts.Throttled; n > 0 {
 		doc.Warn("", fmt.Sprintf("the kernel slowed sampling down %d times", n))
 	}
-	switch {
-	case sum.packets > 0 && sum.samples > 0 && sum.samples < 100:
+	if sum.packets > 0 && sum.samples > 0 && sum.samples < 100 {
 		doc.Warn("program", fmt.Sprintf("%d samples were taken of its packets: watch for longer, or at more --hz, for a figure", sum.samples))
 	}
 	expected := float64(w.rate) / 0.991 * sum.length.Seconds() * float64(len(w.cpus))
