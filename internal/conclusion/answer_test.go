@@ -216,8 +216,12 @@ func TestUnseen(t *testing.T) {
 		"above 0":     {ns(0.01, -0.1, 0.05), ns(0.08, -0.8, 0.4)},
 		"all below 0": {ns(-0.03, -0.05, -0.01), ns(-0.25, -0.4, -0.08)},
 		"no interval": {ns(-0.03, nan, nan), ns(-0.25, nan, nan)},
+		"wide":        {ns(-0.03, -0.1, 0.05), ns(-0.25, -0.8, 0.4)},
 	} {
 		doc := ran()
+		if name == "wide" {
+			doc.Rows[2].Hop = ns(24, 12, 30)
+		}
 		doc.Prices = []record.TaxRow{
 			{Name: "bpf-prog", Price: q.call},
 			{Name: "packet/bulk=16", Price: q.tax, PerPacket: &stat.Quantity{Median: 0.125, Unit: "calls"}, With: ns(24, 23, 25)},
@@ -235,6 +239,7 @@ func TestUnseen(t *testing.T) {
 				"An indirect call costs 0 to 0.40 ns here; those of a redirect at bulk 16 are 0 % to 0.3 % of its time",
 				"3 indirect calls of 0 to 0.40 ns each: 0 to 1.20 ns (none seen) of 24.0 ns, 0 % to 5.0 %"},
 			"above 0":     {"Retpolines take 0 to 0.05 ns of it, 0 % to 0."},
+			"wide":        {"Retpolines take 0 to 0.05 ns of it, 0 % to 0.5 %.", "of its 24.0 ns, 0 % to 0.5 %."},
 			"all below 0": {"Retpolines take 0 ns of it. Indirect calls are not"},
 			"no interval": {"Retpolines take about 0 ns of it.", "An indirect call costs about 0 ns here"},
 		}[name] {

@@ -31,7 +31,7 @@ func Calls(rows []record.TaxRow, ladder []record.BenchRow) string {
 			part, without := share.Text(stat.Number), fmt.Sprintf(" Without them it would take %s ns.",
 				stat.Number(redirect.Median-row.Price.Median))
 			if !row.Price.Seen() {
-				part, without = costPercent(row.Price, redirect.Median), ""
+				part, without = fromZero(min(share.High, 100)/100), ""
 			}
 			said = append(said, fmt.Sprintf("At bulk %s %s makes %s%s: %s "+of+", %s.%s",
 				record.AnswerBulk, packetOf(row), callsAt(row), uncounted(row), costText(row.Price),

@@ -38,18 +38,18 @@ func costText(q *stat.Quantity) string {
 
 // costPercent is the share that a cost has of what is above 0, with a range where the cost is not told from 0.
 func costPercent(cost *stat.Quantity, of float64) string {
-	switch {
-	case cost.Seen() || math.IsNaN(cost.Median):
+	if cost.Seen() || math.IsNaN(cost.Median) {
 		return percent(cost.Median / of)
-	case math.IsNaN(cost.High):
-		return "about 0 %"
 	}
 	return fromZero(cost.High / of)
 }
 
 // fromZero is a range of shares from 0, whose end is rounded up to the last digit that [percent] shows.
 func fromZero(end float64) string {
-	if end <= 0 {
+	switch {
+	case math.IsNaN(end):
+		return "about 0 %"
+	case end <= 0:
 		return "0 %"
 	}
 	steps := 1000. // tenths of a percent
