@@ -68,14 +68,17 @@ func save(path string, doc any, write func(string, []byte) error) error {
 // Encode is doc as indented JSON, without what no terminal shows. A record of a kind that [Parse] reads is refused when Parse would
 // refuse it.
 func Encode(doc any) ([]byte, error) {
-	b, err := json.MarshalIndent(doc, "", "  ")
+	compact, err := json.Marshal(doc)
 	if err != nil {
 		return nil, fmt.Errorf("encode record: %w", err)
 	}
-	b = append(EscapeJSON(b), '\n') // of settings, and of the machine's devices
 	d, ok := doc.(Doc)
 	if !ok {
-		return b, nil
+		return indented(compact, math.MaxInt)
+	}
+	b, err := indented(compact, MaxSize)
+	if err != nil {
+		return nil, fmt.Errorf("no verb could read the record: %w", err)
 	}
 	i := slices.IndexFunc(kinds(), func(k kind) bool { return k.name == d.head().Kind })
 	if i < 0 {

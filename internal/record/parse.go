@@ -123,7 +123,7 @@ const (
 	costObject = 400 // an element of a list of rows: the largest type has 320
 	costNamed  = 80  // an entry of a map of texts
 	costInner  = 100 // what a pointer leads to
-	costText   = 48
+	costText   = 64  // with the room that a list has for more
 	costNumber = 16
 )
 
