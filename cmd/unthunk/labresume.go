@@ -12,7 +12,6 @@ import (
 
 	"github.com/unthunk/unthunk/internal/guest"
 	"github.com/unthunk/unthunk/internal/lab"
-	"github.com/unthunk/unthunk/internal/outfile"
 	"github.com/unthunk/unthunk/internal/record"
 	"github.com/unthunk/unthunk/internal/report/cells"
 )
@@ -109,21 +108,13 @@ func (f *labFlags) checkKept(plan lab.Plan) error {
 	return nil
 }
 
-// saveSoFar saves what came of guests while others are still to come. What fails is told, and tried again after the next. A signal
-// ends it with nothing written: what came is then saved at the end.
-func (f *labFlags) saveSoFar(ctx context.Context, s std, doc record.Document[record.LabRow], cells []lab.CellResult, plan lab.Plan) {
-	if ctx.Err() != nil {
-		return
-	}
+// saveSoFar saves what came of guests while others are still to come. What fails is told, and tried again after the next.
+func (f *labFlags) saveSoFar(s std, doc record.Document[record.LabRow], cells []lab.CellResult, plan lab.Plan) {
 	l := lab.Record(cells, plan.Rows(), nil)
 	plan.Keep(l)
 	doc.Rows, doc.Warnings, doc.Incomplete = l.Rows, l.Warnings, true
 	l.Document = doc
-	b, err := reading(ctx, func() ([]byte, error) { return record.Encode(l) })
-	if err == nil {
-		err = outfile.Write(f.output.save, b)
-	}
-	if err != nil && ctx.Err() == nil {
+	if err := record.Save(f.output.save, l); err != nil {
 		fmt.Fprintln(s.err, "unthunk:", oneLine(err))
 	}
 }
