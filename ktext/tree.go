@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/unthunk/unthunk/internal/unpack"
 )
@@ -30,6 +31,9 @@ type Tree struct {
 // More than one, or none, is an error that names them. Links that lead out of dir are no part of
 // the tree; a kernel that is one is an error. When ctx ends OpenTree returns the error of ctx.
 func OpenTree(ctx context.Context, dir string) (_ *Tree, err error) {
+	if info, err := os.Stat(dir); err != nil || !info.IsDir() { // to open a pipe waits
+		return nil, fmt.Errorf("find kernel: %w", cmp.Or(err, error(&fs.PathError{Op: "open", Path: dir, Err: syscall.ENOTDIR})))
+	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return nil, fmt.Errorf("find kernel: %w", err)

@@ -74,41 +74,60 @@ func runXray(ctx context.Context, s std, cmd *cobra.Command, f xrayFlags) error 
 	if err := f.check(cmd); err != nil {
 		return err
 	}
-	counts, err := reading(ctx, f.loadCounts)
-	if err != nil {
-		return err
-	}
-	k, err := f.open(ctx)
-	if err != nil {
-		return err
-	}
-	defer k.Close()
 	if f.fn != "" || f.asm != "" || f.all {
-		return f.showCode(ctx, s, k)
+		return f.showCode(ctx, s)
 	}
-	path, name, err := f.read(ctx, s, k)
+	p, err := f.readPath(ctx, s)
 	if err != nil {
 		return err
 	}
-	doc := record.New[record.SiteRow]("xray", path.Host())
-	doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, name, xray.DefaultDriver)}
-	path.Record(doc)
-	if counts != nil {
-		_, err := reading(ctx, func() (_ any, err error) { return nil, xray.AddCounts(doc, path.Driver, counts, f.row) })
+	if f.counts != "" { // now that the kernel is not in memory any more: each may take all that a verb has
+		counts, err := reading(ctx, f.loadCounts)
+		if err != nil {
+			return err
+		}
+		_, err = reading(ctx, func() (_ any, err error) { return nil, xray.AddCounts(p.doc, p.driver, counts, f.row) })
 		switch {
 		case errors.Is(err, errInterrupted):
 			return err
 		case err != nil:
 			return usagef("--counts %s: %v", f.counts, err)
 		}
-		doc.Settings["counts"] = f.counts
+		p.doc.Settings["counts"] = f.counts
 	}
-	return f.output.publishRead(ctx, s, doc, func(s std) error {
+	return f.output.publishRead(ctx, s, p.doc, func(s std) error {
 		if f.dot {
-			return report.Dot(s.out, path.Graph(doc.Rows))
+			return report.Dot(s.out, p.graph)
 		}
-		return report.Xray(s.out, textOptions(s.out), doc, path.Title, f.rare)
+		return report.Xray(s.out, textOptions(s.out), p.doc, p.title, f.rare)
 	})
+}
+
+// xrayPath is what xray shows of a path: none of it is of the kernel's code and tables.
+type xrayPath struct {
+	doc           *record.Document[record.SiteRow]
+	driver, title string
+	graph         *record.CallGraph // with --dot
+}
+
+// readPath opens the kernel, reads the path in it, and closes it.
+func (f *xrayFlags) readPath(ctx context.Context, s std) (*xrayPath, error) {
+	k, err := f.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer k.Close()
+	path, name, err := f.read(ctx, s, k)
+	if err != nil {
+		return nil, err
+	}
+	p := &xrayPath{doc: record.New[record.SiteRow]("xray", path.Host()), driver: path.Driver, title: path.Title}
+	p.doc.Settings = map[string]string{"version": buildVersion(), "path": cmp.Or(f.dev, f.driver, name, xray.DefaultDriver)}
+	path.Record(p.doc)
+	if f.dot {
+		p.graph = path.Graph(p.doc.Rows)
+	}
+	return p, nil
 }
 
 // read reads the path that the flags name. name is that of a program of the user's.
@@ -126,11 +145,8 @@ func (f *xrayFlags) read(ctx context.Context, s std, k *kernel.Kernel) (path *xr
 	return path, opened.Name, err
 }
 
-// loadCounts reads the record of lab that the flags name; nil without one.
+// loadCounts reads the record of lab that the flags name.
 func (f xrayFlags) loadCounts() (*record.Lab, error) {
-	if f.counts == "" {
-		return nil, nil
-	}
 	saved, err := record.Load(f.counts)
 	if err != nil {
 		return nil, err
@@ -142,7 +158,12 @@ func (f xrayFlags) loadCounts() (*record.Lab, error) {
 }
 
 // showCode writes what is asked for of a function, or of the whole kernel.
-func (f xrayFlags) showCode(ctx context.Context, s std, k *kernel.Kernel) error {
+func (f xrayFlags) showCode(ctx context.Context, s std) error {
+	k, err := f.open(ctx)
+	if err != nil {
+		return err
+	}
+	defer k.Close()
 	if f.all {
 		totals, err := readKernel(ctx, k, func() (*record.Code, error) { return xray.Totals(ctx, k) })
 		if err != nil {
