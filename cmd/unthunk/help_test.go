@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -49,8 +50,16 @@ func TestExamples(t *testing.T) {
 
 func TestMan(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "man")
+	// The names are unthunk's: a link there, which anybody may have made, is replaced.
+	theirs, link := filepath.Join(t.TempDir(), "theirs"), filepath.Join(dir, "unthunk-run.1")
+	if err := errors.Join(os.Mkdir(dir, 0o755), os.WriteFile(theirs, nil, 0o600), os.Symlink(theirs, link)); err != nil {
+		t.Fatal(err)
+	}
 	if code, _, stderr := unthunk(t, "man", dir); code != exitDone {
 		t.Fatalf("exit code %d: %s", code, stderr)
+	}
+	if info, err := os.Stat(theirs); err != nil || info.Size() > 0 {
+		t.Errorf("a page went through a link: %d bytes, %v", info.Size(), err)
 	}
 	for _, cmd := range verbs(newRoot(std{})) {
 		if cmd.Hidden || cmd.Name() == "help" {

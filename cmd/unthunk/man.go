@@ -38,7 +38,7 @@ func newMan(s std) *cobra.Command {
 					continue
 				}
 				file := filepath.Join(args[0], pageName(verb)+".1")
-				if err := outfile.Write(file, manPage(verb, buildTime())); err != nil {
+				if err := outfile.Replace(file, manPage(verb, buildTime())); err != nil {
 					return fmt.Errorf("write man pages: %w", err)
 				}
 				pages++
