@@ -95,6 +95,44 @@ func (w worst) records(t *testing.T) {
 	}
 }
 
+// traces makes two records of lab whose traces have as many texts as fit into memory, and as fit into a record that is saved anew; and a
+// kernel that does not boot.
+func (w worst) traces(t *testing.T) {
+	t.Helper()
+	for name, texts := range map[string]int{"texts.json": 3_800_000, "resume.json": 2_280_000} {
+		l := recordtest.GateLab("k")
+		l.Rows = l.Rows[1:]
+		all := uint64(64 * *l.Rows[0].Instructions)
+		functions := []record.LabTraceFunction{{Function: "f", Stage: "receive", Executed: all, Inclusive: all}}
+		trace := &record.LabTrace{Packets: 64, Executed: all, Functions: functions}
+		for n := 0; n < texts; {
+			s := record.LabTraceStack{Stage: "receive", Frames: make([]string, 257)} // a list of 257 has room for 512
+			for i := range s.Frames {
+				s.Frames[i] = fmt.Sprintf("%09x", n)
+				n++
+			}
+			if len(trace.Stacks) == 0 {
+				s.Executed = all
+			}
+			if trace.Stacks = append(trace.Stacks, s); len(trace.Stacks) == record.MaxRows || n >= texts {
+				r := l.Rows[0]
+				r.Name, r.Trace = fmt.Sprintf("k%d/bulk=16", len(l.Rows)), trace
+				l.Rows = append(l.Rows, r)
+				trace = &record.LabTrace{Packets: 64, Executed: all, Functions: functions}
+			}
+		}
+		b, err := json.Marshal(l)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write(t, name, func(out *bufio.Writer) { out.Write(b) })
+		if _, err := record.Load(w.path(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.write(t, "vmlinuz", func(out *bufio.Writer) { out.Write(testutil.BzImage("6.12.1-made", "no kernel")) })
+}
+
 // elfPart is a section of [elfFile].
 type elfPart struct {
 	name              string
@@ -444,6 +482,7 @@ func TestVerifyWorst(t *testing.T) {
 				w.programs(t)
 				w.kernels(t)
 				w.machines(t, exe)
+				w.traces(t)
 			}
 			f := verify.Finding{Holds: true}
 			var large, slow worstRun
@@ -488,6 +527,9 @@ history DIR/runs
 history DIR/many
 report DIR/many -o DIR/out.html
 gate --base DIR/lab.json DIR/lab.json
+report DIR/texts.json -o DIR/out.html
+xray --root DIR/full --counts DIR/texts.json
+lab DIR/vmlinuz --accel tcg --scenario drop --bulk 1 --limit 5s --resume --save DIR/resume.json
 xray --root DIR/tree
 xray --root DIR/tree --all
 xray --root DIR/tree --func no_such_function
